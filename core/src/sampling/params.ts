@@ -1,0 +1,39 @@
+import { PtpError } from '../errors.ts';
+
+/** How a distribution is shaped before a token is picked from it. */
+export interface SamplingParams {
+  /** Divides the logits, in [0, 2]; 0 means the most probable token. */
+  readonly temperature: number;
+  /** Tokens kept, in [1, vocabulary size]; 0 keeps all. */
+  readonly topK: number;
+  /** Probability mass kept, in (0, 1]; 1 keeps all. */
+  readonly topP: number;
+}
+
+/** What a request that says nothing gets: the model's own distribution. */
+export const defaultSampling: SamplingParams = { temperature: 1, topK: 0, topP: 1 };
+
+/**
+ * A request's sampling parameters, checked, with defaults for what it leaves out.
+ *
+ * @param given what the client sent; undefined and null mean the default
+ * @param vocabularySize tokens in the target's vocabulary, the upper limit of top-k
+ * @throws PtpError `invalid_argument` with the field as it is spelt on the wire (`temperature`, `top_k`, `top_p`)
+ */
+export function samplingParams(
+  given: { readonly [K in keyof SamplingParams]?: SamplingParams[K] | null | undefined },
+  vocabularySize: number,
+): SamplingParams {
+  const temperature = given.temperature ?? defaultSampling.temperature;
+  const topK = given.topK ?? defaultSampling.topK;
+  const topP = given.topP ?? defaultSampling.topP;
+  check('temperature', temperature >= 0 && temperature <= 2, 'in [0, 2]', temperature);
+  const topKLimit = `0 (off) or an integer in [1, ${vocabularySize}]`;
+  check('top_k', Number.isInteger(topK) && topK >= 0 && topK <= vocabularySize, topKLimit, topK);
+  check('top_p', topP > 0 && topP <= 1, 'in (0, 1]', topP);
+  return { temperature, topK, topP };
+}
+
+function check(field: string, valid: boolean, limit: string, value: number): void {
+  if (!valid) throw new PtpError('invalid_argument', `\`${field}\` must be ${limit}, got ${value}`, { field });
+}
