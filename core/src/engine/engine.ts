@@ -1,0 +1,114 @@
+/**
+ * What a service asks of a model, and nothing else. The ONNX engine (onnx-engine.ts) is the embedded one; fake-engine.ts
+ * stands in where a real model would hide what a test looks at. GPU and remote engines come behind the same interface.
+ *
+ * An engine owns the key/value caches. A sequence's cache is an array of rows, one per token; a run writes the rows of the
+ * tokens it is given from `at` on. Rolling back is starting the next run at an earlier `at`: rows beyond it are dead.
+ */
+
+/** Handle of one sequence's cache inside an engine. */
+export type SequenceId = number;
+
+/** Facts that an engine reads from the model's manifest. */
+export interface EngineFacts {
+  /** Token ids are 0 .. vocabulary - 1. */
+  readonly vocabulary: number;
+  /** Longest sequence in tokens. */
+  readonly contextLength: number;
+  /** D, uniforms per position. */
+  readonly uniformsPerPosition: number;
+  /** Most sequences in one run. */
+  readonly maxSlots: number;
+  /** Bytes of cache that one token takes. */
+  readonly bytesPerToken: number;
+}
+
+/** What both kinds of engine do with caches. */
+export interface SequenceStore {
+  readonly facts: EngineFacts;
+  /** Reserves a cache for a sequence of at most `facts.contextLength` tokens; memory grows with the rows written. */
+  open(): SequenceId;
+  /** Frees it; unknown ids are ignored. A run in flight is finished first. */
+  close(sequence: SequenceId): void;
+  /** Open sequences and the bytes that their caches hold. */
+  usage(): { sequences: number; cacheBytes: number };
+  /** Stops the engine; runs in flight fail with `unavailable`. */
+  dispose(): Promise<void>;
+}
+
+/** How a run samples, per slot: one value each, and `u` per token. */
+export interface SlotSampling {
+  /** In [0, 2]; 0 is greedy. */
+  readonly temperature: number;
+  /** 0 for no limit. */
+  readonly topK: number;
+  /** In (0, 1]. */
+  readonly topP: number;
+}
+
+/** One sequence's part of a target run. */
+export interface TargetSlot {
+  readonly sequence: SequenceId;
+  /** Cache rows that hold: the tokens are written from row `at` on, and see rows 0 .. at - 1. */
+  readonly at: number;
+  /** Token ids, T >= 1. The engine pads to 2 by itself (batch invariance); the padding's row is dead. */
+  readonly tokens: readonly number[];
+  /** Sampling at every token; absent while a prompt is read, when no picks are wanted. */
+  readonly sampling?: SlotSampling;
+  /** [T * D] uniforms; u for the token that FOLLOWS tokens[i] is at i * D. Required with `sampling`. */
+  readonly u?: Float32Array;
+}
+
+/** One sequence's part of the answer; empty arrays where the slot had no `sampling`. */
+export interface TargetOutput {
+  /** [T] the token that the target picks after each of the slot's tokens. */
+  readonly picks: Int32Array;
+  /** [T] natural log of its probability under the unshaped model. */
+  readonly logProbabilities: Float32Array;
+}
+
+/** Answer of a run with how long the engine took. */
+export interface RunResult<Output> {
+  /** One per slot, in order. */
+  readonly outputs: Output[];
+  /** Microseconds inside the engine. */
+  readonly runMicros: number;
+}
+
+export interface TargetEngine extends SequenceStore {
+  /** Runs 1 .. maxSlots slots of distinct sequences together. Results do not depend on what else is in the run. */
+  run(slots: readonly TargetSlot[]): Promise<RunResult<TargetOutput>>;
+}
+
+/** One continuation to be drafted. */
+export interface BranchRequest {
+  /** How many cache rows it sees, counting the slot's own tokens: at .. at + T, at least 1. */
+  readonly visible: number;
+  /** [L * D] uniforms of the positions to be drafted; the first predicts the token at sequence index `visible`. L >= 1. */
+  readonly u: Float32Array;
+}
+
+/** One sequence's part of a draft run. */
+export interface DraftSlot {
+  readonly sequence: SequenceId;
+  readonly at: number;
+  /** Context tokens to be written from row `at` on, T >= 1 (re-send the last one when there is no new one). */
+  readonly tokens: readonly number[];
+  readonly sampling: SlotSampling;
+  /** Empty while a prompt is read. */
+  readonly branches: readonly BranchRequest[];
+}
+
+/** One sequence's part of the answer. */
+export interface DraftOutput {
+  /** One per branch, in order. */
+  readonly branches: { readonly tokens: Int32Array; readonly confidences: Float32Array }[];
+}
+
+export interface DraftEngine extends SequenceStore {
+  /** Longest branch that the drafter was trained for. */
+  readonly maxBranchLength: number;
+  /** H in PTP.md: yieldCurve[b] is the expected number of correct tokens of a branch of b, measured on held-out text. */
+  readonly yieldCurve: readonly number[];
+  run(slots: readonly DraftSlot[]): Promise<RunResult<DraftOutput>>;
+}

@@ -1,0 +1,63 @@
+import type { SamplingParams } from "@ptp/core/sampling/params.ts";
+
+/** What the loop (generate.ts) gets and gives: token ids only. Text, JSON and chat templates are its callers' business. */
+
+/** One sequence to be generated. */
+export interface GenerationRequest {
+  /** 1 .. contextLength - 1 token ids. */
+  readonly prompt: readonly number[];
+  readonly sampling: SamplingParams;
+  /** Key of the uniforms, 0 .. 2^64 - 1. */
+  readonly seed: bigint;
+  /** At least 1; the prompt and this together fit the context. */
+  readonly maxTokens: number;
+  /** false for plain decoding; the text is the same. */
+  readonly drafting?: boolean;
+}
+
+/** What one step did and where its time went; times in microseconds. */
+export interface StepFacts {
+  /** From 0. */
+  readonly step: number;
+  /** Length of the block that was verified. */
+  readonly drafted: number;
+  /** How many of its tokens were right. */
+  readonly accepted: number;
+  /** From sending the step to knowing its outcome, drafting included. */
+  readonly stepMicros: number;
+  /** The verify call as the gateway saw it. */
+  readonly verifyMicros: number;
+  /** The draft call as the gateway saw it; 0 when there was none. */
+  readonly draftMicros: number;
+  /** The services' engine runs. */
+  readonly verifyRunMicros: number;
+  readonly draftRunMicros: number;
+}
+
+/** One step's outcome. */
+export interface GenerationStep {
+  /** Committed tokens: accepted ones, then the target's own; at least 1. The end-of-text token is never among them. */
+  readonly tokens: readonly number[];
+  /** One natural-log probability per token, under the unshaped model. */
+  readonly logProbabilities: readonly number[];
+  readonly facts: StepFacts;
+  /** Set on the last step: `stop` for end of text (tokens may then be empty), `length` for maxTokens. */
+  readonly finish?: "stop" | "length";
+}
+
+/** The pair that a gateway serves. */
+export interface PairFacts {
+  readonly modelId: string;
+  readonly vocabulary: number;
+  readonly contextLength: number;
+  readonly endOfText: number;
+}
+
+/** Anything that generates: the loop over the two services, or a scripted one in tests of the HTTP edge. */
+export interface Generator {
+  readonly facts: PairFacts;
+  /** Rejects with PtpError; aborting `signal` (or returning from the iteration) ends both streams and frees their caches. */
+  generate(request: GenerationRequest, signal: AbortSignal): AsyncIterable<GenerationStep>;
+  /** Whether the verifier answers; the drafter's absence is not an error, only slower. */
+  health(): { verifier: boolean; drafter: boolean };
+}

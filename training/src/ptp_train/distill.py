@@ -1,0 +1,144 @@
+"""Trains an O-PTP drafter on the target's samples: given the context and its own uniforms, say what the target picks.
+
+For random starts inside the written part, u is drawn inside each token's interval by Beta(b, b) with b < 1 (near the borders,
+where mistakes are made), and the next L tokens are learnt by cross-entropy; late positions weigh less (decay^k).
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import time
+from dataclasses import asdict
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .evaluate import accuracy
+from .model import Drafter, DrafterConfig, Target, load_target, parameters_of, save
+from .optim import MuonAdamW, schedule
+from .samples import GENERATED
+
+
+class Samples:
+    """The files of one folder, each a batch of sequences of equal length, in memory."""
+
+    def __init__(self, folder: pathlib.Path, split: str, device: str):
+        self.files = []
+        for path in sorted(folder.glob(f"{split}-*.npz")):
+            arrays = np.load(path)
+            f = {k: torch.from_numpy(arrays[k]).to(device) for k in ("tokens", "low", "high", "settings")}
+            self.files.append(f)
+        if not self.files:
+            raise SystemExit(f"no samples of split {split!r} in {folder}")
+        self.weights = np.array([len(f["tokens"]) for f in self.files], float)
+        self.weights /= self.weights.sum()
+
+    def draw(self, tokens: int, rng: np.random.Generator) -> dict:
+        """Random sequences of one file, about `tokens` tokens together."""
+        f = self.files[rng.choice(len(self.files), p=self.weights)]
+        count = max(2, tokens // f["tokens"].shape[1])
+        rows = torch.from_numpy(rng.integers(0, len(f["tokens"]), count)).to(f["tokens"].device)
+        return {k: v[rows] for k, v in f.items()}
+
+
+def completions(batch: dict, starts: torch.Tensor, length: int, inside: torch.Tensor) -> tuple:
+    """What the drafter is asked and should answer at `starts` [B, N] (index in the sequence).
+
+    inside [B, N, L] in [0, 1): where u lies in its token's interval. Returns ids [B, S] int64, last [B, N],
+    u [B, N, L, 1], answers [B, N, L] and conditions (temperature, top_p, top_k), each [B, 1, 1].
+    """
+    ids = batch["tokens"].long()
+    b, n = starts.shape
+    prompt = ids.shape[1] - GENERATED
+    index = (starts[:, :, None] + torch.arange(length, device=ids.device)).flatten(1)
+    low, high = (batch[k].gather(1, index - prompt).view(b, n, length) for k in ("low", "high"))
+    u = (low + (high - low) * inside).clamp(0, 1 - 2**-24)
+    temperature, top_k, top_p = (x[:, None, None] for x in batch["settings"].unbind(-1))
+    answers = ids.gather(1, index).view(b, n, length)
+    return ids, ids.gather(1, starts - 1), u[..., None], answers, (temperature, top_p, top_k)
+
+
+def context(target: Target, drafter: Drafter, ids: torch.Tensor) -> list:
+    """Keys and values that the drafter reads, without gradients."""
+    with torch.no_grad():
+        return target.read(ids, max(drafter.config.source) + 1)[1]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
+    parser.add_argument("--samples", type=pathlib.Path, default=pathlib.Path("work/samples"))
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("work/drafter.pt"))
+    parser.add_argument("--source", default="0,1,3", help="target layers that the drafter's layers read and start from")
+    parser.add_argument("--length", type=int, default=8, help="positions per completion, L")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--completions", type=int, default=128, help="completions per step")
+    parser.add_argument("--context-tokens", type=int, default=2048, help="tokens of the sequences of a step, together")
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--matrix-rate", type=float, default=0.01)
+    parser.add_argument("--decay", type=float, default=0.9)
+    parser.add_argument("--beta", type=float, default=0.3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--checkpoint-seconds", type=float, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def run(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    target = load_target(args.target).to(device)
+    source = tuple(int(x) for x in args.source.split(","))
+    if max(source) >= target.config.layers:
+        raise SystemExit(f"--source must name layers below {target.config.layers}, got {args.source}")
+    drafter = Drafter(DrafterConfig(target.config, source, args.length), target.cpu()).to(device)
+    target.to(device)
+    optimiser = MuonAdamW(drafter, args.matrix_rate, args.rate)
+    samples = Samples(args.samples, "train", device)
+    held = Samples(args.samples, "held_files", device)
+    checkpoint = args.out.with_suffix(".checkpoint.pt")
+    step, log = 0, []
+    if checkpoint.exists():
+        stored = torch.load(checkpoint, map_location=device)
+        drafter.load_state_dict(stored["weights"])
+        optimiser.load_state_dict(stored["optimiser"])
+        step, log = stored["step"], stored["log"]
+        print(f"resumed at step {step}", flush=True)
+    rng = np.random.default_rng(args.seed + step)
+    beta = torch.distributions.Beta(torch.tensor(args.beta), torch.tensor(args.beta))
+    weight = args.decay ** torch.arange(args.length, device=device)
+    weight = weight / weight.mean()
+    print(f"{parameters_of(drafter):,} parameters on {device}, {args.steps:,} steps", flush=True)
+    began, at_start, saved, smooth, right = time.time(), step, time.time(), None, None
+    while step < args.steps:
+        batch = samples.draw(args.context_tokens, rng)
+        sequences, first = len(batch["tokens"]), batch["tokens"].shape[1] - GENERATED
+        shape = (sequences, args.completions // sequences)
+        starts = torch.from_numpy(rng.integers(first, first + GENERATED - args.length + 1, shape)).to(device)
+        inside = beta.sample((*shape, args.length)).to(device)
+        ids, last, u, answers, settings = completions(batch, starts, args.length, inside)
+        logits = drafter(context(target, drafter, ids), last, starts, u, settings)
+        loss = F.cross_entropy(logits.flatten(0, 2), answers.flatten(), reduction="none").view(answers.shape)
+        loss = (loss * weight).mean()
+        loss.backward()
+        optimiser.step(schedule(step / args.steps))
+        step += 1
+        correct = (logits.argmax(-1) == answers).long().cumprod(-1).sum(-1).float().mean().item()
+        smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
+        right = correct if right is None else 0.98 * right + 0.02 * correct
+        if step % 25 == 0:
+            rate = (step - at_start) / (time.time() - began)
+            left = (args.steps - step) / rate / 60
+            print(f"step {step} loss {smooth:.3f} correct {right:.3f} {rate:.2f} steps/s {left:.0f} min left", flush=True)
+        if time.time() - saved > args.checkpoint_seconds or step >= args.steps:
+            log.append({"step": step, "loss": round(smooth, 4), **accuracy(target, drafter, held)})
+            print(json.dumps(log[-1]), flush=True)
+            partial = checkpoint.with_suffix(".partial")
+            torch.save(
+                {"weights": drafter.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "log": log}, partial
+            )
+            os.replace(partial, checkpoint)
+            save(args.out, "drafter", drafter, log=log, settings={k: str(v) for k, v in vars(args).items()})
+            saved = time.time()
+    print(json.dumps({"steps": step, "minutes": round((time.time() - began) / 60, 1), "config": asdict(drafter.config)}))

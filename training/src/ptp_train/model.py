@@ -1,0 +1,289 @@
+"""The networks: a Llama-style target, and an O-PTP drafter that reads the target's keys and values.
+
+Shapes in the docstrings: B sequences, S context tokens, N completions per sequence, L positions per completion,
+H query heads, G key/value heads, D head width, V vocabulary.
+"""
+
+import math
+import os
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EPSILON = 1e-5
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of one transformer. `context` is the longest sequence, in tokens, that it is trained for."""
+
+    vocab: int = 2048
+    width: int = 256
+    layers: int = 8
+    heads: int = 4
+    kv_heads: int = 2
+    head_width: int = 64
+    hidden: int = 704
+    rope_theta: float = 10000.0
+    context: int = 1024
+
+
+def rope_tables(positions: Tensor, config: Config) -> tuple[Tensor, Tensor]:
+    """cos and sin of the rotary embedding (Su et al. 2021), each positions.shape + [D/2]."""
+    half = config.head_width // 2
+    frequency = config.rope_theta ** (-torch.arange(half, device=positions.device, dtype=torch.float32) / half)
+    angle = positions[..., None].float() * frequency
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of x [B, T, heads, D]; the halves of D are the pairs (the Llama layout). cos, sin [B or 1, T, D/2]."""
+    a, b = x.chunk(2, -1)
+    cos, sin = cos[:, :, None], sin[:, :, None]
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), self.weight, EPSILON)
+
+
+class Layer(nn.Module):
+    """RMSNorm, grouped-query attention with rotary positions, SwiGLU. The caller decides what a query may attend to."""
+
+    def __init__(self, c: Config, depth: int):
+        super().__init__()
+        self.c = c
+        self.norm_attention = RMSNorm(c.width)
+        self.norm_mlp = RMSNorm(c.width)
+        self.q = nn.Linear(c.width, c.heads * c.head_width, bias=False)
+        self.k = nn.Linear(c.width, c.kv_heads * c.head_width, bias=False)
+        self.v = nn.Linear(c.width, c.kv_heads * c.head_width, bias=False)
+        self.o = nn.Linear(c.heads * c.head_width, c.width, bias=False)
+        self.gate = nn.Linear(c.width, c.hidden, bias=False)
+        self.up = nn.Linear(c.width, c.hidden, bias=False)
+        self.down = nn.Linear(c.hidden, c.width, bias=False)
+        for name, p in self.named_parameters():
+            if p.ndim == 2:
+                residual = name.startswith(("o.", "down."))
+                nn.init.normal_(p, std=0.02 / math.sqrt(2 * depth) if residual else 0.02)
+
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, T, width] -> q [B, H, T, D], k and v [B, G, T, D], q and k rotated."""
+        y = self.norm_attention(x)
+        shape = (*x.shape[:2], -1, self.c.head_width)
+        q, k = (rotate(linear(y).view(shape), cos, sin) for linear in (self.q, self.k))
+        return q.transpose(1, 2), k.transpose(1, 2), self.v(y).view(shape).transpose(1, 2)
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Residual, output projection and MLP; attended [B, H, T, D]."""
+        x = x + self.o(attended.transpose(1, 2).reshape(*x.shape[:2], -1))
+        y = self.norm_mlp(x)
+        return x + self.down(F.silu(self.gate(y)) * self.up(y))
+
+
+KeyValue = tuple[Tensor, Tensor]
+"""Keys and values of one layer, each [B, G, S, D]."""
+
+
+class Target(nn.Module):
+    """A causal language model; the embedding is also the output head."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab, config.width)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.layers = nn.ModuleList(Layer(config, config.layers) for _ in range(config.layers))
+        self.norm = RMSNorm(config.width)
+
+    def head(self, x: Tensor) -> Tensor:
+        """x [..., width] -> logits [..., V]."""
+        return F.linear(self.norm(x), self.embedding.weight)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids [B, S] -> logits [B, S, V]."""
+        return self.head(self.read(ids, len(self.layers))[0])
+
+    def read(self, ids: Tensor, depth: int) -> tuple[Tensor, list[KeyValue]]:
+        """The first `depth` layers over whole sequences: hidden state [B, S, width] and each layer's keys and values."""
+        x = self.embedding(ids)
+        cos, sin = rope_tables(torch.arange(ids.shape[1], device=ids.device)[None], self.config)
+        cache: list[KeyValue] = []
+        for layer in self.layers[:depth]:
+            q, k, v = layer.project(x, cos, sin)
+            cache.append((k, v))
+            x = layer.finish(x, F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True))
+        return x, cache
+
+    def extend(self, ids: Tensor, cache: list[KeyValue], start: int) -> Tensor:
+        """Appends ids [B, T] at position `start` to a preallocated cache (see `empty_cache`): logits [B, T, V]."""
+        end = start + ids.shape[1]
+        x = self.embedding(ids)
+        positions = torch.arange(start, end, device=ids.device)
+        cos, sin = rope_tables(positions[None], self.config)
+        mask = None if ids.shape[1] == 1 else torch.arange(end, device=ids.device)[None] <= positions[:, None]
+        for layer, (keys, values) in zip(self.layers, cache, strict=True):
+            q, k, v = layer.project(x, cos, sin)
+            keys[:, :, start:end], values[:, :, start:end] = k, v
+            attended = F.scaled_dot_product_attention(
+                q, keys[:, :, :end], values[:, :, :end], attn_mask=mask, enable_gqa=True
+            )
+            x = layer.finish(x, attended)
+        return self.head(x)
+
+    def empty_cache(self, batch: int, capacity: int) -> list[KeyValue]:
+        """Room for `capacity` tokens of `batch` sequences in every layer."""
+        c = self.config
+        shape = (batch, c.kv_heads, capacity, c.head_width)
+        device = self.embedding.weight.device
+        return [(torch.zeros(shape, device=device), torch.zeros(shape, device=device)) for _ in self.layers]
+
+
+def parameters_of(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def save(path, kind: str, module: nn.Module, **extra) -> None:
+    """One file with the configuration and the weights; written whole or not at all."""
+    partial = f"{path}.partial"
+    torch.save({"kind": kind, "config": asdict(module.config), "weights": module.state_dict(), **extra}, partial)
+    os.replace(partial, path)
+
+
+def load_target(path) -> Target:
+    stored = torch.load(path, map_location="cpu")
+    target = Target(Config(**stored["config"]))
+    target.load_state_dict(stored["weights"])
+    return target.eval()
+
+
+@dataclass(frozen=True)
+class DrafterConfig:
+    """Shape of a drafter that reads its target's keys and values.
+
+    Layer j of the drafter attends to the keys and values of the target's layer source[j], so the context stream runs the
+    target's layers 0 .. max(source) only (of the last one just its key and value projections).
+    """
+
+    target: Config
+    source: tuple[int, ...] = (0, 1, 3)
+    length: int = 8
+    """Longest completion that it is trained for, L."""
+    coordinates: int = 1
+    """Uniforms per position, D."""
+    frequencies: int = 16
+    """Harmonics in the embedding of a uniform."""
+
+
+class UniformEmbedding(nn.Module):
+    """Embeds a position's uniforms and its sampling conditions.
+
+    u enters as 2u - 1, cos(pi k u), sin(pi k u) for k = 1 .. frequencies, per coordinate. Greedy positions (temperature 0)
+    have a learned vector in place of u, which has no meaning there. Conditions: temperature, top_p, log_V(top_k or V).
+    """
+
+    def __init__(self, c: DrafterConfig):
+        super().__init__()
+        self.c = c
+        self.uniform = nn.Linear(c.coordinates * (1 + 2 * c.frequencies), c.target.width)
+        self.greedy = nn.Parameter(torch.zeros(c.target.width))
+        self.condition = nn.Linear(3, c.target.width, bias=False)
+        nn.init.zeros_(self.condition.weight)
+
+    def features(self, u: Tensor) -> Tensor:
+        """u [..., D] -> [..., D * (1 + 2 * frequencies)]."""
+        k = torch.arange(1, self.c.frequencies + 1, device=u.device, dtype=u.dtype) * math.pi
+        angle = u[..., None] * k
+        return torch.cat([u[..., None] * 2 - 1, angle.cos(), angle.sin()], -1).flatten(-2)
+
+    def forward(self, u: Tensor, temperature: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
+        """u [..., D], the others [...] (top_k 0 for no limit, as float) -> [..., width]."""
+        vocab = float(self.c.target.vocab)
+        limit = torch.where(top_k > 0, top_k, torch.full_like(top_k, vocab)).log() / math.log(vocab)
+        x = torch.where((temperature > 0)[..., None], self.uniform(self.features(u)), self.greedy)
+        return x + self.condition(torch.stack([temperature, top_p, limit], -1))
+
+    @torch.no_grad()
+    def rescale(self, rms: float) -> None:
+        """Brings the embedding of random uniforms to the given root mean square, that of the token embeddings."""
+        x = self.uniform(self.features(torch.rand(4096, self.c.coordinates)))
+        factor = rms / x.pow(2).mean().sqrt()
+        for p in self.uniform.parameters():
+            p.mul_(factor)
+
+
+class Drafter(nn.Module):
+    """O-PTP drafter (PTP.md): completions of L tokens from the context before them and their own uniforms, in one call.
+
+    Two streams: context tokens through the target's frozen layers (their keys and values are what is cached), u-positions
+    through the drafter's own layers, initialised from the target's. The u-position that predicts token k has position
+    k - 1; the first of a completion also carries the embedding of the last context token.
+    """
+
+    def __init__(self, config: DrafterConfig, target: Target | None = None):
+        super().__init__()
+        self.config = config
+        c = config.target
+        self.embedding = nn.Embedding(c.vocab, c.width)
+        self.layers = nn.ModuleList(Layer(c, c.layers) for _ in config.source)
+        self.norm = RMSNorm(c.width)
+        self.uniform = UniformEmbedding(config)
+        if target is not None:
+            self.embedding.load_state_dict(target.embedding.state_dict())
+            self.norm.load_state_dict(target.norm.state_dict())
+            for layer, source in zip(self.layers, config.source, strict=True):
+                layer.load_state_dict(target.layers[source].state_dict())
+            self.uniform.rescale(target.embedding.weight.detach().pow(2).mean().sqrt().item())
+
+    def forward(
+        self, cache: list[KeyValue], last: Tensor, starts: Tensor, u: Tensor, conditions: tuple[Tensor, Tensor, Tensor]
+    ) -> Tensor:
+        """Logits [B, N, L, V] of N completions for each of B sequences.
+
+        cache: keys and values of the target's layers 0 .. max(source), each [B, G, S, D] (`Target.read`).
+        last [B, N]: the token before each completion. starts [B, N]: index of the first token to predict, 1 .. S.
+        u [B, N, L, coordinates]. conditions: temperature, top_p, top_k, each broadcastable to [B, N, L].
+        """
+        b, n, length = u.shape[:3]
+        c = self.config.target
+        s = cache[0][0].shape[2]
+        device = u.device
+        x = self.uniform(u, *(t.expand(b, n, length) for t in conditions))
+        x = torch.cat([x[:, :, :1] + self.embedding(last)[:, :, None], x[:, :, 1:]], 2).flatten(1, 2)
+        positions = (starts[:, :, None] - 1 + torch.arange(length, device=device)).flatten(1)
+        cos, sin = rope_tables(positions, c)
+        seen = torch.arange(s, device=device) < starts[..., None]
+        context_bias = torch.zeros(b, 1, n, 1, s, device=device).masked_fill(~seen[:, None, :, None], -torch.inf)
+        future = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
+        own_bias = torch.zeros(length, length, device=device).masked_fill(future, -torch.inf)
+        group = c.heads // c.kv_heads
+        for layer, source in zip(self.layers, self.config.source, strict=True):
+            q, k, v = layer.project(x, cos, sin)
+            keys, values = (t.repeat_interleave(group, 1) for t in cache[source])
+            blocks = (b, c.heads, n, length, c.head_width)
+            q = q / math.sqrt(c.head_width)
+            own_q, own_k, own_v = (t.reshape(blocks) for t in (q, *(t.repeat_interleave(group, 1) for t in (k, v))))
+            context_scores = (q @ keys.transpose(-1, -2)).view(*blocks[:-1], s) + context_bias
+            own_scores = own_q @ own_k.transpose(-1, -2) + own_bias
+            weights = torch.cat([context_scores, own_scores], -1).softmax(-1)
+            attended = (weights[..., :s].reshape(b, c.heads, n * length, s) @ values).view(blocks)
+            attended = attended + weights[..., s:] @ own_v
+            x = layer.finish(x, attended.reshape(b, c.heads, n * length, c.head_width))
+        return F.linear(self.norm(x), self.embedding.weight).view(b, n, length, -1)
+
+
+def load_drafter(path) -> Drafter:
+    stored = torch.load(path, map_location="cpu")
+    settings = dict(stored["config"])
+    settings["target"] = Config(**settings["target"])
+    settings["source"] = tuple(settings["source"])
+    drafter = Drafter(DrafterConfig(**settings))
+    drafter.load_state_dict(stored["weights"])
+    return drafter.eval()

@@ -1,0 +1,114 @@
+"""Lets the target write sequences from corpus prompts; distillation learns from them.
+
+Each sequence has its own sampling conditions, drawn at random, so that one drafter serves them all. Beside every token its
+interval of u is kept: the u's for which the target picks just this token there.
+"""
+
+import argparse
+import json
+import pathlib
+import time
+
+import numpy as np
+import torch
+
+from .model import Target, load_target
+from .sampling import interval, pick, shape
+
+GENERATED = 192
+"""Tokens that the target writes per sequence."""
+PROMPTS = ((64, 0.5), (256, 0.3), (704, 0.2))
+"""Prompt lengths in tokens with their shares: the drafter has to know long contexts too."""
+
+
+def conditions(count: int, rng: np.random.Generator) -> np.ndarray:
+    """float32 [count, 3]: temperature, top_k, top_p.
+
+    45 % the reference setting (0.7, 50, 0.9), 15 % greedy, 15 % unrestricted (1, 0, 1), the rest spread between.
+    """
+    out = np.empty((count, 3), np.float32)
+    for row in out:
+        z = rng.random()
+        if z < 0.45:
+            row[:] = 0.7, 50, 0.9
+        elif z < 0.6:
+            row[:] = 0, 0, 1
+        elif z < 0.75:
+            row[:] = 1, 0, 1
+        else:
+            row[:] = rng.uniform(0.3, 1.2), rng.choice([0, 20, 50, 100]), rng.uniform(0.8, 1)
+    return out
+
+
+@torch.no_grad()
+def write(target: Target, prompts: torch.Tensor, settings: torch.Tensor, generator: torch.Generator) -> dict:
+    """Continues prompts [B, P] by GENERATED tokens under settings [B, 3] (temperature, top_k, top_p).
+
+    Returns numpy arrays: tokens int16 [B, P + GENERATED]; low, high float32 [B, GENERATED], the interval of each written token.
+    """
+    b, prompt = prompts.shape
+    device = prompts.device
+    temperature, top_k, top_p = settings.unbind(-1)
+    cache = target.empty_cache(b, prompt + GENERATED)
+    logits = target.extend(prompts, cache, 0)[:, -1]
+    tokens, low, high = [prompts], [], []
+    for i in range(GENERATED):
+        p = shape(logits, temperature, top_k, top_p)
+        token = pick(p, torch.rand(b, generator=generator).to(device))
+        lo, hi = interval(p, token)
+        tokens.append(token[:, None])
+        low.append(lo)
+        high.append(hi)
+        if i + 1 < GENERATED:
+            logits = target.extend(token[:, None], cache, prompt + i)[:, -1]
+    return {
+        "tokens": torch.cat(tokens, 1).cpu().numpy().astype(np.int16),
+        "low": torch.stack(low, 1).cpu().numpy(),
+        "high": torch.stack(high, 1).cpu().numpy(),
+    }
+
+
+def prompts_from(tokens: np.ndarray, count: int, length: int, rng: np.random.Generator) -> torch.Tensor:
+    """`count` random windows of corpus text, int64 [count, length]."""
+    starts = rng.integers(0, len(tokens) - length, count)
+    return torch.from_numpy(np.stack([tokens[s : s + length] for s in starts]).astype(np.int64))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
+    parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("work/tokens"))
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("work/samples"))
+    parser.add_argument("--split", default="train", choices=("train", "held_files", "held_packages"))
+    parser.add_argument("--sequences", type=int, default=6144)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--conditions", help="TEMPERATURE,TOP_K,TOP_P for all sequences instead of a random mixture")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def run(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    target = load_target(args.target).to(device)
+    tokens = np.load(args.data / f"{args.split}.npy")
+    args.out.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(args.seed)
+    generator = torch.Generator().manual_seed(args.seed)
+    fixed = np.array([float(x) for x in args.conditions.split(",")], np.float32) if args.conditions else None
+    lengths, shares = zip(*PROMPTS, strict=True)
+    began, written = time.time(), 0
+    for start in range(0, args.sequences, args.batch):
+        count = min(args.batch, args.sequences - start)
+        length = int(rng.choice(lengths, p=shares))
+        settings = conditions(count, rng) if fixed is None else np.tile(fixed, (count, 1))
+        prompts = prompts_from(tokens, count, length, rng)
+        name = args.out / f"{args.split}-{args.seed}-{start:06d}.npz"
+        if name.exists():
+            continue
+        arrays = write(target, prompts.to(device), torch.from_numpy(settings).to(device), generator)
+        np.savez(name, settings=settings, **arrays)
+        written += count
+        rate = written * GENERATED / (time.time() - began)
+        left = (args.sequences - start - count) * GENERATED / rate / 60
+        print(f"{start + count}/{args.sequences} sequences, {rate:.0f} tok/s, {left:.1f} min left", flush=True)
+    print(json.dumps({"sequences": args.sequences, "generated_tokens": args.sequences * GENERATED}))

@@ -1,0 +1,46 @@
+"""Shaping and Pick in PyTorch: the one place of the package where logits become probabilities.
+
+The same rules as core/src/sampling (TypeScript) and the exported graph; test/vectors/sampling.json holds all three together.
+"""
+
+import torch
+from torch import Tensor
+
+
+def shape(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """Probabilities [..., V] after temperature, top-k, top-p and renormalisation.
+
+    temperature, top_k (0 for no limit) and top_p broadcast to logits.shape[:-1]. A token of rank r (probability falling,
+    lower id first on a tie) is kept if r < top_k and those before it sum to less than top_p of the top-k mass.
+    Temperature 0 gives probability 1 to the highest logit, the lowest id on a tie.
+    """
+    temperature, top_k, top_p = (t.expand(logits.shape[:-1])[..., None] for t in (temperature, top_k, top_p))
+    vocab = logits.shape[-1]
+    greedy = temperature == 0
+    p = (logits / torch.where(greedy, torch.ones_like(temperature), temperature)).softmax(-1)
+    if bool(((top_k == 0) & (top_p == 1) & ~greedy).all()):
+        return p
+    ordered, index = torch.sort(p, dim=-1, descending=True, stable=True)
+    rank = torch.arange(vocab, device=logits.device)
+    limit = torch.where(top_k > 0, top_k, torch.full_like(top_k, vocab))
+    limit = torch.where(greedy, torch.ones_like(limit), limit)
+    ordered = ordered * (rank < limit)
+    before = ordered.cumsum(-1) - ordered
+    ordered = ordered * ((before < top_p * ordered.sum(-1, keepdim=True)) | (top_p == 1))
+    kept = torch.zeros_like(p).scatter_(-1, index, ordered)
+    return kept / kept.sum(-1, keepdim=True)
+
+
+def pick(p: Tensor, u: Tensor) -> Tensor:
+    """Pick(u, P) of PTP.md: the first token whose cumulative probability exceeds u; p [..., V], u [...] -> [...]."""
+    cumulative = p.double().cumsum(-1)
+    total = cumulative[..., -1:]
+    chosen = (cumulative <= u.double()[..., None] * total).sum(-1)
+    return torch.minimum(chosen, (cumulative < total).sum(-1))
+
+
+def interval(p: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
+    """The u's that pick `token` [...]: [low, high), both float32, from p [..., V]."""
+    cumulative = p.double().cumsum(-1)
+    high = cumulative.gather(-1, token[..., None])[..., 0]
+    return (high - p.gather(-1, token[..., None])[..., 0].double()).clamp(min=0).float(), high.float()
