@@ -20,6 +20,6 @@ if ! cmp --silent pyproject.toml "$stamp"; then
   cp pyproject.toml "$stamp"
 fi
 
+.venv/bin/python -m pytest "$@"
 .venv/bin/python -m ruff check .
 .venv/bin/python -m ruff format --check .
-.venv/bin/python -m pytest "$@"
