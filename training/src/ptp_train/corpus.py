@@ -10,7 +10,17 @@ import json
 import pathlib
 
 PERMISSIVE = {
-    *("MIT", "Apache-2.0", "ISC", "BSD-2-Clause", "BSD-3-Clause", "0BSD", "CC0-1.0", "Unlicense", "BlueOak-1.0.0"),
+    *(
+        "MIT",
+        "Apache-2.0",
+        "ISC",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "0BSD",
+        "CC0-1.0",
+        "Unlicense",
+        "BlueOak-1.0.0",
+    ),
     *("(MIT OR CC0-1.0)", "(Apache-2.0 AND BSD-3-Clause)"),
 }
 HELD_PACKAGES = ("zod", "fastify", "rxjs", "@types/leaflet", "ioredis")
@@ -104,8 +114,15 @@ def build(corpus_dir: pathlib.Path, out_dir: pathlib.Path) -> dict:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--corpus", type=pathlib.Path, default=pathlib.Path("corpus"), help="folder with package.json and node_modules")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("work/corpus"), help="folder for the .jsonl files")
+    parser.add_argument(
+        "--corpus",
+        type=pathlib.Path,
+        default=pathlib.Path("corpus"),
+        help="folder with package.json and node_modules",
+    )
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path("work/corpus"), help="folder for the .jsonl files"
+    )
 
 
 def run(args: argparse.Namespace) -> None:

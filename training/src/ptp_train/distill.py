@@ -130,15 +130,26 @@ def run(args: argparse.Namespace) -> None:
         if step % 25 == 0:
             rate = (step - at_start) / (time.time() - began)
             left = (args.steps - step) / rate / 60
-            print(f"step {step} loss {smooth:.3f} correct {right:.3f} {rate:.2f} steps/s {left:.0f} min left", flush=True)
+            print(
+                f"step {step} loss {smooth:.3f} correct {right:.3f} {rate:.2f} steps/s {left:.0f} min left",
+                flush=True,
+            )
         if time.time() - saved > args.checkpoint_seconds or step >= args.steps:
             log.append({"step": step, "loss": round(smooth, 4), **accuracy(target, drafter, held)})
             print(json.dumps(log[-1]), flush=True)
             partial = checkpoint.with_suffix(".partial")
             torch.save(
-                {"weights": drafter.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "log": log}, partial
+                {
+                    "weights": drafter.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "step": step,
+                    "log": log,
+                },
+                partial,
             )
             os.replace(partial, checkpoint)
             save(args.out, "drafter", drafter, log=log, settings={k: str(v) for k, v in vars(args).items()})
             saved = time.time()
-    print(json.dumps({"steps": step, "minutes": round((time.time() - began) / 60, 1), "config": asdict(drafter.config)}))
+    print(
+        json.dumps({"steps": step, "minutes": round((time.time() - began) / 60, 1), "config": asdict(drafter.config)})
+    )

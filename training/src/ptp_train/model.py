@@ -243,7 +243,12 @@ class Drafter(nn.Module):
             self.uniform.rescale(target.embedding.weight.detach().pow(2).mean().sqrt().item())
 
     def forward(
-        self, cache: list[KeyValue], last: Tensor, starts: Tensor, u: Tensor, conditions: tuple[Tensor, Tensor, Tensor]
+        self,
+        cache: list[KeyValue],
+        last: Tensor,
+        starts: Tensor,
+        u: Tensor,
+        conditions: tuple[Tensor, Tensor, Tensor],
     ) -> Tensor:
         """Logits [B, N, L, V] of N completions for each of B sequences.
 

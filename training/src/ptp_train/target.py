@@ -69,7 +69,13 @@ def run(args: argparse.Namespace) -> None:
     vocab = json.loads((args.data / "tokenizer.json").read_text())["model"]["vocab"]
     heads = args.width // 64
     config = Config(
-        len(vocab), args.width, args.layers, heads, max(1, heads // 2), hidden=args.hidden, context=args.context
+        len(vocab),
+        args.width,
+        args.layers,
+        heads,
+        max(1, heads // 2),
+        hidden=args.hidden,
+        context=args.context,
     )
     model = Target(config).to(device)
     optimiser = MuonAdamW(model)
@@ -103,7 +109,13 @@ def run(args: argparse.Namespace) -> None:
             print(json.dumps(log[-1]), flush=True)
             partial = checkpoint.with_suffix(".partial")
             torch.save(
-                {"weights": model.state_dict(), "optimiser": optimiser.state_dict(), "done": done, "log": log}, partial
+                {
+                    "weights": model.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "done": done,
+                    "log": log,
+                },
+                partial,
             )
             os.replace(partial, checkpoint)
             saved = time.time()

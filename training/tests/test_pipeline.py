@@ -1,0 +1,84 @@
+"""The commands one after another on a corpus of a few files, each reading what the one before wrote."""
+
+import argparse
+import importlib
+import json
+
+import numpy as np
+import pytest
+
+from ptp_train import corpus
+
+
+def ptp_train(command, *arguments):
+    module = importlib.import_module(f"ptp_train.{command}")
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    module.run(parser.parse_args([str(a) for a in arguments]))
+
+
+def write_package(root, name, licence, files):
+    folder = root / "node_modules" / name
+    folder.mkdir(parents=True)
+    (folder / "package.json").write_text(json.dumps({"name": name, "version": "1.0.0", "license": licence}))
+    for file, text in files.items():
+        (folder / file).write_text(text)
+
+
+def declaration(k):
+    lines = [f"    field{k}_{i}: string | number_{(k * i) % 7}; // {k}" for i in range(40)]
+    return f"export interface Thing{k} {{\n" + "\n".join(lines) + "\n}\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pipeline")
+    names = {"a": "MIT", "b": "Apache-2.0", "closed": "SEE LICENSE", **dict.fromkeys(corpus.HELD_PACKAGES, "MIT")}
+    for n, (name, licence) in enumerate(names.items()):
+        write_package(root, name, licence, {f"f{i}.d.ts": declaration(n * 100 + i) for i in range(60)})
+    (root / "package.json").write_text(json.dumps({"dependencies": dict.fromkeys(names, "1.0.0")}))
+    write_package(root, "copy", "MIT", {"f0.d.ts": declaration(0)})
+    return root
+
+
+def test_corpus_drops_copies_and_closed_packages(folder):
+    manifest = json.loads((folder / "package.json").read_text())
+    manifest["dependencies"]["copy"] = "1.0.0"
+    (folder / "package.json").write_text(json.dumps(manifest))
+    ptp_train("corpus", "--corpus", folder, "--out", folder / "corpus")
+    report = json.loads((folder / "corpus" / "sources.json").read_text())
+    assert set(report["packages"]) == {"a", "b", *corpus.HELD_PACKAGES}
+    assert report["files"]["held_packages"] == 60 * len(corpus.HELD_PACKAGES)
+    assert report["files"]["train"] + report["files"]["held_files"] == 120
+
+
+def test_from_tokenizer_to_figures(folder, capsys):
+    w = folder
+    ptp_train("tokenizer", "--corpus", w / "corpus", "--out", w / "tokens", "--vocab-size", 512)
+    # 60 tiny files leave the held-out split too small to draw prompts from: any text will do for this test
+    np.save(w / "tokens" / "held_files.npy", np.load(w / "tokens" / "held_packages.npy"))
+    facts = json.loads((w / "tokens" / "tokens.json").read_text())
+    (w / "tokens" / "tokens.json").write_text(json.dumps({**facts, "held_files": facts["held_packages"]}))
+    small = ("--layers", 4, "--width", 64, "--hidden", 96, "--context", 1024, "--threads", 1)
+    common = ("--data", w / "tokens", "--out", w / "target.pt", "--batch-tokens", 1024, *small)
+    ptp_train("target", *common, "--tokens", 4096, "--checkpoint-seconds", 0)
+    ptp_train("target", *common, "--tokens", 8192)
+    assert "resumed at 4,096 tokens" in capsys.readouterr().out
+    for split in ("train", "held_files", "held_packages"):
+        sample = ("--target", w / "target.pt", "--data", w / "tokens", "--out", w / "samples", "--split", split)
+        ptp_train("samples", *sample, "--sequences", 8, "--batch", 8, "--threads", 1)
+    pair = ("--target", w / "target.pt", "--samples", w / "samples", "--threads", 1)
+    ptp_train("distill", *pair, "--out", w / "drafter.pt", "--steps", 4, "--completions", 16, "--length", 4)
+    ptp_train("evaluate", *pair, "--drafter", w / "drafter.pt", "--out", w / "evaluation.json", "--sequences", 2)
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    for split in ("held_files", "held_packages"):
+        curve = figures[split]["yield_curve"]
+        assert len(curve) == 5 and curve[0] == 0 and all(b >= a for a, b in zip(curve, curve[1:], strict=False))
+        assert 1 <= figures[split]["tokens_per_call"] <= 5
+
+
+def test_bad_settings_are_refused_before_any_work(folder):
+    with pytest.raises(SystemExit, match="multiple of --context 1024, got 1000"):
+        ptp_train("target", "--data", folder, "--out", folder / "x.pt", "--batch-tokens", 1000)
+    with pytest.raises(SystemExit, match="must be in"):
+        ptp_train("tokenizer", "--vocab-size", 100)
