@@ -1,4 +1,4 @@
-import type { SamplingParams } from "@ptp/core/sampling/params.ts";
+import type { SamplingParams } from '@ptp/core/sampling/params.ts';
 
 /** What the loop (generate.ts) gets and gives: token ids only. Text, JSON and chat templates are its callers' business. */
 
@@ -42,7 +42,7 @@ export interface GenerationStep {
   readonly logProbabilities: readonly number[];
   readonly facts: StepFacts;
   /** Set on the last step: `stop` for end of text (tokens may then be empty), `length` for maxTokens. */
-  readonly finish?: "stop" | "length";
+  readonly finish?: 'stop' | 'length';
 }
 
 /** The pair that a gateway serves. */

@@ -1,0 +1,111 @@
+import { PtpError } from '../errors.ts';
+import type { RunResult } from './engine.ts';
+
+/** What a waiting slot's part of a run yields, and where its time went. Times in microseconds. */
+export interface Served<Output> {
+  readonly output: Output;
+  /** From submission to the start of the run. */
+  readonly queueMicros: number;
+  /** The whole run, shared with the batch. */
+  readonly runMicros: number;
+  /** Slots in the run. */
+  readonly batchSize: number;
+}
+
+/** Bounds of the batches and of the queue before them. */
+export interface SchedulerLimits {
+  /** Slots in one run, at least 1. */
+  readonly slots: number;
+  /** Tokens in one run over all slots; a single slot may exceed it. */
+  readonly tokens: number;
+  /** Slots waiting; one more is refused with `resource_exhausted`. */
+  readonly queue: number;
+}
+
+interface Job<Slot, Output> {
+  readonly slot: Slot;
+  readonly submitted: number;
+  readonly signal: AbortSignal;
+  resolve(served: Served<Output>): void;
+  reject(error: unknown): void;
+}
+
+/**
+ * Continuous batching: whatever waits when a run ends forms the next one, first come first served. A sequence submits one slot
+ * at a time, and a long prompt comes in chunks, each at the queue's end, so nobody waits for more than one chunk of another's prompt.
+ */
+export class Scheduler<Slot, Output> {
+  readonly #run: (slots: Slot[]) => Promise<RunResult<Output>>;
+  readonly #tokensOf: (slot: Slot) => number;
+  readonly #limits: SchedulerLimits;
+  #waiting: Job<Slot, Output>[] = [];
+  #running = false;
+
+  constructor(
+    run: (slots: Slot[]) => Promise<RunResult<Output>>,
+    tokensOf: (slot: Slot) => number,
+    limits: SchedulerLimits,
+  ) {
+    this.#run = run;
+    this.#tokensOf = tokensOf;
+    this.#limits = limits;
+  }
+
+  /** Slots waiting for a run. */
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+
+  /**
+   * Runs the slot with others as soon as the engine is free.
+   *
+   * @throws PtpError `resource_exhausted` when the queue is full; the signal's reason when it aborts before the run starts
+   */
+  submit(slot: Slot, signal: AbortSignal): Promise<Served<Output>> {
+    if (this.#waiting.length >= this.#limits.queue) {
+      throw new PtpError('resource_exhausted', `overloaded: ${this.#limits.queue} runs are waiting already`);
+    }
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ slot, submitted: performance.now(), signal, resolve, reject });
+      if (!this.#running) void this.#serve();
+    });
+  }
+
+  async #serve(): Promise<void> {
+    this.#running = true;
+    // Slots submitted in the same turn of the event loop share the first run.
+    await Promise.resolve();
+    for (let batch = this.#next(); batch.length > 0; batch = this.#next()) {
+      const started = performance.now();
+      try {
+        const { outputs, runMicros } = await this.#run(batch.map((job) => job.slot));
+        batch.forEach((job, i) => {
+          const queueMicros = Math.round((started - job.submitted) * 1000);
+          job.resolve({ output: outputs[i] as Output, queueMicros, runMicros, batchSize: batch.length });
+        });
+      } catch (error) {
+        for (const job of batch) job.reject(error);
+      }
+    }
+    this.#running = false;
+  }
+
+  /** Takes the next batch off the queue; cancelled jobs leave it unserved. */
+  #next(): Job<Slot, Output>[] {
+    const batch: Job<Slot, Output>[] = [];
+    let tokens = 0;
+    while (this.#waiting.length > 0 && batch.length < this.#limits.slots) {
+      const job = this.#waiting[0] as Job<Slot, Output>;
+      if (job.signal.aborted) {
+        job.reject(job.signal.reason);
+      } else {
+        const size = this.#tokensOf(job.slot);
+        if (batch.length > 0 && tokens + size > this.#limits.tokens) break;
+        tokens += size;
+        batch.push(job);
+      }
+      this.#waiting.shift();
+    }
+    return batch;
+  }
+}

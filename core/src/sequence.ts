@@ -1,0 +1,60 @@
+import type { EngineFacts } from './engine/engine.ts';
+import { PtpError } from './errors.ts';
+import type { SequenceStart } from './gen/ptp/v1/common_pb.ts';
+import { type SamplingParams, samplingParams } from './sampling/params.ts';
+import { uniforms } from './sampling/uniforms.ts';
+
+/** One sequence as both services see it: the tokens so far, and the uniforms of those to come. */
+export class Sequence {
+  /** Prompt and everything committed; grows. */
+  readonly tokens: number[];
+  readonly sampling: SamplingParams;
+  readonly #seed: bigint;
+  readonly #dimensions: number;
+  /** Position of the token at index i is i + offset. */
+  readonly #offset: number;
+
+  /**
+   * Checks what a client sent.
+   *
+   * @throws PtpError `invalid_argument` or `out_of_range`, naming field, limit and value
+   */
+  constructor(start: SequenceStart | undefined, facts: EngineFacts) {
+    if (!start) throw new PtpError('invalid_argument', '`start` is missing', { field: 'start' });
+    const limit = facts.contextLength - 1;
+    if (start.tokens.length < 1 || start.tokens.length > limit) {
+      const message = `\`start.tokens\` must have 1 to ${limit} tokens, got ${start.tokens.length}`;
+      throw new PtpError('out_of_range', message, { field: 'start.tokens' });
+    }
+    checkTokens('start.tokens', start.tokens, facts.vocabulary);
+    this.tokens = start.tokens;
+    this.sampling = start.sampling
+      ? samplingParams(
+          // float fields arrive rounded to float32; shaping works in float32 too
+          { temperature: start.sampling.temperature, topK: start.sampling.topK, topP: start.sampling.topP },
+          facts.vocabulary,
+        )
+      : samplingParams({}, facts.vocabulary);
+    this.#seed = start.seed;
+    this.#dimensions = facts.uniformsPerPosition;
+    this.#offset = start.firstPosition - start.tokens.length;
+  }
+
+  /** [count * D] uniforms for the tokens at sequence indices index .. index + count - 1; index is at least the prompt's length. */
+  uniformsAt(index: number, count: number): Float32Array {
+    return uniforms(this.#seed, index + this.#offset, count, this.#dimensions);
+  }
+}
+
+/** @throws PtpError `invalid_argument` at the first id that is not in the vocabulary */
+export function checkTokens(field: string, tokens: readonly number[], vocabulary: number): void {
+  const bad = tokens.findIndex((token) => token >= vocabulary);
+  if (bad < 0) return;
+  const message = `\`${field}[${bad}]\` must be in [0, ${vocabulary - 1}], got ${tokens[bad]}`;
+  throw new PtpError('invalid_argument', message, { field });
+}
+
+/** Cuts `tokens` into chunks of at most `size`, with each chunk's start. */
+export function* chunks(tokens: readonly number[], size: number): Generator<{ at: number; tokens: number[] }> {
+  for (let at = 0; at < tokens.length; at += size) yield { at, tokens: tokens.slice(at, at + size) };
+}

@@ -1,0 +1,182 @@
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import type { BranchRequest, DraftEngine, DraftOutput, DraftSlot, RunResult } from '@ptp/core/engine/engine.ts';
+import { Scheduler } from '@ptp/core/engine/scheduler.ts';
+import { timingsOf } from '@ptp/core/engine/timings.ts';
+import { PtpError } from '@ptp/core/errors.ts';
+import type { Timings } from '@ptp/core/gen/ptp/v1/common_pb.ts';
+import type { DraftOpen, DraftRequest, DraftResponseSchema, DraftStep } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
+import { checkTokens, chunks, Sequence } from '@ptp/core/sequence.ts';
+import { recordRun } from '@ptp/core/telemetry/run-spans.ts';
+import { planBranches } from './plan.ts';
+
+type Response = MessageInitShape<typeof DraftResponseSchema>;
+
+/** Limits of the service, from its settings. */
+export interface DrafterLimits {
+  /** Tokens drafted in one step over all branches. */
+  readonly budget: number;
+  /** Longest block under verification. */
+  readonly block: number;
+  /** Tokens of a prompt that are read in one run. */
+  readonly prefillChunk: number;
+  /** Tokens in one run over all sequences, context and drafted together. */
+  readonly batchTokens: number;
+  /** Runs that may wait. */
+  readonly queue: number;
+}
+
+/** The drafter's model behind a queue: what all Draft streams of a process share. */
+export class Drafter {
+  readonly engine: DraftEngine;
+  readonly limits: DrafterLimits;
+  readonly #scheduler: Scheduler<DraftSlot, DraftOutput>;
+
+  constructor(engine: DraftEngine, limits: DrafterLimits) {
+    this.engine = engine;
+    this.limits = limits;
+    const run = (slots: DraftSlot[]): Promise<RunResult<DraftOutput>> => engine.run(slots);
+    this.#scheduler = new Scheduler(run, sizeOf, {
+      slots: engine.facts.maxSlots,
+      tokens: limits.batchTokens,
+      queue: limits.queue,
+    });
+  }
+
+  /** One Draft stream. */
+  async *draft(requests: AsyncIterable<DraftRequest>, signal: AbortSignal): AsyncGenerator<Response> {
+    const id = this.engine.open();
+    try {
+      let context: Context | undefined;
+      for await (const { kind } of requests) {
+        if (!context) {
+          if (kind.case !== 'open') throw new PtpError('failed_precondition', 'the first message must be `open`');
+          context = new Context(id, new Sequence(kind.value.start, this.engine.facts));
+          yield await this.#prefill(context, kind.value, signal);
+        } else {
+          if (kind.case !== 'step') throw new PtpError('failed_precondition', 'after `open` only `step` is allowed');
+          yield await this.#step(context, kind.value, signal);
+        }
+      }
+    } finally {
+      this.engine.close(id);
+    }
+  }
+
+  /** Reads the prompt in chunks; the last token is left for the first step, which needs a token to run. */
+  async #prefill(context: Context, open: DraftOpen, signal: AbortSignal): Promise<Response> {
+    let timings: Timings | undefined;
+    const { sampling, tokens } = context.sequence;
+    for (const chunk of chunks(tokens.slice(0, -1), this.limits.prefillChunk)) {
+      const slot = { sequence: context.id, ...chunk, sampling, branches: [] };
+      const served = await this.#scheduler.submit(slot, signal);
+      recordRun('ptp.draft.prefill', open.trace?.traceparent, served, { 'ptp.tokens': chunk.tokens.length });
+      timings = timingsOf(served, chunk.tokens.length);
+    }
+    context.settle(tokens.length - 1);
+    return { kind: { case: 'opened', value: timings ? { timings } : {} } };
+  }
+
+  async #step(context: Context, step: DraftStep, signal: AbortSignal): Promise<Response> {
+    this.#check(context, step);
+    const { sequence } = context;
+    sequence.tokens.push(...step.committed);
+    const base = sequence.tokens.length;
+    const room = this.engine.facts.contextLength - base - step.block.length;
+    const maxLength = Math.min(step.plan?.maxBranchLength ?? 0, this.engine.maxBranchLength, room);
+    const budget = Math.min(step.plan?.budget ?? 0, this.limits.budget);
+    const lengths = planBranches(step.blockConfidences, this.engine.yieldCurve, budget, maxLength);
+    const counts = [...lengths.keys()].filter((m) => (lengths[m] as number) > 0);
+    const branches: BranchRequest[] = counts.map((m) => ({
+      visible: base + m,
+      u: sequence.uniformsAt(base + m, lengths[m] as number),
+    }));
+    const slot = { sequence: context.id, ...context.extend(step.block), sampling: sequence.sampling, branches };
+    const served = await this.#scheduler.submit(slot, signal);
+    recordRun('ptp.draft.run', step.trace?.traceparent, served, {
+      'ptp.step': step.step,
+      'ptp.block.length': step.block.length,
+      'ptp.branches': counts.length,
+      'ptp.drafted': sum(lengths),
+    });
+    return {
+      kind: {
+        case: 'result',
+        value: {
+          step: step.step,
+          branches: served.output.branches.map(({ tokens, confidences }, i) => ({
+            accepted: counts[i] as number,
+            tokens: Array.from(tokens),
+            confidences: Array.from(confidences),
+          })),
+          timings: timingsOf(served, sizeOf(slot)),
+        },
+      },
+    };
+  }
+
+  #check(context: Context, step: DraftStep): void {
+    const { facts, maxBranchLength } = this.engine;
+    const { committed, block, blockConfidences, plan } = step;
+    const length = context.sequence.tokens.length + committed.length + block.length;
+    limit('block', block.length <= this.limits.block, `at most ${this.limits.block} tokens`, block.length);
+    limit('block_confidences', blockConfidences.length === block.length, 'as many as `block`', blockConfidences.length);
+    const bad = blockConfidences.find((c) => !(c >= 0 && c <= 1));
+    limit('block_confidences', bad === undefined, 'in [0, 1]', bad ?? 0);
+    limit('block', length < facts.contextLength, `within ${facts.contextLength} tokens of context`, length);
+    limit('plan.budget', (plan?.budget ?? 0) >= 1, `in [1, ${this.limits.budget}]`, plan?.budget ?? 0);
+    const longest = plan?.maxBranchLength ?? 0;
+    limit('plan.max_branch_length', longest >= 1, `in [1, ${maxBranchLength}]`, longest);
+    checkTokens('committed', committed, facts.vocabulary);
+    checkTokens('block', block, facts.vocabulary);
+  }
+}
+
+/** One sequence with what its cache holds: rows of the committed tokens and, beyond, of tokens that were once under verification. */
+class Context {
+  readonly id: number;
+  readonly sequence: Sequence;
+  /** The token of each cache row. */
+  readonly #rows: number[] = [];
+  /** Rows known to be those of committed tokens. */
+  #settled = 0;
+
+  constructor(id: number, sequence: Sequence) {
+    this.id = id;
+    this.sequence = sequence;
+  }
+
+  /** Notes that the first `count` tokens of the sequence are cached. */
+  settle(count: number): void {
+    this.#rows.push(...this.sequence.tokens.slice(this.#rows.length, count));
+    this.#settled = count;
+  }
+
+  /**
+   * What is to be written so that the cache holds the committed tokens and `block` after them: rows that were drafted and came
+   * true are kept. At least one token is written, since a run needs one.
+   */
+  extend(block: readonly number[]): { at: number; tokens: number[] } {
+    const wanted = [...this.sequence.tokens.slice(this.#settled), ...block];
+    let same = 0;
+    while (same < wanted.length - 1 && this.#rows[this.#settled + same] === wanted[same]) same++;
+    const at = this.#settled + same;
+    const tokens = wanted.slice(same);
+    this.#rows.splice(at, Number.POSITIVE_INFINITY, ...tokens);
+    // the newest committed token stays unsettled, so that there always is one to write
+    this.#settled = this.sequence.tokens.length - 1;
+    return { at, tokens };
+  }
+}
+
+function sizeOf(slot: DraftSlot): number {
+  return slot.tokens.length + sum(slot.branches.map((branch) => branch.u.length));
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((a, b) => a + b, 0);
+}
+
+/** @throws PtpError `out_of_range` unless the value is within its limit */
+function limit(field: string, within: boolean, allowed: string, value: number): void {
+  if (!within) throw new PtpError('out_of_range', `\`${field}\` must be ${allowed}, got ${value}`, { field });
+}

@@ -1,0 +1,58 @@
+/**
+ * Shares out a draft call's budget over the possible outcomes of the verification that is going on (partial quadratic decoding,
+ * PTP.md). Branch m continues the case that exactly m tokens of the block are right; with the block's confidences c that
+ * has the chance A_m = (1 - c_m) * prod_{k < m} c_k, and A_n = prod_k c_k for the whole block.
+ */
+
+/** Chance of each accepted count. @param confidences [n] in [0, 1] @returns [n + 1], sums to 1 */
+export function outcomeChances(confidences: readonly number[]): number[] {
+  const chances: number[] = [];
+  let reached = 1;
+  for (const confidence of confidences) {
+    chances.push(reached * (1 - confidence));
+    reached *= confidence;
+  }
+  chances.push(reached);
+  return chances;
+}
+
+/**
+ * Greedy by marginal gain: maximises sum_m A_m * (H(B_m) - H(1)) over branch lengths B_m that sum to at most the budget. A
+ * branch's first token predicts what the target says anyway, so a branch earns from its second token on, and starts with two.
+ *
+ * @param confidences [n] of the block under verification
+ * @param yieldCurve H: yieldCurve[b] is the expected number of right tokens in a branch of b; concave, [max + 1]
+ * @param budget tokens over all branches, at least 1
+ * @param maxLength longest branch; with 1 there is a single branch of one token, for the likeliest outcome
+ * @returns [n + 1] branch lengths, 0 for an outcome that is left out
+ */
+export function planBranches(
+  confidences: readonly number[],
+  yieldCurve: readonly number[],
+  budget: number,
+  maxLength: number,
+): number[] {
+  const chances = outcomeChances(confidences);
+  const lengths = chances.map(() => 0);
+  if (budget < 2 || maxLength < 2) {
+    lengths[chances.indexOf(Math.max(...chances))] = 1;
+    return lengths;
+  }
+  const h = (b: number): number => yieldCurve[b] ?? yieldCurve.at(-1) ?? 0;
+  for (let left = budget; left > 0; ) {
+    let best = -1;
+    let bestGain = 0;
+    for (let m = 0; m < chances.length; m++) {
+      const length = lengths[m] as number;
+      const cost = length === 0 ? 2 : 1;
+      if (cost > left || length + cost > maxLength) continue;
+      const gain = ((chances[m] as number) * (h(Math.max(length, 1) + 1) - h(Math.max(length, 1)))) / cost;
+      if (gain > bestGain) [best, bestGain] = [m, gain];
+    }
+    if (best < 0) break;
+    const cost = lengths[best] === 0 ? 2 : 1;
+    lengths[best] = (lengths[best] as number) + cost;
+    left -= cost;
+  }
+  return lengths;
+}

@@ -1,0 +1,174 @@
+import type { Span } from '@opentelemetry/api';
+import { PtpError } from '@ptp/core/errors.ts';
+import type { Branch } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
+import { Controller, type DraftLimits } from './controller.ts';
+import type { GenerationRequest, GenerationStep, Generator, PairFacts } from './generation.ts';
+import { requestSpan, stepSpan } from './spans.ts';
+import type { Draft, DraftStream, Streams, VerifyStream } from './streams.ts';
+
+/** A block to be verified: proposed tokens with the drafter's confidence in each. */
+interface Block {
+  readonly tokens: readonly number[];
+  readonly confidences: readonly number[];
+}
+
+const EMPTY: Block = { tokens: [], confidences: [] };
+
+/** The loop over the two services (DESIGN.md, "The loop"): draft and verify are in flight at the same time, step after step. */
+export class PairGenerator implements Generator {
+  readonly #streams: Streams;
+  readonly #limits: DraftLimits;
+
+  constructor(streams: Streams, limits: DraftLimits) {
+    this.#streams = streams;
+    this.#limits = limits;
+  }
+
+  get facts(): PairFacts {
+    return this.#streams.facts;
+  }
+
+  health(): { verifier: boolean; drafter: boolean } {
+    return this.#streams.health();
+  }
+
+  async *generate(request: GenerationRequest, signal: AbortSignal): AsyncGenerator<GenerationStep> {
+    checkRequest(request, this.facts);
+    const span = requestSpan(request, this.facts);
+    const verifier = this.#streams.verify(request, signal, span);
+    const drafter = request.drafting === false ? undefined : this.#streams.draft(request, signal, span);
+    try {
+      const run = new Run(request, this.facts, new Controller(this.#limits), verifier, drafter, span);
+      // The first block is drafted while the verifier reads the prompt.
+      const [first] = await Promise.all([run.fresh(), verifier.opened()]);
+      let block = first;
+      for (;;) {
+        const { step, next } = await run.step(block);
+        yield step;
+        if (step.finish) return;
+        block = next;
+      }
+    } finally {
+      drafter?.close();
+      verifier.close();
+      span.end();
+    }
+  }
+}
+
+/** One request's state between its steps. */
+class Run {
+  readonly #request: GenerationRequest;
+  readonly #facts: PairFacts;
+  readonly #controller: Controller;
+  readonly #verifier: VerifyStream;
+  readonly #drafter: DraftStream | undefined;
+  readonly #span: Span;
+  #generated = 0;
+  #steps = 0;
+
+  constructor(
+    request: GenerationRequest,
+    facts: PairFacts,
+    controller: Controller,
+    verifier: VerifyStream,
+    drafter: DraftStream | undefined,
+    span: Span,
+  ) {
+    this.#request = request;
+    this.#facts = facts;
+    this.#controller = controller;
+    this.#verifier = verifier;
+    this.#drafter = drafter;
+    this.#span = span;
+  }
+
+  /** A block for the next positions, drafted with nothing under verification; empty when there is no drafter. */
+  async fresh(parent: Span = this.#span): Promise<Block> {
+    const wanted = this.#controller.blockLength(this.#request.maxTokens - this.#generated);
+    if (wanted === 0) return EMPTY;
+    const draft = await this.#drafter?.step(EMPTY, this.#controller.freshPlan, parent);
+    const branch = draft?.branches[0];
+    return branch ? cut(branch, 0, wanted) : EMPTY;
+  }
+
+  /**
+   * One step: verifies the block while its continuations are drafted, and returns what was committed with the next block.
+   *
+   * @param given the block chosen by the step before; undefined to draft one first (`redraft`)
+   */
+  async step(given: Block | undefined): Promise<{ step: GenerationStep; next: Block | undefined }> {
+    const started = performance.now();
+    const span = stepSpan(this.#span, this.#steps);
+    const redrafted = given === undefined;
+    const block = given ?? (await this.fresh(span));
+    const last = this.#controller.blockLength(this.#request.maxTokens - this.#generated - block.tokens.length) === 0;
+    const verifying = this.#verifier.step(block.tokens, span);
+    const drafting = last ? undefined : this.#drafter?.step(block, this.#controller.overlapPlan, span);
+    const verified = await verifying;
+    const committed = [...block.tokens.slice(0, verified.accepted), verified.nextToken];
+    this.#drafter?.commit(committed);
+    const draft = await drafting;
+    const stepMicros = Math.round((performance.now() - started) * 1000);
+
+    const ended = committed.indexOf(this.#facts.endOfText);
+    const tokens = ended < 0 ? committed : committed.slice(0, ended);
+    this.#generated += tokens.length;
+    const finish = ended >= 0 ? 'stop' : this.#generated >= this.#request.maxTokens ? 'length' : undefined;
+    const facts = {
+      step: this.#steps++,
+      drafted: block.tokens.length,
+      accepted: verified.accepted,
+      stepMicros,
+      verifyMicros: verified.micros,
+      draftMicros: draft?.micros ?? 0,
+      verifyRunMicros: verified.runMicros,
+      draftRunMicros: draft?.runMicros ?? 0,
+    };
+    this.#controller.observe({ ...facts, committed: committed.length, redrafted });
+    span.end(facts);
+    return {
+      step: {
+        tokens,
+        logProbabilities: verified.logProbabilities.slice(0, tokens.length),
+        facts,
+        ...(finish && { finish }),
+      },
+      next: this.#choose(draft, verified.accepted, verified.nextToken),
+    };
+  }
+
+  /**
+   * The next block: the branch for what came true, without its first token, which was predicting the target's own from the same u.
+   * If it predicted another one, or the budget left the branch out, the rest is of no use.
+   */
+  #choose(draft: Draft | undefined, accepted: number, nextToken: number): Block | undefined {
+    const wanted = this.#controller.blockLength(this.#request.maxTokens - this.#generated);
+    const branch = draft?.branches.find((b) => b.accepted === accepted);
+    if (branch && branch.tokens.length > 1 && branch.tokens[0] === nextToken) return cut(branch, 1, wanted);
+    if (!this.#drafter?.alive || wanted === 0) return EMPTY;
+    return this.#controller.afterMiss() === 'redraft' ? undefined : EMPTY;
+  }
+}
+
+/** Tokens from..from + length of a branch. */
+function cut(branch: Branch, from: number, length: number): Block {
+  return {
+    tokens: branch.tokens.slice(from, from + length),
+    confidences: branch.confidences.slice(from, from + length),
+  };
+}
+
+/** @throws PtpError for what the services would refuse, before any stream is opened */
+function checkRequest(request: GenerationRequest, facts: PairFacts): void {
+  const { length } = request.prompt;
+  if (length < 1 || length >= facts.contextLength) {
+    const message = `the prompt must have 1 to ${facts.contextLength - 1} tokens, got ${length}`;
+    throw new PtpError('out_of_range', message, { field: 'prompt' });
+  }
+  const room = facts.contextLength - length;
+  if (!Number.isInteger(request.maxTokens) || request.maxTokens < 1 || request.maxTokens > room) {
+    const message = `\`max_tokens\` must be in [1, ${room}] after a prompt of ${length} tokens, got ${request.maxTokens}`;
+    throw new PtpError('out_of_range', message, { field: 'max_tokens' });
+  }
+}

@@ -1,0 +1,126 @@
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import type { RunResult, TargetEngine, TargetOutput, TargetSlot } from '@ptp/core/engine/engine.ts';
+import { Scheduler } from '@ptp/core/engine/scheduler.ts';
+import { timingsOf } from '@ptp/core/engine/timings.ts';
+import { PtpError } from '@ptp/core/errors.ts';
+import type { Timings } from '@ptp/core/gen/ptp/v1/common_pb.ts';
+import type { VerifyOpen, VerifyRequest, VerifyResponseSchema, VerifyStep } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
+import { accept } from '@ptp/core/sampling/accept.ts';
+import { checkTokens, chunks, Sequence } from '@ptp/core/sequence.ts';
+import { recordRun } from '@ptp/core/telemetry/run-spans.ts';
+
+type Response = MessageInitShape<typeof VerifyResponseSchema>;
+
+/** Limits of the service, from its settings. */
+export interface VerifierLimits {
+  /** Longest draft in one step. */
+  readonly draft: number;
+  /** Tokens of a prompt that are read in one run. */
+  readonly prefillChunk: number;
+  /** Tokens in one run over all sequences. */
+  readonly batchTokens: number;
+  /** Runs that may wait. */
+  readonly queue: number;
+}
+
+/** The target behind a queue: what all Verify streams of a process share. */
+export class Verifier {
+  readonly engine: TargetEngine;
+  readonly limits: VerifierLimits;
+  readonly #scheduler: Scheduler<TargetSlot, TargetOutput>;
+
+  constructor(engine: TargetEngine, limits: VerifierLimits) {
+    this.engine = engine;
+    this.limits = limits;
+    const run = (slots: TargetSlot[]): Promise<RunResult<TargetOutput>> => engine.run(slots);
+    this.#scheduler = new Scheduler(run, (slot) => slot.tokens.length, {
+      slots: engine.facts.maxSlots,
+      tokens: limits.batchTokens,
+      queue: limits.queue,
+    });
+  }
+
+  /**
+   * One Verify stream. The cache holds every committed token but the last one, which heads the next run, so that the run's
+   * picks are the target's own tokens at exactly the positions of the draft, and one more.
+   */
+  async *verify(requests: AsyncIterable<VerifyRequest>, signal: AbortSignal): AsyncGenerator<Response> {
+    const id = this.engine.open();
+    try {
+      let sequence: Sequence | undefined;
+      for await (const { kind } of requests) {
+        if (!sequence) {
+          if (kind.case !== 'open') throw new PtpError('failed_precondition', 'the first message must be `open`');
+          sequence = new Sequence(kind.value.start, this.engine.facts);
+          yield await this.#prefill(id, sequence, kind.value, signal);
+        } else {
+          if (kind.case !== 'step') throw new PtpError('failed_precondition', 'after `open` only `step` is allowed');
+          yield await this.#step(id, sequence, kind.value, signal);
+        }
+      }
+    } finally {
+      this.engine.close(id);
+    }
+  }
+
+  /** Reads the prompt, all but its last token, in chunks that other sequences' steps run between. */
+  async #prefill(id: number, sequence: Sequence, open: VerifyOpen, signal: AbortSignal): Promise<Response> {
+    const prompt = sequence.tokens.slice(0, -1);
+    let prefillUs = 0;
+    let timings: Timings | undefined;
+    for (const chunk of chunks(prompt, this.limits.prefillChunk)) {
+      const served = await this.#scheduler.submit({ sequence: id, ...chunk }, signal);
+      recordRun('ptp.verify.prefill', open.trace?.traceparent, served, { 'ptp.tokens': chunk.tokens.length });
+      prefillUs += served.runMicros;
+      timings = timingsOf(served, chunk.tokens.length);
+    }
+    const value = { ...(timings && { timings }), prefillUs, cachedTokens: prompt.length };
+    return { kind: { case: 'opened', value } };
+  }
+
+  async #step(id: number, sequence: Sequence, step: VerifyStep, signal: AbortSignal): Promise<Response> {
+    const { facts } = this.engine;
+    const { draft } = step;
+    if (draft.length > this.limits.draft) {
+      const message = `\`draft\` must have at most ${this.limits.draft} tokens, got ${draft.length}`;
+      throw new PtpError('out_of_range', message, { field: 'draft' });
+    }
+    const length = sequence.tokens.length;
+    if (length + draft.length > facts.contextLength) {
+      const message = `\`draft\` must fit the context of ${facts.contextLength} tokens: ${length} are committed, got ${draft.length}`;
+      throw new PtpError('out_of_range', message, { field: 'draft' });
+    }
+    checkTokens('draft', draft, facts.vocabulary);
+    const tokens = [sequence.tokens[length - 1] as number, ...draft];
+    const served = await this.#scheduler.submit(
+      {
+        sequence: id,
+        at: length - 1,
+        tokens,
+        sampling: sequence.sampling,
+        u: sequence.uniformsAt(length, tokens.length),
+      },
+      signal,
+    );
+    const { picks, logProbabilities } = served.output;
+    const { accepted, tokens: committed } = accept(draft, picks);
+    sequence.tokens.push(...committed);
+    recordRun('ptp.verify.run', step.trace?.traceparent, served, {
+      'ptp.step': step.step,
+      'ptp.draft.length': draft.length,
+      'ptp.accepted': accepted,
+    });
+    return {
+      kind: {
+        case: 'result',
+        value: {
+          step: step.step,
+          accepted,
+          nextToken: committed[accepted] as number,
+          logProbabilities: Array.from(logProbabilities.subarray(0, accepted + 1)),
+          timings: timingsOf(served, tokens.length),
+        },
+      },
+    };
+  }
+}
