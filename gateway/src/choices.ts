@@ -1,0 +1,94 @@
+import { PtpError } from '@ptp/core/errors.ts';
+import type { GenerationRequest, Generator } from './generation.ts';
+import { merge } from './merge.ts';
+import { TextStream } from './text.ts';
+import type { Tokenizer } from './tokenizer.ts';
+
+/** One choice of a response. */
+export interface ChoiceRequest extends GenerationRequest {
+  /** The text ends before the first of these. */
+  readonly stop: readonly string[];
+}
+
+/** A piece of one choice's text; the last one has `finish`. */
+export interface ChoiceDelta {
+  /** Which choice, from 0. */
+  readonly index: number;
+  /** Never empty, unless with `finish`. */
+  readonly text: string;
+  readonly finish?: 'stop' | 'length';
+}
+
+/** OpenAI's `usage` object. */
+export interface Usage {
+  prompt_tokens: number;
+  /** Tokens up to the end of text, the limit, or the one that completed a stop string: the same whatever was drafted. */
+  completion_tokens: number;
+  total_tokens: number;
+  completion_tokens_details: {
+    /** Drafted tokens that the target agreed with. */
+    accepted_prediction_tokens: number;
+    rejected_prediction_tokens: number;
+  };
+}
+
+/** @param promptTokens of each prompt once, as OpenAI counts, however many choices it has */
+export function newUsage(promptTokens: number): Usage {
+  return {
+    prompt_tokens: promptTokens,
+    completion_tokens: 0,
+    total_tokens: promptTokens,
+    completion_tokens_details: { accepted_prediction_tokens: 0, rejected_prediction_tokens: 0 },
+  };
+}
+
+/**
+ * Generates the choices of one response side by side.
+ *
+ * @param usage is added to as steps arrive
+ * @throws PtpError what the generator throws, from whichever choice fails first; the others are ended
+ */
+export async function* generateChoices(
+  generator: Generator,
+  tokenizer: Tokenizer,
+  requests: readonly ChoiceRequest[],
+  usage: Usage,
+  signal: AbortSignal,
+): AsyncGenerator<ChoiceDelta> {
+  const ended = new AbortController();
+  const either = AbortSignal.any([signal, ended.signal]);
+  try {
+    yield* merge(requests.map((request, index) => generateChoice(generator, tokenizer, request, index, usage, either)));
+  } finally {
+    ended.abort();
+  }
+}
+
+async function* generateChoice(
+  generator: Generator,
+  tokenizer: Tokenizer,
+  request: ChoiceRequest,
+  index: number,
+  usage: Usage,
+  signal: AbortSignal,
+): AsyncGenerator<ChoiceDelta> {
+  const stream = new TextStream(request.stop);
+  for await (const { tokens, facts, finish } of generator.generate(request, signal)) {
+    usage.completion_tokens_details.accepted_prediction_tokens += facts.accepted;
+    usage.completion_tokens_details.rejected_prediction_tokens += facts.drafted - facts.accepted;
+    let text = '';
+    for (const token of tokens) {
+      text += stream.push(tokenizer.bytes(token));
+      usage.completion_tokens++;
+      usage.total_tokens++;
+      if (stream.stopped) break;
+    }
+    if (finish && !stream.stopped) text += stream.end();
+    // The end may itself complete a stop string: a cut character reads as U+FFFD.
+    if (stream.stopped) return yield { index, text, finish: 'stop' };
+    if (finish) return yield { index, text, finish };
+    if (text !== '') yield { index, text };
+  }
+  signal.throwIfAborted();
+  throw new PtpError('internal', 'the generator ended without a finish reason');
+}
