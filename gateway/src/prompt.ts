@@ -1,0 +1,59 @@
+import { PtpError } from '@ptp/core/errors.ts';
+import type { ChoiceRequest } from './choices.ts';
+import type { PairFacts } from './generation.ts';
+import type { CommonRequest } from './schema.ts';
+import type { Tokenizer } from './tokenizer.ts';
+
+/**
+ * Token ids of a text, after the end-of-text token that starts every document (so an empty text is that token alone).
+ *
+ * @throws PtpError `out_of_range` as `checkLength`
+ */
+export function encodeText(text: string, tokenizer: Tokenizer, facts: PairFacts, field: string): number[] {
+  checkLength(text, tokenizer, facts, field);
+  return [facts.endOfText, ...tokenizer.encode(text)];
+}
+
+/**
+ * Spares us tokenising a text that is certain not to fit the context.
+ *
+ * @param field what to name in the error
+ * @throws PtpError `out_of_range`
+ */
+export function checkLength(text: string, tokenizer: Tokenizer, facts: PairFacts, field: string): void {
+  const least = Math.ceil(Buffer.byteLength(text) / tokenizer.longestToken);
+  if (least >= facts.contextLength) throw tooLong(facts, `at least ${least}`, undefined, field);
+}
+
+/**
+ * The choices of a request: n for each prompt, in the order of the prompts. Choice i of each prompt has seed + i mod
+ * 2^64, so that a prompt gets the same text alone as among others.
+ *
+ * @param prompts token ids; an empty one becomes the end-of-text token
+ * @param defaultMaxTokens when the request has none; cut to what the context has left
+ * @throws PtpError `out_of_range` if a prompt and the tokens asked for do not fit the context
+ */
+export function choiceRequests(
+  prompts: readonly (readonly number[])[],
+  request: CommonRequest,
+  defaultMaxTokens: number,
+  facts: PairFacts,
+  field: string,
+): ChoiceRequest[] {
+  return prompts.flatMap((ids) => {
+    const prompt = ids.length > 0 ? ids : [facts.endOfText];
+    const room = facts.contextLength - prompt.length;
+    if (room < (request.maxTokens ?? 1)) throw tooLong(facts, String(prompt.length), request.maxTokens, field);
+    const maxTokens = request.maxTokens ?? Math.min(defaultMaxTokens, room);
+    const { sampling, stop, drafting } = request;
+    return Array.from({ length: request.n }, (_, i) => {
+      return { prompt, sampling, seed: BigInt.asUintN(64, request.seed + BigInt(i)), maxTokens, stop, drafting };
+    });
+  });
+}
+
+function tooLong(facts: PairFacts, prompt: string, maxTokens: number | undefined, field: string): PtpError {
+  const asked = maxTokens === undefined ? 'leaves no room for a completion' : `${maxTokens} were asked for`;
+  const message = `This model's maximum context length is ${facts.contextLength} tokens. However, the prompt has ${prompt} tokens and ${asked}`;
+  return new PtpError('out_of_range', message, { field });
+}

@@ -1,0 +1,196 @@
+import { randomBytes } from 'node:crypto';
+import { PtpError } from '@ptp/core/errors.ts';
+import { type SamplingParams, samplingParams } from '@ptp/core/sampling/params.ts';
+import { z } from 'zod';
+import type { PairFacts } from './generation.ts';
+import { refuseUnsupported } from './unsupported.ts';
+
+/** What completions and chat have in common, checked and with defaults. */
+export interface CommonRequest {
+  /** Choices per prompt, 1 .. 8. Choice i draws from seed + i mod 2^64. */
+  readonly n: number;
+  readonly sampling: SamplingParams;
+  /** 0 .. 2^64 - 1; a negative seed counts from 2^64 down. Random when the client gave none. */
+  readonly seed: bigint;
+  /** Undefined when the client gave none. */
+  readonly maxTokens: number | undefined;
+  readonly stop: readonly string[];
+  readonly stream: boolean;
+  readonly includeUsage: boolean;
+  readonly drafting: boolean;
+}
+
+export interface CompletionRequest extends CommonRequest {
+  /** At least one text or list of token ids; either may be empty. */
+  readonly prompts: readonly (string | readonly number[])[];
+}
+
+export interface ChatMessage {
+  readonly role: 'system' | 'user' | 'assistant';
+  readonly content: string;
+}
+
+export interface ChatRequest extends CommonRequest {
+  readonly messages: readonly ChatMessage[];
+}
+
+const integer = (min: number, max: number, error: string) => z.int({ error }).min(min, { error }).max(max, { error });
+const number = z.number({ error: 'a number' });
+const boolean = z.boolean({ error: 'true or false' });
+const object = <Shape extends z.core.$ZodLooseShape>(shape: Shape) => z.object(shape, { error: 'an object' });
+const text = z.string({ error: 'a string' }).refine((value) => value.isWellFormed(), 'free of lone surrogates');
+const positive = integer(1, Number.MAX_SAFE_INTEGER, 'an integer >= 1').nullish();
+
+const isSeed = (value: unknown): value is number | bigint =>
+  (typeof value === 'bigint' || Number.isInteger(value)) &&
+  BigInt.asIntN(64, BigInt(value as number)) === BigInt(value as number);
+
+const stopError = 'a string or an array of up to 4';
+const common = {
+  model: z.string({ error: 'a string' }).nullish(),
+  temperature: number.nullish(),
+  top_p: number.nullish(),
+  top_k: integer(-1, Number.MAX_SAFE_INTEGER, 'an integer >= 0, or -1 for off').nullish(),
+  seed: z.custom<number | bigint>(isSeed, 'an integer in [-2^63, 2^63)').nullish(),
+  max_tokens: positive,
+  stop: z
+    .preprocess(
+      (value) => (typeof value === 'string' ? [value] : value),
+      z.array(text.min(1, 'a non-empty string'), { error: stopError }).max(4, { error: stopError }),
+    )
+    .nullish(),
+  n: integer(1, 8, 'an integer in [1, 8]').nullish(),
+  stream: boolean.nullish(),
+  stream_options: object({ include_usage: boolean.nullish() }).nullish(),
+  ptp: object({ draft: boolean.nullish() }).nullish(),
+};
+
+const completionBody = object({
+  ...common,
+  best_of: positive,
+  prompt: z.unknown(),
+});
+
+const textPart = object({ type: z.literal('text', { error: '"text"' }), text });
+const chatBody = object({
+  ...common,
+  max_completion_tokens: positive,
+  messages: z
+    .array(
+      object({
+        role: z.enum(['system', 'developer', 'user', 'assistant'], { error: 'system, developer, user or assistant' }),
+        content: z.union([text, z.array(textPart, { error: 'a string or an array of text parts' })]),
+      }),
+      { error: 'a non-empty array of messages' },
+    )
+    .min(1, { error: 'a non-empty array of messages' }),
+});
+
+/**
+ * The body of POST /v1/completions.
+ *
+ * @throws PtpError `invalid_argument` naming field, limit and given value; `not_found` for another model
+ */
+export function completionRequest(body: unknown, facts: PairFacts): CompletionRequest {
+  const given = check(completionBody, body);
+  const request = commonRequest(given, body as object, given.max_tokens, facts);
+  if (given.best_of && given.best_of !== request.n) refuse('best_of', `equal to \`n\` (${request.n})`, given.best_of);
+  return { ...request, prompts: promptList(given.prompt, facts.vocabulary) };
+}
+
+/**
+ * The body of POST /v1/chat/completions. The role developer reads as system, its older name, and text parts are
+ * joined by newlines.
+ *
+ * @throws PtpError `invalid_argument` naming field, limit and given value; `not_found` for another model
+ */
+export function chatRequest(body: unknown, facts: PairFacts): ChatRequest {
+  const given = check(chatBody, body);
+  const messages = given.messages.map(
+    ({ role, content }): ChatMessage => ({
+      role: role === 'developer' ? 'system' : role,
+      content: typeof content === 'string' ? content : content.map((part) => part.text).join('\n'),
+    }),
+  );
+  return { ...commonRequest(given, body as object, given.max_completion_tokens ?? given.max_tokens, facts), messages };
+}
+
+/** @throws PtpError `not_found` unless `name` is the served model's or the alias `default` */
+export function checkModel(name: string, facts: PairFacts): void {
+  if (name === facts.modelId || name === 'default') return;
+  const message = `The model \`${name.slice(0, 80)}\` does not exist; this server has \`${facts.modelId}\`, alias \`default\``;
+  throw new PtpError('not_found', message, { field: 'model' });
+}
+
+type CommonBody = z.infer<z.ZodObject<typeof common>>;
+
+function commonRequest(given: CommonBody, body: object, maxTokens: number | null | undefined, facts: PairFacts) {
+  checkModel(given.model ?? 'default', facts);
+  refuseUnsupported(body as Record<string, unknown>);
+  const stream = given.stream ?? false;
+  if (given.stream_options && !stream) refuse('stream_options', 'absent unless `stream` is true', given.stream_options);
+  const topK = given.top_k === -1 ? 0 : given.top_k;
+  return {
+    n: given.n ?? 1,
+    sampling: samplingParams({ temperature: given.temperature, topK, topP: given.top_p }, facts.vocabulary),
+    seed: given.seed == null ? randomBytes(8).readBigUInt64LE() : BigInt.asUintN(64, BigInt(given.seed)),
+    maxTokens: maxTokens ?? undefined,
+    stop: given.stop ?? [],
+    stream,
+    includeUsage: given.stream_options?.include_usage ?? false,
+    drafting: given.ptp?.draft ?? true,
+  };
+}
+
+/** By hand, as a list of token ids may be a million long. An empty prompt is one prompt, as in OpenAI's API. */
+function promptList(prompt: unknown, vocabulary: number): (string | number[])[] {
+  if (prompt === undefined || prompt === null || (Array.isArray(prompt) && prompt.length === 0)) return [''];
+  const isSingle = !Array.isArray(prompt) || typeof prompt[0] === 'number';
+  const prompts: unknown[] = isSingle ? [prompt] : prompt;
+  return prompts.map((item, index) => {
+    const field = isSingle ? 'prompt' : `prompt[${index}]`;
+    if (typeof item === 'string') return item.isWellFormed() ? item : refuse(field, 'free of lone surrogates', item);
+    if (!Array.isArray(item)) return refuse(field, 'a string or an array of token ids', item);
+    const wrong = item.findIndex((id) => !(Number.isInteger(id) && id >= 0 && id < vocabulary));
+    return wrong < 0 ? item : refuse(`${field}[${wrong}]`, `a token id in [0, ${vocabulary - 1}]`, item[wrong]);
+  });
+}
+
+function check<T extends z.ZodType>(schema: T, body: unknown): z.infer<T> {
+  const result = schema.safeParse(body);
+  if (result.success) return result.data;
+  let issue = result.error.issues[0] as z.core.$ZodIssue;
+  let path = issue.path;
+  // Of a union's alternatives, the one that got furthest is what the client meant.
+  while (issue.code === 'invalid_union') {
+    const inner = issue.errors.flat().reduce((best, next) => (next.path.length >= best.path.length ? next : best));
+    path = [...path, ...inner.path];
+    issue = inner;
+  }
+  const value = path.reduce((at, key) => (isObject(at) ? at[key] : at), body);
+  return refuse(fieldName(path), issue.message, value);
+}
+
+function isObject(value: unknown): value is Record<PropertyKey, unknown> {
+  return typeof value === 'object' && value !== null;
+}
+
+function fieldName(path: readonly PropertyKey[]): string {
+  if (path.length === 0) return 'body';
+  return path
+    .map((key, depth) => (typeof key === 'number' ? `[${key}]` : `${depth ? '.' : ''}${String(key)}`))
+    .join('');
+}
+
+function refuse(field: string, limit: string, value: unknown): never {
+  throw new PtpError('invalid_argument', `\`${field}\` must be ${limit}, got ${shown(value)}`, { field });
+}
+
+/** A given value as a message shows it: short, and never a whole prompt. */
+function shown(value: unknown): string {
+  if (value === undefined) return 'nothing';
+  if (Array.isArray(value)) return `an array of ${value.length}`;
+  if (isObject(value)) return 'an object';
+  const text = typeof value === 'string' ? JSON.stringify(value) : String(value);
+  return text.length > 80 ? `${text.slice(0, 80)}...` : text;
+}
