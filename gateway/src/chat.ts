@@ -1,0 +1,102 @@
+import { readFile } from 'node:fs/promises';
+import { Template } from '@huggingface/jinja';
+import { PtpError } from '@ptp/core/errors.ts';
+import type { PairFacts } from './generation.ts';
+import { checkLength } from './prompt.ts';
+import type { Format } from './respond.ts';
+import type { ChatMessage } from './schema.ts';
+import type { Tokenizer } from './tokenizer.ts';
+
+/** How a model wants a conversation written: a Jinja template, as Hugging Face models bring it. */
+export class ChatTemplate {
+  readonly #template: Template;
+
+  /**
+   * @param source sees `messages` (role system, user or assistant, and content), `bos_token`, `eos_token` and
+   *   `add_generation_prompt` (true), and may call `raise_exception`
+   * @throws PtpError `failed_precondition` if it is not a template
+   */
+  constructor(source: string) {
+    try {
+      this.#template = new Template(source);
+    } catch (cause) {
+      throw new PtpError('failed_precondition', `the chat template is invalid: ${messageOf(cause)}`, { cause });
+    }
+  }
+
+  /**
+   * Token ids of a conversation, which begin with the end-of-text token. The template's special tokens count as such;
+   * those spelt in a message stay text.
+   *
+   * @throws PtpError `invalid_argument` if the template refuses the conversation; `out_of_range` if it is certain not
+   *   to fit the context
+   */
+  encode(messages: readonly ChatMessage[], tokenizer: Tokenizer, facts: PairFacts): number[] {
+    const guard = unusedCharacter(messages);
+    const guarded = messages.map(({ role, content }) => ({ role, content: tokenizer.guardSpecial(content, guard) }));
+    const endOfText = tokenizer.name(facts.endOfText);
+    const rendered = this.#render({
+      messages: guarded,
+      bos_token: endOfText,
+      eos_token: endOfText,
+      add_generation_prompt: true,
+    });
+    checkLength(rendered.replaceAll(guard, ''), tokenizer, facts, 'messages');
+    const ids = tokenizer.encodeRendered(rendered, guard);
+    return ids[0] === facts.endOfText ? ids : [facts.endOfText, ...ids];
+  }
+
+  #render(context: Record<string, unknown>): string {
+    try {
+      return this.#template.render(context);
+    } catch (cause) {
+      const message = `\`messages\` do not fit the chat template: ${messageOf(cause)}`;
+      throw new PtpError('invalid_argument', message, { field: 'messages', cause });
+    }
+  }
+}
+
+/** @throws PtpError `failed_precondition` if the file is missing or not a template */
+export async function loadChatTemplate(path: string): Promise<ChatTemplate> {
+  try {
+    return new ChatTemplate(await readFile(path, 'utf8'));
+  } catch (cause) {
+    if (cause instanceof PtpError) throw cause;
+    throw new PtpError('failed_precondition', `${path} is not a readable chat template`, { cause });
+  }
+}
+
+/** https://platform.openai.com/docs/api-reference/chat */
+export const chatFormat: Format = {
+  idPrefix: 'chatcmpl-',
+  object: 'chat.completion',
+  chunkObject: 'chat.completion.chunk',
+  first: (index) => chunk(index, { role: 'assistant', content: '', refusal: null }),
+  piece: (index, content) => chunk(index, { content }),
+  last: (index, finish) => chunk(index, {}, finish),
+  whole: (index, content, finish) => ({
+    index,
+    message: { role: 'assistant', content, refusal: null },
+    logprobs: null,
+    finish_reason: finish,
+  }),
+};
+
+function chunk(index: number, delta: object, finish: string | null = null): object {
+  return { index, delta, logprobs: null, finish_reason: finish };
+}
+
+/** One of Unicode's noncharacters, which are meant for internal use like this one. */
+function unusedCharacter(messages: readonly ChatMessage[]): string {
+  for (let code = 0xfdd0; code <= 0xfdef; code++) {
+    const character = String.fromCharCode(code);
+    if (!messages.some(({ content }) => content.includes(character))) return character;
+  }
+  throw new PtpError('invalid_argument', '`messages` must not use all noncharacters U+FDD0..U+FDEF', {
+    field: 'messages',
+  });
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

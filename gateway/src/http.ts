@@ -1,0 +1,182 @@
+import { randomUUID } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
+import { PtpError, toPtpError } from '@ptp/core/errors.ts';
+import type { Logger } from '@ptp/core/log.ts';
+import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
+import { Admission } from './admission.ts';
+import { type ChatTemplate, chatFormat } from './chat.ts';
+import { type ChoiceRequest, generateChoices, newUsage } from './choices.ts';
+import { completionFormat, defaultCompletionTokens } from './completions.ts';
+import type { Generator } from './generation.ts';
+import { parseJson } from './json.ts';
+import { errorBody, openAiError } from './openai-error.ts';
+import { choiceRequests, encodeText } from './prompt.ts';
+import { refuse } from './reply.ts';
+import { type Format, respondStream, respondWhole } from './respond.ts';
+import { type CommonRequest, chatRequest, checkModel, completionRequest } from './schema.ts';
+import type { HttpSettings } from './settings.ts';
+import { disconnectSignal } from './sse.ts';
+import type { Tokenizer } from './tokenizer.ts';
+
+export interface HttpParts {
+  readonly generator: Generator;
+  readonly tokenizer: Tokenizer;
+  readonly chatTemplate: ChatTemplate;
+  readonly settings: Omit<HttpSettings, 'listen'>;
+  readonly logger: Logger;
+}
+
+/**
+ * The OpenAI API (https://platform.openai.com/docs/api-reference) over a generator, with /healthz and /readyz. The
+ * caller listens and closes; closing lets responses under way finish.
+ */
+export function createHttp(parts: HttpParts): FastifyInstance {
+  const app = createApp(parts);
+  const { generator, tokenizer, chatTemplate } = parts;
+  const { facts } = generator;
+  const admission = new Admission(parts.settings.maxStreams);
+  const model = { id: facts.modelId, object: 'model', created: Math.floor(Date.now() / 1000), owned_by: 'ptp' };
+
+  route(app, 'GET', '/healthz', async () => ({ status: 'ok' }));
+  route(app, 'GET', '/readyz', async (_, reply) => {
+    const { verifier, drafter } = generator.health();
+    reply.code(verifier ? 200 : 503);
+    return { ready: verifier, verifier, drafter, reasons: verifier ? [] : ['the verifier does not answer'] };
+  });
+  route(app, 'GET', '/v1/models', async () => ({ object: 'list', data: [model] }));
+  route(app, 'GET', '/v1/models/*', async (request) => {
+    checkModel((request.params as { '*': string })['*'], facts);
+    return model;
+  });
+  route(app, 'POST', '/v1/completions', async (request, reply) => {
+    const asked = completionRequest(request.body, facts);
+    return answer(request, reply, completionFormat, asked, asked.prompts.length, () => {
+      const prompts = asked.prompts.map((prompt) =>
+        typeof prompt === 'string' ? encodeText(prompt, tokenizer, facts, 'prompt') : prompt,
+      );
+      return choiceRequests(prompts, asked, defaultCompletionTokens, facts, 'prompt');
+    });
+  });
+  route(app, 'POST', '/v1/chat/completions', async (request, reply) => {
+    const asked = chatRequest(request.body, facts);
+    return answer(request, reply, chatFormat, asked, 1, () => {
+      const prompt = chatTemplate.encode(asked.messages, tokenizer, facts);
+      return choiceRequests([prompt], asked, facts.contextLength, facts, 'messages');
+    });
+  });
+  return app;
+
+  function answer(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    format: Format,
+    asked: CommonRequest,
+    promptCount: number,
+    prepare: () => ChoiceRequest[],
+  ): Promise<object | undefined> {
+    return admission.run(asked.n * promptCount, async () => {
+      const signal = disconnectSignal(reply.raw);
+      const requests = prepare();
+      const promptTokens = requests.reduce((sum, { prompt }) => sum + prompt.length, 0) / asked.n;
+      const usage = newUsage(promptTokens);
+      const deltas = generateChoices(generator, tokenizer, requests, usage, signal);
+      const run = { modelId: facts.modelId, choices: requests.length, deltas, usage };
+      try {
+        if (!asked.stream) return await respondWhole(format, run);
+        const options = {
+          includeUsage: asked.includeUsage,
+          stallMillis: parts.settings.stallMillis,
+          onError: (error: unknown) => logFailure(request, error),
+        };
+        await respondStream(format, run, options, reply);
+        return undefined;
+      } finally {
+        request.log.info({ choices: requests.length, stream: asked.stream, usage }, 'generated');
+      }
+    });
+  }
+}
+
+/** What all routes share: limits, JSON, request ids, errors and logs (of which none has prompt text). */
+function createApp({ settings, logger }: HttpParts): FastifyInstance {
+  const app = Fastify({
+    loggerInstance: logger as FastifyBaseLogger,
+    logController: new Fastify.LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
+    bodyLimit: settings.bodyLimit,
+    genReqId: requestId,
+    return503OnClosing: false,
+    frameworkErrors: (error, request, reply) => onError(error, request as FastifyRequest, reply as FastifyReply),
+  });
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, async (_: unknown, body: Buffer) =>
+    parseJson(body),
+  );
+
+  let closing = false;
+  app.addHook('preClose', async () => {
+    closing = true;
+  });
+  app.addHook('onRequest', async (request, reply) => {
+    reply.header('x-request-id', request.id);
+    if (closing) {
+      reply.header('connection', 'close');
+      throw new PtpError('unavailable', 'the server is shutting down');
+    }
+    if (request.is404) throw new PtpError('not_found', `Invalid URL (${request.method} ${path(request)})`);
+  });
+  app.addHook('onResponse', async (request, reply) => {
+    const { method, routeOptions } = request;
+    const millis = Math.round(reply.elapsedTime);
+    request.log.info({ method, route: routeOptions.url, status: reply.raw.statusCode, millis }, 'answered');
+  });
+  app.setErrorHandler(onError);
+  // Reached only through the hook above, which throws first; fastify runs hooks on unknown routes if this is set.
+  app.setNotFoundHandler((_, reply) => reply.code(404).send());
+  return app;
+}
+
+/** Registers a route; its other methods answer 405. */
+function route(
+  app: FastifyInstance,
+  method: 'GET' | 'POST',
+  url: string,
+  handler: (request: FastifyRequest, reply: FastifyReply) => Promise<unknown>,
+): void {
+  const allowed = method === 'GET' ? ['GET', 'HEAD'] : [method];
+  app.route({ method, url, handler });
+  app.route({
+    method: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'].filter((other) => !allowed.includes(other)),
+    url,
+    onRequest: (request, reply) => {
+      reply.header('allow', allowed.join(', '));
+      const message = `${request.method} is not allowed here; use ${allowed.join(' or ')}`;
+      refuse(request, reply, 405, errorBody(message, 'invalid_request_error', undefined, 'method_not_allowed'));
+    },
+    handler: () => undefined,
+  });
+}
+
+function onError(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
+  logFailure(request, error);
+  const { status, body } = openAiError(error);
+  if (status === 429) reply.header('retry-after', '1');
+  refuse(request, reply, status, body);
+}
+
+function logFailure(request: FastifyRequest, error: unknown): void {
+  const { status, body } = openAiError(error);
+  // A refusal's message may quote the request.
+  if (status < 500) request.log.info({ status, code: toPtpError(error).code, param: body.error.param }, 'refused');
+  else request.log.error({ err: error, status }, 'failed');
+}
+
+function requestId(request: IncomingMessage): string {
+  const given = request.headers['x-request-id'];
+  return typeof given === 'string' && /^[\w.:-]{1,128}$/.test(given)
+    ? given
+    : `req_${randomUUID().replaceAll('-', '')}`;
+}
+
+function path(request: FastifyRequest): string {
+  return request.url.split('?', 1)[0] as string;
+}

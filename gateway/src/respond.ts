@@ -1,0 +1,98 @@
+import { randomUUID } from 'node:crypto';
+import { toPtpError } from '@ptp/core/errors.ts';
+import type { FastifyReply } from 'fastify';
+import manifest from '../package.json' with { type: 'json' };
+import type { ChoiceDelta, Usage } from './choices.ts';
+import { openAiError } from './openai-error.ts';
+import { takeOver } from './reply.ts';
+import { EventStream } from './sse.ts';
+
+/** How one endpoint spells its results; each function makes one entry of `choices`. */
+export interface Format {
+  readonly idPrefix: string;
+  readonly object: string;
+  readonly chunkObject: string;
+  /** What a stream says of a choice before its text, if anything. */
+  readonly first: (index: number) => object | undefined;
+  readonly piece: (index: number, text: string) => object;
+  readonly last: (index: number, finish: string) => object;
+  /** A choice in a response that is not streamed. */
+  readonly whole: (index: number, text: string, finish: string) => object;
+}
+
+/** A response under way. */
+export interface Run {
+  readonly modelId: string;
+  readonly choices: number;
+  readonly deltas: AsyncGenerator<ChoiceDelta>;
+  /** Complete when `deltas` has ended. */
+  readonly usage: Usage;
+}
+
+/** One JSON object, once every choice has ended. */
+export async function respondWhole(format: Format, run: Run): Promise<object> {
+  const choices = Array.from({ length: run.choices }, () => ({ text: '', finish: '' }));
+  for await (const { index, text, finish } of run.deltas) {
+    const choice = choices[index] as (typeof choices)[number];
+    choice.text += text;
+    choice.finish = finish ?? choice.finish;
+  }
+  return {
+    ...envelope(format, format.object, run.modelId),
+    choices: choices.map(({ text, finish }, index) => format.whole(index, text, finish)),
+    usage: run.usage,
+  };
+}
+
+/**
+ * Server-sent events: a chunk per piece of text, the usage if asked for, then `[DONE]`; an error after the first one
+ * is an event too, and the last. Returns when all is sent.
+ *
+ * @param onError hears of an error that comes too late for a status
+ * @throws what comes before the first piece of text, so that it still gets its HTTP status
+ */
+export async function respondStream(
+  format: Format,
+  run: Run,
+  options: { includeUsage: boolean; stallMillis: number; onError: (error: unknown) => void },
+  reply: FastifyReply,
+): Promise<void> {
+  const { deltas } = run;
+  const head = envelope(format, format.chunkObject, run.modelId);
+  const chunk = (choice: object) => ({
+    ...head,
+    choices: [choice],
+    ...(options.includeUsage && { usage: null }),
+  });
+  let next = await deltas.next();
+  const events = new EventStream(takeOver(reply), options.stallMillis);
+  try {
+    for (let index = 0; index < run.choices; index++) {
+      const first = format.first(index);
+      if (first) await events.send(chunk(first));
+    }
+    for (; !next.done; next = await deltas.next()) {
+      const { index, text, finish } = next.value;
+      if (text !== '') await events.send(chunk(format.piece(index, text)));
+      if (finish) await events.send(chunk(format.last(index, finish)));
+    }
+    if (options.includeUsage) await events.send({ ...head, choices: [], usage: run.usage });
+    await events.send('[DONE]');
+  } catch (error) {
+    options.onError(error);
+    if (toPtpError(error).code !== 'cancelled') await events.send(openAiError(error).body).catch(() => {});
+  } finally {
+    await deltas.return(undefined);
+    events.end();
+  }
+}
+
+function envelope(format: Format, object: string, modelId: string): object {
+  return {
+    id: format.idPrefix + randomUUID().replaceAll('-', ''),
+    object,
+    created: Math.floor(Date.now() / 1000),
+    model: modelId,
+    system_fingerprint: `ptp-${manifest.version}-${modelId}`,
+  };
+}

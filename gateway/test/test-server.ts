@@ -1,0 +1,65 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createLogger } from '@ptp/core/log.ts';
+import { loadChatTemplate } from '../src/chat.ts';
+import { createHttp } from '../src/http.ts';
+import type { HttpSettings } from '../src/settings.ts';
+import { loadTokenizer } from '../src/tokenizer.ts';
+import { ScriptedGenerator } from './scripted-generator.ts';
+
+const fixture = (path: string) => new URL(`../../${path}`, import.meta.url).pathname;
+export const tokenizer = await loadTokenizer(fixture('test/fixtures/tokenizer.json'));
+export const chatTemplate = await loadChatTemplate(fixture('models/default/chat_template.jinja'));
+
+/** One token per step. */
+export const tokenByToken = (text: string): number[][] => tokenizer.encode(text).map((id) => [id]);
+
+/** A running server over a scripted generator. */
+export async function startServer(settings: Partial<HttpSettings> = {}) {
+  const generator = new ScriptedGenerator();
+  const logs: string[] = [];
+  const logger = createLogger('gateway', { PTP_LOG_LEVEL: 'info' }, { write: (line) => void logs.push(line) });
+  const limits = { bodyLimit: 4 * 1024 * 1024, maxStreams: 64, stallMillis: 30_000, ...settings };
+  const app = createHttp({ generator, tokenizer, chatTemplate, settings: limits, logger });
+  await app.listen({ port: 0, host: '127.0.0.1' });
+  const { port } = app.server.address() as { port: number };
+  const url = `http://127.0.0.1:${port}`;
+  const post = (path: string, body: unknown, init: RequestInit = {}) =>
+    fetch(url + path, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: body instanceof Uint8Array || typeof body === 'string' ? (body as BodyInit) : JSON.stringify(body),
+      ...init,
+    });
+  return {
+    generator,
+    logs,
+    port,
+    url,
+    post,
+    complete: (body: object, init?: RequestInit) => post('/v1/completions', { model: 'default', ...body }, init),
+    chat: (body: object, init?: RequestInit) => post('/v1/chat/completions', { model: 'default', ...body }, init),
+    close: async () => {
+      app.server.closeAllConnections();
+      await app.close();
+    },
+  };
+}
+
+export type TestServer = Awaited<ReturnType<typeof startServer>>;
+
+/** The data of each server-sent event. */
+export async function events(response: Response): Promise<string[]> {
+  const body = await response.text();
+  return body
+    .split('\n\n')
+    .filter((event) => event !== '')
+    .map((event) => event.replace(/^data: /, ''));
+}
+
+export async function until(condition: () => boolean): Promise<void> {
+  const deadline = Date.now() + 5_000;
+  while (!condition()) {
+    if (Date.now() > deadline) throw new Error('the condition did not come true within 5 s');
+    await sleep(5);
+  }
+}
