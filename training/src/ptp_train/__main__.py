@@ -10,6 +10,7 @@ COMMANDS = {
     "samples": "let the target write sequences for distillation",
     "distill": "train a PTP drafter on the target's samples",
     "export": "write models for the server: ONNX graphs, tokenizer, manifest",
+    "tiny": "write the tiny random pair of the server's tests",
     "evaluate": "measure a pair by coupled decoding on held-out text",
 }
 

@@ -1,0 +1,114 @@
+"""manifest.json of a model folder: what the server has to know, and what a reader may want to.
+
+The schema stands in core/src/engine/manifest.ts.
+"""
+
+import datetime
+import hashlib
+import json
+import pathlib
+from collections import Counter
+from dataclasses import asdict
+
+import torch
+from tokenizers import Tokenizer
+
+from .model import Drafter, Target, parameters_of
+from .tokenizer import END_OF_TEXT
+
+FORMAT_VERSION = 1
+TRAINED_FOR = [
+    {"share": 0.45, "temperature": 0.7, "top_k": 50, "top_p": 0.9},
+    {"share": 0.15, "temperature": 0, "top_k": 0, "top_p": 1},
+    {"share": 0.15, "temperature": 1, "top_k": 0, "top_p": 1},
+    {"share": 0.25, "temperature": [0.3, 1.2], "top_k": [0, 20, 50, 100], "top_p": [0.8, 1]},
+]
+"""The mixture of sampling conditions in samples.py; a list of two numbers is a range (top_k: one of)."""
+RECIPE = ("steps", "sequences", "completions", "rate", "matrix_rate", "decay", "beta", "seed")
+"""Settings of distill.py that are worth keeping."""
+
+
+def digest(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def gather(target: pathlib.Path, drafter: pathlib.Path, evaluation: pathlib.Path, *others: pathlib.Path) -> dict:
+    """Facts from the checkpoints and reports; a report that doesn't exist is left out, but the yield curve has to come from
+    somewhere. `others`: the corpus' sources.json and the tokenizer's tokens.json."""
+    target_file, drafter_file = (torch.load(p, map_location="cpu") for p in (target, drafter))
+    sources, tokens = (json.loads(p.read_text()) if p.exists() else None for p in others)
+    if not evaluation.exists():
+        raise SystemExit(
+            f"no yield curve: {evaluation} is missing; run `evaluate` first, or name its output with --evaluation"
+        )
+    figures = json.loads(evaluation.read_text())
+    held = figures["held_files"]
+    facts: dict = {
+        "target": {k: target_file[k] for k in ("bits_per_byte", "tokens") if k in target_file},
+        "drafter": {
+            "yield_curve": held["yield_curve"],
+            "accuracy_by_position": held["accuracy"],
+            "tokens_per_call": {split: f["tokens_per_call"] for split, f in figures.items()},
+        },
+        "sampling": {"trained_for": TRAINED_FOR},
+    }
+    if sources:
+        licences = Counter(p["licence"] for p in sources["packages"].values())
+        facts["corpus"] = {
+            "bytes": sources["bytes"],
+            "files": sources["files"],
+            "packages": len(sources["packages"]),
+            "licences": dict(licences.most_common()),
+        }
+        if tokens:
+            facts["corpus"]["tokens"] = {split: t["tokens"] for split, t in tokens.items()}
+    settings = drafter_file.get("settings")
+    if settings:
+        facts["recipe"] = {"drafter": {k: settings[k] for k in RECIPE if k in settings}}
+    return facts
+
+
+def build(
+    target: Target,
+    drafter: Drafter,
+    folder: pathlib.Path,
+    names: list[str],
+    slots: tuple[int, ...],
+    identity: str,
+    facts: dict,
+) -> dict:
+    """The manifest of a folder that holds the files `names`. `facts` has the same shape: its "target", "drafter" and so on are
+    merged in, and "drafter" has to bring yield_curve and accuracy_by_position."""
+    c, d = target.config, drafter.config
+    row = 2 * c.kv_heads * c.head_width * 4
+    end_of_text = Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id(END_OF_TEXT)
+    if end_of_text is None:
+        raise SystemExit(f"the tokenizer has no token {END_OF_TEXT}")
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+    content = {
+        "format_version": FORMAT_VERSION,
+        "id": identity,
+        "created": now,
+        "sizes": asdict(c),
+        "context_length": c.context,
+        "end_of_text": end_of_text,
+        "uniforms_per_position": d.coordinates,
+        "max_slots": list(slots),
+        "bytes_per_token": {"target": c.layers * row, "drafter": (max(d.source) + 1) * row},
+        "target": {"parameters": parameters_of(target)},
+        "drafter": {
+            "parameters": parameters_of(drafter),
+            "source": list(d.source),
+            "length": d.length,
+            "frequencies": d.frequencies,
+            "max_branch_length": d.length,
+        },
+        "tokenizer": {"sha256": digest(folder / "tokenizer.json")},
+    }
+    for key, value in facts.items():
+        content[key] = {**content[key], **value} if isinstance(content.get(key), dict) else value
+    curve = content["drafter"]["yield_curve"]
+    if len(curve) != d.length + 1:
+        raise SystemExit(f"the yield curve must have {d.length + 1} values, got {len(curve)}")
+    content["files"] = {n: {"sha256": digest(folder / n), "bytes": (folder / n).stat().st_size} for n in names}
+    return content

@@ -1,0 +1,326 @@
+"""The exported graphs against the PyTorch modules, and the sampler in the graph against the shared vectors."""
+
+import itertools
+import json
+import pathlib
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from ptp_train import export, manifest
+from ptp_train.graph import FLOAT, INT64, Graph, WeightFile
+from ptp_train.graph_sampler import NEAREST, sampler
+from ptp_train.model import Config, Drafter, DrafterConfig, Target
+from ptp_train.sampling import pick, shape
+from ptp_train.tiny import byte_tokenizer, liven
+
+VECTORS = pathlib.Path(__file__).parents[2] / "test" / "vectors" / "sampling.json"
+CONFIG = Config(vocab=257, width=64, layers=3, heads=4, kv_heads=2, head_width=16, hidden=96, context=64)
+ROW = CONFIG.kv_heads * CONFIG.head_width
+
+
+def session(path: pathlib.Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A target and drafter whose weights survive float16, so that both sides compute with the same numbers."""
+    torch.manual_seed(0)
+    target = Target(CONFIG)
+    drafter = Drafter(DrafterConfig(CONFIG, (0, 1), 4, frequencies=4), target)
+    for module in (target, drafter):
+        liven(module)
+        for p in module.parameters():
+            p.data = p.data.half().float()
+    return target.eval(), drafter.eval()
+
+
+@pytest.fixture(scope="module")
+def folder(pair, tmp_path_factory):
+    out = tmp_path_factory.mktemp("model")
+    facts = {"drafter": {"yield_curve": [0, 1, 1, 1, 1], "accuracy_by_position": [1, 0, 0, 0]}}
+    export.write_folder(*pair, byte_tokenizer(), out, "test", facts)
+    return out
+
+
+def causal(past: int, length: int) -> np.ndarray:
+    mask = np.zeros((length, past + length), np.float32)
+    mask[:, past:] = np.triu(np.full((length, length), -np.inf, np.float32), 1)
+    return mask
+
+
+class Cache:
+    """Rows of one sequence, as the server's engine keeps them."""
+
+    def __init__(self, layers: int):
+        self.rows = {f"{kv}{n}": np.zeros((1, 0, ROW), np.float32) for kv in ("k", "v") for n in range(layers)}
+
+    def __len__(self) -> int:
+        return self.rows["k0"].shape[1]
+
+    def append(self, result: dict, start: int, count: int) -> None:
+        for name in self.rows:
+            self.rows[name] = np.concatenate([self.rows[name], result[f"n{name}"][:, start : start + count]], 1)
+
+
+def context_feeds(slots: list[tuple[Cache, list[int]]], masks=None, positions=None) -> dict:
+    feeds = {
+        "ids": np.concatenate([tokens for _, tokens in slots])[None].astype(np.int64),
+        "pos": np.concatenate(positions or [len(c) + np.arange(len(t)) for c, t in slots])[None].astype(np.int64),
+    }
+    if len(slots) > 1:
+        feeds["splits"] = np.array([len(t) for _, t in slots])
+    for i, (cache, tokens) in enumerate(slots):
+        feeds[f"mask_{i}"] = masks[i] if masks else causal(len(cache), len(tokens))
+        feeds |= {f"p{name}_{i}": rows for name, rows in cache.rows.items()}
+    return feeds
+
+
+def run(model: onnxruntime.InferenceSession, feeds: dict) -> dict:
+    names = [o.name for o in model.get_outputs()]
+    return dict(zip(names, model.run(names, feeds), strict=True))
+
+
+def sampling(rows: np.ndarray, temperature=0.0, top_k=0, top_p=1.0, u=None) -> dict:
+    column = (len(rows), 1)
+    return {
+        "rows": np.asarray(rows, np.int64),
+        "temperature": np.full(column, temperature, np.float32),
+        "top_k": np.full(column, top_k, np.int64),
+        "top_p": np.full(column, top_p, np.float32),
+        "u": np.zeros(column, np.float32) if u is None else u,
+    }
+
+
+def write(model, tokens: list[int], chunks: list[int], **settings) -> tuple[np.ndarray, np.ndarray]:
+    """Reads `tokens` in chunks of the given lengths (in turn); picks and log-probabilities after each token."""
+    cache, at, picks, logprobs = Cache(CONFIG.layers), 0, [], []
+    lengths = itertools.cycle(chunks)
+    u = settings.pop("u", None)
+    while at < len(tokens):
+        n = min(next(lengths), len(tokens) - at)
+        n += len(tokens) - at - n == 1  # no chunk of one token
+        part = None if u is None else u[at : at + n]
+        out = run(model, context_feeds([(cache, tokens[at : at + n])]) | sampling(np.arange(n), u=part, **settings))
+        cache.append(out, 0, n)
+        picks.append(out["pick"])
+        logprobs.append(out["logprob"])
+        at += n
+    return np.concatenate(picks), np.concatenate(logprobs)
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return np.random.default_rng(1).integers(0, CONFIG.vocab, 40).tolist()
+
+
+def test_target_says_what_the_module_says(pair, folder, tokens):
+    picks, logprobs = write(session(folder / "target.b1.onnx"), tokens, [40])
+    logits = pair[0](torch.tensor([tokens]))[0]
+    assert picks.tolist() == logits.argmax(-1).tolist()
+    expected = logits.log_softmax(-1).gather(-1, torch.from_numpy(picks)[:, None])[:, 0]
+    np.testing.assert_allclose(logprobs, expected.detach(), atol=1e-4)
+
+
+@pytest.mark.parametrize("setting", [(1.0, 0, 1.0), (0.7, 50, 0.9), (1.3, 0, 0.95), (1.0, 90, 1.0)])
+def test_target_samples_as_the_reference_does(pair, folder, tokens, setting):
+    temperature, top_k, top_p = setting
+    u = np.random.default_rng(2).random((40, 1), np.float32)
+    settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    picks, _ = write(session(folder / "target.b1.onnx"), tokens, [40], u=u, **settings)
+    logits = pair[0](torch.tensor([tokens]))[0]
+    p = shape(logits, *(torch.tensor(float(x)) for x in (temperature, top_k, top_p)))
+    agree = (picks == pick(p, torch.from_numpy(u)[:, 0]).numpy()).mean()
+    assert agree > 0.97  # a u within rounding of a border may fall on either side
+
+
+@pytest.mark.parametrize("chunks", [[2], [3], [5], [8], [2, 7, 3, 5]])
+def test_chunking_changes_no_bit(folder, tokens, chunks):
+    model = session(folder / "target.b1.onnx")
+    u = np.random.default_rng(3).random((40, 1), np.float32)
+    settings = {"temperature": 0.8, "top_k": 20, "top_p": 0.9, "u": u}
+    whole, parts = write(model, tokens, [40], **settings), write(model, tokens, chunks, **settings)
+    for a, b in zip(whole, parts, strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_a_ragged_batch_changes_no_bit(folder, tokens):
+    """Four sequences with four settings, each beside the others and alone."""
+    alone, together = session(folder / "target.b1.onnx"), session(folder / "target.b4.onnx")
+    settings = [(0.0, 0, 1.0), (1.0, 0, 1.0), (0.7, 10, 0.9), (1.2, 100, 0.99)]
+    lengths, rng = [2, 9, 3, 6], np.random.default_rng(4)
+    u = [rng.random((n, 1), np.float32) for n in lengths]
+    caches = []
+    for i in range(4):
+        cache = Cache(CONFIG.layers)
+        out = run(alone, context_feeds([(cache, tokens[: 5 * i + 2])]) | sampling([0, 0]))
+        cache.append(out, 0, 5 * i + 2)
+        caches.append(cache)
+    slots = [(c, tokens[20 : 20 + n]) for c, n in zip(caches, lengths, strict=True)]
+    parts = [sampling(np.arange(n), *s, u=x) for n, s, x in zip(lengths, settings, u, strict=True)]
+    joint = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]} | {"rows": np.arange(sum(lengths))}
+    batch = run(together, context_feeds(slots) | joint)
+    at = 0
+    for slot, part, n in zip(slots, parts, lengths, strict=True):
+        single = run(alone, context_feeds([slot]) | part)
+        for name, value in single.items():
+            got = batch[name][at : at + n] if value.ndim == 1 else batch[name][:, at : at + n]
+            assert got.tobytes() == value.tobytes(), name
+        at += n
+
+
+def drafter_feeds(c: Config, branches: list[list[tuple]], contexts: list[int]) -> dict:
+    """branches[slot]: (visible, last token, u [L]); contexts[slot]: P + T."""
+    flat = [b for slot in branches for b in slot]
+    u = np.concatenate([b[2] for b in flat])
+    feeds = {
+        "u": u[None, :, None],
+        "upos": np.concatenate([b[0] - 1 + np.arange(len(b[2])) for b in flat])[None].astype(np.int64),
+        "last": np.concatenate([np.full(len(b[2]), b[1]) for b in flat])[None].astype(np.int64),
+        "first": np.concatenate([np.arange(len(b[2])) == 0 for b in flat])[None, :, None].astype(np.float32),
+    }
+    for i, (slot, context) in enumerate(zip(branches, contexts, strict=True)):
+        m = sum(len(b[2]) for b in slot)
+        mask = np.full((m, context + m), -np.inf, np.float32)
+        row = 0
+        for visible, _, x in slot:
+            mask[row : row + len(x), :visible] = 0
+            mask[row : row + len(x), context + row : context + row + len(x)] = causal(0, len(x))
+            row += len(x)
+        feeds[f"umask_{i}"] = mask
+    if len(branches) > 1:
+        feeds["usplits"] = np.array([sum(len(b[2]) for b in slot) for slot in branches])
+    return feeds
+
+
+@pytest.mark.parametrize("setting", [(0.7, 50.0, 0.9), (0.0, 0.0, 1.0), (1.0, 0.0, 1.0)])
+@pytest.mark.parametrize("slots", [1, 4])
+def test_drafter_says_what_the_module_says(pair, folder, tokens, setting, slots):
+    """Branches at several depths of one context, half of it read before and half in this run."""
+    target, drafter = pair
+    temperature, top_k, top_p = setting
+    model = session(folder / f"drafter.b{slots}.onnx")
+    starts = [12, 17, 20]
+    u = np.random.default_rng(5).random((len(starts), 4), np.float32)
+    with torch.no_grad():
+        cache = target.read(torch.tensor([tokens[:20]]), 2)[1]
+        last = torch.tensor([[tokens[s - 1] for s in starts]])
+        conditions = tuple(torch.full((1, 1, 1), x) for x in (temperature, top_p, top_k))
+        expected = drafter(cache, last, torch.tensor([starts]), torch.from_numpy(u)[None, ..., None], conditions)[0]
+    read = Cache(2)
+    padding = [(Cache(2), tokens[:2]) for _ in range(slots - 1)]
+    idle = [[(2, tokens[1], np.zeros(1, np.float32))] for _ in padding]
+
+    def step(cache, part, branches):
+        contexts = [(cache, part), *padding]
+        feeds = context_feeds(contexts) | drafter_feeds(
+            CONFIG, [branches, *idle], [len(c) + len(t) for c, t in contexts]
+        )
+        shape = feeds["u"].shape
+        for name, value in (("temperature", temperature), ("top_p", top_p), ("top_k", top_k)):
+            feeds[name] = np.full(shape, value, np.float32)
+        return run(model, feeds)
+
+    read.append(step(read, tokens[:10], idle[0] if idle else [(2, 0, np.zeros(1, np.float32))]), 0, 10)
+    branches = [(s, tokens[s - 1], row) for s, row in zip(starts, u, strict=True)]
+    out = step(read, tokens[10:20], branches)
+    count = u.size
+    assert out["draft"][:count].tolist() == expected.argmax(-1).flatten().tolist()
+    np.testing.assert_allclose(out["confidence"][:count], expected.softmax(-1).amax(-1).flatten(), atol=1e-4)
+
+
+def sampler_session(tmp_path: pathlib.Path, vocab: int) -> onnxruntime.InferenceSession:
+    g = Graph(WeightFile(tmp_path / "unused.weights"))
+    g.input("logits", FLOAT, ["R", vocab])
+    sampler(g, "logits", vocab)
+    g.output("pick", INT64, ["R"])
+    path = tmp_path / f"sampler{vocab}.onnx"
+    g.save(path)
+    return session(path)
+
+
+def sample(model, logits: np.ndarray, temperature, top_k, top_p, u) -> np.ndarray:
+    column = lambda x, kind: np.broadcast_to(np.asarray(x, kind), (len(logits),)).reshape(-1, 1)  # noqa: E731
+    return model.run(
+        ["pick"],
+        {
+            "logits": logits,
+            "temperature": column(temperature, np.float32),
+            "top_k": column(top_k, np.int64),
+            "top_p": column(top_p, np.float32),
+            "u": column(u, np.float32),
+        },
+    )[0]
+
+
+@pytest.mark.parametrize("vocab", [24, 300])
+def test_sampler_answers_the_shared_vectors(tmp_path, vocab):
+    """Padded with excluded tokens to two sizes: where all tokens are ranked at once, and where only the nearest are."""
+    cases = json.loads(VECTORS.read_text())["cases"]
+    logits = np.full((len(cases), vocab), -np.inf, np.float32)
+    for row, case in zip(logits, cases, strict=True):
+        row[: len(case["logits"])] = case["logits"]
+    fields = ([c[k] for c in cases] for k in ("temperature", "top_k", "top_p", "u"))
+    got = sample(sampler_session(tmp_path, vocab), logits, *fields)
+    assert got.tolist() == [c["token"] for c in cases]
+
+
+def test_sampler_agrees_with_the_reference_on_every_way(tmp_path):
+    rng = np.random.default_rng(6)
+    vocab, count = 300, 400
+    logits = (rng.standard_normal((count, vocab)) * rng.choice([0.2, 1, 4], (count, 1))).astype(np.float32)
+    temperature, top_k = rng.choice([0, 0.5, 1], count), rng.choice([0, 1, NEAREST, 200, vocab], count)
+    top_p = rng.choice([0.3, 0.9, 0.999, 1], count)
+    u = rng.random(count, np.float32)
+    model = sampler_session(tmp_path, vocab)
+    got = sample(model, logits, temperature, top_k, top_p, u)
+    settings = (torch.tensor(x, dtype=torch.float32) for x in (temperature, top_k, top_p))
+    expected = pick(shape(torch.from_numpy(logits), *settings), torch.from_numpy(u)).numpy()
+    assert (got == expected).mean() > 0.99
+    # Whatever the other rows need, a row's answer is the same.
+    for i in range(0, count, 2):
+        pair = slice(i, i + 2)
+        alone = sample(model, logits[pair], temperature[pair], top_k[pair], top_p[pair], u[pair])
+        assert alone.tolist() == got[pair].tolist()
+
+
+def test_sampler_has_a_token_for_the_largest_u(tmp_path):
+    rng = np.random.default_rng(7)
+    logits = rng.standard_normal((64, 300)).astype(np.float32)
+    model = sampler_session(tmp_path, 300)
+    for top_k, top_p in ((0, 1), (5, 1), (0, 0.5), (100, 0.99)):
+        got = sample(model, logits, 1, top_k, top_p, 1 - 2**-24)
+        assert ((got >= 0) & (got < 300)).all()
+        p = shape(torch.from_numpy(logits), *(torch.tensor(float(x)) for x in (1, top_k, top_p)))
+        assert (p.gather(-1, torch.from_numpy(got)[:, None]) > 0).all()
+
+
+def test_weights_are_stored_once_and_cast_when_loaded(folder, tmp_path):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(folder / "target.b1.onnx", options)
+    loaded = onnx.load(tmp_path / "optimised.onnx", load_external_data=False).graph
+    produced = {n.output[0]: n.op_type for n in loaded.node}
+    constants = {i.name: i.data_type for i in loaded.initializer}
+    for node in loaded.node:
+        if node.op_type in ("MatMul", "Gemm"):
+            assert node.input[1] not in produced and constants[node.input[1]] == onnx.TensorProto.FLOAT
+    parameters = sum(p.numel() for p in Target(CONFIG).parameters() if p.ndim == 2)
+    assert (folder / "target.weights").stat().st_size < 2 * parameters + 4096 * 40
+
+
+def test_manifest_describes_the_folder(folder):
+    content = json.loads((folder / "manifest.json").read_text())
+    assert content["format_version"] == 1
+    assert content["bytes_per_token"] == {"target": 3 * 2 * ROW * 4, "drafter": 2 * 2 * ROW * 4}
+    assert set(content["files"]) == {f.name for f in folder.iterdir()} - {"manifest.json"}
+    for name, entry in content["files"].items():
+        assert entry == {"sha256": manifest.digest(folder / name), "bytes": (folder / name).stat().st_size}
