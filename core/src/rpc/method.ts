@@ -1,0 +1,68 @@
+import {
+  create,
+  type DescMessage,
+  type DescMethod,
+  type DescService,
+  fromBinary,
+  type MessageInitShape,
+  type MessageShape,
+  toBinary,
+} from '@bufbuild/protobuf';
+
+/** What a method's sender may write: a message, or the plain object that makes one. */
+export type RequestInit<M extends DescMethod> = MessageInitShape<M['input']>;
+export type ResponseInit<M extends DescMethod> = MessageInitShape<M['output']>;
+/** What its receiver reads. */
+export type Request<M extends DescMethod> = MessageShape<M['input']>;
+export type Response<M extends DescMethod> = MessageShape<M['output']>;
+
+/** A method as grpc-js wants it described; senders may write more shapes than receivers read. */
+export interface MethodDefinition<RequestIn, RequestOut, ResponseIn, ResponseOut> {
+  readonly path: string;
+  readonly requestStream: boolean;
+  readonly responseStream: boolean;
+  readonly requestSerialize: (request: RequestIn) => Buffer;
+  readonly requestDeserialize: (bytes: Buffer) => RequestOut;
+  readonly responseSerialize: (response: ResponseIn) => Buffer;
+  readonly responseDeserialize: (bytes: Buffer) => ResponseOut;
+  readonly originalName: string;
+}
+
+/** Describes a protobuf-es method to grpc-js. */
+export function methodDefinition<M extends DescMethod>(
+  method: M,
+): MethodDefinition<RequestInit<M>, Request<M>, ResponseInit<M>, Response<M>> {
+  const input = codec<M['input']>(method.input);
+  const output = codec<M['output']>(method.output);
+  return {
+    path: `/${method.parent.typeName}/${method.name}`,
+    requestStream: method.methodKind === 'client_streaming' || method.methodKind === 'bidi_streaming',
+    responseStream: method.methodKind === 'server_streaming' || method.methodKind === 'bidi_streaming',
+    requestSerialize: input.serialize,
+    requestDeserialize: input.deserialize,
+    responseSerialize: output.serialize,
+    responseDeserialize: output.deserialize,
+    originalName: method.localName,
+  };
+}
+
+/** The definitions of a service's methods by their camelCase names. */
+export function serviceDefinition(service: DescService): Record<string, ReturnType<typeof methodDefinition>> {
+  return Object.fromEntries(service.methods.map((method) => [method.localName, methodDefinition(method)]));
+}
+
+/**
+ * grpc-js serializes late and hides what goes wrong then. Both sides therefore serialize where the message is made, and
+ * hand over bytes.
+ */
+export const identity = (bytes: Buffer): Buffer => bytes;
+
+function codec<D extends DescMessage>(schema: D) {
+  return {
+    serialize(message: MessageInitShape<D>): Buffer {
+      const bytes = toBinary(schema, create(schema, message), { writeUnknownFields: false });
+      return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    },
+    deserialize: (bytes: Buffer): MessageShape<D> => fromBinary(schema, bytes, { readUnknownFields: false }),
+  };
+}

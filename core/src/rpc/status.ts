@@ -1,0 +1,38 @@
+import { Metadata, type ServiceError, type StatusObject } from '@grpc/grpc-js';
+import { codeFromGrpc, PtpError, publicMessage, toPtpError, wireErrors } from '../errors.ts';
+
+/** Trailer that tells our servers' errors, whose text is fit for clients, from those of the transport. */
+const marker = 'ptp-error';
+/** Trailer with PtpError's `field`. */
+const fieldTrailer = 'ptp-field';
+
+/** Any thrown value as the status that ends a call. Errors that we did not foresee say "internal error" and no more. */
+export function toStatus(error: unknown): StatusObject {
+  const { code, field } = toPtpError(error);
+  const metadata = new Metadata();
+  metadata.set(marker, code);
+  if (field !== undefined) metadata.set(fieldTrailer, field);
+  // grpc-js percent-encodes with encodeURI, which throws on lone surrogates
+  return { code: wireErrors[code].grpc, details: publicMessage(error).toWellFormed(), metadata };
+}
+
+/**
+ * A call's failure as a PtpError with the gRPC error as its cause. The text of our own servers is kept; what the
+ * transport says names addresses, so it stays in the cause.
+ *
+ * @param signal of the call: if it was aborted, its reason says why
+ */
+export function fromStatus(error: ServiceError, signal?: AbortSignal): PtpError {
+  const code = codeFromGrpc(error.code);
+  if (signal?.aborted && code === 'cancelled') return toPtpError(signal.reason);
+  const trailers = error.metadata as Metadata | undefined;
+  const field = trailers?.get(fieldTrailer)[0]?.toString();
+  const message = trailers?.get(marker).length ? error.details : (transportMessages[code] ?? error.details);
+  return new PtpError(code, message, { cause: error, ...(field !== undefined && { field }) });
+}
+
+const transportMessages: Partial<Record<PtpError['code'], string>> = {
+  unavailable: 'the service cannot be reached',
+  deadline_exceeded: 'the deadline has passed',
+  cancelled: 'the request was cancelled',
+};
