@@ -59,19 +59,19 @@ export class Controller {
     return redraft > skip ? 'redraft' : 'empty';
   }
 
-  /** Learns from a step. @param redrafted whether its block was drafted just before it */
+  /** Learns from a step. */
   observe(step: {
     drafted: number;
     committed: number;
-    redrafted: boolean;
     draftMicros: number;
+    redraftMicros: number;
     verifyMicros: number;
   }): void {
     if (step.draftMicros > 0) this.#draft = mean(this.#draft, step.draftMicros);
     if (step.drafted === 0) this.#verifyEmpty = mean(this.#verifyEmpty, step.verifyMicros);
     else {
       this.#verifyBlock = mean(this.#verifyBlock, step.verifyMicros);
-      if (step.redrafted) this.#redrafted = mean(this.#redrafted, step.committed);
+      if (step.redraftMicros > 0) this.#redrafted = mean(this.#redrafted, step.committed);
       else this.#overlapped = mean(this.#overlapped, step.committed);
     }
   }

@@ -41,7 +41,7 @@ export class PairGenerator implements Generator {
       const run = new Run(request, this.facts, new Controller(this.#limits), verifier, drafter, span);
       // The first block is drafted while the verifier reads the prompt.
       const [first] = await Promise.all([run.fresh(), verifier.opened()]);
-      let block = first;
+      let block: Block | undefined = first.block;
       for (;;) {
         const { step, next } = await run.step(block);
         yield step;
@@ -84,12 +84,11 @@ class Run {
   }
 
   /** A block for the next positions, drafted with nothing under verification; empty when there is no drafter. */
-  async fresh(parent: Span = this.#span): Promise<Block> {
+  async fresh(parent: Span = this.#span): Promise<{ block: Block; micros: number }> {
     const wanted = this.#controller.blockLength(this.#request.maxTokens - this.#generated);
-    if (wanted === 0) return EMPTY;
-    const draft = await this.#drafter?.step(EMPTY, this.#controller.freshPlan, parent);
+    const draft = wanted > 0 ? await this.#drafter?.step(EMPTY, this.#controller.freshPlan, parent) : undefined;
     const branch = draft?.branches[0];
-    return branch ? cut(branch, 0, wanted) : EMPTY;
+    return { block: branch ? cut(branch, 0, wanted) : EMPTY, micros: draft?.micros ?? 0 };
   }
 
   /**
@@ -100,8 +99,7 @@ class Run {
   async step(given: Block | undefined): Promise<{ step: GenerationStep; next: Block | undefined }> {
     const started = performance.now();
     const span = stepSpan(this.#span, this.#steps);
-    const redrafted = given === undefined;
-    const block = given ?? (await this.fresh(span));
+    const { block, micros: redraftMicros } = given ? { block: given, micros: 0 } : await this.fresh(span);
     const last = this.#controller.blockLength(this.#request.maxTokens - this.#generated - block.tokens.length) === 0;
     const verifying = this.#verifier.step(block.tokens, span);
     const drafting = last ? undefined : this.#drafter?.step(block, this.#controller.overlapPlan, span);
@@ -122,10 +120,11 @@ class Run {
       stepMicros,
       verifyMicros: verified.micros,
       draftMicros: draft?.micros ?? 0,
+      redraftMicros,
       verifyRunMicros: verified.runMicros,
       draftRunMicros: draft?.runMicros ?? 0,
     };
-    this.#controller.observe({ ...facts, committed: committed.length, redrafted });
+    this.#controller.observe({ ...facts, committed: committed.length });
     span.end(facts);
     return {
       step: {

@@ -29,6 +29,8 @@ export interface StepFacts {
   readonly verifyMicros: number;
   /** The draft call as the gateway saw it; 0 when there was none. */
   readonly draftMicros: number;
+  /** The draft call before the verify, made when the draft of the step before was of no use; 0 when there was none. */
+  readonly redraftMicros: number;
   /** The services' engine runs. */
   readonly verifyRunMicros: number;
   readonly draftRunMicros: number;

@@ -11,6 +11,7 @@ COMMANDS = {
     "distill": "train a PTP drafter on the target's samples",
     "export": "write models for the server: ONNX graphs, tokenizer, manifest",
     "tiny": "write the tiny random pair of the server's tests",
+    "prompts": "write the prompts of the benches from held-out files",
     "evaluate": "measure a pair by coupled decoding on held-out text",
 }
 

@@ -1,0 +1,87 @@
+import type { SamplingParams } from '@ptp/core/sampling/params.ts';
+import type { GenerationRequest, Generator, StepFacts } from '../gateway/src/generation.ts';
+import type { Prompt } from './prompts.ts';
+import { median, round, sum } from './statistics.ts';
+
+/** The setting of the paper's Spec-Bench figures. */
+const REFERENCE: SamplingParams = { temperature: 0.7, topK: 50, topP: 0.9 };
+
+interface Pass {
+  readonly tokens: number;
+  readonly steps: StepFacts[];
+}
+
+/** Decodes every prompt with the drafter off and on in turn, one stream at a time. Prompt reading is not in the figures. */
+export async function decode(
+  generator: Generator,
+  prompts: readonly Prompt[],
+  maxTokens: number,
+): Promise<Record<string, unknown>> {
+  const pairs: { plain: Pass; drafted: Pass; split: string }[] = [];
+  for (const [i, { tokens, split }] of prompts.entries()) {
+    const request = { prompt: tokens, sampling: REFERENCE, seed: BigInt(i), maxTokens };
+    const plainFirst = i % 2 === 0;
+    const one = await pass(generator, { ...request, drafting: !plainFirst });
+    const two = await pass(generator, { ...request, drafting: plainFirst });
+    const [plain, drafted] = plainFirst ? [one, two] : [two, one];
+    // a text that ends at once has no time to measure
+    if (plain.tokens >= 16) pairs.push({ plain, drafted, split });
+    process.stderr.write(`\r${i + 1}/${prompts.length} prompts`);
+  }
+  process.stderr.write('\n');
+  return report(pairs);
+}
+
+async function pass(generator: Generator, request: GenerationRequest): Promise<Pass> {
+  const steps: StepFacts[] = [];
+  let tokens = 0;
+  for await (const step of generator.generate(request, new AbortController().signal)) {
+    steps.push(step.facts);
+    tokens += step.tokens.length;
+  }
+  return { tokens, steps };
+}
+
+function report(pairs: { plain: Pass; drafted: Pass; split: string }[]): Record<string, unknown> {
+  const drafted = pairs.flatMap((pair) => pair.drafted.steps);
+  const plain = pairs.flatMap((pair) => pair.plain.steps);
+  // steps whose draft and verify were in flight together; a redraft comes before its verify
+  const overlapped = drafted.filter((s) => s.draftMicros > 0 && s.redraftMicros === 0);
+  const perToken = ({ steps, tokens }: Pass) => sum(steps.map((s) => s.stepMicros)) / tokens;
+  const perCall = (chosen: typeof pairs) =>
+    sum(chosen.map((p) => p.drafted.tokens)) / sum(chosen.map((p) => p.drafted.steps.length));
+  const longest = Math.max(...drafted.map((s) => s.drafted));
+  return {
+    tokens_per_call: round(perCall(pairs)),
+    tokens_per_call_by_split: Object.fromEntries(
+      [...new Set(pairs.map((p) => p.split))].map((split) => [split, round(perCall(pairs.filter((p) => p.split === split)))]),
+    ),
+    speedup_vs_ar: round(median(pairs.map((p) => perToken(p.plain) / perToken(p.drafted)))),
+    speedup_total: round(
+      sum(plain.map((s) => s.stepMicros)) /
+        sum(pairs.map((p) => p.plain.tokens)) /
+        (sum(drafted.map((s) => s.stepMicros)) / sum(pairs.map((p) => p.drafted.tokens))),
+    ),
+    overlap_ratio: round(median(overlapped.map((s) => s.stepMicros / Math.max(s.draftMicros, s.verifyMicros)))),
+    overlap_ratio_to_sum: round(median(overlapped.map((s) => s.stepMicros / (s.draftMicros + s.verifyMicros)))),
+    overhead_us_p50: median(overlapped.map((s) => s.stepMicros - Math.max(s.draftRunMicros, s.verifyRunMicros))),
+    overhead_us_p50_plain: median(plain.map((s) => s.stepMicros - s.verifyRunMicros)),
+    step_us_p50: { plain: median(plain.map((s) => s.stepMicros)), drafted: median(drafted.map((s) => s.stepMicros)) },
+    verify_run_us_p50: {
+      plain: median(plain.map((s) => s.verifyRunMicros)),
+      block: median(drafted.filter((s) => s.drafted > 0).map((s) => s.verifyRunMicros)),
+    },
+    draft_run_us_p50: median(overlapped.map((s) => s.draftRunMicros)),
+    steps: {
+      all: drafted.length,
+      redrafted: drafted.filter((s) => s.redraftMicros > 0).length,
+      without_block: drafted.filter((s) => s.drafted === 0).length,
+    },
+    acceptance_by_position: Array.from({ length: longest }, (_, k) => {
+      const reached = drafted.filter((s) => s.drafted > k);
+      return round(reached.filter((s) => s.accepted > k).length / reached.length);
+    }),
+    tokens: sum(pairs.map((p) => p.drafted.tokens)),
+    prompts: pairs.length,
+  };
+}

@@ -1,0 +1,23 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { TextTokenizer } from '../gateway/src/tokenizer.ts';
+
+/** A held-out file's beginning. */
+export interface Prompt {
+  /** `held_files` (other files of packages that were trained on) or `held_packages`. */
+  readonly split: string;
+  readonly package: string;
+  readonly path: string;
+  readonly tokens: number[];
+}
+
+/** The prompts of prompts.json as token ids, after the end-of-text token that every document begins with. */
+export async function loadPrompts(tokenizer: TextTokenizer): Promise<Prompt[]> {
+  const stored = JSON.parse(await readFile(join(import.meta.dirname, 'prompts.json'), 'utf8')) as {
+    split: string;
+    package: string;
+    path: string;
+    prompt: string;
+  }[];
+  return stored.map(({ prompt, ...rest }) => ({ ...rest, tokens: tokenizer.encodePrompt(prompt) }));
+}

@@ -1,0 +1,15 @@
+import { create } from '@bufbuild/protobuf';
+import type { Manifest } from './engine/manifest.ts';
+import { type ModelFacts, ModelFactsSchema } from './gen/ptp/v1/common_pb.ts';
+
+/** A pair's facts as the services tell them; the gateway compares them with its own. */
+export function modelFacts(manifest: Manifest): ModelFacts {
+  return create(ModelFactsSchema, {
+    modelId: manifest.id,
+    tokenizerSha256: manifest.tokenizer.sha256,
+    vocabularySize: manifest.sizes.vocab,
+    contextLength: manifest.context_length,
+    uniformsPerPosition: manifest.uniforms_per_position,
+    endOfText: manifest.end_of_text,
+  });
+}

@@ -1,0 +1,51 @@
+import type { SettingsTable } from './env.ts';
+
+/** Settings that drafter and verifier have in common. */
+export const serviceSettings = {
+  models: {
+    name: 'PTP_MODELS',
+    type: 'string',
+    default: 'models/default',
+    doc: 'Folder of the pair: manifest, ONNX graphs, tokenizer.',
+  },
+  threads: {
+    name: 'PTP_ENGINE_THREADS',
+    type: 'integer',
+    default: 1,
+    min: 1,
+    max: 256,
+    doc: 'Threads of the engine inside one run.',
+  },
+  prefillChunk: {
+    name: 'PTP_PREFILL_CHUNK',
+    type: 'integer',
+    default: 128,
+    min: 2,
+    max: 4096,
+    doc: "Tokens of a prompt read in one run; between two such runs other sequences' steps have their turn.",
+  },
+  batchTokens: {
+    name: 'PTP_BATCH_TOKENS',
+    type: 'integer',
+    default: 192,
+    min: 2,
+    max: 16384,
+    doc: 'Tokens in one run over all its sequences.',
+  },
+  queue: {
+    name: 'PTP_QUEUE_LIMIT',
+    type: 'integer',
+    default: 256,
+    min: 1,
+    max: 65536,
+    doc: 'Runs that may wait; beyond it a step is refused with RESOURCE_EXHAUSTED.',
+  },
+  drainSeconds: {
+    name: 'PTP_DRAIN_SECONDS',
+    type: 'number',
+    default: 10,
+    min: 0,
+    max: 3600,
+    doc: 'After SIGTERM, how long open streams may go on.',
+  },
+} as const satisfies SettingsTable;

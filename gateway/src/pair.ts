@@ -1,0 +1,13 @@
+import type { Manifest } from '@ptp/core/engine/manifest.ts';
+import type { ServicesOptions } from './streams.ts';
+
+/** What the gateway has to know of the pair in a model folder; both services have to agree with it. */
+export function pairFacts(manifest: Manifest): ServicesOptions['facts'] {
+  return {
+    modelId: manifest.id,
+    vocabulary: manifest.sizes.vocab,
+    contextLength: manifest.context_length,
+    endOfText: manifest.end_of_text,
+    tokenizerSha256: manifest.tokenizer.sha256,
+  };
+}

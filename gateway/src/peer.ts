@@ -1,0 +1,62 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { DescService } from '@bufbuild/protobuf';
+import { PtpError } from '@ptp/core/errors.ts';
+import type { Logger } from '@ptp/core/log.ts';
+import { watchHealth } from '@ptp/core/rpc/health.ts';
+
+/** Follows one service's health, and checks each time it appears that it serves our pair. */
+export class Peer {
+  readonly #controller = new AbortController();
+  readonly #service: DescService;
+  #usable = false;
+  readonly #waiting = new Set<() => void>();
+
+  /** @param check throws when the service must not be used */
+  constructor(address: string, service: DescService, logger: Logger, check: (signal: AbortSignal) => Promise<void>) {
+    this.#service = service;
+    void this.#follow(address, logger, check);
+  }
+
+  get usable(): boolean {
+    return this.#usable;
+  }
+
+  /** @throws PtpError `unavailable` when the service is not usable after that time */
+  async ready(timeoutMs: number): Promise<void> {
+    if (this.#usable) return;
+    const usable = new Promise<void>((resolve) => this.#waiting.add(resolve));
+    const timer = new AbortController();
+    const late = sleep(timeoutMs, undefined, { signal: timer.signal }).then(() => {
+      throw new PtpError('unavailable', `${this.#service.typeName} is not ready after ${timeoutMs} ms`);
+    });
+    late.catch(() => {});
+    await Promise.race([usable, late]).finally(() => timer.abort());
+  }
+
+  close(): void {
+    this.#controller.abort();
+    this.#usable = false;
+  }
+
+  async #follow(address: string, logger: Logger, check: (signal: AbortSignal) => Promise<void>): Promise<void> {
+    const { signal } = this.#controller;
+    const peer = this.#service.typeName;
+    for await (const status of watchHealth(address, this.#service, { signal })) {
+      let usable = status === 'SERVING';
+      if (usable) {
+        try {
+          await check(signal);
+        } catch (err) {
+          if (signal.aborted) return;
+          usable = false;
+          logger.error({ err, peer, address }, 'the service cannot be used');
+        }
+      }
+      if (usable !== this.#usable) logger.info({ peer, address, status }, usable ? 'connected' : 'lost');
+      this.#usable = usable && !signal.aborted;
+      if (!this.#usable) continue;
+      for (const resolve of this.#waiting) resolve();
+      this.#waiting.clear();
+    }
+  }
+}

@@ -1,0 +1,143 @@
+import type { Span } from '@opentelemetry/api';
+import { PtpError, toPtpError } from '@ptp/core/errors.ts';
+import type { ModelFacts } from '@ptp/core/gen/ptp/v1/common_pb.ts';
+import { type Branch, DrafterService } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
+import { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
+import type { Logger } from '@ptp/core/log.ts';
+import { connect, type ServiceClient } from '@ptp/core/rpc/client.ts';
+import type { GenerationRequest, PairFacts } from './generation.ts';
+import { GrpcDraftStream } from './draft-stream.ts';
+import { Peer } from './peer.ts';
+import { GrpcVerifyStream } from './verify-stream.ts';
+
+/** What the target said of one block. */
+export interface Verdict {
+  readonly accepted: number;
+  readonly nextToken: number;
+  /** accepted + 1 natural logarithms. */
+  readonly logProbabilities: readonly number[];
+  /** The call as the gateway saw it, and the engine's part of it; microseconds. */
+  readonly micros: number;
+  readonly runMicros: number;
+}
+
+/** What the drafter proposed. */
+export interface Draft {
+  readonly branches: readonly Branch[];
+  readonly micros: number;
+  readonly runMicros: number;
+}
+
+/** One sequence at the verifier. */
+export interface VerifyStream {
+  /** Resolves when the prompt has been read. */
+  opened(): Promise<void>;
+  /** @throws PtpError when the verifier is lost or refuses */
+  step(draft: readonly number[], span: Span): Promise<Verdict>;
+  /** Ends the stream; the verifier frees the cache. */
+  close(): void;
+}
+
+/** One sequence at the drafter. Never throws: a drafter that fails is left out, and tried again later. */
+export interface DraftStream {
+  /** Whether the next step can be expected to bring a draft. */
+  readonly alive: boolean;
+  /** Tokens that the verifier has committed; told to the drafter with the next step. */
+  commit(tokens: readonly number[]): void;
+  /** Drafts what may follow the block under verification; undefined when there is no drafter. */
+  step(
+    block: { readonly tokens: readonly number[]; readonly confidences: readonly number[] },
+    plan: { readonly budget: number; readonly maxBranchLength: number },
+    span: Span,
+  ): Promise<Draft | undefined>;
+  close(): void;
+}
+
+/** The two services, as the loop needs them. */
+export interface Streams {
+  readonly facts: PairFacts;
+  health(): { verifier: boolean; drafter: boolean };
+  verify(request: GenerationRequest, signal: AbortSignal, span: Span): VerifyStream;
+  draft(request: GenerationRequest, signal: AbortSignal, span: Span): DraftStream | undefined;
+}
+
+/** Where the services are, and how long a drafter may keep a stream waiting. */
+export interface ServicesOptions {
+  readonly facts: PairFacts & { readonly tokenizerSha256: string };
+  readonly verifierAddress: string;
+  /** Empty for a gateway without a drafter. */
+  readonly drafterAddress: string;
+  /** A draft call that takes longer is given up, milliseconds. */
+  readonly draftTimeoutMs: number;
+  readonly logger: Logger;
+}
+
+/** Both services over gRPC. */
+export class Services implements Streams {
+  readonly facts: PairFacts;
+  readonly #options: ServicesOptions;
+  readonly #verifier: ServiceClient<typeof VerifierService>;
+  readonly #drafter: ServiceClient<typeof DrafterService> | undefined;
+  readonly #verifierPeer: Peer;
+  readonly #drafterPeer: Peer | undefined;
+
+  constructor(options: ServicesOptions) {
+    const { facts, verifierAddress, drafterAddress, logger } = options;
+    this.facts = facts;
+    this.#options = options;
+    const matches = (model: ModelFacts | undefined) => assertSamePair(model, options.facts);
+    this.#verifier = connect(VerifierService, verifierAddress);
+    this.#verifierPeer = new Peer(verifierAddress, VerifierService, logger, async (signal) => {
+      matches((await this.#verifier.getTarget({}, { signal, deadlineMs: 2000 })).model);
+    });
+    if (drafterAddress === '') return;
+    const drafter = connect(DrafterService, drafterAddress);
+    this.#drafter = drafter;
+    this.#drafterPeer = new Peer(drafterAddress, DrafterService, logger, async (signal) => {
+      matches((await drafter.getDrafter({}, { signal, deadlineMs: 2000 })).model);
+    });
+  }
+
+  health(): { verifier: boolean; drafter: boolean } {
+    return { verifier: this.#verifierPeer.usable, drafter: this.#drafterPeer?.usable ?? false };
+  }
+
+  /** Resolves when the verifier is usable, and the drafter too if there is one. */
+  async ready(timeoutMs: number): Promise<void> {
+    await Promise.all([this.#verifierPeer.ready(timeoutMs), this.#drafterPeer?.ready(timeoutMs)]);
+  }
+
+  verify(request: GenerationRequest, signal: AbortSignal, span: Span): VerifyStream {
+    if (!this.#verifierPeer.usable) throw new PtpError('unavailable', 'the verifier is not reachable');
+    return new GrpcVerifyStream(this.#verifier.verify({ signal }), request, span);
+  }
+
+  draft(request: GenerationRequest, signal: AbortSignal, span: Span): DraftStream | undefined {
+    const drafter = this.#drafter;
+    const peer = this.#drafterPeer;
+    if (!drafter || !peer) return undefined;
+    const open = () => (peer.usable ? drafter.draft({ signal }) : undefined);
+    return new GrpcDraftStream(open, request, span, this.#options.draftTimeoutMs, (error) => {
+      if (!signal.aborted) this.#options.logger.warn({ err: toPtpError(error) }, 'the drafter failed; decoding goes on');
+    });
+  }
+
+  /** Closes both connections when the streams on them have ended. */
+  close(): void {
+    for (const closable of [this.#verifierPeer, this.#drafterPeer, this.#verifier, this.#drafter]) closable?.close();
+  }
+}
+
+/** @throws PtpError `failed_precondition` naming the fact that differs: tokens of one pair mean nothing to another */
+function assertSamePair(model: ModelFacts | undefined, facts: ServicesOptions['facts']): void {
+  const pairs = [
+    ['model_id', model?.modelId, facts.modelId],
+    ['tokenizer_sha256', model?.tokenizerSha256, facts.tokenizerSha256],
+    ['vocabulary_size', model?.vocabularySize, facts.vocabulary],
+    ['context_length', model?.contextLength, facts.contextLength],
+  ];
+  for (const [name, theirs, ours] of pairs) {
+    if (theirs === ours) continue;
+    throw new PtpError('failed_precondition', `serves another pair: ${name} is ${theirs}, the gateway's is ${ours}`);
+  }
+}

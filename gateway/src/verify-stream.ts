@@ -1,0 +1,53 @@
+import type { Span } from '@opentelemetry/api';
+import { PtpError } from '@ptp/core/errors.ts';
+import type { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
+import type { BidiCall } from '@ptp/core/rpc/calls.ts';
+import type { Request, RequestInit, Response } from '@ptp/core/rpc/method.ts';
+import { traceparentOf } from '@ptp/core/telemetry/tracing.ts';
+import type { GenerationRequest } from './generation.ts';
+import type { Verdict, VerifyStream } from './streams.ts';
+
+type Method = typeof VerifierService.method.verify;
+
+/** One Verify call. */
+export class GrpcVerifyStream implements VerifyStream {
+  readonly #call: BidiCall<RequestInit<Method>, Response<Method>>;
+  #steps = 0;
+
+  constructor(call: BidiCall<RequestInit<Method>, Response<Method>>, request: GenerationRequest, span: Span) {
+    this.#call = call;
+    const { prompt, sampling, seed } = request;
+    const start = { tokens: [...prompt], sampling, seed, firstPosition: 0 };
+    const trace = { traceparent: traceparentOf(span) };
+    this.#call.send({ kind: { case: 'open', value: { start, trace } } });
+  }
+
+  async opened(): Promise<void> {
+    const response = await this.#call.receive();
+    if (response?.kind.case !== 'opened') throw unexpected(response?.kind.case);
+  }
+
+  async step(draft: readonly number[], span: Span): Promise<Verdict> {
+    const sent = performance.now();
+    const trace = { traceparent: traceparentOf(span) };
+    this.#call.send({ kind: { case: 'step', value: { step: this.#steps++, draft: [...draft], trace } } });
+    const response = await this.#call.receive();
+    if (response?.kind.case !== 'result') throw unexpected(response?.kind.case);
+    const { accepted, nextToken, logProbabilities, timings } = response.kind.value;
+    return {
+      accepted,
+      nextToken,
+      logProbabilities,
+      micros: Math.round((performance.now() - sent) * 1000),
+      runMicros: timings?.runUs ?? 0,
+    };
+  }
+
+  close(): void {
+    this.#call.cancel();
+  }
+}
+
+function unexpected(got: Request<Method>['kind']['case'] | Response<Method>['kind']['case']): PtpError {
+  return new PtpError('unavailable', `the verifier ended the stream${got ? ` with an unexpected ${got}` : ''}`);
+}

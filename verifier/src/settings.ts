@@ -1,0 +1,22 @@
+import { type SettingsTable, sharedSettings } from '@ptp/core/env.ts';
+import { serviceSettings } from '@ptp/core/service-settings.ts';
+
+/** Settings of the verifier. */
+export const verifierSettings = {
+  ...sharedSettings,
+  ...serviceSettings,
+  address: {
+    name: 'PTP_VERIFIER_ADDRESS',
+    type: 'address',
+    default: '127.0.0.1:7102',
+    doc: 'Where the verifier listens: host:port or unix:/path.',
+  },
+  draftLimit: {
+    name: 'PTP_VERIFIER_DRAFT_LIMIT',
+    type: 'integer',
+    default: 32,
+    min: 1,
+    max: 256,
+    doc: 'Longest draft in one step, tokens.',
+  },
+} as const satisfies SettingsTable;
