@@ -10,7 +10,7 @@ import { completionFormat, defaultCompletionTokens } from './completions.ts';
 import type { Generator } from './generation.ts';
 import { parseJson } from './json.ts';
 import { errorBody, openAiError } from './openai-error.ts';
-import { choiceRequests, encodeText } from './prompt.ts';
+import { choiceRequests, encodePrompts } from './prompt.ts';
 import { refuse } from './reply.ts';
 import { type Format, respondStream, respondWhole } from './respond.ts';
 import { type CommonRequest, chatRequest, checkModel, completionRequest } from './schema.ts';
@@ -50,16 +50,14 @@ export function createHttp(parts: HttpParts): FastifyInstance {
   });
   route(app, 'POST', '/v1/completions', async (request, reply) => {
     const asked = completionRequest(request.body, facts);
-    return answer(request, reply, completionFormat, asked, asked.prompts.length, () => {
-      const prompts = asked.prompts.map((prompt) =>
-        typeof prompt === 'string' ? encodeText(prompt, tokenizer, facts, 'prompt') : prompt,
-      );
+    return answer(request, reply, completionFormat, asked, asked.prompts.length, async () => {
+      const prompts = await encodePrompts(asked.prompts, tokenizer, facts);
       return choiceRequests(prompts, asked, defaultCompletionTokens, facts, 'prompt');
     });
   });
   route(app, 'POST', '/v1/chat/completions', async (request, reply) => {
     const asked = chatRequest(request.body, facts);
-    return answer(request, reply, chatFormat, asked, 1, () => {
+    return answer(request, reply, chatFormat, asked, 1, async () => {
       const prompt = chatTemplate.encode(asked.messages, tokenizer, facts);
       return choiceRequests([prompt], asked, facts.contextLength, facts, 'messages');
     });
@@ -72,11 +70,11 @@ export function createHttp(parts: HttpParts): FastifyInstance {
     format: Format,
     asked: CommonRequest,
     promptCount: number,
-    prepare: () => ChoiceRequest[],
+    prepare: () => Promise<ChoiceRequest[]>,
   ): Promise<object | undefined> {
     return admission.run(asked.n * promptCount, async () => {
       const signal = disconnectSignal(reply.raw);
-      const requests = prepare();
+      const requests = await prepare();
       const promptTokens = requests.reduce((sum, { prompt }) => sum + prompt.length, 0) / asked.n;
       const usage = newUsage(promptTokens);
       const deltas = generateChoices(generator, tokenizer, requests, usage, signal);
@@ -128,6 +126,8 @@ function createApp({ settings, logger }: HttpParts): FastifyInstance {
     const { method, routeOptions } = request;
     const millis = Math.round(reply.elapsedTime);
     request.log.info({ method, route: routeOptions.url, status: reply.raw.statusCode, millis }, 'answered');
+    // Kept-alive connections would hold up closing until they time out.
+    if (closing) setImmediate(() => app.server.closeIdleConnections());
   });
   app.setErrorHandler(onError);
   // Reached only through the hook above, which throws first; fastify runs hooks on unknown routes if this is set.

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { PtpError } from '@ptp/core/errors.ts';
 import type { ChoiceRequest } from './choices.ts';
 import type { PairFacts } from './generation.ts';
@@ -12,6 +13,25 @@ import type { Tokenizer } from './tokenizer.ts';
 export function encodeText(text: string, tokenizer: Tokenizer, facts: PairFacts, field: string): number[] {
   checkLength(text, tokenizer, facts, field);
   return [facts.endOfText, ...tokenizer.encode(text)];
+}
+
+/**
+ * Token ids of a completion's prompts; those given as token ids are taken as they are. Between texts the event loop
+ * gets its turn, as other streams are waiting.
+ *
+ * @throws PtpError `out_of_range` as `checkLength`
+ */
+export async function encodePrompts(
+  prompts: readonly (string | readonly number[])[],
+  tokenizer: Tokenizer,
+  facts: PairFacts,
+): Promise<(readonly number[])[]> {
+  const encoded: (readonly number[])[] = [];
+  for (const prompt of prompts) {
+    if (encoded.length > 0) await setImmediate();
+    encoded.push(typeof prompt === 'string' ? encodeText(prompt, tokenizer, facts, 'prompt') : prompt);
+  }
+  return encoded;
 }
 
 /**
