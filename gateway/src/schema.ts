@@ -163,7 +163,8 @@ function check<T extends z.ZodType>(schema: T, body: unknown): z.infer<T> {
   let path = issue.path;
   // Of a union's alternatives, the one that got furthest is what the client meant.
   while (issue.code === 'invalid_union') {
-    const inner = issue.errors.flat().reduce((best, next) => (next.path.length >= best.path.length ? next : best));
+    const firsts = issue.errors.flatMap((issues) => issues.slice(0, 1));
+    const inner = firsts.reduce((best, next) => (next.path.length >= best.path.length ? next : best));
     path = [...path, ...inner.path];
     issue = inner;
   }
