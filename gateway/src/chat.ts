@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { Template } from '@huggingface/jinja';
 import { PtpError } from '@ptp/core/errors.ts';
 import type { PairFacts } from './generation.ts';
@@ -56,13 +57,17 @@ export class ChatTemplate {
   }
 }
 
-/** @throws PtpError `failed_precondition` if the file is missing or not a template */
-export async function loadChatTemplate(path: string): Promise<ChatTemplate> {
+/**
+ * The chat_template.jinja of a model folder.
+ *
+ * @throws PtpError `failed_precondition` if it is missing or not a template
+ */
+export async function loadChatTemplate(folder: string): Promise<ChatTemplate> {
   try {
-    return new ChatTemplate(await readFile(path, 'utf8'));
+    return new ChatTemplate(await readFile(join(folder, 'chat_template.jinja'), 'utf8'));
   } catch (cause) {
     if (cause instanceof PtpError) throw cause;
-    throw new PtpError('failed_precondition', `${path} is not a readable chat template`, { cause });
+    throw new PtpError('failed_precondition', `no readable chat_template.jinja in ${folder}`, { cause });
   }
 }
 

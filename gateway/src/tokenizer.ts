@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { PtpError } from '@ptp/core/errors.ts';
 
@@ -87,13 +88,17 @@ export class Tokenizer {
   }
 }
 
-/** @throws PtpError `failed_precondition` if the file is missing or not a tokenizer that we can use */
-export async function loadTokenizer(path: string): Promise<Tokenizer> {
+/**
+ * The tokenizer.json of a model folder.
+ *
+ * @throws PtpError `failed_precondition` if it is missing or not a tokenizer that we can use
+ */
+export async function loadTokenizer(folder: string): Promise<Tokenizer> {
   try {
-    return new Tokenizer(JSON.parse(await readFile(path, 'utf8')));
+    return new Tokenizer(JSON.parse(await readFile(join(folder, 'tokenizer.json'), 'utf8')));
   } catch (cause) {
     if (cause instanceof PtpError) throw cause;
-    throw new PtpError('failed_precondition', `${path} is not a readable tokenizer.json`, { cause });
+    throw new PtpError('failed_precondition', `no readable tokenizer.json in ${folder}`, { cause });
   }
 }
 

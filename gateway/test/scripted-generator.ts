@@ -60,4 +60,11 @@ export class ScriptedGenerator implements Generator {
   }
 }
 
-const noTimes = { stepMicros: 0, verifyMicros: 0, draftMicros: 0, verifyRunMicros: 0, draftRunMicros: 0 };
+const noTimes = {
+  stepMicros: 0,
+  verifyMicros: 0,
+  draftMicros: 0,
+  redraftMicros: 0,
+  verifyRunMicros: 0,
+  draftRunMicros: 0,
+};

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { createLogger } from '@ptp/core/log.ts';
 import { loadChatTemplate } from '../src/chat.ts';
 import { createHttp } from '../src/http.ts';
@@ -6,9 +7,9 @@ import type { HttpSettings } from '../src/settings.ts';
 import { loadTokenizer } from '../src/tokenizer.ts';
 import { ScriptedGenerator } from './scripted-generator.ts';
 
-const fixture = (path: string) => new URL(`../../${path}`, import.meta.url).pathname;
-export const tokenizer = await loadTokenizer(fixture('test/fixtures/tokenizer.json'));
-export const chatTemplate = await loadChatTemplate(fixture('models/default/chat_template.jinja'));
+const folder = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
+export const tokenizer = await loadTokenizer(folder('test/fixtures'));
+export const chatTemplate = await loadChatTemplate(folder('models/default'));
 
 /** One token per step. */
 export const tokenByToken = (text: string): number[][] => tokenizer.encode(text).map((id) => [id]);
@@ -38,6 +39,8 @@ export async function startServer(settings: Partial<HttpSettings> = {}) {
     post,
     complete: (body: object, init?: RequestInit) => post('/v1/completions', { model: 'default', ...body }, init),
     chat: (body: object, init?: RequestInit) => post('/v1/chat/completions', { model: 'default', ...body }, init),
+    /** Lets responses under way finish. */
+    shutdown: () => app.close(),
     close: async () => {
       app.server.closeAllConnections();
       await app.close();
@@ -57,9 +60,9 @@ export async function events(response: Response): Promise<string[]> {
 }
 
 export async function until(condition: () => boolean): Promise<void> {
-  const deadline = Date.now() + 5_000;
+  const deadline = Date.now() + 15_000;
   while (!condition()) {
-    if (Date.now() > deadline) throw new Error('the condition did not come true within 5 s');
+    if (Date.now() > deadline) throw new Error('the condition did not come true within 15 s');
     await sleep(5);
   }
 }
