@@ -54,7 +54,7 @@ def target_graph(target: Target, weights: WeightFile, slots: int) -> Graph:
     masks = [g.input(f"mask_{i}", FLOAT, [f"T{i}", f"S{i}"]) for i in range(slots)]
     past_keys, past_values = cache_inputs(g, c.layers, slots, c.kv_heads * c.head_width)
     rows = g.input("rows", INT64, ["R"])
-    add_rope(g, c, 0)
+    add_rope(g, c, 1)  # the last is for the padding after a full context
 
     embedding = g.tensor("embedding", target.embedding.weight)
     x = g.node("Gather", [embedding, ids], "embedded")

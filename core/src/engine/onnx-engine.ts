@@ -1,0 +1,204 @@
+import { join } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import { PtpError } from '../errors.ts';
+import type {
+  DraftEngine,
+  DraftOutput,
+  DraftSlot,
+  EngineFacts,
+  RunResult,
+  SequenceId,
+  SequenceStore,
+  TargetEngine,
+  TargetOutput,
+  TargetSlot,
+} from './engine.ts';
+import { checkFiles, loadManifest, type Manifest } from './manifest.ts';
+import type { FromWorker, ToWorker, WorkerModel } from './onnx-worker.ts';
+import { checkDraftSlots, checkTargetSlots } from './slots.ts';
+
+export interface OnnxEngineOptions {
+  /** The model folder, see manifest.ts. */
+  readonly dir: string;
+  /** Threads of one run, 1 by default. The results do not depend on it. */
+  readonly threads?: number;
+}
+
+/**
+ * The target of a model folder in onnxruntime on the CPU, in a thread of its own.
+ *
+ * @throws PtpError `failed_precondition` if the folder's files are missing or damaged
+ */
+export async function openTargetEngine(options: OnnxEngineOptions): Promise<TargetEngine> {
+  const { worker, facts } = await start('target', options);
+  return new OnnxTargetEngine(worker, facts);
+}
+
+/** The drafter of a model folder; else as `openTargetEngine`. */
+export async function openDraftEngine(options: OnnxEngineOptions): Promise<DraftEngine> {
+  const { worker, facts, manifest } = await start('drafter', options);
+  return new OnnxDraftEngine(worker, facts, manifest);
+}
+
+async function start(
+  kind: WorkerModel['kind'],
+  { dir, threads = 1 }: OnnxEngineOptions,
+): Promise<{ worker: Worker; facts: EngineFacts; manifest: Manifest }> {
+  const manifest = await loadManifest(dir);
+  const { sizes, drafter, max_slots: slotCounts, context_length: contextLength } = manifest;
+  if (manifest.uniforms_per_position !== 1) {
+    throw new PtpError('failed_precondition', '`uniforms_per_position` must be 1: the graphs pick with one');
+  }
+  const graphs = slotCounts.map((slots) => ({ slots, name: `${kind}.b${slots}.onnx` }));
+  await checkFiles(dir, manifest, [`${kind}.weights`, ...graphs.map((graph) => graph.name)]);
+  const model: WorkerModel = {
+    kind,
+    graphs: graphs.map(({ slots, name }) => ({ slots, path: join(dir, name) })),
+    layers: kind === 'target' ? sizes.layers : Math.max(...drafter.source) + 1,
+    rowWidth: sizes.kv_heads * sizes.head_width,
+    contextLength,
+    threads,
+  };
+  const facts: EngineFacts = {
+    vocabulary: sizes.vocab,
+    contextLength,
+    uniformsPerPosition: manifest.uniforms_per_position,
+    maxSlots: Math.max(...slotCounts),
+    bytesPerToken: manifest.bytes_per_token[kind],
+  };
+  const worker = new Worker(new URL('./onnx-worker.ts', import.meta.url), { workerData: model });
+  await new Promise<void>((resolve, reject) => {
+    const fail = (cause: unknown) =>
+      reject(new PtpError('failed_precondition', `the ${kind} cannot be loaded`, { cause }));
+    worker.once('message', () => resolve());
+    worker.once('error', fail);
+    worker.once('exit', fail);
+  });
+  return { worker, facts, manifest };
+}
+
+interface PendingRun {
+  readonly slots: readonly (TargetSlot | DraftSlot)[];
+  readonly resolve: (result: RunResult<never>) => void;
+  readonly reject: (error: PtpError) => void;
+}
+
+/** The main thread's side: checks runs, numbers them, and keeps count of sequences, rows and bytes. */
+class OnnxSequences implements SequenceStore {
+  readonly facts: EngineFacts;
+  private readonly worker: Worker;
+  private readonly exited: Promise<void>;
+  private readonly sequences = new Map<SequenceId, { rows: number; bytes: number }>();
+  private readonly pending = new Map<number, PendingRun>();
+  private dead: PtpError | undefined;
+  private nextSequence = 1;
+  private nextRun = 1;
+
+  constructor(worker: Worker, facts: EngineFacts) {
+    this.worker = worker;
+    this.facts = facts;
+    worker.on('message', (message: FromWorker) => this.receive(message));
+    worker.on('error', (cause) => this.fail(new PtpError('unavailable', 'the engine has failed', { cause })));
+    this.exited = new Promise((resolve) => {
+      worker.on('exit', () => {
+        this.fail(new PtpError('unavailable', 'the engine has stopped'));
+        resolve();
+      });
+    });
+  }
+
+  open(): SequenceId {
+    if (this.dead) throw this.dead;
+    const sequence = this.nextSequence++;
+    this.sequences.set(sequence, { rows: 0, bytes: 0 });
+    return sequence;
+  }
+
+  close(sequence: SequenceId): void {
+    if (this.sequences.delete(sequence) && !this.dead) this.post({ type: 'close', sequence });
+  }
+
+  usage(): { sequences: number; cacheBytes: number } {
+    let cacheBytes = 0;
+    for (const { bytes } of this.sequences.values()) cacheBytes += bytes;
+    return { sequences: this.sequences.size, cacheBytes };
+  }
+
+  async dispose(): Promise<void> {
+    if (!this.dead) {
+      this.fail(new PtpError('unavailable', 'the engine has been stopped'));
+      this.post({ type: 'stop' });
+    }
+    await this.exited;
+  }
+
+  protected rowsOf = (sequence: SequenceId): number | undefined => this.sequences.get(sequence)?.rows;
+
+  /** Sends checked slots to the thread; runs are done in the order of these calls. */
+  protected send<Output>(slots: readonly (TargetSlot | DraftSlot)[]): Promise<RunResult<Output>> {
+    return new Promise<RunResult<Output>>((resolve, reject) => {
+      if (this.dead) throw this.dead;
+      const id = this.nextRun++;
+      this.post({ type: 'run', id, slots });
+      this.pending.set(id, { slots, resolve, reject });
+      for (const { sequence, at, tokens } of slots) this.record(sequence, { rows: at + tokens.length });
+    });
+  }
+
+  private record(sequence: SequenceId, change: { rows?: number; bytes?: number }): void {
+    const entry = this.sequences.get(sequence);
+    if (entry) Object.assign(entry, change);
+  }
+
+  private post(message: ToWorker): void {
+    this.worker.postMessage(message);
+  }
+
+  private receive(message: FromWorker): void {
+    if (message.type === 'ready') return;
+    const run = this.pending.get(message.id);
+    if (!run) return;
+    this.pending.delete(message.id);
+    if (message.type === 'result') {
+      for (const [i, { sequence }] of run.slots.entries()) this.record(sequence, { bytes: message.cacheBytes[i] ?? 0 });
+      run.resolve({ outputs: message.outputs as never[], runMicros: message.runMicros });
+    } else {
+      // What such a run has written is unknown; what stood before its first row still holds.
+      for (const { sequence, at } of run.slots) {
+        this.record(sequence, { rows: Math.min(at, this.rowsOf(sequence) ?? 0) });
+      }
+      run.reject(new PtpError('internal', 'a run of the model has failed', { cause: message.reason }));
+    }
+  }
+
+  private fail(error: PtpError): void {
+    if (this.dead) return;
+    this.dead = error;
+    this.sequences.clear();
+    for (const run of this.pending.values()) run.reject(error);
+    this.pending.clear();
+  }
+}
+
+class OnnxTargetEngine extends OnnxSequences implements TargetEngine {
+  async run(slots: readonly TargetSlot[]): Promise<RunResult<TargetOutput>> {
+    checkTargetSlots(slots, this.facts, this.rowsOf);
+    return this.send<TargetOutput>(slots);
+  }
+}
+
+class OnnxDraftEngine extends OnnxSequences implements DraftEngine {
+  readonly maxBranchLength: number;
+  readonly yieldCurve: readonly number[];
+
+  constructor(worker: Worker, facts: EngineFacts, manifest: Manifest) {
+    super(worker, facts);
+    this.maxBranchLength = manifest.drafter.max_branch_length;
+    this.yieldCurve = manifest.drafter.yield_curve;
+  }
+
+  async run(slots: readonly DraftSlot[]): Promise<RunResult<DraftOutput>> {
+    checkDraftSlots(slots, this.facts, this.rowsOf, this.maxBranchLength);
+    return this.send<DraftOutput>(slots);
+  }
+}

@@ -1,0 +1,215 @@
+// Thread of one ONNX model: owns its sessions and caches. `session.run` blocks its thread, which is why it isn't the main one.
+import { parentPort, workerData } from 'node:worker_threads';
+import { InferenceSession, Tensor } from 'onnxruntime-node';
+import type { DraftOutput, DraftSlot, SequenceId, TargetOutput, TargetSlot } from './engine.ts';
+import {
+  contextFeeds,
+  type DraftPart,
+  draftFeeds,
+  type Feeds,
+  float32,
+  idleContext,
+  idlePart,
+  type Pick,
+  padded,
+  pickFeeds,
+  positionsOf,
+} from './feeds.ts';
+import { SequenceCache } from './sequence-cache.ts';
+
+/** What the thread is started with. */
+export interface WorkerModel {
+  readonly kind: 'target' | 'drafter';
+  /** Ascending by slots. */
+  readonly graphs: readonly { readonly slots: number; readonly path: string }[];
+  /** Layers with a cache. */
+  readonly layers: number;
+  /** Floats in a layer's row of keys. */
+  readonly rowWidth: number;
+  readonly contextLength: number;
+  readonly threads: number;
+}
+
+export type ToWorker =
+  | { readonly type: 'run'; readonly id: number; readonly slots: readonly (TargetSlot | DraftSlot)[] }
+  | { readonly type: 'close'; readonly sequence: SequenceId }
+  | { readonly type: 'stop' };
+
+export type FromWorker =
+  | { readonly type: 'ready' }
+  | {
+      readonly type: 'result';
+      readonly id: number;
+      readonly outputs: (TargetOutput | DraftOutput)[];
+      readonly runMicros: number;
+      /** Per slot, what its sequence's cache takes now. */
+      readonly cacheBytes: readonly number[];
+    }
+  | { readonly type: 'failed'; readonly id: number; readonly reason: string };
+
+type Results = Readonly<Record<string, { readonly data: unknown }>>;
+
+const model = workerData as WorkerModel;
+const port = parentPort as NonNullable<typeof parentPort>;
+const caches = new Map<SequenceId, SequenceCache>();
+const sessions: { slots: number; session: InferenceSession }[] = [];
+let stopping = false;
+
+for (const { slots, path } of model.graphs) {
+  const session = await InferenceSession.create(path, {
+    intraOpNumThreads: model.threads,
+    interOpNumThreads: 1,
+    logSeverityLevel: 3,
+    // A waiting thread that spins takes the core from the other services.
+    extra: { session: { intra_op: { allow_spinning: '0' } } },
+  });
+  sessions.push({ slots, session });
+}
+
+let queue: Promise<void> = Promise.resolve();
+port.on('message', (message: ToWorker) => {
+  if (message.type === 'stop') stopping = true;
+  queue = queue.then(() => handle(message));
+});
+port.postMessage({ type: 'ready' } satisfies FromWorker);
+
+async function handle(message: ToWorker): Promise<void> {
+  if (message.type === 'close') caches.delete(message.sequence);
+  else if (message.type === 'stop') await stop();
+  else if (!stopping) await answer(message.id, message.slots);
+}
+
+async function stop(): Promise<void> {
+  for (const { session } of sessions) await session.release();
+  port.close();
+}
+
+async function answer(id: number, slots: readonly (TargetSlot | DraftSlot)[]): Promise<void> {
+  try {
+    const started = performance.now();
+    const outputs = await (model.kind === 'target'
+      ? runTarget(slots as readonly TargetSlot[])
+      : runDrafter(slots as readonly DraftSlot[]));
+    const runMicros = Math.round((performance.now() - started) * 1000);
+    const cacheBytes = slots.map((slot) => cacheOf(slot.sequence).bytes);
+    const result: FromWorker = { type: 'result', id, outputs, runMicros, cacheBytes };
+    port.postMessage(result, outputs.flatMap(buffersOf));
+  } catch (error) {
+    const reason = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    port.postMessage({ type: 'failed', id, reason } satisfies FromWorker);
+  }
+}
+
+async function runTarget(slots: readonly TargetSlot[]): Promise<TargetOutput[]> {
+  const picks: Pick[] = [];
+  let row = 0;
+  for (const { tokens, sampling, u } of slots) {
+    if (sampling) for (const i of tokens.keys()) picks.push({ row: row + i, sampling, u: u?.[i] ?? 0 });
+    row += Math.max(2, tokens.length);
+  }
+  const results = await run(slots, () => pickFeeds(picks));
+  const ids = Int32Array.from(results.pick?.data as BigInt64Array, Number);
+  const logProbabilities = results.logprob?.data as Float32Array;
+  let start = 0;
+  return slots.map(({ tokens, sampling }) => {
+    const end = start + (sampling ? tokens.length : 0);
+    const output = { picks: ids.slice(start, end), logProbabilities: logProbabilities.slice(start, end) };
+    start = end;
+    return output;
+  });
+}
+
+async function runDrafter(slots: readonly DraftSlot[]): Promise<DraftOutput[]> {
+  const parts: DraftPart[] = [];
+  const results = await run(slots, (graphSlots) => {
+    for (const slot of slots) parts.push(draftPart(slot));
+    while (parts.length < graphSlots) parts.push(idlePart(idleContext.tokens.length));
+    return draftFeeds(parts);
+  });
+  const ids = Int32Array.from(results.draft?.data as BigInt64Array, Number);
+  const confidence = results.confidence?.data as Float32Array;
+  let start = 0;
+  return slots.map((slot, i) => {
+    const branches = slot.branches.map(({ u }) => {
+      const [from, to] = [start, start + u.length];
+      start = to;
+      return { tokens: ids.slice(from, to), confidences: confidence.slice(from, to) };
+    });
+    if (branches.length === 0) start += positionsOf(parts[i] as DraftPart);
+    return { branches };
+  });
+}
+
+/** A slot's branches with the token before each, which is new or in the cache. */
+function draftPart(slot: DraftSlot): DraftPart {
+  const context = slot.at + Math.max(2, slot.tokens.length);
+  if (slot.branches.length === 0) return idlePart(context);
+  const { tokens } = cacheOf(slot.sequence);
+  const branches = slot.branches.map((branch) => {
+    const index = branch.visible - 1;
+    return { ...branch, last: (index < slot.at ? tokens[index] : slot.tokens[index - slot.at]) ?? 0 };
+  });
+  return { context, sampling: slot.sampling, branches };
+}
+
+/** Runs the smallest graph that fits, with the model's own feeds beside the context's, and appends the new rows. */
+async function run(
+  slots: readonly (TargetSlot | DraftSlot)[],
+  ownFeeds: (graphSlots: number) => Feeds,
+): Promise<Results> {
+  const graph = sessions.find((candidate) => candidate.slots >= slots.length);
+  if (!graph) throw new RangeError(`no graph for ${slots.length} slots`);
+  for (const { sequence, at, tokens } of slots) cacheOf(sequence).prepare(at, tokens.length);
+
+  const contexts = slots.map(({ at, tokens }) => padded({ past: at, tokens }));
+  while (contexts.length < graph.slots) contexts.push(idleContext);
+  const feeds = { ...contextFeeds(contexts), ...pastFeeds(slots, graph.slots), ...ownFeeds(graph.slots) };
+  const tensors = Object.fromEntries(
+    Object.entries(feeds).map(([name, { type, data, dims }]) => [name, new Tensor(type, data, dims)]),
+  );
+  const results: Results = await graph.session.run(tensors);
+
+  const layers = [...Array(model.layers).keys()];
+  const newKeys = layers.map((layer) => results[`nk${layer}`]?.data as Float32Array);
+  const newValues = layers.map((layer) => results[`nv${layer}`]?.data as Float32Array);
+  let start = 0;
+  for (const { sequence, tokens } of slots) {
+    cacheOf(sequence).append(tokens, newKeys, newValues, start);
+    start += Math.max(2, tokens.length);
+  }
+  return results;
+}
+
+/** pk{layer}_{slot} and pv{layer}_{slot}: views of the caches, empty for idle slots. */
+function pastFeeds(slots: readonly (TargetSlot | DraftSlot)[], graphSlots: number): Feeds {
+  const feeds: Feeds = {};
+  const nothing = new Float32Array();
+  for (let slot = 0; slot < graphSlots; slot++) {
+    const used = slots[slot];
+    const cache = used && cacheOf(used.sequence);
+    const dims = [1, cache?.rows ?? 0, model.rowWidth];
+    for (let layer = 0; layer < model.layers; layer++) {
+      feeds[`pk${layer}_${slot}`] = float32(cache?.past('keys', layer) ?? nothing, dims);
+      feeds[`pv${layer}_${slot}`] = float32(cache?.past('values', layer) ?? nothing, dims);
+    }
+  }
+  return feeds;
+}
+
+function cacheOf(sequence: SequenceId): SequenceCache {
+  let cache = caches.get(sequence);
+  if (!cache) {
+    cache = new SequenceCache(model.layers, model.rowWidth, model.contextLength);
+    caches.set(sequence, cache);
+  }
+  return cache;
+}
+
+/** The output's buffers, which are moved to the main thread rather than copied. */
+function buffersOf(output: TargetOutput | DraftOutput): ArrayBuffer[] {
+  const arrays =
+    'branches' in output
+      ? output.branches.flatMap(({ tokens, confidences }) => [tokens, confidences])
+      : [output.picks, output.logProbabilities];
+  return arrays.map((array) => array.buffer as ArrayBuffer);
+}

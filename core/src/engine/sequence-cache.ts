@@ -1,0 +1,71 @@
+/** Keys, values and tokens of one sequence: a row per token, in arrays that double as they fill up. */
+export class SequenceCache {
+  /** [layer] rows of `width` floats. */
+  keys: Float32Array[];
+  values: Float32Array[];
+  tokens: Int32Array;
+  /** Rows that hold. */
+  rows = 0;
+  private readonly width: number;
+  private readonly limit: number;
+
+  /**
+   * @param layers layers that have keys and values
+   * @param width floats in a layer's row of keys
+   * @param limit most rows, the context length
+   */
+  constructor(layers: number, width: number, limit: number) {
+    this.width = width;
+    this.limit = limit;
+    this.keys = Array.from({ length: layers }, () => new Float32Array());
+    this.values = Array.from({ length: layers }, () => new Float32Array());
+    this.tokens = new Int32Array();
+  }
+
+  /** Bytes allocated for keys and values. */
+  get bytes(): number {
+    return 2 * this.keys.length * this.tokens.length * this.width * Float32Array.BYTES_PER_ELEMENT;
+  }
+
+  /** Drops the rows from `at` on and makes room for `count` there. */
+  prepare(at: number, count: number): void {
+    if (at > this.rows) throw new RangeError(`row ${at} of a sequence with ${this.rows}`);
+    this.rows = at;
+    if (at + count <= this.tokens.length) return;
+    const capacity = Math.min(this.limit, Math.max(64, 2 * this.tokens.length, at + count));
+    const grow = (old: Float32Array) => {
+      const grown = new Float32Array(capacity * this.width);
+      grown.set(old.subarray(0, at * this.width));
+      return grown;
+    };
+    this.keys = this.keys.map(grow);
+    this.values = this.values.map(grow);
+    const tokens = new Int32Array(capacity);
+    tokens.set(this.tokens.subarray(0, at));
+    this.tokens = tokens;
+  }
+
+  /** Layer `layer`'s keys or values of the rows that hold, without a copy. */
+  past(kind: 'keys' | 'values', layer: number): Float32Array {
+    return (this[kind][layer] as Float32Array).subarray(0, this.rows * this.width);
+  }
+
+  /**
+   * Appends rows to those that hold; `prepare` has made the room.
+   *
+   * @param newKeys per layer, rows of a whole run; the sequence's start at `start`; so newValues
+   */
+  append(
+    tokens: readonly number[],
+    newKeys: readonly Float32Array[],
+    newValues: readonly Float32Array[],
+    start: number,
+  ): void {
+    const [from, to] = [start * this.width, (start + tokens.length) * this.width];
+    const end = this.rows * this.width;
+    for (const [layer, rows] of newKeys.entries()) this.keys[layer]?.set(rows.subarray(from, to), end);
+    for (const [layer, rows] of newValues.entries()) this.values[layer]?.set(rows.subarray(from, to), end);
+    this.tokens.set(tokens, this.rows);
+    this.rows += tokens.length;
+  }
+}

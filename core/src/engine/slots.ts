@@ -1,0 +1,79 @@
+import { type ErrorCode, PtpError } from '../errors.ts';
+import type { DraftSlot, EngineFacts, SequenceId, TargetSlot } from './engine.ts';
+
+/** Cache rows that hold, or undefined if the sequence isn't open. */
+export type RowsOf = (sequence: SequenceId) => number | undefined;
+
+/**
+ * Refuses a target run that breaks engine.ts.
+ *
+ * @throws PtpError `not_found` for a sequence that isn't open, `out_of_range` beyond the context, else `invalid_argument`
+ */
+export function checkTargetSlots(slots: readonly TargetSlot[], facts: EngineFacts, rowsOf: RowsOf): void {
+  checkContext(slots, facts, rowsOf);
+  for (const [i, { tokens, sampling, u }] of slots.entries()) {
+    if (!sampling) continue;
+    const length = tokens.length * facts.uniformsPerPosition;
+    check(u?.length === length, i, '`u`', `${length} values`, u?.length ?? 'none');
+    checkUniforms(u as Float32Array, i);
+  }
+}
+
+/** `checkTargetSlots` for a draft run; `maxLength` is the longest branch in positions. */
+export function checkDraftSlots(
+  slots: readonly DraftSlot[],
+  facts: EngineFacts,
+  rowsOf: RowsOf,
+  maxLength: number,
+): void {
+  checkContext(slots, facts, rowsOf);
+  for (const [i, { at, tokens, branches }] of slots.entries()) {
+    const [low, high] = [Math.max(1, at), at + tokens.length];
+    for (const { visible, u } of branches) {
+      check(isInteger(visible, low, high), i, '`visible`', `an integer in [${low}, ${high}]`, visible);
+      const length = u.length / facts.uniformsPerPosition;
+      check(isInteger(length, 1, maxLength), i, 'a branch', `1 to ${maxLength} positions`, length);
+      checkUniforms(u, i);
+    }
+  }
+}
+
+function checkContext(slots: readonly (TargetSlot | DraftSlot)[], facts: EngineFacts, rowsOf: RowsOf): void {
+  const { maxSlots, vocabulary, contextLength } = facts;
+  if (!isInteger(slots.length, 1, maxSlots)) {
+    throw new PtpError('invalid_argument', `a run must have 1 to ${maxSlots} slots, got ${slots.length}`);
+  }
+  const seen = new Set<SequenceId>();
+  for (const [i, { sequence, at, tokens }] of slots.entries()) {
+    const rows = rowsOf(sequence);
+    if (rows === undefined) throw new PtpError('not_found', `slot ${i}: sequence ${sequence} is not open`);
+    check(!seen.has(sequence), i, 'the sequence', 'in one slot only', `${sequence} again`);
+    seen.add(sequence);
+    check(tokens.length > 0, i, '`tokens`', '1 or more', tokens.length);
+    check(isInteger(at, 0, rows), i, '`at`', `an integer in [0, ${rows}]`, at);
+    const end = at + tokens.length;
+    check(end <= contextLength, i, 'the sequence', `at most ${contextLength} tokens`, end, 'out_of_range');
+    const wrong = tokens.find((token) => !isInteger(token, 0, vocabulary - 1));
+    check(wrong === undefined, i, 'a token', `an integer in [0, ${vocabulary - 1}]`, wrong);
+  }
+}
+
+function checkUniforms(u: Float32Array, slot: number): void {
+  const wrong = u.find((value) => !(value >= 0 && value < 1));
+  check(wrong === undefined, slot, '`u`', 'in [0, 1)', wrong);
+}
+
+function isInteger(value: number, low: number, high: number): boolean {
+  return Number.isInteger(value) && value >= low && value <= high;
+}
+
+function check(
+  valid: boolean,
+  slot: number,
+  what: string,
+  limit: string,
+  got: unknown,
+  code: ErrorCode = 'invalid_argument',
+): void {
+  if (!valid) throw new PtpError(code, `slot ${slot}: ${what} must be ${limit}, got ${got}`);
+}
