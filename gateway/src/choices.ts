@@ -55,6 +55,7 @@ export async function* generateChoices(
   usage: Usage,
   signal: AbortSignal,
 ): AsyncGenerator<ChoiceDelta> {
+  signal.throwIfAborted();
   const ended = new AbortController();
   const either = AbortSignal.any([signal, ended.signal]);
   try {
