@@ -54,7 +54,10 @@ function report(pairs: { plain: Pass; drafted: Pass; split: string }[]): Record<
   return {
     tokens_per_call: round(perCall(pairs)),
     tokens_per_call_by_split: Object.fromEntries(
-      [...new Set(pairs.map((p) => p.split))].map((split) => [split, round(perCall(pairs.filter((p) => p.split === split)))]),
+      [...new Set(pairs.map((p) => p.split))].map((split) => [
+        split,
+        round(perCall(pairs.filter((p) => p.split === split))),
+      ]),
     ),
     speedup_vs_ar: round(median(pairs.map((p) => perToken(p.plain) / perToken(p.drafted)))),
     speedup_total: round(

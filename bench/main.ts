@@ -50,8 +50,9 @@ if (values.help || (suite !== 'exact' && suite !== 'decode')) {
 
 console.error(machine());
 const limits = { length: positive('length'), budget: positive('budget') };
-const prompts = await loadPrompts(await loadTokenizer(values.models));
+const tokenizer = await loadTokenizer(join(values.models, 'tokenizer.json'));
 const bench = await startServices(values.models, limits);
+const prompts = await loadPrompts(tokenizer, bench.generator.facts.endOfText);
 try {
   const result =
     suite === 'exact'

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { TextTokenizer } from '../gateway/src/tokenizer.ts';
+import type { Tokenizer } from '../gateway/src/tokenizer.ts';
 
 /** A held-out file's beginning. */
 export interface Prompt {
@@ -12,12 +12,12 @@ export interface Prompt {
 }
 
 /** The prompts of prompts.json as token ids, after the end-of-text token that every document begins with. */
-export async function loadPrompts(tokenizer: TextTokenizer): Promise<Prompt[]> {
+export async function loadPrompts(tokenizer: Tokenizer, endOfText: number): Promise<Prompt[]> {
   const stored = JSON.parse(await readFile(join(import.meta.dirname, 'prompts.json'), 'utf8')) as {
     split: string;
     package: string;
     path: string;
     prompt: string;
   }[];
-  return stored.map(({ prompt, ...rest }) => ({ ...rest, tokens: tokenizer.encodePrompt(prompt) }));
+  return stored.map(({ prompt, ...rest }) => ({ ...rest, tokens: [endOfText, ...tokenizer.encode(prompt)] }));
 }

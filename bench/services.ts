@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadManifest } from '@ptp/core/engine/manifest.ts';
 import { createLogger } from '@ptp/core/log.ts';
-import { type DraftLimits } from '../gateway/src/controller.ts';
+import type { DraftLimits } from '../gateway/src/controller.ts';
 import { PairGenerator } from '../gateway/src/generate.ts';
 import { pairFacts } from '../gateway/src/pair.ts';
 import { Services } from '../gateway/src/streams.ts';

@@ -1,6 +1,6 @@
 import type { EngineFacts } from './engine/engine.ts';
 import { PtpError } from './errors.ts';
-import type { SequenceStart } from './gen/ptp/v1/common_pb.ts';
+import type { SamplingParameters, SequenceStart } from './gen/ptp/v1/common_pb.ts';
 import { type SamplingParams, samplingParams } from './sampling/params.ts';
 import { uniforms } from './sampling/uniforms.ts';
 
@@ -27,14 +27,8 @@ export class Sequence {
       throw new PtpError('out_of_range', message, { field: 'start.tokens' });
     }
     checkTokens('start.tokens', start.tokens, facts.vocabulary);
-    this.tokens = start.tokens;
-    this.sampling = start.sampling
-      ? samplingParams(
-          // float fields arrive rounded to float32; shaping works in float32 too
-          { temperature: start.sampling.temperature, topK: start.sampling.topK, topP: start.sampling.topP },
-          facts.vocabulary,
-        )
-      : samplingParams({}, facts.vocabulary);
+    this.tokens = [...start.tokens];
+    this.sampling = receivedSampling(start.sampling, facts.vocabulary);
     this.#seed = start.seed;
     this.#dimensions = facts.uniformsPerPosition;
     this.#offset = start.firstPosition - start.tokens.length;
@@ -44,6 +38,16 @@ export class Sequence {
   uniformsAt(index: number, count: number): Float32Array {
     return uniforms(this.#seed, index + this.#offset, count, this.#dimensions);
   }
+}
+
+/**
+ * Sampling parameters as a message brings them, checked; the defaults where there are none. Floats arrive as float32, which is
+ * what shaping works in.
+ */
+export function receivedSampling(sampling: SamplingParameters | undefined, vocabulary: number): SamplingParams {
+  if (!sampling) return samplingParams({}, vocabulary);
+  const { temperature, topK, topP } = sampling;
+  return samplingParams({ temperature, topK, topP: topP === 0 ? 1 : topP }, vocabulary);
 }
 
 /** @throws PtpError `invalid_argument` at the first id that is not in the vocabulary */

@@ -12,7 +12,7 @@ import { drafterSettings } from './settings.ts';
 await runService('drafter', async (logger, onStop) => {
   const config = settings(drafterSettings, process.env);
   const tracing = await startTracing('ptp-drafter');
-  onStop(() => tracing.shutdown());
+  onStop(() => tracing.stop());
   const manifest = await loadManifest(config.models);
   const engine = await openDraftEngine({ dir: config.models, threads: config.threads });
   onStop(() => engine.dispose());

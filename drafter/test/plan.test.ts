@@ -6,7 +6,7 @@ const confidences = fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { maxLe
 /** Concave and rising, as an expected count of right tokens is. */
 const curve = fc
   .array(fc.double({ min: 0, max: 1, noNaN: true }), { minLength: 2, maxLength: 10 })
-  .map((gains) => gains.sort((a, b) => b - a).reduce((h, gain) => [...h, (h.at(-1) ?? 0) + gain], [0]));
+  .map((gains) => gains.sort((a, b) => b - a).map((_, b) => sum(gains.slice(0, b))));
 
 const sum = (values: number[]) => values.reduce((a, b) => a + b, 0);
 

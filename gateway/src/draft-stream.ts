@@ -1,9 +1,9 @@
-import type { Span } from '@opentelemetry/api';
+import { type Span, SpanKind } from '@opentelemetry/api';
 import { PtpError } from '@ptp/core/errors.ts';
 import type { DrafterService, DraftResponse } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import type { BidiCall } from '@ptp/core/rpc/calls.ts';
 import type { RequestInit } from '@ptp/core/rpc/method.ts';
-import { traceparentOf } from '@ptp/core/telemetry/tracing.ts';
+import { attribute, endSpan, span, traceparentOf } from '@ptp/core/telemetry/spans.ts';
 import type { GenerationRequest } from './generation.ts';
 import type { Draft, DraftStream } from './streams.ts';
 
@@ -19,7 +19,7 @@ const LONGEST_PAUSE_MS = 8000;
 export class GrpcDraftStream implements DraftStream {
   readonly #open: () => Call | undefined;
   readonly #request: GenerationRequest;
-  readonly #span: Span;
+  readonly #parent: Span;
   readonly #timeoutMs: number;
   readonly #onFailure: (error: unknown) => void;
   /** Prompt and everything committed. */
@@ -39,13 +39,13 @@ export class GrpcDraftStream implements DraftStream {
   constructor(
     open: () => Call | undefined,
     request: GenerationRequest,
-    span: Span,
+    parent: Span,
     timeoutMs: number,
     onFailure: (error: unknown) => void,
   ) {
     this.#open = open;
     this.#request = request;
-    this.#span = span;
+    this.#parent = parent;
     this.#timeoutMs = timeoutMs;
     this.#onFailure = onFailure;
     this.#tokens = [...request.prompt];
@@ -63,17 +63,20 @@ export class GrpcDraftStream implements DraftStream {
   async step(
     block: { readonly tokens: readonly number[]; readonly confidences: readonly number[] },
     plan: { readonly budget: number; readonly maxBranchLength: number },
-    span: Span,
+    parent: Span,
   ): Promise<Draft | undefined> {
     if (!this.#call && performance.now() >= this.#retryAt) this.#connect();
     const call = this.#call;
     if (!call) return undefined;
+    let drafting: Span | undefined;
     try {
       // The first draft waits for the prompt to be read, as the verifier's answer does; a reopened stream catches up meanwhile.
       if (this.#first) await within(OPEN_TIMEOUT_MS, this.#opened);
       this.#first = false;
       if (!this.#ready) return undefined;
       const sent = performance.now();
+      const attributes = { [attribute.step]: this.#steps, 'ptp.block.length': block.tokens.length };
+      drafting = span('ptp.draft', { parent, kind: SpanKind.CLIENT, startTime: sent, attributes });
       const committed = this.#tokens.slice(this.#told);
       this.#told = this.#tokens.length;
       call.send({
@@ -85,7 +88,7 @@ export class GrpcDraftStream implements DraftStream {
             block: [...block.tokens],
             blockConfidences: [...block.confidences],
             plan,
-            trace: { traceparent: traceparentOf(span) },
+            trace: { traceparent: traceparentOf(drafting) },
           },
         },
       });
@@ -93,9 +96,11 @@ export class GrpcDraftStream implements DraftStream {
       if (response?.kind.case !== 'result') throw ended();
       this.#pauseMs = FIRST_PAUSE_MS;
       const { branches, timings } = response.kind.value;
+      endSpan(drafting, { attributes: { [attribute.branches]: branches.length } });
       const micros = Math.round((performance.now() - sent) * 1000);
       return { branches, micros, runMicros: timings?.runUs ?? 0 };
     } catch (error) {
+      if (drafting) endSpan(drafting, { error });
       this.#fail(call, error);
       return undefined;
     }
@@ -117,7 +122,7 @@ export class GrpcDraftStream implements DraftStream {
     this.#told = this.#tokens.length;
     const { prompt, sampling, seed } = this.#request;
     const start = { tokens: [...this.#tokens], sampling, seed, firstPosition: this.#tokens.length - prompt.length };
-    const trace = { traceparent: traceparentOf(this.#span) };
+    const trace = { traceparent: traceparentOf(this.#parent) };
     call.send({ kind: { case: 'open', value: { start, trace } } });
     this.#opened = call.receive().then(
       (response) => {

@@ -1,9 +1,10 @@
 import type { Span } from '@opentelemetry/api';
 import { PtpError } from '@ptp/core/errors.ts';
 import type { Branch } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
+import { endSpan } from '@ptp/core/telemetry/spans.ts';
 import { Controller, type DraftLimits } from './controller.ts';
 import type { GenerationRequest, GenerationStep, Generator, PairFacts } from './generation.ts';
-import { requestSpan, stepSpan } from './spans.ts';
+import { endRequestSpan, requestSpan, stepAttributes, stepSpan } from './spans.ts';
 import type { Draft, DraftStream, Streams, VerifyStream } from './streams.ts';
 
 /** A block to be verified: proposed tokens with the drafter's confidence in each. */
@@ -35,23 +36,32 @@ export class PairGenerator implements Generator {
   async *generate(request: GenerationRequest, signal: AbortSignal): AsyncGenerator<GenerationStep> {
     checkRequest(request, this.facts);
     const span = requestSpan(request, this.facts);
-    const verifier = this.#streams.verify(request, signal, span);
-    const drafter = request.drafting === false ? undefined : this.#streams.draft(request, signal, span);
+    let failure: unknown;
+    let tokens = 0;
+    let finish: GenerationStep['finish'];
+    let verifier: VerifyStream | undefined;
+    let drafter: DraftStream | undefined;
     try {
+      verifier = this.#streams.verify(request, signal, span);
+      drafter = request.drafting === false ? undefined : this.#streams.draft(request, signal, span);
       const run = new Run(request, this.facts, new Controller(this.#limits), verifier, drafter, span);
       // The first block is drafted while the verifier reads the prompt.
       const [first] = await Promise.all([run.fresh(), verifier.opened()]);
       let block: Block | undefined = first.block;
-      for (;;) {
+      while (!finish) {
         const { step, next } = await run.step(block);
-        yield step;
-        if (step.finish) return;
+        tokens += step.tokens.length;
+        finish = step.finish;
         block = next;
+        yield step;
       }
+    } catch (error) {
+      failure = error;
+      throw error;
     } finally {
       drafter?.close();
-      verifier.close();
-      span.end();
+      verifier?.close();
+      endRequestSpan(span, { failure, finish, promptTokens: request.prompt.length, tokens });
     }
   }
 }
@@ -125,7 +135,7 @@ class Run {
       draftRunMicros: draft?.runMicros ?? 0,
     };
     this.#controller.observe({ ...facts, committed: committed.length });
-    span.end(facts);
+    endSpan(span, { attributes: stepAttributes(facts) });
     return {
       step: {
         tokens,

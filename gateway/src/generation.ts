@@ -13,6 +13,8 @@ export interface GenerationRequest {
   readonly maxTokens: number;
   /** false for plain decoding; the text is the same. */
   readonly drafting?: boolean;
+  /** The caller's span (W3C Trace Context), under which this request's spans are recorded. */
+  readonly traceparent?: string;
 }
 
 /** What one step did and where its time went; times in microseconds. */

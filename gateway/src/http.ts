@@ -3,7 +3,7 @@ import type { IncomingMessage } from 'node:http';
 import { PtpError, toPtpError } from '@ptp/core/errors.ts';
 import type { Logger } from '@ptp/core/log.ts';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
-import { Admission } from './admission.ts';
+import type { Admission } from './admission.ts';
 import { type ChatTemplate, chatFormat } from './chat.ts';
 import { type ChoiceRequest, generateChoices, newUsage } from './choices.ts';
 import { completionFormat, defaultCompletionTokens } from './completions.ts';
@@ -22,7 +22,8 @@ export interface HttpParts {
   readonly generator: Generator;
   readonly tokenizer: Tokenizer;
   readonly chatTemplate: ChatTemplate;
-  readonly settings: Omit<HttpSettings, 'listen'>;
+  readonly admission: Admission;
+  readonly settings: Pick<HttpSettings, 'bodyLimit' | 'stallMillis'>;
   readonly logger: Logger;
 }
 
@@ -32,9 +33,8 @@ export interface HttpParts {
  */
 export function createHttp(parts: HttpParts): FastifyInstance {
   const app = createApp(parts);
-  const { generator, tokenizer, chatTemplate } = parts;
+  const { generator, tokenizer, chatTemplate, admission } = parts;
   const { facts } = generator;
-  const admission = new Admission(parts.settings.maxStreams);
   const model = { id: facts.modelId, object: 'model', created: Math.floor(Date.now() / 1000), owned_by: 'ptp' };
 
   route(app, 'GET', '/healthz', async () => ({ status: 'ok' }));
@@ -74,7 +74,9 @@ export function createHttp(parts: HttpParts): FastifyInstance {
   ): Promise<object | undefined> {
     return admission.run(asked.n * promptCount, async () => {
       const signal = disconnectSignal(reply.raw);
-      const requests = await prepare();
+      const { traceparent } = request.headers;
+      const prepared = await prepare();
+      const requests = typeof traceparent === 'string' ? prepared.map((p) => ({ ...p, traceparent })) : prepared;
       const promptTokens = requests.reduce((sum, { prompt }) => sum + prompt.length, 0) / asked.n;
       const usage = newUsage(promptTokens);
       const deltas = generateChoices(generator, tokenizer, requests, usage, signal);

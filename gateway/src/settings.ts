@@ -1,12 +1,19 @@
-import type { SettingsOf, SettingsTable } from '@ptp/core/env.ts';
+import { type SettingsOf, type SettingsTable, sharedSettings } from '@ptp/core/env.ts';
+import { serviceSettings } from '@ptp/core/service-settings.ts';
 
-/** Settings of the gateway's HTTP side. */
+/** Settings of the gateway's two doors. */
 export const httpSettings = {
   listen: {
-    name: 'PTP_HTTP_LISTEN',
+    name: 'PTP_HTTP_ADDRESS',
     type: 'address',
-    default: '127.0.0.1:8000',
+    default: '127.0.0.1:8080',
     doc: 'Where the OpenAI API is served.',
+  },
+  grpcListen: {
+    name: 'PTP_GRPC_ADDRESS',
+    type: 'address',
+    default: '127.0.0.1:8081',
+    doc: 'Where ptp.v1.GenerationService is served.',
   },
   bodyLimit: {
     name: 'PTP_HTTP_BODY_LIMIT',
@@ -32,3 +39,47 @@ export const httpSettings = {
 } as const satisfies SettingsTable;
 
 export type HttpSettings = SettingsOf<typeof httpSettings>;
+
+/** All settings of the gateway. */
+export const gatewaySettings = {
+  ...sharedSettings,
+  ...httpSettings,
+  models: serviceSettings.models,
+  drainSeconds: serviceSettings.drainSeconds,
+  verifier: {
+    name: 'PTP_VERIFIER_ADDRESS',
+    type: 'address',
+    default: '127.0.0.1:7102',
+    doc: 'Where the verifier is: host:port or unix:/path.',
+  },
+  drafter: {
+    name: 'PTP_DRAFTER_ADDRESS',
+    type: 'address',
+    default: '127.0.0.1:7101',
+    doc: 'Where the drafter is; without one, decoding is plain.',
+  },
+  draftTimeoutMillis: {
+    name: 'PTP_DRAFT_TIMEOUT_MILLIS',
+    type: 'integer',
+    default: 500,
+    min: 1,
+    max: 60_000,
+    doc: 'Milliseconds that a draft may take before the stream goes on without a drafter.',
+  },
+  draftLength: {
+    name: 'PTP_DRAFT_LENGTH',
+    type: 'integer',
+    default: 5,
+    min: 1,
+    max: 64,
+    doc: 'Longest block of drafted tokens that the target verifies in one step.',
+  },
+  draftBudget: {
+    name: 'PTP_DRAFT_BUDGET',
+    type: 'integer',
+    default: 16,
+    min: 1,
+    max: 1024,
+    doc: 'Tokens of one draft call over all its branches.',
+  },
+} as const satisfies SettingsTable;

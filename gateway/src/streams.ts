@@ -5,8 +5,8 @@ import { type Branch, DrafterService } from '@ptp/core/gen/ptp/v1/drafter_pb.ts'
 import { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
 import type { Logger } from '@ptp/core/log.ts';
 import { connect, type ServiceClient } from '@ptp/core/rpc/client.ts';
-import type { GenerationRequest, PairFacts } from './generation.ts';
 import { GrpcDraftStream } from './draft-stream.ts';
+import type { GenerationRequest, PairFacts } from './generation.ts';
 import { Peer } from './peer.ts';
 import { GrpcVerifyStream } from './verify-stream.ts';
 
@@ -118,7 +118,8 @@ export class Services implements Streams {
     if (!drafter || !peer) return undefined;
     const open = () => (peer.usable ? drafter.draft({ signal }) : undefined);
     return new GrpcDraftStream(open, request, span, this.#options.draftTimeoutMs, (error) => {
-      if (!signal.aborted) this.#options.logger.warn({ err: toPtpError(error) }, 'the drafter failed; decoding goes on');
+      if (!signal.aborted)
+        this.#options.logger.warn({ err: toPtpError(error) }, 'the drafter failed; decoding goes on');
     });
   }
 

@@ -12,7 +12,7 @@ import { Verifier } from './verify.ts';
 await runService('verifier', async (logger, onStop) => {
   const config = settings(verifierSettings, process.env);
   const tracing = await startTracing('ptp-verifier');
-  onStop(() => tracing.shutdown());
+  onStop(() => tracing.stop());
   const manifest = await loadManifest(config.models);
   const engine = await openTargetEngine({ dir: config.models, threads: config.threads });
   onStop(() => engine.dispose());

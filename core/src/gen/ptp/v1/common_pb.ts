@@ -33,7 +33,7 @@ export type SamplingParameters = Message<"ptp.v1.SamplingParameters"> & {
   topK: number;
 
   /**
-   * Only the most probable tokens that together reach this probability may be chosen; in (0, 1], 1 means no limit.
+   * Only the most probable tokens that together reach this probability may be chosen; in (0, 1]; 1, or 0 for absent, means no limit.
    *
    * @generated from field: float top_p = 3;
    */

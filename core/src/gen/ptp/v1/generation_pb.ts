@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ptp/v1/generation.proto.
  */
 export const file_ptp_v1_generation: GenFile = /*@__PURE__*/
-  fileDesc("ChdwdHAvdjEvZ2VuZXJhdGlvbi5wcm90bxIGcHRwLnYxIs0BCg9HZW5lcmF0ZVJlcXVlc3QSDQoFbW9kZWwYASABKAkSDgoEdGV4dBgCIAEoCUgAEiUKBnRva2VucxgDIAEoCzITLnB0cC52MS5Ub2tlblByb21wdEgAEiwKCHNhbXBsaW5nGAQgASgLMhoucHRwLnYxLlNhbXBsaW5nUGFyYW1ldGVycxIRCgRzZWVkGAUgASgESAGIAQESEgoKbWF4X3Rva2VucxgGIAEoDRIMCgRzdG9wGAcgAygJQggKBnByb21wdEIHCgVfc2VlZCIaCgtUb2tlblByb21wdBILCgNpZHMYASADKA0idgoQR2VuZXJhdGVSZXNwb25zZRIMCgR0ZXh0GAEgASgJEg4KBnRva2VucxgCIAMoDRIfCgRzdGVwGAMgASgLMhEucHRwLnYxLlN0ZXBGYWN0cxIVCg1maW5pc2hfcmVhc29uGAQgASgJEgwKBHNlZWQYBSABKAQinwEKCVN0ZXBGYWN0cxIMCgRzdGVwGAEgASgNEg8KB2RyYWZ0ZWQYAiABKA0SEAoIYWNjZXB0ZWQYAyABKA0SDwoHc3RlcF91cxgEIAEoDRIRCgl2ZXJpZnlfdXMYBSABKA0SEAoIZHJhZnRfdXMYBiABKA0SFQoNdmVyaWZ5X3J1bl91cxgHIAEoDRIUCgxkcmFmdF9ydW5fdXMYCCABKA0yVAoRR2VuZXJhdGlvblNlcnZpY2USPwoIR2VuZXJhdGUSFy5wdHAudjEuR2VuZXJhdGVSZXF1ZXN0GhgucHRwLnYxLkdlbmVyYXRlUmVzcG9uc2UwAWIGcHJvdG8z", [file_ptp_v1_common]);
+  fileDesc("ChdwdHAvdjEvZ2VuZXJhdGlvbi5wcm90bxIGcHRwLnYxIs0BCg9HZW5lcmF0ZVJlcXVlc3QSDQoFbW9kZWwYASABKAkSDgoEdGV4dBgCIAEoCUgAEiUKBnRva2VucxgDIAEoCzITLnB0cC52MS5Ub2tlblByb21wdEgAEiwKCHNhbXBsaW5nGAQgASgLMhoucHRwLnYxLlNhbXBsaW5nUGFyYW1ldGVycxIRCgRzZWVkGAUgASgESAGIAQESEgoKbWF4X3Rva2VucxgGIAEoDRIMCgRzdG9wGAcgAygJQggKBnByb21wdEIHCgVfc2VlZCIaCgtUb2tlblByb21wdBILCgNpZHMYASADKA0idgoQR2VuZXJhdGVSZXNwb25zZRIMCgR0ZXh0GAEgASgJEg4KBnRva2VucxgCIAMoDRIfCgRzdGVwGAMgASgLMhEucHRwLnYxLlN0ZXBGYWN0cxIVCg1maW5pc2hfcmVhc29uGAQgASgJEgwKBHNlZWQYBSABKAQiswEKCVN0ZXBGYWN0cxIMCgRzdGVwGAEgASgNEg8KB2RyYWZ0ZWQYAiABKA0SEAoIYWNjZXB0ZWQYAyABKA0SDwoHc3RlcF91cxgEIAEoDRIRCgl2ZXJpZnlfdXMYBSABKA0SEAoIZHJhZnRfdXMYBiABKA0SFQoNdmVyaWZ5X3J1bl91cxgHIAEoDRIUCgxkcmFmdF9ydW5fdXMYCCABKA0SEgoKcmVkcmFmdF91cxgJIAEoDTJUChFHZW5lcmF0aW9uU2VydmljZRI/CghHZW5lcmF0ZRIXLnB0cC52MS5HZW5lcmF0ZVJlcXVlc3QaGC5wdHAudjEuR2VuZXJhdGVSZXNwb25zZTABYgZwcm90bzM", [file_ptp_v1_common]);
 
 /**
  * One request.
@@ -217,6 +217,13 @@ export type StepFacts = Message<"ptp.v1.StepFacts"> & {
    * @generated from field: uint32 draft_run_us = 8;
    */
   draftRunUs: number;
+
+  /**
+   * A draft call before the verify, made when the step before left nothing of use; 0 when there was none.
+   *
+   * @generated from field: uint32 redraft_us = 9;
+   */
+  redraftUs: number;
 };
 
 /**

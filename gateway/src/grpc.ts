@@ -1,0 +1,110 @@
+import { randomBytes } from 'node:crypto';
+import { PtpError } from '@ptp/core/errors.ts';
+import { type GenerateRequest, GenerationService } from '@ptp/core/gen/ptp/v1/generation_pb.ts';
+import type { CallContext } from '@ptp/core/rpc/context.ts';
+import { type ImplementedService, implement } from '@ptp/core/rpc/server.ts';
+import { checkTokens, receivedSampling } from '@ptp/core/sequence.ts';
+import type { Admission } from './admission.ts';
+import type { GenerationRequest, Generator, PairFacts, StepFacts } from './generation.ts';
+import { encodeText } from './prompt.ts';
+import { checkModel } from './schema.ts';
+import { TextStream } from './text.ts';
+import type { Tokenizer } from './tokenizer.ts';
+
+export interface GenerationParts {
+  readonly generator: Generator;
+  readonly tokenizer: Tokenizer;
+  readonly admission: Admission;
+}
+
+/** Strings that may end an answer, as many as OpenAI allows. */
+const STOP_LIMIT = 4;
+
+/** ptp.v1.GenerationService over a generator. */
+export function generationService(parts: GenerationParts): ImplementedService {
+  return implement(GenerationService, {
+    generate: (request, context) => generate(parts, request, context),
+  });
+}
+
+async function* generate(parts: GenerationParts, message: GenerateRequest, { signal, metadata }: CallContext) {
+  const { generator, tokenizer, admission } = parts;
+  const request = checkRequest(message, generator.facts, tokenizer, metadata.get('traceparent')[0]?.toString());
+  const leave = admission.enter(1);
+  try {
+    const text = new TextStream(message.stop);
+    let first = true;
+    for await (const { tokens, facts, finish } of generator.generate(request, signal)) {
+      let piece = '';
+      for (const token of tokens) {
+        piece += text.push(tokenizer.bytes(token));
+        if (text.stopped) break;
+      }
+      if (finish && !text.stopped) piece += text.end();
+      const finishReason = text.stopped ? 'stop' : (finish ?? '');
+      const seed = first ? request.seed : 0n;
+      first = false;
+      yield { text: piece, tokens: [...tokens], step: stepMessage(facts), finishReason, seed };
+      if (finishReason !== '') return;
+    }
+  } finally {
+    leave();
+  }
+}
+
+/** @throws PtpError naming field, limit and value */
+function checkRequest(
+  message: GenerateRequest,
+  facts: PairFacts,
+  tokenizer: Tokenizer,
+  traceparent: string | undefined,
+): GenerationRequest {
+  if (message.model !== '') checkModel(message.model, facts);
+  if (message.stop.length > STOP_LIMIT || message.stop.includes('')) {
+    const got = message.stop.includes('') ? 'an empty one' : message.stop.length;
+    throw new PtpError('invalid_argument', `\`stop\` must be at most ${STOP_LIMIT} non-empty strings, got ${got}`, {
+      field: 'stop',
+    });
+  }
+  const prompt = promptOf(message, facts, tokenizer);
+  const room = facts.contextLength - prompt.length;
+  if (room < 1) {
+    const limit = facts.contextLength - 1;
+    throw new PtpError('out_of_range', `\`prompt\` must have at most ${limit} tokens, got ${prompt.length}`, {
+      field: 'prompt',
+    });
+  }
+  return {
+    prompt,
+    sampling: receivedSampling(message.sampling, facts.vocabulary),
+    seed: message.seed ?? randomBytes(8).readBigUInt64LE(),
+    maxTokens: message.maxTokens === 0 ? room : message.maxTokens,
+    ...(traceparent && { traceparent }),
+  };
+}
+
+function promptOf({ prompt }: GenerateRequest, facts: PairFacts, tokenizer: Tokenizer): readonly number[] {
+  switch (prompt.case) {
+    case 'text':
+      return encodeText(prompt.value, tokenizer, facts, 'prompt');
+    case 'tokens':
+      checkTokens('prompt.tokens', prompt.value.ids, facts.vocabulary);
+      return prompt.value.ids.length > 0 ? prompt.value.ids : [facts.endOfText];
+    default:
+      throw new PtpError('invalid_argument', '`prompt` is missing: set text or tokens', { field: 'prompt' });
+  }
+}
+
+function stepMessage(facts: StepFacts) {
+  return {
+    step: facts.step,
+    drafted: facts.drafted,
+    accepted: facts.accepted,
+    stepUs: facts.stepMicros,
+    verifyUs: facts.verifyMicros,
+    draftUs: facts.draftMicros,
+    verifyRunUs: facts.verifyRunMicros,
+    draftRunUs: facts.draftRunMicros,
+    redraftUs: facts.redraftMicros,
+  };
+}

@@ -1,0 +1,48 @@
+import { checkFiles, loadManifest } from '@ptp/core/engine/manifest.ts';
+import { type Address, settings } from '@ptp/core/env.ts';
+import { runService } from '@ptp/core/lifecycle.ts';
+import { serve } from '@ptp/core/rpc/server.ts';
+import { startTracing } from '@ptp/core/telemetry/tracing.ts';
+import { Admission } from './admission.ts';
+import { loadChatTemplate } from './chat.ts';
+import { PairGenerator } from './generate.ts';
+import { generationService } from './grpc.ts';
+import { createHttp } from './http.ts';
+import { pairFacts } from './pair.ts';
+import { gatewaySettings } from './settings.ts';
+import { Services } from './streams.ts';
+import { loadTokenizer } from './tokenizer.ts';
+
+await runService('gateway', async (logger, onStop) => {
+  const config = settings(gatewaySettings, process.env);
+  const tracing = await startTracing('ptp-gateway');
+  onStop(() => tracing.stop());
+  const manifest = await loadManifest(config.models);
+  await checkFiles(config.models, manifest, ['tokenizer.json']);
+  const [tokenizer, chatTemplate] = await Promise.all([loadTokenizer(config.models), loadChatTemplate(config.models)]);
+  const services = new Services({
+    facts: pairFacts(manifest),
+    verifierAddress: config.verifier.target,
+    drafterAddress: config.drafter.target,
+    draftTimeoutMs: config.draftTimeoutMillis,
+    logger,
+  });
+  onStop(() => services.close());
+  const generator = new PairGenerator(services, { length: config.draftLength, budget: config.draftBudget });
+  const admission = new Admission(config.maxStreams);
+
+  const grpc = await serve({
+    address: config.grpcListen.target,
+    setting: gatewaySettings.grpcListen.name,
+    logger,
+    services: [generationService({ generator, tokenizer, admission })],
+  });
+  onStop(() => grpc.close(config.drainSeconds * 1000));
+  const http = createHttp({ generator, tokenizer, chatTemplate, admission, settings: config, logger });
+  onStop(() => http.close());
+  await http.listen(listenOptions(config.listen));
+});
+
+function listenOptions(address: Address): { path: string } | { host: string; port: number } {
+  return 'path' in address ? { path: address.path } : { host: address.host, port: address.port };
+}

@@ -1,0 +1,50 @@
+import type { Attributes, Span } from '@opentelemetry/api';
+import { attribute, contextFrom, endSpan, newTrace, span } from '@ptp/core/telemetry/spans.ts';
+import type { GenerationRequest, PairFacts, StepFacts } from './generation.ts';
+
+/** The span of one generated sequence, by OpenTelemetry's conventions for generative AI; no prompt text. */
+export function requestSpan(request: GenerationRequest, facts: PairFacts): Span {
+  const { sampling, maxTokens, seed } = request;
+  return span(`text_completion ${facts.modelId}`, {
+    parent: contextFrom(request.traceparent, newTrace),
+    attributes: {
+      [attribute.operation]: 'text_completion',
+      [attribute.requestModel]: facts.modelId,
+      [attribute.maxTokens]: maxTokens,
+      [attribute.temperature]: sampling.temperature,
+      [attribute.topP]: sampling.topP,
+      [attribute.topK]: sampling.topK,
+      [attribute.seed]: String(seed),
+    },
+  });
+}
+
+export function endRequestSpan(
+  request: Span,
+  end: { failure: unknown; finish: string | undefined; promptTokens: number; tokens: number },
+): void {
+  const { failure, finish, promptTokens, tokens } = end;
+  endSpan(request, {
+    ...(failure !== undefined && { error: failure }),
+    attributes: {
+      [attribute.inputTokens]: promptTokens,
+      [attribute.outputTokens]: tokens,
+      ...(finish && { [attribute.finishReasons]: [finish] }),
+    },
+  });
+}
+
+/** The span of one step; draft and verify calls are its children. */
+export function stepSpan(parent: Span, step: number): Span {
+  return span('ptp.step', { parent, attributes: { [attribute.step]: step } });
+}
+
+export function stepAttributes(facts: StepFacts): Attributes {
+  return {
+    [attribute.draftLength]: facts.drafted,
+    [attribute.accepted]: facts.accepted,
+    [attribute.overlap]: facts.draftMicros > 0,
+    'ptp.redraft': facts.redraftMicros > 0,
+    'ptp.step_us': facts.stepMicros,
+  };
+}

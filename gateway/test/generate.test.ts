@@ -1,0 +1,205 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fakeText } from '@ptp/core/engine/fake-engine.ts';
+import { uniforms } from '@ptp/core/sampling/uniforms.ts';
+import { afterEach, describe, expect, test } from 'vitest';
+import { FakePair, type FakePairOptions } from '../../test/fake-pair.ts';
+import type { GenerationRequest, GenerationStep } from '../src/generation.ts';
+
+const pairs: FakePair[] = [];
+afterEach(async () => {
+  await Promise.all(pairs.splice(0).map((pair) => pair.stop()));
+});
+
+async function start(options?: FakePairOptions): Promise<FakePair> {
+  const pair = await FakePair.start(options);
+  pairs.push(pair);
+  return pair;
+}
+
+function ask(change: Partial<GenerationRequest> = {}): GenerationRequest {
+  return {
+    prompt: [7, 8, 9],
+    sampling: { temperature: 0.75, topK: 50, topP: 0.9375 },
+    seed: 5n,
+    maxTokens: 60,
+    ...change,
+  };
+}
+
+/** What the target alone says: the loop must say the same, whatever is drafted. */
+function expected({ prompt, sampling, seed, maxTokens }: GenerationRequest): number[] {
+  return fakeText(prompt, sampling, uniforms(seed, 0, maxTokens));
+}
+
+const never = new AbortController().signal;
+
+async function collect(pair: FakePair, request: GenerationRequest, signal = never): Promise<GenerationStep[]> {
+  const steps: GenerationStep[] = [];
+  for await (const step of pair.generator.generate(request, signal)) steps.push(step);
+  return steps;
+}
+
+const tokensOf = (steps: GenerationStep[]) => steps.flatMap((step) => step.tokens);
+
+/** Waits until the services have freed everything. */
+async function drained(pair: FakePair): Promise<void> {
+  const empty = { sequences: 0, cacheBytes: 0 };
+  await expect.poll(() => [pair.target.usage(), pair.draft.usage()], { timeout: 5000 }).toEqual([empty, empty]);
+}
+
+describe('the text is the target alone would write', () => {
+  for (const accuracy of [0, 0.5, 0.9, 1]) {
+    test(`with a drafter that is right ${accuracy * 100} % of the time`, async () => {
+      const pair = await start({ accuracy });
+      for (const temperature of [0, 0.75, 1]) {
+        const seed = 2n ** 64n - 1n;
+        const request = ask({ seed, sampling: { temperature, topK: 0, topP: 1 }, maxTokens: 97 });
+        expect(tokensOf(await collect(pair, request))).toEqual(expected(request));
+        expect(tokensOf(await collect(pair, { ...request, drafting: false }))).toEqual(expected(request));
+      }
+      await drained(pair);
+    });
+  }
+
+  test('for twelve sequences at once, of different lengths', async () => {
+    const pair = await start({ accuracy: 0.8 });
+    const requests = Array.from({ length: 12 }, (_, i) =>
+      ask({ seed: BigInt(i), prompt: Array.from({ length: 1 + i * 9 }, (_, k) => 1 + k), maxTokens: 20 + 5 * i }),
+    );
+    const texts = await Promise.all(requests.map((request) => collect(pair, request)));
+    expect(texts.map(tokensOf)).toEqual(requests.map(expected));
+  });
+
+  for (const limits of [
+    { length: 1, budget: 1 },
+    { length: 8, budget: 64 },
+    { length: 3, budget: 4 },
+  ]) {
+    test(`with blocks of ${limits.length} and a budget of ${limits.budget}`, async () => {
+      const pair = await start({ accuracy: 0.7, limits });
+      expect(tokensOf(await collect(pair, ask()))).toEqual(expected(ask()));
+    });
+  }
+});
+
+test('a perfect drafter fills every block; step facts add up', async () => {
+  const pair = await start({ accuracy: 1, limits: { length: 5, budget: 30 } });
+  const steps = await collect(pair, ask({ maxTokens: 100 }));
+  expect(steps.length).toBeLessThan(100 / 5);
+  for (const { tokens, facts } of steps) {
+    expect(facts.accepted).toBe(facts.drafted);
+    expect(tokens).toHaveLength(facts.accepted + 1);
+  }
+  expect(steps.every(({ logProbabilities, tokens }) => logProbabilities.length === tokens.length)).toBe(true);
+});
+
+describe('where it ends', () => {
+  test('maxTokens is met exactly, for every remainder', async () => {
+    const pair = await start({ accuracy: 1 });
+    for (let maxTokens = 1; maxTokens <= 14; maxTokens++) {
+      const steps = await collect(pair, ask({ maxTokens }));
+      expect(tokensOf(steps)).toEqual(expected(ask({ maxTokens })));
+      expect(steps.at(-1)?.finish).toBe('length');
+    }
+  });
+
+  test('the end-of-text token ends it and is not part of it', async () => {
+    const pair = await start({ accuracy: 1, endAt: 20 });
+    const steps = await collect(pair, ask());
+    expect(tokensOf(steps)).toEqual(expected(ask()).slice(0, 17));
+    expect(steps.at(-1)?.finish).toBe('stop');
+  });
+
+  test('a sequence may fill the context to its last token', async () => {
+    const pair = await start({ accuracy: 0.9, contextLength: 64 });
+    for (const length of [63, 62, 40]) {
+      const request = ask({ prompt: Array.from({ length }, (_, i) => 1 + i), maxTokens: 64 - length });
+      expect(tokensOf(await collect(pair, request))).toEqual(expected(request));
+    }
+  });
+
+  test('what does not fit the context is refused before a stream is opened', async () => {
+    const pair = await start({ contextLength: 64 });
+    const long = ask({ prompt: new Array(64).fill(1) });
+    await expect(collect(pair, long)).rejects.toMatchObject({ code: 'out_of_range', field: 'prompt' });
+    await expect(collect(pair, ask({ maxTokens: 62 }))).rejects.toThrow(
+      '`max_tokens` must be in [1, 61] after a prompt of 3 tokens, got 62',
+    );
+    expect(pair.target.runs).toBe(0);
+  });
+});
+
+describe('without a drafter', () => {
+  test('stopping it mid-stream leaves the text unchanged', async () => {
+    const pair = await start({ accuracy: 0.9 });
+    const request = ask({ maxTokens: 200 });
+    const steps: GenerationStep[] = [];
+    for await (const step of pair.generator.generate(request, never)) {
+      steps.push(step);
+      if (steps.length === 5) await pair.stopDrafter();
+    }
+    expect(tokensOf(steps)).toEqual(expected(request));
+    expect(steps.slice(0, 5).some(({ facts }) => facts.drafted > 0)).toBe(true);
+    expect(steps.slice(8).every(({ facts }) => facts.drafted === 0)).toBe(true);
+  });
+
+  test('a restarted one drafts again in the same stream', async () => {
+    const pair = await start({ accuracy: 1, latencyMs: 2 });
+    const request = ask({ maxTokens: 900 });
+    const steps: GenerationStep[] = [];
+    let resumed = 0;
+    for await (const step of pair.generator.generate(request, never)) {
+      steps.push(step);
+      if (steps.length === 3) await pair.stopDrafter();
+      if (steps.length === 6) await pair.startDrafter();
+      if (steps.length > 6 && step.facts.drafted > 0) resumed++;
+    }
+    expect(tokensOf(steps)).toEqual(expected(request));
+    expect(resumed).toBeGreaterThan(0);
+  });
+
+  test('a hung one is given up after its timeout', async () => {
+    const pair = await start({ accuracy: 1, draftLatencyMs: 60_000, draftTimeoutMs: 50 });
+    const request = ask({ prompt: [1], maxTokens: 30 });
+    expect(tokensOf(await collect(pair, request))).toEqual(expected(request));
+  });
+
+  test('services of another pair are not used', async () => {
+    await expect(FakePair.start({ modelId: 'other' }, 300)).rejects.toMatchObject({ code: 'unavailable' });
+  });
+});
+
+test('50 clients that leave mid-stream leave nothing behind', async () => {
+  const pair = await start({ accuracy: 0.8, latencyMs: 1 });
+  const runs = Array.from({ length: 50 }, async (_, i) => {
+    const controller = new AbortController();
+    const request = ask({ seed: BigInt(i), maxTokens: 900, prompt: new Array(1 + (i % 40)).fill(3) });
+    let steps = 0;
+    try {
+      for await (const _ of pair.generator.generate(request, controller.signal)) {
+        if (++steps < 1 + (i % 7)) continue;
+        // half of them return from the iteration, the others are aborted from outside
+        if (i % 2 === 0) break;
+        controller.abort();
+      }
+    } catch (error) {
+      expect(error).toMatchObject({ code: 'cancelled' });
+      return 'aborted';
+    }
+    return 'returned';
+  });
+  const outcomes = await Promise.all(runs);
+  expect(outcomes.filter((outcome) => outcome === 'aborted')).toHaveLength(25);
+  await drained(pair);
+  expect(tokensOf(await collect(pair, ask()))).toEqual(expected(ask()));
+});
+
+test('an abort while the prompt is read ends both streams', async () => {
+  const pair = await start({ latencyMs: 30 });
+  const controller = new AbortController();
+  const running = collect(pair, ask({ prompt: new Array(500).fill(3) }), controller.signal);
+  await sleep(60);
+  controller.abort();
+  await expect(running).rejects.toMatchObject({ code: 'cancelled' });
+  await drained(pair);
+});

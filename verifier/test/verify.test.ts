@@ -1,0 +1,105 @@
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import { FakeTargetEngine, fakeText } from '@ptp/core/engine/fake-engine.ts';
+import type { VerifyRequest } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
+import { VerifyRequestSchema } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
+import { uniforms } from '@ptp/core/sampling/uniforms.ts';
+import { describe, expect, test } from 'vitest';
+import { Verifier } from '../src/verify.ts';
+
+type Init = MessageInitShape<typeof VerifyRequestSchema>;
+
+const sampling = { temperature: 0.75, topK: 0, topP: 1 };
+const never = new AbortController().signal;
+
+function verifier(engine = new FakeTargetEngine()): Verifier {
+  return new Verifier(engine, { draft: 8, prefillChunk: 16, batchTokens: 64, queue: 8 });
+}
+
+function open(tokens: number[], seed = 3n, firstPosition = 0): Init {
+  return { kind: { case: 'open', value: { start: { tokens, sampling, seed, firstPosition } } } };
+}
+
+function step(draft: number[], number = 0): Init {
+  return { kind: { case: 'step', value: { step: number, draft } } };
+}
+
+async function converse(served: Verifier, messages: Init[]) {
+  async function* requests(): AsyncGenerator<VerifyRequest> {
+    for (const message of messages) yield create(VerifyRequestSchema, message);
+  }
+  const answers = [];
+  for await (const { kind } of served.verify(requests(), never)) {
+    if (kind?.case === 'result') answers.push(kind.value);
+  }
+  return answers;
+}
+
+const prompt = Array.from({ length: 40 }, (_, i) => 1 + (i % 9));
+const text = fakeText(prompt, sampling, uniforms(3n, 0, 30));
+
+describe('Verifier', () => {
+  test('right drafts are accepted, wrong ones cut, and the target has its say after them', async () => {
+    const wrong = ((text[4] as number) % 255) + 1;
+    const answers = await converse(verifier(), [
+      open(prompt),
+      step([]),
+      step(text.slice(1, 4), 1),
+      step([...text.slice(5, 7), wrong, ...text.slice(8, 9)], 2),
+    ]);
+    expect(answers.map(({ step, accepted, nextToken }) => [step, accepted, nextToken])).toEqual([
+      [0, 0, text[0]],
+      [1, 3, text[4]],
+      [2, wrong === text[7] ? 4 : 2, wrong === text[7] ? text[9] : text[7]],
+    ]);
+    expect(answers.map(({ logProbabilities }) => logProbabilities?.length)).toEqual([1, 4, 3]);
+  });
+
+  test('a stream opened with what another one had committed goes on as that one would have', async () => {
+    const answers = await converse(verifier(), [
+      open([...prompt, ...text.slice(0, 12)], 3n, 12),
+      step(text.slice(12, 15)),
+    ]);
+    expect(answers).toMatchObject([{ accepted: 3, nextToken: text[15] }]);
+  });
+
+  test('a prompt of one token has nothing to read ahead', async () => {
+    const [first] = fakeText([5], sampling, uniforms(3n, 0, 1));
+    expect(await converse(verifier(), [open([5]), step([])])).toMatchObject([{ accepted: 0, nextToken: first }]);
+  });
+
+  const refused: [string, Init[], string][] = [
+    ['a step before the open', [step([])], 'the first message must be `open`'],
+    ['two opens', [open([1]), open([1])], 'only `step` is allowed'],
+    ['no tokens', [open([])], '`start.tokens` must have 1 to 1023 tokens, got 0'],
+    ['a prompt that fills the context', [open(new Array(1024).fill(1))], 'must have 1 to 1023 tokens, got 1024'],
+    ['a token outside the vocabulary', [open([1, 256])], '`start.tokens[1]` must be in [0, 255], got 256'],
+    ['a draft beyond the limit', [open([1]), step(new Array(9).fill(1))], '`draft` must have at most 8 tokens, got 9'],
+    ['a drafted token outside the vocabulary', [open([1]), step([7, 999])], '`draft[1]` must be in [0, 255], got 999'],
+    [
+      'a draft that does not fit the context',
+      [open(new Array(1022).fill(1)), step([1, 1, 1])],
+      'must fit the context of 1024 tokens: 1022 are committed, got 3',
+    ],
+    [
+      'a temperature out of range',
+      [
+        {
+          kind: {
+            case: 'open',
+            value: { start: { tokens: [1], sampling: { temperature: 3, topK: 0, topP: 1 } } },
+          },
+        },
+      ],
+      '`temperature` must be in [0, 2], got 3',
+    ],
+  ];
+  for (const [what, messages, message] of refused) {
+    test(`refuses ${what}, frees the sequence, and serves the next`, async () => {
+      const engine = new FakeTargetEngine();
+      const served = verifier(engine);
+      await expect(converse(served, messages)).rejects.toThrow(message);
+      expect(engine.usage()).toEqual({ sequences: 0, cacheBytes: 0 });
+      expect(await converse(served, [open(prompt), step([])])).toMatchObject([{ nextToken: text[0] }]);
+    });
+  }
+});
