@@ -1,0 +1,37 @@
+import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
+import { styleText } from 'node:util';
+
+/** A style of node:util's styleText; none is used where standard output is no terminal or NO_COLOR is set. */
+export type Style = Parameters<typeof styleText>[0];
+
+/** Writes each line of a process's output with the process's name before it; our JSON log records as text. */
+export function printLines(name: string, style: Style, output: Readable): void {
+  const prefix = styleText(style, name.padEnd(8));
+  createInterface({ input: output }).on('line', (line) => console.log(`${prefix} | ${readable(line)}`));
+}
+
+const levelStyles: Record<string, Style> = { warn: 'yellow', error: 'red', fatal: 'red', debug: 'dim', trace: 'dim' };
+
+/** `{"level":"warn","time":...,"service":...,"msg":"lost","peer":"x"}` as `warn lost peer=x`; other lines as they are. */
+export function readable(line: string): string {
+  const record = parse(line);
+  if (!record) return line;
+  const { level, time: _time, service: _service, msg, err, ...fields } = record;
+  const words = Object.entries(fields).map(
+    ([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`,
+  );
+  const text = [level === 'info' ? undefined : level, msg, ...words].filter((part) => part !== undefined).join(' ');
+  const style = levelStyles[String(level)];
+  const details = err === undefined ? '' : `\n${(err as { stack?: string }).stack ?? JSON.stringify(err)}`;
+  return (style ? styleText(style, text) : text) + details;
+}
+
+function parse(line: string): Record<string, unknown> | undefined {
+  if (!line.startsWith('{"level":')) return undefined;
+  try {
+    return JSON.parse(line);
+  } catch {
+    return undefined;
+  }
+}
