@@ -3,6 +3,7 @@ import type { Worker } from 'node:worker_threads';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { DraftEngine, SequenceId, SlotSampling, TargetEngine, TargetOutput } from '../src/engine/engine.ts';
 import { openDraftEngine, openTargetEngine } from '../src/engine/onnx-engine.ts';
+import { accept } from '../src/sampling/accept.ts';
 import { uniforms } from '../src/sampling/uniforms.ts';
 
 const dir = fileURLToPath(new URL('../../test/models/tiny', import.meta.url));
@@ -267,5 +268,48 @@ describe('the ONNX drafter', () => {
   test('knows its longest branch and its yield', () => {
     expect(drafter.maxBranchLength).toBe(8);
     expect(drafter.yieldCurve).toHaveLength(9);
+  });
+});
+
+describe('draft and verify', () => {
+  const prompt = Array.from('import torch', (c) => c.charCodeAt(0) - 32);
+  const length = 100;
+
+  /** Writes `length` tokens after the prompt with drafts of `draftLength`; 0 is plain decoding. */
+  async function write(sampling: SlotSampling, draftLength: number) {
+    const [verified, drafted] = [target.open(), drafter.open()];
+    const text = [...prompt];
+    const end = prompt.length + length;
+    let [calls, read, draftRead] = [0, 0, 0];
+    while (text.length < end) {
+      let draft: number[] = [];
+      if (draftLength > 0) {
+        const at = Math.min(draftRead, text.length - 1);
+        const branches = [{ visible: text.length, u: someUniforms(text.length, draftLength) }];
+        const slot = { sequence: drafted, at, tokens: text.slice(at), sampling, branches };
+        draft = [...((await drafter.run([slot])).outputs[0]?.branches[0]?.tokens ?? [])];
+        draftRead = text.length;
+      }
+      const tokens = [...text.slice(read), ...draft];
+      const u = someUniforms(read + 1, tokens.length);
+      const { outputs } = await target.run([{ sequence: verified, at: read, tokens, sampling, u }]);
+      const picks = outputs[0]?.picks.subarray(text.length - 1 - read) ?? [];
+      text.push(...accept(draft, picks).tokens);
+      read = text.length - 1;
+      calls++;
+    }
+    target.close(verified);
+    drafter.close(drafted);
+    return { text: text.slice(0, end), calls };
+  }
+
+  test.each(settings)('writes what the target alone writes, in fewer calls: %j', async (sampling) => {
+    const plain = await write(sampling, 0);
+    expect(plain.calls).toBe(length);
+    for (const draftLength of [1, 3, 8]) {
+      const { text, calls } = await write(sampling, draftLength);
+      expect(text).toEqual(plain.text);
+      expect(calls).toBeLessThan(0.9 * length);
+    }
   });
 });

@@ -1,5 +1,6 @@
 """The exported graphs against the PyTorch modules, and the sampler in the graph against the shared vectors."""
 
+import argparse
 import itertools
 import json
 import pathlib
@@ -13,9 +14,9 @@ import torch
 from ptp_train import export, manifest
 from ptp_train.graph import FLOAT, INT64, Graph, WeightFile
 from ptp_train.graph_sampler import NEAREST, sampler
-from ptp_train.model import Config, Drafter, DrafterConfig, Target
+from ptp_train.model import Config, Drafter, DrafterConfig, Target, save
 from ptp_train.sampling import pick, shape
-from ptp_train.tiny import byte_tokenizer, liven
+from ptp_train.tiny import byte_tokenizer
 
 VECTORS = pathlib.Path(__file__).parents[2] / "test" / "vectors" / "sampling.json"
 CONFIG = Config(vocab=257, width=64, layers=3, heads=4, kv_heads=2, head_width=16, hidden=96, context=64)
@@ -27,6 +28,16 @@ def session(path: pathlib.Path) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(path, options)
+
+
+@torch.no_grad()
+def liven(module: torch.nn.Module) -> None:
+    """Random weights large enough that an untrained network's answers depend on all that it sees."""
+    for name, p in module.named_parameters():
+        if p.ndim == 2:
+            p.normal_(std=0.4 if "embedding" in name else p.shape[1] ** -0.5)
+        else:
+            p.add_(torch.randn_like(p) * 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +57,7 @@ def pair():
 def folder(pair, tmp_path_factory):
     out = tmp_path_factory.mktemp("model")
     facts = {"drafter": {"yield_curve": [0, 1, 1, 1, 1], "accuracy_by_position": [1, 0, 0, 0]}}
-    export.write_folder(*pair, byte_tokenizer(), out, "test", facts)
+    export.write_folder(*pair, byte_tokenizer().to_str().encode(), out, "test", facts)
     return out
 
 
@@ -324,3 +335,32 @@ def test_manifest_describes_the_folder(folder):
     assert set(content["files"]) == {f.name for f in folder.iterdir()} - {"manifest.json"}
     for name, entry in content["files"].items():
         assert entry == {"sha256": manifest.digest(folder / name), "bytes": (folder / name).stat().st_size}
+
+
+def test_export_reads_checkpoints_and_reports(pair, tmp_path):
+    target, drafter = pair
+    save(tmp_path / "target.pt", "target", target, bits_per_byte={"held_files": 1.5}, tokens=1000)
+    save(tmp_path / "drafter.pt", "drafter", drafter, settings={"steps": "5", "samples": "/somewhere"})
+    (tmp_path / "tokenizer.json").write_bytes(byte_tokenizer().to_str().encode())
+    parser = argparse.ArgumentParser()
+    export.add_arguments(parser)
+    paths = {
+        "target": "target.pt",
+        "drafter": "drafter.pt",
+        "tokens": ".",
+        "evaluation": "e.json",
+        "sources": "none",
+        "out": "out",
+    }
+    flags = [x for name, path in paths.items() for x in (f"--{name}", str(tmp_path / path))]
+    args = parser.parse_args([*flags, "--id", "pair"])
+    with pytest.raises(SystemExit, match="no yield curve"):
+        export.run(args)
+    curve = {"yield_curve": [0, 0.5, 0.7, 0.8, 0.9], "accuracy": [0.5, 0.4, 0.3, 0.2], "tokens_per_call": 1.9}
+    (tmp_path / "e.json").write_text(json.dumps({"held_files": curve, "held_packages": curve}))
+    export.run(args)
+    content = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert content["target"]["bits_per_byte"] == {"held_files": 1.5}
+    assert content["drafter"]["yield_curve"] == curve["yield_curve"]
+    assert content["recipe"] == {"drafter": {"steps": "5"}}
+    assert "corpus" not in content
