@@ -50,10 +50,11 @@ if (values.help || (suite !== 'exact' && suite !== 'decode')) {
 
 console.error(machine());
 const limits = { length: positive('length'), budget: positive('budget') };
-const tokenizer = await loadTokenizer(join(values.models, 'tokenizer.json'));
+const tokenizer = await loadTokenizer(values.models);
 const bench = await startServices(values.models, limits);
-const prompts = await loadPrompts(tokenizer, bench.generator.facts.endOfText);
 try {
+  const { endOfText, contextLength } = bench.generator.facts;
+  const prompts = await loadPrompts(tokenizer, endOfText, contextLength - positive('tokens'));
   const result =
     suite === 'exact'
       ? await exact(bench.generator, prompts, positive('sequences'), positive('tokens'))

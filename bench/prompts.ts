@@ -11,13 +11,13 @@ export interface Prompt {
   readonly tokens: number[];
 }
 
-/** The prompts of prompts.json as token ids, after the end-of-text token that every document begins with. */
-export async function loadPrompts(tokenizer: Tokenizer, endOfText: number): Promise<Prompt[]> {
+/** The prompts of prompts.json as token ids after the end-of-text token that every document begins with, at most `longest`. */
+export async function loadPrompts(tokenizer: Tokenizer, endOfText: number, longest: number): Promise<Prompt[]> {
   const stored = JSON.parse(await readFile(join(import.meta.dirname, 'prompts.json'), 'utf8')) as {
     split: string;
     package: string;
     path: string;
     prompt: string;
   }[];
-  return stored.map(({ prompt, ...rest }) => ({ ...rest, tokens: [endOfText, ...tokenizer.encode(prompt)] }));
+  return stored.map(({ prompt, ...rest }) => ({ ...rest, tokens: [endOfText, ...tokenizer.encode(prompt)].slice(0, longest) }));
 }

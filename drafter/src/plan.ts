@@ -1,6 +1,6 @@
 /**
  * Shares out a draft call's budget over the possible outcomes of the verification that is going on (partial quadratic decoding,
- * PTP.md). Branch m continues the case that exactly m tokens of the block are right; with the block's confidences c that
+ * docs/ptp.md). Branch m continues the case that exactly m tokens of the block are right; with the block's confidences c that
  * has the chance A_m = (1 - c_m) * prod_{k < m} c_k, and A_n = prod_k c_k for the whole block.
  */
 

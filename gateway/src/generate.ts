@@ -15,7 +15,7 @@ interface Block {
 
 const EMPTY: Block = { tokens: [], confidences: [] };
 
-/** The loop over the two services (DESIGN.md, "The loop"): draft and verify are in flight at the same time, step after step. */
+/** The loop over the two services (docs/design.md, "The loop"): draft and verify are in flight at the same time, step after step. */
 export class PairGenerator implements Generator {
   readonly #streams: Streams;
   readonly #limits: DraftLimits;

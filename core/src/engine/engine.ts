@@ -108,7 +108,7 @@ export interface DraftOutput {
 export interface DraftEngine extends SequenceStore {
   /** Longest branch that the drafter was trained for. */
   readonly maxBranchLength: number;
-  /** H in PTP.md: yieldCurve[b] is the expected number of correct tokens of a branch of b, measured on held-out text. */
+  /** H in docs/ptp.md: yieldCurve[b] is the expected number of correct tokens of a branch of b, measured on held-out text. */
   readonly yieldCurve: readonly number[];
   run(slots: readonly DraftSlot[]): Promise<RunResult<DraftOutput>>;
 }

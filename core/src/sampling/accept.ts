@@ -15,7 +15,7 @@ export interface Acceptance {
  *
  * Every committed token is thus the target's: v_k is conditioned on d_<k, and for the kept prefix d_<k = v_<k. The text is
  * token for token what the target alone would have sampled with those u, whatever was drafted (PTP paper,
- * arXiv 2512.21323, error correction; PTP.md, "Decoding with error correction").
+ * arXiv 2512.21323, error correction; docs/ptp.md, "Decoding with error correction").
  *
  * @param draft [n] proposed tokens, n >= 0
  * @param picks [n + 1] the target's picks: `picks[k]` follows the context and `draft[0..k)`

@@ -4,7 +4,7 @@ const f32 = Math.fround;
 
 /**
  * Pick(u, P) = min { j : F_j > u Z }, by inverse transform sampling over the kept tokens in vocabulary order
- * (PTP paper, arXiv 2512.21323; PTP.md, "Sampling as a function"). F is the float32 running sum of the
+ * (PTP paper, arXiv 2512.21323; docs/ptp.md, "Sampling as a function"). F is the float32 running sum of the
  * probabilities and Z its last value, so rounding in the sum cannot leave a u without a token: for u <= 1 - 2^-24,
  * which uniforms.ts never exceeds, u Z stays below Z in float32. A u still nearer to 1 gives the last kept token.
  *

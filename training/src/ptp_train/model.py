@@ -220,7 +220,7 @@ class UniformEmbedding(nn.Module):
 
 
 class Drafter(nn.Module):
-    """O-PTP drafter (PTP.md): completions of L tokens from the context before them and their own uniforms, in one call.
+    """O-PTP drafter (docs/ptp.md): completions of L tokens from the context before them and their own uniforms, in one call.
 
     Two streams: context tokens through the target's frozen layers (their keys and values are what is cached), u-positions
     through the drafter's own layers, initialised from the target's. The u-position that predicts token k has position

@@ -32,7 +32,7 @@ def shape(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) -> 
 
 
 def pick(p: Tensor, u: Tensor) -> Tensor:
-    """Pick(u, P) of PTP.md: the first token whose cumulative probability exceeds u; p [..., V], u [...] -> [...]."""
+    """Pick(u, P) of docs/ptp.md: the first token whose cumulative probability exceeds u; p [..., V], u [...] -> [...]."""
     cumulative = p.double().cumsum(-1)
     total = cumulative[..., -1:]
     chosen = (cumulative <= u.double()[..., None] * total).sum(-1)
