@@ -46,6 +46,9 @@ export async function runService(
   name: string,
   start: (logger: Logger, onStop: (action: StopAction) => void) => Promise<void>,
 ): Promise<void> {
+  // From 1.30 on, onnxruntime's native library reports usage to its maker unless told not to. It reads this when it is loaded.
+  process.env.ORT_DISABLE_TELEMETRY ??= '1';
+  process.stdout.on('error', () => {}); // whoever read our log is gone; 'disconnect' or a signal will follow
   const actions: StopAction[] = [];
   let logger: Logger | undefined;
   const release = async () => {

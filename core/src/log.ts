@@ -21,5 +21,6 @@ export function createLogger(
     base: { service },
     formatters: { level: (label: string) => ({ level: label }) },
   };
-  return destination ? pino(options, destination) : pino(options);
+  // Not pino's own destination: when the reader of a pipe is gone, that one retries for ever as the process exits.
+  return pino(options, destination ?? process.stdout);
 }

@@ -227,6 +227,7 @@ describe('cancelling', () => {
         opened.resolve(context);
         try {
           for await (const _ of requests);
+          await sleep(60_000, undefined, { signal: context.signal });
           yield { kind: { case: undefined } };
         } finally {
           ended.resolve();
@@ -360,6 +361,7 @@ describe('serve', () => {
     spawnSync(process.execPath, ['-e', die, path]);
     expect((await stat(path)).isSocket()).toBe(true);
     const second = await start({}, { address: `unix:${path}` });
+    await second.client.waitForReady(5_000);
     expect(await second.client.getTarget({})).toMatchObject({ openSequences: 7 });
 
     await writeFile(join(folder, 'file'), '');

@@ -35,6 +35,11 @@ export type ServiceClient<S extends DescService> = { readonly [K in keyof S['met
 export interface ConnectOptions {
   /** Largest message to take, bytes; 64 MiB unless given. */
   readonly maxReceiveBytes?: number;
+  /**
+   * Connects at once and apart from other clients in this process. Otherwise clients of one address share a connection and
+   * its state: where one sees the service come back, all do.
+   */
+  readonly apart?: boolean;
 }
 
 /**
@@ -57,7 +62,8 @@ export function connect<S extends DescService>(
 }
 
 /** A connection with the options that all our clients use. */
-export function openChannel(address: string, { maxReceiveBytes = 64 * 2 ** 20 }: ConnectOptions = {}): Client {
+export function openChannel(address: string, options: ConnectOptions = {}): Client {
+  const { maxReceiveBytes = 64 * 2 ** 20, apart = false } = options;
   return new Client(address, credentials.createInsecure(), {
     'grpc.max_receive_message_length': maxReceiveBytes,
     'grpc.max_send_message_length': -1,
@@ -69,7 +75,7 @@ export function openChannel(address: string, { maxReceiveBytes = 64 * 2 ** 20 }:
     'grpc.dns_min_time_between_resolutions_ms': 1_000,
     'grpc.service_config': roundRobin,
     'grpc.service_config_disable_resolution': 1,
-    'grpc.use_local_subchannel_pool': 1,
+    'grpc.use_local_subchannel_pool': apart ? 1 : 0,
     // the services are each other's neighbours; a proxy set for the way out isn't meant for them
     'grpc.enable_http_proxy': 0,
     // a lost stream is reopened by the gateway, with what was generated so far; gRPC cannot know that

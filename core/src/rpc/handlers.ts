@@ -19,7 +19,8 @@ import { toStatus } from './status.ts';
  * How a method is implemented, by its kind. What a handler throws ends the call with the status of errors.ts. A stream's
  * handler should be an async generator: it is suspended at `yield` while the client is slow to read, and its `finally`
  * runs however the call ends. When the context's signal is aborted the requests throw the signal's reason; a handler
- * that waits for something else has to heed the signal itself.
+ * that waits for something else has to heed the signal itself. Before it resets a stream grpc-js ends it, so that the
+ * requests of a client that cancels may also just end, shortly before the signal is aborted.
  */
 export type Handler<M extends DescMethod> = M['methodKind'] extends 'unary'
   ? (request: Request<M>, context: CallContext) => Promise<ResponseInit<M>> | ResponseInit<M>
@@ -95,8 +96,7 @@ function bidiStreaming(
     const { context, done } = serving.calls.open(call);
     const requests = new Inbox<unknown>(call);
     context.signal.addEventListener('abort', () => requests.fail(toPtpError(context.signal.reason)), { once: true });
-    // A stream that is reset ends as well, just before it is 'cancelled': the requests of a lost client must not look complete.
-    call.on('end', () => setImmediate(() => requests.end()));
+    call.on('end', () => setImmediate(() => requests.end())); // after 'cancelled', if both have arrived
     respond(call, () => handler(requests, context), serialize, context, serving).finally(done);
   };
 }

@@ -23,7 +23,7 @@ export async function checkHealth(
   service?: DescService,
   options: CallOptions = { deadlineMs: 2_000 },
 ): Promise<ServingStatus> {
-  const channel = openChannel(address);
+  const channel = openChannel(address, { apart: true });
   try {
     const { status } = await callUnary(channel, methods.Check, { service: service?.typeName ?? '' }, options);
     return status;

@@ -1,0 +1,108 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { styleText } from 'node:util';
+import { PtpError } from '@ptp/core/errors.ts';
+import { printLines, type Style } from './log-lines.ts';
+
+/** A reason not to go on that a person can act on. */
+export class StartError extends Error {}
+
+/** One of our processes. */
+export interface Service {
+  readonly name: 'drafter' | 'verifier' | 'gateway';
+  readonly style: Style;
+  /** @returns whether it can be used; a rejection means not yet */
+  readonly isReady: () => Promise<boolean>;
+}
+
+export const root = join(import.meta.dirname, '..');
+
+/** Prints a line of our own among those of the processes. */
+export const say = (text: string) => console.log(`${styleText('bold', 'start'.padEnd(8))} | ${text}`);
+
+/** The processes, and what happens to them. */
+export class Supervisor {
+  readonly #children = new Map<Service['name'], ChildProcess>();
+  readonly #env: NodeJS.ProcessEnv;
+  readonly #ended = Promise.withResolvers<number>();
+  #stopping = false;
+  #status = 0;
+
+  constructor(env: NodeJS.ProcessEnv) {
+    this.#env = env;
+  }
+
+  /** Resolves when all have ended: to 0, or to 1 if something failed. */
+  get ended(): Promise<number> {
+    return this.#ended.promise;
+  }
+
+  /**
+   * Starts a service and waits until it is ready. One that ends after that is started again: the gateway carries on without
+   * the drafter, and continues its streams when a verifier is back.
+   *
+   * @throws StartError if it ends before it is ready
+   */
+  async start(service: Service): Promise<void> {
+    const child = spawn(process.execPath, [join(root, service.name, 'src', 'main.ts')], {
+      cwd: root,
+      env: this.#env,
+      // a group of its own, so that Ctrl-C comes only from here; the IPC channel tells it when this process is gone
+      detached: true,
+      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+    });
+    this.#children.set(service.name, child);
+    printLines(service.name, service.style, child.stdout as Readable);
+    printLines(service.name, service.style, child.stderr as Readable);
+    const closed = once(child, 'close').then(
+      ([code, signal]) => `the ${service.name} has ended (${signal ?? `status ${code}`})`,
+    );
+    const end = await Promise.race([closed, this.#untilReady(service)]);
+    if (this.#stopping) return;
+    if (end !== undefined) throw new StartError(`${end} before it was ready`);
+    void closed.then((reason) => this.#restart(service, reason));
+  }
+
+  /** Says why, and stops everything. */
+  fail(error: unknown): void {
+    if (this.#stopping) return;
+    this.#status = 1;
+    complain(error);
+    this.stop('SIGTERM');
+  }
+
+  /** Asks all to end, or ends them. */
+  stop(signal: 'SIGTERM' | 'SIGKILL'): void {
+    this.#stopping = true;
+    const running = [...this.#children.values()].filter(
+      (child) => child.exitCode === null && child.signalCode === null,
+    );
+    const closed = running.map((child) => once(child, 'close'));
+    for (const child of running) child.kill(signal);
+    void Promise.all(closed).then(() => this.#ended.resolve(this.#status));
+  }
+
+  async #untilReady(service: Service): Promise<undefined> {
+    for (let waited = 0; !this.#stopping; waited += 100) {
+      if (await service.isReady().catch(() => false)) return;
+      if (waited > 0 && waited % 10_000 === 0) say(`still waiting for the ${service.name}`);
+      await sleep(100);
+    }
+  }
+
+  async #restart(service: Service, reason: string): Promise<void> {
+    if (this.#stopping) return;
+    say(styleText('yellow', `${reason}; starting it again`));
+    await sleep(1_000);
+    if (!this.#stopping) await this.start(service).catch((error) => this.fail(error));
+  }
+}
+
+/** Prints what went wrong: a line where that says it all, the stack where it doesn't. */
+export function complain(error: unknown): void {
+  const text = error instanceof StartError || error instanceof PtpError ? error.message : (error as Error).stack;
+  console.error(styleText('red', `ptp-server: ${text}`, { stream: process.stderr }));
+}

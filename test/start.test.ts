@@ -1,0 +1,153 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readdirSync, readFileSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { type AddressInfo, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, describe, expect, test, vi } from 'vitest';
+
+const root = join(import.meta.dirname, '..');
+const cleanups: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+
+/** Runs scripts/start.ts as npm does, with a temporary folder of its own. */
+async function start(...args: string[]) {
+  const TMPDIR = await mkdtemp(join(tmpdir(), 's-')); // short: a socket's path has 107 bytes at most
+  const child = spawn(process.execPath, [join(root, 'scripts', 'start.ts'), ...args], {
+    cwd: root,
+    env: { ...process.env, TMPDIR, NO_COLOR: '1', FORCE_COLOR: undefined },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let output = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on('data', (chunk) => {
+      output += chunk;
+    });
+  }
+  const ended = once(child, 'close').then(([code]) => code);
+  cleanups.push(async () => {
+    child.kill('SIGKILL'); // the services follow
+    await ended;
+    await rm(TMPDIR, { recursive: true, force: true });
+  });
+  return { child, ended, folder: TMPDIR, output: () => output };
+}
+
+/** A port that is free, and so is the one after it. */
+async function freePort(): Promise<number> {
+  for (;;) {
+    const servers = [createServer(), createServer()] as const;
+    try {
+      await once(servers[0].listen(0, '127.0.0.1'), 'listening');
+      const { port } = servers[0].address() as AddressInfo;
+      await once(servers[1].listen(port + 1, '127.0.0.1'), 'listening');
+      return port;
+    } catch {
+      // the next one then
+    } finally {
+      for (const server of servers) server.close();
+    }
+  }
+}
+
+/** Process ids of the services that a start has begun, by name. */
+function servicesOf({ pid }: ChildProcess): Record<string, number> {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').map(Number);
+  const named = children.map((child) => [
+    /(\w+)\/src\/main\.ts/.exec(readFileSync(`/proc/${child}/cmdline`, 'utf8'))?.[1],
+    child,
+  ]);
+  return Object.fromEntries(named);
+}
+
+const isAlive = (pid: number) => {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+};
+
+const models = ['--models', join(root, 'test', 'models', 'tiny')];
+const waiting = { timeout: 30_000, interval: 50 };
+
+describe('npm start', { timeout: 60_000 }, () => {
+  test('serves, starts again what dies, and ends at a signal without leaving anything', async () => {
+    const port = await freePort();
+    const { child, ended, folder, output } = await start(...models, '--port', String(port));
+    await vi.waitUntil(() => output().includes('ready at'), waiting);
+    const command = /curl -N (\S+) .* -d '(.*)'/.exec(output());
+    const stream = async () => {
+      const headers = { 'content-type': 'application/json' };
+      const response = await fetch(command?.[1] ?? '', { method: 'POST', headers, body: command?.[2] ?? '' });
+      return response.text();
+    };
+    expect(command?.[1]).toBe(`http://127.0.0.1:${port}/v1/completions`);
+    expect(await stream()).toMatch(/^data: \{[\s\S]*data: \[DONE\]\n\n$/);
+
+    if (process.platform === 'linux') {
+      process.kill(servicesOf(child).verifier as number, 'SIGKILL');
+      await vi.waitUntil(() => output().includes('the verifier has ended (SIGKILL); starting it again'), waiting);
+      await vi.waitUntil(async () => (await fetch(`http://127.0.0.1:${port}/readyz`)).ok, waiting);
+      expect(await stream()).toContain('[DONE]');
+    }
+    child.kill('SIGINT');
+    expect(await ended).toBe(0);
+    for (const name of ['drafter ', 'verifier', 'gateway ']) expect(output()).toContain(`${name} | stopped`);
+    expect(readdirSync(folder)).toEqual([]);
+  });
+
+  test.skipIf(process.platform !== 'linux')('leaves no services behind when it is killed', async () => {
+    const { child, output } = await start(...models, '--port', String(await freePort()));
+    await vi.waitUntil(() => output().includes('ready at'), waiting);
+    const services = Object.values(servicesOf(child));
+    expect(services).toHaveLength(3);
+    child.kill('SIGKILL');
+    await vi.waitUntil(() => !services.some(isAlive), waiting);
+  });
+
+  test('says in one line what to change', async () => {
+    const port = await freePort();
+    const holder = createServer().listen(port, '127.0.0.1');
+    cleanups.push(() => holder.close());
+    await once(holder, 'listening');
+    const attempts: [string[], string][] = [
+      [[...models, '--port', String(port)], `port ${port} is taken: set PTP_HTTP_ADDRESS or --port to another one`],
+      [
+        ['--models', '/nowhere'],
+        '/nowhere holds no model (manifest.json): set PTP_MODELS or --models to a folder that does',
+      ],
+      [['--port', 'x'], '--port must be an integer in [1, 65534], got "x"'],
+      [['--prot', '1'], "Unknown option '--prot'; see npm start -- --help"],
+    ];
+    for (const [args, line] of attempts) {
+      const { ended, output } = await start(...args);
+      expect(await ended).toBe(1);
+      expect(output()).toBe(`ptp-server: ${line}\n`);
+    }
+  });
+
+  test('stops the others when a service cannot start', async () => {
+    const holder = createServer().listen(0, '127.0.0.1');
+    cleanups.push(() => holder.close());
+    await once(holder, 'listening');
+    const { port } = holder.address() as AddressInfo;
+    vi.stubEnv('PTP_VERIFIER_ADDRESS', `127.0.0.1:${port}`);
+    cleanups.push(() => vi.unstubAllEnvs());
+    const { ended, output } = await start(...models, '--port', String(await freePort()));
+    expect(await ended).toBe(1);
+    expect(output()).toContain(`127.0.0.1:${port} is taken: set PTP_VERIFIER_ADDRESS to another one`);
+    expect(output()).toContain('ptp-server: the verifier has ended (status 1) before it was ready');
+  });
+
+  test('explains itself', async () => {
+    const { ended, output } = await start('--help');
+    expect(await ended).toBe(0);
+    expect(output()).toContain('npm start -- [--models DIR] [--port N]');
+    for (const name of ['PTP_HTTP_ADDRESS', 'PTP_VERIFIER_ADDRESS', 'PTP_DRAFTER_ADDRESS'])
+      expect(output()).toContain(name);
+  });
+});
