@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import json
 import pathlib
+import re
 
 PERMISSIVE = {
     *(
@@ -25,6 +26,7 @@ PERMISSIVE = {
 }
 HELD_PACKAGES = ("zod", "fastify", "rxjs", "@types/leaflet", "ioredis")
 HELD_FILES_SHARE = 0.02
+COPYRIGHT = re.compile(r"^\W*(copyright (?:\(c\)|©|\d).{3,160})$", re.IGNORECASE | re.MULTILINE)
 PACKAGE_LIMIT_BYTES = 1_200_000
 FILE_LIMIT_CHARS = 400_000
 SEEN_LINES_LIMIT = 0.5
@@ -36,6 +38,19 @@ def licence_of(package_dir: pathlib.Path) -> str:
     manifest = json.loads((package_dir / "package.json").read_text(encoding="utf8"))
     licence = manifest.get("license", "")
     return licence if isinstance(licence, str) else ""
+
+
+def copyright_of(package_dir: pathlib.Path) -> str:
+    """The copyright lines of a package's licence file, joined by "; "; its author where it has no such file."""
+    lines: list[str] = []
+    for file in sorted(package_dir.glob("*")):
+        if file.is_file() and file.name.upper().startswith(("LICEN", "COPYING", "COPYRIGHT", "NOTICE")):
+            text = file.read_text(encoding="utf8", errors="replace")
+            lines += [" ".join(m.split()) for m in COPYRIGHT.findall(text)]
+    if not lines:
+        author = json.loads((package_dir / "package.json").read_text(encoding="utf8")).get("author", "")
+        lines = [author.get("name", "") if isinstance(author, dict) else author]
+    return "; ".join(dict.fromkeys(lines))
 
 
 def clean(text: str) -> str | None:
@@ -102,7 +117,8 @@ def build(corpus_dir: pathlib.Path, out_dir: pathlib.Path) -> dict:
             documents[split_of(package, str(path))].append(entry)
         if taken:
             version = json.loads((package_dir / "package.json").read_text(encoding="utf8"))["version"]
-            sources[package] = {"version": version, "licence": licence, "bytes": taken}
+            notice = copyright_of(package_dir)
+            sources[package] = {"version": version, "licence": licence, "copyright": notice, "bytes": taken}
     out_dir.mkdir(parents=True, exist_ok=True)
     for split, entries in documents.items():
         with (out_dir / f"{split}.jsonl").open("w", encoding="utf8") as f:

@@ -223,5 +223,8 @@ def run(args: argparse.Namespace) -> None:
     facts = manifest.gather(args.target, args.drafter, args.evaluation, args.sources, args.tokens / "tokens.json")
     tokenizer = (args.tokens / "tokenizer.json").read_bytes()
     write_folder(load_target(args.target), load_drafter(args.drafter), tokenizer, args.out, args.id, facts)
+    if args.sources.exists():
+        sources = json.loads(args.sources.read_text())
+        (args.out / "LICENCES.md").write_text(manifest.licences(sources), encoding="utf8")
     sizes = {f.name: f.stat().st_size for f in sorted(args.out.iterdir())}
     print(json.dumps({"out": args.out.name, "bytes": sum(sizes.values()), "files": sizes}))

@@ -68,6 +68,22 @@ def gather(target: pathlib.Path, drafter: pathlib.Path, evaluation: pathlib.Path
     return facts
 
 
+def licences(sources: dict) -> str:
+    """LICENCES.md of a model folder: the packages whose declarations the pair was trained on. `sources`: the corpus' sources.json."""
+    lines = [
+        "# Licences of the corpus",
+        "",
+        "The models in this folder were trained on, or measured with, declaration files of these npm packages.",
+        "",
+        "| package | version | licence | copyright |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, p in sorted(sources["packages"].items()):
+        notice = p.get("copyright", "").replace("|", "\\|")
+        lines.append(f"| {name} | {p['version']} | {p['licence']} | {notice} |")
+    return "\n".join(lines) + "\n"
+
+
 def build(
     target: Target,
     drafter: Drafter,

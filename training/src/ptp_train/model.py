@@ -92,6 +92,19 @@ KeyValue = tuple[Tensor, Tensor]
 """Keys and values of one layer, each [B, G, S, D]."""
 
 
+def attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """Grouped-query attention, q [B, H, T, D] over keys and values [B, G, S, D], mask [T, S] of what may be seen.
+
+    One product for each group of heads, where PyTorch's own (2.13, CPU) first copies keys and values for every head.
+    """
+    b, h, t, d = q.shape
+    groups = keys.shape[1]
+    scores = q.reshape(b, groups, h // groups * t, d) @ keys.transpose(-1, -2) / math.sqrt(d)
+    if mask is not None:
+        scores = scores.view(b, h, t, -1).masked_fill(~mask, -torch.inf).view(scores.shape)
+    return (scores.softmax(-1) @ values).view(b, h, t, d)
+
+
 class Target(nn.Module):
     """A causal language model; the embedding is also the output head."""
 
@@ -132,9 +145,7 @@ class Target(nn.Module):
         for layer, (keys, values) in zip(self.layers, cache, strict=True):
             q, k, v = layer.project(x, cos, sin)
             keys[:, :, start:end], values[:, :, start:end] = k, v
-            attended = F.scaled_dot_product_attention(
-                q, keys[:, :, :end], values[:, :, :end], attn_mask=mask, enable_gqa=True
-            )
+            attended = attend(q, keys[:, :, :end], values[:, :, :end], mask)
             x = layer.finish(x, attended)
         return self.head(x)
 
