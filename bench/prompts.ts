@@ -19,5 +19,8 @@ export async function loadPrompts(tokenizer: Tokenizer, endOfText: number, longe
     path: string;
     prompt: string;
   }[];
-  return stored.map(({ prompt, ...rest }) => ({ ...rest, tokens: [endOfText, ...tokenizer.encode(prompt)].slice(0, longest) }));
+  return stored.map(({ prompt, ...rest }) => ({
+    ...rest,
+    tokens: [endOfText, ...tokenizer.encode(prompt)].slice(0, longest),
+  }));
 }

@@ -97,6 +97,8 @@ export function createHttp(parts: HttpParts): FastifyInstance {
   }
 }
 
+const PROBES: ReadonlySet<string> = new Set(['/healthz', '/readyz']);
+
 /** What all routes share: limits, JSON, request ids, errors and logs (of which none has prompt text). */
 function createApp({ settings, logger }: HttpParts): FastifyInstance {
   const app = Fastify({
@@ -127,7 +129,9 @@ function createApp({ settings, logger }: HttpParts): FastifyInstance {
   app.addHook('onResponse', async (request, reply) => {
     const { method, routeOptions } = request;
     const millis = Math.round(reply.elapsedTime);
-    request.log.info({ method, route: routeOptions.url, status: reply.raw.statusCode, millis }, 'answered');
+    const record = { method, route: routeOptions.url, status: reply.raw.statusCode, millis };
+    // probes come every few seconds
+    request.log[PROBES.has(routeOptions.url ?? '') ? 'debug' : 'info'](record, 'answered');
     // Kept-alive connections would hold up closing until they time out.
     if (closing) setImmediate(() => app.server.closeIdleConnections());
   });

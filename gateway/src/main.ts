@@ -39,7 +39,11 @@ await runService('gateway', async (logger, onStop) => {
   });
   onStop(() => grpc.close(config.drainSeconds * 1000));
   const http = createHttp({ generator, tokenizer, chatTemplate, admission, settings: config, logger });
-  onStop(() => http.close());
+  onStop(() => {
+    // streams under way may end by themselves until then
+    const cut = setTimeout(() => http.server.closeAllConnections(), config.drainSeconds * 1000);
+    return http.close().finally(() => clearTimeout(cut));
+  });
   await http.listen(listenOptions(config.listen));
 });
 

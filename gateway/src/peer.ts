@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DescService } from '@bufbuild/protobuf';
-import { PtpError } from '@ptp/core/errors.ts';
+import { PtpError, toPtpError } from '@ptp/core/errors.ts';
 import type { Logger } from '@ptp/core/log.ts';
 import { watchHealth } from '@ptp/core/rpc/health.ts';
 
@@ -44,13 +44,10 @@ export class Peer {
     for await (const status of watchHealth(address, this.#service, { signal })) {
       let usable = status === 'SERVING';
       if (usable) {
-        try {
-          await check(signal);
-        } catch (err) {
-          if (signal.aborted) return;
-          usable = false;
-          logger.error({ err, peer, address }, 'the service cannot be used');
-        }
+        const err = await attempt(check, signal);
+        if (signal.aborted) return;
+        usable = err === undefined;
+        if (err) logger.error({ err, peer, address }, 'the service cannot be used');
       }
       if (usable !== this.#usable) logger.info({ peer, address, status }, usable ? 'connected' : 'lost');
       this.#usable = usable && !signal.aborted;
@@ -60,3 +57,23 @@ export class Peer {
     }
   }
 }
+
+/** Tries the check until it passes, or says that the service is the wrong one, or has failed a few times. @returns its error */
+async function attempt(
+  check: (signal: AbortSignal) => Promise<void>,
+  signal: AbortSignal,
+): Promise<PtpError | undefined> {
+  for (let tries = 1; ; tries++) {
+    try {
+      await check(signal);
+      return undefined;
+    } catch (error) {
+      const failure = toPtpError(error);
+      if (failure.code === 'failed_precondition' || tries === CHECK_TRIES || signal.aborted) return failure;
+      await sleep(CHECK_PAUSE_MS, undefined, { signal }).catch(() => {});
+    }
+  }
+}
+
+const CHECK_TRIES = 10;
+const CHECK_PAUSE_MS = 500;

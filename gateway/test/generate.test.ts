@@ -2,8 +2,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fakeText } from '@ptp/core/engine/fake-engine.ts';
 import { uniforms } from '@ptp/core/sampling/uniforms.ts';
 import { afterEach, describe, expect, test } from 'vitest';
-import { FakePair, type FakePairOptions } from '../../test/fake-pair.ts';
+import { type FakePairOptions, TestPair } from '../../test/test-pair.ts';
 import type { GenerationRequest, GenerationStep } from '../src/generation.ts';
+
+type FakePair = Awaited<ReturnType<typeof TestPair.fake>>;
 
 const pairs: FakePair[] = [];
 afterEach(async () => {
@@ -11,7 +13,7 @@ afterEach(async () => {
 });
 
 async function start(options?: FakePairOptions): Promise<FakePair> {
-  const pair = await FakePair.start(options);
+  const pair = await TestPair.fake(options);
   pairs.push(pair);
   return pair;
 }
@@ -151,7 +153,7 @@ describe('without a drafter', () => {
     for await (const step of pair.generator.generate(request, never)) {
       steps.push(step);
       if (steps.length === 3) await pair.stopDrafter();
-      if (steps.length === 6) await pair.startDrafter();
+      if (steps.length === 6) await pair.restartDrafter();
       if (steps.length > 6 && step.facts.drafted > 0) resumed++;
     }
     expect(tokensOf(steps)).toEqual(expected(request));
@@ -165,7 +167,7 @@ describe('without a drafter', () => {
   });
 
   test('services of another pair are not used', async () => {
-    await expect(FakePair.start({ modelId: 'other' }, 300)).rejects.toMatchObject({ code: 'unavailable' });
+    await expect(TestPair.fake({ modelId: 'other' }, 300)).rejects.toMatchObject({ code: 'unavailable' });
   });
 });
 

@@ -17,6 +17,8 @@ from .sampling import interval, pick, shape
 
 GENERATED = 192
 """Tokens that the target writes per sequence."""
+READ = 64
+"""Tokens of the prompts that are read at once; more or fewer took longer on a CPU."""
 PROMPTS = ((64, 0.5), (256, 0.3), (704, 0.2))
 """Prompt lengths in tokens with their shares: the drafter has to know long contexts too."""
 
@@ -50,7 +52,8 @@ def write(target: Target, prompts: torch.Tensor, settings: torch.Tensor, generat
     device = prompts.device
     temperature, top_k, top_p = settings.unbind(-1)
     cache = target.empty_cache(b, prompt + GENERATED)
-    logits = target.extend(prompts, cache, 0)[:, -1]
+    for start in range(0, prompt, READ):
+        logits = target.extend(prompts[:, start : start + READ], cache, start)[:, -1]
     tokens, low, high = [prompts], [], []
     for i in range(GENERATED):
         p = shape(logits, temperature, top_k, top_p)

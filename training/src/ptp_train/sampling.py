@@ -4,30 +4,44 @@ The same rules as core/src/sampling (TypeScript) and the exported graph; test/ve
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+
+TIES = 16
+"""Equal probabilities at the border of top-k that are told apart by their ids."""
 
 
 def shape(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     """Probabilities [..., V] after temperature, top-k, top-p and renormalisation.
 
     temperature, top_k (0 for no limit) and top_p broadcast to logits.shape[:-1]. A token of rank r (probability falling,
-    lower id first on a tie) is kept if r < top_k and those before it sum to less than top_p of the top-k mass.
-    Temperature 0 gives probability 1 to the highest logit, the lowest id on a tie.
+    lower id first on a tie) is kept if r < top_k and those before it sum to less than top_p of the top-k mass; top_p = 1
+    keeps all. Temperature 0 gives probability 1 to the highest logit, the lowest id on a tie.
     """
-    temperature, top_k, top_p = (t.expand(logits.shape[:-1])[..., None] for t in (temperature, top_k, top_p))
-    vocab = logits.shape[-1]
+    lead, vocab = logits.shape[:-1], logits.shape[-1]
+    temperature, top_k, top_p = (t.expand(lead).reshape(-1, 1) for t in (temperature, top_k, top_p))
+    logits = logits.reshape(-1, vocab)
     greedy = temperature == 0
     p = (logits / torch.where(greedy, torch.ones_like(temperature), temperature)).softmax(-1)
-    if bool(((top_k == 0) & (top_p == 1) & ~greedy).all()):
-        return p
-    ordered, index = torch.sort(p, dim=-1, descending=True, stable=True)
-    rank = torch.arange(vocab, device=logits.device)
+    p = torch.where(greedy, F.one_hot(logits.argmax(-1), vocab).to(p.dtype), p)
     limit = torch.where(top_k > 0, top_k, torch.full_like(top_k, vocab))
-    limit = torch.where(greedy, torch.ones_like(limit), limit)
-    ordered = ordered * (rank < limit)
+    truncated = (~greedy & ((limit < vocab) | (top_p < 1)))[:, 0]
+    for rows in (truncated & (limit[:, 0] <= 128), truncated & (limit[:, 0] > 128)):
+        if bool(rows.any()):
+            p[rows] = truncate(p[rows], limit[rows], top_p[rows])
+    return p.view(*lead, vocab)
+
+
+def truncate(p: Tensor, limit: Tensor, top_p: Tensor) -> Tensor:
+    """Top-k and top-p of p [N, V], renormalised; limit and top_p [N, 1]."""
+    longest = int(limit.max())
+    index = p.topk(min(p.shape[-1], longest + TIES)).indices.sort(-1).values
+    ordered, order = torch.sort(p.gather(-1, index), dim=-1, descending=True, stable=True)
+    ordered = ordered * (torch.arange(ordered.shape[-1], device=p.device) < limit)
     before = ordered.cumsum(-1) - ordered
     ordered = ordered * ((before < top_p * ordered.sum(-1, keepdim=True)) | (top_p == 1))
-    kept = torch.zeros_like(p).scatter_(-1, index, ordered)
+    kept = torch.zeros_like(p).scatter_(-1, index.gather(-1, order), ordered)
     return kept / kept.sum(-1, keepdim=True)
 
 

@@ -1,0 +1,127 @@
+import { once } from 'node:events';
+import { request as httpRequest, type IncomingMessage } from 'node:http';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { Admission } from '../gateway/src/admission.ts';
+import { loadChatTemplate } from '../gateway/src/chat.ts';
+import type { GenerationRequest } from '../gateway/src/generation.ts';
+import { createHttp } from '../gateway/src/http.ts';
+import { loadTokenizer } from '../gateway/src/tokenizer.ts';
+import { silent, TestPair } from './test-pair.ts';
+
+// The whole server on a small real pair: ONNX engines, gRPC, the loop, HTTP.
+
+const dir = join(import.meta.dirname, 'models', 'tiny');
+const never = new AbortController().signal;
+let pair: TestPair;
+let url: string;
+let close: () => Promise<void>;
+
+beforeAll(async () => {
+  pair = await TestPair.onnx(dir);
+  const [tokenizer, chatTemplate] = await Promise.all([loadTokenizer(dir), loadChatTemplate(dir)]);
+  const settings = { bodyLimit: 1 << 20, stallMillis: 30_000 };
+  const { generator } = pair;
+  const app = createHttp({
+    generator,
+    tokenizer,
+    chatTemplate,
+    admission: new Admission(64),
+    settings,
+    logger: silent,
+  });
+  url = await app.listen({ port: 0, host: '127.0.0.1' });
+  close = () => {
+    app.server.closeAllConnections();
+    return app.close();
+  };
+});
+
+afterAll(async () => {
+  await close();
+  await pair.stop();
+});
+
+async function text(request: GenerationRequest): Promise<number[]> {
+  const tokens: number[] = [];
+  for await (const step of pair.generator.generate(request, never)) tokens.push(...step.tokens);
+  return tokens;
+}
+
+const settings = [
+  { temperature: 0, topK: 0, topP: 1 },
+  { temperature: 0.7, topK: 50, topP: 0.9 },
+  { temperature: 1, topK: 0, topP: 1 },
+  { temperature: 1.3, topK: 0, topP: 0.95 },
+];
+
+function requests(count: number): GenerationRequest[] {
+  return Array.from({ length: count }, (_, i) => ({
+    prompt: [0, ...Array.from('export interface A'.slice(i), (c) => c.charCodeAt(0) + 1)],
+    sampling: settings[i % settings.length] as (typeof settings)[number],
+    seed: BigInt(i),
+    maxTokens: 80,
+  }));
+}
+
+describe('with a real engine', () => {
+  test('the text is the same with and without the drafter, alone and eight at once', async () => {
+    const asked = requests(8);
+    const reference: number[][] = [];
+    for (const request of asked) reference.push(await text({ ...request, drafting: false }));
+    const alone: number[][] = [];
+    for (const request of asked) alone.push(await text(request));
+    const together = await Promise.all(asked.map(text));
+    const mixed = await Promise.all(asked.map((request, i) => text({ ...request, drafting: i % 2 === 0 })));
+    expect(alone).toEqual(reference);
+    expect(together).toEqual(reference);
+    expect(mixed).toEqual(reference);
+    expect(reference.flat().length).toBeGreaterThan(300);
+  });
+
+  test('the drafter is of use, and stopping and restarting it mid-stream leaves the text unchanged', async () => {
+    const request: GenerationRequest = { ...(requests(2)[1] as GenerationRequest), maxTokens: 200 };
+    const reference = await text({ ...request, drafting: false });
+    const tokens: number[] = [];
+    let steps = 0;
+    let accepted = 0;
+    for await (const step of pair.generator.generate(request, never)) {
+      tokens.push(...step.tokens);
+      accepted += step.facts.accepted;
+      steps++;
+      if (steps === 6) await pair.stopDrafter();
+      if (steps === 12) await pair.restartDrafter();
+    }
+    expect(tokens).toEqual(reference);
+    expect(accepted).toBeGreaterThan(0);
+  });
+});
+
+/** A client whose connection is gone as soon as it has read something. @returns the response's status */
+async function hangUpAfterFirstEvent(seed: number): Promise<number | undefined> {
+  const body = JSON.stringify({ model: 'default', prompt: 'export ', max_tokens: 240, seed, stream: true });
+  const request = httpRequest(`${url}/v1/completions`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    agent: false,
+  });
+  request.end(body);
+  const [response] = (await once(request, 'response')) as [IncomingMessage];
+  await once(response, 'data');
+  request.destroy();
+  return response.statusCode;
+}
+
+test('50 clients that hang up mid-stream leave no sequence and no cache behind', async () => {
+  await pair.services.ready(5000);
+  const clients = Array.from({ length: 50 }, (_, i) => hangUpAfterFirstEvent(i));
+  expect(await Promise.all(clients)).toEqual(new Array(50).fill(200));
+  const empty = { sequences: 0, cacheBytes: 0 };
+  await expect.poll(() => [pair.target.usage(), pair.draft.usage()], { timeout: 15_000 }).toEqual([empty, empty]);
+  const response = await fetch(`${url}/v1/completions`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ model: 'tiny', prompt: 'export ', max_tokens: 10, seed: 1 }),
+  });
+  expect(await response.json()).toMatchObject({ object: 'text_completion', model: 'tiny' });
+});

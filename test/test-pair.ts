@@ -1,0 +1,149 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { DraftEngine, TargetEngine } from '@ptp/core/engine/engine.ts';
+import { FakeDraftEngine, type FakeDraftOptions, FakeTargetEngine } from '@ptp/core/engine/fake-engine.ts';
+import { loadManifest } from '@ptp/core/engine/manifest.ts';
+import { openDraftEngine, openTargetEngine } from '@ptp/core/engine/onnx-engine.ts';
+import { DrafterService } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
+import { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
+import { createLogger } from '@ptp/core/log.ts';
+import { implement, type RunningServer, serve } from '@ptp/core/rpc/server.ts';
+import { Drafter } from '../drafter/src/draft.ts';
+import type { DraftLimits } from '../gateway/src/controller.ts';
+import { PairGenerator } from '../gateway/src/generate.ts';
+import { pairFacts } from '../gateway/src/pair.ts';
+import { Services, type ServicesOptions } from '../gateway/src/streams.ts';
+import { Verifier } from '../verifier/src/verify.ts';
+
+export const silent = createLogger('test', { PTP_LOG_LEVEL: 'silent' });
+const scheduling = { prefillChunk: 16, batchTokens: 64, queue: 64 };
+
+export interface TestPairOptions {
+  readonly draftTimeoutMs?: number;
+  readonly limits?: DraftLimits;
+  /** What the services say they serve. */
+  readonly modelId?: string;
+}
+
+export interface FakePairOptions extends TestPairOptions, FakeDraftOptions {
+  /** Latency of the drafter alone, milliseconds. */
+  readonly draftLatencyMs?: number;
+}
+
+type Facts = ServicesOptions['facts'];
+
+/** The real services, streams and loop over gRPC on unix sockets, in this process. */
+export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends DraftEngine = DraftEngine> {
+  readonly target: Target;
+  draft: Draft;
+  readonly addresses: { verifier: string; drafter: string };
+  readonly services: Services;
+  readonly generator: PairGenerator;
+  readonly #facts: Facts;
+  readonly #options: TestPairOptions;
+  readonly #openDraft: () => Promise<Draft>;
+  readonly #folder: string;
+  #verifierServer: RunningServer | undefined;
+  #drafterServer: RunningServer | undefined;
+
+  /** With engines whose language is a hash function (fake-engine.ts). */
+  static async fake(
+    options: FakePairOptions = {},
+    readyMs = 5000,
+  ): Promise<TestPair<FakeTargetEngine, FakeDraftEngine>> {
+    const target = new FakeTargetEngine(options);
+    const { vocabulary, contextLength } = target.facts;
+    const facts = { modelId: 'fake', vocabulary, contextLength, endOfText: 0, tokenizerSha256: 'f'.repeat(64) };
+    const latencyMs = options.draftLatencyMs ?? options.latencyMs ?? 0;
+    const openDraft = async () => new FakeDraftEngine({ maxBranchLength: 8, ...options, latencyMs });
+    return TestPair.#start(facts, target, openDraft, options, readyMs);
+  }
+
+  /** With the ONNX engines of a model folder. */
+  static async onnx(dir: string, options: TestPairOptions = {}): Promise<TestPair> {
+    const facts = pairFacts(await loadManifest(dir));
+    return TestPair.#start(facts, await openTargetEngine({ dir }), () => openDraftEngine({ dir }), options, 5000);
+  }
+
+  static async #start<T extends TargetEngine, D extends DraftEngine>(
+    facts: Facts,
+    target: T,
+    openDraft: () => Promise<D>,
+    options: TestPairOptions,
+    readyMs: number,
+  ): Promise<TestPair<T, D>> {
+    const folder = await mkdtemp(join(tmpdir(), 'ptp-pair-'));
+    const pair = new TestPair(facts, target, await openDraft(), openDraft, options, folder);
+    try {
+      await Promise.all([pair.#serveVerifier(), pair.#serveDrafter()]);
+      await pair.services.ready(readyMs);
+    } catch (error) {
+      await pair.stop();
+      throw error;
+    }
+    return pair;
+  }
+
+  private constructor(
+    facts: Facts,
+    target: Target,
+    draft: Draft,
+    openDraft: () => Promise<Draft>,
+    options: TestPairOptions,
+    folder: string,
+  ) {
+    this.#facts = facts;
+    this.target = target;
+    this.draft = draft;
+    this.#openDraft = openDraft;
+    this.#options = options;
+    this.#folder = folder;
+    this.addresses = { verifier: `unix:${folder}/verifier.sock`, drafter: `unix:${folder}/drafter.sock` };
+    this.services = new Services({
+      facts,
+      verifierAddress: this.addresses.verifier,
+      drafterAddress: this.addresses.drafter,
+      draftTimeoutMs: options.draftTimeoutMs ?? 2000,
+      logger: silent,
+    });
+    this.generator = new PairGenerator(this.services, options.limits ?? { length: 5, budget: 16 });
+  }
+
+  async stopDrafter(): Promise<void> {
+    await this.#drafterServer?.close(0);
+    await this.draft.dispose();
+  }
+
+  /** With a fresh engine, as a restarted process has. */
+  async restartDrafter(): Promise<void> {
+    this.draft = await this.#openDraft();
+    await this.#serveDrafter();
+  }
+
+  async stop(): Promise<void> {
+    this.services.close();
+    await Promise.all([this.#verifierServer?.close(0), this.#drafterServer?.close(0)]);
+    await Promise.all([this.target.dispose(), this.draft.dispose()]);
+    await rm(this.#folder, { recursive: true, force: true });
+  }
+
+  async #serveVerifier(): Promise<void> {
+    const verifier = new Verifier(this.target, { draft: 16, ...scheduling });
+    const getTarget = () => ({ model: this.#model() });
+    const service = implement(VerifierService, { getTarget, verify: (r, { signal }) => verifier.verify(r, signal) });
+    this.#verifierServer = await serve({ address: this.addresses.verifier, logger: silent, services: [service] });
+  }
+
+  async #serveDrafter(): Promise<void> {
+    const drafter = new Drafter(this.draft, { budget: 64, block: 16, ...scheduling });
+    const getDrafter = () => ({ model: this.#model() });
+    const service = implement(DrafterService, { getDrafter, draft: (r, { signal }) => drafter.draft(r, signal) });
+    this.#drafterServer = await serve({ address: this.addresses.drafter, logger: silent, services: [service] });
+  }
+
+  #model() {
+    const { modelId, tokenizerSha256, vocabulary, contextLength } = this.#facts;
+    return { modelId: this.#options.modelId ?? modelId, tokenizerSha256, vocabularySize: vocabulary, contextLength };
+  }
+}
