@@ -17,15 +17,19 @@ export type AfterMiss = 'redraft' | 'empty';
 /** Share of a new measurement in a running mean. */
 const NEW_SHARE = 0.15;
 
-/** One sequence's running means; times in microseconds. */
+/** One sequence's running means; times in microseconds, 0 until measured. */
 export class Controller {
   readonly #limits: DraftLimits;
+  /** A draft call beside a verify, and one before it. */
   #draft = 0;
+  #redraft = 0;
   #verifyBlock = 0;
   #verifyEmpty = 0;
-  /** Tokens committed by a step with a block, and by one whose block was drafted just before it. */
+  /** Tokens committed by a step whose block was a branch of the step before, and by one whose block was drafted just before it. */
   #overlapped = 2;
   #redrafted = 2;
+  /** Share of steps that left a block of use. */
+  #hits = 0.5;
 
   constructor(limits: DraftLimits) {
     this.#limits = limits;
@@ -47,16 +51,22 @@ export class Controller {
   }
 
   /**
-   * Compares tokens per time. Redraft: one draft, then a verify that overlaps with the next draft. Empty: a verify of nothing that
-   * overlaps with a draft, and then a step with the block drafted meanwhile.
+   * Compares tokens per time until there is a block again. Redraft: a draft, then a step with what it brought. Empty: a step of one
+   * token that drafts meanwhile, and after it, with the chance that this hits, a step with a branch. Near a tie redrafting wins: it
+   * makes fewer target calls.
    */
   afterMiss(): AfterMiss {
-    if (this.#draft === 0 || this.#verifyBlock === 0) return 'redraft';
+    if (this.#draft === 0 || this.#redraft === 0 || this.#verifyBlock === 0) return 'redraft';
     const block = Math.max(this.#verifyBlock, this.#draft);
-    const empty = Math.max(this.#verifyEmpty || this.#verifyBlock / 2, this.#draft);
-    const redraft = this.#redrafted / (this.#draft + block);
-    const skip = (1 + this.#overlapped) / (empty + block);
-    return redraft > skip ? 'redraft' : 'empty';
+    const empty = Math.max(this.#verifyEmpty || this.#verifyBlock, this.#draft);
+    const redraft = this.#redrafted / (this.#redraft + block);
+    const skip = (1 + this.#hits * this.#overlapped) / (empty + this.#hits * block);
+    return redraft > TIE * skip ? 'redraft' : 'empty';
+  }
+
+  /** Learns whether a step left a block of use to the next. */
+  observeBranch(hit: boolean): void {
+    this.#hits = mean(this.#hits, hit ? 1 : 0);
   }
 
   /** Learns from a step. */
@@ -67,16 +77,20 @@ export class Controller {
     redraftMicros: number;
     verifyMicros: number;
   }): void {
-    if (step.draftMicros > 0) this.#draft = mean(this.#draft, step.draftMicros);
-    if (step.drafted === 0) this.#verifyEmpty = mean(this.#verifyEmpty, step.verifyMicros);
-    else {
-      this.#verifyBlock = mean(this.#verifyBlock, step.verifyMicros);
-      if (step.redraftMicros > 0) this.#redrafted = mean(this.#redrafted, step.committed);
-      else this.#overlapped = mean(this.#overlapped, step.committed);
+    if (step.draftMicros > 0) this.#draft = measured(this.#draft, step.draftMicros);
+    if (step.redraftMicros > 0) this.#redraft = measured(this.#redraft, step.redraftMicros);
+    if (step.drafted === 0) {
+      this.#verifyEmpty = measured(this.#verifyEmpty, step.verifyMicros);
+      return;
     }
+    this.#verifyBlock = measured(this.#verifyBlock, step.verifyMicros);
+    if (step.redraftMicros > 0) this.#redrafted = mean(this.#redrafted, step.committed);
+    else this.#overlapped = mean(this.#overlapped, step.committed);
   }
 }
 
-function mean(old: number, value: number): number {
-  return old === 0 ? value : old + NEW_SHARE * (value - old);
-}
+/** Redrafting is chosen down to this share of the other choice's speed. */
+const TIE = 0.95;
+
+const mean = (old: number, value: number): number => old + NEW_SHARE * (value - old);
+const measured = (old: number, value: number): number => (old === 0 ? value : mean(old, value));

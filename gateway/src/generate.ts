@@ -154,7 +154,9 @@ class Run {
   #choose(draft: Draft | undefined, accepted: number, nextToken: number): Block | undefined {
     const wanted = this.#controller.blockLength(this.#request.maxTokens - this.#generated);
     const branch = draft?.branches.find((b) => b.accepted === accepted);
-    if (branch && branch.tokens.length > 1 && branch.tokens[0] === nextToken) return cut(branch, 1, wanted);
+    const hit = branch !== undefined && branch.tokens.length > 1 && branch.tokens[0] === nextToken;
+    if (draft) this.#controller.observeBranch(hit);
+    if (hit) return cut(branch, 1, wanted);
     if (!this.#drafter?.alive || wanted === 0) return EMPTY;
     return this.#controller.afterMiss() === 'redraft' ? undefined : EMPTY;
   }
