@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { DraftEngine, TargetEngine } from '@ptp/core/engine/engine.ts';
+import type { DraftEngine, DraftOutput, TargetEngine } from '@ptp/core/engine/engine.ts';
 import { FakeDraftEngine, type FakeDraftOptions, FakeTargetEngine } from '@ptp/core/engine/fake-engine.ts';
 import { loadManifest } from '@ptp/core/engine/manifest.ts';
 import { openDraftEngine, openTargetEngine } from '@ptp/core/engine/onnx-engine.ts';
@@ -29,6 +29,8 @@ export interface TestPairOptions {
 export interface FakePairOptions extends TestPairOptions, FakeDraftOptions {
   /** Latency of the drafter alone, milliseconds. */
   readonly draftLatencyMs?: number;
+  /** Spoils what the drafter says. */
+  readonly spoil?: (output: DraftOutput) => DraftOutput;
 }
 
 type Facts = ServicesOptions['facts'];
@@ -56,7 +58,18 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
     const { vocabulary, contextLength } = target.facts;
     const facts = { modelId: 'fake', vocabulary, contextLength, endOfText: 0, tokenizerSha256: 'f'.repeat(64) };
     const latencyMs = options.draftLatencyMs ?? options.latencyMs ?? 0;
-    const openDraft = async () => new FakeDraftEngine({ maxBranchLength: 8, ...options, latencyMs });
+    const openDraft = async () => {
+      const engine = new FakeDraftEngine({ maxBranchLength: 8, ...options, latencyMs });
+      const { spoil } = options;
+      if (spoil) {
+        const run = engine.run.bind(engine);
+        engine.run = async (slots) => {
+          const { outputs, runMicros } = await run(slots);
+          return { outputs: outputs.map(spoil), runMicros };
+        };
+      }
+      return engine;
+    };
     return TestPair.#start(facts, target, openDraft, options, readyMs);
   }
 

@@ -1,6 +1,6 @@
 import { type Span, SpanKind } from '@opentelemetry/api';
 import { PtpError } from '@ptp/core/errors.ts';
-import type { DrafterService, DraftResponse } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
+import type { Branch, DrafterService, DraftResponse } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import type { BidiCall } from '@ptp/core/rpc/calls.ts';
 import type { RequestInit } from '@ptp/core/rpc/method.ts';
 import { attribute, endSpan, span, traceparentOf } from '@ptp/core/telemetry/spans.ts';
@@ -21,6 +21,7 @@ export class GrpcDraftStream implements DraftStream {
   readonly #request: GenerationRequest;
   readonly #parent: Span;
   readonly #timeoutMs: number;
+  readonly #vocabulary: number;
   readonly #onFailure: (error: unknown) => void;
   /** Prompt and everything committed. */
   readonly #tokens: number[];
@@ -41,12 +42,14 @@ export class GrpcDraftStream implements DraftStream {
     request: GenerationRequest,
     parent: Span,
     timeoutMs: number,
+    vocabulary: number,
     onFailure: (error: unknown) => void,
   ) {
     this.#open = open;
     this.#request = request;
     this.#parent = parent;
     this.#timeoutMs = timeoutMs;
+    this.#vocabulary = vocabulary;
     this.#onFailure = onFailure;
     this.#tokens = [...request.prompt];
     this.#connect();
@@ -96,6 +99,9 @@ export class GrpcDraftStream implements DraftStream {
       if (response?.kind.case !== 'result') throw ended();
       this.#pauseMs = FIRST_PAUSE_MS;
       const { branches, timings } = response.kind.value;
+      if (!branches.every((branch) => isSound(branch, this.#vocabulary))) {
+        throw new PtpError('internal', 'the drafter answered with what cannot be a draft');
+      }
       endSpan(drafting, { attributes: { [attribute.branches]: branches.length } });
       const micros = Math.round((performance.now() - sent) * 1000);
       return { branches, micros, runMicros: timings?.runUs ?? 0 };
@@ -142,6 +148,15 @@ export class GrpcDraftStream implements DraftStream {
     this.#pauseMs = Math.min(this.#pauseMs * 2, LONGEST_PAUSE_MS);
     this.#onFailure(error);
   }
+}
+
+/** Whether a branch can be passed on to the verifier, which would refuse the stream's step for a token that is none. */
+function isSound({ tokens, confidences }: Branch, vocabulary: number): boolean {
+  return (
+    tokens.length === confidences.length &&
+    tokens.every((token) => token < vocabulary) &&
+    confidences.every((confidence) => confidence >= 0 && confidence <= 1)
+  );
 }
 
 const ended = () => new PtpError('unavailable', 'the drafter ended the stream');

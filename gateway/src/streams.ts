@@ -117,7 +117,7 @@ export class Services implements Streams {
     const peer = this.#drafterPeer;
     if (!drafter || !peer) return undefined;
     const open = () => (peer.usable ? drafter.draft({ signal }) : undefined);
-    return new GrpcDraftStream(open, request, span, this.#options.draftTimeoutMs, (error) => {
+    return new GrpcDraftStream(open, request, span, this.#options.draftTimeoutMs, this.facts.vocabulary, (error) => {
       if (!signal.aborted)
         this.#options.logger.warn({ err: toPtpError(error) }, 'the drafter failed; decoding goes on');
     });

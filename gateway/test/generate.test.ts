@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { DraftOutput } from '@ptp/core/engine/engine.ts';
 import { fakeText } from '@ptp/core/engine/fake-engine.ts';
 import { uniforms } from '@ptp/core/sampling/uniforms.ts';
 import { afterEach, describe, expect, test } from 'vitest';
@@ -165,6 +166,23 @@ describe('without a drafter', () => {
     const request = ask({ prompt: [1], maxTokens: 30 });
     expect(tokensOf(await collect(pair, request))).toEqual(expected(request));
   });
+
+  const spoilt: [string, (branch: DraftOutput['branches'][number]) => DraftOutput['branches'][number]][] = [
+    ['tokens outside the vocabulary', ({ tokens, confidences }) => ({ tokens: tokens.map(() => 4000), confidences })],
+    [
+      'confidences that are no numbers',
+      ({ tokens, confidences }) => ({ tokens, confidences: confidences.map(() => Number.NaN) }),
+    ],
+    ['fewer confidences than tokens', ({ tokens }) => ({ tokens, confidences: new Float32Array() })],
+  ];
+  for (const [what, spoil] of spoilt) {
+    test(`one that answers with ${what} does no harm`, async () => {
+      const pair = await start({ spoil: ({ branches }) => ({ branches: branches.map(spoil) }) });
+      const steps = await collect(pair, ask());
+      expect(tokensOf(steps)).toEqual(expected(ask()));
+      expect(steps.every(({ facts }) => facts.drafted === 0)).toBe(true);
+    });
+  }
 
   test('services of another pair are not used', async () => {
     await expect(TestPair.fake({ modelId: 'other' }, 300)).rejects.toMatchObject({ code: 'unavailable' });

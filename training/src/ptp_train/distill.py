@@ -148,7 +148,9 @@ def run(args: argparse.Namespace) -> None:
                 partial,
             )
             os.replace(partial, checkpoint)
-            save(args.out, "drafter", drafter, log=log, settings={k: str(v) for k, v in vars(args).items()})
+            save(
+                args.out, "drafter", drafter, log=log, settings={k: str(v) for k, v in vars(args).items() if k != "run"}
+            )
             saved = time.time()
     print(
         json.dumps({"steps": step, "minutes": round((time.time() - began) / 60, 1), "config": asdict(drafter.config)})

@@ -24,8 +24,11 @@ TRAINED_FOR = [
     {"share": 0.25, "temperature": [0.3, 1.2], "top_k": [0, 20, 50, 100], "top_p": [0.8, 1]},
 ]
 """The mixture of sampling conditions in samples.py; a list of two numbers is a range (top_k: one of)."""
-RECIPE = ("steps", "sequences", "completions", "rate", "matrix_rate", "decay", "beta", "seed")
-"""Settings of distill.py that are worth keeping."""
+RECIPE = {
+    "target": ("tokens", "batch_tokens", "context", "seed"),
+    "drafter": ("steps", "completions", "context_tokens", "rate", "matrix_rate", "decay", "beta", "seed"),
+}
+"""Settings of target.py and distill.py that are worth keeping."""
 
 
 def digest(path: pathlib.Path) -> str:
@@ -62,9 +65,10 @@ def gather(target: pathlib.Path, drafter: pathlib.Path, evaluation: pathlib.Path
         }
         if tokens:
             facts["corpus"]["tokens"] = {split: t["tokens"] for split, t in tokens.items()}
-    settings = drafter_file.get("settings")
-    if settings:
-        facts["recipe"] = {"drafter": {k: settings[k] for k in RECIPE if k in settings}}
+    for part, file in (("target", target_file), ("drafter", drafter_file)):
+        if settings := file.get("settings"):
+            recipe = {k: json.loads(settings[k]) for k in RECIPE[part] if k in settings}
+            facts.setdefault("recipe", {})[part] = recipe
     return facts
 
 

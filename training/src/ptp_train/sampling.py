@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 TIES = 16
 """Equal probabilities at the border of top-k that are told apart by their ids."""
 

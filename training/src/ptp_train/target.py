@@ -120,5 +120,6 @@ def run(args: argparse.Namespace) -> None:
             os.replace(partial, checkpoint)
             saved = time.time()
     figures = evaluate(model, args.data, 200)
-    save(args.out, "target", model, log=log, bits_per_byte=figures, tokens=done)
+    settings = {k: str(v) for k, v in vars(args).items() if k != "run"}
+    save(args.out, "target", model, log=log, bits_per_byte=figures, tokens=done, settings=settings)
     print(json.dumps({"bits_per_byte": figures, "tokens": done, "minutes": round((time.time() - began) / 60, 1)}))

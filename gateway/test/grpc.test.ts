@@ -1,0 +1,121 @@
+import { PtpError } from '@ptp/core/errors.ts';
+import { GenerationService } from '@ptp/core/gen/ptp/v1/generation_pb.ts';
+import { connect } from '@ptp/core/rpc/client.ts';
+import { serve } from '@ptp/core/rpc/server.ts';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { silent } from '../../test/test-pair.ts';
+import { Admission } from '../src/admission.ts';
+import { generationService } from '../src/grpc.ts';
+import { ScriptedGenerator } from './scripted-generator.ts';
+import { tokenByToken, tokenizer, until } from './test-server.ts';
+
+const generator = new ScriptedGenerator();
+let server: Awaited<ReturnType<typeof serve>>;
+let client: ReturnType<typeof connect<typeof GenerationService>>;
+
+beforeAll(async () => {
+  const service = generationService({ generator, tokenizer, admission: new Admission(2) });
+  server = await serve({ address: '127.0.0.1:0', logger: silent, services: [service] });
+  client = connect(GenerationService, server.address);
+});
+
+beforeEach(() => {
+  generator.requests.length = 0;
+  generator.script = () => ({ steps: tokenByToken('interface Café { x: 1 }') });
+});
+
+afterAll(async () => {
+  client.close();
+  await server.close(0);
+});
+
+type Request = Parameters<typeof client.generate>[0];
+
+async function collect(request: Request) {
+  const messages = [];
+  for await (const message of client.generate(request)) messages.push(message);
+  return messages;
+}
+
+const prompt = { case: 'text', value: 'export ' } as const;
+
+describe('GenerationService', () => {
+  test('streams text, tokens and step facts, the seed first and the reason last', async () => {
+    const messages = await collect({ prompt, seed: 7n, maxTokens: 100 });
+    expect(messages.map(({ text }) => text).join('')).toBe('interface Café { x: 1 }');
+    expect(messages.flatMap(({ tokens }) => tokens)).toEqual(tokenizer.encode('interface Café { x: 1 }'));
+    expect(messages.map(({ step }) => step?.step)).toEqual(messages.map((_, i) => i));
+    expect(messages.map(({ finishReason }) => finishReason).filter(Boolean)).toEqual(['stop']);
+    expect(messages[0]?.seed).toBe(7n);
+    expect(generator.requests[0]).toMatchObject({
+      prompt: [0, ...tokenizer.encode('export ')],
+      sampling: { temperature: 1, topK: 0, topP: 1 },
+      seed: 7n,
+      maxTokens: 100,
+    });
+  });
+
+  test('takes token ids as they are, and an absent top_p as no limit', async () => {
+    await collect({ prompt: { case: 'tokens', value: { ids: [5, 6] } }, sampling: { temperature: 0.5, topK: 3 } });
+    expect(generator.requests[0]).toMatchObject({
+      prompt: [5, 6],
+      sampling: { temperature: 0.5, topK: 3, topP: 1 },
+      maxTokens: 510,
+    });
+  });
+
+  test('ends before a stop string', async () => {
+    const messages = await collect({ prompt, stop: ['{ x'] });
+    expect(messages.map(({ text }) => text).join('')).toBe('interface Café ');
+    expect(messages.at(-1)?.finishReason).toBe('stop');
+  });
+
+  const refused: [string, Request, object][] = [
+    ['no prompt', {}, { code: 'invalid_argument', message: '`prompt` is missing: set text or tokens' }],
+    ['an unknown model', { prompt, model: 'gpt' }, { code: 'not_found' }],
+    ['five stop strings', { prompt, stop: ['a', 'b', 'c', 'd', 'e'] }, { code: 'invalid_argument' }],
+    ['an empty stop string', { prompt, stop: [''] }, { code: 'invalid_argument' }],
+    [
+      'a temperature out of range',
+      { prompt, sampling: { temperature: -1 } },
+      { code: 'invalid_argument', message: '`temperature` must be in [0, 2], got -1' },
+    ],
+    [
+      'a token outside the vocabulary',
+      { prompt: { case: 'tokens', value: { ids: [9999] } } },
+      { code: 'invalid_argument', message: '`prompt.tokens[0]` must be in [0, 2047], got 9999' },
+    ],
+    [
+      'a prompt that fills the context',
+      { prompt: { case: 'tokens', value: { ids: new Array(512).fill(1) } } },
+      { code: 'out_of_range' },
+    ],
+  ];
+  for (const [what, request, error] of refused) {
+    test(`refuses ${what} and serves the next`, async () => {
+      await expect(collect(request)).rejects.toMatchObject(error);
+      expect(generator.requests).toHaveLength(0);
+      expect(await collect({ prompt })).not.toHaveLength(0);
+    });
+  }
+
+  test('tells the error that the generator ends with', async () => {
+    generator.script = () => ({ steps: [[5]], error: new PtpError('unavailable', 'the verifier is gone') });
+    await expect(collect({ prompt })).rejects.toMatchObject({ code: 'unavailable', message: 'the verifier is gone' });
+  });
+
+  test('a client that cancels ends the generation and leaves its place', async () => {
+    generator.script = () => ({ steps: [[5]], endless: true, delayMillis: 5 });
+    const controller = new AbortController();
+    const both = [1, 2].map(async () => {
+      for await (const _ of client.generate({ prompt, maxTokens: 500 }, { signal: controller.signal }));
+    });
+    await until(() => generator.running === 2);
+    await expect(collect({ prompt })).rejects.toMatchObject({ code: 'resource_exhausted' });
+    controller.abort();
+    for (const call of both) await expect(call).rejects.toMatchObject({ code: 'cancelled' });
+    await until(() => generator.running === 0);
+    generator.script = () => ({ steps: [[5]] });
+    expect(await collect({ prompt })).toHaveLength(1);
+  });
+});
