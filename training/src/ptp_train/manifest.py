@@ -73,7 +73,7 @@ def gather(target: pathlib.Path, drafter: pathlib.Path, evaluation: pathlib.Path
 
 
 def licences(sources: dict) -> str:
-    """LICENCES.md of a model folder: the packages whose declarations the pair was trained on. `sources`: the corpus' sources.json."""
+    """LICENCES.md of a model folder: whose declarations the pair was trained on. `sources`: the corpus' sources.json."""
     lines = [
         "# Licences of the corpus",
         "",
