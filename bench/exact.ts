@@ -14,7 +14,12 @@ export interface ExactResult {
   /** Tokens compared with the reference, and how many of them differ or are missing. */
   tokens: number;
   mismatches: number;
+  /** Tokens of the reference, each of which was compared three times. */
+  reference_tokens: number;
   sequences: number;
+  /** What the drafter contributed to the compared texts: without it the comparison says nothing. */
+  drafted: number;
+  accepted: number;
 }
 
 /**
@@ -29,7 +34,14 @@ export async function exact(
   count: number,
   maxTokens: number,
 ): Promise<ExactResult> {
-  const result: ExactResult = { tokens: 0, mismatches: 0, sequences: 0 };
+  const result: ExactResult = {
+    tokens: 0,
+    mismatches: 0,
+    reference_tokens: 0,
+    sequences: 0,
+    drafted: 0,
+    accepted: 0,
+  };
   for (const sampling of SETTINGS) {
     const requests = Array.from({ length: count }, (_, i): GenerationRequest => {
       const prompt = prompts[i % prompts.length] as Prompt;
@@ -39,11 +51,12 @@ export async function exact(
     for (let start = 0; start < requests.length; start += TOGETHER) {
       const group = requests.slice(start, start + TOGETHER);
       const reference: number[][] = [];
-      for (const request of group) reference.push(await text(generator, request, false));
+      for (const request of group) reference.push(await text(generator, request, false, result));
       const alone: number[][] = [];
-      for (const request of group) alone.push(await text(generator, request, true));
-      const plainTogether = await Promise.all(group.map((request) => text(generator, request, false)));
-      const draftedTogether = await Promise.all(group.map((request) => text(generator, request, true)));
+      for (const request of group) alone.push(await text(generator, request, true, result));
+      const plainTogether = await Promise.all(group.map((request) => text(generator, request, false, result)));
+      const draftedTogether = await Promise.all(group.map((request) => text(generator, request, true, result)));
+      for (const tokens of reference) result.reference_tokens += tokens.length;
       for (const other of [alone, plainTogether, draftedTogether]) compare(reference, other, result);
       process.stderr.write(
         `\rtemperature ${sampling.temperature}: ${start + group.length}/${count} sequences, ${result.tokens} tokens compared`,
@@ -57,10 +70,17 @@ export async function exact(
   return result;
 }
 
-async function text(generator: Generator, request: GenerationRequest, drafting: boolean): Promise<number[]> {
+async function text(
+  generator: Generator,
+  request: GenerationRequest,
+  drafting: boolean,
+  result: ExactResult,
+): Promise<number[]> {
   const tokens: number[] = [];
   for await (const step of generator.generate({ ...request, drafting }, new AbortController().signal)) {
     tokens.push(...step.tokens);
+    result.drafted += step.facts.drafted;
+    result.accepted += step.facts.accepted;
   }
   return tokens;
 }

@@ -60,7 +60,7 @@ try {
       ? await exact(bench.generator, prompts, positive('sequences'), positive('tokens'))
       : await decode(bench.generator, prompts.slice(0, positive('prompts')), positive('tokens'));
   console.log(JSON.stringify({ suite, ...result }));
-  if (suite === 'exact' && 'mismatches' in result && result.mismatches !== 0) process.exitCode = 1;
+  if ('mismatches' in result && (result.mismatches !== 0 || result.accepted === 0)) process.exitCode = 1;
 } finally {
   await bench.stop();
 }

@@ -38,6 +38,7 @@ export async function startServices(models: string, limits: DraftLimits): Promis
     verifierAddress: addresses.verifier,
     drafterAddress: addresses.drafter,
     draftTimeoutMs: 2000,
+    verifyTimeoutMs: 60_000,
     logger: createLogger('bench', { PTP_LOG_LEVEL: 'warn' }),
   });
   const stop = async () => {

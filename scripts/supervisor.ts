@@ -42,7 +42,7 @@ export class Supervisor {
 
   /**
    * Starts a service and waits until it is ready. One that ends after that is started again: the gateway carries on without
-   * the drafter, and continues its streams when a verifier is back.
+   * the drafter, and takes requests again when a verifier is back.
    *
    * @throws StartError if it ends before it is ready
    */

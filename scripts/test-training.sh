@@ -9,7 +9,7 @@ if [[ ! -f pyproject.toml ]]; then
   exit 1
 fi
 
-export PIP_RETRIES="${PIP_RETRIES:-1}" # an unreachable mirror should fail soon
+export PIP_RETRIES="${PIP_RETRIES:-1}" # a package index that cannot be reached should fail soon
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 stamp=.venv/installed-pyproject.toml

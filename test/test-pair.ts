@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { DraftEngine, DraftOutput, TargetEngine } from '@ptp/core/engine/engine.ts';
 import { FakeDraftEngine, type FakeDraftOptions, FakeTargetEngine } from '@ptp/core/engine/fake-engine.ts';
 import { loadManifest } from '@ptp/core/engine/manifest.ts';
@@ -17,10 +18,11 @@ import { Services, type ServicesOptions } from '../gateway/src/streams.ts';
 import { Verifier } from '../verifier/src/verify.ts';
 
 export const silent = createLogger('test', { PTP_LOG_LEVEL: 'silent' });
-const scheduling = { prefillChunk: 16, batchTokens: 64, queue: 64 };
+const scheduling = { prefillChunk: 16, batchTokens: 64, sequences: 64, queue: 64 };
 
 export interface TestPairOptions {
   readonly draftTimeoutMs?: number;
+  readonly verifyTimeoutMs?: number;
   readonly limits?: DraftLimits;
   /** What the services say they serve. */
   readonly modelId?: string;
@@ -29,6 +31,8 @@ export interface TestPairOptions {
 export interface FakePairOptions extends TestPairOptions, FakeDraftOptions {
   /** Latency of the drafter alone, milliseconds. */
   readonly draftLatencyMs?: number;
+  /** Holds a draft back, milliseconds; asked at each run. */
+  readonly delayMs?: () => number;
   /** Spoils what the drafter says. */
   readonly spoil?: (output: DraftOutput) => DraftOutput;
 }
@@ -60,14 +64,14 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
     const latencyMs = options.draftLatencyMs ?? options.latencyMs ?? 0;
     const openDraft = async () => {
       const engine = new FakeDraftEngine({ maxBranchLength: 8, ...options, latencyMs });
-      const { spoil } = options;
-      if (spoil) {
-        const run = engine.run.bind(engine);
-        engine.run = async (slots) => {
-          const { outputs, runMicros } = await run(slots);
-          return { outputs: outputs.map(spoil), runMicros };
-        };
-      }
+      const { spoil = (output) => output, delayMs = () => 0 } = options;
+      const run = engine.run.bind(engine);
+      engine.run = async (slots) => {
+        const { outputs, runMicros } = await run(slots);
+        const delay = delayMs();
+        if (delay > 0) await sleep(delay);
+        return { outputs: outputs.map(spoil), runMicros };
+      };
       return engine;
     };
     return TestPair.#start(facts, target, openDraft, options, readyMs);
@@ -118,6 +122,7 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
       verifierAddress: this.addresses.verifier,
       drafterAddress: this.addresses.drafter,
       draftTimeoutMs: options.draftTimeoutMs ?? 2000,
+      verifyTimeoutMs: options.verifyTimeoutMs ?? 10_000,
       logger: silent,
     });
     this.generator = new PairGenerator(this.services, options.limits ?? { length: 5, budget: 16 });

@@ -81,6 +81,14 @@ export async function runService(
   }
 }
 
+/** Ends the process when what it lives for is lost; whoever runs it starts it again, and health says the truth meanwhile. */
+export function endWhen(lost: Promise<Error>, logger: Logger): void {
+  void lost.then((err) => {
+    logger.fatal({ err }, err.message);
+    process.exit(1);
+  });
+}
+
 /** A PtpError's message is made to be read; of anything else the stack is needed. */
 function reportFailure(name: string, error: unknown, logger: Logger | undefined): void {
   if (!logger) console.error(`${name}: ${toPtpError(error).message}`);

@@ -1,4 +1,4 @@
-import type { EngineFacts } from './engine/engine.ts';
+import type { EngineFacts, SequenceId, SequenceStore } from './engine/engine.ts';
 import { PtpError } from './errors.ts';
 import type { SamplingParameters, SequenceStart } from './gen/ptp/v1/common_pb.ts';
 import { type SamplingParams, samplingParams } from './sampling/params.ts';
@@ -56,6 +56,14 @@ export function checkTokens(field: string, tokens: readonly number[], vocabulary
   if (bad < 0) return;
   const message = `\`${field}[${bad}]\` must be in [0, ${vocabulary - 1}], got ${tokens[bad]}`;
   throw new PtpError('invalid_argument', message, { field });
+}
+
+/** @throws PtpError `resource_exhausted` when `limit` sequences are open already */
+export function openWithin(engine: SequenceStore, limit: number): SequenceId {
+  if (engine.usage().sequences >= limit) {
+    throw new PtpError('resource_exhausted', `overloaded: ${limit} sequences are open already`);
+  }
+  return engine.open();
 }
 
 /** Cuts `tokens` into chunks of at most `size`, with each chunk's start. */

@@ -32,6 +32,14 @@ export const serviceSettings = {
     max: 16384,
     doc: 'Tokens in one run over all its sequences.',
   },
+  sequences: {
+    name: 'PTP_SEQUENCE_LIMIT',
+    type: 'integer',
+    default: 256,
+    min: 1,
+    max: 65536,
+    doc: 'Sequences open at once; one more is refused with RESOURCE_EXHAUSTED. Not above PTP_QUEUE_LIMIT, or steps may be.',
+  },
   queue: {
     name: 'PTP_QUEUE_LIMIT',
     type: 'integer',

@@ -81,16 +81,16 @@ describe('Scheduler', () => {
     expect((await kept).output).toBe(3);
   });
 
-  test('a failed run fails its own slots only', async () => {
-    const { runs, run } = controlled();
+  test('a slot that makes a batch fail fails alone', async () => {
+    const run = async (slots: number[]): Promise<RunResult<number>> => {
+      if (slots.includes(13)) throw new Error('broken run');
+      return { outputs: slots, runMicros: 5 };
+    };
     const scheduler = new Scheduler<number, number>(run, (slot) => slot, limits);
-    const lost = scheduler.submit(90, signal);
-    const kept = scheduler.submit(20, signal);
-    await turn();
-    runs[0]?.fail(new Error('broken run'));
-    await expect(lost).rejects.toThrow('broken run');
-    await turn();
-    runs[1]?.finish();
-    expect((await kept).output).toBe(20);
+    const [first, bad, last] = [10, 13, 20].map((slot) => scheduler.submit(slot, signal));
+    await expect(bad).rejects.toThrow('broken run');
+    expect((await first)?.output).toBe(10);
+    expect((await last)?.output).toBe(20);
+    expect((await scheduler.submit(7, signal)).output).toBe(7);
   });
 });

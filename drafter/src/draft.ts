@@ -5,7 +5,7 @@ import { timingsOf } from '@ptp/core/engine/timings.ts';
 import { PtpError } from '@ptp/core/errors.ts';
 import type { Timings } from '@ptp/core/gen/ptp/v1/common_pb.ts';
 import type { DraftOpen, DraftRequest, DraftResponseSchema, DraftStep } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
-import { checkTokens, chunks, Sequence } from '@ptp/core/sequence.ts';
+import { checkTokens, chunks, openWithin, Sequence } from '@ptp/core/sequence.ts';
 import { recordRun } from '@ptp/core/telemetry/run-spans.ts';
 import { planBranches } from './plan.ts';
 
@@ -21,6 +21,8 @@ export interface DrafterLimits {
   readonly prefillChunk: number;
   /** Tokens in one run over all sequences, context and drafted together. */
   readonly batchTokens: number;
+  /** Sequences open at once. */
+  readonly sequences: number;
   /** Runs that may wait. */
   readonly queue: number;
 }
@@ -44,7 +46,7 @@ export class Drafter {
 
   /** One Draft stream. */
   async *draft(requests: AsyncIterable<DraftRequest>, signal: AbortSignal): AsyncGenerator<Response> {
-    const id = this.engine.open();
+    const id = openWithin(this.engine, this.limits.sequences);
     try {
       let context: Context | undefined;
       for await (const { kind } of requests) {

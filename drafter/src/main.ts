@@ -2,7 +2,7 @@ import { loadManifest } from '@ptp/core/engine/manifest.ts';
 import { openDraftEngine } from '@ptp/core/engine/onnx-engine.ts';
 import { settings } from '@ptp/core/env.ts';
 import { DrafterService } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
-import { runService } from '@ptp/core/lifecycle.ts';
+import { endWhen, runService } from '@ptp/core/lifecycle.ts';
 import { modelFacts } from '@ptp/core/model-facts.ts';
 import { implement, serve } from '@ptp/core/rpc/server.ts';
 import { startTracing } from '@ptp/core/telemetry/tracing.ts';
@@ -16,11 +16,13 @@ await runService('drafter', async (logger, onStop) => {
   const manifest = await loadManifest(config.models);
   const engine = await openDraftEngine({ dir: config.models, threads: config.threads });
   onStop(() => engine.dispose());
+  endWhen(engine.died, logger);
   const drafter = new Drafter(engine, {
     budget: config.budgetLimit,
     block: config.blockLimit,
     prefillChunk: config.prefillChunk,
     batchTokens: config.batchTokens,
+    sequences: config.sequences,
     queue: config.queue,
   });
   const model = modelFacts(manifest);

@@ -22,7 +22,7 @@ export const drafterSettings = {
   blockLimit: {
     name: 'PTP_DRAFTER_BLOCK_LIMIT',
     type: 'integer',
-    default: 32,
+    default: 64,
     min: 1,
     max: 256,
     doc: 'Longest block under verification that a step may name, tokens.',

@@ -14,7 +14,7 @@ const text = fakeText(prompt, sampling, uniforms(3n, 0, 40));
 
 /** A drafter that is never wrong, so that what it drafts tells which context and which u it was given. */
 function drafter(engine = new FakeDraftEngine({ accuracy: 1 })): Drafter {
-  return new Drafter(engine, { budget: 32, block: 8, prefillChunk: 16, batchTokens: 64, queue: 8 });
+  return new Drafter(engine, { budget: 32, block: 8, prefillChunk: 16, batchTokens: 64, sequences: 2, queue: 8 });
 }
 
 function open(tokens = prompt, firstPosition = 0): Init {

@@ -1,62 +1,62 @@
 import { type Span, SpanKind } from '@opentelemetry/api';
-import { PtpError } from '@ptp/core/errors.ts';
-import type { Branch, DrafterService, DraftResponse } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
+import { PtpError, toPtpError } from '@ptp/core/errors.ts';
+import type { Branch, DrafterService, DraftResponse, DraftResult } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import type { BidiCall } from '@ptp/core/rpc/calls.ts';
 import type { RequestInit } from '@ptp/core/rpc/method.ts';
 import { attribute, endSpan, span, traceparentOf } from '@ptp/core/telemetry/spans.ts';
 import type { GenerationRequest } from './generation.ts';
 import type { Draft, DraftStream } from './streams.ts';
+import { within } from './within.ts';
 
 type Call = BidiCall<RequestInit<typeof DrafterService.method.draft>, DraftResponse>;
 
-/** Reading the prompt may take this long at the first opening, milliseconds. */
-const OPEN_TIMEOUT_MS = 5000;
 /** Pause before a lost drafter is tried again, milliseconds; doubles with each failure. */
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 8000;
 
+/** What a draft stream is made of. */
+export interface DraftStreamParts {
+  /** Begins a call; undefined while there is no drafter. */
+  readonly open: () => Call | undefined;
+  readonly request: GenerationRequest;
+  readonly span: Span;
+  /** How long a stream waits for a draft. */
+  readonly timeoutMs: number;
+  readonly vocabulary: number;
+  readonly onFailure: (error: unknown) => void;
+}
+
 /** A Draft call, and after its loss another one, opened with the tokens so far: the text doesn't depend on either. */
 export class GrpcDraftStream implements DraftStream {
-  readonly #open: () => Call | undefined;
-  readonly #request: GenerationRequest;
-  readonly #parent: Span;
-  readonly #timeoutMs: number;
-  readonly #vocabulary: number;
-  readonly #onFailure: (error: unknown) => void;
+  readonly #parts: DraftStreamParts;
   /** Prompt and everything committed. */
   readonly #tokens: number[];
   /** Tokens of `#tokens` that the drafter knows. */
   #told = 0;
   #call: Call | undefined;
   /** Settles when the open has been answered; `#ready` then says so. */
-  #opened: Promise<unknown> = Promise.resolve();
+  #opening: Promise<void> = Promise.resolve();
   #ready = false;
+  /** A step has not been answered in time; its answer is waited for and dropped before the next one is sent. */
+  #overdue = false;
   #steps = 0;
   #pauseMs = FIRST_PAUSE_MS;
   #retryAt = 0;
-  #first = true;
 
-  /** @param open begins a call; undefined while there is no drafter */
-  constructor(
-    open: () => Call | undefined,
-    request: GenerationRequest,
-    parent: Span,
-    timeoutMs: number,
-    vocabulary: number,
-    onFailure: (error: unknown) => void,
-  ) {
-    this.#open = open;
-    this.#request = request;
-    this.#parent = parent;
-    this.#timeoutMs = timeoutMs;
-    this.#vocabulary = vocabulary;
-    this.#onFailure = onFailure;
-    this.#tokens = [...request.prompt];
+  constructor(parts: DraftStreamParts) {
+    this.#parts = parts;
+    this.#tokens = [...parts.request.prompt];
     this.#connect();
   }
 
   get alive(): boolean {
-    return this.#call !== undefined && this.#ready;
+    return this.#call !== undefined && this.#ready && !this.#overdue;
+  }
+
+  async opened(verifierOpened: Promise<void>): Promise<void> {
+    const opening = this.#opening;
+    const late = verifierOpened.then(() => within(this.#parts.timeoutMs, 'the drafter', opening));
+    await Promise.race([opening, late]).catch(() => {});
   }
 
   commit(tokens: readonly number[]): void {
@@ -70,44 +70,32 @@ export class GrpcDraftStream implements DraftStream {
   ): Promise<Draft | undefined> {
     if (!this.#call && performance.now() >= this.#retryAt) this.#connect();
     const call = this.#call;
-    if (!call) return undefined;
-    let drafting: Span | undefined;
+    if (!call || !this.alive) return undefined;
+    const sent = performance.now();
+    const attributes = { [attribute.step]: this.#steps, 'ptp.block.length': block.tokens.length };
+    const drafting = span('ptp.draft', { parent, kind: SpanKind.CLIENT, startTime: sent, attributes });
     try {
-      // The first draft waits for the prompt to be read, as the verifier's answer does; a reopened stream catches up meanwhile.
-      if (this.#first) await within(OPEN_TIMEOUT_MS, this.#opened);
-      this.#first = false;
-      if (!this.#ready) return undefined;
-      const sent = performance.now();
-      const attributes = { [attribute.step]: this.#steps, 'ptp.block.length': block.tokens.length };
-      drafting = span('ptp.draft', { parent, kind: SpanKind.CLIENT, startTime: sent, attributes });
       const committed = this.#tokens.slice(this.#told);
       this.#told = this.#tokens.length;
-      call.send({
-        kind: {
-          case: 'step',
-          value: {
-            step: this.#steps++,
-            committed,
-            block: [...block.tokens],
-            blockConfidences: [...block.confidences],
-            plan,
-            trace: { traceparent: traceparentOf(drafting) },
-          },
-        },
-      });
-      const response = await within(this.#timeoutMs, call.receive());
-      if (response?.kind.case !== 'result') throw ended();
+      const trace = { traceparent: traceparentOf(drafting) };
+      const { tokens, confidences } = block;
+      const step = {
+        step: this.#steps++,
+        committed,
+        block: [...tokens],
+        blockConfidences: [...confidences],
+        plan,
+        trace,
+      };
+      call.send({ kind: { case: 'step', value: step } });
+      const { branches, timings } = await this.#answer(call, step.step);
       this.#pauseMs = FIRST_PAUSE_MS;
-      const { branches, timings } = response.kind.value;
-      if (!branches.every((branch) => isSound(branch, this.#vocabulary))) {
-        throw new PtpError('internal', 'the drafter answered with what cannot be a draft');
-      }
       endSpan(drafting, { attributes: { [attribute.branches]: branches.length } });
       const micros = Math.round((performance.now() - sent) * 1000);
       return { branches, micros, runMicros: timings?.runUs ?? 0 };
     } catch (error) {
-      if (drafting) endSpan(drafting, { error });
-      this.#fail(call, error);
+      endSpan(drafting, { error });
+      if (!this.#overdue) this.#fail(call, error);
       return undefined;
     }
   }
@@ -118,19 +106,44 @@ export class GrpcDraftStream implements DraftStream {
     this.#retryAt = Number.POSITIVE_INFINITY;
   }
 
+  /** @throws PtpError; with `#overdue` set when the answer is only late */
+  async #answer(call: Call, step: number): Promise<DraftResult> {
+    const answer = call.receive();
+    const response = await within(this.#parts.timeoutMs, 'the drafter', answer).catch((error) => {
+      if (toPtpError(error).code === 'deadline_exceeded' && this.#call === call) this.#await(call, answer);
+      throw error;
+    });
+    if (response?.kind.case !== 'result' || response.kind.value.step !== step) throw ended();
+    const { value } = response.kind;
+    if (value.branches.every((branch) => isSound(branch, this.#parts.vocabulary))) return value;
+    throw new PtpError('internal', 'the drafter answered with what cannot be a draft');
+  }
+
+  /** Sends no step before the late answer has come. Opening anew would only add the prompt to what keeps the drafter busy. */
+  #await(call: Call, late: Promise<unknown>): void {
+    this.#overdue = true;
+    late.then(
+      () => {
+        if (this.#call === call) this.#overdue = false;
+      },
+      (error) => this.#fail(call, error),
+    );
+  }
+
   #connect(): void {
-    const call = this.#open();
+    const call = this.#parts.open();
     this.#retryAt = performance.now() + this.#pauseMs;
     if (!call) return;
     this.#call = call;
     this.#ready = false;
+    this.#overdue = false;
     this.#steps = 0;
     this.#told = this.#tokens.length;
-    const { prompt, sampling, seed } = this.#request;
+    const { prompt, sampling, seed } = this.#parts.request;
     const start = { tokens: [...this.#tokens], sampling, seed, firstPosition: this.#tokens.length - prompt.length };
-    const trace = { traceparent: traceparentOf(this.#parent) };
+    const trace = { traceparent: traceparentOf(this.#parts.span) };
     call.send({ kind: { case: 'open', value: { start, trace } } });
-    this.#opened = call.receive().then(
+    this.#opening = call.receive().then(
       (response) => {
         if (response?.kind.case !== 'opened') this.#fail(call, ended());
         else if (this.#call === call) this.#ready = true;
@@ -144,9 +157,10 @@ export class GrpcDraftStream implements DraftStream {
     call.cancel();
     this.#call = undefined;
     this.#ready = false;
+    this.#overdue = false;
     this.#retryAt = performance.now() + this.#pauseMs;
     this.#pauseMs = Math.min(this.#pauseMs * 2, LONGEST_PAUSE_MS);
-    this.#onFailure(error);
+    this.#parts.onFailure(error);
   }
 }
 
@@ -160,17 +174,3 @@ function isSound({ tokens, confidences }: Branch, vocabulary: number): boolean {
 }
 
 const ended = () => new PtpError('unavailable', 'the drafter ended the stream');
-
-/** @throws PtpError `deadline_exceeded` when the promise has not settled after that time */
-async function within<T>(milliseconds: number, promise: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    const error = new PtpError('deadline_exceeded', `the drafter has not answered for ${milliseconds} ms`);
-    timer = setTimeout(() => reject(error), milliseconds);
-  });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}

@@ -46,7 +46,9 @@ export class PairGenerator implements Generator {
       drafter = request.drafting === false ? undefined : this.#streams.draft(request, signal, span);
       const run = new Run(request, this.facts, new Controller(this.#limits), verifier, drafter, span);
       // The first block is drafted while the verifier reads the prompt.
-      const [first] = await Promise.all([run.fresh(), verifier.opened()]);
+      const opened = verifier.opened();
+      const drafted = drafter ? drafter.opened(opened).then(() => run.fresh()) : run.fresh();
+      const [first] = await Promise.all([drafted, opened]);
       let block: Block | undefined = first.block;
       while (!finish) {
         const { step, next } = await run.step(block);
@@ -107,8 +109,19 @@ class Run {
    * @param given the block chosen by the step before; undefined to draft one first (`redraft`)
    */
   async step(given: Block | undefined): Promise<{ step: GenerationStep; next: Block | undefined }> {
-    const started = performance.now();
     const span = stepSpan(this.#span, this.#steps);
+    try {
+      const done = await this.#step(given, span);
+      endSpan(span, { attributes: stepAttributes(done.step.facts) });
+      return done;
+    } catch (error) {
+      endSpan(span, { error });
+      throw error;
+    }
+  }
+
+  async #step(given: Block | undefined, span: Span): Promise<{ step: GenerationStep; next: Block | undefined }> {
+    const started = performance.now();
     const { block, micros: redraftMicros } = given ? { block: given, micros: 0 } : await this.fresh(span);
     const last = this.#controller.blockLength(this.#request.maxTokens - this.#generated - block.tokens.length) === 0;
     const verifying = this.#verifier.step(block.tokens, span);
@@ -135,14 +148,9 @@ class Run {
       draftRunMicros: draft?.runMicros ?? 0,
     };
     this.#controller.observe({ ...facts, committed: committed.length });
-    endSpan(span, { attributes: stepAttributes(facts) });
+    const logProbabilities = verified.logProbabilities.slice(0, tokens.length);
     return {
-      step: {
-        tokens,
-        logProbabilities: verified.logProbabilities.slice(0, tokens.length),
-        facts,
-        ...(finish && { finish }),
-      },
+      step: { tokens, logProbabilities, facts, ...(finish && { finish }) },
       next: this.#choose(draft, verified.accepted, verified.nextToken),
     };
   }

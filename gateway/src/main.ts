@@ -1,8 +1,10 @@
 import { checkFiles, loadManifest } from '@ptp/core/engine/manifest.ts';
 import { type Address, settings } from '@ptp/core/env.ts';
+import { PtpError } from '@ptp/core/errors.ts';
 import { runService } from '@ptp/core/lifecycle.ts';
 import { serve } from '@ptp/core/rpc/server.ts';
 import { startTracing } from '@ptp/core/telemetry/tracing.ts';
+import type { FastifyInstance } from 'fastify';
 import { Admission } from './admission.ts';
 import { loadChatTemplate } from './chat.ts';
 import { PairGenerator } from './generate.ts';
@@ -25,6 +27,7 @@ await runService('gateway', async (logger, onStop) => {
     verifierAddress: config.verifier.target,
     drafterAddress: config.drafter.target,
     draftTimeoutMs: config.draftTimeoutMillis,
+    verifyTimeoutMs: config.verifyTimeoutMillis,
     logger,
   });
   onStop(() => services.close());
@@ -37,16 +40,24 @@ await runService('gateway', async (logger, onStop) => {
     logger,
     services: [generationService({ generator, tokenizer, admission })],
   });
-  onStop(() => grpc.close(config.drainSeconds * 1000));
   const http = createHttp({ generator, tokenizer, chatTemplate, admission, settings: config, logger });
-  onStop(() => {
-    // streams under way may end by themselves until then
-    const cut = setTimeout(() => http.server.closeAllConnections(), config.drainSeconds * 1000);
-    return http.close().finally(() => clearTimeout(cut));
+  onStop(() => Promise.all([grpc.close(config.drainSeconds * 1000), closeHttp(http, config.drainSeconds * 1000)]));
+  await http.listen(listenOptions(config.listen)).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EADDRINUSE') throw error;
+    const setting = gatewaySettings.listen.name;
+    throw new PtpError('failed_precondition', `${config.listen.target} is taken: set ${setting} to another one`, {
+      field: setting,
+      cause: error,
+    });
   });
-  await http.listen(listenOptions(config.listen));
 });
 
 function listenOptions(address: Address): { path: string } | { host: string; port: number } {
   return 'path' in address ? { path: address.path } : { host: address.host, port: address.port };
+}
+
+/** Streams under way may end by themselves, for a while. */
+function closeHttp(http: FastifyInstance, graceMs: number): Promise<void> {
+  const cut = setTimeout(() => http.server.closeAllConnections(), graceMs);
+  return http.close().finally(() => clearTimeout(cut));
 }

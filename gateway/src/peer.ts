@@ -58,22 +58,21 @@ export class Peer {
   }
 }
 
-/** Tries the check until it passes, or says that the service is the wrong one, or has failed a few times. @returns its error */
+/** Tries the check until it passes or says that the service is the wrong one. @returns the error in the latter case */
 async function attempt(
   check: (signal: AbortSignal) => Promise<void>,
   signal: AbortSignal,
 ): Promise<PtpError | undefined> {
-  for (let tries = 1; ; tries++) {
+  for (;;) {
     try {
       await check(signal);
       return undefined;
     } catch (error) {
       const failure = toPtpError(error);
-      if (failure.code === 'failed_precondition' || tries === CHECK_TRIES || signal.aborted) return failure;
+      if (failure.code === 'failed_precondition' || signal.aborted) return failure;
       await sleep(CHECK_PAUSE_MS, undefined, { signal }).catch(() => {});
     }
   }
 }
 
-const CHECK_TRIES = 10;
 const CHECK_PAUSE_MS = 500;

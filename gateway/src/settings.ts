@@ -23,7 +23,7 @@ export const httpSettings = {
     doc: 'Largest request body in bytes.',
   },
   maxStreams: {
-    name: 'PTP_HTTP_MAX_STREAMS',
+    name: 'PTP_MAX_STREAMS',
     type: 'integer',
     default: 64,
     min: 1,
@@ -56,7 +56,7 @@ export const gatewaySettings = {
     name: 'PTP_DRAFTER_ADDRESS',
     type: 'address',
     default: '127.0.0.1:7101',
-    doc: 'Where the drafter is; without one, decoding is plain.',
+    doc: 'Where the drafter is; while nobody answers there, decoding is plain.',
   },
   draftTimeoutMillis: {
     name: 'PTP_DRAFT_TIMEOUT_MILLIS',
@@ -65,6 +65,14 @@ export const gatewaySettings = {
     min: 1,
     max: 60_000,
     doc: 'Milliseconds that a draft may take before the stream goes on without a drafter.',
+  },
+  verifyTimeoutMillis: {
+    name: 'PTP_VERIFY_TIMEOUT_MILLIS',
+    type: 'integer',
+    default: 60_000,
+    min: 1,
+    max: 3_600_000,
+    doc: 'Milliseconds after which a verifier that has not answered is taken for lost.',
   },
   draftLength: {
     name: 'PTP_DRAFT_LENGTH',

@@ -40,6 +40,8 @@ export interface VerifyStream {
 
 /** One sequence at the drafter. Never throws: a drafter that fails is left out, and tried again later. */
 export interface DraftStream {
+  /** Resolves when the prompt has been read, or a little after `verifierOpened`: a slower drafter is not waited for. */
+  opened(verifierOpened: Promise<void>): Promise<void>;
   /** Whether the next step can be expected to bring a draft. */
   readonly alive: boolean;
   /** Tokens that the verifier has committed; told to the drafter with the next step. */
@@ -58,17 +60,18 @@ export interface Streams {
   readonly facts: PairFacts;
   health(): { verifier: boolean; drafter: boolean };
   verify(request: GenerationRequest, signal: AbortSignal, span: Span): VerifyStream;
-  draft(request: GenerationRequest, signal: AbortSignal, span: Span): DraftStream | undefined;
+  draft(request: GenerationRequest, signal: AbortSignal, span: Span): DraftStream;
 }
 
 /** Where the services are, and how long a drafter may keep a stream waiting. */
 export interface ServicesOptions {
   readonly facts: PairFacts & { readonly tokenizerSha256: string };
   readonly verifierAddress: string;
-  /** Empty for a gateway without a drafter. */
   readonly drafterAddress: string;
-  /** A draft call that takes longer is given up, milliseconds. */
+  /** A stream waits no longer for a draft, milliseconds. */
   readonly draftTimeoutMs: number;
+  /** A verifier that takes longer to answer is taken for lost, milliseconds. */
+  readonly verifyTimeoutMs: number;
   readonly logger: Logger;
 }
 
@@ -77,9 +80,9 @@ export class Services implements Streams {
   readonly facts: PairFacts;
   readonly #options: ServicesOptions;
   readonly #verifier: ServiceClient<typeof VerifierService>;
-  readonly #drafter: ServiceClient<typeof DrafterService> | undefined;
+  readonly #drafter: ServiceClient<typeof DrafterService>;
   readonly #verifierPeer: Peer;
-  readonly #drafterPeer: Peer | undefined;
+  readonly #drafterPeer: Peer;
 
   constructor(options: ServicesOptions) {
     const { facts, verifierAddress, drafterAddress, logger } = options;
@@ -90,42 +93,38 @@ export class Services implements Streams {
     this.#verifierPeer = new Peer(verifierAddress, VerifierService, logger, async (signal) => {
       matches((await this.#verifier.getTarget({}, { signal, deadlineMs: 2000 })).model);
     });
-    if (drafterAddress === '') return;
-    const drafter = connect(DrafterService, drafterAddress);
-    this.#drafter = drafter;
+    this.#drafter = connect(DrafterService, drafterAddress);
     this.#drafterPeer = new Peer(drafterAddress, DrafterService, logger, async (signal) => {
-      matches((await drafter.getDrafter({}, { signal, deadlineMs: 2000 })).model);
+      matches((await this.#drafter.getDrafter({}, { signal, deadlineMs: 2000 })).model);
     });
   }
 
   health(): { verifier: boolean; drafter: boolean } {
-    return { verifier: this.#verifierPeer.usable, drafter: this.#drafterPeer?.usable ?? false };
+    return { verifier: this.#verifierPeer.usable, drafter: this.#drafterPeer.usable };
   }
 
-  /** Resolves when the verifier is usable, and the drafter too if there is one. */
+  /** Resolves when both are usable. */
   async ready(timeoutMs: number): Promise<void> {
-    await Promise.all([this.#verifierPeer.ready(timeoutMs), this.#drafterPeer?.ready(timeoutMs)]);
+    await Promise.all([this.#verifierPeer.ready(timeoutMs), this.#drafterPeer.ready(timeoutMs)]);
   }
 
   verify(request: GenerationRequest, signal: AbortSignal, span: Span): VerifyStream {
     if (!this.#verifierPeer.usable) throw new PtpError('unavailable', 'the verifier is not reachable');
-    return new GrpcVerifyStream(this.#verifier.verify({ signal }), request, span);
+    return new GrpcVerifyStream(this.#verifier.verify({ signal }), request, span, this.#options.verifyTimeoutMs);
   }
 
-  draft(request: GenerationRequest, signal: AbortSignal, span: Span): DraftStream | undefined {
-    const drafter = this.#drafter;
-    const peer = this.#drafterPeer;
-    if (!drafter || !peer) return undefined;
-    const open = () => (peer.usable ? drafter.draft({ signal }) : undefined);
-    return new GrpcDraftStream(open, request, span, this.#options.draftTimeoutMs, this.facts.vocabulary, (error) => {
-      if (!signal.aborted)
-        this.#options.logger.warn({ err: toPtpError(error) }, 'the drafter failed; decoding goes on');
-    });
+  draft(request: GenerationRequest, signal: AbortSignal, span: Span): DraftStream {
+    const open = () => (this.#drafterPeer.usable ? this.#drafter.draft({ signal }) : undefined);
+    const { draftTimeoutMs: timeoutMs, logger } = this.#options;
+    const onFailure = (error: unknown) => {
+      if (!signal.aborted) logger.warn({ err: toPtpError(error) }, 'the drafter failed; decoding goes on');
+    };
+    return new GrpcDraftStream({ open, request, span, timeoutMs, vocabulary: this.facts.vocabulary, onFailure });
   }
 
   /** Closes both connections when the streams on them have ended. */
   close(): void {
-    for (const closable of [this.#verifierPeer, this.#drafterPeer, this.#verifier, this.#drafter]) closable?.close();
+    for (const closable of [this.#verifierPeer, this.#drafterPeer, this.#verifier, this.#drafter]) closable.close();
   }
 }
 

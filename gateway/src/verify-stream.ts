@@ -1,30 +1,43 @@
 import { type Span, SpanKind } from '@opentelemetry/api';
-import { PtpError } from '@ptp/core/errors.ts';
+import { PtpError, toPtpError } from '@ptp/core/errors.ts';
 import type { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
 import type { BidiCall } from '@ptp/core/rpc/calls.ts';
-import type { Request, RequestInit, Response } from '@ptp/core/rpc/method.ts';
+import type { RequestInit, Response } from '@ptp/core/rpc/method.ts';
 import { attribute, endSpan, span, traceparentOf } from '@ptp/core/telemetry/spans.ts';
 import type { GenerationRequest } from './generation.ts';
 import type { Verdict, VerifyStream } from './streams.ts';
+import { within } from './within.ts';
 
 type Method = typeof VerifierService.method.verify;
+type Answers = Response<Method>['kind'];
 
 /** One Verify call. */
 export class GrpcVerifyStream implements VerifyStream {
   readonly #call: BidiCall<RequestInit<Method>, Response<Method>>;
+  readonly #timeoutMs: number;
+  readonly #opened: Promise<void>;
   #steps = 0;
 
-  constructor(call: BidiCall<RequestInit<Method>, Response<Method>>, request: GenerationRequest, parent: Span) {
+  constructor(
+    call: BidiCall<RequestInit<Method>, Response<Method>>,
+    request: GenerationRequest,
+    parent: Span,
+    timeoutMs: number,
+  ) {
     this.#call = call;
+    this.#timeoutMs = timeoutMs;
     const { prompt, sampling, seed } = request;
     const start = { tokens: [...prompt], sampling, seed, firstPosition: 0 };
     const trace = { traceparent: traceparentOf(parent) };
     this.#call.send({ kind: { case: 'open', value: { start, trace } } });
+    this.#opened = this.#receive().then((kind) => {
+      if (kind.case !== 'opened') throw ended(kind.case);
+    });
+    this.#opened.catch(() => {}); // whoever awaits it hears of it
   }
 
-  async opened(): Promise<void> {
-    const response = await this.#call.receive();
-    if (response?.kind.case !== 'opened') throw unexpected(response?.kind.case);
+  opened(): Promise<void> {
+    return this.#opened;
   }
 
   async step(draft: readonly number[], parent: Span): Promise<Verdict> {
@@ -32,28 +45,38 @@ export class GrpcVerifyStream implements VerifyStream {
     const attributes = { [attribute.step]: this.#steps, [attribute.draftLength]: draft.length };
     const verifying = span('ptp.verify', { parent, kind: SpanKind.CLIENT, startTime: sent, attributes });
     const trace = { traceparent: traceparentOf(verifying) };
-    this.#call.send({ kind: { case: 'step', value: { step: this.#steps++, draft: [...draft], trace } } });
-    const response = await this.#call.receive().catch((error) => {
+    try {
+      this.#call.send({ kind: { case: 'step', value: { step: this.#steps++, draft: [...draft], trace } } });
+      const kind = await this.#receive();
+      if (kind.case !== 'result') throw ended(kind.case);
+      const { accepted, nextToken, logProbabilities, timings } = kind.value;
+      endSpan(verifying);
+      const micros = Math.round((performance.now() - sent) * 1000);
+      return { accepted, nextToken, logProbabilities, micros, runMicros: timings?.runUs ?? 0 };
+    } catch (error) {
       endSpan(verifying, { error });
       throw error;
-    });
-    endSpan(verifying);
-    if (response?.kind.case !== 'result') throw unexpected(response?.kind.case);
-    const { accepted, nextToken, logProbabilities, timings } = response.kind.value;
-    return {
-      accepted,
-      nextToken,
-      logProbabilities,
-      micros: Math.round((performance.now() - sent) * 1000),
-      runMicros: timings?.runUs ?? 0,
-    };
+    }
   }
 
   close(): void {
     this.#call.cancel();
   }
+
+  async #receive(): Promise<Answers> {
+    const answer = await within(this.#timeoutMs, 'the verifier', this.#call.receive()).catch((error) => {
+      throw asOurs(toPtpError(error));
+    });
+    return answer?.kind ?? { case: undefined };
+  }
 }
 
-function unexpected(got: Request<Method>['kind']['case'] | Response<Method>['kind']['case']): PtpError {
-  return new PtpError('unavailable', `the verifier ended the stream${got ? ` with an unexpected ${got}` : ''}`);
+function ended(got: Answers['case']): PtpError {
+  return new PtpError('unavailable', 'the verifier ended the stream', { cause: `got ${got}` });
+}
+
+/** What the verifier refuses was checked at our door: it is our fault and not the client's. */
+function asOurs(error: PtpError): PtpError {
+  const refused = ['invalid_argument', 'out_of_range', 'failed_precondition', 'not_found'].includes(error.code);
+  return refused ? new PtpError('internal', 'the verifier refused a step', { cause: error }) : error;
 }

@@ -161,10 +161,30 @@ describe('without a drafter', () => {
     expect(resumed).toBeGreaterThan(0);
   });
 
-  test('a hung one is given up after its timeout', async () => {
-    const pair = await start({ accuracy: 1, draftLatencyMs: 60_000, draftTimeoutMs: 50 });
-    const request = ask({ prompt: [1], maxTokens: 30 });
-    expect(tokensOf(await collect(pair, request))).toEqual(expected(request));
+  for (const length of [1, 40]) {
+    test(`a hung one is waited for once, after a prompt of ${length}`, async () => {
+      const pair = await start({ accuracy: 1, draftLatencyMs: 60_000, draftTimeoutMs: 300 });
+      const request = ask({ prompt: new Array(length).fill(1), maxTokens: 30 });
+      const steps = await collect(pair, request);
+      expect(tokensOf(steps)).toEqual(expected(request));
+      expect(steps.filter(({ facts }) => facts.stepMicros > 250_000).length).toBeLessThanOrEqual(1);
+    });
+  }
+
+  test('a late answer is not taken for that of the next step', async () => {
+    let call = 0;
+    const pair = await start({
+      accuracy: 1,
+      latencyMs: 5,
+      draftTimeoutMs: 60,
+      delayMs: () => (++call === 9 ? 200 : 0),
+    });
+    const request = ask({ maxTokens: 400 });
+    const steps = await collect(pair, request);
+    expect(tokensOf(steps)).toEqual(expected(request));
+    const plain = steps.findIndex(({ facts }) => facts.step > 0 && facts.drafted === 0);
+    expect(plain).toBeGreaterThan(0);
+    expect(steps.slice(plain).some(({ facts }) => facts.accepted > 2)).toBe(true);
   });
 
   const spoilt: [string, (branch: DraftOutput['branches'][number]) => DraftOutput['branches'][number]][] = [

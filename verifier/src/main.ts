@@ -2,7 +2,7 @@ import { loadManifest } from '@ptp/core/engine/manifest.ts';
 import { openTargetEngine } from '@ptp/core/engine/onnx-engine.ts';
 import { settings } from '@ptp/core/env.ts';
 import { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
-import { runService } from '@ptp/core/lifecycle.ts';
+import { endWhen, runService } from '@ptp/core/lifecycle.ts';
 import { modelFacts } from '@ptp/core/model-facts.ts';
 import { implement, serve } from '@ptp/core/rpc/server.ts';
 import { startTracing } from '@ptp/core/telemetry/tracing.ts';
@@ -16,10 +16,12 @@ await runService('verifier', async (logger, onStop) => {
   const manifest = await loadManifest(config.models);
   const engine = await openTargetEngine({ dir: config.models, threads: config.threads });
   onStop(() => engine.dispose());
+  endWhen(engine.died, logger);
   const verifier = new Verifier(engine, {
     draft: config.draftLimit,
     prefillChunk: config.prefillChunk,
     batchTokens: config.batchTokens,
+    sequences: config.sequences,
     queue: config.queue,
   });
   const model = modelFacts(manifest);

@@ -14,7 +14,7 @@ export const verifierSettings = {
   draftLimit: {
     name: 'PTP_VERIFIER_DRAFT_LIMIT',
     type: 'integer',
-    default: 32,
+    default: 64,
     min: 1,
     max: 256,
     doc: 'Longest draft in one step, tokens.',

@@ -6,7 +6,7 @@ import { PtpError } from '@ptp/core/errors.ts';
 import type { Timings } from '@ptp/core/gen/ptp/v1/common_pb.ts';
 import type { VerifyOpen, VerifyRequest, VerifyResponseSchema, VerifyStep } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
 import { accept } from '@ptp/core/sampling/accept.ts';
-import { checkTokens, chunks, Sequence } from '@ptp/core/sequence.ts';
+import { checkTokens, chunks, openWithin, Sequence } from '@ptp/core/sequence.ts';
 import { recordRun } from '@ptp/core/telemetry/run-spans.ts';
 
 type Response = MessageInitShape<typeof VerifyResponseSchema>;
@@ -19,6 +19,8 @@ export interface VerifierLimits {
   readonly prefillChunk: number;
   /** Tokens in one run over all sequences. */
   readonly batchTokens: number;
+  /** Sequences open at once. */
+  readonly sequences: number;
   /** Runs that may wait. */
   readonly queue: number;
 }
@@ -45,7 +47,7 @@ export class Verifier {
    * picks are the target's own tokens at exactly the positions of the draft, and one more.
    */
   async *verify(requests: AsyncIterable<VerifyRequest>, signal: AbortSignal): AsyncGenerator<Response> {
-    const id = this.engine.open();
+    const id = openWithin(this.engine, this.limits.sequences);
     try {
       let sequence: Sequence | undefined;
       for await (const { kind } of requests) {

@@ -12,7 +12,7 @@ const sampling = { temperature: 0.75, topK: 0, topP: 1 };
 const never = new AbortController().signal;
 
 function verifier(engine = new FakeTargetEngine()): Verifier {
-  return new Verifier(engine, { draft: 8, prefillChunk: 16, batchTokens: 64, queue: 8 });
+  return new Verifier(engine, { draft: 8, prefillChunk: 16, batchTokens: 64, sequences: 2, queue: 8 });
 }
 
 function open(tokens: number[], seed = 3n, firstPosition = 0): Init {
@@ -38,6 +38,21 @@ const prompt = Array.from({ length: 40 }, (_, i) => 1 + (i % 9));
 const text = fakeText(prompt, sampling, uniforms(3n, 0, 30));
 
 describe('Verifier', () => {
+  test('refuses a sequence beyond its limit, until one ends', async () => {
+    const served = verifier();
+    const { promise: end, resolve } = Promise.withResolvers<void>();
+    async function* waiting(): AsyncGenerator<VerifyRequest> {
+      yield create(VerifyRequestSchema, open(prompt));
+      await end;
+    }
+    const streams = [1, 2].map(() => served.verify(waiting(), never));
+    await Promise.all(streams.map((stream) => stream.next()));
+    await expect(converse(served, [open(prompt)])).rejects.toThrow('overloaded: 2 sequences are open already');
+    resolve();
+    await Promise.all(streams.map((stream) => stream.next()));
+    expect(await converse(served, [open(prompt), step([])])).toHaveLength(1);
+  });
+
   test('right drafts are accepted, wrong ones cut, and the target has its say after them', async () => {
     const wrong = ((text[4] as number) % 255) + 1;
     const answers = await converse(verifier(), [

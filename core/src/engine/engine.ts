@@ -32,6 +32,8 @@ export interface SequenceStore {
   close(sequence: SequenceId): void;
   /** Open sequences and the bytes that their caches hold. */
   usage(): { sequences: number; cacheBytes: number };
+  /** Resolves with the reason if the engine dies by itself; every run fails from then on, so its process should end. */
+  readonly died: Promise<Error>;
   /** Stops the engine; runs in flight fail with `unavailable`. */
   dispose(): Promise<void>;
 }

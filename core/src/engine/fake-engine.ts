@@ -89,11 +89,16 @@ class FakeSequences implements SequenceStore {
   private readonly latencyMs: number;
   private readonly sequences = new Map<SequenceId, number[]>();
   private readonly waiting = new Set<(error: PtpError) => void>();
+  readonly died: Promise<Error>;
+  private readonly tellDeath: (reason: Error) => void;
   private dead: PtpError | undefined;
   private nextSequence = 1;
   private last: Promise<unknown> = Promise.resolve();
 
   constructor(options: FakeTargetOptions) {
+    const { promise, resolve } = Promise.withResolvers<Error>();
+    this.died = promise;
+    this.tellDeath = resolve;
     this.language = options;
     this.latencyMs = options.latencyMs ?? 0;
     this.facts = {
@@ -123,12 +128,14 @@ class FakeSequences implements SequenceStore {
   }
 
   async dispose(): Promise<void> {
-    this.die(new PtpError('unavailable', 'the engine has been stopped'));
+    this.dead ??= new PtpError('unavailable', 'the engine has been stopped');
+    this.die();
   }
 
   /** Test hook: the engine dies as a crashed worker does; all runs from now on fail with `unavailable`. */
   die(error: PtpError = new PtpError('unavailable', 'the engine has failed')): void {
     this.dead ??= error;
+    this.tellDeath(this.dead);
     for (const reject of this.waiting) reject(this.dead);
     this.waiting.clear();
     this.sequences.clear();

@@ -86,6 +86,8 @@ interface PendingRun {
 /** The main thread's side: checks runs, numbers them, and keeps count of sequences, rows and bytes. */
 class OnnxSequences implements SequenceStore {
   readonly facts: EngineFacts;
+  readonly died: Promise<Error>;
+  private readonly tellDeath: (reason: Error) => void;
   private readonly worker: Worker;
   private readonly exited: Promise<void>;
   private readonly sequences = new Map<SequenceId, { rows: number; bytes: number }>();
@@ -95,13 +97,16 @@ class OnnxSequences implements SequenceStore {
   private nextRun = 1;
 
   constructor(worker: Worker, facts: EngineFacts) {
+    const { promise, resolve } = Promise.withResolvers<Error>();
+    this.died = promise;
+    this.tellDeath = resolve;
     this.worker = worker;
     this.facts = facts;
     worker.on('message', (message: FromWorker) => this.receive(message));
-    worker.on('error', (cause) => this.fail(new PtpError('unavailable', 'the engine has failed', { cause })));
+    worker.on('error', (cause) => this.die(new PtpError('unavailable', 'the engine has failed', { cause })));
     this.exited = new Promise((resolve) => {
       worker.on('exit', () => {
-        this.fail(new PtpError('unavailable', 'the engine has stopped'));
+        this.die(new PtpError('unavailable', 'the engine has stopped'));
         resolve();
       });
     });
@@ -169,6 +174,11 @@ class OnnxSequences implements SequenceStore {
       }
       run.reject(new PtpError('internal', 'a run of the model has failed', { cause: message.reason }));
     }
+  }
+
+  private die(error: PtpError): void {
+    if (!this.dead) this.tellDeath(error);
+    this.fail(error);
   }
 
   private fail(error: PtpError): void {

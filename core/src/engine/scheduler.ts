@@ -51,11 +51,6 @@ export class Scheduler<Slot, Output> {
     this.#limits = limits;
   }
 
-  /** Slots waiting for a run. */
-  get waiting(): number {
-    return this.#waiting.length;
-  }
-
   /**
    * Runs the slot with others as soon as the engine is free.
    *
@@ -76,18 +71,24 @@ export class Scheduler<Slot, Output> {
     // Slots submitted in the same turn of the event loop share the first run.
     await Promise.resolve();
     for (let batch = this.#next(); batch.length > 0; batch = this.#next()) {
-      const started = performance.now();
-      try {
-        const { outputs, runMicros } = await this.#run(batch.map((job) => job.slot));
-        batch.forEach((job, i) => {
-          const queueMicros = Math.round((started - job.submitted) * 1000);
-          job.resolve({ output: outputs[i] as Output, queueMicros, runMicros, batchSize: batch.length });
-        });
-      } catch (error) {
-        for (const job of batch) job.reject(error);
-      }
+      await this.#runBatch(batch);
     }
     this.#running = false;
+  }
+
+  async #runBatch(batch: readonly Job<Slot, Output>[]): Promise<void> {
+    const started = performance.now();
+    try {
+      const { outputs, runMicros } = await this.#run(batch.map((job) => job.slot));
+      batch.forEach((job, i) => {
+        const queueMicros = Math.round((started - job.submitted) * 1000);
+        job.resolve({ output: outputs[i] as Output, queueMicros, runMicros, batchSize: batch.length });
+      });
+    } catch (error) {
+      // One slot must not take the others down: each gets a run of its own, which rewrites the same rows.
+      if (batch.length > 1) for (const job of batch) await this.#runBatch([job]);
+      else batch[0]?.reject(error);
+    }
   }
 
   /** Takes the next batch off the queue; cancelled jobs leave it unserved. */

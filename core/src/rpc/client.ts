@@ -78,7 +78,7 @@ export function openChannel(address: string, options: ConnectOptions = {}): Clie
     'grpc.use_local_subchannel_pool': apart ? 1 : 0,
     // the services are each other's neighbours; a proxy set for the way out isn't meant for them
     'grpc.enable_http_proxy': 0,
-    // a lost stream is reopened by the gateway, with what was generated so far; gRPC cannot know that
+    // only the gateway knows whether and with what a lost stream can be opened again
     'grpc.enable_retries': 0,
   } satisfies ChannelOptions);
 }

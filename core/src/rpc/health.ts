@@ -2,7 +2,6 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { DescService } from '@bufbuild/protobuf';
 import type { Client } from '@grpc/grpc-js';
 import { service as healthService } from 'grpc-health-check';
-import { toPtpError } from '../errors.ts';
 import { type CallableMethod, type CallOptions, callServerStreaming, callUnary } from './calls.ts';
 import { openChannel } from './client.ts';
 
@@ -57,8 +56,8 @@ async function* statuses(channel: Client, service: string, signal: AbortSignal) 
   while (!signal.aborted) {
     try {
       for await (const { status } of callServerStreaming(channel, methods.Watch, { service }, { signal })) yield status;
-    } catch (error) {
-      if (signal.aborted || toPtpError(error).code === 'cancelled') return;
+    } catch {
+      if (signal.aborted) return;
     }
     yield 'UNREACHABLE' as const;
     await sleep(200, undefined, { signal }).catch(() => {});

@@ -31,8 +31,15 @@ export function samplingParams(
   const topKLimit = `0 (off) or an integer in [1, ${vocabularySize}]`;
   check('top_k', Number.isInteger(topK) && topK >= 0 && topK <= vocabularySize, topKLimit, topK);
   check('top_p', topP > 0 && topP <= 1, 'in (0, 1]', topP);
-  return { temperature, topK, topP };
+  // Greedy has no use for a truncation, and a drafter knows it by one set of conditions only.
+  if (temperature < GREEDY_BELOW) return { temperature: 0, topK: 0, topP: 1 };
+  return { temperature, topK, topP: Math.max(topP, LEAST_TOP_P) };
 }
+
+/** Logits divided by less may leave float32's range; the pick is the most probable token long before. */
+const GREEDY_BELOW = 1e-4;
+/** Keeps one token, as everything below does; stays above 0 in float32. */
+const LEAST_TOP_P = 1e-6;
 
 function check(field: string, valid: boolean, limit: string, value: number): void {
   if (!valid) throw new PtpError('invalid_argument', `\`${field}\` must be ${limit}, got ${value}`, { field });

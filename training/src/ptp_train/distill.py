@@ -26,7 +26,7 @@ class Samples:
 
     def __init__(self, folder: pathlib.Path, split: str, device: str):
         self.files = []
-        for path in sorted(folder.glob(f"{split}-*.npz")):
+        for path in sorted(p for p in folder.glob(f"{split}-*.npz") if ".partial" not in p.name):
             arrays = np.load(path)
             f = {k: torch.from_numpy(arrays[k]).to(device) for k in ("tokens", "low", "high", "settings")}
             self.files.append(f)
@@ -54,7 +54,8 @@ def completions(batch: dict, starts: torch.Tensor, length: int, inside: torch.Te
     prompt = ids.shape[1] - GENERATED
     index = (starts[:, :, None] + torch.arange(length, device=ids.device)).flatten(1)
     low, high = (batch[k].gather(1, index - prompt).view(b, n, length) for k in ("low", "high"))
-    u = (low + (high - low) * inside).clamp(0, 1 - 2**-24)
+    # rounding must not reach `high`, where the next token's interval begins
+    u = torch.minimum(low + (high - low) * inside, torch.nextafter(high, low)).clamp(0, 1 - 2**-24)
     temperature, top_k, top_p = (x[:, None, None] for x in batch["settings"].unbind(-1))
     answers = ids.gather(1, index).view(b, n, length)
     return ids, ids.gather(1, starts - 1), u[..., None], answers, (temperature, top_p, top_k)
@@ -101,6 +102,8 @@ def run(args: argparse.Namespace) -> None:
     step, log = 0, []
     if checkpoint.exists():
         stored = torch.load(checkpoint, map_location=device)
+        if stored.get("config", asdict(drafter.config)) != asdict(drafter.config):
+            raise SystemExit(f"{checkpoint} is of another drafter: remove it, or choose another --out")
         drafter.load_state_dict(stored["weights"])
         optimiser.load_state_dict(stored["optimiser"])
         step, log = stored["step"], stored["log"]
@@ -114,7 +117,7 @@ def run(args: argparse.Namespace) -> None:
     while step < args.steps:
         batch = samples.draw(args.context_tokens, rng)
         sequences, first = len(batch["tokens"]), batch["tokens"].shape[1] - GENERATED
-        shape = (sequences, args.completions // sequences)
+        shape = (sequences, max(1, args.completions // sequences))
         starts = torch.from_numpy(rng.integers(first, first + GENERATED - args.length + 1, shape)).to(device)
         inside = beta.sample((*shape, args.length)).to(device)
         ids, last, u, answers, settings = completions(batch, starts, args.length, inside)

@@ -48,6 +48,10 @@ def accuracy(target: Target, drafter: Drafter, samples, sequences: int = 8, stri
     }
 
 
+def rounded(rows: torch.Tensor) -> list[list[float]]:
+    return [[round(x, 6) for x in row] for row in rows.tolist()]
+
+
 def decode(target: Target, drafter: Drafter, samples, sequences: int) -> dict:
     """Coupled decoding, draft then verify, over at most `sequences` sequences.
 
@@ -72,7 +76,9 @@ def decode(target: Target, drafter: Drafter, samples, sequences: int) -> dict:
             while at < len(right):
                 step = int(prefix[at].sum()) + 1
                 calls, tokens, at = calls + 1, tokens + step, at + step
+    conditions = torch.cat([f["settings"] for f in samples.files]).unique(dim=0)
     return {
+        "conditions": [dict(zip(("temperature", "top_k", "top_p"), row, strict=True)) for row in rounded(conditions)],
         "sequences": seen,
         "tokens_per_call": round(tokens / calls, 4),
         "accuracy": [round(x, 4) for x in (right_at / seen).tolist()],

@@ -52,6 +52,7 @@ def gather(target: pathlib.Path, drafter: pathlib.Path, evaluation: pathlib.Path
             "yield_curve": held["yield_curve"],
             "accuracy_by_position": held["accuracy"],
             "tokens_per_call": {split: f["tokens_per_call"] for split, f in figures.items()},
+            "measured_at": held.get("conditions"),
         },
         "sampling": {"trained_for": TRAINED_FOR},
     }

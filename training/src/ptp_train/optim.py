@@ -1,7 +1,7 @@
 """Muon for the matrices inside the layers, AdamW for embeddings and vectors.
 
 Muon (Jordan et al. 2024): the update of a matrix is its momentum with all singular values brought near 1 by a
-Newton-Schulz iteration. Here it beat AdamW alone at equal time (docs/log.md).
+Newton-Schulz iteration.
 """
 
 import torch

@@ -6,6 +6,7 @@ interval of u is kept: the u's for which the target picks just this token there.
 
 import argparse
 import json
+import os
 import pathlib
 import time
 
@@ -96,7 +97,6 @@ def run(args: argparse.Namespace) -> None:
     tokens = np.load(args.data / f"{args.split}.npy")
     args.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(args.seed)
-    generator = torch.Generator().manual_seed(args.seed)
     fixed = np.array([float(x) for x in args.conditions.split(",")], np.float32) if args.conditions else None
     lengths, shares = zip(*PROMPTS, strict=True)
     began, written = time.time(), 0
@@ -108,8 +108,11 @@ def run(args: argparse.Namespace) -> None:
         name = args.out / f"{args.split}-{args.seed}-{start:06d}.npz"
         if name.exists():
             continue
+        generator = torch.Generator().manual_seed(args.seed * 1_000_003 + start)
         arrays = write(target, prompts.to(device), torch.from_numpy(settings).to(device), generator)
-        np.savez(name, settings=settings, **arrays)
+        partial = name.with_suffix(".partial.npz")
+        np.savez(partial, settings=settings, **arrays)
+        os.replace(partial, name)
         written += count
         rate = written * GENERATED / (time.time() - began)
         left = (args.sequences - start - count) * GENERATED / rate / 60
