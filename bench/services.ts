@@ -8,7 +8,7 @@ import { createLogger } from '@ptp/core/log.ts';
 import type { DraftLimits } from '../gateway/src/controller.ts';
 import { PairGenerator } from '../gateway/src/generate.ts';
 import { pairFacts } from '../gateway/src/pair.ts';
-import { Services } from '../gateway/src/streams.ts';
+import { Services } from '../gateway/src/services.ts';
 
 /** The two services as processes of their own, and the gateway's loop in this one. */
 export interface Bench {

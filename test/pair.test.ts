@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Admission } from '../gateway/src/admission.ts';
 import { loadChatTemplate } from '../gateway/src/chat.ts';
-import type { GenerationRequest, GenerationStep } from '../gateway/src/generation.ts';
+import type { GenerationRequest, GenerationStep, Generator } from '../gateway/src/generation.ts';
 import { createHttp } from '../gateway/src/http.ts';
 import { loadTokenizer } from '../gateway/src/tokenizer.ts';
 import { silent, TestPair } from './test-pair.ts';
@@ -21,7 +21,7 @@ beforeAll(async () => {
   pair = await TestPair.onnx(dir);
   const [tokenizer, chatTemplate] = await Promise.all([loadTokenizer(dir), loadChatTemplate(dir)]);
   const settings = { bodyLimit: 1 << 20, stallMillis: 30_000 };
-  const { generator } = pair;
+  const generator = counting(pair.generator);
   const app = createHttp({
     generator,
     tokenizer,
@@ -41,6 +41,22 @@ afterAll(async () => {
   await close();
   await pair.stop();
 });
+
+/** Sequences that came to their own end. */
+let finished = 0;
+
+function counting(counted: Generator): Generator {
+  return {
+    facts: counted.facts,
+    health: () => counted.health(),
+    async *generate(request, signal) {
+      for await (const step of counted.generate(request, signal)) {
+        if (step.finish) finished++;
+        yield step;
+      }
+    },
+  };
+}
 
 async function text(request: GenerationRequest): Promise<number[]> {
   const tokens: number[] = [];
@@ -114,6 +130,7 @@ test('50 clients that hang up mid-stream leave no sequence and no cache behind',
   await pair.services.ready(5000);
   const clients = Array.from({ length: 50 }, (_, i) => hangUpAfterFirstEvent(i));
   expect(await Promise.all(clients)).toEqual(new Array(50).fill(200));
+  expect(finished).toBeLessThan(25);
   const empty = { sequences: 0, cacheBytes: 0 };
   await expect.poll(() => [pair.target.usage(), pair.draft.usage()], { timeout: 15_000 }).toEqual([empty, empty]);
   const response = await fetch(`${url}/v1/completions`, {

@@ -14,7 +14,7 @@ import { Drafter } from '../drafter/src/draft.ts';
 import type { DraftLimits } from '../gateway/src/controller.ts';
 import { PairGenerator } from '../gateway/src/generate.ts';
 import { pairFacts } from '../gateway/src/pair.ts';
-import { Services, type ServicesOptions } from '../gateway/src/streams.ts';
+import { Services, type ServicesOptions } from '../gateway/src/services.ts';
 import { Verifier } from '../verifier/src/verify.ts';
 
 export const silent = createLogger('test', { PTP_LOG_LEVEL: 'silent' });

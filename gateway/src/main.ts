@@ -11,8 +11,8 @@ import { PairGenerator } from './generate.ts';
 import { generationService } from './grpc.ts';
 import { createHttp } from './http.ts';
 import { pairFacts } from './pair.ts';
+import { Services } from './services.ts';
 import { gatewaySettings } from './settings.ts';
-import { Services } from './streams.ts';
 import { loadTokenizer } from './tokenizer.ts';
 
 await runService('gateway', async (logger, onStop) => {

@@ -1,5 +1,5 @@
 import type { Manifest } from '@ptp/core/engine/manifest.ts';
-import type { ServicesOptions } from './streams.ts';
+import type { ServicesOptions } from './services.ts';
 
 /** What the gateway has to know of the pair in a model folder; both services have to agree with it. */
 export function pairFacts(manifest: Manifest): ServicesOptions['facts'] {

@@ -1,14 +1,6 @@
 import type { Span } from '@opentelemetry/api';
-import { PtpError, toPtpError } from '@ptp/core/errors.ts';
-import type { ModelFacts } from '@ptp/core/gen/ptp/v1/common_pb.ts';
-import { type Branch, DrafterService } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
-import { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
-import type { Logger } from '@ptp/core/log.ts';
-import { connect, type ServiceClient } from '@ptp/core/rpc/client.ts';
-import { GrpcDraftStream } from './draft-stream.ts';
+import type { Branch } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import type { GenerationRequest, PairFacts } from './generation.ts';
-import { Peer } from './peer.ts';
-import { GrpcVerifyStream } from './verify-stream.ts';
 
 /** What the target said of one block. */
 export interface Verdict {
@@ -61,83 +53,4 @@ export interface Streams {
   health(): { verifier: boolean; drafter: boolean };
   verify(request: GenerationRequest, signal: AbortSignal, span: Span): VerifyStream;
   draft(request: GenerationRequest, signal: AbortSignal, span: Span): DraftStream;
-}
-
-/** Where the services are, and how long a drafter may keep a stream waiting. */
-export interface ServicesOptions {
-  readonly facts: PairFacts & { readonly tokenizerSha256: string };
-  readonly verifierAddress: string;
-  readonly drafterAddress: string;
-  /** A stream waits no longer for a draft, milliseconds. */
-  readonly draftTimeoutMs: number;
-  /** A verifier that takes longer to answer is taken for lost, milliseconds. */
-  readonly verifyTimeoutMs: number;
-  readonly logger: Logger;
-}
-
-/** Both services over gRPC. */
-export class Services implements Streams {
-  readonly facts: PairFacts;
-  readonly #options: ServicesOptions;
-  readonly #verifier: ServiceClient<typeof VerifierService>;
-  readonly #drafter: ServiceClient<typeof DrafterService>;
-  readonly #verifierPeer: Peer;
-  readonly #drafterPeer: Peer;
-
-  constructor(options: ServicesOptions) {
-    const { facts, verifierAddress, drafterAddress, logger } = options;
-    this.facts = facts;
-    this.#options = options;
-    const matches = (model: ModelFacts | undefined) => assertSamePair(model, options.facts);
-    this.#verifier = connect(VerifierService, verifierAddress);
-    this.#verifierPeer = new Peer(verifierAddress, VerifierService, logger, async (signal) => {
-      matches((await this.#verifier.getTarget({}, { signal, deadlineMs: 2000 })).model);
-    });
-    this.#drafter = connect(DrafterService, drafterAddress);
-    this.#drafterPeer = new Peer(drafterAddress, DrafterService, logger, async (signal) => {
-      matches((await this.#drafter.getDrafter({}, { signal, deadlineMs: 2000 })).model);
-    });
-  }
-
-  health(): { verifier: boolean; drafter: boolean } {
-    return { verifier: this.#verifierPeer.usable, drafter: this.#drafterPeer.usable };
-  }
-
-  /** Resolves when both are usable. */
-  async ready(timeoutMs: number): Promise<void> {
-    await Promise.all([this.#verifierPeer.ready(timeoutMs), this.#drafterPeer.ready(timeoutMs)]);
-  }
-
-  verify(request: GenerationRequest, signal: AbortSignal, span: Span): VerifyStream {
-    if (!this.#verifierPeer.usable) throw new PtpError('unavailable', 'the verifier is not reachable');
-    return new GrpcVerifyStream(this.#verifier.verify({ signal }), request, span, this.#options.verifyTimeoutMs);
-  }
-
-  draft(request: GenerationRequest, signal: AbortSignal, span: Span): DraftStream {
-    const open = () => (this.#drafterPeer.usable ? this.#drafter.draft({ signal }) : undefined);
-    const { draftTimeoutMs: timeoutMs, logger } = this.#options;
-    const onFailure = (error: unknown) => {
-      if (!signal.aborted) logger.warn({ err: toPtpError(error) }, 'the drafter failed; decoding goes on');
-    };
-    return new GrpcDraftStream({ open, request, span, timeoutMs, vocabulary: this.facts.vocabulary, onFailure });
-  }
-
-  /** Closes both connections when the streams on them have ended. */
-  close(): void {
-    for (const closable of [this.#verifierPeer, this.#drafterPeer, this.#verifier, this.#drafter]) closable.close();
-  }
-}
-
-/** @throws PtpError `failed_precondition` naming the fact that differs: tokens of one pair mean nothing to another */
-function assertSamePair(model: ModelFacts | undefined, facts: ServicesOptions['facts']): void {
-  const pairs = [
-    ['model_id', model?.modelId, facts.modelId],
-    ['tokenizer_sha256', model?.tokenizerSha256, facts.tokenizerSha256],
-    ['vocabulary_size', model?.vocabularySize, facts.vocabulary],
-    ['context_length', model?.contextLength, facts.contextLength],
-  ];
-  for (const [name, theirs, ours] of pairs) {
-    if (theirs === ours) continue;
-    throw new PtpError('failed_precondition', `serves another pair: ${name} is ${theirs}, the gateway's is ${ours}`);
-  }
 }

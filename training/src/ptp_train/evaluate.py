@@ -11,6 +11,7 @@ import pathlib
 import numpy as np
 import torch
 
+from .batches import Samples, completions, context
 from .model import Drafter, Target, load_drafter, load_target
 from .samples import GENERATED
 
@@ -18,8 +19,6 @@ from .samples import GENERATED
 @torch.no_grad()
 def hits(target: Target, drafter: Drafter, batch: dict, starts: torch.Tensor, seed: int) -> torch.Tensor:
     """Whether each drafted token is the target's: bool [B, N, L] for starts [B, N]."""
-    from .distill import completions, context
-
     b = len(batch["tokens"])
     length = drafter.config.length
     # one uniform per position of the sequence, whichever completion covers it
@@ -96,8 +95,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from .distill import Samples
-
     torch.set_num_threads(args.threads)
     target, drafter = load_target(args.target), load_drafter(args.drafter)
     splits = ("held_files", "held_packages")
