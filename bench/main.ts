@@ -1,6 +1,7 @@
 /** `npm run bench -- SUITE [--models DIR] ...`; each suite ends with one line of JSON. */
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { gatewaySettings } from '../gateway/src/settings.ts';
 import { loadTokenizer } from '../gateway/src/tokenizer.ts';
 import { decode } from './decode.ts';
 import { exact } from './exact.ts';
@@ -20,7 +21,8 @@ options
   --sequences N     exact: sequences per setting (20)
   --prompts N       decode: prompts (32)
   --length N        longest block (PTP_DRAFT_LENGTH)
-  --budget N        tokens per draft call (PTP_DRAFT_BUDGET)`;
+  --budget N        tokens per draft call (PTP_DRAFT_BUDGET)
+  --mode MODE       overlap, sequential, plain, or auto, which is the server's default (overlap)`;
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -31,6 +33,7 @@ const { values, positionals } = parseArgs({
     prompts: { type: 'string', default: '32' },
     length: { type: 'string', default: '5' },
     budget: { type: 'string', default: '16' },
+    mode: { type: 'string', default: 'overlap' },
     help: { type: 'boolean', default: false },
   },
 });
@@ -49,7 +52,12 @@ if (values.help || (suite !== 'exact' && suite !== 'decode')) {
 }
 
 console.error(machine());
-const limits = { length: positive('length'), budget: positive('budget') };
+const mode = gatewaySettings.draftMode.values.find((value) => value === values.mode);
+if (!mode) {
+  console.error(`--mode must be one of ${gatewaySettings.draftMode.values.join(', ')}, got ${values.mode}`);
+  process.exit(2);
+}
+const limits = { length: positive('length'), budget: positive('budget'), mode };
 const tokenizer = await loadTokenizer(values.models);
 const bench = await startServices(values.models, limits);
 try {
@@ -59,7 +67,7 @@ try {
     suite === 'exact'
       ? await exact(bench.generator, prompts, positive('sequences'), positive('tokens'))
       : await decode(bench.generator, prompts.slice(0, positive('prompts')), positive('tokens'));
-  console.log(JSON.stringify({ suite, ...result }));
+  console.log(JSON.stringify({ suite, ...limits, ...result }));
   if ('mismatches' in result && (result.mismatches !== 0 || result.accepted === 0)) process.exitCode = 1;
 } finally {
   await bench.stop();

@@ -125,7 +125,7 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
       verifyTimeoutMs: options.verifyTimeoutMs ?? 10_000,
       logger: silent,
     });
-    this.generator = new PairGenerator(this.services, options.limits ?? { length: 5, budget: 16 });
+    this.generator = new PairGenerator(this.services, options.limits ?? { length: 5, budget: 16, mode: 'overlap' });
   }
 
   async stopDrafter(): Promise<void> {

@@ -1,6 +1,7 @@
 /**
- * Chooses what to draft. This is the small version: block length and budget are settings, and only one choice is measured, whether
- * a draft that missed is drafted again before the next verify (`redraft`) or the next verify goes without one.
+ * Chooses how each step drafts. Block length and budget are settings; the mode is chosen by what is measured, over all requests of the
+ * gateway, because which one is fastest depends on the machine (whether drafter and verifier have cores of their own), on load, and
+ * on how often drafts come true.
  */
 
 /** Limits from the settings. */
@@ -9,30 +10,77 @@ export interface DraftLimits {
   readonly length: number;
   /** Tokens over all branches of one draft call. */
   readonly budget: number;
+  /** `auto` for what measures fastest. */
+  readonly mode: Mode | 'auto';
 }
 
-/** How a step starts when the branch for the actual outcome is missing or wrong from its first token. */
-export type AfterMiss = 'redraft' | 'empty';
+/**
+ * - `overlap`: the next block is drafted while this one is verified, for every outcome; when none fits, it is drafted anew.
+ * - `sequential`: a block is drafted, then verified.
+ * - `plain`: nothing is drafted.
+ */
+export type Mode = 'overlap' | 'sequential' | 'plain';
 
-/** Share of a new measurement in a running mean. */
-const NEW_SHARE = 0.15;
+const MODES: readonly Mode[] = ['overlap', 'sequential', 'plain'];
 
-/** One sequence's running means; times in microseconds, 0 until measured. */
+/** Share by which a mode's older steps count less with each new one. */
+const FORGET = 0.01;
+/** Steps of a mode before its rate is believed; then steps between two trials of another mode, and the length of a trial. */
+const WARM_UP = 12;
+const PERIOD = 200;
+const TRIAL = 3;
+
+/** Tokens and time of one mode, older steps fading. */
+interface Tally {
+  steps: number;
+  tokens: number;
+  micros: number;
+}
+
+/** Which mode gives the most tokens per time. Shared by all sequences. */
+export class Pace {
+  readonly #tallies: Readonly<Record<Mode, Tally>> = {
+    overlap: { steps: 0, tokens: 0, micros: 0 },
+    sequential: { steps: 0, tokens: 0, micros: 0 },
+    plain: { steps: 0, tokens: 0, micros: 0 },
+  };
+  #steps = 0;
+
+  /** The mode of the next step: the fastest, now and then another one for a few steps, so that a change is noticed. */
+  next(): Mode {
+    const unknown = MODES.find((mode) => this.#tallies[mode].steps < WARM_UP);
+    if (unknown) return unknown;
+    const best = MODES.reduce((a, b) => (this.rate(b) > this.rate(a) ? b : a));
+    const trial = this.#steps++ % PERIOD;
+    if (trial >= TRIAL) return best;
+    const others = MODES.filter((mode) => mode !== best);
+    return others[Math.floor(this.#steps / PERIOD) % others.length] ?? best;
+  }
+
+  /** Tokens per microsecond of a mode; 0 before any step. */
+  rate(mode: Mode): number {
+    const { tokens, micros } = this.#tallies[mode];
+    return micros > 0 ? tokens / micros : 0;
+  }
+
+  /** Learns from a step that followed one of the same mode: the first after a change has the other mode's block. */
+  observe(mode: Mode, tokens: number, micros: number): void {
+    const tally = this.#tallies[mode];
+    tally.steps++;
+    tally.tokens += tokens - FORGET * tally.tokens;
+    tally.micros += micros - FORGET * tally.micros;
+  }
+}
+
+/** One sequence's view. */
 export class Controller {
   readonly #limits: DraftLimits;
-  /** A draft call beside a verify, and one before it. */
-  #draft = 0;
-  #redraft = 0;
-  #verifyBlock = 0;
-  #verifyEmpty = 0;
-  /** Tokens committed by a step whose block was a branch of the step before, and by one whose block was drafted just before it. */
-  #overlapped = 2;
-  #redrafted = 2;
-  /** Share of steps that left a block of use. */
-  #hits = 0.5;
+  readonly #pace: Pace;
+  #last: Mode | undefined;
 
-  constructor(limits: DraftLimits) {
+  constructor(limits: DraftLimits, pace: Pace) {
     this.#limits = limits;
+    this.#pace = pace;
   }
 
   /** Longest block that fits what is still wanted: a step commits one token more than it accepts. */
@@ -50,47 +98,13 @@ export class Controller {
     return { budget: this.#limits.length, maxBranchLength: this.#limits.length };
   }
 
-  /**
-   * Compares tokens per time until there is a block again. Redraft: a draft, then a step with what it brought. Empty: a step of one
-   * token that drafts meanwhile, and after it, with the chance that this hits, a step with a branch. Near a tie redrafting wins: it
-   * makes fewer target calls.
-   */
-  afterMiss(): AfterMiss {
-    if (this.#draft === 0 || this.#redraft === 0 || this.#verifyBlock === 0) return 'redraft';
-    const block = Math.max(this.#verifyBlock, this.#draft);
-    const empty = Math.max(this.#verifyEmpty || this.#verifyBlock, this.#draft);
-    const redraft = this.#redrafted / (this.#redraft + block);
-    const skip = (1 + this.#hits * this.#overlapped) / (empty + this.#hits * block);
-    return redraft > TIE * skip ? 'redraft' : 'empty';
+  mode(): Mode {
+    return this.#limits.mode === 'auto' ? this.#pace.next() : this.#limits.mode;
   }
 
-  /** Learns whether a step left a block of use to the next. */
-  observeBranch(hit: boolean): void {
-    this.#hits = mean(this.#hits, hit ? 1 : 0);
-  }
-
-  /** Learns from a step. */
-  observe(step: {
-    drafted: number;
-    committed: number;
-    draftMicros: number;
-    redraftMicros: number;
-    verifyMicros: number;
-  }): void {
-    if (step.draftMicros > 0) this.#draft = measured(this.#draft, step.draftMicros);
-    if (step.redraftMicros > 0) this.#redraft = measured(this.#redraft, step.redraftMicros);
-    if (step.drafted === 0) {
-      this.#verifyEmpty = measured(this.#verifyEmpty, step.verifyMicros);
-      return;
-    }
-    this.#verifyBlock = measured(this.#verifyBlock, step.verifyMicros);
-    if (step.redraftMicros > 0) this.#redrafted = mean(this.#redrafted, step.committed);
-    else this.#overlapped = mean(this.#overlapped, step.committed);
+  /** @param micros the whole step's */
+  observe(mode: Mode, tokens: number, micros: number): void {
+    if (mode === this.#last) this.#pace.observe(mode, tokens, micros);
+    this.#last = mode;
   }
 }
-
-/** Redrafting is chosen down to this share of the other choice's speed. */
-const TIE = 0.95;
-
-const mean = (old: number, value: number): number => old + NEW_SHARE * (value - old);
-const measured = (old: number, value: number): number => (old === 0 ? value : mean(old, value));

@@ -2,7 +2,7 @@ import type { Span } from '@opentelemetry/api';
 import { PtpError } from '@ptp/core/errors.ts';
 import type { Branch } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import { endSpan } from '@ptp/core/telemetry/spans.ts';
-import { Controller, type DraftLimits } from './controller.ts';
+import { Controller, type DraftLimits, type Mode, Pace } from './controller.ts';
 import type { GenerationRequest, GenerationStep, Generator, PairFacts } from './generation.ts';
 import { endRequestSpan, requestSpan, stepAttributes, stepSpan } from './spans.ts';
 import type { Draft, DraftStream, Streams, VerifyStream } from './streams.ts';
@@ -19,6 +19,7 @@ const EMPTY: Block = { tokens: [], confidences: [] };
 export class PairGenerator implements Generator {
   readonly #streams: Streams;
   readonly #limits: DraftLimits;
+  readonly #pace = new Pace();
 
   constructor(streams: Streams, limits: DraftLimits) {
     this.#streams = streams;
@@ -44,7 +45,7 @@ export class PairGenerator implements Generator {
     try {
       verifier = this.#streams.verify(request, signal, span);
       drafter = request.drafting === false ? undefined : this.#streams.draft(request, signal, span);
-      const run = new Run(request, this.facts, new Controller(this.#limits), verifier, drafter, span);
+      const run = new Run(request, this.facts, new Controller(this.#limits, this.#pace), verifier, drafter, span);
       // The first block is drafted while the verifier reads the prompt.
       const opened = verifier.opened();
       const drafted = drafter ? drafter.opened(opened).then(() => run.fresh()) : run.fresh();
@@ -122,10 +123,14 @@ class Run {
 
   async #step(given: Block | undefined, span: Span): Promise<{ step: GenerationStep; next: Block | undefined }> {
     const started = performance.now();
-    const { block, micros: redraftMicros } = given ? { block: given, micros: 0 } : await this.fresh(span);
+    const drafts = this.#drafter?.alive ?? false;
+    const mode: Mode = drafts ? this.#controller.mode() : 'plain';
+    const { block, micros: redraftMicros } =
+      given || mode === 'plain' ? { block: given ?? EMPTY, micros: 0 } : await this.fresh(span);
     const last = this.#controller.blockLength(this.#request.maxTokens - this.#generated - block.tokens.length) === 0;
     const verifying = this.#verifier.step(block.tokens, span);
-    const drafting = last ? undefined : this.#drafter?.step(block, this.#controller.overlapPlan, span);
+    const beside = mode === 'overlap' && !last;
+    const drafting = beside ? this.#drafter?.step(block, this.#controller.overlapPlan, span) : undefined;
     const verified = await verifying;
     const committed = [...block.tokens.slice(0, verified.accepted), verified.nextToken];
     this.#drafter?.commit(committed);
@@ -147,7 +152,7 @@ class Run {
       verifyRunMicros: verified.runMicros,
       draftRunMicros: draft?.runMicros ?? 0,
     };
-    this.#controller.observe({ ...facts, committed: committed.length });
+    if (drafts) this.#controller.observe(mode, committed.length, stepMicros);
     const logProbabilities = verified.logProbabilities.slice(0, tokens.length);
     return {
       step: { tokens, logProbabilities, facts, ...(finish && { finish }) },
@@ -157,16 +162,12 @@ class Run {
 
   /**
    * The next block: the branch for what came true, without its first token, which was predicting the target's own from the same u.
-   * If it predicted another one, or the budget left the branch out, the rest is of no use.
+   * If it predicted another one, or the budget left the branch out, the rest is of no use: undefined.
    */
   #choose(draft: Draft | undefined, accepted: number, nextToken: number): Block | undefined {
-    const wanted = this.#controller.blockLength(this.#request.maxTokens - this.#generated);
     const branch = draft?.branches.find((b) => b.accepted === accepted);
-    const hit = branch !== undefined && branch.tokens.length > 1 && branch.tokens[0] === nextToken;
-    if (draft) this.#controller.observeBranch(hit);
-    if (hit) return cut(branch, 1, wanted);
-    if (!this.#drafter?.alive || wanted === 0) return EMPTY;
-    return this.#controller.afterMiss() === 'redraft' ? undefined : EMPTY;
+    if (!branch || branch.tokens.length < 2 || branch.tokens[0] !== nextToken) return undefined;
+    return cut(branch, 1, this.#controller.blockLength(this.#request.maxTokens - this.#generated));
   }
 }
 

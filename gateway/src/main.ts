@@ -31,7 +31,11 @@ await runService('gateway', async (logger, onStop) => {
     logger,
   });
   onStop(() => services.close());
-  const generator = new PairGenerator(services, { length: config.draftLength, budget: config.draftBudget });
+  const generator = new PairGenerator(services, {
+    length: config.draftLength,
+    budget: config.draftBudget,
+    mode: config.draftMode,
+  });
   const admission = new Admission(config.maxStreams);
 
   const grpc = await serve({

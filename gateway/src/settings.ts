@@ -82,6 +82,13 @@ export const gatewaySettings = {
     max: 64,
     doc: 'Longest block of drafted tokens that the target verifies in one step.',
   },
+  draftMode: {
+    name: 'PTP_DRAFT_MODE',
+    type: 'enum',
+    values: ['auto', 'overlap', 'sequential', 'plain'],
+    default: 'auto',
+    doc: 'How steps draft: while the block before is verified, before it, or not at all; `auto` measures which is fastest.',
+  },
   draftBudget: {
     name: 'PTP_DRAFT_BUDGET',
     type: 'integer',

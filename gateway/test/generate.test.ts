@@ -74,11 +74,12 @@ describe('the text is the target alone would write', () => {
   });
 
   for (const limits of [
-    { length: 1, budget: 1 },
-    { length: 8, budget: 64 },
-    { length: 3, budget: 4 },
-  ]) {
-    test(`with blocks of ${limits.length} and a budget of ${limits.budget}`, async () => {
+    { length: 1, budget: 1, mode: 'overlap' },
+    { length: 8, budget: 64, mode: 'overlap' },
+    { length: 3, budget: 4, mode: 'sequential' },
+    { length: 4, budget: 12, mode: 'auto' },
+  ] as const) {
+    test(`with blocks of ${limits.length}, a budget of ${limits.budget}, mode ${limits.mode}`, async () => {
       const pair = await start({ accuracy: 0.7, limits });
       expect(tokensOf(await collect(pair, ask()))).toEqual(expected(ask()));
     });
@@ -86,7 +87,7 @@ describe('the text is the target alone would write', () => {
 });
 
 test('a perfect drafter fills every block; step facts add up', async () => {
-  const pair = await start({ accuracy: 1, limits: { length: 5, budget: 30 } });
+  const pair = await start({ accuracy: 1, limits: { length: 5, budget: 30, mode: 'overlap' } });
   const steps = await collect(pair, ask({ maxTokens: 100 }));
   expect(steps.length).toBeLessThan(100 / 5);
   for (const { tokens, facts } of steps) {
@@ -147,7 +148,7 @@ describe('without a drafter', () => {
   });
 
   test('a restarted one drafts again in the same stream', async () => {
-    const pair = await start({ accuracy: 1, latencyMs: 2 });
+    const pair = await start({ accuracy: 1, latencyMs: 8 });
     const request = ask({ maxTokens: 900 });
     const steps: GenerationStep[] = [];
     let resumed = 0;
