@@ -49,7 +49,8 @@ export class GrpcDraftStream implements DraftStream {
     this.#connect();
   }
 
-  get alive(): boolean {
+  available(): boolean {
+    if (!this.#call && performance.now() >= this.#retryAt) this.#connect();
     return this.#call !== undefined && this.#ready && !this.#overdue;
   }
 
@@ -68,9 +69,8 @@ export class GrpcDraftStream implements DraftStream {
     plan: { readonly budget: number; readonly maxBranchLength: number },
     parent: Span,
   ): Promise<Draft | undefined> {
-    if (!this.#call && performance.now() >= this.#retryAt) this.#connect();
-    const call = this.#call;
-    if (!call || !this.alive) return undefined;
+    const call = this.available() ? this.#call : undefined;
+    if (!call) return undefined;
     const sent = performance.now();
     const attributes = { [attribute.step]: this.#steps, 'ptp.block.length': block.tokens.length };
     const drafting = span('ptp.draft', { parent, kind: SpanKind.CLIENT, startTime: sent, attributes });

@@ -123,7 +123,7 @@ class Run {
 
   async #step(given: Block | undefined, span: Span): Promise<{ step: GenerationStep; next: Block | undefined }> {
     const started = performance.now();
-    const drafts = this.#drafter?.alive ?? false;
+    const drafts = this.#drafter?.available() ?? false;
     const mode: Mode = drafts ? this.#controller.mode() : 'plain';
     const { block, micros: redraftMicros } =
       given || mode === 'plain' ? { block: given ?? EMPTY, micros: 0 } : await this.fresh(span);

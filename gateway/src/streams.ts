@@ -34,8 +34,8 @@ export interface VerifyStream {
 export interface DraftStream {
   /** Resolves when the prompt has been read, or a little after `verifierOpened`: a slower drafter is not waited for. */
   opened(verifierOpened: Promise<void>): Promise<void>;
-  /** Whether the next step can be expected to bring a draft. */
-  readonly alive: boolean;
+  /** Whether the next step can be expected to bring a draft. A lost drafter is looked for again when its pause is over. */
+  available(): boolean;
   /** Tokens that the verifier has committed; told to the drafter with the next step. */
   commit(tokens: readonly number[]): void;
   /** Drafts what may follow the block under verification; undefined when there is no drafter. */

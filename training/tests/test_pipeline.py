@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from ptp_train import corpus
+from ptp_train import corpus, samples
 
 
 def ptp_train(command, *arguments):
@@ -52,18 +52,19 @@ def test_corpus_drops_copies_and_closed_packages(folder):
     assert report["files"]["train"] + report["files"]["held_files"] == 120
 
 
-def test_from_tokenizer_to_figures(folder, capsys):
+def test_from_tokenizer_to_figures(folder, capsys, monkeypatch):
+    monkeypatch.setattr(samples, "PROMPTS", ((64, 1.0),))
     w = folder
     ptp_train("tokenizer", "--corpus", w / "corpus", "--out", w / "tokens", "--vocab-size", 512)
     # 60 tiny files leave the held-out split too small to draw prompts from: any text will do for this test
     np.save(w / "tokens" / "held_files.npy", np.load(w / "tokens" / "held_packages.npy"))
     facts = json.loads((w / "tokens" / "tokens.json").read_text())
     (w / "tokens" / "tokens.json").write_text(json.dumps({**facts, "held_files": facts["held_packages"]}))
-    small = ("--layers", 4, "--width", 64, "--hidden", 96, "--context", 1024, "--threads", 1)
-    common = ("--data", w / "tokens", "--out", w / "target.pt", "--batch-tokens", 1024, *small)
-    ptp_train("target", *common, "--tokens", 4096, "--checkpoint-seconds", 0)
-    ptp_train("target", *common, "--tokens", 8192)
-    assert "resumed at 4,096 tokens" in capsys.readouterr().out
+    small = ("--layers", 4, "--width", 64, "--hidden", 96, "--context", 512, "--threads", 1)
+    common = ("--data", w / "tokens", "--out", w / "target.pt", "--batch-tokens", 512, *small)
+    ptp_train("target", *common, "--tokens", 1024, "--checkpoint-seconds", 0)
+    ptp_train("target", *common, "--tokens", 2048)
+    assert "resumed at 1,024 tokens" in capsys.readouterr().out
     for split in ("train", "held_files", "held_packages"):
         sample = ("--target", w / "target.pt", "--data", w / "tokens", "--out", w / "samples", "--split", split)
         ptp_train("samples", *sample, "--sequences", 8, "--batch", 8, "--threads", 1)
