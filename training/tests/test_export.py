@@ -339,7 +339,8 @@ def test_manifest_describes_the_folder(folder):
 
 def test_export_reads_checkpoints_and_reports(pair, tmp_path):
     target, drafter = pair
-    save(tmp_path / "target.pt", "target", target, bits_per_byte={"held_files": 1.5}, tokens=1000)
+    settings = {"tokens": "1000", "out": "/somewhere"}
+    save(tmp_path / "target.pt", "target", target, bits_per_byte={"held_files": 1.5}, tokens=1000, settings=settings)
     save(tmp_path / "drafter.pt", "drafter", drafter, settings={"steps": "5", "samples": "/somewhere"})
     (tmp_path / "tokenizer.json").write_bytes(byte_tokenizer().to_str().encode())
     parser = argparse.ArgumentParser()
@@ -362,5 +363,5 @@ def test_export_reads_checkpoints_and_reports(pair, tmp_path):
     content = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert content["target"]["bits_per_byte"] == {"held_files": 1.5}
     assert content["drafter"]["yield_curve"] == curve["yield_curve"]
-    assert content["recipe"] == {"drafter": {"steps": "5"}}
+    assert content["recipe"] == {"target": {"tokens": 1000}, "drafter": {"steps": 5}}
     assert "corpus" not in content
