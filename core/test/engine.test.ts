@@ -1,15 +1,16 @@
 import { fileURLToPath } from 'node:url';
 import type { Worker } from 'node:worker_threads';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { DraftEngine, SequenceId, SlotSampling, TargetEngine, TargetOutput } from '../src/engine/engine.ts';
+import type { DraftEngine, SequenceId, TargetEngine, TargetOutput } from '../src/engine/engine.ts';
 import { openDraftEngine, openTargetEngine } from '../src/engine/onnx-engine.ts';
 import { accept } from '../src/sampling/accept.ts';
+import type { SamplingParams } from '../src/sampling/params.ts';
 import { uniforms } from '../src/sampling/uniforms.ts';
 
 const dir = fileURLToPath(new URL('../../test/models/tiny', import.meta.url));
-const greedy: SlotSampling = { temperature: 0, topK: 0, topP: 1 };
-const nucleus: SlotSampling = { temperature: 0.8, topK: 20, topP: 0.9 };
-const settings: SlotSampling[] = [
+const greedy: SamplingParams = { temperature: 0, topK: 0, topP: 1 };
+const nucleus: SamplingParams = { temperature: 0.8, topK: 20, topP: 0.9 };
+const settings: SamplingParams[] = [
   greedy,
   { temperature: 1, topK: 0, topP: 1 },
   nucleus,
@@ -28,7 +29,7 @@ beforeAll(async () => {
 afterAll(() => Promise.all([target.dispose(), drafter.dispose()]));
 
 /** Reads tokens in chunks of the given lengths, in turn. Index i of the answer follows tokens[i]. */
-async function read(tokens: number[], chunks: number[], sampling: SlotSampling, engine = target) {
+async function read(tokens: number[], chunks: number[], sampling: SamplingParams, engine = target) {
   const sequence = engine.open();
   const parts: TargetOutput[] = [];
   for (let at = 0, turn = 0; at < tokens.length; turn++) {
@@ -62,7 +63,7 @@ describe('the ONNX target', () => {
 
   test('gives four ragged sequences in one run the bits that each gets alone', async () => {
     const texts = [3n, 4n, 5n, 6n].map((seed) => someTokens(60, seed));
-    const alone = await Promise.all(texts.map((text, i) => read(text, [60], settings[i] as SlotSampling)));
+    const alone = await Promise.all(texts.map((text, i) => read(text, [60], settings[i] as SamplingParams)));
     const sequences = texts.map(() => target.open());
     const ends = texts.map(() => 0);
     const parts: TargetOutput[][] = texts.map(() => []);
@@ -70,7 +71,7 @@ describe('the ONNX target', () => {
       const slots = sequences.flatMap((sequence, i) => {
         const at = ends[i] as number;
         const part = texts[i]?.slice(at, at + 1 + ((step * 3 + i * 5) % 7)) ?? [];
-        const sampling = settings[i] as SlotSampling;
+        const sampling = settings[i] as SamplingParams;
         return part.length ? [{ i, sequence, at, tokens: part, sampling, u: someUniforms(at, part.length) }] : [];
       });
       const { outputs } = await target.run(slots);
@@ -276,7 +277,7 @@ describe('draft and verify', () => {
   const length = 100;
 
   /** Writes `length` tokens after the prompt with drafts of `draftLength`; 0 is plain decoding. */
-  async function write(sampling: SlotSampling, draftLength: number) {
+  async function write(sampling: SamplingParams, draftLength: number) {
     const [verified, drafted] = [target.open(), drafter.open()];
     const text = [...prompt];
     const end = prompt.length + length;

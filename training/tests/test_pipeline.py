@@ -70,6 +70,8 @@ def test_from_tokenizer_to_figures(folder, capsys, monkeypatch):
         ptp_train("samples", *sample, "--sequences", 8, "--batch", 8, "--threads", 1)
     pair = ("--target", w / "target.pt", "--samples", w / "samples", "--threads", 1)
     ptp_train("distill", *pair, "--out", w / "drafter.pt", "--steps", 4, "--completions", 16, "--length", 4)
+    with pytest.raises(SystemExit, match="of another model"):
+        ptp_train("distill", *pair, "--out", w / "drafter.pt", "--source", "0,1,2", "--length", 4)
     ptp_train("evaluate", *pair, "--drafter", w / "drafter.pt", "--out", w / "evaluation.json", "--sequences", 2)
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     for split in ("held_files", "held_packages"):

@@ -1,3 +1,5 @@
+import type { SamplingParams } from '../sampling/params.ts';
+
 /**
  * What a service asks of a model, and nothing else. The ONNX engine (onnx-engine.ts) is the embedded one; fake-engine.ts
  * stands in where a real model would hide what a test looks at. GPU and remote engines come behind the same interface.
@@ -38,16 +40,6 @@ export interface SequenceStore {
   dispose(): Promise<void>;
 }
 
-/** How a run samples, per slot: one value each, and `u` per token. */
-export interface SlotSampling {
-  /** In [0, 2]; 0 is greedy. */
-  readonly temperature: number;
-  /** 0 for no limit. */
-  readonly topK: number;
-  /** In (0, 1]. */
-  readonly topP: number;
-}
-
 /** One sequence's part of a target run. */
 export interface TargetSlot {
   readonly sequence: SequenceId;
@@ -56,7 +48,7 @@ export interface TargetSlot {
   /** Token ids, T >= 1. The engine pads to 2 by itself (batch invariance); the padding's row is dead. */
   readonly tokens: readonly number[];
   /** Sampling at every token; absent while a prompt is read, when no picks are wanted. */
-  readonly sampling?: SlotSampling;
+  readonly sampling?: SamplingParams;
   /** [T * D] uniforms; u for the token that FOLLOWS tokens[i] is at i * D. Required with `sampling`. */
   readonly u?: Float32Array;
 }
@@ -96,7 +88,7 @@ export interface DraftSlot {
   readonly at: number;
   /** Context tokens to be written from row `at` on, T >= 1 (re-send the last one when there is no new one). */
   readonly tokens: readonly number[];
-  readonly sampling: SlotSampling;
+  readonly sampling: SamplingParams;
   /** Empty while a prompt is read. */
   readonly branches: readonly BranchRequest[];
 }

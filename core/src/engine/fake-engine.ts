@@ -1,4 +1,5 @@
 import { PtpError } from '../errors.ts';
+import type { SamplingParams } from '../sampling/params.ts';
 import type {
   DraftEngine,
   DraftOutput,
@@ -7,7 +8,6 @@ import type {
   RunResult,
   SequenceId,
   SequenceStore,
-  SlotSampling,
   TargetEngine,
   TargetOutput,
   TargetSlot,
@@ -44,7 +44,7 @@ export interface FakeDraftOptions extends FakeTargetOptions {
  */
 export function fakeNext(
   tokens: readonly number[],
-  sampling: SlotSampling,
+  sampling: SamplingParams,
   u: number,
   language: FakeLanguage = {},
 ): number {
@@ -54,7 +54,7 @@ export function fakeNext(
 /** The fake target's continuation of `prompt`, token by token: u[i] is for the i-th new token. */
 export function fakeText(
   prompt: readonly number[],
-  sampling: SlotSampling,
+  sampling: SamplingParams,
   u: ArrayLike<number>,
   language: FakeLanguage = {},
 ): number[] {
@@ -72,7 +72,7 @@ function mix(state: number, word: number): number {
   return (h ^ (h >>> 16)) >>> 0;
 }
 
-function say(state: number, index: number, sampling: SlotSampling, u: number, language: FakeLanguage): number {
+function say(state: number, index: number, sampling: SamplingParams, u: number, language: FakeLanguage): number {
   if (index === language.endAt) return 0;
   const { temperature, topK, topP } = sampling;
   const parts = temperature === 0 ? [0] : [temperature * 1e6, topK, topP * 1e6, u * 2 ** 24];
@@ -151,7 +151,7 @@ class FakeSequences implements SequenceStore {
     return [START, ...states];
   }
 
-  protected say(state: number, index: number, sampling: SlotSampling, u: number): number {
+  protected say(state: number, index: number, sampling: SamplingParams, u: number): number {
     return say(state, index, sampling, u, this.language);
   }
 

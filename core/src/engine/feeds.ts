@@ -1,4 +1,5 @@
-import type { BranchRequest, SlotSampling } from './engine.ts';
+import type { SamplingParams } from '../sampling/params.ts';
+import type { BranchRequest } from './engine.ts';
 
 /** One tensor to be fed. */
 export type Feed =
@@ -49,7 +50,7 @@ export function causalMask(past: number, length: number): Float32Array {
 export interface Pick {
   /** Index among the run's packed tokens. */
   readonly row: number;
-  readonly sampling: SlotSampling;
+  readonly sampling: SamplingParams;
   readonly u: number;
 }
 
@@ -77,7 +78,7 @@ export function pickFeeds(picks: readonly Pick[]): Feeds {
 export interface DraftPart {
   /** Rows of context that its branches may see: past and new, padding included. */
   readonly context: number;
-  readonly sampling: SlotSampling;
+  readonly sampling: SamplingParams;
   readonly branches: readonly (BranchRequest & {
     /** The token before the branch, at index `visible` - 1. */
     readonly last: number;

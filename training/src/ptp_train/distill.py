@@ -6,7 +6,6 @@ where mistakes are made), and the next L tokens are learnt by cross-entropy; lat
 
 import argparse
 import json
-import os
 import pathlib
 import time
 from dataclasses import asdict
@@ -17,7 +16,7 @@ import torch.nn.functional as F
 
 from .batches import Samples, completions, context
 from .evaluate import accuracy
-from .model import Drafter, DrafterConfig, load_target, parameters_of, save
+from .model import Drafter, DrafterConfig, check_resume, load_target, parameters_of, save
 from .optim import MuonAdamW, schedule
 from .samples import GENERATED
 
@@ -57,8 +56,7 @@ def run(args: argparse.Namespace) -> None:
     step, log = 0, []
     if checkpoint.exists():
         stored = torch.load(checkpoint, map_location=device)
-        if stored.get("config", asdict(drafter.config)) != asdict(drafter.config):
-            raise SystemExit(f"{checkpoint} is of another drafter: remove it, or choose another --out")
+        check_resume(checkpoint, stored, drafter)
         drafter.load_state_dict(stored["weights"])
         optimiser.load_state_dict(stored["optimiser"])
         step, log = stored["step"], stored["log"]
@@ -95,17 +93,8 @@ def run(args: argparse.Namespace) -> None:
         if time.time() - saved > args.checkpoint_seconds or step >= args.steps:
             log.append({"step": step, "loss": round(smooth, 4), **accuracy(target, drafter, held)})
             print(json.dumps(log[-1]), flush=True)
-            partial = checkpoint.with_suffix(".partial")
-            torch.save(
-                {
-                    "weights": drafter.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "step": step,
-                    "log": log,
-                },
-                partial,
-            )
-            os.replace(partial, checkpoint)
+            state = {"optimiser": optimiser.state_dict(), "step": step, "log": log}
+            save(checkpoint, "drafter checkpoint", drafter, **state)
             save(
                 args.out, "drafter", drafter, log=log, settings={k: str(v) for k, v in vars(args).items() if k != "run"}
             )

@@ -168,6 +168,12 @@ def save(path, kind: str, module: nn.Module, **extra) -> None:
     os.replace(partial, path)
 
 
+def check_resume(path, stored: dict, module: nn.Module) -> None:
+    """Refuses to go on from a checkpoint of a model with other sizes or another source."""
+    if stored["config"] != asdict(module.config):
+        raise SystemExit(f"{path} is of another model: remove it, or choose another --out")
+
+
 def load_target(path) -> Target:
     stored = torch.load(path, map_location="cpu")
     target = Target(Config(**stored["config"]))

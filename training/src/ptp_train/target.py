@@ -3,7 +3,6 @@
 import argparse
 import json
 import math
-import os
 import pathlib
 import time
 
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .model import Config, Target, parameters_of, save
+from .model import Config, Target, check_resume, parameters_of, save
 from .optim import MuonAdamW, schedule
 
 LONG_SHARE = 0.2
@@ -84,6 +83,7 @@ def run(args: argparse.Namespace) -> None:
     done, log = 0, []
     if checkpoint.exists():
         stored = torch.load(checkpoint, map_location=device)
+        check_resume(checkpoint, stored, model)
         model.load_state_dict(stored["weights"])
         optimiser.load_state_dict(stored["optimiser"])
         done, log = stored["done"], stored["log"]
@@ -107,17 +107,8 @@ def run(args: argparse.Namespace) -> None:
         if time.time() - saved > args.checkpoint_seconds or done >= args.tokens:
             log.append({"tokens": done, "loss": round(smooth, 4), "bits_per_byte": evaluate(model, args.data, 32)})
             print(json.dumps(log[-1]), flush=True)
-            partial = checkpoint.with_suffix(".partial")
-            torch.save(
-                {
-                    "weights": model.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "done": done,
-                    "log": log,
-                },
-                partial,
-            )
-            os.replace(partial, checkpoint)
+            state = {"optimiser": optimiser.state_dict(), "done": done, "log": log}
+            save(checkpoint, "target checkpoint", model, **state)
             saved = time.time()
     figures = evaluate(model, args.data, 200)
     settings = {k: str(v) for k, v in vars(args).items() if k != "run"}
