@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from ptp_train import export, manifest
+from ptp_train.drafter import Drafter, DrafterConfig
 from ptp_train.graph import FLOAT, INT64, Graph, WeightFile
 from ptp_train.graph_sampler import NEAREST, sampler
-from ptp_train.model import Config, Drafter, DrafterConfig, Target, save
+from ptp_train.model import Config, Target, save
 from ptp_train.sampling import pick, shape
 from ptp_train.tiny import byte_tokenizer
 

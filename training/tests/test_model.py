@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from ptp_train.model import Config, Drafter, DrafterConfig, Target, load_drafter, load_target, save
+from ptp_train.drafter import Drafter, DrafterConfig, load_drafter
+from ptp_train.model import Config, Target, load_target, save
 
 CONFIG = Config(vocab=96, width=64, layers=4, heads=4, kv_heads=2, head_width=16, hidden=96, context=64)
 CONDITIONS = tuple(torch.tensor(x) for x in (0.7, 0.9, 50.0))

@@ -5,7 +5,8 @@ import pathlib
 import numpy as np
 import torch
 
-from .model import Drafter, Target
+from .drafter import Drafter
+from .model import Target
 from .samples import GENERATED
 
 

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 
 from .batches import Samples, completions, context
+from .drafter import Drafter, DrafterConfig
 from .evaluate import accuracy
-from .model import Drafter, DrafterConfig, check_resume, load_target, parameters_of, save
+from .model import check_resume, load_target, parameters_of, save
 from .optim import MuonAdamW, schedule
 from .samples import GENERATED
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from .batches import Samples, completions, context
-from .model import Drafter, Target, load_drafter, load_target
+from .drafter import Drafter, load_drafter
+from .model import Target, load_target
 from .samples import GENERATED
 
 

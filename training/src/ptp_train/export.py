@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from . import manifest
+from .drafter import Drafter, load_drafter
 from .graph import FLOAT, INT64, Graph, Stream, WeightFile, add_rope, split_input
 from .graph_sampler import sampler
-from .model import Drafter, Target, load_drafter, load_target
+from .model import Target, load_target
 
 SLOTS = (1, 4)
 

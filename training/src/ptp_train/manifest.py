@@ -13,7 +13,8 @@ from dataclasses import asdict
 import torch
 from tokenizers import Tokenizer
 
-from .model import Drafter, Target, parameters_of
+from .drafter import Drafter
+from .model import Target, parameters_of
 from .tokenizer import END_OF_TEXT
 
 FORMAT_VERSION = 1

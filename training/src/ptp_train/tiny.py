@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from .distill import completions, context
+from .drafter import Drafter, DrafterConfig
 from .evaluate import decode
 from .export import write_folder
 from .manifest import TRAINED_FOR
-from .model import Config, Drafter, DrafterConfig, Target
+from .model import Config, Target
 from .optim import MuonAdamW, schedule
 from .samples import GENERATED, conditions, prompts_from, write
 from .target import windows
