@@ -3,6 +3,7 @@
 Shapes in the docstrings: B sequences, S context tokens, H query heads, G key/value heads, D head width, V vocabulary.
 """
 
+import hashlib
 import math
 import os
 from dataclasses import asdict, dataclass
@@ -165,6 +166,15 @@ def save(path, kind: str, module: nn.Module, **extra) -> None:
     partial = f"{path}.partial"
     torch.save({"kind": kind, "config": asdict(module.config), "weights": module.state_dict(), **extra}, partial)
     os.replace(partial, path)
+
+
+def identity(module: nn.Module) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of all weights: says which model samples and drafters were made for."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def check_resume(path, stored: dict, module: nn.Module) -> None:
