@@ -1,0 +1,51 @@
+"""Where and how things are computed: bfloat16 and compiled kernels on a GPU, plain float32 on a CPU; seeds; threads."""
+
+import contextlib
+import random
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def device() -> str:
+    """`cuda` where PyTorch finds a GPU, else `cpu`. On a GPU the float32 products that remain may use TF32."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    torch.set_float32_matmul_precision("high")
+    return "cuda"
+
+
+def autocast(device: str) -> contextlib.AbstractContextManager:
+    """The context to run a model in: products in bfloat16 on CUDA (weights stay float32), no change on a CPU."""
+    return torch.autocast("cuda", torch.bfloat16) if device == "cuda" else contextlib.nullcontext()
+
+
+def compiled(module: nn.Module, device: str) -> Callable:
+    """What to call in the training loop in place of `module`: compiled on CUDA, the module itself on a CPU.
+
+    Only calls (`forward`) are compiled. Weights are shared, so save and measure `module`, not what this returns.
+    """
+    return torch.compile(module) if device == "cuda" else module
+
+
+def seed_everything(seed: int, step: int = 0) -> None:
+    """Seeds Python, NumPy and PyTorch (CPU and CUDA) from (seed, step): call it with the step that a run resumes at.
+
+    For data that must be the same whether or not a run was interrupted, use `step_generator` instead of global state.
+    """
+    mixed = int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint32)[0])
+    random.seed(mixed)
+    np.random.seed(mixed)
+    torch.manual_seed(mixed)
+
+
+def step_generator(seed: int, step: int) -> np.random.Generator:
+    """The random numbers of one step, a function of (seed, step): a resumed run draws what an unbroken one would."""
+    return np.random.default_rng((seed, step))
+
+
+def use_threads(count: int) -> None:
+    """CPU threads inside one operation."""
+    torch.set_num_threads(count)

@@ -1,0 +1,168 @@
+"""How long loops show where they are: a bar with the time left on a terminal, a plain line now and then in a log file.
+
+The same figures go to TensorBoard event files and to progress.jsonl, both in the command's log folder
+(`tensorboard --logdir work/logs`).
+
+    with Progress(args.logs, total=args.steps, unit="steps", done=step, settings=vars(args)) as progress:
+        while step < args.steps:
+            ...
+            progress.update(step, loss=loss.detach())        # every step, cheap
+            progress.record(step, bits_per_byte=figure)      # figures measured now and then
+"""
+
+import json
+import pathlib
+import sys
+import time
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+BAR_SECONDS = 1.0
+LINE_SECONDS = 10.0
+"""How often figures are shown and written, on a terminal and elsewhere."""
+
+
+class Progress:
+    """Reports one run of one loop.
+
+    logs: folder for the event files and progress.jsonl, None to write none; its name stands before every line.
+    total, done: end of the loop and where it starts, in `unit`. After resuming, done > 0: what a run that was cut off wrote beyond
+    it is dropped from TensorBoard. step: where the horizontal axis starts, if not at `done`.
+    settings: kept in progress.jsonl with the beginning of the run. seconds: how often figures are shown and written.
+    `latest` holds the scalars that were shown last.
+    """
+
+    def __init__(
+        self,
+        logs: pathlib.Path | None,
+        total: float,
+        unit: str,
+        done: float = 0,
+        step: int | None = None,
+        settings: dict | None = None,
+        seconds: float | None = None,
+    ):
+        self.name = logs.name if logs else ""
+        self.total, self.unit, self.first, self.done = total, unit, done, done
+        self.latest: dict[str, float] = {}
+        self._sums: dict[str, Any] = {}
+        self._counts: dict[str, int] = {}
+        terminal = sys.stderr.isatty()
+        self._seconds = seconds if seconds is not None else BAR_SECONDS if terminal else LINE_SECONDS
+        self._bar = None
+        if terminal:
+            self._bar = tqdm(
+                total=total, initial=done, desc=self.name, unit=f" {unit}", unit_scale=True, dynamic_ncols=True
+            )
+        self._writer = self._file = None
+        if logs:
+            from torch.utils.tensorboard import SummaryWriter  # takes a second to load
+
+            logs.mkdir(parents=True, exist_ok=True)
+            resumed = int(done if step is None else step)
+            self._writer = SummaryWriter(str(logs), purge_step=resumed if resumed else None)
+            self._file = (logs / "progress.jsonl").open("a", encoding="utf8")
+            plain = {k: str(v) for k, v in (settings or {}).items() if not callable(v)}
+            self._write(
+                {"event": "resume" if done else "start", "done": done, "total": total, "unit": unit, "settings": plain}
+            )
+        self._began = self._shown = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        self.close("end" if kind is None else "interrupted" if kind is KeyboardInterrupt else "error")
+
+    def update(self, done: float, step: int | None = None, **scalars: float | torch.Tensor) -> None:
+        """The loop has come to `done`. Scalars are averaged until they are shown next.
+
+        step: the horizontal axis in TensorBoard, where it is not `done` itself. One-element tensors are read only when shown, so
+        that a GPU is not waited for every step: give them detached.
+        """
+        self.done = done
+        for name, value in scalars.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
+        if time.monotonic() - self._shown >= self._seconds or done >= self.total:
+            self._show(int(done if step is None else step))
+
+    def record(self, step: int, **figures: Any) -> None:
+        """Figures measured at `step`: shown as a line at once, written everywhere; numbers in dicts and lists too."""
+        self.say(json.dumps({"step": step, **figures}))
+        self._write({"step": step, **figures})
+        for name, value in flat(figures):
+            if self._writer:
+                self._writer.add_scalar(name, value, step)
+        if self._writer:
+            self._writer.flush()
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar where there is one."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stdout)
+        else:
+            print(text, flush=True)
+
+    def close(self, event: str = "end") -> None:
+        """Ends the report; safe to call twice."""
+        if self._bar is not None:
+            self._bar.close()
+        if self._file:
+            self._write({"event": event, "done": self.done, "seconds": round(time.monotonic() - self._began, 1)})
+            self._file.close()
+        if self._writer:
+            self._writer.close()
+        self._bar = self._writer = self._file = None
+
+    def _show(self, step: int) -> None:
+        self._shown = time.monotonic()
+        for name, total in self._sums.items():
+            self.latest[name] = float(total) / self._counts[name]
+        self._sums, self._counts = {}, {}
+        figures = {k: float(f"{v:.5g}") for k, v in self.latest.items()}
+        if self._bar is not None:
+            self._bar.set_postfix({k: f"{v:.4g}" for k, v in figures.items()}, refresh=False)
+            self._bar.update(self.done - self._bar.n)
+        else:
+            print(self._line(figures), flush=True)
+        self._write({"step": step, "done": self.done, **figures})
+        if self._writer:
+            for name, value in self.latest.items():
+                self._writer.add_scalar(name, value, step)
+
+    def _line(self, figures: dict[str, float]) -> str:
+        seconds = max(self._shown - self._began, 1e-9)
+        rate = (self.done - self.first) / seconds
+        left = (self.total - self.done) / rate if rate else float("inf")
+        shown = "".join(f", {k} {v:.4g}" for k, v in figures.items())
+        whole = f"{self.done / self.total:.0%}" if self.total else "100%"
+        name = f"{self.name}: " if self.name else ""
+        return (
+            f"{name}{self.done:,.6g}/{self.total:,.6g} {self.unit} ({whole}){shown}, {rate:,.3g}/s, {span(left)} left"
+        )
+
+    def _write(self, record: dict) -> None:
+        if self._file:
+            self._file.write(json.dumps({"time": round(time.time(), 1), **record}) + "\n")
+            self._file.flush()
+
+
+def span(seconds: float) -> str:
+    """A time for people: 45 s, 12 min, 3.4 h."""
+    if seconds == float("inf"):
+        return "unknown time"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def flat(figures: Any, name: str = "") -> list[tuple[str, float]]:
+    """The numbers in nested dicts and lists, each with its path: {"a": {"b": [1, 2]}} -> a/b/0, a/b/1."""
+    if isinstance(figures, dict):
+        return [pair for k, v in figures.items() for pair in flat(v, f"{name}/{k}" if name else str(k))]
+    if isinstance(figures, list | tuple):
+        return [pair for i, v in enumerate(figures) for pair in flat(v, f"{name}/{i}")]
+    return [(name, float(figures))] if isinstance(figures, int | float) and not isinstance(figures, bool) else []
