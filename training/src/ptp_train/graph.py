@@ -78,6 +78,13 @@ class Graph:
             raise ValueError(f"two constants are named {name}")
         return name
 
+    def named(self, name: str, array: np.ndarray) -> str:
+        """A constant of some size, kept inside the graph under a name of its own; equal names must be equal constants."""
+        if self.parent:
+            return self.parent.named(name, array)
+        self.initializers.setdefault(name, onnx.numpy_helper.from_array(array, name))
+        return name
+
     def tensor(self, name: str, value: torch.Tensor) -> str:
         """A parameter: in the graph if it is a vector, else in the weight file as float16 with a Cast to float32.
 
@@ -105,7 +112,7 @@ class Graph:
         """x [..., in] -> [..., out]; `weight` is [out, in], as PyTorch has it."""
         return self.node("MatMul", [x, self.tensor(name, weight.detach().T)], out)
 
-    def choose(self, condition: str, out: str, then, otherwise: str) -> str:
+    def choose(self, condition: str, out: str, then, otherwise: str, kind: int = INT64) -> str:
         """ONNX If with one result: `then(subgraph)` names its value where the scalar `condition` holds, else `otherwise`."""
         branches = []
         for side in ("then", "else"):
@@ -113,7 +120,7 @@ class Graph:
             sub.parent = self
             value = then(sub) if side == "then" else otherwise
             name = sub.node("Identity", [value], f"{out}_{side}")
-            info = helper.make_tensor_value_info(name, INT64, None)
+            info = helper.make_tensor_value_info(name, kind, None)
             branches.append(helper.make_graph(sub.nodes, f"{out}_{side}", [], [info]))
         return self.node("If", [condition], out, then_branch=branches[0], else_branch=branches[1])
 
