@@ -8,15 +8,29 @@ const SEEDS = [0n, 1n, 42n, 0xffffffffn, 0x100000000n, 0x123456789abcdef0n, 2n *
 const POSITIONS = [0, 1, 2, 255, 65536, 2 ** 32 - 1];
 const COORDINATES = [0, 1, 3, 4, 11];
 const SAMPLING_CASES = 200;
+const TREE_CASES = 160;
+/** The largest uniform. */
+const BELOW_ONE = 1 - 2 ** -24;
 /** Distance that a case keeps from every border in [0, 1], so that float32 rounding cannot change its answer. */
 const MARGIN = 1e-4;
 
-interface SamplingCase {
-  logits: number[];
+interface Conditions {
   temperature: number;
   top_k: number;
   top_p: number;
+}
+
+interface SamplingCase extends Conditions {
+  logits: number[];
   u: number;
+  kept: number[];
+  token: number;
+}
+
+/** As SamplingCase, but for the tree: u [D], D = max(1, ceil(log2 logits.length)). */
+interface TreeCase extends Conditions {
+  logits: number[];
+  u: number[];
   kept: number[];
   token: number;
 }
@@ -44,44 +58,97 @@ function choices(seed: bigint) {
   return { next, oneOf };
 }
 
+type Choices = ReturnType<typeof choices>;
+
+function someLogits({ next, oneOf }: Choices, size: number): number[] {
+  const step = oneOf([0.001, 0.001, 1]); // whole numbers make ties
+  return Array.from({ length: size }, () => Number((Math.round((next() * 12 - 6) / step) * step).toFixed(3)));
+}
+
+function someConditions({ oneOf }: Choices, size: number): Conditions {
+  const temperature = oneOf([0, 0.2, 0.5, 0.7, 1, 1, 1.3, 2]);
+  const top_k = Math.min(oneOf([0, 0, 1, 2, 4, 10]), size);
+  const top_p = oneOf([1, 1, 0.95, 0.9, 0.5, 0.1]);
+  return { temperature, top_k, top_p };
+}
+
 function samplingCases(): SamplingCase[] {
-  const { next, oneOf } = choices(2512_21323n);
+  const random = choices(2512_21323n);
   const cases: SamplingCase[] = [];
   while (cases.length < SAMPLING_CASES) {
-    const size = oneOf([1, 2, 3, 5, 8, 13, 24]);
-    const step = oneOf([0.001, 0.001, 1]); // whole numbers make ties
-    const logits = Array.from({ length: size }, () => Number((Math.round((next() * 12 - 6) / step) * step).toFixed(3)));
-    const temperature = oneOf([0, 0.2, 0.5, 0.7, 1, 1, 1.3, 2]);
-    const top_k = Math.min(oneOf([0, 0, 1, 2, 4, 10]), size);
-    const top_p = oneOf([1, 1, 0.95, 0.9, 0.5, 0.1]);
-    const u = Number(next().toFixed(4));
-    const answer = u < 1 ? sample(logits, temperature, top_k, top_p, u) : undefined;
-    if (answer) cases.push({ logits, temperature, top_k, top_p, u, ...answer });
+    const size = random.oneOf([1, 2, 3, 5, 8, 13, 24]);
+    const logits = someLogits(random, size);
+    const conditions = someConditions(random, size);
+    const u = Number(random.next().toFixed(4));
+    const shaped = u < 1 ? shape(logits, conditions) : undefined;
+    const token = shaped && pick(shaped, u);
+    if (shaped && token !== undefined) cases.push({ logits, ...conditions, u, kept: shaped.kept, token });
   }
   return cases;
 }
 
-/** The definitions in core/src/sampling/shape.ts and pick.ts, in float64; undefined for a case near a border. */
-function sample(logits: number[], temperature: number, topK: number, topP: number, u: number) {
-  const ranked = logits.map((_, id) => id).sort((a, b) => at(logits, b) - at(logits, a) || a - b);
-  if (temperature === 0) return { kept: [at(ranked, 0)], token: at(ranked, 0) };
+function treeCases(): TreeCase[] {
+  const random = choices(2512_21324n);
+  const { next, oneOf } = random;
+  const cases: TreeCase[] = [];
+  while (cases.length < TREE_CASES) {
+    const size = oneOf([1, 2, 3, 4, 5, 8, 13, 16, 24, 24, 33, 150]); // 150: eight levels
+    const logits = someLogits(random, size);
+    const conditions = someConditions(random, size);
+    const someUniform = () => (next() < 0.1 ? oneOf([0, BELOW_ONE]) : Number(next().toFixed(4)));
+    const u = Array.from({ length: Math.max(1, Math.ceil(Math.log2(size))) }, someUniform);
+    const shaped = u.every((value) => value < 1) ? shape(logits, conditions) : undefined;
+    const token = shaped && pickTree(shaped, u);
+    if (shaped && token !== undefined) cases.push({ logits, ...conditions, u, kept: shaped.kept, token });
+  }
+  return cases;
+}
 
-  const withinTopK = ranked.slice(0, topK || logits.length);
+interface Shaped {
+  /** Ascending. */
+  kept: number[];
+  /** [V] sums to 1; 0 for tokens not kept. */
+  probabilities: number[];
+}
+
+/** The definition in core/src/sampling/shape.ts, in float64; undefined for a case near a border. */
+function shape(logits: number[], { temperature, top_k, top_p }: Conditions): Shaped | undefined {
+  const ranked = logits.map((_, id) => id).sort((a, b) => at(logits, b) - at(logits, a) || a - b);
+  const best = at(ranked, 0);
+  if (temperature === 0) return { kept: [best], probabilities: logits.map((_, id) => (id === best ? 1 : 0)) };
+
+  const withinTopK = ranked.slice(0, top_k || logits.length);
   const weights = logits.map((logit) => Math.exp(logit / temperature));
   const total = (ids: number[]) => ids.reduce((sum, id) => sum + at(weights, id), 0);
   const above = withinTopK.map((_, r) => total(withinTopK.slice(0, r)) / total(withinTopK));
-  if (topP < 1 && above.some((mass) => Math.abs(mass - topP) < MARGIN)) return undefined;
+  if (top_p < 1 && above.some((mass) => Math.abs(mass - top_p) < MARGIN)) return undefined;
 
-  const kept = withinTopK.filter((_, r) => topP === 1 || at(above, r) < topP).sort((a, b) => a - b);
-  const cumulative = kept.map((_, i) => total(kept.slice(0, i + 1)) / total(kept));
+  const kept = withinTopK.filter((_, r) => top_p === 1 || at(above, r) < top_p).sort((a, b) => a - b);
+  const probabilities = weights.map((weight, id) => (kept.includes(id) ? weight / total(kept) : 0));
+  return { kept, probabilities };
+}
+
+/** The definition of `pick` in core/src/sampling/pick.ts, in float64; undefined for a case near a border. */
+function pick({ kept, probabilities }: Shaped, u: number): number | undefined {
+  const cumulative = kept.map((_, i) => kept.slice(0, i + 1).reduce((sum, id) => sum + at(probabilities, id), 0));
+  cumulative[cumulative.length - 1] = 1;
   if (cumulative.slice(0, -1).some((border) => Math.abs(border - u) < MARGIN)) return undefined;
-  return {
-    kept,
-    token: at(
-      kept,
-      cumulative.findIndex((border) => border > u),
-    ),
-  };
+  return kept[cumulative.findIndex((border) => border > u)];
+}
+
+/** The definition of `pickTree` by halving a range of ids, in float64; undefined for a case near a border on its path. */
+function pickTree({ probabilities }: Shaped, u: number[]): number | undefined {
+  let [first, size] = [0, 2 ** u.length];
+  for (const value of u) {
+    size /= 2;
+    const mass = (start: number) => probabilities.slice(start, start + size).reduce((sum, p) => sum + p, 0);
+    const [left, right] = [mass(first), mass(first + size)];
+    const border = left / (left + right);
+    // an empty half is never entered: its border is no matter of rounding
+    if (left > 0 && right > 0 && Math.abs(border - value) < MARGIN) return undefined;
+    if (value >= border) first += size;
+  }
+  return first;
 }
 
 function at(values: number[], index: number): number {
@@ -107,4 +174,9 @@ write(
   'sampling',
   'logits and u to the kept tokens and the picked token: temperature, top-k, top-p, pick',
   samplingCases(),
+);
+write(
+  'tree',
+  'logits and u [D] to the kept tokens and the token picked by the tree, D = max(1, ceil(log2 of the vocabulary))',
+  treeCases(),
 );
