@@ -50,6 +50,31 @@ test('a manifest that this version cannot read is refused', async () => {
   await expect(loadManifest(dir)).rejects.toThrow('`manifest.json` is missing or is not JSON');
 });
 
+test('a folder that does not say how it picks picks by one uniform', async () => {
+  await change((manifest) => {
+    delete manifest.pick;
+    manifest.uniforms_per_position = 1;
+  });
+  expect(await loadManifest(dir)).toMatchObject({ pick: 'cdf', uniforms_per_position: 1 });
+});
+
+test('the uniforms of a position are as many as its kind of pick and its vocabulary want', async () => {
+  const set = (pick: string, count: number) =>
+    change((manifest) => {
+      Object.assign(manifest, { pick, uniforms_per_position: count });
+    });
+  await set('tree', 9);
+  expect(await loadManifest(dir)).toMatchObject({ pick: 'tree', uniforms_per_position: 9 });
+  await set('tree', 1);
+  await expect(loadManifest(dir)).rejects.toThrow(
+    '`uniforms_per_position` in `manifest.json`: must be 9 for `pick` tree and a vocabulary of 257, got 1',
+  );
+  await set('cdf', 9);
+  await expect(loadManifest(dir)).rejects.toThrow('must be 1 for `pick` cdf and a vocabulary of 257, got 9');
+  await set('stack', 1);
+  await expect(loadManifest(dir)).rejects.toThrow('`pick` in `manifest.json`');
+});
+
 test('a graph that onnxruntime cannot load is refused', async () => {
   await writeFile(join(dir, 'target.b1.onnx'), 'nonsense');
   const { createHash } = await import('node:crypto');

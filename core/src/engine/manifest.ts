@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { z } from 'zod';
 import { PtpError } from '../errors.ts';
+import { uniformsPerPosition } from '../sampling/pick.ts';
 
 const count = z.int().positive();
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
@@ -13,26 +14,35 @@ const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
  * manifest.json of a model folder, which training/src/ptp_train/manifest.py writes. Keys that only a reader wants (corpus, recipe,
  * figures of the target) are let through unchecked.
  */
-const manifestSchema = z.looseObject({
-  format_version: z.literal(1),
-  id: z.string().min(1),
-  created: z.string(),
-  sizes: z.looseObject({ vocab: count, width: count, layers: count, kv_heads: count, head_width: count }),
-  context_length: count,
-  end_of_text: z.int().nonnegative(),
-  uniforms_per_position: count,
-  /** Slot counts that graphs exist for, ascending. */
-  max_slots: z.array(count).min(1),
-  bytes_per_token: z.object({ target: count, drafter: count }),
-  drafter: z.looseObject({
-    source: z.array(z.int().nonnegative()).min(1),
-    max_branch_length: count,
-    yield_curve: z.array(z.number().nonnegative()).min(2),
-    accuracy_by_position: z.array(z.number()),
-  }),
-  tokenizer: z.object({ sha256 }),
-  files: z.record(z.string(), z.object({ sha256, bytes: z.int().nonnegative() })),
-});
+const manifestSchema = z
+  .looseObject({
+    format_version: z.literal(1),
+    id: z.string().min(1),
+    created: z.string(),
+    sizes: z.looseObject({ vocab: count, width: count, layers: count, kv_heads: count, head_width: count }),
+    context_length: count,
+    end_of_text: z.int().nonnegative(),
+    /** How the graphs pick a token; folders from before there was a choice have `cdf`. */
+    pick: z.enum(['cdf', 'tree']).default('cdf'),
+    uniforms_per_position: count,
+    /** Slot counts that graphs exist for, ascending. */
+    max_slots: z.array(count).min(1),
+    bytes_per_token: z.object({ target: count, drafter: count }),
+    drafter: z.looseObject({
+      source: z.array(z.int().nonnegative()).min(1),
+      max_branch_length: count,
+      yield_curve: z.array(z.number().nonnegative()).min(2),
+      accuracy_by_position: z.array(z.number()),
+    }),
+    tokenizer: z.object({ sha256 }),
+    files: z.record(z.string(), z.object({ sha256, bytes: z.int().nonnegative() })),
+  })
+  .superRefine(({ pick, sizes, uniforms_per_position: given }, context) => {
+    const wanted = uniformsPerPosition(pick, sizes.vocab);
+    if (given === wanted) return;
+    const message = `must be ${wanted} for \`pick\` ${pick} and a vocabulary of ${sizes.vocab}, got ${given}`;
+    context.addIssue({ code: 'custom', path: ['uniforms_per_position'], message });
+  });
 
 export type Manifest = z.infer<typeof manifestSchema>;
 
