@@ -21,7 +21,7 @@ test('the fake target says the text that fakeText foretells, however it is read'
 
 test('what it says depends on every token, on u, and on the sampling, but on u only when that is random', () => {
   const greedy = { ...sampling, temperature: 0 };
-  const at = (tokens: number[], s = sampling, value = 0.5) => fakeNext(tokens, s, value);
+  const at = (tokens: number[], s = sampling, value = 0.5) => fakeNext(tokens, s, [value]);
   const different = [
     at(prompt),
     at([3, 2, 4, 1, 5]),
@@ -32,6 +32,13 @@ test('what it says depends on every token, on u, and on the sampling, but on u o
   expect(at(prompt, greedy, 0.1)).toBe(at(prompt, greedy, 0.9));
   expect(at(prompt, { ...sampling }, 0.5)).toBe(at(prompt));
   expect(fakeText(prompt, sampling, u.slice(0, 4), { endAt: 7 })[2]).toBe(0);
+  const pairs = [0.1, 0.2, 0.3, 0.4];
+  const both = fakeText(prompt, sampling, pairs, { uniformsPerPosition: 2 });
+  expect(both).toEqual([
+    fakeNext(prompt, sampling, [0.1, 0.2]),
+    fakeNext([...prompt, both[0] as number], sampling, [0.3, 0.4]),
+  ]);
+  expect(fakeNext(prompt, sampling, [0.1, 0.3])).not.toBe(both[0]);
 });
 
 test.each([0, 0.7, 1])('with accuracy %f the drafter is right as often as it says', async (accuracy) => {

@@ -1,5 +1,16 @@
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { branchMask, causalMask, contextFeeds, draftFeeds, padded, pickFeeds } from '../src/engine/feeds.ts';
+import {
+  branchMask,
+  causalMask,
+  contextFeeds,
+  draftFeeds,
+  gridFeeds,
+  idlePart,
+  padded,
+  pickFeeds,
+  positionsOf,
+} from '../src/engine/feeds.ts';
 import { SequenceCache } from '../src/engine/sequence-cache.ts';
 
 const sampling = { temperature: 0.7, topK: 50, topP: 0.9 };
@@ -15,13 +26,18 @@ describe('masks', () => {
     expect(drawn(causalMask(0, 2), 2)).toEqual(['x.', 'xx']);
   });
 
-  test('a drafted position sees the context before its branch, and its branch up to itself', () => {
-    const branches = [
-      { visible: 1, u: new Float32Array(2), last: 0 },
-      { visible: 3, u: new Float32Array(1), last: 0 },
-    ];
-    expect(drawn(branchMask({ context: 4, sampling, branches }), 7)).toEqual(['x...x..', 'x...xx.', 'xxx...x']);
-  });
+  test.each([1, 2, 11])(
+    'a drafted position sees the context before its branch, and its branch up to itself: D = %i',
+    (d) => {
+      const branches = [
+        { visible: 1, u: new Float32Array(2 * d), last: 0 },
+        { visible: 3, u: new Float32Array(d), last: 0 },
+      ];
+      const part = { context: 4, sampling, branches };
+      expect(positionsOf(part, d)).toBe(3);
+      expect(drawn(branchMask(part, d), 7)).toEqual(['x...x..', 'x...xx.', 'xxx...x']);
+    },
+  );
 });
 
 describe('feeds', () => {
@@ -36,23 +52,67 @@ describe('feeds', () => {
   });
 
   test('ask for two picks at least', () => {
-    expect(pickFeeds([]).rows?.data).toEqual(BigInt64Array.of(0n, 0n));
-    const feeds = pickFeeds([{ row: 4, sampling, u: 0.25 }]);
+    expect(pickFeeds([], 1).rows?.data).toEqual(BigInt64Array.of(0n, 0n));
+    const feeds = pickFeeds([{ row: 4, sampling, u: Float32Array.of(0.25) }], 1);
     expect(feeds.rows?.data).toEqual(BigInt64Array.of(4n, 0n));
     expect(feeds.u).toMatchObject({ dims: [2, 1], data: Float32Array.of(0.25, 0) });
     expect(feeds.temperature?.data).toEqual(Float32Array.of(0.7, 0));
   });
 
+  test('give a pick all its uniforms', () => {
+    const picks = [0, 1, 2].map((row) => ({ row, sampling, u: Float32Array.of(row / 4, row / 8) }));
+    expect(pickFeeds(picks, 2).u).toMatchObject({ dims: [3, 2], data: Float32Array.of(0, 0, 0.25, 0.125, 0.5, 0.25) });
+    expect(pickFeeds([], 2).u).toMatchObject({ dims: [2, 2], data: new Float32Array(4) });
+  });
+
+  const branches = [
+    { visible: 5, u: Float32Array.of(0.1, 0.2), last: 42 },
+    { visible: 6, u: Float32Array.of(0.3), last: 43 },
+  ];
+
   test('count the token before a branch at its first position only', () => {
-    const branches = [
-      { visible: 5, u: Float32Array.of(0.1, 0.2), last: 42 },
-      { visible: 6, u: Float32Array.of(0.3), last: 43 },
-    ];
-    const feeds = draftFeeds([{ context: 6, sampling, branches }]);
+    const feeds = draftFeeds([{ context: 6, sampling, branches }], 1);
+    expect(feeds.u).toMatchObject({ dims: [1, 3, 1], data: Float32Array.of(0.1, 0.2, 0.3) });
     expect(feeds.last?.data).toEqual(BigInt64Array.of(42n, 42n, 43n));
     expect(feeds.first?.data).toEqual(Float32Array.of(1, 0, 1));
     expect(feeds.upos?.data).toEqual(BigInt64Array.of(4n, 5n, 5n));
     expect(feeds.umask_0?.dims).toEqual([3, 9]);
+  });
+
+  test('count positions, not uniforms, where a position has two', () => {
+    const long = { visible: 5, u: Float32Array.of(0.1, 0.2, 0.3, 0.4), last: 42 };
+    const short = { visible: 6, u: Float32Array.of(0.5, 0.6), last: 43 };
+    const parts = [{ context: 6, sampling, branches: [long, short] }, idlePart(2, 2)];
+    const feeds = draftFeeds(parts, 2);
+    expect(feeds.u).toMatchObject({ dims: [1, 4, 2], data: Float32Array.of(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0, 0) });
+    expect(feeds.upos).toMatchObject({ dims: [1, 4], data: BigInt64Array.of(4n, 5n, 5n, 0n) });
+    expect(feeds.last?.data).toEqual(BigInt64Array.of(42n, 42n, 43n, 0n));
+    expect(feeds.first).toMatchObject({ dims: [1, 4, 1], data: Float32Array.of(1, 0, 1, 1) });
+    expect(feeds.temperature?.data).toEqual(Float32Array.of(0.7, 0.7, 0.7, 0));
+    expect(feeds.usplits?.data).toEqual(BigInt64Array.of(3n, 1n));
+    expect([feeds.umask_0?.dims, feeds.umask_1?.dims]).toEqual([
+      [3, 9],
+      [1, 3],
+    ]);
+    expect(feeds.grid).toMatchObject({ dims: [2, 3], data: BigInt64Array.of(0n, 2n, 3n, 1n, 0n, 0n) });
+    expect(feeds.cell).toMatchObject({ dims: [4], data: BigInt64Array.of(0n, 3n, 1n, 2n) });
+  });
+
+  test('lay every position in a grid cell of its branch, from which `cell` finds it again', () => {
+    const someLengths = fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1, maxLength: 12 });
+    fc.assert(
+      fc.property(someLengths, (lengths) => {
+        const { grid, cell } = gridFeeds(lengths);
+        const [width, depth] = [lengths.length, Math.max(...lengths)];
+        const positions = lengths.flatMap((length, branch) => Array.from({ length }, (_, k) => ({ branch, k })));
+        expect([grid?.dims, cell?.dims]).toEqual([[depth, width], [positions.length]]);
+        const where = Array.from(cell?.data ?? [], Number);
+        expect(where).toEqual(positions.map(({ branch, k }) => k * width + branch));
+        expect(where.map((index) => Number(grid?.data[index]))).toEqual([...positions.keys()]);
+        const unused = Array.from(grid?.data ?? [], Number).filter((_, index) => !where.includes(index));
+        expect(unused.every((index) => index === 0)).toBe(true);
+      }),
+    );
   });
 });
 

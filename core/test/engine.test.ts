@@ -19,7 +19,8 @@ const settings: SamplingParams[] = [
 
 /** `count` tokens of the tiny vocabulary, the same for the same seed. */
 const someTokens = (count: number, seed = 1n) => Array.from(uniforms(seed, 0, count), (u) => Math.floor(u * 257));
-const someUniforms = (from: number, count: number) => Float32Array.from(uniforms(7n, from, count));
+/** D uniforms for each of `count` positions. */
+const someUniforms = (from: number, count: number) => uniforms(7n, from, count, target.facts.uniformsPerPosition);
 
 let target: TargetEngine;
 let drafter: DraftEngine;
@@ -99,7 +100,7 @@ describe('the ONNX target', () => {
     const [reading, writing] = [target.open(), target.open()];
     const { outputs, runMicros } = await target.run([
       { sequence: reading, at: 0, tokens },
-      { sequence: writing, at: 0, tokens: tokens.slice(0, 1), sampling: greedy, u: new Float32Array(1) },
+      { sequence: writing, at: 0, tokens: tokens.slice(0, 1), sampling: greedy, u: someUniforms(0, 1) },
     ]);
     for (const sequence of [reading, writing]) target.close(sequence);
     expect(outputs.map(({ picks, logProbabilities }) => [picks.length, logProbabilities.length])).toEqual([
@@ -114,7 +115,7 @@ describe('the ONNX target', () => {
     const { contextLength } = target.facts;
     const sequence = target.open();
     await target.run([{ sequence, at: 0, tokens: someTokens(contextLength - 1) }]);
-    const last = { sequence, at: contextLength - 1, sampling: greedy, u: new Float32Array(1) };
+    const last = { sequence, at: contextLength - 1, sampling: greedy, u: someUniforms(0, 1) };
     const { outputs } = await target.run([{ ...last, tokens: [5] }]);
     expect(outputs[0]?.picks).toHaveLength(1);
     await expect(target.run([{ ...last, tokens: [5, 6] }])).rejects.toMatchObject({ code: 'out_of_range' });
@@ -137,6 +138,7 @@ describe('the ONNX target', () => {
 
   test('refuses a run that breaks the rules, and names the slot and the limit', async () => {
     const sequence = target.open();
+    const d = target.facts.uniformsPerPosition;
     await target.run([{ sequence, at: 0, tokens: [1, 2, 3] }]);
     const refused = (slots: Parameters<TargetEngine['run']>[0]) =>
       target.run(slots).then(
@@ -152,12 +154,12 @@ describe('the ONNX target', () => {
       'invalid_argument: slot 0: a token must be an integer in [0, 256], got 257',
     );
     expect(await refused([{ sequence, at: 3, tokens: [] }])).toContain('`tokens` must be 1 or more');
-    expect(await refused([{ sequence, at: 3, tokens: [1, 2], sampling: greedy, u: new Float32Array(1) }])).toContain(
-      '`u` must be 2 values, got 1',
+    expect(await refused([{ sequence, at: 3, tokens: [1, 2], sampling: greedy, u: someUniforms(0, 1) }])).toContain(
+      `\`u\` must be ${2 * d} values, got ${d}`,
     );
-    expect(await refused([{ sequence, at: 3, tokens: [1], sampling: greedy, u: Float32Array.of(1) }])).toContain(
-      '`u` must be in [0, 1), got 1',
-    );
+    expect(
+      await refused([{ sequence, at: 3, tokens: [1], sampling: greedy, u: new Float32Array(d).fill(1) }]),
+    ).toContain('`u` must be in [0, 1), got 1');
     const twice = { sequence, at: 3, tokens: [1] };
     expect(await refused([twice, twice])).toContain('slot 1: the sequence must be in one slot only');
     target.close(sequence);
@@ -165,7 +167,7 @@ describe('the ONNX target', () => {
 
   test('fails only the run that fails', async () => {
     const [bad, good] = [target.open(), target.open()];
-    const u = new Float32Array(1);
+    const u = someUniforms(0, 1);
     const broken = { temperature: 1, topK: 0.5, topP: 1 };
     const runs = await Promise.allSettled([
       target.run([{ sequence: bad, at: 0, tokens: [1], sampling: broken, u }]),
@@ -234,8 +236,8 @@ describe('the ONNX drafter', () => {
     const u = someUniforms(0, 8);
     const { tokens: drafted, confidences } = await draftAlone(tokens, u);
     expect(drafted).toHaveLength(8);
-    expect([...confidences].every((c) => c > 1 / 257 && c <= 1)).toBe(true);
-    expect((await draftAlone(tokens, u.slice(0, 3))).tokens).toEqual(drafted.slice(0, 3));
+    expect([...confidences].every((c) => c > 0 && c <= 1)).toBe(true);
+    expect((await draftAlone(tokens, someUniforms(0, 3))).tokens).toEqual(drafted.slice(0, 3));
     expect((await draftAlone(tokens, someUniforms(50, 8))).tokens).not.toEqual(drafted);
     expect((await draftAlone(tokens, u, greedy)).tokens).not.toEqual(drafted);
   });
@@ -255,11 +257,11 @@ describe('the ONNX drafter', () => {
   test('refuses branches that look too far or are too long', async () => {
     const sequence = drafter.open();
     const slot = { sequence, at: 0, tokens: [1, 2], sampling: greedy };
-    const u = new Float32Array(1);
+    const u = someUniforms(0, 1);
     await expect(drafter.run([{ ...slot, branches: [{ visible: 3, u }] }])).rejects.toThrow(
       '`visible` must be an integer in [1, 2], got 3',
     );
-    await expect(drafter.run([{ ...slot, branches: [{ visible: 2, u: new Float32Array(9) }] }])).rejects.toThrow(
+    await expect(drafter.run([{ ...slot, branches: [{ visible: 2, u: someUniforms(0, 9) }] }])).rejects.toThrow(
       'a branch must be 1 to 8 positions, got 9',
     );
     drafter.close(sequence);

@@ -1,5 +1,12 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import type { BranchRequest, DraftEngine, DraftOutput, DraftSlot, RunResult } from '@ptp/core/engine/engine.ts';
+import {
+  type BranchRequest,
+  branchLength,
+  type DraftEngine,
+  type DraftOutput,
+  type DraftSlot,
+  type RunResult,
+} from '@ptp/core/engine/engine.ts';
 import { Scheduler } from '@ptp/core/engine/scheduler.ts';
 import { timingsOf } from '@ptp/core/engine/timings.ts';
 import { PtpError } from '@ptp/core/errors.ts';
@@ -37,7 +44,7 @@ export class Drafter {
     this.engine = engine;
     this.limits = limits;
     const run = (slots: DraftSlot[]): Promise<RunResult<DraftOutput>> => engine.run(slots);
-    this.#scheduler = new Scheduler(run, sizeOf, {
+    this.#scheduler = new Scheduler(run, (slot) => sizeOf(slot, engine.facts.uniformsPerPosition), {
       slots: engine.facts.maxSlots,
       tokens: limits.batchTokens,
       queue: limits.queue,
@@ -110,7 +117,7 @@ export class Drafter {
             tokens: Array.from(tokens),
             confidences: Array.from(confidences),
           })),
-          timings: timingsOf(served, sizeOf(slot)),
+          timings: timingsOf(served, sizeOf(slot, this.engine.facts.uniformsPerPosition)),
         },
       },
     };
@@ -170,8 +177,9 @@ class Context {
   }
 }
 
-function sizeOf(slot: DraftSlot): number {
-  return slot.tokens.length + sum(slot.branches.map((branch) => branch.u.length));
+/** Tokens that a slot takes of a run: context to be written and positions to be drafted. */
+function sizeOf(slot: DraftSlot, uniformsPerPosition: number): number {
+  return slot.tokens.length + sum(slot.branches.map((branch) => branchLength(branch, uniformsPerPosition)));
 }
 
 function sum(values: readonly number[]): number {

@@ -55,6 +55,17 @@ describe('Drafter', () => {
     }
   });
 
+  test('a position may have several uniforms', async () => {
+    const language = { uniformsPerPosition: 3 };
+    const served = drafter(new FakeDraftEngine({ accuracy: 1, ...language }));
+    const [branches = []] = await converse(served, [open(), step([], [9], { budget: 6 })]);
+    for (const { accepted = 0, tokens = [] } of branches) {
+      const context = [...prompt, ...[9].slice(0, accepted)];
+      expect(tokens).toEqual(fakeText(context, sampling, uniforms(3n, accepted, tokens.length, 3), language));
+    }
+    expect(branches.flatMap(({ tokens = [] }) => tokens)).toHaveLength(6);
+  });
+
   test('rows of tokens that came true are kept, others written anew, also after a long silence', async () => {
     const engine = new FakeDraftEngine({ accuracy: 1 });
     const wrong = ((text[2] as number) % 255) + 1;

@@ -82,6 +82,11 @@ export interface BranchRequest {
   readonly u: Float32Array;
 }
 
+/** L, positions of a branch whose positions have `dimensions` uniforms each. */
+export function branchLength({ u }: BranchRequest, dimensions: number): number {
+  return u.length / dimensions;
+}
+
 /** One sequence's part of a draft run. */
 export interface DraftSlot {
   readonly sequence: SequenceId;

@@ -22,6 +22,8 @@ export interface FakeLanguage {
   readonly contextLength?: number;
   /** 4 by default. */
   readonly maxSlots?: number;
+  /** D, 1 by default; what is said depends on all of them. */
+  readonly uniformsPerPosition?: number;
   /** Token 0 is said at this index of a sequence, and nowhere else; never by default. */
   readonly endAt?: number;
 }
@@ -39,19 +41,19 @@ export interface FakeDraftOptions extends FakeTargetOptions {
 }
 
 /**
- * The token that the fake target says after `tokens`: a hash of all of them, u and the sampling parameters (of u only
+ * The token that the fake target says after `tokens`: a hash of all of them, u [D] and the sampling parameters (of u only
  * if temperature > 0). So a caller that leaves a token out of the cache, or gives the wrong u, gets another text.
  */
 export function fakeNext(
   tokens: readonly number[],
   sampling: SamplingParams,
-  u: number,
+  u: ArrayLike<number>,
   language: FakeLanguage = {},
 ): number {
   return say(tokens.reduce(mix, START), tokens.length, sampling, u, language);
 }
 
-/** The fake target's continuation of `prompt`, token by token: u[i] is for the i-th new token. */
+/** The fake target's continuation of `prompt`, token by token: u [count * D], the i-th new token's from i * D on. */
 export function fakeText(
   prompt: readonly number[],
   sampling: SamplingParams,
@@ -59,8 +61,18 @@ export function fakeText(
   language: FakeLanguage = {},
 ): number[] {
   const tokens = [...prompt];
-  for (const value of Array.from(u)) tokens.push(fakeNext(tokens, sampling, value, language));
+  for (const values of positions(u, language.uniformsPerPosition ?? 1)) {
+    tokens.push(fakeNext(tokens, sampling, values, language));
+  }
   return tokens.slice(prompt.length);
+}
+
+/** u [count * D], position by position. */
+function positions(u: ArrayLike<number>, dimensions: number): number[][] {
+  const values = Array.from(u);
+  return Array.from({ length: values.length / dimensions }, (_, i) =>
+    values.slice(i * dimensions, (i + 1) * dimensions),
+  );
 }
 
 const START = 0x811c9dc5;
@@ -72,12 +84,23 @@ function mix(state: number, word: number): number {
   return (h ^ (h >>> 16)) >>> 0;
 }
 
-function say(state: number, index: number, sampling: SamplingParams, u: number, language: FakeLanguage): number {
+function say(
+  state: number,
+  index: number,
+  sampling: SamplingParams,
+  u: ArrayLike<number>,
+  language: FakeLanguage,
+): number {
   if (index === language.endAt) return 0;
   const { temperature, topK, topP } = sampling;
-  const parts = temperature === 0 ? [0] : [temperature * 1e6, topK, topP * 1e6, u * 2 ** 24];
+  const parts = temperature === 0 ? [0] : [temperature * 1e6, topK, topP * 1e6, ...words(u)];
   const hash = parts.map(Math.round).reduce(mix, state);
   return 1 + (hash % ((language.vocabulary ?? 256) - 1));
+}
+
+/** Uniforms as the integers that they are multiples of 2^-24 by. */
+function words(u: ArrayLike<number>): number[] {
+  return Array.from(u, (value) => Math.round(value * 2 ** 24));
 }
 
 /** A sequence's rows: per row, the hash of all tokens up to it. */
@@ -104,7 +127,7 @@ class FakeSequences implements SequenceStore {
     this.facts = {
       vocabulary: options.vocabulary ?? 256,
       contextLength: options.contextLength ?? 1024,
-      uniformsPerPosition: 1,
+      uniformsPerPosition: options.uniformsPerPosition ?? 1,
       maxSlots: options.maxSlots ?? 4,
       bytesPerToken: 4,
     };
@@ -151,7 +174,7 @@ class FakeSequences implements SequenceStore {
     return [START, ...states];
   }
 
-  protected say(state: number, index: number, sampling: SamplingParams, u: number): number {
+  protected say(state: number, index: number, sampling: SamplingParams, u: ArrayLike<number>): number {
     return say(state, index, sampling, u, this.language);
   }
 
@@ -187,9 +210,9 @@ export class FakeTargetEngine extends FakeSequences implements TargetEngine {
       const states = this.write(slot);
       const { sampling, u } = slot;
       if (!sampling) return { picks: new Int32Array(), logProbabilities: new Float32Array() };
-      const picks = Int32Array.from(slot.tokens, (_, i) => {
+      const picks = Int32Array.from(positions(u ?? [], this.facts.uniformsPerPosition), (values, i) => {
         const index = slot.at + i + 1;
-        return this.say(states[index] as number, index, sampling, u?.[i] as number);
+        return this.say(states[index] as number, index, sampling, values);
       });
       return { picks, logProbabilities: Float32Array.from(picks, (token) => -token / 256) };
     });
@@ -218,14 +241,14 @@ export class FakeDraftEngine extends FakeSequences implements DraftEngine {
       const states = this.write(slot);
       const branches = slot.branches.map(({ visible, u }) => {
         let state = states[visible] as number;
-        const tokens = Int32Array.from(u, (value, i) => {
-          const right = this.say(state, visible + i, slot.sampling, value);
-          const luck = mix(mix(state, 0x5eed), Math.round(value * 2 ** 24)) / 2 ** 32;
+        const tokens = Int32Array.from(positions(u, this.facts.uniformsPerPosition), (values, i) => {
+          const right = this.say(state, visible + i, slot.sampling, values);
+          const luck = words(values).reduce(mix, mix(state, 0x5eed)) / 2 ** 32;
           const token = luck < this.accuracy ? right : 1 + (right % (this.facts.vocabulary - 1));
           state = mix(state, token);
           return token;
         });
-        return { tokens, confidences: new Float32Array(u.length).fill(this.accuracy) };
+        return { tokens, confidences: new Float32Array(tokens.length).fill(this.accuracy) };
       });
       return { branches };
     });

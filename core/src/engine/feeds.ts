@@ -1,5 +1,5 @@
 import type { SamplingParams } from '../sampling/params.ts';
-import type { BranchRequest } from './engine.ts';
+import { type BranchRequest, branchLength } from './engine.ts';
 
 /** One tensor to be fed. */
 export type Feed =
@@ -51,12 +51,17 @@ export interface Pick {
   /** Index among the run's packed tokens. */
   readonly row: number;
   readonly sampling: SamplingParams;
-  readonly u: number;
+  /** [D] */
+  readonly u: Float32Array;
 }
 
-/** Feeds of the sampler: rows, temperature, top_k, top_p, u; at least 2 rows, for the reason given at `padded`. */
-export function pickFeeds(picks: readonly Pick[]): Feeds {
-  const ignored: Pick = { row: 0, sampling: { temperature: 0, topK: 0, topP: 1 }, u: 0 };
+/**
+ * Feeds of the sampler: rows [R]; temperature, top_k, top_p [R, 1]; u [R, D]. At least 2 rows, for the reason given at `padded`.
+ *
+ * @param dimensions D, uniforms per position
+ */
+export function pickFeeds(picks: readonly Pick[], dimensions: number): Feeds {
+  const ignored: Pick = { row: 0, sampling: nothingAsked, u: new Float32Array(dimensions) };
   const rows = [...picks, ignored, ignored].slice(0, Math.max(2, picks.length));
   const column = [rows.length, 1];
   return {
@@ -70,9 +75,15 @@ export function pickFeeds(picks: readonly Pick[]): Feeds {
       column,
     ),
     top_p: floats(rows, (pick) => pick.sampling.topP, column),
-    u: floats(rows, (pick) => pick.u, column),
+    u: joined(
+      rows.map((pick) => pick.u),
+      [rows.length, dimensions],
+    ),
   };
 }
+
+/** Conditions of rows and slots whose results nobody reads. */
+const nothingAsked: SamplingParams = { temperature: 0, topK: 0, topP: 1 };
 
 /** One slot's part of a draft. */
 export interface DraftPart {
@@ -85,26 +96,33 @@ export interface DraftPart {
   })[];
 }
 
-/** What stands in a slot that drafts nothing: the graph wants at least one position. */
-export function idlePart(context: number): DraftPart {
-  const sampling = { temperature: 0, topK: 0, topP: 1 };
-  return { context, sampling, branches: [{ visible: 1, u: new Float32Array(1), last: 0 }] };
+/** What stands in a slot that drafts nothing: the graph wants at least one position. `dimensions`: D, uniforms per position. */
+export function idlePart(context: number, dimensions: number): DraftPart {
+  return { context, sampling: nothingAsked, branches: [{ visible: 1, u: new Float32Array(dimensions), last: 0 }] };
 }
 
 /**
- * Feeds of the positions to be drafted, slot by slot and branch by branch: u, upos, last, first, the conditions, usplits,
- * umask_{i}. One uniform per position. See `drafter_graph` in training/src/ptp_train/export.py.
+ * Feeds of the M positions to be drafted, slot by slot and branch by branch: u [1, M, D]; upos, last, first; the conditions;
+ * usplits, umask_{i}; and for a sequential head grid and cell (`gridFeeds`), which graphs without one have no input for. See
+ * `drafter_graph` in training/src/ptp_train/drafter_graph.py.
+ *
+ * @param dimensions D, uniforms per position
  */
-export function draftFeeds(parts: readonly DraftPart[]): Feeds {
-  const positions = parts.flatMap(({ sampling, branches }) =>
-    branches.flatMap(({ visible, u, last }) =>
-      Array.from(u, (value, i) => ({ u: value, position: visible - 1 + i, last, first: i === 0 ? 1 : 0, sampling })),
-    ),
+export function draftFeeds(parts: readonly DraftPart[], dimensions: number): Feeds {
+  const branches = parts.flatMap(({ sampling, branches }) => branches.map((branch) => ({ ...branch, sampling })));
+  const positions = branches.flatMap((branch) =>
+    Array.from({ length: branchLength(branch, dimensions) }, (_, i) => {
+      const { visible, last, sampling } = branch;
+      return { position: visible - 1 + i, last, first: i === 0 ? 1 : 0, sampling };
+    }),
   );
   const flat = [1, positions.length];
   const column = [1, positions.length, 1];
   const feeds: Feeds = {
-    u: floats(positions, (p) => p.u, column),
+    u: joined(
+      branches.map(({ u }) => u),
+      [1, positions.length, dimensions],
+    ),
     upos: int64(
       positions.map((p) => p.position),
       flat,
@@ -117,39 +135,73 @@ export function draftFeeds(parts: readonly DraftPart[]): Feeds {
     temperature: floats(positions, (p) => p.sampling.temperature, column),
     top_p: floats(positions, (p) => p.sampling.topP, column),
     top_k: floats(positions, (p) => p.sampling.topK, column),
+    ...gridFeeds(branches.map((branch) => branchLength(branch, dimensions))),
   };
   for (const [i, part] of parts.entries()) {
-    const size = positionsOf(part);
-    feeds[`umask_${i}`] = float32(branchMask(part), [size, part.context + size]);
+    const size = positionsOf(part, dimensions);
+    feeds[`umask_${i}`] = float32(branchMask(part, dimensions), [size, part.context + size]);
   }
-  if (parts.length > 1) feeds.usplits = lengths(parts.map(positionsOf));
+  if (parts.length > 1) feeds.usplits = lengths(parts.map((part) => positionsOf(part, dimensions)));
   return feeds;
 }
 
+/**
+ * How a run's M packed positions lie in a grid of W branches by the K positions of the longest, which a sequential head walks row
+ * by row: grid [K, W], the index among the M positions of branch b's k-th one, 0 where the branch is shorter; and cell [M], the
+ * cell k W + b of each position.
+ *
+ * @param branchLengths [W] positions of each branch of all slots, in packed order
+ */
+export function gridFeeds(branchLengths: readonly number[]): Feeds {
+  const width = branchLengths.length;
+  const depth = Math.max(...branchLengths);
+  const grid = new Array<number>(depth * width).fill(0);
+  const cell: number[] = [];
+  for (const [b, length] of branchLengths.entries()) {
+    for (let k = 0; k < length; k++) {
+      grid[k * width + b] = cell.length;
+      cell.push(k * width + b);
+    }
+  }
+  return { grid: int64(grid, [depth, width]), cell: int64(cell, [cell.length]) };
+}
+
 /** Positions that a part drafts, M. */
-export function positionsOf({ branches }: DraftPart): number {
-  return branches.reduce((sum, { u }) => sum + u.length, 0);
+export function positionsOf({ branches }: DraftPart, dimensions: number): number {
+  return branches.reduce((sum, branch) => sum + branchLength(branch, dimensions), 0);
 }
 
 /** [M, context + M]: a position sees the first `visible` rows of the context and its own branch up to itself. */
-export function branchMask(part: DraftPart): Float32Array {
-  const size = positionsOf(part);
+export function branchMask(part: DraftPart, dimensions: number): Float32Array {
+  const size = positionsOf(part, dimensions);
   const width = part.context + size;
   const mask = new Float32Array(size * width).fill(Number.NEGATIVE_INFINITY);
   let start = 0;
-  for (const { visible, u } of part.branches) {
-    for (let i = 0; i < u.length; i++) {
+  for (const branch of part.branches) {
+    const length = branchLength(branch, dimensions);
+    for (let i = 0; i < length; i++) {
       const row = (start + i) * width;
-      mask.fill(0, row, row + visible);
+      mask.fill(0, row, row + branch.visible);
       mask.fill(0, row + part.context + start, row + part.context + start + i + 1);
     }
-    start += u.length;
+    start += length;
   }
   return mask;
 }
 
 function floats<T>(items: readonly T[], value: (item: T) => number, dims: readonly number[]): Feed {
   return float32(Float32Array.from(items, value), dims);
+}
+
+/** The arrays one after another. */
+function joined(arrays: readonly Float32Array[], dims: readonly number[]): Feed {
+  const data = new Float32Array(dims.reduce((product, size) => product * size, 1));
+  let start = 0;
+  for (const array of arrays) {
+    data.set(array, start);
+    start += array.length;
+  }
+  return float32(data, dims);
 }
 
 export function float32(data: Float32Array, dims: readonly number[]): Feed {

@@ -46,9 +46,6 @@ async function start(
 ): Promise<{ worker: Worker; facts: EngineFacts; manifest: Manifest }> {
   const manifest = await loadManifest(dir);
   const { sizes, drafter, max_slots: slotCounts, context_length: contextLength } = manifest;
-  if (manifest.uniforms_per_position !== 1) {
-    throw new PtpError('failed_precondition', '`uniforms_per_position` must be 1: the graphs pick with one');
-  }
   const graphs = slotCounts.map((slots) => ({ slots, name: `${kind}.b${slots}.onnx` }));
   await checkFiles(dir, manifest, [`${kind}.weights`, ...graphs.map((graph) => graph.name)]);
   const model: WorkerModel = {
@@ -57,6 +54,7 @@ async function start(
     layers: kind === 'target' ? sizes.layers : Math.max(...drafter.source) + 1,
     rowWidth: sizes.kv_heads * sizes.head_width,
     contextLength,
+    uniformsPerPosition: manifest.uniforms_per_position,
     threads,
   };
   const facts: EngineFacts = {

@@ -1,7 +1,14 @@
 // Thread of one ONNX model: owns its sessions and caches. `session.run` blocks its thread, which is why it isn't the main one.
 import { parentPort, workerData } from 'node:worker_threads';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
-import type { DraftOutput, DraftSlot, SequenceId, TargetOutput, TargetSlot } from './engine.ts';
+import {
+  branchLength,
+  type DraftOutput,
+  type DraftSlot,
+  type SequenceId,
+  type TargetOutput,
+  type TargetSlot,
+} from './engine.ts';
 import {
   contextFeeds,
   type DraftPart,
@@ -27,6 +34,8 @@ export interface WorkerModel {
   /** Floats in a layer's row of keys. */
   readonly rowWidth: number;
   readonly contextLength: number;
+  /** D. */
+  readonly uniformsPerPosition: number;
   readonly threads: number;
 }
 
@@ -50,6 +59,7 @@ export type FromWorker =
 type Results = Readonly<Record<string, { readonly data: unknown }>>;
 
 const model = workerData as WorkerModel;
+const { uniformsPerPosition: dimensions } = model;
 const port = parentPort as NonNullable<typeof parentPort>;
 const caches = new Map<SequenceId, SequenceCache>();
 const sessions: { slots: number; session: InferenceSession }[] = [];
@@ -104,10 +114,15 @@ async function runTarget(slots: readonly TargetSlot[]): Promise<TargetOutput[]> 
   const picks: Pick[] = [];
   let row = 0;
   for (const { tokens, sampling, u } of slots) {
-    if (sampling) for (const i of tokens.keys()) picks.push({ row: row + i, sampling, u: u?.[i] ?? 0 });
+    if (sampling) {
+      for (const i of tokens.keys()) {
+        const own = (u as Float32Array).subarray(i * dimensions, (i + 1) * dimensions);
+        picks.push({ row: row + i, sampling, u: own });
+      }
+    }
     row += Math.max(2, tokens.length);
   }
-  const results = await run(slots, () => pickFeeds(picks));
+  const results = await run(slots, () => pickFeeds(picks, dimensions));
   const ids = Int32Array.from(results.pick?.data as BigInt64Array, Number);
   const logProbabilities = results.logprob?.data as Float32Array;
   let start = 0;
@@ -123,19 +138,19 @@ async function runDrafter(slots: readonly DraftSlot[]): Promise<DraftOutput[]> {
   const parts: DraftPart[] = [];
   const results = await run(slots, (graphSlots) => {
     for (const slot of slots) parts.push(draftPart(slot));
-    while (parts.length < graphSlots) parts.push(idlePart(idleContext.tokens.length));
-    return draftFeeds(parts);
+    while (parts.length < graphSlots) parts.push(idlePart(idleContext.tokens.length, dimensions));
+    return draftFeeds(parts, dimensions);
   });
   const ids = Int32Array.from(results.draft?.data as BigInt64Array, Number);
   const confidence = results.confidence?.data as Float32Array;
   let start = 0;
   return slots.map((slot, i) => {
-    const branches = slot.branches.map(({ u }) => {
-      const [from, to] = [start, start + u.length];
+    const branches = slot.branches.map((branch) => {
+      const [from, to] = [start, start + branchLength(branch, dimensions)];
       start = to;
       return { tokens: ids.slice(from, to), confidences: confidence.slice(from, to) };
     });
-    if (branches.length === 0) start += positionsOf(parts[i] as DraftPart);
+    if (branches.length === 0) start += positionsOf(parts[i] as DraftPart, dimensions);
     return { branches };
   });
 }
@@ -143,7 +158,7 @@ async function runDrafter(slots: readonly DraftSlot[]): Promise<DraftOutput[]> {
 /** A slot's branches with the token before each, which is new or in the cache. */
 function draftPart(slot: DraftSlot): DraftPart {
   const context = slot.at + Math.max(2, slot.tokens.length);
-  if (slot.branches.length === 0) return idlePart(context);
+  if (slot.branches.length === 0) return idlePart(context, dimensions);
   const { tokens } = cacheOf(slot.sequence);
   const branches = slot.branches.map((branch) => {
     const index = branch.visible - 1;
@@ -164,9 +179,7 @@ async function run(
   const contexts = slots.map(({ at, tokens }) => padded({ past: at, tokens }));
   while (contexts.length < graph.slots) contexts.push(idleContext);
   const feeds = { ...contextFeeds(contexts), ...pastFeeds(slots, graph.slots), ...ownFeeds(graph.slots) };
-  const tensors = Object.fromEntries(
-    Object.entries(feeds).map(([name, { type, data, dims }]) => [name, new Tensor(type, data, dims)]),
-  );
+  const tensors = tensorsFor(graph.session, feeds);
   const results: Results = await graph.session.run(tensors);
 
   const layers = [...Array(model.layers).keys()];
@@ -178,6 +191,12 @@ async function run(
     start += Math.max(2, tokens.length);
   }
   return results;
+}
+
+/** The feeds that the graph has an input for; `grid` and `cell` are for a drafter with a sequential head only. */
+function tensorsFor({ inputNames }: InferenceSession, feeds: Feeds): Record<string, Tensor> {
+  const wanted = Object.entries(feeds).filter(([name]) => inputNames.includes(name));
+  return Object.fromEntries(wanted.map(([name, { type, data, dims }]) => [name, new Tensor(type, data, dims)]));
 }
 
 /** pk{layer}_{slot} and pv{layer}_{slot}: views of the caches, empty for idle slots. */

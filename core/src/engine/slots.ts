@@ -1,5 +1,5 @@
 import { type ErrorCode, PtpError } from '../errors.ts';
-import type { DraftSlot, EngineFacts, SequenceId, TargetSlot } from './engine.ts';
+import { branchLength, type DraftSlot, type EngineFacts, type SequenceId, type TargetSlot } from './engine.ts';
 
 /** Cache rows that hold, or undefined if the sequence isn't open. */
 export type RowsOf = (sequence: SequenceId) => number | undefined;
@@ -29,9 +29,10 @@ export function checkDraftSlots(
   checkContext(slots, facts, rowsOf);
   for (const [i, { at, tokens, branches }] of slots.entries()) {
     const [low, high] = [Math.max(1, at), at + tokens.length];
-    for (const { visible, u } of branches) {
+    for (const branch of branches) {
+      const { visible, u } = branch;
       check(isInteger(visible, low, high), i, '`visible`', `an integer in [${low}, ${high}]`, visible);
-      const length = u.length / facts.uniformsPerPosition;
+      const length = branchLength(branch, facts.uniformsPerPosition);
       check(isInteger(length, 1, maxLength), i, 'a branch', `1 to ${maxLength} positions`, length);
       checkUniforms(u, i);
     }
