@@ -73,7 +73,7 @@ def target_graph(target: Target, weights: WeightFile, slots: int) -> Graph:
             stream.x = g.node("Gather", [stream.x, rows], "x.rows", axis=1)
         stream.finish(layer, name, attended)
     g.node("Squeeze", [stream.norm("norm", target.norm), g.constant([0])], "final")
-    g.node("Gemm", ["final", embedding], "logits", transB=1)
+    g.head("embedding" if c.tied else "output", "final", target.head_weight, "logits")
     token = sampler(g, "logits", c.vocab)
     g.node("LogSoftmax", ["logits"], "log_probabilities", axis=1)
     g.node("Unsqueeze", [token, g.constant([1])], "token.column")

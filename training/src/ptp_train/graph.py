@@ -1,4 +1,4 @@
-"""Building blocks of the exported ONNX graphs: a thin builder, the weight file, and a transformer over packed sequences.
+"""Building blocks of the exported ONNX graphs: a thin builder, and a transformer over packed sequences.
 
 A run holds the tokens of several sequences ("slots") one after the other, N in all, and every activation is [1, N, ...].
 Slot i's keys and values of earlier tokens come in as its past [1, P_i, G*D] per layer, of exactly as many rows as hold; only
@@ -12,35 +12,12 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 
-from .model import EPSILON, Config, Layer, RMSNorm, rope_tables
+from .graph_int8 import NARROW, integer_linear
+from .model import Config, Layer, RMSNorm, rope_tables
+from .weight_file import WeightFile
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 CONTRIB = "com.microsoft"
-ALIGNMENT = 4096
-"""Tensors in a weight file start at multiples of this many bytes, so that they can be mapped."""
-
-
-class WeightFile:
-    """The big tensors of a model, which all its graphs refer to (ONNX external data). Equal names are stored once."""
-
-    def __init__(self, path: pathlib.Path):
-        self.path = path
-        self.tensors: dict[str, TensorProto] = {}
-        path.write_bytes(b"")
-
-    def add(self, name: str, array: np.ndarray) -> TensorProto:
-        if name not in self.tensors:
-            data = np.ascontiguousarray(array).tobytes()
-            with self.path.open("ab") as f:
-                f.write(b"\0" * (-f.tell() % ALIGNMENT))
-                offset = f.tell()
-                f.write(data)
-            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-            tensor = TensorProto(name=name, data_type=kind, dims=array.shape, data_location=TensorProto.EXTERNAL)
-            for key, value in (("location", self.path.name), ("offset", offset), ("length", len(data))):
-                tensor.external_data.add(key=key, value=str(value))
-            self.tensors[name] = tensor
-        return self.tensors[name]
 
 
 class Graph:
@@ -53,6 +30,7 @@ class Graph:
         self.outputs: list[onnx.ValueInfoProto] = []
         self.initializers: dict[str, TensorProto] = {}
         self.parent: Graph | None = None
+        self.quantised: set[str] = set()
 
     def input(self, name: str, kind: int, shape: list) -> str:
         self.inputs.append(helper.make_tensor_value_info(name, kind, shape))
@@ -86,31 +64,46 @@ class Graph:
         return name
 
     def tensor(self, name: str, value: torch.Tensor) -> str:
-        """A parameter: in the graph if it is a vector, else in the weight file as float16 with a Cast to float32.
+        """A parameter: in the graph if it is a vector, else in the weight file, narrowed, with a Cast to float32.
 
         onnxruntime folds the Cast when it loads the model, so that it computes, and packs its matrices, in float32.
         """
-        if name in self.initializers or f"{name}.f16" in self.initializers:
+        stored = f"{name}.stored"
+        if name in self.initializers or stored in self.initializers:
             return name
-        array = value.detach().numpy()
-        if array.ndim < 2:
-            self.initializers[name] = onnx.numpy_helper.from_array(array.astype(np.float32), name)
+        value = value.detach().float()
+        if value.ndim < 2:
+            self.initializers[name] = onnx.numpy_helper.from_array(value.numpy(), name)
             return name
-        half = array.astype(np.float16)
-        if not np.isfinite(half).all():
-            raise ValueError(f"{name} does not fit float16: largest magnitude {np.abs(array).max()}")
-        self.initializers[f"{name}.f16"] = self.weights.add(f"{name}.f16", half)
-        return self.node("Cast", [f"{name}.f16"], name, to=FLOAT)
+        narrowed = self.weights.narrow(name, value)
+        if narrowed.dtype == torch.float32:
+            return self.table(name, value)
+        self.initializers[stored] = self.weights.add(stored, narrowed)
+        return self.node("Cast", [stored], name, to=FLOAT)
 
     def table(self, name: str, value: torch.Tensor) -> str:
         """A float32 matrix in the weight file."""
         if name not in self.initializers:
-            self.initializers[name] = self.weights.add(name, value.detach().numpy().astype(np.float32))
+            self.initializers[name] = self.weights.add(name, value.detach().float())
         return name
 
-    def linear(self, name: str, x: str, weight: torch.Tensor, out: str) -> str:
-        """x [..., in] -> [..., out]; `weight` is [out, in], as PyTorch has it."""
-        return self.node("MatMul", [x, self.tensor(name, weight.detach().T)], out)
+    def linear(self, name: str, x: str, weight: torch.Tensor, out: str, bias: torch.Tensor | None = None) -> str:
+        """x [..., in] -> [..., out]; `weight` is [out, in], as PyTorch has it. `name` is the weight's."""
+        product = out if bias is None else f"{out}.unbiased"
+        if self.in_integers(weight):
+            integer_linear(self, name, x, weight, product)
+        else:
+            self.node("MatMul", [x, self.tensor(name, weight.detach().T)], product)
+        return out if bias is None else self.node("Add", [product, self.tensor(f"{name}.bias", bias)], out)
+
+    def head(self, name: str, x: str, weight: torch.Tensor, out: str) -> str:
+        """`linear` for rows x [R, in]. In floats the weight is stored as it stands, so that an embedding can be its own head."""
+        if self.in_integers(weight):
+            return integer_linear(self, f"{name}.head", x, weight, out)
+        return self.node("Gemm", [x, self.tensor(name, weight)], out, transB=1)
+
+    def in_integers(self, weight: torch.Tensor) -> bool:
+        return self.weights.precision == "int8" and weight.shape[1] >= NARROW
 
     def choose(self, condition: str, out: str, then, otherwise: str, kind: int = INT64) -> str:
         """ONNX If with one result: `then(subgraph)` names its value where the scalar `condition` holds, else `otherwise`."""
@@ -147,11 +140,12 @@ class Stream:
         g = self.graph
         gamma = g.tensor(f"{name}.weight", norm.weight)
         if self.contribution is None:
-            return g.node("SimplifiedLayerNormalization", [self.x, gamma], name, axis=-1, epsilon=EPSILON, stash_type=1)
+            inputs, settings = [self.x, gamma], {"axis": -1, "epsilon": norm.epsilon, "stash_type": 1}
+            return g.node("SimplifiedLayerNormalization", inputs, name, **settings)
         inputs = [self.x, self.contribution, gamma]
         self.x, self.contribution = f"{name}.sum", None
         outputs = [name, "", "", self.x]
-        g.node("SkipSimplifiedLayerNormalization", inputs, outputs, CONTRIB, epsilon=EPSILON)
+        g.node("SkipSimplifiedLayerNormalization", inputs, outputs, CONTRIB, epsilon=norm.epsilon)
         return name
 
     def split(self, x: str) -> list[str]:
@@ -172,12 +166,13 @@ class Stream:
         all three. Queries and keys are rotated."""
         g, c = self.graph, self.config
         y = self.norm(f"{name}.norm_attention", layer.norm_attention)
-        weight = torch.cat([layer.q.weight, layer.k.weight, layer.v.weight])
-        g.linear(f"{name}.qkv.weight", y, weight, f"{name}.qkv")
+        weight, bias = stacked(layer.q, layer.k, layer.v)
+        g.linear(f"{name}.qkv.weight", y, weight, f"{name}.qkv", bias)
         queries, keys = c.heads * c.head_width, c.kv_heads * c.head_width
         sizes = g.constant([queries + keys, keys])
         g.node("Split", [f"{name}.qkv", sizes], [f"{name}.qk", new[1]], axis=-1)
-        rotated = self.rotate(f"{name}.qk", c.heads + c.kv_heads, f"{name}.qk.rotated")
+        qk = self.norm_heads(f"{name}.qk", [(layer.norm_q, c.heads), (layer.norm_k, c.kv_heads)])
+        rotated = self.rotate(qk, c.heads + c.kv_heads, f"{name}.qk.rotated")
         g.node("Split", [rotated, g.constant([queries, keys])], [f"{name}.q", new[0]], axis=-1)
         return f"{name}.q"
 
@@ -185,11 +180,25 @@ class Stream:
         """`project` without the queries, for the last layer of a context stream."""
         g, c = self.graph, self.config
         y = self.norm(f"{name}.norm_attention", layer.norm_attention)
-        g.linear(f"{name}.kv.weight", y, torch.cat([layer.k.weight, layer.v.weight]), f"{name}.kv")
+        weight, bias = stacked(layer.k, layer.v)
+        g.linear(f"{name}.kv.weight", y, weight, f"{name}.kv", bias)
         size = c.kv_heads * c.head_width
         sizes = g.constant([size, size])
         g.node("Split", [f"{name}.kv", sizes], [f"{name}.k.plain", new[1]], axis=-1)
-        self.rotate(f"{name}.k.plain", c.kv_heads, new[0])
+        self.rotate(self.norm_heads(f"{name}.k.plain", [(layer.norm_k, c.kv_heads)]), c.kv_heads, new[0])
+
+    def norm_heads(self, x: str, norms: list[tuple[RMSNorm | None, int]]) -> str:
+        """Each head of x [1, N, heads * D] normalised by its RMSNorm; `norms` says which, and how many heads it is for."""
+        norm = norms[0][0]
+        if norm is None:
+            return x
+        g, width = self.graph, self.config.head_width
+        g.node("Reshape", [x, g.constant([0, 0, -1, width])], f"{x}.heads")
+        inputs = [f"{x}.heads", g.constant([1.0] * width, np.float32)]
+        g.node("SimplifiedLayerNormalization", inputs, f"{x}.unit", axis=-1, epsilon=norm.epsilon, stash_type=1)
+        gains = torch.cat([norm.weight.expand(heads, -1) for norm, heads in norms])
+        g.node("Mul", [f"{x}.unit", g.table(f"{x}.gains", gains)], f"{x}.scaled")
+        return g.node("Reshape", [f"{x}.scaled", g.constant([0, 0, -1])], f"{x}.normed")
 
     def attend(self, queries: str, keys: list[list[str]], values: list[list[str]], masks: list[str]) -> str:
         """Attention [1, N, H*D], slot by slot: the parts of each slot's keys [1, *, G*D] and values stand in a row;
@@ -216,6 +225,12 @@ class Stream:
         g.node("QuickGelu", [f"{name}.gate"], f"{name}.silu", CONTRIB, alpha=1.0)
         g.node("Mul", [f"{name}.silu", f"{name}.up"], f"{name}.gated")
         self.contribution = g.linear(f"{name}.down.weight", f"{name}.gated", layer.down.weight, f"{name}.down")
+
+
+def stacked(*parts: torch.nn.Linear) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Weight and bias, if they have any, of one linear map that gives the results of all, one after the other."""
+    bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
+    return torch.cat([part.weight for part in parts]), bias
 
 
 def add_rope(graph: Graph, config: Config, extra: int) -> None:

@@ -17,7 +17,10 @@ EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of one transformer. `context` is the longest sequence, in tokens, that it is trained for."""
+    """Sizes and form of one transformer. `context` is the longest sequence, in tokens, that it is trained for.
+
+    The fields with the defaults of our own models came later, for Llama's relatives (hugging_face.py).
+    """
 
     vocab: int = 2048
     width: int = 256
@@ -28,13 +31,38 @@ class Config:
     hidden: int = 704
     rope_theta: float = 10000.0
     context: int = 1024
+    epsilon: float = EPSILON
+    """Added to the mean square in every RMSNorm."""
+    tied: bool = True
+    """Whether the embedding is also the output head."""
+    qkv_bias: bool = False
+    """Whether queries, keys and values have biases (Qwen2)."""
+    qk_norm: bool = False
+    """Whether each head's query and key goes through an RMSNorm before its rotation (Qwen3)."""
+    rope_scaling: tuple[float, ...] = ()
+    """Slower rotations for longer contexts: () for none; (factor,) for all alike; (factor, low_freq_factor, high_freq_factor,
+    original context) as Llama 3.1 has it, see `rope_frequencies`."""
+
+
+def rope_frequencies(config: Config) -> Tensor:
+    """Radians per position of the D/2 pairs, computed in float32 as transformers does (modeling_rope_utils.py).
+
+    With four numbers in `rope_scaling`: rotations that go round less than low_freq_factor times in the original context are
+    slowed down by factor, those that do more than high_freq_factor times are kept, those between are blended.
+    """
+    exponents = torch.arange(0, config.head_width, 2, dtype=torch.float32) / config.head_width
+    frequency = 1.0 / config.rope_theta**exponents
+    if len(config.rope_scaling) <= 1:
+        return frequency / (config.rope_scaling or (1.0,))[0]
+    factor, low, high, original = config.rope_scaling
+    turns = original * frequency / (2 * math.pi)
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return kept * frequency + (1 - kept) * frequency / factor
 
 
 def rope_tables(positions: Tensor, config: Config) -> tuple[Tensor, Tensor]:
     """cos and sin of the rotary embedding (Su et al. 2021), each positions.shape + [D/2]."""
-    half = config.head_width // 2
-    frequency = config.rope_theta ** (-torch.arange(half, device=positions.device, dtype=torch.float32) / half)
-    angle = positions[..., None].float() * frequency
+    angle = positions[..., None].float() * rope_frequencies(config).to(positions.device)
     return angle.cos(), angle.sin()
 
 
@@ -46,12 +74,13 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class RMSNorm(nn.Module):
-    def __init__(self, width: int):
+    def __init__(self, width: int, epsilon: float = EPSILON):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
+        self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self.weight, EPSILON)
+        return F.rms_norm(x, (x.shape[-1],), self.weight, self.epsilon)
 
 
 class Layer(nn.Module):
@@ -60,11 +89,13 @@ class Layer(nn.Module):
     def __init__(self, c: Config, depth: int):
         super().__init__()
         self.c = c
-        self.norm_attention = RMSNorm(c.width)
-        self.norm_mlp = RMSNorm(c.width)
-        self.q = nn.Linear(c.width, c.heads * c.head_width, bias=False)
-        self.k = nn.Linear(c.width, c.kv_heads * c.head_width, bias=False)
-        self.v = nn.Linear(c.width, c.kv_heads * c.head_width, bias=False)
+        self.norm_attention = RMSNorm(c.width, c.epsilon)
+        self.norm_mlp = RMSNorm(c.width, c.epsilon)
+        self.q = nn.Linear(c.width, c.heads * c.head_width, bias=c.qkv_bias)
+        self.k = nn.Linear(c.width, c.kv_heads * c.head_width, bias=c.qkv_bias)
+        self.v = nn.Linear(c.width, c.kv_heads * c.head_width, bias=c.qkv_bias)
+        self.norm_q = RMSNorm(c.head_width, c.epsilon) if c.qk_norm else None
+        self.norm_k = RMSNorm(c.head_width, c.epsilon) if c.qk_norm else None
         self.o = nn.Linear(c.heads * c.head_width, c.width, bias=False)
         self.gate = nn.Linear(c.width, c.hidden, bias=False)
         self.up = nn.Linear(c.width, c.hidden, bias=False)
@@ -78,8 +109,10 @@ class Layer(nn.Module):
         """x [B, T, width] -> q [B, H, T, D], k and v [B, G, T, D], q and k rotated."""
         y = self.norm_attention(x)
         shape = (*x.shape[:2], -1, self.c.head_width)
-        q, k = (rotate(linear(y).view(shape), cos, sin) for linear in (self.q, self.k))
-        return q.transpose(1, 2), k.transpose(1, 2), self.v(y).view(shape).transpose(1, 2)
+        q, k, v = (linear(y).view(shape) for linear in (self.q, self.k, self.v))
+        if self.norm_q is not None:
+            q, k = self.norm_q(q), self.norm_k(k)
+        return rotate(q, cos, sin).transpose(1, 2), rotate(k, cos, sin).transpose(1, 2), v.transpose(1, 2)
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Residual, output projection and MLP; attended [B, H, T, D]."""
@@ -106,7 +139,7 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tens
 
 
 class Target(nn.Module):
-    """A causal language model; the embedding is also the output head."""
+    """A causal language model."""
 
     def __init__(self, config: Config):
         super().__init__()
@@ -114,11 +147,17 @@ class Target(nn.Module):
         self.embedding = nn.Embedding(config.vocab, config.width)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.layers = nn.ModuleList(Layer(config, config.layers) for _ in range(config.layers))
-        self.norm = RMSNorm(config.width)
+        self.norm = RMSNorm(config.width, config.epsilon)
+        self.output = None if config.tied else nn.Linear(config.width, config.vocab, bias=False)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output head [V, width]."""
+        return self.embedding.weight if self.output is None else self.output.weight
 
     def head(self, x: Tensor) -> Tensor:
         """x [..., width] -> logits [..., V]."""
-        return F.linear(self.norm(x), self.embedding.weight)
+        return F.linear(self.norm(x), self.head_weight)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids [B, S] -> logits [B, S, V]."""
@@ -179,7 +218,13 @@ def identity(module: nn.Module) -> str:
 
 def check_resume(path, stored: dict, module: nn.Module) -> None:
     """Refuses to go on from a checkpoint of a model with other sizes or another source."""
-    if stored["config"] != asdict(module.config):
+
+    def agrees(old, new) -> bool:  # fields that came after the checkpoint have their defaults in it
+        if isinstance(old, dict):
+            return isinstance(new, dict) and all(agrees(value, new.get(name)) for name, value in old.items())
+        return old == new
+
+    if not agrees(stored["config"], asdict(module.config)):
         raise SystemExit(f"{path} is of another model: remove it, or choose another --out")
 
 

@@ -1,0 +1,63 @@
+"""Matrix products in 8-bit integers: activations quantised row by row as the graph runs, weights by output channel beforehand.
+
+A row's numbers depend on that row alone, so that a token's result is the same whatever else is in the run. onnxruntime's own
+`quantize_dynamic` takes one scale for all rows and doesn't have this property; neither has `MatMulNBits`, whose kernels differ
+with the number of rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from onnx import TensorProto
+
+if TYPE_CHECKING:
+    from .graph import Graph
+
+FLOAT, UINT8 = TensorProto.FLOAT, TensorProto.UINT8
+ACTIVATION_LIMIT = 127
+WEIGHT_LIMIT = 63
+"""7 bits: AVX2 adds pairs of uint8 x int8 products in 16 bits with saturation, which 2 * 255 * 63 < 2^15 never reaches."""
+ZERO = 128
+SMALLEST = 1e-12
+"""Rows of zeros divide by this."""
+NARROW = 64
+"""Matrices of fewer inputs stay float32: they embed facts (sampling conditions, uniforms), and cost next to nothing."""
+
+
+def quantise_rows(g: Graph, x: str) -> tuple[str, str]:
+    """x [..., K] as uint8 around ZERO and its scales [..., 1]: x is nearly (uint8 - ZERO) * scale. Equal names are done once."""
+    integers, scale = f"{x}.u8", f"{x}.scale"
+    if integers in g.quantised:
+        return integers, scale
+    g.quantised.add(integers)
+    g.node("Abs", [x], f"{x}.abs")
+    g.node("ReduceMax", [f"{x}.abs", g.constant([-1])], f"{x}.largest", keepdims=1)
+    g.node("Max", [f"{x}.largest", g.constant(SMALLEST, np.float32)], f"{x}.positive")
+    g.node("Div", [f"{x}.positive", g.constant(ACTIVATION_LIMIT, np.float32)], scale)
+    g.node("Div", [x, scale], f"{x}.steps")
+    g.node("Round", [f"{x}.steps"], f"{x}.rounded")
+    g.node("Add", [f"{x}.rounded", g.constant(ZERO, np.float32)], f"{x}.shifted")
+    g.node("Cast", [f"{x}.shifted"], integers, to=UINT8)
+    return integers, scale
+
+
+def quantise_channels(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """weight [out, in] as int8 of magnitude WEIGHT_LIMIT at most, and its scales [out]."""
+    scale = weight.abs().amax(1).clamp_min(SMALLEST) / WEIGHT_LIMIT
+    return (weight / scale[:, None]).round().to(torch.int8), scale
+
+
+def integer_linear(g: Graph, name: str, x: str, weight: torch.Tensor, out: str) -> str:
+    """x [..., in] -> [..., out] as `Graph.linear`, in integers."""
+    integers, scales = quantise_rows(g, x)
+    if f"{name}.i8" not in g.initializers:
+        values, channel_scales = quantise_channels(weight.detach())
+        g.initializers[f"{name}.i8"] = g.weights.add(f"{name}.i8", values.T)
+        g.tensor(f"{name}.scale", channel_scales)
+    g.node("MatMulInteger", [integers, f"{name}.i8", g.constant(ZERO, np.uint8)], f"{out}.i32")
+    g.node("Cast", [f"{out}.i32"], f"{out}.whole", to=FLOAT)
+    g.node("Mul", [f"{out}.whole", scales], f"{out}.by_row")
+    return g.node("Mul", [f"{out}.by_row", f"{name}.scale"], out)

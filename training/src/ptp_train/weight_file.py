@@ -1,0 +1,62 @@
+"""The file of a model's big tensors, which its graphs refer to (ONNX external data)."""
+
+import pathlib
+
+import torch
+from onnx import TensorProto
+
+ALIGNMENT = 4096
+"""Tensors in a weight file start at multiples of this many bytes, so that they can be mapped."""
+PRECISIONS = ("float32", "int8")
+STORAGES = ("float16", "exact")
+KINDS = {
+    torch.float16: TensorProto.FLOAT16,
+    torch.bfloat16: TensorProto.BFLOAT16,
+    torch.float32: TensorProto.FLOAT,
+    torch.int8: TensorProto.INT8,
+}
+
+
+class WeightFile:
+    """The tensors of all graphs of one model; equal names are stored once.
+
+    precision: what matrix products are computed in (PRECISIONS; for int8 see graph_int8.py). storage: what float matrices are
+    stored as: `float16`, rounded to it, or `exact`, the narrowest of float16, bfloat16 and float32 that holds all values.
+    """
+
+    def __init__(self, path: pathlib.Path, precision: str = "float32", storage: str = "float16"):
+        for name, value, allowed in (("precision", precision, PRECISIONS), ("storage", storage, STORAGES)):
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value}")
+        self.path = path
+        self.precision = precision
+        self.storage = storage
+        self.tensors: dict[str, TensorProto] = {}
+        path.write_bytes(b"")
+
+    def add(self, name: str, value: torch.Tensor) -> TensorProto:
+        if name not in self.tensors:
+            data = value.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+            with self.path.open("ab") as f:
+                f.write(b"\0" * (-f.tell() % ALIGNMENT))
+                offset = f.tell()
+                f.write(data)
+            kind, external = KINDS[value.dtype], TensorProto.EXTERNAL
+            tensor = TensorProto(name=name, data_type=kind, dims=value.shape, data_location=external)
+            for key, value in (("location", self.path.name), ("offset", offset), ("length", len(data))):
+                tensor.external_data.add(key=key, value=str(value))
+            self.tensors[name] = tensor
+        return self.tensors[name]
+
+    def narrow(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """A float matrix in the type that it is stored in.
+
+        Raises ValueError if it doesn't fit float16 and `storage` asks for that.
+        """
+        half = value.to(torch.float16)
+        if self.storage == "float16":
+            if not half.isfinite().all():
+                raise ValueError(f"{name} does not fit float16: largest magnitude {value.abs().max()}")
+            return half
+        candidates = (half, value.to(torch.bfloat16), value.float())
+        return next(c for c in candidates if torch.equal(c.float(), value))

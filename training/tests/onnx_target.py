@@ -1,0 +1,90 @@
+"""Runs an exported target graph in onnxruntime as the server's engine does: packed tokens, caches of exact length."""
+
+import pathlib
+
+import numpy as np
+import onnxruntime
+
+
+class Reader:
+    """One sequence: its past rows by layer."""
+
+    def __init__(self, graph: "TargetGraph"):
+        self.past = {name: np.zeros((1, 0, graph.row), np.float32) for name in graph.cached}
+
+    def __len__(self) -> int:
+        return next(iter(self.past.values())).shape[1]
+
+
+class TargetGraph:
+    """A target.b{slots}.onnx."""
+
+    def __init__(self, path: pathlib.Path):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(path, options)
+        shapes = {i.name: i.shape for i in self.session.get_inputs()}
+        self.cached = [name[1:-2] for name in shapes if name.startswith(("pk", "pv")) and name.endswith("_0")]
+        self.row = shapes["pk0_0"][2]
+        self.uniforms = shapes["u"][1]
+
+    def run(self, slots: list[tuple[Reader, list[int]]], temperature: float = 0.0, u: np.ndarray | None = None):
+        """Reads each slot's tokens, at least two: picks and their log-probabilities after each token, by slot.
+
+        u: [tokens of all slots, uniforms].
+        """
+        count = sum(len(tokens) for _, tokens in slots)
+        column = np.ones((count, 1), np.float32)
+        feeds = {
+            "ids": np.concatenate([tokens for _, tokens in slots])[None].astype(np.int64),
+            "pos": np.concatenate([len(r) + np.arange(len(t)) for r, t in slots])[None].astype(np.int64),
+            "rows": np.arange(count),
+            "temperature": column * np.float32(temperature),
+            "top_k": np.zeros((count, 1), np.int64),
+            "top_p": column,
+            "u": np.zeros((count, self.uniforms), np.float32) if u is None else u,
+        }
+        if len(slots) > 1:
+            feeds["splits"] = np.array([len(tokens) for _, tokens in slots])
+        for i, (reader, tokens) in enumerate(slots):
+            mask = np.zeros((len(tokens), len(reader) + len(tokens)), np.float32)
+            mask[:, len(reader) :] = np.triu(np.full((len(tokens),) * 2, -np.inf, np.float32), 1)
+            feeds[f"mask_{i}"] = mask
+            feeds |= {f"p{name}_{i}": rows for name, rows in reader.past.items()}
+        names = [o.name for o in self.session.get_outputs()]
+        out = dict(zip(names, self.session.run(names, feeds), strict=True))
+        results, at = [], 0
+        for reader, tokens in slots:
+            here = slice(at, at + len(tokens))
+            for name in self.cached:
+                reader.past[name] = np.concatenate([reader.past[name], out[f"n{name}"][:, here]], 1)
+            results.append((out["pick"][here], out["logprob"][here]))
+            at += len(tokens)
+        self.log_probabilities = out.get("log_probabilities")
+        return results
+
+    def distributions(self, tokens: list[int]) -> np.ndarray:
+        """Log-probabilities [len(tokens), V], of a graph that has them as an output."""
+        self.run([(Reader(self), tokens)])
+        return self.log_probabilities
+
+    def read(self, tokens: list[int], chunks: list[int], **settings):
+        """One sequence read in chunks of these lengths, whose sum is its length: picks and log-probabilities."""
+        reader, at, parts = Reader(self), 0, []
+        u = settings.pop("u", None)
+        for n in chunks:
+            part = None if u is None else u[at : at + n]
+            parts += self.run([(reader, tokens[at : at + n])], u=part, **settings)
+            at += n
+        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+    def greedy(self, prompt: list[int], count: int) -> list[int]:
+        """`count` tokens after the prompt, one a run beside a dummy whose rows are dropped again."""
+        reader, written, ids = Reader(self), [], prompt
+        for _ in range(count):
+            [(picks, _)] = self.run([(reader, [*ids, 0])])
+            reader.past = {name: rows[:, :-1] for name, rows in reader.past.items()}
+            ids = [int(picks[-2])]
+            written += ids
+        return written

@@ -1,0 +1,214 @@
+"""Models of the Llama family, made small and random by transformers, against transformers' own logits and texts."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from onnx_target import TargetGraph
+from safetensors.torch import load_file, save_file
+
+from ptp_train import hugging_face
+from ptp_train.export import target_graph
+from ptp_train.model import Target, load_target, save
+from ptp_train.weight_file import WeightFile
+
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+torch.set_num_threads(1)
+WRITTEN = 200
+"""Tokens of a greedy text."""
+MARGIN = 1e-3
+"""What the best logit must be ahead of the next one, so that rounding cannot decide a comparison of texts."""
+SIZES = {
+    "vocab_size": 384,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+MODELS = {
+    "llama": ("Llama", {"tie_word_embeddings": False, "rms_norm_eps": 1e-5}),
+    "llama3": ("Llama", {"tie_word_embeddings": True, "rope_parameters": LLAMA3}),
+    "linear": ("Llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}}),
+    "mistral": ("Mistral", {"sliding_window": 256, "head_dim": 32, "num_key_value_heads": 1}),
+    "qwen2": ("Qwen2", {"tie_word_embeddings": False, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}),
+    "qwen2-tied": ("Qwen2", {"tie_word_embeddings": True}),
+    "qwen3": ("Qwen3", {"tie_word_embeddings": False, "head_dim": 32}),
+    "qwen3-tied": ("Qwen3", {"tie_word_embeddings": True, "head_dim": 16}),
+}
+
+
+@torch.no_grad()
+def random_model(name: str, seed: int = 1, **changes) -> transformers.PreTrainedModel:
+    """A model whose texts vary: its weights, biases and norms are large, and its output depends on all that it has read."""
+    family, settings = MODELS[name]
+    config = getattr(transformers, f"{family}Config")(**{**SIZES, **settings, **changes})
+    torch.manual_seed(seed)
+    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    for key, p in model.named_parameters():
+        if p.ndim == 1:
+            p.add_(torch.randn_like(p) * 0.3)
+        else:
+            p.normal_(std=1.0 if "embed_tokens" in key or "lm_head" in key else 2 * p.shape[1] ** -0.5)
+    return model
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def pair(request, tmp_path_factory):
+    """transformers' model, and ours read from its files."""
+    folder = tmp_path_factory.mktemp(request.param)
+    model = random_model(request.param)
+    model.save_pretrained(folder)
+    return model, hugging_face.load(folder)
+
+
+@torch.no_grad()
+def greedy(model: transformers.PreTrainedModel, prompt: list[int], count: int = WRITTEN) -> list[int]:
+    """transformers' greedy text after the prompt; checks that it is worth comparing with."""
+    ids = model.generate(torch.tensor([prompt]), max_new_tokens=count, do_sample=False, use_cache=True)[0]
+    best = model(ids[None]).logits[0, len(prompt) - 1 : -1].topk(2).values
+    assert (best[:, 0] - best[:, 1]).min() > MARGIN
+    written = ids[len(prompt) :].tolist()
+    assert len(written) == count and len(set(written)) > count // 8
+    return written
+
+
+@torch.no_grad()
+def test_logits_are_those_of_transformers(pair):
+    model, target = pair
+    ids = torch.randint(0, SIZES["vocab_size"], (2, 256), generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(target(ids), model(ids).logits, atol=2e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def exported(target: Target, folder, slots: int = 1, **form) -> TargetGraph:
+    """The target's graph; `form` as in WeightFile."""
+    path = folder / f"target.b{slots}.onnx"
+    target_graph(target, WeightFile(folder / "target.weights", **form), slots).save(path)
+    return TargetGraph(path)
+
+
+@torch.no_grad()
+def test_greedy_text_is_that_of_transformers(pair, tmp_path):
+    """Through PyTorch and through onnxruntime, with their caches."""
+    model, target = pair
+    prompt = [7, 77, 177]
+    expected = greedy(model, prompt)
+    assert exported(target, tmp_path, storage="exact").greedy(prompt, WRITTEN) == expected
+    cache = target.empty_cache(1, len(prompt) + WRITTEN)
+    written, ids = [], prompt
+    for _ in range(WRITTEN):
+        at = len(prompt) + len(written) - len(ids)
+        ids = [target.extend(torch.tensor([ids]), cache, at)[0, -1].argmax().item()]
+        written += ids
+    assert written == expected
+
+
+@torch.no_grad()
+def test_log_probabilities_of_the_graph_are_those_of_transformers(pair, tmp_path):
+    model, target = pair
+    tokens = torch.randint(0, SIZES["vocab_size"], (1, 200), generator=torch.Generator().manual_seed(2))
+    picks, logprobs = exported(target, tmp_path, storage="exact").read(tokens[0].tolist(), [120, 80])
+    expected = model(tokens).logits[0].log_softmax(-1)
+    np.testing.assert_allclose(logprobs, expected.gather(-1, torch.from_numpy(picks)[:, None])[:, 0], atol=5e-4)
+
+
+@torch.no_grad()
+def test_bfloat16_weights_are_kept_as_they_are_in_half_the_space(tmp_path):
+    random_model("qwen3").to(torch.bfloat16).save_pretrained(tmp_path)
+    model = transformers.Qwen3ForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    target = hugging_face.load(tmp_path)
+    graph = exported(target, tmp_path, storage="exact")
+    matrices = sum(p.numel() for p in model.parameters() if p.ndim == 2)
+    assert (tmp_path / "target.weights").stat().st_size < 2 * matrices + 150_000  # rotary tables, and padding between
+    assert graph.greedy([7, 77, 177], WRITTEN) == greedy(model, [7, 77, 177])
+
+
+@torch.no_grad()
+def test_sharded_weights_are_read_and_a_checkpoint_keeps_all(tmp_path):
+    model = random_model("qwen2")
+    model.save_pretrained(tmp_path, max_shard_size="100KB")
+    assert len(hugging_face.weight_files(tmp_path)) > 1
+    target = hugging_face.load(tmp_path, context=128)
+    assert target.config.context == 128
+    save(tmp_path / "target.pt", "target", target)
+    again = load_target(tmp_path / "target.pt")
+    assert again.config == target.config
+    ids = torch.arange(50)[None]
+    assert torch.equal(again(ids), target(ids))
+    torch.testing.assert_close(target(ids), model(ids).logits, atol=2e-4, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("llama")
+    random_model("llama", sliding_window=None).save_pretrained(folder)
+    return folder
+
+
+REFUSED = [
+    ({"architectures": ["GPT2LMHeadModel"]}, "architectures must be one of LlamaForCausalLM, .*, got GPT2LMHeadModel"),
+    ({"architectures": None, "model_type": "gemma3"}, "architectures must be one of .*, got of model_type gemma3"),
+    ({"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters.rope_type must be .*, got yarn"),
+    ({"rope_parameters": None, "rope_scaling": {"type": "dynamic"}}, "rope_scaling.rope_type must be .*, got dynamic"),
+    ({"sliding_window": 100}, "sliding_window must be at least the context of 256 tokens, got 100: lower --context"),
+    ({"hidden_act": "gelu"}, 'hidden_act must be "silu", got "gelu"'),
+    ({"attention_bias": True}, "attention_bias must be false, got true"),
+    ({"quantization_config": {"bits": 4}}, r'quantization_config must be null, got {"bits": 4}'),
+    ({"max_position_embeddings": 0}, r"--context must be in \[1, 0\] \(max_position_embeddings\), got"),
+    ({"vocab_size": 400}, r"(embed_tokens|lm_head).weight must have shape \[400, 64\] by config.json, got \[384, 64\]"),
+    ({"num_hidden_layers": 4}, r"has no tensor for layers.3.down.weight \(and 8 others\)"),
+    ({"num_hidden_layers": 2}, "has a tensor that LlamaForCausalLM does not: model.layers.2"),
+    ({"architectures": ["Qwen2ForCausalLM"]}, r"has no tensor for layers.0.k.bias \(and 8 others\)"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED)
+def test_what_is_not_computed_is_refused_by_name(llama, tmp_path, changes, message):
+    for path in llama.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    raw = json.loads((llama / "config.json").read_text()) | changes
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(SystemExit, match=message):
+        hugging_face.load(tmp_path)
+
+
+def test_a_window_that_is_off_or_long_enough_is_no_matter(llama):
+    raw = json.loads((llama / "config.json").read_text())
+    for changes in ({"sliding_window": 256}, {"sliding_window": 9, "use_sliding_window": False}):
+        assert hugging_face.read_config(raw | changes).context == 256
+    assert hugging_face.read_config(raw | {"sliding_window": 9}, context=9).context == 9
+    with pytest.raises(SystemExit, match="sliding_window"):
+        hugging_face.read_config(raw | {"sliding_window": 9, "layer_types": ["sliding_attention"]})
+
+
+def test_weights_that_cannot_be_used_are_refused_by_name(llama, tmp_path):
+    (tmp_path / "config.json").write_bytes((llama / "config.json").read_bytes())
+    with pytest.raises(SystemExit, match="has no model.safetensors"):
+        hugging_face.load(tmp_path)
+    weights = load_file(llama / "model.safetensors")
+    for value, message in (
+        (
+            weights["model.norm.weight"].to(torch.int8),
+            "model.norm.weight must be float32, float16 or bfloat16, got torch.int8",
+        ),
+        (torch.full_like(weights["model.norm.weight"], torch.nan), "model.norm.weight must be finite"),
+    ):
+        save_file(weights | {"model.norm.weight": value}, tmp_path / "model.safetensors")
+        with pytest.raises(SystemExit, match=message):
+            hugging_face.load(tmp_path)

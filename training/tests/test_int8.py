@@ -1,0 +1,131 @@
+"""Targets exported with matrix products in integers: what a token gets depends on nothing beside it, and is near float32's."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx_target import Reader, TargetGraph
+
+from ptp_train.export import target_graph
+from ptp_train.graph import FLOAT
+from ptp_train.graph_int8 import ACTIVATION_LIMIT, WEIGHT_LIMIT, quantise_channels
+from ptp_train.model import Config, Target
+from ptp_train.weight_file import WeightFile
+
+CONFIG = Config(
+    vocab=512,
+    width=128,
+    layers=3,
+    heads=4,
+    kv_heads=2,
+    head_width=32,
+    hidden=256,
+    context=128,
+    qkv_bias=True,
+    qk_norm=True,
+)
+
+
+@pytest.fixture(scope="module")
+def target():
+    torch.manual_seed(0)
+    target = Target(CONFIG).eval()
+    with torch.no_grad():
+        for name, p in target.named_parameters():
+            p.normal_(std=0.3 if "embedding" in name else p.shape[1] ** -0.5) if p.ndim == 2 else p.add_(0.1)
+    return target
+
+
+@pytest.fixture(scope="module")
+def graphs(target, tmp_path_factory):
+    """By precision and slots; beside what the server wants, log_probabilities [R, V] are an output."""
+    out = {}
+    for precision in ("float32", "int8"):
+        folder = tmp_path_factory.mktemp(precision)
+        weights = WeightFile(folder / "target.weights", precision)
+        for slots in (1, 4):
+            with torch.no_grad():
+                graph = target_graph(target, weights, slots)
+            graph.output("log_probabilities", FLOAT, ["R", "V"])
+            graph.save(folder / f"target.b{slots}.onnx")
+            out[precision, slots] = TargetGraph(folder / f"target.b{slots}.onnx")
+        out[precision] = folder
+    return out
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return np.random.default_rng(1).integers(0, CONFIG.vocab, 96).tolist()
+
+
+@pytest.mark.parametrize("chunks", [[2] * 48, [3] * 32, [5] * 18 + [6], [64, 32], [2, 7, 31, 8, 48]])
+def test_chunking_changes_no_bit(graphs, tokens, chunks):
+    graph = graphs["int8", 1]
+    u = np.random.default_rng(2).random((len(tokens), graph.uniforms), np.float32)
+    whole, parts = (graph.read(tokens, c, temperature=0.8, u=u) for c in ([96], chunks))
+    for a, b in zip(whole, parts, strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_a_ragged_batch_of_four_changes_no_bit(graphs, tokens):
+    alone, together = graphs["int8", 1], graphs["int8", 4]
+    starts, lengths = [2, 40, 7, 21], [2, 9, 3, 16]
+    u = np.random.default_rng(3).random((sum(lengths), alone.uniforms), np.float32)
+
+    def slots():
+        readers = [Reader(alone) for _ in starts]
+        for reader, start in zip(readers, starts, strict=True):
+            alone.run([(reader, tokens[:start])])
+        return [(r, tokens[s : s + n]) for r, s, n in zip(readers, starts, lengths, strict=True)]
+
+    batch, single = slots(), slots()
+    joint = together.run(batch, temperature=0.9, u=u)
+    at = 0
+    for i, n in enumerate(lengths):
+        [expected] = alone.run([single[i]], temperature=0.9, u=u[at : at + n])
+        for a, b in zip(joint[i], expected, strict=True):
+            assert a.tobytes() == b.tobytes()
+        for name, rows in single[i][0].past.items():
+            assert batch[i][0].past[name].tobytes() == rows.tobytes(), name
+        at += n
+
+
+def test_distributions_are_near_those_of_float32(graphs, tokens):
+    p, q = (graphs[precision, 1].distributions(tokens) for precision in ("float32", "int8"))
+    divergence = (np.exp(p) * (p - q)).sum(1)
+    assert 0 < divergence.mean() < 0.02
+    assert (p.argmax(1) == q.argmax(1)).mean() > 0.9
+
+
+def test_matrices_are_stored_in_a_byte_each(graphs, target):
+    size = (graphs["int8"] / "target.weights").stat().st_size
+    layers = sum(p.numel() for p in target.layers.parameters() if p.ndim == 2)
+    embedding = target.embedding.weight.numel()
+    rope = 2 * (CONFIG.context + 1) * CONFIG.head_width // 2 * 4
+    padding = 4096 * 24
+    assert (
+        layers + 3 * embedding <= size <= layers + 3 * embedding + rope + padding
+    )  # the embedding: float16, and as head
+    kinds = {n.op_type for n in onnx.load(graphs["int8"] / "target.b1.onnx", load_external_data=False).graph.node}
+    assert "MatMulInteger" in kinds and not kinds & {"MatMul", "Gemm"}
+
+
+def test_integers_stay_clear_of_16_bit_saturation():
+    weight = torch.randn(64, 96, generator=torch.Generator().manual_seed(4))
+    integers, scale = quantise_channels(weight)
+    assert integers.abs().max() == WEIGHT_LIMIT and 2 * (2 * ACTIVATION_LIMIT + 1) * WEIGHT_LIMIT < 2**15
+    torch.testing.assert_close(integers * scale[:, None], weight, atol=scale.max().item() / 2, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "stored"),
+    [([1.0, 2.5], torch.float16), ([1.0, 1e-30], torch.bfloat16), ([1.0, 1.0 + 2**-20], torch.float32)],
+)
+def test_exact_storage_takes_the_narrowest_type_that_holds_the_values(tmp_path, values, stored):
+    value = torch.tensor([values]).to(torch.bfloat16).float() if stored == torch.bfloat16 else torch.tensor([values])
+    narrowed = WeightFile(tmp_path / "w", storage="exact").narrow("x", value)
+    assert narrowed.dtype == stored and torch.equal(narrowed.float(), value)
+    with pytest.raises(ValueError, match="x does not fit float16: largest magnitude"):
+        WeightFile(tmp_path / "w").narrow("x", torch.tensor([[1e6]]))
+    with pytest.raises(ValueError, match="precision must be one of float32, int8, got int4"):
+        WeightFile(tmp_path / "w", "int4")
