@@ -1,8 +1,9 @@
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { loadManifest } from '@ptp/core/engine/manifest.ts';
 import { type Address, describeSettings, settings } from '@ptp/core/env.ts';
 import { drafterSettings } from '../drafter/src/settings.ts';
 import { gatewaySettings } from '../gateway/src/settings.ts';
@@ -79,22 +80,26 @@ async function checkPort(address: Address, setting: string): Promise<void> {
   await once(probe, 'close');
 }
 
-function checkModels(folder: string): void {
-  if (existsSync(resolve(root, folder, 'manifest.json'))) return;
+/** @returns whether the folder has a drafter */
+async function checkModels(folder: string): Promise<boolean> {
+  const dir = resolve(root, folder);
+  if (existsSync(join(dir, 'manifest.json'))) return (await loadManifest(dir)).drafter !== undefined;
   throw new StartError(`${folder} holds no model (manifest.json): set PTP_MODELS or --models to a folder that does`);
 }
 
 /**
  * Fails early and clearly for what would end a service late.
  *
- * @returns where the gateway will serve HTTP
+ * @returns where the gateway will serve HTTP, and whether there is a drafter to start
  * @throws StartError
  */
-export async function checkEnvironment(env: NodeJS.ProcessEnv): Promise<{ host: string; port: number }> {
+export async function checkEnvironment(
+  env: NodeJS.ProcessEnv,
+): Promise<{ http: { host: string; port: number }; drafts: boolean }> {
   const { models, listen, grpcListen } = settings(gatewaySettings, env);
   if (!('port' in listen)) throw new StartError(`npm start needs host:port in ${gatewaySettings.listen.name}`);
-  checkModels(models);
+  const drafts = await checkModels(models);
   await checkPort(listen, gatewaySettings.listen.name);
   await checkPort(grpcListen, gatewaySettings.grpcListen.name);
-  return listen;
+  return { http: listen, drafts };
 }

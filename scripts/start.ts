@@ -38,14 +38,14 @@ function sayReady(url: string): void {
 /** @returns the exit status */
 async function main(): Promise<number> {
   const env = environment();
-  const http = await checkEnvironment(env);
+  const { http, drafts } = await checkEnvironment(env);
 
   const sockets = await mkdtemp(join(tmpdir(), 'ptp-')); // mode 0700
   env.PTP_DRAFTER_ADDRESS ||= `unix:${join(sockets, 'drafter.sock')}`;
   env.PTP_VERIFIER_ADDRESS ||= `unix:${join(sockets, 'verifier.sock')}`;
   const url = urlOf(http);
   const services: Service[] = [
-    grpcService('drafter', 'magenta', env.PTP_DRAFTER_ADDRESS, DrafterService),
+    ...(drafts ? [grpcService('drafter', 'magenta', env.PTP_DRAFTER_ADDRESS, DrafterService)] : []),
     grpcService('verifier', 'cyan', env.PTP_VERIFIER_ADDRESS, VerifierService),
     { name: 'gateway', style: 'green', isReady: () => answersOk(`${url}/readyz`) },
   ];

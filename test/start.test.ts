@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -98,6 +98,25 @@ describe('npm start', { timeout: 60_000 }, () => {
     expect(await ended).toBe(0);
     for (const name of ['drafter ', 'verifier', 'gateway ']) expect(output()).toContain(`${name} | stopped`);
     expect(readdirSync(folder)).toEqual([]);
+  });
+
+  test('serves a target alone, without a drafter', async () => {
+    const models = await mkdtemp(join(tmpdir(), 'm-'));
+    cleanups.push(() => rm(models, { recursive: true, force: true }));
+    await cp(join(root, 'test', 'models', 'tiny'), models, { recursive: true });
+    const manifest = JSON.parse(readFileSync(join(models, 'manifest.json'), 'utf8'));
+    delete manifest.drafter;
+    await writeFile(join(models, 'manifest.json'), JSON.stringify(manifest));
+    const port = await freePort();
+    const { child, ended, output } = await start('--models', models, '--port', String(port));
+    await vi.waitUntil(() => output().includes('ready at'), waiting);
+    const body = JSON.stringify({ model: 'default', prompt: 'x', max_tokens: 5, temperature: 0 });
+    const headers = { 'content-type': 'application/json' };
+    const response = await fetch(`http://127.0.0.1:${port}/v1/completions`, { method: 'POST', headers, body });
+    expect((await response.json()).usage.completion_tokens).toBe(5);
+    child.kill('SIGINT');
+    expect(await ended).toBe(0);
+    expect(output()).not.toContain('drafter ');
   });
 
   test.skipIf(process.platform !== 'linux')('leaves no services behind when it is killed', async () => {

@@ -35,6 +35,8 @@ export interface FakePairOptions extends TestPairOptions, FakeDraftOptions {
   readonly delayMs?: () => number;
   /** Spoils what the drafter says. */
   readonly spoil?: (output: DraftOutput) => DraftOutput;
+  /** Tokens beside 0 that end a text. */
+  readonly stopTokens?: readonly number[];
 }
 
 type Facts = ServicesOptions['facts'];
@@ -60,7 +62,9 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
   ): Promise<TestPair<FakeTargetEngine, FakeDraftEngine>> {
     const target = new FakeTargetEngine(options);
     const { vocabulary, contextLength } = target.facts;
-    const facts = { modelId: 'fake', vocabulary, contextLength, endOfText: 0, tokenizerSha256: 'f'.repeat(64) };
+    const { stopTokens = [] } = options;
+    const tokenizerSha256 = 'f'.repeat(64);
+    const facts = { modelId: 'fake', vocabulary, contextLength, endOfText: 0, stopTokens, tokenizerSha256 };
     const latencyMs = options.draftLatencyMs ?? options.latencyMs ?? 0;
     const openDraft = async () => {
       const engine = new FakeDraftEngine({ maxBranchLength: 8, ...options, latencyMs });

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { checkFiles, loadManifest } from '../src/engine/manifest.ts';
-import { openTargetEngine } from '../src/engine/onnx-engine.ts';
+import { openDraftEngine, openTargetEngine } from '../src/engine/onnx-engine.ts';
 
 const tiny = fileURLToPath(new URL('../../test/models/tiny', import.meta.url));
 let dir: string;
@@ -83,4 +83,17 @@ test('a graph that onnxruntime cannot load is refused', async () => {
     files['target.b1.onnx'] = { bytes: 8, sha256: createHash('sha256').update('nonsense').digest('hex') };
   });
   await expect(openTargetEngine({ dir })).rejects.toThrow('the target cannot be loaded');
+});
+
+test('a target alone is a model folder too', async () => {
+  await change((manifest) => {
+    delete manifest.drafter;
+    delete (manifest.bytes_per_token as Record<string, unknown>).drafter;
+    Object.assign(manifest, { begin_of_text: null, stop_tokens: [5] });
+  });
+  expect(await loadManifest(dir)).toMatchObject({ begin_of_text: null, stop_tokens: [5] });
+  const engine = await openTargetEngine({ dir });
+  expect(engine.facts.contextLength).toBe(256);
+  await engine.dispose();
+  await expect(openDraftEngine({ dir })).rejects.toThrow('`manifest.json` has no `drafter`: it is of a target alone');
 });

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Template } from '@huggingface/jinja';
 import { PtpError } from '@ptp/core/errors.ts';
-import type { PairFacts } from './generation.ts';
+import { beginning, type PairFacts } from './generation.ts';
 import { checkLength } from './prompt.ts';
 import type { Format } from './respond.ts';
 import type { ChatMessage } from './schema.ts';
@@ -26,7 +26,7 @@ export class ChatTemplate {
   }
 
   /**
-   * Token ids of a conversation, which begin with the end-of-text token. The template's special tokens count as such;
+   * Token ids of a conversation, which begin with the token that the model has before every text. The template's special tokens count as such;
    * those spelt in a message stay text.
    *
    * @throws PtpError `invalid_argument` if the template refuses the conversation; `out_of_range` if it is certain not
@@ -35,16 +35,16 @@ export class ChatTemplate {
   encode(messages: readonly ChatMessage[], tokenizer: Tokenizer, facts: PairFacts): number[] {
     const guard = unusedCharacter(messages);
     const guarded = messages.map(({ role, content }) => ({ role, content: tokenizer.guardSpecial(content, guard) }));
-    const endOfText = tokenizer.name(facts.endOfText);
+    const begin = beginning(facts);
     const rendered = this.#render({
       messages: guarded,
-      bos_token: endOfText,
-      eos_token: endOfText,
+      bos_token: begin.map((token) => tokenizer.name(token)).join(''),
+      eos_token: tokenizer.name(facts.endOfText),
       add_generation_prompt: true,
     });
     checkLength(rendered.replaceAll(guard, ''), tokenizer, facts, 'messages');
     const ids = tokenizer.encodeRendered(rendered, guard);
-    return ids[0] === facts.endOfText ? ids : [facts.endOfText, ...ids];
+    return ids[0] === begin[0] ? ids : [...begin, ...ids];
   }
 
   #render(context: Record<string, unknown>): string {

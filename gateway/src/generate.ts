@@ -137,7 +137,8 @@ class Run {
     const draft = await drafting;
     const stepMicros = Math.round((performance.now() - started) * 1000);
 
-    const ended = committed.indexOf(this.#facts.endOfText);
+    const { endOfText, stopTokens = [] } = this.#facts;
+    const ended = committed.findIndex((token) => token === endOfText || stopTokens.includes(token));
     const tokens = ended < 0 ? committed : committed.slice(0, ended);
     this.#generated += tokens.length;
     const finish = ended >= 0 ? 'stop' : this.#generated >= this.#request.maxTokens ? 'length' : undefined;

@@ -40,7 +40,7 @@ export interface StepFacts {
 
 /** One step's outcome. */
 export interface GenerationStep {
-  /** Committed tokens: accepted ones, then the target's own; at least 1. The end-of-text token is never among them. */
+  /** Committed tokens: accepted ones, then the target's own; at least 1. Tokens that end a text are never among them. */
   readonly tokens: readonly number[];
   /** One natural-log probability per token, under the unshaped model. */
   readonly logProbabilities: readonly number[];
@@ -55,6 +55,16 @@ export interface PairFacts {
   readonly vocabulary: number;
   readonly contextLength: number;
   readonly endOfText: number;
+  /** Tokens beside endOfText that end a text too. */
+  readonly stopTokens?: readonly number[];
+  /** The token that stands before every text, null for none; endOfText if not given. */
+  readonly beginOfText?: number | null;
+}
+
+/** What stands before every text: one token, or none. */
+export function beginning({ beginOfText, endOfText }: PairFacts): number[] {
+  const token = beginOfText === undefined ? endOfText : beginOfText;
+  return token === null ? [] : [token];
 }
 
 /** Anything that generates: the loop over the two services, or a scripted one in tests of the HTTP edge. */

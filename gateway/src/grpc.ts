@@ -6,7 +6,7 @@ import { type ImplementedService, implement } from '@ptp/core/rpc/server.ts';
 import { checkTokens, receivedSampling } from '@ptp/core/sequence.ts';
 import type { Admission } from './admission.ts';
 import type { GenerationRequest, Generator, PairFacts, StepFacts } from './generation.ts';
-import { encodeText } from './prompt.ts';
+import { encodeText, orBeginning } from './prompt.ts';
 import { checkModel } from './schema.ts';
 import { TextStream } from './text.ts';
 import type { Tokenizer } from './tokenizer.ts';
@@ -86,10 +86,10 @@ function checkRequest(
 function promptOf({ prompt }: GenerateRequest, facts: PairFacts, tokenizer: Tokenizer): readonly number[] {
   switch (prompt.case) {
     case 'text':
-      return encodeText(prompt.value, tokenizer, facts, 'prompt');
+      return orBeginning(encodeText(prompt.value, tokenizer, facts, 'prompt'), facts);
     case 'tokens':
       checkTokens('prompt.tokens', prompt.value.ids, facts.vocabulary);
-      return prompt.value.ids.length > 0 ? prompt.value.ids : [facts.endOfText];
+      return orBeginning(prompt.value.ids, facts);
     default:
       throw new PtpError('invalid_argument', '`prompt` is missing: set text or tokens', { field: 'prompt' });
   }

@@ -25,7 +25,7 @@ await runService('gateway', async (logger, onStop) => {
   const services = new Services({
     facts: pairFacts(manifest),
     verifierAddress: config.verifier.target,
-    drafterAddress: config.drafter.target,
+    drafterAddress: manifest.drafter && config.drafter.target,
     draftTimeoutMs: config.draftTimeoutMillis,
     verifyTimeoutMs: config.verifyTimeoutMillis,
     logger,

@@ -8,6 +8,8 @@ export function pairFacts(manifest: Manifest): ServicesOptions['facts'] {
     vocabulary: manifest.sizes.vocab,
     contextLength: manifest.context_length,
     endOfText: manifest.end_of_text,
+    stopTokens: manifest.stop_tokens,
+    beginOfText: manifest.begin_of_text === undefined ? manifest.end_of_text : manifest.begin_of_text,
     tokenizerSha256: manifest.tokenizer.sha256,
   };
 }

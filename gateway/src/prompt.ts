@@ -1,18 +1,18 @@
 import { setImmediate } from 'node:timers/promises';
 import { PtpError } from '@ptp/core/errors.ts';
 import type { ChoiceRequest } from './choices.ts';
-import type { PairFacts } from './generation.ts';
+import { beginning, type PairFacts } from './generation.ts';
 import type { CommonRequest } from './schema.ts';
 import type { Tokenizer } from './tokenizer.ts';
 
 /**
- * Token ids of a text, after the end-of-text token that starts every document (so an empty text is that token alone).
+ * Token ids of a text, after the token that the model has before every text.
  *
  * @throws PtpError `out_of_range` as `checkLength`
  */
 export function encodeText(text: string, tokenizer: Tokenizer, facts: PairFacts, field: string): number[] {
   checkLength(text, tokenizer, facts, field);
-  return [facts.endOfText, ...tokenizer.encode(text)];
+  return [...beginning(facts), ...tokenizer.encode(text)];
 }
 
 /**
@@ -49,7 +49,7 @@ export function checkLength(text: string, tokenizer: Tokenizer, facts: PairFacts
  * The choices of a request: n for each prompt, in the order of the prompts. Choice i of each prompt has seed + i mod
  * 2^64, so that a prompt gets the same text alone as among others.
  *
- * @param prompts token ids; an empty one becomes the end-of-text token
+ * @param prompts token ids; an empty one becomes the token that begins a text, else the one that ends it
  * @param defaultMaxTokens when the request has none; cut to what the context has left
  * @throws PtpError `out_of_range` if a prompt and the tokens asked for do not fit the context
  */
@@ -61,7 +61,7 @@ export function choiceRequests(
   field: string,
 ): ChoiceRequest[] {
   return prompts.flatMap((ids) => {
-    const prompt = ids.length > 0 ? ids : [facts.endOfText];
+    const prompt = orBeginning(ids, facts);
     const room = facts.contextLength - prompt.length;
     if (room < (request.maxTokens ?? 1)) throw tooLong(facts, String(prompt.length), request.maxTokens, field);
     const maxTokens = request.maxTokens ?? Math.min(defaultMaxTokens, room);
@@ -70,6 +70,11 @@ export function choiceRequests(
       return { prompt, sampling, seed: BigInt.asUintN(64, request.seed + BigInt(i)), maxTokens, stop, drafting };
     });
   });
+}
+
+/** A prompt that has something to continue. */
+export function orBeginning(ids: readonly number[], facts: PairFacts): readonly number[] {
+  return ids.length > 0 ? ids : [beginning(facts)[0] ?? facts.endOfText];
 }
 
 function tooLong(facts: PairFacts, prompt: string, maxTokens: number | undefined, field: string): PtpError {

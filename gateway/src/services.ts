@@ -15,7 +15,8 @@ import { GrpcVerifyStream } from './verify-stream.ts';
 export interface ServicesOptions {
   readonly facts: PairFacts & { readonly tokenizerSha256: string };
   readonly verifierAddress: string;
-  readonly drafterAddress: string;
+  /** Undefined for a target without a drafter. */
+  readonly drafterAddress: string | undefined;
   /** A stream waits no longer for a draft, milliseconds. */
   readonly draftTimeoutMs: number;
   /** A verifier that takes longer to answer is taken for lost, milliseconds. */
@@ -28,9 +29,9 @@ export class Services implements Streams {
   readonly facts: PairFacts;
   readonly #options: ServicesOptions;
   readonly #verifier: ServiceClient<typeof VerifierService>;
-  readonly #drafter: ServiceClient<typeof DrafterService>;
+  readonly #drafter: ServiceClient<typeof DrafterService> | undefined;
   readonly #verifierPeer: Peer;
-  readonly #drafterPeer: Peer;
+  readonly #drafterPeer: Peer | undefined;
 
   constructor(options: ServicesOptions) {
     const { facts, verifierAddress, drafterAddress, logger } = options;
@@ -41,19 +42,21 @@ export class Services implements Streams {
     this.#verifierPeer = new Peer(verifierAddress, VerifierService, logger, async (signal) => {
       matches((await this.#verifier.getTarget({}, { signal, deadlineMs: 2000 })).model);
     });
-    this.#drafter = connect(DrafterService, drafterAddress);
+    if (drafterAddress === undefined) return;
+    const drafter = connect(DrafterService, drafterAddress);
+    this.#drafter = drafter;
     this.#drafterPeer = new Peer(drafterAddress, DrafterService, logger, async (signal) => {
-      matches((await this.#drafter.getDrafter({}, { signal, deadlineMs: 2000 })).model);
+      matches((await drafter.getDrafter({}, { signal, deadlineMs: 2000 })).model);
     });
   }
 
   health(): { verifier: boolean; drafter: boolean } {
-    return { verifier: this.#verifierPeer.usable, drafter: this.#drafterPeer.usable };
+    return { verifier: this.#verifierPeer.usable, drafter: this.#drafterPeer?.usable ?? false };
   }
 
-  /** Resolves when both are usable. */
+  /** Resolves when all are usable. */
   async ready(timeoutMs: number): Promise<void> {
-    await Promise.all([this.#verifierPeer.ready(timeoutMs), this.#drafterPeer.ready(timeoutMs)]);
+    await Promise.all([this.#verifierPeer.ready(timeoutMs), this.#drafterPeer?.ready(timeoutMs)]);
   }
 
   verify(request: GenerationRequest, signal: AbortSignal, span: Span): VerifyStream {
@@ -62,7 +65,7 @@ export class Services implements Streams {
   }
 
   draft(request: GenerationRequest, signal: AbortSignal, span: Span): DraftStream {
-    const open = () => (this.#drafterPeer.usable ? this.#drafter.draft({ signal }) : undefined);
+    const open = () => (this.#drafterPeer?.usable ? this.#drafter?.draft({ signal }) : undefined);
     const { draftTimeoutMs: timeoutMs, logger } = this.#options;
     const onFailure = (error: unknown) => {
       if (!signal.aborted) logger.warn({ err: toPtpError(error) }, 'the drafter failed; decoding goes on');
@@ -72,7 +75,7 @@ export class Services implements Streams {
 
   /** Closes both connections when the streams on them have ended. */
   close(): void {
-    for (const closable of [this.#verifierPeer, this.#drafterPeer, this.#verifier, this.#drafter]) closable.close();
+    for (const closable of [this.#verifierPeer, this.#drafterPeer, this.#verifier, this.#drafter]) closable?.close();
   }
 }
 

@@ -50,6 +50,21 @@ async function drained(pair: FakePair): Promise<void> {
   await expect.poll(() => [pair.target.usage(), pair.draft.usage()], { timeout: 5000 }).toEqual([empty, empty]);
 }
 
+test('a text ends before any token that ends texts', async () => {
+  const request = ask();
+  const whole = expected(request);
+  const stop = whole[20] as number;
+  const pair = await start({ accuracy: 0.9, stopTokens: [stop, 94] });
+  const steps = await collect(pair, request);
+  expect(tokensOf(steps)).toEqual(
+    whole.slice(
+      0,
+      whole.findIndex((token) => [stop, 94].includes(token)),
+    ),
+  );
+  expect(steps.at(-1)?.finish).toBe('stop');
+});
+
 describe('the text is the target alone would write', () => {
   for (const accuracy of [0, 0.5, 0.9, 1]) {
     test(`with a drafter that is right ${accuracy * 100} % of the time`, async () => {

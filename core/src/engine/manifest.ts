@@ -8,6 +8,7 @@ import { PtpError } from '../errors.ts';
 import { uniformsPerPosition } from '../sampling/pick.ts';
 
 const count = z.int().positive();
+const token = z.int().nonnegative();
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 
 /**
@@ -21,19 +22,26 @@ const manifestSchema = z
     created: z.string(),
     sizes: z.looseObject({ vocab: count, width: count, layers: count, kv_heads: count, head_width: count }),
     context_length: count,
-    end_of_text: z.int().nonnegative(),
+    end_of_text: token,
+    /** Tokens beside end_of_text that end a text too. */
+    stop_tokens: z.array(token).default([]),
+    /** What stands before every text: a token, or null for nothing; end_of_text where it isn't given. */
+    begin_of_text: token.nullable().optional(),
     /** How the graphs pick a token; folders from before there was a choice have `cdf`. */
     pick: z.enum(['cdf', 'tree']).default('cdf'),
     uniforms_per_position: count,
     /** Slot counts that graphs exist for, ascending. */
     max_slots: z.array(count).min(1),
-    bytes_per_token: z.object({ target: count, drafter: count }),
-    drafter: z.looseObject({
-      source: z.array(z.int().nonnegative()).min(1),
-      max_branch_length: count,
-      yield_curve: z.array(z.number().nonnegative()).min(2),
-      accuracy_by_position: z.array(z.number()),
-    }),
+    bytes_per_token: z.object({ target: count, drafter: count.optional() }),
+    /** Missing in a folder of a target alone, which is decoded plainly. */
+    drafter: z
+      .looseObject({
+        source: z.array(z.int().nonnegative()).min(1),
+        max_branch_length: count,
+        yield_curve: z.array(z.number().nonnegative()).min(2),
+        accuracy_by_position: z.array(z.number()),
+      })
+      .optional(),
     tokenizer: z.object({ sha256 }),
     files: z.record(z.string(), z.object({ sha256, bytes: z.int().nonnegative() })),
   })

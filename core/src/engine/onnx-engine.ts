@@ -37,7 +37,13 @@ export async function openTargetEngine(options: OnnxEngineOptions): Promise<Targ
 /** The drafter of a model folder; else as `openTargetEngine`. */
 export async function openDraftEngine(options: OnnxEngineOptions): Promise<DraftEngine> {
   const { worker, facts, manifest } = await start('drafter', options);
-  return new OnnxDraftEngine(worker, facts, manifest);
+  return new OnnxDraftEngine(worker, facts, drafterOf(manifest));
+}
+
+/** @throws PtpError `failed_precondition` if the folder holds a target alone */
+function drafterOf({ drafter }: Manifest): NonNullable<Manifest['drafter']> {
+  if (drafter) return drafter;
+  throw new PtpError('failed_precondition', 'model folder: `manifest.json` has no `drafter`: it is of a target alone');
 }
 
 async function start(
@@ -45,13 +51,13 @@ async function start(
   { dir, threads = 1 }: OnnxEngineOptions,
 ): Promise<{ worker: Worker; facts: EngineFacts; manifest: Manifest }> {
   const manifest = await loadManifest(dir);
-  const { sizes, drafter, max_slots: slotCounts, context_length: contextLength } = manifest;
+  const { sizes, max_slots: slotCounts, context_length: contextLength } = manifest;
   const graphs = slotCounts.map((slots) => ({ slots, name: `${kind}.b${slots}.onnx` }));
   await checkFiles(dir, manifest, [`${kind}.weights`, ...graphs.map((graph) => graph.name)]);
   const model: WorkerModel = {
     kind,
     graphs: graphs.map(({ slots, name }) => ({ slots, path: join(dir, name) })),
-    layers: kind === 'target' ? sizes.layers : Math.max(...drafter.source) + 1,
+    layers: kind === 'target' ? sizes.layers : Math.max(...drafterOf(manifest).source) + 1,
     rowWidth: sizes.kv_heads * sizes.head_width,
     contextLength,
     uniformsPerPosition: manifest.uniforms_per_position,
@@ -62,7 +68,7 @@ async function start(
     contextLength,
     uniformsPerPosition: manifest.uniforms_per_position,
     maxSlots: Math.max(...slotCounts),
-    bytesPerToken: manifest.bytes_per_token[kind],
+    bytesPerToken: manifest.bytes_per_token[kind] ?? 0,
   };
   const worker = new Worker(new URL('./onnx-worker.ts', import.meta.url), { workerData: model });
   await new Promise<void>((resolve, reject) => {
@@ -199,10 +205,10 @@ class OnnxDraftEngine extends OnnxSequences implements DraftEngine {
   readonly maxBranchLength: number;
   readonly yieldCurve: readonly number[];
 
-  constructor(worker: Worker, facts: EngineFacts, manifest: Manifest) {
+  constructor(worker: Worker, facts: EngineFacts, drafter: NonNullable<Manifest['drafter']>) {
     super(worker, facts);
-    this.maxBranchLength = manifest.drafter.max_branch_length;
-    this.yieldCurve = manifest.drafter.yield_curve;
+    this.maxBranchLength = drafter.max_branch_length;
+    this.yieldCurve = drafter.yield_curve;
   }
 
   async run(slots: readonly DraftSlot[]): Promise<RunResult<DraftOutput>> {
