@@ -7,6 +7,7 @@ packed; what the graphs take and give stands at `target_graph` and `drafter_grap
 import argparse
 import json
 import pathlib
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from .drafter import Drafter, load_drafter
 from .graph import FLOAT, INT64, Graph, Stream, WeightFile, add_rope, split_input
 from .graph_sampler import sampler
 from .model import Target, load_target
+from .weight_file import PRECISIONS, STORAGES
 
 SLOTS = (1, 4)
 
@@ -178,32 +180,63 @@ def drafter_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
     return g
 
 
-def write_graphs(target: Target, drafter: Drafter, out: pathlib.Path) -> list[str]:
+@dataclass(frozen=True)
+class Form:
+    """Numbers of a model's graphs and weight file, see `WeightFile`."""
+
+    precision: str = "float32"
+    storage: str = "float16"
+
+
+OURS = Form()
+"""What our own models are written in."""
+
+
+def write_graphs(
+    target: Target, drafter: Drafter | None, out: pathlib.Path, form: Form, drafter_form: Form
+) -> list[str]:
     """Writes all graphs and weight files into `out`; returns their names."""
-    target_weights, drafter_weights = WeightFile(out / "target.weights"), WeightFile(out / "drafter.weights")
-    names = [target_weights.path.name, drafter_weights.path.name]
-    for slots in SLOTS:
-        for kind, graph in (
-            ("target", target_graph(target, target_weights, slots)),
-            ("drafter", drafter_graph(drafter, target, drafter_weights, slots)),
-        ):
-            names.append(f"{kind}.b{slots}.onnx")
-            graph.save(out / names[-1])
-    return names
+    weights = WeightFile(out / "target.weights", form.precision, form.storage)
+    graphs = {f"target.b{slots}.onnx": target_graph(target, weights, slots) for slots in SLOTS}
+    names = [weights.path.name]
+    if drafter:
+        weights = WeightFile(out / "drafter.weights", drafter_form.precision, drafter_form.storage)
+        graphs |= {f"drafter.b{slots}.onnx": drafter_graph(drafter, target, weights, slots) for slots in SLOTS}
+        names.append(weights.path.name)
+    for name, graph in graphs.items():
+        graph.save(out / name)
+    return [*names, *graphs]
 
 
 def write_folder(
-    target: Target, drafter: Drafter, tokenizer: bytes, out: pathlib.Path, identity: str, facts: dict
+    target: Target,
+    drafter: Drafter | None,
+    tokenizer: bytes,
+    out: pathlib.Path,
+    identity: str,
+    facts: dict,
+    form: Form = OURS,
+    drafter_form: Form = OURS,
+    chat_template: bytes | None = None,
 ) -> None:
-    """Writes a whole model folder. `facts` are added to the manifest's parts, see `manifest.build`."""
-    if drafter.config.target != target.config:
+    """Writes a whole model folder, of a target alone without a drafter.
+
+    `facts` are added to the manifest's parts, see `manifest.build`. A chat template that isn't given has to be put there: the
+    server needs one.
+    """
+    if drafter and drafter.config.target != target.config:
         raise SystemExit(f"the drafter was made for a target of {drafter.config.target}, got {target.config}")
-    if drafter.config.coordinates != 1:
+    if drafter and drafter.config.coordinates != 1:
         raise SystemExit(f"the sampler takes 1 uniform per position, the drafter {drafter.config.coordinates}")
     out.mkdir(parents=True, exist_ok=True)
-    (out / "tokenizer.json").write_bytes(tokenizer)
+    texts = {"tokenizer.json": tokenizer} | ({"chat_template.jinja": chat_template} if chat_template else {})
+    for name, text in texts.items():
+        (out / name).write_bytes(text)
     with torch.no_grad():
-        names = ["tokenizer.json", *write_graphs(target, drafter, out)]
+        names = [*texts, *write_graphs(target, drafter, out, form, drafter_form)]
+    facts = {**facts, "target": facts.get("target", {}) | asdict(form)}
+    if drafter:
+        facts["drafter"] = facts["drafter"] | asdict(drafter_form)
     content = manifest.build(target, drafter, out, names, SLOTS, identity, facts)
     (out / "manifest.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf8")
 
@@ -218,13 +251,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sources", type=pathlib.Path, default=pathlib.Path("work/corpus/sources.json"))
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("../models/default"))
     parser.add_argument("--id", required=True, help="name of the pair, as clients see it")
+    parser.add_argument(
+        "--target-only", action="store_true", help="write a folder without a drafter, for plain decoding"
+    )
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="the target's matrix products")
+    parser.add_argument("--drafter-precision", choices=PRECISIONS, default="float32", help="the drafter's")
+    parser.add_argument(
+        "--storage",
+        choices=STORAGES,
+        help="the target's matrices: rounded to float16, or as they are (default: exact for imported models, else float16)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    facts = manifest.gather(args.target, args.drafter, args.evaluation, args.sources, args.tokens / "tokens.json")
-    tokenizer = (args.tokens / "tokenizer.json").read_bytes()
-    write_folder(load_target(args.target), load_drafter(args.drafter), tokenizer, args.out, args.id, facts)
-    if args.sources.exists():
+    path = None if args.target_only else args.drafter
+    facts = manifest.gather(args.target, path, args.evaluation, args.sources, args.tokens / "tokens.json")
+    storage = args.storage or ("exact" if "source" in facts["target"] else "float16")
+    template = args.tokens / "chat_template.jinja"
+    write_folder(
+        load_target(args.target),
+        load_drafter(path) if path else None,
+        (args.tokens / "tokenizer.json").read_bytes(),
+        args.out,
+        args.id,
+        facts,
+        Form(args.precision, storage),
+        Form(args.drafter_precision),
+        template.read_bytes() if template.exists() else None,
+    )
+    if "corpus" in facts:
         sources = json.loads(args.sources.read_text())
         (args.out / "LICENCES.md").write_text(manifest.licences(sources), encoding="utf8")
     sizes = {f.name: f.stat().st_size for f in sorted(args.out.iterdir())}

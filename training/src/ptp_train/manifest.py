@@ -36,28 +36,19 @@ def digest(path: pathlib.Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def gather(target: pathlib.Path, drafter: pathlib.Path, evaluation: pathlib.Path, *others: pathlib.Path) -> dict:
-    """Facts from the checkpoints and reports; a report that doesn't exist is left out, but the yield curve has to come from
-    somewhere. `others`: the corpus' sources.json and the tokenizer's tokens.json."""
-    target_file, drafter_file = (torch.load(p, map_location="cpu") for p in (target, drafter))
+def gather(target: pathlib.Path, drafter: pathlib.Path | None, evaluation: pathlib.Path, *others: pathlib.Path) -> dict:
+    """Facts from the checkpoints and reports; a report that doesn't exist is left out, but the yield curve of a drafter has to
+    come from somewhere. `others`: the corpus' sources.json and the tokenizer's tokens.json."""
+    target_file = torch.load(target, map_location="cpu", mmap=True)
+    drafter_file = torch.load(drafter, map_location="cpu") if drafter else {}
     sources, tokens = (json.loads(p.read_text()) if p.exists() else None for p in others)
-    if not evaluation.exists():
-        raise SystemExit(
-            f"no yield curve: {evaluation} is missing; run `evaluate` first, or name its output with --evaluation"
-        )
-    figures = json.loads(evaluation.read_text())
-    held = figures["held_files"]
     facts: dict = {
-        "target": {k: target_file[k] for k in ("bits_per_byte", "tokens") if k in target_file},
-        "drafter": {
-            "yield_curve": held["yield_curve"],
-            "accuracy_by_position": held["accuracy"],
-            "tokens_per_call": {split: f["tokens_per_call"] for split, f in figures.items()},
-            "measured_at": held.get("conditions"),
-        },
-        "sampling": {"trained_for": TRAINED_FOR},
+        "target": {k: target_file[k] for k in ("bits_per_byte", "tokens", "source") if k in target_file},
+        **target_file.get("special_tokens", {}),
     }
-    if sources:
+    if drafter:
+        facts |= {"drafter": drafting_facts(evaluation), "sampling": {"trained_for": TRAINED_FOR}}
+    if sources and (drafter or "source" not in target_file):  # else nothing was trained on it
         licences = Counter(p["licence"] for p in sources["packages"].values())
         facts["corpus"] = {
             "bytes": sources["bytes"],
@@ -72,6 +63,22 @@ def gather(target: pathlib.Path, drafter: pathlib.Path, evaluation: pathlib.Path
             recipe = {k: json.loads(settings[k]) for k in RECIPE[part] if k in settings}
             facts.setdefault("recipe", {})[part] = recipe
     return facts
+
+
+def drafting_facts(evaluation: pathlib.Path) -> dict:
+    """What `evaluate` found out about a drafter."""
+    if not evaluation.exists():
+        raise SystemExit(
+            f"no yield curve: {evaluation} is missing; run `evaluate` first, or name its output with --evaluation"
+        )
+    figures = json.loads(evaluation.read_text())
+    held = figures["held_files"]
+    return {
+        "yield_curve": held["yield_curve"],
+        "accuracy_by_position": held["accuracy"],
+        "tokens_per_call": {split: f["tokens_per_call"] for split, f in figures.items()},
+        "measured_at": held.get("conditions"),
+    }
 
 
 def licences(sources: dict) -> str:
@@ -90,9 +97,17 @@ def licences(sources: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def end_of_text(folder: pathlib.Path, facts: dict) -> int:
+    """The token that ends a text: as the facts of an imported target say, else the one of our own tokenizers."""
+    token = facts.get("end_of_text", Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id(END_OF_TEXT))
+    if token is None:
+        raise SystemExit(f"the tokenizer has no token {END_OF_TEXT}")
+    return token
+
+
 def build(
     target: Target,
-    drafter: Drafter,
+    drafter: Drafter | None,
     folder: pathlib.Path,
     names: list[str],
     slots: tuple[int, ...],
@@ -100,12 +115,9 @@ def build(
     facts: dict,
 ) -> dict:
     """The manifest of a folder that holds the files `names`. `facts` has the same shape: its "target", "drafter" and so on are
-    merged in, and "drafter" has to bring yield_curve and accuracy_by_position."""
-    c, d = target.config, drafter.config
+    merged in, and "drafter" has to bring yield_curve and accuracy_by_position. Without a drafter it is of a target alone."""
+    c = target.config
     row = 2 * c.kv_heads * c.head_width * 4
-    end_of_text = Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id(END_OF_TEXT)
-    if end_of_text is None:
-        raise SystemExit(f"the tokenizer has no token {END_OF_TEXT}")
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
     content = {
         "format_version": FORMAT_VERSION,
@@ -113,24 +125,27 @@ def build(
         "created": now,
         "sizes": asdict(c),
         "context_length": c.context,
-        "end_of_text": end_of_text,
-        "uniforms_per_position": d.coordinates,
+        "end_of_text": end_of_text(folder, facts),
+        "uniforms_per_position": 1,
         "max_slots": list(slots),
-        "bytes_per_token": {"target": c.layers * row, "drafter": (max(d.source) + 1) * row},
+        "bytes_per_token": {"target": c.layers * row},
         "target": {"parameters": parameters_of(target)},
-        "drafter": {
+        "tokenizer": {"sha256": digest(folder / "tokenizer.json")},
+    }
+    if drafter:
+        d = drafter.config
+        content["uniforms_per_position"] = d.coordinates
+        content["bytes_per_token"]["drafter"] = (max(d.source) + 1) * row
+        content["drafter"] = {
             "parameters": parameters_of(drafter),
             "source": list(d.source),
             "length": d.length,
             "frequencies": d.frequencies,
             "max_branch_length": d.length,
-        },
-        "tokenizer": {"sha256": digest(folder / "tokenizer.json")},
-    }
+        }
     for key, value in facts.items():
         content[key] = {**content[key], **value} if isinstance(content.get(key), dict) else value
-    curve = content["drafter"]["yield_curve"]
-    if len(curve) != d.length + 1:
+    if drafter and len(curve := content["drafter"]["yield_curve"]) != d.length + 1:
         raise SystemExit(f"the yield curve must have {d.length + 1} values, got {len(curve)}")
     content["files"] = {n: {"sha256": digest(folder / n), "bytes": (folder / n).stat().st_size} for n in names}
     return content
