@@ -11,9 +11,8 @@ from onnx_target import TargetGraph
 from safetensors.torch import load_file, save_file
 
 from ptp_train import hugging_face
-from ptp_train.export import target_graph
+from ptp_train.export import OURS, Form, write_graphs
 from ptp_train.model import Target, load_target, save
-from ptp_train.weight_file import WeightFile
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 torch.set_num_threads(1)
@@ -95,11 +94,10 @@ def test_logits_are_those_of_transformers(pair):
 
 
 @torch.no_grad()
-def exported(target: Target, folder, slots: int = 1, **form) -> TargetGraph:
-    """The target's graph; `form` as in WeightFile."""
-    path = folder / f"target.b{slots}.onnx"
-    target_graph(target, WeightFile(folder / "target.weights", **form), slots).save(path)
-    return TargetGraph(path)
+def exported(target: Target, folder) -> TargetGraph:
+    """The target's graph, its weights as they are."""
+    write_graphs(target, None, folder, Form(storage="exact"), OURS)
+    return TargetGraph(folder / "target.b1.onnx")
 
 
 @torch.no_grad()
@@ -109,7 +107,7 @@ def test_greedy_text_is_that_of_transformers(pair, tmp_path):
     prompt = [7, 77, 177]
     expected = greedy(model, prompt)
     assert len(expected) == WRITTEN
-    assert exported(target, tmp_path, storage="exact").greedy(prompt, WRITTEN) == expected
+    assert exported(target, tmp_path).greedy(prompt, WRITTEN) == expected
     cache = target.empty_cache(1, len(prompt) + WRITTEN)
     written, ids = [], prompt
     for _ in range(WRITTEN):
@@ -123,7 +121,7 @@ def test_greedy_text_is_that_of_transformers(pair, tmp_path):
 def test_log_probabilities_of_the_graph_are_those_of_transformers(pair, tmp_path):
     model, target = pair
     tokens = torch.randint(0, SIZES["vocab_size"], (1, 200), generator=torch.Generator().manual_seed(2))
-    picks, logprobs = exported(target, tmp_path, storage="exact").read(tokens[0].tolist(), [120, 80])
+    picks, logprobs = exported(target, tmp_path).read(tokens[0].tolist(), [120, 80])
     expected = model(tokens).logits[0].log_softmax(-1)
     np.testing.assert_allclose(logprobs, expected.gather(-1, torch.from_numpy(picks)[:, None])[:, 0], atol=5e-4)
 
@@ -133,7 +131,7 @@ def test_bfloat16_weights_are_kept_as_they_are_in_half_the_space(tmp_path):
     random_model("qwen3").to(torch.bfloat16).save_pretrained(tmp_path)
     model = transformers.Qwen3ForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     target = hugging_face.load(tmp_path)
-    graph = exported(target, tmp_path, storage="exact")
+    graph = exported(target, tmp_path)
     matrices = sum(p.numel() for p in model.parameters() if p.ndim == 2)
     assert (tmp_path / "target.weights").stat().st_size < 2 * matrices + 150_000  # rotary tables, and padding between
     assert graph.greedy([7, 77, 177], WRITTEN) == greedy(model, [7, 77, 177])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from onnx_target import Reader, TargetGraph
 
-from ptp_train.export import target_graph
+from ptp_train.export import OURS, SLOTS, Form, write_graphs
 from ptp_train.graph import FLOAT
 from ptp_train.graph_int8 import ACTIVATION_LIMIT, WEIGHT_LIMIT, quantise_channels
 from ptp_train.model import Config, Target
@@ -42,13 +42,14 @@ def graphs(target, tmp_path_factory):
     out = {}
     for precision in ("float32", "int8"):
         folder = tmp_path_factory.mktemp(precision)
-        weights = WeightFile(folder / "target.weights", precision)
-        for slots in (1, 4):
-            with torch.no_grad():
-                graph = target_graph(target, weights, slots)
-            graph.output("log_probabilities", FLOAT, ["R", "V"])
-            graph.save(folder / f"target.b{slots}.onnx")
-            out[precision, slots] = TargetGraph(folder / f"target.b{slots}.onnx")
+        with torch.no_grad():
+            write_graphs(target, None, folder, Form(precision), OURS)
+        for slots in SLOTS:
+            path = folder / f"target.b{slots}.onnx"
+            model = onnx.load(path, load_external_data=False)
+            model.graph.output.append(onnx.helper.make_tensor_value_info("log_probabilities", FLOAT, ["R", "V"]))
+            onnx.save(model, path)
+            out[precision, slots] = TargetGraph(path)
         out[precision] = folder
     return out
 
