@@ -4,6 +4,7 @@ import json
 import os
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 import transformers
@@ -11,8 +12,10 @@ from onnx_target import TargetGraph
 from safetensors.torch import load_file, save_file
 
 from ptp_train import hugging_face
+from ptp_train.drafter import Drafter, DrafterConfig
 from ptp_train.export import OURS, Form, write_graphs
 from ptp_train.model import Target, load_target, save
+from ptp_train.weight_file import PRECISIONS
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 torch.set_num_threads(1)
@@ -211,3 +214,15 @@ def test_weights_that_cannot_be_used_are_refused_by_name(llama, tmp_path):
         save_file(weights | {"model.norm.weight": value}, tmp_path / "model.safetensors")
         with pytest.raises(SystemExit, match=message):
             hugging_face.load(tmp_path)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_drafter_can_be_made_for_an_imported_target(pair, tmp_path, precision):
+    """Its layers start from the target's, whatever form these have; onnxruntime loads the graphs of both."""
+    _, target = pair
+    drafter = Drafter(DrafterConfig(target.config, source=(0, 1), length=4), target).eval()
+    with torch.no_grad():
+        names = write_graphs(target, drafter, tmp_path, Form(precision, "exact"), Form(precision))
+    for name in names:
+        if name.endswith(".onnx"):
+            onnxruntime.InferenceSession(tmp_path / name)
