@@ -13,12 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from ptp_train import hugging_face
 from ptp_train.drafter import Drafter, DrafterConfig
-from ptp_train.export import OURS, Form, write_graphs
+from ptp_train.export import Form, write_folder
 from ptp_train.model import Target, load_target, save
+from ptp_train.tiny import byte_tokenizer
 from ptp_train.weight_file import PRECISIONS
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 torch.set_num_threads(1)
+TOKENIZER = byte_tokenizer().to_str().encode()
 WRITTEN = 200
 """Tokens of a greedy text."""
 MARGIN = 1e-3
@@ -99,7 +101,7 @@ def test_logits_are_those_of_transformers(pair):
 @torch.no_grad()
 def exported(target: Target, folder) -> TargetGraph:
     """The target's graph, its weights as they are."""
-    write_graphs(target, None, folder, Form(storage="exact"), OURS)
+    write_folder(target, None, TOKENIZER, folder, "own", {}, Form(storage="exact"))
     return TargetGraph(folder / "target.b1.onnx")
 
 
@@ -221,8 +223,9 @@ def test_a_drafter_can_be_made_for_an_imported_target(pair, tmp_path, precision)
     """Its layers start from the target's, whatever form these have; onnxruntime loads the graphs of both."""
     _, target = pair
     drafter = Drafter(DrafterConfig(target.config, source=(0, 1), length=4), target).eval()
-    with torch.no_grad():
-        names = write_graphs(target, drafter, tmp_path, Form(precision, "exact"), Form(precision))
-    for name in names:
-        if name.endswith(".onnx"):
-            onnxruntime.InferenceSession(tmp_path / name)
+    facts = {"drafter": {"yield_curve": [0, 1, 1, 1, 1], "accuracy_by_position": [1, 0, 0, 0]}}
+    write_folder(target, drafter, TOKENIZER, tmp_path, "own", facts, Form(precision, "exact"), Form(precision))
+    graphs = list(tmp_path.glob("*.onnx"))
+    assert len(graphs) == 4
+    for graph in graphs:
+        onnxruntime.InferenceSession(graph)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from onnx_target import Reader, TargetGraph
 
-from ptp_train.export import OURS, SLOTS, Form, write_graphs
+from ptp_train.export import SLOTS, Form, write_folder
 from ptp_train.graph import FLOAT
 from ptp_train.graph_int8 import ACTIVATION_LIMIT, WEIGHT_LIMIT, quantise_channels
 from ptp_train.model import Config, Target
+from ptp_train.tiny import byte_tokenizer
 from ptp_train.weight_file import WeightFile
 
 CONFIG = Config(
@@ -42,8 +43,7 @@ def graphs(target, tmp_path_factory):
     out = {}
     for precision in ("float32", "int8"):
         folder = tmp_path_factory.mktemp(precision)
-        with torch.no_grad():
-            write_graphs(target, None, folder, Form(precision), OURS)
+        write_folder(target, None, byte_tokenizer().to_str().encode(), folder, "test", {}, Form(precision))
         for slots in SLOTS:
             path = folder / f"target.b{slots}.onnx"
             model = onnx.load(path, load_external_data=False)
