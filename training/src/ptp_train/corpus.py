@@ -1,56 +1,27 @@
-"""Builds the text corpus: TypeScript declaration files of the npm packages that corpus/package.json names.
+"""Builds the text corpus: TypeScript declaration files of npm packages, or the files of any folder (--text).
 
-Only packages with a permissive licence are read, near-duplicate files are dropped, and two test sets are set aside
-before anything is trained: whole packages (`held_packages`) and a random share of the other files (`held_files`).
+Of npm packages only those with a permissive licence are read; a folder's licences are its owner's care. Near-duplicate files are
+dropped, and two test sets are set aside before anything is trained: whole packages, or of --text whole sub-folders
+(`held_packages`), and a random share of the other files (`held_files`).
 """
 
 import argparse
 import hashlib
 import json
 import pathlib
-import re
+from collections.abc import Iterator
 
-PERMISSIVE = {
-    *(
-        "MIT",
-        "Apache-2.0",
-        "ISC",
-        "BSD-2-Clause",
-        "BSD-3-Clause",
-        "0BSD",
-        "CC0-1.0",
-        "Unlicense",
-        "BlueOak-1.0.0",
-    ),
-    *("(MIT OR CC0-1.0)", "(Apache-2.0 AND BSD-3-Clause)"),
-}
+from .npm_packages import npm_sources
+from .settings import require
+
 HELD_PACKAGES = ("zod", "fastify", "rxjs", "@types/leaflet", "ioredis")
 HELD_FILES_SHARE = 0.02
-COPYRIGHT = re.compile(r"^\W*(copyright (?:\(c\)|©|\d).{3,160})$", re.IGNORECASE | re.MULTILINE)
+HELD_FOLDERS = 25
+"""Of --text, one sub-folder in so many is held out."""
 PACKAGE_LIMIT_BYTES = 1_200_000
 FILE_LIMIT_CHARS = 400_000
 SEEN_LINES_LIMIT = 0.5
 """A file is a near-duplicate when more than this share of its lines (of 16 or more characters) stand in earlier files."""
-
-
-def licence_of(package_dir: pathlib.Path) -> str:
-    """The SPDX name in a package's package.json, or "" where none is given as a plain string."""
-    manifest = json.loads((package_dir / "package.json").read_text(encoding="utf8"))
-    licence = manifest.get("license", "")
-    return licence if isinstance(licence, str) else ""
-
-
-def copyright_of(package_dir: pathlib.Path) -> str:
-    """The copyright lines of a package's licence file, joined by "; "; its author where it has no such file."""
-    lines: list[str] = []
-    for file in sorted(package_dir.glob("*")):
-        if file.is_file() and file.name.upper().startswith(("LICEN", "COPYING", "COPYRIGHT", "NOTICE")):
-            text = file.read_text(encoding="utf8", errors="replace")
-            lines += [" ".join(m.split()) for m in COPYRIGHT.findall(text)]
-    if not lines:
-        author = json.loads((package_dir / "package.json").read_text(encoding="utf8")).get("author", "")
-        lines = [author.get("name", "") if isinstance(author, dict) else author]
-    return "; ".join(dict.fromkeys(lines))
 
 
 def clean(text: str) -> str | None:
@@ -76,73 +47,107 @@ def is_near_duplicate(text: str, seen: set[str]) -> bool:
     return False
 
 
-def split_of(package: str, path: str) -> str:
-    """`train`, `held_files` or `held_packages`; a function of the names alone, so that every build agrees."""
-    if package in HELD_PACKAGES:
+def share_of(name: str) -> float:
+    """A number in [0, 1) that depends on the name alone, so that every build makes the same choice."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+
+
+def split_of(package: str, path: str, held: set[str]) -> str:
+    """`train`, `held_files` or, for the packages in `held`, `held_packages`."""
+    if package in held:
         return "held_packages"
-    digest = int.from_bytes(hashlib.sha256(f"{package}/{path}".encode()).digest()[:8], "big")
-    return "held_files" if digest / 2**64 < HELD_FILES_SHARE else "train"
+    return "held_files" if share_of(f"{package}/{path}") < HELD_FILES_SHARE else "train"
 
 
-def build(corpus_dir: pathlib.Path, out_dir: pathlib.Path) -> dict:
-    """Reads corpus_dir/node_modules, writes out_dir/{train,held_files,held_packages}.jsonl and sources.json.
+def documents_in(folder: pathlib.Path, pattern: str) -> Iterator[tuple[pathlib.Path, str]]:
+    """The cleaned files under a folder, shallow ones first: relative path and text. Nested node_modules are left out."""
+    for file in sorted(folder.rglob(pattern), key=lambda f: (len(f.parts), str(f))):
+        path = file.relative_to(folder)
+        if "node_modules" in path.parts or not file.is_file():
+            continue
+        try:
+            text = clean(file.read_text(encoding="utf8"))
+        except UnicodeDecodeError:
+            continue
+        if text is not None:
+            yield path, text
+
+
+def text_sources(text: pathlib.Path) -> list[tuple[str, pathlib.Path, dict]]:
+    """The sub-folders of a folder of text, ordered by `share_of`; the first ones are held out."""
+    folders = sorted(
+        (p for p in text.iterdir() if p.is_dir() and p.name != "node_modules"), key=lambda p: share_of(p.name)
+    )
+    require(
+        len(folders) > 1,
+        f"--text must have 2 or more sub-folders, of which 1 in {HELD_FOLDERS} is held out, has {len(folders)}",
+    )
+    return [(p.name, p, {"version": "", "licence": "", "copyright": ""}) for p in folders]
+
+
+def build(args: argparse.Namespace) -> dict:
+    """Writes --out/{train,held_files,held_packages}.jsonl and sources.json.
 
     Each line is {"package", "path", "text"}. Returns what sources.json holds: bytes by split and, by package, version,
     licence and bytes.
     """
-    manifest = json.loads((corpus_dir / "package.json").read_text(encoding="utf8"))
-    names = sorted(manifest["dependencies"], key=lambda name: (name not in HELD_PACKAGES, name))
     seen: set[str] = set()
     documents: dict[str, list[dict]] = {"train": [], "held_files": [], "held_packages": []}
     sources: dict[str, dict] = {}
-    for package in names:
-        package_dir = corpus_dir / "node_modules" / package
-        licence = licence_of(package_dir)
-        if licence not in PERMISSIVE:
-            print(f"left out {package}: licence {licence!r} is not on the permissive list")
-            continue
+    held, found = set(HELD_PACKAGES), npm_sources(args.corpus, args.all_packages, HELD_PACKAGES)
+    limit = PACKAGE_LIMIT_BYTES
+    if args.text:
+        found, limit = text_sources(args.text), None
+        held = {name for name, _, _ in found[: -(-len(found) // HELD_FOLDERS)]}
+    for package, folder, facts in found:
         taken = 0
-        for file in sorted(package_dir.rglob("*.d.ts"), key=lambda f: (len(f.parts), str(f))):
-            path = file.relative_to(package_dir)
-            if "node_modules" in path.parts or taken >= PACKAGE_LIMIT_BYTES:
-                continue
-            try:
-                text = clean(file.read_text(encoding="utf8"))
-            except UnicodeDecodeError:
-                continue
-            if text is None or is_near_duplicate(text, seen):
-                continue
-            taken += len(text.encode())
-            entry = {"package": package, "path": str(path), "text": text}
-            documents[split_of(package, str(path))].append(entry)
+        for path, text in documents_in(folder, args.files):
+            if limit and taken >= limit:
+                break
+            if not is_near_duplicate(text, seen):
+                taken += len(text.encode())
+                documents[split_of(package, str(path), held)].append(
+                    {"package": package, "path": str(path), "text": text}
+                )
         if taken:
-            version = json.loads((package_dir / "package.json").read_text(encoding="utf8"))["version"]
-            notice = copyright_of(package_dir)
-            sources[package] = {"version": version, "licence": licence, "copyright": notice, "bytes": taken}
-    out_dir.mkdir(parents=True, exist_ok=True)
+            sources[package] = facts | {"bytes": taken}
+    require(
+        bool(documents["train"]),
+        f"--files must match files of 200 characters or more, got {args.files}: nothing to train on",
+    )
+    args.out.mkdir(parents=True, exist_ok=True)
     for split, entries in documents.items():
-        with (out_dir / f"{split}.jsonl").open("w", encoding="utf8") as f:
+        with (args.out / f"{split}.jsonl").open("w", encoding="utf8") as f:
             f.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
     total = {split: sum(len(e["text"].encode()) for e in entries) for split, entries in documents.items()}
     report = {"bytes": total, "files": {s: len(e) for s, e in documents.items()}, "packages": sources}
-    (out_dir / "sources.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf8")
+    (args.out / "sources.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf8")
     return report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--corpus",
-        type=pathlib.Path,
-        default=pathlib.Path("corpus"),
-        help="folder with package.json and node_modules",
+        "--corpus", type=pathlib.Path, default=pathlib.Path("corpus"), help="folder with package.json and node_modules"
     )
+    parser.add_argument(
+        "--all-packages", action="store_true", help="read all of node_modules, not only what package.json names"
+    )
+    parser.add_argument("--text", type=pathlib.Path, help="read this folder of text files instead of npm packages")
+    parser.add_argument("--files", default="*.d.ts", help="which files to read, a pattern")
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("work/corpus"), help="folder for the .jsonl files"
     )
 
 
+def check(args: argparse.Namespace) -> None:
+    if args.text:
+        require(args.text.is_dir(), f"--text must be a folder, got {args.text}")
+        text_sources(args.text)
+    else:
+        modules = args.corpus / "node_modules"
+        require(modules.is_dir(), f"{modules} is missing: run `npm ci --ignore-scripts` in {args.corpus} first")
+
+
 def run(args: argparse.Namespace) -> None:
-    if not (args.corpus / "node_modules").is_dir():
-        raise SystemExit(f"{args.corpus}/node_modules is missing: run `npm ci --ignore-scripts` in {args.corpus} first")
-    report = build(args.corpus, args.out)
+    report = build(args)
     print(json.dumps({"bytes": report["bytes"], "files": report["files"], "packages": len(report["packages"])}))
