@@ -1,4 +1,4 @@
-"""Trains the byte-level BPE tokenizer and turns the corpus into arrays of token ids."""
+"""Trains the byte-level BPE tokenizer, or takes one that exists, and turns the corpus into arrays of token ids."""
 
 import argparse
 import json
@@ -6,10 +6,14 @@ import pathlib
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from .settings import integer, planned, require
+
 END_OF_TEXT = "<|endoftext|>"
-"""Token 0: stands before every document, and ends one."""
+"""Token 0 of tokenizers trained here: stands before every document, and ends one."""
+SPLITS = ("train", "held_files", "held_packages")
 
 
 def texts(path: pathlib.Path) -> Iterator[str]:
@@ -35,34 +39,69 @@ def train(corpus: pathlib.Path, vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def encode(tokenizer: Tokenizer, corpus: pathlib.Path, split: str, out: pathlib.Path) -> dict:
-    """Writes out/{split}.npy: int16 ids of all documents, each after one END_OF_TEXT. Returns bytes and tokens."""
-    ids: list[np.ndarray] = []
+def encode(tokenizer: Tokenizer, corpus: pathlib.Path, split: str, separator: int, out: pathlib.Path) -> dict:
+    """Writes out/{split}.npy: ids of all documents, each after one `separator`, in the smallest unsigned type that holds the
+    vocabulary. Returns bytes, tokens and documents."""
+    kind = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.uint32
+    ids: list[np.ndarray] = [np.empty(0, kind)]
     size = 0
     batch: list[str] = list(texts(corpus / f"{split}.jsonl"))
     for start in range(0, len(batch), 256):
-        for text, encoding in zip(
-            batch[start : start + 256], tokenizer.encode_batch(batch[start : start + 256]), strict=True
-        ):
+        some = batch[start : start + 256]
+        for text, encoding in zip(some, tokenizer.encode_batch(some, add_special_tokens=False), strict=True):
             size += len(text.encode())
-            ids.append(np.array([0, *encoding.ids], dtype=np.int16))
+            ids.append(np.array([separator, *encoding.ids], dtype=kind))
     array = np.concatenate(ids)
     np.save(out / f"{split}.npy", array)
-    return {"bytes": size, "tokens": len(array), "documents": len(ids)}
+    return {"bytes": size, "tokens": len(array), "documents": len(batch)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--corpus", type=pathlib.Path, default=pathlib.Path("work/corpus"))
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("work/tokens"))
-    parser.add_argument("--vocab-size", type=int, default=2048)
+    parser.add_argument(
+        "--corpus", type=pathlib.Path, default=pathlib.Path("work/corpus"), help="folder of the .jsonl files"
+    )
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path("work/tokens"), help="folder for tokenizer and tokens"
+    )
+    parser.add_argument("--vocab-size", type=integer(512, 32768), default=2048, help="tokens of the new tokenizer")
+    parser.add_argument("--use", type=pathlib.Path, help="take this tokenizer.json instead of training one")
+    parser.add_argument(
+        "--separator",
+        help=f"token before every document (default: {END_OF_TEXT}; with --use what begins or ends a text of --target)",
+    )
+    parser.add_argument(
+        "--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"), help="imported target, for --use"
+    )
+
+
+def check(args: argparse.Namespace) -> None:
+    coming = args.target.exists() or planned(args, args.target)
+    require(
+        not args.use or bool(args.separator or coming),
+        f"--separator must be given with --use where there is no {args.target}",
+    )
+
+
+def separator_of(tokenizer: Tokenizer, args: argparse.Namespace) -> int:
+    """The token that stands before every document."""
+    if args.use and not args.separator:
+        special = torch.load(args.target, map_location="cpu", mmap=True).get("special_tokens")
+        require(special is not None, f"--separator must be given: {args.target} is no imported target")
+        begin = special["begin_of_text"]
+        return special["end_of_text"] if begin is None else begin
+    token = tokenizer.token_to_id(args.separator or END_OF_TEXT)
+    require(token is not None, f"--separator must be a token of the tokenizer, got {args.separator or END_OF_TEXT}")
+    return token
 
 
 def run(args: argparse.Namespace) -> None:
-    if not 512 <= args.vocab_size <= 32768:
-        raise SystemExit(f"--vocab-size must be in [512, 32768], got {args.vocab_size}")
     args.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = train(args.corpus, args.vocab_size)
-    tokenizer.save(str(args.out / "tokenizer.json"))
-    facts = {s: encode(tokenizer, args.corpus, s, args.out) for s in ("train", "held_files", "held_packages")}
+    tokenizer = Tokenizer.from_file(str(args.use)) if args.use else train(args.corpus, args.vocab_size)
+    separator = separator_of(tokenizer, args)
+    if not args.use:
+        tokenizer.save(str(args.out / "tokenizer.json"))
+    elif args.use.resolve() != (args.out / "tokenizer.json").resolve():
+        (args.out / "tokenizer.json").write_bytes(args.use.read_bytes())
+    facts = {split: encode(tokenizer, args.corpus, split, separator, args.out) for split in SPLITS}
     (args.out / "tokens.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")
     print(json.dumps(facts))
