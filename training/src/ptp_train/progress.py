@@ -28,7 +28,7 @@ class Progress:
     """Reports one run of one loop.
 
     logs: folder for the event files and progress.jsonl, None to write none; its name stands before every line.
-    total, done: end of the loop and where it starts, in `unit`. After resuming, done > 0: what a run that was cut off wrote beyond
+    total, done: end of the loop and where it starts, in `unit`. After resuming, done > 0: what a run cut off wrote beyond
     it is dropped from TensorBoard. step: where the horizontal axis starts, if not at `done`.
     settings: kept in progress.jsonl with the beginning of the run. seconds: how often figures are shown and written.
     `latest` holds the scalars that were shown last.
@@ -62,7 +62,7 @@ class Progress:
 
             logs.mkdir(parents=True, exist_ok=True)
             resumed = int(done if step is None else step)
-            self._writer = SummaryWriter(str(logs), purge_step=resumed if resumed else None)
+            self._writer = SummaryWriter(str(logs), purge_step=resumed + 1 if resumed else None)
             self._file = (logs / "progress.jsonl").open("a", encoding="utf8")
             plain = {k: str(v) for k, v in (settings or {}).items() if not callable(v)}
             self._write(
@@ -88,6 +88,11 @@ class Progress:
             self._counts[name] = self._counts.get(name, 0) + 1
         if time.monotonic() - self._shown >= self._seconds or done >= self.total:
             self._show(int(done if step is None else step))
+
+    def mean(self, name: str) -> float:
+        """A scalar's mean since it was shown last, or as it was shown, where there is no newer one."""
+        count = self._counts.get(name)
+        return float(self._sums[name]) / count if count else self.latest[name]
 
     def record(self, step: int, **figures: Any) -> None:
         """Figures measured at `step`: shown as a line at once, written everywhere; numbers in dicts and lists too."""
@@ -136,13 +141,12 @@ class Progress:
     def _line(self, figures: dict[str, float]) -> str:
         seconds = max(self._shown - self._began, 1e-9)
         rate = (self.done - self.first) / seconds
-        left = (self.total - self.done) / rate if rate else float("inf")
+        left = max(0.0, self.total - self.done) / rate if rate else float("inf")
         shown = "".join(f", {k} {v:.4g}" for k, v in figures.items())
         whole = f"{self.done / self.total:.0%}" if self.total else "100%"
+        speed = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
         name = f"{self.name}: " if self.name else ""
-        return (
-            f"{name}{self.done:,.6g}/{self.total:,.6g} {self.unit} ({whole}){shown}, {rate:,.3g}/s, {span(left)} left"
-        )
+        return f"{name}{self.done:,.6g}/{self.total:,.6g} {self.unit} ({whole}){shown}, {speed}/s, {span(left)} left"
 
     def _write(self, record: dict) -> None:
         if self._file:

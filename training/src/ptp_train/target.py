@@ -1,4 +1,4 @@
-"""Trains the target on next-token prediction; resumes from its checkpoint; reports bits per byte on held-out text."""
+"""Trains the target on the corpus: next-token prediction, resumed from its checkpoint; reports bits per byte on held-out text."""
 
 import argparse
 import json
@@ -10,11 +10,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .model import Config, Target, check_resume, parameters_of, save
+from .bits_per_byte import on_held_out
+from .device import autocast, compiled, device, seed_everything, step_generator, use_threads
+from .model import Config, Target, check_resume, identity, parameters_of, save
 from .optim import MuonAdamW, schedule
+from .progress import Progress
+from .settings import integer, multiple, number, planned, require
 
 LONG_SHARE = 0.2
 """The last share of the run is on sequences of the full context; before that they are half as long, which is cheaper."""
+RATES = (3e-3, 0.02)
+"""Learning rates of AdamW and Muon."""
+GENTLER = 0.1
+"""Factor on both when going on from a trained target."""
 
 
 def windows(tokens: np.ndarray, count: int, length: int, rng: np.random.Generator) -> torch.Tensor:
@@ -23,94 +31,125 @@ def windows(tokens: np.ndarray, count: int, length: int, rng: np.random.Generato
     return torch.from_numpy(np.stack([tokens[s : s + length + 1] for s in starts]).astype(np.int64))
 
 
-@torch.no_grad()
-def bits_per_byte(model: Target, tokens: np.ndarray, bytes_per_token: float, length: int, count: int) -> float:
-    """Mean cross-entropy in bits, over `count` windows spread evenly, per byte of text."""
-    starts = np.linspace(0, len(tokens) - length - 1, count).astype(int)
-    device = model.embedding.weight.device
-    loss = 0.0
-    for s in starts:
-        w = torch.from_numpy(tokens[s : s + length + 1].astype(np.int64)).to(device)
-        loss += F.cross_entropy(model(w[None, :-1])[0], w[1:]).item()
-    return loss / count / math.log(2) / bytes_per_token
-
-
-def evaluate(model: Target, data: pathlib.Path, count: int) -> dict:
-    facts = json.loads((data / "tokens.json").read_text())
-    out = {}
-    for split in ("held_files", "held_packages"):
-        tokens = np.load(data / f"{split}.npy")
-        per_token = facts[split]["bytes"] / facts[split]["tokens"]
-        out[split] = round(bits_per_byte(model, tokens, per_token, model.config.context // 2, count), 4)
-    return out
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("work/tokens"))
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
-    parser.add_argument("--tokens", type=int, default=6_000_000, help="length of the run")
-    parser.add_argument("--batch-tokens", type=int, default=2048)
-    parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--hidden", type=int, default=704)
-    parser.add_argument("--context", type=int, default=1024)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--checkpoint-seconds", type=float, default=240)
-    parser.add_argument("--seed", type=int, default=0)
+    add = parser.add_argument
+    add("--data", type=pathlib.Path, default=pathlib.Path("work/tokens"), help="folder of tokenizer.json and tokens")
+    add("--out", type=pathlib.Path, default=pathlib.Path("work/target.pt"), help="the trained target")
+    add(
+        "--init",
+        type=pathlib.Path,
+        help="go on from this target, with its sizes and a tenth of the rates, instead of random weights",
+    )
+    add("--tokens", type=integer(1, 10**13), default=6_000_000, help="length of the run")
+    add("--batch-tokens", type=integer(64, 2**24), default=2048, help="tokens per step")
+    add("--layers", type=integer(1, 96), default=8)
+    add("--width", type=multiple(64, 64, 8192), default=256, help="one head per 64")
+    add("--hidden", type=integer(16, 65536), default=704, help="width inside the feed-forward layers")
+    add("--context", type=integer(64, 131072), default=1024, help="longest sequence, in tokens")
+    add("--rate", type=number(0, 1, above=True), help=f"learning rate of AdamW: embedding, norms (default {RATES[0]})")
+    add(
+        "--matrix-rate",
+        type=number(0, 1, above=True),
+        help=f"learning rate of Muon: matrices of the layers (default {RATES[1]})",
+    )
+    add("--threads", type=integer(1, 1024), default=2, help="on a CPU")
+    add("--checkpoint-seconds", type=number(0), default=240, help="time between checkpoints")
+    add("--seed", type=integer(0, 2**32 - 1), default=0)
+
+
+def config_of(args: argparse.Namespace, vocab: int) -> Config:
+    """The sizes that the settings ask for; those of --init where it exists."""
+    if args.init and args.init.exists():
+        return Config(**torch.load(args.init, map_location="cpu", mmap=True)["config"])
+    if args.init and (earlier := planned(args, args.init)):
+        return config_of(earlier, vocab)
+    heads = args.width // 64
+    return Config(vocab, args.width, args.layers, heads, max(1, heads // 2), hidden=args.hidden, context=args.context)
+
+
+def check(args: argparse.Namespace) -> None:
+    context = config_of(args, 512).context
+    fits = args.batch_tokens % context == 0
+    require(fits, f"--batch-tokens must be a multiple of --context {context}, got {args.batch_tokens}")
+
+
+def start(args: argparse.Namespace) -> Target:
+    """The untrained target, or that of --init."""
+    vocab = len(json.loads((args.data / "tokenizer.json").read_text())["model"]["vocab"])
+    model = Target(config_of(args, vocab))
+    if args.init:
+        model.load_state_dict(torch.load(args.init, map_location="cpu")["weights"])
+        fits = model.config.vocab == vocab
+        require(fits, f"--init must have the vocabulary of --data, {vocab} tokens, got {model.config.vocab}")
+    args.rate, args.matrix_rate = (
+        given or usual * (GENTLER if args.init else 1)
+        for given, usual in zip((args.rate, args.matrix_rate), RATES, strict=True)
+    )
+    return model
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.batch_tokens % args.context:
-        raise SystemExit(f"--batch-tokens must be a multiple of --context {args.context}, got {args.batch_tokens}")
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    vocab = json.loads((args.data / "tokenizer.json").read_text())["model"]["vocab"]
-    heads = args.width // 64
-    config = Config(
-        len(vocab),
-        args.width,
-        args.layers,
-        heads,
-        max(1, heads // 2),
-        hidden=args.hidden,
-        context=args.context,
-    )
-    model = Target(config).to(device)
-    optimiser = MuonAdamW(model)
+    use_threads(args.threads)
+    seed_everything(args.seed)
+    place = device()
+    model = start(args).to(place)
+    origin = {"init": identity(model)} if args.init else {}
+    predict = compiled(model, place)
+    optimiser = MuonAdamW(model, args.matrix_rate, args.rate)
     tokens = np.load(args.data / "train.npy")
+    longest = model.config.context
+    require(len(tokens) > longest + 1, f"--data must have more than {longest + 1} tokens, has {len(tokens)}")
     checkpoint = args.out.with_suffix(".checkpoint.pt")
     done, log = 0, []
     if checkpoint.exists():
-        stored = torch.load(checkpoint, map_location=device)
+        stored = torch.load(checkpoint, map_location=place)
         check_resume(checkpoint, stored, model)
+        same = stored.get("origin", {}) == origin
+        require(same, f"{checkpoint} began from other weights than --init: remove it, or choose another --out")
         model.load_state_dict(stored["weights"])
         optimiser.load_state_dict(stored["optimiser"])
         done, log = stored["done"], stored["log"]
         print(f"resumed at {done:,} tokens", flush=True)
-    rng = np.random.default_rng(args.seed + done)
-    print(f"{parameters_of(model):,} parameters on {device}, {args.tokens:,} tokens to go through", flush=True)
-    began, at_start, saved, smooth = time.time(), done, time.time(), None
-    while done < args.tokens:
-        share = done / args.tokens
-        length = args.context if share >= 1 - LONG_SHARE else args.context // 2
-        batch = windows(tokens, args.batch_tokens // length, length, rng).to(device)
-        loss = F.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
-        loss.backward()
-        optimiser.step(schedule(share))
-        done += args.batch_tokens
-        smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
-        if done // args.batch_tokens % 10 == 0:
-            rate = (done - at_start) / (time.time() - began)
-            left = (args.tokens - done) / rate / 60
-            print(f"{done / 1e6:.2f}M loss {smooth:.3f} {rate:.0f} tok/s {left:.0f} min left", flush=True)
-        if time.time() - saved > args.checkpoint_seconds or done >= args.tokens:
-            log.append({"tokens": done, "loss": round(smooth, 4), "bits_per_byte": evaluate(model, args.data, 32)})
-            print(json.dumps(log[-1]), flush=True)
-            state = {"optimiser": optimiser.state_dict(), "done": done, "log": log}
-            save(checkpoint, "target checkpoint", model, **state)
-            saved = time.time()
-    figures = evaluate(model, args.data, 200)
-    settings = {k: str(v) for k, v in vars(args).items() if k != "run"}
-    save(args.out, "target", model, log=log, bits_per_byte=figures, tokens=done, settings=settings)
-    print(json.dumps({"bits_per_byte": figures, "tokens": done, "minutes": round((time.time() - began) / 60, 1)}))
+    print(f"{parameters_of(model):,} parameters on {place}, {args.tokens:,} tokens to go through", flush=True)
+    began = saved = time.monotonic()
+    with Progress(getattr(args, "logs", None), args.tokens, "tokens", done, settings=vars(args)) as progress:
+        while done < args.tokens:
+            share = done / args.tokens
+            length = longest if share >= 1 - LONG_SHARE else longest // 2
+            batch = windows(tokens, args.batch_tokens // length, length, step_generator(args.seed, done)).to(place)
+            with autocast(place):
+                loss = F.cross_entropy(predict(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
+            loss.backward()
+            optimiser.step(schedule(share))
+            done += args.batch_tokens
+            progress.update(done, loss=loss.detach(), schedule=schedule(share))
+            if time.monotonic() - saved > args.checkpoint_seconds or done >= args.tokens:
+                require(
+                    math.isfinite(loss.item()),
+                    f"the loss is {loss.item()} at {done:,} tokens: lower --rate and --matrix-rate",
+                )
+                log.append(
+                    {
+                        "tokens": done,
+                        "loss": round(progress.mean("loss"), 4),
+                        "bits_per_byte": on_held_out(model, args.data, 32),
+                    }
+                )
+                progress.record(done, bits_per_byte=log[-1]["bits_per_byte"])
+                state = {"optimiser": optimiser.state_dict(), "done": done, "log": log, "origin": origin}
+                save(checkpoint, "target checkpoint", model, **state)
+                saved = time.monotonic()
+    figures = on_held_out(model, args.data, 200)
+    settings = {k: str(v) for k, v in vars(args).items()}
+    save(
+        args.out,
+        "target",
+        model,
+        log=log,
+        bits_per_byte=figures,
+        tokens=done,
+        settings=settings,
+        identity=identity(model),
+        **origin,
+    )
+    print(json.dumps({"bits_per_byte": figures, "tokens": done, "minutes": round((time.monotonic() - began) / 60, 1)}))
