@@ -1,31 +1,53 @@
-"""Command line: `python -m ptp_train COMMAND --help`."""
+"""Trains a target and a drafter for it, and writes the model folder that the server reads.
 
-import argparse
-import importlib
+usage: ptp-train COMMAND [options]      ptp-train COMMAND --help
 
-COMMANDS = {
-    "corpus": "collect TypeScript declarations from the packages of a corpus folder",
-    "tokenizer": "train the tokenizer and encode the corpus",
-    "target": "train the target model",
-    "samples": "let the target write sequences for distillation",
-    "distill": "train a PTP drafter on the target's samples",
-    "export": "write models for the server: ONNX graphs, tokenizer, manifest",
-    "tiny": "write the tiny random pair of the server's tests",
-    "prompts": "write the prompts of the benches from held-out files",
-    "evaluate": "measure a pair by coupled decoding on held-out text",
-}
+In order; each command reads what the ones before wrote under --work (default: work):
+{commands}
+The whole way by a recipe (a small YAML file), going on where it was left off:
+
+  ptp-train run tiny                          a small real pair, minutes on a CPU
+  ptp-train run cpu-default --work work/cpu   the default pair
+  ptp-train run cpu-default --set target.layers=8
+
+Also:
+{others}
+Where a run stands: tensorboard --logdir work/logs
+"""
+
+import sys
+
+from .commands import COMMANDS, check, parse, start
+from .settings import unknown_option
+
+OTHERS = ("run", "prompts", "tiny")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="ptp-train", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, summary in COMMANDS.items():
-        module = importlib.import_module(f"ptp_train.{name}")
-        sub = commands.add_parser(name, help=summary, description=module.__doc__)
-        module.add_arguments(sub)
-        sub.set_defaults(run=module.run)
-    args = parser.parse_args()
-    args.run(args)
+def overview() -> str:
+    """What `ptp-train --help` shows; nothing heavy is imported for it."""
+
+    def lines(names: list[str]) -> str:
+        return "".join(f"  {name:17}{COMMANDS[name].summary}\n" for name in names)
+
+    main_way = [name for name in COMMANDS if name not in OTHERS]
+    return (__doc__ or "").format(commands=lines(main_way), others=lines(list(OTHERS))).rstrip()
+
+
+def main(words: list[str] | None = None) -> None:
+    """The command line; words without the program's name."""
+    words = sys.argv[1:] if words is None else words
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        return
+    name, *rest = words
+    if name not in COMMANDS:
+        raise SystemExit(f"ptp-train: command {unknown_option(name, list(COMMANDS))}")
+    args = parse(name, rest)
+    check(args)
+    try:
+        start(args)
+    except KeyboardInterrupt:
+        raise SystemExit(f"ptp-train {name}: interrupted; the same command goes on from the last checkpoint") from None
 
 
 if __name__ == "__main__":

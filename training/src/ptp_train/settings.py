@@ -107,7 +107,7 @@ class Parser(argparse.ArgumentParser):
             r"\1 must be one of \3, got \2",
             message,
         )
-        message = re.sub(r"^unrecognized arguments: ", "unknown: ", message)
+        message = re.sub(r"^the following arguments are required: ", "must be given: ", message)
         raise SystemExit(f"{self.prog}: {message}")
 
     def parse_args(self, args: list[str] | None = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]

@@ -1,0 +1,118 @@
+"""The commands: their order, the modules behind them, which of their options name what they read and write."""
+
+import argparse
+import importlib
+import pathlib
+from dataclasses import dataclass
+from types import ModuleType
+
+from .settings import WORK, Parser
+
+
+@dataclass(frozen=True)
+class Command:
+    """A module of this package with `add_arguments`, `run` and, where needed, `check` (settings.py)."""
+
+    module: str
+    summary: str
+    reads: tuple[str, ...] = ()
+    """Options that name files or folders which must be there."""
+    writes: tuple[str, ...] = ("out",)
+
+
+COMMANDS = {
+    "corpus": Command("corpus", "collect text: declarations of npm packages, or any folder of text files"),
+    "tokenizer": Command("tokenizer", "train the tokenizer, or take one, and encode the corpus", ("corpus", "use")),
+    "target": Command("target", "train the target model", ("data", "init")),
+    "import-hf": Command(
+        "import_hf", "take a Hugging Face model directory as the target", ("from",), ("out", "tokens")
+    ),
+    "teacher-samples": Command("samples", "let the target write sequences to learn from", ("target", "data")),
+    "distill": Command("distill", "train a drafter on the target's sequences", ("target", "samples", "held")),
+    "inverse": Command("inverse", "train a drafter on text, without a target (inverse autoregression)", ("data",)),
+    "evaluate": Command(
+        "evaluate",
+        "measure a pair by coupled decoding on held-out text",
+        ("target", "drafter", "samples", "independent", "autoregressive"),
+    ),
+    "export": Command(
+        "export",
+        "write the server's model folder: ONNX graphs, tokenizer, manifest",
+        ("target", "drafter", "tokens", "evaluation"),
+    ),
+    "ablate": Command(
+        "ablate", "train and compare drafters that differ in one setting", ("rows", "target", "samples", "held")
+    ),
+    "run": Command("recipes", "all of that by a recipe", writes=()),
+    "prompts": Command("prompts", "write the prompts of the server's benches from held-out files", ("corpus",)),
+    "tiny": Command("tiny", "write the tiny pair of the server's tests"),
+}
+MADE_BY = {
+    "corpus": "corpus",
+    "data": "tokenizer",
+    "tokens": "tokenizer",
+    "target": "target",
+    "samples": "teacher-samples",
+    "held": "teacher-samples",
+    "drafter": "distill",
+    "evaluation": "evaluate",
+}
+
+
+def module_of(name: str) -> ModuleType:
+    """The command's module; imported only when the command is used, because PyTorch takes seconds to load."""
+    return importlib.import_module(f"ptp_train.{COMMANDS[name].module}")
+
+
+def parser_of(name: str) -> Parser:
+    """A command's options: those of its module, and --work."""
+    module = module_of(name)
+    parser = Parser(prog=f"ptp-train {name}", description=module.__doc__)
+    parser.add_argument(
+        "--work", type=pathlib.Path, default=WORK, help="folder that paths beginning with `work/` stand for"
+    )
+    module.add_arguments(parser)
+    return parser
+
+
+def parse(name: str, words: list[str], step: str | None = None) -> argparse.Namespace:
+    """A command's settings from the words of a command line.
+
+    Adds `command`, `step` (its name in a recipe) and `logs`, the folder for `Progress`.
+    """
+    args = parser_of(name).parse_args(words)
+    args.command, args.step = name, step or name
+    args.logs = getattr(args, "work", WORK) / "logs" / args.step.replace("/", "-")
+    return args
+
+
+def paths(args: argparse.Namespace, options: tuple[str, ...]) -> list[tuple[str, pathlib.Path]]:
+    """(option, path) of those of `options` that are set."""
+    found = []
+    for option in options:
+        value = getattr(args, option, None)
+        found += [(option, v) for v in (value if isinstance(value, list | tuple) else [value]) if v is not None]
+    return found
+
+
+def check(args: argparse.Namespace, earlier: list[argparse.Namespace] | None = None) -> None:
+    """Refuses settings that cannot work: missing inputs, and what the module's own `check` finds.
+
+    earlier: the steps of a recipe that will have been run before.
+    """
+    coming = [path for step in earlier or [] for _, path in paths(step, COMMANDS[step.command].writes)]
+    for option, path in paths(args, COMMANDS[args.command].reads):
+        if not path.exists() and not any(path.is_relative_to(made) for made in coming):
+            maker = MADE_BY.get(option)
+            hint = f": `ptp-train {maker}` makes it" if maker else ""
+            raise SystemExit(f"ptp-train {args.command}: --{option} must be there, {path} is missing{hint}")
+    module = module_of(args.command)
+    if hasattr(module, "check"):
+        args.earlier = earlier or []
+        module.check(args)
+        del args.earlier
+
+
+def start(args: argparse.Namespace) -> None:
+    """Runs a command whose settings were checked."""
+    module_of(args.command).run(args)
