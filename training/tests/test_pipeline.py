@@ -1,20 +1,16 @@
 """The commands one after another on a corpus of a few files, each reading what the one before wrote."""
 
-import argparse
-import importlib
 import json
 
 import numpy as np
 import pytest
 
 from ptp_train import corpus, samples
+from ptp_train.__main__ import main
 
 
 def ptp_train(command, *arguments):
-    module = importlib.import_module(f"ptp_train.{command}")
-    parser = argparse.ArgumentParser()
-    module.add_arguments(parser)
-    module.run(parser.parse_args([str(a) for a in arguments]))
+    main([command, *map(str, arguments)])
 
 
 def write_package(root, name, licence, files):
@@ -67,7 +63,7 @@ def test_from_tokenizer_to_figures(folder, capsys, monkeypatch):
     assert "resumed at 1,024 tokens" in capsys.readouterr().out
     for split in ("train", "held_files", "held_packages"):
         sample = ("--target", w / "target.pt", "--data", w / "tokens", "--out", w / "samples", "--split", split)
-        ptp_train("samples", *sample, "--sequences", 8, "--batch", 8, "--threads", 1)
+        ptp_train("teacher-samples", *sample, "--sequences", 8, "--batch", 8, "--threads", 1)
     pair = ("--target", w / "target.pt", "--samples", w / "samples", "--threads", 1)
     ptp_train("distill", *pair, "--out", w / "drafter.pt", "--steps", 4, "--completions", 16, "--length", 4)
     with pytest.raises(SystemExit, match="of another model"):
