@@ -22,7 +22,9 @@ class Command:
 
 COMMANDS = {
     "corpus": Command("corpus", "collect text: declarations of npm packages, or any folder of text files"),
-    "tokenizer": Command("tokenizer", "train the tokenizer, or take one, and encode the corpus", ("corpus", "use")),
+    "tokenizer": Command(
+        "tokenizer", "train the tokenizer, or take one, and encode the corpus", ("corpus", "use", "chat_template")
+    ),
     "target": Command("target", "train the target model", ("data", "init")),
     "import-hf": Command(
         "import_hf", "take a Hugging Face model directory as the target", ("from",), ("out", "tokens")
@@ -105,7 +107,9 @@ def check(args: argparse.Namespace, earlier: list[argparse.Namespace] | None = N
         if not path.exists() and not any(path.is_relative_to(made) for made in coming):
             maker = MADE_BY.get(option)
             hint = f": `ptp-train {maker}` makes it" if maker else ""
-            raise SystemExit(f"ptp-train {args.command}: --{option} must be there, {path} is missing{hint}")
+            raise SystemExit(
+                f"ptp-train {args.command}: --{option.replace('_', '-')} must be there, {path} is missing{hint}"
+            )
     module = module_of(args.command)
     if hasattr(module, "check"):
         args.earlier = earlier or []

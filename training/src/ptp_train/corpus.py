@@ -82,7 +82,7 @@ def text_sources(text: pathlib.Path) -> list[tuple[str, pathlib.Path, dict]]:
         len(folders) > 1,
         f"--text must have 2 or more sub-folders, of which 1 in {HELD_FOLDERS} is held out, has {len(folders)}",
     )
-    return [(p.name, p, {"version": "", "licence": "", "copyright": ""}) for p in folders]
+    return [(p.name, p, {"version": "", "licence": "not stated", "copyright": ""}) for p in folders]
 
 
 def build(args: argparse.Namespace) -> dict:

@@ -10,9 +10,7 @@ from tokenizers import Tokenizer
 from . import hugging_face
 from .hugging_face import read_json
 from .model import parameters_of, save
-
-PLAIN_TEMPLATE = "{% for message in messages %}{{ message.content + '\n' }}{% endfor %}"
-"""For models that bring no chat template: what was said, a line each."""
+from .tokenizer import PLAIN_TEMPLATE
 
 
 def content(token: dict | str | None) -> str | None:

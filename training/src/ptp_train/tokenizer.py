@@ -1,4 +1,7 @@
-"""Trains the byte-level BPE tokenizer, or takes one that exists, and turns the corpus into arrays of token ids."""
+"""Trains the byte-level BPE tokenizer, or takes one that exists, and turns the corpus into arrays of token ids.
+
+The chat template of the model folder is written beside it.
+"""
 
 import argparse
 import json
@@ -13,6 +16,8 @@ from .settings import integer, planned, require
 
 END_OF_TEXT = "<|endoftext|>"
 """Token 0 of tokenizers trained here: stands before every document, and ends one."""
+PLAIN_TEMPLATE = "{% for message in messages %}{{ message.content + '\n' }}{% endfor %}"
+"""For models that bring no chat template: what was said, a line each."""
 SPLITS = ("train", "held_files", "held_packages")
 
 
@@ -63,6 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("work/tokens"), help="folder for tokenizer and tokens"
     )
+    parser.add_argument(
+        "--chat-template", type=pathlib.Path, help="how chats become text (default: what was said, a line each)"
+    )
     parser.add_argument("--vocab-size", type=integer(512, 32768), default=2048, help="tokens of the new tokenizer")
     parser.add_argument("--use", type=pathlib.Path, help="take this tokenizer.json instead of training one")
     parser.add_argument(
@@ -102,6 +110,10 @@ def run(args: argparse.Namespace) -> None:
         tokenizer.save(str(args.out / "tokenizer.json"))
     elif args.use.resolve() != (args.out / "tokenizer.json").resolve():
         (args.out / "tokenizer.json").write_bytes(args.use.read_bytes())
+    template = args.out / "chat_template.jinja"
+    if args.chat_template or not (args.use and template.exists()):  # import-hf has brought the model's own
+        text = args.chat_template.read_text(encoding="utf8") if args.chat_template else PLAIN_TEMPLATE
+        template.write_text(text, encoding="utf8")
     facts = {split: encode(tokenizer, args.corpus, split, separator, args.out) for split in SPLITS}
     (args.out / "tokens.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")
     print(json.dumps(facts))
