@@ -4,6 +4,7 @@ import argparse
 import itertools
 import json
 import pathlib
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -12,14 +13,15 @@ import pytest
 import torch
 
 from ptp_train import export, manifest
+from ptp_train.coordinates import dimensions, pick
 from ptp_train.drafter import Drafter, DrafterConfig
 from ptp_train.graph import FLOAT, INT64, Graph, WeightFile
 from ptp_train.graph_sampler import NEAREST, sampler
 from ptp_train.model import Config, Target, save
-from ptp_train.sampling import pick, shape
+from ptp_train.sampling import shape
 from ptp_train.tiny import byte_tokenizer
 
-VECTORS = pathlib.Path(__file__).parents[2] / "test" / "vectors" / "sampling.json"
+VECTORS = pathlib.Path(__file__).parents[2] / "test" / "vectors"
 CONFIG = Config(vocab=257, width=64, layers=3, heads=4, kv_heads=2, head_width=16, hidden=96, context=64)
 ROW = CONFIG.kv_heads * CONFIG.head_width
 
@@ -41,12 +43,29 @@ def liven(module: torch.nn.Module) -> None:
             p.add_(torch.randn_like(p) * 0.1)
 
 
-@pytest.fixture(scope="module")
-def pair():
+OWN = replace(CONFIG, width=32, layers=2, heads=2, kv_heads=1, hidden=64)
+FORMS = {
+    "c, tree, sequential head": {"rank": 8},
+    "o, one u": {"method": "o", "pick": "cdf", "rank": 0},
+    "c, one u, adapters": {"pick": "cdf", "rank": 8, "kind": "lora", "source": (0, 1, 2), "embedding": "float"},
+    "independent, tree, separate": {"method": "independent", "rank": 0, "kind": "separate", "own": OWN},
+    "o, tree, separate, sequential head": {
+        "method": "o",
+        "rank": 8,
+        "kind": "separate",
+        "own": OWN,
+        "embedding": "cosine",
+    },
+}
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def pair(request):
     """A target and drafter whose weights survive float16, so that both sides compute with the same numbers."""
     torch.manual_seed(0)
     target = Target(CONFIG)
-    drafter = Drafter(DrafterConfig(CONFIG, (0, 1), 4, frequencies=4), target)
+    form = {"source": (0, 1), "length": 4, "frequencies": 4} | FORMS[request.param]
+    drafter = Drafter(DrafterConfig(CONFIG, **form), target)
     for module in (target, drafter):
         liven(module)
         for p in module.parameters():
@@ -71,8 +90,8 @@ def causal(past: int, length: int) -> np.ndarray:
 class Cache:
     """Rows of one sequence, as the server's engine keeps them."""
 
-    def __init__(self, layers: int):
-        self.rows = {f"{kv}{n}": np.zeros((1, 0, ROW), np.float32) for kv in ("k", "v") for n in range(layers)}
+    def __init__(self, layers: int, width: int = ROW):
+        self.rows = {f"{kv}{n}": np.zeros((1, 0, width), np.float32) for kv in ("k", "v") for n in range(layers)}
 
     def __len__(self) -> int:
         return self.rows["k0"].shape[1]
@@ -100,27 +119,29 @@ def run(model: onnxruntime.InferenceSession, feeds: dict) -> dict:
     return dict(zip(names, model.run(names, feeds), strict=True))
 
 
-def sampling(rows: np.ndarray, temperature=0.0, top_k=0, top_p=1.0, u=None) -> dict:
+def sampling(rows: np.ndarray, u: np.ndarray, temperature=0.0, top_k=0, top_p=1.0) -> dict:
     column = (len(rows), 1)
     return {
         "rows": np.asarray(rows, np.int64),
         "temperature": np.full(column, temperature, np.float32),
         "top_k": np.full(column, top_k, np.int64),
         "top_p": np.full(column, top_p, np.float32),
-        "u": np.zeros(column, np.float32) if u is None else u,
+        "u": u,
     }
 
 
 def write(model, tokens: list[int], chunks: list[int], **settings) -> tuple[np.ndarray, np.ndarray]:
-    """Reads `tokens` in chunks of the given lengths (in turn); picks and log-probabilities after each token."""
+    """Reads `tokens` in chunks of the given lengths (in turn); picks, by the same uniforms every time, and log-probabilities."""
     cache, at, picks, logprobs = Cache(CONFIG.layers), 0, [], []
     lengths = itertools.cycle(chunks)
-    u = settings.pop("u", None)
+    dimensions = next(i.shape[1] for i in model.get_inputs() if i.name == "u")
+    u = np.random.default_rng(2).random((len(tokens), dimensions), np.float32)
     while at < len(tokens):
         n = min(next(lengths), len(tokens) - at)
         n += len(tokens) - at - n == 1  # no chunk of one token
-        part = None if u is None else u[at : at + n]
-        out = run(model, context_feeds([(cache, tokens[at : at + n])]) | sampling(np.arange(n), u=part, **settings))
+        out = run(
+            model, context_feeds([(cache, tokens[at : at + n])]) | sampling(np.arange(n), u[at : at + n], **settings)
+        )
         cache.append(out, 0, n)
         picks.append(out["pick"])
         logprobs.append(out["logprob"])
@@ -144,39 +165,40 @@ def test_target_says_what_the_module_says(pair, folder, tokens):
 @pytest.mark.parametrize("setting", [(1.0, 0, 1.0), (0.7, 50, 0.9), (1.3, 0, 0.95), (1.0, 90, 1.0)])
 def test_target_samples_as_the_reference_does(pair, folder, tokens, setting):
     temperature, top_k, top_p = setting
-    u = np.random.default_rng(2).random((40, 1), np.float32)
+    kind = pair[1].config.pick
+    u = np.random.default_rng(2).random((40, dimensions(kind, CONFIG.vocab)), np.float32)
     settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    picks, _ = write(session(folder / "target.b1.onnx"), tokens, [40], u=u, **settings)
+    picks, _ = write(session(folder / "target.b1.onnx"), tokens, [40], **settings)
     logits = pair[0](torch.tensor([tokens]))[0]
     p = shape(logits, *(torch.tensor(float(x)) for x in (temperature, top_k, top_p)))
-    agree = (picks == pick(p, torch.from_numpy(u)[:, 0]).numpy()).mean()
+    agree = (picks == pick(kind, p, torch.from_numpy(u)).numpy()).mean()
     assert agree > 0.97  # a u within rounding of a border may fall on either side
 
 
 @pytest.mark.parametrize("chunks", [[2], [3], [5], [8], [2, 7, 3, 5]])
 def test_chunking_changes_no_bit(folder, tokens, chunks):
     model = session(folder / "target.b1.onnx")
-    u = np.random.default_rng(3).random((40, 1), np.float32)
-    settings = {"temperature": 0.8, "top_k": 20, "top_p": 0.9, "u": u}
+    settings = {"temperature": 0.8, "top_k": 20, "top_p": 0.9}
     whole, parts = write(model, tokens, [40], **settings), write(model, tokens, chunks, **settings)
     for a, b in zip(whole, parts, strict=True):
         assert a.tobytes() == b.tobytes()
 
 
-def test_a_ragged_batch_changes_no_bit(folder, tokens):
+def test_a_ragged_batch_changes_no_bit(pair, folder, tokens):
     """Four sequences with four settings, each beside the others and alone."""
     alone, together = session(folder / "target.b1.onnx"), session(folder / "target.b4.onnx")
     settings = [(0.0, 0, 1.0), (1.0, 0, 1.0), (0.7, 10, 0.9), (1.2, 100, 0.99)]
     lengths, rng = [2, 9, 3, 6], np.random.default_rng(4)
-    u = [rng.random((n, 1), np.float32) for n in lengths]
+    d = pair[1].config.coordinates
+    u = [rng.random((n, d), np.float32) for n in lengths]
     caches = []
     for i in range(4):
         cache = Cache(CONFIG.layers)
-        out = run(alone, context_feeds([(cache, tokens[: 5 * i + 2])]) | sampling([0, 0]))
+        out = run(alone, context_feeds([(cache, tokens[: 5 * i + 2])]) | sampling([0, 0], u[0][:2]))
         cache.append(out, 0, 5 * i + 2)
         caches.append(cache)
     slots = [(c, tokens[20 : 20 + n]) for c, n in zip(caches, lengths, strict=True)]
-    parts = [sampling(np.arange(n), *s, u=x) for n, s, x in zip(lengths, settings, u, strict=True)]
+    parts = [sampling(np.arange(n), x, *s) for n, s, x in zip(lengths, settings, u, strict=True)]
     joint = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]} | {"rows": np.arange(sum(lengths))}
     batch = run(together, context_feeds(slots) | joint)
     at = 0
@@ -188,16 +210,21 @@ def test_a_ragged_batch_changes_no_bit(folder, tokens):
         at += n
 
 
-def drafter_feeds(c: Config, branches: list[list[tuple]], contexts: list[int]) -> dict:
-    """branches[slot]: (visible, last token, u [L]); contexts[slot]: P + T."""
+def drafter_feeds(branches: list[list[tuple]], contexts: list[int]) -> dict:
+    """branches[slot]: (visible, last token, u [L, D]); contexts[slot]: P + T."""
     flat = [b for slot in branches for b in slot]
     u = np.concatenate([b[2] for b in flat])
     feeds = {
-        "u": u[None, :, None],
+        "u": u[None],
         "upos": np.concatenate([b[0] - 1 + np.arange(len(b[2])) for b in flat])[None].astype(np.int64),
         "last": np.concatenate([np.full(len(b[2]), b[1]) for b in flat])[None].astype(np.int64),
         "first": np.concatenate([np.arange(len(b[2])) == 0 for b in flat])[None, :, None].astype(np.float32),
     }
+    lengths = [len(b[2]) for b in flat]
+    feeds["grid"] = np.zeros((max(lengths), len(flat)), np.int64)
+    for n, (start, length) in enumerate(zip(np.cumsum([0, *lengths]), lengths, strict=False)):
+        feeds["grid"][:length, n] = start + np.arange(length)
+    feeds["cell"] = np.concatenate([np.arange(length) * len(flat) + n for n, length in enumerate(lengths)])
     for i, (slot, context) in enumerate(zip(branches, contexts, strict=True)):
         m = sum(len(b[2]) for b in slot)
         mask = np.full((m, context + m), -np.inf, np.float32)
@@ -219,39 +246,50 @@ def test_drafter_says_what_the_module_says(pair, folder, tokens, setting, slots)
     target, drafter = pair
     temperature, top_k, top_p = setting
     model = session(folder / f"drafter.b{slots}.onnx")
-    starts = [12, 17, 20]
-    u = np.random.default_rng(5).random((len(starts), 4), np.float32)
+    starts, lengths = [12, 17, 20], [4, 1, 3]
+    c = drafter.config
+    u = np.random.default_rng(5).random((len(starts), 4, c.coordinates), np.float32)
     with torch.no_grad():
-        cache = target.read(torch.tensor([tokens[:20]]), 2)[1]
+        ids = torch.tensor([tokens[:20]])
+        cache = drafter.read(ids) if c.kind == "separate" else target.read(ids, c.depth)[1]
         last = torch.tensor([[tokens[s - 1] for s in starts]])
         conditions = tuple(torch.full((1, 1, 1), x) for x in (temperature, top_p, top_k))
-        expected = drafter(cache, last, torch.tensor([starts]), torch.from_numpy(u)[None, ..., None], conditions)[0]
-    read = Cache(2)
-    padding = [(Cache(2), tokens[:2]) for _ in range(slots - 1)]
-    idle = [[(2, tokens[1], np.zeros(1, np.float32))] for _ in padding]
+        asked = (cache, last, torch.tensor([starts]), torch.from_numpy(u)[None], conditions)
+        drafted = drafter.draft(*asked)
+        chances = drafter(*asked, drafted).softmax(-1).gather(-1, drafted[..., None])[0, :, :, 0]
+    width = c.sizes.kv_heads * c.sizes.head_width
+    read = Cache(c.depth, width)
+    padding = [(Cache(c.depth, width), tokens[:2]) for _ in range(slots - 1)]
+    nothing = np.zeros((1, c.coordinates), np.float32)
+    idle = [[(2, tokens[1], nothing)] for _ in padding]
 
     def step(cache, part, branches):
         contexts = [(cache, part), *padding]
-        feeds = context_feeds(contexts) | drafter_feeds(
-            CONFIG, [branches, *idle], [len(c) + len(t) for c, t in contexts]
-        )
-        shape = feeds["u"].shape
+        feeds = context_feeds(contexts) | drafter_feeds([branches, *idle], [len(c) + len(t) for c, t in contexts])
+        column = (*feeds["u"].shape[:2], 1)
         for name, value in (("temperature", temperature), ("top_p", top_p), ("top_k", top_k)):
-            feeds[name] = np.full(shape, value, np.float32)
-        return run(model, feeds)
+            feeds[name] = np.full(column, value, np.float32)
+        taken = {i.name for i in model.get_inputs()}
+        return run(model, {name: value for name, value in feeds.items() if name in taken})
 
-    read.append(step(read, tokens[:10], idle[0] if idle else [(2, 0, np.zeros(1, np.float32))]), 0, 10)
-    branches = [(s, tokens[s - 1], row) for s, row in zip(starts, u, strict=True)]
+    read.append(step(read, tokens[:10], idle[0] if idle else [(2, 0, nothing)]), 0, 10)
+    branches = [(s, tokens[s - 1], row[:n]) for s, n, row in zip(starts, lengths, u, strict=True)]
     out = step(read, tokens[10:20], branches)
-    count = u.size
-    assert out["draft"][:count].tolist() == expected.argmax(-1).flatten().tolist()
-    np.testing.assert_allclose(out["confidence"][:count], expected.softmax(-1).amax(-1).flatten(), atol=1e-4)
+    count = sum(lengths)
+    assert out["draft"][:count].tolist() == [
+        t for n, row in zip(lengths, drafted[0].tolist(), strict=True) for t in row[:n]
+    ]
+    expected = np.concatenate([row[:n] for n, row in zip(lengths, chances.numpy(), strict=True)])
+    rounded = (
+        5e-3 if c.kind == "lora" else 0
+    )  # merged adapters are rounded to float16 with the weights that they change
+    np.testing.assert_allclose(out["confidence"][:count], expected, atol=1e-4, rtol=rounded)
 
 
-def sampler_session(tmp_path: pathlib.Path, vocab: int) -> onnxruntime.InferenceSession:
+def sampler_session(tmp_path: pathlib.Path, vocab: int, kind: str) -> onnxruntime.InferenceSession:
     g = Graph(WeightFile(tmp_path / "unused.weights"))
     g.input("logits", FLOAT, ["R", vocab])
-    sampler(g, "logits", vocab)
+    sampler(g, "logits", vocab, kind)
     g.output("pick", INT64, ["R"])
     path = tmp_path / f"sampler{vocab}.onnx"
     g.save(path)
@@ -267,34 +305,41 @@ def sample(model, logits: np.ndarray, temperature, top_k, top_p, u) -> np.ndarra
             "temperature": column(temperature, np.float32),
             "top_k": column(top_k, np.int64),
             "top_p": column(top_p, np.float32),
-            "u": column(u, np.float32),
+            "u": np.asarray(u, np.float32).reshape(len(logits), -1),
         },
     )[0]
 
 
+@pytest.mark.parametrize(
+    ("kind", "file", "size"), [("cdf", "sampling", None), ("tree", "tree", 150), ("tree", "tree", 24)]
+)
 @pytest.mark.parametrize("vocab", [24, 300])
-def test_sampler_answers_the_shared_vectors(tmp_path, vocab):
-    """Padded with excluded tokens to two sizes: where all tokens are ranked at once, and where only the nearest are."""
-    cases = json.loads(VECTORS.read_text())["cases"]
+def test_sampler_answers_the_shared_vectors(tmp_path, kind, file, size, vocab):
+    """One u: padded with excluded tokens to two sizes, where all tokens are ranked at once, and where only the nearest are. The
+    tree depends on the vocabulary's size, so its cases keep theirs."""
+    cases = [c for c in json.loads((VECTORS / f"{file}.json").read_text())["cases"] if size in (None, len(c["logits"]))]
+    assert len(cases) > 5
+    vocab = size or vocab
     logits = np.full((len(cases), vocab), -np.inf, np.float32)
     for row, case in zip(logits, cases, strict=True):
         row[: len(case["logits"])] = case["logits"]
     fields = ([c[k] for c in cases] for k in ("temperature", "top_k", "top_p", "u"))
-    got = sample(sampler_session(tmp_path, vocab), logits, *fields)
+    got = sample(sampler_session(tmp_path, vocab, kind), logits, *fields)
     assert got.tolist() == [c["token"] for c in cases]
 
 
-def test_sampler_agrees_with_the_reference_on_every_way(tmp_path):
+@pytest.mark.parametrize("kind", ["cdf", "tree"])
+def test_sampler_agrees_with_the_reference_on_every_way(tmp_path, kind):
     rng = np.random.default_rng(6)
     vocab, count = 300, 400
     logits = (rng.standard_normal((count, vocab)) * rng.choice([0.2, 1, 4], (count, 1))).astype(np.float32)
     temperature, top_k = rng.choice([0, 0.5, 1], count), rng.choice([0, 1, NEAREST, 200, vocab], count)
     top_p = rng.choice([0.3, 0.9, 0.999, 1], count)
-    u = rng.random(count, np.float32)
-    model = sampler_session(tmp_path, vocab)
+    u = rng.random((count, dimensions(kind, vocab)), np.float32)
+    model = sampler_session(tmp_path, vocab, kind)
     got = sample(model, logits, temperature, top_k, top_p, u)
     settings = (torch.tensor(x, dtype=torch.float32) for x in (temperature, top_k, top_p))
-    expected = pick(shape(torch.from_numpy(logits), *settings), torch.from_numpy(u)).numpy()
+    expected = pick(kind, shape(torch.from_numpy(logits), *settings), torch.from_numpy(u)).numpy()
     assert (got == expected).mean() > 0.99
     # Whatever the other rows need, a row's answer is the same.
     for i in range(0, count, 2):
@@ -303,12 +348,14 @@ def test_sampler_agrees_with_the_reference_on_every_way(tmp_path):
         assert alone.tolist() == got[pair].tolist()
 
 
-def test_sampler_has_a_token_for_the_largest_u(tmp_path):
+@pytest.mark.parametrize("kind", ["cdf", "tree"])
+def test_sampler_has_a_token_for_the_largest_u(tmp_path, kind):
     rng = np.random.default_rng(7)
     logits = rng.standard_normal((64, 300)).astype(np.float32)
-    model = sampler_session(tmp_path, 300)
+    model = sampler_session(tmp_path, 300, kind)
+    u = np.full((64, dimensions(kind, 300)), 1 - 2**-24, np.float32)
     for top_k, top_p in ((0, 1), (5, 1), (0, 0.5), (100, 0.99)):
-        got = sample(model, logits, 1, top_k, top_p, 1 - 2**-24)
+        got = sample(model, logits, 1, top_k, top_p, u)
         assert ((got >= 0) & (got < 300)).all()
         p = shape(torch.from_numpy(logits), *(torch.tensor(float(x)) for x in (1, top_k, top_p)))
         assert (p.gather(-1, torch.from_numpy(got)[:, None]) > 0).all()
@@ -329,10 +376,13 @@ def test_weights_are_stored_once_and_cast_when_loaded(folder, tmp_path):
     assert (folder / "target.weights").stat().st_size < 2 * parameters + 4096 * 40
 
 
-def test_manifest_describes_the_folder(folder):
+def test_manifest_describes_the_folder(pair, folder):
     content = json.loads((folder / "manifest.json").read_text())
     assert content["format_version"] == 1
-    assert content["bytes_per_token"] == {"target": 3 * 2 * ROW * 4, "drafter": 2 * 2 * ROW * 4}
+    c = pair[1].config
+    assert (content["pick"], content["uniforms_per_position"]) == (c.pick, 1 if c.pick == "cdf" else 9)
+    row = 2 * c.sizes.kv_heads * c.sizes.head_width * 4
+    assert content["bytes_per_token"] == {"target": 3 * 2 * ROW * 4, "drafter": c.depth * row}
     assert set(content["files"]) == {f.name for f in folder.iterdir()} - {"manifest.json"}
     for name, entry in content["files"].items():
         assert entry == {"sha256": manifest.digest(folder / name), "bytes": (folder / name).stat().st_size}
@@ -359,10 +409,14 @@ def test_export_reads_checkpoints_and_reports(pair, tmp_path):
     with pytest.raises(SystemExit, match="no yield curve"):
         export.run(args)
     curve = {"yield_curve": [0, 0.5, 0.7, 0.8, 0.9], "accuracy": [0.5, 0.4, 0.3, 0.2], "tokens_per_call": 1.9}
-    (tmp_path / "e.json").write_text(json.dumps({"held_files": curve, "held_packages": curve}))
+    split = {"drafter": curve}
+    at = {"conditions": [{"temperature": 0.7}], "held_files": split, "held_packages": split}
+    (tmp_path / "e.json").write_text(json.dumps({"settings": [at]}))
     export.run(args)
     content = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert content["target"]["bits_per_byte"] == {"held_files": 1.5}
     assert content["drafter"]["yield_curve"] == curve["yield_curve"]
+    measured = {"conditions": at["conditions"], "tokens_per_call": {"held_files": 1.9, "held_packages": 1.9}}
+    assert content["drafter"]["measured"] == [measured]
     assert content["recipe"] == {"target": {"tokens": 1000}, "drafter": {"steps": 5}}
     assert "corpus" not in content

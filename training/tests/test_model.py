@@ -1,8 +1,11 @@
 """The networks against themselves: caches, masks and independence of completions."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from ptp_train import embeddings
 from ptp_train.drafter import Drafter, DrafterConfig, load_drafter
 from ptp_train.model import Config, Target, load_target, save
 
@@ -10,21 +13,35 @@ CONFIG = Config(vocab=96, width=64, layers=4, heads=4, kv_heads=2, head_width=16
 CONDITIONS = tuple(torch.tensor(x) for x in (0.7, 0.9, 50.0))
 
 
-@pytest.fixture(scope="module")
-def pair():
+OWN = replace(CONFIG, width=32, layers=2, heads=2, kv_heads=1, hidden=64)
+FORMS = {
+    "o by one u": {"method": "o", "pick": "cdf", "rank": 0},
+    "c by a tree, sequential head": {"method": "c", "pick": "tree", "rank": 8},
+    "adapters on the target": {"method": "o", "kind": "lora", "source": (0, 1, 2, 3), "rank": 0},
+    "a transformer of its own": {"method": "c", "kind": "separate", "source": (0, 1), "own": OWN, "rank": 8},
+}
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def pair(request):
     torch.manual_seed(0)
     target = Target(CONFIG)
-    drafter = Drafter(DrafterConfig(CONFIG, source=(0, 1, 3), length=4), target)
+    drafter = Drafter(DrafterConfig(CONFIG, **({"source": (0, 1, 3), "length": 4} | FORMS[request.param])), target)
     for p in (*target.parameters(), *drafter.parameters()):
         if p.ndim == 2:
             torch.nn.init.normal_(p, std=0.1)
     return target.eval(), drafter.eval()
 
 
-def draft(pair, ids, starts, u):
+def inputs(pair, ids, starts):
     target, drafter = pair
-    cache = target.read(ids, 4)[1]
-    return drafter(cache, ids.gather(1, starts - 1), starts, u, CONDITIONS)
+    cache = drafter.read(ids) if drafter.config.kind == "separate" else target.read(ids, 4)[1]
+    return cache, ids.gather(1, starts - 1), starts
+
+
+def draft(pair, ids, starts, u):
+    """The answers are fixed, so that a sequential head sees the same tokens whatever u is."""
+    return pair[1](*inputs(pair, ids, starts), u, CONDITIONS, torch.ones(u.shape[:3], dtype=torch.long))
 
 
 @torch.no_grad()
@@ -36,9 +53,13 @@ def test_extend_in_chunks_equals_one_forward_pass(pair):
     torch.testing.assert_close(torch.cat(parts, 1), target(ids), atol=1e-4, rtol=1e-4)
 
 
+def uniforms(pair, n):
+    return torch.rand(1, n, 4, pair[1].config.coordinates)
+
+
 @torch.no_grad()
 def test_a_completion_depends_on_its_own_past_only(pair):
-    ids, starts, u = torch.randint(0, 96, (1, 24)), torch.tensor([[5, 9, 17]]), torch.rand(1, 3, 4, 1)
+    ids, starts, u = torch.randint(0, 96, (1, 24)), torch.tensor([[5, 9, 17]]), uniforms(pair, 3)
     base = draft(pair, ids, starts, u)
     later = ids.clone()
     later[:, 9:] = (later[:, 9:] + 1) % 96
@@ -48,18 +69,47 @@ def test_a_completion_depends_on_its_own_past_only(pair):
     torch.testing.assert_close(after_text[:, :2], base[:, :2])
     assert not torch.allclose(after_text[:, 2], base[:, 2], atol=1e-3)
     torch.testing.assert_close(after_u[:, [0, 2]], base[:, [0, 2]])
-    torch.testing.assert_close(after_u[:, 1, :2], base[:, 1, :2])
-    assert not torch.allclose(after_u[:, 1, 2:], base[:, 1, 2:], atol=1e-4)
+    first = 2 if pair[1].config.method == "o" else 3  # C-PTP does not see a position's own uniforms
+    torch.testing.assert_close(after_u[:, 1, :first], base[:, 1, :first])
+    assert not torch.allclose(after_u[:, 1, first], base[:, 1, first], atol=1e-4)
+
+
+@torch.no_grad()
+def test_independent_prediction_is_told_nothing():
+    torch.manual_seed(1)
+    target = Target(CONFIG)
+    pair = target, Drafter(DrafterConfig(CONFIG, source=(0, 3), length=4, method="independent", rank=0), target)
+    ids, starts = torch.randint(0, 96, (1, 24)), torch.tensor([[7]])
+    torch.testing.assert_close(draft(pair, ids, starts, uniforms(pair, 1)), draft(pair, ids, starts, uniforms(pair, 1)))
+
+
+@torch.no_grad()
+def test_drafting_position_by_position_is_consistent_with_teacher_forcing(pair):
+    """The drafted tokens, given back as answers, are just the ones that the logits then pick."""
+    drafter = pair[1]
+    ids, starts, u = torch.randint(0, 96, (1, 24)), torch.tensor([[5, 9, 17]]), uniforms(pair, 3)
+    asked = (*inputs(pair, ids, starts), u, CONDITIONS)
+    tokens = drafter.draft(*asked)
+    assert torch.equal(drafter.choose(drafter(*asked, tokens), u, CONDITIONS[0]), tokens)
 
 
 @torch.no_grad()
 def test_greedy_completions_do_not_read_u(pair):
     ids, starts = torch.randint(0, 96, (1, 24)), torch.tensor([[7]])
-    target, drafter = pair
-    cache = target.read(ids, 4)[1]
     greedy = (torch.tensor(0.0), torch.tensor(1.0), torch.tensor(0.0))
-    one, two = (drafter(cache, ids.gather(1, starts - 1), starts, torch.rand(1, 1, 4, 1), greedy) for _ in range(2))
-    torch.testing.assert_close(one, two)
+    one, two = (pair[1].draft(*inputs(pair, ids, starts), uniforms(pair, 1), greedy) for _ in range(2))
+    assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("kind", [k for k in embeddings.KINDS if k != "fourier"])
+def test_embeddings_have_as_many_features_as_they_say(kind):
+    u = torch.rand(5, 3)
+    assert embeddings.features(kind, u, 0).shape == (5, 3 * embeddings.count(kind, 0))
+
+
+def test_binary_features_are_the_bits_of_the_float():
+    bits = embeddings.features("binary", torch.tensor([0.75]), 0)
+    assert int("".join(str(int(b)) for b in bits), 2) == 0x3F400000  # IEEE 754: 0.75 = 1.5 * 2^-1
 
 
 def test_saved_models_load_equal(pair, tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ptp_train import corpus, samples
+from ptp_train.evaluate import continuation
 from ptp_train.__main__ import main
 
 
@@ -68,12 +69,28 @@ def test_from_tokenizer_to_figures(folder, capsys, monkeypatch):
     ptp_train("distill", *pair, "--out", w / "drafter.pt", "--steps", 4, "--completions", 16, "--length", 4)
     with pytest.raises(SystemExit, match="of another model"):
         ptp_train("distill", *pair, "--out", w / "drafter.pt", "--source", "0,1,2", "--length", 4)
-    ptp_train("evaluate", *pair, "--drafter", w / "drafter.pt", "--out", w / "evaluation.json", "--sequences", 2)
-    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    small = ("--steps", 2, "--completions", 16)
+    ptp_train("distill", *pair, "--out", w / "one.pt", *small, "--length", 1, "--rank", 0)
+    ptp_train("distill", *pair, "--out", w / "blind.pt", *small, "--length", 4, "--method", "independent")
+    compared = ("--autoregressive", w / "one.pt", "--independent", w / "blind.pt")
+    out = ("--out", w / "evaluation.json", "--sequences", 2)
+    ptp_train("evaluate", *pair, "--drafter", w / "drafter.pt", *compared, *out)
+    (figures,) = json.loads(capsys.readouterr().out.splitlines()[-1])["settings"]
     for split in ("held_files", "held_packages"):
-        curve = figures[split]["yield_curve"]
-        assert len(curve) == 5 and curve[0] == 0 and all(b >= a for a, b in zip(curve, curve[1:], strict=False))
-        assert 1 <= figures[split]["tokens_per_call"] <= 5
+        assert set(figures[split]) == {
+            *("drafter", "independent", "prompt_lookup", "autoregressive", "speculative_sampling"),
+        }
+        for measured in figures[split].values():
+            curve = measured["yield_curve"]
+            assert len(curve) == 5 and curve[0] == 0 and all(b >= a for a, b in zip(curve, curve[1:], strict=False))
+            assert 1 <= measured["tokens_per_call"] <= 5
+
+
+def test_prompt_lookup_proposes_what_followed_the_longest_match():
+    text = np.array([1, 2, 3, 4, 9, 2, 3, 5, 6, 1, 2, 3])
+    assert continuation(text, 3, 4).tolist() == [4, 9, 2, 3]
+    assert continuation(text, 2, 2).tolist() == [5, 6]
+    assert continuation(np.array([1, 2]), 3, 4).tolist() == []
 
 
 def test_bad_settings_are_refused_before_any_work(folder):

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from ptp_train.sampling import interval, pick, shape
+from ptp_train.coordinates import between, dimensions, interval, pick
+from ptp_train.sampling import shape
 from ptp_train.uniforms import philox, uniforms
 
 VECTORS = pathlib.Path(__file__).parents[2] / "test" / "vectors"
 SAMPLING = json.loads((VECTORS / "sampling.json").read_text())
+TREE = json.loads((VECTORS / "tree.json").read_text())
 UNIFORMS = json.loads((VECTORS / "uniforms.json").read_text())
 
 
@@ -49,19 +51,35 @@ def tensors(case):
     return torch.tensor(case["logits"], dtype=torch.float32), *settings
 
 
-@pytest.mark.parametrize("case", cases(SAMPLING))
-def test_shape_and_pick_equal_the_shared_vectors(case):
+@pytest.mark.parametrize(("kind", "case"), [("cdf", c) for c in cases(SAMPLING)] + [("tree", c) for c in cases(TREE)])
+def test_shape_and_pick_equal_the_shared_vectors(kind, case):
     p = shape(*tensors(case))
     assert p.nonzero().flatten().tolist() == sorted(case["kept"])
-    assert int(pick(p, torch.tensor(case["u"]))) == case["token"]
+    u = torch.tensor(case["u"] if kind == "tree" else [case["u"]])
+    assert u.shape == (dimensions(kind, len(p)),)
+    assert int(pick(kind, p, u)) == case["token"]
 
 
+@pytest.mark.parametrize("kind", ["cdf", "tree"])
 @pytest.mark.parametrize("case", cases(SAMPLING)[::5])
-def test_interval_holds_just_the_uniforms_that_pick_the_token(case):
+def test_interval_holds_just_the_uniforms_that_pick_the_token(kind, case):
     p = shape(*tensors(case))
     for token in p.nonzero().flatten():
-        low, high = interval(p, token)
-        if high - low < 1e-4:
+        low, high = interval(kind, p, token)
+        if (high - low).min() < 1e-4:
             continue
         for inside in (0.02, 0.5, 0.98):
-            assert pick(p, low + (high - low) * inside) == token
+            assert pick(kind, p, between(low, high, torch.full_like(low, inside))) == token
+
+
+@pytest.mark.parametrize("kind", ["cdf", "tree"])
+def test_interval_has_the_probability_of_its_token(kind):
+    torch.manual_seed(0)
+    p = (torch.randn(20) * 2).softmax(-1)
+    low, high = interval(kind, p.expand(20, 20), torch.arange(20))
+    torch.testing.assert_close((high - low).prod(-1), p, atol=1e-6, rtol=1e-5)
+
+
+def test_the_tree_never_enters_an_empty_half():
+    p = torch.tensor([2.0**-149, 0, 0])
+    assert int(pick("tree", p, torch.full((2,), 1 - 2**-24))) == 0

@@ -1,13 +1,17 @@
 """The target's samples in memory, and what a drafter is asked about them; for training and measuring alike."""
 
 import pathlib
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from . import coordinates
 from .drafter import Drafter
-from .model import Target
+from .model import KeyValue, Target
 from .samples import GENERATED
+from .sampling import shape
 
 
 class Samples:
@@ -17,8 +21,8 @@ class Samples:
         self.files = []
         for path in sorted(p for p in folder.glob(f"{split}-*.npz") if ".partial" not in p.name):
             arrays = np.load(path)
-            f = {k: torch.from_numpy(arrays[k]).to(device) for k in ("tokens", "low", "high", "settings")}
-            self.files.append(f)
+            tokens = torch.from_numpy(arrays["tokens"].astype(np.int32)).to(device)
+            self.files.append({"tokens": tokens, "settings": torch.from_numpy(arrays["settings"]).to(device)})
         if not self.files:
             raise SystemExit(f"no samples of split {split!r} in {folder}")
         self.weights = np.array([len(f["tokens"]) for f in self.files], float)
@@ -32,25 +36,71 @@ class Samples:
         return {k: v[rows] for k, v in f.items()}
 
 
-def completions(batch: dict, starts: torch.Tensor, length: int, inside: torch.Tensor) -> tuple:
-    """What the drafter is asked and should answer at `starts` [B, N] (index in the sequence).
+@dataclass
+class Reading:
+    """What one call of the target says about sequences: the paper's "one teacher call gives every P_k".
 
-    inside [B, N, L] in [0, 1): where u lies in its token's interval. Returns ids [B, S] int64, last [B, N],
-    u [B, N, L, 1], answers [B, N, L] and conditions (temperature, top_p, top_k), each [B, 1, 1].
+    G = GENERATED tokens of every sequence are written ones, from index `first` on.
     """
+
+    ids: Tensor
+    """int64 [B, S]."""
+    first: int
+    conditions: tuple[Tensor, Tensor, Tensor]
+    """temperature, top_p, top_k, each [B, 1, 1]."""
+    p: Tensor
+    """[B, G, V] the shaped distribution of every written token."""
+    low: Tensor
+    high: Tensor
+    """[B, G, D] the uniforms that pick the written token."""
+    cache: list[KeyValue]
+    """The target's keys and values, of all layers."""
+
+
+@torch.no_grad()
+def read(target: Target, pick: str, batch: dict) -> Reading:
+    """Runs the target over a batch of `Samples`."""
     ids = batch["tokens"].long()
+    first = ids.shape[1] - GENERATED
+    x, cache = target.read(ids, len(target.layers))
+    temperature, top_k, top_p = (column[:, None] for column in batch["settings"].unbind(-1))
+    p = shape(target.head(x[:, first - 1 : -1]).float(), temperature, top_k, top_p)
+    low, high = coordinates.interval(pick, p, ids[:, first:])
+    conditions = tuple(t[..., None] for t in (temperature, top_p, top_k))
+    return Reading(ids, first, conditions, p, low, high, cache)
+
+
+@dataclass
+class Question:
+    """Completions that a drafter is to make, at N starts of each sequence, and their answers."""
+
+    cache: list[KeyValue]
+    last: Tensor
+    """[B, N] the token before each completion."""
+    starts: Tensor
+    """[B, N] index in the sequence of the first token to predict."""
+    u: Tensor
+    """[B, N, L, D]."""
+    conditions: tuple[Tensor, Tensor, Tensor]
+    answers: Tensor
+    """[B, N, L]."""
+    p: Tensor
+    """[B, N, L, V]: the target's distributions, given the answers before."""
+
+
+def ask(reading: Reading, drafter: Drafter, starts: Tensor, inside: Tensor) -> Question:
+    """Completions from `starts` [B, N]. inside [B, N, L, D] or [B, G, D] (then one for each written token, whichever
+    completion covers it), in [0, 1): where u lies in its token's interval."""
     b, n = starts.shape
-    prompt = ids.shape[1] - GENERATED
-    index = (starts[:, :, None] + torch.arange(length, device=ids.device)).flatten(1)
-    low, high = (batch[k].gather(1, index - prompt).view(b, n, length) for k in ("low", "high"))
-    # rounding must not reach `high`, where the next token's interval begins
-    u = torch.minimum(low + (high - low) * inside, torch.nextafter(high, low)).clamp(0, 1 - 2**-24)
-    temperature, top_k, top_p = (x[:, None, None] for x in batch["settings"].unbind(-1))
-    answers = ids.gather(1, index).view(b, n, length)
-    return ids, ids.gather(1, starts - 1), u[..., None], answers, (temperature, top_p, top_k)
+    length = drafter.config.length
+    written = (starts[:, :, None] + torch.arange(length, device=starts.device) - reading.first).flatten(1)
 
+    def of_written(rows: Tensor) -> Tensor:
+        return rows.gather(1, written[..., None].expand(-1, -1, rows.shape[-1])).view(b, n, length, -1)
 
-def context(target: Target, drafter: Drafter, ids: torch.Tensor) -> list:
-    """Keys and values that the drafter reads, without gradients."""
-    with torch.no_grad():
-        return target.read(ids, max(drafter.config.source) + 1)[1]
+    low, high = of_written(reading.low), of_written(reading.high)
+    u = coordinates.between(low, high, of_written(inside) if inside.ndim == 3 else inside)
+    cache = drafter.read(reading.ids) if drafter.config.kind == "separate" else reading.cache
+    answers = reading.ids.gather(1, written + reading.first).view(b, n, length)
+    last = reading.ids.gather(1, starts - 1)
+    return Question(cache, last, starts, u, reading.conditions, answers, of_written(reading.p))

@@ -1,105 +1,126 @@
-"""Trains an O-PTP drafter on the target's samples: given the context and its own uniforms, say what the target picks.
+"""Trains a drafter on sequences that the target wrote.
 
-For random starts inside the written part, u is drawn inside each token's interval by Beta(b, b) with b < 1 (near the borders,
-where mistakes are made), and the next L tokens are learnt by cross-entropy; late positions weigh less (decay^k).
+For random starts inside the written part, uniforms are drawn inside each token's interval by Beta(b, b) (b < 1: near the
+borders, where mistakes are made). O-PTP learns the token; C-PTP and independent prediction learn it or, by one of the other
+losses, the target's whole distribution. Late positions weigh less (decay^k).
 """
 
 import argparse
-import json
 import pathlib
-import time
-from dataclasses import asdict
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch import Tensor
 
-from .batches import Samples, completions, context
-from .drafter import Drafter, DrafterConfig
-from .evaluate import accuracy
-from .model import check_resume, load_target, parameters_of, save
-from .optim import MuonAdamW, schedule
+from . import embeddings
+from .batches import Samples, ask, read
+from .drafter import KINDS, METHODS, Drafter, DrafterConfig
+from .evaluate import quick
+from .fit import add_fit_arguments, fit, precision
+from .losses import LOSSES
+from .model import Config, Target, identity, load_target
 from .samples import GENERATED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_fit_arguments(parser, "drafter.pt", steps=4000)
     parser.add_argument("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
     parser.add_argument("--samples", type=pathlib.Path, default=pathlib.Path("work/samples"))
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("work/drafter.pt"))
-    parser.add_argument("--source", default="0,1,3", help="target layers that the drafter's layers read and start from")
-    parser.add_argument("--length", type=int, default=8, help="positions per completion, L")
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--completions", type=int, default=128, help="completions per step")
+    parser.add_argument(
+        "--held", type=pathlib.Path, help="folder of the held_files samples for the log (default: --samples)"
+    )
+    add_drafter_arguments(parser)
+    parser.add_argument("--loss", choices=LOSSES, default="kl")
+    parser.add_argument("--completions", type=int, default=256, help="completions per step")
     parser.add_argument("--context-tokens", type=int, default=2048, help="tokens of the sequences of a step, together")
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--matrix-rate", type=float, default=0.01)
-    parser.add_argument("--decay", type=float, default=0.9)
-    parser.add_argument("--beta", type=float, default=0.3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--checkpoint-seconds", type=float, default=300)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--decay", type=float, default=0.9, help="weight of position k is decay^k")
+    parser.add_argument("--beta", type=float, default=0.3, help="u lies inside its interval by Beta(beta, beta)")
+
+
+def add_drafter_arguments(parser: argparse.ArgumentParser) -> None:
+    """The settings of `DrafterConfig`."""
+    parser.add_argument("--kind", choices=KINDS, default="reader")
+    parser.add_argument("--method", choices=METHODS, default="c")
+    parser.add_argument("--pick", choices=("cdf", "tree"), default="tree", help="how uniforms choose a token")
+    parser.add_argument("--embedding", choices=embeddings.KINDS, default="fourier")
+    parser.add_argument("--frequencies", type=int, default=8, help="harmonics of the fourier embedding")
+    parser.add_argument(
+        "--source", default="0,1,3", help="context layers that the drafter's layers read and start from"
+    )
+    parser.add_argument("--length", type=int, default=8, help="positions per completion, L")
+    parser.add_argument("--rank", type=int, default=128, help="width of the sequential head, 0 for none")
+    parser.add_argument("--lora-rank", type=int, default=64)
+    parser.add_argument("--width", type=int, default=128, help="of a separate drafter, whose layers --source counts")
+    parser.add_argument(
+        "--from-target", action="store_true", help="a separate drafter of the target's width starts from it"
+    )
+
+
+def drafter_config(args: argparse.Namespace, target: Config) -> DrafterConfig:
+    """The checked configuration that the settings ask for."""
+    source = tuple(int(x) for x in args.source.split(","))
+    depth = target.layers
+    own = None
+    if args.kind == "separate":
+        depth = len(source)
+        own = separate_config(target, args.width, depth)
+        source = tuple(range(depth))
+    if args.kind == "lora":
+        source = tuple(range(target.layers))
+    if not all(0 <= s < depth for s in source):
+        raise SystemExit(f"--source must name layers in [0, {depth - 1}], got {args.source}")
+    if args.method == "o" and getattr(args, "loss", "ce") != "ce":
+        raise SystemExit(f"--loss must be ce with --method o, which learns tokens only, got {args.loss}")
+    shared = {
+        k: getattr(args, k)
+        for k in ("length", "kind", "method", "pick", "embedding", "frequencies", "rank", "lora_rank")
+    }
+    return DrafterConfig(target, source, own=own, **shared)
+
+
+def separate_config(target: Config, width: int, layers: int) -> Config:
+    """A smaller transformer over the same vocabulary and context."""
+    if width % 64 or width <= 0:
+        raise SystemExit(f"--width must be a positive multiple of 64, got {width}")
+    heads = width // 64
+    hidden = -(-width * 11 // 4 // 32) * 32
+    return Config(target.vocab, width, layers, heads, max(1, heads // 2), 64, hidden, target.rope_theta, target.context)
+
+
+class Lesson:
+    """Draws batches and gives the loss of one: what `fit` needs."""
+
+    def __init__(self, args: argparse.Namespace, target: Target, drafter: Drafter, samples: Samples, device: str):
+        self.args, self.target, self.drafter, self.samples, self.device = args, target, drafter, samples, device
+        self.beta = torch.distributions.Beta(torch.tensor(args.beta), torch.tensor(args.beta))
+        weight = args.decay ** torch.arange(args.length, device=device)
+        self.weight = weight / weight.mean()
+
+    def __call__(self, rng: np.random.Generator) -> tuple[Tensor, float]:
+        """The loss, and the share of first tokens right when the drafter's most probable one is taken."""
+        a = self.args
+        batch = self.samples.draw(a.context_tokens, rng)
+        with precision(a.precision, self.device):
+            reading = read(self.target, a.pick, batch)
+            shape = (len(reading.ids), max(1, a.completions // len(reading.ids)))
+            starts = rng.integers(reading.first, reading.first + GENERATED - a.length + 1, shape)
+            inside = self.beta.sample((*shape, a.length, reading.low.shape[-1])).to(self.device)
+            q = ask(reading, self.drafter, torch.from_numpy(starts).to(self.device), inside)
+            logits = self.drafter(q.cache, q.last, q.starts, q.u, q.conditions, q.answers)
+        logits = logits.float()
+        losses = LOSSES[a.loss](logits.flatten(0, 2), q.answers.flatten(), q.p.flatten(0, 2)).view(q.answers.shape)
+        # a token that a rounding of the target's puts outside of top-p or top-k teaches nothing
+        said = q.p.gather(-1, q.answers[..., None])[..., 0] > 0
+        loss = (losses * self.weight * said).sum() / said.sum().clamp(min=1)
+        return loss, (logits[:, :, 0].argmax(-1) == q.answers[:, :, 0]).float().mean().item()
 
 
 def run(args: argparse.Namespace) -> None:
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    target = load_target(args.target).to(device)
-    source = tuple(int(x) for x in args.source.split(","))
-    if max(source) >= target.config.layers:
-        raise SystemExit(f"--source must name layers below {target.config.layers}, got {args.source}")
-    drafter = Drafter(DrafterConfig(target.config, source, args.length), target.cpu()).to(device)
+    target = load_target(args.target).to(device).requires_grad_(False)
+    drafter = Drafter(drafter_config(args, target.config), target.cpu() if args.kind != "separate" else None).to(device)
     target.to(device)
-    optimiser = MuonAdamW(drafter, args.matrix_rate, args.rate)
     samples = Samples(args.samples, "train", device)
-    held = Samples(args.samples, "held_files", device)
-    checkpoint = args.out.with_suffix(".checkpoint.pt")
-    step, log = 0, []
-    if checkpoint.exists():
-        stored = torch.load(checkpoint, map_location=device)
-        check_resume(checkpoint, stored, drafter)
-        drafter.load_state_dict(stored["weights"])
-        optimiser.load_state_dict(stored["optimiser"])
-        step, log = stored["step"], stored["log"]
-        print(f"resumed at step {step}", flush=True)
-    rng = np.random.default_rng(args.seed + step)
-    beta = torch.distributions.Beta(torch.tensor(args.beta), torch.tensor(args.beta))
-    weight = args.decay ** torch.arange(args.length, device=device)
-    weight = weight / weight.mean()
-    print(f"{parameters_of(drafter):,} parameters on {device}, {args.steps:,} steps", flush=True)
-    began, at_start, saved, smooth, right = time.time(), step, time.time(), None, None
-    while step < args.steps:
-        batch = samples.draw(args.context_tokens, rng)
-        sequences, first = len(batch["tokens"]), batch["tokens"].shape[1] - GENERATED
-        shape = (sequences, max(1, args.completions // sequences))
-        starts = torch.from_numpy(rng.integers(first, first + GENERATED - args.length + 1, shape)).to(device)
-        inside = beta.sample((*shape, args.length)).to(device)
-        ids, last, u, answers, settings = completions(batch, starts, args.length, inside)
-        logits = drafter(context(target, drafter, ids), last, starts, u, settings)
-        loss = F.cross_entropy(logits.flatten(0, 2), answers.flatten(), reduction="none").view(answers.shape)
-        loss = (loss * weight).mean()
-        loss.backward()
-        optimiser.step(schedule(step / args.steps))
-        step += 1
-        correct = (logits.argmax(-1) == answers).long().cumprod(-1).sum(-1).float().mean().item()
-        smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
-        right = correct if right is None else 0.98 * right + 0.02 * correct
-        if step % 25 == 0:
-            rate = (step - at_start) / (time.time() - began)
-            left = (args.steps - step) / rate / 60
-            print(
-                f"step {step} loss {smooth:.3f} correct {right:.3f} {rate:.2f} steps/s {left:.0f} min left",
-                flush=True,
-            )
-        if time.time() - saved > args.checkpoint_seconds or step >= args.steps:
-            log.append({"step": step, "loss": round(smooth, 4), **accuracy(target, drafter, held)})
-            print(json.dumps(log[-1]), flush=True)
-            state = {"optimiser": optimiser.state_dict(), "step": step, "log": log}
-            save(checkpoint, "drafter checkpoint", drafter, **state)
-            save(
-                args.out, "drafter", drafter, log=log, settings={k: str(v) for k, v in vars(args).items() if k != "run"}
-            )
-            saved = time.time()
-    print(
-        json.dumps({"steps": step, "minutes": round((time.time() - began) / 60, 1), "config": asdict(drafter.config)})
-    )
+    held = Samples(args.held or args.samples, "held_files", device)
+    lesson = Lesson(args, target, drafter, samples, device)
+    fit(args, drafter, lesson, lambda: quick(target, drafter, held), "drafter", {"target_identity": identity(target)})

@@ -1,7 +1,14 @@
-"""The O-PTP drafter: a network that reads its target's keys and values.
+"""The drafter: completions of L tokens from the context before them and the uniforms of their positions, in one call.
+
+Two streams. Context tokens go through `context_layers`, whose keys and values are what a server caches; u-positions go
+through `layers`, which attend to these and to the earlier u-positions of their completion. Three shapes (`kind`):
+
+- `reader`: the context stream is the target's own first layers, frozen; u-positions have layers of their own.
+- `lora`: both streams are the target; low-rank adapters act on u-positions only (the paper's gated LoRA).
+- `separate`: a transformer of its own, one set of layers for both streams (the paper's scaling study).
 
 Shapes in the docstrings: B sequences, S context tokens, N completions per sequence, L positions per completion,
-G key/value heads, D head width, V vocabulary.
+D uniforms per position, H and G query and key/value heads, V vocabulary.
 """
 
 import math
@@ -11,103 +18,157 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import coordinates, embeddings
+from .lora import adapted
 from .model import Config, KeyValue, Layer, RMSNorm, Target, rope_tables
+from .sequential_head import SequentialHead
+
+KINDS = ("reader", "lora", "separate")
+METHODS = ("o", "c", "independent")
 
 
 @dataclass(frozen=True)
 class DrafterConfig:
-    """Shape of a drafter that reads its target's keys and values.
+    """Shape and method of a drafter.
 
-    Layer j of the drafter attends to the keys and values of the target's layer source[j], so the context stream runs the
-    target's layers 0 .. max(source) only (of the last one just its key and value projections).
+    method (docs/ptp.md): `o`, position k sees u_1 .. u_k and names its token; `c`, position k sees u_1 .. u_{k-1} and gives
+    the distribution that u_k picks from; `independent`, as `c` but told nothing of the uniforms (the baseline).
     """
 
     target: Config
     source: tuple[int, ...] = (0, 1, 3)
+    """Layer j reads the keys and values of context layer source[j] (and starts from its weights, but for `separate`)."""
     length: int = 8
     """Longest completion that it is trained for, L."""
-    coordinates: int = 1
-    """Uniforms per position, D."""
-    frequencies: int = 16
-    """Harmonics in the embedding of a uniform."""
+    kind: str = "reader"
+    method: str = "c"
+    pick: str = "tree"
+    """How uniforms choose a token, see coordinates.py."""
+    embedding: str = "fourier"
+    """How uniforms enter, see embeddings.py."""
+    frequencies: int = 8
+    """Harmonics of the fourier embedding."""
+    rank: int = 128
+    """Width of the sequential head (sequential_head.py); 0 for none."""
+    lora_rank: int = 64
+    own: Config | None = None
+    """Sizes of a `separate` drafter; the others have the target's."""
+
+    @property
+    def coordinates(self) -> int:
+        """D, uniforms per position."""
+        return coordinates.dimensions(self.pick, self.target.vocab)
+
+    @property
+    def sizes(self) -> Config:
+        """Sizes of both streams."""
+        return self.own or self.target
+
+    @property
+    def depth(self) -> int:
+        """Layers of the context stream; of the last only keys and values are computed."""
+        return max(self.source) + 1
 
 
 class UniformEmbedding(nn.Module):
-    """Embeds a position's uniforms and its sampling conditions.
+    """Embeds the uniforms that a position is told of, and its sampling conditions.
 
-    u enters as 2u - 1, cos(pi k u), sin(pi k u) for k = 1 .. frequencies, per coordinate. Greedy positions (temperature 0)
-    have a learned vector in place of u, which has no meaning there. Conditions: temperature, top_p, log_V(top_k or V).
+    Greedy positions (temperature 0) have a learned vector in place of uniforms, which have no meaning there.
     """
 
     def __init__(self, c: DrafterConfig):
         super().__init__()
         self.c = c
-        self.uniform = nn.Linear(c.coordinates * (1 + 2 * c.frequencies), c.target.width)
-        self.greedy = nn.Parameter(torch.zeros(c.target.width))
-        self.condition = nn.Linear(3, c.target.width, bias=False)
+        count = c.coordinates * embeddings.count(c.embedding, c.frequencies)
+        self.hidden = nn.Linear(count, 4 * embeddings.LEVELS) if c.embedding == "float" else None
+        self.uniform = nn.Linear(4 * embeddings.LEVELS if self.hidden else count, c.sizes.width)
+        self.greedy = nn.Parameter(torch.zeros(c.sizes.width))
+        self.condition = nn.Linear(3, c.sizes.width, bias=False)
         nn.init.zeros_(self.condition.weight)
 
-    def features(self, u: Tensor) -> Tensor:
-        """u [..., D] -> [..., D * (1 + 2 * frequencies)]."""
-        k = torch.arange(1, self.c.frequencies + 1, device=u.device, dtype=u.dtype) * math.pi
-        angle = u[..., None] * k
-        return torch.cat([u[..., None] * 2 - 1, angle.cos(), angle.sin()], -1).flatten(-2)
+    def of_uniforms(self, u: Tensor) -> Tensor:
+        """u [..., D] -> [..., width]."""
+        x = embeddings.features(self.c.embedding, u, self.c.frequencies)
+        return self.uniform(F.silu(self.hidden(x)) if self.hidden else x)
 
-    def forward(self, u: Tensor, temperature: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
-        """u [..., D], the others [...] (top_k 0 for no limit, as float) -> [..., width]."""
+    def of_conditions(self, temperature: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
+        """Temperature, top_p and log_V(top_k, or V for no limit), each [...] -> [..., width]."""
         vocab = float(self.c.target.vocab)
         limit = torch.where(top_k > 0, top_k, torch.full_like(top_k, vocab)).log() / math.log(vocab)
-        x = torch.where((temperature > 0)[..., None], self.uniform(self.features(u)), self.greedy)
-        return x + self.condition(torch.stack([temperature, top_p, limit], -1))
+        return self.condition(torch.stack([temperature, top_p, limit], -1))
+
+    def forward(self, u: Tensor, temperature: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
+        """u [..., L, D], the others [..., L] (top_k 0 for no limit, as float) -> [..., L, width]."""
+        x = self.of_conditions(temperature, top_p, top_k)
+        if self.c.method == "independent":
+            return x
+        told = torch.where((temperature > 0)[..., None], self.of_uniforms(u), self.greedy)
+        if self.c.method == "c":  # position k is told of the uniform before its own
+            told = torch.cat([torch.zeros_like(told[..., :1, :]), told[..., :-1, :]], -2)
+        return x + told
 
     @torch.no_grad()
     def rescale(self, rms: float) -> None:
         """Brings the embedding of random uniforms to the given root mean square, that of the token embeddings."""
-        x = self.uniform(self.features(torch.rand(4096, self.c.coordinates)))
+        x = self.of_uniforms(torch.rand(4096, self.c.coordinates))
         factor = rms / x.pow(2).mean().sqrt()
         for p in self.uniform.parameters():
             p.mul_(factor)
 
 
 class Drafter(nn.Module):
-    """O-PTP drafter (docs/ptp.md): completions of L tokens from the context before them and their own uniforms, in one call.
-
-    Two streams: context tokens through the target's frozen layers (their keys and values are what is cached), u-positions
-    through the drafter's own layers, initialised from the target's. The u-position that predicts token k has position
-    k - 1; the first of a completion also carries the embedding of the last context token.
-    """
+    """The input that predicts token k has position k - 1, where a language model would predict it; the first of a
+    completion also carries the embedding of the last context token."""
 
     def __init__(self, config: DrafterConfig, target: Target | None = None):
         super().__init__()
         self.config = config
-        c = config.target
+        c = config.sizes
+        depth = c.layers if config.kind == "separate" else config.target.layers
+        if max(config.source) >= depth or min(config.source) < 0:
+            raise ValueError(f"source must name layers in [0, {depth - 1}], got {list(config.source)}")
         self.embedding = nn.Embedding(c.vocab, c.width)
+        nn.init.normal_(self.embedding.weight, std=0.02)
         self.layers = nn.ModuleList(Layer(c, c.layers) for _ in config.source)
-        self.norm = RMSNorm(c.width)
+        self.norm = RMSNorm(c.width, c.epsilon)
+        self.output = None if c.tied else nn.Linear(c.width, c.vocab, bias=False)
         self.uniform = UniformEmbedding(config)
-        if target is not None:
-            self.embedding.load_state_dict(target.embedding.state_dict())
-            self.norm.load_state_dict(target.norm.state_dict())
-            for layer, source in zip(self.layers, config.source, strict=True):
-                layer.load_state_dict(target.layers[source].state_dict())
-            self.uniform.rescale(target.embedding.weight.detach().pow(2).mean().sqrt().item())
+        self.sequential = SequentialHead(c, config.rank) if config.rank else None
+        if target is not None and config.own is None:
+            self.start_from(target)
+        if config.kind == "lora":
+            self.layers = nn.ModuleList(adapted(layer, config.lora_rank) for layer in self.layers)
+        self.uniform.rescale(self.embedding.weight.detach().pow(2).mean().sqrt().item())
 
-    def forward(
-        self,
-        cache: list[KeyValue],
-        last: Tensor,
-        starts: Tensor,
-        u: Tensor,
-        conditions: tuple[Tensor, Tensor, Tensor],
+    def start_from(self, target: Target) -> None:
+        self.embedding.weight.data.copy_(target.embedding.weight)
+        self.norm.load_state_dict(target.norm.state_dict())
+        if self.output is not None:
+            self.output.load_state_dict(target.output.state_dict())
+        for layer, source in zip(self.layers, self.config.source, strict=True):
+            layer.load_state_dict(target.layers[source].state_dict())
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output head [V, width]."""
+        return self.embedding.weight if self.output is None else self.output.weight
+
+    def read(self, ids: Tensor) -> list[KeyValue]:
+        """Keys and values of a `separate` drafter's own context stream over ids [B, S]; the others read the target's
+        (`Target.read`)."""
+        return read_layers(self.layers, self.embedding(ids), self.config.sizes)
+
+    def hidden(
+        self, cache: list[KeyValue], last: Tensor, starts: Tensor, u: Tensor, conditions: tuple[Tensor, Tensor, Tensor]
     ) -> Tensor:
-        """Logits [B, N, L, V] of N completions for each of B sequences.
+        """Normalised last hidden state [B, N, L, width] of N completions for each of B sequences.
 
-        cache: keys and values of the target's layers 0 .. max(source), each [B, G, S, D] (`Target.read`).
-        last [B, N]: the token before each completion. starts [B, N]: index of the first token to predict, 1 .. S.
-        u [B, N, L, coordinates]. conditions: temperature, top_p, top_k, each broadcastable to [B, N, L].
+        cache: keys and values of the context layers, each [B, G, S, D_head]. last [B, N]: the token before each completion.
+        starts [B, N]: index of the first token to predict, 1 .. S. u [B, N, L, D]. conditions: temperature, top_p, top_k,
+        each broadcastable to [B, N, L].
         """
         b, n, length = u.shape[:3]
-        c = self.config.target
+        c = self.config.sizes
         s = cache[0][0].shape[2]
         device = u.device
         x = self.uniform(u, *(t.expand(b, n, length) for t in conditions))
@@ -119,25 +180,85 @@ class Drafter(nn.Module):
         future = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
         own_bias = torch.zeros(length, length, device=device).masked_fill(future, -torch.inf)
         group = c.heads // c.kv_heads
+        blocks = (b, c.heads, n, length, c.head_width)
         for layer, source in zip(self.layers, self.config.source, strict=True):
             q, k, v = layer.project(x, cos, sin)
             keys, values = (t.repeat_interleave(group, 1) for t in cache[source])
-            blocks = (b, c.heads, n, length, c.head_width)
             q = q / math.sqrt(c.head_width)
             own_q, own_k, own_v = (t.reshape(blocks) for t in (q, *(t.repeat_interleave(group, 1) for t in (k, v))))
             context_scores = (q @ keys.transpose(-1, -2)).view(*blocks[:-1], s) + context_bias
             own_scores = own_q @ own_k.transpose(-1, -2) + own_bias
-            weights = torch.cat([context_scores, own_scores], -1).softmax(-1)
+            weights = torch.cat([context_scores, own_scores], -1).softmax(-1).to(values.dtype)
             attended = (weights[..., :s].reshape(b, c.heads, n * length, s) @ values).view(blocks)
             attended = attended + weights[..., s:] @ own_v
             x = layer.finish(x, attended.reshape(b, c.heads, n * length, c.head_width))
-        return F.linear(self.norm(x), self.embedding.weight).view(b, n, length, -1)
+        return self.norm(x).view(b, n, length, -1)
+
+    def logits(self, hidden: Tensor, last: Tensor, conditions, answers: Tensor | None = None) -> Tensor:
+        """hidden [B, N, L, width] -> [B, N, L, V]; the softmax of a row is what its token is picked from.
+
+        With a sequential head, `answers` [B, N, L] are the tokens that it is to take as picked (teacher forcing).
+        """
+        rows = F.linear(hidden, self.head_weight)
+        if self.sequential is not None:
+            rows = rows + self.sequential(hidden, torch.cat([last[..., None], answers[..., :-1]], -1))
+        return rows if self.config.method == "o" else rows / divisor(conditions[0])[..., None]
+
+    def forward(
+        self, cache, last: Tensor, starts: Tensor, u: Tensor, conditions, answers: Tensor | None = None
+    ) -> Tensor:
+        """Logits [B, N, L, V]; arguments as in `hidden` and `logits`."""
+        return self.logits(self.hidden(cache, last, starts, u, conditions), last, conditions, answers)
+
+    @torch.no_grad()
+    def draft(self, cache, last: Tensor, starts: Tensor, u: Tensor, conditions) -> Tensor:
+        """The drafted tokens [B, N, L]; arguments as in `hidden`."""
+        hidden = self.hidden(cache, last, starts, u, conditions)
+        if self.sequential is None:
+            return self.choose(self.logits(hidden, last, conditions), u, conditions[0])
+        base = F.linear(hidden, self.head_weight)
+        temperature = conditions[0].expand(u.shape[:3])
+        token, state, tokens = last, None, []
+        for k in range(u.shape[2]):
+            extra, state = self.sequential.step(hidden[:, :, k], token, state)
+            row = base[:, :, k] + extra
+            if self.config.method != "o":
+                row = row / divisor(temperature[:, :, k])[..., None]
+            token = self.choose(row, u[:, :, k], temperature[:, :, k])
+            tokens.append(token)
+        return torch.stack(tokens, 2)
+
+    def choose(self, logits: Tensor, u: Tensor, temperature: Tensor) -> Tensor:
+        """Tokens [...] from logits [..., V] and the uniforms [..., D] of their own positions."""
+        best = logits.argmax(-1)
+        if self.config.method == "o":
+            return best
+        picked = coordinates.pick(self.config.pick, logits.float().softmax(-1), u)
+        return torch.where(temperature.expand(best.shape) > 0, picked, best)
+
+
+def divisor(temperature: Tensor) -> Tensor:
+    """What logits are divided by: the temperature, 1 for greedy."""
+    return torch.where(temperature > 0, temperature, torch.ones_like(temperature))
+
+
+def read_layers(layers, x: Tensor, c: Config) -> list[KeyValue]:
+    """Keys and values of every layer over whole sequences x [B, S, width], causal."""
+    cos, sin = rope_tables(torch.arange(x.shape[1], device=x.device)[None], c)
+    cache: list[KeyValue] = []
+    for n, layer in enumerate(layers):
+        q, k, v = layer.project(x, cos, sin)
+        cache.append((k, v))
+        if n + 1 < len(layers):
+            x = layer.finish(x, F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True))
+    return cache
 
 
 def load_drafter(path) -> Drafter:
     stored = torch.load(path, map_location="cpu")
     settings = dict(stored["config"])
     settings["target"] = Config(**settings["target"])
+    settings["own"] = Config(**settings["own"]) if settings["own"] else None
     settings["source"] = tuple(settings["source"])
     drafter = Drafter(DrafterConfig(**settings))
     drafter.load_state_dict(stored["weights"])

@@ -1,17 +1,18 @@
-"""The sampler as ONNX nodes: temperature, top-k, top-p and Pick with given uniforms, the rules of core/src/sampling.
+"""The sampler as ONNX nodes: temperature, top-k, top-p, then Pick (graph_pick.py), the rules of core/src/sampling.
 
-Each row's token is computed in one of four ways, by its own parameters and logits alone, so that it doesn't depend on what else
+What a row keeps is found in one of three ways, by its own parameters and logits alone, so that it doesn't depend on what else
 is in the run; the ways that no row needs are skipped:
 
-- greedy (temperature 0): the highest logit;
-- free (top_k 0, top_p 1): running sum over the vocabulary;
+- without top-k and top-p: everything;
 - near: what is kept surely lies within the NEAREST most probable tokens, so only these are sorted;
 - far: as many are sorted as top_k says, the whole vocabulary without it.
 """
 
 import numpy as np
 
+from .coordinates import dimensions
 from .graph import BOOL, FLOAT, INT64, Graph
+from .graph_pick import pick
 
 NEAREST = 64
 
@@ -21,23 +22,6 @@ def any_of(g: Graph, rows: str, out: str) -> str:
     g.node("Cast", [rows], f"{out}.int", to=INT64)
     g.node("ReduceMax", [f"{out}.int"], f"{out}.max", keepdims=0)
     return g.node("Cast", [f"{out}.max"], out, to=BOOL)
-
-
-def first_above(g: Graph, weights: str, out: str) -> str:
-    """Pick's index [R, 1] into weights [R, W]: the first whose running sum F exceeds u Z, Z being the sum of all.
-
-    As u <= 1 - 2^-24 and Z >= 1, u Z < Z in float32, so there always is one.
-    """
-    # Running sums go down the columns: onnxruntime's CumSum is several times faster there.
-    g.node("Transpose", [weights], f"{out}.columns", perm=[1, 0])
-    g.node("CumSum", [f"{out}.columns", g.constant(0)], f"{out}.F")
-    g.node("Gather", [f"{out}.F", g.constant([-1])], f"{out}.Z", axis=0)
-    g.node("Mul", [f"{out}.Z", "u.row"], f"{out}.uZ")
-    g.node("LessOrEqual", [f"{out}.F", f"{out}.uZ"], f"{out}.below")
-    g.node("Cast", [f"{out}.below"], f"{out}.ones", to=FLOAT)
-    g.node("ReduceSum", [f"{out}.ones", g.constant([0])], f"{out}.count", keepdims=0)
-    g.node("Unsqueeze", [f"{out}.count", g.constant([1])], f"{out}.column")
-    return g.node("Cast", [f"{out}.column"], out, to=INT64)
 
 
 def keep(g: Graph, weights: str, size: str, out: str) -> str:
@@ -58,13 +42,13 @@ def keep(g: Graph, weights: str, size: str, out: str) -> str:
     return g.node("Where", [f"{out}.nucleus", f"{out}.top", zero], out)
 
 
-def sampler(g: Graph, logits: str, vocab: int) -> str:
-    """The value `pick` [R], tokens picked from logits [R, V]; adds the inputs temperature, top_k, top_p [R, 1] and u [R, 1]."""
+def sampler(g: Graph, logits: str, vocab: int, kind: str) -> str:
+    """The value `pick` [R], tokens picked from logits [R, V] by Pick `kind` (coordinates.py); adds the inputs temperature, top_k,
+    top_p [R, 1] and u [R, D]."""
     temperature = g.input("temperature", FLOAT, ["R", 1])
     top_k = g.input("top_k", INT64, ["R", 1])
     top_p = g.input("top_p", FLOAT, ["R", 1])
-    g.input("u", FLOAT, ["R", 1])
-    g.node("Transpose", ["u"], "u.row", perm=[1, 0])
+    g.input("u", FLOAT, ["R", dimensions(kind, vocab)])
     zero, one = g.constant(0, np.float32), g.constant(1, np.float32)
 
     g.node("LessOrEqual", [temperature, zero], "greedy")
@@ -81,39 +65,38 @@ def sampler(g: Graph, logits: str, vocab: int) -> str:
     # With top_p 1 nothing is cut, however the sums round.
     g.node("Where", ["top_p.off", g.constant(np.inf, np.float32), top_p], "top_p.limit")
     g.node("And", ["top_k.off", "top_p.off"], "unlimited")
-    g.node("And", ["unlimited", "random"], "free")
     g.node("Not", ["unlimited"], "limited.any_temperature")
     g.node("And", ["limited.any_temperature", "random"], "limited")
 
     best = g.node("ArgMax", [logits], "best", axis=1, keepdims=1)
-    freely = g.choose(
-        any_of(g, "free", "any_free"),
-        "with_free",
-        lambda s: s.node("Where", ["free", first_above(s, "weights", "free.token"), best], "free.chosen"),
-        best,
-    )
-    token = g.choose(
+    kept = g.choose(
         any_of(g, "limited", "any_limited"),
         "with_limited",
-        lambda s: s.node("Where", ["limited", ranked(s, vocab), freely], "limited.chosen"),
-        freely,
+        lambda s: s.node("Where", ["limited", limited_weights(s, vocab), "weights"], "limited.weights"),
+        "weights",
+        FLOAT,
+    )
+    token = g.choose(
+        any_of(g, "random", "any_random"),
+        "with_random",
+        lambda s: s.node("Where", ["random", pick(s, kind, kept, "u", vocab, "picked"), best], "random.chosen"),
+        best,
     )
     return g.node("Squeeze", [token, g.constant([1])], "pick")
 
 
-def ranked(g: Graph, vocab: int) -> str:
-    """Tokens [R, 1] of rows with top-k or top-p."""
+def limited_weights(g: Graph, vocab: int) -> str:
+    """Weights [R, V], 0 outside top-k and top-p; right for rows that have one of them."""
     nearest = min(NEAREST, vocab)
     g.node("ReduceSum", ["weights", g.constant([1])], "weights.sum", keepdims=1)
     g.node("TopK", ["scaled", g.constant([nearest])], ["near.scaled", "near.ids"], axis=1)
     g.node("Sub", ["near.scaled", "scaled.max"], "near.below")
     g.node("Exp", ["near.below"], "near.weights")
     kept = keep(g, "near.weights", g.constant(nearest), "near.kept")
-    g.node("TopK", ["near.ids", g.constant([nearest])], ["near.sorted", "near.order"], axis=1, largest=0)
-    g.node("GatherElements", [kept, "near.order"], "near.in_order", axis=1)
-    g.node("GatherElements", ["near.sorted", first_above(g, "near.in_order", "near.index")], "near.token", axis=1)
+    g.node("Mul", ["weights", g.constant(0, np.float32)], "zeros")
+    near = g.node("ScatterElements", ["zeros", "near.ids", kept], "near", axis=1)
     if nearest == vocab:
-        return "near.token"
+        return near
 
     g.node("LessOrEqual", ["top_k.limit", g.constant(nearest)], "near.by_top_k")
     g.node("GreaterOrEqual", ["near.kept.reached", "near.kept.mass"], "near.covers")
@@ -131,8 +114,7 @@ def ranked(g: Graph, vocab: int) -> str:
         s.node("Sub", ["far.scaled", "scaled.max"], "far.below")
         s.node("Exp", ["far.below"], "far.weights")
         kept = keep(s, "far.weights", "far.size", "far.kept")
-        s.node("Mul", ["weights", s.constant(0, np.float32)], "far.zeros")
-        s.node("ScatterElements", ["far.zeros", "far.ids", kept], "far.in_order", axis=1)
-        return s.node("Where", ["far", first_above(s, "far.in_order", "far.token"), "near.token"], "far.chosen")
+        s.node("ScatterElements", ["zeros", "far.ids", kept], "far.in_place", axis=1)
+        return s.node("Where", ["far", "far.in_place", near], "far.chosen")
 
-    return g.choose(any_of(g, "far", "any_far"), "with_far", far, "near.token")
+    return g.choose(any_of(g, "far", "any_far"), "with_far", far, near, FLOAT)

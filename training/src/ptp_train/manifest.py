@@ -13,11 +13,13 @@ from dataclasses import asdict
 import torch
 from tokenizers import Tokenizer
 
+from . import coordinates
 from .drafter import Drafter
 from .model import Target, parameters_of
 from .tokenizer import END_OF_TEXT
 
 FORMAT_VERSION = 1
+SPLITS = ("held_files", "held_packages")
 TRAINED_FOR = [
     {"share": 0.45, "temperature": 0.7, "top_k": 50, "top_p": 0.9},
     {"share": 0.15, "temperature": 0, "top_k": 0, "top_p": 1},
@@ -66,18 +68,23 @@ def gather(target: pathlib.Path, drafter: pathlib.Path | None, evaluation: pathl
 
 
 def drafting_facts(evaluation: pathlib.Path) -> dict:
-    """What `evaluate` found out about a drafter."""
+    """What `evaluate` found out about a drafter; curve and accuracy are those of the first sampling condition."""
     if not evaluation.exists():
         raise SystemExit(
             f"no yield curve: {evaluation} is missing; run `evaluate` first, or name its output with --evaluation"
         )
-    figures = json.loads(evaluation.read_text())
-    held = figures["held_files"]
+    settings = json.loads(evaluation.read_text())["settings"]
+    first = settings[0]["held_files"]["drafter"]
     return {
-        "yield_curve": held["yield_curve"],
-        "accuracy_by_position": held["accuracy"],
-        "tokens_per_call": {split: f["tokens_per_call"] for split, f in figures.items()},
-        "measured_at": held.get("conditions"),
+        "yield_curve": first["yield_curve"],
+        "accuracy_by_position": first["accuracy"],
+        "measured": [
+            {
+                "conditions": s["conditions"],
+                "tokens_per_call": {split: s[split]["drafter"]["tokens_per_call"] for split in SPLITS},
+            }
+            for s in settings
+        ],
     }
 
 
@@ -113,8 +120,11 @@ def build(
     slots: tuple[int, ...],
     identity: str,
     facts: dict,
+    pick: str,
 ) -> dict:
-    """The manifest of a folder that holds the files `names`. `facts` has the same shape: its "target", "drafter" and so on are
+    """The manifest of a folder that holds the files `names`, whose graphs sample by `pick` (coordinates.py).
+
+    `facts` has the same shape: its "target", "drafter" and so on are
     merged in, and "drafter" has to bring yield_curve and accuracy_by_position. Without a drafter it is of a target alone."""
     c = target.config
     row = 2 * c.kv_heads * c.head_width * 4
@@ -126,7 +136,8 @@ def build(
         "sizes": asdict(c),
         "context_length": c.context,
         "end_of_text": end_of_text(folder, facts),
-        "uniforms_per_position": 1,
+        "pick": pick,
+        "uniforms_per_position": coordinates.dimensions(pick, c.vocab),
         "max_slots": list(slots),
         "bytes_per_token": {"target": c.layers * row},
         "target": {"parameters": parameters_of(target)},
@@ -134,13 +145,12 @@ def build(
     }
     if drafter:
         d = drafter.config
-        content["uniforms_per_position"] = d.coordinates
-        content["bytes_per_token"]["drafter"] = (max(d.source) + 1) * row
+        content["bytes_per_token"]["drafter"] = d.depth * d.sizes.kv_heads * d.sizes.head_width * 8
         content["drafter"] = {
             "parameters": parameters_of(drafter),
+            **{k: getattr(d, k) for k in ("kind", "method", "embedding", "frequencies", "rank", "length")},
             "source": list(d.source),
-            "length": d.length,
-            "frequencies": d.frequencies,
+            "sizes": asdict(d.sizes),
             "max_branch_length": d.length,
         }
     for key, value in facts.items():

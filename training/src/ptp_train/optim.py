@@ -8,22 +8,30 @@ import torch
 from torch import Tensor, nn
 
 
-def orthogonalise(g: Tensor, iterations: int = 4) -> Tensor:
-    """g [R, C] with its singular values brought near 1; the coefficients are those of Jordan et al. 2024."""
-    x = g / (g.norm() + 1e-7)
+def orthogonalise(g: Tensor, iterations: int = 4, dtype: torch.dtype = torch.float32) -> Tensor:
+    """g [R, C] with its singular values brought near 1, computed in `dtype`; the coefficients are those of Jordan et al. 2024."""
+    x = (g / (g.norm() + 1e-7)).to(dtype)
     tall = x.shape[0] > x.shape[1]
     if tall:
         x = x.T
     for _ in range(iterations):
         a = x @ x.T
         x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
-    return x.T if tall else x
+    return (x.T if tall else x).to(g.dtype)
 
 
 class MuonAdamW:
-    """Steps both groups together; `scale` in `step` is the schedule's factor, in [0, 1]."""
+    """Steps both groups together; `scale` in `step` is the schedule's factor, in [0, 1]. `dtype` is that of the iteration."""
 
-    def __init__(self, module: nn.Module, matrix_rate: float = 0.02, rate: float = 3e-3, momentum: float = 0.95):
+    def __init__(
+        self,
+        module: nn.Module,
+        matrix_rate: float = 0.02,
+        rate: float = 3e-3,
+        momentum: float = 0.95,
+        dtype: torch.dtype = torch.float32,
+    ):
+        self.dtype = dtype
         trained = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
         self.matrices = [p for n, p in trained if p.ndim == 2 and "layers." in n]
         chosen = {id(p) for p in self.matrices}
@@ -40,7 +48,7 @@ class MuonAdamW:
         with torch.no_grad():
             for p, v in zip(self.matrices, self.velocity, strict=True):
                 v.mul_(self.momentum).add_(p.grad)
-                update = orthogonalise(p.grad + self.momentum * v)
+                update = orthogonalise(p.grad + self.momentum * v, dtype=self.dtype)
                 rate = self.matrix_rate * scale
                 p.mul_(1 - 0.02 * rate).add_(update, alpha=-rate * max(1, p.shape[0] / p.shape[1]) ** 0.5)
         for p in (*self.matrices, *self.others):

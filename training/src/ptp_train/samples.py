@@ -1,7 +1,6 @@
 """Lets the target write sequences from corpus prompts; distillation learns from them.
 
-Each sequence has its own sampling conditions, drawn at random, so that one drafter serves them all. Beside every token its
-interval of u is kept: the u's for which the target picks just this token there.
+Each sequence has its own sampling conditions, drawn at random, so that one drafter serves them all.
 """
 
 import argparse
@@ -13,8 +12,9 @@ import time
 import numpy as np
 import torch
 
+from . import coordinates
 from .model import Target, load_target
-from .sampling import interval, pick, shape
+from .sampling import shape
 
 GENERATED = 192
 """Tokens that the target writes per sequence."""
@@ -47,7 +47,7 @@ def conditions(count: int, rng: np.random.Generator) -> np.ndarray:
 def write(target: Target, prompts: torch.Tensor, settings: torch.Tensor, generator: torch.Generator) -> dict:
     """Continues prompts [B, P] by GENERATED tokens under settings [B, 3] (temperature, top_k, top_p).
 
-    Returns numpy arrays: tokens int16 [B, P + GENERATED]; low, high float32 [B, GENERATED], the interval of each written token.
+    Returns {"tokens": [B, P + GENERATED]} in the smallest unsigned type that holds the vocabulary.
     """
     b, prompt = prompts.shape
     device = prompts.device
@@ -55,21 +55,15 @@ def write(target: Target, prompts: torch.Tensor, settings: torch.Tensor, generat
     cache = target.empty_cache(b, prompt + GENERATED)
     for start in range(0, prompt, READ):
         logits = target.extend(prompts[:, start : start + READ], cache, start)[:, -1]
-    tokens, low, high = [prompts], [], []
+    tokens = [prompts]
     for i in range(GENERATED):
         p = shape(logits, temperature, top_k, top_p)
-        token = pick(p, torch.rand(b, generator=generator).to(device))
-        lo, hi = interval(p, token)
+        token = coordinates.pick("cdf", p, torch.rand(b, 1, generator=generator).to(device))
         tokens.append(token[:, None])
-        low.append(lo)
-        high.append(hi)
         if i + 1 < GENERATED:
             logits = target.extend(token[:, None], cache, prompt + i)[:, -1]
-    return {
-        "tokens": torch.cat(tokens, 1).cpu().numpy().astype(np.int16),
-        "low": torch.stack(low, 1).cpu().numpy(),
-        "high": torch.stack(high, 1).cpu().numpy(),
-    }
+    kind = np.uint16 if target.config.vocab <= 2**16 else np.uint32
+    return {"tokens": torch.cat(tokens, 1).cpu().numpy().astype(kind)}
 
 
 def prompts_from(tokens: np.ndarray, count: int, length: int, rng: np.random.Generator) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Shaping and Pick in PyTorch: the one place of the package where logits become probabilities.
+"""Shaping in PyTorch: the one place of the package where logits become probabilities; coordinates.py picks from them.
 
 The same rules as core/src/sampling (TypeScript) and the exported graph; test/vectors/sampling.json holds all three together.
 """
@@ -42,18 +42,3 @@ def truncate(p: Tensor, limit: Tensor, top_p: Tensor) -> Tensor:
     ordered = ordered * ((before < top_p * ordered.sum(-1, keepdim=True)) | (top_p == 1))
     kept = torch.zeros_like(p).scatter_(-1, index.gather(-1, order), ordered)
     return kept / kept.sum(-1, keepdim=True)
-
-
-def pick(p: Tensor, u: Tensor) -> Tensor:
-    """Pick(u, P) of docs/ptp.md: the first token whose cumulative probability exceeds u; p [..., V], u [...] -> [...]."""
-    cumulative = p.double().cumsum(-1)
-    total = cumulative[..., -1:]
-    chosen = (cumulative <= u.double()[..., None] * total).sum(-1)
-    return torch.minimum(chosen, (cumulative < total).sum(-1))
-
-
-def interval(p: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
-    """The u's that pick `token` [...]: [low, high), both float32, from p [..., V]."""
-    cumulative = p.double().cumsum(-1)
-    high = cumulative.gather(-1, token[..., None])[..., 0]
-    return (high - p.gather(-1, token[..., None])[..., 0].double()).clamp(min=0).float(), high.float()

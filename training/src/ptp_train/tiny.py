@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from .distill import completions, context
+from .batches import ask, read
 from .drafter import Drafter, DrafterConfig
-from .evaluate import decode
+from .evaluate import by_drafter, decode
 from .export import write_folder
+from .losses import kl
 from .manifest import TRAINED_FOR
 from .model import Config, Target
 from .optim import MuonAdamW, schedule
@@ -51,25 +52,25 @@ def train_target(tokens: np.ndarray, steps: int, rng: np.random.Generator) -> Ta
 
 
 def sample(target: Target, tokens: np.ndarray, count: int, rng: np.random.Generator) -> dict:
-    """`count` sequences that the target wrote, as `completions` wants them."""
+    """`count` sequences that the target wrote, as `batches.read` wants them."""
     settings = torch.from_numpy(conditions(count, rng))
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     arrays = write(target, prompts_from(tokens, count, PROMPT, rng), settings, generator)
-    return {"settings": settings} | {k: torch.from_numpy(v) for k, v in arrays.items()}
+    return {"settings": settings} | {k: torch.from_numpy(v.astype(np.int32)) for k, v in arrays.items()}
 
 
 def train_drafter(target: Target, samples: dict, steps: int, rng: np.random.Generator) -> Drafter:
-    drafter = Drafter(DrafterConfig(CONFIG, (0, 1), length=8, frequencies=8), target)
+    drafter = Drafter(DrafterConfig(CONFIG, (0, 2), length=8, rank=32), target)
     optimiser = MuonAdamW(drafter)
     beta = torch.distributions.Beta(torch.tensor(0.3), torch.tensor(0.3))
     for step in range(steps):
         rows = torch.from_numpy(rng.integers(0, len(samples["tokens"]), 8))
-        batch = {k: v[rows] for k, v in samples.items()}
+        reading = read(target, drafter.config.pick, {k: v[rows] for k, v in samples.items()})
         starts = torch.from_numpy(rng.integers(PROMPT, CONFIG.context - drafter.config.length + 1, (8, 12)))
-        inside = beta.sample((8, 12, drafter.config.length))
-        ids, last, u, answers, settings = completions(batch, starts, drafter.config.length, inside)
-        logits = drafter(context(target, drafter, ids), last, starts, u, settings)
-        F.cross_entropy(logits.flatten(0, 2), answers.flatten()).backward()
+        inside = beta.sample((8, 12, drafter.config.length, drafter.config.coordinates))
+        q = ask(reading, drafter, starts, inside)
+        logits = drafter(q.cache, q.last, q.starts, q.u, q.conditions, q.answers)
+        kl(logits.flatten(0, 2), q.answers.flatten(), q.p.flatten(0, 2)).mean().backward()
         optimiser.step(schedule(step / steps))
     return drafter.eval()
 
@@ -88,7 +89,8 @@ def run(args: argparse.Namespace) -> None:
     tokens = np.array(tokenizer.encode(text).ids, np.int16)
     target = train_target(tokens, args.steps, rng)
     drafter = train_drafter(target, sample(target, tokens, 512, rng), args.steps, rng)
-    figures = decode(target, drafter, types.SimpleNamespace(files=[sample(target, tokens, 32, rng)]), 32)
+    held = types.SimpleNamespace(files=[sample(target, tokens, 32, rng)])
+    figures = decode(target, drafter.config.pick, by_drafter(drafter), held, 32, drafter.config.length)
     print(json.dumps(figures))
     facts = {
         "created": CREATED,

@@ -1,0 +1,221 @@
+"""The drafter as an ONNX graph: context tokens through one stream, u-positions through the other, then tokens picked from the
+result, position by position where there is a sequential head."""
+
+import numpy as np
+from onnx import helper
+from torch import nn
+
+from . import embeddings
+from .drafter import Drafter
+from .graph import FLOAT, INT64, Graph, Stream, WeightFile, add_rope, split_input
+from .graph_cache import cache_inputs, new_rows, past_and_new
+from .graph_pick import pick
+from .lora import merged
+from .model import Config, Layer, Target
+
+
+def context_of(drafter: Drafter, target: Target) -> tuple[Config, nn.Embedding, list[Layer]]:
+    """Sizes, embedding and layers of the context stream."""
+    if drafter.config.kind == "separate":
+        return drafter.config.sizes, drafter.embedding, list(drafter.layers)
+    return target.config, target.embedding, list(target.layers[: drafter.config.depth])
+
+
+def drafter_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: int) -> Graph:
+    """N packed context tokens through the context stream, M packed u-positions through the drafter's own layers.
+
+    Context inputs: ids, pos, splits, mask_{i}, pk, pv as in `target_graph`, for the context layers 0 .. max(source).
+    u inputs, M_i >= 1 of slot i, branch after branch: u [1, M, D]; upos [1, M]; last [1, M], the token before a branch, counted
+    where first [1, M, 1] is 1 (a branch's first u) and not where it is 0; temperature, top_p, top_k [1, M, 1] (float, top_k
+    0 for no limit); usplits [slots] (several slots only); umask_{i} [M_i, P_i + T_i + M_i]. With a sequential head also, for the
+    W branches of all slots, the longest of K positions: grid [K, W], which of the M positions is the k-th of a branch (any
+    where it has none), and cell [M], k W + branch of each position.
+    Outputs: draft [M] the tokens; confidence [M], their probabilities in what they were picked from; nk{l}, nv{l} [1, N, G*D].
+    """
+    source, depth = drafter.config.source, drafter.config.depth
+    c, context_embedding, context_layers = context_of(drafter, target)
+    g = Graph(weights)
+    ids, positions = g.input("ids", INT64, [1, "N"]), g.input("pos", INT64, [1, "N"])
+    splits = split_input(g, "splits", slots)
+    masks = [g.input(f"mask_{i}", FLOAT, [f"T{i}", f"S{i}"]) for i in range(slots)]
+    past_keys, past_values = cache_inputs(g, depth, slots, c.kv_heads * c.head_width)
+    own_positions = g.input("upos", INT64, [1, "M"])
+    own_splits = split_input(g, "usplits", slots)
+    own_masks = [g.input(f"umask_{i}", FLOAT, [f"M{i}", f"U{i}"]) for i in range(slots)]
+    last, first = g.input("last", INT64, [1, "M"]), g.input("first", FLOAT, [1, "M", 1])
+    add_rope(g, c, drafter.config.length)
+
+    x = g.node("Gather", [g.tensor("context.embedding", context_embedding.weight), ids], "embedded")
+    context = Stream(g, c, x, positions, slots, splits)
+    context_keys, context_values = [], []
+    for n, layer in enumerate(context_layers):
+        name = f"context{n}"
+        new = new_rows(g, n)
+        if n < depth - 1:
+            q = context.project(layer, name, new)
+        else:
+            context.project_keys(layer, name, new)
+        context_keys.append(past_and_new(past_keys[n], context.split(new[0])))
+        context_values.append(past_and_new(past_values[n], context.split(new[1])))
+        if n < depth - 1:
+            context.finish(layer, name, context.attend(q, context_keys[n], context_values[n], masks))
+
+    embedding = g.tensor("embedding", drafter.embedding.weight)
+    g.node("Gather", [embedding, last], "last.embedded")
+    g.node("Mul", ["last.embedded", first], "last.counted")
+    x = g.node("Add", [uniform_embedding(g, drafter), "last.counted"], "u.input")
+    own = Stream(g, c, x, own_positions, slots, own_splits)
+    for j, layer in enumerate(drafter.layers):
+        name = f"own{j}"
+        new = (f"{name}.k", f"{name}.v")
+        layer = merged(layer)
+        q = own.project(layer, name, new)
+        keys, values = (
+            [[*seen, mine] for seen, mine in zip(of_context[source[j]], own.split(n), strict=True)]
+            for of_context, n in zip((context_keys, context_values), new, strict=True)
+        )
+        own.finish(layer, name, own.attend(q, keys, values, own_masks))
+    g.node("Squeeze", [own.norm("norm", drafter.norm), g.constant([0])], "final")
+    g.head("embedding" if c.tied else "output", "final", drafter.head_weight, "logits")
+    tokens(g, drafter)
+    g.output("draft", INT64, ["M"])
+    g.output("confidence", FLOAT, ["M"])
+    return g
+
+
+def uniform_embedding(g: Graph, drafter: Drafter) -> str:
+    """UniformEmbedding of [1, M] positions; adds the inputs u [1, M, D] and the conditions, each [1, M, 1]."""
+    c, e = drafter.config, drafter.uniform
+    u = g.input("u", FLOAT, [1, "M", c.coordinates])
+    temperature, top_p, top_k = (g.input(name, FLOAT, [1, "M", 1]) for name in ("temperature", "top_p", "top_k"))
+    zero, vocab = g.constant(0, np.float32), float(c.target.vocab)
+    g.node("Greater", [top_k, zero], "top_k.on")
+    g.node("Where", ["top_k.on", top_k, g.constant(vocab, np.float32)], "top_k.limit")
+    g.node("Log", ["top_k.limit"], "top_k.log")
+    g.node("Div", ["top_k.log", g.constant(np.log(vocab), np.float32)], "limit")
+    g.node("Concat", [temperature, top_p, "limit"], "conditions", axis=2)
+    conditions = g.linear("condition.weight", "conditions", e.condition.weight, "conditions.embedded")
+    g.node("Greater", [temperature, zero], "random")
+    if c.method == "independent":
+        return conditions
+    x = features(g, drafter, u)
+    if e.hidden is not None:
+        g.linear("hidden.weight", x, e.hidden.weight, "u.hidden.linear")
+        g.node("Add", ["u.hidden.linear", g.tensor("hidden.bias", e.hidden.bias)], "u.hidden")
+        x = g.node("QuickGelu", ["u.hidden"], "u.hidden.silu", "com.microsoft", alpha=1.0)
+    g.linear("uniform.weight", x, e.uniform.weight, "u.linear")
+    g.node("Add", ["u.linear", g.tensor("uniform.bias", e.uniform.bias)], "u.random")
+    told = g.node("Where", ["random", "u.random", g.tensor("uniform.greedy", e.greedy)], "u.embedded")
+    if c.method == "c":  # the position before in the branch, nothing at its first
+        g.node("Slice", [told, g.constant([0]), g.constant([-1]), g.constant([1])], "u.but_last")
+        g.node("Slice", [told, g.constant([0]), g.constant([1]), g.constant([1])], "u.some_row")
+        g.node("Concat", ["u.some_row", "u.but_last"], "u.shifted", axis=1)
+        g.node("Sub", [g.constant(1, np.float32), "first"], "not_first")
+        told = g.node("Mul", ["u.shifted", "not_first"], "u.told")
+    return g.node("Add", [told, conditions], "u.conditioned")
+
+
+def features(g: Graph, drafter: Drafter, u: str) -> str:
+    """embeddings.py's features of u [1, M, D], [1, M, D * F]; the kinds that have an ONNX form."""
+    c = drafter.config
+    d, f = c.coordinates, embeddings.count(c.embedding, c.frequencies)
+    two, one = g.constant(2, np.float32), g.constant(1, np.float32)
+    g.node("Unsqueeze", [u, g.constant([3])], "u.column")
+    if c.embedding in ("fourier", "cosine"):
+        harmonics = np.pi * np.arange(1, (c.frequencies if c.embedding == "fourier" else f) + 1, dtype=np.float32)
+        g.node("Mul", ["u.column", g.constant(harmonics, np.float32)], "u.angle")
+        g.node("Cos", ["u.angle"], "u.cos")
+    if c.embedding in ("fourier", "float"):
+        g.node("Mul", ["u.column", two], "u.twice")
+        g.node("Sub", ["u.twice", one], "u.centred")
+    if c.embedding == "fourier":
+        g.node("Sin", ["u.angle"], "u.sin")
+        rows = g.node("Concat", ["u.centred", "u.cos", "u.sin"], "u.harmonics", axis=3)
+    elif c.embedding == "cosine":
+        rows = "u.cos"
+    elif c.embedding == "float":
+        rows = "u.centred"
+    else:
+        raise SystemExit(f"--embedding must be fourier, cosine or float for export, got {c.embedding}")
+    return g.node("Reshape", [rows, g.constant([1, -1, d * f])], "u.features")
+
+
+def tokens(g: Graph, drafter: Drafter) -> None:
+    """The values draft and confidence [M], from final [M, width] and logits [M, V]."""
+    c = drafter.config
+    zero, one = g.constant(0, np.float32), g.constant(1, np.float32)
+    for name in ("u", "temperature", "random"):
+        g.node("Squeeze", [name, g.constant([0])], f"{name}.rows")
+    if c.method == "o":
+        g.node("Identity", [one], "divisor.rows")
+    else:
+        g.node("Where", ["random.rows", "temperature.rows", one], "divisor.rows")
+    if drafter.sequential is None:
+        g.node("Div", ["logits", "divisor.rows"], "scaled")
+        choice(g, drafter, "scaled", "u.rows", "random.rows", "draft", "confidence")
+        return
+    head = drafter.sequential
+    grid, cell = g.input("grid", INT64, ["K", "W"]), g.input("cell", INT64, ["M"])
+    g.linear("head.from_hidden.weight", "final", head.from_hidden.weight, "head.linear")
+    g.node("Add", ["head.linear", g.tensor("head.from_hidden.bias", head.from_hidden.bias)], "head.hidden")
+    for name, weight in (
+        ("token", head.from_token.weight),
+        ("state", head.from_state.weight.T),
+        ("out", head.out.weight.T),
+    ):
+        g.tensor(f"head.{name}", weight)
+    g.node("Squeeze", ["last", g.constant([0])], "last.flat")
+    g.node("Shape", [grid], "steps", start=0, end=1)
+    g.node("Squeeze", ["steps"], "steps.scalar")
+    g.node("Gather", [grid, g.constant(0)], "grid.first")
+    g.node("Gather", ["last.flat", "grid.first"], "token.before")
+    g.node("Gather", ["head.hidden", "grid.first"], "head.some")
+    g.node("Mul", ["head.some", zero], "state.before")
+    body = step(g, drafter)
+    outputs = ["token.last", "state.last", "grid.tokens", "grid.confidences"]
+    g.node("Loop", ["steps.scalar", g.constant(True, np.bool_), "token.before", "state.before"], outputs, body=body)
+    for name, out in (("tokens", "draft"), ("confidences", "confidence")):
+        g.node("Reshape", [f"grid.{name}", g.constant([-1])], f"grid.{name}.flat")
+        g.node("Gather", [f"grid.{name}.flat", cell], out)
+
+
+def step(parent: Graph, drafter: Drafter):
+    """The loop's body: the k-th position of every branch, from the token and the head's state before it."""
+    s = Graph(parent.weights)
+    s.parent = parent
+    s.node("Gather", ["grid", "k"], "step.rows")
+    for name in ("head.hidden", "logits", "divisor.rows", "u.rows", "random.rows"):
+        whole = name == "divisor.rows" and drafter.config.method == "o"
+        s.node("Identity", [name], f"step.{name}") if whole else s.node("Gather", [name, "step.rows"], f"step.{name}")
+    s.node("Gather", ["head.token", "token.in"], "step.token")
+    s.node("MatMul", ["state.in", "head.state"], "step.state")
+    s.node("Sum", ["step.head.hidden", "step.token", "step.state"], "step.z")
+    s.node("QuickGelu", ["step.z"], "state.out", "com.microsoft", alpha=1.0)
+    s.node("MatMul", ["state.out", "head.out"], "step.correction")
+    s.node("Add", ["step.logits", "step.correction"], "step.corrected")
+    s.node("Div", ["step.corrected", "step.divisor.rows"], "step.scaled")
+    choice(s, drafter, "step.scaled", "step.u.rows", "step.random.rows", "token.out", "step.confidence")
+    s.node("Identity", ["token.out"], "step.token.out")
+    s.node("Identity", ["go.in"], "go.out")
+    rank = drafter.config.rank
+    info = helper.make_tensor_value_info
+    inputs = [info("k", INT64, []), info("go.in", helper.np_dtype_to_tensor_dtype(np.dtype(bool)), [])]
+    inputs += [info("token.in", INT64, ["W"]), info("state.in", FLOAT, ["W", rank])]
+    outputs = [info("go.out", helper.np_dtype_to_tensor_dtype(np.dtype(bool)), []), info("token.out", INT64, ["W"])]
+    outputs += [info("state.out", FLOAT, ["W", rank])]
+    outputs += [info("step.token.out", INT64, ["W"]), info("step.confidence", FLOAT, ["W"])]
+    return helper.make_graph(s.nodes, "step", inputs, outputs)
+
+
+def choice(g: Graph, drafter: Drafter, logits: str, u: str, random: str, token: str, confidence: str) -> None:
+    """Tokens [R] and their probabilities [R] from logits [R, V], as `Drafter.choose`."""
+    c = drafter.config
+    g.node("ArgMax", [logits], f"{token}.best", axis=1, keepdims=1)
+    g.node("Softmax", [logits], f"{token}.probabilities", axis=1)
+    chosen = f"{token}.best"
+    if c.method != "o":
+        walked = pick(g, c.pick, f"{token}.probabilities", u, c.target.vocab, f"{token}.picked")
+        chosen = g.node("Where", [random, walked, f"{token}.best"], f"{token}.column")
+    g.node("GatherElements", [f"{token}.probabilities", chosen], f"{token}.probability", axis=1)
+    g.node("Squeeze", [f"{token}.probability", g.constant([1])], confidence)
+    g.node("Squeeze", [chosen, g.constant([1])], token)

@@ -1,0 +1,116 @@
+"""The training loop of drafters: steps, checkpoints, resuming, a log of held-out figures."""
+
+import argparse
+import contextlib
+import json
+import pathlib
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .model import check_resume, parameters_of, save
+from .optim import MuonAdamW, schedule
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+def add_fit_arguments(parser: argparse.ArgumentParser, out: str, steps: int) -> None:
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("work") / out)
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=0,
+        help="end after so many minutes of training instead of --steps",
+    )
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "processor"),
+        default="wall",
+        help="what --minutes counts; processor time is per thread",
+    )
+    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate of AdamW: embeddings, heads, vectors")
+    parser.add_argument("--matrix-rate", type=float, default=0.01, help="learning rate of Muon: matrices of the layers")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="bfloat16" if torch.cuda.is_available() else "float32"
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--checkpoint-seconds", type=float, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def precision(name: str, device: str):
+    """Context in which matrices are multiplied in bfloat16, or in which nothing changes."""
+    return contextlib.nullcontext() if name == "float32" else torch.autocast(device, torch.bfloat16)
+
+
+def fit(
+    args: argparse.Namespace,
+    module: nn.Module,
+    lesson: Callable[[np.random.Generator], tuple[Tensor, float]],
+    measure: Callable[[], dict],
+    kind: str,
+    extra: dict,
+) -> dict:
+    """Trains `module` until --steps or --minutes are over; resumes from --out's checkpoint.
+
+    lesson: loss of a fresh batch and a share of right answers for the log. measure: figures on held-out text. Writes --out and
+    returns the last figures.
+    """
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    device = next(module.parameters()).device
+    optimiser = MuonAdamW(module, args.matrix_rate, args.rate, dtype=getattr(torch, args.precision))
+    checkpoint = args.out.with_suffix(".checkpoint.pt")
+    step, spent, log = 0, 0.0, []
+    if checkpoint.exists():
+        stored = torch.load(checkpoint, map_location=device)
+        check_resume(checkpoint, stored, module)
+        if stored["extra"] != extra:
+            raise SystemExit(
+                f"{checkpoint} was made with {stored['extra']}, now {extra}: remove it, or choose another --out"
+            )
+        module.load_state_dict(stored["weights"])
+        optimiser.load_state_dict(stored["optimiser"])
+        step, spent, log = stored["step"], stored["spent"], stored["log"]
+        print(f"resumed at step {step}", flush=True)
+    rng = np.random.default_rng((args.seed, step))
+    torch.manual_seed(args.seed + step)
+    count = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    goal = f"{args.minutes:g} minutes" if args.minutes else f"{args.steps:,} steps"
+    print(f"{count:,} of {parameters_of(module):,} parameters trained on {device.type}, {goal}", flush=True)
+    clock = time.time if args.clock == "wall" else lambda: time.process_time() / args.threads
+    saved, smooth, right = time.time(), None, None
+    said = time.time()
+    share = 0.0
+    while share < 1:
+        began = clock()
+        module.train()
+        loss, correct = lesson(rng)
+        loss.backward()
+        optimiser.step(schedule(share))
+        step += 1
+        spent += clock() - began
+        share = spent / 60 / args.minutes if args.minutes else step / args.steps
+        smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
+        right = correct if right is None else 0.98 * right + 0.02 * correct
+        if time.time() - said > 10:
+            said = time.time()
+            left = spent / 60 * (1 / share - 1)
+            print(
+                f"step {step} loss {smooth:.3f} first right {right:.3f} {spent / step:.2f} s/step {left:.0f} min left",
+                flush=True,
+            )
+        if time.time() - saved > args.checkpoint_seconds or share >= 1:
+            module.eval()
+            log.append({"step": step, "minutes": round(spent / 60, 2), "loss": round(smooth, 4), **measure()})
+            print(json.dumps(log[-1]), flush=True)
+            state = {"optimiser": optimiser.state_dict(), "step": step, "spent": spent, "log": log, "extra": extra}
+            save(checkpoint, f"{kind} checkpoint", module, **state)
+            settings = {k: str(v) for k, v in vars(args).items() if k != "run"}
+            save(args.out, kind, module, log=log, settings=settings, **extra)
+            saved = time.time()
+    return log[-1]
