@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ptp_train import embeddings
+from ptp_train import embeddings, inverse
 from ptp_train.drafter import Drafter, DrafterConfig, load_drafter
 from ptp_train.model import Config, Target, load_target, save
 
@@ -123,3 +123,20 @@ def test_saved_models_load_equal(pair, tmp_path):
         assert loaded.config == module.config
         for name, value in module.state_dict().items():
             assert torch.equal(loaded.state_dict()[name], value)
+
+
+def test_inverse_training_finds_the_uniforms_of_its_text():
+    """Under the uniforms that it finds, the drafter says just the text that they were found for."""
+    torch.manual_seed(2)
+    config = DrafterConfig(CONFIG, source=(0, 1), length=4, kind="separate", own=OWN, rank=8)
+    drafter = Drafter(config)
+    for p in drafter.parameters():
+        if p.ndim == 2:
+            torch.nn.init.normal_(p, std=0.1)
+    ids, starts = torch.randint(0, 96, (1, 24)), torch.tensor([[5, 9, 17]])
+    answers = ids[:, (starts[..., None] + torch.arange(4))[0]]
+    last, conditions = ids.gather(1, starts - 1), inverse.unrestricted(ids)
+    with torch.no_grad():
+        cache = drafter.read(ids)
+        u = inverse.inverted(drafter, cache, last, starts, answers, conditions)
+        assert torch.equal(drafter.draft(cache, last, starts, u, conditions), answers)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ptp_train import corpus, samples
-from ptp_train.evaluate import continuation
 from ptp_train.__main__ import main
+from ptp_train.evaluate import continuation
 
 
 def ptp_train(command, *arguments):

@@ -37,6 +37,8 @@ const manifestSchema = z
     drafter: z
       .looseObject({
         source: z.array(z.int().nonnegative()).min(1),
+        /** Of a drafter that is not of the target's sizes. */
+        sizes: z.looseObject({ kv_heads: count, head_width: count }).optional(),
         max_branch_length: count,
         yield_curve: z.array(z.number().nonnegative()).min(2),
         accuracy_by_position: z.array(z.number()),

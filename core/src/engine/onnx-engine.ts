@@ -52,13 +52,14 @@ async function start(
 ): Promise<{ worker: Worker; facts: EngineFacts; manifest: Manifest }> {
   const manifest = await loadManifest(dir);
   const { sizes, max_slots: slotCounts, context_length: contextLength } = manifest;
+  const heads = (kind === 'drafter' ? drafterOf(manifest).sizes : undefined) ?? sizes;
   const graphs = slotCounts.map((slots) => ({ slots, name: `${kind}.b${slots}.onnx` }));
   await checkFiles(dir, manifest, [`${kind}.weights`, ...graphs.map((graph) => graph.name)]);
   const model: WorkerModel = {
     kind,
     graphs: graphs.map(({ slots, name }) => ({ slots, path: join(dir, name) })),
     layers: kind === 'target' ? sizes.layers : Math.max(...drafterOf(manifest).source) + 1,
-    rowWidth: sizes.kv_heads * sizes.head_width,
+    rowWidth: heads.kv_heads * heads.head_width,
     contextLength,
     uniformsPerPosition: manifest.uniforms_per_position,
     threads,

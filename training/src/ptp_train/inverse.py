@@ -1,0 +1,115 @@
+"""Trains a C-PTP drafter on text, without a teacher: inverse autoregressive training (docs/ptp.md, "Training").
+
+For a completion t_1 .. t_L of a text, the uniforms that would have made the drafter say it are found position by position: P_k is
+the drafter's own distribution given u_1 .. u_{k-1}, u_k is drawn inside the interval of t_k under it. Then cross-entropy on all
+positions at once, with these uniforms. With --length 1 it is plain next-token training, which a run is to be compared with.
+"""
+
+import argparse
+import json
+import math
+import pathlib
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import coordinates
+from .distill import add_drafter_arguments, separate_config
+from .drafter import Drafter, DrafterConfig
+from .fit import add_fit_arguments, fit, precision
+from .model import Config
+from .target import windows
+
+HELD_WINDOWS = 32
+"""Windows of held-out text whose perplexity goes into the log."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_fit_arguments(parser, "inverse.pt", steps=2000)
+    parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("work/tokens"))
+    add_drafter_arguments(parser)
+    parser.set_defaults(kind="separate", length=4)
+    parser.add_argument("--context", type=int, default=512, help="tokens of a window")
+    parser.add_argument("--completions", type=int, default=256, help="completions per step")
+    parser.add_argument("--windows", type=int, default=4, help="windows of text per step")
+
+
+def check(args: argparse.Namespace) -> None:
+    for name, wanted in (("kind", "separate"), ("method", "c")):
+        if getattr(args, name) != wanted:
+            raise SystemExit(f"--{name} must be {wanted}: there is no teacher, got {getattr(args, name)}")
+    if not 1 <= args.length < args.context:
+        raise SystemExit(f"--length must be in [1, {args.context - 1}], got {args.length}")
+
+
+def unrestricted(ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The conditions of plain text: temperature 1, top_p 1, no top_k, each [B, 1, 1]."""
+    one = torch.ones(len(ids), 1, 1, device=ids.device)
+    return one, one, torch.zeros_like(one)
+
+
+def inverted(drafter: Drafter, cache: list, last: Tensor, starts: Tensor, answers: Tensor, conditions) -> Tensor:
+    """Uniforms [B, N, L, D] under which `drafter` itself says the answers [B, N, L]; without gradients."""
+    c = drafter.config
+    u = torch.zeros(*answers.shape, c.coordinates, device=answers.device)
+    with torch.no_grad():
+        for k in range(answers.shape[-1]):
+            # position k is told of the uniforms before it only, and the head of the answers before it
+            hidden = drafter.hidden(cache, last, starts, u[:, :, : k + 1], conditions)
+            p = drafter.logits(hidden, last, conditions, answers[:, :, : k + 1])[:, :, k].float().softmax(-1)
+            low, high = coordinates.interval(c.pick, p, answers[:, :, k])
+            u[:, :, k] = coordinates.between(low, high, torch.rand_like(low))
+    return u
+
+
+def losses(drafter: Drafter, ids: Tensor, starts: Tensor) -> Tensor:
+    """Cross-entropy [B, N, L] of completions of ids [B, S] from starts [B, N]."""
+    length = drafter.config.length
+    cache = drafter.read(ids)
+    index = (starts[:, :, None] + torch.arange(length, device=ids.device)).flatten(1)
+    answers = ids.gather(1, index).view(*starts.shape, length)
+    last, conditions = ids.gather(1, starts - 1), unrestricted(ids)
+    u = inverted(drafter, [(k.detach(), v.detach()) for k, v in cache], last, starts, answers, conditions)
+    logits = drafter(cache, last, starts, u, conditions, answers).float()
+    return F.cross_entropy(logits.flatten(0, 2), answers.flatten(), reduction="none").view(answers.shape)
+
+
+def perplexity(drafter: Drafter, tokens: np.ndarray, context: int) -> dict:
+    """exp of the mean cross-entropy on held-out text, over all positions of completions and for each."""
+    torch.manual_seed(1)
+    device = next(drafter.parameters()).device
+    starts = torch.arange(1, context - drafter.config.length, drafter.config.length, device=device)[None]
+    rows = []
+    for s in np.linspace(0, len(tokens) - context - 1, HELD_WINDOWS).astype(int):
+        ids = torch.from_numpy(tokens[s : s + context].astype(np.int64)).to(device)[None]
+        with torch.no_grad():
+            rows.append(losses(drafter, ids, starts)[0])
+    mean = torch.cat(rows).mean(0)
+    return {
+        "perplexity": round(math.exp(mean.mean()), 4),
+        "by_position": [round(math.exp(x), 4) for x in mean.tolist()],
+    }
+
+
+def run(args: argparse.Namespace) -> None:
+    check(args)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    vocab = len(json.loads((args.data / "tokenizer.json").read_text())["model"]["vocab"])
+    layers = len(args.source.split(","))
+    text = Config(vocab, args.width, layers, context=args.context)
+    shared = {k: getattr(args, k) for k in ("length", "kind", "method", "pick", "embedding", "frequencies", "rank")}
+    config = DrafterConfig(text, tuple(range(layers)), own=separate_config(text, args.width, layers), **shared)
+    drafter = Drafter(config).to(device)
+    tokens, held = (np.load(args.data / f"{split}.npy") for split in ("train", "held_files"))
+
+    def lesson(rng: np.random.Generator) -> tuple[Tensor, float]:
+        ids = windows(tokens, args.windows, args.context - 1, rng).to(device)
+        shape = (args.windows, max(1, args.completions // args.windows))
+        starts = torch.from_numpy(rng.integers(1, args.context - args.length + 1, shape)).to(device)
+        with precision(args.precision, device):
+            loss = losses(drafter, ids, starts).mean()
+        return loss, math.exp(-loss.item())
+
+    fit(args, drafter, lesson, lambda: perplexity(drafter, held, args.context), "drafter", {"target_identity": None})
