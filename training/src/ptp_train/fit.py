@@ -2,7 +2,7 @@
 
 import argparse
 import contextlib
-import json
+import math
 import pathlib
 import time
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .model import check_resume, parameters_of, save
 from .optim import MuonAdamW, schedule
+from .progress import Progress
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -83,34 +84,29 @@ def fit(
     goal = f"{args.minutes:g} minutes" if args.minutes else f"{args.steps:,} steps"
     print(f"{count:,} of {parameters_of(module):,} parameters trained on {device.type}, {goal}", flush=True)
     clock = time.time if args.clock == "wall" else lambda: time.process_time() / args.threads
-    saved, smooth, right = time.time(), None, None
-    said = time.time()
-    share = 0.0
-    while share < 1:
-        began = clock()
-        module.train()
-        loss, correct = lesson(rng)
-        loss.backward()
-        optimiser.step(schedule(share))
-        step += 1
-        spent += clock() - began
-        share = spent / 60 / args.minutes if args.minutes else step / args.steps
-        smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
-        right = correct if right is None else 0.98 * right + 0.02 * correct
-        if time.time() - said > 10:
-            said = time.time()
-            left = spent / 60 * (1 / share - 1)
-            print(
-                f"step {step} loss {smooth:.3f} first right {right:.3f} {spent / step:.2f} s/step {left:.0f} min left",
-                flush=True,
-            )
-        if time.time() - saved > args.checkpoint_seconds or share >= 1:
-            module.eval()
-            log.append({"step": step, "minutes": round(spent / 60, 2), "loss": round(smooth, 4), **measure()})
-            print(json.dumps(log[-1]), flush=True)
-            state = {"optimiser": optimiser.state_dict(), "step": step, "spent": spent, "log": log, "extra": extra}
-            save(checkpoint, f"{kind} checkpoint", module, **state)
-            settings = {k: str(v) for k, v in vars(args).items() if k != "run"}
-            save(args.out, kind, module, log=log, settings=settings, **extra)
-            saved = time.time()
+    total, unit = (args.minutes, "minutes") if args.minutes else (args.steps, "steps")
+    saved, done = time.monotonic(), spent / 60 if args.minutes else step
+    with Progress(getattr(args, "logs", None), total, unit, done, step, settings=vars(args)) as progress:
+        while done < total:
+            began = clock()
+            module.train()
+            loss, correct = lesson(rng)
+            loss.backward()
+            optimiser.step(schedule(done / total))
+            step += 1
+            spent += clock() - began
+            done = spent / 60 if args.minutes else step
+            progress.update(done, step, loss=loss.detach(), first_right=correct, seconds_per_step=spent / step)
+            if time.monotonic() - saved > args.checkpoint_seconds or done >= total:
+                if not math.isfinite(loss.item()):
+                    raise SystemExit(f"the loss is {loss.item()} at step {step}: lower --rate and --matrix-rate")
+                module.eval()
+                log.append({"minutes": round(spent / 60, 2), "loss": round(progress.mean("loss"), 4), **measure()})
+                progress.record(step, **log[-1])
+                log[-1]["step"] = step
+                state = {"optimiser": optimiser.state_dict(), "step": step, "spent": spent, "log": log, "extra": extra}
+                save(checkpoint, f"{kind} checkpoint", module, **state)
+                settings = {k: str(v) for k, v in vars(args).items() if k != "run"}
+                save(args.out, kind, module, log=log, settings=settings, **extra)
+                saved = time.monotonic()
     return log[-1]
