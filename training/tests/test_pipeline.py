@@ -69,6 +69,13 @@ def test_from_tokenizer_to_figures(folder, capsys, monkeypatch):
     ptp_train("distill", *pair, "--out", w / "drafter.pt", "--steps", 4, "--completions", 16, "--length", 4)
     with pytest.raises(SystemExit, match="of another model"):
         ptp_train("distill", *pair, "--out", w / "drafter.pt", "--source", "0,1,2", "--length", 4)
+    with pytest.raises(SystemExit, match="must be ce with --method o"):
+        ptp_train("distill", *pair, "--out", w / "o.pt", "--method", "o", "--loss", "kl")
+    (w / "other").mkdir()
+    for f in (w / "samples").glob("*.npz"):
+        np.savez(w / "other" / f.name, **{**np.load(f), "target": np.array("0" * 12)})
+    with pytest.raises(SystemExit, match="holds sequences of target 000000000000"):
+        ptp_train("distill", *pair[:2], "--samples", w / "other", "--out", w / "x.pt", "--steps", 1)
     small = ("--steps", 2, "--completions", 16)
     ptp_train("distill", *pair, "--out", w / "one.pt", *small, "--length", 1, "--rank", 0)
     ptp_train("distill", *pair, "--out", w / "blind.pt", *small, "--length", 4, "--method", "independent")
@@ -84,6 +91,42 @@ def test_from_tokenizer_to_figures(folder, capsys, monkeypatch):
             curve = measured["yield_curve"]
             assert len(curve) == 5 and curve[0] == 0 and all(b >= a for a, b in zip(curve, curve[1:], strict=False))
             assert 1 <= measured["tokens_per_call"] <= 5
+
+
+def test_ablations_run_each_row_once_and_write_the_table(folder, capsys):
+    w = folder
+    rows = {"base": {"length": 4, "rank": 8, "completions": 16}, "rows": [
+        {"name": "with", "group": "head"},
+        {"name": "without", "group": "head", "settings": {"rank": 0}},
+    ]}  # fmt: skip
+    (w / "rows.yaml").write_text(json.dumps(rows))
+    paths = (
+        "--rows",
+        w / "rows.yaml",
+        "--target",
+        w / "target.pt",
+        "--samples",
+        w / "samples",
+        "--held",
+        w / "samples",
+    )
+    call = ("ablate", *paths, "--out", w / "ablations", "--minutes", 0.005, "--sequences", 2)
+    ptp_train(*call)
+    assert capsys.readouterr().out.count("== ") == 2
+    ptp_train(*call)
+    assert "== " not in capsys.readouterr().out
+    lines = (w / "ablations" / "table.md").read_text().splitlines()
+    assert len(lines) == 4 and lines[2].startswith("| head | with |") and lines[3].startswith("| head | without |")
+    with pytest.raises(SystemExit, match="--only names rows .* nothing"):
+        ptp_train(*call, "--only", "nothing")
+
+
+def test_inverse_training_reports_perplexity(folder, capsys):
+    small = ("--width", 64, "--source", "0,1", "--context", 64, "--windows", 2, "--completions", 8, "--steps", 2)
+    ptp_train("inverse", "--data", folder / "tokens", "--out", folder / "inverse.pt", *small, "--threads", 1)
+    assert '"perplexity"' in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="--method must be c"):
+        ptp_train("inverse", "--data", folder / "tokens", "--method", "o", "--out", folder / "x.pt")
 
 
 def test_prompt_lookup_proposes_what_followed_the_longest_match():

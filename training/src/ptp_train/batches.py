@@ -18,15 +18,24 @@ class Samples:
     """The files of one folder, each a batch of sequences of equal length, in memory."""
 
     def __init__(self, folder: pathlib.Path, split: str, device: str):
+        self.folder, self.origins = folder, set()
         self.files = []
         for path in sorted(p for p in folder.glob(f"{split}-*.npz") if ".partial" not in p.name):
             arrays = np.load(path)
+            self.origins.add(str(arrays["target"]) if "target" in arrays else "")
             tokens = torch.from_numpy(arrays["tokens"].astype(np.int32)).to(device)
             self.files.append({"tokens": tokens, "settings": torch.from_numpy(arrays["settings"]).to(device)})
         if not self.files:
             raise SystemExit(f"no samples of split {split!r} in {folder}")
         self.weights = np.array([len(f["tokens"]) for f in self.files], float)
         self.weights /= self.weights.sum()
+
+    def check_origin(self, target: str) -> None:
+        """Refuses sequences of another target than the one with this `model.identity`; older files do not say."""
+        if others := self.origins - {"", target}:
+            raise SystemExit(
+                f"{self.folder} holds sequences of target {others.pop()}, this one is {target}: write them anew"
+            )
 
     def draw(self, tokens: int, rng: np.random.Generator) -> dict:
         """Random sequences of one file, about `tokens` tokens together."""

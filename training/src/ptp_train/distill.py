@@ -20,6 +20,7 @@ from .fit import add_fit_arguments, fit, precision
 from .losses import LOSSES
 from .model import Config, Target, identity, load_target
 from .samples import GENERATED
+from .settings import integer, matching, multiple, number, require
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,10 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_drafter_arguments(parser)
     parser.add_argument("--loss", choices=LOSSES, default="kl")
-    parser.add_argument("--completions", type=int, default=256, help="completions per step")
-    parser.add_argument("--context-tokens", type=int, default=2048, help="tokens of the sequences of a step, together")
-    parser.add_argument("--decay", type=float, default=0.9, help="weight of position k is decay^k")
-    parser.add_argument("--beta", type=float, default=0.3, help="u lies inside its interval by Beta(beta, beta)")
+    parser.add_argument("--completions", type=integer(1), default=256, help="completions per step")
+    parser.add_argument(
+        "--context-tokens", type=integer(512), default=2048, help="tokens of the sequences of a step, together"
+    )
+    parser.add_argument("--decay", type=number(0, 1, above=True), default=0.9, help="weight of position k is decay^k")
+    parser.add_argument(
+        "--beta", type=number(0, 10, above=True), default=0.3, help="u lies inside its interval by Beta(beta, beta)"
+    )
 
 
 def add_drafter_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,17 +48,24 @@ def add_drafter_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=METHODS, default="c")
     parser.add_argument("--pick", choices=("cdf", "tree"), default="tree", help="how uniforms choose a token")
     parser.add_argument("--embedding", choices=embeddings.KINDS, default="fourier")
-    parser.add_argument("--frequencies", type=int, default=8, help="harmonics of the fourier embedding")
+    parser.add_argument("--frequencies", type=integer(1, 64), default=8, help="harmonics of the fourier embedding")
     parser.add_argument(
-        "--source", default="0,1,3", help="context layers that the drafter's layers read and start from"
+        "--source",
+        type=matching(r"\d+(,\d+)*", "layer numbers with commas between"),
+        default="0,1,3",
+        help="context layers that the drafter's layers read and start from",
     )
-    parser.add_argument("--length", type=int, default=8, help="positions per completion, L")
-    parser.add_argument("--rank", type=int, default=128, help="width of the sequential head, 0 for none")
-    parser.add_argument("--lora-rank", type=int, default=64)
-    parser.add_argument("--width", type=int, default=128, help="of a separate drafter, whose layers --source counts")
+    parser.add_argument("--length", type=integer(1, 64), default=8, help="positions per completion, L")
+    parser.add_argument("--rank", type=integer(0, 4096), default=128, help="width of the sequential head, 0 for none")
+    parser.add_argument("--lora-rank", type=integer(1, 4096), default=64)
     parser.add_argument(
-        "--from-target", action="store_true", help="a separate drafter of the target's width starts from it"
+        "--width", type=multiple(64, 64, 8192), default=128, help="of a separate drafter, whose layers --source counts"
     )
+
+
+def check(args: argparse.Namespace) -> None:
+    learns_tokens = args.method != "o" or args.loss == "ce"
+    require(learns_tokens, f"--loss must be ce with --method o, which learns tokens only, got {args.loss}")
 
 
 def drafter_config(args: argparse.Namespace, target: Config) -> DrafterConfig:
@@ -69,8 +81,6 @@ def drafter_config(args: argparse.Namespace, target: Config) -> DrafterConfig:
         source = tuple(range(target.layers))
     if not all(0 <= s < depth for s in source):
         raise SystemExit(f"--source must name layers in [0, {depth - 1}], got {args.source}")
-    if args.method == "o" and getattr(args, "loss", "ce") != "ce":
-        raise SystemExit(f"--loss must be ce with --method o, which learns tokens only, got {args.loss}")
     shared = {
         k: getattr(args, k)
         for k in ("length", "kind", "method", "pick", "embedding", "frequencies", "rank", "lora_rank")
@@ -80,8 +90,6 @@ def drafter_config(args: argparse.Namespace, target: Config) -> DrafterConfig:
 
 def separate_config(target: Config, width: int, layers: int) -> Config:
     """A smaller transformer over the same vocabulary and context."""
-    if width % 64 or width <= 0:
-        raise SystemExit(f"--width must be a positive multiple of 64, got {width}")
     heads = width // 64
     hidden = -(-width * 11 // 4 // 32) * 32
     return Config(target.vocab, width, layers, heads, max(1, heads // 2), 64, hidden, target.rope_theta, target.context)
@@ -122,5 +130,7 @@ def run(args: argparse.Namespace) -> None:
     target.to(device)
     samples = Samples(args.samples, "train", device)
     held = Samples(args.held or args.samples, "held_files", device)
+    for part in (samples, held):
+        part.check_origin(identity(target))
     lesson = Lesson(args, target, drafter, samples, device)
     fit(args, drafter, lesson, lambda: quick(target, drafter, held), "drafter", {"target_identity": identity(target)})

@@ -14,16 +14,17 @@ from torch import Tensor, nn
 from .model import check_resume, parameters_of, save
 from .optim import MuonAdamW, schedule
 from .progress import Progress
+from .settings import integer, number
 
 PRECISIONS = ("float32", "bfloat16")
 
 
 def add_fit_arguments(parser: argparse.ArgumentParser, out: str, steps: int) -> None:
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("work") / out)
-    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--steps", type=integer(1), default=steps)
     parser.add_argument(
         "--minutes",
-        type=float,
+        type=number(0),
         default=0,
         help="end after so many minutes of training instead of --steps",
     )
@@ -33,14 +34,21 @@ def add_fit_arguments(parser: argparse.ArgumentParser, out: str, steps: int) -> 
         default="wall",
         help="what --minutes counts; processor time is per thread",
     )
-    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate of AdamW: embeddings, heads, vectors")
-    parser.add_argument("--matrix-rate", type=float, default=0.01, help="learning rate of Muon: matrices of the layers")
+    parser.add_argument(
+        "--rate", type=number(0, 1, above=True), default=1e-3, help="learning rate of AdamW: embeddings, heads, vectors"
+    )
+    parser.add_argument(
+        "--matrix-rate",
+        type=number(0, 1, above=True),
+        default=0.01,
+        help="learning rate of Muon: matrices of the layers",
+    )
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="bfloat16" if torch.cuda.is_available() else "float32"
     )
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--checkpoint-seconds", type=float, default=300)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=integer(1, 1024), default=2)
+    parser.add_argument("--checkpoint-seconds", type=number(0), default=300)
+    parser.add_argument("--seed", type=integer(0), default=0)
 
 
 def precision(name: str, device: str):

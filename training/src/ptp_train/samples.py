@@ -7,14 +7,15 @@ import argparse
 import json
 import os
 import pathlib
-import time
 
 import numpy as np
 import torch
 
 from . import coordinates
-from .model import Target, load_target
+from .model import Target, identity, load_target
+from .progress import Progress
 from .sampling import shape
+from .settings import integer, numbers, require
 
 GENERATED = 192
 """Tokens that the target writes per sequence."""
@@ -77,38 +78,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("work/tokens"))
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("work/samples"))
     parser.add_argument("--split", default="train", choices=("train", "held_files", "held_packages"))
-    parser.add_argument("--sequences", type=int, default=6144)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--conditions", help="TEMPERATURE,TOP_K,TOP_P for all sequences instead of a random mixture")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sequences", type=integer(1), default=6144)
+    parser.add_argument("--batch", type=integer(1), default=128)
+    kind = numbers("temperature", "top_k", "top_p")
+    parser.add_argument(
+        "--conditions", type=kind, help="TEMPERATURE,TOP_K,TOP_P for all sequences instead of a random mixture"
+    )
+    parser.add_argument("--threads", type=integer(1, 1024), default=2)
+    parser.add_argument("--seed", type=integer(0), default=0)
+
+
+def check(args: argparse.Namespace) -> None:
+    if args.conditions:
+        temperature, top_k, top_p = args.conditions
+        require(0 <= temperature <= 2, f"--conditions: temperature must be in [0, 2], got {temperature:g}")
+        require(top_k >= 0 and top_k == int(top_k), f"--conditions: top_k must be an integer, 0 or more, got {top_k:g}")
+        require(0 < top_p <= 1, f"--conditions: top_p must be in (0, 1], got {top_p:g}")
+
+
+def prompt_lengths(context: int) -> tuple[tuple[int, ...], np.ndarray]:
+    """The lengths of PROMPTS that leave room to write within `context`, and their shares."""
+    fitting = [(n, share) for n, share in PROMPTS if n + GENERATED <= context]
+    require(bool(fitting), f"the target's context must be {PROMPTS[0][0] + GENERATED} tokens or more, got {context}")
+    shares = np.array([share for _, share in fitting])
+    return tuple(n for n, _ in fitting), shares / shares.sum()
 
 
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     target = load_target(args.target).to(device)
+    origin = identity(target)
     tokens = np.load(args.data / f"{args.split}.npy")
     args.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(args.seed)
-    fixed = np.array([float(x) for x in args.conditions.split(",")], np.float32) if args.conditions else None
-    lengths, shares = zip(*PROMPTS, strict=True)
-    began, written = time.time(), 0
-    for start in range(0, args.sequences, args.batch):
-        count = min(args.batch, args.sequences - start)
-        length = int(rng.choice(lengths, p=shares))
-        settings = conditions(count, rng) if fixed is None else np.tile(fixed, (count, 1))
-        prompts = prompts_from(tokens, count, length, rng)
-        name = args.out / f"{args.split}-{args.seed}-{start:06d}.npz"
-        if name.exists():
-            continue
-        generator = torch.Generator().manual_seed(args.seed * 1_000_003 + start)
-        arrays = write(target, prompts.to(device), torch.from_numpy(settings).to(device), generator)
-        partial = name.with_suffix(".partial.npz")
-        np.savez(partial, settings=settings, **arrays)
-        os.replace(partial, name)
-        written += count
-        rate = written * GENERATED / (time.time() - began)
-        left = (args.sequences - start - count) * GENERATED / rate / 60
-        print(f"{start + count}/{args.sequences} sequences, {rate:.0f} tok/s, {left:.1f} min left", flush=True)
+    fixed = np.array(args.conditions, np.float32) if args.conditions else None
+    lengths, shares = prompt_lengths(target.config.context)
+    with Progress(getattr(args, "logs", None), args.sequences, "sequences", settings=vars(args)) as progress:
+        for start in range(0, args.sequences, args.batch):
+            count = min(args.batch, args.sequences - start)
+            length = int(rng.choice(lengths, p=shares))
+            settings = conditions(count, rng) if fixed is None else np.tile(fixed, (count, 1))
+            prompts = prompts_from(tokens, count, length, rng)
+            name = args.out / f"{args.split}-{args.seed}-{start:06d}.npz"
+            if name.exists():
+                made_by = str(np.load(name).get("target", ""))
+                require(
+                    made_by in ("", origin),
+                    f"{name} is of target {made_by}, this one is {origin}: remove it, or choose another --out",
+                )
+            else:
+                generator = torch.Generator().manual_seed(args.seed * 1_000_003 + start)
+                arrays = write(target, prompts.to(device), torch.from_numpy(settings).to(device), generator)
+                partial = name.with_suffix(".partial.npz")
+                np.savez(partial, settings=settings, target=np.array(origin), **arrays)
+                os.replace(partial, name)
+            progress.update(start + count)
     print(json.dumps({"sequences": args.sequences, "generated_tokens": args.sequences * GENERATED}))
