@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--samples",
         type=pathlib.Path,
         default=pathlib.Path("work/samples"),
-        help="where `source: teacher` rows learn from",
+        help="what all rows learn from",
     )
     parser.add_argument(
         "--held", type=pathlib.Path, nargs="+", required=True, help="held-out samples, a folder for each condition"
@@ -54,7 +54,9 @@ def distill_settings(args: argparse.Namespace, settings: dict, out: pathlib.Path
         "checkpoint-seconds": 1e9,
     }
     words = [f"--{k}={v}" for k, v in (shared | settings).items()]
-    return parser.parse_args(words)
+    chosen = parser.parse_args(words)
+    distill.check(chosen)
+    return chosen
 
 
 def measure(args: argparse.Namespace, path: pathlib.Path) -> dict:
@@ -82,7 +84,7 @@ def table(results: list[dict]) -> str:
     head = [
         "group",
         "row",
-        "trained parameters",
+        "parameters",
         "steps",
         *(f"tokens per call, {h}" for h in held),
         "right, position 1 .. 4",

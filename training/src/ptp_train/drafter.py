@@ -1,6 +1,6 @@
 """The drafter: completions of L tokens from the context before them and the uniforms of their positions, in one call.
 
-Two streams. Context tokens go through `context_layers`, whose keys and values are what a server caches; u-positions go
+Two streams. Context tokens go through the context stream, whose keys and values are what a server caches; u-positions go
 through `layers`, which attend to these and to the earlier u-positions of their completion. Three shapes (`kind`):
 
 - `reader`: the context stream is the target's own first layers, frozen; u-positions have layers of their own.
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from . import coordinates, embeddings
 from .lora import adapted
-from .model import Config, KeyValue, Layer, RMSNorm, Target, rope_tables
+from .model import Config, KeyValue, Layer, RMSNorm, Target, read_layers, rope_tables
 from .sequential_head import SequentialHead
 
 KINDS = ("reader", "lora", "separate")
@@ -156,7 +156,7 @@ class Drafter(nn.Module):
     def read(self, ids: Tensor) -> list[KeyValue]:
         """Keys and values of a `separate` drafter's own context stream over ids [B, S]; the others read the target's
         (`Target.read`)."""
-        return read_layers(self.layers, self.embedding(ids), self.config.sizes)
+        return read_layers(self.layers, self.embedding(ids), self.config.sizes)[1]
 
     def hidden(
         self, cache: list[KeyValue], last: Tensor, starts: Tensor, u: Tensor, conditions: tuple[Tensor, Tensor, Tensor]
@@ -240,18 +240,6 @@ class Drafter(nn.Module):
 def divisor(temperature: Tensor) -> Tensor:
     """What logits are divided by: the temperature, 1 for greedy."""
     return torch.where(temperature > 0, temperature, torch.ones_like(temperature))
-
-
-def read_layers(layers, x: Tensor, c: Config) -> list[KeyValue]:
-    """Keys and values of every layer over whole sequences x [B, S, width], causal."""
-    cos, sin = rope_tables(torch.arange(x.shape[1], device=x.device)[None], c)
-    cache: list[KeyValue] = []
-    for n, layer in enumerate(layers):
-        q, k, v = layer.project(x, cos, sin)
-        cache.append((k, v))
-        if n + 1 < len(layers):
-            x = layer.finish(x, F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True))
-    return cache
 
 
 def load_drafter(path) -> Drafter:

@@ -6,6 +6,7 @@ Shapes in the docstrings: B sequences, S context tokens, H query heads, G key/va
 import hashlib
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import torch
@@ -138,6 +139,17 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tens
     return (scores.softmax(-1) @ values).view(b, h, t, d)
 
 
+def read_layers(layers: Iterable[Layer], x: Tensor, c: Config) -> tuple[Tensor, list[KeyValue]]:
+    """Layers over whole sequences x [B, S, width], causal: hidden state [B, S, width] and each layer's keys and values."""
+    cos, sin = rope_tables(torch.arange(x.shape[1], device=x.device)[None], c)
+    cache: list[KeyValue] = []
+    for layer in layers:
+        q, k, v = layer.project(x, cos, sin)
+        cache.append((k, v))
+        x = layer.finish(x, F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True))
+    return x, cache
+
+
 class Target(nn.Module):
     """A causal language model."""
 
@@ -165,14 +177,7 @@ class Target(nn.Module):
 
     def read(self, ids: Tensor, depth: int) -> tuple[Tensor, list[KeyValue]]:
         """The first `depth` layers over whole sequences: hidden state [B, S, width] and each layer's keys and values."""
-        x = self.embedding(ids)
-        cos, sin = rope_tables(torch.arange(ids.shape[1], device=ids.device)[None], self.config)
-        cache: list[KeyValue] = []
-        for layer in self.layers[:depth]:
-            q, k, v = layer.project(x, cos, sin)
-            cache.append((k, v))
-            x = layer.finish(x, F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True))
-        return x, cache
+        return read_layers(self.layers[:depth], self.embedding(ids), self.config)
 
     def extend(self, ids: Tensor, cache: list[KeyValue], start: int) -> Tensor:
         """Appends ids [B, T] at position `start` to a preallocated cache (see `empty_cache`): logits [B, T, V]."""
