@@ -4,10 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from ptp_train import corpus, samples
 from ptp_train.__main__ import main
+from ptp_train.drafter import load_drafter
 from ptp_train.evaluate import continuation
+from ptp_train.model import load_target
 
 
 def ptp_train(command, *arguments):
@@ -91,6 +94,49 @@ def test_from_tokenizer_to_figures(folder, capsys, monkeypatch):
             curve = measured["yield_curve"]
             assert len(curve) == 5 and curve[0] == 0 and all(b >= a for a, b in zip(curve, curve[1:], strict=False))
             assert 1 <= measured["tokens_per_call"] <= 5
+
+
+def test_sequences_by_three_writers(folder):
+    w = folder
+    where = ("--target", w / "target.pt", "--data", w / "tokens", "--sequences", 4, "--batch", 4, "--threads", 1)
+    ptp_train("teacher-samples", *where, "--writer", "data", "--out", w / "by-data")
+    corpus_text = np.load(w / "tokens" / "train.npy").tobytes()
+    (data,) = (w / "by-data").glob("*.npz")
+    for row in np.load(data)["tokens"]:
+        assert row.astype(np.load(w / "tokens" / "train.npy").dtype).tobytes() in corpus_text
+
+    ptp_train("teacher-samples", *where, "--writer", "student", "--drafter", w / "drafter.pt", "--out", w / "by-student")
+    (student,) = (w / "by-student").glob("*.npz")
+    arrays = np.load(student)
+    target, drafter = load_target(w / "target.pt"), load_drafter(w / "drafter.pt")
+    ids = torch.from_numpy(arrays["tokens"].astype(np.int64))
+    prompt, length = ids.shape[1] - samples.GENERATED, drafter.config.length
+    temperature, top_k, top_p = (torch.from_numpy(x)[:, None, None] for x in arrays["settings"].T)
+    generator = torch.Generator().manual_seed(0)
+    for start in range(prompt, prompt + 3 * length, length):  # each completion from all that was written before it
+        u = torch.rand(4, 1, length, drafter.config.coordinates, generator=generator)
+        with torch.no_grad():
+            cache = target.read(ids[:, :start], 4)[1]
+        starts = torch.full((4, 1), start)
+        drafted = drafter.draft(cache, ids[:, start - 1 : start], starts, u, (temperature, top_p, top_k))
+        assert drafted[:, 0].equal(ids[:, start : start + length])
+
+    with pytest.raises(SystemExit, match="--drafter must be given with --writer student only, got None"):
+        ptp_train("teacher-samples", *where, "--writer", "student", "--out", w / "nothing")
+
+
+def test_a_separate_drafter_can_start_from_the_target(folder):
+    w = folder
+    pair = ("--target", w / "target.pt", "--samples", w / "samples", "--threads", 1, "--steps", 1, "--completions", 8)
+    tiny = ("--length", 2, "--rate", 1e-12, "--matrix-rate", 1e-12, "--out", w / "copy.pt")
+    ptp_train("distill", *pair, *tiny, "--kind", "separate", "--from-target", "--source", "1,3")
+    target, drafter = load_target(w / "target.pt"), load_drafter(w / "copy.pt")
+    assert drafter.config.source == (0, 1) and drafter.config.own.width == target.config.width
+    for mine, source in zip(drafter.layers, (1, 3), strict=True):
+        torch.testing.assert_close(mine.gate.weight, target.layers[source].gate.weight)
+    torch.testing.assert_close(drafter.embedding.weight, target.embedding.weight)
+    with pytest.raises(SystemExit, match="--from-target is for --kind separate"):
+        ptp_train("distill", *pair, *tiny, "--from-target")
 
 
 def test_ablations_run_each_row_once_and_write_the_table(folder, capsys):

@@ -1,7 +1,7 @@
 """Trains and measures drafters that differ in one setting, each for the same time, and writes the table.
 
 The rows stand in a YAML file: `base`, settings of `distill`, and `rows`, each with a name, a group, and the settings in which it
-differs. A row that has its result is not run again.
+differs (`samples` names a folder beside --samples). A row that has its result is not run again.
 """
 
 import argparse
@@ -13,9 +13,11 @@ import yaml
 
 from . import distill
 from .batches import Samples, read
+from .device import PRECISIONS, use_threads
 from .drafter import load_drafter
 from .evaluate import by_drafter, decode, impossible_pairs, uniforms_inside
 from .model import identity, load_target, parameters_of
+from .settings import integer, number
 
 PAIR_STARTS = 24
 """Drafted pairs per sequence that are checked for being possible."""
@@ -35,10 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("work/ablations"))
     parser.add_argument("--only", nargs="*", help="names of the rows to run")
-    parser.add_argument("--minutes", type=float, default=2.5, help="of training per row")
-    parser.add_argument("--sequences", type=int, default=24, help="held-out sequences per condition")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=number(0, above=True), default=2.5, help="of processor time per row")
+    parser.add_argument("--sequences", type=integer(1), default=24, help="held-out sequences per condition")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
+    parser.add_argument("--seed", type=integer(0), default=0)
 
 
 def distill_settings(args: argparse.Namespace, settings: dict, out: pathlib.Path) -> argparse.Namespace:
@@ -53,7 +55,10 @@ def distill_settings(args: argparse.Namespace, settings: dict, out: pathlib.Path
         "clock": "processor",
         "checkpoint-seconds": 1e9,
     }
-    words = [f"--{k}={v}" for k, v in (shared | settings).items()]
+    settings = shared | settings
+    if settings["samples"] != args.samples:
+        settings["samples"] = args.samples.parent / settings["samples"]
+    words = [f"--{k}" if v is True else f"--{k}={v}" for k, v in settings.items()]
     chosen = parser.parse_args(words)
     distill.check(chosen)
     return chosen
@@ -103,7 +108,7 @@ def table(results: list[dict]) -> str:
 
 
 def run(args: argparse.Namespace) -> None:
-    torch.set_num_threads(1)
+    use_threads(1)
     recipe = yaml.safe_load(args.rows.read_text())
     rows = [r for r in recipe["rows"] if not args.only or r["name"] in args.only]
     if missing := set(args.only or ()) - {r["name"] for r in rows}:

@@ -7,6 +7,7 @@ losses, the target's whole distribution. Late positions weigh less (decay^k).
 
 import argparse
 import pathlib
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,9 +15,10 @@ from torch import Tensor
 
 from . import embeddings
 from .batches import Samples, ask, read
+from .device import autocast, device
 from .drafter import KINDS, METHODS, Drafter, DrafterConfig
 from .evaluate import quick
-from .fit import add_fit_arguments, fit, precision
+from .fit import add_fit_arguments, fit
 from .losses import LOSSES
 from .model import Config, Target, identity, load_target
 from .samples import GENERATED
@@ -31,6 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--held", type=pathlib.Path, help="folder of the held_files samples for the log (default: --samples)"
     )
     add_drafter_arguments(parser)
+    parser.add_argument(
+        "--from-target",
+        action="store_true",
+        help="a separate drafter starts from the target's layers --source and has its sizes, instead of random weights",
+    )
     parser.add_argument("--loss", choices=LOSSES, default="kl")
     parser.add_argument("--completions", type=integer(1), default=256, help="completions per step")
     parser.add_argument(
@@ -66,14 +73,23 @@ def add_drafter_arguments(parser: argparse.ArgumentParser) -> None:
 def check(args: argparse.Namespace) -> None:
     learns_tokens = args.method != "o" or args.loss == "ce"
     require(learns_tokens, f"--loss must be ce with --method o, which learns tokens only, got {args.loss}")
+    copies = args.kind == "separate" or not args.from_target
+    require(copies, f"--from-target is for --kind separate, others always start from the target, got {args.kind}")
+
+
+def layers_of(args: argparse.Namespace) -> tuple[int, ...]:
+    """The layers that --source names."""
+    return tuple(int(x) for x in args.source.split(","))
 
 
 def drafter_config(args: argparse.Namespace, target: Config) -> DrafterConfig:
     """The checked configuration that the settings ask for."""
-    source = tuple(int(x) for x in args.source.split(","))
+    source = layers_of(args)
     depth = target.layers
     own = None
-    if args.kind == "separate":
+    if args.kind == "separate" and args.from_target:
+        own = replace(target, layers=len(source))
+    elif args.kind == "separate":
         depth = len(source)
         own = separate_config(target, args.width, depth)
         source = tuple(range(depth))
@@ -81,6 +97,8 @@ def drafter_config(args: argparse.Namespace, target: Config) -> DrafterConfig:
         source = tuple(range(target.layers))
     if not all(0 <= s < depth for s in source):
         raise SystemExit(f"--source must name layers in [0, {depth - 1}], got {args.source}")
+    if own:  # each layer reads itself
+        source = tuple(range(len(source)))
     shared = {
         k: getattr(args, k)
         for k in ("length", "kind", "method", "pick", "embedding", "frequencies", "rank", "lora_rank")
@@ -108,7 +126,7 @@ class Lesson:
         """The loss, and the share of first tokens right when the drafter's most probable one is taken."""
         a = self.args
         batch = self.samples.draw(a.context_tokens, rng)
-        with precision(a.precision, self.device):
+        with autocast(self.device, a.precision):
             reading = read(self.target, a.pick, batch)
             shape = (len(reading.ids), max(1, a.completions // len(reading.ids)))
             starts = rng.integers(reading.first, reading.first + GENERATED - a.length + 1, shape)
@@ -123,14 +141,23 @@ class Lesson:
         return loss, (logits[:, :, 0].argmax(-1) == q.answers[:, :, 0]).float().mean().item()
 
 
+def start(args: argparse.Namespace, target: Target) -> Drafter:
+    """The untrained drafter."""
+    drafter = Drafter(drafter_config(args, target.config), None if args.kind == "separate" else target)
+    if args.from_target:
+        drafter.start_from(target, layers_of(args))
+        drafter.fit_uniforms()
+    return drafter
+
+
 def run(args: argparse.Namespace) -> None:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    target = load_target(args.target).to(device).requires_grad_(False)
-    drafter = Drafter(drafter_config(args, target.config), target.cpu() if args.kind != "separate" else None).to(device)
-    target.to(device)
-    samples = Samples(args.samples, "train", device)
-    held = Samples(args.held or args.samples, "held_files", device)
+    place = device()
+    target = load_target(args.target).requires_grad_(False)
+    drafter = start(args, target).to(place)
+    target.to(place)
+    samples = Samples(args.samples, "train", place)
+    held = Samples(args.held or args.samples, "held_files", place)
     for part in (samples, held):
         part.check_origin(identity(target))
-    lesson = Lesson(args, target, drafter, samples, device)
+    lesson = Lesson(args, target, drafter, samples, place)
     fit(args, drafter, lesson, lambda: quick(target, drafter, held), "drafter", {"target_identity": identity(target)})

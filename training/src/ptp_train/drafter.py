@@ -135,17 +135,22 @@ class Drafter(nn.Module):
         self.uniform = UniformEmbedding(config)
         self.sequential = SequentialHead(c, config.rank) if config.rank else None
         if target is not None and config.own is None:
-            self.start_from(target)
+            self.start_from(target, config.source)
         if config.kind == "lora":
             self.layers = nn.ModuleList(adapted(layer, config.lora_rank) for layer in self.layers)
+        self.fit_uniforms()
+
+    def fit_uniforms(self) -> None:
+        """Gives embedded uniforms the size of token embeddings."""
         self.uniform.rescale(self.embedding.weight.detach().pow(2).mean().sqrt().item())
 
-    def start_from(self, target: Target) -> None:
+    def start_from(self, target: Target, chosen: tuple[int, ...]) -> None:
+        """The target's embedding, head and `chosen` layers, of the drafter's own sizes."""
         self.embedding.weight.data.copy_(target.embedding.weight)
         self.norm.load_state_dict(target.norm.state_dict())
         if self.output is not None:
             self.output.load_state_dict(target.output.state_dict())
-        for layer, source in zip(self.layers, self.config.source, strict=True):
+        for layer, source in zip(self.layers, chosen, strict=True):
             layer.load_state_dict(target.layers[source].state_dict())
 
     @property
@@ -199,10 +204,9 @@ class Drafter(nn.Module):
 
         With a sequential head, `answers` [B, N, L] are the tokens that it is to take as picked (teacher forcing).
         """
-        rows = F.linear(hidden, self.head_weight)
         if self.sequential is not None:
-            rows = rows + self.sequential(hidden, torch.cat([last[..., None], answers[..., :-1]], -1))
-        return rows if self.config.method == "o" else rows / divisor(conditions[0])[..., None]
+            hidden = self.sequential(hidden, self.embedding(torch.cat([last[..., None], answers[..., :-1]], -1)))
+        return self.head(hidden, conditions[0])
 
     def forward(
         self, cache, last: Tensor, starts: Tensor, u: Tensor, conditions, answers: Tensor | None = None
@@ -216,17 +220,20 @@ class Drafter(nn.Module):
         hidden = self.hidden(cache, last, starts, u, conditions)
         if self.sequential is None:
             return self.choose(self.logits(hidden, last, conditions), u, conditions[0])
-        base = F.linear(hidden, self.head_weight)
         temperature = conditions[0].expand(u.shape[:3])
         token, state, tokens = last, None, []
         for k in range(u.shape[2]):
-            extra, state = self.sequential.step(hidden[:, :, k], token, state)
-            row = base[:, :, k] + extra
-            if self.config.method != "o":
-                row = row / divisor(temperature[:, :, k])[..., None]
-            token = self.choose(row, u[:, :, k], temperature[:, :, k])
+            corrected, state = self.sequential.step(hidden[:, :, k], self.embedding(token), state)
+            token = self.choose(self.head(corrected, temperature[:, :, k]), u[:, :, k], temperature[:, :, k])
             tokens.append(token)
         return torch.stack(tokens, 2)
+
+    def head(self, hidden: Tensor, temperature: Tensor) -> Tensor:
+        """hidden [..., width] -> logits [..., V], divided by the temperature, but for O-PTP, whose answer is the largest one."""
+        rows = F.linear(hidden, self.head_weight)
+        if self.config.method == "o":
+            return rows
+        return rows / torch.where(temperature > 0, temperature, torch.ones_like(temperature))[..., None]
 
     def choose(self, logits: Tensor, u: Tensor, temperature: Tensor) -> Tensor:
         """Tokens [...] from logits [..., V] and the uniforms [..., D] of their own positions."""
@@ -235,11 +242,6 @@ class Drafter(nn.Module):
             return best
         picked = coordinates.pick(self.config.pick, logits.float().softmax(-1), u)
         return torch.where(temperature.expand(best.shape) > 0, picked, best)
-
-
-def divisor(temperature: Tensor) -> Tensor:
-    """What logits are divided by: the temperature, 1 for greedy."""
-    return torch.where(temperature > 0, temperature, torch.ones_like(temperature))
 
 
 def load_drafter(path) -> Drafter:

@@ -11,7 +11,7 @@ from .graph import FLOAT, INT64, Graph, Stream, WeightFile, add_rope, split_inpu
 from .graph_cache import cache_inputs, new_rows, past_and_new
 from .graph_pick import pick
 from .lora import merged
-from .model import Config, Layer, Target
+from .model import EPSILON, Config, Layer, Target
 
 
 def context_of(drafter: Drafter, target: Target) -> tuple[Config, nn.Embedding, list[Layer]]:
@@ -76,7 +76,6 @@ def drafter_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
         )
         own.finish(layer, name, own.attend(q, keys, values, own_masks))
     g.node("Squeeze", [own.norm("norm", drafter.norm), g.constant([0])], "final")
-    g.head("embedding" if c.tied else "output", "final", drafter.head_weight, "logits")
     tokens(g, drafter)
     g.output("draft", INT64, ["M"])
     g.output("confidence", FLOAT, ["M"])
@@ -141,7 +140,7 @@ def features(g: Graph, drafter: Drafter, u: str) -> str:
 
 
 def tokens(g: Graph, drafter: Drafter) -> None:
-    """The values draft and confidence [M], from final [M, width] and logits [M, V]."""
+    """The values draft and confidence [M], from final [M, width]."""
     c = drafter.config
     zero, one = g.constant(0, np.float32), g.constant(1, np.float32)
     for name in ("u", "temperature", "random"):
@@ -151,19 +150,13 @@ def tokens(g: Graph, drafter: Drafter) -> None:
     else:
         g.node("Where", ["random.rows", "temperature.rows", one], "divisor.rows")
     if drafter.sequential is None:
+        logits(g, drafter, "final", "logits")
         g.node("Div", ["logits", "divisor.rows"], "scaled")
         choice(g, drafter, "scaled", "u.rows", "random.rows", "draft", "confidence")
         return
-    head = drafter.sequential
     grid, cell = g.input("grid", INT64, ["K", "W"]), g.input("cell", INT64, ["M"])
-    g.linear("head.from_hidden.weight", "final", head.from_hidden.weight, "head.linear")
-    g.node("Add", ["head.linear", g.tensor("head.from_hidden.bias", head.from_hidden.bias)], "head.hidden")
-    for name, weight in (
-        ("token", head.from_token.weight),
-        ("state", head.from_state.weight.T),
-        ("out", head.out.weight.T),
-    ):
-        g.tensor(f"head.{name}", weight)
+    head = drafter.sequential
+    g.linear("head.from_hidden", "final", head.from_hidden.weight, "head.hidden", head.from_hidden.bias)
     g.node("Squeeze", ["last", g.constant([0])], "last.flat")
     g.node("Shape", [grid], "steps", start=0, end=1)
     g.node("Squeeze", ["steps"], "steps.scalar")
@@ -181,19 +174,22 @@ def tokens(g: Graph, drafter: Drafter) -> None:
 
 def step(parent: Graph, drafter: Drafter):
     """The loop's body: the k-th position of every branch, from the token and the head's state before it."""
-    s = Graph(parent.weights)
-    s.parent = parent
+    s, c, head = Graph(parent.weights, parent), drafter.config.sizes, drafter.sequential
     s.node("Gather", ["grid", "k"], "step.rows")
-    for name in ("head.hidden", "logits", "divisor.rows", "u.rows", "random.rows"):
+    for name in ("head.hidden", "final", "divisor.rows", "u.rows", "random.rows"):
         whole = name == "divisor.rows" and drafter.config.method == "o"
         s.node("Identity", [name], f"step.{name}") if whole else s.node("Gather", [name, "step.rows"], f"step.{name}")
-    s.node("Gather", ["head.token", "token.in"], "step.token")
-    s.node("MatMul", ["state.in", "head.state"], "step.state")
-    s.node("Sum", ["step.head.hidden", "step.token", "step.state"], "step.z")
+    s.node("Gather", [s.tensor("embedding", drafter.embedding.weight), "token.in"], "step.token")
+    unit(s, "step.token", c.width)
+    unit(s, "state.in", drafter.config.rank)
+    s.linear("head.from_token", "step.token.unit", head.from_token.weight, "step.from_token")
+    s.linear("head.from_state", "state.in.unit", head.from_state.weight, "step.from_state")
+    s.node("Sum", ["step.head.hidden", "step.from_token", "step.from_state"], "step.z")
     s.node("QuickGelu", ["step.z"], "state.out", "com.microsoft", alpha=1.0)
-    s.node("MatMul", ["state.out", "head.out"], "step.correction")
-    s.node("Add", ["step.logits", "step.correction"], "step.corrected")
-    s.node("Div", ["step.corrected", "step.divisor.rows"], "step.scaled")
+    s.linear("head.out", "state.out", head.out.weight, "step.correction")
+    s.node("Add", ["step.final", "step.correction"], "step.corrected")
+    logits(s, drafter, "step.corrected", "step.logits")
+    s.node("Div", ["step.logits", "step.divisor.rows"], "step.scaled")
     choice(s, drafter, "step.scaled", "step.u.rows", "step.random.rows", "token.out", "step.confidence")
     s.node("Identity", ["token.out"], "step.token.out")
     s.node("Identity", ["go.in"], "go.out")
@@ -205,6 +201,17 @@ def step(parent: Graph, drafter: Drafter):
     outputs += [info("state.out", FLOAT, ["W", rank])]
     outputs += [info("step.token.out", INT64, ["W"]), info("step.confidence", FLOAT, ["W"])]
     return helper.make_graph(s.nodes, "step", inputs, outputs)
+
+
+def unit(g: Graph, x: str, width: int) -> None:
+    """x.unit: each row of x [R, width] divided by its root mean square, as `sequential_head.unit`."""
+    inputs = [x, g.constant([1.0] * width, np.float32)]
+    g.node("SimplifiedLayerNormalization", inputs, f"{x}.unit", axis=-1, epsilon=EPSILON, stash_type=1)
+
+
+def logits(g: Graph, drafter: Drafter, x: str, out: str) -> None:
+    """The output head: x [R, width] -> [R, V]."""
+    g.head("embedding" if drafter.config.sizes.tied else "output", x, drafter.head_weight, out)
 
 
 def choice(g: Graph, drafter: Drafter, logits: str, u: str, random: str, token: str, confidence: str) -> None:

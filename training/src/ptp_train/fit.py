@@ -1,7 +1,6 @@
 """The training loop of drafters: steps, checkpoints, resuming, a log of held-out figures."""
 
 import argparse
-import contextlib
 import math
 import pathlib
 import time
@@ -11,12 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .device import add_precision, use_threads
 from .model import check_resume, parameters_of, save
 from .optim import MuonAdamW, schedule
 from .progress import Progress
 from .settings import integer, number
-
-PRECISIONS = ("float32", "bfloat16")
 
 
 def add_fit_arguments(parser: argparse.ArgumentParser, out: str, steps: int) -> None:
@@ -43,17 +41,10 @@ def add_fit_arguments(parser: argparse.ArgumentParser, out: str, steps: int) -> 
         default=0.01,
         help="learning rate of Muon: matrices of the layers",
     )
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, default="bfloat16" if torch.cuda.is_available() else "float32"
-    )
+    add_precision(parser)
     parser.add_argument("--threads", type=integer(1, 1024), default=2)
     parser.add_argument("--checkpoint-seconds", type=number(0), default=300)
     parser.add_argument("--seed", type=integer(0), default=0)
-
-
-def precision(name: str, device: str):
-    """Context in which matrices are multiplied in bfloat16, or in which nothing changes."""
-    return contextlib.nullcontext() if name == "float32" else torch.autocast(device, torch.bfloat16)
 
 
 def fit(
@@ -69,7 +60,7 @@ def fit(
     lesson: loss of a fresh batch and a share of right answers for the log. measure: figures on held-out text. Writes --out and
     returns the last figures.
     """
-    torch.set_num_threads(args.threads)
+    use_threads(args.threads)
     torch.manual_seed(args.seed)
     device = next(module.parameters()).device
     optimiser = MuonAdamW(module, args.matrix_rate, args.rate, dtype=getattr(torch, args.precision))

@@ -21,15 +21,18 @@ CONTRIB = "com.microsoft"
 
 
 class Graph:
-    """Collects nodes, inputs, outputs and constants. Values are named by strings, as in ONNX."""
+    """Collects nodes, inputs, outputs and constants. Values are named by strings, as in ONNX.
 
-    def __init__(self, weights: WeightFile):
-        self.weights = weights
+    The body of an If or a Loop has the graph around it as `parent`, which keeps its constants and parameters; a Cast of these
+    so stands outside of the body, where onnxruntime folds it.
+    """
+
+    def __init__(self, weights: WeightFile, parent: "Graph | None" = None):
+        self.weights, self.parent = weights, parent
         self.nodes: list[onnx.NodeProto] = []
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
-        self.initializers: dict[str, TensorProto] = {}
-        self.parent: Graph | None = None
+        self.initializers: dict[str, TensorProto] = parent.initializers if parent else {}
         self.quantised: set[str] = set()
 
     def input(self, name: str, kind: int, shape: list) -> str:
@@ -47,8 +50,6 @@ class Graph:
 
     def constant(self, value, kind: type = np.int64) -> str:
         """A small constant, kept inside the graph; the same value gives the same name."""
-        if self.parent:
-            return self.parent.constant(value, kind)
         array = np.asarray(value, kind)
         name = f"const_{array.dtype}_{array.shape}_{array.tolist()}".replace(" ", "")[:120]
         stored = onnx.numpy_helper.from_array(array, name)
@@ -58,8 +59,6 @@ class Graph:
 
     def named(self, name: str, array: np.ndarray) -> str:
         """A constant of some size, kept inside the graph under a name of its own; equal names must be equal constants."""
-        if self.parent:
-            return self.parent.named(name, array)
         self.initializers.setdefault(name, onnx.numpy_helper.from_array(array, name))
         return name
 
@@ -68,6 +67,8 @@ class Graph:
 
         onnxruntime folds the Cast when it loads the model, so that it computes, and packs its matrices, in float32.
         """
+        if self.parent:
+            return self.parent.tensor(name, value)
         stored = f"{name}.stored"
         if name in self.initializers or stored in self.initializers:
             return name
@@ -109,8 +110,7 @@ class Graph:
         """ONNX If with one result: `then(subgraph)` names its value where the scalar `condition` holds, else `otherwise`."""
         branches = []
         for side in ("then", "else"):
-            sub = Graph(self.weights)
-            sub.parent = self
+            sub = Graph(self.weights, self)
             value = then(sub) if side == "then" else otherwise
             name = sub.node("Identity", [value], f"{out}_{side}")
             info = helper.make_tensor_value_info(name, kind, None)

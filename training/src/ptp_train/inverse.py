@@ -16,10 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import coordinates
+from .device import autocast, device
 from .distill import add_drafter_arguments, separate_config
 from .drafter import Drafter, DrafterConfig
-from .fit import add_fit_arguments, fit, precision
+from .fit import add_fit_arguments, fit
 from .model import Config
+from .settings import integer, require
 from .target import windows
 
 HELD_WINDOWS = 32
@@ -31,17 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("work/tokens"))
     add_drafter_arguments(parser)
     parser.set_defaults(kind="separate", length=4)
-    parser.add_argument("--context", type=int, default=512, help="tokens of a window")
-    parser.add_argument("--completions", type=int, default=256, help="completions per step")
-    parser.add_argument("--windows", type=int, default=4, help="windows of text per step")
+    parser.add_argument("--context", type=integer(2), default=512, help="tokens of a window")
+    parser.add_argument("--completions", type=integer(1), default=256, help="completions per step")
+    parser.add_argument("--windows", type=integer(1), default=4, help="windows of text per step")
 
 
 def check(args: argparse.Namespace) -> None:
     for name, wanted in (("kind", "separate"), ("method", "c")):
-        if getattr(args, name) != wanted:
-            raise SystemExit(f"--{name} must be {wanted}: there is no teacher, got {getattr(args, name)}")
-    if not 1 <= args.length < args.context:
-        raise SystemExit(f"--length must be in [1, {args.context - 1}], got {args.length}")
+        given = getattr(args, name)
+        require(given == wanted, f"--{name} must be {wanted}: there is no teacher, got {given}")
+    require(args.length < args.context, f"--length must be in [1, {args.context - 1}], got {args.length}")
 
 
 def unrestricted(ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -79,11 +80,11 @@ def losses(drafter: Drafter, ids: Tensor, starts: Tensor) -> Tensor:
 def perplexity(drafter: Drafter, tokens: np.ndarray, context: int) -> dict:
     """exp of the mean cross-entropy on held-out text, over all positions of completions and for each."""
     torch.manual_seed(1)
-    device = next(drafter.parameters()).device
-    starts = torch.arange(1, context - drafter.config.length, drafter.config.length, device=device)[None]
+    where = next(drafter.parameters()).device
+    starts = torch.arange(1, context - drafter.config.length, drafter.config.length, device=where)[None]
     rows = []
     for s in np.linspace(0, len(tokens) - context - 1, HELD_WINDOWS).astype(int):
-        ids = torch.from_numpy(tokens[s : s + context].astype(np.int64)).to(device)[None]
+        ids = torch.from_numpy(tokens[s : s + context].astype(np.int64)).to(where)[None]
         with torch.no_grad():
             rows.append(losses(drafter, ids, starts)[0])
     mean = torch.cat(rows).mean(0)
@@ -95,20 +96,20 @@ def perplexity(drafter: Drafter, tokens: np.ndarray, context: int) -> dict:
 
 def run(args: argparse.Namespace) -> None:
     check(args)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    place = device()
     vocab = len(json.loads((args.data / "tokenizer.json").read_text())["model"]["vocab"])
     layers = len(args.source.split(","))
     text = Config(vocab, args.width, layers, context=args.context)
     shared = {k: getattr(args, k) for k in ("length", "kind", "method", "pick", "embedding", "frequencies", "rank")}
     config = DrafterConfig(text, tuple(range(layers)), own=separate_config(text, args.width, layers), **shared)
-    drafter = Drafter(config).to(device)
+    drafter = Drafter(config).to(place)
     tokens, held = (np.load(args.data / f"{split}.npy") for split in ("train", "held_files"))
 
     def lesson(rng: np.random.Generator) -> tuple[Tensor, float]:
-        ids = windows(tokens, args.windows, args.context - 1, rng).to(device)
+        ids = windows(tokens, args.windows, args.context - 1, rng).to(place)
         shape = (args.windows, max(1, args.completions // args.windows))
-        starts = torch.from_numpy(rng.integers(1, args.context - args.length + 1, shape)).to(device)
-        with precision(args.precision, device):
+        starts = torch.from_numpy(rng.integers(1, args.context - args.length + 1, shape)).to(place)
+        with autocast(place, args.precision):
             loss = losses(drafter, ids, starts).mean()
         return loss, math.exp(-loss.item())
 

@@ -1,6 +1,7 @@
-"""Lets the target write sequences from corpus prompts; distillation learns from them.
+"""Writes sequences to learn from: the target's own, from corpus prompts; or the corpus' (data), or a drafter's (student).
 
-Each sequence has its own sampling conditions, drawn at random, so that one drafter serves them all.
+Each sequence has its own sampling conditions, drawn at random, so that one drafter serves them all. Whoever wrote a sequence,
+distillation asks the target about it.
 """
 
 import argparse
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 
 from . import coordinates
+from .device import device, use_threads
+from .drafter import Drafter, load_drafter
 from .model import Target, identity, load_target
 from .progress import Progress
 from .sampling import shape
@@ -21,6 +24,7 @@ GENERATED = 192
 """Tokens that the target writes per sequence."""
 READ = 64
 """Tokens of the prompts that are read at once; more or fewer took longer on a CPU."""
+WRITERS = ("teacher", "data", "student")
 PROMPTS = ((64, 0.5), (256, 0.3), (704, 0.2))
 """Prompt lengths in tokens with their shares: the drafter has to know long contexts too."""
 
@@ -48,7 +52,7 @@ def conditions(count: int, rng: np.random.Generator) -> np.ndarray:
 def write(target: Target, prompts: torch.Tensor, settings: torch.Tensor, generator: torch.Generator) -> dict:
     """Continues prompts [B, P] by GENERATED tokens under settings [B, 3] (temperature, top_k, top_p).
 
-    Returns {"tokens": [B, P + GENERATED]} in the smallest unsigned type that holds the vocabulary.
+    Returns {"tokens": [B, P + GENERATED]}.
     """
     b, prompt = prompts.shape
     device = prompts.device
@@ -63,8 +67,38 @@ def write(target: Target, prompts: torch.Tensor, settings: torch.Tensor, generat
         tokens.append(token[:, None])
         if i + 1 < GENERATED:
             logits = target.extend(token[:, None], cache, prompt + i)[:, -1]
-    kind = np.uint16 if target.config.vocab <= 2**16 else np.uint32
-    return {"tokens": torch.cat(tokens, 1).cpu().numpy().astype(kind)}
+    return {"tokens": stored(torch.cat(tokens, 1), target.config.vocab)}
+
+
+@torch.no_grad()
+def write_by_student(
+    target: Target, drafter: Drafter, prompts: torch.Tensor, settings: torch.Tensor, generator: torch.Generator
+) -> dict:
+    """As `write`, but by the drafter alone: completion after completion, none of them corrected."""
+    b, prompt = prompts.shape
+    device = prompts.device
+    temperature, top_k, top_p = (column[:, None, None] for column in settings.unbind(-1))
+    c, length = drafter.config, drafter.config.length
+    cache = target.empty_cache(b, prompt + GENERATED)
+    ids, known = prompts, 0
+    while ids.shape[1] < prompt + GENERATED:
+        if c.kind == "separate":
+            context = drafter.read(ids)
+        else:
+            for start in range(known, ids.shape[1], READ):
+                target.extend(ids[:, start : min(start + READ, ids.shape[1])], cache, start)
+            known = ids.shape[1]
+            context = [(keys[:, :, :known], values[:, :, :known]) for keys, values in cache]
+        u = torch.rand(b, 1, length, c.coordinates, generator=generator).to(device)
+        starts = torch.full((b, 1), ids.shape[1], device=device)
+        drafted = drafter.draft(context, ids[:, -1:], starts, u, (temperature, top_p, top_k))[:, 0]
+        ids = torch.cat([ids, drafted], 1)
+    return {"tokens": stored(ids[:, : prompt + GENERATED], target.config.vocab)}
+
+
+def stored(ids: torch.Tensor, vocab: int) -> np.ndarray:
+    """Token ids in the smallest unsigned type that holds the vocabulary."""
+    return ids.cpu().numpy().astype(np.uint16 if vocab <= 2**16 else np.uint32)
 
 
 def prompts_from(tokens: np.ndarray, count: int, length: int, rng: np.random.Generator) -> torch.Tensor:
@@ -78,6 +112,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("work/tokens"))
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("work/samples"))
     parser.add_argument("--split", default="train", choices=("train", "held_files", "held_packages"))
+    parser.add_argument(
+        "--writer",
+        choices=WRITERS,
+        default="teacher",
+        help="who continues the prompts: the target, the corpus itself (data), or --drafter (student)",
+    )
+    parser.add_argument("--drafter", type=pathlib.Path, help="the student")
     parser.add_argument("--sequences", type=integer(1), default=6144)
     parser.add_argument("--batch", type=integer(1), default=128)
     kind = numbers("temperature", "top_k", "top_p")
@@ -89,6 +130,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
+    student = args.writer == "student"
+    require(student == bool(args.drafter), f"--drafter must be given with --writer student only, got {args.drafter}")
     if args.conditions:
         temperature, top_k, top_p = args.conditions
         require(0 <= temperature <= 2, f"--conditions: temperature must be in [0, 2], got {temperature:g}")
@@ -105,9 +148,10 @@ def prompt_lengths(context: int) -> tuple[tuple[int, ...], np.ndarray]:
 
 
 def run(args: argparse.Namespace) -> None:
-    torch.set_num_threads(args.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    target = load_target(args.target).to(device)
+    use_threads(args.threads)
+    place = device()
+    target = load_target(args.target).to(place)
+    drafter = load_drafter(args.drafter).to(place) if args.writer == "student" else None
     origin = identity(target)
     tokens = np.load(args.data / f"{args.split}.npy")
     args.out.mkdir(parents=True, exist_ok=True)
@@ -119,7 +163,7 @@ def run(args: argparse.Namespace) -> None:
             count = min(args.batch, args.sequences - start)
             length = int(rng.choice(lengths, p=shares))
             settings = conditions(count, rng) if fixed is None else np.tile(fixed, (count, 1))
-            prompts = prompts_from(tokens, count, length, rng)
+            prompts = prompts_from(tokens, count, length + (GENERATED if args.writer == "data" else 0), rng)
             name = args.out / f"{args.split}-{args.seed}-{start:06d}.npz"
             if name.exists():
                 made_by = str(np.load(name).get("target", ""))
@@ -129,7 +173,13 @@ def run(args: argparse.Namespace) -> None:
                 )
             else:
                 generator = torch.Generator().manual_seed(args.seed * 1_000_003 + start)
-                arrays = write(target, prompts.to(device), torch.from_numpy(settings).to(device), generator)
+                where = prompts.to(place), torch.from_numpy(settings).to(place), generator
+                if args.writer == "data":
+                    arrays = {"tokens": stored(prompts, target.config.vocab)}
+                elif drafter is not None:
+                    arrays = write_by_student(target, drafter, *where)
+                else:
+                    arrays = write(target, *where)
                 partial = name.with_suffix(".partial.npz")
                 np.savez(partial, settings=settings, target=np.array(origin), **arrays)
                 os.replace(partial, name)

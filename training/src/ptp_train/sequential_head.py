@@ -1,43 +1,49 @@
-"""The sequential head: a light correction of a drafter's logits from the tokens already picked in the completion.
+"""The sequential head: a light correction of a drafter's hidden states from the tokens already picked in the completion.
 
 The transformer runs once over all positions; only this head goes from position to position, as Hydra's heads do (Ankner et
-al. 2024) and, with a recurrent state, ReDrafter's (Cheng et al. 2024). With rank R,
+al. 2024) and, with a recurrent state, ReDrafter's (Cheng et al. 2024). With rank R, E the drafter's embedding and x / rms(x)
+written as unit(x),
 
-    z_k = silu(W h_k + A[t_{k-1}] + U z_{k-1}),   logits_k = E h_k + C z_k
+    z_k = silu(W h_k + A unit(E[t_{k-1}]) + U unit(z_{k-1})),   logits_k = head(h_k + C z_k)
 
-so that a step costs R (R + V) multiplications a row, where a layer of the transformer costs some width^2 * 10.
+so that it starts from what embedding and output head know of the vocabulary, and its size does not depend on it. A step costs
+R (2 width + R) + V width multiplications a row, where a layer of the transformer costs some 10 width^2.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .model import Config
+from .model import EPSILON, Config
+
+
+def unit(x: Tensor) -> Tensor:
+    """x [..., N] divided by its root mean square."""
+    return F.rms_norm(x, x.shape[-1:], eps=EPSILON)
 
 
 class SequentialHead(nn.Module):
     def __init__(self, c: Config, rank: int):
         super().__init__()
         self.from_hidden = nn.Linear(c.width, rank)
-        self.from_token = nn.Embedding(c.vocab, rank)
+        self.from_token = nn.Linear(c.width, rank, bias=False)
         self.from_state = nn.Linear(rank, rank, bias=False)
-        self.out = nn.Linear(rank, c.vocab, bias=False)
-        nn.init.normal_(self.from_token.weight, std=0.5)
+        self.out = nn.Linear(rank, c.width, bias=False)
         nn.init.zeros_(self.out.weight)
 
-    def step(self, hidden: Tensor, token: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """hidden [..., width], the token before [...], state [..., R] or None at the first position -> what is added to the
-        logits [..., V], and the next state."""
-        z = self.from_hidden(hidden) + self.from_token(token)
-        state = F.silu(z if state is None else z + self.from_state(state))
-        return self.out(state), state
+    def step(self, hidden: Tensor, before: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """hidden [..., width], the embedded token before [..., width], state [..., R] or None at the first position -> the
+        corrected hidden state, and the next state."""
+        z = self.from_hidden(hidden) + self.from_token(unit(before))
+        state = F.silu(z if state is None else z + self.from_state(unit(state)))
+        return hidden + self.out(state), state
 
     def forward(self, hidden: Tensor, before: Tensor) -> Tensor:
-        """All positions with known tokens: hidden [..., L, width], before [..., L] (the token before each) -> [..., L, V]."""
-        z = self.from_hidden(hidden) + self.from_token(before)
+        """All positions with known tokens: hidden and the embedded tokens before, both [..., L, width] -> [..., L, width]."""
+        z = self.from_hidden(hidden) + self.from_token(unit(before))
         states, state = [], None
         for k in range(z.shape[-2]):
             row = z[..., k, :]
-            state = F.silu(row if state is None else row + self.from_state(state))
+            state = F.silu(row if state is None else row + self.from_state(unit(state)))
             states.append(state)
-        return self.out(torch.stack(states, -2))
+        return hidden + self.out(torch.stack(states, -2))

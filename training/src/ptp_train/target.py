@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from .bits_per_byte import on_held_out
-from .device import autocast, compiled, device, seed_everything, step_generator, use_threads
+from .device import add_precision, autocast, compiled, device, seed_everything, step_generator, use_threads
 from .model import Config, Target, check_resume, identity, parameters_of, save
 from .optim import MuonAdamW, schedule
 from .progress import Progress
@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=number(0, 1, above=True),
         help=f"learning rate of Muon: matrices of the layers (default {RATES[1]})",
     )
+    add_precision(parser)
     add("--threads", type=integer(1, 1024), default=2, help="on a CPU")
     add("--checkpoint-seconds", type=number(0), default=240, help="time between checkpoints")
     add("--seed", type=integer(0, 2**32 - 1), default=0)
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace) -> None:
     model = start(args).to(place)
     origin = {"init": identity(model)} if args.init else {}
     predict = compiled(model, place)
-    optimiser = MuonAdamW(model, args.matrix_rate, args.rate)
+    optimiser = MuonAdamW(model, args.matrix_rate, args.rate, dtype=getattr(torch, args.precision))
     tokens = np.load(args.data / "train.npy")
     longest = model.config.context
     require(len(tokens) > longest + 1, f"--data must have more than {longest + 1} tokens, has {len(tokens)}")
@@ -117,8 +118,8 @@ def run(args: argparse.Namespace) -> None:
             share = done / args.tokens
             length = longest if share >= 1 - LONG_SHARE else longest // 2
             batch = windows(tokens, args.batch_tokens // length, length, step_generator(args.seed, done)).to(place)
-            with autocast(place):
-                loss = F.cross_entropy(predict(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
+            with autocast(place, args.precision):
+                loss = F.cross_entropy(predict(batch[:, :-1]).flatten(0, 1).float(), batch[:, 1:].flatten())
             loss.backward()
             optimiser.step(schedule(share))
             done += args.batch_tokens
