@@ -105,7 +105,9 @@ def test_sequences_by_three_writers(folder):
     for row in np.load(data)["tokens"]:
         assert row.astype(np.load(w / "tokens" / "train.npy").dtype).tobytes() in corpus_text
 
-    ptp_train("teacher-samples", *where, "--writer", "student", "--drafter", w / "drafter.pt", "--out", w / "by-student")
+    ptp_train(
+        "teacher-samples", *where, "--writer", "student", "--drafter", w / "drafter.pt", "--out", w / "by-student"
+    )
     (student,) = (w / "by-student").glob("*.npz")
     arrays = np.load(student)
     target, drafter = load_target(w / "target.pt"), load_drafter(w / "drafter.pt")

@@ -47,6 +47,7 @@ COMMANDS = {
     "ablate": Command(
         "ablate", "train and compare drafters that differ in one setting", ("rows", "target", "samples", "held")
     ),
+    "curves": Command("curves", "plot how a target and a drafter were trained", ("target", "drafter")),
     "run": Command("recipes", "all of that by a recipe", writes=()),
     "prompts": Command("prompts", "write the prompts of the server's benches from held-out files", ("corpus",)),
     "tiny": Command("tiny", "write the tiny pair of the server's tests"),

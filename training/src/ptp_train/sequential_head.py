@@ -4,10 +4,12 @@ The transformer runs once over all positions; only this head goes from position 
 al. 2024) and, with a recurrent state, ReDrafter's (Cheng et al. 2024). With rank R, E the drafter's embedding and x / rms(x)
 written as unit(x),
 
-    z_k = silu(W h_k + A unit(E[t_{k-1}]) + U unit(z_{k-1})),   logits_k = head(h_k + C z_k)
+    a_k, b_k = W h_k + A unit(E[t_{k-1}]) + U unit(z_{k-1})
+    z_k = silu(a_k) b_k,   logits_k = head(h_k + C z_k)
 
 so that it starts from what embedding and output head know of the vocabulary, and its size does not depend on it. A step costs
-R (2 width + R) + V width multiplications a row, where a layer of the transformer costs some 10 width^2.
+R (3 width + 2 R) + V width multiplications a row (W h_k is computed for all positions at once), where a layer of the transformer
+costs some 10 width^2.
 """
 
 import torch
@@ -25,25 +27,28 @@ def unit(x: Tensor) -> Tensor:
 class SequentialHead(nn.Module):
     def __init__(self, c: Config, rank: int):
         super().__init__()
-        self.from_hidden = nn.Linear(c.width, rank)
-        self.from_token = nn.Linear(c.width, rank, bias=False)
-        self.from_state = nn.Linear(rank, rank, bias=False)
+        self.from_hidden = nn.Linear(c.width, 2 * rank)
+        self.from_token = nn.Linear(c.width, 2 * rank, bias=False)
+        self.from_state = nn.Linear(rank, 2 * rank, bias=False)
         self.out = nn.Linear(rank, c.width, bias=False)
         nn.init.zeros_(self.out.weight)
 
     def step(self, hidden: Tensor, before: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """hidden [..., width], the embedded token before [..., width], state [..., R] or None at the first position -> the
         corrected hidden state, and the next state."""
-        z = self.from_hidden(hidden) + self.from_token(unit(before))
-        state = F.silu(z if state is None else z + self.from_state(unit(state)))
+        state = self.next(self.from_hidden(hidden) + self.from_token(unit(before)), state)
         return hidden + self.out(state), state
+
+    def next(self, told: Tensor, state: Tensor | None) -> Tensor:
+        """What the hidden state and the token say [..., 2 R], and the state before -> the state [..., R]."""
+        a, b = (told if state is None else told + self.from_state(unit(state))).chunk(2, -1)
+        return F.silu(a) * b
 
     def forward(self, hidden: Tensor, before: Tensor) -> Tensor:
         """All positions with known tokens: hidden and the embedded tokens before, both [..., L, width] -> [..., L, width]."""
-        z = self.from_hidden(hidden) + self.from_token(unit(before))
+        told = self.from_hidden(hidden) + self.from_token(unit(before))
         states, state = [], None
-        for k in range(z.shape[-2]):
-            row = z[..., k, :]
-            state = F.silu(row if state is None else row + self.from_state(unit(state)))
+        for k in range(told.shape[-2]):
+            state = self.next(told[..., k, :], state)
             states.append(state)
         return hidden + self.out(torch.stack(states, -2))
