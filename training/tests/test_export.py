@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 import torch
 
-from ptp_train import export, manifest
+from ptp_train import embeddings, export, graph_embeddings, manifest
 from ptp_train.coordinates import dimensions, pick
 from ptp_train.drafter import Drafter, DrafterConfig
 from ptp_train.graph import FLOAT, INT64, Graph, WeightFile
@@ -428,3 +428,21 @@ def test_export_reads_checkpoints_and_reports(pair, tmp_path):
     assert content["drafter"]["measured"] == [measured]
     assert content["recipe"] == {"target": {"tokens": 1000}, "drafter": {"steps": 5}}
     assert "corpus" not in content
+
+
+@pytest.mark.parametrize("kind", embeddings.KINDS)
+def test_embedded_uniforms(tmp_path, kind):
+    """Features of multiples of 2^-24, the smallest and the largest among them."""
+    g = Graph(WeightFile(tmp_path / "unused.weights"))
+    g.input("u", FLOAT, [1, "M", 3])
+    name = graph_embeddings.features(g, kind, "u", 3, 4)
+    g.output(name, FLOAT, [1, "M", None])
+    g.save(tmp_path / "embedding.onnx")
+    whole = np.random.default_rng(0).integers(0, 2**24, (1, 40, 3))
+    whole[0, 0] = 0, 1, 2**24 - 1
+    whole[0, 1] = 2**23, 2**23 - 1, 3
+    u = (whole / 2**24).astype(np.float32)
+    (found,) = session(tmp_path / "embedding.onnx").run(None, {"u": u})
+    expected = embeddings.features(kind, torch.from_numpy(u), 4).numpy()
+    assert found.shape[-1] == 3 * embeddings.count(kind, 4)
+    np.testing.assert_allclose(found, expected, atol=2e-5 if kind in ("fourier", "cosine") else 0)

@@ -189,3 +189,14 @@ def test_bad_settings_are_refused_before_any_work(folder):
         ptp_train("target", "--data", folder, "--out", folder / "x.pt", "--batch-tokens", 1000)
     with pytest.raises(SystemExit, match="must be in"):
         ptp_train("tokenizer", "--vocab-size", 100)
+
+
+def test_curves_draw_the_logs_of_a_pair(folder, capsys):
+    pytest.importorskip("matplotlib")
+    w = folder
+    ptp_train("curves", "--target", w / "target.pt", "--drafter", w / "drafter.pt", "--out", w / "curves.svg")
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["drafter_points"] == 1
+    drawn = (w / "curves.svg").read_text()
+    assert drawn.startswith("<?xml") and "held-out packages" in drawn
+    with pytest.raises(SystemExit, match="--out must end in .svg or .png, got .*curves.gif"):
+        ptp_train("curves", "--target", w / "target.pt", "--drafter", w / "drafter.pt", "--out", w / "curves.gif")

@@ -5,10 +5,10 @@ import numpy as np
 from onnx import helper
 from torch import nn
 
-from . import embeddings
 from .drafter import Drafter
 from .graph import FLOAT, INT64, Graph, Stream, WeightFile, add_rope, split_input
 from .graph_cache import cache_inputs, new_rows, past_and_new
+from .graph_embeddings import features
 from .graph_pick import pick
 from .lora import merged
 from .model import EPSILON, Config, Layer, Target
@@ -97,7 +97,7 @@ def uniform_embedding(g: Graph, drafter: Drafter) -> str:
     g.node("Greater", [temperature, zero], "random")
     if c.method == "independent":
         return conditions
-    x = features(g, drafter, u)
+    x = features(g, c.embedding, u, c.coordinates, c.frequencies)
     if e.hidden is not None:
         g.linear("hidden.weight", x, e.hidden.weight, "u.hidden.linear")
         g.node("Add", ["u.hidden.linear", g.tensor("hidden.bias", e.hidden.bias)], "u.hidden")
@@ -112,31 +112,6 @@ def uniform_embedding(g: Graph, drafter: Drafter) -> str:
         g.node("Sub", [g.constant(1, np.float32), "first"], "not_first")
         told = g.node("Mul", ["u.shifted", "not_first"], "u.told")
     return g.node("Add", [told, conditions], "u.conditioned")
-
-
-def features(g: Graph, drafter: Drafter, u: str) -> str:
-    """embeddings.py's features of u [1, M, D], [1, M, D * F]; the kinds that have an ONNX form."""
-    c = drafter.config
-    d, f = c.coordinates, embeddings.count(c.embedding, c.frequencies)
-    two, one = g.constant(2, np.float32), g.constant(1, np.float32)
-    g.node("Unsqueeze", [u, g.constant([3])], "u.column")
-    if c.embedding in ("fourier", "cosine"):
-        harmonics = np.pi * np.arange(1, (c.frequencies if c.embedding == "fourier" else f) + 1, dtype=np.float32)
-        g.node("Mul", ["u.column", g.constant(harmonics, np.float32)], "u.angle")
-        g.node("Cos", ["u.angle"], "u.cos")
-    if c.embedding in ("fourier", "float"):
-        g.node("Mul", ["u.column", two], "u.twice")
-        g.node("Sub", ["u.twice", one], "u.centred")
-    if c.embedding == "fourier":
-        g.node("Sin", ["u.angle"], "u.sin")
-        rows = g.node("Concat", ["u.centred", "u.cos", "u.sin"], "u.harmonics", axis=3)
-    elif c.embedding == "cosine":
-        rows = "u.cos"
-    elif c.embedding == "float":
-        rows = "u.centred"
-    else:
-        raise SystemExit(f"--embedding must be fourier, cosine or float for export, got {c.embedding}")
-    return g.node("Reshape", [rows, g.constant([1, -1, d * f])], "u.features")
 
 
 def tokens(g: Graph, drafter: Drafter) -> None:
