@@ -7,12 +7,21 @@ import { PtpError } from '@ptp/core/errors.ts';
 interface TokenizerFile {
   readonly added_tokens?: readonly { readonly id: number; readonly content: string; readonly special?: boolean }[];
   readonly decoder?: { readonly type?: string; readonly decoders?: readonly { readonly type?: string }[] } | null;
-  readonly model?: { readonly vocab?: Readonly<Record<string, number>> };
+  readonly model?: { readonly vocab?: Readonly<Record<string, number>>; readonly byte_fallback?: boolean };
+  readonly pre_tokenizer?: PreTokenizer | null;
+}
+
+interface PreTokenizer {
+  readonly type?: string;
+  readonly prepend_scheme?: string;
+  readonly pretokenizers?: readonly PreTokenizer[];
 }
 
 /**
- * Text to token ids, and token ids to bytes. Bytes rather than text, because a token of a byte-level vocabulary may be
- * a part of a character.
+ * Text to token ids, and token ids to bytes. Bytes rather than text, because a token may be a part of a character.
+ *
+ * Two kinds of vocabulary: byte-level (GPT-2, Llama 3, Qwen), and SentencePiece's with byte fallback (Llama 2, TinyLlama,
+ * Mistral). The latter begins a text with a space of its own; a continuation's first word keeps its space.
  */
 export class Tokenizer {
   /** Highest token id + 1. */
@@ -20,24 +29,29 @@ export class Tokenizer {
   /** Bytes of the longest token, special ones as they are spelt: a text of b bytes has at least b / longestToken tokens. */
   readonly longestToken: number;
   readonly #plain: HuggingFaceTokenizer;
+  /** For what follows a special token. */
+  readonly #continued: HuggingFaceTokenizer;
   readonly #special: ReadonlyMap<string, number>;
   readonly #specialPattern: RegExp;
   readonly #names: readonly string[];
   readonly #bytes: readonly Uint8Array[];
 
   /**
-   * @param file a parsed tokenizer.json with a byte-level vocabulary
+   * @param file a parsed tokenizer.json
    * @throws PtpError `failed_precondition` for another kind of vocabulary
    */
   constructor(file: TokenizerFile) {
-    const decoders = [file.decoder, ...(file.decoder?.decoders ?? [])];
-    if (!file.model?.vocab || !decoders.some((decoder) => decoder?.type === 'ByteLevel')) {
-      throw new PtpError('failed_precondition', 'tokenizer.json must have a byte-level vocabulary');
+    const bytesOf = spelling(file);
+    if (!file.model?.vocab || !bytesOf) {
+      throw new PtpError('failed_precondition', 'tokenizer.json must have a vocabulary by bytes or with byte fallback');
     }
     const added = file.added_tokens ?? [];
     this.#special = new Map(added.filter((token) => token.special).map((token) => [token.content, token.id]));
     // Without its special tokens, the library takes their text for ordinary text.
-    this.#plain = new HuggingFaceTokenizer({ ...file, added_tokens: added.filter((token) => !token.special) }, {});
+    const plain = { ...file, added_tokens: added.filter((token) => !token.special) };
+    this.#plain = new HuggingFaceTokenizer(plain, {});
+    const continued = withoutFirstSpace(file.pre_tokenizer);
+    this.#continued = continued ? new HuggingFaceTokenizer({ ...plain, pre_tokenizer: continued }, {}) : this.#plain;
     this.#specialPattern = alternatives([...this.#special.keys()]);
 
     const names: string[] = [];
@@ -48,7 +62,7 @@ export class Tokenizer {
       addedBytes.set(token.id, token.special ? new Uint8Array() : new TextEncoder().encode(token.content));
     }
     this.#names = Array.from(names, (name) => name ?? '');
-    this.#bytes = this.#names.map((name, id) => addedBytes.get(id) ?? fromByteAlphabet(name));
+    this.#bytes = this.#names.map((name, id) => addedBytes.get(id) ?? bytesOf(name));
     this.size = this.#names.length;
     const specialLengths = [...this.#special.keys()].map((text) => Buffer.byteLength(text));
     const lengths = [...this.#bytes.map((bytes) => bytes.length), ...specialLengths];
@@ -57,7 +71,7 @@ export class Tokenizer {
 
   /** Token ids of a text. A special token's text is text like any other, so that a prompt cannot end itself. */
   encode(text: string): number[] {
-    return text === '' ? [] : this.#plain.encode(text, { add_special_tokens: false }).ids;
+    return idsOf(this.#plain, text);
   }
 
   /**
@@ -66,9 +80,10 @@ export class Tokenizer {
    * @param guard a string put inside special tokens' text that must stay text (see `guardSpecial`); it is left out
    */
   encodeRendered(rendered: string, guard: string): number[] {
-    return rendered.split(this.#specialPattern).flatMap((part) => {
+    return rendered.split(this.#specialPattern).flatMap((part, n) => {
       const special = this.#special.get(part);
-      return special === undefined ? this.encode(part.replaceAll(guard, '')) : [special];
+      const tokenizer = n === 0 ? this.#plain : this.#continued;
+      return special === undefined ? idsOf(tokenizer, part.replaceAll(guard, '')) : [special];
     });
   }
 
@@ -110,6 +125,30 @@ function alternatives(texts: string[]): RegExp {
 
 function escapeRegExp(text: string): string {
   return text.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&');
+}
+
+function idsOf(tokenizer: HuggingFaceTokenizer, text: string): number[] {
+  return text === '' ? [] : tokenizer.encode(text, { add_special_tokens: false }).ids;
+}
+
+/** How names of the vocabulary stand for bytes, undefined for kinds that we do not know. */
+function spelling(file: TokenizerFile): ((name: string) => Uint8Array) | undefined {
+  const decoders = [file.decoder, ...(file.decoder?.decoders ?? [])].map((decoder) => decoder?.type);
+  if (decoders.includes('ByteLevel')) return fromByteAlphabet;
+  return file.model?.byte_fallback && decoders.includes('ByteFallback') ? fromSentencePiece : undefined;
+}
+
+/** The same pre-tokenizer for text that is not at the beginning; undefined where that makes no difference. */
+function withoutFirstSpace(given: PreTokenizer | null | undefined): PreTokenizer | undefined {
+  if (given?.type === 'Metaspace' && given.prepend_scheme === 'first') return { ...given, prepend_scheme: 'never' };
+  const parts = given?.pretokenizers?.map((part) => withoutFirstSpace(part) ?? part);
+  return parts?.some((part, n) => part !== given?.pretokenizers?.[n]) ? { ...given, pretokenizers: parts } : undefined;
+}
+
+/** SentencePiece's spelling: `<0x0A>` is one byte, U+2581 is a space. */
+function fromSentencePiece(name: string): Uint8Array {
+  const byte = /^<0x([0-9A-F]{2})>$/.exec(name)?.[1];
+  return byte ? Uint8Array.of(Number.parseInt(byte, 16)) : new TextEncoder().encode(name.replaceAll('\u2581', ' '));
 }
 
 /** The bytes that a token's name stands for; a name with characters outside the alphabet stands for itself. */

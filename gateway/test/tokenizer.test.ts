@@ -55,6 +55,21 @@ describe('encodeRendered', () => {
   });
 });
 
+describe("SentencePiece's vocabularies with byte fallback", () => {
+  const read = async (name: string) =>
+    JSON.parse(await readFile(new URL(`../../test/fixtures/${name}`, import.meta.url), 'utf8'));
+
+  test.each(['prepend', 'metaspace'])('are read as the tokenizers package in Rust does: %s', async (variant) => {
+    const { tokenizer: json, forms, vectors } = await read('sentencepiece.json');
+    const fallback = new Tokenizer({ ...json, ...forms[variant] });
+    for (const { text, ids } of vectors[variant]) expect(fallback.encodeRendered(text, '\ufdd0'), text).toEqual(ids);
+    expect(vectors[variant].length).toBeGreaterThan(5);
+    const bytes = fallback.encode('caf\u00e9 \u6f22\n').map((id) => fallback.bytes(id));
+    expect(Buffer.concat(bytes).toString()).toBe(' caf\u00e9 \u6f22\n');
+    expect(fallback.bytes(0)).toHaveLength(0);
+  });
+});
+
 test('another kind of vocabulary is refused', () => {
-  expect(() => new Tokenizer({ ...file, decoder: { type: 'WordPiece' } })).toThrow('byte-level');
+  expect(() => new Tokenizer({ ...file, decoder: { type: 'WordPiece' } })).toThrow('by bytes or with byte fallback');
 });

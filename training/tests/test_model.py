@@ -140,3 +140,15 @@ def test_inverse_training_finds_the_uniforms_of_its_text():
         cache = drafter.read(ids)
         u = inverse.inverted(drafter, cache, last, starts, answers, conditions)
         assert torch.equal(drafter.draft(cache, last, starts, u, conditions), answers)
+
+
+@pytest.mark.parametrize("pair", ["c by a tree, sequential head"], indirect=True)
+def test_a_compiled_drafter_says_the_same(pair):
+    """Traced as on a GPU, computed without; for two lengths of context."""
+    compiled = torch.compile(pair[1], backend="eager")
+    for length in (24, 31):
+        ids, starts, u = torch.randint(0, 96, (1, length)), torch.tensor([[5, 9, 17]]), uniforms(pair, 3)
+        expected = draft(pair, ids, starts, u)
+        found = draft((pair[0], compiled), ids, starts, u)
+        torch.testing.assert_close(found, expected)
+        found.sum().backward()

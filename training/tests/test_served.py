@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+import torch
 import transformers
 from test_hugging_face import WRITTEN, greedy, random_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -54,6 +55,14 @@ def hugging_face_folder(folder: pathlib.Path, name: str, begins: bool, **changes
     tokenizer.chat_template = "{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}"
     tokenizer.save_pretrained(folder)
     return model, tokenizer
+
+
+SENTENCEPIECE = json.loads((ROOT / "test" / "fixtures" / "sentencepiece.json").read_text(encoding="utf8"))
+
+
+def sentencepiece(form: str) -> Tokenizer:
+    """A vocabulary with byte fallback that puts a space before a text in one of two ways."""
+    return Tokenizer.from_str(json.dumps(SENTENCEPIECE["tokenizer"] | SENTENCEPIECE["forms"][form]))
 
 
 def ptp_train(command, **options) -> None:
@@ -148,6 +157,45 @@ def test_served_text_is_that_of_transformers(tmp_path, name, begins, seed, long,
     assert chat["usage"]["prompt_tokens"] == begins + len(tokenizer(written, add_special_tokens=False).input_ids)
 
 
+@pytest.mark.parametrize("form", SENTENCEPIECE["forms"])
+def test_sentencepiece_vectors_are_the_tokenizers_packages(form):
+    tokenizer = sentencepiece(form)
+    for row in SENTENCEPIECE["vectors"][form]:
+        assert tokenizer.encode(row["text"], add_special_tokens=False).ids == row["ids"]
+
+
+def test_served_text_with_byte_fallback(tmp_path):
+    """Llama 2's kind of vocabulary."""
+    hf, work, out = tmp_path / "hf", tmp_path / "work", tmp_path / "model"
+    tokenizer = sentencepiece("prepend")
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    vocab = tokenizer.get_vocab_size()
+    model = random_model("llama", seed=3, vocab_size=vocab, bos_token_id=1, eos_token_id=2)
+    with torch.no_grad():  # random bytes are no text, and decoders differ in how they say so
+        model.lm_head.weight[:259] = 0
+    model.save_pretrained(hf)
+    wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    wrapped.chat_template = "{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}"
+    wrapped.save_pretrained(hf)
+    ptp_train(import_hf, **{"from": hf}, out=work / "target.pt", tokens=work / "tokens")
+    paths = {"target": work / "target.pt", "tokens": work / "tokens", "sources": work / "none", "out": out}
+    ptp_train(export, **paths, id="own", target_only=True)
+    prompt, conversation = (
+        "caf\u00e9  au lait\n",
+        [{"role": "user", "content": "hi"}, {"role": "user", "content": "</s>"}],
+    )
+    with server(out) as url:
+        asked = {"model": "own", "max_tokens": WRITTEN, "temperature": 0}
+        answer = post(f"{url}/v1/completions", asked | {"prompt": prompt})
+        chat = post(f"{url}/v1/chat/completions", asked | {"messages": conversation[:1], "max_tokens": 1})
+    ids = wrapped(prompt).input_ids
+    expected = greedy(model, ids)
+    assert answer["usage"]["prompt_tokens"] == len(ids)
+    assert wrapped.decode(ids[1:]) + answer["choices"][0]["text"] == wrapped.decode(ids[1:] + expected)
+    written = wrapped.apply_chat_template(conversation[:1], tokenize=False)
+    assert chat["usage"]["prompt_tokens"] == 1 + len(wrapped(written, add_special_tokens=False).input_ids)
+
+
 def changed(folder: pathlib.Path, file: str, **changes) -> None:
     raw = json.loads((folder / file).read_text())
     (folder / file).write_text(json.dumps(raw | changes))
@@ -188,7 +236,9 @@ def test_tokenizers_that_the_server_cannot_use_are_refused(tmp_path):
         import_hf.read_tokenizer(tmp_path, 383)
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(SystemExit, match=r"must be a byte-level BPE, got BPE with decoders \['WordPiece'\]"):
+    with pytest.raises(
+        SystemExit, match=r"must be a BPE by bytes or with byte fallback, got BPE with decoders \['WordPiece'\]"
+    ):
         import_hf.read_tokenizer(tmp_path, 384)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import embeddings
 from .batches import Samples, ask, read
-from .device import autocast, device
+from .device import autocast, compiled, device
 from .drafter import KINDS, METHODS, Drafter, DrafterConfig
 from .evaluate import quick
 from .fit import add_fit_arguments, fit
@@ -118,6 +118,7 @@ class Lesson:
 
     def __init__(self, args: argparse.Namespace, target: Target, drafter: Drafter, samples: Samples, device: str):
         self.args, self.target, self.drafter, self.samples, self.device = args, target, drafter, samples, device
+        self.predict = compiled(drafter, device)
         self.beta = torch.distributions.Beta(torch.tensor(args.beta), torch.tensor(args.beta))
         weight = args.decay ** torch.arange(args.length, device=device)
         self.weight = weight / weight.mean()
@@ -132,7 +133,7 @@ class Lesson:
             starts = rng.integers(reading.first, reading.first + GENERATED - a.length + 1, shape)
             inside = self.beta.sample((*shape, a.length, reading.low.shape[-1])).to(self.device)
             q = ask(reading, self.drafter, torch.from_numpy(starts).to(self.device), inside)
-            logits = self.drafter(q.cache, q.last, q.starts, q.u, q.conditions, q.answers)
+            logits = self.predict(q.cache, q.last, q.starts, q.u, q.conditions, q.answers)
         logits = logits.float()
         losses = LOSSES[a.loss](logits.flatten(0, 2), q.answers.flatten(), q.p.flatten(0, 2)).view(q.answers.shape)
         # a token that a rounding of the target's puts outside of top-p or top-k teaches nothing

@@ -67,8 +67,11 @@ def read_tokenizer(folder: pathlib.Path, vocab: int) -> Tokenizer:
     raw = read_json(folder, "tokenizer.json")
     decoder = raw.get("decoder") or {}
     kinds = [part["type"] for part in (decoder, *decoder.get("decoders", [])) if part]
-    if raw["model"]["type"] != "BPE" or "ByteLevel" not in kinds:
-        raise SystemExit(f"tokenizer.json must be a byte-level BPE, got {raw['model']['type']} with decoders {kinds}")
+    falls_back = raw["model"].get("byte_fallback") and "ByteFallback" in kinds
+    if raw["model"]["type"] != "BPE" or not ("ByteLevel" in kinds or falls_back):
+        raise SystemExit(
+            f"tokenizer.json must be a BPE by bytes or with byte fallback, got {raw['model']['type']} with decoders {kinds}"
+        )
     tokenizer = Tokenizer.from_str(json.dumps(raw))
     highest = max(tokenizer.get_vocab().values())
     if highest >= vocab:
