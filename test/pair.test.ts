@@ -18,7 +18,7 @@ let url: string;
 let close: () => Promise<void>;
 
 beforeAll(async () => {
-  pair = await TestPair.onnx(dir);
+  pair = await TestPair.onnx(dir, { prefixCacheBytes: 4e6 });
   const [tokenizer, chatTemplate] = await Promise.all([loadTokenizer(dir), loadChatTemplate(dir)]);
   const settings = { bodyLimit: 1 << 20, stallMillis: 30_000 };
   const generator = counting(pair.generator);
@@ -109,6 +109,29 @@ describe('with a real engine', () => {
     expect(steps.slice(22).every(({ facts }) => facts.drafted === 0)).toBe(true);
     await pair.restartDrafter();
   });
+});
+
+test('the next turns of a chat are known beginnings, and the text stays the same', async () => {
+  const plain = await TestPair.onnx(dir);
+  const write = async (from: TestPair, request: GenerationRequest) => {
+    const steps: GenerationStep[] = [];
+    for await (const step of from.generator.generate(request, never)) steps.push(step);
+    return { tokens: steps.flatMap((step) => step.tokens), reused: steps[0]?.reusedTokens };
+  };
+  const sampling = { temperature: 0.9, topK: 0, topP: 1 };
+  let prompt = [0, ...Array.from('interface Turn {', (c) => c.charCodeAt(0) + 1)];
+  for (let turn = 0; turn < 3; turn++) {
+    const request = { prompt, sampling, seed: BigInt(turn), maxTokens: 40 };
+    const [expected, found] = [await write(plain, request), await write(pair, request)];
+    expect(found.tokens).toEqual(expected.tokens);
+    expect(expected.reused).toBe(0);
+    // all of the turns before, but for the last token or two, which nobody had to read
+    if (turn > 0) expect(found.reused).toBeGreaterThanOrEqual(prompt.length - 8);
+    prompt = [...prompt, ...found.tokens, ...Array.from(`\n  ${turn}`, (c) => c.charCodeAt(0) + 1)];
+  }
+  expect(pair.target.prefixCache().hits).toBeGreaterThan(1);
+  expect(pair.draft.prefixCache().hits).toBeGreaterThan(1);
+  await plain.stop();
 });
 
 /** A client whose connection is gone as soon as it has read something. @returns the response's status */

@@ -26,6 +26,8 @@ export interface TestPairOptions {
   readonly limits?: DraftLimits;
   /** What the services say they serve. */
   readonly modelId?: string;
+  /** Of each engine, none by default. */
+  readonly prefixCacheBytes?: number;
 }
 
 export interface FakePairOptions extends TestPairOptions, FakeDraftOptions {
@@ -84,7 +86,9 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
   /** With the ONNX engines of a model folder. */
   static async onnx(dir: string, options: TestPairOptions = {}): Promise<TestPair> {
     const facts = pairFacts(await loadManifest(dir));
-    return TestPair.#start(facts, await openTargetEngine({ dir }), () => openDraftEngine({ dir }), options, 5000);
+    const { prefixCacheBytes = 0 } = options;
+    const engine = { dir, prefixCacheBytes };
+    return TestPair.#start(facts, await openTargetEngine(engine), () => openDraftEngine(engine), options, 5000);
   }
 
   static async #start<T extends TargetEngine, D extends DraftEngine>(

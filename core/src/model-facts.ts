@@ -1,6 +1,12 @@
 import { create } from '@bufbuild/protobuf';
+import type { PrefixCacheUsage } from './engine/engine.ts';
 import type { Manifest } from './engine/manifest.ts';
-import { type ModelFacts, ModelFactsSchema } from './gen/ptp/v1/common_pb.ts';
+import {
+  type ModelFacts,
+  ModelFactsSchema,
+  type PrefixCacheFacts,
+  PrefixCacheFactsSchema,
+} from './gen/ptp/v1/common_pb.ts';
 
 /** A pair's facts as the services tell them; the gateway compares them with its own. */
 export function modelFacts(manifest: Manifest): ModelFacts {
@@ -11,5 +17,17 @@ export function modelFacts(manifest: Manifest): ModelFacts {
     contextLength: manifest.context_length,
     uniformsPerPosition: manifest.uniforms_per_position,
     endOfText: manifest.end_of_text,
+  });
+}
+
+/** What a service says of its prefix cache. */
+export function prefixCacheFacts(usage: PrefixCacheUsage): PrefixCacheFacts {
+  const { sequences, bytes, lookups, hits, reusedTokens } = usage;
+  return create(PrefixCacheFactsSchema, {
+    sequences,
+    bytes: BigInt(bytes),
+    lookups: BigInt(lookups),
+    hits: BigInt(hits),
+    reusedTokens: BigInt(reusedTokens),
   });
 }

@@ -66,7 +66,11 @@ export function openWithin(engine: SequenceStore, limit: number): SequenceId {
   return engine.open();
 }
 
-/** Cuts `tokens` into chunks of at most `size`, with each chunk's start. */
-export function* chunks(tokens: readonly number[], size: number): Generator<{ at: number; tokens: number[] }> {
-  for (let at = 0; at < tokens.length; at += size) yield { at, tokens: tokens.slice(at, at + size) };
+/** Cuts `tokens` from `first` on into chunks of at most `size`, with each chunk's start. */
+export function* chunks(
+  tokens: readonly number[],
+  size: number,
+  first = 0,
+): Generator<{ at: number; tokens: number[] }> {
+  for (let at = first; at < tokens.length; at += size) yield { at, tokens: tokens.slice(at, at + size) };
 }

@@ -32,6 +32,14 @@ export const serviceSettings = {
     max: 16384,
     doc: 'Tokens in one run over all its sequences.',
   },
+  prefixCacheMegabytes: {
+    name: 'PTP_PREFIX_CACHE_MB',
+    type: 'integer',
+    default: 256,
+    min: 0,
+    max: 1048576,
+    doc: 'Keys and values of ended sequences that are kept for prompts which begin as they do, in MB (10^6 bytes); 0 for none.',
+  },
   sequences: {
     name: 'PTP_SEQUENCE_LIMIT',
     type: 'integer',

@@ -71,18 +71,20 @@ export class Drafter {
     }
   }
 
-  /** Reads the prompt in chunks; the last token is left for the first step, which needs a token to run. */
+  /** Reads the prompt in chunks, but not what an earlier sequence began with too; the last token is left for the first step, which needs a token to run. */
   async #prefill(context: Context, open: DraftOpen, signal: AbortSignal): Promise<Response> {
     let timings: Timings | undefined;
     const { sampling, tokens } = context.sequence;
-    for (const chunk of chunks(tokens.slice(0, -1), this.limits.prefillChunk)) {
+    const prompt = tokens.slice(0, -1);
+    const reusedTokens = await this.engine.reusePrefix(context.id, prompt);
+    for (const chunk of chunks(prompt, this.limits.prefillChunk, reusedTokens)) {
       const slot = { sequence: context.id, ...chunk, sampling, branches: [] };
       const served = await this.#scheduler.submit(slot, signal);
       recordRun('ptp.draft.prefill', open.trace?.traceparent, served, { 'ptp.tokens': chunk.tokens.length });
       timings = timingsOf(served, chunk.tokens.length);
     }
     context.settle(tokens.length - 1);
-    return { kind: { case: 'opened', value: timings ? { timings } : {} } };
+    return { kind: { case: 'opened', value: { ...(timings && { timings }), reusedTokens } } };
   }
 
   async #step(context: Context, step: DraftStep, signal: AbortSignal): Promise<Response> {

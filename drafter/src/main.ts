@@ -3,7 +3,7 @@ import { openDraftEngine } from '@ptp/core/engine/onnx-engine.ts';
 import { settings } from '@ptp/core/env.ts';
 import { DrafterService } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import { endWhen, runService } from '@ptp/core/lifecycle.ts';
-import { modelFacts } from '@ptp/core/model-facts.ts';
+import { modelFacts, prefixCacheFacts } from '@ptp/core/model-facts.ts';
 import { implement, serve } from '@ptp/core/rpc/server.ts';
 import { startTracing } from '@ptp/core/telemetry/tracing.ts';
 import { Drafter } from './draft.ts';
@@ -14,7 +14,11 @@ await runService('drafter', async (logger, onStop) => {
   const tracing = await startTracing('ptp-drafter');
   onStop(() => tracing.stop());
   const manifest = await loadManifest(config.models);
-  const engine = await openDraftEngine({ dir: config.models, threads: config.threads });
+  const engine = await openDraftEngine({
+    dir: config.models,
+    threads: config.threads,
+    prefixCacheBytes: config.prefixCacheMegabytes * 1e6,
+  });
   onStop(() => engine.dispose());
   endWhen(engine.died, logger);
   const drafter = new Drafter(engine, {
@@ -35,7 +39,8 @@ await runService('drafter', async (logger, onStop) => {
         getDrafter: () => {
           const { sequences, cacheBytes } = engine.usage();
           const { maxBranchLength } = engine;
-          return { model, openSequences: sequences, cacheBytes: BigInt(cacheBytes), maxBranchLength };
+          const prefixCache = prefixCacheFacts(engine.prefixCache());
+          return { model, openSequences: sequences, cacheBytes: BigInt(cacheBytes), maxBranchLength, prefixCache };
         },
         draft: (requests, { signal }) => drafter.draft(requests, signal),
       }),

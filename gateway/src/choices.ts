@@ -8,6 +8,8 @@ import type { Tokenizer } from './tokenizer.ts';
 export interface ChoiceRequest extends GenerationRequest {
   /** The text ends before the first of these. */
   readonly stop: readonly string[];
+  /** Whether it is the first one of its prompt. */
+  readonly first: boolean;
 }
 
 /** A piece of one choice's text; the last one has `finish`. */
@@ -25,6 +27,10 @@ export interface Usage {
   /** Tokens up to the end of text, the limit, or the one that completed a stop string: the same whatever was drafted. */
   completion_tokens: number;
   total_tokens: number;
+  prompt_tokens_details: {
+    /** Of each prompt once: what its first choice found in the prefix cache. */
+    cached_tokens: number;
+  };
   completion_tokens_details: {
     /** Drafted tokens that the target agreed with. */
     accepted_prediction_tokens: number;
@@ -38,6 +44,7 @@ export function newUsage(promptTokens: number): Usage {
     prompt_tokens: promptTokens,
     completion_tokens: 0,
     total_tokens: promptTokens,
+    prompt_tokens_details: { cached_tokens: 0 },
     completion_tokens_details: { accepted_prediction_tokens: 0, rejected_prediction_tokens: 0 },
   };
 }
@@ -74,7 +81,8 @@ async function* generateChoice(
   signal: AbortSignal,
 ): AsyncGenerator<ChoiceDelta> {
   const stream = new TextStream(request.stop);
-  for await (const { tokens, facts, finish } of generator.generate(request, signal)) {
+  for await (const { tokens, facts, finish, reusedTokens = 0 } of generator.generate(request, signal)) {
+    if (request.first) usage.prompt_tokens_details.cached_tokens += reusedTokens;
     usage.completion_tokens_details.accepted_prediction_tokens += facts.accepted;
     usage.completion_tokens_details.rejected_prediction_tokens += facts.drafted - facts.accepted;
     let text = '';

@@ -1,7 +1,7 @@
 import type { Span } from '@opentelemetry/api';
 import { PtpError } from '@ptp/core/errors.ts';
 import type { Branch } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
-import { endSpan } from '@ptp/core/telemetry/spans.ts';
+import { attribute, endSpan } from '@ptp/core/telemetry/spans.ts';
 import { Controller, type DraftLimits, type Mode, Pace } from './controller.ts';
 import type { GenerationRequest, GenerationStep, Generator, PairFacts } from './generation.ts';
 import { endRequestSpan, requestSpan, stepAttributes, stepSpan } from './spans.ts';
@@ -49,14 +49,17 @@ export class PairGenerator implements Generator {
       // The first block is drafted while the verifier reads the prompt.
       const opened = verifier.opened();
       const drafted = drafter ? drafter.opened(opened).then(() => run.fresh()) : run.fresh();
-      const [first] = await Promise.all([drafted, opened]);
+      const [first, { reusedTokens }] = await Promise.all([drafted, opened]);
+      span.setAttribute(attribute.cachedTokens, reusedTokens);
+      let head: Pick<GenerationStep, 'reusedTokens'> = { reusedTokens };
       let block: Block | undefined = first.block;
       while (!finish) {
         const { step, next } = await run.step(block);
         tokens += step.tokens.length;
         finish = step.finish;
         block = next;
-        yield step;
+        yield { ...step, ...head };
+        head = {};
       }
     } catch (error) {
       failure = error;

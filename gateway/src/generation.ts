@@ -45,6 +45,8 @@ export interface GenerationStep {
   /** One natural-log probability per token, under the unshaped model. */
   readonly logProbabilities: readonly number[];
   readonly facts: StepFacts;
+  /** On the first step: tokens of the prompt that the verifier knew from an earlier sequence. */
+  readonly reusedTokens?: number;
   /** Set on the last step: `stop` for end of text (tokens may then be empty), `length` for maxTokens. */
   readonly finish?: 'stop' | 'length';
 }

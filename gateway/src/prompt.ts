@@ -67,7 +67,8 @@ export function choiceRequests(
     const maxTokens = request.maxTokens ?? Math.min(defaultMaxTokens, room);
     const { sampling, stop, drafting } = request;
     return Array.from({ length: request.n }, (_, i) => {
-      return { prompt, sampling, seed: BigInt.asUintN(64, request.seed + BigInt(i)), maxTokens, stop, drafting };
+      const seed = BigInt.asUintN(64, request.seed + BigInt(i));
+      return { prompt, sampling, seed, maxTokens, stop, drafting, first: i === 0 };
     });
   });
 }

@@ -2,6 +2,12 @@ import type { Span } from '@opentelemetry/api';
 import type { Branch } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import type { GenerationRequest, PairFacts } from './generation.ts';
 
+/** The verifier has read the prompt. */
+export interface Opened {
+  /** Tokens of the prompt that it knew from an earlier sequence, and did not read. */
+  readonly reusedTokens: number;
+}
+
 /** What the target said of one block. */
 export interface Verdict {
   readonly accepted: number;
@@ -23,7 +29,7 @@ export interface Draft {
 /** One sequence at the verifier. */
 export interface VerifyStream {
   /** Resolves when the prompt has been read. */
-  opened(): Promise<void>;
+  opened(): Promise<Opened>;
   /** @throws PtpError when the verifier is lost or refuses */
   step(draft: readonly number[], span: Span): Promise<Verdict>;
   /** Ends the stream; the verifier frees the cache. */
@@ -33,7 +39,7 @@ export interface VerifyStream {
 /** One sequence at the drafter. Never throws: a drafter that fails is left out, and tried again later. */
 export interface DraftStream {
   /** Resolves when the prompt has been read, or a little after `verifierOpened`: a slower drafter is not waited for. */
-  opened(verifierOpened: Promise<void>): Promise<void>;
+  opened(verifierOpened: Promise<unknown>): Promise<void>;
   /** Whether the next step can be expected to bring a draft. A lost drafter is looked for again when its pause is over. */
   available(): boolean;
   /** Tokens that the verifier has committed; told to the drafter with the next step. */

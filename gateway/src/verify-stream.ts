@@ -5,7 +5,7 @@ import type { BidiCall } from '@ptp/core/rpc/calls.ts';
 import type { RequestInit, Response } from '@ptp/core/rpc/method.ts';
 import { attribute, endSpan, span, traceparentOf } from '@ptp/core/telemetry/spans.ts';
 import type { GenerationRequest } from './generation.ts';
-import type { Verdict, VerifyStream } from './streams.ts';
+import type { Opened, Verdict, VerifyStream } from './streams.ts';
 import { within } from './within.ts';
 
 type Method = typeof VerifierService.method.verify;
@@ -15,7 +15,7 @@ type Answers = Response<Method>['kind'];
 export class GrpcVerifyStream implements VerifyStream {
   readonly #call: BidiCall<RequestInit<Method>, Response<Method>>;
   readonly #timeoutMs: number;
-  readonly #opened: Promise<void>;
+  readonly #opened: Promise<Opened>;
   #steps = 0;
 
   constructor(
@@ -32,11 +32,12 @@ export class GrpcVerifyStream implements VerifyStream {
     this.#call.send({ kind: { case: 'open', value: { start, trace } } });
     this.#opened = this.#receive().then((kind) => {
       if (kind.case !== 'opened') throw ended(kind.case);
+      return { reusedTokens: kind.value.reusedTokens };
     });
     this.#opened.catch(() => {}); // whoever awaits it hears of it
   }
 
-  opened(): Promise<void> {
+  opened(): Promise<Opened> {
     return this.#opened;
   }
 

@@ -23,7 +23,7 @@ const request = (index = 0) => {
 
 describe('a completion', () => {
   test("has OpenAI's shape", async () => {
-    server.generator.script = () => ({ steps: [tokenizer.encode('let x = 1;')] });
+    server.generator.script = () => ({ steps: [tokenizer.encode('let x = 1;')], reusedTokens: 2 });
     const response = await server.complete({ prompt: 'const', max_tokens: 100 });
     expect(response.status).toBe(200);
     const body = await response.json();
@@ -40,6 +40,7 @@ describe('a completion', () => {
         prompt_tokens: prompt,
         completion_tokens: tokens,
         total_tokens: prompt + tokens,
+        prompt_tokens_details: { cached_tokens: 2 },
         completion_tokens_details: { accepted_prediction_tokens: tokens - 1, rejected_prediction_tokens: 1 },
       },
     });

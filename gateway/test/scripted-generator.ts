@@ -6,6 +6,8 @@ export interface Script {
   /** The tokens of each step; the last step has the finish. */
   readonly steps: readonly (readonly number[])[];
   readonly finish?: 'stop' | 'length';
+  /** Of the first step. */
+  readonly reusedTokens?: number;
   /** Before each step. */
   readonly delayMillis?: number;
   /** Thrown once the steps are given, in place of the finish. */
@@ -45,7 +47,8 @@ export class ScriptedGenerator implements Generator {
         const accepted = Math.max(0, tokens.length - 1);
         const facts = { step, drafted: accepted + 1, accepted, ...noTimes };
         const finish = full ? 'length' : (script.finish ?? 'stop');
-        yield { tokens, logProbabilities: tokens.map(() => -1), facts, ...(last && { finish }) };
+        const reused = step === 0 && script.reusedTokens && { reusedTokens: script.reusedTokens };
+        yield { tokens, logProbabilities: tokens.map(() => -1), facts, ...reused, ...(last && { finish }) };
         if (last) return;
       }
       throw script.error;

@@ -3,7 +3,7 @@ import { openTargetEngine } from '@ptp/core/engine/onnx-engine.ts';
 import { settings } from '@ptp/core/env.ts';
 import { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
 import { endWhen, runService } from '@ptp/core/lifecycle.ts';
-import { modelFacts } from '@ptp/core/model-facts.ts';
+import { modelFacts, prefixCacheFacts } from '@ptp/core/model-facts.ts';
 import { implement, serve } from '@ptp/core/rpc/server.ts';
 import { startTracing } from '@ptp/core/telemetry/tracing.ts';
 import { verifierSettings } from './settings.ts';
@@ -14,7 +14,11 @@ await runService('verifier', async (logger, onStop) => {
   const tracing = await startTracing('ptp-verifier');
   onStop(() => tracing.stop());
   const manifest = await loadManifest(config.models);
-  const engine = await openTargetEngine({ dir: config.models, threads: config.threads });
+  const engine = await openTargetEngine({
+    dir: config.models,
+    threads: config.threads,
+    prefixCacheBytes: config.prefixCacheMegabytes * 1e6,
+  });
   onStop(() => engine.dispose());
   endWhen(engine.died, logger);
   const verifier = new Verifier(engine, {
@@ -33,7 +37,8 @@ await runService('verifier', async (logger, onStop) => {
       implement(VerifierService, {
         getTarget: () => {
           const { sequences, cacheBytes } = engine.usage();
-          return { model, openSequences: sequences, cacheBytes: BigInt(cacheBytes) };
+          const prefixCache = prefixCacheFacts(engine.prefixCache());
+          return { model, openSequences: sequences, cacheBytes: BigInt(cacheBytes), prefixCache };
         },
         verify: (requests, { signal }) => verifier.verify(requests, signal),
       }),

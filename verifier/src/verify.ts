@@ -65,18 +65,22 @@ export class Verifier {
     }
   }
 
-  /** Reads the prompt, all but its last token, in chunks that other sequences' steps run between. */
+  /**
+   * Reads the prompt, all but its last token, in chunks that other sequences' steps run between; but not what an earlier sequence
+   * began with too.
+   */
   async #prefill(id: number, sequence: Sequence, open: VerifyOpen, signal: AbortSignal): Promise<Response> {
     const prompt = sequence.tokens.slice(0, -1);
+    const reusedTokens = await this.engine.reusePrefix(id, prompt);
     let prefillUs = 0;
     let timings: Timings | undefined;
-    for (const chunk of chunks(prompt, this.limits.prefillChunk)) {
+    for (const chunk of chunks(prompt, this.limits.prefillChunk, reusedTokens)) {
       const served = await this.#scheduler.submit({ sequence: id, ...chunk }, signal);
       recordRun('ptp.verify.prefill', open.trace?.traceparent, served, { 'ptp.tokens': chunk.tokens.length });
       prefillUs += served.runMicros;
       timings = timingsOf(served, chunk.tokens.length);
     }
-    const value = { ...(timings && { timings }), prefillUs, cachedTokens: prompt.length };
+    const value = { ...(timings && { timings }), prefillUs, cachedTokens: prompt.length, reusedTokens };
     return { kind: { case: 'opened', value } };
   }
 

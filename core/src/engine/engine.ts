@@ -25,15 +25,34 @@ export interface EngineFacts {
   readonly bytesPerToken: number;
 }
 
+/** State of a prefix cache. */
+export interface PrefixCacheUsage {
+  /** Closed sequences whose rows are kept. */
+  readonly sequences: number;
+  readonly bytes: number;
+  /** Calls of `reusePrefix`, and those that found something. */
+  readonly lookups: number;
+  readonly hits: number;
+  /** Rows that were taken over. */
+  readonly reusedTokens: number;
+}
+
 /** What both kinds of engine do with caches. */
 export interface SequenceStore {
   readonly facts: EngineFacts;
   /** Reserves a cache for a sequence of at most `facts.contextLength` tokens; memory grows with the rows written. */
   open(): SequenceId;
-  /** Frees it; unknown ids are ignored. A run in flight is finished first. */
+  /**
+   * Fills the cache of a sequence that has no rows yet with those of the longest beginning of `tokens` that another sequence
+   * holds, open or closed (the prefix cache). Resolves with how many rows hold now, 0 .. tokens.length; runs go on from there.
+   */
+  reusePrefix(sequence: SequenceId, tokens: readonly number[]): Promise<number>;
+  /** Ends it; unknown ids are ignored. A run in flight is finished first. Its rows may stay in the prefix cache for a while. */
   close(sequence: SequenceId): void;
   /** Open sequences and the bytes that their caches hold. */
   usage(): { sequences: number; cacheBytes: number };
+  /** What the prefix cache holds, and what it has been good for since the start. */
+  prefixCache(): PrefixCacheUsage;
   /** Resolves with the reason if the engine dies by itself; every run fails from then on, so its process should end. */
   readonly died: Promise<Error>;
   /** Stops the engine; runs in flight fail with `unavailable`. */

@@ -5,6 +5,7 @@ import type {
   DraftOutput,
   DraftSlot,
   EngineFacts,
+  PrefixCacheUsage,
   RunResult,
   SequenceId,
   SequenceStore,
@@ -12,7 +13,7 @@ import type {
   TargetOutput,
   TargetSlot,
 } from './engine.ts';
-import { checkDraftSlots, checkTargetSlots } from './slots.ts';
+import { checkDraftSlots, checkEmpty, checkTargetSlots } from './slots.ts';
 
 /** What the fakes say; give target and drafter the same language to make a pair. */
 export interface FakeLanguage {
@@ -138,6 +139,17 @@ class FakeSequences implements SequenceStore {
     const sequence = this.nextSequence++;
     this.sequences.set(sequence, []);
     return sequence;
+  }
+
+  /** It keeps nothing of closed sequences. */
+  async reusePrefix(sequence: SequenceId): Promise<number> {
+    if (this.dead) throw this.dead;
+    checkEmpty(sequence, this.rowsOf);
+    return 0;
+  }
+
+  prefixCache(): PrefixCacheUsage {
+    return { sequences: 0, bytes: 0, lookups: 0, hits: 0, reusedTokens: 0 };
   }
 
   close(sequence: SequenceId): void {

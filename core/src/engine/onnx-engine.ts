@@ -6,6 +6,7 @@ import type {
   DraftOutput,
   DraftSlot,
   EngineFacts,
+  PrefixCacheUsage,
   RunResult,
   SequenceId,
   SequenceStore,
@@ -15,13 +16,15 @@ import type {
 } from './engine.ts';
 import { checkFiles, loadManifest, type Manifest } from './manifest.ts';
 import type { FromWorker, ToWorker, WorkerModel } from './onnx-worker.ts';
-import { checkDraftSlots, checkTargetSlots } from './slots.ts';
+import { checkDraftSlots, checkEmpty, checkTargetSlots } from './slots.ts';
 
 export interface OnnxEngineOptions {
   /** The model folder, see manifest.ts. */
   readonly dir: string;
   /** Threads of one run, 1 by default. The results do not depend on it. */
   readonly threads?: number;
+  /** Most bytes of closed sequences' keys and values to keep for prompts that begin as they do; 0, none, by default. */
+  readonly prefixCacheBytes?: number;
 }
 
 /**
@@ -48,7 +51,7 @@ function drafterOf({ drafter }: Manifest): NonNullable<Manifest['drafter']> {
 
 async function start(
   kind: WorkerModel['kind'],
-  { dir, threads = 1 }: OnnxEngineOptions,
+  { dir, threads = 1, prefixCacheBytes = 0 }: OnnxEngineOptions,
 ): Promise<{ worker: Worker; facts: EngineFacts; manifest: Manifest }> {
   const manifest = await loadManifest(dir);
   const { sizes, max_slots: slotCounts, context_length: contextLength } = manifest;
@@ -63,6 +66,7 @@ async function start(
     contextLength,
     uniformsPerPosition: manifest.uniforms_per_position,
     threads,
+    prefixCacheBytes,
   };
   const facts: EngineFacts = {
     vocabulary: sizes.vocab,
@@ -88,6 +92,12 @@ interface PendingRun {
   readonly reject: (error: PtpError) => void;
 }
 
+interface PendingReuse {
+  readonly sequence: SequenceId;
+  readonly resolve: (rows: number) => void;
+  readonly reject: (error: PtpError) => void;
+}
+
 /** The main thread's side: checks runs, numbers them, and keeps count of sequences, rows and bytes. */
 class OnnxSequences implements SequenceStore {
   readonly facts: EngineFacts;
@@ -97,6 +107,8 @@ class OnnxSequences implements SequenceStore {
   private readonly exited: Promise<void>;
   private readonly sequences = new Map<SequenceId, { rows: number; bytes: number }>();
   private readonly pending = new Map<number, PendingRun>();
+  private readonly reusing = new Map<number, PendingReuse>();
+  private prefix: PrefixCacheUsage = { sequences: 0, bytes: 0, lookups: 0, hits: 0, reusedTokens: 0 };
   private dead: PtpError | undefined;
   private nextSequence = 1;
   private nextRun = 1;
@@ -124,6 +136,16 @@ class OnnxSequences implements SequenceStore {
     return sequence;
   }
 
+  reusePrefix(sequence: SequenceId, tokens: readonly number[]): Promise<number> {
+    return new Promise((resolve, reject) => {
+      if (this.dead) throw this.dead;
+      checkEmpty(sequence, this.rowsOf);
+      const id = this.nextRun++;
+      this.post({ type: 'reuse', id, sequence, tokens });
+      this.reusing.set(id, { sequence, resolve, reject });
+    });
+  }
+
   close(sequence: SequenceId): void {
     if (this.sequences.delete(sequence) && !this.dead) this.post({ type: 'close', sequence });
   }
@@ -132,6 +154,10 @@ class OnnxSequences implements SequenceStore {
     let cacheBytes = 0;
     for (const { bytes } of this.sequences.values()) cacheBytes += bytes;
     return { sequences: this.sequences.size, cacheBytes };
+  }
+
+  prefixCache(): PrefixCacheUsage {
+    return this.prefix;
   }
 
   async dispose(): Promise<void> {
@@ -166,6 +192,14 @@ class OnnxSequences implements SequenceStore {
 
   private receive(message: FromWorker): void {
     if (message.type === 'ready') return;
+    if (message.type === 'parked') {
+      this.prefix = { ...this.prefix, sequences: message.sequences, bytes: message.bytes };
+      return;
+    }
+    if (message.type === 'reused') {
+      this.reused(message);
+      return;
+    }
     const run = this.pending.get(message.id);
     if (!run) return;
     this.pending.delete(message.id);
@@ -181,6 +215,17 @@ class OnnxSequences implements SequenceStore {
     }
   }
 
+  private reused({ id, rows, cacheBytes }: FromWorker & { type: 'reused' }): void {
+    const { lookups, hits, reusedTokens } = this.prefix;
+    const counts = { lookups: lookups + 1, hits: hits + Number(rows > 0), reusedTokens: reusedTokens + rows };
+    this.prefix = { ...this.prefix, ...counts };
+    const waiting = this.reusing.get(id);
+    if (!waiting) return;
+    this.reusing.delete(id);
+    this.record(waiting.sequence, { rows, bytes: cacheBytes });
+    waiting.resolve(rows);
+  }
+
   private die(error: PtpError): void {
     if (!this.dead) this.tellDeath(error);
     this.fail(error);
@@ -192,6 +237,8 @@ class OnnxSequences implements SequenceStore {
     this.sequences.clear();
     for (const run of this.pending.values()) run.reject(error);
     this.pending.clear();
+    for (const waiting of this.reusing.values()) waiting.reject(error);
+    this.reusing.clear();
   }
 }
 

@@ -22,6 +22,7 @@ import {
   pickFeeds,
   positionsOf,
 } from './feeds.ts';
+import { PrefixCache } from './prefix-cache.ts';
 import { SequenceCache } from './sequence-cache.ts';
 
 /** What the thread is started with. */
@@ -37,10 +38,13 @@ export interface WorkerModel {
   /** D. */
   readonly uniformsPerPosition: number;
   readonly threads: number;
+  /** Most bytes of closed sequences' caches that are kept. */
+  readonly prefixCacheBytes: number;
 }
 
 export type ToWorker =
   | { readonly type: 'run'; readonly id: number; readonly slots: readonly (TargetSlot | DraftSlot)[] }
+  | { readonly type: 'reuse'; readonly id: number; readonly sequence: SequenceId; readonly tokens: readonly number[] }
   | { readonly type: 'close'; readonly sequence: SequenceId }
   | { readonly type: 'stop' };
 
@@ -54,6 +58,8 @@ export type FromWorker =
       /** Per slot, what its sequence's cache takes now. */
       readonly cacheBytes: readonly number[];
     }
+  | { readonly type: 'reused'; readonly id: number; readonly rows: number; readonly cacheBytes: number }
+  | { readonly type: 'parked'; readonly sequences: number; readonly bytes: number }
   | { readonly type: 'failed'; readonly id: number; readonly reason: string };
 
 type Results = Readonly<Record<string, { readonly data: unknown }>>;
@@ -62,6 +68,7 @@ const model = workerData as WorkerModel;
 const { uniformsPerPosition: dimensions } = model;
 const port = parentPort as NonNullable<typeof parentPort>;
 const caches = new Map<SequenceId, SequenceCache>();
+const parked = new PrefixCache(model.prefixCacheBytes);
 const sessions: { slots: number; session: InferenceSession }[] = [];
 let stopping = false;
 
@@ -84,9 +91,28 @@ port.on('message', (message: ToWorker) => {
 port.postMessage({ type: 'ready' } satisfies FromWorker);
 
 async function handle(message: ToWorker): Promise<void> {
-  if (message.type === 'close') caches.delete(message.sequence);
+  if (message.type === 'close') close(message.sequence);
+  else if (message.type === 'reuse') reuse(message.id, message.sequence, message.tokens);
   else if (message.type === 'stop') await stop();
   else if (!stopping) await answer(message.id, message.slots);
+}
+
+function close(sequence: SequenceId): void {
+  const cache = caches.get(sequence);
+  if (!cache) return;
+  caches.delete(sequence);
+  parked.park(cache);
+  port.postMessage({ type: 'parked', sequences: parked.sequences, bytes: parked.bytes } satisfies FromWorker);
+}
+
+function reuse(id: number, sequence: SequenceId, tokens: readonly number[]): void {
+  const found = parked.longest(tokens, caches.values());
+  const cache = cacheOf(sequence);
+  if (found) {
+    cache.prepare(0, tokens.length);
+    cache.copyFrom(found.cache, found.rows);
+  }
+  port.postMessage({ type: 'reused', id, rows: cache.rows, cacheBytes: cache.bytes } satisfies FromWorker);
 }
 
 async function stop(): Promise<void> {

@@ -45,6 +45,16 @@ export class SequenceCache {
     this.tokens = tokens;
   }
 
+  /** Takes over the first `count` rows of another one; this one holds none. `prepare` has made the room. */
+  copyFrom(other: SequenceCache, count: number): void {
+    const end = count * this.width;
+    for (const kind of ['keys', 'values'] as const) {
+      for (const [layer, rows] of other[kind].entries()) this[kind][layer]?.set(rows.subarray(0, end));
+    }
+    this.tokens.set(other.tokens.subarray(0, count));
+    this.rows = count;
+  }
+
   /** Layer `layer`'s keys or values of the rows that hold, without a copy. */
   past(kind: 'keys' | 'values', layer: number): Float32Array {
     return (this[kind][layer] as Float32Array).subarray(0, this.rows * this.width);

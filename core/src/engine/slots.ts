@@ -39,6 +39,17 @@ export function checkDraftSlots(
   }
 }
 
+/**
+ * Refuses to fill a sequence that has rows already.
+ *
+ * @throws PtpError `not_found` for a sequence that isn't open, `failed_precondition` for one with rows
+ */
+export function checkEmpty(sequence: SequenceId, rowsOf: RowsOf): void {
+  const rows = rowsOf(sequence);
+  if (rows === undefined) throw new PtpError('not_found', `sequence ${sequence} is not open`);
+  if (rows > 0) throw new PtpError('failed_precondition', `sequence ${sequence} must have no rows, has ${rows}`);
+}
+
 function checkContext(slots: readonly (TargetSlot | DraftSlot)[], facts: EngineFacts, rowsOf: RowsOf): void {
   const { maxSlots, vocabulary, contextLength } = facts;
   if (!isInteger(slots.length, 1, maxSlots)) {

@@ -33,6 +33,7 @@ export const attribute = {
   finishReasons: 'gen_ai.response.finish_reasons',
   inputTokens: 'gen_ai.usage.input_tokens',
   outputTokens: 'gen_ai.usage.output_tokens',
+  cachedTokens: 'gen_ai.usage.cache_read.input_tokens',
   errorType: 'error.type',
   /** Number of the step in its request, from 0. */
   step: 'ptp.step',

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ptp/v1/common.proto.
  */
 export const file_ptp_v1_common: GenFile = /*@__PURE__*/
-  fileDesc("ChNwdHAvdjEvY29tbW9uLnByb3RvEgZwdHAudjEiRwoSU2FtcGxpbmdQYXJhbWV0ZXJzEhMKC3RlbXBlcmF0dXJlGAEgASgCEg0KBXRvcF9rGAIgASgNEg0KBXRvcF9wGAMgASgCInMKDVNlcXVlbmNlU3RhcnQSDgoGdG9rZW5zGAEgAygNEiwKCHNhbXBsaW5nGAIgASgLMhoucHRwLnYxLlNhbXBsaW5nUGFyYW1ldGVycxIMCgRzZWVkGAMgASgGEhYKDmZpcnN0X3Bvc2l0aW9uGAQgASgNIiMKDFRyYWNlQ29udGV4dBITCgt0cmFjZXBhcmVudBgBIAEoCSJPCgdUaW1pbmdzEhAKCHF1ZXVlX3VzGAEgASgNEg4KBnJ1bl91cxgCIAEoDRISCgpiYXRjaF9zaXplGAMgASgNEg4KBnRva2VucxgEIAEoDSKdAQoKTW9kZWxGYWN0cxIQCghtb2RlbF9pZBgBIAEoCRIYChB0b2tlbml6ZXJfc2hhMjU2GAIgASgJEhcKD3ZvY2FidWxhcnlfc2l6ZRgDIAEoDRIWCg5jb250ZXh0X2xlbmd0aBgEIAEoDRIdChV1bmlmb3Jtc19wZXJfcG9zaXRpb24YBSABKA0SEwoLZW5kX29mX3RleHQYBiABKA1iBnByb3RvMw");
+  fileDesc("ChNwdHAvdjEvY29tbW9uLnByb3RvEgZwdHAudjEiRwoSU2FtcGxpbmdQYXJhbWV0ZXJzEhMKC3RlbXBlcmF0dXJlGAEgASgCEg0KBXRvcF9rGAIgASgNEg0KBXRvcF9wGAMgASgCInMKDVNlcXVlbmNlU3RhcnQSDgoGdG9rZW5zGAEgAygNEiwKCHNhbXBsaW5nGAIgASgLMhoucHRwLnYxLlNhbXBsaW5nUGFyYW1ldGVycxIMCgRzZWVkGAMgASgGEhYKDmZpcnN0X3Bvc2l0aW9uGAQgASgNIiMKDFRyYWNlQ29udGV4dBITCgt0cmFjZXBhcmVudBgBIAEoCSJPCgdUaW1pbmdzEhAKCHF1ZXVlX3VzGAEgASgNEg4KBnJ1bl91cxgCIAEoDRISCgpiYXRjaF9zaXplGAMgASgNEg4KBnRva2VucxgEIAEoDSKdAQoKTW9kZWxGYWN0cxIQCghtb2RlbF9pZBgBIAEoCRIYChB0b2tlbml6ZXJfc2hhMjU2GAIgASgJEhcKD3ZvY2FidWxhcnlfc2l6ZRgDIAEoDRIWCg5jb250ZXh0X2xlbmd0aBgEIAEoDRIdChV1bmlmb3Jtc19wZXJfcG9zaXRpb24YBSABKA0SEwoLZW5kX29mX3RleHQYBiABKA0iagoQUHJlZml4Q2FjaGVGYWN0cxIRCglzZXF1ZW5jZXMYASABKA0SDQoFYnl0ZXMYAiABKAQSDwoHbG9va3VwcxgDIAEoBBIMCgRoaXRzGAQgASgEEhUKDXJldXNlZF90b2tlbnMYBSABKARiBnByb3RvMw");
 
 /**
  * How a token is chosen from the model's logits: temperature, then top-k, then top-p, then Pick with the position's u.
@@ -209,4 +209,51 @@ export type ModelFacts = Message<"ptp.v1.ModelFacts"> & {
  */
 export const ModelFactsSchema: GenMessage<ModelFacts> = /*@__PURE__*/
   messageDesc(file_ptp_v1_common, 4);
+
+/**
+ * A service's prefix cache: what it holds, and what it has been good for since the start.
+ *
+ * @generated from message ptp.v1.PrefixCacheFacts
+ */
+export type PrefixCacheFacts = Message<"ptp.v1.PrefixCacheFacts"> & {
+  /**
+   * Ended sequences whose keys and values are kept.
+   *
+   * @generated from field: uint32 sequences = 1;
+   */
+  sequences: number;
+
+  /**
+   * Bytes of these.
+   *
+   * @generated from field: uint64 bytes = 2;
+   */
+  bytes: bigint;
+
+  /**
+   * Prompts that came, and those of them of which a beginning was known.
+   *
+   * @generated from field: uint64 lookups = 3;
+   */
+  lookups: bigint;
+
+  /**
+   * @generated from field: uint64 hits = 4;
+   */
+  hits: bigint;
+
+  /**
+   * Tokens of prompts that did not have to be read.
+   *
+   * @generated from field: uint64 reused_tokens = 5;
+   */
+  reusedTokens: bigint;
+};
+
+/**
+ * Describes the message ptp.v1.PrefixCacheFacts.
+ * Use `create(PrefixCacheFactsSchema)` to create a new message.
+ */
+export const PrefixCacheFactsSchema: GenMessage<PrefixCacheFacts> = /*@__PURE__*/
+  messageDesc(file_ptp_v1_common, 5);
 

@@ -4,7 +4,7 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { ModelFacts, SequenceStart, Timings, TraceContext } from "./common_pb.ts";
+import type { ModelFacts, PrefixCacheFacts, SequenceStart, Timings, TraceContext } from "./common_pb.ts";
 import { file_ptp_v1_common } from "./common_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ptp/v1/drafter.proto.
  */
 export const file_ptp_v1_drafter: GenFile = /*@__PURE__*/
-  fileDesc("ChRwdHAvdjEvZHJhZnRlci5wcm90bxIGcHRwLnYxIhMKEUdldERyYWZ0ZXJSZXF1ZXN0In8KEkdldERyYWZ0ZXJSZXNwb25zZRIhCgVtb2RlbBgBIAEoCzISLnB0cC52MS5Nb2RlbEZhY3RzEhYKDm9wZW5fc2VxdWVuY2VzGAIgASgNEhMKC2NhY2hlX2J5dGVzGAMgASgEEhkKEW1heF9icmFuY2hfbGVuZ3RoGAQgASgNIlwKDERyYWZ0UmVxdWVzdBIhCgRvcGVuGAEgASgLMhEucHRwLnYxLkRyYWZ0T3BlbkgAEiEKBHN0ZXAYAiABKAsyES5wdHAudjEuRHJhZnRTdGVwSABCBgoEa2luZCJWCglEcmFmdE9wZW4SJAoFc3RhcnQYASABKAsyFS5wdHAudjEuU2VxdWVuY2VTdGFydBIjCgV0cmFjZRgCIAEoCzIULnB0cC52MS5UcmFjZUNvbnRleHQinAEKCURyYWZ0U3RlcBIMCgRzdGVwGAEgASgNEhEKCWNvbW1pdHRlZBgCIAMoDRINCgVibG9jaxgDIAMoDRIZChFibG9ja19jb25maWRlbmNlcxgEIAMoAhIfCgRwbGFuGAUgASgLMhEucHRwLnYxLkRyYWZ0UGxhbhIjCgV0cmFjZRgGIAEoCzIULnB0cC52MS5UcmFjZUNvbnRleHQiNgoJRHJhZnRQbGFuEg4KBmJ1ZGdldBgBIAEoDRIZChFtYXhfYnJhbmNoX2xlbmd0aBgCIAEoDSJlCg1EcmFmdFJlc3BvbnNlEiUKBm9wZW5lZBgBIAEoCzITLnB0cC52MS5EcmFmdE9wZW5lZEgAEiUKBnJlc3VsdBgCIAEoCzITLnB0cC52MS5EcmFmdFJlc3VsdEgAQgYKBGtpbmQiLwoLRHJhZnRPcGVuZWQSIAoHdGltaW5ncxgBIAEoCzIPLnB0cC52MS5UaW1pbmdzIl8KC0RyYWZ0UmVzdWx0EgwKBHN0ZXAYASABKA0SIAoIYnJhbmNoZXMYAiADKAsyDi5wdHAudjEuQnJhbmNoEiAKB3RpbWluZ3MYAyABKAsyDy5wdHAudjEuVGltaW5ncyI/CgZCcmFuY2gSEAoIYWNjZXB0ZWQYASABKA0SDgoGdG9rZW5zGAIgAygNEhMKC2NvbmZpZGVuY2VzGAMgAygCMo8BCg5EcmFmdGVyU2VydmljZRJDCgpHZXREcmFmdGVyEhkucHRwLnYxLkdldERyYWZ0ZXJSZXF1ZXN0GhoucHRwLnYxLkdldERyYWZ0ZXJSZXNwb25zZRI4CgVEcmFmdBIULnB0cC52MS5EcmFmdFJlcXVlc3QaFS5wdHAudjEuRHJhZnRSZXNwb25zZSgBMAFiBnByb3RvMw", [file_ptp_v1_common]);
+  fileDesc("ChRwdHAvdjEvZHJhZnRlci5wcm90bxIGcHRwLnYxIhMKEUdldERyYWZ0ZXJSZXF1ZXN0Iq8BChJHZXREcmFmdGVyUmVzcG9uc2USIQoFbW9kZWwYASABKAsyEi5wdHAudjEuTW9kZWxGYWN0cxIWCg5vcGVuX3NlcXVlbmNlcxgCIAEoDRITCgtjYWNoZV9ieXRlcxgDIAEoBBIZChFtYXhfYnJhbmNoX2xlbmd0aBgEIAEoDRIuCgxwcmVmaXhfY2FjaGUYBSABKAsyGC5wdHAudjEuUHJlZml4Q2FjaGVGYWN0cyJcCgxEcmFmdFJlcXVlc3QSIQoEb3BlbhgBIAEoCzIRLnB0cC52MS5EcmFmdE9wZW5IABIhCgRzdGVwGAIgASgLMhEucHRwLnYxLkRyYWZ0U3RlcEgAQgYKBGtpbmQiVgoJRHJhZnRPcGVuEiQKBXN0YXJ0GAEgASgLMhUucHRwLnYxLlNlcXVlbmNlU3RhcnQSIwoFdHJhY2UYAiABKAsyFC5wdHAudjEuVHJhY2VDb250ZXh0IpwBCglEcmFmdFN0ZXASDAoEc3RlcBgBIAEoDRIRCgljb21taXR0ZWQYAiADKA0SDQoFYmxvY2sYAyADKA0SGQoRYmxvY2tfY29uZmlkZW5jZXMYBCADKAISHwoEcGxhbhgFIAEoCzIRLnB0cC52MS5EcmFmdFBsYW4SIwoFdHJhY2UYBiABKAsyFC5wdHAudjEuVHJhY2VDb250ZXh0IjYKCURyYWZ0UGxhbhIOCgZidWRnZXQYASABKA0SGQoRbWF4X2JyYW5jaF9sZW5ndGgYAiABKA0iZQoNRHJhZnRSZXNwb25zZRIlCgZvcGVuZWQYASABKAsyEy5wdHAudjEuRHJhZnRPcGVuZWRIABIlCgZyZXN1bHQYAiABKAsyEy5wdHAudjEuRHJhZnRSZXN1bHRIAEIGCgRraW5kIkYKC0RyYWZ0T3BlbmVkEiAKB3RpbWluZ3MYASABKAsyDy5wdHAudjEuVGltaW5ncxIVCg1yZXVzZWRfdG9rZW5zGAIgASgNIl8KC0RyYWZ0UmVzdWx0EgwKBHN0ZXAYASABKA0SIAoIYnJhbmNoZXMYAiADKAsyDi5wdHAudjEuQnJhbmNoEiAKB3RpbWluZ3MYAyABKAsyDy5wdHAudjEuVGltaW5ncyI/CgZCcmFuY2gSEAoIYWNjZXB0ZWQYASABKA0SDgoGdG9rZW5zGAIgAygNEhMKC2NvbmZpZGVuY2VzGAMgAygCMo8BCg5EcmFmdGVyU2VydmljZRJDCgpHZXREcmFmdGVyEhkucHRwLnYxLkdldERyYWZ0ZXJSZXF1ZXN0GhoucHRwLnYxLkdldERyYWZ0ZXJSZXNwb25zZRI4CgVEcmFmdBIULnB0cC52MS5EcmFmdFJlcXVlc3QaFS5wdHAudjEuRHJhZnRSZXNwb25zZSgBMAFiBnByb3RvMw", [file_ptp_v1_common]);
 
 /**
  * Asks which drafter the service runs.
@@ -62,6 +62,13 @@ export type GetDrafterResponse = Message<"ptp.v1.GetDrafterResponse"> & {
    * @generated from field: uint32 max_branch_length = 4;
    */
   maxBranchLength: number;
+
+  /**
+   * Ended sequences kept for prompts that begin as they do.
+   *
+   * @generated from field: ptp.v1.PrefixCacheFacts prefix_cache = 5;
+   */
+  prefixCache?: PrefixCacheFacts | undefined;
 };
 
 /**
@@ -269,6 +276,13 @@ export type DraftOpened = Message<"ptp.v1.DraftOpened"> & {
    * @generated from field: ptp.v1.Timings timings = 1;
    */
   timings?: Timings | undefined;
+
+  /**
+   * Tokens of the prompt that were taken over from an earlier sequence, and not read.
+   *
+   * @generated from field: uint32 reused_tokens = 2;
+   */
+  reusedTokens: number;
 };
 
 /**

@@ -4,7 +4,7 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { ModelFacts, SequenceStart, Timings, TraceContext } from "./common_pb.ts";
+import type { ModelFacts, PrefixCacheFacts, SequenceStart, Timings, TraceContext } from "./common_pb.ts";
 import { file_ptp_v1_common } from "./common_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ptp/v1/verifier.proto.
  */
 export const file_ptp_v1_verifier: GenFile = /*@__PURE__*/
-  fileDesc("ChVwdHAvdjEvdmVyaWZpZXIucHJvdG8SBnB0cC52MSISChBHZXRUYXJnZXRSZXF1ZXN0ImMKEUdldFRhcmdldFJlc3BvbnNlEiEKBW1vZGVsGAEgASgLMhIucHRwLnYxLk1vZGVsRmFjdHMSFgoOb3Blbl9zZXF1ZW5jZXMYAiABKA0SEwoLY2FjaGVfYnl0ZXMYAyABKAQiXwoNVmVyaWZ5UmVxdWVzdBIiCgRvcGVuGAEgASgLMhIucHRwLnYxLlZlcmlmeU9wZW5IABIiCgRzdGVwGAIgASgLMhIucHRwLnYxLlZlcmlmeVN0ZXBIAEIGCgRraW5kIlcKClZlcmlmeU9wZW4SJAoFc3RhcnQYASABKAsyFS5wdHAudjEuU2VxdWVuY2VTdGFydBIjCgV0cmFjZRgCIAEoCzIULnB0cC52MS5UcmFjZUNvbnRleHQiTgoKVmVyaWZ5U3RlcBIMCgRzdGVwGAEgASgNEg0KBWRyYWZ0GAIgAygNEiMKBXRyYWNlGAMgASgLMhQucHRwLnYxLlRyYWNlQ29udGV4dCJoCg5WZXJpZnlSZXNwb25zZRImCgZvcGVuZWQYASABKAsyFC5wdHAudjEuVmVyaWZ5T3BlbmVkSAASJgoGcmVzdWx0GAIgASgLMhQucHRwLnYxLlZlcmlmeVJlc3VsdEgAQgYKBGtpbmQiWwoMVmVyaWZ5T3BlbmVkEiAKB3RpbWluZ3MYASABKAsyDy5wdHAudjEuVGltaW5ncxISCgpwcmVmaWxsX3VzGAIgASgNEhUKDWNhY2hlZF90b2tlbnMYAyABKA0ifwoMVmVyaWZ5UmVzdWx0EgwKBHN0ZXAYASABKA0SEAoIYWNjZXB0ZWQYAiABKA0SEgoKbmV4dF90b2tlbhgDIAEoDRIZChFsb2dfcHJvYmFiaWxpdGllcxgEIAMoAhIgCgd0aW1pbmdzGAUgASgLMg8ucHRwLnYxLlRpbWluZ3MykAEKD1ZlcmlmaWVyU2VydmljZRJACglHZXRUYXJnZXQSGC5wdHAudjEuR2V0VGFyZ2V0UmVxdWVzdBoZLnB0cC52MS5HZXRUYXJnZXRSZXNwb25zZRI7CgZWZXJpZnkSFS5wdHAudjEuVmVyaWZ5UmVxdWVzdBoWLnB0cC52MS5WZXJpZnlSZXNwb25zZSgBMAFiBnByb3RvMw", [file_ptp_v1_common]);
+  fileDesc("ChVwdHAvdjEvdmVyaWZpZXIucHJvdG8SBnB0cC52MSISChBHZXRUYXJnZXRSZXF1ZXN0IpMBChFHZXRUYXJnZXRSZXNwb25zZRIhCgVtb2RlbBgBIAEoCzISLnB0cC52MS5Nb2RlbEZhY3RzEhYKDm9wZW5fc2VxdWVuY2VzGAIgASgNEhMKC2NhY2hlX2J5dGVzGAMgASgEEi4KDHByZWZpeF9jYWNoZRgEIAEoCzIYLnB0cC52MS5QcmVmaXhDYWNoZUZhY3RzIl8KDVZlcmlmeVJlcXVlc3QSIgoEb3BlbhgBIAEoCzISLnB0cC52MS5WZXJpZnlPcGVuSAASIgoEc3RlcBgCIAEoCzISLnB0cC52MS5WZXJpZnlTdGVwSABCBgoEa2luZCJXCgpWZXJpZnlPcGVuEiQKBXN0YXJ0GAEgASgLMhUucHRwLnYxLlNlcXVlbmNlU3RhcnQSIwoFdHJhY2UYAiABKAsyFC5wdHAudjEuVHJhY2VDb250ZXh0Ik4KClZlcmlmeVN0ZXASDAoEc3RlcBgBIAEoDRINCgVkcmFmdBgCIAMoDRIjCgV0cmFjZRgDIAEoCzIULnB0cC52MS5UcmFjZUNvbnRleHQiaAoOVmVyaWZ5UmVzcG9uc2USJgoGb3BlbmVkGAEgASgLMhQucHRwLnYxLlZlcmlmeU9wZW5lZEgAEiYKBnJlc3VsdBgCIAEoCzIULnB0cC52MS5WZXJpZnlSZXN1bHRIAEIGCgRraW5kInIKDFZlcmlmeU9wZW5lZBIgCgd0aW1pbmdzGAEgASgLMg8ucHRwLnYxLlRpbWluZ3MSEgoKcHJlZmlsbF91cxgCIAEoDRIVCg1jYWNoZWRfdG9rZW5zGAMgASgNEhUKDXJldXNlZF90b2tlbnMYBCABKA0ifwoMVmVyaWZ5UmVzdWx0EgwKBHN0ZXAYASABKA0SEAoIYWNjZXB0ZWQYAiABKA0SEgoKbmV4dF90b2tlbhgDIAEoDRIZChFsb2dfcHJvYmFiaWxpdGllcxgEIAMoAhIgCgd0aW1pbmdzGAUgASgLMg8ucHRwLnYxLlRpbWluZ3MykAEKD1ZlcmlmaWVyU2VydmljZRJACglHZXRUYXJnZXQSGC5wdHAudjEuR2V0VGFyZ2V0UmVxdWVzdBoZLnB0cC52MS5HZXRUYXJnZXRSZXNwb25zZRI7CgZWZXJpZnkSFS5wdHAudjEuVmVyaWZ5UmVxdWVzdBoWLnB0cC52MS5WZXJpZnlSZXNwb25zZSgBMAFiBnByb3RvMw", [file_ptp_v1_common]);
 
 /**
  * Asks which target the service runs.
@@ -55,6 +55,13 @@ export type GetTargetResponse = Message<"ptp.v1.GetTargetResponse"> & {
    * @generated from field: uint64 cache_bytes = 3;
    */
   cacheBytes: bigint;
+
+  /**
+   * Ended sequences kept for prompts that begin as they do.
+   *
+   * @generated from field: ptp.v1.PrefixCacheFacts prefix_cache = 4;
+   */
+  prefixCache?: PrefixCacheFacts | undefined;
 };
 
 /**
@@ -227,6 +234,13 @@ export type VerifyOpened = Message<"ptp.v1.VerifyOpened"> & {
    * @generated from field: uint32 cached_tokens = 3;
    */
   cachedTokens: number;
+
+  /**
+   * How many of these were taken over from an earlier sequence that began with the same tokens, and not read.
+   *
+   * @generated from field: uint32 reused_tokens = 4;
+   */
+  reusedTokens: number;
 };
 
 /**

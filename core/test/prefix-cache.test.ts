@@ -1,0 +1,138 @@
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { TargetEngine } from '../src/engine/engine.ts';
+import { openTargetEngine } from '../src/engine/onnx-engine.ts';
+import { PrefixCache } from '../src/engine/prefix-cache.ts';
+import { SequenceCache } from '../src/engine/sequence-cache.ts';
+import { uniforms } from '../src/sampling/uniforms.ts';
+
+const LAYERS = 2;
+const WIDTH = 4;
+const BYTES_PER_ROW = LAYERS * 2 * WIDTH * 4;
+
+/** A cache of 64 rows' size whose rows say which token they are of. */
+function cacheOf(tokens: readonly number[]): SequenceCache {
+  const cache = new SequenceCache(LAYERS, WIDTH, 64);
+  cache.prepare(0, tokens.length);
+  const rows = () => Float32Array.from({ length: tokens.length * WIDTH }, (_, i) => tokens[Math.floor(i / WIDTH)] ?? 0);
+  cache.append(tokens, [rows(), rows()], [rows(), rows()], 0);
+  return cache;
+}
+
+describe('PrefixCache', () => {
+  const room = 2 * 64 * BYTES_PER_ROW;
+
+  test('finds the longest beginning, among parked and open ones', () => {
+    const parked = new PrefixCache(room);
+    const [short, long, open] = [cacheOf([1, 2, 9]), cacheOf([1, 2, 3, 4]), cacheOf([1, 2, 3, 4, 5, 6])];
+    parked.park(short);
+    parked.park(long);
+    expect(parked.longest([1, 2, 3, 7], [])).toEqual({ cache: long, rows: 3 });
+    expect(parked.longest([1, 2, 3, 4, 5, 7], [open])).toEqual({ cache: open, rows: 5 });
+    expect(parked.longest([1, 2, 3, 4, 5, 7], [])).toEqual({ cache: long, rows: 4 });
+    expect(parked.longest([2], [open])).toBeUndefined();
+  });
+
+  test('keeps one of two that say the same', () => {
+    const parked = new PrefixCache(room);
+    const long = cacheOf([1, 2, 3]);
+    parked.park(cacheOf([1, 2]));
+    parked.park(long);
+    parked.park(cacheOf([1]));
+    expect([parked.sequences, parked.bytes]).toEqual([1, long.bytes]);
+    expect(parked.longest([1, 2, 3], [])?.cache).toBe(long);
+  });
+
+  test('drops the least recently used ones beyond its limit', () => {
+    const parked = new PrefixCache(room);
+    const [a, b, c] = [cacheOf([1]), cacheOf([2]), cacheOf([3])];
+    parked.park(a);
+    parked.park(b);
+    parked.longest([1, 5], []);
+    parked.park(c);
+    expect(parked.bytes).toBe(room);
+    expect([1, 2, 3].map((token) => parked.longest([token], [])?.cache)).toEqual([a, undefined, c]);
+  });
+
+  test('of no bytes keeps nothing and finds nothing', () => {
+    const parked = new PrefixCache(0);
+    parked.park(cacheOf([1]));
+    expect(parked.sequences).toBe(0);
+    expect(parked.longest([1], [cacheOf([1])])).toBeUndefined();
+  });
+});
+
+test('rows taken over are copies', () => {
+  const [from, to] = [cacheOf([1, 2, 3]), new SequenceCache(LAYERS, WIDTH, 64)];
+  to.prepare(0, 5);
+  to.copyFrom(from, 2);
+  from.prepare(0, 1);
+  from.append([9], [new Float32Array(4), new Float32Array(4)], [new Float32Array(4), new Float32Array(4)], 0);
+  expect(to.rows).toBe(2);
+  expect([...to.past('keys', 1)]).toEqual([1, 1, 1, 1, 2, 2, 2, 2]);
+  expect([...to.tokens.subarray(0, 2)]).toEqual([1, 2]);
+});
+
+describe('reusePrefix of the ONNX engine', () => {
+  const dir = fileURLToPath(new URL('../../test/models/tiny', import.meta.url));
+  const sampling = { temperature: 1, topK: 0, topP: 1 };
+  const text = Array.from(uniforms(3n, 0, 120), (u) => Math.floor(u * 257));
+  let plain: TargetEngine;
+  let caching: TargetEngine;
+  beforeAll(async () => {
+    [plain, caching] = await Promise.all([openTargetEngine({ dir }), openTargetEngine({ dir, prefixCacheBytes: 1e6 })]);
+  });
+  afterAll(() => Promise.all([plain.dispose(), caching.dispose()]));
+
+  /** Reads a text with what is known of it, and answers picks and log-probabilities after each token of the rest. */
+  async function read(engine: TargetEngine, tokens: number[], from: number) {
+    const sequence = engine.open();
+    const known = await engine.reusePrefix(sequence, tokens.slice(0, -1));
+    if (known < from) await engine.run([{ sequence, at: known, tokens: tokens.slice(known, from) }]);
+    const rest = tokens.slice(from);
+    const u = uniforms(7n, from, rest.length, engine.facts.uniformsPerPosition);
+    const { outputs } = await engine.run([{ sequence, at: from, tokens: rest, sampling, u }]);
+    engine.close(sequence);
+    return { known, picks: outputs[0]?.picks, logProbabilities: outputs[0]?.logProbabilities };
+  }
+
+  test('gives the same bits, and counts what it saved', async () => {
+    const other = [...text.slice(0, 77), 5, ...text.slice(78)];
+    const { known: first } = await read(caching, text, 100);
+    expect(first).toBe(0);
+    for (const [tokens, known] of [
+      [text, 119],
+      [other, 77],
+      [[...text, 8, 9, 10], 120],
+      [text.slice(0, 40), 39],
+    ] as const) {
+      const at = Math.min(tokens.length - 1, 100);
+      const from = Math.max(at, known);
+      const expected = await read(plain, [...tokens], from);
+      const found = await read(caching, [...tokens], from);
+      expect(found).toEqual({ ...expected, known });
+    }
+    const usage = caching.prefixCache();
+    expect(usage).toMatchObject({ lookups: 5, hits: 4, reusedTokens: 119 + 77 + 120 + 39 });
+    expect(usage.sequences).toBe(2);
+    expect(usage.bytes).toBeGreaterThan(0);
+    expect(caching.usage()).toEqual({ sequences: 0, cacheBytes: 0 });
+    expect(plain.prefixCache()).toMatchObject({ sequences: 0, hits: 0 });
+  });
+
+  test('serves a sequence that is still running', async () => {
+    const first = caching.open();
+    const own = text.map((token) => (token + 100) % 257);
+    await caching.run([{ sequence: first, at: 0, tokens: own }]);
+    expect(await read(caching, own, 119)).toEqual({ ...(await read(plain, own, 119)), known: 119 });
+    caching.close(first);
+  });
+
+  test('refuses sequences that are not open or have rows', async () => {
+    await expect(caching.reusePrefix(999, text)).rejects.toMatchObject({ code: 'not_found' });
+    const sequence = caching.open();
+    await caching.run([{ sequence, at: 0, tokens: [1, 2] }]);
+    await expect(caching.reusePrefix(sequence, text)).rejects.toMatchObject({ code: 'failed_precondition' });
+    caching.close(sequence);
+  });
+});
