@@ -4,7 +4,7 @@ import type { Prompt } from './prompts.ts';
 import { median, round, sum } from './statistics.ts';
 
 /** The setting of the paper's Spec-Bench figures. */
-const REFERENCE: SamplingParams = { temperature: 0.7, topK: 50, topP: 0.9 };
+export const REFERENCE: SamplingParams = { temperature: 0.7, topK: 50, topP: 0.9 };
 
 interface Pass {
   readonly tokens: number;

@@ -1,74 +1,125 @@
-/** `npm run bench -- SUITE [--models DIR] ...`; each suite ends with one line of JSON. */
+/** `npm run bench -- SUITE [options]`; each suite ends with one line of JSON. */
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { gatewaySettings } from '../gateway/src/settings.ts';
 import { loadTokenizer } from '../gateway/src/tokenizer.ts';
+import { context } from './context.ts';
 import { decode } from './decode.ts';
-import { exact } from './exact.ts';
-import { loadPrompts } from './prompts.ts';
-import { startServices } from './services.ts';
+import { type ExactResult, exact } from './exact.ts';
+import { load } from './load.ts';
+import { overhead } from './overhead.ts';
+import { prefill } from './prefill.ts';
+import { loadPrompts, type Prompt } from './prompts.ts';
+import { type Bench, startServices } from './services.ts';
 import { machine } from './statistics.ts';
 
 const USAGE = `npm run bench -- SUITE [options]
 
 suites
-  exact    compares texts with the drafter on and off, alone and four at once, token by token
-  decode   speed with the drafter on and off, interleaved, on held-out prompts
+  exact      compares texts with the drafter on and off, alone and four at once, token by token
+  decode     speed with the drafter on and off, interleaved, on held-out prompts
+  load       throughput and time per token with 1, 2, 4 .. streams at once, drafter on and off
+  context    time of a step by the length of the context
+  prefill    time to the first token by the length of the prompt, new ones and known ones
+  overhead   what a step takes beyond max(draft, verify), with engines of fixed latency (no model)
 
 options
   --models DIR      the pair (models/default)
-  --tokens N        tokens per sequence (128)
-  --sequences N     exact: sequences per setting (20)
+  --tokens N        tokens per sequence (128; context: 32)
+  --sequences N     exact: sequences per setting (20); overhead: sequences (4)
   --prompts N       decode: prompts (32)
+  --streams LIST    load: streams at once (1,2,4,8,16,32)
+  --repeats N       load, context, prefill: times each (4; prefill: 9)
   --length N        longest block (PTP_DRAFT_LENGTH)
   --budget N        tokens per draft call (PTP_DRAFT_BUDGET)
-  --mode MODE       overlap, sequential, plain, or auto, which is the server's default (overlap)`;
+  --mode MODE       overlap, sequential, plain, or auto, which is the server's default (overlap; load: auto)`;
+
+const SUITES = ['exact', 'decode', 'load', 'context', 'prefill', 'overhead'] as const;
+type Suite = (typeof SUITES)[number];
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     models: { type: 'string', default: join(import.meta.dirname, '..', 'models', 'default') },
-    tokens: { type: 'string', default: '128' },
-    sequences: { type: 'string', default: '20' },
-    prompts: { type: 'string', default: '32' },
-    length: { type: 'string', default: '5' },
-    budget: { type: 'string', default: '16' },
-    mode: { type: 'string', default: 'overlap' },
+    tokens: { type: 'string' },
+    sequences: { type: 'string' },
+    prompts: { type: 'string' },
+    streams: { type: 'string', default: '1,2,4,8,16,32' },
+    repeats: { type: 'string' },
+    length: { type: 'string' },
+    budget: { type: 'string' },
+    mode: { type: 'string' },
     help: { type: 'boolean', default: false },
   },
 });
 
-function positive(name: 'tokens' | 'sequences' | 'prompts' | 'length' | 'budget'): number {
-  const value = Number(values[name]);
+/** An option's value, or what the suite takes without it. */
+function positive(
+  name: 'tokens' | 'sequences' | 'prompts' | 'repeats' | 'length' | 'budget',
+  otherwise: number,
+): number {
+  const given = values[name];
+  return given === undefined ? otherwise : count(name, given);
+}
+
+function count(name: string, text: string): number {
+  const value = Number(text);
   if (Number.isInteger(value) && value >= 1) return value;
-  console.error(`--${name} must be an integer >= 1, got ${values[name]}`);
+  return refuse(`--${name} must be an integer >= 1, got ${text}`);
+}
+
+function refuse(message: string): never {
+  console.error(message);
   process.exit(2);
 }
 
-const [suite] = positionals;
-if (values.help || (suite !== 'exact' && suite !== 'decode')) {
-  console.error(values.help ? USAGE : `unknown suite ${suite ?? '(none)'}\n\n${USAGE}`);
+const suite = SUITES.find((name) => name === positionals[0]);
+if (values.help || !suite) {
+  console.error(values.help ? USAGE : `unknown suite ${positionals[0] ?? '(none)'}\n\n${USAGE}`);
   process.exit(values.help ? 0 : 2);
 }
 
+const modes = gatewaySettings.draftMode.values;
+const wanted = values.mode ?? (suite === 'load' ? 'auto' : 'overlap');
+const mode =
+  modes.find((value) => value === wanted) ?? refuse(`--mode must be one of ${modes.join(', ')}, got ${wanted}`);
+const limits = { length: positive('length', 5), budget: positive('budget', 16), mode };
+const tokens = positive('tokens', suite === 'context' ? 32 : 128);
+const sequences = positive('sequences', suite === 'overhead' ? 4 : 20);
+const promptCount = positive('prompts', 32);
+const repeats = positive('repeats', suite === 'prefill' ? 9 : 4);
+const streams = values.streams.split(',').map((text) => count('streams', text));
 console.error(machine());
-const mode = gatewaySettings.draftMode.values.find((value) => value === values.mode);
-if (!mode) {
-  console.error(`--mode must be one of ${gatewaySettings.draftMode.values.join(', ')}, got ${values.mode}`);
-  process.exit(2);
+
+const result = suite === 'overhead' ? await overhead(sequences, tokens) : await withModels(suite);
+console.log(JSON.stringify({ suite, machine: machine(), ...(suite !== 'overhead' && limits), ...result }));
+if (suite === 'exact') {
+  const { mismatches, accepted } = result as ExactResult;
+  if (mismatches !== 0 || accepted === 0) process.exitCode = 1;
 }
-const limits = { length: positive('length'), budget: positive('budget'), mode };
-const tokenizer = await loadTokenizer(values.models);
-const bench = await startServices(values.models, limits);
-try {
-  const { endOfText, contextLength } = bench.generator.facts;
-  const prompts = await loadPrompts(tokenizer, endOfText, contextLength - positive('tokens'));
-  const result =
-    suite === 'exact'
-      ? await exact(bench.generator, prompts, positive('sequences'), positive('tokens'))
-      : await decode(bench.generator, prompts.slice(0, positive('prompts')), positive('tokens'));
-  console.log(JSON.stringify({ suite, ...limits, ...result }));
-  if ('mismatches' in result && (result.mismatches !== 0 || result.accepted === 0)) process.exitCode = 1;
-} finally {
-  await bench.stop();
+
+async function withModels(chosen: Exclude<Suite, 'overhead'>): Promise<object> {
+  const tokenizer = await loadTokenizer(values.models);
+  const bench = await startServices(values.models, limits);
+  try {
+    const { endOfText, contextLength } = bench.generator.facts;
+    return await run(chosen, bench, await loadPrompts(tokenizer, endOfText, contextLength - tokens));
+  } finally {
+    await bench.stop();
+  }
+}
+
+function run(chosen: Exclude<Suite, 'overhead'>, { generator }: Bench, prompts: readonly Prompt[]): Promise<object> {
+  switch (chosen) {
+    case 'exact':
+      return exact(generator, prompts, sequences, tokens);
+    case 'decode':
+      return decode(generator, prompts.slice(0, promptCount), tokens);
+    case 'load':
+      return load(generator, prompts, streams, tokens, repeats);
+    case 'context':
+      return context(generator, prompts, repeats, tokens);
+    case 'prefill':
+      return prefill(generator, prompts, repeats);
+  }
 }

@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -8,7 +8,8 @@ import { createLogger } from '@ptp/core/log.ts';
 import type { DraftLimits } from '../gateway/src/controller.ts';
 import { PairGenerator } from '../gateway/src/generate.ts';
 import { pairFacts } from '../gateway/src/pair.ts';
-import { Services } from '../gateway/src/services.ts';
+import { Services, type ServicesOptions } from '../gateway/src/services.ts';
+import { fakeFacts } from './fake-facts.ts';
 
 /** The two services as processes of their own, and the gateway's loop in this one. */
 export interface Bench {
@@ -16,27 +17,53 @@ export interface Bench {
   stop(): Promise<void>;
 }
 
+type Kind = 'verifier' | 'drafter';
+
 const START_TIMEOUT_MS = 60_000;
+const KINDS: readonly Kind[] = ['verifier', 'drafter'];
+const ROOT = join(import.meta.dirname, '..');
 
 /** Starts drafter and verifier on unix sockets. @param models the pair's folder */
 export async function startServices(models: string, limits: DraftLimits): Promise<Bench> {
+  const command = (kind: Kind) => [join(ROOT, kind, 'src', 'main.ts')];
+  const settings = { PTP_MODELS: models };
+  return start(pairFacts(await loadManifest(models)), limits, command, settings);
+}
+
+/** The same services with engines of fixed latency: milliseconds a run takes. */
+export async function startFakeServices(latency: Readonly<Record<Kind, number>>, limits: DraftLimits): Promise<Bench> {
+  const command = (kind: Kind, address: string) => [
+    join(ROOT, 'bench', 'fake-service.ts'),
+    kind,
+    address,
+    String(latency[kind]),
+  ];
+  return start(fakeFacts, limits, command, {});
+}
+
+async function start(
+  facts: ServicesOptions['facts'],
+  limits: DraftLimits,
+  command: (kind: Kind, address: string) => string[],
+  settings: NodeJS.ProcessEnv,
+): Promise<Bench> {
   const folder = await mkdtemp(join(tmpdir(), 'ptp-bench-'));
-  const addresses = { verifier: `unix:${folder}/verifier.sock`, drafter: `unix:${folder}/drafter.sock` };
-  const children = (['verifier', 'drafter'] as const).map((service) =>
-    spawn(process.execPath, [join(import.meta.dirname, '..', service, 'src', 'main.ts')], {
+  const addressOf = (kind: Kind) => `unix:${folder}/${kind}.sock`;
+  const children: ChildProcess[] = KINDS.map((kind) =>
+    spawn(process.execPath, command(kind, addressOf(kind)), {
       env: {
         ...process.env,
-        PTP_MODELS: models,
+        ...settings,
         PTP_LOG_LEVEL: 'warn',
-        [`PTP_${service.toUpperCase()}_ADDRESS`]: addresses[service],
+        [`PTP_${kind.toUpperCase()}_ADDRESS`]: addressOf(kind),
       },
       stdio: ['ignore', 'inherit', 'inherit'],
     }),
   );
   const services = new Services({
-    facts: pairFacts(await loadManifest(models)),
-    verifierAddress: addresses.verifier,
-    drafterAddress: addresses.drafter,
+    facts,
+    verifierAddress: addressOf('verifier'),
+    drafterAddress: addressOf('drafter'),
     draftTimeoutMs: 2000,
     verifyTimeoutMs: 60_000,
     logger: createLogger('bench', { PTP_LOG_LEVEL: 'warn' }),

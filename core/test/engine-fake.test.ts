@@ -79,7 +79,7 @@ test('runs take the given time, one after another', async () => {
   const sequences = [engine.open(), engine.open()];
   const started = performance.now();
   const runs = sequences.map((sequence) => engine.run([{ sequence, at: 0, tokens: [1] }]));
-  expect((await Promise.all(runs)).map((run) => run.runMicros)).toEqual([20_000, 20_000]);
+  for (const { runMicros } of await Promise.all(runs)) expect(runMicros).toBeGreaterThan(19_000);
   expect(performance.now() - started).toBeGreaterThan(38);
   for (const sequence of sequences) engine.close(sequence);
   expect(engine.usage()).toEqual({ sequences: 0, cacheBytes: 0 });

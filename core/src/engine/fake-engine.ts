@@ -196,13 +196,17 @@ class FakeSequences implements SequenceStore {
     const answered = new Promise<RunResult<Output>>((resolve, reject) => {
       if (this.dead) throw this.dead;
       this.waiting.add(reject);
+      let began = 0;
       before
         .catch(() => {})
-        .then(() => (this.latencyMs > 0 ? new Promise((done) => setTimeout(done, this.latencyMs)) : undefined))
+        .then(() => {
+          began = performance.now();
+          return this.latencyMs > 0 ? new Promise((done) => setTimeout(done, this.latencyMs)) : undefined;
+        })
         .then(() => {
           this.waiting.delete(reject);
           this.runs++;
-          resolve({ outputs, runMicros: Math.round(this.latencyMs * 1000) });
+          resolve({ outputs, runMicros: Math.round((performance.now() - began) * 1000) });
         });
     });
     this.last = answered;

@@ -1,0 +1,41 @@
+/**
+ * `node bench/fake-service.ts verifier|drafter ADDRESS MILLIS`: a real service, as a process of its own, whose engine takes a fixed
+ * time per run and says what a hash function says (fake-engine.ts).
+ */
+import { FakeDraftEngine, FakeTargetEngine } from '@ptp/core/engine/fake-engine.ts';
+import { DrafterService } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
+import { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
+import { runService } from '@ptp/core/lifecycle.ts';
+import { type ImplementedService, implement, serve } from '@ptp/core/rpc/server.ts';
+import { Drafter } from '../drafter/src/draft.ts';
+import { Verifier } from '../verifier/src/verify.ts';
+import { fakeFacts } from './fake-facts.ts';
+
+const [kind, address = '', millis] = process.argv.slice(2);
+const latencyMs = Number(millis);
+const scheduling = { prefillChunk: 128, batchTokens: 256, sequences: 256, queue: 256 };
+const { modelId, tokenizerSha256, vocabulary, contextLength } = fakeFacts;
+const model = { modelId, tokenizerSha256, vocabularySize: vocabulary, contextLength };
+
+function fakeVerifier(): ImplementedService {
+  const verifier = new Verifier(new FakeTargetEngine({ latencyMs }), { draft: 64, ...scheduling });
+  return implement(VerifierService, {
+    getTarget: () => ({ model }),
+    verify: (requests, { signal }) => verifier.verify(requests, signal),
+  });
+}
+
+function fakeDrafter(): ImplementedService {
+  const engine = new FakeDraftEngine({ latencyMs, accuracy: 0.75 });
+  const drafter = new Drafter(engine, { budget: 64, block: 64, ...scheduling });
+  return implement(DrafterService, {
+    getDrafter: () => ({ model }),
+    draft: (requests, { signal }) => drafter.draft(requests, signal),
+  });
+}
+
+await runService(`fake ${kind}`, async (logger, onStop) => {
+  const services = [kind === 'verifier' ? fakeVerifier() : fakeDrafter()];
+  const server = await serve({ address, logger, services });
+  onStop(() => server.close(0));
+});

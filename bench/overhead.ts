@@ -1,0 +1,48 @@
+import type { GenerationRequest, StepFacts } from '../gateway/src/generation.ts';
+import { startFakeServices } from './services.ts';
+import { median, quantile, round } from './statistics.ts';
+
+/** Draft and verify times, milliseconds: as on a GPU, the other way round, and equal. */
+const LATENCIES: readonly { readonly drafter: number; readonly verifier: number }[] = [
+  { drafter: 6, verifier: 25 },
+  { drafter: 15, verifier: 10 },
+  { drafter: 10, verifier: 10 },
+];
+
+/**
+ * What a step takes beyond its longer engine run, with engines of fixed latency that leave the processor free: serialisation, gRPC,
+ * queues and the loop. Overlapped steps only.
+ */
+export async function overhead(sequences: number, maxTokens: number): Promise<Record<string, unknown>> {
+  const rows = [];
+  for (const latency of LATENCIES) {
+    const bench = await startFakeServices(latency, { length: 5, budget: 16, mode: 'overlap' });
+    const steps: StepFacts[] = [];
+    try {
+      for (let seed = 0; seed <= sequences; seed++) {
+        const request: GenerationRequest = {
+          prompt: [1, 2, 3, seed],
+          sampling: { temperature: 1, topK: 0, topP: 1 },
+          seed: BigInt(seed),
+          maxTokens,
+        };
+        for await (const { facts } of bench.generator.generate(request, new AbortController().signal)) {
+          if (seed > 0) steps.push(facts); // the first sequence warms the compilers up
+        }
+    } finally 
+      await bench.stop();
+    const overlapped = steps.filter((step) => step.draftMicros > 0 && step.redraftMicros === 0);
+    const beyond = overlapped.map((step) => step.stepMicros - Math.max(step.draftRunMicros, step.verifyRunMicros));
+    rows.push({
+      draft_ms: latency.drafter,
+      verify_ms: latency.verifier,
+      steps: overlapped.length,
+      overhead_us: { p10: quantile(beyond, 0.1), p50: median(beyond), p90: quantile(beyond, 0.9) },
+      step_over_longer_run: round(
+        median(overlapped.map((step) => step.stepMicros / Math.max(step.draftRunMicros, step.verifyRunMicros))),
+      ),
+    });
+    console.error(JSON.stringify(rows.at(-1)));
+  }
+  return { rows };
+}
