@@ -29,8 +29,10 @@ export async function overhead(sequences: number, maxTokens: number): Promise<Re
         for await (const { facts } of bench.generator.generate(request, new AbortController().signal)) {
           if (seed > 0) steps.push(facts); // the first sequence warms the compilers up
         }
-    } finally 
+      }
+    } finally {
       await bench.stop();
+    }
     const overlapped = steps.filter((step) => step.draftMicros > 0 && step.redraftMicros === 0);
     const beyond = overlapped.map((step) => step.stepMicros - Math.max(step.draftRunMicros, step.verifyRunMicros));
     rows.push({
