@@ -1,4 +1,4 @@
-"""Trains and measures drafters that differ in one setting, each for the same time, and writes the table.
+"""Trains and measures drafters that differ in one setting, each for the same time (or a row's own `minutes`), and writes the table.
 
 The rows stand in a YAML file: `base`, settings of `distill`, and `rows`, each with a name, a group, and the settings in which it
 differs (`samples` names a folder beside --samples). A row that has its result is not run again.
@@ -89,6 +89,7 @@ def table(results: list[dict]) -> str:
     head = [
         "group",
         "row",
+        "minutes",
         "parameters",
         "steps",
         *(f"tokens per call, {h}" for h in held),
@@ -98,7 +99,7 @@ def table(results: list[dict]) -> str:
     lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
     for r in results:
         right = " ".join(f"{x:.2f}"[1:] for x in r["accuracy"][:4])
-        cells = [r["group"], r["name"], f"{r['parameters'] / 1e6:.2f} M", str(r["steps"])]
+        cells = [r["group"], r["name"], f"{r['minutes']:g}", f"{r['parameters'] / 1e6:.2f} M", str(r["steps"])]
         cells += [f"{r['tokens_per_call'][h]:.2f}" for h in held] + [
             right,
             f"{100 * r.get('impossible_pairs', 0):.1f} %",
@@ -131,7 +132,7 @@ def run(args: argparse.Namespace) -> None:
                 "group": r["group"],
                 "name": r["name"],
                 "steps": steps,
-                "minutes": args.minutes,
+                "minutes": settings[r["name"]].minutes,
                 "target": made_for,
                 **figures,
             }
