@@ -20,7 +20,7 @@ suites
   decode     speed with the drafter on and off, interleaved, on held-out prompts
   load       throughput and time per token with 1, 2, 4 .. streams at once, drafter on and off
   context    time of a step by the length of the context
-  prefill    time to the first token by the length of the prompt, new ones and known ones
+  prefill    time to the first token without the drafter by the length of the prompt, new ones and known ones
   overhead   what a step takes beyond max(draft, verify), with engines of fixed latency (no model)
 
 options
@@ -100,7 +100,7 @@ if (suite === 'exact') {
 
 async function withModels(chosen: Exclude<Suite, 'overhead'>): Promise<object> {
   const tokenizer = await loadTokenizer(values.models);
-  const bench = await startServices(values.models, limits);
+  const bench = await startServices(values.models, limits, chosen === 'exact' || chosen === 'prefill');
   try {
     const { endOfText, contextLength } = bench.generator.facts;
     return await run(chosen, bench, await loadPrompts(tokenizer, endOfText, contextLength - tokens));

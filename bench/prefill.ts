@@ -6,7 +6,7 @@ import { median, round } from './statistics.ts';
 /** Prompt lengths to measure, tokens; those that the model has room for. */
 const LENGTHS = [16, 64, 128, 256, 512, 1024, 2048];
 
-/** Time to the first token by the length of the prompt: new ones, and the same again, which the prefix cache knows. */
+/** Time to the first token, without the drafter, by the length of the prompt: new ones, and the same again, which the prefix cache knows. */
 export async function prefill(
   generator: Generator,
   prompts: readonly Prompt[],

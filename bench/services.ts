@@ -23,10 +23,15 @@ const START_TIMEOUT_MS = 60_000;
 const KINDS: readonly Kind[] = ['verifier', 'drafter'];
 const ROOT = join(import.meta.dirname, '..');
 
-/** Starts drafter and verifier on unix sockets. @param models the pair's folder */
-export async function startServices(models: string, limits: DraftLimits): Promise<Bench> {
+/**
+ * Starts drafter and verifier on unix sockets.
+ *
+ * @param models the pair's folder
+ * @param prefixCache whether a prompt may profit from another pass over it
+ */
+export async function startServices(models: string, limits: DraftLimits, prefixCache: boolean): Promise<Bench> {
   const command = (kind: Kind) => [join(ROOT, kind, 'src', 'main.ts')];
-  const settings = { PTP_MODELS: models };
+  const settings = { PTP_MODELS: models, ...(!prefixCache && { PTP_PREFIX_CACHE_MB: '0' }) };
   return start(pairFacts(await loadManifest(models)), limits, command, settings);
 }
 

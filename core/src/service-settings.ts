@@ -38,7 +38,7 @@ export const serviceSettings = {
     default: 256,
     min: 0,
     max: 1048576,
-    doc: 'Keys and values of ended sequences that are kept for prompts which begin as they do, in MB (10^6 bytes); 0 for none.',
+    doc: 'Keys and values of ended sequences that are kept for prompts which begin as they do, in MB (10^6 bytes); 0 for none, as where clients must not learn what others sent.',
   },
   sequences: {
     name: 'PTP_SEQUENCE_LIMIT',

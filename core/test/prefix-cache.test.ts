@@ -1,8 +1,8 @@
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { TargetEngine } from '../src/engine/engine.ts';
-import { openTargetEngine } from '../src/engine/onnx-engine.ts';
-import { PrefixCache } from '../src/engine/prefix-cache.ts';
+import type { DraftEngine, TargetEngine } from '../src/engine/engine.ts';
+import { openDraftEngine, openTargetEngine } from '../src/engine/onnx-engine.ts';
+import { BLOCK, PrefixCache } from '../src/engine/prefix-cache.ts';
 import { SequenceCache } from '../src/engine/sequence-cache.ts';
 import { uniforms } from '../src/sampling/uniforms.ts';
 
@@ -19,46 +19,57 @@ function cacheOf(tokens: readonly number[]): SequenceCache {
   return cache;
 }
 
+/** Tokens from..from + count - 1. */
+const counting = (from: number, count: number) => Array.from({ length: count }, (_, i) => from + i);
+
 describe('PrefixCache', () => {
   const room = 2 * 64 * BYTES_PER_ROW;
 
-  test('finds the longest beginning, among parked and open ones', () => {
+  test('finds the longest beginning in whole blocks, among parked and open ones', () => {
     const parked = new PrefixCache(room);
-    const [short, long, open] = [cacheOf([1, 2, 9]), cacheOf([1, 2, 3, 4]), cacheOf([1, 2, 3, 4, 5, 6])];
+    const [short, long, open] = [[...counting(0, 20), 99], counting(0, 40), counting(0, 60)].map(cacheOf) as [
+      SequenceCache,
+      SequenceCache,
+      SequenceCache,
+    ];
     parked.park(short);
     parked.park(long);
-    expect(parked.longest([1, 2, 3, 7], [])).toEqual({ cache: long, rows: 3 });
-    expect(parked.longest([1, 2, 3, 4, 5, 7], [open])).toEqual({ cache: open, rows: 5 });
-    expect(parked.longest([1, 2, 3, 4, 5, 7], [])).toEqual({ cache: long, rows: 4 });
-    expect(parked.longest([2], [open])).toBeUndefined();
+    expect(parked.longest(counting(0, 33), [])).toEqual({ cache: long, rows: 2 * BLOCK });
+    expect(parked.longest([...counting(0, 50), 7], [open])).toEqual({ cache: open, rows: 3 * BLOCK });
+    expect(parked.longest([...counting(0, 50), 7], [])).toEqual({ cache: long, rows: 2 * BLOCK });
+    expect(parked.longest(counting(0, BLOCK - 1), [open])).toBeUndefined();
+    expect(parked.longest(counting(1, 40), [open])).toBeUndefined();
   });
 
   test('keeps one of two that say the same', () => {
     const parked = new PrefixCache(room);
-    const long = cacheOf([1, 2, 3]);
-    parked.park(cacheOf([1, 2]));
+    const long = cacheOf(counting(0, 30));
+    parked.park(cacheOf(counting(0, 20)));
     parked.park(long);
-    parked.park(cacheOf([1]));
+    parked.park(cacheOf(counting(0, 10)));
     expect([parked.sequences, parked.bytes]).toEqual([1, long.bytes]);
-    expect(parked.longest([1, 2, 3], [])?.cache).toBe(long);
+    expect(parked.longest(counting(0, 30), [])?.cache).toBe(long);
   });
 
-  test('drops the least recently used ones beyond its limit', () => {
+  test('drops the least recently used ones beyond its limit; a shared first token is no use', () => {
     const parked = new PrefixCache(room);
-    const [a, b, c] = [cacheOf([1]), cacheOf([2]), cacheOf([3])];
+    const texts = [100, 200, 300].map((from) => [0, ...counting(from, 20)]);
+    const [a, b, c] = texts.map(cacheOf) as [SequenceCache, SequenceCache, SequenceCache];
     parked.park(a);
     parked.park(b);
-    parked.longest([1, 5], []);
+    parked.longest(texts[0] as number[], []);
+    parked.longest([0, ...counting(400, 20)], []);
     parked.park(c);
     expect(parked.bytes).toBe(room);
-    expect([1, 2, 3].map((token) => parked.longest([token], [])?.cache)).toEqual([a, undefined, c]);
+    expect(texts.map((text) => parked.longest(text, [])?.cache)).toEqual([a, undefined, c]);
   });
 
   test('of no bytes keeps nothing and finds nothing', () => {
     const parked = new PrefixCache(0);
-    parked.park(cacheOf([1]));
+    const cache = cacheOf(counting(0, 20));
+    parked.park(cache);
     expect(parked.sequences).toBe(0);
-    expect(parked.longest([1], [cacheOf([1])])).toBeUndefined();
+    expect(parked.longest(counting(0, 20), [cache])).toBeUndefined();
   });
 });
 
@@ -101,10 +112,10 @@ describe('reusePrefix of the ONNX engine', () => {
     const { known: first } = await read(caching, text, 100);
     expect(first).toBe(0);
     for (const [tokens, known] of [
-      [text, 119],
-      [other, 77],
-      [[...text, 8, 9, 10], 120],
-      [text.slice(0, 40), 39],
+      [text, 112],
+      [other, 64],
+      [[...text, 8, 9, 10], 112],
+      [text.slice(0, 40), 32],
     ] as const) {
       const at = Math.min(tokens.length - 1, 100);
       const from = Math.max(at, known);
@@ -113,18 +124,18 @@ describe('reusePrefix of the ONNX engine', () => {
       expect(found).toEqual({ ...expected, known });
     }
     const usage = caching.prefixCache();
-    expect(usage).toMatchObject({ lookups: 5, hits: 4, reusedTokens: 119 + 77 + 120 + 39 });
+    expect(usage).toMatchObject({ lookups: 5, hits: 4, reusedTokens: 112 + 64 + 112 + 32 });
     expect(usage.sequences).toBe(2);
     expect(usage.bytes).toBeGreaterThan(0);
     expect(caching.usage()).toEqual({ sequences: 0, cacheBytes: 0 });
-    expect(plain.prefixCache()).toMatchObject({ sequences: 0, hits: 0 });
+    expect(plain.prefixCache()).toMatchObject({ sequences: 0, lookups: 0, hits: 0 });
   });
 
   test('serves a sequence that is still running', async () => {
     const first = caching.open();
     const own = text.map((token) => (token + 100) % 257);
     await caching.run([{ sequence: first, at: 0, tokens: own }]);
-    expect(await read(caching, own, 119)).toEqual({ ...(await read(plain, own, 119)), known: 119 });
+    expect(await read(caching, own, 119)).toEqual({ ...(await read(plain, own, 119)), known: 112 });
     caching.close(first);
   });
 
@@ -135,4 +146,29 @@ describe('reusePrefix of the ONNX engine', () => {
     await expect(caching.reusePrefix(sequence, text)).rejects.toMatchObject({ code: 'failed_precondition' });
     caching.close(sequence);
   });
+});
+
+test('a drafter that takes rows over drafts the same', async () => {
+  const dir = fileURLToPath(new URL('../../test/models/tiny', import.meta.url));
+  const [plain, caching] = await Promise.all([
+    openDraftEngine({ dir }),
+    openDraftEngine({ dir, prefixCacheBytes: 1e6 }),
+  ]);
+  const sampling = { temperature: 1, topK: 0, topP: 1 };
+  const text = Array.from(uniforms(3n, 0, 60), (u) => Math.floor(u * 257));
+  async function draft(engine: DraftEngine) {
+    const sequence = engine.open();
+    const known = await engine.reusePrefix(sequence, text.slice(0, -1));
+    if (known < 59) await engine.run([{ sequence, at: known, tokens: text.slice(known, 59), sampling, branches: [] }]);
+    const u = uniforms(7n, 60, 6, engine.facts.uniformsPerPosition);
+    const slot = { sequence, at: 59, tokens: text.slice(59), sampling, branches: [{ visible: 60, u }] };
+    const { outputs } = await engine.run([slot]);
+    engine.close(sequence);
+    return { known, branches: outputs[0]?.branches };
+  }
+  const expected = await draft(plain);
+  expect([expected.known, expected.branches?.[0]?.tokens.length]).toEqual([0, 6]);
+  expect(await draft(caching)).toEqual(expected);
+  expect(await draft(caching)).toEqual({ ...expected, known: 48 });
+  await Promise.all([plain.dispose(), caching.dispose()]);
 });

@@ -54,7 +54,7 @@ export class GrpcDraftStream implements DraftStream {
     return this.#call !== undefined && this.#ready && !this.#overdue;
   }
 
-  async opened(verifierOpened: Promise<void>): Promise<void> {
+  async opened(verifierOpened: Promise<unknown>): Promise<void> {
     const opening = this.#opening;
     const late = verifierOpened.then(() => within(this.#parts.timeoutMs, 'the drafter', opening));
     await Promise.race([opening, late]).catch(() => {});

@@ -51,15 +51,13 @@ export class PairGenerator implements Generator {
       const drafted = drafter ? drafter.opened(opened).then(() => run.fresh()) : run.fresh();
       const [first, { reusedTokens }] = await Promise.all([drafted, opened]);
       span.setAttribute(attribute.cachedTokens, reusedTokens);
-      let head: Pick<GenerationStep, 'reusedTokens'> = { reusedTokens };
       let block: Block | undefined = first.block;
       while (!finish) {
         const { step, next } = await run.step(block);
         tokens += step.tokens.length;
         finish = step.finish;
         block = next;
-        yield { ...step, ...head };
-        head = {};
+        yield step.facts.step === 0 ? { ...step, reusedTokens } : step;
       }
     } catch (error) {
       failure = error;

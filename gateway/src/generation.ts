@@ -72,7 +72,7 @@ export function beginning({ beginOfText, endOfText }: PairFacts): number[] {
 /** Anything that generates: the loop over the two services, or a scripted one in tests of the HTTP edge. */
 export interface Generator {
   readonly facts: PairFacts;
-  /** Rejects with PtpError; aborting `signal` (or returning from the iteration) ends both streams and frees their caches. */
+  /** Rejects with PtpError; aborting `signal` (or returning from the iteration) ends both streams and their sequences. */
   generate(request: GenerationRequest, signal: AbortSignal): AsyncIterable<GenerationStep>;
   /** Whether the verifier answers; the drafter's absence is not an error, only slower. */
   health(): { verifier: boolean; drafter: boolean };

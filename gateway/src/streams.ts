@@ -32,7 +32,7 @@ export interface VerifyStream {
   opened(): Promise<Opened>;
   /** @throws PtpError when the verifier is lost or refuses */
   step(draft: readonly number[], span: Span): Promise<Verdict>;
-  /** Ends the stream; the verifier frees the cache. */
+  /** Ends the stream and its sequence. */
   close(): void;
 }
 

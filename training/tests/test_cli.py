@@ -164,16 +164,20 @@ def test_recipes_that_are_none_are_refused(tmp_path):
     assert "two steps are named corpus" in refusal("run", write_recipe(tmp_path / "r", ["corpus", "corpus"]))
     assert "did you mean distill?" in refusal("run", write_recipe(tmp_path / "r", ["distil"]))
     assert "steps must be a list" in refusal("run", write_recipe(tmp_path / "r", {}))
-    assert "RECIPE must be a file or one of cpu-default" in refusal("run", "nothing")
+    assert "RECIPE must be a file or one of ablations, cpu-default" in refusal("run", "nothing")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_recipes_that_come_with_the_package_are_valid(path, text, tmp_path):
-    changes = [f"corpus.text={text}", "corpus.files=*.txt"]
+    changes = [f"corpus.text={text}", "corpus.files=*.txt", "*.precision=bfloat16"]
     if path.stem == "hugging-face":
         changes.append(f"import-hf.from={tmp_path}")
     args = argparse.Namespace(recipe=str(path), set=changes, work=tmp_path / "work")
-    assert [s.command for s in recipes.plan(args)][-1] == "export"
+    steps = recipes.plan(args)
+    assert [s.precision for s in steps if s.command == "distill"] and steps[0].command in ("corpus", "import-hf")
+    assert all(s.precision == "bfloat16" for s in steps if hasattr(s, "precision"))
+    if path.stem != "ablations":
+        assert steps[-1].command == "export"
 
 
 @pytest.fixture(scope="module")

@@ -180,19 +180,16 @@ def test_served_text_with_byte_fallback(tmp_path):
     ptp_train(import_hf, **{"from": hf}, out=work / "target.pt", tokens=work / "tokens")
     paths = {"target": work / "target.pt", "tokens": work / "tokens", "sources": work / "none", "out": out}
     ptp_train(export, **paths, id="own", target_only=True)
-    prompt, conversation = (
-        "caf\u00e9  au lait\n",
-        [{"role": "user", "content": "hi"}, {"role": "user", "content": "</s>"}],
-    )
+    prompt, conversation = "caf\u00e9  au lait\n", [{"role": "user", "content": "hi"}]
     with server(out) as url:
         asked = {"model": "own", "max_tokens": WRITTEN, "temperature": 0}
         answer = post(f"{url}/v1/completions", asked | {"prompt": prompt})
-        chat = post(f"{url}/v1/chat/completions", asked | {"messages": conversation[:1], "max_tokens": 1})
+        chat = post(f"{url}/v1/chat/completions", asked | {"messages": conversation, "max_tokens": 1})
     ids = wrapped(prompt).input_ids
     expected = greedy(model, ids)
     assert answer["usage"]["prompt_tokens"] == len(ids)
     assert wrapped.decode(ids[1:]) + answer["choices"][0]["text"] == wrapped.decode(ids[1:] + expected)
-    written = wrapped.apply_chat_template(conversation[:1], tokenize=False)
+    written = wrapped.apply_chat_template(conversation, tokenize=False)
     assert chat["usage"]["prompt_tokens"] == 1 + len(wrapped(written, add_special_tokens=False).input_ids)
 
 
@@ -247,7 +244,7 @@ def test_a_folder_of_a_target_alone_says_what_it_is(tmp_path):
     work, out = tmp_path / "work", tmp_path / "model"
     ptp_train(import_hf, **{"from": tmp_path / "hf"}, out=work / "t.pt", tokens=work / "tokens", context=100)
     options = {"target": work / "t.pt", "tokens": work / "tokens", "sources": work / "none", "out": out, "id": "own"}
-    ptp_train(export, **options, target_only=True, precision="int8")
+    ptp_train(export, **options, target_only=True, target_precision="int8")
     content = json.loads((out / "manifest.json").read_text())
     assert content["context_length"] == 100 and content["sizes"]["qkv_bias"] and "drafter" not in content
     assert content["target"]["precision"] == "int8" and content["target"]["storage"] == "exact"

@@ -29,9 +29,11 @@ export interface EngineFacts {
 export interface PrefixCacheUsage {
   /** Closed sequences whose rows are kept. */
   readonly sequences: number;
+  /** Bytes allocated for these. */
   readonly bytes: number;
-  /** Calls of `reusePrefix`, and those that found something. */
+  /** Calls of `reusePrefix`. */
   readonly lookups: number;
+  /** Calls that found something. */
   readonly hits: number;
   /** Rows that were taken over. */
   readonly reusedTokens: number;
@@ -44,7 +46,7 @@ export interface SequenceStore {
   open(): SequenceId;
   /**
    * Fills the cache of a sequence that has no rows yet with those of the longest beginning of `tokens` that another sequence
-   * holds, open or closed (the prefix cache). Resolves with how many rows hold now, 0 .. tokens.length; runs go on from there.
+   * holds, open or closed (prefix-cache.ts). Resolves with how many rows hold now, 0 .. tokens.length; runs go on from there.
    */
   reusePrefix(sequence: SequenceId, tokens: readonly number[]): Promise<number>;
   /** Ends it; unknown ids are ignored. A run in flight is finished first. Its rows may stay in the prefix cache for a while. */

@@ -33,14 +33,12 @@ export interface OnnxEngineOptions {
  * @throws PtpError `failed_precondition` if the folder's files are missing or damaged
  */
 export async function openTargetEngine(options: OnnxEngineOptions): Promise<TargetEngine> {
-  const { worker, facts } = await start('target', options);
-  return new OnnxTargetEngine(worker, facts);
+  return new OnnxTargetEngine(await start('target', options));
 }
 
 /** The drafter of a model folder; else as `openTargetEngine`. */
 export async function openDraftEngine(options: OnnxEngineOptions): Promise<DraftEngine> {
-  const { worker, facts, manifest } = await start('drafter', options);
-  return new OnnxDraftEngine(worker, facts, drafterOf(manifest));
+  return new OnnxDraftEngine(await start('drafter', options));
 }
 
 /** @throws PtpError `failed_precondition` if the folder holds a target alone */
@@ -49,10 +47,18 @@ function drafterOf({ drafter }: Manifest): NonNullable<Manifest['drafter']> {
   throw new PtpError('failed_precondition', 'model folder: `manifest.json` has no `drafter`: it is of a target alone');
 }
 
+/** A model's thread that is ready for runs. */
+interface Started {
+  readonly worker: Worker;
+  readonly facts: EngineFacts;
+  readonly manifest: Manifest;
+  readonly keepsPrefixes: boolean;
+}
+
 async function start(
   kind: WorkerModel['kind'],
   { dir, threads = 1, prefixCacheBytes = 0 }: OnnxEngineOptions,
-): Promise<{ worker: Worker; facts: EngineFacts; manifest: Manifest }> {
+): Promise<Started> {
   const manifest = await loadManifest(dir);
   const { sizes, max_slots: slotCounts, context_length: contextLength } = manifest;
   const heads = (kind === 'drafter' ? drafterOf(manifest).sizes : undefined) ?? sizes;
@@ -83,7 +89,7 @@ async function start(
     worker.once('error', fail);
     worker.once('exit', fail);
   });
-  return { worker, facts, manifest };
+  return { worker, facts, manifest, keepsPrefixes: prefixCacheBytes > 0 };
 }
 
 interface PendingRun {
@@ -102,6 +108,8 @@ interface PendingReuse {
 class OnnxSequences implements SequenceStore {
   readonly facts: EngineFacts;
   readonly died: Promise<Error>;
+  /** Whether there is a prefix cache. */
+  private readonly keepsPrefixes: boolean;
   private readonly tellDeath: (reason: Error) => void;
   private readonly worker: Worker;
   private readonly exited: Promise<void>;
@@ -113,12 +121,13 @@ class OnnxSequences implements SequenceStore {
   private nextSequence = 1;
   private nextRun = 1;
 
-  constructor(worker: Worker, facts: EngineFacts) {
+  constructor({ worker, facts, keepsPrefixes }: Started) {
     const { promise, resolve } = Promise.withResolvers<Error>();
     this.died = promise;
     this.tellDeath = resolve;
     this.worker = worker;
     this.facts = facts;
+    this.keepsPrefixes = keepsPrefixes;
     worker.on('message', (message: FromWorker) => this.receive(message));
     worker.on('error', (cause) => this.die(new PtpError('unavailable', 'the engine has failed', { cause })));
     this.exited = new Promise((resolve) => {
@@ -140,6 +149,10 @@ class OnnxSequences implements SequenceStore {
     return new Promise((resolve, reject) => {
       if (this.dead) throw this.dead;
       checkEmpty(sequence, this.rowsOf);
+      if (!this.keepsPrefixes) {
+        resolve(0);
+        return;
+      }
       const id = this.nextRun++;
       this.post({ type: 'reuse', id, sequence, tokens });
       this.reusing.set(id, { sequence, resolve, reject });
@@ -253,8 +266,9 @@ class OnnxDraftEngine extends OnnxSequences implements DraftEngine {
   readonly maxBranchLength: number;
   readonly yieldCurve: readonly number[];
 
-  constructor(worker: Worker, facts: EngineFacts, drafter: NonNullable<Manifest['drafter']>) {
-    super(worker, facts);
+  constructor(started: Started) {
+    super(started);
+    const drafter = drafterOf(started.manifest);
     this.maxBranchLength = drafter.max_branch_length;
     this.yieldCurve = drafter.yield_curve;
   }

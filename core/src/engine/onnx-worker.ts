@@ -105,14 +105,19 @@ function close(sequence: SequenceId): void {
   port.postMessage({ type: 'parked', sequences: parked.sequences, bytes: parked.bytes } satisfies FromWorker);
 }
 
+/** Without the memory for a copy the sequence starts empty, as if nothing had been found. */
 function reuse(id: number, sequence: SequenceId, tokens: readonly number[]): void {
-  const found = parked.longest(tokens, caches.values());
-  const cache = cacheOf(sequence);
-  if (found) {
-    cache.prepare(0, tokens.length);
-    cache.copyFrom(found.cache, found.rows);
+  try {
+    const found = parked.longest(tokens, caches.values());
+    if (found) {
+      cacheOf(sequence).prepare(0, found.rows);
+      cacheOf(sequence).copyFrom(found.cache, found.rows);
+    }
+  } catch {
+    caches.delete(sequence);
   }
-  port.postMessage({ type: 'reused', id, rows: cache.rows, cacheBytes: cache.bytes } satisfies FromWorker);
+  const { rows = 0, bytes: cacheBytes = 0 } = caches.get(sequence) ?? {};
+  port.postMessage({ type: 'reused', id, rows, cacheBytes } satisfies FromWorker);
 }
 
 async function stop(): Promise<void> {

@@ -1,6 +1,12 @@
 import type { SequenceCache } from './sequence-cache.ts';
 
 /**
+ * Rows are taken over in blocks of so many: less is not worth a copy, and nearly all prompts share their first token. It is also how
+ * finely the number of known tokens, which the client is told, speaks of other clients' prompts.
+ */
+export const BLOCK = 16;
+
+/**
  * Caches of finished sequences, kept because a new prompt may begin as they do: the next turn of a chat, a system prompt that
  * many share. A row depends on the tokens up to it and on nothing else, so that rows taken over are bit for bit what reading
  * the tokens again would give.
@@ -47,9 +53,9 @@ export class PrefixCache {
   }
 
   /**
-   * The longest beginning of `tokens` that a parked cache or one of `open` holds; undefined if nothing is shared.
+   * The longest beginning of `tokens`, in whole blocks, that a parked cache or one of `open` holds; of equals the most recently used.
    *
-   * @returns the cache and how many of its rows are of use
+   * @returns the cache and how many of its rows are of use; undefined if it is not one block
    */
   longest(
     tokens: ArrayLike<number>,
@@ -58,8 +64,9 @@ export class PrefixCache {
     if (this.#limit === 0) return undefined;
     let best: { cache: SequenceCache; rows: number } | undefined;
     for (const cache of [...this.#parked, ...open]) {
-      const rows = sharedRows(cache, tokens);
-      if (rows > (best?.rows ?? 0)) best = { cache, rows };
+      const shared = sharedRows(cache, tokens);
+      const rows = shared - (shared % BLOCK);
+      if (rows > 0 && rows >= (best?.rows ?? 0)) best = { cache, rows };
     }
     if (best && this.#parked.has(best.cache)) this.#touch(best.cache);
     return best;

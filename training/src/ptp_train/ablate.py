@@ -1,4 +1,4 @@
-"""Trains and measures drafters that differ in one setting, each for the same time (or a row's own `minutes`), and writes the table.
+"""Trains and measures drafters that differ in one setting, each for the same time unless its row says so, and writes the table.
 
 The rows stand in a YAML file: `base`, settings of `distill`, and `rows`, each with a name, a group, and the settings in which it
 differs (`samples` names a folder beside --samples). A row that has its result is not run again.
@@ -11,20 +11,20 @@ import pathlib
 import torch
 import yaml
 
-from . import distill
+from . import distill, recipes
 from .batches import Samples, read
 from .device import PRECISIONS, use_threads
 from .drafter import load_drafter
 from .evaluate import by_drafter, decode, impossible_pairs, uniforms_inside
 from .model import identity, load_target, parameters_of
-from .settings import integer, number
+from .settings import integer, number, require
 
 PAIR_STARTS = 24
 """Drafted pairs per sequence that are checked for being possible."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rows", type=pathlib.Path, default=pathlib.Path("recipes/ablations.yaml"))
+    parser.add_argument("--rows", type=pathlib.Path, default=recipes.FOLDER / "ablation-rows.yaml")
     parser.add_argument("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
     parser.add_argument(
         "--samples",
@@ -110,7 +110,8 @@ def table(results: list[dict]) -> str:
 
 def run(args: argparse.Namespace) -> None:
     use_threads(1)
-    recipe = yaml.safe_load(args.rows.read_text())
+    recipe = yaml.safe_load(args.rows.read_text(encoding="utf8")) or {}
+    require("base" in recipe and "rows" in recipe, f"--rows must be a mapping with base and rows, got {args.rows}")
     rows = [r for r in recipe["rows"] if not args.only or r["name"] in args.only]
     if missing := set(args.only or ()) - {r["name"] for r in rows}:
         raise SystemExit(f"--only names rows that {args.rows} does not have: {', '.join(sorted(missing))}")
@@ -123,7 +124,12 @@ def run(args: argparse.Namespace) -> None:
     results = []
     for r in rows:
         path = args.out / f"{r['name']}.json"
-        if not path.exists():
+        asked = {k: str(v) for k, v in sorted(vars(settings[r["name"]]).items())}
+        if path.exists():
+            known = json.loads(path.read_text())
+            same = (known["target"], known.get("settings")) == (made_for, asked)
+            require(same, f"{path} is of another target or other settings: remove it, or choose another --out")
+        else:
             print(f"== {r['name']}: {r.get('settings', {})}", flush=True)
             distill.run(settings[r["name"]])
             steps = torch.load(settings[r["name"]].out, map_location="cpu")["log"][-1]["step"]
@@ -134,6 +140,7 @@ def run(args: argparse.Namespace) -> None:
                 "steps": steps,
                 "minutes": settings[r["name"]].minutes,
                 "target": made_for,
+                "settings": asked,
                 **figures,
             }
             path.write_text(json.dumps(result) + "\n")

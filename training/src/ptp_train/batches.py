@@ -1,4 +1,4 @@
-"""The target's samples in memory, and what a drafter is asked about them; for training and measuring alike."""
+"""Sequences to learn from in memory, and what a drafter is asked about them; for training and measuring alike."""
 
 import pathlib
 from dataclasses import dataclass

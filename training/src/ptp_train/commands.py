@@ -30,7 +30,9 @@ COMMANDS = {
         "import_hf", "take a Hugging Face model directory as the target", ("from",), ("out", "tokens")
     ),
     "teacher-samples": Command(
-        "samples", "let the target write sequences to learn from", ("target", "data", "drafter")
+        "samples",
+        "write sequences to learn from: the target's, the corpus' or a drafter's",
+        ("target", "data", "drafter"),
     ),
     "distill": Command("distill", "train a drafter on the target's sequences", ("target", "samples", "held")),
     "inverse": Command("inverse", "train a drafter on text, without a target (inverse autoregression)", ("data",)),

@@ -56,6 +56,10 @@ def run(args: argparse.Namespace) -> None:
         )
     left.set(xlabel="million tokens", ylabel="bits per byte", title="target")
     left.legend(frameon=False)
+    require(
+        "tokens_per_call" in drafter[0],
+        f"--drafter must be a distilled one, the log of {args.drafter} has no tokens_per_call",
+    )
     steps = [entry["step"] for entry in drafter]
     right.plot(steps, [e["tokens_per_call"] for e in drafter], "o-", ms=3, color=ACCENT)
     right.set(xlabel="steps", ylabel="tokens per target call", title="drafter")

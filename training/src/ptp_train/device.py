@@ -1,4 +1,4 @@
-"""Where and how things are computed: bfloat16 and compiled kernels on a GPU, plain float32 on a CPU; seeds; threads."""
+"""Where and how things are computed: on a GPU compiled and in bfloat16, on a CPU in float32 by default; seeds; threads."""
 
 import argparse
 import contextlib

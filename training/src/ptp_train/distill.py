@@ -1,4 +1,4 @@
-"""Trains a drafter on sequences that the target wrote.
+"""Trains a drafter on sequences that the target, or another writer, wrote.
 
 For random starts inside the written part, uniforms are drawn inside each token's interval by Beta(b, b) (b < 1: near the
 borders, where mistakes are made). O-PTP learns the token; C-PTP and independent prediction learn it or, by one of the other
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import embeddings
-from .batches import Samples, ask, read
+from .batches import Question, Samples, ask, read
 from .device import autocast, compiled, device
 from .drafter import KINDS, METHODS, Drafter, DrafterConfig
 from .evaluate import quick
@@ -84,21 +84,14 @@ def layers_of(args: argparse.Namespace) -> tuple[int, ...]:
 
 def drafter_config(args: argparse.Namespace, target: Config) -> DrafterConfig:
     """The checked configuration that the settings ask for."""
-    source = layers_of(args)
-    depth = target.layers
+    source = tuple(range(target.layers)) if args.kind == "lora" else layers_of(args)
+    of_target = args.kind != "separate" or args.from_target
+    fits = not of_target or max(source) < target.layers
+    require(fits, f"--source must name layers in [0, {target.layers - 1}], got {args.source}")
     own = None
-    if args.kind == "separate" and args.from_target:
-        own = replace(target, layers=len(source))
-    elif args.kind == "separate":
-        depth = len(source)
-        own = separate_config(target, args.width, depth)
-        source = tuple(range(depth))
-    if args.kind == "lora":
-        source = tuple(range(target.layers))
-    if not all(0 <= s < depth for s in source):
-        raise SystemExit(f"--source must name layers in [0, {depth - 1}], got {args.source}")
-    if own:  # each layer reads itself
-        source = tuple(range(len(source)))
+    if args.kind == "separate":
+        own = replace(target, layers=len(source)) if of_target else separate_config(target, args.width, len(source))
+        source = tuple(range(len(source)))  # each layer reads itself
     shared = {
         k: getattr(args, k)
         for k in ("length", "kind", "method", "pick", "embedding", "frequencies", "rank", "lora_rank")
@@ -136,10 +129,21 @@ class Lesson:
             logits = self.predict(q.cache, q.last, q.starts, q.u, q.conditions, q.answers)
         logits = logits.float()
         losses = LOSSES[a.loss](logits.flatten(0, 2), q.answers.flatten(), q.p.flatten(0, 2)).view(q.answers.shape)
-        # a token that a rounding of the target's puts outside of top-p or top-k teaches nothing
-        said = q.p.gather(-1, q.answers[..., None])[..., 0] > 0
-        loss = (losses * self.weight * said).sum() / said.sum().clamp(min=1)
+        counted = consistent(q, learns_tokens=a.loss == "ce")
+        loss = (losses * self.weight * counted).sum() / counted.sum().clamp(min=1)
         return loss, (logits[:, :, 0].argmax(-1) == q.answers[:, :, 0]).float().mean().item()
+
+
+def consistent(q: Question, learns_tokens: bool) -> Tensor:
+    """Which positions [B, N, L] can be learnt from. No uniforms pick a token that temperature, top-k or top-p leave probability
+    0, so what follows one would be told of uniforms that contradict the text. Where tokens are learnt, it can't be learnt either.
+
+    The target's own sequences have such tokens by rounding only, those from data and from a student often.
+    """
+    possible = (q.p.gather(-1, q.answers[..., None])[..., 0] > 0).cumprod(-1)
+    if learns_tokens:
+        return possible
+    return torch.cat([torch.ones_like(possible[..., :1]), possible[..., :-1]], -1)
 
 
 def start(args: argparse.Namespace, target: Target) -> Drafter:

@@ -37,7 +37,8 @@ class DrafterConfig:
 
     target: Config
     source: tuple[int, ...] = (0, 1, 3)
-    """Layer j reads the keys and values of context layer source[j] (and starts from its weights, but for `separate`)."""
+    """Layer j reads the keys and values of context layer source[j] and starts from its weights; `separate` reads
+    itself, and starts from the target only where `start_from` is called."""
     length: int = 8
     """Longest completion that it is trained for, L."""
     kind: str = "reader"
@@ -251,5 +252,8 @@ def load_drafter(path) -> Drafter:
     settings["own"] = Config(**settings["own"]) if settings["own"] else None
     settings["source"] = tuple(settings["source"])
     drafter = Drafter(DrafterConfig(**settings))
-    drafter.load_state_dict(stored["weights"])
+    try:
+        drafter.load_state_dict(stored["weights"])
+    except RuntimeError as reason:
+        raise SystemExit(f"{path} was made by another version of ptp-train: train it anew ({reason})") from None
     return drafter.eval()

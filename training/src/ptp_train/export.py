@@ -140,8 +140,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target-only", action="store_true", help="write a folder without a drafter, for plain decoding"
     )
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="the target's matrix products")
-    parser.add_argument("--drafter-precision", choices=PRECISIONS, default="float32", help="the drafter's")
+    parser.add_argument("--target-precision", choices=PRECISIONS, default="float32", help="of the target's products")
+    parser.add_argument("--drafter-precision", choices=PRECISIONS, default="float32", help="of the drafter's")
     parser.add_argument(
         "--storage",
         choices=STORAGES,
@@ -161,7 +161,7 @@ def run(args: argparse.Namespace) -> None:
         args.out,
         args.id,
         facts,
-        Form(args.precision, storage),
+        Form(args.target_precision, storage),
         Form(args.drafter_precision),
         template.read_bytes() if template.exists() else None,
     )

@@ -21,7 +21,7 @@ from .sampling import shape
 from .settings import integer, numbers, require
 
 GENERATED = 192
-"""Tokens that the target writes per sequence."""
+"""Tokens that are written per sequence."""
 READ = 64
 """Tokens of the prompts that are read at once; more or fewer took longer on a CPU."""
 WRITERS = ("teacher", "data", "student")
@@ -101,6 +101,12 @@ def stored(ids: torch.Tensor, vocab: int) -> np.ndarray:
     return ids.cpu().numpy().astype(np.uint16 if vocab <= 2**16 else np.uint32)
 
 
+def check_pair(drafter: pathlib.Path, target: str) -> None:
+    """Refuses a drafter of another target than the one with this `model.identity`."""
+    made_for = torch.load(drafter, map_location="cpu", mmap=True).get("target_identity")
+    require(made_for == target, f"--drafter must be of target {target}, {drafter} is of {made_for}")
+
+
 def prompts_from(tokens: np.ndarray, count: int, length: int, rng: np.random.Generator) -> torch.Tensor:
     """`count` random windows of corpus text, int64 [count, length]."""
     starts = rng.integers(0, len(tokens) - length, count)
@@ -153,6 +159,10 @@ def run(args: argparse.Namespace) -> None:
     target = load_target(args.target).to(place)
     drafter = load_drafter(args.drafter).to(place) if args.writer == "student" else None
     origin = identity(target)
+    writer = args.writer
+    if drafter is not None:
+        writer += f" {identity(drafter)}"
+        check_pair(args.drafter, origin)
     tokens = np.load(args.data / f"{args.split}.npy")
     args.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(args.seed)
@@ -163,13 +173,16 @@ def run(args: argparse.Namespace) -> None:
             count = min(args.batch, args.sequences - start)
             length = int(rng.choice(lengths, p=shares))
             settings = conditions(count, rng) if fixed is None else np.tile(fixed, (count, 1))
-            prompts = prompts_from(tokens, count, length + (GENERATED if args.writer == "data" else 0), rng)
+            whole = length + GENERATED if args.writer == "data" else length
+            prompts = prompts_from(tokens, count, whole, rng)
             name = args.out / f"{args.split}-{args.seed}-{start:06d}.npz"
             if name.exists():
-                made_by = str(np.load(name).get("target", ""))
+                known = np.load(name)
+                made_by = str(known.get("target", "")) or origin, str(known.get("writer", "teacher"))
                 require(
-                    made_by in ("", origin),
-                    f"{name} is of target {made_by}, this one is {origin}: remove it, or choose another --out",
+                    made_by == (origin, writer),
+                    f"{name} is of target {made_by[0]} by {made_by[1]}, this is {origin} by {writer}: "
+                    "remove it, or choose another --out",
                 )
             else:
                 generator = torch.Generator().manual_seed(args.seed * 1_000_003 + start)
@@ -181,7 +194,7 @@ def run(args: argparse.Namespace) -> None:
                 else:
                     arrays = write(target, *where)
                 partial = name.with_suffix(".partial.npz")
-                np.savez(partial, settings=settings, target=np.array(origin), **arrays)
+                np.savez(partial, settings=settings, target=np.array(origin), writer=np.array(writer), **arrays)
                 os.replace(partial, name)
             progress.update(start + count)
     print(json.dumps({"sequences": args.sequences, "generated_tokens": args.sequences * GENERATED}))

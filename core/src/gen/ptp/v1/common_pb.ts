@@ -231,13 +231,15 @@ export type PrefixCacheFacts = Message<"ptp.v1.PrefixCacheFacts"> & {
   bytes: bigint;
 
   /**
-   * Prompts that came, and those of them of which a beginning was known.
+   * Prompts that came.
    *
    * @generated from field: uint64 lookups = 3;
    */
   lookups: bigint;
 
   /**
+   * Prompts of which a beginning was known.
+   *
    * @generated from field: uint64 hits = 4;
    */
   hits: bigint;

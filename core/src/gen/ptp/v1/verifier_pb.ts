@@ -301,7 +301,7 @@ export const VerifyResultSchema: GenMessage<VerifyResult> = /*@__PURE__*/
   messageDesc(file_ptp_v1_verifier, 7);
 
 /**
- * Runs the target. One Verify stream is one sequence: the stream owns its key/value cache, and cancelling frees it.
+ * Runs the target. One Verify stream is one sequence: the stream owns its key/value cache, and cancelling ends it.
  *
  * @generated from service ptp.v1.VerifierService
  */
