@@ -1,4 +1,4 @@
-"""The sequential head: a light correction of a drafter's hidden states from the tokens already picked in the completion.
+"""The sequential head: a correction of a drafter's hidden states from the tokens already picked in the completion.
 
 The transformer runs once over all positions; only this head goes from position to position, as Hydra's heads do (Ankner et
 al. 2024) and, with a recurrent state, ReDrafter's (Cheng et al. 2024). With rank R, E the drafter's embedding and x / rms(x)
@@ -7,9 +7,8 @@ written as unit(x),
     a_k, b_k = W h_k + A unit(E[t_{k-1}]) + U unit(z_{k-1})
     z_k = silu(a_k) b_k,   logits_k = head(h_k + C z_k)
 
-so that it starts from what embedding and output head know of the vocabulary, and its size does not depend on it. A step costs
-R (3 width + 2 R) + V width multiplications a row (W h_k is computed for all positions at once), where a layer of the transformer
-costs some 10 width^2.
+so that it starts from what embedding and output head know of the vocabulary, and its size does not depend on it. W h_k is computed
+for all positions at once; what goes from position to position is R (3 width + 2 R) multiplications a row and the output head's V width.
 """
 
 import torch
