@@ -7,8 +7,9 @@ written as unit(x),
     a_k, b_k = W h_k + A unit(E[t_{k-1}]) + U unit(z_{k-1})
     z_k = silu(a_k) b_k,   logits_k = head(h_k + C z_k)
 
-so that it starts from what embedding and output head know of the vocabulary, and its size does not depend on it. W h_k is computed
-for all positions at once; what goes from position to position is R (3 width + 2 R) multiplications a row and the output head's V width.
+so that it starts from what embedding and output head know of the vocabulary, and its size does not depend on it. W h_k is
+computed for all positions at once; from position to position go R (3 width + 2 R) multiplications a row and the output head's
+V width.
 """
 
 import torch
