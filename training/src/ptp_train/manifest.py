@@ -63,6 +63,8 @@ def gather(target: pathlib.Path, drafter: pathlib.Path | None, evaluation: pathl
     for part, file in (("target", target_file), ("drafter", drafter_file)):
         if settings := file.get("settings"):
             recipe = {k: json.loads(settings[k]) for k in RECIPE[part] if k in settings}
+            if "steps" in recipe:  # those that were done: with --minutes not those of the settings
+                recipe["steps"] = file["log"][-1]["step"]
             facts.setdefault("recipe", {})[part] = recipe
     return facts
 
