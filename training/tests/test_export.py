@@ -400,7 +400,8 @@ def test_export_reads_checkpoints_and_reports(pair, tmp_path):
     target, drafter = pair
     settings = {"tokens": "1000", "out": "/somewhere"}
     save(tmp_path / "target.pt", "target", target, bits_per_byte={"held_files": 1.5}, tokens=1000, settings=settings)
-    save(tmp_path / "drafter.pt", "drafter", drafter, settings={"steps": "5", "samples": "/somewhere"})
+    given, log = {"steps": "4000", "samples": "/somewhere"}, [{"step": 5}]
+    save(tmp_path / "drafter.pt", "drafter", drafter, settings=given, log=log)
     (tmp_path / "tokenizer.json").write_bytes(byte_tokenizer().to_str().encode())
     parser = argparse.ArgumentParser()
     export.add_arguments(parser)
