@@ -78,14 +78,14 @@ describe('npm start', { timeout: 60_000 }, () => {
   test('serves, starts again what dies, and ends at a signal without leaving anything', async () => {
     const port = await freePort();
     const { child, ended, folder, output } = await start(...models, '--port', String(port));
-    await vi.waitUntil(() => output().includes('ready at'), waiting);
-    const command = /curl -N (\S+) .* -d '(.*)'/.exec(output());
+    // the last line of what it prints once it is ready
+    const command = await vi.waitUntil(() => /curl -N (\S+) .* -d '(.*)'\n/.exec(output()), waiting);
     const stream = async () => {
       const headers = { 'content-type': 'application/json' };
-      const response = await fetch(command?.[1] ?? '', { method: 'POST', headers, body: command?.[2] ?? '' });
+      const response = await fetch(command[1] ?? '', { method: 'POST', headers, body: command[2] ?? '' });
       return response.text();
     };
-    expect(command?.[1]).toBe(`http://127.0.0.1:${port}/v1/completions`);
+    expect(command[1]).toBe(`http://127.0.0.1:${port}/v1/completions`);
     expect(await stream()).toMatch(/^data: \{[\s\S]*data: \[DONE\]\n\n$/);
 
     if (process.platform === 'linux') {
