@@ -1,6 +1,7 @@
-import type { Generator, StepFacts } from '../gateway/src/generation.ts';
+import type { GenerationRequest, Generator, StepFacts } from '../gateway/src/generation.ts';
 import { REFERENCE } from './decode.ts';
-import type { Prompt } from './prompts.ts';
+import { bothWays, type Pair } from './interleave.ts';
+import { excerpts, type Prompt } from './prompts.ts';
 import { median } from './statistics.ts';
 
 /** Contexts to measure at, tokens; those that the model has room for. */
@@ -14,22 +15,17 @@ export async function context(
   maxTokens: number,
 ): Promise<Record<string, unknown>> {
   const { contextLength, endOfText } = generator.facts;
-  const text = prompts.flatMap(({ tokens }) => tokens.filter((token) => token !== endOfText));
+  const text = excerpts(prompts, endOfText);
   const lengths = CONTEXTS.map((length) => Math.min(length, contextLength - maxTokens));
   const rows = [];
   for (const length of [...new Set(lengths)]) {
-    const steps: { plain: StepFacts[]; drafted: StepFacts[] } = { plain: [], drafted: [] };
-    for (let turn = 0; turn < 2 * repeats; turn++) {
-      const kind = turn % 2 === 0 ? 'plain' : 'drafted';
-      const start = (Math.floor(turn / 2) * 997) % (text.length - length);
-      const request = {
-        prompt: [endOfText, ...text.slice(start, start + length - 1)],
-        sampling: REFERENCE,
-        seed: BigInt(turn >> 1),
-        maxTokens,
-        drafting: kind === 'drafted',
-      };
-      for await (const { facts } of generator.generate(request, new AbortController().signal)) steps[kind].push(facts);
+    const steps: Pair<StepFacts[]> = { plain: [], drafted: [] };
+    for (let turn = 0; turn < repeats; turn++) {
+      const prompt = [endOfText, ...text(turn, length - 1)];
+      const request = { prompt, sampling: REFERENCE, seed: BigInt(turn), maxTokens };
+      const { plain, drafted } = await bothWays(turn, (drafting) => pass(generator, { ...request, drafting }));
+      steps.plain.push(...plain);
+      steps.drafted.push(...drafted);
     }
     const { plain, drafted } = steps;
     rows.push({
@@ -45,4 +41,10 @@ export async function context(
     console.error(JSON.stringify(rows.at(-1)));
   }
   return { rows };
+}
+
+async function pass(generator: Generator, request: GenerationRequest): Promise<StepFacts[]> {
+  const steps: StepFacts[] = [];
+  for await (const { facts } of generator.generate(request, new AbortController().signal)) steps.push(facts);
+  return steps;
 }

@@ -1,5 +1,6 @@
 import type { SamplingParams } from '@ptp/core/sampling/params.ts';
 import type { GenerationRequest, Generator, StepFacts } from '../gateway/src/generation.ts';
+import { bothWays, type Pair } from './interleave.ts';
 import type { Prompt } from './prompts.ts';
 import { median, round, sum } from './statistics.ts';
 
@@ -13,21 +14,20 @@ interface Pass {
   readonly steps: StepFacts[];
 }
 
+type Measured = Pair<Pass> & { readonly split: string };
+
 /** Decodes every prompt with the drafter off and on in turn, one stream at a time. Prompt reading and the first draft, beside it, are not in the figures. */
 export async function decode(
   generator: Generator,
   prompts: readonly Prompt[],
   maxTokens: number,
 ): Promise<Record<string, unknown>> {
-  const pairs: { plain: Pass; drafted: Pass; split: string }[] = [];
+  const pairs: Measured[] = [];
   for (const [i, { tokens, split }] of prompts.entries()) {
     const request = { prompt: tokens, sampling: REFERENCE, seed: BigInt(i), maxTokens };
-    const plainFirst = i % 2 === 0;
-    const one = await pass(generator, { ...request, drafting: !plainFirst });
-    const two = await pass(generator, { ...request, drafting: plainFirst });
-    const [plain, drafted] = plainFirst ? [one, two] : [two, one];
+    const measured = await bothWays(i, (drafting) => pass(generator, { ...request, drafting }));
     // a text that ends at once has no time to measure
-    if (plain.tokens >= 16) pairs.push({ plain, drafted, split });
+    if (measured.plain.tokens >= 16) pairs.push({ ...measured, split });
     process.stderr.write(`\r${i + 1}/${prompts.length} prompts`);
   }
   process.stderr.write('\n');
@@ -46,7 +46,7 @@ async function pass(generator: Generator, request: GenerationRequest): Promise<P
   return { tokens, steps, micros: (performance.now() - began) * 1000 };
 }
 
-function report(pairs: { plain: Pass; drafted: Pass; split: string }[]): Record<string, unknown> {
+function report(pairs: Measured[]): Record<string, unknown> {
   const drafted = pairs.flatMap((pair) => pair.drafted.steps);
   const plain = pairs.flatMap((pair) => pair.plain.steps);
   // steps whose draft and verify were in flight together; a redraft comes before its verify

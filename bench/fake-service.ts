@@ -3,11 +3,11 @@
  * time per run and says what a hash function says (fake-engine.ts).
  */
 import { FakeDraftEngine, FakeTargetEngine } from '@ptp/core/engine/fake-engine.ts';
-import { DrafterService } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
-import { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
 import { runService } from '@ptp/core/lifecycle.ts';
-import { type ImplementedService, implement, serve } from '@ptp/core/rpc/server.ts';
+import { type ImplementedService, serve } from '@ptp/core/rpc/server.ts';
 import { Drafter } from '../drafter/src/draft.ts';
+import { drafterService } from '../drafter/src/service.ts';
+import { verifierService } from '../verifier/src/service.ts';
 import { Verifier } from '../verifier/src/verify.ts';
 import { fakeFacts } from './fake-facts.ts';
 
@@ -18,20 +18,12 @@ const { modelId, tokenizerSha256, vocabulary, contextLength } = fakeFacts;
 const model = { modelId, tokenizerSha256, vocabularySize: vocabulary, contextLength };
 
 function fakeVerifier(): ImplementedService {
-  const verifier = new Verifier(new FakeTargetEngine({ latencyMs }), { draft: 64, ...scheduling });
-  return implement(VerifierService, {
-    getTarget: () => ({ model }),
-    verify: (requests, { signal }) => verifier.verify(requests, signal),
-  });
+  return verifierService(new Verifier(new FakeTargetEngine({ latencyMs }), { draft: 64, ...scheduling }), model);
 }
 
 function fakeDrafter(): ImplementedService {
   const engine = new FakeDraftEngine({ latencyMs, accuracy: 0.75 });
-  const drafter = new Drafter(engine, { budget: 64, block: 64, ...scheduling });
-  return implement(DrafterService, {
-    getDrafter: () => ({ model }),
-    draft: (requests, { signal }) => drafter.draft(requests, signal),
-  });
+  return drafterService(new Drafter(engine, { budget: 64, block: 64, ...scheduling }), model);
 }
 
 await runService(`fake ${kind}`, async (logger, onStop) => {

@@ -1,5 +1,6 @@
 import type { GenerationRequest, Generator } from '../gateway/src/generation.ts';
 import { REFERENCE } from './decode.ts';
+import { bothWays, type Pair } from './interleave.ts';
 import type { Prompt } from './prompts.ts';
 import { median, round, sum } from './statistics.ts';
 
@@ -23,20 +24,16 @@ export async function load(
 ): Promise<Record<string, unknown>> {
   const rows = [];
   for (const count of streams) {
-    const turns: { plain: Pass; drafted: Pass }[] = [];
+    const turns: Pair<Pass>[] = [];
     for (let turn = 0; turn < repeats; turn++) {
       const requests = Array.from({ length: count }, (_, i): GenerationRequest => {
         const { tokens } = prompts[(turn * count + i) % prompts.length] as Prompt;
         return { prompt: tokens, sampling: REFERENCE, seed: BigInt(turn * 1000 + i), maxTokens };
       });
-      const plainFirst = turn % 2 === 0;
-      const one = await pass(generator, requests, !plainFirst);
-      const two = await pass(generator, requests, plainFirst);
-      const [plain, drafted] = plainFirst ? [one, two] : [two, one];
-      turns.push({ plain, drafted });
+      turns.push(await bothWays(turn, (drafting) => pass(generator, requests, drafting)));
     }
     const rate = ({ tokens, micros }: Pass) => (tokens / micros) * 1e6;
-    const perToken = (of: 'plain' | 'drafted') => round(median(turns.flatMap((t) => t[of].microsPerToken)) / 1000, 2);
+    const perToken = (of: keyof Pair<Pass>) => round(median(turns.flatMap((t) => t[of].microsPerToken)) / 1000, 2);
     rows.push({
       streams: count,
       tokens_per_second: {

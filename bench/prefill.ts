@@ -1,6 +1,6 @@
 import type { Generator } from '../gateway/src/generation.ts';
 import { REFERENCE } from './decode.ts';
-import type { Prompt } from './prompts.ts';
+import { excerpts, type Prompt } from './prompts.ts';
 import { median, round } from './statistics.ts';
 
 /** Prompt lengths to measure, tokens; those that the model has room for. */
@@ -13,7 +13,7 @@ export async function prefill(
   repeats: number,
 ): Promise<Record<string, unknown>> {
   const { contextLength, endOfText, vocabulary } = generator.facts;
-  const text = prompts.flatMap(({ tokens }) => tokens.filter((token) => token !== endOfText));
+  const text = excerpts(prompts, endOfText);
   const rows = [];
   let unique = 0;
   for (const length of LENGTHS.filter((n) => n < contextLength)) {
@@ -27,8 +27,7 @@ export async function prefill(
         1 + (number % (vocabulary - 1)),
         1 + (Math.floor(number / (vocabulary - 1)) % (vocabulary - 1)),
       ];
-      const start = (turn * 997) % (text.length - length);
-      const prompt = [...head, ...text.slice(start, start + length)].slice(0, length);
+      const prompt = [...head, ...text(turn, length - head.length)];
       for (const kind of ['fresh', 'known'] as const) {
         const began = performance.now();
         const request = { prompt, sampling: REFERENCE, seed: BigInt(turn), maxTokens: 1, drafting: false };

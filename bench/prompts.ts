@@ -24,3 +24,12 @@ export async function loadPrompts(tokenizer: Tokenizer, endOfText: number, longe
     tokens: [endOfText, ...tokenizer.encode(prompt)].slice(0, longest),
   }));
 }
+
+/** Cuts of any length from all prompts, one after the other: another one each turn, the same each run. */
+export function excerpts(prompts: readonly Prompt[], endOfText: number): (turn: number, length: number) => number[] {
+  const text = prompts.flatMap(({ tokens }) => tokens.filter((token) => token !== endOfText));
+  return (turn, length) => {
+    const start = (turn * 997) % (text.length - length);
+    return text.slice(start, start + length);
+  };
+}

@@ -1,17 +1,14 @@
 import { cpus, loadavg } from 'node:os';
 
-/** The value below which the share `q` in [0, 1] of the values lies; NaN for none. */
+/** The value below which the share `q` in [0, 1] of the values lies, interpolated between the two next to it; NaN for none. */
 export function quantile(values: readonly number[], q: number): number {
   const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))] ?? Number.NaN;
+  const place = q * (sorted.length - 1);
+  const [low, high] = [sorted[Math.floor(place)], sorted[Math.ceil(place)]];
+  return low === undefined || high === undefined ? Number.NaN : low + (high - low) * (place % 1);
 }
 
-/** Of an even number of values, the mean of the two in the middle; NaN for none. */
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const [low, high] = [sorted[(sorted.length - 1) >> 1], sorted[sorted.length >> 1]];
-  return low === undefined || high === undefined ? Number.NaN : (low + high) / 2;
-}
+export const median = (values: readonly number[]): number => quantile(values, 0.5);
 
 export const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
 

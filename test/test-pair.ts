@@ -6,15 +6,15 @@ import type { DraftEngine, DraftOutput, TargetEngine } from '@ptp/core/engine/en
 import { FakeDraftEngine, type FakeDraftOptions, FakeTargetEngine } from '@ptp/core/engine/fake-engine.ts';
 import { loadManifest } from '@ptp/core/engine/manifest.ts';
 import { openDraftEngine, openTargetEngine } from '@ptp/core/engine/onnx-engine.ts';
-import { DrafterService } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
-import { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
 import { createLogger } from '@ptp/core/log.ts';
-import { implement, type RunningServer, serve } from '@ptp/core/rpc/server.ts';
+import { type RunningServer, serve } from '@ptp/core/rpc/server.ts';
 import { Drafter } from '../drafter/src/draft.ts';
+import { drafterService } from '../drafter/src/service.ts';
 import type { DraftLimits } from '../gateway/src/controller.ts';
 import { PairGenerator } from '../gateway/src/generate.ts';
 import { pairFacts } from '../gateway/src/pair.ts';
 import { Services, type ServicesOptions } from '../gateway/src/services.ts';
+import { verifierService } from '../verifier/src/service.ts';
 import { Verifier } from '../verifier/src/verify.ts';
 
 export const silent = createLogger('test', { PTP_LOG_LEVEL: 'silent' });
@@ -156,15 +156,13 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
 
   async #serveVerifier(): Promise<void> {
     const verifier = new Verifier(this.target, { draft: 16, ...scheduling });
-    const getTarget = () => ({ model: this.#model() });
-    const service = implement(VerifierService, { getTarget, verify: (r, { signal }) => verifier.verify(r, signal) });
+    const service = verifierService(verifier, this.#model());
     this.#verifierServer = await serve({ address: this.addresses.verifier, logger: silent, services: [service] });
   }
 
   async #serveDrafter(): Promise<void> {
     const drafter = new Drafter(this.draft, { budget: 64, block: 16, ...scheduling });
-    const getDrafter = () => ({ model: this.#model() });
-    const service = implement(DrafterService, { getDrafter, draft: (r, { signal }) => drafter.draft(r, signal) });
+    const service = drafterService(drafter, this.#model());
     this.#drafterServer = await serve({ address: this.addresses.drafter, logger: silent, services: [service] });
   }
 

@@ -13,7 +13,7 @@ import yaml
 
 from . import distill, recipes
 from .batches import Samples, read
-from .device import PRECISIONS, use_threads
+from .device import add_precision, use_threads
 from .drafter import load_drafter
 from .evaluate import by_drafter, decode, impossible_pairs, uniforms_inside
 from .model import identity, load_target, parameters_of
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", nargs="*", help="names of the rows to run")
     parser.add_argument("--minutes", type=number(0, above=True), default=2.5, help="of processor time per row")
     parser.add_argument("--sequences", type=integer(1), default=24, help="held-out sequences per condition")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
+    add_precision(parser)
     parser.add_argument("--seed", type=integer(0), default=0)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .batches import Reading, Samples, ask, read
+from .device import use_threads
 from .drafter import Drafter, load_drafter
 from .model import Target, load_target
 from .samples import GENERATED
@@ -205,7 +206,7 @@ def compared(args: argparse.Namespace, drafter: Drafter) -> dict[str, tuple[str,
 
 
 def run(args: argparse.Namespace) -> None:
-    torch.set_num_threads(args.threads)
+    use_threads(args.threads)
     target, drafter = load_target(args.target), load_drafter(args.drafter)
     walks = compared(args, drafter)
     report: dict = {"settings": []}

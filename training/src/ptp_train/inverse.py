@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import coordinates
 from .device import autocast, device
-from .distill import add_drafter_arguments, separate_config
+from .distill import add_drafter_arguments, layers_of, separate_config
 from .drafter import Drafter, DrafterConfig
 from .fit import add_fit_arguments, fit
 from .model import Config
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
     check(args)
     place = device()
     vocab = len(json.loads((args.data / "tokenizer.json").read_text())["model"]["vocab"])
-    layers = len(args.source.split(","))
+    layers = len(layers_of(args))
     text = Config(vocab, args.width, layers, context=args.context)
     shared = {k: getattr(args, k) for k in ("length", "kind", "method", "pick", "embedding", "frequencies", "rank")}
     config = DrafterConfig(text, tuple(range(layers)), own=separate_config(text, args.width, layers), **shared)
