@@ -95,11 +95,14 @@ export class Drafter {
     const room = this.engine.facts.contextLength - base - step.block.length;
     const maxLength = Math.min(step.plan?.maxBranchLength ?? 0, this.engine.maxBranchLength, room);
     const budget = Math.min(step.plan?.budget ?? 0, this.limits.budget);
-    const lengths = planBranches(step.blockConfidences, this.engine.yieldCurve, budget, maxLength);
+    const { yieldCurve: whole, yieldCurveAfterMiss: afterMiss } = this.engine;
+    const lengths = planBranches(step.blockConfidences, { whole, afterMiss }, budget, maxLength);
     const counts = [...lengths.keys()].filter((m) => (lengths[m] as number) > 0);
     const branches: BranchRequest[] = counts.map((m) => ({
       visible: base + m,
       u: sequence.uniformsAt(base + m, lengths[m] as number),
+      // branch m < n is for the case that token m of the block is not what the target says there
+      ...(m < step.block.length && { excluded: step.block[m] as number }),
     }));
     const slot = { sequence: context.id, ...context.extend(step.block), sampling: sequence.sampling, branches };
     const served = await this.#scheduler.submit(slot, signal);

@@ -4,6 +4,14 @@
  * has the chance A_m = (1 - c_m) * prod_{k < m} c_k, and A_n = prod_k c_k for the whole block.
  */
 
+/** Expected number of right tokens in branches of 0 .. max tokens, concave. */
+export interface YieldCurves {
+  /** Of a branch after the whole block. */
+  readonly whole: readonly number[];
+  /** Of one that starts where a token of the block was wrong. */
+  readonly afterMiss: readonly number[];
+}
+
 /** Chance of each accepted count. @param confidences [n] in [0, 1] @returns [n + 1], sums to 1 */
 export function outcomeChances(confidences: readonly number[]): number[] {
   const chances: number[] = [];
@@ -17,18 +25,18 @@ export function outcomeChances(confidences: readonly number[]): number[] {
 }
 
 /**
- * Greedy by marginal gain: maximises sum_m A_m * (H(B_m) - H(1)) over branch lengths B_m that sum to at most the budget. A
+ * Greedy by marginal gain: maximises sum_m A_m * (H_m(B_m) - H_m(1)) over branch lengths B_m that sum to at most the budget. A
  * branch's first token predicts what the target says anyway, so a branch earns from its second token on, and starts with two.
  *
  * @param confidences [n] of the block under verification
- * @param yieldCurve H: yieldCurve[b] is the expected number of right tokens in a branch of b; concave, [max + 1]
+ * @param curves H_m, each [max + 1]
  * @param budget tokens over all branches, at least 1
  * @param maxLength longest branch; with 1 there is a single branch of one token, for the likeliest outcome
  * @returns [n + 1] branch lengths, 0 for an outcome that is left out
  */
 export function planBranches(
   confidences: readonly number[],
-  yieldCurve: readonly number[],
+  curves: YieldCurves,
   budget: number,
   maxLength: number,
 ): number[] {
@@ -38,7 +46,11 @@ export function planBranches(
     lengths[chances.indexOf(Math.max(...chances))] = 1;
     return lengths;
   }
-  const h = (b: number): number => yieldCurve[b] ?? yieldCurve.at(-1) ?? 0;
+  const gainOf = (m: number, length: number): number => {
+    const h = m < confidences.length ? curves.afterMiss : curves.whole;
+    const at = (b: number): number => h[b] ?? h.at(-1) ?? 0;
+    return at(length + 1) - at(length);
+  };
   for (let left = budget; left > 0; ) {
     let best = -1;
     let bestGain = 0;
@@ -46,7 +58,7 @@ export function planBranches(
       const length = lengths[m] as number;
       const cost = length === 0 ? 2 : 1;
       if (cost > left || length + cost > maxLength) continue;
-      const gain = ((chances[m] as number) * (h(Math.max(length, 1) + 1) - h(Math.max(length, 1)))) / cost;
+      const gain = ((chances[m] as number) * gainOf(m, Math.max(length, 1))) / cost;
       if (gain > bestGain) [best, bestGain] = [m, gain];
     }
     if (best < 0) break;

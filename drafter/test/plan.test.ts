@@ -23,7 +23,7 @@ test('branches stay within budget and length, and never have a lone first token 
       fc.integer({ min: 1, max: 40 }),
       fc.integer({ min: 1, max: 9 }),
       (c, h, budget, max) => {
-        const lengths = planBranches(c, h, budget, max);
+        const lengths = planBranches(c, { whole: h, afterMiss: h }, budget, max);
         expect(lengths).toHaveLength(c.length + 1);
         expect(sum(lengths)).toBeLessThanOrEqual(budget);
         expect(Math.max(...lengths)).toBeLessThanOrEqual(max);
@@ -54,16 +54,24 @@ test('greedy comes close to the best plan of all', () => {
   const h = [0, 0.7, 1.2, 1.55, 1.8, 1.95];
   for (const c of [[0.9, 0.8, 0.5], [0.2, 0.9], [], [0.6, 0.6, 0.6]]) {
     for (const budget of [2, 5, 8, 12]) {
-      const found = value(planBranches(c, h, budget, 5), c, h);
+      const found = value(planBranches(c, { whole: h, afterMiss: h }, budget, 5), c, h);
       expect(found).toBeGreaterThanOrEqual(0.85 * best(c, h, budget, 5));
     }
   }
 });
 
 test('a sure block spends the budget on the continuation of the whole block', () => {
-  expect(planBranches([1, 1, 1], [0, 0.8, 1.4, 1.8], 3, 3)).toEqual([0, 0, 0, 3]);
+  const h = [0, 0.8, 1.4, 1.8];
+  expect(planBranches([1, 1, 1], { whole: h, afterMiss: h }, 3, 3)).toEqual([0, 0, 0, 3]);
 });
 
 test('a budget of one goes to the likeliest outcome', () => {
-  expect(planBranches([0.1], [0, 0.8, 1.4], 1, 8)).toEqual([1, 0]);
+  const h = [0, 0.8, 1.4];
+  expect(planBranches([0.1], { whole: h, afterMiss: h }, 1, 8)).toEqual([1, 0]);
+});
+
+test('a branch from where the block was wrong is worth less, as its curve says', () => {
+  const whole = [0, 0.8, 1.4, 1.6];
+  expect(planBranches([0.5], { whole, afterMiss: whole }, 4, 3)).toEqual([2, 2]);
+  expect(planBranches([0.5], { whole, afterMiss: [0, 0.1, 0.15, 0.2] }, 3, 3)).toEqual([0, 3]);
 });

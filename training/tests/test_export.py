@@ -15,7 +15,7 @@ import torch
 
 from ptp_train import embeddings, export, graph_embeddings, manifest
 from ptp_train.coordinates import dimensions, pick
-from ptp_train.drafter import Drafter, DrafterConfig
+from ptp_train.drafter import Drafter, DrafterConfig, without
 from ptp_train.graph import FLOAT, INT64, Graph, WeightFile
 from ptp_train.graph_sampler import NEAREST, sampler
 from ptp_train.lora import merged
@@ -266,13 +266,19 @@ def test_drafter_says_what_the_module_says(pair, folder, tokens, setting, slots)
         last = torch.tensor([[tokens[s - 1] for s in starts]])
         conditions = tuple(torch.full((1, 1, 1), x) for x in (temperature, top_p, top_k))
         asked = (cache, last, torch.tensor([starts]), torch.from_numpy(u)[None], conditions)
-        drafted = drafter.draft(*asked)
-        chances = drafter(*asked, drafted).softmax(-1).gather(-1, drafted[..., None])[0, :, :, 0]
+        excluded = drafter.draft(*asked)[:, :, 0]
+        excluded[0, 1] = -1
+        drafted = drafter.draft(*asked, excluded)
+        rows = drafter(*asked, drafted)
+        rows[:, :, 0] = without(rows[:, :, 0], excluded)
+        chances = rows.softmax(-1).gather(-1, drafted[..., None])[0, :, :, 0]
+    assert (drafted[:, :, 0] != excluded).all()
     width = c.sizes.kv_heads * c.sizes.head_width
     read = Cache(c.depth, width)
     padding = [(Cache(c.depth, width), tokens[:2]) for _ in range(slots - 1)]
     nothing = np.zeros((1, c.coordinates), np.float32)
     idle = [[(2, tokens[1], nothing)] for _ in padding]
+    idle_branches = [(2, tokens[1], nothing)]
 
     def step(cache, part, branches):
         contexts = [(cache, part), *padding]
@@ -280,10 +286,14 @@ def test_drafter_says_what_the_module_says(pair, folder, tokens, setting, slots)
         column = (*feeds["u"].shape[:2], 1)
         for name, value in (("temperature", temperature), ("top_p", top_p), ("top_k", top_k)):
             feeds[name] = np.full(column, value, np.float32)
+        feeds["excluded"] = np.full(column[:2], -1)
+        if branches is not idle_branches:
+            firsts = np.cumsum([0, *lengths])[:-1]
+            feeds["excluded"][0, firsts] = excluded[0].numpy()
         taken = {i.name for i in model.get_inputs()}
         return run(model, {name: value for name, value in feeds.items() if name in taken})
 
-    read.append(step(read, tokens[:10], idle[0] if idle else [(2, 0, nothing)]), 0, 10)
+    read.append(step(read, tokens[:10], idle_branches), 0, 10)
     branches = [(s, tokens[s - 1], row[:n]) for s, n, row in zip(starts, lengths, u, strict=True)]
     out = step(read, tokens[10:20], branches)
     count = sum(lengths)
@@ -417,14 +427,20 @@ def test_export_reads_checkpoints_and_reports(pair, tmp_path):
     args = parser.parse_args([*flags, "--id", "pair"])
     with pytest.raises(SystemExit, match="no yield curve"):
         export.run(args)
-    curve = {"yield_curve": [0, 0.5, 0.7, 0.8, 0.9], "accuracy": [0.5, 0.4, 0.3, 0.2], "tokens_per_call": 1.9}
+    curve = {
+        "yield_curve": [0, 0.5, 0.7, 0.8, 0.9],
+        "yield_curve_after_miss": [0, 0.3, 0.4, 0.5, 0.5],
+        "accuracy": [0.5, 0.4, 0.3, 0.2],
+        "tokens_per_call": 1.9,
+    }
     split = {"drafter": curve}
     at = {"conditions": [{"temperature": 0.7}], "held_files": split, "held_packages": split}
     (tmp_path / "e.json").write_text(json.dumps({"settings": [at]}))
     export.run(args)
     content = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert content["target"]["bits_per_byte"] == {"held_files": 1.5}
-    assert content["drafter"]["yield_curve"] == curve["yield_curve"]
+    for name in ("yield_curve", "yield_curve_after_miss"):
+        assert content["drafter"][name] == curve[name]
     measured = {"conditions": at["conditions"], "tokens_per_call": {"held_files": 1.9, "held_packages": 1.9}}
     assert content["drafter"]["measured"] == [measured]
     assert content["recipe"] == {"target": {"tokens": 1000}, "drafter": {"steps": 5}}

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ptp_train import embeddings, inverse
+from ptp_train import embeddings, grow, inverse
 from ptp_train.drafter import Drafter, DrafterConfig, load_drafter
 from ptp_train.model import Config, Target, load_target, save
 
@@ -152,3 +152,35 @@ def test_a_compiled_drafter_says_the_same(pair):
         found = draft((pair[0], compiled), ids, starts, u)
         torch.testing.assert_close(found, expected)
         found.sum().backward()
+
+
+def test_a_grown_target_says_the_same_and_learns_by_its_new_parts():
+    torch.manual_seed(3)
+    small = Target(Config(60, 64, 2, 2, 1, head_width=32, hidden=80, context=64, epsilon=1e-12))
+    for p in small.parameters():
+        torch.nn.init.normal_(p, 0.3 if p.ndim == 2 else 1.0, 0.1)
+    large = grow.grown(small, Config(60, 96, 5, 4, 2, head_width=32, hidden=100, context=128))
+    assert large.config == replace(small.config, width=96, layers=5, heads=4, kv_heads=2, hidden=100, context=128)
+    ids = torch.randint(60, (2, 40))
+    torch.testing.assert_close(large(ids), small(ids), atol=1e-4, rtol=1e-4)
+    large(ids).logsumexp(-1).sum().backward()
+    silent = {n for n, p in large.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
+    inner = {
+        f"layers.{i}.{n}" for i in (1, 2, 4) for n in ("q.weight", "k.weight", "v.weight", "gate.weight", "up.weight")
+    }
+    inner |= {f"layers.{i}.{n}.weight" for i in (1, 2, 4) for n in ("norm_attention", "norm_mlp")}
+    assert silent <= inner  # those before an output matrix that is still zero
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"layers": 1}, "layers 2, which can grow but not shrink, got 1"),
+        ({"heads": 4}, "2 heads for each key, got 4 for 1"),
+        ({"qkv_bias": True}, "no biases"),
+    ],
+)
+def test_what_cannot_grow_is_refused(changed, message):
+    old = Config(60, 64, 2, 2, 1, head_width=32, hidden=80, qkv_bias=changed.get("qkv_bias", False))
+    with pytest.raises(SystemExit, match=message):
+        grow.check(old, replace(old, **changed))

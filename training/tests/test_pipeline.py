@@ -90,9 +90,10 @@ def test_from_tokenizer_to_figures(folder, capsys, monkeypatch):
         assert set(figures[split]) == {
             *("drafter", "independent", "prompt_lookup", "autoregressive", "speculative_sampling"),
         }
-        for measured in figures[split].values():
-            curve = measured["yield_curve"]
+        curves = [measured["yield_curve"] for measured in figures[split].values()]
+        for curve in (*curves, figures[split]["drafter"]["yield_curve_after_miss"]):
             assert len(curve) == 5 and curve[0] == 0 and all(b >= a for a, b in zip(curve, curve[1:], strict=False))
+        for measured in figures[split].values():
             assert 1 <= measured["tokens_per_call"] <= 5
 
 

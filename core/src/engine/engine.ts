@@ -101,6 +101,8 @@ export interface BranchRequest {
   readonly visible: number;
   /** [L * D] uniforms of the positions to be drafted; the first predicts the token at sequence index `visible`. L >= 1. */
   readonly u: Float32Array;
+  /** A token that the first one is known not to be: what was drafted there before and did not come true. */
+  readonly excluded?: number;
 }
 
 /** L, positions of a branch whose positions have `dimensions` uniforms each. */
@@ -130,5 +132,7 @@ export interface DraftEngine extends SequenceStore {
   readonly maxBranchLength: number;
   /** H in docs/ptp.md: yieldCurve[b] is the expected number of correct tokens of a branch of b, measured on held-out text. */
   readonly yieldCurve: readonly number[];
+  /** The same of branches whose first token is where a draft went wrong, told so by `excluded`. */
+  readonly yieldCurveAfterMiss: readonly number[];
   run(slots: readonly DraftSlot[]): Promise<RunResult<DraftOutput>>;
 }

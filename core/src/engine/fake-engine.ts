@@ -240,6 +240,7 @@ export class FakeTargetEngine extends FakeSequences implements TargetEngine {
 export class FakeDraftEngine extends FakeSequences implements DraftEngine {
   readonly maxBranchLength: number;
   readonly yieldCurve: readonly number[];
+  readonly yieldCurveAfterMiss: readonly number[];
   private readonly accuracy: number;
 
   constructor(options: FakeDraftOptions = {}) {
@@ -249,18 +250,22 @@ export class FakeDraftEngine extends FakeSequences implements DraftEngine {
     this.maxBranchLength = maxBranchLength;
     const gains = Array.from({ length: maxBranchLength }, (_, i) => accuracy ** (i + 1));
     this.yieldCurve = [0, ...gains.map((_, i) => gains.slice(0, i + 1).reduce((sum, gain) => sum + gain, 0))];
+    this.yieldCurveAfterMiss = this.yieldCurve;
   }
 
   async run(slots: readonly DraftSlot[]): Promise<RunResult<DraftOutput>> {
     checkDraftSlots(slots, this.facts, this.rowsOf, this.maxBranchLength);
     const outputs = slots.map((slot) => {
       const states = this.write(slot);
-      const branches = slot.branches.map(({ visible, u }) => {
+      const branches = slot.branches.map(({ visible, u, excluded }) => {
         let state = states[visible] as number;
         const tokens = Int32Array.from(positions(u, this.facts.uniformsPerPosition), (values, i) => {
           const right = this.say(state, visible + i, slot.sampling, values);
-          const luck = words(values).reduce(mix, mix(state, 0x5eed)) / 2 ** 32;
-          const token = luck < this.accuracy ? right : 1 + (right % (this.facts.vocabulary - 1));
+          const luck = words(values).reduce(mix, mix(state, 0x5eed));
+          const wrong = 1 + (right % (this.facts.vocabulary - 1));
+          // excluded is what it said here before: it has another try
+          const tried = i === 0 && excluded === wrong ? mix(luck, 0x5eed) : luck;
+          const token = tried / 2 ** 32 < this.accuracy ? right : wrong;
           state = mix(state, token);
           return token;
         });

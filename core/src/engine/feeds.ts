@@ -102,7 +102,7 @@ export function idlePart(context: number, dimensions: number): DraftPart {
 }
 
 /**
- * Feeds of the M positions to be drafted, slot by slot and branch by branch: u [1, M, D]; upos, last, first; the conditions;
+ * Feeds of the M positions to be drafted, slot by slot and branch by branch: u [1, M, D]; upos, last, first, excluded; the conditions;
  * usplits, umask_{i}; and for a sequential head grid and cell (`gridFeeds`), which graphs without one have no input for. See
  * `drafter_graph` in training/src/ptp_train/drafter_graph.py.
  *
@@ -112,8 +112,9 @@ export function draftFeeds(parts: readonly DraftPart[], dimensions: number): Fee
   const branches = parts.flatMap(({ sampling, branches }) => branches.map((branch) => ({ ...branch, sampling })));
   const positions = branches.flatMap((branch) =>
     Array.from({ length: branchLength(branch, dimensions) }, (_, i) => {
-      const { visible, last, sampling } = branch;
-      return { position: visible - 1 + i, last, first: i === 0 ? 1 : 0, sampling };
+      const { visible, last, sampling, excluded = -1 } = branch;
+      const first = i === 0;
+      return { position: visible - 1 + i, last, first: first ? 1 : 0, excluded: first ? excluded : -1, sampling };
     }),
   );
   const flat = [1, positions.length];
@@ -132,6 +133,10 @@ export function draftFeeds(parts: readonly DraftPart[], dimensions: number): Fee
       flat,
     ),
     first: floats(positions, (p) => p.first, column),
+    excluded: int64(
+      positions.map((p) => p.excluded),
+      flat,
+    ),
     temperature: floats(positions, (p) => p.sampling.temperature, column),
     top_p: floats(positions, (p) => p.sampling.topP, column),
     top_k: floats(positions, (p) => p.sampling.topK, column),

@@ -41,6 +41,8 @@ const manifestSchema = z
         sizes: z.looseObject({ kv_heads: count, head_width: count }).optional(),
         max_branch_length: count,
         yield_curve: z.array(z.number().nonnegative()).min(2),
+        /** Of branches from where a draft went wrong; folders from before this was measured have none. */
+        yield_curve_after_miss: z.array(z.number().nonnegative()).min(2).optional(),
         accuracy_by_position: z.array(z.number()),
       })
       .optional(),

@@ -265,12 +265,14 @@ class OnnxTargetEngine extends OnnxSequences implements TargetEngine {
 class OnnxDraftEngine extends OnnxSequences implements DraftEngine {
   readonly maxBranchLength: number;
   readonly yieldCurve: readonly number[];
+  readonly yieldCurveAfterMiss: readonly number[];
 
   constructor(started: Started) {
     super(started);
     const drafter = drafterOf(started.manifest);
     this.maxBranchLength = drafter.max_branch_length;
     this.yieldCurve = drafter.yield_curve;
+    this.yieldCurveAfterMiss = drafter.yield_curve_after_miss ?? drafter.yield_curve;
   }
 
   async run(slots: readonly DraftSlot[]): Promise<RunResult<DraftOutput>> {

@@ -224,7 +224,10 @@ async function run(
   return results;
 }
 
-/** The feeds that the graph has an input for; `grid` and `cell` are for a drafter with a sequential head only. */
+/**
+ * The feeds that the graph has an input for: `grid` and `cell` are for a drafter with a sequential head only, and graphs from before
+ * 2026-11-25 have no `excluded`.
+ */
 function tensorsFor({ inputNames }: InferenceSession, feeds: Feeds): Record<string, Tensor> {
   const wanted = Object.entries(feeds).filter(([name]) => inputNames.includes(name));
   return Object.fromEntries(wanted.map(([name, { type, data, dims }]) => [name, new Tensor(type, data, dims)]));

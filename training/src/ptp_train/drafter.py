@@ -216,16 +216,27 @@ class Drafter(nn.Module):
         return self.logits(self.hidden(cache, last, starts, u, conditions), last, conditions, answers)
 
     @torch.no_grad()
-    def draft(self, cache, last: Tensor, starts: Tensor, u: Tensor, conditions) -> Tensor:
-        """The drafted tokens [B, N, L]; arguments as in `hidden`."""
+    def draft(
+        self, cache, last: Tensor, starts: Tensor, u: Tensor, conditions, excluded: Tensor | None = None
+    ) -> Tensor:
+        """The drafted tokens [B, N, L]; arguments as in `hidden`.
+
+        excluded [B, N]: a token that the first of each completion is known not to be, or -1. A branch that is for the case that
+        the target did not take a drafted token starts where that token stood, and would only draft it again.
+        """
         hidden = self.hidden(cache, last, starts, u, conditions)
         if self.sequential is None:
-            return self.choose(self.logits(hidden, last, conditions), u, conditions[0])
+            logits = self.logits(hidden, last, conditions)
+            logits = torch.cat([without(logits[:, :, :1], excluded), logits[:, :, 1:]], 2)
+            return self.choose(logits, u, conditions[0])
         temperature = conditions[0].expand(u.shape[:3])
         token, state, tokens = last, None, []
         for k in range(u.shape[2]):
             corrected, state = self.sequential.step(hidden[:, :, k], self.embedding(token), state)
-            token = self.choose(self.head(corrected, temperature[:, :, k]), u[:, :, k], temperature[:, :, k])
+            logits = self.head(corrected, temperature[:, :, k])
+            if k == 0:
+                logits = without(logits, excluded)
+            token = self.choose(logits, u[:, :, k], temperature[:, :, k])
             tokens.append(token)
         return torch.stack(tokens, 2)
 
@@ -243,6 +254,14 @@ class Drafter(nn.Module):
             return best
         picked = coordinates.pick(self.config.pick, logits.float().softmax(-1), u)
         return torch.where(temperature.expand(best.shape) > 0, picked, best)
+
+
+def without(logits: Tensor, excluded: Tensor | None) -> Tensor:
+    """logits [B, N, ..., V] with those of the tokens `excluded` [B, N] at minus infinity; -1 or None excludes nothing."""
+    if excluded is None:
+        return logits
+    which = torch.arange(logits.shape[-1], device=logits.device) == excluded[..., None]
+    return logits.masked_fill(which.view(*excluded.shape, *(1,) * (logits.ndim - 3), -1), -torch.inf)
 
 
 def load_drafter(path) -> Drafter:

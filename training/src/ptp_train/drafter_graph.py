@@ -26,9 +26,9 @@ def drafter_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
 
     Context inputs: ids, pos, splits, mask_{i}, pk, pv as in `target_graph`, for the context layers 0 .. max(source).
     u inputs, M_i >= 1 of slot i, branch after branch: u [1, M, D]; upos [1, M]; last [1, M], the token before a branch, counted
-    where first [1, M, 1] is 1 (a branch's first u) and not where it is 0; temperature, top_p, top_k [1, M, 1] (float, top_k
-    0 for no limit); usplits [slots] (several slots only); umask_{i} [M_i, P_i + T_i + M_i]. With a sequential head also, for the
-    W branches of all slots, the longest of K positions: grid [K, W], which of the M positions is the k-th of a branch (any
+    where first [1, M, 1] is 1 (a branch's first u) and not where it is 0; excluded [1, M], a token that a position is known not
+    to be, or -1; temperature, top_p, top_k [1, M, 1] (float, top_k 0 for no limit); usplits [slots] (several slots only);
+    umask_{i} [M_i, P_i + T_i + M_i]. With a sequential head also, for the W branches of all slots, the longest of K positions: grid [K, W], which of the M positions is the k-th of a branch (any
     where it has none), and cell [M], k W + branch of each position.
     Outputs: draft [M] the tokens; confidence [M], their probabilities in what they were picked from; nk{l}, nv{l} [1, N, G*D].
     """
@@ -118,6 +118,8 @@ def tokens(g: Graph, drafter: Drafter) -> None:
     """The values draft and confidence [M], from final [M, width]."""
     c = drafter.config
     zero, one = g.constant(0, np.float32), g.constant(1, np.float32)
+    excluded = g.input("excluded", INT64, [1, "M"])
+    g.node("Reshape", [excluded, g.constant([-1, 1])], "excluded.rows")
     for name in ("u", "temperature", "random"):
         g.node("Squeeze", [name, g.constant([0])], f"{name}.rows")
     if c.method == "o":
@@ -125,7 +127,7 @@ def tokens(g: Graph, drafter: Drafter) -> None:
     else:
         g.node("Where", ["random.rows", "temperature.rows", one], "divisor.rows")
     if drafter.sequential is None:
-        logits(g, drafter, "final", "logits")
+        logits(g, drafter, "final", "excluded.rows", "logits")
         g.node("Div", ["logits", "divisor.rows"], "scaled")
         choice(g, drafter, "scaled", "u.rows", "random.rows", "draft", "confidence")
         return
@@ -152,7 +154,7 @@ def step(parent: Graph, drafter: Drafter):
     """The loop's body: the k-th position of every branch, from the token and the head's state before it."""
     s, c, head = Graph(parent.weights, parent), drafter.config.sizes, drafter.sequential
     s.node("Gather", ["grid", "k"], "step.rows")
-    for name in ("head.hidden", "final", "divisor.rows", "u.rows", "random.rows"):
+    for name in ("head.hidden", "final", "excluded.rows", "divisor.rows", "u.rows", "random.rows"):
         whole = name == "divisor.rows" and drafter.config.method == "o"
         s.node("Identity", [name], f"step.{name}") if whole else s.node("Gather", [name, "step.rows"], f"step.{name}")
     s.node("Gather", [s.tensor("embedding", drafter.embedding.weight), "token.in"], "step.token")
@@ -166,7 +168,7 @@ def step(parent: Graph, drafter: Drafter):
     s.node("Mul", ["step.silu", "step.up"], "state.out")
     s.linear("head.out", "state.out", head.out.weight, "step.correction")
     s.node("Add", ["step.final", "step.correction"], "step.corrected")
-    logits(s, drafter, "step.corrected", "step.logits")
+    logits(s, drafter, "step.corrected", "step.excluded.rows", "step.logits")
     s.node("Div", ["step.logits", "step.divisor.rows"], "step.scaled")
     choice(s, drafter, "step.scaled", "step.u.rows", "step.random.rows", "token.out", "step.confidence")
     s.node("Identity", ["token.out"], "step.token.out")
@@ -187,9 +189,12 @@ def unit(g: Graph, x: str, width: int) -> None:
     g.node("SimplifiedLayerNormalization", inputs, f"{x}.unit", axis=-1, epsilon=EPSILON, stash_type=1)
 
 
-def logits(g: Graph, drafter: Drafter, x: str, out: str) -> None:
-    """The output head: x [R, width] -> [R, V]."""
-    g.head("embedding" if drafter.config.sizes.tied else "output", x, drafter.head_weight, out)
+def logits(g: Graph, drafter: Drafter, x: str, excluded: str, out: str) -> None:
+    """The output head: x [R, width] -> [R, V], minus infinity at the token of `excluded` [R, 1] where that is not -1."""
+    c = drafter.config.sizes
+    g.head("embedding" if c.tied else "output", x, drafter.head_weight, f"{out}.all")
+    g.node("Equal", [excluded, g.named("vocabulary", np.arange(c.vocab)[None])], f"{out}.none")
+    g.node("Where", [f"{out}.none", g.constant(-np.inf, np.float32), f"{out}.all"], out)
 
 
 def choice(g: Graph, drafter: Drafter, logits: str, u: str, random: str, token: str, confidence: str) -> None:

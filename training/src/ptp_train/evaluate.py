@@ -43,6 +43,22 @@ def proposals(drafter: Drafter, reading: Reading, starts: Tensor, inside: Tensor
     return tokens, tokens == q.answers
 
 
+@torch.no_grad()
+def after_miss(drafter: Drafter, reading: Reading, seed: int) -> np.ndarray:
+    """Whether tokens are right that are drafted from where an earlier draft went wrong, told what is wrong there; bool
+    [misses, L], over drafts from every start that go wrong early enough."""
+    length = drafter.config.length
+    starts = spread(reading, 2 * length)
+    inside = uniforms_inside(reading, seed)
+    tokens, right = proposals(drafter, reading, starts, inside)
+    accepted = right.cumprod(-1).sum(-1)
+    missed = accepted < length
+    wrong = tokens.gather(2, accepted.clamp(max=length - 1)[..., None])[..., 0]
+    q = ask(reading, drafter, starts + accepted, inside)
+    again = drafter.draft(q.cache, q.last, q.starts, q.u, q.conditions, wrong)
+    return (again == q.answers)[missed].cpu().numpy()
+
+
 def quick(target: Target, drafter: Drafter, samples: Samples, sequences: int = 8, stride: int = 6) -> dict:
     """Figures for a training log: share right by position and tokens per call from evenly spread starts."""
     rights = []
@@ -160,8 +176,24 @@ def decode(target: Target, pick: str, walk: Walk, samples: Samples, sequences: i
         "sequences": seen,
         "tokens_per_call": round(tokens / calls, 4),
         "accuracy": [round(x, 4) for x in (right_at / seen).tolist()],
-        "yield_curve": [0.0, *(round(x, 4) for x in (prefix_at / seen).cumsum().tolist())],
+        "yield_curve": yield_curve(prefix_at / seen),
     }
+
+
+def yield_curve(prefix: np.ndarray) -> list[float]:
+    """[L + 1] expected number of right tokens before the first wrong one in drafts of 0 .. L, from the shares [L] of drafts whose
+    first 1 .. L tokens are right."""
+    return [0.0, *(round(x, 4) for x in prefix.cumsum().tolist())]
+
+
+def after_misses(target: Target, drafter: Drafter, samples: Samples, sequences: int) -> list[float]:
+    """The yield curve of drafts from where an earlier one went wrong, see `after_miss`; of at most `sequences` sequences."""
+    rights: list[np.ndarray] = []
+    for f in samples.files:
+        for row in range(min(len(f["tokens"]), sequences - len(rights))):
+            reading = read(target, drafter.config.pick, {k: v[row : row + 1] for k, v in f.items()})
+            rights.append(after_miss(drafter, reading, 11 + len(rights)))
+    return yield_curve(np.concatenate(rights).cumprod(-1).mean(0))
 
 
 def conditions_of(samples: Samples) -> list[dict]:
@@ -223,6 +255,8 @@ def run(args: argparse.Namespace) -> None:
                         f"{folder.name} {split} {name}: {figures[split][name]['tokens_per_call']} tokens per call",
                         flush=True,
                     )
+            curve = after_misses(target, drafter, samples, args.sequences)
+            figures[split]["drafter"]["yield_curve_after_miss"] = curve
         report["settings"].append(figures)
     report["pick"] = drafter.config.pick
     args.out.write_text(json.dumps(report, indent=1) + "\n")

@@ -79,6 +79,7 @@ def drafting_facts(evaluation: pathlib.Path) -> dict:
     first = settings[0]["held_files"]["drafter"]
     return {
         "yield_curve": first["yield_curve"],
+        "yield_curve_after_miss": first["yield_curve_after_miss"],
         "accuracy_by_position": first["accuracy"],
         "measured": [
             {

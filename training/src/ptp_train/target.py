@@ -10,9 +10,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from . import grow
 from .bits_per_byte import on_held_out
 from .device import add_precision, autocast, compiled, device, seed_everything, step_generator, use_threads
-from .model import Config, Target, check_resume, identity, parameters_of, save
+from .model import Config, Target, check_resume, identity, load_target, parameters_of, save
 from .optim import MuonAdamW, schedule
 from .progress import Progress
 from .settings import integer, multiple, number, planned, require
@@ -40,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=pathlib.Path,
         help="go on from this target, with its sizes and a tenth of the rates, instead of random weights",
     )
+    add(
+        "--grow",
+        action="store_true",
+        help="make that of --init deeper and wider first, to --layers, --width and --hidden, without changing what it says",
+    )
     add("--tokens", type=integer(1, 10**13), default=6_000_000, help="length of the run")
     add("--batch-tokens", type=integer(64, 2**24), default=2048, help="tokens per step")
     add("--layers", type=integer(1, 96), default=8)
@@ -58,30 +64,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=integer(0, 2**32 - 1), default=0)
 
 
-def config_of(args: argparse.Namespace, vocab: int) -> Config:
-    """The sizes that the settings ask for; those of --init where it exists."""
-    if args.init and args.init.exists():
-        return Config(**torch.load(args.init, map_location="cpu", mmap=True)["config"])
-    if args.init and (earlier := planned(args, args.init)):
-        return config_of(earlier, vocab)
+def sizes_of(args: argparse.Namespace, vocab: int) -> Config:
+    """The sizes that --layers, --width, --hidden and --context say."""
     heads = args.width // 64
     return Config(vocab, args.width, args.layers, heads, max(1, heads // 2), hidden=args.hidden, context=args.context)
+
+
+def config_of_init(args: argparse.Namespace, vocab: int) -> Config | None:
+    """The sizes of --init, which an earlier step of the recipe may have to write yet; None where nothing will."""
+    if args.init.exists():
+        return Config(**torch.load(args.init, map_location="cpu", mmap=True)["config"])
+    earlier = planned(args, args.init)
+    return config_of(earlier, vocab) if earlier else None
+
+
+def config_of(args: argparse.Namespace, vocab: int) -> Config:
+    """The sizes of the target to train: those asked for, or those of --init unless it is to --grow."""
+    if args.grow or not args.init:
+        return sizes_of(args, vocab)
+    return config_of_init(args, vocab) or sizes_of(args, vocab)
 
 
 def check(args: argparse.Namespace) -> None:
     context = config_of(args, 512).context
     fits = args.batch_tokens % context == 0
     require(fits, f"--batch-tokens must be a multiple of --context {context}, got {args.batch_tokens}")
+    require(bool(args.init) or not args.grow, "--grow must have --init, the target to grow")
+    if args.grow and (old := config_of_init(args, 512)):
+        grow.check(old, sizes_of(args, old.vocab))
 
 
 def start(args: argparse.Namespace) -> Target:
     """The untrained target, or that of --init."""
     vocab = len(json.loads((args.data / "tokenizer.json").read_text())["model"]["vocab"])
-    model = Target(config_of(args, vocab))
     if args.init:
-        model.load_state_dict(torch.load(args.init, map_location="cpu")["weights"])
+        model = load_target(args.init)
         fits = model.config.vocab == vocab
         require(fits, f"--init must have the vocabulary of --data, {vocab} tokens, got {model.config.vocab}")
+        if args.grow:
+            model = grow.grown(model, sizes_of(args, vocab))
+    else:
+        model = Target(config_of(args, vocab))
     args.rate, args.matrix_rate = (
         given or usual * (GENTLER if args.init else 1)
         for given, usual in zip((args.rate, args.matrix_rate), RATES, strict=True)
