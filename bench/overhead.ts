@@ -1,4 +1,4 @@
-import type { GenerationRequest, StepFacts } from '../gateway/src/generation.ts';
+import type { GenerationRequest, Generator, StepFacts } from '../gateway/src/generation.ts';
 import { startFakeServices } from './services.ts';
 import { median, quantile, round } from './statistics.ts';
 
@@ -8,6 +8,9 @@ const LATENCIES: readonly { readonly drafter: number; readonly verifier: number 
   { drafter: 15, verifier: 10 },
   { drafter: 10, verifier: 10 },
 ];
+
+/** Sequences, all at once, whose steps let the compilers of the three processes settle; a server does that in its first minute. */
+const WARM_UP = 192;
 
 /**
  * What a step takes beyond its longer engine run, with engines of fixed latency that leave the processor free: serialisation, gRPC,
@@ -19,17 +22,8 @@ export async function overhead(sequences: number, maxTokens: number): Promise<Re
     const bench = await startFakeServices(latency, { length: 5, budget: 16, mode: 'overlap' });
     const steps: StepFacts[] = [];
     try {
-      for (let seed = 0; seed <= sequences; seed++) {
-        const request: GenerationRequest = {
-          prompt: [1, 2, 3, seed],
-          sampling: { temperature: 1, topK: 0, topP: 1 },
-          seed: BigInt(seed),
-          maxTokens,
-        };
-        for await (const { facts } of bench.generator.generate(request, new AbortController().signal)) {
-          if (seed > 0) steps.push(facts); // the first sequence warms the compilers up
-        }
-      }
+      await Promise.all(Array.from({ length: WARM_UP }, (_, i) => stepsOf(bench.generator, i, maxTokens)));
+      for (let i = 0; i < sequences; i++) steps.push(...(await stepsOf(bench.generator, WARM_UP + i, maxTokens)));
     } finally {
       await bench.stop();
     }
@@ -47,4 +41,16 @@ export async function overhead(sequences: number, maxTokens: number): Promise<Re
     console.error(JSON.stringify(rows.at(-1)));
   }
   return { rows };
+}
+
+async function stepsOf(generator: Generator, seed: number, maxTokens: number): Promise<StepFacts[]> {
+  const request: GenerationRequest = {
+    prompt: [1, 2, 3, seed],
+    sampling: { temperature: 1, topK: 0, topP: 1 },
+    seed: BigInt(seed),
+    maxTokens,
+  };
+  const steps: StepFacts[] = [];
+  for await (const { facts } of generator.generate(request, new AbortController().signal)) steps.push(facts);
+  return steps;
 }

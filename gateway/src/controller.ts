@@ -1,10 +1,14 @@
+import { Calibration, Line, Reach } from './costs.ts';
+import { MODES, type Mode, Pace } from './pace.ts';
+
 /**
- * Chooses how each step drafts. Block length and budget are settings; the mode is chosen by what is measured, over all requests of the
- * gateway, because which one is fastest depends on the machine (whether drafter and verifier have cores of their own), on load, and
- * on how often drafts come true.
+ * Chooses how each step drafts, so that tokens per time are most. One rule for all choices of one step: a token is worth the time in
+ * which the sequence makes one anyway, 1 / rate; what is expected to bring fewer tokens than its time is worth is left out. Times and
+ * chances are measured, never assumed (costs.ts); the mode is all sequences' common choice (pace.ts), unless one's drafts
+ * fail, or come true, so often that another one is better for it.
  */
 
-/** Limits from the settings. */
+/** Limits from the settings, or from the request. */
 export interface DraftLimits {
   /** Longest block under verification, in tokens. */
   readonly length: number;
@@ -14,97 +18,209 @@ export interface DraftLimits {
   readonly mode: Mode | 'auto';
 }
 
-/**
- * - `overlap`: the next block is drafted while this one is verified, for every outcome; when none fits, it is drafted anew.
- * - `sequential`: a block is drafted, then verified.
- * - `plain`: nothing is drafted.
- */
-export type Mode = 'overlap' | 'sequential' | 'plain';
-
-const MODES: readonly Mode[] = ['overlap', 'sequential', 'plain'];
-
-/** Share by which a mode's older steps count less with each new one. */
-const FORGET = 0.01;
-/** Steps of a mode before its rate is believed; then steps between two trials of another mode, and the length of a trial. */
-const WARM_UP = 12;
-const PERIOD = 200;
-const TRIAL = 3;
-
-/** Tokens and time of one mode, older steps fading. */
-interface Tally {
-  steps: number;
-  tokens: number;
-  micros: number;
+/** A block to be verified: proposed tokens with the drafter's confidence in each. */
+export interface Block {
+  readonly tokens: readonly number[];
+  readonly confidences: readonly number[];
 }
 
-/** Which mode gives the most tokens per time. Shared by all sequences. */
-export class Pace {
-  readonly #tallies: Readonly<Record<Mode, Tally>> = {
-    overlap: { steps: 0, tokens: 0, micros: 0 },
-    sequential: { steps: 0, tokens: 0, micros: 0 },
-    plain: { steps: 0, tokens: 0, micros: 0 },
-  };
-  #steps = 0;
+export const EMPTY: Block = { tokens: [], confidences: [] };
 
-  /** The mode of the next step: the fastest, now and then another one for a few steps, so that a change is noticed. */
-  next(): Mode {
-    const unknown = MODES.find((mode) => this.#tallies[mode].steps < WARM_UP);
-    if (unknown) return unknown;
-    const best = MODES.reduce((a, b) => (this.rate(b) > this.rate(a) ? b : a));
-    const trial = this.#steps++ % PERIOD;
-    if (trial >= TRIAL) return best;
-    const others = MODES.filter((mode) => mode !== best);
-    return others[Math.floor(this.#steps / PERIOD) % others.length] ?? best;
-  }
+/** The mode of a step, and why. */
+export interface Choice {
+  readonly mode: Mode;
+  /** `setting`: it is fixed; `own`: the drafts of this sequence fail, or come true, more often than others'; the others as in pace.ts. */
+  readonly reason: 'setting' | 'warm-up' | 'trial' | 'fastest' | 'own';
+}
 
-  /** Tokens per microsecond of a mode; 0 before any step. */
-  rate(mode: Mode): number {
-    const { tokens, micros } = this.#tallies[mode];
-    return micros > 0 ? tokens / micros : 0;
-  }
+/** What became of a step. */
+export interface Outcome {
+  readonly mode: Mode;
+  readonly block: Block;
+  readonly accepted: number;
+  /** The whole step, its verify call, and the draft calls beside and before that (0 where there was none). */
+  readonly stepMicros: number;
+  readonly verifyMicros: number;
+  readonly draftMicros: number;
+  readonly redraftMicros: number;
+  /** Tokens that the call beside was allowed, and the one before. */
+  readonly budget: number;
+  readonly wanted: number;
+}
 
-  /** Learns from a step that followed one of the same mode: the first after a change has the other mode's block. */
-  observe(mode: Mode, tokens: number, micros: number): void {
-    const tally = this.#tallies[mode];
-    tally.steps++;
-    tally.tokens += tokens - FORGET * tally.tokens;
-    tally.micros += micros - FORGET * tally.micros;
+/** The first blocks are verified in full and by half in turn; later one of so many in full, whatever it is worth. */
+const LEARNING = 16;
+const TRIED_IN_FULL = 16;
+
+/** What all sequences of a gateway have measured. */
+export class Measurements {
+  readonly pace = new Pace();
+  /** Verify calls by tokens drafted: alone, and beside a draft call. */
+  readonly verify = new Line();
+  readonly verifyBeside = new Line();
+  /** Draft calls by tokens asked for: before, and beside a verify call. */
+  readonly draft = new Line();
+  readonly draftBeside = new Line();
+  readonly calibration = new Calibration();
+  /** Blocks that there were to verify. */
+  blocks = 0;
+  readonly reach: Reach;
+
+  constructor(longest: number) {
+    this.reach = new Reach(longest);
   }
 }
+
+/** Share by which a sequence's older steps count less with each new one, and by which what it knows of another mode becomes the usual. */
+const OWN_FORGET = 0.05;
+const OWN_FADE = 0.01;
+/** A mode must be so many times as fast for this sequence as the common one: its few steps swing. */
+const OWN_BETTER = 1.25;
 
 /** One sequence's view. */
 export class Controller {
   readonly #limits: DraftLimits;
-  readonly #pace: Pace;
+  readonly #measured: Measurements;
+  readonly #reach: Reach;
+  /** Tokens that this sequence's own steps commit, by mode; what is usual stands for those that it has not made yet. */
+  readonly #own: Partial<Record<Mode, number>> = {};
   #last: Mode | undefined;
 
-  constructor(limits: DraftLimits, pace: Pace) {
+  constructor(limits: DraftLimits, measured: Measurements) {
     this.#limits = limits;
-    this.#pace = pace;
+    this.#measured = measured;
+    this.#reach = new Reach(limits.length, OWN_FORGET, measured.reach);
+    measured.pace.enter();
+  }
+
+  /** The sequence has ended. */
+  close(): void {
+    this.#measured.pace.leave();
+  }
+
+  choose(): Choice {
+    if (this.#limits.mode !== 'auto') return { mode: this.#limits.mode, reason: 'setting' };
+    const common = this.#measured.pace.next();
+    if (common.reason !== 'fastest') return common;
+    const best = MODES.reduce((a, b) => (this.#rate(b) > this.#rate(a) ? b : a));
+    return this.#rate(best) > OWN_BETTER * this.#rate(common.mode) ? { mode: best, reason: 'own' } : common;
   }
 
   /** Longest block that fits what is still wanted: a step commits one token more than it accepts. */
-  blockLength(wanted: number): number {
+  room(wanted: number): number {
     return Math.max(0, Math.min(this.#limits.length, wanted - 1));
   }
 
-  /** Limits for a call whose branches start with the token that the verifier says anyway. */
-  get overlapPlan(): { budget: number; maxBranchLength: number } {
-    return { budget: this.#limits.budget, maxBranchLength: this.#limits.length + 1 };
+  /**
+   * The tokens of a block that are worth verifying beside a draft call or alone: as many as make the most of chances and time. A
+   * verify that ends before the draft beside it would be waited for anyway.
+   */
+  worthVerifying(block: Block, mode: Mode): Block {
+    if (block.tokens.length === 0) return block;
+    const beside = mode === 'overlap';
+    const verify = beside ? this.#measured.verifyBeside : this.#measured.verify;
+    const least = beside ? this.#measured.draftBeside.at(this.budget(block.tokens.length)) : 0;
+    const worth = this.#worth(mode);
+    const time = (n: number) => Math.max(least, verify.at(n));
+    let [length, best] = [0, -worth * time(0)];
+    for (const [k, expected] of this.#expected(block).entries()) {
+      const value = expected - worth * time(k + 1);
+      if (value >= best) [length, best] = [k + 1, value];
+    }
+    // what a token costs is known from blocks of several lengths only
+    const turn = this.#measured.blocks++;
+    if (turn < LEARNING) length = turn % 2 === 0 ? block.tokens.length : Math.ceil(block.tokens.length / 2);
+    else if (turn % TRIED_IN_FULL === 0) length = block.tokens.length;
+    return length === block.tokens.length ? block : cut(block, 0, length);
   }
 
-  /** Limits for a call with nothing under verification. */
-  get freshPlan(): { budget: number; maxBranchLength: number } {
-    return { budget: this.#limits.length, maxBranchLength: this.#limits.length };
+  /** Whether drafting a block anew, and verifying it, is worth its time; else a step without a block goes on at once. */
+  redraftPays(mode: Mode, room: number): boolean {
+    if (mode === 'sequential') return true;
+    const { draft, verifyBeside } = this.#measured;
+    if (!draft.known) return true;
+    const time = draft.at(room) + room * (verifyBeside.slope ?? 0);
+    return this.#reach.expected(room) >= this.#worth(mode) * time;
   }
 
-  mode(): Mode {
-    return this.#limits.mode === 'auto' ? this.#pace.next() : this.#limits.mode;
+  /** Chances of a block's tokens, which the drafter shares its budget out by. */
+  chances({ confidences }: Block): number[] {
+    return confidences.map((confidence) => this.#measured.calibration.chance(confidence));
   }
 
-  /** @param micros the whole step's */
-  observe(mode: Mode, tokens: number, micros: number): void {
-    if (mode === this.#last) this.#pace.observe(mode, tokens, micros);
+  /** Tokens that a draft call beside the verify of so many may take to end no later. */
+  budget(drafted: number): number {
+    const { draftBeside, verifyBeside } = this.#measured;
+    const { budget } = this.#limits;
+    const time = verifyBeside.at(drafted);
+    if (!draftBeside.known || draftBeside.at(budget) <= time) return budget;
+    const { slope } = draftBeside;
+    // as long as all calls were alike, a smaller one tells what a token costs
+    const fitting =
+      slope === undefined ? budget * 0.75 : slope > 0 ? budget - (draftBeside.at(budget) - time) / slope : budget;
+    return Math.round(Math.max(Math.min(budget, 2 * (this.#limits.length + 1)), fitting));
+  }
+
+  observe(outcome: Outcome): void {
+    const { mode, block, accepted } = outcome;
+    const measured = this.#measured;
+    const drafted = block.tokens.length;
+    const expected = this.#expected(block).at(-1) ?? 0;
+    (mode === 'overlap' ? measured.verifyBeside : measured.verify).observe(drafted, outcome.verifyMicros);
+    if (outcome.draftMicros > 0) measured.draftBeside.observe(outcome.budget, outcome.draftMicros);
+    if (outcome.redraftMicros > 0) measured.draft.observe(outcome.wanted, outcome.redraftMicros);
+    if (drafted > 0) {
+      for (const reach of [measured.reach, this.#reach]) reach.observe(drafted, accepted);
+      for (const [k, confidence] of block.confidences.slice(0, accepted + 1).entries()) {
+        measured.calibration.observe(confidence, k < accepted);
+      }
+    }
+    if (mode === this.#last) {
+      measured.pace.observe(mode, 1 + expected, outcome.stepMicros);
+      this.#learn(mode, 1 + expected);
+    }
     this.#last = mode;
   }
+
+  #learn(mode: Mode, tokens: number): void {
+    for (const each of MODES) {
+      const usual = this.#measured.pace.typical(each)?.tokens;
+      if (usual === undefined) continue;
+      const own = this.#own[each] ?? usual;
+      this.#own[each] = own + (each === mode ? OWN_FORGET * (tokens - own) : OWN_FADE * (usual - own));
+    }
+  }
+
+  /** Expected number of right tokens among the first 1, 2 .. of a block. */
+  #expected(block: Block): number[] {
+    let [reached, expected] = [1, 0];
+    return this.chances(block).map((chance) => {
+      reached *= chance;
+      expected += reached;
+      return expected;
+    });
+  }
+
+  /**
+   * What a step's time is worth, tokens per microsecond: what the sequence makes in this mode, and at least what it would make without
+   * drafts, so that a bad choice is not measured by itself.
+   */
+  #worth(mode: Mode): number {
+    const bare = (mode === 'overlap' ? this.#measured.verifyBeside : this.#measured.verify).at(0);
+    return Math.max(this.#rate(mode), this.#measured.pace.rate('plain'), bare > 0 ? 1 / bare : 0);
+  }
+
+  /** Tokens per microsecond that this sequence makes in a mode, whose steps take what they take for all. */
+  #rate(mode: Mode): number {
+    const usual = this.#measured.pace.typical(mode);
+    return usual ? (this.#own[mode] ?? usual.tokens) / usual.micros : 0;
+  }
+}
+
+/** Tokens from..from + length of a block. */
+export function cut(block: Block, from: number, length: number): Block {
+  return {
+    tokens: block.tokens.slice(from, from + length),
+    confidences: block.confidences.slice(from, from + length),
+  };
 }

@@ -1,29 +1,21 @@
 import type { Span } from '@opentelemetry/api';
 import { PtpError } from '@ptp/core/errors.ts';
-import type { Branch } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import { attribute, endSpan } from '@ptp/core/telemetry/spans.ts';
-import { Controller, type DraftLimits, type Mode, Pace } from './controller.ts';
+import { type Block, Controller, cut, type DraftLimits, EMPTY, Measurements } from './controller.ts';
 import type { GenerationRequest, GenerationStep, Generator, PairFacts } from './generation.ts';
 import { endRequestSpan, requestSpan, stepAttributes, stepSpan } from './spans.ts';
 import type { Draft, DraftStream, Streams, VerifyStream } from './streams.ts';
-
-/** A block to be verified: proposed tokens with the drafter's confidence in each. */
-interface Block {
-  readonly tokens: readonly number[];
-  readonly confidences: readonly number[];
-}
-
-const EMPTY: Block = { tokens: [], confidences: [] };
 
 /** The loop over the two services (docs/design.md, "The loop"): draft and verify are in flight at the same time, step after step. */
 export class PairGenerator implements Generator {
   readonly #streams: Streams;
   readonly #limits: DraftLimits;
-  readonly #pace = new Pace();
+  readonly #measured: Measurements;
 
   constructor(streams: Streams, limits: DraftLimits) {
     this.#streams = streams;
     this.#limits = limits;
+    this.#measured = new Measurements(limits.length);
   }
 
   get facts(): PairFacts {
@@ -42,10 +34,11 @@ export class PairGenerator implements Generator {
     let finish: GenerationStep['finish'];
     let verifier: VerifyStream | undefined;
     let drafter: DraftStream | undefined;
+    const controller = new Controller(limitsFor(request, this.#limits), this.#measured);
     try {
       verifier = this.#streams.verify(request, signal, span);
       drafter = request.drafting === false ? undefined : this.#streams.draft(request, signal, span);
-      const run = new Run(request, this.facts, new Controller(this.#limits, this.#pace), verifier, drafter, span);
+      const run = new Run(request, this.facts, controller, verifier, drafter, span);
       // The first block is drafted while the verifier reads the prompt.
       const opened = verifier.opened();
       const drafted = drafter ? drafter.opened(opened).then(() => run.fresh()) : run.fresh();
@@ -63,6 +56,7 @@ export class PairGenerator implements Generator {
       failure = error;
       throw error;
     } finally {
+      controller.close();
       drafter?.close();
       verifier?.close();
       endRequestSpan(span, { failure, finish, promptTokens: request.prompt.length, tokens });
@@ -99,10 +93,15 @@ class Run {
 
   /** A block for the next positions, drafted with nothing under verification; empty when there is no drafter. */
   async fresh(parent: Span = this.#span): Promise<{ block: Block; micros: number }> {
-    const wanted = this.#controller.blockLength(this.#request.maxTokens - this.#generated);
-    const draft = wanted > 0 ? await this.#drafter?.step(EMPTY, this.#controller.freshPlan, parent) : undefined;
-    const branch = draft?.branches[0];
-    return { block: branch ? cut(branch, 0, wanted) : EMPTY, micros: draft?.micros ?? 0 };
+    const wanted = this.#room(0);
+    const plan = { budget: wanted, maxBranchLength: wanted };
+    const draft = wanted > 0 ? await this.#drafter?.step(EMPTY, plan, parent) : undefined;
+    return { block: draft?.branches[0] ?? EMPTY, micros: draft?.micros ?? 0 };
+  }
+
+  /** Longest block that may follow when so many more tokens have been committed. */
+  #room(committed: number): number {
+    return this.#controller.room(this.#request.maxTokens - this.#generated - committed);
   }
 
   /**
@@ -124,14 +123,19 @@ class Run {
 
   async #step(given: Block | undefined, span: Span): Promise<{ step: GenerationStep; next: Block | undefined }> {
     const started = performance.now();
+    const controller = this.#controller;
     const drafts = this.#drafter?.available() ?? false;
-    const mode: Mode = drafts ? this.#controller.mode() : 'plain';
-    const { block, micros: redraftMicros } =
-      given || mode === 'plain' ? { block: given ?? EMPTY, micros: 0 } : await this.fresh(span);
-    const last = this.#controller.blockLength(this.#request.maxTokens - this.#generated - block.tokens.length) === 0;
+    const { mode, reason } = drafts ? controller.choose() : ({ mode: 'plain', reason: 'no drafter' } as const);
+    const wanted = this.#room(0);
+    const redraft = !given && mode !== 'plain' && controller.redraftPays(mode, wanted);
+    const { block: offered, micros: redraftMicros } = redraft
+      ? await this.fresh(span)
+      : { block: given ?? EMPTY, micros: 0 };
+    const block = controller.worthVerifying(offered, mode);
     const verifying = this.#verifier.step(block.tokens, span);
-    const beside = mode === 'overlap' && !last;
-    const drafting = beside ? this.#drafter?.step(block, this.#controller.overlapPlan, span) : undefined;
+    const beside = mode === 'overlap' && this.#room(block.tokens.length) > 0;
+    const budget = beside ? controller.budget(block.tokens.length) : 0;
+    const drafting = beside ? this.#drafter?.step(...this.#branchesAfter(block, budget), span) : undefined;
     const verified = await verifying;
     const committed = [...block.tokens.slice(0, verified.accepted), verified.nextToken];
     this.#drafter?.commit(committed);
@@ -145,6 +149,10 @@ class Run {
     const finish = ended >= 0 ? 'stop' : this.#generated >= this.#request.maxTokens ? 'length' : undefined;
     const facts = {
       step: this.#steps++,
+      mode,
+      reason,
+      offered: offered.tokens.length,
+      budget,
       drafted: block.tokens.length,
       accepted: verified.accepted,
       stepMicros,
@@ -154,12 +162,27 @@ class Run {
       verifyRunMicros: verified.runMicros,
       draftRunMicros: draft?.runMicros ?? 0,
     };
-    if (drafts) this.#controller.observe(mode, committed.length, stepMicros);
+    if (drafts) {
+      const { accepted, verifyMicros, draftMicros } = facts;
+      const times = { stepMicros, verifyMicros, draftMicros, redraftMicros };
+      controller.observe({ mode, block, accepted, budget, wanted, ...times });
+    }
     const logProbabilities = verified.logProbabilities.slice(0, tokens.length);
     return {
       step: { tokens, logProbabilities, facts, ...(finish && { finish }) },
       next: this.#choose(draft, verified.accepted, verified.nextToken),
     };
+  }
+
+  /** What a draft call beside the verify of `block` is asked: branches after it, for every outcome. */
+  #branchesAfter(block: Block, budget: number): [Block, { budget: number; maxBranchLength: number }] {
+    const confidences = this.#controller.chances(block);
+    // a branch starts with the token that the verifier says anyway
+    const maxBranchLength = this.#controller.room(Number.POSITIVE_INFINITY) + 1;
+    return [
+      { tokens: block.tokens, confidences },
+      { budget, maxBranchLength },
+    ];
   }
 
   /**
@@ -169,16 +192,14 @@ class Run {
   #choose(draft: Draft | undefined, accepted: number, nextToken: number): Block | undefined {
     const branch = draft?.branches.find((b) => b.accepted === accepted);
     if (!branch || branch.tokens.length < 2 || branch.tokens[0] !== nextToken) return undefined;
-    return cut(branch, 1, this.#controller.blockLength(this.#request.maxTokens - this.#generated));
+    return cut(branch, 1, this.#room(0));
   }
 }
 
-/** Tokens from..from + length of a branch. */
-function cut(branch: Branch, from: number, length: number): Block {
-  return {
-    tokens: branch.tokens.slice(from, from + length),
-    confidences: branch.confidences.slice(from, from + length),
-  };
+/** The gateway's limits with what the request wants otherwise. */
+function limitsFor({ draftLimits = {} }: GenerationRequest, limits: DraftLimits): DraftLimits {
+  const { length = limits.length, mode = limits.mode } = draftLimits;
+  return { ...limits, length: Math.min(length, limits.length), mode };
 }
 
 /** @throws PtpError for what the services would refuse, before any stream is opened */

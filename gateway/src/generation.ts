@@ -1,4 +1,9 @@
 import type { SamplingParams } from '@ptp/core/sampling/params.ts';
+import type { Choice, DraftLimits } from './controller.ts';
+import type { Mode } from './pace.ts';
+
+/** What a request may want otherwise than the gateway's settings have it; a longer block than theirs is cut to theirs. */
+export type DraftWishes = Partial<Pick<DraftLimits, 'length' | 'mode'>>;
 
 /** What the loop (generate.ts) gets and gives: token ids only. Text, JSON and chat templates are its callers' business. */
 
@@ -13,6 +18,7 @@ export interface GenerationRequest {
   readonly maxTokens: number;
   /** false for plain decoding; the text is the same. */
   readonly drafting?: boolean;
+  readonly draftLimits?: DraftWishes;
   /** The caller's span (W3C Trace Context), under which this request's spans are recorded. */
   readonly traceparent?: string;
 }
@@ -21,6 +27,14 @@ export interface GenerationRequest {
 export interface StepFacts {
   /** From 0. */
   readonly step: number;
+  /** Whether the step drafted beside the verify, before it, or not at all. */
+  readonly mode: Mode;
+  /** Why: see `Choice` in controller.ts; `no drafter` when there is none, or the request wants none. */
+  readonly reason: Choice['reason'] | 'no drafter';
+  /** Tokens that there were to verify; the rest of them was not worth its time. */
+  readonly offered: number;
+  /** Tokens that the draft call beside the verify was allowed; 0 when there was none. */
+  readonly budget: number;
   /** Length of the block that was verified. */
   readonly drafted: number;
   /** How many of its tokens were right. */

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { PtpError } from '@ptp/core/errors.ts';
-import { type GenerateRequest, GenerationService } from '@ptp/core/gen/ptp/v1/generation_pb.ts';
+import { type DraftOptions, type GenerateRequest, GenerationService } from '@ptp/core/gen/ptp/v1/generation_pb.ts';
 import type { CallContext } from '@ptp/core/rpc/context.ts';
 import { type ImplementedService, implement } from '@ptp/core/rpc/server.ts';
 import { checkTokens, receivedSampling } from '@ptp/core/sequence.ts';
@@ -8,6 +8,7 @@ import type { Admission } from './admission.ts';
 import type { GenerationRequest, Generator, PairFacts, StepFacts } from './generation.ts';
 import { encodeText, orBeginning } from './prompt.ts';
 import { checkModel } from './schema.ts';
+import { DRAFT_MODES, LONGEST_DRAFT } from './settings.ts';
 import { TextStream } from './text.ts';
 import type { Tokenizer } from './tokenizer.ts';
 
@@ -79,8 +80,24 @@ function checkRequest(
     sampling: receivedSampling(message.sampling, facts.vocabulary),
     seed: message.seed ?? randomBytes(8).readBigUInt64LE(),
     maxTokens: message.maxTokens === 0 ? room : message.maxTokens,
+    ...draftOptions(message.draft),
     ...(traceparent && { traceparent }),
   };
+}
+
+function draftOptions(draft: DraftOptions | undefined): Pick<GenerationRequest, 'drafting' | 'draftLimits'> {
+  if (!draft) return {};
+  const { off, length } = draft;
+  const mode = DRAFT_MODES.find((known) => known === draft.mode);
+  if (draft.mode !== '' && !mode) {
+    const message = `\`draft.mode\` must be ${DRAFT_MODES.join(', ')}, got ${JSON.stringify(draft.mode.slice(0, 40))}`;
+    throw new PtpError('invalid_argument', message, { field: 'draft.mode' });
+  }
+  if (length > LONGEST_DRAFT) {
+    const message = `\`draft.length\` must be in [0, ${LONGEST_DRAFT}], got ${length}`;
+    throw new PtpError('out_of_range', message, { field: 'draft.length' });
+  }
+  return { drafting: !off, draftLimits: { ...(length > 0 && { length }), ...(mode && { mode }) } };
 }
 
 function promptOf({ prompt }: GenerateRequest, facts: PairFacts, tokenizer: Tokenizer): readonly number[] {
@@ -106,5 +123,9 @@ function stepMessage(facts: StepFacts) {
     verifyRunUs: facts.verifyRunMicros,
     draftRunUs: facts.draftRunMicros,
     redraftUs: facts.redraftMicros,
+    mode: facts.mode,
+    reason: facts.reason,
+    offered: facts.offered,
+    budget: facts.budget,
   };
 }

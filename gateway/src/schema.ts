@@ -2,7 +2,8 @@ import { randomBytes } from 'node:crypto';
 import { PtpError } from '@ptp/core/errors.ts';
 import { type SamplingParams, samplingParams } from '@ptp/core/sampling/params.ts';
 import { z } from 'zod';
-import type { PairFacts } from './generation.ts';
+import type { DraftWishes, PairFacts } from './generation.ts';
+import { DRAFT_MODES, LONGEST_DRAFT } from './settings.ts';
 import { refuseUnsupported } from './unsupported.ts';
 
 /** What completions and chat have in common, checked and with defaults. */
@@ -18,6 +19,7 @@ export interface CommonRequest {
   readonly stream: boolean;
   readonly includeUsage: boolean;
   readonly drafting: boolean;
+  readonly draftLimits: DraftWishes;
 }
 
 export interface CompletionRequest extends CommonRequest {
@@ -62,7 +64,11 @@ const common = {
   n: integer(1, 8, 'an integer in [1, 8]').nullish(),
   stream: boolean.nullish(),
   stream_options: object({ include_usage: boolean.nullish() }).nullish(),
-  ptp: object({ draft: boolean.nullish() }).nullish(),
+  ptp: object({
+    draft: boolean.nullish(),
+    draft_length: integer(1, LONGEST_DRAFT, `an integer in [1, ${LONGEST_DRAFT}]`).nullish(),
+    draft_mode: z.enum(DRAFT_MODES, { error: DRAFT_MODES.join(', ') }).nullish(),
+  }).nullish(),
 };
 
 const completionBody = object({
@@ -139,6 +145,7 @@ function commonRequest(given: CommonBody, body: object, maxTokens: number | null
     stream,
     includeUsage: given.stream_options?.include_usage ?? false,
     drafting: given.ptp?.draft ?? true,
+    draftLimits: draftWishes(given.ptp?.draft_length, given.ptp?.draft_mode),
   };
 }
 
@@ -194,4 +201,8 @@ function shown(value: unknown): string {
   if (isObject(value)) return 'an object';
   const text = typeof value === 'string' ? JSON.stringify(value) : String(value);
   return text.length > 80 ? `${text.slice(0, 80)}...` : text;
+}
+
+function draftWishes(length?: number | null, mode?: DraftWishes['mode'] | null): DraftWishes {
+  return { ...(length && { length }), ...(mode && { mode }) };
 }

@@ -1,6 +1,11 @@
 import { type SettingsOf, type SettingsTable, sharedSettings } from '@ptp/core/env.ts';
 import { serviceSettings } from '@ptp/core/service-settings.ts';
 
+/** How steps may draft, see pace.ts; `auto` for what measures fastest. */
+export const DRAFT_MODES = ['auto', 'overlap', 'sequential', 'plain'] as const;
+/** Longest block that can be asked for, in tokens. */
+export const LONGEST_DRAFT = 64;
+
 /** Settings of the gateway's two doors. */
 export const httpSettings = {
   listen: {
@@ -77,15 +82,15 @@ export const gatewaySettings = {
   draftLength: {
     name: 'PTP_DRAFT_LENGTH',
     type: 'integer',
-    default: 5,
+    default: 8,
     min: 1,
-    max: 64,
-    doc: 'Longest block of drafted tokens that the target verifies in one step.',
+    max: LONGEST_DRAFT,
+    doc: 'Longest block of drafted tokens that the target verifies in one step; how many pay is measured.',
   },
   draftMode: {
     name: 'PTP_DRAFT_MODE',
     type: 'enum',
-    values: ['auto', 'overlap', 'sequential', 'plain'],
+    values: DRAFT_MODES,
     default: 'auto',
     doc: 'How steps draft: while the block before is verified, before it, or not at all; `auto` measures which is fastest.',
   },

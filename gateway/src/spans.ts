@@ -44,6 +44,10 @@ export function stepAttributes(facts: StepFacts): Attributes {
     [attribute.draftLength]: facts.drafted,
     [attribute.accepted]: facts.accepted,
     [attribute.overlap]: facts.draftMicros > 0,
+    'ptp.mode': facts.mode,
+    'ptp.mode.reason': facts.reason,
+    'ptp.draft.offered': facts.offered,
+    'ptp.draft.budget': facts.budget,
     'ptp.redraft': facts.redraftMicros > 0,
     'ptp.step_us': facts.stepMicros,
   };

@@ -1,68 +1,145 @@
 import { describe, expect, test } from 'vitest';
-import { Controller, type Mode, Pace } from '../src/controller.ts';
+import { Controller, type DraftLimits, EMPTY, Measurements } from '../src/controller.ts';
+import { MODES, type Mode } from '../src/pace.ts';
+import {
+  type Machine,
+  oneCore,
+  poorDrafts,
+  type SimulatedStep,
+  simulate,
+  smallTarget,
+  speed,
+  take,
+  twoCores,
+  twoDevices,
+} from './simulated-machine.ts';
 
-const limits = { length: 5, budget: 16, mode: 'auto' } as const;
+const limits: DraftLimits = { length: 8, budget: 16, mode: 'auto' };
 
-/** What a step of each mode takes and brings on some machine. */
-type Machine = Readonly<Record<Mode, { tokens: number; micros: number }>>;
-
-/** Steps through `count` choices; returns how often each mode was chosen. */
-function run(pace: Pace, machine: Machine, count: number): Record<Mode, number> {
-  const chosen = { overlap: 0, sequential: 0, plain: 0 };
-  for (let i = 0; i < count; i++) {
-    const mode = pace.next();
-    chosen[mode]++;
-    pace.observe(mode, machine[mode].tokens, machine[mode].micros);
-  }
-  return chosen;
+/** Tokens per millisecond when one mode is fixed. */
+function speedIn(machine: Machine, mode: Mode): number {
+  return speed(
+    take(
+      simulate(() => machine, { ...limits, mode }),
+      4000,
+    ).slice(1000),
+  );
 }
 
-const ownCores: Machine = {
-  overlap: { tokens: 1.9, micros: 4000 },
-  sequential: { tokens: 2, micros: 6500 },
-  plain: { tokens: 1, micros: 3500 },
-};
-const sharedCores: Machine = { ...ownCores, overlap: { tokens: 1.9, micros: 9000 } };
-const poorDrafter: Machine = {
-  overlap: { tokens: 1.1, micros: 5000 },
-  sequential: { tokens: 1.1, micros: 6000 },
-  plain: ownCores.plain,
-};
+const share = (steps: readonly SimulatedStep[], mode: Mode): number =>
+  steps.filter((step) => step.mode === mode).length / steps.length;
 
-describe('Pace', () => {
+describe('the mode', () => {
   for (const [name, machine, best] of [
-    ['overlaps where both services have cores of their own', ownCores, 'overlap'],
-    ['drafts first where they share them', sharedCores, 'sequential'],
-    ['does not draft when drafts are of no use', poorDrafter, 'plain'],
+    ['overlaps where drafter and verifier have devices of their own', twoDevices, 'overlap'],
+    ['overlaps on two cores', twoCores, 'overlap'],
+    ['drafts first where both share one core', oneCore, 'sequential'],
+    ['does not draft when drafts are of no use', poorDrafts, 'plain'],
+    ['does not draft where verifying is as cheap as drafting', smallTarget, 'plain'],
   ] as const) {
     test(name, () => {
-      const pace = new Pace();
-      run(pace, machine, 40);
-      expect(run(pace, machine, 600)[best]).toBeGreaterThan(560);
+      const steps = take(
+        simulate(() => machine, limits),
+        2000,
+      );
+      expect(share(steps.slice(100), best)).toBeGreaterThan(0.95);
+      const speeds = MODES.map((mode) => speedIn(machine, mode));
+      expect(speed(steps.slice(100))).toBeGreaterThan(0.97 * Math.max(...speeds));
     });
   }
 
-  test('notices that the machine has changed, and stays with what it found', () => {
-    const pace = new Pace();
-    run(pace, ownCores, 400);
-    run(pace, poorDrafter, 3000);
-    expect(run(pace, poorDrafter, 600).plain).toBeGreaterThan(560);
+  test('follows a machine that changes, and does not swing', () => {
+    let machine = twoDevices;
+    const steps = simulate(() => machine, limits);
+    take(steps, 1000);
+    machine = poorDrafts;
+    take(steps, 1000);
+    const after = take(steps, 2000);
+    expect(share(after, 'plain')).toBeGreaterThan(0.95);
+    const chosen = after.filter((step) => step.reason === 'fastest').map((step) => step.mode);
+    expect(chosen.filter((mode, i) => i > 0 && mode !== chosen[i - 1])).toHaveLength(0);
+  });
+
+  test('a sequence whose drafts fail goes without, while others draft on', () => {
+    const measured = new Measurements(limits.length);
+    const usual = simulate(() => twoCores, limits, measured);
+    take(usual, 300);
+    const failing = take(
+      simulate(() => poorDrafts, limits, measured),
+      200,
+    );
+    expect(share(failing.slice(60), 'plain')).toBeGreaterThan(0.6);
+    expect(share(take(usual, 200), 'plain')).toBeLessThan(0.1);
+  });
+
+  test('many sequences together try and choose the same', () => {
+    const measured = new Measurements(limits.length);
+    const sequences = Array.from({ length: 16 }, () => simulate(() => smallTarget, limits, measured));
+    const rounds = Array.from({ length: 400 }, () => sequences.flatMap((steps) => take(steps, 1)));
+    expect(share(rounds.slice(50).flat(), 'plain')).toBeGreaterThan(0.95);
+  });
+
+  test('is what the setting says', () => {
+    for (const mode of MODES) {
+      const steps = take(
+        simulate(() => twoCores, { ...limits, mode }),
+        50,
+      );
+      expect(steps.every((step) => step.mode === mode && step.reason === 'setting')).toBe(true);
+    }
   });
 });
 
-describe('Controller', () => {
-  test('a block leaves room for the token that every step commits', () => {
-    const controller = new Controller(limits, new Pace());
-    expect([100, 6, 5, 2, 1, 0].map((wanted) => controller.blockLength(wanted))).toEqual([5, 5, 4, 1, 0, 0]);
+describe('the length of a block', () => {
+  const lengths = (machine: Machine) =>
+    take(
+      simulate(() => machine, { ...limits, mode: 'overlap' }),
+      600,
+    )
+      .slice(100)
+      .map((step) => step.drafted)
+      .filter((drafted) => drafted > 0);
+  const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / values.length;
+
+  test('is the longest where more tokens cost nothing', () => {
+    expect(mean(lengths(twoDevices))).toBeGreaterThan(7.5);
   });
 
-  test('the first step after a change of mode teaches nothing', () => {
-    const pace = new Pace();
-    const controller = new Controller(limits, pace);
-    controller.observe('overlap', 3, 1000);
-    controller.observe('plain', 3, 1000);
-    expect([pace.rate('overlap'), pace.rate('plain')]).toEqual([0, 0]);
-    controller.observe('plain', 1, 2000);
-    expect(pace.rate('plain')).toBeCloseTo(1 / 2000);
+  test('is shorter where they do', () => {
+    const steep: Machine = { ...twoCores, verify: (n) => 7000 + 3000 * n };
+    expect(mean(lengths(steep))).toBeLessThan(5);
+    expect(mean(lengths(steep))).toBeLessThan(mean(lengths(twoCores)));
   });
+
+  test('leaves room for the token that every step commits', () => {
+    const controller = new Controller({ ...limits, length: 5 }, new Measurements(5));
+    expect([100, 6, 5, 2, 1, 0].map((wanted) => controller.room(wanted))).toEqual([5, 5, 4, 1, 0, 0]);
+    controller.close();
+  });
+});
+
+test('a lost block is drafted anew where that is cheap, and not where it costs more than it brings', () => {
+  const redrafts = (machine: Machine) => {
+    const measured = new Measurements(limits.length);
+    take(
+      simulate(() => machine, { ...limits, mode: 'overlap' }, measured),
+      500,
+    );
+    const controller = new Controller({ ...limits, mode: 'overlap' }, measured);
+    return controller.redraftPays('overlap', 8);
+  };
+  expect(redrafts(twoDevices)).toBe(true);
+  expect(redrafts({ ...twoDevices, draft: () => 80_000 })).toBe(false);
+});
+
+test('the first step after a change of mode teaches nothing: it has the other mode’s block', () => {
+  const measured = new Measurements(5);
+  const controller = new Controller(limits, measured);
+  const calls = { verifyMicros: 1, draftMicros: 0, redraftMicros: 0 };
+  const outcome = { block: EMPTY, accepted: 0, budget: 0, wanted: 0, ...calls };
+  controller.observe({ mode: 'overlap', stepMicros: 1000, ...outcome });
+  controller.observe({ mode: 'plain', stepMicros: 1000, ...outcome });
+  expect([measured.pace.rate('overlap'), measured.pace.rate('plain')]).toEqual([0, 0]);
+  controller.observe({ mode: 'plain', stepMicros: 2000, ...outcome });
+  expect(measured.pace.rate('plain')).toBeCloseTo(1 / 2000);
 });

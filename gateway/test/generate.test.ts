@@ -4,7 +4,7 @@ import { fakeText } from '@ptp/core/engine/fake-engine.ts';
 import { uniforms } from '@ptp/core/sampling/uniforms.ts';
 import { afterEach, describe, expect, test } from 'vitest';
 import { type FakePairOptions, TestPair } from '../../test/test-pair.ts';
-import type { GenerationRequest, GenerationStep } from '../src/generation.ts';
+import type { DraftWishes, GenerationRequest, GenerationStep } from '../src/generation.ts';
 
 type FakePair = Awaited<ReturnType<typeof TestPair.fake>>;
 
@@ -101,10 +101,22 @@ describe('the text is the target alone would write', () => {
   }
 });
 
-test('a perfect drafter fills every block; step facts add up', async () => {
+test('a request may have its steps drafted otherwise, within the limits of the gateway', async () => {
+  const pair = await start({ accuracy: 1, limits: { length: 4, budget: 16, mode: 'auto' } });
+  const asked = async (draftLimits: DraftWishes) =>
+    (await collect(pair, ask({ maxTokens: 60, draftLimits }))).slice(1, -2);
+  for (const mode of ['overlap', 'sequential', 'plain'] as const) {
+    const steps = await asked({ mode, length: 2 });
+    expect(new Set(steps.map(({ facts }) => `${facts.mode} ${facts.reason}`))).toEqual(new Set([`${mode} setting`]));
+    expect(Math.max(...steps.map(({ facts }) => facts.offered))).toBe(mode === 'plain' ? 0 : 2);
+  }
+  expect(Math.max(...(await asked({ length: 9 })).map(({ facts }) => facts.offered))).toBe(4);
+});
+
+test('a perfect drafter offers a full block in every step; step facts add up', async () => {
   const pair = await start({ accuracy: 1, limits: { length: 5, budget: 30, mode: 'overlap' } });
   const steps = await collect(pair, ask({ maxTokens: 100 }));
-  expect(steps.length).toBeLessThan(100 / 5);
+  expect(steps.slice(0, -2).every(({ facts }) => facts.offered === 5)).toBe(true);
   for (const { tokens, facts } of steps) {
     expect(facts.accepted).toBe(facts.drafted);
     expect(tokens).toHaveLength(facts.accepted + 1);

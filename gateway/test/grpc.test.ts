@@ -70,7 +70,22 @@ describe('GenerationService', () => {
     expect(messages.at(-1)?.finishReason).toBe('stop');
   });
 
+  test('says how to draft', async () => {
+    await collect({ prompt, draft: { length: 2, mode: 'overlap' } });
+    await collect({ prompt, draft: { off: true } });
+    expect(generator.requests.map(({ drafting, draftLimits }) => ({ drafting, draftLimits }))).toEqual([
+      { drafting: true, draftLimits: { length: 2, mode: 'overlap' } },
+      { drafting: false, draftLimits: {} },
+    ]);
+  });
+
   const refused: [string, Request, object][] = [
+    [
+      'an unknown draft mode',
+      { prompt, draft: { mode: 'fast' } },
+      { message: '`draft.mode` must be auto, overlap, sequential, plain, got "fast"' },
+    ],
+    ['too long a draft', { prompt, draft: { length: 65 } }, { message: '`draft.length` must be in [0, 64], got 65' }],
     ['no prompt', {}, { code: 'invalid_argument', message: '`prompt` is missing: set text or tokens' }],
     ['an unknown model', { prompt, model: 'gpt' }, { code: 'not_found' }],
     ['five stop strings', { prompt, stop: ['a', 'b', 'c', 'd', 'e'] }, { code: 'invalid_argument' }],

@@ -130,7 +130,13 @@ describe('parameters', () => {
     const body = { temperature: 0.5, top_p: 0.9, top_k: 40, seed: 7, max_tokens: 3, ptp: { draft: false } };
     await (await server.complete({ prompt: 'a', ...body })).json();
     const sampling = { temperature: 0.5, topP: 0.9, topK: 40 };
-    expect(request()).toMatchObject({ sampling, seed: 7n, maxTokens: 3, drafting: false });
+    expect(request()).toMatchObject({ sampling, seed: 7n, maxTokens: 3, drafting: false, draftLimits: {} });
+  });
+
+  test('say how to draft', async () => {
+    const ptp = { draft_length: 3, draft_mode: 'sequential' };
+    await (await server.complete({ prompt: 'a', max_tokens: 3, ptp })).json();
+    expect(request()).toMatchObject({ drafting: true, draftLimits: { length: 3, mode: 'sequential' } });
   });
 
   test('have defaults, also for null', async () => {

@@ -36,6 +36,12 @@ describe('400 names field, limit and value', () => {
     [{ stop: 5 }, 'stop', '`stop` must be a string or an array of up to 4, got 5'],
     [{ stream: 'yes' }, 'stream', '`stream` must be true or false, got "yes"'],
     [{ ptp: { draft: 1 } }, 'ptp.draft', '`ptp.draft` must be true or false, got 1'],
+    [{ ptp: { draft_length: 0 } }, 'ptp.draft_length', '`ptp.draft_length` must be an integer in [1, 64], got 0'],
+    [
+      { ptp: { draft_mode: 'fast' } },
+      'ptp.draft_mode',
+      '`ptp.draft_mode` must be auto, overlap, sequential, plain, got "fast"',
+    ],
     [{ model: 5 }, 'model', '`model` must be a string, got 5'],
     [{ prompt: 5 }, 'prompt', '`prompt` must be a string or an array of token ids, got 5'],
     [{ prompt: ['a', 5] }, 'prompt[1]', '`prompt[1]` must be a string or an array of token ids, got 5'],

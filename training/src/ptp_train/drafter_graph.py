@@ -28,8 +28,9 @@ def drafter_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
     u inputs, M_i >= 1 of slot i, branch after branch: u [1, M, D]; upos [1, M]; last [1, M], the token before a branch, counted
     where first [1, M, 1] is 1 (a branch's first u) and not where it is 0; excluded [1, M], a token that a position is known not
     to be, or -1; temperature, top_p, top_k [1, M, 1] (float, top_k 0 for no limit); usplits [slots] (several slots only);
-    umask_{i} [M_i, P_i + T_i + M_i]. With a sequential head also, for the W branches of all slots, the longest of K positions: grid [K, W], which of the M positions is the k-th of a branch (any
-    where it has none), and cell [M], k W + branch of each position.
+    umask_{i} [M_i, P_i + T_i + M_i]. With a sequential head also, for the W branches of all slots, the longest of K positions:
+    grid [K, W], which of the M positions is the k-th of a branch (any where it has none), and cell [M], k W + branch of each
+    position.
     Outputs: draft [M] the tokens; confidence [M], their probabilities in what they were picked from; nk{l}, nv{l} [1, N, G*D].
     """
     source, depth = drafter.config.source, drafter.config.depth

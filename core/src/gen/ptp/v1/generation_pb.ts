@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ptp/v1/generation.proto.
  */
 export const file_ptp_v1_generation: GenFile = /*@__PURE__*/
-  fileDesc("ChdwdHAvdjEvZ2VuZXJhdGlvbi5wcm90bxIGcHRwLnYxIs0BCg9HZW5lcmF0ZVJlcXVlc3QSDQoFbW9kZWwYASABKAkSDgoEdGV4dBgCIAEoCUgAEiUKBnRva2VucxgDIAEoCzITLnB0cC52MS5Ub2tlblByb21wdEgAEiwKCHNhbXBsaW5nGAQgASgLMhoucHRwLnYxLlNhbXBsaW5nUGFyYW1ldGVycxIRCgRzZWVkGAUgASgESAGIAQESEgoKbWF4X3Rva2VucxgGIAEoDRIMCgRzdG9wGAcgAygJQggKBnByb21wdEIHCgVfc2VlZCIaCgtUb2tlblByb21wdBILCgNpZHMYASADKA0idgoQR2VuZXJhdGVSZXNwb25zZRIMCgR0ZXh0GAEgASgJEg4KBnRva2VucxgCIAMoDRIfCgRzdGVwGAMgASgLMhEucHRwLnYxLlN0ZXBGYWN0cxIVCg1maW5pc2hfcmVhc29uGAQgASgJEgwKBHNlZWQYBSABKAQiswEKCVN0ZXBGYWN0cxIMCgRzdGVwGAEgASgNEg8KB2RyYWZ0ZWQYAiABKA0SEAoIYWNjZXB0ZWQYAyABKA0SDwoHc3RlcF91cxgEIAEoDRIRCgl2ZXJpZnlfdXMYBSABKA0SEAoIZHJhZnRfdXMYBiABKA0SFQoNdmVyaWZ5X3J1bl91cxgHIAEoDRIUCgxkcmFmdF9ydW5fdXMYCCABKA0SEgoKcmVkcmFmdF91cxgJIAEoDTJUChFHZW5lcmF0aW9uU2VydmljZRI/CghHZW5lcmF0ZRIXLnB0cC52MS5HZW5lcmF0ZVJlcXVlc3QaGC5wdHAudjEuR2VuZXJhdGVSZXNwb25zZTABYgZwcm90bzM", [file_ptp_v1_common]);
+  fileDesc("ChdwdHAvdjEvZ2VuZXJhdGlvbi5wcm90bxIGcHRwLnYxIvIBCg9HZW5lcmF0ZVJlcXVlc3QSDQoFbW9kZWwYASABKAkSDgoEdGV4dBgCIAEoCUgAEiUKBnRva2VucxgDIAEoCzITLnB0cC52MS5Ub2tlblByb21wdEgAEiwKCHNhbXBsaW5nGAQgASgLMhoucHRwLnYxLlNhbXBsaW5nUGFyYW1ldGVycxIRCgRzZWVkGAUgASgESAGIAQESEgoKbWF4X3Rva2VucxgGIAEoDRIMCgRzdG9wGAcgAygJEiMKBWRyYWZ0GAggASgLMhQucHRwLnYxLkRyYWZ0T3B0aW9uc0IICgZwcm9tcHRCBwoFX3NlZWQiOQoMRHJhZnRPcHRpb25zEgsKA29mZhgBIAEoCBIOCgZsZW5ndGgYAiABKA0SDAoEbW9kZRgDIAEoCSIaCgtUb2tlblByb21wdBILCgNpZHMYASADKA0idgoQR2VuZXJhdGVSZXNwb25zZRIMCgR0ZXh0GAEgASgJEg4KBnRva2VucxgCIAMoDRIfCgRzdGVwGAMgASgLMhEucHRwLnYxLlN0ZXBGYWN0cxIVCg1maW5pc2hfcmVhc29uGAQgASgJEgwKBHNlZWQYBSABKAQi8gEKCVN0ZXBGYWN0cxIMCgRzdGVwGAEgASgNEg8KB2RyYWZ0ZWQYAiABKA0SEAoIYWNjZXB0ZWQYAyABKA0SDwoHc3RlcF91cxgEIAEoDRIRCgl2ZXJpZnlfdXMYBSABKA0SEAoIZHJhZnRfdXMYBiABKA0SFQoNdmVyaWZ5X3J1bl91cxgHIAEoDRIUCgxkcmFmdF9ydW5fdXMYCCABKA0SEgoKcmVkcmFmdF91cxgJIAEoDRIMCgRtb2RlGAogASgJEg4KBnJlYXNvbhgLIAEoCRIPCgdvZmZlcmVkGAwgASgNEg4KBmJ1ZGdldBgNIAEoDTJUChFHZW5lcmF0aW9uU2VydmljZRI/CghHZW5lcmF0ZRIXLnB0cC52MS5HZW5lcmF0ZVJlcXVlc3QaGC5wdHAudjEuR2VuZXJhdGVSZXNwb25zZTABYgZwcm90bzM", [file_ptp_v1_common]);
 
 /**
  * One request.
@@ -77,6 +77,13 @@ export type GenerateRequest = Message<"ptp.v1.GenerateRequest"> & {
    * @generated from field: repeated string stop = 7;
    */
   stop: string[];
+
+  /**
+   * How to draft; the text does not depend on it.
+   *
+   * @generated from field: ptp.v1.DraftOptions draft = 8;
+   */
+  draft?: DraftOptions | undefined;
 };
 
 /**
@@ -85,6 +92,41 @@ export type GenerateRequest = Message<"ptp.v1.GenerateRequest"> & {
  */
 export const GenerateRequestSchema: GenMessage<GenerateRequest> = /*@__PURE__*/
   messageDesc(file_ptp_v1_generation, 0);
+
+/**
+ * How a request wants its steps drafted.
+ *
+ * @generated from message ptp.v1.DraftOptions
+ */
+export type DraftOptions = Message<"ptp.v1.DraftOptions"> & {
+  /**
+   * Plain decoding, without the drafter.
+   *
+   * @generated from field: bool off = 1;
+   */
+  off: boolean;
+
+  /**
+   * Longest block under verification, in tokens; 0 means the gateway's, and never longer than that.
+   *
+   * @generated from field: uint32 length = 2;
+   */
+  length: number;
+
+  /**
+   * `auto`, `overlap`, `sequential` or `plain`; empty means the gateway's.
+   *
+   * @generated from field: string mode = 3;
+   */
+  mode: string;
+};
+
+/**
+ * Describes the message ptp.v1.DraftOptions.
+ * Use `create(DraftOptionsSchema)` to create a new message.
+ */
+export const DraftOptionsSchema: GenMessage<DraftOptions> = /*@__PURE__*/
+  messageDesc(file_ptp_v1_generation, 1);
 
 /**
  * A prompt as token ids.
@@ -105,7 +147,7 @@ export type TokenPrompt = Message<"ptp.v1.TokenPrompt"> & {
  * Use `create(TokenPromptSchema)` to create a new message.
  */
 export const TokenPromptSchema: GenMessage<TokenPrompt> = /*@__PURE__*/
-  messageDesc(file_ptp_v1_generation, 1);
+  messageDesc(file_ptp_v1_generation, 2);
 
 /**
  * A piece of the answer.
@@ -154,7 +196,7 @@ export type GenerateResponse = Message<"ptp.v1.GenerateResponse"> & {
  * Use `create(GenerateResponseSchema)` to create a new message.
  */
 export const GenerateResponseSchema: GenMessage<GenerateResponse> = /*@__PURE__*/
-  messageDesc(file_ptp_v1_generation, 2);
+  messageDesc(file_ptp_v1_generation, 3);
 
 /**
  * What one step of the loop did and where its time went. Microseconds.
@@ -224,6 +266,34 @@ export type StepFacts = Message<"ptp.v1.StepFacts"> & {
    * @generated from field: uint32 redraft_us = 9;
    */
   redraftUs: number;
+
+  /**
+   * Whether the step drafted beside the verify (`overlap`), before it (`sequential`), or not at all (`plain`).
+   *
+   * @generated from field: string mode = 10;
+   */
+  mode: string;
+
+  /**
+   * Why: `setting`, `warm-up`, `trial`, `fastest`, `own` (this sequence's drafts fail too often) or `no drafter`.
+   *
+   * @generated from field: string reason = 11;
+   */
+  reason: string;
+
+  /**
+   * Tokens that there were to verify; those beyond `drafted` were not worth their time.
+   *
+   * @generated from field: uint32 offered = 12;
+   */
+  offered: number;
+
+  /**
+   * Tokens that the draft call beside the verify was allowed; 0 when there was none.
+   *
+   * @generated from field: uint32 budget = 13;
+   */
+  budget: number;
 };
 
 /**
@@ -231,7 +301,7 @@ export type StepFacts = Message<"ptp.v1.StepFacts"> & {
  * Use `create(StepFactsSchema)` to create a new message.
  */
 export const StepFactsSchema: GenMessage<StepFacts> = /*@__PURE__*/
-  messageDesc(file_ptp_v1_generation, 3);
+  messageDesc(file_ptp_v1_generation, 4);
 
 /**
  * Generates text for clients: the gateway's gRPC counterpart of its HTTP API.

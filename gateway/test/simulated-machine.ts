@@ -1,0 +1,112 @@
+import { type Block, Controller, cut, type DraftLimits, EMPTY, Measurements } from '../src/controller.ts';
+import type { Mode } from '../src/pace.ts';
+
+/** A machine whose services take times that are known, microseconds. */
+export interface Machine {
+  /** A verify of n drafted tokens, alone; `beside` times that while a draft runs, and the draft too. */
+  readonly verify: (drafted: number) => number;
+  /** A draft call of n tokens. */
+  readonly draft: (tokens: number) => number;
+  readonly beside: number;
+  /** Chance that a drafted token is right, its predecessors being so; the drafter's confidence in it. */
+  readonly chance: number;
+  /** Chance that a branch is of use after a wrong token, and after a block that was right. */
+  readonly hits: readonly [afterMiss: number, whole: number];
+}
+
+export interface SimulatedStep {
+  readonly mode: Mode;
+  readonly reason: string;
+  readonly drafted: number;
+  readonly accepted: number;
+  readonly micros: number;
+}
+
+/** A sequence of numbers in [0, 1) that looks random (Numerical Recipes' linear congruential generator). */
+export function random(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 2 ** 32;
+  };
+}
+
+/** One sequence's steps on the machine, as generate.ts makes them. */
+export function* simulate(
+  machineNow: () => Machine,
+  limits: DraftLimits,
+  measured = new Measurements(limits.length),
+  next = random(1),
+): Generator<SimulatedStep, void> {
+  const controller = new Controller(limits, measured);
+  const drafted = (machine: Machine): Block => {
+    const tokens = Array.from({ length: limits.length }, (_, i) => i);
+    return { tokens, confidences: tokens.map(() => machine.chance) };
+  };
+  let given: Block | undefined = drafted(machineNow());
+  try {
+    for (;;) {
+      const machine = machineNow();
+      const { mode, reason } = controller.choose();
+      const wanted = limits.length;
+      const redraft = !given && mode !== 'plain' && controller.redraftPays(mode, wanted);
+      const redraftMicros = redraft ? machine.draft(wanted) : 0;
+      const block = controller.worthVerifying(redraft ? drafted(machine) : (given ?? EMPTY), mode);
+      const beside = mode === 'overlap';
+      const budget = beside ? controller.budget(block.tokens.length) : 0;
+      const slower = beside ? machine.beside : 1;
+      const verifyMicros = machine.verify(block.tokens.length) * slower;
+      const draftMicros = beside ? machine.draft(budget) * slower : 0;
+      const stepMicros = redraftMicros + Math.max(verifyMicros, draftMicros);
+      const accepted = runLength(block.tokens.length, machine.chance, next);
+      const times = { stepMicros, verifyMicros, draftMicros, redraftMicros };
+      controller.observe({ mode, block, accepted, budget, wanted, ...times });
+      yield { mode, reason, drafted: block.tokens.length, accepted, micros: stepMicros };
+      const hit = next() < machine.hits[accepted < block.tokens.length ? 0 : 1];
+      given = beside && hit ? cut(drafted(machine), 0, wanted) : undefined;
+    }
+  } finally {
+    controller.close();
+  }
+}
+
+/** How many of n trials succeed before the first that doesn't. */
+function runLength(n: number, chance: number, next: () => number): number {
+  let k = 0;
+  while (k < n && next() < chance) k++;
+  return k;
+}
+
+/** The next `count` steps. */
+export function take(steps: Generator<SimulatedStep, void>, count: number): SimulatedStep[] {
+  return Array.from({ length: count }, () => steps.next().value as SimulatedStep);
+}
+
+/** Tokens per millisecond over steps. */
+export function speed(steps: readonly SimulatedStep[]): number {
+  const tokens = steps.reduce((sum, step) => sum + step.accepted + 1, 0);
+  return (1000 * tokens) / steps.reduce((sum, step) => sum + step.micros, 0);
+}
+
+const good = { chance: 0.75, hits: [0.5, 0.8] } as const;
+
+/** As on a GPU: verifying more tokens costs nothing, drafting has a device of its own. */
+export const twoDevices: Machine = { verify: () => 25_000, draft: (n) => 5000 + 50 * n, beside: 1, ...good };
+/** Two cores: verifying a token more costs a seventh of a step. */
+export const twoCores: Machine = {
+  verify: (n) => 7000 + 1000 * n,
+  draft: (n) => 4000 + 100 * n,
+  beside: 1.1,
+  ...good,
+};
+/** One core for both: whatever runs beside takes turns. */
+export const oneCore: Machine = { ...twoCores, beside: 2.2 };
+/** Drafts that hardly ever come true. */
+export const poorDrafts: Machine = { ...twoCores, beside: 1.4, chance: 0.1, hits: [0.1, 0.2] };
+/** Verifying is as cheap as drafting. */
+export const smallTarget: Machine = {
+  verify: (n) => 1500 + 300 * n,
+  draft: (n) => 4000 + 100 * n,
+  beside: 1.3,
+  ...good,
+};
