@@ -16,21 +16,27 @@ export interface DraftLimits {
   readonly budget: number;
   /** `auto` for what measures fastest. */
   readonly mode: Mode | 'auto';
+  /** Whether what repeats the text so far is proposed where nothing better is at hand; true unless given. */
+  readonly lookup?: boolean;
 }
 
-/** A block to be verified: proposed tokens with the drafter's confidence in each. */
+/** Where proposals come from. The verifier doesn't care: whatever is proposed, the text stays the target's. */
+export type Source = 'drafter' | 'prompt lookup' | 'none';
+
+/** A block to be verified: proposed tokens with their source's confidence in each. */
 export interface Block {
+  readonly source: Source;
   readonly tokens: readonly number[];
   readonly confidences: readonly number[];
 }
 
-export const EMPTY: Block = { tokens: [], confidences: [] };
+export const EMPTY: Block = { source: 'none', tokens: [], confidences: [] };
 
 /** The mode of a step, and why. */
 export interface Choice {
   readonly mode: Mode;
   /** `setting`: it is fixed; `own`: the drafts of this sequence fail, or come true, more often than others'; the others as in pace.ts. */
-  readonly reason: 'setting' | 'warm-up' | 'trial' | 'fastest' | 'own';
+  readonly reason: 'setting' | 'no drafter' | 'warm-up' | 'trial' | 'fastest' | 'own';
 }
 
 /** What became of a step. */
@@ -48,7 +54,7 @@ export interface Outcome {
   readonly wanted: number;
 }
 
-/** The first blocks are verified in full and by half in turn; later one of so many in full, whatever it is worth. */
+/** The first blocks are verified in full and by half in turn; later one of so many in full, or drafted anew, whatever it is worth. */
 const LEARNING = 16;
 const TRIED_IN_FULL = 16;
 
@@ -61,9 +67,10 @@ export class Measurements {
   /** Draft calls by tokens asked for: before, and beside a verify call. */
   readonly draft = new Line();
   readonly draftBeside = new Line();
-  readonly calibration = new Calibration();
-  /** Blocks that there were to verify. */
+  readonly calibrations = { drafter: new Calibration(), 'prompt lookup': new Calibration(), none: new Calibration() };
+  /** Blocks that there were to verify, and times that there was none from the drafter. */
   blocks = 0;
+  misses = 0;
   readonly reach: Reach;
 
   constructor(longest: number) {
@@ -98,8 +105,12 @@ export class Controller {
     this.#measured.pace.leave();
   }
 
-  choose(): Choice {
-    if (this.#limits.mode !== 'auto') return { mode: this.#limits.mode, reason: 'setting' };
+  /** @param drafter whether there is one */
+  choose(drafter: boolean): Choice {
+    const { mode: fixed } = this.#limits;
+    if (fixed === 'plain') return { mode: fixed, reason: 'setting' };
+    if (!drafter) return { mode: 'plain', reason: 'no drafter' };
+    if (fixed !== 'auto') return { mode: fixed, reason: 'setting' };
     const common = this.#measured.pace.next();
     if (common.reason !== 'fastest') return common;
     const best = MODES.reduce((a, b) => (this.#rate(b) > this.#rate(a) ? b : a));
@@ -118,7 +129,7 @@ export class Controller {
   worthVerifying(block: Block, mode: Mode): Block {
     if (block.tokens.length === 0) return block;
     const beside = mode === 'overlap';
-    const verify = beside ? this.#measured.verifyBeside : this.#measured.verify;
+    const verify = this.#verify(mode);
     const least = beside ? this.#measured.draftBeside.at(this.budget(block.tokens.length)) : 0;
     const worth = this.#worth(mode);
     const time = (n: number) => Math.max(least, verify.at(n));
@@ -134,18 +145,25 @@ export class Controller {
     return length === block.tokens.length ? block : cut(block, 0, length);
   }
 
-  /** Whether drafting a block anew, and verifying it, is worth its time; else a step without a block goes on at once. */
-  redraftPays(mode: Mode, room: number): boolean {
-    if (mode === 'sequential') return true;
-    const { draft, verifyBeside } = this.#measured;
-    if (!draft.known) return true;
-    const time = draft.at(room) + room * (verifyBeside.slope ?? 0);
-    return this.#reach.expected(room) >= this.#worth(mode) * time;
+  /** The block of which more tokens are expected to be right. */
+  better(one: Block, other: Block): Block {
+    return this.#expect(other) > this.#expect(one) ? other : one;
+  }
+
+  /** Whether drafting a block anew is worth its time; else the step goes on with what is at hand. */
+  redraftPays(mode: Mode, room: number, atHand: Block): boolean {
+    if (mode === 'plain' || room === 0) return false;
+    if (this.#measured.misses++ % TRIED_IN_FULL === 0) return true; // what it takes may have changed
+    const worth = this.#worth(mode);
+    const perToken = worth * (this.#verify(mode).slope ?? 0);
+    const gains = Array.from({ length: room }, (_, n) => this.#reach.expected(n + 1) - perToken * (n + 1));
+    return Math.max(...gains) - this.#expect(atHand) >= worth * this.#measured.draft.at(room);
   }
 
   /** Chances of a block's tokens, which the drafter shares its budget out by. */
-  chances({ confidences }: Block): number[] {
-    return confidences.map((confidence) => this.#measured.calibration.chance(confidence));
+  chances({ source, confidences }: Block): number[] {
+    const calibration = this.#measured.calibrations[source];
+    return confidences.map((confidence) => calibration.chance(confidence));
   }
 
   /** Tokens that a draft call beside the verify of so many may take to end no later. */
@@ -165,14 +183,15 @@ export class Controller {
     const { mode, block, accepted } = outcome;
     const measured = this.#measured;
     const drafted = block.tokens.length;
-    const expected = this.#expected(block).at(-1) ?? 0;
-    (mode === 'overlap' ? measured.verifyBeside : measured.verify).observe(drafted, outcome.verifyMicros);
+    const expected = this.#expect(block);
+    this.#verify(mode).observe(drafted, outcome.verifyMicros);
     if (outcome.draftMicros > 0) measured.draftBeside.observe(outcome.budget, outcome.draftMicros);
     if (outcome.redraftMicros > 0) measured.draft.observe(outcome.wanted, outcome.redraftMicros);
     if (drafted > 0) {
-      for (const reach of [measured.reach, this.#reach]) reach.observe(drafted, accepted);
+      if (block.source === 'drafter')
+        for (const reach of [measured.reach, this.#reach]) reach.observe(drafted, accepted);
       for (const [k, confidence] of block.confidences.slice(0, accepted + 1).entries()) {
-        measured.calibration.observe(confidence, k < accepted);
+        measured.calibrations[block.source].observe(confidence, k < accepted);
       }
     }
     if (mode === this.#last) {
@@ -182,6 +201,11 @@ export class Controller {
     this.#last = mode;
   }
 
+  /** What verify calls take in steps of a mode. */
+  #verify(mode: Mode): Line {
+    return mode === 'overlap' ? this.#measured.verifyBeside : this.#measured.verify;
+  }
+
   #learn(mode: Mode, tokens: number): void {
     for (const each of MODES) {
       const usual = this.#measured.pace.typical(each)?.tokens;
@@ -189,6 +213,11 @@ export class Controller {
       const own = this.#own[each] ?? usual;
       this.#own[each] = own + (each === mode ? OWN_FORGET * (tokens - own) : OWN_FADE * (usual - own));
     }
+  }
+
+  /** Expected number of right tokens of a block. */
+  #expect(block: Block): number {
+    return this.#expected(block).at(-1) ?? 0;
   }
 
   /** Expected number of right tokens among the first 1, 2 .. of a block. */
@@ -206,7 +235,7 @@ export class Controller {
    * drafts, so that a bad choice is not measured by itself.
    */
   #worth(mode: Mode): number {
-    const bare = (mode === 'overlap' ? this.#measured.verifyBeside : this.#measured.verify).at(0);
+    const bare = this.#verify(mode).at(0);
     return Math.max(this.#rate(mode), this.#measured.pace.rate('plain'), bare > 0 ? 1 / bare : 0);
   }
 
@@ -220,6 +249,7 @@ export class Controller {
 /** Tokens from..from + length of a block. */
 export function cut(block: Block, from: number, length: number): Block {
   return {
+    source: block.source,
     tokens: block.tokens.slice(from, from + length),
     confidences: block.confidences.slice(from, from + length),
   };

@@ -1,8 +1,10 @@
 import type { Span } from '@opentelemetry/api';
 import { PtpError } from '@ptp/core/errors.ts';
+import type { Branch } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import { attribute, endSpan } from '@ptp/core/telemetry/spans.ts';
 import { type Block, Controller, cut, type DraftLimits, EMPTY, Measurements } from './controller.ts';
 import type { GenerationRequest, GenerationStep, Generator, PairFacts } from './generation.ts';
+import { PromptLookup } from './prompt-lookup.ts';
 import { endRequestSpan, requestSpan, stepAttributes, stepSpan } from './spans.ts';
 import type { Draft, DraftStream, Streams, VerifyStream } from './streams.ts';
 
@@ -34,11 +36,14 @@ export class PairGenerator implements Generator {
     let finish: GenerationStep['finish'];
     let verifier: VerifyStream | undefined;
     let drafter: DraftStream | undefined;
-    const controller = new Controller(limitsFor(request, this.#limits), this.#measured);
+    const limits = limitsFor(request, this.#limits);
+    const controller = new Controller(limits, this.#measured);
     try {
       verifier = this.#streams.verify(request, signal, span);
-      drafter = request.drafting === false ? undefined : this.#streams.draft(request, signal, span);
-      const run = new Run(request, this.facts, controller, verifier, drafter, span);
+      const drafting = request.drafting !== false;
+      drafter = drafting && limits.mode !== 'plain' ? this.#streams.draft(request, signal, span) : undefined;
+      const lookup = drafting && limits.lookup !== false ? lookupIn(request, this.facts) : undefined;
+      const run = new Run(request, this.facts, { controller, lookup, verifier, drafter, span });
       // The first block is drafted while the verifier reads the prompt.
       const opened = verifier.opened();
       const drafted = drafter ? drafter.opened(opened).then(() => run.fresh()) : run.fresh();
@@ -64,31 +69,35 @@ export class PairGenerator implements Generator {
   }
 }
 
+/** What one request's steps are made with. */
+interface RunParts {
+  readonly controller: Controller;
+  readonly lookup: PromptLookup | undefined;
+  readonly verifier: VerifyStream;
+  readonly drafter: DraftStream | undefined;
+  readonly span: Span;
+}
+
 /** One request's state between its steps. */
 class Run {
   readonly #request: GenerationRequest;
   readonly #facts: PairFacts;
   readonly #controller: Controller;
+  readonly #lookup: PromptLookup | undefined;
   readonly #verifier: VerifyStream;
   readonly #drafter: DraftStream | undefined;
   readonly #span: Span;
   #generated = 0;
   #steps = 0;
 
-  constructor(
-    request: GenerationRequest,
-    facts: PairFacts,
-    controller: Controller,
-    verifier: VerifyStream,
-    drafter: DraftStream | undefined,
-    span: Span,
-  ) {
+  constructor(request: GenerationRequest, facts: PairFacts, parts: RunParts) {
     this.#request = request;
     this.#facts = facts;
-    this.#controller = controller;
-    this.#verifier = verifier;
-    this.#drafter = drafter;
-    this.#span = span;
+    this.#controller = parts.controller;
+    this.#lookup = parts.lookup;
+    this.#verifier = parts.verifier;
+    this.#drafter = parts.drafter;
+    this.#span = parts.span;
   }
 
   /** A block for the next positions, drafted with nothing under verification; empty when there is no drafter. */
@@ -96,7 +105,8 @@ class Run {
     const wanted = this.#room(0);
     const plan = { budget: wanted, maxBranchLength: wanted };
     const draft = wanted > 0 ? await this.#drafter?.step(EMPTY, plan, parent) : undefined;
-    return { block: draft?.branches[0] ?? EMPTY, micros: draft?.micros ?? 0 };
+    const [branch] = draft?.branches ?? [];
+    return { block: branch ? drafted(branch) : EMPTY, micros: draft?.micros ?? 0 };
   }
 
   /** Longest block that may follow when so many more tokens have been committed. */
@@ -124,13 +134,13 @@ class Run {
   async #step(given: Block | undefined, span: Span): Promise<{ step: GenerationStep; next: Block | undefined }> {
     const started = performance.now();
     const controller = this.#controller;
-    const drafts = this.#drafter?.available() ?? false;
-    const { mode, reason } = drafts ? controller.choose() : ({ mode: 'plain', reason: 'no drafter' } as const);
+    const { mode, reason } = controller.choose(this.#drafter?.available() ?? false);
     const wanted = this.#room(0);
-    const redraft = !given && mode !== 'plain' && controller.redraftPays(mode, wanted);
-    const { block: offered, micros: redraftMicros } = redraft
-      ? await this.fresh(span)
-      : { block: given ?? EMPTY, micros: 0 };
+    const atHand = controller.better(given ?? EMPTY, this.#lookup?.propose(wanted) ?? EMPTY);
+    const redraft = !given && controller.redraftPays(mode, wanted, atHand);
+    const fresh = redraft ? await this.fresh(span) : { block: EMPTY, micros: 0 };
+    const offered = controller.better(atHand, fresh.block);
+    const redraftMicros = fresh.micros;
     const block = controller.worthVerifying(offered, mode);
     const verifying = this.#verifier.step(block.tokens, span);
     const beside = mode === 'overlap' && this.#room(block.tokens.length) > 0;
@@ -139,6 +149,7 @@ class Run {
     const verified = await verifying;
     const committed = [...block.tokens.slice(0, verified.accepted), verified.nextToken];
     this.#drafter?.commit(committed);
+    this.#lookup?.push(committed);
     const draft = await drafting;
     const stepMicros = Math.round((performance.now() - started) * 1000);
 
@@ -151,6 +162,7 @@ class Run {
       step: this.#steps++,
       mode,
       reason,
+      source: block.tokens.length > 0 ? block.source : 'none',
       offered: offered.tokens.length,
       budget,
       drafted: block.tokens.length,
@@ -162,7 +174,7 @@ class Run {
       verifyRunMicros: verified.runMicros,
       draftRunMicros: draft?.runMicros ?? 0,
     };
-    if (drafts) {
+    if (this.#request.drafting !== false) {
       const { accepted, verifyMicros, draftMicros } = facts;
       const times = { stepMicros, verifyMicros, draftMicros, redraftMicros };
       controller.observe({ mode, block, accepted, budget, wanted, ...times });
@@ -180,7 +192,7 @@ class Run {
     // a branch starts with the token that the verifier says anyway
     const maxBranchLength = this.#controller.room(Number.POSITIVE_INFINITY) + 1;
     return [
-      { tokens: block.tokens, confidences },
+      { ...block, confidences },
       { budget, maxBranchLength },
     ];
   }
@@ -192,14 +204,19 @@ class Run {
   #choose(draft: Draft | undefined, accepted: number, nextToken: number): Block | undefined {
     const branch = draft?.branches.find((b) => b.accepted === accepted);
     if (!branch || branch.tokens.length < 2 || branch.tokens[0] !== nextToken) return undefined;
-    return cut(branch, 1, this.#room(0));
+    return cut(drafted(branch), 1, this.#room(0));
   }
+}
+
+const drafted = ({ tokens, confidences }: Branch): Block => ({ source: 'drafter', tokens, confidences });
+
+function lookupIn({ prompt }: GenerationRequest, { vocabulary }: PairFacts): PromptLookup {
+  return new PromptLookup(prompt, vocabulary);
 }
 
 /** The gateway's limits with what the request wants otherwise. */
 function limitsFor({ draftLimits = {} }: GenerationRequest, limits: DraftLimits): DraftLimits {
-  const { length = limits.length, mode = limits.mode } = draftLimits;
-  return { ...limits, length: Math.min(length, limits.length), mode };
+  return { ...limits, ...draftLimits, length: Math.min(draftLimits.length ?? limits.length, limits.length) };
 }
 
 /** @throws PtpError for what the services would refuse, before any stream is opened */

@@ -1,9 +1,9 @@
 import type { SamplingParams } from '@ptp/core/sampling/params.ts';
-import type { Choice, DraftLimits } from './controller.ts';
+import type { Choice, DraftLimits, Source } from './controller.ts';
 import type { Mode } from './pace.ts';
 
 /** What a request may want otherwise than the gateway's settings have it; a longer block than theirs is cut to theirs. */
-export type DraftWishes = Partial<Pick<DraftLimits, 'length' | 'mode'>>;
+export type DraftWishes = Partial<Pick<DraftLimits, 'length' | 'mode' | 'lookup'>>;
 
 /** What the loop (generate.ts) gets and gives: token ids only. Text, JSON and chat templates are its callers' business. */
 
@@ -29,8 +29,10 @@ export interface StepFacts {
   readonly step: number;
   /** Whether the step drafted beside the verify, before it, or not at all. */
   readonly mode: Mode;
-  /** Why: see `Choice` in controller.ts; `no drafter` when there is none, or the request wants none. */
-  readonly reason: Choice['reason'] | 'no drafter';
+  /** Why, see controller.ts. */
+  readonly reason: Choice['reason'];
+  /** Where the tokens that were verified came from. */
+  readonly source: Source;
   /** Tokens that there were to verify; the rest of them was not worth its time. */
   readonly offered: number;
   /** Tokens that the draft call beside the verify was allowed; 0 when there was none. */

@@ -87,7 +87,7 @@ function checkRequest(
 
 function draftOptions(draft: DraftOptions | undefined): Pick<GenerationRequest, 'drafting' | 'draftLimits'> {
   if (!draft) return {};
-  const { off, length } = draft;
+  const { off, length, promptLookup: lookup } = draft;
   const mode = DRAFT_MODES.find((known) => known === draft.mode);
   if (draft.mode !== '' && !mode) {
     const message = `\`draft.mode\` must be ${DRAFT_MODES.join(', ')}, got ${JSON.stringify(draft.mode.slice(0, 40))}`;
@@ -97,7 +97,8 @@ function draftOptions(draft: DraftOptions | undefined): Pick<GenerationRequest, 
     const message = `\`draft.length\` must be in [0, ${LONGEST_DRAFT}], got ${length}`;
     throw new PtpError('out_of_range', message, { field: 'draft.length' });
   }
-  return { drafting: !off, draftLimits: { ...(length > 0 && { length }), ...(mode && { mode }) } };
+  const draftLimits = { ...(length > 0 && { length }), ...(mode && { mode }), ...(lookup !== undefined && { lookup }) };
+  return { drafting: !off, draftLimits };
 }
 
 function promptOf({ prompt }: GenerateRequest, facts: PairFacts, tokenizer: Tokenizer): readonly number[] {
@@ -126,6 +127,7 @@ function stepMessage(facts: StepFacts) {
     mode: facts.mode,
     reason: facts.reason,
     offered: facts.offered,
+    source: facts.source,
     budget: facts.budget,
   };
 }

@@ -35,6 +35,7 @@ await runService('gateway', async (logger, onStop) => {
     length: config.draftLength,
     budget: config.draftBudget,
     mode: config.draftMode,
+    lookup: config.promptLookup,
   });
   const admission = new Admission(config.maxStreams);
 

@@ -67,6 +67,7 @@ const common = {
   ptp: object({
     draft: boolean.nullish(),
     draft_length: integer(1, LONGEST_DRAFT, `an integer in [1, ${LONGEST_DRAFT}]`).nullish(),
+    prompt_lookup: boolean.nullish(),
     draft_mode: z.enum(DRAFT_MODES, { error: DRAFT_MODES.join(', ') }).nullish(),
   }).nullish(),
 };
@@ -145,7 +146,7 @@ function commonRequest(given: CommonBody, body: object, maxTokens: number | null
     stream,
     includeUsage: given.stream_options?.include_usage ?? false,
     drafting: given.ptp?.draft ?? true,
-    draftLimits: draftWishes(given.ptp?.draft_length, given.ptp?.draft_mode),
+    draftLimits: draftWishes(given.ptp ?? {}),
   };
 }
 
@@ -203,6 +204,7 @@ function shown(value: unknown): string {
   return text.length > 80 ? `${text.slice(0, 80)}...` : text;
 }
 
-function draftWishes(length?: number | null, mode?: DraftWishes['mode'] | null): DraftWishes {
-  return { ...(length && { length }), ...(mode && { mode }) };
+function draftWishes(ptp: NonNullable<CommonBody['ptp']>): DraftWishes {
+  const { draft_length: length, draft_mode: mode, prompt_lookup: lookup } = ptp;
+  return { ...(length && { length }), ...(mode && { mode }), ...(lookup != null && { lookup }) };
 }

@@ -94,6 +94,12 @@ export const gatewaySettings = {
     default: 'auto',
     doc: 'How steps draft: while the block before is verified, before it, or not at all; `auto` measures which is fastest.',
   },
+  promptLookup: {
+    name: 'PTP_PROMPT_LOOKUP',
+    type: 'boolean',
+    default: true,
+    doc: 'Whether tokens that repeat the text so far are proposed where the drafter has nothing better.',
+  },
   draftBudget: {
     name: 'PTP_DRAFT_BUDGET',
     type: 'integer',

@@ -46,6 +46,7 @@ export function stepAttributes(facts: StepFacts): Attributes {
     [attribute.overlap]: facts.draftMicros > 0,
     'ptp.mode': facts.mode,
     'ptp.mode.reason': facts.reason,
+    'ptp.draft.source': facts.source,
     'ptp.draft.offered': facts.offered,
     'ptp.draft.budget': facts.budget,
     'ptp.redraft': facts.redraftMicros > 0,

@@ -55,9 +55,9 @@ describe('the mode', () => {
     machine = poorDrafts;
     take(steps, 1000);
     const after = take(steps, 2000);
-    expect(share(after, 'plain')).toBeGreaterThan(0.95);
+    expect(speed(after)).toBeGreaterThan(0.93 * speedIn(poorDrafts, 'plain'));
     const chosen = after.filter((step) => step.reason === 'fastest').map((step) => step.mode);
-    expect(chosen.filter((mode, i) => i > 0 && mode !== chosen[i - 1])).toHaveLength(0);
+    expect(chosen.filter((mode, i) => i > 0 && mode !== chosen[i - 1]).length).toBeLessThan(2);
   });
 
   test('a sequence whose drafts fail goes without, while others draft on', () => {
@@ -126,10 +126,11 @@ test('a lost block is drafted anew where that is cheap, and not where it costs m
       500,
     );
     const controller = new Controller({ ...limits, mode: 'overlap' }, measured);
-    return controller.redraftPays('overlap', 8);
+    // now and then it is tried all the same
+    return Array.from({ length: 16 }, () => controller.redraftPays('overlap', 8, EMPTY)).filter(Boolean).length;
   };
-  expect(redrafts(twoDevices)).toBe(true);
-  expect(redrafts({ ...twoDevices, draft: () => 80_000 })).toBe(false);
+  expect(redrafts(twoDevices)).toBe(16);
+  expect(redrafts({ ...twoDevices, draft: () => 80_000 })).toBe(1);
 });
 
 test('the first step after a change of mode teaches nothing: it has the other mode’s block', () => {

@@ -101,6 +101,22 @@ describe('the text is the target alone would write', () => {
   }
 });
 
+test('without a drafter, what repeats itself is proposed from the text so far, unless the request wants none', async () => {
+  const pair = await start({ accuracy: 1 });
+  const request = ask({ maxTokens: 40 });
+  const [, ...said] = expected({ ...request, maxTokens: 41 });
+  // the prompt has the answer in it: the fake target says something else each time, but the proposals are made
+  const prompt = [...request.prompt, ...said, ...request.prompt];
+  const sources = async (draftLimits: DraftWishes, drafting = true) => {
+    const steps = await collect(pair, { ...request, prompt, draftLimits, drafting });
+    expect(tokensOf(steps)).toEqual(expected({ ...request, prompt }));
+    return new Set(steps.map(({ facts }) => facts.source));
+  };
+  expect(await sources({ mode: 'plain' })).toContain('prompt lookup');
+  expect(await sources({ mode: 'plain', lookup: false })).toEqual(new Set(['none']));
+  expect(await sources({}, false)).toEqual(new Set(['none']));
+});
+
 test('a request may have its steps drafted otherwise, within the limits of the gateway', async () => {
   const pair = await start({ accuracy: 1, limits: { length: 4, budget: 16, mode: 'auto' } });
   const asked = async (draftLimits: DraftWishes) =>

@@ -45,7 +45,13 @@ export class ScriptedGenerator implements Generator {
         const full = given >= request.maxTokens;
         const last = full || (!script.endless && !script.error && step === script.steps.length - 1);
         const accepted = Math.max(0, tokens.length - 1);
-        const chosen = { mode: 'sequential', reason: 'setting', offered: accepted + 1, budget: 0 } as const;
+        const chosen = {
+          mode: 'sequential',
+          reason: 'setting',
+          source: 'drafter',
+          offered: accepted + 1,
+          budget: 0,
+        } as const;
         const facts = { step, ...chosen, drafted: accepted + 1, accepted, ...noTimes };
         const finish = full ? 'length' : (script.finish ?? 'stop');
         const reused = step === 0 && script.reusedTokens && { reusedTokens: script.reusedTokens };

@@ -41,15 +41,15 @@ export function* simulate(
   const controller = new Controller(limits, measured);
   const drafted = (machine: Machine): Block => {
     const tokens = Array.from({ length: limits.length }, (_, i) => i);
-    return { tokens, confidences: tokens.map(() => machine.chance) };
+    return { source: 'drafter', tokens, confidences: tokens.map(() => machine.chance) };
   };
   let given: Block | undefined = drafted(machineNow());
   try {
     for (;;) {
       const machine = machineNow();
-      const { mode, reason } = controller.choose();
+      const { mode, reason } = controller.choose(true);
       const wanted = limits.length;
-      const redraft = !given && mode !== 'plain' && controller.redraftPays(mode, wanted);
+      const redraft = !given && mode !== 'plain' && controller.redraftPays(mode, wanted, EMPTY);
       const redraftMicros = redraft ? machine.draft(wanted) : 0;
       const block = controller.worthVerifying(redraft ? drafted(machine) : (given ?? EMPTY), mode);
       const beside = mode === 'overlap';

@@ -184,3 +184,27 @@ def test_what_cannot_grow_is_refused(changed, message):
     old = Config(60, 64, 2, 2, 1, head_width=32, hidden=80, qkv_bias=changed.get("qkv_bias", False))
     with pytest.raises(SystemExit, match=message):
         grow.check(old, replace(old, **changed))
+
+
+def test_a_grown_drafter_drafts_the_same():
+    torch.manual_seed(4)
+    small = Target(Config(60, 64, 3, 2, 1, head_width=32, hidden=80, context=64, epsilon=1e-12))
+    for p in small.parameters():
+        torch.nn.init.normal_(p, 0.0 if p.ndim == 2 else 1.0, 0.15)
+    shape = {"rank": 16, "length": 4, "source": (0, 2)}
+    drafter = Drafter(DrafterConfig(small.config, **shape), small)
+    torch.nn.init.normal_(drafter.sequential.out.weight, std=0.2)
+    large = grow.grown(small, Config(60, 96, 6, 4, 2, head_width=32, hidden=100))
+    grown = grow.grown_drafter(drafter, DrafterConfig(large.config, **shape | {"source": (0, 4)}))
+    ids, starts = torch.randint(60, (2, 20)), torch.tensor([[5, 11], [7, 20]])
+    u, answers = torch.rand(2, 2, 4, drafter.config.coordinates), torch.randint(60, (2, 2, 4))
+    last = ids.gather(1, starts - 1)
+    rows = [
+        d(t.read(ids, t.config.layers)[1], last, starts, u, CONDITIONS, answers)
+        for d, t in ((drafter, small), (grown, large))
+    ]
+    torch.testing.assert_close(*rows, atol=1e-3, rtol=1e-3)
+    with pytest.raises(SystemExit, match="--init has 2 layers, got --source 0,2,4"):
+        grow.check_drafter(drafter.config, replace(grown.config, source=(0, 2, 4)))
+    with pytest.raises(SystemExit, match="--init has --rank 16, got 8"):
+        grow.check_drafter(drafter.config, replace(grown.config, rank=8))

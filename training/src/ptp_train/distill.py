@@ -16,9 +16,10 @@ from torch import Tensor
 from . import embeddings
 from .batches import Question, Samples, ask, read
 from .device import autocast, compiled, device
-from .drafter import KINDS, METHODS, Drafter, DrafterConfig
+from .drafter import KINDS, METHODS, Drafter, DrafterConfig, load_drafter
 from .evaluate import quick
 from .fit import add_fit_arguments, fit
+from .grow import grown_drafter
 from .losses import LOSSES
 from .model import Config, Target, identity, load_target
 from .samples import GENERATED
@@ -37,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from-target",
         action="store_true",
         help="a separate drafter starts from the target's layers --source and has its sizes, instead of random weights",
+    )
+    parser.add_argument(
+        "--init",
+        type=pathlib.Path,
+        help="go on from this drafter of the same shape instead of the target's layers; grown where the target is larger",
     )
     parser.add_argument("--loss", choices=LOSSES, default="kl")
     parser.add_argument("--completions", type=integer(1), default=256, help="completions per step")
@@ -74,6 +80,7 @@ def check(args: argparse.Namespace) -> None:
     learns_tokens = args.method != "o" or args.loss == "ce"
     require(learns_tokens, f"--loss must be ce with --method o, which learns tokens only, got {args.loss}")
     copies = args.kind == "separate" or not args.from_target
+    require(not (args.init and args.from_target), "--init and --from-target exclude each other")
     require(copies, f"--from-target is for --kind separate, others always start from the target, got {args.kind}")
 
 
@@ -147,7 +154,9 @@ def consistent(q: Question, learns_tokens: bool) -> Tensor:
 
 
 def start(args: argparse.Namespace, target: Target) -> Drafter:
-    """The untrained drafter."""
+    """The untrained drafter, or that of --init."""
+    if args.init:
+        return grown_drafter(load_drafter(args.init), drafter_config(args, target.config))
     drafter = Drafter(drafter_config(args, target.config), None if args.kind == "separate" else target)
     if args.from_target:
         drafter.start_from(target, layers_of(args))
@@ -165,4 +174,5 @@ def run(args: argparse.Namespace) -> None:
     for part in (samples, held):
         part.check_origin(identity(target))
     lesson = Lesson(args, target, drafter, samples, place)
-    fit(args, drafter, lesson, lambda: quick(target, drafter, held), "drafter", {"target_identity": identity(target)})
+    origin = {"target_identity": identity(target), **({"init": identity(drafter)} if args.init else {})}
+    fit(args, drafter, lesson, lambda: quick(target, drafter, held), "drafter", origin)

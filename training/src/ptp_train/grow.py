@@ -1,4 +1,4 @@
-"""A trained target made deeper and wider without changing what it says, so that training goes on from there.
+"""A trained model made deeper and wider without changing what it says, so that training goes on from there.
 
 What is new writes nothing into the residual stream at first (its output matrices are zero) and reads from it by random weights,
 so that it has gradients from the first step: Net2Net (Chen et al. 2016), with zero outputs in place of copied neurons. Growing a
@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from .drafter import Drafter, DrafterConfig
 from .model import Config, Layer, Target
 from .settings import require
 
@@ -80,4 +81,38 @@ def grown(old: Target, c: Config) -> Target:
         layer = grown_layer(old.layers[source], c)
         new.layers[i] = silenced(layer) if source == before else layer
         before = source
+    return new
+
+
+def check_drafter(old: DrafterConfig, new: DrafterConfig) -> None:
+    """Refuses what a drafter cannot be grown to: another method or shape than its own."""
+    for name in ("kind", "method", "pick", "embedding", "frequencies", "rank", "length", "lora_rank"):
+        mine, given = getattr(old, name), getattr(new, name)
+        require(mine == given, f"--init has --{name.replace('_', '-')} {mine}, got {given}")
+    require(old.kind == "reader", f"--init must be of --kind reader, got {old.kind}")
+    layers = len(old.source)
+    require(layers == len(new.source), f"--init has {layers} layers, got --source {','.join(map(str, new.source))}")
+    require(old.target.vocab == new.target.vocab, f"--init has {old.target.vocab} tokens, got {new.target.vocab}")
+    check(old.target, new.target)
+
+
+@torch.no_grad()
+def grown_drafter(old: Drafter, config: DrafterConfig) -> Drafter:
+    """A reader with the sizes of `config` that drafts what `old` does, if its context layers have in the old heads' place what
+    those of `old` have (which they do in a grown target, where source names the layers' new places)."""
+    check_drafter(old.config, config)
+    new = Drafter(config)
+    c, was = config.sizes, old.config.sizes
+    new.embedding.weight.copy_(placed(new.embedding.weight, old.embedding.weight, 0.0))
+    new.norm.weight.copy_(norm_weight(old.norm.weight, c.width))
+    for i, layer in enumerate(old.layers):
+        new.layers[i] = grown_layer(layer, c)
+    for name, p in new.uniform.named_parameters():
+        p.copy_(placed(p, old.uniform.get_parameter(name), 0.0))
+    if new.sequential is not None:
+        for name, p in new.sequential.named_parameters():
+            writes = name.startswith("out.")
+            p.copy_(placed(p, old.sequential.get_parameter(name), 0.0 if writes else None))
+        # it reads the embedding divided by its root mean square, which zeros make smaller
+        new.sequential.from_token.weight[:, : was.width] *= math.sqrt(was.width / c.width)
     return new

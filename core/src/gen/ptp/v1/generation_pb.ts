@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ptp/v1/generation.proto.
  */
 export const file_ptp_v1_generation: GenFile = /*@__PURE__*/
-  fileDesc("ChdwdHAvdjEvZ2VuZXJhdGlvbi5wcm90bxIGcHRwLnYxIvIBCg9HZW5lcmF0ZVJlcXVlc3QSDQoFbW9kZWwYASABKAkSDgoEdGV4dBgCIAEoCUgAEiUKBnRva2VucxgDIAEoCzITLnB0cC52MS5Ub2tlblByb21wdEgAEiwKCHNhbXBsaW5nGAQgASgLMhoucHRwLnYxLlNhbXBsaW5nUGFyYW1ldGVycxIRCgRzZWVkGAUgASgESAGIAQESEgoKbWF4X3Rva2VucxgGIAEoDRIMCgRzdG9wGAcgAygJEiMKBWRyYWZ0GAggASgLMhQucHRwLnYxLkRyYWZ0T3B0aW9uc0IICgZwcm9tcHRCBwoFX3NlZWQiOQoMRHJhZnRPcHRpb25zEgsKA29mZhgBIAEoCBIOCgZsZW5ndGgYAiABKA0SDAoEbW9kZRgDIAEoCSIaCgtUb2tlblByb21wdBILCgNpZHMYASADKA0idgoQR2VuZXJhdGVSZXNwb25zZRIMCgR0ZXh0GAEgASgJEg4KBnRva2VucxgCIAMoDRIfCgRzdGVwGAMgASgLMhEucHRwLnYxLlN0ZXBGYWN0cxIVCg1maW5pc2hfcmVhc29uGAQgASgJEgwKBHNlZWQYBSABKAQi8gEKCVN0ZXBGYWN0cxIMCgRzdGVwGAEgASgNEg8KB2RyYWZ0ZWQYAiABKA0SEAoIYWNjZXB0ZWQYAyABKA0SDwoHc3RlcF91cxgEIAEoDRIRCgl2ZXJpZnlfdXMYBSABKA0SEAoIZHJhZnRfdXMYBiABKA0SFQoNdmVyaWZ5X3J1bl91cxgHIAEoDRIUCgxkcmFmdF9ydW5fdXMYCCABKA0SEgoKcmVkcmFmdF91cxgJIAEoDRIMCgRtb2RlGAogASgJEg4KBnJlYXNvbhgLIAEoCRIPCgdvZmZlcmVkGAwgASgNEg4KBmJ1ZGdldBgNIAEoDTJUChFHZW5lcmF0aW9uU2VydmljZRI/CghHZW5lcmF0ZRIXLnB0cC52MS5HZW5lcmF0ZVJlcXVlc3QaGC5wdHAudjEuR2VuZXJhdGVSZXNwb25zZTABYgZwcm90bzM", [file_ptp_v1_common]);
+  fileDesc("ChdwdHAvdjEvZ2VuZXJhdGlvbi5wcm90bxIGcHRwLnYxIvIBCg9HZW5lcmF0ZVJlcXVlc3QSDQoFbW9kZWwYASABKAkSDgoEdGV4dBgCIAEoCUgAEiUKBnRva2VucxgDIAEoCzITLnB0cC52MS5Ub2tlblByb21wdEgAEiwKCHNhbXBsaW5nGAQgASgLMhoucHRwLnYxLlNhbXBsaW5nUGFyYW1ldGVycxIRCgRzZWVkGAUgASgESAGIAQESEgoKbWF4X3Rva2VucxgGIAEoDRIMCgRzdG9wGAcgAygJEiMKBWRyYWZ0GAggASgLMhQucHRwLnYxLkRyYWZ0T3B0aW9uc0IICgZwcm9tcHRCBwoFX3NlZWQiZwoMRHJhZnRPcHRpb25zEgsKA29mZhgBIAEoCBIOCgZsZW5ndGgYAiABKA0SDAoEbW9kZRgDIAEoCRIaCg1wcm9tcHRfbG9va3VwGAQgASgISACIAQFCEAoOX3Byb21wdF9sb29rdXAiGgoLVG9rZW5Qcm9tcHQSCwoDaWRzGAEgAygNInYKEEdlbmVyYXRlUmVzcG9uc2USDAoEdGV4dBgBIAEoCRIOCgZ0b2tlbnMYAiADKA0SHwoEc3RlcBgDIAEoCzIRLnB0cC52MS5TdGVwRmFjdHMSFQoNZmluaXNoX3JlYXNvbhgEIAEoCRIMCgRzZWVkGAUgASgEIoICCglTdGVwRmFjdHMSDAoEc3RlcBgBIAEoDRIPCgdkcmFmdGVkGAIgASgNEhAKCGFjY2VwdGVkGAMgASgNEg8KB3N0ZXBfdXMYBCABKA0SEQoJdmVyaWZ5X3VzGAUgASgNEhAKCGRyYWZ0X3VzGAYgASgNEhUKDXZlcmlmeV9ydW5fdXMYByABKA0SFAoMZHJhZnRfcnVuX3VzGAggASgNEhIKCnJlZHJhZnRfdXMYCSABKA0SDAoEbW9kZRgKIAEoCRIOCgZyZWFzb24YCyABKAkSDwoHb2ZmZXJlZBgMIAEoDRIOCgZidWRnZXQYDSABKA0SDgoGc291cmNlGA4gASgJMlQKEUdlbmVyYXRpb25TZXJ2aWNlEj8KCEdlbmVyYXRlEhcucHRwLnYxLkdlbmVyYXRlUmVxdWVzdBoYLnB0cC52MS5HZW5lcmF0ZVJlc3BvbnNlMAFiBnByb3RvMw", [file_ptp_v1_common]);
 
 /**
  * One request.
@@ -119,6 +119,13 @@ export type DraftOptions = Message<"ptp.v1.DraftOptions"> & {
    * @generated from field: string mode = 3;
    */
   mode: string;
+
+  /**
+   * Whether what repeats the text so far may be proposed; absent means the gateway's setting.
+   *
+   * @generated from field: optional bool prompt_lookup = 4;
+   */
+  promptLookup?: boolean | undefined;
 };
 
 /**
@@ -294,6 +301,13 @@ export type StepFacts = Message<"ptp.v1.StepFacts"> & {
    * @generated from field: uint32 budget = 13;
    */
   budget: number;
+
+  /**
+   * Where the block came from: `drafter`, `prompt lookup` or `none`.
+   *
+   * @generated from field: string source = 14;
+   */
+  source: string;
 };
 
 /**
