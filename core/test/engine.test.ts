@@ -242,6 +242,22 @@ describe('the ONNX drafter', () => {
     expect((await draftAlone(tokens, u, greedy)).tokens).not.toEqual(drafted);
   });
 
+  test.each([nucleus, greedy])('does not begin a branch with what it is told is wrong there: %j', async (sampling) => {
+    const sequence = drafter.open();
+    const [v, u] = [tokens.length, someUniforms(0, 8)];
+    const run = async (excluded?: number) => {
+      const asked = { visible: v, u, ...(excluded !== undefined && { excluded }) };
+      const slot = { sequence, at: 0, tokens, sampling, branches: [{ visible: v, u }, asked, { visible: v - 1, u }] };
+      return (await drafter.run([slot])).outputs[0]?.branches.map((branch) => branch.tokens) as Int32Array[];
+    };
+    const [first, same, other] = await run();
+    expect(same).toEqual(first);
+    const [unchanged, without, unmoved] = await run(first?.[0]);
+    expect(without?.[0]).not.toBe(first?.[0]);
+    expect([unchanged, unmoved]).toEqual([first, other]);
+    drafter.close(sequence);
+  });
+
   test('goes on after a rollback as if nothing had been there', async () => {
     const sequence = drafter.open();
     const slot = { sequence, sampling: nucleus, branches: [] };
@@ -271,6 +287,7 @@ describe('the ONNX drafter', () => {
   test('knows its longest branch and its yield', () => {
     expect(drafter.maxBranchLength).toBe(8);
     expect(drafter.yieldCurve).toHaveLength(9);
+    expect(drafter.yieldCurveAfterMiss).toHaveLength(9);
   });
 });
 

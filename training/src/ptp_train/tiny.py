@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from .batches import ask, read
 from .drafter import Drafter, DrafterConfig
-from .evaluate import by_drafter, decode
+from .evaluate import after_misses, by_drafter, decode
 from .export import write_folder
 from .losses import kl
 from .manifest import TRAINED_FOR
@@ -96,6 +96,7 @@ def run(args: argparse.Namespace) -> None:
         "created": CREATED,
         "drafter": {
             "yield_curve": figures["yield_curve"],
+            "yield_curve_after_miss": after_misses(target, drafter, held, 32),
             "accuracy_by_position": figures["accuracy"],
             "tokens_per_call": figures["tokens_per_call"],
         },
