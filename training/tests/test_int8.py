@@ -2,12 +2,14 @@
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx_target import Reader, TargetGraph
 
+from ptp_train.__main__ import main
 from ptp_train.export import SLOTS, Form, write_folder
-from ptp_train.graph import FLOAT
+from ptp_train.graph import FLOAT, Graph
 from ptp_train.graph_int8 import ACTIVATION_LIMIT, WEIGHT_LIMIT, quantise_channels
 from ptp_train.model import Config, Target
 from ptp_train.tiny import byte_tokenizer
@@ -128,5 +130,29 @@ def test_exact_storage_takes_the_narrowest_type_that_holds_the_values(tmp_path, 
     assert narrowed.dtype == stored and torch.equal(narrowed.float(), value)
     with pytest.raises(ValueError, match="x does not fit float16: largest magnitude"):
         WeightFile(tmp_path / "w").narrow("x", torch.tensor([[1e6]]))
-    with pytest.raises(ValueError, match="precision must be one of float32, int8, got int4"):
+    with pytest.raises(ValueError, match="precision must be one of float32, int8, int8-fused, got int4"):
         WeightFile(tmp_path / "w", "int4")
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-fused"])
+def test_products_in_integers_are_near_those_in_floats(tmp_path, precision):
+    generator = torch.Generator().manual_seed(5)
+    x, weight = torch.randn(6, 128, generator=generator), torch.randn(96, 128, generator=generator)
+    bias = torch.randn(96, generator=generator)
+    g = Graph(WeightFile(tmp_path / "w", precision))
+    g.input("x", FLOAT, ["R", 128])
+    g.output(g.linear("linear", "x", weight, "y", bias), FLOAT, ["R", 96])
+    g.output(g.head("head", "x", weight, "z"), FLOAT, ["R", 96])
+    g.save(tmp_path / "linear.onnx")
+    model = onnxruntime.InferenceSession(tmp_path / "linear.onnx", providers=["CPUExecutionProvider"])
+    y, z = model.run(None, {"x": x.numpy()})
+    wanted = (x @ weight.T).numpy()
+    for got, right in ((z, wanted), (y, wanted + bias.numpy())):
+        assert np.abs(got - right).max() < 0.03 * np.abs(right).max()
+    kinds = {n.op_type for n in g.nodes}
+    assert ("DynamicQuantizeMatMul" in kinds) == (precision == "int8-fused") and not kinds & {"MatMul", "Gemm"}
+
+
+def test_a_target_cannot_be_exported_in_what_is_not_batch_invariant():
+    with pytest.raises(SystemExit):
+        main(["export", "--id", "x", "--target-precision", "int8-fused"])

@@ -18,7 +18,7 @@ from .graph import FLOAT, INT64, Graph, Stream, WeightFile, add_rope, split_inpu
 from .graph_cache import cache_inputs, new_rows, past_and_new
 from .graph_sampler import sampler
 from .model import Target, load_target
-from .weight_file import PRECISIONS, STORAGES
+from .weight_file import BATCH_INVARIANT, PRECISIONS, STORAGES
 
 SLOTS = (1, 4)
 
@@ -140,8 +140,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target-only", action="store_true", help="write a folder without a drafter, for plain decoding"
     )
-    parser.add_argument("--target-precision", choices=PRECISIONS, default="float32", help="of the target's products")
-    parser.add_argument("--drafter-precision", choices=PRECISIONS, default="float32", help="of the drafter's")
+    parser.add_argument(
+        "--target-precision", choices=BATCH_INVARIANT, default="float32", help="of the target's products"
+    )
+    parser.add_argument(
+        "--drafter-precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="of the drafter's; int8-fused is the fastest, and has one scale for all rows of a product",
+    )
     parser.add_argument(
         "--storage",
         choices=STORAGES,

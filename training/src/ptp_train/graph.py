@@ -6,13 +6,14 @@ the rows of the new tokens go out. So the host appends by copying a few rows and
 """
 
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper
 
-from .graph_int8 import NARROW, integer_linear
+from .graph_int8 import NARROW, fused_linear, integer_linear
 from .model import Config, Layer, RMSNorm, rope_tables
 from .weight_file import WeightFile
 
@@ -91,20 +92,22 @@ class Graph:
     def linear(self, name: str, x: str, weight: torch.Tensor, out: str, bias: torch.Tensor | None = None) -> str:
         """x [..., in] -> [..., out]; `weight` is [out, in], as PyTorch has it. `name` is the weight's."""
         product = out if bias is None else f"{out}.unbiased"
-        if self.in_integers(weight):
-            integer_linear(self, name, x, weight, product)
+        if in_integers := self.integer_form(weight):
+            in_integers(self, name, x, weight, product)
         else:
             self.node("MatMul", [x, self.tensor(name, weight.detach().T)], product)
         return out if bias is None else self.node("Add", [product, self.tensor(f"{name}.bias", bias)], out)
 
     def head(self, name: str, x: str, weight: torch.Tensor, out: str) -> str:
         """`linear` for rows x [R, in]. In floats the weight is stored as it stands, so that an embedding can be its own head."""
-        if self.in_integers(weight):
-            return integer_linear(self, f"{name}.head", x, weight, out)
+        if in_integers := self.integer_form(weight):
+            return in_integers(self, f"{name}.head", x, weight, out)
         return self.node("Gemm", [x, self.tensor(name, weight)], out, transB=1)
 
-    def in_integers(self, weight: torch.Tensor) -> bool:
-        return self.weights.precision == "int8" and weight.shape[1] >= NARROW
+    def integer_form(self, weight: torch.Tensor) -> Callable | None:
+        """How a product by `weight` is computed in integers; None where it stays in floats."""
+        forms = {"int8": integer_linear, "int8-fused": fused_linear}
+        return forms.get(self.weights.precision) if weight.shape[1] >= NARROW else None
 
     def choose(self, condition: str, out: str, then, otherwise: str, kind: int = INT64) -> str:
         """ONNX If with one result: `then(subgraph)` names its value where the scalar `condition` holds, else `otherwise`."""

@@ -1,8 +1,9 @@
 """Matrix products in 8-bit integers: activations quantised row by row as the graph runs, weights by output channel beforehand.
 
-A row's numbers depend on that row alone, so that a token's result is the same whatever else is in the run. onnxruntime's own
-`quantize_dynamic` takes one scale for all rows and doesn't have this property; neither has `MatMulNBits`, whose kernels differ
-with the number of rows.
+`int8`: a row's numbers depend on that row alone, so that a token's result is the same whatever else is in the run.
+onnxruntime's own `quantize_dynamic` takes one scale for all rows and doesn't have this property; neither has `MatMulNBits`,
+whose kernels differ with the number of rows. `int8-fused` is for drafters, which may do without it: one scale for all rows, and
+one kernel for what takes eight nodes otherwise.
 """
 
 from __future__ import annotations
@@ -50,13 +51,25 @@ def quantise_channels(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
     return (weight / scale[:, None]).round().to(torch.int8), scale
 
 
-def integer_linear(g: Graph, name: str, x: str, weight: torch.Tensor, out: str) -> str:
-    """x [..., in] -> [..., out] as `Graph.linear`, in integers."""
-    integers, scales = quantise_rows(g, x)
+def stored_channels(g: Graph, name: str, weight: torch.Tensor) -> None:
+    """Adds {name}.i8 [in, out] and {name}.scale [out]; once for each name."""
     if f"{name}.i8" not in g.initializers:
         values, channel_scales = quantise_channels(weight.detach())
         g.initializers[f"{name}.i8"] = g.weights.add(f"{name}.i8", values.T)
         g.tensor(f"{name}.scale", channel_scales)
+
+
+def fused_linear(g: Graph, name: str, x: str, weight: torch.Tensor, out: str) -> str:
+    """As `integer_linear`, with one scale and zero point for all rows of x."""
+    stored_channels(g, name, weight)
+    zeros = g.named(f"zeros{weight.shape[0]}", np.zeros(weight.shape[0], np.int8))
+    return g.node("DynamicQuantizeMatMul", [x, f"{name}.i8", f"{name}.scale", zeros], out, "com.microsoft")
+
+
+def integer_linear(g: Graph, name: str, x: str, weight: torch.Tensor, out: str) -> str:
+    """x [..., in] -> [..., out] as `Graph.linear`, in integers."""
+    integers, scales = quantise_rows(g, x)
+    stored_channels(g, name, weight)
     g.node("MatMulInteger", [integers, f"{name}.i8", g.constant(ZERO, np.uint8)], f"{out}.i32")
     g.node("Cast", [f"{out}.i32"], f"{out}.whole", to=FLOAT)
     g.node("Mul", [f"{out}.whole", scales], f"{out}.by_row")

@@ -78,8 +78,7 @@ def drafting_facts(evaluation: pathlib.Path) -> dict:
     settings = json.loads(evaluation.read_text())["settings"]
     first = settings[0]["held_files"]["drafter"]
     return {
-        "yield_curve": first["yield_curve"],
-        "yield_curve_after_miss": first["yield_curve_after_miss"],
+        **{name: first[name] for name in ("yield_curve", "yield_curve_after_miss") if name in first},
         "accuracy_by_position": first["accuracy"],
         "measured": [
             {

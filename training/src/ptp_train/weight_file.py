@@ -7,7 +7,9 @@ from onnx import TensorProto
 
 ALIGNMENT = 4096
 """Tensors in a weight file start at multiples of this many bytes, so that they can be mapped."""
-PRECISIONS = ("float32", "int8")
+BATCH_INVARIANT = ("float32", "int8")
+"""Precisions in which a token's result is the same whatever else is in the run: those that a target may have."""
+PRECISIONS = (*BATCH_INVARIANT, "int8-fused")
 STORAGES = ("float16", "exact")
 KINDS = {
     torch.float16: TensorProto.FLOAT16,
