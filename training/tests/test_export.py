@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from ptp_train import embeddings, export, graph_embeddings, manifest
+from ptp_train.__main__ import main
 from ptp_train.coordinates import dimensions, pick
 from ptp_train.drafter import Drafter, DrafterConfig, without
 from ptp_train.graph import FLOAT, INT64, Graph, WeightFile
@@ -463,3 +464,18 @@ def test_embedded_uniforms(tmp_path, kind):
     expected = embeddings.features(kind, torch.from_numpy(u), 4).numpy()
     assert found.shape[-1] == 3 * embeddings.count(kind, 4)
     np.testing.assert_allclose(found, expected, atol=2e-5 if kind in ("fourier", "cosine") else 0)
+
+
+def test_small_models_have_graphs_for_more_sequences_than_large_ones(tmp_path, monkeypatch):
+    target = Target(Config(vocab=300, width=64, layers=1, heads=1, kv_heads=1, hidden=64, context=64))
+
+    def slots_of(name: str, **options) -> list[int]:
+        export.write_folder(target, None, byte_tokenizer().to_str().encode(), tmp_path / name, "test", {}, **options)
+        return json.loads((tmp_path / name / "manifest.json").read_text())["max_slots"]
+
+    assert slots_of("small") == [1, 2, 4, 8]
+    assert slots_of("chosen", slots=(1, 3)) == [1, 3] and (tmp_path / "chosen" / "target.b3.onnx").exists()
+    monkeypatch.setattr(export, "LARGE", 1000)
+    assert slots_of("large") == [1, 4]
+    with pytest.raises(SystemExit, match="--slots must rise from 1, got 2,4"):
+        main(["export", "--id", "x", "--slots", "2,4"])

@@ -1,6 +1,6 @@
 """Writes a model folder for the server: ONNX graphs with their weights, the tokenizer and manifest.json.
 
-Per model there is one graph for each number of slots in SLOTS; they share one weight file. See graph.py for how a run is
+Per model there is one graph for each of some numbers of slots; they share one weight file. See graph.py for how a run is
 packed; what the graphs take and give stands at `target_graph` and `drafter_graph.drafter_graph`.
 """
 
@@ -17,10 +17,15 @@ from .drafter_graph import drafter_graph
 from .graph import FLOAT, INT64, Graph, Stream, WeightFile, add_rope, split_input
 from .graph_cache import cache_inputs, new_rows, past_and_new
 from .graph_sampler import sampler
-from .model import Target, load_target
+from .model import Target, load_target, parameters_of
+from .settings import integers, require
 from .weight_file import BATCH_INVARIANT, PRECISIONS, STORAGES
 
-SLOTS = (1, 4)
+SLOTS = (1, 2, 4, 8)
+LARGE = 200_000_000
+"""Parameters from which there are graphs for SLOTS_OF_LARGE only: each holds a copy of the weights in memory as its kernels
+want them."""
+SLOTS_OF_LARGE = (1, 4)
 
 
 def target_graph(target: Target, weights: WeightFile, slots: int, kind: str) -> Graph:
@@ -80,15 +85,21 @@ OURS = Form()
 
 
 def write_graphs(
-    target: Target, drafter: Drafter | None, out: pathlib.Path, form: Form, drafter_form: Form, kind: str
+    target: Target,
+    drafter: Drafter | None,
+    out: pathlib.Path,
+    form: Form,
+    drafter_form: Form,
+    kind: str,
+    counts: tuple[int, ...],
 ) -> list[str]:
     """Writes all graphs and weight files into `out`; returns their names."""
     weights = WeightFile(out / "target.weights", form.precision, form.storage)
-    graphs = {f"target.b{slots}.onnx": target_graph(target, weights, slots, kind) for slots in SLOTS}
+    graphs = {f"target.b{slots}.onnx": target_graph(target, weights, slots, kind) for slots in counts}
     names = [weights.path.name]
     if drafter:
         weights = WeightFile(out / "drafter.weights", drafter_form.precision, drafter_form.storage)
-        graphs |= {f"drafter.b{slots}.onnx": drafter_graph(drafter, target, weights, slots) for slots in SLOTS}
+        graphs |= {f"drafter.b{slots}.onnx": drafter_graph(drafter, target, weights, slots) for slots in counts}
         names.append(weights.path.name)
     for name, graph in graphs.items():
         graph.save(out / name)
@@ -105,9 +116,11 @@ def write_folder(
     form: Form = OURS,
     drafter_form: Form = OURS,
     chat_template: bytes | None = None,
+    slots: tuple[int, ...] | None = None,
 ) -> None:
     """Writes a whole model folder, of a target alone without a drafter.
 
+    slots: the numbers of sequences that there are graphs for, 1 among them; by the target's size unless given.
     `facts` are added to the manifest's parts, see `manifest.build`. A chat template that isn't given has to be put there: the
     server needs one.
     """
@@ -118,12 +131,13 @@ def write_folder(
     for name, text in texts.items():
         (out / name).write_bytes(text)
     pick = drafter.config.pick if drafter else "tree"  # as a later drafter will have it, so that texts stay the same
+    counts = slots or (SLOTS if parameters_of(target) < LARGE else SLOTS_OF_LARGE)
     with torch.no_grad():
-        names = [*texts, *write_graphs(target, drafter, out, form, drafter_form, pick)]
+        names = [*texts, *write_graphs(target, drafter, out, form, drafter_form, pick, counts)]
     facts = {**facts, "target": facts.get("target", {}) | asdict(form)}
     if drafter:
         facts["drafter"] = facts["drafter"] | asdict(drafter_form)
-    content = manifest.build(target, drafter, out, names, SLOTS, identity, facts, pick)
+    content = manifest.build(target, drafter, out, names, counts, identity, facts, pick)
     (out / "manifest.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf8")
 
 
@@ -150,10 +164,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the drafter's; int8-fused is the fastest, and has one scale for all rows of a product",
     )
     parser.add_argument(
+        "--slots",
+        type=integers(1, 64),
+        help="numbers of sequences that there are graphs for (default: 1,2,4,8; from 200 M parameters on 1,4)",
+    )
+    parser.add_argument(
         "--storage",
         choices=STORAGES,
         help="the target's matrices: rounded to float16, or as they are (default: exact for imported models, else float16)",
     )
+
+
+def check(args: argparse.Namespace) -> None:
+    counts = args.slots
+    fine = counts is None or (counts[0] == 1 and list(counts) == sorted(set(counts)))
+    require(fine, f"--slots must rise from 1, got {','.join(map(str, counts or ()))}")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -171,6 +196,7 @@ def run(args: argparse.Namespace) -> None:
         Form(args.target_precision, storage),
         Form(args.drafter_precision),
         template.read_bytes() if template.exists() else None,
+        args.slots,
     )
     if "corpus" in facts:
         sources = json.loads(args.sources.read_text())

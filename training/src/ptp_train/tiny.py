@@ -102,4 +102,4 @@ def run(args: argparse.Namespace) -> None:
         },
         "sampling": {"trained_for": TRAINED_FOR},
     }
-    write_folder(target, drafter, tokenizer.to_str().encode(), args.out, "tiny", facts)
+    write_folder(target, drafter, tokenizer.to_str().encode(), args.out, "tiny", facts, slots=(1, 4))
