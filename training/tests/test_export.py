@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from ptp_train import embeddings, export, graph_embeddings, manifest
-from ptp_train.__main__ import main
 from ptp_train.coordinates import dimensions, pick
 from ptp_train.drafter import Drafter, DrafterConfig, without
 from ptp_train.graph import FLOAT, INT64, Graph, WeightFile
@@ -478,4 +477,4 @@ def test_small_models_have_graphs_for_more_sequences_than_large_ones(tmp_path, m
     monkeypatch.setattr(export, "LARGE", 1000)
     assert slots_of("large") == [1, 4]
     with pytest.raises(SystemExit, match="--slots must rise from 1, got 2,4"):
-        main(["export", "--id", "x", "--slots", "2,4"])
+        export.check(argparse.Namespace(slots=(2, 4)))
