@@ -2,7 +2,7 @@ import type { SamplingParams } from '@ptp/core/sampling/params.ts';
 import type { GenerationRequest, Generator, StepFacts } from '../gateway/src/generation.ts';
 import { bothWays, type Pair } from './interleave.ts';
 import type { Prompt } from './prompts.ts';
-import { median, round, sum } from './statistics.ts';
+import { countBy, mean, median, round, sum } from './statistics.ts';
 
 /** The setting of the paper's Spec-Bench figures. */
 export const REFERENCE: SamplingParams = { temperature: 0.7, topK: 50, topP: 0.9 };
@@ -16,19 +16,25 @@ interface Pass {
 
 type Measured = Pair<Pass> & { readonly split: string };
 
-/** Decodes every prompt with the drafter off and on in turn, one stream at a time. Prompt reading and the first draft, beside it, are not in the figures. */
+/** Prompts before the measured ones, for compilers and controller to settle; a server does that in its first minute. */
+const WARM_UP = 4;
+
+/**
+ * Decodes every prompt with the drafter off and on in turn, one stream at a time. Prompt reading and the first draft, beside it, are not
+ * in the figures.
+ */
 export async function decode(
   generator: Generator,
   prompts: readonly Prompt[],
   maxTokens: number,
 ): Promise<Record<string, unknown>> {
   const pairs: Measured[] = [];
-  for (const [i, { tokens, split }] of prompts.entries()) {
+  for (const [i, { tokens, split }] of [...prompts.slice(-WARM_UP), ...prompts].entries()) {
     const request = { prompt: tokens, sampling: REFERENCE, seed: BigInt(i), maxTokens };
     const measured = await bothWays(i, (drafting) => pass(generator, { ...request, drafting }));
     // a text that ends at once has no time to measure
-    if (measured.plain.tokens >= 16) pairs.push({ ...measured, split });
-    process.stderr.write(`\r${i + 1}/${prompts.length} prompts`);
+    if (i >= WARM_UP && measured.plain.tokens >= 16) pairs.push({ ...measured, split });
+    process.stderr.write(`\r${i + 1}/${WARM_UP + prompts.length} prompts`);
   }
   process.stderr.write('\n');
   return report(pairs);
@@ -88,6 +94,14 @@ function report(pairs: Measured[]): Record<string, unknown> {
       redrafted: drafted.filter((s) => s.redraftMicros > 0).length,
       without_block: drafted.filter((s) => s.drafted === 0).length,
     },
+    by_source: Object.fromEntries(
+      [...new Set(drafted.map((s) => s.source))].map((source) => {
+        const steps = drafted.filter((s) => s.source === source);
+        return [source, { steps: steps.length, tokens_per_call: round(1 + mean(steps.map((s) => s.accepted))) }];
+      }),
+    ),
+    modes: countBy(drafted.map((s) => `${s.mode}, ${s.reason}`)),
+    block_length_mean: round(mean(drafted.map((s) => s.drafted))),
     acceptance_by_position: Array.from({ length: longest }, (_, k) => {
       const reached = drafted.filter((s) => s.drafted > k);
       return round(reached.filter((s) => s.accepted > k).length / reached.length);

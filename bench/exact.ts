@@ -8,7 +8,7 @@ const SETTINGS: readonly SamplingParams[] = [
   { temperature: 0.7, topK: 50, topP: 0.9 },
   { temperature: 1, topK: 0, topP: 1 },
 ];
-const TOGETHER = 4;
+const TOGETHER = 8;
 
 export interface ExactResult {
   /** Tokens compared with the reference, and how many of them differ or are missing. */
@@ -24,7 +24,7 @@ export interface ExactResult {
 
 /**
  * Compares texts token by token. The reference is plain decoding, alone; against it stand decoding with the drafter alone, and
- * both kinds four at once, where batches form. Seeds differ between all sequences.
+ * both kinds eight at once, where batches form. Seeds differ between all sequences.
  *
  * @param count sequences of reference per setting
  */

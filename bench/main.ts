@@ -1,6 +1,7 @@
 /** `npm run bench -- SUITE [options]`; each suite ends with one line of JSON. */
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import type { DraftLimits } from '../gateway/src/controller.ts';
 import { gatewaySettings } from '../gateway/src/settings.ts';
 import { loadTokenizer } from '../gateway/src/tokenizer.ts';
 import { context } from './context.ts';
@@ -10,17 +11,19 @@ import { load } from './load.ts';
 import { overhead } from './overhead.ts';
 import { prefill } from './prefill.ts';
 import { loadPrompts, type Prompt } from './prompts.ts';
+import { keep } from './results.ts';
 import { type Bench, startServices } from './services.ts';
 import { machine } from './statistics.ts';
 
 const USAGE = `npm run bench -- SUITE [options]
 
 suites
-  exact      compares texts with the drafter on and off, alone and four at once, token by token
+  exact      compares texts with the drafter on and off, alone and eight at once, token by token
   decode     speed with the drafter on and off, interleaved, on held-out prompts
   load       throughput and time per token with 1, 2, 4 .. streams at once, drafter on and off
   context    time of a step by the length of the context
   prefill    time to the first token without the drafter by the length of the prompt, new ones and known ones
+  report     writes docs/performance.md from what was kept with --save
   overhead   what a step takes beyond max(draft, verify), with engines of fixed latency (no model)
 
 options
@@ -32,10 +35,15 @@ options
   --repeats N       load, context, prefill: times each (4; prefill: 9)
   --length N        longest block (PTP_DRAFT_LENGTH)
   --budget N        tokens per draft call (PTP_DRAFT_BUDGET)
-  --mode MODE       overlap, sequential, plain, or auto, which is the server's default (overlap; load: auto)`;
+  --mode MODE       overlap, sequential, plain, or auto (PTP_DRAFT_MODE)
+  --no-lookup       proposals from the drafter only
+  --save            keep the result in bench/results, for \`report\``;
 
-const SUITES = ['exact', 'decode', 'load', 'context', 'prefill', 'overhead'] as const;
-type Suite = (typeof SUITES)[number];
+/** Suites that decode with the pair of --models, and others. */
+const ON_MODELS = ['exact', 'decode', 'load', 'context', 'prefill'] as const;
+const OTHERS = ['overhead', 'report'] as const;
+type OnModels = (typeof ON_MODELS)[number];
+type Other = (typeof OTHERS)[number];
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -49,6 +57,8 @@ const { values, positionals } = parseArgs({
     length: { type: 'string' },
     budget: { type: 'string' },
     mode: { type: 'string' },
+    'no-lookup': { type: 'boolean', default: false },
+    save: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
 });
@@ -73,17 +83,23 @@ function refuse(message: string): never {
   process.exit(2);
 }
 
-const suite = SUITES.find((name) => name === positionals[0]);
+const onModels = ON_MODELS.find((name) => name === positionals[0]);
+const suite = onModels ?? OTHERS.find((name) => name === positionals[0]);
 if (values.help || !suite) {
   console.error(values.help ? USAGE : `unknown suite ${positionals[0] ?? '(none)'}\n\n${USAGE}`);
   process.exit(values.help ? 0 : 2);
 }
 
 const modes = gatewaySettings.draftMode.values;
-const wanted = values.mode ?? (suite === 'load' ? 'auto' : 'overlap');
+const wanted = values.mode ?? gatewaySettings.draftMode.default;
 const mode =
   modes.find((value) => value === wanted) ?? refuse(`--mode must be one of ${modes.join(', ')}, got ${wanted}`);
-const limits = { length: positive('length', 5), budget: positive('budget', 16), mode };
+const limits: DraftLimits = {
+  length: positive('length', gatewaySettings.draftLength.default),
+  budget: positive('budget', gatewaySettings.draftBudget.default),
+  mode,
+  lookup: !values['no-lookup'],
+};
 const tokens = positive('tokens', suite === 'context' ? 32 : 128);
 const sequences = positive('sequences', suite === 'overhead' ? 4 : 20);
 const promptCount = positive('prompts', 32);
@@ -91,14 +107,25 @@ const repeats = positive('repeats', suite === 'prefill' ? 9 : 4);
 const streams = values.streams.split(',').map((text) => count('streams', text));
 console.error(machine());
 
-const result = suite === 'overhead' ? await overhead(sequences, tokens) : await withModels(suite);
-console.log(JSON.stringify({ suite, machine: machine(), ...(suite !== 'overhead' && limits), ...result }));
+const result = onModels ? await withModels(onModels) : await other(suite as Other);
+const report = { suite, machine: machine(), ...(onModels && limits), ...result };
+if (values.save) await keep(report);
+console.log(JSON.stringify(report));
 if (suite === 'exact') {
   const { mismatches, accepted } = result as ExactResult;
   if (mismatches !== 0 || accepted === 0) process.exitCode = 1;
 }
 
-async function withModels(chosen: Exclude<Suite, 'overhead'>): Promise<object> {
+async function other(chosen: Other): Promise<object> {
+  switch (chosen) {
+    case 'overhead':
+      return overhead(sequences, tokens);
+    case 'report':
+      return (await import('./report.ts')).report();
+  }
+}
+
+async function withModels(chosen: OnModels): Promise<object> {
   const tokenizer = await loadTokenizer(values.models);
   const bench = await startServices(values.models, limits, chosen === 'exact' || chosen === 'prefill');
   try {
@@ -109,7 +136,7 @@ async function withModels(chosen: Exclude<Suite, 'overhead'>): Promise<object> {
   }
 }
 
-function run(chosen: Exclude<Suite, 'overhead'>, { generator }: Bench, prompts: readonly Prompt[]): Promise<object> {
+function run(chosen: OnModels, { generator }: Bench, prompts: readonly Prompt[]): Promise<object> {
   switch (chosen) {
     case 'exact':
       return exact(generator, prompts, sequences, tokens);

@@ -12,6 +12,15 @@ export const median = (values: readonly number[]): number => quantile(values, 0.
 
 export const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
 
+export const mean = (values: readonly number[]): number => sum(values) / values.length;
+
+/** How often each value occurs. */
+export function countBy(values: readonly string[]): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const value of values) counts[value] = (counts[value] ?? 0) + 1;
+  return counts;
+}
+
 /** Rounds for a report. */
 export const round = (value: number, digits = 3): number => Number(value.toFixed(digits));
 
