@@ -11,6 +11,7 @@ type Cell = string | number;
 /** Writes docs/performance.md and its plots from bench/results. */
 export async function report(): Promise<{ written: string[] }> {
   const results = await kept();
+  if (results.size === 0) throw new Error('bench/results is empty: run suites with --save first');
   const written: string[] = [];
   const write = async (name: string, content: string) => {
     await writeFile(join(DOCS, name), content);

@@ -21,9 +21,9 @@ export async function keep(result: Omit<Result, 'date'> & { suite: string; mode?
   await writeFile(join(FOLDER, `${name}.json`), `${JSON.stringify(dated, null, 1)}\n`);
 }
 
-/** All kept results by name. */
+/** All kept results by name; none before the first run with --save. */
 export async function kept(): Promise<ReadonlyMap<string, Result>> {
-  const names = (await readdir(FOLDER)).filter((name) => name.endsWith('.json'));
+  const names = (await readdir(FOLDER).catch(() => [])).filter((name) => name.endsWith('.json'));
   const read = async (name: string): Promise<[string, Result]> => [
     name.slice(0, -'.json'.length),
     JSON.parse(await readFile(join(FOLDER, name), 'utf8')),

@@ -150,14 +150,24 @@ export class Controller {
     return this.#expect(other) > this.#expect(one) ? other : one;
   }
 
-  /** Whether drafting a block anew is worth its time; else the step goes on with what is at hand. */
-  redraftPays(mode: Mode, room: number, atHand: Block): boolean {
-    if (mode === 'plain' || room === 0) return false;
-    if (this.#measured.misses++ % TRIED_IN_FULL === 0) return true; // what it takes may have changed
+  /**
+   * How many tokens to draft anew, before they are verified; 0 where that is not worth its time, and the step goes on with what is at
+   * hand.
+   */
+  worthDrafting(mode: Mode, room: number, atHand: Block): number {
+    if (mode === 'plain' || room === 0) return 0;
+    const { draft } = this.#measured;
+    const turn = this.#measured.misses++;
+    // what it takes is known from drafts of several lengths only, and may change
+    if (turn < LEARNING || turn % TRIED_IN_FULL === 0) return turn % 2 === 0 ? room : Math.ceil(room / 2);
     const worth = this.#worth(mode);
-    const perToken = worth * (this.#verify(mode).slope ?? 0);
-    const gains = Array.from({ length: room }, (_, n) => this.#reach.expected(n + 1) - perToken * (n + 1));
-    return Math.max(...gains) - this.#expect(atHand) >= worth * this.#measured.draft.at(room);
+    const perToken = this.#verify(mode).slope ?? 0;
+    let [length, best] = [0, this.#expect(atHand)];
+    for (let n = 1; n <= room; n++) {
+      const value = this.#reach.expected(n) - worth * (draft.at(n) + perToken * n);
+      if (value > best) [length, best] = [n, value];
+    }
+    return length;
   }
 
   /** Chances of a block's tokens, which the drafter shares its budget out by. */

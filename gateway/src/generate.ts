@@ -101,8 +101,7 @@ class Run {
   }
 
   /** A block for the next positions, drafted with nothing under verification; empty when there is no drafter. */
-  async fresh(parent: Span = this.#span): Promise<{ block: Block; micros: number }> {
-    const wanted = this.#room(0);
+  async fresh(wanted = this.#room(0), parent: Span = this.#span): Promise<{ block: Block; micros: number }> {
     const plan = { budget: wanted, maxBranchLength: wanted };
     const draft = wanted > 0 ? await this.#drafter?.step(EMPTY, plan, parent) : undefined;
     const [branch] = draft?.branches ?? [];
@@ -135,10 +134,10 @@ class Run {
     const started = performance.now();
     const controller = this.#controller;
     const { mode, reason } = controller.choose(this.#drafter?.available() ?? false);
-    const wanted = this.#room(0);
-    const atHand = controller.better(given ?? EMPTY, this.#lookup?.propose(wanted) ?? EMPTY);
-    const redraft = !given && controller.redraftPays(mode, wanted, atHand);
-    const fresh = redraft ? await this.fresh(span) : { block: EMPTY, micros: 0 };
+    const room = this.#room(0);
+    const atHand = controller.better(given ?? EMPTY, this.#lookup?.propose(room) ?? EMPTY);
+    const wanted = given ? 0 : controller.worthDrafting(mode, room, atHand);
+    const fresh = wanted > 0 ? await this.fresh(wanted, span) : { block: EMPTY, micros: 0 };
     const offered = controller.better(atHand, fresh.block);
     const redraftMicros = fresh.micros;
     const block = controller.worthVerifying(offered, mode);

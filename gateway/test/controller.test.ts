@@ -127,7 +127,7 @@ test('a lost block is drafted anew where that is cheap, and not where it costs m
     );
     const controller = new Controller({ ...limits, mode: 'overlap' }, measured);
     // now and then it is tried all the same
-    return Array.from({ length: 16 }, () => controller.redraftPays('overlap', 8, EMPTY)).filter(Boolean).length;
+    return Array.from({ length: 16 }, () => controller.worthDrafting('overlap', 8, EMPTY)).filter(Boolean).length;
   };
   expect(redrafts(twoDevices)).toBe(16);
   expect(redrafts({ ...twoDevices, draft: () => 80_000 })).toBe(1);

@@ -48,10 +48,9 @@ export function* simulate(
     for (;;) {
       const machine = machineNow();
       const { mode, reason } = controller.choose(true);
-      const wanted = limits.length;
-      const redraft = !given && mode !== 'plain' && controller.redraftPays(mode, wanted, EMPTY);
-      const redraftMicros = redraft ? machine.draft(wanted) : 0;
-      const block = controller.worthVerifying(redraft ? drafted(machine) : (given ?? EMPTY), mode);
+      const wanted = given ? 0 : controller.worthDrafting(mode, limits.length, EMPTY);
+      const redraftMicros = wanted > 0 ? machine.draft(wanted) : 0;
+      const block = controller.worthVerifying(given ?? cut(drafted(machine), 0, wanted), mode);
       const beside = mode === 'overlap';
       const budget = beside ? controller.budget(block.tokens.length) : 0;
       const slower = beside ? machine.beside : 1;
@@ -63,7 +62,7 @@ export function* simulate(
       controller.observe({ mode, block, accepted, budget, wanted, ...times });
       yield { mode, reason, drafted: block.tokens.length, accepted, micros: stepMicros };
       const hit = next() < machine.hits[accepted < block.tokens.length ? 0 : 1];
-      given = beside && hit ? cut(drafted(machine), 0, wanted) : undefined;
+      given = beside && hit ? drafted(machine) : undefined;
     }
   } finally {
     controller.close();
