@@ -144,7 +144,7 @@ class Run {
     const verifying = this.#verifier.step(block.tokens, span);
     const beside = mode === 'overlap' && this.#room(block.tokens.length) > 0;
     const budget = beside ? controller.budget(block.tokens.length) : 0;
-    const drafting = beside ? this.#drafter?.step(...this.#branchesAfter(block, budget), span) : undefined;
+    const drafting = beside ? this.#draftBeside(block, budget, span) : undefined;
     const verified = await verifying;
     const committed = [...block.tokens.slice(0, verified.accepted), verified.nextToken];
     this.#drafter?.commit(committed);
@@ -183,6 +183,12 @@ class Run {
       step: { tokens, logProbabilities, facts, ...(finish && { finish }) },
       next: this.#choose(draft, verified.accepted, verified.nextToken),
     };
+  }
+
+  /** Drafts after `block` for every outcome. The verify call, which most steps wait for longest, leaves the process first. */
+  async #draftBeside(block: Block, budget: number, span: Span): Promise<Draft | undefined> {
+    await new Promise((resolve) => setImmediate(resolve));
+    return this.#drafter?.step(...this.#branchesAfter(block, budget), span);
   }
 
   /** What a draft call beside the verify of `block` is asked: branches after it, for every outcome. */
