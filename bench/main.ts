@@ -12,6 +12,7 @@ import { overhead } from './overhead.ts';
 import { prefill } from './prefill.ts';
 import { loadPrompts, type Prompt } from './prompts.ts';
 import { keep } from './results.ts';
+import { scaling } from './scaling.ts';
 import { type Bench, startServices } from './services.ts';
 import { machine } from './statistics.ts';
 
@@ -23,6 +24,7 @@ suites
   load       throughput and time per token with 1, 2, 4 .. streams at once, drafter on and off
   context    time of a step by the length of the context
   prefill    time to the first token without the drafter by the length of the prompt, new ones and known ones
+  scaling    simulates many sequences on several GPUs, in virtual time (no model), and writes the plots of docs/scaling.md
   report     writes docs/performance.md from what was kept with --save
   overhead   what a step takes beyond max(draft, verify), with engines of fixed latency (no model)
 
@@ -41,7 +43,7 @@ options
 
 /** Suites that decode with the pair of --models, and others. */
 const ON_MODELS = ['exact', 'decode', 'load', 'context', 'prefill'] as const;
-const OTHERS = ['overhead', 'report'] as const;
+const OTHERS = ['overhead', 'scaling', 'report'] as const;
 type OnModels = (typeof ON_MODELS)[number];
 type Other = (typeof OTHERS)[number];
 
@@ -120,6 +122,8 @@ async function other(chosen: Other): Promise<object> {
   switch (chosen) {
     case 'overhead':
       return overhead(sequences, tokens);
+    case 'scaling':
+      return scaling();
     case 'report':
       return (await import('./report.ts')).report();
   }

@@ -37,14 +37,13 @@ const SIZE = { width: 330, height: 250 };
  * @param panels 1 or more, with at most 7 names of series
  * @param title what the whole shows, for readers who cannot see it
  */
-export function lineChart(panels: readonly Panel[], title: string): Promise<string> {
+export async function lineChart(panels: readonly Panel[], title: string): Promise<string> {
   const names = [...new Set(panels.flatMap((panel) => panel.series.map(({ name }) => name)))];
   if (names.length > COLOURS.length) throw new Error(`at most ${COLOURS.length} series, got ${names.length}`);
   const dashed = new Set(panels.flatMap(({ series }) => series.filter((each) => each.dashed).map(({ name }) => name)));
   const spec: TopLevelSpec = {
     background: 'white',
     padding: 12,
-    description: title,
     config: {
       aria: false,
       font: 'Helvetica, Arial, sans-serif',
@@ -58,8 +57,20 @@ export function lineChart(panels: readonly Panel[], title: string): Promise<stri
       data: { values: panel.series.flatMap(({ name, points }) => points.map(([x, y]) => ({ name, x, y }))) },
       mark: { type: 'line', point: { size: 26 }, strokeWidth: 2 },
       encoding: {
-        x: { field: 'x', type: 'quantitative', title: panel.x.title, scale: scaleOf(panel.x, 2), axis: ticks(panel.x) },
-        y: { field: 'y', type: 'quantitative', title: panel.y.title, scale: scaleOf(panel.y, 10) },
+        x: {
+          field: 'x',
+          type: 'quantitative',
+          title: panel.x.title,
+          scale: scaleOf(panel.x, 2),
+          axis: ticksOf(panel, 'x'),
+        },
+        y: {
+          field: 'y',
+          type: 'quantitative',
+          title: panel.y.title,
+          scale: scaleOf(panel.y, 10),
+          axis: ticksOf(panel, 'y'),
+        },
         color: {
           field: 'name',
           type: 'nominal',
@@ -75,10 +86,27 @@ export function lineChart(panels: readonly Panel[], title: string): Promise<stri
       },
     })),
   };
-  return new View(parse(compile(spec).spec), { renderer: 'none' }).toSVG();
+  const svg = await new View(parse(compile(spec).spec), { renderer: 'none' }).toSVG();
+  return `${rounded(svg).replace('>', `><title>${escaped(title)}</title>`)}\n`;
 }
 
 const scaleOf = ({ scale }: Axis, base: number) => (scale === 'log' ? { type: 'log' as const, base } : { zero: true });
 
-/** On a logarithmic axis numbers as they are, not in powers or thousands. */
-const ticks = ({ scale }: Axis) => (scale === 'log' ? { format: '~g', tickCount: 10 } : {});
+/** On a logarithmic x axis a tick at every point, as long as these are few; on y at 1, 2 and 5 times the powers of ten. */
+function ticksOf({ x, y, series }: Panel, axis: 'x' | 'y'): object {
+  if ((axis === 'x' ? x : y).scale !== 'log') return {};
+  const values = series.flatMap(({ points }) => points.map((point) => point[axis === 'x' ? 0 : 1]));
+  const powers = Array.from({ length: 31 }, (_, k) => 10 ** (k - 15));
+  const round = powers.flatMap((power) => [power, 2 * power, 5 * power]);
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const at = [...new Set(values)];
+  const ticks =
+    axis === 'x' && at.length <= 16 ? at : round.filter((value) => value >= low / 2.5 && value <= 2.5 * high);
+  return { values: ticks, labelExpr: "format(datum.value, ',.6~g')", labelOverlap: true, labelFlush: false };
+}
+
+const escaped = (text: string): string => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
+
+/** Coordinates to a hundredth of a pixel. */
+const rounded = (svg: string): string =>
+  svg.replace(/\d+\.\d{3,}(e-\d+)?/g, (number) => `${Number(Number(number).toFixed(2))}`);

@@ -1,4 +1,4 @@
-import { Calibration, Line, Reach } from './costs.ts';
+import { Calibration, Line, Reach, VerifyCost, type VerifyTime } from './costs.ts';
 import { MODES, type Mode, Pace } from './pace.ts';
 
 /**
@@ -46,7 +46,7 @@ export interface Outcome {
   readonly accepted: number;
   /** The whole step, its verify call, and the draft calls beside and before that (0 where there was none). */
   readonly stepMicros: number;
-  readonly verifyMicros: number;
+  readonly verify: VerifyTime;
   readonly draftMicros: number;
   readonly redraftMicros: number;
   /** Tokens that the call beside was allowed, and the one before. */
@@ -62,8 +62,8 @@ const TRIED_IN_FULL = 16;
 export class Measurements {
   readonly pace = new Pace();
   /** Verify calls by tokens drafted: alone, and beside a draft call. */
-  readonly verify = new Line();
-  readonly verifyBeside = new Line();
+  readonly verify: VerifyCost;
+  readonly verifyBeside: VerifyCost;
   /** Draft calls by tokens asked for: before, and beside a verify call. */
   readonly draft = new Line();
   readonly draftBeside = new Line();
@@ -74,6 +74,8 @@ export class Measurements {
   readonly reach: Reach;
 
   constructor(longest: number) {
+    this.verify = new VerifyCost(longest);
+    this.verifyBeside = new VerifyCost(longest);
     this.reach = new Reach(longest);
   }
 }
@@ -194,7 +196,7 @@ export class Controller {
     const measured = this.#measured;
     const drafted = block.tokens.length;
     const expected = this.#expect(block);
-    this.#verify(mode).observe(drafted, outcome.verifyMicros);
+    this.#verify(mode).observe(outcome.verify);
     if (outcome.draftMicros > 0) measured.draftBeside.observe(outcome.budget, outcome.draftMicros);
     if (outcome.redraftMicros > 0) measured.draft.observe(outcome.wanted, outcome.redraftMicros);
     if (drafted > 0) {
@@ -212,7 +214,7 @@ export class Controller {
   }
 
   /** What verify calls take in steps of a mode. */
-  #verify(mode: Mode): Line {
+  #verify(mode: Mode): VerifyCost {
     return mode === 'overlap' ? this.#measured.verifyBeside : this.#measured.verify;
   }
 

@@ -7,6 +7,9 @@ const SETTLED = 8;
 /** More than so many times what is expected is the machine's hiccup, and counts as that much. */
 const OUTLIER = 3;
 
+/** Variance of n below which nothing is said of a slope. */
+const SAME = 0.001;
+
 /** Time as a line over a number of tokens, a + b n. */
 export class Line {
   #weight = 0;
@@ -15,14 +18,15 @@ export class Line {
   #nn = 0;
   #ny = 0;
 
-  observe(n: number, micros: number): void {
+  /** @param weight of the observation, in (0, 1] */
+  observe(n: number, micros: number, weight = 1): void {
     const y = this.#weight >= SETTLED ? Math.min(micros, OUTLIER * this.at(n)) : micros;
-    const keep = 1 - FORGET;
-    this.#weight = keep * this.#weight + 1;
-    this.#n = keep * this.#n + n;
-    this.#y = keep * this.#y + y;
-    this.#nn = keep * this.#nn + n * n;
-    this.#ny = keep * this.#ny + n * y;
+    const keep = 1 - FORGET * weight;
+    this.#weight = keep * this.#weight + weight;
+    this.#n = keep * this.#n + weight * n;
+    this.#y = keep * this.#y + weight * y;
+    this.#nn = keep * this.#nn + weight * n * n;
+    this.#ny = keep * this.#ny + weight * n * y;
   }
 
   /** Whether anything has been observed. */
@@ -33,15 +37,77 @@ export class Line {
   /** b, at least 0; undefined while all observations were of the same n. */
   get slope(): number | undefined {
     const variance = this.#weight * this.#nn - this.#n ** 2;
-    if (variance < 0.01 * this.#weight ** 2) return undefined;
+    if (variance < SAME * this.#weight ** 2) return undefined;
     return Math.max(0, (this.#weight * this.#ny - this.#n * this.#y) / variance);
+  }
+
+  /** Over all observations; 0 before any. */
+  get mean(): number {
+    return this.known ? this.#y / this.#weight : 0;
   }
 
   /** The expected time of n tokens; 0 before any observation. */
   at(n: number): number {
     if (!this.known) return 0;
-    const mean = this.#y / this.#weight;
-    return Math.max(0, mean + (this.slope ?? 0) * (n - this.#n / this.#weight));
+    return Math.max(0, this.mean + (this.slope ?? 0) * (n - this.#n / this.#weight));
+  }
+}
+
+/** A verify call; microseconds. */
+export interface VerifyTime {
+  /** As the gateway saw it, network and queue included. */
+  readonly micros: number;
+  readonly queueMicros: number;
+  /** The engine run, which `batchSize` sequences shared, and the tokens drafted for each of them, in the mean. */
+  readonly runMicros: number;
+  readonly batchSize: number;
+  readonly drafted: number;
+}
+
+/**
+ * Time of a verify call by the tokens drafted, when all sequences of its run have as many. In a large batch one sequence's tokens seem
+ * to cost nothing; but all choose by the same rule, so what one more token costs is what it costs when all have it. A run that
+ * takes longer also keeps the sequences waiting that are not in it.
+ */
+export class VerifyCost {
+  readonly #longest: number;
+  readonly #run = new Line();
+  readonly #queue = new Line();
+  /** What is neither queue nor run. */
+  readonly #outside = new Line();
+
+  /** @param longest block, in tokens */
+  constructor(longest: number) {
+    this.#longest = longest;
+  }
+
+  observe({ micros, queueMicros, runMicros, batchSize, drafted }: VerifyTime): void {
+    // each of a run's sequences tells of it
+    const weight = 1 / batchSize;
+    this.#queue.observe(0, queueMicros, weight);
+    this.#outside.observe(0, Math.max(0, micros - queueMicros - runMicros), weight);
+    // a run with a part of some prompt
+    if (drafted <= this.#longest) this.#run.observe(drafted, runMicros, weight);
+  }
+
+  get known(): boolean {
+    return this.#run.known;
+  }
+
+  /** Of each token more. */
+  get slope(): number | undefined {
+    const { slope } = this.#run;
+    return slope === undefined ? undefined : this.#waiting() * slope;
+  }
+
+  at(n: number): number {
+    return this.#outside.at(0) + this.#waiting() * this.#run.at(n);
+  }
+
+  /** Runs that a call takes, waiting for those before its own included. */
+  #waiting(): number {
+    const run = this.#run.mean;
+    return run > 0 ? 1 + this.#queue.at(0) / run : 1;
   }
 }
 

@@ -167,16 +167,15 @@ class Run {
       drafted: block.tokens.length,
       accepted: verified.accepted,
       stepMicros,
-      verifyMicros: verified.micros,
+      verifyMicros: verified.time.micros,
       draftMicros: draft?.micros ?? 0,
       redraftMicros,
-      verifyRunMicros: verified.runMicros,
+      verifyRunMicros: verified.time.runMicros,
       draftRunMicros: draft?.runMicros ?? 0,
     };
     if (this.#request.drafting !== false) {
-      const { accepted, verifyMicros, draftMicros } = facts;
-      const times = { stepMicros, verifyMicros, draftMicros, redraftMicros };
-      controller.observe({ mode, block, accepted, budget, wanted, ...times });
+      const times = { stepMicros, verify: verified.time, draftMicros: facts.draftMicros, redraftMicros };
+      controller.observe({ mode, block, accepted: facts.accepted, budget, wanted, ...times });
     }
     const logProbabilities = verified.logProbabilities.slice(0, tokens.length);
     return {

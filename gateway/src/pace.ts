@@ -106,7 +106,8 @@ export class Pace {
   observe(mode: Mode, tokens: number, micros: number): void {
     const tally = this.#tallies[mode];
     const settled = mode === this.#best || tally.steps < WARM_UP;
-    const keep = 1 - (settled ? FORGET : FORGET_TRIED);
+    // so many sequences' steps tell of the same time
+    const keep = 1 - (settled ? FORGET : FORGET_TRIED) / Math.max(1, this.#sequences);
     tally.steps++;
     tally.weight = keep * tally.weight + 1;
     tally.tokens = keep * tally.tokens + tokens;

@@ -1,5 +1,6 @@
 import type { Span } from '@opentelemetry/api';
 import type { Branch } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
+import type { VerifyTime } from './costs.ts';
 import type { GenerationRequest, PairFacts } from './generation.ts';
 
 /** The verifier has read the prompt. */
@@ -14,9 +15,7 @@ export interface Verdict {
   readonly nextToken: number;
   /** accepted + 1 natural logarithms. */
   readonly logProbabilities: readonly number[];
-  /** The call as the gateway saw it, and the engine's part of it; microseconds. */
-  readonly micros: number;
-  readonly runMicros: number;
+  readonly time: VerifyTime;
 }
 
 /** What the drafter proposed. */

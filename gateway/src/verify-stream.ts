@@ -1,9 +1,11 @@
 import { type Span, SpanKind } from '@opentelemetry/api';
 import { PtpError, toPtpError } from '@ptp/core/errors.ts';
+import type { Timings } from '@ptp/core/gen/ptp/v1/common_pb.ts';
 import type { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
 import type { BidiCall } from '@ptp/core/rpc/calls.ts';
 import type { RequestInit, Response } from '@ptp/core/rpc/method.ts';
 import { attribute, endSpan, span, traceparentOf } from '@ptp/core/telemetry/spans.ts';
+import type { VerifyTime } from './costs.ts';
 import type { GenerationRequest } from './generation.ts';
 import type { Opened, Verdict, VerifyStream } from './streams.ts';
 import { within } from './within.ts';
@@ -53,7 +55,7 @@ export class GrpcVerifyStream implements VerifyStream {
       const { accepted, nextToken, logProbabilities, timings } = kind.value;
       endSpan(verifying);
       const micros = Math.round((performance.now() - sent) * 1000);
-      return { accepted, nextToken, logProbabilities, micros, runMicros: timings?.runUs ?? 0 };
+      return { accepted, nextToken, logProbabilities, time: timeOf(micros, timings) };
     } catch (error) {
       endSpan(verifying, { error });
       throw error;
@@ -70,6 +72,12 @@ export class GrpcVerifyStream implements VerifyStream {
     });
     return answer?.kind ?? { case: undefined };
   }
+}
+
+function timeOf(micros: number, timings: Timings | undefined): VerifyTime {
+  const { queueUs = 0, runUs = 0, batchSize = 1, batchTokens = 1 } = timings ?? {};
+  const drafted = Math.max(0, batchTokens / Math.max(1, batchSize) - 1);
+  return { micros, queueMicros: queueUs, runMicros: runUs, batchSize: Math.max(1, batchSize), drafted };
 }
 
 function ended(got: Answers['case']): PtpError {

@@ -1,10 +1,12 @@
 import { describe, expect, test } from 'vitest';
 import { Controller, type DraftLimits, EMPTY, Measurements } from '../src/controller.ts';
+import { VerifyCost } from '../src/costs.ts';
 import { MODES, type Mode } from '../src/pace.ts';
 import {
   type Machine,
   oneCore,
   poorDrafts,
+  random as randomNumbers,
   type SimulatedStep,
   simulate,
   smallTarget,
@@ -68,7 +70,7 @@ describe('the mode', () => {
       simulate(() => poorDrafts, limits, measured),
       200,
     );
-    expect(share(failing.slice(60), 'plain')).toBeGreaterThan(0.6);
+    expect(share(failing.slice(60), 'plain')).toBeGreaterThan(0.5);
     expect(share(take(usual, 200), 'plain')).toBeLessThan(0.1);
   });
 
@@ -136,11 +138,41 @@ test('a lost block is drafted anew where that is cheap, and not where it costs m
 test('the first step after a change of mode teaches nothing: it has the other mode’s block', () => {
   const measured = new Measurements(5);
   const controller = new Controller(limits, measured);
-  const calls = { verifyMicros: 1, draftMicros: 0, redraftMicros: 0 };
+  const verify = { micros: 1, queueMicros: 0, runMicros: 1, batchSize: 1, drafted: 0 };
+  const calls = { verify, draftMicros: 0, redraftMicros: 0 };
   const outcome = { block: EMPTY, accepted: 0, budget: 0, wanted: 0, ...calls };
   controller.observe({ mode: 'overlap', stepMicros: 1000, ...outcome });
   controller.observe({ mode: 'plain', stepMicros: 1000, ...outcome });
   expect([measured.pace.rate('overlap'), measured.pace.rate('plain')]).toEqual([0, 0]);
   controller.observe({ mode: 'plain', stepMicros: 2000, ...outcome });
   expect(measured.pace.rate('plain')).toBeCloseTo(1 / 2000);
+});
+
+test('what a token costs is told by the runs, not by the calls of which they are a part', () => {
+  const cost = new VerifyCost(8);
+  const random = randomNumbers(3);
+  for (let run = 0; run < 400; run++) {
+    // 32 sequences with blocks of their own lengths share a run of 10 ms and 50 us for each token; half of them wait for another one
+    const blocks = Array.from({ length: 32 }, () => Math.floor(9 * random()));
+    const drafted = blocks.reduce((a, b) => a + b, 0) / 32;
+    const runMicros = 10_000 + 50 * 32 * drafted;
+    for (const i of blocks.keys()) {
+      const queueMicros = i % 2 === 0 ? 0 : 16_400;
+      cost.observe({ micros: queueMicros + runMicros + 300, queueMicros, runMicros, batchSize: 32, drafted });
+    }
+  }
+  // the mean run is 16.4 ms and half of that is waited for
+  expect((cost.slope ?? 0) / (1.5 * 50 * 32)).toBeCloseTo(1, 1);
+  expect(cost.at(4) / (300 + 1.5 * 16_400)).toBeCloseTo(1, 1);
+});
+
+test('a run that reads a prompt says nothing of what a block costs', () => {
+  const cost = new VerifyCost(8);
+  const one = { queueMicros: 0, batchSize: 1 };
+  for (let i = 0; i < 50; i++) {
+    const drafted = i % 9;
+    cost.observe({ ...one, micros: 1000 + 100 * drafted, runMicros: 1000 + 100 * drafted, drafted });
+    cost.observe({ ...one, micros: 90_000, runMicros: 90_000, batchSize: 2, drafted: 64 });
+  }
+  expect(cost.slope).toBeCloseTo(100);
 });

@@ -58,7 +58,9 @@ export function* simulate(
       const draftMicros = beside ? machine.draft(budget) * slower : 0;
       const stepMicros = redraftMicros + Math.max(verifyMicros, draftMicros);
       const accepted = runLength(block.tokens.length, machine.chance, next);
-      const times = { stepMicros, verifyMicros, draftMicros, redraftMicros };
+      const run = { runMicros: verifyMicros, batchSize: 1, drafted: block.tokens.length };
+      const verify = { micros: verifyMicros, queueMicros: 0, ...run };
+      const times = { stepMicros, verify, draftMicros, redraftMicros };
       controller.observe({ mode, block, accepted, budget, wanted, ...times });
       yield { mode, reason, drafted: block.tokens.length, accepted, micros: stepMicros };
       const hit = next() < machine.hits[accepted < block.tokens.length ? 0 : 1];

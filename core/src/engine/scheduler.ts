@@ -10,6 +10,8 @@ export interface Served<Output> {
   readonly runMicros: number;
   /** Slots in the run. */
   readonly batchSize: number;
+  /** Tokens in the run over all slots. */
+  readonly batchTokens: number;
 }
 
 /** Bounds of the batches and of the queue before them. */
@@ -80,9 +82,10 @@ export class Scheduler<Slot, Output> {
     const started = performance.now();
     try {
       const { outputs, runMicros } = await this.#run(batch.map((job) => job.slot));
+      const batchTokens = batch.reduce((sum, { slot }) => sum + this.#tokensOf(slot), 0);
       batch.forEach((job, i) => {
         const queueMicros = Math.round((started - job.submitted) * 1000);
-        job.resolve({ output: outputs[i] as Output, queueMicros, runMicros, batchSize: batch.length });
+        job.resolve({ output: outputs[i] as Output, queueMicros, runMicros, batchSize: batch.length, batchTokens });
       });
     } catch (error) {
       // One slot must not take the others down: each gets a run of its own, which rewrites the same rows.

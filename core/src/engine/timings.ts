@@ -9,5 +9,6 @@ export function timingsOf(served: Served<unknown>, tokens: number): Timings {
     runUs: served.runMicros,
     batchSize: served.batchSize,
     tokens,
+    batchTokens: served.batchTokens,
   });
 }

@@ -10,7 +10,7 @@ import { attribute, contextFrom, endSpan, recordSpan, span, untraced } from './s
 export function recordRun(
   name: string,
   traceparent: string | undefined,
-  { queueMicros, runMicros, batchSize }: Omit<Served<unknown>, 'output'>,
+  { queueMicros, runMicros, batchSize }: Pick<Served<unknown>, 'queueMicros' | 'runMicros' | 'batchSize'>,
   attributes: Attributes = {},
 ): void {
   const context = contextFrom(traceparent);

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ptp/v1/common.proto.
  */
 export const file_ptp_v1_common: GenFile = /*@__PURE__*/
-  fileDesc("ChNwdHAvdjEvY29tbW9uLnByb3RvEgZwdHAudjEiRwoSU2FtcGxpbmdQYXJhbWV0ZXJzEhMKC3RlbXBlcmF0dXJlGAEgASgCEg0KBXRvcF9rGAIgASgNEg0KBXRvcF9wGAMgASgCInMKDVNlcXVlbmNlU3RhcnQSDgoGdG9rZW5zGAEgAygNEiwKCHNhbXBsaW5nGAIgASgLMhoucHRwLnYxLlNhbXBsaW5nUGFyYW1ldGVycxIMCgRzZWVkGAMgASgGEhYKDmZpcnN0X3Bvc2l0aW9uGAQgASgNIiMKDFRyYWNlQ29udGV4dBITCgt0cmFjZXBhcmVudBgBIAEoCSJPCgdUaW1pbmdzEhAKCHF1ZXVlX3VzGAEgASgNEg4KBnJ1bl91cxgCIAEoDRISCgpiYXRjaF9zaXplGAMgASgNEg4KBnRva2VucxgEIAEoDSKdAQoKTW9kZWxGYWN0cxIQCghtb2RlbF9pZBgBIAEoCRIYChB0b2tlbml6ZXJfc2hhMjU2GAIgASgJEhcKD3ZvY2FidWxhcnlfc2l6ZRgDIAEoDRIWCg5jb250ZXh0X2xlbmd0aBgEIAEoDRIdChV1bmlmb3Jtc19wZXJfcG9zaXRpb24YBSABKA0SEwoLZW5kX29mX3RleHQYBiABKA0iagoQUHJlZml4Q2FjaGVGYWN0cxIRCglzZXF1ZW5jZXMYASABKA0SDQoFYnl0ZXMYAiABKAQSDwoHbG9va3VwcxgDIAEoBBIMCgRoaXRzGAQgASgEEhUKDXJldXNlZF90b2tlbnMYBSABKARiBnByb3RvMw");
+  fileDesc("ChNwdHAvdjEvY29tbW9uLnByb3RvEgZwdHAudjEiRwoSU2FtcGxpbmdQYXJhbWV0ZXJzEhMKC3RlbXBlcmF0dXJlGAEgASgCEg0KBXRvcF9rGAIgASgNEg0KBXRvcF9wGAMgASgCInMKDVNlcXVlbmNlU3RhcnQSDgoGdG9rZW5zGAEgAygNEiwKCHNhbXBsaW5nGAIgASgLMhoucHRwLnYxLlNhbXBsaW5nUGFyYW1ldGVycxIMCgRzZWVkGAMgASgGEhYKDmZpcnN0X3Bvc2l0aW9uGAQgASgNIiMKDFRyYWNlQ29udGV4dBITCgt0cmFjZXBhcmVudBgBIAEoCSJlCgdUaW1pbmdzEhAKCHF1ZXVlX3VzGAEgASgNEg4KBnJ1bl91cxgCIAEoDRISCgpiYXRjaF9zaXplGAMgASgNEg4KBnRva2VucxgEIAEoDRIUCgxiYXRjaF90b2tlbnMYBSABKA0inQEKCk1vZGVsRmFjdHMSEAoIbW9kZWxfaWQYASABKAkSGAoQdG9rZW5pemVyX3NoYTI1NhgCIAEoCRIXCg92b2NhYnVsYXJ5X3NpemUYAyABKA0SFgoOY29udGV4dF9sZW5ndGgYBCABKA0SHQoVdW5pZm9ybXNfcGVyX3Bvc2l0aW9uGAUgASgNEhMKC2VuZF9vZl90ZXh0GAYgASgNImoKEFByZWZpeENhY2hlRmFjdHMSEQoJc2VxdWVuY2VzGAEgASgNEg0KBWJ5dGVzGAIgASgEEg8KB2xvb2t1cHMYAyABKAQSDAoEaGl0cxgEIAEoBBIVCg1yZXVzZWRfdG9rZW5zGAUgASgEYgZwcm90bzM");
 
 /**
  * How a token is chosen from the model's logits: temperature, then top-k, then top-p, then Pick with the position's u.
@@ -145,6 +145,13 @@ export type Timings = Message<"ptp.v1.Timings"> & {
    * @generated from field: uint32 tokens = 4;
    */
   tokens: number;
+
+  /**
+   * Tokens that all its sequences had.
+   *
+   * @generated from field: uint32 batch_tokens = 5;
+   */
+  batchTokens: number;
 };
 
 /**

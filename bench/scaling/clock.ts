@@ -1,0 +1,73 @@
+interface Event {
+  readonly at: number;
+  readonly order: number;
+  readonly run: () => void;
+}
+
+/** Virtual time in microseconds. Events of the same time happen in the order in which they were set. */
+export class Clock {
+  #now = 0;
+  #order = 0;
+  /** A binary heap, the next event first. */
+  readonly #events: Event[] = [];
+
+  get now(): number {
+    return this.#now;
+  }
+
+  /** @param at microseconds, not before now */
+  at(at: number, run: () => void): void {
+    const event = { at, order: this.#order++, run };
+    const events = this.#events;
+    let i = events.push(event) - 1;
+    while (i > 0) {
+      const parent = (i - 1) >> 1;
+      if (!before(event, events[parent] as Event)) break;
+      events[i] = events[parent] as Event;
+      i = parent;
+    }
+    events[i] = event;
+  }
+
+  /** Lets everything happen that is set before `end`, which it then is. */
+  runUntil(end: number): void {
+    for (let next = this.#events[0]; next !== undefined && next.at < end; next = this.#events[0]) {
+      this.#removeFirst();
+      this.#now = next.at;
+      next.run();
+    }
+    this.#now = end;
+  }
+
+  #removeFirst(): void {
+    const events = this.#events;
+    const last = events.pop() as Event;
+    if (events.length === 0) return;
+    let i = 0;
+    for (;;) {
+      let child = 2 * i + 1;
+      if (child >= events.length) break;
+      if (child + 1 < events.length && before(events[child + 1] as Event, events[child] as Event)) child++;
+      if (!before(events[child] as Event, last)) break;
+      events[i] = events[child] as Event;
+      i = child;
+    }
+    events[i] = last;
+  }
+}
+
+const before = (a: Event, b: Event): boolean => a.at < b.at || (a.at === b.at && a.order < b.order);
+
+/**
+ * Numbers in [0, 1) that look random: mulberry32 (Tommy Ettinger, public domain), whose streams of neighbouring seeds have nothing in
+ * common that would matter here.
+ */
+export function randomNumbers(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}

@@ -1,0 +1,114 @@
+import type { Clock } from './clock.ts';
+import { type CostCurve, runMicros } from './costs.ts';
+
+/** What a service tells of the run that served a job. Microseconds. */
+export interface Run {
+  readonly queueMicros: number;
+  readonly runMicros: number;
+  readonly batchSize: number;
+  readonly batchTokens: number;
+}
+
+/** A sequence's part of a run. */
+export interface Job {
+  /** Tokens that go through the model. */
+  readonly tokens: number;
+  /** Tokens of context whose keys and values are read. */
+  readonly context: number;
+  /** The answer is there. */
+  readonly done: (run: Run) => void;
+}
+
+interface Waiting {
+  readonly job: Job;
+  readonly since: number;
+}
+
+export interface ReplicaSettings {
+  readonly curve: CostCurve;
+  /** Sequences in one run, and tokens over all of them; a single sequence may exceed these. */
+  readonly slots: number;
+  readonly tokens: number;
+  /** Microseconds for which a run that could start waits for more; core/src/engine/scheduler.ts doesn't: 0. */
+  readonly gather: number;
+  /** Run times vary uniformly by up to this share either way. */
+  readonly jitter: number;
+}
+
+/** What a replica did since it was last reset. */
+export interface Work {
+  runs: number;
+  jobs: number;
+  tokens: number;
+  busyMicros: number;
+}
+
+/** One service on a GPU of its own. Batches are formed as in core/src/engine/scheduler.ts: whatever waits when a run ends, first come first served. */
+export class Replica {
+  readonly #clock: Clock;
+  readonly #settings: ReplicaSettings;
+  readonly #random: () => number;
+  #waiting: Waiting[] = [];
+  #running = false;
+  #work: Work = { runs: 0, jobs: 0, tokens: 0, busyMicros: 0 };
+
+  constructor(clock: Clock, settings: ReplicaSettings, random: () => number) {
+    this.#clock = clock;
+    this.#settings = settings;
+    this.#random = random;
+  }
+
+  get work(): Readonly<Work> {
+    return this.#work;
+  }
+
+  /** Forgets what was done. */
+  reset(): void {
+    this.#work = { runs: 0, jobs: 0, tokens: 0, busyMicros: 0 };
+  }
+
+  submit(job: Job): void {
+    this.#waiting.push({ job, since: this.#clock.now });
+    if (this.#running) return;
+    this.#running = true;
+    // an event of its own, so that what arrives at the same time shares the run
+    this.#clock.at(this.#clock.now + this.#settings.gather, () => this.#run());
+  }
+
+  #run(): void {
+    const { curve, jitter, gather } = this.#settings;
+    const batch = this.#next();
+    let [tokens, context] = [0, 0];
+    const started = this.#clock.now;
+    for (const { job } of batch) {
+      tokens += job.tokens;
+      context += job.context;
+    }
+    const micros = runMicros(curve, tokens, context) * (1 + jitter * (2 * this.#random() - 1));
+    this.#clock.at(this.#clock.now + micros, () => {
+      const work = this.#work;
+      work.runs++;
+      work.jobs += batch.length;
+      work.tokens += tokens;
+      work.busyMicros += micros;
+      // answers take a way over the network, however short, so that what follows from them misses the next run
+      this.#running = this.#waiting.length > 0;
+      if (this.#running && gather > 0) this.#clock.at(this.#clock.now + gather, () => this.#run());
+      else if (this.#running) this.#run();
+      const run = { runMicros: micros, batchSize: batch.length, batchTokens: tokens };
+      for (const { job, since } of batch) job.done({ ...run, queueMicros: started - since });
+    });
+  }
+
+  #next(): Waiting[] {
+    const { slots, tokens } = this.#settings;
+    let taken = 0;
+    let size = 0;
+    for (const { job } of this.#waiting) {
+      if (taken === slots || (taken > 0 && size + job.tokens > tokens)) break;
+      size += job.tokens;
+      taken++;
+    }
+    return this.#waiting.splice(0, taken);
+  }
+}

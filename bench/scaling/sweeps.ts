@@ -1,0 +1,199 @@
+import type { Mode } from '../../gateway/src/pace.ts';
+import { round } from '../statistics.ts';
+import { curveOf, DRAFTER, GPU, LARGER_DRAFTER, type Model, OVERHEAD, TARGET } from './costs.ts';
+import { type Outcome, type Scenario, simulate } from './simulate.ts';
+
+const MILLIS = 1000;
+const SECONDS = 1e6;
+
+/** What every simulation begins with. The assumptions are in docs/scaling.md with their reasons. */
+export const BASE: Scenario = {
+  sequences: 1,
+  verifiers: 1,
+  drafters: 1,
+  verifier: { curve: curveOf(TARGET, GPU, OVERHEAD.target), slots: 256, tokens: 4096, gather: 0, jitter: 0.05 },
+  drafter: { curve: curveOf(DRAFTER, GPU, OVERHEAD.drafter), slots: 512, tokens: 16_384, gather: 0, jitter: 0.05 },
+  gateways: 1,
+  delay: 0.25 * MILLIS,
+  limits: { length: 8, budget: 32, mode: 'auto' },
+  controller: true,
+  quality: { chance: 0.75, hits: [0.45, 0.75] },
+  prompt: [128, 896],
+  output: [128, 384],
+  draftTimeout: 500 * MILLIS,
+  seed: 1,
+  settle: 2 * SECONDS,
+  counted: 3 * SECONDS,
+};
+
+/** What differs from BASE; of several the one with the most tokens per second is kept. */
+type Change = Partial<Scenario>;
+type Changes = (x: number) => Change | readonly Change[];
+
+export interface Sweep {
+  readonly name: string;
+  readonly xs: readonly number[];
+  /** By the name that the plots have. */
+  readonly series: Readonly<Record<string, Changes>>;
+}
+
+/** A point of a series. */
+export interface Row {
+  readonly series: string;
+  readonly x: number;
+  readonly tokens_per_second: number;
+  readonly ms_per_token: number;
+  readonly tokens_per_step: number;
+  /** Drafted tokens of a step, and, where blocks are always full, their length. */
+  readonly drafted: number;
+  readonly length: number;
+  readonly plain_share: number;
+  readonly redraft_share: number;
+  readonly verifier_busy: number;
+  readonly verifier_batch: number;
+  readonly drafter_busy: number;
+  readonly late: number;
+}
+
+const mode = (chosen: Mode | 'auto') => ({ limits: { ...BASE.limits, mode: chosen } });
+/** Blocks that are always full. */
+const blocksOf = (length: number): Change => ({
+  limits: { ...BASE.limits, length, mode: 'overlap' },
+  controller: false,
+});
+/** The controller's trials take turns with everything else; they are part of what it gives. */
+const auto = (settle: number, counted: number): Change => ({
+  ...mode('auto'),
+  settle: settle * SECONDS,
+  counted: counted * SECONDS,
+});
+/** With few sequences it takes longer until enough steps are counted. */
+const counted = (sequences: number): Change => ({ sequences, counted: Math.max(3, 60 / sequences) * SECONDS });
+const drafterOf = (model: Model) => ({ ...BASE.drafter, curve: curveOf(model, GPU, OVERHEAD.drafter) });
+
+const concurrency: Sweep = {
+  name: 'concurrency',
+  xs: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 768],
+  series: {
+    plain: (n) => ({ ...mode('plain'), ...counted(n) }),
+    sequential: (n) => ({ ...mode('sequential'), ...counted(n) }),
+    overlap: (n) => ({ ...mode('overlap'), ...counted(n) }),
+    auto: (n) => ({ sequences: n, ...auto(20, Math.max(20, 60 / n)) }),
+    'overlap, best fixed block': (n) => [1, 2, 3, 4, 6, 8].map((length) => ({ ...blocksOf(length), ...counted(n) })),
+  },
+};
+
+/** Drafters for 8 verifiers. */
+function ratio(perVerifier: number, settle: number, autoCounted: number): Sweep {
+  const verifiers = 8;
+  const base = (drafters: number) => ({
+    sequences: verifiers * perVerifier,
+    verifiers,
+    drafters: drafters * verifiers,
+  });
+  return {
+    name: `ratio, ${perVerifier} sequences per verifier`,
+    xs: [1, 2, 4, 8].map((drafters) => drafters / verifiers),
+    series: {
+      plain: (x) => ({ ...base(x), ...mode('plain') }),
+      overlap: (x) => ({ ...base(x), ...mode('overlap') }),
+      auto: (x) => ({ ...base(x), ...auto(settle, autoCounted) }),
+      'overlap, 1B-class drafter': (x) => ({ ...base(x), ...mode('overlap'), drafter: drafterOf(LARGER_DRAFTER) }),
+      'overlap, blocks of 2': (x) => ({ ...base(x), ...blocksOf(2) }),
+    },
+  };
+}
+
+/** One-way network delay, milliseconds. */
+function delay(sequences: number): Sweep {
+  const base = (millis: number) => ({ ...counted(sequences), delay: millis * MILLIS });
+  return {
+    name: `delay, ${sequences} sequences`,
+    xs: [0, 0.25, 1, 2, 5, 10, 20],
+    series: {
+      plain: (x) => ({ ...base(x), ...mode('plain') }),
+      sequential: (x) => ({ ...base(x), ...mode('sequential') }),
+      overlap: (x) => ({ ...base(x), ...mode('overlap') }),
+      auto: (x) => ({ ...base(x), ...auto(20, Math.max(10, 60 / sequences)) }),
+      'overlap, every branch of use': (x) => ({
+        ...base(x),
+        ...mode('overlap'),
+        quality: { ...BASE.quality, hits: [1, 1] },
+      }),
+    },
+  };
+}
+
+/** Sequences in one run of the verifier. */
+const slots: Sweep = {
+  name: 'slots, 512 sequences',
+  xs: [8, 16, 32, 64, 128, 256, 512],
+  series: Object.fromEntries(
+    Object.entries({
+      plain: mode('plain'),
+      overlap: mode('overlap'),
+      'overlap, blocks of 2': blocksOf(2),
+    }).map(([name, change]) => [
+      name,
+      (x: number) => ({ ...counted(512), ...change, verifier: { ...BASE.verifier, slots: x, tokens: 16 * x } }),
+    ]),
+  ),
+};
+
+/** Milliseconds for which a verifier that could start a run waits for more sequences. */
+const wait: Sweep = {
+  name: 'wait, 32 sequences',
+  xs: [0, 0.25, 0.5, 1, 1.5, 2, 3, 4],
+  series: Object.fromEntries(
+    (['plain', 'sequential', 'overlap'] as const).map((name) => [
+      name,
+      (x: number) => ({ ...counted(32), ...mode(name), verifier: { ...BASE.verifier, gather: x * MILLIS } }),
+    ]),
+  ),
+};
+
+export const SWEEPS = {
+  concurrency,
+  ratioAtRest: ratio(32, 8, 4),
+  ratioAtLoad: ratio(512, 8, 4),
+  delayOfOne: delay(1),
+  delayOfMany: delay(64),
+  slots,
+  wait,
+} as const;
+
+/** @param onRow is told each point as soon as it is there */
+export function run({ series, xs }: Sweep, onRow: (row: Row) => void): Row[] {
+  const rows: Row[] = [];
+  for (const [name, changes] of Object.entries(series)) {
+    for (const x of xs) {
+      const tries = [changes(x)].flat().map((change) => {
+        const scenario = { ...BASE, ...change };
+        return rowOf(name, x, scenario.limits.length, simulate(scenario));
+      });
+      const best = tries.reduce((a, b) => (b.tokens_per_second > a.tokens_per_second ? b : a));
+      rows.push(best);
+      onRow(best);
+    }
+  }
+  return rows;
+}
+
+function rowOf(series: string, x: number, length: number, outcome: Outcome): Row {
+  const { verifier, drafter, modes } = outcome;
+  return {
+    series,
+    x,
+    tokens_per_second: round(outcome.tokensPerSecond, 0),
+    ms_per_token: round(outcome.millisPerToken),
+    tokens_per_step: round(outcome.tokensPerStep, 2),
+    drafted: round(outcome.drafted / outcome.steps, 2),
+    length,
+    plain_share: round(modes.plain, 2),
+    redraft_share: round(outcome.redrafts, 2),
+    verifier_busy: round(verifier.busy, 2),
+    verifier_batch: round(verifier.batch, 1),
+    drafter_busy: round(drafter.busy, 2),
+    late: outcome.late,
+  };
+}

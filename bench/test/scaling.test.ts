@@ -1,0 +1,138 @@
+import { describe, expect, it } from 'vitest';
+import { Clock, randomNumbers } from '../scaling/clock.ts';
+import { type CostCurve, runMicros } from '../scaling/costs.ts';
+import { Replica } from '../scaling/replica.ts';
+import { type Scenario, simulate } from '../scaling/simulate.ts';
+import { BASE } from '../scaling/sweeps.ts';
+
+/** No noise, no network, and runs that take the same whatever the context. */
+const verifying: CostCurve = { overhead: 1000, weights: 9000, perToken: 10, perContextToken: 0 };
+const drafting: CostCurve = { overhead: 500, weights: 3500, perToken: 1, perContextToken: 0 };
+const still: Scenario = {
+  ...BASE,
+  delay: 0,
+  verifier: { ...BASE.verifier, curve: verifying, jitter: 0 },
+  drafter: { ...BASE.drafter, curve: drafting, jitter: 0 },
+  prompt: [500, 500],
+  output: [4000, 4000],
+  settle: 0,
+  counted: 5_000_000,
+};
+const always = { chance: 1, hits: [1, 1] } as const;
+const mode = (chosen: 'plain' | 'sequential' | 'overlap' | 'auto') => ({ limits: { ...BASE.limits, mode: chosen } });
+const full = (chosen: 'sequential' | 'overlap', length: number) => ({
+  limits: { length, budget: 64, mode: chosen },
+  controller: false,
+});
+
+describe('clock', () => {
+  it('lets events happen in the order of their times, and of their setting where these are equal', () => {
+    const clock = new Clock();
+    const random = randomNumbers(7);
+    const set = Array.from({ length: 500 }, (_, i) => ({ at: Math.floor(100 * random()), i }));
+    const seen: typeof set = [];
+    for (const event of set) clock.at(event.at, () => seen.push({ ...event, at: clock.now }));
+    clock.runUntil(100);
+    expect(seen).toEqual(set.toSorted((a, b) => a.at - b.at || a.i - b.i));
+    expect(clock.now).toBe(100);
+  });
+
+  it('leaves what is set for the end or later', () => {
+    const clock = new Clock();
+    let happened = 0;
+    for (const at of [9, 10, 11]) clock.at(at, () => happened++);
+    clock.runUntil(10);
+    expect(happened).toBe(1);
+  });
+});
+
+describe('replica', () => {
+  it('makes a run of what waits when the one before ends, within its limits', () => {
+    const clock = new Clock();
+    const replica = new Replica(clock, { ...still.verifier, slots: 3, tokens: 8 }, randomNumbers(1));
+    const ends: number[] = [];
+    const submit = (tokens: number) => replica.submit({ tokens, context: 0, done: () => ends.push(clock.now) });
+    submit(1);
+    clock.at(5, () => [1, 1, 1, 1, 7, 2].forEach(submit));
+    clock.runUntil(1e6);
+    const run = runMicros(verifying, 1, 0);
+    // alone; three slots; one, as another 7 + 1 would fit but 2 more would not; the rest
+    expect(ends).toEqual([run, 2 * run, 2 * run, 2 * run, 3 * run, 3 * run, 4 * run]);
+    expect(replica.work).toMatchObject({ runs: 4, jobs: 7, tokens: 14 });
+  });
+});
+
+describe('simulation', () => {
+  it('takes a run for each token of a single sequence without drafts', () => {
+    const { millisPerToken, tokensPerStep, modes } = simulate({ ...still, ...mode('plain') });
+    expect(tokensPerStep).toBe(1);
+    expect(modes.plain).toBe(1);
+    // a sequence begins somewhere within the first 50 ms
+    expect(millisPerToken).toBeGreaterThanOrEqual(10);
+    expect(millisPerToken).toBeLessThan(10.2);
+  });
+
+  it('takes max(draft, verify) for a block and one more token where all drafts are right', () => {
+    const { millisPerToken, tokensPerStep } = simulate({ ...still, ...full('overlap', 4), quality: always });
+    expect(tokensPerStep).toBeCloseTo(5, 1);
+    expect(millisPerToken).toBeGreaterThanOrEqual(2);
+    expect(millisPerToken).toBeLessThan(2.1);
+  });
+
+  it('takes their sum where drafting comes first', () => {
+    const { millisPerToken } = simulate({ ...still, ...full('sequential', 4), quality: always });
+    expect(millisPerToken).toBeGreaterThanOrEqual(14 / 5);
+    expect(millisPerToken).toBeLessThan((1.03 * 14) / 5);
+  });
+
+  it('commits by chance what a geometric series gives', () => {
+    const chance = 0.6;
+    const { tokensPerStep, steps } = simulate({
+      ...still,
+      ...full('sequential', 4),
+      counted: 60_000_000,
+      quality: { chance, hits: [0, 0] },
+    });
+    const expected = (1 - chance ** 5) / (1 - chance);
+    expect(steps).toBeGreaterThan(3000);
+    expect(Math.abs(tokensPerStep - expected)).toBeLessThan(0.08);
+  });
+
+  it('says the same by the same seed, and something else by another', () => {
+    const some = { ...BASE, ...mode('auto'), sequences: 20, settle: 200_000, counted: 400_000 };
+    expect(simulate(some)).toEqual(simulate(some));
+    expect(simulate({ ...some, seed: 2 }).tokens).not.toBe(simulate(some).tokens);
+  });
+
+  it('waits for the network once a step where calls overlap, twice where they do not', () => {
+    const delay = 20_000;
+    const overlap = simulate({ ...still, ...full('overlap', 4), delay, quality: always });
+    const sequential = simulate({ ...still, ...full('sequential', 4), delay, quality: always });
+    expect(overlap.millisPerToken).toBeCloseTo((10 + 40) / 5, 0);
+    expect(sequential.millisPerToken).toBeCloseTo((10 + 40 + 4 + 40) / 5, 0);
+  });
+
+  it('has the controller verify fewer tokens where a full batch makes each of them cost all', () => {
+    const many = { ...BASE, ...mode('auto'), sequences: 128, settle: 8_000_000, counted: 4_000_000 };
+    const few = simulate({ ...many, sequences: 4 });
+    const full = simulate(many);
+    expect(few.drafted / few.steps).toBeGreaterThan(6);
+    expect(full.drafted / full.steps).toBeLessThan(4);
+    const plain = simulate({ ...many, ...mode('plain') });
+    expect(full.tokensPerSecond).toBeGreaterThan(1.8 * plain.tokensPerSecond);
+  });
+
+  it('has the controller stop drafting where every token of a block costs a run', () => {
+    const dear = { ...still.verifier, curve: { ...verifying, weights: 0, perToken: 9000 } };
+    const { modes, drafted, steps } = simulate({
+      ...still,
+      ...mode('auto'),
+      verifier: dear,
+      quality: { chance: 0.3, hits: [0.3, 0.3] },
+      settle: 10_000_000,
+      counted: 10_000_000,
+    });
+    expect(modes.plain).toBeGreaterThan(0.8);
+    expect(drafted / steps).toBeLessThan(0.5);
+  });
+});
