@@ -54,7 +54,7 @@ export interface Outcome {
   readonly wanted: number;
 }
 
-/** The first blocks are verified in full and by half in turn; later one of so many in full, or drafted anew, whatever it is worth. */
+/** Each sequence's first blocks are verified in full and by half in turn; later one of so many in full, or drafted anew, whatever it is worth. */
 const LEARNING = 16;
 const TRIED_IN_FULL = 16;
 
@@ -140,8 +140,8 @@ export class Controller {
       const value = expected - worth * time(k + 1);
       if (value >= best) [length, best] = [k + 1, value];
     }
-    // what a token costs is known from blocks of several lengths only
-    const turn = this.#measured.blocks++;
+    // what a token costs is known from runs of several lengths only, so that all sequences take turns together
+    const turn = Math.floor(this.#measured.blocks++ / this.#measured.pace.open);
     if (turn < LEARNING) length = turn % 2 === 0 ? block.tokens.length : Math.ceil(block.tokens.length / 2);
     else if (turn % TRIED_IN_FULL === 0) length = block.tokens.length;
     return length === block.tokens.length ? block : cut(block, 0, length);

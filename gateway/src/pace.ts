@@ -58,11 +58,16 @@ export class Pace {
     this.#sequences--;
   }
 
+  /** Sequences now, at least 1. */
+  get open(): number {
+    return Math.max(1, this.#sequences);
+  }
+
   /** The mode of the next step: the fastest, now and then another one for a few steps, so that a change is noticed. */
   next(): { mode: Mode; reason: 'warm-up' | 'trial' | 'fastest' } {
     const unknown = MODES.find((mode) => this.#tallies[mode].steps < WARM_UP);
     if (unknown) return { mode: unknown, reason: 'warm-up' };
-    const open = Math.max(1, this.#sequences);
+    const { open } = this;
     const better = MODES.find((mode) => this.rate(mode) > BETTER * this.rate(this.#best));
     if (better) {
       this.#best = better;
@@ -107,7 +112,7 @@ export class Pace {
     const tally = this.#tallies[mode];
     const settled = mode === this.#best || tally.steps < WARM_UP;
     // so many sequences' steps tell of the same time
-    const keep = 1 - (settled ? FORGET : FORGET_TRIED) / Math.max(1, this.#sequences);
+    const keep = 1 - (settled ? FORGET : FORGET_TRIED) / this.open;
     tally.steps++;
     tally.weight = keep * tally.weight + 1;
     tally.tokens = keep * tally.tokens + tokens;
