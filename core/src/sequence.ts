@@ -1,6 +1,7 @@
 import type { EngineFacts, SequenceId, SequenceStore } from './engine/engine.ts';
 import { PtpError } from './errors.ts';
-import type { SamplingParameters, SequenceStart } from './gen/ptp/v1/common_pb.ts';
+import type { SamplingParameters, SequenceStart, TokenAdjustments } from './gen/ptp/v1/common_pb.ts';
+import { type AdjustParams, adjustParams } from './sampling/adjust.ts';
 import { type SamplingParams, samplingParams } from './sampling/params.ts';
 import { uniforms } from './sampling/uniforms.ts';
 
@@ -46,8 +47,22 @@ export class Sequence {
  */
 export function receivedSampling(sampling: SamplingParameters | undefined, vocabulary: number): SamplingParams {
   if (!sampling) return samplingParams({}, vocabulary);
-  const { temperature, topK, topP } = sampling;
-  return samplingParams({ temperature, topK, topP: topP === 0 ? 1 : topP }, vocabulary);
+  const { temperature, topK, topP, minP } = sampling;
+  return samplingParams({ temperature, topK, topP: topP === 0 ? 1 : topP, minP }, vocabulary);
+}
+
+/**
+ * Token adjustments as a message brings them, checked; undefined where they ask for nothing.
+ *
+ * @throws PtpError `invalid_argument`, naming field, limit and value
+ */
+export function receivedAdjustments(given: TokenAdjustments | undefined, vocabulary: number): AdjustParams | undefined {
+  if (!given) return undefined;
+  const { logitBias, repetitionPenalty, presencePenalty, frequencyPenalty, heldBack, heldBackUntil } = given;
+  const biases = new Map(Object.entries(logitBias).map(([id, bias]) => [Number(id), bias]));
+  const repetition = repetitionPenalty === 0 ? 1 : repetitionPenalty;
+  const penalties = { presencePenalty, frequencyPenalty, repetitionPenalty: repetition };
+  return adjustParams({ logitBias: biases, ...penalties, heldBack, heldBackUntil }, vocabulary);
 }
 
 /** @throws PtpError `invalid_argument` at the first id that is not in the vocabulary */

@@ -52,8 +52,8 @@ describe('feeds', () => {
   });
 
   test('ask for two picks at least', () => {
-    expect(pickFeeds([], 1).rows?.data).toEqual(BigInt64Array.of(0n, 0n));
-    const feeds = pickFeeds([{ row: 4, sampling, u: Float32Array.of(0.25) }], 1);
+    expect(pickFeeds([], 1, 8).rows?.data).toEqual(BigInt64Array.of(0n, 0n));
+    const feeds = pickFeeds([{ row: 4, sampling, u: Float32Array.of(0.25) }], 1, 8);
     expect(feeds.rows?.data).toEqual(BigInt64Array.of(4n, 0n));
     expect(feeds.u).toMatchObject({ dims: [2, 1], data: Float32Array.of(0.25, 0) });
     expect(feeds.temperature?.data).toEqual(Float32Array.of(0.7, 0));
@@ -61,8 +61,26 @@ describe('feeds', () => {
 
   test('give a pick all its uniforms', () => {
     const picks = [0, 1, 2].map((row) => ({ row, sampling, u: Float32Array.of(row / 4, row / 8) }));
-    expect(pickFeeds(picks, 2).u).toMatchObject({ dims: [3, 2], data: Float32Array.of(0, 0, 0.25, 0.125, 0.5, 0.25) });
-    expect(pickFeeds([], 2).u).toMatchObject({ dims: [2, 2], data: new Float32Array(4) });
+    expect(pickFeeds(picks, 2, 8).u).toMatchObject({
+      dims: [3, 2],
+      data: Float32Array.of(0, 0, 0.25, 0.125, 0.5, 0.25),
+    });
+    expect(pickFeeds([], 2, 8).u).toMatchObject({ dims: [2, 2], data: new Float32Array(4) });
+  });
+
+  test('hold adjustments for all rows where one has any, and for none else', () => {
+    const pick = { row: 0, sampling, u: Float32Array.of(0) };
+    expect(pickFeeds([pick], 1, 4)).toMatchObject({ scale: { dims: [0, 4] }, bias: { dims: [0, 4] } });
+    const adjust = {
+      scaled: Int32Array.of(1),
+      scale: 2,
+      biased: Int32Array.of(3, 0),
+      biases: Float32Array.of(-1, Number.NEGATIVE_INFINITY),
+    };
+    const { scale, bias } = pickFeeds([pick, { ...pick, adjust }], 1, 4);
+    expect(scale).toMatchObject({ dims: [2, 4], data: Float32Array.of(1, 1, 1, 1, 1, 2, 1, 1) });
+    const infinite = Number.NEGATIVE_INFINITY;
+    expect(bias).toMatchObject({ dims: [2, 4], data: Float32Array.of(0, 0, 0, 0, infinite, 0, 0, -1) });
   });
 
   const branches = [

@@ -140,7 +140,12 @@ export class GrpcDraftStream implements DraftStream {
     this.#steps = 0;
     this.#told = this.#tokens.length;
     const { prompt, sampling, seed } = this.#parts.request;
-    const start = { tokens: [...this.#tokens], sampling, seed, firstPosition: this.#tokens.length - prompt.length };
+    const start = {
+      tokens: [...this.#tokens],
+      sampling: { ...sampling, minP: 0 },
+      seed,
+      firstPosition: this.#tokens.length - prompt.length,
+    };
     const trace = { traceparent: traceparentOf(this.#parts.span) };
     call.send({ kind: { case: 'open', value: { start, trace } } });
     this.#opening = call.receive().then(

@@ -152,8 +152,7 @@ class Run {
     const draft = await drafting;
     const stepMicros = Math.round((performance.now() - started) * 1000);
 
-    const { endOfText, stopTokens = [] } = this.#facts;
-    const ended = committed.findIndex((token) => token === endOfText || stopTokens.includes(token));
+    const ended = committed.findIndex((token) => this.#ends(token));
     const tokens = ended < 0 ? committed : committed.slice(0, ended);
     this.#generated += tokens.length;
     const finish = ended >= 0 ? 'stop' : this.#generated >= this.#request.maxTokens ? 'length' : undefined;
@@ -178,10 +177,18 @@ class Run {
       controller.observe({ mode, block, accepted: facts.accepted, budget, wanted, ...times });
     }
     const logProbabilities = verified.logProbabilities.slice(0, tokens.length);
+    const tops = verified.tops.slice(0, tokens.length);
     return {
-      step: { tokens, logProbabilities, facts, ...(finish && { finish }) },
+      step: { tokens, logProbabilities, ...(tops.length > 0 && { tops }), facts, ...(finish && { finish }) },
       next: this.#choose(draft, verified.accepted, verified.nextToken),
     };
+  }
+
+  /** Whether a token ends the text, of which it is no part. */
+  #ends(token: number): boolean {
+    const { stopTokens, ignoreEndOfText = false } = this.#request;
+    if (stopTokens?.includes(token)) return true;
+    return !ignoreEndOfText && (token === this.#facts.endOfText || (this.#facts.stopTokens?.includes(token) ?? false));
   }
 
   /** Drafts after `block` for every outcome. The verify call, which most steps wait for longest, leaves the process first. */

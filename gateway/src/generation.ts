@@ -1,3 +1,4 @@
+import type { AdjustParams } from '@ptp/core/sampling/adjust.ts';
 import type { SamplingParams } from '@ptp/core/sampling/params.ts';
 import type { Choice, DraftLimits, Source } from './controller.ts';
 import type { Mode } from './pace.ts';
@@ -12,6 +13,14 @@ export interface GenerationRequest {
   /** 1 .. contextLength - 1 token ids. */
   readonly prompt: readonly number[];
   readonly sampling: SamplingParams;
+  /** What changes about single tokens; nothing unless given. */
+  readonly adjustments?: AdjustParams;
+  /** Tokens that end the text beside the model's own; they are not part of it. */
+  readonly stopTokens?: readonly number[];
+  /** Whether the model's own end of text is a token like any other. */
+  readonly ignoreEndOfText?: boolean;
+  /** Alternatives to tell for each token, 0 .. 20; 0 unless given. */
+  readonly topCount?: number;
   /** Key of the uniforms, 0 .. 2^64 - 1. */
   readonly seed: bigint;
   /** At least 1; the prompt and this together fit the context. */
@@ -54,12 +63,20 @@ export interface StepFacts {
   readonly draftRunMicros: number;
 }
 
+/** A token's alternatives under the unshaped model, and natural logs of their probabilities. */
+export interface TopTokens {
+  readonly ids: readonly number[];
+  readonly logProbabilities: readonly number[];
+}
+
 /** One step's outcome. */
 export interface GenerationStep {
   /** Committed tokens: accepted ones, then the target's own; at least 1. Tokens that end a text are never among them. */
   readonly tokens: readonly number[];
   /** One natural-log probability per token, under the unshaped model. */
   readonly logProbabilities: readonly number[];
+  /** Per token its alternatives, the most probable first; if the request asked for any. */
+  readonly tops?: readonly TopTokens[];
   readonly facts: StepFacts;
   /** On the first step: tokens of the prompt that the verifier knew from an earlier sequence. */
   readonly reusedTokens?: number;

@@ -1,7 +1,7 @@
 import type { Span } from '@opentelemetry/api';
 import type { Branch } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import type { VerifyTime } from './costs.ts';
-import type { GenerationRequest, PairFacts } from './generation.ts';
+import type { GenerationRequest, PairFacts, TopTokens } from './generation.ts';
 
 /** The verifier has read the prompt. */
 export interface Opened {
@@ -15,6 +15,8 @@ export interface Verdict {
   readonly nextToken: number;
   /** accepted + 1 natural logarithms. */
   readonly logProbabilities: readonly number[];
+  /** As many, if any alternatives were asked for; else empty. */
+  readonly tops: readonly TopTokens[];
   readonly time: VerifyTime;
 }
 

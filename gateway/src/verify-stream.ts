@@ -4,6 +4,7 @@ import type { Timings } from '@ptp/core/gen/ptp/v1/common_pb.ts';
 import type { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
 import type { BidiCall } from '@ptp/core/rpc/calls.ts';
 import type { RequestInit, Response } from '@ptp/core/rpc/method.ts';
+import type { AdjustParams } from '@ptp/core/sampling/adjust.ts';
 import { attribute, endSpan, span, traceparentOf } from '@ptp/core/telemetry/spans.ts';
 import type { VerifyTime } from './costs.ts';
 import type { GenerationRequest } from './generation.ts';
@@ -28,10 +29,12 @@ export class GrpcVerifyStream implements VerifyStream {
   ) {
     this.#call = call;
     this.#timeoutMs = timeoutMs;
-    const { prompt, sampling, seed } = request;
-    const start = { tokens: [...prompt], sampling, seed, firstPosition: 0 };
+    const { prompt, sampling, seed, adjustments: adjust, topCount: topLogProbabilities = 0 } = request;
+    const start = { tokens: [...prompt], sampling: { ...sampling, minP: sampling.minP ?? 0 }, seed, firstPosition: 0 };
     const trace = { traceparent: traceparentOf(parent) };
-    this.#call.send({ kind: { case: 'open', value: { start, trace } } });
+    const adjustments = adjust && adjustmentsMessage(adjust);
+    const value = { start, trace, topLogProbabilities, ...(adjustments && { adjustments }) };
+    this.#call.send({ kind: { case: 'open', value } });
     this.#opened = this.#receive().then((kind) => {
       if (kind.case !== 'opened') throw ended(kind.case);
       return { reusedTokens: kind.value.reusedTokens };
@@ -52,10 +55,10 @@ export class GrpcVerifyStream implements VerifyStream {
       this.#call.send({ kind: { case: 'step', value: { step: this.#steps++, draft: [...draft], trace } } });
       const kind = await this.#receive();
       if (kind.case !== 'result') throw ended(kind.case);
-      const { accepted, nextToken, logProbabilities, timings } = kind.value;
+      const { accepted, nextToken, logProbabilities, timings, top: tops } = kind.value;
       endSpan(verifying);
       const micros = Math.round((performance.now() - sent) * 1000);
-      return { accepted, nextToken, logProbabilities, time: timeOf(micros, timings) };
+      return { accepted, nextToken, logProbabilities, tops, time: timeOf(micros, timings) };
     } catch (error) {
       endSpan(verifying, { error });
       throw error;
@@ -78,6 +81,10 @@ function timeOf(micros: number, timings: Timings | undefined): VerifyTime {
   const { queueUs = 0, runUs = 0, batchSize = 1, batchTokens = 1 } = timings ?? {};
   const drafted = Math.max(0, batchTokens / Math.max(1, batchSize) - 1);
   return { micros, queueMicros: queueUs, runMicros: runUs, batchSize: Math.max(1, batchSize), drafted };
+}
+
+function adjustmentsMessage({ logitBias, heldBack, ...penalties }: AdjustParams) {
+  return { logitBias: Object.fromEntries(logitBias), heldBack: [...heldBack], ...penalties };
 }
 
 function ended(got: Answers['case']): PtpError {

@@ -27,7 +27,7 @@ class TargetGraph:
         shapes = {i.name: i.shape for i in self.session.get_inputs()}
         self.cached = [name[1:-2] for name in shapes if name.startswith(("pk", "pv")) and name.endswith("_0")]
         self.row = shapes["pk0_0"][2]
-        self.uniforms = shapes["u"][1]
+        self.uniforms, self.vocab = shapes["u"][1], shapes["bias"][1]
 
     def run(self, slots: list[tuple[Reader, list[int]]], temperature: float = 0.0, u: np.ndarray | None = None):
         """Reads each slot's tokens, at least two: picks and their log-probabilities after each token, by slot.
@@ -43,6 +43,9 @@ class TargetGraph:
             "temperature": column * np.float32(temperature),
             "top_k": np.zeros((count, 1), np.int64),
             "top_p": column,
+            "min_p": column * 0,
+            "top_count": np.zeros(1, np.int64),
+            **{name: np.zeros((0, self.vocab), np.float32) for name in ("scale", "bias")},
             "u": np.zeros((count, self.uniforms), np.float32) if u is None else u,
         }
         if len(slots) > 1:

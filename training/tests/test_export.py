@@ -17,6 +17,7 @@ from ptp_train import embeddings, export, graph_embeddings, manifest
 from ptp_train.coordinates import dimensions, pick
 from ptp_train.drafter import Drafter, DrafterConfig, without
 from ptp_train.graph import FLOAT, INT64, Graph, WeightFile
+from ptp_train.graph_adjust import adjusted
 from ptp_train.graph_sampler import NEAREST, sampler
 from ptp_train.lora import merged
 from ptp_train.model import Config, Target, save
@@ -121,13 +122,17 @@ def run(model: onnxruntime.InferenceSession, feeds: dict) -> dict:
     return dict(zip(names, model.run(names, feeds), strict=True))
 
 
-def sampling(rows: np.ndarray, u: np.ndarray, temperature=0.0, top_k=0, top_p=1.0) -> dict:
+def sampling(rows: np.ndarray, u: np.ndarray, temperature=0.0, top_k=0, top_p=1.0, top_count=0) -> dict:
     column = (len(rows), 1)
     return {
         "rows": np.asarray(rows, np.int64),
         "temperature": np.full(column, temperature, np.float32),
         "top_k": np.full(column, top_k, np.int64),
         "top_p": np.full(column, top_p, np.float32),
+        "min_p": np.zeros(column, np.float32),
+        "top_count": np.array([top_count]),
+        "scale": np.zeros((0, CONFIG.vocab), np.float32),
+        "bias": np.zeros((0, CONFIG.vocab), np.float32),
         "u": u,
     }
 
@@ -145,6 +150,7 @@ def write(model, tokens: list[int], chunks: list[int], **settings) -> tuple[np.n
             model, context_feeds([(cache, tokens[at : at + n])]) | sampling(np.arange(n), u[at : at + n], **settings)
         )
         cache.append(out, 0, n)
+        assert out["top_id"].shape == (n, settings.get("top_count", 0))
         picks.append(out["pick"])
         logprobs.append(out["logprob"])
         at += n
@@ -177,6 +183,21 @@ def test_target_samples_as_the_reference_does(pair, folder, tokens, setting):
     assert agree > 0.97  # a u within rounding of a border may fall on either side
 
 
+def test_the_most_probable_tokens_are_told(pair, folder, tokens):
+    out = run(
+        session(folder / "target.b1.onnx"),
+        context_feeds([(Cache(CONFIG.layers), tokens)])
+        | sampling(
+            np.arange(len(tokens)), np.zeros((len(tokens), pair[1].config.coordinates), np.float32), top_count=3
+        ),
+    )
+    expected = pair[0](torch.tensor([tokens]))[0].log_softmax(-1).topk(3)
+    np.testing.assert_allclose(out["top_logprob"], expected.values.detach().numpy(), atol=1e-4, rtol=0)
+    assert (out["top_id"] == expected.indices.numpy()).mean() > 0.99
+    assert (out["top_id"][:, 0] == out["pick"]).all()  # greedy
+    assert (out["top_logprob"][:, 0] == out["logprob"]).all()
+
+
 @pytest.mark.parametrize("chunks", [[2], [3], [5], [8], [2, 7, 3, 5]])
 def test_chunking_changes_no_bit(folder, tokens, chunks):
     model = session(folder / "target.b1.onnx")
@@ -200,14 +221,15 @@ def test_a_ragged_batch_changes_no_bit(pair, folder, tokens):
         cache.append(out, 0, 5 * i + 2)
         caches.append(cache)
     slots = [(c, tokens[20 : 20 + n]) for c, n in zip(caches, lengths, strict=True)]
-    parts = [sampling(np.arange(n), x, *s) for n, s, x in zip(lengths, settings, u, strict=True)]
+    parts = [sampling(np.arange(n), x, *s, top_count=5) for n, s, x in zip(lengths, settings, u, strict=True)]
     joint = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]} | {"rows": np.arange(sum(lengths))}
+    joint["top_count"] = parts[0]["top_count"]
     batch = run(together, context_feeds(slots) | joint)
     at = 0
     for slot, part, n in zip(slots, parts, lengths, strict=True):
         single = run(alone, context_feeds([slot]) | part)
         for name, value in single.items():
-            got = batch[name][at : at + n] if value.ndim == 1 else batch[name][:, at : at + n]
+            got = batch[name][:, at : at + n] if value.ndim == 3 else batch[name][at : at + n]
             assert got.tobytes() == value.tobytes(), name
         at += n
 
@@ -314,7 +336,7 @@ def sampler_session(tmp_path: pathlib.Path, vocab: int, kind: str) -> onnxruntim
     return session(path)
 
 
-def sample(model, logits: np.ndarray, temperature, top_k, top_p, u) -> np.ndarray:
+def sample(model, logits: np.ndarray, temperature, top_k, top_p, u, min_p=0) -> np.ndarray:
     column = lambda x, kind: np.broadcast_to(np.asarray(x, kind), (len(logits),)).reshape(-1, 1)  # noqa: E731
     return model.run(
         ["pick"],
@@ -323,6 +345,7 @@ def sample(model, logits: np.ndarray, temperature, top_k, top_p, u) -> np.ndarra
             "temperature": column(temperature, np.float32),
             "top_k": column(top_k, np.int64),
             "top_p": column(top_p, np.float32),
+            "min_p": column(min_p, np.float32),
             "u": np.asarray(u, np.float32).reshape(len(logits), -1),
         },
     )[0]
@@ -364,6 +387,47 @@ def test_sampler_agrees_with_the_reference_on_every_way(tmp_path, kind):
         pair = slice(i, i + 2)
         alone = sample(model, logits[pair], temperature[pair], top_k[pair], top_p[pair], u[pair])
         assert alone.tolist() == got[pair].tolist()
+
+
+@pytest.mark.parametrize("kind", ["cdf", "tree"])
+def test_min_p_comes_before_top_k_and_top_p(tmp_path, kind):
+    rng = np.random.default_rng(8)
+    vocab, count = 300, 400
+    logits = (rng.standard_normal((count, vocab)) * rng.choice([0.2, 1, 4], (count, 1))).astype(np.float32)
+    temperature = rng.choice([0.5, 1, 2], count).astype(np.float32)
+    top_k, top_p = rng.choice([0, 5, 200], count), rng.choice([0.5, 0.9, 1], count)
+    min_p = rng.choice([0, 0.05, 0.5, 1], count).astype(np.float32)
+    u = rng.random((count, dimensions(kind, vocab)), np.float32)
+    got = sample(sampler_session(tmp_path, vocab, kind), logits, temperature, top_k, top_p, u, min_p)
+    p = np.exp((logits - logits.max(1, keepdims=True)) / temperature[:, None])
+    likely = np.where(p < min_p[:, None], -np.inf, logits).astype(np.float32)
+    assert (np.isinf(likely).sum(1)[min_p == 1] == vocab - 1).all()
+    settings = (torch.tensor(x, dtype=torch.float32) for x in (temperature, top_k, top_p))
+    expected = pick(kind, shape(torch.from_numpy(likely), *settings), torch.from_numpy(u)).numpy()
+    assert (got == expected).mean() > 0.99
+
+
+def test_adjustments_change_what_is_asked_and_no_bit_else(tmp_path):
+    rng = np.random.default_rng(9)
+    rows, vocab = 6, 50
+    logits = rng.standard_normal((rows, vocab)).astype(np.float32)
+    g = Graph(WeightFile(tmp_path / "unused.weights"))
+    g.input("logits", FLOAT, ["R", vocab])
+    g.node("Identity", [adjusted(g, "logits", vocab)], "out")
+    g.output("out", FLOAT, ["R", vocab])
+    g.save(tmp_path / "adjusted.onnx")
+    model = session(tmp_path / "adjusted.onnx")
+    run = lambda scale, bias: model.run(["out"], {"logits": logits, "scale": scale, "bias": bias})[0]  # noqa: E731
+    none = np.zeros((0, vocab), np.float32)
+    assert (run(none, none) == logits).all()
+    scale, bias = np.ones_like(logits), np.zeros_like(logits)
+    assert (run(scale, bias) == logits).all()
+    scale[1, :10], bias[2, 3], bias[3, ::2] = 1.5, 7, -np.inf
+    expected = logits.copy()
+    expected[1, :10] = np.where(logits[1, :10] > 0, logits[1, :10] / np.float32(1.5), logits[1, :10] * np.float32(1.5))
+    expected[2, 3] += 7
+    expected[3, ::2] = -np.inf
+    assert (run(scale, bias) == expected).all()
 
 
 @pytest.mark.parametrize("kind", ["cdf", "tree"])

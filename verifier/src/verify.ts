@@ -6,8 +6,9 @@ import { PtpError } from '@ptp/core/errors.ts';
 import type { Timings } from '@ptp/core/gen/ptp/v1/common_pb.ts';
 import type { VerifyOpen, VerifyRequest, VerifyResponseSchema, VerifyStep } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
 import { accept } from '@ptp/core/sampling/accept.ts';
-import { checkTokens, chunks, openWithin, Sequence } from '@ptp/core/sequence.ts';
+import { checkTokens, chunks, openWithin, type Sequence } from '@ptp/core/sequence.ts';
 import { recordRun } from '@ptp/core/telemetry/run-spans.ts';
+import { TargetSequence } from './target-sequence.ts';
 
 type Response = MessageInitShape<typeof VerifyResponseSchema>;
 
@@ -49,11 +50,11 @@ export class Verifier {
   async *verify(requests: AsyncIterable<VerifyRequest>, signal: AbortSignal): AsyncGenerator<Response> {
     const id = openWithin(this.engine, this.limits.sequences);
     try {
-      let sequence: Sequence | undefined;
+      let sequence: TargetSequence | undefined;
       for await (const { kind } of requests) {
         if (!sequence) {
           if (kind.case !== 'open') throw new PtpError('failed_precondition', 'the first message must be `open`');
-          sequence = new Sequence(kind.value.start, this.engine.facts);
+          sequence = new TargetSequence(kind.value, this.engine.facts);
           yield await this.#prefill(id, sequence, kind.value, signal);
         } else {
           if (kind.case !== 'step') throw new PtpError('failed_precondition', 'after `open` only `step` is allowed');
@@ -84,7 +85,7 @@ export class Verifier {
     return { kind: { case: 'opened', value } };
   }
 
-  async #step(id: number, sequence: Sequence, step: VerifyStep, signal: AbortSignal): Promise<Response> {
+  async #step(id: number, sequence: TargetSequence, step: VerifyStep, signal: AbortSignal): Promise<Response> {
     const { facts } = this.engine;
     const { draft } = step;
     if (draft.length > this.limits.draft) {
@@ -97,20 +98,10 @@ export class Verifier {
       throw new PtpError('out_of_range', message, { field: 'draft' });
     }
     checkTokens('draft', draft, facts.vocabulary);
-    const tokens = [sequence.tokens[length - 1] as number, ...draft];
-    const served = await this.#scheduler.submit(
-      {
-        sequence: id,
-        at: length - 1,
-        tokens,
-        sampling: sequence.sampling,
-        u: sequence.uniformsAt(length, tokens.length),
-      },
-      signal,
-    );
+    const served = await this.#scheduler.submit({ sequence: id, ...sequence.slot(draft) }, signal);
     const { picks, logProbabilities } = served.output;
     const { accepted, tokens: committed } = accept(draft, picks);
-    sequence.tokens.push(...committed);
+    sequence.commit(committed);
     recordRun('ptp.verify.run', step.trace?.traceparent, served, {
       'ptp.step': step.step,
       'ptp.draft.length': draft.length,
@@ -124,7 +115,8 @@ export class Verifier {
           accepted,
           nextToken: committed[accepted] as number,
           logProbabilities: Array.from(logProbabilities.subarray(0, accepted + 1)),
-          timings: timingsOf(served, tokens.length),
+          timings: timingsOf(served, draft.length + 1),
+          top: sequence.tops(served.output, accepted + 1),
         },
       },
     };

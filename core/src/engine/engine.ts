@@ -1,3 +1,4 @@
+import type { Adjustment } from '../sampling/adjust.ts';
 import type { SamplingParams } from '../sampling/params.ts';
 
 /**
@@ -72,6 +73,10 @@ export interface TargetSlot {
   readonly sampling?: SamplingParams;
   /** [T * D] uniforms; u for the token that FOLLOWS tokens[i] is at i * D. Required with `sampling`. */
   readonly u?: Float32Array;
+  /** [T] what changes about the logits after each token; nothing unless given. */
+  readonly adjust?: readonly Adjustment[];
+  /** Alternatives to tell for each pick, 0 unless given. */
+  readonly topCount?: number;
 }
 
 /** One sequence's part of the answer; empty arrays where the slot had no `sampling`. */
@@ -80,6 +85,9 @@ export interface TargetOutput {
   readonly picks: Int32Array;
   /** [T] natural log of its probability under the unshaped model. */
   readonly logProbabilities: Float32Array;
+  /** [T * topCount] the most probable tokens under the unshaped model and the logs of their probabilities, falling; if asked for. */
+  readonly topIds?: Int32Array;
+  readonly topLogProbabilities?: Float32Array;
 }
 
 /** Answer of a run with how long the engine took. */

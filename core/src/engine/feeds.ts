@@ -1,3 +1,4 @@
+import type { Adjustment } from '../sampling/adjust.ts';
 import type { SamplingParams } from '../sampling/params.ts';
 import { type BranchRequest, branchLength } from './engine.ts';
 
@@ -53,14 +54,17 @@ export interface Pick {
   readonly sampling: SamplingParams;
   /** [D] */
   readonly u: Float32Array;
+  readonly adjust?: Adjustment | undefined;
 }
 
 /**
- * Feeds of the sampler: rows [R]; temperature, top_k, top_p [R, 1]; u [R, D]. At least 2 rows, for the reason given at `padded`.
+ * Feeds of the sampler: rows [R]; temperature, top_k, top_p, min_p [R, 1]; u [R, D]; scale, bias [R, V], or [0, V] where no row has
+ * any. At least 2 rows, for the reason given at `padded`.
  *
  * @param dimensions D, uniforms per position
+ * @param vocabulary V
  */
-export function pickFeeds(picks: readonly Pick[], dimensions: number): Feeds {
+export function pickFeeds(picks: readonly Pick[], dimensions: number, vocabulary: number): Feeds {
   const ignored: Pick = { row: 0, sampling: nothingAsked, u: new Float32Array(dimensions) };
   const rows = [...picks, ignored, ignored].slice(0, Math.max(2, picks.length));
   const column = [rows.length, 1];
@@ -75,11 +79,34 @@ export function pickFeeds(picks: readonly Pick[], dimensions: number): Feeds {
       column,
     ),
     top_p: floats(rows, (pick) => pick.sampling.topP, column),
+    min_p: floats(rows, (pick) => pick.sampling.minP ?? 0, column),
     u: joined(
       rows.map((pick) => pick.u),
       [rows.length, dimensions],
     ),
+    ...adjustFeeds(
+      rows.map((pick) => pick.adjust),
+      vocabulary,
+    ),
   };
+}
+
+function adjustFeeds(rows: readonly (Adjustment | undefined)[], vocabulary: number): Feeds {
+  const wanted = (entries: keyof Adjustment & ('scaled' | 'biased')) =>
+    rows.some((row) => (row?.[entries].length ?? 0) > 0);
+  const [scale, bias] = [wanted('scaled') ? rows.length : 0, wanted('biased') ? rows.length : 0];
+  const scales = new Float32Array(scale * vocabulary).fill(1);
+  const biases = new Float32Array(bias * vocabulary);
+  for (const [i, row] of rows.entries()) {
+    for (const id of row?.scaled ?? []) scales[i * vocabulary + id] = row?.scale ?? 1;
+    for (const [n, id] of row?.biased.entries() ?? []) biases[i * vocabulary + id] = row?.biases[n] ?? 0;
+  }
+  return { scale: float32(scales, [scale, vocabulary]), bias: float32(biases, [bias, vocabulary]) };
+}
+
+/** How many alternatives the graph is to tell for each row. */
+export function topFeeds(count: number): Feeds {
+  return { top_count: int64([count], [1]) };
 }
 
 /** Conditions of rows and slots whose results nobody reads. */

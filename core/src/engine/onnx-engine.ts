@@ -70,6 +70,7 @@ async function start(
     layers: kind === 'target' ? sizes.layers : Math.max(...drafterOf(manifest).source) + 1,
     rowWidth: heads.kv_heads * heads.head_width,
     contextLength,
+    vocabulary: sizes.vocab,
     uniformsPerPosition: manifest.uniforms_per_position,
     threads,
     prefixCacheBytes,

@@ -21,6 +21,7 @@ import {
   padded,
   pickFeeds,
   positionsOf,
+  topFeeds,
 } from './feeds.ts';
 import { PrefixCache } from './prefix-cache.ts';
 import { SequenceCache } from './sequence-cache.ts';
@@ -35,6 +36,7 @@ export interface WorkerModel {
   /** Floats in a layer's row of keys. */
   readonly rowWidth: number;
   readonly contextLength: number;
+  readonly vocabulary: number;
   /** D. */
   readonly uniformsPerPosition: number;
   readonly threads: number;
@@ -80,6 +82,9 @@ for (const { slots, path } of model.graphs) {
     // A waiting thread that spins takes the core from the other services.
     extra: { session: { intra_op: { allow_spinning: '0' } } },
   });
+  if (model.kind === 'target' && !session.inputNames.includes('top_count')) {
+    throw new Error(`${path} is of an older \`ptp-train export\`: export it again`);
+  }
   sessions.push({ slots, session });
 }
 
@@ -144,25 +149,48 @@ async function answer(id: number, slots: readonly (TargetSlot | DraftSlot)[]): P
 async function runTarget(slots: readonly TargetSlot[]): Promise<TargetOutput[]> {
   const picks: Pick[] = [];
   let row = 0;
-  for (const { tokens, sampling, u } of slots) {
+  for (const { tokens, sampling, u, adjust } of slots) {
     if (sampling) {
       for (const i of tokens.keys()) {
         const own = (u as Float32Array).subarray(i * dimensions, (i + 1) * dimensions);
-        picks.push({ row: row + i, sampling, u: own });
+        picks.push({ row: row + i, sampling, u: own, adjust: adjust?.[i] });
       }
     }
     row += Math.max(2, tokens.length);
   }
-  const results = await run(slots, () => pickFeeds(picks, dimensions));
+  const mostTops = Math.max(...slots.map(({ topCount = 0 }) => topCount));
+  const results = await run(slots, () => ({
+    ...pickFeeds(picks, dimensions, model.vocabulary),
+    ...topFeeds(mostTops),
+  }));
   const ids = Int32Array.from(results.pick?.data as BigInt64Array, Number);
   const logProbabilities = results.logprob?.data as Float32Array;
   let start = 0;
-  return slots.map(({ tokens, sampling }) => {
+  return slots.map(({ tokens, sampling, topCount = 0 }) => {
     const end = start + (sampling ? tokens.length : 0);
     const output = { picks: ids.slice(start, end), logProbabilities: logProbabilities.slice(start, end) };
+    const tops = topCount > 0 && {
+      topIds: Int32Array.from(firsts(results.top_id?.data as BigInt64Array, mostTops, topCount, start, end), Number),
+      topLogProbabilities: Float32Array.from(
+        firsts(results.top_logprob?.data as Float32Array, mostTops, topCount, start, end),
+      ),
+    };
     start = end;
-    return output;
+    return { ...output, ...tops };
   });
+}
+
+/** The first `count` of the `width` columns of rows start .. end - 1. */
+function* firsts<T>(
+  data: Iterable<T> & { readonly [i: number]: T },
+  width: number,
+  count: number,
+  start: number,
+  end: number,
+) {
+  for (let row = start; row < end; row++) {
+    for (let i = 0; i < count; i++) yield data[row * width + i] as T;
+  }
 }
 
 async function runDrafter(slots: readonly DraftSlot[]): Promise<DraftOutput[]> {
@@ -263,6 +291,6 @@ function buffersOf(output: TargetOutput | DraftOutput): ArrayBuffer[] {
   const arrays =
     'branches' in output
       ? output.branches.flatMap(({ tokens, confidences }) => [tokens, confidences])
-      : [output.picks, output.logProbabilities];
-  return arrays.map((array) => array.buffer as ArrayBuffer);
+      : [output.picks, output.logProbabilities, output.topIds, output.topLogProbabilities];
+  return arrays.flatMap((array) => (array ? [array.buffer as ArrayBuffer] : []));
 }

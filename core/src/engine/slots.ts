@@ -11,8 +11,10 @@ export type RowsOf = (sequence: SequenceId) => number | undefined;
  */
 export function checkTargetSlots(slots: readonly TargetSlot[], facts: EngineFacts, rowsOf: RowsOf): void {
   checkContext(slots, facts, rowsOf);
-  for (const [i, { tokens, sampling, u }] of slots.entries()) {
+  for (const [i, { tokens, sampling, u, adjust, topCount = 0 }] of slots.entries()) {
     if (!sampling) continue;
+    check(!adjust || adjust.length === tokens.length, i, '`adjust`', `${tokens.length} rows`, adjust?.length ?? 0);
+    check(isInteger(topCount, 0, facts.vocabulary), i, '`topCount`', `in [0, ${facts.vocabulary}]`, topCount);
     const length = tokens.length * facts.uniformsPerPosition;
     check(u?.length === length, i, '`u`', `${length} values`, u?.length ?? 'none');
     checkUniforms(u as Float32Array, i);

@@ -8,6 +8,8 @@ export interface SamplingParams {
   readonly topK: number;
   /** Probability mass kept, in (0, 1]; 1 keeps all. */
   readonly topP: number;
+  /** Tokens kept by their probability relative to the most probable one's, in [0, 1]; 0, or absent, keeps all. Before top-k and top-p. */
+  readonly minP?: number;
 }
 
 /** What a request that says nothing gets: the model's own distribution. */
@@ -18,7 +20,7 @@ export const defaultSampling: SamplingParams = { temperature: 1, topK: 0, topP: 
  *
  * @param given what the client sent; undefined and null mean the default
  * @param vocabularySize tokens in the target's vocabulary, the upper limit of top-k
- * @throws PtpError `invalid_argument` with the field as it is spelt on the wire (`temperature`, `top_k`, `top_p`)
+ * @throws PtpError `invalid_argument` with the field as it is spelt on the wire (`temperature`, `top_k`, `top_p`, `min_p`)
  */
 export function samplingParams(
   given: { readonly [K in keyof SamplingParams]?: SamplingParams[K] | null | undefined },
@@ -27,13 +29,15 @@ export function samplingParams(
   const temperature = given.temperature ?? defaultSampling.temperature;
   const topK = given.topK ?? defaultSampling.topK;
   const topP = given.topP ?? defaultSampling.topP;
+  const minP = given.minP ?? 0;
   check('temperature', temperature >= 0 && temperature <= 2, 'in [0, 2]', temperature);
   const topKLimit = `0 (off) or an integer in [1, ${vocabularySize}]`;
   check('top_k', Number.isInteger(topK) && topK >= 0 && topK <= vocabularySize, topKLimit, topK);
   check('top_p', topP > 0 && topP <= 1, 'in (0, 1]', topP);
+  check('min_p', minP >= 0 && minP <= 1, 'in [0, 1]', minP);
   // Greedy has no use for a truncation, and a drafter knows it by one set of conditions only.
   if (temperature < GREEDY_BELOW) return { temperature: 0, topK: 0, topP: 1 };
-  return { temperature, topK, topP: Math.max(topP, LEAST_TOP_P) };
+  return { temperature, topK, topP: Math.max(topP, LEAST_TOP_P), ...(minP > 0 && { minP }) };
 }
 
 /** Logits divided by less may leave float32's range; the pick is the most probable token long before. */

@@ -3,7 +3,7 @@ import type { SamplingParams } from './params.ts';
 
 const f32 = Math.fround;
 
-/** A next-token distribution after temperature, top-k and top-p. */
+/** A next-token distribution after temperature, min-p, top-k and top-p. */
 export interface ShapedDistribution {
   /** [V] probabilities in vocabulary order, 0 for tokens not kept, renormalised over the kept ones. */
   readonly probabilities: Float32Array;
@@ -12,12 +12,13 @@ export interface ShapedDistribution {
 }
 
 /**
- * Shapes logits into the distribution that a token is picked from, in this order: temperature, top-k, top-p,
- * renormalise. Float32 throughout: this is the reference for the sampler inside the ONNX graph.
+ * Shapes logits into the distribution that a token is picked from, in this order: temperature, min-p, top-k,
+ * top-p, renormalise. Float32 throughout: this is the reference for the sampler inside the ONNX graph.
  *
  * Tokens are ranked by probability, descending, the lower id first on ties. A token of rank r is kept if r < topK and
  * if the tokens ranked above it sum to less than topP, as probabilities renormalised within top-k (nucleus sampling:
- * Holtzman et al. 2020, with the token that crosses topP kept). topK = 0 and topP = 1 are off. Temperature 0 keeps the
+ * Holtzman et al. 2020, with the token that crosses topP kept). Tokens less probable than minP times the most probable one
+ * are left out before (Nguyen et al. 2024). topK = 0, topP = 1 and minP = 0 are off. Temperature 0 keeps the
  * argmax alone. A token whose float32 probability is 0 is not kept.
  *
  * @param logits [V] float32, V >= 1; -Infinity excludes a token
@@ -32,7 +33,10 @@ export function shape(logits: Float32Array, params: SamplingParams): ShapedDistr
   const top = scaled[best] as number;
   const weight = (id: number): number => f32(Math.exp(f32((scaled[id] as number) - top)));
 
-  const ranked = rank(scaled).slice(0, params.topK || logits.length);
+  const minP = f32(params.minP ?? 0);
+  const ranked = rank(scaled)
+    .slice(0, params.topK || logits.length)
+    .filter((id) => weight(id) >= minP);
   const weights = ranked.map(weight);
   const total = sum(weights);
   const topP = f32(params.topP);

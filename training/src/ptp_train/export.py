@@ -15,6 +15,7 @@ from . import manifest
 from .drafter import Drafter, load_drafter
 from .drafter_graph import drafter_graph
 from .graph import FLOAT, INT64, Graph, Stream, WeightFile, add_rope, split_input
+from .graph_adjust import adjusted, nearest
 from .graph_cache import cache_inputs, new_rows, past_and_new
 from .graph_sampler import sampler
 from .model import Target, load_target, parameters_of
@@ -33,8 +34,10 @@ def target_graph(target: Target, weights: WeightFile, slots: int, kind: str) -> 
 
     Inputs: ids, pos [1, N]; splits [slots], tokens per slot (graphs with several slots only); mask_{i} [T_i, P_i + T_i],
     added to the scores; pk, pv (`cache_inputs`); rows [R], the tokens after which a pick is wanted, R >= 2 because one
-    row alone would run other kernels (batch invariance); temperature, top_k, top_p [R, 1]; u [R, D] for Pick `kind`.
-    Outputs: pick [R]; logprob [R], natural log of its probability under the unshaped model; nk{l}, nv{l} [1, N, G*D].
+    row alone would run other kernels (batch invariance); scale, bias [R, V] or [0, V] (`adjusted`); temperature, top_k, top_p,
+    min_p [R, 1]; u [R, D] for Pick `kind`; top_count [1].
+    Outputs: pick [R]; logprob [R], natural log of its probability under the unshaped model; top_id, top_logprob
+    [R, top_count], the most probable tokens under that; nk{l}, nv{l} [1, N, G*D].
     """
     c = target.config
     g = Graph(weights)
@@ -62,13 +65,14 @@ def target_graph(target: Target, weights: WeightFile, slots: int, kind: str) -> 
         stream.finish(layer, name, attended)
     g.node("Squeeze", [stream.norm("norm", target.norm), g.constant([0])], "final")
     g.head("embedding" if c.tied else "output", "final", target.head_weight, "logits")
-    token = sampler(g, "logits", c.vocab, kind)
+    token = sampler(g, adjusted(g, "logits", c.vocab), c.vocab, kind)
     g.node("LogSoftmax", ["logits"], "log_probabilities", axis=1)
     g.node("Unsqueeze", [token, g.constant([1])], "token.column")
     g.node("GatherElements", ["log_probabilities", "token.column"], "logprob.column", axis=1)
     g.node("Squeeze", ["logprob.column", g.constant([1])], "logprob")
     g.output("pick", INT64, ["R"])
     g.output("logprob", FLOAT, ["R"])
+    nearest(g, "log_probabilities")
     return g
 
 

@@ -1,4 +1,4 @@
-"""The sampler as ONNX nodes: temperature, top-k, top-p, then Pick (graph_pick.py), the rules of core/src/sampling.
+"""The sampler as ONNX nodes: temperature, min-p, top-k, top-p, then Pick (graph_pick.py), the rules of core/src/sampling.
 
 What a row keeps is found in one of three ways, by its own parameters and logits alone, so that it doesn't depend on what else
 is in the run; the ways that no row needs are skipped:
@@ -12,6 +12,7 @@ import numpy as np
 
 from .coordinates import dimensions
 from .graph import BOOL, FLOAT, INT64, Graph
+from .graph_adjust import min_p
 from .graph_pick import pick
 
 NEAREST = 64
@@ -44,7 +45,7 @@ def keep(g: Graph, weights: str, size: str, out: str) -> str:
 
 def sampler(g: Graph, logits: str, vocab: int, kind: str) -> str:
     """The value `pick` [R], tokens picked from logits [R, V] by Pick `kind` (coordinates.py); adds the inputs temperature, top_k,
-    top_p [R, 1] and u [R, D]."""
+    top_p, min_p [R, 1] and u [R, D]."""
     temperature = g.input("temperature", FLOAT, ["R", 1])
     top_k = g.input("top_k", INT64, ["R", 1])
     top_p = g.input("top_p", FLOAT, ["R", 1])
@@ -57,7 +58,11 @@ def sampler(g: Graph, logits: str, vocab: int, kind: str) -> str:
     g.node("Div", [logits, "divisor"], "scaled")
     g.node("ReduceMax", ["scaled", g.constant([1])], "scaled.max", keepdims=1)
     g.node("Sub", ["scaled", "scaled.max"], "scaled.below")
-    g.node("Exp", ["scaled.below"], "weights")
+    g.node("Exp", ["scaled.below"], "weights.all")
+    g.node("Greater", [g.input("min_p", FLOAT, ["R", 1]), zero], "min_p.on")
+    wanted = any_of(g, "min_p.on", "any_min_p")
+    cut = g.choose(wanted, "with_min_p", lambda s: min_p(s, "weights.all", "weights.likely"), "weights.all", FLOAT)
+    g.node("Identity", [cut], "weights")
 
     g.node("LessOrEqual", [top_k, g.constant(0)], "top_k.off")
     g.node("Where", ["top_k.off", g.constant(vocab), top_k], "top_k.limit")
@@ -91,7 +96,8 @@ def limited_weights(g: Graph, vocab: int) -> str:
     g.node("ReduceSum", ["weights", g.constant([1])], "weights.sum", keepdims=1)
     g.node("TopK", ["scaled", g.constant([nearest])], ["near.scaled", "near.ids"], axis=1)
     g.node("Sub", ["near.scaled", "scaled.max"], "near.below")
-    g.node("Exp", ["near.below"], "near.weights")
+    g.node("Exp", ["near.below"], "near.all")
+    min_p(g, "near.all", "near.weights")
     kept = keep(g, "near.weights", g.constant(nearest), "near.kept")
     g.node("Mul", ["weights", g.constant(0, np.float32)], "zeros")
     near = g.node("ScatterElements", ["zeros", "near.ids", kept], "near", axis=1)
@@ -112,7 +118,8 @@ def limited_weights(g: Graph, vocab: int) -> str:
         s.node("Unsqueeze", ["far.size", s.constant([0])], "far.sizes")
         s.node("TopK", ["scaled", "far.sizes"], ["far.scaled", "far.ids"], axis=1)
         s.node("Sub", ["far.scaled", "scaled.max"], "far.below")
-        s.node("Exp", ["far.below"], "far.weights")
+        s.node("Exp", ["far.below"], "far.all")
+        min_p(s, "far.all", "far.weights")
         kept = keep(s, "far.weights", "far.size", "far.kept")
         s.node("ScatterElements", ["zeros", "far.ids", kept], "far.in_place", axis=1)
         return s.node("Where", ["far", "far.in_place", near], "far.chosen")

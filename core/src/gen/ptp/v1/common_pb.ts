@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ptp/v1/common.proto.
  */
 export const file_ptp_v1_common: GenFile = /*@__PURE__*/
-  fileDesc("ChNwdHAvdjEvY29tbW9uLnByb3RvEgZwdHAudjEiRwoSU2FtcGxpbmdQYXJhbWV0ZXJzEhMKC3RlbXBlcmF0dXJlGAEgASgCEg0KBXRvcF9rGAIgASgNEg0KBXRvcF9wGAMgASgCInMKDVNlcXVlbmNlU3RhcnQSDgoGdG9rZW5zGAEgAygNEiwKCHNhbXBsaW5nGAIgASgLMhoucHRwLnYxLlNhbXBsaW5nUGFyYW1ldGVycxIMCgRzZWVkGAMgASgGEhYKDmZpcnN0X3Bvc2l0aW9uGAQgASgNIiMKDFRyYWNlQ29udGV4dBITCgt0cmFjZXBhcmVudBgBIAEoCSJlCgdUaW1pbmdzEhAKCHF1ZXVlX3VzGAEgASgNEg4KBnJ1bl91cxgCIAEoDRISCgpiYXRjaF9zaXplGAMgASgNEg4KBnRva2VucxgEIAEoDRIUCgxiYXRjaF90b2tlbnMYBSABKA0inQEKCk1vZGVsRmFjdHMSEAoIbW9kZWxfaWQYASABKAkSGAoQdG9rZW5pemVyX3NoYTI1NhgCIAEoCRIXCg92b2NhYnVsYXJ5X3NpemUYAyABKA0SFgoOY29udGV4dF9sZW5ndGgYBCABKA0SHQoVdW5pZm9ybXNfcGVyX3Bvc2l0aW9uGAUgASgNEhMKC2VuZF9vZl90ZXh0GAYgASgNImoKEFByZWZpeENhY2hlRmFjdHMSEQoJc2VxdWVuY2VzGAEgASgNEg0KBWJ5dGVzGAIgASgEEg8KB2xvb2t1cHMYAyABKAQSDAoEaGl0cxgEIAEoBBIVCg1yZXVzZWRfdG9rZW5zGAUgASgEYgZwcm90bzM");
+  fileDesc("ChNwdHAvdjEvY29tbW9uLnByb3RvEgZwdHAudjEiVgoSU2FtcGxpbmdQYXJhbWV0ZXJzEhMKC3RlbXBlcmF0dXJlGAEgASgCEg0KBXRvcF9rGAIgASgNEg0KBXRvcF9wGAMgASgCEg0KBW1pbl9wGAQgASgCIv4BChBUb2tlbkFkanVzdG1lbnRzEjsKCmxvZ2l0X2JpYXMYASADKAsyJy5wdHAudjEuVG9rZW5BZGp1c3RtZW50cy5Mb2dpdEJpYXNFbnRyeRIYChBwcmVzZW5jZV9wZW5hbHR5GAIgASgCEhkKEWZyZXF1ZW5jeV9wZW5hbHR5GAMgASgCEhoKEnJlcGV0aXRpb25fcGVuYWx0eRgEIAEoAhIRCgloZWxkX2JhY2sYBSADKA0SFwoPaGVsZF9iYWNrX3VudGlsGAYgASgNGjAKDkxvZ2l0Qmlhc0VudHJ5EgsKA2tleRgBIAEoDRINCgV2YWx1ZRgCIAEoAjoCOAEiMwoJVG9wVG9rZW5zEgsKA2lkcxgBIAMoDRIZChFsb2dfcHJvYmFiaWxpdGllcxgCIAMoAiJzCg1TZXF1ZW5jZVN0YXJ0Eg4KBnRva2VucxgBIAMoDRIsCghzYW1wbGluZxgCIAEoCzIaLnB0cC52MS5TYW1wbGluZ1BhcmFtZXRlcnMSDAoEc2VlZBgDIAEoBhIWCg5maXJzdF9wb3NpdGlvbhgEIAEoDSIjCgxUcmFjZUNvbnRleHQSEwoLdHJhY2VwYXJlbnQYASABKAkiZQoHVGltaW5ncxIQCghxdWV1ZV91cxgBIAEoDRIOCgZydW5fdXMYAiABKA0SEgoKYmF0Y2hfc2l6ZRgDIAEoDRIOCgZ0b2tlbnMYBCABKA0SFAoMYmF0Y2hfdG9rZW5zGAUgASgNIp0BCgpNb2RlbEZhY3RzEhAKCG1vZGVsX2lkGAEgASgJEhgKEHRva2VuaXplcl9zaGEyNTYYAiABKAkSFwoPdm9jYWJ1bGFyeV9zaXplGAMgASgNEhYKDmNvbnRleHRfbGVuZ3RoGAQgASgNEh0KFXVuaWZvcm1zX3Blcl9wb3NpdGlvbhgFIAEoDRITCgtlbmRfb2ZfdGV4dBgGIAEoDSJqChBQcmVmaXhDYWNoZUZhY3RzEhEKCXNlcXVlbmNlcxgBIAEoDRINCgVieXRlcxgCIAEoBBIPCgdsb29rdXBzGAMgASgEEgwKBGhpdHMYBCABKAQSFQoNcmV1c2VkX3Rva2VucxgFIAEoBGIGcHJvdG8z");
 
 /**
  * How a token is chosen from the model's logits: temperature, then top-k, then top-p, then Pick with the position's u.
@@ -38,6 +38,14 @@ export type SamplingParameters = Message<"ptp.v1.SamplingParameters"> & {
    * @generated from field: float top_p = 3;
    */
   topP: number;
+
+  /**
+   * Only tokens that are at least so probable, relative to the most probable one, may be chosen; in [0, 1]; 0 means no limit.
+   * Comes after temperature and before top-k and top-p.
+   *
+   * @generated from field: float min_p = 4;
+   */
+  minP: number;
 };
 
 /**
@@ -46,6 +54,91 @@ export type SamplingParameters = Message<"ptp.v1.SamplingParameters"> & {
  */
 export const SamplingParametersSchema: GenMessage<SamplingParameters> = /*@__PURE__*/
   messageDesc(file_ptp_v1_common, 0);
+
+/**
+ * What a request changes about single tokens before their logits are shaped: first repetition_penalty, then what is added.
+ *
+ * @generated from message ptp.v1.TokenAdjustments
+ */
+export type TokenAdjustments = Message<"ptp.v1.TokenAdjustments"> & {
+  /**
+   * Added to the logits of these token ids; each in [-100, 100].
+   *
+   * @generated from field: map<uint32, float> logit_bias = 1;
+   */
+  logitBias: { [key: number]: number };
+
+  /**
+   * Subtracted once from tokens that were generated already; in [-2, 2].
+   *
+   * @generated from field: float presence_penalty = 2;
+   */
+  presencePenalty: number;
+
+  /**
+   * Subtracted from a token as often as it was generated already; in [-2, 2].
+   *
+   * @generated from field: float frequency_penalty = 3;
+   */
+  frequencyPenalty: number;
+
+  /**
+   * Divides positive logits of tokens of the prompt or generated already, and multiplies negative ones; above 0, up to 10; 1, or 0 for absent,
+   * means no penalty.
+   *
+   * @generated from field: float repetition_penalty = 4;
+   */
+  repetitionPenalty: number;
+
+  /**
+   * Tokens that may not be chosen at positions below held_back_until.
+   *
+   * @generated from field: repeated uint32 held_back = 5;
+   */
+  heldBack: number[];
+
+  /**
+   * See held_back.
+   *
+   * @generated from field: uint32 held_back_until = 6;
+   */
+  heldBackUntil: number;
+};
+
+/**
+ * Describes the message ptp.v1.TokenAdjustments.
+ * Use `create(TokenAdjustmentsSchema)` to create a new message.
+ */
+export const TokenAdjustmentsSchema: GenMessage<TokenAdjustments> = /*@__PURE__*/
+  messageDesc(file_ptp_v1_common, 1);
+
+/**
+ * A token's alternatives by probability, falling.
+ *
+ * @generated from message ptp.v1.TopTokens
+ */
+export type TopTokens = Message<"ptp.v1.TopTokens"> & {
+  /**
+   * Token ids.
+   *
+   * @generated from field: repeated uint32 ids = 1;
+   */
+  ids: number[];
+
+  /**
+   * Natural log of their probabilities under the unshaped model; as many as ids.
+   *
+   * @generated from field: repeated float log_probabilities = 2;
+   */
+  logProbabilities: number[];
+};
+
+/**
+ * Describes the message ptp.v1.TopTokens.
+ * Use `create(TopTokensSchema)` to create a new message.
+ */
+export const TopTokensSchema: GenMessage<TopTokens> = /*@__PURE__*/
+  messageDesc(file_ptp_v1_common, 2);
 
 /**
  * What both services need to know of a sequence when its stream opens. The gateway owns all of it.
@@ -88,7 +181,7 @@ export type SequenceStart = Message<"ptp.v1.SequenceStart"> & {
  * Use `create(SequenceStartSchema)` to create a new message.
  */
 export const SequenceStartSchema: GenMessage<SequenceStart> = /*@__PURE__*/
-  messageDesc(file_ptp_v1_common, 1);
+  messageDesc(file_ptp_v1_common, 3);
 
 /**
  * The caller's span, so that a step's spans on both sides form one trace (W3C Trace Context). Metadata exists only once
@@ -110,7 +203,7 @@ export type TraceContext = Message<"ptp.v1.TraceContext"> & {
  * Use `create(TraceContextSchema)` to create a new message.
  */
 export const TraceContextSchema: GenMessage<TraceContext> = /*@__PURE__*/
-  messageDesc(file_ptp_v1_common, 2);
+  messageDesc(file_ptp_v1_common, 4);
 
 /**
  * Where a call's time went inside a service. Microseconds.
@@ -159,7 +252,7 @@ export type Timings = Message<"ptp.v1.Timings"> & {
  * Use `create(TimingsSchema)` to create a new message.
  */
 export const TimingsSchema: GenMessage<Timings> = /*@__PURE__*/
-  messageDesc(file_ptp_v1_common, 3);
+  messageDesc(file_ptp_v1_common, 5);
 
 /**
  * Facts of a loaded model. Drafter and verifier of one pair agree on model_id, tokenizer_sha256 and vocabulary_size.
@@ -215,7 +308,7 @@ export type ModelFacts = Message<"ptp.v1.ModelFacts"> & {
  * Use `create(ModelFactsSchema)` to create a new message.
  */
 export const ModelFactsSchema: GenMessage<ModelFacts> = /*@__PURE__*/
-  messageDesc(file_ptp_v1_common, 4);
+  messageDesc(file_ptp_v1_common, 6);
 
 /**
  * A service's prefix cache: what it holds, and what it has been good for since the start.
@@ -264,5 +357,5 @@ export type PrefixCacheFacts = Message<"ptp.v1.PrefixCacheFacts"> & {
  * Use `create(PrefixCacheFactsSchema)` to create a new message.
  */
 export const PrefixCacheFactsSchema: GenMessage<PrefixCacheFacts> = /*@__PURE__*/
-  messageDesc(file_ptp_v1_common, 5);
+  messageDesc(file_ptp_v1_common, 7);
 

@@ -4,7 +4,7 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { SamplingParameters } from "./common_pb.ts";
+import type { SamplingParameters, TokenAdjustments, TopTokens } from "./common_pb.ts";
 import { file_ptp_v1_common } from "./common_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ptp/v1/generation.proto.
  */
 export const file_ptp_v1_generation: GenFile = /*@__PURE__*/
-  fileDesc("ChdwdHAvdjEvZ2VuZXJhdGlvbi5wcm90bxIGcHRwLnYxIvIBCg9HZW5lcmF0ZVJlcXVlc3QSDQoFbW9kZWwYASABKAkSDgoEdGV4dBgCIAEoCUgAEiUKBnRva2VucxgDIAEoCzITLnB0cC52MS5Ub2tlblByb21wdEgAEiwKCHNhbXBsaW5nGAQgASgLMhoucHRwLnYxLlNhbXBsaW5nUGFyYW1ldGVycxIRCgRzZWVkGAUgASgESAGIAQESEgoKbWF4X3Rva2VucxgGIAEoDRIMCgRzdG9wGAcgAygJEiMKBWRyYWZ0GAggASgLMhQucHRwLnYxLkRyYWZ0T3B0aW9uc0IICgZwcm9tcHRCBwoFX3NlZWQiZwoMRHJhZnRPcHRpb25zEgsKA29mZhgBIAEoCBIOCgZsZW5ndGgYAiABKA0SDAoEbW9kZRgDIAEoCRIaCg1wcm9tcHRfbG9va3VwGAQgASgISACIAQFCEAoOX3Byb21wdF9sb29rdXAiGgoLVG9rZW5Qcm9tcHQSCwoDaWRzGAEgAygNInYKEEdlbmVyYXRlUmVzcG9uc2USDAoEdGV4dBgBIAEoCRIOCgZ0b2tlbnMYAiADKA0SHwoEc3RlcBgDIAEoCzIRLnB0cC52MS5TdGVwRmFjdHMSFQoNZmluaXNoX3JlYXNvbhgEIAEoCRIMCgRzZWVkGAUgASgEIoICCglTdGVwRmFjdHMSDAoEc3RlcBgBIAEoDRIPCgdkcmFmdGVkGAIgASgNEhAKCGFjY2VwdGVkGAMgASgNEg8KB3N0ZXBfdXMYBCABKA0SEQoJdmVyaWZ5X3VzGAUgASgNEhAKCGRyYWZ0X3VzGAYgASgNEhUKDXZlcmlmeV9ydW5fdXMYByABKA0SFAoMZHJhZnRfcnVuX3VzGAggASgNEhIKCnJlZHJhZnRfdXMYCSABKA0SDAoEbW9kZRgKIAEoCRIOCgZyZWFzb24YCyABKAkSDwoHb2ZmZXJlZBgMIAEoDRIOCgZidWRnZXQYDSABKA0SDgoGc291cmNlGA4gASgJMlQKEUdlbmVyYXRpb25TZXJ2aWNlEj8KCEdlbmVyYXRlEhcucHRwLnYxLkdlbmVyYXRlUmVxdWVzdBoYLnB0cC52MS5HZW5lcmF0ZVJlc3BvbnNlMAFiBnByb3RvMw", [file_ptp_v1_common]);
+  fileDesc("ChdwdHAvdjEvZ2VuZXJhdGlvbi5wcm90bxIGcHRwLnYxIvECCg9HZW5lcmF0ZVJlcXVlc3QSDQoFbW9kZWwYASABKAkSDgoEdGV4dBgCIAEoCUgAEiUKBnRva2VucxgDIAEoCzITLnB0cC52MS5Ub2tlblByb21wdEgAEiwKCHNhbXBsaW5nGAQgASgLMhoucHRwLnYxLlNhbXBsaW5nUGFyYW1ldGVycxIRCgRzZWVkGAUgASgESAGIAQESEgoKbWF4X3Rva2VucxgGIAEoDRIMCgRzdG9wGAcgAygJEiMKBWRyYWZ0GAggASgLMhQucHRwLnYxLkRyYWZ0T3B0aW9ucxItCgthZGp1c3RtZW50cxgJIAEoCzIYLnB0cC52MS5Ub2tlbkFkanVzdG1lbnRzEh0KFXRvcF9sb2dfcHJvYmFiaWxpdGllcxgKIAEoDRITCgtzdG9wX3Rva2VucxgLIAMoDRIaChJpZ25vcmVfZW5kX29mX3RleHQYDCABKAhCCAoGcHJvbXB0QgcKBV9zZWVkImcKDERyYWZ0T3B0aW9ucxILCgNvZmYYASABKAgSDgoGbGVuZ3RoGAIgASgNEgwKBG1vZGUYAyABKAkSGgoNcHJvbXB0X2xvb2t1cBgEIAEoCEgAiAEBQhAKDl9wcm9tcHRfbG9va3VwIhoKC1Rva2VuUHJvbXB0EgsKA2lkcxgBIAMoDSKxAQoQR2VuZXJhdGVSZXNwb25zZRIMCgR0ZXh0GAEgASgJEg4KBnRva2VucxgCIAMoDRIfCgRzdGVwGAMgASgLMhEucHRwLnYxLlN0ZXBGYWN0cxIVCg1maW5pc2hfcmVhc29uGAQgASgJEgwKBHNlZWQYBSABKAQSGQoRbG9nX3Byb2JhYmlsaXRpZXMYBiADKAISHgoDdG9wGAcgAygLMhEucHRwLnYxLlRvcFRva2VucyKCAgoJU3RlcEZhY3RzEgwKBHN0ZXAYASABKA0SDwoHZHJhZnRlZBgCIAEoDRIQCghhY2NlcHRlZBgDIAEoDRIPCgdzdGVwX3VzGAQgASgNEhEKCXZlcmlmeV91cxgFIAEoDRIQCghkcmFmdF91cxgGIAEoDRIVCg12ZXJpZnlfcnVuX3VzGAcgASgNEhQKDGRyYWZ0X3J1bl91cxgIIAEoDRISCgpyZWRyYWZ0X3VzGAkgASgNEgwKBG1vZGUYCiABKAkSDgoGcmVhc29uGAsgASgJEg8KB29mZmVyZWQYDCABKA0SDgoGYnVkZ2V0GA0gASgNEg4KBnNvdXJjZRgOIAEoCTJUChFHZW5lcmF0aW9uU2VydmljZRI/CghHZW5lcmF0ZRIXLnB0cC52MS5HZW5lcmF0ZVJlcXVlc3QaGC5wdHAudjEuR2VuZXJhdGVSZXNwb25zZTABYgZwcm90bzM", [file_ptp_v1_common]);
 
 /**
  * One request.
@@ -84,6 +84,34 @@ export type GenerateRequest = Message<"ptp.v1.GenerateRequest"> & {
    * @generated from field: ptp.v1.DraftOptions draft = 8;
    */
   draft?: DraftOptions | undefined;
+
+  /**
+   * Changes to the logits of single tokens; absent for none.
+   *
+   * @generated from field: ptp.v1.TokenAdjustments adjustments = 9;
+   */
+  adjustments?: TokenAdjustments | undefined;
+
+  /**
+   * How many alternatives to tell for each token; 0 .. 20.
+   *
+   * @generated from field: uint32 top_log_probabilities = 10;
+   */
+  topLogProbabilities: number;
+
+  /**
+   * Tokens that end the answer, as the end-of-text token does; they are not part of it. At most 64.
+   *
+   * @generated from field: repeated uint32 stop_tokens = 11;
+   */
+  stopTokens: number[];
+
+  /**
+   * Goes on after tokens that end a text; max_tokens or stop then end it.
+   *
+   * @generated from field: bool ignore_end_of_text = 12;
+   */
+  ignoreEndOfText: boolean;
 };
 
 /**
@@ -196,6 +224,20 @@ export type GenerateResponse = Message<"ptp.v1.GenerateResponse"> & {
    * @generated from field: uint64 seed = 5;
    */
   seed: bigint;
+
+  /**
+   * Natural log of the probability of each of `tokens` under the unshaped model.
+   *
+   * @generated from field: repeated float log_probabilities = 6;
+   */
+  logProbabilities: number[];
+
+  /**
+   * Alternatives of each of `tokens`, if the request asked for any.
+   *
+   * @generated from field: repeated ptp.v1.TopTokens top = 7;
+   */
+  top: TopTokens[];
 };
 
 /**

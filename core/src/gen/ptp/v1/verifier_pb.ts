@@ -4,7 +4,7 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { ModelFacts, PrefixCacheFacts, SequenceStart, Timings, TraceContext } from "./common_pb.ts";
+import type { ModelFacts, PrefixCacheFacts, SequenceStart, Timings, TokenAdjustments, TopTokens, TraceContext } from "./common_pb.ts";
 import { file_ptp_v1_common } from "./common_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ptp/v1/verifier.proto.
  */
 export const file_ptp_v1_verifier: GenFile = /*@__PURE__*/
-  fileDesc("ChVwdHAvdjEvdmVyaWZpZXIucHJvdG8SBnB0cC52MSISChBHZXRUYXJnZXRSZXF1ZXN0IpMBChFHZXRUYXJnZXRSZXNwb25zZRIhCgVtb2RlbBgBIAEoCzISLnB0cC52MS5Nb2RlbEZhY3RzEhYKDm9wZW5fc2VxdWVuY2VzGAIgASgNEhMKC2NhY2hlX2J5dGVzGAMgASgEEi4KDHByZWZpeF9jYWNoZRgEIAEoCzIYLnB0cC52MS5QcmVmaXhDYWNoZUZhY3RzIl8KDVZlcmlmeVJlcXVlc3QSIgoEb3BlbhgBIAEoCzISLnB0cC52MS5WZXJpZnlPcGVuSAASIgoEc3RlcBgCIAEoCzISLnB0cC52MS5WZXJpZnlTdGVwSABCBgoEa2luZCJXCgpWZXJpZnlPcGVuEiQKBXN0YXJ0GAEgASgLMhUucHRwLnYxLlNlcXVlbmNlU3RhcnQSIwoFdHJhY2UYAiABKAsyFC5wdHAudjEuVHJhY2VDb250ZXh0Ik4KClZlcmlmeVN0ZXASDAoEc3RlcBgBIAEoDRINCgVkcmFmdBgCIAMoDRIjCgV0cmFjZRgDIAEoCzIULnB0cC52MS5UcmFjZUNvbnRleHQiaAoOVmVyaWZ5UmVzcG9uc2USJgoGb3BlbmVkGAEgASgLMhQucHRwLnYxLlZlcmlmeU9wZW5lZEgAEiYKBnJlc3VsdBgCIAEoCzIULnB0cC52MS5WZXJpZnlSZXN1bHRIAEIGCgRraW5kInIKDFZlcmlmeU9wZW5lZBIgCgd0aW1pbmdzGAEgASgLMg8ucHRwLnYxLlRpbWluZ3MSEgoKcHJlZmlsbF91cxgCIAEoDRIVCg1jYWNoZWRfdG9rZW5zGAMgASgNEhUKDXJldXNlZF90b2tlbnMYBCABKA0ifwoMVmVyaWZ5UmVzdWx0EgwKBHN0ZXAYASABKA0SEAoIYWNjZXB0ZWQYAiABKA0SEgoKbmV4dF90b2tlbhgDIAEoDRIZChFsb2dfcHJvYmFiaWxpdGllcxgEIAMoAhIgCgd0aW1pbmdzGAUgASgLMg8ucHRwLnYxLlRpbWluZ3MykAEKD1ZlcmlmaWVyU2VydmljZRJACglHZXRUYXJnZXQSGC5wdHAudjEuR2V0VGFyZ2V0UmVxdWVzdBoZLnB0cC52MS5HZXRUYXJnZXRSZXNwb25zZRI7CgZWZXJpZnkSFS5wdHAudjEuVmVyaWZ5UmVxdWVzdBoWLnB0cC52MS5WZXJpZnlSZXNwb25zZSgBMAFiBnByb3RvMw", [file_ptp_v1_common]);
+  fileDesc("ChVwdHAvdjEvdmVyaWZpZXIucHJvdG8SBnB0cC52MSISChBHZXRUYXJnZXRSZXF1ZXN0IpMBChFHZXRUYXJnZXRSZXNwb25zZRIhCgVtb2RlbBgBIAEoCzISLnB0cC52MS5Nb2RlbEZhY3RzEhYKDm9wZW5fc2VxdWVuY2VzGAIgASgNEhMKC2NhY2hlX2J5dGVzGAMgASgEEi4KDHByZWZpeF9jYWNoZRgEIAEoCzIYLnB0cC52MS5QcmVmaXhDYWNoZUZhY3RzIl8KDVZlcmlmeVJlcXVlc3QSIgoEb3BlbhgBIAEoCzISLnB0cC52MS5WZXJpZnlPcGVuSAASIgoEc3RlcBgCIAEoCzISLnB0cC52MS5WZXJpZnlTdGVwSABCBgoEa2luZCKlAQoKVmVyaWZ5T3BlbhIkCgVzdGFydBgBIAEoCzIVLnB0cC52MS5TZXF1ZW5jZVN0YXJ0EiMKBXRyYWNlGAIgASgLMhQucHRwLnYxLlRyYWNlQ29udGV4dBItCgthZGp1c3RtZW50cxgDIAEoCzIYLnB0cC52MS5Ub2tlbkFkanVzdG1lbnRzEh0KFXRvcF9sb2dfcHJvYmFiaWxpdGllcxgEIAEoDSJOCgpWZXJpZnlTdGVwEgwKBHN0ZXAYASABKA0SDQoFZHJhZnQYAiADKA0SIwoFdHJhY2UYAyABKAsyFC5wdHAudjEuVHJhY2VDb250ZXh0ImgKDlZlcmlmeVJlc3BvbnNlEiYKBm9wZW5lZBgBIAEoCzIULnB0cC52MS5WZXJpZnlPcGVuZWRIABImCgZyZXN1bHQYAiABKAsyFC5wdHAudjEuVmVyaWZ5UmVzdWx0SABCBgoEa2luZCJyCgxWZXJpZnlPcGVuZWQSIAoHdGltaW5ncxgBIAEoCzIPLnB0cC52MS5UaW1pbmdzEhIKCnByZWZpbGxfdXMYAiABKA0SFQoNY2FjaGVkX3Rva2VucxgDIAEoDRIVCg1yZXVzZWRfdG9rZW5zGAQgASgNIp8BCgxWZXJpZnlSZXN1bHQSDAoEc3RlcBgBIAEoDRIQCghhY2NlcHRlZBgCIAEoDRISCgpuZXh0X3Rva2VuGAMgASgNEhkKEWxvZ19wcm9iYWJpbGl0aWVzGAQgAygCEiAKB3RpbWluZ3MYBSABKAsyDy5wdHAudjEuVGltaW5ncxIeCgN0b3AYBiADKAsyES5wdHAudjEuVG9wVG9rZW5zMpABCg9WZXJpZmllclNlcnZpY2USQAoJR2V0VGFyZ2V0EhgucHRwLnYxLkdldFRhcmdldFJlcXVlc3QaGS5wdHAudjEuR2V0VGFyZ2V0UmVzcG9uc2USOwoGVmVyaWZ5EhUucHRwLnYxLlZlcmlmeVJlcXVlc3QaFi5wdHAudjEuVmVyaWZ5UmVzcG9uc2UoATABYgZwcm90bzM", [file_ptp_v1_common]);
 
 /**
  * Asks which target the service runs.
@@ -127,6 +127,20 @@ export type VerifyOpen = Message<"ptp.v1.VerifyOpen"> & {
    * @generated from field: ptp.v1.TraceContext trace = 2;
    */
   trace?: TraceContext | undefined;
+
+  /**
+   * Changes to the logits of single tokens; absent for none.
+   *
+   * @generated from field: ptp.v1.TokenAdjustments adjustments = 3;
+   */
+  adjustments?: TokenAdjustments | undefined;
+
+  /**
+   * How many alternatives to tell for each committed token; 0 .. 20.
+   *
+   * @generated from field: uint32 top_log_probabilities = 4;
+   */
+  topLogProbabilities: number;
 };
 
 /**
@@ -291,6 +305,13 @@ export type VerifyResult = Message<"ptp.v1.VerifyResult"> & {
    * @generated from field: ptp.v1.Timings timings = 5;
    */
   timings?: Timings | undefined;
+
+  /**
+   * Alternatives of each committed token, if the open asked for any; accepted + 1.
+   *
+   * @generated from field: repeated ptp.v1.TopTokens top = 6;
+   */
+  top: TopTokens[];
 };
 
 /**
