@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { Template } from '@huggingface/jinja';
 import { PtpError } from '@ptp/core/errors.ts';
 import { beginning, type PairFacts } from './generation.ts';
+import { chatLogprobs, type TokenLogprob } from './logprobs.ts';
 import { checkLength } from './prompt.ts';
 import type { Format } from './respond.ts';
 import type { ChatMessage } from './schema.ts';
@@ -77,18 +78,18 @@ export const chatFormat: Format = {
   object: 'chat.completion',
   chunkObject: 'chat.completion.chunk',
   first: (index) => chunk(index, { role: 'assistant', content: '', refusal: null }),
-  piece: (index, content) => chunk(index, { content }),
+  piece: (index, content, tokens) => chunk(index, { content }, null, tokens),
   last: (index, finish) => chunk(index, {}, finish),
-  whole: (index, content, finish) => ({
+  whole: (index, content, finish, tokens) => ({
     index,
     message: { role: 'assistant', content, refusal: null },
-    logprobs: null,
+    logprobs: chatLogprobs(tokens),
     finish_reason: finish,
   }),
 };
 
-function chunk(index: number, delta: object, finish: string | null = null): object {
-  return { index, delta, logprobs: null, finish_reason: finish };
+function chunk(index: number, delta: object, finish: string | null = null, tokens?: readonly TokenLogprob[]): object {
+  return { index, delta, logprobs: chatLogprobs(tokens), finish_reason: finish };
 }
 
 /** One of Unicode's noncharacters, which are meant for internal use like this one. */

@@ -1,5 +1,6 @@
 import { PtpError } from '@ptp/core/errors.ts';
 import type { GenerationRequest, Generator } from './generation.ts';
+import { Logprobs, type TokenLogprob } from './logprobs.ts';
 import { merge } from './merge.ts';
 import { TextStream } from './text.ts';
 import type { Tokenizer } from './tokenizer.ts';
@@ -10,14 +11,18 @@ export interface ChoiceRequest extends GenerationRequest {
   readonly stop: readonly string[];
   /** Whether it is the first one of its prompt. */
   readonly first: boolean;
+  /** Whether its tokens are told with their log-probabilities. */
+  readonly logprobs?: boolean;
 }
 
 /** A piece of one choice's text; the last one has `finish`. */
 export interface ChoiceDelta {
   /** Which choice, from 0. */
   readonly index: number;
-  /** Never empty, unless with `finish`. */
+  /** Never empty, unless with `finish` or `tokens`. */
   readonly text: string;
+  /** The tokens that came with it, if they were asked for; some of their text may come later. */
+  readonly tokens?: readonly TokenLogprob[];
   readonly finish?: 'stop' | 'length';
 }
 
@@ -81,22 +86,27 @@ async function* generateChoice(
   signal: AbortSignal,
 ): AsyncGenerator<ChoiceDelta> {
   const stream = new TextStream(request.stop);
-  for await (const { tokens, facts, finish, reusedTokens = 0 } of generator.generate(request, signal)) {
+  const logprobs = request.logprobs ? new Logprobs(tokenizer) : undefined;
+  for await (const step of generator.generate(request, signal)) {
+    const { tokens, facts, finish, reusedTokens = 0 } = step;
     if (request.first) usage.prompt_tokens_details.cached_tokens += reusedTokens;
     usage.completion_tokens_details.accepted_prediction_tokens += facts.accepted;
     usage.completion_tokens_details.rejected_prediction_tokens += facts.drafted - facts.accepted;
     let text = '';
+    let count = 0;
     for (const token of tokens) {
       text += stream.push(tokenizer.bytes(token));
-      usage.completion_tokens++;
-      usage.total_tokens++;
+      count++;
       if (stream.stopped) break;
     }
-    if (finish && !stream.stopped) text += stream.end();
+    usage.completion_tokens += count;
+    usage.total_tokens += count;
+    const piece = { index, text, ...(logprobs && { tokens: logprobs.of(step, count) }) };
+    if (finish && !stream.stopped) piece.text += stream.end();
     // The end may itself complete a stop string: a cut character reads as U+FFFD.
-    if (stream.stopped) return yield { index, text, finish: 'stop' };
-    if (finish) return yield { index, text, finish };
-    if (text !== '') yield { index, text };
+    if (stream.stopped) return yield { ...piece, finish: 'stop' };
+    if (finish) return yield { ...piece, finish };
+    if (text !== '' || (piece.tokens && count > 0)) yield piece;
   }
   signal.throwIfAborted();
   throw new PtpError('internal', 'the generator ended without a finish reason');

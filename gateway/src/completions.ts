@@ -1,3 +1,4 @@
+import { completionLogprobs, type TokenLogprob } from './logprobs.ts';
 import type { Format } from './respond.ts';
 
 /** Tokens generated when a completion request does not say, as in OpenAI's API. */
@@ -9,11 +10,11 @@ export const completionFormat: Format = {
   object: 'text_completion',
   chunkObject: 'text_completion',
   first: () => undefined,
-  piece: (index, text) => choice(index, text, null),
+  piece: (index, text, tokens) => choice(index, text, null, tokens),
   last: (index, finish) => choice(index, '', finish),
   whole: choice,
 };
 
-function choice(index: number, text: string, finish: string | null): object {
-  return { index, text, logprobs: null, finish_reason: finish };
+function choice(index: number, text: string, finish: string | null, tokens?: readonly TokenLogprob[]): object {
+  return { index, text, logprobs: completionLogprobs(tokens), finish_reason: finish };
 }

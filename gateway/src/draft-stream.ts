@@ -39,6 +39,8 @@ export class GrpcDraftStream implements DraftStream {
   #ready = false;
   /** A step has not been answered in time; its answer is waited for and dropped before the next one is sent. */
   #overdue = false;
+  /** Steps that are not answered yet. */
+  #awaited = 0;
   #steps = 0;
   #pauseMs = FIRST_PAUSE_MS;
   #retryAt = 0;
@@ -88,7 +90,8 @@ export class GrpcDraftStream implements DraftStream {
         trace,
       };
       call.send({ kind: { case: 'step', value: step } });
-      const { branches, timings } = await this.#answer(call, step.step);
+      this.#awaited++;
+      const { branches, timings } = await this.#answer(call, step.step).finally(() => this.#awaited--);
       this.#pauseMs = FIRST_PAUSE_MS;
       endSpan(drafting, { attributes: { [attribute.branches]: branches.length } });
       const micros = Math.round((performance.now() - sent) * 1000);
@@ -101,7 +104,8 @@ export class GrpcDraftStream implements DraftStream {
   }
 
   close(): void {
-    this.#call?.cancel();
+    if (this.#ready && !this.#overdue && this.#awaited === 0) this.#call?.finish();
+    else this.#call?.cancel();
     this.#call = undefined;
     this.#retryAt = Number.POSITIVE_INFINITY;
   }

@@ -3,10 +3,11 @@ import { PtpError } from '@ptp/core/errors.ts';
 import { type DraftOptions, type GenerateRequest, GenerationService } from '@ptp/core/gen/ptp/v1/generation_pb.ts';
 import type { CallContext } from '@ptp/core/rpc/context.ts';
 import { type ImplementedService, implement } from '@ptp/core/rpc/server.ts';
-import { checkTokens, receivedSampling } from '@ptp/core/sequence.ts';
+import { checkTokens, receivedAdjustments, receivedSampling } from '@ptp/core/sequence.ts';
 import type { Admission } from './admission.ts';
-import type { GenerationRequest, Generator, PairFacts, StepFacts } from './generation.ts';
+import type { GenerationRequest, Generator, PairFacts, StepFacts, TopTokens } from './generation.ts';
 import { encodeText, orBeginning } from './prompt.ts';
+import { MOST_STOP_TOKENS, MOST_TOPS } from './sampling-fields.ts';
 import { checkModel } from './schema.ts';
 import { DRAFT_MODES, LONGEST_DRAFT } from './settings.ts';
 import { TextStream } from './text.ts';
@@ -35,7 +36,7 @@ async function* generate(parts: GenerationParts, message: GenerateRequest, { sig
   try {
     const text = new TextStream(message.stop);
     let first = true;
-    for await (const { tokens, facts, finish } of generator.generate(request, signal)) {
+    for await (const { tokens, logProbabilities, tops = [], facts, finish } of generator.generate(request, signal)) {
       let piece = '';
       for (const token of tokens) {
         piece += text.push(tokenizer.bytes(token));
@@ -45,7 +46,8 @@ async function* generate(parts: GenerationParts, message: GenerateRequest, { sig
       const finishReason = text.stopped ? 'stop' : (finish ?? '');
       const seed = first ? request.seed : 0n;
       first = false;
-      yield { text: piece, tokens: [...tokens], step: stepMessage(facts), finishReason, seed };
+      const told = { logProbabilities: [...logProbabilities], top: tops.map(topMessage) };
+      yield { text: piece, tokens: [...tokens], ...told, step: stepMessage(facts), finishReason, seed };
       if (finishReason !== '') return;
     }
   } finally {
@@ -78,11 +80,29 @@ function checkRequest(
   return {
     prompt,
     sampling: receivedSampling(message.sampling, facts.vocabulary),
+    ...choosing(message, facts),
     seed: message.seed ?? randomBytes(8).readBigUInt64LE(),
     maxTokens: message.maxTokens === 0 ? room : message.maxTokens,
     ...draftOptions(message.draft),
     ...(traceparent && { traceparent }),
   };
+}
+
+function choosing(message: GenerateRequest, { vocabulary }: PairFacts) {
+  const { stopTokens, topLogProbabilities: topCount, ignoreEndOfText } = message;
+  const check = (field: string, most: number, got: number) => {
+    if (got <= most) return;
+    throw new PtpError('out_of_range', `\`${field}\` must be at most ${most}, got ${got}`, { field });
+  };
+  check('top_log_probabilities', MOST_TOPS, topCount);
+  check('stop_tokens', MOST_STOP_TOKENS, stopTokens.length);
+  checkTokens('stop_tokens', stopTokens, vocabulary);
+  const adjustments = receivedAdjustments(message.adjustments, vocabulary);
+  return { stopTokens, topCount, ignoreEndOfText, ...(adjustments && { adjustments }) };
+}
+
+function topMessage({ ids, logProbabilities }: TopTokens) {
+  return { ids: [...ids], logProbabilities: [...logProbabilities] };
 }
 
 function draftOptions(draft: DraftOptions | undefined): Pick<GenerationRequest, 'drafting' | 'draftLimits'> {

@@ -3,6 +3,7 @@ import { toPtpError } from '@ptp/core/errors.ts';
 import type { FastifyReply } from 'fastify';
 import manifest from '../package.json' with { type: 'json' };
 import type { ChoiceDelta, Usage } from './choices.ts';
+import type { TokenLogprob } from './logprobs.ts';
 import { openAiError } from './openai-error.ts';
 import { takeOver } from './reply.ts';
 import { EventStream } from './sse.ts';
@@ -14,10 +15,10 @@ export interface Format {
   readonly chunkObject: string;
   /** What a stream says of a choice before its text, if anything. */
   readonly first: (index: number) => object | undefined;
-  readonly piece: (index: number, text: string) => object;
+  readonly piece: (index: number, text: string, tokens?: readonly TokenLogprob[]) => object;
   readonly last: (index: number, finish: string) => object;
   /** A choice in a response that is not streamed. */
-  readonly whole: (index: number, text: string, finish: string) => object;
+  readonly whole: (index: number, text: string, finish: string, tokens?: readonly TokenLogprob[]) => object;
 }
 
 /** A response under way. */
@@ -29,17 +30,24 @@ export interface Run {
   readonly usage: Usage;
 }
 
+interface Whole {
+  text: string;
+  finish: string;
+  tokens?: readonly TokenLogprob[];
+}
+
 /** One JSON object, once every choice has ended. */
 export async function respondWhole(format: Format, run: Run): Promise<object> {
-  const choices = Array.from({ length: run.choices }, () => ({ text: '', finish: '' }));
-  for await (const { index, text, finish } of run.deltas) {
-    const choice = choices[index] as (typeof choices)[number];
+  const choices = Array.from({ length: run.choices }, (): Whole => ({ text: '', finish: '' }));
+  for await (const { index, text, tokens, finish } of run.deltas) {
+    const choice = choices[index] as Whole;
     choice.text += text;
+    if (tokens) choice.tokens = [...(choice.tokens ?? []), ...tokens];
     choice.finish = finish ?? choice.finish;
   }
   return {
     ...envelope(format, format.object, run.modelId),
-    choices: choices.map(({ text, finish }, index) => format.whole(index, text, finish)),
+    choices: choices.map(({ text, finish, tokens }, index) => format.whole(index, text, finish, tokens)),
     usage: run.usage,
   };
 }
@@ -72,8 +80,8 @@ export async function respondStream(
       if (first) await events.send(chunk(first));
     }
     for (; !next.done; next = await deltas.next()) {
-      const { index, text, finish } = next.value;
-      if (text !== '') await events.send(chunk(format.piece(index, text)));
+      const { index, text, tokens, finish } = next.value;
+      if (text !== '' || tokens?.length) await events.send(chunk(format.piece(index, text, tokens)));
       if (finish) await events.send(chunk(format.last(index, finish)));
     }
     if (options.includeUsage) await events.send({ ...head, choices: [], usage: run.usage });

@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { PtpError } from '@ptp/core/errors.ts';
-import { type SamplingParams, samplingParams } from '@ptp/core/sampling/params.ts';
 import { z } from 'zod';
 import type { DraftWishes, PairFacts } from './generation.ts';
+import { MOST_TOPS, type Sampling, samplingFields, samplingOf } from './sampling-fields.ts';
+import { boolean, integer, object, positive, text } from './schema-parts.ts';
 import { DRAFT_MODES, LONGEST_DRAFT } from './settings.ts';
 import { refuseUnsupported } from './unsupported.ts';
 
@@ -10,7 +11,9 @@ import { refuseUnsupported } from './unsupported.ts';
 export interface CommonRequest {
   /** Choices per prompt, 1 .. 8. Choice i draws from seed + i mod 2^64. */
   readonly n: number;
-  readonly sampling: SamplingParams;
+  readonly choosing: Sampling;
+  /** Alternatives to tell for each token; undefined when the client wants no log-probabilities at all. */
+  readonly logprobs: number | undefined;
   /** 0 .. 2^64 - 1; a negative seed counts from 2^64 down. Random when the client gave none. */
   readonly seed: bigint;
   /** Undefined when the client gave none. */
@@ -36,13 +39,6 @@ export interface ChatRequest extends CommonRequest {
   readonly messages: readonly ChatMessage[];
 }
 
-const integer = (min: number, max: number, error: string) => z.int({ error }).min(min, { error }).max(max, { error });
-const number = z.number({ error: 'a number' });
-const boolean = z.boolean({ error: 'true or false' });
-const object = <Shape extends z.core.$ZodLooseShape>(shape: Shape) => z.object(shape, { error: 'an object' });
-const text = z.string({ error: 'a string' }).refine((value) => value.isWellFormed(), 'free of lone surrogates');
-const positive = integer(1, Number.MAX_SAFE_INTEGER, 'an integer >= 1').nullish();
-
 const isSeed = (value: unknown): value is number | bigint =>
   (typeof value === 'bigint' || Number.isInteger(value)) &&
   BigInt.asIntN(64, BigInt(value as number)) === BigInt(value as number);
@@ -50,9 +46,7 @@ const isSeed = (value: unknown): value is number | bigint =>
 const stopError = 'a string or an array of up to 4';
 const common = {
   model: z.string({ error: 'a string' }).nullish(),
-  temperature: number.nullish(),
-  top_p: number.nullish(),
-  top_k: integer(-1, Number.MAX_SAFE_INTEGER, 'an integer >= 0, or -1 for off').nullish(),
+  ...samplingFields,
   seed: z.custom<number | bigint>(isSeed, 'an integer in [-2^63, 2^63)').nullish(),
   max_tokens: positive,
   stop: z
@@ -72,9 +66,11 @@ const common = {
   }).nullish(),
 };
 
+const tops = integer(0, MOST_TOPS, `an integer in [0, ${MOST_TOPS}]`);
 const completionBody = object({
   ...common,
   best_of: positive,
+  logprobs: tops.nullish(),
   prompt: z.unknown(),
 });
 
@@ -82,6 +78,8 @@ const textPart = object({ type: z.literal('text', { error: '"text"' }), text });
 const chatBody = object({
   ...common,
   max_completion_tokens: positive,
+  logprobs: boolean.nullish(),
+  top_logprobs: tops.nullish(),
   messages: z
     .array(
       object({
@@ -102,7 +100,8 @@ export function completionRequest(body: unknown, facts: PairFacts): CompletionRe
   const given = check(completionBody, body);
   const request = commonRequest(given, body as object, given.max_tokens, facts);
   if (given.best_of && given.best_of !== request.n) refuse('best_of', `equal to \`n\` (${request.n})`, given.best_of);
-  return { ...request, prompts: promptList(given.prompt, facts.vocabulary) };
+  const logprobs = given.logprobs ?? undefined;
+  return { ...request, logprobs, prompts: promptList(given.prompt, facts.vocabulary) };
 }
 
 /**
@@ -119,7 +118,10 @@ export function chatRequest(body: unknown, facts: PairFacts): ChatRequest {
       content: typeof content === 'string' ? content : content.map((part) => part.text).join('\n'),
     }),
   );
-  return { ...commonRequest(given, body as object, given.max_completion_tokens ?? given.max_tokens, facts), messages };
+  const request = commonRequest(given, body as object, given.max_completion_tokens ?? given.max_tokens, facts);
+  const tops = given.top_logprobs ?? 0;
+  if (tops > 0 && !given.logprobs) refuse('top_logprobs', 'absent or 0 unless `logprobs` is true', tops);
+  return { ...request, logprobs: given.logprobs ? tops : undefined, messages };
 }
 
 /** @throws PtpError `not_found` unless `name` is the served model's or the alias `default` */
@@ -136,10 +138,11 @@ function commonRequest(given: CommonBody, body: object, maxTokens: number | null
   refuseUnsupported(body as Record<string, unknown>);
   const stream = given.stream ?? false;
   if (given.stream_options && !stream) refuse('stream_options', 'absent unless `stream` is true', given.stream_options);
-  const topK = given.top_k === -1 ? 0 : given.top_k;
+  if (maxTokens && (given.min_tokens ?? 0) > maxTokens)
+    refuse('min_tokens', `at most \`max_tokens\` (${maxTokens})`, given.min_tokens);
   return {
     n: given.n ?? 1,
-    sampling: samplingParams({ temperature: given.temperature, topK, topP: given.top_p }, facts.vocabulary),
+    choosing: samplingOf(given, facts),
     seed: given.seed == null ? randomBytes(8).readBigUInt64LE() : BigInt.asUintN(64, BigInt(given.seed)),
     maxTokens: maxTokens ?? undefined,
     stop: given.stop ?? [],

@@ -15,11 +15,6 @@ const not =
  * anything. Asking is refused: ignoring it would answer another question than the client's.
  */
 const unsupported: Readonly<Record<string, Test>> = {
-  logprobs: isTrue,
-  top_logprobs: not(0),
-  logit_bias: filled,
-  presence_penalty: not(0),
-  frequency_penalty: not(0),
   // Chat.
   tools: filled,
   tool_choice: not('none', 'auto'),
@@ -34,11 +29,6 @@ const unsupported: Readonly<Record<string, Test>> = {
   suffix: filled,
   echo: isTrue,
   // Extensions of vLLM.
-  min_p: not(0),
-  repetition_penalty: not(1),
-  min_tokens: not(0),
-  ignore_eos: isTrue,
-  stop_token_ids: filled,
   structured_outputs: present,
 };
 

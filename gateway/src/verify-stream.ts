@@ -20,6 +20,8 @@ export class GrpcVerifyStream implements VerifyStream {
   readonly #timeoutMs: number;
   readonly #opened: Promise<Opened>;
   #steps = 0;
+  /** Answers that are still to come. */
+  #awaited = 0;
 
   constructor(
     call: BidiCall<RequestInit<Method>, Response<Method>>,
@@ -66,13 +68,17 @@ export class GrpcVerifyStream implements VerifyStream {
   }
 
   close(): void {
-    this.#call.cancel();
+    if (this.#awaited > 0) this.#call.cancel();
+    else this.#call.finish();
   }
 
+  /** An answer that comes too late, or not at all, is awaited for ever. */
   async #receive(): Promise<Answers> {
+    this.#awaited++;
     const answer = await within(this.#timeoutMs, 'the verifier', this.#call.receive()).catch((error) => {
       throw asOurs(toPtpError(error));
     });
+    this.#awaited--;
     return answer?.kind ?? { case: undefined };
   }
 }

@@ -83,16 +83,12 @@ describe('400 names field, limit and value', () => {
 });
 
 describe('400 for what would change the answer but is not supported', () => {
-  const completion = [{ logprobs: 0 }, { echo: true }, { suffix: 'x' }, { logit_bias: { 5: 1 } }, { min_p: 0.1 }];
+  const completion = [{ echo: true }, { suffix: 'x' }, { structured_outputs: {} }];
   const conversation = [
-    { logprobs: true },
-    { top_logprobs: 2 },
     { tools: [{ type: 'function' }] },
     { tool_choice: 'required' },
     { functions: [{}] },
     { response_format: { type: 'json_object' } },
-    { presence_penalty: 0.5 },
-    { frequency_penalty: -0.5 },
     { modalities: ['text', 'audio'] },
     { audio: { voice: 'x' } },
     { web_search_options: {} },

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { GenerationRequest, GenerationStep, Generator, PairFacts } from '../src/generation.ts';
+import type { GenerationRequest, GenerationStep, Generator, PairFacts, TopTokens } from '../src/generation.ts';
 
 /** What a scripted generator does for one request. */
 export interface Script {
@@ -55,7 +55,8 @@ export class ScriptedGenerator implements Generator {
         const facts = { step, ...chosen, drafted: accepted + 1, accepted, ...noTimes };
         const finish = full ? 'length' : (script.finish ?? 'stop');
         const reused = step === 0 && script.reusedTokens && { reusedTokens: script.reusedTokens };
-        yield { tokens, logProbabilities: tokens.map(() => -1), facts, ...reused, ...(last && { finish }) };
+        const tops = topsOf(tokens, request.topCount ?? 0);
+        yield { tokens, logProbabilities: tokens.map(() => -1), tops, facts, ...reused, ...(last && { finish }) };
         if (last) return;
       }
       throw script.error;
@@ -78,3 +79,13 @@ const noTimes = {
   verifyRunMicros: 0,
   draftRunMicros: 0,
 };
+
+/** Each token and those after it in the vocabulary. */
+function topsOf(tokens: readonly number[], count: number): TopTokens[] {
+  if (count === 0) return [];
+  const ranks = Array.from({ length: count }, (_, rank) => rank);
+  return tokens.map((token) => ({
+    ids: ranks.map((rank) => token + rank),
+    logProbabilities: ranks.map((rank) => -1 - rank),
+  }));
+}

@@ -1,0 +1,146 @@
+import { adjustParams } from '@ptp/core/sampling/adjust.ts';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { GenerationRequest, GenerationStep } from '../gateway/src/generation.ts';
+import { loadTokenizer } from '../gateway/src/tokenizer.ts';
+import { TestPair } from './test-pair.ts';
+
+/** The tiny pair speaks Python source in bytes. */
+let pair: TestPair;
+beforeAll(async () => {
+  pair = await TestPair.onnx(tiny, {
+    limits: { length: 5, budget: 16, mode: 'overlap' },
+    prefixCacheBytes: 2 ** 20,
+  });
+});
+afterAll(() => pair.stop());
+
+const SEEDS = 50;
+const TOKENS = 14;
+const tiny = new URL('models/tiny', import.meta.url).pathname;
+const tokenizer = await loadTokenizer(tiny);
+const [space, e] = tokenizer.encode(' e') as [number, number];
+const adjust = (given: Parameters<typeof adjustParams>[0]) => {
+  const adjustments = adjustParams(given, pair.generator.facts.vocabulary);
+  if (!adjustments) throw new Error('nothing is adjusted');
+  return { adjustments };
+};
+const sampling = { temperature: 0.9, topK: 0, topP: 1 };
+
+/** What each asks for, once the pair is up. */
+const features: Record<string, () => Partial<GenerationRequest>> = {
+  logit_bias: () => adjust({ logitBias: new Map([[space, -100], [e, 3]]) }), // biome-ignore format: pairs
+  presence_penalty: () => adjust({ presencePenalty: 1.5 }),
+  frequency_penalty: () => adjust({ frequencyPenalty: 1 }),
+  repetition_penalty: () => adjust({ repetitionPenalty: 1.8 }),
+  'all of them, greedy': () => ({
+    ...adjust({ logitBias: new Map([[e, 2]]), presencePenalty: 0.3, frequencyPenalty: 0.4, repetitionPenalty: 1.2 }),
+    sampling: { temperature: 0, topK: 0, topP: 1 },
+  }),
+  min_p: () => ({ sampling: { ...sampling, minP: 0.2 } }),
+  'min_p with top_k and top_p': () => ({ sampling: { temperature: 1.3, topK: 20, topP: 0.9, minP: 0.05 } }),
+  stop_token_ids: () => ({ stopTokens: [e] }),
+  'min_tokens with stop_token_ids': () => ({
+    stopTokens: [e, space],
+    ...adjust({ heldBack: [e, space], heldBackUntil: 6 }),
+  }),
+  ignore_eos: () => ({
+    ignoreEndOfText: true,
+    ...adjust({ logitBias: new Map([[pair.generator.facts.endOfText, 6]]) }),
+  }),
+  logprobs: () => ({ topCount: 5 }),
+};
+
+interface Answer {
+  readonly tokens: number[];
+  readonly logProbabilities: number[];
+  readonly tops: unknown[];
+  readonly finish: string | undefined;
+  readonly drafted: number;
+}
+
+async function answer(request: GenerationRequest): Promise<Answer> {
+  const steps: GenerationStep[] = [];
+  for await (const step of pair.generator.generate(request, new AbortController().signal)) steps.push(step);
+  return {
+    tokens: steps.flatMap((step) => step.tokens),
+    logProbabilities: steps.flatMap((step) => step.logProbabilities),
+    tops: steps.flatMap((step) => step.tops ?? []),
+    finish: steps.at(-1)?.finish,
+    drafted: steps.reduce((sum, { facts }) => sum + facts.drafted, 0),
+  };
+}
+
+const requests = (feature: Partial<GenerationRequest>): GenerationRequest[] =>
+  Array.from({ length: SEEDS }, (_, seed) => ({
+    prompt: tokenizer.encode(seed % 2 === 0 ? 'def read(' : '    return torch.'),
+    sampling,
+    maxTokens: TOKENS,
+    seed: BigInt(seed),
+    ...feature,
+  }));
+
+describe('with the drafter and without it the same', () => {
+  test.each(Object.entries(features))('%s', async (_, feature) => {
+    const asked = requests(feature());
+    const plain: Answer[] = [];
+    for (const request of asked) plain.push(await answer({ ...request, drafting: false }));
+    const drafted = await Promise.all(asked.map(answer));
+    const said = ({ drafted: _, ...rest }: Answer) => rest;
+    expect(drafted.map(said)).toEqual(plain.map(said));
+    expect(drafted.reduce((sum, { drafted }) => sum + drafted, 0)).toBeGreaterThan(SEEDS);
+    // and it is asked for something
+    if (!feature().topCount) {
+      const usual = await Promise.all(requests({}).map(answer));
+      expect(usual.map(({ tokens }) => tokens)).not.toEqual(plain.map(({ tokens }) => tokens));
+    }
+  });
+});
+
+describe('what is asked for holds', () => {
+  const all = async (feature: Partial<GenerationRequest>) => Promise.all(requests(feature).map(answer));
+
+  test('a forbidden token is never said', async () => {
+    const answers = await all(adjust({ logitBias: new Map([[space, -100]]) }));
+    expect(answers.flatMap(({ tokens }) => tokens)).not.toContain(space);
+  });
+
+  test('a stop token ends the text, and is not part of it', async () => {
+    const answers = await all({ stopTokens: [e] });
+    expect(answers.flatMap(({ tokens }) => tokens)).not.toContain(e);
+    expect(answers.some(({ finish, tokens }) => finish === 'stop' && tokens.length < TOKENS)).toBe(true);
+  });
+
+  test('but not before the least number of tokens', async () => {
+    const answers = await all(features['min_tokens with stop_token_ids']?.() ?? {});
+    for (const { tokens } of answers) expect(tokens.length).toBeGreaterThanOrEqual(6);
+  });
+
+  test('the end of text can be ignored', async () => {
+    const { endOfText } = pair.generator.facts;
+    const answers = await all(features.ignore_eos?.() ?? {});
+    expect(answers.every(({ finish, tokens }) => finish === 'length' && tokens.length === TOKENS)).toBe(true);
+    expect(answers.flatMap(({ tokens }) => tokens)).toContain(endOfText);
+  });
+
+  test('alternatives are the most probable tokens, falling; greedy text is the first of them', async () => {
+    for (const { tokens, tops, logProbabilities } of await all({
+      topCount: 4,
+      sampling: { ...sampling, temperature: 0 },
+    })) {
+      const told = tops as { ids: number[]; logProbabilities: number[] }[];
+      expect(told.map(({ ids }) => ids[0])).toEqual(tokens);
+      expect(told.map((top) => top.logProbabilities[0])).toEqual(logProbabilities);
+      for (const { ids, logProbabilities: logs } of told) {
+        expect(ids).toHaveLength(4);
+        expect(logs).toEqual([...logs].sort((a, b) => b - a));
+      }
+    }
+  });
+
+  test('log-probabilities are those of the model, whatever is adjusted', async () => {
+    const [usual] = await all({ topCount: 20, maxTokens: 1 });
+    const [biased] = await all({ topCount: 20, maxTokens: 1, ...adjust({ logitBias: new Map([[e, 100]]) }) });
+    expect(biased?.tokens).toEqual([e]);
+    expect(biased?.tops).toEqual(usual?.tops);
+  });
+});
