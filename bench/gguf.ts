@@ -3,7 +3,12 @@ import { endianness } from 'node:os';
 import type { Tensor } from './onnx-weights.ts';
 
 /** A metadata value: what it is written as is said for numbers. */
-type Single = string | boolean | { readonly uint32: number } | { readonly int32: number } | { readonly float32: number };
+type Single =
+  | string
+  | boolean
+  | { readonly uint32: number }
+  | { readonly int32: number }
+  | { readonly float32: number };
 /** A list's values are all of one type. */
 export type Value = Single | readonly Single[];
 

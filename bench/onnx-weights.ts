@@ -92,7 +92,10 @@ function numbersOf(message: Uint8Array, field: number): number[] {
 }
 
 /** `take` reads a field's value and returns true, or leaves it to be skipped. */
-function eachField(message: Uint8Array, take: (field: number, reader: BinaryReader, wireType: number) => boolean): void {
+function eachField(
+  message: Uint8Array,
+  take: (field: number, reader: BinaryReader, wireType: number) => boolean,
+): void {
   const reader = new BinaryReader(message);
   while (reader.pos < reader.len) {
     const [field, wireType] = reader.tag();
