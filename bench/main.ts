@@ -9,6 +9,7 @@ import { decode } from './decode.ts';
 import { type ExactResult, exact } from './exact.ts';
 import { load } from './load.ts';
 import { overhead } from './overhead.ts';
+import { peers } from './peers.ts';
 import { prefill } from './prefill.ts';
 import { loadPrompts, type Prompt } from './prompts.ts';
 import { keep } from './results.ts';
@@ -25,6 +26,7 @@ suites
   context    time of a step by the length of the context
   prefill    time to the first token without the drafter by the length of the prompt, new ones and known ones
   scaling    simulates many sequences on several GPUs, in virtual time (no model), and writes the plots of docs/scaling.md
+  peers      speed, first token and greedy text beside llama.cpp with the same weights; installs it in bench/peers
   report     writes docs/performance.md from what was kept with --save
   overhead   what a step takes beyond max(draft, verify), with engines of fixed latency (no model)
 
@@ -32,7 +34,7 @@ options
   --models DIR      the pair (models/default)
   --tokens N        tokens per sequence (128; context: 32)
   --sequences N     exact: sequences per setting (20); overhead: sequences (4)
-  --prompts N       decode: prompts (32)
+  --prompts N       decode: prompts (32); peers: (16)
   --streams LIST    load: streams at once (1,2,4,8,16,32)
   --repeats N       load, context, prefill: times each (4; prefill: 9)
   --length N        longest block (PTP_DRAFT_LENGTH)
@@ -42,7 +44,7 @@ options
   --save            keep the result in bench/results, for \`report\``;
 
 /** Suites that decode with the pair of --models, and others. */
-const ON_MODELS = ['exact', 'decode', 'load', 'context', 'prefill'] as const;
+const ON_MODELS = ['exact', 'decode', 'load', 'context', 'prefill', 'peers'] as const;
 const OTHERS = ['overhead', 'scaling', 'report'] as const;
 type OnModels = (typeof ON_MODELS)[number];
 type Other = (typeof OTHERS)[number];
@@ -104,7 +106,7 @@ const limits: DraftLimits = {
 };
 const tokens = positive('tokens', suite === 'context' ? 32 : 128);
 const sequences = positive('sequences', suite === 'overhead' ? 4 : 20);
-const promptCount = positive('prompts', 32);
+const promptCount = positive('prompts', suite === 'peers' ? 16 : 32);
 const repeats = positive('repeats', suite === 'prefill' ? 9 : 4);
 const streams = values.streams.split(',').map((text) => count('streams', text));
 console.error(machine());
@@ -140,7 +142,8 @@ async function withModels(chosen: OnModels): Promise<object> {
   }
 }
 
-function run(chosen: OnModels, { generator }: Bench, prompts: readonly Prompt[]): Promise<object> {
+function run(chosen: OnModels, bench: Bench, prompts: readonly Prompt[]): Promise<object> {
+  const { generator } = bench;
   switch (chosen) {
     case 'exact':
       return exact(generator, prompts, sequences, tokens);
@@ -152,5 +155,7 @@ function run(chosen: OnModels, { generator }: Bench, prompts: readonly Prompt[])
       return context(generator, prompts, repeats, tokens);
     case 'prefill':
       return prefill(generator, prompts, repeats);
+    case 'peers':
+      return peers(bench, values.models, limits, prompts.slice(0, promptCount), tokens);
   }
 }

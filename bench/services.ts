@@ -14,6 +14,8 @@ import { fakeFacts } from './fake-facts.ts';
 /** The two services as processes of their own, and the gateway's loop in this one. */
 export interface Bench {
   readonly generator: PairGenerator;
+  /** Another loop over the same services, with limits and measurements of its own. */
+  another(limits: DraftLimits): PairGenerator;
   stop(): Promise<void>;
 }
 
@@ -88,5 +90,6 @@ async function start(
     await stop();
     throw error;
   }
-  return { generator: new PairGenerator(services, limits), stop };
+  const another = (own: DraftLimits) => new PairGenerator(services, own);
+  return { generator: another(limits), another, stop };
 }

@@ -1,0 +1,164 @@
+import { spawnSync } from 'node:child_process';
+import { access } from 'node:fs/promises';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import type { Peer, Wish } from './peer.ts';
+
+/** What is used of node-llama-cpp, which has types only once it is installed. */
+interface Library {
+  getLlama(options: object): Promise<Llama>;
+  InputLookupTokenPredictor: new () => Predictor;
+  DraftSequenceTokenPredictor: new (sequence: Sequence) => Predictor;
+}
+interface Llama {
+  loadModel(options: { modelPath: string }): Promise<Model>;
+  dispose(): Promise<void>;
+}
+interface Model {
+  createContext(options: object): Promise<{ getSequence(options?: { tokenPredictor: Predictor }): Sequence }>;
+}
+interface Sequence {
+  readonly nextTokenIndex: number;
+  evaluate(tokens: number[], options: object): AsyncIterable<number>;
+  controlledEvaluate(
+    input: [number, { generateNext?: object }][],
+  ): Promise<(undefined | { next: { token?: number | null } })[]>;
+  eraseContextTokenRanges(ranges: { start: number; end: number }[]): Promise<void>;
+  clearHistory(): Promise<void>;
+}
+interface Predictor {
+  updateInputTokens(tokens: number[]): void;
+  reset(state: { stateTokens: number[] }): void;
+  pushTokens(tokens: number[]): void;
+  predictTokens(): number[];
+}
+
+/** A folder of its own, so that no peer is a dependency of the project. */
+const FOLDER = join(import.meta.dirname, 'peers');
+const ENTRY = join(FOLDER, 'node_modules', 'node-llama-cpp', 'dist', 'index.js');
+
+/** Installs bench/peers/package-lock.json, with binaries that npm brings, if that hasn't been done. */
+async function load(): Promise<Library> {
+  const installed = await access(ENTRY).then(
+    () => true,
+    () => false,
+  );
+  if (!installed) {
+    console.error('installing node-llama-cpp in bench/peers, a few hundred megabytes');
+    const { status } = spawnSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], {
+      cwd: FOLDER,
+      stdio: ['ignore', 2, 2],
+      shell: process.platform === 'win32',
+    });
+    if (status !== 0) throw new Error(`npm ci in bench/peers failed with status ${status}`);
+  }
+  return import(pathToFileURL(ENTRY).href);
+}
+
+export interface LlamaPeers {
+  readonly peers: readonly Peer[];
+  stop(): Promise<void>;
+}
+
+/**
+ * llama.cpp through node-llama-cpp on one thread of the processor, keys and values in float32 as ours are.
+ *
+ * @param target path of the model, GGUF
+ * @param draft the draft model and what to call it
+ */
+export async function llamaPeers(
+  target: string,
+  draft: { readonly path: string; readonly name: string },
+  endOfText: number,
+  contextSize: number,
+): Promise<LlamaPeers> {
+  const library = await load();
+  const llama = await library.getLlama({
+    build: 'never',
+    skipDownload: true,
+    gpu: false,
+    maxThreads: 1,
+    logLevel: 'error',
+    progressLogs: false,
+  });
+  const sequence = async (model: Model, tokenPredictor?: Predictor) => {
+    const context = await model.createContext({
+      contextSize,
+      threads: 1,
+      flashAttention: false, // slower here, and not what float32 gives
+      experimentalKvCacheKeyType: 'F32',
+      experimentalKvCacheValueType: 'F32',
+    });
+    return context.getSequence(tokenPredictor && { tokenPredictor });
+  };
+  const model = await llama.loadModel({ modelPath: target });
+  const draftModel = await llama.loadModel({ modelPath: draft.path });
+  const lookup = new library.InputLookupTokenPredictor();
+  const drafter = new library.DraftSequenceTokenPredictor(await sequence(draftModel));
+  const peers = [
+    evaluated('llama.cpp', await sequence(model)),
+    evaluated('llama.cpp, its prompt lookup', await sequence(model, lookup), lookup),
+    wholeBlocks(
+      'llama.cpp, the same lookup with blocks verified whole',
+      await sequence(model),
+      new library.InputLookupTokenPredictor(),
+      endOfText,
+    ),
+    evaluated(`llama.cpp, its draft model: ${draft.name}`, await sequence(model, drafter)),
+  ];
+  return { peers, stop: () => llama.dispose() };
+}
+
+/** The library's own loop. Of a proposal it takes one token at most (3.22.1: `_speculativeEvaluate` refutes the second). */
+function evaluated(name: string, sequence: Sequence, lookup?: Predictor): Peer {
+  async function* generate(prompt: readonly number[], { maxTokens, ...wish }: Wish) {
+    await sequence.clearHistory();
+    lookup?.updateInputTokens([...prompt]);
+    let count = 0;
+    for await (const token of sequence.evaluate([...prompt], sampling(wish))) {
+      yield [token];
+      if (++count === maxTokens) return;
+    }
+  }
+  return { name, generate };
+}
+
+/**
+ * The same model and proposals in a loop that takes as many tokens of a proposal as are right, as llama.cpp's own programs do:
+ * the token that the target picks at each place is compared with the proposed one.
+ */
+function wholeBlocks(name: string, sequence: Sequence, lookup: Predictor, endOfText: number): Peer {
+  async function* generate(prompt: readonly number[], { maxTokens, ...wish }: Wish) {
+    await sequence.clearHistory();
+    lookup.updateInputTokens([...prompt]);
+    lookup.reset({ stateTokens: [...prompt] });
+    let input = [...prompt];
+    for (let count = 0; count < maxTokens; ) {
+      const proposed = count === 0 ? [] : lookup.predictTokens().slice(0, maxTokens - count - 1);
+      const start = input.length - 1;
+      // each call begins its random numbers anew
+      const options = sampling({ ...wish, seed: wish.seed * 4096 + count });
+      const picks = { generateNext: { token: true, options } };
+      const results = await sequence.controlledEvaluate(
+        [...input, ...proposed].map((token, i) => [token, i < start ? {} : picks]),
+      );
+      const picked = results.slice(start).map((result) => result?.next.token ?? endOfText);
+      const wrong = proposed.findIndex((token, i) => token !== picked[i]);
+      const accepted = wrong < 0 ? proposed.length : wrong;
+      const end = sequence.nextTokenIndex;
+      if (wrong >= 0) await sequence.eraseContextTokenRanges([{ start: end - (proposed.length - accepted), end }]);
+      const block = picked.slice(0, accepted + 1);
+      const stop = block.indexOf(endOfText);
+      yield stop < 0 ? block : block.slice(0, stop);
+      if (stop >= 0) return;
+      lookup.pushTokens(block);
+      count += block.length;
+      input = block.slice(-1);
+    }
+  }
+  return { name, generate };
+}
+
+function sampling({ sampling: { temperature, topK, topP }, seed }: Omit<Wish, 'maxTokens'>): object {
+  return { temperature, topK, topP, minP: 0, seed };
+}

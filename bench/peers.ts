@@ -1,0 +1,165 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { defaultSampling, type SamplingParams } from '@ptp/core/sampling/params.ts';
+import type { DraftLimits } from '../gateway/src/controller.ts';
+import type { Generator } from '../gateway/src/generation.ts';
+import { REFERENCE } from './decode.ts';
+import { llamaPeers } from './llama-cpp.ts';
+import { writeLlama } from './llama-gguf.ts';
+import type { Peer, Wish } from './peer.ts';
+import type { Prompt } from './prompts.ts';
+import type { Bench } from './services.ts';
+import { mean, median, round } from './statistics.ts';
+
+interface Pass {
+  readonly tokens: number[];
+  readonly firstTokenMs: number;
+  /** Of the tokens after the first block, from its coming to the last one's; NaN for a text of one block. */
+  readonly tokensPerSecond: number;
+  /** Over the blocks after the first, which a prompt's reading gives. */
+  readonly tokensPerBlock: number;
+}
+
+interface Passes {
+  readonly greedy: Pass[];
+  readonly sampled: Pass[];
+}
+
+const SETTINGS = { greedy: { ...defaultSampling, temperature: 0 }, sampled: REFERENCE } satisfies Record<
+  keyof Passes,
+  SamplingParams
+>;
+/** Prompts before the measured ones. */
+const WARM_UP = 4;
+/** Fewer tokens have no time to measure. */
+const SHORTEST = 16;
+/** Layers of the target that are llama.cpp's draft model. */
+const DRAFT_LAYERS = 2;
+
+/** Engines that the comparison lacks, and why. */
+const NOT_MEASURED = {
+  'ours, autoregressive drafter of the same size': 'a drafter folder of that kind cannot be served',
+  'transformers.js': 'wants a graph of its own form, which model folders do not have',
+};
+
+/**
+ * Decodes every prompt with every engine in turn, greedy and sampled, one stream at a time; an engine begins one prompt later than
+ * the one before it. Each engine has one thread; of ours, drafter and verifier have one each.
+ *
+ * @param models the pair's folder
+ */
+export async function peers(
+  bench: Bench,
+  models: string,
+  limits: DraftLimits,
+  prompts: readonly Prompt[],
+  maxTokens: number,
+): Promise<{ rows: object[] }> {
+  const folder = await mkdtemp(join(tmpdir(), 'ptp-peers-'));
+  try {
+    const paths = { target: join(folder, 'target.gguf'), draft: join(folder, 'draft.gguf') };
+    const { layers } = await writeLlama(models, paths.target);
+    const draftLayers = Math.min(DRAFT_LAYERS, layers);
+    await writeLlama(models, paths.draft, draftLayers);
+    const draft = {
+      path: paths.draft,
+      name: `the target's first ${draftLayers} of ${layers} layers, untrained as such`,
+    };
+    const { endOfText, contextLength } = bench.generator.facts;
+    const llama = await llamaPeers(paths.target, draft, endOfText, contextLength);
+    try {
+      return { rows: await compare([...ours(bench, limits), ...llama.peers], prompts, maxTokens) };
+    } finally {
+      await llama.stop();
+    }
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** Each with its own measurements, as in a server that has only this setting. The first one's greedy text is what others agree with. */
+function ours({ another }: Bench, limits: DraftLimits): Peer[] {
+  const ways: Record<string, DraftLimits> = {
+    'no drafter': { ...limits, mode: 'plain', lookup: false },
+    'prompt lookup': { ...limits, mode: 'plain', lookup: true },
+    drafter: { ...limits, lookup: false },
+    'drafter and prompt lookup': { ...limits, lookup: true },
+  };
+  return Object.entries(ways).map(([way, own]) => ({ name: `ours, ${way}`, generate: generation(another(own)) }));
+}
+
+function generation(generator: Generator): Peer['generate'] {
+  return async function* (prompt, { seed, ...wish }: Wish) {
+    const request = { ...wish, prompt, seed: BigInt(seed) };
+    for await (const { tokens } of generator.generate(request, new AbortController().signal)) yield tokens;
+  };
+}
+
+async function compare(all: readonly Peer[], prompts: readonly Prompt[], maxTokens: number): Promise<object[]> {
+  const passes = all.map((): Passes => ({ greedy: [], sampled: [] }));
+  for (const [turn, { tokens }] of [...prompts.slice(-WARM_UP), ...prompts].entries()) {
+    for (let i = 0; i < all.length; i++) {
+      const n = (turn + i) % all.length;
+      for (const setting of ['greedy', 'sampled'] as const) {
+        const wish = { sampling: SETTINGS[setting], seed: turn, maxTokens };
+        const measured = await pass(all[n] as Peer, tokens, wish);
+        if (turn >= WARM_UP) passes[n]?.[setting].push(measured);
+      }
+    }
+    process.stderr.write(`\r${turn + 1}/${WARM_UP + prompts.length} prompts`);
+  }
+  process.stderr.write('\n');
+  const reference = passes[0]?.greedy ?? [];
+  const rows = all.map(({ name }, n) => row(name, passes[n] as Passes, reference));
+  const others = Object.entries(NOT_MEASURED).map(([engine, why]) => ({ engine, agrees: `not measured: ${why}` }));
+  return [...rows, ...others];
+}
+
+async function pass({ generate }: Peer, prompt: readonly number[], wish: Wish): Promise<Pass> {
+  const began = performance.now();
+  const tokens: number[] = [];
+  let first = 0;
+  let firstLength = 0;
+  let blocks = 0;
+  for await (const block of generate(prompt, wish)) {
+    if (blocks++ === 0) {
+      first = performance.now();
+      firstLength = block.length;
+    }
+    tokens.push(...block);
+  }
+  const rest = tokens.length - firstLength;
+  return {
+    tokens,
+    firstTokenMs: first - began,
+    tokensPerSecond: (rest * 1000) / (performance.now() - first),
+    tokensPerBlock: rest / (blocks - 1),
+  };
+}
+
+/** @param reference the first engine's greedy texts, prompt by prompt */
+function row(engine: string, { greedy, sampled }: Passes, reference: readonly Pass[]): object {
+  const speed = (passes: readonly Pass[]) =>
+    round(median(passes.filter(({ tokens }) => tokens.length >= SHORTEST).map((p) => p.tokensPerSecond)), 0);
+  const differences = greedy
+    .map(({ tokens }, i) => firstDifference(tokens, reference[i]?.tokens ?? []))
+    .filter((position) => position >= 0);
+  const equal = `${greedy.length - differences.length} of ${greedy.length}`;
+  const at = differences.length > 0 ? `, others from token ${differences.join(', ')}` : '';
+  return {
+    engine,
+    greedy: speed(greedy),
+    sampled: speed(sampled),
+    first_token_ms: round(median([...greedy, ...sampled].map((p) => p.firstTokenMs)), 1),
+    agrees: `${equal}${at}`,
+    tokens: { greedy: mean(greedy.map((p) => p.tokens.length)), sampled: mean(sampled.map((p) => p.tokens.length)) },
+  };
+}
+
+/** Position of the first token that differs, or at which one text has ended; -1 for equal texts. */
+export function firstDifference(one: readonly number[], other: readonly number[]): number {
+  const length = Math.max(one.length, other.length);
+  for (let i = 0; i < length; i++) if (one[i] !== other[i]) return i;
+  return -1;
+}
