@@ -7,7 +7,7 @@ packed; what the graphs take and give stands at `target_graph` and `drafter_grap
 import argparse
 import json
 import pathlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
@@ -19,7 +19,7 @@ from .graph_adjust import adjusted, nearest
 from .graph_cache import cache_inputs, new_rows, past_and_new
 from .graph_sampler import sampler
 from .model import Target, load_target, parameters_of
-from .settings import integers, require
+from .settings import integer, integers, require
 from .weight_file import BATCH_INVARIANT, PRECISIONS, STORAGES
 
 SLOTS = (1, 2, 4, 8)
@@ -145,6 +145,14 @@ def write_folder(
     (out / "manifest.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf8")
 
 
+def serve_context(target: Target, drafter: Drafter | None, context: int) -> None:
+    """Lets both be served with sequences of up to `context` tokens; their parameters don't depend on it."""
+    target.config = replace(target.config, context=context)
+    if drafter:
+        own = drafter.config.own and replace(drafter.config.own, context=context)
+        drafter.config = replace(drafter.config, target=target.config, own=own)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
     parser.add_argument("--drafter", type=pathlib.Path, default=pathlib.Path("work/drafter.pt"))
@@ -173,6 +181,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="numbers of sequences that there are graphs for (default: 1,2,4,8; from 200 M parameters on 1,4)",
     )
     parser.add_argument(
+        "--context",
+        type=integer(2, 131_072),
+        help="longest sequence to serve, in tokens; beyond what the target was trained for it extrapolates (default: as trained)",
+    )
+    parser.add_argument(
         "--storage",
         choices=STORAGES,
         help="the target's matrices: rounded to float16, or as they are (default: exact for imported models, else float16)",
@@ -190,9 +203,12 @@ def run(args: argparse.Namespace) -> None:
     facts = manifest.gather(args.target, path, args.evaluation, args.sources, args.tokens / "tokens.json")
     storage = args.storage or ("exact" if "source" in facts["target"] else "float16")
     template = args.tokens / "chat_template.jinja"
+    target, drafter = load_target(args.target), load_drafter(path) if path else None
+    if args.context:
+        serve_context(target, drafter, args.context)
     write_folder(
-        load_target(args.target),
-        load_drafter(path) if path else None,
+        target,
+        drafter,
         (args.tokens / "tokenizer.json").read_bytes(),
         args.out,
         args.id,
