@@ -140,7 +140,7 @@ function context(result: Result): Section {
   return {
     text: `## Length of the context
 
-\`npm run bench -- context\`: time of a step. ${table(
+\`npm run bench -- context\` on a folder of the same pair exported with \`--context 4352\`: time of a step.${table(
       ['context', 'step, drafter on / off, ms', 'verify run, block / one token, ms'],
       rows.map((row) => [
         at(row, 'context'),

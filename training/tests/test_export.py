@@ -529,6 +529,18 @@ def test_embedded_uniforms(tmp_path, kind):
     np.testing.assert_allclose(found, expected, atol=2e-5 if kind in ("fourier", "cosine") else 0)
 
 
+def test_a_pair_can_be_served_with_longer_contexts_than_it_was_trained_for(pair, tmp_path, tokens):
+    long = copy.deepcopy(pair)
+    export.serve_context(*long, 3 * CONFIG.context)
+    facts = {"drafter": {"yield_curve": [0, 1, 1, 1, 1], "accuracy_by_position": [1, 0, 0, 0]}}
+    export.write_folder(*long, byte_tokenizer().to_str().encode(), tmp_path, "long", facts)
+    assert json.loads((tmp_path / "manifest.json").read_text())["context_length"] == 3 * CONFIG.context
+    count = 2 * CONFIG.context
+    ids = (tokens * count)[:count]
+    picks, _ = write(session(tmp_path / "target.b1.onnx"), ids, [64])
+    assert picks.tolist() == long[0](torch.tensor([ids]))[0].argmax(-1).tolist()
+
+
 def test_small_models_have_graphs_for_more_sequences_than_large_ones(tmp_path, monkeypatch):
     target = Target(Config(vocab=300, width=64, layers=1, heads=1, kv_heads=1, hidden=64, context=64))
 
