@@ -21,7 +21,7 @@ const WARM_UP = 4;
 
 /**
  * Decodes every prompt with the drafter off and on in turn, one stream at a time. Prompt reading and the first draft, beside it, are not
- * in the figures.
+ * in the figures. `mode_by_step` has a letter for every step from the first one on: o(verlap), s(equential), p(lain).
  */
 export async function decode(
   generator: Generator,
@@ -29,15 +29,17 @@ export async function decode(
   maxTokens: number,
 ): Promise<Record<string, unknown>> {
   const pairs: Measured[] = [];
+  const modes: string[] = [];
   for (const [i, { tokens, split }] of [...prompts.slice(-WARM_UP), ...prompts].entries()) {
     const request = { prompt: tokens, sampling: REFERENCE, seed: BigInt(i), maxTokens };
     const measured = await bothWays(i, (drafting) => pass(generator, { ...request, drafting }));
+    modes.push(...measured.drafted.steps.map(({ mode }) => mode));
     // a text that ends at once has no time to measure
     if (i >= WARM_UP && measured.plain.tokens >= 16) pairs.push({ ...measured, split });
     process.stderr.write(`\r${i + 1}/${WARM_UP + prompts.length} prompts`);
   }
   process.stderr.write('\n');
-  return report(pairs);
+  return { ...report(pairs), mode_by_step: modes.map((mode) => mode[0]).join('') };
 }
 
 async function pass(generator: Generator, request: GenerationRequest): Promise<Pass> {

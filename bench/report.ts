@@ -103,7 +103,31 @@ function decode(all: ReadonlyMap<string, Result>): Section {
 \`npm run bench -- decode --mode MODE\`: held-out prompts, temperature 0.7, top-k 50, top-p 0.9, drafter on and off in turn; medians. \`auto\` is the
 server's default.
 
-${table(titles, rows)}`,
+${table(titles, rows)}
+
+What \`auto\` did from its first step on: the share of each mode among the last ${WINDOW} steps. Warm-up, then trials of the other modes, fewer and fewer.`,
+    plot: [modesPanel(`${all.get('decode-auto')?.mode_by_step ?? ''}`)],
+  };
+}
+
+/** Steps over which a share of modes is taken. */
+const WINDOW = 40;
+
+/** @param steps a letter for each step's mode */
+function modesPanel(steps: string): Panel {
+  const at = Array.from({ length: Math.floor(steps.length / (WINDOW / 4)) }, (_, i) => (i + 1) * (WINDOW / 4));
+  const share = (letter: string, end: number) => {
+    const last = steps.slice(Math.max(0, end - WINDOW), end);
+    return [...last].filter((each) => each === letter).length / last.length;
+  };
+  return {
+    title: 'Modes that the controller chose',
+    x: { title: 'steps since the start' },
+    y: { title: 'share' },
+    series: ['overlap', 'sequential', 'plain'].map((name) => ({
+      name,
+      points: at.map((end): [number, number] => [end, share(name[0] as string, end)]),
+    })),
   };
 }
 
