@@ -31,7 +31,7 @@ async function answersOk(url: string): Promise<boolean> {
 function sayReady(url: string): void {
   const body =
     '{"model":"default","prompt":"export interface User {\\n","max_tokens":120,"temperature":0.7,"stream":true}';
-  say(`ready at ${styleText('bold', url)}; try`);
+  say(`ready at ${styleText('bold', url)}; open it in a browser, or try`);
   console.log(`\ncurl -N ${url}/v1/completions -H 'content-type: application/json' -d '${body}'\n`);
 }
 

@@ -2,6 +2,7 @@ import { PtpError } from '@ptp/core/errors.ts';
 import type { GenerationRequest, Generator } from './generation.ts';
 import { Logprobs, type TokenLogprob } from './logprobs.ts';
 import { merge } from './merge.ts';
+import { type StepTrace, stepTrace } from './step-trace.ts';
 import { TextStream } from './text.ts';
 import type { Tokenizer } from './tokenizer.ts';
 
@@ -11,18 +12,21 @@ export interface ChoiceRequest extends GenerationRequest {
   readonly stop: readonly string[];
   /** Whether it is the first one of its prompt. */
   readonly first: boolean;
-  /** Whether its tokens are told with their log-probabilities. */
+  /** Whether its tokens are told with their log-probabilities, and what each step did. */
   readonly logprobs?: boolean;
+  readonly trace?: boolean;
 }
 
 /** A piece of one choice's text; the last one has `finish`. */
 export interface ChoiceDelta {
   /** Which choice, from 0. */
   readonly index: number;
-  /** Never empty, unless with `finish` or `tokens`. */
+  /** Never empty, unless with `finish`, `tokens` or `trace`. */
   readonly text: string;
   /** The tokens that came with it, if they were asked for; some of their text may come later. */
   readonly tokens?: readonly TokenLogprob[];
+  /** The step that it came with, if that was asked for. */
+  readonly trace?: StepTrace;
   readonly finish?: 'stop' | 'length';
 }
 
@@ -101,12 +105,17 @@ async function* generateChoice(
     }
     usage.completion_tokens += count;
     usage.total_tokens += count;
-    const piece = { index, text, ...(logprobs && { tokens: logprobs.of(step, count) }) };
+    const piece = {
+      index,
+      text,
+      ...(logprobs && { tokens: logprobs.of(step, count) }),
+      ...(request.trace && { trace: stepTrace(step, count, tokenizer) }),
+    };
     if (finish && !stream.stopped) piece.text += stream.end();
     // The end may itself complete a stop string: a cut character reads as U+FFFD.
     if (stream.stopped) return yield { ...piece, finish: 'stop' };
     if (finish) return yield { ...piece, finish };
-    if (text !== '' || (piece.tokens && count > 0)) yield piece;
+    if (text !== '' || piece.trace || (piece.tokens && count > 0)) yield piece;
   }
   signal.throwIfAborted();
   throw new PtpError('internal', 'the generator ended without a finish reason');

@@ -179,7 +179,14 @@ class Run {
     const logProbabilities = verified.logProbabilities.slice(0, tokens.length);
     const tops = verified.tops.slice(0, tokens.length);
     return {
-      step: { tokens, logProbabilities, ...(tops.length > 0 && { tops }), facts, ...(finish && { finish }) },
+      step: {
+        tokens,
+        proposed: block.tokens,
+        logProbabilities,
+        ...(tops.length > 0 && { tops }),
+        facts,
+        ...(finish && { finish }),
+      },
       next: this.#choose(draft, verified.accepted, verified.nextToken),
     };
   }

@@ -73,6 +73,8 @@ export interface TopTokens {
 export interface GenerationStep {
   /** Committed tokens: accepted ones, then the target's own; at least 1. Tokens that end a text are never among them. */
   readonly tokens: readonly number[];
+  /** What was proposed for their places. */
+  readonly proposed: readonly number[];
   /** One natural-log probability per token, under the unshaped model. */
   readonly logProbabilities: readonly number[];
   /** Per token its alternatives, the most probable first; if the request asked for any. */

@@ -10,6 +10,7 @@ import { completionFormat, defaultCompletionTokens } from './completions.ts';
 import type { Generator } from './generation.ts';
 import { parseJson } from './json.ts';
 import { errorBody, openAiError } from './openai-error.ts';
+import { pageFiles } from './page.ts';
 import { choiceRequests, encodePrompts } from './prompt.ts';
 import { refuse } from './reply.ts';
 import { type Format, respondStream, respondWhole } from './respond.ts';
@@ -28,7 +29,7 @@ export interface HttpParts {
 }
 
 /**
- * The OpenAI API (https://platform.openai.com/docs/api-reference) over a generator, with /healthz and /readyz. The
+ * The OpenAI API (https://platform.openai.com/docs/api-reference) over a generator, with /healthz and /readyz, and the page at /. The
  * caller listens and closes; closing lets responses under way finish.
  */
 export function createHttp(parts: HttpParts): FastifyInstance {
@@ -37,6 +38,7 @@ export function createHttp(parts: HttpParts): FastifyInstance {
   const { facts } = generator;
   const model = { id: facts.modelId, object: 'model', created: Math.floor(Date.now() / 1000), owned_by: 'ptp' };
 
+  for (const { path, send } of pageFiles()) route(app, 'GET', path, send);
   route(app, 'GET', '/healthz', async () => ({ status: 'ok' }));
   route(app, 'GET', '/readyz', async (_, reply) => {
     const { verifier, drafter } = generator.health();

@@ -65,11 +65,11 @@ export function choiceRequests(
     const room = facts.contextLength - prompt.length;
     if (room < (request.maxTokens ?? 1)) throw tooLong(facts, String(prompt.length), request.maxTokens, field);
     const maxTokens = request.maxTokens ?? Math.min(defaultMaxTokens, room);
-    const { choosing, logprobs, stop, drafting, draftLimits } = request;
+    const { choosing, logprobs, stop, drafting, draftLimits, trace } = request;
     const told = logprobs === undefined ? {} : { logprobs: true, topCount: logprobs };
     return Array.from({ length: request.n }, (_, i) => {
       const seed = BigInt.asUintN(64, request.seed + BigInt(i));
-      return { prompt, ...choosing, ...told, seed, maxTokens, stop, drafting, draftLimits, first: i === 0 };
+      return { prompt, ...choosing, ...told, seed, maxTokens, stop, drafting, draftLimits, trace, first: i === 0 };
     });
   });
 }

@@ -80,8 +80,10 @@ export async function respondStream(
       if (first) await events.send(chunk(first));
     }
     for (; !next.done; next = await deltas.next()) {
-      const { index, text, tokens, finish } = next.value;
-      if (text !== '' || tokens?.length) await events.send(chunk(format.piece(index, text, tokens)));
+      const { index, text, tokens, trace, finish } = next.value;
+      if (text !== '' || tokens?.length || trace) {
+        await events.send({ ...chunk(format.piece(index, text, tokens)), ...(trace && { ptp: trace }) });
+      }
       if (finish) await events.send(chunk(format.last(index, finish)));
     }
     if (options.includeUsage) await events.send({ ...head, choices: [], usage: run.usage });

@@ -23,6 +23,8 @@ export interface CommonRequest {
   readonly includeUsage: boolean;
   readonly drafting: boolean;
   readonly draftLimits: DraftWishes;
+  /** Whether a stream's chunks tell what their steps did. */
+  readonly trace: boolean;
 }
 
 export interface CompletionRequest extends CommonRequest {
@@ -62,6 +64,7 @@ const common = {
     draft: boolean.nullish(),
     draft_length: integer(1, LONGEST_DRAFT, `an integer in [1, ${LONGEST_DRAFT}]`).nullish(),
     prompt_lookup: boolean.nullish(),
+    trace: boolean.nullish(),
     draft_mode: z.enum(DRAFT_MODES, { error: DRAFT_MODES.join(', ') }).nullish(),
   }).nullish(),
 };
@@ -150,6 +153,7 @@ function commonRequest(given: CommonBody, body: object, maxTokens: number | null
     includeUsage: given.stream_options?.include_usage ?? false,
     drafting: given.ptp?.draft ?? true,
     draftLimits: draftWishes(given.ptp ?? {}),
+    trace: stream && (given.ptp?.trace ?? false),
   };
 }
 

@@ -146,3 +146,30 @@ describe('log-probabilities', () => {
     expect(body.usage.completion_tokens).toBe(logprobs.tokens.length);
   });
 });
+
+describe('ptp.trace', () => {
+  test('tells in each chunk of a stream what its step did, token by token', async () => {
+    const response = await server.complete({ prompt: 'a', max_tokens: 50, stream: true, ptp: { trace: true } });
+    const chunks = (await events(response)).slice(0, -1).map((event) => JSON.parse(event));
+    const traces = chunks.flatMap(({ ptp }) => ptp ?? []);
+    expect(traces.map(({ step }) => step)).toEqual([0, 1]);
+    expect(traces[0]).toMatchObject({
+      mode: 'sequential',
+      source: 'drafter',
+      drafted: 2,
+      accepted: 1,
+      tokens: [
+        { id: tokens[0], text: names[0], source: 'drafter' },
+        { id: tokens[1], text: names[1], source: 'target' },
+      ],
+      rejected: [{ id: 1, text: new TextDecoder().decode(tokenizer.bytes(1)) }],
+    });
+    const told = traces.flatMap((trace) => trace.tokens.map(({ id }: { id: number }) => id));
+    expect(told).toEqual(tokens);
+  });
+
+  test('is not there unless asked for', async () => {
+    const response = await server.complete({ prompt: 'a', max_tokens: 50, stream: true });
+    for (const event of (await events(response)).slice(0, -1)) expect(JSON.parse(event)).not.toHaveProperty('ptp');
+  });
+});

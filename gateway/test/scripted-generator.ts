@@ -56,7 +56,16 @@ export class ScriptedGenerator implements Generator {
         const finish = full ? 'length' : (script.finish ?? 'stop');
         const reused = step === 0 && script.reusedTokens && { reusedTokens: script.reusedTokens };
         const tops = topsOf(tokens, request.topCount ?? 0);
-        yield { tokens, logProbabilities: tokens.map(() => -1), tops, facts, ...reused, ...(last && { finish }) };
+        const proposed = [...tokens.slice(0, accepted), 1];
+        yield {
+          tokens,
+          proposed,
+          logProbabilities: tokens.map(() => -1),
+          tops,
+          facts,
+          ...reused,
+          ...(last && { finish }),
+        };
         if (last) return;
       }
       throw script.error;

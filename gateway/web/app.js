@@ -1,0 +1,122 @@
+import { Pane } from './pane.js';
+import { complete } from './stream.js';
+
+const EXAMPLES = {
+  'an interface': '/** Options of a request. */\nexport interface RequestOptions {\n',
+  'a class': '/** A queue of tasks that run one after another. */\nexport declare class TaskQueue {\n',
+  overloads: 'export declare function parse(text: string): Document;\nexport declare function parse(',
+  'an enumeration': 'export declare enum Status {\n    Ok = 200,\n',
+};
+
+const $ = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
+const input = (/** @type {string} */ id) => /** @type {HTMLInputElement} */ ($(id));
+const status = $('status');
+const panes = $('panes');
+const template = /** @type {HTMLTemplateElement} */ ($('pane'));
+
+/** Stops what is running. */
+let running = /** @type {AbortController | undefined} */ (undefined);
+
+/** @param {string} message @param {boolean} [error] */
+function say(message, error = false) {
+  status.textContent = message;
+  status.classList.toggle('error', error);
+}
+
+/** @param {string} title */
+function newPane(title) {
+  const element = /** @type {HTMLElement} */ (template.content.cloneNode(true)).querySelector('section');
+  panes.append(/** @type {HTMLElement} */ (element));
+  return new Pane(/** @type {HTMLElement} */ (element), title, input('prompt').value);
+}
+
+/** The body of a request; fields that are empty are left to the server. @param {boolean} draft */
+function bodyOf(draft) {
+  const names = ['temperature', 'top_p', 'top_k', 'max_tokens', 'seed'];
+  const given = names.filter((name) => input(name).value !== '').map((name) => [name, Number(input(name).value)]);
+  return { prompt: input('prompt').value, ...Object.fromEntries(given), ptp: { draft, trace: true } };
+}
+
+/** @param {{ title: string, draft: boolean }[]} ways each of which gets a pane @param {(panes: Pane[]) => string} verdict */
+async function run(ways, verdict) {
+  running?.abort();
+  const mine = new AbortController();
+  const { signal } = mine;
+  running = mine;
+  panes.replaceChildren();
+  busy(true);
+  say('Generating …');
+  const shown = ways.map(({ title }) => newPane(title));
+  try {
+    await Promise.all(
+      ways.map(async ({ draft }, i) => {
+        const pane = /** @type {Pane} */ (shown[i]);
+        await complete(bodyOf(draft), signal, (trace, text) => pane.add(trace, text));
+        pane.end();
+        if (ways.length > 1) say(`${ways[i]?.title} has finished.`);
+      }),
+    );
+    say(verdict(shown));
+  } catch (error) {
+    if (signal.aborted) say('Stopped.');
+    else say(error instanceof Error ? error.message : String(error), true);
+    mine.abort();
+  } finally {
+    if (running === mine) busy(false);
+  }
+}
+
+/** @param {boolean} on */
+function busy(on) {
+  $('stop').hidden = !on;
+  for (const button of document.querySelectorAll('form button:not(#stop)')) button.toggleAttribute('disabled', on);
+}
+
+/** @param {Pane[]} panes */
+function raceVerdict([drafted, plain]) {
+  if (!drafted || !plain) return '';
+  const same = drafted.text === plain.text;
+  if (!same) return 'The texts differ. They never should: please report the prompt, the settings and the seed.';
+  const ratio = plain.perToken / drafted.perToken;
+  return `Identical: all ${drafted.tokens} tokens. With the drafter ${ratio.toFixed(2)} times as fast.`;
+}
+
+$('form').addEventListener('submit', (event) => {
+  event.preventDefault();
+  const draft = input('drafting').checked;
+  run([{ title: draft ? 'With drafter' : 'Without drafter', draft }], ([pane]) => `${pane?.tokens} tokens.`);
+});
+$('race').addEventListener('click', () => {
+  const ways = [
+    { title: 'With drafter', draft: true },
+    { title: 'Without drafter', draft: false },
+  ];
+  run(ways, raceVerdict);
+});
+$('stop').addEventListener('click', () => running?.abort());
+document.addEventListener('keydown', (event) => {
+  if (event.key === 'Escape') running?.abort();
+  if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
+    /** @type {HTMLFormElement} */ ($('form')).requestSubmit();
+  }
+});
+
+for (const [name, prompt] of Object.entries(EXAMPLES)) {
+  const button = document.createElement('button');
+  button.type = 'button';
+  button.textContent = name;
+  button.addEventListener('click', () => {
+    input('prompt').value = prompt;
+    input('prompt').focus();
+  });
+  document.querySelector('.examples')?.append(button);
+}
+
+fetch('v1/models')
+  .then((response) => response.json())
+  .then(({ data: [model] }) => {
+    $('model').textContent = `Serving ${model.id}`;
+  })
+  .catch(() => {
+    $('model').textContent = 'The server does not answer.';
+  });

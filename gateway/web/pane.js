@@ -1,0 +1,109 @@
+/** @import { StepTrace } from './stream.js' */
+import { drawLanes } from './lanes.js';
+
+const CLASSES = /** @type {Record<string, string>} */ ({ drafter: 'drafter', 'prompt lookup': 'lookup' });
+/** How long rejected tokens stay, milliseconds; as long as they take to fade. */
+const FADE = 1800;
+
+/** One answer on the page as it comes. */
+export class Pane {
+  #tokens = 0;
+  /** @type {StepTrace[]} */
+  #steps = [];
+  #text = '';
+  #began = performance.now();
+  /** When the first step's tokens came; the steps after it are what is timed. */
+  #first = 0;
+  #firstTokens = 0;
+  #ended = 0;
+  #drawing = false;
+
+  /** @param {HTMLElement} element of the template `pane` @param {string} title @param {string} prompt */
+  constructor(element, title, prompt) {
+    this.element = element;
+    this.output = /** @type {HTMLElement} */ (element.querySelector('.text'));
+    this.svg = /** @type {SVGSVGElement} */ (element.querySelector('svg'));
+    const heading = /** @type {HTMLElement} */ (element.querySelector('h2'));
+    heading.textContent = title;
+    this.output.setAttribute('aria-label', title);
+    this.output.append(span('prompt', prompt));
+  }
+
+  get text() {
+    return this.#text;
+  }
+
+  /** Milliseconds per token after the first step, up to now or to the end. */
+  get perToken() {
+    return ((this.#ended || performance.now()) - this.#first) / (this.#tokens - this.#firstTokens);
+  }
+
+  get tokens() {
+    return this.#tokens;
+  }
+
+  /** @param {StepTrace | undefined} trace @param {string} text */
+  add(trace, text) {
+    this.#text += text;
+    if (!trace) return;
+    for (const token of trace.tokens)
+      this.output.append(span(`token ${CLASSES[token.source] ?? 'target'}`, token.text));
+    this.#tokens += trace.tokens.length;
+    this.#steps.push(trace);
+    if (this.#first === 0) {
+      this.#first = performance.now();
+      this.#firstTokens = this.#tokens;
+    }
+    if (trace.rejected.length > 0) this.#reject(trace.rejected.map((token) => token.text).join(''));
+    this.#draw();
+  }
+
+  /** The text is whole. */
+  end() {
+    this.#ended = performance.now();
+    this.#figures();
+    drawLanes(this.svg, this.#steps);
+  }
+
+  /** @param {string} text */
+  #reject(text) {
+    const wrong = document.createElement('del');
+    wrong.className = 'rejected fading';
+    wrong.setAttribute('aria-hidden', 'true');
+    wrong.textContent = text.replaceAll('\n', '⏎');
+    this.output.append(wrong);
+    setTimeout(() => wrong.remove(), FADE);
+  }
+
+  /** At most once for each frame. */
+  #draw() {
+    if (this.#drawing) return;
+    this.#drawing = true;
+    requestAnimationFrame(() => {
+      this.#drawing = false;
+      this.output.scrollTop = this.output.scrollHeight;
+      this.#figures();
+      drawLanes(this.svg, this.#steps);
+    });
+  }
+
+  #figures() {
+    const show = (/** @type {string} */ name, /** @type {string} */ value) => {
+      const place = this.element.querySelector(`[data-figure="${name}"]`);
+      if (place) place.textContent = value;
+    };
+    const seconds = ((this.#ended || performance.now()) - this.#began) / 1000;
+    show('tokens', String(this.#tokens));
+    show('perStep', this.#steps.length > 0 ? (this.#tokens / this.#steps.length).toFixed(2) : '–');
+    show('perToken', this.#tokens > this.#firstTokens ? this.perToken.toFixed(1) : '–');
+    show('time', `${seconds.toFixed(2)} s`);
+  }
+}
+
+/** @param {string} name @param {string} text */
+function span(name, text) {
+  const element = document.createElement('span');
+  element.className = name;
+  element.textContent = text;
+  return element;
+}

@@ -1,0 +1,141 @@
+import type { Browser, BrowserContextOptions, Page } from 'playwright-core';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { chromiumPath, launch, servePage } from './browser.ts';
+
+if (!chromiumPath) console.warn('the page is not tested: no Chromium found, set PTP_CHROMIUM');
+
+describe.skipIf(!chromiumPath)('the page', () => {
+  let server: Awaited<ReturnType<typeof servePage>>;
+  let browser: Browser;
+  beforeAll(async () => {
+    server = await servePage(new URL('../models/default', import.meta.url).pathname);
+    browser = await launch();
+  }, 60_000);
+  afterAll(async () => {
+    await browser?.close();
+    await server?.close();
+  });
+
+  /** Runs `use` on the page, which must ask nothing of other servers and have no more to complain about than is `expected`. */
+  async function onPage(
+    use: (page: Page) => Promise<void>,
+    options: BrowserContextOptions = {},
+    expected: readonly RegExp[] = [],
+  ): Promise<void> {
+    const context = await browser.newContext(options);
+    const page = await context.newPage();
+    const complaints: string[] = [];
+    page.on('console', (message) => message.type() === 'error' && complaints.push(message.text()));
+    page.on('pageerror', (error) => complaints.push(error.message));
+    page.on('request', (request) => {
+      const { origin, protocol } = new URL(request.url());
+      if (protocol !== 'data:' && origin !== new URL(server.url).origin) complaints.push(request.url());
+    });
+    try {
+      await page.goto(server.url);
+      await page.getByText(`Serving ${server.id}`).waitFor();
+      await use(page);
+      expect(complaints).toEqual(expected.map((pattern) => expect.stringMatching(pattern)));
+    } finally {
+      await context.close();
+    }
+  }
+
+  const status = (page: Page) => page.getByRole('status');
+  const finished = (page: Page, pattern: RegExp) =>
+    status(page).filter({ hasText: pattern }).waitFor({ timeout: 20_000 });
+
+  test('shows an answer with where its tokens came from, and what its steps took', () =>
+    onPage(async (page) => {
+      await page.getByLabel('Max tokens').fill('60');
+      await page.getByRole('button', { name: 'Generate' }).click();
+      await finished(page, /^\d+ tokens\.$/);
+      const tokens = Number((await status(page).textContent())?.split(' ')[0]);
+      const pane = page.locator('.pane');
+      expect(await pane.count()).toBe(1);
+      expect(await pane.locator('.text .token').count()).toBe(tokens);
+      expect(await pane.locator('.text .drafter, .text .lookup').count()).toBeGreaterThan(0);
+      expect(await pane.locator('.text .target').count()).toBeGreaterThan(0);
+      expect(await pane.locator('[data-figure=tokens]').textContent()).toBe(String(tokens));
+      expect(Number(await pane.locator('[data-figure=perStep]').textContent())).toBeGreaterThan(1);
+      expect(await pane.locator('.lane-verify').count()).toBeGreaterThan(2);
+      expect(await pane.locator('.lane-draft').count()).toBeGreaterThan(2);
+    }));
+
+  test('without the drafter all tokens are the model’s own', () =>
+    onPage(async (page) => {
+      await page.getByLabel('Max tokens').fill('20');
+      await page.getByLabel('Drafter').uncheck();
+      await page.getByRole('button', { name: 'Generate' }).click();
+      await finished(page, /tokens\.$/);
+      expect(await page.locator('.text .drafter, .text .lookup').count()).toBe(0);
+      expect(await page.locator('[data-figure=perStep]').textContent()).toBe('1.00');
+      expect(await page.locator('.pane h2').textContent()).toBe('Without drafter');
+    }));
+
+  test('a race ends with the verdict that the texts are identical', () =>
+    onPage(async (page) => {
+      await page.getByLabel('Max tokens').fill('50');
+      await page.getByRole('button', { name: 'Race with and without drafter' }).click();
+      await finished(page, /^Identical: all \d+ tokens\. With the drafter [\d.]+ times as fast\.$/);
+      const text = async (n: number) =>
+        (await page.locator('.pane').nth(n).locator('.text .prompt, .text .token').allTextContents()).join('');
+      expect(await text(0)).toBe(await text(1));
+      expect((await text(0)).length).toBeGreaterThan(60);
+    }));
+
+  test('says in words what the server refuses', () =>
+    onPage(
+      async (page) => {
+        await page.getByLabel('Temperature').evaluate((element: HTMLInputElement) => {
+          element.max = '9';
+          element.value = '3';
+        });
+        await page.getByRole('button', { name: 'Generate' }).click();
+        await finished(page, /`temperature` must be in \[0, 2\], got 3/);
+        expect(await page.getByRole('button', { name: 'Generate' }).isEnabled()).toBe(true);
+      },
+      {},
+      [/status of 400/], // what the browser itself logs
+    ));
+
+  test('can be stopped, and used by keyboard alone', () =>
+    onPage(async (page) => {
+      await page.getByLabel('Max tokens').fill('700');
+      await page.getByLabel('Prompt').focus();
+      await page.keyboard.press('Control+Enter');
+      await page.locator('.text .token').nth(3).waitFor();
+      await page.keyboard.press('Escape');
+      await finished(page, /^Stopped\.$/);
+      const order: string[] = [];
+      await page.getByLabel('Prompt').focus();
+      for (let i = 0; i < 13; i++) {
+        await page.keyboard.press('Tab');
+        order.push(await page.evaluate(() => document.activeElement?.id || document.activeElement?.textContent || ''));
+      }
+      for (const id of ['temperature', 'seed', 'drafting', 'Generate', 'race']) expect(order).toContain(id);
+    }));
+
+  test('fits a phone, and follows the system to dark', () =>
+    onPage(
+      async (page) => {
+        await page.getByLabel('Max tokens').fill('20');
+        await page.getByRole('button', { name: 'Race' }).click();
+        await finished(page, /^Identical/);
+        const [content, view] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+        expect(content).toBeLessThanOrEqual(view as number);
+        const background = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+        expect(background).toBe('rgb(21, 23, 27)');
+      },
+      { viewport: { width: 360, height: 740 }, colorScheme: 'dark' },
+    ));
+
+  test('is asked for anew only when it has changed', async () => {
+    const first = await fetch(server.url);
+    expect(first.headers.get('content-security-policy')).toContain("default-src 'none'");
+    const etag = first.headers.get('etag') ?? '';
+    const again = await fetch(server.url, { headers: { 'if-none-match': etag } });
+    expect(again.status).toBe(304);
+    expect(await again.text()).toBe('');
+  });
+});
