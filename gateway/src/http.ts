@@ -9,14 +9,16 @@ import { type ChoiceRequest, generateChoices, newUsage } from './choices.ts';
 import { completionFormat, defaultCompletionTokens } from './completions.ts';
 import type { Generator } from './generation.ts';
 import { parseJson } from './json.ts';
-import { errorBody, openAiError } from './openai-error.ts';
+import { openAiError } from './openai-error.ts';
 import { pageFiles } from './page.ts';
 import { choiceRequests, encodePrompts } from './prompt.ts';
 import { refuse } from './reply.ts';
 import { type Format, respondStream, respondWhole } from './respond.ts';
+import { route } from './route.ts';
 import { type CommonRequest, chatRequest, checkModel, completionRequest } from './schema.ts';
 import type { HttpSettings } from './settings.ts';
 import { disconnectSignal } from './sse.ts';
+import { tokenRoutes } from './token-routes.ts';
 import type { Tokenizer } from './tokenizer.ts';
 
 export interface HttpParts {
@@ -50,6 +52,7 @@ export function createHttp(parts: HttpParts): FastifyInstance {
     checkModel((request.params as { '*': string })['*'], facts);
     return model;
   });
+  tokenRoutes(app, parts);
   route(app, 'POST', '/v1/completions', async (request, reply) => {
     const asked = completionRequest(request.body, facts);
     return answer(request, reply, completionFormat, asked, asked.prompts.length, async () => {
@@ -141,27 +144,6 @@ function createApp({ settings, logger }: HttpParts): FastifyInstance {
   // Reached only through the hook above, which throws first; fastify runs hooks on unknown routes if this is set.
   app.setNotFoundHandler((_, reply) => reply.code(404).send());
   return app;
-}
-
-/** Registers a route; its other methods answer 405. */
-function route(
-  app: FastifyInstance,
-  method: 'GET' | 'POST',
-  url: string,
-  handler: (request: FastifyRequest, reply: FastifyReply) => Promise<unknown>,
-): void {
-  const allowed = method === 'GET' ? ['GET', 'HEAD'] : [method];
-  app.route({ method, url, handler });
-  app.route({
-    method: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'].filter((other) => !allowed.includes(other)),
-    url,
-    onRequest: (request, reply) => {
-      reply.header('allow', allowed.join(', '));
-      const message = `${request.method} is not allowed here; use ${allowed.join(' or ')}`;
-      refuse(request, reply, 405, errorBody(message, 'invalid_request_error', undefined, 'method_not_allowed'));
-    },
-    handler: () => undefined,
-  });
 }
 
 function onError(error: unknown, request: FastifyRequest, reply: FastifyReply): void {

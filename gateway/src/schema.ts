@@ -3,7 +3,7 @@ import { PtpError } from '@ptp/core/errors.ts';
 import { z } from 'zod';
 import type { DraftWishes, PairFacts } from './generation.ts';
 import { MOST_TOPS, type Sampling, samplingFields, samplingOf } from './sampling-fields.ts';
-import { boolean, integer, object, positive, text } from './schema-parts.ts';
+import { boolean, check, integer, object, positive, refuse, text } from './schema-parts.ts';
 import { DRAFT_MODES, LONGEST_DRAFT } from './settings.ts';
 import { refuseUnsupported } from './unsupported.ts';
 
@@ -78,20 +78,21 @@ const completionBody = object({
 });
 
 const textPart = object({ type: z.literal('text', { error: '"text"' }), text });
+const messageList = z
+  .array(
+    object({
+      role: z.enum(['system', 'developer', 'user', 'assistant'], { error: 'system, developer, user or assistant' }),
+      content: z.union([text, z.array(textPart, { error: 'a string or an array of text parts' })]),
+    }),
+    { error: 'a non-empty array of messages' },
+  )
+  .min(1, { error: 'a non-empty array of messages' });
 const chatBody = object({
   ...common,
   max_completion_tokens: positive,
   logprobs: boolean.nullish(),
   top_logprobs: tops.nullish(),
-  messages: z
-    .array(
-      object({
-        role: z.enum(['system', 'developer', 'user', 'assistant'], { error: 'system, developer, user or assistant' }),
-        content: z.union([text, z.array(textPart, { error: 'a string or an array of text parts' })]),
-      }),
-      { error: 'a non-empty array of messages' },
-    )
-    .min(1, { error: 'a non-empty array of messages' }),
+  messages: messageList,
 });
 
 /**
@@ -115,16 +116,57 @@ export function completionRequest(body: unknown, facts: PairFacts): CompletionRe
  */
 export function chatRequest(body: unknown, facts: PairFacts): ChatRequest {
   const given = check(chatBody, body);
-  const messages = given.messages.map(
-    ({ role, content }): ChatMessage => ({
-      role: role === 'developer' ? 'system' : role,
-      content: typeof content === 'string' ? content : content.map((part) => part.text).join('\n'),
-    }),
-  );
+  const messages = conversation(given.messages);
   const request = commonRequest(given, body as object, given.max_completion_tokens ?? given.max_tokens, facts);
   const tops = given.top_logprobs ?? 0;
   if (tops > 0 && !given.logprobs) refuse('top_logprobs', 'absent or 0 unless `logprobs` is true', tops);
   return { ...request, logprobs: given.logprobs ? tops : undefined, messages };
+}
+
+/** The body of POST /tokenize, as vLLM has it: a text or a conversation. */
+export interface TokenizeRequest {
+  readonly prompt: string | readonly ChatMessage[];
+  /** Whether the token that begins every text is put before a text; a chat template decides by itself. */
+  readonly addSpecialTokens: boolean;
+  readonly returnTokenStrs: boolean;
+}
+
+const tokenizeBody = object({
+  model: z.string({ error: 'a string' }).nullish(),
+  prompt: text.nullish(),
+  messages: messageList.nullish(),
+  add_special_tokens: boolean.nullish(),
+  return_token_strs: boolean.nullish(),
+});
+
+/** @throws PtpError as `completionRequest` */
+export function tokenizeRequest(body: unknown, facts: PairFacts): TokenizeRequest {
+  const given = check(tokenizeBody, body);
+  checkModel(given.model ?? 'default', facts);
+  const prompt = given.messages ? conversation(given.messages) : given.prompt;
+  if (prompt === undefined || prompt === null) return refuse('prompt', 'a string, or `messages` given', prompt);
+  return {
+    prompt,
+    addSpecialTokens: given.add_special_tokens ?? true,
+    returnTokenStrs: given.return_token_strs ?? false,
+  };
+}
+
+const detokenizeBody = object({ model: z.string({ error: 'a string' }).nullish(), tokens: z.unknown() });
+
+/** The token ids in the body of POST /detokenize. @throws PtpError as `completionRequest` */
+export function detokenizeRequest(body: unknown, facts: PairFacts): readonly number[] {
+  const given = check(detokenizeBody, body);
+  checkModel(given.model ?? 'default', facts);
+  if (!Array.isArray(given.tokens)) return refuse('tokens', 'an array of token ids', given.tokens);
+  return tokenIds('tokens', given.tokens, facts.vocabulary);
+}
+
+function conversation(messages: z.infer<typeof messageList>): ChatMessage[] {
+  return messages.map(({ role, content }) => ({
+    role: role === 'developer' ? 'system' : role,
+    content: typeof content === 'string' ? content : content.map((part) => part.text).join('\n'),
+  }));
 }
 
 /** @throws PtpError `not_found` unless `name` is the served model's or the alias `default` */
@@ -166,49 +208,15 @@ function promptList(prompt: unknown, vocabulary: number): (string | number[])[] 
     const field = isSingle ? 'prompt' : `prompt[${index}]`;
     if (typeof item === 'string') return item.isWellFormed() ? item : refuse(field, 'free of lone surrogates', item);
     if (!Array.isArray(item)) return refuse(field, 'a string or an array of token ids', item);
-    const wrong = item.findIndex((id) => !(Number.isInteger(id) && id >= 0 && id < vocabulary));
-    return wrong < 0 ? item : refuse(`${field}[${wrong}]`, `a token id in [0, ${vocabulary - 1}]`, item[wrong]);
+    return tokenIds(field, item, vocabulary);
   });
 }
 
-function check<T extends z.ZodType>(schema: T, body: unknown): z.infer<T> {
-  const result = schema.safeParse(body);
-  if (result.success) return result.data;
-  let issue = result.error.issues[0] as z.core.$ZodIssue;
-  let path = issue.path;
-  // Of a union's alternatives, the one that got furthest is what the client meant.
-  while (issue.code === 'invalid_union') {
-    const firsts = issue.errors.flatMap((issues) => issues.slice(0, 1));
-    const inner = firsts.reduce((best, next) => (next.path.length >= best.path.length ? next : best));
-    path = [...path, ...inner.path];
-    issue = inner;
-  }
-  const value = path.reduce((at, key) => (isObject(at) ? at[key] : at), body);
-  return refuse(fieldName(path), issue.message, value);
-}
-
-function isObject(value: unknown): value is Record<PropertyKey, unknown> {
-  return typeof value === 'object' && value !== null;
-}
-
-function fieldName(path: readonly PropertyKey[]): string {
-  if (path.length === 0) return 'body';
-  return path
-    .map((key, depth) => (typeof key === 'number' ? `[${key}]` : `${depth ? '.' : ''}${String(key)}`))
-    .join('');
-}
-
-function refuse(field: string, limit: string, value: unknown): never {
-  throw new PtpError('invalid_argument', `\`${field}\` must be ${limit}, got ${shown(value)}`, { field });
-}
-
-/** A given value as a message shows it: short, and never a whole prompt. */
-function shown(value: unknown): string {
-  if (value === undefined) return 'nothing';
-  if (Array.isArray(value)) return `an array of ${value.length}`;
-  if (isObject(value)) return 'an object';
-  const text = typeof value === 'string' ? JSON.stringify(value) : String(value);
-  return text.length > 80 ? `${text.slice(0, 80)}...` : text;
+function tokenIds(field: string, ids: readonly unknown[], vocabulary: number): number[] {
+  const isToken = (id: unknown) => Number.isInteger(id) && (id as number) >= 0 && (id as number) < vocabulary;
+  const wrong = ids.findIndex((id) => !isToken(id));
+  if (wrong >= 0) refuse(`${field}[${wrong}]`, `a token id in [0, ${vocabulary - 1}]`, ids[wrong]);
+  return ids as number[];
 }
 
 function draftWishes(ptp: NonNullable<CommonBody['ptp']>): DraftWishes {

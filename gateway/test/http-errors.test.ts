@@ -196,7 +196,7 @@ describe('bodies', () => {
 });
 
 describe('routes', () => {
-  test.each(['/', '/v1', '/v1/embeddings?x=1', '/v1/completions/'])('404 for %s', async (path) => {
+  test.each(['/nothing', '/v1', '/v1/embeddings?x=1', '/v1/completions/'])('404 for %s', async (path) => {
     const response = await fetch(server.url + path);
     expect(response.status).toBe(404);
     const message = `Invalid URL (GET ${path.split('?')[0]})`;
