@@ -13,7 +13,9 @@ import { openAiError } from './openai-error.ts';
 import { pageFiles } from './page.ts';
 import { choiceRequests, encodePrompts } from './prompt.ts';
 import { refuse } from './reply.ts';
-import { type Format, respondStream, respondWhole } from './respond.ts';
+import { choicesWriter, type Writer } from './respond.ts';
+import { responsesWriter } from './responses.ts';
+import { responsesRequest } from './responses-schema.ts';
 import { route } from './route.ts';
 import { type CommonRequest, chatRequest, checkModel, completionRequest } from './schema.ts';
 import type { HttpSettings } from './settings.ts';
@@ -55,16 +57,23 @@ export function createHttp(parts: HttpParts): FastifyInstance {
   tokenRoutes(app, parts);
   route(app, 'POST', '/v1/completions', async (request, reply) => {
     const asked = completionRequest(request.body, facts);
-    return answer(request, reply, completionFormat, asked, asked.prompts.length, async () => {
+    return answer(request, reply, choicesWriter(completionFormat), asked, asked.prompts.length, async () => {
       const prompts = await encodePrompts(asked.prompts, tokenizer, facts);
       return choiceRequests(prompts, asked, defaultCompletionTokens, facts, 'prompt');
     });
   });
   route(app, 'POST', '/v1/chat/completions', async (request, reply) => {
     const asked = chatRequest(request.body, facts);
-    return answer(request, reply, chatFormat, asked, 1, async () => {
+    return answer(request, reply, choicesWriter(chatFormat), asked, 1, async () => {
       const prompt = chatTemplate.encode(asked.messages, tokenizer, facts);
       return choiceRequests([prompt], asked, facts.contextLength, facts, 'messages');
+    });
+  });
+  route(app, 'POST', '/v1/responses', async (request, reply) => {
+    const asked = responsesRequest(request.body, facts);
+    return answer(request, reply, responsesWriter(asked), asked, 1, async () => {
+      const prompt = chatTemplate.encode(asked.messages, tokenizer, facts);
+      return choiceRequests([prompt], asked, facts.contextLength, facts, 'input');
     });
   });
   return app;
@@ -72,7 +81,7 @@ export function createHttp(parts: HttpParts): FastifyInstance {
   function answer(
     request: FastifyRequest,
     reply: FastifyReply,
-    format: Format,
+    writer: Writer,
     asked: CommonRequest,
     promptCount: number,
     prepare: () => Promise<ChoiceRequest[]>,
@@ -87,13 +96,13 @@ export function createHttp(parts: HttpParts): FastifyInstance {
       const deltas = generateChoices(generator, tokenizer, requests, usage, signal);
       const run = { modelId: facts.modelId, choices: requests.length, deltas, usage };
       try {
-        if (!asked.stream) return await respondWhole(format, run);
+        if (!asked.stream) return await writer.whole(run);
         const options = {
           includeUsage: asked.includeUsage,
           stallMillis: parts.settings.stallMillis,
           onError: (error: unknown) => logFailure(request, error),
         };
-        await respondStream(format, run, options, reply);
+        await writer.stream(run, options, reply);
         return undefined;
       } finally {
         request.log.info({ choices: requests.length, stream: asked.stream, usage }, 'generated');

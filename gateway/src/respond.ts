@@ -36,8 +36,31 @@ interface Whole {
   tokens?: readonly TokenLogprob[];
 }
 
+/** What a streamed response needs to know. */
+export interface StreamOptions {
+  readonly includeUsage: boolean;
+  readonly stallMillis: number;
+  /** Hears of an error that comes too late for a status. */
+  readonly onError: (error: unknown) => void;
+}
+
+/** How one API writes a response, at once or in a stream. */
+export interface Writer {
+  whole(run: Run): Promise<object>;
+  /** Returns when all is sent. @throws what comes before the first piece of text, so that it still gets its HTTP status */
+  stream(run: Run, options: StreamOptions, reply: FastifyReply): Promise<void>;
+}
+
+/** The writer of completions and chat. */
+export function choicesWriter(format: Format): Writer {
+  return {
+    whole: (run) => respondWhole(format, run),
+    stream: (run, options, reply) => respondStream(format, run, options, reply),
+  };
+}
+
 /** One JSON object, once every choice has ended. */
-export async function respondWhole(format: Format, run: Run): Promise<object> {
+async function respondWhole(format: Format, run: Run): Promise<object> {
   const choices = Array.from({ length: run.choices }, (): Whole => ({ text: '', finish: '' }));
   for await (const { index, text, tokens, finish } of run.deltas) {
     const choice = choices[index] as Whole;
@@ -56,15 +79,9 @@ export async function respondWhole(format: Format, run: Run): Promise<object> {
  * Server-sent events: a chunk per piece of text, the usage if asked for, then `[DONE]`; an error after the first one
  * is an event too, and the last. Returns when all is sent.
  *
- * @param onError hears of an error that comes too late for a status
  * @throws what comes before the first piece of text, so that it still gets its HTTP status
  */
-export async function respondStream(
-  format: Format,
-  run: Run,
-  options: { includeUsage: boolean; stallMillis: number; onError: (error: unknown) => void },
-  reply: FastifyReply,
-): Promise<void> {
+async function respondStream(format: Format, run: Run, options: StreamOptions, reply: FastifyReply): Promise<void> {
   const { deltas } = run;
   const head = envelope(format, format.chunkObject, run.modelId);
   const chunk = (choice: object) => ({

@@ -46,7 +46,8 @@ const isSeed = (value: unknown): value is number | bigint =>
   BigInt.asIntN(64, BigInt(value as number)) === BigInt(value as number);
 
 const stopError = 'a string or an array of up to 4';
-const common = {
+/** Fields of all requests for text. */
+export const common = {
   model: z.string({ error: 'a string' }).nullish(),
   ...samplingFields,
   seed: z.custom<number | bigint>(isSeed, 'an integer in [-2^63, 2^63)').nullish(),
@@ -69,7 +70,7 @@ const common = {
   }).nullish(),
 };
 
-const tops = integer(0, MOST_TOPS, `an integer in [0, ${MOST_TOPS}]`);
+export const tops = integer(0, MOST_TOPS, `an integer in [0, ${MOST_TOPS}]`);
 const completionBody = object({
   ...common,
   best_of: positive,
@@ -178,7 +179,8 @@ export function checkModel(name: string, facts: PairFacts): void {
 
 type CommonBody = z.infer<z.ZodObject<typeof common>>;
 
-function commonRequest(given: CommonBody, body: object, maxTokens: number | null | undefined, facts: PairFacts) {
+/** @throws PtpError naming field, limit and given value */
+export function commonRequest(given: CommonBody, body: object, maxTokens: number | null | undefined, facts: PairFacts) {
   checkModel(given.model ?? 'default', facts);
   refuseUnsupported(body as Record<string, unknown>);
   const stream = given.stream ?? false;

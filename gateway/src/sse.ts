@@ -22,14 +22,15 @@ export class EventStream {
   }
 
   /**
-   * Sends one event and returns when there is room for another.
+   * Sends one event, with a name if it has one, and returns when there is room for another.
    *
    * @throws PtpError `cancelled` if the client is gone, `deadline_exceeded` if it does not read
    */
-  async send(data: object | '[DONE]'): Promise<void> {
+  async send(data: object | '[DONE]', event?: string): Promise<void> {
     if (this.#response.destroyed) throw new PtpError('cancelled', 'the client has disconnected');
     const text = typeof data === 'string' ? data : JSON.stringify(data);
-    if (!this.#response.write(`data: ${text}\n\n`)) await this.#drained();
+    const name = event === undefined ? '' : `event: ${event}\n`;
+    if (!this.#response.write(`${name}data: ${text}\n\n`)) await this.#drained();
   }
 
   end(): void {

@@ -28,6 +28,14 @@ const unsupported: Readonly<Record<string, Test>> = {
   // Completions.
   suffix: filled,
   echo: isTrue,
+  // Responses. (`prompt` is a template there.)
+  previous_response_id: filled,
+  conversation: present,
+  background: isTrue,
+  reasoning: (value) => ![undefined, null, 'none'].includes((value as { effort?: string }).effort),
+  text: (value) => ((value as { format?: { type?: string } }).format?.type ?? 'text') !== 'text',
+  truncation: not('disabled'),
+  max_tool_calls: present,
   // Extensions of vLLM.
   structured_outputs: present,
 };
