@@ -106,12 +106,13 @@ server's default.
 ${table(titles, rows)}
 
 What \`auto\` did from its first step on: the share of each mode among the last ${WINDOW} steps. Warm-up, then trials of the other modes, fewer and fewer.`,
-    plot: [modesPanel(`${all.get('decode-auto')?.mode_by_step ?? ''}`)],
+    plot: [modesPanel(`${all.get('decode-auto')?.mode_by_step ?? ''}`.slice(0, SHOWN))],
   };
 }
 
-/** Steps over which a share of modes is taken. */
+/** Steps over which a share of modes is taken, and steps shown. */
 const WINDOW = 40;
+const SHOWN = 1200;
 
 /** @param steps a letter for each step's mode */
 function modesPanel(steps: string): Panel {

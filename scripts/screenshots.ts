@@ -1,21 +1,54 @@
 /** `npm run screenshots`: pictures of the page for the README, from the embedded pair. Needs Chromium (PTP_CHROMIUM). */
+import { spawn } from 'node:child_process';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { BrowserContextOptions, Page } from 'playwright-core';
-import { launch, servePage } from '../test/browser.ts';
+import { launch } from '../test/browser.ts';
 
 const OUT = join(import.meta.dirname, '..', 'docs', 'screenshots');
+const PORT = 18_080;
+const URL = `http://127.0.0.1:${PORT}/`;
+/** Requests before the first picture, for the controller to settle. */
+const WARM_UP = 12;
 const DESKTOP = { width: 1120, height: 1000 };
 
-const server = await servePage(join(import.meta.dirname, '..', 'models', 'default'));
+const server = spawn(process.execPath, [join(import.meta.dirname, 'start.ts'), '--port', String(PORT)], {
+  stdio: ['ignore', 'ignore', 'inherit'],
+});
 const browser = await launch();
 try {
+  await ready();
+  for (let i = 0; i < WARM_UP; i++) await generate(i);
   await picture('race', { viewport: DESKTOP }, race);
   await picture('race-dark', { viewport: DESKTOP, colorScheme: 'dark' }, race);
   await picture('mid-stream', { viewport: DESKTOP }, midStream);
   await picture('phone', { viewport: { width: 390, height: 800 } }, whole);
 } finally {
   await browser.close();
-  await server.close();
+  server.kill('SIGTERM');
+}
+
+async function ready(): Promise<void> {
+  for (let i = 0; i < 300; i++) {
+    const response = await fetch(`${URL}readyz`).catch(() => undefined);
+    if (response?.ok) return;
+    await sleep(100);
+  }
+  throw new Error('the server does not start');
+}
+
+async function generate(seed: number): Promise<void> {
+  const body = {
+    model: 'default',
+    prompt: 'export interface ',
+    max_tokens: 160,
+    temperature: 0.7,
+    top_k: 50,
+    top_p: 0.9,
+    seed,
+  };
+  const headers = { 'content-type': 'application/json' };
+  await (await fetch(`${URL}v1/completions`, { method: 'POST', headers, body: JSON.stringify(body) })).text();
 }
 
 async function picture(
@@ -25,7 +58,7 @@ async function picture(
 ): Promise<void> {
   const context = await browser.newContext(options);
   const page = await context.newPage();
-  await page.goto(server.url);
+  await page.goto(URL);
   await page.getByText('Serving').waitFor();
   await use(page);
   await page.screenshot({ path: join(OUT, `${name}.png`), fullPage: true });

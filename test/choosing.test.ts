@@ -96,6 +96,28 @@ describe('with the drafter and without it the same', () => {
   });
 });
 
+test('a prediction is a source of its own: the same text in fewer steps', async () => {
+  const [request] = requests({ maxTokens: 60, sampling: { temperature: 0, topK: 0, topP: 1 } });
+  const limits = { lookup: false, mode: 'plain' } as const;
+  const steps = async (more: Partial<GenerationRequest>) => {
+    const asked = { ...(request as GenerationRequest), draftLimits: limits, ...more };
+    const all: GenerationStep[] = [];
+    for await (const step of pair.generator.generate(asked, new AbortController().signal)) all.push(step);
+    return all;
+  };
+  const tokensOf = (all: GenerationStep[]) => all.flatMap(({ tokens }) => tokens);
+  const plain = await steps({});
+  const text = tokensOf(plain);
+  const predicted = await steps({ prediction: text });
+  const edited = await steps({ prediction: [...text.slice(0, 20), e, e, e, ...text.slice(24)] });
+  expect(tokensOf(predicted)).toEqual(text);
+  expect(tokensOf(edited)).toEqual(text);
+  expect(predicted.length).toBeLessThan(plain.length / 3);
+  expect(edited.length).toBeGreaterThan(predicted.length);
+  expect(edited.length).toBeLessThan(plain.length / 2);
+  expect(predicted.filter(({ facts }) => facts.source === 'prediction').length).toBeGreaterThan(5);
+});
+
 describe('what is asked for holds', () => {
   const all = async (feature: Partial<GenerationRequest>) => Promise.all(requests(feature).map(answer));
 

@@ -41,7 +41,7 @@ export interface Usage {
     cached_tokens: number;
   };
   completion_tokens_details: {
-    /** Drafted tokens that the target agreed with. */
+    /** Proposed tokens that the target agreed with; of the client's prediction only, if it sent one. */
     accepted_prediction_tokens: number;
     rejected_prediction_tokens: number;
   };
@@ -94,8 +94,10 @@ async function* generateChoice(
   for await (const step of generator.generate(request, signal)) {
     const { tokens, facts, finish, reusedTokens = 0 } = step;
     if (request.first) usage.prompt_tokens_details.cached_tokens += reusedTokens;
-    usage.completion_tokens_details.accepted_prediction_tokens += facts.accepted;
-    usage.completion_tokens_details.rejected_prediction_tokens += facts.drafted - facts.accepted;
+    if (!request.prediction || facts.source === 'prediction') {
+      usage.completion_tokens_details.accepted_prediction_tokens += facts.accepted;
+      usage.completion_tokens_details.rejected_prediction_tokens += facts.drafted - facts.accepted;
+    }
     let text = '';
     let count = 0;
     for (const token of tokens) {

@@ -21,7 +21,7 @@ export interface DraftLimits {
 }
 
 /** Where proposals come from. The verifier doesn't care: whatever is proposed, the text stays the target's. */
-export type Source = 'drafter' | 'prompt lookup' | 'none';
+export type Source = 'drafter' | 'prompt lookup' | 'prediction' | 'none';
 
 /** A block to be verified: proposed tokens with their source's confidence in each. */
 export interface Block {
@@ -67,7 +67,12 @@ export class Measurements {
   /** Draft calls by tokens asked for: before, and beside a verify call. */
   readonly draft = new Line();
   readonly draftBeside = new Line();
-  readonly calibrations = { drafter: new Calibration(), 'prompt lookup': new Calibration(), none: new Calibration() };
+  readonly calibrations: Readonly<Record<Source, Calibration>> = {
+    drafter: new Calibration(),
+    'prompt lookup': new Calibration(),
+    prediction: new Calibration(),
+    none: new Calibration(),
+  };
   /** Blocks that there were to verify, and times that there was none from the drafter. */
   blocks = 0;
   misses = 0;

@@ -4,6 +4,7 @@ import type { Branch } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import { attribute, endSpan } from '@ptp/core/telemetry/spans.ts';
 import { type Block, Controller, cut, type DraftLimits, EMPTY, Measurements } from './controller.ts';
 import type { GenerationRequest, GenerationStep, Generator, PairFacts } from './generation.ts';
+import { Prediction } from './prediction.ts';
 import { PromptLookup } from './prompt-lookup.ts';
 import { endRequestSpan, requestSpan, stepAttributes, stepSpan } from './spans.ts';
 import type { Draft, DraftStream, Streams, VerifyStream } from './streams.ts';
@@ -42,8 +43,8 @@ export class PairGenerator implements Generator {
       verifier = this.#streams.verify(request, signal, span);
       const drafting = request.drafting !== false;
       drafter = drafting && limits.mode !== 'plain' ? this.#streams.draft(request, signal, span) : undefined;
-      const lookup = drafting && limits.lookup !== false ? lookupIn(request, this.facts) : undefined;
-      const run = new Run(request, this.facts, { controller, lookup, verifier, drafter, span });
+      const sources = drafting ? sourcesOf(request, limits, this.facts) : [];
+      const run = new Run(request, this.facts, { controller, sources, verifier, drafter, span });
       // The first block is drafted while the verifier reads the prompt.
       const opened = verifier.opened();
       const drafted = drafter ? drafter.opened(opened).then(() => run.fresh()) : run.fresh();
@@ -72,7 +73,8 @@ export class PairGenerator implements Generator {
 /** What one request's steps are made with. */
 interface RunParts {
   readonly controller: Controller;
-  readonly lookup: PromptLookup | undefined;
+  /** What proposes beside the drafter. */
+  readonly sources: readonly (PromptLookup | Prediction)[];
   readonly verifier: VerifyStream;
   readonly drafter: DraftStream | undefined;
   readonly span: Span;
@@ -83,7 +85,7 @@ class Run {
   readonly #request: GenerationRequest;
   readonly #facts: PairFacts;
   readonly #controller: Controller;
-  readonly #lookup: PromptLookup | undefined;
+  readonly #sources: RunParts['sources'];
   readonly #verifier: VerifyStream;
   readonly #drafter: DraftStream | undefined;
   readonly #span: Span;
@@ -94,7 +96,7 @@ class Run {
     this.#request = request;
     this.#facts = facts;
     this.#controller = parts.controller;
-    this.#lookup = parts.lookup;
+    this.#sources = parts.sources;
     this.#verifier = parts.verifier;
     this.#drafter = parts.drafter;
     this.#span = parts.span;
@@ -135,7 +137,10 @@ class Run {
     const controller = this.#controller;
     const { mode, reason } = controller.choose(this.#drafter?.available() ?? false);
     const room = this.#room(0);
-    const atHand = controller.better(given ?? EMPTY, this.#lookup?.propose(room) ?? EMPTY);
+    const atHand = this.#sources.reduce(
+      (best, source) => controller.better(best, source.propose(room)),
+      given ?? EMPTY,
+    );
     const wanted = given ? 0 : controller.worthDrafting(mode, room, atHand);
     const fresh = wanted > 0 ? await this.fresh(wanted, span) : { block: EMPTY, micros: 0 };
     const offered = controller.better(atHand, fresh.block);
@@ -148,7 +153,7 @@ class Run {
     const verified = await verifying;
     const committed = [...block.tokens.slice(0, verified.accepted), verified.nextToken];
     this.#drafter?.commit(committed);
-    this.#lookup?.push(committed);
+    for (const source of this.#sources) source.push(committed);
     const draft = await drafting;
     const stepMicros = Math.round((performance.now() - started) * 1000);
 
@@ -228,8 +233,13 @@ class Run {
 
 const drafted = ({ tokens, confidences }: Branch): Block => ({ source: 'drafter', tokens, confidences });
 
-function lookupIn({ prompt }: GenerationRequest, { vocabulary }: PairFacts): PromptLookup {
-  return new PromptLookup(prompt, vocabulary);
+function sourcesOf(
+  { prompt, prediction }: GenerationRequest,
+  { lookup = true }: DraftLimits,
+  { vocabulary }: PairFacts,
+) {
+  const predicted = prediction && prediction.length > 0 ? [new Prediction(prediction)] : [];
+  return lookup ? [...predicted, new PromptLookup(prompt, vocabulary)] : predicted;
 }
 
 /** The gateway's limits with what the request wants otherwise. */

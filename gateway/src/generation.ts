@@ -25,6 +25,8 @@ export interface GenerationRequest {
   readonly seed: bigint;
   /** At least 1; the prompt and this together fit the context. */
   readonly maxTokens: number;
+  /** What the answer may well be, by the client; the text is the same. */
+  readonly prediction?: readonly number[];
   /** false for plain decoding; the text is the same. */
   readonly drafting?: boolean;
   readonly draftLimits?: DraftWishes;

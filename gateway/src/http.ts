@@ -11,7 +11,7 @@ import type { Generator } from './generation.ts';
 import { parseJson } from './json.ts';
 import { openAiError } from './openai-error.ts';
 import { pageFiles } from './page.ts';
-import { choiceRequests, encodePrompts } from './prompt.ts';
+import { checkLength, choiceRequests, encodePrompts } from './prompt.ts';
 import { refuse } from './reply.ts';
 import { choicesWriter, type Writer } from './respond.ts';
 import { responsesWriter } from './responses.ts';
@@ -90,7 +90,13 @@ export function createHttp(parts: HttpParts): FastifyInstance {
       const signal = disconnectSignal(reply.raw);
       const { traceparent } = request.headers;
       const prepared = await prepare();
-      const requests = typeof traceparent === 'string' ? prepared.map((p) => ({ ...p, traceparent })) : prepared;
+      checkLength(asked.prediction, tokenizer, facts, 'prediction');
+      const prediction = tokenizer.encode(asked.prediction);
+      const more = {
+        ...(typeof traceparent === 'string' && { traceparent }),
+        ...(prediction.length > 0 && { prediction }),
+      };
+      const requests = prepared.map((p) => ({ ...p, ...more }));
       const promptTokens = requests.reduce((sum, { prompt }) => sum + prompt.length, 0) / asked.n;
       const usage = newUsage(promptTokens);
       const deltas = generateChoices(generator, tokenizer, requests, usage, signal);

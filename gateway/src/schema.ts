@@ -23,6 +23,8 @@ export interface CommonRequest {
   readonly includeUsage: boolean;
   readonly drafting: boolean;
   readonly draftLimits: DraftWishes;
+  /** What the answer may well be; '' for nothing. */
+  readonly prediction: string;
   /** Whether a stream's chunks tell what their steps did. */
   readonly trace: boolean;
 }
@@ -45,6 +47,7 @@ const isSeed = (value: unknown): value is number | bigint =>
   (typeof value === 'bigint' || Number.isInteger(value)) &&
   BigInt.asIntN(64, BigInt(value as number)) === BigInt(value as number);
 
+const textPart = object({ type: z.literal('text', { error: '"text"' }), text });
 const stopError = 'a string or an array of up to 4';
 /** Fields of all requests for text. */
 export const common = {
@@ -61,6 +64,10 @@ export const common = {
   n: integer(1, 8, 'an integer in [1, 8]').nullish(),
   stream: boolean.nullish(),
   stream_options: object({ include_usage: boolean.nullish() }).nullish(),
+  prediction: object({
+    type: z.literal('content', { error: '"content"' }),
+    content: z.union([text, z.array(textPart, { error: 'a string or an array of text parts' })]),
+  }).nullish(),
   ptp: object({
     draft: boolean.nullish(),
     draft_length: integer(1, LONGEST_DRAFT, `an integer in [1, ${LONGEST_DRAFT}]`).nullish(),
@@ -78,7 +85,6 @@ const completionBody = object({
   prompt: z.unknown(),
 });
 
-const textPart = object({ type: z.literal('text', { error: '"text"' }), text });
 const messageList = z
   .array(
     object({
@@ -166,8 +172,12 @@ export function detokenizeRequest(body: unknown, facts: PairFacts): readonly num
 function conversation(messages: z.infer<typeof messageList>): ChatMessage[] {
   return messages.map(({ role, content }) => ({
     role: role === 'developer' ? 'system' : role,
-    content: typeof content === 'string' ? content : content.map((part) => part.text).join('\n'),
+    content: textOf(content),
   }));
+}
+
+function textOf(content: string | readonly { text: string }[]): string {
+  return typeof content === 'string' ? content : content.map((part) => part.text).join('\n');
 }
 
 /** @throws PtpError `not_found` unless `name` is the served model's or the alias `default` */
@@ -197,6 +207,7 @@ export function commonRequest(given: CommonBody, body: object, maxTokens: number
     includeUsage: given.stream_options?.include_usage ?? false,
     drafting: given.ptp?.draft ?? true,
     draftLimits: draftWishes(given.ptp ?? {}),
+    prediction: textOf(given.prediction?.content ?? ''),
     trace: stream && (given.ptp?.trace ?? false),
   };
 }

@@ -173,3 +173,24 @@ describe('ptp.trace', () => {
     for (const event of (await events(response)).slice(0, -1)) expect(JSON.parse(event)).not.toHaveProperty('ptp');
   });
 });
+
+describe('prediction', () => {
+  test('reaches the generator as tokens, and its own tokens are counted', async () => {
+    const prediction = { type: 'content', content: [{ type: 'text', text: 'let é' }] };
+    const response = await server.chat({ messages, prediction, max_tokens: 50 });
+    expect(server.generator.requests[0]?.prediction).toEqual(tokenizer.encode('let é'));
+    const { usage } = await response.json();
+    // the scripted generator's steps say that they come from a drafter
+    const none = { accepted_prediction_tokens: 0, rejected_prediction_tokens: 0 };
+    expect(usage.completion_tokens_details).toEqual(none);
+  });
+
+  test.each([
+    [{ type: 'other', content: 'a' }, 'prediction.type'],
+    [{ type: 'content' }, 'prediction.content'],
+  ])('refused: %j', async (prediction, param) => {
+    const response = await server.chat({ messages, prediction });
+    expect(response.status).toBe(400);
+    expect((await response.json()).error).toMatchObject({ param });
+  });
+});

@@ -1,7 +1,11 @@
 /** @import { StepTrace } from './stream.js' */
 import { drawLanes } from './lanes.js';
 
-const CLASSES = /** @type {Record<string, string>} */ ({ drafter: 'drafter', 'prompt lookup': 'lookup' });
+const CLASSES = /** @type {Record<string, string>} */ ({
+  drafter: 'drafter',
+  'prompt lookup': 'lookup',
+  prediction: 'lookup',
+});
 /** How long rejected tokens stay, milliseconds; as long as they take to fade. */
 const FADE = 1800;
 

@@ -345,7 +345,7 @@ export type StepFacts = Message<"ptp.v1.StepFacts"> & {
   budget: number;
 
   /**
-   * Where the block came from: `drafter`, `prompt lookup` or `none`.
+   * Where the block came from: `drafter`, `prompt lookup`, `prediction` or `none`.
    *
    * @generated from field: string source = 14;
    */
