@@ -7,10 +7,12 @@ const guess = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
 /** What is proposed after each token of a text. */
 function proposals(text: readonly number[], length = 3): (readonly number[])[] {
   const prediction = new Prediction(guess);
-  return [
-    prediction.propose(length),
-    ...text.map((token) => (prediction.push([token]), prediction.propose(length))),
-  ].map(({ tokens }) => tokens);
+  const shown = [prediction.propose(length).tokens];
+  for (const token of text) {
+    prediction.push([token]);
+    shown.push(prediction.propose(length).tokens);
+  }
+  return shown;
 }
 
 describe('a prediction', () => {
