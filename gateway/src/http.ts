@@ -91,7 +91,7 @@ export function createHttp(parts: HttpParts): FastifyInstance {
       const { traceparent } = request.headers;
       const prepared = await prepare();
       checkLength(asked.prediction, tokenizer, facts, 'prediction');
-      const prediction = tokenizer.encode(asked.prediction);
+      const prediction = tokenizer.encodeContinued(asked.prediction);
       const more = {
         ...(typeof traceparent === 'string' && { traceparent }),
         ...(prediction.length > 0 && { prediction }),

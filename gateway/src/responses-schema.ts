@@ -2,6 +2,7 @@ import { z } from 'zod';
 import type { PairFacts } from './generation.ts';
 import { type ChatMessage, type CommonRequest, common, commonRequest, tops } from './schema.ts';
 import { boolean, check, object, positive, refuse, text } from './schema-parts.ts';
+import { inResponses } from './unsupported.ts';
 
 /** The body of POST /v1/responses. */
 export interface ResponsesRequest extends CommonRequest {
@@ -41,7 +42,7 @@ const body = object({
  */
 export function responsesRequest(given: unknown, facts: PairFacts): ResponsesRequest {
   const asked = check(body, given);
-  const request = commonRequest(asked, given as object, asked.max_output_tokens, facts);
+  const request = commonRequest(asked, given as object, inResponses, asked.max_output_tokens, facts);
   const wanted = asked.include?.includes(LOGPROBS) ?? false;
   const count = asked.top_logprobs ?? 0;
   if (count > 0 && !wanted) refuse('top_logprobs', `absent or 0 unless \`include\` has ${LOGPROBS}`, count);

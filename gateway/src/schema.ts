@@ -5,7 +5,7 @@ import type { DraftWishes, PairFacts } from './generation.ts';
 import { MOST_TOPS, type Sampling, samplingFields, samplingOf } from './sampling-fields.ts';
 import { boolean, check, integer, object, positive, refuse, text } from './schema-parts.ts';
 import { DRAFT_MODES, LONGEST_DRAFT } from './settings.ts';
-import { refuseUnsupported } from './unsupported.ts';
+import { inChat, inCompletions, refuseUnsupported, type Unsupported } from './unsupported.ts';
 
 /** What completions and chat have in common, checked and with defaults. */
 export interface CommonRequest {
@@ -85,7 +85,7 @@ const completionBody = object({
   prompt: z.unknown(),
 });
 
-const messageList = z
+export const messageList = z
   .array(
     object({
       role: z.enum(['system', 'developer', 'user', 'assistant'], { error: 'system, developer, user or assistant' }),
@@ -109,7 +109,7 @@ const chatBody = object({
  */
 export function completionRequest(body: unknown, facts: PairFacts): CompletionRequest {
   const given = check(completionBody, body);
-  const request = commonRequest(given, body as object, given.max_tokens, facts);
+  const request = commonRequest(given, body as object, inCompletions, given.max_tokens, facts);
   if (given.best_of && given.best_of !== request.n) refuse('best_of', `equal to \`n\` (${request.n})`, given.best_of);
   const logprobs = given.logprobs ?? undefined;
   return { ...request, logprobs, prompts: promptList(given.prompt, facts.vocabulary) };
@@ -124,52 +124,14 @@ export function completionRequest(body: unknown, facts: PairFacts): CompletionRe
 export function chatRequest(body: unknown, facts: PairFacts): ChatRequest {
   const given = check(chatBody, body);
   const messages = conversation(given.messages);
-  const request = commonRequest(given, body as object, given.max_completion_tokens ?? given.max_tokens, facts);
+  const request = commonRequest(given, body as object, inChat, given.max_completion_tokens ?? given.max_tokens, facts);
   const tops = given.top_logprobs ?? 0;
   if (tops > 0 && !given.logprobs) refuse('top_logprobs', 'absent or 0 unless `logprobs` is true', tops);
   return { ...request, logprobs: given.logprobs ? tops : undefined, messages };
 }
 
-/** The body of POST /tokenize, as vLLM has it: a text or a conversation. */
-export interface TokenizeRequest {
-  readonly prompt: string | readonly ChatMessage[];
-  /** Whether the token that begins every text is put before a text; a chat template decides by itself. */
-  readonly addSpecialTokens: boolean;
-  readonly returnTokenStrs: boolean;
-}
-
-const tokenizeBody = object({
-  model: z.string({ error: 'a string' }).nullish(),
-  prompt: text.nullish(),
-  messages: messageList.nullish(),
-  add_special_tokens: boolean.nullish(),
-  return_token_strs: boolean.nullish(),
-});
-
-/** @throws PtpError as `completionRequest` */
-export function tokenizeRequest(body: unknown, facts: PairFacts): TokenizeRequest {
-  const given = check(tokenizeBody, body);
-  checkModel(given.model ?? 'default', facts);
-  const prompt = given.messages ? conversation(given.messages) : given.prompt;
-  if (prompt === undefined || prompt === null) return refuse('prompt', 'a string, or `messages` given', prompt);
-  return {
-    prompt,
-    addSpecialTokens: given.add_special_tokens ?? true,
-    returnTokenStrs: given.return_token_strs ?? false,
-  };
-}
-
-const detokenizeBody = object({ model: z.string({ error: 'a string' }).nullish(), tokens: z.unknown() });
-
-/** The token ids in the body of POST /detokenize. @throws PtpError as `completionRequest` */
-export function detokenizeRequest(body: unknown, facts: PairFacts): readonly number[] {
-  const given = check(detokenizeBody, body);
-  checkModel(given.model ?? 'default', facts);
-  if (!Array.isArray(given.tokens)) return refuse('tokens', 'an array of token ids', given.tokens);
-  return tokenIds('tokens', given.tokens, facts.vocabulary);
-}
-
-function conversation(messages: z.infer<typeof messageList>): ChatMessage[] {
+/** Messages as chat templates know them. */
+export function conversation(messages: z.infer<typeof messageList>): ChatMessage[] {
   return messages.map(({ role, content }) => ({
     role: role === 'developer' ? 'system' : role,
     content: textOf(content),
@@ -190,9 +152,15 @@ export function checkModel(name: string, facts: PairFacts): void {
 type CommonBody = z.infer<z.ZodObject<typeof common>>;
 
 /** @throws PtpError naming field, limit and given value */
-export function commonRequest(given: CommonBody, body: object, maxTokens: number | null | undefined, facts: PairFacts) {
+export function commonRequest(
+  given: CommonBody,
+  body: object,
+  unsupported: Unsupported,
+  maxTokens: number | null | undefined,
+  facts: PairFacts,
+) {
   checkModel(given.model ?? 'default', facts);
-  refuseUnsupported(body as Record<string, unknown>);
+  refuseUnsupported(body as Record<string, unknown>, unsupported);
   const stream = given.stream ?? false;
   if (given.stream_options && !stream) refuse('stream_options', 'absent unless `stream` is true', given.stream_options);
   if (maxTokens && (given.min_tokens ?? 0) > maxTokens)
@@ -225,7 +193,8 @@ function promptList(prompt: unknown, vocabulary: number): (string | number[])[] 
   });
 }
 
-function tokenIds(field: string, ids: readonly unknown[], vocabulary: number): number[] {
+/** @throws PtpError `invalid_argument` at the first that is none */
+export function tokenIds(field: string, ids: readonly unknown[], vocabulary: number): number[] {
   const isToken = (id: unknown) => Number.isInteger(id) && (id as number) >= 0 && (id as number) < vocabulary;
   const wrong = ids.findIndex((id) => !isToken(id));
   if (wrong >= 0) refuse(`${field}[${wrong}]`, `a token id in [0, ${vocabulary - 1}]`, ids[wrong]);

@@ -4,8 +4,8 @@ import type { ChatTemplate } from './chat.ts';
 import { beginning, type Generator } from './generation.ts';
 import { checkLength } from './prompt.ts';
 import { route } from './route.ts';
-import { detokenizeRequest, type TokenizeRequest, tokenizeRequest } from './schema.ts';
 import type { Tokenizer } from './tokenizer.ts';
+import { detokenizeRequest, type TokenizeRequest, tokenizeRequest } from './tokens-schema.ts';
 
 export interface TokenParts {
   readonly generator: Generator;

@@ -74,6 +74,11 @@ export class Tokenizer {
     return idsOf(this.#plain, text);
   }
 
+  /** Token ids of a text that others stand before: without the space that some vocabularies begin a text with. */
+  encodeContinued(text: string): number[] {
+    return idsOf(this.#continued, text);
+  }
+
   /**
    * Token ids of a rendered chat template, whose special tokens count as such.
    *

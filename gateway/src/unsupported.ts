@@ -10,38 +10,49 @@ const not =
   (value) =>
     !neutral.includes(value);
 
+/** Whether an object's field, or the value itself if it is none, is anything but neutral. */
+const within =
+  (field: string, ...neutral: unknown[]): Test =>
+  (value) =>
+    !(typeof value === 'object' && neutral.includes((value as Record<string, unknown>)[field] ?? null));
+
 /**
- * Fields that would change the answer if we knew them, each with the test whether a value (not null) asks for
- * anything. Asking is refused: ignoring it would answer another question than the client's.
+ * Fields of one endpoint that would change the answer if we knew them, each with the test whether a value (not null) asks
+ * for anything. Asking is refused: ignoring it would answer another question than the client's.
  */
-const unsupported: Readonly<Record<string, Test>> = {
-  // Chat.
+export type Unsupported = Readonly<Record<string, Test>>;
+
+const structured: Unsupported = { response_format: within('type', 'text'), structured_outputs: present };
+
+export const inCompletions: Unsupported = { suffix: filled, echo: isTrue, ...structured };
+
+export const inChat: Unsupported = {
   tools: filled,
   tool_choice: not('none', 'auto'),
   functions: filled,
   function_call: not('none', 'auto'),
-  response_format: (value) => (value as { type?: unknown }).type !== 'text',
   modalities: (value) => !(Array.isArray(value) && value.every((modality) => modality === 'text')),
   audio: present,
   reasoning_effort: not('none'),
   web_search_options: present,
-  // Completions.
-  suffix: filled,
-  echo: isTrue,
-  // Responses. (`prompt` is a template there.)
+  ...structured,
+};
+
+export const inResponses: Unsupported = {
+  prompt: present,
   previous_response_id: filled,
   conversation: present,
   background: isTrue,
-  reasoning: (value) => ![undefined, null, 'none'].includes((value as { effort?: string }).effort),
-  text: (value) => ((value as { format?: { type?: string } }).format?.type ?? 'text') !== 'text',
+  reasoning: within('effort', null, 'none'),
+  text: (value) => within('format', null)(value) && within('type', 'text')((value as { format?: unknown }).format),
+  tools: filled,
+  tool_choice: not('none', 'auto'),
   truncation: not('disabled'),
   max_tool_calls: present,
-  // Extensions of vLLM.
-  structured_outputs: present,
 };
 
 /** @throws PtpError `invalid_argument` naming the first field that asks for something we do not do */
-export function refuseUnsupported(body: Readonly<Record<string, unknown>>): void {
+export function refuseUnsupported(body: Readonly<Record<string, unknown>>, unsupported: Unsupported): void {
   for (const [field, asks] of Object.entries(unsupported)) {
     const value = body[field];
     if (value === undefined || value === null || !asks(value)) continue;

@@ -111,6 +111,10 @@ describe('refused', () => {
     [{ input: 'a', max_output_tokens: 0 }, 'max_output_tokens', '`max_output_tokens` must be an integer >= 1, got 0'],
     [{ input: 'a', previous_response_id: 'resp_1' }, 'previous_response_id', '`previous_response_id` is not supported'],
     [{ input: 'a', tools: [{ type: 'web_search' }] }, 'tools', '`tools` is not supported'],
+    [{ input: 'a', prompt: { id: 'x' } }, 'prompt', '`prompt` is not supported'],
+    [{ input: 'a', reasoning: 5 }, 'reasoning', '`reasoning` is not supported'],
+    [{ input: 'a', reasoning: { effort: 'high' } }, 'reasoning', '`reasoning` is not supported'],
+    [{ input: 'a', text: 'x' }, 'text', '`text` is not supported'],
     [{ input: 'a', background: true }, 'background', '`background` is not supported'],
     [{ input: 'a', text: { format: { type: 'json_object' } } }, 'text', '`text` is not supported'],
     [{ input: 'a', include: ['file_search_call.results'] }, 'include[0]', undefined],
@@ -123,6 +127,8 @@ describe('refused', () => {
   test('neutral values pass', async () => {
     const neutral = {
       tools: [],
+      reasoning: { summary: 'auto' },
+      suffix: 'unknown here',
       store: true,
       background: false,
       truncation: 'disabled',
