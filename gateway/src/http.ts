@@ -9,6 +9,7 @@ import { type ChoiceRequest, generateChoices, newUsage } from './choices.ts';
 import { completionFormat, defaultCompletionTokens } from './completions.ts';
 import type { Generator } from './generation.ts';
 import { parseJson } from './json.ts';
+import { openApi } from './open-api.ts';
 import { openAiError } from './openai-error.ts';
 import { pageFiles } from './page.ts';
 import { checkLength, choiceRequests, encodePrompts } from './prompt.ts';
@@ -54,6 +55,8 @@ export function createHttp(parts: HttpParts): FastifyInstance {
     checkModel((request.params as { '*': string })['*'], facts);
     return model;
   });
+  const description = openApi();
+  route(app, 'GET', '/openapi.json', async () => description);
   tokenRoutes(app, parts);
   route(app, 'POST', '/v1/completions', async (request, reply) => {
     const asked = completionRequest(request.body, facts);

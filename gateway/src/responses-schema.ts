@@ -24,7 +24,8 @@ const item = object({
   content: z.union([text, z.array(part, { error: 'a string or an array of text parts' })]),
 });
 const { n: _, stop: __, max_tokens: ___, stream_options: ____, ...shared } = common;
-const body = object({
+/** POST /v1/responses. */
+export const responsesBody = object({
   ...shared,
   input: z.union([text, z.array(item, { error: 'a string or an array of messages' }).min(1, 'not empty')], {
     error: 'a string or an array of messages',
@@ -41,7 +42,7 @@ const body = object({
  * @throws PtpError `invalid_argument` naming field, limit and given value; `not_found` for another model
  */
 export function responsesRequest(given: unknown, facts: PairFacts): ResponsesRequest {
-  const asked = check(body, given);
+  const asked = check(responsesBody, given);
   const request = commonRequest(asked, given as object, inResponses, asked.max_output_tokens, facts);
   const wanted = asked.include?.includes(LOGPROBS) ?? false;
   const count = asked.top_logprobs ?? 0;

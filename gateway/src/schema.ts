@@ -78,11 +78,12 @@ export const common = {
 };
 
 export const tops = integer(0, MOST_TOPS, `an integer in [0, ${MOST_TOPS}]`);
-const completionBody = object({
+/** POST /v1/completions. */
+export const completionBody = object({
   ...common,
   best_of: positive,
   logprobs: tops.nullish(),
-  prompt: z.unknown(),
+  prompt: z.unknown().meta({ description: 'a text, texts, token ids, or lists of token ids' }),
 });
 
 export const messageList = z
@@ -94,7 +95,8 @@ export const messageList = z
     { error: 'a non-empty array of messages' },
   )
   .min(1, { error: 'a non-empty array of messages' });
-const chatBody = object({
+/** POST /v1/chat/completions. */
+export const chatBody = object({
   ...common,
   max_completion_tokens: positive,
   logprobs: boolean.nullish(),

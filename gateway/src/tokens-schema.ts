@@ -11,7 +11,8 @@ export interface TokenizeRequest {
   readonly returnTokenStrs: boolean;
 }
 
-const tokenizeBody = object({
+/** POST /tokenize. */
+export const tokenizeBody = object({
   model: z.string({ error: 'a string' }).nullish(),
   prompt: text.nullish(),
   messages: messageList.nullish(),
@@ -32,7 +33,11 @@ export function tokenizeRequest(body: unknown, facts: PairFacts): TokenizeReques
   };
 }
 
-const detokenizeBody = object({ model: z.string({ error: 'a string' }).nullish(), tokens: z.unknown() });
+/** POST /detokenize. */
+export const detokenizeBody = object({
+  model: z.string({ error: 'a string' }).nullish(),
+  tokens: z.unknown().meta({ description: 'token ids' }),
+});
 
 /** The token ids in the body of POST /detokenize. @throws PtpError as `completionRequest` */
 export function detokenizeRequest(body: unknown, facts: PairFacts): readonly number[] {
