@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { loadManifest } from '@ptp/core/engine/manifest.ts';
 import { type Browser, chromium } from 'playwright-core';
 import { Admission } from '../gateway/src/admission.ts';
+import { ApiKeys } from '../gateway/src/api-keys.ts';
 import { loadChatTemplate } from '../gateway/src/chat.ts';
 import { createHttp } from '../gateway/src/http.ts';
 import { loadTokenizer } from '../gateway/src/tokenizer.ts';
@@ -26,7 +27,9 @@ export async function servePage(folder: string) {
   const [tokenizer, chatTemplate] = [await loadTokenizer(folder), await loadChatTemplate(folder)];
   const settings = { bodyLimit: 2 ** 20, stallMillis: 10_000 };
   const admission = new Admission(16);
-  const app = createHttp({ generator: pair.generator, tokenizer, chatTemplate, admission, settings, logger: silent });
+  const keys = new ApiKeys([]);
+  const { generator } = pair;
+  const app = createHttp({ generator, tokenizer, chatTemplate, admission, keys, settings, logger: silent });
   await app.listen({ port: 0, host: '127.0.0.1' });
   const { port } = app.server.address() as AddressInfo;
   return {

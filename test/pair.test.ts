@@ -3,6 +3,7 @@ import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { Admission } from '../gateway/src/admission.ts';
+import { ApiKeys } from '../gateway/src/api-keys.ts';
 import { loadChatTemplate } from '../gateway/src/chat.ts';
 import type { GenerationRequest, GenerationStep, Generator } from '../gateway/src/generation.ts';
 import { createHttp } from '../gateway/src/http.ts';
@@ -27,6 +28,7 @@ beforeAll(async () => {
     tokenizer,
     chatTemplate,
     admission: new Admission(64),
+    keys: new ApiKeys([]),
     settings,
     logger: silent,
   });

@@ -5,6 +5,7 @@ import type { CallContext } from '@ptp/core/rpc/context.ts';
 import { type ImplementedService, implement } from '@ptp/core/rpc/server.ts';
 import { checkTokens, receivedAdjustments, receivedSampling } from '@ptp/core/sequence.ts';
 import type { Admission } from './admission.ts';
+import type { ApiKeys } from './api-keys.ts';
 import type { GenerationRequest, Generator, PairFacts, StepFacts, TopTokens } from './generation.ts';
 import { encodeText, orBeginning } from './prompt.ts';
 import { MOST_STOP_TOKENS, MOST_TOPS } from './sampling-fields.ts';
@@ -17,6 +18,7 @@ export interface GenerationParts {
   readonly generator: Generator;
   readonly tokenizer: Tokenizer;
   readonly admission: Admission;
+  readonly keys: ApiKeys;
 }
 
 /** Strings that may end an answer, as many as OpenAI allows. */
@@ -30,10 +32,13 @@ export function generationService(parts: GenerationParts): ImplementedService {
 }
 
 async function* generate(parts: GenerationParts, message: GenerateRequest, { signal, metadata }: CallContext) {
-  const { generator, tokenizer, admission } = parts;
+  const { generator, tokenizer, admission, keys } = parts;
+  const client = keys.client(metadata.get('authorization')[0]?.toString());
+  client?.take();
   const request = checkRequest(message, generator.facts, tokenizer, metadata.get('traceparent')[0]?.toString());
-  const leave = admission.enter(1);
+  const leaves = [admission.enter(1)];
   try {
+    if (client) leaves.push(client.admission.enter(1));
     const text = new TextStream(message.stop);
     let first = true;
     for await (const { tokens, logProbabilities, tops = [], facts, finish } of generator.generate(request, signal)) {
@@ -51,7 +56,7 @@ async function* generate(parts: GenerationParts, message: GenerateRequest, { sig
       if (finishReason !== '') return;
     }
   } finally {
-    leave();
+    for (const leave of leaves) leave();
   }
 }
 

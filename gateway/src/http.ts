@@ -4,6 +4,7 @@ import { PtpError, toPtpError } from '@ptp/core/errors.ts';
 import type { Logger } from '@ptp/core/log.ts';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { Admission } from './admission.ts';
+import type { ApiKeys, Client } from './api-keys.ts';
 import { type ChatTemplate, chatFormat } from './chat.ts';
 import { type ChoiceRequest, generateChoices, newUsage } from './choices.ts';
 import { completionFormat, defaultCompletionTokens } from './completions.ts';
@@ -29,6 +30,7 @@ export interface HttpParts {
   readonly tokenizer: Tokenizer;
   readonly chatTemplate: ChatTemplate;
   readonly admission: Admission;
+  readonly keys: ApiKeys;
   readonly settings: Pick<HttpSettings, 'bodyLimit' | 'stallMillis'>;
   readonly logger: Logger;
 }
@@ -39,6 +41,7 @@ export interface HttpParts {
  */
 export function createHttp(parts: HttpParts): FastifyInstance {
   const app = createApp(parts);
+  const clients = askForKeys(app, parts.keys);
   const { generator, tokenizer, chatTemplate, admission } = parts;
   const { facts } = generator;
   const model = { id: facts.modelId, object: 'model', created: Math.floor(Date.now() / 1000), owned_by: 'ptp' };
@@ -89,7 +92,11 @@ export function createHttp(parts: HttpParts): FastifyInstance {
     promptCount: number,
     prepare: () => Promise<ChoiceRequest[]>,
   ): Promise<object | undefined> {
-    return admission.run(asked.n * promptCount, async () => {
+    const sequences = asked.n * promptCount;
+    const client = clients.get(request);
+    const admitted = <T>(work: () => Promise<T>) =>
+      admission.run(sequences, () => (client ? client.admission.run(sequences, work) : work()));
+    return admitted(async () => {
       const signal = disconnectSignal(reply.raw);
       const { traceparent } = request.headers;
       const prepared = await prepare();
@@ -114,10 +121,32 @@ export function createHttp(parts: HttpParts): FastifyInstance {
         await writer.stream(run, options, reply);
         return undefined;
       } finally {
-        request.log.info({ choices: requests.length, stream: asked.stream, usage }, 'generated');
+        request.log.info({ client: client?.name, choices: requests.length, stream: asked.stream, usage }, 'generated');
       }
     });
   }
+}
+
+/** Where a key is needed, if any are asked for: whatever the model or its tokenizer works for. */
+const NEEDS_KEY = /^\/(v1|tokenize|detokenize)(\/|$)/;
+
+/** Has requests checked for their keys, before their bodies are read. */
+function askForKeys(app: FastifyInstance, keys: ApiKeys): WeakMap<FastifyRequest, Client> {
+  const clients = new WeakMap<FastifyRequest, Client>();
+  app.addHook('onRequest', async (request, reply) => {
+    if (!NEEDS_KEY.test(request.routeOptions.url ?? '')) return;
+    const client = keys.client(request.headers.authorization);
+    if (!client) return;
+    clients.set(request, client);
+    const rate = client.take();
+    if (!rate) return;
+    reply.headers({
+      'x-ratelimit-limit-requests': rate.limit,
+      'x-ratelimit-remaining-requests': rate.remaining,
+      'x-ratelimit-reset-requests': `${(rate.resetMillis / 1000).toFixed(3)}s`,
+    });
+  });
+  return clients;
 }
 
 const PROBES: ReadonlySet<string> = new Set(['/healthz', '/readyz']);
@@ -168,6 +197,7 @@ function onError(error: unknown, request: FastifyRequest, reply: FastifyReply): 
   logFailure(request, error);
   const { status, body } = openAiError(error);
   if (status === 429) reply.header('retry-after', '1');
+  if (status === 401) reply.header('www-authenticate', 'Bearer');
   refuse(request, reply, status, body);
 }
 

@@ -6,6 +6,7 @@ import { serve } from '@ptp/core/rpc/server.ts';
 import { startTracing } from '@ptp/core/telemetry/tracing.ts';
 import type { FastifyInstance } from 'fastify';
 import { Admission } from './admission.ts';
+import { loadApiKeys } from './api-keys.ts';
 import { loadChatTemplate } from './chat.ts';
 import { PairGenerator } from './generate.ts';
 import { generationService } from './grpc.ts';
@@ -38,14 +39,15 @@ await runService('gateway', async (logger, onStop) => {
     lookup: config.promptLookup,
   });
   const admission = new Admission(config.maxStreams);
+  const keys = await loadApiKeys(config.apiKeys, gatewaySettings.apiKeys.name);
 
   const grpc = await serve({
     address: config.grpcListen.target,
     setting: gatewaySettings.grpcListen.name,
     logger,
-    services: [generationService({ generator, tokenizer, admission })],
+    services: [generationService({ generator, tokenizer, admission, keys })],
   });
-  const http = createHttp({ generator, tokenizer, chatTemplate, admission, settings: config, logger });
+  const http = createHttp({ generator, tokenizer, chatTemplate, admission, keys, settings: config, logger });
   onStop(() => Promise.all([grpc.close(config.drainSeconds * 1000), closeHttp(http, config.drainSeconds * 1000)]));
   await http.listen(listenOptions(config.listen)).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'EADDRINUSE') throw error;

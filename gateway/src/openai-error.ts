@@ -28,6 +28,7 @@ export function errorBody(message: string, type: string, param?: string, code?: 
 function openAiCode(code: ErrorCode, field: string | undefined): string | undefined {
   if (code === 'not_found' && field === 'model') return 'model_not_found';
   if (code === 'out_of_range') return 'context_length_exceeded';
+  if (code === 'unauthenticated') return 'invalid_api_key';
   if (code === 'resource_exhausted') return 'rate_limit_exceeded';
   return undefined;
 }

@@ -34,6 +34,12 @@ export const httpSettings = {
     min: 1,
     doc: 'Sequences generated at once; a request counts `n` for each of its prompts. Further requests get 429.',
   },
+  apiKeys: {
+    name: 'PTP_API_KEYS_FILE',
+    type: 'string',
+    default: '',
+    doc: 'JSON file of the API keys that may be used, with their limits (docs/api.md); empty for a server that asks for none.',
+  },
   stallMillis: {
     name: 'PTP_HTTP_STALL_MILLIS',
     type: 'integer',

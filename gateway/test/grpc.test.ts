@@ -5,6 +5,7 @@ import { serve } from '@ptp/core/rpc/server.ts';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { silent } from '../../test/test-pair.ts';
 import { Admission } from '../src/admission.ts';
+import { ApiKeys } from '../src/api-keys.ts';
 import { generationService } from '../src/grpc.ts';
 import { ScriptedGenerator } from './scripted-generator.ts';
 import { tokenByToken, tokenizer, until } from './test-server.ts';
@@ -14,7 +15,7 @@ let server: Awaited<ReturnType<typeof serve>>;
 let client: ReturnType<typeof connect<typeof GenerationService>>;
 
 beforeAll(async () => {
-  const service = generationService({ generator, tokenizer, admission: new Admission(2) });
+  const service = generationService({ generator, tokenizer, admission: new Admission(2), keys: new ApiKeys([]) });
   server = await serve({ address: '127.0.0.1:0', logger: silent, services: [service] });
   client = connect(GenerationService, server.address);
 });

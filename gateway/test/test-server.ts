@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { createLogger } from '@ptp/core/log.ts';
 import { Admission } from '../src/admission.ts';
+import { ApiKeys } from '../src/api-keys.ts';
 import { loadChatTemplate } from '../src/chat.ts';
 import { createHttp } from '../src/http.ts';
 import type { HttpSettings } from '../src/settings.ts';
@@ -16,13 +17,13 @@ export const chatTemplate = await loadChatTemplate(folder('models/default'));
 export const tokenByToken = (text: string): number[][] => tokenizer.encode(text).map((id) => [id]);
 
 /** A running server over a scripted generator. */
-export async function startServer(settings: Partial<HttpSettings> = {}) {
+export async function startServer(settings: Partial<HttpSettings> = {}, keys = new ApiKeys([])) {
   const generator = new ScriptedGenerator();
   const logs: string[] = [];
   const logger = createLogger('gateway', { PTP_LOG_LEVEL: 'info' }, { write: (line) => void logs.push(line) });
   const limits = { bodyLimit: 4 * 1024 * 1024, maxStreams: 64, stallMillis: 30_000, ...settings };
   const admission = new Admission(limits.maxStreams);
-  const app = createHttp({ generator, tokenizer, chatTemplate, admission, settings: limits, logger });
+  const app = createHttp({ generator, tokenizer, chatTemplate, admission, keys, settings: limits, logger });
   await app.listen({ port: 0, host: '127.0.0.1' });
   const { port } = app.server.address() as { port: number };
   const url = `http://127.0.0.1:${port}`;
