@@ -77,11 +77,38 @@ describe.skipIf(!chromiumPath)('the page', () => {
     onPage(async (page) => {
       await page.getByLabel('Max tokens').fill('50');
       await page.getByRole('button', { name: 'Race with and without drafter' }).click();
-      await finished(page, /^Identical: all \d+ tokens\. With the drafter [\d.]+ times as fast\.$/);
+      await finished(page, /^Identical: \d+ tokens\. With the drafter [\d.]+ times as fast\.$/);
       const text = async (n: number) =>
         (await page.locator('.pane').nth(n).locator('.text .prompt, .text .token').allTextContents()).join('');
       expect(await text(0)).toBe(await text(1));
       expect((await text(0)).length).toBeGreaterThan(60);
+    }));
+
+  test('a race without a seed draws one for both', () =>
+    onPage(async (page) => {
+      await page.getByLabel('Max tokens').fill('30');
+      await page.getByLabel('Temperature').fill('1.25');
+      await page.getByLabel('Seed').fill('');
+      await page.getByRole('button', { name: 'Race' }).click();
+      await finished(page, /^Identical: \d+ tokens?\./);
+      expect(await page.getByLabel('Seed').inputValue()).toMatch(/^\d+$/);
+    }));
+
+  test('a race of one token has no speed', () =>
+    onPage(async (page) => {
+      await page.getByLabel('Max tokens').fill('1');
+      await page.getByRole('button', { name: 'Race' }).click();
+      await finished(page, /^Identical: 1 token\.$/);
+    }));
+
+  test('takes any temperature, and gives the focus back to the button that was pressed', () =>
+    onPage(async (page) => {
+      await page.getByLabel('Temperature').fill('0.75');
+      await page.getByLabel('Max tokens').fill('20');
+      await page.getByRole('button', { name: 'Generate' }).focus();
+      await page.keyboard.press('Enter');
+      await finished(page, /^\d+ tokens?\.$/);
+      await page.locator('button:focus', { hasText: 'Generate' }).waitFor();
     }));
 
   test('says in words what the server refuses', () =>

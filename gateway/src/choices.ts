@@ -2,7 +2,7 @@ import { PtpError } from '@ptp/core/errors.ts';
 import type { GenerationRequest, Generator } from './generation.ts';
 import { Logprobs, type TokenLogprob } from './logprobs.ts';
 import { merge } from './merge.ts';
-import { type StepTrace, stepTrace } from './step-trace.ts';
+import { type StepTrace, StepTracer } from './step-trace.ts';
 import { TextStream } from './text.ts';
 import type { Tokenizer } from './tokenizer.ts';
 
@@ -91,6 +91,7 @@ async function* generateChoice(
 ): AsyncGenerator<ChoiceDelta> {
   const stream = new TextStream(request.stop);
   const logprobs = request.logprobs ? new Logprobs(tokenizer) : undefined;
+  const tracer = request.trace ? new StepTracer(tokenizer) : undefined;
   for await (const step of generator.generate(request, signal)) {
     const { tokens, facts, finish, reusedTokens = 0 } = step;
     if (request.first) usage.prompt_tokens_details.cached_tokens += reusedTokens;
@@ -111,7 +112,7 @@ async function* generateChoice(
       index,
       text,
       ...(logprobs && { tokens: logprobs.of(step, count) }),
-      ...(request.trace && { trace: stepTrace(step, count, tokenizer) }),
+      ...(tracer && { trace: tracer.of(step, count) }),
     };
     if (finish && !stream.stopped) piece.text += stream.end();
     // The end may itself complete a stop string: a cut character reads as U+FFFD.

@@ -168,6 +168,20 @@ describe('ptp.trace', () => {
     expect(told).toEqual(tokens);
   });
 
+  test('tells a character that several tokens spell with the one that completes it', async () => {
+    const smile = tokenizer.encode('😀');
+    expect(smile.length).toBe(4);
+    // each step's last token is the target's own, and one more was proposed and rejected
+    server.generator.script = () => ({ steps: [smile.slice(0, 3), smile.slice(3)] });
+    const response = await server.complete({ prompt: 'a', max_tokens: 50, stream: true, ptp: { trace: true } });
+    const traces = (await events(response))
+      .slice(0, -1)
+      .map((event) => JSON.parse(event).ptp)
+      .filter(Boolean);
+    const texts = traces.map(({ tokens }) => tokens.map(({ text }: { text: string }) => text));
+    expect(texts).toEqual([['', '', ''], ['😀']]);
+  });
+
   test('is not there unless asked for', async () => {
     const response = await server.complete({ prompt: 'a', max_tokens: 50, stream: true });
     for (const event of (await events(response)).slice(0, -1)) expect(JSON.parse(event)).not.toHaveProperty('ptp');

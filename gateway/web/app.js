@@ -17,6 +17,9 @@ const template = /** @type {HTMLTemplateElement} */ ($('pane'));
 /** Stops what is running. */
 let running = /** @type {AbortController | undefined} */ (undefined);
 
+/** The button that began what is running, if it had the focus. */
+let pressed = /** @type {HTMLElement | undefined} */ (undefined);
+
 /** @param {string} message @param {boolean} [error] */
 function say(message, error = false) {
   status.textContent = message;
@@ -66,10 +69,22 @@ async function run(ways, verdict) {
   }
 }
 
-/** @param {boolean} on */
+/** Who runs it by keyboard goes on where they were: a button that cannot be pressed has no focus. @param {boolean} on */
 function busy(on) {
-  $('stop').hidden = !on;
-  for (const button of document.querySelectorAll('form button:not(#stop)')) button.toggleAttribute('disabled', on);
+  const stop = $('stop');
+  const buttons = /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll('form button:not(#stop)'));
+  const focused = [...buttons].find((button) => button === document.activeElement);
+  const stopFocused = stop === document.activeElement;
+  stop.hidden = !on;
+  for (const button of buttons) button.toggleAttribute('disabled', on);
+  if (on) pressed = focused;
+  if (on && focused) stop.focus();
+  if (!on && stopFocused) pressed?.focus();
+}
+
+/** @param {number} tokens */
+function counted(tokens) {
+  return `${tokens} ${tokens === 1 ? 'token' : 'tokens'}`;
 }
 
 /** @param {Pane[]} panes */
@@ -78,15 +93,19 @@ function raceVerdict([drafted, plain]) {
   const same = drafted.text === plain.text;
   if (!same) return 'The texts differ. They never should: please report the prompt, the settings and the seed.';
   const ratio = plain.perToken / drafted.perToken;
-  return `Identical: all ${drafted.tokens} tokens. With the drafter ${ratio.toFixed(2)} times as fast.`;
+  // an answer of one step has no time per token
+  const speed = Number.isFinite(ratio) ? ` With the drafter ${ratio.toFixed(2)} times as fast.` : '';
+  return `Identical: ${counted(drafted.tokens)}.${speed}`;
 }
 
 $('form').addEventListener('submit', (event) => {
   event.preventDefault();
   const draft = input('drafting').checked;
-  run([{ title: draft ? 'With drafter' : 'Without drafter', draft }], ([pane]) => `${pane?.tokens} tokens.`);
+  run([{ title: draft ? 'With drafter' : 'Without drafter', draft }], ([pane]) => `${counted(pane?.tokens ?? 0)}.`);
 });
 $('race').addEventListener('click', () => {
+  // without a seed the server would draw one for each
+  if (input('seed').value === '') input('seed').value = String(crypto.getRandomValues(new Uint32Array(1))[0]);
   const ways = [
     { title: 'With drafter', draft: true },
     { title: 'Without drafter', draft: false },

@@ -50,15 +50,17 @@ export class Pane {
   add(trace, text) {
     this.#text += text;
     if (!trace) return;
-    for (const token of trace.tokens)
-      this.output.append(span(`token ${CLASSES[token.source] ?? 'target'}`, token.text));
+    const spans = trace.tokens.map(({ source, text }) => span(`token ${CLASSES[source] ?? 'target'}`, text));
+    this.output.append(...spans.slice(0, trace.accepted));
+    // what the model says instead comes after them
+    if (trace.rejected.length > 0) this.#reject(trace.rejected.map((token) => token.text).join(''));
+    this.output.append(...spans.slice(trace.accepted));
     this.#tokens += trace.tokens.length;
     this.#steps.push(trace);
     if (this.#first === 0) {
       this.#first = performance.now();
       this.#firstTokens = this.#tokens;
     }
-    if (trace.rejected.length > 0) this.#reject(trace.rejected.map((token) => token.text).join(''));
     this.#draw();
   }
 
