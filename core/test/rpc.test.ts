@@ -113,6 +113,8 @@ describe('calls', () => {
           ended.resolve(context);
         }
       },
+      tokenize: () => ({}),
+      getModel: () => ({}),
     });
     const { server } = await start({}, { services: [generation] });
     const generator = connect(GenerationService, server.address);

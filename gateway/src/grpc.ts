@@ -1,12 +1,24 @@
 import { randomBytes } from 'node:crypto';
 import { PtpError } from '@ptp/core/errors.ts';
-import { type DraftOptions, type GenerateRequest, GenerationService } from '@ptp/core/gen/ptp/v1/generation_pb.ts';
+import {
+  type DraftOptions,
+  type GenerateRequest,
+  GenerationService,
+  type TokenizeRequest,
+} from '@ptp/core/gen/ptp/v1/generation_pb.ts';
 import type { CallContext } from '@ptp/core/rpc/context.ts';
 import { type ImplementedService, implement } from '@ptp/core/rpc/server.ts';
 import { checkTokens, receivedAdjustments, receivedSampling } from '@ptp/core/sequence.ts';
 import type { Admission } from './admission.ts';
-import type { ApiKeys } from './api-keys.ts';
-import type { GenerationRequest, Generator, PairFacts, StepFacts, TopTokens } from './generation.ts';
+import type { ApiKeys, Client } from './api-keys.ts';
+import {
+  beginning,
+  type GenerationRequest,
+  type Generator,
+  type PairFacts,
+  type StepFacts,
+  type TopTokens,
+} from './generation.ts';
 import { encodeText, orBeginning } from './prompt.ts';
 import { MOST_STOP_TOKENS, MOST_TOPS } from './sampling-fields.ts';
 import { checkModel } from './schema.ts';
@@ -28,13 +40,42 @@ const STOP_LIMIT = 4;
 export function generationService(parts: GenerationParts): ImplementedService {
   return implement(GenerationService, {
     generate: (request, context) => generate(parts, request, context),
+    tokenize: (request, { metadata }) => {
+      admitted(parts.keys, metadata);
+      return tokenize(parts, request);
+    },
+    getModel: ({ model }, { metadata }) => {
+      admitted(parts.keys, metadata);
+      return getModel(parts, model);
+    },
   });
+}
+
+/** The key's holder, one of whose requests this is. @throws PtpError `unauthenticated`, `resource_exhausted` */
+function admitted(keys: ApiKeys, metadata: CallContext['metadata']): Client | undefined {
+  const client = keys.client(metadata.get('authorization')[0]?.toString());
+  client?.take();
+  return client;
+}
+
+function tokenize({ generator, tokenizer }: GenerationParts, { model, text, withoutBeginning }: TokenizeRequest) {
+  const { facts } = generator;
+  checkModel(model || 'default', facts);
+  const ids = encodeText(text, tokenizer, facts, 'text');
+  return { ids: withoutBeginning ? ids.slice(beginning(facts).length) : ids };
+}
+
+function getModel({ generator }: GenerationParts, model: string) {
+  const { facts } = generator;
+  checkModel(model || 'default', facts);
+  const { modelId, vocabulary: vocabularySize, contextLength, endOfText } = facts;
+  const { verifier: verifierReady, drafter: drafterReady } = generator.health();
+  return { modelId, vocabularySize, contextLength, endOfText, verifierReady, drafterReady };
 }
 
 async function* generate(parts: GenerationParts, message: GenerateRequest, { signal, metadata }: CallContext) {
   const { generator, tokenizer, admission, keys } = parts;
-  const client = keys.client(metadata.get('authorization')[0]?.toString());
-  client?.take();
+  const client = admitted(keys, metadata);
   const request = checkRequest(message, generator.facts, tokenizer, metadata.get('traceparent')[0]?.toString());
   const leaves = [admission.enter(1)];
   try {

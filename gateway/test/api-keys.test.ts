@@ -122,6 +122,8 @@ test('gRPC asks for the same keys', async () => {
   try {
     expect(await texts({ authorization: 'Bearer key of ada' })).toBe('let x');
     await expect(texts()).rejects.toMatchObject({ code: 'unauthenticated' });
+    await expect(client.tokenize({ text: 'a' })).rejects.toMatchObject({ code: 'unauthenticated' });
+    await expect(client.getModel({})).rejects.toMatchObject({ code: 'unauthenticated' });
     await expect(texts({ authorization: 'Bearer no' })).rejects.toMatchObject({ code: 'unauthenticated' });
   } finally {
     client.close();

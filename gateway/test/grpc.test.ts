@@ -135,3 +135,31 @@ describe('GenerationService', () => {
     expect(await collect({ prompt })).toHaveLength(1);
   });
 });
+
+describe('beside Generate', () => {
+  test('Tokenize gives the ids that Generate reads', async () => {
+    const ids = tokenizer.encode('export ');
+    expect((await client.tokenize({ text: 'export ' })).ids).toEqual([0, ...ids]);
+    expect((await client.tokenize({ text: 'export ', withoutBeginning: true })).ids).toEqual(ids);
+    await expect(client.tokenize({ text: 'x'.repeat(20_000) })).rejects.toMatchObject({
+      code: 'out_of_range',
+      field: 'text',
+    });
+    await expect(client.tokenize({ text: 'a', model: 'other' })).rejects.toMatchObject({ code: 'not_found' });
+  });
+
+  test('GetModel tells what is served, and what is there', async () => {
+    generator.drafter = false;
+    const model = await client.getModel({});
+    generator.drafter = true;
+    expect(model).toMatchObject({
+      modelId: 'test-model',
+      vocabularySize: 2048,
+      contextLength: 512,
+      endOfText: 0,
+      verifierReady: true,
+      drafterReady: false,
+    });
+    await expect(client.getModel({ model: 'other' })).rejects.toMatchObject({ code: 'not_found' });
+  });
+});

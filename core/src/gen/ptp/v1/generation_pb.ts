@@ -12,7 +12,140 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ptp/v1/generation.proto.
  */
 export const file_ptp_v1_generation: GenFile = /*@__PURE__*/
-  fileDesc("ChdwdHAvdjEvZ2VuZXJhdGlvbi5wcm90bxIGcHRwLnYxIvECCg9HZW5lcmF0ZVJlcXVlc3QSDQoFbW9kZWwYASABKAkSDgoEdGV4dBgCIAEoCUgAEiUKBnRva2VucxgDIAEoCzITLnB0cC52MS5Ub2tlblByb21wdEgAEiwKCHNhbXBsaW5nGAQgASgLMhoucHRwLnYxLlNhbXBsaW5nUGFyYW1ldGVycxIRCgRzZWVkGAUgASgESAGIAQESEgoKbWF4X3Rva2VucxgGIAEoDRIMCgRzdG9wGAcgAygJEiMKBWRyYWZ0GAggASgLMhQucHRwLnYxLkRyYWZ0T3B0aW9ucxItCgthZGp1c3RtZW50cxgJIAEoCzIYLnB0cC52MS5Ub2tlbkFkanVzdG1lbnRzEh0KFXRvcF9sb2dfcHJvYmFiaWxpdGllcxgKIAEoDRITCgtzdG9wX3Rva2VucxgLIAMoDRIaChJpZ25vcmVfZW5kX29mX3RleHQYDCABKAhCCAoGcHJvbXB0QgcKBV9zZWVkImcKDERyYWZ0T3B0aW9ucxILCgNvZmYYASABKAgSDgoGbGVuZ3RoGAIgASgNEgwKBG1vZGUYAyABKAkSGgoNcHJvbXB0X2xvb2t1cBgEIAEoCEgAiAEBQhAKDl9wcm9tcHRfbG9va3VwIhoKC1Rva2VuUHJvbXB0EgsKA2lkcxgBIAMoDSKxAQoQR2VuZXJhdGVSZXNwb25zZRIMCgR0ZXh0GAEgASgJEg4KBnRva2VucxgCIAMoDRIfCgRzdGVwGAMgASgLMhEucHRwLnYxLlN0ZXBGYWN0cxIVCg1maW5pc2hfcmVhc29uGAQgASgJEgwKBHNlZWQYBSABKAQSGQoRbG9nX3Byb2JhYmlsaXRpZXMYBiADKAISHgoDdG9wGAcgAygLMhEucHRwLnYxLlRvcFRva2VucyKCAgoJU3RlcEZhY3RzEgwKBHN0ZXAYASABKA0SDwoHZHJhZnRlZBgCIAEoDRIQCghhY2NlcHRlZBgDIAEoDRIPCgdzdGVwX3VzGAQgASgNEhEKCXZlcmlmeV91cxgFIAEoDRIQCghkcmFmdF91cxgGIAEoDRIVCg12ZXJpZnlfcnVuX3VzGAcgASgNEhQKDGRyYWZ0X3J1bl91cxgIIAEoDRISCgpyZWRyYWZ0X3VzGAkgASgNEgwKBG1vZGUYCiABKAkSDgoGcmVhc29uGAsgASgJEg8KB29mZmVyZWQYDCABKA0SDgoGYnVkZ2V0GA0gASgNEg4KBnNvdXJjZRgOIAEoCTJUChFHZW5lcmF0aW9uU2VydmljZRI/CghHZW5lcmF0ZRIXLnB0cC52MS5HZW5lcmF0ZVJlcXVlc3QaGC5wdHAudjEuR2VuZXJhdGVSZXNwb25zZTABYgZwcm90bzM", [file_ptp_v1_common]);
+  fileDesc("ChdwdHAvdjEvZ2VuZXJhdGlvbi5wcm90bxIGcHRwLnYxIkkKD1Rva2VuaXplUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIMCgR0ZXh0GAIgASgJEhkKEXdpdGhvdXRfYmVnaW5uaW5nGAMgASgIIh8KEFRva2VuaXplUmVzcG9uc2USCwoDaWRzGAEgAygNIiAKD0dldE1vZGVsUmVxdWVzdBINCgVtb2RlbBgBIAEoCSKZAQoQR2V0TW9kZWxSZXNwb25zZRIQCghtb2RlbF9pZBgBIAEoCRIXCg92b2NhYnVsYXJ5X3NpemUYAiABKA0SFgoOY29udGV4dF9sZW5ndGgYAyABKA0SEwoLZW5kX29mX3RleHQYBCABKA0SFgoOdmVyaWZpZXJfcmVhZHkYBSABKAgSFQoNZHJhZnRlcl9yZWFkeRgGIAEoCCLxAgoPR2VuZXJhdGVSZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEg4KBHRleHQYAiABKAlIABIlCgZ0b2tlbnMYAyABKAsyEy5wdHAudjEuVG9rZW5Qcm9tcHRIABIsCghzYW1wbGluZxgEIAEoCzIaLnB0cC52MS5TYW1wbGluZ1BhcmFtZXRlcnMSEQoEc2VlZBgFIAEoBEgBiAEBEhIKCm1heF90b2tlbnMYBiABKA0SDAoEc3RvcBgHIAMoCRIjCgVkcmFmdBgIIAEoCzIULnB0cC52MS5EcmFmdE9wdGlvbnMSLQoLYWRqdXN0bWVudHMYCSABKAsyGC5wdHAudjEuVG9rZW5BZGp1c3RtZW50cxIdChV0b3BfbG9nX3Byb2JhYmlsaXRpZXMYCiABKA0SEwoLc3RvcF90b2tlbnMYCyADKA0SGgoSaWdub3JlX2VuZF9vZl90ZXh0GAwgASgIQggKBnByb21wdEIHCgVfc2VlZCJnCgxEcmFmdE9wdGlvbnMSCwoDb2ZmGAEgASgIEg4KBmxlbmd0aBgCIAEoDRIMCgRtb2RlGAMgASgJEhoKDXByb21wdF9sb29rdXAYBCABKAhIAIgBAUIQCg5fcHJvbXB0X2xvb2t1cCIaCgtUb2tlblByb21wdBILCgNpZHMYASADKA0isQEKEEdlbmVyYXRlUmVzcG9uc2USDAoEdGV4dBgBIAEoCRIOCgZ0b2tlbnMYAiADKA0SHwoEc3RlcBgDIAEoCzIRLnB0cC52MS5TdGVwRmFjdHMSFQoNZmluaXNoX3JlYXNvbhgEIAEoCRIMCgRzZWVkGAUgASgEEhkKEWxvZ19wcm9iYWJpbGl0aWVzGAYgAygCEh4KA3RvcBgHIAMoCzIRLnB0cC52MS5Ub3BUb2tlbnMiggIKCVN0ZXBGYWN0cxIMCgRzdGVwGAEgASgNEg8KB2RyYWZ0ZWQYAiABKA0SEAoIYWNjZXB0ZWQYAyABKA0SDwoHc3RlcF91cxgEIAEoDRIRCgl2ZXJpZnlfdXMYBSABKA0SEAoIZHJhZnRfdXMYBiABKA0SFQoNdmVyaWZ5X3J1bl91cxgHIAEoDRIUCgxkcmFmdF9ydW5fdXMYCCABKA0SEgoKcmVkcmFmdF91cxgJIAEoDRIMCgRtb2RlGAogASgJEg4KBnJlYXNvbhgLIAEoCRIPCgdvZmZlcmVkGAwgASgNEg4KBmJ1ZGdldBgNIAEoDRIOCgZzb3VyY2UYDiABKAky0gEKEUdlbmVyYXRpb25TZXJ2aWNlEj8KCEdlbmVyYXRlEhcucHRwLnYxLkdlbmVyYXRlUmVxdWVzdBoYLnB0cC52MS5HZW5lcmF0ZVJlc3BvbnNlMAESPQoIVG9rZW5pemUSFy5wdHAudjEuVG9rZW5pemVSZXF1ZXN0GhgucHRwLnYxLlRva2VuaXplUmVzcG9uc2USPQoIR2V0TW9kZWwSFy5wdHAudjEuR2V0TW9kZWxSZXF1ZXN0GhgucHRwLnYxLkdldE1vZGVsUmVzcG9uc2ViBnByb3RvMw", [file_ptp_v1_common]);
+
+/**
+ * Asks for a text's token ids.
+ *
+ * @generated from message ptp.v1.TokenizeRequest
+ */
+export type TokenizeRequest = Message<"ptp.v1.TokenizeRequest"> & {
+  /**
+   * Model id or the alias `default`; empty means `default`.
+   *
+   * @generated from field: string model = 1;
+   */
+  model: string;
+
+  /**
+   * The text.
+   *
+   * @generated from field: string text = 2;
+   */
+  text: string;
+
+  /**
+   * Leaves out the token that the model has before every text.
+   *
+   * @generated from field: bool without_beginning = 3;
+   */
+  withoutBeginning: boolean;
+};
+
+/**
+ * Describes the message ptp.v1.TokenizeRequest.
+ * Use `create(TokenizeRequestSchema)` to create a new message.
+ */
+export const TokenizeRequestSchema: GenMessage<TokenizeRequest> = /*@__PURE__*/
+  messageDesc(file_ptp_v1_generation, 0);
+
+/**
+ * The token ids.
+ *
+ * @generated from message ptp.v1.TokenizeResponse
+ */
+export type TokenizeResponse = Message<"ptp.v1.TokenizeResponse"> & {
+  /**
+   * Token ids, each below vocabulary_size.
+   *
+   * @generated from field: repeated uint32 ids = 1;
+   */
+  ids: number[];
+};
+
+/**
+ * Describes the message ptp.v1.TokenizeResponse.
+ * Use `create(TokenizeResponseSchema)` to create a new message.
+ */
+export const TokenizeResponseSchema: GenMessage<TokenizeResponse> = /*@__PURE__*/
+  messageDesc(file_ptp_v1_generation, 1);
+
+/**
+ * Asks what is served.
+ *
+ * @generated from message ptp.v1.GetModelRequest
+ */
+export type GetModelRequest = Message<"ptp.v1.GetModelRequest"> & {
+  /**
+   * Model id or the alias `default`; empty means `default`.
+   *
+   * @generated from field: string model = 1;
+   */
+  model: string;
+};
+
+/**
+ * Describes the message ptp.v1.GetModelRequest.
+ * Use `create(GetModelRequestSchema)` to create a new message.
+ */
+export const GetModelRequestSchema: GenMessage<GetModelRequest> = /*@__PURE__*/
+  messageDesc(file_ptp_v1_generation, 2);
+
+/**
+ * What is served, and whether all of it is there.
+ *
+ * @generated from message ptp.v1.GetModelResponse
+ */
+export type GetModelResponse = Message<"ptp.v1.GetModelResponse"> & {
+  /**
+   * Name of the pair; what clients write as `model`.
+   *
+   * @generated from field: string model_id = 1;
+   */
+  modelId: string;
+
+  /**
+   * Number of token ids.
+   *
+   * @generated from field: uint32 vocabulary_size = 2;
+   */
+  vocabularySize: number;
+
+  /**
+   * Longest sequence, prompt and generated together, in tokens.
+   *
+   * @generated from field: uint32 context_length = 3;
+   */
+  contextLength: number;
+
+  /**
+   * Token that ends a sequence.
+   *
+   * @generated from field: uint32 end_of_text = 4;
+   */
+  endOfText: number;
+
+  /**
+   * Whether the verifier answers; without it nothing can be generated.
+   *
+   * @generated from field: bool verifier_ready = 5;
+   */
+  verifierReady: boolean;
+
+  /**
+   * Whether the drafter answers; without it answers are the same, and slower.
+   *
+   * @generated from field: bool drafter_ready = 6;
+   */
+  drafterReady: boolean;
+};
+
+/**
+ * Describes the message ptp.v1.GetModelResponse.
+ * Use `create(GetModelResponseSchema)` to create a new message.
+ */
+export const GetModelResponseSchema: GenMessage<GetModelResponse> = /*@__PURE__*/
+  messageDesc(file_ptp_v1_generation, 3);
 
 /**
  * One request.
@@ -119,7 +252,7 @@ export type GenerateRequest = Message<"ptp.v1.GenerateRequest"> & {
  * Use `create(GenerateRequestSchema)` to create a new message.
  */
 export const GenerateRequestSchema: GenMessage<GenerateRequest> = /*@__PURE__*/
-  messageDesc(file_ptp_v1_generation, 0);
+  messageDesc(file_ptp_v1_generation, 4);
 
 /**
  * How a request wants its steps drafted.
@@ -161,7 +294,7 @@ export type DraftOptions = Message<"ptp.v1.DraftOptions"> & {
  * Use `create(DraftOptionsSchema)` to create a new message.
  */
 export const DraftOptionsSchema: GenMessage<DraftOptions> = /*@__PURE__*/
-  messageDesc(file_ptp_v1_generation, 1);
+  messageDesc(file_ptp_v1_generation, 5);
 
 /**
  * A prompt as token ids.
@@ -182,7 +315,7 @@ export type TokenPrompt = Message<"ptp.v1.TokenPrompt"> & {
  * Use `create(TokenPromptSchema)` to create a new message.
  */
 export const TokenPromptSchema: GenMessage<TokenPrompt> = /*@__PURE__*/
-  messageDesc(file_ptp_v1_generation, 2);
+  messageDesc(file_ptp_v1_generation, 6);
 
 /**
  * A piece of the answer.
@@ -245,7 +378,7 @@ export type GenerateResponse = Message<"ptp.v1.GenerateResponse"> & {
  * Use `create(GenerateResponseSchema)` to create a new message.
  */
 export const GenerateResponseSchema: GenMessage<GenerateResponse> = /*@__PURE__*/
-  messageDesc(file_ptp_v1_generation, 3);
+  messageDesc(file_ptp_v1_generation, 7);
 
 /**
  * What one step of the loop did and where its time went. Microseconds.
@@ -357,7 +490,7 @@ export type StepFacts = Message<"ptp.v1.StepFacts"> & {
  * Use `create(StepFactsSchema)` to create a new message.
  */
 export const StepFactsSchema: GenMessage<StepFacts> = /*@__PURE__*/
-  messageDesc(file_ptp_v1_generation, 4);
+  messageDesc(file_ptp_v1_generation, 8);
 
 /**
  * Generates text for clients: the gateway's gRPC counterpart of its HTTP API.
@@ -374,6 +507,26 @@ export const GenerationService: GenService<{
     methodKind: "server_streaming";
     input: typeof GenerateRequestSchema;
     output: typeof GenerateResponseSchema;
+  },
+  /**
+   * Token ids of a text, as Generate reads it.
+   *
+   * @generated from rpc ptp.v1.GenerationService.Tokenize
+   */
+  tokenize: {
+    methodKind: "unary";
+    input: typeof TokenizeRequestSchema;
+    output: typeof TokenizeResponseSchema;
+  },
+  /**
+   * What is served.
+   *
+   * @generated from rpc ptp.v1.GenerationService.GetModel
+   */
+  getModel: {
+    methodKind: "unary";
+    input: typeof GetModelRequestSchema;
+    output: typeof GetModelResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_ptp_v1_generation, 0);
