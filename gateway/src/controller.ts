@@ -21,7 +21,7 @@ export interface DraftLimits {
 }
 
 /** Where proposals come from. The verifier doesn't care: whatever is proposed, the text stays the target's. */
-export type Source = 'drafter' | 'prompt lookup' | 'prediction' | 'none';
+export type Source = 'drafter' | 'prompt lookup' | 'prediction' | 'grammar' | 'none';
 
 /** A block to be verified: proposed tokens with their source's confidence in each. */
 export interface Block {
@@ -71,6 +71,7 @@ export class Measurements {
     drafter: new Calibration(),
     'prompt lookup': new Calibration(),
     prediction: new Calibration(),
+    grammar: new Calibration(),
     none: new Calibration(),
   };
   /** Blocks that there were to verify, and times that there was none from the drafter. */

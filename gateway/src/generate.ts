@@ -3,7 +3,9 @@ import { PtpError } from '@ptp/core/errors.ts';
 import type { Branch } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import { attribute, endSpan } from '@ptp/core/telemetry/spans.ts';
 import { type Block, Controller, cut, type DraftLimits, EMPTY, Measurements } from './controller.ts';
+import { Forced } from './forced.ts';
 import type { GenerationRequest, GenerationStep, Generator, PairFacts } from './generation.ts';
+import { Path } from './path.ts';
 import { Prediction } from './prediction.ts';
 import { PromptLookup } from './prompt-lookup.ts';
 import { endRequestSpan, requestSpan, stepAttributes, stepSpan } from './spans.ts';
@@ -74,7 +76,7 @@ export class PairGenerator implements Generator {
 interface RunParts {
   readonly controller: Controller;
   /** What proposes beside the drafter. */
-  readonly sources: readonly (PromptLookup | Prediction)[];
+  readonly sources: readonly Source[];
   readonly verifier: VerifyStream;
   readonly drafter: DraftStream | undefined;
   readonly span: Span;
@@ -89,6 +91,7 @@ class Run {
   readonly #verifier: VerifyStream;
   readonly #drafter: DraftStream | undefined;
   readonly #span: Span;
+  readonly #path: Path;
   #generated = 0;
   #steps = 0;
 
@@ -100,6 +103,7 @@ class Run {
     this.#verifier = parts.verifier;
     this.#drafter = parts.drafter;
     this.#span = parts.span;
+    this.#path = new Path(request.grammar);
   }
 
   /** A block for the next positions, drafted with nothing under verification; empty when there is no drafter. */
@@ -107,7 +111,7 @@ class Run {
     const plan = { budget: wanted, maxBranchLength: wanted };
     const draft = wanted > 0 ? await this.#drafter?.step(EMPTY, plan, parent) : undefined;
     const [branch] = draft?.branches ?? [];
-    return { block: branch ? drafted(branch) : EMPTY, micros: draft?.micros ?? 0 };
+    return { block: branch ? this.#path.allowed(drafted(branch)) : EMPTY, micros: draft?.micros ?? 0 };
   }
 
   /** Longest block that may follow when so many more tokens have been committed. */
@@ -138,20 +142,21 @@ class Run {
     const { mode, reason } = controller.choose(this.#drafter?.available() ?? false);
     const room = this.#room(0);
     const atHand = this.#sources.reduce(
-      (best, source) => controller.better(best, source.propose(room)),
-      given ?? EMPTY,
+      (best, source) => controller.better(best, this.#path.allowed(source.propose(room))),
+      given ? this.#path.allowed(given) : EMPTY,
     );
     const wanted = given ? 0 : controller.worthDrafting(mode, room, atHand);
     const fresh = wanted > 0 ? await this.fresh(wanted, span) : { block: EMPTY, micros: 0 };
     const offered = controller.better(atHand, fresh.block);
     const redraftMicros = fresh.micros;
     const block = controller.worthVerifying(offered, mode);
-    const verifying = this.#verifier.step(block.tokens, span);
+    const verifying = this.#verifier.step(block.tokens, this.#path.masks(block.tokens), span);
     const beside = mode === 'overlap' && this.#room(block.tokens.length) > 0;
     const budget = beside ? controller.budget(block.tokens.length) : 0;
     const drafting = beside ? this.#draftBeside(block, budget, span) : undefined;
     const verified = await verifying;
     const committed = [...block.tokens.slice(0, verified.accepted), verified.nextToken];
+    this.#path.follow(committed);
     this.#drafter?.commit(committed);
     for (const source of this.#sources) source.push(committed);
     const draft = await drafting;
@@ -233,13 +238,19 @@ class Run {
 
 const drafted = ({ tokens, confidences }: Branch): Block => ({ source: 'drafter', tokens, confidences });
 
+/** What proposes without a model. */
+type Source = PromptLookup | Prediction | Forced;
+
 function sourcesOf(
-  { prompt, prediction }: GenerationRequest,
+  { prompt, prediction, grammar }: GenerationRequest,
   { lookup = true }: DraftLimits,
   { vocabulary }: PairFacts,
-) {
-  const predicted = prediction && prediction.length > 0 ? [new Prediction(prediction)] : [];
-  return lookup ? [...predicted, new PromptLookup(prompt, vocabulary)] : predicted;
+): Source[] {
+  return [
+    ...(grammar ? [new Forced(grammar)] : []),
+    ...(prediction && prediction.length > 0 ? [new Prediction(prediction)] : []),
+    ...(lookup ? [new PromptLookup(prompt, vocabulary)] : []),
+  ];
 }
 
 /** The gateway's limits with what the request wants otherwise. */

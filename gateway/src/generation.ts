@@ -6,6 +6,16 @@ import type { Mode } from './pace.ts';
 /** What a request may want otherwise than the gateway's settings have it; a longer block than theirs is cut to theirs. */
 export type DraftWishes = Partial<Pick<DraftLimits, 'length' | 'mode' | 'lookup'>>;
 
+/** Where a text stands in what it has to be: a grammar's state, after some tokens. */
+export interface Place {
+  /** After one more token; undefined where it may not come. A token that ends the text may come where the text may end. */
+  after(token: number): Place | undefined;
+  /** [ceil(V / 8)] bit t % 8 of byte t / 8 is set where token t may come. */
+  readonly mask: Uint8Array;
+  /** At most so many tokens that spell what must come; none where there is a choice. */
+  forced(most: number): number[];
+}
+
 /** What the loop (generate.ts) gets and gives: token ids only. Text, JSON and chat templates are its callers' business. */
 
 /** One sequence to be generated. */
@@ -15,6 +25,8 @@ export interface GenerationRequest {
   readonly sampling: SamplingParams;
   /** What changes about single tokens; nothing unless given. */
   readonly adjustments?: AdjustParams;
+  /** Where a text begins that has to follow a grammar; free unless given. */
+  readonly grammar?: Place;
   /** Tokens that end the text beside the model's own; they are not part of it. */
   readonly stopTokens?: readonly number[];
   /** Whether the model's own end of text is a token like any other. */

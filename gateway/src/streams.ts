@@ -31,8 +31,11 @@ export interface Draft {
 export interface VerifyStream {
   /** Resolves when the prompt has been read. */
   opened(): Promise<Opened>;
-  /** @throws PtpError when the verifier is lost or refuses */
-  step(draft: readonly number[], span: Span): Promise<Verdict>;
+  /**
+   * @param allowed which tokens may be chosen at each of the draft's places and after it (`Place.mask`); empty where all may
+   * @throws PtpError when the verifier is lost or refuses
+   */
+  step(draft: readonly number[], allowed: readonly Uint8Array[], span: Span): Promise<Verdict>;
   /** Ends the stream and its sequence. */
   close(): void;
 }

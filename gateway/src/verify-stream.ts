@@ -48,13 +48,14 @@ export class GrpcVerifyStream implements VerifyStream {
     return this.#opened;
   }
 
-  async step(draft: readonly number[], parent: Span): Promise<Verdict> {
+  async step(draft: readonly number[], allowed: readonly Uint8Array[], parent: Span): Promise<Verdict> {
     const sent = performance.now();
     const attributes = { [attribute.step]: this.#steps, [attribute.draftLength]: draft.length };
     const verifying = span('ptp.verify', { parent, kind: SpanKind.CLIENT, startTime: sent, attributes });
     const trace = { traceparent: traceparentOf(verifying) };
     try {
-      this.#call.send({ kind: { case: 'step', value: { step: this.#steps++, draft: [...draft], trace } } });
+      const value = { step: this.#steps++, draft: [...draft], allowed: [...allowed], trace };
+      this.#call.send({ kind: { case: 'step', value } });
       const kind = await this.#receive();
       if (kind.case !== 'result') throw ended(kind.case);
       const { accepted, nextToken, logProbabilities, timings, top: tops } = kind.value;

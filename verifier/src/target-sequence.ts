@@ -1,7 +1,7 @@
 import type { EngineFacts, TargetOutput, TargetSlot } from '@ptp/core/engine/engine.ts';
 import { PtpError } from '@ptp/core/errors.ts';
 import type { VerifyOpen } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
-import { Adjuster } from '@ptp/core/sampling/adjust.ts';
+import { Adjuster, type Adjustment, onlyAllowed } from '@ptp/core/sampling/adjust.ts';
 import { receivedAdjustments, Sequence } from '@ptp/core/sequence.ts';
 
 /** Most alternatives that may be asked for; as many as OpenAI's API tells. */
@@ -11,6 +11,7 @@ export const MOST_TOPS = 20;
 export class TargetSequence extends Sequence {
   readonly #adjuster: Adjuster | undefined;
   readonly #topCount: number;
+  readonly #vocabulary: number;
 
   /** @throws PtpError `invalid_argument` or `out_of_range`, naming field, limit and value */
   constructor(open: VerifyOpen, facts: EngineFacts) {
@@ -22,23 +23,37 @@ export class TargetSequence extends Sequence {
       throw new PtpError('out_of_range', message, { field: 'top_log_probabilities' });
     }
     this.#topCount = topCount;
+    this.#vocabulary = facts.vocabulary;
     const params = receivedAdjustments(adjustments, facts.vocabulary);
     const prompt = Math.max(0, this.tokens.length - (open.start?.firstPosition ?? 0));
     this.#adjuster = params && new Adjuster(params, this.tokens.slice(0, prompt), this.tokens.slice(prompt));
   }
 
-  /** A run of the last committed token, whose row is not cached yet, and a draft after it. */
-  slot(draft: readonly number[]): Omit<TargetSlot, 'sequence'> {
+  /**
+   * A run of the last committed token, whose row is not cached yet, and a draft after it.
+   *
+   * @param allowed which tokens may be chosen at each of the draft's places and after it; empty where all may
+   * @throws PtpError `invalid_argument` or `out_of_range` for masks that cannot be followed
+   */
+  slot(draft: readonly number[], allowed: readonly Uint8Array[]): Omit<TargetSlot, 'sequence'> {
     const length = this.tokens.length;
+    const adjust = this.#adjustments(draft, allowed);
     const tokens = [this.tokens[length - 1] as number, ...draft];
     return {
       at: length - 1,
       tokens,
       sampling: this.sampling,
       u: this.uniformsAt(length, tokens.length),
-      ...(this.#adjuster && { adjust: this.#adjuster.along(draft) }),
+      ...(adjust && { adjust }),
       ...(this.#topCount > 0 && { topCount: this.#topCount }),
     };
+  }
+
+  #adjustments(draft: readonly number[], allowed: readonly Uint8Array[]): Adjustment[] | undefined {
+    const rows = this.#adjuster?.along(draft);
+    if (allowed.length === 0) return rows;
+    checkMasks(allowed, draft.length + 1, this.#vocabulary);
+    return allowed.map((mask, i) => (rows ? { ...(rows[i] as Adjustment), allowed: mask } : onlyAllowed(mask)));
   }
 
   commit(tokens: readonly number[]): void {
@@ -56,5 +71,23 @@ export class TargetSequence extends Sequence {
         logProbabilities: Array.from(topLogProbabilities.subarray(from, to)),
       };
     });
+  }
+}
+
+function checkMasks(masks: readonly Uint8Array[], count: number, vocabulary: number): void {
+  if (masks.length !== count) {
+    const message = `\`allowed\` must have ${count} masks, one more than \`draft\` has tokens, or none, got ${masks.length}`;
+    throw new PtpError('out_of_range', message, { field: 'allowed' });
+  }
+  const size = Math.ceil(vocabulary / 8);
+  for (const [i, mask] of masks.entries()) {
+    const field = `allowed[${i}]`;
+    if (mask.length !== size) {
+      throw new PtpError('out_of_range', `\`${field}\` must have ${size} bytes, got ${mask.length}`, { field });
+    }
+    // bits beyond the vocabulary say nothing
+    const last = (mask.at(-1) as number) & (0xff >> (8 * size - vocabulary));
+    if (last !== 0 || mask.subarray(0, -1).some((bits) => bits !== 0)) continue;
+    throw new PtpError('invalid_argument', `\`${field}\` must allow a token, got none`, { field });
   }
 }

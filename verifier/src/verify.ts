@@ -87,7 +87,7 @@ export class Verifier {
 
   async #step(id: number, sequence: TargetSequence, step: VerifyStep, signal: AbortSignal): Promise<Response> {
     const { facts } = this.engine;
-    const { draft } = step;
+    const { draft, allowed } = step;
     if (draft.length > this.limits.draft) {
       const message = `\`draft\` must have at most ${this.limits.draft} tokens, got ${draft.length}`;
       throw new PtpError('out_of_range', message, { field: 'draft' });
@@ -98,7 +98,7 @@ export class Verifier {
       throw new PtpError('out_of_range', message, { field: 'draft' });
     }
     checkTokens('draft', draft, facts.vocabulary);
-    const served = await this.#scheduler.submit({ sequence: id, ...sequence.slot(draft) }, signal);
+    const served = await this.#scheduler.submit({ sequence: id, ...sequence.slot(draft, allowed) }, signal);
     const { picks, logProbabilities } = served.output;
     const { accepted, tokens: committed } = accept(draft, picks);
     sequence.commit(committed);

@@ -1,4 +1,4 @@
-import type { Adjustment } from '../sampling/adjust.ts';
+import { type Adjustment, isAllowed } from '../sampling/adjust.ts';
 import type { SamplingParams } from '../sampling/params.ts';
 import { type BranchRequest, branchLength } from './engine.ts';
 
@@ -92,16 +92,20 @@ export function pickFeeds(picks: readonly Pick[], dimensions: number, vocabulary
 }
 
 function adjustFeeds(rows: readonly (Adjustment | undefined)[], vocabulary: number): Feeds {
-  const wanted = (entries: keyof Adjustment & ('scaled' | 'biased')) =>
-    rows.some((row) => (row?.[entries].length ?? 0) > 0);
-  const [scale, bias] = [wanted('scaled') ? rows.length : 0, wanted('biased') ? rows.length : 0];
+  const scale = rows.some((row) => row && row.scaled.length > 0) ? rows.length : 0;
+  const bias = rows.some((row) => row && (row.biased.length > 0 || row.allowed)) ? rows.length : 0;
   const scales = new Float32Array(scale * vocabulary).fill(1);
   const biases = new Float32Array(bias * vocabulary);
   for (const [i, row] of rows.entries()) {
     for (const id of row?.scaled ?? []) scales[i * vocabulary + id] = row?.scale ?? 1;
     for (const [n, id] of row?.biased.entries() ?? []) biases[i * vocabulary + id] = row?.biases[n] ?? 0;
+    if (row?.allowed) forbid(row.allowed, biases.subarray(i * vocabulary, (i + 1) * vocabulary));
   }
   return { scale: float32(scales, [scale, vocabulary]), bias: float32(biases, [bias, vocabulary]) };
+}
+
+function forbid(allowed: Uint8Array, biases: Float32Array): void {
+  for (let id = 0; id < biases.length; id++) if (!isAllowed(allowed, id)) biases[id] = Number.NEGATIVE_INFINITY;
 }
 
 /** How many alternatives the graph is to tell for each row. */

@@ -14,12 +14,27 @@ export interface AdjustParams {
   readonly heldBackUntil: number;
 }
 
-/** Changes to one row of logits: `scale` for each of `scaled` first, then `biases` for each of `biased`. Absent ids keep theirs. */
+/**
+ * Changes to one row of logits: `scale` for each of `scaled` first, then `biases` for each of `biased`. Absent ids keep theirs. Tokens that
+ * `allowed` leaves out get -Infinity.
+ */
 export interface Adjustment {
   readonly scaled: Int32Array;
   readonly scale: number;
   readonly biased: Int32Array;
   readonly biases: Float32Array;
+  /** [ceil(V / 8)] bit t % 8 of byte t / 8 for token t; all unless given. */
+  readonly allowed?: Uint8Array;
+}
+
+/** Whether a mask has a token. */
+export function isAllowed(allowed: Uint8Array, token: number): boolean {
+  return (((allowed[token >> 3] ?? 0) >> (token & 7)) & 1) === 1;
+}
+
+/** Nothing changed, but that only some tokens may be chosen. */
+export function onlyAllowed(allowed: Uint8Array): Adjustment {
+  return { scaled: new Int32Array(), scale: 1, biased: new Int32Array(), biases: new Float32Array(), allowed };
 }
 
 /** Entries that a logit bias may have. */
@@ -119,7 +134,7 @@ export class Adjuster {
 }
 
 /** logits [V] as an adjustment makes them, float32: the reference for `adjusted` in training/src/ptp_train/graph_adjust.py. */
-export function adjusted(logits: Float32Array, { scaled, scale, biased, biases }: Adjustment): Float32Array {
+export function adjusted(logits: Float32Array, { scaled, scale, biased, biases, allowed }: Adjustment): Float32Array {
   const out = logits.slice();
   const factor = Math.fround(scale);
   for (const id of scaled) {
@@ -127,6 +142,7 @@ export function adjusted(logits: Float32Array, { scaled, scale, biased, biases }
     out[id] = logit > 0 ? logit / factor : logit * factor;
   }
   for (const [i, id] of biased.entries()) out[id] = (out[id] as number) + (biases[i] as number);
+  if (allowed) for (const id of out.keys()) if (!isAllowed(allowed, id)) out[id] = Number.NEGATIVE_INFINITY;
   return out;
 }
 

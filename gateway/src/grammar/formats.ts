@@ -1,0 +1,19 @@
+const DAY_OF_YEAR = '((0[13578]|1[02])-(0[1-9]|[12]\\d|3[01])|(0[469]|11)-(0[1-9]|[12]\\d|30)|02-(0[1-9]|1\\d|2[0-8]))';
+const DATE = `\\d{4}-${DAY_OF_YEAR}`;
+const TIME = '([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d{1,6})?(Z|[+-](0\\d|1[0-4]):[0-5]\\d)';
+const LABEL = '[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?';
+const BYTE = '(25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)';
+
+/**
+ * Formats of strings that are followed, as regular expressions that each allow a part of what the format does (JSON Schema 2020-12
+ * validation, section 7.3). Others are annotations, which is what the standard takes all for.
+ */
+export const FORMATS: Readonly<Record<string, string | undefined>> = {
+  date: `^${DATE}$`,
+  time: `^${TIME}$`,
+  'date-time': `^${DATE}T${TIME}$`,
+  uuid: '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$',
+  ipv4: `^${BYTE}(\\.${BYTE}){3}$`,
+  hostname: `^${LABEL}(\\.${LABEL}){0,4}$`,
+  email: `^[A-Za-z0-9_+-]{1,32}(\\.[A-Za-z0-9_+-]{1,32}){0,3}@${LABEL}(\\.${LABEL}){1,3}$`,
+};

@@ -1,0 +1,163 @@
+import { PtpError } from '@ptp/core/errors.ts';
+import { z } from 'zod';
+import { boolean, check, integer, number, text } from '../schema-parts.ts';
+
+const count = integer(0, Number.MAX_SAFE_INTEGER, 'an integer >= 0').optional();
+const limit = number.optional();
+const schemas = z.array(z.unknown(), { error: 'an array of schemas' }).min(1, 'not empty').optional();
+const TYPES = ['object', 'array', 'string', 'number', 'integer', 'boolean', 'null'] as const;
+const type = z.enum(TYPES, { error: TYPES.join(', ') });
+const schemasByName = z.record(z.string(), z.unknown(), { error: 'an object of schemas' }).optional();
+
+const keywords = z.looseObject(
+  {
+    $ref: text.optional(),
+    type: z.union([z.array(type, { error: 'an array of types' }).min(1, 'not empty'), type]).optional(),
+    enum: z.array(z.unknown(), { error: 'an array' }).min(1, 'not empty').optional(),
+    const: z.unknown().optional(),
+    anyOf: schemas,
+    oneOf: schemas,
+    allOf: z.array(z.unknown(), { error: 'an array of one schema' }).length(1, 'one schema alone').optional(),
+    properties: schemasByName,
+    required: z.array(text, { error: 'an array of names' }).optional(),
+    additionalProperties: z.unknown().optional(),
+    items: z
+      .custom<unknown>((value) => !Array.isArray(value), 'one schema; an array of them is `prefixItems`')
+      .optional(),
+    prefixItems: schemas,
+    minItems: count,
+    maxItems: count,
+    uniqueItems: boolean.optional(),
+    minLength: count,
+    maxLength: count,
+    pattern: text.optional(),
+    format: text.optional(),
+    minimum: limit,
+    maximum: limit,
+    exclusiveMinimum: limit,
+    exclusiveMaximum: limit,
+    multipleOf: z.number({ error: 'a number above 0' }).positive('a number above 0').optional(),
+  },
+  { error: 'a schema' },
+);
+
+/** An object of JSON Schema whose known keywords have values of their kinds. */
+export type Schema = z.infer<typeof keywords>;
+
+/** Keywords that no grammar of ours follows. */
+const REFUSED = [
+  'not',
+  'if',
+  'then',
+  'else',
+  'patternProperties',
+  'propertyNames',
+  'minProperties',
+  'maxProperties',
+  'contains',
+  'minContains',
+  'maxContains',
+  'dependentRequired',
+  'dependentSchemas',
+  'dependencies',
+  'unevaluatedItems',
+  'additionalItems',
+  '$dynamicRef',
+  '$recursiveRef',
+];
+
+/** By type, the keywords that are about it. */
+const ABOUT = {
+  object: ['properties', 'required', 'additionalProperties'],
+  array: ['items', 'prefixItems', 'minItems', 'maxItems'],
+  string: ['minLength', 'maxLength', 'pattern', 'format'],
+  number: ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf'],
+} as const;
+/** Keywords that say all by themselves; beside one another, or beside those of a type, both would have to hold. */
+const ALONE = ['$ref', 'const', 'enum', 'anyOf', 'oneOf', 'allOf'] as const;
+
+/** @throws PtpError `invalid_argument` naming the keyword that cannot be followed */
+export function checkKeywords(given: unknown, at: string): Schema {
+  if (given === false) throw refusal(at, 'must allow something, got false');
+  const schema = within(at, () => check(keywords, given));
+  const refused = REFUSED.find((name) => schema[name] !== undefined);
+  if (refused !== undefined) throw refusal(`${at}.${refused}`, 'is not supported');
+  if (schema.uniqueItems) throw refusal(`${at}.uniqueItems`, 'is not supported');
+  if (schema.unevaluatedProperties) throw refusal(`${at}.unevaluatedProperties`, 'is not supported');
+  const [alone, another] = ALONE.filter((name) => schema[name] !== undefined);
+  if (!alone) return schema;
+  const beside =
+    another ??
+    Object.values(ABOUT)
+      .flat()
+      .find((name) => schema[name] !== undefined);
+  if (beside !== undefined) throw refusal(`${at}.${beside}`, `must be absent beside \`${alone}\``);
+  if (!schema.type) return schema;
+  // a type beside values narrows them; beside other schemas it would have to hold too
+  if (alone !== 'const' && alone !== 'enum') throw refusal(`${at}.type`, `must be absent beside \`${alone}\``);
+  const types = [schema.type].flat();
+  const values = alone === 'const' ? [schema.const] : (schema.enum ?? []);
+  const fitting = values.filter((value) => types.some((name) => isOfType(value, name)));
+  if (fitting.length === 0) throw refusal(`${at}.${alone}`, `must have a value of \`type\` (${types.join(', ')})`);
+  return alone === 'enum' ? { ...schema, enum: fitting } : schema;
+}
+
+/** Types of the values that a schema allows, by what its keywords are about if it doesn't say; undefined for all. */
+export function typesOf(schema: Schema): readonly (typeof TYPES)[number][] | undefined {
+  if (schema.type) {
+    const types = [schema.type].flat();
+    return types.filter((name) => !(name === 'integer' && types.includes('number')));
+  }
+  const about = (['object', 'array', 'string', 'number'] as const).filter((name) =>
+    ABOUT[name].some((keyword) => schema[keyword] !== undefined),
+  );
+  return about.length > 0 ? about : undefined;
+}
+
+/** Whether no value can satisfy both, as far as types and constant members of objects tell. */
+export function areDisjoint(a: Schema, b: Schema): boolean {
+  const [valuesOfA, valuesOfB] = [valuesOf(a), valuesOf(b)];
+  if (valuesOfA && valuesOfB) return !valuesOfA.some((value) => valuesOfB.includes(value));
+  // a schema without a type allows all types, whatever its keywords are about
+  if (!a.type || !b.type) return false;
+  const kinds = (schema: Schema) => [schema.type].flat().map((name) => (name === 'integer' ? 'number' : name));
+  const common = kinds(a).filter((name) => kinds(b).includes(name));
+  if (common.length === 0) return true;
+  if (common.some((name) => name !== 'object')) return false;
+  return (a.required ?? []).some((name) => {
+    if (!b.required?.includes(name)) return false;
+    const [one, other] = [valuesOf(a.properties?.[name]), valuesOf(b.properties?.[name])];
+    return one !== undefined && other !== undefined && !one.some((value) => other.includes(value));
+  });
+}
+
+/** The values that a schema names, as JSON; undefined if it names none. */
+function valuesOf(schema: unknown): readonly string[] | undefined {
+  if (typeof schema !== 'object' || schema === null) return undefined;
+  const { const: value, enum: values } = schema as Partial<Schema>;
+  if (value !== undefined) return [JSON.stringify(value)];
+  return Array.isArray(values) ? values.map((each) => JSON.stringify(each)) : undefined;
+}
+
+function isOfType(value: unknown, name: (typeof TYPES)[number]): boolean {
+  if (name === 'integer') return Number.isInteger(value);
+  if (name === 'array') return Array.isArray(value);
+  if (name === 'null') return value === null;
+  if (name === 'object') return typeof value === 'object' && value !== null && !Array.isArray(value);
+  return typeof value === name;
+}
+
+/** Puts the place of a schema before the fields that an error names. */
+function within<T>(at: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (!(error instanceof PtpError) || error.field === undefined) throw error;
+    const field = error.field === 'body' ? at : `${at}.${error.field}`;
+    throw new PtpError(error.code, error.message.replace(`\`${error.field}\``, `\`${field}\``), { field });
+  }
+}
+
+function refusal(field: string, says: string): PtpError {
+  return new PtpError('invalid_argument', `\`${field}\` ${says}`, { field });
+}

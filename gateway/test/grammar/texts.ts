@@ -1,0 +1,47 @@
+import type { Place } from '../../src/generation.ts';
+import { Automaton, type State } from '../../src/grammar/automaton.ts';
+import type { Expression } from '../../src/grammar/expression.ts';
+
+/** Whether a text is one of a grammar's. */
+export function accepts(grammar: Expression, text: string): boolean {
+  const automaton = new Automaton(grammar);
+  let state: State | undefined = automaton.start;
+  for (const byte of Buffer.from(text)) state = state && automaton.step(state, byte);
+  return state?.accepting ?? false;
+}
+
+/** Numbers in [0, 1) that follow from a seed: the minimal standard generator (Park and Miller 1988). */
+export function randoms(seed: number): () => number {
+  let state = (seed % 2147483646) + 1;
+  return () => {
+    state = (state * 48271) % 2147483647;
+    return state / 2147483647;
+  };
+}
+
+/** A text of the grammar, chosen byte by byte; ends with the more likelihood the longer it is. Undefined if it got too long. */
+export function randomText(grammar: Expression, random: () => number, longest = 400): string | undefined {
+  const automaton = new Automaton(grammar);
+  let state = automaton.start;
+  const text: number[] = [];
+  while (text.length < longest) {
+    if (state.accepting && random() < 0.2) break;
+    const steps = Array.from({ length: 256 }, (_, byte) => [byte, automaton.step(state, byte)] as const);
+    // marks are rarer than characters, but end what they are in
+    const marks = steps.filter(([byte, next]) => next && '"}],0'.includes(String.fromCharCode(byte)));
+    const possible = steps.filter(([, next]) => next);
+    if (possible.length === 0) break;
+    const from = marks.length > 0 && random() < 0.3 ? marks : possible;
+    const [byte, next] = from[Math.floor(random() * from.length)] as readonly [number, State];
+    text.push(byte);
+    state = next;
+  }
+  return state.accepting ? Buffer.from(text).toString() : undefined;
+}
+
+/** Ids that a place allows. */
+export function allowedIds({ mask }: Place): number[] {
+  return Array.from({ length: mask.length * 8 }, (_, id) => id).filter(
+    (id) => ((mask[id >> 3] as number) >> (id & 7)) & 1,
+  );
+}
