@@ -3,24 +3,27 @@ import { join } from 'node:path';
 import { Template } from '@huggingface/jinja';
 import { PtpError } from '@ptp/core/errors.ts';
 import { beginning, type PairFacts } from './generation.ts';
-import { chatLogprobs, type TokenLogprob } from './logprobs.ts';
+import type { ChatMessage } from './messages.ts';
 import { checkLength } from './prompt.ts';
-import type { Format } from './respond.ts';
-import type { ChatMessage } from './schema.ts';
 import type { Tokenizer } from './tokenizer.ts';
+import { toolsAsText } from './tool-prompt.ts';
+import { OPEN, type Tool } from './tools.ts';
 
 /** How a model wants a conversation written: a Jinja template, as Hugging Face models bring it. */
 export class ChatTemplate {
   readonly #template: Template;
+  /** Whether it writes tools and calls itself, in the way that ours are forced into (tools.ts). */
+  readonly #knowsTools: boolean;
 
   /**
-   * @param source sees `messages` (role system, user or assistant, and content), `bos_token`, `eos_token` and
+   * @param source sees `messages` (role system, user, assistant or tool, content, tool_calls), `tools`, `bos_token`, `eos_token` and
    *   `add_generation_prompt` (true), and may call `raise_exception`
    * @throws PtpError `failed_precondition` if it is not a template
    */
   constructor(source: string) {
     try {
       this.#template = new Template(source);
+      this.#knowsTools = source.includes('tools') && source.includes(OPEN);
     } catch (cause) {
       throw new PtpError('failed_precondition', `the chat template is invalid: ${messageOf(cause)}`, { cause });
     }
@@ -33,12 +36,21 @@ export class ChatTemplate {
    * @throws PtpError `invalid_argument` if the template refuses the conversation; `out_of_range` if it is certain not
    *   to fit the context
    */
-  encode(messages: readonly ChatMessage[], tokenizer: Tokenizer, facts: PairFacts): number[] {
-    const guard = unusedCharacter(messages);
-    const guarded = messages.map(({ role, content }) => ({ role, content: tokenizer.guardSpecial(content, guard) }));
+  encode(
+    messages: readonly ChatMessage[],
+    tokenizer: Tokenizer,
+    facts: PairFacts,
+    tools: readonly Tool[] = [],
+  ): number[] {
+    const given = this.#knowsTools
+      ? { messages: messages.map(asTemplatesKnow), tools: tools.map((tool) => ({ type: 'function', function: tool })) }
+      : { messages: toolsAsText(messages, tools), tools: [] };
+    const guard = unusedCharacter(JSON.stringify(given));
+    const guarded = mapStrings(given, (text) => tokenizer.guardSpecial(text, guard)) as typeof given;
     const begin = beginning(facts);
     const rendered = this.#render({
-      messages: guarded,
+      messages: guarded.messages,
+      ...(guarded.tools.length > 0 && { tools: guarded.tools }),
       bos_token: begin.map((token) => tokenizer.name(token)).join(''),
       eos_token: tokenizer.name(facts.endOfText),
       add_generation_prompt: true,
@@ -72,31 +84,26 @@ export async function loadChatTemplate(folder: string): Promise<ChatTemplate> {
   }
 }
 
-/** https://platform.openai.com/docs/api-reference/chat */
-export const chatFormat: Format = {
-  idPrefix: 'chatcmpl-',
-  object: 'chat.completion',
-  chunkObject: 'chat.completion.chunk',
-  first: (index) => chunk(index, { role: 'assistant', content: '', refusal: null }),
-  piece: (index, content, tokens) => chunk(index, { content }, null, tokens),
-  last: (index, finish) => chunk(index, {}, finish),
-  whole: (index, content, finish, tokens) => ({
-    index,
-    message: { role: 'assistant', content, refusal: null },
-    logprobs: chatLogprobs(tokens),
-    finish_reason: finish,
-  }),
-};
+/** A message as Hugging Face's templates expect it. */
+function asTemplatesKnow({ role, content, toolCalls, toolCallId }: ChatMessage): object {
+  const calls = toolCalls?.map(({ id, name, arguments: given }) => {
+    return { id, type: 'function', function: { name, arguments: given } };
+  });
+  return { role, content, ...(calls && { tool_calls: calls }), ...(toolCallId && { tool_call_id: toolCallId }) };
+}
 
-function chunk(index: number, delta: object, finish: string | null = null, tokens?: readonly TokenLogprob[]): object {
-  return { index, delta, logprobs: chatLogprobs(tokens), finish_reason: finish };
+function mapStrings(value: unknown, map: (text: string) => string): unknown {
+  if (typeof value === 'string') return map(value);
+  if (Array.isArray(value)) return value.map((each) => mapStrings(each, map));
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([name, each]) => [map(name), mapStrings(each, map)]));
 }
 
 /** One of Unicode's noncharacters, which are meant for internal use like this one. */
-function unusedCharacter(messages: readonly ChatMessage[]): string {
+function unusedCharacter(text: string): string {
   for (let code = 0xfdd0; code <= 0xfdef; code++) {
     const character = String.fromCharCode(code);
-    if (!messages.some(({ content }) => content.includes(character))) return character;
+    if (!text.includes(character)) return character;
   }
   throw new PtpError('invalid_argument', '`messages` must not use all noncharacters U+FDD0..U+FDEF', {
     field: 'messages',

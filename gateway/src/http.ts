@@ -5,10 +5,12 @@ import type { Logger } from '@ptp/core/log.ts';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { Admission } from './admission.ts';
 import type { ApiKeys, Client } from './api-keys.ts';
-import { type ChatTemplate, chatFormat } from './chat.ts';
+import type { ChatTemplate } from './chat.ts';
+import { chatFormat } from './chat-format.ts';
 import { type ChoiceRequest, generateChoices, newUsage } from './choices.ts';
 import { completionFormat, defaultCompletionTokens } from './completions.ts';
 import type { Generator } from './generation.ts';
+import { Grammars } from './grammars.ts';
 import { parseJson } from './json.ts';
 import { openApi } from './open-api.ts';
 import { openAiError } from './openai-error.ts';
@@ -44,6 +46,7 @@ export function createHttp(parts: HttpParts): FastifyInstance {
   const clients = askForKeys(app, parts.keys);
   const { generator, tokenizer, chatTemplate, admission } = parts;
   const { facts } = generator;
+  const grammars = new Grammars(tokenizer, facts);
   const model = { id: facts.modelId, object: 'model', created: Math.floor(Date.now() / 1000), owned_by: 'ptp' };
 
   for (const { path, send } of pageFiles()) route(app, 'GET', path, send);
@@ -70,15 +73,16 @@ export function createHttp(parts: HttpParts): FastifyInstance {
   });
   route(app, 'POST', '/v1/chat/completions', async (request, reply) => {
     const asked = chatRequest(request.body, facts);
-    return answer(request, reply, choicesWriter(chatFormat), asked, 1, async () => {
-      const prompt = chatTemplate.encode(asked.messages, tokenizer, facts);
+    const { toolUse } = asked;
+    return answer(request, reply, choicesWriter(chatFormat(toolUse !== undefined)), asked, 1, async () => {
+      const prompt = chatTemplate.encode(asked.messages, tokenizer, facts, toolUse?.tools);
       return choiceRequests([prompt], asked, facts.contextLength, facts, 'messages');
     });
   });
   route(app, 'POST', '/v1/responses', async (request, reply) => {
     const asked = responsesRequest(request.body, facts);
     return answer(request, reply, responsesWriter(asked), asked, 1, async () => {
-      const prompt = chatTemplate.encode(asked.messages, tokenizer, facts);
+      const prompt = chatTemplate.encode(asked.messages, tokenizer, facts, asked.toolUse?.tools);
       return choiceRequests([prompt], asked, facts.contextLength, facts, 'input');
     });
   });
@@ -105,6 +109,7 @@ export function createHttp(parts: HttpParts): FastifyInstance {
       const more = {
         ...(typeof traceparent === 'string' && { traceparent }),
         ...(prediction.length > 0 && { prediction }),
+        ...(asked.form && { grammar: grammars.start(asked.form) }),
       };
       const requests = prepared.map((p) => ({ ...p, ...more }));
       const promptTokens = requests.reduce((sum, { prompt }) => sum + prompt.length, 0) / asked.n;

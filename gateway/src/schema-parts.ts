@@ -18,7 +18,7 @@ export function check<T extends z.ZodType>(schema: T, body: unknown): z.infer<T>
   let issue = result.error.issues[0] as z.core.$ZodIssue;
   let path = issue.path;
   // Of a union's alternatives, the one that got furthest is what the client meant.
-  while (issue.code === 'invalid_union') {
+  while (issue.code === 'invalid_union' && issue.errors.length > 0) {
     const firsts = issue.errors.flatMap((issues) => issues.slice(0, 1));
     const inner = firsts.reduce((best, next) => (next.path.length >= best.path.length ? next : best));
     path = [...path, ...inner.path];

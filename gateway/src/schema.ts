@@ -2,9 +2,13 @@ import { randomBytes } from 'node:crypto';
 import { PtpError } from '@ptp/core/errors.ts';
 import { z } from 'zod';
 import type { DraftWishes, PairFacts } from './generation.ts';
+import type { Form } from './grammars.ts';
+import { type ChatMessage, content, conversation, messageList, textOf } from './messages.ts';
+import { formOf, responseFormat, structuredOutputs } from './response-format.ts';
 import { MOST_TOPS, type Sampling, samplingFields, samplingOf } from './sampling-fields.ts';
 import { boolean, check, integer, object, positive, refuse, text } from './schema-parts.ts';
 import { DRAFT_MODES, LONGEST_DRAFT } from './settings.ts';
+import { type ToolUse, toolChoice, toolForm, tools, toolUseOf } from './tools.ts';
 import { inChat, inCompletions, refuseUnsupported, type Unsupported } from './unsupported.ts';
 
 /** What completions and chat have in common, checked and with defaults. */
@@ -12,6 +16,8 @@ export interface CommonRequest {
   /** Choices per prompt, 1 .. 8. Choice i draws from seed + i mod 2^64. */
   readonly n: number;
   readonly choosing: Sampling;
+  /** What the answer has to be; undefined for any text. */
+  readonly form: Form | undefined;
   /** Alternatives to tell for each token; undefined when the client wants no log-probabilities at all. */
   readonly logprobs: number | undefined;
   /** 0 .. 2^64 - 1; a negative seed counts from 2^64 down. Random when the client gave none. */
@@ -34,20 +40,16 @@ export interface CompletionRequest extends CommonRequest {
   readonly prompts: readonly (string | readonly number[])[];
 }
 
-export interface ChatMessage {
-  readonly role: 'system' | 'user' | 'assistant';
-  readonly content: string;
-}
-
 export interface ChatRequest extends CommonRequest {
   readonly messages: readonly ChatMessage[];
+  /** What may be called; undefined for no tools. */
+  readonly toolUse: ToolUse | undefined;
 }
 
 const isSeed = (value: unknown): value is number | bigint =>
   (typeof value === 'bigint' || Number.isInteger(value)) &&
   BigInt.asIntN(64, BigInt(value as number)) === BigInt(value as number);
 
-const textPart = object({ type: z.literal('text', { error: '"text"' }), text });
 const stopError = 'a string or an array of up to 4';
 /** Fields of all requests for text. */
 export const common = {
@@ -62,11 +64,13 @@ export const common = {
     )
     .nullish(),
   n: integer(1, 8, 'an integer in [1, 8]').nullish(),
+  response_format: responseFormat.nested.nullish(),
+  structured_outputs: structuredOutputs.nullish(),
   stream: boolean.nullish(),
   stream_options: object({ include_usage: boolean.nullish() }).nullish(),
   prediction: object({
     type: z.literal('content', { error: '"content"' }),
-    content: z.union([text, z.array(textPart, { error: 'a string or an array of text parts' })]),
+    content,
   }).nullish(),
   ptp: object({
     draft: boolean.nullish(),
@@ -86,15 +90,6 @@ export const completionBody = object({
   prompt: z.unknown().meta({ description: 'a text, texts, token ids, or lists of token ids' }),
 });
 
-export const messageList = z
-  .array(
-    object({
-      role: z.enum(['system', 'developer', 'user', 'assistant'], { error: 'system, developer, user or assistant' }),
-      content: z.union([text, z.array(textPart, { error: 'a string or an array of text parts' })]),
-    }),
-    { error: 'a non-empty array of messages' },
-  )
-  .min(1, { error: 'a non-empty array of messages' });
 /** POST /v1/chat/completions. */
 export const chatBody = object({
   ...common,
@@ -102,6 +97,9 @@ export const chatBody = object({
   logprobs: boolean.nullish(),
   top_logprobs: tops.nullish(),
   messages: messageList,
+  tools: tools.nullish(),
+  tool_choice: toolChoice.nullish(),
+  parallel_tool_calls: boolean.nullish(),
 });
 
 /**
@@ -118,8 +116,7 @@ export function completionRequest(body: unknown, facts: PairFacts): CompletionRe
 }
 
 /**
- * The body of POST /v1/chat/completions. The role developer reads as system, its older name, and text parts are
- * joined by newlines.
+ * The body of POST /v1/chat/completions.
  *
  * @throws PtpError `invalid_argument` naming field, limit and given value; `not_found` for another model
  */
@@ -129,19 +126,16 @@ export function chatRequest(body: unknown, facts: PairFacts): ChatRequest {
   const request = commonRequest(given, body as object, inChat, given.max_completion_tokens ?? given.max_tokens, facts);
   const tops = given.top_logprobs ?? 0;
   if (tops > 0 && !given.logprobs) refuse('top_logprobs', 'absent or 0 unless `logprobs` is true', tops);
-  return { ...request, logprobs: given.logprobs ? tops : undefined, messages };
+  const toolUse = toolUseOf(given.tools, given.tool_choice, given.parallel_tool_calls ?? true);
+  const called = toolUse && toolForm(toolUse, (i) => `tools[${i}].function.parameters`);
+  const form = oneForm(request, called);
+  return { ...request, form, logprobs: given.logprobs ? tops : undefined, messages, toolUse };
 }
 
-/** Messages as chat templates know them. */
-export function conversation(messages: z.infer<typeof messageList>): ChatMessage[] {
-  return messages.map(({ role, content }) => ({
-    role: role === 'developer' ? 'system' : role,
-    content: textOf(content),
-  }));
-}
-
-function textOf(content: string | readonly { text: string }[]): string {
-  return typeof content === 'string' ? content : content.map((part) => part.text).join('\n');
+/** @throws PtpError `invalid_argument` where an answer would have to be both */
+export function oneForm({ form }: Pick<CommonRequest, 'form'>, called: Form | undefined): Form | undefined {
+  if (form && called) refuse('tools', 'absent beside a form of the answer, or with `tool_choice` none', 'both');
+  return called ?? form;
 }
 
 /** @throws PtpError `not_found` unless `name` is the served model's or the alias `default` */
@@ -151,7 +145,10 @@ export function checkModel(name: string, facts: PairFacts): void {
   throw new PtpError('not_found', message, { field: 'model' });
 }
 
-type CommonBody = z.infer<z.ZodObject<typeof common>>;
+type CommonBody = Omit<z.infer<z.ZodObject<typeof common>>, Optional> &
+  Partial<Pick<z.infer<z.ZodObject<typeof common>>, Optional>>;
+/** What the responses API spells in another way. */
+type Optional = 'response_format' | 'structured_outputs';
 
 /** @throws PtpError naming field, limit and given value */
 export function commonRequest(
@@ -167,7 +164,11 @@ export function commonRequest(
   if (given.stream_options && !stream) refuse('stream_options', 'absent unless `stream` is true', given.stream_options);
   if (maxTokens && (given.min_tokens ?? 0) > maxTokens)
     refuse('min_tokens', `at most \`max_tokens\` (${maxTokens})`, given.min_tokens);
+  const form = formOf(given.response_format, given.structured_outputs);
+  if (form && given.ignore_eos) refuse('ignore_eos', 'absent where the answer has a form', true);
+  if (form && given.min_tokens) refuse('min_tokens', 'absent where the answer has a form', given.min_tokens);
   return {
+    form,
     n: given.n ?? 1,
     choosing: samplingOf(given, facts),
     seed: given.seed == null ? randomBytes(8).readBigUInt64LE() : BigInt.asUintN(64, BigInt(given.seed)),

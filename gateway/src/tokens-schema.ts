@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import type { PairFacts } from './generation.ts';
-import { type ChatMessage, checkModel, conversation, messageList, tokenIds } from './schema.ts';
+import { type ChatMessage, conversation, messageList } from './messages.ts';
+import { checkModel, tokenIds } from './schema.ts';
 import { boolean, check, object, refuse, text } from './schema-parts.ts';
 
 /** The body of POST /tokenize, as vLLM has it: a text or a conversation. */

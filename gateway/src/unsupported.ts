@@ -22,20 +22,15 @@ const within =
  */
 export type Unsupported = Readonly<Record<string, Test>>;
 
-const structured: Unsupported = { response_format: within('type', 'text'), structured_outputs: present };
-
-export const inCompletions: Unsupported = { suffix: filled, echo: isTrue, ...structured };
+export const inCompletions: Unsupported = { suffix: filled, echo: isTrue };
 
 export const inChat: Unsupported = {
-  tools: filled,
-  tool_choice: not('none', 'auto'),
   functions: filled,
   function_call: not('none', 'auto'),
   modalities: (value) => !(Array.isArray(value) && value.every((modality) => modality === 'text')),
   audio: present,
   reasoning_effort: not('none'),
   web_search_options: present,
-  ...structured,
 };
 
 export const inResponses: Unsupported = {
@@ -44,9 +39,6 @@ export const inResponses: Unsupported = {
   conversation: present,
   background: isTrue,
   reasoning: within('effort', null, 'none'),
-  text: (value) => within('format', null)(value) && within('type', 'text')((value as { format?: unknown }).format),
-  tools: filled,
-  tool_choice: not('none', 'auto'),
   truncation: not('disabled'),
   max_tool_calls: present,
 };

@@ -62,10 +62,26 @@ describe('400 names field, limit and value', () => {
     expect(response.status).toBe(400);
   });
 
+  const called = { id: 'call_1', type: 'function', function: { name: 'f', arguments: '{}' } };
   const messages: [unknown, string, string][] = [
     [undefined, 'messages', '`messages` must be a non-empty array of messages, got nothing'],
     [[], 'messages', '`messages` must be a non-empty array of messages, got an array of 0'],
-    [[{ role: 'tool', content: '' }], 'messages[0].role', 'must be system, developer, user or assistant, got "tool"'],
+    [
+      [{ role: 'bot', content: '' }],
+      'messages[0].role',
+      'must be system, developer, user, assistant or tool, got "bot"',
+    ],
+    [[{ role: 'tool', content: '' }], 'messages[0].tool_call_id', 'must be the id of a call, got nothing'],
+    [
+      [{ role: 'user', content: '', tool_calls: [called] }],
+      'messages[0].tool_calls',
+      'absent unless `role` is assistant',
+    ],
+    [
+      [{ role: 'assistant', tool_calls: [{ ...called, function: { name: 'f', arguments: '[]' } }] }],
+      'messages[0].tool_calls[0].function.arguments',
+      'must be the JSON text of an object, got "[]"',
+    ],
     [[{ role: 'user' }], 'messages[0].content', 'must be a string or an array of text parts, got nothing'],
     [[{ role: 'user', content: 5 }], 'messages[0].content', 'must be a string or an array of text parts, got 5'],
     [
@@ -83,12 +99,9 @@ describe('400 names field, limit and value', () => {
 });
 
 describe('400 for what would change the answer but is not supported', () => {
-  const completion = [{ echo: true }, { suffix: 'x' }, { structured_outputs: {} }];
+  const completion = [{ echo: true }, { suffix: 'x' }];
   const conversation = [
-    { tools: [{ type: 'function' }] },
-    { tool_choice: 'required' },
     { functions: [{}] },
-    { response_format: { type: 'json_object' } },
     { modalities: ['text', 'audio'] },
     { audio: { voice: 'x' } },
     { web_search_options: {} },

@@ -105,18 +105,31 @@ describe('a response, by the official client', () => {
 
 describe('refused', () => {
   test.each([
-    [{}, 'input', '`input` must be a string or an array of messages, got nothing'],
+    [{}, 'input', '`input` must be a string or an array of messages, calls and their outputs, got nothing'],
     [{ input: [] }, 'input', '`input` must be not empty, got an array of 0'],
     [{ input: [{ role: 'user', content: [{ type: 'input_image' }] }] }, 'input[0].content[0].type', undefined],
     [{ input: 'a', max_output_tokens: 0 }, 'max_output_tokens', '`max_output_tokens` must be an integer >= 1, got 0'],
     [{ input: 'a', previous_response_id: 'resp_1' }, 'previous_response_id', '`previous_response_id` is not supported'],
-    [{ input: 'a', tools: [{ type: 'web_search' }] }, 'tools', '`tools` is not supported'],
+    [
+      { input: 'a', tools: [{ type: 'web_search' }] },
+      'tools[0].type',
+      '`tools[0].type` must be "function", got "web_search"',
+    ],
     [{ input: 'a', prompt: { id: 'x' } }, 'prompt', '`prompt` is not supported'],
     [{ input: 'a', reasoning: 5 }, 'reasoning', '`reasoning` is not supported'],
     [{ input: 'a', reasoning: { effort: 'high' } }, 'reasoning', '`reasoning` is not supported'],
-    [{ input: 'a', text: 'x' }, 'text', '`text` is not supported'],
+    [{ input: 'a', text: 'x' }, 'text', '`text` must be an object, got "x"'],
     [{ input: 'a', background: true }, 'background', '`background` is not supported'],
-    [{ input: 'a', text: { format: { type: 'json_object' } } }, 'text', '`text` is not supported'],
+    [
+      { input: 'a', text: { format: { type: 'xml' } } },
+      'text.format.type',
+      '`text.format.type` must be text, json_object or json_schema, got "xml"',
+    ],
+    [
+      { input: 'a', text: { format: { type: 'json_schema', schema: { not: {} } } } },
+      'text.format.schema.not',
+      undefined,
+    ],
     [{ input: 'a', include: ['file_search_call.results'] }, 'include[0]', undefined],
   ])('%j', async (body, param, message) => {
     const response = await server.post('/v1/responses', { model: 'default', ...body });

@@ -100,7 +100,7 @@ class Translation {
     });
     const { additionalProperties: more } = schema;
     // a schema that names no properties is for objects of whatever ones
-    const open = more ?? (schema.properties ? false : true);
+    const open = more ?? !schema.properties;
     const missing = [...required].find((name) => !names.includes(name));
     if (missing !== undefined) throw refused(`${at}.required`, 'names of `properties`', JSON.stringify(missing));
     const others = open === false ? undefined : this.#grammar(open, `${at}.additionalProperties`);

@@ -1,0 +1,45 @@
+import type { PairFacts, Place } from './generation.ts';
+import type { Expression } from './grammar/expression.ts';
+import { tokenGrammar, type Vocabulary } from './grammar/token-grammar.ts';
+import { tokenTrie } from './grammar/token-trie.ts';
+import type { Tokenizer } from './tokenizer.ts';
+
+/** What an answer has to be. */
+export interface Form {
+  readonly grammar: Expression;
+  /** The same for the same grammar. */
+  readonly key: string;
+}
+
+/** Forms whose masks are remembered, so that a client that asks in the same form again does not wait for them. */
+const KEPT = 32;
+
+/** Forms in a pair's vocabulary. */
+export class Grammars {
+  readonly #tokenizer: Tokenizer;
+  readonly #facts: PairFacts;
+  /** The one that was used last comes last. */
+  readonly #places = new Map<string, Place>();
+  #vocabulary: Vocabulary | undefined;
+
+  constructor(tokenizer: Tokenizer, facts: PairFacts) {
+    this.#tokenizer = tokenizer;
+    this.#facts = facts;
+  }
+
+  /** Where an answer in a form begins. */
+  start({ grammar, key }: Form): Place {
+    this.#vocabulary ??= vocabularyOf(this.#tokenizer, this.#facts);
+    const place = this.#places.get(key) ?? tokenGrammar(grammar, this.#vocabulary);
+    this.#places.delete(key);
+    this.#places.set(key, place);
+    const [oldest] = this.#places.keys();
+    if (this.#places.size > KEPT && oldest !== undefined) this.#places.delete(oldest);
+    return place;
+  }
+}
+
+function vocabularyOf(tokenizer: Tokenizer, { vocabulary: size, endOfText, stopTokens = [] }: PairFacts): Vocabulary {
+  const bytes = (id: number) => tokenizer.bytes(id);
+  return { size, trie: tokenTrie(size, bytes), bytes, ends: [endOfText, ...stopTokens] };
+}
