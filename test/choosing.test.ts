@@ -1,7 +1,10 @@
 import { adjustParams } from '@ptp/core/sampling/adjust.ts';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { GenerationRequest, GenerationStep } from '../gateway/src/generation.ts';
+import { type Form, Grammars } from '../gateway/src/grammars.ts';
+import { formOf } from '../gateway/src/response-format.ts';
 import { loadTokenizer } from '../gateway/src/tokenizer.ts';
+import { type ToolUse, toolForm } from '../gateway/src/tools.ts';
 import { TestPair } from './test-pair.ts';
 
 /** The tiny pair speaks Python source in bytes. */
@@ -25,6 +28,17 @@ const adjust = (given: Parameters<typeof adjustParams>[0]) => {
   return { adjustments };
 };
 const sampling = { temperature: 0.9, topK: 0, topP: 1 };
+const inForm = (form: Form | undefined) => {
+  if (!form) throw new Error('no form is asked for');
+  return { grammar: new Grammars(tokenizer, pair.generator.facts).start(form) };
+};
+const schema = {
+  type: 'object',
+  properties: { name: { type: 'string', maxLength: 6 }, n: { type: 'integer', minimum: 0, maximum: 999 } },
+  required: ['name', 'n'],
+};
+const schemaForm = () => formOf({ type: 'json_schema', json_schema: { schema } }, null);
+const tools: ToolUse = { tools: [{ name: 'read', parameters: schema }], choice: 'auto', parallel: true };
 
 /** What each asks for, once the pair is up. */
 const features: Record<string, () => Partial<GenerationRequest>> = {
@@ -48,6 +62,23 @@ const features: Record<string, () => Partial<GenerationRequest>> = {
     ...adjust({ logitBias: new Map([[pair.generator.facts.endOfText, 6]]) }),
   }),
   logprobs: () => ({ topCount: 5 }),
+  json_schema: () => inForm(schemaForm()),
+  'json_schema, greedy, with penalties': () => ({
+    ...inForm(schemaForm()),
+    ...adjust({ frequencyPenalty: 0.5, repetitionPenalty: 1.1 }),
+    sampling: { temperature: 0, topK: 0, topP: 1 },
+  }),
+  'json_schema with top_k and top_p': () => ({
+    ...inForm(schemaForm()),
+    sampling: { temperature: 1.2, topK: 3, topP: 0.8 },
+  }),
+  json_object: () => inForm(formOf({ type: 'json_object' }, null)),
+  regex: () => inForm(formOf(null, { regex: '[a-f]{2,9}(, [a-f]{2,9})*' })),
+  'tools, required': () => inForm(toolForm({ ...tools, choice: 'required' }, () => 'parameters')),
+  'tools, auto': () => ({
+    ...inForm(toolForm(tools, () => 'parameters')),
+    ...adjust({ logitBias: new Map(tokenizer.encode('<tool_call>').map((id) => [id, 8])) }),
+  }),
 };
 
 interface Answer {
@@ -94,6 +125,31 @@ describe('with the drafter and without it the same', () => {
       expect(usual.map(({ tokens }) => tokens)).not.toEqual(plain.map(({ tokens }) => tokens));
     }
   });
+});
+
+test('answers in a form are of that form, whole or cut off', async () => {
+  const [request] = requests({ ...inForm(schemaForm()), maxTokens: 100 });
+  const seeds = Array.from({ length: SEEDS }, (_, seed) => BigInt(seed));
+  const answers = await Promise.all(seeds.map((seed) => answer({ ...(request as GenerationRequest), seed })));
+  const whole = answers.filter(({ finish }) => finish === 'stop');
+  expect(whole.length).toBeGreaterThan(SEEDS / 2);
+  for (const { tokens } of whole) {
+    const value = JSON.parse(Buffer.concat(tokens.map((id) => tokenizer.bytes(id))).toString());
+    expect(Object.keys(value)).toEqual(['name', 'n']);
+    expect([...value.name].length).toBeLessThanOrEqual(6);
+    expect(value.n).toBeGreaterThanOrEqual(0);
+    expect(value.n).toBeLessThanOrEqual(999);
+  }
+});
+
+test('what a grammar leaves no choice about is proposed', async () => {
+  const [request] = requests({ ...inForm(schemaForm()), maxTokens: 40, draftLimits: { mode: 'plain', lookup: false } });
+  const steps: GenerationStep[] = [];
+  for await (const step of pair.generator.generate(request as GenerationRequest, new AbortController().signal)) {
+    steps.push(step);
+  }
+  const fromGrammar = steps.filter(({ facts }) => facts.source === 'grammar');
+  expect(fromGrammar.reduce((sum, { facts }) => sum + facts.accepted, 0)).toBeGreaterThan(5);
 });
 
 test('a prediction is a source of its own: the same text in fewer steps', async () => {

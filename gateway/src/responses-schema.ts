@@ -61,7 +61,7 @@ export const responsesBody = object({
   store: boolean.nullish(),
   text: object({ format: responseFormat.flat.nullish() }).nullish(),
   tools: z
-    .array(object({ type: isFunction, ...toolFunction }), { error: toolsError })
+    .array(object({ type: isFunction, strict: boolean.nullish(), ...toolFunction }), { error: toolsError })
     .max(MOST_TOOLS, { error: toolsError })
     .nullish(),
   tool_choice: z
