@@ -5,6 +5,7 @@ import { type Browser, chromium } from 'playwright-core';
 import { Admission } from '../gateway/src/admission.ts';
 import { ApiKeys } from '../gateway/src/api-keys.ts';
 import { loadChatTemplate } from '../gateway/src/chat.ts';
+import { Grammars } from '../gateway/src/grammars.ts';
 import { createHttp } from '../gateway/src/http.ts';
 import { loadTokenizer } from '../gateway/src/tokenizer.ts';
 import { silent, TestPair } from './test-pair.ts';
@@ -29,7 +30,8 @@ export async function servePage(folder: string) {
   const admission = new Admission(16);
   const keys = new ApiKeys([]);
   const { generator } = pair;
-  const app = createHttp({ generator, tokenizer, chatTemplate, admission, keys, settings, logger: silent });
+  const grammars = new Grammars(tokenizer, generator.facts);
+  const app = createHttp({ generator, tokenizer, grammars, chatTemplate, admission, keys, settings, logger: silent });
   await app.listen({ port: 0, host: '127.0.0.1' });
   const { port } = app.server.address() as AddressInfo;
   return {

@@ -6,6 +6,7 @@ import { Admission } from '../gateway/src/admission.ts';
 import { ApiKeys } from '../gateway/src/api-keys.ts';
 import { loadChatTemplate } from '../gateway/src/chat.ts';
 import type { GenerationRequest, GenerationStep, Generator } from '../gateway/src/generation.ts';
+import { Grammars } from '../gateway/src/grammars.ts';
 import { createHttp } from '../gateway/src/http.ts';
 import { loadTokenizer } from '../gateway/src/tokenizer.ts';
 import { silent, TestPair } from './test-pair.ts';
@@ -26,6 +27,7 @@ beforeAll(async () => {
   const app = createHttp({
     generator,
     tokenizer,
+    grammars: new Grammars(tokenizer, generator.facts),
     chatTemplate,
     admission: new Admission(64),
     keys: new ApiKeys([]),

@@ -14,7 +14,9 @@ afterAll(() => server?.close());
 const MAIN = new URL('../main.ts', import.meta.url).pathname;
 
 async function ptp(words: string[], { input = '', url = `${server.url}v1` } = {}) {
-  const child = spawn(process.execPath, [MAIN, ...words], { env: { ...process.env, PTP_URL: url, FORCE_COLOR: '' } });
+  const child = spawn(process.execPath, [MAIN, ...words], {
+    env: { ...process.env, PTP_URL: url, FORCE_COLOR: undefined, NO_COLOR: undefined },
+  });
   let [out, err] = ['', ''];
   child.stdout.setEncoding('utf8').on('data', (text) => {
     out += text;

@@ -12,6 +12,7 @@ import {
   positionsOf,
 } from '../src/engine/feeds.ts';
 import { SequenceCache } from '../src/engine/sequence-cache.ts';
+import { adjusted } from '../src/sampling/adjust.ts';
 
 const sampling = { temperature: 0.7, topK: 50, topP: 0.9 };
 /** Rows of a mask as strings, `x` where a token sees another. */
@@ -66,6 +67,23 @@ describe('feeds', () => {
       data: Float32Array.of(0, 0, 0.25, 0.125, 0.5, 0.25),
     });
     expect(pickFeeds([], 2, 8).u).toMatchObject({ dims: [2, 2], data: new Float32Array(4) });
+  });
+
+  test('forbid what a mask leaves out', () => {
+    const pick = { row: 0, sampling: { temperature: 1, topK: 0, topP: 1 }, u: new Float32Array(1) };
+    const adjust = {
+      scaled: new Int32Array(),
+      scale: 1,
+      biased: Int32Array.of(1, 2),
+      biases: Float32Array.of(0.5, 3),
+      allowed: Uint8Array.of(0b1010),
+    };
+    const { bias } = pickFeeds([pick, { ...pick, adjust }], 1, 4);
+    expect(bias?.dims).toEqual([2, 4]);
+    const out = Number.NEGATIVE_INFINITY;
+    expect([...(bias?.data ?? [])]).toEqual([0, 0, 0, 0, out, 0.5, out, 0]);
+    const row = new Float32Array([1, 2, 3, 4]);
+    expect([...adjusted(row, adjust)]).toEqual([out, 2.5, out, 4]);
   });
 
   test('hold adjustments for all rows where one has any, and for none else', () => {

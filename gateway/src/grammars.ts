@@ -16,20 +16,17 @@ const KEPT = 32;
 
 /** Forms in a pair's vocabulary. */
 export class Grammars {
-  readonly #tokenizer: Tokenizer;
-  readonly #facts: PairFacts;
   /** The one that was used last comes last. */
   readonly #places = new Map<string, Place>();
-  #vocabulary: Vocabulary | undefined;
+  readonly #vocabulary: Vocabulary;
 
-  constructor(tokenizer: Tokenizer, facts: PairFacts) {
-    this.#tokenizer = tokenizer;
-    this.#facts = facts;
+  constructor(tokenizer: Tokenizer, { vocabulary: size, endOfText, stopTokens = [] }: PairFacts) {
+    const bytes = (id: number) => tokenizer.bytes(id);
+    this.#vocabulary = { size, trie: tokenTrie(size, bytes), bytes, ends: [endOfText, ...stopTokens] };
   }
 
   /** Where an answer in a form begins. */
   start({ grammar, key }: Form): Place {
-    this.#vocabulary ??= vocabularyOf(this.#tokenizer, this.#facts);
     const place = this.#places.get(key) ?? tokenGrammar(grammar, this.#vocabulary);
     this.#places.delete(key);
     this.#places.set(key, place);
@@ -37,9 +34,4 @@ export class Grammars {
     if (this.#places.size > KEPT && oldest !== undefined) this.#places.delete(oldest);
     return place;
   }
-}
-
-function vocabularyOf(tokenizer: Tokenizer, { vocabulary: size, endOfText, stopTokens = [] }: PairFacts): Vocabulary {
-  const bytes = (id: number) => tokenizer.bytes(id);
-  return { size, trie: tokenTrie(size, bytes), bytes, ends: [endOfText, ...stopTokens] };
 }

@@ -19,9 +19,14 @@ import {
   type StepFacts,
   type TopTokens,
 } from './generation.ts';
+import { jsonSchemaGrammar } from './grammar/json-schema.ts';
+import { jsonObject } from './grammar/json-text.ts';
+import type { Form, Grammars } from './grammars.ts';
 import { encodeText, orBeginning } from './prompt.ts';
+import { parsedSchema, wholeRegex } from './response-format.ts';
 import { MOST_STOP_TOKENS, MOST_TOPS } from './sampling-fields.ts';
 import { checkModel } from './schema.ts';
+import { refuse } from './schema-parts.ts';
 import { DRAFT_MODES, LONGEST_DRAFT } from './settings.ts';
 import { TextStream } from './text.ts';
 import type { Tokenizer } from './tokenizer.ts';
@@ -29,6 +34,7 @@ import type { Tokenizer } from './tokenizer.ts';
 export interface GenerationParts {
   readonly generator: Generator;
   readonly tokenizer: Tokenizer;
+  readonly grammars: Grammars;
   readonly admission: Admission;
   readonly keys: ApiKeys;
 }
@@ -74,9 +80,9 @@ function getModel({ generator }: GenerationParts, model: string) {
 }
 
 async function* generate(parts: GenerationParts, message: GenerateRequest, { signal, metadata }: CallContext) {
-  const { generator, tokenizer, admission, keys } = parts;
+  const { generator, admission, keys, tokenizer } = parts;
   const client = admitted(keys, metadata);
-  const request = checkRequest(message, generator.facts, tokenizer, metadata.get('traceparent')[0]?.toString());
+  const request = checkRequest(message, parts, metadata.get('traceparent')[0]?.toString());
   const leaves = [admission.enter(1)];
   try {
     if (client) leaves.push(client.admission.enter(1));
@@ -104,8 +110,7 @@ async function* generate(parts: GenerationParts, message: GenerateRequest, { sig
 /** @throws PtpError naming field, limit and value */
 function checkRequest(
   message: GenerateRequest,
-  facts: PairFacts,
-  tokenizer: Tokenizer,
+  { generator: { facts }, tokenizer, grammars }: GenerationParts,
   traceparent: string | undefined,
 ): GenerationRequest {
   if (message.model !== '') checkModel(message.model, facts);
@@ -115,6 +120,7 @@ function checkRequest(
       field: 'stop',
     });
   }
+  const form = formOf(message);
   const prompt = promptOf(message, facts, tokenizer);
   const room = facts.contextLength - prompt.length;
   if (room < 1) {
@@ -127,11 +133,24 @@ function checkRequest(
     prompt,
     sampling: receivedSampling(message.sampling, facts.vocabulary),
     ...choosing(message, facts),
+    ...(form && { grammar: grammars.start(form) }),
     seed: message.seed ?? randomBytes(8).readBigUInt64LE(),
     maxTokens: message.maxTokens === 0 ? room : message.maxTokens,
     ...draftOptions(message.draft),
     ...(traceparent && { traceparent }),
   };
+}
+
+/** @throws PtpError `invalid_argument` naming what of a schema cannot be followed */
+function formOf({ form, ignoreEndOfText, adjustments }: GenerateRequest): Form | undefined {
+  if (form.case === undefined || (form.case === 'jsonObject' && !form.value)) return undefined;
+  if (ignoreEndOfText) refuse('ignore_end_of_text', 'absent where the answer has a form', true);
+  const heldBackUntil = adjustments?.heldBackUntil ?? 0;
+  if (heldBackUntil > 0) refuse('adjustments.held_back_until', 'absent where the answer has a form', heldBackUntil);
+  const key = `${form.case} ${form.value}`;
+  if (form.case === 'jsonSchema')
+    return { grammar: jsonSchemaGrammar(parsedSchema(form.value, 'json_schema'), 'json_schema'), key };
+  return { grammar: form.case === 'regex' ? wholeRegex(form.value, 'regex') : jsonObject, key };
 }
 
 function choosing(message: GenerateRequest, { vocabulary }: PairFacts) {

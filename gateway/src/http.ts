@@ -10,7 +10,7 @@ import { chatFormat } from './chat-format.ts';
 import { type ChoiceRequest, generateChoices, newUsage } from './choices.ts';
 import { completionFormat, defaultCompletionTokens } from './completions.ts';
 import type { Generator } from './generation.ts';
-import { Grammars } from './grammars.ts';
+import type { Grammars } from './grammars.ts';
 import { parseJson } from './json.ts';
 import { openApi } from './open-api.ts';
 import { openAiError } from './openai-error.ts';
@@ -32,6 +32,7 @@ export interface HttpParts {
   readonly tokenizer: Tokenizer;
   readonly chatTemplate: ChatTemplate;
   readonly admission: Admission;
+  readonly grammars: Grammars;
   readonly keys: ApiKeys;
   readonly settings: Pick<HttpSettings, 'bodyLimit' | 'stallMillis'>;
   readonly logger: Logger;
@@ -44,9 +45,8 @@ export interface HttpParts {
 export function createHttp(parts: HttpParts): FastifyInstance {
   const app = createApp(parts);
   const clients = askForKeys(app, parts.keys);
-  const { generator, tokenizer, chatTemplate, admission } = parts;
+  const { generator, tokenizer, chatTemplate, admission, grammars } = parts;
   const { facts } = generator;
-  const grammars = new Grammars(tokenizer, facts);
   const model = { id: facts.modelId, object: 'model', created: Math.floor(Date.now() / 1000), owned_by: 'ptp' };
 
   for (const { path, send } of pageFiles()) route(app, 'GET', path, send);

@@ -9,6 +9,7 @@ import { Admission } from './admission.ts';
 import { loadApiKeys } from './api-keys.ts';
 import { loadChatTemplate } from './chat.ts';
 import { PairGenerator } from './generate.ts';
+import { Grammars } from './grammars.ts';
 import { generationService } from './grpc.ts';
 import { createHttp } from './http.ts';
 import { pairFacts } from './pair.ts';
@@ -38,6 +39,7 @@ await runService('gateway', async (logger, onStop) => {
     mode: config.draftMode,
     lookup: config.promptLookup,
   });
+  const grammars = new Grammars(tokenizer, generator.facts);
   const admission = new Admission(config.maxStreams);
   const keys = await loadApiKeys(config.apiKeys, gatewaySettings.apiKeys.name);
 
@@ -45,9 +47,9 @@ await runService('gateway', async (logger, onStop) => {
     address: config.grpcListen.target,
     setting: gatewaySettings.grpcListen.name,
     logger,
-    services: [generationService({ generator, tokenizer, admission, keys })],
+    services: [generationService({ generator, tokenizer, grammars, admission, keys })],
   });
-  const http = createHttp({ generator, tokenizer, chatTemplate, admission, keys, settings: config, logger });
+  const http = createHttp({ generator, tokenizer, grammars, chatTemplate, admission, keys, settings: config, logger });
   onStop(() => Promise.all([grpc.close(config.drainSeconds * 1000), closeHttp(http, config.drainSeconds * 1000)]));
   await http.listen(listenOptions(config.listen)).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'EADDRINUSE') throw error;

@@ -63,25 +63,32 @@ function structuredGrammar(structured: z.infer<typeof structuredOutputs>): Expre
   const given = (['json', 'json_object', 'regex', 'choice'] as const).filter((name) => structured[name] != null);
   if (given.length !== 1) refuse('structured_outputs', 'exactly one of json, json_object, regex, choice', structured);
   const { json, regex, choice: texts } = structured;
-  if (json != null) return jsonSchemaGrammar(parsed(json), 'structured_outputs.json');
+  if (json != null) {
+    const field = 'structured_outputs.json';
+    // vLLM takes a schema as text too
+    return jsonSchemaGrammar(typeof json === 'string' ? parsedSchema(json, field) : json, field);
+  }
   if (texts) return choice(...texts.map(literal));
   if (regex == null)
     return structured.json_object ? jsonObject : refuse('structured_outputs.json_object', 'true', false);
+  return wholeRegex(regex, 'structured_outputs.regex');
+}
+
+/** Texts that a regular expression matches as a whole. @throws PtpError `invalid_argument` naming what of it cannot be followed */
+export function wholeRegex(regex: string, field: string): Expression {
   try {
-    // the whole answer, as there
     return regexGrammar(`^(?:${regex})$`, utf8);
   } catch (error) {
     if (!(error instanceof RegexError)) throw error;
-    return refuse('structured_outputs.regex', `a regular expression that can be followed: ${error.message}`, regex);
+    return refuse(field, `a regular expression that can be followed: ${error.message}`, regex);
   }
 }
 
-/** vLLM takes a schema as text too. */
-function parsed(schema: unknown): unknown {
-  if (typeof schema !== 'string') return schema;
+/** @throws PtpError `invalid_argument` unless the text is JSON */
+export function parsedSchema(text: string, field: string): unknown {
   try {
-    return JSON.parse(schema);
+    return JSON.parse(text);
   } catch {
-    return refuse('structured_outputs.json', 'a JSON Schema', schema);
+    return refuse(field, 'the JSON text of a schema', text);
   }
 }

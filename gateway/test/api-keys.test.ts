@@ -10,6 +10,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { silent } from '../../test/test-pair.ts';
 import { Admission } from '../src/admission.ts';
 import { ApiKeys, Client, loadApiKeys } from '../src/api-keys.ts';
+import { Grammars } from '../src/grammars.ts';
 import { generationService } from '../src/grpc.ts';
 import { startServer, type TestServer, tokenByToken, tokenizer, until } from './test-server.ts';
 
@@ -110,7 +111,8 @@ test('a rate comes back with time', () => {
 
 test('gRPC asks for the same keys', async () => {
   const { generator } = server;
-  const service = generationService({ generator, tokenizer, admission: new Admission(8), keys });
+  const grammars = new Grammars(tokenizer, generator.facts);
+  const service = generationService({ generator, tokenizer, grammars, admission: new Admission(8), keys });
   const grpc = await serve({ address: '127.0.0.1:0', logger: silent, services: [service] });
   const client = connect(GenerationService, grpc.address);
   const texts = async (metadata?: Record<string, string>) => {

@@ -6,6 +6,8 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { silent } from '../../test/test-pair.ts';
 import { Admission } from '../src/admission.ts';
 import { ApiKeys } from '../src/api-keys.ts';
+import type { Place } from '../src/generation.ts';
+import { Grammars } from '../src/grammars.ts';
 import { generationService } from '../src/grpc.ts';
 import { ScriptedGenerator } from './scripted-generator.ts';
 import { tokenByToken, tokenizer, until } from './test-server.ts';
@@ -15,7 +17,14 @@ let server: Awaited<ReturnType<typeof serve>>;
 let client: ReturnType<typeof connect<typeof GenerationService>>;
 
 beforeAll(async () => {
-  const service = generationService({ generator, tokenizer, admission: new Admission(2), keys: new ApiKeys([]) });
+  const grammars = new Grammars(tokenizer, generator.facts);
+  const service = generationService({
+    generator,
+    tokenizer,
+    grammars,
+    admission: new Admission(2),
+    keys: new ApiKeys([]),
+  });
   server = await serve({ address: '127.0.0.1:0', logger: silent, services: [service] });
   client = connect(GenerationService, server.address);
 });
@@ -80,7 +89,39 @@ describe('GenerationService', () => {
     ]);
   });
 
+  test('gives answers a form', async () => {
+    const forms: [NonNullable<Request['form']>, string, string][] = [
+      [{ case: 'jsonSchema', value: '{"type":"integer","maximum":9}' }, '7', '10'],
+      [{ case: 'jsonObject', value: true }, '{"a":1}', '7'],
+      [{ case: 'regex', value: 'a|b+' }, 'bb', 'ab'],
+    ];
+    for (const [form, right, wrong] of forms) {
+      await collect({ prompt, form });
+      const start = generator.requests.at(-1)?.grammar;
+      const ends = (text: string) =>
+        [...tokenizer.encode(text), 0].reduce<Place | undefined>((place, id) => place?.after(id), start) !== undefined;
+      expect([form, ends(right), ends(wrong)]).toEqual([form, true, false]);
+    }
+    await collect({ prompt, form: { case: 'jsonObject', value: false } });
+    expect(generator.requests.at(-1)).not.toHaveProperty('grammar');
+  });
+
   const refused: [string, Request, object][] = [
+    [
+      'a schema that is no JSON',
+      { prompt, form: { case: 'jsonSchema', value: '{' } },
+      { message: '`json_schema` must be the JSON text of a schema, got "{"' },
+    ],
+    [
+      'a schema that cannot be followed',
+      { prompt, form: { case: 'jsonSchema', value: '{"items":{"not":{}}}' } },
+      { message: '`json_schema.items.not` is not supported' },
+    ],
+    [
+      'a form without an end',
+      { prompt, form: { case: 'regex', value: 'a' }, ignoreEndOfText: true },
+      { message: '`ignore_end_of_text` must be absent where the answer has a form, got true' },
+    ],
     [
       'an unknown draft mode',
       { prompt, draft: { mode: 'fast' } },

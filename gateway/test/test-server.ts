@@ -4,6 +4,7 @@ import { createLogger } from '@ptp/core/log.ts';
 import { Admission } from '../src/admission.ts';
 import { ApiKeys } from '../src/api-keys.ts';
 import { loadChatTemplate } from '../src/chat.ts';
+import { Grammars } from '../src/grammars.ts';
 import { createHttp } from '../src/http.ts';
 import type { HttpSettings } from '../src/settings.ts';
 import { loadTokenizer } from '../src/tokenizer.ts';
@@ -23,7 +24,8 @@ export async function startServer(settings: Partial<HttpSettings> = {}, keys = n
   const logger = createLogger('gateway', { PTP_LOG_LEVEL: 'info' }, { write: (line) => void logs.push(line) });
   const limits = { bodyLimit: 4 * 1024 * 1024, maxStreams: 64, stallMillis: 30_000, ...settings };
   const admission = new Admission(limits.maxStreams);
-  const app = createHttp({ generator, tokenizer, chatTemplate, admission, keys, settings: limits, logger });
+  const grammars = new Grammars(tokenizer, generator.facts);
+  const app = createHttp({ generator, tokenizer, grammars, chatTemplate, admission, keys, settings: limits, logger });
   await app.listen({ port: 0, host: '127.0.0.1' });
   const { port } = app.server.address() as { port: number };
   const url = `http://127.0.0.1:${port}`;

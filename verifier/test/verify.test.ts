@@ -19,9 +19,11 @@ function open(tokens: number[], seed = 3n, firstPosition = 0): Init {
   return { kind: { case: 'open', value: { start: { tokens, sampling, seed, firstPosition } } } };
 }
 
-function step(draft: number[], number = 0): Init {
-  return { kind: { case: 'step', value: { step: number, draft } } };
+function step(draft: number[], number = 0, allowed: Uint8Array[] = []): Init {
+  return { kind: { case: 'step', value: { step: number, draft, allowed } } };
 }
+
+const all = new Uint8Array(32).fill(255);
 
 async function converse(served: Verifier, messages: Init[]) {
   async function* requests(): AsyncGenerator<VerifyRequest> {
@@ -94,6 +96,21 @@ describe('Verifier', () => {
       'a draft that does not fit the context',
       [open(new Array(1022).fill(1)), step([1, 1, 1])],
       'must fit the context of 1024 tokens: 1022 are committed, got 3',
+    ],
+    [
+      'too few masks',
+      [open([1]), step([7], 0, [all])],
+      '`allowed` must have 2 masks, one more than `draft` has tokens, or none, got 1',
+    ],
+    [
+      'a mask of another size',
+      [open([1]), step([], 0, [new Uint8Array(33)])],
+      '`allowed[0]` must have 32 bytes, got 33',
+    ],
+    [
+      'a mask without a token',
+      [open([1]), step([7], 0, [all, new Uint8Array(32)])],
+      '`allowed[1]` must allow a token, got none',
     ],
     [
       'a temperature out of range',

@@ -1,4 +1,4 @@
-import type { Bytes, Expression, Reader } from './expression.ts';
+import type { Bytes, Expression, Reader, Repeat } from './expression.ts';
 
 /** An expression, then what follows it. Undefined where nothing does: the text may end there. */
 interface Rest {
@@ -13,8 +13,10 @@ export interface State {
   /** Whether the text may end here. */
   readonly accepting: boolean;
   readonly leaves: readonly Leaf[];
-  /** Known steps; undefined where a byte may not come. */
-  readonly steps: Map<number, State | undefined>;
+  /** [256] known steps by byte: null where it may not come, undefined where nobody has asked yet. */
+  readonly steps: (State | null | undefined)[];
+  /** Known steps by the leaves that take a byte: most bytes are taken by the same ones. */
+  readonly stepsByLeaves: Map<string, State | null>;
 }
 
 /**
@@ -25,7 +27,8 @@ export class Automaton {
   readonly start: State;
   /** Rests by head and what follows, so that equal ones are one object. */
   readonly #rests = new Map<Expression, Map<Rest | undefined, Rest>>();
-  readonly #countdowns = new Map<Expression, Map<string, Expression>>();
+  /** Repeats by what they repeat and how often. */
+  readonly #counted = new Map<Expression, Map<string, Repeat>>();
   readonly #states = new Map<string, State>();
   readonly #ids = new Map<Rest, number>();
 
@@ -33,33 +36,62 @@ export class Automaton {
     this.start = this.#state((entry) => this.#enter(this.#rest(root, undefined), entry));
   }
 
-  /** After one more byte; undefined where it may not come. */
-  step(state: State, byte: number): State | undefined {
-    if (state.steps.has(byte)) return state.steps.get(byte);
-    const next = this.#state((entry) => {
-      for (const { head, then } of state.leaves) {
-        if (head.kind === 'bytes') {
-          if (head.has[byte]) this.#enter(then, entry);
-        } else {
-          const reader = head.next(byte);
-          if (reader) this.#enter(this.#rest(reader, then), entry);
-        }
+  /** After one more byte; null where it may not come. */
+  step(state: State, byte: number): State | null {
+    const known = state.steps[byte];
+    if (known !== undefined) return known;
+    const rests: (Rest | undefined)[] = [];
+    for (const { head, then } of state.leaves) {
+      if (head.kind === 'bytes') {
+        if (head.has[byte]) rests.push(then);
+      } else {
+        const reader = head.next(byte);
+        if (reader) rests.push(this.#rest(reader, then));
       }
+    }
+    const key = rests.map((rest) => (rest ? this.#id(rest) : -1)).join();
+    const next = getOr(state.stepsByLeaves, key, () => this.#after(rests));
+    state.steps[byte] = next;
+    return next;
+  }
+
+  /**
+   * A state that goes on as this one does for the next `length` bytes: counts beyond that are cut to it, so that the states along a
+   * text of at most so many characters are one.
+   */
+  nearby(state: State, length: number): State {
+    return this.#state((entry) => {
+      entry.accepting = state.accepting;
+      for (const { head, then } of state.leaves) entry.leaves.push(this.#rest(head, this.#cut(then, length)) as Leaf);
     });
-    const alive = next.accepting || next.leaves.length > 0 ? next : undefined;
-    state.steps.set(byte, alive);
-    return alive;
+  }
+
+  #cut(rest: Rest | undefined, length: number): Rest | undefined {
+    if (!rest) return undefined;
+    const then = this.#cut(rest.then, length);
+    const { head } = rest;
+    if (head.kind !== 'repeat') return this.#rest(head, then);
+    const most = head.most === Number.POSITIVE_INFINITY ? head.most : Math.min(head.most, length);
+    return this.#rest(this.#repeat(head, Math.min(head.least, length), most), then);
+  }
+
+  #after(rests: readonly (Rest | undefined)[]): State | null {
+    const next = this.#state((entry) => {
+      for (const rest of rests) this.#enter(rest, entry);
+    });
+    return next.accepting || next.leaves.length > 0 ? next : null;
   }
 
   /** The state that `fill` collects. */
   #state(fill: (entry: Entry) => void): State {
     const entry: Entry = { seen: new Set(), leaves: [], accepting: false };
     fill(entry);
-    const ids = entry.leaves.map((leaf) => this.#id(leaf)).sort((a, b) => a - b);
+    const ids = [...new Set(entry.leaves.map((leaf) => this.#id(leaf)))].sort((a, b) => a - b);
     const key = `${entry.accepting} ${ids.join()}`;
     const known = this.#states.get(key);
     if (known) return known;
-    const state: State = { accepting: entry.accepting, leaves: entry.leaves, steps: new Map() };
+    const { accepting, leaves } = entry;
+    const state: State = { accepting, leaves, steps: new Array(256), stepsByLeaves: new Map() };
     this.#states.set(key, state);
     return state;
   }
@@ -105,12 +137,16 @@ export class Automaton {
     return getOr(rests, then, () => ({ head, then }));
   }
 
-  #oneLess(repeat: Expression & { kind: 'repeat' }): Expression {
-    const { of, least, most } = repeat;
-    if (least === 0 && most === Number.POSITIVE_INFINITY) return repeat;
-    const [less, rest] = [Math.max(0, least - 1), most - 1];
-    const countdowns = getOr(this.#countdowns, of, () => new Map<string, Expression>());
-    return getOr(countdowns, `${less} ${rest}`, () => ({ kind: 'repeat', of, least: less, most: rest }));
+  #oneLess(repeat: Repeat): Repeat {
+    return this.#repeat(repeat, Math.max(0, repeat.least - 1), repeat.most - 1);
+  }
+
+  /** The same with other counts. */
+  #repeat(repeat: Repeat, least: number, most: number): Repeat {
+    const { of } = repeat;
+    if (least === repeat.least && most === repeat.most) return repeat;
+    const counted = getOr(this.#counted, of, () => new Map<string, Repeat>());
+    return getOr(counted, `${least} ${most}`, () => ({ kind: 'repeat', of, least, most }));
   }
 
   #id(rest: Rest): number {

@@ -2,13 +2,13 @@ import { PtpError } from '@ptp/core/errors.ts';
 import type { Place } from '../generation.ts';
 import { Automaton, type State } from './automaton.ts';
 import type { Expression } from './expression.ts';
-import type { TrieNode } from './token-trie.ts';
+import { child, type TokenTrie } from './token-trie.ts';
 
 /** A vocabulary as a grammar needs it. */
 export interface Vocabulary {
   /** V. */
   readonly size: number;
-  readonly trie: TrieNode;
+  readonly trie: TokenTrie;
   readonly bytes: (id: number) => Uint8Array;
   /** Tokens that end a text: they may come where the text may end. */
   readonly ends: readonly number[];
@@ -19,42 +19,40 @@ export interface Vocabulary {
  */
 export function tokenGrammar(root: Expression, vocabulary: Vocabulary): Place {
   const automaton = new Automaton(root);
-  const places = new Map<State, GrammarPlace>();
-  const at = (state: State): GrammarPlace => {
-    let place = places.get(state);
-    if (!place) {
-      place = new GrammarPlace(state, automaton, vocabulary, at);
-      places.set(state, place);
-    }
-    return place;
-  };
-  return at(automaton.start);
+  return new GrammarPlace(automaton.start, { automaton, vocabulary, places: new Map(), masks: new Map() });
+}
+
+/** What all places of one grammar share. */
+interface Shared {
+  readonly automaton: Automaton;
+  readonly vocabulary: Vocabulary;
+  readonly places: Map<State, GrammarPlace>;
+  /** By states that are cut to the longest token (`Automaton.nearby`). */
+  readonly masks: Map<State, Uint8Array>;
 }
 
 class GrammarPlace implements Place {
   readonly #state: State;
-  readonly #automaton: Automaton;
-  readonly #vocabulary: Vocabulary;
-  readonly #at: (state: State) => GrammarPlace;
+  readonly #shared: Shared;
   #mask: Uint8Array | undefined;
 
-  constructor(state: State, automaton: Automaton, vocabulary: Vocabulary, at: (state: State) => GrammarPlace) {
+  constructor(state: State, shared: Shared) {
     this.#state = state;
-    this.#automaton = automaton;
-    this.#vocabulary = vocabulary;
-    this.#at = at;
+    this.#shared = shared;
+    shared.places.set(state, this);
   }
 
   after(token: number): Place | undefined {
-    if (this.#vocabulary.ends.includes(token)) return this.#state.accepting ? this : undefined;
-    const spelt = this.#vocabulary.bytes(token);
+    const { vocabulary, automaton, places } = this.#shared;
+    if (vocabulary.ends.includes(token)) return this.#state.accepting ? this : undefined;
+    const spelt = vocabulary.bytes(token);
     if (spelt.length === 0) return undefined;
-    let state: State | undefined = this.#state;
+    let state: State | null = this.#state;
     for (const byte of spelt) {
-      state = this.#automaton.step(state, byte);
+      state = automaton.step(state, byte);
       if (!state) return undefined;
     }
-    return this.#at(state);
+    return places.get(state) ?? new GrammarPlace(state, this.#shared);
   }
 
   get mask(): Uint8Array {
@@ -77,14 +75,15 @@ class GrammarPlace implements Place {
 
   /** The longest token all of whose bytes must come. */
   #longestForced(): number | undefined {
+    const { trie } = this.#shared.vocabulary;
     let state = this.#state;
-    let node: TrieNode | undefined = this.#vocabulary.trie;
+    let node: number | undefined;
     let longest: number | undefined;
     for (;;) {
       const [byte, next] = this.#only(state) ?? [];
-      node = byte === undefined ? undefined : child(node, byte);
-      if (!node || !next) return longest;
-      longest = node.ids[0] ?? longest;
+      node = byte === undefined ? undefined : child(trie, node, byte);
+      if (node === undefined || !next) return longest;
+      longest = trie.ids[node]?.[0] ?? longest;
       state = next;
     }
   }
@@ -94,7 +93,7 @@ class GrammarPlace implements Place {
     if (state.accepting) return undefined;
     let only: [number, State] | undefined;
     for (let byte = 0; byte < 256; byte++) {
-      const next = this.#automaton.step(state, byte);
+      const next = this.#shared.automaton.step(state, byte);
       if (!next) continue;
       if (only) return undefined;
       only = [byte, next];
@@ -104,30 +103,38 @@ class GrammarPlace implements Place {
 
   /** @throws PtpError `failed_precondition` where no token can follow, as the vocabulary lacks the bytes */
   #allowed(): Uint8Array {
-    const { size, trie, ends } = this.#vocabulary;
-    const mask = new Uint8Array(Math.ceil(size / 8));
-    const allow = (id: number) => {
-      mask[id >> 3] = (mask[id >> 3] as number) | (1 << (id & 7));
-    };
-    if (this.#state.accepting) for (const id of ends) allow(id);
-    this.#collect(trie, this.#state, allow);
-    for (const id of this.#state.accepting ? [] : ends) {
-      mask[id >> 3] = (mask[id >> 3] as number) & ~(1 << (id & 7));
+    const { automaton, vocabulary, masks } = this.#shared;
+    const state = automaton.nearby(this.#state, vocabulary.trie.longest);
+    let mask = masks.get(state);
+    if (!mask) {
+      mask = maskOf(state, automaton, vocabulary);
+      masks.set(state, mask);
     }
     if (mask.some((bits) => bits !== 0)) return mask;
     throw new PtpError('failed_precondition', 'the vocabulary has no token that the grammar allows here');
   }
-
-  #collect(node: TrieNode, state: State, allow: (id: number) => void): void {
-    for (const [byte, below] of node.children) {
-      const next = this.#automaton.step(state, byte);
-      if (!next) continue;
-      for (const id of below.ids) allow(id);
-      this.#collect(below, next, allow);
-    }
-  }
 }
 
-function child(node: TrieNode, byte: number): TrieNode | undefined {
-  return node.children.find(([b]) => b === byte)?.[1];
+function maskOf(start: State, automaton: Automaton, { size, trie, ends }: Vocabulary): Uint8Array {
+  const mask = new Uint8Array(Math.ceil(size / 8));
+  // the states along the way to a node; a node's own is at its depth + 1
+  const states: State[] = [start];
+  for (let node = 0; node < trie.bytes.length; ) {
+    const depth = trie.depths[node] as number;
+    const state = automaton.step(states[depth] as State, trie.bytes[node] as number);
+    if (!state) {
+      node = trie.ends[node] as number;
+      continue;
+    }
+    states[depth + 1] = state;
+    for (const id of trie.ids[node] as readonly number[]) mask[id >> 3] = (mask[id >> 3] as number) | (1 << (id & 7));
+    node++;
+  }
+  // a token that ends a text is no part of it, whatever it spells
+  for (const id of ends) {
+    const bit = 1 << (id & 7);
+    const rest = (mask[id >> 3] as number) & ~bit;
+    mask[id >> 3] = start.accepting ? rest | bit : rest;
+  }
+  return mask;
 }

@@ -5,7 +5,7 @@ import type { Expression } from '../../src/grammar/expression.ts';
 /** Whether a text is one of a grammar's. */
 export function accepts(grammar: Expression, text: string): boolean {
   const automaton = new Automaton(grammar);
-  let state: State | undefined = automaton.start;
+  let state: State | null = automaton.start;
   for (const byte of Buffer.from(text)) state = state && automaton.step(state, byte);
   return state?.accepting ?? false;
 }

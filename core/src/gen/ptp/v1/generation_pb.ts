@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ptp/v1/generation.proto.
  */
 export const file_ptp_v1_generation: GenFile = /*@__PURE__*/
-  fileDesc("ChdwdHAvdjEvZ2VuZXJhdGlvbi5wcm90bxIGcHRwLnYxIkkKD1Rva2VuaXplUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIMCgR0ZXh0GAIgASgJEhkKEXdpdGhvdXRfYmVnaW5uaW5nGAMgASgIIh8KEFRva2VuaXplUmVzcG9uc2USCwoDaWRzGAEgAygNIiAKD0dldE1vZGVsUmVxdWVzdBINCgVtb2RlbBgBIAEoCSKZAQoQR2V0TW9kZWxSZXNwb25zZRIQCghtb2RlbF9pZBgBIAEoCRIXCg92b2NhYnVsYXJ5X3NpemUYAiABKA0SFgoOY29udGV4dF9sZW5ndGgYAyABKA0SEwoLZW5kX29mX3RleHQYBCABKA0SFgoOdmVyaWZpZXJfcmVhZHkYBSABKAgSFQoNZHJhZnRlcl9yZWFkeRgGIAEoCCLxAgoPR2VuZXJhdGVSZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEg4KBHRleHQYAiABKAlIABIlCgZ0b2tlbnMYAyABKAsyEy5wdHAudjEuVG9rZW5Qcm9tcHRIABIsCghzYW1wbGluZxgEIAEoCzIaLnB0cC52MS5TYW1wbGluZ1BhcmFtZXRlcnMSEQoEc2VlZBgFIAEoBEgBiAEBEhIKCm1heF90b2tlbnMYBiABKA0SDAoEc3RvcBgHIAMoCRIjCgVkcmFmdBgIIAEoCzIULnB0cC52MS5EcmFmdE9wdGlvbnMSLQoLYWRqdXN0bWVudHMYCSABKAsyGC5wdHAudjEuVG9rZW5BZGp1c3RtZW50cxIdChV0b3BfbG9nX3Byb2JhYmlsaXRpZXMYCiABKA0SEwoLc3RvcF90b2tlbnMYCyADKA0SGgoSaWdub3JlX2VuZF9vZl90ZXh0GAwgASgIQggKBnByb21wdEIHCgVfc2VlZCJnCgxEcmFmdE9wdGlvbnMSCwoDb2ZmGAEgASgIEg4KBmxlbmd0aBgCIAEoDRIMCgRtb2RlGAMgASgJEhoKDXByb21wdF9sb29rdXAYBCABKAhIAIgBAUIQCg5fcHJvbXB0X2xvb2t1cCIaCgtUb2tlblByb21wdBILCgNpZHMYASADKA0isQEKEEdlbmVyYXRlUmVzcG9uc2USDAoEdGV4dBgBIAEoCRIOCgZ0b2tlbnMYAiADKA0SHwoEc3RlcBgDIAEoCzIRLnB0cC52MS5TdGVwRmFjdHMSFQoNZmluaXNoX3JlYXNvbhgEIAEoCRIMCgRzZWVkGAUgASgEEhkKEWxvZ19wcm9iYWJpbGl0aWVzGAYgAygCEh4KA3RvcBgHIAMoCzIRLnB0cC52MS5Ub3BUb2tlbnMiggIKCVN0ZXBGYWN0cxIMCgRzdGVwGAEgASgNEg8KB2RyYWZ0ZWQYAiABKA0SEAoIYWNjZXB0ZWQYAyABKA0SDwoHc3RlcF91cxgEIAEoDRIRCgl2ZXJpZnlfdXMYBSABKA0SEAoIZHJhZnRfdXMYBiABKA0SFQoNdmVyaWZ5X3J1bl91cxgHIAEoDRIUCgxkcmFmdF9ydW5fdXMYCCABKA0SEgoKcmVkcmFmdF91cxgJIAEoDRIMCgRtb2RlGAogASgJEg4KBnJlYXNvbhgLIAEoCRIPCgdvZmZlcmVkGAwgASgNEg4KBmJ1ZGdldBgNIAEoDRIOCgZzb3VyY2UYDiABKAky0gEKEUdlbmVyYXRpb25TZXJ2aWNlEj8KCEdlbmVyYXRlEhcucHRwLnYxLkdlbmVyYXRlUmVxdWVzdBoYLnB0cC52MS5HZW5lcmF0ZVJlc3BvbnNlMAESPQoIVG9rZW5pemUSFy5wdHAudjEuVG9rZW5pemVSZXF1ZXN0GhgucHRwLnYxLlRva2VuaXplUmVzcG9uc2USPQoIR2V0TW9kZWwSFy5wdHAudjEuR2V0TW9kZWxSZXF1ZXN0GhgucHRwLnYxLkdldE1vZGVsUmVzcG9uc2ViBnByb3RvMw", [file_ptp_v1_common]);
+  fileDesc("ChdwdHAvdjEvZ2VuZXJhdGlvbi5wcm90bxIGcHRwLnYxIkkKD1Rva2VuaXplUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIMCgR0ZXh0GAIgASgJEhkKEXdpdGhvdXRfYmVnaW5uaW5nGAMgASgIIh8KEFRva2VuaXplUmVzcG9uc2USCwoDaWRzGAEgAygNIiAKD0dldE1vZGVsUmVxdWVzdBINCgVtb2RlbBgBIAEoCSKZAQoQR2V0TW9kZWxSZXNwb25zZRIQCghtb2RlbF9pZBgBIAEoCRIXCg92b2NhYnVsYXJ5X3NpemUYAiABKA0SFgoOY29udGV4dF9sZW5ndGgYAyABKA0SEwoLZW5kX29mX3RleHQYBCABKA0SFgoOdmVyaWZpZXJfcmVhZHkYBSABKAgSFQoNZHJhZnRlcl9yZWFkeRgGIAEoCCK4AwoPR2VuZXJhdGVSZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEg4KBHRleHQYAiABKAlIABIlCgZ0b2tlbnMYAyABKAsyEy5wdHAudjEuVG9rZW5Qcm9tcHRIABIsCghzYW1wbGluZxgEIAEoCzIaLnB0cC52MS5TYW1wbGluZ1BhcmFtZXRlcnMSEQoEc2VlZBgFIAEoBEgCiAEBEhIKCm1heF90b2tlbnMYBiABKA0SDAoEc3RvcBgHIAMoCRIjCgVkcmFmdBgIIAEoCzIULnB0cC52MS5EcmFmdE9wdGlvbnMSLQoLYWRqdXN0bWVudHMYCSABKAsyGC5wdHAudjEuVG9rZW5BZGp1c3RtZW50cxIdChV0b3BfbG9nX3Byb2JhYmlsaXRpZXMYCiABKA0SEwoLc3RvcF90b2tlbnMYCyADKA0SGgoSaWdub3JlX2VuZF9vZl90ZXh0GAwgASgIEhUKC2pzb25fc2NoZW1hGA0gASgJSAESFQoLanNvbl9vYmplY3QYDiABKAhIARIPCgVyZWdleBgPIAEoCUgBQggKBnByb21wdEIGCgRmb3JtQgcKBV9zZWVkImcKDERyYWZ0T3B0aW9ucxILCgNvZmYYASABKAgSDgoGbGVuZ3RoGAIgASgNEgwKBG1vZGUYAyABKAkSGgoNcHJvbXB0X2xvb2t1cBgEIAEoCEgAiAEBQhAKDl9wcm9tcHRfbG9va3VwIhoKC1Rva2VuUHJvbXB0EgsKA2lkcxgBIAMoDSKxAQoQR2VuZXJhdGVSZXNwb25zZRIMCgR0ZXh0GAEgASgJEg4KBnRva2VucxgCIAMoDRIfCgRzdGVwGAMgASgLMhEucHRwLnYxLlN0ZXBGYWN0cxIVCg1maW5pc2hfcmVhc29uGAQgASgJEgwKBHNlZWQYBSABKAQSGQoRbG9nX3Byb2JhYmlsaXRpZXMYBiADKAISHgoDdG9wGAcgAygLMhEucHRwLnYxLlRvcFRva2VucyKCAgoJU3RlcEZhY3RzEgwKBHN0ZXAYASABKA0SDwoHZHJhZnRlZBgCIAEoDRIQCghhY2NlcHRlZBgDIAEoDRIPCgdzdGVwX3VzGAQgASgNEhEKCXZlcmlmeV91cxgFIAEoDRIQCghkcmFmdF91cxgGIAEoDRIVCg12ZXJpZnlfcnVuX3VzGAcgASgNEhQKDGRyYWZ0X3J1bl91cxgIIAEoDRISCgpyZWRyYWZ0X3VzGAkgASgNEgwKBG1vZGUYCiABKAkSDgoGcmVhc29uGAsgASgJEg8KB29mZmVyZWQYDCABKA0SDgoGYnVkZ2V0GA0gASgNEg4KBnNvdXJjZRgOIAEoCTLSAQoRR2VuZXJhdGlvblNlcnZpY2USPwoIR2VuZXJhdGUSFy5wdHAudjEuR2VuZXJhdGVSZXF1ZXN0GhgucHRwLnYxLkdlbmVyYXRlUmVzcG9uc2UwARI9CghUb2tlbml6ZRIXLnB0cC52MS5Ub2tlbml6ZVJlcXVlc3QaGC5wdHAudjEuVG9rZW5pemVSZXNwb25zZRI9CghHZXRNb2RlbBIXLnB0cC52MS5HZXRNb2RlbFJlcXVlc3QaGC5wdHAudjEuR2V0TW9kZWxSZXNwb25zZWIGcHJvdG8z", [file_ptp_v1_common]);
 
 /**
  * Asks for a text's token ids.
@@ -245,6 +245,37 @@ export type GenerateRequest = Message<"ptp.v1.GenerateRequest"> & {
    * @generated from field: bool ignore_end_of_text = 12;
    */
   ignoreEndOfText: boolean;
+
+  /**
+   * What the answer has to be; absent for any text. Not beside ignore_end_of_text and adjustments.held_back_until.
+   *
+   * @generated from oneof ptp.v1.GenerateRequest.form
+   */
+  form: {
+    /**
+     * JSON text that satisfies this JSON Schema (itself JSON text); docs/api.md tells which keywords are followed.
+     *
+     * @generated from field: string json_schema = 13;
+     */
+    value: string;
+    case: "jsonSchema";
+  } | {
+    /**
+     * The JSON text of any object.
+     *
+     * @generated from field: bool json_object = 14;
+     */
+    value: boolean;
+    case: "jsonObject";
+  } | {
+    /**
+     * Text that this regular expression (ECMAScript's, Unicode mode) matches as a whole.
+     *
+     * @generated from field: string regex = 15;
+     */
+    value: string;
+    case: "regex";
+  } | { case: undefined; value?: undefined };
 };
 
 /**
@@ -478,7 +509,7 @@ export type StepFacts = Message<"ptp.v1.StepFacts"> & {
   budget: number;
 
   /**
-   * Where the block came from: `drafter`, `prompt lookup`, `prediction` or `none`.
+   * Where the block came from: `drafter`, `prompt lookup`, `prediction`, `grammar` or `none`.
    *
    * @generated from field: string source = 14;
    */
