@@ -142,6 +142,18 @@ test('answers in a form are of that form, whole or cut off', async () => {
   }
 });
 
+test('what the model thinks of a prompt is what it thought when it said it', async () => {
+  const [request] = requests({ maxTokens: 40, topCount: 3 }) as [GenerationRequest];
+  const said = await answer(request);
+  const prompt = [...request.prompt, ...said.tokens];
+  const scoring = { ...request, prompt, tellPrompt: true, maxTokens: 1 };
+  let told: GenerationStep | undefined;
+  for await (const step of pair.generator.generate(scoring, new AbortController().signal)) told ??= step;
+  expect(told?.prompt?.logProbabilities).toHaveLength(prompt.length - 1);
+  expect(told?.prompt?.logProbabilities.slice(request.prompt.length - 1)).toEqual(said.logProbabilities);
+  expect(told?.prompt?.tops.slice(request.prompt.length - 1)).toEqual(said.tops);
+});
+
 test('what a grammar leaves no choice about is proposed', async () => {
   const [request] = requests({ ...inForm(schemaForm()), maxTokens: 40, draftLimits: { mode: 'plain', lookup: false } });
   const steps: GenerationStep[] = [];

@@ -14,6 +14,8 @@ export interface ChoiceRequest extends GenerationRequest {
   readonly first: boolean;
   /** Whether its tokens are told with their log-probabilities, and what each step did. */
   readonly logprobs?: boolean;
+  /** What the answer begins with: the prompt as text, and its tokens but for the one that the model has before every text. */
+  readonly echo?: { readonly text: string; readonly tokens: readonly number[] };
   readonly trace?: boolean;
 }
 
@@ -94,6 +96,10 @@ async function* generateChoice(
   const tracer = request.trace ? new StepTracer(tokenizer) : undefined;
   for await (const step of generator.generate(request, signal)) {
     const { tokens, facts, finish, reusedTokens = 0 } = step;
+    if (request.echo && facts.step === 0) {
+      const told = logprobs && { tokens: logprobs.ofPrompt(request.echo.tokens, step.prompt) };
+      yield { index, text: request.echo.text, ...told };
+    }
     if (request.first) usage.prompt_tokens_details.cached_tokens += reusedTokens;
     if (!request.prediction || facts.source === 'prediction') {
       usage.completion_tokens_details.accepted_prediction_tokens += facts.accepted;

@@ -1,8 +1,27 @@
+import type { ChoiceRequest } from './choices.ts';
+import { beginning, type PairFacts } from './generation.ts';
 import { completionLogprobs, type TokenLogprob } from './logprobs.ts';
 import type { Format } from './respond.ts';
+import type { CompletionRequest } from './schema.ts';
+import type { Tokenizer } from './tokenizer.ts';
 
 /** Tokens generated when a completion request does not say, as in OpenAI's API. */
 export const defaultCompletionTokens = 16;
+
+/** The same choices, with answers that begin with their prompts. */
+export function echoing(
+  requests: readonly ChoiceRequest[],
+  { prompts, n, logprobs }: CompletionRequest,
+  tokenizer: Tokenizer,
+  facts: PairFacts,
+): ChoiceRequest[] {
+  return requests.map((request, i) => {
+    const given = prompts[Math.floor(i / n)] ?? '';
+    const tokens = typeof given === 'string' ? request.prompt.slice(beginning(facts).length) : given;
+    const text = typeof given === 'string' ? given : tokenizer.decode(given);
+    return { ...request, echo: { text, tokens }, tellPrompt: logprobs !== undefined };
+  });
+}
 
 /** https://platform.openai.com/docs/api-reference/completions */
 export const completionFormat: Format = {

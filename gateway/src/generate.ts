@@ -50,7 +50,7 @@ export class PairGenerator implements Generator {
       // The first block is drafted while the verifier reads the prompt.
       const opened = verifier.opened();
       const drafted = drafter ? drafter.opened(opened).then(() => run.fresh()) : run.fresh();
-      const [first, { reusedTokens }] = await Promise.all([drafted, opened]);
+      const [first, { reusedTokens, prompt }] = await Promise.all([drafted, opened]);
       span.setAttribute(attribute.cachedTokens, reusedTokens);
       let block: Block | undefined = first.block;
       while (!finish) {
@@ -58,7 +58,7 @@ export class PairGenerator implements Generator {
         tokens += step.tokens.length;
         finish = step.finish;
         block = next;
-        yield step.facts.step === 0 ? { ...step, reusedTokens } : step;
+        yield step.facts.step === 0 ? { ...step, reusedTokens, ...(prompt && { prompt }) } : step;
       }
     } catch (error) {
       failure = error;

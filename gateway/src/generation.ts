@@ -33,6 +33,8 @@ export interface GenerationRequest {
   readonly ignoreEndOfText?: boolean;
   /** Alternatives to tell for each token, 0 .. 20; 0 unless given. */
   readonly topCount?: number;
+  /** Whether the first step also tells what the model thinks of the prompt. */
+  readonly tellPrompt?: boolean;
   /** Key of the uniforms, 0 .. 2^64 - 1. */
   readonly seed: bigint;
   /** At least 1; the prompt and this together fit the context. */
@@ -83,6 +85,13 @@ export interface TopTokens {
   readonly logProbabilities: readonly number[];
 }
 
+/** What the model thinks of a prompt's tokens but the first. */
+export interface PromptFacts {
+  readonly logProbabilities: readonly number[];
+  /** As many, if any alternatives were asked for; else empty. */
+  readonly tops: readonly TopTokens[];
+}
+
 /** One step's outcome. */
 export interface GenerationStep {
   /** Committed tokens: accepted ones, then the target's own; at least 1. Tokens that end a text are never among them. */
@@ -96,6 +105,8 @@ export interface GenerationStep {
   readonly facts: StepFacts;
   /** On the first step: tokens of the prompt that the verifier knew from an earlier sequence. */
   readonly reusedTokens?: number;
+  /** On the first step, if the request asked for it. */
+  readonly prompt?: PromptFacts;
   /** Set on the last step: `stop` for end of text (tokens may then be empty), `length` for maxTokens. */
   readonly finish?: 'stop' | 'length';
 }

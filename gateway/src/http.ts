@@ -8,7 +8,7 @@ import type { ApiKeys, Client } from './api-keys.ts';
 import type { ChatTemplate } from './chat.ts';
 import { chatFormat } from './chat-format.ts';
 import { type ChoiceRequest, generateChoices, newUsage } from './choices.ts';
-import { completionFormat, defaultCompletionTokens } from './completions.ts';
+import { completionFormat, defaultCompletionTokens, echoing } from './completions.ts';
 import type { Generator } from './generation.ts';
 import type { Grammars } from './grammars.ts';
 import { parseJson } from './json.ts';
@@ -68,7 +68,8 @@ export function createHttp(parts: HttpParts): FastifyInstance {
     const asked = completionRequest(request.body, facts);
     return answer(request, reply, choicesWriter(completionFormat), asked, asked.prompts.length, async () => {
       const prompts = await encodePrompts(asked.prompts, tokenizer, facts);
-      return choiceRequests(prompts, asked, defaultCompletionTokens, facts, 'prompt');
+      const requests = choiceRequests(prompts, asked, defaultCompletionTokens, facts, 'prompt');
+      return asked.echo ? echoing(requests, asked, tokenizer, facts) : requests;
     });
   });
   route(app, 'POST', '/v1/chat/completions', async (request, reply) => {

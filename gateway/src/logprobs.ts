@@ -1,4 +1,4 @@
-import type { GenerationStep } from './generation.ts';
+import type { GenerationStep, PromptFacts, TopTokens } from './generation.ts';
 import type { Tokenizer } from './tokenizer.ts';
 
 /** A token of an answer, or one that stood beside it, with the natural log of its probability under the unshaped model. */
@@ -9,7 +9,9 @@ export interface TokenChance {
 }
 
 /** A token of an answer with its alternatives, the most probable first. */
-export interface TokenLogprob extends TokenChance {
+export interface TokenLogprob extends Omit<TokenChance, 'logprob'> {
+  /** null for a prompt's first token, which nothing stands before. */
+  readonly logprob: number | null;
   /** Characters of the answer before it, each token decoded by itself. */
   readonly offset: number;
   readonly top: readonly TokenChance[];
@@ -29,13 +31,22 @@ export class Logprobs {
 
   /** @param count how many of the step's tokens are part of the answer */
   of({ tokens, logProbabilities, tops }: GenerationStep, count: number): TokenLogprob[] {
-    return tokens.slice(0, count).map((id, i) => {
-      const chance = this.#chance(id, logProbabilities[i] as number);
-      const { ids = [], logProbabilities: logs = [] } = tops?.[i] ?? {};
-      const offset = this.#offset;
-      this.#offset += [...chance.token].length;
-      return { ...chance, offset, top: ids.map((other, n) => this.#chance(other, logs[n] as number)) };
-    });
+    return tokens.slice(0, count).map((id, i) => this.#told(id, logProbabilities[i] as number, tops?.[i]));
+  }
+
+  /** @param tokens the prompt, or all of it but its first token */
+  ofPrompt(tokens: readonly number[], facts: PromptFacts | undefined): TokenLogprob[] {
+    const { logProbabilities = [], tops = [] } = facts ?? {};
+    const unknown = tokens.length - logProbabilities.length;
+    return tokens.map((id, i) => this.#told(id, logProbabilities[i - unknown] ?? null, tops[i - unknown]));
+  }
+
+  #told(id: number, logprob: number | null, tops: TopTokens | undefined): TokenLogprob {
+    const chance = { ...this.#chance(id, logprob ?? 0), ...(logprob === null && { logprob }) };
+    const { ids = [], logProbabilities: logs = [] } = tops ?? {};
+    const offset = this.#offset;
+    this.#offset += [...chance.token].length;
+    return { ...chance, offset, top: ids.map((other, n) => this.#chance(other, logs[n] as number)) };
   }
 
   #chance(id: number, logprob: number): TokenChance {
@@ -60,9 +71,11 @@ export function completionLogprobs(tokens: readonly TokenLogprob[] | undefined):
     tokens: tokens.map(({ token }) => token),
     token_logprobs: tokens.map(({ logprob }) => logprob),
     top_logprobs: tokens.map(({ top, token, logprob }) =>
-      Object.fromEntries(
-        [...top, ...(top.length > 0 ? [{ token, logprob }] : [])].map((each) => [each.token, each.logprob]),
-      ),
+      logprob === null
+        ? null
+        : Object.fromEntries(
+            [...top, ...(top.length > 0 ? [{ token, logprob }] : [])].map((each) => [each.token, each.logprob]),
+          ),
     ),
     text_offset: tokens.map(({ offset }) => offset),
   };

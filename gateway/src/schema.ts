@@ -36,6 +36,8 @@ export interface CommonRequest {
 }
 
 export interface CompletionRequest extends CommonRequest {
+  /** Whether answers begin with the prompt. */
+  readonly echo: boolean;
   /** At least one text or list of token ids; either may be empty. */
   readonly prompts: readonly (string | readonly number[])[];
 }
@@ -86,6 +88,7 @@ export const tops = integer(0, MOST_TOPS, `an integer in [0, ${MOST_TOPS}]`);
 export const completionBody = object({
   ...common,
   best_of: positive,
+  echo: boolean.nullish(),
   logprobs: tops.nullish(),
   prompt: z.unknown().meta({ description: 'a text, texts, token ids, or lists of token ids' }),
 });
@@ -112,7 +115,7 @@ export function completionRequest(body: unknown, facts: PairFacts): CompletionRe
   const request = commonRequest(given, body as object, inCompletions, given.max_tokens, facts);
   if (given.best_of && given.best_of !== request.n) refuse('best_of', `equal to \`n\` (${request.n})`, given.best_of);
   const logprobs = given.logprobs ?? undefined;
-  return { ...request, logprobs, prompts: promptList(given.prompt, facts.vocabulary) };
+  return { ...request, logprobs, echo: given.echo ?? false, prompts: promptList(given.prompt, facts.vocabulary) };
 }
 
 /**

@@ -1,12 +1,14 @@
 import type { Span } from '@opentelemetry/api';
 import type { Branch } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import type { VerifyTime } from './costs.ts';
-import type { GenerationRequest, PairFacts, TopTokens } from './generation.ts';
+import type { GenerationRequest, PairFacts, PromptFacts, TopTokens } from './generation.ts';
 
 /** The verifier has read the prompt. */
 export interface Opened {
   /** Tokens of the prompt that it knew from an earlier sequence, and did not read. */
   readonly reusedTokens: number;
+  /** If the request asked for it. */
+  readonly prompt?: PromptFacts;
 }
 
 /** What the target said of one block. */

@@ -30,8 +30,7 @@ export function tokenRoutes(app: FastifyInstance, { generator, tokenizer, chatTe
     return { count: tokens.length, max_model_len: facts.contextLength, tokens, token_strs: names };
   });
   route(app, 'POST', '/detokenize', async ({ body }) => {
-    const bytes = detokenizeRequest(body, facts).map((id) => tokenizer.bytes(id));
-    return { prompt: Buffer.concat(bytes).toString('utf8') };
+    return { prompt: tokenizer.decode(detokenizeRequest(body, facts)) };
   });
   route(app, 'GET', '/version', async () => ({ version: manifest.version }));
 }

@@ -102,6 +102,11 @@ export class Tokenizer {
     return this.#bytes[id] ?? new Uint8Array();
   }
 
+  /** The text of tokens; parts of a character that are none together become U+FFFD. */
+  decode(ids: readonly number[]): string {
+    return Buffer.concat(ids.map((id) => this.bytes(id))).toString('utf8');
+  }
+
   /** A token as the vocabulary spells it, for example `<|endoftext|>`; empty for ids outside the vocabulary. */
   name(id: number): string {
     return this.#names[id] ?? '';

@@ -22,7 +22,7 @@ const within =
  */
 export type Unsupported = Readonly<Record<string, Test>>;
 
-export const inCompletions: Unsupported = { suffix: filled, echo: isTrue };
+export const inCompletions: Unsupported = { suffix: filled };
 
 export const inChat: Unsupported = {
   functions: filled,

@@ -31,15 +31,23 @@ export class GrpcVerifyStream implements VerifyStream {
   ) {
     this.#call = call;
     this.#timeoutMs = timeoutMs;
-    const { prompt, sampling, seed, adjustments: adjust, topCount: topLogProbabilities = 0 } = request;
+    const {
+      prompt,
+      sampling,
+      seed,
+      adjustments: adjust,
+      topCount: topLogProbabilities = 0,
+      tellPrompt = false,
+    } = request;
     const start = { tokens: [...prompt], sampling: { ...sampling, minP: sampling.minP ?? 0 }, seed, firstPosition: 0 };
     const trace = { traceparent: traceparentOf(parent) };
     const adjustments = adjust && adjustmentsMessage(adjust);
-    const value = { start, trace, topLogProbabilities, ...(adjustments && { adjustments }) };
+    const value = { start, trace, topLogProbabilities, tellPrompt, ...(adjustments && { adjustments }) };
     this.#call.send({ kind: { case: 'open', value } });
     this.#opened = this.#receive().then((kind) => {
       if (kind.case !== 'opened') throw ended(kind.case);
-      return { reusedTokens: kind.value.reusedTokens };
+      const { reusedTokens, promptLogProbabilities: logProbabilities, promptTop: tops } = kind.value;
+      return { reusedTokens, ...(tellPrompt && { prompt: { logProbabilities, tops } }) };
     });
     this.#opened.catch(() => {}); // whoever awaits it hears of it
   }

@@ -99,7 +99,7 @@ describe('400 names field, limit and value', () => {
 });
 
 describe('400 for what would change the answer but is not supported', () => {
-  const completion = [{ echo: true }, { suffix: 'x' }];
+  const completion = [{ suffix: 'x' }];
   const conversation = [
     { functions: [{}] },
     { modalities: ['text', 'audio'] },

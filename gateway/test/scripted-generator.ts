@@ -1,5 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { GenerationRequest, GenerationStep, Generator, PairFacts, TopTokens } from '../src/generation.ts';
+import type {
+  GenerationRequest,
+  GenerationStep,
+  Generator,
+  PairFacts,
+  PromptFacts,
+  TopTokens,
+} from '../src/generation.ts';
 
 /** What a scripted generator does for one request. */
 export interface Script {
@@ -64,6 +71,7 @@ export class ScriptedGenerator implements Generator {
           tops,
           facts,
           ...reused,
+          ...(step === 0 && request.tellPrompt && { prompt: promptOf(request) }),
           ...(last && { finish }),
         };
         if (last) return;
@@ -88,6 +96,12 @@ const noTimes = {
   verifyRunMicros: 0,
   draftRunMicros: 0,
 };
+
+/** The nth token after the first has log-probability -n / 4. */
+function promptOf({ prompt, topCount = 0 }: GenerationRequest): PromptFacts {
+  const later = prompt.slice(1);
+  return { logProbabilities: later.map((_, n) => -(n + 1) / 4), tops: topsOf(later, topCount) };
+}
 
 /** Each token and those after it in the vocabulary. */
 function topsOf(tokens: readonly number[], count: number): TopTokens[] {

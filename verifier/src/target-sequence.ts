@@ -1,11 +1,13 @@
 import type { EngineFacts, TargetOutput, TargetSlot } from '@ptp/core/engine/engine.ts';
 import { PtpError } from '@ptp/core/errors.ts';
 import type { VerifyOpen } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
-import { Adjuster, type Adjustment, onlyAllowed } from '@ptp/core/sampling/adjust.ts';
+import { Adjuster, type Adjustment, only, onlyAllowed } from '@ptp/core/sampling/adjust.ts';
 import { receivedAdjustments, Sequence } from '@ptp/core/sequence.ts';
 
 /** Most alternatives that may be asked for; as many as OpenAI's API tells. */
 export const MOST_TOPS = 20;
+
+const GREEDY = { temperature: 0, topK: 0, topP: 1 };
 
 /** A sequence as the verifier sees it: how the target picks at each position along a draft, and what is told of it. */
 export class TargetSequence extends Sequence {
@@ -45,6 +47,20 @@ export class TargetSequence extends Sequence {
       sampling: this.sampling,
       u: this.uniformsAt(length, tokens.length),
       ...(adjust && { adjust }),
+      ...(this.#topCount > 0 && { topCount: this.#topCount }),
+    };
+  }
+
+  /**
+   * Reading `tokens`, which the sequence has from index `at` on, with the target made to pick what comes next anyway: its
+   * log-probabilities are then those of the given tokens.
+   */
+  reading(at: number, tokens: readonly number[]): Omit<TargetSlot, 'sequence' | 'at' | 'tokens'> {
+    const next = this.tokens.slice(at + 1, at + 1 + tokens.length);
+    return {
+      sampling: GREEDY,
+      u: this.uniformsAt(this.tokens.length, tokens.length),
+      adjust: next.map((token) => only(token, this.#vocabulary)),
       ...(this.#topCount > 0 && { topCount: this.#topCount }),
     };
   }

@@ -6,7 +6,7 @@ import { PtpError } from '@ptp/core/errors.ts';
 import type { Timings } from '@ptp/core/gen/ptp/v1/common_pb.ts';
 import type { VerifyOpen, VerifyRequest, VerifyResponseSchema, VerifyStep } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
 import { accept } from '@ptp/core/sampling/accept.ts';
-import { checkTokens, chunks, openWithin, type Sequence } from '@ptp/core/sequence.ts';
+import { checkTokens, chunks, openWithin } from '@ptp/core/sequence.ts';
 import { recordRun } from '@ptp/core/telemetry/run-spans.ts';
 import { TargetSequence } from './target-sequence.ts';
 
@@ -68,20 +68,26 @@ export class Verifier {
 
   /**
    * Reads the prompt, all but its last token, in chunks that other sequences' steps run between; but not what an earlier sequence
-   * began with too.
+   * began with too, unless the client wants to know of it.
    */
-  async #prefill(id: number, sequence: Sequence, open: VerifyOpen, signal: AbortSignal): Promise<Response> {
+  async #prefill(id: number, sequence: TargetSequence, open: VerifyOpen, signal: AbortSignal): Promise<Response> {
     const prompt = sequence.tokens.slice(0, -1);
-    const reusedTokens = await this.engine.reusePrefix(id, prompt);
+    const reusedTokens = open.tellPrompt ? 0 : await this.engine.reusePrefix(id, prompt);
+    const promptLogProbabilities: number[] = [];
+    const promptTop: ReturnType<TargetSequence['tops']> = [];
     let prefillUs = 0;
     let timings: Timings | undefined;
     for (const chunk of chunks(prompt, this.limits.prefillChunk, reusedTokens)) {
-      const served = await this.#scheduler.submit({ sequence: id, ...chunk }, signal);
+      const told = open.tellPrompt ? sequence.reading(chunk.at, chunk.tokens) : {};
+      const served = await this.#scheduler.submit({ sequence: id, ...chunk, ...told }, signal);
+      promptLogProbabilities.push(...served.output.logProbabilities);
+      promptTop.push(...sequence.tops(served.output, served.output.logProbabilities.length));
       recordRun('ptp.verify.prefill', open.trace?.traceparent, served, { 'ptp.tokens': chunk.tokens.length });
       prefillUs += served.runMicros;
       timings = timingsOf(served, chunk.tokens.length);
     }
-    const value = { ...(timings && { timings }), prefillUs, cachedTokens: prompt.length, reusedTokens };
+    const read = { prefillUs, cachedTokens: prompt.length, reusedTokens, promptLogProbabilities, promptTop };
+    const value = { ...(timings && { timings }), ...read };
     return { kind: { case: 'opened', value } };
   }
 

@@ -32,6 +32,13 @@ export function isAllowed(allowed: Uint8Array, token: number): boolean {
   return (((allowed[token >> 3] ?? 0) >> (token & 7)) & 1) === 1;
 }
 
+/** Nothing changed, but that only this token may be chosen, of V. */
+export function only(token: number, vocabulary: number): Adjustment {
+  const allowed = new Uint8Array(Math.ceil(vocabulary / 8));
+  allowed[token >> 3] = 1 << (token & 7);
+  return onlyAllowed(allowed);
+}
+
 /** Nothing changed, but that only some tokens may be chosen. */
 export function onlyAllowed(allowed: Uint8Array): Adjustment {
   return { scaled: new Int32Array(), scale: 1, biased: new Int32Array(), biases: new Float32Array(), allowed };

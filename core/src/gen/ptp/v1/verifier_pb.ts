@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ptp/v1/verifier.proto.
  */
 export const file_ptp_v1_verifier: GenFile = /*@__PURE__*/
-  fileDesc("ChVwdHAvdjEvdmVyaWZpZXIucHJvdG8SBnB0cC52MSISChBHZXRUYXJnZXRSZXF1ZXN0IpMBChFHZXRUYXJnZXRSZXNwb25zZRIhCgVtb2RlbBgBIAEoCzISLnB0cC52MS5Nb2RlbEZhY3RzEhYKDm9wZW5fc2VxdWVuY2VzGAIgASgNEhMKC2NhY2hlX2J5dGVzGAMgASgEEi4KDHByZWZpeF9jYWNoZRgEIAEoCzIYLnB0cC52MS5QcmVmaXhDYWNoZUZhY3RzIl8KDVZlcmlmeVJlcXVlc3QSIgoEb3BlbhgBIAEoCzISLnB0cC52MS5WZXJpZnlPcGVuSAASIgoEc3RlcBgCIAEoCzISLnB0cC52MS5WZXJpZnlTdGVwSABCBgoEa2luZCKlAQoKVmVyaWZ5T3BlbhIkCgVzdGFydBgBIAEoCzIVLnB0cC52MS5TZXF1ZW5jZVN0YXJ0EiMKBXRyYWNlGAIgASgLMhQucHRwLnYxLlRyYWNlQ29udGV4dBItCgthZGp1c3RtZW50cxgDIAEoCzIYLnB0cC52MS5Ub2tlbkFkanVzdG1lbnRzEh0KFXRvcF9sb2dfcHJvYmFiaWxpdGllcxgEIAEoDSJfCgpWZXJpZnlTdGVwEgwKBHN0ZXAYASABKA0SDQoFZHJhZnQYAiADKA0SIwoFdHJhY2UYAyABKAsyFC5wdHAudjEuVHJhY2VDb250ZXh0Eg8KB2FsbG93ZWQYBCADKAwiaAoOVmVyaWZ5UmVzcG9uc2USJgoGb3BlbmVkGAEgASgLMhQucHRwLnYxLlZlcmlmeU9wZW5lZEgAEiYKBnJlc3VsdBgCIAEoCzIULnB0cC52MS5WZXJpZnlSZXN1bHRIAEIGCgRraW5kInIKDFZlcmlmeU9wZW5lZBIgCgd0aW1pbmdzGAEgASgLMg8ucHRwLnYxLlRpbWluZ3MSEgoKcHJlZmlsbF91cxgCIAEoDRIVCg1jYWNoZWRfdG9rZW5zGAMgASgNEhUKDXJldXNlZF90b2tlbnMYBCABKA0inwEKDFZlcmlmeVJlc3VsdBIMCgRzdGVwGAEgASgNEhAKCGFjY2VwdGVkGAIgASgNEhIKCm5leHRfdG9rZW4YAyABKA0SGQoRbG9nX3Byb2JhYmlsaXRpZXMYBCADKAISIAoHdGltaW5ncxgFIAEoCzIPLnB0cC52MS5UaW1pbmdzEh4KA3RvcBgGIAMoCzIRLnB0cC52MS5Ub3BUb2tlbnMykAEKD1ZlcmlmaWVyU2VydmljZRJACglHZXRUYXJnZXQSGC5wdHAudjEuR2V0VGFyZ2V0UmVxdWVzdBoZLnB0cC52MS5HZXRUYXJnZXRSZXNwb25zZRI7CgZWZXJpZnkSFS5wdHAudjEuVmVyaWZ5UmVxdWVzdBoWLnB0cC52MS5WZXJpZnlSZXNwb25zZSgBMAFiBnByb3RvMw", [file_ptp_v1_common]);
+  fileDesc("ChVwdHAvdjEvdmVyaWZpZXIucHJvdG8SBnB0cC52MSISChBHZXRUYXJnZXRSZXF1ZXN0IpMBChFHZXRUYXJnZXRSZXNwb25zZRIhCgVtb2RlbBgBIAEoCzISLnB0cC52MS5Nb2RlbEZhY3RzEhYKDm9wZW5fc2VxdWVuY2VzGAIgASgNEhMKC2NhY2hlX2J5dGVzGAMgASgEEi4KDHByZWZpeF9jYWNoZRgEIAEoCzIYLnB0cC52MS5QcmVmaXhDYWNoZUZhY3RzIl8KDVZlcmlmeVJlcXVlc3QSIgoEb3BlbhgBIAEoCzISLnB0cC52MS5WZXJpZnlPcGVuSAASIgoEc3RlcBgCIAEoCzISLnB0cC52MS5WZXJpZnlTdGVwSABCBgoEa2luZCK6AQoKVmVyaWZ5T3BlbhIkCgVzdGFydBgBIAEoCzIVLnB0cC52MS5TZXF1ZW5jZVN0YXJ0EiMKBXRyYWNlGAIgASgLMhQucHRwLnYxLlRyYWNlQ29udGV4dBItCgthZGp1c3RtZW50cxgDIAEoCzIYLnB0cC52MS5Ub2tlbkFkanVzdG1lbnRzEh0KFXRvcF9sb2dfcHJvYmFiaWxpdGllcxgEIAEoDRITCgt0ZWxsX3Byb21wdBgFIAEoCCJfCgpWZXJpZnlTdGVwEgwKBHN0ZXAYASABKA0SDQoFZHJhZnQYAiADKA0SIwoFdHJhY2UYAyABKAsyFC5wdHAudjEuVHJhY2VDb250ZXh0Eg8KB2FsbG93ZWQYBCADKAwiaAoOVmVyaWZ5UmVzcG9uc2USJgoGb3BlbmVkGAEgASgLMhQucHRwLnYxLlZlcmlmeU9wZW5lZEgAEiYKBnJlc3VsdBgCIAEoCzIULnB0cC52MS5WZXJpZnlSZXN1bHRIAEIGCgRraW5kIrsBCgxWZXJpZnlPcGVuZWQSIAoHdGltaW5ncxgBIAEoCzIPLnB0cC52MS5UaW1pbmdzEhIKCnByZWZpbGxfdXMYAiABKA0SFQoNY2FjaGVkX3Rva2VucxgDIAEoDRIVCg1yZXVzZWRfdG9rZW5zGAQgASgNEiAKGHByb21wdF9sb2dfcHJvYmFiaWxpdGllcxgFIAMoAhIlCgpwcm9tcHRfdG9wGAYgAygLMhEucHRwLnYxLlRvcFRva2VucyKfAQoMVmVyaWZ5UmVzdWx0EgwKBHN0ZXAYASABKA0SEAoIYWNjZXB0ZWQYAiABKA0SEgoKbmV4dF90b2tlbhgDIAEoDRIZChFsb2dfcHJvYmFiaWxpdGllcxgEIAMoAhIgCgd0aW1pbmdzGAUgASgLMg8ucHRwLnYxLlRpbWluZ3MSHgoDdG9wGAYgAygLMhEucHRwLnYxLlRvcFRva2VuczKQAQoPVmVyaWZpZXJTZXJ2aWNlEkAKCUdldFRhcmdldBIYLnB0cC52MS5HZXRUYXJnZXRSZXF1ZXN0GhkucHRwLnYxLkdldFRhcmdldFJlc3BvbnNlEjsKBlZlcmlmeRIVLnB0cC52MS5WZXJpZnlSZXF1ZXN0GhYucHRwLnYxLlZlcmlmeVJlc3BvbnNlKAEwAWIGcHJvdG8z", [file_ptp_v1_common]);
 
 /**
  * Asks which target the service runs.
@@ -141,6 +141,13 @@ export type VerifyOpen = Message<"ptp.v1.VerifyOpen"> & {
    * @generated from field: uint32 top_log_probabilities = 4;
    */
   topLogProbabilities: number;
+
+  /**
+   * Whether to tell what the model thinks of the given tokens themselves. The prefix cache is then of no use.
+   *
+   * @generated from field: bool tell_prompt = 5;
+   */
+  tellPrompt: boolean;
 };
 
 /**
@@ -263,6 +270,20 @@ export type VerifyOpened = Message<"ptp.v1.VerifyOpened"> & {
    * @generated from field: uint32 reused_tokens = 4;
    */
   reusedTokens: number;
+
+  /**
+   * If the open asked for it: of each token given, but the first, what log_probabilities and top of VerifyResult are of a committed one.
+   *
+   * @generated from field: repeated float prompt_log_probabilities = 5;
+   */
+  promptLogProbabilities: number[];
+
+  /**
+   * See prompt_log_probabilities.
+   *
+   * @generated from field: repeated ptp.v1.TopTokens prompt_top = 6;
+   */
+  promptTop: TopTokens[];
 };
 
 /**
