@@ -7,6 +7,7 @@ import type { TokenLogprob } from './logprobs.ts';
 import { openAiError } from './openai-error.ts';
 import { takeOver } from './reply.ts';
 import { EventStream } from './sse.ts';
+import type { StepTrace } from './step-trace.ts';
 
 /** How one endpoint spells its results; each function makes one entry of `choices`. */
 export interface Format {
@@ -34,6 +35,7 @@ interface Whole {
   text: string;
   finish: string;
   tokens?: readonly TokenLogprob[];
+  readonly traces: StepTrace[];
 }
 
 /** What a streamed response needs to know. */
@@ -61,16 +63,20 @@ export function choicesWriter(format: Format): Writer {
 
 /** One JSON object, once every choice has ended. */
 async function respondWhole(format: Format, run: Run): Promise<object> {
-  const choices = Array.from({ length: run.choices }, (): Whole => ({ text: '', finish: '' }));
-  for await (const { index, text, tokens, finish } of run.deltas) {
+  const choices = Array.from({ length: run.choices }, (): Whole => ({ text: '', finish: '', traces: [] }));
+  for await (const { index, text, tokens, trace, finish } of run.deltas) {
     const choice = choices[index] as Whole;
     choice.text += text;
     if (tokens) choice.tokens = [...(choice.tokens ?? []), ...tokens];
+    if (trace) choice.traces.push(trace);
     choice.finish = finish ?? choice.finish;
   }
   return {
     ...envelope(format, format.object, run.modelId),
-    choices: choices.map(({ text, finish, tokens }, index) => format.whole(index, text, finish, tokens)),
+    choices: choices.map(({ text, finish, tokens, traces }, index) => ({
+      ...format.whole(index, text, finish, tokens),
+      ...(traces.length > 0 && { ptp: traces }),
+    })),
     usage: run.usage,
   };
 }

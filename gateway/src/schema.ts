@@ -31,7 +31,7 @@ export interface CommonRequest {
   readonly draftLimits: DraftWishes;
   /** What the answer may well be; '' for nothing. */
   readonly prediction: string;
-  /** Whether a stream's chunks tell what their steps did. */
+  /** Whether the answer tells what its steps did: a stream in each chunk, a choice of completions and chat in a list. */
   readonly trace: boolean;
 }
 
@@ -182,7 +182,7 @@ export function commonRequest(
     drafting: given.ptp?.draft ?? true,
     draftLimits: draftWishes(given.ptp ?? {}),
     prediction: textOf(given.prediction?.content ?? ''),
-    trace: stream && (given.ptp?.trace ?? false),
+    trace: given.ptp?.trace ?? false,
   };
 }
 

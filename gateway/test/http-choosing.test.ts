@@ -148,6 +148,14 @@ describe('log-probabilities', () => {
 });
 
 describe('ptp.trace', () => {
+  test('lists the steps of a whole answer', async () => {
+    const response = await server.complete({ prompt: 'a', max_tokens: 50, n: 2, ptp: { trace: true } });
+    const { choices } = await response.json();
+    for (const { ptp } of choices) expect(ptp).toMatchObject([{ step: 0, drafted: 2 }, { step: 1 }]);
+    const untold = await server.complete({ prompt: 'a', max_tokens: 50 });
+    expect((await untold.json()).choices[0]).not.toHaveProperty('ptp');
+  });
+
   test('tells in each chunk of a stream what its step did, token by token', async () => {
     const response = await server.complete({ prompt: 'a', max_tokens: 50, stream: true, ptp: { trace: true } });
     const chunks = (await events(response)).slice(0, -1).map((event) => JSON.parse(event));

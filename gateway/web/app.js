@@ -1,3 +1,4 @@
+import { Axis } from './lanes.js';
 import { Pane } from './pane.js';
 import { complete } from './stream.js';
 
@@ -26,11 +27,11 @@ function say(message, error = false) {
   status.classList.toggle('error', error);
 }
 
-/** @param {string} title */
-function newPane(title) {
+/** @param {string} title @param {Axis} axis */
+function newPane(title, axis) {
   const element = /** @type {HTMLElement} */ (template.content.cloneNode(true)).querySelector('section');
   panes.append(/** @type {HTMLElement} */ (element));
-  return new Pane(/** @type {HTMLElement} */ (element), title, input('prompt').value);
+  return new Pane(/** @type {HTMLElement} */ (element), title, input('prompt').value, axis);
 }
 
 /** The body of a request; fields that are empty are left to the server. @param {boolean} draft */
@@ -49,7 +50,8 @@ async function run(ways, verdict) {
   panes.replaceChildren();
   busy(true);
   say('Generating …');
-  const shown = ways.map(({ title }) => newPane(title));
+  const axis = new Axis();
+  const shown = ways.map(({ title }) => newPane(title, axis));
   try {
     await Promise.all(
       ways.map(async ({ draft }, i) => {
@@ -59,6 +61,8 @@ async function run(ways, verdict) {
         if (ways.length > 1) say(`${ways[i]?.title} has finished.`);
       }),
     );
+    // on the axis that all have in the end
+    for (const pane of shown) pane.end();
     say(verdict(shown));
   } catch (error) {
     if (signal.aborted) say('Stopped.');

@@ -5,22 +5,46 @@ const SVG = 'http://www.w3.org/2000/svg';
 const SHOWN = 14;
 /** Place of the lanes in the drawing, whose width is the element's own. */
 const LEFT = 46;
-const LANES = { verify: 6, draft: 30 };
+const LANES = { tokens: 6, verify: 44, draft: 68 };
 const HEIGHT = 18;
+/** Of the columns of tokens. */
+const COLUMN = 32;
+const BOTTOM = 110;
+
+/** Microseconds of the steps in view, by chart: charts that are compared have the longest one's axis. */
+export class Axis {
+  /** @type {Map<object, number>} */
+  #spans = new Map();
+
+  /** @param {object} chart @param {number} micros of its steps in view @returns {number} what all its charts show */
+  span(chart, micros) {
+    this.#spans.set(chart, micros);
+    return Math.max(1, ...this.#spans.values());
+  }
+}
 
 /**
- * Draws the last steps as bars on a common time axis, one lane for the verifier and one for the drafter.
+ * Draws the last steps on a common time axis: columns of the tokens that each brought, one lane for the verifier and one for the drafter.
  *
  * @param {SVGSVGElement} svg
  * @param {readonly StepTrace[]} steps all so far
+ * @param {Axis} axis
  */
-export function drawLanes(svg, steps) {
+export function drawLanes(svg, steps, axis) {
   const shown = steps.slice(-SHOWN);
   const width = svg.clientWidth || 400;
-  svg.setAttribute('viewBox', `0 0 ${width} 72`);
-  const total = shown.reduce((sum, { step_us }) => sum + step_us, 0);
-  const scale = (width - LEFT) / Math.max(1, total);
-  const parts = [label('verify', LANES.verify), label('draft', LANES.draft)];
+  svg.setAttribute('viewBox', `0 0 ${width} ${BOTTOM + 2}`);
+  const total = axis.span(
+    svg,
+    shown.reduce((sum, { step_us }) => sum + step_us, 0),
+  );
+  const scale = (width - LEFT) / total;
+  const most = Math.max(4, ...shown.map(({ tokens }) => tokens.length));
+  const parts = [
+    text('tokens', 0, LANES.tokens + 22, 'start'),
+    label('verify', LANES.verify),
+    label('draft', LANES.draft),
+  ];
   let start = 0;
   for (const step of shown) {
     const bar = (
@@ -31,13 +55,22 @@ export function drawLanes(svg, steps) {
     ) => {
       if (micros > 0) parts.push(rectangle(kind, LEFT + (start + from) * scale, y, micros * scale));
     };
+    // the target's own token stands on those that were drafted
+    const unit = COLUMN / most;
+    const accepted = Math.min(step.accepted, step.tokens.length);
+    const column = (/** @type {string} */ kind, /** @type {number} */ from, /** @type {number} */ count) => {
+      const y = LANES.tokens + COLUMN - (from + count) * unit;
+      if (count > 0) parts.push(rectangle(kind, LEFT + start * scale, y, step.step_us * scale, count * unit - 0.5));
+    };
+    column(step.source === 'drafter' ? 'draft' : 'repeated', 0, accepted);
+    column('own', accepted, step.tokens.length - accepted);
     bar('redraft', LANES.draft, 0, step.redraft_us);
     bar('verify', LANES.verify, step.redraft_us, step.verify_us);
     bar('draft', LANES.draft, step.redraft_us, step.draft_us);
     parts.push(border(LEFT + start * scale));
     start += step.step_us;
   }
-  parts.push(text(`${(total / 1000).toFixed(0)} ms`, width, 66, 'end'), text('0', LEFT, 66, 'start'));
+  parts.push(text(`${(total / 1000).toFixed(0)} ms`, width, BOTTOM - 4, 'end'), text('0', LEFT, BOTTOM - 4, 'start'));
   svg.replaceChildren(...parts);
 }
 
@@ -53,14 +86,14 @@ function text(content, x, y, anchor) {
   return element;
 }
 
-/** @param {string} kind @param {number} x @param {number} y @param {number} width */
-function rectangle(kind, x, y, width) {
-  return make('rect', { class: `lane-${kind}`, x, y, width: Math.max(1, width - 1), height: HEIGHT, rx: 2 });
+/** @param {string} kind @param {number} x @param {number} y @param {number} width @param {number} [height] */
+function rectangle(kind, x, y, width, height = HEIGHT) {
+  return make('rect', { class: `lane-${kind}`, x, y, width: Math.max(1, width - 1), height, rx: 2 });
 }
 
 /** @param {number} x */
 function border(x) {
-  return make('line', { class: 'lane-border', x1: x, x2: x, y1: 2, y2: 52 });
+  return make('line', { class: 'lane-border', x1: x, x2: x, y1: 2, y2: LANES.draft + HEIGHT + 4 });
 }
 
 /** @param {string} name @param {Record<string, string | number>} attributes */

@@ -1,10 +1,11 @@
 /** @import { StepTrace } from './stream.js' */
-import { drawLanes } from './lanes.js';
+import { Axis, drawLanes } from './lanes.js';
 
 const CLASSES = /** @type {Record<string, string>} */ ({
   drafter: 'drafter',
   'prompt lookup': 'lookup',
   prediction: 'lookup',
+  grammar: 'lookup',
 });
 /** How long rejected tokens stay, milliseconds; as long as they take to fade. */
 const FADE = 1800;
@@ -22,9 +23,10 @@ export class Pane {
   #ended = 0;
   #drawing = false;
 
-  /** @param {HTMLElement} element of the template `pane` @param {string} title @param {string} prompt */
-  constructor(element, title, prompt) {
+  /** @param {HTMLElement} element of the template `pane` @param {string} title @param {string} prompt @param {Axis} axis */
+  constructor(element, title, prompt, axis) {
     this.element = element;
+    this.axis = axis;
     this.output = /** @type {HTMLElement} */ (element.querySelector('.text'));
     this.svg = /** @type {SVGSVGElement} */ (element.querySelector('svg'));
     const heading = /** @type {HTMLElement} */ (element.querySelector('h2'));
@@ -64,11 +66,11 @@ export class Pane {
     this.#draw();
   }
 
-  /** The text is whole. */
+  /** The text is whole; again, to be drawn beside others that now are too. */
   end() {
-    this.#ended = performance.now();
+    this.#ended ||= performance.now();
     this.#figures();
-    drawLanes(this.svg, this.#steps);
+    drawLanes(this.svg, this.#steps, this.axis);
   }
 
   /** @param {string} text */
@@ -89,7 +91,7 @@ export class Pane {
       this.#drawing = false;
       this.output.scrollTop = this.output.scrollHeight;
       this.#figures();
-      drawLanes(this.svg, this.#steps);
+      drawLanes(this.svg, this.#steps, this.axis);
     });
   }
 
