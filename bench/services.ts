@@ -69,8 +69,9 @@ async function start(
   );
   const services = new Services({
     facts,
-    verifierAddress: addressOf('verifier'),
-    drafterAddress: addressOf('drafter'),
+    verifiers: [addressOf('verifier')],
+    drafters: [addressOf('drafter')],
+    recoveryMs: 0,
     draftTimeoutMs: 2000,
     verifyTimeoutMs: 60_000,
     logger: createLogger('bench', { PTP_LOG_LEVEL: 'warn' }),

@@ -23,6 +23,10 @@ const scheduling = { prefillChunk: 16, batchTokens: 64, sequences: 64, queue: 64
 export interface TestPairOptions {
   readonly draftTimeoutMs?: number;
   readonly verifyTimeoutMs?: number;
+  /** How long a stream waits for another verifier, milliseconds; 5,000 by default. */
+  readonly recoveryMs?: number;
+  /** How many verifiers there are, all with the same engine; 1 by default. */
+  readonly verifiers?: number;
   readonly limits?: DraftLimits;
   /** What the services say they serve. */
   readonly modelId?: string;
@@ -54,7 +58,7 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
   readonly #options: TestPairOptions;
   readonly #openDraft: () => Promise<Draft>;
   readonly #folder: string;
-  #verifierServer: RunningServer | undefined;
+  readonly #verifierServers: RunningServer[] = [];
   #drafterServer: RunningServer | undefined;
 
   /** With engines whose language is a hash function (fake-engine.ts). */
@@ -101,7 +105,8 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
     const folder = await mkdtemp(join(tmpdir(), 'ptp-pair-'));
     const pair = new TestPair(facts, target, await openDraft(), openDraft, options, folder);
     try {
-      await Promise.all([pair.#serveVerifier(), pair.#serveDrafter()]);
+      const verifiers = pair.#verifierAddresses().map((_, i) => pair.startVerifier(i));
+      await Promise.all([...verifiers, pair.#serveDrafter()]);
       await pair.services.ready(readyMs);
     } catch (error) {
       await pair.stop();
@@ -127,13 +132,33 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
     this.addresses = { verifier: `unix:${folder}/verifier.sock`, drafter: `unix:${folder}/drafter.sock` };
     this.services = new Services({
       facts,
-      verifierAddress: this.addresses.verifier,
-      drafterAddress: this.addresses.drafter,
+      verifiers: this.#verifierAddresses(),
+      drafters: [this.addresses.drafter],
+      recoveryMs: options.recoveryMs ?? 5000,
       draftTimeoutMs: options.draftTimeoutMs ?? 2000,
       verifyTimeoutMs: options.verifyTimeoutMs ?? 10_000,
       logger: silent,
     });
     this.generator = new PairGenerator(this.services, options.limits ?? { length: 5, budget: 16, mode: 'overlap' });
+  }
+
+  /** All at once, streams included; as a killed process does. */
+  async stopVerifier(index = 0): Promise<void> {
+    await this.#verifierServers[index]?.close(0);
+  }
+
+  async startVerifier(index = 0): Promise<void> {
+    const address = this.#verifierAddresses()[index] as string;
+    const verifier = new Verifier(this.target, { draft: 16, ...scheduling });
+    const service = verifierService(verifier, this.#model());
+    this.#verifierServers[index] = await serve({ address, logger: silent, services: [service] });
+  }
+
+  #verifierAddresses(): string[] {
+    const { verifiers = 1 } = this.#options;
+    return Array.from({ length: verifiers }, (_, i) =>
+      i === 0 ? this.addresses.verifier : `${this.addresses.verifier}.${i}`,
+    );
   }
 
   async stopDrafter(): Promise<void> {
@@ -149,15 +174,9 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
 
   async stop(): Promise<void> {
     this.services.close();
-    await Promise.all([this.#verifierServer?.close(0), this.#drafterServer?.close(0)]);
+    await Promise.all([...this.#verifierServers, this.#drafterServer].map((server) => server?.close(0)));
     await Promise.all([this.target.dispose(), this.draft.dispose()]);
     await rm(this.#folder, { recursive: true, force: true });
-  }
-
-  async #serveVerifier(): Promise<void> {
-    const verifier = new Verifier(this.target, { draft: 16, ...scheduling });
-    const service = verifierService(verifier, this.#model());
-    this.#verifierServer = await serve({ address: this.addresses.verifier, logger: silent, services: [service] });
   }
 
   async #serveDrafter(): Promise<void> {

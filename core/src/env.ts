@@ -11,7 +11,7 @@ export type Setting = { readonly name: `PTP_${string}`; readonly doc: string } &
   | { readonly type: 'boolean'; readonly default: boolean }
   | { readonly type: 'string'; readonly default: string }
   | { readonly type: 'enum'; readonly default: string; readonly values: readonly string[] }
-  | { readonly type: 'address'; readonly default: string }
+  | { readonly type: 'address' | 'addresses'; readonly default: string }
 );
 
 /** A service's settings, keyed by the name that its code uses. Write tables with `as const satisfies SettingsTable`. */
@@ -25,7 +25,9 @@ type ValueOf<S extends Setting> = S extends { type: 'integer' | 'number' }
       ? V
       : S extends { type: 'address' }
         ? Address
-        : string;
+        : S extends { type: 'addresses' }
+          ? readonly Address[]
+          : string;
 
 /** The values of a table's settings. */
 export type SettingsOf<T extends SettingsTable> = { readonly [K in keyof T]: ValueOf<T[K]> };
@@ -66,7 +68,7 @@ export function describeSettings(table: SettingsTable): string {
   return ['| variable | value | default | what it does |', '| --- | --- | --- | --- |', ...rows].join('\n');
 }
 
-function parse(setting: Setting, text: string): number | boolean | string | Address {
+function parse(setting: Setting, text: string): Value {
   const value = parsers[setting.type](text);
   if (value === undefined || !withinLimits(setting, value)) {
     const message = `\`${setting.name}\` must be ${limits(setting)}, got ${JSON.stringify(text)}`;
@@ -75,13 +77,16 @@ function parse(setting: Setting, text: string): number | boolean | string | Addr
   return value;
 }
 
-const parsers: Record<Setting['type'], (text: string) => number | boolean | string | Address | undefined> = {
+type Value = number | boolean | string | Address | readonly Address[];
+
+const parsers: Record<Setting['type'], (text: string) => Value | undefined> = {
   integer: (text) => (/^[+-]?\d+$/.test(text) && Number.isSafeInteger(Number(text)) ? Number(text) : undefined),
   number: (text) => (text.trim() !== '' && Number.isFinite(Number(text)) ? Number(text) : undefined),
   boolean: (text) => (['true', '1'].includes(text) ? true : ['false', '0'].includes(text) ? false : undefined),
   string: (text) => text,
   enum: (text) => text,
   address: parseAddress,
+  addresses: parseAddresses,
 };
 
 /** `host:port`, `[IPv6]:port` or `unix:/absolute/path`; undefined for anything else. */
@@ -92,6 +97,12 @@ function parseAddress(text: string): Address | undefined {
   const host = tcp?.[1] ?? tcp?.[2];
   const port = Number(tcp?.[3]);
   return host !== undefined && port <= 65535 ? { target: text, host, port } : undefined;
+}
+
+/** One or more, with commas between them. */
+function parseAddresses(text: string): readonly Address[] | undefined {
+  const addresses = text.split(',').map((part) => parseAddress(part.trim()));
+  return addresses.every((address) => address !== undefined) ? addresses : undefined;
 }
 
 function withinLimits(setting: Setting, value: unknown): boolean {
@@ -119,5 +130,7 @@ function limits(setting: Setting): string {
       return `one of ${setting.values.join(', ')}`;
     case 'address':
       return 'host:port or unix:/path';
+    case 'addresses':
+      return 'host:port or unix:/path, or several with commas between them';
   }
 }

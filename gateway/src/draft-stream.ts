@@ -16,8 +16,8 @@ const LONGEST_PAUSE_MS = 8000;
 
 /** What a draft stream is made of. */
 export interface DraftStreamParts {
-  /** Begins a call; undefined while there is no drafter. */
-  readonly open: () => Call | undefined;
+  /** Begins a call, and hears when it has ended, and whether by the drafter's fault; undefined while there is no drafter. */
+  readonly open: () => { readonly call: Call; readonly leave: (failed: boolean) => void } | undefined;
   readonly request: GenerationRequest;
   readonly span: Span;
   /** How long a stream waits for a draft. */
@@ -34,6 +34,7 @@ export class GrpcDraftStream implements DraftStream {
   /** Tokens of `#tokens` that the drafter knows. */
   #told = 0;
   #call: Call | undefined;
+  #leave: (failed: boolean) => void = () => {};
   /** Settles when the open has been answered; `#ready` then says so. */
   #opening: Promise<void> = Promise.resolve();
   #ready = false;
@@ -107,6 +108,7 @@ export class GrpcDraftStream implements DraftStream {
     if (this.#ready && !this.#overdue && this.#awaited === 0) this.#call?.finish();
     else this.#call?.cancel();
     this.#call = undefined;
+    this.#leave(false);
     this.#retryAt = Number.POSITIVE_INFINITY;
   }
 
@@ -135,10 +137,12 @@ export class GrpcDraftStream implements DraftStream {
   }
 
   #connect(): void {
-    const call = this.#parts.open();
+    const opened = this.#parts.open();
     this.#retryAt = performance.now() + this.#pauseMs;
-    if (!call) return;
+    if (!opened) return;
+    const { call, leave } = opened;
     this.#call = call;
+    this.#leave = leave;
     this.#ready = false;
     this.#overdue = false;
     this.#steps = 0;
@@ -164,6 +168,7 @@ export class GrpcDraftStream implements DraftStream {
   #fail(call: Call, error: unknown): void {
     if (this.#call !== call) return;
     call.cancel();
+    this.#leave(true);
     this.#call = undefined;
     this.#ready = false;
     this.#overdue = false;

@@ -26,10 +26,11 @@ await runService('gateway', async (logger, onStop) => {
   const [tokenizer, chatTemplate] = await Promise.all([loadTokenizer(config.models), loadChatTemplate(config.models)]);
   const services = new Services({
     facts: pairFacts(manifest),
-    verifierAddress: config.verifier.target,
-    drafterAddress: manifest.drafter && config.drafter.target,
+    verifiers: config.verifier.map(({ target }) => target),
+    drafters: manifest.drafter ? config.drafter.map(({ target }) => target) : [],
     draftTimeoutMs: config.draftTimeoutMillis,
     verifyTimeoutMs: config.verifyTimeoutMillis,
+    recoveryMs: config.recoverySeconds * 1000,
     logger,
   });
   onStop(() => services.close());

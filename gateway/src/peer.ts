@@ -21,12 +21,13 @@ export class Peer {
     return this.#usable;
   }
 
-  /** @throws PtpError `unavailable` when the service is not usable after that time */
-  async ready(timeoutMs: number): Promise<void> {
+  /** @throws PtpError `unavailable` when the service is not usable after that time; `AbortError` when the signal is aborted before */
+  async ready(timeoutMs: number, signal?: AbortSignal): Promise<void> {
     if (this.#usable) return;
     const usable = new Promise<void>((resolve) => this.#waiting.add(resolve));
     const timer = new AbortController();
-    const late = sleep(timeoutMs, undefined, { signal: timer.signal }).then(() => {
+    const ends = signal ? AbortSignal.any([timer.signal, signal]) : timer.signal;
+    const late = sleep(timeoutMs, undefined, { signal: ends }).then(() => {
       throw new PtpError('unavailable', `${this.#service.typeName} is not ready after ${timeoutMs} ms`);
     });
     late.catch(() => {});

@@ -4,23 +4,26 @@ import type { ModelFacts } from '@ptp/core/gen/ptp/v1/common_pb.ts';
 import { DrafterService } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
 import type { Logger } from '@ptp/core/log.ts';
-import { connect, type ServiceClient } from '@ptp/core/rpc/client.ts';
 import { GrpcDraftStream } from './draft-stream.ts';
 import type { GenerationRequest, PairFacts } from './generation.ts';
-import { Peer } from './peer.ts';
+import { LastingVerifyStream, type OpenStream, type Start } from './lasting-verify-stream.ts';
+import { Replicas } from './replicas.ts';
 import type { DraftStream, Streams, VerifyStream } from './streams.ts';
 import { GrpcVerifyStream } from './verify-stream.ts';
 
-/** Where the services are, and how long a drafter may keep a stream waiting. */
+/** Where the services are, and how long they may keep a stream waiting. */
 export interface ServicesOptions {
   readonly facts: PairFacts & { readonly tokenizerSha256: string };
-  readonly verifierAddress: string;
-  /** Undefined for a target without a drafter. */
-  readonly drafterAddress: string | undefined;
+  /** At least one. */
+  readonly verifiers: readonly string[];
+  /** None for a target without a drafter. */
+  readonly drafters: readonly string[];
   /** A stream waits no longer for a draft, milliseconds. */
   readonly draftTimeoutMs: number;
   /** A verifier that takes longer to answer is taken for lost, milliseconds. */
   readonly verifyTimeoutMs: number;
+  /** How long a stream that has lost its verifier waits for another one, milliseconds. */
+  readonly recoveryMs: number;
   readonly logger: Logger;
 }
 
@@ -28,54 +31,73 @@ export interface ServicesOptions {
 export class Services implements Streams {
   readonly facts: PairFacts;
   readonly #options: ServicesOptions;
-  readonly #verifier: ServiceClient<typeof VerifierService>;
-  readonly #drafter: ServiceClient<typeof DrafterService> | undefined;
-  readonly #verifierPeer: Peer;
-  readonly #drafterPeer: Peer | undefined;
+  readonly #verifiers: Replicas<typeof VerifierService>;
+  readonly #drafters: Replicas<typeof DrafterService>;
 
   constructor(options: ServicesOptions) {
-    const { facts, verifierAddress, drafterAddress, logger } = options;
+    const { facts, verifiers, drafters, logger } = options;
     this.facts = facts;
     this.#options = options;
-    const matches = (model: ModelFacts | undefined) => assertSamePair(model, options.facts);
-    this.#verifier = connect(VerifierService, verifierAddress);
-    this.#verifierPeer = new Peer(verifierAddress, VerifierService, logger, async (signal) => {
-      matches((await this.#verifier.getTarget({}, { signal, deadlineMs: 2000 })).model);
+    this.#verifiers = new Replicas(VerifierService, verifiers, logger, async (client, signal) => {
+      assertSamePair((await client.getTarget({}, { signal, deadlineMs: 2000 })).model, facts);
     });
-    if (drafterAddress === undefined) return;
-    const drafter = connect(DrafterService, drafterAddress);
-    this.#drafter = drafter;
-    this.#drafterPeer = new Peer(drafterAddress, DrafterService, logger, async (signal) => {
-      matches((await drafter.getDrafter({}, { signal, deadlineMs: 2000 })).model);
+    this.#drafters = new Replicas(DrafterService, drafters, logger, async (client, signal) => {
+      assertSamePair((await client.getDrafter({}, { signal, deadlineMs: 2000 })).model, facts);
     });
   }
 
   health(): { verifier: boolean; drafter: boolean } {
-    return { verifier: this.#verifierPeer.usable, drafter: this.#drafterPeer?.usable ?? false };
+    return { verifier: this.#verifiers.usable, drafter: this.#drafters.usable };
   }
 
-  /** Resolves when all are usable. */
+  /** Resolves when there is one of each that is usable. */
   async ready(timeoutMs: number): Promise<void> {
-    await Promise.all([this.#verifierPeer.ready(timeoutMs), this.#drafterPeer?.ready(timeoutMs)]);
+    const drafters = this.#options.drafters.length > 0 ? [this.#drafters] : [];
+    await Promise.all([this.#verifiers, ...drafters].map((replicas) => replicas.ready(timeoutMs)));
   }
 
   verify(request: GenerationRequest, signal: AbortSignal, span: Span): VerifyStream {
-    if (!this.#verifierPeer.usable) throw new PtpError('unavailable', 'the verifier is not reachable');
-    return new GrpcVerifyStream(this.#verifier.verify({ signal }), request, span, this.#options.verifyTimeoutMs);
+    const { recoveryMs, logger } = this.#options;
+    return new LastingVerifyStream({
+      prompt: request.prompt,
+      open: (start) => this.#openVerify(request, start, signal, span),
+      ready: (timeoutMs, signal) => this.#verifiers.ready(timeoutMs, signal),
+      recoveryMs,
+      signal,
+      onLoss: (err) => logger.warn({ err }, 'a stream has lost its verifier; it goes on elsewhere'),
+    });
+  }
+
+  #openVerify(request: GenerationRequest, start: Start, signal: AbortSignal, span: Span): OpenStream | undefined {
+    const lease = this.#verifiers.lease();
+    if (!lease) return undefined;
+    const { verifyTimeoutMs: timeoutMs } = this.#options;
+    const { vocabulary } = this.facts;
+    const call = lease.client.verify({ signal });
+    const stream = new GrpcVerifyStream(call, { request, start, span, timeoutMs, vocabulary });
+    const end = (failed: boolean) => {
+      stream.close();
+      lease.leave(failed);
+    };
+    return { stream, end };
   }
 
   draft(request: GenerationRequest, signal: AbortSignal, span: Span): DraftStream {
-    const open = () => (this.#drafterPeer?.usable ? this.#drafter?.draft({ signal }) : undefined);
     const { draftTimeoutMs: timeoutMs, logger } = this.#options;
+    const open = () => {
+      const lease = this.#drafters.lease();
+      return lease && { call: lease.client.draft({ signal }), leave: lease.leave };
+    };
     const onFailure = (error: unknown) => {
       if (!signal.aborted) logger.warn({ err: toPtpError(error) }, 'the drafter failed; decoding goes on');
     };
     return new GrpcDraftStream({ open, request, span, timeoutMs, vocabulary: this.facts.vocabulary, onFailure });
   }
 
-  /** Closes both connections when the streams on them have ended. */
+  /** Closes all connections when the streams on them have ended. */
   close(): void {
-    for (const closable of [this.#verifierPeer, this.#drafterPeer, this.#verifier, this.#drafter]) closable?.close();
+    this.#verifiers.close();
+    this.#drafters.close();
   }
 }
 

@@ -59,15 +59,15 @@ export const gatewaySettings = {
   drainSeconds: serviceSettings.drainSeconds,
   verifier: {
     name: 'PTP_VERIFIER_ADDRESS',
-    type: 'address',
+    type: 'addresses',
     default: '127.0.0.1:7102',
-    doc: 'Where the verifier is: host:port or unix:/path.',
+    doc: 'Where the verifiers are: new streams go to the least busy one, and streams of a lost one go on at another.',
   },
   drafter: {
     name: 'PTP_DRAFTER_ADDRESS',
-    type: 'address',
+    type: 'addresses',
     default: '127.0.0.1:7101',
-    doc: 'Where the drafter is; while nobody answers there, decoding is plain.',
+    doc: 'Where the drafters are; while nobody answers there, decoding is plain.',
   },
   draftTimeoutMillis: {
     name: 'PTP_DRAFT_TIMEOUT_MILLIS',
@@ -84,6 +84,14 @@ export const gatewaySettings = {
     min: 1,
     max: 3_600_000,
     doc: 'Milliseconds after which a verifier that has not answered is taken for lost.',
+  },
+  recoverySeconds: {
+    name: 'PTP_RECOVERY_SECONDS',
+    type: 'number',
+    default: 30,
+    min: 0,
+    max: 3600,
+    doc: 'How long a stream that has lost its verifier waits for another one, or for the same one to come back.',
   },
   draftLength: {
     name: 'PTP_DRAFT_LENGTH',

@@ -8,38 +8,47 @@ import type { AdjustParams } from '@ptp/core/sampling/adjust.ts';
 import { attribute, endSpan, span, traceparentOf } from '@ptp/core/telemetry/spans.ts';
 import type { VerifyTime } from './costs.ts';
 import type { GenerationRequest } from './generation.ts';
+import type { Start } from './lasting-verify-stream.ts';
 import type { Opened, Verdict, VerifyStream } from './streams.ts';
 import { within } from './within.ts';
 
 type Method = typeof VerifierService.method.verify;
 type Answers = Response<Method>['kind'];
 
+/** What a Verify call is made with. */
+export interface VerifyStreamParts {
+  readonly request: GenerationRequest;
+  readonly start: Start;
+  readonly span: Span;
+  /** A verifier that takes longer to answer is taken for lost, milliseconds. */
+  readonly timeoutMs: number;
+  readonly vocabulary: number;
+}
+
 /** One Verify call. */
 export class GrpcVerifyStream implements VerifyStream {
   readonly #call: BidiCall<RequestInit<Method>, Response<Method>>;
   readonly #timeoutMs: number;
+  readonly #vocabulary: number;
   readonly #opened: Promise<Opened>;
   #steps = 0;
   /** Answers that are still to come. */
   #awaited = 0;
 
-  constructor(
-    call: BidiCall<RequestInit<Method>, Response<Method>>,
-    request: GenerationRequest,
-    parent: Span,
-    timeoutMs: number,
-  ) {
+  constructor(call: BidiCall<RequestInit<Method>, Response<Method>>, parts: VerifyStreamParts) {
+    const { request, start: from, span: parent, timeoutMs, vocabulary } = parts;
     this.#call = call;
     this.#timeoutMs = timeoutMs;
-    const {
-      prompt,
-      sampling,
+    this.#vocabulary = vocabulary;
+    const { sampling, seed, adjustments: adjust, topCount: topLogProbabilities = 0 } = request;
+    // told once
+    const tellPrompt = (request.tellPrompt ?? false) && from.generated === 0;
+    const start = {
+      tokens: [...from.tokens],
+      sampling: { ...sampling, minP: sampling.minP ?? 0 },
       seed,
-      adjustments: adjust,
-      topCount: topLogProbabilities = 0,
-      tellPrompt = false,
-    } = request;
-    const start = { tokens: [...prompt], sampling: { ...sampling, minP: sampling.minP ?? 0 }, seed, firstPosition: 0 };
+      firstPosition: from.generated,
+    };
     const trace = { traceparent: traceparentOf(parent) };
     const adjustments = adjust && adjustmentsMessage(adjust);
     const value = { start, trace, topLogProbabilities, tellPrompt, ...(adjustments && { adjustments }) };
@@ -67,6 +76,9 @@ export class GrpcVerifyStream implements VerifyStream {
       const kind = await this.#receive();
       if (kind.case !== 'result') throw ended(kind.case);
       const { accepted, nextToken, logProbabilities, timings, top: tops } = kind.value;
+      if (accepted > draft.length || nextToken >= this.#vocabulary || logProbabilities.length !== accepted + 1) {
+        throw new PtpError('unavailable', 'the verifier answered with what cannot be a verdict');
+      }
       endSpan(verifying);
       const micros = Math.round((performance.now() - sent) * 1000);
       return { accepted, nextToken, logProbabilities, tops, time: timeOf(micros, timings) };

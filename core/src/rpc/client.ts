@@ -67,9 +67,9 @@ export function openChannel(address: string, options: ConnectOptions = {}): Clie
   return new Client(address, credentials.createInsecure(), {
     'grpc.max_receive_message_length': maxReceiveBytes,
     'grpc.max_send_message_length': -1,
-    // a peer that is gone without a word is noticed after 15 s
-    'grpc.keepalive_time_ms': 10_000,
-    'grpc.keepalive_timeout_ms': 5_000,
+    // a peer that is gone without a word is noticed after 6 s
+    'grpc.keepalive_time_ms': 3_000,
+    'grpc.keepalive_timeout_ms': 3_000,
     'grpc.initial_reconnect_backoff_ms': 100,
     'grpc.max_reconnect_backoff_ms': 1_000,
     'grpc.dns_min_time_between_resolutions_ms': 1_000,
