@@ -26,12 +26,21 @@ export async function servePage(folder: string) {
   const manifest = await loadManifest(folder);
   const pair = await TestPair.onnx(folder, { limits: { length: 8, budget: 16, mode: 'overlap' } });
   const [tokenizer, chatTemplate] = [await loadTokenizer(folder), await loadChatTemplate(folder)];
-  const settings = { bodyLimit: 2 ** 20, stallMillis: 10_000 };
+  const settings = { bodyLimit: 2 ** 20, stallMillis: 10_000, corsOrigins: '' };
   const admission = new Admission(16);
   const keys = new ApiKeys([]);
   const { generator } = pair;
   const grammars = new Grammars(tokenizer, generator.facts);
-  const app = createHttp({ generator, tokenizer, grammars, chatTemplate, admission, keys, settings, logger: silent });
+  const app = await createHttp({
+    generator,
+    tokenizer,
+    grammars,
+    chatTemplate,
+    admission,
+    keys,
+    settings,
+    logger: silent,
+  });
   await app.listen({ port: 0, host: '127.0.0.1' });
   const { port } = app.server.address() as AddressInfo;
   return {

@@ -159,6 +159,17 @@ describe.skipIf(!chromiumPath)('the page', () => {
       { viewport: { width: 360, height: 740 }, colorScheme: 'dark' },
     ));
 
+  test('describes the API at /docs, and tries it out', () =>
+    onPage(async (page) => {
+      await page.goto(`${server.url}docs`);
+      const version = page.locator('#operations-default-get_version');
+      await version.getByRole('button').first().click();
+      await version.getByRole('button', { name: 'Try it out' }).click();
+      await version.getByRole('button', { name: 'Execute' }).click();
+      await version.locator('.live-responses-table .response-col_status', { hasText: '200' }).waitFor();
+      await page.getByText('Continues texts').waitFor();
+    }));
+
   test('is asked for anew only when it has changed', async () => {
     const first = await fetch(server.url);
     expect(first.headers.get('content-security-policy')).toContain("default-src 'none'");

@@ -22,9 +22,9 @@ let close: () => Promise<void>;
 beforeAll(async () => {
   pair = await TestPair.onnx(dir, { prefixCacheBytes: 4e6 });
   const [tokenizer, chatTemplate] = await Promise.all([loadTokenizer(dir), loadChatTemplate(dir)]);
-  const settings = { bodyLimit: 1 << 20, stallMillis: 30_000 };
+  const settings = { bodyLimit: 1 << 20, stallMillis: 30_000, corsOrigins: '' };
   const generator = counting(pair.generator);
-  const app = createHttp({
+  const app = await createHttp({
     generator,
     tokenizer,
     grammars: new Grammars(tokenizer, generator.facts),

@@ -35,6 +35,12 @@ export const wireErrors: Readonly<Record<ErrorCode, WireError>> = {
   unauthenticated: { grpc: 16, http: 401, openai: 'authentication_error' },
 };
 
+interface ErrorOptions {
+  readonly field?: string;
+  readonly retryAfterMs?: number;
+  readonly cause?: unknown;
+}
+
 /**
  * The project's only error class. Its message may be shown to clients, except for code `internal`: so it names
  * field, limit and given value, and never a path, a host or another user's data. The `cause` is for logs only.
@@ -44,11 +50,14 @@ export class PtpError extends Error {
   readonly code: ErrorCode;
   /** The request field or setting at fault, as the sender spells it, for example `top_p` or `PTP_LOG_LEVEL`. */
   readonly field: string | undefined;
+  /** Milliseconds before which trying again is of no use, where that is known. */
+  readonly retryAfterMs: number | undefined;
 
-  constructor(code: ErrorCode, message: string, options: { field?: string; cause?: unknown } = {}) {
+  constructor(code: ErrorCode, message: string, options: ErrorOptions = {}) {
     super(message, 'cause' in options ? { cause: options.cause } : undefined);
     this.code = code;
     this.field = options.field;
+    this.retryAfterMs = options.retryAfterMs;
   }
 }
 

@@ -5,17 +5,22 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { credentials, loadPackageDefinition } from '@grpc/grpc-js';
+import { fromBinary } from '@bufbuild/protobuf';
+import { anyUnpack } from '@bufbuild/protobuf/wkt';
+import { credentials, loadPackageDefinition, type ServiceError } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import { pino } from 'pino';
 import { afterEach, describe, expect, test } from 'vitest';
 import { PtpError } from '../src/errors.ts';
+import { BadRequestSchema, RetryInfoSchema } from '../src/gen/google/rpc/error_details_pb.ts';
+import { StatusSchema } from '../src/gen/google/rpc/status_pb.ts';
 import { GenerationService } from '../src/gen/ptp/v1/generation_pb.ts';
 import { VerifierService } from '../src/gen/ptp/v1/verifier_pb.ts';
-import { connect, type ServiceClient } from '../src/rpc/client.ts';
+import { connect, openChannel, type ServiceClient } from '../src/rpc/client.ts';
 import type { CallContext } from '../src/rpc/context.ts';
 import type { Implementation } from '../src/rpc/handlers.ts';
 import { checkHealth, watchHealth } from '../src/rpc/health.ts';
+import { serviceDefinition } from '../src/rpc/method.ts';
 import { implement, type RunningServer, type ServeOptions, serve } from '../src/rpc/server.ts';
 
 type Verifier = Implementation<typeof VerifierService>;
@@ -167,6 +172,31 @@ describe('a call that fails', () => {
     await expect(call.receive()).rejects.toMatchObject(expected);
     await expect(call.receive()).rejects.toBeInstanceOf(PtpError);
     call.send(step(1)); // a call that has failed takes messages and drops them
+  });
+
+  test('tells any client the field at fault, and when to try again (google.rpc.Status)', async () => {
+    const { server } = await start({
+      getTarget: () => {
+        throw new PtpError('resource_exhausted', 'too many', { field: 'n', retryAfterMs: 1500 });
+      },
+    });
+    const channel = openChannel(server.address);
+    cleanups.push(() => channel.close());
+    const { getTarget } = serviceDefinition(VerifierService);
+    const { path, requestSerialize, responseDeserialize } = getTarget as NonNullable<typeof getTarget>;
+    const error = await new Promise<ServiceError | null>((resolve) => {
+      channel.makeUnaryRequest(path, requestSerialize, responseDeserialize, {}, resolve);
+    });
+    const [bytes] = error?.metadata.get('grpc-status-details-bin') ?? [];
+    const status = fromBinary(StatusSchema, bytes as Buffer);
+    expect(status).toMatchObject({ code: 8, message: 'too many' });
+    const [bad, retry] = status.details;
+    expect(bad && anyUnpack(bad, BadRequestSchema)).toMatchObject({
+      fieldViolations: [{ field: 'n', description: 'too many' }],
+    });
+    expect(retry && anyUnpack(retry, RetryInfoSchema)).toMatchObject({
+      retryDelay: { seconds: 1n, nanos: 500_000_000 },
+    });
   });
 
   test('says nothing about an unforeseen error, which is logged', async () => {

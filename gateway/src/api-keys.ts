@@ -75,20 +75,27 @@ export class Client {
   }
 
   /**
-   * Counts a request; undefined for a key without a limit.
+   * Counts a request.
    *
    * @param now milliseconds
    * @throws PtpError `resource_exhausted`
    */
-  take(now = performance.now()): RateLimit | undefined {
+  take(now = performance.now()): void {
     const limit = this.#perMinute;
-    if (limit === undefined) return undefined;
+    if (limit === undefined) return;
     this.#left = Math.min(limit, this.#left + ((now - this.#at) * limit) / MINUTE);
     this.#at = now;
     if (this.#left < 1) {
-      throw new PtpError('resource_exhausted', `this key may make ${limit} requests a minute`);
+      const retryAfterMs = Math.ceil(((1 - this.#left) * MINUTE) / limit);
+      throw new PtpError('resource_exhausted', `this key may make ${limit} requests a minute`, { retryAfterMs });
     }
     this.#left--;
+  }
+
+  /** As of the last request; undefined for a key without a limit. */
+  get rate(): RateLimit | undefined {
+    const limit = this.#perMinute;
+    if (limit === undefined) return undefined;
     return { limit, remaining: Math.floor(this.#left), resetMillis: ((limit - this.#left) * MINUTE) / limit };
   }
 }

@@ -4,14 +4,17 @@ import { PtpError, toPtpError } from '@ptp/core/errors.ts';
 import type { Logger } from '@ptp/core/log.ts';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { Admission } from './admission.ts';
-import type { ApiKeys, Client } from './api-keys.ts';
+import type { ApiKeys } from './api-keys.ts';
 import type { ChatTemplate } from './chat.ts';
 import { chatFormat } from './chat-format.ts';
 import { type ChoiceRequest, generateChoices, newUsage } from './choices.ts';
 import { completionFormat, defaultCompletionTokens, echoing } from './completions.ts';
+import { allowOrigins } from './cors.ts';
 import type { Generator } from './generation.ts';
 import type { Grammars } from './grammars.ts';
 import { parseJson } from './json.ts';
+import { askForKeys } from './key-hook.ts';
+import { refuseUnreadable } from './malformed.ts';
 import { openApi } from './open-api.ts';
 import { openAiError } from './openai-error.ts';
 import { pageFiles } from './page.ts';
@@ -34,7 +37,7 @@ export interface HttpParts {
   readonly admission: Admission;
   readonly grammars: Grammars;
   readonly keys: ApiKeys;
-  readonly settings: Pick<HttpSettings, 'bodyLimit' | 'stallMillis'>;
+  readonly settings: Pick<HttpSettings, 'bodyLimit' | 'stallMillis' | 'corsOrigins'>;
   readonly logger: Logger;
 }
 
@@ -42,8 +45,8 @@ export interface HttpParts {
  * The OpenAI API (https://platform.openai.com/docs/api-reference) over a generator, with /healthz and /readyz, and the page at /. The
  * caller listens and closes; closing lets responses under way finish.
  */
-export function createHttp(parts: HttpParts): FastifyInstance {
-  const app = createApp(parts);
+export async function createHttp(parts: HttpParts): Promise<FastifyInstance> {
+  const app = await createApp(parts);
   const clients = askForKeys(app, parts.keys);
   const { generator, tokenizer, chatTemplate, admission, grammars } = parts;
   const { facts } = generator;
@@ -133,32 +136,10 @@ export function createHttp(parts: HttpParts): FastifyInstance {
   }
 }
 
-/** Where a key is needed, if any are asked for: whatever the model or its tokenizer works for. */
-const NEEDS_KEY = /^\/(v1|tokenize|detokenize)(\/|$)/;
-
-/** Has requests checked for their keys, before their bodies are read. */
-function askForKeys(app: FastifyInstance, keys: ApiKeys): WeakMap<FastifyRequest, Client> {
-  const clients = new WeakMap<FastifyRequest, Client>();
-  app.addHook('onRequest', async (request, reply) => {
-    if (!NEEDS_KEY.test(request.routeOptions.url ?? '')) return;
-    const client = keys.client(request.headers.authorization);
-    if (!client) return;
-    clients.set(request, client);
-    const rate = client.take();
-    if (!rate) return;
-    reply.headers({
-      'x-ratelimit-limit-requests': rate.limit,
-      'x-ratelimit-remaining-requests': rate.remaining,
-      'x-ratelimit-reset-requests': `${(rate.resetMillis / 1000).toFixed(3)}s`,
-    });
-  });
-  return clients;
-}
-
 const PROBES: ReadonlySet<string> = new Set(['/healthz', '/readyz']);
 
 /** What all routes share: limits, JSON, request ids, errors and logs (of which none has prompt text). */
-function createApp({ settings, logger }: HttpParts): FastifyInstance {
+async function createApp({ settings, logger }: HttpParts): Promise<FastifyInstance> {
   const app = Fastify({
     loggerInstance: logger as FastifyBaseLogger,
     logController: new Fastify.LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
@@ -166,7 +147,10 @@ function createApp({ settings, logger }: HttpParts): FastifyInstance {
     genReqId: requestId,
     return503OnClosing: false,
     frameworkErrors: (error, request, reply) => onError(error, request as FastifyRequest, reply as FastifyReply),
+    clientErrorHandler: refuseUnreadable,
   });
+  // first, so that refusals can be read too
+  await allowOrigins(app, settings.corsOrigins);
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('application/json', { parseAs: 'buffer' }, async (_: unknown, body: Buffer) =>
     parseJson(body),
@@ -202,7 +186,8 @@ function createApp({ settings, logger }: HttpParts): FastifyInstance {
 function onError(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
   logFailure(request, error);
   const { status, body } = openAiError(error);
-  if (status === 429) reply.header('retry-after', '1');
+  // where nobody knows, as while all sequences are busy, soon
+  if (status === 429) reply.header('retry-after', Math.ceil((toPtpError(error).retryAfterMs ?? 1000) / 1000));
   if (status === 401) reply.header('www-authenticate', 'Bearer');
   refuse(request, reply, status, body);
 }

@@ -50,7 +50,16 @@ await runService('gateway', async (logger, onStop) => {
     logger,
     services: [generationService({ generator, tokenizer, grammars, admission, keys })],
   });
-  const http = createHttp({ generator, tokenizer, grammars, chatTemplate, admission, keys, settings: config, logger });
+  const http = await createHttp({
+    generator,
+    tokenizer,
+    grammars,
+    chatTemplate,
+    admission,
+    keys,
+    settings: config,
+    logger,
+  });
   onStop(() => Promise.all([grpc.close(config.drainSeconds * 1000), closeHttp(http, config.drainSeconds * 1000)]));
   await http.listen(listenOptions(config.listen)).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'EADDRINUSE') throw error;

@@ -20,6 +20,7 @@ const GETS: Readonly<Record<string, string>> = {
   '/healthz': 'Whether the process is up',
   '/readyz': 'Whether it can answer requests',
   '/openapi.json': 'This document',
+  '/docs': 'This document as a page',
 };
 
 /** OpenAPI 3.1 of the HTTP API (https://spec.openapis.org/oas/v3.1.1), from the schemas that requests are checked by. */

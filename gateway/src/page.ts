@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { extname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 
 const FOLDER = join(import.meta.dirname, '..', 'web');
@@ -10,7 +11,10 @@ const TYPES: Readonly<Record<string, string>> = {
   '.js': 'text/javascript; charset=utf-8',
 };
 
-/** The page asks nothing of anybody but this server, and runs no script that is not a file of it. */
+/** Pages whose path is not their name. */
+const PATHS: Readonly<Record<string, string>> = { 'index.html': '/', 'docs.html': '/docs' };
+
+/** The pages ask nothing of anybody but this server, and run no script that is not a file of it. */
 const POLICY = [
   "default-src 'none'",
   "script-src 'self'",
@@ -22,30 +26,36 @@ const POLICY = [
   "frame-ancestors 'none'",
 ].join('; ');
 
-/** A file of gateway/web under its path. */
+/** A file under its path. */
 export interface PageFile {
   readonly path: string;
   send(request: FastifyRequest, reply: FastifyReply): Promise<unknown>;
 }
 
-/** The files of the page at `/`, read once. A browser asks each time whether its copy is still the one. */
+/** The files of the pages at `/` and `/docs`, read once. A browser asks each time whether its copy is still the one. */
 export function pageFiles(): PageFile[] {
-  return readdirSync(FOLDER)
+  const own = readdirSync(FOLDER)
     .filter((name) => extname(name) in TYPES)
-    .map((name) => {
-      const body = readFileSync(join(FOLDER, name));
-      const etag = `"${createHash('sha256').update(body).digest('base64url')}"`;
-      const send = async (request: FastifyRequest, reply: FastifyReply) => {
-        reply.headers({
-          'content-type': TYPES[extname(name)],
-          'cache-control': 'no-cache',
-          etag,
-          'content-security-policy': POLICY,
-          'x-content-type-options': 'nosniff',
-          'referrer-policy': 'no-referrer',
-        });
-        return request.headers['if-none-match'] === etag ? reply.code(304).send() : body;
-      };
-      return { path: name === 'index.html' ? '/' : `/${name}`, send };
+    .map((name) => pageFile(PATHS[name] ?? `/${name}`, join(FOLDER, name)));
+  const swagger = ['swagger-ui.css', 'swagger-ui-bundle.js'].map((name) =>
+    pageFile(`/${name}`, fileURLToPath(import.meta.resolve(`swagger-ui-dist/${name}`))),
+  );
+  return [...own, ...swagger];
+}
+
+function pageFile(path: string, file: string): PageFile {
+  const body = readFileSync(file);
+  const etag = `"${createHash('sha256').update(body).digest('base64url')}"`;
+  const send = async (request: FastifyRequest, reply: FastifyReply) => {
+    reply.headers({
+      'content-type': TYPES[extname(file)],
+      'cache-control': 'no-cache',
+      etag,
+      'content-security-policy': POLICY,
+      'x-content-type-options': 'nosniff',
+      'referrer-policy': 'no-referrer',
     });
+    return request.headers['if-none-match'] === etag ? reply.code(304).send() : body;
+  };
+  return { path, send };
 }

@@ -40,6 +40,12 @@ export const httpSettings = {
     default: '',
     doc: 'JSON file of the API keys that may be used, with their limits (docs/api.md); empty for a server that asks for none.',
   },
+  corsOrigins: {
+    name: 'PTP_CORS_ORIGINS',
+    type: 'string',
+    default: '',
+    doc: 'Origins, with commas between them, whose pages may call the API from a browser, or `*` for all; empty for none but this server.',
+  },
   stallMillis: {
     name: 'PTP_HTTP_STALL_MILLIS',
     type: 'integer',

@@ -22,10 +22,19 @@ export async function startServer(settings: Partial<HttpSettings> = {}, keys = n
   const generator = new ScriptedGenerator();
   const logs: string[] = [];
   const logger = createLogger('gateway', { PTP_LOG_LEVEL: 'info' }, { write: (line) => void logs.push(line) });
-  const limits = { bodyLimit: 4 * 1024 * 1024, maxStreams: 64, stallMillis: 30_000, ...settings };
+  const limits = { bodyLimit: 4 * 1024 * 1024, maxStreams: 64, stallMillis: 30_000, corsOrigins: '', ...settings };
   const admission = new Admission(limits.maxStreams);
   const grammars = new Grammars(tokenizer, generator.facts);
-  const app = createHttp({ generator, tokenizer, grammars, chatTemplate, admission, keys, settings: limits, logger });
+  const app = await createHttp({
+    generator,
+    tokenizer,
+    grammars,
+    chatTemplate,
+    admission,
+    keys,
+    settings: limits,
+    logger,
+  });
   await app.listen({ port: 0, host: '127.0.0.1' });
   const { port } = app.server.address() as { port: number };
   const url = `http://127.0.0.1:${port}`;

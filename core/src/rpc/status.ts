@@ -1,5 +1,9 @@
+import { create, toBinary } from '@bufbuild/protobuf';
+import { type Any, anyPack, durationFromMs } from '@bufbuild/protobuf/wkt';
 import { Metadata, type ServiceError, type StatusObject } from '@grpc/grpc-js';
 import { codeFromGrpc, PtpError, publicMessage, toPtpError, wireErrors } from '../errors.ts';
+import { BadRequestSchema, RetryInfoSchema } from '../gen/google/rpc/error_details_pb.ts';
+import { StatusSchema } from '../gen/google/rpc/status_pb.ts';
 
 /** Trailer that tells our servers' errors, whose text is fit for clients, from those of the transport. */
 const marker = 'ptp-error';
@@ -13,7 +17,26 @@ export function toStatus(error: unknown): StatusObject {
   metadata.set(marker, code);
   if (field !== undefined) metadata.set(fieldTrailer, field);
   // grpc-js percent-encodes with encodeURI, which throws on lone surrogates
-  return { code: wireErrors[code].grpc, details: publicMessage(error).toWellFormed(), metadata };
+  const details = publicMessage(error).toWellFormed();
+  const rich = richDetails(toPtpError(error), details);
+  if (rich.length > 0) {
+    const status = create(StatusSchema, { code: wireErrors[code].grpc, message: details, details: rich });
+    metadata.set('grpc-status-details-bin', Buffer.from(toBinary(StatusSchema, status)));
+  }
+  return { code: wireErrors[code].grpc, details, metadata };
+}
+
+/** What clients find in an error beside its message: the field at fault, and when to try again (google/rpc/error_details.proto). */
+function richDetails({ field, retryAfterMs }: PtpError, description: string): Any[] {
+  const details: Any[] = [];
+  if (field !== undefined) {
+    details.push(anyPack(BadRequestSchema, create(BadRequestSchema, { fieldViolations: [{ field, description }] })));
+  }
+  if (retryAfterMs !== undefined) {
+    const retryDelay = durationFromMs(retryAfterMs);
+    details.push(anyPack(RetryInfoSchema, create(RetryInfoSchema, { retryDelay })));
+  }
+  return details;
 }
 
 /**
