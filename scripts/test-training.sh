@@ -8,5 +8,5 @@ source "$scripts/training-venv.sh"
 install_training test-training test
 
 .venv/bin/python -m pytest "$@"
-.venv/bin/python -m ruff check .
-.venv/bin/python -m ruff format --check .
+.venv/bin/python -m ruff check . ../examples
+.venv/bin/python -m ruff format --check . ../examples

@@ -1,14 +1,5 @@
 import { existsSync } from 'node:fs';
-import type { AddressInfo } from 'node:net';
-import { loadManifest } from '@ptp/core/engine/manifest.ts';
 import { type Browser, chromium } from 'playwright-core';
-import { Admission } from '../gateway/src/admission.ts';
-import { ApiKeys } from '../gateway/src/api-keys.ts';
-import { loadChatTemplate } from '../gateway/src/chat.ts';
-import { Grammars } from '../gateway/src/grammars.ts';
-import { createHttp } from '../gateway/src/http.ts';
-import { loadTokenizer } from '../gateway/src/tokenizer.ts';
-import { silent, TestPair } from './test-pair.ts';
 
 const CANDIDATES = [process.env.PTP_CHROMIUM, '/usr/bin/chromium', '/usr/bin/google-chrome'];
 
@@ -19,37 +10,4 @@ export function launch(): Promise<Browser> {
   if (!chromiumPath) throw new Error('no Chromium found: set PTP_CHROMIUM');
   const args = ['--no-sandbox', '--disable-background-networking'];
   return chromium.launch({ executablePath: chromiumPath, args });
-}
-
-/** The real services and the gateway's HTTP side over a model folder. */
-export async function servePage(folder: string) {
-  const manifest = await loadManifest(folder);
-  const pair = await TestPair.onnx(folder, { limits: { length: 8, budget: 16, mode: 'overlap' } });
-  const [tokenizer, chatTemplate] = [await loadTokenizer(folder), await loadChatTemplate(folder)];
-  const settings = { bodyLimit: 2 ** 20, stallMillis: 10_000, corsOrigins: '' };
-  const admission = new Admission(16);
-  const keys = new ApiKeys([]);
-  const { generator } = pair;
-  const grammars = new Grammars(tokenizer, generator.facts);
-  const app = await createHttp({
-    generator,
-    tokenizer,
-    grammars,
-    chatTemplate,
-    admission,
-    keys,
-    settings,
-    logger: silent,
-  });
-  await app.listen({ port: 0, host: '127.0.0.1' });
-  const { port } = app.server.address() as AddressInfo;
-  return {
-    id: manifest.id,
-    url: `http://127.0.0.1:${port}/`,
-    close: async () => {
-      app.server.closeAllConnections();
-      await app.close();
-      await pair.stop();
-    },
-  };
 }

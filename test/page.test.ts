@@ -1,14 +1,15 @@
 import type { Browser, BrowserContextOptions, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { chromiumPath, launch, servePage } from './browser.ts';
+import { chromiumPath, launch } from './browser.ts';
+import { serveGateway } from './served.ts';
 
 if (!chromiumPath) console.warn('the page is not tested: no Chromium found, set PTP_CHROMIUM');
 
 describe.skipIf(!chromiumPath)('the page', () => {
-  let server: Awaited<ReturnType<typeof servePage>>;
+  let server: Awaited<ReturnType<typeof serveGateway>>;
   let browser: Browser;
   beforeAll(async () => {
-    server = await servePage(new URL('../models/default', import.meta.url).pathname);
+    server = await serveGateway(new URL('../models/default', import.meta.url).pathname);
     browser = await launch();
   }, 60_000);
   afterAll(async () => {

@@ -3,11 +3,11 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { servePage } from '../../test/browser.ts';
+import { serveGateway } from '../../test/served.ts';
 
-let server: Awaited<ReturnType<typeof servePage>>;
+let server: Awaited<ReturnType<typeof serveGateway>>;
 beforeAll(async () => {
-  server = await servePage(new URL('../../models/default', import.meta.url).pathname);
+  server = await serveGateway(new URL('../../models/default', import.meta.url).pathname);
 }, 60_000);
 afterAll(() => server?.close());
 

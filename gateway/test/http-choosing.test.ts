@@ -197,6 +197,20 @@ describe('ptp.trace', () => {
 });
 
 describe('prediction', () => {
+  test('is what is counted, where there is one', async () => {
+    const counted = async (source: 'prediction' | 'drafter', prediction: object | undefined) => {
+      server.generator.script = () => ({ steps: [tokens.slice(0, 3), tokens.slice(3)], source });
+      const response = await server.chat({ messages, prediction, max_tokens: 50 });
+      return (await response.json()).usage.completion_tokens_details;
+    };
+    // all but the last token of each step were proposed and right, and one more was wrong
+    const all = { accepted_prediction_tokens: tokens.length - 2, rejected_prediction_tokens: 2 };
+    const given = { type: 'content', content: 'let é' };
+    expect(await counted('prediction', given)).toEqual(all);
+    expect(await counted('drafter', given)).toEqual({ accepted_prediction_tokens: 0, rejected_prediction_tokens: 0 });
+    expect(await counted('drafter', undefined)).toEqual(all);
+  });
+
   test('reaches the generator as tokens, and its own tokens are counted', async () => {
     const prediction = { type: 'content', content: [{ type: 'text', text: 'let é' }] };
     const response = await server.chat({ messages, prediction, max_tokens: 50 });

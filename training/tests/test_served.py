@@ -1,31 +1,21 @@
 """From a Hugging Face folder to text that the server serves: equal to transformers' own."""
 
 import argparse
-import contextlib
 import json
-import os
 import pathlib
-import shutil
-import signal
-import socket
-import subprocess
-import time
 import urllib.request
-from collections.abc import Iterator
 
 import pytest
 import torch
 import transformers
+from serving import ROOT, server
 from test_hugging_face import WRITTEN, greedy, random_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from ptp_train import export, import_hf
 
-ROOT = pathlib.Path(__file__).parents[2]
 BEGIN, END = "<|begin|>", "<|end|>"
 BEGIN_ID, END_ID = 0, 1
-LONGEST_START = 90
-"""Seconds; installing nothing, `npm start` takes three on an idle machine."""
 
 
 def byte_level_bpe(begins: bool) -> Tokenizer:
@@ -73,43 +63,6 @@ def ptp_train(command, **options) -> None:
     command.run(parser.parse_args([word for word in words if word != "True"]))
 
 
-def free_port() -> int:
-    """A port that is free, and so is the one after it."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            with contextlib.suppress(OSError, OverflowError):
-                second.bind(("127.0.0.1", port + 1))
-                return port
-
-
-@contextlib.contextmanager
-def server(folder: pathlib.Path) -> Iterator[str]:
-    """`npm start` on a model folder: the URL of its API."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.fail("this test starts the server: npm (Node.js) must be on PATH")
-    port = free_port()
-    command = [npm, "start", "--", "--models", str(folder), "--port", str(port)]
-    with (folder / "server.log").open("w+") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
-        url, began = f"http://127.0.0.1:{port}", time.monotonic()
-        try:
-            while True:
-                with contextlib.suppress(OSError):
-                    urllib.request.urlopen(f"{url}/readyz", timeout=1).close()
-                    break
-                if process.poll() is not None or time.monotonic() - began > LONGEST_START:
-                    pytest.fail(f"the server did not start:\n{(folder / 'server.log').read_text()}")
-                time.sleep(0.1)
-            yield url
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGINT)
-            process.wait(timeout=30)
-
-
 def post(url: str, body: dict) -> dict:
     headers = {"content-type": "application/json"}
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
@@ -139,7 +92,7 @@ def test_served_text_is_that_of_transformers(tmp_path, name, begins, seed, long,
         target_only=True,
     )
     conversation = [{"role": "user", "content": "hi"}]
-    with server(out) as url:
+    with server(out, tmp_path) as url:
         asked = {"model": "own", "max_tokens": WRITTEN, "temperature": 0}
         answers = [post(f"{url}/v1/completions", asked | {"prompt": prompt}) for prompt in (long, short)]
         chat = post(f"{url}/v1/chat/completions", asked | {"messages": conversation, "max_tokens": 1})
@@ -181,7 +134,7 @@ def test_served_text_with_byte_fallback(tmp_path):
     paths = {"target": work / "target.pt", "tokens": work / "tokens", "sources": work / "none", "out": out}
     ptp_train(export, **paths, id="own", target_only=True)
     prompt, conversation = "caf\u00e9  au lait\n", [{"role": "user", "content": "hi"}]
-    with server(out) as url:
+    with server(out, tmp_path) as url:
         asked = {"model": "own", "max_tokens": WRITTEN, "temperature": 0}
         answer = post(f"{url}/v1/completions", asked | {"prompt": prompt})
         chat = post(f"{url}/v1/chat/completions", asked | {"messages": conversation, "max_tokens": 1})

@@ -1,0 +1,32 @@
+// A gRPC client in TypeScript, with protobuf-es messages: tokens and what each step did, a deadline, an error's details.
+//   node examples/grpc-client.ts [127.0.0.1:8081]
+import { GenerationService } from '@ptp/core/gen/ptp/v1/generation_pb.ts';
+import { connect } from '@ptp/core/rpc/client.ts';
+
+const client = connect(GenerationService, process.argv[2] ?? '127.0.0.1:8081');
+const { modelId, contextLength } = await client.getModel({});
+console.log(`${modelId}, ${contextLength} tokens of context`);
+
+const prompt = { case: 'text', value: 'export interface User {\n' } as const;
+let [tokens, steps] = [0, 0];
+const stream = client.generate(
+  { prompt, maxTokens: 60, sampling: { temperature: 0.7 }, seed: 1n },
+  { deadlineMs: 30_000 },
+);
+for await (const { text, tokens: said, step } of stream) {
+  process.stdout.write(text);
+  tokens += said.length;
+  steps = (step?.step ?? 0) + 1;
+}
+console.log(`\n${tokens} tokens in ${steps} steps`);
+
+// leaving the loop cancels the call, and the server frees what it held
+for await (const _ of client.generate({ prompt, maxTokens: 500 })) break;
+
+try {
+  for await (const _ of client.generate({ prompt, sampling: { temperature: 3 } }));
+} catch (error) {
+  const { code, message, field } = error as { code: string; message: string; field: string };
+  console.log(`${code} in ${field}: ${message}`);
+}
+client.close();

@@ -1,0 +1,51 @@
+import type { AddressInfo } from 'node:net';
+import { loadManifest } from '@ptp/core/engine/manifest.ts';
+import { serve } from '@ptp/core/rpc/server.ts';
+import { Admission } from '../gateway/src/admission.ts';
+import { ApiKeys } from '../gateway/src/api-keys.ts';
+import { loadChatTemplate } from '../gateway/src/chat.ts';
+import { Grammars } from '../gateway/src/grammars.ts';
+import { generationService } from '../gateway/src/grpc.ts';
+import { createHttp } from '../gateway/src/http.ts';
+import { loadTokenizer } from '../gateway/src/tokenizer.ts';
+import { silent, TestPair } from './test-pair.ts';
+
+/** The real services and the gateway's two doors over a model folder. */
+export async function serveGateway(folder: string) {
+  const manifest = await loadManifest(folder);
+  const pair = await TestPair.onnx(folder, { limits: { length: 8, budget: 16, mode: 'overlap' } });
+  const [tokenizer, chatTemplate] = [await loadTokenizer(folder), await loadChatTemplate(folder)];
+  const settings = { bodyLimit: 2 ** 20, stallMillis: 10_000, corsOrigins: '' };
+  const admission = new Admission(16);
+  const keys = new ApiKeys([]);
+  const { generator } = pair;
+  const grammars = new Grammars(tokenizer, generator.facts);
+  const app = await createHttp({
+    generator,
+    tokenizer,
+    grammars,
+    chatTemplate,
+    admission,
+    keys,
+    settings,
+    logger: silent,
+  });
+  await app.listen({ port: 0, host: '127.0.0.1' });
+  const grpc = await serve({
+    address: '127.0.0.1:0',
+    logger: silent,
+    services: [generationService({ generator, tokenizer, grammars, admission, keys })],
+  });
+  const { port } = app.server.address() as AddressInfo;
+  return {
+    id: manifest.id,
+    url: `http://127.0.0.1:${port}/`,
+    grpcAddress: grpc.address,
+    close: async () => {
+      await grpc.close(0);
+      app.server.closeAllConnections();
+      await app.close();
+      await pair.stop();
+    },
+  };
+}
