@@ -5,6 +5,7 @@ import type {
   Generator,
   PairFacts,
   PromptFacts,
+  StepFacts,
   TopTokens,
 } from '../src/generation.ts';
 
@@ -21,6 +22,8 @@ export interface Script {
   readonly error?: unknown;
   /** Gives the steps over and over, until aborted. */
   readonly endless?: boolean;
+  /** Of what was proposed; the drafter unless given. */
+  readonly source?: StepFacts['source'];
 }
 
 /** A Generator that says what a test wants. Each step drafted one token more than it committed besides its own. */
@@ -55,7 +58,7 @@ export class ScriptedGenerator implements Generator {
         const chosen = {
           mode: 'sequential',
           reason: 'setting',
-          source: 'drafter',
+          source: script.source ?? 'drafter',
           offered: accepted + 1,
           budget: 0,
         } as const;
