@@ -99,8 +99,9 @@ function parseAddress(text: string): Address | undefined {
   return host !== undefined && port <= 65535 ? { target: text, host, port } : undefined;
 }
 
-/** One or more, with commas between them. */
+/** Any number, with commas between them. */
 function parseAddresses(text: string): readonly Address[] | undefined {
+  if (text === '') return [];
   const addresses = text.split(',').map((part) => parseAddress(part.trim()));
   return addresses.every((address) => address !== undefined) ? addresses : undefined;
 }

@@ -8,6 +8,12 @@ export const serviceSettings = {
     default: 'models/default',
     doc: 'Folder of the pair: manifest, ONNX graphs, tokenizer.',
   },
+  metrics: {
+    name: 'PTP_METRICS_ADDRESS',
+    type: 'addresses',
+    default: '',
+    doc: 'Where drafter and verifier serve /metrics, each its own; empty for nowhere. The gateway serves it with the API.',
+  },
   threads: {
     name: 'PTP_ENGINE_THREADS',
     type: 'integer',

@@ -13,6 +13,7 @@ import { PtpError } from '@ptp/core/errors.ts';
 import type { Timings } from '@ptp/core/gen/ptp/v1/common_pb.ts';
 import type { DraftOpen, DraftRequest, DraftResponseSchema, DraftStep } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import { checkTokens, chunks, openWithin, Sequence } from '@ptp/core/sequence.ts';
+import type { RunFacts } from '@ptp/core/telemetry/engine-metrics.ts';
 import { recordRun } from '@ptp/core/telemetry/run-spans.ts';
 import { planBranches } from './plan.ts';
 
@@ -40,15 +41,17 @@ export class Drafter {
   readonly limits: DrafterLimits;
   readonly #scheduler: Scheduler<DraftSlot, DraftOutput>;
 
-  constructor(engine: DraftEngine, limits: DrafterLimits) {
+  /** @param observe hears of each run of the engine */
+  constructor(engine: DraftEngine, limits: DrafterLimits, observe?: (run: RunFacts) => void) {
     this.engine = engine;
     this.limits = limits;
     const run = (slots: DraftSlot[]): Promise<RunResult<DraftOutput>> => engine.run(slots);
-    this.#scheduler = new Scheduler(run, (slot) => sizeOf(slot, engine.facts.uniformsPerPosition), {
+    const bounds = {
       slots: engine.facts.maxSlots,
       tokens: limits.batchTokens,
       queue: limits.queue,
-    });
+    };
+    this.#scheduler = new Scheduler(run, (slot) => sizeOf(slot, engine.facts.uniformsPerPosition), bounds, observe);
   }
 
   /** One Draft stream. */

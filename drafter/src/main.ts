@@ -4,6 +4,8 @@ import { settings } from '@ptp/core/env.ts';
 import { endWhen, runService } from '@ptp/core/lifecycle.ts';
 import { modelFacts } from '@ptp/core/model-facts.ts';
 import { serve } from '@ptp/core/rpc/server.ts';
+import { engineMetrics } from '@ptp/core/telemetry/engine-metrics.ts';
+import { serveMetrics, startMetrics } from '@ptp/core/telemetry/metrics.ts';
 import { startTracing } from '@ptp/core/telemetry/tracing.ts';
 import { Drafter } from './draft.ts';
 import { drafterService } from './service.ts';
@@ -21,14 +23,21 @@ await runService('drafter', async (logger, onStop) => {
   });
   onStop(() => engine.dispose());
   endWhen(engine.died, logger);
-  const drafter = new Drafter(engine, {
+  const metrics = await startMetrics('ptp-drafter', manifest.id);
+  onStop(() => metrics.stop());
+  for (const address of config.metrics) {
+    const served = await serveMetrics(metrics, address, drafterSettings.metrics.name);
+    onStop(() => served.stop());
+  }
+  const limits = {
     budget: config.budgetLimit,
     block: config.blockLimit,
     prefillChunk: config.prefillChunk,
     batchTokens: config.batchTokens,
     sequences: config.sequences,
     queue: config.queue,
-  });
+  };
+  const drafter = new Drafter(engine, limits, engineMetrics(metrics.meter, engine));
   const server = await serve({
     address: config.address.target,
     setting: drafterSettings.address.name,

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { PtpError } from '@ptp/core/errors.ts';
+import { type ErrorCode, PtpError, toPtpError } from '@ptp/core/errors.ts';
 import {
   type DraftOptions,
   type GenerateRequest,
@@ -37,6 +37,8 @@ export interface GenerationParts {
   readonly grammars: Grammars;
   readonly admission: Admission;
   readonly keys: ApiKeys;
+  /** Hears of each request that is refused for want of room or of a key. */
+  readonly onRefusal?: (code: ErrorCode) => void;
 }
 
 /** Strings that may end an answer, as many as OpenAI allows. */
@@ -47,21 +49,33 @@ export function generationService(parts: GenerationParts): ImplementedService {
   return implement(GenerationService, {
     generate: (request, context) => generate(parts, request, context),
     tokenize: (request, { metadata }) => {
-      admitted(parts.keys, metadata);
+      admitted(parts, metadata);
       return tokenize(parts, request);
     },
     getModel: ({ model }, { metadata }) => {
-      admitted(parts.keys, metadata);
+      admitted(parts, metadata);
       return getModel(parts, model);
     },
   });
 }
 
 /** The key's holder, one of whose requests this is. @throws PtpError `unauthenticated`, `resource_exhausted` */
-function admitted(keys: ApiKeys, metadata: CallContext['metadata']): Client | undefined {
-  const client = keys.client(metadata.get('authorization')[0]?.toString());
-  client?.take();
-  return client;
+function admitted({ keys, onRefusal }: GenerationParts, metadata: CallContext['metadata']): Client | undefined {
+  return refusing(onRefusal, () => {
+    const client = keys.client(metadata.get('authorization')[0]?.toString());
+    client?.take();
+    return client;
+  });
+}
+
+function refusing<T>(onRefusal: GenerationParts['onRefusal'], work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    const { code } = toPtpError(error);
+    if (code === 'resource_exhausted' || code === 'unauthenticated') onRefusal?.(code);
+    throw error;
+  }
 }
 
 function tokenize({ generator, tokenizer }: GenerationParts, { model, text, withoutBeginning }: TokenizeRequest) {
@@ -80,12 +94,12 @@ function getModel({ generator }: GenerationParts, model: string) {
 }
 
 async function* generate(parts: GenerationParts, message: GenerateRequest, { signal, metadata }: CallContext) {
-  const { generator, admission, keys, tokenizer } = parts;
-  const client = admitted(keys, metadata);
+  const { generator, admission, tokenizer, onRefusal } = parts;
+  const client = admitted(parts, metadata);
   const request = checkRequest(message, parts, metadata.get('traceparent')[0]?.toString());
-  const leaves = [admission.enter(1)];
+  const leaves = [refusing(onRefusal, () => admission.enter(1))];
   try {
-    if (client) leaves.push(client.admission.enter(1));
+    if (client) leaves.push(refusing(onRefusal, () => client.admission.enter(1)));
     const text = new TextStream(message.stop);
     let first = true;
     for await (const { tokens, logProbabilities, tops = [], facts, finish } of generator.generate(request, signal)) {

@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
-import { PtpError, toPtpError } from '@ptp/core/errors.ts';
+import { type ErrorCode, PtpError, toPtpError } from '@ptp/core/errors.ts';
 import type { Logger } from '@ptp/core/log.ts';
+import { EXPOSITION_TYPE, type Metrics } from '@ptp/core/telemetry/metrics.ts';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { Admission } from './admission.ts';
 import type { ApiKeys } from './api-keys.ts';
@@ -39,6 +40,10 @@ export interface HttpParts {
   readonly keys: ApiKeys;
   readonly settings: Pick<HttpSettings, 'bodyLimit' | 'stallMillis' | 'corsOrigins'>;
   readonly logger: Logger;
+  /** What GET /metrics says. */
+  readonly exposition?: Metrics['exposition'];
+  /** Hears of each request that is refused for want of room or of a key. */
+  readonly onRefusal?: (code: ErrorCode) => void;
 }
 
 /**
@@ -64,6 +69,9 @@ export async function createHttp(parts: HttpParts): Promise<FastifyInstance> {
     checkModel((request.params as { '*': string })['*'], facts);
     return model;
   });
+  const { exposition } = parts;
+  if (exposition)
+    route(app, 'GET', '/metrics', async (_, reply) => reply.type(EXPOSITION_TYPE).send(await exposition()));
   const description = openApi();
   route(app, 'GET', '/openapi.json', async () => description);
   tokenRoutes(app, parts);
@@ -136,10 +144,10 @@ export async function createHttp(parts: HttpParts): Promise<FastifyInstance> {
   }
 }
 
-const PROBES: ReadonlySet<string> = new Set(['/healthz', '/readyz']);
+const PROBES: ReadonlySet<string> = new Set(['/healthz', '/readyz', '/metrics']);
 
 /** What all routes share: limits, JSON, request ids, errors and logs (of which none has prompt text). */
-async function createApp({ settings, logger }: HttpParts): Promise<FastifyInstance> {
+async function createApp({ settings, logger, onRefusal }: HttpParts): Promise<FastifyInstance> {
   const app = Fastify({
     loggerInstance: logger as FastifyBaseLogger,
     logController: new Fastify.LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
@@ -177,7 +185,11 @@ async function createApp({ settings, logger }: HttpParts): Promise<FastifyInstan
     // Kept-alive connections would hold up closing until they time out.
     if (closing) setImmediate(() => app.server.closeIdleConnections());
   });
-  app.setErrorHandler(onError);
+  app.setErrorHandler((error, request: FastifyRequest, reply: FastifyReply) => {
+    const { code } = toPtpError(error);
+    if (code === 'resource_exhausted' || code === 'unauthenticated') onRefusal?.(code);
+    onError(error, request, reply);
+  });
   // Reached only through the hook above, which throws first; fastify runs hooks on unknown routes if this is set.
   app.setNotFoundHandler((_, reply) => reply.code(404).send());
   return app;

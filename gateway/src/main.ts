@@ -1,17 +1,21 @@
 import { checkFiles, loadManifest } from '@ptp/core/engine/manifest.ts';
 import { type Address, settings } from '@ptp/core/env.ts';
-import { PtpError } from '@ptp/core/errors.ts';
+import { type ErrorCode, PtpError } from '@ptp/core/errors.ts';
 import { runService } from '@ptp/core/lifecycle.ts';
 import { serve } from '@ptp/core/rpc/server.ts';
+import { startMetrics } from '@ptp/core/telemetry/metrics.ts';
+import { attribute } from '@ptp/core/telemetry/spans.ts';
 import { startTracing } from '@ptp/core/telemetry/tracing.ts';
 import type { FastifyInstance } from 'fastify';
 import { Admission } from './admission.ts';
 import { loadApiKeys } from './api-keys.ts';
 import { loadChatTemplate } from './chat.ts';
+import { gatewayMetrics } from './gateway-metrics.ts';
 import { PairGenerator } from './generate.ts';
 import { Grammars } from './grammars.ts';
 import { generationService } from './grpc.ts';
 import { createHttp } from './http.ts';
+import { MeteredGenerator } from './metered-generator.ts';
 import { pairFacts } from './pair.ts';
 import { Services } from './services.ts';
 import { gatewaySettings } from './settings.ts';
@@ -24,6 +28,9 @@ await runService('gateway', async (logger, onStop) => {
   const manifest = await loadManifest(config.models);
   await checkFiles(config.models, manifest, ['tokenizer.json']);
   const [tokenizer, chatTemplate] = await Promise.all([loadTokenizer(config.models), loadChatTemplate(config.models)]);
+  const metrics = await startMetrics('ptp-gateway', manifest.id);
+  onStop(() => metrics.stop());
+  const counted = gatewayMetrics(metrics.meter);
   const services = new Services({
     facts: pairFacts(manifest),
     verifiers: config.verifier.map(({ target }) => target),
@@ -31,15 +38,18 @@ await runService('gateway', async (logger, onStop) => {
     draftTimeoutMs: config.draftTimeoutMillis,
     verifyTimeoutMs: config.verifyTimeoutMillis,
     recoveryMs: config.recoverySeconds * 1000,
+    onVerifierLoss: () => counted.verifierLosses.add(1),
     logger,
   });
   onStop(() => services.close());
-  const generator = new PairGenerator(services, {
+  const pair = new PairGenerator(services, {
     length: config.draftLength,
     budget: config.draftBudget,
     mode: config.draftMode,
     lookup: config.promptLookup,
   });
+  const generator = new MeteredGenerator(pair, counted, metrics.meter);
+  const onRefusal = (code: ErrorCode) => counted.refusals.add(1, { [attribute.errorType]: code });
   const grammars = new Grammars(tokenizer, generator.facts);
   const admission = new Admission(config.maxStreams);
   const keys = await loadApiKeys(config.apiKeys, gatewaySettings.apiKeys.name);
@@ -48,9 +58,12 @@ await runService('gateway', async (logger, onStop) => {
     address: config.grpcListen.target,
     setting: gatewaySettings.grpcListen.name,
     logger,
-    services: [generationService({ generator, tokenizer, grammars, admission, keys })],
+    services: [generationService({ generator, tokenizer, grammars, admission, keys, onRefusal })],
   });
+  const { exposition } = metrics;
   const http = await createHttp({
+    exposition,
+    onRefusal,
     generator,
     tokenizer,
     grammars,

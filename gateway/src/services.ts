@@ -24,6 +24,8 @@ export interface ServicesOptions {
   readonly verifyTimeoutMs: number;
   /** How long a stream that has lost its verifier waits for another one, milliseconds. */
   readonly recoveryMs: number;
+  /** Hears of each stream that has lost its verifier and goes on elsewhere. */
+  readonly onVerifierLoss?: () => void;
   readonly logger: Logger;
 }
 
@@ -57,14 +59,17 @@ export class Services implements Streams {
   }
 
   verify(request: GenerationRequest, signal: AbortSignal, span: Span): VerifyStream {
-    const { recoveryMs, logger } = this.#options;
+    const { recoveryMs, onVerifierLoss, logger } = this.#options;
     return new LastingVerifyStream({
       prompt: request.prompt,
       open: (start) => this.#openVerify(request, start, signal, span),
       ready: (timeoutMs, signal) => this.#verifiers.ready(timeoutMs, signal),
       recoveryMs,
       signal,
-      onLoss: (err) => logger.warn({ err }, 'a stream has lost its verifier; it goes on elsewhere'),
+      onLoss: (err) => {
+        onVerifierLoss?.();
+        logger.warn({ err }, 'a stream has lost its verifier; it goes on elsewhere');
+      },
     });
   }
 

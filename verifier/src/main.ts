@@ -4,6 +4,8 @@ import { settings } from '@ptp/core/env.ts';
 import { endWhen, runService } from '@ptp/core/lifecycle.ts';
 import { modelFacts } from '@ptp/core/model-facts.ts';
 import { serve } from '@ptp/core/rpc/server.ts';
+import { engineMetrics } from '@ptp/core/telemetry/engine-metrics.ts';
+import { serveMetrics, startMetrics } from '@ptp/core/telemetry/metrics.ts';
 import { startTracing } from '@ptp/core/telemetry/tracing.ts';
 import { verifierService } from './service.ts';
 import { verifierSettings } from './settings.ts';
@@ -21,13 +23,20 @@ await runService('verifier', async (logger, onStop) => {
   });
   onStop(() => engine.dispose());
   endWhen(engine.died, logger);
-  const verifier = new Verifier(engine, {
+  const metrics = await startMetrics('ptp-verifier', manifest.id);
+  onStop(() => metrics.stop());
+  for (const address of config.metrics) {
+    const served = await serveMetrics(metrics, address, verifierSettings.metrics.name);
+    onStop(() => served.stop());
+  }
+  const limits = {
     draft: config.draftLimit,
     prefillChunk: config.prefillChunk,
     batchTokens: config.batchTokens,
     sequences: config.sequences,
     queue: config.queue,
-  });
+  };
+  const verifier = new Verifier(engine, limits, engineMetrics(metrics.meter, engine));
   const server = await serve({
     address: config.address.target,
     setting: verifierSettings.address.name,

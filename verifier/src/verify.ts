@@ -7,6 +7,7 @@ import type { Timings } from '@ptp/core/gen/ptp/v1/common_pb.ts';
 import type { VerifyOpen, VerifyRequest, VerifyResponseSchema, VerifyStep } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
 import { accept } from '@ptp/core/sampling/accept.ts';
 import { checkTokens, chunks, openWithin } from '@ptp/core/sequence.ts';
+import type { RunFacts } from '@ptp/core/telemetry/engine-metrics.ts';
 import { recordRun } from '@ptp/core/telemetry/run-spans.ts';
 import { TargetSequence } from './target-sequence.ts';
 
@@ -32,15 +33,17 @@ export class Verifier {
   readonly limits: VerifierLimits;
   readonly #scheduler: Scheduler<TargetSlot, TargetOutput>;
 
-  constructor(engine: TargetEngine, limits: VerifierLimits) {
+  /** @param observe hears of each run of the engine */
+  constructor(engine: TargetEngine, limits: VerifierLimits, observe?: (run: RunFacts) => void) {
     this.engine = engine;
     this.limits = limits;
     const run = (slots: TargetSlot[]): Promise<RunResult<TargetOutput>> => engine.run(slots);
-    this.#scheduler = new Scheduler(run, (slot) => slot.tokens.length, {
+    const bounds = {
       slots: engine.facts.maxSlots,
       tokens: limits.batchTokens,
       queue: limits.queue,
-    });
+    };
+    this.#scheduler = new Scheduler(run, (slot) => slot.tokens.length, bounds, observe);
   }
 
   /**

@@ -1,4 +1,5 @@
 import { PtpError } from '../errors.ts';
+import type { RunFacts } from '../telemetry/engine-metrics.ts';
 import type { RunResult } from './engine.ts';
 
 /** What a waiting slot's part of a run yields, and where its time went. Times in microseconds. */
@@ -40,6 +41,7 @@ export class Scheduler<Slot, Output> {
   readonly #run: (slots: Slot[]) => Promise<RunResult<Output>>;
   readonly #tokensOf: (slot: Slot) => number;
   readonly #limits: SchedulerLimits;
+  readonly #observe: ((run: RunFacts) => void) | undefined;
   #waiting: Job<Slot, Output>[] = [];
   #running = false;
 
@@ -47,10 +49,12 @@ export class Scheduler<Slot, Output> {
     run: (slots: Slot[]) => Promise<RunResult<Output>>,
     tokensOf: (slot: Slot) => number,
     limits: SchedulerLimits,
+    observe?: (run: RunFacts) => void,
   ) {
     this.#run = run;
     this.#tokensOf = tokensOf;
     this.#limits = limits;
+    this.#observe = observe;
   }
 
   /**
@@ -83,10 +87,12 @@ export class Scheduler<Slot, Output> {
     try {
       const { outputs, runMicros } = await this.#run(batch.map((job) => job.slot));
       const batchTokens = batch.reduce((sum, { slot }) => sum + this.#tokensOf(slot), 0);
+      const waited = batch.map((job) => Math.round((started - job.submitted) * 1000));
       batch.forEach((job, i) => {
-        const queueMicros = Math.round((started - job.submitted) * 1000);
+        const queueMicros = waited[i] as number;
         job.resolve({ output: outputs[i] as Output, queueMicros, runMicros, batchSize: batch.length, batchTokens });
       });
+      this.#observe?.({ queueMicros: waited, runMicros, batchTokens });
     } catch (error) {
       // One slot must not take the others down: each gets a run of its own, which rewrites the same rows.
       if (batch.length > 1) for (const job of batch) await this.#runBatch([job]);

@@ -1,0 +1,129 @@
+import type { Meter } from '@opentelemetry/api';
+import { PrometheusExporter, PrometheusSerializer } from '@opentelemetry/exporter-prometheus';
+import { defaultResource, resourceFromAttributes } from '@opentelemetry/resources';
+import { MeterProvider, type MetricReader, PeriodicExportingMetricReader } from '@opentelemetry/sdk-metrics';
+import manifest from '../../package.json' with { type: 'json' };
+import type { Address } from '../env.ts';
+import { PtpError } from '../errors.ts';
+
+/** Running metrics. */
+export interface Metrics {
+  readonly meter: Meter;
+  /** All metrics in Prometheus' text format. */
+  exposition(): Promise<string>;
+  stop(): Promise<void>;
+}
+
+/** Bucket limits in seconds that tell steps of half a millisecond from those of one, and a minute from two. */
+export const SECONDS = [
+  0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.006, 0.008, 0.012, 0.016, 0.024, 0.032, 0.048, 0.064, 0.1, 0.15, 0.25,
+  0.5, 1, 2, 4, 8, 16, 32, 64, 128,
+];
+
+/**
+ * Starts metrics: they are always counted, and read by whoever asks (`expose`). With OTEL_METRICS_EXPORTER=otlp, or
+ * OTEL_EXPORTER_OTLP_METRICS_ENDPOINT, they are also sent by OTLP, over HTTP or, with OTEL_EXPORTER_OTLP_PROTOCOL=grpc, gRPC; the exporter reads
+ * the other variables itself.
+ *
+ * @param service `service.name` unless OTEL_SERVICE_NAME is set, for example `ptp-verifier`
+ * @param model the pair's id, told by `ptp.build.info`
+ */
+export async function startMetrics(service: string, model: string): Promise<Metrics> {
+  const exporter = new PrometheusExporter({ preventServerStart: true });
+  const serializer = new PrometheusSerializer(undefined, false, undefined, false, true);
+  const name = process.env.OTEL_SERVICE_NAME || service;
+  const { version } = manifest;
+  const resource = defaultResource().merge(
+    resourceFromAttributes({ 'service.name': name, 'service.namespace': 'ptp', 'service.version': version }),
+  );
+  const provider = new MeterProvider({ resource, readers: [exporter, ...(await otlpReaders())] });
+  const meter = provider.getMeter('ptp-server', version);
+  meter
+    .createObservableGauge('ptp.build.info', { description: 'Always 1; the labels tell what runs.' })
+    .addCallback((result) => result.observe(1, { version, model, node: process.versions.node }));
+  return {
+    meter,
+    async exposition() {
+      const { resourceMetrics } = await exporter.collect();
+      return withUnits(serializer.serialize(resourceMetrics));
+    },
+    stop: () => provider.shutdown({ timeoutMillis: 3000 }).catch(() => {}),
+  };
+}
+
+const UNITS: Readonly<Record<string, string>> = { s: 'seconds', By: 'bytes' };
+
+/**
+ * The serializer leaves units out of names, where Prometheus and OpenTelemetry's rules for it want them
+ * (https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/#metric-metadata-1): puts them there.
+ */
+function withUnits(text: string): string {
+  const named = [...text.matchAll(/^# UNIT (\S+) (\S+)$/gm)].flatMap(([, name = '', unit = '']) => {
+    const base = name.replace(/_total$/, '');
+    return UNITS[unit] ? [[base, `${base}_${UNITS[unit]}`] as const] : [];
+  });
+  const names = new Map(named);
+  return text
+    .replace(/^# UNIT .*\n/gm, '')
+    .replace(
+      /^(# (?:HELP|TYPE) )?(\w+?)((?:_(?:total|bucket|sum|count))?)(?=[ {])/gm,
+      (all, comment = '', base, suffix) => {
+        const renamed = names.get(base) ?? (names.has(base + suffix) ? names.get(base + suffix) : undefined);
+        return renamed ? comment + renamed + suffix : all;
+      },
+    );
+}
+
+/** What Prometheus expects of a scrape's answer. */
+export const EXPOSITION_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
+
+async function otlpReaders(): Promise<MetricReader[]> {
+  const { env } = process;
+  if (env.OTEL_SDK_DISABLED?.trim().toLowerCase() === 'true') return [];
+  if (env.OTEL_METRICS_EXPORTER?.trim() !== 'otlp' && !env.OTEL_EXPORTER_OTLP_METRICS_ENDPOINT) return [];
+  const protocol = env.OTEL_EXPORTER_OTLP_METRICS_PROTOCOL || env.OTEL_EXPORTER_OTLP_PROTOCOL;
+  const { OTLPMetricExporter } =
+    protocol === 'grpc'
+      ? await import('@opentelemetry/exporter-metrics-otlp-grpc')
+      : await import('@opentelemetry/exporter-metrics-otlp-proto');
+  const interval = Number(env.OTEL_METRIC_EXPORT_INTERVAL);
+  return [
+    new PeriodicExportingMetricReader({
+      exporter: new OTLPMetricExporter(),
+      ...(interval > 0 && { exportIntervalMillis: interval, exportTimeoutMillis: Math.min(interval, 30_000) }),
+    }),
+  ];
+}
+
+/**
+ * Serves metrics at `/metrics` of an address.
+ *
+ * @returns the port in use, and what stops it
+ * @throws PtpError `failed_precondition` if the address cannot be had
+ */
+export async function serveMetrics(metrics: Metrics, address: Address, setting: string) {
+  const { createServer } = await import('node:http');
+  const server = createServer(async (request, response) => {
+    if (request.method !== 'GET' || request.url?.split('?')[0] !== '/metrics') {
+      response.writeHead(404).end();
+      return;
+    }
+    const text = await metrics.exposition();
+    response.writeHead(200, { 'content-type': EXPOSITION_TYPE }).end(text);
+  });
+  const where = 'path' in address ? { path: address.path } : { host: address.host, port: address.port };
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (cause) => {
+      const message = `${address.target} cannot be had for metrics: set ${setting} to another one`;
+      reject(new PtpError('failed_precondition', message, { field: setting, cause }));
+    });
+    server.listen(where, resolve);
+  });
+  const bound = server.address();
+  const stop = () =>
+    new Promise<void>((resolve) => {
+      server.close(() => resolve());
+      server.closeAllConnections();
+    });
+  return { port: bound !== null && typeof bound === 'object' ? bound.port : undefined, stop };
+}
