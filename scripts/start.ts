@@ -1,28 +1,39 @@
 // What `npm start` runs: drafter, verifier and gateway as processes of their own, until Ctrl-C.
+import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { get } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { styleText } from 'node:util';
 import type { DescService } from '@bufbuild/protobuf';
+import { settings } from '@ptp/core/env.ts';
 import { DrafterService } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
 import { checkHealth } from '@ptp/core/rpc/health.ts';
+import { loadTls, type Tls, tlsSettings } from '@ptp/core/rpc/tls.ts';
 import type { Style } from './log-lines.ts';
 import { checkEnvironment, environment } from './start-options.ts';
 import { complain, type Service, Supervisor, say } from './supervisor.ts';
 
 /** A gRPC service is ready when the standard health service says so. */
-function grpcService(name: Service['name'], style: Style, address: string, service: DescService): Service {
-  const isReady = async () => (await checkHealth(address, service, { deadlineMs: 1_000 })) === 'SERVING';
+function grpcService(name: Service['name'], style: Style, address: string, service: DescService, tls?: Tls): Service {
+  const isReady = async () => (await checkHealth(address, service, { deadlineMs: 1_000 }, tls)) === 'SERVING';
   return { name, style, isReady };
 }
 
-function urlOf({ host, port }: { host: string; port: number }): string {
-  if (host === '0.0.0.0' || host === '::') return `http://127.0.0.1:${port}`; // those are for listening only
-  return `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
+function urlOf({ host, port }: { host: string; port: number }, scheme: string): string {
+  if (host === '0.0.0.0' || host === '::') return `${scheme}://127.0.0.1:${port}`; // those are for listening only
+  return `${scheme}://${host.includes(':') ? `[${host}]` : host}:${port}`;
 }
 
 async function answersOk(url: string): Promise<boolean> {
+  if (url.startsWith('https:')) {
+    // we have started it ourselves: whoever its certificate is made out to
+    const request = get(url, { rejectUnauthorized: false, timeout: 1_000 });
+    const [response] = await once(request, 'response');
+    response.resume();
+    return response.statusCode === 200;
+  }
   const response = await fetch(url, { signal: AbortSignal.timeout(1_000) });
   await response.body?.cancel();
   return response.ok;
@@ -43,10 +54,11 @@ async function main(): Promise<number> {
   const sockets = await mkdtemp(join(tmpdir(), 'ptp-')); // mode 0700
   env.PTP_DRAFTER_ADDRESS ||= `unix:${join(sockets, 'drafter.sock')}`;
   env.PTP_VERIFIER_ADDRESS ||= `unix:${join(sockets, 'verifier.sock')}`;
-  const url = urlOf(http);
+  const url = urlOf(http, env.PTP_HTTP_TLS_CERT_FILE ? 'https' : 'http');
+  const tls = await loadTls(settings(tlsSettings, env));
   const services: Service[] = [
-    ...(drafts ? [grpcService('drafter', 'magenta', env.PTP_DRAFTER_ADDRESS, DrafterService)] : []),
-    grpcService('verifier', 'cyan', env.PTP_VERIFIER_ADDRESS, VerifierService),
+    ...(drafts ? [grpcService('drafter', 'magenta', env.PTP_DRAFTER_ADDRESS, DrafterService, tls)] : []),
+    grpcService('verifier', 'cyan', env.PTP_VERIFIER_ADDRESS, VerifierService, tls),
     { name: 'gateway', style: 'green', isReady: () => answersOk(`${url}/readyz`) },
   ];
 

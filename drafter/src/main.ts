@@ -4,6 +4,7 @@ import { settings } from '@ptp/core/env.ts';
 import { endWhen, runService } from '@ptp/core/lifecycle.ts';
 import { modelFacts } from '@ptp/core/model-facts.ts';
 import { serve } from '@ptp/core/rpc/server.ts';
+import { loadTls } from '@ptp/core/rpc/tls.ts';
 import { engineMetrics } from '@ptp/core/telemetry/engine-metrics.ts';
 import { serveMetrics, startMetrics } from '@ptp/core/telemetry/metrics.ts';
 import { startTracing } from '@ptp/core/telemetry/tracing.ts';
@@ -42,6 +43,7 @@ await runService('drafter', async (logger, onStop) => {
     address: config.address.target,
     setting: drafterSettings.address.name,
     logger,
+    tls: await loadTls(config),
     services: [drafterService(drafter, modelFacts(manifest))],
   });
   onStop(() => server.close(config.drainSeconds * 1000));

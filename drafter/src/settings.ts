@@ -1,10 +1,12 @@
 import { type SettingsTable, sharedSettings } from '@ptp/core/env.ts';
+import { tlsSettings } from '@ptp/core/rpc/tls.ts';
 import { serviceSettings } from '@ptp/core/service-settings.ts';
 
 /** Settings of the drafter. */
 export const drafterSettings = {
   ...sharedSettings,
   ...serviceSettings,
+  ...tlsSettings,
   address: {
     name: 'PTP_DRAFTER_ADDRESS',
     type: 'address',

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
+import type { Server as HttpsServer } from 'node:https';
 import { type ErrorCode, PtpError, toPtpError } from '@ptp/core/errors.ts';
 import type { Logger } from '@ptp/core/log.ts';
 import { EXPOSITION_TYPE, type Metrics } from '@ptp/core/telemetry/metrics.ts';
@@ -11,6 +12,7 @@ import { chatFormat } from './chat-format.ts';
 import { type ChoiceRequest, generateChoices, newUsage } from './choices.ts';
 import { completionFormat, defaultCompletionTokens, echoing } from './completions.ts';
 import { allowOrigins } from './cors.ts';
+import type { HttpsDoor } from './door-tls.ts';
 import type { Generator } from './generation.ts';
 import type { Grammars } from './grammars.ts';
 import { parseJson } from './json.ts';
@@ -40,6 +42,8 @@ export interface HttpParts {
   readonly keys: ApiKeys;
   readonly settings: Pick<HttpSettings, 'bodyLimit' | 'stallMillis' | 'corsOrigins'>;
   readonly logger: Logger;
+  /** HTTPS instead of HTTP. */
+  readonly https?: HttpsDoor | undefined;
   /** What GET /metrics says. */
   readonly exposition?: Metrics['exposition'];
   /** Hears of each request that is refused for want of room or of a key. */
@@ -147,8 +151,9 @@ export async function createHttp(parts: HttpParts): Promise<FastifyInstance> {
 const PROBES: ReadonlySet<string> = new Set(['/healthz', '/readyz', '/metrics']);
 
 /** What all routes share: limits, JSON, request ids, errors and logs (of which none has prompt text). */
-async function createApp({ settings, logger, onRefusal }: HttpParts): Promise<FastifyInstance> {
+async function createApp({ settings, logger, onRefusal, https }: HttpParts): Promise<FastifyInstance> {
   const app = Fastify({
+    ...(https && { https: https.options }),
     loggerInstance: logger as FastifyBaseLogger,
     logController: new Fastify.LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
     bodyLimit: settings.bodyLimit,
@@ -157,6 +162,9 @@ async function createApp({ settings, logger, onRefusal }: HttpParts): Promise<Fa
     frameworkErrors: (error, request, reply) => onError(error, request as FastifyRequest, reply as FastifyReply),
     clientErrorHandler: refuseUnreadable,
   });
+  https?.follow(app.server as unknown as HttpsServer, (err) =>
+    logger.error({ err }, 'the certificate cannot be renewed'),
+  );
   // first, so that refusals can be read too
   await allowOrigins(app, settings.corsOrigins);
   app.removeAllContentTypeParsers();

@@ -3,6 +3,7 @@ import { type Address, settings } from '@ptp/core/env.ts';
 import { type ErrorCode, PtpError } from '@ptp/core/errors.ts';
 import { runService } from '@ptp/core/lifecycle.ts';
 import { serve } from '@ptp/core/rpc/server.ts';
+import { loadTls } from '@ptp/core/rpc/tls.ts';
 import { startMetrics } from '@ptp/core/telemetry/metrics.ts';
 import { attribute } from '@ptp/core/telemetry/spans.ts';
 import { startTracing } from '@ptp/core/telemetry/tracing.ts';
@@ -10,6 +11,7 @@ import type { FastifyInstance } from 'fastify';
 import { Admission } from './admission.ts';
 import { loadApiKeys } from './api-keys.ts';
 import { loadChatTemplate } from './chat.ts';
+import { loadDoorTls } from './door-tls.ts';
 import { gatewayMetrics } from './gateway-metrics.ts';
 import { PairGenerator } from './generate.ts';
 import { Grammars } from './grammars.ts';
@@ -40,6 +42,7 @@ await runService('gateway', async (logger, onStop) => {
     recoveryMs: config.recoverySeconds * 1000,
     onVerifierLoss: () => counted.verifierLosses.add(1),
     logger,
+    tls: await loadTls(config),
   });
   onStop(() => services.close());
   const pair = new PairGenerator(services, {
@@ -54,10 +57,12 @@ await runService('gateway', async (logger, onStop) => {
   const admission = new Admission(config.maxStreams);
   const keys = await loadApiKeys(config.apiKeys, gatewaySettings.apiKeys.name);
 
+  const door = await loadDoorTls(config);
   const grpc = await serve({
     address: config.grpcListen.target,
     setting: gatewaySettings.grpcListen.name,
     logger,
+    tls: door?.grpc,
     services: [generationService({ generator, tokenizer, grammars, admission, keys, onRefusal })],
   });
   const { exposition } = metrics;
@@ -71,6 +76,7 @@ await runService('gateway', async (logger, onStop) => {
     admission,
     keys,
     settings: config,
+    https: door?.https,
     logger,
   });
   onStop(() => Promise.all([grpc.close(config.drainSeconds * 1000), closeHttp(http, config.drainSeconds * 1000)]));

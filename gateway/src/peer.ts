@@ -3,6 +3,7 @@ import type { DescService } from '@bufbuild/protobuf';
 import { PtpError, toPtpError } from '@ptp/core/errors.ts';
 import type { Logger } from '@ptp/core/log.ts';
 import { watchHealth } from '@ptp/core/rpc/health.ts';
+import type { Tls } from '@ptp/core/rpc/tls.ts';
 
 /** Follows one service's health, and checks each time it appears that it serves our pair. */
 export class Peer {
@@ -12,9 +13,15 @@ export class Peer {
   readonly #waiting = new Set<() => void>();
 
   /** @param check throws when the service must not be used */
-  constructor(address: string, service: DescService, logger: Logger, check: (signal: AbortSignal) => Promise<void>) {
+  constructor(
+    address: string,
+    service: DescService,
+    logger: Logger,
+    check: (signal: AbortSignal) => Promise<void>,
+    tls?: Tls,
+  ) {
     this.#service = service;
-    void this.#follow(address, logger, check);
+    void this.#follow(address, logger, check, tls);
   }
 
   get usable(): boolean {
@@ -39,10 +46,15 @@ export class Peer {
     this.#usable = false;
   }
 
-  async #follow(address: string, logger: Logger, check: (signal: AbortSignal) => Promise<void>): Promise<void> {
+  async #follow(
+    address: string,
+    logger: Logger,
+    check: (signal: AbortSignal) => Promise<void>,
+    tls?: Tls,
+  ): Promise<void> {
     const { signal } = this.#controller;
     const peer = this.#service.typeName;
-    for await (const status of watchHealth(address, this.#service, { signal })) {
+    for await (const status of watchHealth(address, this.#service, { signal, tls })) {
       let usable = status === 'SERVING';
       if (usable) {
         const err = await attempt(check, signal);

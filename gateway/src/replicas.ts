@@ -2,6 +2,7 @@ import type { DescService } from '@bufbuild/protobuf';
 import { toPtpError } from '@ptp/core/errors.ts';
 import type { Logger } from '@ptp/core/log.ts';
 import { connect, type ServiceClient } from '@ptp/core/rpc/client.ts';
+import type { Tls } from '@ptp/core/rpc/tls.ts';
 import { Peer } from './peer.ts';
 
 /** How long a replica that has failed is left alone while another one can be used, milliseconds; doubles with each failure. */
@@ -37,10 +38,11 @@ export class Replicas<S extends DescService> {
     addresses: readonly string[],
     logger: Logger,
     check: (client: ServiceClient<S>, signal: AbortSignal) => Promise<void>,
+    tls?: Tls,
   ) {
     this.#replicas = addresses.map((address) => {
-      const client = connect(service, address);
-      const peer = new Peer(address, service, logger, (signal) => check(client, signal));
+      const client = connect(service, address, { tls });
+      const peer = new Peer(address, service, logger, (signal) => check(client, signal), tls);
       return { address, client, peer, streams: 0, pauseMs: FIRST_PAUSE_MS, avoidUntil: 0 };
     });
   }

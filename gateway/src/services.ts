@@ -4,6 +4,7 @@ import type { ModelFacts } from '@ptp/core/gen/ptp/v1/common_pb.ts';
 import { DrafterService } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
 import type { Logger } from '@ptp/core/log.ts';
+import type { Tls } from '@ptp/core/rpc/tls.ts';
 import { GrpcDraftStream } from './draft-stream.ts';
 import type { GenerationRequest, PairFacts } from './generation.ts';
 import { LastingVerifyStream, type OpenStream, type Start } from './lasting-verify-stream.ts';
@@ -27,6 +28,7 @@ export interface ServicesOptions {
   /** Hears of each stream that has lost its verifier and goes on elsewhere. */
   readonly onVerifierLoss?: () => void;
   readonly logger: Logger;
+  readonly tls?: Tls | undefined;
 }
 
 /** Both services over gRPC. */
@@ -37,15 +39,27 @@ export class Services implements Streams {
   readonly #drafters: Replicas<typeof DrafterService>;
 
   constructor(options: ServicesOptions) {
-    const { facts, verifiers, drafters, logger } = options;
+    const { facts, verifiers, drafters, logger, tls } = options;
     this.facts = facts;
     this.#options = options;
-    this.#verifiers = new Replicas(VerifierService, verifiers, logger, async (client, signal) => {
-      assertSamePair((await client.getTarget({}, { signal, deadlineMs: 2000 })).model, facts);
-    });
-    this.#drafters = new Replicas(DrafterService, drafters, logger, async (client, signal) => {
-      assertSamePair((await client.getDrafter({}, { signal, deadlineMs: 2000 })).model, facts);
-    });
+    this.#verifiers = new Replicas(
+      VerifierService,
+      verifiers,
+      logger,
+      async (client, signal) => {
+        assertSamePair((await client.getTarget({}, { signal, deadlineMs: 2000 })).model, facts);
+      },
+      tls,
+    );
+    this.#drafters = new Replicas(
+      DrafterService,
+      drafters,
+      logger,
+      async (client, signal) => {
+        assertSamePair((await client.getDrafter({}, { signal, deadlineMs: 2000 })).model, facts);
+      },
+      tls,
+    );
   }
 
   health(): { verifier: boolean; drafter: boolean } {

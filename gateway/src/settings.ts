@@ -1,4 +1,5 @@
 import { type SettingsOf, type SettingsTable, sharedSettings } from '@ptp/core/env.ts';
+import { tlsSettings } from '@ptp/core/rpc/tls.ts';
 import { serviceSettings } from '@ptp/core/service-settings.ts';
 
 /** How steps may draft, see pace.ts; `auto` for what measures fastest. */
@@ -19,6 +20,18 @@ export const httpSettings = {
     type: 'address',
     default: '127.0.0.1:8081',
     doc: 'Where ptp.v1.GenerationService is served.',
+  },
+  httpCert: {
+    name: 'PTP_HTTP_TLS_CERT_FILE',
+    type: 'string',
+    default: '',
+    doc: 'Certificate chain (PEM) that both doors show to clients, HTTPS and gRPC over TLS; empty for neither. Read again when it changes.',
+  },
+  httpKey: {
+    name: 'PTP_HTTP_TLS_KEY_FILE',
+    type: 'string',
+    default: '',
+    doc: "That certificate's private key (PEM).",
   },
   bodyLimit: {
     name: 'PTP_HTTP_BODY_LIMIT',
@@ -61,6 +74,7 @@ export type HttpSettings = SettingsOf<typeof httpSettings>;
 export const gatewaySettings = {
   ...sharedSettings,
   ...httpSettings,
+  ...tlsSettings,
   models: serviceSettings.models,
   drainSeconds: serviceSettings.drainSeconds,
   verifier: {

@@ -4,6 +4,7 @@ import { settings } from '@ptp/core/env.ts';
 import { endWhen, runService } from '@ptp/core/lifecycle.ts';
 import { modelFacts } from '@ptp/core/model-facts.ts';
 import { serve } from '@ptp/core/rpc/server.ts';
+import { loadTls } from '@ptp/core/rpc/tls.ts';
 import { engineMetrics } from '@ptp/core/telemetry/engine-metrics.ts';
 import { serveMetrics, startMetrics } from '@ptp/core/telemetry/metrics.ts';
 import { startTracing } from '@ptp/core/telemetry/tracing.ts';
@@ -41,6 +42,7 @@ await runService('verifier', async (logger, onStop) => {
     address: config.address.target,
     setting: verifierSettings.address.name,
     logger,
+    tls: await loadTls(config),
     services: [verifierService(verifier, modelFacts(manifest))],
   });
   onStop(() => server.close(config.drainSeconds * 1000));

@@ -1,10 +1,12 @@
 import { type SettingsTable, sharedSettings } from '@ptp/core/env.ts';
+import { tlsSettings } from '@ptp/core/rpc/tls.ts';
 import { serviceSettings } from '@ptp/core/service-settings.ts';
 
 /** Settings of the verifier. */
 export const verifierSettings = {
   ...sharedSettings,
   ...serviceSettings,
+  ...tlsSettings,
   address: {
     name: 'PTP_VERIFIER_ADDRESS',
     type: 'address',

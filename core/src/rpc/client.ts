@@ -1,5 +1,5 @@
 import type { DescMethod, DescService } from '@bufbuild/protobuf';
-import { type ChannelOptions, Client, credentials } from '@grpc/grpc-js';
+import { type ChannelOptions, Client } from '@grpc/grpc-js';
 import { PtpError } from '../errors.ts';
 import {
   type BidiCall,
@@ -10,6 +10,7 @@ import {
   type ServerStream,
 } from './calls.ts';
 import { methodDefinition, type RequestInit, type Response } from './method.ts';
+import { clientCredentials, type Tls } from './tls.ts';
 
 /** How a method is called, by its kind. */
 export type Call<M extends DescMethod> = M['methodKind'] extends 'unary'
@@ -40,6 +41,8 @@ export interface ConnectOptions {
    * its state: where one sees the service come back, all do.
    */
   readonly apart?: boolean;
+  /** Not used with sockets in the file system. */
+  readonly tls?: Tls | undefined;
 }
 
 /**
@@ -63,8 +66,8 @@ export function connect<S extends DescService>(
 
 /** A connection with the options that all our clients use. */
 export function openChannel(address: string, options: ConnectOptions = {}): Client {
-  const { maxReceiveBytes = 64 * 2 ** 20, apart = false } = options;
-  return new Client(address, credentials.createInsecure(), {
+  const { maxReceiveBytes = 64 * 2 ** 20, apart = false, tls } = options;
+  return new Client(address, clientCredentials(address, tls), {
     'grpc.max_receive_message_length': maxReceiveBytes,
     'grpc.max_send_message_length': -1,
     // a peer that is gone without a word is noticed after 6 s

@@ -4,6 +4,7 @@ import type { Client } from '@grpc/grpc-js';
 import { service as healthService } from 'grpc-health-check';
 import { type CallableMethod, type CallOptions, callServerStreaming, callUnary } from './calls.ts';
 import { openChannel } from './client.ts';
+import type { Tls } from './tls.ts';
 
 /** What the standard health service says; SERVICE_UNKNOWN and UNKNOWN mean that the server doesn't know the service. */
 export type ServingStatus = 'SERVING' | 'NOT_SERVING' | 'SERVICE_UNKNOWN' | 'UNKNOWN';
@@ -21,8 +22,9 @@ export async function checkHealth(
   address: string,
   service?: DescService,
   options: CallOptions = { deadlineMs: 2_000 },
+  tls?: Tls,
 ): Promise<ServingStatus> {
-  const channel = openChannel(address, { apart: true });
+  const channel = openChannel(address, { apart: true, tls });
   try {
     const { status } = await callUnary(channel, methods.Check, { service: service?.typeName ?? '' }, options);
     return status;
@@ -38,9 +40,9 @@ export async function checkHealth(
 export async function* watchHealth(
   address: string,
   service: DescService | undefined,
-  { signal }: { readonly signal: AbortSignal },
+  { signal, tls }: { readonly signal: AbortSignal; readonly tls?: Tls | undefined },
 ): AsyncGenerator<ServingStatus | 'UNREACHABLE', void, undefined> {
-  const channel = openChannel(address);
+  const channel = openChannel(address, { tls });
   let last: string | undefined;
   try {
     for await (const status of statuses(channel, service?.typeName ?? '', signal)) {

@@ -1,7 +1,8 @@
 import { lstat, rm } from 'node:fs/promises';
 import { connect } from 'node:net';
-import { logVerbosity, type Server, ServerCredentials, setLogVerbosity } from '@grpc/grpc-js';
+import { logVerbosity, type Server, setLogVerbosity } from '@grpc/grpc-js';
 import { PtpError } from '../errors.ts';
+import { serverCredentials, type Tls } from './tls.ts';
 
 // grpc-js prints what it also reports, beside our logs; whoever debugs it sets GRPC_VERBOSITY.
 if (!process.env.GRPC_VERBOSITY) setLogVerbosity(logVerbosity.NONE);
@@ -14,11 +15,11 @@ if (!process.env.GRPC_VERBOSITY) setLogVerbosity(logVerbosity.NONE);
  * @returns the address with the port in use
  * @throws PtpError `failed_precondition` in one line that says what to change
  */
-export async function listen(server: Server, address: string, setting = 'the address'): Promise<string> {
+export async function listen(server: Server, address: string, setting = 'the address', tls?: Tls): Promise<string> {
   const path = address.startsWith('unix:') ? address.slice('unix:'.length) : undefined;
   if (path !== undefined) await removeStaleSocket(path, address, setting);
   try {
-    const port = await bind(server, address);
+    const port = await bind(server, address, tls);
     return path === undefined ? address.replace(/:\d+$/, `:${port}`) : address;
   } catch (error) {
     if (String(error).includes('EADDRINUSE')) throw taken(address, setting, error);
@@ -30,9 +31,9 @@ export async function listen(server: Server, address: string, setting = 'the add
   }
 }
 
-function bind(server: Server, address: string): Promise<number> {
+function bind(server: Server, address: string, tls: Tls | undefined): Promise<number> {
   return new Promise((resolve, reject) => {
-    server.bindAsync(address, ServerCredentials.createInsecure(), (error, port) =>
+    server.bindAsync(address, serverCredentials(address, tls), (error, port) =>
       error ? reject(error) : resolve(port),
     );
   });

@@ -10,6 +10,7 @@ import { listen } from './listen.ts';
 import { identity, serviceDefinition } from './method.ts';
 import { addReflection } from './reflection.ts';
 import { toStatus } from './status.ts';
+import type { Tls } from './tls.ts';
 
 /** A service with its handlers; made by {@link implement}. */
 export interface ImplementedService {
@@ -30,6 +31,8 @@ export interface ServeOptions {
   readonly setting?: string;
   readonly services: readonly ImplementedService[];
   readonly logger: Logger;
+  /** Not used with sockets in the file system. */
+  readonly tls?: Tls | undefined;
   /** Whether health says SERVING from the start; true unless given. */
   readonly serving?: boolean;
   /** Largest message to take or send, bytes; 16 MiB unless given. */
@@ -89,7 +92,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
   addReflection(server, services);
   health.setServing(options.serving ?? true);
 
-  const address = await listen(server, options.address, options.setting);
+  const address = await listen(server, options.address, options.setting, options.tls);
   logger.info({ address }, 'listening');
   let closing: Promise<void> | undefined;
   return {
