@@ -46,11 +46,14 @@ function richDetails({ field, retryAfterMs }: PtpError, description: string): An
  * @param signal of the call: if it was aborted, its reason says why
  */
 export function fromStatus(error: ServiceError, signal?: AbortSignal): PtpError {
-  const code = codeFromGrpc(error.code);
-  if (signal?.aborted && code === 'cancelled') return toPtpError(signal.reason);
   const trailers = error.metadata as Metadata | undefined;
+  const ours = (trailers?.get(marker).length ?? 0) > 0;
+  const told = codeFromGrpc(error.code);
+  // what our servers do not say is the connection's own failure, whatever it calls it (INTERNAL for a TLS record that was changed)
+  const code = told === 'internal' && !ours ? 'unavailable' : told;
+  if (signal?.aborted && code === 'cancelled') return toPtpError(signal.reason);
   const field = trailers?.get(fieldTrailer)[0]?.toString();
-  const message = trailers?.get(marker).length ? error.details : (transportMessages[code] ?? error.details);
+  const message = ours ? error.details : (transportMessages[code] ?? error.details);
   return new PtpError(code, message, { cause: error, ...(field !== undefined && { field }) });
 }
 

@@ -1,0 +1,72 @@
+import { connect, createServer, type Server, type Socket } from 'node:net';
+
+/** A bad network between the gateway and one service, over TCP. */
+export class BadNetwork {
+  readonly #server: Server;
+  readonly #target: number;
+  readonly #sockets = new Set<Socket>();
+  /** Milliseconds that everything takes longer, each way. */
+  delayMs = 0;
+  /** Nothing passes, and nobody is told. */
+  silent = false;
+  /** Chunks of the next ones from the service that have a byte changed. */
+  corrupt = 0;
+
+  private constructor(server: Server, target: number) {
+    this.#server = server;
+    this.#target = target;
+    server.on('connection', (socket) => this.#accept(socket));
+  }
+
+  /** @param target port of the service */
+  static async start(target: number): Promise<BadNetwork> {
+    const server = createServer();
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    return new BadNetwork(server, target);
+  }
+
+  get port(): number {
+    return (this.#server.address() as { port: number }).port;
+  }
+
+  /** Ends all connections at once. */
+  cut(): void {
+    for (const socket of this.#sockets) socket.resetAndDestroy();
+  }
+
+  close(): void {
+    this.#server.close();
+    this.cut();
+  }
+
+  #accept(near: Socket): void {
+    const far = connect(this.#target, '127.0.0.1');
+    for (const [from, to] of [
+      [near, far],
+      [far, near],
+    ] as const) {
+      this.#sockets.add(from);
+      from.on('data', (chunk) => this.#pass(chunk, from === far, to));
+      from.on('error', () => {});
+      from.on('close', () => {
+        this.#sockets.delete(from);
+        to.destroy();
+      });
+    }
+  }
+
+  #pass(chunk: Buffer, fromService: boolean, to: Socket): void {
+    if (this.silent) return;
+    if (fromService && this.corrupt > 0 && chunk.length > 0) {
+      this.corrupt--;
+      const at = Math.floor(chunk.length / 2);
+      chunk[at] = (chunk[at] as number) ^ 0xff;
+    }
+    const write = () => {
+      if (!to.destroyed) to.write(chunk);
+    };
+    // timers of the same length fire in order
+    if (this.delayMs > 0) setTimeout(write, this.delayMs);
+    else write();
+  }
+}

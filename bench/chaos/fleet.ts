@@ -1,0 +1,196 @@
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
+import { connect } from '@ptp/core/rpc/client.ts';
+import { Tls } from '@ptp/core/rpc/tls.ts';
+import { BadNetwork } from './bad-network.ts';
+
+const ROOT = join(import.meta.dirname, '..', '..');
+const START_TIMEOUT_MS = 60_000;
+
+type Kind = 'verifier' | 'drafter' | 'gateway';
+
+/** One process of the fleet that can be killed, stopped and started again. */
+export class Member {
+  readonly kind: Kind;
+  readonly #env: NodeJS.ProcessEnv;
+  #child: ChildProcess | undefined;
+  #ending = false;
+
+  constructor(kind: Kind, env: NodeJS.ProcessEnv) {
+    this.kind = kind;
+    this.#env = env;
+  }
+
+  start(): void {
+    const child = spawn(process.execPath, [join(ROOT, this.kind, 'src', 'main.ts')], {
+      cwd: ROOT,
+      env: { ...process.env, PTP_LOG_LEVEL: process.env.PTP_LOG_LEVEL ?? 'error', ...this.#env },
+      stdio: ['ignore', process.env.PTP_LOG_LEVEL ? 'inherit' : 'ignore', 'inherit'],
+    });
+    this.#child = child;
+    // as whatever supervises services does
+    child.once('exit', () => {
+      if (this.#child === child && !this.#ending) setTimeout(() => this.start(), 500);
+    });
+    this.#ending = false;
+  }
+
+  get running(): boolean {
+    return this.#child?.exitCode === null && this.#child.signalCode === null;
+  }
+
+  /** Resident memory in bytes; 0 when it does not run. */
+  get memory(): number {
+    if (!this.running) return 0;
+    return Number(execFileSync('ps', ['-o', 'rss=', '-p', String(this.#child?.pid)]).toString()) * 1024;
+  }
+
+  /** Open files and sockets. */
+  get handles(): number {
+    if (!this.running) return 0;
+    return execFileSync('ls', [`/proc/${this.#child?.pid}/fd`])
+      .toString()
+      .trim()
+      .split('\n').length;
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    if (this.running) this.#child?.kill(signal);
+  }
+
+  /** Resolves when it has ended. */
+  async end(signal: NodeJS.Signals): Promise<void> {
+    if (!this.running || !this.#child) return;
+    this.#ending = true;
+    const ended = once(this.#child, 'exit');
+    this.#child.kill(signal);
+    await ended;
+  }
+}
+
+/** A service's process behind its bad network. */
+export interface Node {
+  readonly member: Member;
+  readonly network: BadNetwork;
+  readonly port: number;
+}
+
+/** A gateway, verifiers and drafters as processes, over TCP with mutual TLS, each service behind a network. */
+export class Fleet {
+  readonly url: string;
+  readonly gateway: Member;
+  readonly verifiers: readonly Node[];
+  readonly drafters: readonly Node[];
+  readonly #tls: Tls;
+  readonly #folder: string;
+
+  private constructor(parts: Pick<Fleet, 'url' | 'gateway' | 'verifiers' | 'drafters'>, tls: Tls, folder: string) {
+    this.url = parts.url;
+    this.gateway = parts.gateway;
+    this.verifiers = parts.verifiers;
+    this.drafters = parts.drafters;
+    this.#tls = tls;
+    this.#folder = folder;
+  }
+
+  static async start(models: string, verifiers: number, drafters: number): Promise<Fleet> {
+    const folder = await mkdtemp(join(tmpdir(), 'ptp-chaos-'));
+    const [cert, key] = [join(folder, 'fleet.crt'), join(folder, 'fleet.key')];
+    execFileSync(
+      'openssl',
+      [
+        ...['req', '-x509', '-nodes', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-days', '2'],
+        ...['-subj', '/CN=ptp', '-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', key, '-out', cert],
+      ],
+      { stdio: 'ignore' },
+    );
+    const env = { PTP_MODELS: models, PTP_TLS_CERT_FILE: cert, PTP_TLS_KEY_FILE: key, PTP_TLS_CA_FILE: cert };
+    const node = async (kind: 'verifier' | 'drafter'): Promise<Node> => {
+      const port = await freePort();
+      const name = `PTP_${kind.toUpperCase()}_ADDRESS`;
+      const member = new Member(kind, { ...env, [name]: `127.0.0.1:${port}`, PTP_DRAIN_SECONDS: '1' });
+      member.start();
+      return { member, port, network: await BadNetwork.start(port) };
+    };
+    const nodes = async (kind: 'verifier' | 'drafter', count: number) => {
+      const list: Node[] = [];
+      for (let i = 0; i < count; i++) list.push(await node(kind));
+      return list;
+    };
+    const [verifierNodes, drafterNodes] = [await nodes('verifier', verifiers), await nodes('drafter', drafters)];
+    const addresses = (list: readonly Node[]) => list.map(({ network }) => `127.0.0.1:${network.port}`).join(',');
+    const port = await freePort();
+    const gateway = new Member('gateway', {
+      ...env,
+      PTP_HTTP_ADDRESS: `127.0.0.1:${port}`,
+      PTP_GRPC_ADDRESS: `127.0.0.1:${await freePort()}`,
+      PTP_VERIFIER_ADDRESS: addresses(verifierNodes),
+      PTP_DRAFTER_ADDRESS: addresses(drafterNodes),
+      PTP_DRAFT_TIMEOUT_MILLIS: '300',
+      PTP_DRAFT_MODE: 'overlap',
+    });
+    gateway.start();
+    const url = `http://127.0.0.1:${port}`;
+    const parts = { url, gateway, verifiers: verifierNodes, drafters: drafterNodes };
+    const fleet = new Fleet(parts, new Tls({ cert, key, ca: cert }), folder);
+    await fleet.ready();
+    return fleet;
+  }
+
+  async ready(): Promise<void> {
+    const until = performance.now() + START_TIMEOUT_MS;
+    while (performance.now() < until) {
+      const answer = await fetch(`${this.url}/readyz`).then(
+        (response) => response.json(),
+        () => undefined,
+      );
+      if (answer?.verifier && answer.drafter) return;
+      await sleep(100);
+    }
+    const answer = await fetch(`${this.url}/readyz`).then((response) => response.text(), String);
+    throw new Error(`the fleet is not ready in time: ${answer}`);
+  }
+
+  /** Sequences that the verifiers hold; asked directly, past the proxies. */
+  async openSequences(): Promise<number> {
+    let open = 0;
+    for (const { port } of this.verifiers) {
+      const client = connect(VerifierService, `127.0.0.1:${port}`, { tls: this.#tls, apart: true });
+      open += (await client.getTarget({}, { deadlineMs: 5000 })).openSequences;
+      client.close();
+    }
+    return open;
+  }
+
+  async stop(): Promise<void> {
+    await this.gateway.end('SIGKILL');
+    for (const { member, network } of [...this.verifiers, ...this.drafters]) {
+      member.signal('SIGCONT');
+      await member.end('SIGKILL');
+      network.close();
+    }
+    await rm(this.#folder, { recursive: true, force: true });
+  }
+}
+
+/** Below those that outgoing connections get, one of which could otherwise take a port while its service is down. */
+const PORTS = { from: 20_000, to: 30_000 };
+
+async function freePort(): Promise<number> {
+  for (;;) {
+    const port = PORTS.from + Math.floor(Math.random() * (PORTS.to - PORTS.from));
+    const server = createServer();
+    const free = await new Promise<boolean>((resolve) => {
+      server.once('error', () => resolve(false)).listen(port, '127.0.0.1', () => resolve(true));
+    });
+    if (!free) continue;
+    await new Promise((resolve) => server.close(resolve));
+    return port;
+  }
+}

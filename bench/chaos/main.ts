@@ -1,0 +1,126 @@
+/** `npm run chaos -- [options]`: faults against streams whose texts are known; ends with one line of JSON, and with 1 if a promise was broken. */
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { machine, quantile } from '../statistics.ts';
+import { askQuietly, keepAsking, newTally } from './clients.ts';
+import { injectFaults } from './faults.ts';
+import { Fleet } from './fleet.ts';
+import { Random } from './random.ts';
+
+const USAGE = `npm run chaos -- [options]
+
+Starts a gateway, verifiers and drafters as processes, over TCP with mutual TLS, asks questions whose answers are known, and kills, stops, cuts off, delays
+and garbles the services in the meantime. No text may be wrong, and no stream may be lost that has begun.
+
+options
+  --minutes N      how long (2)
+  --seed N         of the questions and the schedule of faults (1)
+  --streams N      at once (6)
+  --pause MS       mean time between faults (700)
+  --verifiers N    (2)      --drafters N    (2)
+  --questions N    different ones (60)
+  --models DIR     the pair (test/models/tiny)`;
+
+const { values } = parseArgs({
+  options: {
+    help: { type: 'boolean' },
+    minutes: { type: 'string', default: '2' },
+    seed: { type: 'string', default: '1' },
+    streams: { type: 'string', default: '6' },
+    pause: { type: 'string', default: '700' },
+    verifiers: { type: 'string', default: '2' },
+    drafters: { type: 'string', default: '2' },
+    questions: { type: 'string', default: '60' },
+    models: { type: 'string', default: join(import.meta.dirname, '..', '..', 'test', 'models', 'tiny') },
+  },
+});
+
+async function main(): Promise<number> {
+  if (values.help) {
+    console.log(USAGE);
+    return 0;
+  }
+  const number = (name: 'minutes' | 'seed' | 'streams' | 'pause' | 'verifiers' | 'drafters' | 'questions') => {
+    const value = Number(values[name]);
+    if (!Number.isFinite(value) || value <= 0)
+      throw new Error(`--${name} must be a number above 0, got ${values[name]}`);
+    return value;
+  };
+  const [minutes, seed] = [number('minutes'), number('seed')];
+  console.log(machine());
+  const fleet = await Fleet.start(values.models, number('verifiers'), number('drafters'));
+  try {
+    const questions = await askQuietly(fleet.url, number('questions'), new Random(seed));
+    console.log(`${questions.length} questions with their answers`);
+    const tally = newTally();
+    const faults: Record<string, number> = {};
+    const over = new AbortController();
+    const { signal } = over;
+    const clients = Array.from({ length: number('streams') }, (_, i) =>
+      keepAsking(fleet.url, questions, new Random(seed * 1000 + i), tally, signal),
+    );
+    const onFault = (kind: string, fault: string) => {
+      const name = `${kind} ${fault}`;
+      faults[name] = (faults[name] ?? 0) + 1;
+    };
+    const injecting = injectFaults(fleet, new Random(seed + 7), number('pause'), onFault, signal);
+    const count = () => Object.values(faults).reduce((sum, n) => sum + n, 0);
+    const until = performance.now() + minutes * 60_000;
+    while (performance.now() < until) {
+      await sleep(Math.min(10_000, until - performance.now()));
+      const { streams, right, wrong, lost } = tally;
+      console.log(`${count()} faults, ${streams} streams: ${right} right, ${wrong} wrong, ${lost} lost`);
+    }
+    over.abort();
+    await injecting;
+    await Promise.all(clients);
+    await fleet.ready();
+    const leftAfterStreams = await drained(fleet);
+    const leftAfterCrash = await crashGateway(fleet, questions);
+    const { gaps, refused, errors, ...counts } = tally;
+    const gap = (q: number) => Math.round(quantile(gaps, q));
+    const result = {
+      suite: 'chaos',
+      minutes,
+      seed,
+      faults: count(),
+      ...counts,
+      refused,
+      errors,
+      gap_ms: { p50: gap(0.5), p90: gap(0.9), p99: gap(0.99), max: gap(1) },
+      sequences_left: leftAfterStreams,
+      sequences_left_after_gateway_crash: leftAfterCrash,
+      by_fault: faults,
+    };
+    console.log(JSON.stringify(result));
+    const broken = tally.wrong + tally.lost + leftAfterStreams + leftAfterCrash;
+    return broken === 0 ? 0 : 1;
+  } finally {
+    await fleet.stop();
+  }
+}
+
+/** Sequences that are still open some time after the last stream. */
+async function drained(fleet: Fleet): Promise<number> {
+  for (let attempt = 0; attempt < 50; attempt++) {
+    if ((await fleet.openSequences()) === 0) return 0;
+    await sleep(200);
+  }
+  return fleet.openSequences();
+}
+
+/** Kills the gateway under load: its work in the services must end with it. */
+async function crashGateway(fleet: Fleet, questions: Parameters<typeof keepAsking>[1]): Promise<number> {
+  const over = new AbortController();
+  const streams = Array.from({ length: 4 }, (_, i) =>
+    keepAsking(fleet.url, questions, new Random(i), newTally(), over.signal),
+  );
+  await sleep(1000);
+  over.abort();
+  await fleet.gateway.end('SIGKILL');
+  await Promise.all(streams);
+  return drained(fleet);
+}
+
+process.exitCode = await main();
