@@ -18,7 +18,7 @@ const { modelId, tokenizerSha256, vocabulary, contextLength } = fakeFacts;
 const model = { modelId, tokenizerSha256, vocabularySize: vocabulary, contextLength };
 
 function fakeVerifier(): ImplementedService {
-  return verifierService(new Verifier(new FakeTargetEngine({ latencyMs }), { draft: 64, ...scheduling }), model);
+  return verifierService(new Verifier(new FakeTargetEngine({ latencyMs }), { draft: 64, ...scheduling }), model, true);
 }
 
 function fakeDrafter(): ImplementedService {

@@ -150,7 +150,7 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
   async startVerifier(index = 0): Promise<void> {
     const address = this.#verifierAddresses()[index] as string;
     const verifier = new Verifier(this.target, { draft: 16, ...scheduling });
-    const service = verifierService(verifier, this.#model());
+    const service = verifierService(verifier, this.#model(), true);
     this.#verifierServers[index] = await serve({ address, logger: silent, services: [service] });
   }
 

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Random } from '@ptp/core/random.ts';
 import type { Fleet, Node } from './fleet.ts';
-import type { Random } from './random.ts';
 
 /** A fault, which resolves when all is as it was. */
 type Fault = (node: Node, random: Random) => Promise<void>;

@@ -2,11 +2,11 @@
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
+import { Random } from '@ptp/core/random.ts';
 import { machine, quantile } from '../statistics.ts';
 import { askQuietly, keepAsking, newTally } from './clients.ts';
 import { injectFaults } from './faults.ts';
 import { Fleet } from './fleet.ts';
-import { Random } from './random.ts';
 
 const USAGE = `npm run chaos -- [options]
 

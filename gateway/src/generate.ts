@@ -4,7 +4,7 @@ import type { Branch } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import { attribute, endSpan } from '@ptp/core/telemetry/spans.ts';
 import { type Block, Controller, cut, type DraftLimits, EMPTY, Measurements } from './controller.ts';
 import { Forced } from './forced.ts';
-import type { GenerationRequest, GenerationStep, Generator, PairFacts } from './generation.ts';
+import type { GenerationRequest, GenerationStep, Generator, Health, PairFacts } from './generation.ts';
 import { Path } from './path.ts';
 import { Prediction } from './prediction.ts';
 import { PromptLookup } from './prompt-lookup.ts';
@@ -27,7 +27,7 @@ export class PairGenerator implements Generator {
     return this.#streams.facts;
   }
 
-  health(): { verifier: boolean; drafter: boolean } {
+  health(): Health {
     return this.#streams.health();
   }
 

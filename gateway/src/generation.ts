@@ -129,11 +129,19 @@ export function beginning({ beginOfText, endOfText }: PairFacts): number[] {
   return token === null ? [] : [token];
 }
 
+/** What is there to generate with. */
+export interface Health {
+  readonly verifier: boolean;
+  readonly drafter: boolean;
+  /** Whether the verifier has found its engine batch-invariant, see self-check.ts; undefined before one was there. */
+  readonly batchInvariant?: boolean;
+}
+
 /** Anything that generates: the loop over the two services, or a scripted one in tests of the HTTP edge. */
 export interface Generator {
   readonly facts: PairFacts;
   /** Rejects with PtpError; aborting `signal` (or returning from the iteration) ends both streams and their sequences. */
   generate(request: GenerationRequest, signal: AbortSignal): AsyncIterable<GenerationStep>;
   /** Whether the verifier answers; the drafter's absence is not an error, only slower. */
-  health(): { verifier: boolean; drafter: boolean };
+  health(): Health;
 }

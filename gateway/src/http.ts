@@ -68,10 +68,15 @@ export async function createHttp(parts: HttpParts): Promise<FastifyInstance> {
     reply.code(verifier ? 200 : 503);
     return { ready: verifier, verifier, drafter, reasons: verifier ? [] : ['the verifier does not answer'] };
   });
-  route(app, 'GET', '/v1/models', async () => ({ object: 'list', data: [model] }));
+  // beside OpenAI's fields, what the server found of its own promise
+  const told = () => {
+    const { batchInvariant = null } = generator.health();
+    return { ...model, ptp: { batch_invariant: batchInvariant } };
+  };
+  route(app, 'GET', '/v1/models', async () => ({ object: 'list', data: [told()] }));
   route(app, 'GET', '/v1/models/*', async (request) => {
     checkModel((request.params as { '*': string })['*'], facts);
-    return model;
+    return told();
   });
   const { exposition } = parts;
   if (exposition)

@@ -2,7 +2,7 @@ import type { Meter } from '@opentelemetry/api';
 import { toPtpError } from '@ptp/core/errors.ts';
 import { attribute } from '@ptp/core/telemetry/spans.ts';
 import type { GatewayMetrics } from './gateway-metrics.ts';
-import type { GenerationRequest, GenerationStep, Generator, PairFacts, StepFacts } from './generation.ts';
+import type { GenerationRequest, GenerationStep, Generator, Health, PairFacts, StepFacts } from './generation.ts';
 
 /** Positions in a block that are told apart. */
 const POSITIONS = 16;
@@ -32,7 +32,7 @@ export class MeteredGenerator implements Generator {
     return this.#inner.facts;
   }
 
-  health(): { verifier: boolean; drafter: boolean } {
+  health(): Health {
     return this.#inner.health();
   }
 

@@ -6,7 +6,7 @@ import { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
 import type { Logger } from '@ptp/core/log.ts';
 import type { Tls } from '@ptp/core/rpc/tls.ts';
 import { GrpcDraftStream } from './draft-stream.ts';
-import type { GenerationRequest, PairFacts } from './generation.ts';
+import type { GenerationRequest, Health, PairFacts } from './generation.ts';
 import { LastingVerifyStream, type OpenStream, type Start } from './lasting-verify-stream.ts';
 import { Replicas } from './replicas.ts';
 import type { DraftStream, Streams, VerifyStream } from './streams.ts';
@@ -37,6 +37,8 @@ export class Services implements Streams {
   readonly #options: ServicesOptions;
   readonly #verifiers: Replicas<typeof VerifierService>;
   readonly #drafters: Replicas<typeof DrafterService>;
+  /** As the verifier that was connected last says. */
+  #batchInvariant: boolean | undefined;
 
   constructor(options: ServicesOptions) {
     const { facts, verifiers, drafters, logger, tls } = options;
@@ -47,7 +49,9 @@ export class Services implements Streams {
       verifiers,
       logger,
       async (client, signal) => {
-        assertSamePair((await client.getTarget({}, { signal, deadlineMs: 2000 })).model, facts);
+        const { model, batchInvariant } = await client.getTarget({}, { signal, deadlineMs: 2000 });
+        assertSamePair(model, facts);
+        this.#batchInvariant = batchInvariant;
       },
       tls,
     );
@@ -62,8 +66,13 @@ export class Services implements Streams {
     );
   }
 
-  health(): { verifier: boolean; drafter: boolean } {
-    return { verifier: this.#verifiers.usable, drafter: this.#drafters.usable };
+  health(): Health {
+    const batchInvariant = this.#batchInvariant;
+    return {
+      verifier: this.#verifiers.usable,
+      drafter: this.#drafters.usable,
+      ...(batchInvariant !== undefined && { batchInvariant }),
+    };
   }
 
   /** Resolves when there is one of each that is usable. */

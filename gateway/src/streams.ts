@@ -1,7 +1,7 @@
 import type { Span } from '@opentelemetry/api';
 import type { Branch } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import type { VerifyTime } from './costs.ts';
-import type { GenerationRequest, PairFacts, PromptFacts, TopTokens } from './generation.ts';
+import type { GenerationRequest, Health, PairFacts, PromptFacts, TopTokens } from './generation.ts';
 
 /** The verifier has read the prompt. */
 export interface Opened {
@@ -62,7 +62,7 @@ export interface DraftStream {
 /** The two services, as the loop needs them. */
 export interface Streams {
   readonly facts: PairFacts;
-  health(): { verifier: boolean; drafter: boolean };
+  health(): Health;
   verify(request: GenerationRequest, signal: AbortSignal, span: Span): VerifyStream;
   draft(request: GenerationRequest, signal: AbortSignal, span: Span): DraftStream;
 }

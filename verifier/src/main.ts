@@ -1,5 +1,6 @@
 import { loadManifest } from '@ptp/core/engine/manifest.ts';
 import { openTargetEngine } from '@ptp/core/engine/onnx-engine.ts';
+import { checkBatchInvariance } from '@ptp/core/engine/self-check.ts';
 import { settings } from '@ptp/core/env.ts';
 import { endWhen, runService } from '@ptp/core/lifecycle.ts';
 import { modelFacts } from '@ptp/core/model-facts.ts';
@@ -24,6 +25,9 @@ await runService('verifier', async (logger, onStop) => {
   });
   onStop(() => engine.dispose());
   endWhen(engine.died, logger);
+  const check = await checkBatchInvariance(engine);
+  if (check.invariant) logger.info(check, 'the engine is batch-invariant');
+  else logger.error(check, 'the engine is not batch-invariant here: texts may depend on drafts and batches');
   const metrics = await startMetrics('ptp-verifier', manifest.id);
   onStop(() => metrics.stop());
   for (const address of config.metrics) {
@@ -38,12 +42,17 @@ await runService('verifier', async (logger, onStop) => {
     queue: config.queue,
   };
   const verifier = new Verifier(engine, limits, engineMetrics(metrics.meter, engine));
+  metrics.meter
+    .createObservableGauge('ptp.engine.batch_invariant', {
+      description: 'Whether the check at the start found no bit that depends on the batch.',
+    })
+    .addCallback((result) => result.observe(Number(check.invariant)));
   const server = await serve({
     address: config.address.target,
     setting: verifierSettings.address.name,
     logger,
     tls: await loadTls(config),
-    services: [verifierService(verifier, modelFacts(manifest))],
+    services: [verifierService(verifier, modelFacts(manifest), check.invariant)],
   });
   onStop(() => server.close(config.drainSeconds * 1000));
 });
