@@ -133,6 +133,7 @@ export class Fleet {
       PTP_VERIFIER_ADDRESS: addresses(verifierNodes),
       PTP_DRAFTER_ADDRESS: addresses(drafterNodes),
       PTP_DRAFT_TIMEOUT_MILLIS: '300',
+      PTP_VERIFY_TIMEOUT_MILLIS: '1500',
       PTP_DRAFT_MODE: 'overlap',
     });
     gateway.start();

@@ -34,6 +34,7 @@ export async function startServer(settings: Partial<HttpSettings> = {}, keys = n
     keys,
     settings: limits,
     logger,
+    exposition: async () => '# none\n',
   });
   await app.listen({ port: 0, host: '127.0.0.1' });
   const { port } = app.server.address() as { port: number };
