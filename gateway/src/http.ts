@@ -24,6 +24,8 @@ import type { HttpSettings } from './settings.ts';
 import { disconnectSignal } from './sse.ts';
 import { tokenRoutes } from './token-routes.ts';
 import type { Tokenizer } from './tokenizer.ts';
+import { traceFields, traceRoutes } from './trace-routes.ts';
+import type { TraceStore } from './trace-store.ts';
 
 export interface HttpParts {
   readonly generator: Generator;
@@ -33,6 +35,8 @@ export interface HttpParts {
   readonly keys: ApiKeys;
   readonly settings: Pick<HttpSettings, 'bodyLimit' | 'stallMillis'>;
   readonly logger: Logger;
+  /** What /traces shows; nothing unless given. */
+  readonly traces?: TraceStore | undefined;
 }
 
 /**
@@ -61,6 +65,7 @@ export function createHttp(parts: HttpParts): FastifyInstance {
   const description = openApi();
   route(app, 'GET', '/openapi.json', async () => description);
   tokenRoutes(app, parts);
+  traceRoutes(app, parts.traces);
   route(app, 'POST', '/v1/completions', async (request, reply) => {
     const asked = completionRequest(request.body, facts);
     return answer(request, reply, choicesWriter(completionFormat), asked, asked.prompts.length, async () => {
@@ -98,12 +103,11 @@ export function createHttp(parts: HttpParts): FastifyInstance {
       admission.run(sequences, () => (client ? client.admission.run(sequences, work) : work()));
     return admitted(async () => {
       const signal = disconnectSignal(reply.raw);
-      const { traceparent } = request.headers;
       const prepared = await prepare();
       checkLength(asked.prediction, tokenizer, facts, 'prediction');
       const prediction = tokenizer.encodeContinued(asked.prediction);
       const more = {
-        ...(typeof traceparent === 'string' && { traceparent }),
+        ...traceFields(request, asked.stream),
         ...(prediction.length > 0 && { prediction }),
       };
       const requests = prepared.map((p) => ({ ...p, ...more }));
@@ -127,8 +131,8 @@ export function createHttp(parts: HttpParts): FastifyInstance {
   }
 }
 
-/** Where a key is needed, if any are asked for: whatever the model or its tokenizer works for. */
-const NEEDS_KEY = /^\/(v1|tokenize|detokenize)(\/|$)/;
+/** Where a key is needed, if any are asked for: whatever the model or its tokenizer works for, and what tells of others' requests. */
+const NEEDS_KEY = /^\/(v1|tokenize|detokenize|traces\.json|traces\/\*)(\/|$)/;
 
 /** Has requests checked for their keys, before their bodies are read. */
 function askForKeys(app: FastifyInstance, keys: ApiKeys): WeakMap<FastifyRequest, Client> {

@@ -12,9 +12,14 @@ import { PairGenerator } from './generate.ts';
 import { generationService } from './grpc.ts';
 import { createHttp } from './http.ts';
 import { pairFacts } from './pair.ts';
+import { RecordedGenerator } from './recorded-generator.ts';
+import { RecordedStreams } from './recorded-streams.ts';
 import { Services } from './services.ts';
 import { gatewaySettings } from './settings.ts';
+import type { Streams } from './streams.ts';
 import { loadTokenizer } from './tokenizer.ts';
+import { TraceStore } from './trace-store.ts';
+import { ContentStreams, contentAsked } from './traced-content.ts';
 
 await runService('gateway', async (logger, onStop) => {
   const config = settings(gatewaySettings, process.env);
@@ -32,12 +37,16 @@ await runService('gateway', async (logger, onStop) => {
     logger,
   });
   onStop(() => services.close());
-  const generator = new PairGenerator(services, {
+  const limits = {
     length: config.draftLength,
     budget: config.draftBudget,
     mode: config.draftMode,
     lookup: config.promptLookup,
-  });
+  };
+  const traces = config.tracesKept > 0 ? new TraceStore(config.tracesKept) : undefined;
+  const streams = contentAsked(process.env) ? new ContentStreams(services, tokenizer) : services;
+  const loop = (over: Streams) => new PairGenerator(over, limits);
+  const generator = traces ? new RecordedGenerator(traces, streams, loop) : loop(new RecordedStreams(streams));
   const admission = new Admission(config.maxStreams);
   const keys = await loadApiKeys(config.apiKeys, gatewaySettings.apiKeys.name);
 
@@ -47,7 +56,7 @@ await runService('gateway', async (logger, onStop) => {
     logger,
     services: [generationService({ generator, tokenizer, admission, keys })],
   });
-  const http = createHttp({ generator, tokenizer, chatTemplate, admission, keys, settings: config, logger });
+  const http = createHttp({ generator, tokenizer, chatTemplate, admission, keys, settings: config, logger, traces });
   onStop(() => Promise.all([grpc.close(config.drainSeconds * 1000), closeHttp(http, config.drainSeconds * 1000)]));
   await http.listen(listenOptions(config.listen)).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'EADDRINUSE') throw error;

@@ -28,7 +28,7 @@ export interface PageFile {
   send(request: FastifyRequest, reply: FastifyReply): Promise<unknown>;
 }
 
-/** The files of the page at `/`, read once. A browser asks each time whether its copy is still the one. */
+/** The files of the pages at `/` and `/traces`, read once. A browser asks each time whether its copy is still the one. */
 export function pageFiles(): PageFile[] {
   return readdirSync(FOLDER)
     .filter((name) => extname(name) in TYPES)
@@ -46,6 +46,6 @@ export function pageFiles(): PageFile[] {
         });
         return request.headers['if-none-match'] === etag ? reply.code(304).send() : body;
       };
-      return { path: name === 'index.html' ? '/' : `/${name}`, send };
+      return { path: name === 'index.html' ? '/' : `/${name.replace(/\.html$/, '')}`, send };
     });
 }

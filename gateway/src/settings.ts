@@ -40,6 +40,14 @@ export const httpSettings = {
     default: '',
     doc: 'JSON file of the API keys that may be used, with their limits (docs/api.md); empty for a server that asks for none.',
   },
+  tracesKept: {
+    name: 'PTP_TRACES_KEPT',
+    type: 'integer',
+    default: 100,
+    min: 0,
+    max: 10_000,
+    doc: 'Requests whose steps are kept in memory for /traces, the last ones; 0 for none.',
+  },
   stallMillis: {
     name: 'PTP_HTTP_STALL_MILLIS',
     type: 'integer',
