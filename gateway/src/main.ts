@@ -23,7 +23,7 @@ import { ContentStreams, contentAsked } from './traced-content.ts';
 
 await runService('gateway', async (logger, onStop) => {
   const config = settings(gatewaySettings, process.env);
-  const tracing = await startTracing('ptp-gateway');
+  const tracing = await startTracing('ptp-gateway', undefined, config.traceSlowMillis);
   onStop(() => tracing.stop());
   const manifest = await loadManifest(config.models);
   await checkFiles(config.models, manifest, ['tokenizer.json']);
