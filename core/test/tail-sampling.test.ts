@@ -1,3 +1,8 @@
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { promisify } from 'node:util';
+import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { InMemorySpanExporter, SimpleSpanProcessor } from '@opentelemetry/sdk-trace';
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { PtpError } from '../src/errors.ts';
@@ -107,4 +112,57 @@ describe('the standard variables', () => {
   ])('%o is refused', async (env, field) => {
     await expect(tailOptions(100, env)).rejects.toMatchObject({ code: 'failed_precondition', field });
   });
+});
+
+describe('a collector gets slow requests', () => {
+  const bodies: string[] = [];
+
+  test('by OTLP over gRPC', async () => {
+    bodies.length = 0;
+    const server = new Server();
+    const raw = (bytes: Buffer) => bytes;
+    const shape = {
+      requestStream: false,
+      responseStream: false,
+      requestSerialize: raw,
+      requestDeserialize: raw,
+    } as const;
+    const path = '/opentelemetry.proto.collector.trace.v1.TraceService/Export';
+    const service = { export: { ...shape, path, responseSerialize: raw, responseDeserialize: raw } };
+    server.addService(service, {
+      export: ({ request }: { request: Buffer }, reply: (error: null, answer: Buffer) => void) => {
+        bodies.push(request.toString('latin1'));
+        reply(null, Buffer.alloc(0));
+      },
+    });
+    const bind = promisify(server.bindAsync.bind(server));
+    const port = await bind('127.0.0.1:0', ServerCredentials.createInsecure());
+    await exportSlow(`http://127.0.0.1:${port}`, 'grpc');
+    server.forceShutdown();
+    expect(bodies.join()).toMatch(/slow step[\s\S]*ptp\.sampled\.as/);
+    expect(bodies.join()).not.toContain('fast');
+  });
+
+  test('by OTLP over HTTP', async () => {
+    bodies.length = 0;
+    const server = createServer(async (request, response) => {
+      for await (const chunk of request) bodies.push((chunk as Buffer).toString('latin1'));
+      response.end();
+    }).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    await exportSlow(`http://127.0.0.1:${(server.address() as AddressInfo).port}`, 'http/protobuf');
+    server.close();
+    expect(bodies.join()).toMatch(/slow step[\s\S]*ptp\.sampled\.as/);
+    expect(bodies.join()).not.toContain('fast');
+  });
+
+  async function exportSlow(endpoint: string, protocol: string): Promise<void> {
+    vi.stubEnv('OTEL_EXPORTER_OTLP_ENDPOINT', endpoint);
+    vi.stubEnv('OTEL_EXPORTER_OTLP_PROTOCOL', protocol);
+    vi.stubEnv('OTEL_TRACES_SAMPLER', 'always_off');
+    tracing = await startTracing('ptp-test', undefined, 50);
+    request('fast', 1);
+    request('slow', 80);
+    await tracing.stop();
+  }
 });

@@ -5,8 +5,11 @@ import { Admission } from '../src/admission.ts';
 import { ApiKeys } from '../src/api-keys.ts';
 import { loadChatTemplate } from '../src/chat.ts';
 import { createHttp } from '../src/http.ts';
+import { RecordedGenerator } from '../src/recorded-generator.ts';
 import type { HttpSettings } from '../src/settings.ts';
 import { loadTokenizer } from '../src/tokenizer.ts';
+import type { TraceStore } from '../src/trace-store.ts';
+import { NoStreams } from './no-streams.ts';
 import { ScriptedGenerator } from './scripted-generator.ts';
 
 const folder = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
@@ -16,14 +19,31 @@ export const chatTemplate = await loadChatTemplate(folder('models/default'));
 /** One token per step. */
 export const tokenByToken = (text: string): number[][] => tokenizer.encode(text).map((id) => [id]);
 
-/** A running server over a scripted generator. */
-export async function startServer(settings: Partial<HttpSettings> = {}, keys = new ApiKeys([])) {
+/**
+ * A running server over a scripted generator.
+ *
+ * @param traces where requests are recorded, without the calls that a scripted generator does not make
+ */
+export async function startServer(
+  settings: Partial<HttpSettings> = {},
+  keys = new ApiKeys([]),
+  traces: TraceStore | undefined = undefined,
+) {
   const generator = new ScriptedGenerator();
   const logs: string[] = [];
   const logger = createLogger('gateway', { PTP_LOG_LEVEL: 'info' }, { write: (line) => void logs.push(line) });
   const limits = { bodyLimit: 4 * 1024 * 1024, maxStreams: 64, stallMillis: 30_000, ...settings };
   const admission = new Admission(limits.maxStreams);
-  const app = createHttp({ generator, tokenizer, chatTemplate, admission, keys, settings: limits, logger });
+  const app = createHttp({
+    generator: traces ? new RecordedGenerator(traces, new NoStreams(), () => generator) : generator,
+    tokenizer,
+    chatTemplate,
+    admission,
+    keys,
+    settings: limits,
+    logger,
+    traces,
+  });
   await app.listen({ port: 0, host: '127.0.0.1' });
   const { port } = app.server.address() as { port: number };
   const url = `http://127.0.0.1:${port}`;

@@ -7,6 +7,7 @@ import { RecordedGenerator } from '../src/recorded-generator.ts';
 import { type RequestTrace, STEPS_KEPT } from '../src/request-trace.ts';
 import { traceDetail, traceSummary } from '../src/trace-json.ts';
 import { TraceStore } from '../src/trace-store.ts';
+import { NoStreams } from './no-streams.ts';
 import { ScriptedGenerator } from './scripted-generator.ts';
 
 const facts = { modelId: 'fake', vocabulary: 256, contextLength: 1024, endOfText: 0 };
@@ -160,7 +161,7 @@ describe('the store', () => {
     const scripted = new ScriptedGenerator({ contextLength: 4096 });
     const steps = STEPS_KEPT + 88;
     scripted.script = () => ({ steps: Array.from({ length: steps }, () => [1]) });
-    const generator = new RecordedGenerator(store, undefined as never, () => scripted);
+    const generator = new RecordedGenerator(store, new NoStreams(), () => scripted);
     await drain(generator, { ...request, maxTokens: 1000 });
     const [trace] = store.list();
     expect(trace?.kept).toHaveLength(STEPS_KEPT);
@@ -170,7 +171,7 @@ describe('the store', () => {
   test('tells how a request ended', async () => {
     const store = new TraceStore(10);
     const scripted = new ScriptedGenerator();
-    const generator = new RecordedGenerator(store, undefined as never, () => scripted);
+    const generator = new RecordedGenerator(store, new NoStreams(), () => scripted);
     const finishes = () => store.list().map(({ finish }) => finish);
     scripted.script = () => ({ steps: [[1], [2]], endless: true });
     const steps = generator.generate(request, new AbortController().signal)[Symbol.asyncIterator]();
