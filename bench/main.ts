@@ -16,6 +16,7 @@ import { keep } from './results.ts';
 import { scaling } from './scaling.ts';
 import { type Bench, startServices } from './services.ts';
 import { machine } from './statistics.ts';
+import { startSink, tracing } from './tracing.ts';
 
 const USAGE = `npm run bench -- SUITE [options]
 
@@ -27,6 +28,7 @@ suites
   prefill    time to the first token without the drafter by the length of the prompt, new ones and known ones
   scaling    simulates many sequences on several GPUs, in virtual time (no model), and writes the plots of docs/scaling.md
   peers      speed, first token and greedy text beside llama.cpp with the same weights; installs it in bench/peers
+  tracing    what tracing costs: off, kept for /traces, exported for 1 %, with slow and failed requests, and for all
   report     writes docs/performance.md from what was kept with --save
   overhead   what a step takes beyond max(draft, verify), with engines of fixed latency (no model)
 
@@ -36,7 +38,7 @@ options
   --sequences N     exact: sequences per setting (20); overhead: sequences (4)
   --prompts N       decode: prompts (32); peers: (16)
   --streams LIST    load: streams at once (1,2,4,8,16,32)
-  --repeats N       load, context, prefill: times each (4; prefill: 9)
+  --repeats N       load, context, prefill, tracing: times each (4; prefill: 9, tracing: 12)
   --length N        longest block (PTP_DRAFT_LENGTH)
   --budget N        tokens per draft call (PTP_DRAFT_BUDGET)
   --mode MODE       overlap, sequential, plain, or auto (PTP_DRAFT_MODE)
@@ -44,7 +46,7 @@ options
   --save            keep the result in bench/results, for \`report\``;
 
 /** Suites that decode with the pair of --models, and others. */
-const ON_MODELS = ['exact', 'decode', 'load', 'context', 'prefill', 'peers'] as const;
+const ON_MODELS = ['exact', 'decode', 'load', 'context', 'prefill', 'peers', 'tracing'] as const;
 const OTHERS = ['overhead', 'scaling', 'report'] as const;
 type OnModels = (typeof ON_MODELS)[number];
 type Other = (typeof OTHERS)[number];
@@ -95,7 +97,8 @@ if (values.help || !suite) {
 }
 
 const modes = gatewaySettings.draftMode.values;
-const wanted = values.mode ?? gatewaySettings.draftMode.default;
+// measuring modes beside ways of tracing would only be noise
+const wanted = values.mode ?? (suite === 'tracing' ? 'overlap' : gatewaySettings.draftMode.default);
 const mode =
   modes.find((value) => value === wanted) ?? refuse(`--mode must be one of ${modes.join(', ')}, got ${wanted}`);
 const limits: DraftLimits = {
@@ -107,7 +110,7 @@ const limits: DraftLimits = {
 const tokens = positive('tokens', suite === 'context' ? 32 : 128);
 const sequences = positive('sequences', suite === 'overhead' ? 4 : 20);
 const promptCount = positive('prompts', suite === 'peers' ? 16 : 32);
-const repeats = positive('repeats', suite === 'prefill' ? 9 : 4);
+const repeats = positive('repeats', suite === 'prefill' ? 9 : suite === 'tracing' ? 12 : 4);
 const streams = values.streams.split(',').map((text) => count('streams', text));
 console.error(machine());
 
@@ -133,16 +136,20 @@ async function other(chosen: Other): Promise<object> {
 
 async function withModels(chosen: OnModels): Promise<object> {
   const tokenizer = await loadTokenizer(values.models);
+  const sink = chosen === 'tracing' ? await startSink() : undefined;
   const bench = await startServices(values.models, limits, chosen === 'exact' || chosen === 'prefill');
   try {
     const { endOfText, contextLength } = bench.generator.facts;
-    return await run(chosen, bench, await loadPrompts(tokenizer, endOfText, contextLength - tokens));
+    const prompts = await loadPrompts(tokenizer, endOfText, contextLength - tokens);
+    if (sink) return await tracing(bench, sink, limits, prompts, tokens, repeats);
+    return await run(chosen as Exclude<OnModels, 'tracing'>, bench, prompts);
   } finally {
     await bench.stop();
+    sink?.stop();
   }
 }
 
-function run(chosen: OnModels, bench: Bench, prompts: readonly Prompt[]): Promise<object> {
+function run(chosen: Exclude<OnModels, 'tracing'>, bench: Bench, prompts: readonly Prompt[]): Promise<object> {
   const { generator } = bench;
   switch (chosen) {
     case 'exact':

@@ -9,11 +9,14 @@ import type { DraftLimits } from '../gateway/src/controller.ts';
 import { PairGenerator } from '../gateway/src/generate.ts';
 import { pairFacts } from '../gateway/src/pair.ts';
 import { Services, type ServicesOptions } from '../gateway/src/services.ts';
+import type { Streams } from '../gateway/src/streams.ts';
 import { fakeFacts } from './fake-facts.ts';
 
 /** The two services as processes of their own, and the gateway's loop in this one. */
 export interface Bench {
   readonly generator: PairGenerator;
+  /** What it is over. */
+  readonly streams: Streams;
   /** Another loop over the same services, with limits and measurements of its own. */
   another(limits: DraftLimits): PairGenerator;
   stop(): Promise<void>;
@@ -92,5 +95,5 @@ async function start(
     throw error;
   }
   const another = (own: DraftLimits) => new PairGenerator(services, own);
-  return { generator: another(limits), another, stop };
+  return { generator: another(limits), streams: services, another, stop };
 }

@@ -4,21 +4,25 @@ import { serve } from '@ptp/core/rpc/server.ts';
 import { Admission } from '../gateway/src/admission.ts';
 import { ApiKeys } from '../gateway/src/api-keys.ts';
 import { loadChatTemplate } from '../gateway/src/chat.ts';
+import { PairGenerator } from '../gateway/src/generate.ts';
 import { Grammars } from '../gateway/src/grammars.ts';
 import { generationService } from '../gateway/src/grpc.ts';
 import { createHttp } from '../gateway/src/http.ts';
+import { RecordedGenerator } from '../gateway/src/recorded-generator.ts';
 import { loadTokenizer } from '../gateway/src/tokenizer.ts';
+import { TraceStore } from '../gateway/src/trace-store.ts';
 import { silent, TestPair } from './test-pair.ts';
 
 /** The real services and the gateway's two doors over a model folder. */
-export async function serveGateway(folder: string) {
+export async function serveGateway(folder: string, keys = new ApiKeys([])) {
   const manifest = await loadManifest(folder);
-  const pair = await TestPair.onnx(folder, { limits: { length: 8, budget: 16, mode: 'overlap' } });
+  const pair = await TestPair.onnx(folder);
   const [tokenizer, chatTemplate] = [await loadTokenizer(folder), await loadChatTemplate(folder)];
   const settings = { bodyLimit: 2 ** 20, stallMillis: 10_000, corsOrigins: '' };
   const admission = new Admission(16);
-  const keys = new ApiKeys([]);
-  const { generator } = pair;
+  const traces = new TraceStore(20);
+  const limits = { length: 8, budget: 16, mode: 'overlap' } as const;
+  const generator = new RecordedGenerator(traces, pair.services, (streams) => new PairGenerator(streams, limits));
   const grammars = new Grammars(tokenizer, generator.facts);
   const app = await createHttp({
     generator,
@@ -29,6 +33,7 @@ export async function serveGateway(folder: string) {
     keys,
     settings,
     logger: silent,
+    traces,
   });
   await app.listen({ port: 0, host: '127.0.0.1' });
   const grpc = await serve({

@@ -3,7 +3,7 @@ import { PtpError, toPtpError } from '@ptp/core/errors.ts';
 import type { Branch, DrafterService, DraftResponse, DraftResult } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import type { BidiCall } from '@ptp/core/rpc/calls.ts';
 import type { RequestInit } from '@ptp/core/rpc/method.ts';
-import { attribute, endSpan, span, traceparentOf } from '@ptp/core/telemetry/spans.ts';
+import { attribute, endSpan, span, timingAttributes, traceparentOf } from '@ptp/core/telemetry/spans.ts';
 import type { GenerationRequest } from './generation.ts';
 import type { Draft, DraftStream } from './streams.ts';
 import { within } from './within.ts';
@@ -94,9 +94,10 @@ export class GrpcDraftStream implements DraftStream {
       this.#awaited++;
       const { branches, timings } = await this.#answer(call, step.step).finally(() => this.#awaited--);
       this.#pauseMs = FIRST_PAUSE_MS;
-      endSpan(drafting, { attributes: { [attribute.branches]: branches.length } });
+      endSpan(drafting, { attributes: { [attribute.branches]: branches.length, ...timingAttributes(timings) } });
       const micros = Math.round((performance.now() - sent) * 1000);
-      return { branches, micros, runMicros: timings?.runUs ?? 0 };
+      const { queueUs: queueMicros = 0, runUs: runMicros = 0, batchSize = 1 } = timings ?? {};
+      return { branches, micros, queueMicros, runMicros, batchSize };
     } catch (error) {
       endSpan(drafting, { error });
       if (!this.#overdue) this.#fail(call, error);

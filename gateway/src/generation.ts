@@ -46,6 +46,10 @@ export interface GenerationRequest {
   readonly draftLimits?: DraftWishes;
   /** The caller's span (W3C Trace Context), under which this request's spans are recorded. */
   readonly traceparent?: string;
+  /** What its traces tell of the call that it came with: `x-request-id`, the operation's name in OpenTelemetry, whether it is streamed. */
+  readonly requestId?: string;
+  readonly operation?: 'chat' | 'text_completion';
+  readonly stream?: boolean;
 }
 
 /** What one step did and where its time went; times in microseconds. */

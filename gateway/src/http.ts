@@ -32,6 +32,8 @@ import type { HttpSettings } from './settings.ts';
 import { disconnectSignal } from './sse.ts';
 import { tokenRoutes } from './token-routes.ts';
 import type { Tokenizer } from './tokenizer.ts';
+import { traceFields, traceRoutes } from './trace-routes.ts';
+import type { TraceStore } from './trace-store.ts';
 
 export interface HttpParts {
   readonly generator: Generator;
@@ -48,6 +50,8 @@ export interface HttpParts {
   readonly exposition?: Metrics['exposition'];
   /** Hears of each request that is refused for want of room or of a key. */
   readonly onRefusal?: (code: ErrorCode) => void;
+  /** What /traces shows; nothing unless given. */
+  readonly traces?: TraceStore | undefined;
 }
 
 /**
@@ -84,6 +88,7 @@ export async function createHttp(parts: HttpParts): Promise<FastifyInstance> {
   const description = openApi();
   route(app, 'GET', '/openapi.json', async () => description);
   tokenRoutes(app, parts);
+  traceRoutes(app, parts.traces);
   route(app, 'POST', '/v1/completions', async (request, reply) => {
     const asked = completionRequest(request.body, facts);
     return answer(request, reply, choicesWriter(completionFormat), asked, asked.prompts.length, async () => {
@@ -123,12 +128,11 @@ export async function createHttp(parts: HttpParts): Promise<FastifyInstance> {
       admission.run(sequences, () => (client ? client.admission.run(sequences, work) : work()));
     return admitted(async () => {
       const signal = disconnectSignal(reply.raw);
-      const { traceparent } = request.headers;
       const prepared = await prepare();
       checkLength(asked.prediction, tokenizer, facts, 'prediction');
       const prediction = tokenizer.encodeContinued(asked.prediction);
       const more = {
-        ...(typeof traceparent === 'string' && { traceparent }),
+        ...traceFields(request, asked.stream),
         ...(prediction.length > 0 && { prediction }),
         ...(asked.form && { grammar: grammars.start(asked.form) }),
       };

@@ -1,8 +1,8 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { ApiKeys, Client } from './api-keys.ts';
 
-/** Where a key is needed, if any are asked for: whatever the model or its tokenizer works for. */
-const NEEDS_KEY = /^\/(v1|tokenize|detokenize)(\/|$)/;
+/** Where a key is needed, if any are asked for: whatever the model or its tokenizer works for, and what tells of others' requests. */
+const NEEDS_KEY = /^\/(v1|tokenize|detokenize|traces\.json|traces\/\*)(\/|$)/;
 
 /** Has requests checked for their keys, before their bodies are read. @returns whose a request is */
 export function askForKeys(app: FastifyInstance, keys: ApiKeys): WeakMap<FastifyRequest, Client> {

@@ -19,13 +19,18 @@ import { generationService } from './grpc.ts';
 import { createHttp } from './http.ts';
 import { MeteredGenerator } from './metered-generator.ts';
 import { pairFacts } from './pair.ts';
+import { RecordedGenerator } from './recorded-generator.ts';
+import { RecordedStreams } from './recorded-streams.ts';
 import { Services } from './services.ts';
 import { gatewaySettings } from './settings.ts';
+import type { Streams } from './streams.ts';
 import { loadTokenizer } from './tokenizer.ts';
+import { TraceStore } from './trace-store.ts';
+import { ContentStreams, contentAsked } from './traced-content.ts';
 
 await runService('gateway', async (logger, onStop) => {
   const config = settings(gatewaySettings, process.env);
-  const tracing = await startTracing('ptp-gateway');
+  const tracing = await startTracing('ptp-gateway', undefined, config.traceSlowMillis);
   onStop(() => tracing.stop());
   const manifest = await loadManifest(config.models);
   await checkFiles(config.models, manifest, ['tokenizer.json']);
@@ -45,13 +50,17 @@ await runService('gateway', async (logger, onStop) => {
     tls: await loadTls(config),
   });
   onStop(() => services.close());
-  const pair = new PairGenerator(services, {
+  const limits = {
     length: config.draftLength,
     budget: config.draftBudget,
     mode: config.draftMode,
     lookup: config.promptLookup,
-  });
-  const generator = new MeteredGenerator(pair, counted, metrics.meter);
+  };
+  const traces = config.tracesKept > 0 ? new TraceStore(config.tracesKept) : undefined;
+  const streams = contentAsked(process.env) ? new ContentStreams(services, tokenizer) : services;
+  const loop = (over: Streams) => new PairGenerator(over, limits);
+  const recorded = traces ? new RecordedGenerator(traces, streams, loop) : loop(new RecordedStreams(streams));
+  const generator = new MeteredGenerator(recorded, counted, metrics.meter);
   const onRefusal = (code: ErrorCode) => counted.refusals.add(1, { [attribute.errorType]: code });
   const grammars = new Grammars(tokenizer, generator.facts);
   const admission = new Admission(config.maxStreams);
@@ -67,6 +76,7 @@ await runService('gateway', async (logger, onStop) => {
   });
   const { exposition } = metrics;
   const http = await createHttp({
+    traces,
     exposition,
     onRefusal,
     generator,

@@ -12,7 +12,7 @@ const TYPES: Readonly<Record<string, string>> = {
 };
 
 /** Pages whose path is not their name. */
-const PATHS: Readonly<Record<string, string>> = { 'index.html': '/', 'docs.html': '/docs' };
+const PATHS: Readonly<Record<string, string>> = { 'index.html': '/', 'docs.html': '/docs', 'traces.html': '/traces' };
 
 /** The pages ask nothing of anybody but this server, and run no script that is not a file of it. */
 const POLICY = [
@@ -32,7 +32,7 @@ export interface PageFile {
   send(request: FastifyRequest, reply: FastifyReply): Promise<unknown>;
 }
 
-/** The files of the pages at `/` and `/docs`, read once. A browser asks each time whether its copy is still the one. */
+/** The files of the pages at `/`, `/docs` and `/traces`, read once. A browser asks each time whether its copy is still the one. */
 export function pageFiles(): PageFile[] {
   const own = readdirSync(FOLDER)
     .filter((name) => extname(name) in TYPES)

@@ -59,6 +59,14 @@ export const httpSettings = {
     default: '',
     doc: 'Origins, with commas between them, whose pages may call the API from a browser, or `*` for all; empty for none but this server.',
   },
+  tracesKept: {
+    name: 'PTP_TRACES_KEPT',
+    type: 'integer',
+    default: 100,
+    min: 0,
+    max: 10_000,
+    doc: 'Requests whose steps are kept in memory for /traces, the last ones; 0 for none.',
+  },
   stallMillis: {
     name: 'PTP_HTTP_STALL_MILLIS',
     type: 'integer',
@@ -133,6 +141,14 @@ export const gatewaySettings = {
     type: 'boolean',
     default: true,
     doc: 'Whether tokens that repeat the text so far are proposed where the drafter has nothing better.',
+  },
+  traceSlowMillis: {
+    name: 'PTP_TRACE_SLOW_MILLIS',
+    type: 'integer',
+    default: 0,
+    min: 0,
+    max: 86_400_000,
+    doc: 'Where traces are exported: from so many milliseconds on a request is, as is each failed one, whatever OTEL_TRACES_SAMPLER says; 0 for no such rule.',
   },
   draftBudget: {
     name: 'PTP_DRAFT_BUDGET',

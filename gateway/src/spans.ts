@@ -1,20 +1,36 @@
-import type { Attributes, Span } from '@opentelemetry/api';
+import { type Attributes, type Span, SpanKind } from '@opentelemetry/api';
 import { attribute, contextFrom, endSpan, newTrace, span } from '@ptp/core/telemetry/spans.ts';
 import type { GenerationRequest, PairFacts, StepFacts } from './generation.ts';
 
-/** The span of one generated sequence, by OpenTelemetry's conventions for generative AI; no prompt text. */
+/**
+ * The span of one generated sequence, by OpenTelemetry's conventions for generative AI; text is added by traced-content.ts, for who asks
+ * for it.
+ *
+ * https://github.com/open-telemetry/semantic-conventions-genai/blob/main/docs/gen-ai/gen-ai-spans.md
+ */
 export function requestSpan(request: GenerationRequest, facts: PairFacts): Span {
-  const { sampling, maxTokens, seed } = request;
-  return span(`text_completion ${facts.modelId}`, {
+  const { sampling, maxTokens, seed, operation = 'text_completion', requestId, stream, adjustments } = request;
+  return span(`${operation} ${facts.modelId}`, {
     parent: contextFrom(request.traceparent, newTrace),
+    kind: SpanKind.SERVER,
     attributes: {
-      [attribute.operation]: 'text_completion',
+      [attribute.operation]: operation,
+      [attribute.provider]: 'ptp',
+      [attribute.outputType]: 'text',
       [attribute.requestModel]: facts.modelId,
+      [attribute.responseModel]: facts.modelId,
+      ...(requestId !== undefined && { 'ptp.request.id': requestId }),
+      ...(stream && { [attribute.stream]: true }),
+      ...(adjustments && {
+        [attribute.frequencyPenalty]: adjustments.frequencyPenalty,
+        [attribute.presencePenalty]: adjustments.presencePenalty,
+      }),
       [attribute.maxTokens]: maxTokens,
       [attribute.temperature]: sampling.temperature,
       [attribute.topP]: sampling.topP,
       [attribute.topK]: sampling.topK,
-      [attribute.seed]: String(seed),
+      // an integer by the conventions, and so only where it is one that JavaScript can tell exactly
+      ...(seed <= Number.MAX_SAFE_INTEGER ? { [attribute.seed]: Number(seed) } : { 'ptp.seed': String(seed) }),
     },
   });
 }

@@ -26,7 +26,10 @@ export interface Verdict {
 export interface Draft {
   readonly branches: readonly Branch[];
   readonly micros: number;
+  readonly queueMicros: number;
+  /** The engine run, which `batchSize` sequences shared. */
   readonly runMicros: number;
+  readonly batchSize: number;
 }
 
 /** One sequence at the verifier. */

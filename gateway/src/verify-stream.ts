@@ -5,7 +5,7 @@ import type { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
 import type { BidiCall } from '@ptp/core/rpc/calls.ts';
 import type { RequestInit, Response } from '@ptp/core/rpc/method.ts';
 import type { AdjustParams } from '@ptp/core/sampling/adjust.ts';
-import { attribute, endSpan, span, traceparentOf } from '@ptp/core/telemetry/spans.ts';
+import { attribute, endSpan, span, timingAttributes, traceparentOf } from '@ptp/core/telemetry/spans.ts';
 import type { VerifyTime } from './costs.ts';
 import type { GenerationRequest } from './generation.ts';
 import type { Start } from './lasting-verify-stream.ts';
@@ -79,7 +79,7 @@ export class GrpcVerifyStream implements VerifyStream {
       if (accepted > draft.length || nextToken >= this.#vocabulary || logProbabilities.length !== accepted + 1) {
         throw new PtpError('unavailable', 'the verifier answered with what cannot be a verdict');
       }
-      endSpan(verifying);
+      endSpan(verifying, { attributes: { [attribute.accepted]: accepted, ...timingAttributes(timings) } });
       const micros = Math.round((performance.now() - sent) * 1000);
       return { accepted, nextToken, logProbabilities, tops, time: timeOf(micros, timings) };
     } catch (error) {

@@ -6,8 +6,11 @@ import { ApiKeys } from '../src/api-keys.ts';
 import { loadChatTemplate } from '../src/chat.ts';
 import { Grammars } from '../src/grammars.ts';
 import { createHttp } from '../src/http.ts';
+import { RecordedGenerator } from '../src/recorded-generator.ts';
 import type { HttpSettings } from '../src/settings.ts';
 import { loadTokenizer } from '../src/tokenizer.ts';
+import type { TraceStore } from '../src/trace-store.ts';
+import { NoStreams } from './no-streams.ts';
 import { ScriptedGenerator } from './scripted-generator.ts';
 
 const folder = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
@@ -17,8 +20,16 @@ export const chatTemplate = await loadChatTemplate(folder('models/default'));
 /** One token per step. */
 export const tokenByToken = (text: string): number[][] => tokenizer.encode(text).map((id) => [id]);
 
-/** A running server over a scripted generator. */
-export async function startServer(settings: Partial<HttpSettings> = {}, keys = new ApiKeys([])) {
+/**
+ * A running server over a scripted generator.
+ *
+ * @param traces where requests are recorded, without the calls that a scripted generator does not make
+ */
+export async function startServer(
+  settings: Partial<HttpSettings> = {},
+  keys = new ApiKeys([]),
+  traces: TraceStore | undefined = undefined,
+) {
   const generator = new ScriptedGenerator();
   const logs: string[] = [];
   const logger = createLogger('gateway', { PTP_LOG_LEVEL: 'info' }, { write: (line) => void logs.push(line) });
@@ -26,7 +37,7 @@ export async function startServer(settings: Partial<HttpSettings> = {}, keys = n
   const admission = new Admission(limits.maxStreams);
   const grammars = new Grammars(tokenizer, generator.facts);
   const app = await createHttp({
-    generator,
+    generator: traces ? new RecordedGenerator(traces, new NoStreams(), () => generator) : generator,
     tokenizer,
     grammars,
     chatTemplate,
@@ -35,6 +46,7 @@ export async function startServer(settings: Partial<HttpSettings> = {}, keys = n
     settings: limits,
     logger,
     exposition: async () => '# none\n',
+    traces,
   });
   await app.listen({ port: 0, host: '127.0.0.1' });
   const { port } = app.server.address() as { port: number };

@@ -13,6 +13,7 @@ import {
   trace,
 } from '@opentelemetry/api';
 import { toPtpError } from '../errors.ts';
+import type { Timings } from '../gen/ptp/v1/common_pb.ts';
 
 /**
  * Spans are written by hand: a step's parts are known only after it (queue, batch, run), and automatic instrumentation
@@ -22,6 +23,8 @@ import { toPtpError } from '../errors.ts';
 /** Attribute names: OpenTelemetry's conventions for generative AI where there is one, else `ptp.*`. */
 export const attribute = {
   operation: 'gen_ai.operation.name',
+  provider: 'gen_ai.provider.name',
+  outputType: 'gen_ai.output.type',
   requestModel: 'gen_ai.request.model',
   responseModel: 'gen_ai.response.model',
   responseId: 'gen_ai.response.id',
@@ -30,10 +33,16 @@ export const attribute = {
   topP: 'gen_ai.request.top_p',
   topK: 'gen_ai.request.top_k',
   seed: 'gen_ai.request.seed',
+  stream: 'gen_ai.request.stream',
+  frequencyPenalty: 'gen_ai.request.frequency_penalty',
+  presencePenalty: 'gen_ai.request.presence_penalty',
   finishReasons: 'gen_ai.response.finish_reasons',
   inputTokens: 'gen_ai.usage.input_tokens',
   outputTokens: 'gen_ai.usage.output_tokens',
   cachedTokens: 'gen_ai.usage.cache_read.input_tokens',
+  /** Text, only for who asks for it: messages as JSON. */
+  inputMessages: 'gen_ai.input.messages',
+  outputMessages: 'gen_ai.output.messages',
   errorType: 'error.type',
   /** Number of the step in its request, from 0. */
   step: 'ptp.step',
@@ -43,6 +52,9 @@ export const attribute = {
   accepted: 'ptp.accepted',
   /** Branches that a draft call returned. */
   branches: 'ptp.draft.branches',
+  /** The draft beside the verify had a branch for what came true: how many tokens of the block that is, and what the branch leaves. */
+  branchTaken: 'ptp.branch.taken',
+  branchLength: 'ptp.branch.length',
   /** Waiting for a run, microseconds. */
   queueMicros: 'ptp.queue_us',
   /** The engine run, microseconds. */
@@ -112,6 +124,13 @@ export function endSpan(
     if (code !== 'cancelled') ended.setStatus({ code: SpanStatusCode.ERROR, message: code });
   }
   ended.end(wallClock(outcome.endTime ?? performance.now()));
+}
+
+/** A service's timings as the caller's span has them too, which so tells them even where the service's own spans are not kept. */
+export function timingAttributes(timings: Pick<Timings, 'queueUs' | 'runUs' | 'batchSize'> | undefined): Attributes {
+  if (!timings) return {};
+  const { queueUs, runUs, batchSize } = timings;
+  return { [attribute.queueMicros]: queueUs, [attribute.runMicros]: runUs, [attribute.batchSize]: batchSize };
 }
 
 /** A span as the `traceparent` that other services are sent (W3C Trace Context); empty if it isn't recorded. */

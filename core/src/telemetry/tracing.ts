@@ -24,13 +24,19 @@ const flushMs = 3_000;
  *
  * @param service `service.name` of the spans unless OTEL_SERVICE_NAME is set, for example `ptp-verifier`
  * @param processors instead of what the variables ask for; for tests
+ * @param slowMillis from which a request is exported whatever the sampler says of it, as is a failed one (tail-sampling.ts); 0 for no such rule
  */
-export async function startTracing(service: string, processors?: readonly SpanProcessor[]): Promise<Tracing> {
+export async function startTracing(
+  service: string,
+  processors?: readonly SpanProcessor[],
+  slowMillis = 0,
+): Promise<Tracing> {
   if (!processors && !isAsked(process.env)) return { enabled: false, stop: async () => {} };
   const [{ startNodeSdk }, { defaultResource, resourceFromAttributes }] = await Promise.all([
     import('@opentelemetry/sdk-node'),
     import('@opentelemetry/resources'),
   ]);
+  const tail = slowMillis > 0 && (await import('./tail-options.ts')).tailOptions(slowMillis, process.env, processors);
   const sdk = startNodeSdk({
     // the lowest priority, so that the standard variables win
     baseResource: defaultResource().merge(
@@ -39,6 +45,7 @@ export async function startTracing(service: string, processors?: readonly SpanPr
     logRecordProcessors: [],
     metricReaders: [],
     ...(processors && { spanProcessors: [...processors] }),
+    ...(await tail),
   });
   setTracer(trace.getTracer('ptp-server'));
   return {

@@ -1,0 +1,41 @@
+import type { PairFacts } from '../gateway/src/generation.ts';
+import type { Draft, DraftStream, Streams, Verdict, VerifyStream } from '../gateway/src/streams.ts';
+import { fakeFacts } from './fake-facts.ts';
+
+/** Services that answer at once and accept everything, in the gateway's own process: what is left is the loop's own time. */
+export class NullStreams implements Streams {
+  readonly facts: PairFacts = { ...fakeFacts, contextLength: 1_000_000 };
+
+  health(): { verifier: boolean; drafter: boolean } {
+    return { verifier: true, drafter: true };
+  }
+
+  verify(): VerifyStream {
+    const time = { micros: 10, queueMicros: 1, runMicros: 8, batchSize: 1, drafted: 5 };
+    return {
+      opened: async () => ({ reusedTokens: 0 }),
+      step: async (draft): Promise<Verdict> => ({
+        accepted: draft.length,
+        nextToken: 1,
+        logProbabilities: [...draft.map(() => -1), -1],
+        tops: [],
+        time,
+      }),
+      close: () => {},
+    };
+  }
+
+  draft(): DraftStream {
+    return {
+      opened: async () => {},
+      available: () => true,
+      commit: () => {},
+      step: async (block): Promise<Draft> => {
+        const branch = { accepted: block.tokens.length, tokens: [1, 2, 3, 4, 5, 6], confidences: [1, 1, 1, 1, 1, 1] };
+        const branches = [{ $typeName: 'ptp.v1.Branch' as const, ...branch }];
+        return { branches, micros: 10, queueMicros: 1, runMicros: 8, batchSize: 1 };
+      },
+      close: () => {},
+    };
+  }
+}

@@ -1,0 +1,167 @@
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { startTracing } from '@ptp/core/telemetry/tracing.ts';
+import type { DraftLimits } from '../gateway/src/controller.ts';
+import { PairGenerator } from '../gateway/src/generate.ts';
+import type { GenerationRequest, Generator } from '../gateway/src/generation.ts';
+import { RecordedGenerator } from '../gateway/src/recorded-generator.ts';
+import { RecordedStreams } from '../gateway/src/recorded-streams.ts';
+import type { Streams } from '../gateway/src/streams.ts';
+import { TraceStore } from '../gateway/src/trace-store.ts';
+import { REFERENCE } from './decode.ts';
+import type { SinkCounts } from './otlp-sink.ts';
+import type { Prompt } from './prompts.ts';
+import { recorder } from './recorder.ts';
+import type { Bench } from './services.ts';
+import { median, quantile, round, sum } from './statistics.ts';
+
+/** Ways to trace: the share of requests that is exported, whether slow and failed ones are too, whether /traces keeps them. */
+const WAYS = {
+  off: {},
+  viewer: { viewer: true },
+  'one percent': { ratio: 0.01 },
+  'one percent and tail': { ratio: 0.01, slowMillis: 3_600_000 },
+  all: { ratio: 1 },
+  'all and viewer': { ratio: 1, viewer: true },
+} as const satisfies Record<string, Way>;
+
+interface Way {
+  readonly ratio?: number;
+  readonly slowMillis?: number;
+  readonly viewer?: boolean;
+}
+type Name = keyof typeof WAYS;
+
+interface Pass {
+  readonly tokensPerSecond: number;
+  /** Processor time of the gateway, microseconds for each step. */
+  readonly cpuPerStep: number;
+  readonly steps: number;
+  readonly sent: SinkCounts;
+}
+
+/** Sequences side by side, and all of a pass. */
+const STREAMS = 4;
+const PER_PASS = 12;
+/** How often spans are sent, milliseconds. */
+const BATCH_MILLIS = 500;
+/** Turns before the measured ones. */
+const WARM_UP = 1;
+
+/** A sink for spans, and the variables that send them there. Start the services after it, so that they send theirs too. */
+export async function startSink() {
+  const child = fork(join(import.meta.dirname, 'otlp-sink.ts'));
+  const [port] = await once(child, 'message');
+  const url = `http://127.0.0.1:${port}`;
+  process.env.OTEL_EXPORTER_OTLP_ENDPOINT = url;
+  process.env.OTEL_BSP_SCHEDULE_DELAY = String(BATCH_MILLIS);
+  const counts = async () => (await (await fetch(url)).json()) as SinkCounts;
+  return { counts, stop: () => child.disconnect() };
+}
+
+/**
+ * What tracing costs: throughput and the gateway's processor time per step, each way of tracing once a turn, in turning order. The ways
+ * differ in the gateway only; the services run with tracing on and record what its messages ask for, nothing where it is off.
+ */
+export async function tracing(
+  bench: Bench,
+  sink: { counts(): Promise<SinkCounts> },
+  limits: DraftLimits,
+  prompts: readonly Prompt[],
+  maxTokens: number,
+  turns: number,
+): Promise<Record<string, unknown>> {
+  const alone = await recorder();
+  console.error(JSON.stringify(alone));
+  const names = Object.keys(WAYS) as Name[];
+  const passes = new Map<Name, Pass[]>(names.map((name) => [name, []]));
+  for (let turn = 0; turn < WARM_UP + turns; turn++) {
+    const order = names.map((_, i) => names[(i + turn) % names.length] as Name);
+    const requests = Array.from({ length: PER_PASS }, (_, i): GenerationRequest => {
+      const { tokens } = prompts[(turn * PER_PASS + i) % prompts.length] as Prompt;
+      return { prompt: tokens, sampling: REFERENCE, seed: BigInt(turn * 1000 + i), maxTokens };
+    });
+    for (const name of order) {
+      const measured = await pass(WAYS[name], { streams: bench.streams, limits, requests, sink });
+      if (turn >= WARM_UP) passes.get(name)?.push(measured);
+    }
+    process.stderr.write(`\r${turn + 1}/${WARM_UP + turns} turns`);
+  }
+  process.stderr.write('\n');
+  const off = passes.get('off') ?? [];
+  const rows = names.map((name) => row(name, passes.get(name) ?? [], off));
+  for (const line of rows) console.error(JSON.stringify(line));
+  return { streams: STREAMS, requests: turns * PER_PASS, ...alone, rows };
+}
+
+function row(name: Name, passes: readonly Pass[], off: readonly Pass[]) {
+  const ratios = passes.map((pass, i) => pass.tokensPerSecond / (off[i]?.tokensPerSecond ?? Number.NaN));
+  const added = passes.map((pass, i) => pass.cpuPerStep - (off[i]?.cpuPerStep ?? Number.NaN));
+  const steps = sum(passes.map((pass) => pass.steps));
+  return {
+    way: name,
+    tokens_per_second: round(median(passes.map((pass) => pass.tokensPerSecond)), 1),
+    throughput_ratio: {
+      p25: round(quantile(ratios, 0.25)),
+      p50: round(median(ratios)),
+      p75: round(quantile(ratios, 0.75)),
+    },
+    gateway_cpu_us_per_step: round(median(passes.map((pass) => pass.cpuPerStep)), 1),
+    added_cpu_us_per_step: round(median(added), 1),
+    steps,
+    bytes_sent_per_step: round(sum(passes.map((pass) => pass.sent.bytes)) / steps, 1),
+  };
+}
+
+/** What a pass is made over. */
+interface PassParts {
+  readonly streams: Streams;
+  readonly limits: DraftLimits;
+  readonly requests: readonly GenerationRequest[];
+  readonly sink: { counts(): Promise<SinkCounts> };
+}
+
+async function pass(way: Way, { streams: services, limits, requests, sink }: PassParts): Promise<Pass> {
+  const { ratio, slowMillis = 0, viewer = false } = way;
+  process.env.OTEL_TRACES_SAMPLER = 'parentbased_traceidratio';
+  process.env.OTEL_TRACES_SAMPLER_ARG = String(ratio);
+  const tracing = ratio === undefined ? undefined : await startTracing('ptp-gateway', undefined, slowMillis);
+  const loop = (streams: Streams) => new PairGenerator(streams, limits);
+  const generator = viewer
+    ? new RecordedGenerator(new TraceStore(100), services, loop)
+    : loop(new RecordedStreams(services));
+  await sink.counts();
+  const began = performance.now();
+  const cpu = process.cpuUsage();
+  const counted = await generateAll(generator, requests);
+  const { user, system } = process.cpuUsage(cpu);
+  const seconds = (performance.now() - began) / 1000;
+  // what is left of the spans is sent after the pass, the services' with their next batch
+  await tracing?.stop();
+  if (tracing) await sleep(2 * BATCH_MILLIS);
+  const sent = await sink.counts();
+  return {
+    tokensPerSecond: counted.tokens / seconds,
+    cpuPerStep: (user + system) / counted.steps,
+    steps: counted.steps,
+    sent,
+  };
+}
+
+/** So many at once, one after the other. */
+async function generateAll(generator: Generator, requests: readonly GenerationRequest[]) {
+  let [tokens, steps] = [0, 0];
+  const waiting = [...requests];
+  const stream = async () => {
+    for (let request = waiting.shift(); request; request = waiting.shift()) {
+      for await (const step of generator.generate(request, new AbortController().signal)) {
+        tokens += step.tokens.length;
+        steps++;
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: STREAMS }, stream));
+  return { tokens, steps };
+}

@@ -1,0 +1,192 @@
+import { afterEach, describe, expect, test } from 'vitest';
+import { TestPair } from '../../test/test-pair.ts';
+import { PairGenerator } from '../src/generate.ts';
+import type { GenerationRequest, Generator } from '../src/generation.ts';
+import { perfettoTrace } from '../src/perfetto.ts';
+import { RecordedGenerator } from '../src/recorded-generator.ts';
+import { type RequestTrace, STEPS_KEPT } from '../src/request-trace.ts';
+import { traceDetail, traceSummary } from '../src/trace-json.ts';
+import { TraceStore } from '../src/trace-store.ts';
+import { NoStreams } from './no-streams.ts';
+import { ScriptedGenerator } from './scripted-generator.ts';
+
+const facts = { modelId: 'fake', vocabulary: 256, contextLength: 1024, endOfText: 0 };
+const request: GenerationRequest = {
+  prompt: [1, 2, 3],
+  sampling: { temperature: 1, topK: 0, topP: 1 },
+  seed: 7n,
+  maxTokens: 40,
+  requestId: 'req-7',
+};
+const limits = { length: 5, budget: 16, mode: 'overlap' } as const;
+
+async function drain(generator: Generator, given = request, signal = new AbortController().signal): Promise<number> {
+  let steps = 0;
+  for await (const _ of generator.generate(given, signal)) steps++;
+  return steps;
+}
+
+let pair: Awaited<ReturnType<typeof TestPair.fake>> | undefined;
+afterEach(async () => {
+  await pair?.stop();
+  pair = undefined;
+});
+
+/** A recorded request to the real services. */
+async function recorded(options: Parameters<typeof TestPair.fake>[0] = {}): Promise<RequestTrace> {
+  pair = await TestPair.fake({ accuracy: 0.8, latencyMs: 4, ...options });
+  const store = new TraceStore(10);
+  const generator = new RecordedGenerator(store, pair.services, (streams) => new PairGenerator(streams, limits));
+  const steps = await drain(generator);
+  const [trace] = store.list();
+  expect(trace?.steps).toBe(steps);
+  return trace as RequestTrace;
+}
+
+describe('a recorded request', () => {
+  test('has every step with its calls, each inside its step, draft beside verify', async () => {
+    const trace = await recorded();
+    expect(trace).toMatchObject({ finish: 'length', tokens: 40, promptTokens: 3 });
+    expect(trace.kept).toHaveLength(trace.steps);
+    let overlapped = 0;
+    for (const { start, facts, calls } of trace.kept) {
+      const verifies = calls.filter(({ kind }) => kind === 'verify');
+      expect(verifies).toHaveLength(1);
+      const [verify] = verifies;
+      expect(verify).toMatchObject({ service: 'verifier', block: facts.drafted, runMicros: facts.verifyRunMicros });
+      for (const call of calls) {
+        expect(call.queueMicros + call.runMicros).toBeLessThanOrEqual(call.micros);
+        // each is timed by itself, in another order than the loop does
+        expect(call.start).toBeGreaterThan(start - 1000);
+        expect(call.start + call.micros).toBeLessThan(start + facts.stepMicros + 1000);
+        if (call.kind === 'draft' && verify) {
+          overlapped++;
+          expect(call.start).toBeGreaterThanOrEqual(verify.start);
+          expect(call.start).toBeLessThan(verify.start + verify.micros);
+        }
+        if (call.kind === 'redraft' && verify) expect(call.start + call.micros).toBeLessThanOrEqual(verify.start);
+      }
+      expect(calls.some(({ kind }) => kind === 'draft')).toBe(facts.draftMicros > 0);
+      expect(calls.some(({ kind }) => kind === 'redraft')).toBe(facts.redraftMicros > 0);
+    }
+    expect(overlapped).toBeGreaterThan(1);
+    const opened = trace.opening.filter(({ kind }) => kind === 'open').map(({ service }) => service);
+    expect(opened.sort()).toEqual(['drafter', 'verifier']);
+    // a branch that was taken is the next step's block, as far as it was worth verifying
+    const followed = trace.kept.filter(({ branch }, i) => branch && i + 1 < trace.kept.length);
+    expect(followed.length).toBeGreaterThan(0);
+    for (const step of followed) {
+      const next = trace.kept[trace.kept.indexOf(step) + 1];
+      expect(step.branch?.accepted).toBe(step.facts.accepted);
+      expect(next?.facts.redraftMicros).toBe(0);
+    }
+  });
+
+  test('holds neither text nor token ids', async () => {
+    const trace = await recorded();
+    for (const value of [trace, traceDetail(trace), perfettoTrace(trace)]) {
+      const json = JSON.stringify(value, (_, v) => (typeof v === 'bigint' ? String(v) : v));
+      expect(json).not.toMatch(/"(prompt|proposed|text|prediction)"/);
+    }
+  });
+
+  test('tells of a draft that came too late', async () => {
+    let runs = 0;
+    // the prompt and some drafts come in time
+    const trace = await recorded({ delayMs: () => (++runs > 4 ? 200 : 0), draftTimeoutMs: 60 });
+    expect(trace.finish).toBe('length');
+    const failed = trace.kept.flatMap(({ calls }) => calls).filter(({ error }) => error !== undefined);
+    expect(failed.length).toBeGreaterThan(0);
+    for (const call of failed) expect(call).toMatchObject({ service: 'drafter', error: 'unavailable' });
+  });
+
+  test('is valid as a Chrome trace: slices of a track nest, and are named', async () => {
+    const { traceEvents } = JSON.parse(JSON.stringify(perfettoTrace(await recorded())));
+    const names = traceEvents.filter((e: { name: string }) => e.name === 'thread_name');
+    expect(names.map((e: { args: { name: string } }) => e.args.name)).toEqual(['gateway', 'verifier', 'drafter']);
+    const slices = traceEvents.filter((e: { ph: string }) => e.ph === 'X');
+    const kinds = new Set(slices.map((e: { name: string }) => e.name.replace(/\d+/, 'N')));
+    for (const kind of ['request', 'step N', 'open', 'verify', 'draft', 'run']) expect(kinds).toContain(kind);
+    for (const { ts, dur, pid, tid } of slices) {
+      for (const value of [ts, dur]) expect(Number.isInteger(value) && value >= 0).toBe(true);
+      expect([pid, tid]).toEqual([1, expect.any(Number)]);
+    }
+    for (const tid of [2, 3]) {
+      const open: number[] = [];
+      const own = slices.filter((e: { tid: number }) => e.tid === tid);
+      own.sort((a: Slice, b: Slice) => a.ts - b.ts || b.dur - a.dur);
+      for (const { ts, dur } of own as Slice[]) {
+        while (open.length > 0 && (open.at(-1) as number) <= ts) open.pop();
+        if (open.length > 0) expect(ts + dur).toBeLessThanOrEqual(open.at(-1) as number);
+        open.push(ts + dur);
+      }
+      expect(own.length).toBeGreaterThan(4);
+    }
+  });
+});
+
+interface Slice {
+  readonly ts: number;
+  readonly dur: number;
+}
+
+describe('the store', () => {
+  const ended = (store: TraceStore, micros: number, finish: 'stop' | 'failed' = 'stop') => {
+    const trace = store.begin(request, facts);
+    trace.end(finish);
+    trace.micros = micros;
+    store.ended(trace);
+    return trace;
+  };
+
+  test('keeps the last ones, and beside them those that failed and the slowest', () => {
+    const store = new TraceStore(3);
+    const failed = ended(store, 1, 'failed');
+    const slow = ended(store, 1e9);
+    for (let i = 0; i < 200; i++) ended(store, 100 + i);
+    const last = store.begin(request, facts);
+    const ids = store.list().map(({ id }) => id);
+    expect(ids[0]).toBe(last.id);
+    expect(ids).toContain(failed.id);
+    expect(ids).toContain(slow.id);
+    expect(store.get(slow.id)).toBe(slow);
+    expect(store.get('50')).toBeUndefined();
+    for (let i = 0; i < 200; i++) ended(store, 5, 'failed');
+    expect(store.list().length).toBeLessThanOrEqual(23);
+    expect(store.get(failed.id)).toBeUndefined();
+  });
+
+  test('keeps so many steps of one request, and the totals of all', async () => {
+    const store = new TraceStore(3);
+    const scripted = new ScriptedGenerator({ contextLength: 4096 });
+    const steps = STEPS_KEPT + 88;
+    scripted.script = () => ({ steps: Array.from({ length: steps }, () => [1]) });
+    const generator = new RecordedGenerator(store, new NoStreams(), () => scripted);
+    await drain(generator, { ...request, maxTokens: 1000 });
+    const [trace] = store.list();
+    expect(trace?.kept).toHaveLength(STEPS_KEPT);
+    expect(trace && traceDetail(trace)).toMatchObject({ steps, completion_tokens: steps, steps_left_out: 88 });
+  });
+
+  test('tells how a request ended', async () => {
+    const store = new TraceStore(10);
+    const scripted = new ScriptedGenerator();
+    const generator = new RecordedGenerator(store, new NoStreams(), () => scripted);
+    const finishes = () => store.list().map(({ finish }) => finish);
+    scripted.script = () => ({ steps: [[1], [2]], endless: true });
+    const steps = generator.generate(request, new AbortController().signal)[Symbol.asyncIterator]();
+    await steps.next();
+    expect(finishes()).toEqual(['running']);
+    await steps.return(undefined);
+    const gone = AbortSignal.timeout(20);
+    scripted.script = () => ({ steps: [[1]], endless: true, delayMillis: 5 });
+    await expect(drain(generator, { ...request, maxTokens: 1e6 }, gone)).rejects.toThrow();
+    scripted.script = () => ({ steps: [[1]], error: new Error('secret') });
+    await expect(drain(generator)).rejects.toThrow();
+    expect(finishes().slice(0, 1)).toEqual(['failed']);
+    expect(finishes().at(-1)).toBe('stop');
+    const summaries = store.list().map(traceSummary);
+    expect(summaries[0]).toMatchObject({ error: 'internal', request_id: 'req-7', tokens_per_step: 1 });
+    expect(JSON.stringify(summaries)).not.toContain('secret');
+  });
+});
