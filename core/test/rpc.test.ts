@@ -327,7 +327,12 @@ describe('serve', () => {
   test('close tells watchers, waits for calls in progress and refuses new ones', async () => {
     const { server, client } = await start();
     const controller = new AbortController();
-    const statuses = watchHealth(server.address, VerifierService, controller);
+    const renew = () => {
+      const channel = openChannel(server.address, { apart: true });
+      cleanups.push(() => channel.close());
+      return channel;
+    };
+    const statuses = watchHealth(renew, VerifierService, controller);
     expect((await statuses.next()).value).toBe('SERVING');
     const call = client.verify();
     call.send(step(0));

@@ -2,8 +2,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { DescService } from '@bufbuild/protobuf';
 import { PtpError, toPtpError } from '@ptp/core/errors.ts';
 import type { Logger } from '@ptp/core/log.ts';
+import type { Connection } from '@ptp/core/rpc/client.ts';
 import { watchHealth } from '@ptp/core/rpc/health.ts';
-import type { Tls } from '@ptp/core/rpc/tls.ts';
 
 /** Follows one service's health, and checks each time it appears that it serves our pair. */
 export class Peer {
@@ -12,16 +12,20 @@ export class Peer {
   #usable = false;
   readonly #waiting = new Set<() => void>();
 
-  /** @param check throws when the service must not be used */
+  /**
+   * @param address for logs
+   * @param renew gives a connection to the service, a fresh one each time that the last is lost
+   * @param check throws when the service must not be used
+   */
   constructor(
     address: string,
     service: DescService,
     logger: Logger,
+    renew: () => Connection,
     check: (signal: AbortSignal) => Promise<void>,
-    tls?: Tls,
   ) {
     this.#service = service;
-    void this.#follow(address, logger, check, tls);
+    void this.#follow(address, logger, renew, check);
   }
 
   get usable(): boolean {
@@ -49,12 +53,12 @@ export class Peer {
   async #follow(
     address: string,
     logger: Logger,
+    renew: () => Connection,
     check: (signal: AbortSignal) => Promise<void>,
-    tls?: Tls,
   ): Promise<void> {
     const { signal } = this.#controller;
     const peer = this.#service.typeName;
-    for await (const status of watchHealth(address, this.#service, { signal, tls })) {
+    for await (const status of watchHealth(renew, this.#service, { signal })) {
       let usable = status === 'SERVING';
       if (usable) {
         const err = await attempt(check, signal);

@@ -1,7 +1,7 @@
 import type { DescService } from '@bufbuild/protobuf';
 import { toPtpError } from '@ptp/core/errors.ts';
 import type { Logger } from '@ptp/core/log.ts';
-import { connect, type ServiceClient } from '@ptp/core/rpc/client.ts';
+import { type Connection, clientOn, openChannel, type ServiceClient } from '@ptp/core/rpc/client.ts';
 import type { Tls } from '@ptp/core/rpc/tls.ts';
 import { Peer } from './peer.ts';
 
@@ -22,6 +22,8 @@ export interface Lease<S extends DescService> extends Replica<S> {
 }
 
 interface Watched<S extends DescService> extends Replica<S> {
+  /** On the connection in use. */
+  client: ServiceClient<S>;
   readonly peer: Peer;
   streams: number;
   pauseMs: number;
@@ -41,9 +43,28 @@ export class Replicas<S extends DescService> {
     tls?: Tls,
   ) {
     this.#replicas = addresses.map((address) => {
-      const client = connect(service, address, { tls });
-      const peer = new Peer(address, service, logger, (signal) => check(client, signal), tls);
-      return { address, client, peer, streams: 0, pauseMs: FIRST_PAUSE_MS, avoidUntil: 0 };
+      // one connection for the service's calls and for watching its health, so that a loss of it is noticed
+      const open = () => openChannel(address, { tls, apart: true });
+      const first = open();
+      let fresh: Connection | undefined = first;
+      const renew = () => {
+        const channel = fresh ?? open();
+        if (channel !== fresh) {
+          replica.client.close();
+          replica.client = clientOn(channel, service);
+        }
+        fresh = undefined;
+        return channel;
+      };
+      const replica: Watched<S> = {
+        address,
+        client: clientOn(first, service),
+        peer: new Peer(address, service, logger, renew, (signal) => check(replica.client, signal)),
+        streams: 0,
+        pauseMs: FIRST_PAUSE_MS,
+        avoidUntil: 0,
+      };
+      return replica;
     });
   }
 

@@ -56,7 +56,14 @@ export function connect<S extends DescService>(
   address: string,
   options: ConnectOptions = {},
 ): ServiceClient<S> {
-  const channel = openChannel(address, options);
+  return clientOn(openChannel(address, options), service);
+}
+
+/** A connection to a server, which reconnects by itself. */
+export type Connection = Client;
+
+/** A client for a service on a connection that others may use too; closing it closes the connection. */
+export function clientOn<S extends DescService>(channel: Client, service: S): ServiceClient<S> {
   const methods = service.methods.map((method) => [method.localName, caller(channel, method)]);
   return Object.assign(Object.fromEntries(methods), {
     waitForReady: (timeoutMs: number) => waitForReady(channel, timeoutMs),

@@ -36,32 +36,33 @@ export async function checkHealth(
 /**
  * Follows how a server is until the signal is aborted: yields at each change, and `UNREACHABLE` while there is no
  * connection.
+ *
+ * @param renew gives the connection to ask on: at the beginning, and a fresh one each time that one is lost. grpc-js (1.14) goes on using
+ *   a connection that TLS has given up (an alert from the other side), on which calls then wait for ever.
  */
 export async function* watchHealth(
-  address: string,
+  renew: () => Client,
   service: DescService | undefined,
-  { signal, tls }: { readonly signal: AbortSignal; readonly tls?: Tls | undefined },
+  { signal }: { readonly signal: AbortSignal },
 ): AsyncGenerator<ServingStatus | 'UNREACHABLE', void, undefined> {
-  const channel = openChannel(address, { tls });
   let last: string | undefined;
-  try {
-    for await (const status of statuses(channel, service?.typeName ?? '', signal)) {
-      if (status !== last) yield status;
-      last = status;
-    }
-  } finally {
-    channel.close();
-  }
-}
-
-async function* statuses(channel: Client, service: string, signal: AbortSignal) {
+  let channel = renew();
   while (!signal.aborted) {
+    let connected = false;
     try {
-      for await (const { status } of callServerStreaming(channel, methods.Watch, { service }, { signal })) yield status;
+      const request = { service: service?.typeName ?? '' };
+      for await (const { status } of callServerStreaming(channel, methods.Watch, request, { signal })) {
+        connected = true;
+        if (status !== last) yield status;
+        last = status;
+      }
     } catch {
       if (signal.aborted) return;
     }
-    yield 'UNREACHABLE' as const;
+    // one that has not come about yet is tried again by grpc-js itself
+    if (connected) channel = renew();
+    if (last !== 'UNREACHABLE') yield 'UNREACHABLE';
+    last = 'UNREACHABLE';
     await sleep(200, undefined, { signal }).catch(() => {});
   }
 }
