@@ -1,7 +1,6 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -9,6 +8,7 @@ import { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
 import { connect } from '@ptp/core/rpc/client.ts';
 import { Tls } from '@ptp/core/rpc/tls.ts';
 import { BadNetwork } from './bad-network.ts';
+import { freePort } from './free-port.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 const START_TIMEOUT_MS = 60_000;
@@ -177,21 +177,5 @@ export class Fleet {
       network.close();
     }
     await rm(this.#folder, { recursive: true, force: true });
-  }
-}
-
-/** Below those that outgoing connections get, one of which could otherwise take a port while its service is down. */
-const PORTS = { from: 20_000, to: 30_000 };
-
-async function freePort(): Promise<number> {
-  for (;;) {
-    const port = PORTS.from + Math.floor(Math.random() * (PORTS.to - PORTS.from));
-    const server = createServer();
-    const free = await new Promise<boolean>((resolve) => {
-      server.once('error', () => resolve(false)).listen(port, '127.0.0.1', () => resolve(true));
-    });
-    if (!free) continue;
-    await new Promise((resolve) => server.close(resolve));
-    return port;
   }
 }

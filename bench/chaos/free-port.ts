@@ -1,0 +1,18 @@
+import { createServer } from 'node:net';
+
+/** Below those that outgoing connections get, one of which could otherwise take a port while its service is down. */
+const PORTS = { from: 20_000, to: 30_000 };
+
+/** A port that nobody listens on. */
+export async function freePort(): Promise<number> {
+  for (;;) {
+    const port = PORTS.from + Math.floor(Math.random() * (PORTS.to - PORTS.from));
+    const server = createServer();
+    const free = await new Promise<boolean>((resolve) => {
+      server.once('error', () => resolve(false)).listen(port, '127.0.0.1', () => resolve(true));
+    });
+    if (!free) continue;
+    await new Promise((resolve) => server.close(resolve));
+    return port;
+  }
+}
