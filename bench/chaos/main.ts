@@ -1,4 +1,4 @@
-/** `npm run chaos -- [options]`: faults against streams whose texts are known; ends with one line of JSON, and with 1 if a promise was broken. */
+/** `npm run chaos` and `npm run soak -- [options]`: faults, or none, against streams whose texts are known; ends with one line of JSON, and with 1 if a promise was broken. */
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -18,6 +18,7 @@ options
   --seed N         of the questions and the schedule of faults (1)
   --streams N      at once (6)
   --pause MS       mean time between faults (700)
+  --no-faults      only load, with what the processes hold every 10 s (npm run soak)
   --verifiers N    (2)      --drafters N    (2)
   --questions N    different ones (60)
   --models DIR     the pair (test/models/tiny)`;
@@ -29,6 +30,7 @@ const { values } = parseArgs({
     seed: { type: 'string', default: '1' },
     streams: { type: 'string', default: '6' },
     pause: { type: 'string', default: '700' },
+    'no-faults': { type: 'boolean' },
     verifiers: { type: 'string', default: '2' },
     drafters: { type: 'string', default: '2' },
     questions: { type: 'string', default: '60' },
@@ -64,11 +66,15 @@ async function main(): Promise<number> {
       const name = `${kind} ${fault}`;
       faults[name] = (faults[name] ?? 0) + 1;
     };
-    const injecting = injectFaults(fleet, new Random(seed + 7), number('pause'), onFault, signal);
+    const injecting = values['no-faults']
+      ? Promise.resolve()
+      : injectFaults(fleet, new Random(seed + 7), number('pause'), onFault, signal);
+    const held: Held[] = [];
     const count = () => Object.values(faults).reduce((sum, n) => sum + n, 0);
     const until = performance.now() + minutes * 60_000;
     while (performance.now() < until) {
       await sleep(Math.min(10_000, until - performance.now()));
+      held.push(heldBy(fleet));
       const { streams, right, wrong, lost } = tally;
       console.log(`${count()} faults, ${streams} streams: ${right} right, ${wrong} wrong, ${lost} lost`);
     }
@@ -81,7 +87,7 @@ async function main(): Promise<number> {
     const { gaps, refused, errors, ...counts } = tally;
     const gap = (q: number) => Math.round(quantile(gaps, q));
     const result = {
-      suite: 'chaos',
+      suite: values['no-faults'] ? 'soak' : 'chaos',
       minutes,
       seed,
       faults: count(),
@@ -91,7 +97,9 @@ async function main(): Promise<number> {
       gap_ms: { p50: gap(0.5), p90: gap(0.9), p99: gap(0.99), max: gap(1) },
       sequences_left: leftAfterStreams,
       sequences_left_after_gateway_crash: leftAfterCrash,
-      by_fault: faults,
+      ...(values['no-faults']
+        ? { held: { first: held[1], middle: held[held.length >> 1], last: held.at(-1) } }
+        : { by_fault: faults }),
     };
     console.log(JSON.stringify(result));
     const broken = tally.wrong + tally.lost + leftAfterStreams + leftAfterCrash;
@@ -99,6 +107,18 @@ async function main(): Promise<number> {
   } finally {
     await fleet.stop();
   }
+}
+
+/** What each process holds: resident memory in MB, open files and sockets. */
+type Held = Readonly<Record<string, { readonly mb: number; readonly handles: number }>>;
+
+function heldBy(fleet: Fleet): Held {
+  const of = ({ memory, handles }: { memory: number; handles: number }) => ({ mb: Math.round(memory / 1e6), handles });
+  return {
+    gateway: of(fleet.gateway),
+    ...Object.fromEntries(fleet.verifiers.map(({ member }, i) => [`verifier ${i}`, of(member)])),
+    ...Object.fromEntries(fleet.drafters.map(({ member }, i) => [`drafter ${i}`, of(member)])),
+  };
 }
 
 /** Sequences that are still open some time after the last stream. */
