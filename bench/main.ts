@@ -1,9 +1,9 @@
 /** `npm run bench -- SUITE [options]`; each suite ends with one line of JSON. */
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import type { DraftLimits } from '../gateway/src/controller.ts';
+import type { DraftLimits } from '../gateway/src/loop/controller.ts';
 import { gatewaySettings } from '../gateway/src/settings.ts';
-import { loadTokenizer } from '../gateway/src/tokenizer.ts';
+import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
 import { context } from './context.ts';
 import { decode } from './decode.ts';
 import { type ExactResult, exact } from './exact.ts';

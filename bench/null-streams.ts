@@ -1,5 +1,5 @@
-import type { PairFacts } from '../gateway/src/generation.ts';
-import type { Draft, DraftStream, Streams, Verdict, VerifyStream } from '../gateway/src/streams.ts';
+import type { PairFacts } from '../gateway/src/loop/generation.ts';
+import type { Draft, DraftStream, Streams, Verdict, VerifyStream } from '../gateway/src/services/streams.ts';
 import { fakeFacts } from './fake-facts.ts';
 
 /** Services that answer at once and accept everything, in the gateway's own process: what is left is the loop's own time. */

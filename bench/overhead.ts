@@ -1,4 +1,4 @@
-import type { GenerationRequest, Generator, StepFacts } from '../gateway/src/generation.ts';
+import type { GenerationRequest, Generator, StepFacts } from '../gateway/src/loop/generation.ts';
 import { startFakeServices } from './services.ts';
 import { median, quantile, round } from './statistics.ts';
 

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Tokenizer } from '../gateway/src/tokenizer.ts';
+import type { Tokenizer } from '../gateway/src/text/tokenizer.ts';
 
 /** A held-out file's beginning. */
 export interface Prompt {

@@ -1,8 +1,8 @@
-import { PairGenerator } from '../gateway/src/generate.ts';
-import type { Generator } from '../gateway/src/generation.ts';
-import { RecordedGenerator } from '../gateway/src/recorded-generator.ts';
-import type { Streams } from '../gateway/src/streams.ts';
-import { TraceStore } from '../gateway/src/trace-store.ts';
+import { PairGenerator } from '../gateway/src/loop/generate.ts';
+import type { Generator } from '../gateway/src/loop/generation.ts';
+import type { Streams } from '../gateway/src/services/streams.ts';
+import { RecordedGenerator } from '../gateway/src/traces/recorded-generator.ts';
+import { TraceStore } from '../gateway/src/traces/trace-store.ts';
 import { NullStreams } from './null-streams.ts';
 import { median, quantile, round } from './statistics.ts';
 

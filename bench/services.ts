@@ -5,11 +5,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadManifest } from '@ptp/core/engine/manifest.ts';
 import { createLogger } from '@ptp/core/log.ts';
-import type { DraftLimits } from '../gateway/src/controller.ts';
-import { PairGenerator } from '../gateway/src/generate.ts';
-import { pairFacts } from '../gateway/src/pair.ts';
-import { Services, type ServicesOptions } from '../gateway/src/services.ts';
-import type { Streams } from '../gateway/src/streams.ts';
+import type { DraftLimits } from '../gateway/src/loop/controller.ts';
+import { PairGenerator } from '../gateway/src/loop/generate.ts';
+import { pairFacts } from '../gateway/src/services/pair.ts';
+import { Services, type ServicesOptions } from '../gateway/src/services/services.ts';
+import type { Streams } from '../gateway/src/services/streams.ts';
 import { fakeFacts } from './fake-facts.ts';
 
 /** The two services as processes of their own, and the gateway's loop in this one. */

@@ -1,10 +1,10 @@
 import { adjustParams } from '@ptp/core/sampling/adjust.ts';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { GenerationRequest, GenerationStep } from '../gateway/src/generation.ts';
-import { type Form, Grammars } from '../gateway/src/grammars.ts';
-import { formOf } from '../gateway/src/response-format.ts';
-import { loadTokenizer } from '../gateway/src/tokenizer.ts';
-import { type ToolUse, toolForm } from '../gateway/src/tools.ts';
+import { formOf } from '../gateway/src/api/response-format.ts';
+import { type ToolUse, toolForm } from '../gateway/src/api/tools.ts';
+import { type Form, Grammars } from '../gateway/src/grammar/grammars.ts';
+import type { GenerationRequest, GenerationStep } from '../gateway/src/loop/generation.ts';
+import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
 import { TestPair } from './test-pair.ts';
 
 /** The tiny pair speaks Python source in bytes. */

@@ -2,13 +2,13 @@ import { once } from 'node:events';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { Admission } from '../gateway/src/admission.ts';
-import { ApiKeys } from '../gateway/src/api-keys.ts';
-import { loadChatTemplate } from '../gateway/src/chat.ts';
-import type { GenerationRequest, GenerationStep, Generator } from '../gateway/src/generation.ts';
-import { Grammars } from '../gateway/src/grammars.ts';
-import { createHttp } from '../gateway/src/http.ts';
-import { loadTokenizer } from '../gateway/src/tokenizer.ts';
+import { loadChatTemplate } from '../gateway/src/api/chat.ts';
+import { Admission } from '../gateway/src/door/admission.ts';
+import { ApiKeys } from '../gateway/src/door/api-keys.ts';
+import { createHttp } from '../gateway/src/door/http.ts';
+import { Grammars } from '../gateway/src/grammar/grammars.ts';
+import type { GenerationRequest, GenerationStep, Generator } from '../gateway/src/loop/generation.ts';
+import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
 import { silent, TestPair } from './test-pair.ts';
 
 // The whole server on a small real pair: ONNX engines, gRPC, the loop, HTTP.

@@ -1,16 +1,16 @@
 import type { AddressInfo } from 'node:net';
 import { loadManifest } from '@ptp/core/engine/manifest.ts';
 import { serve } from '@ptp/core/rpc/server.ts';
-import { Admission } from '../gateway/src/admission.ts';
-import { ApiKeys } from '../gateway/src/api-keys.ts';
-import { loadChatTemplate } from '../gateway/src/chat.ts';
-import { PairGenerator } from '../gateway/src/generate.ts';
-import { Grammars } from '../gateway/src/grammars.ts';
-import { generationService } from '../gateway/src/grpc.ts';
-import { createHttp } from '../gateway/src/http.ts';
-import { RecordedGenerator } from '../gateway/src/recorded-generator.ts';
-import { loadTokenizer } from '../gateway/src/tokenizer.ts';
-import { TraceStore } from '../gateway/src/trace-store.ts';
+import { loadChatTemplate } from '../gateway/src/api/chat.ts';
+import { Admission } from '../gateway/src/door/admission.ts';
+import { ApiKeys } from '../gateway/src/door/api-keys.ts';
+import { generationService } from '../gateway/src/door/grpc.ts';
+import { createHttp } from '../gateway/src/door/http.ts';
+import { Grammars } from '../gateway/src/grammar/grammars.ts';
+import { PairGenerator } from '../gateway/src/loop/generate.ts';
+import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
+import { RecordedGenerator } from '../gateway/src/traces/recorded-generator.ts';
+import { TraceStore } from '../gateway/src/traces/trace-store.ts';
 import { silent, TestPair } from './test-pair.ts';
 
 /** The real services and the gateway's two doors over a model folder. */

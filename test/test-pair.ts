@@ -10,10 +10,10 @@ import { createLogger } from '@ptp/core/log.ts';
 import { type RunningServer, serve } from '@ptp/core/rpc/server.ts';
 import { Drafter } from '../drafter/src/draft.ts';
 import { drafterService } from '../drafter/src/service.ts';
-import type { DraftLimits } from '../gateway/src/controller.ts';
-import { PairGenerator } from '../gateway/src/generate.ts';
-import { pairFacts } from '../gateway/src/pair.ts';
-import { Services, type ServicesOptions } from '../gateway/src/services.ts';
+import type { DraftLimits } from '../gateway/src/loop/controller.ts';
+import { PairGenerator } from '../gateway/src/loop/generate.ts';
+import { pairFacts } from '../gateway/src/services/pair.ts';
+import { Services, type ServicesOptions } from '../gateway/src/services/services.ts';
 import { verifierService } from '../verifier/src/service.ts';
 import { Verifier } from '../verifier/src/verify.ts';
 

@@ -1,4 +1,4 @@
-import type { DraftLimits } from '../../gateway/src/controller.ts';
+import type { DraftLimits } from '../../gateway/src/loop/controller.ts';
 import type { Clock } from './clock.ts';
 import type { Replica, Run } from './replica.ts';
 import { type Answer, type Answers, type Call, type DraftModel, type Policy, type Step, sequence } from './sequence.ts';
@@ -106,7 +106,7 @@ export class Client {
     });
   }
 
-  /** Gives up a draft that takes too long, as gateway/src/draft-stream.ts does. One timer serves all, as most are answered long before. */
+  /** Gives up a draft that takes too long, as gateway/src/services/draft-stream.ts does. One timer serves all, as most are answered long before. */
   #watch(sent: number): void {
     const { clock, load, onLate } = this.#parts;
     if (this.#watching) return;

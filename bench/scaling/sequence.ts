@@ -1,7 +1,7 @@
 import { planBranches, type YieldCurves } from '../../drafter/src/plan.ts';
-import { type Block, type Controller, cut, EMPTY } from '../../gateway/src/controller.ts';
-import type { VerifyTime } from '../../gateway/src/costs.ts';
-import type { Mode } from '../../gateway/src/pace.ts';
+import { type Block, type Controller, cut, EMPTY } from '../../gateway/src/loop/controller.ts';
+import type { VerifyTime } from '../../gateway/src/loop/costs.ts';
+import type { Mode } from '../../gateway/src/loop/pace.ts';
 import type { Clock } from './clock.ts';
 import type { Run } from './replica.ts';
 
@@ -83,7 +83,7 @@ export interface SequenceParts {
   readonly onStep: (step: Step) => void;
 }
 
-/** One sequence's calls, as gateway/src/generate.ts makes them: yields those that are in flight together. */
+/** One sequence's calls, as gateway/src/loop/generate.ts makes them: yields those that are in flight together. */
 export function* sequence(parts: SequenceParts): Generator<readonly Call[], void, Answers> {
   const { policy, drafts, clock, random, maxTokens } = parts;
   const block = (length: number): Block => drafts.blocks[length] as Block;
@@ -143,7 +143,7 @@ export function* sequence(parts: SequenceParts): Generator<readonly Call[], void
   }
 }
 
-/** As the verifier's timings tell it the gateway (gateway/src/verify-stream.ts). */
+/** As the verifier's timings tell it the gateway (gateway/src/services/verify-stream.ts). */
 function verifyTime({ micros, run }: Answer): VerifyTime {
   return { micros, ...run, drafted: run.batchTokens / run.batchSize - 1 };
 }

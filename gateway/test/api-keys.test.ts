@@ -8,10 +8,10 @@ import { serve } from '@ptp/core/rpc/server.ts';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { silent } from '../../test/test-pair.ts';
-import { Admission } from '../src/admission.ts';
-import { ApiKeys, Client, loadApiKeys } from '../src/api-keys.ts';
-import { Grammars } from '../src/grammars.ts';
-import { generationService } from '../src/grpc.ts';
+import { Admission } from '../src/door/admission.ts';
+import { ApiKeys, Client, loadApiKeys } from '../src/door/api-keys.ts';
+import { generationService } from '../src/door/grpc.ts';
+import { Grammars } from '../src/grammar/grammars.ts';
 import { startServer, type TestServer, tokenByToken, tokenizer, until } from './test-server.ts';
 
 const sha256 = (key: string) => createHash('sha256').update(key).digest('hex');

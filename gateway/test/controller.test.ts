@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import { Controller, type DraftLimits, EMPTY, Measurements } from '../src/controller.ts';
-import { VerifyCost } from '../src/costs.ts';
-import { MODES, type Mode } from '../src/pace.ts';
+import { Controller, type DraftLimits, EMPTY, Measurements } from '../src/loop/controller.ts';
+import { VerifyCost } from '../src/loop/costs.ts';
+import { MODES, type Mode } from '../src/loop/pace.ts';
 import {
   type Machine,
   oneCore,

@@ -4,7 +4,7 @@ import { fakeText } from '@ptp/core/engine/fake-engine.ts';
 import { uniforms } from '@ptp/core/sampling/uniforms.ts';
 import { afterEach, describe, expect, test } from 'vitest';
 import { type FakePairOptions, TestPair } from '../../test/test-pair.ts';
-import type { DraftWishes, GenerationRequest, GenerationStep } from '../src/generation.ts';
+import type { DraftWishes, GenerationRequest, GenerationStep } from '../src/loop/generation.ts';
 
 type FakePair = Awaited<ReturnType<typeof TestPair.fake>>;
 

@@ -4,11 +4,11 @@ import { connect } from '@ptp/core/rpc/client.ts';
 import { serve } from '@ptp/core/rpc/server.ts';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { silent } from '../../test/test-pair.ts';
-import { Admission } from '../src/admission.ts';
-import { ApiKeys } from '../src/api-keys.ts';
-import type { Place } from '../src/generation.ts';
-import { Grammars } from '../src/grammars.ts';
-import { generationService } from '../src/grpc.ts';
+import { Admission } from '../src/door/admission.ts';
+import { ApiKeys } from '../src/door/api-keys.ts';
+import { generationService } from '../src/door/grpc.ts';
+import { Grammars } from '../src/grammar/grammars.ts';
+import type { Place } from '../src/loop/generation.ts';
 import { ScriptedGenerator } from './scripted-generator.ts';
 import { tokenByToken, tokenizer, until } from './test-server.ts';
 

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { connect } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { ApiKeys } from '../src/api-keys.ts';
+import { ApiKeys } from '../src/door/api-keys.ts';
 import { startServer, type TestServer, tokenByToken } from './test-server.ts';
 
 const keys = () =>

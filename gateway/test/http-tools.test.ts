@@ -1,6 +1,6 @@
 import OpenAI from 'openai';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import type { Place } from '../src/generation.ts';
+import type { Place } from '../src/loop/generation.ts';
 import { startServer, type TestServer, tokenByToken, tokenizer } from './test-server.ts';
 
 let server: TestServer;

@@ -4,8 +4,8 @@ import { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
 import { uniforms } from '@ptp/core/sampling/uniforms.ts';
 import { afterEach, describe, expect, test } from 'vitest';
 import { type FakePairOptions, silent, TestPair } from '../../test/test-pair.ts';
-import type { GenerationRequest, GenerationStep } from '../src/generation.ts';
-import { Replicas } from '../src/replicas.ts';
+import type { GenerationRequest, GenerationStep } from '../src/loop/generation.ts';
+import { Replicas } from '../src/services/replicas.ts';
 
 type FakePair = Awaited<ReturnType<typeof TestPair.fake>>;
 const pairs: FakePair[] = [];

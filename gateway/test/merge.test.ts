@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
-import { merge } from '../src/merge.ts';
+import { merge } from '../src/api/merge.ts';
 
 async function* every(millis: number, values: string[], ended: string[] = []): AsyncGenerator<string> {
   try {

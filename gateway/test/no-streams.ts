@@ -1,5 +1,5 @@
-import type { PairFacts } from '../src/generation.ts';
-import type { DraftStream, Streams, VerifyStream } from '../src/streams.ts';
+import type { PairFacts } from '../src/loop/generation.ts';
+import type { DraftStream, Streams, VerifyStream } from '../src/services/streams.ts';
 
 /** For a scripted generator, which opens none. */
 export class NoStreams implements Streams {

@@ -1,7 +1,7 @@
 import { Validator } from '@seriousme/openapi-schema-validator';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { openApi } from '../src/open-api.ts';
+import { openApi } from '../src/api/open-api.ts';
 import { startServer, type TestServer, tokenByToken } from './test-server.ts';
 
 interface Operation {

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { Prediction } from '../src/prediction.ts';
+import { Prediction } from '../src/loop/prediction.ts';
 
 const guess = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
 

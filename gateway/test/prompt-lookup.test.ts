@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { PromptLookup } from '../src/prompt-lookup.ts';
+import { PromptLookup } from '../src/loop/prompt-lookup.ts';
 
 /** By its definition: the continuation after the latest place where the last 3, else 2 tokens stood before. */
 function expected(text: readonly number[], length: number): number[] {

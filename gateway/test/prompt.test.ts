@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { ChatTemplate } from '../src/chat.ts';
-import { encodeText, orBeginning } from '../src/prompt.ts';
+import { ChatTemplate } from '../src/api/chat.ts';
+import { encodeText, orBeginning } from '../src/api/prompt.ts';
 import { tokenizer } from './test-server.ts';
 
 const facts = { modelId: 'm', vocabulary: 2048, contextLength: 512, endOfText: 0 };

@@ -7,7 +7,7 @@ import type {
   PromptFacts,
   StepFacts,
   TopTokens,
-} from '../src/generation.ts';
+} from '../src/loop/generation.ts';
 
 /** What a scripted generator does for one request. */
 export interface Script {

@@ -1,5 +1,5 @@
-import { type Block, Controller, cut, type DraftLimits, EMPTY, Measurements } from '../src/controller.ts';
-import type { Mode } from '../src/pace.ts';
+import { type Block, Controller, cut, type DraftLimits, EMPTY, Measurements } from '../src/loop/controller.ts';
+import type { Mode } from '../src/loop/pace.ts';
 
 /** A machine whose services take times that are known, microseconds. */
 export interface Machine {

@@ -1,9 +1,9 @@
 import { expect, test } from 'vitest';
 import { memoryTracing, type SpanTree, treeOf } from '../../core/test/span-tree.ts';
 import { TestPair } from '../../test/test-pair.ts';
-import { PairGenerator } from '../src/generate.ts';
-import { RecordedStreams } from '../src/recorded-streams.ts';
-import { ContentStreams, contentAsked } from '../src/traced-content.ts';
+import { PairGenerator } from '../src/loop/generate.ts';
+import { RecordedStreams } from '../src/traces/recorded-streams.ts';
+import { ContentStreams, contentAsked } from '../src/traces/traced-content.ts';
 
 /** Names of a tree, children sorted and without repetition: the shape of a trace. */
 function shape({ span, children }: SpanTree): unknown {

@@ -1,15 +1,15 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { createLogger } from '@ptp/core/log.ts';
-import { Admission } from '../src/admission.ts';
-import { ApiKeys } from '../src/api-keys.ts';
-import { loadChatTemplate } from '../src/chat.ts';
-import { Grammars } from '../src/grammars.ts';
-import { createHttp } from '../src/http.ts';
-import { RecordedGenerator } from '../src/recorded-generator.ts';
+import { loadChatTemplate } from '../src/api/chat.ts';
+import { Admission } from '../src/door/admission.ts';
+import { ApiKeys } from '../src/door/api-keys.ts';
+import { createHttp } from '../src/door/http.ts';
+import { Grammars } from '../src/grammar/grammars.ts';
 import type { HttpSettings } from '../src/settings.ts';
-import { loadTokenizer } from '../src/tokenizer.ts';
-import type { TraceStore } from '../src/trace-store.ts';
+import { loadTokenizer } from '../src/text/tokenizer.ts';
+import { RecordedGenerator } from '../src/traces/recorded-generator.ts';
+import type { TraceStore } from '../src/traces/trace-store.ts';
 import { NoStreams } from './no-streams.ts';
 import { ScriptedGenerator } from './scripted-generator.ts';
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { TextStream } from '../src/text.ts';
+import { TextStream } from '../src/text/text.ts';
 
 const bytes = (text: string) => new TextEncoder().encode(text);
 

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { Tokenizer } from '../src/tokenizer.ts';
+import { Tokenizer } from '../src/text/tokenizer.ts';
 import { tokenizer } from './test-server.ts';
 
 const file = JSON.parse(await readFile(new URL('../../test/fixtures/tokenizer.json', import.meta.url), 'utf8'));

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test } from 'vitest';
-import { TraceStore } from '../src/trace-store.ts';
+import { TraceStore } from '../src/traces/trace-store.ts';
 import { startServer, type TestServer, tokenByToken } from './test-server.ts';
 
 let server: TestServer | undefined;

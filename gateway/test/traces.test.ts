@@ -1,12 +1,12 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { TestPair } from '../../test/test-pair.ts';
-import { PairGenerator } from '../src/generate.ts';
-import type { GenerationRequest, Generator } from '../src/generation.ts';
-import { perfettoTrace } from '../src/perfetto.ts';
-import { RecordedGenerator } from '../src/recorded-generator.ts';
-import { type RequestTrace, STEPS_KEPT } from '../src/request-trace.ts';
-import { traceDetail, traceSummary } from '../src/trace-json.ts';
-import { TraceStore } from '../src/trace-store.ts';
+import { PairGenerator } from '../src/loop/generate.ts';
+import type { GenerationRequest, Generator } from '../src/loop/generation.ts';
+import { perfettoTrace } from '../src/traces/perfetto.ts';
+import { RecordedGenerator } from '../src/traces/recorded-generator.ts';
+import { type RequestTrace, STEPS_KEPT } from '../src/traces/request-trace.ts';
+import { traceDetail, traceSummary } from '../src/traces/trace-json.ts';
+import { TraceStore } from '../src/traces/trace-store.ts';
 import { NoStreams } from './no-streams.ts';
 import { ScriptedGenerator } from './scripted-generator.ts';
 

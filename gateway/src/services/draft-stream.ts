@@ -1,0 +1,191 @@
+import { type Span, SpanKind } from '@opentelemetry/api';
+import { PtpError, toPtpError } from '@ptp/core/errors.ts';
+import type { Branch, DrafterService, DraftResponse, DraftResult } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
+import type { BidiCall } from '@ptp/core/rpc/calls.ts';
+import type { RequestInit } from '@ptp/core/rpc/method.ts';
+import { attribute, endSpan, span, timingAttributes, traceparentOf } from '@ptp/core/telemetry/spans.ts';
+import type { GenerationRequest } from '../loop/generation.ts';
+import type { Draft, DraftStream } from './streams.ts';
+import { within } from './within.ts';
+
+type Call = BidiCall<RequestInit<typeof DrafterService.method.draft>, DraftResponse>;
+
+/** Pause before a lost drafter is tried again, milliseconds; doubles with each failure. */
+const FIRST_PAUSE_MS = 250;
+const LONGEST_PAUSE_MS = 8000;
+
+/** What a draft stream is made of. */
+export interface DraftStreamParts {
+  /** Begins a call, and hears when it has ended, and whether by the drafter's fault; undefined while there is no drafter. */
+  readonly open: () => { readonly call: Call; readonly leave: (failed: boolean) => void } | undefined;
+  readonly request: GenerationRequest;
+  readonly span: Span;
+  /** How long a stream waits for a draft. */
+  readonly timeoutMs: number;
+  readonly vocabulary: number;
+  readonly onFailure: (error: unknown) => void;
+}
+
+/** A Draft call, and after its loss another one, opened with the tokens so far: the text doesn't depend on either. */
+export class GrpcDraftStream implements DraftStream {
+  readonly #parts: DraftStreamParts;
+  /** Prompt and everything committed. */
+  readonly #tokens: number[];
+  /** Tokens of `#tokens` that the drafter knows. */
+  #told = 0;
+  #call: Call | undefined;
+  #leave: (failed: boolean) => void = () => {};
+  /** Settles when the open has been answered; `#ready` then says so. */
+  #opening: Promise<void> = Promise.resolve();
+  #ready = false;
+  /** A step has not been answered in time; its answer is waited for and dropped before the next one is sent. */
+  #overdue = false;
+  /** Steps that are not answered yet. */
+  #awaited = 0;
+  #steps = 0;
+  #pauseMs = FIRST_PAUSE_MS;
+  #retryAt = 0;
+
+  constructor(parts: DraftStreamParts) {
+    this.#parts = parts;
+    this.#tokens = [...parts.request.prompt];
+    this.#connect();
+  }
+
+  available(): boolean {
+    if (!this.#call && performance.now() >= this.#retryAt) this.#connect();
+    return this.#call !== undefined && this.#ready && !this.#overdue;
+  }
+
+  async opened(verifierOpened: Promise<unknown>): Promise<void> {
+    const opening = this.#opening;
+    const late = verifierOpened.then(() => within(this.#parts.timeoutMs, 'the drafter', opening));
+    await Promise.race([opening, late]).catch(() => {});
+  }
+
+  commit(tokens: readonly number[]): void {
+    this.#tokens.push(...tokens);
+  }
+
+  async step(
+    block: { readonly tokens: readonly number[]; readonly confidences: readonly number[] },
+    plan: { readonly budget: number; readonly maxBranchLength: number },
+    parent: Span,
+  ): Promise<Draft | undefined> {
+    const call = this.available() ? this.#call : undefined;
+    if (!call) return undefined;
+    const sent = performance.now();
+    const attributes = { [attribute.step]: this.#steps, 'ptp.block.length': block.tokens.length };
+    const drafting = span('ptp.draft', { parent, kind: SpanKind.CLIENT, startTime: sent, attributes });
+    try {
+      const committed = this.#tokens.slice(this.#told);
+      this.#told = this.#tokens.length;
+      const trace = { traceparent: traceparentOf(drafting) };
+      const { tokens, confidences } = block;
+      const step = {
+        step: this.#steps++,
+        committed,
+        block: [...tokens],
+        blockConfidences: [...confidences],
+        plan,
+        trace,
+      };
+      call.send({ kind: { case: 'step', value: step } });
+      this.#awaited++;
+      const { branches, timings } = await this.#answer(call, step.step).finally(() => this.#awaited--);
+      this.#pauseMs = FIRST_PAUSE_MS;
+      endSpan(drafting, { attributes: { [attribute.branches]: branches.length, ...timingAttributes(timings) } });
+      const micros = Math.round((performance.now() - sent) * 1000);
+      const { queueUs: queueMicros = 0, runUs: runMicros = 0, batchSize = 1 } = timings ?? {};
+      return { branches, micros, queueMicros, runMicros, batchSize };
+    } catch (error) {
+      endSpan(drafting, { error });
+      if (!this.#overdue) this.#fail(call, error);
+      return undefined;
+    }
+  }
+
+  close(): void {
+    if (this.#ready && !this.#overdue && this.#awaited === 0) this.#call?.finish();
+    else this.#call?.cancel();
+    this.#call = undefined;
+    this.#leave(false);
+    this.#retryAt = Number.POSITIVE_INFINITY;
+  }
+
+  /** @throws PtpError; with `#overdue` set when the answer is only late */
+  async #answer(call: Call, step: number): Promise<DraftResult> {
+    const answer = call.receive();
+    const response = await within(this.#parts.timeoutMs, 'the drafter', answer).catch((error) => {
+      if (toPtpError(error).code === 'deadline_exceeded' && this.#call === call) this.#await(call, answer);
+      throw error;
+    });
+    if (response?.kind.case !== 'result' || response.kind.value.step !== step) throw ended();
+    const { value } = response.kind;
+    if (value.branches.every((branch) => isSound(branch, this.#parts.vocabulary))) return value;
+    throw new PtpError('internal', 'the drafter answered with what cannot be a draft');
+  }
+
+  /** Sends no step before the late answer has come. Opening anew would only add the prompt to what keeps the drafter busy. */
+  #await(call: Call, late: Promise<unknown>): void {
+    this.#overdue = true;
+    late.then(
+      () => {
+        if (this.#call === call) this.#overdue = false;
+      },
+      (error) => this.#fail(call, error),
+    );
+  }
+
+  #connect(): void {
+    const opened = this.#parts.open();
+    this.#retryAt = performance.now() + this.#pauseMs;
+    if (!opened) return;
+    const { call, leave } = opened;
+    this.#call = call;
+    this.#leave = leave;
+    this.#ready = false;
+    this.#overdue = false;
+    this.#steps = 0;
+    this.#told = this.#tokens.length;
+    const { prompt, sampling, seed } = this.#parts.request;
+    const start = {
+      tokens: [...this.#tokens],
+      sampling: { ...sampling, minP: 0 },
+      seed,
+      firstPosition: this.#tokens.length - prompt.length,
+    };
+    const trace = { traceparent: traceparentOf(this.#parts.span) };
+    call.send({ kind: { case: 'open', value: { start, trace } } });
+    this.#opening = call.receive().then(
+      (response) => {
+        if (response?.kind.case !== 'opened') this.#fail(call, ended());
+        else if (this.#call === call) this.#ready = true;
+      },
+      (error) => this.#fail(call, error),
+    );
+  }
+
+  #fail(call: Call, error: unknown): void {
+    if (this.#call !== call) return;
+    call.cancel();
+    this.#leave(true);
+    this.#call = undefined;
+    this.#ready = false;
+    this.#overdue = false;
+    this.#retryAt = performance.now() + this.#pauseMs;
+    this.#pauseMs = Math.min(this.#pauseMs * 2, LONGEST_PAUSE_MS);
+    this.#parts.onFailure(error);
+  }
+}
+
+/** Whether a branch can be passed on to the verifier, which would refuse the stream's step for a token that is none. */
+function isSound({ tokens, confidences }: Branch, vocabulary: number): boolean {
+  return (
+    tokens.length === confidences.length &&
+    tokens.every((token) => token < vocabulary) &&
+    confidences.every((confidence) => confidence >= 0 && confidence <= 1)
+  );
+}
+
+const ended = () => new PtpError('unavailable', 'the drafter ended the stream');

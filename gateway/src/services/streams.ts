@@ -1,0 +1,71 @@
+import type { Span } from '@opentelemetry/api';
+import type { Branch } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
+import type { VerifyTime } from '../loop/costs.ts';
+import type { GenerationRequest, Health, PairFacts, PromptFacts, TopTokens } from '../loop/generation.ts';
+
+/** The verifier has read the prompt. */
+export interface Opened {
+  /** Tokens of the prompt that it knew from an earlier sequence, and did not read. */
+  readonly reusedTokens: number;
+  /** If the request asked for it. */
+  readonly prompt?: PromptFacts;
+}
+
+/** What the target said of one block. */
+export interface Verdict {
+  readonly accepted: number;
+  readonly nextToken: number;
+  /** accepted + 1 natural logarithms. */
+  readonly logProbabilities: readonly number[];
+  /** As many, if any alternatives were asked for; else empty. */
+  readonly tops: readonly TopTokens[];
+  readonly time: VerifyTime;
+}
+
+/** What the drafter proposed. */
+export interface Draft {
+  readonly branches: readonly Branch[];
+  readonly micros: number;
+  readonly queueMicros: number;
+  /** The engine run, which `batchSize` sequences shared. */
+  readonly runMicros: number;
+  readonly batchSize: number;
+}
+
+/** One sequence at the verifier. */
+export interface VerifyStream {
+  /** Resolves when the prompt has been read. */
+  opened(): Promise<Opened>;
+  /**
+   * @param allowed which tokens may be chosen at each of the draft's places and after it (`Place.mask`); empty where all may
+   * @throws PtpError when the verifier is lost or refuses
+   */
+  step(draft: readonly number[], allowed: readonly Uint8Array[], span: Span): Promise<Verdict>;
+  /** Ends the stream and its sequence. */
+  close(): void;
+}
+
+/** One sequence at the drafter. Never throws: a drafter that fails is left out, and tried again later. */
+export interface DraftStream {
+  /** Resolves when the prompt has been read, or a little after `verifierOpened`: a slower drafter is not waited for. */
+  opened(verifierOpened: Promise<unknown>): Promise<void>;
+  /** Whether the next step can be expected to bring a draft. A lost drafter is looked for again when its pause is over. */
+  available(): boolean;
+  /** Tokens that the verifier has committed; told to the drafter with the next step. */
+  commit(tokens: readonly number[]): void;
+  /** Drafts what may follow the block under verification; undefined when there is no drafter. */
+  step(
+    block: { readonly tokens: readonly number[]; readonly confidences: readonly number[] },
+    plan: { readonly budget: number; readonly maxBranchLength: number },
+    span: Span,
+  ): Promise<Draft | undefined>;
+  close(): void;
+}
+
+/** The two services, as the loop needs them. */
+export interface Streams {
+  readonly facts: PairFacts;
+  health(): Health;
+  verify(request: GenerationRequest, signal: AbortSignal, span: Span): VerifyStream;
+  draft(request: GenerationRequest, signal: AbortSignal, span: Span): DraftStream;
+}

@@ -1,0 +1,125 @@
+import { type Span, SpanKind } from '@opentelemetry/api';
+import { PtpError, toPtpError } from '@ptp/core/errors.ts';
+import type { Timings } from '@ptp/core/gen/ptp/v1/common_pb.ts';
+import type { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
+import type { BidiCall } from '@ptp/core/rpc/calls.ts';
+import type { RequestInit, Response } from '@ptp/core/rpc/method.ts';
+import type { AdjustParams } from '@ptp/core/sampling/adjust.ts';
+import { attribute, endSpan, span, timingAttributes, traceparentOf } from '@ptp/core/telemetry/spans.ts';
+import type { VerifyTime } from '../loop/costs.ts';
+import type { GenerationRequest } from '../loop/generation.ts';
+import type { Start } from './lasting-verify-stream.ts';
+import type { Opened, Verdict, VerifyStream } from './streams.ts';
+import { within } from './within.ts';
+
+type Method = typeof VerifierService.method.verify;
+type Answers = Response<Method>['kind'];
+
+/** What a Verify call is made with. */
+export interface VerifyStreamParts {
+  readonly request: GenerationRequest;
+  readonly start: Start;
+  readonly span: Span;
+  /** A verifier that takes longer to answer is taken for lost, milliseconds. */
+  readonly timeoutMs: number;
+  readonly vocabulary: number;
+}
+
+/** One Verify call. */
+export class GrpcVerifyStream implements VerifyStream {
+  readonly #call: BidiCall<RequestInit<Method>, Response<Method>>;
+  readonly #timeoutMs: number;
+  readonly #vocabulary: number;
+  readonly #opened: Promise<Opened>;
+  #steps = 0;
+  /** Answers that are still to come. */
+  #awaited = 0;
+
+  constructor(call: BidiCall<RequestInit<Method>, Response<Method>>, parts: VerifyStreamParts) {
+    const { request, start: from, span: parent, timeoutMs, vocabulary } = parts;
+    this.#call = call;
+    this.#timeoutMs = timeoutMs;
+    this.#vocabulary = vocabulary;
+    const { sampling, seed, adjustments: adjust, topCount: topLogProbabilities = 0 } = request;
+    // told once
+    const tellPrompt = (request.tellPrompt ?? false) && from.generated === 0;
+    const start = {
+      tokens: [...from.tokens],
+      sampling: { ...sampling, minP: sampling.minP ?? 0 },
+      seed,
+      firstPosition: from.generated,
+    };
+    const trace = { traceparent: traceparentOf(parent) };
+    const adjustments = adjust && adjustmentsMessage(adjust);
+    const value = { start, trace, topLogProbabilities, tellPrompt, ...(adjustments && { adjustments }) };
+    this.#call.send({ kind: { case: 'open', value } });
+    this.#opened = this.#receive().then((kind) => {
+      if (kind.case !== 'opened') throw ended(kind.case);
+      const { reusedTokens, promptLogProbabilities: logProbabilities, promptTop: tops } = kind.value;
+      return { reusedTokens, ...(tellPrompt && { prompt: { logProbabilities, tops } }) };
+    });
+    this.#opened.catch(() => {}); // whoever awaits it hears of it
+  }
+
+  opened(): Promise<Opened> {
+    return this.#opened;
+  }
+
+  async step(draft: readonly number[], allowed: readonly Uint8Array[], parent: Span): Promise<Verdict> {
+    const sent = performance.now();
+    const attributes = { [attribute.step]: this.#steps, [attribute.draftLength]: draft.length };
+    const verifying = span('ptp.verify', { parent, kind: SpanKind.CLIENT, startTime: sent, attributes });
+    const trace = { traceparent: traceparentOf(verifying) };
+    try {
+      const value = { step: this.#steps++, draft: [...draft], allowed: [...allowed], trace };
+      this.#call.send({ kind: { case: 'step', value } });
+      const kind = await this.#receive();
+      if (kind.case !== 'result') throw ended(kind.case);
+      const { accepted, nextToken, logProbabilities, timings, top: tops } = kind.value;
+      if (accepted > draft.length || nextToken >= this.#vocabulary || logProbabilities.length !== accepted + 1) {
+        throw new PtpError('unavailable', 'the verifier answered with what cannot be a verdict');
+      }
+      endSpan(verifying, { attributes: { [attribute.accepted]: accepted, ...timingAttributes(timings) } });
+      const micros = Math.round((performance.now() - sent) * 1000);
+      return { accepted, nextToken, logProbabilities, tops, time: timeOf(micros, timings) };
+    } catch (error) {
+      endSpan(verifying, { error });
+      throw error;
+    }
+  }
+
+  close(): void {
+    if (this.#awaited > 0) this.#call.cancel();
+    else this.#call.finish();
+  }
+
+  /** An answer that comes too late, or not at all, is awaited for ever. */
+  async #receive(): Promise<Answers> {
+    this.#awaited++;
+    const answer = await within(this.#timeoutMs, 'the verifier', this.#call.receive()).catch((error) => {
+      throw asOurs(toPtpError(error));
+    });
+    this.#awaited--;
+    return answer?.kind ?? { case: undefined };
+  }
+}
+
+function timeOf(micros: number, timings: Timings | undefined): VerifyTime {
+  const { queueUs = 0, runUs = 0, batchSize = 1, batchTokens = 1 } = timings ?? {};
+  const drafted = Math.max(0, batchTokens / Math.max(1, batchSize) - 1);
+  return { micros, queueMicros: queueUs, runMicros: runUs, batchSize: Math.max(1, batchSize), drafted };
+}
+
+function adjustmentsMessage({ logitBias, heldBack, ...penalties }: AdjustParams) {
+  return { logitBias: Object.fromEntries(logitBias), heldBack: [...heldBack], ...penalties };
+}
+
+function ended(got: Answers['case']): PtpError {
+  return new PtpError('unavailable', 'the verifier ended the stream', { cause: `got ${got}` });
+}
+
+/** What the verifier refuses was checked at our door: it is our fault and not the client's. */
+function asOurs(error: PtpError): PtpError {
+  const refused = ['invalid_argument', 'out_of_range', 'failed_precondition', 'not_found'].includes(error.code);
+  return refused ? new PtpError('internal', 'the verifier refused a step', { cause: error }) : error;
+}

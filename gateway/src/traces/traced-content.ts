@@ -1,0 +1,86 @@
+import type { Span } from '@opentelemetry/api';
+import { attribute } from '@ptp/core/telemetry/spans.ts';
+import type { GenerationRequest, PairFacts } from '../loop/generation.ts';
+import type { DraftStream, Opened, Streams, Verdict, VerifyStream } from '../services/streams.ts';
+import type { Tokenizer } from '../text/tokenizer.ts';
+
+const SETTING = 'OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT';
+
+/** Whether spans may have text, as OpenTelemetry's instrumentations are told: `true`, `SPAN_ONLY` or `SPAN_AND_EVENT`. */
+export function contentAsked(env: NodeJS.ProcessEnv): boolean {
+  return ['true', 'span_only', 'span_and_event'].includes(env[SETTING]?.trim().toLowerCase() ?? '');
+}
+
+/**
+ * Streams that write what the model read and said into the request's span: `gen_ai.input.messages` is the prompt as the model got it (of
+ * a chat with the template's marks), `gen_ai.output.messages` what it committed up to the end of text. A stop string cuts what the client
+ * gets and not this. OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT bounds both.
+ */
+export class ContentStreams implements Streams {
+  readonly #inner: Streams;
+  readonly #tokenizer: Pick<Tokenizer, 'bytes'>;
+
+  constructor(inner: Streams, tokenizer: Pick<Tokenizer, 'bytes'>) {
+    this.#inner = inner;
+    this.#tokenizer = tokenizer;
+  }
+
+  get facts(): PairFacts {
+    return this.#inner.facts;
+  }
+
+  health(): { verifier: boolean; drafter: boolean } {
+    return this.#inner.health();
+  }
+
+  verify(request: GenerationRequest, signal: AbortSignal, span: Span): VerifyStream {
+    const stream = this.#inner.verify(request, signal, span);
+    if (!span.isRecording()) return stream;
+    span.setAttribute(attribute.inputMessages, message('user', this.#text(request.prompt)));
+    const { endOfText } = this.facts;
+    return new ContentVerifyStream(stream, (committed) => {
+      const end = request.ignoreEndOfText ? -1 : committed.indexOf(endOfText);
+      const said = committed.slice(0, end < 0 ? request.maxTokens : Math.min(end, request.maxTokens));
+      const finish = { finish_reason: end < 0 ? 'length' : 'stop' };
+      span.setAttribute(attribute.outputMessages, message('assistant', this.#text(said), finish));
+    });
+  }
+
+  draft(request: GenerationRequest, signal: AbortSignal, span: Span): DraftStream {
+    return this.#inner.draft(request, signal, span);
+  }
+
+  #text(tokens: readonly number[]): string {
+    return Buffer.concat(tokens.map((id) => this.#tokenizer.bytes(id))).toString('utf8');
+  }
+}
+
+function message(role: 'user' | 'assistant', content: string, more: object = {}): string {
+  return JSON.stringify([{ role, parts: [{ type: 'text', content }], ...more }]);
+}
+
+class ContentVerifyStream implements VerifyStream {
+  readonly #inner: VerifyStream;
+  readonly #committed: number[] = [];
+  readonly #ended: (committed: readonly number[]) => void;
+
+  constructor(inner: VerifyStream, ended: (committed: readonly number[]) => void) {
+    this.#inner = inner;
+    this.#ended = ended;
+  }
+
+  opened(): Promise<Opened> {
+    return this.#inner.opened();
+  }
+
+  async step(draft: readonly number[], allowed: readonly Uint8Array[], span: Span): Promise<Verdict> {
+    const verdict = await this.#inner.step(draft, allowed, span);
+    this.#committed.push(...draft.slice(0, verdict.accepted), verdict.nextToken);
+    return verdict;
+  }
+
+  close(): void {
+    this.#ended(this.#committed);
+    this.#inner.close();
+  }
+}
