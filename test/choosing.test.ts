@@ -1,5 +1,6 @@
 import { adjustParams } from '@ptp/core/sampling/adjust.ts';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { generateChoices, newUsage } from '../gateway/src/api/choices.ts';
 import { formOf } from '../gateway/src/api/response-format.ts';
 import { type ToolUse, toolForm } from '../gateway/src/api/tools.ts';
 import { type Form, Grammars } from '../gateway/src/grammar/grammars.ts';
@@ -125,6 +126,33 @@ describe('with the drafter and without it the same', () => {
       expect(usual.map(({ tokens }) => tokens)).not.toEqual(plain.map(({ tokens }) => tokens));
     }
   });
+});
+
+test('a text ends before the same stop string, across tokens, with the drafter and without it', async () => {
+  const stop = ['re', 'se', ' i', '\n'];
+  const textOf = async (request: GenerationRequest) => {
+    const usage = newUsage(request.prompt.length);
+    const choice = { ...request, maxTokens: 40, stop, first: true };
+    let [text, finish] = ['', ''];
+    for await (const delta of generateChoices(
+      pair.generator,
+      tokenizer,
+      [choice],
+      usage,
+      new AbortController().signal,
+    )) {
+      text += delta.text;
+      finish = delta.finish ?? finish;
+    }
+    return { text, finish, tokens: usage.completion_tokens };
+  };
+  const asked = requests({});
+  const drafted = await Promise.all(asked.map(textOf));
+  const plain = [];
+  for (const request of asked) plain.push(await textOf({ ...request, drafting: false }));
+  expect(drafted).toEqual(plain);
+  expect(plain.filter(({ finish }) => finish === 'stop').length).toBeGreaterThan(SEEDS / 2);
+  for (const { text } of plain) for (const end of stop) expect(text).not.toContain(end);
 });
 
 test('answers in a form are of that form, whole or cut off', async () => {
