@@ -28,13 +28,17 @@ export const responseFormat = {
   flat: format(jsonSchema),
 };
 
-const choicesError = 'a non-empty array of strings';
+const choicesError = 'an array of 1 to 1,000 strings';
 /** vLLM's `structured_outputs`. */
 export const structuredOutputs = object({
   json: schemaOf.optional(),
   json_object: boolean.nullish(),
   regex: text.nullish(),
-  choice: z.array(text, { error: choicesError }).min(1, choicesError).nullish(),
+  choice: z
+    .array(text.max(10_000, 'of at most 10,000 characters'), { error: choicesError })
+    .min(1, choicesError)
+    .max(1000, choicesError)
+    .nullish(),
   grammar: z.undefined('absent: it is not supported').optional(),
   structural_tag: z.undefined('absent: it is not supported').optional(),
 });

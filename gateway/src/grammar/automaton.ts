@@ -1,4 +1,8 @@
+import { PtpError } from '@ptp/core/errors.ts';
 import type { Bytes, Expression, Reader, Repeat } from './expression.ts';
+
+/** Ways to go on that are followed side by side. */
+const MOST_WAYS = 4096;
 
 /** An expression, then what follows it. Undefined where nothing does: the text may end there. */
 interface Rest {
@@ -67,12 +71,13 @@ export class Automaton {
   }
 
   #cut(rest: Rest | undefined, length: number): Rest | undefined {
-    if (!rest) return undefined;
-    const then = this.#cut(rest.then, length);
-    const { head } = rest;
-    if (head.kind !== 'repeat') return this.#rest(head, then);
-    const most = head.most === Number.POSITIVE_INFINITY ? head.most : Math.min(head.most, length);
-    return this.#rest(this.#repeat(head, Math.min(head.least, length), most), then);
+    const heads: Expression[] = [];
+    for (let at = rest; at; at = at.then) heads.push(at.head);
+    return heads.reduceRight<Rest | undefined>((then, head) => {
+      if (head.kind !== 'repeat') return this.#rest(head, then);
+      const most = head.most === Number.POSITIVE_INFINITY ? head.most : Math.min(head.most, length);
+      return this.#rest(this.#repeat(head, Math.min(head.least, length), most), then);
+    }, undefined);
   }
 
   #after(rests: readonly (Rest | undefined)[]): State | null {
@@ -96,39 +101,50 @@ export class Automaton {
     return state;
   }
 
-  /** Adds all leaves that a rest can begin with. */
-  #enter(rest: Rest | undefined, entry: Entry): void {
-    if (!rest) {
-      entry.accepting = true;
-      return;
-    }
-    if (entry.seen.has(rest)) return;
-    entry.seen.add(rest);
-    const { head, then } = rest;
-    switch (head.kind) {
-      case 'bytes':
-        entry.leaves.push(rest as Leaf);
-        break;
-      case 'reader':
-        entry.leaves.push(rest as Leaf);
-        if (head.complete) this.#enter(then, entry);
-        break;
-      case 'sequence':
-        this.#enter(
-          head.parts.reduceRight<Rest | undefined>((after, part) => this.#rest(part, after), then),
-          entry,
+  /**
+   * Adds all leaves that a rest can begin with.
+   *
+   * @throws PtpError `invalid_argument` if there are too many ways to go on: each byte of each token is tried on all of them
+   */
+  #enter(first: Rest | undefined, entry: Entry): void {
+    const waiting = [first];
+    while (waiting.length > 0) {
+      const rest = waiting.pop();
+      if (!rest) {
+        entry.accepting = true;
+        continue;
+      }
+      if (entry.seen.has(rest)) continue;
+      entry.seen.add(rest);
+      if (entry.leaves.length > MOST_WAYS || entry.seen.size > 16 * MOST_WAYS) {
+        throw new PtpError(
+          'invalid_argument',
+          `the answer's form must have at most ${MOST_WAYS} ways to go on at a place`,
         );
-        break;
-      case 'choice':
-        for (const option of head.options) this.#enter(this.#rest(option, then), entry);
-        break;
-      case 'repeat':
-        if (head.least === 0) this.#enter(then, entry);
-        if (head.most > 0) this.#enter(this.#rest(head.of, this.#rest(this.#oneLess(head), then)), entry);
-        break;
-      case 'reference':
-        this.#enter(this.#rest(head.to(), then), entry);
-        break;
+      }
+      const { head, then } = rest;
+      switch (head.kind) {
+        case 'bytes':
+          entry.leaves.push(rest as Leaf);
+          break;
+        case 'reader':
+          entry.leaves.push(rest as Leaf);
+          if (head.complete) waiting.push(then);
+          break;
+        case 'sequence':
+          waiting.push(head.parts.reduceRight<Rest | undefined>((after, part) => this.#rest(part, after), then));
+          break;
+        case 'choice':
+          for (const option of head.options) waiting.push(this.#rest(option, then));
+          break;
+        case 'repeat':
+          if (head.least === 0) waiting.push(then);
+          if (head.most > 0) waiting.push(this.#rest(head.of, this.#rest(this.#oneLess(head), then)));
+          break;
+        case 'reference':
+          waiting.push(this.#rest(head.to(), then));
+          break;
+      }
     }
   }
 

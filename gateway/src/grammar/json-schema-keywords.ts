@@ -4,16 +4,21 @@ import { boolean, check, integer, number, text } from '../api/schema-parts.ts';
 
 const count = integer(0, Number.MAX_SAFE_INTEGER, 'an integer >= 0').optional();
 const limit = number.optional();
-const schemas = z.array(z.unknown(), { error: 'an array of schemas' }).min(1, 'not empty').optional();
+const MOST = 1000;
+const atMost = `of at most ${MOST}`;
+const schemas = z.array(z.unknown(), { error: 'an array of schemas' }).min(1, 'not empty').max(MOST, atMost).optional();
 const TYPES = ['object', 'array', 'string', 'number', 'integer', 'boolean', 'null'] as const;
 const type = z.enum(TYPES, { error: TYPES.join(', ') });
-const schemasByName = z.record(z.string(), z.unknown(), { error: 'an object of schemas' }).optional();
+const schemasByName = z
+  .record(z.string(), z.unknown(), { error: 'an object of schemas' })
+  .refine((value) => Object.keys(value).length <= MOST, atMost)
+  .optional();
 
 const keywords = z.looseObject(
   {
     $ref: text.optional(),
     type: z.union([z.array(type, { error: 'an array of types' }).min(1, 'not empty'), type]).optional(),
-    enum: z.array(z.unknown(), { error: 'an array' }).min(1, 'not empty').optional(),
+    enum: z.array(z.unknown(), { error: 'an array' }).min(1, 'not empty').max(MOST, atMost).optional(),
     const: z.unknown().optional(),
     anyOf: schemas,
     oneOf: schemas,

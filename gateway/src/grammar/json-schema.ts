@@ -32,6 +32,8 @@ export function jsonSchemaGrammar(schema: unknown, field: string): Expression {
 }
 
 const MOST_DEPTH = 64;
+/** Characters of a schema's JSON: what it makes of a grammar is of that size. */
+const MOST_TEXT = 100_000;
 
 class Translation {
   readonly #root: unknown;
@@ -45,6 +47,8 @@ class Translation {
   }
 
   whole(): Expression {
+    const length = JSON.stringify(this.#root)?.length ?? 0;
+    if (length > MOST_TEXT) throw refused(this.#field, `at most ${MOST_TEXT} characters of JSON`, length);
     return this.#grammar(this.#root, this.#field);
   }
 

@@ -2,6 +2,9 @@ import { type AST, RegExpParser } from '@eslint-community/regexpp';
 import { anyCharacter, complement, normal, type Ranges } from './characters.ts';
 import { choice, type Expression, nothing, repeat, sequence } from './expression.ts';
 
+/** Characters of a pattern. */
+const MOST_PATTERN = 2000;
+
 /** A regular expression that cannot be had here; the message says what of it. */
 export class RegexError extends Error {}
 
@@ -12,6 +15,8 @@ export class RegexError extends Error {}
  * @throws RegexError for syntax errors, and for lookaround, back references, word boundaries and sets of strings, which are no regular expressions
  */
 export function regexGrammar(pattern: string, spell: (ranges: Ranges) => Expression): Expression {
+  if (pattern.length > MOST_PATTERN)
+    throw new RegexError(`at most ${MOST_PATTERN} characters are, got ${pattern.length}`);
   const any = repeat(spell(anyCharacter));
   return choice(...parsed(pattern).alternatives.map((alternative) => anchored(alternative.elements, spell, any)));
 }

@@ -239,3 +239,34 @@ describe('what cannot be followed is refused by name', () => {
     expect(compile).toThrow(message);
   });
 });
+
+describe('schemas that are large on purpose', () => {
+  const names = (count: number) => Array.from({ length: count }, (_, i) => `n${i}`);
+  test.each([
+    ['values', { enum: names(1001) }, '`schema.enum` must be of at most 1000, got an array of 1001'],
+    [
+      'members',
+      { properties: Object.fromEntries(names(1001).map((name) => [name, {}])) },
+      '`schema.properties` must be of at most 1000',
+    ],
+    ['characters', { const: 'x'.repeat(100_001) }, '`schema` must be at most 100000 characters of JSON'],
+    ['patterns', { type: 'string', pattern: 'a'.repeat(2001) }, 'at most 2000 characters are, got 2001'],
+  ])('%s are refused', (_, schema, message) => {
+    expect(() => jsonSchemaGrammar(schema, 'schema')).toThrow(message);
+  });
+
+  test('many ways to go on are refused when the text gets there, many members are not', () => {
+    const optional = {
+      type: 'object',
+      properties: Object.fromEntries(names(900).map((name) => [name, { type: 'null' }])),
+    };
+    expect(accepts(jsonSchemaGrammar(optional, 'schema'), '{"n3":null,"n899":null}')).toBe(true);
+    const ways = jsonSchemaGrammar({ type: 'string', pattern: '^(x?){100000}$' }, 'schema');
+    expect(() => accepts(ways, '"x"')).toThrow("the answer's form must have at most 4096 ways to go on at a place");
+  });
+
+  test('a text may be nested deeply', () => {
+    const deep = `${'['.repeat(20_000)}${']'.repeat(20_000)}`;
+    expect(accepts(jsonSchemaGrammar(true, 'schema'), deep)).toBe(true);
+  });
+});
