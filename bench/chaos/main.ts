@@ -123,8 +123,9 @@ function heldBy(fleet: Fleet): Held {
 
 /** Sequences that are still open some time after the last stream. */
 async function drained(fleet: Fleet): Promise<number> {
-  for (let attempt = 0; attempt < 50; attempt++) {
-    if ((await fleet.openSequences()) === 0) return 0;
+  // one that is just being started again cannot be asked yet
+  for (let attempt = 0; attempt < 100; attempt++) {
+    if ((await fleet.openSequences().catch(() => undefined)) === 0) return 0;
     await sleep(200);
   }
   return fleet.openSequences();
