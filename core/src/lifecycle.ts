@@ -36,6 +36,8 @@ export function onShutdown(drain: (reason: string) => unknown, limitMs: number):
 
 /** How long what comes after the drain may take: freeing models, sending spans. */
 const afterDrainMs = 10_000;
+/** How long a stop waits for a start that is under way. */
+const startGraceMs = 5_000;
 
 /**
  * Runs a process of ours from start to end. `start` acquires things one after another and registers with `onStop` how each
@@ -64,16 +66,21 @@ export async function runService(
     logger = createLogger(name);
     const { drainSeconds } = settings({ drainSeconds: serviceSettings.drainSeconds }, process.env);
     const { promise: ended, resolve: end } = Promise.withResolvers<void>();
+    const { promise: started, resolve: settled } = Promise.withResolvers<void>();
     onShutdown(
       async (reason) => {
         logger?.info({ reason }, 'stopping');
         end();
         await release();
+        // a native library that is still loading would not survive the process's end in silence
+        await Promise.race([started, sleep(startGraceMs)]);
+        await release();
         logger?.info('stopped');
       },
       drainSeconds * 1000 + afterDrainMs,
     );
-    await Promise.race([start(logger, (action) => actions.push(action)), ended]);
+    const starting = start(logger, (action) => actions.push(action)).finally(settled);
+    await Promise.race([starting, ended]);
   } catch (error) {
     reportFailure(name, error, logger);
     await Promise.race([release(), sleep(afterDrainMs)]);
