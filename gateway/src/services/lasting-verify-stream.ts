@@ -110,6 +110,7 @@ export class LastingVerifyStream implements VerifyStream {
       try {
         if (pause > 0) await sleep(pause, undefined, { signal: this.#parts.signal });
         await ready(left, this.#parts.signal);
+        if (this.#closed) throw new PtpError('cancelled', 'the stream was closed while it waited for a verifier');
         this.#current = this.#open();
         if (!this.#current) throw new PtpError('unavailable', 'the verifier is not reachable');
         return await this.#current.stream.opened();
