@@ -1,4 +1,5 @@
 import type { GenerationStep } from '../loop/generation.ts';
+import { stepFigures } from '../loop/step-figures.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 
 /** What a streamed chunk tells of its step when a request asks for `ptp.trace`; times in microseconds. */
@@ -27,14 +28,7 @@ export class StepTracer {
     const own = this.#spell(tokens.slice(facts.accepted, count), accepted.held);
     this.#held = own.held;
     return {
-      step: facts.step,
-      mode: facts.mode,
-      reason: facts.reason,
-      source: facts.source,
-      offered: facts.offered,
-      budget: facts.budget,
-      drafted: facts.drafted,
-      accepted: facts.accepted,
+      ...stepFigures(facts),
       step_us: facts.stepMicros,
       verify_us: facts.verifyMicros,
       draft_us: facts.draftMicros,

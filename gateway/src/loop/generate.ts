@@ -3,6 +3,7 @@ import { PtpError } from '@ptp/core/errors.ts';
 import type { Branch } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import { attribute, endSpan } from '@ptp/core/telemetry/spans.ts';
 import type { Draft, DraftStream, Streams, VerifyStream } from '../services/streams.ts';
+import { branchThatFits } from './branch.ts';
 import { type Block, Controller, cut, type DraftLimits, EMPTY, Measurements } from './controller.ts';
 import { Forced } from './forced.ts';
 import type { GenerationRequest, GenerationStep, Generator, Health, PairFacts } from './generation.ts';
@@ -230,9 +231,8 @@ class Run {
    * If it predicted another one, or the budget left the branch out, the rest is of no use: undefined.
    */
   #choose(draft: Draft | undefined, accepted: number, nextToken: number): Block | undefined {
-    const branch = draft?.branches.find((b) => b.accepted === accepted);
-    if (!branch || branch.tokens.length < 2 || branch.tokens[0] !== nextToken) return undefined;
-    return cut(drafted(branch), 1, this.#room(0));
+    const branch = branchThatFits(draft?.branches ?? [], accepted, nextToken);
+    return branch && cut(drafted(branch), 1, this.#room(0));
   }
 }
 

@@ -1,3 +1,4 @@
+import { stepFigures } from '../loop/step-figures.ts';
 import type { CallRecord, RequestTrace } from './request-trace.ts';
 import { traceSummary } from './trace-json.ts';
 
@@ -24,20 +25,8 @@ const TRACKS = { gateway: 1, verifier: 2, drafter: 3 } as const;
  */
 export function perfettoTrace(trace: RequestTrace): { traceEvents: TraceEvent[]; [key: string]: unknown } {
   const steps = trace.kept.flatMap(({ start, facts, tokens, calls, branch }) => {
-    const { stepMicros, step, mode, reason, source, offered, drafted, accepted, budget } = facts;
-    const args = {
-      step,
-      mode,
-      reason,
-      source,
-      offered,
-      drafted,
-      accepted,
-      budget,
-      tokens,
-      branch_taken: branch ?? null,
-    };
-    return [slice('gateway', `step ${step}`, start, stepMicros, args), ...calls.flatMap(callSlices)];
+    const args = { ...stepFigures(facts), tokens, branch_taken: branch ?? null };
+    return [slice('gateway', `step ${facts.step}`, start, facts.stepMicros, args), ...calls.flatMap(callSlices)];
   });
   const whole = slice('gateway', 'request', 0, trace.finish === 'running' ? trace.at() : trace.micros, {});
   return {

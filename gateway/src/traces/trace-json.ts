@@ -1,3 +1,4 @@
+import { stepFigures } from '../loop/step-figures.ts';
 import type { CallRecord, RequestTrace, StepRecord } from './request-trace.ts';
 
 /** A request's figures, as /traces.json lists them. Times in microseconds. */
@@ -43,16 +44,9 @@ export function traceDetail(trace: RequestTrace): Record<string, unknown> {
 
 function stepJson({ start, facts, tokens, calls, branch }: StepRecord) {
   return {
-    step: facts.step,
+    ...stepFigures(facts),
     start_us: start,
     step_us: facts.stepMicros,
-    mode: facts.mode,
-    reason: facts.reason,
-    source: facts.source,
-    offered: facts.offered,
-    budget: facts.budget,
-    drafted: facts.drafted,
-    accepted: facts.accepted,
     tokens,
     branch_taken: branch ?? null,
     calls: calls.map(callJson),
