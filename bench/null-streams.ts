@@ -1,4 +1,4 @@
-import type { PairFacts } from '../gateway/src/loop/generation.ts';
+import type { Health, PairFacts } from '../gateway/src/loop/generation.ts';
 import type { Draft, DraftStream, Streams, Verdict, VerifyStream } from '../gateway/src/services/streams.ts';
 import { fakeFacts } from './fake-facts.ts';
 
@@ -6,7 +6,7 @@ import { fakeFacts } from './fake-facts.ts';
 export class NullStreams implements Streams {
   readonly facts: PairFacts = { ...fakeFacts, contextLength: 1_000_000 };
 
-  health(): { verifier: boolean; drafter: boolean } {
+  health(): Health {
     return { verifier: true, drafter: true };
   }
 

@@ -1,6 +1,7 @@
 import type { Browser, BrowserContextOptions, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { chromiumPath, launch } from './browser.ts';
+import { onPage as onAnyPage } from './on-page.ts';
 import { serveGateway } from './served.ts';
 
 if (!chromiumPath) console.warn('the page is not tested: no Chromium found, set PTP_CHROMIUM');
@@ -17,30 +18,17 @@ describe.skipIf(!chromiumPath)('the page', () => {
     await server?.close();
   });
 
-  /** Runs `use` on the page, which must ask nothing of other servers and have no more to complain about than is `expected`. */
-  async function onPage(
-    use: (page: Page) => Promise<void>,
-    options: BrowserContextOptions = {},
-    expected: readonly RegExp[] = [],
-  ): Promise<void> {
-    const context = await browser.newContext(options);
-    const page = await context.newPage();
-    const complaints: string[] = [];
-    page.on('console', (message) => message.type() === 'error' && complaints.push(message.text()));
-    page.on('pageerror', (error) => complaints.push(error.message));
-    page.on('request', (request) => {
-      const { origin, protocol } = new URL(request.url());
-      if (protocol !== 'data:' && origin !== new URL(server.url).origin) complaints.push(request.url());
-    });
-    try {
-      await page.goto(server.url);
-      await page.getByText(`Serving ${server.id}`).waitFor();
-      await use(page);
-      expect(complaints).toEqual(expected.map((pattern) => expect.stringMatching(pattern)));
-    } finally {
-      await context.close();
-    }
-  }
+  const onPage = (use: (page: Page) => Promise<void>, options?: BrowserContextOptions, expected?: readonly RegExp[]) =>
+    onAnyPage(
+      browser,
+      server.url,
+      async (page) => {
+        await page.getByText(`Serving ${server.id}`).waitFor();
+        await use(page);
+      },
+      options,
+      expected,
+    );
 
   const status = (page: Page) => page.getByRole('status');
   const finished = (page: Page, pattern: RegExp) =>

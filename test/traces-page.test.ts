@@ -3,6 +3,7 @@ import type { Browser, BrowserContextOptions, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ApiKeys } from '../gateway/src/door/api-keys.ts';
 import { chromiumPath, launch } from './browser.ts';
+import { onPage as onAnyPage } from './on-page.ts';
 import { serveGateway } from './served.ts';
 
 if (!chromiumPath) console.warn('the page of traces is not tested: no Chromium found, set PTP_CHROMIUM');
@@ -36,25 +37,12 @@ describe.skipIf(!chromiumPath)('the page of traces', () => {
     await server?.close();
   });
 
-  async function onPage(
+  const onPage = (
     use: (page: Page) => Promise<void>,
-    options: BrowserContextOptions = {},
+    options?: BrowserContextOptions,
     url = server.url,
-    expected: readonly RegExp[] = [],
-  ): Promise<void> {
-    const context = await browser.newContext(options);
-    const page = await context.newPage();
-    const complaints: string[] = [];
-    page.on('console', (message) => message.type() === 'error' && complaints.push(message.text()));
-    page.on('pageerror', (error) => complaints.push(error.message));
-    try {
-      await page.goto(`${url}traces`);
-      await use(page);
-      expect(complaints).toEqual(expected.map((pattern) => expect.stringMatching(pattern)));
-    } finally {
-      await context.close();
-    }
-  }
+    expected?: readonly RegExp[],
+  ) => onAnyPage(browser, `${url}traces`, use, options, expected);
 
   const open = async (page: Page, name = 'second-one') => {
     await page.getByRole('button', { name }).click();

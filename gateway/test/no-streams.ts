@@ -1,11 +1,11 @@
-import type { PairFacts } from '../src/loop/generation.ts';
+import type { Health, PairFacts } from '../src/loop/generation.ts';
 import type { DraftStream, Streams, VerifyStream } from '../src/services/streams.ts';
 
 /** For a scripted generator, which opens none. */
 export class NoStreams implements Streams {
   readonly facts: PairFacts = { modelId: 'none', vocabulary: 1, contextLength: 1, endOfText: 0 };
 
-  health(): { verifier: boolean; drafter: boolean } {
+  health(): Health {
     return { verifier: false, drafter: false };
   }
 

@@ -3,6 +3,7 @@ import type {
   GenerationRequest,
   GenerationStep,
   Generator,
+  Health,
   PairFacts,
   PromptFacts,
   StepFacts,
@@ -86,7 +87,7 @@ export class ScriptedGenerator implements Generator {
     }
   }
 
-  health(): { verifier: boolean; drafter: boolean } {
+  health(): Health {
     return { verifier: this.verifier, drafter: this.drafter };
   }
 }

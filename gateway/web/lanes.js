@@ -1,6 +1,7 @@
 /** @import { StepTrace } from './stream.js' */
 
-const SVG = 'http://www.w3.org/2000/svg';
+import { make } from './svg.js';
+
 /** Steps in view. */
 const SHOWN = 14;
 /** Place of the lanes in the drawing, whose width is the element's own. */
@@ -94,11 +95,4 @@ function rectangle(kind, x, y, width, height = HEIGHT) {
 /** @param {number} x */
 function border(x) {
   return make('line', { class: 'lane-border', x1: x, x2: x, y1: 2, y2: LANES.draft + HEIGHT + 4 });
-}
-
-/** @param {string} name @param {Record<string, string | number>} attributes */
-function make(name, attributes) {
-  const element = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, String(value));
-  return element;
 }

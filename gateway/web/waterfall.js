@@ -1,6 +1,7 @@
 /** @import { Call, Step, Trace } from './trace-types.js' */
 
-const SVG = 'http://www.w3.org/2000/svg';
+import { make } from './svg.js';
+
 /** Rows of the drawing, as high as the names beside it. */
 const ROW = 28;
 const BAR = 20;
@@ -168,11 +169,4 @@ export class Waterfall {
     };
     for (const [name, value] of Object.entries(place)) cursor?.setAttribute(name, String(value));
   }
-}
-
-/** @param {string} name @param {Record<string, string | number>} attributes */
-function make(name, attributes) {
-  const element = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, String(value));
-  return element;
 }

@@ -1,4 +1,4 @@
-import type { GenerationRequest, GenerationStep, Generator, PairFacts } from '../loop/generation.ts';
+import type { GenerationRequest, GenerationStep, Generator, Health, PairFacts } from '../loop/generation.ts';
 import type { Streams } from '../services/streams.ts';
 import { RecordedStreams } from './recorded-streams.ts';
 import type { RequestTrace } from './request-trace.ts';
@@ -21,7 +21,7 @@ export class RecordedGenerator implements Generator {
     return this.#inner.facts;
   }
 
-  health(): { verifier: boolean; drafter: boolean } {
+  health(): Health {
     return this.#inner.health();
   }
 

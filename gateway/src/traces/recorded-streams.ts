@@ -2,7 +2,7 @@ import { isSpanContextValid, type Span, TraceFlags } from '@opentelemetry/api';
 import { toPtpError } from '@ptp/core/errors.ts';
 import { attribute } from '@ptp/core/telemetry/spans.ts';
 import { branchThatFits } from '../loop/branch.ts';
-import type { GenerationRequest, PairFacts } from '../loop/generation.ts';
+import type { GenerationRequest, Health, PairFacts } from '../loop/generation.ts';
 import type { Draft, DraftStream, Opened, Streams, Verdict, VerifyStream } from '../services/streams.ts';
 import type { CallRecord, RequestTrace } from './request-trace.ts';
 
@@ -22,7 +22,7 @@ export class RecordedStreams implements Streams {
     return this.#inner.facts;
   }
 
-  health(): { verifier: boolean; drafter: boolean } {
+  health(): Health {
     return this.#inner.health();
   }
 

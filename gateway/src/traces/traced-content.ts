@@ -1,6 +1,6 @@
 import type { Span } from '@opentelemetry/api';
 import { attribute } from '@ptp/core/telemetry/spans.ts';
-import type { GenerationRequest, PairFacts } from '../loop/generation.ts';
+import type { GenerationRequest, Health, PairFacts } from '../loop/generation.ts';
 import type { DraftStream, Opened, Streams, Verdict, VerifyStream } from '../services/streams.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 
@@ -18,9 +18,9 @@ export function contentAsked(env: NodeJS.ProcessEnv): boolean {
  */
 export class ContentStreams implements Streams {
   readonly #inner: Streams;
-  readonly #tokenizer: Pick<Tokenizer, 'bytes'>;
+  readonly #tokenizer: Pick<Tokenizer, 'decode'>;
 
-  constructor(inner: Streams, tokenizer: Pick<Tokenizer, 'bytes'>) {
+  constructor(inner: Streams, tokenizer: Pick<Tokenizer, 'decode'>) {
     this.#inner = inner;
     this.#tokenizer = tokenizer;
   }
@@ -29,29 +29,25 @@ export class ContentStreams implements Streams {
     return this.#inner.facts;
   }
 
-  health(): { verifier: boolean; drafter: boolean } {
+  health(): Health {
     return this.#inner.health();
   }
 
   verify(request: GenerationRequest, signal: AbortSignal, span: Span): VerifyStream {
     const stream = this.#inner.verify(request, signal, span);
     if (!span.isRecording()) return stream;
-    span.setAttribute(attribute.inputMessages, message('user', this.#text(request.prompt)));
+    span.setAttribute(attribute.inputMessages, message('user', this.#tokenizer.decode(request.prompt)));
     const { endOfText } = this.facts;
     return new ContentVerifyStream(stream, (committed) => {
       const end = request.ignoreEndOfText ? -1 : committed.indexOf(endOfText);
       const said = committed.slice(0, end < 0 ? request.maxTokens : Math.min(end, request.maxTokens));
       const finish = { finish_reason: end < 0 ? 'length' : 'stop' };
-      span.setAttribute(attribute.outputMessages, message('assistant', this.#text(said), finish));
+      span.setAttribute(attribute.outputMessages, message('assistant', this.#tokenizer.decode(said), finish));
     });
   }
 
   draft(request: GenerationRequest, signal: AbortSignal, span: Span): DraftStream {
     return this.#inner.draft(request, signal, span);
-  }
-
-  #text(tokens: readonly number[]): string {
-    return Buffer.concat(tokens.map((id) => this.#tokenizer.bytes(id))).toString('utf8');
   }
 }
 
