@@ -48,7 +48,7 @@ function messageOf(text: string, reader: ToolCallReader | undefined): object {
 }
 
 /** Calls with all that their pieces say. */
-export function joined(pieces: readonly CallPiece[]): Required<Omit<CallPiece, 'index'>>[] {
+function joined(pieces: readonly CallPiece[]): Required<Omit<CallPiece, 'index'>>[] {
   const calls: { id: string; name: string; arguments: string }[] = [];
   for (const { id, name, arguments: given } of pieces) {
     const call = calls.at(-1);

@@ -52,15 +52,19 @@ export function formOf(
   if (formatted && structured) refuse('structured_outputs', 'absent beside `response_format`', structured);
   if (formatted) {
     const schema = format.type === 'json_schema' ? format.json_schema.schema : undefined;
-    const grammar = formatGrammar(format.type, schema, 'response_format.json_schema.schema');
-    return { grammar, key: JSON.stringify(format) };
+    return formatForm(format, schema, 'response_format.json_schema.schema');
   }
   return structured ? { grammar: structuredGrammar(structured), key: JSON.stringify(structured) } : undefined;
 }
 
 /** @param field where the schema stands in the request, for errors */
-export function formatGrammar(type: 'json_object' | 'json_schema', schema: unknown, field: string): Expression {
-  return type === 'json_schema' ? jsonSchemaGrammar(schema, field) : jsonObject;
+export function formatForm(
+  format: { readonly type: 'json_object' | 'json_schema' },
+  schema: unknown,
+  field: string,
+): Form {
+  const grammar = format.type === 'json_schema' ? jsonSchemaGrammar(schema, field) : jsonObject;
+  return { grammar, key: JSON.stringify(format) };
 }
 
 function structuredGrammar(structured: z.infer<typeof structuredOutputs>): Expression {

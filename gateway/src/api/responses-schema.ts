@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { Form } from '../grammar/grammars.ts';
 import type { PairFacts } from '../loop/generation.ts';
 import { type ChatMessage, parsedArguments, textOf } from './messages.ts';
-import { formatGrammar, responseFormat } from './response-format.ts';
+import { formatForm, responseFormat } from './response-format.ts';
 import { type CommonRequest, common, commonRequest, oneForm, tops } from './schema.ts';
 import { boolean, check, object, positive, refuse, text } from './schema-parts.ts';
 import { MOST_TOOLS, type ToolUse, toolForm, toolFunction, toolUseOf } from './tools.ts';
@@ -85,7 +85,8 @@ export function responsesRequest(given: unknown, facts: PairFacts): ResponsesReq
   const wanted = asked.include?.includes(LOGPROBS) ?? false;
   const count = asked.top_logprobs ?? 0;
   if (count > 0 && !wanted) refuse('top_logprobs', `absent or 0 unless \`include\` has ${LOGPROBS}`, count);
-  const { input, instructions = null, tool_choice: choice, parallel_tool_calls: parallel = true } = asked;
+  const { input, instructions = null, tool_choice: choice } = asked;
+  const parallel = asked.parallel_tool_calls ?? true;
   const messages: ChatMessage[] =
     typeof input === 'string' ? [{ role: 'user', content: input }] : input.map((item, i) => messageOf(item, i));
 
@@ -94,7 +95,7 @@ export function responsesRequest(given: unknown, facts: PairFacts): ResponsesReq
   });
   const chosen =
     typeof choice === 'object' && choice ? ({ type: 'function', function: { name: choice.name } } as const) : choice;
-  const toolUse = toolUseOf(tools, chosen, parallel ?? true);
+  const toolUse = toolUseOf(tools, chosen, parallel);
   const format = asked.text?.format ?? { type: 'text' as const };
   const form = textForm(format);
   return {
@@ -106,7 +107,7 @@ export function responsesRequest(given: unknown, facts: PairFacts): ResponsesReq
     metadata: asked.metadata ?? {},
     toolUse,
     echoed: {
-      parallel_tool_calls: parallel ?? true,
+      parallel_tool_calls: parallel,
       text: { format },
       tool_choice: choice ?? 'auto',
       tools: asked.tools ?? [],
@@ -117,7 +118,7 @@ export function responsesRequest(given: unknown, facts: PairFacts): ResponsesReq
 function textForm(format: z.infer<typeof responseFormat.flat>): Form | undefined {
   if (format.type === 'text') return undefined;
   const schema = format.type === 'json_schema' ? format.schema : undefined;
-  return { grammar: formatGrammar(format.type, schema, 'text.format.schema'), key: JSON.stringify(format) };
+  return formatForm(format, schema, 'text.format.schema');
 }
 
 function messageOf(item: z.infer<typeof call | typeof output | typeof message>, index: number): ChatMessage {

@@ -1,7 +1,7 @@
 import { readFileSync, watchFile } from 'node:fs';
 import type { Server, ServerOptions } from 'node:https';
 import type { SettingsOf } from '@ptp/core/env.ts';
-import { checkFile, Tls } from '@ptp/core/rpc/tls.ts';
+import { checkFile, REFRESH_MS, Tls } from '@ptp/core/rpc/tls.ts';
 import { httpSettings } from '../settings.ts';
 
 /** TLS of the doors that clients come to. */
@@ -16,9 +16,6 @@ export interface HttpsDoor {
   /** Reads the files again when they change; a pair that does not fit is left alone, and the one before stays. */
   follow(server: Server, onError: (error: unknown) => void): void;
 }
-
-/** How often files are looked at again, milliseconds. */
-const REFRESH_MS = 10_000;
 
 /**
  * TLS of the doors as the settings have it; undefined for none.

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { type ErrorCode, PtpError, toPtpError } from '@ptp/core/errors.ts';
+import { PtpError } from '@ptp/core/errors.ts';
 import {
   type DraftOptions,
   type GenerateRequest,
@@ -30,6 +30,7 @@ import { TextStream } from '../text/text.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import type { Admission } from './admission.ts';
 import type { ApiKeys, Client } from './api-keys.ts';
+import { type OnRefusal, tellRefusal } from './refusals.ts';
 
 export interface GenerationParts {
   readonly generator: Generator;
@@ -37,8 +38,7 @@ export interface GenerationParts {
   readonly grammars: Grammars;
   readonly admission: Admission;
   readonly keys: ApiKeys;
-  /** Hears of each request that is refused for want of room or of a key. */
-  readonly onRefusal?: (code: ErrorCode) => void;
+  readonly onRefusal?: OnRefusal;
 }
 
 /** Strings that may end an answer, as many as OpenAI allows. */
@@ -68,12 +68,11 @@ function admitted({ keys, onRefusal }: GenerationParts, metadata: CallContext['m
   });
 }
 
-function refusing<T>(onRefusal: GenerationParts['onRefusal'], work: () => T): T {
+function refusing<T>(onRefusal: OnRefusal | undefined, work: () => T): T {
   try {
     return work();
   } catch (error) {
-    const { code } = toPtpError(error);
-    if (code === 'resource_exhausted' || code === 'unauthenticated') onRefusal?.(code);
+    tellRefusal(error, onRefusal);
     throw error;
   }
 }

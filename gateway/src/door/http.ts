@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import type { Server as HttpsServer } from 'node:https';
-import { type ErrorCode, PtpError, toPtpError } from '@ptp/core/errors.ts';
+import { PtpError, toPtpError } from '@ptp/core/errors.ts';
 import type { Logger } from '@ptp/core/log.ts';
 import { EXPOSITION_TYPE, type Metrics } from '@ptp/core/telemetry/metrics.ts';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
@@ -31,6 +31,7 @@ import { askForKeys } from './key-hook.ts';
 import { refuseUnreadable } from './malformed.ts';
 import { openAiError } from './openai-error.ts';
 import { pageFiles } from './page.ts';
+import { type OnRefusal, tellRefusal } from './refusals.ts';
 import { refuse } from './reply.ts';
 import { route } from './route.ts';
 import { disconnectSignal } from './sse.ts';
@@ -48,8 +49,7 @@ export interface HttpParts {
   readonly https?: HttpsDoor | undefined;
   /** What GET /metrics says. */
   readonly exposition?: Metrics['exposition'];
-  /** Hears of each request that is refused for want of room or of a key. */
-  readonly onRefusal?: (code: ErrorCode) => void;
+  readonly onRefusal?: OnRefusal;
   /** What /traces shows; nothing unless given. */
   readonly traces?: TraceStore | undefined;
 }
@@ -203,8 +203,7 @@ async function createApp({ settings, logger, onRefusal, https }: HttpParts): Pro
     if (closing) setImmediate(() => app.server.closeIdleConnections());
   });
   app.setErrorHandler((error, request: FastifyRequest, reply: FastifyReply) => {
-    const { code } = toPtpError(error);
-    if (code === 'resource_exhausted' || code === 'unauthenticated') onRefusal?.(code);
+    tellRefusal(error, onRefusal);
     onError(error, request, reply);
   });
   // Reached only through the hook above, which throws first; fastify runs hooks on unknown routes if this is set.

@@ -80,10 +80,10 @@ function between(from: readonly number[], to: readonly number[]): Expression {
 
 /** How JSON spells a character of the ranges inside a string; in one way, the usual one. */
 export function inJsonString(ranges: Ranges): Expression {
-  const plain = intersection(normal(ranges), plainCharacters);
-  const escaped = ESCAPED_IN_JSON.filter((code) => normal(ranges).some(([from, to]) => code >= from && code <= to));
+  const characters = normal(ranges);
+  const escaped = ESCAPED_IN_JSON.filter((code) => characters.some(([from, to]) => code >= from && code <= to));
   return choice(
-    utf8(plain),
+    utf8(intersection(characters, plainCharacters)),
     ...escaped.map((code) => literal(JSON.stringify(String.fromCodePoint(code)).slice(1, -1))),
   );
 }

@@ -163,6 +163,7 @@ function within<T>(at: string, work: () => T): T {
   }
 }
 
-function refusal(field: string, says: string): PtpError {
+/** @param says what is wrong with the field, after its name */
+export function refusal(field: string, says: string): PtpError {
   return new PtpError('invalid_argument', `\`${field}\` ${says}`, { field });
 }

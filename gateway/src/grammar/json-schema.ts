@@ -1,11 +1,12 @@
-import { PtpError } from '@ptp/core/errors.ts';
+import type { PtpError } from '@ptp/core/errors.ts';
 import { inJsonString } from './characters.ts';
 import { choice, type Expression, literal, nothing, optional, reference, sequence } from './expression.ts';
 import { FORMATS } from './formats.ts';
 import { jsonNumberIn } from './json-numbers.ts';
-import { areDisjoint, checkKeywords, type Schema, typesOf } from './json-schema-keywords.ts';
+import { areDisjoint, checkKeywords, refusal, type Schema, typesOf } from './json-schema-keywords.ts';
 import {
   comma,
+  emptyOr,
   enclosed,
   jsonBoolean,
   jsonInteger,
@@ -109,10 +110,8 @@ class Translation {
     if (missing !== undefined) throw refused(`${at}.required`, 'names of `properties`', JSON.stringify(missing));
     const others = open === false ? undefined : this.#grammar(open, `${at}.additionalProperties`);
     const further = others && list(member(otherString(names), others));
-    const least = known.some((each) => each.required) ? 1 : 0;
-    const inner = members(known, further);
-    const some = enclosed('{', inner, '}');
-    return least > 0 ? some : choice(literal('{}'), some);
+    const around = known.some((each) => each.required) ? enclosed : emptyOr;
+    return around('{', members(known, further), '}');
   }
 
   #items(schema: Schema, at: string): Expression {
@@ -236,8 +235,7 @@ function arrayOf(first: readonly Expression[], rest: Expression | undefined, lea
   const from = (index: number): Expression => {
     const item = first[index];
     const further = rest && list(rest, Math.max(1, least - index), most - index);
-    const inner = item ? sequence(item, after(index + 1)) : (further ?? nothing);
-    return inner;
+    return item ? sequence(item, after(index + 1)) : (further ?? nothing);
   };
   const after = (index: number): Expression => {
     const ends = index >= least;
@@ -245,13 +243,11 @@ function arrayOf(first: readonly Expression[], rest: Expression | undefined, lea
     const more = sequence(comma, from(index));
     return ends ? choice(nothing, more) : more;
   };
-  const empty = literal('[]');
-  if (most === 0 || (first.length === 0 && !rest)) return empty;
-  const some = enclosed('[', from(0), ']');
-  return least === 0 ? choice(empty, some) : some;
+  if (most === 0 || (first.length === 0 && !rest)) return literal('[]');
+  return (least === 0 ? emptyOr : enclosed)('[', from(0), ']');
 }
 
 function refused(field: string, limit: string, got?: unknown): PtpError {
   const value = got === undefined ? '' : `, got ${String(got).slice(0, 80)}`;
-  return new PtpError('invalid_argument', `\`${field}\` must be ${limit}${value}`, { field });
+  return refusal(field, `must be ${limit}${value}`);
 }

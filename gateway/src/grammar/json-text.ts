@@ -76,8 +76,11 @@ export const jsonObject: Expression = reference(() => anyObject);
 /** Any JSON value. */
 export const jsonValue: Expression = reference(() => anyValue);
 
-const emptyOr = (open: string, items: Expression, close: string): Expression =>
-  choice(literal(open + close), enclosed(open, items, close));
+/** The same, or nothing between the two. */
+export function emptyOr(open: string, items: Expression, close: string): Expression {
+  return choice(literal(open + close), enclosed(open, items, close));
+}
+
 const anyObject = emptyOr('{', list(member(jsonString(), jsonValue)), '}');
 const anyArray = emptyOr('[', list(jsonValue), ']');
 const anyValue = choice(anyObject, anyArray, jsonString(), jsonNumber, jsonBoolean, jsonNull);

@@ -105,13 +105,13 @@ class GrammarPlace implements Place {
   #allowed(): Uint8Array {
     const { automaton, vocabulary, masks } = this.#shared;
     const state = automaton.nearby(this.#state, vocabulary.trie.longest);
-    let mask = masks.get(state);
-    if (!mask) {
-      mask = maskOf(state, automaton, vocabulary);
-      masks.set(state, mask);
-    }
-    if (mask.some((bits) => bits !== 0)) return mask;
-    throw new PtpError('failed_precondition', 'the vocabulary has no token that the grammar allows here');
+    const known = masks.get(state);
+    if (known) return known;
+    const mask = maskOf(state, automaton, vocabulary);
+    if (mask.every((bits) => bits === 0))
+      throw new PtpError('failed_precondition', 'the vocabulary has no token that the grammar allows here');
+    masks.set(state, mask);
+    return mask;
   }
 }
 
