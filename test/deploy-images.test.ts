@@ -1,7 +1,6 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { cp, mkdir, mkdtemp, readFile, rm, symlink } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -9,6 +8,7 @@ import { Ajv } from 'ajv';
 import { validate } from 'dockerfile-utils';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
+import { freePort } from '../bench/chaos/free-port.ts';
 import { settingsTable } from '../scripts/settings-table.ts';
 
 const ROOT = join(import.meta.dirname, '..');
@@ -47,7 +47,7 @@ describe('the Dockerfile', () => {
       if (image.includes(':')) expect(image).toMatch(/:\d+\.\d+(\.\d+)?/);
     }
     for (const stage of SERVICES) expect(instructions(stage)).toContain('USER node');
-    const { dependencies } = JSON.parse(dockerfileNode());
+    const { dependencies } = JSON.parse(manifest);
     expect(dockerfile).toContain(`FROM node:${dependencies.node}-`);
   });
 
@@ -59,7 +59,6 @@ describe('the Dockerfile', () => {
 });
 
 const manifest = await readFile(join(ROOT, 'package.json'), 'utf8');
-const dockerfileNode = () => manifest;
 
 describe('compose files', () => {
   test.each(['compose.yaml', 'compose.observability.yaml', 'compose.gpu.yaml'])(
@@ -78,14 +77,6 @@ describe('compose files', () => {
     },
   );
 });
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 describe('what the images run, laid out as in them', () => {
   let folder: string;

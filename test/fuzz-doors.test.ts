@@ -1,4 +1,5 @@
 import { create } from '@bufbuild/protobuf';
+import type { SequenceStore } from '@ptp/core/engine/engine.ts';
 import { FakeDraftEngine, FakeTargetEngine } from '@ptp/core/engine/fake-engine.ts';
 import { toPtpError } from '@ptp/core/errors.ts';
 import { DrafterService, type DraftRequest, DraftRequestSchema } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
@@ -106,38 +107,43 @@ async function* each<T>(messages: readonly T[]): AsyncGenerator<T> {
 /** What a caller may be told of its own faults. */
 const FAULTS = ['invalid_argument', 'out_of_range', 'failed_precondition'];
 
+/** Each conversation is answered or refused by name, and leaves nothing open. @returns how often each outcome came */
+async function hold(
+  conversations: fc.Arbitrary<readonly object[]>,
+  engine: SequenceStore,
+  answers: (messages: readonly object[]) => AsyncIterable<unknown>,
+): Promise<Record<string, number>> {
+  const seen: Record<string, number> = {};
+  await fc.assert(
+    fc.asyncProperty(conversations, async (messages) => {
+      const code = await outcome(answers(messages));
+      seen[code] = (seen[code] ?? 0) + 1;
+      expect(['ok', ...FAULTS]).toContain(code);
+      expect(engine.usage()).toEqual({ sequences: 0, cacheBytes: 0 });
+    }),
+    { numRuns: RUNS, seed: SEED },
+  );
+  return seen;
+}
+
 describe(`${RUNS} conversations`, () => {
   test('with a verifier: each is answered or refused by name, and leaves nothing open', async () => {
     const engine = new FakeTargetEngine();
     const verifier = new Verifier(engine, { draft: 8, ...scheduling });
-    const seen: Record<string, number> = {};
-    await fc.assert(
-      fc.asyncProperty(verifyConversation, async (messages) => {
-        const requests = messages.map((message) => create(VerifyRequestSchema, message as never) as VerifyRequest);
-        const code = await outcome(verifier.verify(each(requests), never));
-        seen[code] = (seen[code] ?? 0) + 1;
-        expect(['ok', ...FAULTS]).toContain(code);
-        expect(engine.usage()).toEqual({ sequences: 0, cacheBytes: 0 });
-      }),
-      { numRuns: RUNS, seed: SEED },
-    );
+    const seen = await hold(verifyConversation, engine, (messages) => {
+      const requests = messages.map((message) => create(VerifyRequestSchema, message as never) as VerifyRequest);
+      return verifier.verify(each(requests), never);
+    });
     for (const code of ['ok', ...FAULTS]) expect(seen[code] ?? 0).toBeGreaterThan(RUNS / 200);
   }, 1_200_000);
 
   test('with a drafter', async () => {
     const engine = new FakeDraftEngine({ accuracy: 0.5, maxBranchLength: 8 });
     const drafter = new Drafter(engine, { budget: 64, block: 8, ...scheduling });
-    const seen: Record<string, number> = {};
-    await fc.assert(
-      fc.asyncProperty(draftConversation, async (messages) => {
-        const requests = messages.map((message) => create(DraftRequestSchema, message as never) as DraftRequest);
-        const code = await outcome(drafter.draft(each(requests), never));
-        seen[code] = (seen[code] ?? 0) + 1;
-        expect(['ok', ...FAULTS]).toContain(code);
-        expect(engine.usage()).toEqual({ sequences: 0, cacheBytes: 0 });
-      }),
-      { numRuns: RUNS, seed: SEED },
-    );
+    const seen = await hold(draftConversation, engine, (messages) => {
+      const requests = messages.map((message) => create(DraftRequestSchema, message as never) as DraftRequest);
+      return drafter.draft(each(requests), never);
+    });
     for (const code of FAULTS) expect(seen[code] ?? 0).toBeGreaterThan(RUNS / 200);
   }, 1_200_000);
 });

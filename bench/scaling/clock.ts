@@ -1,3 +1,5 @@
+import { Random } from '@ptp/core/random.ts';
+
 interface Event {
   readonly at: number;
   readonly order: number;
@@ -58,16 +60,8 @@ export class Clock {
 
 const before = (a: Event, b: Event): boolean => a.at < b.at || (a.at === b.at && a.order < b.order);
 
-/**
- * Numbers in [0, 1) that look random: mulberry32 (Tommy Ettinger, public domain), whose streams of neighbouring seeds have nothing in
- * common that would matter here.
- */
+/** Numbers in [0, 1) that look random; those of neighbouring seeds have nothing in common that would matter here. */
 export function randomNumbers(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
+  const numbers = new Random(seed);
+  return () => numbers.next();
 }

@@ -37,21 +37,23 @@ export async function checkHealth(
  * Follows how a server is until the signal is aborted: yields at each change, and `UNREACHABLE` while there is no
  * connection.
  *
- * @param renew gives the connection to ask on: at the beginning, and a fresh one each time that one is lost. grpc-js (1.14) goes on using
- *   a connection that TLS has given up (an alert from the other side), on which calls then wait for ever.
+ * @param channel the connection to ask on
+ * @param renew gives a fresh one each time that it is lost: grpc-js (1.14) goes on using a connection that TLS has given up (an alert from
+ *   the other side), on which calls then wait for ever
  */
 export async function* watchHealth(
+  channel: Client,
   renew: () => Client,
   service: DescService | undefined,
   { signal }: { readonly signal: AbortSignal },
 ): AsyncGenerator<ServingStatus | 'UNREACHABLE', void, undefined> {
   let last: string | undefined;
-  let channel = renew();
+  let current = channel;
   while (!signal.aborted) {
     let connected = false;
     try {
       const request = { service: service?.typeName ?? '' };
-      for await (const { status } of callServerStreaming(channel, methods.Watch, request, { signal })) {
+      for await (const { status } of callServerStreaming(current, methods.Watch, request, { signal })) {
         connected = true;
         if (status !== last) yield status;
         last = status;
@@ -60,7 +62,7 @@ export async function* watchHealth(
       if (signal.aborted) return;
     }
     // one that has not come about yet is tried again by grpc-js itself
-    if (connected) channel = renew();
+    if (connected) current = renew();
     if (last !== 'UNREACHABLE') yield 'UNREACHABLE';
     last = 'UNREACHABLE';
     await sleep(200, undefined, { signal }).catch(() => {});

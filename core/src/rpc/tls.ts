@@ -28,7 +28,7 @@ export interface TlsFiles {
 }
 
 /** How often files are looked at again, milliseconds. */
-const REFRESH_MS = 10_000;
+export const REFRESH_MS = 10_000;
 
 /** A process's side of TLS. Its files are read again while it runs, so that certificates can be renewed. */
 export class Tls {
@@ -89,7 +89,7 @@ export async function checkFile(path: string, setting: string): Promise<void> {
 }
 
 /** Sockets in the file system have its permissions instead. */
-export const isLocal = (address: string): boolean => address.startsWith('unix:');
+const isLocal = (address: string): boolean => address.startsWith('unix:');
 
 export function serverCredentials(address: string, tls: Tls | undefined): ServerCredentials {
   return tls && !isLocal(address) ? tls.server() : ServerCredentials.createInsecure();

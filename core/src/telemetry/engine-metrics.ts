@@ -13,49 +13,33 @@ const SIZES = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512,
 
 /** Metrics of a service with an engine: what its runs take, and what its caches hold. @returns to be told of each run */
 export function engineMetrics(meter: Meter, engine: SequenceStore): (run: RunFacts) => void {
-  const seconds = { unit: 's', advice: { explicitBucketBoundaries: SECONDS } };
-  const sizes = (unit: string) => ({ unit, advice: { explicitBucketBoundaries: SIZES } });
-  const queue = meter.createHistogram('ptp.engine.queue.duration', {
-    ...seconds,
-    description: 'How long steps and parts of prompts wait for a run.',
-  });
-  const run = meter.createHistogram('ptp.engine.run.duration', {
-    ...seconds,
-    description: 'How long runs of the engine take.',
-  });
-  const batch = meter.createHistogram('ptp.engine.batch.size', {
-    ...sizes('{sequence}'),
-    description: 'Sequences in a run.',
-  });
-  const tokens = meter.createHistogram('ptp.engine.batch.tokens', {
-    ...sizes('{token}'),
-    description: 'Tokens in a run, over all its sequences.',
-  });
+  const histogram = (name: string, unit: string, limits: number[], description: string) =>
+    meter.createHistogram(name, { unit, description, advice: { explicitBucketBoundaries: limits } });
+  const gauge = (name: string, unit: string, description: string) =>
+    meter.createObservableGauge(name, { unit, description });
+  const counter = (name: string, unit: string, description: string) =>
+    meter.createObservableCounter(name, { unit, description });
 
-  const open = meter.createObservableGauge('ptp.engine.sequences', {
-    unit: '{sequence}',
-    description: 'Sequences that are open.',
-  });
-  const cacheBytes = meter.createObservableGauge('ptp.engine.cache.size', {
-    unit: 'By',
-    description: 'Keys and values held for open sequences.',
-  });
-  const keptBytes = meter.createObservableGauge('ptp.prefix_cache.size', {
-    unit: 'By',
-    description: 'Keys and values kept of ended sequences.',
-  });
-  const kept = meter.createObservableGauge('ptp.prefix_cache.sequences', {
-    unit: '{sequence}',
-    description: 'Ended sequences that are kept.',
-  });
-  const lookups = meter.createObservableCounter('ptp.prefix_cache.lookups', {
-    unit: '{lookup}',
-    description: 'Prompts that came; `hit` for those of which a beginning was known.',
-  });
-  const reused = meter.createObservableCounter('ptp.prefix_cache.reused', {
-    unit: '{token}',
-    description: 'Tokens of prompts that did not have to be read.',
-  });
+  const queue = histogram(
+    'ptp.engine.queue.duration',
+    's',
+    SECONDS,
+    'How long steps and parts of prompts wait for a run.',
+  );
+  const run = histogram('ptp.engine.run.duration', 's', SECONDS, 'How long runs of the engine take.');
+  const batch = histogram('ptp.engine.batch.size', '{sequence}', SIZES, 'Sequences in a run.');
+  const tokens = histogram('ptp.engine.batch.tokens', '{token}', SIZES, 'Tokens in a run, over all its sequences.');
+
+  const open = gauge('ptp.engine.sequences', '{sequence}', 'Sequences that are open.');
+  const cacheBytes = gauge('ptp.engine.cache.size', 'By', 'Keys and values held for open sequences.');
+  const keptBytes = gauge('ptp.prefix_cache.size', 'By', 'Keys and values kept of ended sequences.');
+  const kept = gauge('ptp.prefix_cache.sequences', '{sequence}', 'Ended sequences that are kept.');
+  const lookups = counter(
+    'ptp.prefix_cache.lookups',
+    '{lookup}',
+    'Prompts that came; `hit` for those of which a beginning was known.',
+  );
+  const reused = counter('ptp.prefix_cache.reused', '{token}', 'Tokens of prompts that did not have to be read.');
   meter.addBatchObservableCallback(
     (result) => {
       const { sequences, cacheBytes: bytes } = engine.usage();

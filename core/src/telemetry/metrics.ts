@@ -5,6 +5,7 @@ import { MeterProvider, type MetricReader, PeriodicExportingMetricReader } from 
 import manifest from '../../package.json' with { type: 'json' };
 import type { Address } from '../env.ts';
 import { PtpError } from '../errors.ts';
+import { sdkDisabled } from './tracing.ts';
 
 /** Running metrics. */
 export interface Metrics {
@@ -68,7 +69,7 @@ function withUnits(text: string): string {
     .replace(
       /^(# (?:HELP|TYPE) )?(\w+?)((?:_(?:total|bucket|sum|count))?)(?=[ {])/gm,
       (all, comment = '', base, suffix) => {
-        const renamed = names.get(base) ?? (names.has(base + suffix) ? names.get(base + suffix) : undefined);
+        const renamed = names.get(base) ?? names.get(base + suffix);
         return renamed ? comment + renamed + suffix : all;
       },
     );
@@ -79,7 +80,7 @@ export const EXPOSITION_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
 
 async function otlpReaders(): Promise<MetricReader[]> {
   const { env } = process;
-  if (env.OTEL_SDK_DISABLED?.trim().toLowerCase() === 'true') return [];
+  if (sdkDisabled(env)) return [];
   if (env.OTEL_METRICS_EXPORTER?.trim() !== 'otlp' && !env.OTEL_EXPORTER_OTLP_METRICS_ENDPOINT) return [];
   const protocol = env.OTEL_EXPORTER_OTLP_METRICS_PROTOCOL || env.OTEL_EXPORTER_OTLP_PROTOCOL;
   const { OTLPMetricExporter } =

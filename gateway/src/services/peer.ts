@@ -5,6 +5,19 @@ import type { Logger } from '@ptp/core/log.ts';
 import type { Connection } from '@ptp/core/rpc/client.ts';
 import { watchHealth } from '@ptp/core/rpc/health.ts';
 
+export interface PeerParts {
+  /** For logs. */
+  readonly address: string;
+  readonly service: DescService;
+  readonly logger: Logger;
+  /** The connection to the service. */
+  readonly channel: Connection;
+  /** Gives a fresh one each time that it is lost. */
+  readonly renew: () => Connection;
+  /** Throws when the service must not be used. */
+  readonly check: (signal: AbortSignal) => Promise<void>;
+}
+
 /** Follows one service's health, and checks each time it appears that it serves our pair. */
 export class Peer {
   readonly #controller = new AbortController();
@@ -12,20 +25,9 @@ export class Peer {
   #usable = false;
   readonly #waiting = new Set<() => void>();
 
-  /**
-   * @param address for logs
-   * @param renew gives a connection to the service, a fresh one each time that the last is lost
-   * @param check throws when the service must not be used
-   */
-  constructor(
-    address: string,
-    service: DescService,
-    logger: Logger,
-    renew: () => Connection,
-    check: (signal: AbortSignal) => Promise<void>,
-  ) {
-    this.#service = service;
-    void this.#follow(address, logger, renew, check);
+  constructor(parts: PeerParts) {
+    this.#service = parts.service;
+    void this.#follow(parts);
   }
 
   get usable(): boolean {
@@ -50,15 +52,10 @@ export class Peer {
     this.#usable = false;
   }
 
-  async #follow(
-    address: string,
-    logger: Logger,
-    renew: () => Connection,
-    check: (signal: AbortSignal) => Promise<void>,
-  ): Promise<void> {
+  async #follow({ address, service, logger, channel, renew, check }: PeerParts): Promise<void> {
     const { signal } = this.#controller;
-    const peer = this.#service.typeName;
-    for await (const status of watchHealth(renew, this.#service, { signal })) {
+    const peer = service.typeName;
+    for await (const status of watchHealth(channel, renew, service, { signal })) {
       let usable = status === 'SERVING';
       if (usable) {
         const err = await attempt(check, signal);

@@ -1,7 +1,7 @@
 import type { DescService } from '@bufbuild/protobuf';
 import { toPtpError } from '@ptp/core/errors.ts';
 import type { Logger } from '@ptp/core/log.ts';
-import { type Connection, clientOn, openChannel, type ServiceClient } from '@ptp/core/rpc/client.ts';
+import { clientOn, openChannel, type ServiceClient } from '@ptp/core/rpc/client.ts';
 import type { Tls } from '@ptp/core/rpc/tls.ts';
 import { Peer } from './peer.ts';
 
@@ -45,21 +45,24 @@ export class Replicas<S extends DescService> {
     this.#replicas = addresses.map((address) => {
       // one connection for the service's calls and for watching its health, so that a loss of it is noticed
       const open = () => openChannel(address, { tls, apart: true });
-      const first = open();
-      let fresh: Connection | undefined = first;
+      const channel = open();
       const renew = () => {
-        const channel = fresh ?? open();
-        if (channel !== fresh) {
-          replica.client.close();
-          replica.client = clientOn(channel, service);
-        }
-        fresh = undefined;
-        return channel;
+        const fresh = open();
+        replica.client.close();
+        replica.client = clientOn(fresh, service);
+        return fresh;
       };
       const replica: Watched<S> = {
         address,
-        client: clientOn(first, service),
-        peer: new Peer(address, service, logger, renew, (signal) => check(replica.client, signal)),
+        client: clientOn(channel, service),
+        peer: new Peer({
+          address,
+          service,
+          logger,
+          channel,
+          renew,
+          check: (signal) => check(replica.client, signal),
+        }),
         streams: 0,
         pauseMs: FIRST_PAUSE_MS,
         avoidUntil: 0,
