@@ -12,6 +12,7 @@ import { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
 import { checkHealth } from '@ptp/core/rpc/health.ts';
 import { loadTls, type Tls, tlsSettings } from '@ptp/core/rpc/tls.ts';
 import type { Style } from './log-lines.ts';
+import { metricsAddresses } from './metrics-addresses.ts';
 import { checkEnvironment, environment } from './start-options.ts';
 import { complain, type Service, Supervisor, say } from './supervisor.ts';
 
@@ -56,9 +57,11 @@ async function main(): Promise<number> {
   env.PTP_VERIFIER_ADDRESS ||= `unix:${join(sockets, 'verifier.sock')}`;
   const url = urlOf(http, env.PTP_HTTP_TLS_CERT_FILE ? 'https' : 'http');
   const tls = await loadTls(settings(tlsSettings, env));
+  const metrics = metricsAddresses(env);
+  const drafter = grpcService('drafter', 'magenta', env.PTP_DRAFTER_ADDRESS, DrafterService, tls);
   const services: Service[] = [
-    ...(drafts ? [grpcService('drafter', 'magenta', env.PTP_DRAFTER_ADDRESS, DrafterService, tls)] : []),
-    grpcService('verifier', 'cyan', env.PTP_VERIFIER_ADDRESS, VerifierService, tls),
+    ...(drafts ? [{ ...drafter, env: metrics.drafter }] : []),
+    { ...grpcService('verifier', 'cyan', env.PTP_VERIFIER_ADDRESS, VerifierService, tls), env: metrics.verifier },
     { name: 'gateway', style: 'green', isReady: () => answersOk(`${url}/readyz`) },
   ];
 

@@ -14,6 +14,8 @@ export class StartError extends Error {}
 export interface Service {
   readonly name: 'drafter' | 'verifier' | 'gateway';
   readonly style: Style;
+  /** What it has in its environment beside what all have. */
+  readonly env?: NodeJS.ProcessEnv;
   /** @returns whether it can be used; a rejection means not yet */
   readonly isReady: () => Promise<boolean>;
 }
@@ -49,7 +51,7 @@ export class Supervisor {
   async start(service: Service): Promise<void> {
     const child = spawn(process.execPath, [join(root, service.name, 'src', 'main.ts')], {
       cwd: root,
-      env: this.#env,
+      env: { ...this.#env, ...service.env },
       // a group of its own, so that Ctrl-C comes only from here; the IPC channel tells it when this process is gone
       detached: true,
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],

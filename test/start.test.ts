@@ -76,7 +76,9 @@ const waiting = { timeout: 30_000, interval: 50 };
 
 describe('npm start', { timeout: 60_000 }, () => {
   test('serves, starts again what dies, and ends at a signal without leaving anything', async () => {
-    const port = await freePort();
+    const [port, metrics] = [await freePort(), await freePort()];
+    vi.stubEnv('PTP_METRICS_ADDRESS', `127.0.0.1:${metrics}`);
+    cleanups.push(() => vi.unstubAllEnvs());
     const { child, ended, folder, output } = await start(...models, '--port', String(port));
     // the last line of what it prints once it is ready
     const command = await vi.waitUntil(() => /curl -N (\S+) .* -d '(.*)'\n/.exec(output()), waiting);
@@ -86,6 +88,14 @@ describe('npm start', { timeout: 60_000 }, () => {
       return response.text();
     };
     expect(command[1]).toBe(`http://127.0.0.1:${port}/v1/completions`);
+    for (const [at, service] of [
+      [metrics, 'verifier'],
+      [metrics + 1, 'drafter'],
+      [port, 'gateway'],
+    ]) {
+      const exposition = await (await fetch(`http://127.0.0.1:${at}/metrics`)).text();
+      expect(exposition).toContain(`service_name="ptp-${service}"`);
+    }
     expect(await stream()).toMatch(/^data: \{[\s\S]*data: \[DONE\]\n\n$/);
 
     if (process.platform === 'linux') {

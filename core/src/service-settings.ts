@@ -12,7 +12,7 @@ export const serviceSettings = {
     name: 'PTP_METRICS_ADDRESS',
     type: 'addresses',
     default: '',
-    doc: 'Where drafter and verifier serve /metrics, each its own; empty for nowhere. The gateway serves it with the API.',
+    doc: "Where drafter and verifier serve /metrics, each its own; empty for nowhere. The gateway serves it with the API. Under `npm start` the drafter takes the port after the verifier's.",
   },
   threads: {
     name: 'PTP_ENGINE_THREADS',

@@ -254,8 +254,10 @@ function sourcesOf(
 }
 
 /** The gateway's limits with what the request wants otherwise. */
-function limitsFor({ draftLimits = {} }: GenerationRequest, limits: DraftLimits): DraftLimits {
-  return { ...limits, ...draftLimits, length: Math.min(draftLimits.length ?? limits.length, limits.length) };
+function limitsFor({ draftLimits = {}, drafting }: GenerationRequest, limits: DraftLimits): DraftLimits {
+  const length = Math.min(draftLimits.length ?? limits.length, limits.length);
+  // a step that was not to draft is no fallback for want of a drafter
+  return { ...limits, ...draftLimits, length, ...(drafting === false && { mode: 'plain' as const }) };
 }
 
 /** @throws PtpError for what the services would refuse, before any stream is opened */

@@ -1,0 +1,16 @@
+import { type Address, settings } from '@ptp/core/env.ts';
+import { serviceSettings } from '@ptp/core/service-settings.ts';
+
+/** PTP_METRICS_ADDRESS of each service, as it has one machine to share: the verifier's as given, the drafter's one port (or socket) further. */
+export function metricsAddresses(env: NodeJS.ProcessEnv): { verifier: NodeJS.ProcessEnv; drafter: NodeJS.ProcessEnv } {
+  const { name } = serviceSettings.metrics;
+  const { metrics } = settings({ metrics: serviceSettings.metrics }, env);
+  const list = (of: (address: Address) => string) => ({ [name]: metrics.map(of).join(',') });
+  return { verifier: list(({ target }) => target), drafter: list(next) };
+}
+
+function next(address: Address): string {
+  if ('path' in address) return `${address.target}.drafter`;
+  const { target, port } = address;
+  return port === 0 ? target : target.replace(/\d+$/, String(port + 1));
+}
