@@ -65,6 +65,12 @@ test('a text ends before any token that ends texts', async () => {
   expect(steps.at(-1)?.finish).toBe('stop');
 });
 
+test('a step that was not to draft says so, and not that the drafter was missing', async () => {
+  const pair = await start({ accuracy: 1 });
+  const steps = await collect(pair, ask({ maxTokens: 9, drafting: false }));
+  expect(new Set(steps.map(({ facts }) => `${facts.mode}, ${facts.reason}`))).toEqual(new Set(['plain, setting']));
+});
+
 describe('the text is the target alone would write', () => {
   for (const accuracy of [0, 0.5, 0.9, 1]) {
     test(`with a drafter that is right ${accuracy * 100} % of the time`, async () => {
