@@ -44,9 +44,8 @@ export class PairGenerator implements Generator {
     const controller = new Controller(limits, this.#measured);
     try {
       verifier = this.#streams.verify(request, signal, span);
-      const drafting = request.drafting !== false;
-      drafter = drafting && limits.mode !== 'plain' ? this.#streams.draft(request, signal, span) : undefined;
-      const sources = drafting ? sourcesOf(request, limits, this.facts) : [];
+      drafter = limits.mode === 'plain' ? undefined : this.#streams.draft(request, signal, span);
+      const sources = request.drafting === false ? [] : sourcesOf(request, limits, this.facts);
       const run = new Run(request, this.facts, { controller, sources, verifier, drafter, span });
       // The first block is drafted while the verifier reads the prompt.
       const opened = verifier.opened();
