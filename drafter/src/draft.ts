@@ -1,7 +1,9 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import {
+  type BlockCheck,
   type BranchRequest,
   branchLength,
+  checkedLength,
   type DraftEngine,
   type DraftOutput,
   type DraftSlot,
@@ -94,10 +96,42 @@ export class Drafter {
     this.#check(context, step);
     const { sequence } = context;
     sequence.tokens.push(...step.committed);
-    const base = sequence.tokens.length;
-    const room = this.engine.facts.contextLength - base - step.block.length;
+    const room = this.engine.facts.contextLength - sequence.tokens.length - step.block.length;
     const maxLength = Math.min(step.plan?.maxBranchLength ?? 0, this.engine.maxBranchLength, room);
     const budget = Math.min(step.plan?.budget ?? 0, this.limits.budget);
+    const asked = this.engine.checks
+      ? { counts: [], branches: [], check: checkOf(sequence, step.block.length, Math.min(budget, maxLength)) }
+      : this.#branches(sequence, step, budget, maxLength);
+    const { counts, ...wanted } = asked;
+    const written = context.extend(step.block, this.engine.checks);
+    const slot = { sequence: context.id, ...written, sampling: sequence.sampling, ...wanted };
+    const served = await this.#scheduler.submit(slot, signal);
+    const { branches } = served.output;
+    recordRun('ptp.draft.run', step.trace?.traceparent, served, {
+      'ptp.step': step.step,
+      'ptp.block.length': step.block.length,
+      'ptp.branches': branches.length,
+      'ptp.drafted': sum(branches.map(({ tokens }) => tokens.length)),
+    });
+    return {
+      kind: {
+        case: 'result',
+        value: {
+          step: step.step,
+          branches: branches.map(({ tokens, confidences, accepted }, i) => ({
+            accepted: accepted ?? (counts[i] as number),
+            tokens: Array.from(tokens),
+            confidences: Array.from(confidences),
+          })),
+          timings: timingsOf(served, sizeOf(slot, this.engine.facts.uniformsPerPosition)),
+        },
+      },
+    };
+  }
+
+  /** Branches for the likely outcomes of the block's verification, and the accepted counts that they are for. */
+  #branches(sequence: Sequence, step: DraftStep, budget: number, maxLength: number) {
+    const base = sequence.tokens.length;
     const { yieldCurve: whole, yieldCurveAfterMiss: afterMiss } = this.engine;
     const lengths = planBranches(step.blockConfidences, { whole, afterMiss }, budget, maxLength);
     const counts = [...lengths.keys()].filter((m) => (lengths[m] as number) > 0);
@@ -107,28 +141,7 @@ export class Drafter {
       // branch m < n is for the case that token m of the block is not what the target says there
       ...(m < step.block.length && { excluded: step.block[m] as number }),
     }));
-    const slot = { sequence: context.id, ...context.extend(step.block), sampling: sequence.sampling, branches };
-    const served = await this.#scheduler.submit(slot, signal);
-    recordRun('ptp.draft.run', step.trace?.traceparent, served, {
-      'ptp.step': step.step,
-      'ptp.block.length': step.block.length,
-      'ptp.branches': counts.length,
-      'ptp.drafted': sum(lengths),
-    });
-    return {
-      kind: {
-        case: 'result',
-        value: {
-          step: step.step,
-          branches: served.output.branches.map(({ tokens, confidences }, i) => ({
-            accepted: counts[i] as number,
-            tokens: Array.from(tokens),
-            confidences: Array.from(confidences),
-          })),
-          timings: timingsOf(served, sizeOf(slot, this.engine.facts.uniformsPerPosition)),
-        },
-      },
-    };
+    return { counts, branches };
   }
 
   #check(context: Context, step: DraftStep): void {
@@ -170,12 +183,13 @@ class Context {
 
   /**
    * What is to be written so that the cache holds the committed tokens and `block` after them: rows that were drafted and came
-   * true are kept. At least one token is written, since a run needs one.
+   * true are kept. At least one token is written, since a run needs one; with `fromNewest` all from the newest committed one on.
    */
-  extend(block: readonly number[]): { at: number; tokens: number[] } {
+  extend(block: readonly number[], fromNewest: boolean): { at: number; tokens: number[] } {
     const wanted = [...this.sequence.tokens.slice(this.#settled), ...block];
+    const most = wanted.length - 1 - (fromNewest ? block.length : 0);
     let same = 0;
-    while (same < wanted.length - 1 && this.#rows[this.#settled + same] === wanted[same]) same++;
+    while (same < most && this.#rows[this.#settled + same] === wanted[same]) same++;
     const at = this.#settled + same;
     const tokens = wanted.slice(same);
     this.#rows.splice(at, Number.POSITIVE_INFINITY, ...tokens);
@@ -186,8 +200,14 @@ class Context {
 }
 
 /** Tokens that a slot takes of a run: context to be written and positions to be drafted. */
-function sizeOf(slot: DraftSlot, uniformsPerPosition: number): number {
-  return slot.tokens.length + sum(slot.branches.map((branch) => branchLength(branch, uniformsPerPosition)));
+function sizeOf({ tokens, branches, check }: DraftSlot, dimensions: number): number {
+  const drafted = check ? checkedLength(check, dimensions) : sum(branches.map((b) => branchLength(b, dimensions)));
+  return tokens.length + drafted;
+}
+
+/** To be asked of a drafter that checks: one draft of `length` tokens after what is right of a block of so many. */
+function checkOf(sequence: Sequence, block: number, length: number): BlockCheck {
+  return { block, u: sequence.uniformsAt(sequence.tokens.length, block + length) };
 }
 
 function sum(values: readonly number[]): number {

@@ -91,6 +91,24 @@ describe('Drafter', () => {
     expect(branches).toMatchObject([{ accepted: 0, tokens: text.slice(9, 13) }]);
   });
 
+  test('a drafter that checks goes on where the block goes wrong, from the newest committed token on', async () => {
+    const engine = new FakeDraftEngine({ accuracy: 1, checks: true });
+    const wrong = ((text[2] as number) % 255) + 1;
+    const answers = await converse(drafter(engine), [
+      open(),
+      step([], [...text.slice(0, 2), wrong, 9, 9], { budget: 4 }),
+      step(text.slice(0, 3), text.slice(3, 5)),
+      step([], text.slice(3, 5)), // the block's rows and those before hold already
+      step(text.slice(3, 30), [], { budget: 2 }),
+    ]);
+    expect(answers).toMatchObject([
+      [{ accepted: 2, tokens: text.slice(2, 6) }],
+      [{ accepted: 2, tokens: text.slice(5, 13) }],
+      [{ accepted: 2, tokens: text.slice(5, 13) }],
+      [{ accepted: 0, tokens: text.slice(30, 32) }],
+    ]);
+  });
+
   const refused: [string, Init[], string][] = [
     ['a step before the open', [step([], [])], 'the first message must be `open`'],
     ['a block beyond the limit', [open(), step([], new Array(9).fill(1))], '`block` must be at most 8 tokens, got 9'],

@@ -118,6 +118,19 @@ export function branchLength({ u }: BranchRequest, dimensions: number): number {
   return u.length / dimensions;
 }
 
+/** What an engine that checks blocks is asked: to go on from where the block under verification will turn out to be wrong. */
+export interface BlockCheck {
+  /** How many of the slot's last tokens are the block, 0 .. T - 1: what stands before it has to be in the run. */
+  readonly block: number;
+  /** [(block + L) * D] the uniforms from the block's first token on: L >= 1 tokens are drafted after those that are right. */
+  readonly u: Float32Array;
+}
+
+/** L, tokens that a check is to draft. */
+export function checkedLength({ block, u }: BlockCheck, dimensions: number): number {
+  return u.length / dimensions - block;
+}
+
 /** One sequence's part of a draft run. */
 export interface DraftSlot {
   readonly sequence: SequenceId;
@@ -125,17 +138,32 @@ export interface DraftSlot {
   /** Context tokens to be written from row `at` on, T >= 1 (re-send the last one when there is no new one). */
   readonly tokens: readonly number[];
   readonly sampling: SamplingParams;
-  /** Empty while a prompt is read. */
+  /** Empty while a prompt is read, and for an engine that checks blocks. */
   readonly branches: readonly BranchRequest[];
+  /** For an engine that checks blocks; absent while a prompt is read. */
+  readonly check?: BlockCheck;
+}
+
+/** A drafted continuation. */
+export interface DraftedBranch {
+  readonly tokens: Int32Array;
+  readonly confidences: Float32Array;
+  /** Tokens of the block that it takes for right; of a check. */
+  readonly accepted?: number;
 }
 
 /** One sequence's part of the answer. */
 export interface DraftOutput {
-  /** One per branch, in order. */
-  readonly branches: { readonly tokens: Int32Array; readonly confidences: Float32Array }[];
+  /** One per branch, in order; one for a check. */
+  readonly branches: DraftedBranch[];
 }
 
 export interface DraftEngine extends SequenceStore {
+  /**
+   * Whether it runs the whole target over its context, and so finds by itself how much of a block under verification is right: slots
+   * have a `check` in place of branches, and the answer is the one branch that is expected to fit.
+   */
+  readonly checks: boolean;
   /** Longest branch that the drafter was trained for. */
   readonly maxBranchLength: number;
   /** H in docs/ptp.md: yieldCurve[b] is the expected number of correct tokens of a branch of b, measured on held-out text. */

@@ -1,6 +1,8 @@
 import { PtpError } from '../errors.ts';
 import type { SamplingParams } from '../sampling/params.ts';
 import type {
+  BlockCheck,
+  BranchRequest,
   DraftEngine,
   DraftOutput,
   DraftSlot,
@@ -39,6 +41,8 @@ export interface FakeDraftOptions extends FakeTargetOptions {
   readonly accuracy?: number;
   /** 8 by default. */
   readonly maxBranchLength?: number;
+  /** Whether it checks blocks, as the target would; it doesn't by default. */
+  readonly checks?: boolean;
 }
 
 /**
@@ -238,6 +242,7 @@ export class FakeTargetEngine extends FakeSequences implements TargetEngine {
 
 /** A drafter that says what FakeTargetEngine will, with a given chance. Its confidences are that chance. */
 export class FakeDraftEngine extends FakeSequences implements DraftEngine {
+  readonly checks: boolean;
   readonly maxBranchLength: number;
   readonly yieldCurve: readonly number[];
   readonly yieldCurveAfterMiss: readonly number[];
@@ -245,7 +250,8 @@ export class FakeDraftEngine extends FakeSequences implements DraftEngine {
 
   constructor(options: FakeDraftOptions = {}) {
     super(options);
-    const { accuracy = 0.8, maxBranchLength = 8 } = options;
+    const { accuracy = 0.8, maxBranchLength = 8, checks = false } = options;
+    this.checks = checks;
     this.accuracy = accuracy;
     this.maxBranchLength = maxBranchLength;
     const gains = Array.from({ length: maxBranchLength }, (_, i) => accuracy ** (i + 1));
@@ -254,25 +260,45 @@ export class FakeDraftEngine extends FakeSequences implements DraftEngine {
   }
 
   async run(slots: readonly DraftSlot[]): Promise<RunResult<DraftOutput>> {
-    checkDraftSlots(slots, this.facts, this.rowsOf, this.maxBranchLength);
+    checkDraftSlots(slots, this, this.rowsOf);
     const outputs = slots.map((slot) => {
       const states = this.write(slot);
-      const branches = slot.branches.map(({ visible, u, excluded }) => {
-        let state = states[visible] as number;
-        const tokens = Int32Array.from(positions(u, this.facts.uniformsPerPosition), (values, i) => {
-          const right = this.say(state, visible + i, slot.sampling, values);
-          const luck = words(values).reduce(mix, mix(state, 0x5eed));
-          const wrong = 1 + (right % (this.facts.vocabulary - 1));
-          // excluded is what it said here before: it has another try
-          const tried = i === 0 && excluded === wrong ? mix(luck, 0x5eed) : luck;
-          const token = tried / 2 ** 32 < this.accuracy ? right : wrong;
-          state = mix(state, token);
-          return token;
-        });
-        return { tokens, confidences: new Float32Array(tokens.length).fill(this.accuracy) };
-      });
+      const asked = slot.check ? [this.checked(slot, slot.check, states)] : slot.branches;
+      const branches = asked.map((branch) => ({
+        ...('accepted' in branch && { accepted: branch.accepted }),
+        ...this.drafted(slot, branch, states, 'accepted' in branch),
+      }));
       return { branches };
     });
     return this.answer(outputs);
+  }
+
+  /** Where the target will say another token than the block has, and the uniforms from there on. */
+  private checked({ at, tokens, sampling }: DraftSlot, { block, u }: BlockCheck, states: readonly number[]) {
+    const start = at + tokens.length - block;
+    const said = positions(u, this.facts.uniformsPerPosition).slice(0, block);
+    const wrong = said.findIndex((values, k) => {
+      return this.say(states[start + k] as number, start + k, sampling, values) !== tokens[tokens.length - block + k];
+    });
+    const accepted = wrong < 0 ? block : wrong;
+    const end = u.length - (block - accepted) * this.facts.uniformsPerPosition;
+    return { accepted, visible: start + accepted, u: u.slice(accepted * this.facts.uniformsPerPosition, end) };
+  }
+
+  /** @param surely the first token is right, as the target said it */
+  private drafted(slot: DraftSlot, branch: BranchRequest, states: readonly number[], surely: boolean) {
+    const { visible, u, excluded } = branch;
+    let state = states[visible] as number;
+    const tokens = Int32Array.from(positions(u, this.facts.uniformsPerPosition), (values, i) => {
+      const right = this.say(state, visible + i, slot.sampling, values);
+      const luck = words(values).reduce(mix, mix(state, 0x5eed));
+      const wrong = 1 + (right % (this.facts.vocabulary - 1));
+      // excluded is what it said here before: it has another try
+      const tried = i === 0 && excluded === wrong ? mix(luck, 0x5eed) : luck;
+      const token = (surely && i === 0) || tried / 2 ** 32 < this.accuracy ? right : wrong;
+      state = mix(state, token);
+      return token;
+    });
+    return { tokens, confidences: new Float32Array(tokens.length).fill(this.accuracy) };
   }
 }

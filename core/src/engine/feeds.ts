@@ -114,7 +114,7 @@ export function topFeeds(count: number): Feeds {
 }
 
 /** Conditions of rows and slots whose results nobody reads. */
-const nothingAsked: SamplingParams = { temperature: 0, topK: 0, topP: 1 };
+export const nothingAsked: SamplingParams = { temperature: 0, topK: 0, topP: 1 };
 
 /** One slot's part of a draft. */
 export interface DraftPart {
@@ -225,7 +225,7 @@ export function branchMask(part: DraftPart, dimensions: number): Float32Array {
   return mask;
 }
 
-function floats<T>(items: readonly T[], value: (item: T) => number, dims: readonly number[]): Feed {
+export function floats<T>(items: readonly T[], value: (item: T) => number, dims: readonly number[]): Feed {
   return float32(Float32Array.from(items, value), dims);
 }
 
@@ -244,7 +244,7 @@ export function float32(data: Float32Array, dims: readonly number[]): Feed {
   return { type: 'float32', data, dims };
 }
 
-function int64(values: readonly number[], dims: readonly number[]): Feed {
+export function int64(values: readonly number[], dims: readonly number[]): Feed {
   return { type: 'int64', data: BigInt64Array.from(values, BigInt), dims };
 }
 

@@ -36,6 +36,8 @@ const manifestSchema = z
     /** Missing in a folder of a target alone, which is decoded plainly. */
     drafter: z
       .looseObject({
+        /** See training/src/ptp_train/drafter.py; a `feature` drafter holds the whole target and checks blocks with it. */
+        kind: z.enum(['feature', 'reader', 'lora', 'separate']).default('reader'),
         source: z.array(z.int().nonnegative()).min(1),
         /** Of a drafter that is not of the target's sizes. */
         sizes: z.looseObject({ kv_heads: count, head_width: count }).optional(),

@@ -47,6 +47,16 @@ function drafterOf({ drafter }: Manifest): NonNullable<Manifest['drafter']> {
   throw new PtpError('failed_precondition', 'model folder: `manifest.json` has no `drafter`: it is of a target alone');
 }
 
+/** Whether the drafter finds by itself how much of a block is right. */
+function checksBlocks(manifest: Manifest): boolean {
+  return drafterOf(manifest).kind === 'feature';
+}
+
+/** Layers of the drafter's context stream, each with a cache. */
+function contextLayers(manifest: Manifest): number {
+  return checksBlocks(manifest) ? manifest.sizes.layers : Math.max(...drafterOf(manifest).source) + 1;
+}
+
 /** A model's thread that is ready for runs. */
 interface Started {
   readonly worker: Worker;
@@ -67,7 +77,8 @@ async function start(
   const model: WorkerModel = {
     kind,
     graphs: graphs.map(({ slots, name }) => ({ slots, path: join(dir, name) })),
-    layers: kind === 'target' ? sizes.layers : Math.max(...drafterOf(manifest).source) + 1,
+    layers: kind === 'target' ? sizes.layers : contextLayers(manifest),
+    checks: kind === 'drafter' && checksBlocks(manifest),
     rowWidth: heads.kv_heads * heads.head_width,
     contextLength,
     vocabulary: sizes.vocab,
@@ -264,6 +275,7 @@ class OnnxTargetEngine extends OnnxSequences implements TargetEngine {
 }
 
 class OnnxDraftEngine extends OnnxSequences implements DraftEngine {
+  readonly checks: boolean;
   readonly maxBranchLength: number;
   readonly yieldCurve: readonly number[];
   readonly yieldCurveAfterMiss: readonly number[];
@@ -271,13 +283,14 @@ class OnnxDraftEngine extends OnnxSequences implements DraftEngine {
   constructor(started: Started) {
     super(started);
     const drafter = drafterOf(started.manifest);
+    this.checks = checksBlocks(started.manifest);
     this.maxBranchLength = drafter.max_branch_length;
     this.yieldCurve = drafter.yield_curve;
     this.yieldCurveAfterMiss = drafter.yield_curve_after_miss ?? drafter.yield_curve;
   }
 
   async run(slots: readonly DraftSlot[]): Promise<RunResult<DraftOutput>> {
-    checkDraftSlots(slots, this.facts, this.rowsOf, this.maxBranchLength);
+    checkDraftSlots(slots, this, this.rowsOf);
     return this.send<DraftOutput>(slots);
   }
 }

@@ -1,8 +1,10 @@
 // Thread of one ONNX model: owns its sessions and caches. `session.run` blocks its thread, which is why it isn't the main one.
 import { parentPort, workerData } from 'node:worker_threads';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
+import { type Checked, checkFeeds, idleCheck, idleSlot } from './check-feeds.ts';
 import {
   branchLength,
+  checkedLength,
   type DraftOutput,
   type DraftSlot,
   type SequenceId,
@@ -31,6 +33,8 @@ export interface WorkerModel {
   readonly kind: 'target' | 'drafter';
   /** Ascending by slots. */
   readonly graphs: readonly { readonly slots: number; readonly path: string }[];
+  /** Whether it is a drafter that checks blocks. */
+  readonly checks: boolean;
   /** Layers with a cache. */
   readonly layers: number;
   /** Floats in a layer's row of keys. */
@@ -133,9 +137,7 @@ async function stop(): Promise<void> {
 async function answer(id: number, slots: readonly (TargetSlot | DraftSlot)[]): Promise<void> {
   try {
     const started = performance.now();
-    const outputs = await (model.kind === 'target'
-      ? runTarget(slots as readonly TargetSlot[])
-      : runDrafter(slots as readonly DraftSlot[]));
+    const outputs = await runOf(slots);
     const runMicros = Math.round((performance.now() - started) * 1000);
     const cacheBytes = slots.map((slot) => cacheOf(slot.sequence).bytes);
     const result: FromWorker = { type: 'result', id, outputs, runMicros, cacheBytes };
@@ -144,6 +146,11 @@ async function answer(id: number, slots: readonly (TargetSlot | DraftSlot)[]): P
     const reason = error instanceof Error ? (error.stack ?? error.message) : String(error);
     port.postMessage({ type: 'failed', id, reason } satisfies FromWorker);
   }
+}
+
+function runOf(slots: readonly (TargetSlot | DraftSlot)[]): Promise<(TargetOutput | DraftOutput)[]> {
+  if (model.kind === 'target') return runTarget(slots as readonly TargetSlot[]);
+  return model.checks ? runCheck(slots as readonly DraftSlot[]) : runDrafter(slots as readonly DraftSlot[]);
 }
 
 async function runTarget(slots: readonly TargetSlot[]): Promise<TargetOutput[]> {
@@ -211,6 +218,32 @@ async function runDrafter(slots: readonly DraftSlot[]): Promise<DraftOutput[]> {
     });
     if (branches.length === 0) start += positionsOf(parts[i] as DraftPart, dimensions);
     return { branches };
+  });
+}
+
+async function runCheck(slots: readonly DraftSlot[]): Promise<DraftOutput[]> {
+  const results = await run(slots, (graphSlots) => {
+    const parts: Checked[] = slots.map(({ at, tokens, sampling, check }) => ({
+      at,
+      tokens,
+      sampling,
+      ...(check ?? idleCheck(dimensions)),
+    }));
+    while (parts.length < graphSlots) parts.push({ ...idleContext, ...idleSlot, ...idleCheck(dimensions) });
+    return checkFeeds(parts, dimensions);
+  });
+  const accepted = results.accepted?.data as BigInt64Array;
+  const given = results.given?.data as BigInt64Array;
+  const ids = results.draft?.data as BigInt64Array;
+  const confidence = results.confidence?.data as Float32Array;
+  const steps = ids.length / given.length;
+  return slots.map(({ check }, i) => {
+    if (!check) return { branches: [] };
+    const [from, count] = [i * steps, checkedLength(check, dimensions) - 1];
+    const tokens = Int32Array.from([given[i] ?? 0n, ...ids.slice(from, from + count)], Number);
+    // the first is the target's own token but for the rounding of the drafter's copy of it
+    const confidences = Float32Array.from([1, ...confidence.slice(from, from + count)]);
+    return { branches: [{ accepted: Number(accepted[i]), tokens, confidences }] };
   });
 }
 

@@ -1,5 +1,13 @@
 import { type ErrorCode, PtpError } from '../errors.ts';
-import { branchLength, type DraftSlot, type EngineFacts, type SequenceId, type TargetSlot } from './engine.ts';
+import {
+  branchLength,
+  checkedLength,
+  type DraftEngine,
+  type DraftSlot,
+  type EngineFacts,
+  type SequenceId,
+  type TargetSlot,
+} from './engine.ts';
 
 /** Cache rows that hold, or undefined if the sequence isn't open. */
 export type RowsOf = (sequence: SequenceId) => number | undefined;
@@ -21,15 +29,23 @@ export function checkTargetSlots(slots: readonly TargetSlot[], facts: EngineFact
   }
 }
 
-/** `checkTargetSlots` for a draft run; `maxLength` is the longest branch in positions. */
+/** `checkTargetSlots` for a draft run. */
 export function checkDraftSlots(
   slots: readonly DraftSlot[],
-  facts: EngineFacts,
+  { facts, checks, maxBranchLength: maxLength }: Pick<DraftEngine, 'facts' | 'checks' | 'maxBranchLength'>,
   rowsOf: RowsOf,
-  maxLength: number,
 ): void {
   checkContext(slots, facts, rowsOf);
-  for (const [i, { at, tokens, branches }] of slots.entries()) {
+  for (const [i, { at, tokens, branches, check: asked }] of slots.entries()) {
+    if (checks) check(branches.length === 0, i, '`branches`', 'none for a drafter that checks', branches.length);
+    else check(!asked, i, '`check`', 'for a drafter that checks only', 'one');
+    if (asked) {
+      const { block, u } = asked;
+      check(isInteger(block, 0, tokens.length - 1), i, '`block`', `an integer in [0, ${tokens.length - 1}]`, block);
+      const length = checkedLength(asked, facts.uniformsPerPosition);
+      check(isInteger(length, 1, maxLength), i, 'a draft', `1 to ${maxLength} tokens`, length);
+      checkUniforms(u, i);
+    }
     const [low, high] = [Math.max(1, at), at + tokens.length];
     for (const branch of branches) {
       const { visible, u } = branch;

@@ -1,14 +1,14 @@
 """Sequences to learn from in memory, and what a drafter is asked about them; for training and measuring alike."""
 
 import pathlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from . import coordinates
-from .drafter import Drafter
+from .drafter import Drafter, Given
 from .model import KeyValue, Target
 from .samples import GENERATED
 from .sampling import shape
@@ -44,6 +44,35 @@ class Samples:
         rows = torch.from_numpy(rng.integers(0, len(f["tokens"]), count)).to(f["tokens"].device)
         return {k: v[rows] for k, v in f.items()}
 
+    def groups(self, tokens: int) -> list[dict]:
+        """All sequences in fixed batches of about `tokens` tokens, those of a batch of one file."""
+        parts = []
+        for f in self.files:
+            count = max(2, tokens // f["tokens"].shape[1])
+            starts = range(0, len(f["tokens"]), count)
+            parts += [{k: v[start : start + count] for k, v in f.items()} for start in starts]
+        return parts
+
+
+class Readings:
+    """What the target says about batches of sequences: read anew for each, or once for each of fixed batches and kept in float16."""
+
+    def __init__(self, target: Target, pick: str, samples: Samples, tokens: int, layers: tuple[int, ...] | None):
+        """layers: those whose keys and values are kept, None to keep nothing."""
+        self.target, self.pick, self.samples, self.tokens, self.layers = target, pick, samples, tokens, layers
+        self.groups = samples.groups(tokens) if layers else []
+        self.weights = np.array([len(g["tokens"]) for g in self.groups], float)
+        self.kept: dict[int, Reading] = {}
+
+    def draw(self, rng: np.random.Generator) -> "Reading":
+        if not self.layers:
+            return read(self.target, self.pick, self.samples.draw(self.tokens, rng))
+        n = int(rng.choice(len(self.groups), p=self.weights / self.weights.sum()))
+        if n not in self.kept:
+            self.kept[n] = halved(read(self.target, self.pick, self.groups[n]), self.layers)
+        found = self.kept[n]
+        return replace(found, cache=[pair and tuple(x.float() for x in pair) for pair in found.cache])
+
 
 @dataclass
 class Reading:
@@ -64,19 +93,35 @@ class Reading:
     """[B, G, D] the uniforms that pick the written token."""
     cache: list[KeyValue]
     """The target's keys and values, of all layers."""
+    features: Tensor
+    """[B, G, width] the target's normalised last hidden states, each of the token before a written one."""
+    logits: Tensor
+    """[B, G, V] what its head makes of them."""
 
 
 @torch.no_grad()
-def read(target: Target, pick: str, batch: dict) -> Reading:
-    """Runs the target over a batch of `Samples`."""
+def read(target: Target, pick: str, batch: dict, context: Target | None = None) -> Reading:
+    """Runs the target over a batch of `Samples`. What drafters read (cache, features, logits) is `context`'s, if that is given:
+    the target as a server's context stream has it, in integers (quantised.py)."""
     ids = batch["tokens"].long()
     first = ids.shape[1] - GENERATED
     x, cache = target.read(ids, len(target.layers))
     temperature, top_k, top_p = (column[:, None] for column in batch["settings"].unbind(-1))
-    p = shape(target.head(x[:, first - 1 : -1]).float(), temperature, top_k, top_p)
+    features, logits = target.predict(x[:, first - 1 : -1])
+    p = shape(logits.float(), temperature, top_k, top_p)
     low, high = coordinates.interval(pick, p, ids[:, first:])
     conditions = tuple(t[..., None] for t in (temperature, top_p, top_k))
-    return Reading(ids, first, conditions, p, low, high, cache)
+    if context is not None:
+        x, cache = context.read(ids, len(context.layers))
+        features, logits = context.predict(x[:, first - 1 : -1])
+    return Reading(ids, first, conditions, p, low, high, cache, features, logits)
+
+
+def halved(reading: Reading, layers: tuple[int, ...]) -> Reading:
+    """A reading in float16, but for the uniforms, with the keys and values of `layers` only."""
+    kept = {n: tuple(x.half() for x in pair) for n, pair in enumerate(reading.cache) if n in layers}
+    rows = {name: getattr(reading, name).half() for name in ("p", "features", "logits")}
+    return replace(reading, cache=[kept.get(n) for n in range(len(reading.cache))], **rows)
 
 
 @dataclass
@@ -95,6 +140,8 @@ class Question:
     """[B, N, L]."""
     p: Tensor
     """[B, N, L, V]: the target's distributions, given the answers before."""
+    given: Given | None
+    """What a `feature` drafter's context stream says."""
 
 
 def ask(reading: Reading, drafter: Drafter, starts: Tensor, inside: Tensor) -> Question:
@@ -105,11 +152,19 @@ def ask(reading: Reading, drafter: Drafter, starts: Tensor, inside: Tensor) -> Q
     written = (starts[:, :, None] + torch.arange(length, device=starts.device) - reading.first).flatten(1)
 
     def of_written(rows: Tensor) -> Tensor:
-        return rows.gather(1, written[..., None].expand(-1, -1, rows.shape[-1])).view(b, n, length, -1)
+        return of_rows(rows, written).view(b, n, length, -1)
 
     low, high = of_written(reading.low), of_written(reading.high)
     u = coordinates.between(low, high, of_written(inside) if inside.ndim == 3 else inside)
     cache = drafter.read(reading.ids) if drafter.config.kind == "separate" else reading.cache
     answers = reading.ids.gather(1, written + reading.first).view(b, n, length)
     last = reading.ids.gather(1, starts - 1)
-    return Question(cache, last, starts, u, reading.conditions, answers, of_written(reading.p))
+    given = None
+    if drafter.config.given:
+        given = Given(*(of_rows(rows, starts - reading.first) for rows in (reading.features, reading.logits)))
+    return Question(cache, last, starts, u, reading.conditions, answers, of_written(reading.p), given)
+
+
+def of_rows(rows: Tensor, index: Tensor) -> Tensor:
+    """rows [B, G, X] at index [B, N]: float32 [B, N, X]."""
+    return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[-1])).float()

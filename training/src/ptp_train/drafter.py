@@ -1,8 +1,11 @@
 """The drafter: completions of L tokens from the context before them and the uniforms of their positions, in one call.
 
 Two streams. Context tokens go through the context stream, whose keys and values are what a server caches; u-positions go
-through `layers`, which attend to these and to the earlier u-positions of their completion. Three shapes (`kind`):
+through `layers`, which attend to these and to the earlier u-positions of their completion. Four shapes (`kind`):
 
+- `feature`: the context stream is the whole target, frozen. What it says of the next token is sampled as the target's own tokens
+  are, and is a completion's first; u-positions have layers of their own, start from that token and from the hidden state that
+  it came from (EAGLE's feature, Li et al. 2024, arXiv 2401.15077), and predict the others.
 - `reader`: the context stream is the target's own first layers, frozen; u-positions have layers of their own.
 - `lora`: both streams are the target; low-rank adapters act on u-positions only (the paper's gated LoRA).
 - `separate`: a transformer of its own, one set of layers for both streams (the paper's scaling study).
@@ -13,6 +16,7 @@ D uniforms per position, H and G query and key/value heads, V vocabulary.
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +25,10 @@ from torch import Tensor, nn
 from . import coordinates, embeddings
 from .lora import adapted
 from .model import Config, KeyValue, Layer, RMSNorm, Target, read_layers, rope_tables
+from .sampling import shape
 from .sequential_head import SequentialHead
 
-KINDS = ("reader", "lora", "separate")
+KINDS = ("feature", "reader", "lora", "separate")
 METHODS = ("o", "c", "independent")
 
 
@@ -40,7 +45,7 @@ class DrafterConfig:
     """Layer j reads the keys and values of context layer source[j] and starts from its weights; `separate` reads
     itself, and starts from the target only where `start_from` is called."""
     length: int = 8
-    """Longest completion that it is trained for, L."""
+    """Longest completion that it is trained for, L; of a `feature` drafter the first token is the context stream's."""
     kind: str = "reader"
     method: str = "c"
     pick: str = "tree"
@@ -67,8 +72,22 @@ class DrafterConfig:
 
     @property
     def depth(self) -> int:
-        """Layers of the context stream; of the last only keys and values are computed."""
-        return max(self.source) + 1
+        """Layers of the context stream; of the last only keys and values are computed, but for `feature`."""
+        return self.target.layers if self.kind == "feature" else max(self.source) + 1
+
+    @property
+    def given(self) -> int:
+        """Tokens at the beginning of a completion that the context stream says."""
+        return 1 if self.kind == "feature" else 0
+
+
+class Given(NamedTuple):
+    """What the context stream of a `feature` drafter says of the first token of each completion."""
+
+    feature: Tensor
+    """[B, N, width]: the normalised last hidden state of the token before."""
+    logits: Tensor
+    """[B, N, V]: what its head makes of that."""
 
 
 class UniformEmbedding(nn.Module):
@@ -135,6 +154,9 @@ class Drafter(nn.Module):
         self.output = None if c.tied else nn.Linear(c.width, c.vocab, bias=False)
         self.uniform = UniformEmbedding(config)
         self.sequential = SequentialHead(c, config.rank) if config.rank else None
+        self.feature = nn.Linear(c.width, c.width, bias=False) if config.given else None
+        if self.feature is not None:
+            nn.init.zeros_(self.feature.weight)
         if target is not None and config.own is None:
             self.start_from(target, config.source)
         if config.kind == "lora":
@@ -165,23 +187,31 @@ class Drafter(nn.Module):
         return read_layers(self.layers, self.embedding(ids), self.config.sizes)[1]
 
     def hidden(
-        self, cache: list[KeyValue], last: Tensor, starts: Tensor, u: Tensor, conditions: tuple[Tensor, Tensor, Tensor]
+        self,
+        cache: list[KeyValue],
+        last: Tensor,
+        starts: Tensor,
+        u: Tensor,
+        conditions: tuple[Tensor, Tensor, Tensor],
+        feature: Tensor | None = None,
     ) -> Tensor:
         """Normalised last hidden state [B, N, L, width] of N completions for each of B sequences.
 
         cache: keys and values of the context layers, each [B, G, S, D_head]. last [B, N]: the token before each completion.
         starts [B, N]: index of the first token to predict, 1 .. S. u [B, N, L, D]. conditions: temperature, top_p, top_k,
-        each broadcastable to [B, N, L].
+        each broadcastable to [B, N, L]. feature [B, N, width]: with it, the context ends one token before `last`, and this is what
+        it ends with.
         """
         b, n, length = u.shape[:3]
         c = self.config.sizes
-        s = cache[0][0].shape[2]
+        s = cache[self.config.source[0]][0].shape[2]
         device = u.device
         x = self.uniform(u, *(t.expand(b, n, length) for t in conditions))
-        x = torch.cat([x[:, :, :1] + self.embedding(last)[:, :, None], x[:, :, 1:]], 2).flatten(1, 2)
+        before = self.embedding(last) if feature is None else self.embedding(last) + self.feature(feature)
+        x = torch.cat([x[:, :, :1] + before[:, :, None], x[:, :, 1:]], 2).flatten(1, 2)
         positions = (starts[:, :, None] - 1 + torch.arange(length, device=device)).flatten(1)
         cos, sin = rope_tables(positions, c)
-        seen = torch.arange(s, device=device) < starts[..., None]
+        seen = torch.arange(s, device=device) < starts[..., None] - (0 if feature is None else 1)
         context_bias = torch.zeros(b, 1, n, 1, s, device=device).masked_fill(~seen[:, None, :, None], -torch.inf)
         future = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
         own_bias = torch.zeros(length, length, device=device).masked_fill(future, -torch.inf)
@@ -210,21 +240,52 @@ class Drafter(nn.Module):
         return self.head(hidden, conditions[0])
 
     def forward(
-        self, cache, last: Tensor, starts: Tensor, u: Tensor, conditions, answers: Tensor | None = None
+        self,
+        cache,
+        last: Tensor,
+        starts: Tensor,
+        u: Tensor,
+        conditions,
+        answers: Tensor | None = None,
+        given: Given | None = None,
     ) -> Tensor:
-        """Logits [B, N, L, V]; arguments as in `hidden` and `logits`."""
-        return self.logits(self.hidden(cache, last, starts, u, conditions), last, conditions, answers)
+        """Logits [B, N, L, V]; arguments as in `hidden` and `logits`. A `feature` drafter has to have `given` and the answers, and
+        gives the logits [B, N, L - 1, V] of all tokens but the first."""
+        feature = None
+        if given is not None:
+            feature, last, starts, u, answers = (
+                given.feature, answers[..., 0], starts + 1, u[:, :, 1:], answers[..., 1:]
+            )  # fmt: skip
+        return self.logits(self.hidden(cache, last, starts, u, conditions, feature), last, conditions, answers)
 
     @torch.no_grad()
     def draft(
-        self, cache, last: Tensor, starts: Tensor, u: Tensor, conditions, excluded: Tensor | None = None
+        self,
+        cache,
+        last: Tensor,
+        starts: Tensor,
+        u: Tensor,
+        conditions,
+        excluded: Tensor | None = None,
+        given: Given | None = None,
     ) -> Tensor:
         """The drafted tokens [B, N, L]; arguments as in `hidden`.
 
         excluded [B, N]: a token that the first of each completion is known not to be, or -1. A branch that is for the case that
-        the target did not take a drafted token starts where that token stood, and would only draft it again.
+        the target did not take a drafted token starts where that token stood, and would only draft it again. given: what a
+        `feature` drafter's context stream says of the first token.
         """
-        hidden = self.hidden(cache, last, starts, u, conditions)
+        if given is None:
+            return self._predicted(cache, last, starts, u, conditions, excluded)
+        temperature, top_p, top_k = (t[..., 0] for t in conditions)
+        p = shape(without(given.logits, excluded), temperature, top_k, top_p)
+        first = coordinates.pick(self.config.pick, p, u[:, :, 0])
+        rest = self._predicted(cache, first, starts + 1, u[:, :, 1:], conditions, None, given.feature)
+        return torch.cat([first[..., None], rest], 2)
+
+    def _predicted(self, cache, last, starts, u, conditions, excluded, feature=None) -> Tensor:
+        """The tokens [B, N, L] that the drafter's own layers draft; arguments as in `hidden` and `draft`."""
+        hidden = self.hidden(cache, last, starts, u, conditions, feature)
         if self.sequential is None:
             logits = self.logits(hidden, last, conditions)
             logits = torch.cat([without(logits[:, :, :1], excluded), logits[:, :, 1:]], 2)

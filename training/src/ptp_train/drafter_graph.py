@@ -33,7 +33,7 @@ def drafter_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
     position.
     Outputs: draft [M] the tokens; confidence [M], their probabilities in what they were picked from; nk{l}, nv{l} [1, N, G*D].
     """
-    source, depth = drafter.config.source, drafter.config.depth
+    depth = drafter.config.depth
     c, context_embedding, context_layers = context_of(drafter, target)
     g = Graph(weights)
     ids, positions = g.input("ids", INT64, [1, "N"]), g.input("pos", INT64, [1, "N"])
@@ -48,7 +48,7 @@ def drafter_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
 
     x = g.node("Gather", [g.tensor("context.embedding", context_embedding.weight), ids], "embedded")
     context = Stream(g, c, x, positions, slots, splits)
-    context_keys, context_values = [], []
+    seen: list[tuple[list[list[str]], list[list[str]]]] = []
     for n, layer in enumerate(context_layers):
         name = f"context{n}"
         new = new_rows(g, n)
@@ -56,38 +56,48 @@ def drafter_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
             q = context.project(layer, name, new)
         else:
             context.project_keys(layer, name, new)
-        context_keys.append(past_and_new(past_keys[n], context.split(new[0])))
-        context_values.append(past_and_new(past_values[n], context.split(new[1])))
+        seen.append(context_rows(context, new, past_keys[n], past_values[n]))
         if n < depth - 1:
-            context.finish(layer, name, context.attend(q, context_keys[n], context_values[n], masks))
+            context.finish(layer, name, context.attend(q, *seen[n], masks))
 
-    embedding = g.tensor("embedding", drafter.embedding.weight)
-    g.node("Gather", [embedding, last], "last.embedded")
+    g.node("Gather", [g.tensor("embedding", drafter.embedding.weight), last], "last.embedded")
     g.node("Mul", ["last.embedded", first], "last.counted")
+    g.input("u", FLOAT, [1, "M", drafter.config.coordinates])
+    for name in ("temperature", "top_p", "top_k"):
+        g.input(name, FLOAT, [1, "M", 1])
     x = g.node("Add", [uniform_embedding(g, drafter), "last.counted"], "u.input")
-    own = Stream(g, c, x, own_positions, slots, own_splits)
-    for j, layer in enumerate(drafter.layers):
-        name = f"own{j}"
-        new = (f"{name}.k", f"{name}.v")
-        layer = merged(layer)
-        q = own.project(layer, name, new)
-        keys, values = (
-            [[*seen, mine] for seen, mine in zip(of_context[source[j]], own.split(n), strict=True)]
-            for of_context, n in zip((context_keys, context_values), new, strict=True)
-        )
-        own.finish(layer, name, own.attend(q, keys, values, own_masks))
-    g.node("Squeeze", [own.norm("norm", drafter.norm), g.constant([0])], "final")
+    own_layers(drafter, Stream(g, c, x, own_positions, slots, own_splits), seen, own_masks)
     tokens(g, drafter)
     g.output("draft", INT64, ["M"])
     g.output("confidence", FLOAT, ["M"])
     return g
 
 
+def context_rows(context: Stream, new: tuple[str, str], past_keys: list[str], past_values: list[str]):
+    """Keys and values of a context layer, for each slot those of its past and its new tokens."""
+    return tuple(past_and_new(past, context.split(x)) for past, x in zip((past_keys, past_values), new, strict=True))
+
+
+def own_layers(drafter: Drafter, own: Stream, seen: list, masks: list[str]) -> None:
+    """The drafter's own layers over u-positions: the value `final` [M, width], normalised. seen: `context_rows` by layer."""
+    g = own.graph
+    for j, layer in enumerate(drafter.layers):
+        name = f"own{j}"
+        new = (f"{name}.k", f"{name}.v")
+        layer = merged(layer)
+        q = own.project(layer, name, new)
+        keys, values = (
+            [[*of_context, mine] for of_context, mine in zip(rows, own.split(n), strict=True)]
+            for rows, n in zip(seen[drafter.config.source[j]], new, strict=True)
+        )
+        own.finish(layer, name, own.attend(q, keys, values, masks))
+    g.node("Squeeze", [own.norm("norm", drafter.norm), g.constant([0])], "final")
+
+
 def uniform_embedding(g: Graph, drafter: Drafter) -> str:
-    """UniformEmbedding of [1, M] positions; adds the inputs u [1, M, D] and the conditions, each [1, M, 1]."""
+    """UniformEmbedding of [1, M] positions from the values u [1, M, D]; temperature, top_p, top_k and first, each [1, M, 1]."""
     c, e = drafter.config, drafter.uniform
-    u = g.input("u", FLOAT, [1, "M", c.coordinates])
-    temperature, top_p, top_k = (g.input(name, FLOAT, [1, "M", 1]) for name in ("temperature", "top_p", "top_k"))
+    u, temperature, top_p, top_k = "u", "temperature", "top_p", "top_k"
     zero, vocab = g.constant(0, np.float32), float(c.target.vocab)
     g.node("Greater", [top_k, zero], "top_k.on")
     g.node("Where", ["top_k.on", top_k, g.constant(vocab, np.float32)], "top_k.limit")
@@ -116,46 +126,57 @@ def uniform_embedding(g: Graph, drafter: Drafter) -> str:
 
 
 def tokens(g: Graph, drafter: Drafter) -> None:
-    """The values draft and confidence [M], from final [M, width]."""
-    c = drafter.config
-    zero, one = g.constant(0, np.float32), g.constant(1, np.float32)
+    """The values draft and confidence [M], from final [M, width]; adds the input excluded."""
     excluded = g.input("excluded", INT64, [1, "M"])
     g.node("Reshape", [excluded, g.constant([-1, 1])], "excluded.rows")
-    for name in ("u", "temperature", "random"):
-        g.node("Squeeze", [name, g.constant([0])], f"{name}.rows")
-    if c.method == "o":
-        g.node("Identity", [one], "divisor.rows")
-    else:
-        g.node("Where", ["random.rows", "temperature.rows", one], "divisor.rows")
+    rows(g, drafter)
     if drafter.sequential is None:
         logits(g, drafter, "final", "excluded.rows", "logits")
         g.node("Div", ["logits", "divisor.rows"], "scaled")
         choice(g, drafter, "scaled", "u.rows", "random.rows", "draft", "confidence")
         return
     grid, cell = g.input("grid", INT64, ["K", "W"]), g.input("cell", INT64, ["M"])
-    head = drafter.sequential
-    g.linear("head.from_hidden", "final", head.from_hidden.weight, "head.hidden", head.from_hidden.bias)
     g.node("Squeeze", ["last", g.constant([0])], "last.flat")
-    g.node("Shape", [grid], "steps", start=0, end=1)
-    g.node("Squeeze", ["steps"], "steps.scalar")
     g.node("Gather", [grid, g.constant(0)], "grid.first")
     g.node("Gather", ["last.flat", "grid.first"], "token.before")
-    g.node("Gather", ["head.hidden", "grid.first"], "head.some")
-    g.node("Slice", ["head.some", g.constant([0]), g.constant([c.rank]), g.constant([1])], "head.half")
-    g.node("Mul", ["head.half", zero], "state.before")
-    body = step(g, drafter)
-    outputs = ["token.last", "state.last", "grid.tokens", "grid.confidences"]
-    g.node("Loop", ["steps.scalar", g.constant(True, np.bool_), "token.before", "state.before"], outputs, body=body)
+    sequential(g, drafter, "excluded.rows")
     for name, out in (("tokens", "draft"), ("confidences", "confidence")):
         g.node("Reshape", [f"grid.{name}", g.constant([-1])], f"grid.{name}.flat")
         g.node("Gather", [f"grid.{name}.flat", cell], out)
 
 
-def step(parent: Graph, drafter: Drafter):
+def rows(g: Graph, drafter: Drafter) -> None:
+    """The values {u, temperature, random, divisor}.rows of the M positions, from those of `uniform_embedding`."""
+    one = g.constant(1, np.float32)
+    for name in ("u", "temperature", "random"):
+        g.node("Squeeze", [name, g.constant([0])], f"{name}.rows")
+    if drafter.config.method == "o":
+        g.node("Identity", [one], "divisor.rows")
+    else:
+        g.node("Where", ["random.rows", "temperature.rows", one], "divisor.rows")
+
+
+def sequential(g: Graph, drafter: Drafter, excluded: str | None) -> None:
+    """The values grid.tokens and grid.confidences [K, W], position by position, from final [M, width], the value grid [K, W] and
+    token.before [W]."""
+    head = drafter.sequential
+    g.linear("head.from_hidden", "final", head.from_hidden.weight, "head.hidden", head.from_hidden.bias)
+    g.node("Shape", ["grid"], "grid.steps", start=0, end=1)
+    g.node("Squeeze", ["grid.steps"], "grid.count")
+    g.node("Shape", ["grid"], "grid.width", start=1, end=2)
+    g.node("Concat", ["grid.width", g.constant([drafter.config.rank])], "state.shape", axis=0)
+    g.node("Expand", [g.constant(0, np.float32), "state.shape"], "state.before")
+    body = step(g, drafter, excluded)
+    outputs = ["token.last", "state.last", "grid.tokens", "grid.confidences"]
+    g.node("Loop", ["grid.count", g.constant(True, np.bool_), "token.before", "state.before"], outputs, body=body)
+
+
+def step(parent: Graph, drafter: Drafter, excluded: str | None):
     """The loop's body: the k-th position of every branch, from the token and the head's state before it."""
     s, c, head = Graph(parent.weights, parent), drafter.config.sizes, drafter.sequential
     s.node("Gather", ["grid", "k"], "step.rows")
-    for name in ("head.hidden", "final", "excluded.rows", "divisor.rows", "u.rows", "random.rows"):
+    names = ["head.hidden", "final", "divisor.rows", "u.rows", "random.rows", *([excluded] if excluded else [])]
+    for name in names:
         whole = name == "divisor.rows" and drafter.config.method == "o"
         s.node("Identity", [name], f"step.{name}") if whole else s.node("Gather", [name, "step.rows"], f"step.{name}")
     s.node("Gather", [s.tensor("embedding", drafter.embedding.weight), "token.in"], "step.token")
@@ -169,7 +190,7 @@ def step(parent: Graph, drafter: Drafter):
     s.node("Mul", ["step.silu", "step.up"], "state.out")
     s.linear("head.out", "state.out", head.out.weight, "step.correction")
     s.node("Add", ["step.final", "step.correction"], "step.corrected")
-    logits(s, drafter, "step.corrected", "step.excluded.rows", "step.logits")
+    logits(s, drafter, "step.corrected", f"step.{excluded}" if excluded else None, "step.logits")
     s.node("Div", ["step.logits", "step.divisor.rows"], "step.scaled")
     choice(s, drafter, "step.scaled", "step.u.rows", "step.random.rows", "token.out", "step.confidence")
     s.node("Identity", ["token.out"], "step.token.out")
@@ -190,10 +211,12 @@ def unit(g: Graph, x: str, width: int) -> None:
     g.node("SimplifiedLayerNormalization", inputs, f"{x}.unit", axis=-1, epsilon=EPSILON, stash_type=1)
 
 
-def logits(g: Graph, drafter: Drafter, x: str, excluded: str, out: str) -> None:
-    """The output head: x [R, width] -> [R, V], minus infinity at the token of `excluded` [R, 1] where that is not -1."""
+def logits(g: Graph, drafter: Drafter, x: str, excluded: str | None, out: str) -> None:
+    """The output head: x [R, width] -> [R, V], minus infinity at the token of `excluded` [R, 1], if given and not -1."""
     c = drafter.config.sizes
-    g.head("embedding" if c.tied else "output", x, drafter.head_weight, f"{out}.all")
+    g.head("embedding" if c.tied else "output", x, drafter.head_weight, f"{out}.all" if excluded else out)
+    if not excluded:
+        return
     g.node("Equal", [excluded, g.named("vocabulary", np.arange(c.vocab)[None])], f"{out}.none")
     g.node("Where", [f"{out}.none", g.constant(-np.inf, np.float32), f"{out}.all"], out)
 

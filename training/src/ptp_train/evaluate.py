@@ -39,7 +39,7 @@ def uniforms_inside(reading: Reading, seed: int) -> Tensor:
 def proposals(drafter: Drafter, reading: Reading, starts: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
     """Drafted tokens and whether each is the target's, both [B, N, L]."""
     q = ask(reading, drafter, starts, inside)
-    tokens = drafter.draft(q.cache, q.last, q.starts, q.u, q.conditions)
+    tokens = drafter.draft(q.cache, q.last, q.starts, q.u, q.conditions, None, q.given)
     return tokens, tokens == q.answers
 
 
@@ -55,7 +55,7 @@ def after_miss(drafter: Drafter, reading: Reading, seed: int) -> np.ndarray:
     missed = accepted < length
     wrong = tokens.gather(2, accepted.clamp(max=length - 1)[..., None])[..., 0]
     q = ask(reading, drafter, starts + accepted, inside)
-    again = drafter.draft(q.cache, q.last, q.starts, q.u, q.conditions, wrong)
+    again = drafter.draft(q.cache, q.last, q.starts, q.u, q.conditions, wrong, q.given)
     return (again == q.answers)[missed].cpu().numpy()
 
 

@@ -1,7 +1,7 @@
 """Writes a model folder for the server: ONNX graphs with their weights, the tokenizer and manifest.json.
 
 Per model there is one graph for each of some numbers of slots; they share one weight file. See graph.py for how a run is
-packed; what the graphs take and give stands at `target_graph` and `drafter_graph.drafter_graph`.
+packed; what the graphs take and give stands at `target_graph`, `drafter_graph` and `feature_graph`.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import torch
 from . import manifest
 from .drafter import Drafter, load_drafter
 from .drafter_graph import drafter_graph
+from .feature_graph import feature_graph
 from .graph import FLOAT, INT64, Graph, Stream, WeightFile, add_rope, split_input
 from .graph_adjust import adjusted, nearest
 from .graph_cache import cache_inputs, new_rows, past_and_new
@@ -103,7 +104,8 @@ def write_graphs(
     names = [weights.path.name]
     if drafter:
         weights = WeightFile(out / "drafter.weights", drafter_form.precision, drafter_form.storage)
-        graphs |= {f"drafter.b{slots}.onnx": drafter_graph(drafter, target, weights, slots) for slots in counts}
+        build = feature_graph if drafter.config.given else drafter_graph
+        graphs |= {f"drafter.b{slots}.onnx": build(drafter, target, weights, slots) for slots in counts}
         names.append(weights.path.name)
     for name, graph in graphs.items():
         graph.save(out / name)

@@ -120,6 +120,27 @@ class Graph:
             branches.append(helper.make_graph(sub.nodes, f"{out}_{side}", [], [info]))
         return self.node("If", [condition], out, then_branch=branches[0], else_branch=branches[1])
 
+    def include(self, inner: "Graph", prefix: str, values: dict[str, str]) -> None:
+        """Adds the nodes of `inner`, a graph with this one as `parent`: its value names get the prefix, but for `values`, what its
+        inputs and other values of this graph are called here."""
+
+        def renamed(name: str) -> str:
+            return values.get(name) or (name if not name or name in self.initializers else prefix + name)
+
+        def rename(nodes) -> None:
+            for node in nodes:
+                node.name = prefix + node.name
+                for names in (node.input, node.output):
+                    names[:] = [renamed(name) for name in names]
+                for attribute in node.attribute:
+                    if attribute.type == onnx.AttributeProto.GRAPH:
+                        rename(attribute.g.node)
+                        for value in (*attribute.g.input, *attribute.g.output):
+                            value.name = renamed(value.name)
+
+        rename(inner.nodes)
+        self.nodes += inner.nodes
+
     def save(self, path: pathlib.Path) -> None:
         graph = helper.make_graph(self.nodes, path.name, self.inputs, self.outputs, list(self.initializers.values()))
         opsets = [helper.make_opsetid("", 23), helper.make_opsetid(CONTRIB, 1)]

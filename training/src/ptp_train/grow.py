@@ -86,10 +86,11 @@ def grown(old: Target, c: Config) -> Target:
 
 def check_drafter(old: DrafterConfig, new: DrafterConfig) -> None:
     """Refuses what a drafter cannot be grown to: another method or shape than its own."""
-    for name in ("kind", "method", "pick", "embedding", "frequencies", "rank", "length", "lora_rank"):
+    for name in ("method", "pick", "embedding", "frequencies", "rank", "length", "lora_rank"):
         mine, given = getattr(old, name), getattr(new, name)
         require(mine == given, f"--init has --{name.replace('_', '-')} {mine}, got {given}")
-    require(old.kind == "reader", f"--init must be of --kind reader, got {old.kind}")
+    fits = old.kind == new.kind == "reader" or (new.kind == "feature" and old.kind in ("reader", "feature"))
+    require(fits, f"--init must be a reader, or of --kind feature for that kind, got {old.kind} for {new.kind}")
     layers = len(old.source)
     require(layers == len(new.source), f"--init has {layers} layers, got --source {','.join(map(str, new.source))}")
     require(old.target.vocab == new.target.vocab, f"--init has {old.target.vocab} tokens, got {new.target.vocab}")
@@ -98,8 +99,9 @@ def check_drafter(old: DrafterConfig, new: DrafterConfig) -> None:
 
 @torch.no_grad()
 def grown_drafter(old: Drafter, config: DrafterConfig) -> Drafter:
-    """A reader with the sizes of `config` that drafts what `old` does, if its context layers have in the old heads' place what
-    those of `old` have (which they do in a grown target, where source names the layers' new places)."""
+    """A drafter with the sizes of `config` that drafts what `old` does, if its context layers have in the old heads' place what
+    those of `old` have (which they do in a grown target, where source names the layers' new places). A reader may become a
+    `feature` drafter, which has to learn that its context ends one token earlier."""
     check_drafter(old.config, config)
     new = Drafter(config)
     c, was = config.sizes, old.config.sizes
@@ -109,6 +111,8 @@ def grown_drafter(old: Drafter, config: DrafterConfig) -> Drafter:
         new.layers[i] = grown_layer(layer, c)
     for name, p in new.uniform.named_parameters():
         p.copy_(placed(p, old.uniform.get_parameter(name), 0.0))
+    if new.feature is not None and old.feature is not None:
+        new.feature.weight.copy_(placed(new.feature.weight, old.feature.weight, 0.0))
     if new.sequential is not None:
         for name, p in new.sequential.named_parameters():
             writes = name.startswith("out.")

@@ -167,9 +167,14 @@ class Target(nn.Module):
         """The output head [V, width]."""
         return self.embedding.weight if self.output is None else self.output.weight
 
+    def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden state x [..., width] -> the same normalised, which drafters may start from, and logits [..., V]."""
+        feature = self.norm(x)
+        return feature, F.linear(feature, self.head_weight)
+
     def head(self, x: Tensor) -> Tensor:
         """x [..., width] -> logits [..., V]."""
-        return F.linear(self.norm(x), self.head_weight)
+        return self.predict(x)[1]
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids [B, S] -> logits [B, S, V]."""

@@ -59,8 +59,9 @@ def sample(target: Target, tokens: np.ndarray, count: int, rng: np.random.Genera
     return {"settings": settings} | {k: torch.from_numpy(v.astype(np.int32)) for k, v in arrays.items()}
 
 
-def train_drafter(target: Target, samples: dict, steps: int, rng: np.random.Generator) -> Drafter:
-    drafter = Drafter(DrafterConfig(CONFIG, (0, 2), length=8, rank=32), target)
+def train_drafter(target: Target, samples: dict, kind: str, steps: int, rng: np.random.Generator) -> Drafter:
+    drafter = Drafter(DrafterConfig(CONFIG, (0, 2), length=8, kind=kind, rank=32), target)
+    given = drafter.config.given
     optimiser = MuonAdamW(drafter)
     beta = torch.distributions.Beta(torch.tensor(0.3), torch.tensor(0.3))
     for step in range(steps):
@@ -69,14 +70,15 @@ def train_drafter(target: Target, samples: dict, steps: int, rng: np.random.Gene
         starts = torch.from_numpy(rng.integers(PROMPT, CONFIG.context - drafter.config.length + 1, (8, 12)))
         inside = beta.sample((8, 12, drafter.config.length, drafter.config.coordinates))
         q = ask(reading, drafter, starts, inside)
-        logits = drafter(q.cache, q.last, q.starts, q.u, q.conditions, q.answers)
-        kl(logits.flatten(0, 2), q.answers.flatten(), q.p.flatten(0, 2)).mean().backward()
+        logits = drafter(q.cache, q.last, q.starts, q.u, q.conditions, q.answers, q.given)
+        kl(logits.flatten(0, 2), q.answers[:, :, given:].flatten(), q.p[:, :, given:].flatten(0, 2)).mean().backward()
         optimiser.step(schedule(step / steps))
     return drafter.eval()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("../test/models/tiny"))
+    parser.add_argument("--kind", choices=("feature", "reader"), default="reader", help="of the drafter")
     parser.add_argument("--steps", type=int, default=600, help="training steps of each network")
 
 
@@ -88,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
     text = "".join(p.read_text(encoding="utf8") for p in sorted(pathlib.Path(__file__).parent.glob("*.py")))
     tokens = np.array(tokenizer.encode(text).ids, np.int16)
     target = train_target(tokens, args.steps, rng)
-    drafter = train_drafter(target, sample(target, tokens, 512, rng), args.steps, rng)
+    drafter = train_drafter(target, sample(target, tokens, 512, rng), args.kind, args.steps, rng)
     held = types.SimpleNamespace(files=[sample(target, tokens, 32, rng)])
     figures = decode(target, drafter.config.pick, by_drafter(drafter), held, 32, drafter.config.length)
     print(json.dumps(figures))

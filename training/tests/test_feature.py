@@ -1,0 +1,181 @@
+"""Drafters that start from the target's own next token: the module, and its graph against it."""
+
+import pathlib
+
+import numpy as np
+import pytest
+import torch
+from test_export import CONFIG, Cache, context_feeds, liven, run, session
+
+from ptp_train import coordinates, export
+from ptp_train.drafter import Drafter, DrafterConfig, Given
+from ptp_train.sampling import shape
+from ptp_train.model import Target
+from ptp_train.tiny import byte_tokenizer
+
+LENGTH = 4
+FORMS = {
+    "c, tree, sequential head": {"rank": 8},
+    "c, one u, no head": {"rank": 0, "pick": "cdf"},
+    "o, tree": {"rank": 0, "method": "o"},
+}
+SETTINGS = [(0.7, 50.0, 0.9), (0.0, 0.0, 1.0), (1.0, 0.0, 1.0)]
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def pair(request):
+    torch.manual_seed(0)
+    target = Target(CONFIG)
+    form = {"source": (0, 2), "length": LENGTH, "frequencies": 4, "kind": "feature"} | FORMS[request.param]
+    drafter = Drafter(DrafterConfig(CONFIG, **form), target)
+    for module in (target, drafter):
+        liven(module)
+        for p in module.parameters():
+            p.data = p.data.half().float()
+    return target.eval(), drafter.eval()
+
+
+@pytest.fixture(scope="module")
+def folder(pair, tmp_path_factory) -> pathlib.Path:
+    out = tmp_path_factory.mktemp("model")
+    facts = {"drafter": {"yield_curve": [0, 1, 1, 1, 1], "accuracy_by_position": [1, 0, 0, 0]}}
+    export.write_folder(*pair, byte_tokenizer().to_str().encode(), out, "test", facts)
+    return out
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return np.random.default_rng(1).integers(0, CONFIG.vocab, 40).tolist()
+
+
+def conditions_of(setting):
+    temperature, top_k, top_p = setting
+    return tuple(torch.full((1, 1, 1), x) for x in (temperature, top_p, top_k))
+
+
+@torch.no_grad()
+def continued(target: Target, pick: str, text: list[int], u: np.ndarray, setting) -> list[int]:
+    """What the target says after `text`, token by token, by uniforms u [L, D]."""
+    temperature, top_k, top_p = (torch.tensor(x) for x in setting)
+    said = []
+    for row in torch.from_numpy(u):
+        p = shape(target(torch.tensor([text + said]))[0, -1], temperature, top_k, top_p)
+        said.append(int(coordinates.pick(pick, p, row)))
+    return said
+
+
+@torch.no_grad()
+def drafted(target: Target, drafter: Drafter, text: list[int], u: np.ndarray, setting):
+    """The module's draft after `text` by u [L, D], and the probabilities of all its tokens but the first."""
+    x, cache = target.read(torch.tensor([text]), len(target.layers))
+    feature, logits = target.predict(x[:, -1:])
+    asked = (cache, torch.tensor([[text[-1]]]), torch.tensor([[len(text)]]), torch.from_numpy(u)[None, None])
+    given, conditions = Given(feature, logits), conditions_of(setting)
+    draft = drafter.draft(*asked, conditions, None, given)
+    rows = drafter(*asked, conditions, draft, given).softmax(-1)
+    return draft[0, 0].tolist(), rows.gather(-1, draft[:, :, 1:, None])[0, 0, :, 0].numpy()
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_first_token_is_the_targets_own(pair, tokens, setting):
+    target, drafter = pair
+    u = np.random.default_rng(3).random((LENGTH, drafter.config.coordinates), np.float32)
+    draft, _ = drafted(target, drafter, tokens[:20], u, setting)
+    assert draft[:1] == continued(target, drafter.config.pick, tokens[:20], u[:1], setting)
+
+
+def test_what_the_first_token_is_known_not_to_be_is_not_drafted(pair, tokens):
+    target, drafter = pair
+    x, cache = target.read(torch.tensor([tokens[:20]]), len(target.layers))
+    given = Given(*target.predict(x[:, -1:]))
+    u = torch.rand(1, 1, LENGTH, drafter.config.coordinates)
+    asked = (cache, torch.tensor([tokens[19:20]]), torch.tensor([[20]]), u, conditions_of((0.7, 50.0, 0.9)))
+    first = drafter.draft(*asked, None, given)[:, :, 0]
+    assert drafter.draft(*asked, first, given)[:, :, 0] != first
+
+
+def test_it_sees_nothing_of_the_first_token_but_its_embedding(pair, tokens):
+    """While drafting, the first token's keys and values don't exist yet: training must not show them either."""
+    target, drafter = pair
+    u = torch.rand(1, 1, LENGTH, drafter.config.coordinates)
+    answers = torch.tensor([[tokens[20:24]]])
+    rows = []
+    for end in (20, 24):  # with the context that there is, and with more behind it
+        x, cache = target.read(torch.tensor([tokens[:end]]), len(target.layers))
+        given = Given(*target.predict(x[:, 19:20]))
+        asked = (cache, torch.tensor([tokens[19:20]]), torch.tensor([[20]]), u, conditions_of((1.0, 0.0, 1.0)))
+        rows.append(drafter(*asked, answers, given))
+    torch.testing.assert_close(rows[0], rows[1])
+    assert rows[0].shape == (1, 1, LENGTH - 1, CONFIG.vocab)
+
+
+class Asked:
+    """One sequence's part of a run: its text, the block under verification, uniforms from the block's first token on."""
+
+    def __init__(self, text: list[int], block: list[int], u: np.ndarray, setting):
+        self.text, self.block, self.u, self.setting = text, block, u, setting
+
+
+def check_feeds(parts: list[tuple[Asked, int]], steps: int) -> dict:
+    """parts: what is asked, and how many tokens of the context this run has of it."""
+    columns = 1 + max(len(a.block) for a, _ in parts)
+    d = parts[0][0].u.shape[1]
+    feeds = {
+        "check_rows": np.zeros((len(parts), columns), np.int64),
+        "check_tokens": np.full((len(parts), columns), -1, np.int64),
+        "visible": np.array([[len(a.text)] for a, _ in parts]),
+        "uniforms": np.zeros((len(parts), columns + steps, d), np.float32),
+        "steps": np.array([steps]),
+    }
+    at = 0
+    for i, (a, count) in enumerate(parts):
+        n = len(a.block)
+        tip = at + count - n - 1
+        feeds["check_rows"][i] = tip + np.minimum(np.arange(columns), n)
+        feeds["check_tokens"][i, :n] = a.block
+        feeds["uniforms"][i, : len(a.u)] = a.u[: columns + steps]
+        at += count
+    for n, (name, kind) in enumerate((("temperature", np.float32), ("top_k", np.int64), ("top_p", np.float32))):
+        feeds[f"sampling.{name}"] = np.array([[a.setting[n]] for a, _ in parts], kind)
+    feeds["sampling.min_p"] = np.zeros((len(parts), 1), np.float32)
+    return feeds
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+def test_the_graph_finds_where_a_block_goes_wrong_and_drafts_from_there(pair, folder, tokens, slots):
+    target, drafter = pair
+    c = drafter.config
+    model = session(folder / f"drafter.b{slots}.onnx")
+    rng = np.random.default_rng(5)
+    steps = LENGTH - 1
+    # (tokens before, length of the block, how many of them are right, sampling)
+    cases = [(20, 4, 4, SETTINGS[0]), (20, 4, 2, SETTINGS[0]), (17, 3, 0, SETTINGS[1]), (12, 0, 0, SETTINGS[2])]
+    asked = []
+    for before, length, right, setting in cases:
+        u = rng.random((length + LENGTH, c.coordinates), np.float32)
+        block = continued(target, c.pick, tokens[:before], u[:length], setting)
+        if right < length:
+            block[right] = (block[right] + 1) % CONFIG.vocab
+            block[right + 1 :] = tokens[: length - right - 1]
+        asked.append(Asked(tokens[:before], block, u, setting))
+    for group in [asked] if slots == 4 else [[a] for a in asked]:
+        contexts = []
+        for a in group:
+            cache = Cache(CONFIG.layers)
+            idle = Asked(a.text[:10], [], a.u, a.setting)
+            others = [(Cache(CONFIG.layers), tokens[:2]) for _ in range(slots - 1)]
+            feeds = context_feeds([(cache, a.text[:10]), *others])
+            feeds |= check_feeds([(idle, 10), *((Asked(tokens[:2], [], a.u, a.setting), 2) for _ in others)], 1)
+            cache.append(run(model, feeds), 0, 10)
+            contexts.append((cache, a.text[10:] + a.block))
+        feeds = context_feeds(contexts)
+        feeds |= check_feeds([(a, len(t)) for a, (_, t) in zip(group, contexts, strict=True)], steps)
+        out = run(model, feeds)
+        for i, a in enumerate(group):
+            _, _, right, _ = cases[asked.index(a)]
+            assert out["accepted"][i].tolist() == [right]
+            expected, chances = drafted(
+                target, drafter, a.text + a.block[:right], a.u[right : right + LENGTH], a.setting
+            )
+            assert [*out["given"][i], *out["draft"][i]] == expected
+            np.testing.assert_allclose(out["confidence"][i], chances, atol=1e-4, rtol=0)
