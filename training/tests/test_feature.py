@@ -1,6 +1,7 @@
 """Drafters that start from the target's own next token: the module, and its graph against it."""
 
 import pathlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,13 @@ import torch
 from test_export import CONFIG, Cache, context_feeds, liven, run, session
 
 from ptp_train import coordinates, export
+from ptp_train.batches import Readings, Samples, ask, read
 from ptp_train.drafter import Drafter, DrafterConfig, Given
-from ptp_train.sampling import shape
+from ptp_train.grow import grown_drafter
+from ptp_train.integers import in_integers
 from ptp_train.model import Target
+from ptp_train.samples import GENERATED
+from ptp_train.sampling import shape
 from ptp_train.tiny import byte_tokenizer
 
 LENGTH = 4
@@ -179,3 +184,49 @@ def test_the_graph_finds_where_a_block_goes_wrong_and_drafts_from_there(pair, fo
             )
             assert [*out["given"][i], *out["draft"][i]] == expected
             np.testing.assert_allclose(out["confidence"][i], chances, atol=1e-4, rtol=0)
+
+
+def test_a_reader_becomes_one(pair):
+    target, drafter = pair
+    old = Drafter(replace(drafter.config, kind="reader"), target)
+    liven(old)
+    new = grown_drafter(old, drafter.config)
+    assert (new.feature.weight == 0).all()
+    again = grown_drafter(new, drafter.config)
+    for name, p in old.named_parameters():
+        assert torch.equal(p, new.get_parameter(name))
+        assert torch.equal(p, again.get_parameter(name))
+    with pytest.raises(SystemExit, match="--init must be a reader, or of --kind feature for that kind, got feature"):
+        grown_drafter(drafter, replace(drafter.config, kind="reader"))
+
+
+def test_kept_readings_ask_the_same(pair, tokens, tmp_path):
+    """What is kept in float16 gives the questions of a fresh reading, but for rounding."""
+    target, drafter = pair
+    ids = np.random.default_rng(3).integers(0, CONFIG.vocab, (6, GENERATED + 8)).astype(np.uint16)
+    settings = np.tile(np.array([0.7, 50, 0.9], np.float32), (6, 1))
+    np.savez(tmp_path / "train-0-000000.npz", tokens=ids, settings=settings)
+    samples = Samples(tmp_path, "train", "cpu")
+    length = ids.shape[1]
+    kept = Readings(target, drafter.config.pick, samples, 2 * length, drafter.config.source)
+    starts, inside = torch.full((2, 1), 20), torch.rand(2, 1, LENGTH, drafter.config.coordinates)
+    for _ in range(4):
+        reading = kept.draw(np.random.default_rng(1))
+        batch = next(g for g in samples.groups(2 * length) if torch.equal(g["tokens"].long(), reading.ids))
+        got, fresh = (ask(r, drafter, starts, inside) for r in (reading, read(target, drafter.config.pick, batch)))
+        torch.testing.assert_close(got.u, fresh.u)
+        torch.testing.assert_close(got.p, fresh.p, atol=1e-3, rtol=0)
+        torch.testing.assert_close(got.given.feature, fresh.given.feature, atol=1e-2, rtol=0)
+        torch.testing.assert_close(got.cache[2][0], fresh.cache[2][0], atol=1e-2, rtol=0)
+    assert len(kept.kept) == 1
+    assert sum(len(g["tokens"]) for g in samples.groups(2 * length)) == 6
+
+
+def test_a_context_in_integers_is_near_the_exact_one(pair, tokens):
+    target, _ = pair
+    ids = torch.tensor([tokens])
+    with torch.no_grad():
+        exact, near = target(ids).softmax(-1), in_integers(target)(ids).softmax(-1)
+    apart = (exact - near).abs().sum(-1) / 2
+    assert 1e-4 < apart.mean() < 0.2
+    assert (in_integers(target).output.weight != target.head_weight).any()

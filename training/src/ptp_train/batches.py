@@ -55,7 +55,7 @@ class Samples:
 
 
 class Readings:
-    """What the target says about batches of sequences: read anew for each, or once for each of fixed batches and kept in float16."""
+    """What the target says about batches of sequences: read for each, or once for each of fixed batches and kept in float16."""
 
     def __init__(self, target: Target, pick: str, samples: Samples, tokens: int, layers: tuple[int, ...] | None):
         """layers: those whose keys and values are kept, None to keep nothing."""

@@ -88,8 +88,12 @@ def check(args: argparse.Namespace) -> None:
     copies = args.kind == "separate" or not args.from_target
     require(not (args.init and args.from_target), "--init and --from-target exclude each other")
     given = args.kind != "feature" or args.length > 1
-    require(given, f"--length must be 2 or more with --kind feature, whose first token is the target's, got {args.length}")
-    require(not args.keep or args.kind != "separate", "--keep is for drafters that read the target, not --kind separate")
+    require(
+        given, f"--length must be 2 or more with --kind feature, whose first token is the target's, got {args.length}"
+    )
+    require(
+        not args.keep or args.kind != "separate", "--keep is for drafters that read the target, not --kind separate"
+    )
     require(copies, f"--from-target is for --kind separate, others always start from the target, got {args.kind}")
 
 
@@ -127,7 +131,9 @@ class Lesson:
 
     def __init__(self, args: argparse.Namespace, target: Target, drafter: Drafter, samples: Samples, device: str):
         self.args, self.drafter, self.device = args, drafter, device
-        self.readings = Readings(target, args.pick, samples, args.context_tokens, drafter.config.source if args.keep else None)
+        self.readings = Readings(
+            target, args.pick, samples, args.context_tokens, drafter.config.source if args.keep else None
+        )
         self.predict = compiled(drafter, device)
         self.beta = torch.distributions.Beta(torch.tensor(args.beta), torch.tensor(args.beta))
         weight = args.decay ** torch.arange(args.length - drafter.config.given, device=device)

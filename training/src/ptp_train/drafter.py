@@ -199,8 +199,8 @@ class Drafter(nn.Module):
 
         cache: keys and values of the context layers, each [B, G, S, D_head]. last [B, N]: the token before each completion.
         starts [B, N]: index of the first token to predict, 1 .. S. u [B, N, L, D]. conditions: temperature, top_p, top_k,
-        each broadcastable to [B, N, L]. feature [B, N, width]: with it, the context ends one token before `last`, and this is what
-        it ends with.
+        each broadcastable to [B, N, L]. feature [B, N, width]: with it the context ends one token before `last`, and this is
+        what it ends with.
         """
         b, n, length = u.shape[:3]
         c = self.config.sizes
@@ -249,8 +249,8 @@ class Drafter(nn.Module):
         answers: Tensor | None = None,
         given: Given | None = None,
     ) -> Tensor:
-        """Logits [B, N, L, V]; arguments as in `hidden` and `logits`. A `feature` drafter has to have `given` and the answers, and
-        gives the logits [B, N, L - 1, V] of all tokens but the first."""
+        """Logits [B, N, L, V]; arguments as in `hidden` and `logits`. A `feature` drafter has to have `given` and the answers,
+        and gives the logits [B, N, L - 1, V] of all tokens but the first."""
         feature = None
         if given is not None:
             feature, last, starts, u, answers = (

@@ -16,6 +16,7 @@ from torch import Tensor
 from .batches import Reading, Samples, ask, read
 from .device import use_threads
 from .drafter import Drafter, load_drafter
+from .integers import in_integers
 from .model import Target, load_target
 from .samples import GENERATED
 from .sampling import shape
@@ -154,8 +155,16 @@ def continuation(text: np.ndarray, longest: int, length: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def decode(target: Target, pick: str, walk: Walk, samples: Samples, sequences: int, length: int) -> dict:
-    """Coupled decoding, draft then verify, over at most `sequences` sequences.
+def decode(
+    target: Target,
+    pick: str,
+    walk: Walk,
+    samples: Samples,
+    sequences: int,
+    length: int,
+    context: Target | None = None,
+) -> dict:
+    """Coupled decoding, draft then verify, over at most `sequences` sequences; context: see `read`.
 
     accuracy[k]: share of drafted tokens at position k that are the target's. yield_curve[b]: expected number of right tokens
     before the first wrong one in a draft of b. tokens_per_call: with drafts of full length, the target's own token included.
@@ -164,7 +173,7 @@ def decode(target: Target, pick: str, walk: Walk, samples: Samples, sequences: i
     for f in samples.files:
         for row in range(min(len(f["tokens"]), sequences - seen)):
             seen += 1
-            right = walk(read(target, pick, {k: v[row : row + 1] for k, v in f.items()}), 11 + seen)[0]
+            right = walk(read(target, pick, {k: v[row : row + 1] for k, v in f.items()}, context), 11 + seen)[0]
             prefix = right.cumprod(-1)
             right_at += right.mean(0)
             prefix_at += prefix.mean(0)
@@ -186,12 +195,15 @@ def yield_curve(prefix: np.ndarray) -> list[float]:
     return [0.0, *(round(x, 4) for x in prefix.cumsum().tolist())]
 
 
-def after_misses(target: Target, drafter: Drafter, samples: Samples, sequences: int) -> list[float]:
+def after_misses(
+    target: Target, drafter: Drafter, samples: Samples, sequences: int, context: Target | None = None
+) -> list[float]:
     """The yield curve of drafts from where an earlier one went wrong, see `after_miss`; of at most `sequences` sequences."""
     rights: list[np.ndarray] = []
     for f in samples.files:
         for row in range(min(len(f["tokens"]), sequences - len(rights))):
-            reading = read(target, drafter.config.pick, {k: v[row : row + 1] for k, v in f.items()})
+            batch = {k: v[row : row + 1] for k, v in f.items()}
+            reading = read(target, drafter.config.pick, batch, context)
             rights.append(after_miss(drafter, reading, 11 + len(rights)))
     return yield_curve(np.concatenate(rights).cumprod(-1).mean(0))
 
@@ -217,6 +229,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("work/evaluation.json"))
     parser.add_argument("--sequences", type=int, default=64, help="sequences of each split and condition")
+    parser.add_argument(
+        "--context-precision",
+        choices=("float32", "int8"),
+        default="float32",
+        help="of the target's copy that the drafter reads, as `export --drafter-precision` will have it",
+    )
     parser.add_argument("--json", action="store_true", help="print nothing but the last line, one of JSON")
     parser.add_argument("--threads", type=int, default=1)
 
@@ -241,6 +259,7 @@ def run(args: argparse.Namespace) -> None:
     use_threads(args.threads)
     target, drafter = load_target(args.target), load_drafter(args.drafter)
     walks = compared(args, drafter)
+    context = in_integers(target) if args.context_precision == "int8" else None
     report: dict = {"settings": []}
     for folder in args.samples:
         figures: dict = {"conditions": None}
@@ -249,13 +268,15 @@ def run(args: argparse.Namespace) -> None:
             figures["conditions"] = conditions_of(samples)
             figures[split] = {}
             for name, (pick, walk) in walks.items():
-                figures[split][name] = decode(target, pick, walk, samples, args.sequences, drafter.config.length)
+                figures[split][name] = decode(
+                    target, pick, walk, samples, args.sequences, drafter.config.length, context
+                )
                 if not args.json:
                     print(
                         f"{folder.name} {split} {name}: {figures[split][name]['tokens_per_call']} tokens per call",
                         flush=True,
                     )
-            curve = after_misses(target, drafter, samples, args.sequences)
+            curve = after_misses(target, drafter, samples, args.sequences, context)
             figures[split]["drafter"]["yield_curve_after_miss"] = curve
         report["settings"].append(figures)
     report["pick"] = drafter.config.pick

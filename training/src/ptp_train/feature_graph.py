@@ -1,9 +1,9 @@
 """A `feature` drafter as an ONNX graph.
 
-Its context stream is the whole target, so that it can tell by itself what the target will say to a block that is being verified: it
-picks a token after each of the block's, by the same uniforms. Up to the first pick that is not the block's token the block is
-taken for right; that pick is the first token of the draft, and the drafter's own layers go on from there. One draft per
-sequence, therefore, where other drafters need one for each place where the block may go wrong.
+Its context stream is the whole target, so that it can tell by itself what the target will say to a block that is being
+verified: it picks a token after each of the block's, by the same uniforms. Up to the first pick that is not the block's token the
+block is taken for right; that pick is the first token of the draft, and the drafter's own layers go on from there. One draft
+per sequence, therefore, where other drafters need one for each place where the block may go wrong.
 """
 
 import numpy as np
@@ -18,13 +18,13 @@ from .weight_file import WeightFile
 
 
 def feature_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: int) -> Graph:
-    """N packed context tokens of `slots` sequences, B, through the target; then K tokens of each through the drafter's own layers.
+    """N packed context tokens of `slots` sequences, B, through the target; then K tokens of each through the own layers.
 
-    Context inputs: ids, pos, splits, mask_{i}, pk, pv as in `target_graph`. Inputs of the check, for blocks of at most C - 1 tokens:
-    check_rows [B, C], where in the run the token stands before each that is checked (a row of the same slot beyond the block's end);
-    check_tokens [B, C], the block, -1 beyond its end; visible [B, 1], index in the sequence of its first token. Of sampling:
-    temperature, top_p, min_p (float) and top_k (0 for no limit), each [B, 1]; u [B, C + K, D], the uniforms from the
-    block's first token on. steps [1]: K >= 1.
+    Context inputs: ids, pos, splits, mask_{i}, pk, pv as in `target_graph`. Inputs of the check, for blocks of at most C - 1
+    tokens: check_rows [B, C], where in the run the token stands before each that is checked (beyond the block's end any row of
+    the slot); check_tokens [B, C], the block, -1 beyond its end; visible [B, 1], index in the sequence of its first token.
+    sampling.temperature, sampling.top_p, sampling.min_p (float) and sampling.top_k (0 for no limit), each [B, 1]; uniforms
+    [B, C + K, D], from the block's first token on. steps [1]: K >= 1.
     Outputs: accepted [B, 1], how many of the block's tokens are taken for right; given [B, 1], the token after them; draft and
     confidence [B, K], the tokens after that one and their probabilities in what they were picked from; nk{l}, nv{l} [1, N, G*D].
     """
@@ -143,7 +143,7 @@ def positions_after(g: Graph, drafter: Drafter, slots: int, width: int) -> None:
 
 
 def own_mask(g: Graph, slot: int, context_mask: str) -> str:
-    """[K, S + K]: slot `slot`'s positions see the context tokens before seen.end, of the S there are, and their own up to themselves."""
+    """[K, S + K]: the slot's positions see those of S context tokens that hold, and their own up to themselves."""
     name = f"own.mask{slot}"
     zero, never = g.constant(0, np.float32), g.constant(-np.inf, np.float32)
     g.node("Shape", [context_mask], f"{name}.size", start=1, end=2)

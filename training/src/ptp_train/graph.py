@@ -121,8 +121,8 @@ class Graph:
         return self.node("If", [condition], out, then_branch=branches[0], else_branch=branches[1])
 
     def include(self, inner: "Graph", prefix: str, values: dict[str, str]) -> None:
-        """Adds the nodes of `inner`, a graph with this one as `parent`: its value names get the prefix, but for `values`, what its
-        inputs and other values of this graph are called here."""
+        """Adds the nodes of `inner`, a graph with this one as `parent`. Its value names get the prefix, but for `values`: what
+        its inputs, and values of this graph, are called here."""
 
         def renamed(name: str) -> str:
             return values.get(name) or (name if not name or name in self.initializers else prefix + name)
