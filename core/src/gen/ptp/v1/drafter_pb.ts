@@ -171,7 +171,8 @@ export type DraftStep = Message<"ptp.v1.DraftStep"> & {
   block: number[];
 
   /**
-   * The drafter's confidence in each token of the block, in [0, 1]; as many as block. Shares out the budget.
+   * The drafter's confidence in each token of the block, in [0, 1]; as many as block. Shares out the budget, unless the drafter
+   * checks blocks by itself.
    *
    * @generated from field: repeated float block_confidences = 4;
    */
@@ -306,7 +307,8 @@ export type DraftResult = Message<"ptp.v1.DraftResult"> & {
   step: number;
 
   /**
-   * At most one branch for each possible accepted count, in rising order; counts that the budget left out are absent.
+   * At most one branch for each possible accepted count, in rising order; counts that the budget left out are absent. A drafter that
+   * checks blocks by itself gives the one that it expects to fit.
    *
    * @generated from field: repeated ptp.v1.Branch branches = 2;
    */
