@@ -60,7 +60,7 @@ await runService('gateway', async (logger, onStop) => {
   const streams = contentAsked(process.env) ? new ContentStreams(services, tokenizer) : services;
   const loop = (over: Streams) => new PairGenerator(over, limits);
   const recorded = traces ? new RecordedGenerator(traces, streams, loop) : loop(new RecordedStreams(streams));
-  const generator = new MeteredGenerator(recorded, counted, metrics.meter);
+  const generator = new MeteredGenerator(recorded, counted, metrics.meter, manifest.drafter !== undefined);
   const onRefusal = (code: ErrorCode) => counted.refusals.add(1, { [attribute.errorType]: code });
   const grammars = new Grammars(tokenizer, generator.facts);
   const admission = new Admission(config.maxStreams);

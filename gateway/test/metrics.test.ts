@@ -25,7 +25,7 @@ beforeAll(async () => {
   metrics = await startMetrics('ptp-gateway', 'fake');
   const counted = gatewayMetrics(metrics.meter);
   pair = await TestPair.fake({ accuracy: 0.8, limits: { length: 5, budget: 16, mode: 'overlap' } });
-  generator = new MeteredGenerator(pair.generator, counted, metrics.meter);
+  generator = new MeteredGenerator(pair.generator, counted, metrics.meter, true);
   const sha256 = createHash('sha256').update('key').digest('hex');
   const app = await createHttp({
     exposition: metrics.exposition,
@@ -119,10 +119,50 @@ describe('the gateway counts', () => {
     expect(total(after, 'gen_ai_server_request_duration_seconds_count', { error_type: 'cancelled' })).toBe(1);
   });
 
+  test('chats by their name, and who hangs up between two steps as cancelled', async () => {
+    const before = total(await exposition(), 'gen_ai_server_request_duration_seconds_count', {
+      error_type: 'cancelled',
+    });
+    const caller = new AbortController();
+    const sampling = { temperature: 1, topK: 0, topP: 1 };
+    const request = { prompt: [1], sampling, seed: 1n, maxTokens: 50, operation: 'chat' as const };
+    for await (const _ of generator.generate(request, caller.signal)) {
+      caller.abort();
+      break;
+    }
+    const after = await exposition();
+    const named = { error_type: 'cancelled', gen_ai_operation_name: 'chat', gen_ai_provider_name: 'ptp' };
+    expect(total(after, 'gen_ai_server_request_duration_seconds_count', named)).toBe(1);
+    expect(total(after, 'gen_ai_server_request_duration_seconds_count', { error_type: 'cancelled' })).toBe(before + 1);
+  });
+
   test('says what runs, and no prompt', () => {
     expect(text).toMatch(/^ptp_build_info\{.*model="fake".*\} 1$/m);
     expect(text).toContain('service_name="ptp-gateway"');
   });
+});
+
+test('a target that is served alone has no drafter to miss', async () => {
+  const own = await startMetrics('ptp-gateway', 'fake');
+  new MeteredGenerator(pair.generator, gatewayMetrics(own.meter), own.meter, false);
+  const text = await own.exposition();
+  expect(total(text, 'ptp_peer_usable', { peer: 'verifier' })).toBe(1);
+  expect(text).not.toContain('peer="drafter"');
+  await own.stop();
+});
+
+test('an exposition that fails is an error of the server, which goes on', async () => {
+  const own = await startMetrics('ptp-verifier', 'fake');
+  let fails = true;
+  const exposition = () => (fails ? Promise.reject(new Error('no reader')) : own.exposition());
+  const address = { target: '127.0.0.1:0', host: '127.0.0.1', port: 0 };
+  const { port, stop } = await serveMetrics({ ...own, exposition }, address, 'PTP_METRICS_ADDRESS');
+  const ask = () => fetch(`http://127.0.0.1:${port}/metrics`);
+  expect((await ask()).status).toBe(500);
+  fails = false;
+  expect((await ask()).status).toBe(200);
+  await stop();
+  await own.stop();
 });
 
 test('a service with an engine tells of its runs and caches at an address of its own', async () => {

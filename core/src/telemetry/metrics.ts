@@ -4,7 +4,7 @@ import { defaultResource, resourceFromAttributes } from '@opentelemetry/resource
 import { MeterProvider, type MetricReader, PeriodicExportingMetricReader } from '@opentelemetry/sdk-metrics';
 import manifest from '../../package.json' with { type: 'json' };
 import type { Address } from '../env.ts';
-import { PtpError } from '../errors.ts';
+import { PtpError, toPtpError } from '../errors.ts';
 import { sdkDisabled } from './tracing.ts';
 
 /** Running metrics. */
@@ -15,10 +15,10 @@ export interface Metrics {
   stop(): Promise<void>;
 }
 
-/** Bucket limits in seconds that tell steps of half a millisecond from those of one, and a minute from two. */
+/** Bucket limits in seconds that tell steps of a quarter of a millisecond from those of half a one, and a minute from two. */
 export const SECONDS = [
-  0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.006, 0.008, 0.012, 0.016, 0.024, 0.032, 0.048, 0.064, 0.1, 0.15, 0.25,
-  0.5, 1, 2, 4, 8, 16, 32, 64, 128,
+  0.0001, 0.00025, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.006, 0.008, 0.012, 0.016, 0.024, 0.032, 0.048,
+  0.064, 0.1, 0.15, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128,
 ];
 
 /**
@@ -109,8 +109,14 @@ export async function serveMetrics(metrics: Metrics, address: Address, setting: 
       response.writeHead(404).end();
       return;
     }
-    const text = await metrics.exposition();
-    response.writeHead(200, { 'content-type': EXPOSITION_TYPE }).end(text);
+    try {
+      const text = await metrics.exposition();
+      response.writeHead(200, { 'content-type': EXPOSITION_TYPE }).end(text);
+    } catch (error) {
+      response
+        .writeHead(500, { 'content-type': 'text/plain' })
+        .end(`metrics cannot be read: ${toPtpError(error).message}`);
+    }
   });
   const where = 'path' in address ? { path: address.path } : { host: address.host, port: address.port };
   await new Promise<void>((resolve, reject) => {

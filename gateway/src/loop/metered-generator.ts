@@ -13,7 +13,8 @@ export class MeteredGenerator implements Generator {
   readonly #metrics: GatewayMetrics;
   #open = 0;
 
-  constructor(inner: Generator, metrics: GatewayMetrics, meter: Meter) {
+  /** @param hasDrafter whether there is to be one: a target that is served alone has none to miss */
+  constructor(inner: Generator, metrics: GatewayMetrics, meter: Meter, hasDrafter: boolean) {
     this.#inner = inner;
     this.#metrics = metrics;
     meter
@@ -24,7 +25,7 @@ export class MeteredGenerator implements Generator {
       .addCallback((result) => {
         const { verifier, drafter } = inner.health();
         result.observe(Number(verifier), { peer: 'verifier' });
-        result.observe(Number(drafter), { peer: 'drafter' });
+        if (hasDrafter) result.observe(Number(drafter), { peer: 'drafter' });
       });
   }
 
@@ -38,7 +39,11 @@ export class MeteredGenerator implements Generator {
 
   async *generate(request: GenerationRequest, signal: AbortSignal): AsyncGenerator<GenerationStep> {
     const metrics = this.#metrics;
-    const labels = { [attribute.operation]: 'text_completion', [attribute.requestModel]: this.facts.modelId };
+    const labels = {
+      [attribute.operation]: request.operation ?? 'text_completion',
+      [attribute.provider]: 'ptp',
+      [attribute.requestModel]: this.facts.modelId,
+    };
     const began = performance.now();
     let [first, firstTokens, tokens] = [0, 0, 0];
     let failure: unknown;
@@ -65,8 +70,9 @@ export class MeteredGenerator implements Generator {
       throw error;
     } finally {
       this.#open--;
-      // who stops reading at a stop string has got what they wanted
-      const error = failure === undefined ? undefined : toPtpError(failure).code;
+      // who stops reading at a stop string has got what they wanted, who has hung up has not
+      const left = !ended && signal.aborted ? 'cancelled' : undefined;
+      const error = failure === undefined ? left : toPtpError(failure).code;
       const now = performance.now();
       metrics.requestDuration.record(
         (now - began) / 1000,
