@@ -1,12 +1,15 @@
 /** `npm run bench -- SUITE [options]`; each suite ends with one line of JSON. */
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { loadManifest } from '@ptp/core/engine/manifest.ts';
 import type { DraftLimits } from '../gateway/src/loop/controller.ts';
+import { pairFacts } from '../gateway/src/services/pair.ts';
 import { gatewaySettings } from '../gateway/src/settings.ts';
 import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
 import { context } from './context.ts';
 import { decode } from './decode.ts';
 import { type ExactResult, exact } from './exact.ts';
+import { hosts } from './hosts/main.ts';
 import { load } from './load.ts';
 import { overhead } from './overhead.ts';
 import { peers } from './peers.ts';
@@ -28,6 +31,7 @@ suites
   prefill    time to the first token without the drafter by the length of the prompt, new ones and known ones
   scaling    simulates many sequences on several GPUs, in virtual time (no model), and writes the plots of docs/scaling.md
   peers      speed, first token and greedy text beside llama.cpp with the same weights; installs it in bench/peers
+  hosts      two verifiers and two drafters in network namespaces, by the delay between hosts; needs root; writes docs/hosts-delay.svg
   tracing    what tracing costs: off, kept for /traces, exported for 1 %, with slow and failed requests, and for all
   report     writes docs/performance.md from what was kept with --save
   overhead   what a step takes beyond max(draft, verify), with engines of fixed latency (no model)
@@ -36,7 +40,7 @@ options
   --models DIR      the pair (models/default)
   --tokens N        tokens per sequence (128; context: 32)
   --sequences N     exact: sequences per setting (20); overhead: sequences (4)
-  --prompts N       decode: prompts (32); peers: (16)
+  --prompts N       decode: prompts (32); peers: (16); hosts: (8)
   --streams LIST    load: streams at once (1,2,4,8,16,32)
   --repeats N       load, context, prefill, tracing: times each (4; prefill: 9, tracing: 12)
   --length N        longest block (PTP_DRAFT_LENGTH)
@@ -47,7 +51,7 @@ options
 
 /** Suites that decode with the pair of --models, and others. */
 const ON_MODELS = ['exact', 'decode', 'load', 'context', 'prefill', 'peers', 'tracing'] as const;
-const OTHERS = ['overhead', 'scaling', 'report'] as const;
+const OTHERS = ['overhead', 'scaling', 'report', 'hosts'] as const;
 type OnModels = (typeof ON_MODELS)[number];
 type Other = (typeof OTHERS)[number];
 
@@ -109,7 +113,7 @@ const limits: DraftLimits = {
 };
 const tokens = positive('tokens', suite === 'context' ? 32 : 128);
 const sequences = positive('sequences', suite === 'overhead' ? 4 : 20);
-const promptCount = positive('prompts', suite === 'peers' ? 16 : 32);
+const promptCount = positive('prompts', suite === 'peers' ? 16 : suite === 'hosts' ? 8 : 32);
 const repeats = positive('repeats', suite === 'prefill' ? 9 : suite === 'tracing' ? 12 : 4);
 const streams = values.streams.split(',').map((text) => count('streams', text));
 console.error(machine());
@@ -129,6 +133,12 @@ async function other(chosen: Other): Promise<object> {
       return overhead(sequences, tokens);
     case 'scaling':
       return scaling();
+    case 'hosts': {
+      const tokenizer = await loadTokenizer(values.models);
+      const { endOfText, contextLength } = pairFacts(await loadManifest(values.models));
+      const prompts = await loadPrompts(tokenizer, endOfText, contextLength - tokens);
+      return hosts(values.models, limits, prompts.slice(0, promptCount), tokens);
+    }
     case 'report':
       return (await import('./report.ts')).report();
   }

@@ -3,7 +3,7 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 /** A bad network between the gateway and one service, over TCP. */
 export class BadNetwork {
   readonly #server: Server;
-  readonly #target: number;
+  readonly #target: { readonly port: number; readonly host: string };
   readonly #sockets = new Set<Socket>();
   /** Milliseconds that everything takes longer, each way. */
   delayMs = 0;
@@ -12,17 +12,17 @@ export class BadNetwork {
   /** Chunks of the next ones from the service that have a byte changed. */
   corrupt = 0;
 
-  private constructor(server: Server, target: number) {
+  private constructor(server: Server, target: { port: number; host: string }) {
     this.#server = server;
     this.#target = target;
     server.on('connection', (socket) => this.#accept(socket));
   }
 
-  /** @param target port of the service */
-  static async start(target: number): Promise<BadNetwork> {
+  /** In front of a service's port. */
+  static async start(port: number, host = '127.0.0.1'): Promise<BadNetwork> {
     const server = createServer();
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    return new BadNetwork(server, target);
+    return new BadNetwork(server, { port, host });
   }
 
   get port(): number {
@@ -40,7 +40,7 @@ export class BadNetwork {
   }
 
   #accept(near: Socket): void {
-    const far = connect(this.#target, '127.0.0.1');
+    const far = connect(this.#target);
     for (const [from, to] of [
       [near, far],
       [far, near],

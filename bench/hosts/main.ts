@@ -1,0 +1,195 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { loadManifest } from '@ptp/core/engine/manifest.ts';
+import { DrafterService } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
+import { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
+import { createLogger } from '@ptp/core/log.ts';
+import { connect } from '@ptp/core/rpc/client.ts';
+import type { DraftLimits } from '../../gateway/src/loop/controller.ts';
+import { PairGenerator } from '../../gateway/src/loop/generate.ts';
+import type { GenerationRequest, Generator } from '../../gateway/src/loop/generation.ts';
+import type { Mode } from '../../gateway/src/loop/pace.ts';
+import { pairFacts } from '../../gateway/src/services/pair.ts';
+import { Services } from '../../gateway/src/services/services.ts';
+import { REFERENCE } from '../decode.ts';
+import { lineChart } from '../plot.ts';
+import type { Prompt } from '../prompts.ts';
+import { median, round, sum } from '../statistics.ts';
+import { type Host, HostNetwork } from './network.ts';
+
+const ROOT = join(import.meta.dirname, '..', '..');
+const NAMES = ['verifier0', 'verifier1', 'drafter0', 'drafter1'] as const;
+const PORT = 7100;
+const START_TIMEOUT_MS = 120_000;
+const MODES: readonly Mode[] = ['overlap', 'sequential', 'plain'];
+/** Added each way, milliseconds. */
+const DELAYS = [0, 1, 2, 5, 10, 20];
+/** Streams at once that are to be spread over the hosts. */
+const SPREAD = 8;
+
+/**
+ * The loop here, two verifiers and two drafters each on a host of its own (network namespaces): how streams are spread, and what a step
+ * and a token take as the network's delay grows, for each way of drafting. Writes docs/hosts-delay.svg.
+ *
+ * @param models the pair's folder
+ */
+export async function hosts(
+  models: string,
+  limits: DraftLimits,
+  prompts: readonly Prompt[],
+  maxTokens: number,
+): Promise<Record<string, unknown>> {
+  const network = HostNetwork.start(NAMES);
+  const children: ChildProcess[] = [];
+  const opened: { close(): void }[] = [];
+  try {
+    const env = { ...process.env, PTP_MODELS: models, PTP_LOG_LEVEL: 'warn', PTP_PREFIX_CACHE_MB: '0' };
+    for (const host of network.hosts) children.push(startOn(host, env));
+    const addresses: string[] = [];
+    for (const host of network.hosts) addresses.push(await network.reach(host, PORT));
+    const services = new Services({
+      facts: pairFacts(await loadManifest(models)),
+      verifiers: addresses.slice(0, 2),
+      drafters: addresses.slice(2),
+      recoveryMs: 0,
+      draftTimeoutMs: 2000,
+      verifyTimeoutMs: 60_000,
+      logger: createLogger('bench', { PTP_LOG_LEVEL: 'warn' }),
+    });
+    opened.push(services);
+    await services.ready(START_TIMEOUT_MS);
+    await allReady(addresses);
+    const loops = new Map(MODES.map((mode) => [mode, new PairGenerator(services, { ...limits, mode })]));
+    const spread = await openOnEach(loops.get('overlap') as Generator, prompts, addresses);
+    console.error(JSON.stringify(spread));
+    const rows = [];
+    for (const delay of DELAYS) {
+      network.delay(delay);
+      rows.push({ delay_ms: delay, ...(await measured(loops, prompts, maxTokens)) });
+      console.error(JSON.stringify(rows.at(-1)));
+    }
+    await plot(rows);
+    return { delayed_by: network.delayedBy, spread, rows };
+  } finally {
+    for (const each of opened) each.close();
+    for (const child of children) {
+      if (child.exitCode !== null || child.signalCode !== null) continue;
+      child.kill('SIGTERM');
+      await once(child, 'exit');
+    }
+    network.stop();
+  }
+}
+
+function startOn({ name, address }: Host, env: NodeJS.ProcessEnv): ChildProcess {
+  const kind = name.includes('verifier') ? 'verifier' : 'drafter';
+  const own = { ...env, [`PTP_${kind.toUpperCase()}_ADDRESS`]: `${address}:${PORT}` };
+  const command = ['netns', 'exec', name, process.execPath, join(ROOT, kind, 'src', 'main.ts')];
+  return spawn('ip', command, { env: own, stdio: ['ignore', 'inherit', 'inherit'] });
+}
+
+/** Sequences that a service has open. */
+async function openSequences(address: string, isVerifier: boolean): Promise<number> {
+  if (isVerifier) {
+    const client = connect(VerifierService, address, { apart: true });
+    return client
+      .getTarget({}, { deadlineMs: 10_000 })
+      .then(({ openSequences: open }) => open)
+      .finally(() => client.close());
+  }
+  const client = connect(DrafterService, address, { apart: true });
+  return client
+    .getDrafter({}, { deadlineMs: 10_000 })
+    .then(({ openSequences: open }) => open)
+    .finally(() => client.close());
+}
+
+const onAll = (addresses: readonly string[]) =>
+  Promise.all(addresses.map((address, i) => openSequences(address, i < 2)));
+
+async function allReady(addresses: readonly string[]): Promise<void> {
+  for (const until = performance.now() + START_TIMEOUT_MS; ; ) {
+    try {
+      await onAll(addresses);
+      return;
+    } catch (error) {
+      if (performance.now() > until) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 500));
+    }
+  }
+}
+
+/** Streams on each host while SPREAD of them run. */
+async function openOnEach(generator: Generator, prompts: readonly Prompt[], addresses: readonly string[]) {
+  const leaving = new AbortController();
+  const iterators = prompts
+    .slice(0, SPREAD)
+    .map(({ tokens }, i) =>
+      generator
+        .generate(
+          { prompt: tokens, sampling: REFERENCE, seed: BigInt(i), maxTokens: 64, ignoreEndOfText: true },
+          leaving.signal,
+        )
+        [Symbol.asyncIterator](),
+    );
+  await Promise.all(iterators.map((iterator) => iterator.next()));
+  const open = await onAll(addresses);
+  await Promise.all(iterators.map((iterator) => iterator.return?.()));
+  return Object.fromEntries(NAMES.map((name, i) => [name, open[i]]));
+}
+
+interface Pass {
+  readonly stepMicros: number[];
+  readonly micros: number;
+  readonly tokens: number;
+}
+
+/** Every prompt in all modes in turn: median step, and time per token, in milliseconds. */
+async function measured(loops: ReadonlyMap<Mode, Generator>, prompts: readonly Prompt[], maxTokens: number) {
+  const passes = new Map<Mode, Pass[]>(MODES.map((mode) => [mode, []]));
+  for (const [i, { tokens }] of prompts.entries()) {
+    for (let turn = 0; turn < MODES.length; turn++) {
+      const mode = MODES[(i + turn) % MODES.length] as Mode;
+      const request = { prompt: tokens, sampling: REFERENCE, seed: BigInt(i), maxTokens, ignoreEndOfText: true };
+      passes.get(mode)?.push(await pass(loops.get(mode) as Generator, request));
+    }
+  }
+  const of = (value: (all: readonly Pass[]) => number) =>
+    Object.fromEntries([...passes].map(([mode, all]) => [mode, round(value(all), 2)]));
+  return {
+    step_ms_p50: of((all) => median(all.flatMap(({ stepMicros }) => stepMicros)) / 1000),
+    ms_per_token: of((all) => sum(all.map(({ micros }) => micros)) / sum(all.map((p) => p.tokens)) / 1000),
+  };
+}
+
+async function pass(generator: Generator, request: GenerationRequest): Promise<Pass> {
+  const stepMicros: number[] = [];
+  let [tokens, began] = [0, 0];
+  for await (const step of generator.generate(request, new AbortController().signal)) {
+    if (began === 0) began = performance.now() - step.facts.stepMicros / 1000;
+    stepMicros.push(step.facts.stepMicros);
+    tokens += step.tokens.length;
+  }
+  return { stepMicros, tokens, micros: (performance.now() - began) * 1000 };
+}
+
+type Figures = Awaited<ReturnType<typeof measured>>;
+
+async function plot(rows: readonly ({ readonly delay_ms: number } & Figures)[]): Promise<void> {
+  const panel = (title: string, of: keyof Figures) => ({
+    title,
+    x: { title: 'delay added each way, ms' },
+    y: { title: 'ms' },
+    series: MODES.map((name) => ({
+      name,
+      points: rows.map((row) => [row.delay_ms, row[of][name] as number] as const),
+    })),
+  });
+  const chart = await lineChart(
+    [panel('A step (median)', 'step_ms_p50'), panel('A token', 'ms_per_token')],
+    'Time of a step and of a token by the delay between hosts, for each way of drafting',
+  );
+  await writeFile(join(ROOT, 'docs', 'hosts-delay.svg'), chart);
+}

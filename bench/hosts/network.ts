@@ -1,0 +1,110 @@
+import { execFileSync } from 'node:child_process';
+import { BadNetwork } from '../chaos/bad-network.ts';
+
+const BRIDGE = 'ptp-bridge';
+const PREFIX = '10.213.7';
+
+/** A network namespace with an address of its own, as another machine would have. */
+export interface Host {
+  readonly name: string;
+  readonly address: string;
+}
+
+/**
+ * Hosts on one bridge, to which this process belongs too. Needs Linux, root and iproute2.
+ *
+ * Delay is the kernel's (tc netem) where it has that, else of a proxy in this process between the bridge and each port.
+ */
+export class HostNetwork {
+  readonly hosts: readonly Host[];
+  readonly #proxies = new Map<string, BadNetwork>();
+  readonly #netem: boolean;
+
+  private constructor(hosts: readonly Host[], netem: boolean) {
+    this.hosts = hosts;
+    this.#netem = netem;
+  }
+
+  /** @throws Error unless namespaces can be made */
+  static start(names: readonly string[]): HostNetwork {
+    const hosts = names.map((name, i) => ({ name: `ptp-${name}`, address: `${PREFIX}.${11 + i}` }));
+    removeAll(hosts);
+    try {
+      ip('link', 'add', BRIDGE, 'type', 'bridge');
+      ip('addr', 'add', `${PREFIX}.1/24`, 'dev', BRIDGE);
+      ip('link', 'set', BRIDGE, 'up');
+      for (const [i, { name, address }] of hosts.entries()) {
+        ip('netns', 'add', name);
+        ip('link', 'add', `ptp-near${i}`, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', name);
+        ip('link', 'set', `ptp-near${i}`, 'master', BRIDGE, 'up');
+        ip('-n', name, 'addr', 'add', `${address}/24`, 'dev', 'eth0');
+        ip('-n', name, 'link', 'set', 'eth0', 'up');
+        ip('-n', name, 'link', 'set', 'lo', 'up');
+      }
+    } catch (cause) {
+      removeAll(hosts);
+      throw new Error('network namespaces cannot be made here: the suite needs Linux, root and iproute2', { cause });
+    }
+    const [first] = hosts;
+    return new HostNetwork(hosts, first !== undefined && delays(first, 1));
+  }
+
+  /** Who delays. */
+  get delayedBy(): 'netem' | 'proxy' {
+    return this.#netem ? 'netem' : 'proxy';
+  }
+
+  /** Where this process reaches a port of a host, past the delay. */
+  async reach(host: Host, port: number): Promise<string> {
+    if (this.#netem) return `${host.address}:${port}`;
+    const proxy = await BadNetwork.start(port, host.address);
+    this.#proxies.set(`${host.name}:${port}`, proxy);
+    return `127.0.0.1:${proxy.port}`;
+  }
+
+  /** Adds so many milliseconds each way. */
+  delay(milliseconds: number): void {
+    for (const proxy of this.#proxies.values()) proxy.delayMs = milliseconds;
+    if (!this.#netem) return;
+    // of a round trip the host's own end delays one half, the bridge's port the other
+    for (const [i, host] of this.hosts.entries()) {
+      delays(host, milliseconds);
+      netem(['qdisc', 'replace', 'dev', `ptp-near${i}`, 'root', 'netem', 'delay', `${milliseconds}ms`]);
+    }
+  }
+
+  stop(): void {
+    for (const proxy of this.#proxies.values()) proxy.close();
+    removeAll(this.hosts);
+  }
+}
+
+function ip(...words: string[]): void {
+  execFileSync('ip', words, { stdio: 'pipe' });
+}
+
+/** Whether the kernel did it. */
+function netem(words: readonly string[]): boolean {
+  try {
+    execFileSync('tc', words, { stdio: 'pipe' });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function delays({ name }: Host, milliseconds: number): boolean {
+  return netem(['-n', name, 'qdisc', 'replace', 'dev', 'eth0', 'root', 'netem', 'delay', `${milliseconds}ms`]);
+}
+
+function removeAll(hosts: readonly Host[]): void {
+  const gone = (...words: string[]) => {
+    try {
+      ip(...words);
+    } catch {
+      // wasn't there
+    }
+  };
+  for (const { name } of hosts) gone('netns', 'del', name);
+  gone('link', 'del', BRIDGE);
+}
