@@ -96,7 +96,7 @@ async function* generate(parts: GenerationParts, message: GenerateRequest, { sig
   const { generator, admission, tokenizer, onRefusal } = parts;
   const client = admitted(parts, metadata);
   const request = checkRequest(message, parts, metadata.get('traceparent')[0]?.toString());
-  const leaves = [refusing(onRefusal, () => admission.enter(1))];
+  const leaves = [refusing(onRefusal, () => admission.enter(1, client?.name))];
   try {
     if (client) leaves.push(refusing(onRefusal, () => client.admission.enter(1)));
     const text = new TextStream(message.stop);

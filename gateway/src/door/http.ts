@@ -125,7 +125,7 @@ export async function createHttp(parts: HttpParts): Promise<FastifyInstance> {
     const sequences = asked.n * promptCount;
     const client = clients.get(request);
     const admitted = <T>(work: () => Promise<T>) =>
-      admission.run(sequences, () => (client ? client.admission.run(sequences, work) : work()));
+      admission.run(sequences, () => (client ? client.admission.run(sequences, work) : work()), client?.name);
     return admitted(async () => {
       const signal = disconnectSignal(reply.raw);
       const prepared = await prepare();
