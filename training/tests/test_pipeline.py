@@ -97,6 +97,27 @@ def test_from_tokenizer_to_figures(folder, capsys, monkeypatch):
             assert 1 <= measured["tokens_per_call"] <= 5
 
 
+def test_a_reader_goes_on_as_a_feature_drafter(folder, capsys):
+    w = folder
+    pair = ("--target", w / "target.pt", "--samples", w / "samples", "--threads", 1)
+    shape = ("--kind", "feature", "--length", 4, "--completions", 16)
+    ptp_train("distill", *pair, *shape, "--init", w / "drafter.pt", "--out", w / "feature.pt", "--steps", 3, "--keep")
+    out = ("--out", w / "feature.json", "--sequences", 2)
+    shares = []
+    for precision in ("float32", "int8"):
+        ptp_train("evaluate", *pair, "--drafter", w / "feature.pt", *out, "--context-precision", precision)
+        (figures,) = json.loads(capsys.readouterr().out.splitlines()[-1])["settings"]
+        shares.append(figures["held_files"]["drafter"]["accuracy"])
+    assert shares[0][0] == 1  # the target's own token
+    assert 0.5 < shares[1][0] <= 1
+    assert len(shares[0]) == 4
+    with pytest.raises(SystemExit, match="--length must be 2 or more with --kind feature, .*, got 1"):
+        ptp_train("distill", *pair, "--kind", "feature", "--length", 1, "--out", w / "x.pt")
+    where = ("--target", w / "target.pt", "--data", w / "tokens", "--out", w / "nothing")
+    with pytest.raises(SystemExit, match="feature.pt is of --kind feature, which needs the target"):
+        ptp_train("teacher-samples", *where, "--writer", "student", "--drafter", w / "feature.pt")
+
+
 def test_sequences_by_three_writers(folder):
     w = folder
     where = ("--target", w / "target.pt", "--data", w / "tokens", "--sequences", 4, "--batch", 4, "--threads", 1)
@@ -199,5 +220,9 @@ def test_curves_draw_the_logs_of_a_pair(folder, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["drafter_points"] == 1
     drawn = (w / "curves.svg").read_text()
     assert drawn.startswith("<?xml") and "held-out packages" in drawn
+    silent = {k: v for k, v in torch.load(w / "target.pt").items() if k != "log"}
+    torch.save(silent, w / "silent.pt")
+    ptp_train("curves", "--target", w / "silent.pt", "--drafter", w / "drafter.pt", "--out", w / "one.svg")
+    assert "held-out packages" not in (w / "one.svg").read_text()
     with pytest.raises(SystemExit, match="--out must end in .svg or .png, got .*curves.gif"):
         ptp_train("curves", "--target", w / "target.pt", "--drafter", w / "drafter.pt", "--out", w / "curves.gif")

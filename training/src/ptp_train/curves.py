@@ -1,6 +1,7 @@
 """Draws how a pair was trained: bits per byte of the target over its tokens, tokens per call of the drafter over its steps.
 
-Reads the logs that the checkpoints keep, so that a plot can be made of any of them. Needs matplotlib.
+Reads the logs that the checkpoints keep, so that a plot can be made of any of them; of one that keeps none (an imported target)
+there is no plot. Needs matplotlib.
 """
 
 import argparse
@@ -25,10 +26,16 @@ def check(args: argparse.Namespace) -> None:
 
 
 def log_of(path: pathlib.Path) -> list[dict]:
-    """The figures measured while the weights of `path` were trained, oldest first."""
-    log = torch.load(path, map_location="cpu", mmap=True).get("log") or []
-    require(bool(log), f"{path} keeps no log of its training")
-    return log
+    """The figures measured while the weights of `path` were trained, oldest first; none where it keeps none."""
+    return torch.load(path, map_location="cpu", mmap=True).get("log") or []
+
+
+def draw_target(panel, log: list[dict]) -> None:
+    tokens = [entry["tokens"] / 1e6 for entry in log]
+    for split, name, colour in (("held_files", "held-out files", ACCENT), ("held_packages", "held-out packages", INK)):
+        panel.plot(tokens, [e["bits_per_byte"][split] for e in log], "o-", ms=3, color=colour, label=name)
+    panel.set(xlabel="million tokens", ylabel="bits per byte", title="target")
+    panel.legend(frameon=False)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -43,26 +50,18 @@ def run(args: argparse.Namespace) -> None:
     from matplotlib import pyplot
 
     target, drafter = log_of(args.target), log_of(args.drafter)
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(8.5, 3), layout="constrained")
-    tokens = [entry["tokens"] / 1e6 for entry in target]
-    for split, name, colour in (("held_files", "held-out files", ACCENT), ("held_packages", "held-out packages", INK)):
-        left.plot(
-            tokens,
-            [e["bits_per_byte"][split] for e in target],
-            "o-",
-            ms=3,
-            color=colour,
-            label=name,
-        )
-    left.set(xlabel="million tokens", ylabel="bits per byte", title="target")
-    left.legend(frameon=False)
-    require(
-        "tokens_per_call" in drafter[0],
-        f"--drafter must be a distilled one, the log of {args.drafter} has no tokens_per_call",
-    )
-    steps = [entry["step"] for entry in drafter]
-    right.plot(steps, [e["tokens_per_call"] for e in drafter], "o-", ms=3, color=ACCENT)
-    right.set(xlabel="steps", ylabel="tokens per target call", title="drafter")
+    require(bool(target or drafter), f"neither {args.target} nor {args.drafter} keeps a log of its training")
+    distilled = not drafter or "tokens_per_call" in drafter[0]
+    require(distilled, f"--drafter must be a distilled one, the log of {args.drafter} has no tokens_per_call")
+    count = bool(target) + bool(drafter)
+    figure, axes = pyplot.subplots(1, count, figsize=(4.25 * count, 3), layout="constrained", squeeze=False)
+    panels = iter(axes[0])
+    if target:
+        draw_target(next(panels), target)
+    if drafter:
+        panel = next(panels)
+        panel.plot([e["step"] for e in drafter], [e["tokens_per_call"] for e in drafter], "o-", ms=3, color=ACCENT)
+        panel.set(xlabel="steps", ylabel="tokens per target call", title="drafter")
     title = "While training: bits per byte of the target, tokens per target call of the drafter"
     facts = {"Title": title} | ({"Date": None} if args.out.suffix == ".svg" else {})
     figure.savefig(args.out, metadata=facts)

@@ -164,7 +164,9 @@ def run(args: argparse.Namespace) -> None:
         writer += f" {identity(drafter)}"
         check_pair(args.drafter, origin)
         by_itself = not drafter.config.given
-        require(by_itself, f"--drafter must write by itself, {args.drafter} is of --kind feature, which needs the target")
+        require(
+            by_itself, f"--drafter must write by itself, {args.drafter} is of --kind feature, which needs the target"
+        )
     tokens = np.load(args.data / f"{args.split}.npy")
     args.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(args.seed)
