@@ -24,7 +24,7 @@ const textOf = (made: GenerationStep[]) => made.flatMap(({ tokens }) => tokens);
 
 const requests: GenerationRequest[] = [0, 0.7, 1, 1.3].map((temperature, i) => ({
   prompt: [0, ...Array.from('export interface A', (c) => c.charCodeAt(0) + 1)],
-  sampling: { temperature, topK: i % 2 === 0 ? 0 : 50, topP: i === 3 ? 0.95 : 1 },
+  sampling: { temperature, topK: i % 2 === 0 ? 0 : 50, topP: i === 3 ? 0.95 : 1, minP: i === 2 ? 0.1 : 0 },
   seed: BigInt(i),
   maxTokens: 120,
   ignoreEndOfText: true,

@@ -43,13 +43,13 @@ export async function hosts(
 ): Promise<Record<string, unknown>> {
   const network = HostNetwork.start(NAMES);
   const children: ChildProcess[] = [];
-  const opened: { close(): void }[] = [];
+  let services: Services | undefined;
   try {
     const env = { ...process.env, PTP_MODELS: models, PTP_LOG_LEVEL: 'warn', PTP_PREFIX_CACHE_MB: '0' };
     for (const host of network.hosts) children.push(startOn(host, env));
     const addresses: string[] = [];
     for (const host of network.hosts) addresses.push(await network.reach(host, PORT));
-    const services = new Services({
+    const used = new Services({
       facts: pairFacts(await loadManifest(models)),
       verifiers: addresses.slice(0, 2),
       drafters: addresses.slice(2),
@@ -58,10 +58,10 @@ export async function hosts(
       verifyTimeoutMs: 60_000,
       logger: createLogger('bench', { PTP_LOG_LEVEL: 'warn' }),
     });
-    opened.push(services);
-    await services.ready(START_TIMEOUT_MS);
+    services = used;
+    await used.ready(START_TIMEOUT_MS);
     await allReady(addresses);
-    const loops = new Map(MODES.map((mode) => [mode, new PairGenerator(services, { ...limits, mode })]));
+    const loops = new Map(MODES.map((mode) => [mode, new PairGenerator(used, { ...limits, mode })]));
     const spread = await openOnEach(loops.get('overlap') as Generator, prompts, addresses);
     console.error(JSON.stringify(spread));
     const rows = [];
@@ -73,7 +73,7 @@ export async function hosts(
     await plot(rows);
     return { delayed_by: network.delayedBy, spread, rows };
   } finally {
-    for (const each of opened) each.close();
+    services?.close();
     for (const child of children) {
       if (child.exitCode !== null || child.signalCode !== null) continue;
       child.kill('SIGTERM');
@@ -92,18 +92,16 @@ function startOn({ name, address }: Host, env: NodeJS.ProcessEnv): ChildProcess 
 
 /** Sequences that a service has open. */
 async function openSequences(address: string, isVerifier: boolean): Promise<number> {
-  if (isVerifier) {
-    const client = connect(VerifierService, address, { apart: true });
-    return client
-      .getTarget({}, { deadlineMs: 10_000 })
-      .then(({ openSequences: open }) => open)
-      .finally(() => client.close());
+  const deadline = { deadlineMs: 10_000 };
+  const verifier = connect(VerifierService, address, { apart: true });
+  const drafter = connect(DrafterService, address, { apart: true });
+  try {
+    const facts = await (isVerifier ? verifier.getTarget({}, deadline) : drafter.getDrafter({}, deadline));
+    return facts.openSequences;
+  } finally {
+    verifier.close();
+    drafter.close();
   }
-  const client = connect(DrafterService, address, { apart: true });
-  return client
-    .getDrafter({}, { deadlineMs: 10_000 })
-    .then(({ openSequences: open }) => open)
-    .finally(() => client.close());
 }
 
 const onAll = (addresses: readonly string[]) =>
@@ -123,14 +121,13 @@ async function allReady(addresses: readonly string[]): Promise<void> {
 
 /** Streams on each host while SPREAD of them run. */
 async function openOnEach(generator: Generator, prompts: readonly Prompt[], addresses: readonly string[]) {
-  const leaving = new AbortController();
   const iterators = prompts
     .slice(0, SPREAD)
     .map(({ tokens }, i) =>
       generator
         .generate(
           { prompt: tokens, sampling: REFERENCE, seed: BigInt(i), maxTokens: 64, ignoreEndOfText: true },
-          leaving.signal,
+          new AbortController().signal,
         )
         [Symbol.asyncIterator](),
     );

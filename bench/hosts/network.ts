@@ -46,7 +46,7 @@ export class HostNetwork {
       throw new Error('network namespaces cannot be made here: the suite needs Linux, root and iproute2', { cause });
     }
     const [first] = hosts;
-    return new HostNetwork(hosts, first !== undefined && delays(first, 1));
+    return new HostNetwork(hosts, first !== undefined && delays(first, 0));
   }
 
   /** Who delays. */

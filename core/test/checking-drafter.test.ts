@@ -151,14 +151,14 @@ test('the feeds of a check: blocks and uniforms of unequal length, a slot that o
   const u = Float32Array.from({ length: 6 }, (_, i) => i / 8);
   const feeds = checkFeeds(
     [
+      { at: 0, tokens: [13], sampling, ...idleCheck(1) }, // padded to two tokens in the run
       { at: 3, tokens: [10, 11, 12], sampling, block: 2, u },
-      { at: 0, tokens: [13], sampling, ...idleCheck(1) },
     ],
     1,
   );
-  expect(feeds.check_rows).toMatchObject({ dims: [2, 3], data: BigInt64Array.from([0n, 1n, 2n, 3n, 3n, 3n]) });
-  expect(feeds.check_tokens).toMatchObject({ data: BigInt64Array.from([11n, 12n, -1n, -1n, -1n, -1n]) });
-  expect(feeds.visible).toMatchObject({ dims: [2, 1], data: BigInt64Array.from([4n, 1n]) });
+  expect(feeds.check_rows).toMatchObject({ dims: [2, 3], data: BigInt64Array.from([0n, 0n, 0n, 2n, 3n, 4n]) });
+  expect(feeds.check_tokens).toMatchObject({ data: BigInt64Array.from([-1n, -1n, -1n, 11n, 12n, -1n]) });
+  expect(feeds.visible).toMatchObject({ dims: [2, 1], data: BigInt64Array.from([1n, 4n]) });
   expect(feeds.steps).toMatchObject({ data: BigInt64Array.from([3n]) });
-  expect(feeds.uniforms).toMatchObject({ dims: [2, 6, 1], data: Float32Array.from([...u, 0, 0, 0, 0, 0, 0]) });
+  expect(feeds.uniforms).toMatchObject({ dims: [2, 6, 1], data: Float32Array.from([0, 0, 0, 0, 0, 0, ...u]) });
 });

@@ -6,7 +6,7 @@ import { GenerationService } from '@ptp/core/gen/ptp/v1/generation_pb.ts';
 import { connect } from '@ptp/core/rpc/client.ts';
 import { serve } from '@ptp/core/rpc/server.ts';
 import OpenAI from 'openai';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { silent } from '../../test/test-pair.ts';
 import { Admission } from '../src/door/admission.ts';
 import { ApiKeys, Client, loadApiKeys } from '../src/door/api-keys.ts';
@@ -32,6 +32,18 @@ beforeEach(() => {
 
 const as = (key: string) => ({ headers: { 'content-type': 'application/json', authorization: `Bearer ${key}` } });
 const ask = (key: string, body: object = { prompt: 'a' }) => server.complete(body, as(key));
+
+test('the common door is told whose a sequence is, after the own door of the key', async () => {
+  const enter = vi.spyOn(server.admission, 'enter');
+  const ben = keys.client('Bearer key of ben') as Client;
+  await ask('key of ben');
+  expect(enter.mock.calls).toEqual([[1, ben]]);
+  const leave = ben.admission.enter(1);
+  expect((await ask('key of ben')).status).toBe(429);
+  expect(enter).toHaveBeenCalledTimes(1);
+  leave();
+  enter.mockRestore();
+});
 
 describe('a server with keys', () => {
   test('answers those who have one, by the official client too', async () => {

@@ -61,6 +61,7 @@ export async function startServer(
   return {
     generator,
     logs,
+    admission,
     port,
     url,
     post,

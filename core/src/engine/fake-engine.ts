@@ -263,12 +263,9 @@ export class FakeDraftEngine extends FakeSequences implements DraftEngine {
     checkDraftSlots(slots, this, this.rowsOf);
     const outputs = slots.map((slot) => {
       const states = this.write(slot);
-      const asked = slot.check ? [this.checked(slot, slot.check, states)] : slot.branches;
-      const branches = asked.map((branch) => ({
-        ...('accepted' in branch && { accepted: branch.accepted }),
-        ...this.drafted(slot, branch, states, 'accepted' in branch),
-      }));
-      return { branches };
+      if (!slot.check) return { branches: slot.branches.map((branch) => this.drafted(slot, branch, states)) };
+      const { accepted, ...branch } = this.checked(slot, slot.check, states);
+      return { branches: [{ accepted, ...this.drafted(slot, branch, states, true) }] };
     });
     return this.answer(outputs);
   }
@@ -286,7 +283,7 @@ export class FakeDraftEngine extends FakeSequences implements DraftEngine {
   }
 
   /** @param surely the first token is right, as the target said it */
-  private drafted(slot: DraftSlot, branch: BranchRequest, states: readonly number[], surely: boolean) {
+  private drafted(slot: DraftSlot, branch: BranchRequest, states: readonly number[], surely = false) {
     const { visible, u, excluded } = branch;
     let state = states[visible] as number;
     const tokens = Int32Array.from(positions(u, this.facts.uniformsPerPosition), (values, i) => {
@@ -299,6 +296,8 @@ export class FakeDraftEngine extends FakeSequences implements DraftEngine {
       state = mix(state, token);
       return token;
     });
-    return { tokens, confidences: new Float32Array(tokens.length).fill(this.accuracy) };
+    const confidences = new Float32Array(tokens.length).fill(this.accuracy);
+    if (surely) confidences[0] = 1;
+    return { tokens, confidences };
   }
 }

@@ -4,7 +4,7 @@ import { defaultResource, resourceFromAttributes } from '@opentelemetry/resource
 import { MeterProvider, type MetricReader, PeriodicExportingMetricReader } from '@opentelemetry/sdk-metrics';
 import manifest from '../../package.json' with { type: 'json' };
 import type { Address } from '../env.ts';
-import { PtpError, toPtpError } from '../errors.ts';
+import { PtpError, publicMessage } from '../errors.ts';
 import { sdkDisabled } from './tracing.ts';
 
 /** Running metrics. */
@@ -113,9 +113,7 @@ export async function serveMetrics(metrics: Metrics, address: Address, setting: 
       const text = await metrics.exposition();
       response.writeHead(200, { 'content-type': EXPOSITION_TYPE }).end(text);
     } catch (error) {
-      response
-        .writeHead(500, { 'content-type': 'text/plain' })
-        .end(`metrics cannot be read: ${toPtpError(error).message}`);
+      response.writeHead(500, { 'content-type': 'text/plain' }).end(`metrics cannot be read: ${publicMessage(error)}`);
     }
   });
   const where = 'path' in address ? { path: address.path } : { host: address.host, port: address.port };

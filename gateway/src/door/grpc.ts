@@ -96,9 +96,11 @@ async function* generate(parts: GenerationParts, message: GenerateRequest, { sig
   const { generator, admission, tokenizer, onRefusal } = parts;
   const client = admitted(parts, metadata);
   const request = checkRequest(message, parts, metadata.get('traceparent')[0]?.toString());
-  const leaves = [refusing(onRefusal, () => admission.enter(1, client?.name))];
+  const leaves: (() => void)[] = [];
   try {
+    // a key that has what it may have must not have places kept for it
     if (client) leaves.push(refusing(onRefusal, () => client.admission.enter(1)));
+    leaves.push(refusing(onRefusal, () => admission.enter(1, client)));
     const text = new TextStream(message.stop);
     let first = true;
     for await (const { tokens, logProbabilities, tops = [], facts, finish } of generator.generate(request, signal)) {

@@ -125,7 +125,10 @@ export async function createHttp(parts: HttpParts): Promise<FastifyInstance> {
     const sequences = asked.n * promptCount;
     const client = clients.get(request);
     const admitted = <T>(work: () => Promise<T>) =>
-      admission.run(sequences, () => (client ? client.admission.run(sequences, work) : work()), client?.name);
+      // a key that has what it may have must not have places kept for it
+      client
+        ? client.admission.run(sequences, () => admission.run(sequences, work, client))
+        : admission.run(sequences, work);
     return admitted(async () => {
       const signal = disconnectSignal(reply.raw);
       const prepared = await prepare();

@@ -208,13 +208,13 @@ class Run {
     return !ignoreEndOfText && (token === this.#facts.endOfText || (this.#facts.stopTokens?.includes(token) ?? false));
   }
 
-  /** Drafts after `block` for every outcome. The verify call, which most steps wait for longest, leaves the process first. */
+  /** Drafts after `block`, whatever comes of it. The verify call, which most steps wait for longest, leaves the process first. */
   async #draftBeside(block: Block, budget: number, span: Span): Promise<Draft | undefined> {
     await new Promise((resolve) => setImmediate(resolve));
     return this.#drafter?.step(...this.#branchesAfter(block, budget), span);
   }
 
-  /** What a draft call beside the verify of `block` is asked: branches after it, for every outcome. */
+  /** What a draft call beside the verify of `block` is asked: branches after it, for its likely outcomes. */
   #branchesAfter(block: Block, budget: number): [Block, { budget: number; maxBranchLength: number }] {
     const confidences = this.#controller.chances(block);
     // a branch starts with the token that the verifier says anyway

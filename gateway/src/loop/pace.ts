@@ -1,5 +1,5 @@
 /**
- * - `overlap`: the next block is drafted while this one is verified, for every outcome; when none fits, it is drafted anew if that pays.
+ * - `overlap`: the next block is drafted while this one is verified, for its likely outcomes; when none fits, it is drafted anew if that pays.
  * - `sequential`: a block is drafted, then verified.
  * - `plain`: nothing is drafted.
  */

@@ -151,7 +151,7 @@ export class GrpcDraftStream implements DraftStream {
     const { prompt, sampling, seed } = this.#parts.request;
     const start = {
       tokens: [...this.#tokens],
-      sampling: { ...sampling, minP: 0 },
+      sampling: { ...sampling, minP: sampling.minP ?? 0 },
       seed,
       firstPosition: this.#tokens.length - prompt.length,
     };

@@ -91,18 +91,18 @@ class Reading:
     low: Tensor
     high: Tensor
     """[B, G, D] the uniforms that pick the written token."""
-    cache: list[KeyValue]
-    """The target's keys and values, of all layers."""
+    cache: list[KeyValue | None]
+    """The target's keys and values by layer; of a kept reading None for layers that are not read."""
     features: Tensor
     """[B, G, width] the target's normalised last hidden states, each of the token before a written one."""
-    logits: Tensor
-    """[B, G, V] what its head makes of them."""
+    logits: Tensor | None
+    """[B, G, V] what its head makes of them; None of a kept reading, as training has no use for them."""
 
 
 @torch.no_grad()
 def read(target: Target, pick: str, batch: dict, context: Target | None = None) -> Reading:
     """Runs the target over a batch of `Samples`. What drafters read (cache, features, logits) is `context`'s, if that is given:
-    the target as a server's context stream has it, in integers (quantised.py)."""
+    the target near what a server's context stream has it as, in integers (integers.py)."""
     ids = batch["tokens"].long()
     first = ids.shape[1] - GENERATED
     x, cache = target.read(ids, len(target.layers))
@@ -118,10 +118,10 @@ def read(target: Target, pick: str, batch: dict, context: Target | None = None) 
 
 
 def halved(reading: Reading, layers: tuple[int, ...]) -> Reading:
-    """A reading in float16, but for the uniforms, with the keys and values of `layers` only."""
+    """A reading in float16, but for the uniforms, with the keys and values of `layers` only, and no logits."""
     kept = {n: tuple(x.half() for x in pair) for n, pair in enumerate(reading.cache) if n in layers}
-    rows = {name: getattr(reading, name).half() for name in ("p", "features", "logits")}
-    return replace(reading, cache=[kept.get(n) for n in range(len(reading.cache))], **rows)
+    cache = [kept.get(n) for n in range(len(reading.cache))]
+    return replace(reading, p=reading.p.half(), features=reading.features.half(), logits=None, cache=cache)
 
 
 @dataclass
@@ -161,7 +161,9 @@ def ask(reading: Reading, drafter: Drafter, starts: Tensor, inside: Tensor) -> Q
     last = reading.ids.gather(1, starts - 1)
     given = None
     if drafter.config.given:
-        given = Given(*(of_rows(rows, starts - reading.first) for rows in (reading.features, reading.logits)))
+        at = starts - reading.first
+        logits = None if reading.logits is None else of_rows(reading.logits, at)
+        given = Given(of_rows(reading.features, at), logits)
     return Question(cache, last, starts, u, reading.conditions, answers, of_written(reading.p), given)
 
 

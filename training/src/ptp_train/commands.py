@@ -34,7 +34,7 @@ COMMANDS = {
         "write sequences to learn from: the target's, the corpus' or a drafter's",
         ("target", "data", "drafter"),
     ),
-    "distill": Command("distill", "train a drafter on the target's sequences", ("target", "samples", "held")),
+    "distill": Command("distill", "train a drafter on the target's sequences", ("target", "samples", "held", "init")),
     "inverse": Command("inverse", "train a drafter on text, without a target (inverse autoregression)", ("data",)),
     "evaluate": Command(
         "evaluate",

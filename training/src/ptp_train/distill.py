@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep",
         action="store_true",
-        help="keep in memory what the target says about each sequence, in float16: a third faster on a CPU, 3 MB a sequence "
+        help="keep in memory what the target says about each sequence, in float16: a third faster on a CPU, 2 MB a sequence "
         "for a vocabulary of 2,048",
     )
     parser.add_argument("--decay", type=number(0, 1, above=True), default=0.9, help="weight of position k is decay^k")

@@ -86,8 +86,8 @@ class Given(NamedTuple):
 
     feature: Tensor
     """[B, N, width]: the normalised last hidden state of the token before."""
-    logits: Tensor
-    """[B, N, V]: what its head makes of that."""
+    logits: Tensor | None
+    """[B, N, V]: what its head makes of that; `draft` has to have it."""
 
 
 class UniformEmbedding(nn.Module):

@@ -106,10 +106,15 @@ def check(g: Graph, drafter: Drafter, target: Target) -> None:
 
 def positions_after(g: Graph, drafter: Drafter, slots: int, width: int) -> None:
     """What the own layers are told of B K positions, M: the values u, temperature, top_p, top_k, first and before.counted
-    [1, M, *], own.positions [1, M], and of each slot seen.end [B, 1], the number of context tokens that hold."""
+    [1, M, *]; own.positions [1, M]; own.causal [K, K], what they see of each other; k [K] and k.column [K, 1], 0 .. K - 1; and
+    seen.end [B, 1], the number of context tokens that hold."""
     one = g.constant([1])
     g.node("Squeeze", ["steps"], "steps.count")
     g.node("Range", [g.constant(0), "steps.count", g.constant(1)], "k")
+    g.node("Unsqueeze", ["k", one], "k.column")
+    g.node("LessOrEqual", ["k", "k.column"], "k.before")
+    zero, never = g.constant(0, np.float32), g.constant(-np.inf, np.float32)
+    g.node("Where", ["k.before", zero, never], "own.causal")
     g.node("Add", ["visible", "accepted"], "seen.end")
     g.node("Add", ["seen.end", "k"], "own.positions.wide")
     g.node("Reshape", ["own.positions.wide", g.constant([1, -1])], "own.positions")
@@ -154,10 +159,6 @@ def own_mask(g: Graph, slot: int, context_mask: str) -> str:
     g.node("Where", [f"{name}.holds", zero, never], f"{name}.row")
     g.node("Concat", ["steps", f"{name}.size"], f"{name}.shape", axis=0)
     g.node("Expand", [f"{name}.row", f"{name}.shape"], f"{name}.context")
-    if slot == 0:
-        g.node("Unsqueeze", ["k", g.constant([1])], "k.column")
-        g.node("LessOrEqual", ["k", "k.column"], "k.before")
-        g.node("Where", ["k.before", zero, never], "own.causal")
     return g.node("Concat", [f"{name}.context", "own.causal"], name, axis=1)
 
 

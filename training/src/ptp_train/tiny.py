@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
         "created": CREATED,
         "drafter": {
             "yield_curve": figures["yield_curve"],
-            "yield_curve_after_miss": after_misses(target, drafter, held, 32),
+            **({} if drafter.config.given else {"yield_curve_after_miss": after_misses(target, drafter, held, 32)}),
             "accuracy_by_position": figures["accuracy"],
             "tokens_per_call": figures["tokens_per_call"],
         },
