@@ -60,6 +60,14 @@ export const LARGER_DRAFTER: Model = {
   headSize: 64,
 };
 
+/** One that checks blocks: the target in 8 bits, and layers of its own. */
+export const CHECKING_DRAFTER: Model = {
+  ...TARGET,
+  name: 'drafter with the target in 8 bits',
+  parameters: 7.54e9,
+  bytes: 1,
+};
+
 /**
  * H100 SXM, by its data sheet 3.35 TB/s and 989 TFLOP/s (bfloat16, dense). 80 % of the bandwidth is what good kernels reach; half of
  * the arithmetic, because batch-invariant kernels, which exactness needs, give some of it up.

@@ -11,6 +11,11 @@ export interface DraftQuality {
   readonly chance: number;
   /** Chance that the first token of a branch is what the target says: where a token was wrong, and after a whole block. */
   readonly hits: readonly [afterMiss: number, whole: number];
+  /**
+   * Of a drafter that checks blocks by itself, and makes one branch: chance that its copy of the target says what the target says. It has
+   * to be right along the block up to the branch, whose chance `hits` then doesn't tell.
+   */
+  readonly checks?: number;
 }
 
 /** The same, worked out for blocks and branches of every length. */
@@ -120,9 +125,11 @@ export function* sequence(parts: SequenceParts): Generator<readonly Call[], void
       const budget = beside ? policy.budget(drafted) : 0;
       // a branch starts with the token that the verifier says anyway
       const longest = policy.room(Number.POSITIVE_INFINITY) + 1;
-      const branches = beside ? planBranches(policy.chances(verified), drafts.curves, budget, longest) : [];
+      const one = drafts.checks === undefined ? undefined : Math.min(budget, longest);
+      const branches =
+        beside && one === undefined ? planBranches(policy.chances(verified), drafts.curves, budget, longest) : [];
       const verify: Call = { to: 'verifier', tokens: drafted + 1, context };
-      const [answer, draft] = yield beside ? [verify, draftCall(drafted, sum(branches))] : [verify];
+      const [answer, draft] = yield beside ? [verify, draftCall(drafted, one ?? sum(branches))] : [verify];
       const draftMicros = draft?.micros ?? 0;
 
       const accepted = runLength(drafted, drafts.chance, random);
@@ -134,8 +141,9 @@ export function* sequence(parts: SequenceParts): Generator<readonly Call[], void
       const times = { stepMicros, verify: verifyTime(answer as Answer), draftMicros, redraftMicros };
       policy.observe({ mode, block: verified, accepted, budget, wanted, ...times });
       parts.onStep({ mode, drafted, accepted, redraft: wanted > 0, tokens });
-      const hit = random() < drafts.hits[accepted < drafted ? 0 : 1];
-      const branch = hit && draftMicros > 0 ? (branches[accepted] ?? 0) : 0;
+      const fits =
+        drafts.checks === undefined ? drafts.hits[accepted < drafted ? 0 : 1] : drafts.checks ** (accepted + 1);
+      const branch = random() < fits && draftMicros > 0 ? (one ?? branches[accepted] ?? 0) : 0;
       given = branch >= 2 ? block(Math.min(branch - 1, room(0))) : undefined;
     }
   } finally {
