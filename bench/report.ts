@@ -51,7 +51,10 @@ function head(results: ReadonlyMap<string, Result>): string {
 What the benches measured last on the embedded pair. Made by \`npm run bench -- report\` from [bench/results](../bench/results), where each file is what
 \`npm run bench -- SUITE --save\` printed. Machine: ${some?.machine.replace(/, load.*/, '') ?? 'unknown'}; one thread for each engine.
 All comparisons are interleaved in one run; the machine is shared, so ratios say more than times. Scaling beyond one
-machine is simulated in [scaling.md](scaling.md).`;
+machine is simulated in [scaling.md](scaling.md).
+
+Measured on: ${[...results].map(([name, { date }]) => `${name} ${date}`).join(', ')}. The drafter is that of 2026-11-26, and what was measured before it is of
+the pair then ([log.md](log.md)).`;
 }
 
 /** A Markdown table. */

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { loadManifest } from '@ptp/core/engine/manifest.ts';
 import { DrafterService } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
@@ -26,6 +27,8 @@ const START_TIMEOUT_MS = 120_000;
 const MODES: readonly Mode[] = ['overlap', 'sequential', 'plain'];
 /** Added each way, milliseconds. */
 const DELAYS = [0, 1, 2, 5, 10, 20];
+/** In which the loop's connections are made anew to those that were not up at first, milliseconds. */
+const RECONNECTED_MS = 3000;
 /** Streams at once that are to be spread over the hosts. */
 const SPREAD = 8;
 
@@ -61,6 +64,7 @@ export async function hosts(
     services = used;
     await used.ready(START_TIMEOUT_MS);
     await allReady(addresses);
+    await sleep(RECONNECTED_MS);
     const loops = new Map(MODES.map((mode) => [mode, new PairGenerator(used, { ...limits, mode })]));
     const spread = await openOnEach(loops.get('overlap') as Generator, prompts, addresses);
     console.error(JSON.stringify(spread));
@@ -114,7 +118,7 @@ async function allReady(addresses: readonly string[]): Promise<void> {
       return;
     } catch (error) {
       if (performance.now() > until) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 500));
+      await sleep(500);
     }
   }
 }
