@@ -119,7 +119,13 @@ const streams = values.streams.split(',').map((text) => count('streams', text));
 console.error(machine());
 
 const result = onModels ? await withModels(onModels) : await other(suite as Other);
-const report = { suite, machine: machine(), ...(onModels && limits), ...result };
+const usesPair = onModels !== undefined || suite === 'hosts';
+const report = {
+  suite,
+  machine: machine(),
+  ...(usesPair && { pair: (await loadManifest(values.models)).created, ...limits }),
+  ...result,
+};
 if (values.save) await keep(report);
 console.log(JSON.stringify(report));
 if (suite === 'exact') {

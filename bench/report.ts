@@ -1,9 +1,13 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { loadManifest } from '@ptp/core/engine/manifest.ts';
 import { type Axis, lineChart, type Panel } from './plot.ts';
 import { kept, type Result } from './results.ts';
 
 const DOCS = join(import.meta.dirname, '..', 'docs');
+const MODELS = join(import.meta.dirname, '..', 'models', 'default');
+/** Suites that run no model. */
+const OF_NO_PAIR = ['overhead', 'scaling'];
 
 type Row = Readonly<Record<string, unknown>>;
 type Cell = string | number;
@@ -17,7 +21,8 @@ export async function report(): Promise<{ written: string[] }> {
     await writeFile(join(DOCS, name), content);
     written.push(`docs/${name}`);
   };
-  const sections = [head(results)];
+  const { created } = await loadManifest(MODELS);
+  const sections = [head(results, created)];
   for (const [name, section] of SECTIONS) {
     const result = results.get(name);
     if (!result) continue;
@@ -44,7 +49,13 @@ const SECTIONS: readonly (readonly [string, (result: Result, all: ReadonlyMap<st
   ['peers', peers],
 ];
 
-function head(results: ReadonlyMap<string, Result>): string {
+function measured([name, { date, pair }]: readonly [string, Result], created: string): string {
+  const needsPair = !OF_NO_PAIR.includes(name);
+  return `${name} ${date}${needsPair && pair !== created ? ' (with an earlier pair)' : ''}`;
+}
+
+/** @param created of the embedded pair */
+function head(results: ReadonlyMap<string, Result>, created: string): string {
   const [some] = results.values();
   return `# Performance
 
@@ -53,8 +64,7 @@ What the benches measured last on the embedded pair. Made by \`npm run bench -- 
 All comparisons are interleaved in one run; the machine is shared, so ratios say more than times. Scaling beyond one
 machine is simulated in [scaling.md](scaling.md).
 
-Measured on: ${[...results].map(([name, { date }]) => `${name} ${date}`).join(', ')}. The drafter is that of 2026-11-26, and what was measured before it is of
-the pair then ([log.md](log.md)).`;
+Measured on: ${[...results].map((result) => measured(result, created)).join(', ')}.`;
 }
 
 /** A Markdown table. */

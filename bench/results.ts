@@ -6,6 +6,8 @@ export interface Result {
   readonly suite: string;
   readonly machine: string;
   readonly mode?: string;
+  /** When the pair was made that it ran with, as its manifest says. */
+  readonly pair?: string;
   /** Day of the run, UTC. */
   readonly date: string;
   readonly [figure: string]: unknown;
