@@ -37,7 +37,10 @@ interface Predictor {
 const FOLDER = join(import.meta.dirname, 'peers');
 const ENTRY = join(FOLDER, 'node_modules', 'node-llama-cpp', 'dist', 'index.js');
 
-/** Installs bench/peers/package-lock.json, with binaries that npm brings, if that hasn't been done. */
+/**
+ * Installs what bench/peers/package.json names, with binaries that npm brings, if that hasn't been done. Without a lock file: one that is
+ * made on a registry that lacks the binaries of some platforms is refused by `npm ci` elsewhere.
+ */
 async function load(): Promise<Library> {
   const installed = await access(ENTRY).then(
     () => true,
@@ -45,12 +48,16 @@ async function load(): Promise<Library> {
   );
   if (!installed) {
     console.error('installing node-llama-cpp in bench/peers, a few hundred megabytes');
-    const { status } = spawnSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], {
-      cwd: FOLDER,
-      stdio: ['ignore', 2, 2],
-      shell: process.platform === 'win32',
-    });
-    if (status !== 0) throw new Error(`npm ci in bench/peers failed with status ${status}`);
+    const { status } = spawnSync(
+      'npm',
+      ['install', '--no-package-lock', '--ignore-scripts', '--no-audit', '--no-fund'],
+      {
+        cwd: FOLDER,
+        stdio: ['ignore', 2, 2],
+        shell: process.platform === 'win32',
+      },
+    );
+    if (status !== 0) throw new Error(`npm install in bench/peers failed with status ${status}`);
   }
   return import(pathToFileURL(ENTRY).href);
 }
