@@ -7,7 +7,7 @@ import { countBy, mean, median, round, sum } from './statistics.ts';
 /** The setting of the paper's Spec-Bench figures. */
 export const REFERENCE: SamplingParams = { temperature: 0.7, topK: 50, topP: 0.9 };
 
-interface Pass {
+export interface Pass {
   readonly tokens: number;
   /** From the first step's start to the last step's end, what lies between steps included. */
   readonly micros: number;
@@ -42,7 +42,8 @@ export async function decode(
   return { ...report(pairs), mode_by_step: modes.map((mode) => mode[0]).join('') };
 }
 
-async function pass(generator: Generator, request: GenerationRequest): Promise<Pass> {
+/** One request alone. */
+export async function pass(generator: Generator, request: GenerationRequest): Promise<Pass> {
   const steps: StepFacts[] = [];
   let tokens = 0;
   let began = 0;

@@ -70,22 +70,10 @@ async function start(
       stdio: ['ignore', 'inherit', 'inherit'],
     }),
   );
-  const services = new Services({
-    facts,
-    verifiers: [addressOf('verifier')],
-    drafters: [addressOf('drafter')],
-    recoveryMs: 0,
-    draftTimeoutMs: 2000,
-    verifyTimeoutMs: 60_000,
-    logger: createLogger('bench', { PTP_LOG_LEVEL: 'warn' }),
-  });
+  const services = servicesAt(facts, [addressOf('verifier')], [addressOf('drafter')]);
   const stop = async () => {
     services.close();
-    for (const child of children) {
-      if (child.exitCode !== null || child.signalCode !== null) continue;
-      child.kill('SIGTERM');
-      await once(child, 'exit');
-    }
+    await endAll(children);
     await rm(folder, { recursive: true, force: true });
   };
   try {
@@ -96,4 +84,31 @@ async function start(
   }
   const another = (own: DraftLimits) => new PairGenerator(services, own);
   return { generator: another(limits), streams: services, another, stop };
+}
+
+/** The services at these addresses, for a bench: slow answers are waited for, and nothing is moved elsewhere. */
+export function servicesAt(
+  facts: ServicesOptions['facts'],
+  verifiers: readonly string[],
+  drafters: readonly string[],
+): Services {
+  const logger = createLogger('bench', { PTP_LOG_LEVEL: 'warn' });
+  return new Services({
+    facts,
+    verifiers,
+    drafters,
+    recoveryMs: 0,
+    draftTimeoutMs: 2000,
+    verifyTimeoutMs: 60_000,
+    logger,
+  });
+}
+
+/** Ends those that still run, in order. */
+export async function endAll(children: readonly ChildProcess[]): Promise<void> {
+  for (const child of children) {
+    if (child.exitCode !== null || child.signalCode !== null) continue;
+    child.kill('SIGTERM');
+    await once(child, 'exit');
+  }
 }

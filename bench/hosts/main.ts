@@ -1,22 +1,21 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { loadManifest } from '@ptp/core/engine/manifest.ts';
 import { DrafterService } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
-import { createLogger } from '@ptp/core/log.ts';
 import { connect } from '@ptp/core/rpc/client.ts';
 import type { DraftLimits } from '../../gateway/src/loop/controller.ts';
 import { PairGenerator } from '../../gateway/src/loop/generate.ts';
-import type { GenerationRequest, Generator } from '../../gateway/src/loop/generation.ts';
+import type { Generator } from '../../gateway/src/loop/generation.ts';
 import type { Mode } from '../../gateway/src/loop/pace.ts';
 import { pairFacts } from '../../gateway/src/services/pair.ts';
-import { Services } from '../../gateway/src/services/services.ts';
-import { REFERENCE } from '../decode.ts';
+import type { Services } from '../../gateway/src/services/services.ts';
+import { type Pass, pass, REFERENCE } from '../decode.ts';
 import { lineChart } from '../plot.ts';
 import type { Prompt } from '../prompts.ts';
+import { endAll, servicesAt } from '../services.ts';
 import { median, round, sum } from '../statistics.ts';
 import { type Host, HostNetwork } from './network.ts';
 
@@ -52,20 +51,13 @@ export async function hosts(
     for (const host of network.hosts) children.push(startOn(host, env));
     const addresses: string[] = [];
     for (const host of network.hosts) addresses.push(await network.reach(host, PORT));
-    const used = new Services({
-      facts: pairFacts(await loadManifest(models)),
-      verifiers: addresses.slice(0, 2),
-      drafters: addresses.slice(2),
-      recoveryMs: 0,
-      draftTimeoutMs: 2000,
-      verifyTimeoutMs: 60_000,
-      logger: createLogger('bench', { PTP_LOG_LEVEL: 'warn' }),
-    });
-    services = used;
-    await used.ready(START_TIMEOUT_MS);
+    const facts = pairFacts(await loadManifest(models));
+    const over = servicesAt(facts, addresses.slice(0, 2), addresses.slice(2));
+    services = over;
+    await over.ready(START_TIMEOUT_MS);
     await allReady(addresses);
     await sleep(RECONNECTED_MS);
-    const loops = new Map(MODES.map((mode) => [mode, new PairGenerator(used, { ...limits, mode })]));
+    const loops = new Map(MODES.map((mode) => [mode, new PairGenerator(over, { ...limits, mode })]));
     const spread = await openOnEach(loops.get('overlap') as Generator, prompts, addresses);
     console.error(JSON.stringify(spread));
     const rows = [];
@@ -78,11 +70,7 @@ export async function hosts(
     return { delayed_by: network.delayedBy, spread, rows };
   } finally {
     services?.close();
-    for (const child of children) {
-      if (child.exitCode !== null || child.signalCode !== null) continue;
-      child.kill('SIGTERM');
-      await once(child, 'exit');
-    }
+    await endAll(children);
     network.stop();
   }
 }
@@ -141,12 +129,6 @@ async function openOnEach(generator: Generator, prompts: readonly Prompt[], addr
   return Object.fromEntries(NAMES.map((name, i) => [name, open[i]]));
 }
 
-interface Pass {
-  readonly stepMicros: number[];
-  readonly micros: number;
-  readonly tokens: number;
-}
-
 /** Every prompt in all modes in turn: median step, and time per token, in milliseconds. */
 async function measured(loops: ReadonlyMap<Mode, Generator>, prompts: readonly Prompt[], maxTokens: number) {
   const passes = new Map<Mode, Pass[]>(MODES.map((mode) => [mode, []]));
@@ -160,20 +142,9 @@ async function measured(loops: ReadonlyMap<Mode, Generator>, prompts: readonly P
   const of = (value: (all: readonly Pass[]) => number) =>
     Object.fromEntries([...passes].map(([mode, all]) => [mode, round(value(all), 2)]));
   return {
-    step_ms_p50: of((all) => median(all.flatMap(({ stepMicros }) => stepMicros)) / 1000),
+    step_ms_p50: of((all) => median(all.flatMap(({ steps }) => steps.map(({ stepMicros }) => stepMicros))) / 1000),
     ms_per_token: of((all) => sum(all.map(({ micros }) => micros)) / sum(all.map((p) => p.tokens)) / 1000),
   };
-}
-
-async function pass(generator: Generator, request: GenerationRequest): Promise<Pass> {
-  const stepMicros: number[] = [];
-  let [tokens, began] = [0, 0];
-  for await (const step of generator.generate(request, new AbortController().signal)) {
-    if (began === 0) began = performance.now() - step.facts.stepMicros / 1000;
-    stepMicros.push(step.facts.stepMicros);
-    tokens += step.tokens.length;
-  }
-  return { stepMicros, tokens, micros: (performance.now() - began) * 1000 };
 }
 
 type Figures = Awaited<ReturnType<typeof measured>>;

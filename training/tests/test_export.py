@@ -46,6 +46,16 @@ def liven(module: torch.nn.Module) -> None:
             p.add_(torch.randn_like(p) * 0.1)
 
 
+@torch.no_grad()
+def storable(*modules: torch.nn.Module) -> tuple:
+    """The modules with lively weights that survive float16, so that a graph and its module compute with the same numbers."""
+    for module in modules:
+        liven(module)
+        for p in module.parameters():
+            p.data = p.data.half().float()
+    return tuple(module.eval() for module in modules)
+
+
 OWN = replace(CONFIG, width=32, layers=2, heads=2, kv_heads=1, hidden=64)
 FORMS = {
     "c, tree, sequential head": {"rank": 8},
@@ -69,11 +79,7 @@ def pair(request):
     target = Target(CONFIG)
     form = {"source": (0, 1), "length": 4, "frequencies": 4} | FORMS[request.param]
     drafter = Drafter(DrafterConfig(CONFIG, **form), target)
-    for module in (target, drafter):
-        liven(module)
-        for p in module.parameters():
-            p.data = p.data.half().float()
-    return target.eval(), drafter.eval()
+    return storable(target, drafter)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_export import CONFIG, Cache, context_feeds, liven, run, session
+from test_export import CONFIG, Cache, context_feeds, liven, run, session, storable
 
 from ptp_train import coordinates, export
 from ptp_train.batches import Readings, Samples, ask, read
@@ -33,11 +33,7 @@ def pair(request):
     target = Target(CONFIG)
     form = {"source": (0, 2), "length": LENGTH, "frequencies": 4, "kind": "feature"} | FORMS[request.param]
     drafter = Drafter(DrafterConfig(CONFIG, **form), target)
-    for module in (target, drafter):
-        liven(module)
-        for p in module.parameters():
-            p.data = p.data.half().float()
-    return target.eval(), drafter.eval()
+    return storable(target, drafter)
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ class Samples:
     def draw(self, tokens: int, rng: np.random.Generator) -> dict:
         """Random sequences of one file, about `tokens` tokens together."""
         f = self.files[rng.choice(len(self.files), p=self.weights)]
-        count = max(2, tokens // f["tokens"].shape[1])
+        count = together(f, tokens)
         rows = torch.from_numpy(rng.integers(0, len(f["tokens"]), count)).to(f["tokens"].device)
         return {k: v[rows] for k, v in f.items()}
 
@@ -48,10 +48,15 @@ class Samples:
         """All sequences in fixed batches of about `tokens` tokens, those of a batch of one file."""
         parts = []
         for f in self.files:
-            count = max(2, tokens // f["tokens"].shape[1])
+            count = together(f, tokens)
             starts = range(0, len(f["tokens"]), count)
             parts += [{k: v[start : start + count] for k, v in f.items()} for start in starts]
         return parts
+
+
+def together(file: dict, tokens: int) -> int:
+    """How many of a file's sequences have about `tokens` tokens."""
+    return max(2, tokens // file["tokens"].shape[1])
 
 
 class Readings:
@@ -61,13 +66,14 @@ class Readings:
         """layers: those whose keys and values are kept, None to keep nothing."""
         self.target, self.pick, self.samples, self.tokens, self.layers = target, pick, samples, tokens, layers
         self.groups = samples.groups(tokens) if layers else []
-        self.weights = np.array([len(g["tokens"]) for g in self.groups], float)
+        sizes = np.array([len(g["tokens"]) for g in self.groups], float)
+        self.weights = sizes / sizes.sum()
         self.kept: dict[int, Reading] = {}
 
     def draw(self, rng: np.random.Generator) -> "Reading":
         if not self.layers:
             return read(self.target, self.pick, self.samples.draw(self.tokens, rng))
-        n = int(rng.choice(len(self.groups), p=self.weights / self.weights.sum()))
+        n = int(rng.choice(len(self.groups), p=self.weights))
         if n not in self.kept:
             self.kept[n] = halved(read(self.target, self.pick, self.groups[n]), self.layers)
         found = self.kept[n]

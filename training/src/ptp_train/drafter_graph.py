@@ -7,7 +7,7 @@ from torch import nn
 
 from .drafter import Drafter
 from .graph import FLOAT, INT64, Graph, Stream, WeightFile, add_rope, split_input
-from .graph_cache import cache_inputs, new_rows, past_and_new
+from .graph_cache import context_inputs, context_rows, new_rows
 from .graph_embeddings import features
 from .graph_pick import pick
 from .lora import merged
@@ -36,18 +36,15 @@ def drafter_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
     depth = drafter.config.depth
     c, context_embedding, context_layers = context_of(drafter, target)
     g = Graph(weights)
-    ids, positions = g.input("ids", INT64, [1, "N"]), g.input("pos", INT64, [1, "N"])
-    splits = split_input(g, "splits", slots)
-    masks = [g.input(f"mask_{i}", FLOAT, [f"T{i}", f"S{i}"]) for i in range(slots)]
-    past_keys, past_values = cache_inputs(g, depth, slots, c.kv_heads * c.head_width)
+    given = context_inputs(g, depth, slots, c.kv_heads * c.head_width)
     own_positions = g.input("upos", INT64, [1, "M"])
     own_splits = split_input(g, "usplits", slots)
     own_masks = [g.input(f"umask_{i}", FLOAT, [f"M{i}", f"U{i}"]) for i in range(slots)]
     last, first = g.input("last", INT64, [1, "M"]), g.input("first", FLOAT, [1, "M", 1])
     add_rope(g, c, drafter.config.length)
 
-    x = g.node("Gather", [g.tensor("context.embedding", context_embedding.weight), ids], "embedded")
-    context = Stream(g, c, x, positions, slots, splits)
+    x = g.node("Gather", [g.tensor("context.embedding", context_embedding.weight), given.ids], "embedded")
+    context = Stream(g, c, x, given.positions, slots, given.splits)
     seen: list[tuple[list[list[str]], list[list[str]]]] = []
     for n, layer in enumerate(context_layers):
         name = f"context{n}"
@@ -56,9 +53,9 @@ def drafter_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
             q = context.project(layer, name, new)
         else:
             context.project_keys(layer, name, new)
-        seen.append(context_rows(context, new, past_keys[n], past_values[n]))
+        seen.append(context_rows(context, new, given, n))
         if n < depth - 1:
-            context.finish(layer, name, context.attend(q, *seen[n], masks))
+            context.finish(layer, name, context.attend(q, *seen[n], given.masks))
 
     g.node("Gather", [g.tensor("embedding", drafter.embedding.weight), last], "last.embedded")
     g.node("Mul", ["last.embedded", first], "last.counted")
@@ -71,11 +68,6 @@ def drafter_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
     g.output("draft", INT64, ["M"])
     g.output("confidence", FLOAT, ["M"])
     return g
-
-
-def context_rows(context: Stream, new: tuple[str, str], past_keys: list[str], past_values: list[str]):
-    """Keys and values of a context layer, for each slot those of its past and its new tokens."""
-    return tuple(past_and_new(past, context.split(x)) for past, x in zip((past_keys, past_values), new, strict=True))
 
 
 def own_layers(drafter: Drafter, own: Stream, seen: list, masks: list[str]) -> None:

@@ -15,9 +15,9 @@ from . import manifest
 from .drafter import Drafter, load_drafter
 from .drafter_graph import drafter_graph
 from .feature_graph import feature_graph
-from .graph import FLOAT, INT64, Graph, Stream, WeightFile, add_rope, split_input
+from .graph import FLOAT, INT64, Graph, Stream, WeightFile, add_rope
 from .graph_adjust import adjusted, nearest
-from .graph_cache import cache_inputs, new_rows, past_and_new
+from .graph_cache import context_inputs, context_rows, new_rows
 from .graph_sampler import sampler
 from .model import Target, load_target, parameters_of
 from .settings import integer, integers, require
@@ -34,7 +34,7 @@ def target_graph(target: Target, weights: WeightFile, slots: int, kind: str) -> 
     """The target over N packed tokens of `slots` sequences, with the sampler at R chosen rows.
 
     Inputs: ids, pos [1, N]; splits [slots], tokens per slot (graphs with several slots only); mask_{i} [T_i, P_i + T_i],
-    added to the scores; pk, pv (`cache_inputs`); rows [R], the tokens after which a pick is wanted, R >= 2 because one
+    added to the scores; pk, pv (`context_inputs`); rows [R], the tokens after which a pick is wanted, R >= 2 because one
     row alone would run other kernels (batch invariance); scale, bias [R, V] or [0, V] (`adjusted`); temperature, top_k, top_p,
     min_p [R, 1]; u [R, D] for Pick `kind`; top_count [1].
     Outputs: pick [R]; logprob [R], natural log of its probability under the unshaped model; top_id, top_logprob
@@ -42,24 +42,18 @@ def target_graph(target: Target, weights: WeightFile, slots: int, kind: str) -> 
     """
     c = target.config
     g = Graph(weights)
-    ids, positions = g.input("ids", INT64, [1, "N"]), g.input("pos", INT64, [1, "N"])
-    splits = split_input(g, "splits", slots)
-    masks = [g.input(f"mask_{i}", FLOAT, [f"T{i}", f"S{i}"]) for i in range(slots)]
-    past_keys, past_values = cache_inputs(g, c.layers, slots, c.kv_heads * c.head_width)
+    given = context_inputs(g, c.layers, slots, c.kv_heads * c.head_width)
     rows = g.input("rows", INT64, ["R"])
     add_rope(g, c, 1)  # the last is for the padding after a full context
 
     embedding = g.tensor("embedding", target.embedding.weight)
-    x = g.node("Gather", [embedding, ids], "embedded")
-    stream = Stream(g, c, x, positions, slots, splits)
+    x = g.node("Gather", [embedding, given.ids], "embedded")
+    stream = Stream(g, c, x, given.positions, slots, given.splits)
     for n, layer in enumerate(target.layers):
         name = f"layer{n}"
         new = new_rows(g, n)
         q = stream.project(layer, name, new)
-        keys, values = (
-            past_and_new(past[n], stream.split(x)) for past, x in zip((past_keys, past_values), new, strict=True)
-        )
-        attended = stream.attend(q, keys, values, masks)
+        attended = stream.attend(q, *context_rows(stream, new, given, n), given.masks)
         if n == c.layers - 1:  # from here on only the rows that picks are wanted for
             attended = g.node("Gather", [attended, rows], "attended.rows", axis=1)
             stream.x = g.node("Gather", [stream.x, rows], "x.rows", axis=1)

@@ -9,9 +9,9 @@ per sequence, therefore, where other drafters need one for each place where the 
 import numpy as np
 
 from .drafter import Drafter
-from .drafter_graph import choice, context_rows, logits, own_layers, rows, sequential, uniform_embedding
-from .graph import FLOAT, INT64, Graph, Stream, add_rope, split_input
-from .graph_cache import cache_inputs, new_rows
+from .drafter_graph import choice, logits, own_layers, rows, sequential, uniform_embedding
+from .graph import FLOAT, INT64, Graph, Stream, add_rope
+from .graph_cache import context_inputs, context_rows, new_rows
 from .graph_sampler import sampler
 from .model import Target
 from .weight_file import WeightFile
@@ -30,10 +30,7 @@ def feature_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
     """
     c = target.config
     g = Graph(weights)
-    ids, positions = g.input("ids", INT64, [1, "N"]), g.input("pos", INT64, [1, "N"])
-    splits = split_input(g, "splits", slots)
-    masks = [g.input(f"mask_{i}", FLOAT, [f"T{i}", f"S{i}"]) for i in range(slots)]
-    past_keys, past_values = cache_inputs(g, c.layers, slots, c.kv_heads * c.head_width)
+    given = context_inputs(g, c.layers, slots, c.kv_heads * c.head_width)
     for name in ("check_rows", "check_tokens"):
         g.input(name, INT64, [slots, "C"])
     g.input("visible", INT64, [slots, 1])
@@ -43,14 +40,14 @@ def feature_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
     g.input("steps", INT64, [1])
     add_rope(g, c, drafter.config.length + 1)
 
-    embedded = g.node("Gather", [g.tensor("context.embedding", target.embedding.weight), ids], "embedded")
-    context = Stream(g, c, embedded, positions, slots, splits)
+    embedded = g.node("Gather", [g.tensor("context.embedding", target.embedding.weight), given.ids], "embedded")
+    context = Stream(g, c, embedded, given.positions, slots, given.splits)
     seen = []
     for n, layer in enumerate(target.layers):
         new = new_rows(g, n)
         q = context.project(layer, f"context{n}", new)
-        seen.append(context_rows(context, new, past_keys[n], past_values[n]))
-        attended = context.attend(q, *seen[n], masks)
+        seen.append(context_rows(context, new, given, n))
+        attended = context.attend(q, *seen[n], given.masks)
         if n == c.layers - 1:  # from here on only the rows that are checked are wanted
             g.node("Reshape", ["check_rows", g.constant([-1])], "check.rows")
             attended = g.node("Gather", [attended, "check.rows"], "attended.rows", axis=1)
@@ -65,7 +62,7 @@ def feature_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
         own_splits = g.node("Expand", ["steps", g.constant([slots])], "own.splits")
     x = g.node("Add", [uniform_embedding(g, drafter), "before.counted"], "u.input")
     own = Stream(g, c, x, "own.positions", slots, own_splits)
-    own_layers(drafter, own, seen, [own_mask(g, i, mask) for i, mask in enumerate(masks)])
+    own_layers(drafter, own, seen, [own_mask(g, i, mask) for i, mask in enumerate(given.masks)])
     tokens(g, drafter, slots)
     g.output("accepted", INT64, [slots, 1])
     g.output("given", INT64, [slots, 1])

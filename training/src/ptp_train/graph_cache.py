@@ -1,6 +1,28 @@
-"""A graph's inputs and outputs for the key/value caches: what is read of earlier tokens, what is new."""
+"""A graph's inputs for the tokens that it reads, and its inputs and outputs for their key/value caches: what is read of earlier
+tokens, what is new."""
 
-from .graph import FLOAT, Graph
+from typing import NamedTuple
+
+from .graph import FLOAT, INT64, Graph, Stream, split_input
+
+
+class ContextInputs(NamedTuple):
+    """Names of the inputs for N packed tokens of some slots, see `target_graph`."""
+
+    ids: str
+    positions: str
+    splits: str | None
+    masks: list[str]
+    past_keys: list[list[str]]
+    past_values: list[list[str]]
+
+
+def context_inputs(g: Graph, layers: int, slots: int, width: int) -> ContextInputs:
+    """Adds ids and pos [1, N], splits [slots], mask_{i} [T_i, S_i] and what `cache_inputs` adds."""
+    ids, positions = g.input("ids", INT64, [1, "N"]), g.input("pos", INT64, [1, "N"])
+    splits = split_input(g, "splits", slots)
+    masks = [g.input(f"mask_{i}", FLOAT, [f"T{i}", f"S{i}"]) for i in range(slots)]
+    return ContextInputs(ids, positions, splits, masks, *cache_inputs(g, layers, slots, width))
 
 
 def cache_inputs(g: Graph, layers: int, slots: int, width: int) -> tuple[list[list[str]], list[list[str]]]:
@@ -19,5 +41,9 @@ def new_rows(g: Graph, layer: int) -> tuple[str, str]:
     return names
 
 
-def past_and_new(past: list[str], new: list[str]) -> list[list[str]]:
-    return [list(pair) for pair in zip(past, new, strict=True)]
+def context_rows(stream: Stream, new: tuple[str, str], given: ContextInputs, layer: int) -> tuple[list, list]:
+    """Keys and values of a layer, for each slot the names of those of its past and its new tokens."""
+    past = (given.past_keys[layer], given.past_values[layer])
+    return tuple(
+        [list(pair) for pair in zip(rows, stream.split(x), strict=True)] for rows, x in zip(past, new, strict=True)
+    )
