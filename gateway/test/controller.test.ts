@@ -4,6 +4,7 @@ import { VerifyCost } from '../src/loop/costs.ts';
 import { MODES, type Mode } from '../src/loop/pace.ts';
 import {
   type Machine,
+  noisy,
   oneCore,
   poorDrafts,
   random as randomNumbers,
@@ -44,7 +45,7 @@ describe('the mode', () => {
         simulate(() => machine, limits),
         2000,
       );
-      expect(share(steps.slice(100), best)).toBeGreaterThan(0.95);
+      expect(share(steps.slice(100), best)).toBeGreaterThan(0.92);
       const speeds = MODES.map((mode) => speedIn(machine, mode));
       expect(speed(steps.slice(100))).toBeGreaterThan(0.97 * Math.max(...speeds));
     });
@@ -60,6 +61,31 @@ describe('the mode', () => {
     expect(speed(after)).toBeGreaterThan(0.93 * speedIn(poorDrafts, 'plain'));
     const chosen = after.filter((step) => step.reason === 'fastest').map((step) => step.mode);
     expect(chosen.filter((mode, i) => i > 0 && mode !== chosen[i - 1]).length).toBeLessThan(2);
+  });
+
+  for (const [name, machine] of Object.entries({ twoCores, oneCore, twoDevices, poorDrafts, smallTarget })) {
+    test(`is found in noise: ${name}`, () => {
+      const total = (mode: Mode | 'auto') =>
+        Array.from({ length: 8 }, (_, seed) => {
+          const shared = noisy(machine, randomNumbers(seed + 100));
+          const measured = new Measurements(limits.length);
+          return speed(take(simulate(shared, { ...limits, mode }, measured, randomNumbers(seed)), 2000));
+        }).reduce((a, b) => a + b);
+      expect(total('auto') / Math.max(...MODES.map(total))).toBeGreaterThan(0.95);
+    });
+  }
+
+  test('a trial costs little: the slower a mode, the rarer it is tried', () => {
+    const trials = (machine: Machine, mode: Mode) =>
+      take(
+        simulate(() => machine, limits),
+        4000,
+      )
+        .slice(500)
+        .filter((step) => step.mode === mode && step.reason === 'trial').length;
+    // plain decoding is a third as fast there, drafting first nearly as fast
+    expect(trials(twoDevices, 'plain')).toBeLessThan(trials(twoDevices, 'sequential') / 2);
+    expect(trials(twoDevices, 'plain')).toBeGreaterThan(0);
   });
 
   test('a sequence whose drafts fail goes without, while others draft on', () => {
@@ -78,7 +104,7 @@ describe('the mode', () => {
     const measured = new Measurements(limits.length);
     const sequences = Array.from({ length: 16 }, () => simulate(() => smallTarget, limits, measured));
     const rounds = Array.from({ length: 400 }, () => sequences.flatMap((steps) => take(steps, 1)));
-    expect(share(rounds.slice(50).flat(), 'plain')).toBeGreaterThan(0.95);
+    expect(share(rounds.slice(50).flat(), 'plain')).toBeGreaterThan(0.92);
   });
 
   test('is what the setting says', () => {

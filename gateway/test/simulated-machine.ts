@@ -78,6 +78,23 @@ function runLength(n: number, chance: number, next: () => number): number {
   return k;
 }
 
+/** The machine as one that is shared: times swing from call to call and drift, one call in twenty takes more than twice as long; texts differ. */
+export function noisy(machine: Machine, next: () => number): () => Machine {
+  let [steps, load, chance] = [0, 1, machine.chance];
+  return () => {
+    if (steps % 20 === 0) load = 0.85 + 0.4 * next();
+    if (steps % 50 === 0) chance = Math.min(0.95, Math.max(0.02, machine.chance + 0.4 * (next() - 0.5)));
+    steps++;
+    const slower = () => load * (0.85 + 0.3 * next() + (next() < 0.05 ? 1.5 : 0));
+    return {
+      ...machine,
+      chance,
+      verify: (n) => machine.verify(n) * slower(),
+      draft: (n) => machine.draft(n) * slower(),
+    };
+  };
+}
+
 /** The next `count` steps. */
 export function take(steps: Generator<SimulatedStep, void>, count: number): SimulatedStep[] {
   return Array.from({ length: count }, () => steps.next().value as SimulatedStep);

@@ -7,27 +7,71 @@ export type Mode = 'overlap' | 'sequential' | 'plain';
 
 export const MODES: readonly Mode[] = ['overlap', 'sequential', 'plain'];
 
-/** Share by which older steps of the mode in use count less with each new one; of another one, which is tried seldom. */
+/** Share by which a mode's older steps count less with each new one. */
 const FORGET = 0.02;
-const FORGET_TRIED = 0.35;
 /** Steps of a mode before its rate is believed. */
 const WARM_UP = 12;
-/** Steps between two trials of another mode: few at first and after a change, then twice as many each time. */
-const [SHORTEST, LONGEST] = [25, 400];
 /** Steps of a trial; as all steps here, so many for each open sequence. */
-const TRIAL = 4;
-/** A mode must be so many times as fast as the present one to take its place, so that noise does not swing them. */
+const TRIAL = 5;
+/** Share of the time that the trials of one mode may cost: the slower it is, the rarer they are. */
+const COST = 0.005;
+/** Steps between two trials of a mode, whatever they cost; four times as many as are known of it where that is more. */
+const [SHORTEST, LONGEST] = [25, 1600];
+/** A mode must be so many times as fast as the present one to take its place, and by more than chance explains. */
 const BETTER = 1.05;
-/** When the rate of the mode in use has changed by this factor since the last trial, the others may have changed too. */
+/** When the rate of the mode in use changes by this factor, the others' may have changed too: what is known of them counts so much less. */
 const CHANGED = 1.25;
+const STALE = 0.2;
 
-/** Tokens and time of one mode's steps. */
-interface Tally {
-  steps: number;
-  /** Steps, older ones fading; the others fade alike. */
-  weight: number;
-  tokens: number;
-  micros: number;
+/** Tokens and time of one mode's steps, older ones fading. */
+class Tally {
+  steps = 0;
+  /** Steps that it knows of. */
+  weight = 0;
+  #tokens = 0;
+  #micros = 0;
+  #tokensTokens = 0;
+  #tokensMicros = 0;
+  #microsMicros = 0;
+
+  /** @param keep what all earlier steps count for now */
+  observe(tokens: number, micros: number, keep: number): void {
+    this.steps++;
+    this.fade(keep);
+    this.weight++;
+    this.#tokens += tokens;
+    this.#micros += micros;
+    this.#tokensTokens += tokens * tokens;
+    this.#tokensMicros += tokens * micros;
+    this.#microsMicros += micros * micros;
+  }
+
+  fade(keep: number): void {
+    this.weight *= keep;
+    this.#tokens *= keep;
+    this.#micros *= keep;
+    this.#tokensTokens *= keep;
+    this.#tokensMicros *= keep;
+    this.#microsMicros *= keep;
+  }
+
+  /** Tokens per microsecond; 0 before any step. */
+  get rate(): number {
+    return this.#micros > 0 ? this.#tokens / this.#micros : 0;
+  }
+
+  /** The rate's variance, by the steps' differences from it (that of a ratio estimator, Cochran 1977, 6.4). */
+  get variance(): number {
+    const { rate } = this;
+    const squares = this.#tokensTokens - 2 * rate * this.#tokensMicros + rate * rate * this.#microsMicros;
+    return this.#micros > 0 ? Math.max(0, squares) / this.#micros ** 2 : 0;
+  }
+
+  /** Mean tokens and microseconds of a step; undefined before any. */
+  get typical(): { tokens: number; micros: number } | undefined {
+    const { weight } = this;
+    return weight > 0 ? { tokens: this.#tokens / weight, micros: this.#micros / weight } : undefined;
+  }
 }
 
 /**
@@ -36,17 +80,18 @@ interface Tally {
  */
 export class Pace {
   readonly #tallies: Readonly<Record<Mode, Tally>> = {
-    overlap: { steps: 0, weight: 0, tokens: 0, micros: 0 },
-    sequential: { steps: 0, weight: 0, tokens: 0, micros: 0 },
-    plain: { steps: 0, weight: 0, tokens: 0, micros: 0 },
+    overlap: new Tally(),
+    sequential: new Tally(),
+    plain: new Tally(),
   };
+  /** Steps since each mode was in use. */
+  readonly #since: Record<Mode, number> = { overlap: 0, sequential: 0, plain: 0 };
   #best: Mode = 'overlap';
+  /** The mode on trial, and the steps that it still has. */
+  #tried: Mode = 'plain';
+  #left = 0;
   #sequences = 0;
-  /** Steps since the last trial began, steps between this one and the next, and trials so far. */
-  #steps = 0;
-  #period = SHORTEST;
-  #trials = 0;
-  /** Rate of the mode in use when the last trial began. */
+  /** Rate of the mode in use that changes are measured from. */
   #then = 0;
 
   /** A sequence begins or ends: trials are as many steps longer as there are sequences, so that each takes part. */
@@ -67,40 +112,60 @@ export class Pace {
   next(): { mode: Mode; reason: 'warm-up' | 'trial' | 'fastest' } {
     const unknown = MODES.find((mode) => this.#tallies[mode].steps < WARM_UP);
     if (unknown) return { mode: unknown, reason: 'warm-up' };
-    const { open } = this;
-    const better = MODES.find((mode) => this.rate(mode) > BETTER * this.rate(this.#best));
-    if (better) {
-      this.#best = better;
-      this.#period = SHORTEST;
-      this.#steps = TRIAL * open;
-    }
-    if (this.#steps++ < TRIAL * open) return { mode: this.#tried(), reason: 'trial' };
-    const now = this.rate(this.#best);
-    const changed = Math.max(now, this.#then) > CHANGED * Math.min(now, this.#then);
-    if (this.#steps >= (changed ? SHORTEST : this.#period) * open) {
-      this.#steps = 0;
-      this.#trials++;
-      this.#period = changed ? SHORTEST : Math.min(2 * this.#period, LONGEST);
-      this.#then = now;
-    }
-    return { mode: this.#best, reason: 'fastest' };
+    this.#takeBetter();
+    if (this.#left === 0) this.#beginTrial();
+    const onTrial = this.#left > 0;
+    const mode = onTrial ? this.#tried : this.#best;
+    for (const each of MODES) this.#since[each] = each === mode ? 0 : this.#since[each] + 1;
+    if (onTrial) this.#left--;
+    return { mode, reason: onTrial ? 'trial' : 'fastest' };
   }
 
-  #tried(): Mode {
+  #takeBetter(): void {
+    const present = this.#tallies[this.#best];
+    const better = MODES.find((mode) => {
+      const { rate, variance } = this.#tallies[mode];
+      const chance = Math.sqrt(variance + present.variance);
+      return rate - present.rate > Math.max((BETTER - 1) * present.rate, chance);
+    });
+    if (!better) return;
+    this.#best = better;
+    this.#left = 0;
+    this.#then = this.rate(better);
+  }
+
+  #beginTrial(): void {
+    const { open } = this;
     const others = MODES.filter((mode) => mode !== this.#best);
-    return others[this.#trials % others.length] as Mode;
+    const now = this.rate(this.#best);
+    if (Math.max(now, this.#then) > CHANGED * Math.min(now, this.#then)) {
+      for (const mode of others) this.#tallies[mode].fade(STALE);
+      this.#then = now;
+    }
+    const due = others.find((mode) => this.#since[mode] >= this.#between(mode) * open);
+    if (due) [this.#tried, this.#left] = [due, TRIAL * open];
+  }
+
+  /** Steps between two trials of a mode. */
+  #between(mode: Mode): number {
+    const [present, other] = [this.#tallies[this.#best], this.#tallies[mode]];
+    if (!present.typical || !other.typical) return SHORTEST;
+    // time beyond that in which the mode in use makes as many tokens
+    const lost = TRIAL * Math.max(0, other.typical.micros - other.typical.tokens / present.rate);
+    return Math.min(
+      LONGEST,
+      Math.max(SHORTEST, (4 * other.weight) / this.open, lost / (COST * present.typical.micros)),
+    );
   }
 
   /** Tokens per microsecond of a mode; 0 before any step. */
   rate(mode: Mode): number {
-    const { tokens, micros } = this.#tallies[mode];
-    return micros > 0 ? tokens / micros : 0;
+    return this.#tallies[mode].rate;
   }
 
   /** Mean tokens and microseconds of a mode's steps; undefined before any. */
   typical(mode: Mode): { tokens: number; micros: number } | undefined {
-    const { weight, tokens, micros } = this.#tallies[mode];
-    return weight > 0 ? { tokens: tokens / weight, micros: micros / weight } : undefined;
+    return this.#tallies[mode].typical;
   }
 
   /**
@@ -109,13 +174,7 @@ export class Pace {
    * @param tokens that the step was expected to commit, which swings less than what it did
    */
   observe(mode: Mode, tokens: number, micros: number): void {
-    const tally = this.#tallies[mode];
-    const settled = mode === this.#best || tally.steps < WARM_UP;
     // so many sequences' steps tell of the same time
-    const keep = 1 - (settled ? FORGET : FORGET_TRIED) / this.open;
-    tally.steps++;
-    tally.weight = keep * tally.weight + 1;
-    tally.tokens = keep * tally.tokens + tokens;
-    tally.micros = keep * tally.micros + micros;
+    this.#tallies[mode].observe(tokens, micros, 1 - FORGET / this.open);
   }
 }
