@@ -195,6 +195,11 @@ def test_inverse_training_reports_perplexity(folder, capsys):
     small = ("--width", 64, "--source", "0,1", "--context", 64, "--windows", 2, "--completions", 8, "--steps", 2)
     ptp_train("inverse", "--data", folder / "tokens", "--out", folder / "inverse.pt", *small, "--threads", 1)
     assert '"perplexity"' in capsys.readouterr().out
+    # one that starts from the target says what the target says: at the first position it is told of no uniform
+    still = ("--init", folder / "target.pt", "--rate", 1e-9, "--matrix-rate", 1e-9)
+    ptp_train("inverse", "--data", folder / "tokens", "--out", folder / "init.pt", *small[2:], *still, "--threads", 1)
+    random, started = (torch.load(folder / f"{name}.pt")["log"][-1]["by_position"][0] for name in ("inverse", "init"))
+    assert started < 0.8 * random
     with pytest.raises(SystemExit, match="--method must be c"):
         ptp_train("inverse", "--data", folder / "tokens", "--method", "o", "--out", folder / "x.pt")
 

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from . import coordinates
 from .device import autocast, device
-from .distill import add_drafter_arguments, layers_of, separate_config
-from .drafter import Drafter, DrafterConfig
+from .distill import add_drafter_arguments, drafter_config, layers_of
+from .drafter import Drafter
 from .fit import add_fit_arguments, fit
-from .model import Config
+from .model import Config, load_target
 from .settings import integer, require
 from .target import windows
 
@@ -33,6 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("work/tokens"))
     add_drafter_arguments(parser)
     parser.set_defaults(kind="separate", length=4)
+    parser.add_argument(
+        "--init",
+        type=pathlib.Path,
+        help="start from the layers --source of this target and have its sizes, instead of random weights",
+    )
     parser.add_argument("--context", type=integer(2), default=512, help="tokens of a window")
     parser.add_argument("--completions", type=integer(1), default=256, help="completions per step")
     parser.add_argument("--windows", type=integer(1), default=4, help="windows of text per step")
@@ -94,15 +99,23 @@ def perplexity(drafter: Drafter, tokens: np.ndarray, context: int) -> dict:
     }
 
 
+def start(args: argparse.Namespace) -> Drafter:
+    """The untrained drafter: random, or a copy of the target's layers that is yet to learn what uniforms mean."""
+    args.from_target = args.init is not None
+    if args.init:
+        target = load_target(args.init)
+        drafter = Drafter(drafter_config(args, target.config))
+        drafter.start_from(target, layers_of(args))
+        drafter.fit_uniforms()
+        return drafter
+    vocab = len(json.loads((args.data / "tokenizer.json").read_text())["model"]["vocab"])
+    return Drafter(drafter_config(args, Config(vocab, args.width, len(layers_of(args)), context=args.context)))
+
+
 def run(args: argparse.Namespace) -> None:
     check(args)
     place = device()
-    vocab = len(json.loads((args.data / "tokenizer.json").read_text())["model"]["vocab"])
-    layers = len(layers_of(args))
-    text = Config(vocab, args.width, layers, context=args.context)
-    shared = {k: getattr(args, k) for k in ("length", "kind", "method", "pick", "embedding", "frequencies", "rank")}
-    config = DrafterConfig(text, tuple(range(layers)), own=separate_config(text, args.width, layers), **shared)
-    drafter = Drafter(config).to(place)
+    drafter = start(args).to(place)
     tokens, held = (np.load(args.data / f"{split}.npy") for split in ("train", "held_files"))
 
     def lesson(rng: np.random.Generator) -> tuple[Tensor, float]:
