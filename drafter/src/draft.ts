@@ -96,14 +96,15 @@ export class Drafter {
     this.#check(context, step);
     const { sequence } = context;
     sequence.tokens.push(...step.committed);
+    const { assumed } = step;
     const room = this.engine.facts.contextLength - sequence.tokens.length - step.block.length;
     const maxLength = Math.min(step.plan?.maxBranchLength ?? 0, this.engine.maxBranchLength, room);
     const budget = Math.min(step.plan?.budget ?? 0, this.limits.budget);
     const asked = this.engine.checks
-      ? { counts: [], branches: [], check: checkOf(sequence, step.block.length, Math.min(budget, maxLength)) }
+      ? { counts: [], branches: [], check: checkOf(sequence, step, Math.min(budget, maxLength)) }
       : this.#branches(sequence, step, budget, maxLength);
     const { counts, ...wanted } = asked;
-    const written = context.extend(step.block, this.engine.checks);
+    const written = context.extend(step.block, this.engine.checks ? step.block.length - assumed : 0);
     const slot = { sequence: context.id, ...written, sampling: sequence.sampling, ...wanted };
     const served = await this.#scheduler.submit(slot, signal);
     const { branches } = served.output;
@@ -119,7 +120,7 @@ export class Drafter {
         value: {
           step: step.step,
           branches: branches.map(({ tokens, confidences, accepted }, i) => ({
-            accepted: accepted ?? (counts[i] as number),
+            accepted: accepted === undefined ? (counts[i] as number) : assumed + accepted,
             tokens: Array.from(tokens),
             confidences: Array.from(confidences),
           })),
@@ -133,22 +134,25 @@ export class Drafter {
   #branches(sequence: Sequence, step: DraftStep, budget: number, maxLength: number) {
     const base = sequence.tokens.length;
     const { yieldCurve: whole, yieldCurveAfterMiss: afterMiss } = this.engine;
-    const lengths = planBranches(step.blockConfidences, { whole, afterMiss }, budget, maxLength);
-    const counts = [...lengths.keys()].filter((m) => (lengths[m] as number) > 0);
+    const { assumed, block, blockConfidences } = step;
+    const lengths = planBranches(blockConfidences.slice(assumed), { whole, afterMiss }, budget, maxLength);
+    const counts = [...lengths.keys()].filter((m) => (lengths[m] as number) > 0).map((m) => assumed + m);
     const branches: BranchRequest[] = counts.map((m) => ({
       visible: base + m,
-      u: sequence.uniformsAt(base + m, lengths[m] as number),
+      u: sequence.uniformsAt(base + m, lengths[m - assumed] as number),
       // branch m < n is for the case that token m of the block is not what the target says there
-      ...(m < step.block.length && { excluded: step.block[m] as number }),
+      ...(m < block.length && { excluded: block[m] as number }),
     }));
     return { counts, branches };
   }
 
   #check(context: Context, step: DraftStep): void {
     const { facts, maxBranchLength } = this.engine;
-    const { committed, block, blockConfidences, plan } = step;
+    const { committed, block, blockConfidences, assumed, plan } = step;
     const length = context.sequence.tokens.length + committed.length + block.length;
-    limit('block', block.length <= this.limits.block, `at most ${this.limits.block} tokens`, block.length);
+    limit('assumed', assumed <= block.length, `at most the ${block.length} tokens of \`block\``, assumed);
+    const unsure = block.length - assumed;
+    limit('block', unsure <= this.limits.block, `at most ${this.limits.block} tokens beside the assumed ones`, unsure);
     limit('block_confidences', blockConfidences.length === block.length, 'as many as `block`', blockConfidences.length);
     const bad = blockConfidences.find((c) => !(c >= 0 && c <= 1));
     limit('block_confidences', bad === undefined, 'in [0, 1]', bad ?? 0);
@@ -183,11 +187,11 @@ class Context {
 
   /**
    * What is to be written so that the cache holds the committed tokens and `block` after them: rows that were drafted and came
-   * true are kept. At least one token is written, since a run needs one; with `fromNewest` all from the newest committed one on.
+   * true are kept. At least one token is written, since a run needs one, and `before` it as many as are asked for.
    */
-  extend(block: readonly number[], fromNewest: boolean): { at: number; tokens: number[] } {
+  extend(block: readonly number[], before: number): { at: number; tokens: number[] } {
     const wanted = [...this.sequence.tokens.slice(this.#settled), ...block];
-    const most = wanted.length - 1 - (fromNewest ? block.length : 0);
+    const most = wanted.length - 1 - before;
     let same = 0;
     while (same < most && this.#rows[this.#settled + same] === wanted[same]) same++;
     const at = this.#settled + same;
@@ -205,9 +209,10 @@ function sizeOf({ tokens, branches, check }: DraftSlot, dimensions: number): num
   return tokens.length + drafted;
 }
 
-/** To be asked of a drafter that checks: one draft of `length` tokens after what is right of a block of so many. */
-function checkOf(sequence: Sequence, block: number, length: number): BlockCheck {
-  return { block, u: sequence.uniformsAt(sequence.tokens.length, block + length) };
+/** To be asked of a drafter that checks: one draft of `length` tokens after what is right of a step's block. */
+function checkOf(sequence: Sequence, { block, assumed }: DraftStep, length: number): BlockCheck {
+  const checked = block.length - assumed;
+  return { block: checked, u: sequence.uniformsAt(sequence.tokens.length + assumed, checked + length) };
 }
 
 function sum(values: readonly number[]): number {

@@ -21,10 +21,16 @@ function open(tokens = prompt, firstPosition = 0): Init {
   return { kind: { case: 'open', value: { start: { tokens, sampling, seed: 3n, firstPosition } } } };
 }
 
-function step(committed: number[], block: number[], options: { budget?: number; confidences?: number[] } = {}): Init {
-  const { budget = 8, confidences = block.map(() => 0.5) } = options;
+interface StepOptions {
+  budget?: number;
+  confidences?: number[];
+  assumed?: number;
+}
+
+function step(committed: number[], block: number[], options: StepOptions = {}): Init {
+  const { budget = 8, confidences = block.map(() => 0.5), assumed = 0 } = options;
   const plan = { budget, maxBranchLength: 8 };
-  return { kind: { case: 'step', value: { committed, block, blockConfidences: confidences, plan } } };
+  return { kind: { case: 'step', value: { committed, block, blockConfidences: confidences, assumed, plan } } };
 }
 
 async function converse(served: Drafter, messages: Init[]) {
@@ -109,9 +115,36 @@ describe('Drafter', () => {
     ]);
   });
 
+  for (const checks of [true, false]) {
+    test(`what is assumed is not looked at, and may turn out wrong: a drafter that ${checks ? 'checks' : 'plans branches'}`, async () => {
+      const engine = new FakeDraftEngine({ accuracy: 1, checks });
+      const other = ((text[4] as number) % 255) + 1;
+      const answers = await converse(drafter(engine), [
+        open(),
+        step([], text.slice(0, 2), { budget: 4, confidences: [1, 1] }),
+        // the outcome of the two is counted on, and two more are under verification
+        step([], text.slice(0, 5), { budget: 4, assumed: 3, confidences: [0, 0, 0, 1, 1] }),
+        // a token that the target will not say: the branch goes on from it all the same
+        step(text.slice(0, 3), [text[3] as number, other], { budget: 4, assumed: 2, confidences: [1, 1] }),
+        step([text[3] as number, text[4] as number], [text[5] as number], { budget: 4, confidences: [1] }),
+      ]);
+      const context = [...prompt, ...text.slice(0, 4), other];
+      expect(answers.map((branches) => branches.at(-1))).toMatchObject([
+        { accepted: 2, tokens: text.slice(2, 6) },
+        { accepted: 5, tokens: text.slice(5, 9) },
+        { accepted: 2, tokens: fakeText(context, sampling, uniforms(3n, 5, 4)) },
+        { accepted: 1, tokens: text.slice(6, 10) },
+      ]);
+    });
+  }
+
   const refused: [string, Init[], string][] = [
     ['a step before the open', [step([], [])], 'the first message must be `open`'],
-    ['a block beyond the limit', [open(), step([], new Array(9).fill(1))], '`block` must be at most 8 tokens, got 9'],
+    [
+      'a block beyond the limit',
+      [open(), step([], new Array(9).fill(1))],
+      '`block` must be at most 8 tokens beside the assumed ones, got 9',
+    ],
     [
       'confidences that do not match',
       [open(), step([], [1, 2], { confidences: [0.5] })],
@@ -121,6 +154,11 @@ describe('Drafter', () => {
       'a confidence that is no chance',
       [open(), step([], [1], { confidences: [Number.NaN] })],
       'must be in [0, 1], got NaN',
+    ],
+    [
+      'more assumed than there is',
+      [open(), step([], [1], { assumed: 2 })],
+      '`assumed` must be at most the 1 tokens of `block`, got 2',
     ],
     ['no budget', [open(), step([], [], { budget: 0 })], '`plan.budget` must be in [1, 32], got 0'],
     ['a token outside the vocabulary', [open(), step([300], [])], '`committed[0]` must be in [0, 255], got 300'],

@@ -4,7 +4,13 @@ import { Scheduler } from '@ptp/core/engine/scheduler.ts';
 import { timingsOf } from '@ptp/core/engine/timings.ts';
 import { PtpError } from '@ptp/core/errors.ts';
 import type { Timings } from '@ptp/core/gen/ptp/v1/common_pb.ts';
-import type { VerifyOpen, VerifyRequest, VerifyResponseSchema, VerifyStep } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
+import type {
+  VerifyOpen,
+  VerifyRequest,
+  VerifyResponseSchema,
+  VerifyResult,
+  VerifyStep,
+} from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
 import { accept } from '@ptp/core/sampling/accept.ts';
 import { checkTokens, chunks, openWithin } from '@ptp/core/sequence.ts';
 import type { RunFacts } from '@ptp/core/telemetry/engine-metrics.ts';
@@ -54,6 +60,7 @@ export class Verifier {
     const id = openWithin(this.engine, this.limits.sequences);
     try {
       let sequence: TargetSequence | undefined;
+      let last: Outcome | undefined;
       for await (const { kind } of requests) {
         if (!sequence) {
           if (kind.case !== 'open') throw new PtpError('failed_precondition', 'the first message must be `open`');
@@ -61,7 +68,11 @@ export class Verifier {
           yield await this.#prefill(id, sequence, kind.value, signal);
         } else {
           if (kind.case !== 'step') throw new PtpError('failed_precondition', 'after `open` only `step` is allowed');
-          yield await this.#step(id, sequence, kind.value, signal);
+          const result = isFor(kind.value, last)
+            ? await this.#step(id, sequence, kind.value, signal)
+            : { step: kind.value.step, skipped: true };
+          last = 'accepted' in result ? result : undefined;
+          yield { kind: { case: 'result', value: result } };
         }
       }
     } finally {
@@ -94,7 +105,7 @@ export class Verifier {
     return { kind: { case: 'opened', value } };
   }
 
-  async #step(id: number, sequence: TargetSequence, step: VerifyStep, signal: AbortSignal): Promise<Response> {
+  async #step(id: number, sequence: TargetSequence, step: VerifyStep, signal: AbortSignal) {
     const { facts } = this.engine;
     const { draft, allowed } = step;
     if (draft.length > this.limits.draft) {
@@ -117,17 +128,20 @@ export class Verifier {
       'ptp.accepted': accepted,
     });
     return {
-      kind: {
-        case: 'result',
-        value: {
-          step: step.step,
-          accepted,
-          nextToken: committed[accepted] as number,
-          logProbabilities: Array.from(logProbabilities.subarray(0, accepted + 1)),
-          timings: timingsOf(served, draft.length + 1),
-          top: sequence.tops(served.output, accepted + 1),
-        },
-      },
+      step: step.step,
+      accepted,
+      nextToken: committed[accepted] as number,
+      logProbabilities: Array.from(logProbabilities.subarray(0, accepted + 1)),
+      timings: timingsOf(served, draft.length + 1),
+      top: sequence.tops(served.output, accepted + 1),
     };
   }
+}
+
+/** What became of a step. */
+type Outcome = Pick<VerifyResult, 'accepted' | 'nextToken'>;
+
+/** Whether a step is to be run when the one before it, if it was run, ended so. */
+function isFor({ after }: VerifyStep, last: Outcome | undefined): boolean {
+  return !after || (after.accepted === last?.accepted && after.nextToken === last.nextToken);
 }

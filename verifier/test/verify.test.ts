@@ -71,6 +71,48 @@ describe('Verifier', () => {
     expect(answers.map(({ logProbabilities }) => logProbabilities?.length)).toEqual([1, 4, 3]);
   });
 
+  test('a step that is sent for an outcome is run if that comes, and if not, neither it nor what was sent for its own', async () => {
+    const engine = new FakeTargetEngine();
+    const after = (accepted: number, nextToken: number) => ({ accepted, nextToken });
+    const t = (i: number) => text[i] as number;
+    const ahead = (draft: number[], number: number, outcome: ReturnType<typeof after>): Init => ({
+      kind: { case: 'step', value: { step: number, draft, after: outcome } },
+    });
+    const other = (t(9) % 255) + 1;
+    const answers = await converse(verifier(engine), [
+      open(prompt),
+      step(text.slice(0, 2)),
+      ahead(text.slice(3, 5), 1, after(2, t(2))),
+      ahead(text.slice(6, 9), 2, after(2, t(5))),
+      ahead([1, 2], 3, after(3, other)),
+      ahead([3], 4, after(2, 7)),
+      ahead([3], 5, after(0, 0)),
+      step(text.slice(10, 12), 6),
+      ahead([], 7, after(1, t(12))),
+      ahead([], 8, after(2, t(12))),
+    ]);
+    expect(answers.map((a) => (a.skipped ? 'skipped' : [a.step, a.accepted, a.nextToken]))).toEqual([
+      [0, 2, t(2)],
+      [1, 2, t(5)],
+      [2, 3, t(9)],
+      'skipped',
+      'skipped',
+      'skipped',
+      [6, 2, t(12)],
+      'skipped',
+      'skipped',
+    ]);
+    expect(answers.map(({ step }) => step)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    // three for the prompt, one for each step that was run
+    expect(engine.runs).toBe(3 + 4);
+  });
+
+  test('the first step is sent for no outcome', async () => {
+    const value = { draft: [1], after: { accepted: 0, nextToken: 0 } };
+    const answers = await converse(verifier(), [open(prompt), { kind: { case: 'step', value } }]);
+    expect(answers).toMatchObject([{ skipped: true }]);
+  });
+
   test('a stream opened with what another one had committed goes on as that one would have', async () => {
     const answers = await converse(verifier(), [
       open([...prompt, ...text.slice(0, 12)], 3n, 12),

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ptp/v1/drafter.proto.
  */
 export const file_ptp_v1_drafter: GenFile = /*@__PURE__*/
-  fileDesc("ChRwdHAvdjEvZHJhZnRlci5wcm90bxIGcHRwLnYxIhMKEUdldERyYWZ0ZXJSZXF1ZXN0Iq8BChJHZXREcmFmdGVyUmVzcG9uc2USIQoFbW9kZWwYASABKAsyEi5wdHAudjEuTW9kZWxGYWN0cxIWCg5vcGVuX3NlcXVlbmNlcxgCIAEoDRITCgtjYWNoZV9ieXRlcxgDIAEoBBIZChFtYXhfYnJhbmNoX2xlbmd0aBgEIAEoDRIuCgxwcmVmaXhfY2FjaGUYBSABKAsyGC5wdHAudjEuUHJlZml4Q2FjaGVGYWN0cyJcCgxEcmFmdFJlcXVlc3QSIQoEb3BlbhgBIAEoCzIRLnB0cC52MS5EcmFmdE9wZW5IABIhCgRzdGVwGAIgASgLMhEucHRwLnYxLkRyYWZ0U3RlcEgAQgYKBGtpbmQiVgoJRHJhZnRPcGVuEiQKBXN0YXJ0GAEgASgLMhUucHRwLnYxLlNlcXVlbmNlU3RhcnQSIwoFdHJhY2UYAiABKAsyFC5wdHAudjEuVHJhY2VDb250ZXh0IpwBCglEcmFmdFN0ZXASDAoEc3RlcBgBIAEoDRIRCgljb21taXR0ZWQYAiADKA0SDQoFYmxvY2sYAyADKA0SGQoRYmxvY2tfY29uZmlkZW5jZXMYBCADKAISHwoEcGxhbhgFIAEoCzIRLnB0cC52MS5EcmFmdFBsYW4SIwoFdHJhY2UYBiABKAsyFC5wdHAudjEuVHJhY2VDb250ZXh0IjYKCURyYWZ0UGxhbhIOCgZidWRnZXQYASABKA0SGQoRbWF4X2JyYW5jaF9sZW5ndGgYAiABKA0iZQoNRHJhZnRSZXNwb25zZRIlCgZvcGVuZWQYASABKAsyEy5wdHAudjEuRHJhZnRPcGVuZWRIABIlCgZyZXN1bHQYAiABKAsyEy5wdHAudjEuRHJhZnRSZXN1bHRIAEIGCgRraW5kIkYKC0RyYWZ0T3BlbmVkEiAKB3RpbWluZ3MYASABKAsyDy5wdHAudjEuVGltaW5ncxIVCg1yZXVzZWRfdG9rZW5zGAIgASgNIl8KC0RyYWZ0UmVzdWx0EgwKBHN0ZXAYASABKA0SIAoIYnJhbmNoZXMYAiADKAsyDi5wdHAudjEuQnJhbmNoEiAKB3RpbWluZ3MYAyABKAsyDy5wdHAudjEuVGltaW5ncyI/CgZCcmFuY2gSEAoIYWNjZXB0ZWQYASABKA0SDgoGdG9rZW5zGAIgAygNEhMKC2NvbmZpZGVuY2VzGAMgAygCMo8BCg5EcmFmdGVyU2VydmljZRJDCgpHZXREcmFmdGVyEhkucHRwLnYxLkdldERyYWZ0ZXJSZXF1ZXN0GhoucHRwLnYxLkdldERyYWZ0ZXJSZXNwb25zZRI4CgVEcmFmdBIULnB0cC52MS5EcmFmdFJlcXVlc3QaFS5wdHAudjEuRHJhZnRSZXNwb25zZSgBMAFiBnByb3RvMw", [file_ptp_v1_common]);
+  fileDesc("ChRwdHAvdjEvZHJhZnRlci5wcm90bxIGcHRwLnYxIhMKEUdldERyYWZ0ZXJSZXF1ZXN0Iq8BChJHZXREcmFmdGVyUmVzcG9uc2USIQoFbW9kZWwYASABKAsyEi5wdHAudjEuTW9kZWxGYWN0cxIWCg5vcGVuX3NlcXVlbmNlcxgCIAEoDRITCgtjYWNoZV9ieXRlcxgDIAEoBBIZChFtYXhfYnJhbmNoX2xlbmd0aBgEIAEoDRIuCgxwcmVmaXhfY2FjaGUYBSABKAsyGC5wdHAudjEuUHJlZml4Q2FjaGVGYWN0cyJcCgxEcmFmdFJlcXVlc3QSIQoEb3BlbhgBIAEoCzIRLnB0cC52MS5EcmFmdE9wZW5IABIhCgRzdGVwGAIgASgLMhEucHRwLnYxLkRyYWZ0U3RlcEgAQgYKBGtpbmQiVgoJRHJhZnRPcGVuEiQKBXN0YXJ0GAEgASgLMhUucHRwLnYxLlNlcXVlbmNlU3RhcnQSIwoFdHJhY2UYAiABKAsyFC5wdHAudjEuVHJhY2VDb250ZXh0Iq0BCglEcmFmdFN0ZXASDAoEc3RlcBgBIAEoDRIRCgljb21taXR0ZWQYAiADKA0SDQoFYmxvY2sYAyADKA0SGQoRYmxvY2tfY29uZmlkZW5jZXMYBCADKAISHwoEcGxhbhgFIAEoCzIRLnB0cC52MS5EcmFmdFBsYW4SIwoFdHJhY2UYBiABKAsyFC5wdHAudjEuVHJhY2VDb250ZXh0Eg8KB2Fzc3VtZWQYByABKA0iNgoJRHJhZnRQbGFuEg4KBmJ1ZGdldBgBIAEoDRIZChFtYXhfYnJhbmNoX2xlbmd0aBgCIAEoDSJlCg1EcmFmdFJlc3BvbnNlEiUKBm9wZW5lZBgBIAEoCzITLnB0cC52MS5EcmFmdE9wZW5lZEgAEiUKBnJlc3VsdBgCIAEoCzITLnB0cC52MS5EcmFmdFJlc3VsdEgAQgYKBGtpbmQiRgoLRHJhZnRPcGVuZWQSIAoHdGltaW5ncxgBIAEoCzIPLnB0cC52MS5UaW1pbmdzEhUKDXJldXNlZF90b2tlbnMYAiABKA0iXwoLRHJhZnRSZXN1bHQSDAoEc3RlcBgBIAEoDRIgCghicmFuY2hlcxgCIAMoCzIOLnB0cC52MS5CcmFuY2gSIAoHdGltaW5ncxgDIAEoCzIPLnB0cC52MS5UaW1pbmdzIj8KBkJyYW5jaBIQCghhY2NlcHRlZBgBIAEoDRIOCgZ0b2tlbnMYAiADKA0SEwoLY29uZmlkZW5jZXMYAyADKAIyjwEKDkRyYWZ0ZXJTZXJ2aWNlEkMKCkdldERyYWZ0ZXISGS5wdHAudjEuR2V0RHJhZnRlclJlcXVlc3QaGi5wdHAudjEuR2V0RHJhZnRlclJlc3BvbnNlEjgKBURyYWZ0EhQucHRwLnYxLkRyYWZ0UmVxdWVzdBoVLnB0cC52MS5EcmFmdFJlc3BvbnNlKAEwAWIGcHJvdG8z", [file_ptp_v1_common]);
 
 /**
  * Asks which drafter the service runs.
@@ -164,7 +164,7 @@ export type DraftStep = Message<"ptp.v1.DraftStep"> & {
   committed: number[];
 
   /**
-   * Tokens under verification, at the positions after the committed ones; empty when nothing is.
+   * Tokens at the positions after the committed ones: `assumed` ones, and then those under verification; empty when there are none.
    *
    * @generated from field: repeated uint32 block = 3;
    */
@@ -191,6 +191,14 @@ export type DraftStep = Message<"ptp.v1.DraftStep"> & {
    * @generated from field: ptp.v1.TraceContext trace = 6;
    */
   trace?: TraceContext | undefined;
+
+  /**
+   * How many tokens of the block, from its start, are taken for what the verifier will say, and not looked at: a step may be sent before
+   * the verify before it has been answered. What is committed by a later step counts, whatever was assumed.
+   *
+   * @generated from field: uint32 assumed = 7;
+   */
+  assumed: number;
 };
 
 /**
@@ -336,7 +344,7 @@ export const DraftResultSchema: GenMessage<DraftResult> = /*@__PURE__*/
  */
 export type Branch = Message<"ptp.v1.Branch"> & {
   /**
-   * Assumed accepted count; 0 .. length of the block.
+   * Assumed accepted count; from the step's `assumed` to the length of the block.
    *
    * @generated from field: uint32 accepted = 1;
    */

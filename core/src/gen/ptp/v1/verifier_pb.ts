@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ptp/v1/verifier.proto.
  */
 export const file_ptp_v1_verifier: GenFile = /*@__PURE__*/
-  fileDesc("ChVwdHAvdjEvdmVyaWZpZXIucHJvdG8SBnB0cC52MSISChBHZXRUYXJnZXRSZXF1ZXN0IqwBChFHZXRUYXJnZXRSZXNwb25zZRIhCgVtb2RlbBgBIAEoCzISLnB0cC52MS5Nb2RlbEZhY3RzEhYKDm9wZW5fc2VxdWVuY2VzGAIgASgNEhMKC2NhY2hlX2J5dGVzGAMgASgEEi4KDHByZWZpeF9jYWNoZRgEIAEoCzIYLnB0cC52MS5QcmVmaXhDYWNoZUZhY3RzEhcKD2JhdGNoX2ludmFyaWFudBgFIAEoCCJfCg1WZXJpZnlSZXF1ZXN0EiIKBG9wZW4YASABKAsyEi5wdHAudjEuVmVyaWZ5T3BlbkgAEiIKBHN0ZXAYAiABKAsyEi5wdHAudjEuVmVyaWZ5U3RlcEgAQgYKBGtpbmQiugEKClZlcmlmeU9wZW4SJAoFc3RhcnQYASABKAsyFS5wdHAudjEuU2VxdWVuY2VTdGFydBIjCgV0cmFjZRgCIAEoCzIULnB0cC52MS5UcmFjZUNvbnRleHQSLQoLYWRqdXN0bWVudHMYAyABKAsyGC5wdHAudjEuVG9rZW5BZGp1c3RtZW50cxIdChV0b3BfbG9nX3Byb2JhYmlsaXRpZXMYBCABKA0SEwoLdGVsbF9wcm9tcHQYBSABKAgiXwoKVmVyaWZ5U3RlcBIMCgRzdGVwGAEgASgNEg0KBWRyYWZ0GAIgAygNEiMKBXRyYWNlGAMgASgLMhQucHRwLnYxLlRyYWNlQ29udGV4dBIPCgdhbGxvd2VkGAQgAygMImgKDlZlcmlmeVJlc3BvbnNlEiYKBm9wZW5lZBgBIAEoCzIULnB0cC52MS5WZXJpZnlPcGVuZWRIABImCgZyZXN1bHQYAiABKAsyFC5wdHAudjEuVmVyaWZ5UmVzdWx0SABCBgoEa2luZCK7AQoMVmVyaWZ5T3BlbmVkEiAKB3RpbWluZ3MYASABKAsyDy5wdHAudjEuVGltaW5ncxISCgpwcmVmaWxsX3VzGAIgASgNEhUKDWNhY2hlZF90b2tlbnMYAyABKA0SFQoNcmV1c2VkX3Rva2VucxgEIAEoDRIgChhwcm9tcHRfbG9nX3Byb2JhYmlsaXRpZXMYBSADKAISJQoKcHJvbXB0X3RvcBgGIAMoCzIRLnB0cC52MS5Ub3BUb2tlbnMinwEKDFZlcmlmeVJlc3VsdBIMCgRzdGVwGAEgASgNEhAKCGFjY2VwdGVkGAIgASgNEhIKCm5leHRfdG9rZW4YAyABKA0SGQoRbG9nX3Byb2JhYmlsaXRpZXMYBCADKAISIAoHdGltaW5ncxgFIAEoCzIPLnB0cC52MS5UaW1pbmdzEh4KA3RvcBgGIAMoCzIRLnB0cC52MS5Ub3BUb2tlbnMykAEKD1ZlcmlmaWVyU2VydmljZRJACglHZXRUYXJnZXQSGC5wdHAudjEuR2V0VGFyZ2V0UmVxdWVzdBoZLnB0cC52MS5HZXRUYXJnZXRSZXNwb25zZRI7CgZWZXJpZnkSFS5wdHAudjEuVmVyaWZ5UmVxdWVzdBoWLnB0cC52MS5WZXJpZnlSZXNwb25zZSgBMAFiBnByb3RvMw", [file_ptp_v1_common]);
+  fileDesc("ChVwdHAvdjEvdmVyaWZpZXIucHJvdG8SBnB0cC52MSISChBHZXRUYXJnZXRSZXF1ZXN0IqwBChFHZXRUYXJnZXRSZXNwb25zZRIhCgVtb2RlbBgBIAEoCzISLnB0cC52MS5Nb2RlbEZhY3RzEhYKDm9wZW5fc2VxdWVuY2VzGAIgASgNEhMKC2NhY2hlX2J5dGVzGAMgASgEEi4KDHByZWZpeF9jYWNoZRgEIAEoCzIYLnB0cC52MS5QcmVmaXhDYWNoZUZhY3RzEhcKD2JhdGNoX2ludmFyaWFudBgFIAEoCCJfCg1WZXJpZnlSZXF1ZXN0EiIKBG9wZW4YASABKAsyEi5wdHAudjEuVmVyaWZ5T3BlbkgAEiIKBHN0ZXAYAiABKAsyEi5wdHAudjEuVmVyaWZ5U3RlcEgAQgYKBGtpbmQiugEKClZlcmlmeU9wZW4SJAoFc3RhcnQYASABKAsyFS5wdHAudjEuU2VxdWVuY2VTdGFydBIjCgV0cmFjZRgCIAEoCzIULnB0cC52MS5UcmFjZUNvbnRleHQSLQoLYWRqdXN0bWVudHMYAyABKAsyGC5wdHAudjEuVG9rZW5BZGp1c3RtZW50cxIdChV0b3BfbG9nX3Byb2JhYmlsaXRpZXMYBCABKA0SEwoLdGVsbF9wcm9tcHQYBSABKAgigwEKClZlcmlmeVN0ZXASDAoEc3RlcBgBIAEoDRINCgVkcmFmdBgCIAMoDRIjCgV0cmFjZRgDIAEoCzIULnB0cC52MS5UcmFjZUNvbnRleHQSDwoHYWxsb3dlZBgEIAMoDBIiCgVhZnRlchgFIAEoCzITLnB0cC52MS5WZXJpZnlBZnRlciIzCgtWZXJpZnlBZnRlchIQCghhY2NlcHRlZBgBIAEoDRISCgpuZXh0X3Rva2VuGAIgASgNImgKDlZlcmlmeVJlc3BvbnNlEiYKBm9wZW5lZBgBIAEoCzIULnB0cC52MS5WZXJpZnlPcGVuZWRIABImCgZyZXN1bHQYAiABKAsyFC5wdHAudjEuVmVyaWZ5UmVzdWx0SABCBgoEa2luZCK7AQoMVmVyaWZ5T3BlbmVkEiAKB3RpbWluZ3MYASABKAsyDy5wdHAudjEuVGltaW5ncxISCgpwcmVmaWxsX3VzGAIgASgNEhUKDWNhY2hlZF90b2tlbnMYAyABKA0SFQoNcmV1c2VkX3Rva2VucxgEIAEoDRIgChhwcm9tcHRfbG9nX3Byb2JhYmlsaXRpZXMYBSADKAISJQoKcHJvbXB0X3RvcBgGIAMoCzIRLnB0cC52MS5Ub3BUb2tlbnMisAEKDFZlcmlmeVJlc3VsdBIMCgRzdGVwGAEgASgNEhAKCGFjY2VwdGVkGAIgASgNEhIKCm5leHRfdG9rZW4YAyABKA0SGQoRbG9nX3Byb2JhYmlsaXRpZXMYBCADKAISIAoHdGltaW5ncxgFIAEoCzIPLnB0cC52MS5UaW1pbmdzEh4KA3RvcBgGIAMoCzIRLnB0cC52MS5Ub3BUb2tlbnMSDwoHc2tpcHBlZBgHIAEoCDKQAQoPVmVyaWZpZXJTZXJ2aWNlEkAKCUdldFRhcmdldBIYLnB0cC52MS5HZXRUYXJnZXRSZXF1ZXN0GhkucHRwLnYxLkdldFRhcmdldFJlc3BvbnNlEjsKBlZlcmlmeRIVLnB0cC52MS5WZXJpZnlSZXF1ZXN0GhYucHRwLnYxLlZlcmlmeVJlc3BvbnNlKAEwAWIGcHJvdG8z", [file_ptp_v1_common]);
 
 /**
  * Asks which target the service runs.
@@ -199,6 +199,14 @@ export type VerifyStep = Message<"ptp.v1.VerifyStep"> & {
    * @generated from field: repeated bytes allowed = 4;
    */
   allowed: Uint8Array[];
+
+  /**
+   * Which outcome of the step before this one is sent for: what it proposes stands after that. If the step before it has another
+   * outcome, or was not run itself, this one is not run and `skipped` is its answer. Absent where the outcome is known.
+   *
+   * @generated from field: ptp.v1.VerifyAfter after = 5;
+   */
+  after?: VerifyAfter | undefined;
 };
 
 /**
@@ -207,6 +215,34 @@ export type VerifyStep = Message<"ptp.v1.VerifyStep"> & {
  */
 export const VerifyStepSchema: GenMessage<VerifyStep> = /*@__PURE__*/
   messageDesc(file_ptp_v1_verifier, 4);
+
+/**
+ * An outcome of a step that is expected: the fields of VerifyResult.
+ *
+ * @generated from message ptp.v1.VerifyAfter
+ */
+export type VerifyAfter = Message<"ptp.v1.VerifyAfter"> & {
+  /**
+   * How many of the draft's tokens are accepted.
+   *
+   * @generated from field: uint32 accepted = 1;
+   */
+  accepted: number;
+
+  /**
+   * The target's own token after these.
+   *
+   * @generated from field: uint32 next_token = 2;
+   */
+  nextToken: number;
+};
+
+/**
+ * Describes the message ptp.v1.VerifyAfter.
+ * Use `create(VerifyAfterSchema)` to create a new message.
+ */
+export const VerifyAfterSchema: GenMessage<VerifyAfter> = /*@__PURE__*/
+  messageDesc(file_ptp_v1_verifier, 5);
 
 /**
  * Verifier to client.
@@ -243,7 +279,7 @@ export type VerifyResponse = Message<"ptp.v1.VerifyResponse"> & {
  * Use `create(VerifyResponseSchema)` to create a new message.
  */
 export const VerifyResponseSchema: GenMessage<VerifyResponse> = /*@__PURE__*/
-  messageDesc(file_ptp_v1_verifier, 5);
+  messageDesc(file_ptp_v1_verifier, 6);
 
 /**
  * The prompt has been read.
@@ -299,7 +335,7 @@ export type VerifyOpened = Message<"ptp.v1.VerifyOpened"> & {
  * Use `create(VerifyOpenedSchema)` to create a new message.
  */
 export const VerifyOpenedSchema: GenMessage<VerifyOpened> = /*@__PURE__*/
-  messageDesc(file_ptp_v1_verifier, 6);
+  messageDesc(file_ptp_v1_verifier, 7);
 
 /**
  * What the target says.
@@ -349,6 +385,13 @@ export type VerifyResult = Message<"ptp.v1.VerifyResult"> & {
    * @generated from field: repeated ptp.v1.TopTokens top = 6;
    */
   top: TopTokens[];
+
+  /**
+   * What the step was sent for did not come: it was not run, nothing is committed, and the fields but `step` say nothing.
+   *
+   * @generated from field: bool skipped = 7;
+   */
+  skipped: boolean;
 };
 
 /**
@@ -356,7 +399,7 @@ export type VerifyResult = Message<"ptp.v1.VerifyResult"> & {
  * Use `create(VerifyResultSchema)` to create a new message.
  */
 export const VerifyResultSchema: GenMessage<VerifyResult> = /*@__PURE__*/
-  messageDesc(file_ptp_v1_verifier, 7);
+  messageDesc(file_ptp_v1_verifier, 8);
 
 /**
  * Runs the target. One Verify stream is one sequence: the stream owns its key/value cache, and cancelling ends it.
@@ -375,7 +418,8 @@ export const VerifierService: GenService<{
     output: typeof GetTargetResponseSchema;
   },
   /**
-   * First an open, then one step at a time: the next step is sent after the answer to the one before.
+   * First an open, then steps, which are answered in order. A step may be sent before the one before it has been answered, if it says
+   * which answer it counts on (`after`).
    *
    * @generated from rpc ptp.v1.VerifierService.Verify
    */
