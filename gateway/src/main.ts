@@ -55,6 +55,7 @@ await runService('gateway', async (logger, onStop) => {
     budget: config.draftBudget,
     mode: config.draftMode,
     lookup: config.promptLookup,
+    ahead: config.draftAhead,
   };
   const traces = config.tracesKept > 0 ? new TraceStore(config.tracesKept) : undefined;
   const streams = contentAsked(process.env) ? new ContentStreams(services, tokenizer) : services;

@@ -129,6 +129,14 @@ export const gatewaySettings = {
     max: LONGEST_DRAFT,
     doc: 'Longest block of drafted tokens that the target verifies in one step; how many pay is measured.',
   },
+  draftAhead: {
+    name: 'PTP_DRAFT_AHEAD',
+    type: 'integer',
+    default: 4,
+    min: 0,
+    max: 64,
+    doc: 'Steps that may be sent to the verifier before the outcome of the step before them is known, for the one that a drafter which checks blocks expects; 0 for none. Over a slow network more of them are in flight.',
+  },
   draftMode: {
     name: 'PTP_DRAFT_MODE',
     type: 'enum',

@@ -146,6 +146,102 @@ test('a perfect drafter offers a full block in every step; step facts add up', a
   expect(steps.every(({ logProbabilities, tokens }) => logProbabilities.length === tokens.length)).toBe(true);
 });
 
+describe('steps that are sent for the outcome that the drafter expects', () => {
+  const limits = { length: 5, budget: 8, mode: 'overlap', ahead: 4 } as const;
+
+  for (const accuracy of [0.3, 0.8, 1]) {
+    for (const latencies of [
+      { latencyMs: 0, draftLatencyMs: 0 },
+      { latencyMs: 6, draftLatencyMs: 2 },
+      { latencyMs: 2, draftLatencyMs: 6 },
+    ]) {
+      test(`leave the text as it is: ${accuracy * 100} % right, ${JSON.stringify(latencies)}`, async () => {
+        const pair = await start({ accuracy, checks: true, limits, ...latencies });
+        const requests = Array.from({ length: 4 }, (_, i) => ask({ seed: BigInt(i), maxTokens: 80 + i }));
+        const texts = await Promise.all(requests.map((request) => collect(pair, request)));
+        expect(texts.map(tokensOf)).toEqual(requests.map(expected));
+        // a draft that comes after the verdict is too late for that
+        if (latencies.draftLatencyMs === 2) expect(texts.flat().some(({ facts }) => facts.aheadMicros > 0)).toBe(true);
+        await drained(pair);
+      });
+    }
+  }
+
+  test('hide the time of a network: a fast drafter keeps several in flight', async () => {
+    const times = { latencyMs: 10, draftLatencyMs: 1 };
+    const ahead = async (most: number) => {
+      const pair = await start({ accuracy: 0.8, checks: true, limits: { ...limits, ahead: most }, ...times });
+      const steps = (await collect(pair, ask({ maxTokens: 200 }))).slice(3, -3);
+      expect(Math.max(...steps.map(({ facts }) => facts.aheadMicros)) > 0).toBe(most > 0);
+      return steps.reduce((sum, { facts }) => sum + facts.aheadMicros, 0) / steps.length;
+    };
+    expect(await ahead(0)).toBe(0);
+    // sent two steps before it is due, or more
+    expect(await ahead(3)).toBeGreaterThan(20_000);
+  });
+
+  test('a drafter that is wrong about them costs no token, and is soon not believed', async () => {
+    let drafts = 0;
+    const spoil = ({ branches }: DraftOutput): DraftOutput => {
+      drafts++;
+      // expects the target to say something else than it will
+      return {
+        branches: branches.map((b) => ({
+          ...b,
+          tokens: b.tokens.map((token, i) => (i === 0 ? (token % 255) + 1 : token)),
+        })),
+      };
+    };
+    const pair = await start({ accuracy: 0.8, checks: true, limits, spoil, latencyMs: 3, draftLatencyMs: 1 });
+    const request = ask({ maxTokens: 120 });
+    const steps = await collect(pair, request);
+    expect(tokensOf(steps)).toEqual(expected(request));
+    expect(steps.every(({ facts }) => facts.aheadMicros === 0)).toBe(true);
+    // one draft beside each step and one before it, and at first those that nobody needed
+    expect(drafts).toBeLessThan(2 * steps.length + 20);
+    await drained(pair);
+  });
+
+  test('end where a text ends, by its length, by a token and by who stops reading', async () => {
+    const pair = await start({ accuracy: 1, checks: true, limits, endAt: 20, latencyMs: 3, draftLatencyMs: 1 });
+    for (let maxTokens = 1; maxTokens <= 14; maxTokens++) {
+      expect(tokensOf(await collect(pair, ask({ maxTokens })))).toEqual(expected(ask({ maxTokens })));
+    }
+    const steps = await collect(pair, ask());
+    expect(tokensOf(steps)).toEqual(expected(ask()).slice(0, 17));
+    expect(steps.at(-1)?.finish).toBe('stop');
+    for await (const step of pair.generator.generate(ask(), never)) if (step.facts.step === 1) break;
+    await drained(pair);
+  });
+
+  test('go on when the verifier is lost, or the drafter', async () => {
+    const pair = await start({ accuracy: 0.9, checks: true, limits, latencyMs: 3, draftLatencyMs: 1, verifiers: 2 });
+    const request = ask({ maxTokens: 400 });
+    const steps: GenerationStep[] = [];
+    for await (const step of pair.generator.generate(request, never)) {
+      steps.push(step);
+      if (steps.length === 10) await pair.stopVerifier(0);
+      if (steps.length === 20) {
+        await pair.startVerifier(0);
+        await pair.stopVerifier(1);
+      }
+      if (steps.length === 30) await pair.stopDrafter();
+      if (steps.length === 40) await pair.restartDrafter();
+    }
+    expect(tokensOf(steps)).toEqual(expected(request));
+  });
+
+  test('one whose reader is slow is not taken for slow itself', async () => {
+    const pair = await start({ accuracy: 1, checks: true, limits, latencyMs: 2, draftLatencyMs: 1 });
+    const times: number[] = [];
+    for await (const { facts } of pair.generator.generate(ask({ maxTokens: 60 }), never)) {
+      times.push(facts.stepMicros);
+      await sleep(40);
+    }
+    expect(times.toSorted((a, b) => a - b)[times.length >> 1]).toBeLessThan(30_000);
+  });
+});
+
 describe('where it ends', () => {
   test('maxTokens is met exactly, for every remainder', async () => {
     const pair = await start({ accuracy: 1 });

@@ -94,6 +94,7 @@ export class ScriptedGenerator implements Generator {
 
 const noTimes = {
   stepMicros: 0,
+  aheadMicros: 0,
   verifyMicros: 0,
   draftMicros: 0,
   redraftMicros: 0,

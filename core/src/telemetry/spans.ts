@@ -50,6 +50,8 @@ export const attribute = {
   draftLength: 'ptp.draft.length',
   /** How many of them the target would have picked too. */
   accepted: 'ptp.accepted',
+  /** Of a verify that was sent for an outcome which did not come. */
+  skipped: 'ptp.skipped',
   /** Branches that a draft call returned. */
   branches: 'ptp.draft.branches',
   /** The draft beside the verify had a branch for what came true: how many tokens of the block that is, and what the branch leaves. */

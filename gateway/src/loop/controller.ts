@@ -18,6 +18,8 @@ export interface DraftLimits {
   readonly mode: Mode | 'auto';
   /** Whether what repeats the text so far is proposed where nothing better is at hand; true unless given. */
   readonly lookup?: boolean;
+  /** Most steps that may be sent before the outcome of the step before them is known; 0 unless given. */
+  readonly ahead?: number;
 }
 
 /** Where proposals come from. The verifier doesn't care: whatever is proposed, the text stays the target's. */
@@ -58,6 +60,9 @@ export interface Outcome {
 const LEARNING = 16;
 const TRIED_IN_FULL = 16;
 
+/** Share by which older outcomes count less with each new one. */
+const EXPECTED_FORGET = 0.05;
+
 /** What all sequences of a gateway have measured. */
 export class Measurements {
   readonly pace = new Pace();
@@ -74,6 +79,9 @@ export class Measurements {
     grammar: new Calibration(),
     none: new Calibration(),
   };
+  /** Share of steps with the outcome that the next one had been sent for, older ones fading; and times that it was too small. */
+  expectedRight = 1;
+  unexpected = 0;
   /** Blocks that there were to verify, and times that there was none from the drafter. */
   blocks = 0;
   misses = 0;
@@ -176,6 +184,16 @@ export class Controller {
       if (value > best) [length, best] = [n, value];
     }
     return length;
+  }
+
+  /** Whether to send the next step for the outcome that the drafter expects: where that fails, its draft is in the way of another one. */
+  worthGoingAhead(): boolean {
+    return this.#measured.expectedRight > 0.5 || this.#measured.unexpected++ % TRIED_IN_FULL === 0;
+  }
+
+  /** @param right whether a step ended as the next one had been sent for */
+  wentAhead(right: boolean): void {
+    this.#measured.expectedRight += EXPECTED_FORGET * (Number(right) - this.#measured.expectedRight);
   }
 
   /** Chances of a block's tokens, which the drafter shares its budget out by. */

@@ -14,15 +14,19 @@ export class Forced {
 
   /** Tokens that the text goes on with. */
   push(tokens: readonly number[]): void {
-    for (const token of tokens) this.#place = this.#place?.after(token);
+    this.#place = this.#after(tokens);
   }
 
-  /** At most `length` tokens. */
-  propose(length: number): Block {
-    const tokens = this.#place?.forced(length) ?? [];
+  /** At most `length` tokens, should the text go on with those of `after` first. */
+  propose(length: number, after: readonly number[] = []): Block {
+    const tokens = this.#after(after)?.forced(length) ?? [];
     if (tokens.length === 0) return EMPTY;
     // the last one may be the beginning of a longer token, which the model would rather take
     const confidences = tokens.map((_, k) => (k < tokens.length - 1 ? 0.75 : 0.25));
     return { source: 'grammar', tokens, confidences };
+  }
+
+  #after(tokens: readonly number[]): Place | undefined {
+    return tokens.reduce<Place | undefined>((place, token) => place?.after(token), this.#place);
   }
 }

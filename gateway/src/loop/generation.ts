@@ -70,8 +70,10 @@ export interface StepFacts {
   readonly drafted: number;
   /** How many of its tokens were right. */
   readonly accepted: number;
-  /** From sending the step to knowing its outcome, drafting included. */
+  /** From sending the step, or from the end of the one before it where that is later, to knowing its outcome, drafting included. */
   readonly stepMicros: number;
+  /** How long before the end of the step before it was sent, for the outcome that it was expected to have; 0 if it was sent after it. */
+  readonly aheadMicros: number;
   /** The verify call as the gateway saw it. */
   readonly verifyMicros: number;
   /** The draft call as the gateway saw it; 0 when there was none. */

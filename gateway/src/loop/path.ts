@@ -10,6 +10,13 @@ export class Path {
     this.#place = start;
   }
 
+  /** The way from after these tokens on; undefined if they may not come. */
+  after(tokens: readonly number[]): Path | undefined {
+    const places = this.#along(tokens);
+    if (this.#place && places.length <= tokens.length) return undefined;
+    return tokens.length === 0 ? this : new Path(places.at(-1));
+  }
+
   /** The block up to the first token that may not come: the rest could not be right. */
   allowed(block: Block): Block {
     if (!this.#place) return block;
@@ -24,13 +31,12 @@ export class Path {
 
   /** @throws PtpError `internal` if the target has chosen what may not come */
   follow(tokens: readonly number[]): void {
-    if (!this.#place) return;
-    const places = this.#along(tokens);
-    if (places.length <= tokens.length) {
-      const token = tokens[places.length - 1];
+    const next = this.after(tokens);
+    if (!next) {
+      const token = tokens[this.#along(tokens).length - 1];
       throw new PtpError('internal', `the verifier chose token ${token}, which the grammar does not allow`);
     }
-    this.#place = places.at(-1);
+    this.#place = next.#place;
   }
 
   /** The places before each token and after the last, as far as they are allowed. */

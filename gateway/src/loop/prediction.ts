@@ -13,12 +13,7 @@ export class Prediction {
   readonly #tokens: readonly number[];
   /** Where the guess goes on after each run of SIZE tokens, ascending. */
   readonly #places = new Map<string, number[]>();
-  #last: number[] = [];
-  /** Where the guess goes on after the text so far, and how many tokens have been in step; undefined out of step. */
-  #next: number | undefined = 0;
-  #inStep = SIZE;
-  /** Up to where the text has followed the guess: it is met again further on rather than before. */
-  #reached = 0;
+  #state: State = { last: [], next: 0, inStep: SIZE, reached: 0 };
 
   constructor(tokens: readonly number[]) {
     this.#tokens = tokens;
@@ -32,30 +27,43 @@ export class Prediction {
 
   /** Tokens that the text goes on with. */
   push(tokens: readonly number[]): void {
-    for (const token of tokens) {
-      this.#last = [...this.#last, token].slice(-SIZE);
-      if (this.#next !== undefined && this.#tokens[this.#next] === token) {
-        this.#next++;
-        this.#inStep++;
-      } else {
-        this.#next = this.#meeting();
-        this.#inStep = SIZE;
-      }
-      this.#reached = this.#next ?? this.#reached;
-    }
+    this.#state = this.#after(tokens);
   }
 
-  /** At most `length` tokens. Their confidences say how many tokens have been in step, in tenths: see `Calibration`. */
-  propose(length: number): Block {
-    if (this.#next === undefined) return EMPTY;
-    const tokens = this.#tokens.slice(this.#next, this.#next + length);
+  /**
+   * At most `length` tokens, should the text go on with those of `after` first. Their confidences say how many tokens have been in step,
+   * in tenths: see `Calibration`.
+   */
+  propose(length: number, after: readonly number[] = []): Block {
+    const { next, inStep } = this.#after(after);
+    if (next === undefined) return EMPTY;
+    const tokens = this.#tokens.slice(next, next + length);
     if (tokens.length === 0) return EMPTY;
-    const confidences = tokens.map((_, k) => (Math.min(this.#inStep + k, LONGEST) - 0.5) / LONGEST);
+    const confidences = tokens.map((_, k) => (Math.min(inStep + k, LONGEST) - 0.5) / LONGEST);
     return { source: 'prediction', tokens, confidences };
   }
 
-  #meeting(): number | undefined {
-    const places = this.#last.length === SIZE ? this.#places.get(this.#last.join()) : undefined;
-    return places?.find((place) => place >= this.#reached) ?? places?.at(-1);
+  #after(tokens: readonly number[]): State {
+    return tokens.reduce<State>((state, token) => {
+      const last = [...state.last, token].slice(-SIZE);
+      const inStep = state.next !== undefined && this.#tokens[state.next] === token;
+      const next = inStep ? (state.next as number) + 1 : this.#meeting(last, state.reached);
+      return { last, next, inStep: inStep ? state.inStep + 1 : SIZE, reached: next ?? state.reached };
+    }, this.#state);
   }
+
+  #meeting(last: readonly number[], reached: number): number | undefined {
+    const places = last.length === SIZE ? this.#places.get(last.join()) : undefined;
+    return places?.find((place) => place >= reached) ?? places?.at(-1);
+  }
+}
+
+/** Where a text stands beside its prediction. */
+interface State {
+  readonly last: readonly number[];
+  /** Where the guess goes on after the text so far, and how many tokens have been in step; undefined out of step. */
+  readonly next: number | undefined;
+  readonly inStep: number;
+  /** Up to where the text has followed the guess: it is met again further on rather than before. */
+  readonly reached: number;
 }

@@ -25,36 +25,38 @@ export class PromptLookup {
     for (const token of tokens) {
       // a run is noted when it has a continuation, so that the text's end never finds itself
       for (const [i, size] of SIZES.entries()) {
-        if (this.#tokens.length >= size) this.#places[i]?.set(this.#key(size), this.#tokens.length);
+        if (this.#tokens.length >= size) this.#places[i]?.set(this.#key(this.#tokens, size), this.#tokens.length);
       }
       this.#tokens.push(token);
     }
   }
 
-  /** At most `length` tokens. Their confidences say how many tokens before them are alike, in tenths: see `Calibration`. */
-  propose(length: number): Block {
+  /**
+   * At most `length` tokens, should the text go on with those of `after` first. Their confidences say how many tokens before them are
+   * alike, in tenths: see `Calibration`.
+   */
+  propose(length: number, after: readonly number[] = []): Block {
+    const text = after.length > 0 ? [...this.#tokens, ...after] : this.#tokens;
     for (const [i, size] of SIZES.entries()) {
-      const place = this.#tokens.length >= size ? this.#places[i]?.get(this.#key(size)) : undefined;
+      const place = text.length >= size ? this.#places[i]?.get(this.#key(text, size)) : undefined;
       if (place === undefined) continue;
-      const alike = this.#alike(place);
-      const tokens = this.#tokens.slice(place, place + length);
+      const alike = alikeBefore(text, place);
+      const tokens = text.slice(place, place + length);
       const confidences = tokens.map((_, k) => (Math.min(alike + k, LONGEST) - 0.5) / LONGEST);
       return { source: 'prompt lookup', tokens, confidences };
     }
     return EMPTY;
   }
 
-  /** The text's last `size` tokens as one number, exact below 2^53: for vocabularies of up to 2^17 tokens. */
-  #key(size: number): number {
-    return this.#tokens.slice(-size).reduce((key, token) => key * this.#vocabulary + token, 0);
+  /** A text's last `size` tokens as one number, exact below 2^53: for vocabularies of up to 2^17 tokens. */
+  #key(text: readonly number[], size: number): number {
+    return text.slice(-size).reduce((key, token) => key * this.#vocabulary + token, 0);
   }
+}
 
-  /** How many tokens before `place` are those before the text's end. */
-  #alike(place: number): number {
-    const end = this.#tokens.length;
-    let count = 0;
-    while (count < LONGEST && count < place && this.#tokens[place - 1 - count] === this.#tokens[end - 1 - count])
-      count++;
-    return count;
-  }
+/** How many tokens before `place` are those before the text's end. */
+function alikeBefore(text: readonly number[], place: number): number {
+  let count = 0;
+  while (count < LONGEST && count < place && text[place - 1 - count] === text[text.length - 1 - count]) count++;
+  return count;
 }

@@ -5,7 +5,7 @@ import type { BidiCall } from '@ptp/core/rpc/calls.ts';
 import type { RequestInit } from '@ptp/core/rpc/method.ts';
 import { attribute, endSpan, span, timingAttributes, traceparentOf } from '@ptp/core/telemetry/spans.ts';
 import type { GenerationRequest } from '../loop/generation.ts';
-import type { Draft, DraftStream } from './streams.ts';
+import type { Draft, DraftedAfter, DraftStream, StepUnderWay } from './streams.ts';
 import { within } from './within.ts';
 
 type Call = BidiCall<RequestInit<typeof DrafterService.method.draft>, DraftResponse>;
@@ -13,6 +13,13 @@ type Call = BidiCall<RequestInit<typeof DrafterService.method.draft>, DraftRespo
 /** Pause before a lost drafter is tried again, milliseconds; doubles with each failure. */
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 8000;
+
+/** What an answer has to fit. */
+interface Sent {
+  readonly step: number;
+  readonly assumed: number;
+  readonly block: readonly number[];
+}
 
 /** What a draft stream is made of. */
 export interface DraftStreamParts {
@@ -40,8 +47,8 @@ export class GrpcDraftStream implements DraftStream {
   #ready = false;
   /** A step has not been answered in time; its answer is waited for and dropped before the next one is sent. */
   #overdue = false;
-  /** Steps that are not answered yet. */
-  #awaited = 0;
+  /** Answers come in the order of the steps: settles when the last one that is awaited has come. */
+  #received: Promise<unknown> = Promise.resolve();
   #steps = 0;
   #pauseMs = FIRST_PAUSE_MS;
   #retryAt = 0;
@@ -68,31 +75,32 @@ export class GrpcDraftStream implements DraftStream {
   }
 
   async step(
-    block: { readonly tokens: readonly number[]; readonly confidences: readonly number[] },
+    after: DraftedAfter,
     plan: { readonly budget: number; readonly maxBranchLength: number },
-    parent: Span,
+    { span: parent }: StepUnderWay,
   ): Promise<Draft | undefined> {
     const call = this.available() ? this.#call : undefined;
     if (!call) return undefined;
     const sent = performance.now();
-    const attributes = { [attribute.step]: this.#steps, 'ptp.block.length': block.tokens.length };
+    const { tokens, confidences, assumed } = after;
+    const attributes = { [attribute.step]: this.#steps, 'ptp.block.length': tokens.length - assumed };
     const drafting = span('ptp.draft', { parent, kind: SpanKind.CLIENT, startTime: sent, attributes });
     try {
       const committed = this.#tokens.slice(this.#told);
       this.#told = this.#tokens.length;
       const trace = { traceparent: traceparentOf(drafting) };
-      const { tokens, confidences } = block;
       const step = {
         step: this.#steps++,
         committed,
         block: [...tokens],
         blockConfidences: [...confidences],
+        assumed,
         plan,
         trace,
       };
       call.send({ kind: { case: 'step', value: step } });
-      this.#awaited++;
-      const { branches, timings } = await this.#answer(call, step.step).finally(() => this.#awaited--);
+      const { branches: said, timings } = await this.#answer(call, step);
+      const branches = assumed > 0 ? said.map((b) => ({ ...b, accepted: b.accepted - assumed })) : said;
       this.#pauseMs = FIRST_PAUSE_MS;
       endSpan(drafting, { attributes: { [attribute.branches]: branches.length, ...timingAttributes(timings) } });
       const micros = Math.round((performance.now() - sent) * 1000);
@@ -105,8 +113,9 @@ export class GrpcDraftStream implements DraftStream {
     }
   }
 
+  /** A draft that nobody waits for any more is answered soon. */
   close(): void {
-    if (this.#ready && !this.#overdue && this.#awaited === 0) this.#call?.finish();
+    if (this.#ready && !this.#overdue) this.#call?.finish();
     else this.#call?.cancel();
     this.#call = undefined;
     this.#leave(false);
@@ -114,15 +123,16 @@ export class GrpcDraftStream implements DraftStream {
   }
 
   /** @throws PtpError; with `#overdue` set when the answer is only late */
-  async #answer(call: Call, step: number): Promise<DraftResult> {
-    const answer = call.receive();
+  async #answer(call: Call, sent: Sent): Promise<DraftResult> {
+    const answer = this.#received.then(() => call.receive());
+    this.#received = answer.catch(() => {});
     const response = await within(this.#parts.timeoutMs, 'the drafter', answer).catch((error) => {
       if (toPtpError(error).code === 'deadline_exceeded' && this.#call === call) this.#await(call, answer);
       throw error;
     });
-    if (response?.kind.case !== 'result' || response.kind.value.step !== step) throw ended();
+    if (response?.kind.case !== 'result' || response.kind.value.step !== sent.step) throw ended();
     const { value } = response.kind;
-    if (value.branches.every((branch) => isSound(branch, this.#parts.vocabulary))) return value;
+    if (value.branches.every((branch) => isSound(branch, sent, this.#parts.vocabulary))) return value;
     throw new PtpError('internal', 'the drafter answered with what cannot be a draft');
   }
 
@@ -147,6 +157,7 @@ export class GrpcDraftStream implements DraftStream {
     this.#ready = false;
     this.#overdue = false;
     this.#steps = 0;
+    this.#received = Promise.resolve();
     this.#told = this.#tokens.length;
     const { prompt, sampling, seed } = this.#parts.request;
     const start = {
@@ -180,8 +191,10 @@ export class GrpcDraftStream implements DraftStream {
 }
 
 /** Whether a branch can be passed on to the verifier, which would refuse the stream's step for a token that is none. */
-function isSound({ tokens, confidences }: Branch, vocabulary: number): boolean {
+function isSound({ accepted, tokens, confidences }: Branch, { assumed, block }: Sent, vocabulary: number): boolean {
   return (
+    accepted >= assumed &&
+    accepted <= block.length &&
     tokens.length === confidences.length &&
     tokens.every((token) => token < vocabulary) &&
     confidences.every((confidence) => confidence >= 0 && confidence <= 1)

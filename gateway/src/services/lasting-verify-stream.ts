@@ -1,7 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Span } from '@opentelemetry/api';
 import { PtpError, toPtpError } from '@ptp/core/errors.ts';
-import type { Opened, Verdict, VerifyStream } from './streams.ts';
+import type { Expected, Opened, StepUnderWay, Verdict, VerifyStream } from './streams.ts';
 
 /** Openings that may fail one after another before the stream is given up. */
 const MOST_OPENINGS = 10;
@@ -61,18 +60,31 @@ export class LastingVerifyStream implements VerifyStream {
     return this.#opened;
   }
 
-  async step(draft: readonly number[], allowed: readonly Uint8Array[], span: Span): Promise<Verdict> {
+  async step(draft: readonly number[], allowed: readonly Uint8Array[], step: StepUnderWay): Promise<Verdict> {
     for (;;) {
       const current = this.#current;
       if (!current) throw new PtpError('internal', 'a step on a stream that is closed');
       try {
-        const verdict = await current.stream.step(draft, allowed, span);
+        const verdict = await current.stream.step(draft, allowed, step);
         this.#committed.push(...draft.slice(0, verdict.accepted), verdict.nextToken);
         return verdict;
       } catch (error) {
         await this.#recover(error);
       }
     }
+  }
+
+  /** The step before it meets the same loss, and goes on elsewhere. */
+  async stepAfter(
+    expected: Expected,
+    draft: readonly number[],
+    allowed: readonly Uint8Array[],
+    step: StepUnderWay,
+  ): Promise<Verdict | undefined> {
+    const current = this.#current;
+    const verdict = await current?.stream.stepAfter(expected, draft, allowed, step).catch(() => undefined);
+    if (verdict) this.#committed.push(...draft.slice(0, verdict.accepted), verdict.nextToken);
+    return verdict;
   }
 
   close(): void {

@@ -22,6 +22,23 @@ export interface Verdict {
   readonly time: VerifyTime;
 }
 
+/** The step of the loop that a call is made for. */
+export interface StepUnderWay {
+  readonly span: Span;
+}
+
+/** What a step is expected to end with: the next step may be sent for that, before it is known. */
+export type Expected = Pick<Verdict, 'accepted' | 'nextToken'>;
+
+/** What a draft call is to go on from. */
+export interface DraftedAfter {
+  /** Tokens after the committed ones: `assumed` ones, which the verifier is expected to say, and those that it then verifies. */
+  readonly tokens: readonly number[];
+  /** As many. */
+  readonly confidences: readonly number[];
+  readonly assumed: number;
+}
+
 /** What the drafter proposed. */
 export interface Draft {
   readonly branches: readonly Branch[];
@@ -40,7 +57,17 @@ export interface VerifyStream {
    * @param allowed which tokens may be chosen at each of the draft's places and after it (`Place.mask`); empty where all may
    * @throws PtpError when the verifier is lost or refuses
    */
-  step(draft: readonly number[], allowed: readonly Uint8Array[], span: Span): Promise<Verdict>;
+  step(draft: readonly number[], allowed: readonly Uint8Array[], step: StepUnderWay): Promise<Verdict>;
+  /**
+   * A step that is sent before the one before it has been answered, and run if that ends as expected. Resolves with undefined if it does
+   * not, and when the verifier is lost: `step` then says what is true.
+   */
+  stepAfter(
+    expected: Expected,
+    draft: readonly number[],
+    allowed: readonly Uint8Array[],
+    step: StepUnderWay,
+  ): Promise<Verdict | undefined>;
   /** Ends the stream and its sequence. */
   close(): void;
 }
@@ -55,9 +82,9 @@ export interface DraftStream {
   commit(tokens: readonly number[]): void;
   /** Drafts what may follow the block under verification; undefined when there is no drafter. */
   step(
-    block: { readonly tokens: readonly number[]; readonly confidences: readonly number[] },
+    after: DraftedAfter,
     plan: { readonly budget: number; readonly maxBranchLength: number },
-    span: Span,
+    step: StepUnderWay,
   ): Promise<Draft | undefined>;
   close(): void;
 }

@@ -9,7 +9,7 @@ import { attribute, endSpan, span, timingAttributes, traceparentOf } from '@ptp/
 import type { VerifyTime } from '../loop/costs.ts';
 import type { GenerationRequest } from '../loop/generation.ts';
 import type { Start } from './lasting-verify-stream.ts';
-import type { Opened, Verdict, VerifyStream } from './streams.ts';
+import type { Expected, Opened, StepUnderWay, Verdict, VerifyStream } from './streams.ts';
 import { within } from './within.ts';
 
 type Method = typeof VerifierService.method.verify;
@@ -32,8 +32,12 @@ export class GrpcVerifyStream implements VerifyStream {
   readonly #vocabulary: number;
   readonly #opened: Promise<Opened>;
   #steps = 0;
-  /** Answers that are still to come. */
-  #awaited = 0;
+  /** Answers come in the order of what was sent; resolves with the time of the last one that is awaited. */
+  #received: Promise<number> = Promise.resolve(0);
+  #answered = 0;
+  #isOpen = false;
+  /** An answer has not come in time. */
+  #late = false;
 
   constructor(call: BidiCall<RequestInit<Method>, Response<Method>>, parts: VerifyStreamParts) {
     const { request, start: from, span: parent, timeoutMs, vocabulary } = parts;
@@ -53,8 +57,9 @@ export class GrpcVerifyStream implements VerifyStream {
     const adjustments = adjust && adjustmentsMessage(adjust);
     const value = { start, trace, topLogProbabilities, tellPrompt, ...(adjustments && { adjustments }) };
     this.#call.send({ kind: { case: 'open', value } });
-    this.#opened = this.#receive().then((kind) => {
+    this.#opened = this.#receive(performance.now()).then(({ kind }) => {
       if (kind.case !== 'opened') throw ended(kind.case);
+      this.#isOpen = true;
       const { reusedTokens, promptLogProbabilities: logProbabilities, promptTop: tops } = kind.value;
       return { reusedTokens, ...(tellPrompt && { prompt: { logProbabilities, tops } }) };
     });
@@ -65,22 +70,52 @@ export class GrpcVerifyStream implements VerifyStream {
     return this.#opened;
   }
 
-  async step(draft: readonly number[], allowed: readonly Uint8Array[], parent: Span): Promise<Verdict> {
+  async step(draft: readonly number[], allowed: readonly Uint8Array[], step: StepUnderWay): Promise<Verdict> {
+    const verdict = await this.#step(draft, allowed, step);
+    if (!verdict) throw new PtpError('unavailable', 'the verifier has not run a step that it was to run');
+    return verdict;
+  }
+
+  stepAfter(
+    expected: Expected,
+    draft: readonly number[],
+    allowed: readonly Uint8Array[],
+    step: StepUnderWay,
+  ): Promise<Verdict | undefined> {
+    return this.#step(draft, allowed, step, expected);
+  }
+
+  /** @returns undefined for a step that was not run, which only one that is sent for an outcome may be */
+  async #step(
+    draft: readonly number[],
+    allowed: readonly Uint8Array[],
+    { span: parent }: StepUnderWay,
+    after?: Expected,
+  ): Promise<Verdict | undefined> {
     const sent = performance.now();
     const attributes = { [attribute.step]: this.#steps, [attribute.draftLength]: draft.length };
     const verifying = span('ptp.verify', { parent, kind: SpanKind.CLIENT, startTime: sent, attributes });
     const trace = { traceparent: traceparentOf(verifying) };
     try {
-      const value = { step: this.#steps++, draft: [...draft], allowed: [...allowed], trace };
+      const value = { step: this.#steps++, draft: [...draft], allowed: [...allowed], trace, ...(after && { after }) };
       this.#call.send({ kind: { case: 'step', value } });
-      const kind = await this.#receive();
+      const { kind, since } = await this.#receive(sent);
       if (kind.case !== 'result') throw ended(kind.case);
-      const { accepted, nextToken, logProbabilities, timings, top: tops } = kind.value;
-      if (accepted > draft.length || nextToken >= this.#vocabulary || logProbabilities.length !== accepted + 1) {
-        throw new PtpError('unavailable', 'the verifier answered with what cannot be a verdict');
+      const { accepted, nextToken, logProbabilities, timings, top: tops, skipped } = kind.value;
+      if (skipped && after) {
+        endSpan(verifying, { attributes: { [attribute.skipped]: true } });
+        return undefined;
       }
+      if (
+        skipped ||
+        accepted > draft.length ||
+        nextToken >= this.#vocabulary ||
+        logProbabilities.length !== accepted + 1
+      )
+        throw new PtpError('unavailable', 'the verifier answered with what cannot be a verdict');
       endSpan(verifying, { attributes: { [attribute.accepted]: accepted, ...timingAttributes(timings) } });
-      const micros = Math.round((performance.now() - sent) * 1000);
+      // a step that was sent ahead is not under way before the one before it is done
+      const micros = Math.round((performance.now() - since) * 1000);
       return { accepted, nextToken, logProbabilities, tops, time: timeOf(micros, timings) };
     } catch (error) {
       endSpan(verifying, { error });
@@ -88,19 +123,26 @@ export class GrpcVerifyStream implements VerifyStream {
     }
   }
 
+  /** What is left of steps that were sent ahead is answered soon; what is late is reset. */
   close(): void {
-    if (this.#awaited > 0) this.#call.cancel();
+    if (this.#late || !this.#isOpen) this.#call.cancel();
     else this.#call.finish();
   }
 
-  /** An answer that comes too late, or not at all, is awaited for ever. */
-  async #receive(): Promise<Answers> {
-    this.#awaited++;
-    const answer = await within(this.#timeoutMs, 'the verifier', this.#call.receive()).catch((error) => {
-      throw asOurs(toPtpError(error));
+  /** The next answer after those that are awaited already, and since when nothing else was: `sent`, or the answer before. */
+  #receive(sent: number): Promise<{ kind: Answers; since: number }> {
+    const received = this.#received.then(async (before) => {
+      const answer = await within(this.#timeoutMs, 'the verifier', this.#call.receive()).catch((error) => {
+        const ours = asOurs(toPtpError(error));
+        this.#late ||= ours.code === 'deadline_exceeded';
+        throw ours;
+      });
+      this.#answered = performance.now();
+      return { kind: answer?.kind ?? { case: undefined }, since: Math.max(sent, before) };
     });
-    this.#awaited--;
-    return answer?.kind ?? { case: undefined };
+    this.#received = received.then(() => this.#answered);
+    this.#received.catch(() => {}); // whoever awaits the answer hears of it
+    return received;
   }
 }
 

@@ -3,15 +3,24 @@ import { toPtpError } from '@ptp/core/errors.ts';
 import { attribute } from '@ptp/core/telemetry/spans.ts';
 import { branchThatFits } from '../loop/branch.ts';
 import type { GenerationRequest, Health, PairFacts } from '../loop/generation.ts';
-import type { Draft, DraftStream, Opened, Streams, Verdict, VerifyStream } from '../services/streams.ts';
+import type {
+  Draft,
+  DraftStream,
+  Expected,
+  Opened,
+  StepUnderWay,
+  Streams,
+  Verdict,
+  VerifyStream,
+} from '../services/streams.ts';
 import type { CallRecord, RequestTrace } from './request-trace.ts';
 
 /** Streams that note what each call took, in the request's trace if it has one, and in its spans which branch came true. */
 export class RecordedStreams implements Streams {
   readonly #inner: Streams;
   readonly #traceOf: (request: GenerationRequest) => RequestTrace | undefined;
-  /** What the two streams of a request know of its step. */
-  readonly #steps = new WeakMap<GenerationRequest, StepUnderWay>();
+  /** What is known of each step. */
+  readonly #steps = new WeakMap<StepUnderWay, Answers>();
 
   constructor(inner: Streams, traceOf: (request: GenerationRequest) => RequestTrace | undefined = () => undefined) {
     this.#inner = inner;
@@ -31,39 +40,38 @@ export class RecordedStreams implements Streams {
     const context = span.spanContext();
     const sampled = isSpanContextValid(context) && (context.traceFlags & TraceFlags.SAMPLED) !== 0;
     if (trace && sampled) trace.traceId = context.traceId;
-    return new RecordedVerifyStream(this.#inner.verify(request, signal, span), trace, this.#stepOf(request));
+    return new RecordedVerifyStream(this.#inner.verify(request, signal, span), trace, this.#answersTo);
   }
 
   draft(request: GenerationRequest, signal: AbortSignal, span: Span): DraftStream {
     const inner = this.#inner.draft(request, signal, span);
-    return new RecordedDraftStream(inner, this.#traceOf(request), this.#stepOf(request));
+    return new RecordedDraftStream(inner, this.#traceOf(request), this.#answersTo);
   }
 
-  #stepOf(request: GenerationRequest): StepUnderWay {
-    const known = this.#steps.get(request) ?? { number: 0, span: undefined, verdict: undefined, draft: undefined };
-    this.#steps.set(request, known);
+  readonly #answersTo = (step: StepUnderWay): Answers => {
+    const known = this.#steps.get(step) ?? { verifying: false };
+    this.#steps.set(step, known);
     return known;
-  }
+  };
 }
 
-/** The step whose block is being verified: its span, and the two answers once they are there. */
-interface StepUnderWay {
-  /** Verify calls so far. */
-  number: number;
-  span: Span | undefined;
-  verdict: Verdict | undefined;
-  draft: Draft | undefined;
+/** The two answers to a step's calls, once they are there. */
+interface Answers {
+  /** Whether its block has been sent. */
+  verifying: boolean;
+  verdict?: Verdict;
+  draft?: Draft;
 }
 
 /** Once both answers are there, it is known which branch came true. */
-function settle({ span, verdict, draft }: StepUnderWay, trace: RequestTrace | undefined): void {
+function settle(step: StepUnderWay, { verdict, draft }: Answers, trace: RequestTrace | undefined): void {
   if (!verdict || !draft) return;
   const branch = branchThatFits(draft.branches, verdict.accepted, verdict.nextToken);
   if (!branch) return;
   const { accepted } = branch;
   const length = branch.tokens.length - 1;
-  trace?.branch({ accepted, length });
-  span?.setAttributes({ [attribute.branchTaken]: accepted, [attribute.branchLength]: length });
+  trace?.branch({ accepted, length }, step);
+  step.span.setAttributes({ [attribute.branchTaken]: accepted, [attribute.branchLength]: length });
 }
 
 const NO_TIMES = { queueMicros: 0, runMicros: 0, batchSize: 1, block: 0 };
@@ -73,16 +81,18 @@ class Stopwatch {
   readonly #trace: RequestTrace;
   readonly #start: number;
   readonly #call: Pick<CallRecord, 'service' | 'kind'>;
+  readonly #step: StepUnderWay | undefined;
 
-  constructor(trace: RequestTrace, service: CallRecord['service'], kind: CallRecord['kind']) {
+  constructor(trace: RequestTrace, service: CallRecord['service'], kind: CallRecord['kind'], step?: StepUnderWay) {
     this.#trace = trace;
     this.#start = trace.at();
     this.#call = { service, kind };
+    this.#step = step;
   }
 
   stop(told: Partial<CallRecord>): void {
     const micros = this.#trace.at() - this.#start;
-    this.#trace.call({ ...this.#call, ...NO_TIMES, start: this.#start, micros, ...told });
+    this.#trace.call({ ...this.#call, ...NO_TIMES, start: this.#start, micros, ...told }, this.#step);
   }
 
   failed(error: unknown, told: Partial<CallRecord> = {}): void {
@@ -93,12 +103,12 @@ class Stopwatch {
 class RecordedVerifyStream implements VerifyStream {
   readonly #inner: VerifyStream;
   readonly #trace: RequestTrace | undefined;
-  readonly #now: StepUnderWay;
+  readonly #answersTo: (step: StepUnderWay) => Answers;
 
-  constructor(inner: VerifyStream, trace: RequestTrace | undefined, now: StepUnderWay) {
+  constructor(inner: VerifyStream, trace: RequestTrace | undefined, answersTo: (step: StepUnderWay) => Answers) {
     this.#inner = inner;
     this.#trace = trace;
-    this.#now = now;
+    this.#answersTo = answersTo;
     const watch = trace && new Stopwatch(trace, 'verifier', 'open');
     inner.opened().then(
       () => watch?.stop({}),
@@ -110,15 +120,39 @@ class RecordedVerifyStream implements VerifyStream {
     return this.#inner.opened();
   }
 
-  async step(draft: readonly number[], allowed: readonly Uint8Array[], span: Span): Promise<Verdict> {
-    Object.assign(this.#now, { number: this.#now.number + 1, span, verdict: undefined, draft: undefined });
-    const watch = this.#trace && new Stopwatch(this.#trace, 'verifier', 'verify');
+  async step(draft: readonly number[], allowed: readonly Uint8Array[], step: StepUnderWay): Promise<Verdict> {
+    const verdict = await this.#watched(draft, step, () => this.#inner.step(draft, allowed, step));
+    return verdict as Verdict;
+  }
+
+  stepAfter(
+    expected: Expected,
+    draft: readonly number[],
+    allowed: readonly Uint8Array[],
+    step: StepUnderWay,
+  ): Promise<Verdict | undefined> {
+    return this.#watched(draft, step, () => this.#inner.stepAfter(expected, draft, allowed, step));
+  }
+
+  async #watched(
+    draft: readonly number[],
+    step: StepUnderWay,
+    call: () => Promise<Verdict | undefined>,
+  ): Promise<Verdict | undefined> {
+    const answers = this.#answersTo(step);
+    answers.verifying = true;
+    const watch = this.#trace && new Stopwatch(this.#trace, 'verifier', 'verify', step);
     try {
-      const verdict = await this.#inner.step(draft, allowed, span);
+      const verdict = await call();
+      if (!verdict) {
+        this.#trace?.dropped(step);
+        return undefined;
+      }
       const { queueMicros, runMicros, batchSize } = verdict.time;
       watch?.stop({ queueMicros, runMicros, batchSize, block: draft.length });
-      this.#now.verdict = verdict;
-      settle(this.#now, this.#trace);
+      this.#trace?.verified(step);
+      answers.verdict = verdict;
+      settle(step, answers, this.#trace);
       return verdict;
     } catch (error) {
       watch?.failed(error, { block: draft.length });
@@ -134,13 +168,13 @@ class RecordedVerifyStream implements VerifyStream {
 class RecordedDraftStream implements DraftStream {
   readonly #inner: DraftStream;
   readonly #trace: RequestTrace | undefined;
-  readonly #now: StepUnderWay;
+  readonly #answersTo: (step: StepUnderWay) => Answers;
   readonly #opening: Stopwatch | undefined;
 
-  constructor(inner: DraftStream, trace: RequestTrace | undefined, now: StepUnderWay) {
+  constructor(inner: DraftStream, trace: RequestTrace | undefined, answersTo: (step: StepUnderWay) => Answers) {
     this.#inner = inner;
     this.#trace = trace;
-    this.#now = now;
+    this.#answersTo = answersTo;
     this.#opening = trace && new Stopwatch(trace, 'drafter', 'open');
   }
 
@@ -157,20 +191,20 @@ class RecordedDraftStream implements DraftStream {
     this.#inner.commit(tokens);
   }
 
-  async step(...[block, plan, span]: Parameters<DraftStream['step']>): Promise<Draft | undefined> {
-    const { number, verdict } = this.#now;
-    const beside = number > 0 && !verdict;
+  async step(...[after, plan, step]: Parameters<DraftStream['step']>): Promise<Draft | undefined> {
+    const answers = this.#answersTo(step);
+    const beside = answers.verifying;
     const asked = this.#inner.available();
-    const watch = this.#trace && asked && new Stopwatch(this.#trace, 'drafter', beside ? 'draft' : 'redraft');
-    const draft = await this.#inner.step(block, plan, span);
-    const told = { block: block.tokens.length };
+    const watch = this.#trace && asked && new Stopwatch(this.#trace, 'drafter', beside ? 'draft' : 'redraft', step);
+    const draft = await this.#inner.step(after, plan, step);
+    const told = { block: after.tokens.length - after.assumed };
     if (watch && !draft) watch.stop({ ...told, error: 'unavailable' });
     if (!draft) return undefined;
     const { queueMicros, runMicros, batchSize, branches } = draft;
     if (watch) watch.stop({ ...told, queueMicros, runMicros, batchSize, branches: branches.length });
-    if (beside && this.#now.number === number) {
-      this.#now.draft = draft;
-      settle(this.#now, this.#trace);
+    if (beside) {
+      answers.draft = draft;
+      settle(step, answers, this.#trace);
     }
     return draft;
   }

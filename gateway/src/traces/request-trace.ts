@@ -1,5 +1,6 @@
 import { toPtpError } from '@ptp/core/errors.ts';
 import type { GenerationRequest, GenerationStep, StepFacts } from '../loop/generation.ts';
+import type { StepUnderWay } from '../services/streams.ts';
 
 /** Steps of one request that are kept with their times; of later ones only the totals are. */
 export const STEPS_KEPT = 512;
@@ -65,9 +66,11 @@ export class RequestTrace {
   /** Before the first step. */
   readonly opening: CallRecord[] = [];
   readonly kept: StepRecord[] = [];
-  /** Calls of the step under way, and the branch that will follow it. */
-  #calls: CallRecord[] = [];
-  #branch: BranchTaken | undefined;
+  /** Calls that have ended of steps under way, steps that the verifier has answered, in order, and the branches that will follow. */
+  #calls: { readonly call: CallRecord; readonly step: StepUnderWay | undefined }[] = [];
+  readonly #verified: StepUnderWay[] = [];
+  readonly #branches = new WeakMap<StepUnderWay, BranchTaken>();
+  readonly #dropped = new WeakSet<StepUnderWay>();
 
   constructor(id: string, modelId: string, request: GenerationRequest) {
     this.id = id;
@@ -83,14 +86,25 @@ export class RequestTrace {
     return Math.round((at - this.#origin) * 1000);
   }
 
-  call(call: CallRecord): void {
+  /** @param step that the call was made for */
+  call(call: CallRecord, step?: StepUnderWay): void {
     if (this.kept.length >= STEPS_KEPT) return;
     if (call.kind === 'open' || (this.steps === 0 && call.kind === 'redraft')) this.opening.push(call);
-    else this.#calls.push(call);
+    else this.#calls.push({ call, step });
   }
 
-  branch(taken: BranchTaken | undefined): void {
-    this.#branch = taken;
+  branch(taken: BranchTaken, step: StepUnderWay): void {
+    this.#branches.set(step, taken);
+  }
+
+  /** The verifier has answered a step. */
+  verified(step: StepUnderWay): void {
+    this.#verified.push(step);
+  }
+
+  /** A step that had been sent for an outcome which did not come: its calls are shown with the step in which they end. */
+  dropped(step: StepUnderWay): void {
+    this.#dropped.add(step);
   }
 
   /** A step has just ended. */
@@ -103,12 +117,15 @@ export class RequestTrace {
     this.tokens += tokens.length;
     this.drafted += facts.drafted;
     this.accepted += facts.accepted;
+    const step = this.#verified.shift();
     if (this.kept.length >= STEPS_KEPT) return;
-    const calls = this.#calls;
-    const branch = this.#branch;
-    this.#calls = [];
-    this.#branch = undefined;
-    this.kept.push({ start: Math.max(0, now - facts.stepMicros), facts, tokens: tokens.length, calls, branch });
+    const isOf = (other: StepUnderWay | undefined) =>
+      other === step || (other !== undefined && this.#dropped.has(other));
+    const calls = this.#calls.filter((each) => isOf(each.step)).map(({ call }) => call);
+    this.#calls = this.#calls.filter((each) => !isOf(each.step));
+    const branch = step && this.#branches.get(step);
+    const start = Math.max(0, now - facts.stepMicros - facts.aheadMicros);
+    this.kept.push({ start, facts, tokens: tokens.length, calls, branch });
   }
 
   end(finish: Finish, error?: unknown): void {
