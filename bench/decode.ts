@@ -104,6 +104,10 @@ function report(pairs: Measured[]): Record<string, unknown> {
       }),
     ),
     modes: countBy(drafted.map((s) => `${s.mode}, ${s.reason}`)),
+    sent_ahead: {
+      share: round(drafted.filter((s) => s.aheadMicros > 0).length / drafted.length),
+      us_p50: median(drafted.filter((s) => s.aheadMicros > 0).map((s) => s.aheadMicros)),
+    },
     block_length_mean: round(mean(drafted.map((s) => s.drafted))),
     acceptance_by_position: Array.from({ length: longest }, (_, k) => {
       const reached = drafted.filter((s) => s.drafted > k);

@@ -1,5 +1,5 @@
 /**
- * `node bench/fake-service.ts verifier|drafter ADDRESS MILLIS`: a real service, as a process of its own, whose engine takes a fixed
+ * `node bench/fake-service.ts verifier|drafter ADDRESS MILLIS [checks]`: a real service, as a process of its own, whose engine takes a fixed
  * time per run and says what a hash function says (fake-engine.ts).
  */
 import { FakeDraftEngine, FakeTargetEngine } from '@ptp/core/engine/fake-engine.ts';
@@ -11,7 +11,7 @@ import { verifierService } from '../verifier/src/service.ts';
 import { Verifier } from '../verifier/src/verify.ts';
 import { fakeFacts } from './fake-facts.ts';
 
-const [kind, address = '', millis] = process.argv.slice(2);
+const [kind, address = '', millis, checks] = process.argv.slice(2);
 const latencyMs = Number(millis);
 const scheduling = { prefillChunk: 128, batchTokens: 256, sequences: 256, queue: 256 };
 const { modelId, tokenizerSha256, vocabulary, contextLength } = fakeFacts;
@@ -22,7 +22,7 @@ function fakeVerifier(): ImplementedService {
 }
 
 function fakeDrafter(): ImplementedService {
-  const engine = new FakeDraftEngine({ latencyMs, accuracy: 0.75 });
+  const engine = new FakeDraftEngine({ latencyMs, accuracy: 0.75, checks: checks !== undefined });
   return drafterService(new Drafter(engine, { budget: 64, block: 64, ...scheduling }), model);
 }
 

@@ -46,6 +46,7 @@ options
   --length N        longest block (PTP_DRAFT_LENGTH)
   --budget N        tokens per draft call (PTP_DRAFT_BUDGET)
   --mode MODE       overlap, sequential, plain, or auto (PTP_DRAFT_MODE)
+  --ahead N         steps sent before the outcome of those before them is known, 0 for none (PTP_DRAFT_AHEAD)
   --no-lookup       proposals from the drafter only
   --save            keep the result in bench/results, for \`report\``;
 
@@ -67,6 +68,7 @@ const { values, positionals } = parseArgs({
     length: { type: 'string' },
     budget: { type: 'string' },
     mode: { type: 'string' },
+    ahead: { type: 'string' },
     'no-lookup': { type: 'boolean', default: false },
     save: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
@@ -82,10 +84,10 @@ function positive(
   return given === undefined ? otherwise : count(name, given);
 }
 
-function count(name: string, text: string): number {
+function count(name: string, text: string, least = 1): number {
   const value = Number(text);
-  if (Number.isInteger(value) && value >= 1) return value;
-  return refuse(`--${name} must be an integer >= 1, got ${text}`);
+  if (Number.isInteger(value) && value >= least) return value;
+  return refuse(`--${name} must be an integer >= ${least}, got ${text}`);
 }
 
 function refuse(message: string): never {
@@ -110,6 +112,7 @@ const limits: DraftLimits = {
   budget: positive('budget', gatewaySettings.draftBudget.default),
   mode,
   lookup: !values['no-lookup'],
+  ahead: values.ahead === undefined ? gatewaySettings.draftAhead.default : count('ahead', values.ahead, 0),
 };
 const tokens = positive('tokens', suite === 'context' ? 32 : 128);
 const sequences = positive('sequences', suite === 'overhead' ? 4 : 20);
@@ -136,7 +139,7 @@ if (suite === 'exact') {
 async function other(chosen: Other): Promise<object> {
   switch (chosen) {
     case 'overhead':
-      return overhead(sequences, tokens);
+      return overhead(sequences, tokens, limits.ahead ?? 0);
     case 'scaling':
       return scaling();
     case 'hosts': {

@@ -14,12 +14,14 @@ const WARM_UP = 192;
 
 /**
  * What a step takes beyond its longer engine run, with engines of fixed latency that leave the processor free: serialisation, gRPC,
- * queues and the loop. Overlapped steps only.
+ * queues and the loop. Overlapped steps only; for a drafter that plans branches, and for one that checks blocks, with which steps are
+ * sent ahead.
  */
-export async function overhead(sequences: number, maxTokens: number): Promise<Record<string, unknown>> {
+export async function overhead(sequences: number, maxTokens: number, ahead: number): Promise<Record<string, unknown>> {
   const rows = [];
-  for (const latency of LATENCIES) {
-    const bench = await startFakeServices(latency, { length: 5, budget: 16, mode: 'overlap' });
+  const drafters = [false, true];
+  for (const { checks, ...latency } of LATENCIES.flatMap((each) => drafters.map((checks) => ({ ...each, checks })))) {
+    const bench = await startFakeServices(latency, { length: 5, budget: 16, mode: 'overlap', ahead }, checks);
     const steps: StepFacts[] = [];
     try {
       await Promise.all(Array.from({ length: WARM_UP }, (_, i) => stepsOf(bench.generator, i, maxTokens)));
@@ -32,6 +34,8 @@ export async function overhead(sequences: number, maxTokens: number): Promise<Re
     rows.push({
       draft_ms: latency.drafter,
       verify_ms: latency.verifier,
+      checks,
+      sent_ahead: round(overlapped.filter((step) => step.aheadMicros > 0).length / overlapped.length),
       steps: overlapped.length,
       overhead_us: { p10: quantile(beyond, 0.1), p50: median(beyond), p90: quantile(beyond, 0.9) },
       step_over_longer_run: round(

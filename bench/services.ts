@@ -40,13 +40,18 @@ export async function startServices(models: string, limits: DraftLimits, prefixC
   return start(pairFacts(await loadManifest(models)), limits, command, settings);
 }
 
-/** The same services with engines of fixed latency: milliseconds a run takes. */
-export async function startFakeServices(latency: Readonly<Record<Kind, number>>, limits: DraftLimits): Promise<Bench> {
+/** The same services with engines of fixed latency: milliseconds a run takes. @param checks whether the drafter checks blocks */
+export async function startFakeServices(
+  latency: Readonly<Record<Kind, number>>,
+  limits: DraftLimits,
+  checks: boolean,
+): Promise<Bench> {
   const command = (kind: Kind, address: string) => [
     join(ROOT, 'bench', 'fake-service.ts'),
     kind,
     address,
     String(latency[kind]),
+    ...(checks ? ['checks'] : []),
   ];
   return start(fakeFacts, limits, command, {});
 }
