@@ -43,9 +43,10 @@ describe('the mode', () => {
     test(name, () => {
       const steps = take(
         simulate(() => machine, limits),
-        2000,
+        4000,
       );
-      expect(share(steps.slice(100), best)).toBeGreaterThan(0.92);
+      // where another mode is nearly as fast, it takes long to tell them apart
+      expect(share(steps.slice(2000), best)).toBeGreaterThan(0.9);
       const speeds = MODES.map((mode) => speedIn(machine, mode));
       expect(speed(steps.slice(100))).toBeGreaterThan(0.97 * Math.max(...speeds));
     });
@@ -161,17 +162,25 @@ test('a lost block is drafted anew where that is cheap, and not where it costs m
   expect(redrafts({ ...twoDevices, draft: () => 80_000 })).toBe(1);
 });
 
-test('the first step after a change of mode teaches nothing: it has the other mode’s block', () => {
+test('the first two steps after a change of mode teach nothing: they have the other mode’s block, and none is in flight', () => {
   const measured = new Measurements(5);
   const controller = new Controller(limits, measured);
   const verify = { micros: 1, queueMicros: 0, runMicros: 1, batchSize: 1, drafted: 0 };
   const calls = { verify, draftMicros: 0, redraftMicros: 0 };
   const outcome = { block: EMPTY, accepted: 0, budget: 0, wanted: 0, ...calls };
-  controller.observe({ mode: 'overlap', stepMicros: 1000, ...outcome });
-  controller.observe({ mode: 'plain', stepMicros: 1000, ...outcome });
-  expect([measured.pace.rate('overlap'), measured.pace.rate('plain')]).toEqual([0, 0]);
-  controller.observe({ mode: 'plain', stepMicros: 2000, ...outcome });
+  const observe = (mode: Mode, stepMicros: number, times: number) => {
+    for (let i = 0; i < times; i++) controller.observe({ mode, stepMicros, ...outcome });
+  };
+  // nor do the first ones of a process
+  observe('plain', 9000, 2 + 6);
+  expect(measured.pace.rate('plain')).toBe(0);
+  observe('plain', 2000, 1);
   expect(measured.pace.rate('plain')).toBeCloseTo(1 / 2000);
+  observe('overlap', 1000, 1);
+  observe('plain', 9000, 2);
+  expect(measured.pace.rate('plain')).toBeCloseTo(1 / 2000);
+  observe('plain', 4000, 1);
+  expect(measured.pace.rate('plain')).toBeLessThan(1 / 2900);
 });
 
 test('what a token costs is told by the runs, not by the calls of which they are a part', () => {

@@ -99,6 +99,11 @@ const OWN_FORGET = 0.05;
 const OWN_FADE = 0.01;
 /** A mode must be so many times as fast for this sequence as the common one: its few steps swing. */
 const OWN_BETTER = 1.25;
+/** Steps for which a sequence then stays with its own choice: a change costs a step or two. */
+const OWN_STAY = 16;
+
+/** First steps after a change of mode that tell nothing of it: they have the other mode's block, and none is in flight. */
+const SETTLING = 2;
 
 /** One sequence's view. */
 export class Controller {
@@ -107,7 +112,12 @@ export class Controller {
   readonly #reach: Reach;
   /** Tokens that this sequence's own steps commit, by mode; what is usual stands for those that it has not made yet. */
   readonly #own: Partial<Record<Mode, number>> = {};
+  /** The sequence's own choice, and the steps for which it holds. */
+  #chosen: Mode = 'overlap';
+  #stay = 0;
+  /** Mode of the last step, and steps before it that had the same. */
   #last: Mode | undefined;
+  #same = 0;
 
   constructor(limits: DraftLimits, measured: Measurements) {
     this.#limits = limits;
@@ -129,8 +139,11 @@ export class Controller {
     if (fixed !== 'auto') return { mode: fixed, reason: 'setting' };
     const common = this.#measured.pace.next();
     if (common.reason !== 'fastest') return common;
+    if (this.#stay-- > 0) return { mode: this.#chosen, reason: 'own' };
     const best = MODES.reduce((a, b) => (this.#rate(b) > this.#rate(a) ? b : a));
-    return this.#rate(best) > OWN_BETTER * this.#rate(common.mode) ? { mode: best, reason: 'own' } : common;
+    if (this.#rate(best) <= OWN_BETTER * this.#rate(common.mode)) return common;
+    [this.#chosen, this.#stay] = [best, OWN_STAY - 1];
+    return { mode: best, reason: 'own' };
   }
 
   /** Longest block that fits what is still wanted: a step commits one token more than it accepts. */
@@ -230,11 +243,11 @@ export class Controller {
         measured.calibrations[block.source].observe(confidence, k < accepted);
       }
     }
-    if (mode === this.#last) {
-      measured.pace.observe(mode, 1 + expected, outcome.stepMicros);
-      this.#learn(mode, 1 + expected);
-    }
+    this.#same = mode === this.#last ? this.#same + 1 : 0;
     this.#last = mode;
+    if (this.#same < SETTLING) return;
+    measured.pace.observe(mode, 1 + expected, outcome.stepMicros);
+    this.#learn(mode, 1 + expected);
   }
 
   /** What verify calls take in steps of a mode. */

@@ -7,24 +7,28 @@ export type Mode = 'overlap' | 'sequential' | 'plain';
 
 export const MODES: readonly Mode[] = ['overlap', 'sequential', 'plain'];
 
-/** Share by which a mode's older steps count less with each new one. */
+/** Share by which a mode's older steps count less with each new one, and with each one of the mode in use. */
 const FORGET = 0.02;
-/** Steps of a mode before its rate is believed. */
-const WARM_UP = 12;
+const AGE = 0.002;
+/** Steps of each mode before rates are believed. The first of them, of all modes in turn, are not counted: compilers are still at work. */
+const [COLD, WARM_UP] = [6, 12];
 /** Steps of a trial; as all steps here, so many for each open sequence. */
-const TRIAL = 5;
+const TRIAL = 8;
 /** Share of the time that the trials of one mode may cost: the slower it is, the rarer they are. */
 const COST = 0.005;
 /** Steps between two trials of a mode, whatever they cost; four times as many as are known of it where that is more. */
-const [SHORTEST, LONGEST] = [25, 1600];
+const [SHORTEST, LONGEST] = [50, 1600];
 /** A mode must be so many times as fast as the present one to take its place, and by more than chance explains. */
 const BETTER = 1.05;
+/** Standard error of the rate of one step, as a share of it, at least: steps of one place in a text are more alike than others. */
+const SWING = 0.25;
 /** When the rate of the mode in use changes by this factor, the others' may have changed too: what is known of them counts so much less. */
 const CHANGED = 1.25;
 const STALE = 0.2;
 
 /** Tokens and time of one mode's steps, older ones fading. */
 class Tally {
+  /** Those that are not counted included. */
   steps = 0;
   /** Steps that it knows of. */
   weight = 0;
@@ -36,7 +40,6 @@ class Tally {
 
   /** @param keep what all earlier steps count for now */
   observe(tokens: number, micros: number, keep: number): void {
-    this.steps++;
     this.fade(keep);
     this.weight++;
     this.#tokens += tokens;
@@ -64,7 +67,7 @@ class Tally {
   get variance(): number {
     const { rate } = this;
     const squares = this.#tokensTokens - 2 * rate * this.#tokensMicros + rate * rate * this.#microsMicros;
-    return this.#micros > 0 ? Math.max(0, squares) / this.#micros ** 2 : 0;
+    return this.weight > 0 ? Math.max(squares / this.#micros ** 2, (SWING * rate) ** 2 / this.weight) : 0;
   }
 
   /** Mean tokens and microseconds of a step; undefined before any. */
@@ -110,7 +113,8 @@ export class Pace {
 
   /** The mode of the next step: the fastest, now and then another one for a few steps, so that a change is noticed. */
   next(): { mode: Mode; reason: 'warm-up' | 'trial' | 'fastest' } {
-    const unknown = MODES.find((mode) => this.#tallies[mode].steps < WARM_UP);
+    const fewer = (steps: number) => MODES.find((mode) => this.#tallies[mode].steps < steps);
+    const unknown = fewer(COLD) ?? fewer(WARM_UP);
     if (unknown) return { mode: unknown, reason: 'warm-up' };
     this.#takeBetter();
     if (this.#left === 0) this.#beginTrial();
@@ -174,7 +178,12 @@ export class Pace {
    * @param tokens that the step was expected to commit, which swings less than what it did
    */
   observe(mode: Mode, tokens: number, micros: number): void {
+    const tally = this.#tallies[mode];
+    if (tally.steps++ < COLD) return;
     // so many sequences' steps tell of the same time
-    this.#tallies[mode].observe(tokens, micros, 1 - FORGET / this.open);
+    const { open } = this;
+    tally.observe(tokens, micros, 1 - FORGET / open);
+    if (mode !== this.#best) return;
+    for (const other of MODES) if (other !== mode) this.#tallies[other].fade(1 - AGE / open);
   }
 }
