@@ -17,8 +17,11 @@ export interface Tally {
   /** Streams that began and ended with an error, or not at all. */
   lost: number;
   readonly errors: Record<string, number>;
+  /** Clients that hung up after the first tokens. */
+  left: number;
   /** Longest time without a token of each stream, milliseconds. */
   readonly gaps: number[];
+  /** Of right texts: those that were compared. */
   tokens: number;
 }
 
@@ -29,6 +32,7 @@ export const newTally = (): Tally => ({
   wrong: 0,
   lost: 0,
   errors: {},
+  left: 0,
   gaps: [],
   tokens: 0,
 });
@@ -59,6 +63,9 @@ export async function askQuietly(url: string, count: number, random: Random): Pr
   return questions;
 }
 
+/** Of all questions: those that are not streamed, and whose clients hang up. */
+const [WHOLE, LEAVING] = [0.15, 0.1];
+
 /** Asks one question after another until the signal is aborted. */
 export async function keepAsking(
   url: string,
@@ -70,7 +77,9 @@ export async function keepAsking(
   while (!signal.aborted) {
     const question = random.of(questions);
     tally.streams++;
-    const refused = await stream(url, question, tally).catch((error) => {
+    const luck = random.next();
+    const ask = luck < WHOLE ? whole : luck < WHOLE + LEAVING ? leave : stream;
+    const refused = await ask(url, question, tally).catch((error) => {
       tally.lost++;
       const name = String(error?.cause?.code ?? error?.message ?? error);
       tally.errors[name] = (tally.errors[name] ?? 0) + 1;
@@ -81,19 +90,62 @@ export async function keepAsking(
   }
 }
 
-/** @returns whether it was refused at the door @throws for a stream that was lost */
-async function stream(url: string, { body, text }: Question, tally: Tally): Promise<boolean> {
-  const response = await fetch(`${url}/v1/completions`, {
+/** A way to ask: resolves with whether it was refused at the door. @throws for a text that was lost */
+type Ask = (url: string, question: Question, tally: Tally) => Promise<boolean>;
+
+async function post(url: string, body: object, signal?: AbortSignal): Promise<Response> {
+  return fetch(`${url}/v1/completions`, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({ ...body, stream: true }),
+    body: JSON.stringify(body),
+    ...(signal && { signal }),
   });
-  if (!response.ok || !response.body) {
-    tally.refused[response.status] = (tally.refused[response.status] ?? 0) + 1;
-    await response.body?.cancel();
-    return true;
+}
+
+async function refused(response: Response, tally: Tally): Promise<boolean> {
+  if (response.ok) return false;
+  tally.refused[response.status] = (tally.refused[response.status] ?? 0) + 1;
+  await response.body?.cancel();
+  return true;
+}
+
+function judge(said: string, { text }: Question, tokens: number, tally: Tally): void {
+  if (said !== text) {
+    tally.wrong++;
+    return;
   }
-  let [said, rest, done] = ['', '', false];
+  tally.right++;
+  tally.tokens += tokens;
+}
+
+const whole: Ask = async (url, question, tally) => {
+  const response = await post(url, question.body);
+  if (await refused(response, tally)) return true;
+  const { choices, usage } = (await response.json()) as Chunk;
+  judge(choices[0]?.text ?? '', question, usage?.completion_tokens ?? 0, tally);
+  return false;
+};
+
+const leave: Ask = async (url, { body }, tally) => {
+  const hangUp = new AbortController();
+  const response = await post(url, { ...body, stream: true }, hangUp.signal);
+  if (await refused(response, tally)) return true;
+  await response.body?.getReader().read();
+  hangUp.abort();
+  tally.left++;
+  return false;
+};
+
+interface Chunk {
+  readonly choices: readonly { readonly text?: string }[];
+  readonly usage?: { readonly completion_tokens: number } | null;
+  readonly error?: { readonly message: string };
+}
+
+const stream: Ask = async (url, question, tally) => {
+  const response = await post(url, { ...question.body, stream: true, stream_options: { include_usage: true } });
+  if ((await refused(response, tally)) || !response.body) return true;
+  let [said, rest, tokens, done] = ['', '', 0, false];
   let [last, gap] = [performance.now(), 0];
   const decoder = new TextDecoder();
   for await (const chunk of response.body) {
@@ -103,18 +155,18 @@ async function stream(url: string, { body, text }: Question, tally: Tally): Prom
     rest = events.pop() ?? '';
     for (const event of events) {
       const data = event.slice('data: '.length);
-      if (data === '[DONE]') done = true;
-      else {
-        const parsed = JSON.parse(data);
-        if (parsed.error) throw new Error(parsed.error.message);
-        said += parsed.choices[0]?.text ?? '';
-        tally.tokens++;
+      if (data === '[DONE]') {
+        done = true;
+        continue;
       }
+      const { choices, usage, error } = JSON.parse(data) as Chunk;
+      if (error) throw new Error(error.message);
+      said += choices[0]?.text ?? '';
+      tokens = usage?.completion_tokens ?? tokens;
     }
   }
   if (!done) throw new Error('the stream ended without [DONE]');
   tally.gaps.push(gap);
-  if (said === text) tally.right++;
-  else tally.wrong++;
+  judge(said, question, tokens, tally);
   return false;
-}
+};

@@ -1,8 +1,11 @@
 /** `npm run chaos` and `npm run soak -- [options]`: faults, or none, against streams whose texts are known; ends with one line of JSON, and with 1 if a promise was broken. */
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { Random } from '@ptp/core/random.ts';
+import { lineChart } from '../plot.ts';
+import { keep } from '../results.ts';
 import { machine, quantile } from '../statistics.ts';
 import { askQuietly, keepAsking, newTally } from './clients.ts';
 import { injectFaults } from './faults.ts';
@@ -21,7 +24,10 @@ options
   --no-faults      only load, with what the processes hold every 10 s (npm run soak)
   --verifiers N    (2)      --drafters N    (2)
   --questions N    different ones (60)
-  --models DIR     the pair (test/models/tiny)`;
+  --models DIR     the pair (test/models/tiny-feature, whose drafter checks blocks)
+  --save           keep the result in bench/results, and a soak's memory in docs/reliability-soak.svg`;
+
+const PLOT = join(import.meta.dirname, '..', '..', 'docs', 'reliability-soak.svg');
 
 const { values } = parseArgs({
   options: {
@@ -34,7 +40,8 @@ const { values } = parseArgs({
     verifiers: { type: 'string', default: '2' },
     drafters: { type: 'string', default: '2' },
     questions: { type: 'string', default: '60' },
-    models: { type: 'string', default: join(import.meta.dirname, '..', '..', 'test', 'models', 'tiny') },
+    models: { type: 'string', default: join(import.meta.dirname, '..', '..', 'test', 'models', 'tiny-feature') },
+    save: { type: 'boolean', default: false },
   },
 });
 
@@ -69,14 +76,17 @@ async function main(): Promise<number> {
     const injecting = values['no-faults']
       ? Promise.resolve()
       : injectFaults(fleet, new Random(seed + 7), number('pause'), onFault, signal);
-    const held: Held[] = [];
+    const held: { readonly minutes: number; readonly by: Held }[] = [];
+    const began = performance.now();
     const count = () => Object.values(faults).reduce((sum, n) => sum + n, 0);
     const until = performance.now() + minutes * 60_000;
     while (performance.now() < until) {
       await sleep(Math.min(10_000, until - performance.now()));
-      held.push(heldBy(fleet));
-      const { streams, right, wrong, lost } = tally;
-      console.log(`${count()} faults, ${streams} streams: ${right} right, ${wrong} wrong, ${lost} lost`);
+      held.push({ minutes: (performance.now() - began) / 60_000, by: heldBy(fleet) });
+      const { streams, right, wrong, lost, tokens } = tally;
+      console.log(
+        `${count()} faults, ${streams} streams: ${right} right (${tokens} tokens), ${wrong} wrong, ${lost} lost`,
+      );
     }
     over.abort();
     await injecting;
@@ -88,6 +98,7 @@ async function main(): Promise<number> {
     const gap = (q: number) => Math.round(quantile(gaps, q));
     const result = {
       suite: values['no-faults'] ? 'soak' : 'chaos',
+      machine: machine(),
       minutes,
       seed,
       faults: count(),
@@ -101,6 +112,10 @@ async function main(): Promise<number> {
         ? { held: { first: held[1], middle: held[held.length >> 1], last: held.at(-1) } }
         : { by_fault: faults }),
     };
+    if (values.save) {
+      await keep(result);
+      if (values['no-faults']) await writeFile(PLOT, await memoryChart(held));
+    }
     console.log(JSON.stringify(result));
     const broken = tally.wrong + tally.lost + leftAfterStreams + leftAfterCrash;
     return broken === 0 ? 0 : 1;
@@ -119,6 +134,21 @@ function heldBy(fleet: Fleet): Held {
     ...Object.fromEntries(fleet.verifiers.map(({ member }, i) => [`verifier ${i}`, of(member)])),
     ...Object.fromEntries(fleet.drafters.map(({ member }, i) => [`drafter ${i}`, of(member)])),
   };
+}
+
+/** Resident memory of each process over the minutes. */
+function memoryChart(held: readonly { readonly minutes: number; readonly by: Held }[]): Promise<string> {
+  const series = Object.keys(held[0]?.by ?? {}).map((name) => ({
+    name,
+    points: held.map(({ minutes, by }): [number, number] => [minutes, by[name]?.mb ?? 0]),
+  }));
+  const panel = {
+    title: 'Memory under load',
+    x: { title: 'minutes' },
+    y: { title: 'resident memory, MB' },
+    series,
+  };
+  return lineChart([panel], 'Resident memory of the processes during a soak');
 }
 
 /** Sequences that are still open some time after the last stream. */
