@@ -1,5 +1,7 @@
+import type { DraftOutput } from '@ptp/core/engine/engine.ts';
 import { afterEach, describe, expect, test } from 'vitest';
 import { TestPair } from '../../test/test-pair.ts';
+import type { DraftLimits } from '../src/loop/controller.ts';
 import { PairGenerator } from '../src/loop/generate.ts';
 import type { GenerationRequest, Generator } from '../src/loop/generation.ts';
 import { perfettoTrace } from '../src/traces/perfetto.ts';
@@ -18,7 +20,6 @@ const request: GenerationRequest = {
   maxTokens: 40,
   requestId: 'req-7',
 };
-const limits = { length: 5, budget: 16, mode: 'overlap' } as const;
 
 async function drain(generator: Generator, given = request, signal = new AbortController().signal): Promise<number> {
   let steps = 0;
@@ -35,7 +36,10 @@ afterEach(async () => {
 const LATER_MICROS = 100_000;
 
 /** A recorded request to the real services. */
-async function recorded(options: Parameters<typeof TestPair.fake>[0] = {}): Promise<RequestTrace> {
+async function recorded(
+  options: Parameters<typeof TestPair.fake>[0] = {},
+  limits: DraftLimits = { length: 5, budget: 16, mode: 'overlap' },
+): Promise<RequestTrace> {
   pair = await TestPair.fake({ accuracy: 0.8, latencyMs: 4, ...options });
   const store = new TraceStore(10);
   const generator = new RecordedGenerator(store, pair.services, (streams) => new PairGenerator(streams, limits));
@@ -85,6 +89,37 @@ describe('a recorded request', () => {
       expect(step.branch?.accepted).toBe(step.facts.accepted);
       expect(next?.facts.redraftMicros).toBe(0);
     }
+  });
+
+  test('of steps that were sent ahead has each call from when it was under way; what was dropped is there too', async () => {
+    let drafts = 0;
+    // now and then the drafter expects what the target will not say
+    const spoil = ({ branches }: DraftOutput): DraftOutput =>
+      ++drafts % 5 > 0
+        ? { branches }
+        : { branches: branches.map((b) => ({ ...b, tokens: b.tokens.map((token) => (token % 255) + 1) })) };
+    const trace = await recorded(
+      { checks: true, latencyMs: 40, draftLatencyMs: 8, spoil },
+      { length: 3, budget: 16, mode: 'overlap', ahead: 2 },
+    );
+    const ahead = trace.kept.filter(({ facts }) => facts.aheadMicros > 0);
+    expect(ahead.length).toBeGreaterThan(2);
+    const all = trace.kept.flatMap(({ calls }) => calls);
+    for (const service of ['verifier', 'drafter']) {
+      const calls = all.filter((call) => call.service === service).sort((a, b) => a.start - b.start);
+      for (const [i, { start }] of calls.entries()) {
+        const before = calls[i - 1];
+        // one after the other, but for when each is noted on a busy machine
+        if (before) expect(start).toBeGreaterThanOrEqual(before.start + before.micros - 20_000);
+      }
+    }
+    for (const { facts, calls, branch } of trace.kept) {
+      expect(calls.filter(({ kind }) => kind === 'verify')).toHaveLength(1);
+      expect(calls.find(({ kind }) => kind === 'verify')?.runMicros).toBe(facts.verifyRunMicros);
+      if (branch) expect(branch.accepted).toBe(facts.accepted);
+    }
+    const drafted = trace.kept.filter(({ facts }) => facts.draftMicros > 0).length;
+    expect(all.filter(({ kind }) => kind === 'draft').length).toBeGreaterThan(drafted);
   });
 
   test('holds neither text nor token ids', async () => {

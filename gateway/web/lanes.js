@@ -67,7 +67,8 @@ export function drawLanes(svg, steps, axis) {
     column('own', accepted, step.tokens.length - accepted);
     bar('redraft', LANES.draft, 0, step.redraft_us);
     bar('verify', LANES.verify, step.redraft_us, step.verify_us);
-    bar('draft', LANES.draft, step.redraft_us, step.draft_us);
+    // a step that was sent ahead is drafted after from then on
+    bar('draft', LANES.draft, step.redraft_us - step.ahead_us, step.draft_us);
     parts.push(border(LEFT + start * scale));
     start += step.step_us;
   }

@@ -1,6 +1,6 @@
 /**
  * @typedef {{ id: number, text: string, source: string }} Token
- * @typedef {{ step: number, mode: string, source: string, drafted: number, accepted: number, step_us: number, verify_us: number, draft_us: number,
+ * @typedef {{ step: number, mode: string, source: string, drafted: number, accepted: number, ahead_us: number, step_us: number, verify_us: number, draft_us: number,
  *   redraft_us: number, tokens: Token[], rejected: { id: number, text: string }[] }} StepTrace
  */
 

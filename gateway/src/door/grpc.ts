@@ -229,5 +229,6 @@ function stepMessage(facts: StepFacts) {
     offered: facts.offered,
     source: facts.source,
     budget: facts.budget,
+    aheadUs: facts.aheadMicros,
   };
 }

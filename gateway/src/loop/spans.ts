@@ -67,5 +67,6 @@ export function stepAttributes(facts: StepFacts): Attributes {
     'ptp.draft.budget': facts.budget,
     'ptp.redraft': facts.redraftMicros > 0,
     'ptp.step_us': facts.stepMicros,
+    'ptp.ahead_us': facts.aheadMicros,
   };
 }

@@ -49,6 +49,8 @@ export class GrpcDraftStream implements DraftStream {
   #overdue = false;
   /** Answers come in the order of the steps: settles when the last one that is awaited has come. */
   #received: Promise<unknown> = Promise.resolve();
+  /** When the last one came. */
+  #answered = 0;
   #steps = 0;
   #pauseMs = FIRST_PAUSE_MS;
   #retryAt = 0;
@@ -99,11 +101,13 @@ export class GrpcDraftStream implements DraftStream {
         trace,
       };
       call.send({ kind: { case: 'step', value: step } });
-      const { branches: said, timings } = await this.#answer(call, step);
+      const { result, before } = await this.#answer(call, step);
+      const { branches: said, timings } = result;
       const branches = assumed > 0 ? said.map((b) => ({ ...b, accepted: b.accepted - assumed })) : said;
       this.#pauseMs = FIRST_PAUSE_MS;
       endSpan(drafting, { attributes: { [attribute.branches]: branches.length, ...timingAttributes(timings) } });
-      const micros = Math.round((performance.now() - sent) * 1000);
+      // one that was sent while another was not answered is not under way before that is done
+      const micros = Math.round((performance.now() - Math.max(sent, before)) * 1000);
       const { queueUs: queueMicros = 0, runUs: runMicros = 0, batchSize = 1 } = timings ?? {};
       return { branches, micros, queueMicros, runMicros, batchSize };
     } catch (error) {
@@ -122,17 +126,30 @@ export class GrpcDraftStream implements DraftStream {
     this.#retryAt = Number.POSITIVE_INFINITY;
   }
 
-  /** @throws PtpError; with `#overdue` set when the answer is only late */
-  async #answer(call: Call, sent: Sent): Promise<DraftResult> {
-    const answer = this.#received.then(() => call.receive());
-    this.#received = answer.catch(() => {});
+  /**
+   * The answer, and when the one before it came.
+   *
+   * @throws PtpError; with `#overdue` set when the answer is only late
+   */
+  async #answer(call: Call, sent: Sent): Promise<{ result: DraftResult; before: number }> {
+    let before = 0;
+    const answer = this.#received.then(() => {
+      before = this.#answered;
+      return call.receive();
+    });
+    const noted = () => {
+      this.#answered = performance.now();
+    };
+    this.#received = answer.then(noted, noted);
     const response = await within(this.#parts.timeoutMs, 'the drafter', answer).catch((error) => {
       if (toPtpError(error).code === 'deadline_exceeded' && this.#call === call) this.#await(call, answer);
       throw error;
     });
     if (response?.kind.case !== 'result' || response.kind.value.step !== sent.step) throw ended();
     const { value } = response.kind;
-    if (value.branches.every((branch) => isSound(branch, sent, this.#parts.vocabulary))) return value;
+    if (value.branches.every((branch) => isSound(branch, sent, this.#parts.vocabulary))) {
+      return { result: value, before };
+    }
     throw new PtpError('internal', 'the drafter answered with what cannot be a draft');
   }
 

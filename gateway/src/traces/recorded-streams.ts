@@ -90,9 +90,10 @@ class Stopwatch {
     this.#step = step;
   }
 
-  stop(told: Partial<CallRecord>): void {
-    const micros = this.#trace.at() - this.#start;
-    this.#trace.call({ ...this.#call, ...NO_TIMES, start: this.#start, micros, ...told }, this.#step);
+  /** @param micros that the call has been under way, where that is not since the watch was made */
+  stop(told: Partial<CallRecord>, micros = this.#trace.at() - this.#start): void {
+    const start = Math.max(this.#start, this.#trace.at() - micros);
+    this.#trace.call({ ...this.#call, ...NO_TIMES, start, micros, ...told }, this.#step);
   }
 
   failed(error: unknown, told: Partial<CallRecord> = {}): void {
@@ -121,7 +122,7 @@ class RecordedVerifyStream implements VerifyStream {
   }
 
   async step(draft: readonly number[], allowed: readonly Uint8Array[], step: StepUnderWay): Promise<Verdict> {
-    const verdict = await this.#watched(draft, step, () => this.#inner.step(draft, allowed, step));
+    const verdict = await this.#watched(draft, step, false, () => this.#inner.step(draft, allowed, step));
     return verdict as Verdict;
   }
 
@@ -131,12 +132,13 @@ class RecordedVerifyStream implements VerifyStream {
     allowed: readonly Uint8Array[],
     step: StepUnderWay,
   ): Promise<Verdict | undefined> {
-    return this.#watched(draft, step, () => this.#inner.stepAfter(expected, draft, allowed, step));
+    return this.#watched(draft, step, true, () => this.#inner.stepAfter(expected, draft, allowed, step));
   }
 
   async #watched(
     draft: readonly number[],
     step: StepUnderWay,
+    ahead: boolean,
     call: () => Promise<Verdict | undefined>,
   ): Promise<Verdict | undefined> {
     const answers = this.#answersTo(step);
@@ -148,8 +150,10 @@ class RecordedVerifyStream implements VerifyStream {
         this.#trace?.dropped(step);
         return undefined;
       }
-      const { queueMicros, runMicros, batchSize } = verdict.time;
-      watch?.stop({ queueMicros, runMicros, batchSize, block: draft.length });
+      const { micros, queueMicros, runMicros, batchSize } = verdict.time;
+      const told = { queueMicros, runMicros, batchSize, block: draft.length };
+      // what was sent ahead is under way when the step before it is done
+      watch?.stop(told, ahead ? micros : undefined);
       this.#trace?.verified(step);
       answers.verdict = verdict;
       settle(step, answers, this.#trace);
@@ -200,8 +204,8 @@ class RecordedDraftStream implements DraftStream {
     const told = { block: after.tokens.length - after.assumed };
     if (watch && !draft) watch.stop({ ...told, error: 'unavailable' });
     if (!draft) return undefined;
-    const { queueMicros, runMicros, batchSize, branches } = draft;
-    if (watch) watch.stop({ ...told, queueMicros, runMicros, batchSize, branches: branches.length });
+    const { micros, queueMicros, runMicros, batchSize, branches } = draft;
+    if (watch) watch.stop({ ...told, queueMicros, runMicros, batchSize, branches: branches.length }, micros);
     if (beside) {
       answers.draft = draft;
       settle(step, answers, this.#trace);

@@ -124,7 +124,7 @@ export class RequestTrace {
     const calls = this.#calls.filter((each) => isOf(each.step)).map(({ call }) => call);
     this.#calls = this.#calls.filter((each) => !isOf(each.step));
     const branch = step && this.#branches.get(step);
-    const start = Math.max(0, now - facts.stepMicros - facts.aheadMicros);
+    const start = Math.max(0, now - facts.stepMicros);
     this.kept.push({ start, facts, tokens: tokens.length, calls, branch });
   }
 
