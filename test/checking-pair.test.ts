@@ -10,7 +10,7 @@ const never = new AbortController().signal;
 let pair: TestPair;
 
 beforeAll(async () => {
-  pair = await TestPair.onnx(dir, { limits: { length: 7, budget: 16, mode: 'overlap', lookup: false } });
+  pair = await TestPair.onnx(dir, { limits: { length: 7, budget: 16, mode: 'overlap', lookup: false, ahead: 4 } });
 });
 afterAll(() => pair.stop());
 

@@ -12,7 +12,7 @@ import { TestPair } from './test-pair.ts';
 let pair: TestPair;
 beforeAll(async () => {
   pair = await TestPair.onnx(tiny, {
-    limits: { length: 5, budget: 16, mode: 'overlap' },
+    limits: { length: 5, budget: 16, mode: 'overlap', ahead: 4 },
     prefixCacheBytes: 2 ** 20,
   });
 });

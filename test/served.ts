@@ -21,7 +21,7 @@ export async function serveGateway(folder: string, keys = new ApiKeys([])) {
   const settings = { bodyLimit: 2 ** 20, stallMillis: 10_000, corsOrigins: '' };
   const admission = new Admission(16);
   const traces = new TraceStore(20);
-  const limits = { length: 8, budget: 16, mode: 'overlap' } as const;
+  const limits = { length: 8, budget: 16, mode: 'overlap', ahead: 4 } as const;
   const generator = new RecordedGenerator(traces, pair.services, (streams) => new PairGenerator(streams, limits));
   const grammars = new Grammars(tokenizer, generator.facts);
   const app = await createHttp({

@@ -139,7 +139,10 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
       verifyTimeoutMs: options.verifyTimeoutMs ?? 10_000,
       logger: silent,
     });
-    this.generator = new PairGenerator(this.services, options.limits ?? { length: 5, budget: 16, mode: 'overlap' });
+    this.generator = new PairGenerator(
+      this.services,
+      options.limits ?? { length: 5, budget: 16, mode: 'overlap', ahead: 4 },
+    );
   }
 
   /** All at once, streams included; as a killed process does. */

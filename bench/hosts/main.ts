@@ -23,7 +23,16 @@ const ROOT = join(import.meta.dirname, '..', '..');
 const NAMES = ['verifier0', 'verifier1', 'drafter0', 'drafter1'] as const;
 const PORT = 7100;
 const START_TIMEOUT_MS = 120_000;
-const MODES: readonly Mode[] = ['overlap', 'sequential', 'plain'];
+/** Steps that may be sent ahead: more than a step's share of the longest delay here. */
+const AHEAD = 12;
+/** Ways to draft. */
+const WAYS: Readonly<Record<string, { readonly mode: Mode; readonly ahead: number }>> = {
+  ahead: { mode: 'overlap', ahead: AHEAD },
+  beside: { mode: 'overlap', ahead: 0 },
+  before: { mode: 'sequential', ahead: 0 },
+  'no drafter': { mode: 'plain', ahead: 0 },
+};
+const NAMES_OF_WAYS = Object.keys(WAYS);
 /** Added each way, milliseconds. */
 const DELAYS = [0, 1, 2, 5, 10, 20];
 /** In which the loop's connections are made anew to those that were not up at first, milliseconds. */
@@ -57,8 +66,10 @@ export async function hosts(
     await over.ready(START_TIMEOUT_MS);
     await allReady(addresses);
     await sleep(RECONNECTED_MS);
-    const loops = new Map(MODES.map((mode) => [mode, new PairGenerator(over, { ...limits, mode })]));
-    const spread = await openOnEach(loops.get('overlap') as Generator, prompts, addresses);
+    const loops = new Map(
+      Object.entries(WAYS).map(([name, way]) => [name, new PairGenerator(over, { ...limits, ...way })]),
+    );
+    const spread = await openOnEach(loops.get('beside') as Generator, prompts, addresses);
     console.error(JSON.stringify(spread));
     const rows = [];
     for (const delay of DELAYS) {
@@ -129,18 +140,18 @@ async function openOnEach(generator: Generator, prompts: readonly Prompt[], addr
   return Object.fromEntries(NAMES.map((name, i) => [name, open[i]]));
 }
 
-/** Every prompt in all modes in turn: median step, and time per token, in milliseconds. */
-async function measured(loops: ReadonlyMap<Mode, Generator>, prompts: readonly Prompt[], maxTokens: number) {
-  const passes = new Map<Mode, Pass[]>(MODES.map((mode) => [mode, []]));
+/** Every prompt in all ways in turn: median step, and time per token, in milliseconds. */
+async function measured(loops: ReadonlyMap<string, Generator>, prompts: readonly Prompt[], maxTokens: number) {
+  const passes = new Map<string, Pass[]>(NAMES_OF_WAYS.map((way) => [way, []]));
   for (const [i, { tokens }] of prompts.entries()) {
-    for (let turn = 0; turn < MODES.length; turn++) {
-      const mode = MODES[(i + turn) % MODES.length] as Mode;
+    for (let turn = 0; turn < NAMES_OF_WAYS.length; turn++) {
+      const way = NAMES_OF_WAYS[(i + turn) % NAMES_OF_WAYS.length] as string;
       const request = { prompt: tokens, sampling: REFERENCE, seed: BigInt(i), maxTokens, ignoreEndOfText: true };
-      passes.get(mode)?.push(await pass(loops.get(mode) as Generator, request));
+      passes.get(way)?.push(await pass(loops.get(way) as Generator, request));
     }
   }
   const of = (value: (all: readonly Pass[]) => number) =>
-    Object.fromEntries([...passes].map(([mode, all]) => [mode, round(value(all), 2)]));
+    Object.fromEntries([...passes].map(([way, all]) => [way, round(value(all), 2)]));
   return {
     step_ms_p50: of((all) => median(all.flatMap(({ steps }) => steps.map(({ stepMicros }) => stepMicros))) / 1000),
     ms_per_token: of((all) => sum(all.map(({ micros }) => micros)) / sum(all.map((p) => p.tokens)) / 1000),
@@ -154,7 +165,7 @@ async function plot(rows: readonly ({ readonly delay_ms: number } & Figures)[]):
     title,
     x: { title: 'delay added each way, ms' },
     y: { title: 'ms' },
-    series: MODES.map((name) => ({
+    series: NAMES_OF_WAYS.map((name) => ({
       name,
       points: rows.map((row) => [row.delay_ms, row[of][name] as number] as const),
     })),

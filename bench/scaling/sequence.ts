@@ -88,7 +88,7 @@ export interface SequenceParts {
   readonly onStep: (step: Step) => void;
 }
 
-/** One sequence's calls, as gateway/src/loop/generate.ts makes them: yields those that are in flight together. */
+/** One sequence's calls, as gateway/src/loop/run.ts makes them, but for those that are sent ahead: yields those that are in flight together. */
 export function* sequence(parts: SequenceParts): Generator<readonly Call[], void, Answers> {
   const { policy, drafts, clock, random, maxTokens } = parts;
   const block = (length: number): Block => drafts.blocks[length] as Block;

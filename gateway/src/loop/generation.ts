@@ -16,7 +16,7 @@ export interface Place {
   forced(most: number): number[];
 }
 
-/** What the loop (generate.ts) gets and gives: token ids only. Text, JSON and chat templates are its callers' business. */
+/** What the loop (run.ts) gets and gives: token ids only. Text, JSON and chat templates are its callers' business. */
 
 /** One sequence to be generated. */
 export interface GenerationRequest {
