@@ -35,6 +35,9 @@ const WAYS: Readonly<Record<string, { readonly mode: Mode; readonly ahead: numbe
 const NAMES_OF_WAYS = Object.keys(WAYS);
 /** Added each way, milliseconds. */
 const DELAYS = [0, 1, 2, 5, 10, 20];
+/** Which hosts are so far away: all, or the verifiers only, with the drafters beside the gateway. */
+const FAR = ['all', 'verifiers'] as const;
+type Far = (typeof FAR)[number];
 /** In which the loop's connections are made anew to those that were not up at first, milliseconds. */
 const RECONNECTED_MS = 3000;
 /** Streams at once that are to be spread over the hosts. */
@@ -42,7 +45,7 @@ const SPREAD = 8;
 
 /**
  * The loop here, two verifiers and two drafters each on a host of its own (network namespaces): how streams are spread, and what a step
- * and a token take as the network's delay grows, for each way of drafting. Writes docs/hosts-delay.svg.
+ * and a token take as the network's delay grows, for each way of drafting: to all of them, and to the verifiers only. Writes docs/hosts-delay.svg.
  *
  * @param models the pair's folder
  */
@@ -71,11 +74,13 @@ export async function hosts(
     );
     const spread = await openOnEach(loops.get('beside') as Generator, prompts, addresses);
     console.error(JSON.stringify(spread));
-    const rows = [];
-    for (const delay of DELAYS) {
-      network.delay(delay);
-      rows.push({ delay_ms: delay, ...(await measured(loops, prompts, maxTokens)) });
-      console.error(JSON.stringify(rows.at(-1)));
+    const rows: Row[] = [];
+    for (const far of FAR) {
+      for (const delay of DELAYS) {
+        for (const host of network.hosts) network.delay(host, far === 'all' || isVerifier(host) ? delay : 0);
+        rows.push({ far, delay_ms: delay, ...(await measured(loops, prompts, maxTokens)) });
+        console.error(JSON.stringify(rows.at(-1)));
+      }
     }
     await plot(rows);
     return { delayed_by: network.delayedBy, spread, rows };
@@ -86,8 +91,11 @@ export async function hosts(
   }
 }
 
-function startOn({ name, address }: Host, env: NodeJS.ProcessEnv): ChildProcess {
-  const kind = name.includes('verifier') ? 'verifier' : 'drafter';
+const isVerifier = ({ name }: Host) => name.includes('verifier');
+
+function startOn(host: Host, env: NodeJS.ProcessEnv): ChildProcess {
+  const { name, address } = host;
+  const kind = isVerifier(host) ? 'verifier' : 'drafter';
   const own = { ...env, [`PTP_${kind.toUpperCase()}_ADDRESS`]: `${address}:${PORT}` };
   const command = ['netns', 'exec', name, process.execPath, join(ROOT, kind, 'src', 'main.ts')];
   return spawn('ip', command, { env: own, stdio: ['ignore', 'inherit', 'inherit'] });
@@ -159,20 +167,23 @@ async function measured(loops: ReadonlyMap<string, Generator>, prompts: readonly
 }
 
 type Figures = Awaited<ReturnType<typeof measured>>;
+type Row = Figures & { readonly far: Far; readonly delay_ms: number };
 
-async function plot(rows: readonly ({ readonly delay_ms: number } & Figures)[]): Promise<void> {
-  const panel = (title: string, of: keyof Figures) => ({
+async function plot(rows: readonly Row[]): Promise<void> {
+  const panel = (title: string, far: Far) => ({
     title,
     x: { title: 'delay added each way, ms' },
-    y: { title: 'ms' },
+    y: { title: 'ms per token' },
     series: NAMES_OF_WAYS.map((name) => ({
       name,
-      points: rows.map((row) => [row.delay_ms, row[of][name] as number] as const),
+      points: rows
+        .filter((row) => row.far === far)
+        .map((row) => [row.delay_ms, row.ms_per_token[name] as number] as const),
     })),
   });
   const chart = await lineChart(
-    [panel('A step (median)', 'step_ms_p50'), panel('A token', 'ms_per_token')],
-    'Time of a step and of a token by the delay between hosts, for each way of drafting',
+    [panel('All services far', 'all'), panel('Verifiers far, drafters near', 'verifiers')],
+    'Time per token by the delay between hosts, for each way of drafting',
   );
   await writeFile(join(ROOT, 'docs', 'hosts-delay.svg'), chart);
 }

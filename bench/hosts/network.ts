@@ -17,7 +17,7 @@ export interface Host {
  */
 export class HostNetwork {
   readonly hosts: readonly Host[];
-  readonly #proxies = new Map<string, BadNetwork>();
+  readonly #proxies: { readonly host: Host; readonly proxy: BadNetwork }[] = [];
   readonly #netem: boolean;
 
   private constructor(hosts: readonly Host[], netem: boolean) {
@@ -58,23 +58,22 @@ export class HostNetwork {
   async reach(host: Host, port: number): Promise<string> {
     if (this.#netem) return `${host.address}:${port}`;
     const proxy = await BadNetwork.start(port, host.address);
-    this.#proxies.set(`${host.name}:${port}`, proxy);
+    this.#proxies.push({ host, proxy });
     return `127.0.0.1:${proxy.port}`;
   }
 
-  /** Adds so many milliseconds each way. */
-  delay(milliseconds: number): void {
-    for (const proxy of this.#proxies.values()) proxy.delayMs = milliseconds;
+  /** Adds so many milliseconds each way to a host. */
+  delay(host: Host, milliseconds: number): void {
+    for (const { host: of, proxy } of this.#proxies) if (of === host) proxy.delayMs = milliseconds;
     if (!this.#netem) return;
     // of a round trip the host's own end delays one half, the bridge's port the other
-    for (const [i, host] of this.hosts.entries()) {
-      delays(host, milliseconds);
-      netem(['qdisc', 'replace', 'dev', `ptp-near${i}`, 'root', 'netem', 'delay', `${milliseconds}ms`]);
-    }
+    delays(host, milliseconds);
+    const port = `ptp-near${this.hosts.indexOf(host)}`;
+    netem(['qdisc', 'replace', 'dev', port, 'root', 'netem', 'delay', `${milliseconds}ms`]);
   }
 
   stop(): void {
-    for (const proxy of this.#proxies.values()) proxy.close();
+    for (const { proxy } of this.#proxies) proxy.close();
     removeAll(this.hosts);
   }
 }

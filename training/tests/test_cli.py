@@ -62,7 +62,7 @@ def test_every_command_explains_itself(command, capsys):
 def test_refusals_name_option_limit_and_value():
     assert (
         refusal("tokenizer", "--vocab-size", 100)
-        == "ptp-train tokenizer: --vocab-size must be in [512, 32768], got 100"
+        == "ptp-train tokenizer: --vocab-size must be in [257, 32768], got 100"
     )
     assert refusal("target", "--width", "100").endswith("--width must be a multiple of 64 in [64, 8192], got 100")
     assert refusal("target", "--rate", "nan").endswith("--rate must be in (0, 1], got nan")
@@ -164,7 +164,7 @@ def test_recipes_that_are_none_are_refused(tmp_path):
     assert "two steps are named corpus" in refusal("run", write_recipe(tmp_path / "r", ["corpus", "corpus"]))
     assert "did you mean distill?" in refusal("run", write_recipe(tmp_path / "r", ["distil"]))
     assert "steps must be a list" in refusal("run", write_recipe(tmp_path / "r", {}))
-    assert "RECIPE must be a file or one of ablations, cpu-default" in refusal("run", "nothing")
+    assert "RECIPE must be a file or one of ablations, claims, cpu-default" in refusal("run", "nothing")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
@@ -174,9 +174,10 @@ def test_recipes_that_come_with_the_package_are_valid(path, text, tmp_path):
         changes.append(f"import-hf.from={tmp_path}")
     args = argparse.Namespace(recipe=str(path), set=changes, work=tmp_path / "work")
     steps = recipes.plan(args)
-    assert [s.precision for s in steps if s.command == "distill"] and steps[0].command in ("corpus", "import-hf")
+    assert [s.precision for s in steps if s.command in ("distill", "ablate")]
+    assert steps[0].command in ("corpus", "import-hf")
     assert all(s.precision == "bfloat16" for s in steps if hasattr(s, "precision"))
-    if path.stem != "ablations":
+    if path.stem not in ("ablations", "claims"):
         assert steps[-1].command == "export"
 
 

@@ -35,7 +35,9 @@ COMMANDS = {
         ("target", "data", "drafter"),
     ),
     "distill": Command("distill", "train a drafter on the target's sequences", ("target", "samples", "held", "init")),
-    "inverse": Command("inverse", "train a drafter on text, without a teacher (inverse autoregression)", ("data", "init")),
+    "inverse": Command(
+        "inverse", "train a drafter on text, without a teacher (inverse autoregression)", ("data", "init")
+    ),
     "evaluate": Command(
         "evaluate",
         "measure a pair by coupled decoding on held-out text",

@@ -71,7 +71,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--chat-template", type=pathlib.Path, help="how chats become text (default: what was said, a line each)"
     )
-    parser.add_argument("--vocab-size", type=integer(257, 32768), default=2048, help="tokens of the new tokenizer; 257 for single bytes")
+    parser.add_argument(
+        "--vocab-size",
+        type=integer(257, 32768),
+        default=2048,
+        help="tokens of the new tokenizer; 257 for single bytes",
+    )
     parser.add_argument("--use", type=pathlib.Path, help="take this tokenizer.json instead of training one")
     parser.add_argument(
         "--separator",
