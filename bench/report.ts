@@ -49,22 +49,26 @@ const SECTIONS: readonly (readonly [string, (result: Result, all: ReadonlyMap<st
   ['peers', peers],
 ];
 
-function measured([name, { date, pair }]: readonly [string, Result], created: string): string {
+function measured([name, { date, pair, machine }]: readonly [string, Result], created: string): string {
   const needsPair = !OF_NO_PAIR.includes(name);
-  return `${name} ${date}${needsPair && pair !== created ? ' (with an earlier pair)' : ''}`;
+  return `| ${name} | ${date} | ${machine.replace(/, .*/, '')} | ${needsPair && pair !== created ? 'an earlier pair' : ''} |`;
 }
 
 /** @param created of the embedded pair */
 function head(results: ReadonlyMap<string, Result>, created: string): string {
-  const [some] = results.values();
+  const shown = [...results].filter(
+    ([name]) => name.startsWith('decode') || SECTIONS.some(([section]) => section === name),
+  );
   return `# Performance
 
 What the benches measured last on the embedded pair. Made by \`npm run bench -- report\` from [bench/results](../bench/results), where each file is what
-\`npm run bench -- SUITE --save\` printed. Machine: ${some?.machine.replace(/, load.*/, '') ?? 'unknown'}; one thread for each engine.
+\`npm run bench -- SUITE --save\` printed. Two shared cores, one thread for each engine.
 All comparisons are interleaved in one run; the machine is shared, so ratios say more than times. Scaling beyond one
 machine is simulated in [scaling.md](scaling.md).
 
-Measured on: ${[...results].map((result) => measured(result, created)).join(', ')}.`;
+| suite | measured | machine | |
+| --- | --- | --- | --- |
+${shown.map((result) => measured(result, created)).join('\n')}`;
 }
 
 /** A Markdown table. */
@@ -207,13 +211,16 @@ function overhead(result: Result): Section {
   return {
     text: `## What a step takes beside the engines
 
-\`npm run bench -- overhead\`: engines that only wait; what a step takes beyond the longer of draft and verify, three warm processes.
+\`npm run bench -- overhead\`: engines that only wait; what a step takes beyond the longer of draft and verify, three warm processes. A drafter that
+plans branches sends no step ahead; one that checks blocks does where its draft is there before the verdict.
 
 ${table(
-  ['draft, ms', 'verify, ms', 'overhead p10 / p50 / p90, ms'],
+  ['draft, ms', 'verify, ms', 'drafter', 'steps sent ahead', 'overhead p10 / p50 / p90, ms'],
   rowsOf(result).map((row) => [
     at(row, 'draft_ms'),
     at(row, 'verify_ms'),
+    row.checks ? 'checks blocks' : 'plans branches',
+    `${Math.round(100 * at(row, 'sent_ahead'))} %`,
     ['p10', 'p50', 'p90'].map((q) => (at(row, `overhead_us.${q}`) / 1000).toFixed(2)).join(' / '),
   ]),
 )}`,
