@@ -46,6 +46,8 @@ export class LastingVerifyStream implements VerifyStream {
   readonly #opened: Promise<Opened>;
   #current: OpenStream | undefined;
   #closed = false;
+  /** A verifier has been lost: the present one has not been sent all steps, so that one sent for an outcome might follow another one's. */
+  #moved = false;
 
   /** @throws PtpError `unavailable` when no verifier can be used: who comes to the door does not wait */
   constructor(parts: LastingParts) {
@@ -81,7 +83,7 @@ export class LastingVerifyStream implements VerifyStream {
     allowed: readonly Uint8Array[],
     step: StepUnderWay,
   ): Promise<Verdict | undefined> {
-    const current = this.#current;
+    const current = this.#moved ? undefined : this.#current;
     const verdict = await current?.stream.stepAfter(expected, draft, allowed, step).catch(() => undefined);
     if (verdict) this.#committed.push(...draft.slice(0, verdict.accepted), verdict.nextToken);
     return verdict;
@@ -110,6 +112,7 @@ export class LastingVerifyStream implements VerifyStream {
   /** Goes on elsewhere. @throws what was lost if that can't be made good, or no verifier takes over in time */
   async #recover(lost: unknown): Promise<Opened> {
     const { recoveryMs, ready, onLoss } = this.#parts;
+    this.#moved = true;
     const until = performance.now() + recoveryMs;
     let error = toPtpError(lost);
     for (let opening = 0; opening < MOST_OPENINGS; opening++) {
