@@ -60,6 +60,7 @@ function report(pairs: Measured[]): Record<string, unknown> {
   const plain = pairs.flatMap((pair) => pair.plain.steps);
   // steps whose draft and verify were in flight together; a redraft comes before its verify
   const overlapped = drafted.filter((s) => s.draftMicros > 0 && s.redraftMicros === 0);
+  const ahead = drafted.map((s) => s.aheadMicros).filter((micros) => micros > 0);
   const perToken = ({ micros, tokens }: Pass) => micros / tokens;
   const perCall = (chosen: typeof pairs) =>
     sum(chosen.map((p) => p.drafted.tokens)) / sum(chosen.map((p) => p.drafted.steps.length));
@@ -104,10 +105,7 @@ function report(pairs: Measured[]): Record<string, unknown> {
       }),
     ),
     modes: countBy(drafted.map((s) => `${s.mode}, ${s.reason}`)),
-    sent_ahead: {
-      share: round(drafted.filter((s) => s.aheadMicros > 0).length / drafted.length),
-      us_p50: median(drafted.filter((s) => s.aheadMicros > 0).map((s) => s.aheadMicros)),
-    },
+    sent_ahead: { share: round(ahead.length / drafted.length), us_p50: median(ahead) },
     block_length_mean: round(mean(drafted.map((s) => s.drafted))),
     acceptance_by_position: Array.from({ length: longest }, (_, k) => {
       const reached = drafted.filter((s) => s.drafted > k);

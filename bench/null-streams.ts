@@ -1,5 +1,5 @@
 import type { Health, PairFacts } from '../gateway/src/loop/generation.ts';
-import type { Draft, DraftStream, Streams, Verdict, VerifyStream } from '../gateway/src/services/streams.ts';
+import type { Draft, DraftStream, Proposal, Streams, Verdict, VerifyStream } from '../gateway/src/services/streams.ts';
 import { fakeFacts } from './fake-facts.ts';
 
 /** Services that answer at once and accept everything, in the gateway's own process: what is left is the loop's own time. */
@@ -11,10 +11,10 @@ export class NullStreams implements Streams {
   }
 
   verify(): VerifyStream {
-    const answer = async (draft: readonly number[]): Promise<Verdict> => ({
-      accepted: draft.length,
+    const answer = async ({ block }: Proposal): Promise<Verdict> => ({
+      accepted: block.length,
       nextToken: 1,
-      logProbabilities: [...draft.map(() => -1), -1],
+      logProbabilities: [...block.map(() => -1), -1],
       tops: [],
       time,
     });
@@ -22,7 +22,7 @@ export class NullStreams implements Streams {
     return {
       opened: async () => ({ reusedTokens: 0 }),
       step: answer,
-      stepAfter: (_, draft) => answer(draft),
+      stepAfter: (_, proposal) => answer(proposal),
       close: () => {},
     };
   }

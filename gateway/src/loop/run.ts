@@ -1,7 +1,17 @@
 import type { Span } from '@opentelemetry/api';
 import type { Branch } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
 import { attribute, endSpan } from '@ptp/core/telemetry/spans.ts';
-import type { Draft, DraftStream, Expected, Opened, StepUnderWay, Verdict, VerifyStream } from '../services/streams.ts';
+import {
+  committedBy,
+  type Draft,
+  type DraftStream,
+  type Expected,
+  type Opened,
+  type Proposal,
+  type StepUnderWay,
+  type Verdict,
+  type VerifyStream,
+} from '../services/streams.ts';
 import { branchThatFits } from './branch.ts';
 import { type Block, type Choice, type Controller, cut, type DraftLimits, EMPTY } from './controller.ts';
 import type { GenerationRequest, GenerationStep, PairFacts, StepFacts } from './generation.ts';
@@ -68,7 +78,7 @@ export class Run {
   /** When the last of them ended. */
   #ended = Number.NEGATIVE_INFINITY;
   /** Steps that have been sent, in order. */
-  #flight: StepInFlight[] = [];
+  readonly #flight: StepInFlight[] = [];
   /** What is at hand for the next step from the drafter; undefined to draft anew (`redraft`). */
   #given: Block | undefined;
   /** Chosen already for the next step that is sent. */
@@ -155,7 +165,7 @@ export class Run {
     const fresh = wanted > 0 ? await this.#fresh(wanted, of) : { block: EMPTY, micros: 0 };
     const offered = controller.better(atHand, fresh.block);
     const block = controller.worthVerifying(offered, choice.mode);
-    const verdict = this.#verifier.step(block.tokens, this.#path.masks(block.tokens), of);
+    const verdict = this.#verifier.step(proposal(of, block, this.#path));
     return this.#send({ of, began, choice, offered, block, wanted, redraftMicros: fresh.micros, verdict });
   }
 
@@ -184,7 +194,7 @@ export class Run {
   #expected(before = this.#flight.length): number[] {
     return this.#flight
       .slice(0, before)
-      .flatMap(({ block, expected }) => (expected ? committedBy(block, expected) : []));
+      .flatMap(({ block, expected }) => (expected ? committedBy(block.tokens, expected) : []));
   }
 
   /** Drafts after a step's block. The verify call, which most steps wait for longest, leaves the process first. */
@@ -211,8 +221,8 @@ export class Run {
     if (!isLast || this.#flight.length > (this.#limits.ahead ?? 0) || !branch || others.length > 0) return;
     const [nextToken] = branch.tokens;
     if (nextToken === undefined || branch.tokens.length < 2) return;
-    const expected = { accepted: branch.accepted, nextToken };
-    const after = [...this.#expected(), ...committedBy(step.block, expected)];
+    const expected = { of: step.of, accepted: branch.accepted, nextToken };
+    const after = [...this.#expected(), ...committedBy(step.block.tokens, expected)];
     const path = this.#path.after(after);
     const ends = this.#generated + after.length >= this.#request.maxTokens || after.some((token) => this.#ends(token));
     if (ends || !path || !this.#controller.worthGoingAhead()) return;
@@ -223,16 +233,15 @@ export class Run {
     }
     step.expected = expected;
     const of = { span: stepSpan(this.#span, this.#steps + this.#flight.length) };
-    const offered = this.#atHand(cut(drafted(branch), 1, Number.POSITIVE_INFINITY), path, after);
+    const offered = this.#atHand(afterFirst(branch), path, after);
     const block = this.#controller.worthVerifying(offered, choice.mode);
-    const verdict = this.#verifier.stepAfter(expected, block.tokens, path.masks(block.tokens), of);
+    const verdict = this.#verifier.stepAfter(expected, proposal(of, block, path));
     this.#send({ of, began: performance.now(), choice, offered, block, wanted: 0, redraftMicros: 0, verdict });
   }
 
-  /** Gives up the steps in flight, whose outcomes nobody counts on any more. */
-  #drop(): void {
-    const dropped = this.#flight;
-    this.#flight = [];
+  /** Gives up the steps in flight from a place on: what they were sent for has not come. */
+  #drop(from = 0): void {
+    const dropped = this.#flight.splice(from);
     this.#chosen ??= dropped[0]?.choice;
     for (const { of } of dropped) endSpan(of.span, { attributes: { [attribute.skipped]: true } });
   }
@@ -240,7 +249,7 @@ export class Run {
   async #finish(step: StepInFlight): Promise<GenerationStep> {
     const { block, choice } = step;
     const verified = (await step.verdict) ?? (await this.#again(step));
-    const committed = committedBy(block, verified);
+    const committed = committedBy(block.tokens, verified);
     const ended = committed.findIndex((token) => this.#ends(token));
     const tokens = ended < 0 ? committed : committed.slice(0, ended);
     this.#commit(step, verified, committed, tokens.length);
@@ -297,10 +306,13 @@ export class Run {
     this.#goAhead(this.#flight.at(-1));
   }
 
-  /** A step whose verifier was lost after it had been sent ahead. */
+  /** A step that had been sent ahead to a verifier which was lost, and so none after it was run either. */
   async #again(step: StepInFlight): Promise<Verdict> {
-    const { tokens } = step.block;
-    const verdict = await this.#verifier.step(tokens, this.#path.masks(tokens), step.of);
+    this.#drop(1);
+    delete step.expected;
+    const verifying = this.#verifier.step(proposal(step.of, step.block, this.#path));
+    this.#goAhead(step);
+    const verdict = await verifying;
     step.answered = performance.now();
     return verdict;
   }
@@ -324,12 +336,15 @@ export class Run {
    */
   #branchAfter(draft: Draft | undefined, { accepted, nextToken }: Verdict): Block | undefined {
     const branch = branchThatFits(draft?.branches ?? [], accepted, nextToken);
-    return branch && cut(drafted(branch), 1, Number.POSITIVE_INFINITY);
+    return branch && afterFirst(branch);
   }
 }
 
 const drafted = ({ tokens, confidences }: Branch): Block => ({ source: 'drafter', tokens, confidences });
 
-function committedBy({ tokens }: Block, { accepted, nextToken }: Expected): number[] {
-  return [...tokens.slice(0, accepted), nextToken];
+/** A branch without its first token, which the verifier says itself. */
+const afterFirst = (branch: Branch): Block => cut(drafted(branch), 1, Number.POSITIVE_INFINITY);
+
+function proposal(step: StepUnderWay, { tokens }: Block, path: Path): Proposal {
+  return { step, block: tokens, allowed: path.masks(tokens) };
 }

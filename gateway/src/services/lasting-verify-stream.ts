@@ -1,6 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PtpError, toPtpError } from '@ptp/core/errors.ts';
-import type { Expected, Opened, StepUnderWay, Verdict, VerifyStream } from './streams.ts';
+import {
+  committedBy,
+  type Expected,
+  type Opened,
+  type Proposal,
+  type StepUnderWay,
+  type Verdict,
+  type VerifyStream,
+} from './streams.ts';
 
 /** Openings that may fail one after another before the stream is given up. */
 const MOST_OPENINGS = 10;
@@ -46,8 +54,8 @@ export class LastingVerifyStream implements VerifyStream {
   readonly #opened: Promise<Opened>;
   #current: OpenStream | undefined;
   #closed = false;
-  /** A verifier has been lost: the present one has not been sent all steps, so that one sent for an outcome might follow another one's. */
-  #moved = false;
+  /** The last step that the present verifier has been sent. */
+  #newest: StepUnderWay | undefined;
 
   /** @throws PtpError `unavailable` when no verifier can be used: who comes to the door does not wait */
   constructor(parts: LastingParts) {
@@ -62,13 +70,14 @@ export class LastingVerifyStream implements VerifyStream {
     return this.#opened;
   }
 
-  async step(draft: readonly number[], allowed: readonly Uint8Array[], step: StepUnderWay): Promise<Verdict> {
+  async step(proposal: Proposal): Promise<Verdict> {
     for (;;) {
       const current = this.#current;
       if (!current) throw new PtpError('internal', 'a step on a stream that is closed');
       try {
-        const verdict = await current.stream.step(draft, allowed, step);
-        this.#committed.push(...draft.slice(0, verdict.accepted), verdict.nextToken);
+        this.#newest = proposal.step;
+        const verdict = await current.stream.step(proposal);
+        this.#committed.push(...committedBy(proposal.block, verdict));
         return verdict;
       } catch (error) {
         await this.#recover(error);
@@ -76,16 +85,15 @@ export class LastingVerifyStream implements VerifyStream {
     }
   }
 
-  /** The step before it meets the same loss, and goes on elsewhere. */
-  async stepAfter(
-    expected: Expected,
-    draft: readonly number[],
-    allowed: readonly Uint8Array[],
-    step: StepUnderWay,
-  ): Promise<Verdict | undefined> {
-    const current = this.#moved ? undefined : this.#current;
-    const verdict = await current?.stream.stepAfter(expected, draft, allowed, step).catch(() => undefined);
-    if (verdict) this.#committed.push(...draft.slice(0, verdict.accepted), verdict.nextToken);
+  /**
+   * Sent only to a verifier that has been sent the step which it counts on, right before: after another step, of like outcome, it would be
+   * run where it doesn't belong. Of a loss the step before it hears too, and goes on elsewhere.
+   */
+  async stepAfter(expected: Expected, proposal: Proposal): Promise<Verdict | undefined> {
+    if (!this.#current || this.#newest !== expected.of) return undefined;
+    this.#newest = proposal.step;
+    const verdict = await this.#current.stream.stepAfter(expected, proposal).catch(() => undefined);
+    if (verdict) this.#committed.push(...committedBy(proposal.block, verdict));
     return verdict;
   }
 
@@ -112,7 +120,7 @@ export class LastingVerifyStream implements VerifyStream {
   /** Goes on elsewhere. @throws what was lost if that can't be made good, or no verifier takes over in time */
   async #recover(lost: unknown): Promise<Opened> {
     const { recoveryMs, ready, onLoss } = this.#parts;
-    this.#moved = true;
+    this.#newest = undefined;
     const until = performance.now() + recoveryMs;
     let error = toPtpError(lost);
     for (let opening = 0; opening < MOST_OPENINGS; opening++) {

@@ -27,8 +27,26 @@ export interface StepUnderWay {
   readonly span: Span;
 }
 
+/** What a step ends with: how many tokens of its block are right, and what the target says after these. */
+export type Ending = Pick<Verdict, 'accepted' | 'nextToken'>;
+
+/** The tokens that a step with this block commits when it ends so. */
+export function committedBy(block: readonly number[], { accepted, nextToken }: Ending): number[] {
+  return [...block.slice(0, accepted), nextToken];
+}
+
 /** What a step is expected to end with: the next step may be sent for that, before it is known. */
-export type Expected = Pick<Verdict, 'accepted' | 'nextToken'>;
+export interface Expected extends Ending {
+  readonly of: StepUnderWay;
+}
+
+/** What a verify call asks. */
+export interface Proposal {
+  readonly step: StepUnderWay;
+  readonly block: readonly number[];
+  /** Which tokens may be chosen at each of the block's places and after it (`Place.mask`); empty where all may. */
+  readonly allowed: readonly Uint8Array[];
+}
 
 /** What a draft call is to go on from. */
 export interface DraftedAfter {
@@ -53,21 +71,13 @@ export interface Draft {
 export interface VerifyStream {
   /** Resolves when the prompt has been read. */
   opened(): Promise<Opened>;
-  /**
-   * @param allowed which tokens may be chosen at each of the draft's places and after it (`Place.mask`); empty where all may
-   * @throws PtpError when the verifier is lost or refuses
-   */
-  step(draft: readonly number[], allowed: readonly Uint8Array[], step: StepUnderWay): Promise<Verdict>;
+  /** @throws PtpError when the verifier is lost or refuses */
+  step(proposal: Proposal): Promise<Verdict>;
   /**
    * A step that is sent before the one before it has been answered, and run if that ends as expected. Resolves with undefined if it does
    * not, and when the verifier is lost: `step` then says what is true.
    */
-  stepAfter(
-    expected: Expected,
-    draft: readonly number[],
-    allowed: readonly Uint8Array[],
-    step: StepUnderWay,
-  ): Promise<Verdict | undefined>;
+  stepAfter(expected: Expected, proposal: Proposal): Promise<Verdict | undefined>;
   /** Ends the stream and its sequence. */
   close(): void;
 }

@@ -9,7 +9,7 @@ import { attribute, endSpan, span, timingAttributes, traceparentOf } from '@ptp/
 import type { VerifyTime } from '../loop/costs.ts';
 import type { GenerationRequest } from '../loop/generation.ts';
 import type { Start } from './lasting-verify-stream.ts';
-import type { Expected, Opened, StepUnderWay, Verdict, VerifyStream } from './streams.ts';
+import type { Ending, Expected, Opened, Proposal, Verdict, VerifyStream } from './streams.ts';
 import { within } from './within.ts';
 
 type Method = typeof VerifierService.method.verify;
@@ -70,34 +70,26 @@ export class GrpcVerifyStream implements VerifyStream {
     return this.#opened;
   }
 
-  async step(draft: readonly number[], allowed: readonly Uint8Array[], step: StepUnderWay): Promise<Verdict> {
-    const verdict = await this.#step(draft, allowed, step);
+  async step(proposal: Proposal): Promise<Verdict> {
+    const verdict = await this.#step(proposal);
     if (!verdict) throw new PtpError('unavailable', 'the verifier has not run a step that it was to run');
     return verdict;
   }
 
-  stepAfter(
-    expected: Expected,
-    draft: readonly number[],
-    allowed: readonly Uint8Array[],
-    step: StepUnderWay,
-  ): Promise<Verdict | undefined> {
-    return this.#step(draft, allowed, step, expected);
+  stepAfter(expected: Expected, proposal: Proposal): Promise<Verdict | undefined> {
+    const { accepted, nextToken } = expected;
+    return this.#step(proposal, { accepted, nextToken });
   }
 
   /** @returns undefined for a step that was not run, which only one that is sent for an outcome may be */
-  async #step(
-    draft: readonly number[],
-    allowed: readonly Uint8Array[],
-    { span: parent }: StepUnderWay,
-    after?: Expected,
-  ): Promise<Verdict | undefined> {
+  async #step({ step, block, allowed }: Proposal, after?: Ending): Promise<Verdict | undefined> {
+    const parent = step.span;
     const sent = performance.now();
-    const attributes = { [attribute.step]: this.#steps, [attribute.draftLength]: draft.length };
+    const attributes = { [attribute.step]: this.#steps, [attribute.draftLength]: block.length };
     const verifying = span('ptp.verify', { parent, kind: SpanKind.CLIENT, startTime: sent, attributes });
     const trace = { traceparent: traceparentOf(verifying) };
     try {
-      const value = { step: this.#steps++, draft: [...draft], allowed: [...allowed], trace, ...(after && { after }) };
+      const value = { step: this.#steps++, draft: [...block], allowed: [...allowed], trace, ...(after && { after }) };
       this.#call.send({ kind: { case: 'step', value } });
       const { kind, since } = await this.#receive(sent);
       if (kind.case !== 'result') throw ended(kind.case);
@@ -108,7 +100,7 @@ export class GrpcVerifyStream implements VerifyStream {
       }
       if (
         skipped ||
-        accepted > draft.length ||
+        accepted > block.length ||
         nextToken >= this.#vocabulary ||
         logProbabilities.length !== accepted + 1
       )

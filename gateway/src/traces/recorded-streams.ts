@@ -8,6 +8,7 @@ import type {
   DraftStream,
   Expected,
   Opened,
+  Proposal,
   StepUnderWay,
   Streams,
   Verdict,
@@ -121,26 +122,19 @@ class RecordedVerifyStream implements VerifyStream {
     return this.#inner.opened();
   }
 
-  async step(draft: readonly number[], allowed: readonly Uint8Array[], step: StepUnderWay): Promise<Verdict> {
-    const verdict = await this.#watched(draft, step, false, () => this.#inner.step(draft, allowed, step));
-    return verdict as Verdict;
+  step(proposal: Proposal): Promise<Verdict> {
+    return this.#watched(proposal, false, () => this.#inner.step(proposal));
   }
 
-  stepAfter(
-    expected: Expected,
-    draft: readonly number[],
-    allowed: readonly Uint8Array[],
-    step: StepUnderWay,
-  ): Promise<Verdict | undefined> {
-    return this.#watched(draft, step, true, () => this.#inner.stepAfter(expected, draft, allowed, step));
+  stepAfter(expected: Expected, proposal: Proposal): Promise<Verdict | undefined> {
+    return this.#watched(proposal, true, () => this.#inner.stepAfter(expected, proposal));
   }
 
-  async #watched(
-    draft: readonly number[],
-    step: StepUnderWay,
+  async #watched<V extends Verdict | undefined>(
+    { step, block }: Proposal,
     ahead: boolean,
-    call: () => Promise<Verdict | undefined>,
-  ): Promise<Verdict | undefined> {
+    call: () => Promise<V>,
+  ): Promise<V> {
     const answers = this.#answersTo(step);
     answers.verifying = true;
     const watch = this.#trace && new Stopwatch(this.#trace, 'verifier', 'verify', step);
@@ -148,10 +142,10 @@ class RecordedVerifyStream implements VerifyStream {
       const verdict = await call();
       if (!verdict) {
         this.#trace?.dropped(step);
-        return undefined;
+        return verdict;
       }
       const { micros, queueMicros, runMicros, batchSize } = verdict.time;
-      const told = { queueMicros, runMicros, batchSize, block: draft.length };
+      const told = { queueMicros, runMicros, batchSize, block: block.length };
       // what was sent ahead is under way when the step before it is done
       watch?.stop(told, ahead ? micros : undefined);
       this.#trace?.verified(step);
@@ -159,7 +153,7 @@ class RecordedVerifyStream implements VerifyStream {
       settle(step, answers, this.#trace);
       return verdict;
     } catch (error) {
-      watch?.failed(error, { block: draft.length });
+      watch?.failed(error, { block: block.length });
       throw error;
     }
   }

@@ -1,7 +1,16 @@
 import type { Span } from '@opentelemetry/api';
 import { attribute } from '@ptp/core/telemetry/spans.ts';
 import type { GenerationRequest, Health, PairFacts } from '../loop/generation.ts';
-import type { DraftStream, Opened, StepUnderWay, Streams, Verdict, VerifyStream } from '../services/streams.ts';
+import {
+  committedBy,
+  type DraftStream,
+  type Expected,
+  type Opened,
+  type Proposal,
+  type Streams,
+  type Verdict,
+  type VerifyStream,
+} from '../services/streams.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 
 const SETTING = 'OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT';
@@ -69,15 +78,15 @@ class ContentVerifyStream implements VerifyStream {
     return this.#inner.opened();
   }
 
-  async step(draft: readonly number[], allowed: readonly Uint8Array[], step: StepUnderWay): Promise<Verdict> {
-    const verdict = await this.#inner.step(draft, allowed, step);
-    this.#committed.push(...draft.slice(0, verdict.accepted), verdict.nextToken);
+  async step(proposal: Proposal): Promise<Verdict> {
+    const verdict = await this.#inner.step(proposal);
+    this.#committed.push(...committedBy(proposal.block, verdict));
     return verdict;
   }
 
-  async stepAfter(...[expected, draft, allowed, step]: Parameters<VerifyStream['stepAfter']>) {
-    const verdict = await this.#inner.stepAfter(expected, draft, allowed, step);
-    if (verdict) this.#committed.push(...draft.slice(0, verdict.accepted), verdict.nextToken);
+  async stepAfter(expected: Expected, proposal: Proposal): Promise<Verdict | undefined> {
+    const verdict = await this.#inner.stepAfter(expected, proposal);
+    if (verdict) this.#committed.push(...committedBy(proposal.block, verdict));
     return verdict;
   }
 
