@@ -174,6 +174,11 @@ def start(args: argparse.Namespace, target: Target) -> Drafter:
     """The untrained drafter, or that of --init."""
     if args.init:
         return grown_drafter(load_drafter(args.init), drafter_config(args, target.config))
+    return untrained(args, target)
+
+
+def untrained(args: argparse.Namespace, target: Target) -> Drafter:
+    """A drafter for `target`, with the weights that its kind and --from-target let it begin with."""
     drafter = Drafter(drafter_config(args, target.config), None if args.kind == "separate" else target)
     if args.from_target:
         drafter.start_from(target, layers_of(args))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import coordinates
 from .device import autocast, device
-from .distill import add_drafter_arguments, drafter_config, layers_of
+from .distill import add_drafter_arguments, drafter_config, layers_of, untrained
 from .drafter import Drafter
 from .fit import add_fit_arguments, fit
 from .model import Config, load_target
@@ -101,15 +101,11 @@ def perplexity(drafter: Drafter, tokens: np.ndarray, context: int) -> dict:
 
 def start(args: argparse.Namespace) -> Drafter:
     """The untrained drafter: random, or a copy of the target's layers that is yet to learn what uniforms mean."""
-    args.from_target = args.init is not None
+    settings = argparse.Namespace(**vars(args), from_target=args.init is not None)
     if args.init:
-        target = load_target(args.init)
-        drafter = Drafter(drafter_config(args, target.config))
-        drafter.start_from(target, layers_of(args))
-        drafter.fit_uniforms()
-        return drafter
+        return untrained(settings, load_target(args.init))
     vocab = len(json.loads((args.data / "tokenizer.json").read_text())["model"]["vocab"])
-    return Drafter(drafter_config(args, Config(vocab, args.width, len(layers_of(args)), context=args.context)))
+    return Drafter(drafter_config(settings, Config(vocab, args.width, len(layers_of(args)), context=args.context)))
 
 
 def run(args: argparse.Namespace) -> None:
