@@ -57,6 +57,23 @@ describe('a stream whose verifier is lost', () => {
     expect(steps.map(({ facts }) => facts.step)).toEqual(steps.map((_, i) => i));
   });
 
+  test('takes no step for another one of like outcome: steps are in flight, and the language has two words', async () => {
+    const limits = { length: 2, budget: 4, mode: 'overlap', ahead: 4 } as const;
+    const pair = await start({ checks: true, vocabulary: 3, verifiers: 2, limits, latencyMs: 3, draftLatencyMs: 1 });
+    const requests = Array.from({ length: 12 }, (_, i) =>
+      ask({ prompt: [1], seed: BigInt(i), sampling: { temperature: 1, topK: 0, topP: 1 }, maxTokens: 600 }),
+    );
+    const texts = requests.map((request) => collect(pair, request).then(tokensOf));
+    const over = Promise.all(texts).then(() => true);
+    for (let lost = 0; !(await Promise.race([over, sleep(700)])); lost = 1 - lost) {
+      await pair.stopVerifier(lost);
+      await pair.startVerifier(lost);
+    }
+    const said = ({ prompt, sampling, seed, maxTokens }: GenerationRequest) =>
+      fakeText(prompt, sampling, uniforms(seed, 0, maxTokens), { vocabulary: 3 });
+    expect(await Promise.all(texts)).toEqual(requests.map(said));
+  });
+
   test('goes on when the only one has come back', async () => {
     const pair = await start();
     const steps = await collect(pair, ask(), 5, async () => {
