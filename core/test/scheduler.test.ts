@@ -1,6 +1,7 @@
 import type { RunResult } from '@ptp/core/engine/engine.ts';
 import { Scheduler } from '@ptp/core/engine/scheduler.ts';
 import { PtpError } from '@ptp/core/errors.ts';
+import type { RunFacts } from '@ptp/core/telemetry/engine-metrics.ts';
 import { describe, expect, test } from 'vitest';
 
 /** An engine whose runs end when the test says so; the output of a slot is the slot itself. */
@@ -38,6 +39,23 @@ describe('Scheduler', () => {
       [2, 1],
     ]);
     expect(served.every(({ runMicros, queueMicros }) => runMicros === 5 && queueMicros >= 0)).toBe(true);
+  });
+
+  test('who observes runs hears of each slot what the caller heard, with its span', async () => {
+    const { runs, run } = controlled();
+    const heard: RunFacts[] = [];
+    const scheduler = new Scheduler<number, number>(
+      run,
+      (slot) => slot,
+      limits,
+      (facts) => heard.push(facts),
+    );
+    const answers = [scheduler.submit(10, signal, 'span of a'), scheduler.submit(20, signal)];
+    await turn();
+    runs[0]?.finish();
+    const [a, b] = (await Promise.all(answers)).map(({ queueMicros }) => queueMicros);
+    const slots = [{ queueMicros: a, traceparent: 'span of a' }, { queueMicros: b }];
+    expect(heard).toEqual([{ slots, runMicros: 5, batchTokens: 30 }]);
   });
 
   test('a slot beyond the token limit runs alone; smaller ones behind it wait', async () => {

@@ -7,11 +7,13 @@ export interface SpanTree {
   readonly children: SpanTree[];
 }
 
-/** Tracing into memory, until stopped. */
-export async function memoryTracing(): Promise<{ finished(): Promise<ReadableSpan[]>; stop(): Promise<void> }> {
+/** Tracing into memory, until stopped. @param slowMillis of the tail rule; 0 for none */
+export async function memoryTracing(
+  slowMillis = 0,
+): Promise<{ finished(): Promise<ReadableSpan[]>; stop(): Promise<void> }> {
   const exporter = new InMemorySpanExporter();
   const processor = new SimpleSpanProcessor({ exporter });
-  const tracing = await startTracing('ptp-test', [processor]);
+  const tracing = await startTracing('ptp-test', [processor], slowMillis);
   return {
     async finished() {
       await processor.forceFlush();

@@ -61,6 +61,21 @@ describe('tail sampling', () => {
     expect(root?.duration).toEqual([0, expect.any(Number)]);
   });
 
+  test('of several processors each gets all of such a request', async () => {
+    const exporters = [new InMemorySpanExporter(), new InMemorySpanExporter()];
+    vi.stubEnv('OTEL_TRACES_SAMPLER', 'always_off');
+    const processors = exporters.map((exporter) => new SimpleSpanProcessor({ exporter }));
+    tracing = await startTracing('ptp-test', processors, 50);
+    request('slow', 80);
+    request('fast', 1);
+    for (const processor of processors) await processor.forceFlush();
+    const names = exporters.map((exporter) => exporter.getFinishedSpans().map(({ name }) => name));
+    expect(names).toEqual([
+      ['slow step', 'slow'],
+      ['slow step', 'slow'],
+    ]);
+  });
+
   test('leaves what the sampler chose as it is', async () => {
     const exported = await start(1);
     expect(request('fast', 1)).toMatch(/-01$/);

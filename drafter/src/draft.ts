@@ -84,7 +84,7 @@ export class Drafter {
     const reusedTokens = await this.engine.reusePrefix(context.id, prompt);
     for (const chunk of chunks(prompt, this.limits.prefillChunk, reusedTokens)) {
       const slot = { sequence: context.id, ...chunk, sampling, branches: [] };
-      const served = await this.#scheduler.submit(slot, signal);
+      const served = await this.#scheduler.submit(slot, signal, open.trace?.traceparent);
       recordRun('ptp.draft.prefill', open.trace?.traceparent, served, { 'ptp.tokens': chunk.tokens.length });
       timings = timingsOf(served, chunk.tokens.length);
     }
@@ -106,7 +106,7 @@ export class Drafter {
     const { counts, ...wanted } = asked;
     const written = context.extend(step.block, this.engine.checks ? step.block.length - assumed : 0);
     const slot = { sequence: context.id, ...written, sampling: sequence.sampling, ...wanted };
-    const served = await this.#scheduler.submit(slot, signal);
+    const served = await this.#scheduler.submit(slot, signal, step.trace?.traceparent);
     const { branches } = served.output;
     recordRun('ptp.draft.run', step.trace?.traceparent, served, {
       'ptp.step': step.step,

@@ -14,6 +14,8 @@ import { MeteredGenerator } from '../src/loop/metered-generator.ts';
 import { chatTemplate, tokenizer } from './test-server.ts';
 
 const hasPromtool = spawnSync('promtool', ['--version']).status === 0;
+const TEXT = 'text/plain; version=0.0.4; charset=utf-8';
+const OPEN_METRICS = 'application/openmetrics-text; version=1.0.0; charset=utf-8';
 const never = new AbortController().signal;
 
 let pair: Awaited<ReturnType<typeof TestPair.fake>>;
@@ -51,6 +53,7 @@ afterAll(async () => {
 async function exposition(): Promise<string> {
   const response = await fetch(`${url}/metrics`);
   expect(response.status).toBe(200);
+  expect(response.headers.get('content-type')).toBe(TEXT);
   return response.text();
 }
 
@@ -142,10 +145,22 @@ describe('the gateway counts', () => {
   });
 });
 
+test('who prefers OpenMetrics gets it, with the same figures', async () => {
+  const response = await fetch(`${url}/metrics`, { headers: { accept: `${OPEN_METRICS}, text/plain; q=0.5` } });
+  expect(response.headers.get('content-type')).toBe(OPEN_METRICS);
+  const open = await response.text();
+  expect(open.endsWith('\n# EOF\n')).toBe(true);
+  const text = await exposition();
+  for (const name of ['ptp_tokens_output_total', 'ptp_step_duration_seconds_bucket', 'ptp_step_accepted_sum']) {
+    expect(total(open, name)).toBeGreaterThan(0);
+    expect(total(open, name)).toBe(total(text, name));
+  }
+});
+
 test('a target that is served alone has no drafter to miss', async () => {
   const own = await startMetrics('ptp-gateway', 'fake');
   new MeteredGenerator(pair.generator, gatewayMetrics(own.meter), own.meter, false);
-  const text = await own.exposition();
+  const { text } = await own.exposition();
   expect(total(text, 'ptp_peer_usable', { peer: 'verifier' })).toBe(1);
   expect(text).not.toContain('peer="drafter"');
   await own.stop();
@@ -168,12 +183,17 @@ test('an exposition that fails is an error of the server, which goes on', async 
 test('a service with an engine tells of its runs and caches at an address of its own', async () => {
   const own = await startMetrics('ptp-verifier', 'fake');
   const observe = engineMetrics(own.meter, pair.target);
-  observe({ queueMicros: [100, 200], runMicros: 3000, batchTokens: 12 });
+  observe({ slots: [{ queueMicros: 100 }, { queueMicros: 200 }], runMicros: 3000, batchTokens: 12 });
   const address = { target: '127.0.0.1:0', host: '127.0.0.1', port: 0 };
   const taken = { target: 'unix:/no/such/folder/x', path: '/no/such/folder/x' };
   await expect(serveMetrics(own, taken, 'PTP_METRICS_ADDRESS')).rejects.toMatchObject({ field: 'PTP_METRICS_ADDRESS' });
   const { port, stop } = await serveMetrics(own, address, 'PTP_METRICS_ADDRESS');
-  const body = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+  const answer = await fetch(`http://127.0.0.1:${port}/metrics`);
+  expect(answer.headers.get('content-type')).toBe(TEXT);
+  const body = await answer.text();
+  const open = await fetch(`http://127.0.0.1:${port}/metrics`, { headers: { accept: OPEN_METRICS } });
+  expect(open.headers.get('content-type')).toBe(OPEN_METRICS);
+  expect(await open.text()).toMatch(/^# UNIT ptp_engine_run_duration_seconds seconds$[\s\S]*\n# EOF\n$/m);
   expect((await fetch(`http://127.0.0.1:${port}/other`)).status).toBe(404);
   await stop();
   expect(total(body, 'ptp_engine_queue_duration_seconds_count')).toBe(2);

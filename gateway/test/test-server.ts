@@ -45,7 +45,7 @@ export async function startServer(
     keys,
     settings: limits,
     logger,
-    exposition: async () => '# none\n',
+    exposition: async () => ({ type: 'text/plain; charset=utf-8', text: '# none\n' }),
     traces,
   });
   await app.listen({ port: 0, host: '127.0.0.1' });

@@ -93,7 +93,7 @@ export class Verifier {
     let timings: Timings | undefined;
     for (const chunk of chunks(prompt, this.limits.prefillChunk, reusedTokens)) {
       const told = open.tellPrompt ? sequence.reading(chunk.at, chunk.tokens) : {};
-      const served = await this.#scheduler.submit({ sequence: id, ...chunk, ...told }, signal);
+      const served = await this.#scheduler.submit({ sequence: id, ...chunk, ...told }, signal, open.trace?.traceparent);
       promptLogProbabilities.push(...served.output.logProbabilities);
       promptTop.push(...sequence.tops(served.output, served.output.logProbabilities.length));
       recordRun('ptp.verify.prefill', open.trace?.traceparent, served, { 'ptp.tokens': chunk.tokens.length });
@@ -118,7 +118,8 @@ export class Verifier {
       throw new PtpError('out_of_range', message, { field: 'draft' });
     }
     checkTokens('draft', draft, facts.vocabulary);
-    const served = await this.#scheduler.submit({ sequence: id, ...sequence.slot(draft, allowed) }, signal);
+    const slot = { sequence: id, ...sequence.slot(draft, allowed) };
+    const served = await this.#scheduler.submit(slot, signal, step.trace?.traceparent);
     const { picks, logProbabilities } = served.output;
     const { accepted, tokens: committed } = accept(draft, picks);
     sequence.commit(committed);

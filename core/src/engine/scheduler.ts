@@ -29,6 +29,7 @@ interface Job<Slot, Output> {
   readonly slot: Slot;
   readonly submitted: number;
   readonly signal: AbortSignal;
+  readonly traceparent: string | undefined;
   resolve(served: Served<Output>): void;
   reject(error: unknown): void;
 }
@@ -60,14 +61,15 @@ export class Scheduler<Slot, Output> {
   /**
    * Runs the slot with others as soon as the engine is free.
    *
+   * @param traceparent of the caller's span, for who observes the run
    * @throws PtpError `resource_exhausted` when the queue is full; the signal's reason when it aborts before the run starts
    */
-  submit(slot: Slot, signal: AbortSignal): Promise<Served<Output>> {
+  submit(slot: Slot, signal: AbortSignal, traceparent?: string): Promise<Served<Output>> {
     if (this.#waiting.length >= this.#limits.queue) {
       throw new PtpError('resource_exhausted', `overloaded: ${this.#limits.queue} runs are waiting already`);
     }
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ slot, submitted: performance.now(), signal, resolve, reject });
+      this.#waiting.push({ slot, submitted: performance.now(), signal, traceparent, resolve, reject });
       if (!this.#running) void this.#serve();
     });
   }
@@ -87,12 +89,15 @@ export class Scheduler<Slot, Output> {
     try {
       const { outputs, runMicros } = await this.#run(batch.map((job) => job.slot));
       const batchTokens = batch.reduce((sum, { slot }) => sum + this.#tokensOf(slot), 0);
-      const waited = batch.map((job) => Math.round((started - job.submitted) * 1000));
+      const slots = batch.map(({ submitted, traceparent }) => ({
+        queueMicros: Math.round((started - submitted) * 1000),
+        traceparent,
+      }));
       batch.forEach((job, i) => {
-        const queueMicros = waited[i] as number;
+        const { queueMicros } = slots[i] as (typeof slots)[number];
         job.resolve({ output: outputs[i] as Output, queueMicros, runMicros, batchSize: batch.length, batchTokens });
       });
-      this.#observe?.({ queueMicros: waited, runMicros, batchTokens });
+      this.#observe?.({ slots, runMicros, batchTokens });
     } catch (error) {
       // One slot must not take the others down: each gets a run of its own, which rewrites the same rows.
       if (batch.length > 1) for (const job of batch) await this.#runBatch([job]);

@@ -1,10 +1,12 @@
 import type { Meter } from '@opentelemetry/api';
 import type { SequenceStore } from '../engine/engine.ts';
 import { SECONDS } from './metrics.ts';
+import { contextFrom } from './spans.ts';
 
-/** One engine run, with how long each of its slots has waited; microseconds. */
+/** One engine run. Times in microseconds. */
 export interface RunFacts {
-  readonly queueMicros: readonly number[];
+  /** How long each has waited, and its caller's span if that is sampled. */
+  readonly slots: readonly { readonly queueMicros: number; readonly traceparent?: string | undefined }[];
   readonly runMicros: number;
   readonly batchTokens: number;
 }
@@ -54,10 +56,11 @@ export function engineMetrics(meter: Meter, engine: SequenceStore): (run: RunFac
     },
     [open, cacheBytes, keptBytes, kept, lookups, reused],
   );
-  return ({ queueMicros, runMicros, batchTokens }) => {
-    for (const micros of queueMicros) queue.record(micros / 1e6);
-    run.record(runMicros / 1e6);
-    batch.record(queueMicros.length);
+  return ({ slots, runMicros, batchTokens }) => {
+    for (const { queueMicros, traceparent } of slots) queue.record(queueMicros / 1e6, {}, contextFrom(traceparent));
+    const traced = slots.find(({ traceparent }) => traceparent);
+    run.record(runMicros / 1e6, {}, contextFrom(traced?.traceparent));
+    batch.record(slots.length);
     tokens.record(batchTokens);
   };
 }

@@ -1,18 +1,34 @@
 import type { Meter } from '@opentelemetry/api';
 import { PrometheusExporter, PrometheusSerializer } from '@opentelemetry/exporter-prometheus';
 import { defaultResource, resourceFromAttributes } from '@opentelemetry/resources';
-import { MeterProvider, type MetricReader, PeriodicExportingMetricReader } from '@opentelemetry/sdk-metrics';
+import {
+  MeterProvider,
+  type MetricReader,
+  PeriodicExportingMetricReader,
+  type ResourceMetrics,
+} from '@opentelemetry/sdk-metrics';
 import manifest from '../../package.json' with { type: 'json' };
 import type { Address } from '../env.ts';
 import { PtpError, publicMessage } from '../errors.ts';
+import { prefersOpenMetrics } from './accept.ts';
+import { Exemplars } from './exemplars.ts';
+import { OPEN_METRICS_TYPE, openMetrics, withUnit } from './open-metrics.ts';
 import { sdkDisabled } from './tracing.ts';
 
 /** Running metrics. */
 export interface Metrics {
+  /** Its histograms keep exemplars of what they are given with the context of a sampled span. */
   readonly meter: Meter;
-  /** All metrics in Prometheus' text format. */
-  exposition(): Promise<string>;
+  /** All metrics for a scraper, by its Accept header: with exemplars in OpenMetrics, else in Prometheus' older text format. */
+  exposition(accept?: string): Promise<Exposition>;
   stop(): Promise<void>;
+}
+
+/** What a scrape is answered with. */
+export interface Exposition {
+  /** The content type. */
+  readonly type: string;
+  readonly text: string;
 }
 
 /** Bucket limits in seconds that tell steps of a quarter of a millisecond from those of half a one, and a minute from two. */
@@ -38,45 +54,36 @@ export async function startMetrics(service: string, model: string): Promise<Metr
     resourceFromAttributes({ 'service.name': name, 'service.namespace': 'ptp', 'service.version': version }),
   );
   const provider = new MeterProvider({ resource, readers: [exporter, ...(await otlpReaders())] });
-  const meter = provider.getMeter('ptp-server', version);
+  const exemplars = new Exemplars();
+  const meter = exemplars.watch(provider.getMeter('ptp-server', version));
   meter
     .createObservableGauge('ptp.build.info', { description: 'Always 1; the labels tell what runs.' })
     .addCallback((result) => result.observe(1, { version, model, node: process.versions.node }));
   return {
     meter,
-    async exposition() {
+    async exposition(accept) {
       const { resourceMetrics } = await exporter.collect();
-      return withUnits(serializer.serialize(resourceMetrics));
+      return prefersOpenMetrics(accept)
+        ? { type: OPEN_METRICS_TYPE, text: openMetrics(resourceMetrics, exemplars) }
+        : { type: TEXT_TYPE, text: serializer.serialize(withUnits(resourceMetrics)) };
     },
     stop: () => provider.shutdown({ timeoutMillis: 3000 }).catch(() => {}),
   };
 }
 
-const UNITS: Readonly<Record<string, string>> = { s: 'seconds', By: 'bytes' };
+const TEXT_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
 
-/**
- * The serializer leaves units out of names, where Prometheus and OpenTelemetry's rules for it want them
- * (https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/#metric-metadata-1): puts them there.
- */
-function withUnits(text: string): string {
-  const named = [...text.matchAll(/^# UNIT (\S+) (\S+)$/gm)].flatMap(([, name = '', unit = '']) => {
-    const base = name.replace(/_total$/, '');
-    return UNITS[unit] ? [[base, `${base}_${UNITS[unit]}`] as const] : [];
-  });
-  const names = new Map(named);
-  return text
-    .replace(/^# UNIT .*\n/gm, '')
-    .replace(
-      /^(# (?:HELP|TYPE) )?(\w+?)((?:_(?:total|bucket|sum|count))?)(?=[ {])/gm,
-      (all, comment = '', base, suffix) => {
-        const renamed = names.get(base) ?? names.get(base + suffix);
-        return renamed ? comment + renamed + suffix : all;
-      },
-    );
+/** The serializer leaves units out of names, and puts them on lines of their own, which this format does not have: puts them there. */
+function withUnits(collected: ResourceMetrics): ResourceMetrics {
+  const scopeMetrics = collected.scopeMetrics.map(({ scope, metrics }) => ({
+    scope,
+    metrics: metrics.map((metric) => ({
+      ...metric,
+      descriptor: { ...metric.descriptor, name: withUnit(metric.descriptor).name, unit: '' },
+    })),
+  }));
+  return { ...collected, scopeMetrics };
 }
-
-/** What Prometheus expects of a scrape's answer. */
-export const EXPOSITION_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
 
 async function otlpReaders(): Promise<MetricReader[]> {
   const { env } = process;
@@ -110,8 +117,8 @@ export async function serveMetrics(metrics: Metrics, address: Address, setting: 
       return;
     }
     try {
-      const text = await metrics.exposition();
-      response.writeHead(200, { 'content-type': EXPOSITION_TYPE }).end(text);
+      const { type, text } = await metrics.exposition(request.headers.accept);
+      response.writeHead(200, { 'content-type': type }).end(text);
     } catch (error) {
       response.writeHead(500, { 'content-type': 'text/plain' }).end(`metrics cannot be read: ${publicMessage(error)}`);
     }

@@ -157,6 +157,12 @@ export function contextFrom(traceparent: string | undefined, otherwise: Context 
   return trace.setSpanContext(ROOT_CONTEXT, spanContext);
 }
 
+/** A span as the context of what is measured within it (`Histogram.record`), so that it leads to the span; undefined if that isn't sampled. */
+export function contextOf(within: Span | undefined): Context | undefined {
+  const sampled = within && within.spanContext().traceFlags & TraceFlags.SAMPLED;
+  return sampled ? trace.setSpan(ROOT_CONTEXT, within) : undefined;
+}
+
 function wallClock(time: number): number {
   return performance.timeOrigin + time;
 }

@@ -41,21 +41,23 @@ export class TailSampling implements SpanProcessor {
   }
 
   onEnd(span: ReadableSpan): void {
-    if (isSampled(span)) {
-      this.#inner.onEnd(span);
-      return;
-    }
     const { spanId } = span.spanContext();
     const held = this.#live.get(spanId);
-    if (!held) return;
+    if (!held) {
+      if (isSampled(span)) this.#inner.onEnd(span);
+      return;
+    }
     this.#live.delete(spanId);
     if (held.spans.length < SPANS_HELD) held.spans.push(span);
     if (held.rootId !== spanId) return;
     this.#requests--;
     const reason = this.#reason(span);
     if (!reason) return;
-    for (const ended of held.spans)
-      this.#inner.onEnd(asSampled(ended, ended === span ? { 'ptp.sampled.as': reason } : {}));
+    for (const ended of held.spans) {
+      // exporters leave out what is not sampled; and what is measured of the request from now on has a trace that leads to it
+      ended.spanContext().traceFlags |= TraceFlags.SAMPLED;
+      this.#inner.onEnd(ended === span ? withAttributes(ended, { 'ptp.sampled.as': reason }) : ended);
+    }
   }
 
   forceFlush(): Promise<void> {
@@ -82,12 +84,6 @@ function isSampled(span: Pick<ReadableSpan, 'spanContext'>): boolean {
   return (span.spanContext().traceFlags & TraceFlags.SAMPLED) !== 0;
 }
 
-/** The span as exporters take it: they leave out what is not sampled. */
-function asSampled(span: ReadableSpan, more: Attributes): ReadableSpan {
-  const context = span.spanContext();
-  const sampled = { ...context, traceFlags: context.traceFlags | TraceFlags.SAMPLED };
-  return Object.create(span, {
-    spanContext: { value: () => sampled },
-    attributes: { value: { ...span.attributes, ...more }, enumerable: true },
-  });
+function withAttributes(span: ReadableSpan, more: Attributes): ReadableSpan {
+  return Object.create(span, { attributes: { value: { ...span.attributes, ...more }, enumerable: true } });
 }

@@ -19,7 +19,7 @@ const GETS: Readonly<Record<string, string>> = {
   '/version': 'Version of the server',
   '/healthz': 'Whether the process is up',
   '/readyz': 'Whether it can answer requests',
-  '/metrics': 'Metrics in Prometheus’ text format',
+  '/metrics': 'Metrics in OpenMetrics, or in Prometheus’ older text format, by the Accept header',
   '/openapi.json': 'This document',
   '/docs': 'This document as a page',
 };

@@ -3,7 +3,7 @@ import type { IncomingMessage } from 'node:http';
 import type { Server as HttpsServer } from 'node:https';
 import { PtpError, toPtpError } from '@ptp/core/errors.ts';
 import type { Logger } from '@ptp/core/log.ts';
-import { EXPOSITION_TYPE, type Metrics } from '@ptp/core/telemetry/metrics.ts';
+import type { Metrics } from '@ptp/core/telemetry/metrics.ts';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { ChatTemplate } from '../api/chat.ts';
 import { chatFormat } from '../api/chat-format.ts';
@@ -84,7 +84,10 @@ export async function createHttp(parts: HttpParts): Promise<FastifyInstance> {
   });
   const { exposition } = parts;
   if (exposition)
-    route(app, 'GET', '/metrics', async (_, reply) => reply.type(EXPOSITION_TYPE).send(await exposition()));
+    route(app, 'GET', '/metrics', async (request, reply) => {
+      const { type, text } = await exposition(request.headers.accept);
+      return reply.type(type).send(text);
+    });
   const description = openApi();
   route(app, 'GET', '/openapi.json', async () => description);
   tokenRoutes(app, parts);

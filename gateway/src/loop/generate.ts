@@ -2,7 +2,7 @@ import { PtpError } from '@ptp/core/errors.ts';
 import { attribute } from '@ptp/core/telemetry/spans.ts';
 import type { DraftStream, Streams, VerifyStream } from '../services/streams.ts';
 import { Controller, type DraftLimits, Measurements } from './controller.ts';
-import type { GenerationRequest, GenerationStep, Generator, Health, PairFacts } from './generation.ts';
+import type { GenerationRequest, GenerationStep, Generator, Health, OnSpan, PairFacts } from './generation.ts';
 import { Run } from './run.ts';
 import { endRequestSpan, requestSpan } from './spans.ts';
 
@@ -26,9 +26,10 @@ export class PairGenerator implements Generator {
     return this.#streams.health();
   }
 
-  async *generate(request: GenerationRequest, signal: AbortSignal): AsyncGenerator<GenerationStep> {
+  async *generate(request: GenerationRequest, signal: AbortSignal, onSpan?: OnSpan): AsyncGenerator<GenerationStep> {
     checkRequest(request, this.facts);
     const span = requestSpan(request, this.facts);
+    onSpan?.(span);
     let failure: unknown;
     let tokens = 0;
     let finish: GenerationStep['finish'];

@@ -1,3 +1,4 @@
+import type { Span } from '@opentelemetry/api';
 import type { AdjustParams } from '@ptp/core/sampling/adjust.ts';
 import type { SamplingParams } from '@ptp/core/sampling/params.ts';
 import type { Choice, DraftLimits, Source } from './controller.ts';
@@ -109,6 +110,8 @@ export interface GenerationStep {
   /** Per token its alternatives, the most probable first; if the request asked for any. */
   readonly tops?: readonly TopTokens[];
   readonly facts: StepFacts;
+  /** Under which the step is traced. */
+  readonly span?: Span;
   /** On the first step: tokens of the prompt that the verifier knew from an earlier sequence. */
   readonly reusedTokens?: number;
   /** On the first step, if the request asked for it. */
@@ -143,11 +146,17 @@ export interface Health {
   readonly batchInvariant?: boolean;
 }
 
+export type OnSpan = (span: Span) => void;
+
 /** Anything that generates: the loop over the two services, or a scripted one in tests of the HTTP edge. */
 export interface Generator {
   readonly facts: PairFacts;
-  /** Rejects with PtpError; aborting `signal` (or returning from the iteration) ends both streams and their sequences. */
-  generate(request: GenerationRequest, signal: AbortSignal): AsyncIterable<GenerationStep>;
+  /**
+   * Rejects with PtpError; aborting `signal` (or returning from the iteration) ends both streams and their sequences.
+   *
+   * @param onSpan hears of the span under which the request is traced, when it begins
+   */
+  generate(request: GenerationRequest, signal: AbortSignal, onSpan?: OnSpan): AsyncIterable<GenerationStep>;
   /** Whether the verifier answers; the drafter's absence is not an error, only slower. */
   health(): Health;
 }

@@ -1,6 +1,6 @@
-import type { Meter } from '@opentelemetry/api';
+import type { Context, Meter, Span } from '@opentelemetry/api';
 import { toPtpError } from '@ptp/core/errors.ts';
-import { attribute } from '@ptp/core/telemetry/spans.ts';
+import { attribute, contextOf } from '@ptp/core/telemetry/spans.ts';
 import type { GatewayMetrics } from './gateway-metrics.ts';
 import type { GenerationRequest, GenerationStep, Generator, Health, PairFacts, StepFacts } from './generation.ts';
 
@@ -46,22 +46,26 @@ export class MeteredGenerator implements Generator {
     };
     const began = performance.now();
     let [first, firstTokens, tokens] = [0, 0, 0];
+    let span: Span | undefined;
+    const onSpan = (begun: Span) => {
+      span = begun;
+    };
     let failure: unknown;
     let ended = false;
     this.#open++;
     try {
-      for await (const step of this.#inner.generate(request, signal)) {
+      for await (const step of this.#inner.generate(request, signal, onSpan)) {
         tokens += step.tokens.length;
         if (first === 0) {
           first = performance.now();
           firstTokens = tokens;
-          metrics.timeToFirstToken.record((first - began) / 1000, labels);
+          metrics.timeToFirstToken.record((first - began) / 1000, labels, contextOf(span));
           const cached = step.reusedTokens ?? 0;
           metrics.inputTokens.add(cached, { cached: true });
           metrics.inputTokens.add(request.prompt.length - cached, { cached: false });
         }
         metrics.outputTokens.add(step.tokens.length);
-        this.#count(step.facts);
+        this.#count(step.facts, contextOf(step.span));
         ended = step.finish !== undefined;
         yield step;
       }
@@ -74,28 +78,28 @@ export class MeteredGenerator implements Generator {
       const left = !ended && signal.aborted ? 'cancelled' : undefined;
       const error = failure === undefined ? left : toPtpError(failure).code;
       const now = performance.now();
-      metrics.requestDuration.record(
-        (now - began) / 1000,
-        error ? { ...labels, [attribute.errorType]: error } : labels,
-      );
+      const context = contextOf(span);
+      const outcome = error ? { ...labels, [attribute.errorType]: error } : labels;
+      metrics.requestDuration.record((now - began) / 1000, outcome, context);
       if (ended && tokens > firstTokens) {
-        metrics.timePerOutputToken.record((now - first) / 1000 / (tokens - firstTokens), labels);
+        metrics.timePerOutputToken.record((now - first) / 1000 / (tokens - firstTokens), labels, context);
       }
     }
   }
 
-  #count(facts: StepFacts): void {
+  /** @param context of the step's span */
+  #count(facts: StepFacts, context: Context | undefined): void {
     const metrics = this.#metrics;
     const { mode, reason, source, drafted, accepted, stepMicros, verifyMicros, draftMicros, redraftMicros } = facts;
     metrics.steps.add(1, { mode, reason });
-    metrics.stepDuration.record(stepMicros / 1e6, { mode });
-    metrics.verifyDuration.record(verifyMicros / 1e6);
-    if (draftMicros > 0) metrics.draftDuration.record(draftMicros / 1e6, { beside: true });
-    if (redraftMicros > 0) metrics.draftDuration.record(redraftMicros / 1e6, { beside: false });
+    metrics.stepDuration.record(stepMicros / 1e6, { mode }, context);
+    metrics.verifyDuration.record(verifyMicros / 1e6, {}, context);
+    if (draftMicros > 0) metrics.draftDuration.record(draftMicros / 1e6, { beside: true }, context);
+    if (redraftMicros > 0) metrics.draftDuration.record(redraftMicros / 1e6, { beside: false }, context);
     const both = verifyMicros + draftMicros - (stepMicros - redraftMicros);
     if (draftMicros > 0 && both > 0) metrics.overlap.add(Math.min(both, draftMicros, verifyMicros) / 1e6);
     if (drafted === 0) return;
-    metrics.acceptedLength.record(accepted, { source });
+    metrics.acceptedLength.record(accepted, { source }, context);
     for (let k = 0; k < drafted; k++) {
       metrics.proposed.add(1, { source, position: Math.min(k + 1, POSITIONS), accepted: k < accepted });
     }

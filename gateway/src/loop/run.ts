@@ -285,6 +285,7 @@ export class Run {
       logProbabilities,
       ...(tops.length > 0 && { tops }),
       facts,
+      span: step.of.span,
       ...(finish && { finish }),
     };
   }

@@ -1,4 +1,4 @@
-import type { GenerationRequest, GenerationStep, Generator, Health, PairFacts } from '../loop/generation.ts';
+import type { GenerationRequest, GenerationStep, Generator, Health, OnSpan, PairFacts } from '../loop/generation.ts';
 import type { Streams } from '../services/streams.ts';
 import { RecordedStreams } from './recorded-streams.ts';
 import type { RequestTrace } from './request-trace.ts';
@@ -25,7 +25,7 @@ export class RecordedGenerator implements Generator {
     return this.#inner.health();
   }
 
-  async *generate(given: GenerationRequest, signal: AbortSignal): AsyncGenerator<GenerationStep> {
+  async *generate(given: GenerationRequest, signal: AbortSignal, onSpan?: OnSpan): AsyncGenerator<GenerationStep> {
     // two generations of one request object are two requests
     const request = { ...given };
     const trace = this.#store.begin(request, this.facts);
@@ -33,7 +33,7 @@ export class RecordedGenerator implements Generator {
     let finish: GenerationStep['finish'];
     let failed = false;
     try {
-      for await (const step of this.#inner.generate(request, signal)) {
+      for await (const step of this.#inner.generate(request, signal, onSpan)) {
         trace.step(step);
         finish = step.finish;
         yield step;
