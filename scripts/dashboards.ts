@@ -10,6 +10,8 @@ interface Panel {
   readonly unit: string;
   readonly queries: Readonly<Record<string, string>>;
   readonly description?: string;
+  /** Whether points on it lead to traces: those of its last query. */
+  readonly exemplars?: boolean;
 }
 
 const quantiles = (metric: string, by = ''): Record<string, string> =>
@@ -25,15 +27,31 @@ export const dashboards: Readonly<Record<string, { readonly title: string; reado
   latency: {
     title: 'ptp-server: latency',
     panels: [
-      { title: 'Time to first token', unit: 's', queries: quantiles('gen_ai_server_time_to_first_token_seconds') },
-      { title: 'Time per output token', unit: 's', queries: quantiles('gen_ai_server_time_per_output_token_seconds') },
-      { title: 'Whole sequences', unit: 's', queries: quantiles('gen_ai_server_request_duration_seconds') },
-      { title: 'Steps, by mode', unit: 's', queries: quantiles('ptp_step_duration_seconds', 'mode') },
-      { title: 'Verify calls', unit: 's', queries: quantiles('ptp_step_verify_duration_seconds') },
+      {
+        title: 'Time to first token',
+        unit: 's',
+        queries: quantiles('gen_ai_server_time_to_first_token_seconds'),
+        exemplars: true,
+      },
+      {
+        title: 'Time per output token',
+        unit: 's',
+        queries: quantiles('gen_ai_server_time_per_output_token_seconds'),
+        exemplars: true,
+      },
+      {
+        title: 'Whole sequences',
+        unit: 's',
+        queries: quantiles('gen_ai_server_request_duration_seconds'),
+        exemplars: true,
+      },
+      { title: 'Steps, by mode', unit: 's', queries: quantiles('ptp_step_duration_seconds', 'mode'), exemplars: true },
+      { title: 'Verify calls', unit: 's', queries: quantiles('ptp_step_verify_duration_seconds'), exemplars: true },
       {
         title: 'Draft calls, beside a verify call or before it',
         unit: 's',
         queries: quantiles('ptp_step_draft_duration_seconds', 'beside'),
+        exemplars: true,
       },
       {
         title: 'Sequences by outcome',
@@ -94,8 +112,13 @@ export const dashboards: Readonly<Record<string, { readonly title: string; reado
         unit: 'none',
         queries: { '{{instance}}': 'ptp_streams', 'open at {{instance}}': 'ptp_engine_sequences' },
       },
-      { title: 'Waiting for a run', unit: 's', queries: quantiles('ptp_engine_queue_duration_seconds', 'job') },
-      { title: 'Runs', unit: 's', queries: quantiles('ptp_engine_run_duration_seconds', 'job') },
+      {
+        title: 'Waiting for a run',
+        unit: 's',
+        queries: quantiles('ptp_engine_queue_duration_seconds', 'job'),
+        exemplars: true,
+      },
+      { title: 'Runs', unit: 's', queries: quantiles('ptp_engine_run_duration_seconds', 'job'), exemplars: true },
       {
         title: 'Sequences in a run',
         unit: 'none',
@@ -129,7 +152,7 @@ function json(name: string, { title, panels }: (typeof dashboards)[string]): obj
     schemaVersion: 41,
     refresh: '10s',
     time: { from: 'now-30m', to: 'now' },
-    panels: panels.map(({ title: heading, unit, queries, description }, i) => ({
+    panels: panels.map(({ title: heading, unit, queries, description, exemplars }, i) => ({
       id: i + 1,
       type: 'timeseries',
       title: heading,
@@ -137,10 +160,11 @@ function json(name: string, { title, panels }: (typeof dashboards)[string]): obj
       datasource: { type: 'prometheus', uid: 'prometheus' },
       gridPos: { x: (i % 2) * 12, y: Math.floor(i / 2) * 8, w: 12, h: 8 },
       fieldConfig: { defaults: { unit, min: 0 }, overrides: [] },
-      targets: Object.entries(queries).map(([legendFormat, expr], n) => ({
+      targets: Object.entries(queries).map(([legendFormat, expr], n, { length }) => ({
         refId: String.fromCharCode(65 + n),
         expr,
         legendFormat,
+        ...(exemplars && n === length - 1 && { exemplar: true }),
       })),
     })),
   };

@@ -1,10 +1,13 @@
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { parse } from 'yaml';
 import { Member } from '../bench/chaos/fleet.ts';
 import { freePort } from '../bench/chaos/free-port.ts';
 import { dashboards, files } from '../scripts/dashboards.ts';
@@ -13,8 +16,24 @@ const ROOT = join(import.meta.dirname, '..');
 const has = (program: string) => spawnSync(program, ['--version']).status === 0;
 const tools = has('promtool') && has('prometheus');
 
+/** What `query_exemplars` tells of a series. */
+interface Series {
+  readonly seriesLabels: { readonly le?: string };
+  readonly exemplars: readonly {
+    readonly labels: { readonly trace_id: string; readonly span_id: string };
+    readonly value: string;
+  }[];
+}
+
 test('the dashboards are what `npm run dashboards` writes', async () => {
   for (const { path, text } of files) expect(await readFile(path, 'utf8')).toBe(text);
+});
+
+test('Grafana leads from exemplars to a data source that it has', async () => {
+  const file = join(ROOT, 'deploy', 'grafana', 'provisioning', 'datasources', 'prometheus.yaml');
+  const { datasources } = parse(await readFile(file, 'utf8'));
+  const [prometheus, jaeger] = datasources;
+  expect(prometheus.jsonData.exemplarTraceIdDestinations).toEqual([{ name: 'trace_id', datasourceUid: jaeger.uid }]);
 });
 
 describe.skipIf(!tools)('rules (skipped without promtool)', () => {
@@ -32,7 +51,15 @@ describe.skipIf(!tools)(
     let prometheus: ReturnType<typeof spawn>;
     let members: Member[];
     let api: string;
+    let collector: Server;
+    /** What the collector has been sent: spans, in which ids are as bytes. */
+    let spans = Buffer.alloc(0);
     beforeAll(async () => {
+      collector = createServer(async (request, response) => {
+        for await (const chunk of request) spans = Buffer.concat([spans, chunk as Buffer]);
+        response.end();
+      }).listen(0, '127.0.0.1');
+      await once(collector, 'listening');
       folder = await mkdtemp(join(tmpdir(), 'ptp-prometheus-'));
       const port = async () => (await freePort()).toString();
       const ports = { verifier: await port(), drafter: await port(), http: await port(), grpc: await port() };
@@ -43,6 +70,8 @@ describe.skipIf(!tools)(
         PTP_DRAFTER_ADDRESS: `127.0.0.1:${ports.drafter}`,
         PTP_HTTP_ADDRESS: `127.0.0.1:${ports.http}`,
         PTP_GRPC_ADDRESS: `127.0.0.1:${ports.grpc}`,
+        OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${(collector.address() as AddressInfo).port}`,
+        OTEL_BSP_SCHEDULE_DELAY: '200',
       };
       members = [
         new Member('verifier', { ...env, PTP_METRICS_ADDRESS: `127.0.0.1:${metrics.verifier}` }),
@@ -56,9 +85,14 @@ describe.skipIf(!tools)(
       await writeFile(join(folder, 'prometheus.yml'), config);
       const listen = `127.0.0.1:${await port()}`;
       api = `http://${listen}`;
+      const compose = parse(await readFile(join(ROOT, 'deploy', 'compose.observability.yaml'), 'utf8'), {
+        merge: true,
+      });
+      const features = compose.services.prometheus.command.filter((option: string) => option.startsWith('--enable'));
       prometheus = spawn(
         'prometheus',
         [
+          ...features,
           `--config.file=${folder}/prometheus.yml`,
           `--storage.tsdb.path=${folder}/data`,
           `--web.listen-address=${listen}`,
@@ -88,25 +122,60 @@ describe.skipIf(!tools)(
       prometheus.kill('SIGTERM');
       await ended;
       for (const member of members) await member.end('SIGTERM');
+      collector.close();
       await rm(folder, { recursive: true, force: true });
     });
 
-    const queries = Object.values(dashboards).flatMap(({ panels }) =>
-      panels.flatMap(({ title, queries: own }) =>
-        Object.entries(own).map(([legend, expr]) => ({ title, legend, expr })),
-      ),
-    );
-    test.each(queries)('$title: $legend', async ({ expr }) => {
-      const query = expr.replaceAll('$__rate_interval', '8s');
-      const response = await fetch(`${api}/api/v1/query?${new URLSearchParams({ query })}`);
-      const { status, data, error } = (await response.json()) as {
+    /** What Prometheus says of a query. */
+    async function ask<Data>(path: string, parameters: Record<string, string>): Promise<Data> {
+      const query = parameters.query?.replaceAll('$__rate_interval', '8s');
+      const search = new URLSearchParams({ ...parameters, ...(query && { query }) });
+      const answer = (await (await fetch(`${api}/api/v1/${path}?${search}`)).json()) as {
         status: string;
-        data?: { result: { value: [number, string] }[] };
+        data: Data;
         error?: string;
       };
-      expect([status, error]).toEqual(['success', undefined]);
-      const values = (data?.result ?? []).map(({ value }) => Number(value[1])).filter((value) => !Number.isNaN(value));
+      expect([answer.status, answer.error]).toEqual(['success', undefined]);
+      return answer.data;
+    }
+
+    const panels = Object.values(dashboards).flatMap((dashboard) => dashboard.panels);
+    const queries = panels.flatMap(({ title, queries: own }) =>
+      Object.entries(own).map(([legend, expr]) => ({ title, legend, expr })),
+    );
+    test.each(queries)('$title: $legend', async ({ expr: query }) => {
+      const { result } = await ask<{ result: { value: [number, string] }[] }>('query', { query });
+      const values = result.map(({ value }) => Number(value[1])).filter((value) => !Number.isNaN(value));
       expect(values.length).toBeGreaterThan(0);
+    });
+
+    const leading = panels.filter(({ exemplars }) => exemplars);
+    test.each(leading)(
+      '$title: exemplars are in their buckets and lead to spans',
+      async ({ queries: own }) => {
+        const now = Date.now() / 1000;
+        const period = { start: String(now - 120), end: String(now + 1) };
+        const found = await ask<Series[]>('query_exemplars', { query: Object.values(own).at(-1) as string, ...period });
+        const all = found.flatMap(({ seriesLabels, exemplars }) =>
+          exemplars.map((each) => ({ ...each, seriesLabels })),
+        );
+        expect(all.length).toBeGreaterThan(0);
+        const sent = (id: string) => spans.includes(Buffer.from(id, 'hex'));
+        for (const { labels, value, seriesLabels } of all) {
+          expect(Number(value)).toBeLessThanOrEqual(Number(seriesLabels.le?.replace('+Inf', 'Infinity')));
+          await expect
+            .poll(() => [sent(labels.trace_id), sent(labels.span_id)], { timeout: 20_000 })
+            .toEqual([true, true]);
+        }
+      },
+      30_000,
+    );
+
+    test('metadata is that of OpenMetrics', async () => {
+      const known = await ask<Record<string, { type: string; unit: string; help: string }[]>>('metadata', {});
+      const help = 'Steps by mode and why; reason "no drafter" is a fallback.';
+      expect(known.ptp_steps).toEqual([{ type: 'counter', unit: '', help }]);
+      expect(known.ptp_engine_run_duration_seconds).toMatchObject([{ type: 'histogram', unit: 'seconds' }]);
     });
   },
 );
