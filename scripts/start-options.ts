@@ -3,8 +3,9 @@ import { existsSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { loadManifest } from '@ptp/core/engine/manifest.ts';
+import { loadManifest, type Manifest } from '@ptp/core/engine/manifest.ts';
 import { type Address, describeSettings, settings } from '@ptp/core/env.ts';
+import { draftModelSetting } from '@ptp/core/service-settings.ts';
 import { drafterSettings } from '../drafter/src/settings.ts';
 import { gatewaySettings } from '../gateway/src/settings.ts';
 import { verifierSettings } from '../verifier/src/settings.ts';
@@ -13,6 +14,7 @@ import { root, StartError } from './supervisor.ts';
 function flags() {
   const options = {
     models: { type: 'string' },
+    'draft-model': { type: 'string' },
     port: { type: 'string' },
     help: { type: 'boolean', short: 'h' },
   } as const;
@@ -32,6 +34,7 @@ export function environment(): NodeJS.ProcessEnv {
   }
   const env = { ...process.env };
   if (values.models) env.PTP_MODELS = resolve(env.INIT_CWD ?? '.', values.models);
+  if (values['draft-model']) env[draftModelSetting.name] = resolve(env.INIT_CWD ?? '.', values['draft-model']);
   if (values.port) {
     const port = Number(values.port);
     if (!Number.isInteger(port) || port < 1 || port > 65534) {
@@ -53,10 +56,11 @@ function help(): string {
   return [
     'Starts drafter, verifier and gateway, and stops them at Ctrl-C.',
     '',
-    '  npm start -- [--models DIR] [--port N]',
+    '  npm start -- [--models DIR] [--draft-model DIR] [--port N]',
     '',
-    '  --models DIR   folder of the pair (PTP_MODELS)',
-    `  --port N       port of the HTTP API (${gatewaySettings.listen.name}); gRPC gets the one after (${gatewaySettings.grpcListen.name})`,
+    '  --models DIR       folder of the pair, or of a target alone (PTP_MODELS)',
+    `  --draft-model DIR  folder of a smaller model that drafts for it (${draftModelSetting.name})`,
+    `  --port N           port of the HTTP API (${gatewaySettings.listen.name}); gRPC gets the one after (${gatewaySettings.grpcListen.name})`,
     '',
     'Environment variables:',
     ...tables.map(([name, table]) => `\n${name}\n${describeSettings(table)}`),
@@ -80,11 +84,10 @@ async function checkPort(address: Address, setting: string): Promise<void> {
   await once(probe, 'close');
 }
 
-/** @returns whether the folder has a drafter */
-async function checkModels(folder: string): Promise<boolean> {
+async function modelsIn(folder: string, settings: string): Promise<Manifest> {
   const dir = resolve(root, folder);
-  if (existsSync(join(dir, 'manifest.json'))) return (await loadManifest(dir)).drafter !== undefined;
-  throw new StartError(`${folder} holds no model (manifest.json): set PTP_MODELS or --models to a folder that does`);
+  if (existsSync(join(dir, 'manifest.json'))) return loadManifest(dir);
+  throw new StartError(`${folder} holds no model (manifest.json): set ${settings} to a folder that does`);
 }
 
 /**
@@ -96,10 +99,11 @@ async function checkModels(folder: string): Promise<boolean> {
 export async function checkEnvironment(
   env: NodeJS.ProcessEnv,
 ): Promise<{ http: { host: string; port: number }; drafts: boolean }> {
-  const { models, listen, grpcListen } = settings(gatewaySettings, env);
+  const { models, draftModel, listen, grpcListen } = settings(gatewaySettings, env);
   if (!('port' in listen)) throw new StartError(`npm start needs host:port in ${gatewaySettings.listen.name}`);
-  const drafts = await checkModels(models);
+  const { drafter } = await modelsIn(models, 'PTP_MODELS or --models');
+  if (draftModel) await modelsIn(draftModel, `${draftModelSetting.name} or --draft-model`);
   await checkPort(listen, gatewaySettings.listen.name);
   await checkPort(grpcListen, gatewaySettings.grpcListen.name);
-  return { http: listen, drafts };
+  return { http: listen, drafts: draftModel !== '' || drafter !== undefined };
 }

@@ -74,6 +74,17 @@ const isAlive = (pid: number) => {
 const models = ['--models', join(root, 'test', 'models', 'tiny')];
 const waiting = { timeout: 30_000, interval: 50 };
 
+/** The tiny pair's folder without its drafter. */
+async function targetAlone(): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'm-'));
+  cleanups.push(() => rm(folder, { recursive: true, force: true }));
+  await cp(join(root, 'test', 'models', 'tiny'), folder, { recursive: true });
+  const manifest = JSON.parse(readFileSync(join(folder, 'manifest.json'), 'utf8'));
+  delete manifest.drafter;
+  await writeFile(join(folder, 'manifest.json'), JSON.stringify(manifest));
+  return folder;
+}
+
 describe('npm start', { timeout: 60_000 }, () => {
   test('serves, starts again what dies, and ends at a signal without leaving anything', async () => {
     const [port, metrics] = [await freePort(), await freePort()];
@@ -110,23 +121,25 @@ describe('npm start', { timeout: 60_000 }, () => {
     expect(readdirSync(folder)).toEqual([]);
   });
 
-  test('serves a target alone, without a drafter', async () => {
-    const models = await mkdtemp(join(tmpdir(), 'm-'));
-    cleanups.push(() => rm(models, { recursive: true, force: true }));
-    await cp(join(root, 'test', 'models', 'tiny'), models, { recursive: true });
-    const manifest = JSON.parse(readFileSync(join(models, 'manifest.json'), 'utf8'));
-    delete manifest.drafter;
-    await writeFile(join(models, 'manifest.json'), JSON.stringify(manifest));
+  test.each([
+    ['without a drafter', []],
+    ['with a smaller model that drafts', ['--draft-model', join(root, 'test', 'models', 'tiny-feature')]],
+  ])('serves a target alone, %s', async (_, draftModel) => {
+    const models = await targetAlone();
     const port = await freePort();
-    const { child, ended, output } = await start('--models', models, '--port', String(port));
+    const { child, ended, output } = await start('--models', models, ...draftModel, '--port', String(port));
     await vi.waitUntil(() => output().includes('ready at'), waiting);
-    const body = JSON.stringify({ model: 'default', prompt: 'x', max_tokens: 5, temperature: 0 });
+    const body = JSON.stringify({ model: 'default', prompt: 'x', max_tokens: 50, temperature: 1, ignore_eos: true });
     const headers = { 'content-type': 'application/json' };
-    const response = await fetch(`http://127.0.0.1:${port}/v1/completions`, { method: 'POST', headers, body });
-    expect((await response.json()).usage.completion_tokens).toBe(5);
+    const url = `http://127.0.0.1:${port}`;
+    const response = await fetch(`${url}/v1/completions`, { method: 'POST', headers, body });
+    expect((await response.json()).usage.completion_tokens).toBe(50);
+    const metrics = await (await fetch(`${url}/metrics`)).text();
+    const drafts = draftModel.length > 0;
+    expect(/^ptp_tokens_proposed_total{.*source="drafter"/m.test(metrics)).toBe(drafts);
     child.kill('SIGINT');
     expect(await ended).toBe(0);
-    expect(output()).not.toContain('drafter ');
+    expect(output().includes('drafter ')).toBe(drafts);
   });
 
   test.skipIf(process.platform !== 'linux')('leaves no services behind when it is killed', async () => {
@@ -148,6 +161,10 @@ describe('npm start', { timeout: 60_000 }, () => {
       [
         ['--models', '/nowhere'],
         '/nowhere holds no model (manifest.json): set PTP_MODELS or --models to a folder that does',
+      ],
+      [
+        [...models, '--draft-model', '/nowhere'],
+        '/nowhere holds no model (manifest.json): set PTP_DRAFT_MODEL or --draft-model to a folder that does',
       ],
       [['--port', 'x'], '--port must be an integer in [1, 65534], got "x"'],
       [['--prot', '1'], "Unknown option '--prot'; see npm start -- --help"],
@@ -175,7 +192,7 @@ describe('npm start', { timeout: 60_000 }, () => {
   test('explains itself', async () => {
     const { ended, output } = await start('--help');
     expect(await ended).toBe(0);
-    expect(output()).toContain('npm start -- [--models DIR] [--port N]');
+    expect(output()).toContain('npm start -- [--models DIR] [--draft-model DIR] [--port N]');
     for (const name of ['PTP_HTTP_ADDRESS', 'PTP_VERIFIER_ADDRESS', 'PTP_DRAFTER_ADDRESS'])
       expect(output()).toContain(name);
   });

@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { AutoregressiveDraftEngine } from '@ptp/core/engine/autoregressive-engine.ts';
 import type { DraftEngine, DraftOutput, TargetEngine } from '@ptp/core/engine/engine.ts';
 import { FakeDraftEngine, type FakeDraftOptions, FakeTargetEngine } from '@ptp/core/engine/fake-engine.ts';
 import { loadManifest } from '@ptp/core/engine/manifest.ts';
@@ -32,6 +33,8 @@ export interface TestPairOptions {
   readonly modelId?: string;
   /** Of each engine, none by default. */
   readonly prefixCacheBytes?: number;
+  /** Folder of the whole model that drafts; the pair's own drafter unless given. */
+  readonly draftModel?: string;
 }
 
 export interface FakePairOptions extends TestPairOptions, FakeDraftOptions {
@@ -90,9 +93,13 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
   /** With the ONNX engines of a model folder. */
   static async onnx(dir: string, options: TestPairOptions = {}): Promise<TestPair> {
     const facts = pairFacts(await loadManifest(dir));
-    const { prefixCacheBytes = 0 } = options;
+    const { prefixCacheBytes = 0, draftModel } = options;
     const engine = { dir, prefixCacheBytes };
-    return TestPair.#start(facts, await openTargetEngine(engine), () => openDraftEngine(engine), options, 5000);
+    const openDraft = async () =>
+      draftModel
+        ? new AutoregressiveDraftEngine(await openTargetEngine({ ...engine, dir: draftModel }))
+        : openDraftEngine(engine);
+    return TestPair.#start(facts, await openTargetEngine(engine), openDraft, options, 5000);
   }
 
   static async #start<T extends TargetEngine, D extends DraftEngine>(

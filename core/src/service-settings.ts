@@ -1,4 +1,12 @@
-import type { SettingsTable } from './env.ts';
+import type { Setting, SettingsTable } from './env.ts';
+
+/** Of the drafter, and of the gateway, which has to know that there is one. */
+export const draftModelSetting = {
+  name: 'PTP_DRAFT_MODEL',
+  type: 'string',
+  default: '',
+  doc: 'Folder of a whole model with the same tokenizer, usually a smaller one, that drafts token by token; empty for the drafter of PTP_MODELS.',
+} as const satisfies Setting;
 
 /** Settings that drafter and verifier have in common. */
 export const serviceSettings = {

@@ -1,5 +1,7 @@
-import { loadManifest } from '@ptp/core/engine/manifest.ts';
-import { openDraftEngine } from '@ptp/core/engine/onnx-engine.ts';
+import { AutoregressiveDraftEngine, checkDraftModel } from '@ptp/core/engine/autoregressive-engine.ts';
+import type { DraftEngine } from '@ptp/core/engine/engine.ts';
+import { loadManifest, type Manifest } from '@ptp/core/engine/manifest.ts';
+import { type OnnxEngineOptions, openDraftEngine, openTargetEngine } from '@ptp/core/engine/onnx-engine.ts';
 import { settings } from '@ptp/core/env.ts';
 import { endWhen, runService } from '@ptp/core/lifecycle.ts';
 import { modelFacts } from '@ptp/core/model-facts.ts';
@@ -12,16 +14,21 @@ import { Drafter } from './draft.ts';
 import { drafterService } from './service.ts';
 import { drafterSettings } from './settings.ts';
 
+/** A whole model as the drafter of a pair's target. */
+async function openDraftModel(pair: Manifest, options: OnnxEngineOptions): Promise<DraftEngine> {
+  checkDraftModel(await loadManifest(options.dir), pair, drafterSettings.draftModel.name);
+  return new AutoregressiveDraftEngine(await openTargetEngine(options));
+}
+
 await runService('drafter', async (logger, onStop) => {
   const config = settings(drafterSettings, process.env);
   const tracing = await startTracing('ptp-drafter');
   onStop(() => tracing.stop());
   const manifest = await loadManifest(config.models);
-  const engine = await openDraftEngine({
-    dir: config.models,
-    threads: config.threads,
-    prefixCacheBytes: config.prefixCacheMegabytes * 1e6,
-  });
+  const options = { threads: config.threads, prefixCacheBytes: config.prefixCacheMegabytes * 1e6 };
+  const engine = config.draftModel
+    ? await openDraftModel(manifest, { dir: config.draftModel, ...options })
+    : await openDraftEngine({ dir: config.models, ...options });
   onStop(() => engine.dispose());
   endWhen(engine.died, logger);
   const metrics = await startMetrics('ptp-drafter', manifest.id);

@@ -1,6 +1,6 @@
 import { type SettingsTable, sharedSettings } from '@ptp/core/env.ts';
 import { tlsSettings } from '@ptp/core/rpc/tls.ts';
-import { serviceSettings } from '@ptp/core/service-settings.ts';
+import { draftModelSetting, serviceSettings } from '@ptp/core/service-settings.ts';
 
 /** Settings of the drafter. */
 export const drafterSettings = {
@@ -13,6 +13,7 @@ export const drafterSettings = {
     default: '127.0.0.1:7101',
     doc: 'Where the drafter listens: host:port or unix:/path.',
   },
+  draftModel: draftModelSetting,
   budgetLimit: {
     name: 'PTP_DRAFTER_BUDGET_LIMIT',
     type: 'integer',

@@ -33,6 +33,7 @@ await runService('gateway', async (logger, onStop) => {
   const tracing = await startTracing('ptp-gateway', undefined, config.traceSlowMillis);
   onStop(() => tracing.stop());
   const manifest = await loadManifest(config.models);
+  const drafts = manifest.drafter !== undefined || config.draftModel !== '';
   await checkFiles(config.models, manifest, ['tokenizer.json']);
   const [tokenizer, chatTemplate] = await Promise.all([loadTokenizer(config.models), loadChatTemplate(config.models)]);
   const metrics = await startMetrics('ptp-gateway', manifest.id);
@@ -41,7 +42,7 @@ await runService('gateway', async (logger, onStop) => {
   const services = new Services({
     facts: pairFacts(manifest),
     verifiers: config.verifier.map(({ target }) => target),
-    drafters: manifest.drafter ? config.drafter.map(({ target }) => target) : [],
+    drafters: drafts ? config.drafter.map(({ target }) => target) : [],
     draftTimeoutMs: config.draftTimeoutMillis,
     verifyTimeoutMs: config.verifyTimeoutMillis,
     recoveryMs: config.recoverySeconds * 1000,
@@ -61,7 +62,7 @@ await runService('gateway', async (logger, onStop) => {
   const streams = contentAsked(process.env) ? new ContentStreams(services, tokenizer) : services;
   const loop = (over: Streams) => new PairGenerator(over, limits);
   const recorded = traces ? new RecordedGenerator(traces, streams, loop) : loop(new RecordedStreams(streams));
-  const generator = new MeteredGenerator(recorded, counted, metrics.meter, manifest.drafter !== undefined);
+  const generator = new MeteredGenerator(recorded, counted, metrics.meter, drafts);
   const onRefusal = (code: ErrorCode) => counted.refusals.add(1, { [attribute.errorType]: code });
   const grammars = new Grammars(tokenizer, generator.facts);
   const admission = new Admission(config.maxStreams);

@@ -1,6 +1,6 @@
 import { type SettingsOf, type SettingsTable, sharedSettings } from '@ptp/core/env.ts';
 import { tlsSettings } from '@ptp/core/rpc/tls.ts';
-import { serviceSettings } from '@ptp/core/service-settings.ts';
+import { draftModelSetting, serviceSettings } from '@ptp/core/service-settings.ts';
 
 /** How steps may draft, see pace.ts; `auto` for what measures fastest. */
 export const DRAFT_MODES = ['auto', 'overlap', 'sequential', 'plain'] as const;
@@ -84,6 +84,7 @@ export const gatewaySettings = {
   ...httpSettings,
   ...tlsSettings,
   models: serviceSettings.models,
+  draftModel: draftModelSetting,
   drainSeconds: serviceSettings.drainSeconds,
   verifier: {
     name: 'PTP_VERIFIER_ADDRESS',

@@ -69,6 +69,9 @@ def test_refusals_name_option_limit_and_value():
     assert refusal("target", "--layerz=3").endswith("--layerz=3 is unknown: did you mean --layers?")
     assert refusal("targets") == "ptp-train: command targets is unknown: did you mean target?"
     assert "--split must be one of" in refusal("teacher-samples", "--split", "test")
+    assert refusal("target", "--take", "0,96").endswith(
+        "--take must be integers in [0, 95] with commas between, got 0,96"
+    )
 
 
 def test_missing_inputs_are_refused_with_the_command_that_makes_them(tmp_path):

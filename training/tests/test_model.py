@@ -8,6 +8,7 @@ import torch
 from ptp_train import embeddings, grow, inverse
 from ptp_train.drafter import Drafter, DrafterConfig, load_drafter
 from ptp_train.model import Config, Target, load_target, save
+from ptp_train.target import taken
 
 CONFIG = Config(vocab=96, width=64, layers=4, heads=4, kv_heads=2, head_width=16, hidden=96, context=64)
 CONDITIONS = tuple(torch.tensor(x) for x in (0.7, 0.9, 50.0))
@@ -184,6 +185,18 @@ def test_what_cannot_grow_is_refused(changed, message):
     old = Config(60, 64, 2, 2, 1, head_width=32, hidden=80, qkv_bias=changed.get("qkv_bias", False))
     with pytest.raises(SystemExit, match=message):
         grow.check(old, replace(old, **changed))
+
+
+def test_a_small_model_of_some_layers_computes_what_these_do():
+    torch.manual_seed(5)
+    large = Target(Config(60, 64, 4, 2, 1, head_width=32, hidden=80, context=64))
+    small = taken(large, (0, 3))
+    assert small.config == replace(large.config, layers=2)
+    ids = torch.randint(60, (2, 12))
+    for layer in (large.layers[1], large.layers[2]):  # without these two it is the same
+        torch.nn.init.zeros_(layer.o.weight)
+        torch.nn.init.zeros_(layer.down.weight)
+    torch.testing.assert_close(small(ids), large(ids))
 
 
 def test_a_grown_drafter_drafts_the_same():

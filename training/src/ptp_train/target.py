@@ -5,6 +5,7 @@ import json
 import math
 import pathlib
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from .device import add_precision, autocast, compiled, device, seed_everything, 
 from .model import Config, Target, check_resume, identity, load_target, parameters_of, save
 from .optim import MuonAdamW, schedule
 from .progress import Progress
-from .settings import integer, multiple, number, planned, require
+from .settings import integer, integers, multiple, number, planned, require
 
 LONG_SHARE = 0.2
 """The last share of the run is on sequences of the full context; before that they are half as long, which is cheaper."""
@@ -45,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--grow",
         action="store_true",
         help="make that of --init deeper and wider first, to --layers, --width and --hidden, without changing what it says",
+    )
+    add(
+        "--take",
+        type=integers(0, 95),
+        help="go on with these layers of --init's only, as 0,4,9, at the usual rates: a small model that is to draft for it",
     )
     add("--tokens", type=integer(1, 10**13), default=6_000_000, help="length of the run")
     add("--batch-tokens", type=integer(64, 2**24), default=2048, help="tokens per step")
@@ -78,11 +84,22 @@ def config_of_init(args: argparse.Namespace, vocab: int) -> Config | None:
     return config_of(earlier, vocab) if earlier else None
 
 
+def taken(target: Target, chosen: tuple[int, ...]) -> Target:
+    """A smaller model of some of the target's layers, with its embedding and head."""
+    small = Target(replace(target.config, layers=len(chosen)))
+    weights = {name: value for name, value in target.state_dict().items() if not name.startswith("layers.")}
+    for to, layer in enumerate(chosen):
+        weights |= {f"layers.{to}.{name}": value for name, value in target.layers[layer].state_dict().items()}
+    small.load_state_dict(weights)
+    return small
+
+
 def config_of(args: argparse.Namespace, vocab: int) -> Config:
     """The sizes of the target to train: those asked for, or those of --init unless it is to --grow."""
     if args.grow or not args.init:
         return sizes_of(args, vocab)
-    return config_of_init(args, vocab) or sizes_of(args, vocab)
+    sizes = config_of_init(args, vocab) or sizes_of(args, vocab)
+    return replace(sizes, layers=len(args.take)) if args.take else sizes
 
 
 def check(args: argparse.Namespace) -> None:
@@ -92,6 +109,11 @@ def check(args: argparse.Namespace) -> None:
     require(bool(args.init) or not args.grow, "--grow must have --init, the target to grow")
     if args.grow and (old := config_of_init(args, 512)):
         grow.check(old, sizes_of(args, old.vocab))
+    require(bool(args.init) or not args.take, "--take must have --init, the target whose layers to take")
+    require(not (args.take and args.grow), "--take and --grow exclude each other")
+    if args.take and (old := config_of_init(args, 512)):
+        fits = max(args.take) < old.layers
+        require(fits, f"--take must name layers in [0, {old.layers - 1}], got {','.join(map(str, args.take))}")
 
 
 def start(args: argparse.Namespace) -> Target:
@@ -103,10 +125,12 @@ def start(args: argparse.Namespace) -> Target:
         require(fits, f"--init must have the vocabulary of --data, {vocab} tokens, got {model.config.vocab}")
         if args.grow:
             model = grow.grown(model, sizes_of(args, vocab))
+        if args.take:
+            model = taken(model, args.take)
     else:
         model = Target(config_of(args, vocab))
     args.rate, args.matrix_rate = (
-        given or usual * (GENTLER if args.init else 1)
+        given or usual * (GENTLER if args.init and not args.take else 1)
         for given, usual in zip((args.rate, args.matrix_rate), RATES, strict=True)
     )
     return model
