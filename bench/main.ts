@@ -38,6 +38,7 @@ suites
 
 options
   --models DIR      the pair (models/default)
+  --draft-model DIR a whole model that drafts token by token, in the place of the pair's drafter; peers: beside it, and as llama.cpp's draft model
   --tokens N        tokens per sequence (128; context: 32)
   --sequences N     exact: sequences per setting (20); overhead: sequences (4)
   --prompts N       decode: prompts (32); peers: (16); hosts: (8)
@@ -60,6 +61,7 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     models: { type: 'string', default: join(import.meta.dirname, '..', 'models', 'default') },
+    'draft-model': { type: 'string' },
     tokens: { type: 'string' },
     sequences: { type: 'string' },
     prompts: { type: 'string' },
@@ -127,6 +129,7 @@ const report = {
   suite,
   machine: machine(),
   ...(usesPair && { pair: (await loadManifest(values.models)).created, ...limits }),
+  ...(values['draft-model'] && { draft_model: (await loadManifest(values['draft-model'])).id }),
   ...result,
 };
 if (values.save) await keep(report);
@@ -156,7 +159,8 @@ async function other(chosen: Other): Promise<object> {
 async function withModels(chosen: OnModels): Promise<object> {
   const tokenizer = await loadTokenizer(values.models);
   const sink = chosen === 'tracing' ? await startSink() : undefined;
-  const bench = await startServices(values.models, limits, chosen === 'exact' || chosen === 'prefill');
+  const draftModel = chosen === 'peers' ? undefined : values['draft-model'];
+  const bench = await startServices(values.models, limits, chosen === 'exact' || chosen === 'prefill', draftModel);
   try {
     const { endOfText, contextLength } = bench.generator.facts;
     const prompts = await loadPrompts(tokenizer, endOfText, contextLength - tokens);
@@ -182,6 +186,12 @@ function run(chosen: Exclude<OnModels, 'tracing'>, bench: Bench, prompts: readon
     case 'prefill':
       return prefill(generator, prompts, repeats);
     case 'peers':
-      return peers(bench, values.models, limits, prompts.slice(0, promptCount), tokens);
+      return peers(
+        bench,
+        { pair: values.models, draft: values['draft-model'] },
+        limits,
+        prompts.slice(0, promptCount),
+        tokens,
+      );
   }
 }

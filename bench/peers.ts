@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { loadManifest } from '@ptp/core/engine/manifest.ts';
 import { defaultSampling, type SamplingParams } from '@ptp/core/sampling/params.ts';
 import type { DraftLimits } from '../gateway/src/loop/controller.ts';
 import type { Generator } from '../gateway/src/loop/generation.ts';
@@ -9,7 +10,7 @@ import { llamaPeers } from './llama-cpp.ts';
 import { writeLlama } from './llama-gguf.ts';
 import type { Peer, Wish } from './peer.ts';
 import type { Prompt } from './prompts.ts';
-import type { Bench } from './services.ts';
+import { type Bench, startServices } from './services.ts';
 import { mean, median, round } from './statistics.ts';
 
 interface Pass {
@@ -37,9 +38,10 @@ const SHORTEST = 16;
 /** Layers of the target that are llama.cpp's draft model. */
 const DRAFT_LAYERS = 2;
 
+/** Without a folder of one. */
+const NO_DRAFT_MODEL = { 'ours, autoregressive drafter': 'no --draft-model' };
 /** Engines that the comparison lacks, and why. */
-const NOT_MEASURED = {
-  'ours, autoregressive drafter of the same size': 'a drafter folder of that kind cannot be served',
+const NOT_MEASURED: Record<string, string> = {
   'transformers.js': 'wants a graph of its own form, which model folders do not have',
 };
 
@@ -47,35 +49,49 @@ const NOT_MEASURED = {
  * Decodes every prompt with every engine in turn, greedy and sampled, one stream at a time; an engine begins one prompt later than
  * the one before it. Each engine has one thread; of ours, drafter and verifier have one each.
  *
- * @param models the pair's folder
+ * @param models the pair's folder, and that of a whole model which drafts token by token, if there is one
  */
 export async function peers(
   bench: Bench,
-  models: string,
+  models: { readonly pair: string; readonly draft: string | undefined },
   limits: DraftLimits,
   prompts: readonly Prompt[],
   maxTokens: number,
 ): Promise<{ rows: object[] }> {
+  const drafting = models.draft && (await startServices(models.pair, limits, false, models.draft));
   const folder = await mkdtemp(join(tmpdir(), 'ptp-peers-'));
   try {
     const paths = { target: join(folder, 'target.gguf'), draft: join(folder, 'draft.gguf') };
-    const { layers } = await writeLlama(models, paths.target);
-    const draftLayers = Math.min(DRAFT_LAYERS, layers);
-    await writeLlama(models, paths.draft, draftLayers);
-    const draft = {
-      path: paths.draft,
-      name: `the target's first ${draftLayers} of ${layers} layers, untrained as such`,
-    };
+    await writeLlama(models.pair, paths.target);
+    const draft = { path: paths.draft, name: await writeDraft(models, paths.draft) };
     const { endOfText, contextLength } = bench.generator.facts;
     const llama = await llamaPeers(paths.target, draft, endOfText, contextLength);
     try {
-      return { rows: await compare([...ours(bench, limits), ...llama.peers], prompts, maxTokens) };
+      const peers = [...ours(bench, limits), ...(drafting ? [byDraftModel(drafting, limits)] : []), ...llama.peers];
+      return { rows: await compare(peers, prompts, maxTokens, drafting ? {} : NO_DRAFT_MODEL) };
     } finally {
       await llama.stop();
     }
   } finally {
     await rm(folder, { recursive: true, force: true });
+    if (drafting) await drafting.stop();
   }
+}
+
+/** The draft model in GGUF. @returns what it is */
+async function writeDraft({ pair, draft }: { pair: string; draft: string | undefined }, path: string): Promise<string> {
+  if (draft) {
+    const { layers } = await writeLlama(draft, path);
+    return `${layers} layers, trained`;
+  }
+  const { layers } = (await loadManifest(pair)).sizes;
+  const own = Math.min(DRAFT_LAYERS, layers);
+  await writeLlama(pair, path, own);
+  return `the target's first ${own} of ${layers} layers, untrained as such`;
+}
+
+function byDraftModel({ another }: Bench, limits: DraftLimits): Peer {
+  return { name: 'ours, autoregressive drafter', generate: generation(another({ ...limits, lookup: false })) };
 }
 
 /** Each with its own measurements, as in a server that has only this setting. The first one's greedy text is what others agree with. */
@@ -96,7 +112,12 @@ function generation(generator: Generator): Peer['generate'] {
   };
 }
 
-async function compare(all: readonly Peer[], prompts: readonly Prompt[], maxTokens: number): Promise<object[]> {
+async function compare(
+  all: readonly Peer[],
+  prompts: readonly Prompt[],
+  maxTokens: number,
+  notMeasured: Readonly<Record<string, string>>,
+): Promise<object[]> {
   const passes = all.map((): Passes => ({ greedy: [], sampled: [] }));
   for (const [turn, { tokens }] of [...prompts.slice(-WARM_UP), ...prompts].entries()) {
     for (let i = 0; i < all.length; i++) {
@@ -112,7 +133,10 @@ async function compare(all: readonly Peer[], prompts: readonly Prompt[], maxToke
   process.stderr.write('\n');
   const reference = passes[0]?.greedy ?? [];
   const rows = all.map(({ name }, n) => row(name, passes[n] as Passes, reference));
-  const others = Object.entries(NOT_MEASURED).map(([engine, why]) => ({ engine, agrees: `not measured: ${why}` }));
+  const others = Object.entries({ ...NOT_MEASURED, ...notMeasured }).map(([engine, why]) => ({
+    engine,
+    agrees: `not measured: ${why}`,
+  }));
   return [...rows, ...others];
 }
 

@@ -33,10 +33,20 @@ const ROOT = join(import.meta.dirname, '..');
  *
  * @param models the pair's folder
  * @param prefixCache whether a prompt may profit from another pass over it
+ * @param draftModel folder of a whole model that drafts in the place of the pair's drafter
  */
-export async function startServices(models: string, limits: DraftLimits, prefixCache: boolean): Promise<Bench> {
+export async function startServices(
+  models: string,
+  limits: DraftLimits,
+  prefixCache: boolean,
+  draftModel?: string,
+): Promise<Bench> {
   const command = (kind: Kind) => [join(ROOT, kind, 'src', 'main.ts')];
-  const settings = { PTP_MODELS: models, ...(!prefixCache && { PTP_PREFIX_CACHE_MB: '0' }) };
+  const settings = {
+    PTP_MODELS: models,
+    ...(!prefixCache && { PTP_PREFIX_CACHE_MB: '0' }),
+    ...(draftModel && { PTP_DRAFT_MODEL: draftModel }),
+  };
   return start(pairFacts(await loadManifest(models)), limits, command, settings);
 }
 
