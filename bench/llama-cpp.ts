@@ -1,8 +1,5 @@
-import { spawnSync } from 'node:child_process';
-import { access } from 'node:fs/promises';
-import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
-import type { Peer, Wish } from './peer.ts';
+import { importPeer } from './install-peers.ts';
+import type { Engine, Peer, Wish } from './peer.ts';
 
 /** What is used of node-llama-cpp, which has types only once it is installed. */
 interface Library {
@@ -33,40 +30,6 @@ interface Predictor {
   predictTokens(): number[];
 }
 
-/** A folder of its own, so that no peer is a dependency of the project. */
-const FOLDER = join(import.meta.dirname, 'peers');
-const ENTRY = join(FOLDER, 'node_modules', 'node-llama-cpp', 'dist', 'index.js');
-
-/**
- * Installs what bench/peers/package.json names, with binaries that npm brings, if that hasn't been done. Without a lock file: one that is
- * made on a registry that lacks the binaries of some platforms is refused by `npm ci` elsewhere.
- */
-async function load(): Promise<Library> {
-  const installed = await access(ENTRY).then(
-    () => true,
-    () => false,
-  );
-  if (!installed) {
-    console.error('installing node-llama-cpp in bench/peers, a few hundred megabytes');
-    const { status } = spawnSync(
-      'npm',
-      ['install', '--no-package-lock', '--ignore-scripts', '--no-audit', '--no-fund'],
-      {
-        cwd: FOLDER,
-        stdio: ['ignore', 2, 2],
-        shell: process.platform === 'win32',
-      },
-    );
-    if (status !== 0) throw new Error(`npm install in bench/peers failed with status ${status}`);
-  }
-  return import(pathToFileURL(ENTRY).href);
-}
-
-export interface LlamaPeers {
-  readonly peers: readonly Peer[];
-  stop(): Promise<void>;
-}
-
 /**
  * llama.cpp through node-llama-cpp on one thread of the processor, keys and values in float32 as ours are.
  *
@@ -78,8 +41,8 @@ export async function llamaPeers(
   draft: { readonly path: string; readonly name: string },
   endOfText: number,
   contextSize: number,
-): Promise<LlamaPeers> {
-  const library = await load();
+): Promise<Engine> {
+  const library = await importPeer<Library>('node-llama-cpp/dist/index.js');
   const llama = await library.getLlama({
     build: 'never',
     skipDownload: true,

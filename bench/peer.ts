@@ -12,3 +12,8 @@ export interface Peer {
   /** Blocks of tokens as they come; what ends a text is not among them. Nothing is remembered from prompt to prompt. */
   generate(prompt: readonly number[], wish: Wish): AsyncIterable<readonly number[]>;
 }
+
+export interface Engine {
+  readonly peers: readonly Peer[];
+  stop(): Promise<unknown>;
+}
