@@ -1,33 +1,9 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { loadManifest } from '@ptp/core/engine/manifest.ts';
 import { z } from 'zod';
 import { type Value, writeGguf } from './gguf.ts';
-import { readWeights, type Tensor } from './onnx-weights.ts';
-
-const count = z.int().positive();
-
-/** What a Llama in GGUF has to be; the rest of `sizes` is checked by `loadManifest`. */
-const llamaSchema = z.object({
-  sizes: z.object({
-    vocab: count,
-    width: count,
-    layers: count,
-    heads: count,
-    kv_heads: count,
-    head_width: count,
-    hidden: count,
-    context: count,
-    rope_theta: z.number(),
-    epsilon: z.number(),
-    tied: z.boolean(),
-    qkv_bias: z.literal(false).default(false),
-    qk_norm: z.literal(false).default(false),
-    rope_scaling: z.array(z.number()).max(0).default([]),
-  }),
-  target: z.looseObject({ precision: z.literal('float32') }),
-});
-type Sizes = z.infer<typeof llamaSchema>['sizes'];
+import { type LlamaTarget, readLlama, type Sizes } from './llama-target.ts';
+import type { Tensor } from './onnx-weights.ts';
 
 /** The parts of tokenizer.json (https://github.com/huggingface/tokenizers) that a byte-level BPE has in GGUF. */
 const tokenizerSchema = z.object({
@@ -44,20 +20,18 @@ const NORMAL = 1;
 const CONTROL = 3;
 
 /**
- * Writes the target of a model folder as GGUF of llama.cpp's `llama` architecture, with the numbers that our engine computes
- * with: float32.
+ * Writes the target of a model folder as GGUF of llama.cpp's `llama` architecture.
  *
  * @param layers how many of the target's layers, from the first one; all unless given
  * @throws ZodError naming what in manifest.json or tokenizer.json this form cannot hold
  */
 export async function writeLlama(models: string, path: string, layers?: number): Promise<Sizes> {
-  const manifest = await loadManifest(models);
-  const { sizes: all } = llamaSchema.parse(manifest);
-  const sizes = { ...all, layers: layers ?? all.layers };
+  const whole = await readLlama(models);
+  const sizes = { ...whole.sizes, layers: layers ?? whole.sizes.layers };
+  const target = { ...whole, sizes };
   const tokenizer = tokenizerSchema.parse(JSON.parse(await readFile(join(models, 'tokenizer.json'), 'utf8')));
-  const weights = await readWeights(join(models, 'target.b1.onnx'));
-  const metadata = { ...architecture(sizes, manifest.id), ...vocabulary(tokenizer, sizes.vocab, manifest.end_of_text) };
-  await writeGguf(path, metadata, llamaTensors(weights, sizes));
+  const metadata = { ...architecture(sizes, target.id), ...vocabulary(tokenizer, sizes.vocab, target.endOfText) };
+  await writeGguf(path, metadata, llamaTensors(target));
   return sizes;
 }
 
@@ -98,13 +72,8 @@ function vocabulary(tokenizer: z.infer<typeof tokenizerSchema>, size: number, en
   } satisfies Record<string, Value>;
 }
 
-/** The parameters under llama.cpp's names; ours stand at `target_graph` in training/src/ptp_train/export.py. */
-export function llamaTensors(weights: ReadonlyMap<string, Tensor>, sizes: Sizes): Map<string, Tensor> {
-  const get = (name: string): Tensor => {
-    const tensor = weights.get(name);
-    if (!tensor) throw new Error(`\`${name}\` is missing in \`target.b1.onnx\``);
-    return tensor;
-  };
+/** The parameters under llama.cpp's names. */
+function llamaTensors({ sizes, parameter: get }: LlamaTarget): Map<string, Tensor> {
   const queries = sizes.heads * sizes.head_width;
   const keys = sizes.kv_heads * sizes.head_width;
   const tensors = new Map([['token_embd.weight', get('embedding')]]);
