@@ -30,7 +30,7 @@ suites
   context    time of a step by the length of the context
   prefill    time to the first token without the drafter by the length of the prompt, new ones and known ones
   scaling    simulates many sequences on several GPUs, in virtual time (no model), and writes the plots of docs/scaling.md
-  peers      speed, first token and greedy text beside llama.cpp with the same weights; installs it in bench/peers
+  peers      speed, first token and greedy text beside llama.cpp and transformers.js with the same weights; installs them in bench/peers
   hosts      two verifiers and two drafters in network namespaces, by the delay between hosts; needs root; writes docs/hosts-delay.svg
   tracing    what tracing costs: off, kept for /traces, exported for 1 %, with slow and failed requests, and for all
   report     writes docs/performance.md from what was kept with --save

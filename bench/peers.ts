@@ -8,10 +8,11 @@ import type { Generator } from '../gateway/src/loop/generation.ts';
 import { REFERENCE } from './decode.ts';
 import { llamaPeers } from './llama-cpp.ts';
 import { writeLlama } from './llama-gguf.ts';
-import type { Peer, Wish } from './peer.ts';
+import type { Engine, Peer, Wish } from './peer.ts';
 import type { Prompt } from './prompts.ts';
 import { type Bench, startServices } from './services.ts';
 import { mean, median, round } from './statistics.ts';
+import { transformersJs } from './transformers-js.ts';
 
 interface Pass {
   readonly tokens: number[];
@@ -38,12 +39,8 @@ const SHORTEST = 16;
 /** Layers of the target that are llama.cpp's draft model. */
 const DRAFT_LAYERS = 2;
 
-/** Without a folder of one. */
+/** What the comparison lacks without a folder of one, and why. */
 const NO_DRAFT_MODEL = { 'ours, autoregressive drafter': 'no --draft-model' };
-/** Engines that the comparison lacks, and why. */
-const NOT_MEASURED: Record<string, string> = {
-  'transformers.js': 'wants a graph of its own form, which model folders do not have',
-};
 
 /**
  * Decodes every prompt with every engine in turn, greedy and sampled, one stream at a time; an engine begins one prompt later than
@@ -60,19 +57,19 @@ export async function peers(
 ): Promise<{ rows: object[] }> {
   const drafting = models.draft && (await startServices(models.pair, limits, false, models.draft));
   const folder = await mkdtemp(join(tmpdir(), 'ptp-peers-'));
+  const engines: Engine[] = [];
   try {
     const paths = { target: join(folder, 'target.gguf'), draft: join(folder, 'draft.gguf') };
     await writeLlama(models.pair, paths.target);
     const draft = { path: paths.draft, name: await writeDraft(models, paths.draft) };
     const { endOfText, contextLength } = bench.generator.facts;
-    const llama = await llamaPeers(paths.target, draft, endOfText, contextLength);
-    try {
-      const peers = [...ours(bench, limits), ...(drafting ? [byDraftModel(drafting, limits)] : []), ...llama.peers];
-      return { rows: await compare(peers, prompts, maxTokens, drafting ? {} : NO_DRAFT_MODEL) };
-    } finally {
-      await llama.stop();
-    }
+    engines.push(await llamaPeers(paths.target, draft, endOfText, contextLength));
+    engines.push(await transformersJs(models.pair, folder, endOfText));
+    const others = engines.flatMap((engine) => engine.peers);
+    const all = [...ours(bench, limits), ...(drafting ? [byDraftModel(drafting, limits)] : []), ...others];
+    return { rows: await compare(all, prompts, maxTokens, drafting ? {} : NO_DRAFT_MODEL) };
   } finally {
+    for (const { stop } of engines) await stop();
     await rm(folder, { recursive: true, force: true });
     if (drafting) await drafting.stop();
   }
@@ -119,24 +116,23 @@ async function compare(
   notMeasured: Readonly<Record<string, string>>,
 ): Promise<object[]> {
   const passes = all.map((): Passes => ({ greedy: [], sampled: [] }));
-  for (const [turn, { tokens }] of [...prompts.slice(-WARM_UP), ...prompts].entries()) {
+  const warmUp = prompts.slice(-WARM_UP);
+  const turns = [...warmUp, ...prompts];
+  for (const [turn, { tokens }] of turns.entries()) {
     for (let i = 0; i < all.length; i++) {
       const n = (turn + i) % all.length;
       for (const setting of ['greedy', 'sampled'] as const) {
         const wish = { sampling: SETTINGS[setting], seed: turn, maxTokens };
         const measured = await pass(all[n] as Peer, tokens, wish);
-        if (turn >= WARM_UP) passes[n]?.[setting].push(measured);
+        if (turn >= warmUp.length) passes[n]?.[setting].push(measured);
       }
     }
-    process.stderr.write(`\r${turn + 1}/${WARM_UP + prompts.length} prompts`);
+    process.stderr.write(`\r${turn + 1}/${turns.length} prompts`);
   }
   process.stderr.write('\n');
   const reference = passes[0]?.greedy ?? [];
   const rows = all.map(({ name }, n) => row(name, passes[n] as Passes, reference));
-  const others = Object.entries({ ...NOT_MEASURED, ...notMeasured }).map(([engine, why]) => ({
-    engine,
-    agrees: `not measured: ${why}`,
-  }));
+  const others = Object.entries(notMeasured).map(([engine, why]) => ({ engine, agrees: `not measured: ${why}` }));
   return [...rows, ...others];
 }
 
