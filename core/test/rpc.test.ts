@@ -174,6 +174,23 @@ describe('a call that fails', () => {
     call.send(step(1)); // a call that has failed takes messages and drops them
   });
 
+  test('carries a field that is a name of the client’s own', async () => {
+    let field = '';
+    const { client } = await start({
+      getTarget: () => {
+        throw new PtpError('invalid_argument', `\`${field}\` is wrong`, { field });
+      },
+    });
+    for (field of ['schema.properties.é', 'schema.properties.100%', 'a 😀 \n b']) {
+      await expect(client.getTarget({})).rejects.toMatchObject({ code: 'invalid_argument', field });
+    }
+    field = 'schema.properties.\ud800';
+    await expect(client.getTarget({})).rejects.toMatchObject({ field: 'schema.properties.\ufffd' });
+    field = 'é'.repeat(100_000);
+    const shown = { message: `\`${'é'.repeat(399)}...`, field: `${'é'.repeat(200)}...` };
+    await expect(client.getTarget({})).rejects.toMatchObject(shown);
+  });
+
   test('tells any client the field at fault, and when to try again (google.rpc.Status)', async () => {
     const { server } = await start({
       getTarget: () => {
