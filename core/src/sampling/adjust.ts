@@ -44,6 +44,8 @@ export function onlyAllowed(allowed: Uint8Array): Adjustment {
   return { scaled: new Int32Array(), scale: 1, biased: new Int32Array(), biases: new Float32Array(), allowed };
 }
 
+/** Logits divided by less may leave float32's range; a token that is there already is the most probable one long before. */
+const LEAST_REPETITION = 1e-6;
 /** Entries that a logit bias may have. */
 const MOST_BIASES = 1024;
 
@@ -82,7 +84,8 @@ export function adjustParams(
   check('repetition_penalty', repetitionPenalty > 0 && repetitionPenalty <= 10, 'in (0, 10]', repetitionPenalty);
   const penalised = presencePenalty !== 0 || frequencyPenalty !== 0 || repetitionPenalty !== 1;
   if (logitBias.size === 0 && !penalised && heldBack.length === 0) return undefined;
-  return { logitBias, presencePenalty, frequencyPenalty, repetitionPenalty, heldBack, heldBackUntil };
+  const repetition = Math.max(repetitionPenalty, LEAST_REPETITION);
+  return { logitBias, presencePenalty, frequencyPenalty, repetitionPenalty: repetition, heldBack, heldBackUntil };
 }
 
 /** One sequence's adjustments as it grows. */

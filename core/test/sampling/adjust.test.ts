@@ -30,6 +30,15 @@ describe('adjustments', () => {
     expect(rows({ repetitionPenalty: 2 }, [0, 1], [4])).toEqual([[1, -2, 0.5, 0, 1.5, -2, 1, 0.25]]);
   });
 
+  it('stay numbers, however little a penalty divides by', () => {
+    const params = adjustParams({ repetitionPenalty: 1e-45 }, VOCABULARY);
+    expect(
+      rows(params ?? {}, [0, 3], [])
+        .flat()
+        .every(Number.isFinite),
+    ).toBe(true);
+  });
+
   it('follow a draft, and forget it', () => {
     const params = { ...noAdjustment, frequencyPenalty: 1 };
     const adjuster = new Adjuster(params, [], [4]);
