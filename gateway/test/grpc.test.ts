@@ -118,6 +118,16 @@ describe('GenerationService', () => {
       { message: '`json_schema.items.not` is not supported' },
     ],
     [
+      'a schema that is nested too deep',
+      { prompt, form: { case: 'jsonSchema', value: `${'['.repeat(50_000)}${']'.repeat(50_000)}` } },
+      { message: expect.stringContaining('`json_schema` must be nested at most 200 deep') },
+    ],
+    [
+      'a schema whose names are not ASCII',
+      { prompt, form: { case: 'jsonSchema', value: '{"properties":{"é":{"not":{}}}}' } },
+      { field: 'json_schema.properties.é.not', message: '`json_schema.properties.é.not` is not supported' },
+    ],
+    [
       'a form without an end',
       { prompt, form: { case: 'regex', value: 'a' }, ignoreEndOfText: true },
       { message: '`ignore_end_of_text` must be absent where the answer has a form, got true' },

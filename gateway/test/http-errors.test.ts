@@ -82,6 +82,16 @@ describe('400 names field, limit and value', () => {
       'messages[0].tool_calls[0].function.arguments',
       'must be the JSON text of an object, got "[]"',
     ],
+    [
+      [
+        {
+          role: 'assistant',
+          tool_calls: [{ ...called, function: { name: 'f', arguments: `{"a":${'['.repeat(300)}${']'.repeat(300)}}` } }],
+        },
+      ],
+      'messages[0].tool_calls[0].function.arguments',
+      'must be nested at most 200 deep',
+    ],
     [[{ role: 'user' }], 'messages[0].content', 'must be a string or an array of text parts, got nothing'],
     [[{ role: 'user', content: 5 }], 'messages[0].content', 'must be a string or an array of text parts, got 5'],
     [
@@ -165,6 +175,15 @@ describe('bodies', () => {
       400,
       expect.stringContaining('`body` must be an object'),
     ]);
+  });
+
+  test.each([
+    ['[', ']'],
+    ['{"a":', '}'],
+  ])('that are nested too deep are refused: %s', async (open, close) => {
+    const body = `{"prompt": "a", "x": ${open.repeat(50_000)}1${close.repeat(50_000)}}`;
+    const response = await server.post('/v1/completions', body);
+    expect([response.status, await error(response)]).toEqual([400, 'the request body must be nested at most 200 deep']);
   });
 
   test('that are not UTF-8 are refused, not repaired', async () => {

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { parsedText } from './nesting.ts';
 import { object, refuse, text } from './schema-parts.ts';
 
 /** A function call that the assistant made. */
@@ -75,9 +76,7 @@ export function textOf(given: string | readonly { text: string }[]): string {
 
 /** Templates write arguments as the object that they are. @throws PtpError `invalid_argument` if they are none */
 export function parsedArguments(given: string, field: string): Record<string, unknown> {
-  try {
-    const value: unknown = JSON.parse(given);
-    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
-  } catch {}
+  const value = parsedText(given, field, 'an object');
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
   return refuse(field, 'the JSON text of an object', given);
 }

@@ -5,6 +5,7 @@ import type { Form } from '../grammar/grammars.ts';
 import { jsonSchemaGrammar } from '../grammar/json-schema.ts';
 import { jsonObject } from '../grammar/json-text.ts';
 import { RegexError, regexGrammar } from '../grammar/regex.ts';
+import { parsedText } from './nesting.ts';
 import { boolean, object, refuse, text } from './schema-parts.ts';
 
 const kinds = 'text, json_object or json_schema';
@@ -94,9 +95,5 @@ export function wholeRegex(regex: string, field: string): Expression {
 
 /** @throws PtpError `invalid_argument` unless the text is JSON */
 export function parsedSchema(text: string, field: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return refuse(field, 'the JSON text of a schema', text);
-  }
+  return parsedText(text, field, 'a schema');
 }

@@ -1,12 +1,18 @@
 import { PtpError } from '@ptp/core/errors.ts';
+import { isNestedTooDeep, MOST_NESTING } from '../api/nesting.ts';
 
 /**
  * A request body as JSON. A `seed` beyond 2^53 becomes a bigint, as a number would change it.
  *
- * @throws PtpError `invalid_argument` if the bytes are not UTF-8 or the text is not JSON
+ * @throws PtpError `invalid_argument` if the bytes are not UTF-8, or the text is not JSON or nested too deep
  */
 export function parseJson(bytes: Uint8Array): unknown {
-  const text = decode(bytes);
+  const value = parsed(decode(bytes));
+  if (!isNestedTooDeep(value)) return value;
+  throw new PtpError('invalid_argument', `the request body must be nested at most ${MOST_NESTING} deep`);
+}
+
+function parsed(text: string): unknown {
   try {
     // The reviver sees every value of the body, so it is kept for the rare bodies that need it.
     return /"seed"\s*:\s*-?\d{16}/.test(text) ? JSON.parse(text, keepLongSeeds) : JSON.parse(text);
