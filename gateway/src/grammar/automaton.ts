@@ -60,8 +60,8 @@ export class Automaton {
   }
 
   /**
-   * A state that goes on as this one does for the next `length` bytes: counts beyond that are cut to it, so that the states along a
-   * text of at most so many characters are one.
+   * A state that goes on as this one does for the next `length` bytes: what follows so many certain ones is left out, and counts are cut to
+   * it, so that the states along a text of at most so many characters are one.
    */
   nearby(state: State, length: number): State {
     return this.#state((entry) => {
@@ -72,7 +72,11 @@ export class Automaton {
 
   #cut(rest: Rest | undefined, length: number): Rest | undefined {
     const heads: Expression[] = [];
-    for (let at = rest; at; at = at.then) heads.push(at.head);
+    let certain = 0;
+    for (let at = rest; at && certain < length; at = at.then) {
+      heads.push(at.head);
+      if (at.head.kind === 'bytes') certain++;
+    }
     return heads.reduceRight<Rest | undefined>((then, head) => {
       if (head.kind !== 'repeat') return this.#rest(head, then);
       const most = head.most === Number.POSITIVE_INFINITY ? head.most : Math.min(head.most, length);

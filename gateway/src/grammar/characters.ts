@@ -1,4 +1,4 @@
-import { bytes, choice, type Expression, literal, nothing, sequence } from './expression.ts';
+import { byteRange, choice, type Expression, literal, nothing, sequence } from './expression.ts';
 
 /** Inclusive ranges of Unicode code points. */
 export type Ranges = readonly (readonly [from: number, to: number])[];
@@ -67,25 +67,22 @@ function between(from: readonly number[], to: readonly number[]): Expression {
   if (first === undefined || last === undefined) return nothing;
   const [fromRest, toRest] = [from.slice(1), to.slice(1)];
   const [least, most] = [fromRest.map(() => 0x80), fromRest.map(() => 0xbf)];
-  if (first === last) return sequence(bytes([first, first]), between(fromRest, toRest));
+  if (first === last) return sequence(byteRange(first, first), between(fromRest, toRest));
   const isLeast = fromRest.every((byte, i) => byte === least[i]);
   const isMost = toRest.every((byte, i) => byte === most[i]);
   const [low, high] = [isLeast ? first : first + 1, isMost ? last : last - 1];
   return choice(
-    ...(isLeast ? [] : [sequence(bytes([first, first]), between(fromRest, most))]),
-    ...(low <= high ? [sequence(bytes([low, high]), between(least, most))] : []),
-    ...(isMost ? [] : [sequence(bytes([last, last]), between(least, toRest))]),
+    ...(isLeast ? [] : [sequence(byteRange(first, first), between(fromRest, most))]),
+    ...(low <= high ? [sequence(byteRange(low, high), between(least, most))] : []),
+    ...(isMost ? [] : [sequence(byteRange(last, last), between(least, toRest))]),
   );
 }
 
 /** How JSON spells a character of the ranges inside a string; in one way, the usual one. */
 export function inJsonString(ranges: Ranges): Expression {
   const characters = normal(ranges);
-  const escaped = ESCAPED_IN_JSON.filter((code) => characters.some(([from, to]) => code >= from && code <= to));
-  return choice(
-    utf8(intersection(characters, plainCharacters)),
-    ...escaped.map((code) => literal(JSON.stringify(String.fromCodePoint(code)).slice(1, -1))),
-  );
+  const escaped = ESCAPED_IN_JSON.filter(({ code }) => characters.some(([from, to]) => code >= from && code <= to));
+  return choice(utf8(intersection(characters, plainCharacters)), ...escaped.map(({ spelt }) => spelt));
 }
 
 /** Characters that stand for themselves in a JSON string. */
@@ -94,4 +91,6 @@ export const plainCharacters: Ranges = complement([
   [0x22, 0x22],
   [0x5c, 0x5c],
 ]);
-const ESCAPED_IN_JSON = [...Array.from({ length: 0x20 }, (_, code) => code), 0x22, 0x5c];
+const ESCAPED_IN_JSON = [...Array.from({ length: 0x20 }, (_, code) => code), 0x22, 0x5c].map((code) => {
+  return { code, spelt: literal(JSON.stringify(String.fromCodePoint(code)).slice(1, -1)) };
+});

@@ -49,12 +49,26 @@ export function bytes(...ranges: readonly (readonly [from: number, to: number])[
   return { kind: 'bytes', has };
 }
 
+/** Every byte of an inclusive range. The same object each time: a grammar may have many thousands of them. */
+export function byteRange(from: number, to: number): Bytes {
+  const key = from * 256 + to;
+  byteRanges[key] ??= bytes([from, to]);
+  return byteRanges[key];
+}
+
+const byteRanges: Bytes[] = [];
+
 /** Exactly this text. */
 export function literal(text: string): Expression {
-  return sequence(...Array.from(Buffer.from(text), (byte) => oneByte[byte] as Bytes));
+  return inOrder(Array.from(Buffer.from(text), (byte) => byteRange(byte, byte)));
 }
 
 export function sequence(...parts: readonly Expression[]): Expression {
+  return inOrder(parts);
+}
+
+/** The same for more parts than a call may have arguments. */
+function inOrder(parts: readonly Expression[]): Expression {
   return parts.length === 1 ? (parts[0] as Expression) : { kind: 'sequence', parts };
 }
 
@@ -68,8 +82,14 @@ export function repeat(of: Expression, least = 0, most = Number.POSITIVE_INFINIT
 }
 
 export const optional = (of: Expression): Expression => repeat(of, 0, 1);
-export const reference = (to: () => Expression): Expression => ({ kind: 'reference', to });
+export const reference = (to: () => Expression): Reference => ({ kind: 'reference', to });
+/** An expression that is made when a text gets there: made at once, all of them would be large. */
+export function once(make: () => Expression): Reference {
+  let made: Expression | undefined;
+  return reference(() => {
+    made ??= make();
+    return made;
+  });
+}
 /** The empty text. */
 export const nothing: Expression = sequence();
-
-const oneByte = Array.from({ length: 256 }, (_, byte) => bytes([byte, byte]));

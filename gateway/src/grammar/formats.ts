@@ -6,9 +6,9 @@ const BYTE = '(25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)';
 
 /**
  * Formats of strings that are followed, as regular expressions that each allow a part of what the format does (JSON Schema 2020-12
- * validation, section 7.3). Others are annotations, which is what the standard takes all for.
+ * validation, section 7.3).
  */
-export const FORMATS: Readonly<Record<string, string | undefined>> = {
+const FORMATS = {
   date: `^${DATE}$`,
   time: `^${TIME}$`,
   'date-time': `^${DATE}T${TIME}$`,
@@ -17,3 +17,8 @@ export const FORMATS: Readonly<Record<string, string | undefined>> = {
   hostname: `^${LABEL}(\\.${LABEL}){0,4}$`,
   email: `^[A-Za-z0-9_+-]{1,32}(\\.[A-Za-z0-9_+-]{1,32}){0,3}@${LABEL}(\\.${LABEL}){1,3}$`,
 };
+
+/** A format's regular expression; undefined for others, which are annotations: what the standard takes all for. */
+export function formatOf(name: string): string | undefined {
+  return Object.hasOwn(FORMATS, name) ? FORMATS[name as keyof typeof FORMATS] : undefined;
+}

@@ -1,7 +1,7 @@
 import type { PtpError } from '@ptp/core/errors.ts';
 import { inJsonString } from './characters.ts';
 import { choice, type Expression, literal, nothing, optional, reference, sequence } from './expression.ts';
-import { FORMATS } from './formats.ts';
+import { formatOf } from './formats.ts';
 import { jsonNumberIn } from './json-numbers.ts';
 import { areDisjoint, checkKeywords, refusal, type Schema, typesOf } from './json-schema-keywords.ts';
 import {
@@ -71,8 +71,9 @@ class Translation {
     for (const name of ['anyOf', 'oneOf', 'allOf'] as const) {
       const schemas = schema[name];
       if (!schemas) continue;
+      const options = schemas.map((each, i) => this.#grammar(each, `${at}.${name}[${i}]`));
       if (name === 'oneOf') this.#checkDisjoint(schemas, `${at}.oneOf`);
-      return choice(...schemas.map((each, i) => this.#grammar(each, `${at}.${name}[${i}]`)));
+      return choice(...options);
     }
     const types = typesOf(schema);
     return types ? choice(...types.map((type) => this.#typed(type, schema, at))) : jsonValue;
@@ -126,7 +127,7 @@ class Translation {
   #string(schema: Schema, at: string): Expression {
     const { pattern, minLength: least = 0, maxLength: most = Number.POSITIVE_INFINITY, format } = schema;
     if (least > most) throw refused(`${at}.minLength`, `at most \`maxLength\` (${most})`, least);
-    const source = pattern ?? (format === undefined ? undefined : FORMATS[format]);
+    const source = pattern ?? (format === undefined ? undefined : formatOf(format));
     if (source === undefined) return jsonString(least, most);
     if (schema.minLength !== undefined || schema.maxLength !== undefined) {
       const beside = pattern === undefined ? 'format' : 'pattern';
@@ -203,7 +204,7 @@ class Translation {
     const path = pointer
       .split('/')
       .slice(1)
-      .map((part) => decodeURIComponent(part).replaceAll('~1', '/').replaceAll('~0', '~'));
+      .map((part) => decoded(part).replaceAll('~1', '/').replaceAll('~0', '~'));
     let schema = this.#root;
     for (const key of path) {
       const object = typeof schema === 'object' && schema !== null && Object.hasOwn(schema, key);
@@ -245,6 +246,15 @@ function arrayOf(first: readonly Expression[], rest: Expression | undefined, lea
   };
   if (most === 0 || (first.length === 0 && !rest)) return literal('[]');
   return (least === 0 ? emptyOr : enclosed)('[', from(0), ']');
+}
+
+/** Part of a URI fragment; as it is where it is not percent-encoded well, so that nothing has that name. */
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
 }
 
 function refused(field: string, limit: string, got?: unknown): PtpError {

@@ -5,6 +5,7 @@ import {
   type Expression,
   literal,
   nothing,
+  once,
   optional,
   reference,
   repeat,
@@ -87,20 +88,27 @@ const anyValue = choice(anyObject, anyArray, jsonString(), jsonNumber, jsonBoole
 
 /** A string that is none of these and is spelt without escapes: a further key of an object. */
 export function otherString(excluded: readonly string[]): Expression {
-  return sequence(literal('"'), otherRest(excluded.map((text) => [...text])));
+  const texts = excluded.map((text) => [...text]);
+  return sequence(
+    literal('"'),
+    once(() => otherRest(texts, 0)),
+  );
 }
 
-/** What follows up to the closing mark, and is none of the texts. */
-function otherRest(texts: readonly (readonly string[])[]): Expression {
-  const beginnings = new Set(texts.flatMap(([first]) => first ?? []));
+/** What follows up to the closing mark after so many characters, which all of the texts begin with, and makes none of them. */
+function otherRest(texts: readonly (readonly string[])[], at: number): Expression {
+  const beginnings = new Set(texts.flatMap((text) => text[at] ?? []));
   const points = [...beginnings].map((first) => first.codePointAt(0) as number);
   const others = intersection(plainCharacters, complement(points.map((point) => [point, point])));
   return choice(
-    ...(texts.some((text) => text.length === 0) ? [] : [literal('"')]),
+    ...(texts.some((text) => text.length === at) ? [] : [literal('"')]),
     sequence(utf8(others), repeat(unescaped), literal('"')),
     ...[...beginnings].map((first) => {
-      const going = texts.filter((text) => text[0] === first).map((text) => text.slice(1));
-      return sequence(literal(first), otherRest(going));
+      const going = texts.filter((text) => text[at] === first);
+      return sequence(
+        literal(first),
+        once(() => otherRest(going, at + 1)),
+      );
     }),
   );
 }

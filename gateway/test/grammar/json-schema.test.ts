@@ -210,6 +210,7 @@ describe('what cannot be followed is refused by name', () => {
     [{ type: 'string', pattern: '(' }, '`schema.pattern` must be a regular expression that can be followed'],
     [{ type: 'string', pattern: 'a', maxLength: 3 }, '`schema.maxLength` must be absent beside `pattern`'],
     [{ $ref: '#/$defs/x' }, '`schema.$ref` must be a reference to a part of the schema, got #/$defs/x'],
+    [{ $ref: '#/%zz' }, '`schema.$ref` must be a reference to a part of the schema, got #/%zz'],
     [{ $ref: 'http://example.org/x' }, '`schema.$ref` must be a reference within the schema'],
     [{ type: 'integer', minimum: 10, maximum: 5 }, '`schema` must be a range that has numbers in it'],
     [{ type: 'integer', minimum: 8, maximum: 13, multipleOf: 7 }, '`schema` must be a range that has numbers in it'],
@@ -221,6 +222,16 @@ describe('what cannot be followed is refused by name', () => {
     [
       { oneOf: [{ type: 'string' }, { type: 'string', maxLength: 3 }] },
       '`schema.oneOf` must be of schemas that exclude each other',
+    ],
+    [{ oneOf: [null, {}] }, '`schema.oneOf[0]` must be a schema, got null'],
+    [
+      {
+        oneOf: [
+          { type: 'object', required: 5 },
+          { type: 'object', required: 5 },
+        ],
+      },
+      '`schema.oneOf[0].required` must be an array of names, got 5',
     ],
     [{ oneOf: [{ type: 'number' }, { minLength: 3 }] }, '`schema.oneOf` must be of schemas that exclude each other'],
     [{ allOf: [{}, {}] }, '`schema.allOf` must be one schema alone, got an array of 2'],
@@ -253,6 +264,25 @@ describe('schemas that are large on purpose', () => {
     ['patterns', { type: 'string', pattern: 'a'.repeat(2001) }, 'at most 2000 characters are, got 2001'],
   ])('%s are refused', (_, schema, message) => {
     expect(() => jsonSchemaGrammar(schema, 'schema')).toThrow(message);
+  });
+
+  test.each<[string, object, unknown]>([
+    ['a name', { properties: { ['n'.repeat(90_000)]: { type: 'null' } }, additionalProperties: true }, { m: 1 }],
+    [
+      'many names',
+      {
+        properties: Object.fromEntries(names(900).map((name) => [name.padEnd(90, 'x'), {}])),
+        additionalProperties: true,
+      },
+      { [`${'n5'.padEnd(90, 'x')}y`]: 1, n: 2 },
+    ],
+  ])('%s', (_, schema, value) => {
+    expect(accepts(jsonSchemaGrammar(schema, 'schema'), JSON.stringify(value))).toBe(true);
+  });
+
+  test('a long value', () => {
+    const grammar = jsonSchemaGrammar({ const: '€'.repeat(90_000) }, 'schema');
+    expect(accepts(grammar, '"€€€"')).toBe(false);
   });
 
   test('many ways to go on are refused when the text gets there, many members are not', () => {
