@@ -174,6 +174,17 @@ describe('a call that fails', () => {
     call.send(step(1)); // a call that has failed takes messages and drops them
   });
 
+  test('when it is cancelled in the turn in which it began leaves nothing at the server', async () => {
+    const { server, client } = await start();
+    await client.getTarget({});
+    const calls = [client.verify({ signal: AbortSignal.abort() }), client.verify()];
+    for (const call of calls) call.send(step(0));
+    calls[1]?.cancel();
+    for (const call of calls) await expect(call.receive()).rejects.toMatchObject({ code: 'cancelled' });
+    await sleep(100);
+    expect(server.activeCalls()).toBe(0);
+  });
+
   test('carries a field that is a name of the client’s own', async () => {
     let field = '';
     const { client } = await start({

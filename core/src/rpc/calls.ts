@@ -102,7 +102,7 @@ export class ServerStream<Out> {
   constructor(stream: Readable<Out> | Duplex<Out>, signal?: AbortSignal) {
     this.#stream = stream;
     this.#inbox = new Inbox(stream);
-    const cancel = () => stream.cancel();
+    const cancel = () => this.cancel();
     stream.on('end', () => this.#inbox.end());
     stream.on('error', (error: ServiceError) => this.#inbox.fail(fromStatus(error, signal)));
     stream.on('status', () => signal?.removeEventListener('abort', cancel));
@@ -120,9 +120,10 @@ export class ServerStream<Out> {
     return this.#inbox.receive();
   }
 
-  /** Ends the call at once: the server's signal is aborted, a pending receive fails with `cancelled`. */
+  /** Ends the call: the server's signal is aborted, a pending receive fails with `cancelled`. */
   cancel(): void {
-    this.#stream.cancel();
+    // a call that is cancelled in the turn in which it began is sent by grpc-js all the same, and nobody ends it then
+    setImmediate(() => this.#stream.cancel());
   }
 
   /** Receives until the end, and cancels the call if the loop is left before. */
@@ -130,7 +131,7 @@ export class ServerStream<Out> {
     try {
       yield* this.#inbox;
     } finally {
-      this.#stream.cancel();
+      this.cancel();
     }
   }
 }
