@@ -79,6 +79,15 @@ def test_missing_inputs_are_refused_with_the_command_that_makes_them(tmp_path):
     assert said.endswith(f"--corpus must be there, {tmp_path}/corpus is missing: `ptp-train corpus` makes it")
 
 
+def test_a_target_alone_is_exported_without_anything_about_a_drafter(tmp_path):
+    for name in ("target.pt", "tokens"):
+        (tmp_path / name).touch()
+    words = ["--work", str(tmp_path), "--id", "x"]
+    with pytest.raises(SystemExit, match="--drafter must be there"):
+        commands.check(commands.parse("export", words))
+    commands.check(commands.parse("export", [*words, "--target-only"]))
+
+
 def test_work_moves_defaults_and_leaves_given_paths(tmp_path):
     args = commands.parse("target", ["--work", str(tmp_path), "--out", "work/own.pt"])
     assert args.data == tmp_path / "tokens" and str(args.out) == "work/own.pt"

@@ -104,13 +104,21 @@ def paths(args: argparse.Namespace, options: tuple[str, ...]) -> list[tuple[str,
     return found
 
 
+def reads(args: argparse.Namespace) -> tuple[str, ...]:
+    """The command's options that name what must be there: of a target alone nothing about a drafter."""
+    options = COMMANDS[args.command].reads
+    if getattr(args, "target_only", False):
+        return tuple(option for option in options if option not in ("drafter", "evaluation"))
+    return options
+
+
 def check(args: argparse.Namespace, earlier: list[argparse.Namespace] | None = None) -> None:
     """Refuses settings that cannot work: missing inputs, and what the module's own `check` finds.
 
     earlier: the steps of a recipe that will have been run before.
     """
     coming = [path for step in earlier or [] for _, path in paths(step, COMMANDS[step.command].writes)]
-    for option, path in paths(args, COMMANDS[args.command].reads):
+    for option, path in paths(args, reads(args)):
         if not path.exists() and not any(path.is_relative_to(made) for made in coming):
             maker = MADE_BY.get(option)
             hint = f": `ptp-train {maker}` makes it" if maker else ""

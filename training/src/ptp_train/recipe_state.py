@@ -7,7 +7,7 @@ import os
 import pathlib
 import time
 
-from .commands import COMMANDS, paths
+from .commands import COMMANDS, paths, reads
 
 NOT_OPTIONS = ("command", "step", "logs", "work")
 
@@ -40,7 +40,7 @@ def state_file(args: argparse.Namespace) -> pathlib.Path:
 
 
 def inputs(args: argparse.Namespace) -> dict[str, str]:
-    return digests(args, COMMANDS[args.command].reads)
+    return digests(args, reads(args))
 
 
 def begin(args: argparse.Namespace) -> dict:
