@@ -218,6 +218,19 @@ def test_kept_readings_ask_the_same(pair, tokens, tmp_path):
     assert sum(len(g["tokens"]) for g in samples.groups(2 * length)) == 6
 
 
+def test_the_mixture_of_sampling_conditions_is_counted(tmp_path):
+    common = [[1, 0, 1]] * 120 + [[0.7, 50, 0.9]] * 78
+    rare = [[0.3, 20, 0.81], [1.2, 100, 0.99]]
+    for n, rows in enumerate((common, rare)):
+        tokens = np.zeros((len(rows), 4), np.uint16)
+        np.savez(tmp_path / f"train-{n}-000000.npz", tokens=tokens, settings=np.array(rows, np.float32))
+    assert Samples(tmp_path, "train", "cpu").mixture() == [
+        {"share": 0.6, "temperature": 1.0, "top_k": 0.0, "top_p": 1.0},
+        {"share": 0.39, "temperature": 0.7, "top_k": 50.0, "top_p": 0.9},
+        {"share": 0.01, "temperature": [0.3, 1.2], "top_k": [20.0, 100.0], "top_p": [0.81, 0.99]},
+    ]
+
+
 def test_a_context_in_integers_is_near_the_exact_one(pair, tokens):
     target, _ = pair
     ids = torch.tensor([tokens])

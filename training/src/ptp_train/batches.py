@@ -13,6 +13,9 @@ from .model import KeyValue, Target
 from .samples import GENERATED
 from .sampling import shape
 
+COMMON = 0.02
+"""Share of the sequences from which on a sampling condition is told by itself."""
+
 
 class Samples:
     """The files of one folder, each a batch of sequences of equal length, in memory."""
@@ -37,6 +40,20 @@ class Samples:
                 f"{self.folder} holds sequences of target {others.pop()}, this one is {target}: write them anew"
             )
 
+    def mixture(self) -> list[dict]:
+        """Shares of the sampling conditions, largest first; those that few sequences have together, by their extremes."""
+        rows = torch.cat([f["settings"] for f in self.files]).cpu()
+        settings, counts = rows.unique(dim=0, return_counts=True)
+        common = counts >= len(rows) * COMMON
+        found = [
+            told(row, count / len(rows)) for row, count in zip(settings[common], counts[common].tolist(), strict=True)
+        ]
+        rare = settings[~common]
+        if len(rare):
+            share = counts[~common].sum().item() / len(rows)
+            found.append(told(torch.stack([rare.amin(0), rare.amax(0)], -1), share))
+        return sorted(found, key=lambda part: -part["share"])
+
     def draw(self, tokens: int, rng: np.random.Generator) -> dict:
         """Random sequences of one file, about `tokens` tokens together."""
         f = self.files[rng.choice(len(self.files), p=self.weights)]
@@ -52,6 +69,13 @@ class Samples:
             starts = range(0, len(f["tokens"]), count)
             parts += [{k: v[start : start + count] for k, v in f.items()} for start in starts]
         return parts
+
+
+def told(values: Tensor, share: float) -> dict:
+    """Sampling conditions, temperature, top_k and top_p, [3] or [3, 2], as a manifest has them."""
+    names = ("temperature", "top_k", "top_p")
+    rounded = ([round(x, 2) for x in v] if isinstance(v, list) else round(v, 2) for v in values.tolist())
+    return {"share": round(share, 3), **dict(zip(names, rounded, strict=True))}
 
 
 def together(file: dict, tokens: int) -> int:

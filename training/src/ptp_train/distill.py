@@ -196,5 +196,7 @@ def run(args: argparse.Namespace) -> None:
     for part in (samples, held):
         part.check_origin(identity(target))
     lesson = Lesson(args, target, drafter, samples, place)
-    origin = {"target_identity": identity(target), **({"init": identity(drafter)} if args.init else {})}
+    origin = {"target_identity": identity(target), "trained_for": samples.mixture()}
+    if args.init:
+        origin["init"] = identity(drafter)
     fit(args, drafter, lesson, lambda: quick(target, drafter, held), "drafter", origin)

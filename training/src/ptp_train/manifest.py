@@ -20,13 +20,6 @@ from .tokenizer import END_OF_TEXT
 
 FORMAT_VERSION = 1
 SPLITS = ("held_files", "held_packages")
-TRAINED_FOR = [
-    {"share": 0.45, "temperature": 0.7, "top_k": 50, "top_p": 0.9},
-    {"share": 0.15, "temperature": 0, "top_k": 0, "top_p": 1},
-    {"share": 0.15, "temperature": 1, "top_k": 0, "top_p": 1},
-    {"share": 0.25, "temperature": [0.3, 1.2], "top_k": [0, 20, 50, 100], "top_p": [0.8, 1]},
-]
-"""The mixture of sampling conditions in samples.py; a list of two numbers is a range (top_k: one of)."""
 RECIPE = {
     "target": ("tokens", "batch_tokens", "context", "seed"),
     "drafter": ("steps", "completions", "context_tokens", "rate", "matrix_rate", "decay", "beta", "seed"),
@@ -49,7 +42,9 @@ def gather(target: pathlib.Path, drafter: pathlib.Path | None, evaluation: pathl
         **target_file.get("special_tokens", {}),
     }
     if drafter:
-        facts |= {"drafter": drafting_facts(evaluation), "sampling": {"trained_for": TRAINED_FOR}}
+        facts["drafter"] = drafting_facts(evaluation)
+        if mixture := drafter_file.get("trained_for"):
+            facts["sampling"] = {"trained_for": mixture}
     if sources and (drafter or "source" not in target_file):  # else nothing was trained on it
         licences = Counter(p["licence"] for p in sources["packages"].values())
         facts["corpus"] = {

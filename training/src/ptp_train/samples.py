@@ -29,11 +29,17 @@ PROMPTS = ((64, 0.5), (256, 0.3), (704, 0.2))
 """Prompt lengths in tokens with their shares: the drafter has to know long contexts too."""
 
 
-def conditions(count: int, rng: np.random.Generator) -> np.ndarray:
-    """float32 [count, 3]: temperature, top_k, top_p.
+MIXTURE = [
+    {"share": 0.45, "temperature": 0.7, "top_k": 50, "top_p": 0.9},
+    {"share": 0.15, "temperature": 0, "top_k": 0, "top_p": 1},
+    {"share": 0.15, "temperature": 1, "top_k": 0, "top_p": 1},
+    {"share": 0.25, "temperature": [0.3, 1.2], "top_k": [0, 20, 50, 100], "top_p": [0.8, 1]},
+]
+"""What `conditions` draws; a list of two numbers is a range (top_k: one of)."""
 
-    45 % the reference setting (0.7, 50, 0.9), 15 % greedy, 15 % unrestricted (1, 0, 1), the rest spread between.
-    """
+
+def conditions(count: int, rng: np.random.Generator) -> np.ndarray:
+    """float32 [count, 3]: temperature, top_k, top_p; by MIXTURE."""
     out = np.empty((count, 3), np.float32)
     for row in out:
         z = rng.random()

@@ -19,10 +19,9 @@ from .drafter import Drafter, DrafterConfig
 from .evaluate import after_misses, by_drafter, decode
 from .export import write_folder
 from .losses import kl
-from .manifest import TRAINED_FOR
 from .model import Config, Target
 from .optim import MuonAdamW, schedule
-from .samples import GENERATED, conditions, prompts_from, write
+from .samples import GENERATED, MIXTURE, conditions, prompts_from, write
 from .target import windows
 from .tokenizer import END_OF_TEXT
 
@@ -102,6 +101,6 @@ def run(args: argparse.Namespace) -> None:
             "accuracy_by_position": figures["accuracy"],
             "tokens_per_call": figures["tokens_per_call"],
         },
-        "sampling": {"trained_for": TRAINED_FOR},
+        "sampling": {"trained_for": MIXTURE},
     }
     write_folder(target, drafter, tokenizer.to_str().encode(), args.out, "tiny", facts, slots=(1, 4))
