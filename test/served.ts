@@ -1,5 +1,6 @@
 import type { AddressInfo } from 'node:net';
 import { loadManifest } from '@ptp/core/engine/manifest.ts';
+import type { Logger } from '@ptp/core/log.ts';
 import { serve } from '@ptp/core/rpc/server.ts';
 import { loadChatTemplate } from '../gateway/src/api/chat.ts';
 import { Admission } from '../gateway/src/door/admission.ts';
@@ -13,13 +14,20 @@ import { RecordedGenerator } from '../gateway/src/traces/recorded-generator.ts';
 import { TraceStore } from '../gateway/src/traces/trace-store.ts';
 import { silent, TestPair } from './test-pair.ts';
 
+export interface GatewayOptions {
+  readonly keys?: ApiKeys;
+  readonly maxStreams?: number;
+  readonly logger?: Logger;
+}
+
 /** The real services and the gateway's two doors over a model folder. */
-export async function serveGateway(folder: string, keys = new ApiKeys([])) {
+export async function serveGateway(folder: string, options: GatewayOptions = {}) {
+  const { keys = new ApiKeys([]), maxStreams = 16, logger = silent } = options;
   const manifest = await loadManifest(folder);
   const pair = await TestPair.onnx(folder);
   const [tokenizer, chatTemplate] = [await loadTokenizer(folder), await loadChatTemplate(folder)];
   const settings = { bodyLimit: 2 ** 20, stallMillis: 10_000, corsOrigins: '' };
-  const admission = new Admission(16);
+  const admission = new Admission(maxStreams);
   const traces = new TraceStore(20);
   const limits = { length: 8, budget: 16, mode: 'overlap', ahead: 4 } as const;
   const generator = new RecordedGenerator(traces, pair.services, (streams) => new PairGenerator(streams, limits));
@@ -32,18 +40,19 @@ export async function serveGateway(folder: string, keys = new ApiKeys([])) {
     admission,
     keys,
     settings,
-    logger: silent,
+    logger,
     traces,
   });
   await app.listen({ port: 0, host: '127.0.0.1' });
   const grpc = await serve({
     address: '127.0.0.1:0',
-    logger: silent,
+    logger,
     services: [generationService({ generator, tokenizer, grammars, admission, keys })],
   });
   const { port } = app.server.address() as AddressInfo;
   return {
     id: manifest.id,
+    pair,
     url: `http://127.0.0.1:${port}/`,
     grpcAddress: grpc.address,
     close: async () => {

@@ -133,7 +133,7 @@ describe.skipIf(!chromiumPath)('the page of traces', () => {
 
   test('asks for a key where the server does', async () => {
     const sha256 = createHash('sha256').update('open sesame').digest('hex');
-    const locked = await serveGateway(folder, new ApiKeys([{ name: 'me', sha256 }]));
+    const locked = await serveGateway(folder, { keys: new ApiKeys([{ name: 'me', sha256 }]) });
     try {
       const authorization = 'Bearer open sesame';
       await (await complete(locked.url, 'mine', { authorization })).text();

@@ -8,11 +8,11 @@ import { connect, openChannel } from '@ptp/core/rpc/client.ts';
 import { serve } from '@ptp/core/rpc/server.ts';
 import fc from 'fast-check';
 import { afterAll, describe, expect, test } from 'vitest';
-import { Drafter } from '../drafter/src/draft.ts';
-import { drafterService } from '../drafter/src/service.ts';
-import { verifierService } from '../verifier/src/service.ts';
-import { Verifier } from '../verifier/src/verify.ts';
-import { silent } from './test-pair.ts';
+import { Drafter } from '../../drafter/src/draft.ts';
+import { drafterService } from '../../drafter/src/service.ts';
+import { verifierService } from '../../verifier/src/service.ts';
+import { Verifier } from '../../verifier/src/verify.ts';
+import { silent } from '../test-pair.ts';
 
 // Conversations that nobody would hold, with the services themselves: they must not trust who calls them. `npm run fuzz` holds 50,000 with each.
 
