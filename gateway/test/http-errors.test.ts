@@ -1,8 +1,9 @@
 import { once } from 'node:events';
 import { connect } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { PtpError } from '@ptp/core/errors.ts';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { events, startServer, type TestServer, tokenByToken } from './test-server.ts';
+import { events, startServer, type TestServer, tokenByToken, until } from './test-server.ts';
 
 let server: TestServer;
 const works = () => ({ steps: tokenByToken('ok') });
@@ -212,6 +213,17 @@ describe('bodies', () => {
     const response = await server.post('/v1/completions', '', init);
     expect(response.status).toBe(413);
     expect((await response.json()).error.type).toBe('invalid_request_error');
+  });
+
+  test('that break off are their client’s fault, in the log too', async () => {
+    server.logs.length = 0;
+    const socket = connect(server.port, '127.0.0.1');
+    socket.write('POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n');
+    socket.write('content-length: 500\r\n\r\n{"prompt":');
+    await sleep(50);
+    socket.destroy();
+    await until(() => server.logs.some((line) => line.includes('"refused"')));
+    expect(JSON.parse(server.logs[0] ?? '')).toMatchObject({ level: 'info', status: 400, msg: 'refused' });
   });
 
   test('that are too large are refused before they are sent', async () => {

@@ -36,11 +36,13 @@ function openAiCode(code: ErrorCode, field: string | undefined): string | undefi
 /** What the HTTP framework refuses before our handlers run. */
 function protocolRefusal(error: unknown): { status: number; message: string } | undefined {
   const { code, statusCode, message } = (error ?? {}) as { code?: unknown; statusCode?: unknown; message?: unknown };
-  if (typeof code !== 'string' || !code.startsWith('FST_ERR_')) return undefined;
+  if (typeof code !== 'string' || !(code.startsWith('FST_ERR_') || code === 'ECONNRESET')) return undefined;
   if (typeof statusCode !== 'number' || statusCode >= 500) return undefined;
   return { status: statusCode, message: protocolMessages[code] ?? String(message) };
 }
 
 const protocolMessages: Readonly<Record<string, string>> = {
   FST_ERR_CTP_INVALID_MEDIA_TYPE: 'the content type must be application/json',
+  // as the framework names a body whose client has gone
+  ECONNRESET: 'the request body did not arrive whole',
 };
