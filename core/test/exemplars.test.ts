@@ -36,12 +36,12 @@ describe('exemplars', () => {
   test('are the newest of each bucket and series, where the bucket is', async () => {
     const histogram = seconds();
     vi.useFakeTimers({ now: 1_700_000_000_250, toFake: ['Date'] });
-    histogram.record(0.5, { mode: 'a' }, contextFrom(`00-${'1'.repeat(32)}-${SPAN}-01`));
-    histogram.record(1, { mode: 'a' }, contextFrom(sampled));
+    histogram.record(0.5, { mode: 'a' }, contextOf(contextFrom(`00-${'1'.repeat(32)}-${SPAN}-01`)));
+    histogram.record(1, { mode: 'a' }, contextOf(contextFrom(sampled)));
     histogram.record(0.75, { mode: 'a' });
-    histogram.record(9, { mode: 'a' }, contextFrom(`00-${TRACE}-${'2'.repeat(16)}-01`));
-    histogram.record(0.1, { mode: 'b', of: 1 }, contextFrom(sampled));
-    histogram.record(0.2, { of: 1, mode: 'b' }, contextFrom(`00-${TRACE}-${'3'.repeat(16)}-01`));
+    histogram.record(9, { mode: 'a' }, contextOf(contextFrom(`00-${TRACE}-${'2'.repeat(16)}-01`)));
+    histogram.record(0.1, { mode: 'b', of: 1 }, contextOf(contextFrom(sampled)));
+    histogram.record(0.2, { of: 1, mode: 'b' }, contextOf(contextFrom(`00-${TRACE}-${'3'.repeat(16)}-01`)));
     expect(await lines('ptp_test_duration_seconds_bucket')).toEqual([
       'ptp_test_duration_seconds_bucket{mode="a",le="0.25"} 0',
       `ptp_test_duration_seconds_bucket{mode="a",le="1.0"} 3 # {trace_id="${TRACE}",span_id="${SPAN}"} 1 1700000000.25`,
@@ -58,11 +58,11 @@ describe('exemplars', () => {
     const histogram = seconds();
     const unsampled = `00-${TRACE}-${SPAN}-00`;
     histogram.record(0.5);
-    histogram.record(0.5, {}, contextFrom(undefined));
-    histogram.record(0.5, {}, contextFrom(unsampled, newTrace));
+    histogram.record(0.5, {}, contextOf(contextFrom(undefined)));
+    histogram.record(0.5, {}, contextOf(contextFrom(unsampled, newTrace)));
     histogram.record(0.5, {}, contextOf(span('child', { parent: contextFrom(unsampled, newTrace) })));
     expect(await exemplars()).toEqual([]);
-    histogram.record(0.5, {}, contextFrom(sampled));
+    histogram.record(0.5, {}, contextOf(contextFrom(sampled)));
     expect(await exemplars()).toHaveLength(1);
     expect((await metrics.exposition()).text).not.toContain('trace_id');
   });

@@ -113,7 +113,7 @@ describe('the standard variables', () => {
     [{ OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' }, 'ParentBased'],
   ])('%o: %s', async (env, sampler) => {
     const options = await tailOptions(100, env);
-    expect(options.sampler.toString()).toContain(sampler);
+    expect(options.sampling.sampler.toString()).toContain(sampler);
     expect(options.spanProcessors).toHaveLength(1);
     await options.spanProcessors[0]?.shutdown();
   });

@@ -4,7 +4,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { SpanKind, SpanStatusCode } from '@opentelemetry/api';
 import { InMemorySpanExporter, SimpleSpanProcessor } from '@opentelemetry/sdk-trace';
-import { afterEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { PtpError } from '../src/errors.ts';
 import { recordRun } from '../src/telemetry/run-spans.ts';
 import {
@@ -39,7 +39,17 @@ async function inMemory() {
 
 const milliseconds = ([seconds, nanos]: [number, number]) => seconds * 1e3 + nanos / 1e6;
 
-describe('spans', () => {
+/** A sampler that only the SDK knows of leaves all spans to it. */
+const sdkOnly = { OTEL_TRACES_SAMPLER: 'another', OTEL_LOG_LEVEL: 'none' };
+
+describe.each([
+  ['ours', {}],
+  ['of the SDK', sdkOnly],
+])('spans, %s,', (_, env) => {
+  beforeEach(() => {
+    for (const [name, value] of Object.entries(env)) vi.stubEnv(name, value);
+  });
+
   test('of two services form one trace', async () => {
     const recorded = await inMemory();
     const request = span('chat default', {
@@ -129,6 +139,33 @@ describe('spans', () => {
     expect(traceparentOf(off)).toBe('');
     recordSpan('past', { startTime: 1, endTime: 2 });
     endSpan(off);
+  });
+});
+
+describe('a service samples of what it is sent', () => {
+  test.each([
+    ['parentbased_always_off', undefined, [true, true, false]],
+    ['always_on', undefined, [true, true, true]],
+    ['always_off', undefined, [false, false, false]],
+    ['traceidratio', '0.5', [true, false, true]],
+  ])('by %s %s: %j', async (sampler, ratio, expected) => {
+    vi.stubEnv('OTEL_TRACES_SAMPLER', sampler);
+    vi.stubEnv('OTEL_TRACES_SAMPLER_ARG', ratio);
+    const recorded = await inMemory();
+    const traces = ['1', 'f', '2'].map((digit) => digit + '0'.repeat(31));
+    const [, , unsampled] = traces;
+    for (const _ of ['the first by the SDK', 'others by us']) {
+      for (const trace of traces) {
+        const flags = trace === unsampled ? '00' : '01';
+        const run = span('run', { parent: contextFrom(`00-${trace}-${'a'.repeat(16)}-${flags}`) });
+        recordSpan('queue', { parent: run, startTime: 1, endTime: 2 });
+        endSpan(run);
+      }
+    }
+    const ids = (await recorded()).map((one) => one.spanContext().traceId);
+    expect(traces.map((trace) => ids.filter((id) => id === trace).length)).toEqual(
+      expected.map((all) => (all ? 4 : 0)),
+    );
   });
 });
 

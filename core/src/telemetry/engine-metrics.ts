@@ -1,7 +1,7 @@
 import type { Meter } from '@opentelemetry/api';
 import type { SequenceStore } from '../engine/engine.ts';
 import { SECONDS } from './metrics.ts';
-import { contextFrom } from './spans.ts';
+import { contextFrom, contextOf } from './spans.ts';
 
 /** One engine run. Times in microseconds. */
 export interface RunFacts {
@@ -57,9 +57,13 @@ export function engineMetrics(meter: Meter, engine: SequenceStore): (run: RunFac
     [open, cacheBytes, keptBytes, kept, lookups, reused],
   );
   return ({ slots, runMicros, batchTokens }) => {
-    for (const { queueMicros, traceparent } of slots) queue.record(queueMicros / 1e6, {}, contextFrom(traceparent));
-    const traced = slots.find(({ traceparent }) => traceparent);
-    run.record(runMicros / 1e6, {}, contextFrom(traced?.traceparent));
+    const contexts = slots.map(({ traceparent }) => contextOf(contextFrom(traceparent)));
+    slots.forEach(({ queueMicros }, i) => void queue.record(queueMicros / 1e6, {}, contexts[i]));
+    run.record(
+      runMicros / 1e6,
+      {},
+      contexts.find((context) => context),
+    );
     batch.record(slots.length);
     tokens.record(batchTokens);
   };

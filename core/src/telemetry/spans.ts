@@ -1,19 +1,20 @@
 import {
   type Attributes,
   type Context,
-  createContextKey,
   INVALID_SPAN_CONTEXT,
-  isSpanContextValid,
   ROOT_CONTEXT,
   type Span,
+  type SpanContext,
   SpanKind,
   SpanStatusCode,
   TraceFlags,
   type Tracer,
   trace,
 } from '@opentelemetry/api';
+import type { ReadableSpan } from '@opentelemetry/sdk-trace';
 import { toPtpError } from '../errors.ts';
 import type { Timings } from '../gen/ptp/v1/common_pb.ts';
+import { ChildSpan, type SpanObserver, type SpanOrigin } from './child-span.ts';
 
 /**
  * Spans are written by hand: a step's parts are known only after it (queue, batch, run), and automatic instrumentation
@@ -68,14 +69,17 @@ export const attribute = {
 } as const;
 
 /** Parent of spans that are not to be recorded, because their request isn't. */
-export const untraced: Context = ROOT_CONTEXT.setValue(createContextKey('ptp untraced'), true);
+export const untraced = Symbol('untraced');
 /** Parent of a span that begins a trace of its own. */
-export const newTrace: Context = ROOT_CONTEXT;
+export const newTrace = Symbol('new trace');
+
+/** A span of this process, or what `contextFrom` made of one elsewhere. */
+export type Parent = Span | SpanContext | typeof untraced | typeof newTrace;
 
 /** What a span may be given when it starts. */
 export interface SpanOptions {
-  /** A span of this process, or what `contextFrom` made of one elsewhere; a new trace unless given. */
-  readonly parent?: Span | Context;
+  /** A new trace unless given. */
+  readonly parent?: Parent;
   readonly attributes?: Attributes;
   /** A `performance.now()` value; now unless given. */
   readonly startTime?: number;
@@ -85,32 +89,48 @@ export interface SpanOptions {
 
 const nothing = trace.wrapSpanContext(INVALID_SPAN_CONTEXT);
 
-let tracer: Tracer | undefined;
-
-/** Sets the tracer that spans are written to; startTracing does. Without one, a span costs an `if`. */
-export function setTracer(newTracer: Tracer | undefined): void {
-  tracer = newTracer;
+/** What spans are written to. */
+export interface SpanTarget {
+  readonly tracer: Tracer;
+  /** What makes spans below others without the tracer, which takes several times as long (child-span.ts). */
+  readonly children?: {
+    readonly observer: SpanObserver;
+    /** Whether a span below one of another process is sampled. */
+    samples(above: SpanContext): boolean;
+  };
 }
 
-/** Starts a span, which the caller ends, with `span.end(performance.now())` where precision matters. */
-export function span(name: string, { parent = newTrace, attributes, startTime, kind }: SpanOptions = {}): Span {
-  if (!tracer || parent === untraced) return nothing;
-  const isSpan = 'spanContext' in parent;
-  if (isSpan && !isSpanContextValid(parent.spanContext())) return nothing;
-  return tracer.startSpan(
-    name,
-    {
-      kind: kind ?? SpanKind.INTERNAL,
-      startTime: wallClock(startTime ?? performance.now()),
-      ...(attributes && { attributes }),
-    },
-    isSpan ? trace.setSpan(ROOT_CONTEXT, parent) : parent,
-  );
+let target: SpanTarget | undefined;
+/** Known with the tracer's first span. */
+let origin: SpanOrigin | undefined;
+
+/** Sets what spans are written to; startTracing does. Without it, a span costs an `if`. */
+export function setTarget(newTarget: SpanTarget | undefined): void {
+  target = newTarget;
+  origin = undefined;
+}
+
+/** Starts a span, which the caller ends (`endSpan`). */
+export function span(name: string, options: SpanOptions = {}): Span {
+  const { parent = newTrace, attributes, startTime, kind = SpanKind.INTERNAL } = options;
+  if (!target || parent === untraced) return nothing;
+  const startMillis = wallClock(startTime ?? performance.now());
+  const above = parent === newTrace ? undefined : spanContextOf(parent);
+  if (parent !== newTrace && !above) return nothing;
+  const { tracer, children } = target;
+  // a request's own span may carry text, which the SDK's limits are for
+  if (children && above && origin && kind !== SpanKind.SERVER && (!above.isRemote || children.samples(above))) {
+    return new ChildSpan({ name, above, kind, attributes, startMillis }, origin, children.observer);
+  }
+  const context = above ? trace.setSpanContext(ROOT_CONTEXT, above) : ROOT_CONTEXT;
+  const started = tracer.startSpan(name, { kind, startTime: startMillis, ...(attributes && { attributes }) }, context);
+  if (isRecorded(started)) origin ??= started;
+  return started;
 }
 
 /** Records what lies in the past: waiting in a queue, a run in the engine. */
 export function recordSpan(name: string, options: SpanOptions & { startTime: number; endTime: number }): void {
-  if (tracer) span(name, options).end(wallClock(options.endTime));
+  if (target) span(name, options).end(wallClock(options.endTime));
 }
 
 /** Ends a span, as failed if there was an error; of unforeseen errors only the code is recorded. */
@@ -141,26 +161,41 @@ export function traceparentOf(from: Span): string {
   return traceFlags & TraceFlags.SAMPLED ? `00-${traceId}-${spanId}-01` : '';
 }
 
+/** Version 00 has exactly these fields, later versions may have more (section 3.2.4). */
+const TRACEPARENT =
+  /^(?:00(?=.{53}$)|(?!ff|00)[0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-|$)/;
+
 /**
  * A received `traceparent` as the parent of spans.
  *
  * @param otherwise what a missing or malformed one means: `untraced` between our services, which send none for requests
  *   that aren't recorded; `newTrace` where requests enter
  */
-export function contextFrom(traceparent: string | undefined, otherwise: Context = untraced): Context {
-  if (!tracer || !traceparent) return otherwise;
-  // version 00 has exactly these fields, later versions may have more (section 3.2.4)
-  const match = /^(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?$/.exec(traceparent);
-  const [, version, traceId = '', spanId = '', flags = '', rest] = match ?? [];
-  const spanContext = { traceId, spanId, traceFlags: Number.parseInt(flags, 16), isRemote: true };
-  if (!isSpanContextValid(spanContext) || (version === '00' && rest !== undefined)) return otherwise;
-  return trace.setSpanContext(ROOT_CONTEXT, spanContext);
+export function contextFrom(traceparent: string | undefined, otherwise: Parent = untraced): Parent {
+  if (!target || !traceparent || !TRACEPARENT.test(traceparent)) return otherwise;
+  return {
+    traceId: traceparent.slice(3, 35),
+    spanId: traceparent.slice(36, 52),
+    traceFlags: Number.parseInt(traceparent.slice(53, 55), 16),
+    isRemote: true,
+  };
 }
 
 /** A span as the context of what is measured within it (`Histogram.record`), so that it leads to the span; undefined if that isn't sampled. */
-export function contextOf(within: Span | undefined): Context | undefined {
-  const sampled = within && within.spanContext().traceFlags & TraceFlags.SAMPLED;
-  return sampled ? trace.setSpan(ROOT_CONTEXT, within) : undefined;
+export function contextOf(within: Parent | undefined): Context | undefined {
+  if (typeof within !== 'object') return undefined;
+  const context = 'traceId' in within ? within : within.spanContext();
+  return context.traceFlags & TraceFlags.SAMPLED ? trace.setSpanContext(ROOT_CONTEXT, context) : undefined;
+}
+
+/** Of a span that is to have others below it; undefined if this process doesn't record it, and so neither what is below it. */
+function spanContextOf(parent: Span | SpanContext): SpanContext | undefined {
+  if ('traceId' in parent) return parent;
+  return isRecorded(parent) ? parent.spanContext() : undefined;
+}
+
+function isRecorded(span: Span): span is Span & ReadableSpan {
+  return 'resource' in span;
 }
 
 function wallClock(time: number): number {

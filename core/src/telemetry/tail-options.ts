@@ -1,15 +1,7 @@
-import {
-  AlwaysOffSampler,
-  AlwaysOnSampler,
-  BatchSpanProcessor,
-  ConsoleSpanExporter,
-  createAlwaysRecordSampler,
-  ParentBasedSampler,
-  type Sampler,
-  type SpanProcessor,
-  TraceIdRatioBasedSampler,
-} from '@opentelemetry/sdk-trace';
+import { ConsoleSpanExporter, createAlwaysRecordSampler, type SpanProcessor } from '@opentelemetry/sdk-trace';
 import { PtpError } from '../errors.ts';
+import { batches, otlpProcessor, protocolOf } from './exporting.ts';
+import { SAMPLERS, type Sampling, samplingFrom } from './sampling.ts';
 import { TailSampling } from './tail-sampling.ts';
 
 /**
@@ -23,59 +15,29 @@ export async function tailOptions(
   slowMillis: number,
   env: NodeJS.ProcessEnv,
   processors?: readonly SpanProcessor[],
-): Promise<{ sampler: Sampler; spanProcessors: SpanProcessor[] }> {
+): Promise<{ sampling: Sampling; spanProcessors: SpanProcessor[] }> {
   if (env.OTEL_CONFIG_FILE) throw refused('OTEL_CONFIG_FILE', 'unset', env.OTEL_CONFIG_FILE);
   const exporting = processors ?? (await processorsFrom(env));
+  const sampling = samplingFrom(env) ?? refuseSampler(env);
   return {
-    sampler: createAlwaysRecordSampler(samplerFrom(env)),
+    sampling: { ...sampling, sampler: createAlwaysRecordSampler(sampling.sampler) },
     spanProcessors: exporting.map((processor) => new TailSampling(processor, slowMillis)),
   };
 }
 
-function samplerFrom(env: NodeJS.ProcessEnv): Sampler {
-  const name = env.OTEL_TRACES_SAMPLER || 'parentbased_always_on';
-  const ratio = () => {
-    const given = Number(env.OTEL_TRACES_SAMPLER_ARG || 1);
-    if (given >= 0 && given <= 1) return new TraceIdRatioBasedSampler(given);
-    throw refused('OTEL_TRACES_SAMPLER_ARG', 'a number in [0, 1]', env.OTEL_TRACES_SAMPLER_ARG);
-  };
-  const roots: Readonly<Record<string, () => Sampler>> = {
-    always_on: () => new AlwaysOnSampler(),
-    always_off: () => new AlwaysOffSampler(),
-    traceidratio: ratio,
-  };
-  const root = roots[name.replace(/^parentbased_/, '')]?.();
-  if (!root)
-    throw refused('OTEL_TRACES_SAMPLER', `one of ${Object.keys(roots).join(', ')}, or parentbased_ with it`, name);
-  return name.startsWith('parentbased_') ? new ParentBasedSampler({ root }) : root;
-}
-
 async function processorsFrom(env: NodeJS.ProcessEnv): Promise<SpanProcessor[]> {
-  const exporter = await exporterFrom(env);
-  const number = (name: string) => (env[name] ? Number(env[name]) : undefined);
-  const sizes = {
-    maxQueueSize: number('OTEL_BSP_MAX_QUEUE_SIZE'),
-    scheduledDelayMillis: number('OTEL_BSP_SCHEDULE_DELAY'),
-    exportTimeoutMillis: number('OTEL_BSP_EXPORT_TIMEOUT'),
-    maxExportBatchSize: number('OTEL_BSP_MAX_EXPORT_BATCH_SIZE'),
-  };
-  const given = Object.fromEntries(Object.entries(sizes).filter(([, size]) => size !== undefined && size >= 0));
-  return [new BatchSpanProcessor({ exporter, ...given })];
+  const exporter = env.OTEL_TRACES_EXPORTER?.trim();
+  if (exporter === 'console') return [batches(new ConsoleSpanExporter(), env)];
+  if (exporter && exporter !== 'otlp') throw refused('OTEL_TRACES_EXPORTER', 'otlp or console', exporter);
+  const processor = await otlpProcessor(env);
+  if (!processor) throw refused('OTEL_EXPORTER_OTLP_PROTOCOL', 'grpc or http/protobuf', protocolOf(env));
+  return [processor];
 }
 
-async function exporterFrom(env: NodeJS.ProcessEnv) {
-  const name = env.OTEL_TRACES_EXPORTER?.trim() || 'otlp';
-  if (name === 'console') return new ConsoleSpanExporter();
-  if (name !== 'otlp') throw refused('OTEL_TRACES_EXPORTER', 'otlp or console', name);
-  const protocol = env.OTEL_EXPORTER_OTLP_TRACES_PROTOCOL || env.OTEL_EXPORTER_OTLP_PROTOCOL || 'http/protobuf';
-  switch (protocol.trim()) {
-    case 'grpc':
-      return new (await import('@opentelemetry/exporter-trace-otlp-grpc')).OTLPTraceExporter();
-    case 'http/protobuf':
-      return new (await import('@opentelemetry/exporter-trace-otlp-proto')).OTLPTraceExporter();
-    default:
-      throw refused('OTEL_EXPORTER_OTLP_PROTOCOL', 'grpc or http/protobuf', protocol);
-  }
+function refuseSampler({ OTEL_TRACES_SAMPLER: name = '', OTEL_TRACES_SAMPLER_ARG: ratio }: NodeJS.ProcessEnv): never {
+  const isKnown = SAMPLERS.some((known) => name.replace(/^parentbased_/, '') === known);
+  if (isKnown) throw refused('OTEL_TRACES_SAMPLER_ARG', 'a number in [0, 1]', ratio);
+  throw refused('OTEL_TRACES_SAMPLER', `one of ${SAMPLERS.join(', ')}, or parentbased_ with it`, name);
 }
 
 function refused(field: string, allowed: string, got: string | undefined): PtpError {

@@ -1,7 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { context, diag, propagation, trace } from '@opentelemetry/api';
 import type { SpanProcessor } from '@opentelemetry/sdk-trace';
-import { setTracer } from './spans.ts';
+import type { SpanObserver } from './child-span.ts';
+import type { Sampling } from './sampling.ts';
+import { setTarget } from './spans.ts';
 
 /** Running tracing. */
 export interface Tracing {
@@ -36,7 +38,7 @@ export async function startTracing(
     import('@opentelemetry/sdk-node'),
     import('@opentelemetry/resources'),
   ]);
-  const tail = slowMillis > 0 && (await import('./tail-options.ts')).tailOptions(slowMillis, process.env, processors);
+  const { sampling, spanProcessors } = await optionsFrom(slowMillis, process.env, processors);
   const sdk = startNodeSdk({
     // the lowest priority, so that the standard variables win
     baseResource: defaultResource().merge(
@@ -44,20 +46,51 @@ export async function startTracing(
     ),
     logRecordProcessors: [],
     metricReaders: [],
-    ...(processors && { spanProcessors: [...processors] }),
-    ...(await tail),
+    ...(sampling && { sampler: sampling.sampler }),
+    ...(spanProcessors && { spanProcessors }),
   });
-  setTracer(trace.getTracer('ptp-server'));
+  setTarget({
+    tracer: trace.getTracer('ptp-server'),
+    ...(sampling &&
+      spanProcessors && { children: { samples: sampling.samples, observer: observerOf(spanProcessors) } }),
+  });
   return {
     enabled: true,
     async stop() {
-      setTracer(undefined);
+      setTarget(undefined);
       const timer = new AbortController();
       const flushed = sdk.shutdown().catch(() => {});
       await Promise.race([flushed, sleep(flushMs, undefined, { signal: timer.signal }).catch(() => {})]);
       timer.abort();
       for (const api of [trace, context, propagation, diag]) api.disable();
     },
+  };
+}
+
+/**
+ * What the SDK is to have from us instead of reading it from the variables itself: all that is usual, so that spans below others and the
+ * messages to the collector can be ours, which take a fraction of the time. Nothing for what only the SDK knows.
+ */
+async function optionsFrom(
+  slowMillis: number,
+  env: NodeJS.ProcessEnv,
+  processors: readonly SpanProcessor[] | undefined,
+): Promise<{ sampling?: Sampling; spanProcessors?: SpanProcessor[] }> {
+  if (slowMillis > 0) return (await import('./tail-options.ts')).tailOptions(slowMillis, env, processors);
+  if (!processors && (env.OTEL_CONFIG_FILE || (env.OTEL_TRACES_EXPORTER?.trim() || 'otlp') !== 'otlp')) return {};
+  const sampling = (await import('./sampling.ts')).samplingFrom(env);
+  if (processors) return { ...(sampling && { sampling }), spanProcessors: [...processors] };
+  // what it cannot be made of is for the SDK to tell
+  const otlp = sampling && (await (await import('./exporting.ts')).otlpProcessor(env).catch(() => undefined));
+  return otlp ? { sampling, spanProcessors: [otlp] } : {};
+}
+
+function observerOf(processors: readonly SpanProcessor[]): SpanObserver {
+  const [only] = processors;
+  if (only && processors.length === 1) return only;
+  return {
+    onStart: (span, parent) => processors.forEach((processor) => void processor.onStart(span, parent)),
+    onEnd: (span) => processors.forEach((processor) => void processor.onEnd(span)),
   };
 }
 
