@@ -1,12 +1,4 @@
-import {
-  type Attributes,
-  type Context,
-  type Histogram,
-  isSpanContextValid,
-  type Meter,
-  TraceFlags,
-  trace,
-} from '@opentelemetry/api';
+import { type Attributes, type Histogram, type Meter, TraceFlags, trace } from '@opentelemetry/api';
 
 /** An observation that was made inside a sampled trace. */
 export interface Exemplar {
@@ -24,8 +16,8 @@ export interface Exemplar {
  * https://opentelemetry.io/docs/specs/otel/metrics/sdk/#exemplar
  */
 export class Exemplars {
-  /** By instrument and attributes; by number of the bucket. */
-  readonly #series = new Map<string, Exemplar[]>();
+  /** By instrument, by attributes, by number of the bucket. */
+  readonly #series = new Map<string, Map<string, Exemplar[]>>();
 
   /** The meter, with histograms that keep exemplars if they are given their buckets' limits, in ascending order. */
   watch(meter: Meter): Meter {
@@ -39,7 +31,7 @@ export class Exemplars {
 
   /** @returns by number of the bucket, from 0; none where nothing was observed inside a sampled trace */
   of(name: string, attributes: Attributes): readonly (Exemplar | undefined)[] {
-    return this.#series.get(seriesKey(name, attributes)) ?? [];
+    return this.#series.get(name)?.get(keyOf(attributes)) ?? [];
   }
 
   #watched<Labels extends Attributes>(
@@ -47,27 +39,28 @@ export class Exemplars {
     name: string,
     limits: readonly number[],
   ): Histogram<Labels> {
+    const series = this.#series.get(name) ?? new Map<string, Exemplar[]>();
+    this.#series.set(name, series);
     return {
       record: (value, attributes, context) => {
         histogram.record(value, attributes, context);
-        const span = context && sampledSpan(context);
-        if (!span) return;
+        const span = context && trace.getSpanContext(context);
+        if (!span || !(span.traceFlags & TraceFlags.SAMPLED)) return;
         const { traceId, spanId } = span;
-        const key = seriesKey(name, attributes ?? {});
-        const buckets = this.#series.get(key) ?? [];
+        const key = attributes ? keyOf(attributes) : '';
+        const buckets = series.get(key) ?? [];
+        if (buckets.length === 0) series.set(key, buckets);
         const place = limits.findIndex((limit) => value <= limit);
         buckets[place < 0 ? limits.length : place] = { traceId, spanId, value, time: Date.now() / 1000 };
-        this.#series.set(key, buckets);
       },
     };
   }
 }
 
-function sampledSpan(context: Context) {
-  const span = trace.getSpanContext(context);
-  return span && span.traceFlags & TraceFlags.SAMPLED && isSpanContextValid(span) ? span : undefined;
-}
-
-function seriesKey(name: string, attributes: Attributes): string {
-  return JSON.stringify([name, ...Object.entries(attributes).sort()]);
+function keyOf(attributes: Attributes): string {
+  const names = Object.keys(attributes);
+  if (names.length > 1) names.sort();
+  let key = '';
+  for (const name of names) key += `${name}\0${attributes[name]}\0`;
+  return key;
 }
