@@ -19,6 +19,8 @@ export interface Bench {
   readonly streams: Streams;
   /** Another loop over the same services, with limits and measurements of its own. */
   another(limits: DraftLimits): PairGenerator;
+  /** Of the services' processes. */
+  readonly pids: Readonly<Record<Kind, number>>;
   stop(): Promise<void>;
 }
 
@@ -98,7 +100,8 @@ async function start(
     throw error;
   }
   const another = (own: DraftLimits) => new PairGenerator(services, own);
-  return { generator: another(limits), streams: services, another, stop };
+  const [verifier = 0, drafter = 0] = children.map(({ pid }) => pid);
+  return { generator: another(limits), streams: services, another, pids: { verifier, drafter }, stop };
 }
 
 /** The services at these addresses, for a bench: slow answers are waited for, and nothing is moved elsewhere. */

@@ -2,16 +2,20 @@ import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { startMetrics } from '@ptp/core/telemetry/metrics.ts';
 import { startTracing } from '@ptp/core/telemetry/tracing.ts';
 import type { DraftLimits } from '../gateway/src/loop/controller.ts';
+import { gatewayMetrics } from '../gateway/src/loop/gateway-metrics.ts';
 import { PairGenerator } from '../gateway/src/loop/generate.ts';
 import type { GenerationRequest, Generator } from '../gateway/src/loop/generation.ts';
+import { MeteredGenerator } from '../gateway/src/loop/metered-generator.ts';
 import type { Streams } from '../gateway/src/services/streams.ts';
 import { RecordedGenerator } from '../gateway/src/traces/recorded-generator.ts';
 import { RecordedStreams } from '../gateway/src/traces/recorded-streams.ts';
 import { TraceStore } from '../gateway/src/traces/trace-store.ts';
 import { REFERENCE } from './decode.ts';
 import type { SinkCounts } from './otlp-sink.ts';
+import { type ProcessorTime, processorTime } from './processor-time.ts';
 import type { Prompt } from './prompts.ts';
 import { recorder } from './recorder.ts';
 import type { Bench } from './services.ts';
@@ -34,10 +38,17 @@ interface Way {
 }
 type Name = keyof typeof WAYS;
 
+/** Processor time, microseconds for each step: the gateway's, the services' own (without their engines), and all that the three take. */
+interface Cpu {
+  readonly gateway: number;
+  readonly verifier: number;
+  readonly drafter: number;
+  readonly all: number;
+}
+
 interface Pass {
   readonly tokensPerSecond: number;
-  /** Processor time of the gateway, microseconds for each step. */
-  readonly cpuPerStep: number;
+  readonly cpu: Cpu;
   readonly steps: number;
   readonly sent: SinkCounts;
 }
@@ -45,8 +56,10 @@ interface Pass {
 /** Sequences side by side, and all of a pass. */
 const STREAMS = 4;
 const PER_PASS = 12;
-/** How often spans are sent, milliseconds. */
-const BATCH_MILLIS = 500;
+/** Spans wait so long for others to be sent with: the SDK's default, milliseconds. */
+const BATCH_MILLIS = 5000;
+/** What a start of the SDK does beside is over. */
+const SETTLE_MILLIS = 300;
 /** Turns before the measured ones. */
 const WARM_UP = 1;
 
@@ -56,14 +69,13 @@ export async function startSink() {
   const [port] = await once(child, 'message');
   const url = `http://127.0.0.1:${port}`;
   process.env.OTEL_EXPORTER_OTLP_ENDPOINT = url;
-  process.env.OTEL_BSP_SCHEDULE_DELAY = String(BATCH_MILLIS);
   const counts = async () => (await (await fetch(url)).json()) as SinkCounts;
   return { counts, stop: () => child.disconnect() };
 }
 
 /**
- * What tracing costs: throughput and the gateway's processor time per step, each way of tracing once a turn, in turning order. The ways
- * differ in the gateway only; the services run with tracing on and record what its messages ask for, nothing where it is off.
+ * What tracing costs: throughput and processor time per step, each way of tracing once a turn, in turning order. The ways differ in the
+ * gateway only; the services run with tracing on and record what its messages ask for, nothing where it is off.
  */
 export async function tracing(
   bench: Bench,
@@ -84,7 +96,7 @@ export async function tracing(
       return { prompt: tokens, sampling: REFERENCE, seed: BigInt(turn * 1000 + i), maxTokens };
     });
     for (const name of order) {
-      const measured = await pass(WAYS[name], { streams: bench.streams, limits, requests, sink });
+      const measured = await pass(WAYS[name], { bench, limits, requests, sink });
       if (turn >= WARM_UP) passes.get(name)?.push(measured);
     }
     process.stderr.write(`\r${turn + 1}/${WARM_UP + turns} turns`);
@@ -98,7 +110,9 @@ export async function tracing(
 
 function row(name: Name, passes: readonly Pass[], off: readonly Pass[]) {
   const ratios = passes.map((pass, i) => pass.tokensPerSecond / (off[i]?.tokensPerSecond ?? Number.NaN));
-  const added = passes.map((pass, i) => pass.cpuPerStep - (off[i]?.cpuPerStep ?? Number.NaN));
+  const middle = (of: readonly Pass[], part: keyof Cpu) => median(of.map(({ cpu }) => cpu[part]));
+  const added = (part: keyof Cpu) => median(passes.map(({ cpu }, i) => cpu[part] - (off[i]?.cpu[part] ?? Number.NaN)));
+  const [gateway, verifier, drafter] = [added('gateway'), added('verifier'), added('drafter')];
   const steps = sum(passes.map((pass) => pass.steps));
   return {
     way: name,
@@ -108,8 +122,15 @@ function row(name: Name, passes: readonly Pass[], off: readonly Pass[]) {
       p50: round(median(ratios)),
       p75: round(quantile(ratios, 0.75)),
     },
-    gateway_cpu_us_per_step: round(median(passes.map((pass) => pass.cpuPerStep)), 1),
-    added_cpu_us_per_step: round(median(added), 1),
+    cpu_us_per_step: {
+      gateway: round(middle(passes, 'gateway'), 1),
+      verifier: round(middle(passes, 'verifier'), 1),
+      drafter: round(middle(passes, 'drafter'), 1),
+      all: round(middle(passes, 'all'), 1),
+    },
+    added_cpu_us_per_step: { gateway: round(gateway, 1), verifier: round(verifier, 1), drafter: round(drafter, 1) },
+    // what it costs in throughput where all processors are busy
+    added_share: round((gateway + verifier + drafter) / middle(off, 'all'), 4),
     steps,
     bytes_sent_per_step: round(sum(passes.map((pass) => pass.sent.bytes)) / steps, 1),
   };
@@ -117,37 +138,54 @@ function row(name: Name, passes: readonly Pass[], off: readonly Pass[]) {
 
 /** What a pass is made over. */
 interface PassParts {
-  readonly streams: Streams;
+  readonly bench: Bench;
   readonly limits: DraftLimits;
   readonly requests: readonly GenerationRequest[];
   readonly sink: { counts(): Promise<SinkCounts> };
 }
 
-async function pass(way: Way, { streams: services, limits, requests, sink }: PassParts): Promise<Pass> {
+async function pass(way: Way, { bench, limits, requests, sink }: PassParts): Promise<Pass> {
   const { ratio, slowMillis = 0, viewer = false } = way;
   process.env.OTEL_TRACES_SAMPLER = 'parentbased_traceidratio';
   process.env.OTEL_TRACES_SAMPLER_ARG = String(ratio);
   const tracing = ratio === undefined ? undefined : await startTracing('ptp-gateway', undefined, slowMillis);
+  const metrics = await startMetrics('ptp-gateway', bench.streams.facts.modelId);
   const loop = (streams: Streams) => new PairGenerator(streams, limits);
-  const generator = viewer
-    ? new RecordedGenerator(new TraceStore(100), services, loop)
-    : loop(new RecordedStreams(services));
+  const recorded = viewer
+    ? new RecordedGenerator(new TraceStore(100), bench.streams, loop)
+    : loop(new RecordedStreams(bench.streams));
+  const generator = new MeteredGenerator(recorded, gatewayMetrics(metrics.meter), metrics.meter, true);
+  await sleep(SETTLE_MILLIS);
   await sink.counts();
-  const began = performance.now();
+  const services = () => [bench.pids.verifier, bench.pids.drafter].map(processorTime);
+  const before = services();
   const cpu = process.cpuUsage();
+  const began = performance.now();
   const counted = await generateAll(generator, requests);
-  const { user, system } = process.cpuUsage(cpu);
   const seconds = (performance.now() - began) / 1000;
-  // what is left of the spans is sent after the pass, the services' with their next batch
+  // what is left of the spans is sent
   await tracing?.stop();
-  if (tracing) await sleep(2 * BATCH_MILLIS);
+  const { user, system } = process.cpuUsage(cpu);
+  if (ratio === 1) await sleep(BATCH_MILLIS + SETTLE_MILLIS);
+  const [verifier, drafter] = services().map((now, i) => difference(now, before[i]));
   const sent = await sink.counts();
+  await metrics.stop();
+  const perStep = (micros: number | undefined) => (micros ?? Number.NaN) / counted.steps;
   return {
     tokensPerSecond: counted.tokens / seconds,
-    cpuPerStep: (user + system) / counted.steps,
+    cpu: {
+      gateway: perStep(user + system),
+      verifier: perStep(verifier?.main),
+      drafter: perStep(drafter?.main),
+      all: perStep(user + system) + perStep(verifier?.all) + perStep(drafter?.all),
+    },
     steps: counted.steps,
     sent,
   };
+}
+
+function difference(now: ProcessorTime, before: ProcessorTime | undefined): ProcessorTime {
+  return { main: now.main - (before?.main ?? 0), all: now.all - (before?.all ?? 0) };
 }
 
 /** So many at once, one after the other. */
