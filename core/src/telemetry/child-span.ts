@@ -48,7 +48,7 @@ export class ChildSpan implements Span {
   readonly #origin: SpanOrigin;
   readonly #observer: SpanObserver;
   readonly #context: SpanContext;
-  readonly #attributes: Attributes[];
+  #attributes: Attributes[];
   readonly #startMillis: number;
   #endMillis = 0;
 
@@ -104,7 +104,8 @@ export class ChildSpan implements Span {
 
   /** Put together when they are read: most spans that the tail rule holds never are. */
   get attributes(): Attributes {
-    return Object.assign({}, ...this.#attributes);
+    if (this.#attributes.length > 1) this.#attributes = [Object.assign({}, ...this.#attributes)];
+    return this.#attributes[0] ?? {};
   }
 
   get resource(): SpanOrigin['resource'] {
