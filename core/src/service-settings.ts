@@ -8,6 +8,16 @@ export const draftModelSetting = {
   doc: 'Folder of a whole model with the same tokenizer, usually a smaller one, that drafts token by token; empty for the drafter of PTP_MODELS.',
 } as const satisfies Setting;
 
+/** Of every server that streams. */
+export const stallSetting = {
+  name: 'PTP_STALL_MILLIS',
+  type: 'integer',
+  default: 30_000,
+  min: 1,
+  max: 86_400_000,
+  doc: 'Milliseconds that a client, of HTTP or gRPC, may leave a stream unread, once buffers are full, before its work is ended.',
+} as const satisfies Setting;
+
 /** Settings that drafter and verifier have in common. */
 export const serviceSettings = {
   models: {
@@ -78,4 +88,5 @@ export const serviceSettings = {
     max: 3600,
     doc: 'After SIGTERM, how long open streams may go on.',
   },
+  stallMillis: stallSetting,
 } as const satisfies SettingsTable;

@@ -105,6 +105,32 @@ describe('calls', () => {
     ]);
   });
 
+  test('a receiver that does not read at all is given up, and told so if it reads after all', async () => {
+    let sent = 0;
+    const ended = Promise.withResolvers<void>();
+    const verify = async function* () {
+      const logProbabilities = Array(20_000).fill(-1); // 80 kB a message
+      try {
+        for (; ; sent++) yield { kind: { case: 'result' as const, value: { step: sent, logProbabilities } } };
+      } finally {
+        ended.resolve();
+      }
+    };
+    const { client, server } = await start({ verify }, { stallMillis: 100 });
+    const call = client.verify();
+    await ended.promise;
+    await expect.poll(() => server.activeCalls()).toBe(0);
+    expect(sent).toBeLessThan(200);
+    const read = async () => {
+      for await (const _ of call) sent--;
+    };
+    await expect(read()).rejects.toMatchObject({
+      code: 'deadline_exceeded',
+      message: 'the client has not read for 100 ms',
+    });
+    expect(sent).toBe(-1); // all that was written has arrived, the one that waited among it
+  });
+
   test('server streaming, left early', async () => {
     const ended = Promise.withResolvers<CallContext>();
     const generation = implement(GenerationService, {

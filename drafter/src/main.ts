@@ -51,6 +51,7 @@ await runService('drafter', async (logger, onStop) => {
     setting: drafterSettings.address.name,
     logger,
     tls: await loadTls(config),
+    stallMillis: config.stallMillis,
     services: [drafterService(drafter, modelFacts(manifest))],
   });
   onStop(() => server.close(config.drainSeconds * 1000));

@@ -74,6 +74,7 @@ await runService('gateway', async (logger, onStop) => {
     setting: gatewaySettings.grpcListen.name,
     logger,
     tls: door?.grpc,
+    stallMillis: config.stallMillis,
     services: [generationService({ generator, tokenizer, grammars, admission, keys, onRefusal })],
   });
   const { exposition } = metrics;

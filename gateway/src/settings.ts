@@ -1,6 +1,6 @@
 import { type SettingsOf, type SettingsTable, sharedSettings } from '@ptp/core/env.ts';
 import { tlsSettings } from '@ptp/core/rpc/tls.ts';
-import { draftModelSetting, serviceSettings } from '@ptp/core/service-settings.ts';
+import { draftModelSetting, serviceSettings, stallSetting } from '@ptp/core/service-settings.ts';
 
 /** How steps may draft, see pace.ts; `auto` for what measures fastest. */
 export const DRAFT_MODES = ['auto', 'overlap', 'sequential', 'plain'] as const;
@@ -67,13 +67,7 @@ export const httpSettings = {
     max: 10_000,
     doc: 'Requests whose steps are kept in memory for /traces, the last ones; 0 for none.',
   },
-  stallMillis: {
-    name: 'PTP_HTTP_STALL_MILLIS',
-    type: 'integer',
-    default: 30_000,
-    min: 1,
-    doc: 'Milliseconds that a client may leave a stream unread, once buffers are full, before it is disconnected.',
-  },
+  stallMillis: stallSetting,
 } as const satisfies SettingsTable;
 
 export type HttpSettings = SettingsOf<typeof httpSettings>;

@@ -52,6 +52,7 @@ await runService('verifier', async (logger, onStop) => {
     setting: verifierSettings.address.name,
     logger,
     tls: await loadTls(config),
+    stallMillis: config.stallMillis,
     services: [verifierService(verifier, modelFacts(manifest), check.invariant)],
   });
   onStop(() => server.close(config.drainSeconds * 1000));

@@ -8,7 +8,7 @@ import type {
   ServerWritableStream,
   UntypedHandleCall,
 } from '@grpc/grpc-js';
-import { toPtpError } from '../errors.ts';
+import { PtpError, toPtpError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { ActiveCalls, CallContext } from './context.ts';
 import { Inbox } from './inbox.ts';
@@ -37,6 +37,8 @@ export type Implementation<S extends DescService> = { readonly [K in keyof S['me
 export interface Serving {
   readonly calls: ActiveCalls;
   readonly logger: Logger;
+  /** How long a client may leave a stream unread, once buffers are full. */
+  readonly stallMillis: number;
 }
 
 type StreamingCall = ServerWritableStream<unknown, Buffer> | ServerDuplexStream<unknown, Buffer>;
@@ -113,13 +115,31 @@ async function respond(
   try {
     for await (const response of handle()) {
       signal.throwIfAborted();
-      if (!call.write(serialize(response))) await once(call, 'drain', { signal });
+      if (!call.write(serialize(response))) await drained(call, signal, serving.stallMillis);
     }
     call.end();
   } catch (error) {
     const reason = signal.aborted ? signal.reason : error;
     logFailure(reason, context, serving);
     if (!call.destroyed) call.emit('error', toStatus(reason));
+  }
+}
+
+/**
+ * Waits until the client has read what was written.
+ *
+ * @throws PtpError `deadline_exceeded` if it doesn't; the signal's reason when that is aborted
+ */
+async function drained(call: StreamingCall, signal: AbortSignal, stallMillis: number): Promise<void> {
+  const stall = new AbortController();
+  const timer = setTimeout(() => stall.abort(), stallMillis);
+  try {
+    await once(call, 'drain', { signal: AbortSignal.any([signal, stall.signal]) });
+  } catch (error) {
+    if (!stall.signal.aborted || signal.aborted) throw error;
+    throw new PtpError('deadline_exceeded', `the client has not read for ${stallMillis} ms`);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

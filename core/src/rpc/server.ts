@@ -4,6 +4,7 @@ import { Server, type ServerWritableStream, type UntypedServiceImplementation } 
 import { HealthImplementation } from 'grpc-health-check';
 import { PtpError } from '../errors.ts';
 import type { Logger } from '../log.ts';
+import { stallSetting } from '../service-settings.ts';
 import { ActiveCalls } from './context.ts';
 import { grpcHandler, type Handler, type Implementation } from './handlers.ts';
 import { listen } from './listen.ts';
@@ -39,6 +40,8 @@ export interface ServeOptions {
   readonly maxMessageBytes?: number;
   /** Most calls at once on one connection; 1024 unless given. Further ones wait at the client. */
   readonly maxConcurrentStreams?: number;
+  /** How long a client may leave a stream unread, once buffers are full; 30 s unless given. */
+  readonly stallMillis?: number;
 }
 
 /** A running server. */
@@ -66,6 +69,7 @@ const abortGraceMs = 500;
  */
 export async function serve(options: ServeOptions): Promise<RunningServer> {
   const { logger, maxMessageBytes = 16 * 2 ** 20, maxConcurrentStreams = 1024 } = options;
+  const { stallMillis = stallSetting.default } = options;
   const server = new Server({
     'grpc.max_receive_message_length': maxMessageBytes,
     'grpc.max_send_message_length': maxMessageBytes,
@@ -82,7 +86,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     const handlers = service.methods.map((method) => {
       return [
         method.localName,
-        grpcHandler(method, implementation[method.localName] as Handler<DescMethod>, { calls, logger }),
+        grpcHandler(method, implementation[method.localName] as Handler<DescMethod>, { calls, logger, stallMillis }),
       ];
     });
     server.addService(Object.fromEntries(definitions), Object.fromEntries(handlers));
