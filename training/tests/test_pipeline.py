@@ -1,6 +1,7 @@
 """The commands one after another on a corpus of a few files, each reading what the one before wrote."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -200,8 +201,25 @@ def test_inverse_training_reports_perplexity(folder, capsys):
     ptp_train("inverse", "--data", folder / "tokens", "--out", folder / "init.pt", *small[2:], *still, "--threads", 1)
     random, started = (torch.load(folder / f"{name}.pt")["log"][-1]["by_position"][0] for name in ("inverse", "init"))
     assert started < 0.8 * random
-    with pytest.raises(SystemExit, match="--method must be c"):
+    with pytest.raises(SystemExit, match="--method must be c or independent"):
         ptp_train("inverse", "--data", folder / "tokens", "--method", "o", "--out", folder / "x.pt")
+
+
+def test_inverse_training_goes_on_from_plain_training(folder):
+    """At the first position it then says what plain training has taught it, told of uniforms or of nothing, with a head or without."""
+    common = ("inverse", "--data", folder / "tokens", "--context", 64, "--windows", 2, "--completions", 8, "--threads", 1)
+    plain, still = folder / "plain.pt", ("--steps", 1, "--rate", 1e-9, "--matrix-rate", 1e-9)
+    ptp_train(*common, "--out", plain, "--length", 1, "--rank", 0, "--width", 64, "--source", "0,1", "--steps", 8)
+    ptp_train(*common, "--out", folder / "same.pt", "--init", plain, "--source", "0,1", "--rank", 0, "--length", 1, *still)
+    expected = torch.load(folder / "same.pt")["log"][-1]["perplexity"]
+    for i, more in enumerate([("--rank", 0), ("--rank", 8), ("--method", "independent")]):
+        out = folder / f"on{i}.pt"
+        ptp_train(*common, "--out", out, "--init", plain, "--source", "0,1", "--length", 2, *more, *still)
+        first, second = torch.load(out)["log"][-1]["by_position"]
+        assert first == pytest.approx(expected, rel=0.02)  # of half of the text
+        assert math.isfinite(second)
+    with pytest.raises(SystemExit, match="--init has --pick tree, got cdf"):
+        ptp_train(*common, "--out", folder / "x.pt", "--init", plain, "--source", "0,1", "--pick", "cdf")
 
 
 def test_prompt_lookup_proposes_what_followed_the_longest_match():

@@ -1,3 +1,7 @@
+import { inJsonString } from './characters.ts';
+import { type Expression, literal, sequence } from './expression.ts';
+import { regexGrammar } from './regex.ts';
+
 const DAY_OF_YEAR = '((0[13578]|1[02])-(0[1-9]|[12]\\d|3[01])|(0[469]|11)-(0[1-9]|[12]\\d|30)|02-(0[1-9]|1\\d|2[0-8]))';
 const DATE = `\\d{4}-${DAY_OF_YEAR}`;
 const TIME = '([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d{1,6})?(Z|[+-](0\\d|1[0-4]):[0-5]\\d)';
@@ -18,7 +22,17 @@ const FORMATS = {
   email: `^[A-Za-z0-9_+-]{1,32}(\\.[A-Za-z0-9_+-]{1,32}){0,3}@${LABEL}(\\.${LABEL}){1,3}$`,
 };
 
-/** A format's regular expression; undefined for others, which are annotations: what the standard takes all for. */
-export function formatOf(name: string): string | undefined {
-  return Object.hasOwn(FORMATS, name) ? FORMATS[name as keyof typeof FORMATS] : undefined;
+const grammars = new Map<string, Expression>();
+
+/** What a format allows, as a JSON string; undefined for other formats, which are annotations: what the standard takes all for. */
+export function formatOf(name: string): Expression | undefined {
+  if (!Object.hasOwn(FORMATS, name)) return undefined;
+  const known = grammars.get(name) ?? jsonStringOf(FORMATS[name as keyof typeof FORMATS]);
+  grammars.set(name, known);
+  return known;
+}
+
+/** A JSON string that a regular expression matches. @throws RegexError */
+export function jsonStringOf(pattern: string): Expression {
+  return sequence(literal('"'), regexGrammar(pattern, inJsonString), literal('"'));
 }

@@ -119,29 +119,51 @@ export function typesOf(schema: Schema): readonly (typeof TYPES)[number][] | und
   return about.length > 0 ? about : undefined;
 }
 
+/** What a schema is told from others by. */
+export interface Marks {
+  /** The values that it names, as JSON. */
+  readonly values: ReadonlySet<string> | undefined;
+  /** Its types, `integer` as `number`; undefined for all types, whatever its keywords are about. */
+  readonly kinds: ReadonlySet<string> | undefined;
+  /** Its required properties that name their values. */
+  readonly members: ReadonlyMap<string, ReadonlySet<string>>;
+}
+
+export function marksOf(schema: Schema): Marks {
+  const { type, required = [], properties = {} } = schema;
+  const members = new Map<string, ReadonlySet<string>>();
+  for (const name of required) {
+    const values = Object.hasOwn(properties, name) ? valuesOf(properties[name]) : undefined;
+    if (values) members.set(name, values);
+  }
+  const kinds = type && new Set([type].flat().map((name) => (name === 'integer' ? 'number' : name)));
+  return { values: valuesOf(schema), kinds, members };
+}
+
 /** Whether no value can satisfy both, as far as types and constant members of objects tell. */
-export function areDisjoint(a: Schema, b: Schema): boolean {
-  const [valuesOfA, valuesOfB] = [valuesOf(a), valuesOf(b)];
-  if (valuesOfA && valuesOfB) return !valuesOfA.some((value) => valuesOfB.includes(value));
-  // a schema without a type allows all types, whatever its keywords are about
-  if (!a.type || !b.type) return false;
-  const kinds = (schema: Schema) => [schema.type].flat().map((name) => (name === 'integer' ? 'number' : name));
-  const common = kinds(a).filter((name) => kinds(b).includes(name));
-  if (common.length === 0) return true;
-  if (common.some((name) => name !== 'object')) return false;
-  return (a.required ?? []).some((name) => {
-    if (!b.required?.includes(name)) return false;
-    const [one, other] = [valuesOf(a.properties?.[name]), valuesOf(b.properties?.[name])];
-    return one !== undefined && other !== undefined && !one.some((value) => other.includes(value));
-  });
+export function areDisjoint(a: Marks, b: Marks): boolean {
+  if (a.values && b.values) return !overlap(a.values, b.values);
+  if (!a.kinds || !b.kinds) return false;
+  for (const kind of a.kinds) if (kind !== 'object' && b.kinds.has(kind)) return false;
+  if (!a.kinds.has('object') || !b.kinds.has('object')) return true;
+  for (const [name, values] of a.members) {
+    const others = b.members.get(name);
+    if (others && !overlap(values, others)) return true;
+  }
+  return false;
+}
+
+function overlap(a: ReadonlySet<string>, b: ReadonlySet<string>): boolean {
+  for (const value of a) if (b.has(value)) return true;
+  return false;
 }
 
 /** The values that a schema names, as JSON; undefined if it names none. */
-function valuesOf(schema: unknown): readonly string[] | undefined {
+function valuesOf(schema: unknown): ReadonlySet<string> | undefined {
   if (typeof schema !== 'object' || schema === null) return undefined;
   const { const: value, enum: values } = schema as Partial<Schema>;
-  if (value !== undefined) return [JSON.stringify(value)];
-  return Array.isArray(values) ? values.map((each) => JSON.stringify(each)) : undefined;
+  if (value !== undefined) return new Set([JSON.stringify(value)]);
+  return Array.isArray(values) ? new Set(values.map((each) => JSON.stringify(each))) : undefined;
 }
 
 function isOfType(value: unknown, name: (typeof TYPES)[number]): boolean {

@@ -1,9 +1,8 @@
 import type { PtpError } from '@ptp/core/errors.ts';
-import { inJsonString } from './characters.ts';
 import { choice, type Expression, literal, nothing, optional, reference, sequence } from './expression.ts';
-import { formatOf } from './formats.ts';
+import { formatOf, jsonStringOf } from './formats.ts';
 import { jsonNumberIn } from './json-numbers.ts';
-import { areDisjoint, checkKeywords, refusal, type Schema, typesOf } from './json-schema-keywords.ts';
+import { areDisjoint, checkKeywords, marksOf, refusal, type Schema, typesOf } from './json-schema-keywords.ts';
 import {
   comma,
   emptyOr,
@@ -18,7 +17,7 @@ import {
   member,
   otherString,
 } from './json-text.ts';
-import { RegexError, regexGrammar } from './regex.ts';
+import { RegexError } from './regex.ts';
 
 /**
  * JSON Schema (2020-12) as a grammar. Every text of the grammar is valid JSON that satisfies the schema; some that would
@@ -35,12 +34,15 @@ export function jsonSchemaGrammar(schema: unknown, field: string): Expression {
 const MOST_DEPTH = 64;
 /** Characters of a schema's JSON: what it makes of a grammar is of that size. */
 const MOST_TEXT = 100_000;
+/** Characters of all its patterns: each class may become some dozens of expressions. */
+const MOST_PATTERNS = 20_000;
 
 class Translation {
   readonly #root: unknown;
   readonly #field: string;
   readonly #references = new Map<string, { expression: Expression | undefined }>();
   #depth = 0;
+  #patterns = 0;
 
   constructor(root: unknown, field: string) {
     this.#root = root;
@@ -127,8 +129,8 @@ class Translation {
   #string(schema: Schema, at: string): Expression {
     const { pattern, minLength: least = 0, maxLength: most = Number.POSITIVE_INFINITY, format } = schema;
     if (least > most) throw refused(`${at}.minLength`, `at most \`maxLength\` (${most})`, least);
-    const source = pattern ?? (format === undefined ? undefined : formatOf(format));
-    if (source === undefined) return jsonString(least, most);
+    const given = format === undefined ? undefined : formatOf(format);
+    if (pattern === undefined && !given) return jsonString(least, most);
     if (schema.minLength !== undefined || schema.maxLength !== undefined) {
       const beside = pattern === undefined ? 'format' : 'pattern';
       throw refused(
@@ -136,11 +138,19 @@ class Translation {
         `absent beside \`${beside}\``,
       );
     }
+    return pattern === undefined ? (given as Expression) : this.#pattern(pattern, `${at}.pattern`);
+  }
+
+  #pattern(pattern: string, at: string): Expression {
+    this.#patterns += pattern.length;
+    if (this.#patterns > MOST_PATTERNS) {
+      throw refused(at, `one of patterns that have at most ${MOST_PATTERNS} characters together`);
+    }
     try {
-      return sequence(literal('"'), regexGrammar(source, inJsonString), literal('"'));
+      return jsonStringOf(pattern);
     } catch (error) {
       if (!(error instanceof RegexError)) throw error;
-      throw refused(`${at}.pattern`, `a regular expression that can be followed: ${error.message}`);
+      throw refused(at, `a regular expression that can be followed: ${error.message}`);
     }
   }
 
@@ -180,7 +190,7 @@ class Translation {
 
   /** `oneOf` is `anyOf` where no value can satisfy two of the schemas. */
   #checkDisjoint(schemas: readonly unknown[], at: string): void {
-    const seen = schemas.map((each, i) => this.#resolved(each, `${at}[${i}]`));
+    const seen = schemas.map((each, i) => marksOf(this.#resolved(each, `${at}[${i}]`)));
     for (const [i, one] of seen.entries()) {
       const other = seen.slice(0, i).findIndex((each) => !areDisjoint(each, one));
       if (other < 0) continue;

@@ -17,8 +17,15 @@ export class RegexError extends Error {}
 export function regexGrammar(pattern: string, spell: (ranges: Ranges) => Expression): Expression {
   if (pattern.length > MOST_PATTERN)
     throw new RegexError(`at most ${MOST_PATTERN} characters are, got ${pattern.length}`);
-  const any = repeat(spell(anyCharacter));
-  return choice(...parsed(pattern).alternatives.map((alternative) => anchored(alternative.elements, spell, any)));
+  const spelt = new Map<string, Expression>();
+  const spellOnce = (ranges: Ranges) => {
+    const key = ranges.join(' ');
+    const known = spelt.get(key) ?? spell(ranges);
+    spelt.set(key, known);
+    return known;
+  };
+  const any = repeat(spellOnce(anyCharacter));
+  return choice(...parsed(pattern).alternatives.map((alternative) => anchored(alternative.elements, spellOnce, any)));
 }
 
 function parsed(pattern: string): AST.Pattern {

@@ -262,6 +262,11 @@ describe('schemas that are large on purpose', () => {
     ],
     ['characters', { const: 'x'.repeat(100_001) }, '`schema` must be at most 100000 characters of JSON'],
     ['patterns', { type: 'string', pattern: 'a'.repeat(2001) }, 'at most 2000 characters are, got 2001'],
+    [
+      'all patterns together',
+      { anyOf: Array(11).fill({ type: 'string', pattern: 'a'.repeat(2000) }) },
+      '`schema.anyOf[10].pattern` must be one of patterns that have at most 20000 characters together',
+    ],
   ])('%s are refused', (_, schema, message) => {
     expect(() => jsonSchemaGrammar(schema, 'schema')).toThrow(message);
   });

@@ -78,6 +78,12 @@ def add_drafter_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rank", type=integer(0, 4096), default=128, help="width of the sequential head, 0 for none")
     parser.add_argument("--lora-rank", type=integer(1, 4096), default=64)
     parser.add_argument(
+        "--passes",
+        type=integer(1, 8),
+        default=1,
+        help="how often positions go through the layers, from the second time on told the tokens picked before; 1 to be exported",
+    )
+    parser.add_argument(
         "--width", type=multiple(64, 64, 8192), default=128, help="of a separate drafter, whose layers --source counts"
     )
 
@@ -114,7 +120,7 @@ def drafter_config(args: argparse.Namespace, target: Config) -> DrafterConfig:
         source = tuple(range(len(source)))  # each layer reads itself
     shared = {
         k: getattr(args, k)
-        for k in ("length", "kind", "method", "pick", "embedding", "frequencies", "rank", "lora_rank")
+        for k in ("length", "kind", "method", "pick", "embedding", "frequencies", "rank", "lora_rank", "passes")
     }
     return DrafterConfig(target, source, own=own, **shared)
 
@@ -148,7 +154,9 @@ class Lesson:
             starts = rng.integers(reading.first, reading.first + GENERATED - a.length + 1, shape)
             inside = self.beta.sample((*shape, a.length, reading.low.shape[-1])).to(self.device)
             q = ask(reading, self.drafter, torch.from_numpy(starts).to(self.device), inside)
-            logits = self.predict(q.cache, q.last, q.starts, q.u, q.conditions, q.answers, q.given)
+            # half of the completions are a second pass's
+            told = torch.rand(shape, device=self.device) < 0.5 if self.drafter.config.passes > 1 else None
+            logits = self.predict(q.cache, q.last, q.starts, q.u, q.conditions, q.answers, q.given, told)
         logits = logits.float()
         given = self.drafter.config.given
         answers, p = (x[:, :, given:] for x in (q.answers, q.p))

@@ -57,6 +57,8 @@ class DrafterConfig:
     rank: int = 128
     """Width of the sequential head (sequential_head.py); 0 for none."""
     lora_rank: int = 64
+    passes: int = 1
+    """How often positions go through the layers: from the second pass on told the tokens that the pass before picked."""
     own: Config | None = None
     """Sizes of a `separate` drafter; the others have the target's."""
 
@@ -157,6 +159,9 @@ class Drafter(nn.Module):
         self.feature = nn.Linear(c.width, c.width, bias=False) if config.given else None
         if self.feature is not None:
             nn.init.zeros_(self.feature.weight)
+        self.told = nn.Linear(c.width, c.width, bias=False) if config.passes > 1 else None
+        if self.told is not None:
+            nn.init.eye_(self.told.weight)
         if target is not None and config.own is None:
             self.start_from(target, config.source)
         if config.kind == "lora":
@@ -194,13 +199,14 @@ class Drafter(nn.Module):
         u: Tensor,
         conditions: tuple[Tensor, Tensor, Tensor],
         feature: Tensor | None = None,
+        picked: Tensor | None = None,
     ) -> Tensor:
         """Normalised last hidden state [B, N, L, width] of N completions for each of B sequences.
 
         cache: keys and values of the context layers, each [B, G, S, D_head]. last [B, N]: the token before each completion.
         starts [B, N]: index of the first token to predict, 1 .. S. u [B, N, L, D]. conditions: temperature, top_p, top_k,
         each broadcastable to [B, N, L]. feature [B, N, width]: with it the context ends one token before `last`, and this is
-        what it ends with.
+        what it ends with. picked [B, N, L]: the tokens of the pass before, -1 for none; each is told to the position behind it.
         """
         b, n, length = u.shape[:3]
         c = self.config.sizes
@@ -208,7 +214,11 @@ class Drafter(nn.Module):
         device = u.device
         x = self.uniform(u, *(t.expand(b, n, length) for t in conditions))
         before = self.embedding(last) if feature is None else self.embedding(last) + self.feature(feature)
-        x = torch.cat([x[:, :, :1] + before[:, :, None], x[:, :, 1:]], 2).flatten(1, 2)
+        behind = x[:, :, 1:]
+        if picked is not None:
+            told = picked[..., :-1, None]
+            behind = behind + self.told(self.embedding(told[..., 0].clamp(min=0))) * (told >= 0)
+        x = torch.cat([x[:, :, :1] + before[:, :, None], behind], 2).flatten(1, 2)
         positions = (starts[:, :, None] - 1 + torch.arange(length, device=device)).flatten(1)
         cos, sin = rope_tables(positions, c)
         seen = torch.arange(s, device=device) < starts[..., None] - (0 if feature is None else 1)
@@ -248,15 +258,18 @@ class Drafter(nn.Module):
         conditions,
         answers: Tensor | None = None,
         given: Given | None = None,
+        told: Tensor | None = None,
     ) -> Tensor:
         """Logits [B, N, L, V]; arguments as in `hidden` and `logits`. A `feature` drafter has to have `given` and the answers,
-        and gives the logits [B, N, L - 1, V] of all tokens but the first."""
+        and gives the logits [B, N, L - 1, V] of all tokens but the first. told [B, N]: completions in a second pass, which
+        takes the answers as what the first one picked (where it did not, nothing behind counts)."""
         feature = None
         if given is not None:
             feature, last, starts, u, answers = (
                 given.feature, answers[..., 0], starts + 1, u[:, :, 1:], answers[..., 1:]
             )  # fmt: skip
-        return self.logits(self.hidden(cache, last, starts, u, conditions, feature), last, conditions, answers)
+        picked = None if told is None else torch.where(told[..., None], answers, -1)
+        return self.logits(self.hidden(cache, last, starts, u, conditions, feature, picked), last, conditions, answers)
 
     @torch.no_grad()
     def draft(
@@ -285,7 +298,14 @@ class Drafter(nn.Module):
 
     def _predicted(self, cache, last, starts, u, conditions, excluded, feature=None) -> Tensor:
         """The tokens [B, N, L] that the drafter's own layers draft; arguments as in `hidden` and `draft`."""
-        hidden = self.hidden(cache, last, starts, u, conditions, feature)
+        tokens = None
+        for _ in range(self.config.passes):
+            hidden = self.hidden(cache, last, starts, u, conditions, feature, tokens)
+            tokens = self._chosen(hidden, last, u, conditions, excluded)
+        return tokens
+
+    def _chosen(self, hidden, last, u, conditions, excluded) -> Tensor:
+        """The tokens [B, N, L] of one pass, whose hidden states are given."""
         if self.sequential is None:
             logits = self.logits(hidden, last, conditions)
             logits = torch.cat([without(logits[:, :, :1], excluded), logits[:, :, 1:]], 2)

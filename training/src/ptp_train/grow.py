@@ -113,6 +113,8 @@ def grown_drafter(old: Drafter, config: DrafterConfig) -> Drafter:
         p.copy_(placed(p, old.uniform.get_parameter(name), 0.0))
     if new.feature is not None and old.feature is not None:
         new.feature.weight.copy_(placed(new.feature.weight, old.feature.weight, 0.0))
+    if new.told is not None and old.told is not None:
+        new.told.weight.copy_(placed(new.told.weight, old.told.weight, 0.0))
     if new.sequential is not None:
         for name, p in new.sequential.named_parameters():
             writes = name.startswith("out.")

@@ -2,7 +2,8 @@
 
 For a completion t_1 .. t_L of a text, the uniforms that would have made the drafter say it are found position by position: P_k is
 the drafter's own distribution given u_1 .. u_{k-1}, u_k is drawn inside the interval of t_k under it. Then cross-entropy on all
-positions at once, with these uniforms. With --length 1 it is plain next-token training, which a run is to be compared with.
+positions at once, with these uniforms. With --length 1 it is plain next-token training, which a run is to be compared with; with
+--method independent the positions are told nothing of the tokens before them, which shows what the uniforms bring.
 """
 
 import argparse
@@ -18,14 +19,14 @@ from torch import Tensor
 from . import coordinates
 from .device import autocast, device
 from .distill import add_drafter_arguments, drafter_config, layers_of, untrained
-from .drafter import Drafter
+from .drafter import Drafter, load_drafter
 from .fit import add_fit_arguments, fit
 from .model import Config, load_target
 from .settings import integer, require
 from .target import windows
 
-HELD_WINDOWS = 32
-"""Windows of held-out text whose perplexity goes into the log."""
+HELD_TOKENS = 16_384
+"""Tokens of held-out text, in windows of --context, whose perplexity goes into the log."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init",
         type=pathlib.Path,
-        help="start from the layers --source of this target and have its sizes, instead of random weights",
+        help="start from the layers --source of this target, or of what `inverse` trained, and have its sizes, instead of random weights",
     )
     parser.add_argument("--context", type=integer(2), default=512, help="tokens of a window")
     parser.add_argument("--completions", type=integer(1), default=256, help="completions per step")
@@ -44,9 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    for name, wanted in (("kind", "separate"), ("method", "c")):
+    for name, wanted in (("kind", ("separate",)), ("method", ("c", "independent"))):
         given = getattr(args, name)
-        require(given == wanted, f"--{name} must be {wanted}: there is no teacher, got {given}")
+        require(given in wanted, f"--{name} must be {' or '.join(wanted)}: there is no teacher, got {given}")
     require(args.length < args.context, f"--length must be in [1, {args.context - 1}], got {args.length}")
 
 
@@ -60,6 +61,8 @@ def inverted(drafter: Drafter, cache: list, last: Tensor, starts: Tensor, answer
     """Uniforms [B, N, L, D] under which `drafter` itself says the answers [B, N, L]; without gradients."""
     c = drafter.config
     u = torch.zeros(*answers.shape, c.coordinates, device=answers.device)
+    if c.method == "independent":  # is told of none
+        return u
     with torch.no_grad():
         for k in range(answers.shape[-1]):
             # position k is told of the uniforms before it only, and the head of the answers before it
@@ -88,7 +91,7 @@ def perplexity(drafter: Drafter, tokens: np.ndarray, context: int) -> dict:
     where = next(drafter.parameters()).device
     starts = torch.arange(1, context - drafter.config.length, drafter.config.length, device=where)[None]
     rows = []
-    for s in np.linspace(0, len(tokens) - context - 1, HELD_WINDOWS).astype(int):
+    for s in np.linspace(0, len(tokens) - context - 1, max(1, HELD_TOKENS // context)).astype(int):
         ids = torch.from_numpy(tokens[s : s + context].astype(np.int64)).to(where)[None]
         with torch.no_grad():
             rows.append(losses(drafter, ids, starts)[0])
@@ -100,12 +103,31 @@ def perplexity(drafter: Drafter, tokens: np.ndarray, context: int) -> dict:
 
 
 def start(args: argparse.Namespace) -> Drafter:
-    """The untrained drafter: random, or a copy of the target's layers that is yet to learn what uniforms mean."""
+    """The drafter at the beginning: random, or with the layers of --init, which says at the first position what that says."""
     settings = argparse.Namespace(**vars(args), from_target=args.init is not None)
+    if args.init and torch.load(args.init, map_location="cpu", mmap=True)["kind"].startswith("drafter"):
+        return continued(settings, load_drafter(args.init))
     if args.init:
         return untrained(settings, load_target(args.init))
     vocab = len(json.loads((args.data / "tokenizer.json").read_text())["model"]["vocab"])
     return Drafter(drafter_config(settings, Config(vocab, args.width, len(layers_of(args)), context=args.context)))
+
+
+@torch.no_grad()
+def continued(args: argparse.Namespace, old: Drafter) -> Drafter:
+    """A drafter with all that `old`, of the same sizes, has learnt: to go on with another --length, --method or --rank."""
+    drafter = Drafter(drafter_config(args, old.config.sizes))
+    drafter.start_from(old, layers_of(args))
+    for name in ("pick", "embedding", "frequencies"):
+        was, given = getattr(old.config, name), getattr(args, name)
+        require(was == given, f"--init has --{name} {was}, got {given}")
+    drafter.uniform.load_state_dict(old.uniform.state_dict())
+    if old.config.length == 1 or old.config.method == "independent":  # it was told of no uniform
+        drafter.fit_uniforms()
+    if old.sequential is not None:
+        require(args.rank == old.config.rank, f"--init has --rank {old.config.rank}, got {args.rank}")
+        drafter.sequential.load_state_dict(old.sequential.state_dict())
+    return drafter
 
 
 def run(args: argparse.Namespace) -> None:
