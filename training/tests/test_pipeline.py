@@ -206,11 +206,25 @@ def test_inverse_training_reports_perplexity(folder, capsys):
 
 
 def test_inverse_training_goes_on_from_plain_training(folder):
-    """At the first position it then says what plain training has taught it, told of uniforms or of nothing, with a head or without."""
-    common = ("inverse", "--data", folder / "tokens", "--context", 64, "--windows", 2, "--completions", 8, "--threads", 1)
+    """At the first position it then says what plain training has taught it, told of uniforms or of nothing."""
+    common = (
+        "inverse",
+        "--data",
+        folder / "tokens",
+        "--context",
+        64,
+        "--windows",
+        2,
+        "--completions",
+        8,
+        "--threads",
+        1,
+    )
     plain, still = folder / "plain.pt", ("--steps", 1, "--rate", 1e-9, "--matrix-rate", 1e-9)
     ptp_train(*common, "--out", plain, "--length", 1, "--rank", 0, "--width", 64, "--source", "0,1", "--steps", 8)
-    ptp_train(*common, "--out", folder / "same.pt", "--init", plain, "--source", "0,1", "--rank", 0, "--length", 1, *still)
+    ptp_train(
+        *common, "--out", folder / "same.pt", "--init", plain, "--source", "0,1", "--rank", 0, "--length", 1, *still
+    )
     expected = torch.load(folder / "same.pt")["log"][-1]["perplexity"]
     for i, more in enumerate([("--rank", 0), ("--rank", 8), ("--method", "independent")]):
         out = folder / f"on{i}.pt"

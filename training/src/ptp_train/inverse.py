@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init",
         type=pathlib.Path,
-        help="start from the layers --source of this target, or of what `inverse` trained, and have its sizes, instead of random weights",
+        help="start from the layers --source of this target, or of what `inverse` trained, and have its sizes",
     )
     parser.add_argument("--context", type=integer(2), default=512, help="tokens of a window")
     parser.add_argument("--completions", type=integer(1), default=256, help="completions per step")
