@@ -1,6 +1,6 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cp, mkdir, mkdtemp, readFile, rm, symlink } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -107,7 +107,7 @@ describe('what the images run, laid out as in them', () => {
     for (const line of instructions(stage)) {
       if (!line.startsWith('COPY ')) continue;
       const words = line.split(/\s+/).slice(1);
-      if (words[0]?.startsWith('--from')) await symlink(join(ROOT, 'node_modules'), join(app, 'node_modules'));
+      if (words[0]?.startsWith('--from=')) await linkPackages(app, words[0].slice('--from='.length));
       else {
         const target = join(app, words.at(-1) ?? '');
         for (const source of words.slice(0, -1)) {
@@ -121,6 +121,22 @@ describe('what the images run, laid out as in them', () => {
       }
     }
     return app;
+  }
+
+  /** Packages without those that a stage removes; what is ours is the image's own. */
+  async function linkPackages(app: string, stage: string): Promise<void> {
+    const removed = [
+      ...instructions(stage)
+        .join(' ')
+        .matchAll(/rm -r node_modules\/(\S+)/g),
+    ].map(([, name]) => name);
+    const from = join(ROOT, 'node_modules');
+    await mkdir(join(app, 'node_modules/@ptp'), { recursive: true });
+    for (const name of await readdir(from)) {
+      if (name !== '@ptp' && !removed.includes(name)) await symlink(join(from, name), join(app, 'node_modules', name));
+    }
+    for (const name of await readdir(join(from, '@ptp')))
+      await symlink(join('../..', name), join(app, 'node_modules/@ptp', name));
   }
 
   test('serve a completion, and their health checks say so', async () => {
