@@ -25,7 +25,7 @@ beforeAll(async () => {
     admission: new Admission(2),
     keys: new ApiKeys([]),
   });
-  server = await serve({ address: '127.0.0.1:0', logger: silent, services: [service] });
+  server = await serve({ address: '127.0.0.1:0', logger: silent, services: [service], stallMillis: 500 });
   client = connect(GenerationService, server.address);
 });
 
@@ -184,6 +184,26 @@ describe('GenerationService', () => {
     await until(() => generator.running === 0);
     generator.script = () => ({ steps: [[5]] });
     expect(await collect({ prompt })).toHaveLength(1);
+  });
+
+  test('a client that does not read loses its place, and is told so once it reads', async () => {
+    generator.script = () => ({ steps: [Array(20_000).fill(5)], endless: true });
+    const { contextLength } = generator.facts;
+    Object.assign(generator.facts, { contextLength: 100_000_000 });
+    const call = client.generate({ prompt, maxTokens: 99_000_000 });
+    await until(() => generator.running === 1);
+    await until(() => generator.running === 0);
+    Object.assign(generator.facts, { contextLength });
+    generator.script = () => ({ steps: [[5]] });
+    // both places are free
+    expect(await Promise.all([collect({ prompt }), collect({ prompt })])).toMatchObject([[{}], [{}]]);
+    const read = async () => {
+      for await (const _ of call);
+    };
+    await expect(read()).rejects.toMatchObject({
+      code: 'deadline_exceeded',
+      message: 'the client has not read for 500 ms',
+    });
   });
 });
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "tokenizer": Command(
         "tokenizer", "train the tokenizer, or take one, and encode the corpus", ("corpus", "use", "chat_template")
     ),
+    "random-walk": Command("random_walk", "write sequences of a known law, to try `inverse` on"),
     "target": Command("target", "train the target model", ("data", "init")),
     "import-hf": Command(
         "import_hf", "take a Hugging Face model directory as the target", ("from",), ("out", "tokens")
