@@ -37,6 +37,8 @@ export interface Outcome {
   /** Share of the steps in each mode, and of those that drafted anew. */
   readonly modes: Readonly<Record<Mode, number>>;
   readonly redrafts: number;
+  /** Share of the steps that were sent ahead, and came true. */
+  readonly ahead: number;
   /** Drafts that came too late. */
   readonly late: number;
   readonly verifier: Use;
@@ -97,6 +99,7 @@ export function simulate(scenario: Scenario): Outcome {
     tokensPerStep: share(tokens),
     modes: { overlap: share(overlap), sequential: share(sequential), plain: share(plain) },
     redrafts: share(count.redrafts),
+    ahead: share(count.ahead),
     verifier: useOf(verifiers, counted),
     drafter: useOf(drafters, counted),
   };
@@ -109,15 +112,17 @@ class Count {
   drafted = 0;
   accepted = 0;
   redrafts = 0;
+  ahead = 0;
   late = 0;
   readonly modes = Object.fromEntries(MODES.map((mode) => [mode, 0])) as Record<Mode, number>;
 
-  add({ mode, drafted, accepted, redraft, tokens }: Step): void {
+  add({ mode, drafted, accepted, redraft, ahead, tokens }: Step): void {
     this.tokens += tokens;
     this.steps++;
     this.drafted += drafted;
     this.accepted += accepted;
     this.redrafts += Number(redraft);
+    this.ahead += Number(ahead);
     this.modes[mode]++;
   }
 }

@@ -72,7 +72,7 @@ const counted = (sequences: number): Change => ({ sequences, counted: Math.max(3
 const drafterOf = (model: Model) => ({ ...BASE.drafter, curve: curveOf(model, GPU, OVERHEAD.drafter) });
 /** As the embedded pair's drafter, which says at temperature 0.7 what the target says in 97 % of cases. */
 const checking: Change = {
-  ...mode('overlap'),
+  limits: { ...BASE.limits, mode: 'overlap', ahead: 4 },
   drafter: drafterOf(CHECKING_DRAFTER),
   quality: { ...BASE.quality, checks: 0.97 },
 };
@@ -123,6 +123,8 @@ function delay(sequences: number): Sweep {
       overlap: (x) => ({ ...base(x), ...mode('overlap') }),
       auto: (x) => ({ ...base(x), ...auto(20, Math.max(10, 60 / sequences)) }),
       'overlap, drafter that checks': (x) => ({ ...base(x), ...checking }),
+      'the same, steps wait': (x) => ({ ...base(x), ...checking, ...mode('overlap') }),
+      'the same, drafter near': (x) => ({ ...base(x), ...checking, drafterDelay: BASE.delay }),
     },
   };
 }

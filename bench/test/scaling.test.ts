@@ -112,6 +112,37 @@ describe('simulation', () => {
     expect(sequential.millisPerToken).toBeCloseTo((10 + 40 + 4 + 40) / 5, 0);
   });
 
+  describe('of a drafter that checks blocks', () => {
+    const delay = 20_000;
+    const checking = { ...always, checks: 1 };
+    const sending = (ahead: number) => {
+      const limits = { length: 4, budget: 64, mode: 'overlap' as const, ahead };
+      return { ...still, controller: false, delay, drafterDelay: 0, quality: checking, limits };
+    };
+
+    it('hides the network where enough steps are sent ahead, and a part of it where few are', () => {
+      const [none, one, many] = [0, 1, 8].map((ahead) => simulate(sending(ahead)));
+      expect(none?.ahead).toBe(0);
+      expect(none?.millisPerToken).toBeCloseTo((10 + 40) / 5, 0);
+      // two steps for each way there and back
+      expect(one?.millisPerToken).toBeCloseTo((10 + 40) / 2 / 5, 0);
+      // the verifier has always something to run
+      expect(many?.millisPerToken).toBeLessThan(1.1 * (10 / 5));
+      expect(many?.ahead).toBeGreaterThan(0.95);
+      expect(many?.verifier.busy).toBeGreaterThan(0.95);
+    });
+
+    it('has the verifier run nothing of what was sent for another outcome', () => {
+      const wrong = { ...checking, chance: 0.5, checks: 0.7 };
+      const { steps, ahead, drafted, verifier } = simulate({ ...sending(8), quality: wrong, counted: 60_000_000 });
+      // 0.7 for each token of a step; after a step that was expected otherwise the next one is not sent ahead
+      expect(ahead).toBeGreaterThan(0.3);
+      expect(ahead).toBeLessThan(0.7);
+      // but for what is under way at the beginning and the end, each run is a step, with a token more than was drafted
+      expect(Math.abs(verifier.tokens - (steps + drafted))).toBeLessThan(30);
+    });
+  });
+
   it('has the controller verify fewer tokens where a full batch makes each of them cost all', () => {
     const many = { ...BASE, ...mode('auto'), sequences: 128, settle: 8_000_000, counted: 4_000_000 };
     const few = simulate({ ...many, sequences: 4 });
