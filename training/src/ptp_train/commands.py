@@ -134,5 +134,7 @@ def check(args: argparse.Namespace, earlier: list[argparse.Namespace] | None = N
 
 
 def start(args: argparse.Namespace) -> None:
-    """Runs a command whose settings were checked."""
+    """Runs a command whose settings were checked; the folders of what it writes are made first, not after hours of work."""
+    for _, path in paths(args, COMMANDS[args.command].writes):
+        path.parent.mkdir(parents=True, exist_ok=True)
     module_of(args.command).run(args)
