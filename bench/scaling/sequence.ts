@@ -177,14 +177,15 @@ export class Sequence {
   *#step(): Generator<Wait, void, void> {
     if (this.#flight.length === 0) this.#send(yield* this.#begin());
     const step = this.#flight[0] as Flying;
-    for (;;) {
-      this.#goAhead();
-      if (step.verify.at !== undefined) break;
+    while (step.verify.at === undefined) {
       const last = this.#flight.at(-1)?.draft;
       const mayFollow = last !== undefined && last.at === undefined;
       yield { until: 'any', of: mayFollow ? [step.verify, last] : [step.verify] };
+      if (mayFollow && last.at !== undefined) this.#goAhead();
     }
     this.#commit(step);
+    // there may have been too many in flight when the last one's draft came
+    this.#goAhead();
     if (step.draft) yield { until: 'all', of: [step.draft] };
     this.#learn(step);
   }
@@ -247,7 +248,6 @@ export class Sequence {
     }
     const offered = this.#block(Math.min(last.branch - 1, this.#room(this.#expected())));
     this.#send({ mode, began: clock.now, offered, wanted: 0, redraftMicros: 0 });
-    this.#goAhead();
   }
 
   /** Notes what the verifier said of the first step in flight; what was sent for another outcome is given up. */
@@ -293,7 +293,7 @@ export class Sequence {
     return mode;
   }
 
-  /** Tokens that the steps in flight commit if they end as is expected of them. */
+  /** Tokens that the steps in flight commit: what the drafter expects, where it is right. */
   #expected(): number {
     return sum(this.#flight.map(({ accepted }) => accepted + 1));
   }

@@ -126,20 +126,24 @@ async function respond(
 }
 
 /**
- * Waits until the client has read what was written.
+ * Waits until the client has read what was written, however slowly.
  *
- * @throws PtpError `deadline_exceeded` if it doesn't; the signal's reason when that is aborted
+ * @throws PtpError `deadline_exceeded` if it makes no room for so long; the signal's reason when that is aborted
  */
 async function drained(call: StreamingCall, signal: AbortSignal, stallMillis: number): Promise<void> {
   const stall = new AbortController();
-  const timer = setTimeout(() => stall.abort(), stallMillis);
+  let left = call.writableLength;
+  const timer = setInterval(() => {
+    if (call.writableLength >= left) stall.abort();
+    left = call.writableLength;
+  }, stallMillis);
   try {
     await once(call, 'drain', { signal: AbortSignal.any([signal, stall.signal]) });
   } catch (error) {
     if (!stall.signal.aborted || signal.aborted) throw error;
-    throw new PtpError('deadline_exceeded', `the client has not read for ${stallMillis} ms`);
+    throw new PtpError('deadline_exceeded', `the client has made no room for ${stallMillis} ms`);
   } finally {
-    clearTimeout(timer);
+    clearInterval(timer);
   }
 }
 

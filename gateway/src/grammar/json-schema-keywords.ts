@@ -132,7 +132,7 @@ export interface Marks {
 export function marksOf(schema: Schema): Marks {
   const { type, required = [], properties = {} } = schema;
   const members = new Map<string, ReadonlySet<string>>();
-  for (const name of required) {
+  for (const name of new Set(required)) {
     const values = Object.hasOwn(properties, name) ? valuesOf(properties[name]) : undefined;
     if (values) members.set(name, values);
   }

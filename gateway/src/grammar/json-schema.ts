@@ -2,7 +2,15 @@ import type { PtpError } from '@ptp/core/errors.ts';
 import { choice, type Expression, literal, nothing, optional, reference, sequence } from './expression.ts';
 import { formatOf, jsonStringOf } from './formats.ts';
 import { jsonNumberIn } from './json-numbers.ts';
-import { areDisjoint, checkKeywords, marksOf, refusal, type Schema, typesOf } from './json-schema-keywords.ts';
+import {
+  areDisjoint,
+  checkKeywords,
+  type Marks,
+  marksOf,
+  refusal,
+  type Schema,
+  typesOf,
+} from './json-schema-keywords.ts';
 import {
   comma,
   emptyOr,
@@ -41,6 +49,7 @@ class Translation {
   readonly #root: unknown;
   readonly #field: string;
   readonly #references = new Map<string, { expression: Expression | undefined }>();
+  readonly #marked = new Map<Schema, Marks>();
   #depth = 0;
   #patterns = 0;
 
@@ -190,14 +199,24 @@ class Translation {
 
   /** `oneOf` is `anyOf` where no value can satisfy two of the schemas. */
   #checkDisjoint(schemas: readonly unknown[], at: string): void {
-    const seen = schemas.map((each, i) => marksOf(this.#resolved(each, `${at}[${i}]`)));
-    for (const [i, one] of seen.entries()) {
-      const other = seen.slice(0, i).findIndex((each) => !areDisjoint(each, one));
-      if (other < 0) continue;
-      const limit =
-        'of schemas that exclude each other by `type` or by a required property of other values; else `anyOf`';
-      throw refused(at, limit, `[${other}] and [${i}]`);
+    const marks: Marks[] = [];
+    for (const [i, each] of schemas.entries()) {
+      const one = this.#marks(this.#resolved(each, `${at}[${i}]`));
+      const other = marks.findIndex((before) => !areDisjoint(before, one));
+      if (other >= 0) {
+        const limit =
+          'of schemas that exclude each other by `type` or by a required property of other values; else `anyOf`';
+        throw refused(at, limit, `[${other}] and [${i}]`);
+      }
+      marks.push(one);
     }
+  }
+
+  /** Made once for a schema that many refer to. */
+  #marks(schema: Schema): Marks {
+    const known = this.#marked.get(schema) ?? marksOf(schema);
+    this.#marked.set(schema, known);
+    return known;
   }
 
   #resolved(schema: unknown, at: string): Schema {

@@ -261,6 +261,22 @@ describe('schemas that are large on purpose', () => {
       '`schema.properties` must be of at most 1000',
     ],
     ['characters', { const: 'x'.repeat(100_001) }, '`schema` must be at most 100000 characters of JSON'],
+    [
+      'alternatives that are the same large one',
+      {
+        oneOf: Array(1000).fill({ $ref: '#/$defs/a' }),
+        $defs: {
+          a: {
+            type: 'object',
+            required: Array.from({ length: 3000 }, (_, i) => `p${i % 13}`),
+            properties: Object.fromEntries(
+              Array.from({ length: 13 }, (_, i) => [`p${i}`, { enum: Array.from({ length: 500 }, (_, k) => k) }]),
+            ),
+          },
+        },
+      },
+      '`schema.oneOf` must be of schemas that exclude each other by `type` or by a required property of other values; else `anyOf`, got [0] and [1]',
+    ],
     ['patterns', { type: 'string', pattern: 'a'.repeat(2001) }, 'at most 2000 characters are, got 2001'],
     [
       'all patterns together',

@@ -97,6 +97,10 @@ def check(args: argparse.Namespace) -> None:
     require(
         given, f"--length must be 2 or more with --kind feature, whose first token is the target's, got {args.length}"
     )
+    behind = args.length - (args.kind == "feature")
+    require(
+        args.passes == 1 or behind > 1, f"--passes must be 1 where --length {args.length} leaves one position to draft"
+    )
     require(
         not args.keep or args.kind != "separate", "--keep is for drafters that read the target, not --kind separate"
     )

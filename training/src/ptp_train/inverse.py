@@ -48,6 +48,7 @@ def check(args: argparse.Namespace) -> None:
     for name, wanted in (("kind", ("separate",)), ("method", ("c", "independent"))):
         given = getattr(args, name)
         require(given in wanted, f"--{name} must be {' or '.join(wanted)}: there is no teacher, got {given}")
+    require(args.passes == 1, f"--passes must be 1: only `distill` trains a second one, got {args.passes}")
     require(args.length < args.context, f"--length must be in [1, {args.context - 1}], got {args.length}")
 
 
@@ -105,9 +106,11 @@ def perplexity(drafter: Drafter, tokens: np.ndarray, context: int) -> dict:
 def start(args: argparse.Namespace) -> Drafter:
     """The drafter at the beginning: random, or with the layers of --init, which says at the first position what that says."""
     settings = argparse.Namespace(**vars(args), from_target=args.init is not None)
-    if args.init and torch.load(args.init, map_location="cpu", mmap=True)["kind"].startswith("drafter"):
-        return continued(settings, load_drafter(args.init))
     if args.init:
+        kind = torch.load(args.init, map_location="cpu", mmap=True).get("kind")
+        require(kind in ("target", "drafter"), f"--init must be a target or a drafter, got {args.init}, a {kind}")
+        if kind == "drafter":
+            return continued(settings, load_drafter(args.init))
         return untrained(settings, load_target(args.init))
     vocab = len(json.loads((args.data / "tokenizer.json").read_text())["model"]["vocab"])
     return Drafter(drafter_config(settings, Config(vocab, args.width, len(layers_of(args)), context=args.context)))
@@ -116,16 +119,19 @@ def start(args: argparse.Namespace) -> Drafter:
 @torch.no_grad()
 def continued(args: argparse.Namespace, old: Drafter) -> Drafter:
     """A drafter with all that `old`, of the same sizes, has learnt: to go on with another --length, --method or --rank."""
-    drafter = Drafter(drafter_config(args, old.config.sizes))
+    c = old.config
+    own = c.kind == "separate" and c.method != "o" and c.passes == 1
+    require(own, f"--init must be a drafter that `inverse` trained, got one of --kind {c.kind}, --method {c.method}")
+    drafter = Drafter(drafter_config(args, c.sizes))
     drafter.start_from(old, layers_of(args))
     for name in ("pick", "embedding", "frequencies"):
-        was, given = getattr(old.config, name), getattr(args, name)
+        was, given = getattr(c, name), getattr(args, name)
         require(was == given, f"--init has --{name} {was}, got {given}")
     drafter.uniform.load_state_dict(old.uniform.state_dict())
-    if old.config.length == 1 or old.config.method == "independent":  # it was told of no uniform
+    if c.length == 1 or c.method == "independent":  # it was told of no uniform
         drafter.fit_uniforms()
     if old.sequential is not None:
-        require(args.rank == old.config.rank, f"--init has --rank {old.config.rank}, got {args.rank}")
+        require(args.rank == c.rank, f"--init has --rank {c.rank}, got {args.rank}")
         drafter.sequential.load_state_dict(old.sequential.state_dict())
     return drafter
 

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=pathlib.Path, default=pathlib.Path("work/walk"), help="folder for the tokens, as of `tokenizer`"
     )
     parser.add_argument("--tokens", type=integer(10_000), default=2_000_000, help="to train on; 1 in 50 is held out")
-    parser.add_argument("--vocab-size", type=integer(64, 32768), default=Walk.vocab)
+    parser.add_argument("--vocab-size", type=integer(64, 4096), default=Walk.vocab)
     parser.add_argument(
         "--momentum", type=number(0, 1), default=Walk.momentum, help="share of a step that is made again"
     )
@@ -46,10 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def fold(y: int, vocab: int) -> int:
-    """Reflected at 0 and vocab - 1; what is further away than that stays at the end."""
-    y = -y if y < 0 else y
-    y = 2 * (vocab - 1) - y if y > vocab - 1 else y
-    return min(max(y, 0), vocab - 1)
+    """Reflected at 0 and vocab - 1, as often as it takes."""
+    y %= 2 * (vocab - 1)
+    return y if y < vocab else 2 * (vocab - 1) - y
 
 
 def walked(law: Walk, tokens: int, rng: np.random.Generator) -> np.ndarray:
@@ -66,7 +65,9 @@ def walked(law: Walk, tokens: int, rng: np.random.Generator) -> np.ndarray:
 def probabilities(law: Walk, before: Tensor, last: Tensor) -> Tensor:
     """What follows two tokens [N]: float64 [N, vocab]."""
     mean = last + law.momentum * (last - before).double()
-    y = torch.arange(-2 * law.vocab, 3 * law.vocab)
+    # the mean is in (-vocab, 2 vocab), and 9 standard deviations are further than any float64 tells
+    reach = law.vocab + math.ceil(9 * law.deviation)
+    y = torch.arange(-reach, law.vocab + reach)
     edges = (torch.cat([y, y[-1:] + 1]) - 0.5 - mean[:, None]) / law.deviation
     p = (0.5 * (1 + torch.erf(edges / math.sqrt(2)))).diff(dim=-1)
     to = torch.tensor([fold(place, law.vocab) for place in y.tolist()]).expand(len(mean), -1)
@@ -76,7 +77,7 @@ def probabilities(law: Walk, before: Tensor, last: Tensor) -> Tensor:
 def perplexity(law: Walk, ids: np.ndarray) -> float:
     """exp of the mean cross-entropy of the law itself along a walk: no model has a lower one but by chance."""
     x = torch.from_numpy(ids.astype(np.int64))
-    before, last, next_one = (x[i : len(x) - 2 + i].split(4096) for i in range(3))
+    before, last, next_one = (x[i : len(x) - 2 + i].split(512) for i in range(3))
     parts = [probabilities(law, b, a).gather(1, n[:, None]) for b, a, n in zip(before, last, next_one, strict=True)]
     return torch.cat(parts).log().mean().neg().exp().item()
 
