@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import type { DescMethod, DescService } from '@bufbuild/protobuf';
 import type {
   handleBidiStreamingCall,
@@ -8,9 +7,10 @@ import type {
   ServerWritableStream,
   UntypedHandleCall,
 } from '@grpc/grpc-js';
-import { PtpError, toPtpError } from '../errors.ts';
+import { toPtpError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { ActiveCalls, CallContext } from './context.ts';
+import { drained } from './drained.ts';
 import { Inbox } from './inbox.ts';
 import { methodDefinition, type Request, type ResponseInit } from './method.ts';
 import { toStatus } from './status.ts';
@@ -122,28 +122,6 @@ async function respond(
     const reason = signal.aborted ? signal.reason : error;
     logFailure(reason, context, serving);
     if (!call.destroyed) call.emit('error', toStatus(reason));
-  }
-}
-
-/**
- * Waits until the client has read what was written, however slowly.
- *
- * @throws PtpError `deadline_exceeded` if it makes no room for so long; the signal's reason when that is aborted
- */
-async function drained(call: StreamingCall, signal: AbortSignal, stallMillis: number): Promise<void> {
-  const stall = new AbortController();
-  let left = call.writableLength;
-  const timer = setInterval(() => {
-    if (call.writableLength >= left) stall.abort();
-    left = call.writableLength;
-  }, stallMillis);
-  try {
-    await once(call, 'drain', { signal: AbortSignal.any([signal, stall.signal]) });
-  } catch (error) {
-    if (!stall.signal.aborted || signal.aborted) throw error;
-    throw new PtpError('deadline_exceeded', `the client has made no room for ${stallMillis} ms`);
-  } finally {
-    clearInterval(timer);
   }
 }
 
