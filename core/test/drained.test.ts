@@ -24,7 +24,7 @@ test('one that has stopped is not', async () => {
   await expect(drained(full(60_000), never, 50)).rejects.toMatchObject(error);
 });
 
-test('nor one whose call is aborted, which says why', async () => {
+test('nor one whose call is aborted', async () => {
   const controller = new AbortController();
   setTimeout(() => controller.abort(new Error('gone')), 20);
   await expect(drained(full(60_000), controller.signal, 10_000)).rejects.toMatchObject({ name: 'AbortError' });

@@ -6,7 +6,7 @@ import { PtpError } from '../errors.ts';
  * Waits until what was written has been read, however slowly.
  *
  * @param stallMillis how long a reader may make no room at all
- * @throws PtpError `deadline_exceeded` if it makes none for so long (twice, where it made some before); the signal's reason when that is aborted
+ * @throws PtpError `deadline_exceeded` if it makes none for so long, or for less than twice that where it made some before; an AbortError when the signal is aborted
  */
 export async function drained(stream: Writable, signal: AbortSignal, stallMillis: number): Promise<void> {
   const stall = new AbortController();
