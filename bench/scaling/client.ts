@@ -40,7 +40,7 @@ export interface ClientParts {
   readonly onLate: () => void;
 }
 
-/** A call, what has come of it, and who goes on when it is answered. */
+/** A call, and what has come of it. */
 class Ticket implements Sent {
   at: number | undefined;
   answer: Answer | undefined;

@@ -15,7 +15,7 @@ export const stallSetting = {
   default: 30_000,
   min: 1,
   max: 86_400_000,
-  doc: 'Milliseconds for which a client, of HTTP or gRPC, may make no room in a stream whose buffers are full, before its work is ended. Room comes in pieces of some 32 KB.',
+  doc: 'Milliseconds for which a client, of HTTP or gRPC, may make no room in a stream whose buffers are full, or over HTTP leave them not empty, before its work is ended. Over gRPC room comes in pieces of some 32 KB.',
 } as const satisfies Setting;
 
 /** Settings that drafter and verifier have in common. */

@@ -1,5 +1,6 @@
 import { PtpError } from '@ptp/core/errors.ts';
 import type { Bytes, Expression, Reader, Repeat } from './expression.ts';
+import { getOr } from './get-or.ts';
 
 /** Ways to go on that are followed side by side. */
 const MOST_WAYS = 4096;
@@ -178,12 +179,4 @@ interface Entry {
   readonly seen: Set<Rest>;
   readonly leaves: Leaf[];
   accepting: boolean;
-}
-
-function getOr<K, V>(map: Map<K, V>, key: K, make: () => V): V {
-  const known = map.get(key);
-  if (known !== undefined) return known;
-  const made = make();
-  map.set(key, made);
-  return made;
 }

@@ -54,7 +54,8 @@ export function utf8(ranges: Ranges): Expression {
 /** Characters of one length of UTF-8. */
 function spelt(from: number, to: number): Expression {
   if (to < 0x80) return byteRange(from, to);
-  return WHOLE.get(from)?.get(to) ?? between(utf8Of(from), utf8Of(to));
+  const whole = WHOLE.find((range) => range.from === from && range.to === to);
+  return whole?.expression ?? between(utf8Of(from), utf8Of(to));
 }
 
 /** Code points by the length of their UTF-8, 1 to 4 bytes. */
@@ -85,14 +86,14 @@ function between(from: readonly number[], to: readonly number[]): Expression {
 }
 
 /** What nearly every class has whole beyond ASCII, made once: a schema may have ten thousand classes. */
-const WHOLE: ReadonlyMap<number, ReadonlyMap<number, Expression>> = new Map(
+const WHOLE = (
   [
     [0x80, 0x7ff],
     [0x800, 0xd7ff],
     [0xe000, 0xffff],
     [0x10000, 0x10ffff],
-  ].map(([from = 0, to = 0]) => [from, new Map([[to, between(utf8Of(from), utf8Of(to))]])]),
-);
+  ] as const
+).map(([from, to]) => ({ from, to, expression: between(utf8Of(from), utf8Of(to)) }));
 
 /** How JSON spells a character of the ranges inside a string; in one way, the usual one. */
 export function inJsonString(ranges: Ranges): Expression {

@@ -1,5 +1,6 @@
 import { inJsonString } from './characters.ts';
 import { type Expression, literal, sequence } from './expression.ts';
+import { getOr } from './get-or.ts';
 import { regexGrammar } from './regex.ts';
 
 const DAY_OF_YEAR = '((0[13578]|1[02])-(0[1-9]|[12]\\d|3[01])|(0[469]|11)-(0[1-9]|[12]\\d|30)|02-(0[1-9]|1\\d|2[0-8]))';
@@ -27,9 +28,7 @@ const grammars = new Map<string, Expression>();
 /** What a format allows, as a JSON string; undefined for other formats, which are annotations: what the standard takes all for. */
 export function formatOf(name: string): Expression | undefined {
   if (!Object.hasOwn(FORMATS, name)) return undefined;
-  const known = grammars.get(name) ?? jsonStringOf(FORMATS[name as keyof typeof FORMATS]);
-  grammars.set(name, known);
-  return known;
+  return getOr(grammars, name, () => jsonStringOf(FORMATS[name as keyof typeof FORMATS]));
 }
 
 /** A JSON string that a regular expression matches. @throws RegexError */

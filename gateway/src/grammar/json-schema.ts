@@ -1,6 +1,7 @@
 import type { PtpError } from '@ptp/core/errors.ts';
 import { choice, type Expression, literal, nothing, optional, reference, sequence } from './expression.ts';
 import { formatOf, jsonStringOf } from './formats.ts';
+import { getOr } from './get-or.ts';
 import { jsonNumberIn } from './json-numbers.ts';
 import {
   areDisjoint,
@@ -214,9 +215,7 @@ class Translation {
 
   /** Made once for a schema that many refer to. */
   #marks(schema: Schema): Marks {
-    const known = this.#marked.get(schema) ?? marksOf(schema);
-    this.#marked.set(schema, known);
-    return known;
+    return getOr(this.#marked, schema, () => marksOf(schema));
   }
 
   #resolved(schema: unknown, at: string): Schema {

@@ -1,6 +1,7 @@
 import { type AST, RegExpParser } from '@eslint-community/regexpp';
 import { anyCharacter, complement, normal, type Ranges } from './characters.ts';
 import { choice, type Expression, nothing, repeat, sequence } from './expression.ts';
+import { getOr } from './get-or.ts';
 
 /** Characters of a pattern. */
 const MOST_PATTERN = 2000;
@@ -18,12 +19,7 @@ export function regexGrammar(pattern: string, spell: (ranges: Ranges) => Express
   if (pattern.length > MOST_PATTERN)
     throw new RegexError(`at most ${MOST_PATTERN} characters are, got ${pattern.length}`);
   const spelt = new Map<string, Expression>();
-  const spellOnce = (ranges: Ranges) => {
-    const key = ranges.join(' ');
-    const known = spelt.get(key) ?? spell(ranges);
-    spelt.set(key, known);
-    return known;
-  };
+  const spellOnce = (ranges: Ranges) => getOr(spelt, ranges.join(' '), () => spell(ranges));
   const any = repeat(spellOnce(anyCharacter));
   return choice(...parsed(pattern).alternatives.map((alternative) => anchored(alternative.elements, spellOnce, any)));
 }
