@@ -1,5 +1,5 @@
-import type { SamplingParams } from '@ptp/core/sampling/params.ts';
-import type { GenerationRequest, Generator, StepFacts } from '../gateway/src/loop/generation.ts';
+import type { SamplingParams } from '@ptp/protocol/sampling-params';
+import type { GenerationRequest, Generator, StepFacts } from '../gateway/src/decode/types.ts';
 import { bothWays, type Pair } from './interleave.ts';
 import type { Prompt } from './prompts.ts';
 import { countBy, mean, median, round, sum } from './statistics.ts';

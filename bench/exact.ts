@@ -1,5 +1,5 @@
-import type { SamplingParams } from '@ptp/core/sampling/params.ts';
-import type { GenerationRequest, Generator } from '../gateway/src/loop/generation.ts';
+import type { SamplingParams } from '@ptp/protocol/sampling-params';
+import type { GenerationRequest, Generator } from '../gateway/src/decode/types.ts';
 import type { Prompt } from './prompts.ts';
 
 /** Sampling of the comparisons: greedy, the reference setting, and the OpenAI default. */

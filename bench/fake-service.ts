@@ -2,13 +2,13 @@
  * `node bench/fake-service.ts verifier|drafter ADDRESS MILLIS [checks]`: a real service, as a process of its own, whose engine takes a fixed
  * time per run and says what a hash function says (fake-engine.ts).
  */
-import { FakeDraftEngine, FakeTargetEngine } from '@ptp/core/engine/fake-engine.ts';
-import { runService } from '@ptp/core/lifecycle.ts';
-import { type ImplementedService, serve } from '@ptp/core/rpc/server.ts';
-import { Drafter } from '../drafter/src/draft.ts';
+import { FakeDraftEngine, FakeTargetEngine } from '@ptp/engine/testing/fake-engine';
+import { type ImplementedService, serve } from '@ptp/protocol/server';
+import { runService } from '@ptp/service-kit/lifecycle';
+import { Drafter } from '../drafter/src/drafter.ts';
 import { drafterService } from '../drafter/src/service.ts';
 import { verifierService } from '../verifier/src/service.ts';
-import { Verifier } from '../verifier/src/verify.ts';
+import { Verifier } from '../verifier/src/verifier.ts';
 import { fakeFacts } from './fake-facts.ts';
 
 const [kind, address = '', millis, checks] = process.argv.slice(2);

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { loadManifest } from '@ptp/core/engine/manifest.ts';
+import { loadManifest } from '@ptp/protocol/manifest';
 import { z } from 'zod';
 import { readWeights, type Tensor } from './onnx-weights.ts';
 

@@ -1,4 +1,4 @@
-import type { GenerationRequest, Generator } from '../gateway/src/loop/generation.ts';
+import type { GenerationRequest, Generator } from '../gateway/src/decode/types.ts';
 import { REFERENCE } from './decode.ts';
 import { bothWays, type Pair } from './interleave.ts';
 import type { Prompt } from './prompts.ts';

@@ -1,9 +1,9 @@
 /** `npm run bench -- SUITE [options]`; each suite ends with one line of JSON. */
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { loadManifest } from '@ptp/core/engine/manifest.ts';
-import type { DraftLimits } from '../gateway/src/loop/controller.ts';
-import { pairFacts } from '../gateway/src/services/pair.ts';
+import { loadManifest } from '@ptp/protocol/manifest';
+import { pairFacts } from '../gateway/src/clients/pair.ts';
+import type { DraftLimits } from '../gateway/src/decode/controller.ts';
 import { gatewaySettings } from '../gateway/src/settings.ts';
 import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
 import { context } from './context.ts';

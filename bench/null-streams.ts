@@ -1,5 +1,5 @@
-import type { Health, PairFacts } from '../gateway/src/loop/generation.ts';
-import type { Draft, DraftStream, Proposal, Streams, Verdict, VerifyStream } from '../gateway/src/services/streams.ts';
+import type { Draft, DraftStream, Proposal, Streams, Verdict, VerifyStream } from '../gateway/src/decode/ports.ts';
+import type { Health, PairFacts } from '../gateway/src/decode/types.ts';
 import { fakeFacts } from './fake-facts.ts';
 
 /** Services that answer at once and accept everything, in the gateway's own process: what is left is the loop's own time. */

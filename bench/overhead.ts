@@ -1,4 +1,4 @@
-import type { GenerationRequest, Generator, StepFacts } from '../gateway/src/loop/generation.ts';
+import type { GenerationRequest, Generator, StepFacts } from '../gateway/src/decode/types.ts';
 import { startFakeServices } from './services.ts';
 import { median, quantile, round } from './statistics.ts';
 

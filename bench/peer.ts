@@ -1,4 +1,4 @@
-import type { SamplingParams } from '@ptp/core/sampling/params.ts';
+import type { SamplingParams } from '@ptp/protocol/sampling-params';
 
 export interface Wish {
   readonly sampling: SamplingParams;

@@ -1,10 +1,10 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { loadManifest } from '@ptp/core/engine/manifest.ts';
-import { defaultSampling, type SamplingParams } from '@ptp/core/sampling/params.ts';
-import type { DraftLimits } from '../gateway/src/loop/controller.ts';
-import type { Generator } from '../gateway/src/loop/generation.ts';
+import { loadManifest } from '@ptp/protocol/manifest';
+import { defaultSampling, type SamplingParams } from '@ptp/protocol/sampling-params';
+import type { DraftLimits } from '../gateway/src/decode/controller.ts';
+import type { Generator } from '../gateway/src/decode/types.ts';
 import { REFERENCE } from './decode.ts';
 import { llamaPeers } from './llama-cpp.ts';
 import { writeLlama } from './llama-gguf.ts';

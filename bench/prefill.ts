@@ -1,4 +1,4 @@
-import type { Generator } from '../gateway/src/loop/generation.ts';
+import type { Generator } from '../gateway/src/decode/types.ts';
 import { REFERENCE } from './decode.ts';
 import { excerpts, type Prompt } from './prompts.ts';
 import { median, round } from './statistics.ts';

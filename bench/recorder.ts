@@ -1,8 +1,8 @@
-import { PairGenerator } from '../gateway/src/loop/generate.ts';
-import type { Generator } from '../gateway/src/loop/generation.ts';
-import type { Streams } from '../gateway/src/services/streams.ts';
-import { RecordedGenerator } from '../gateway/src/traces/recorded-generator.ts';
-import { TraceStore } from '../gateway/src/traces/trace-store.ts';
+import { PairGenerator } from '../gateway/src/decode/generate.ts';
+import type { Streams } from '../gateway/src/decode/ports.ts';
+import type { Generator } from '../gateway/src/decode/types.ts';
+import { RecordedGenerator } from '../gateway/src/observe/recorded-generator.ts';
+import { TraceStore } from '../gateway/src/observe/trace-store.ts';
 import { NullStreams } from './null-streams.ts';
 import { median, quantile, round } from './statistics.ts';
 

@@ -1,6 +1,6 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { loadManifest } from '@ptp/core/engine/manifest.ts';
+import { loadManifest } from '@ptp/protocol/manifest';
 import { type Axis, lineChart, type Panel } from './plot.ts';
 import { kept, type Result } from './results.ts';
 

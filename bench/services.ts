@@ -3,13 +3,13 @@ import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { loadManifest } from '@ptp/core/engine/manifest.ts';
-import { createLogger } from '@ptp/core/log.ts';
-import type { DraftLimits } from '../gateway/src/loop/controller.ts';
-import { PairGenerator } from '../gateway/src/loop/generate.ts';
-import { pairFacts } from '../gateway/src/services/pair.ts';
-import { Services, type ServicesOptions } from '../gateway/src/services/services.ts';
-import type { Streams } from '../gateway/src/services/streams.ts';
+import { loadManifest } from '@ptp/protocol/manifest';
+import { createLogger } from '@ptp/service-kit/log';
+import { pairFacts } from '../gateway/src/clients/pair.ts';
+import { Services, type ServicesOptions } from '../gateway/src/clients/pair-client.ts';
+import type { DraftLimits } from '../gateway/src/decode/controller.ts';
+import { PairGenerator } from '../gateway/src/decode/generate.ts';
+import type { Streams } from '../gateway/src/decode/ports.ts';
 import { fakeFacts } from './fake-facts.ts';
 
 /** The two services as processes of their own, and the gateway's loop in this one. */

@@ -1,7 +1,8 @@
 // A gRPC client in TypeScript, with protobuf-es messages: tokens and what each step did, a deadline, an error's details.
 //   node examples/grpc-client.ts [127.0.0.1:8081]
-import { GenerationService } from '@ptp/core/gen/ptp/v1/generation_pb.ts';
-import { connect } from '@ptp/core/rpc/client.ts';
+
+import { connect } from '@ptp/protocol/client';
+import { GenerationService } from '@ptp/protocol/gen/ptp/v1/generation_pb';
 
 const client = connect(GenerationService, process.argv[2] ?? '127.0.0.1:8081');
 const { modelId, contextLength } = await client.getModel({});

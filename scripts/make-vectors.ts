@@ -2,7 +2,7 @@
 // from core's Philox, which its own tests check against the published answers; what the sampler must give is computed
 // here a second time, in float64 and straight from the definitions. Run by `npm run vectors`; the output is committed.
 import { writeFileSync } from 'node:fs';
-import { uniform } from '@ptp/core/sampling/uniforms.ts';
+import { uniform } from '@ptp/engine/sampling/uniforms';
 
 const SEEDS = [0n, 1n, 42n, 0xffffffffn, 0x100000000n, 0x123456789abcdef0n, 2n ** 64n - 1n];
 const POSITIONS = [0, 1, 2, 255, 65536, 2 ** 32 - 1];
@@ -111,7 +111,7 @@ interface Shaped {
   probabilities: number[];
 }
 
-/** The definition in core/src/sampling/shape.ts, in float64; undefined for a case near a border. */
+/** The definition in engine/src/sampling/shape.ts, in float64; undefined for a case near a border. */
 function shape(logits: number[], { temperature, top_k, top_p }: Conditions): Shaped | undefined {
   const ranked = logits.map((_, id) => id).sort((a, b) => at(logits, b) - at(logits, a) || a - b);
   const best = at(ranked, 0);
@@ -128,7 +128,7 @@ function shape(logits: number[], { temperature, top_k, top_p }: Conditions): Sha
   return { kept, probabilities };
 }
 
-/** The definition of `pick` in core/src/sampling/pick.ts, in float64; undefined for a case near a border. */
+/** The definition of `pick` in engine/src/sampling/pick.ts, in float64; undefined for a case near a border. */
 function pick({ kept, probabilities }: Shaped, u: number): number | undefined {
   const cumulative = kept.map((_, i) => kept.slice(0, i + 1).reduce((sum, id) => sum + at(probabilities, id), 0));
   cumulative[cumulative.length - 1] = 1;

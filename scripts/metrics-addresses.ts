@@ -1,5 +1,5 @@
-import { type Address, settings } from '@ptp/core/env.ts';
-import { serviceSettings } from '@ptp/core/service-settings.ts';
+import { serviceSettings } from '@ptp/service-kit/service-settings';
+import { type Address, settings } from '@ptp/service-kit/settings';
 
 /** PTP_METRICS_ADDRESS of each service, as it has one machine to share: the verifier's as given, the drafter's one port (or socket) further. */
 export function metricsAddresses(env: NodeJS.ProcessEnv): { verifier: NodeJS.ProcessEnv; drafter: NodeJS.ProcessEnv } {

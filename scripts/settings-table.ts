@@ -1,7 +1,7 @@
 /** `npm run settings`: writes the table of all settings into docs/operations.md, between its two marks. */
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { describeSettings, type Setting } from '@ptp/core/env.ts';
+import { describeSettings, type Setting } from '@ptp/service-kit/settings';
 import { drafterSettings } from '../drafter/src/settings.ts';
 import { gatewaySettings } from '../gateway/src/settings.ts';
 import { verifierSettings } from '../verifier/src/settings.ts';

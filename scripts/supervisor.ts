@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { styleText } from 'node:util';
-import { PtpError } from '@ptp/core/errors.ts';
+import { PtpError } from '@ptp/protocol/errors';
 import { printLines, type Style } from './log-lines.ts';
 
 /** A reason not to go on that a person can act on. */

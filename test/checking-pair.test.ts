@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import type { GenerationRequest, GenerationStep } from '../gateway/src/loop/generation.ts';
+import type { GenerationRequest, GenerationStep } from '../gateway/src/decode/types.ts';
 import { TestPair } from './test-pair.ts';
 
 // The whole loop with a drafter that holds the target and checks blocks by itself.

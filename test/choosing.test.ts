@@ -1,10 +1,10 @@
-import { adjustParams } from '@ptp/core/sampling/adjust.ts';
+import { adjustParams } from '@ptp/protocol/token-adjustments';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { generateChoices, newUsage } from '../gateway/src/api/choices.ts';
-import { formOf } from '../gateway/src/api/response-format.ts';
-import { type ToolUse, toolForm } from '../gateway/src/api/tools.ts';
+import type { GenerationRequest, GenerationStep } from '../gateway/src/decode/types.ts';
 import { type Form, Grammars } from '../gateway/src/grammar/grammars.ts';
-import type { GenerationRequest, GenerationStep } from '../gateway/src/loop/generation.ts';
+import { generateChoices, newUsage } from '../gateway/src/openai/choices.ts';
+import { formOf } from '../gateway/src/openai/output-format.ts';
+import { type ToolUse, toolForm } from '../gateway/src/openai/tools.ts';
 import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
 import { TestPair } from './test-pair.ts';
 

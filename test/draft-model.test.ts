@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
-import type { GenerationRequest, GenerationStep } from '../gateway/src/loop/generation.ts';
+import type { GenerationRequest, GenerationStep } from '../gateway/src/decode/types.ts';
 import { TestPair } from './test-pair.ts';
 
 // A whole model in the drafter's place, through the real services: another one, and the target itself.

@@ -2,12 +2,12 @@ import { once } from 'node:events';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { loadChatTemplate } from '../gateway/src/api/chat.ts';
-import { Admission } from '../gateway/src/door/admission.ts';
-import { ApiKeys } from '../gateway/src/door/api-keys.ts';
-import { createHttp } from '../gateway/src/door/http.ts';
+import { Admission } from '../gateway/src/access/admission.ts';
+import { ApiKeys } from '../gateway/src/access/api-keys.ts';
+import { createHttp } from '../gateway/src/app.ts';
+import type { GenerationRequest, GenerationStep, Generator } from '../gateway/src/decode/types.ts';
 import { Grammars } from '../gateway/src/grammar/grammars.ts';
-import type { GenerationRequest, GenerationStep, Generator } from '../gateway/src/loop/generation.ts';
+import { loadChatTemplate } from '../gateway/src/text/chat-template.ts';
 import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
 import { silent, TestPair } from './test-pair.ts';
 

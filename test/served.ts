@@ -1,17 +1,17 @@
 import type { AddressInfo } from 'node:net';
-import { loadManifest } from '@ptp/core/engine/manifest.ts';
-import type { Logger } from '@ptp/core/log.ts';
-import { serve } from '@ptp/core/rpc/server.ts';
-import { loadChatTemplate } from '../gateway/src/api/chat.ts';
-import { Admission } from '../gateway/src/door/admission.ts';
-import { ApiKeys } from '../gateway/src/door/api-keys.ts';
-import { generationService } from '../gateway/src/door/grpc.ts';
-import { createHttp } from '../gateway/src/door/http.ts';
+import { loadManifest } from '@ptp/protocol/manifest';
+import { serve } from '@ptp/protocol/server';
+import type { Logger } from '@ptp/service-kit/log';
+import { Admission } from '../gateway/src/access/admission.ts';
+import { ApiKeys } from '../gateway/src/access/api-keys.ts';
+import { createHttp } from '../gateway/src/app.ts';
+import { PairGenerator } from '../gateway/src/decode/generate.ts';
 import { Grammars } from '../gateway/src/grammar/grammars.ts';
-import { PairGenerator } from '../gateway/src/loop/generate.ts';
+import { generationService } from '../gateway/src/grpc.ts';
+import { RecordedGenerator } from '../gateway/src/observe/recorded-generator.ts';
+import { TraceStore } from '../gateway/src/observe/trace-store.ts';
+import { loadChatTemplate } from '../gateway/src/text/chat-template.ts';
 import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
-import { RecordedGenerator } from '../gateway/src/traces/recorded-generator.ts';
-import { TraceStore } from '../gateway/src/traces/trace-store.ts';
 import { silent, TestPair } from './test-pair.ts';
 
 export interface GatewayOptions {

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { Browser, BrowserContextOptions, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { ApiKeys } from '../gateway/src/door/api-keys.ts';
+import { ApiKeys } from '../gateway/src/access/api-keys.ts';
 import { chromiumPath, launch } from './browser.ts';
 import { onPage as onAnyPage } from './on-page.ts';
 import { serveGateway } from './served.ts';

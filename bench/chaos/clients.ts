@@ -1,4 +1,4 @@
-import type { Random } from '@ptp/core/random.ts';
+import type { Random } from '@ptp/engine/random';
 
 /** A request whose text is known. */
 export interface Question {

@@ -4,9 +4,9 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
-import { connect } from '@ptp/core/rpc/client.ts';
-import { Tls } from '@ptp/core/rpc/tls.ts';
+import { connect } from '@ptp/protocol/client';
+import { Tls } from '@ptp/protocol/credentials';
+import { VerifierService } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
 import { BadNetwork } from './bad-network.ts';
 import { freePort } from './free-port.ts';
 

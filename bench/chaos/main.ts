@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { Random } from '@ptp/core/random.ts';
+import { Random } from '@ptp/engine/random';
 import { lineChart } from '../plot.ts';
 import { keep } from '../results.ts';
 import { machine, quantile } from '../statistics.ts';

@@ -1,4 +1,4 @@
-import type { DraftLimits } from '../../gateway/src/loop/controller.ts';
+import type { DraftLimits } from '../../gateway/src/decode/controller.ts';
 import type { Clock } from './clock.ts';
 import type { Replica, Run } from './replica.ts';
 import {
@@ -157,7 +157,7 @@ export class Client {
     clock.at(clock.now + delay, () => replica.submit({ tokens, context, done }));
   }
 
-  /** Gives up a draft that takes too long, as gateway/src/services/draft-stream.ts does. One timer serves all, as most are answered long before. */
+  /** Gives up a draft that takes too long, as gateway/src/clients/draft-stream.ts does. One timer serves all, as most are answered long before. */
   #watch(sent: number): void {
     const { clock, load, onLate } = this.#parts;
     if (this.#watching) return;

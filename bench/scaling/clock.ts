@@ -1,4 +1,4 @@
-import { Random } from '@ptp/core/random.ts';
+import { Random } from '@ptp/engine/random';
 
 interface Event {
   readonly at: number;

@@ -29,7 +29,7 @@ export interface ReplicaSettings {
   /** Sequences in one run, and tokens over all of them; a single sequence may exceed these. */
   readonly slots: number;
   readonly tokens: number;
-  /** Microseconds for which a run that could start waits for more; core/src/engine/scheduler.ts doesn't: 0. */
+  /** Microseconds for which a run that could start waits for more; engine/src/scheduler.ts doesn't: 0. */
   readonly gather: number;
   /** Run times vary uniformly by up to this share either way. */
   readonly jitter: number;
@@ -43,7 +43,7 @@ export interface Work {
   busyMicros: number;
 }
 
-/** One service on a GPU of its own. Batches are formed as in core/src/engine/scheduler.ts: whatever waits when a run ends, first come first served. */
+/** One service on a GPU of its own. Batches are formed as in engine/src/scheduler.ts: whatever waits when a run ends, first come first served. */
 export class Replica {
   readonly #clock: Clock;
   readonly #settings: ReplicaSettings;

@@ -1,7 +1,7 @@
-import { planBranches, type YieldCurves } from '../../drafter/src/plan.ts';
-import { type Block, type Controller, cut, EMPTY } from '../../gateway/src/loop/controller.ts';
-import type { VerifyTime } from '../../gateway/src/loop/costs.ts';
-import type { Mode } from '../../gateway/src/loop/pace.ts';
+import { planBranches, type YieldCurves } from '../../drafter/src/branch-plan.ts';
+import { type Block, type Controller, cut, EMPTY } from '../../gateway/src/decode/controller.ts';
+import type { VerifyTime } from '../../gateway/src/decode/cost-model.ts';
+import type { Mode } from '../../gateway/src/decode/mode-selector.ts';
 import type { Clock } from './clock.ts';
 import type { Run } from './replica.ts';
 
@@ -138,13 +138,13 @@ interface Flying extends Plan {
   readonly ahead: boolean;
 }
 
-/** One sequence's steps, as gateway/src/loop/run.ts makes them: sends their calls, and yields what it waits for. */
+/** One sequence's steps, as gateway/src/decode/driver.ts makes them: sends their calls, and yields what it waits for. */
 export class Sequence {
   readonly #parts: SequenceParts;
   /** Committed tokens. */
   #context: number;
   #generated = 0;
-  /** Committed tokens that the drafter hasn't read; it leaves the prompt's last one for the first step (drafter/src/draft.ts). */
+  /** Committed tokens that the drafter hasn't read; it leaves the prompt's last one for the first step (drafter/src/drafter.ts). */
   #unread = 1;
   /** Steps that have been sent, in order: each but the first for the outcome that the drafter expects of the one before it. */
   #flight: Flying[] = [];
@@ -307,7 +307,7 @@ export class Sequence {
   }
 }
 
-/** As the verifier's timings tell it the gateway (gateway/src/services/verify-stream.ts). */
+/** As the verifier's timings tell it the gateway (gateway/src/clients/verify-stream.ts). */
 function verifyTime({ micros, run }: Answer): VerifyTime {
   return { micros, ...run, drafted: run.batchTokens / run.batchSize - 1 };
 }

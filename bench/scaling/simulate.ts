@@ -1,5 +1,5 @@
-import { Controller, Measurements } from '../../gateway/src/loop/controller.ts';
-import { MODES, type Mode } from '../../gateway/src/loop/pace.ts';
+import { Controller, Measurements } from '../../gateway/src/decode/controller.ts';
+import { MODES, type Mode } from '../../gateway/src/decode/mode-selector.ts';
 import { Client, type Load } from './client.ts';
 import { Clock, randomNumbers } from './clock.ts';
 import { Replica, type ReplicaSettings, type Work } from './replica.ts';

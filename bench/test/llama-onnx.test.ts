@@ -1,9 +1,9 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { TargetEngine } from '@ptp/core/engine/engine.ts';
-import { openTargetEngine } from '@ptp/core/engine/onnx-engine.ts';
-import { uniforms } from '@ptp/core/sampling/uniforms.ts';
+import { openTargetEngine } from '@ptp/engine/onnx/engine';
+import { uniforms } from '@ptp/engine/sampling/uniforms';
+import type { TargetEngine } from '@ptp/engine/types';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { writeLlamaOnnx } from '../llama-onnx.ts';

@@ -1,9 +1,9 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import type { ModelFactsSchema } from '@ptp/core/gen/ptp/v1/common_pb.ts';
-import { DrafterService } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
-import { prefixCacheFacts } from '@ptp/core/model-facts.ts';
-import { type ImplementedService, implement } from '@ptp/core/rpc/server.ts';
-import type { Drafter } from './draft.ts';
+import { prefixCacheFacts } from '@ptp/engine/model-info';
+import type { ModelFactsSchema } from '@ptp/protocol/gen/ptp/v1/common_pb';
+import { DrafterService } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
+import { type ImplementedService, implement } from '@ptp/protocol/server';
+import type { Drafter } from './drafter.ts';
 
 /** The gRPC service of a drafter that was trained for the target of `model`. */
 export function drafterService(drafter: Drafter, model: MessageInitShape<typeof ModelFactsSchema>): ImplementedService {

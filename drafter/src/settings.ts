@@ -1,6 +1,6 @@
-import { type SettingsTable, sharedSettings } from '@ptp/core/env.ts';
-import { tlsSettings } from '@ptp/core/rpc/tls.ts';
-import { draftModelSetting, serviceSettings } from '@ptp/core/service-settings.ts';
+import { draftModelSetting, serviceSettings } from '@ptp/service-kit/service-settings';
+import { type SettingsTable, sharedSettings } from '@ptp/service-kit/settings';
+import { tlsSettings } from '@ptp/service-kit/tls-settings';
 
 /** Settings of the drafter. */
 export const drafterSettings = {

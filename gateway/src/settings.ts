@@ -1,6 +1,6 @@
-import { type SettingsOf, type SettingsTable, sharedSettings } from '@ptp/core/env.ts';
-import { tlsSettings } from '@ptp/core/rpc/tls.ts';
-import { draftModelSetting, serviceSettings, stallSetting } from '@ptp/core/service-settings.ts';
+import { draftModelSetting, serviceSettings, stallSetting } from '@ptp/service-kit/service-settings';
+import { type SettingsOf, type SettingsTable, sharedSettings } from '@ptp/service-kit/settings';
+import { tlsSettings } from '@ptp/service-kit/tls-settings';
 
 /** How steps may draft, see pace.ts; `auto` for what measures fastest. */
 export const DRAFT_MODES = ['auto', 'overlap', 'sequential', 'plain'] as const;

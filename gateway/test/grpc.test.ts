@@ -1,16 +1,16 @@
-import { PtpError } from '@ptp/core/errors.ts';
-import { GenerationService } from '@ptp/core/gen/ptp/v1/generation_pb.ts';
-import { connect } from '@ptp/core/rpc/client.ts';
-import { serve } from '@ptp/core/rpc/server.ts';
+import { connect } from '@ptp/protocol/client';
+import { PtpError } from '@ptp/protocol/errors';
+import { GenerationService } from '@ptp/protocol/gen/ptp/v1/generation_pb';
+import { serve } from '@ptp/protocol/server';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { silent } from '../../test/test-pair.ts';
-import { Admission } from '../src/door/admission.ts';
-import { ApiKeys } from '../src/door/api-keys.ts';
-import { generationService } from '../src/door/grpc.ts';
+import { Admission } from '../src/access/admission.ts';
+import { ApiKeys } from '../src/access/api-keys.ts';
+import type { Place } from '../src/decode/types.ts';
 import { Grammars } from '../src/grammar/grammars.ts';
-import type { Place } from '../src/loop/generation.ts';
-import { ScriptedGenerator } from './scripted-generator.ts';
-import { tokenByToken, tokenizer, until } from './test-server.ts';
+import { generationService } from '../src/grpc.ts';
+import { ScriptedGenerator } from './testing/scripted-generator.ts';
+import { tokenByToken, tokenizer, until } from './testing/test-server.ts';
 
 const generator = new ScriptedGenerator();
 let server: Awaited<ReturnType<typeof serve>>;

@@ -4,7 +4,7 @@ import {
   GenerationService,
   GetModelRequestSchema,
   TokenizeRequestSchema,
-} from '@ptp/core/gen/ptp/v1/generation_pb.ts';
+} from '@ptp/protocol/gen/ptp/v1/generation_pb';
 import fc from 'fast-check';
 import { deepJson, jsonSchema, regex } from './forms.ts';
 import { rarely } from './rarely.ts';

@@ -1,4 +1,4 @@
-import { GenerationService } from '@ptp/core/gen/ptp/v1/generation_pb.ts';
+import { GenerationService } from '@ptp/protocol/gen/ptp/v1/generation_pb';
 import fc from 'fast-check';
 import { calls } from './generation-calls.ts';
 import { rarely } from './rarely.ts';

@@ -2,12 +2,12 @@ import { once } from 'node:events';
 import { connect, type IncomingHttpHeaders, type IncomingHttpStatusHeader } from 'node:http2';
 import { fromBinary } from '@bufbuild/protobuf';
 import { Metadata, type StatusObject, status } from '@grpc/grpc-js';
+import { clientOn, openChannel } from '@ptp/protocol/client';
 import {
   type GenerateResponse,
   GenerateResponseSchema,
   GenerationService,
-} from '@ptp/core/gen/ptp/v1/generation_pb.ts';
-import { clientOn, openChannel } from '@ptp/core/rpc/client.ts';
+} from '@ptp/protocol/gen/ptp/v1/generation_pb';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { serveGateway } from '../served.ts';
 import { type Call, calls, isReadable } from './generation-calls.ts';

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { openApi } from '../../gateway/src/api/open-api.ts';
+import { openApi } from '../../gateway/src/openai/openapi.ts';
 import { jsonSchema, regex } from './forms.ts';
 
 interface Operation {

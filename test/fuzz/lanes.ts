@@ -1,5 +1,5 @@
 import { inspect } from 'node:util';
-import { createLogger } from '@ptp/core/log.ts';
+import { createLogger } from '@ptp/service-kit/log';
 import fc from 'fast-check';
 
 export const SEED = Number(process.env.PTP_FUZZ_SEED ?? 1);

@@ -1,17 +1,17 @@
 import { create } from '@bufbuild/protobuf';
-import type { SequenceStore } from '@ptp/core/engine/engine.ts';
-import { FakeDraftEngine, FakeTargetEngine } from '@ptp/core/engine/fake-engine.ts';
-import { toPtpError } from '@ptp/core/errors.ts';
-import { DrafterService, type DraftRequest, DraftRequestSchema } from '@ptp/core/gen/ptp/v1/drafter_pb.ts';
-import { VerifierService, type VerifyRequest, VerifyRequestSchema } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
-import { connect, openChannel } from '@ptp/core/rpc/client.ts';
-import { serve } from '@ptp/core/rpc/server.ts';
+import { FakeDraftEngine, FakeTargetEngine } from '@ptp/engine/testing/fake-engine';
+import type { SequenceStore } from '@ptp/engine/types';
+import { connect, openChannel } from '@ptp/protocol/client';
+import { toPtpError } from '@ptp/protocol/errors';
+import { DrafterService, type DraftRequest, DraftRequestSchema } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
+import { VerifierService, type VerifyRequest, VerifyRequestSchema } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
+import { serve } from '@ptp/protocol/server';
 import fc from 'fast-check';
 import { afterAll, describe, expect, test } from 'vitest';
-import { Drafter } from '../../drafter/src/draft.ts';
+import { Drafter } from '../../drafter/src/drafter.ts';
 import { drafterService } from '../../drafter/src/service.ts';
 import { verifierService } from '../../verifier/src/service.ts';
-import { Verifier } from '../../verifier/src/verify.ts';
+import { Verifier } from '../../verifier/src/verifier.ts';
 import { silent } from '../test-pair.ts';
 
 // Conversations that nobody would hold, with the services themselves: they must not trust who calls them. `npm run fuzz` holds 50,000 with each.

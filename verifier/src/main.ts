@@ -1,17 +1,17 @@
-import { loadManifest } from '@ptp/core/engine/manifest.ts';
-import { openTargetEngine } from '@ptp/core/engine/onnx-engine.ts';
-import { checkBatchInvariance } from '@ptp/core/engine/self-check.ts';
-import { settings } from '@ptp/core/env.ts';
-import { endWhen, runService } from '@ptp/core/lifecycle.ts';
-import { modelFacts } from '@ptp/core/model-facts.ts';
-import { serve } from '@ptp/core/rpc/server.ts';
-import { loadTls } from '@ptp/core/rpc/tls.ts';
-import { engineMetrics } from '@ptp/core/telemetry/engine-metrics.ts';
-import { serveMetrics, startMetrics } from '@ptp/core/telemetry/metrics.ts';
-import { startTracing } from '@ptp/core/telemetry/tracing.ts';
+import { checkBatchInvariance } from '@ptp/engine/batch-invariance';
+import { engineMetrics } from '@ptp/engine/engine-metrics';
+import { modelFacts } from '@ptp/engine/model-info';
+import { openTargetEngine } from '@ptp/engine/onnx/engine';
+import { loadManifest } from '@ptp/protocol/manifest';
+import { serve } from '@ptp/protocol/server';
+import { endWhen, runService } from '@ptp/service-kit/lifecycle';
+import { serveMetrics, startMetrics } from '@ptp/service-kit/metrics';
+import { settings } from '@ptp/service-kit/settings';
+import { loadTls } from '@ptp/service-kit/tls-settings';
+import { startTracing } from '@ptp/service-kit/tracing';
 import { verifierService } from './service.ts';
 import { verifierSettings } from './settings.ts';
-import { Verifier } from './verify.ts';
+import { Verifier } from './verifier.ts';
 
 await runService('verifier', async (logger, onStop) => {
   const config = settings(verifierSettings, process.env);

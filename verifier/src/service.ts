@@ -1,9 +1,9 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import type { ModelFactsSchema } from '@ptp/core/gen/ptp/v1/common_pb.ts';
-import { VerifierService } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
-import { prefixCacheFacts } from '@ptp/core/model-facts.ts';
-import { type ImplementedService, implement } from '@ptp/core/rpc/server.ts';
-import type { Verifier } from './verify.ts';
+import { prefixCacheFacts } from '@ptp/engine/model-info';
+import type { ModelFactsSchema } from '@ptp/protocol/gen/ptp/v1/common_pb';
+import { VerifierService } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
+import { type ImplementedService, implement } from '@ptp/protocol/server';
+import type { Verifier } from './verifier.ts';
 
 /** The gRPC service of a verifier that runs the target of `model`; `batchInvariant` by self-check.ts. */
 export function verifierService(

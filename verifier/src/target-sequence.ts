@@ -1,8 +1,9 @@
-import type { EngineFacts, TargetOutput, TargetSlot } from '@ptp/core/engine/engine.ts';
-import { PtpError } from '@ptp/core/errors.ts';
-import type { VerifyOpen } from '@ptp/core/gen/ptp/v1/verifier_pb.ts';
-import { Adjuster, type Adjustment, only, onlyAllowed } from '@ptp/core/sampling/adjust.ts';
-import { receivedAdjustments, Sequence } from '@ptp/core/sequence.ts';
+import { Adjuster, type Adjustment, only, onlyAllowed } from '@ptp/engine/sampling/adjust';
+import { Sequence } from '@ptp/engine/sequence';
+import type { EngineFacts, TargetOutput, TargetSlot } from '@ptp/engine/types';
+import { PtpError } from '@ptp/protocol/errors';
+import type { VerifyOpen } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
+import { receivedAdjustments } from '@ptp/protocol/token-adjustments';
 
 /** Most alternatives that may be asked for; as many as OpenAI's API tells. */
 export const MOST_TOPS = 20;

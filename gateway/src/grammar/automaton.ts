@@ -1,4 +1,4 @@
-import { PtpError } from '@ptp/core/errors.ts';
+import { PtpError } from '@ptp/protocol/errors';
 import type { Bytes, Expression, Reader, Repeat } from './expression.ts';
 import { getOr } from './get-or.ts';
 

@@ -1,4 +1,4 @@
-import type { PairFacts, Place } from '../loop/generation.ts';
+import type { PairFacts, Place } from '../decode/types.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import type { Expression } from './expression.ts';
 import { tokenGrammar, type Vocabulary } from './token-grammar.ts';

@@ -1,4 +1,4 @@
-import type { PtpError } from '@ptp/core/errors.ts';
+import type { PtpError } from '@ptp/protocol/errors';
 import { choice, type Expression, literal, nothing, optional, reference, sequence } from './expression.ts';
 import { formatOf, jsonStringOf } from './formats.ts';
 import { getOr } from './get-or.ts';

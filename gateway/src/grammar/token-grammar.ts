@@ -1,5 +1,5 @@
-import { PtpError } from '@ptp/core/errors.ts';
-import type { Place } from '../loop/generation.ts';
+import { PtpError } from '@ptp/protocol/errors';
+import type { Place } from '../decode/types.ts';
 import { Automaton, type State } from './automaton.ts';
 import type { Expression } from './expression.ts';
 import { child, type TokenTrie } from './token-trie.ts';

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
-import { PtpError } from '@ptp/core/errors.ts';
+import { PtpError } from '@ptp/protocol/errors';
 
 /** The parts of tokenizer.json that we read ourselves. */
 interface TokenizerFile {

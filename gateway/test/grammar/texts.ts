@@ -1,6 +1,6 @@
+import type { Place } from '../../src/decode/types.ts';
 import { Automaton, type State } from '../../src/grammar/automaton.ts';
 import type { Expression } from '../../src/grammar/expression.ts';
-import type { Place } from '../../src/loop/generation.ts';
 
 /** Whether a text is one of a grammar's. */
 export function accepts(grammar: Expression, text: string): boolean {

@@ -1,0 +1,120 @@
+import { PtpError } from '@ptp/protocol/errors';
+
+// The auxiliary variables u of Parallel Token Prediction: counter-based, so that u depends on (seed, position) alone
+// and a stream that continues after a failover draws the numbers that it would have drawn anyway.
+//
+// Generator: Philox4x32-10, Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+// Key = (low, high word of the 64-bit seed); counter = (position, floor(d / 4), 0, 0); coordinate d of a position is
+// output word d mod 4, its top 24 bits times 2^-24: a float32 in [0, 1) that every language computes exactly.
+
+const MULTIPLIER_0 = 0xd2511f53;
+const MULTIPLIER_1 = 0xcd9e8d57;
+const WEYL_0 = 0x9e3779b9;
+const WEYL_1 = 0xbb67ae85;
+const ROUNDS = 10;
+
+const SEED_LIMIT = 2n ** 64n;
+const WORD_LIMIT = 2 ** 32;
+
+/** Upper 32 bits of the 64-bit product of two 32-bit words, by 16-bit halves (each partial sum stays below 2^32). */
+function multiplyHigh(a: number, b: number): number {
+  const aLow = a & 0xffff;
+  const aHigh = a >>> 16;
+  const bLow = b & 0xffff;
+  const bHigh = b >>> 16;
+  const middle = aHigh * bLow + ((aLow * bLow) >>> 16);
+  const carry = aLow * bHigh + (middle & 0xffff);
+  return aHigh * bHigh + (middle >>> 16) + (carry >>> 16);
+}
+
+/**
+ * One block of Philox4x32-10, in place.
+ *
+ * @param words 4 words: the counter on entry, the output on return
+ * @param key0 low word of the key
+ * @param key1 high word of the key
+ */
+export function philox4x32(words: Uint32Array, key0: number, key1: number): void {
+  let [c0 = 0, c1 = 0, c2 = 0, c3 = 0] = words;
+  let k0 = key0;
+  let k1 = key1;
+  for (let round = 0; round < ROUNDS; round++) {
+    const high0 = multiplyHigh(MULTIPLIER_0, c0);
+    const low0 = Math.imul(MULTIPLIER_0, c0);
+    const high1 = multiplyHigh(MULTIPLIER_1, c2);
+    const low1 = Math.imul(MULTIPLIER_1, c2);
+    c0 = high1 ^ c1 ^ k0;
+    c1 = low1;
+    c2 = high0 ^ c3 ^ k1;
+    c3 = low0;
+    k0 = (k0 + WEYL_0) | 0;
+    k1 = (k1 + WEYL_1) | 0;
+  }
+  words[0] = c0;
+  words[1] = c1;
+  words[2] = c2;
+  words[3] = c3;
+}
+
+/**
+ * Coordinate `d` of the uniform at `position`: a float32 in [0, 1).
+ *
+ * @param seed the request's seed, in [0, 2^64)
+ * @param position generated tokens before this one, in [0, 2^32)
+ * @param d coordinate, >= 0; 0 where a pair uses a single u
+ * @throws PtpError `invalid_argument` for a seed or position outside its range
+ */
+export function uniform(seed: bigint, position: number, d = 0): number {
+  const [key0, key1] = keyOf(seed);
+  checkPositions(position, 1);
+  const words = Uint32Array.of(position, d >>> 2, 0, 0);
+  philox4x32(words, key0, key1);
+  return toUnitInterval(words[d & 3] as number);
+}
+
+/**
+ * The uniforms of `count` positions in a row.
+ *
+ * @param seed the request's seed, in [0, 2^64)
+ * @param firstPosition position of the first row, >= 0
+ * @param count rows; firstPosition + count <= 2^32
+ * @param dimensions coordinates per position, D >= 1
+ * @returns [count * dimensions], row-major: entry `i * dimensions + d` is `uniform(seed, firstPosition + i, d)`
+ * @throws PtpError `invalid_argument` for a seed or position outside its range
+ */
+export function uniforms(seed: bigint, firstPosition: number, count: number, dimensions = 1): Float32Array {
+  const [key0, key1] = keyOf(seed);
+  checkPositions(firstPosition, count);
+  const values = new Float32Array(count * dimensions);
+  const words = new Uint32Array(4);
+  for (let row = 0; row < count; row++) {
+    for (let block = 0; block * 4 < dimensions; block++) {
+      words[0] = firstPosition + row;
+      words[1] = block;
+      words[2] = 0;
+      words[3] = 0;
+      philox4x32(words, key0, key1);
+      const end = Math.min(4, dimensions - block * 4);
+      for (let i = 0; i < end; i++) values[row * dimensions + block * 4 + i] = toUnitInterval(words[i] as number);
+    }
+  }
+  return values;
+}
+
+function toUnitInterval(word: number): number {
+  return (word >>> 8) * 2 ** -24;
+}
+
+function keyOf(seed: bigint): [number, number] {
+  if (seed < 0n || seed >= SEED_LIMIT) {
+    throw new PtpError('invalid_argument', `\`seed\` must be in [0, 2^64), got ${seed}`, { field: 'seed' });
+  }
+  return [Number(seed & 0xffffffffn), Number(seed >> 32n)];
+}
+
+function checkPositions(first: number, count: number): void {
+  if (!(Number.isInteger(first) && first >= 0 && first + count <= WORD_LIMIT)) {
+    const message = `\`position\` must be an integer in [0, ${WORD_LIMIT - count}], got ${first}`;
+    throw new PtpError('invalid_argument', message, { field: 'position' });
+  }
+}

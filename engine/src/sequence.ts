@@ -1,0 +1,59 @@
+import { checkTokens } from '@ptp/protocol/check-tokens';
+import { PtpError } from '@ptp/protocol/errors';
+import type { SequenceStart } from '@ptp/protocol/gen/ptp/v1/common_pb';
+import { receivedSampling, type SamplingParams } from '@ptp/protocol/sampling-params';
+import { uniforms } from './sampling/uniforms.ts';
+import type { EngineFacts, SequenceId, SequenceStore } from './types.ts';
+
+/** One sequence as both services see it: the tokens so far, and the uniforms of those to come. */
+export class Sequence {
+  /** Prompt and everything committed; grows. */
+  readonly tokens: number[];
+  readonly sampling: SamplingParams;
+  readonly #seed: bigint;
+  readonly #dimensions: number;
+  /** Position of the token at index i is i + offset. */
+  readonly #offset: number;
+
+  /**
+   * Checks what a client sent.
+   *
+   * @throws PtpError `invalid_argument` or `out_of_range`, naming field, limit and value
+   */
+  constructor(start: SequenceStart | undefined, facts: EngineFacts) {
+    if (!start) throw new PtpError('invalid_argument', '`start` is missing', { field: 'start' });
+    const limit = facts.contextLength - 1;
+    if (start.tokens.length < 1 || start.tokens.length > limit) {
+      const message = `\`start.tokens\` must have 1 to ${limit} tokens, got ${start.tokens.length}`;
+      throw new PtpError('out_of_range', message, { field: 'start.tokens' });
+    }
+    checkTokens('start.tokens', start.tokens, facts.vocabulary);
+    this.tokens = [...start.tokens];
+    this.sampling = receivedSampling(start.sampling, facts.vocabulary);
+    this.#seed = start.seed;
+    this.#dimensions = facts.uniformsPerPosition;
+    this.#offset = start.firstPosition - start.tokens.length;
+  }
+
+  /** [count * D] uniforms for the tokens at sequence indices index .. index + count - 1; index is at least the prompt's length. */
+  uniformsAt(index: number, count: number): Float32Array {
+    return uniforms(this.#seed, index + this.#offset, count, this.#dimensions);
+  }
+}
+
+/** @throws PtpError `resource_exhausted` when `limit` sequences are open already */
+export function openWithin(engine: SequenceStore, limit: number): SequenceId {
+  if (engine.usage().sequences >= limit) {
+    throw new PtpError('resource_exhausted', `overloaded: ${limit} sequences are open already`);
+  }
+  return engine.open();
+}
+
+/** Cuts `tokens` from `first` on into chunks of at most `size`, with each chunk's start. */
+export function* chunks(
+  tokens: readonly number[],
+  size: number,
+  first = 0,
+): Generator<{ at: number; tokens: number[] }> {
+  for (let at = first; at < tokens.length; at += size) yield { at, tokens: tokens.slice(at, at + size) };
+}

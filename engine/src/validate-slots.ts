@@ -1,0 +1,109 @@
+import { type ErrorCode, PtpError } from '@ptp/protocol/errors';
+import {
+  branchLength,
+  checkedLength,
+  type DraftEngine,
+  type DraftSlot,
+  type EngineFacts,
+  type SequenceId,
+  type TargetSlot,
+} from './types.ts';
+
+/** Cache rows that hold, or undefined if the sequence isn't open. */
+export type RowsOf = (sequence: SequenceId) => number | undefined;
+
+/**
+ * Refuses a target run that breaks engine.ts.
+ *
+ * @throws PtpError `not_found` for a sequence that isn't open, `out_of_range` beyond the context, else `invalid_argument`
+ */
+export function checkTargetSlots(slots: readonly TargetSlot[], facts: EngineFacts, rowsOf: RowsOf): void {
+  checkContext(slots, facts, rowsOf);
+  for (const [i, { tokens, sampling, u, adjust, topCount = 0 }] of slots.entries()) {
+    if (!sampling) continue;
+    check(!adjust || adjust.length === tokens.length, i, '`adjust`', `${tokens.length} rows`, adjust?.length ?? 0);
+    check(isInteger(topCount, 0, facts.vocabulary), i, '`topCount`', `in [0, ${facts.vocabulary}]`, topCount);
+    const length = tokens.length * facts.uniformsPerPosition;
+    check(u?.length === length, i, '`u`', `${length} values`, u?.length ?? 'none');
+    checkUniforms(u as Float32Array, i);
+  }
+}
+
+/** `checkTargetSlots` for a draft run. */
+export function checkDraftSlots(
+  slots: readonly DraftSlot[],
+  { facts, checks, maxBranchLength: maxLength }: Pick<DraftEngine, 'facts' | 'checks' | 'maxBranchLength'>,
+  rowsOf: RowsOf,
+): void {
+  checkContext(slots, facts, rowsOf);
+  for (const [i, { at, tokens, branches, check: asked }] of slots.entries()) {
+    if (checks) check(branches.length === 0, i, '`branches`', 'none for a drafter that checks', branches.length);
+    else check(!asked, i, '`check`', 'for a drafter that checks only', 'one');
+    if (asked) {
+      const { block, u } = asked;
+      check(isInteger(block, 0, tokens.length - 1), i, '`block`', `an integer in [0, ${tokens.length - 1}]`, block);
+      const length = checkedLength(asked, facts.uniformsPerPosition);
+      check(isInteger(length, 1, maxLength), i, 'a draft', `1 to ${maxLength} tokens`, length);
+      checkUniforms(u, i);
+    }
+    const [low, high] = [Math.max(1, at), at + tokens.length];
+    for (const branch of branches) {
+      const { visible, u } = branch;
+      check(isInteger(visible, low, high), i, '`visible`', `an integer in [${low}, ${high}]`, visible);
+      const length = branchLength(branch, facts.uniformsPerPosition);
+      check(isInteger(length, 1, maxLength), i, 'a branch', `1 to ${maxLength} positions`, length);
+      checkUniforms(u, i);
+    }
+  }
+}
+
+/**
+ * Refuses to fill a sequence that has rows already.
+ *
+ * @throws PtpError `not_found` for a sequence that isn't open, `failed_precondition` for one with rows
+ */
+export function checkEmpty(sequence: SequenceId, rowsOf: RowsOf): void {
+  const rows = rowsOf(sequence);
+  if (rows === undefined) throw new PtpError('not_found', `sequence ${sequence} is not open`);
+  if (rows > 0) throw new PtpError('failed_precondition', `sequence ${sequence} must have no rows, has ${rows}`);
+}
+
+function checkContext(slots: readonly (TargetSlot | DraftSlot)[], facts: EngineFacts, rowsOf: RowsOf): void {
+  const { maxSlots, vocabulary, contextLength } = facts;
+  if (!isInteger(slots.length, 1, maxSlots)) {
+    throw new PtpError('invalid_argument', `a run must have 1 to ${maxSlots} slots, got ${slots.length}`);
+  }
+  const seen = new Set<SequenceId>();
+  for (const [i, { sequence, at, tokens }] of slots.entries()) {
+    const rows = rowsOf(sequence);
+    if (rows === undefined) throw new PtpError('not_found', `slot ${i}: sequence ${sequence} is not open`);
+    check(!seen.has(sequence), i, 'the sequence', 'in one slot only', `${sequence} again`);
+    seen.add(sequence);
+    check(tokens.length > 0, i, '`tokens`', '1 or more', tokens.length);
+    check(isInteger(at, 0, rows), i, '`at`', `an integer in [0, ${rows}]`, at);
+    const end = at + tokens.length;
+    check(end <= contextLength, i, 'the sequence', `at most ${contextLength} tokens`, end, 'out_of_range');
+    const wrong = tokens.find((token) => !isInteger(token, 0, vocabulary - 1));
+    check(wrong === undefined, i, 'a token', `an integer in [0, ${vocabulary - 1}]`, wrong);
+  }
+}
+
+function checkUniforms(u: Float32Array, slot: number): void {
+  const wrong = u.find((value) => !(value >= 0 && value < 1));
+  check(wrong === undefined, slot, '`u`', 'in [0, 1)', wrong);
+}
+
+function isInteger(value: number, low: number, high: number): boolean {
+  return Number.isInteger(value) && value >= low && value <= high;
+}
+
+function check(
+  valid: boolean,
+  slot: number,
+  what: string,
+  limit: string,
+  got: unknown,
+  code: ErrorCode = 'invalid_argument',
+): void {
+  if (!valid) throw new PtpError(code, `slot ${slot}: ${what} must be ${limit}, got ${got}`);
+}

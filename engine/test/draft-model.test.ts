@@ -1,0 +1,94 @@
+import { fileURLToPath } from 'node:url';
+import { loadManifest, type Manifest } from '@ptp/protocol/manifest';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { AutoregressiveDraftEngine, checkDraftModel } from '../src/draft-model.ts';
+import { uniforms } from '../src/sampling/uniforms.ts';
+import { FakeTargetEngine, fakeText } from '../src/testing/fake-engine.ts';
+import type { DraftSlot, SequenceId } from '../src/types.ts';
+
+// The fake model's words depend on every token before them, so a row that holds the wrong one shows.
+const language = { vocabulary: 64, uniformsPerPosition: 2, maxSlots: 4 };
+const sampling = { temperature: 0.7, topK: 0, topP: 1 };
+const prompt = [3, 1, 4, 1, 5];
+
+const drafter = () => new AutoregressiveDraftEngine(new FakeTargetEngine(language));
+const drawn = (from: number, count: number) => uniforms(11n, from, count, language.uniformsPerPosition);
+/** What the model says after `tokens`, with the uniforms of those places. */
+const said = (tokens: readonly number[], count: number) =>
+  fakeText(tokens, sampling, drawn(tokens.length, count), language);
+
+/** `tokens` end with a block of so many; `draft` tokens are wanted after what is right of it. */
+function slot(sequence: SequenceId, at: number, tokens: readonly number[], block: number, draft: number): DraftSlot {
+  const u = drawn(at + tokens.length - block, block + draft);
+  return { sequence, at, tokens, sampling, branches: [], check: { block, u } };
+}
+
+/** The block with its token `at` another one. */
+const spoilt = (block: readonly number[], at: number) => block.map((token, k) => (k === at ? (token % 63) + 1 : token));
+
+describe('a whole model that drafts token by token', () => {
+  test.each([0, 2, 3, 4])('goes on where the block is wrong, if it is: token %i of 4', async (wrong) => {
+    const engine = drafter();
+    const sequence = engine.open();
+    const block = said(prompt, 4);
+    const { outputs } = await engine.run([slot(sequence, 0, [...prompt, ...spoilt(block, wrong)], 4, 6)]);
+    const [branch] = outputs[0]?.branches ?? [];
+    expect(branch?.accepted).toBe(wrong);
+    expect([...(branch?.tokens ?? [])]).toEqual(said([...prompt, ...block.slice(0, wrong)], 6));
+    expect(branch?.confidences).toHaveLength(6);
+    expect(branch?.confidences.every((c) => c > 0 && c <= 1)).toBe(true);
+  });
+
+  test('drafts over the rows of a block, which still count as written: they are read again if they come true', async () => {
+    const engine = drafter();
+    const sequence = engine.open();
+    // it takes the third token for wrong, drafts from there over the block's rows, and is then told that the block was right
+    const block = spoilt(said(prompt, 5), 2);
+    await engine.run([slot(sequence, 0, [...prompt, ...block], 5, 4)]);
+    const text = [...prompt, ...block];
+    const { outputs } = await engine.run([slot(sequence, text.length, [9], 0, 5)]);
+    expect([...(outputs[0]?.branches[0]?.tokens ?? [])]).toEqual(said([...text, 9], 5));
+  });
+
+  test('reads prompts, and drafts for several sequences at once as for each alone', async () => {
+    const engine = drafter();
+    const [one, other, third] = [engine.open(), engine.open(), engine.open()];
+    const read = { sequence: third, at: 0, tokens: prompt, sampling, branches: [] };
+    const block = said([7, 7], 2);
+    const { outputs } = await engine.run([slot(one, 0, prompt, 0, 7), slot(other, 0, [7, 7, ...block], 2, 1), read]);
+    const texts = outputs.map(({ branches }) => branches.map(({ tokens }) => [...tokens]));
+    expect(texts).toEqual([[said(prompt, 7)], [said([7, 7, ...block], 1)], []]);
+    const next = await engine.run([slot(third, prompt.length, [2], 0, 3)]);
+    expect([...(next.outputs[0]?.branches[0]?.tokens ?? [])]).toEqual(said([...prompt, 2], 3));
+  });
+
+  test('refuses what no drafter may be asked', async () => {
+    const engine = drafter();
+    const sequence = engine.open();
+    await expect(engine.run([slot(sequence, 0, prompt, 5, 1)])).rejects.toThrow('`block` must be an integer in [0, 4]');
+    await expect(engine.run([slot(sequence, 0, prompt, 0, 65)])).rejects.toThrow('1 to 64 tokens, got 65');
+    engine.close(sequence);
+    await expect(engine.run([slot(sequence, 0, prompt, 0, 1)])).rejects.toThrow('is not open');
+    expect(engine.usage().sequences).toBe(0);
+  });
+});
+
+describe('a draft model', () => {
+  let pair: Manifest;
+  beforeAll(async () => {
+    pair = await loadManifest(fileURLToPath(new URL('../../test/models/tiny', import.meta.url)));
+  });
+
+  test('may be any with the same tokens', () => {
+    expect(() => checkDraftModel({ ...pair, id: 'small', drafter: undefined }, pair, 'PTP_DRAFT_MODEL')).not.toThrow();
+  });
+
+  test.each([
+    [{ tokenizer: { sha256: 'f'.repeat(64) } }, 'the SHA-256 of `tokenizer.json`'],
+    [{ end_of_text: 7 }, '`end_of_text` of small must be 0, as tiny has it, got 7'],
+    [{ pick: 'cdf' as const }, '`pick` of small must be tree'],
+  ])('is refused with others: %j', (difference, message) => {
+    const draft = { ...pair, id: 'small', ...difference };
+    expect(() => checkDraftModel(draft, { ...pair, id: 'tiny', pick: 'tree' }, 'PTP_DRAFT_MODEL')).toThrow(message);
+  });
+});

@@ -1,0 +1,335 @@
+import { fileURLToPath } from 'node:url';
+import type { Worker } from 'node:worker_threads';
+import type { SamplingParams } from '@ptp/protocol/sampling-params';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { openDraftEngine, openTargetEngine } from '../src/onnx/engine.ts';
+import { accept } from '../src/sampling/accept.ts';
+import { uniforms } from '../src/sampling/uniforms.ts';
+import type { DraftEngine, SequenceId, TargetEngine, TargetOutput } from '../src/types.ts';
+
+const dir = fileURLToPath(new URL('../../test/models/tiny', import.meta.url));
+const greedy: SamplingParams = { temperature: 0, topK: 0, topP: 1 };
+const nucleus: SamplingParams = { temperature: 0.8, topK: 20, topP: 0.9 };
+const settings: SamplingParams[] = [
+  greedy,
+  { temperature: 1, topK: 0, topP: 1 },
+  nucleus,
+  { temperature: 1.4, topK: 100, topP: 0.99 },
+];
+
+/** `count` tokens of the tiny vocabulary, the same for the same seed. */
+const someTokens = (count: number, seed = 1n) => Array.from(uniforms(seed, 0, count), (u) => Math.floor(u * 257));
+/** D uniforms for each of `count` positions. */
+const someUniforms = (from: number, count: number) => uniforms(7n, from, count, target.facts.uniformsPerPosition);
+
+let target: TargetEngine;
+let drafter: DraftEngine;
+beforeAll(async () => {
+  [target, drafter] = await Promise.all([openTargetEngine({ dir }), openDraftEngine({ dir })]);
+});
+afterAll(() => Promise.all([target.dispose(), drafter.dispose()]));
+
+/** Reads tokens in chunks of the given lengths, in turn. Index i of the answer follows tokens[i]. */
+async function read(tokens: number[], chunks: number[], sampling: SamplingParams, engine = target) {
+  const sequence = engine.open();
+  const parts: TargetOutput[] = [];
+  for (let at = 0, turn = 0; at < tokens.length; turn++) {
+    const length = chunks[turn % chunks.length] as number;
+    const slot = { sequence, at, tokens: tokens.slice(at, at + length), sampling };
+    const u = someUniforms(at, slot.tokens.length);
+    const { outputs } = await engine.run([{ ...slot, u }]);
+    parts.push(outputs[0] as TargetOutput);
+    at += length;
+  }
+  engine.close(sequence);
+  return joined(parts);
+}
+
+const joined = (parts: TargetOutput[]) => ({
+  picks: parts.flatMap(({ picks }) => [...picks]),
+  logProbabilities: parts.flatMap(({ logProbabilities }) => [...logProbabilities]),
+});
+
+describe('the ONNX target', () => {
+  const tokens = someTokens(60);
+
+  test.each([[[1]], [[2]], [[3]], [[5]], [[8]], [[2, 7, 1, 16, 5]]])(
+    'read in chunks of %j gives the same bits as in one go',
+    async (chunks) => {
+      for (const sampling of settings) {
+        expect(await read(tokens, chunks, sampling)).toEqual(await read(tokens, [60], sampling));
+      }
+    },
+  );
+
+  test('gives four ragged sequences in one run the bits that each gets alone', async () => {
+    const texts = [3n, 4n, 5n, 6n].map((seed) => someTokens(60, seed));
+    const alone = await Promise.all(texts.map((text, i) => read(text, [60], settings[i] as SamplingParams)));
+    const sequences = texts.map(() => target.open());
+    const ends = texts.map(() => 0);
+    const parts: TargetOutput[][] = texts.map(() => []);
+    for (let step = 0; ends.some((end) => end < 60); step++) {
+      const slots = sequences.flatMap((sequence, i) => {
+        const at = ends[i] as number;
+        const part = texts[i]?.slice(at, at + 1 + ((step * 3 + i * 5) % 7)) ?? [];
+        const sampling = settings[i] as SamplingParams;
+        return part.length ? [{ i, sequence, at, tokens: part, sampling, u: someUniforms(at, part.length) }] : [];
+      });
+      const { outputs } = await target.run(slots);
+      for (const [k, { i, at, tokens: part }] of slots.entries()) {
+        parts[i]?.push(outputs[k] as TargetOutput);
+        ends[i] = at + part.length;
+      }
+    }
+    for (const sequence of sequences) target.close(sequence);
+    expect(parts.map(joined)).toEqual(alone);
+  });
+
+  test('forgets what was rolled back', async () => {
+    const sequence = target.open();
+    await target.run([{ sequence, at: 0, tokens: tokens.slice(0, 20) }]);
+    await target.run([{ sequence, at: 20, tokens: someTokens(10, 9n) }]);
+    const u = someUniforms(20, 40);
+    const { outputs } = await target.run([{ sequence, at: 20, tokens: tokens.slice(20), sampling: nucleus, u }]);
+    target.close(sequence);
+    const expected = await read(tokens, [60], nucleus);
+    expect([...(outputs[0]?.picks ?? [])]).toEqual(expected.picks.slice(20));
+  });
+
+  test('picks nothing where no sampling is asked for', async () => {
+    const [reading, writing] = [target.open(), target.open()];
+    const { outputs, runMicros } = await target.run([
+      { sequence: reading, at: 0, tokens },
+      { sequence: writing, at: 0, tokens: tokens.slice(0, 1), sampling: greedy, u: someUniforms(0, 1) },
+    ]);
+    for (const sequence of [reading, writing]) target.close(sequence);
+    expect(outputs.map(({ picks, logProbabilities }) => [picks.length, logProbabilities.length])).toEqual([
+      [0, 0],
+      [1, 1],
+    ]);
+    expect(outputs[1]?.logProbabilities[0]).toBeLessThan(0);
+    expect(runMicros).toBeGreaterThan(0);
+  });
+
+  test('fills its context to the last token, and no further', async () => {
+    const { contextLength } = target.facts;
+    const sequence = target.open();
+    await target.run([{ sequence, at: 0, tokens: someTokens(contextLength - 1) }]);
+    const last = { sequence, at: contextLength - 1, sampling: greedy, u: someUniforms(0, 1) };
+    const { outputs } = await target.run([{ ...last, tokens: [5] }]);
+    expect(outputs[0]?.picks).toHaveLength(1);
+    await expect(target.run([{ ...last, tokens: [5, 6] }])).rejects.toMatchObject({ code: 'out_of_range' });
+    target.close(sequence);
+  });
+
+  test('counts sequences and bytes, and frees both', async () => {
+    const engine = await openTargetEngine({ dir });
+    const sequences = [engine.open(), engine.open()] as [SequenceId, SequenceId];
+    expect(engine.usage()).toEqual({ sequences: 2, cacheBytes: 0 });
+    await engine.run([{ sequence: sequences[0], at: 0, tokens: someTokens(100) }]);
+    const { bytesPerToken } = engine.facts;
+    expect(engine.usage().cacheBytes).toBeGreaterThanOrEqual(100 * bytesPerToken);
+    expect(engine.usage().cacheBytes).toBeLessThanOrEqual(200 * bytesPerToken);
+    for (const sequence of sequences) engine.close(sequence);
+    engine.close(12345);
+    expect(engine.usage()).toEqual({ sequences: 0, cacheBytes: 0 });
+    await engine.dispose();
+  });
+
+  test('refuses a run that breaks the rules, and names the slot and the limit', async () => {
+    const sequence = target.open();
+    const d = target.facts.uniformsPerPosition;
+    await target.run([{ sequence, at: 0, tokens: [1, 2, 3] }]);
+    const refused = (slots: Parameters<TargetEngine['run']>[0]) =>
+      target.run(slots).then(
+        () => 'no error',
+        (error) => `${error.code}: ${error.message}`,
+      );
+    expect(await refused([])).toBe('invalid_argument: a run must have 1 to 4 slots, got 0');
+    expect(await refused([{ sequence: 999, at: 0, tokens: [1] }])).toBe('not_found: slot 0: sequence 999 is not open');
+    expect(await refused([{ sequence, at: 4, tokens: [1] }])).toBe(
+      'invalid_argument: slot 0: `at` must be an integer in [0, 3], got 4',
+    );
+    expect(await refused([{ sequence, at: 3, tokens: [257] }])).toBe(
+      'invalid_argument: slot 0: a token must be an integer in [0, 256], got 257',
+    );
+    expect(await refused([{ sequence, at: 3, tokens: [] }])).toContain('`tokens` must be 1 or more');
+    expect(await refused([{ sequence, at: 3, tokens: [1, 2], sampling: greedy, u: someUniforms(0, 1) }])).toContain(
+      `\`u\` must be ${2 * d} values, got ${d}`,
+    );
+    expect(
+      await refused([{ sequence, at: 3, tokens: [1], sampling: greedy, u: new Float32Array(d).fill(1) }]),
+    ).toContain('`u` must be in [0, 1), got 1');
+    const twice = { sequence, at: 3, tokens: [1] };
+    expect(await refused([twice, twice])).toContain('slot 1: the sequence must be in one slot only');
+    target.close(sequence);
+  });
+
+  test('fails only the run that fails', async () => {
+    const [bad, good] = [target.open(), target.open()];
+    const u = someUniforms(0, 1);
+    const broken = { temperature: 1, topK: 0.5, topP: 1 };
+    const runs = await Promise.allSettled([
+      target.run([{ sequence: bad, at: 0, tokens: [1], sampling: broken, u }]),
+      target.run([{ sequence: good, at: 0, tokens: [1], sampling: greedy, u }]),
+    ]);
+    expect(runs).toMatchObject([{ status: 'rejected', reason: { code: 'internal' } }, { status: 'fulfilled' }]);
+    await target.run([{ sequence: bad, at: 0, tokens: [1] }]);
+    for (const sequence of [bad, good]) target.close(sequence);
+  });
+
+  test('once stopped, fails what is under way and what comes', async () => {
+    const engine = await openTargetEngine({ dir });
+    const sequence = engine.open();
+    const underWay = expect(engine.run([{ sequence, at: 0, tokens: [1] }])).rejects.toMatchObject({
+      code: 'unavailable',
+    });
+    await engine.dispose();
+    await underWay;
+    expect(() => engine.open()).toThrow('stopped');
+    await engine.dispose();
+  });
+
+  test('whose thread dies fails everything with `unavailable`', async () => {
+    const engine = await openTargetEngine({ dir });
+    const sequence = engine.open();
+    const run = expect(engine.run([{ sequence, at: 0, tokens: [1] }])).rejects.toMatchObject({ code: 'unavailable' });
+    await (Reflect.get(engine, 'worker') as Worker).terminate();
+    await run;
+    await expect(engine.run([{ sequence, at: 0, tokens: [1] }])).rejects.toThrow();
+    expect(engine.usage()).toEqual({ sequences: 0, cacheBytes: 0 });
+    await engine.dispose();
+  });
+});
+
+describe('the ONNX drafter', () => {
+  const tokens = someTokens(40);
+
+  /** Drafts from a fresh sequence that holds `context` and nothing else. */
+  async function draftAlone(context: number[], u: Float32Array, sampling = nucleus) {
+    const sequence = drafter.open();
+    const branches = [{ visible: context.length, u }];
+    const { outputs } = await drafter.run([{ sequence, at: 0, tokens: context, sampling, branches }]);
+    drafter.close(sequence);
+    return outputs[0]?.branches[0] as { tokens: Int32Array; confidences: Float32Array };
+  }
+
+  test('drafts each of several branches as it would alone', async () => {
+    const sequence = drafter.open();
+    await drafter.run([{ sequence, at: 0, tokens: tokens.slice(0, 30), sampling: nucleus, branches: [] }]);
+    const visible = [30, 31, 34, 35];
+    const branches = visible.map((v, i) => ({ visible: v, u: someUniforms(v, 8 - i) }));
+    const slot = { sequence, at: 30, tokens: tokens.slice(30, 35), sampling: nucleus, branches };
+    const others = [drafter.open(), drafter.open()].map((other) => ({ ...slot, sequence: other, at: 0, branches: [] }));
+    for (const slots of [[slot], [...others, slot]]) {
+      const { outputs } = await drafter.run(slots);
+      for (const [i, got] of outputs.at(-1)?.branches.entries() ?? []) {
+        const alone = await draftAlone(tokens.slice(0, visible[i]), branches[i]?.u as Float32Array);
+        expect(got.tokens).toEqual(alone.tokens);
+        for (const [k, c] of got.confidences.entries()) expect(c).toBeCloseTo(alone.confidences[k] as number, 4);
+      }
+    }
+    for (const { sequence: other } of [slot, ...others]) drafter.close(other);
+  });
+
+  test('answers other uniforms and other conditions differently, and a longer branch starts with a shorter one', async () => {
+    const u = someUniforms(0, 8);
+    const { tokens: drafted, confidences } = await draftAlone(tokens, u);
+    expect(drafted).toHaveLength(8);
+    expect([...confidences].every((c) => c > 0 && c <= 1)).toBe(true);
+    expect((await draftAlone(tokens, someUniforms(0, 3))).tokens).toEqual(drafted.slice(0, 3));
+    expect((await draftAlone(tokens, someUniforms(50, 8))).tokens).not.toEqual(drafted);
+    expect((await draftAlone(tokens, u, greedy)).tokens).not.toEqual(drafted);
+  });
+
+  test.each([nucleus, greedy])('does not begin a branch with what it is told is wrong there: %j', async (sampling) => {
+    const sequence = drafter.open();
+    const [v, u] = [tokens.length, someUniforms(0, 8)];
+    const run = async (excluded?: number) => {
+      const asked = { visible: v, u, ...(excluded !== undefined && { excluded }) };
+      const slot = { sequence, at: 0, tokens, sampling, branches: [{ visible: v, u }, asked, { visible: v - 1, u }] };
+      return (await drafter.run([slot])).outputs[0]?.branches.map((branch) => branch.tokens) as Int32Array[];
+    };
+    const [first, same, other] = await run();
+    expect(same).toEqual(first);
+    const [unchanged, without, unmoved] = await run(first?.[0]);
+    expect(without?.[0]).not.toBe(first?.[0]);
+    expect([unchanged, unmoved]).toEqual([first, other]);
+    drafter.close(sequence);
+  });
+
+  test('goes on after a rollback as if nothing had been there', async () => {
+    const sequence = drafter.open();
+    const slot = { sequence, sampling: nucleus, branches: [] };
+    await drafter.run([{ ...slot, at: 0, tokens: tokens.slice(0, 20) }]);
+    await drafter.run([{ ...slot, at: 20, tokens: [1, 2, 3] }]);
+    const u = someUniforms(0, 8);
+    const again = { ...slot, at: 19, tokens: tokens.slice(19, 20), branches: [{ visible: 20, u }] };
+    const { outputs } = await drafter.run([again]);
+    expect(outputs[0]?.branches[0]?.tokens).toEqual((await draftAlone(tokens.slice(0, 20), u)).tokens);
+    drafter.close(sequence);
+  });
+
+  test('refuses branches that look too far or are too long', async () => {
+    const sequence = drafter.open();
+    const slot = { sequence, at: 0, tokens: [1, 2], sampling: greedy };
+    const u = someUniforms(0, 1);
+    await expect(drafter.run([{ ...slot, branches: [{ visible: 3, u }] }])).rejects.toThrow(
+      '`visible` must be an integer in [1, 2], got 3',
+    );
+    await expect(drafter.run([{ ...slot, branches: [{ visible: 2, u: someUniforms(0, 9) }] }])).rejects.toThrow(
+      'a branch must be 1 to 8 positions, got 9',
+    );
+    drafter.close(sequence);
+    expect(drafter.usage()).toEqual({ sequences: 0, cacheBytes: 0 });
+  });
+
+  test('knows its longest branch and its yield', () => {
+    expect(drafter.maxBranchLength).toBe(8);
+    expect(drafter.yieldCurve).toHaveLength(9);
+    expect(drafter.yieldCurveAfterMiss).toHaveLength(9);
+  });
+});
+
+describe('draft and verify', () => {
+  const prompt = Array.from('import torch', (c) => c.charCodeAt(0) - 32);
+  const length = 100;
+
+  /** Writes `length` tokens after the prompt with drafts of `draftLength`; 0 is plain decoding. */
+  async function write(sampling: SamplingParams, draftLength: number) {
+    const [verified, drafted] = [target.open(), drafter.open()];
+    const text = [...prompt];
+    const end = prompt.length + length;
+    let [calls, read, draftRead] = [0, 0, 0];
+    while (text.length < end) {
+      let draft: number[] = [];
+      if (draftLength > 0) {
+        const at = Math.min(draftRead, text.length - 1);
+        const branches = [{ visible: text.length, u: someUniforms(text.length, draftLength) }];
+        const slot = { sequence: drafted, at, tokens: text.slice(at), sampling, branches };
+        draft = [...((await drafter.run([slot])).outputs[0]?.branches[0]?.tokens ?? [])];
+        draftRead = text.length;
+      }
+      const tokens = [...text.slice(read), ...draft];
+      const u = someUniforms(read + 1, tokens.length);
+      const { outputs } = await target.run([{ sequence: verified, at: read, tokens, sampling, u }]);
+      const picks = outputs[0]?.picks.subarray(text.length - 1 - read) ?? [];
+      text.push(...accept(draft, picks).tokens);
+      read = text.length - 1;
+      calls++;
+    }
+    target.close(verified);
+    drafter.close(drafted);
+    return { text: text.slice(0, end), calls };
+  }
+
+  test.each(settings)('writes what the target alone writes, in fewer calls: %j', async (sampling) => {
+    const plain = await write(sampling, 0);
+    expect(plain.calls).toBe(length);
+    for (const draftLength of [1, 3, 8]) {
+      const { text, calls } = await write(sampling, draftLength);
+      expect(text).toEqual(plain.text);
+      expect(calls).toBeLessThan(0.9 * length);
+    }
+  });
+});

@@ -1,0 +1,124 @@
+import { createHash, timingSafeEqual } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { PtpError } from '@ptp/protocol/errors';
+import { z } from 'zod';
+import { Admission } from './admission.ts';
+
+/** The keys file: an array, one entry for each key. The keys themselves stand nowhere, only their hashes. */
+const fileSchema = z
+  .array(
+    z.strictObject({
+      /** Who it is, for logs. */
+      name: z.string().min(1),
+      /** SHA-256 of the key, in hex: `printf %s "$KEY" | sha256sum`. */
+      sha256: z.string().regex(/^[0-9a-f]{64}$/, 'must be 64 lower-case hex digits'),
+      /** Sequences at once; PTP_MAX_STREAMS holds beside it. */
+      max_streams: z.int().min(1).optional(),
+      requests_per_minute: z.int().min(1).optional(),
+    }),
+  )
+  .min(1);
+
+const MINUTE = 60_000;
+
+/** What is left of a key's requests. */
+export interface RateLimit {
+  readonly limit: number;
+  readonly remaining: number;
+  /** Milliseconds until it is full again. */
+  readonly resetMillis: number;
+}
+
+/** Who may ask, and how much. */
+export class ApiKeys {
+  readonly #clients: readonly Client[];
+
+  /** @param entries empty for a server that asks for no key */
+  constructor(entries: z.infer<typeof fileSchema>) {
+    this.#clients = entries.map((entry) => new Client(entry));
+  }
+
+  /**
+   * The client with the key of an `Authorization: Bearer KEY` header; undefined where no keys are asked for. Takes the same time whatever
+   * key is given, as all hashes are compared with that of the given one.
+   *
+   * @throws PtpError `unauthenticated`
+   */
+  client(authorization: string | undefined): Client | undefined {
+    if (this.#clients.length === 0) return undefined;
+    const key = /^Bearer (.+)$/i.exec(authorization ?? '')?.[1];
+    if (key === undefined)
+      throw new PtpError('unauthenticated', 'an API key is needed: send `Authorization: Bearer KEY`');
+    const hash = createHash('sha256').update(key).digest();
+    const [found] = this.#clients.filter((client) => timingSafeEqual(client.hash, hash));
+    if (!found) throw new PtpError('unauthenticated', 'the API key is not known');
+    return found;
+  }
+}
+
+/** A key's holder. */
+export class Client {
+  readonly name: string;
+  readonly hash: Buffer;
+  readonly admission: Admission;
+  readonly #perMinute: number | undefined;
+  /** A token bucket: requests that may come at once, and when that was. */
+  #left: number;
+  #at = 0;
+
+  constructor(entry: z.infer<typeof fileSchema>[number]) {
+    this.name = entry.name;
+    this.hash = Buffer.from(entry.sha256, 'hex');
+    this.admission = new Admission(entry.max_streams ?? Number.POSITIVE_INFINITY);
+    this.#perMinute = entry.requests_per_minute;
+    this.#left = entry.requests_per_minute ?? 0;
+  }
+
+  /**
+   * Counts a request.
+   *
+   * @param now milliseconds
+   * @throws PtpError `resource_exhausted`
+   */
+  take(now = performance.now()): void {
+    const limit = this.#perMinute;
+    if (limit === undefined) return;
+    this.#left = Math.min(limit, this.#left + ((now - this.#at) * limit) / MINUTE);
+    this.#at = now;
+    if (this.#left < 1) {
+      const retryAfterMs = Math.ceil(((1 - this.#left) * MINUTE) / limit);
+      throw new PtpError('resource_exhausted', `this key may make ${limit} requests a minute`, { retryAfterMs });
+    }
+    this.#left--;
+  }
+
+  /** As of the last request; undefined for a key without a limit. */
+  get rate(): RateLimit | undefined {
+    const limit = this.#perMinute;
+    if (limit === undefined) return undefined;
+    return { limit, remaining: Math.floor(this.#left), resetMillis: ((limit - this.#left) * MINUTE) / limit };
+  }
+}
+
+/**
+ * The keys of a file; none if `path` is empty.
+ *
+ * @throws PtpError `failed_precondition` if it cannot be read or is not as it must be
+ */
+export async function loadApiKeys(path: string, setting: string): Promise<ApiKeys> {
+  if (path === '') return new ApiKeys([]);
+  const fail = (message: string, cause?: unknown) =>
+    new PtpError('failed_precondition', `${setting}: ${message}`, { field: setting, cause });
+  const text = await readFile(path, 'utf8').catch((cause: NodeJS.ErrnoException) => {
+    throw fail(`the file cannot be read (${cause.code})`, cause);
+  });
+  let entries: unknown;
+  try {
+    entries = JSON.parse(text);
+  } catch {
+    throw fail('the file is not JSON');
+  }
+  const { data, error } = fileSchema.safeParse(entries);
+  if (!data) throw fail(`${error.issues[0]?.path.join('.') || 'the file'}: ${error.issues[0]?.message}`);
+  return new ApiKeys(data);
+}

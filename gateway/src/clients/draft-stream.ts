@@ -1,0 +1,221 @@
+import { type Span, SpanKind } from '@opentelemetry/api';
+import type { BidiCall } from '@ptp/protocol/calls';
+import { PtpError, toPtpError } from '@ptp/protocol/errors';
+import type { Branch, DrafterService, DraftResponse, DraftResult } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
+import type { RequestInit } from '@ptp/protocol/methods';
+import { attribute, endSpan, span, timingAttributes, traceparentOf } from '@ptp/service-kit/spans';
+import type { Draft, DraftedAfter, DraftStream, StepUnderWay } from '../decode/ports.ts';
+import type { GenerationRequest } from '../decode/types.ts';
+import { within } from './with-timeout.ts';
+
+type Call = BidiCall<RequestInit<typeof DrafterService.method.draft>, DraftResponse>;
+
+/** Pause before a lost drafter is tried again, milliseconds; doubles with each failure. */
+const FIRST_PAUSE_MS = 250;
+const LONGEST_PAUSE_MS = 8000;
+
+/** What an answer has to fit. */
+interface Sent {
+  readonly step: number;
+  readonly assumed: number;
+  readonly block: readonly number[];
+}
+
+/** What a draft stream is made of. */
+export interface DraftStreamParts {
+  /** Begins a call, and hears when it has ended, and whether by the drafter's fault; undefined while there is no drafter. */
+  readonly open: () => { readonly call: Call; readonly leave: (failed: boolean) => void } | undefined;
+  readonly request: GenerationRequest;
+  readonly span: Span;
+  /** How long a stream waits for a draft. */
+  readonly timeoutMs: number;
+  readonly vocabulary: number;
+  readonly onFailure: (error: unknown) => void;
+}
+
+/** A Draft call, and after its loss another one, opened with the tokens so far: the text doesn't depend on either. */
+export class GrpcDraftStream implements DraftStream {
+  readonly #parts: DraftStreamParts;
+  /** Prompt and everything committed. */
+  readonly #tokens: number[];
+  /** Tokens of `#tokens` that the drafter knows. */
+  #told = 0;
+  #call: Call | undefined;
+  #leave: (failed: boolean) => void = () => {};
+  /** Settles when the open has been answered; `#ready` then says so. */
+  #opening: Promise<void> = Promise.resolve();
+  #ready = false;
+  /** A step has not been answered in time; its answer is waited for and dropped before the next one is sent. */
+  #overdue = false;
+  /** Answers come in the order of the steps: settles when the last one that is awaited has come. */
+  #received: Promise<unknown> = Promise.resolve();
+  /** When the last one came. */
+  #answered = 0;
+  #steps = 0;
+  #pauseMs = FIRST_PAUSE_MS;
+  #retryAt = 0;
+
+  constructor(parts: DraftStreamParts) {
+    this.#parts = parts;
+    this.#tokens = [...parts.request.prompt];
+    this.#connect();
+  }
+
+  available(): boolean {
+    if (!this.#call && performance.now() >= this.#retryAt) this.#connect();
+    return this.#call !== undefined && this.#ready && !this.#overdue;
+  }
+
+  async opened(verifierOpened: Promise<unknown>): Promise<void> {
+    const opening = this.#opening;
+    const late = verifierOpened.then(() => within(this.#parts.timeoutMs, 'the drafter', opening));
+    await Promise.race([opening, late]).catch(() => {});
+  }
+
+  commit(tokens: readonly number[]): void {
+    this.#tokens.push(...tokens);
+  }
+
+  async step(
+    after: DraftedAfter,
+    plan: { readonly budget: number; readonly maxBranchLength: number },
+    { span: parent }: StepUnderWay,
+  ): Promise<Draft | undefined> {
+    const call = this.available() ? this.#call : undefined;
+    if (!call) return undefined;
+    const sent = performance.now();
+    const { tokens, confidences, assumed } = after;
+    const attributes = { [attribute.step]: this.#steps, 'ptp.block.length': tokens.length - assumed };
+    const drafting = span('ptp.draft', { parent, kind: SpanKind.CLIENT, startTime: sent, attributes });
+    try {
+      const committed = this.#tokens.slice(this.#told);
+      this.#told = this.#tokens.length;
+      const trace = { traceparent: traceparentOf(drafting) };
+      const step = {
+        step: this.#steps++,
+        committed,
+        block: [...tokens],
+        blockConfidences: [...confidences],
+        assumed,
+        plan,
+        trace,
+      };
+      call.send({ kind: { case: 'step', value: step } });
+      const { result, before } = await this.#answer(call, step);
+      const { branches: said, timings } = result;
+      const branches = assumed > 0 ? said.map((b) => ({ ...b, accepted: b.accepted - assumed })) : said;
+      this.#pauseMs = FIRST_PAUSE_MS;
+      endSpan(drafting, { attributes: { [attribute.branches]: branches.length, ...timingAttributes(timings) } });
+      // one that was sent while another was not answered is not under way before that is done
+      const micros = Math.round((performance.now() - Math.max(sent, before)) * 1000);
+      const { queueUs: queueMicros = 0, runUs: runMicros = 0, batchSize = 1 } = timings ?? {};
+      return { branches, micros, queueMicros, runMicros, batchSize };
+    } catch (error) {
+      endSpan(drafting, { error });
+      if (!this.#overdue) this.#fail(call, error);
+      return undefined;
+    }
+  }
+
+  /** A draft that nobody waits for any more is answered soon. */
+  close(): void {
+    if (this.#ready && !this.#overdue) this.#call?.finish();
+    else this.#call?.cancel();
+    this.#call = undefined;
+    this.#leave(false);
+    this.#retryAt = Number.POSITIVE_INFINITY;
+  }
+
+  /**
+   * The answer, and when the one before it came.
+   *
+   * @throws PtpError; with `#overdue` set when the answer is only late
+   */
+  async #answer(call: Call, sent: Sent): Promise<{ result: DraftResult; before: number }> {
+    let before = 0;
+    const answer = this.#received.then(() => {
+      before = this.#answered;
+      return call.receive();
+    });
+    const noted = () => {
+      this.#answered = performance.now();
+    };
+    this.#received = answer.then(noted, noted);
+    const response = await within(this.#parts.timeoutMs, 'the drafter', answer).catch((error) => {
+      if (toPtpError(error).code === 'deadline_exceeded' && this.#call === call) this.#await(call, answer);
+      throw error;
+    });
+    if (response?.kind.case !== 'result' || response.kind.value.step !== sent.step) throw ended();
+    const { value } = response.kind;
+    if (value.branches.every((branch) => isSound(branch, sent, this.#parts.vocabulary))) {
+      return { result: value, before };
+    }
+    throw new PtpError('internal', 'the drafter answered with what cannot be a draft');
+  }
+
+  /** Sends no step before the late answer has come. Opening anew would only add the prompt to what keeps the drafter busy. */
+  #await(call: Call, late: Promise<unknown>): void {
+    this.#overdue = true;
+    late.then(
+      () => {
+        if (this.#call === call) this.#overdue = false;
+      },
+      (error) => this.#fail(call, error),
+    );
+  }
+
+  #connect(): void {
+    const opened = this.#parts.open();
+    this.#retryAt = performance.now() + this.#pauseMs;
+    if (!opened) return;
+    const { call, leave } = opened;
+    this.#call = call;
+    this.#leave = leave;
+    this.#ready = false;
+    this.#overdue = false;
+    this.#steps = 0;
+    this.#received = Promise.resolve();
+    this.#told = this.#tokens.length;
+    const { prompt, sampling, seed } = this.#parts.request;
+    const start = {
+      tokens: [...this.#tokens],
+      sampling: { ...sampling, minP: sampling.minP ?? 0 },
+      seed,
+      firstPosition: this.#tokens.length - prompt.length,
+    };
+    const trace = { traceparent: traceparentOf(this.#parts.span) };
+    call.send({ kind: { case: 'open', value: { start, trace } } });
+    this.#opening = call.receive().then(
+      (response) => {
+        if (response?.kind.case !== 'opened') this.#fail(call, ended());
+        else if (this.#call === call) this.#ready = true;
+      },
+      (error) => this.#fail(call, error),
+    );
+  }
+
+  #fail(call: Call, error: unknown): void {
+    if (this.#call !== call) return;
+    call.cancel();
+    this.#leave(true);
+    this.#call = undefined;
+    this.#ready = false;
+    this.#overdue = false;
+    this.#retryAt = performance.now() + this.#pauseMs;
+    this.#pauseMs = Math.min(this.#pauseMs * 2, LONGEST_PAUSE_MS);
+    this.#parts.onFailure(error);
+  }
+}
+
+/** Whether a branch can be passed on to the verifier, which would refuse the stream's step for a token that is none. */
+function isSound({ accepted, tokens, confidences }: Branch, { assumed, block }: Sent, vocabulary: number): boolean {
+  return (
+    accepted >= assumed &&
+    accepted <= block.length &&
+    tokens.length === confidences.length &&
+    tokens.every((token) => token < vocabulary) &&
+    confidences.every((confidence) => confidence >= 0 && confidence <= 1)
+  );
+}
+
+const ended = () => new PtpError('unavailable', 'the drafter ended the stream');

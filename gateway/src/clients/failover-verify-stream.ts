@@ -1,0 +1,158 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { PtpError, toPtpError } from '@ptp/protocol/errors';
+import {
+  committedBy,
+  type Expected,
+  type Opened,
+  type Proposal,
+  type StepUnderWay,
+  type Verdict,
+  type VerifyStream,
+} from '../decode/ports.ts';
+
+/** Openings that may fail one after another before the stream is given up. */
+const MOST_OPENINGS = 10;
+/** Pause after the first of them, milliseconds; doubles with each. */
+const FIRST_PAUSE_MS = 50;
+const LONGEST_PAUSE_MS = 2000;
+
+/** Where a stream begins: what has been committed, of which the first tokens are the prompt. */
+export interface Start {
+  readonly tokens: readonly number[];
+  /** Tokens of these that were generated. */
+  readonly generated: number;
+}
+
+/** A stream at one verifier. */
+export interface OpenStream {
+  readonly stream: VerifyStream;
+  /** Ends it; `failed` for a loss that is the verifier's. */
+  readonly end: (failed: boolean) => void;
+}
+
+export interface LastingParts {
+  readonly prompt: readonly number[];
+  /** Begins a stream; undefined while no verifier can be used. */
+  readonly open: (start: Start) => OpenStream | undefined;
+  /** Resolves when one can be used; rejects after that time. */
+  readonly ready: (timeoutMs: number, signal: AbortSignal) => Promise<void>;
+  /** How long a stream waits for another verifier, milliseconds. */
+  readonly recoveryMs: number;
+  readonly signal: AbortSignal;
+  /** Hears of each loss that is to be made good. */
+  readonly onLoss: (error: PtpError) => void;
+}
+
+/**
+ * A Verify stream that outlives its verifier: when that is lost it goes on at another one, or at the same one come back, opened with
+ * what has been committed and at the position where it was. The tokens are the same, as a token follows from those before it, the seed
+ * and its position.
+ */
+export class LastingVerifyStream implements VerifyStream {
+  readonly #parts: LastingParts;
+  readonly #committed: number[] = [];
+  readonly #opened: Promise<Opened>;
+  #current: OpenStream | undefined;
+  #closed = false;
+  /** The last step that the present verifier has been sent. */
+  #newest: StepUnderWay | undefined;
+
+  /** @throws PtpError `unavailable` when no verifier can be used: who comes to the door does not wait */
+  constructor(parts: LastingParts) {
+    this.#parts = parts;
+    this.#current = this.#open();
+    if (!this.#current) throw new PtpError('unavailable', 'the verifier is not reachable');
+    this.#opened = this.#firstOpened(this.#current);
+    this.#opened.catch(() => {}); // whoever awaits it hears of it
+  }
+
+  opened(): Promise<Opened> {
+    return this.#opened;
+  }
+
+  async step(proposal: Proposal): Promise<Verdict> {
+    for (;;) {
+      const current = this.#current;
+      if (!current) throw new PtpError('internal', 'a step on a stream that is closed');
+      try {
+        this.#newest = proposal.step;
+        const verdict = await current.stream.step(proposal);
+        this.#committed.push(...committedBy(proposal.block, verdict));
+        return verdict;
+      } catch (error) {
+        await this.#recover(error);
+      }
+    }
+  }
+
+  /**
+   * Sent only to a verifier that has been sent the step which it counts on, right before: after another step, of like outcome, it would be
+   * run where it doesn't belong. Of a loss the step before it hears too, and goes on elsewhere.
+   */
+  async stepAfter(expected: Expected, proposal: Proposal): Promise<Verdict | undefined> {
+    if (!this.#current || this.#newest !== expected.of) return undefined;
+    this.#newest = proposal.step;
+    const verdict = await this.#current.stream.stepAfter(expected, proposal).catch(() => undefined);
+    if (verdict) this.#committed.push(...committedBy(proposal.block, verdict));
+    return verdict;
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#current?.end(false);
+    this.#current = undefined;
+  }
+
+  async #firstOpened(first: OpenStream): Promise<Opened> {
+    try {
+      return await first.stream.opened();
+    } catch (error) {
+      // no room is told at the door, unless another verifier has some
+      if (toPtpError(error).code !== 'resource_exhausted') return this.#recover(error);
+      first.end(true);
+      const second = this.#open();
+      if (!second) throw error;
+      this.#current = second;
+      return second.stream.opened();
+    }
+  }
+
+  /** Goes on elsewhere. @throws what was lost if that can't be made good, or no verifier takes over in time */
+  async #recover(lost: unknown): Promise<Opened> {
+    const { recoveryMs, ready, onLoss } = this.#parts;
+    this.#newest = undefined;
+    const until = performance.now() + recoveryMs;
+    let error = toPtpError(lost);
+    for (let opening = 0; opening < MOST_OPENINGS; opening++) {
+      if (!this.#isLoss(error)) throw error;
+      onLoss(error);
+      this.#current?.end(true);
+      const pause = opening === 0 ? 0 : Math.min(FIRST_PAUSE_MS * 2 ** (opening - 1), LONGEST_PAUSE_MS);
+      const left = until - performance.now() - pause;
+      if (left <= 0) break;
+      try {
+        if (pause > 0) await sleep(pause, undefined, { signal: this.#parts.signal });
+        await ready(left, this.#parts.signal);
+        if (this.#closed) throw new PtpError('cancelled', 'the stream was closed while it waited for a verifier');
+        this.#current = this.#open();
+        if (!this.#current) throw new PtpError('unavailable', 'the verifier is not reachable');
+        return await this.#current.stream.opened();
+      } catch (next) {
+        error = toPtpError(next);
+      }
+    }
+    const message = `the verifier was lost and none took over within ${Math.round(recoveryMs / 1000)} s`;
+    throw new PtpError('unavailable', message, { cause: error });
+  }
+
+  #open(): OpenStream | undefined {
+    const { prompt, open } = this.#parts;
+    return open({ tokens: [...prompt, ...this.#committed], generated: this.#committed.length });
+  }
+
+  /** Whether the verifier is at fault, rather than the request or its client. */
+  #isLoss({ code }: PtpError): boolean {
+    if (this.#closed || this.#parts.signal.aborted) return false;
+    return ['unavailable', 'deadline_exceeded', 'resource_exhausted', 'cancelled'].includes(code);
+  }
+}

@@ -1,0 +1,144 @@
+import type { Span } from '@opentelemetry/api';
+import type { Tls } from '@ptp/protocol/credentials';
+import { PtpError, toPtpError } from '@ptp/protocol/errors';
+import type { ModelFacts } from '@ptp/protocol/gen/ptp/v1/common_pb';
+import { DrafterService } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
+import { VerifierService } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
+import type { Logger } from '@ptp/service-kit/log';
+import type { DraftStream, Streams, VerifyStream } from '../decode/ports.ts';
+import type { GenerationRequest, Health, PairFacts } from '../decode/types.ts';
+import { GrpcDraftStream } from './draft-stream.ts';
+import { LastingVerifyStream, type OpenStream, type Start } from './failover-verify-stream.ts';
+import { Replicas } from './replica-pool.ts';
+import { GrpcVerifyStream } from './verify-stream.ts';
+
+/** Where the services are, and how long they may keep a stream waiting. */
+export interface ServicesOptions {
+  readonly facts: PairFacts & { readonly tokenizerSha256: string };
+  /** At least one. */
+  readonly verifiers: readonly string[];
+  /** None for a target without a drafter. */
+  readonly drafters: readonly string[];
+  /** A stream waits no longer for a draft, milliseconds. */
+  readonly draftTimeoutMs: number;
+  /** A verifier that takes longer to answer is taken for lost, milliseconds. */
+  readonly verifyTimeoutMs: number;
+  /** How long a stream that has lost its verifier waits for another one, milliseconds. */
+  readonly recoveryMs: number;
+  /** Hears of each stream that has lost its verifier and goes on elsewhere. */
+  readonly onVerifierLoss?: () => void;
+  readonly logger: Logger;
+  readonly tls?: Tls | undefined;
+}
+
+/** Both services over gRPC. */
+export class Services implements Streams {
+  readonly facts: PairFacts;
+  readonly #options: ServicesOptions;
+  readonly #verifiers: Replicas<typeof VerifierService>;
+  readonly #drafters: Replicas<typeof DrafterService>;
+  /** As the verifier that was connected last says. */
+  #batchInvariant: boolean | undefined;
+
+  constructor(options: ServicesOptions) {
+    const { facts, verifiers, drafters, logger, tls } = options;
+    this.facts = facts;
+    this.#options = options;
+    this.#verifiers = new Replicas(
+      VerifierService,
+      verifiers,
+      logger,
+      async (client, signal) => {
+        const { model, batchInvariant } = await client.getTarget({}, { signal, deadlineMs: 2000 });
+        assertSamePair(model, facts);
+        this.#batchInvariant = batchInvariant;
+      },
+      tls,
+    );
+    this.#drafters = new Replicas(
+      DrafterService,
+      drafters,
+      logger,
+      async (client, signal) => {
+        assertSamePair((await client.getDrafter({}, { signal, deadlineMs: 2000 })).model, facts);
+      },
+      tls,
+    );
+  }
+
+  health(): Health {
+    const batchInvariant = this.#batchInvariant;
+    return {
+      verifier: this.#verifiers.usable,
+      drafter: this.#drafters.usable,
+      ...(batchInvariant !== undefined && { batchInvariant }),
+    };
+  }
+
+  /** Resolves when there is one of each that is usable. */
+  async ready(timeoutMs: number): Promise<void> {
+    const drafters = this.#options.drafters.length > 0 ? [this.#drafters] : [];
+    await Promise.all([this.#verifiers, ...drafters].map((replicas) => replicas.ready(timeoutMs)));
+  }
+
+  verify(request: GenerationRequest, signal: AbortSignal, span: Span): VerifyStream {
+    const { recoveryMs, onVerifierLoss, logger } = this.#options;
+    return new LastingVerifyStream({
+      prompt: request.prompt,
+      open: (start) => this.#openVerify(request, start, signal, span),
+      ready: (timeoutMs, signal) => this.#verifiers.ready(timeoutMs, signal),
+      recoveryMs,
+      signal,
+      onLoss: (err) => {
+        onVerifierLoss?.();
+        logger.warn({ err }, 'a stream has lost its verifier; it goes on elsewhere');
+      },
+    });
+  }
+
+  #openVerify(request: GenerationRequest, start: Start, signal: AbortSignal, span: Span): OpenStream | undefined {
+    const lease = this.#verifiers.lease();
+    if (!lease) return undefined;
+    const { verifyTimeoutMs: timeoutMs } = this.#options;
+    const { vocabulary } = this.facts;
+    const call = lease.client.verify({ signal });
+    const stream = new GrpcVerifyStream(call, { request, start, span, timeoutMs, vocabulary });
+    const end = (failed: boolean) => {
+      stream.close();
+      lease.leave(failed);
+    };
+    return { stream, end };
+  }
+
+  draft(request: GenerationRequest, signal: AbortSignal, span: Span): DraftStream {
+    const { draftTimeoutMs: timeoutMs, logger } = this.#options;
+    const open = () => {
+      const lease = this.#drafters.lease();
+      return lease && { call: lease.client.draft({ signal }), leave: lease.leave };
+    };
+    const onFailure = (error: unknown) => {
+      if (!signal.aborted) logger.warn({ err: toPtpError(error) }, 'the drafter failed; decoding goes on');
+    };
+    return new GrpcDraftStream({ open, request, span, timeoutMs, vocabulary: this.facts.vocabulary, onFailure });
+  }
+
+  /** Closes all connections when the streams on them have ended. */
+  close(): void {
+    this.#verifiers.close();
+    this.#drafters.close();
+  }
+}
+
+/** @throws PtpError `failed_precondition` naming the fact that differs: tokens of one pair mean nothing to another */
+function assertSamePair(model: ModelFacts | undefined, facts: ServicesOptions['facts']): void {
+  const pairs = [
+    ['model_id', model?.modelId, facts.modelId],
+    ['tokenizer_sha256', model?.tokenizerSha256, facts.tokenizerSha256],
+    ['vocabulary_size', model?.vocabularySize, facts.vocabulary],
+    ['context_length', model?.contextLength, facts.contextLength],
+  ];
+  for (const [name, theirs, ours] of pairs) {
+    if (theirs === ours) continue;
+    throw new PtpError('failed_precondition', `serves another pair: ${name} is ${theirs}, the gateway's is ${ours}`);
+  }
+}

@@ -1,0 +1,116 @@
+import type { DescService } from '@bufbuild/protobuf';
+import { clientOn, openChannel, type ServiceClient } from '@ptp/protocol/client';
+import type { Tls } from '@ptp/protocol/credentials';
+import { toPtpError } from '@ptp/protocol/errors';
+import type { Logger } from '@ptp/service-kit/log';
+import { Peer } from './health-watcher.ts';
+
+/** How long a replica that has failed is left alone while another one can be used, milliseconds; doubles with each failure. */
+const FIRST_PAUSE_MS = 250;
+const LONGEST_PAUSE_MS = 8000;
+
+/** One instance of a service. */
+export interface Replica<S extends DescService> {
+  readonly address: string;
+  readonly client: ServiceClient<S>;
+}
+
+/** A stream's place at a replica. */
+export interface Lease<S extends DescService> extends Replica<S> {
+  /** The stream has ended; `failed` for a loss that is the replica's. Further calls do nothing. */
+  readonly leave: (failed: boolean) => void;
+}
+
+interface Watched<S extends DescService> extends Replica<S> {
+  /** On the connection in use. */
+  client: ServiceClient<S>;
+  readonly peer: Peer;
+  streams: number;
+  pauseMs: number;
+  avoidUntil: number;
+}
+
+/** The instances of one service. A stream goes to the one with the fewest streams of this gateway, of those that can be used. */
+export class Replicas<S extends DescService> {
+  readonly #replicas: readonly Watched<S>[];
+
+  /** @param check throws when an instance must not be used, see peer.ts */
+  constructor(
+    service: S,
+    addresses: readonly string[],
+    logger: Logger,
+    check: (client: ServiceClient<S>, signal: AbortSignal) => Promise<void>,
+    tls?: Tls,
+  ) {
+    this.#replicas = addresses.map((address) => {
+      // one connection for the service's calls and for watching its health, so that a loss of it is noticed
+      const open = () => openChannel(address, { tls, apart: true });
+      const channel = open();
+      const renew = () => {
+        const fresh = open();
+        replica.client.close();
+        replica.client = clientOn(fresh, service);
+        return fresh;
+      };
+      const replica: Watched<S> = {
+        address,
+        client: clientOn(channel, service),
+        peer: new Peer({
+          address,
+          service,
+          logger,
+          channel,
+          renew,
+          check: (signal) => check(replica.client, signal),
+        }),
+        streams: 0,
+        pauseMs: FIRST_PAUSE_MS,
+        avoidUntil: 0,
+      };
+      return replica;
+    });
+  }
+
+  get usable(): boolean {
+    return this.#replicas.some(({ peer }) => peer.usable);
+  }
+
+  /** @throws PtpError `unavailable` when none is usable after that time */
+  async ready(timeoutMs: number, signal?: AbortSignal): Promise<void> {
+    await Promise.any(this.#replicas.map(({ peer }) => peer.ready(timeoutMs, signal))).catch(
+      (error: AggregateError) => {
+        throw toPtpError(error.errors[0]);
+      },
+    );
+  }
+
+  /** Undefined while none is usable. */
+  lease(): Lease<S> | undefined {
+    const usable = this.#replicas.filter(({ peer }) => peer.usable);
+    const now = performance.now();
+    const trusted = usable.filter(({ avoidUntil }) => avoidUntil <= now);
+    const [chosen] = (trusted.length > 0 ? trusted : usable).toSorted((a, b) => a.streams - b.streams);
+    if (!chosen) return undefined;
+    chosen.streams++;
+    let left = false;
+    const leave = (failed: boolean) => {
+      if (left) return;
+      left = true;
+      chosen.streams--;
+      if (!failed) chosen.pauseMs = FIRST_PAUSE_MS;
+      else {
+        chosen.avoidUntil = performance.now() + chosen.pauseMs;
+        chosen.pauseMs = Math.min(2 * chosen.pauseMs, LONGEST_PAUSE_MS);
+      }
+    };
+    return { address: chosen.address, client: chosen.client, leave };
+  }
+
+  /** Closes the connections when the streams on them have ended. */
+  close(): void {
+    for (const { peer, client } of this.#replicas) {
+      peer.close();
+      client.close();
+    }
+  }
+}

@@ -1,0 +1,159 @@
+import { type Span, SpanKind } from '@opentelemetry/api';
+import type { BidiCall } from '@ptp/protocol/calls';
+import { PtpError, toPtpError } from '@ptp/protocol/errors';
+import type { Timings } from '@ptp/protocol/gen/ptp/v1/common_pb';
+import type { VerifierService } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
+import type { RequestInit, Response } from '@ptp/protocol/methods';
+import type { AdjustParams } from '@ptp/protocol/token-adjustments';
+import { attribute, endSpan, span, timingAttributes, traceparentOf } from '@ptp/service-kit/spans';
+import type { VerifyTime } from '../decode/cost-model.ts';
+import type { Ending, Expected, Opened, Proposal, Verdict, VerifyStream } from '../decode/ports.ts';
+import type { GenerationRequest } from '../decode/types.ts';
+import type { Start } from './failover-verify-stream.ts';
+import { within } from './with-timeout.ts';
+
+type Method = typeof VerifierService.method.verify;
+type Answers = Response<Method>['kind'];
+
+/** What a Verify call is made with. */
+export interface VerifyStreamParts {
+  readonly request: GenerationRequest;
+  readonly start: Start;
+  readonly span: Span;
+  /** A verifier that takes longer to answer is taken for lost, milliseconds. */
+  readonly timeoutMs: number;
+  readonly vocabulary: number;
+}
+
+/** One Verify call. */
+export class GrpcVerifyStream implements VerifyStream {
+  readonly #call: BidiCall<RequestInit<Method>, Response<Method>>;
+  readonly #timeoutMs: number;
+  readonly #vocabulary: number;
+  readonly #opened: Promise<Opened>;
+  #steps = 0;
+  /** Answers come in the order of what was sent; resolves with the time of the last one that is awaited. */
+  #received: Promise<number> = Promise.resolve(0);
+  #answered = 0;
+  #isOpen = false;
+  /** An answer has not come in time. */
+  #late = false;
+
+  constructor(call: BidiCall<RequestInit<Method>, Response<Method>>, parts: VerifyStreamParts) {
+    const { request, start: from, span: parent, timeoutMs, vocabulary } = parts;
+    this.#call = call;
+    this.#timeoutMs = timeoutMs;
+    this.#vocabulary = vocabulary;
+    const { sampling, seed, adjustments: adjust, topCount: topLogProbabilities = 0 } = request;
+    // told once
+    const tellPrompt = (request.tellPrompt ?? false) && from.generated === 0;
+    const start = {
+      tokens: [...from.tokens],
+      sampling: { ...sampling, minP: sampling.minP ?? 0 },
+      seed,
+      firstPosition: from.generated,
+    };
+    const trace = { traceparent: traceparentOf(parent) };
+    const adjustments = adjust && adjustmentsMessage(adjust);
+    const value = { start, trace, topLogProbabilities, tellPrompt, ...(adjustments && { adjustments }) };
+    this.#call.send({ kind: { case: 'open', value } });
+    this.#opened = this.#receive(performance.now()).then(({ kind }) => {
+      if (kind.case !== 'opened') throw ended(kind.case);
+      this.#isOpen = true;
+      const { reusedTokens, promptLogProbabilities: logProbabilities, promptTop: tops } = kind.value;
+      return { reusedTokens, ...(tellPrompt && { prompt: { logProbabilities, tops } }) };
+    });
+    this.#opened.catch(() => {}); // whoever awaits it hears of it
+  }
+
+  opened(): Promise<Opened> {
+    return this.#opened;
+  }
+
+  async step(proposal: Proposal): Promise<Verdict> {
+    const verdict = await this.#step(proposal);
+    if (!verdict) throw new PtpError('unavailable', 'the verifier has not run a step that it was to run');
+    return verdict;
+  }
+
+  stepAfter(expected: Expected, proposal: Proposal): Promise<Verdict | undefined> {
+    const { accepted, nextToken } = expected;
+    return this.#step(proposal, { accepted, nextToken });
+  }
+
+  /** @returns undefined for a step that was not run, which only one that is sent for an outcome may be */
+  async #step({ step, block, allowed }: Proposal, after?: Ending): Promise<Verdict | undefined> {
+    const parent = step.span;
+    const sent = performance.now();
+    const attributes = { [attribute.step]: this.#steps, [attribute.draftLength]: block.length };
+    const verifying = span('ptp.verify', { parent, kind: SpanKind.CLIENT, startTime: sent, attributes });
+    const trace = { traceparent: traceparentOf(verifying) };
+    try {
+      const value = { step: this.#steps++, draft: [...block], allowed: [...allowed], trace, ...(after && { after }) };
+      this.#call.send({ kind: { case: 'step', value } });
+      const { kind, since } = await this.#receive(sent);
+      if (kind.case !== 'result') throw ended(kind.case);
+      const { accepted, nextToken, logProbabilities, timings, top: tops, skipped } = kind.value;
+      if (skipped && after) {
+        endSpan(verifying, { attributes: { [attribute.skipped]: true } });
+        return undefined;
+      }
+      if (
+        skipped ||
+        accepted > block.length ||
+        nextToken >= this.#vocabulary ||
+        logProbabilities.length !== accepted + 1
+      )
+        throw new PtpError('unavailable', 'the verifier answered with what cannot be a verdict');
+      endSpan(verifying, { attributes: { [attribute.accepted]: accepted, ...timingAttributes(timings) } });
+      // a step that was sent ahead is not under way before the one before it is done
+      const micros = Math.round((performance.now() - since) * 1000);
+      return { accepted, nextToken, logProbabilities, tops, time: timeOf(micros, timings) };
+    } catch (error) {
+      endSpan(verifying, { error });
+      throw error;
+    }
+  }
+
+  /** What is left of steps that were sent ahead is answered soon; what is late is reset. */
+  close(): void {
+    if (this.#late || !this.#isOpen) this.#call.cancel();
+    else this.#call.finish();
+  }
+
+  /** The next answer after those that are awaited already, and since when nothing else was: `sent`, or the answer before. */
+  #receive(sent: number): Promise<{ kind: Answers; since: number }> {
+    const received = this.#received.then(async (before) => {
+      const answer = await within(this.#timeoutMs, 'the verifier', this.#call.receive()).catch((error) => {
+        const ours = asOurs(toPtpError(error));
+        this.#late ||= ours.code === 'deadline_exceeded';
+        throw ours;
+      });
+      this.#answered = performance.now();
+      return { kind: answer?.kind ?? { case: undefined }, since: Math.max(sent, before) };
+    });
+    this.#received = received.then(() => this.#answered);
+    this.#received.catch(() => {}); // whoever awaits the answer hears of it
+    return received;
+  }
+}
+
+function timeOf(micros: number, timings: Timings | undefined): VerifyTime {
+  const { queueUs = 0, runUs = 0, batchSize = 1, batchTokens = 1 } = timings ?? {};
+  const drafted = Math.max(0, batchTokens / Math.max(1, batchSize) - 1);
+  return { micros, queueMicros: queueUs, runMicros: runUs, batchSize: Math.max(1, batchSize), drafted };
+}
+
+function adjustmentsMessage({ logitBias, heldBack, ...penalties }: AdjustParams) {
+  return { logitBias: Object.fromEntries(logitBias), heldBack: [...heldBack], ...penalties };
+}
+
+function ended(got: Answers['case']): PtpError {
+  return new PtpError('unavailable', 'the verifier ended the stream', { cause: `got ${got}` });
+}
+
+/** What the verifier refuses was checked at our door: it is our fault and not the client's. */
+function asOurs(error: PtpError): PtpError {
+  const refused = ['invalid_argument', 'out_of_range', 'failed_precondition', 'not_found'].includes(error.code);
+  return refused ? new PtpError('internal', 'the verifier refused a step', { cause: error }) : error;
+}

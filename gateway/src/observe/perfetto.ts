@@ -1,0 +1,82 @@
+import type { CallRecord, RequestTrace } from './request-trace.ts';
+import { stepFigures } from './step-figures.ts';
+import { traceSummary } from './trace-json.ts';
+
+interface TraceEvent {
+  readonly name: string;
+  /** X: a slice; M: names. */
+  readonly ph: 'X' | 'M';
+  readonly pid: 1;
+  readonly tid: number;
+  /** Microseconds. */
+  readonly ts?: number;
+  readonly dur?: number;
+  readonly cat?: string;
+  readonly args: Readonly<Record<string, unknown>>;
+}
+
+const TRACKS = { gateway: 1, verifier: 2, drafter: 3 } as const;
+
+/**
+ * A request in Chrome's trace event format, which ui.perfetto.dev and chrome://tracing open: a track each for the gateway's steps, the
+ * verifier and the drafter; in a call's slice lie those of the queue and the run.
+ *
+ * https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
+ */
+export function perfettoTrace(trace: RequestTrace): { traceEvents: TraceEvent[]; [key: string]: unknown } {
+  const steps = trace.kept.flatMap(({ start, facts, tokens, calls, branch }) => {
+    const args = { ...stepFigures(facts), tokens, branch_taken: branch ?? null };
+    return [slice('gateway', `step ${facts.step}`, start, facts.stepMicros, args), ...calls.flatMap(callSlices)];
+  });
+  const whole = slice('gateway', 'request', 0, trace.finish === 'running' ? trace.at() : trace.micros, {});
+  return {
+    displayTimeUnit: 'ms',
+    otherData: traceSummary(trace),
+    traceEvents: [
+      meta('process_name', 0, { name: `request ${trace.id}` }),
+      ...Object.entries(TRACKS).map(([name, tid]) => meta('thread_name', tid, { name })),
+      ...Object.values(TRACKS).map((tid) => meta('thread_sort_index', tid, { sort_index: tid })),
+      whole,
+      ...trace.opening.flatMap(callSlices),
+      ...steps,
+    ],
+  };
+}
+
+function callSlices(call: CallRecord): TraceEvent[] {
+  const { service, kind, start, micros, queueMicros, runMicros, batchSize, block, branches, error } = call;
+  const args = {
+    block,
+    batch_size: batchSize,
+    ...(branches !== undefined && { branches }),
+    ...(error !== undefined && { error }),
+  };
+  const run = runStart(call);
+  const parts = [
+    slice(service, 'queue', run - queueMicros, queueMicros, {}),
+    slice(service, 'run', run, runMicros, { batch_size: batchSize }),
+  ];
+  return [slice(service, kind, start, micros, args), ...parts.filter(({ dur = 0 }) => dur > 0)];
+}
+
+/**
+ * When a call's run began, microseconds. The services tell how long queue and run took and not when, as clocks differ: what is left of
+ * the call, the way there and back, is taken for equally long.
+ */
+function runStart({ start, micros, queueMicros, runMicros }: CallRecord): number {
+  return start + Math.max(0, Math.floor((micros - queueMicros - runMicros) / 2)) + queueMicros;
+}
+
+function slice(
+  track: keyof typeof TRACKS,
+  name: string,
+  ts: number,
+  dur: number,
+  args: TraceEvent['args'],
+): TraceEvent {
+  return { name, cat: track, ph: 'X', pid: 1, tid: TRACKS[track], ts, dur, args };
+}
+
+function meta(name: string, tid: number, args: TraceEvent['args']): TraceEvent {
+  return { name, ph: 'M', pid: 1, tid, args };
+}

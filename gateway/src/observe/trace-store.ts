@@ -1,0 +1,51 @@
+import type { GenerationRequest, PairFacts } from '../decode/types.ts';
+import { RequestTrace } from './request-trace.ts';
+
+/** Traces that stay longer than the last ones do: so many that failed last, and so many of the last hour that took longest. */
+const FAILED_KEPT = 10;
+const SLOWEST_KEPT = 10;
+const HOUR = 3_600_000;
+
+/** The traces of the last requests, in memory. Its size is bounded: `kept` + 20 traces of at most STEPS_KEPT steps each. */
+export class TraceStore {
+  readonly #kept: number;
+  /** By id, in the order in which they began. */
+  readonly #recent = new Map<string, RequestTrace>();
+  #failed: RequestTrace[] = [];
+  #slowest: RequestTrace[] = [];
+  #count = 0;
+
+  /** @param kept the last requests, those under way included */
+  constructor(kept: number) {
+    this.#kept = kept;
+  }
+
+  begin(request: GenerationRequest, { modelId }: PairFacts): RequestTrace {
+    const trace = new RequestTrace(String(++this.#count), modelId, request);
+    this.#recent.set(trace.id, trace);
+    if (this.#recent.size > this.#kept) {
+      const [oldest] = this.#recent.keys();
+      if (oldest !== undefined) this.#recent.delete(oldest);
+    }
+    return trace;
+  }
+
+  /** Call it once the trace has ended. */
+  ended(trace: RequestTrace): void {
+    if (trace.finish === 'failed') this.#failed = [trace, ...this.#failed].slice(0, FAILED_KEPT);
+    const since = Date.now() - HOUR;
+    const old = this.#slowest.filter(({ began }) => began >= since);
+    this.#slowest = [...old, trace].sort((a, b) => b.micros - a.micros).slice(0, SLOWEST_KEPT);
+  }
+
+  /** The newest first. */
+  list(): RequestTrace[] {
+    const all = new Map([...this.#failed, ...this.#slowest].map((trace) => [trace.id, trace]));
+    for (const [id, trace] of this.#recent) all.set(id, trace);
+    return [...all.values()].sort((a, b) => Number(b.id) - Number(a.id));
+  }
+
+  get(id: string): RequestTrace | undefined {
+    return this.#recent.get(id) ?? [...this.#failed, ...this.#slowest].find((trace) => trace.id === id);
+  }
+}

@@ -1,0 +1,178 @@
+import { randomUUID } from 'node:crypto';
+import type { ChoiceDelta } from './choices.ts';
+import type { TokenLogprob } from './logprobs.ts';
+import type { ResponsesRequest } from './responses-request.ts';
+import type { Run } from './stream.ts';
+import { type CallPiece, ToolCallReader } from './tool-calls.ts';
+
+/** One event of a stream: its type, and what it says beside. */
+export type Event = readonly [type: string, fields: object];
+
+type Status = 'in_progress' | 'completed' | 'incomplete';
+
+interface Message {
+  readonly type: 'message';
+  readonly id: string;
+  text: string;
+  readonly tokens: TokenLogprob[];
+  status: Status;
+}
+
+interface Call {
+  readonly type: 'function_call';
+  readonly id: string;
+  readonly callId: string;
+  readonly name: string;
+  arguments: string;
+  status: Status;
+}
+
+/** The answer as it grows: items one after another, of which the last may be open. */
+export class Answer {
+  readonly #asked: ResponsesRequest;
+  readonly #run: Run;
+  readonly #id = newId('resp_');
+  readonly #created = Math.floor(Date.now() / 1000);
+  readonly #items: (Message | Call)[] = [];
+  readonly #reader: ToolCallReader | undefined;
+  #finish: 'stop' | 'length' | undefined;
+
+  constructor(asked: ResponsesRequest, run: Run) {
+    this.#asked = asked;
+    this.#run = run;
+    this.#reader = asked.toolUse && new ToolCallReader();
+  }
+
+  get status(): Status {
+    if (!this.#finish) return 'in_progress';
+    return this.#finish === 'stop' ? 'completed' : 'incomplete';
+  }
+
+  /** Takes a piece in, and tells what a stream says of it. */
+  *add({ text: raw, tokens = [], trace, finish }: ChoiceDelta): Generator<Event> {
+    const { text, calls } = this.#reader?.push(raw) ?? { text: raw, calls: [] };
+    const rest = finish && this.#reader ? this.#reader.end() : '';
+    const said = text + rest;
+    const told = said !== '' || tokens.length > 0 || trace !== undefined;
+    if (told && (calls.length === 0 || said !== '') && this.#items.at(-1)?.type !== 'function_call') {
+      const message = yield* this.#message();
+      message.text += said;
+      message.tokens.push(...tokens);
+      const more = { logprobs: logprobsOf(tokens), ...(trace && { ptp: trace }) };
+      yield ['response.output_text.delta', { ...this.#place(message), content_index: 0, delta: said, ...more }];
+    }
+    for (const piece of calls) yield* this.#call(piece);
+    if (!finish) return;
+    // an answer without a word is a message too
+    if (this.#items.length === 0) yield* this.#message();
+    this.#finish = finish;
+    yield* this.#close(finish === 'stop' ? 'completed' : 'incomplete');
+  }
+
+  response(error: object | null = null): object {
+    const { instructions, metadata, maxTokens = null, choosing, echoed } = this.#asked;
+    const { temperature, topP } = choosing.sampling;
+    return {
+      id: this.#id,
+      object: 'response',
+      created_at: this.#created,
+      status: error ? 'failed' : this.status,
+      error,
+      incomplete_details: this.#finish === 'length' ? { reason: 'max_output_tokens' } : null,
+      instructions,
+      max_output_tokens: maxTokens,
+      metadata,
+      model: this.#run.modelId,
+      output: this.#finish ? this.#items.map(itemOf) : [],
+      ...echoed,
+      previous_response_id: null,
+      reasoning: { effort: null, summary: null },
+      store: false,
+      temperature,
+      top_p: topP,
+      truncation: 'disabled',
+      usage: this.#finish ? this.#usage() : null,
+    };
+  }
+
+  /** The open message; a new one if there is none. */
+  *#message(): Generator<Event, Message> {
+    const last = this.#items.at(-1);
+    if (last?.type === 'message') return last;
+    const message: Message = { type: 'message', id: newId('msg_'), text: '', tokens: [], status: 'in_progress' };
+    yield* this.#open(message, { ...itemOf(message), content: [] });
+    yield ['response.content_part.added', { ...this.#place(message), content_index: 0, part: partOf(message) }];
+    return message;
+  }
+
+  *#call({ id: callId, name = '', arguments: given }: CallPiece): Generator<Event> {
+    if (callId !== undefined) {
+      yield* this.#close('completed');
+      const call: Call = {
+        type: 'function_call',
+        id: newId('fc_'),
+        callId,
+        name,
+        arguments: '',
+        status: 'in_progress',
+      };
+      yield* this.#open(call, itemOf(call));
+    }
+    const call = this.#items.at(-1);
+    if (call?.type !== 'function_call' || given === '') return;
+    call.arguments += given;
+    yield ['response.function_call_arguments.delta', { ...this.#place(call), delta: given }];
+  }
+
+  *#open(item: Message | Call, shown: object): Generator<Event> {
+    this.#items.push(item);
+    yield ['response.output_item.added', { output_index: this.#items.length - 1, item: shown }];
+  }
+
+  /** Ends the open item. */
+  *#close(status: Status): Generator<Event> {
+    const item = this.#items.at(-1);
+    if (item?.status !== 'in_progress') return;
+    item.status = status;
+    const place = this.#place(item);
+    if (item.type === 'message') {
+      const part = partOf(item);
+      yield ['response.output_text.done', { ...place, content_index: 0, text: item.text, logprobs: part.logprobs }];
+      yield ['response.content_part.done', { ...place, content_index: 0, part }];
+    } else {
+      yield ['response.function_call_arguments.done', { ...place, name: item.name, arguments: item.arguments }];
+    }
+    yield ['response.output_item.done', { output_index: place.output_index, item: itemOf(item) }];
+  }
+
+  #place(item: Message | Call) {
+    return { item_id: item.id, output_index: this.#items.indexOf(item) };
+  }
+
+  #usage() {
+    const { usage } = this.#run;
+    return {
+      input_tokens: usage.prompt_tokens,
+      input_tokens_details: usage.prompt_tokens_details,
+      output_tokens: usage.completion_tokens,
+      output_tokens_details: { reasoning_tokens: 0, ...usage.completion_tokens_details },
+      total_tokens: usage.total_tokens,
+    };
+  }
+}
+
+function partOf({ text, tokens }: Message) {
+  return { type: 'output_text', text, annotations: [], logprobs: logprobsOf(tokens) };
+}
+
+function itemOf(item: Message | Call): object {
+  const { type, id, status } = item;
+  if (item.type === 'message') return { type, id, status, role: 'assistant', content: [partOf(item)] };
+  return { type, id, call_id: item.callId, name: item.name, arguments: item.arguments, status };
+}
+
+function logprobsOf(tokens: readonly TokenLogprob[]): object[] {
+  return tokens.map(({ offset: _, top, ...chance }) => ({ ...chance, top_logprobs: top }));
+}
+
+const newId = (prefix: string): string => prefix + randomUUID().replaceAll('-', '');

@@ -1,0 +1,190 @@
+import { createHash } from 'node:crypto';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { connect } from '@ptp/protocol/client';
+import { GenerationService } from '@ptp/protocol/gen/ptp/v1/generation_pb';
+import { serve } from '@ptp/protocol/server';
+import OpenAI from 'openai';
+import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { silent } from '../../../test/test-pair.ts';
+import { Admission } from '../../src/access/admission.ts';
+import { ApiKeys, Client, loadApiKeys } from '../../src/access/api-keys.ts';
+import { Grammars } from '../../src/grammar/grammars.ts';
+import { generationService } from '../../src/grpc.ts';
+import { startServer, type TestServer, tokenByToken, tokenizer, until } from '../testing/test-server.ts';
+
+const sha256 = (key: string) => createHash('sha256').update(key).digest('hex');
+const keys = new ApiKeys([
+  { name: 'ada', sha256: sha256('key of ada') },
+  { name: 'ben', sha256: sha256('key of ben'), max_streams: 1 },
+  { name: 'cyd', sha256: sha256('key of cyd'), requests_per_minute: 2 },
+]);
+
+let server: TestServer;
+beforeAll(async () => {
+  server = await startServer({}, keys);
+});
+afterAll(() => server.close());
+beforeEach(() => {
+  server.generator.script = () => ({ steps: tokenByToken('let x') });
+});
+
+const as = (key: string) => ({ headers: { 'content-type': 'application/json', authorization: `Bearer ${key}` } });
+const ask = (key: string, body: object = { prompt: 'a' }) => server.complete(body, as(key));
+
+test('the common door is told whose a sequence is, after the own door of the key', async () => {
+  const enter = vi.spyOn(server.admission, 'enter');
+  const ben = keys.client('Bearer key of ben') as Client;
+  await ask('key of ben');
+  expect(enter.mock.calls).toEqual([[1, ben]]);
+  const leave = ben.admission.enter(1);
+  expect((await ask('key of ben')).status).toBe(429);
+  expect(enter).toHaveBeenCalledTimes(1);
+  leave();
+  enter.mockRestore();
+});
+
+describe('a server with keys', () => {
+  test('answers those who have one, by the official client too', async () => {
+    const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: 'key of ada', maxRetries: 0 });
+    const { choices } = await client.completions.create({ model: 'default', prompt: 'a' });
+    expect(choices[0]?.text).toBe('let x');
+    expect((await client.models.list()).data).toHaveLength(1);
+  });
+
+  test.each([
+    ['none', {}, 'an API key is needed: send `Authorization: Bearer KEY`'],
+    ['another one', { authorization: 'Bearer key of eve' }, 'the API key is not known'],
+    ['another form', { authorization: 'Basic a2V5' }, 'an API key is needed: send `Authorization: Bearer KEY`'],
+  ])('refuses %s, before it reads the body', async (_, headers, message) => {
+    for (const path of ['/v1/completions', '/v1/chat/completions', '/v1/responses', '/tokenize', '/detokenize']) {
+      const response = await server.post(path, 'no json', {
+        headers: { 'content-type': 'application/json', ...headers },
+      });
+      expect(response.status).toBe(401);
+      expect(response.headers.get('www-authenticate')).toBe('Bearer');
+      const { error } = await response.json();
+      expect(error).toEqual({ message, type: 'authentication_error', param: null, code: 'invalid_api_key' });
+    }
+    expect((await fetch(`${server.url}/v1/models`, { headers })).status).toBe(401);
+  });
+
+  test('asks for none where nothing is worked for', async () => {
+    for (const path of ['/', '/healthz', '/readyz', '/version', '/openapi.json']) {
+      expect((await fetch(server.url + path)).status).toBe(200);
+    }
+  });
+
+  test('writes names and never keys into its logs', async () => {
+    server.logs.length = 0;
+    await ask('key of ada');
+    await ask('key of eve');
+    expect(server.logs.join('')).toContain('"client":"ada"');
+    expect(server.logs.join('')).not.toMatch(/key of|Bearer/);
+  });
+
+  test('gives a key its own sequences, and others theirs', async () => {
+    server.generator.script = () => ({ steps: tokenByToken('let x'), endless: true, delayMillis: 2 });
+    const stop = new AbortController();
+    const first = ask('key of ben', { prompt: 'a', max_tokens: 400, stream: true });
+    await until(() => server.generator.running === 1);
+    const second = await ask('key of ben');
+    expect(second.status).toBe(429);
+    expect((await second.json()).error.message).toBe('overloaded: 1 of 1 sequences are running');
+    expect((await ask('key of ada', { prompt: 'a', max_tokens: 3 })).status).toBe(200);
+    stop.abort();
+    await (await first).body?.cancel();
+    await until(() => server.generator.running === 0);
+    expect((await ask('key of ben', { prompt: 'a', max_tokens: 3 })).status).toBe(200);
+  });
+
+  test('counts requests, and tells how many are left', async () => {
+    const first = await ask('key of cyd');
+    expect(first.headers.get('x-ratelimit-limit-requests')).toBe('2');
+    expect(first.headers.get('x-ratelimit-remaining-requests')).toBe('1');
+    expect(Number.parseFloat(first.headers.get('x-ratelimit-reset-requests') ?? '')).toBeGreaterThan(25);
+    await ask('key of cyd');
+    const third = await ask('key of cyd');
+    expect(third.status).toBe(429);
+    // two a minute, so half a minute for one
+    expect(Number(third.headers.get('retry-after'))).toBeGreaterThan(25);
+    expect(Number(third.headers.get('retry-after'))).toBeLessThanOrEqual(30);
+    expect(third.headers.get('x-ratelimit-remaining-requests')).toBe('0');
+    expect((await third.json()).error.message).toBe('this key may make 2 requests a minute');
+    expect((await ask('key of ada')).headers.has('x-ratelimit-limit-requests')).toBe(false);
+  });
+});
+
+test('a rate comes back with time', () => {
+  const client = new Client({ name: 'cyd', sha256: sha256('x'), requests_per_minute: 2 });
+  const taken = (now: number) => {
+    client.take(now);
+    return client.rate;
+  };
+  expect([taken(0)?.remaining, taken(0)?.remaining]).toEqual([1, 0]);
+  expect(() => client.take(29_000)).toThrow(
+    expect.objectContaining({ message: 'this key may make 2 requests a minute', retryAfterMs: 1000 }),
+  );
+  expect(taken(30_000)?.remaining).toBe(0);
+  expect(taken(600_000)).toMatchObject({ limit: 2, remaining: 1, resetMillis: 30_000 });
+});
+
+test('gRPC asks for the same keys', async () => {
+  const { generator } = server;
+  const grammars = new Grammars(tokenizer, generator.facts);
+  const service = generationService({ generator, tokenizer, grammars, admission: new Admission(8), keys });
+  const grpc = await serve({ address: '127.0.0.1:0', logger: silent, services: [service] });
+  const client = connect(GenerationService, grpc.address);
+  const texts = async (metadata?: Record<string, string>) => {
+    let text = '';
+    const request = { prompt: { case: 'text', value: 'a' } as const };
+    for await (const message of client.generate(request, metadata ? { metadata } : {})) text += message.text;
+    return text;
+  };
+  try {
+    expect(await texts({ authorization: 'Bearer key of ada' })).toBe('let x');
+    await expect(texts()).rejects.toMatchObject({ code: 'unauthenticated' });
+    await expect(client.tokenize({ text: 'a' })).rejects.toMatchObject({ code: 'unauthenticated' });
+    await expect(client.getModel({})).rejects.toMatchObject({ code: 'unauthenticated' });
+    await expect(texts({ authorization: 'Bearer no' })).rejects.toMatchObject({ code: 'unauthenticated' });
+  } finally {
+    client.close();
+    await grpc.close(0);
+  }
+});
+
+describe('the keys file', () => {
+  let folder: string;
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'ptp-keys-'));
+  });
+  afterAll(() => rm(folder, { recursive: true }));
+  const load = async (content: unknown) => {
+    const path = join(folder, 'keys.json');
+    await writeFile(path, typeof content === 'string' ? content : JSON.stringify(content));
+    return loadApiKeys(path, 'PTP_API_KEYS_FILE');
+  };
+
+  test('is read', async () => {
+    const loaded = await load([{ name: 'ada', sha256: sha256('k'), max_streams: 2 }]);
+    expect(loaded.client('Bearer k')?.name).toBe('ada');
+    expect((await loadApiKeys('', 'PTP_API_KEYS_FILE')).client(undefined)).toBeUndefined();
+  });
+
+  test.each([
+    ['[', 'the file is not JSON'],
+    [[], 'the file'],
+    [[{ name: 'ada', sha256: 'my key' }], '0.sha256: must be 64 lower-case hex digits'],
+    [[{ name: 'ada', sha256: sha256('k'), limit: 3 }], 'Unrecognized key: "limit"'],
+  ])('is refused: %j', async (content, message) => {
+    await expect(load(content)).rejects.toMatchObject({
+      code: 'failed_precondition',
+      message: expect.stringContaining(message),
+    });
+  });
+
+  test('has to be there', async () => {
+    await expect(loadApiKeys(join(folder, 'none'), 'PTP_API_KEYS_FILE')).rejects.toThrow('cannot be read (ENOENT)');
+  });
+});

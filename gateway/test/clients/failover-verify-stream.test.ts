@@ -1,0 +1,88 @@
+import { INVALID_SPAN_CONTEXT, trace } from '@opentelemetry/api';
+import { PtpError } from '@ptp/protocol/errors';
+import { expect, test } from 'vitest';
+import { LastingVerifyStream } from '../../src/clients/failover-verify-stream.ts';
+import type { Expected, Proposal, Verdict, VerifyStream } from '../../src/decode/ports.ts';
+
+const time = { micros: 1, queueMicros: 0, runMicros: 1, batchSize: 1, drafted: 0 };
+
+/** A verifier that takes every block for right, until it is lost; what it was sent, and for which outcome. */
+class Scripted implements VerifyStream {
+  readonly sent: string[] = [];
+  readonly #lost = Promise.withResolvers<never>();
+  readonly #held = Promise.withResolvers<void>();
+
+  constructor() {
+    this.#lost.promise.catch(() => {});
+  }
+
+  lose(): void {
+    this.#lost.reject(new PtpError('unavailable', 'lost'));
+  }
+
+  /** Answers what it has been sent, and will be. */
+  answer(): void {
+    this.#held.resolve();
+  }
+
+  async opened() {
+    return { reusedTokens: 0 };
+  }
+
+  step(proposal: Proposal): Promise<Verdict> {
+    this.sent.push(`step ${proposal.block}`);
+    return this.#answer(proposal);
+  }
+
+  stepAfter(expected: Expected, proposal: Proposal): Promise<Verdict> {
+    this.sent.push(`after ${expected.accepted} ${expected.nextToken}: ${proposal.block}`);
+    return this.#answer(proposal);
+  }
+
+  async #answer({ block }: Proposal): Promise<Verdict> {
+    await Promise.race([this.#held.promise, this.#lost.promise]);
+    return { accepted: block.length, nextToken: 9, logProbabilities: [], tops: [], time };
+  }
+
+  close(): void {}
+}
+
+const span = trace.wrapSpanContext(INVALID_SPAN_CONTEXT);
+const proposal = (...block: number[]): Proposal => ({ step: { span }, block, allowed: [] });
+/** All outcomes here are alike: one token right, then a 9. */
+const expectedOf = ({ step }: Proposal): Expected => ({ of: step, accepted: 1, nextToken: 9 });
+
+test('a step is never sent ahead to a verifier that has not been sent the step which it counts on', async () => {
+  const verifiers = [new Scripted(), new Scripted()];
+  const [first, second] = verifiers as [Scripted, Scripted];
+  const starts: number[][] = [];
+  const stream = new LastingVerifyStream({
+    prompt: [7],
+    open: ({ tokens }) => {
+      starts.push([...tokens]);
+      return { stream: verifiers[starts.length - 1] as Scripted, end: () => {} };
+    },
+    ready: async () => {},
+    recoveryMs: 1000,
+    signal: new AbortController().signal,
+    onLoss: () => {},
+  });
+  const [one, two, three, again, last] = [proposal(1), proposal(2), proposal(3), proposal(2), proposal(4)];
+  const step = stream.step(one);
+  const ahead = stream.stepAfter(expectedOf(one), two);
+  first.lose();
+  expect(await ahead).toBeUndefined();
+  await expect.poll(() => second.sent).toEqual(['step 1']);
+  // the second verifier runs step one again, and has never heard of two, whose outcome is as that of one
+  expect(await stream.stepAfter(expectedOf(two), three)).toBeUndefined();
+  second.answer();
+  expect(await step).toMatchObject({ accepted: 1, nextToken: 9 });
+  const repeated = stream.step(again);
+  const following = stream.stepAfter(expectedOf(again), last);
+  expect(await repeated).toMatchObject({ accepted: 1 });
+  expect(await following).toMatchObject({ accepted: 1 });
+  expect(first.sent).toEqual(['step 1', 'after 1 9: 2']);
+  expect(second.sent).toEqual(['step 1', 'step 2', 'after 1 9: 4']);
+  expect(starts).toEqual([[7], [7]]);
+  stream.close();
+});

@@ -1,0 +1,166 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { uniforms } from '@ptp/engine/sampling/uniforms';
+import { fakeText } from '@ptp/engine/testing/fake-engine';
+import { VerifierService } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
+import { afterEach, describe, expect, test } from 'vitest';
+import { type FakePairOptions, silent, TestPair } from '../../../test/test-pair.ts';
+import { Replicas } from '../../src/clients/replica-pool.ts';
+import type { GenerationRequest, GenerationStep } from '../../src/decode/types.ts';
+
+type FakePair = Awaited<ReturnType<typeof TestPair.fake>>;
+const pairs: FakePair[] = [];
+afterEach(async () => {
+  await Promise.all(pairs.splice(0).map((pair) => pair.stop()));
+});
+async function start(options?: FakePairOptions): Promise<FakePair> {
+  const pair = await TestPair.fake({ accuracy: 0.8, latencyMs: 1, ...options });
+  pairs.push(pair);
+  return pair;
+}
+
+const ask = (change: Partial<GenerationRequest> = {}): GenerationRequest => ({
+  prompt: [7, 8, 9],
+  sampling: { temperature: 0.75, topK: 50, topP: 0.9375 },
+  seed: 5n,
+  maxTokens: 150,
+  ...change,
+});
+const expected = ({ prompt, sampling, seed, maxTokens }: GenerationRequest): number[] =>
+  fakeText(prompt, sampling, uniforms(seed, 0, maxTokens));
+const tokensOf = (steps: readonly GenerationStep[]) => steps.flatMap((step) => step.tokens);
+
+/** Collects a text, and does something after so many steps. */
+async function collect(
+  pair: FakePair,
+  request: GenerationRequest,
+  after = -1,
+  act: () => Promise<unknown> = async () => {},
+) {
+  const steps: GenerationStep[] = [];
+  for await (const step of pair.generator.generate(request, new AbortController().signal)) {
+    steps.push(step);
+    if (steps.length === after) await act();
+  }
+  return steps;
+}
+
+describe('a stream whose verifier is lost', () => {
+  test('goes on at another one, with the same text', async () => {
+    const pair = await start({ verifiers: 2 });
+    const lose = async () => {
+      await pair.stopVerifier(0);
+      await pair.startVerifier(0);
+      await pair.stopVerifier(1);
+    };
+    const steps = await collect(pair, ask(), 7, lose);
+    expect(tokensOf(steps)).toEqual(expected(ask()));
+    expect(steps.map(({ facts }) => facts.step)).toEqual(steps.map((_, i) => i));
+  });
+
+  test('takes no step for another one of like outcome: steps are in flight, and the language has two words', async () => {
+    const limits = { length: 2, budget: 4, mode: 'overlap', ahead: 4 } as const;
+    const pair = await start({ checks: true, vocabulary: 3, verifiers: 2, limits, latencyMs: 3, draftLatencyMs: 1 });
+    const requests = Array.from({ length: 12 }, (_, i) =>
+      ask({ prompt: [1], seed: BigInt(i), sampling: { temperature: 1, topK: 0, topP: 1 }, maxTokens: 600 }),
+    );
+    const texts = requests.map((request) => collect(pair, request).then(tokensOf));
+    const over = Promise.all(texts).then(() => true);
+    for (let lost = 0; !(await Promise.race([over, sleep(700)])); lost = 1 - lost) {
+      await pair.stopVerifier(lost);
+      await pair.startVerifier(lost);
+    }
+    const said = ({ prompt, sampling, seed, maxTokens }: GenerationRequest) =>
+      fakeText(prompt, sampling, uniforms(seed, 0, maxTokens), { vocabulary: 3 });
+    expect(await Promise.all(texts)).toEqual(requests.map(said));
+  });
+
+  test('goes on when the only one has come back', async () => {
+    const pair = await start();
+    const steps = await collect(pair, ask(), 5, async () => {
+      await pair.stopVerifier();
+      void sleep(300).then(() => pair.startVerifier());
+    });
+    expect(tokensOf(steps)).toEqual(expected(ask()));
+  });
+
+  test('again and again', async () => {
+    const pair = await start({ verifiers: 2 });
+    let lost = 0;
+    const steps: GenerationStep[] = [];
+    for await (const step of pair.generator.generate(ask(), new AbortController().signal)) {
+      steps.push(step);
+      if (steps.length % 6 !== 0) continue;
+      const index = lost++ % 2;
+      await pair.stopVerifier(index);
+      await pair.startVerifier(index);
+    }
+    expect(lost).toBeGreaterThan(4);
+    expect(tokensOf(steps)).toEqual(expected(ask()));
+  });
+
+  test('eight at once, each the same', async () => {
+    const pair = await start({ verifiers: 2 });
+    const requests = Array.from({ length: 8 }, (_, i) => ask({ seed: BigInt(i), maxTokens: 80 + i }));
+    const texts = requests.map((request) => collect(pair, request));
+    await sleep(40);
+    await pair.stopVerifier(0);
+    expect((await Promise.all(texts)).map(tokensOf)).toEqual(requests.map(expected));
+  });
+
+  test('ends with one clear error when none takes over in time', async () => {
+    const pair = await start({ recoveryMs: 300 });
+    const failing = collect(pair, ask(), 3, () => pair.stopVerifier());
+    await expect(failing).rejects.toMatchObject({
+      code: 'unavailable',
+      message: expect.stringMatching(/^the verifier was lost and none took over within/),
+    });
+  });
+
+  test('ends at once when its client has gone', async () => {
+    const pair = await start();
+    const gone = new AbortController();
+    const reading = (async () => {
+      let steps = 0;
+      for await (const _ of pair.generator.generate(ask(), gone.signal)) if (++steps === 3) await pair.stopVerifier();
+    })();
+    await sleep(200);
+    gone.abort();
+    await expect(reading).rejects.toMatchObject({ code: 'cancelled' });
+  });
+});
+
+test('who comes while there is none is told at once', async () => {
+  const pair = await start();
+  await pair.stopVerifier();
+  await expect.poll(() => pair.generator.health().verifier).toBe(false);
+  const began = performance.now();
+  await expect(collect(pair, ask())).rejects.toMatchObject({
+    code: 'unavailable',
+    message: 'the verifier is not reachable',
+  });
+  expect(performance.now() - began).toBeLessThan(2000);
+  await pair.startVerifier();
+  await expect.poll(() => pair.generator.health().verifier, { timeout: 5000 }).toBe(true);
+  expect(tokensOf(await collect(pair, ask()))).toEqual(expected(ask()));
+});
+
+test('new streams go to the least busy one, and not to one that has just failed unless there is no other', async () => {
+  const pair = await start({ verifiers: 2 });
+  const [first = '', second = ''] = [pair.addresses.verifier, `${pair.addresses.verifier}.1`];
+  const replicas = new Replicas(VerifierService, [first, second], silent, async () => {});
+  try {
+    await expect
+      .poll(() => [replicas.lease(), replicas.lease()].map((lease) => lease?.address).sort())
+      .toEqual([first, second]);
+    const leases = Array.from({ length: 4 }, () => replicas.lease());
+    expect(leases.filter((lease) => lease?.address === second)).toHaveLength(2);
+    const failed = leases.find((lease) => lease?.address === second);
+    failed?.leave(true);
+    failed?.leave(true);
+    expect([replicas.lease(), replicas.lease()].map((lease) => lease?.address)).toEqual([first, first]);
+    // and after a pause again
+    await expect.poll(() => replicas.lease()?.address, { timeout: 3000 }).toBe(second);
+  } finally {
+    replicas.close();
+  }
+});

@@ -1,0 +1,96 @@
+import { createHash } from 'node:crypto';
+import { connect } from 'node:net';
+import { text } from 'node:stream/consumers';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { ApiKeys } from '../../src/access/api-keys.ts';
+import { startServer, type TestServer, tokenByToken } from '../testing/test-server.ts';
+
+const keys = () =>
+  new ApiKeys([{ name: 'ada', sha256: createHash('sha256').update('key').digest('hex'), requests_per_minute: 60 }]);
+const ours = 'https://app.example.org';
+const preflight = (origin: string): RequestInit => ({
+  method: 'OPTIONS',
+  headers: {
+    origin,
+    'access-control-request-method': 'POST',
+    'access-control-request-headers': 'authorization, content-type',
+  },
+});
+
+describe('with origins that may call', () => {
+  let server: TestServer;
+  beforeAll(async () => {
+    server = await startServer({ corsOrigins: `${ours}, https://b.example.org` }, keys());
+    server.generator.script = () => ({ steps: tokenByToken('let x') });
+  });
+  afterAll(() => server.close());
+
+  test('browsers may ask first, without a key', async () => {
+    const response = await fetch(`${server.url}/v1/chat/completions`, preflight(ours));
+    expect(response.status).toBe(204);
+    expect(response.headers.get('access-control-allow-origin')).toBe(ours);
+    expect(response.headers.get('access-control-allow-headers')).toBe('authorization, content-type');
+    expect(response.headers.get('access-control-allow-methods')).toBe('GET, POST');
+  });
+
+  test('pages of these see answers and refusals, of others none', async () => {
+    const ask = (origin: string, headers: object) =>
+      server.complete({ prompt: 'a' }, { headers: { 'content-type': 'application/json', origin, ...headers } });
+    for (const [headers, status] of [
+      [{ authorization: 'Bearer key' }, 200],
+      [{}, 401],
+    ] as const) {
+      const response = await ask(ours, headers);
+      expect(response.status).toBe(status);
+      expect(response.headers.get('access-control-allow-origin')).toBe(ours);
+      expect(response.headers.get('access-control-expose-headers')).toContain('x-ratelimit-remaining-requests');
+    }
+    const other = await ask('https://evil.example.org', { authorization: 'Bearer key' });
+    expect(other.headers.get('access-control-allow-origin')).toBeNull();
+  });
+
+  test('streams carry it too', async () => {
+    const headers = { 'content-type': 'application/json', origin: ours, authorization: 'Bearer key' };
+    const response = await server.complete({ prompt: 'a', stream: true }, { headers });
+    expect(response.headers.get('access-control-allow-origin')).toBe(ours);
+    await response.text();
+  });
+});
+
+describe('without', () => {
+  let server: TestServer;
+  beforeAll(async () => {
+    server = await startServer();
+  });
+  afterAll(() => server.close());
+
+  test('no page of another origin may call', async () => {
+    const response = await fetch(`${server.url}/v1/chat/completions`, preflight(ours));
+    expect(response.status).toBe(405);
+    expect(response.headers.get('access-control-allow-origin')).toBeNull();
+  });
+
+  test.each([
+    ['no HTTP', 'HELO example.org\r\n\r\n', 400, 'the request is not valid HTTP/1.1'],
+    ['two lengths', 'POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab', 400, 'not valid'],
+    [
+      'a length beside chunks (request smuggling)',
+      'POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n',
+      400,
+      'not valid',
+    ],
+    ['a long header', `GET / HTTP/1.1\r\nhost: a\r\nx: ${'a'.repeat(20_000)}\r\n\r\n`, 431, 'larger than 16 KiB'],
+  ])('%s is refused in the form of all errors', async (_, request, status, message) => {
+    const socket = connect(server.port, '127.0.0.1');
+    socket.write(request);
+    const answer = await text(socket);
+    const [head = '', body = ''] = answer.split('\r\n\r\n');
+    expect(head).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
+    expect(head).toMatch(/^x-request-id: req_\w+/m);
+    expect(JSON.parse(body).error).toMatchObject({
+      type: 'invalid_request_error',
+      message: expect.stringContaining(message),
+    });
+    expect((await fetch(`${server.url}/healthz`)).status).toBe(200);
+  });
+});

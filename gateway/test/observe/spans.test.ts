@@ -1,0 +1,135 @@
+import { expect, test } from 'vitest';
+import { memoryTracing, type SpanTree, treeOf } from '../../../service-kit/test/span-tree.ts';
+import { TestPair } from '../../../test/test-pair.ts';
+import { PairGenerator } from '../../src/decode/generate.ts';
+import { RecordedStreams } from '../../src/observe/recorded-streams.ts';
+import { ContentStreams, contentAsked } from '../../src/observe/traced-content.ts';
+
+/** Names of a tree, children sorted and without repetition: the shape of a trace. */
+function shape({ span, children }: SpanTree): unknown {
+  const shapes = children.map(shape).map((child) => JSON.stringify(child));
+  return { [span.name]: [...new Set(shapes)].sort().map((child) => JSON.parse(child)) };
+}
+
+const millis = ([seconds, nanos]: [number, number]) => seconds * 1e3 + nanos / 1e6;
+
+/** All of a tree lies inside its root, but for what the rounding of times to microseconds may move. */
+function expectInside({ span, children }: SpanTree): void {
+  for (const child of children) {
+    expect(millis(child.span.startTime)).toBeGreaterThan(millis(span.startTime) - 0.01);
+    expect(millis(child.span.endTime)).toBeLessThan(millis(span.endTime) + 0.01);
+    expectInside(child);
+  }
+}
+
+/** Whether a step's draft and its verify were under way at the same time. */
+function overlaps({ children }: SpanTree): boolean {
+  const verify = children.find(({ span }) => span.name === 'ptp.verify')?.span;
+  const drafts = children.filter(({ span }) => span.name === 'ptp.draft').map(({ span }) => span);
+  return drafts.some(
+    (draft) =>
+      verify !== undefined &&
+      millis(draft.startTime) < millis(verify.endTime) &&
+      millis(verify.startTime) < millis(draft.endTime),
+  );
+}
+
+test('a request is one trace: steps, the calls that they make, and what both services did', async () => {
+  const tracing = await memoryTracing();
+  const pair = await TestPair.fake({ accuracy: 0.9, latencyMs: 5 });
+  const generator = new PairGenerator(new RecordedStreams(pair.services), { length: 5, budget: 16, mode: 'overlap' });
+  try {
+    const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
+    const request = {
+      prompt: [1, 2, 3],
+      sampling: { temperature: 0.75, topK: 0, topP: 1 },
+      seed: 1n,
+      maxTokens: 40,
+      traceparent,
+      requestId: 'req-1',
+    };
+    let steps = 0;
+    let accepted = 0;
+    for await (const { facts } of generator.generate(request, new AbortController().signal)) {
+      steps++;
+      accepted += facts.accepted;
+    }
+    const spans = await tracing.finished();
+    expect(new Set(spans.map((span) => span.spanContext().traceId))).toEqual(new Set([traceparent.split('-')[1]]));
+
+    const root = treeOf(spans, 'text_completion fake');
+    expect(root.span.parentSpanContext?.spanId).toBe('b7ad6b7169203331');
+    expect(root.span.attributes).toMatchObject({
+      'gen_ai.operation.name': 'text_completion',
+      'gen_ai.provider.name': 'ptp',
+      'gen_ai.output.type': 'text',
+      'gen_ai.request.model': 'fake',
+      'gen_ai.response.model': 'fake',
+      'gen_ai.request.temperature': 0.75,
+      'gen_ai.request.top_p': 1,
+      'gen_ai.request.top_k': 0,
+      'gen_ai.request.seed': 1,
+      'gen_ai.request.max_tokens': 40,
+      'ptp.request.id': 'req-1',
+      'gen_ai.usage.input_tokens': 3,
+      'gen_ai.usage.output_tokens': 40,
+      'gen_ai.response.finish_reasons': ['length'],
+    });
+    const stepTrees = root.children.filter(({ span }) => span.name === 'ptp.step');
+    expect(stepTrees).toHaveLength(steps);
+    expect(stepTrees.reduce((sum, { span }) => sum + Number(span.attributes['ptp.accepted']), 0)).toBe(accepted);
+    expect(JSON.stringify(root.span.attributes)).not.toContain('messages');
+    expectInside(root);
+    expect(stepTrees.filter(overlaps).length).toBeGreaterThan(0);
+    for (const { span } of stepTrees) {
+      expect(span.attributes).toMatchObject({
+        'ptp.mode': 'overlap',
+        'ptp.mode.reason': 'setting',
+        'ptp.draft.length': expect.any(Number),
+        'ptp.draft.source': expect.any(String),
+      });
+    }
+    const taken = stepTrees.map(({ span }) => span.attributes['ptp.branch.taken']).filter((m) => m !== undefined);
+    expect(taken.length).toBeGreaterThan(0);
+    for (const call of stepTrees.flatMap(({ children }) => children)) {
+      // what the service says of itself stands on both sides
+      const [run] = call.children;
+      for (const name of ['ptp.queue_us', 'ptp.run_us', 'ptp.batch.size'])
+        expect(call.span.attributes[name]).toBe(run?.span.attributes[name]);
+    }
+    const runs = [{ 'ptp.queue': [] }, { 'ptp.run': [] }];
+    expect(shape(stepTrees[0] as SpanTree)).toEqual({
+      'ptp.step': [{ 'ptp.draft': [{ 'ptp.draft.run': runs }] }, { 'ptp.verify': [{ 'ptp.verify.run': runs }] }],
+    });
+  } finally {
+    await pair.stop();
+    await tracing.stop();
+  }
+});
+
+test('text is in a span only for who asks for it', async () => {
+  expect(contentAsked({})).toBe(false);
+  expect(contentAsked({ OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT: 'NO_CONTENT' })).toBe(false);
+  expect(contentAsked({ OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT: 'SPAN_ONLY' })).toBe(true);
+  const tracing = await memoryTracing();
+  const pair = await TestPair.fake();
+  try {
+    // a token is the letter with its number
+    const text = (ids: readonly number[]) => ids.map((id) => String.fromCharCode(0x100 + id)).join('');
+    const streams = new ContentStreams(pair.services, { decode: text });
+    const generator = new PairGenerator(streams, { length: 5, budget: 16, mode: 'overlap' });
+    const request = { prompt: [1, 2, 3], sampling: { temperature: 0.75, topK: 0, topP: 1 }, seed: 1n, maxTokens: 20 };
+    const tokens: number[] = [];
+    for await (const step of generator.generate(request, new AbortController().signal)) tokens.push(...step.tokens);
+    const { attributes } = treeOf(await tracing.finished(), 'text_completion fake').span;
+    expect(JSON.parse(String(attributes['gen_ai.input.messages']))).toEqual([
+      { role: 'user', parts: [{ type: 'text', content: text(request.prompt) }] },
+    ]);
+    expect(JSON.parse(String(attributes['gen_ai.output.messages']))).toEqual([
+      { role: 'assistant', parts: [{ type: 'text', content: text(tokens) }], finish_reason: expect.any(String) },
+    ]);
+  } finally {
+    await pair.stop();
+    await tracing.stop();
+  }
+});

@@ -1,0 +1,232 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { events, startServer, type TestServer, tokenizer } from '../testing/test-server.ts';
+
+let server: TestServer;
+beforeAll(async () => {
+  server = await startServer();
+});
+afterAll(() => server.close());
+beforeEach(() => {
+  server.generator.requests.length = 0;
+  server.generator.script = () => ({ steps: [tokens.slice(0, 2), tokens.slice(2)] });
+});
+
+const tokens = tokenizer.encode('let é = 1;');
+const names = tokens.map((id) => new TextDecoder().decode(tokenizer.bytes(id)));
+const messages = [{ role: 'user', content: 'hi' }];
+
+describe('fields that choose tokens', () => {
+  test('reach the generator', async () => {
+    const fields = {
+      temperature: 0.5,
+      min_p: 0.1,
+      logit_bias: { '7': -3, '9': 2.5 },
+      presence_penalty: 0.5,
+      frequency_penalty: -0.5,
+      repetition_penalty: 1.2,
+      stop_token_ids: [11],
+      min_tokens: 3,
+      max_tokens: 8,
+    };
+    for (const response of [
+      await server.complete({ prompt: 'a', ...fields }),
+      await server.chat({ messages, ...fields }),
+    ])
+      expect(response.status).toBe(200);
+    expect(server.generator.requests).toHaveLength(2);
+    for (const request of server.generator.requests) {
+      expect(request).toMatchObject({
+        sampling: { temperature: 0.5, topK: 0, topP: 1, minP: 0.1 },
+        stopTokens: [11],
+        adjustments: {
+          logitBias: new Map([
+            [7, -3],
+            [9, 2.5],
+          ]),
+          presencePenalty: 0.5,
+          frequencyPenalty: -0.5,
+          repetitionPenalty: 1.2,
+          heldBack: [0, 11],
+          heldBackUntil: 3,
+        },
+      });
+      expect(request).not.toHaveProperty('topCount');
+    }
+  });
+
+  test('are not there when they ask for nothing', async () => {
+    const neutral = { logit_bias: {}, presence_penalty: 0, frequency_penalty: null, repetition_penalty: 1, min_p: 0 };
+    await server.complete({ prompt: 'a', ...neutral, stop_token_ids: [], ignore_eos: false, min_tokens: 0 });
+    const [request] = server.generator.requests;
+    for (const field of ['adjustments', 'stopTokens', 'ignoreEndOfText']) expect(request).not.toHaveProperty(field);
+    expect(request?.sampling).toEqual({ temperature: 1, topK: 0, topP: 1 });
+  });
+
+  test('the end of text is not held back where it ends nothing', async () => {
+    await server.complete({ prompt: 'a', ignore_eos: true, min_tokens: 2, stop_token_ids: [4] });
+    expect(server.generator.requests[0]).toMatchObject({ ignoreEndOfText: true, adjustments: { heldBack: [4] } });
+  });
+
+  test.each([
+    [{ min_p: 1.5 }, 'min_p', '`min_p` must be in [0, 1], got 1.5'],
+    [{ logit_bias: { x: 1 } }, 'logit_bias', '`logit_bias` must be of token ids in [0, 2047], got NaN'],
+    [{ logit_bias: { 5: 200 } }, 'logit_bias[5]', '`logit_bias[5]` must be in [-100, 100], got 200'],
+    [{ logit_bias: [1] }, 'logit_bias', '`logit_bias` must be an object of numbers by token id, got an array of 1'],
+    [{ presence_penalty: 3 }, 'presence_penalty', '`presence_penalty` must be in [-2, 2], got 3'],
+    [{ repetition_penalty: -1 }, 'repetition_penalty', '`repetition_penalty` must be in (0, 10], got -1'],
+    [{ stop_token_ids: [-1] }, 'stop_token_ids[0]', '`stop_token_ids[0]` must be a token id, got -1'],
+    [{ min_tokens: 9, max_tokens: 8 }, 'min_tokens', '`min_tokens` must be at most `max_tokens` (8), got 9'],
+    [{ logprobs: 21 }, 'logprobs', '`logprobs` must be an integer in [0, 20], got 21'],
+  ])('refused: %j', async (fields, param, message) => {
+    const response = await server.complete({ prompt: 'a', ...fields });
+    expect(response.status).toBe(400);
+    expect((await response.json()).error).toMatchObject({ param, message });
+  });
+
+  test('top_logprobs wants logprobs', async () => {
+    const response = await server.chat({ messages, top_logprobs: 2 });
+    expect((await response.json()).error).toMatchObject({
+      param: 'top_logprobs',
+      message: '`top_logprobs` must be absent or 0 unless `logprobs` is true, got 2',
+    });
+  });
+});
+
+describe('log-probabilities', () => {
+  const alternative = (id: number) => {
+    const bytes = [...tokenizer.bytes(id)];
+    return { token: new TextDecoder().decode(Uint8Array.from(bytes)) || tokenizer.name(id), bytes };
+  };
+
+  test('of a completion, as OpenAI spells them', async () => {
+    const body = await (await server.complete({ prompt: 'a', max_tokens: 50, logprobs: 1 })).json();
+    const { logprobs, text } = body.choices[0];
+    expect(text).toBe('let é = 1;');
+    expect(logprobs.tokens).toEqual(names);
+    expect(logprobs.token_logprobs).toEqual(tokens.map(() => -1));
+    expect(logprobs.top_logprobs).toEqual(names.map((name) => ({ [name]: -1 })));
+    expect(logprobs.text_offset).toEqual(names.map((_, i) => [...names.slice(0, i).join('')].length));
+  });
+
+  test('of a chat, with bytes and alternatives', async () => {
+    const asked = { messages, logprobs: true, top_logprobs: 2, max_tokens: 50 };
+    const body = await (await server.chat(asked)).json();
+    const { content } = body.choices[0].logprobs;
+    expect(content.map(({ token }: { token: string }) => token)).toEqual(names);
+    expect(content[0]).toEqual({
+      token: names[0],
+      bytes: [...tokenizer.bytes(tokens[0] as number)],
+      logprob: -1,
+      top_logprobs: [0, 1].map((rank) => ({ ...alternative((tokens[0] as number) + rank), logprob: -1 - rank })),
+    });
+  });
+
+  test('come with their tokens in a stream', async () => {
+    const data = await events(await server.chat({ messages, logprobs: true, stream: true, max_tokens: 50 }));
+    data.pop();
+    const choices = data.map((event) => JSON.parse(event).choices[0]);
+    const content = choices.flatMap((choice) => choice.logprobs?.content ?? []);
+    expect(content.map(({ token }) => token)).toEqual(names);
+    expect(content.every(({ top_logprobs }) => top_logprobs.length === 0)).toBe(true);
+    expect(choices.map((choice) => choice.delta.content ?? '').join('')).toBe('let é = 1;');
+  });
+
+  test('are null where nobody asks', async () => {
+    const body = await (await server.complete({ prompt: 'a', max_tokens: 50 })).json();
+    expect(body.choices[0].logprobs).toBeNull();
+    expect(server.generator.requests[0]).not.toHaveProperty('topCount');
+  });
+
+  test('end with the token that completes a stop string', async () => {
+    const body = await (await server.complete({ prompt: 'a', max_tokens: 50, logprobs: 0, stop: ' =' })).json();
+    const { text, logprobs } = body.choices[0];
+    expect(text).toBe('let é');
+    const last = names.findIndex((name) => name.includes('='));
+    expect(logprobs.tokens).toEqual(names.slice(0, last + 1));
+    expect(body.usage.completion_tokens).toBe(logprobs.tokens.length);
+  });
+});
+
+describe('ptp.trace', () => {
+  test('lists the steps of a whole answer', async () => {
+    const response = await server.complete({ prompt: 'a', max_tokens: 50, n: 2, ptp: { trace: true } });
+    const { choices } = await response.json();
+    for (const { ptp } of choices) expect(ptp).toMatchObject([{ step: 0, drafted: 2 }, { step: 1 }]);
+    const untold = await server.complete({ prompt: 'a', max_tokens: 50 });
+    expect((await untold.json()).choices[0]).not.toHaveProperty('ptp');
+  });
+
+  test('tells in each chunk of a stream what its step did, token by token', async () => {
+    const response = await server.complete({ prompt: 'a', max_tokens: 50, stream: true, ptp: { trace: true } });
+    const chunks = (await events(response)).slice(0, -1).map((event) => JSON.parse(event));
+    const traces = chunks.flatMap(({ ptp }) => ptp ?? []);
+    expect(traces.map(({ step }) => step)).toEqual([0, 1]);
+    expect(traces[0]).toMatchObject({
+      mode: 'sequential',
+      source: 'drafter',
+      drafted: 2,
+      accepted: 1,
+      tokens: [
+        { id: tokens[0], text: names[0], source: 'drafter' },
+        { id: tokens[1], text: names[1], source: 'target' },
+      ],
+      rejected: [{ id: 1, text: new TextDecoder().decode(tokenizer.bytes(1)) }],
+    });
+    const told = traces.flatMap((trace) => trace.tokens.map(({ id }: { id: number }) => id));
+    expect(told).toEqual(tokens);
+  });
+
+  test('tells a character that several tokens spell with the one that completes it', async () => {
+    const smile = tokenizer.encode('😀');
+    expect(smile.length).toBe(4);
+    // each step's last token is the target's own, and one more was proposed and rejected
+    server.generator.script = () => ({ steps: [smile.slice(0, 3), smile.slice(3)] });
+    const response = await server.complete({ prompt: 'a', max_tokens: 50, stream: true, ptp: { trace: true } });
+    const traces = (await events(response))
+      .slice(0, -1)
+      .map((event) => JSON.parse(event).ptp)
+      .filter(Boolean);
+    const texts = traces.map(({ tokens }) => tokens.map(({ text }: { text: string }) => text));
+    expect(texts).toEqual([['', '', ''], ['😀']]);
+  });
+
+  test('is not there unless asked for', async () => {
+    const response = await server.complete({ prompt: 'a', max_tokens: 50, stream: true });
+    for (const event of (await events(response)).slice(0, -1)) expect(JSON.parse(event)).not.toHaveProperty('ptp');
+  });
+});
+
+describe('prediction', () => {
+  test('is what is counted, where there is one', async () => {
+    const counted = async (source: 'prediction' | 'drafter', prediction: object | undefined) => {
+      server.generator.script = () => ({ steps: [tokens.slice(0, 3), tokens.slice(3)], source });
+      const response = await server.chat({ messages, prediction, max_tokens: 50 });
+      return (await response.json()).usage.completion_tokens_details;
+    };
+    // all but the last token of each step were proposed and right, and one more was wrong
+    const all = { accepted_prediction_tokens: tokens.length - 2, rejected_prediction_tokens: 2 };
+    const given = { type: 'content', content: 'let é' };
+    expect(await counted('prediction', given)).toEqual(all);
+    expect(await counted('drafter', given)).toEqual({ accepted_prediction_tokens: 0, rejected_prediction_tokens: 0 });
+    expect(await counted('drafter', undefined)).toEqual(all);
+  });
+
+  test('reaches the generator as tokens, and its own tokens are counted', async () => {
+    const prediction = { type: 'content', content: [{ type: 'text', text: 'let é' }] };
+    const response = await server.chat({ messages, prediction, max_tokens: 50 });
+    expect(server.generator.requests[0]?.prediction).toEqual(tokenizer.encode('let é'));
+    const { usage } = await response.json();
+    // the scripted generator's steps say that they come from a drafter
+    const none = { accepted_prediction_tokens: 0, rejected_prediction_tokens: 0 };
+    expect(usage.completion_tokens_details).toEqual(none);
+  });
+
+  test.each([
+    [{ type: 'other', content: 'a' }, 'prediction.type'],
+    [{ type: 'content' }, 'prediction.content'],
+  ])('refused: %j', async (prediction, param) => {
+    const response = await server.chat({ messages, prediction });
+    expect(response.status).toBe(400);
+    expect((await response.json()).error).toMatchObject({ param });
+  });
+});

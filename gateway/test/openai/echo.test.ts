@@ -1,0 +1,59 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { events, startServer, type TestServer, tokenizer } from '../testing/test-server.ts';
+
+let server: TestServer;
+beforeAll(async () => {
+  server = await startServer();
+  server.generator.script = () => ({ steps: [tokens.slice(0, 2), tokens.slice(2)] });
+});
+afterAll(() => server.close());
+beforeEach(() => {
+  server.generator.requests.length = 0;
+});
+
+const tokens = tokenizer.encode('let x = 1;');
+const prompt = 'const é = ';
+const promptIds = tokenizer.encode(prompt);
+const names = [...promptIds, ...tokens].map((id) => new TextDecoder().decode(tokenizer.bytes(id)));
+
+describe('echo', () => {
+  test('begins the answer with the prompt, for each of them', async () => {
+    const response = await server.complete({ prompt: [prompt, ''], echo: true, n: 2, max_tokens: 50 });
+    const { choices, usage } = await response.json();
+    expect(choices.map(({ text }: { text: string }) => text)).toEqual([
+      'const é = let x = 1;',
+      'const é = let x = 1;',
+      'let x = 1;',
+      'let x = 1;',
+    ]);
+    expect(usage.completion_tokens).toBe(4 * tokens.length);
+    expect(server.generator.requests.some(({ tellPrompt }) => tellPrompt)).toBe(false);
+  });
+
+  test('tells what the model thinks of the prompt', async () => {
+    const response = await server.complete({ prompt, echo: true, logprobs: 2, max_tokens: 50 });
+    const [{ logprobs, text }] = (await response.json()).choices;
+    expect(logprobs.tokens).toEqual(names);
+    // the token before every text comes first, and is not told
+    const ofPrompt = promptIds.map((_, n) => -(n + 1) / 4);
+    expect(logprobs.token_logprobs).toEqual([...ofPrompt, ...tokens.map(() => -1)]);
+    expect(Object.keys(logprobs.top_logprobs[0])).toHaveLength(2);
+    expect(text).toBe('const é = let x = 1;');
+    expect(logprobs.text_offset.at(-1)).toBe(names.join('').length - 1);
+  });
+
+  test('of token ids leaves the first one without a probability', async () => {
+    const response = await server.complete({ prompt: promptIds, echo: true, logprobs: 0, max_tokens: 50 });
+    const [{ logprobs, text }] = (await response.json()).choices;
+    expect(text).toBe('const é = let x = 1;');
+    expect(logprobs.token_logprobs.slice(0, 3)).toEqual([null, -0.25, -0.5]);
+    expect(logprobs.top_logprobs[0]).toBeNull();
+  });
+
+  test('streams it first, and no stop string is looked for in it', async () => {
+    const response = await server.complete({ prompt, echo: true, stream: true, stop: ['é', '1'], max_tokens: 50 });
+    const pieces = (await events(response)).slice(0, -1).map((event) => JSON.parse(event).choices[0].text);
+    expect(pieces[0]).toBe(prompt);
+    expect(pieces.join('')).toBe('const é = let x = ');
+  });
+});

@@ -1,0 +1,43 @@
+import { Validator } from '@seriousme/openapi-schema-validator';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { openApi } from '../../src/openai/openapi.ts';
+import { startServer, type TestServer } from '../testing/test-server.ts';
+
+interface Operation {
+  readonly requestBody?: { readonly content: { readonly 'application/json': { readonly schema: Schema } } };
+}
+interface Schema {
+  readonly properties: Readonly<Record<string, unknown>>;
+}
+const { paths } = openApi() as { paths: Record<string, { get?: Operation; post?: Operation }> };
+
+let server: TestServer;
+beforeAll(async () => {
+  server = await startServer();
+});
+afterAll(() => server.close());
+
+describe('the OpenAPI document', () => {
+  test('is valid', async () => {
+    const response = await fetch(`${server.url}/openapi.json`);
+    const { valid, errors } = await new Validator().validate((await response.json()) as Record<string, unknown>);
+    expect(errors ?? []).toEqual([]);
+    expect(valid).toBe(true);
+  });
+
+  test.each(Object.entries(paths))('has what the server has: %s', async (path, operations) => {
+    const url = server.url + path.replace('{id}', 'default');
+    const method = operations.get ? 'GET' : 'POST';
+    const body = method === 'POST' && { body: '"none"', headers: { 'content-type': 'application/json' } };
+    const response = await fetch(url, { method, ...body });
+    expect(response.status).toBe(method === 'GET' ? 200 : 400);
+    expect((await fetch(url, { method: 'DELETE' })).status).toBe(405);
+  });
+
+  test('tells fields with their limits', () => {
+    const properties = paths['/v1/completions']?.post?.requestBody?.content['application/json'].schema.properties ?? {};
+    expect(JSON.stringify(properties.n)).toContain('"maximum":8');
+    for (const field of ['prompt', 'temperature', 'logit_bias', 'ptp', 'stop'])
+      expect(properties).toHaveProperty(field);
+  });
+});

@@ -1,0 +1,28 @@
+import { describe, expect, test } from 'vitest';
+import { encodeText, orBeginning } from '../../src/openai/prompt.ts';
+import { ChatTemplate } from '../../src/text/chat-template.ts';
+import { tokenizer } from '../testing/test-server.ts';
+
+const facts = { modelId: 'm', vocabulary: 2048, contextLength: 512, endOfText: 0 };
+const x = tokenizer.encode('x');
+const template = new ChatTemplate('{{ bos_token }}{{ messages[0].content }}{{ eos_token }}');
+const conversation = [{ role: 'user', content: 'x' }] as const;
+
+describe.each([
+  ['the end of text, unless told otherwise', facts, [0]],
+  ['a token of its own', { ...facts, endOfText: 7, beginOfText: 0 }, [0]],
+  ['nothing', { ...facts, beginOfText: null }, []],
+])('a text begins with %s', (_, model, begin) => {
+  test('as a prompt', () => {
+    expect(encodeText('x', tokenizer, model, 'prompt')).toEqual([...begin, ...x]);
+    expect(orBeginning([], model)).toEqual([begin[0] ?? model.endOfText]);
+    expect(orBeginning([3], model)).toEqual([3]);
+  });
+
+  test('as a conversation', () => {
+    const plain = new ChatTemplate('{{ messages[0].content }}');
+    expect(plain.encode(conversation, tokenizer, model)).toEqual([...begin, ...x]);
+    const special = model.endOfText === 0 ? [0] : tokenizer.encode(tokenizer.name(7));
+    expect(template.encode(conversation, tokenizer, model)).toEqual([...begin, ...x, ...special]);
+  });
+});

@@ -1,0 +1,261 @@
+import OpenAI from 'openai';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import type { Place } from '../../src/decode/types.ts';
+import { startServer, type TestServer, tokenByToken, tokenizer } from '../testing/test-server.ts';
+
+let server: TestServer;
+let client: OpenAI;
+beforeAll(async () => {
+  server = await startServer();
+  client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: 'any', maxRetries: 0 });
+});
+afterAll(() => server.close());
+beforeEach(() => {
+  server.generator.requests.length = 0;
+});
+
+const parameters = {
+  type: 'object',
+  properties: { city: { type: 'string' }, days: { type: 'integer', minimum: 1, maximum: 9 } },
+  required: ['city'],
+  additionalProperties: false,
+};
+const weather = { type: 'function', function: { name: 'weather', description: 'Of a city', parameters } } as const;
+const now = { type: 'function', function: { name: 'now' } } as const;
+const messages = [{ role: 'user', content: 'How is it?' }] as const;
+const call = (name: string, given: string) => `<tool_call>\n{"name": "${name}", "arguments": ${given}}\n</tool_call>`;
+const says = (text: string) => {
+  server.generator.script = () => ({ steps: tokenByToken(text) });
+};
+const ask = (more: object) =>
+  client.chat.completions.create({ model: 'default', messages: [...messages], tools: [weather, now], ...more });
+
+/** Whether the grammar that the generator was given has a text. */
+function isAllowed(text: string): boolean {
+  let place: Place | undefined = server.generator.requests.at(-1)?.grammar;
+  expect(place).toBeDefined();
+  for (const id of tokenizer.encode(text)) place = place?.after(id);
+  return place?.after(server.generator.facts.endOfText) !== undefined;
+}
+
+describe('calls', () => {
+  const one = call('weather', '{"city": "S\u00e3o \\"P\\" {}]"}');
+
+  test('are read from the answer', async () => {
+    says(`Let me see <tool now.\n${one}\n${call('now', '{}')}`);
+    const { choices } = await ask({});
+    const [{ message, finish_reason }] = choices as [OpenAI.ChatCompletion.Choice];
+    expect(finish_reason).toBe('tool_calls');
+    expect(message.content).toBe('Let me see <tool now.');
+    expect(message.tool_calls).toMatchObject([
+      { id: expect.stringMatching(/^call_/), type: 'function', function: { name: 'weather' } },
+      { type: 'function', function: { name: 'now', arguments: '{}' } },
+    ]);
+    const [first] = message.tool_calls as [OpenAI.ChatCompletionMessageFunctionToolCall];
+    expect(JSON.parse(first.function.arguments)).toEqual({ city: 'S\u00e3o "P" {}]' });
+  });
+
+  test('are streamed', async () => {
+    says(`Now. ${one}\n${call('now', '{}')}`);
+    const stream = client.chat.completions.stream({ model: 'default', messages: [...messages], tools: [weather, now] });
+    const pieces: string[] = [];
+    stream.on('tool_calls.function.arguments.delta', ({ arguments_delta }) => pieces.push(arguments_delta));
+    const { choices } = await stream.finalChatCompletion();
+    expect(choices[0]?.finish_reason).toBe('tool_calls');
+    expect(choices[0]?.message.content).toBe('Now.');
+    const calls = choices[0]?.message.tool_calls as OpenAI.ChatCompletionMessageFunctionToolCall[];
+    expect(calls.map(({ function: { name } }) => name)).toEqual(['weather', 'now']);
+    expect(JSON.parse(calls[0]?.function.arguments ?? '')).toEqual({ city: 'S\u00e3o "P" {}]' });
+    expect(pieces.length).toBeGreaterThan(5);
+  });
+
+  test('alone leave the content null', async () => {
+    says(one);
+    const { choices } = await ask({ tool_choice: 'required' });
+    expect(choices[0]?.message.content).toBeNull();
+  });
+
+  test('need not be made: text with a like beginning stays text', async () => {
+    says('a < b, <tool_call is no tag <tool_');
+    const { choices } = await ask({});
+    expect(choices[0]).toMatchObject({
+      finish_reason: 'stop',
+      message: { content: 'a < b, <tool_call is no tag <tool_' },
+    });
+    expect(choices[0]?.message.tool_calls).toBeUndefined();
+    const stream = client.chat.completions.stream({ model: 'default', messages: [...messages], tools: [weather] });
+    expect(await stream.finalContent()).toBe('a < b, <tool_call is no tag <tool_');
+  });
+
+  test('cut off by the limit finish with length', async () => {
+    says(one);
+    const { choices } = await ask({ max_tokens: 20 });
+    expect(choices[0]?.finish_reason).toBe('length');
+  });
+});
+
+describe('the grammar', () => {
+  beforeEach(() => says('ok'));
+
+  test('of auto has text, and calls that fit', async () => {
+    await ask({});
+    for (const text of [
+      '',
+      'Fine <tool_call',
+      call('now', '{}'),
+      `x\n${call('weather', '{"city":"Rome","days":3}')}`,
+    ]) {
+      expect([text, isAllowed(text)]).toEqual([text, true]);
+    }
+    const wrong = [
+      call('then', '{}'),
+      call('now', '{"a":1}'),
+      call('weather', '{"days":3}'),
+      call('weather', '{"city":"Rome","days":10}'),
+      `${call('now', '{}')} and more`,
+      '<tool_call>',
+    ];
+    for (const text of wrong) expect([text, isAllowed(text)]).toEqual([text, false]);
+  });
+
+  test('of required has calls alone, of one function one call of it', async () => {
+    const two = `${call('now', '{}')}\n${call('now', '{}')}`;
+    await ask({ tool_choice: 'required' });
+    expect([isAllowed('Fine'), isAllowed(call('now', '{}')), isAllowed(two)]).toEqual([false, true, true]);
+    await ask({ tool_choice: 'required', parallel_tool_calls: false });
+    expect([isAllowed(call('now', '{}')), isAllowed(two)]).toEqual([true, false]);
+    await ask({ tool_choice: { type: 'function', function: { name: 'now' } } });
+    expect([isAllowed(call('now', '{}')), isAllowed(two)]).toEqual([true, false]);
+    expect(isAllowed(call('weather', '{"city":"Rome"}'))).toBe(false);
+  });
+
+  test('is not there for none', async () => {
+    await ask({ tool_choice: 'none' });
+    expect(server.generator.requests.at(-1)).not.toHaveProperty('grammar');
+  });
+
+  test('of a response format', async () => {
+    const schema = { name: 'x', schema: parameters, strict: true };
+    await ask({ tools: undefined, response_format: { type: 'json_schema', json_schema: schema } });
+    expect([isAllowed('{"city":"Rome"}'), isAllowed('{"city":1}')]).toEqual([true, false]);
+    await server.complete({ prompt: 'a', response_format: { type: 'json_object' } });
+    expect([isAllowed('{"any":[1]}'), isAllowed('[1]')]).toEqual([true, false]);
+    await server.complete({ prompt: 'a', structured_outputs: { choice: ['yes', 'no'] } });
+    expect([isAllowed('yes'), isAllowed('no'), isAllowed('yesno')]).toEqual([true, true, false]);
+    await server.complete({ prompt: 'a', structured_outputs: { regex: 'a+b|c' } });
+    expect([isAllowed('aab'), isAllowed('c'), isAllowed('xcx')]).toEqual([true, true, false]);
+    await server.complete({ prompt: 'a', structured_outputs: { json: JSON.stringify(parameters) } });
+    expect(isAllowed('{"city":"Rome"}')).toBe(true);
+  });
+});
+
+describe('the prompt', () => {
+  const conversation = [
+    ...messages,
+    { role: 'assistant', tool_calls: [{ id: 'c1', type: 'function', function: { name: 'now', arguments: '{}' } }] },
+    { role: 'tool', tool_call_id: 'c1', content: 'noon' },
+  ];
+
+  test('tells a model whose template knows no tools of them', async () => {
+    says('ok');
+    await server.chat({ messages: conversation, tools: [now] });
+    const prompt = server.generator.requests.at(-1)?.prompt ?? [];
+    const text = Buffer.concat(prompt.map((id) => tokenizer.bytes(id))).toString();
+    expect(text).toContain('<tools>');
+    expect(text).toContain('"name":"now"');
+    expect(text).toContain('<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>');
+    expect(text).toContain('noon');
+  });
+});
+
+describe('responses', () => {
+  const flat = { type: 'function', name: 'weather', parameters, strict: true } as const;
+  const input = [
+    { role: 'user', content: 'hi' },
+    { type: 'function_call', call_id: 'c0', name: 'weather', arguments: '{"city":"Rome"}' },
+    { type: 'function_call_output', call_id: 'c0', output: 'sunny' },
+  ] as const;
+
+  test('have calls as items', async () => {
+    says(`Wait.\n${call('weather', '{"city":"Oslo"}')}`);
+    const response = await client.responses.create({ model: 'default', input: [...input], tools: [flat] });
+    expect(response.status).toBe('completed');
+    expect(response.output_text).toBe('Wait.');
+    expect(response.output[1]).toMatchObject({
+      type: 'function_call',
+      call_id: expect.stringMatching(/^call_/),
+      name: 'weather',
+      arguments: '{"city":"Oslo"}',
+      status: 'completed',
+    });
+    expect(response.tools).toEqual([flat]);
+  });
+
+  test('stream them', async () => {
+    says(call('weather', '{"city":"Oslo"}'));
+    const stream = client.responses.stream({ model: 'default', input: [...input], tools: [flat] });
+    const types = new Set<string>();
+    stream.on('event', ({ type }) => void types.add(type));
+    const response = await stream.finalResponse();
+    expect(response.output).toMatchObject([{ type: 'function_call', name: 'weather', arguments: '{"city":"Oslo"}' }]);
+    for (const type of ['output_item.added', 'function_call_arguments.delta', 'function_call_arguments.done']) {
+      expect(types).toContain(`response.${type}`);
+    }
+    expect(types).not.toContain('response.output_text.delta');
+  });
+
+  test('have a format', async () => {
+    says('{"city":"Oslo"}');
+    const format = { type: 'json_schema', name: 'place', schema: parameters, strict: true } as const;
+    const response = await client.responses.create({ model: 'default', input: 'hi', text: { format } });
+    expect(response.text?.format).toMatchObject(format);
+    expect([isAllowed('{"city":"Oslo"}'), isAllowed('{}')]).toEqual([true, false]);
+  });
+});
+
+describe('refused by name', () => {
+  test.each([
+    [{ tools: [{ type: 'web_search' }] }, 'tools[0].type', '`tools[0].type` must be "function", got "web_search"'],
+    [{ tools: [weather, weather] }, 'tools', '`tools` must be functions of different names, got "weather"'],
+    [
+      { tools: undefined, tool_choice: 'required' },
+      'tool_choice',
+      '`tool_choice` must be none or auto without `tools`, got "required"',
+    ],
+    [
+      { tool_choice: { type: 'function', function: { name: 'x' } } },
+      'tool_choice',
+      '`tool_choice` must be the name of a tool of the request, got "x"',
+    ],
+    [{ tools: [{ type: 'function', function: { name: 'a b' } }] }, 'tools[0].function.name', undefined],
+    [
+      {
+        tools: [
+          { type: 'function', function: { name: 'f', parameters: { type: 'object', properties: { a: { not: {} } } } } },
+        ],
+      },
+      'tools[0].function.parameters.properties.a.not',
+      '`tools[0].function.parameters.properties.a.not` is not supported',
+    ],
+    [
+      { tools: [{ type: 'function', function: { name: 'f', parameters: { type: 'array' } } }] },
+      'tools[0].function.parameters.type',
+      undefined,
+    ],
+    [{ response_format: { type: 'json_object' } }, 'tools', undefined],
+    [
+      { tools: undefined, response_format: { type: 'xml' } },
+      'response_format.type',
+      '`response_format.type` must be text, json_object or json_schema, got "xml"',
+    ],
+    [{ tools: undefined, response_format: { type: 'json_object' }, ignore_eos: true }, 'ignore_eos', undefined],
+    [{ tools: undefined, response_format: { type: 'json_object' }, min_tokens: 3 }, 'min_tokens', undefined],
+    [{ tools: undefined, structured_outputs: {} }, 'structured_outputs', undefined],
+    [{ tools: undefined, structured_outputs: { regex: '(' } }, 'structured_outputs.regex', undefined],
+    [{ tools: undefined, structured_outputs: { grammar: 'x' } }, 'structured_outputs.grammar', undefined],
+  ])('%j', async (more, param, message) => {
+    const response = await server.chat({ messages, tools: [weather], ...more });
+    expect(response.status).toBe(400);
+    expect((await response.json()).error).toMatchObject({ param, ...(message && { message }) });
+  });
+});

@@ -1,0 +1,19 @@
+import type { DraftStream, Streams, VerifyStream } from '../../src/decode/ports.ts';
+import type { Health, PairFacts } from '../../src/decode/types.ts';
+
+/** For a scripted generator, which opens none. */
+export class NoStreams implements Streams {
+  readonly facts: PairFacts = { modelId: 'none', vocabulary: 1, contextLength: 1, endOfText: 0 };
+
+  health(): Health {
+    return { verifier: false, drafter: false };
+  }
+
+  verify(): VerifyStream {
+    throw new Error('a scripted generator opens no streams');
+  }
+
+  draft(): DraftStream {
+    throw new Error('a scripted generator opens no streams');
+  }
+}

@@ -1,0 +1,119 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type {
+  GenerationRequest,
+  GenerationStep,
+  Generator,
+  Health,
+  PairFacts,
+  PromptFacts,
+  StepFacts,
+  TopTokens,
+} from '../../src/decode/types.ts';
+
+/** What a scripted generator does for one request. */
+export interface Script {
+  /** The tokens of each step; the last step has the finish. */
+  readonly steps: readonly (readonly number[])[];
+  readonly finish?: 'stop' | 'length';
+  /** Of the first step. */
+  readonly reusedTokens?: number;
+  /** Before each step. */
+  readonly delayMillis?: number;
+  /** Thrown once the steps are given, in place of the finish. */
+  readonly error?: unknown;
+  /** Gives the steps over and over, until aborted. */
+  readonly endless?: boolean;
+  /** Of what was proposed; the drafter unless given. */
+  readonly source?: StepFacts['source'];
+}
+
+/** A Generator that says what a test wants. Each step drafted one token more than it committed besides its own. */
+export class ScriptedGenerator implements Generator {
+  readonly facts: PairFacts;
+  readonly requests: GenerationRequest[] = [];
+  /** Requests whose signal was aborted before they finished. */
+  aborted = 0;
+  running = 0;
+  verifier = true;
+  drafter = true;
+  script: (request: GenerationRequest) => Script = () => ({ steps: [[]] });
+
+  constructor(facts: Partial<PairFacts> = {}) {
+    this.facts = { modelId: 'test-model', vocabulary: 2048, contextLength: 512, endOfText: 0, ...facts };
+  }
+
+  async *generate(request: GenerationRequest, signal: AbortSignal): AsyncGenerator<GenerationStep> {
+    this.requests.push(request);
+    this.running++;
+    try {
+      const script = this.script(request);
+      let given = 0;
+      for (let step = 0; script.endless || step < script.steps.length; step++) {
+        // Yields to the event loop, as a real generator does.
+        await sleep(script.delayMillis ?? 0, undefined, { signal });
+        const tokens = (script.steps[step % script.steps.length] ?? []).slice(0, request.maxTokens - given);
+        given += tokens.length;
+        const full = given >= request.maxTokens;
+        const last = full || (!script.endless && !script.error && step === script.steps.length - 1);
+        const accepted = Math.max(0, tokens.length - 1);
+        const chosen = {
+          mode: 'sequential',
+          reason: 'setting',
+          source: script.source ?? 'drafter',
+          offered: accepted + 1,
+          budget: 0,
+        } as const;
+        const facts = { step, ...chosen, drafted: accepted + 1, accepted, ...noTimes };
+        const finish = full ? 'length' : (script.finish ?? 'stop');
+        const reused = step === 0 && script.reusedTokens && { reusedTokens: script.reusedTokens };
+        const tops = topsOf(tokens, request.topCount ?? 0);
+        const proposed = [...tokens.slice(0, accepted), 1];
+        yield {
+          tokens,
+          proposed,
+          logProbabilities: tokens.map(() => -1),
+          tops,
+          facts,
+          ...reused,
+          ...(step === 0 && request.tellPrompt && { prompt: promptOf(request) }),
+          ...(last && { finish }),
+        };
+        if (last) return;
+      }
+      throw script.error;
+    } finally {
+      this.running--;
+      if (signal.aborted) this.aborted++;
+    }
+  }
+
+  health(): Health {
+    return { verifier: this.verifier, drafter: this.drafter };
+  }
+}
+
+const noTimes = {
+  stepMicros: 0,
+  aheadMicros: 0,
+  verifyMicros: 0,
+  draftMicros: 0,
+  redraftMicros: 0,
+  verifyRunMicros: 0,
+  draftRunMicros: 0,
+};
+
+/** The nth token after the first has log-probability -n / 4. */
+function promptOf({ prompt, topCount = 0 }: GenerationRequest): PromptFacts {
+  const later = prompt.slice(1);
+  return { logProbabilities: later.map((_, n) => -(n + 1) / 4), tops: topsOf(later, topCount) };
+}
+
+/** Each token and those after it in the vocabulary. */
+function topsOf(tokens: readonly number[], count: number): TopTokens[] {
+  if (count === 0) return [];
+  const ranks = Array.from({ length: count }, (_, rank) => rank);
+  return tokens.map((token) => ({
+    ids: ranks.map((rank) => token + rank),
+    logProbabilities: ranks.map((rank) => -1 - rank),
+  }));
+}

@@ -1,0 +1,96 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { createLogger } from '@ptp/service-kit/log';
+import { Admission } from '../../src/access/admission.ts';
+import { ApiKeys } from '../../src/access/api-keys.ts';
+import { createHttp } from '../../src/app.ts';
+import { Grammars } from '../../src/grammar/grammars.ts';
+import { RecordedGenerator } from '../../src/observe/recorded-generator.ts';
+import type { TraceStore } from '../../src/observe/trace-store.ts';
+import type { HttpSettings } from '../../src/settings.ts';
+import { loadChatTemplate } from '../../src/text/chat-template.ts';
+import { loadTokenizer } from '../../src/text/tokenizer.ts';
+import { NoStreams } from './no-streams.ts';
+import { ScriptedGenerator } from './scripted-generator.ts';
+
+const folder = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
+export const tokenizer = await loadTokenizer(folder('test/fixtures'));
+export const chatTemplate = await loadChatTemplate(folder('models/default'));
+
+/** One token per step. */
+export const tokenByToken = (text: string): number[][] => tokenizer.encode(text).map((id) => [id]);
+
+/**
+ * A running server over a scripted generator.
+ *
+ * @param traces where requests are recorded, without the calls that a scripted generator does not make
+ */
+export async function startServer(
+  settings: Partial<HttpSettings> = {},
+  keys = new ApiKeys([]),
+  traces: TraceStore | undefined = undefined,
+) {
+  const generator = new ScriptedGenerator();
+  const logs: string[] = [];
+  const logger = createLogger('gateway', { PTP_LOG_LEVEL: 'info' }, { write: (line) => void logs.push(line) });
+  const limits = { bodyLimit: 4 * 1024 * 1024, maxStreams: 64, stallMillis: 30_000, corsOrigins: '', ...settings };
+  const admission = new Admission(limits.maxStreams);
+  const grammars = new Grammars(tokenizer, generator.facts);
+  const app = await createHttp({
+    generator: traces ? new RecordedGenerator(traces, new NoStreams(), () => generator) : generator,
+    tokenizer,
+    grammars,
+    chatTemplate,
+    admission,
+    keys,
+    settings: limits,
+    logger,
+    exposition: async () => ({ type: 'text/plain; charset=utf-8', text: '# none\n' }),
+    traces,
+  });
+  await app.listen({ port: 0, host: '127.0.0.1' });
+  const { port } = app.server.address() as { port: number };
+  const url = `http://127.0.0.1:${port}`;
+  const post = (path: string, body: unknown, init: RequestInit = {}) =>
+    fetch(url + path, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: body instanceof Uint8Array || typeof body === 'string' ? (body as BodyInit) : JSON.stringify(body),
+      ...init,
+    });
+  return {
+    generator,
+    logs,
+    admission,
+    port,
+    url,
+    post,
+    complete: (body: object, init?: RequestInit) => post('/v1/completions', { model: 'default', ...body }, init),
+    chat: (body: object, init?: RequestInit) => post('/v1/chat/completions', { model: 'default', ...body }, init),
+    /** Lets responses under way finish. */
+    shutdown: () => app.close(),
+    close: async () => {
+      app.server.closeAllConnections();
+      await app.close();
+    },
+  };
+}
+
+export type TestServer = Awaited<ReturnType<typeof startServer>>;
+
+/** The data of each server-sent event. */
+export async function events(response: Response): Promise<string[]> {
+  const body = await response.text();
+  return body
+    .split('\n\n')
+    .filter((event) => event !== '')
+    .map((event) => event.replace(/^data: /, ''));
+}
+
+export async function until(condition: () => boolean): Promise<void> {
+  const deadline = Date.now() + 15_000;
+  while (!condition()) {
+    if (Date.now() > deadline) throw new Error('the condition did not come true within 15 s');
+    await sleep(5);
+  }
+}

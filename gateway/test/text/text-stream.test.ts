@@ -1,0 +1,76 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { TextStream } from '../../src/text/text-stream.ts';
+
+const bytes = (text: string) => new TextEncoder().encode(text);
+
+/** All that a stream says when `text` comes in pieces of `size` bytes. */
+function feed(input: Uint8Array, size: number, stop: string[] = []): string[] {
+  const stream = new TextStream(stop);
+  const said: string[] = [];
+  for (let at = 0; at < input.length && !stream.stopped; at += size)
+    said.push(stream.push(input.subarray(at, at + size)));
+  if (!stream.stopped) said.push(stream.end());
+  return said;
+}
+
+describe('characters', () => {
+  test('split over tokens are held back until complete', () => {
+    expect(feed(bytes('a😀é'), 1)).toEqual(['a', '', '', '', '😀', '', 'é', '']);
+  });
+
+  test('left incomplete at the end become U+FFFD', () => {
+    expect(feed(bytes('a😀').subarray(0, 3), 1)).toEqual(['a', '', '', '�']);
+  });
+
+  test('that are not UTF-8 become U+FFFD at once', () => {
+    expect(feed(Uint8Array.of(0x61, 0xff, 0x62), 1)).toEqual(['a', '�', 'b', '']);
+  });
+
+  test('keep a byte order mark', () => {
+    expect(feed(bytes('\ufeffa'), 3).join('')).toBe('\ufeffa');
+  });
+});
+
+describe('stop strings', () => {
+  test('hold back only what may begin one', () => {
+    expect(feed(bytes('xabyabc!'), 1, ['abc'])).toEqual(['x', '', '', 'aby', '', '', '']);
+  });
+
+  test('that overlap themselves are found', () => {
+    expect(feed(bytes('aaab'), 1, ['aab']).join('')).toBe('a');
+  });
+
+  test('held back are given when the text ends', () => {
+    expect(feed(bytes('xab'), 1, ['abc'])).toEqual(['x', '', '', 'ab']);
+  });
+
+  test('compete: the first to be complete wins, on a tie the longest', () => {
+    expect(feed(bytes('xabcd'), 5, ['abcd', 'bc']).join('')).toBe('xa');
+    expect(feed(bytes('xabcd'), 5, ['bc', 'abc']).join('')).toBe('x');
+  });
+
+  test('never leak, and the pieces make no difference', () => {
+    const alphabet = fc.constantFrom('a', 'b', '😀', '😁');
+    const text = (min: number, max: number) =>
+      fc.array(alphabet, { minLength: min, maxLength: max }).map((list) => list.join(''));
+    const property = fc.property(
+      text(0, 30),
+      fc.array(text(1, 4), { maxLength: 4 }),
+      fc.integer({ min: 1, max: 9 }),
+      (input, stops, size) => {
+        expect(feed(bytes(input), size, stops).join('')).toBe(reference(input, stops));
+      },
+    );
+    fc.assert(property, { numRuns: 300 });
+  });
+});
+
+/** The text before the stop string that is complete first. */
+function reference(text: string, stops: string[]): string {
+  for (let end = 1; end <= text.length; end++) {
+    const found = stops.filter((stop) => text.slice(0, end).endsWith(stop)).map((stop) => stop.length);
+    if (found.length > 0) return text.slice(0, end - Math.max(...found));
+  }
+  return text;
+}

@@ -1,0 +1,75 @@
+import { readFile } from 'node:fs/promises';
+import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { Tokenizer } from '../../src/text/tokenizer.ts';
+import { tokenizer } from '../testing/test-server.ts';
+
+const file = JSON.parse(await readFile(new URL('../../../test/fixtures/tokenizer.json', import.meta.url), 'utf8'));
+const decode = (ids: number[]) =>
+  new TextDecoder('utf-8', { ignoreBOM: true }).decode(Buffer.concat(ids.map((id) => tokenizer.bytes(id))));
+
+describe('bytes', () => {
+  test('of every token are what the library decodes', () => {
+    const library = new HuggingFaceTokenizer(file, {});
+    for (let id = 1; id < tokenizer.size; id++) {
+      expect(decode([id]), tokenizer.name(id)).toBe(library.decode([id], { clean_up_tokenization_spaces: false }));
+    }
+  });
+
+  test('cover all 256, so that every text can be written', () => {
+    const single = new Set<number>();
+    for (let id = 0; id < tokenizer.size; id++) {
+      const bytes = tokenizer.bytes(id);
+      if (bytes.length === 1) single.add(bytes[0] as number);
+    }
+    expect(single.size).toBe(256);
+  });
+
+  test('of special tokens and of ids outside the vocabulary are none', () => {
+    expect(tokenizer.bytes(0)).toHaveLength(0);
+    expect(tokenizer.bytes(tokenizer.size)).toHaveLength(0);
+  });
+});
+
+describe('encode', () => {
+  test('is undone by bytes, for any text', () => {
+    const property = fc.property(fc.string({ unit: 'grapheme' }), (text) => {
+      expect(decode(tokenizer.encode(text))).toBe(text);
+    });
+    fc.assert(property, { numRuns: 200 });
+  });
+
+  test("takes a special token's text for text", () => {
+    const ids = tokenizer.encode('a<|endoftext|>b');
+    expect(ids).not.toContain(0);
+    expect(decode(ids)).toBe('a<|endoftext|>b');
+  });
+});
+
+describe('encodeRendered', () => {
+  test('takes special tokens for what they are, except guarded ones', () => {
+    const guarded = tokenizer.guardSpecial('x<|endoftext|>', '\ufdd0');
+    const ids = tokenizer.encodeRendered(`<|endoftext|>${guarded}<|endoftext|>`, '\ufdd0');
+    expect(ids).toEqual([0, ...tokenizer.encode('x<|endoftext|>'), 0]);
+  });
+});
+
+describe("SentencePiece's vocabularies with byte fallback", () => {
+  const read = async (name: string) =>
+    JSON.parse(await readFile(new URL(`../../test/fixtures/${name}`, import.meta.url), 'utf8'));
+
+  test.each(['prepend', 'metaspace'])('are read as the tokenizers package in Rust does: %s', async (variant) => {
+    const { tokenizer: json, forms, vectors } = await read('sentencepiece.json');
+    const fallback = new Tokenizer({ ...json, ...forms[variant] });
+    for (const { text, ids } of vectors[variant]) expect(fallback.encodeRendered(text, '\ufdd0'), text).toEqual(ids);
+    expect(vectors[variant].length).toBeGreaterThan(5);
+    const bytes = fallback.encode('caf\u00e9 \u6f22\n').map((id) => fallback.bytes(id));
+    expect(Buffer.concat(bytes).toString()).toBe(' caf\u00e9 \u6f22\n');
+    expect(fallback.bytes(0)).toHaveLength(0);
+  });
+});
+
+test('another kind of vocabulary is refused', () => {
+  expect(() => new Tokenizer({ ...file, decoder: { type: 'WordPiece' } })).toThrow('by bytes or with byte fallback');
+});

@@ -1,0 +1,69 @@
+import { lstat, rm } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { logVerbosity, type Server, setLogVerbosity } from '@grpc/grpc-js';
+import { serverCredentials, type Tls } from './credentials.ts';
+import { PtpError } from './errors.ts';
+
+// grpc-js prints what it also reports, beside our logs; whoever debugs it sets GRPC_VERBOSITY.
+if (!process.env.GRPC_VERBOSITY) setLogVerbosity(logVerbosity.NONE);
+
+/**
+ * Binds a server to `host:port` (port 0: a free one) or `unix:/path`; a socket file that no process listens on any more
+ * is replaced.
+ *
+ * @param setting where the address comes from, named in errors, for example `PTP_VERIFIER_ADDRESS`
+ * @returns the address with the port in use
+ * @throws PtpError `failed_precondition` in one line that says what to change
+ */
+export async function listen(server: Server, address: string, setting = 'the address', tls?: Tls): Promise<string> {
+  const path = address.startsWith('unix:') ? address.slice('unix:'.length) : undefined;
+  if (path !== undefined) await removeStaleSocket(path, address, setting);
+  try {
+    const port = await bind(server, address, tls);
+    return path === undefined ? address.replace(/:\d+$/, `:${port}`) : address;
+  } catch (error) {
+    if (String(error).includes('EADDRINUSE')) throw taken(address, setting, error);
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new PtpError('failed_precondition', `cannot listen on ${address}: ${reason}; set ${setting} to another one`, {
+      field: setting,
+      cause: error,
+    });
+  }
+}
+
+function bind(server: Server, address: string, tls: Tls | undefined): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.bindAsync(address, serverCredentials(address, tls), (error, port) =>
+      error ? reject(error) : resolve(port),
+    );
+  });
+}
+
+async function removeStaleSocket(path: string, address: string, setting: string): Promise<void> {
+  const found = await lstat(path).catch(() => undefined);
+  if (!found) return;
+  if (!found.isSocket()) {
+    throw new PtpError('failed_precondition', `${address} is a file and no socket; set ${setting} to another path`, {
+      field: setting,
+    });
+  }
+  if (await answers(path)) throw taken(address, setting);
+  await rm(path, { force: true });
+}
+
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path, () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.on('error', () => resolve(false));
+  });
+}
+
+function taken(address: string, setting: string, cause?: unknown): PtpError {
+  return new PtpError('failed_precondition', `${address} is taken: set ${setting} to another one`, {
+    field: setting,
+    cause,
+  });
+}

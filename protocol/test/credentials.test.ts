@@ -1,0 +1,119 @@
+import { spawnSync } from 'node:child_process';
+import { copyFile, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { connect as tlsConnect } from 'node:tls';
+import { settings } from '@ptp/service-kit/settings';
+import { loadTls, tlsSettings } from '@ptp/service-kit/tls-settings';
+import { pino } from 'pino';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { connect } from '../src/client.ts';
+import { Tls } from '../src/credentials.ts';
+import { VerifierService } from '../src/gen/ptp/v1/verifier_pb.ts';
+import { checkHealth } from '../src/health.ts';
+import { implement, serve } from '../src/server.ts';
+
+const hasOpenssl = spawnSync('openssl', ['version']).status === 0;
+let folder: string;
+const file = (name: string) => join(folder, name);
+
+function openssl(...args: string[]): void {
+  const { status, stderr } = spawnSync('openssl', args);
+  if (status !== 0) throw new Error(stderr.toString());
+}
+
+/** An authority, or a certificate for 127.0.0.1 that one vouches for. */
+function certificate(name: string, authority?: string): void {
+  const subject = [
+    '-subj',
+    `/CN=${name}`,
+    '-days',
+    '2',
+    '-nodes',
+    '-newkey',
+    'ec',
+    '-pkeyopt',
+    'ec_paramgen_curve:P-256',
+  ];
+  const files = ['-keyout', file(`${name}.key`), '-out', file(`${name}.crt`)];
+  const signed = authority
+    ? [
+        '-CA',
+        file(`${authority}.crt`),
+        '-CAkey',
+        file(`${authority}.key`),
+        '-addext',
+        'subjectAltName=IP:127.0.0.1',
+        '-addext',
+        'basicConstraints=critical,CA:FALSE',
+      ]
+    : [];
+  openssl('req', '-x509', ...subject, ...files, ...signed);
+}
+const tls = (name: string, ca = 'ca') =>
+  new Tls({ cert: file(`${name}.crt`), key: file(`${name}.key`), ca: file(`${ca}.crt`) }, 100);
+
+describe.skipIf(!hasOpenssl)('mutual TLS between services', () => {
+  let server: Awaited<ReturnType<typeof serve>>;
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'ptp-tls-'));
+    certificate('ca');
+    certificate('other-ca');
+    for (const name of ['verifier', 'gateway', 'renewed']) certificate(name, 'ca');
+    certificate('stranger', 'other-ca');
+    for (const end of ['crt', 'key']) await copyFile(file(`verifier.${end}`), file(`served.${end}`));
+    server = await serve({
+      address: '127.0.0.1:0',
+      logger: pino({ level: 'silent' }),
+      services: [implement(VerifierService, { getTarget: () => ({ openSequences: 7 }), async *verify() {} })],
+      tls: tls('served'),
+    });
+  });
+  afterAll(async () => {
+    await server.close(0);
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  async function ask(options: Tls | undefined): Promise<unknown> {
+    const client = connect(VerifierService, server.address, { tls: options, apart: true });
+    try {
+      return await client.getTarget({}, { deadlineMs: 2000 });
+    } finally {
+      client.close();
+    }
+  }
+  const refused = { code: expect.stringMatching(/unavailable|deadline_exceeded/) };
+
+  test('lets in who shows a certificate of the authority, and answers health', async () => {
+    expect(await ask(tls('gateway'))).toMatchObject({ openSequences: 7 });
+    expect(await checkHealth(server.address, VerifierService, { deadlineMs: 2000 }, tls('gateway'))).toBe('SERVING');
+  });
+
+  test('refuses others, and is refused by who trusts another authority', async () => {
+    await expect(ask(undefined)).rejects.toMatchObject(refused);
+    await expect(ask(tls('stranger'))).rejects.toMatchObject(refused);
+    await expect(ask(tls('gateway', 'other-ca'))).rejects.toMatchObject(refused);
+  });
+
+  test('shows a renewed certificate without a restart', async () => {
+    const [host = '', port = ''] = server.address.split(':');
+    const shown = () =>
+      new Promise<string>((resolve, reject) => {
+        const socket = tlsConnect({ host, port: Number(port), rejectUnauthorized: false }, () => {
+          resolve(String(socket.getPeerCertificate().subject?.CN));
+          socket.destroy();
+        });
+        socket.on('error', reject);
+      });
+    expect(await shown()).toBe('verifier');
+    for (const end of ['crt', 'key']) await copyFile(file(`renewed.${end}`), file(`served.${end}`));
+    await expect.poll(shown, { timeout: 5000 }).toBe('renewed');
+    expect(await ask(tls('gateway'))).toMatchObject({ openSequences: 7 });
+  });
+
+  test('settings whose files are missing are refused by name', async () => {
+    const config = settings(tlsSettings, { PTP_TLS_CERT_FILE: file('gateway.crt'), PTP_TLS_KEY_FILE: file('no.key') });
+    await expect(loadTls(config)).rejects.toMatchObject({ field: 'PTP_TLS_KEY_FILE', code: 'failed_precondition' });
+    expect(await loadTls(settings(tlsSettings, {}))).toBeUndefined();
+  });
+});

@@ -1,0 +1,99 @@
+import { cp, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { openDraftEngine, openTargetEngine } from '@ptp/engine/onnx/engine';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { checkFiles, loadManifest } from '../src/manifest.ts';
+
+const tiny = fileURLToPath(new URL('../../test/models/tiny', import.meta.url));
+let dir: string;
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'ptp-model-'));
+  await cp(tiny, dir, { recursive: true });
+});
+afterEach(() => rm(dir, { recursive: true }));
+
+async function change(edit: (manifest: Record<string, unknown>) => void): Promise<void> {
+  const manifest = JSON.parse(await readFile(join(dir, 'manifest.json'), 'utf8'));
+  edit(manifest);
+  await writeFile(join(dir, 'manifest.json'), JSON.stringify(manifest));
+}
+
+test('a model folder is what its manifest says', async () => {
+  const manifest = await loadManifest(dir);
+  expect(manifest).toMatchObject({ id: 'tiny', context_length: 256, end_of_text: 0, max_slots: [1, 4] });
+  await checkFiles(dir, manifest, Object.keys(manifest.files));
+});
+
+test('a file that was changed, cut short, lost or never listed is named', async () => {
+  const manifest = await loadManifest(dir);
+  const check = (name: string) => expect(checkFiles(dir, manifest, [name])).rejects;
+  const weights = await readFile(join(dir, 'target.weights'));
+  weights[5000] = (weights[5000] ?? 0) ^ 1;
+  await writeFile(join(dir, 'target.weights'), weights);
+  await check('target.weights').toThrow('`target.weights` does not have the SHA-256');
+  await truncate(join(dir, 'target.weights'), 10);
+  await check('target.weights').toThrow(/`target.weights` must have \d+ bytes, has 10/);
+  await rm(join(dir, 'target.weights'));
+  await check('target.weights').toThrow('`target.weights` cannot be read');
+  await check('other.onnx').toThrow('`other.onnx` is not listed');
+  await expect(openTargetEngine({ dir })).rejects.toMatchObject({ code: 'failed_precondition' });
+});
+
+test('a manifest that this version cannot read is refused', async () => {
+  await change((manifest) => {
+    manifest.format_version = 2;
+  });
+  await expect(loadManifest(dir)).rejects.toThrow('`format_version` in `manifest.json`');
+  await writeFile(join(dir, 'manifest.json'), '{');
+  await expect(loadManifest(dir)).rejects.toThrow('`manifest.json` is missing or is not JSON');
+});
+
+test('a folder that does not say how it picks picks by one uniform', async () => {
+  await change((manifest) => {
+    delete manifest.pick;
+    manifest.uniforms_per_position = 1;
+  });
+  expect(await loadManifest(dir)).toMatchObject({ pick: 'cdf', uniforms_per_position: 1 });
+});
+
+test('the uniforms of a position are as many as its kind of pick and its vocabulary want', async () => {
+  const set = (pick: string, count: number) =>
+    change((manifest) => {
+      Object.assign(manifest, { pick, uniforms_per_position: count });
+    });
+  await set('tree', 9);
+  expect(await loadManifest(dir)).toMatchObject({ pick: 'tree', uniforms_per_position: 9 });
+  await set('tree', 1);
+  await expect(loadManifest(dir)).rejects.toThrow(
+    '`uniforms_per_position` in `manifest.json`: must be 9 for `pick` tree and a vocabulary of 257, got 1',
+  );
+  await set('cdf', 9);
+  await expect(loadManifest(dir)).rejects.toThrow('must be 1 for `pick` cdf and a vocabulary of 257, got 9');
+  await set('stack', 1);
+  await expect(loadManifest(dir)).rejects.toThrow('`pick` in `manifest.json`');
+});
+
+test('a graph that onnxruntime cannot load is refused', async () => {
+  await writeFile(join(dir, 'target.b1.onnx'), 'nonsense');
+  const { createHash } = await import('node:crypto');
+  await change((manifest) => {
+    const files = manifest.files as Record<string, unknown>;
+    files['target.b1.onnx'] = { bytes: 8, sha256: createHash('sha256').update('nonsense').digest('hex') };
+  });
+  await expect(openTargetEngine({ dir })).rejects.toThrow('the target cannot be loaded');
+});
+
+test('a target alone is a model folder too', async () => {
+  await change((manifest) => {
+    delete manifest.drafter;
+    delete (manifest.bytes_per_token as Record<string, unknown>).drafter;
+    Object.assign(manifest, { begin_of_text: null, stop_tokens: [5] });
+  });
+  expect(await loadManifest(dir)).toMatchObject({ begin_of_text: null, stop_tokens: [5] });
+  const engine = await openTargetEngine({ dir });
+  expect(engine.facts.contextLength).toBe(256);
+  await engine.dispose();
+  await expect(openDraftEngine({ dir })).rejects.toThrow('`manifest.json` has no `drafter`: it is of a target alone');
+});

@@ -1,0 +1,236 @@
+import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { SpanKind, SpanStatusCode } from '@opentelemetry/api';
+import { InMemorySpanExporter, SimpleSpanProcessor } from '@opentelemetry/sdk-trace';
+import { recordRun } from '@ptp/engine/run-spans';
+import { PtpError } from '@ptp/protocol/errors';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { attribute, contextFrom, endSpan, newTrace, recordSpan, span, traceparentOf, untraced } from '../src/spans.ts';
+import { startTracing, type Tracing } from '../src/tracing.ts';
+
+let tracing: Tracing | undefined;
+afterEach(async () => {
+  await tracing?.stop();
+  tracing = undefined;
+  vi.unstubAllEnvs();
+});
+
+/** Starts tracing into memory; the result gives what was recorded. */
+async function inMemory() {
+  const exporter = new InMemorySpanExporter();
+  const processor = new SimpleSpanProcessor({ exporter });
+  tracing = await startTracing('ptp-test', [processor]);
+  return async () => {
+    await processor.forceFlush();
+    return exporter.getFinishedSpans();
+  };
+}
+
+const milliseconds = ([seconds, nanos]: [number, number]) => seconds * 1e3 + nanos / 1e6;
+
+/** A sampler that only the SDK knows of leaves all spans to it. */
+const sdkOnly = { OTEL_TRACES_SAMPLER: 'another', OTEL_LOG_LEVEL: 'none' };
+
+describe.each([
+  ['ours', {}],
+  ['of the SDK', sdkOnly],
+])('spans, %s,', (_, env) => {
+  beforeEach(() => {
+    for (const [name, value] of Object.entries(env)) vi.stubEnv(name, value);
+  });
+
+  test('of two services form one trace', async () => {
+    const recorded = await inMemory();
+    const request = span('chat default', {
+      kind: SpanKind.SERVER,
+      attributes: { [attribute.requestModel]: 'default' },
+    });
+    const step = span('verify', { parent: contextFrom(traceparentOf(request)), attributes: { [attribute.step]: 3 } });
+    endSpan(step, { attributes: { [attribute.accepted]: 2 } });
+    endSpan(request);
+    const [second, first] = await recorded();
+    expect(first).toMatchObject({
+      name: 'chat default',
+      kind: SpanKind.SERVER,
+      attributes: { 'gen_ai.request.model': 'default' },
+    });
+    expect(second).toMatchObject({ name: 'verify', attributes: { 'ptp.step': 3, 'ptp.accepted': 2 } });
+    expect(second?.parentSpanContext?.spanId).toBe(first?.spanContext().spanId);
+    expect(second?.spanContext().traceId).toBe(first?.spanContext().traceId);
+    expect(first?.resource.attributes).toMatchObject({ 'service.name': 'ptp-test', 'service.namespace': 'ptp' });
+  });
+
+  test('of the past keep their times', async () => {
+    const recorded = await inMemory();
+    const now = performance.now();
+    const parent = span('step', { startTime: now - 8 });
+    recordSpan('run', { parent, startTime: now - 7.5, endTime: now - 2.25, attributes: { [attribute.batchSize]: 4 } });
+    endSpan(parent, { endTime: now });
+    const [run, step] = await recorded();
+    expect(milliseconds(run?.duration ?? [0, 0])).toBeCloseTo(5.25, 2);
+    expect(milliseconds(step?.duration ?? [0, 0])).toBeCloseTo(8, 2);
+    expect(milliseconds(run?.startTime ?? [0, 0]) - milliseconds(step?.startTime ?? [0, 0])).toBeCloseTo(0.5, 2);
+    expect(Math.abs(milliseconds(step?.endTime ?? [0, 0]) - Date.now())).toBeLessThan(1_000);
+  });
+
+  test('of a served step show the queue and the run', async () => {
+    const recorded = await inMemory();
+    const step = span('step');
+    recordRun(
+      'ptp.verify.run',
+      traceparentOf(step),
+      { queueMicros: 2_000, runMicros: 5_000, batchSize: 3 },
+      { [attribute.step]: 1 },
+    );
+    recordRun('ptp.verify.run', '', { queueMicros: 1, runMicros: 1, batchSize: 1 });
+    const [queue, run, whole, ...others] = await recorded();
+    expect(others).toEqual([]);
+    expect([queue, run, whole].map((recorded) => Math.round(milliseconds(recorded?.duration ?? [0, 0])))).toEqual([
+      2, 5, 7,
+    ]);
+    expect(whole?.attributes).toEqual({
+      'ptp.step': 1,
+      'ptp.queue_us': 2_000,
+      'ptp.run_us': 5_000,
+      'ptp.batch.size': 3,
+    });
+    expect(whole?.parentSpanContext?.spanId).toBe(step.spanContext().spanId);
+    expect(run?.parentSpanContext?.spanId).toBe(whole?.spanContext().spanId);
+  });
+
+  test('of a failure carry the code and not the text', async () => {
+    const recorded = await inMemory();
+    endSpan(span('a'), { error: new TypeError('secret') });
+    endSpan(span('b'), { error: new PtpError('cancelled', 'gone') });
+    const [failed, cancelled] = await recorded();
+    expect(failed).toMatchObject({ attributes: { 'error.type': 'internal' }, status: { code: SpanStatusCode.ERROR } });
+    expect(cancelled).toMatchObject({
+      attributes: { 'error.type': 'cancelled' },
+      status: { code: SpanStatusCode.UNSET },
+    });
+    expect(JSON.stringify([failed?.status, failed?.events])).not.toContain('secret');
+  });
+
+  test('of a request that is not recorded are not recorded either, nor are their children', async () => {
+    const recorded = await inMemory();
+    for (const traceparent of [undefined, '', 'nonsense', `00-${'1'.repeat(32)}-${'2'.repeat(16)}-00`]) {
+      const step = span('step', { parent: contextFrom(traceparent) });
+      expect(traceparentOf(step)).toBe('');
+      recordSpan('run', { parent: step, startTime: 1, endTime: 2 });
+      endSpan(step);
+    }
+    expect(await recorded()).toEqual([]);
+  });
+
+  test('cost and send nothing when tracing is off', () => {
+    const off = span('off');
+    expect(off).toBe(span('off again'));
+    expect(traceparentOf(off)).toBe('');
+    recordSpan('past', { startTime: 1, endTime: 2 });
+    endSpan(off);
+  });
+});
+
+describe('a service samples of what it is sent', () => {
+  test.each([
+    ['parentbased_always_off', undefined, [true, true, false]],
+    ['always_on', undefined, [true, true, true]],
+    ['always_off', undefined, [false, false, false]],
+    ['traceidratio', '0.5', [true, false, true]],
+  ])('by %s %s: %j', async (sampler, ratio, expected) => {
+    vi.stubEnv('OTEL_TRACES_SAMPLER', sampler);
+    vi.stubEnv('OTEL_TRACES_SAMPLER_ARG', ratio);
+    const recorded = await inMemory();
+    const traces = ['1', 'f', '2'].map((digit) => digit + '0'.repeat(31));
+    const [, , unsampled] = traces;
+    for (const _ of ['the first by the SDK', 'others by us']) {
+      for (const trace of traces) {
+        const flags = trace === unsampled ? '00' : '01';
+        const run = span('run', { parent: contextFrom(`00-${trace}-${'a'.repeat(16)}-${flags}`) });
+        recordSpan('queue', { parent: run, startTime: 1, endTime: 2 });
+        endSpan(run);
+      }
+    }
+    const ids = (await recorded()).map((one) => one.spanContext().traceId);
+    expect(traces.map((trace) => ids.filter((id) => id === trace).length)).toEqual(
+      expected.map((all) => (all ? 4 : 0)),
+    );
+  });
+});
+
+describe('contextFrom', () => {
+  const ids = `${'a'.repeat(32)}-${'b'.repeat(16)}`;
+
+  test('takes what W3C Trace Context allows', async () => {
+    await inMemory();
+    for (const good of [`00-${ids}-01`, `00-${ids}-03`, `cc-${ids}-01`, `cc-${ids}-01-more`]) {
+      expect(traceparentOf(span('child', { parent: contextFrom(good) })).slice(3, 35)).toBe('a'.repeat(32));
+    }
+    const bad = [
+      `ff-${ids}-01`,
+      `00-${ids}-01-more`,
+      `00-${ids}-1`,
+      `00-${ids.toUpperCase()}-01`,
+      `00-${'0'.repeat(32)}-${'b'.repeat(16)}-01`,
+    ];
+    for (const traceparent of bad) {
+      expect(contextFrom(traceparent)).toBe(untraced);
+      expect(contextFrom(traceparent, newTrace)).toBe(newTrace);
+    }
+  });
+});
+
+describe('startTracing', () => {
+  test.each([
+    [{}, false],
+    [{ OTEL_TRACES_EXPORTER: 'none', OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:1' }, false],
+    [{ OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:1', OTEL_SDK_DISABLED: 'true' }, false],
+    [{ OTEL_TRACES_EXPORTER: 'console' }, true],
+    [{ OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: 'http://127.0.0.1:1/v1/traces' }, true],
+    [{ OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:1', OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' }, true],
+  ])('%o: %s', async (env, enabled) => {
+    for (const [name, value] of Object.entries(env)) vi.stubEnv(name, value);
+    tracing = await startTracing('ptp-test');
+    expect(tracing.enabled).toBe(enabled);
+  });
+
+  test('sends spans to a collector by OTLP over HTTP when it stops', async () => {
+    const posts: { url?: string; type?: string; body: string }[] = [];
+    const collector = createServer(async (request, response) => {
+      const chunks: Buffer[] = [];
+      for await (const chunk of request) chunks.push(chunk);
+      const { url = '', headers } = request;
+      posts.push({ url, type: headers['content-type'] ?? '', body: Buffer.concat(chunks).toString('latin1') });
+      response.end();
+    }).listen(0, '127.0.0.1');
+    await once(collector, 'listening');
+    vi.stubEnv('OTEL_EXPORTER_OTLP_ENDPOINT', `http://127.0.0.1:${(collector.address() as AddressInfo).port}`);
+    vi.stubEnv('OTEL_SERVICE_NAME', 'renamed');
+    tracing = await startTracing('ptp-test');
+    endSpan(span('verify'));
+    await tracing.stop();
+    collector.close();
+    expect(posts).toEqual([
+      { url: '/v1/traces', type: 'application/x-protobuf', body: expect.stringMatching(/renamed[\s\S]*verify/) },
+    ]);
+  });
+
+  test('does not load the SDK unless asked', () => {
+    const source = new URL('../src/tracing.ts', import.meta.url);
+    const script = `
+      import { registerHooks } from 'node:module';
+      const loaded = [];
+      registerHooks({ resolve(name, context, next) { const found = next(name, context); loaded.push(found.url); return found; } });
+      const { startTracing } = await import(${JSON.stringify(source.href)});
+      await startTracing('test');
+      console.log(loaded.filter((url) => /opentelemetry.(sdk|resources|exporter)/.test(url)).length);`;
+    const run = (env: object) =>
+      Number(
+        execFileSync(process.execPath, ['--input-type=module', '-e', script], { env: { ...process.env, ...env } }),
+      );
+    expect(run({})).toBe(0);
+    expect(run({ OTEL_TRACES_EXPORTER: 'console' })).toBeGreaterThan(0);
+  });
+});
