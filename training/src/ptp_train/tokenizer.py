@@ -13,6 +13,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from .settings import integer, planned, require
+from .vocabulary_order import relabelled, spread
 
 END_OF_TEXT = "<|endoftext|>"
 """Token 0 of tokenizers trained here: stands before every document, and ends one."""
@@ -61,6 +62,13 @@ def encode(tokenizer: Tokenizer, corpus: pathlib.Path, split: str, separator: in
     return {"bytes": size, "tokens": len(array), "documents": len(batch)}
 
 
+def ordered(tokenizer: Tokenizer, corpus: pathlib.Path, separator: int) -> Tokenizer:
+    """The same tokens in the `spread` order, from every fourth document of the training split; the separator gets id 0."""
+    sample = [text for i, text in enumerate(texts(corpus / "train.jsonl")) if i % 4 == 0]
+    ids = [[separator, *e.ids] for e in tokenizer.encode_batch(sample, add_special_tokens=False)]
+    return relabelled(tokenizer, spread(np.concatenate(ids), tokenizer.get_vocab_size(), separator))
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--corpus", type=pathlib.Path, default=pathlib.Path("work/corpus"), help="folder of the .jsonl files"
@@ -78,6 +86,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tokens of the new tokenizer; 257 for single bytes",
     )
     parser.add_argument("--use", type=pathlib.Path, help="take this tokenizer.json instead of training one")
+    parser.add_argument(
+        "--order",
+        choices=("spread", "kept"),
+        help="ids of the tokens: tokens that are plausible at the same place far apart, or as they are "
+        "(default: spread; with --use kept)",
+    )
     parser.add_argument(
         "--separator",
         help=f"token before every document (default: {END_OF_TEXT}; with --use what begins or ends a text of --target)",
@@ -111,7 +125,10 @@ def run(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer.from_file(str(args.use)) if args.use else train(args.corpus, args.vocab_size)
     separator = separator_of(tokenizer, args)
-    if not args.use:
+    order = args.order or ("kept" if args.use else "spread")
+    if order == "spread":
+        tokenizer, separator = ordered(tokenizer, args.corpus, separator), 0
+    if not args.use or order == "spread":
         tokenizer.save(str(args.out / "tokenizer.json"))
     elif args.use.resolve() != (args.out / "tokenizer.json").resolve():
         (args.out / "tokenizer.json").write_bytes(args.use.read_bytes())
