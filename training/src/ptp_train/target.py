@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on with these layers of --init's only, as 0,4,9, at the usual rates: a small model that is to draft for it",
     )
     add("--tokens", type=integer(1, 10**13), default=6_000_000, help="length of the run")
+    add("--minutes", type=number(0), default=0, help="end after this many minutes of training instead of --tokens")
     add("--batch-tokens", type=integer(64, 2**24), default=2048, help="tokens per step")
     add("--layers", type=integer(1, 96), default=8)
     add("--width", type=multiple(64, 64, 8192), default=256, help="one head per 64")
@@ -148,7 +149,7 @@ def run(args: argparse.Namespace) -> None:
     longest = model.config.context
     require(len(tokens) > longest + 1, f"--data must have more than {longest + 1} tokens, has {len(tokens)}")
     checkpoint = args.out.with_suffix(".checkpoint.pt")
-    done, log = 0, []
+    done, spent, log = 0, 0.0, []
     if checkpoint.exists():
         stored = torch.load(checkpoint, map_location=place)
         check_resume(checkpoint, stored, model)
@@ -156,13 +157,20 @@ def run(args: argparse.Namespace) -> None:
         require(same, f"{checkpoint} began from other weights than --init: remove it, or choose another --out")
         model.load_state_dict(stored["weights"])
         optimiser.load_state_dict(stored["optimiser"])
-        done, log = stored["done"], stored["log"]
+        done, spent, log = stored["done"], stored.get("spent", 0.0), stored["log"]
         print(f"resumed at {done:,} tokens", flush=True)
-    print(f"{parameters_of(model):,} parameters on {place}, {args.tokens:,} tokens to go through", flush=True)
-    began = saved = time.monotonic()
-    with Progress(getattr(args, "logs", None), args.tokens, "tokens", done, settings=vars(args)) as progress:
-        while done < args.tokens:
-            share = done / args.tokens
+    goal = f"{args.minutes:g} minutes" if args.minutes else f"{args.tokens:,} tokens"
+    print(f"{parameters_of(model):,} parameters on {place}, {goal}", flush=True)
+
+    def share_done() -> float:
+        return spent / 60 / args.minutes if args.minutes else done / args.tokens
+
+    saved = time.monotonic()
+    total, unit = (args.minutes, "minutes") if args.minutes else (args.tokens, "tokens")
+    amount = spent / 60 if args.minutes else done
+    with Progress(getattr(args, "logs", None), total, unit, amount, done, settings=vars(args)) as progress:
+        while (share := share_done()) < 1:
+            began = time.monotonic()
             length = longest if share >= 1 - LONG_SHARE else longest // 2
             batch = windows(tokens, args.batch_tokens // length, length, step_generator(args.seed, done)).to(place)
             with autocast(place, args.precision):
@@ -170,8 +178,9 @@ def run(args: argparse.Namespace) -> None:
             loss.backward()
             optimiser.step(schedule(share))
             done += args.batch_tokens
-            progress.update(done, loss=loss.detach(), schedule=schedule(share))
-            if time.monotonic() - saved > args.checkpoint_seconds or done >= args.tokens:
+            spent += time.monotonic() - began
+            progress.update(spent / 60 if args.minutes else done, done, loss=loss.detach(), schedule=schedule(share))
+            if time.monotonic() - saved > args.checkpoint_seconds or share_done() >= 1:
                 require(
                     math.isfinite(loss.item()),
                     f"the loss is {loss.item()} at {done:,} tokens: lower --rate and --matrix-rate",
@@ -184,7 +193,13 @@ def run(args: argparse.Namespace) -> None:
                     }
                 )
                 progress.record(done, bits_per_byte=log[-1]["bits_per_byte"])
-                state = {"optimiser": optimiser.state_dict(), "done": done, "log": log, "origin": origin}
+                state = {
+                    "optimiser": optimiser.state_dict(),
+                    "done": done,
+                    "spent": spent,
+                    "log": log,
+                    "origin": origin,
+                }
                 save(checkpoint, "target checkpoint", model, **state)
                 saved = time.monotonic()
     figures = on_held_out(model, args.data, 200)
@@ -200,4 +215,4 @@ def run(args: argparse.Namespace) -> None:
         identity=identity(model),
         **origin,
     )
-    print(json.dumps({"bits_per_byte": figures, "tokens": done, "minutes": round((time.monotonic() - began) / 60, 1)}))
+    print(json.dumps({"bits_per_byte": figures, "tokens": done, "minutes": round(spent / 60, 1)}))
