@@ -30,6 +30,7 @@ COMMANDS = {
     "import-hf": Command(
         "import_hf", "take a Hugging Face model directory as the target", ("from",), ("out", "tokens")
     ),
+    "restore": Command("restore", "turn a model folder back into checkpoints", ("from",), ("out", "drafter")),
     "teacher-samples": Command(
         "samples",
         "write sequences to learn from: the target's, the corpus' or a drafter's",
