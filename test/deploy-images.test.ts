@@ -123,18 +123,29 @@ describe('what the images run, laid out as in them', () => {
     return app;
   }
 
-  /** Packages without those that a stage removes; what is ours is the image's own. */
+  /** Links the packages that the stage's `npm ci` installs for its workspaces, and no others; our own are the image's. */
   async function linkPackages(app: string, stage: string): Promise<void> {
-    const removed = [
+    const workspaces = [
       ...instructions(stage)
         .join(' ')
-        .matchAll(/rm -r node_modules\/(\S+)/g),
-    ].map(([, name]) => name);
-    expect(removed).toEqual(stage === 'gateway-packages' ? ['onnxruntime-node'] : []);
+        .matchAll(/--workspace=(\S+)/g),
+    ].map(([flag]) => flag);
+    expect(workspaces).not.toEqual([]);
     const from = join(ROOT, 'node_modules');
+    const list = await promisify(execFile)('npm', ['ls', '--all', '--parseable', '--omit=dev', ...workspaces], {
+      cwd: ROOT,
+    });
+    const installed = new Set(
+      list.stdout
+        .split('\n')
+        .filter((path) => path.startsWith(from) && !path.startsWith(join(from, '@ptp')))
+        .map((path) => path.slice(from.length + 1).split('/node_modules/')[0] ?? ''),
+    );
+    expect(installed.has('onnxruntime-node')).toBe(stage === 'engine-packages');
     await mkdir(join(app, 'node_modules/@ptp'), { recursive: true });
-    for (const name of await readdir(from)) {
-      if (name !== '@ptp' && !removed.includes(name)) await symlink(join(from, name), join(app, 'node_modules', name));
+    for (const name of installed) {
+      await mkdir(dirname(join(app, 'node_modules', name)), { recursive: true });
+      await symlink(join(from, name), join(app, 'node_modules', name));
     }
     for (const name of await readdir(join(from, '@ptp')))
       await symlink(join('../..', name), join(app, 'node_modules/@ptp', name));

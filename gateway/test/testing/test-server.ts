@@ -13,7 +13,7 @@ import { loadTokenizer } from '../../src/text/tokenizer.ts';
 import { NoStreams } from './no-streams.ts';
 import { ScriptedGenerator } from './scripted-generator.ts';
 
-const folder = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
+const folder = (path: string) => fileURLToPath(new URL(`../../../${path}`, import.meta.url));
 export const tokenizer = await loadTokenizer(folder('test/fixtures'));
 export const chatTemplate = await loadChatTemplate(folder('models/default'));
 

@@ -57,7 +57,7 @@ describe('encodeRendered', () => {
 
 describe("SentencePiece's vocabularies with byte fallback", () => {
   const read = async (name: string) =>
-    JSON.parse(await readFile(new URL(`../../test/fixtures/${name}`, import.meta.url), 'utf8'));
+    JSON.parse(await readFile(new URL(`../../../test/fixtures/${name}`, import.meta.url), 'utf8'));
 
   test.each(['prepend', 'metaspace'])('are read as the tokenizers package in Rust does: %s', async (variant) => {
     const { tokenizer: json, forms, vectors } = await read('sentencepiece.json');
