@@ -1,0 +1,119 @@
+/**
+ * Keeps imports one way: prints every import that MAY_IMPORT does not list, and exits with 1 if there are any.
+ * The table runs from bottom to top and lists only units above the line, so no circle of folders can pass.
+ */
+import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+
+const SERVICE = ['protocol/src', 'protocol/src/gen', 'service-kit/src'];
+const ENGINE = ['engine/src/sampling', 'engine/src'];
+
+/** Each unit, a folder or a single file, with the units that its product code may import. */
+export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
+  'protocol/src/gen': [],
+  'protocol/src': ['protocol/src/gen'],
+  'service-kit/src': ['protocol/src', 'protocol/src/gen'],
+  'engine/src/sampling': SERVICE,
+  'engine/src': [...SERVICE, 'engine/src/sampling'],
+  'engine/src/onnx': [...SERVICE, ...ENGINE],
+  'engine/src/testing': [...SERVICE, ...ENGINE],
+  'engine/src/open-engine.ts': [...SERVICE, ...ENGINE, 'engine/src/onnx'],
+  'engine/src/model-service.ts': [...SERVICE, ...ENGINE],
+  'drafter/src': [...SERVICE, ...ENGINE, 'engine/src/open-engine.ts', 'engine/src/model-service.ts'],
+  'verifier/src': [...SERVICE, ...ENGINE, 'engine/src/open-engine.ts', 'engine/src/model-service.ts'],
+  ...gateway(
+    ['settings.ts', []],
+    ['validation.ts', []],
+    ['text', ['validation.ts']],
+    ['grammar', ['validation.ts']],
+    ['access', ['validation.ts', 'settings.ts']],
+    ['http', ['validation.ts', 'settings.ts', 'access']],
+    ['decode/types.ts', ['grammar']],
+    ['decode/proposers', ['grammar', 'decode/types.ts']],
+    ['decode', ['settings.ts', 'grammar', 'decode/types.ts', 'decode/proposers']],
+    ['clients', ['decode', 'decode/types.ts']],
+    ['observe', ['decode', 'decode/types.ts', 'http', 'text']],
+    ['openai', ['settings.ts', 'validation.ts', 'text', 'grammar', 'access', 'http', 'decode', 'decode/types.ts']],
+    ['grpc.ts', ['settings.ts', 'validation.ts', 'text', 'grammar', 'access', 'decode', 'decode/types.ts', 'openai']],
+    [
+      'app.ts',
+      [
+        'settings.ts',
+        'validation.ts',
+        'text',
+        'grammar',
+        'access',
+        'http',
+        'decode',
+        'decode/types.ts',
+        'observe',
+        'openai',
+      ],
+    ],
+    [
+      'main.ts',
+      [
+        'app.ts',
+        'grpc.ts',
+        'settings.ts',
+        'text',
+        'grammar',
+        'access',
+        'http',
+        'decode',
+        'decode/types.ts',
+        'clients',
+        'observe',
+      ],
+    ],
+  ),
+};
+
+/** The only folders that may load a native runtime or a library of one engine. */
+const NATIVE: Readonly<Record<string, string>> = { 'onnxruntime-node': 'engine/src/onnx' };
+
+function gateway(...units: [string, string[]][]): Record<string, string[]> {
+  const path = (part: string) => `gateway/src/${part}`;
+  return Object.fromEntries(units.map(([unit, others]) => [path(unit), [...SERVICE, ...others.map(path)]]));
+}
+
+/** The unit that a file belongs to: the longest entry of MAY_IMPORT that contains it. */
+function unitOf(file: string): string | undefined {
+  const fits = Object.keys(MAY_IMPORT).filter((unit) => file === unit || file.startsWith(`${unit}/`));
+  return fits.sort((a, b) => b.length - a.length)[0];
+}
+
+/** The file that an import names, from the repository's root; undefined for a library. */
+function resolve(file: string, specifier: string): string | undefined {
+  if (specifier.startsWith('.')) return join(dirname(file), specifier);
+  const [, workspace, path] = /^@ptp\/([^/]+)\/(.+)$/.exec(specifier) ?? [];
+  return workspace && `${workspace}/src/${path}.ts`;
+}
+
+/** One line per import of `source` that is not allowed. @param file path from the repository's root */
+export function forbiddenImports(file: string, source: string): string[] {
+  const unit = unitOf(file);
+  if (!unit) return [`${file} belongs to no unit of MAY_IMPORT`];
+  return [...source.matchAll(/(?:^|\s)(?:from|import)\s*\(?\s*'([^']+)'/g)].flatMap(([, specifier = '']) => {
+    const owner = NATIVE[specifier];
+    if (owner && unit !== owner) return [`${file} must not import ${specifier}: only ${owner} may`];
+    const target = resolve(file, specifier);
+    if (target === undefined || target.endsWith('package.json')) return [];
+    const other = unitOf(target);
+    if (other === unit || (other && MAY_IMPORT[unit]?.includes(other))) return [];
+    return [`${file} must not import ${target}`];
+  });
+}
+
+if (import.meta.main) {
+  const roots = ['protocol', 'service-kit', 'engine', 'drafter', 'verifier', 'gateway'].map(
+    (name) => `${name}/src/*.ts`,
+  );
+  const files = execFileSync('git', ['ls-files', ...roots], { encoding: 'utf8' })
+    .trim()
+    .split('\n');
+  const found = files.flatMap((file) => forbiddenImports(file, readFileSync(file, 'utf8')));
+  for (const line of found) console.error(line);
+  process.exit(found.length > 0 ? 1 : 0);
+}
