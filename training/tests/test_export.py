@@ -13,15 +13,18 @@ import onnxruntime
 import pytest
 import torch
 
-from ptp_train import embeddings, export, graph_embeddings, manifest
-from ptp_train.coordinates import dimensions, pick
-from ptp_train.drafter import Drafter, DrafterConfig, without
-from ptp_train.graph import FLOAT, INT64, Graph, WeightFile
-from ptp_train.graph_adjust import adjusted
-from ptp_train.graph_sampler import NEAREST, sampler
-from ptp_train.lora import merged
-from ptp_train.model import Config, Target, save
-from ptp_train.sampling import shape
+from ptp_train.export import manifest
+from ptp_train.export import model_folder as export
+from ptp_train.export.graphs import embeddings as graph_embeddings
+from ptp_train.export.graphs.adjust import adjusted
+from ptp_train.export.graphs.graph import FLOAT, INT64, Graph, WeightFile
+from ptp_train.export.graphs.sampler import NEAREST, sampler
+from ptp_train.model import embeddings
+from ptp_train.model.coordinates import dimensions, pick
+from ptp_train.model.drafter import Drafter, DrafterConfig, without
+from ptp_train.model.lora import merged
+from ptp_train.model.sampling import shape
+from ptp_train.model.transformer import Config, Target, save
 from ptp_train.tiny import byte_tokenizer
 
 VECTORS = pathlib.Path(__file__).parents[2] / "test" / "vectors"

@@ -8,15 +8,16 @@ import pytest
 import torch
 from test_export import CONFIG, Cache, context_feeds, liven, run, session, storable
 
-from ptp_train import coordinates, export
-from ptp_train.batches import Readings, Samples, ask, read
-from ptp_train.drafter import Drafter, DrafterConfig, Given
-from ptp_train.grow import grown_drafter
-from ptp_train.integers import in_integers
-from ptp_train.model import Target
-from ptp_train.samples import GENERATED
-from ptp_train.sampling import shape
+from ptp_train.export import model_folder as export
+from ptp_train.model import coordinates
+from ptp_train.model.drafter import Drafter, DrafterConfig, Given
+from ptp_train.model.grow import grown_drafter
+from ptp_train.model.sampling import shape
+from ptp_train.model.transformer import Target
 from ptp_train.tiny import byte_tokenizer
+from ptp_train.train.batches import Readings, Samples, ask, read
+from ptp_train.train.integers import in_integers
+from ptp_train.train.samples import GENERATED
 
 LENGTH = 4
 FORMS = {

@@ -11,12 +11,12 @@ import transformers
 from onnx_target import TargetGraph
 from safetensors.torch import load_file, save_file
 
-from ptp_train import hugging_face
-from ptp_train.drafter import Drafter, DrafterConfig
-from ptp_train.export import SLOTS, Form, write_folder
-from ptp_train.model import Target, load_target, save
+from ptp_train.export.graphs.weight_file import PRECISIONS
+from ptp_train.export.model_folder import SLOTS, Form, write_folder
+from ptp_train.model import hugging_face
+from ptp_train.model.drafter import Drafter, DrafterConfig
+from ptp_train.model.transformer import Target, load_target, save
 from ptp_train.tiny import byte_tokenizer
-from ptp_train.weight_file import PRECISIONS
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 torch.set_num_threads(1)

@@ -8,12 +8,12 @@ import torch
 from onnx_target import Reader, TargetGraph
 
 from ptp_train.__main__ import main
-from ptp_train.export import Form, write_folder
-from ptp_train.graph import FLOAT, Graph
-from ptp_train.graph_int8 import ACTIVATION_LIMIT, WEIGHT_LIMIT, quantise_channels
-from ptp_train.model import Config, Target
+from ptp_train.export.graphs.graph import FLOAT, Graph
+from ptp_train.export.graphs.int8 import ACTIVATION_LIMIT, WEIGHT_LIMIT, quantise_channels
+from ptp_train.export.graphs.weight_file import WeightFile
+from ptp_train.export.model_folder import Form, write_folder
+from ptp_train.model.transformer import Config, Target
 from ptp_train.tiny import byte_tokenizer
-from ptp_train.weight_file import WeightFile
 
 CONFIG = Config(
     vocab=512,

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ptp_train import embeddings, grow, inverse
-from ptp_train.drafter import Drafter, DrafterConfig, load_drafter
-from ptp_train.model import Config, Target, load_target, save
-from ptp_train.target import taken
+from ptp_train.model import embeddings, grow
+from ptp_train.model.drafter import Drafter, DrafterConfig, load_drafter
+from ptp_train.model.transformer import Config, Target, load_target, save
+from ptp_train.train.target import taken
 
 CONFIG = Config(vocab=96, width=64, layers=4, heads=4, kv_heads=2, head_width=16, hidden=96, context=64)
 CONDITIONS = tuple(torch.tensor(x) for x in (0.7, 0.9, 50.0))
@@ -153,23 +153,6 @@ def test_saved_models_load_equal(pair, tmp_path):
         assert loaded.config == module.config
         for name, value in module.state_dict().items():
             assert torch.equal(loaded.state_dict()[name], value)
-
-
-def test_inverse_training_finds_the_uniforms_of_its_text():
-    """Under the uniforms that it finds, the drafter says just the text that they were found for."""
-    torch.manual_seed(2)
-    config = DrafterConfig(CONFIG, source=(0, 1), length=4, kind="separate", own=OWN, rank=8)
-    drafter = Drafter(config)
-    for p in drafter.parameters():
-        if p.ndim == 2:
-            torch.nn.init.normal_(p, std=0.1)
-    ids, starts = torch.randint(0, 96, (1, 24)), torch.tensor([[5, 9, 17]])
-    answers = ids[:, (starts[..., None] + torch.arange(4))[0]]
-    last, conditions = ids.gather(1, starts - 1), inverse.unrestricted(ids)
-    with torch.no_grad():
-        cache = drafter.read(ids)
-        u = inverse.inverted(drafter, cache, last, starts, answers, conditions)
-        assert torch.equal(drafter.draft(cache, last, starts, u, conditions), answers)
 
 
 @pytest.mark.parametrize("pair", ["c by a tree, sequential head"], indirect=True)

@@ -1,17 +1,17 @@
 """The commands one after another on a corpus of a few files, each reading what the one before wrote."""
 
 import json
-import math
 
 import numpy as np
 import pytest
 import torch
 
-from ptp_train import corpus, samples
 from ptp_train.__main__ import main
-from ptp_train.drafter import load_drafter
-from ptp_train.evaluate import continuation
-from ptp_train.model import load_target
+from ptp_train.data import corpus
+from ptp_train.model.drafter import load_drafter
+from ptp_train.model.transformer import load_target
+from ptp_train.train import samples
+from ptp_train.train.evaluate import continuation
 
 
 def ptp_train(command, *arguments):
@@ -162,83 +162,6 @@ def test_a_separate_drafter_can_start_from_the_target(folder):
     torch.testing.assert_close(drafter.embedding.weight, target.embedding.weight)
     with pytest.raises(SystemExit, match="--from-target is for --kind separate"):
         ptp_train("distill", *pair, *tiny, "--from-target")
-
-
-def test_ablations_run_each_row_once_and_write_the_table(folder, capsys):
-    w = folder
-    rows = {"base": {"length": 4, "rank": 8, "completions": 16}, "rows": [
-        {"name": "with", "group": "head"},
-        {"name": "without", "group": "head", "settings": {"rank": 0}},
-    ]}  # fmt: skip
-    (w / "rows.yaml").write_text(json.dumps(rows))
-    paths = (
-        "--rows",
-        w / "rows.yaml",
-        "--target",
-        w / "target.pt",
-        "--samples",
-        w / "samples",
-        "--held",
-        w / "samples",
-    )
-    call = ("ablate", *paths, "--out", w / "ablations", "--minutes", 0.005, "--sequences", 2)
-    ptp_train(*call)
-    assert capsys.readouterr().out.count("== ") == 2
-    ptp_train(*call)
-    assert "== " not in capsys.readouterr().out
-    lines = (w / "ablations" / "table.md").read_text().splitlines()
-    assert len(lines) == 4 and lines[2].startswith("| head | with |") and lines[3].startswith("| head | without |")
-    with pytest.raises(SystemExit, match="--only names rows .* nothing"):
-        ptp_train(*call, "--only", "nothing")
-
-
-def test_inverse_training_reports_perplexity(folder, capsys):
-    small = ("--width", 64, "--source", "0,1", "--context", 64, "--windows", 2, "--completions", 8, "--steps", 2)
-    ptp_train("inverse", "--data", folder / "tokens", "--out", folder / "no/such/inverse.pt", *small, "--threads", 1)
-    (folder / "no/such/inverse.pt").rename(folder / "inverse.pt")
-    assert '"perplexity"' in capsys.readouterr().out
-    # one that starts from the target says what the target says: at the first position it is told of no uniform
-    still = ("--init", folder / "target.pt", "--rate", 1e-9, "--matrix-rate", 1e-9)
-    ptp_train("inverse", "--data", folder / "tokens", "--out", folder / "init.pt", *small[2:], *still, "--threads", 1)
-    random, started = (torch.load(folder / f"{name}.pt")["log"][-1]["by_position"][0] for name in ("inverse", "init"))
-    assert started < 0.8 * random
-    with pytest.raises(SystemExit, match="--method must be c or independent"):
-        ptp_train("inverse", "--data", folder / "tokens", "--method", "o", "--out", folder / "x.pt")
-
-
-def test_inverse_training_goes_on_from_plain_training(folder):
-    """At the first position it then says what plain training has taught it, told of uniforms or of nothing."""
-    common = (
-        "inverse",
-        "--data",
-        folder / "tokens",
-        "--context",
-        64,
-        "--windows",
-        2,
-        "--completions",
-        8,
-        "--threads",
-        1,
-    )
-    plain, still = folder / "plain.pt", ("--steps", 1, "--rate", 1e-9, "--matrix-rate", 1e-9)
-    ptp_train(*common, "--out", plain, "--length", 1, "--rank", 0, "--width", 64, "--source", "0,1", "--steps", 8)
-    ptp_train(
-        *common, "--out", folder / "same.pt", "--init", plain, "--source", "0,1", "--rank", 0, "--length", 1, *still
-    )
-    expected = torch.load(folder / "same.pt")["log"][-1]["perplexity"]
-    for i, more in enumerate([("--rank", 0), ("--rank", 8), ("--method", "independent")]):
-        out = folder / f"on{i}.pt"
-        ptp_train(*common, "--out", out, "--init", plain, "--source", "0,1", "--length", 2, *more, *still)
-        first, second = torch.load(out)["log"][-1]["by_position"]
-        assert first == pytest.approx(expected, rel=0.02)  # of half of the text
-        assert math.isfinite(second)
-    with pytest.raises(SystemExit, match="--init must be a drafter that `inverse` trained, got one of --kind reader"):
-        ptp_train(*common, "--out", folder / "x.pt", "--init", folder / "drafter.pt", "--source", "0,1")
-    with pytest.raises(SystemExit, match="--passes must be 1"):
-        ptp_train(*common, "--out", folder / "x.pt", "--passes", 2)
-    with pytest.raises(SystemExit, match="--init has --pick tree, got cdf"):
-        ptp_train(*common, "--out", folder / "x.pt", "--init", plain, "--source", "0,1", "--pick", "cdf")
 
 
 def test_prompt_lookup_proposes_what_followed_the_longest_match():

@@ -8,14 +8,14 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from ptp_train import export
 from ptp_train.__main__ import main
-from ptp_train.drafter import Drafter, DrafterConfig, load_drafter
-from ptp_train.export import Form
-from ptp_train.model import Config, Target, load_target
-from ptp_train.restore import StoredTensors
+from ptp_train.data.vocabulary_order import relabelled
+from ptp_train.export import model_folder as export
+from ptp_train.export.model_folder import Form
+from ptp_train.export.restore import StoredTensors
+from ptp_train.model.drafter import Drafter, DrafterConfig, load_drafter
+from ptp_train.model.transformer import Config, Target, load_target
 from ptp_train.tiny import byte_tokenizer
-from ptp_train.vocabulary_order import relabelled
 
 CONFIG = Config(vocab=257, width=64, layers=3, heads=4, kv_heads=2, head_width=16, hidden=96, context=64)
 LLAMA = replace(CONFIG, tied=False, qkv_bias=True, qk_norm=True, rope_scaling=(2.0,))

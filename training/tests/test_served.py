@@ -12,7 +12,8 @@ from serving import ROOT, server
 from test_hugging_face import WRITTEN, greedy, random_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from ptp_train import export, import_hf
+from ptp_train.export import model_folder as export
+from ptp_train.model import import_hf
 
 BEGIN, END = "<|begin|>", "<|end|>"
 BEGIN_ID, END_ID = 0, 1

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from ptp_train import vocabulary_order
-from ptp_train.vocabulary_order import relabelled, rivalry, spread
+from ptp_train.data import vocabulary_order
+from ptp_train.data.vocabulary_order import relabelled, rivalry, spread
 
 
 def text(vocab: int, length: int = 40_000) -> np.ndarray:

@@ -17,8 +17,8 @@ Where a run stands: tensorboard --logdir work/logs
 
 import sys
 
-from .commands import COMMANDS, check, parse, start
-from .settings import unknown_option
+from .cli.commands import COMMANDS, check, parse, start
+from .cli.settings import unknown_option
 
 OTHERS = ("run", "prompts", "tiny")
 

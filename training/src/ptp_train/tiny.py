@@ -14,16 +14,16 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from .batches import ask, read
-from .drafter import Drafter, DrafterConfig
-from .evaluate import after_misses, by_drafter, decode
-from .export import write_folder
-from .losses import kl
-from .model import Config, Target
-from .optim import MuonAdamW, schedule
-from .samples import GENERATED, MIXTURE, conditions, prompts_from, write
-from .target import windows
-from .tokenizer import END_OF_TEXT
+from .data.tokenizer import END_OF_TEXT
+from .export.model_folder import write_folder
+from .model.drafter import Drafter, DrafterConfig
+from .model.transformer import Config, Target
+from .train.batches import ask, read
+from .train.evaluate import after_misses, by_drafter, decode
+from .train.losses import kl
+from .train.optim import MuonAdamW, schedule
+from .train.samples import GENERATED, MIXTURE, conditions, prompts_from, write
+from .train.target import windows
 
 CREATED = "2026-01-01T00:00:00Z"
 CONFIG = Config(vocab=257, width=64, layers=3, heads=4, kv_heads=2, head_width=16, hidden=160, context=256)
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     tokenizer = byte_tokenizer()
-    text = "".join(p.read_text(encoding="utf8") for p in sorted(pathlib.Path(__file__).parent.glob("*.py")))
+    text = "".join(p.read_text(encoding="utf8") for p in sorted(pathlib.Path(__file__).parent.rglob("*.py")))
     tokens = np.array(tokenizer.encode(text).ids, np.int16)
     target = train_target(tokens, args.steps, rng)
     drafter = train_drafter(target, sample(target, tokens, 512, rng), args.kind, args.steps, rng)

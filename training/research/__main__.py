@@ -1,0 +1,30 @@
+"""Experiments: what the product does not use, with the commands that measured it.
+
+usage, in training/: python -m research COMMAND [options]
+
+Takes every command of ptp-train, and inverse, random-walk and ablate; `run` also finds the recipes in research/recipes.
+"""
+
+import pathlib
+
+from ptp_train.__main__ import main
+from ptp_train.cli import recipes
+from ptp_train.cli.commands import COMMANDS, Command
+
+RECIPES = pathlib.Path(__file__).parent / "recipes"
+
+COMMANDS |= {
+    "random-walk": Command("research.random_walk", "write sequences of a known law, to try `inverse` on"),
+    "inverse": Command(
+        "research.inverse", "train a drafter on text, without a teacher (inverse autoregression)", ("data", "init")
+    ),
+    "ablate": Command(
+        "research.ablate",
+        "train and compare drafters that differ in one setting",
+        ("rows", "target", "samples", "held"),
+    ),
+}
+recipes.FOLDERS.append(RECIPES)
+
+if __name__ == "__main__":
+    main()

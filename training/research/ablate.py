@@ -1,0 +1,152 @@
+"""Trains and measures drafters that differ in one setting, each for the same time unless its row says so, and writes the table.
+
+The rows stand in a YAML file: `base`, settings of `distill`, and `rows`, each with a name, a group, and the settings in which it
+differs (`samples` names a folder beside --samples). A row that has its result is not run again.
+"""
+
+import argparse
+import json
+import pathlib
+
+import torch
+import yaml
+
+from ptp_train.cli.settings import integer, number, require
+from ptp_train.model.drafter import load_drafter
+from ptp_train.model.transformer import identity, load_target, parameters_of
+from ptp_train.train import distill
+from ptp_train.train.batches import Samples, read
+from ptp_train.train.device import add_precision, use_threads
+from ptp_train.train.evaluate import by_drafter, decode, impossible_pairs, uniforms_inside
+
+PAIR_STARTS = 24
+"""Drafted pairs per sequence that are checked for being possible."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--rows", type=pathlib.Path, default=pathlib.Path(__file__).parent / "recipes" / "ablation-rows.yaml"
+    )
+    parser.add_argument("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
+    parser.add_argument(
+        "--samples",
+        type=pathlib.Path,
+        default=pathlib.Path("work/samples"),
+        help="what all rows learn from",
+    )
+    parser.add_argument(
+        "--held", type=pathlib.Path, nargs="+", required=True, help="held-out samples, a folder for each condition"
+    )
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("work/ablations"))
+    parser.add_argument("--only", nargs="*", help="names of the rows to run")
+    parser.add_argument("--minutes", type=number(0, above=True), default=2.5, help="of processor time per row")
+    parser.add_argument("--sequences", type=integer(1), default=24, help="held-out sequences per condition")
+    add_precision(parser)
+    parser.add_argument("--seed", type=integer(0), default=0)
+
+
+def distill_settings(args: argparse.Namespace, settings: dict, out: pathlib.Path) -> argparse.Namespace:
+    """`distill`'s settings of a row; unknown names are refused."""
+    parser = argparse.ArgumentParser(prog="ptp-train ablate")
+    distill.add_arguments(parser)
+    shared = {"target": args.target, "samples": args.samples, "held": args.held[0], "out": out, "minutes": args.minutes}
+    shared |= {
+        "precision": args.precision,
+        "seed": args.seed,
+        "threads": 1,
+        "clock": "processor",
+        "checkpoint-seconds": 1e9,
+    }
+    settings = shared | settings
+    if settings["samples"] != args.samples:
+        settings["samples"] = args.samples.parent / settings["samples"]
+    words = [f"--{k}" if v is True else f"--{k}={v}" for k, v in settings.items()]
+    chosen = parser.parse_args(words)
+    distill.check(chosen)
+    return chosen
+
+
+def measure(args: argparse.Namespace, path: pathlib.Path) -> dict:
+    """Figures of a trained drafter: tokens per call at every condition, and at the first one accuracy and impossible pairs."""
+    target, drafter = load_target(args.target), load_drafter(path)
+    out: dict = {"parameters": parameters_of(drafter), "tokens_per_call": {}}
+    for n, folder in enumerate(args.held):
+        samples = Samples(folder, "held_files", "cpu")
+        figures = decode(
+            target, drafter.config.pick, by_drafter(drafter), samples, args.sequences, drafter.config.length
+        )
+        out["tokens_per_call"][folder.name] = figures["tokens_per_call"]
+        if n == 0:
+            out["accuracy"] = figures["accuracy"]
+            reading = read(target, drafter.config.pick, {k: v[: args.sequences] for k, v in samples.files[0].items()})
+            if drafter.config.length > 1:
+                never, pairs = impossible_pairs(target, drafter, reading, PAIR_STARTS, uniforms_inside(reading, 3))
+                out["impossible_pairs"] = round(never / pairs, 4)
+    return out
+
+
+def table(results: list[dict]) -> str:
+    """Markdown: a row for each result, in groups."""
+    held = list(results[0]["tokens_per_call"])
+    head = [
+        "group",
+        "row",
+        "minutes",
+        "parameters",
+        "steps",
+        *(f"tokens per call, {h}" for h in held),
+        "right, position 1 .. 4",
+        "impossible pairs",
+    ]
+    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
+    for r in results:
+        right = " ".join(f"{x:.2f}"[1:] for x in r["accuracy"][:4])
+        cells = [r["group"], r["name"], f"{r['minutes']:g}", f"{r['parameters'] / 1e6:.2f} M", str(r["steps"])]
+        cells += [f"{r['tokens_per_call'][h]:.2f}" for h in held] + [
+            right,
+            f"{100 * r.get('impossible_pairs', 0):.1f} %",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def run(args: argparse.Namespace) -> None:
+    use_threads(1)
+    recipe = yaml.safe_load(args.rows.read_text(encoding="utf8")) or {}
+    require("base" in recipe and "rows" in recipe, f"--rows must be a mapping with base and rows, got {args.rows}")
+    rows = [r for r in recipe["rows"] if not args.only or r["name"] in args.only]
+    if missing := set(args.only or ()) - {r["name"] for r in rows}:
+        raise SystemExit(f"--only names rows that {args.rows} does not have: {', '.join(sorted(missing))}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    made_for = identity(load_target(args.target))
+    settings = {
+        r["name"]: distill_settings(args, recipe["base"] | r.get("settings", {}), args.out / f"{r['name']}.pt")
+        for r in rows
+    }
+    results = []
+    for r in rows:
+        path = args.out / f"{r['name']}.json"
+        asked = {k: str(v) for k, v in sorted(vars(settings[r["name"]]).items())}
+        if path.exists():
+            known = json.loads(path.read_text())
+            same = (known["target"], known.get("settings")) == (made_for, asked)
+            require(same, f"{path} is of another target or other settings: remove it, or choose another --out")
+        else:
+            print(f"== {r['name']}: {r.get('settings', {})}", flush=True)
+            distill.run(settings[r["name"]])
+            steps = torch.load(settings[r["name"]].out, map_location="cpu")["log"][-1]["step"]
+            figures = measure(args, settings[r["name"]].out)
+            result = {
+                "group": r["group"],
+                "name": r["name"],
+                "steps": steps,
+                "minutes": settings[r["name"]].minutes,
+                "target": made_for,
+                "settings": asked,
+                **figures,
+            }
+            path.write_text(json.dumps(result) + "\n")
+        results.append(json.loads(path.read_text()))
+        print(json.dumps(results[-1]), flush=True)
+    (args.out / "table.md").write_text(table(results))
+    print(json.dumps({"rows": len(results), "minutes_per_row": args.minutes, "target": made_for}))

@@ -1,0 +1,144 @@
+"""The commands: their order, the modules behind them, which of their options name what they read and write."""
+
+import argparse
+import importlib
+import pathlib
+from dataclasses import dataclass
+from types import ModuleType
+
+from .settings import WORK, Parser
+
+
+@dataclass(frozen=True)
+class Command:
+    """A module of this package with `add_arguments`, `run` and, where needed, `check` (settings.py)."""
+
+    module: str
+    summary: str
+    reads: tuple[str, ...] = ()
+    """Options that name files or folders which must be there."""
+    writes: tuple[str, ...] = ("out",)
+
+
+COMMANDS = {
+    "corpus": Command(
+        "ptp_train.data.corpus", "collect text: declarations of npm packages, or any folder of text files"
+    ),
+    "tokenizer": Command(
+        "ptp_train.data.tokenizer",
+        "train the tokenizer, or take one, and encode the corpus",
+        ("corpus", "use", "chat_template"),
+    ),
+    "target": Command("ptp_train.train.target", "train the target model", ("data", "init")),
+    "import-hf": Command(
+        "ptp_train.model.import_hf", "take a Hugging Face model directory as the target", ("from",), ("out", "tokens")
+    ),
+    "restore": Command(
+        "ptp_train.export.restore", "turn a model folder back into checkpoints", ("from",), ("out", "drafter")
+    ),
+    "teacher-samples": Command(
+        "ptp_train.train.samples",
+        "write sequences to learn from: the target's, the corpus' or a drafter's",
+        ("target", "data", "drafter"),
+    ),
+    "distill": Command(
+        "ptp_train.train.distill", "train a drafter on the target's sequences", ("target", "samples", "held", "init")
+    ),
+    "evaluate": Command(
+        "ptp_train.train.evaluate",
+        "measure a pair by coupled decoding on held-out text",
+        ("target", "drafter", "samples", "independent", "autoregressive"),
+    ),
+    "export": Command(
+        "ptp_train.export.model_folder",
+        "write the server's model folder: ONNX graphs, tokenizer, manifest",
+        ("target", "drafter", "tokens", "evaluation"),
+    ),
+    "curves": Command("ptp_train.train.curves", "plot how a target and a drafter were trained", ("target", "drafter")),
+    "run": Command("ptp_train.cli.recipes", "all of that by a recipe", writes=()),
+    "prompts": Command(
+        "ptp_train.data.prompts", "write the prompts of the server's benches from held-out files", ("corpus",)
+    ),
+    "tiny": Command("ptp_train.tiny", "write the tiny pair of the server's tests"),
+}
+MADE_BY = {
+    "corpus": "corpus",
+    "data": "tokenizer",
+    "tokens": "tokenizer",
+    "target": "target",
+    "samples": "teacher-samples",
+    "held": "teacher-samples",
+    "drafter": "distill",
+    "evaluation": "evaluate",
+}
+
+
+def module_of(name: str) -> ModuleType:
+    """The command's module; imported only when the command is used, because PyTorch takes seconds to load."""
+    return importlib.import_module(COMMANDS[name].module)
+
+
+def parser_of(name: str) -> Parser:
+    """A command's options: those of its module, and --work."""
+    module = module_of(name)
+    parser = Parser(prog=f"ptp-train {name}", description=module.__doc__)
+    parser.add_argument(
+        "--work", type=pathlib.Path, default=WORK, help="folder that paths beginning with `work/` stand for"
+    )
+    module.add_arguments(parser)
+    return parser
+
+
+def parse(name: str, words: list[str], step: str | None = None) -> argparse.Namespace:
+    """A command's settings from the words of a command line.
+
+    Adds `command`, `step` (its name in a recipe) and `logs`, the folder for `Progress`.
+    """
+    args = parser_of(name).parse_args(words)
+    args.command, args.step = name, step or name
+    args.logs = getattr(args, "work", WORK) / "logs" / args.step.replace("/", "-")
+    return args
+
+
+def paths(args: argparse.Namespace, options: tuple[str, ...]) -> list[tuple[str, pathlib.Path]]:
+    """(option, path) of those of `options` that are set."""
+    found = []
+    for option in options:
+        value = getattr(args, option, None)
+        found += [(option, v) for v in (value if isinstance(value, list | tuple) else [value]) if v is not None]
+    return found
+
+
+def reads(args: argparse.Namespace) -> tuple[str, ...]:
+    """The command's options that name what must be there: of a target alone nothing about a drafter."""
+    options = COMMANDS[args.command].reads
+    if getattr(args, "target_only", False):
+        return tuple(option for option in options if option not in ("drafter", "evaluation"))
+    return options
+
+
+def check(args: argparse.Namespace, earlier: list[argparse.Namespace] | None = None) -> None:
+    """Refuses settings that cannot work: missing inputs, and what the module's own `check` finds.
+
+    earlier: the steps of a recipe that will have been run before.
+    """
+    coming = [path for step in earlier or [] for _, path in paths(step, COMMANDS[step.command].writes)]
+    for option, path in paths(args, reads(args)):
+        if not path.exists() and not any(path.is_relative_to(made) for made in coming):
+            maker = MADE_BY.get(option)
+            hint = f": `ptp-train {maker}` makes it" if maker else ""
+            raise SystemExit(
+                f"ptp-train {args.command}: --{option.replace('_', '-')} must be there, {path} is missing{hint}"
+            )
+    module = module_of(args.command)
+    if hasattr(module, "check"):
+        args.earlier = earlier or []
+        module.check(args)
+        del args.earlier
+
+
+def start(args: argparse.Namespace) -> None:
+    """Runs a command whose settings were checked; the folders of what it writes are made first, not after hours of work."""
+    for _, path in paths(args, COMMANDS[args.command].writes):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    module_of(args.command).run(args)

@@ -1,0 +1,153 @@
+"""Builds the text corpus: TypeScript declaration files of npm packages, or the files of any folder (--text).
+
+Of npm packages only those with a permissive licence are read; a folder's licences are its owner's care. Near-duplicate files are
+dropped, and two test sets are set aside before anything is trained: whole packages, or of --text whole sub-folders
+(`held_packages`), and a random share of the other files (`held_files`).
+"""
+
+import argparse
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterator
+
+from ..cli.settings import require
+from .npm_packages import npm_sources
+
+HELD_PACKAGES = ("zod", "fastify", "rxjs", "@types/leaflet", "ioredis")
+HELD_FILES_SHARE = 0.02
+HELD_FOLDERS = 25
+"""Of --text, one sub-folder in so many is held out."""
+PACKAGE_LIMIT_BYTES = 1_200_000
+FILE_LIMIT_CHARS = 400_000
+SEEN_LINES_LIMIT = 0.5
+"""A file is a near-duplicate when more than this share of its lines (of 16 or more characters) stand in earlier files."""
+
+
+def clean(text: str) -> str | None:
+    """Normalised text of one declaration file, or None for a file that is not written by and for people."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
+    lines = text.split("\n")
+    if len(text) < 200 or max(map(len, lines)) > 1000 or len(text) / len(lines) > 120:
+        return None
+    if "sourceMappingURL" in lines[-1]:
+        text = "\n".join(lines[:-1]) + "\n"
+    if len(text) > FILE_LIMIT_CHARS:
+        text = text[:FILE_LIMIT_CHARS]
+        text = text[: text.rfind("\n") + 1]
+    return text
+
+
+def is_near_duplicate(text: str, seen: set[str]) -> bool:
+    """Whether most of the text's longer lines were met before; the lines of a kept file are added to `seen`."""
+    lines = [stripped for line in text.split("\n") if len(stripped := line.strip()) >= 16]
+    if not lines or sum(line in seen for line in lines) / len(lines) > SEEN_LINES_LIMIT:
+        return True
+    seen.update(lines)
+    return False
+
+
+def share_of(name: str) -> float:
+    """A number in [0, 1) that depends on the name alone, so that every build makes the same choice."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+
+
+def split_of(package: str, path: str, held: set[str]) -> str:
+    """`train`, `held_files` or, for the packages in `held`, `held_packages`."""
+    if package in held:
+        return "held_packages"
+    return "held_files" if share_of(f"{package}/{path}") < HELD_FILES_SHARE else "train"
+
+
+def documents_in(folder: pathlib.Path, pattern: str) -> Iterator[tuple[pathlib.Path, str]]:
+    """The cleaned files under a folder, shallow ones first: relative path and text. Nested node_modules are left out."""
+    for file in sorted(folder.rglob(pattern), key=lambda f: (len(f.parts), str(f))):
+        path = file.relative_to(folder)
+        if "node_modules" in path.parts or not file.is_file():
+            continue
+        try:
+            text = clean(file.read_text(encoding="utf8"))
+        except UnicodeDecodeError:
+            continue
+        if text is not None:
+            yield path, text
+
+
+def text_sources(text: pathlib.Path) -> list[tuple[str, pathlib.Path, dict]]:
+    """The sub-folders of a folder of text, ordered by `share_of`; the first ones are held out."""
+    folders = sorted(
+        (p for p in text.iterdir() if p.is_dir() and p.name != "node_modules"), key=lambda p: share_of(p.name)
+    )
+    require(
+        len(folders) > 1,
+        f"--text must have 2 or more sub-folders, of which 1 in {HELD_FOLDERS} is held out, has {len(folders)}",
+    )
+    return [(p.name, p, {"version": "", "licence": "not stated", "copyright": ""}) for p in folders]
+
+
+def build(args: argparse.Namespace) -> dict:
+    """Writes --out/{train,held_files,held_packages}.jsonl and sources.json.
+
+    Each line is {"package", "path", "text"}. Returns what sources.json holds: bytes by split and, by package, version,
+    licence and bytes.
+    """
+    seen: set[str] = set()
+    documents: dict[str, list[dict]] = {"train": [], "held_files": [], "held_packages": []}
+    sources: dict[str, dict] = {}
+    held, found = set(HELD_PACKAGES), npm_sources(args.corpus, args.all_packages, HELD_PACKAGES)
+    limit = PACKAGE_LIMIT_BYTES
+    if args.text:
+        found, limit = text_sources(args.text), None
+        held = {name for name, _, _ in found[: -(-len(found) // HELD_FOLDERS)]}
+    for package, folder, facts in found:
+        taken = 0
+        for path, text in documents_in(folder, args.files):
+            if limit and taken >= limit:
+                break
+            if not is_near_duplicate(text, seen):
+                taken += len(text.encode())
+                documents[split_of(package, str(path), held)].append(
+                    {"package": package, "path": str(path), "text": text}
+                )
+        if taken:
+            sources[package] = facts | {"bytes": taken}
+    require(
+        bool(documents["train"]),
+        f"--files must match files of 200 characters or more, got {args.files}: nothing to train on",
+    )
+    args.out.mkdir(parents=True, exist_ok=True)
+    for split, entries in documents.items():
+        with (args.out / f"{split}.jsonl").open("w", encoding="utf8") as f:
+            f.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+    total = {split: sum(len(e["text"].encode()) for e in entries) for split, entries in documents.items()}
+    report = {"bytes": total, "files": {s: len(e) for s, e in documents.items()}, "packages": sources}
+    (args.out / "sources.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf8")
+    return report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--corpus", type=pathlib.Path, default=pathlib.Path("corpus"), help="folder with package.json and node_modules"
+    )
+    parser.add_argument(
+        "--all-packages", action="store_true", help="read all of node_modules, not only what package.json names"
+    )
+    parser.add_argument("--text", type=pathlib.Path, help="read this folder of text files instead of npm packages")
+    parser.add_argument("--files", default="*.d.ts", help="which files to read, a pattern")
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path("work/corpus"), help="folder for the .jsonl files"
+    )
+
+
+def check(args: argparse.Namespace) -> None:
+    if args.text:
+        require(args.text.is_dir(), f"--text must be a folder, got {args.text}")
+        text_sources(args.text)
+    else:
+        modules = args.corpus / "node_modules"
+        require(modules.is_dir(), f"{modules} is missing: run `npm ci --ignore-scripts` in {args.corpus} first")
+
+
+def run(args: argparse.Namespace) -> None:
+    report = build(args)
+    print(json.dumps({"bytes": report["bytes"], "files": report["files"], "packages": len(report["packages"])}))

@@ -1,0 +1,141 @@
+"""Trains the byte-level BPE tokenizer, or takes one that exists, and turns the corpus into arrays of token ids.
+
+The chat template of the model folder is written beside it.
+"""
+
+import argparse
+import json
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from ..cli.settings import integer, planned, require
+from .vocabulary_order import relabelled, spread
+
+END_OF_TEXT = "<|endoftext|>"
+"""Token 0 of tokenizers trained here: stands before every document, and ends one."""
+PLAIN_TEMPLATE = "{% for message in messages %}{{ message.content + '\n' }}{% endfor %}"
+"""For models that bring no chat template: what was said, a line each."""
+SPLITS = ("train", "held_files", "held_packages")
+
+
+def texts(path: pathlib.Path) -> Iterator[str]:
+    """The documents of one .jsonl file of the corpus."""
+    with path.open(encoding="utf8") as f:
+        for line in f:
+            yield json.loads(line)["text"]
+
+
+def train(corpus: pathlib.Path, vocab_size: int) -> Tokenizer:
+    """A byte-level BPE of `vocab_size` tokens, trained on every fourth document of the training split."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    sample = (text for i, text in enumerate(texts(corpus / "train.jsonl")) if i % 4 == 0)
+    tokenizer.train_from_iterator(sample, trainer)
+    return tokenizer
+
+
+def encode(tokenizer: Tokenizer, corpus: pathlib.Path, split: str, separator: int, out: pathlib.Path) -> dict:
+    """Writes out/{split}.npy: ids of all documents, each after one `separator`, in the smallest unsigned type that holds the
+    vocabulary. Returns bytes, tokens and documents."""
+    kind = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.uint32
+    ids: list[np.ndarray] = [np.empty(0, kind)]
+    size = 0
+    batch: list[str] = list(texts(corpus / f"{split}.jsonl"))
+    for start in range(0, len(batch), 256):
+        some = batch[start : start + 256]
+        for text, encoding in zip(some, tokenizer.encode_batch(some, add_special_tokens=False), strict=True):
+            size += len(text.encode())
+            ids.append(np.array([separator, *encoding.ids], dtype=kind))
+    array = np.concatenate(ids)
+    np.save(out / f"{split}.npy", array)
+    return {"bytes": size, "tokens": len(array), "documents": len(batch)}
+
+
+def ordered(tokenizer: Tokenizer, corpus: pathlib.Path, separator: int) -> Tokenizer:
+    """The same tokens in the `spread` order, from every fourth document of the training split; the separator gets id 0."""
+    sample = [text for i, text in enumerate(texts(corpus / "train.jsonl")) if i % 4 == 0]
+    ids = [[separator, *e.ids] for e in tokenizer.encode_batch(sample, add_special_tokens=False)]
+    return relabelled(tokenizer, spread(np.concatenate(ids), tokenizer.get_vocab_size(), separator))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--corpus", type=pathlib.Path, default=pathlib.Path("work/corpus"), help="folder of the .jsonl files"
+    )
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path("work/tokens"), help="folder for tokenizer and tokens"
+    )
+    parser.add_argument(
+        "--chat-template", type=pathlib.Path, help="how chats become text (default: what was said, a line each)"
+    )
+    parser.add_argument(
+        "--vocab-size",
+        type=integer(257, 32768),
+        default=2048,
+        help="tokens of the new tokenizer; 257 for single bytes",
+    )
+    parser.add_argument("--use", type=pathlib.Path, help="take this tokenizer.json instead of training one")
+    parser.add_argument(
+        "--order",
+        choices=("spread", "kept"),
+        help="ids of the tokens: tokens that are plausible at the same place far apart, or as they are "
+        "(default: spread; with --use kept)",
+    )
+    parser.add_argument(
+        "--separator",
+        help=f"token before every document (default: {END_OF_TEXT}; with --use what begins or ends a text of --target)",
+    )
+    parser.add_argument(
+        "--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"), help="imported target, for --use"
+    )
+
+
+def check(args: argparse.Namespace) -> None:
+    coming = args.target.exists() or planned(args, args.target)
+    require(
+        not args.use or bool(args.separator or coming),
+        f"--separator must be given with --use where there is no {args.target}",
+    )
+
+
+def separator_of(tokenizer: Tokenizer, args: argparse.Namespace) -> int:
+    """The token that stands before every document."""
+    if args.use and not args.separator:
+        special = torch.load(args.target, map_location="cpu", mmap=True).get("special_tokens")
+        require(special is not None, f"--separator must be given: {args.target} is no imported target")
+        begin = special["begin_of_text"]
+        return special["end_of_text"] if begin is None else begin
+    token = tokenizer.token_to_id(args.separator or END_OF_TEXT)
+    require(token is not None, f"--separator must be a token of the tokenizer, got {args.separator or END_OF_TEXT}")
+    return token
+
+
+def run(args: argparse.Namespace) -> None:
+    args.out.mkdir(parents=True, exist_ok=True)
+    tokenizer = Tokenizer.from_file(str(args.use)) if args.use else train(args.corpus, args.vocab_size)
+    separator = separator_of(tokenizer, args)
+    order = args.order or ("kept" if args.use else "spread")
+    if order == "spread":
+        tokenizer, separator = ordered(tokenizer, args.corpus, separator), 0
+    if not args.use or order == "spread":
+        tokenizer.save(str(args.out / "tokenizer.json"))
+    elif args.use.resolve() != (args.out / "tokenizer.json").resolve():
+        (args.out / "tokenizer.json").write_bytes(args.use.read_bytes())
+    template = args.out / "chat_template.jinja"
+    if args.chat_template or not (args.use and template.exists()):  # import-hf has brought the model's own
+        text = args.chat_template.read_text(encoding="utf8") if args.chat_template else PLAIN_TEMPLATE
+        template.write_text(text, encoding="utf8")
+    facts = {split: encode(tokenizer, args.corpus, split, separator, args.out) for split in SPLITS}
+    (args.out / "tokens.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")
+    print(json.dumps(facts))

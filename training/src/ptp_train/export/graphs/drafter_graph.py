@@ -1,0 +1,227 @@
+"""The drafter as an ONNX graph: context tokens through one stream, u-positions through the other, then tokens picked from the
+result, position by position where there is a sequential head."""
+
+import numpy as np
+from onnx import helper
+from torch import nn
+
+from ...model.drafter import Drafter
+from ...model.lora import merged
+from ...model.transformer import EPSILON, Config, Layer, Target
+from .cache import context_inputs, context_rows, new_rows
+from .embeddings import features
+from .graph import FLOAT, INT64, Graph, Stream, WeightFile, add_rope, split_input
+from .pick import pick
+
+
+def context_of(drafter: Drafter, target: Target) -> tuple[Config, nn.Embedding, list[Layer]]:
+    """Sizes, embedding and layers of the context stream."""
+    if drafter.config.kind == "separate":
+        return drafter.config.sizes, drafter.embedding, list(drafter.layers)
+    return target.config, target.embedding, list(target.layers[: drafter.config.depth])
+
+
+def drafter_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: int) -> Graph:
+    """N packed context tokens through the context stream, M packed u-positions through the drafter's own layers.
+
+    Context inputs: ids, pos, splits, mask_{i}, pk, pv as in `target_graph`, for the context layers 0 .. max(source).
+    u inputs, M_i >= 1 of slot i, branch after branch: u [1, M, D]; upos [1, M]; last [1, M], the token before a branch, counted
+    where first [1, M, 1] is 1 (a branch's first u) and not where it is 0; excluded [1, M], a token that a position is known not
+    to be, or -1; temperature, top_p, top_k [1, M, 1] (float, top_k 0 for no limit); usplits [slots] (several slots only);
+    umask_{i} [M_i, P_i + T_i + M_i]. With a sequential head also, for the W branches of all slots, the longest of K positions:
+    grid [K, W], which of the M positions is the k-th of a branch (any where it has none), and cell [M], k W + branch of each
+    position.
+    Outputs: draft [M] the tokens; confidence [M], their probabilities in what they were picked from; nk{l}, nv{l} [1, N, G*D].
+    """
+    depth = drafter.config.depth
+    c, context_embedding, context_layers = context_of(drafter, target)
+    g = Graph(weights)
+    given = context_inputs(g, depth, slots, c.kv_heads * c.head_width)
+    own_positions = g.input("upos", INT64, [1, "M"])
+    own_splits = split_input(g, "usplits", slots)
+    own_masks = [g.input(f"umask_{i}", FLOAT, [f"M{i}", f"U{i}"]) for i in range(slots)]
+    last, first = g.input("last", INT64, [1, "M"]), g.input("first", FLOAT, [1, "M", 1])
+    add_rope(g, c, drafter.config.length)
+
+    x = g.node("Gather", [g.tensor("context.embedding", context_embedding.weight), given.ids], "embedded")
+    context = Stream(g, c, x, given.positions, slots, given.splits)
+    seen: list[tuple[list[list[str]], list[list[str]]]] = []
+    for n, layer in enumerate(context_layers):
+        name = f"context{n}"
+        new = new_rows(g, n)
+        if n < depth - 1:
+            q = context.project(layer, name, new)
+        else:
+            context.project_keys(layer, name, new)
+        seen.append(context_rows(context, new, given, n))
+        if n < depth - 1:
+            context.finish(layer, name, context.attend(q, *seen[n], given.masks))
+
+    g.node("Gather", [g.tensor("embedding", drafter.embedding.weight), last], "last.embedded")
+    g.node("Mul", ["last.embedded", first], "last.counted")
+    g.input("u", FLOAT, [1, "M", drafter.config.coordinates])
+    for name in ("temperature", "top_p", "top_k"):
+        g.input(name, FLOAT, [1, "M", 1])
+    x = g.node("Add", [uniform_embedding(g, drafter), "last.counted"], "u.input")
+    own_layers(drafter, Stream(g, c, x, own_positions, slots, own_splits), seen, own_masks)
+    tokens(g, drafter)
+    g.output("draft", INT64, ["M"])
+    g.output("confidence", FLOAT, ["M"])
+    return g
+
+
+def own_layers(drafter: Drafter, own: Stream, seen: list, masks: list[str]) -> None:
+    """The drafter's own layers over u-positions: the value `final` [M, width], normalised. seen: `context_rows` by layer."""
+    g = own.graph
+    for j, layer in enumerate(drafter.layers):
+        name = f"own{j}"
+        new = (f"{name}.k", f"{name}.v")
+        layer = merged(layer)
+        q = own.project(layer, name, new)
+        keys, values = (
+            [[*of_context, mine] for of_context, mine in zip(rows, own.split(n), strict=True)]
+            for rows, n in zip(seen[drafter.config.source[j]], new, strict=True)
+        )
+        own.finish(layer, name, own.attend(q, keys, values, masks))
+    g.node("Squeeze", [own.norm("norm", drafter.norm), g.constant([0])], "final")
+
+
+def uniform_embedding(g: Graph, drafter: Drafter) -> str:
+    """UniformEmbedding of [1, M] positions from the values u [1, M, D]; temperature, top_p, top_k and first, each [1, M, 1]."""
+    c, e = drafter.config, drafter.uniform
+    u, temperature, top_p, top_k = "u", "temperature", "top_p", "top_k"
+    zero, vocab = g.constant(0, np.float32), float(c.target.vocab)
+    g.node("Greater", [top_k, zero], "top_k.on")
+    g.node("Where", ["top_k.on", top_k, g.constant(vocab, np.float32)], "top_k.limit")
+    g.node("Log", ["top_k.limit"], "top_k.log")
+    g.node("Div", ["top_k.log", g.constant(np.log(vocab), np.float32)], "limit")
+    g.node("Concat", [temperature, top_p, "limit"], "conditions", axis=2)
+    conditions = g.linear("condition.weight", "conditions", e.condition.weight, "conditions.embedded")
+    g.node("Greater", [temperature, zero], "random")
+    if c.method == "independent":
+        return conditions
+    x = features(g, c.embedding, u, c.coordinates, c.frequencies)
+    if e.hidden is not None:
+        g.linear("hidden.weight", x, e.hidden.weight, "u.hidden.linear")
+        g.node("Add", ["u.hidden.linear", g.tensor("hidden.bias", e.hidden.bias)], "u.hidden")
+        x = g.node("QuickGelu", ["u.hidden"], "u.hidden.silu", "com.microsoft", alpha=1.0)
+    g.linear("uniform.weight", x, e.uniform.weight, "u.linear")
+    g.node("Add", ["u.linear", g.tensor("uniform.bias", e.uniform.bias)], "u.random")
+    told = g.node("Where", ["random", "u.random", g.tensor("uniform.greedy", e.greedy)], "u.embedded")
+    if c.method == "c":  # the position before in the branch, nothing at its first
+        g.node("Slice", [told, g.constant([0]), g.constant([-1]), g.constant([1])], "u.but_last")
+        g.node("Slice", [told, g.constant([0]), g.constant([1]), g.constant([1])], "u.some_row")
+        g.node("Concat", ["u.some_row", "u.but_last"], "u.shifted", axis=1)
+        g.node("Sub", [g.constant(1, np.float32), "first"], "not_first")
+        told = g.node("Mul", ["u.shifted", "not_first"], "u.told")
+    return g.node("Add", [told, conditions], "u.conditioned")
+
+
+def tokens(g: Graph, drafter: Drafter) -> None:
+    """The values draft and confidence [M], from final [M, width]; adds the input excluded."""
+    excluded = g.input("excluded", INT64, [1, "M"])
+    g.node("Reshape", [excluded, g.constant([-1, 1])], "excluded.rows")
+    rows(g, drafter)
+    if drafter.sequential is None:
+        logits(g, drafter, "final", "excluded.rows", "logits")
+        g.node("Div", ["logits", "divisor.rows"], "scaled")
+        choice(g, drafter, "scaled", "u.rows", "random.rows", "draft", "confidence")
+        return
+    grid, cell = g.input("grid", INT64, ["K", "W"]), g.input("cell", INT64, ["M"])
+    g.node("Squeeze", ["last", g.constant([0])], "last.flat")
+    g.node("Gather", [grid, g.constant(0)], "grid.first")
+    g.node("Gather", ["last.flat", "grid.first"], "token.before")
+    sequential(g, drafter, "excluded.rows")
+    for name, out in (("tokens", "draft"), ("confidences", "confidence")):
+        g.node("Reshape", [f"grid.{name}", g.constant([-1])], f"grid.{name}.flat")
+        g.node("Gather", [f"grid.{name}.flat", cell], out)
+
+
+def rows(g: Graph, drafter: Drafter) -> None:
+    """The values {u, temperature, random, divisor}.rows of the M positions, from those of `uniform_embedding`."""
+    one = g.constant(1, np.float32)
+    for name in ("u", "temperature", "random"):
+        g.node("Squeeze", [name, g.constant([0])], f"{name}.rows")
+    if drafter.config.method == "o":
+        g.node("Identity", [one], "divisor.rows")
+    else:
+        g.node("Where", ["random.rows", "temperature.rows", one], "divisor.rows")
+
+
+def sequential(g: Graph, drafter: Drafter, excluded: str | None) -> None:
+    """The values grid.tokens and grid.confidences [K, W], position by position, from final [M, width], the value grid [K, W] and
+    token.before [W]."""
+    head = drafter.sequential
+    g.linear("head.from_hidden", "final", head.from_hidden.weight, "head.hidden", head.from_hidden.bias)
+    g.node("Shape", ["grid"], "grid.steps", start=0, end=1)
+    g.node("Squeeze", ["grid.steps"], "grid.count")
+    g.node("Shape", ["grid"], "grid.width", start=1, end=2)
+    g.node("Concat", ["grid.width", g.constant([drafter.config.rank])], "state.shape", axis=0)
+    g.node("Expand", [g.constant(0, np.float32), "state.shape"], "state.before")
+    body = step(g, drafter, excluded)
+    outputs = ["token.last", "state.last", "grid.tokens", "grid.confidences"]
+    g.node("Loop", ["grid.count", g.constant(True, np.bool_), "token.before", "state.before"], outputs, body=body)
+
+
+def step(parent: Graph, drafter: Drafter, excluded: str | None):
+    """The loop's body: the k-th position of every branch, from the token and the head's state before it."""
+    s, c, head = Graph(parent.weights, parent), drafter.config.sizes, drafter.sequential
+    s.node("Gather", ["grid", "k"], "step.rows")
+    names = ["head.hidden", "final", "divisor.rows", "u.rows", "random.rows", *([excluded] if excluded else [])]
+    for name in names:
+        whole = name == "divisor.rows" and drafter.config.method == "o"
+        s.node("Identity", [name], f"step.{name}") if whole else s.node("Gather", [name, "step.rows"], f"step.{name}")
+    s.node("Gather", [s.tensor("embedding", drafter.embedding.weight), "token.in"], "step.token")
+    unit(s, "step.token", c.width)
+    unit(s, "state.in", drafter.config.rank)
+    s.linear("head.from_token", "step.token.unit", head.from_token.weight, "step.from_token")
+    s.linear("head.from_state", "state.in.unit", head.from_state.weight, "step.from_state")
+    s.node("Sum", ["step.head.hidden", "step.from_token", "step.from_state"], "step.z")
+    s.node("Split", ["step.z"], ["step.gate", "step.up"], axis=1, num_outputs=2)
+    s.node("QuickGelu", ["step.gate"], "step.silu", "com.microsoft", alpha=1.0)
+    s.node("Mul", ["step.silu", "step.up"], "state.out")
+    s.linear("head.out", "state.out", head.out.weight, "step.correction")
+    s.node("Add", ["step.final", "step.correction"], "step.corrected")
+    logits(s, drafter, "step.corrected", f"step.{excluded}" if excluded else None, "step.logits")
+    s.node("Div", ["step.logits", "step.divisor.rows"], "step.scaled")
+    choice(s, drafter, "step.scaled", "step.u.rows", "step.random.rows", "token.out", "step.confidence")
+    s.node("Identity", ["token.out"], "step.token.out")
+    s.node("Identity", ["go.in"], "go.out")
+    rank = drafter.config.rank
+    info = helper.make_tensor_value_info
+    inputs = [info("k", INT64, []), info("go.in", helper.np_dtype_to_tensor_dtype(np.dtype(bool)), [])]
+    inputs += [info("token.in", INT64, ["W"]), info("state.in", FLOAT, ["W", rank])]
+    outputs = [info("go.out", helper.np_dtype_to_tensor_dtype(np.dtype(bool)), []), info("token.out", INT64, ["W"])]
+    outputs += [info("state.out", FLOAT, ["W", rank])]
+    outputs += [info("step.token.out", INT64, ["W"]), info("step.confidence", FLOAT, ["W"])]
+    return helper.make_graph(s.nodes, "step", inputs, outputs)
+
+
+def unit(g: Graph, x: str, width: int) -> None:
+    """x.unit: each row of x [R, width] divided by its root mean square, as `sequential_head.unit`."""
+    inputs = [x, g.constant([1.0] * width, np.float32)]
+    g.node("SimplifiedLayerNormalization", inputs, f"{x}.unit", axis=-1, epsilon=EPSILON, stash_type=1)
+
+
+def logits(g: Graph, drafter: Drafter, x: str, excluded: str | None, out: str) -> None:
+    """The output head: x [R, width] -> [R, V], minus infinity at the token of `excluded` [R, 1], if given and not -1."""
+    c = drafter.config.sizes
+    g.head("embedding" if c.tied else "output", x, drafter.head_weight, f"{out}.all" if excluded else out)
+    if not excluded:
+        return
+    g.node("Equal", [excluded, g.named("vocabulary", np.arange(c.vocab)[None])], f"{out}.none")
+    g.node("Where", [f"{out}.none", g.constant(-np.inf, np.float32), f"{out}.all"], out)
+
+
+def choice(g: Graph, drafter: Drafter, logits: str, u: str, random: str, token: str, confidence: str) -> None:
+    """Tokens [R] and their probabilities [R] from logits [R, V], as `Drafter.choose`."""
+    c = drafter.config
+    g.node("ArgMax", [logits], f"{token}.best", axis=1, keepdims=1)
+    g.node("Softmax", [logits], f"{token}.probabilities", axis=1)
+    chosen = f"{token}.best"
+    if c.method != "o":
+        walked = pick(g, c.pick, f"{token}.probabilities", u, c.target.vocab, f"{token}.picked")
+        chosen = g.node("Where", [random, walked, f"{token}.best"], f"{token}.column")
+    g.node("GatherElements", [f"{token}.probabilities", chosen], f"{token}.probability", axis=1)
+    g.node("Squeeze", [f"{token}.probability", g.constant([1])], confidence)
+    g.node("Squeeze", [chosen, g.constant([1])], token)

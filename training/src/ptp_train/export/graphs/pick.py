@@ -1,0 +1,95 @@
+"""Pick as ONNX nodes (coordinates.py, core/src/sampling/pick.ts): from weights [R, V] that need not sum to 1, and uniforms
+u [R, D], to tokens [R, 1]. Every row is computed by itself, so that it does not depend on what else is in the run.
+"""
+
+import numpy as np
+
+from ...model.coordinates import dimensions
+from .graph import FLOAT, INT64, Graph
+
+STAGE = 7
+"""Most levels of the tree that are walked at once: 2^7 - 1 nodes are summed, compared and matched together."""
+
+
+def pick(g: Graph, kind: str, weights: str, u: str, vocab: int, out: str) -> str:
+    return first_above(g, weights, u, out) if kind == "cdf" else tree(g, weights, u, vocab, out)
+
+
+def first_above(g: Graph, weights: str, u: str, out: str) -> str:
+    """The first index whose running sum F exceeds u Z, Z being the sum of all; u [R, 1].
+
+    As u <= 1 - 2^-24, u Z < Z in float32 (for normal Z), so there always is one.
+    """
+    # Running sums go down the columns: onnxruntime's CumSum is several times faster there.
+    g.node("Transpose", [u], f"{out}.u", perm=[1, 0])
+    g.node("Transpose", [weights], f"{out}.columns", perm=[1, 0])
+    g.node("CumSum", [f"{out}.columns", g.constant(0)], f"{out}.F")
+    g.node("Gather", [f"{out}.F", g.constant([-1])], f"{out}.Z", axis=0)
+    g.node("Mul", [f"{out}.Z", f"{out}.u"], f"{out}.uZ")
+    g.node("LessOrEqual", [f"{out}.F", f"{out}.uZ"], f"{out}.below")
+    g.node("Cast", [f"{out}.below"], f"{out}.ones", to=FLOAT)
+    g.node("ReduceSum", [f"{out}.ones", g.constant([0])], f"{out}.count", keepdims=0)
+    g.node("Unsqueeze", [f"{out}.count", g.constant([1])], f"{out}.column")
+    return g.node("Cast", [f"{out}.column"], out, to=INT64)
+
+
+def stages(depth: int) -> list[int]:
+    """Levels of the tree by stage, as even as can be, each at most STAGE."""
+    count = -(-depth // STAGE)
+    return [depth // count + (i < depth % count) for i in range(count)]
+
+
+def subtree(levels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A complete binary tree of G = 2^levels leaves, its G - 1 inner nodes numbered level by level.
+
+    Returns left, right [G, G - 1]: 1 where a leaf is in that half of a node; level [G - 1] of each node; turns [G - 1, G] and
+    base [1, G]: with b = 1 for nodes where the walk goes right, b turns + base counts the nodes above a leaf that lead to it.
+    """
+    leaves = 2**levels
+    left, right = np.zeros((2, leaves, leaves - 1), np.float32)
+    level = np.zeros(leaves - 1, np.int64)
+    for d in range(levels):
+        for leaf in range(leaves):
+            node = 2**d - 1 + (leaf >> (levels - d))
+            level[node] = d
+            (right if leaf >> (levels - d - 1) & 1 else left)[leaf, node] = 1
+    return left, right, level, (right - left).T.copy(), left.sum(1)[None]
+
+
+def tree(g: Graph, weights: str, u: str, vocab: int, out: str) -> str:
+    """The walk down the tree over the token ids: right where u (left + right) >= left and right > 0.
+
+    All decisions of a stage are made at once, then its leaf is the one to which they all lead."""
+    depth = dimensions("tree", vocab)
+    size = 2**depth
+    if size > vocab:
+        weights = g.node("Pad", [weights, g.constant([0, 0, 0, size - vocab])], f"{out}.padded")
+    above, index = 0, None
+    for n, levels in enumerate(stages(depth)):
+        name = f"{out}.stage{n}"
+        leaves, size = 2**levels, size >> levels
+        sums = weights
+        if size > 1:
+            g.node("Reshape", [weights, g.constant([0, leaves, size])], f"{name}.blocks")
+            sums = g.node("ReduceSum", [f"{name}.blocks", g.constant([2])], f"{name}.sums", keepdims=0)
+        left, right, level, turns, base = subtree(levels)
+        # a node's sum is that of its halves, so that one with an empty half leads to the other whatever u is
+        g.node("MatMul", [sums, g.named(f"tree{levels}.left", left)], f"{name}.left")
+        g.node("MatMul", [sums, g.named(f"tree{levels}.right", right)], f"{name}.right")
+        g.node("Add", [f"{name}.left", f"{name}.right"], f"{name}.both")
+        g.node("Gather", [u, g.constant((level + above).tolist())], f"{name}.u", axis=1)
+        g.node("Mul", [f"{name}.u", f"{name}.both"], f"{name}.border")
+        g.node("LessOrEqual", [f"{name}.left", f"{name}.border"], f"{name}.beyond")
+        g.node("Greater", [f"{name}.right", g.constant(0, np.float32)], f"{name}.something")  # for subnormal sums
+        g.node("And", [f"{name}.beyond", f"{name}.something"], f"{name}.rightwards")
+        g.node("Cast", [f"{name}.rightwards"], f"{name}.bits", to=FLOAT)
+        g.node("MatMul", [f"{name}.bits", g.named(f"tree{levels}.turns", turns)], f"{name}.turned")
+        g.node("Add", [f"{name}.turned", g.named(f"tree{levels}.base", base)], f"{name}.led")
+        leaf = g.node("ArgMax", [f"{name}.led"], f"{name}.leaf", axis=1, keepdims=1)
+        if index is not None:
+            g.node("Mul", [index, g.constant(leaves)], f"{name}.above")
+            leaf = g.node("Add", [f"{name}.above", leaf], f"{name}.index")
+        if size > 1:
+            weights = g.node("GatherND", [f"{name}.blocks", f"{name}.leaf"], f"{name}.chosen", batch_dims=1)
+        index, above = leaf, above + levels
+    return g.node("Identity", [index], out)

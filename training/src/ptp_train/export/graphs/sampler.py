@@ -1,0 +1,127 @@
+"""The sampler as ONNX nodes: temperature, min-p, top-k, top-p, then Pick (graph_pick.py), the rules of core/src/sampling.
+
+What a row keeps is found in one of three ways, by its own parameters and logits alone, so that it doesn't depend on what else
+is in the run; the ways that no row needs are skipped:
+
+- without top-k and top-p: everything;
+- near: what is kept surely lies within the NEAREST most probable tokens, so only these are sorted;
+- far: as many are sorted as top_k says, the whole vocabulary without it.
+"""
+
+import numpy as np
+
+from ...model.coordinates import dimensions
+from .adjust import min_p
+from .graph import BOOL, FLOAT, INT64, Graph
+from .pick import pick
+
+NEAREST = 64
+
+
+def any_of(g: Graph, rows: str, out: str) -> str:
+    """Scalar: does `rows` [R, 1] (bool) hold anywhere?"""
+    g.node("Cast", [rows], f"{out}.int", to=INT64)
+    g.node("ReduceMax", [f"{out}.int"], f"{out}.max", keepdims=0)
+    return g.node("Cast", [f"{out}.max"], out, to=BOOL)
+
+
+def keep(g: Graph, weights: str, size: str, out: str) -> str:
+    """Weights [R, size], ranked, with those outside top-k and top-p set to 0.
+
+    Beside the result it leaves `{out}.mass`, what top-p asks for, and `{out}.reached`, the sum before top-p cuts.
+    """
+    zero = g.constant(0, np.float32)
+    rank = g.node("Range", [g.constant(0), size, g.constant(1)], f"{out}.rank")
+    g.node("Less", [rank, "top_k.limit"], f"{out}.inside")
+    g.node("Where", [f"{out}.inside", weights, zero], f"{out}.top")
+    g.node("CumSum", [f"{out}.top", g.constant(1)], f"{out}.sum")
+    g.node("CumSum", [f"{out}.top", g.constant(1)], f"{out}.above", exclusive=1)
+    g.node("Gather", [f"{out}.sum", g.constant([-1])], f"{out}.reached", axis=1)
+    g.node("Where", ["top_k.off", "weights.sum", f"{out}.reached"], f"{out}.whole")
+    g.node("Mul", [f"{out}.whole", "top_p.limit"], f"{out}.mass")
+    g.node("Less", [f"{out}.above", f"{out}.mass"], f"{out}.nucleus")
+    return g.node("Where", [f"{out}.nucleus", f"{out}.top", zero], out)
+
+
+def sampler(g: Graph, logits: str, vocab: int, kind: str) -> str:
+    """The value `pick` [R], tokens picked from logits [R, V] by Pick `kind` (coordinates.py); adds the inputs temperature, top_k,
+    top_p, min_p [R, 1] and u [R, D]."""
+    temperature = g.input("temperature", FLOAT, ["R", 1])
+    top_k = g.input("top_k", INT64, ["R", 1])
+    top_p = g.input("top_p", FLOAT, ["R", 1])
+    g.input("u", FLOAT, ["R", dimensions(kind, vocab)])
+    zero, one = g.constant(0, np.float32), g.constant(1, np.float32)
+
+    g.node("LessOrEqual", [temperature, zero], "greedy")
+    g.node("Not", ["greedy"], "random")
+    g.node("Where", ["greedy", one, temperature], "divisor")
+    g.node("Div", [logits, "divisor"], "scaled")
+    g.node("ReduceMax", ["scaled", g.constant([1])], "scaled.max", keepdims=1)
+    g.node("Sub", ["scaled", "scaled.max"], "scaled.below")
+    g.node("Exp", ["scaled.below"], "weights.all")
+    g.node("Greater", [g.input("min_p", FLOAT, ["R", 1]), zero], "min_p.on")
+    wanted = any_of(g, "min_p.on", "any_min_p")
+    cut = g.choose(wanted, "with_min_p", lambda s: min_p(s, "weights.all", "weights.likely"), "weights.all", FLOAT)
+    g.node("Identity", [cut], "weights")
+
+    g.node("LessOrEqual", [top_k, g.constant(0)], "top_k.off")
+    g.node("Where", ["top_k.off", g.constant(vocab), top_k], "top_k.limit")
+    g.node("GreaterOrEqual", [top_p, one], "top_p.off")
+    # With top_p 1 nothing is cut, however the sums round.
+    g.node("Where", ["top_p.off", g.constant(np.inf, np.float32), top_p], "top_p.limit")
+    g.node("And", ["top_k.off", "top_p.off"], "unlimited")
+    g.node("Not", ["unlimited"], "limited.any_temperature")
+    g.node("And", ["limited.any_temperature", "random"], "limited")
+
+    best = g.node("ArgMax", [logits], "best", axis=1, keepdims=1)
+    kept = g.choose(
+        any_of(g, "limited", "any_limited"),
+        "with_limited",
+        lambda s: s.node("Where", ["limited", limited_weights(s, vocab), "weights"], "limited.weights"),
+        "weights",
+        FLOAT,
+    )
+    token = g.choose(
+        any_of(g, "random", "any_random"),
+        "with_random",
+        lambda s: s.node("Where", ["random", pick(s, kind, kept, "u", vocab, "picked"), best], "random.chosen"),
+        best,
+    )
+    return g.node("Squeeze", [token, g.constant([1])], "pick")
+
+
+def limited_weights(g: Graph, vocab: int) -> str:
+    """Weights [R, V], 0 outside top-k and top-p; right for rows that have one of them."""
+    nearest = min(NEAREST, vocab)
+    g.node("ReduceSum", ["weights", g.constant([1])], "weights.sum", keepdims=1)
+    g.node("TopK", ["scaled", g.constant([nearest])], ["near.scaled", "near.ids"], axis=1)
+    g.node("Sub", ["near.scaled", "scaled.max"], "near.below")
+    g.node("Exp", ["near.below"], "near.all")
+    min_p(g, "near.all", "near.weights")
+    kept = keep(g, "near.weights", g.constant(nearest), "near.kept")
+    g.node("Mul", ["weights", g.constant(0, np.float32)], "zeros")
+    near = g.node("ScatterElements", ["zeros", "near.ids", kept], "near", axis=1)
+    if nearest == vocab:
+        return near
+
+    g.node("LessOrEqual", ["top_k.limit", g.constant(nearest)], "near.by_top_k")
+    g.node("GreaterOrEqual", ["near.kept.reached", "near.kept.mass"], "near.covers")
+    g.node("And", ["near.covers", "top_k.off"], "near.by_top_p")
+    g.node("Or", ["near.by_top_k", "near.by_top_p"], "near.enough")
+    g.node("Not", ["near.enough"], "far.wanted")
+    g.node("And", ["far.wanted", "limited"], "far")
+
+    def far(s: Graph) -> str:
+        # As many as the far rows' top_k asks for; what is ranked below a row's own top_k doesn't count for it.
+        s.node("Where", ["far", "top_k.limit", s.constant(1)], "far.limit")
+        s.node("ReduceMax", ["far.limit"], "far.size", keepdims=0)
+        s.node("Unsqueeze", ["far.size", s.constant([0])], "far.sizes")
+        s.node("TopK", ["scaled", "far.sizes"], ["far.scaled", "far.ids"], axis=1)
+        s.node("Sub", ["far.scaled", "scaled.max"], "far.below")
+        s.node("Exp", ["far.below"], "far.all")
+        min_p(s, "far.all", "far.weights")
+        kept = keep(s, "far.weights", "far.size", "far.kept")
+        s.node("ScatterElements", ["zeros", "far.ids", kept], "far.in_place", axis=1)
+        return s.node("Where", ["far", "far.in_place", near], "far.chosen")
+
+    return g.choose(any_of(g, "far", "any_far"), "with_far", far, near, FLOAT)

@@ -1,0 +1,158 @@
+"""manifest.json of a model folder: what the server has to know, and what a reader may want to.
+
+The schema stands in core/src/engine/manifest.ts.
+"""
+
+import datetime
+import hashlib
+import json
+import pathlib
+from collections import Counter
+from dataclasses import asdict
+
+import torch
+from tokenizers import Tokenizer
+
+from ..data.tokenizer import END_OF_TEXT
+from ..model import coordinates
+from ..model.drafter import Drafter
+from ..model.transformer import Target, parameters_of
+
+FORMAT_VERSION = 1
+SPLITS = ("held_files", "held_packages")
+RECIPE = {
+    "target": ("tokens", "batch_tokens", "context", "seed"),
+    "drafter": ("steps", "completions", "context_tokens", "rate", "matrix_rate", "decay", "beta", "seed"),
+}
+"""Settings of target.py and distill.py that are worth keeping."""
+
+
+def digest(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def gather(target: pathlib.Path, drafter: pathlib.Path | None, evaluation: pathlib.Path, *others: pathlib.Path) -> dict:
+    """Facts from the checkpoints and reports; a report that doesn't exist is left out, but the yield curve of a drafter has to
+    come from somewhere. `others`: the corpus' sources.json and the tokenizer's tokens.json."""
+    target_file = torch.load(target, map_location="cpu", mmap=True)
+    drafter_file = torch.load(drafter, map_location="cpu") if drafter else {}
+    sources, tokens = (json.loads(p.read_text()) if p.exists() else None for p in others)
+    facts: dict = {
+        "target": {k: target_file[k] for k in ("bits_per_byte", "tokens", "source") if k in target_file},
+        **target_file.get("special_tokens", {}),
+    }
+    if drafter:
+        facts["drafter"] = drafting_facts(evaluation)
+        if mixture := drafter_file.get("trained_for"):
+            facts["sampling"] = {"trained_for": mixture}
+    if sources and (drafter or "source" not in target_file):  # else nothing was trained on it
+        licences = Counter(p["licence"] for p in sources["packages"].values())
+        facts["corpus"] = {
+            "bytes": sources["bytes"],
+            "files": sources["files"],
+            "packages": len(sources["packages"]),
+            "licences": dict(licences.most_common()),
+        }
+        if tokens:
+            facts["corpus"]["tokens"] = {split: t["tokens"] for split, t in tokens.items()}
+    for part, file in (("target", target_file), ("drafter", drafter_file)):
+        if settings := file.get("settings"):
+            recipe = {k: json.loads(settings[k]) for k in RECIPE[part] if k in settings}
+            if "steps" in recipe:  # those that were done: with --minutes not those of the settings
+                recipe["steps"] = file["log"][-1]["step"]
+            facts.setdefault("recipe", {})[part] = recipe
+    return facts
+
+
+def drafting_facts(evaluation: pathlib.Path) -> dict:
+    """What `evaluate` found out about a drafter; curve and accuracy are those of the first sampling condition."""
+    if not evaluation.exists():
+        raise SystemExit(
+            f"no yield curve: {evaluation} is missing; run `evaluate` first, or name its output with --evaluation"
+        )
+    settings = json.loads(evaluation.read_text())["settings"]
+    first = settings[0]["held_files"]["drafter"]
+    return {
+        **{name: first[name] for name in ("yield_curve", "yield_curve_after_miss") if name in first},
+        "accuracy_by_position": first["accuracy"],
+        "measured": [
+            {
+                "conditions": s["conditions"],
+                "tokens_per_call": {split: s[split]["drafter"]["tokens_per_call"] for split in SPLITS},
+            }
+            for s in settings
+        ],
+    }
+
+
+def licences(sources: dict) -> str:
+    """LICENCES.md of a model folder: whose declarations the pair was trained on. `sources`: the corpus' sources.json."""
+    lines = [
+        "# Licences of the corpus",
+        "",
+        "The models in this folder were trained on, or measured with, declaration files of these npm packages.",
+        "",
+        "| package | version | licence | copyright |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, p in sorted(sources["packages"].items()):
+        notice = p.get("copyright", "").replace("|", "\\|")
+        lines.append(f"| {name} | {p['version']} | {p['licence']} | {notice} |")
+    return "\n".join(lines) + "\n"
+
+
+def end_of_text(folder: pathlib.Path, facts: dict) -> int:
+    """The token that ends a text: as the facts of an imported target say, else the one of our own tokenizers."""
+    token = facts.get("end_of_text", Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id(END_OF_TEXT))
+    if token is None:
+        raise SystemExit(f"the tokenizer has no token {END_OF_TEXT}")
+    return token
+
+
+def build(
+    target: Target,
+    drafter: Drafter | None,
+    folder: pathlib.Path,
+    names: list[str],
+    slots: tuple[int, ...],
+    identity: str,
+    facts: dict,
+    pick: str,
+) -> dict:
+    """The manifest of a folder that holds the files `names`, whose graphs sample by `pick` (coordinates.py).
+
+    `facts` has the same shape: its "target", "drafter" and so on are
+    merged in, and "drafter" has to bring yield_curve and accuracy_by_position. Without a drafter it is of a target alone."""
+    c = target.config
+    row = 2 * c.kv_heads * c.head_width * 4
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+    content = {
+        "format_version": FORMAT_VERSION,
+        "id": identity,
+        "created": now,
+        "sizes": asdict(c),
+        "context_length": c.context,
+        "end_of_text": end_of_text(folder, facts),
+        "pick": pick,
+        "uniforms_per_position": coordinates.dimensions(pick, c.vocab),
+        "max_slots": list(slots),
+        "bytes_per_token": {"target": c.layers * row},
+        "target": {"parameters": parameters_of(target)},
+        "tokenizer": {"sha256": digest(folder / "tokenizer.json")},
+    }
+    if drafter:
+        d = drafter.config
+        content["bytes_per_token"]["drafter"] = d.depth * d.sizes.kv_heads * d.sizes.head_width * 8
+        content["drafter"] = {
+            "parameters": parameters_of(drafter),
+            **{k: getattr(d, k) for k in ("kind", "method", "embedding", "frequencies", "rank", "length")},
+            "source": list(d.source),
+            "sizes": asdict(d.sizes),
+            "max_branch_length": d.length,
+        }
+    for key, value in facts.items():
+        content[key] = {**content[key], **value} if isinstance(content.get(key), dict) else value
+    if drafter and len(curve := content["drafter"]["yield_curve"]) != d.length + 1:
+        raise SystemExit(f"the yield curve must have {d.length + 1} values, got {len(curve)}")
+    content["files"] = {n: {"sha256": digest(folder / n), "bytes": (folder / n).stat().st_size} for n in names}
+    return content

@@ -1,0 +1,359 @@
+"""The drafter: completions of L tokens from the context before them and the uniforms of their positions, in one call.
+
+Two streams. Context tokens go through the context stream, whose keys and values are what a server caches; u-positions go
+through `layers`, which attend to these and to the earlier u-positions of their completion. Four shapes (`kind`):
+
+- `feature`: the context stream is the whole target, frozen. What it says of the next token is sampled as the target's own tokens
+  are, and is a completion's first; u-positions have layers of their own, start from that token and from the hidden state that
+  it came from (EAGLE's feature, Li et al. 2024, arXiv 2401.15077), and predict the others.
+- `reader`: the context stream is the target's own first layers, frozen; u-positions have layers of their own.
+- `lora`: both streams are the target; low-rank adapters act on u-positions only (the paper's gated LoRA).
+- `separate`: a transformer of its own, one set of layers for both streams (the paper's scaling study).
+
+Shapes in the docstrings: B sequences, S context tokens, N completions per sequence, L positions per completion,
+D uniforms per position, H and G query and key/value heads, V vocabulary.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import coordinates, embeddings
+from .lora import adapted
+from .sampling import shape
+from .sequential_head import SequentialHead
+from .transformer import Config, KeyValue, Layer, RMSNorm, Target, read_layers, rope_tables
+
+KINDS = ("feature", "reader", "lora", "separate")
+METHODS = ("o", "c", "independent")
+
+
+@dataclass(frozen=True)
+class DrafterConfig:
+    """Shape and method of a drafter.
+
+    method (docs/ptp.md): `o`, position k sees u_1 .. u_k and names its token; `c`, position k sees u_1 .. u_{k-1} and gives
+    the distribution that u_k picks from; `independent`, as `c` but told nothing of the uniforms (the baseline).
+    """
+
+    target: Config
+    source: tuple[int, ...] = (0, 1, 3)
+    """Layer j reads the keys and values of context layer source[j] and starts from its weights; `separate` reads
+    itself, and starts from the target only where `start_from` is called."""
+    length: int = 8
+    """Longest completion that it is trained for, L; of a `feature` drafter the first token is the context stream's."""
+    kind: str = "reader"
+    method: str = "c"
+    pick: str = "tree"
+    """How uniforms choose a token, see coordinates.py."""
+    embedding: str = "fourier"
+    """How uniforms enter, see embeddings.py."""
+    frequencies: int = 8
+    """Harmonics of the fourier embedding."""
+    rank: int = 128
+    """Width of the sequential head (sequential_head.py); 0 for none."""
+    lora_rank: int = 64
+    passes: int = 1
+    """How often positions go through the layers: from the second pass on told the tokens that the pass before picked."""
+    own: Config | None = None
+    """Sizes of a `separate` drafter; the others have the target's."""
+
+    @property
+    def coordinates(self) -> int:
+        """D, uniforms per position."""
+        return coordinates.dimensions(self.pick, self.target.vocab)
+
+    @property
+    def sizes(self) -> Config:
+        """Sizes of both streams."""
+        return self.own or self.target
+
+    @property
+    def depth(self) -> int:
+        """Layers of the context stream; of the last only keys and values are computed, but for `feature`."""
+        return self.target.layers if self.kind == "feature" else max(self.source) + 1
+
+    @property
+    def given(self) -> int:
+        """Tokens at the beginning of a completion that the context stream says."""
+        return 1 if self.kind == "feature" else 0
+
+
+class Given(NamedTuple):
+    """What the context stream of a `feature` drafter says of the first token of each completion."""
+
+    feature: Tensor
+    """[B, N, width]: the normalised last hidden state of the token before."""
+    logits: Tensor | None
+    """[B, N, V]: what its head makes of that; `draft` has to have it."""
+
+
+class UniformEmbedding(nn.Module):
+    """Embeds the uniforms that a position is told of, and its sampling conditions.
+
+    Greedy positions (temperature 0) have a learned vector in place of uniforms, which have no meaning there.
+    """
+
+    def __init__(self, c: DrafterConfig):
+        super().__init__()
+        self.c = c
+        count = c.coordinates * embeddings.count(c.embedding, c.frequencies)
+        self.hidden = nn.Linear(count, 4 * embeddings.LEVELS) if c.embedding == "float" else None
+        self.uniform = nn.Linear(4 * embeddings.LEVELS if self.hidden else count, c.sizes.width)
+        self.greedy = nn.Parameter(torch.zeros(c.sizes.width))
+        self.condition = nn.Linear(3, c.sizes.width, bias=False)
+        nn.init.zeros_(self.condition.weight)
+
+    def of_uniforms(self, u: Tensor) -> Tensor:
+        """u [..., D] -> [..., width]."""
+        x = embeddings.features(self.c.embedding, u, self.c.frequencies)
+        return self.uniform(F.silu(self.hidden(x)) if self.hidden else x)
+
+    def of_conditions(self, temperature: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
+        """Temperature, top_p and log_V(top_k, or V for no limit), each [...] -> [..., width]."""
+        vocab = float(self.c.target.vocab)
+        limit = torch.where(top_k > 0, top_k, torch.full_like(top_k, vocab)).log() / math.log(vocab)
+        return self.condition(torch.stack([temperature, top_p, limit], -1))
+
+    def forward(self, u: Tensor, temperature: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
+        """u [..., L, D], the others [..., L] (top_k 0 for no limit, as float) -> [..., L, width]."""
+        x = self.of_conditions(temperature, top_p, top_k)
+        if self.c.method == "independent":
+            return x
+        told = torch.where((temperature > 0)[..., None], self.of_uniforms(u), self.greedy)
+        if self.c.method == "c":  # position k is told of the uniform before its own
+            told = torch.cat([torch.zeros_like(told[..., :1, :]), told[..., :-1, :]], -2)
+        return x + told
+
+    @torch.no_grad()
+    def rescale(self, rms: float) -> None:
+        """Brings the embedding of random uniforms to the given root mean square, that of the token embeddings."""
+        x = self.of_uniforms(torch.rand(4096, self.c.coordinates))
+        factor = rms / x.pow(2).mean().sqrt()
+        for p in self.uniform.parameters():
+            p.mul_(factor)
+
+
+class Drafter(nn.Module):
+    """The input that predicts token k has position k - 1, where a language model would predict it; the first of a
+    completion also carries the embedding of the last context token."""
+
+    def __init__(self, config: DrafterConfig, target: Target | None = None):
+        super().__init__()
+        self.config = config
+        c = config.sizes
+        depth = c.layers if config.kind == "separate" else config.target.layers
+        if max(config.source) >= depth or min(config.source) < 0:
+            raise ValueError(f"source must name layers in [0, {depth - 1}], got {list(config.source)}")
+        self.embedding = nn.Embedding(c.vocab, c.width)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.layers = nn.ModuleList(Layer(c, c.layers) for _ in config.source)
+        self.norm = RMSNorm(c.width, c.epsilon)
+        self.output = None if c.tied else nn.Linear(c.width, c.vocab, bias=False)
+        self.uniform = UniformEmbedding(config)
+        self.sequential = SequentialHead(c, config.rank) if config.rank else None
+        self.feature = nn.Linear(c.width, c.width, bias=False) if config.given else None
+        if self.feature is not None:
+            nn.init.zeros_(self.feature.weight)
+        self.told = nn.Linear(c.width, c.width, bias=False) if config.passes > 1 else None
+        if self.told is not None:
+            nn.init.eye_(self.told.weight)
+        if target is not None and config.own is None:
+            self.start_from(target, config.source)
+        if config.kind == "lora":
+            self.layers = nn.ModuleList(adapted(layer, config.lora_rank) for layer in self.layers)
+        self.fit_uniforms()
+
+    def fit_uniforms(self) -> None:
+        """Gives embedded uniforms the size of token embeddings."""
+        self.uniform.rescale(self.embedding.weight.detach().pow(2).mean().sqrt().item())
+
+    def start_from(self, target: Target, chosen: tuple[int, ...]) -> None:
+        """The target's embedding, head and `chosen` layers, of the drafter's own sizes."""
+        self.embedding.weight.data.copy_(target.embedding.weight)
+        self.norm.load_state_dict(target.norm.state_dict())
+        if self.output is not None:
+            self.output.load_state_dict(target.output.state_dict())
+        for layer, source in zip(self.layers, chosen, strict=True):
+            layer.load_state_dict(target.layers[source].state_dict())
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output head [V, width]."""
+        return self.embedding.weight if self.output is None else self.output.weight
+
+    def read(self, ids: Tensor) -> list[KeyValue]:
+        """Keys and values of a `separate` drafter's own context stream over ids [B, S]; the others read the target's
+        (`Target.read`)."""
+        return read_layers(self.layers, self.embedding(ids), self.config.sizes)[1]
+
+    def hidden(
+        self,
+        cache: list[KeyValue],
+        last: Tensor,
+        starts: Tensor,
+        u: Tensor,
+        conditions: tuple[Tensor, Tensor, Tensor],
+        feature: Tensor | None = None,
+        picked: Tensor | None = None,
+    ) -> Tensor:
+        """Normalised last hidden state [B, N, L, width] of N completions for each of B sequences.
+
+        cache: keys and values of the context layers, each [B, G, S, D_head]. last [B, N]: the token before each completion.
+        starts [B, N]: index of the first token to predict, 1 .. S. u [B, N, L, D]. conditions: temperature, top_p, top_k,
+        each broadcastable to [B, N, L]. feature [B, N, width]: with it the context ends one token before `last`, and this is
+        what it ends with. picked [B, N, L]: the tokens of the pass before, -1 for none; each is told to the position behind it.
+        """
+        b, n, length = u.shape[:3]
+        c = self.config.sizes
+        s = cache[self.config.source[0]][0].shape[2]
+        device = u.device
+        x = self.uniform(u, *(t.expand(b, n, length) for t in conditions))
+        before = self.embedding(last) if feature is None else self.embedding(last) + self.feature(feature)
+        behind = x[:, :, 1:]
+        if picked is not None:
+            told = picked[..., :-1, None]
+            behind = behind + self.told(self.embedding(told[..., 0].clamp(min=0))) * (told >= 0)
+        x = torch.cat([x[:, :, :1] + before[:, :, None], behind], 2).flatten(1, 2)
+        positions = (starts[:, :, None] - 1 + torch.arange(length, device=device)).flatten(1)
+        cos, sin = rope_tables(positions, c)
+        seen = torch.arange(s, device=device) < starts[..., None] - (0 if feature is None else 1)
+        context_bias = torch.zeros(b, 1, n, 1, s, device=device).masked_fill(~seen[:, None, :, None], -torch.inf)
+        future = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
+        own_bias = torch.zeros(length, length, device=device).masked_fill(future, -torch.inf)
+        group = c.heads // c.kv_heads
+        blocks = (b, c.heads, n, length, c.head_width)
+        for layer, source in zip(self.layers, self.config.source, strict=True):
+            q, k, v = layer.project(x, cos, sin)
+            keys, values = (t.repeat_interleave(group, 1) for t in cache[source])
+            q = q / math.sqrt(c.head_width)
+            own_q, own_k, own_v = (t.reshape(blocks) for t in (q, *(t.repeat_interleave(group, 1) for t in (k, v))))
+            context_scores = (q @ keys.transpose(-1, -2)).view(*blocks[:-1], s) + context_bias
+            own_scores = own_q @ own_k.transpose(-1, -2) + own_bias
+            weights = torch.cat([context_scores, own_scores], -1).softmax(-1).to(values.dtype)
+            attended = (weights[..., :s].reshape(b, c.heads, n * length, s) @ values).view(blocks)
+            attended = attended + weights[..., s:] @ own_v
+            x = layer.finish(x, attended.reshape(b, c.heads, n * length, c.head_width))
+        return self.norm(x).view(b, n, length, -1)
+
+    def logits(self, hidden: Tensor, last: Tensor, conditions, answers: Tensor | None = None) -> Tensor:
+        """hidden [B, N, L, width] -> [B, N, L, V]; the softmax of a row is what its token is picked from.
+
+        With a sequential head, `answers` [B, N, L] are the tokens that it is to take as picked (teacher forcing).
+        """
+        if self.sequential is not None:
+            hidden = self.sequential(hidden, self.embedding(torch.cat([last[..., None], answers[..., :-1]], -1)))
+        return self.head(hidden, conditions[0])
+
+    def forward(
+        self,
+        cache,
+        last: Tensor,
+        starts: Tensor,
+        u: Tensor,
+        conditions,
+        answers: Tensor | None = None,
+        given: Given | None = None,
+        told: Tensor | None = None,
+    ) -> Tensor:
+        """Logits [B, N, L, V]; arguments as in `hidden` and `logits`. A `feature` drafter has to have `given` and the answers,
+        and gives the logits [B, N, L - 1, V] of all tokens but the first. told [B, N]: completions in a second pass, which
+        takes the answers as what the first one picked (where it did not, nothing behind counts)."""
+        feature = None
+        if given is not None:
+            feature, last, starts, u, answers = (
+                given.feature, answers[..., 0], starts + 1, u[:, :, 1:], answers[..., 1:]
+            )  # fmt: skip
+        picked = None if told is None else torch.where(told[..., None], answers, -1)
+        return self.logits(self.hidden(cache, last, starts, u, conditions, feature, picked), last, conditions, answers)
+
+    @torch.no_grad()
+    def draft(
+        self,
+        cache,
+        last: Tensor,
+        starts: Tensor,
+        u: Tensor,
+        conditions,
+        excluded: Tensor | None = None,
+        given: Given | None = None,
+    ) -> Tensor:
+        """The drafted tokens [B, N, L]; arguments as in `hidden`.
+
+        excluded [B, N]: a token that the first of each completion is known not to be, or -1. A branch that is for the case that
+        the target did not take a drafted token starts where that token stood, and would only draft it again. given: what a
+        `feature` drafter's context stream says of the first token.
+        """
+        if given is None:
+            return self._predicted(cache, last, starts, u, conditions, excluded)
+        temperature, top_p, top_k = (t[..., 0] for t in conditions)
+        p = shape(without(given.logits, excluded), temperature, top_k, top_p)
+        first = coordinates.pick(self.config.pick, p, u[:, :, 0])
+        rest = self._predicted(cache, first, starts + 1, u[:, :, 1:], conditions, None, given.feature)
+        return torch.cat([first[..., None], rest], 2)
+
+    def _predicted(self, cache, last, starts, u, conditions, excluded, feature=None) -> Tensor:
+        """The tokens [B, N, L] that the drafter's own layers draft; arguments as in `hidden` and `draft`."""
+        tokens = None
+        for _ in range(self.config.passes):
+            hidden = self.hidden(cache, last, starts, u, conditions, feature, tokens)
+            tokens = self._chosen(hidden, last, u, conditions, excluded)
+        return tokens
+
+    def _chosen(self, hidden, last, u, conditions, excluded) -> Tensor:
+        """The tokens [B, N, L] of one pass, whose hidden states are given."""
+        if self.sequential is None:
+            logits = self.logits(hidden, last, conditions)
+            logits = torch.cat([without(logits[:, :, :1], excluded), logits[:, :, 1:]], 2)
+            return self.choose(logits, u, conditions[0])
+        temperature = conditions[0].expand(u.shape[:3])
+        token, state, tokens = last, None, []
+        for k in range(u.shape[2]):
+            corrected, state = self.sequential.step(hidden[:, :, k], self.embedding(token), state)
+            logits = self.head(corrected, temperature[:, :, k])
+            if k == 0:
+                logits = without(logits, excluded)
+            token = self.choose(logits, u[:, :, k], temperature[:, :, k])
+            tokens.append(token)
+        return torch.stack(tokens, 2)
+
+    def head(self, hidden: Tensor, temperature: Tensor) -> Tensor:
+        """hidden [..., width] -> logits [..., V], divided by the temperature, but for O-PTP, whose answer is the largest one."""
+        rows = F.linear(hidden, self.head_weight)
+        if self.config.method == "o":
+            return rows
+        return rows / torch.where(temperature > 0, temperature, torch.ones_like(temperature))[..., None]
+
+    def choose(self, logits: Tensor, u: Tensor, temperature: Tensor) -> Tensor:
+        """Tokens [...] from logits [..., V] and the uniforms [..., D] of their own positions."""
+        best = logits.argmax(-1)
+        if self.config.method == "o":
+            return best
+        picked = coordinates.pick(self.config.pick, logits.float().softmax(-1), u)
+        return torch.where(temperature.expand(best.shape) > 0, picked, best)
+
+
+def without(logits: Tensor, excluded: Tensor | None) -> Tensor:
+    """logits [B, N, ..., V] with those of the tokens `excluded` [B, N] at minus infinity; -1 or None excludes nothing."""
+    if excluded is None:
+        return logits
+    which = torch.arange(logits.shape[-1], device=logits.device) == excluded[..., None]
+    return logits.masked_fill(which.view(*excluded.shape, *(1,) * (logits.ndim - 3), -1), -torch.inf)
+
+
+def load_drafter(path) -> Drafter:
+    stored = torch.load(path, map_location="cpu")
+    settings = dict(stored["config"])
+    settings["target"] = Config(**settings["target"])
+    settings["own"] = Config(**settings["own"]) if settings["own"] else None
+    settings["source"] = tuple(settings["source"])
+    drafter = Drafter(DrafterConfig(**settings))
+    try:
+        drafter.load_state_dict(stored["weights"])
+    except RuntimeError as reason:
+        raise SystemExit(f"{path} was made by another version of ptp-train: train it anew ({reason})") from None
+    return drafter.eval()

@@ -1,0 +1,214 @@
+"""Trains a drafter on sequences that the target, or another writer, wrote.
+
+For random starts inside the written part, uniforms are drawn inside each token's interval by Beta(b, b) (b < 1: near the
+borders, where mistakes are made). O-PTP learns the token; C-PTP and independent prediction learn it or, by one of the other
+losses, the target's whole distribution. Late positions weigh less (decay^k).
+"""
+
+import argparse
+import pathlib
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cli.settings import integer, matching, multiple, number, require
+from ..model import embeddings
+from ..model.drafter import KINDS, METHODS, Drafter, DrafterConfig, load_drafter
+from ..model.grow import grown_drafter
+from ..model.transformer import Config, Target, identity, load_target
+from .batches import Question, Readings, Samples, ask
+from .device import autocast, compiled, device
+from .evaluate import quick
+from .fit import add_fit_arguments, fit
+from .losses import LOSSES
+from .samples import GENERATED
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_fit_arguments(parser, "drafter.pt", steps=4000)
+    parser.add_argument("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
+    parser.add_argument("--samples", type=pathlib.Path, default=pathlib.Path("work/samples"))
+    parser.add_argument(
+        "--held", type=pathlib.Path, help="folder of the held_files samples for the log (default: --samples)"
+    )
+    add_drafter_arguments(parser)
+    parser.add_argument(
+        "--from-target",
+        action="store_true",
+        help="a separate drafter starts from the target's layers --source and has its sizes, instead of random weights",
+    )
+    parser.add_argument(
+        "--init",
+        type=pathlib.Path,
+        help="go on from this drafter of the same shape instead of the target's layers; grown where the target is larger",
+    )
+    parser.add_argument("--loss", choices=LOSSES, default="kl")
+    parser.add_argument("--completions", type=integer(1), default=256, help="completions per step")
+    parser.add_argument(
+        "--context-tokens", type=integer(512), default=2048, help="tokens of the sequences of a step, together"
+    )
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="keep in memory what the target says about each sequence, in float16: a third faster on a CPU, 2 MB a sequence "
+        "for a vocabulary of 2,048",
+    )
+    parser.add_argument("--decay", type=number(0, 1, above=True), default=0.9, help="weight of position k is decay^k")
+    parser.add_argument(
+        "--beta", type=number(0, 10, above=True), default=0.3, help="u lies inside its interval by Beta(beta, beta)"
+    )
+
+
+def add_drafter_arguments(parser: argparse.ArgumentParser) -> None:
+    """The settings of `DrafterConfig`."""
+    parser.add_argument("--kind", choices=KINDS, default="reader")
+    parser.add_argument("--method", choices=METHODS, default="c")
+    parser.add_argument("--pick", choices=("cdf", "tree"), default="tree", help="how uniforms choose a token")
+    parser.add_argument("--embedding", choices=embeddings.KINDS, default="fourier")
+    parser.add_argument("--frequencies", type=integer(1, 64), default=8, help="harmonics of the fourier embedding")
+    parser.add_argument(
+        "--source",
+        type=matching(r"\d+(,\d+)*", "layer numbers with commas between"),
+        default="0,1,3",
+        help="context layers that the drafter's layers read and start from",
+    )
+    parser.add_argument("--length", type=integer(1, 64), default=8, help="positions per completion, L")
+    parser.add_argument("--rank", type=integer(0, 4096), default=128, help="width of the sequential head, 0 for none")
+    parser.add_argument("--lora-rank", type=integer(1, 4096), default=64)
+    parser.add_argument(
+        "--passes",
+        type=integer(1, 8),
+        default=1,
+        help="how often positions go through the layers, from the second time on told the tokens picked before; 1 to be exported",
+    )
+    parser.add_argument(
+        "--width", type=multiple(64, 64, 8192), default=128, help="of a separate drafter, whose layers --source counts"
+    )
+
+
+def check(args: argparse.Namespace) -> None:
+    learns_tokens = args.method != "o" or args.loss == "ce"
+    require(learns_tokens, f"--loss must be ce with --method o, which learns tokens only, got {args.loss}")
+    copies = args.kind == "separate" or not args.from_target
+    require(not (args.init and args.from_target), "--init and --from-target exclude each other")
+    given = args.kind != "feature" or args.length > 1
+    require(
+        given, f"--length must be 2 or more with --kind feature, whose first token is the target's, got {args.length}"
+    )
+    behind = args.length - (args.kind == "feature")
+    require(
+        args.passes == 1 or behind > 1, f"--passes must be 1 where --length {args.length} leaves one position to draft"
+    )
+    require(
+        not args.keep or args.kind != "separate", "--keep is for drafters that read the target, not --kind separate"
+    )
+    require(copies, f"--from-target is for --kind separate, others always start from the target, got {args.kind}")
+
+
+def layers_of(args: argparse.Namespace) -> tuple[int, ...]:
+    """The layers that --source names."""
+    return tuple(int(x) for x in args.source.split(","))
+
+
+def drafter_config(args: argparse.Namespace, target: Config) -> DrafterConfig:
+    """The checked configuration that the settings ask for."""
+    source = tuple(range(target.layers)) if args.kind == "lora" else layers_of(args)
+    of_target = args.kind != "separate" or args.from_target
+    fits = not of_target or max(source) < target.layers
+    require(fits, f"--source must name layers in [0, {target.layers - 1}], got {args.source}")
+    own = None
+    if args.kind == "separate":
+        own = replace(target, layers=len(source)) if of_target else separate_config(target, args.width, len(source))
+        source = tuple(range(len(source)))  # each layer reads itself
+    shared = {
+        k: getattr(args, k)
+        for k in ("length", "kind", "method", "pick", "embedding", "frequencies", "rank", "lora_rank", "passes")
+    }
+    return DrafterConfig(target, source, own=own, **shared)
+
+
+def separate_config(target: Config, width: int, layers: int) -> Config:
+    """A smaller transformer over the same vocabulary and context."""
+    heads = width // 64
+    hidden = -(-width * 11 // 4 // 32) * 32
+    return Config(target.vocab, width, layers, heads, max(1, heads // 2), 64, hidden, target.rope_theta, target.context)
+
+
+class Lesson:
+    """Draws batches and gives the loss of one: what `fit` needs."""
+
+    def __init__(self, args: argparse.Namespace, target: Target, drafter: Drafter, samples: Samples, device: str):
+        self.args, self.drafter, self.device = args, drafter, device
+        self.readings = Readings(
+            target, args.pick, samples, args.context_tokens, drafter.config.source if args.keep else None
+        )
+        self.predict = compiled(drafter, device)
+        self.beta = torch.distributions.Beta(torch.tensor(args.beta), torch.tensor(args.beta))
+        weight = args.decay ** torch.arange(args.length - drafter.config.given, device=device)
+        self.weight = weight / weight.mean()
+
+    def __call__(self, rng: np.random.Generator) -> tuple[Tensor, float]:
+        """The loss, and the share of the drafter's first tokens right when the most probable one is taken."""
+        a = self.args
+        with autocast(self.device, a.precision):
+            reading = self.readings.draw(rng)
+            shape = (len(reading.ids), max(1, a.completions // len(reading.ids)))
+            starts = rng.integers(reading.first, reading.first + GENERATED - a.length + 1, shape)
+            inside = self.beta.sample((*shape, a.length, reading.low.shape[-1])).to(self.device)
+            q = ask(reading, self.drafter, torch.from_numpy(starts).to(self.device), inside)
+            # half of the completions are a second pass's
+            told = torch.rand(shape, device=self.device) < 0.5 if self.drafter.config.passes > 1 else None
+            logits = self.predict(q.cache, q.last, q.starts, q.u, q.conditions, q.answers, q.given, told)
+        logits = logits.float()
+        given = self.drafter.config.given
+        answers, p = (x[:, :, given:] for x in (q.answers, q.p))
+        losses = LOSSES[a.loss](logits.flatten(0, 2), answers.flatten(), p.flatten(0, 2)).view(answers.shape)
+        counted = consistent(q, learns_tokens=a.loss == "ce")[:, :, given:]
+        loss = (losses * self.weight * counted).sum() / counted.sum().clamp(min=1)
+        return loss, (logits[:, :, 0].argmax(-1) == answers[:, :, 0]).float().mean().item()
+
+
+def consistent(q: Question, learns_tokens: bool) -> Tensor:
+    """Which positions [B, N, L] can be learnt from. No uniforms pick a token that temperature, top-k or top-p leave probability
+    0, so what follows one would be told of uniforms that contradict the text. Where tokens are learnt, it can't be learnt either.
+
+    The target's own sequences have such tokens by rounding only, those from data and from a student often.
+    """
+    possible = (q.p.gather(-1, q.answers[..., None])[..., 0] > 0).cumprod(-1)
+    if learns_tokens:
+        return possible
+    return torch.cat([torch.ones_like(possible[..., :1]), possible[..., :-1]], -1)
+
+
+def start(args: argparse.Namespace, target: Target) -> Drafter:
+    """The untrained drafter, or that of --init."""
+    if args.init:
+        return grown_drafter(load_drafter(args.init), drafter_config(args, target.config))
+    return untrained(args, target)
+
+
+def untrained(args: argparse.Namespace, target: Target) -> Drafter:
+    """A drafter for `target`, with the weights that its kind and --from-target let it begin with."""
+    drafter = Drafter(drafter_config(args, target.config), None if args.kind == "separate" else target)
+    if args.from_target:
+        drafter.start_from(target, layers_of(args))
+        drafter.fit_uniforms()
+    return drafter
+
+
+def run(args: argparse.Namespace) -> None:
+    place = device()
+    target = load_target(args.target).requires_grad_(False)
+    drafter = start(args, target).to(place)
+    target.to(place)
+    samples = Samples(args.samples, "train", place)
+    held = Samples(args.held or args.samples, "held_files", place)
+    for part in (samples, held):
+        part.check_origin(identity(target))
+    lesson = Lesson(args, target, drafter, samples, place)
+    origin = {"target_identity": identity(target), "trained_for": samples.mixture()}
+    if args.init:
+        origin["init"] = identity(drafter)
+    fit(args, drafter, lesson, lambda: quick(target, drafter, held), "drafter", origin)

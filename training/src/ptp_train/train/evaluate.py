@@ -1,0 +1,287 @@
+"""Measures drafters by coupled decoding on sequences that the target wrote from held-out prompts.
+
+A sequence and uniforms drawn inside its tokens' intervals are exactly what coupled decoding with those uniforms produces, so
+walking along it with the drafter's completions counts what a server would that drafts and then verifies: tokens per target call,
+the target's own included. Where a draft is made beside a verify, its first token is the one that the verify brings anyway. That
+one is nearly free to a `feature` drafter, whose figure falls by nearly 1 there, and not to the others.
+"""
+
+import argparse
+import json
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..model.drafter import Drafter, load_drafter
+from ..model.sampling import shape
+from ..model.transformer import Target, load_target
+from .batches import Reading, Samples, ask, read
+from .device import use_threads
+from .integers import in_integers
+from .samples import GENERATED
+
+SPLITS = ("held_files", "held_packages")
+
+
+def spread(reading: Reading, length: int, stride: int = 1) -> Tensor:
+    """Starts [B, N] of completions over the whole written part, `stride` apart."""
+    span = torch.arange(reading.first, reading.first + GENERATED - length + 1, stride, device=reading.ids.device)
+    return span[None].expand(len(reading.ids), -1)
+
+
+def uniforms_inside(reading: Reading, seed: int) -> Tensor:
+    """[B, G, D] in [0, 1): one for each written token, whichever completion covers it."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(reading.low.shape, generator=generator).to(reading.low.device)
+
+
+@torch.no_grad()
+def proposals(drafter: Drafter, reading: Reading, starts: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Drafted tokens and whether each is the target's, both [B, N, L]."""
+    q = ask(reading, drafter, starts, inside)
+    tokens = drafter.draft(q.cache, q.last, q.starts, q.u, q.conditions, None, q.given)
+    return tokens, tokens == q.answers
+
+
+@torch.no_grad()
+def after_miss(drafter: Drafter, reading: Reading, seed: int) -> np.ndarray:
+    """Whether tokens are right that are drafted from where an earlier draft went wrong, told what is wrong there; bool
+    [misses, L], over drafts from every start that go wrong early enough."""
+    length = drafter.config.length
+    starts = spread(reading, 2 * length)
+    inside = uniforms_inside(reading, seed)
+    tokens, right = proposals(drafter, reading, starts, inside)
+    accepted = right.cumprod(-1).sum(-1)
+    missed = accepted < length
+    wrong = tokens.gather(2, accepted.clamp(max=length - 1)[..., None])[..., 0]
+    q = ask(reading, drafter, starts + accepted, inside)
+    again = drafter.draft(q.cache, q.last, q.starts, q.u, q.conditions, wrong, q.given)
+    return (again == q.answers)[missed].cpu().numpy()
+
+
+def quick(target: Target, drafter: Drafter, samples: Samples, sequences: int = 8, stride: int = 6) -> dict:
+    """Figures for a training log: share right by position and tokens per call from evenly spread starts."""
+    rights = []
+    for f in samples.files:
+        reading = read(target, drafter.config.pick, {k: v[:sequences] for k, v in f.items()})
+        starts = spread(reading, drafter.config.length, stride)
+        rights.append(proposals(drafter, reading, starts, uniforms_inside(reading, 7))[1].flatten(0, 1))
+    right = torch.cat(rights).float()
+    return {
+        "accuracy": [round(x, 4) for x in right.mean(0).tolist()],
+        "tokens_per_call": round(1 + right.cumprod(-1).sum(-1).mean().item(), 4),
+    }
+
+
+@torch.no_grad()
+def impossible_pairs(target: Target, drafter: Drafter, reading: Reading, count: int, inside: Tensor) -> tuple[int, int]:
+    """How many of the drafted two-token beginnings the target could never say: the second token has probability 0 in what
+    temperature, top-k and top-p leave after the first; and how many were looked at. `count` starts per sequence."""
+    starts = spread(reading, drafter.config.length)[:, :: GENERATED // count]
+    tokens, _ = proposals(drafter, reading, starts, inside)
+    never = total = 0
+    for n in range(starts.shape[1]):
+        at = int(starts[0, n])
+        ids = torch.cat([reading.ids[:, :at], tokens[:, n, :1]], 1)
+        temperature, top_p, top_k = (t[:, 0, 0] for t in reading.conditions)
+        p = shape(target(ids)[:, -1].float(), temperature, top_k, top_p)
+        never += int((p.gather(-1, tokens[:, n, 1:2]) == 0).sum())
+        total += len(ids)
+    return never, total
+
+
+Walk = Callable[[Reading, int], np.ndarray]
+"""Whether drafted tokens are right, bool [B, N, L] for every start, given a reading and a seed."""
+
+
+def by_drafter(drafter: Drafter) -> Walk:
+    def walk(reading: Reading, seed: int) -> np.ndarray:
+        starts = spread(reading, drafter.config.length)
+        return proposals(drafter, reading, starts, uniforms_inside(reading, seed))[1].cpu().numpy()
+
+    return walk
+
+
+def windows(right: np.ndarray, length: int) -> np.ndarray:
+    """bool [B, G] of single tokens -> [B, N, L] of completions, for proposals whose token k is right or wrong whatever it
+    is a continuation of, as long as all before it were right."""
+    return np.lib.stride_tricks.sliding_window_view(right, length, axis=1)
+
+
+@torch.no_grad()
+def autoregressive(drafter: Drafter, length: int, speculative: bool) -> Walk:
+    """A drafter that predicts one token, asked again after each of its tokens: by the same uniforms, or by standard
+    speculative sampling (Leviathan et al. 2023), where a text token t was an accepted draft with probability min(1, q/p)."""
+
+    @torch.no_grad()
+    def walk(reading: Reading, seed: int) -> np.ndarray:
+        q = ask(reading, drafter, spread(reading, 1), uniforms_inside(reading, seed))
+        if not speculative:
+            return windows(
+                (drafter.draft(q.cache, q.last, q.starts, q.u, q.conditions) == q.answers)[..., 0].cpu().numpy(), length
+            )
+        rows = drafter(q.cache, q.last, q.starts, q.u, q.conditions, q.answers).softmax(-1)
+        own, its = (x.gather(-1, q.answers[..., None])[..., 0, 0] for x in (rows, q.p))
+        chance = torch.rand(own.shape, generator=torch.Generator().manual_seed(seed)).to(own.device)
+        return windows((chance * its < own).cpu().numpy(), length)
+
+    return walk
+
+
+def prompt_lookup(length: int, longest: int = 3) -> Walk:
+    """Proposes what followed the latest earlier occurrence of the last 3, else 2, else 1 tokens (Saxena 2023)."""
+
+    def walk(reading: Reading, seed: int) -> np.ndarray:
+        ids = reading.ids.cpu().numpy()
+        starts = range(reading.first, reading.first + GENERATED - length + 1)
+        out = np.zeros((len(ids), len(starts), length), bool)
+        for row, text in enumerate(ids):
+            for n, at in enumerate(starts):
+                draft = continuation(text[:at], longest, length)
+                out[row, n, : len(draft)] = draft == text[at : at + len(draft)]
+        return out
+
+    return walk
+
+
+def continuation(text: np.ndarray, longest: int, length: int) -> np.ndarray:
+    """At most `length` tokens after the latest earlier occurrence of the text's last `longest` .. 1 tokens."""
+    for size in range(min(longest, len(text) - 1), 0, -1):
+        found = (np.lib.stride_tricks.sliding_window_view(text[:-1], size) == text[-size:]).all(1).nonzero()[0]
+        if len(found):
+            return text[found[-1] + size : found[-1] + size + length]
+    return text[:0]
+
+
+@torch.no_grad()
+def decode(
+    target: Target,
+    pick: str,
+    walk: Walk,
+    samples: Samples,
+    sequences: int,
+    length: int,
+    context: Target | None = None,
+) -> dict:
+    """Coupled decoding, draft then verify, over at most `sequences` sequences; context: see `read`.
+
+    accuracy[k]: share of drafted tokens at position k that are the target's. yield_curve[b]: expected number of right tokens
+    before the first wrong one in a draft of b. tokens_per_call: with drafts of full length, the target's own token included.
+    """
+    right_at, prefix_at, calls, tokens, seen = np.zeros(length), np.zeros(length), 0, 0, 0
+    for f in samples.files:
+        for row in range(min(len(f["tokens"]), sequences - seen)):
+            seen += 1
+            right = walk(read(target, pick, {k: v[row : row + 1] for k, v in f.items()}, context), 11 + seen)[0]
+            prefix = right.cumprod(-1)
+            right_at += right.mean(0)
+            prefix_at += prefix.mean(0)
+            at = 0
+            while at < len(right):
+                step = int(prefix[at].sum()) + 1
+                calls, tokens, at = calls + 1, tokens + step, at + step
+    return {
+        "sequences": seen,
+        "tokens_per_call": round(tokens / calls, 4),
+        "accuracy": [round(x, 4) for x in (right_at / seen).tolist()],
+        "yield_curve": yield_curve(prefix_at / seen),
+    }
+
+
+def yield_curve(prefix: np.ndarray) -> list[float]:
+    """[L + 1] expected number of right tokens before the first wrong one in drafts of 0 .. L, from the shares [L] of drafts whose
+    first 1 .. L tokens are right."""
+    return [0.0, *(round(x, 4) for x in prefix.cumsum().tolist())]
+
+
+def after_misses(
+    target: Target, drafter: Drafter, samples: Samples, sequences: int, context: Target | None = None
+) -> list[float]:
+    """The yield curve of drafts from where an earlier one went wrong, see `after_miss`; of at most `sequences` sequences."""
+    rights: list[np.ndarray] = []
+    for f in samples.files:
+        for row in range(min(len(f["tokens"]), sequences - len(rights))):
+            batch = {k: v[row : row + 1] for k, v in f.items()}
+            reading = read(target, drafter.config.pick, batch, context)
+            rights.append(after_miss(drafter, reading, 11 + len(rights)))
+    return yield_curve(np.concatenate(rights).cumprod(-1).mean(0))
+
+
+def conditions_of(samples: Samples) -> list[dict]:
+    """The distinct sampling conditions of the sequences."""
+    rows = torch.cat([f["settings"] for f in samples.files]).unique(dim=0).tolist()
+    return [dict(zip(("temperature", "top_k", "top_p"), (round(x, 6) for x in row), strict=True)) for row in rows]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
+    parser.add_argument("--drafter", type=pathlib.Path, default=pathlib.Path("work/drafter.pt"))
+    parser.add_argument(
+        "--independent", type=pathlib.Path, help="a drafter trained with --method independent, to compare with"
+    )
+    parser.add_argument(
+        "--autoregressive", type=pathlib.Path, help="a drafter trained with --length 1, to compare with"
+    )
+    parser.add_argument(
+        "--samples", type=pathlib.Path, nargs="+", default=[pathlib.Path("work/samples")],
+        help="folders of held-out samples, each at one sampling condition; the first one's figures go into the manifest",
+    )  # fmt: skip
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("work/evaluation.json"))
+    parser.add_argument("--sequences", type=int, default=64, help="sequences of each split and condition")
+    parser.add_argument(
+        "--context-precision",
+        choices=("float32", "int8"),
+        default="float32",
+        help="of the target's copy that the drafter reads; int8 is near what a drafter exported in integers has",
+    )
+    parser.add_argument("--json", action="store_true", help="print nothing but the last line, one of JSON")
+    parser.add_argument("--threads", type=int, default=1)
+
+
+def compared(args: argparse.Namespace, drafter: Drafter) -> dict[str, tuple[str, Walk]]:
+    """By name: how uniforms pick, and the proposals, of everything that is to be measured."""
+    c = drafter.config
+    walks = {"drafter": (c.pick, by_drafter(drafter)), "prompt_lookup": (c.pick, prompt_lookup(c.length))}
+    if args.independent:
+        independent = load_drafter(args.independent)
+        walks["independent"] = (independent.config.pick, by_drafter(independent))
+    if args.autoregressive:
+        one = load_drafter(args.autoregressive)
+        if one.config.length != 1:
+            raise SystemExit(f"--autoregressive must be a drafter of length 1, got {one.config.length}")
+        walks["autoregressive"] = (one.config.pick, autoregressive(one, c.length, speculative=False))
+        walks["speculative_sampling"] = (one.config.pick, autoregressive(one, c.length, speculative=True))
+    return walks
+
+
+def run(args: argparse.Namespace) -> None:
+    use_threads(args.threads)
+    target, drafter = load_target(args.target), load_drafter(args.drafter)
+    walks = compared(args, drafter)
+    context = in_integers(target) if args.context_precision == "int8" else None
+    report: dict = {"settings": []}
+    for folder in args.samples:
+        figures: dict = {"conditions": None}
+        for split in SPLITS:
+            samples = Samples(folder, split, "cpu")
+            figures["conditions"] = conditions_of(samples)
+            figures[split] = {}
+            for name, (pick, walk) in walks.items():
+                figures[split][name] = decode(
+                    target, pick, walk, samples, args.sequences, drafter.config.length, context
+                )
+                if not args.json:
+                    print(
+                        f"{folder.name} {split} {name}: {figures[split][name]['tokens_per_call']} tokens per call",
+                        flush=True,
+                    )
+            if not drafter.config.given:  # else it finds misses by itself, and is told of none
+                curve = after_misses(target, drafter, samples, args.sequences, context)
+                figures[split]["drafter"]["yield_curve_after_miss"] = curve
+        report["settings"].append(figures)
+    report["pick"] = drafter.config.pick
+    args.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report))

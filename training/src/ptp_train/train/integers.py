@@ -1,0 +1,45 @@
+"""The target as a server's drafter has it whose products are in 8-bit integers (graph_int8.py), to measure what that costs."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from ..export.graphs.int8 import quantise_channels
+from ..model.transformer import Target
+
+LEVELS = 255
+"""Steps of an activation's range."""
+PRODUCTS = ("q", "k", "v", "o", "gate", "up", "down")
+
+
+def rounded(weight: Tensor) -> Tensor:
+    """weight [out, in] by its nearest 8-bit integers."""
+    values, scale = quantise_channels(weight)
+    return values.float() * scale[:, None]
+
+
+class IntegerLinear(nn.Module):
+    """A product as onnxruntime's DynamicQuantizeMatMul has it, but that each row has a range of its own where a run's rows share
+    one: a little closer to the exact product than a server's."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.weight = nn.Parameter(rounded(linear.weight.detach()), requires_grad=False)
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
+        step = ((high - low) / LEVELS).clamp(min=torch.finfo(x.dtype).tiny)
+        return nn.functional.linear((x / step).round() * step, self.weight, self.bias)
+
+
+def in_integers(target: Target) -> Target:
+    """A copy of the target with the products of all layers, and the weights of its head, in integers."""
+    copied = copy.deepcopy(target)
+    for layer in copied.layers:
+        for name in PRODUCTS:
+            setattr(layer, name, IntegerLinear(getattr(layer, name)))
+    copied.output = nn.Linear(target.config.width, target.config.vocab, bias=False)
+    copied.output.weight.data.copy_(rounded(target.head_weight.detach()))
+    return copied

@@ -1,0 +1,210 @@
+"""Writes sequences to learn from: the target's own, from corpus prompts; or the corpus' (data), or a drafter's (student).
+
+Each sequence has its own sampling conditions, drawn at random, so that one drafter serves them all. Whoever wrote a sequence,
+distillation asks the target about it.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+
+import numpy as np
+import torch
+
+from ..cli.progress import Progress
+from ..cli.settings import integer, numbers, require
+from ..model import coordinates
+from ..model.drafter import Drafter, load_drafter
+from ..model.sampling import shape
+from ..model.transformer import Target, identity, load_target
+from .device import device, use_threads
+
+GENERATED = 192
+"""Tokens that are written per sequence."""
+READ = 64
+"""Tokens of the prompts that are read at once; more or fewer took longer on a CPU."""
+WRITERS = ("teacher", "data", "student")
+PROMPTS = ((64, 0.5), (256, 0.3), (704, 0.2))
+"""Prompt lengths in tokens with their shares: the drafter has to know long contexts too."""
+
+
+MIXTURE = [
+    {"share": 0.45, "temperature": 0.7, "top_k": 50, "top_p": 0.9},
+    {"share": 0.15, "temperature": 0, "top_k": 0, "top_p": 1},
+    {"share": 0.15, "temperature": 1, "top_k": 0, "top_p": 1},
+    {"share": 0.25, "temperature": [0.3, 1.2], "top_k": [0, 20, 50, 100], "top_p": [0.8, 1]},
+]
+"""What `conditions` draws; a list of two numbers is a range (top_k: one of)."""
+
+
+def conditions(count: int, rng: np.random.Generator) -> np.ndarray:
+    """float32 [count, 3]: temperature, top_k, top_p; by MIXTURE."""
+    out = np.empty((count, 3), np.float32)
+    for row in out:
+        z = rng.random()
+        if z < 0.45:
+            row[:] = 0.7, 50, 0.9
+        elif z < 0.6:
+            row[:] = 0, 0, 1
+        elif z < 0.75:
+            row[:] = 1, 0, 1
+        else:
+            row[:] = rng.uniform(0.3, 1.2), rng.choice([0, 20, 50, 100]), rng.uniform(0.8, 1)
+    return out
+
+
+@torch.no_grad()
+def write(target: Target, prompts: torch.Tensor, settings: torch.Tensor, generator: torch.Generator) -> dict:
+    """Continues prompts [B, P] by GENERATED tokens under settings [B, 3] (temperature, top_k, top_p).
+
+    Returns {"tokens": [B, P + GENERATED]}.
+    """
+    b, prompt = prompts.shape
+    device = prompts.device
+    temperature, top_k, top_p = settings.unbind(-1)
+    cache = target.empty_cache(b, prompt + GENERATED)
+    for start in range(0, prompt, READ):
+        logits = target.extend(prompts[:, start : start + READ], cache, start)[:, -1]
+    tokens = [prompts]
+    for i in range(GENERATED):
+        p = shape(logits, temperature, top_k, top_p)
+        token = coordinates.pick("cdf", p, torch.rand(b, 1, generator=generator).to(device))
+        tokens.append(token[:, None])
+        if i + 1 < GENERATED:
+            logits = target.extend(token[:, None], cache, prompt + i)[:, -1]
+    return {"tokens": stored(torch.cat(tokens, 1), target.config.vocab)}
+
+
+@torch.no_grad()
+def write_by_student(
+    target: Target, drafter: Drafter, prompts: torch.Tensor, settings: torch.Tensor, generator: torch.Generator
+) -> dict:
+    """As `write`, but by the drafter alone: completion after completion, none of them corrected."""
+    b, prompt = prompts.shape
+    device = prompts.device
+    temperature, top_k, top_p = (column[:, None, None] for column in settings.unbind(-1))
+    c, length = drafter.config, drafter.config.length
+    cache = target.empty_cache(b, prompt + GENERATED)
+    ids, known = prompts, 0
+    while ids.shape[1] < prompt + GENERATED:
+        if c.kind == "separate":
+            context = drafter.read(ids)
+        else:
+            for start in range(known, ids.shape[1], READ):
+                target.extend(ids[:, start : min(start + READ, ids.shape[1])], cache, start)
+            known = ids.shape[1]
+            context = [(keys[:, :, :known], values[:, :, :known]) for keys, values in cache]
+        u = torch.rand(b, 1, length, c.coordinates, generator=generator).to(device)
+        starts = torch.full((b, 1), ids.shape[1], device=device)
+        drafted = drafter.draft(context, ids[:, -1:], starts, u, (temperature, top_p, top_k))[:, 0]
+        ids = torch.cat([ids, drafted], 1)
+    return {"tokens": stored(ids[:, : prompt + GENERATED], target.config.vocab)}
+
+
+def stored(ids: torch.Tensor, vocab: int) -> np.ndarray:
+    """Token ids in the smallest unsigned type that holds the vocabulary."""
+    return ids.cpu().numpy().astype(np.uint16 if vocab <= 2**16 else np.uint32)
+
+
+def check_pair(drafter: pathlib.Path, target: str) -> None:
+    """Refuses a drafter of another target than the one with this `model.identity`."""
+    made_for = torch.load(drafter, map_location="cpu", mmap=True).get("target_identity")
+    require(made_for == target, f"--drafter must be of target {target}, {drafter} is of {made_for}")
+
+
+def prompts_from(tokens: np.ndarray, count: int, length: int, rng: np.random.Generator) -> torch.Tensor:
+    """`count` random windows of corpus text, int64 [count, length]."""
+    starts = rng.integers(0, len(tokens) - length, count)
+    return torch.from_numpy(np.stack([tokens[s : s + length] for s in starts]).astype(np.int64))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
+    parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("work/tokens"))
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("work/samples"))
+    parser.add_argument("--split", default="train", choices=("train", "held_files", "held_packages"))
+    parser.add_argument(
+        "--writer",
+        choices=WRITERS,
+        default="teacher",
+        help="who continues the prompts: the target, the corpus itself (data), or --drafter (student)",
+    )
+    parser.add_argument("--drafter", type=pathlib.Path, help="the student")
+    parser.add_argument("--sequences", type=integer(1), default=6144)
+    parser.add_argument("--batch", type=integer(1), default=128)
+    kind = numbers("temperature", "top_k", "top_p")
+    parser.add_argument(
+        "--conditions", type=kind, help="TEMPERATURE,TOP_K,TOP_P for all sequences instead of a random mixture"
+    )
+    parser.add_argument("--threads", type=integer(1, 1024), default=2)
+    parser.add_argument("--seed", type=integer(0), default=0)
+
+
+def check(args: argparse.Namespace) -> None:
+    student = args.writer == "student"
+    require(student == bool(args.drafter), f"--drafter must be given with --writer student only, got {args.drafter}")
+    if args.conditions:
+        temperature, top_k, top_p = args.conditions
+        require(0 <= temperature <= 2, f"--conditions: temperature must be in [0, 2], got {temperature:g}")
+        require(top_k >= 0 and top_k == int(top_k), f"--conditions: top_k must be an integer, 0 or more, got {top_k:g}")
+        require(0 < top_p <= 1, f"--conditions: top_p must be in (0, 1], got {top_p:g}")
+
+
+def prompt_lengths(context: int) -> tuple[tuple[int, ...], np.ndarray]:
+    """The lengths of PROMPTS that leave room to write within `context`, and their shares."""
+    fitting = [(n, share) for n, share in PROMPTS if n + GENERATED <= context]
+    require(bool(fitting), f"the target's context must be {PROMPTS[0][0] + GENERATED} tokens or more, got {context}")
+    shares = np.array([share for _, share in fitting])
+    return tuple(n for n, _ in fitting), shares / shares.sum()
+
+
+def run(args: argparse.Namespace) -> None:
+    use_threads(args.threads)
+    place = device()
+    target = load_target(args.target).to(place)
+    drafter = load_drafter(args.drafter).to(place) if args.writer == "student" else None
+    origin = identity(target)
+    writer = args.writer
+    if drafter is not None:
+        writer += f" {identity(drafter)}"
+        check_pair(args.drafter, origin)
+        by_itself = not drafter.config.given
+        require(
+            by_itself, f"--drafter must write by itself, {args.drafter} is of --kind feature, which needs the target"
+        )
+    tokens = np.load(args.data / f"{args.split}.npy")
+    args.out.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(args.seed)
+    fixed = np.array(args.conditions, np.float32) if args.conditions else None
+    lengths, shares = prompt_lengths(target.config.context)
+    with Progress(getattr(args, "logs", None), args.sequences, "sequences", settings=vars(args)) as progress:
+        for start in range(0, args.sequences, args.batch):
+            count = min(args.batch, args.sequences - start)
+            length = int(rng.choice(lengths, p=shares))
+            settings = conditions(count, rng) if fixed is None else np.tile(fixed, (count, 1))
+            whole = length + GENERATED if args.writer == "data" else length
+            prompts = prompts_from(tokens, count, whole, rng)
+            name = args.out / f"{args.split}-{args.seed}-{start:06d}.npz"
+            if name.exists():
+                known = np.load(name)
+                made_by = str(known.get("target", "")) or origin, str(known.get("writer", "teacher"))
+                require(
+                    made_by == (origin, writer),
+                    f"{name} is of target {made_by[0]} by {made_by[1]}, this is {origin} by {writer}: "
+                    "remove it, or choose another --out",
+                )
+            else:
+                generator = torch.Generator().manual_seed(args.seed * 1_000_003 + start)
+                where = prompts.to(place), torch.from_numpy(settings).to(place), generator
+                if args.writer == "data":
+                    arrays = {"tokens": stored(prompts, target.config.vocab)}
+                elif drafter is not None:
+                    arrays = write_by_student(target, drafter, *where)
+                else:
+                    arrays = write(target, *where)
+                partial = name.with_suffix(".partial.npz")
+                np.savez(partial, settings=settings, target=np.array(origin), writer=np.array(writer), **arrays)
+                os.replace(partial, name)
+            progress.update(start + count)
+    print(json.dumps({"sequences": args.sequences, "generated_tokens": args.sequences * GENERATED}))
