@@ -42,7 +42,7 @@ function cache(prefix: string, length: string, { layers, kv_heads, head_width }:
   );
 }
 
-/** The nodes; values are named as in training/src/ptp_train/graph.py where they are the same. */
+/** The nodes; values are named as in training/src/ptp_train/export/graphs/graph.py where they are the same. */
 class Llama implements Pick<Graph, 'nodes' | 'parameters' | 'constants'> {
   readonly nodes: Node[] = [];
   readonly parameters = new Map<string, Tensor>();

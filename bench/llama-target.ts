@@ -31,7 +31,7 @@ export interface LlamaTarget {
   readonly id: string;
   readonly endOfText: number;
   readonly sizes: Sizes;
-  /** A parameter by the name that `target_graph` in training/src/ptp_train/export.py gives it. */
+  /** A parameter by the name that `target_graph` in training/src/ptp_train/export/model_folder.py gives it. */
   parameter(name: string): Tensor;
 }
 

@@ -25,7 +25,7 @@ const FLOAT16 = 10;
 
 /**
  * The float parameters of an ONNX graph and of the weight files beside it, float16 widened to float32, without the `.stored`
- * that training/src/ptp_train/graph.py adds to the names of narrowed ones. Tensors of other types are left out.
+ * that training/src/ptp_train/export/graphs/graph.py adds to the names of narrowed ones. Tensors of other types are left out.
  *
  * @throws Error if a file cannot be read or a tensor has not as many bytes as its shape asks for
  */

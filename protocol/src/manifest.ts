@@ -12,7 +12,7 @@ const token = z.int().nonnegative();
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 
 /**
- * manifest.json of a model folder, which training/src/ptp_train/manifest.py writes. Keys that only a reader wants (corpus, recipe,
+ * manifest.json of a model folder, which training/src/ptp_train/export/manifest.py writes. Keys that only a reader wants (corpus, recipe,
  * figures of the target) are let through unchecked.
  */
 const manifestSchema = z
@@ -36,7 +36,7 @@ const manifestSchema = z
     /** Missing in a folder of a target alone, which is decoded plainly. */
     drafter: z
       .looseObject({
-        /** See training/src/ptp_train/drafter.py; a `feature` drafter holds the whole target and checks blocks with it. */
+        /** See training/src/ptp_train/model/drafter.py; a `feature` drafter holds the whole target and checks blocks with it. */
         kind: z.enum(['feature', 'reader', 'lora', 'separate']).default('reader'),
         source: z.array(z.int().nonnegative()).min(1),
         /** Of a drafter that is not of the target's sizes. */

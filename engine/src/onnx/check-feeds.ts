@@ -20,7 +20,7 @@ export const idleSlot = { at: 0, sampling: nothingAsked };
 
 /**
  * Feeds of what a drafter checks and drafts: check_rows, check_tokens [B, C]; visible [B, 1]; uniforms [B, C + K, D]; steps [1]; the
- * sampling conditions [B, 1]. See `feature_graph` in training/src/ptp_train/feature_graph.py.
+ * sampling conditions [B, 1]. See `feature_graph` in training/src/ptp_train/export/graphs/feature_graph.py.
  *
  * @param dimensions D, uniforms per position
  */

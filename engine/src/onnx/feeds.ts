@@ -25,7 +25,7 @@ export function padded({ past, tokens }: Context): Context {
 /** What stands in a slot of the graph that no sequence uses. */
 export const idleContext: Context = { past: 0, tokens: [0, 0] };
 
-/** Feeds of the packed context tokens: ids, pos, splits, mask_{i}. See `target_graph` in training/src/ptp_train/export.py. */
+/** Feeds of the packed context tokens: ids, pos, splits, mask_{i}. See `target_graph` in training/src/ptp_train/export/model_folder.py. */
 export function contextFeeds(slots: readonly Context[]): Feeds {
   const ids = slots.flatMap((slot) => slot.tokens);
   const positions = slots.flatMap(({ past, tokens }) => tokens.map((_, i) => past + i));
@@ -135,7 +135,7 @@ export function idlePart(context: number, dimensions: number): DraftPart {
 /**
  * Feeds of the M positions to be drafted, slot by slot and branch by branch: u [1, M, D]; upos, last, first, excluded; the conditions;
  * usplits, umask_{i}; and for a sequential head grid and cell (`gridFeeds`), which graphs without one have no input for. See
- * `drafter_graph` in training/src/ptp_train/drafter_graph.py.
+ * `drafter_graph` in training/src/ptp_train/export/graphs/drafter_graph.py.
  *
  * @param dimensions D, uniforms per position
  */

@@ -85,7 +85,7 @@ export class Adjuster {
   }
 }
 
-/** logits [V] as an adjustment makes them, float32: the reference for `adjusted` in training/src/ptp_train/graph_adjust.py. */
+/** logits [V] as an adjustment makes them, float32: the reference for `adjusted` in training/src/ptp_train/export/graphs/adjust.py. */
 export function adjusted(logits: Float32Array, { scaled, scale, biased, biases, allowed }: Adjustment): Float32Array {
   const out = logits.slice();
   const factor = Math.fround(scale);
