@@ -14,10 +14,10 @@ import {
   type DraftSlot,
   type RunResult,
 } from '@ptp/engine/types';
-import { checkTokens } from '@ptp/protocol/check-tokens';
 import { PtpError } from '@ptp/protocol/errors';
 import type { Timings } from '@ptp/protocol/gen/ptp/v1/common_pb';
 import type { DraftOpen, DraftRequest, DraftResponseSchema, DraftStep } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
+import { requireTokens } from '@ptp/protocol/validation';
 import { planBranches } from './branch-plan.ts';
 
 type Response = MessageInitShape<typeof DraftResponseSchema>;
@@ -161,8 +161,8 @@ export class Drafter {
     limit('plan.budget', (plan?.budget ?? 0) >= 1, `in [1, ${this.limits.budget}]`, plan?.budget ?? 0);
     const longest = plan?.maxBranchLength ?? 0;
     limit('plan.max_branch_length', longest >= 1, `in [1, ${maxBranchLength}]`, longest);
-    checkTokens('committed', committed, facts.vocabulary);
-    checkTokens('block', block, facts.vocabulary);
+    requireTokens('committed', committed, facts.vocabulary);
+    requireTokens('block', block, facts.vocabulary);
   }
 }
 

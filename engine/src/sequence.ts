@@ -1,7 +1,7 @@
-import { checkTokens } from '@ptp/protocol/check-tokens';
 import { PtpError } from '@ptp/protocol/errors';
 import type { SequenceStart } from '@ptp/protocol/gen/ptp/v1/common_pb';
 import { receivedSampling, type SamplingParams } from '@ptp/protocol/sampling-params';
+import { requireTokens } from '@ptp/protocol/validation';
 import { uniforms } from './sampling/uniforms.ts';
 import type { EngineFacts, SequenceId, SequenceStore } from './types.ts';
 
@@ -27,7 +27,7 @@ export class Sequence {
       const message = `\`start.tokens\` must have 1 to ${limit} tokens, got ${start.tokens.length}`;
       throw new PtpError('out_of_range', message, { field: 'start.tokens' });
     }
-    checkTokens('start.tokens', start.tokens, facts.vocabulary);
+    requireTokens('start.tokens', start.tokens, facts.vocabulary);
     this.tokens = [...start.tokens];
     this.sampling = receivedSampling(start.sampling, facts.vocabulary);
     this.#seed = start.seed;

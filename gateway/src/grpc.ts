@@ -1,6 +1,5 @@
 import { randomBytes } from 'node:crypto';
 import type { CallContext } from '@ptp/protocol/call-context';
-import { checkTokens } from '@ptp/protocol/check-tokens';
 import { PtpError } from '@ptp/protocol/errors';
 import {
   type DraftOptions,
@@ -11,6 +10,7 @@ import {
 import { receivedSampling } from '@ptp/protocol/sampling-params';
 import { type ImplementedService, implement } from '@ptp/protocol/server';
 import { receivedAdjustments } from '@ptp/protocol/token-adjustments';
+import { requireTokens } from '@ptp/protocol/validation';
 import type { Admission } from './access/admission.ts';
 import type { ApiKeys, Client } from './access/api-keys.ts';
 import { type OnRefusal, tellRefusal } from './access/refusals.ts';
@@ -178,7 +178,7 @@ function choosing(message: GenerateRequest, { vocabulary }: PairFacts) {
   };
   check('top_log_probabilities', MOST_TOPS, topCount);
   check('stop_tokens', MOST_STOP_TOKENS, stopTokens.length);
-  checkTokens('stop_tokens', stopTokens, vocabulary);
+  requireTokens('stop_tokens', stopTokens, vocabulary);
   const adjustments = receivedAdjustments(message.adjustments, vocabulary);
   return { stopTokens, topCount, ignoreEndOfText, ...(adjustments && { adjustments }) };
 }
@@ -208,7 +208,7 @@ function promptOf({ prompt }: GenerateRequest, facts: PairFacts, tokenizer: Toke
     case 'text':
       return orBeginning(encodeText(prompt.value, tokenizer, facts, 'prompt'), facts);
     case 'tokens':
-      checkTokens('prompt.tokens', prompt.value.ids, facts.vocabulary);
+      requireTokens('prompt.tokens', prompt.value.ids, facts.vocabulary);
       return orBeginning(prompt.value.ids, facts);
     default:
       throw new PtpError('invalid_argument', '`prompt` is missing: set text or tokens', { field: 'prompt' });

@@ -1,5 +1,5 @@
-import { PtpError } from './errors.ts';
 import type { SamplingParameters } from './gen/ptp/v1/common_pb.ts';
+import { requireField } from './validation.ts';
 
 /** How a distribution is shaped before a token is picked from it. */
 export interface SamplingParams {
@@ -31,11 +31,11 @@ export function samplingParams(
   const topK = given.topK ?? defaultSampling.topK;
   const topP = given.topP ?? defaultSampling.topP;
   const minP = given.minP ?? 0;
-  check('temperature', temperature >= 0 && temperature <= 2, 'in [0, 2]', temperature);
+  requireField(temperature >= 0 && temperature <= 2, 'temperature', 'in [0, 2]', temperature);
   const topKLimit = `0 (off) or an integer in [1, ${vocabularySize}]`;
-  check('top_k', Number.isInteger(topK) && topK >= 0 && topK <= vocabularySize, topKLimit, topK);
-  check('top_p', topP > 0 && topP <= 1, 'in (0, 1]', topP);
-  check('min_p', minP >= 0 && minP <= 1, 'in [0, 1]', minP);
+  requireField(Number.isInteger(topK) && topK >= 0 && topK <= vocabularySize, 'top_k', topKLimit, topK);
+  requireField(topP > 0 && topP <= 1, 'top_p', 'in (0, 1]', topP);
+  requireField(minP >= 0 && minP <= 1, 'min_p', 'in [0, 1]', minP);
   // Greedy has no use for a truncation, and a drafter knows it by one set of conditions only.
   if (temperature < GREEDY_BELOW) return { temperature: 0, topK: 0, topP: 1 };
   return { temperature, topK, topP: Math.max(topP, LEAST_TOP_P), ...(minP > 0 && { minP }) };
@@ -55,7 +55,3 @@ export function receivedSampling(sampling: SamplingParameters | undefined, vocab
 const GREEDY_BELOW = 1e-4;
 /** Keeps one token, as everything below does; stays above 0 in float32. */
 const LEAST_TOP_P = 1e-6;
-
-function check(field: string, valid: boolean, limit: string, value: number): void {
-  if (!valid) throw new PtpError('invalid_argument', `\`${field}\` must be ${limit}, got ${value}`, { field });
-}

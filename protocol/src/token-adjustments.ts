@@ -1,5 +1,5 @@
-import { PtpError } from './errors.ts';
 import type { TokenAdjustments } from './gen/ptp/v1/common_pb.ts';
+import { requireField } from './validation.ts';
 
 /** What a request changes about single tokens. All of it follows from token ids, so that a verifier knows it along a draft too. */
 export interface AdjustParams {
@@ -44,15 +44,16 @@ export function adjustParams(
   const repetitionPenalty = given.repetitionPenalty ?? 1;
   const heldBackUntil = given.heldBackUntil ?? 0;
   const heldBack = heldBackUntil > 0 ? (given.heldBack ?? []) : [];
-  check('logit_bias', logitBias.size <= MOST_BIASES, `at most ${MOST_BIASES} entries`, logitBias.size);
+  requireField(logitBias.size <= MOST_BIASES, 'logit_bias', `at most ${MOST_BIASES} entries`, logitBias.size);
   for (const [id, bias] of logitBias) {
-    check(`logit_bias`, isToken(id, vocabulary), `of token ids in [0, ${vocabulary - 1}]`, id);
-    check(`logit_bias[${id}]`, bias >= -100 && bias <= 100, 'in [-100, 100]', bias);
+    requireField(isToken(id, vocabulary), 'logit_bias', `of token ids in [0, ${vocabulary - 1}]`, id);
+    requireField(bias >= -100 && bias <= 100, `logit_bias[${id}]`, 'in [-100, 100]', bias);
   }
-  for (const id of heldBack) check('held_back', isToken(id, vocabulary), `token ids in [0, ${vocabulary - 1}]`, id);
-  check('presence_penalty', Math.abs(presencePenalty) <= 2, 'in [-2, 2]', presencePenalty);
-  check('frequency_penalty', Math.abs(frequencyPenalty) <= 2, 'in [-2, 2]', frequencyPenalty);
-  check('repetition_penalty', repetitionPenalty > 0 && repetitionPenalty <= 10, 'in (0, 10]', repetitionPenalty);
+  for (const id of heldBack)
+    requireField(isToken(id, vocabulary), 'held_back', `token ids in [0, ${vocabulary - 1}]`, id);
+  requireField(Math.abs(presencePenalty) <= 2, 'presence_penalty', 'in [-2, 2]', presencePenalty);
+  requireField(Math.abs(frequencyPenalty) <= 2, 'frequency_penalty', 'in [-2, 2]', frequencyPenalty);
+  requireField(repetitionPenalty > 0 && repetitionPenalty <= 10, 'repetition_penalty', 'in (0, 10]', repetitionPenalty);
   const penalised = presencePenalty !== 0 || frequencyPenalty !== 0 || repetitionPenalty !== 1;
   if (logitBias.size === 0 && !penalised && heldBack.length === 0) return undefined;
   const repetition = Math.max(repetitionPenalty, LEAST_REPETITION);
@@ -74,7 +75,3 @@ export function receivedAdjustments(given: TokenAdjustments | undefined, vocabul
 }
 
 const isToken = (id: number, vocabulary: number): boolean => Number.isInteger(id) && id >= 0 && id < vocabulary;
-
-function check(field: string, valid: boolean, limit: string, value: number): void {
-  if (!valid) throw new PtpError('invalid_argument', `\`${field}\` must be ${limit}, got ${value}`, { field });
-}

@@ -6,7 +6,6 @@ import { Scheduler } from '@ptp/engine/scheduler';
 import { chunks, openWithin } from '@ptp/engine/sequence';
 import { timingsOf } from '@ptp/engine/timings';
 import type { RunResult, TargetEngine, TargetOutput, TargetSlot } from '@ptp/engine/types';
-import { checkTokens } from '@ptp/protocol/check-tokens';
 import { PtpError } from '@ptp/protocol/errors';
 import type { Timings } from '@ptp/protocol/gen/ptp/v1/common_pb';
 import type {
@@ -16,6 +15,7 @@ import type {
   VerifyResult,
   VerifyStep,
 } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
+import { requireTokens } from '@ptp/protocol/validation';
 import { TargetSequence } from './target-sequence.ts';
 
 type Response = MessageInitShape<typeof VerifyResponseSchema>;
@@ -118,7 +118,7 @@ export class Verifier {
       const message = `\`draft\` must fit the context of ${facts.contextLength} tokens: ${length} are committed, got ${draft.length}`;
       throw new PtpError('out_of_range', message, { field: 'draft' });
     }
-    checkTokens('draft', draft, facts.vocabulary);
+    requireTokens('draft', draft, facts.vocabulary);
     const slot = { sequence: id, ...sequence.slot(draft, allowed) };
     const served = await this.#scheduler.submit(slot, signal, step.trace?.traceparent);
     const { picks, logProbabilities } = served.output;
