@@ -29,10 +29,10 @@ import { parsedSchema, wholeRegex } from './openai/output-format.ts';
 import { encodeText, orBeginning } from './openai/prompt.ts';
 import { checkModel } from './openai/request.ts';
 import { MOST_STOP_TOKENS, MOST_TOPS } from './openai/sampling-fields.ts';
-import { refuse } from './schema-parts.ts';
 import { DRAFT_MODES, LONGEST_DRAFT } from './settings.ts';
 import { TextStream } from './text/text-stream.ts';
 import type { Tokenizer } from './text/tokenizer.ts';
+import { refuse } from './validation.ts';
 
 export interface GenerationParts {
   readonly generator: Generator;

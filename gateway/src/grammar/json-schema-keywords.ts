@@ -1,6 +1,6 @@
 import { PtpError } from '@ptp/protocol/errors';
 import { z } from 'zod';
-import { boolean, check, integer, number, text } from '../schema-parts.ts';
+import { boolean, check, integer, number, text } from '../validation.ts';
 
 const count = integer(0, Number.MAX_SAFE_INTEGER, 'an integer >= 0').optional();
 const limit = number.optional();

@@ -1,4 +1,4 @@
-import { refuse } from '../schema-parts.ts';
+import { refuse } from '../validation.ts';
 
 /** Levels of arrays and objects that a client's JSON may have: much of what reads it does so by recursion. */
 export const MOST_NESTING = 200;

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { parsedText } from '../http/nesting.ts';
-import { object, refuse, text } from '../schema-parts.ts';
+import { object, refuse, text } from '../validation.ts';
 
 /** A function call that the assistant made. */
 export interface ToolCall {

@@ -6,7 +6,7 @@ import { jsonSchemaGrammar } from '../grammar/json-schema.ts';
 import { jsonObject } from '../grammar/json-text.ts';
 import { RegexError, regexGrammar } from '../grammar/regex.ts';
 import { parsedText } from '../http/nesting.ts';
-import { boolean, object, refuse, text } from '../schema-parts.ts';
+import { boolean, object, refuse, text } from '../validation.ts';
 
 const kinds = 'text, json_object or json_schema';
 const schemaOf = z.unknown().meta({ description: 'a JSON Schema' });

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { PairFacts } from '../decode/types.ts';
 import type { Form } from '../grammar/grammars.ts';
-import { boolean, check, object, positive, refuse, text } from '../schema-parts.ts';
+import { boolean, check, object, positive, refuse, text } from '../validation.ts';
 import { type ChatMessage, parsedArguments, textOf } from './messages.ts';
 import { formatForm, responseFormat } from './output-format.ts';
 import { type CommonRequest, common, commonRequest, oneForm, tops } from './request.ts';

@@ -2,7 +2,7 @@ import { type SamplingParams, samplingParams } from '@ptp/protocol/sampling-para
 import { adjustParams } from '@ptp/protocol/token-adjustments';
 import { z } from 'zod';
 import type { GenerationRequest, PairFacts } from '../decode/types.ts';
-import { boolean, integer, number } from '../schema-parts.ts';
+import { boolean, integer, number } from '../validation.ts';
 
 /** Most tokens that may end a text, beside the model's own. */
 export const MOST_STOP_TOKENS = 64;

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { PairFacts } from '../decode/types.ts';
-import { boolean, check, object, refuse, text } from '../schema-parts.ts';
+import { boolean, check, object, refuse, text } from '../validation.ts';
 import { type ChatMessage, conversation, messageList } from './messages.ts';
 import { checkModel, tokenIds } from './request.ts';
 

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { choice, type Expression, literal, type Reader, repeat, sequence } from '../grammar/expression.ts';
 import type { Form } from '../grammar/grammars.ts';
 import { jsonSchemaGrammar } from '../grammar/json-schema.ts';
-import { object, refuse, text } from '../schema-parts.ts';
+import { object, refuse, text } from '../validation.ts';
 
 /** Most tools of a request, as in OpenAI's API. */
 export const MOST_TOOLS = 128;
