@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AutoregressiveDraftEngine } from '@ptp/engine/draft-model';
-import { openDraftEngine, openTargetEngine } from '@ptp/engine/onnx/engine';
+import { openDraftEngine, openTargetEngine } from '@ptp/engine/open-engine';
 import { FakeDraftEngine, type FakeDraftOptions, FakeTargetEngine } from '@ptp/engine/testing/fake-engine';
 import type { DraftEngine, DraftOutput, TargetEngine } from '@ptp/engine/types';
 import { loadManifest } from '@ptp/protocol/manifest';

@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { openTargetEngine } from '@ptp/engine/onnx/engine';
+import { openTargetEngine } from '@ptp/engine/open-engine';
 import { uniforms } from '@ptp/engine/sampling/uniforms';
 import type { TargetEngine } from '@ptp/engine/types';
 import { InferenceSession, Tensor } from 'onnxruntime-node';

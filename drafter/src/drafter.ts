@@ -3,7 +3,7 @@ import type { RunFacts } from '@ptp/engine/engine-metrics';
 import { recordRun } from '@ptp/engine/run-spans';
 import { Scheduler } from '@ptp/engine/scheduler';
 import { chunks, openWithin, Sequence } from '@ptp/engine/sequence';
-import { timingsOf } from '@ptp/engine/timings';
+import { timingsMessage } from '@ptp/engine/status-messages';
 import {
   type BlockCheck,
   type BranchRequest,
@@ -87,7 +87,7 @@ export class Drafter {
       const slot = { sequence: context.id, ...chunk, sampling, branches: [] };
       const served = await this.#scheduler.submit(slot, signal, open.trace?.traceparent);
       recordRun('ptp.draft.prefill', open.trace?.traceparent, served, { 'ptp.tokens': chunk.tokens.length });
-      timings = timingsOf(served, chunk.tokens.length);
+      timings = timingsMessage(served, chunk.tokens.length);
     }
     context.settle(tokens.length - 1);
     return { kind: { case: 'opened', value: { ...(timings && { timings }), reusedTokens } } };
@@ -125,7 +125,7 @@ export class Drafter {
             tokens: Array.from(tokens),
             confidences: Array.from(confidences),
           })),
-          timings: timingsOf(served, sizeOf(slot, this.engine.facts.uniformsPerPosition)),
+          timings: timingsMessage(served, sizeOf(slot, this.engine.facts.uniformsPerPosition)),
         },
       },
     };

@@ -12,6 +12,16 @@ import type { Adjustment } from './sampling/adjust.ts';
 /** Handle of one sequence's cache inside an engine. */
 export type SequenceId = number;
 
+/** What every engine can be opened with. */
+export interface EngineOptions {
+  /** The model folder: `manifest.json` and the files that it lists. */
+  readonly dir: string;
+  /** Threads of one run, 1 by default. Results do not depend on it. */
+  readonly threads?: number;
+  /** Bytes of keys and values to keep from closed sequences, for prompts that begin alike; 0, none, by default. */
+  readonly prefixCacheBytes?: number;
+}
+
 /** Facts that an engine reads from the model's manifest. */
 export interface EngineFacts {
   /** Token ids are 0 .. vocabulary - 1. */

@@ -2,7 +2,7 @@ import { cp, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { openDraftEngine, openTargetEngine } from '@ptp/engine/onnx/engine';
+import { openDraftEngine, openTargetEngine } from '@ptp/engine/open-engine';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { checkFiles, loadManifest } from '../src/manifest.ts';
 

@@ -4,7 +4,7 @@ import { recordRun } from '@ptp/engine/run-spans';
 import { accept } from '@ptp/engine/sampling/accept';
 import { Scheduler } from '@ptp/engine/scheduler';
 import { chunks, openWithin } from '@ptp/engine/sequence';
-import { timingsOf } from '@ptp/engine/timings';
+import { timingsMessage } from '@ptp/engine/status-messages';
 import type { RunResult, TargetEngine, TargetOutput, TargetSlot } from '@ptp/engine/types';
 import { PtpError } from '@ptp/protocol/errors';
 import type { Timings } from '@ptp/protocol/gen/ptp/v1/common_pb';
@@ -99,7 +99,7 @@ export class Verifier {
       promptTop.push(...sequence.tops(served.output, served.output.logProbabilities.length));
       recordRun('ptp.verify.prefill', open.trace?.traceparent, served, { 'ptp.tokens': chunk.tokens.length });
       prefillUs += served.runMicros;
-      timings = timingsOf(served, chunk.tokens.length);
+      timings = timingsMessage(served, chunk.tokens.length);
     }
     const read = { prefillUs, cachedTokens: prompt.length, reusedTokens, promptLogProbabilities, promptTop };
     const value = { ...(timings && { timings }), ...read };
@@ -134,7 +134,7 @@ export class Verifier {
       accepted,
       nextToken: committed[accepted] as number,
       logProbabilities: Array.from(logProbabilities.subarray(0, accepted + 1)),
-      timings: timingsOf(served, draft.length + 1),
+      timings: timingsMessage(served, draft.length + 1),
       top: sequence.tops(served.output, accepted + 1),
     };
   }

@@ -7,6 +7,7 @@ import type {
   DraftOutput,
   DraftSlot,
   EngineFacts,
+  EngineOptions,
   PrefixCacheUsage,
   RunResult,
   SequenceId,
@@ -18,26 +19,17 @@ import type {
 import { checkDraftSlots, checkEmpty, checkTargetSlots } from '../validate-slots.ts';
 import type { FromWorker, ToWorker, WorkerModel } from './worker.ts';
 
-export interface OnnxEngineOptions {
-  /** The model folder, see manifest.ts. */
-  readonly dir: string;
-  /** Threads of one run, 1 by default. The results do not depend on it. */
-  readonly threads?: number;
-  /** Most bytes of closed sequences' keys and values to keep for prompts that begin as they do; 0, none, by default. */
-  readonly prefixCacheBytes?: number;
-}
-
 /**
  * The target of a model folder in onnxruntime on the CPU, in a thread of its own.
  *
  * @throws PtpError `failed_precondition` if the folder's files are missing or damaged
  */
-export async function openTargetEngine(options: OnnxEngineOptions): Promise<TargetEngine> {
+export async function openTargetEngine(options: EngineOptions): Promise<TargetEngine> {
   return new OnnxTargetEngine(await start('target', options));
 }
 
 /** The drafter of a model folder; else as `openTargetEngine`. */
-export async function openDraftEngine(options: OnnxEngineOptions): Promise<DraftEngine> {
+export async function openDraftEngine(options: EngineOptions): Promise<DraftEngine> {
   return new OnnxDraftEngine(await start('drafter', options));
 }
 
@@ -67,7 +59,7 @@ interface Started {
 
 async function start(
   kind: WorkerModel['kind'],
-  { dir, threads = 1, prefixCacheBytes = 0 }: OnnxEngineOptions,
+  { dir, threads = 1, prefixCacheBytes = 0 }: EngineOptions,
 ): Promise<Started> {
   const manifest = await loadManifest(dir);
   const { sizes, max_slots: slotCounts, context_length: contextLength } = manifest;

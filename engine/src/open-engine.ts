@@ -1,0 +1,42 @@
+import { loadManifest } from '@ptp/protocol/manifest';
+import { AutoregressiveDraftEngine, checkDraftModel } from './draft-model.ts';
+import type { DraftEngine, EngineOptions, TargetEngine } from './types.ts';
+
+/** What an engine's folder provides. Both throw PtpError `failed_precondition` if the model is missing or damaged. */
+interface EngineModule {
+  openTargetEngine(options: EngineOptions): Promise<TargetEngine>;
+  openDraftEngine(options: EngineOptions): Promise<DraftEngine>;
+}
+
+/**
+ * All engines. Adding one takes a folder next to `onnx/` and a line here. They are imported on demand, so that a process
+ * loads no native runtime but the one it uses.
+ */
+const engines = {
+  onnx: () => import('./onnx/engine.ts'),
+} satisfies Record<string, () => Promise<EngineModule>>;
+
+export type EngineName = keyof typeof engines;
+
+/** Opens a folder's target. @throws PtpError `failed_precondition` if the model is missing or damaged */
+export async function openTargetEngine(options: EngineOptions, name: EngineName = 'onnx'): Promise<TargetEngine> {
+  return (await engines[name]()).openTargetEngine(options);
+}
+
+/** Opens a folder's drafter. @throws PtpError `failed_precondition` if the model is missing, damaged or a target alone */
+export async function openDraftEngine(options: EngineOptions, name: EngineName = 'onnx'): Promise<DraftEngine> {
+  return (await engines[name]()).openDraftEngine(options);
+}
+
+/**
+ * Opens a whole model as the drafter of another folder's target.
+ *
+ * @param options of the draft model
+ * @param pairDir the folder of the target that it drafts for
+ * @param setting name of the setting that chose the draft model, for error messages
+ * @throws PtpError `failed_precondition` if the model is missing, damaged or has other tokens than the target
+ */
+export async function openDraftModel(options: EngineOptions, pairDir: string, setting: string): Promise<DraftEngine> {
+  checkDraftModel(await loadManifest(options.dir), await loadManifest(pairDir), setting);
+  return new AutoregressiveDraftEngine(await openTargetEngine(options));
+}
