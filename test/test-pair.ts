@@ -70,7 +70,7 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
     readyMs = 5000,
   ): Promise<TestPair<FakeTargetEngine, FakeDraftEngine>> {
     const target = new FakeTargetEngine(options);
-    const { vocabulary, contextLength } = target.facts;
+    const { vocabulary, contextLength } = target.info;
     const { stopTokens = [] } = options;
     const tokenizerSha256 = 'f'.repeat(64);
     const facts = { modelId: 'fake', vocabulary, contextLength, endOfText: 0, stopTokens, tokenizerSha256 };

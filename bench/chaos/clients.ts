@@ -1,4 +1,4 @@
-import type { Random } from '@ptp/engine/random';
+import type { Random } from '../random.ts';
 
 /** A request whose text is known. */
 export interface Question {

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Random } from '@ptp/engine/random';
+import type { Random } from '../random.ts';
 import type { Fleet, Node } from './fleet.ts';
 
 /** A fault, which resolves when all is as it was. */

@@ -1,4 +1,4 @@
-import { Random } from '@ptp/engine/random';
+import { Random } from '../random.ts';
 
 interface Event {
   readonly at: number;

@@ -78,7 +78,7 @@ function logProbabilities({ data, dims }: Tensor): number[][] {
 async function readOurs(tokens: readonly number[]): Promise<number[][]> {
   const { vocab } = target.sizes;
   const sequence = ours.open();
-  const u = uniforms(1n, 0, tokens.length, ours.facts.uniformsPerPosition);
+  const u = uniforms(1n, 0, tokens.length, ours.info.uniformsPerPosition);
   const sampling = { temperature: 0, topK: 0, topP: 1 };
   const { outputs } = await ours.run([{ sequence, at: 0, tokens, sampling, u, topCount: vocab }]);
   ours.close(sequence);

@@ -50,11 +50,11 @@ export class Drafter {
     this.limits = limits;
     const run = (slots: DraftSlot[]): Promise<RunResult<DraftOutput>> => engine.run(slots);
     const bounds = {
-      slots: engine.facts.maxSlots,
+      slots: engine.info.maxSlots,
       tokens: limits.batchTokens,
       queue: limits.queue,
     };
-    this.#scheduler = new Scheduler(run, (slot) => sizeOf(slot, engine.facts.uniformsPerPosition), bounds, observe);
+    this.#scheduler = new Scheduler(run, (slot) => sizeOf(slot, engine.info.uniformsPerPosition), bounds, observe);
   }
 
   /** One Draft stream. */
@@ -65,7 +65,7 @@ export class Drafter {
       for await (const { kind } of requests) {
         if (!context) {
           if (kind.case !== 'open') throw new PtpError('failed_precondition', 'the first message must be `open`');
-          context = new Context(id, new Sequence(kind.value.start, this.engine.facts));
+          context = new Context(id, new Sequence(kind.value.start, this.engine.info));
           yield await this.#prefill(context, kind.value, signal);
         } else {
           if (kind.case !== 'step') throw new PtpError('failed_precondition', 'after `open` only `step` is allowed');
@@ -98,14 +98,14 @@ export class Drafter {
     const { sequence } = context;
     sequence.tokens.push(...step.committed);
     const { assumed } = step;
-    const room = this.engine.facts.contextLength - sequence.tokens.length - step.block.length;
+    const room = this.engine.info.contextLength - sequence.tokens.length - step.block.length;
     const maxLength = Math.min(step.plan?.maxBranchLength ?? 0, this.engine.maxBranchLength, room);
     const budget = Math.min(step.plan?.budget ?? 0, this.limits.budget);
-    const asked = this.engine.checks
+    const asked = this.engine.checksBlocks
       ? { counts: [], branches: [], check: checkOf(sequence, step, Math.min(budget, maxLength)) }
       : this.#branches(sequence, step, budget, maxLength);
     const { counts, ...wanted } = asked;
-    const written = context.extend(step.block, this.engine.checks ? step.block.length - assumed : 0);
+    const written = context.extend(step.block, this.engine.checksBlocks ? step.block.length - assumed : 0);
     const slot = { sequence: context.id, ...written, sampling: sequence.sampling, ...wanted };
     const served = await this.#scheduler.submit(slot, signal, step.trace?.traceparent);
     const { branches } = served.output;
@@ -125,7 +125,7 @@ export class Drafter {
             tokens: Array.from(tokens),
             confidences: Array.from(confidences),
           })),
-          timings: timingsMessage(served, sizeOf(slot, this.engine.facts.uniformsPerPosition)),
+          timings: timingsMessage(served, sizeOf(slot, this.engine.info.uniformsPerPosition)),
         },
       },
     };
@@ -148,7 +148,7 @@ export class Drafter {
   }
 
   #check(context: Context, step: DraftStep): void {
-    const { facts, maxBranchLength } = this.engine;
+    const { info, maxBranchLength } = this.engine;
     const { committed, block, blockConfidences, assumed, plan } = step;
     const length = context.sequence.tokens.length + committed.length + block.length;
     limit('assumed', assumed <= block.length, `at most the ${block.length} tokens of \`block\``, assumed);
@@ -157,12 +157,12 @@ export class Drafter {
     limit('block_confidences', blockConfidences.length === block.length, 'as many as `block`', blockConfidences.length);
     const bad = blockConfidences.find((c) => !(c >= 0 && c <= 1));
     limit('block_confidences', bad === undefined, 'in [0, 1]', bad ?? 0);
-    limit('block', length < facts.contextLength, `within ${facts.contextLength} tokens of context`, length);
+    limit('block', length < info.contextLength, `within ${info.contextLength} tokens of context`, length);
     limit('plan.budget', (plan?.budget ?? 0) >= 1, `in [1, ${this.limits.budget}]`, plan?.budget ?? 0);
     const longest = plan?.maxBranchLength ?? 0;
     limit('plan.max_branch_length', longest >= 1, `in [1, ${maxBranchLength}]`, longest);
-    requireTokens('committed', committed, facts.vocabulary);
-    requireTokens('block', block, facts.vocabulary);
+    requireTokens('committed', committed, info.vocabulary);
+    requireTokens('block', block, info.vocabulary);
   }
 }
 

@@ -116,7 +116,7 @@ describe('Drafter', () => {
   });
 
   for (const checks of [true, false]) {
-    test(`what is assumed is not looked at, and may turn out wrong: a drafter that ${checks ? 'checks' : 'plans branches'}`, async () => {
+    test(`what is assumed is not looked at, and may turn out wrong: a drafter that ${checks ? 'checksBlocks' : 'plans branches'}`, async () => {
       const engine = new FakeDraftEngine({ accuracy: 1, checks });
       const other = ((text[4] as number) % 255) + 1;
       const answers = await converse(drafter(engine), [

@@ -1,4 +1,4 @@
-import { Random } from './random.ts';
+import { uniforms } from './sampling/uniforms.ts';
 import type { TargetEngine, TargetOutput } from './types.ts';
 
 /** What the check found. */
@@ -20,11 +20,10 @@ const CHUNKS = [1, 2, 5, 9] as const;
  * by the size of a run would break it, and which ones do depends on the machine.
  */
 export async function checkBatchInvariance(engine: TargetEngine): Promise<BatchInvariance> {
-  const { vocabulary, uniformsPerPosition: dimensions, maxSlots, contextLength } = engine.facts;
-  const random = new Random(1);
+  const { vocabulary, uniformsPerPosition: dimensions, maxSlots, contextLength } = engine.info;
   const length = Math.min(LENGTH, contextLength - 1);
-  const text = Array.from({ length }, () => Math.floor(random.next() * vocabulary));
-  const u = Float32Array.from({ length: length * dimensions }, () => random.next() * (1 - 2 ** -20));
+  const text = Array.from(uniforms(1n, 0, length), (u) => Math.floor(u * vocabulary));
+  const u = uniforms(2n, 0, length, dimensions);
   const part = (at: number, count: number) => ({
     at,
     tokens: text.slice(at, at + count),

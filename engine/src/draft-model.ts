@@ -6,7 +6,7 @@ import {
   type DraftEngine,
   type DraftOutput,
   type DraftSlot,
-  type EngineFacts,
+  type EngineInfo,
   type PrefixCacheUsage,
   type RunResult,
   type SequenceId,
@@ -40,7 +40,7 @@ interface Draft {
  * model with the same tokenizer will do. It checks blocks by its own picks, as if it were the target.
  */
 export class AutoregressiveDraftEngine implements DraftEngine {
-  readonly checks = true;
+  readonly checksBlocks = true;
   readonly maxBranchLength = LONGEST;
   /** Not asked of engines that check. */
   readonly yieldCurve: readonly number[] = [];
@@ -54,8 +54,8 @@ export class AutoregressiveDraftEngine implements DraftEngine {
     this.#model = model;
   }
 
-  get facts(): EngineFacts {
-    return this.#model.facts;
+  get info(): EngineInfo {
+    return this.#model.info;
   }
 
   get died(): Promise<Error> {
@@ -104,7 +104,7 @@ export class AutoregressiveDraftEngine implements DraftEngine {
   }
 
   #isShort({ check, tokens }: Draft): boolean {
-    return tokens.length < checkedLength(check, this.facts.uniformsPerPosition);
+    return tokens.length < checkedLength(check, this.info.uniformsPerPosition);
   }
 
   /** One token more for each. @returns microseconds inside the model */
@@ -120,7 +120,7 @@ export class AutoregressiveDraftEngine implements DraftEngine {
     const again = lost && lost.from < at ? lost.tokens.slice(0, at - lost.from) : [];
     const slot = { sequence, at: at - again.length, tokens: [...again, ...tokens] };
     if (!check) return slot;
-    const dimensions = this.facts.uniformsPerPosition;
+    const dimensions = this.info.uniformsPerPosition;
     const u = new Float32Array(slot.tokens.length * dimensions);
     const start = slot.tokens.length - 1 - check.block;
     u.set(check.u.subarray(0, (check.block + 1) * dimensions), start * dimensions);
@@ -139,7 +139,7 @@ export class AutoregressiveDraftEngine implements DraftEngine {
     if (accepted < check.block) {
       this.#lost.set(sequence, { from: start, tokens: slot.tokens.slice(slot.tokens.length - check.block + accepted) });
     }
-    const dimensions = this.facts.uniformsPerPosition;
+    const dimensions = this.info.uniformsPerPosition;
     const u = accepted + tokens.length;
     return {
       sequence,
@@ -186,14 +186,14 @@ function answerOf(draft: Draft | undefined): DraftOutput {
  * @throws PtpError `failed_precondition` naming `setting` and what differs
  */
 export function checkDraftModel(draft: Manifest, pair: Manifest, setting: string): void {
-  const facts = ({ tokenizer, sizes, pick, end_of_text }: Manifest) => ({
+  const identity = ({ tokenizer, sizes, pick, end_of_text }: Manifest) => ({
     'the SHA-256 of `tokenizer.json`': tokenizer.sha256,
     'a vocabulary': sizes.vocab,
     '`pick`': pick,
     '`end_of_text`': end_of_text,
   });
-  const wanted = Object.entries(facts(pair));
-  const given = Object.values(facts(draft));
+  const wanted = Object.entries(identity(pair));
+  const given = Object.values(identity(draft));
   for (const [i, [what, value]] of wanted.entries()) {
     if (value === given[i]) continue;
     const message = `${setting}: ${what} of ${draft.id} must be ${value}, as ${pair.id} has it, got ${given[i]}`;

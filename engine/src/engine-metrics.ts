@@ -1,7 +1,7 @@
 import type { Meter } from '@opentelemetry/api';
 import { SECONDS } from '@ptp/service-kit/metrics';
 import { contextFrom, contextOf } from '@ptp/service-kit/spans';
-import type { SequenceStore } from './types.ts';
+import type { Engine } from './types.ts';
 
 /** One engine run. Times in microseconds. */
 export interface RunFacts {
@@ -14,7 +14,7 @@ export interface RunFacts {
 const SIZES = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024];
 
 /** Metrics of a service with an engine: what its runs take, and what its caches hold. @returns to be told of each run */
-export function engineMetrics(meter: Meter, engine: SequenceStore): (run: RunFacts) => void {
+export function engineMetrics(meter: Meter, engine: Engine): (run: RunFacts) => void {
   const histogram = (name: string, unit: string, limits: number[], description: string) =>
     meter.createHistogram(name, { unit, description, advice: { explicitBucketBoundaries: limits } });
   const gauge = (name: string, unit: string, description: string) =>

@@ -10,22 +10,22 @@ import { loadTls, type tlsSettings } from '@ptp/service-kit/tls-settings';
 import { startTracing } from '@ptp/service-kit/tracing';
 import { engineMetrics, type RunFacts } from './engine-metrics.ts';
 import { type ModelMessage, modelMessage } from './status-messages.ts';
-import type { EngineOptions, SequenceStore } from './types.ts';
+import type { Engine, EngineOptions } from './types.ts';
 
 type CommonSettings = typeof serviceSettings & typeof tlsSettings & { readonly address: Setting & { type: 'address' } };
 type CommonValues = SettingsOf<CommonSettings>;
 
 /** A process that serves one model over gRPC; it supplies the parts in which drafter and verifier differ. */
-export interface ModelService<Table extends SettingsTable & CommonSettings, Engine extends SequenceStore> {
+export interface ModelService<Table extends SettingsTable & CommonSettings, E extends Engine> {
   readonly name: 'drafter' | 'verifier';
   readonly settings: Table;
-  openEngine(options: EngineOptions, config: SettingsOf<Table>): Promise<Engine>;
-  implement(parts: ServiceParts<Engine>, config: SettingsOf<Table>): Promise<ImplementedService> | ImplementedService;
+  openEngine(options: EngineOptions, config: SettingsOf<Table>): Promise<E>;
+  implement(parts: ServiceParts<E>, config: SettingsOf<Table>): Promise<ImplementedService> | ImplementedService;
 }
 
 /** What an implementation is made from. */
-export interface ServiceParts<Engine extends SequenceStore> {
-  readonly engine: Engine;
+export interface ServiceParts<E extends Engine> {
+  readonly engine: E;
   readonly model: ModelMessage;
   readonly observe: (run: RunFacts) => void;
   readonly meter: Meter;
@@ -36,8 +36,8 @@ export interface ServiceParts<Engine extends SequenceStore> {
  * Runs a model service until the process is told to end: settings, tracing, manifest, engine, metrics and server start in
  * this order and stop in reverse, the server after draining. If the engine dies, the process ends.
  */
-export async function runModelService<Table extends SettingsTable & CommonSettings, Engine extends SequenceStore>(
-  service: ModelService<Table, Engine>,
+export async function runModelService<Table extends SettingsTable & CommonSettings, E extends Engine>(
+  service: ModelService<Table, E>,
 ): Promise<void> {
   await runService(service.name, async (logger, onStop) => {
     const values = settings(service.settings, process.env);

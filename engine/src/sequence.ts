@@ -3,7 +3,7 @@ import type { SequenceStart } from '@ptp/protocol/gen/ptp/v1/common_pb';
 import { receivedSampling, type SamplingParams } from '@ptp/protocol/sampling-params';
 import { requireTokens } from '@ptp/protocol/validation';
 import { uniforms } from './sampling/uniforms.ts';
-import type { EngineFacts, SequenceId, SequenceStore } from './types.ts';
+import type { Engine, EngineInfo, SequenceId } from './types.ts';
 
 /** One sequence as both services see it: the tokens so far, and the uniforms of those to come. */
 export class Sequence {
@@ -20,18 +20,18 @@ export class Sequence {
    *
    * @throws PtpError `invalid_argument` or `out_of_range`, naming field, limit and value
    */
-  constructor(start: SequenceStart | undefined, facts: EngineFacts) {
+  constructor(start: SequenceStart | undefined, info: EngineInfo) {
     if (!start) throw new PtpError('invalid_argument', '`start` is missing', { field: 'start' });
-    const limit = facts.contextLength - 1;
+    const limit = info.contextLength - 1;
     if (start.tokens.length < 1 || start.tokens.length > limit) {
       const message = `\`start.tokens\` must have 1 to ${limit} tokens, got ${start.tokens.length}`;
       throw new PtpError('out_of_range', message, { field: 'start.tokens' });
     }
-    requireTokens('start.tokens', start.tokens, facts.vocabulary);
+    requireTokens('start.tokens', start.tokens, info.vocabulary);
     this.tokens = [...start.tokens];
-    this.sampling = receivedSampling(start.sampling, facts.vocabulary);
+    this.sampling = receivedSampling(start.sampling, info.vocabulary);
     this.#seed = start.seed;
-    this.#dimensions = facts.uniformsPerPosition;
+    this.#dimensions = info.uniformsPerPosition;
     this.#offset = start.firstPosition - start.tokens.length;
   }
 
@@ -42,7 +42,7 @@ export class Sequence {
 }
 
 /** @throws PtpError `resource_exhausted` when `limit` sequences are open already */
-export function openWithin(engine: SequenceStore, limit: number): SequenceId {
+export function openWithin(engine: Engine, limit: number): SequenceId {
   if (engine.usage().sequences >= limit) {
     throw new PtpError('resource_exhausted', `overloaded: ${limit} sequences are open already`);
   }

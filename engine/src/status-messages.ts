@@ -2,7 +2,7 @@ import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { type ModelFactsSchema, type Timings, TimingsSchema } from '@ptp/protocol/gen/ptp/v1/common_pb';
 import type { Manifest } from '@ptp/protocol/manifest';
 import type { Served } from './scheduler.ts';
-import type { SequenceStore } from './types.ts';
+import type { Engine } from './types.ts';
 
 // Protobuf messages that drafter and verifier have in common.
 
@@ -21,7 +21,7 @@ export function modelMessage(manifest: Manifest): ModelMessage {
 }
 
 /** Open sequences, and the contents and use of the engine's caches. */
-export function usageMessage(engine: SequenceStore) {
+export function usageMessage(engine: Engine) {
   const { sequences: openSequences, cacheBytes } = engine.usage();
   const { sequences, bytes, lookups, hits, reusedTokens } = engine.prefixCache();
   return {

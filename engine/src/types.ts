@@ -23,7 +23,7 @@ export interface EngineOptions {
 }
 
 /** Facts that an engine reads from the model's manifest. */
-export interface EngineFacts {
+export interface EngineInfo {
   /** Token ids are 0 .. vocabulary - 1. */
   readonly vocabulary: number;
   /** Longest sequence in tokens. */
@@ -51,9 +51,9 @@ export interface PrefixCacheUsage {
 }
 
 /** What both kinds of engine do with caches. */
-export interface SequenceStore {
-  readonly facts: EngineFacts;
-  /** Reserves a cache for a sequence of at most `facts.contextLength` tokens; memory grows with the rows written. */
+export interface Engine {
+  readonly info: EngineInfo;
+  /** Reserves a cache for a sequence of at most `info.contextLength` tokens; memory grows with the rows written. */
   open(): SequenceId;
   /**
    * Fills the cache of a sequence that has no rows yet with those of the longest beginning of `tokens` that another sequence
@@ -108,7 +108,7 @@ export interface RunResult<Output> {
   readonly runMicros: number;
 }
 
-export interface TargetEngine extends SequenceStore {
+export interface TargetEngine extends Engine {
   /** Runs 1 .. maxSlots slots of distinct sequences together. Results do not depend on what else is in the run. */
   run(slots: readonly TargetSlot[]): Promise<RunResult<TargetOutput>>;
 }
@@ -168,12 +168,12 @@ export interface DraftOutput {
   readonly branches: DraftedBranch[];
 }
 
-export interface DraftEngine extends SequenceStore {
+export interface DraftEngine extends Engine {
   /**
    * Whether it runs the whole target over its context, and so finds by itself how much of a block under verification is right: slots
    * have a `check` in place of branches, and the answer is the one branch that is expected to fit.
    */
-  readonly checks: boolean;
+  readonly checksBlocks: boolean;
   /** Longest branch that the drafter was trained for. */
   readonly maxBranchLength: number;
   /** H in docs/ptp.md: yieldCurve[b] is the expected number of correct tokens of a branch of b, measured on held-out text. */

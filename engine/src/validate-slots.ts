@@ -4,7 +4,7 @@ import {
   checkedLength,
   type DraftEngine,
   type DraftSlot,
-  type EngineFacts,
+  type EngineInfo,
   type SequenceId,
   type TargetSlot,
 } from './types.ts';
@@ -17,13 +17,13 @@ export type RowsOf = (sequence: SequenceId) => number | undefined;
  *
  * @throws PtpError `not_found` for a sequence that isn't open, `out_of_range` beyond the context, else `invalid_argument`
  */
-export function checkTargetSlots(slots: readonly TargetSlot[], facts: EngineFacts, rowsOf: RowsOf): void {
-  checkContext(slots, facts, rowsOf);
+export function checkTargetSlots(slots: readonly TargetSlot[], info: EngineInfo, rowsOf: RowsOf): void {
+  checkContext(slots, info, rowsOf);
   for (const [i, { tokens, sampling, u, adjust, topCount = 0 }] of slots.entries()) {
     if (!sampling) continue;
     check(!adjust || adjust.length === tokens.length, i, '`adjust`', `${tokens.length} rows`, adjust?.length ?? 0);
-    check(isInteger(topCount, 0, facts.vocabulary), i, '`topCount`', `in [0, ${facts.vocabulary}]`, topCount);
-    const length = tokens.length * facts.uniformsPerPosition;
+    check(isInteger(topCount, 0, info.vocabulary), i, '`topCount`', `in [0, ${info.vocabulary}]`, topCount);
+    const length = tokens.length * info.uniformsPerPosition;
     check(u?.length === length, i, '`u`', `${length} values`, u?.length ?? 'none');
     checkUniforms(u as Float32Array, i);
   }
@@ -32,17 +32,17 @@ export function checkTargetSlots(slots: readonly TargetSlot[], facts: EngineFact
 /** `checkTargetSlots` for a draft run. */
 export function checkDraftSlots(
   slots: readonly DraftSlot[],
-  { facts, checks, maxBranchLength: maxLength }: Pick<DraftEngine, 'facts' | 'checks' | 'maxBranchLength'>,
+  { info, checksBlocks, maxBranchLength: maxLength }: Pick<DraftEngine, 'info' | 'checksBlocks' | 'maxBranchLength'>,
   rowsOf: RowsOf,
 ): void {
-  checkContext(slots, facts, rowsOf);
+  checkContext(slots, info, rowsOf);
   for (const [i, { at, tokens, branches, check: asked }] of slots.entries()) {
-    if (checks) check(branches.length === 0, i, '`branches`', 'none for a drafter that checks', branches.length);
+    if (checksBlocks) check(branches.length === 0, i, '`branches`', 'none for a drafter that checks', branches.length);
     else check(!asked, i, '`check`', 'for a drafter that checks only', 'one');
     if (asked) {
       const { block, u } = asked;
       check(isInteger(block, 0, tokens.length - 1), i, '`block`', `an integer in [0, ${tokens.length - 1}]`, block);
-      const length = checkedLength(asked, facts.uniformsPerPosition);
+      const length = checkedLength(asked, info.uniformsPerPosition);
       check(isInteger(length, 1, maxLength), i, 'a draft', `1 to ${maxLength} tokens`, length);
       checkUniforms(u, i);
     }
@@ -50,7 +50,7 @@ export function checkDraftSlots(
     for (const branch of branches) {
       const { visible, u } = branch;
       check(isInteger(visible, low, high), i, '`visible`', `an integer in [${low}, ${high}]`, visible);
-      const length = branchLength(branch, facts.uniformsPerPosition);
+      const length = branchLength(branch, info.uniformsPerPosition);
       check(isInteger(length, 1, maxLength), i, 'a branch', `1 to ${maxLength} positions`, length);
       checkUniforms(u, i);
     }
@@ -68,8 +68,8 @@ export function checkEmpty(sequence: SequenceId, rowsOf: RowsOf): void {
   if (rows > 0) throw new PtpError('failed_precondition', `sequence ${sequence} must have no rows, has ${rows}`);
 }
 
-function checkContext(slots: readonly (TargetSlot | DraftSlot)[], facts: EngineFacts, rowsOf: RowsOf): void {
-  const { maxSlots, vocabulary, contextLength } = facts;
+function checkContext(slots: readonly (TargetSlot | DraftSlot)[], info: EngineInfo, rowsOf: RowsOf): void {
+  const { maxSlots, vocabulary, contextLength } = info;
   if (!isInteger(slots.length, 1, maxSlots)) {
     throw new PtpError('invalid_argument', `a run must have 1 to ${maxSlots} slots, got ${slots.length}`);
   }

@@ -18,7 +18,7 @@ test('the embedded engine is batch-invariant, and the check leaves nothing behin
 
 test('an engine whose last bit depends on the size of the run is found', async () => {
   const unsteady: TargetEngine = Object.assign(Object.create(engine), {
-    facts: engine.facts,
+    info: engine.info,
     open: () => engine.open(),
     close: (sequence: number) => engine.close(sequence),
     async run(slots: Parameters<TargetEngine['run']>[0]) {

@@ -24,7 +24,7 @@ beforeAll(async () => {
 });
 afterAll(() => Promise.all([target.dispose(), drafter.dispose()]));
 
-const someUniforms = (from: number, count: number) => uniforms(7n, from, count, target.facts.uniformsPerPosition);
+const someUniforms = (from: number, count: number) => uniforms(7n, from, count, target.info.uniformsPerPosition);
 
 /** The target's own text after the prompt. */
 async function written(sampling: SamplingParams, count: number): Promise<number[]> {

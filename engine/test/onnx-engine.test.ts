@@ -20,7 +20,7 @@ const settings: SamplingParams[] = [
 /** `count` tokens of the tiny vocabulary, the same for the same seed. */
 const someTokens = (count: number, seed = 1n) => Array.from(uniforms(seed, 0, count), (u) => Math.floor(u * 257));
 /** D uniforms for each of `count` positions. */
-const someUniforms = (from: number, count: number) => uniforms(7n, from, count, target.facts.uniformsPerPosition);
+const someUniforms = (from: number, count: number) => uniforms(7n, from, count, target.info.uniformsPerPosition);
 
 let target: TargetEngine;
 let drafter: DraftEngine;
@@ -112,7 +112,7 @@ describe('the ONNX target', () => {
   });
 
   test('fills its context to the last token, and no further', async () => {
-    const { contextLength } = target.facts;
+    const { contextLength } = target.info;
     const sequence = target.open();
     await target.run([{ sequence, at: 0, tokens: someTokens(contextLength - 1) }]);
     const last = { sequence, at: contextLength - 1, sampling: greedy, u: someUniforms(0, 1) };
@@ -127,7 +127,7 @@ describe('the ONNX target', () => {
     const sequences = [engine.open(), engine.open()] as [SequenceId, SequenceId];
     expect(engine.usage()).toEqual({ sequences: 2, cacheBytes: 0 });
     await engine.run([{ sequence: sequences[0], at: 0, tokens: someTokens(100) }]);
-    const { bytesPerToken } = engine.facts;
+    const { bytesPerToken } = engine.info;
     expect(engine.usage().cacheBytes).toBeGreaterThanOrEqual(100 * bytesPerToken);
     expect(engine.usage().cacheBytes).toBeLessThanOrEqual(200 * bytesPerToken);
     for (const sequence of sequences) engine.close(sequence);
@@ -138,7 +138,7 @@ describe('the ONNX target', () => {
 
   test('refuses a run that breaks the rules, and names the slot and the limit', async () => {
     const sequence = target.open();
-    const d = target.facts.uniformsPerPosition;
+    const d = target.info.uniformsPerPosition;
     await target.run([{ sequence, at: 0, tokens: [1, 2, 3] }]);
     const refused = (slots: Parameters<TargetEngine['run']>[0]) =>
       target.run(slots).then(

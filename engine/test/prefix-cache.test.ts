@@ -101,7 +101,7 @@ describe('reusePrefix of the ONNX engine', () => {
     const known = await engine.reusePrefix(sequence, tokens.slice(0, -1));
     if (known < from) await engine.run([{ sequence, at: known, tokens: tokens.slice(known, from) }]);
     const rest = tokens.slice(from);
-    const u = uniforms(7n, from, rest.length, engine.facts.uniformsPerPosition);
+    const u = uniforms(7n, from, rest.length, engine.info.uniformsPerPosition);
     const { outputs } = await engine.run([{ sequence, at: from, tokens: rest, sampling, u }]);
     engine.close(sequence);
     return { known, picks: outputs[0]?.picks, logProbabilities: outputs[0]?.logProbabilities };
@@ -160,7 +160,7 @@ test('a drafter that takes rows over drafts the same', async () => {
     const sequence = engine.open();
     const known = await engine.reusePrefix(sequence, text.slice(0, -1));
     if (known < 59) await engine.run([{ sequence, at: known, tokens: text.slice(known, 59), sampling, branches: [] }]);
-    const u = uniforms(7n, 60, 6, engine.facts.uniformsPerPosition);
+    const u = uniforms(7n, 60, 6, engine.info.uniformsPerPosition);
     const slot = { sequence, at: 59, tokens: text.slice(59), sampling, branches: [{ visible: 60, u }] };
     const { outputs } = await engine.run([slot]);
     engine.close(sequence);

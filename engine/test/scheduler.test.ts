@@ -48,7 +48,7 @@ describe('Scheduler', () => {
       run,
       (slot) => slot,
       limits,
-      (facts) => heard.push(facts),
+      (stats) => heard.push(stats),
     );
     const answers = [scheduler.submit(10, signal, 'span of a'), scheduler.submit(20, signal)];
     await turn();

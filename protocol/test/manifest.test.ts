@@ -93,7 +93,7 @@ test('a target alone is a model folder too', async () => {
   });
   expect(await loadManifest(dir)).toMatchObject({ begin_of_text: null, stop_tokens: [5] });
   const engine = await openTargetEngine({ dir });
-  expect(engine.facts.contextLength).toBe(256);
+  expect(engine.info.contextLength).toBe(256);
   await engine.dispose();
   await expect(openDraftEngine({ dir })).rejects.toThrow('`manifest.json` has no `drafter`: it is of a target alone');
 });

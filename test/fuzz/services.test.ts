@@ -1,6 +1,6 @@
 import { create } from '@bufbuild/protobuf';
 import { FakeDraftEngine, FakeTargetEngine } from '@ptp/engine/testing/fake-engine';
-import type { SequenceStore } from '@ptp/engine/types';
+import type { Engine } from '@ptp/engine/types';
 import { connect, openChannel } from '@ptp/protocol/client';
 import { toPtpError } from '@ptp/protocol/errors';
 import { DrafterService, type DraftRequest, DraftRequestSchema } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
@@ -110,7 +110,7 @@ const FAULTS = ['invalid_argument', 'out_of_range', 'failed_precondition'];
 /** Each conversation is answered or refused by name, and leaves nothing open. @returns how often each outcome came */
 async function hold(
   conversations: fc.Arbitrary<readonly object[]>,
-  engine: SequenceStore,
+  engine: Engine,
   answers: (messages: readonly object[]) => AsyncIterable<unknown>,
 ): Promise<Record<string, number>> {
   const seen: Record<string, number> = {};

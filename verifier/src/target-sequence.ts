@@ -1,6 +1,6 @@
 import { Adjuster, type Adjustment, only, onlyAllowed } from '@ptp/engine/sampling/adjust';
 import { Sequence } from '@ptp/engine/sequence';
-import type { EngineFacts, TargetOutput, TargetSlot } from '@ptp/engine/types';
+import type { EngineInfo, TargetOutput, TargetSlot } from '@ptp/engine/types';
 import { PtpError } from '@ptp/protocol/errors';
 import type { VerifyOpen } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
 import { receivedAdjustments } from '@ptp/protocol/token-adjustments';
@@ -17,17 +17,17 @@ export class TargetSequence extends Sequence {
   readonly #vocabulary: number;
 
   /** @throws PtpError `invalid_argument` or `out_of_range`, naming field, limit and value */
-  constructor(open: VerifyOpen, facts: EngineFacts) {
-    super(open.start, facts);
+  constructor(open: VerifyOpen, info: EngineInfo) {
+    super(open.start, info);
     const { topLogProbabilities: topCount, adjustments } = open;
-    const most = Math.min(MOST_TOPS, facts.vocabulary);
+    const most = Math.min(MOST_TOPS, info.vocabulary);
     if (topCount > most) {
       const message = `\`top_log_probabilities\` must be in [0, ${most}], got ${topCount}`;
       throw new PtpError('out_of_range', message, { field: 'top_log_probabilities' });
     }
     this.#topCount = topCount;
-    this.#vocabulary = facts.vocabulary;
-    const params = receivedAdjustments(adjustments, facts.vocabulary);
+    this.#vocabulary = info.vocabulary;
+    const params = receivedAdjustments(adjustments, info.vocabulary);
     const prompt = Math.max(0, this.tokens.length - (open.start?.firstPosition ?? 0));
     this.#adjuster = params && new Adjuster(params, this.tokens.slice(0, prompt), this.tokens.slice(prompt));
   }

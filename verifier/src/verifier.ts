@@ -46,7 +46,7 @@ export class Verifier {
     this.limits = limits;
     const run = (slots: TargetSlot[]): Promise<RunResult<TargetOutput>> => engine.run(slots);
     const bounds = {
-      slots: engine.facts.maxSlots,
+      slots: engine.info.maxSlots,
       tokens: limits.batchTokens,
       queue: limits.queue,
     };
@@ -65,7 +65,7 @@ export class Verifier {
       for await (const { kind } of requests) {
         if (!sequence) {
           if (kind.case !== 'open') throw new PtpError('failed_precondition', 'the first message must be `open`');
-          sequence = new TargetSequence(kind.value, this.engine.facts);
+          sequence = new TargetSequence(kind.value, this.engine.info);
           yield await this.#prefill(id, sequence, kind.value, signal);
         } else {
           if (kind.case !== 'step') throw new PtpError('failed_precondition', 'after `open` only `step` is allowed');
@@ -107,18 +107,18 @@ export class Verifier {
   }
 
   async #step(id: number, sequence: TargetSequence, step: VerifyStep, signal: AbortSignal) {
-    const { facts } = this.engine;
+    const { info } = this.engine;
     const { draft, allowed } = step;
     if (draft.length > this.limits.draft) {
       const message = `\`draft\` must have at most ${this.limits.draft} tokens, got ${draft.length}`;
       throw new PtpError('out_of_range', message, { field: 'draft' });
     }
     const length = sequence.tokens.length;
-    if (length + draft.length > facts.contextLength) {
-      const message = `\`draft\` must fit the context of ${facts.contextLength} tokens: ${length} are committed, got ${draft.length}`;
+    if (length + draft.length > info.contextLength) {
+      const message = `\`draft\` must fit the context of ${info.contextLength} tokens: ${length} are committed, got ${draft.length}`;
       throw new PtpError('out_of_range', message, { field: 'draft' });
     }
-    requireTokens('draft', draft, facts.vocabulary);
+    requireTokens('draft', draft, info.vocabulary);
     const slot = { sequence: id, ...sequence.slot(draft, allowed) };
     const served = await this.#scheduler.submit(slot, signal, step.trace?.traceparent);
     const { picks, logProbabilities } = served.output;

@@ -6,12 +6,12 @@ import type {
   DraftEngine,
   DraftOutput,
   DraftSlot,
-  EngineFacts,
+  Engine,
+  EngineInfo,
   EngineOptions,
   PrefixCacheUsage,
   RunResult,
   SequenceId,
-  SequenceStore,
   TargetEngine,
   TargetOutput,
   TargetSlot,
@@ -52,7 +52,7 @@ function contextLayers(manifest: Manifest): number {
 /** A model's thread that is ready for runs. */
 interface Started {
   readonly worker: Worker;
-  readonly facts: EngineFacts;
+  readonly info: EngineInfo;
   readonly manifest: Manifest;
   readonly keepsPrefixes: boolean;
 }
@@ -70,7 +70,7 @@ async function start(
     kind,
     graphs: graphs.map(({ slots, name }) => ({ slots, path: join(dir, name) })),
     layers: kind === 'target' ? sizes.layers : contextLayers(manifest),
-    checks: kind === 'drafter' && checksBlocks(manifest),
+    checksBlocks: kind === 'drafter' && checksBlocks(manifest),
     rowWidth: heads.kv_heads * heads.head_width,
     contextLength,
     vocabulary: sizes.vocab,
@@ -78,7 +78,7 @@ async function start(
     threads,
     prefixCacheBytes,
   };
-  const facts: EngineFacts = {
+  const info: EngineInfo = {
     vocabulary: sizes.vocab,
     contextLength,
     uniformsPerPosition: manifest.uniforms_per_position,
@@ -93,7 +93,7 @@ async function start(
     worker.once('error', fail);
     worker.once('exit', fail);
   });
-  return { worker, facts, manifest, keepsPrefixes: prefixCacheBytes > 0 };
+  return { worker, info, manifest, keepsPrefixes: prefixCacheBytes > 0 };
 }
 
 interface PendingRun {
@@ -109,8 +109,8 @@ interface PendingReuse {
 }
 
 /** The main thread's side: checks runs, numbers them, and keeps count of sequences, rows and bytes. */
-class OnnxSequences implements SequenceStore {
-  readonly facts: EngineFacts;
+class OnnxSequences implements Engine {
+  readonly info: EngineInfo;
   readonly died: Promise<Error>;
   /** Whether there is a prefix cache. */
   private readonly keepsPrefixes: boolean;
@@ -125,12 +125,12 @@ class OnnxSequences implements SequenceStore {
   private nextSequence = 1;
   private nextRun = 1;
 
-  constructor({ worker, facts, keepsPrefixes }: Started) {
+  constructor({ worker, info, keepsPrefixes }: Started) {
     const { promise, resolve } = Promise.withResolvers<Error>();
     this.died = promise;
     this.tellDeath = resolve;
     this.worker = worker;
-    this.facts = facts;
+    this.info = info;
     this.keepsPrefixes = keepsPrefixes;
     worker.on('message', (message: FromWorker) => this.receive(message));
     worker.on('error', (cause) => this.die(new PtpError('unavailable', 'the engine has failed', { cause })));
@@ -261,13 +261,13 @@ class OnnxSequences implements SequenceStore {
 
 class OnnxTargetEngine extends OnnxSequences implements TargetEngine {
   async run(slots: readonly TargetSlot[]): Promise<RunResult<TargetOutput>> {
-    checkTargetSlots(slots, this.facts, this.rowsOf);
+    checkTargetSlots(slots, this.info, this.rowsOf);
     return this.send<TargetOutput>(slots);
   }
 }
 
 class OnnxDraftEngine extends OnnxSequences implements DraftEngine {
-  readonly checks: boolean;
+  readonly checksBlocks: boolean;
   readonly maxBranchLength: number;
   readonly yieldCurve: readonly number[];
   readonly yieldCurveAfterMiss: readonly number[];
@@ -275,7 +275,7 @@ class OnnxDraftEngine extends OnnxSequences implements DraftEngine {
   constructor(started: Started) {
     super(started);
     const drafter = drafterOf(started.manifest);
-    this.checks = checksBlocks(started.manifest);
+    this.checksBlocks = checksBlocks(started.manifest);
     this.maxBranchLength = drafter.max_branch_length;
     this.yieldCurve = drafter.yield_curve;
     this.yieldCurveAfterMiss = drafter.yield_curve_after_miss ?? drafter.yield_curve;

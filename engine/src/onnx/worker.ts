@@ -34,7 +34,7 @@ export interface WorkerModel {
   /** Ascending by slots. */
   readonly graphs: readonly { readonly slots: number; readonly path: string }[];
   /** Whether it is a drafter that checks blocks. */
-  readonly checks: boolean;
+  readonly checksBlocks: boolean;
   /** Layers with a cache. */
   readonly layers: number;
   /** Floats in a layer's row of keys. */
@@ -150,7 +150,7 @@ async function answer(id: number, slots: readonly (TargetSlot | DraftSlot)[]): P
 
 function runOf(slots: readonly (TargetSlot | DraftSlot)[]): Promise<(TargetOutput | DraftOutput)[]> {
   if (model.kind === 'target') return runTarget(slots as readonly TargetSlot[]);
-  return model.checks ? runCheck(slots as readonly DraftSlot[]) : runDrafter(slots as readonly DraftSlot[]);
+  return model.checksBlocks ? runCheck(slots as readonly DraftSlot[]) : runDrafter(slots as readonly DraftSlot[]);
 }
 
 async function runTarget(slots: readonly TargetSlot[]): Promise<TargetOutput[]> {

@@ -6,11 +6,11 @@ import type {
   DraftEngine,
   DraftOutput,
   DraftSlot,
-  EngineFacts,
+  Engine,
+  EngineInfo,
   PrefixCacheUsage,
   RunResult,
   SequenceId,
-  SequenceStore,
   TargetEngine,
   TargetOutput,
   TargetSlot,
@@ -109,8 +109,8 @@ function words(u: ArrayLike<number>): number[] {
 }
 
 /** A sequence's rows: per row, the hash of all tokens up to it. */
-class FakeSequences implements SequenceStore {
-  readonly facts: EngineFacts;
+class FakeSequences implements Engine {
+  readonly info: EngineInfo;
   /** Runs answered so far. */
   runs = 0;
   private readonly language: FakeLanguage;
@@ -129,7 +129,7 @@ class FakeSequences implements SequenceStore {
     this.tellDeath = resolve;
     this.language = options;
     this.latencyMs = options.latencyMs ?? 0;
-    this.facts = {
+    this.info = {
       vocabulary: options.vocabulary ?? 256,
       contextLength: options.contextLength ?? 1024,
       uniformsPerPosition: options.uniformsPerPosition ?? 1,
@@ -163,7 +163,7 @@ class FakeSequences implements SequenceStore {
   usage(): { sequences: number; cacheBytes: number } {
     let rows = 0;
     for (const states of this.sequences.values()) rows += states.length;
-    return { sequences: this.sequences.size, cacheBytes: rows * this.facts.bytesPerToken };
+    return { sequences: this.sequences.size, cacheBytes: rows * this.info.bytesPerToken };
   }
 
   async dispose(): Promise<void> {
@@ -225,12 +225,12 @@ export class FakeTargetEngine extends FakeSequences implements TargetEngine {
   }
 
   async run(slots: readonly TargetSlot[]): Promise<RunResult<TargetOutput>> {
-    checkTargetSlots(slots, this.facts, this.rowsOf);
+    checkTargetSlots(slots, this.info, this.rowsOf);
     const outputs = slots.map((slot) => {
       const states = this.write(slot);
       const { sampling, u } = slot;
       if (!sampling) return { picks: new Int32Array(), logProbabilities: new Float32Array() };
-      const picks = Int32Array.from(positions(u ?? [], this.facts.uniformsPerPosition), (values, i) => {
+      const picks = Int32Array.from(positions(u ?? [], this.info.uniformsPerPosition), (values, i) => {
         const index = slot.at + i + 1;
         return this.say(states[index] as number, index, sampling, values);
       });
@@ -242,7 +242,7 @@ export class FakeTargetEngine extends FakeSequences implements TargetEngine {
 
 /** A drafter that says what FakeTargetEngine will, with a given chance. Its confidences are that chance. */
 export class FakeDraftEngine extends FakeSequences implements DraftEngine {
-  readonly checks: boolean;
+  readonly checksBlocks: boolean;
   readonly maxBranchLength: number;
   readonly yieldCurve: readonly number[];
   readonly yieldCurveAfterMiss: readonly number[];
@@ -251,7 +251,7 @@ export class FakeDraftEngine extends FakeSequences implements DraftEngine {
   constructor(options: FakeDraftOptions = {}) {
     super(options);
     const { accuracy = 0.8, maxBranchLength = 8, checks = false } = options;
-    this.checks = checks;
+    this.checksBlocks = checks;
     this.accuracy = accuracy;
     this.maxBranchLength = maxBranchLength;
     const gains = Array.from({ length: maxBranchLength }, (_, i) => accuracy ** (i + 1));
@@ -273,23 +273,23 @@ export class FakeDraftEngine extends FakeSequences implements DraftEngine {
   /** Where the target will say another token than the block has, and the uniforms from there on. */
   private checked({ at, tokens, sampling }: DraftSlot, { block, u }: BlockCheck, states: readonly number[]) {
     const start = at + tokens.length - block;
-    const said = positions(u, this.facts.uniformsPerPosition).slice(0, block);
+    const said = positions(u, this.info.uniformsPerPosition).slice(0, block);
     const wrong = said.findIndex((values, k) => {
       return this.say(states[start + k] as number, start + k, sampling, values) !== tokens[tokens.length - block + k];
     });
     const accepted = wrong < 0 ? block : wrong;
-    const end = u.length - (block - accepted) * this.facts.uniformsPerPosition;
-    return { accepted, visible: start + accepted, u: u.slice(accepted * this.facts.uniformsPerPosition, end) };
+    const end = u.length - (block - accepted) * this.info.uniformsPerPosition;
+    return { accepted, visible: start + accepted, u: u.slice(accepted * this.info.uniformsPerPosition, end) };
   }
 
   /** @param surely the first token is right, as the target said it */
   private drafted(slot: DraftSlot, branch: BranchRequest, states: readonly number[], surely = false) {
     const { visible, u, excluded } = branch;
     let state = states[visible] as number;
-    const tokens = Int32Array.from(positions(u, this.facts.uniformsPerPosition), (values, i) => {
+    const tokens = Int32Array.from(positions(u, this.info.uniformsPerPosition), (values, i) => {
       const right = this.say(state, visible + i, slot.sampling, values);
       const luck = words(values).reduce(mix, mix(state, 0x5eed));
-      const wrong = 1 + (right % (this.facts.vocabulary - 1));
+      const wrong = 1 + (right % (this.info.vocabulary - 1));
       // excluded is what it said here before: it has another try
       const tried = i === 0 && excluded === wrong ? mix(luck, 0x5eed) : luck;
       const token = (surely && i === 0) || tried / 2 ** 32 < this.accuracy ? right : wrong;
