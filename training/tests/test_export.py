@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 import torch
 
-from ptp_train.export import manifest
+from ptp_train.export import command, manifest
 from ptp_train.export import model_folder as export
 from ptp_train.export.graphs import embeddings as graph_embeddings
 from ptp_train.export.graphs.adjust import adjusted
@@ -487,7 +487,7 @@ def test_export_reads_checkpoints_and_reports(pair, tmp_path):
     save(tmp_path / "drafter.pt", "drafter", drafter, settings=given, log=log)
     (tmp_path / "tokenizer.json").write_bytes(byte_tokenizer().to_str().encode())
     parser = argparse.ArgumentParser()
-    export.add_arguments(parser)
+    command.add_arguments(parser)
     paths = {
         "target": "target.pt",
         "drafter": "drafter.pt",
@@ -499,7 +499,7 @@ def test_export_reads_checkpoints_and_reports(pair, tmp_path):
     flags = [x for name, path in paths.items() for x in (f"--{name}", str(tmp_path / path))]
     args = parser.parse_args([*flags, "--id", "pair"])
     with pytest.raises(SystemExit, match="no yield curve"):
-        export.run(args)
+        command.run(args)
     curve = {
         "yield_curve": [0, 0.5, 0.7, 0.8, 0.9],
         "yield_curve_after_miss": [0, 0.3, 0.4, 0.5, 0.5],
@@ -509,7 +509,7 @@ def test_export_reads_checkpoints_and_reports(pair, tmp_path):
     split = {"drafter": curve}
     at = {"conditions": [{"temperature": 0.7}], "held_files": split, "held_packages": split}
     (tmp_path / "e.json").write_text(json.dumps({"settings": [at]}))
-    export.run(args)
+    command.run(args)
     content = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert content["target"]["bits_per_byte"] == {"held_files": 1.5}
     for name in ("yield_curve", "yield_curve_after_miss"):
@@ -562,4 +562,4 @@ def test_small_models_have_graphs_for_more_sequences_than_large_ones(tmp_path, m
     monkeypatch.setattr(export, "LARGE", 1000)
     assert slots_of("large") == [1, 4]
     with pytest.raises(SystemExit, match="--slots must rise from 1, got 2,4"):
-        export.check(argparse.Namespace(slots=(2, 4)))
+        command.check(argparse.Namespace(slots=(2, 4), to="server", id="x", **{"from": None}))

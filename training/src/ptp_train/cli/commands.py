@@ -50,8 +50,8 @@ COMMANDS = {
         ("target", "drafter", "samples", "independent", "autoregressive"),
     ),
     "export": Command(
-        "ptp_train.export.model_folder",
-        "write the server's model folder: ONNX graphs, tokenizer, manifest",
+        "ptp_train.export.command",
+        "write the server's model folder, or the target for transformers, llama.cpp or transformers.js",
         ("target", "drafter", "tokens", "evaluation"),
     ),
     "curves": Command("ptp_train.train.curves", "plot how a target and a drafter were trained", ("target", "drafter")),
@@ -110,11 +110,14 @@ def paths(args: argparse.Namespace, options: tuple[str, ...]) -> list[tuple[str,
 
 
 def reads(args: argparse.Namespace) -> tuple[str, ...]:
-    """The command's options that name what must be there: of a target alone nothing about a drafter."""
+    """The command's options that name what must be there; `export` of a target alone reads nothing about a drafter."""
     options = COMMANDS[args.command].reads
-    if getattr(args, "target_only", False):
-        return tuple(option for option in options if option not in ("drafter", "evaluation"))
-    return options
+    if args.command != "export":
+        return options
+    if getattr(args, "from"):
+        return ("from",)
+    alone = args.target_only or args.to != "server"
+    return tuple(option for option in options if not (alone and option in ("drafter", "evaluation")))
 
 
 def check(args: argparse.Namespace, earlier: list[argparse.Namespace] | None = None) -> None:

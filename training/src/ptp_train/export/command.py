@@ -1,0 +1,144 @@
+"""Writes a model folder for the server, or the target in a format of other engines."""
+
+import argparse
+import json
+import pathlib
+from dataclasses import replace
+
+from ..cli.settings import integer, integers, require
+from ..model.drafter import load_drafter
+from ..model.transformer import load_target
+from . import manifest, portable, to_gguf, to_hf, to_transformers_js
+from .graphs.weight_file import BATCH_INVARIANT, PRECISIONS, STORAGES
+from .model_folder import Form, serve_context, write_folder
+
+FORMATS = ("server", "hf", "gguf", "transformers-js")
+MODELS = pathlib.Path("../models/default")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--to",
+        choices=FORMATS,
+        default="server",
+        help="format: the server's model folder, or the target alone as a Hugging Face folder, as GGUF for llama.cpp, "
+        "or as ONNX for transformers.js",
+    )
+    parser.add_argument("--from", type=pathlib.Path, help="export the target of this model folder, not --target")
+    parser.add_argument(
+        "--type",
+        choices=to_gguf.TYPES,
+        default="f32",
+        help="numbers of the matrices with --to hf (f32, f16) and --to gguf",
+    )
+    parser.add_argument(
+        "--layers", type=integer(1, 96), help="export only this many of the first layers, with --to hf, gguf"
+    )
+    parser.add_argument("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
+    parser.add_argument("--drafter", type=pathlib.Path, default=pathlib.Path("work/drafter.pt"))
+    parser.add_argument(
+        "--tokens", type=pathlib.Path, default=pathlib.Path("work/tokens"), help="folder of tokenizer.json"
+    )
+    parser.add_argument("--evaluation", type=pathlib.Path, default=pathlib.Path("work/evaluation.json"))
+    parser.add_argument("--sources", type=pathlib.Path, default=pathlib.Path("work/corpus/sources.json"))
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=MODELS, help="model folder; with --to gguf a file, with --to hf a folder"
+    )
+    parser.add_argument("--id", help="name of the pair, as clients see it (with --from: the folder's)")
+    parser.add_argument(
+        "--target-only", action="store_true", help="write a folder without a drafter, for plain decoding"
+    )
+    parser.add_argument(
+        "--target-precision", choices=BATCH_INVARIANT, default="float32", help="of the target's products"
+    )
+    parser.add_argument(
+        "--drafter-precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="of the drafter's; int8-fused is the fastest, and has one scale for all rows of a product",
+    )
+    parser.add_argument(
+        "--slots",
+        type=integers(1, 64),
+        help="numbers of sequences that there are graphs for (default: 1,2,4,8; from 200 M parameters on 1,4)",
+    )
+    parser.add_argument(
+        "--context",
+        type=integer(2, 131_072),
+        help="longest sequence to serve, in tokens; beyond what the target was trained for it extrapolates (default: as trained)",
+    )
+    parser.add_argument(
+        "--storage",
+        choices=STORAGES,
+        help="the target's matrices: rounded to float16, or as they are (default: exact for imported models, else float16)",
+    )
+
+
+def check(args: argparse.Namespace) -> None:
+    source: pathlib.Path | None = getattr(args, "from")
+    if args.to == "server":
+        require(bool(args.id), "--id must be given")
+        require(source is None, f"--from must come with --to {', '.join(FORMATS[1:])}")
+    else:
+        require(args.out != MODELS, f"--out must be given with --to {args.to}")
+        types = {"hf": ("f32", "f16"), "gguf": to_gguf.TYPES, "transformers-js": ("f32",)}[args.to]
+        require(args.type in types, f"--type must be one of {', '.join(types)} with --to {args.to}, got {args.type}")
+    counts = args.slots
+    fine = counts is None or (counts[0] == 1 and list(counts) == sorted(set(counts)))
+    require(fine, f"--slots must rise from 1, got {','.join(map(str, counts or ()))}")
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Writes the target alone, in a format of other engines."""
+    source: pathlib.Path | None = getattr(args, "from")
+    if source:
+        model = portable.from_folder(source)
+    else:
+        model = portable.from_checkpoint(args.target, args.tokens, args.id or args.target.stem)
+    model = replace(model, id=args.id or model.id)
+    if args.layers:
+        layers = model.target.config.layers
+        require(args.layers <= layers, f"--layers must be at most {layers}, got {args.layers}")
+        model = portable.with_layers(model, args.layers)
+    try:
+        if args.to == "hf":
+            to_hf.write(model, args.out, args.type)
+        elif args.to == "gguf":
+            to_gguf.write(model, args.out, args.type)
+        else:
+            to_transformers_js.write(model, args.out)
+    except ImportError as missing:
+        raise SystemExit(f"--to {args.to} needs {missing.name}: pip install 'ptp-train[convert]'") from None
+    print(json.dumps({"out": args.out.name, "format": args.to, "layers": model.target.config.layers}))
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.to != "server":
+        convert(args)
+        return
+    path = None if args.target_only else args.drafter
+    facts = manifest.gather(args.target, path, args.evaluation, args.sources, args.tokens / "tokens.json")
+    storage = args.storage or ("exact" if "source" in facts["target"] else "float16")
+    template = args.tokens / "chat_template.jinja"
+    target, drafter = load_target(args.target), load_drafter(path) if path else None
+    passes = drafter.config.passes if drafter else 1
+    require(passes == 1, f"--drafter must have been trained with --passes 1 to be exported, got {passes}")
+    if args.context:
+        serve_context(target, drafter, args.context)
+    write_folder(
+        target,
+        drafter,
+        (args.tokens / "tokenizer.json").read_bytes(),
+        args.out,
+        args.id,
+        facts,
+        Form(args.target_precision, storage),
+        Form(args.drafter_precision),
+        template.read_bytes() if template.exists() else None,
+        args.slots,
+    )
+    if "corpus" in facts:
+        sources = json.loads(args.sources.read_text())
+        (args.out / "LICENCES.md").write_text(manifest.licences(sources), encoding="utf8")
+    sizes = {f.name: f.stat().st_size for f in sorted(args.out.iterdir())}
+    print(json.dumps({"out": args.out.name, "bytes": sum(sizes.values()), "files": sizes}))

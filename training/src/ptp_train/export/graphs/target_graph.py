@@ -1,0 +1,48 @@
+"""The target as an ONNX graph: packed tokens in, the tokens that it picks after chosen rows out."""
+
+from ...model.transformer import Target
+from .adjust import adjusted, nearest
+from .cache import context_inputs, context_rows, new_rows
+from .graph import FLOAT, INT64, Graph, Stream, WeightFile, add_rope
+from .sampler import sampler
+
+
+def target_graph(target: Target, weights: WeightFile, slots: int, kind: str) -> Graph:
+    """The target over N packed tokens of `slots` sequences, with the sampler at R chosen rows.
+
+    Inputs: ids, pos [1, N]; splits [slots], tokens per slot (graphs with several slots only); mask_{i} [T_i, P_i + T_i],
+    added to the scores; pk, pv (`context_inputs`); rows [R], the tokens after which a pick is wanted, R >= 2 because one
+    row alone would run other kernels (batch invariance); scale, bias [R, V] or [0, V] (`adjusted`); temperature, top_k, top_p,
+    min_p [R, 1]; u [R, D] for Pick `kind`; top_count [1].
+    Outputs: pick [R]; logprob [R], natural log of its probability under the unshaped model; top_id, top_logprob
+    [R, top_count], the most probable tokens under that; nk{l}, nv{l} [1, N, G*D].
+    """
+    c = target.config
+    g = Graph(weights)
+    given = context_inputs(g, c.layers, slots, c.kv_heads * c.head_width)
+    rows = g.input("rows", INT64, ["R"])
+    add_rope(g, c, 1)  # the last is for the padding after a full context
+
+    embedding = g.tensor("embedding", target.embedding.weight)
+    x = g.node("Gather", [embedding, given.ids], "embedded")
+    stream = Stream(g, c, x, given.positions, slots, given.splits)
+    for n, layer in enumerate(target.layers):
+        name = f"layer{n}"
+        new = new_rows(g, n)
+        q = stream.project(layer, name, new)
+        attended = stream.attend(q, *context_rows(stream, new, given, n), given.masks)
+        if n == c.layers - 1:  # from here on only the rows that picks are wanted for
+            attended = g.node("Gather", [attended, rows], "attended.rows", axis=1)
+            stream.x = g.node("Gather", [stream.x, rows], "x.rows", axis=1)
+        stream.finish(layer, name, attended)
+    g.node("Squeeze", [stream.norm("norm", target.norm), g.constant([0])], "final")
+    g.head("embedding" if c.tied else "output", "final", target.head_weight, "logits")
+    token = sampler(g, adjusted(g, "logits", c.vocab), c.vocab, kind)
+    g.node("LogSoftmax", ["logits"], "log_probabilities", axis=1)
+    g.node("Unsqueeze", [token, g.constant([1])], "token.column")
+    g.node("GatherElements", ["log_probabilities", "token.column"], "logprob.column", axis=1)
+    g.node("Squeeze", ["logprob.column", g.constant([1])], "logprob")
+    g.output("pick", INT64, ["R"])
+    g.output("logprob", FLOAT, ["R"])
+    nearest(g, "log_probabilities")
+    return g
