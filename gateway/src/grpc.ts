@@ -1,5 +1,4 @@
 import { randomBytes } from 'node:crypto';
-import type { CallContext } from '@ptp/protocol/call-context';
 import { PtpError } from '@ptp/protocol/errors';
 import {
   type DraftOptions,
@@ -8,7 +7,7 @@ import {
   type TokenizeRequest,
 } from '@ptp/protocol/gen/ptp/v1/generation_pb';
 import { receivedSampling } from '@ptp/protocol/sampling-params';
-import { type ImplementedService, implement } from '@ptp/protocol/server';
+import { type CallContext, type ImplementedService, implement } from '@ptp/protocol/server';
 import { receivedAdjustments } from '@ptp/protocol/token-adjustments';
 import { requireTokens } from '@ptp/protocol/validation';
 import type { Admission } from './access/admission.ts';

@@ -3,23 +3,23 @@ import type { Writable } from 'node:stream';
 import { PtpError } from './errors.ts';
 
 /**
- * Waits until what was written has been read, however slowly.
+ * Waits until a slow reader has emptied the stream's buffer. A reader that keeps reading is never given up, however slow it is.
  *
- * @param stallMillis how long a reader may make no room at all
- * @throws PtpError `deadline_exceeded` if it makes none for so long, or for less than twice that where it made some before; an AbortError when the signal is aborted
+ * @param stallMillis longest time, in milliseconds, in which the reader may read nothing at all; a stall is noticed after at most twice that
+ * @throws PtpError `deadline_exceeded` if the reader stalls; an AbortError when the signal is aborted
  */
-export async function drained(stream: Writable, signal: AbortSignal, stallMillis: number): Promise<void> {
+export async function waitForDrain(stream: Writable, signal: AbortSignal, stallMillis: number): Promise<void> {
   const stall = new AbortController();
-  let left = stream.writableLength;
+  let buffered = stream.writableLength;
   const timer = setInterval(() => {
-    if (stream.writableLength >= left) stall.abort();
-    left = stream.writableLength;
+    if (stream.writableLength >= buffered) stall.abort();
+    buffered = stream.writableLength;
   }, stallMillis);
   try {
     await once(stream, 'drain', { signal: AbortSignal.any([signal, stall.signal]) });
   } catch (error) {
     if (!stall.signal.aborted || signal.aborted) throw error;
-    throw new PtpError('deadline_exceeded', `the client has made no room for ${stallMillis} ms`);
+    throw new PtpError('deadline_exceeded', `the client has not read for ${stallMillis} ms`);
   } finally {
     clearInterval(timer);
   }

@@ -1,6 +1,6 @@
 import { type Client, type CallOptions as GrpcCallOptions, Metadata, type ServiceError } from '@grpc/grpc-js';
 import { PtpError, toPtpError } from './errors.ts';
-import { Inbox } from './message-queue.ts';
+import { MessageQueue } from './message-queue.ts';
 import { identity } from './methods.ts';
 import { fromStatus } from './status.ts';
 
@@ -8,13 +8,13 @@ import { fromStatus } from './status.ts';
 export interface CallOptions {
   /** Cancels the call when aborted; the call then fails with the signal's reason as a PtpError. */
   readonly signal?: AbortSignal | undefined;
-  /** Milliseconds from now until the call fails with `deadline_exceeded`, on both sides. */
+  /** Time from now until the call fails with `deadline_exceeded` on both sides, milliseconds. */
   readonly deadlineMs?: number | undefined;
   /** Sent once, before the first message. */
   readonly metadata?: Readonly<Record<string, string>> | undefined;
 }
 
-/** What a caller has to know of a method. */
+/** The properties of a method that a caller needs. */
 export interface CallableMethod<In, Out> {
   readonly path: string;
   readonly requestSerialize: (request: In) => Buffer;
@@ -22,89 +22,80 @@ export interface CallableMethod<In, Out> {
 }
 
 /**
- * One request, one response.
+ * Sends one request and receives one response.
  *
  * @throws PtpError the server's error, or `unavailable`, `deadline_exceeded`, `cancelled`
  */
 export function callUnary<In, Out>(
   client: Client,
-  method: CallableMethod<In, Out>,
+  { path, requestSerialize, responseDeserialize }: CallableMethod<In, Out>,
   request: In,
   options: CallOptions = {},
 ): Promise<Out> {
   const { signal } = options;
   return new Promise((resolve, reject) => {
     if (signal?.aborted) throw toPtpError(signal.reason);
-    const bytes = method.requestSerialize(request);
+    const bytes = requestSerialize(request);
     const cancel = () => call.cancel();
+    const onResponse = (error: ServiceError | null, response?: Out) => {
+      signal?.removeEventListener('abort', cancel);
+      if (error) reject(fromStatus(error, signal));
+      else resolve(response as Out);
+    };
     const call = client.makeUnaryRequest(
-      method.path,
+      path,
       identity,
-      method.responseDeserialize,
+      responseDeserialize,
       bytes,
-      metadata(options),
-      grpcOptions(options),
-      (error, response) => {
-        signal?.removeEventListener('abort', cancel);
-        if (error) reject(fromStatus(error, signal));
-        else resolve(response as Out);
-      },
+      ...grpcOptions(options),
+      onResponse,
     );
     signal?.addEventListener('abort', cancel, { once: true });
   });
 }
 
-/** One request, many responses. */
+/** Sends one request and receives many responses. */
 export function callServerStreaming<In, Out>(
   client: Client,
-  method: CallableMethod<In, Out>,
+  { path, requestSerialize, responseDeserialize }: CallableMethod<In, Out>,
   request: In,
   options: CallOptions = {},
 ): ServerStream<Out> {
-  const bytes = method.requestSerialize(request);
-  const { path, responseDeserialize } = method;
-  const readable = client.makeServerStreamRequest(
-    path,
-    identity,
-    responseDeserialize,
-    bytes,
-    metadata(options),
-    grpcOptions(options),
-  );
-  return new ServerStream(readable, options.signal);
+  const bytes = requestSerialize(request);
+  const stream = client.makeServerStreamRequest(path, identity, responseDeserialize, bytes, ...grpcOptions(options));
+  return new ServerStream(stream, options.signal);
 }
 
-/** A stream in both directions. */
+/** Opens a stream in both directions. */
 export function callBidi<In, Out>(
   client: Client,
-  method: CallableMethod<In, Out>,
+  { path, requestSerialize, responseDeserialize }: CallableMethod<In, Out>,
   options: CallOptions = {},
 ): BidiCall<In, Out> {
-  const { path, requestSerialize, responseDeserialize } = method;
-  const duplex = client.makeBidiStreamRequest(
-    path,
-    identity,
-    responseDeserialize,
-    metadata(options),
-    grpcOptions(options),
-  );
+  const duplex = client.makeBidiStreamRequest(path, identity, responseDeserialize, ...grpcOptions(options));
   return new BidiCall(duplex, requestSerialize, options.signal);
+}
+
+function grpcOptions({ metadata = {}, deadlineMs }: CallOptions): [Metadata, GrpcCallOptions] {
+  const entries = new Metadata();
+  for (const [key, value] of Object.entries(metadata)) entries.set(key, value);
+  return [entries, deadlineMs === undefined ? {} : { deadline: Date.now() + deadlineMs }];
 }
 
 type Readable<Out> = ReturnType<typeof Client.prototype.makeServerStreamRequest<Buffer, Out>>;
 type Duplex<Out> = ReturnType<typeof Client.prototype.makeBidiStreamRequest<Buffer, Out>>;
 
-/** The responses of a call. Whoever stops receiving before the end must cancel it; `for await` does. */
+/** The responses of a call. A caller that stops receiving before the end must cancel the call; `for await` does so. */
 export class ServerStream<Out> {
   readonly #stream: Readable<Out> | Duplex<Out>;
-  readonly #inbox: Inbox<Out>;
+  readonly #queue: MessageQueue<Out>;
 
   constructor(stream: Readable<Out> | Duplex<Out>, signal?: AbortSignal) {
     this.#stream = stream;
-    this.#inbox = new Inbox(stream);
+    this.#queue = new MessageQueue(stream);
     const cancel = () => this.cancel();
-    stream.on('end', () => this.#inbox.end());
-    stream.on('error', (error: ServiceError) => this.#inbox.fail(fromStatus(error, signal)));
+    stream.on('end', () => this.#queue.end());
+    stream.on('error', (error: ServiceError) => this.#queue.fail(fromStatus(error, signal)));
     stream.on('status', () => signal?.removeEventListener('abort', cancel));
     if (signal?.aborted) cancel();
     else signal?.addEventListener('abort', cancel, { once: true });
@@ -113,31 +104,31 @@ export class ServerStream<Out> {
   /**
    * The next response; undefined when the server has ended the call.
    *
-   * @throws PtpError the server's error, or `unavailable`, `deadline_exceeded`, `cancelled`; and `failed_precondition` if
-   *   a receive is pending already
+   * @throws PtpError the server's error, or `unavailable`, `deadline_exceeded`, `cancelled`; `failed_precondition` if another
+   *   receive is pending
    */
   receive(): Promise<Out | undefined> {
-    return this.#inbox.receive();
+    return this.#queue.receive();
   }
 
-  /** Ends the call: the server's signal is aborted, a pending receive fails with `cancelled`. */
+  /** Ends the call: the server's signal is aborted, and a pending receive fails with `cancelled`. */
   cancel(): void {
-    // a call that is cancelled in the turn in which it began is sent by grpc-js all the same, and nobody ends it then
+    // grpc-js still sends a call that is cancelled in the event-loop turn in which it began, and then nothing ends it
     setImmediate(() => this.#stream.cancel());
   }
 
-  /** Receives until the end, and cancels the call if the loop is left before. */
+  /** Receives until the end; cancels the call if the loop is left earlier. */
   async *[Symbol.asyncIterator](): AsyncGenerator<Out, void, undefined> {
     try {
-      yield* this.#inbox;
+      yield* this.#queue;
     } finally {
       this.cancel();
     }
   }
 }
 
-/** Messages that may wait to be written. A peer that answers each step keeps it at one. */
-const outboxCapacity = 256;
+/** Messages that may wait to be written. A peer that answers each step keeps this at one. */
+const SEND_CAPACITY = 256;
 
 /** A call with messages in both directions. */
 export class BidiCall<In, Out> extends ServerStream<Out> {
@@ -151,43 +142,33 @@ export class BidiCall<In, Out> extends ServerStream<Out> {
   }
 
   /**
-   * Sends a message. On a call that has failed it does nothing: `receive` says why.
+   * Sends a message. Does nothing on a call that has failed: `receive` throws its error.
    *
-   * @throws PtpError `resource_exhausted` if the peer has left 256 messages unread; and whatever protobuf-es throws for
-   *   a message that does not fit its schema
+   * @throws PtpError `resource_exhausted` if the peer has left 256 messages unread; protobuf-es's error for a message that does not
+   *   fit its schema
    */
   send(message: In): void {
     const bytes = this.#serialize(message);
     if (this.#duplex.writableEnded || this.#duplex.destroyed) return;
-    if (this.#duplex.writableLength >= outboxCapacity) {
-      throw new PtpError('resource_exhausted', `${outboxCapacity} messages are waiting to be sent`);
+    if (this.#duplex.writableLength >= SEND_CAPACITY) {
+      throw new PtpError('resource_exhausted', `the peer has left ${SEND_CAPACITY} messages unread`);
     }
     this.#duplex.write(bytes);
   }
 
-  /** Says that no more messages will be sent; the server may still answer. */
+  /** Ends the sending side; the server may still answer. */
   close(): void {
     this.#duplex.end();
   }
 
   /**
-   * Ends a call that waits for nothing: says so, and cancels if the server has not ended it in time. Cancelling resets the HTTP/2
+   * Ends an idle call: closes it, and cancels it if the server has not ended it in time. Cancelling right away would reset the HTTP/2
    * stream, and Node closes a connection with more than 33 resets a second, after the first 1,000 (`streamResetRate`).
    */
   finish(graceMillis = 5000): void {
-    const late = setTimeout(() => this.cancel(), graceMillis);
-    late.unref();
-    this.#duplex.on('status', () => clearTimeout(late));
+    const timer = setTimeout(() => this.cancel(), graceMillis);
+    timer.unref();
+    this.#duplex.on('status', () => clearTimeout(timer));
     this.close();
   }
-}
-
-function metadata({ metadata: entries }: CallOptions): Metadata {
-  const result = new Metadata();
-  for (const [key, value] of Object.entries(entries ?? {})) result.set(key, value);
-  return result;
-}
-
-function grpcOptions({ deadlineMs }: CallOptions): GrpcCallOptions {
-  return deadlineMs === undefined ? {} : { deadline: Date.now() + deadlineMs };
 }

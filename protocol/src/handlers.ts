@@ -3,24 +3,39 @@ import type {
   handleBidiStreamingCall,
   handleServerStreamingCall,
   handleUnaryCall,
+  Metadata,
   ServerDuplexStream,
+  ServerUnaryCall,
   ServerWritableStream,
   UntypedHandleCall,
 } from '@grpc/grpc-js';
 import type { Logger } from 'pino';
-import { drained } from './backpressure.ts';
-import type { ActiveCalls, CallContext } from './call-context.ts';
-import { toPtpError } from './errors.ts';
-import { Inbox } from './message-queue.ts';
+import { waitForDrain } from './backpressure.ts';
+import { PtpError, toPtpError } from './errors.ts';
+import { MessageQueue } from './message-queue.ts';
 import { methodDefinition, type Request, type ResponseInit } from './methods.ts';
 import { toStatus } from './status.ts';
 
+/** Properties of a call that its handler can see. */
+export interface CallContext {
+  /** Aborted with a PtpError when the client cancels or disappears, the deadline passes, or the server shuts down. */
+  readonly signal: AbortSignal;
+  /** Sent by the client once per call. */
+  readonly metadata: Metadata;
+  /** The client's address; `unknown` on a unix socket. */
+  readonly peer: string;
+  /** Milliseconds since 1970, or Infinity. */
+  readonly deadline: number;
+  /** `/package.Service/Method`, for logs. */
+  readonly path: string;
+}
+
 /**
- * How a method is implemented, by its kind. What a handler throws ends the call with the status of errors.ts. A stream's
- * handler should be an async generator: it is suspended at `yield` while the client is slow to read, and its `finally`
- * runs however the call ends. When the context's signal is aborted the requests throw the signal's reason; a handler
- * that waits for something else has to heed the signal itself. Before it resets a stream grpc-js ends it, so that the
- * requests of a client that cancels may also just end, shortly before the signal is aborted.
+ * The implementation of a method, by its kind. An error that a handler throws ends the call with the status in errors.ts. A stream's
+ * handler should be an async generator: it is suspended at `yield` while the client reads slowly, and its `finally` runs however the
+ * call ends. When the signal is aborted, iterating over the requests throws the signal's reason; a handler that awaits anything else
+ * must observe the signal. grpc-js ends a stream before it resets it, so the requests of a client that cancels may also
+ * simply end, shortly before the signal is aborted.
  */
 export type Handler<M extends DescMethod> = M['methodKind'] extends 'unary'
   ? (request: Request<M>, context: CallContext) => Promise<ResponseInit<M>> | ResponseInit<M>
@@ -30,31 +45,74 @@ export type Handler<M extends DescMethod> = M['methodKind'] extends 'unary'
       ? (requests: AsyncIterable<Request<M>>, context: CallContext) => AsyncIterable<ResponseInit<M>>
       : never;
 
-/** One handler for each of a service's methods, by camelCase names. */
+/** One handler for each method of a service, by camelCase names. */
 export type Implementation<S extends DescService> = { readonly [K in keyof S['method']]: Handler<S['method'][K]> };
 
-/** What handlers share inside one server. */
-export interface Serving {
+/** State that the handlers of one server share. */
+export interface HandlerOptions {
   readonly calls: ActiveCalls;
   readonly logger: Logger;
-  /** How long a client may leave a stream unread, once buffers are full. */
+  /** Longest time that a client may leave a stream unread once buffers are full, milliseconds. */
   readonly stallMillis: number;
 }
 
+type ServerCall = Pick<ServerUnaryCall<unknown, Buffer>, 'metadata' | 'getPeer' | 'getDeadline' | 'getPath'> & {
+  on(event: 'cancelled', listener: () => void): unknown;
+};
 type StreamingCall = ServerWritableStream<unknown, Buffer> | ServerDuplexStream<unknown, Buffer>;
 
-/** Turns a handler into what grpc-js calls. */
-export function grpcHandler<M extends DescMethod>(method: M, handler: Handler<M>, serving: Serving): UntypedHandleCall {
-  const serialize = methodDefinition(method).responseSerialize as (response: unknown) => Buffer;
+/** The calls in progress on a server. */
+export class ActiveCalls {
+  readonly #controllers = new Set<AbortController>();
+
+  /** Registers a call; its handler calls `done` when it has returned or thrown. */
+  open(call: ServerCall): { context: CallContext; done: () => void } {
+    const controller = new AbortController();
+    this.#controllers.add(controller);
+    const deadline = Number(call.getDeadline());
+    // grpc-js emits 'cancelled' after every call, and also after ending one whose deadline has passed
+    call.on('cancelled', () => {
+      if (this.#controllers.has(controller)) controller.abort(Date.now() >= deadline ? deadlinePassed() : cancelled());
+    });
+    const context = {
+      signal: controller.signal,
+      metadata: call.metadata,
+      peer: call.getPeer(),
+      deadline,
+      path: call.getPath(),
+    };
+    return { context, done: () => this.#controllers.delete(controller) };
+  }
+
+  /** Aborts all calls; their handlers are expected to end soon. */
+  abort(reason: PtpError): void {
+    for (const controller of this.#controllers) controller.abort(reason);
+  }
+
+  get size(): number {
+    return this.#controllers.size;
+  }
+}
+
+const cancelled = () => new PtpError('cancelled', 'the client has cancelled the call or disconnected');
+const deadlinePassed = () => new PtpError('deadline_exceeded', 'the deadline has passed');
+
+/** Wraps a handler in the function that grpc-js calls. */
+export function grpcHandler<M extends DescMethod>(
+  method: M,
+  handler: Handler<M>,
+  options: HandlerOptions,
+): UntypedHandleCall {
+  const serialize = methodDefinition(method).responseSerialize as Serialize;
   switch (method.methodKind) {
     case 'unary':
-      return unary(handler as UnaryHandler, serialize, serving) as UntypedHandleCall;
+      return unary(handler as UnaryHandler, serialize, options) as UntypedHandleCall;
     case 'server_streaming':
-      return serverStreaming(handler as StreamHandler, serialize, serving) as UntypedHandleCall;
+      return serverStreaming(handler as StreamHandler, serialize, options) as UntypedHandleCall;
     case 'bidi_streaming':
-      return bidiStreaming(handler as BidiHandler, serialize, serving) as UntypedHandleCall;
+      return bidiStreaming(handler as BidiHandler, serialize, options) as UntypedHandleCall;
     default:
-      throw new Error(`${method.toString()}: client streaming is not supported; no protocol of ours needs it`);
+      throw new Error(`${method.toString()}: client streaming is not implemented`);
   }
 }
 
@@ -63,16 +121,16 @@ type StreamHandler = (request: unknown, context: CallContext) => AsyncIterable<u
 type BidiHandler = (requests: AsyncIterable<unknown>, context: CallContext) => AsyncIterable<unknown>;
 type Serialize = (response: unknown) => Buffer;
 
-function unary(handler: UnaryHandler, serialize: Serialize, serving: Serving): handleUnaryCall<unknown, Buffer> {
+function unary(handler: UnaryHandler, serialize: Serialize, options: HandlerOptions): handleUnaryCall<unknown, Buffer> {
   return async (call, callback) => {
-    const { context, done } = serving.calls.open(call);
+    const { context, done } = options.calls.open(call);
     try {
       const response = serialize(await handler(call.request, context));
       done();
       callback(null, response);
     } catch (error) {
       done();
-      logFailure(error, context, serving);
+      logFailure(error, context, options);
       callback(toStatus(error));
     }
   };
@@ -81,52 +139,52 @@ function unary(handler: UnaryHandler, serialize: Serialize, serving: Serving): h
 function serverStreaming(
   handler: StreamHandler,
   serialize: Serialize,
-  serving: Serving,
+  options: HandlerOptions,
 ): handleServerStreamingCall<unknown, Buffer> {
   return (call) => {
-    const { context, done } = serving.calls.open(call);
-    respond(call, () => handler(call.request, context), serialize, context, serving).finally(done);
+    const { context, done } = options.calls.open(call);
+    respond(call, () => handler(call.request, context), serialize, context, options).finally(done);
   };
 }
 
 function bidiStreaming(
   handler: BidiHandler,
   serialize: Serialize,
-  serving: Serving,
+  options: HandlerOptions,
 ): handleBidiStreamingCall<unknown, Buffer> {
   return (call) => {
-    const { context, done } = serving.calls.open(call);
-    const requests = new Inbox<unknown>(call);
+    const { context, done } = options.calls.open(call);
+    const requests = new MessageQueue<unknown>(call);
     context.signal.addEventListener('abort', () => requests.fail(toPtpError(context.signal.reason)), { once: true });
     call.on('end', () => setImmediate(() => requests.end())); // after 'cancelled', if both have arrived
-    respond(call, () => handler(requests, context), serialize, context, serving).finally(done);
+    respond(call, () => handler(requests, context), serialize, context, options).finally(done);
   };
 }
 
-/** Writes what a handler yields, as fast as the client reads it, and ends the call. */
+/** Writes the responses that a handler yields, at the client's pace, and ends the call. */
 async function respond(
   call: StreamingCall,
   handle: () => AsyncIterable<unknown>,
   serialize: Serialize,
   context: CallContext,
-  serving: Serving,
+  options: HandlerOptions,
 ): Promise<void> {
   const { signal } = context;
   try {
     for await (const response of handle()) {
       signal.throwIfAborted();
-      if (!call.write(serialize(response))) await drained(call, signal, serving.stallMillis);
+      if (!call.write(serialize(response))) await waitForDrain(call, signal, options.stallMillis);
     }
     call.end();
   } catch (error) {
     const reason = signal.aborted ? signal.reason : error;
-    logFailure(reason, context, serving);
+    logFailure(reason, context, options);
     if (!call.destroyed) call.emit('error', toStatus(reason));
   }
 }
 
-/** What the client isn't told about unforeseen errors is in the log. */
-function logFailure(error: unknown, { path, peer }: CallContext, { logger }: Serving): void {
+/** Logs an error; for unforeseen ones the log is the only place with details. */
+function logFailure(error: unknown, { path, peer }: CallContext, { logger }: HandlerOptions): void {
   const { code } = toPtpError(error);
   if (code === 'internal') logger.error({ err: error, path, peer }, 'a call failed');
   else logger.debug({ err: error, path, peer }, 'a call ended with an error');

@@ -1,30 +1,31 @@
 import type { Readable } from 'node:stream';
 import { PtpError } from './errors.ts';
 
-/** Messages that may wait to be taken before the sender is slowed down through HTTP/2 flow control. */
-const capacity = 32;
+/** Messages that may wait before HTTP/2 flow control slows the sender down. */
+const CAPACITY = 32;
+
+type Outcome = { readonly error?: PtpError };
 
 /**
- * The receiving half of a stream: messages wait here, in order, until they are taken. A message that somebody waits for
- * is handed over in the turn in which it arrives; Node's own stream iterator takes several turns.
+ * The receiving half of a stream: messages wait here, in order, until they are received. A pending receive gets its message in the
+ * event-loop turn in which it arrives; Node's own stream iterator takes several turns.
  */
-export class Inbox<T> {
+export class MessageQueue<T> {
   readonly #source: Readable;
   readonly #messages: T[] = [];
-  #waiting: { resolve(message: T | undefined): void; reject(error: PtpError): void } | undefined;
-  #outcome: { readonly error?: PtpError } | undefined;
+  #pending: { resolve(message: T | undefined): void; reject(error: PtpError): void } | undefined;
+  #outcome: Outcome | undefined;
 
-  /** Starts to read `source`, an object stream; whoever creates the inbox says when it ends or fails. */
+  /** Starts to read `source`, an object stream. The creator calls `end` or `fail` when the stream is over. */
   constructor(source: Readable) {
     this.#source = source;
     source.on('data', (message: T) => this.#accept(message));
   }
 
   /**
-   * The next message; undefined when the sender has said its last.
+   * The next message; undefined after the last one.
    *
-   * @throws PtpError the stream's error, after the messages that came before it; `failed_precondition` if a receive is
-   *   pending already
+   * @throws PtpError the stream's error, after the messages that preceded it; `failed_precondition` if another receive is pending
    */
   receive(): Promise<T | undefined> {
     if (this.#messages.length > 0) {
@@ -33,9 +34,9 @@ export class Inbox<T> {
       return Promise.resolve(message);
     }
     if (this.#outcome) return this.#outcome.error ? Promise.reject(this.#outcome.error) : Promise.resolve(undefined);
-    if (this.#waiting) return Promise.reject(new PtpError('failed_precondition', 'a receive is pending already'));
+    if (this.#pending) return Promise.reject(new PtpError('failed_precondition', 'another receive is pending'));
     return new Promise((resolve, reject) => {
-      this.#waiting = { resolve, reject };
+      this.#pending = { resolve, reject };
     });
   }
 
@@ -44,18 +45,18 @@ export class Inbox<T> {
     for (let message = await this.receive(); message !== undefined; message = await this.receive()) yield message;
   }
 
-  /** No more messages will come. Later outcomes are ignored. */
+  /** Ends the queue after the messages in it. Ignored if the queue has ended or failed. */
   end(): void {
-    if (this.#settle({})) this.#waiting?.resolve(undefined);
+    if (this.#settle({})) this.#pending?.resolve(undefined);
   }
 
-  /** No more messages will come, because of `error`. Later outcomes are ignored. */
+  /** Fails the queue after the messages in it. Ignored if the queue has ended or failed. */
   fail(error: PtpError): void {
-    while (this.#source.read() !== null); // what flow control held back comes as 'data'
-    if (this.#settle({ error })) this.#waiting?.reject(error);
+    while (this.#source.read() !== null); // emits what flow control held back as 'data'
+    if (this.#settle({ error })) this.#pending?.reject(error);
   }
 
-  #settle(outcome: { readonly error?: PtpError }): boolean {
+  #settle(outcome: Outcome): boolean {
     if (this.#outcome) return false;
     this.#outcome = outcome;
     return true;
@@ -63,13 +64,13 @@ export class Inbox<T> {
 
   #accept(message: T): void {
     if (this.#outcome) return;
-    const waiting = this.#waiting;
-    if (waiting) {
-      this.#waiting = undefined;
-      waiting.resolve(message);
+    const pending = this.#pending;
+    if (pending) {
+      this.#pending = undefined;
+      pending.resolve(message);
       return;
     }
     this.#messages.push(message);
-    if (this.#messages.length >= capacity) this.#source.pause();
+    if (this.#messages.length >= CAPACITY) this.#source.pause();
   }
 }

@@ -9,14 +9,14 @@ import {
   toBinary,
 } from '@bufbuild/protobuf';
 
-/** What a method's sender may write: a message, or the plain object that makes one. */
+/** The sender's side: a message, or a plain object to create one from. */
 export type RequestInit<M extends DescMethod> = MessageInitShape<M['input']>;
 export type ResponseInit<M extends DescMethod> = MessageInitShape<M['output']>;
-/** What its receiver reads. */
+/** The receiver's side: a message. */
 export type Request<M extends DescMethod> = MessageShape<M['input']>;
 export type Response<M extends DescMethod> = MessageShape<M['output']>;
 
-/** A method as grpc-js wants it described; senders may write more shapes than receivers read. */
+/** A method in grpc-js's form, with separate types for sending and receiving. */
 export interface MethodDefinition<RequestIn, RequestOut, ResponseIn, ResponseOut> {
   readonly path: string;
   readonly requestStream: boolean;
@@ -28,7 +28,7 @@ export interface MethodDefinition<RequestIn, RequestOut, ResponseIn, ResponseOut
   readonly originalName: string;
 }
 
-/** Describes a protobuf-es method to grpc-js. */
+/** Converts a protobuf-es method to grpc-js's form. */
 export function methodDefinition<M extends DescMethod>(
   method: M,
 ): MethodDefinition<RequestInit<M>, Request<M>, ResponseInit<M>, Response<M>> {
@@ -46,14 +46,13 @@ export function methodDefinition<M extends DescMethod>(
   };
 }
 
-/** The definitions of a service's methods by their camelCase names. */
+/** Definitions of a service's methods by camelCase names. */
 export function serviceDefinition(service: DescService): Record<string, ReturnType<typeof methodDefinition>> {
   return Object.fromEntries(service.methods.map((method) => [method.localName, methodDefinition(method)]));
 }
 
 /**
- * grpc-js serializes late and hides what goes wrong then. Both sides therefore serialize where the message is made, and
- * hand over bytes.
+ * Serializer for bytes. grpc-js serializes late and hides errors, so both sides serialize where the message is created.
  */
 export const identity = (bytes: Buffer): Buffer => bytes;
 

@@ -1,27 +1,45 @@
 import type { SamplingParameters } from './gen/ptp/v1/common_pb.ts';
 import { requireField } from './validation.ts';
 
-/** How a distribution is shaped before a token is picked from it. */
+/**
+ * How a position's uniforms pick its token. Both kinds are exact: for uniform random numbers, token t is picked with its probability.
+ *
+ * - `cdf`: one uniform, inverse transform sampling as in the PTP paper (arXiv 2512.21323)
+ * - `tree`: ceil(log2 V) uniforms, a walk down a binary tree over the token ids
+ */
+export type PickKind = 'cdf' | 'tree';
+
+/** D, uniforms per position: 1 for `cdf`; ceil(log2 vocabulary), at least 1, for `tree`. */
+export function uniformsPerPosition(kind: PickKind, vocabulary: number): number {
+  return kind === 'cdf' ? 1 : treeDepth(vocabulary);
+}
+
+/** Levels of the binary tree over `vocabulary` tokens, at least 1. */
+export function treeDepth(vocabulary: number): number {
+  return Math.max(1, 32 - Math.clz32(vocabulary - 1));
+}
+
+/** Parameters that shape a distribution before a token is picked from it. */
 export interface SamplingParams {
-  /** Divides the logits, in [0, 2]; 0 means the most probable token. */
+  /** Divides the logits, in [0, 2]; 0 picks the most probable token. */
   readonly temperature: number;
-  /** Tokens kept, in [1, vocabulary size]; 0 keeps all. */
+  /** Number of most probable tokens to keep, in [1, vocabulary size]; 0 keeps all. */
   readonly topK: number;
-  /** Probability mass kept, in (0, 1]; 1 keeps all. */
+  /** Keeps the most probable tokens that together reach this probability, in (0, 1]; 1 keeps all. */
   readonly topP: number;
-  /** Tokens kept by their probability relative to the most probable one's, in [0, 1]; 0, or absent, keeps all. Before top-k and top-p. */
+  /** Lowest probability to keep, relative to the most probable token, in [0, 1]; 0 or absent keeps all. Applied before top-k and top-p. */
   readonly minP?: number;
 }
 
-/** What a request that says nothing gets: the model's own distribution. */
+/** The model's own distribution, the default of all requests. */
 export const defaultSampling: SamplingParams = { temperature: 1, topK: 0, topP: 1 };
 
 /**
- * A request's sampling parameters, checked, with defaults for what it leaves out.
+ * Validates a request's sampling parameters and fills in defaults.
  *
- * @param given what the client sent; undefined and null mean the default
- * @param vocabularySize tokens in the target's vocabulary, the upper limit of top-k
- * @throws PtpError `invalid_argument` with the field as it is spelt on the wire (`temperature`, `top_k`, `top_p`, `min_p`)
+ * @param given the client's values; undefined and null mean the default
+ * @param vocabularySize size of the target's vocabulary, the upper limit of top-k
+ * @throws PtpError `invalid_argument` with the field's name on the wire (`temperature`, `top_k`, `top_p`, `min_p`)
  */
 export function samplingParams(
   given: { readonly [K in keyof SamplingParams]?: SamplingParams[K] | null | undefined },
@@ -36,14 +54,13 @@ export function samplingParams(
   requireField(Number.isInteger(topK) && topK >= 0 && topK <= vocabularySize, 'top_k', topKLimit, topK);
   requireField(topP > 0 && topP <= 1, 'top_p', 'in (0, 1]', topP);
   requireField(minP >= 0 && minP <= 1, 'min_p', 'in [0, 1]', minP);
-  // Greedy has no use for a truncation, and a drafter knows it by one set of conditions only.
+  // Greedy decoding ignores truncation, and drafters are conditioned on one set of parameters for it.
   if (temperature < GREEDY_BELOW) return { temperature: 0, topK: 0, topP: 1 };
-  return { temperature, topK, topP: Math.max(topP, LEAST_TOP_P), ...(minP > 0 && { minP }) };
+  return { temperature, topK, topP: Math.max(topP, MIN_TOP_P), ...(minP > 0 && { minP }) };
 }
 
 /**
- * Sampling parameters as a message brings them, checked; the defaults where there are none. Floats arrive as float32, which is
- * what shaping works in.
+ * Validates the sampling parameters of a message; absent ones mean the defaults. Floats arrive as float32, the precision of sampling.
  */
 export function receivedSampling(sampling: SamplingParameters | undefined, vocabulary: number): SamplingParams {
   if (!sampling) return samplingParams({}, vocabulary);
@@ -51,7 +68,7 @@ export function receivedSampling(sampling: SamplingParameters | undefined, vocab
   return samplingParams({ temperature, topK, topP: topP === 0 ? 1 : topP, minP }, vocabulary);
 }
 
-/** Logits divided by less may leave float32's range; the pick is the most probable token long before. */
+/** Dividing logits by less may overflow float32; the most probable token is certain at far higher temperatures. */
 const GREEDY_BELOW = 1e-4;
-/** Keeps one token, as everything below does; stays above 0 in float32. */
-const LEAST_TOP_P = 1e-6;
+/** Keeps one token, as any smaller value would; above 0 in float32. */
+const MIN_TOP_P = 1e-6;

@@ -3,68 +3,69 @@ import type { DescMethod, DescService } from '@bufbuild/protobuf';
 import { Server, type ServerWritableStream, type UntypedServiceImplementation } from '@grpc/grpc-js';
 import { HealthImplementation } from 'grpc-health-check';
 import type { Logger } from 'pino';
-import { ActiveCalls } from './call-context.ts';
 import type { Tls } from './credentials.ts';
 import { PtpError } from './errors.ts';
-import { grpcHandler, type Handler, type Implementation } from './handlers.ts';
+import { ActiveCalls, grpcHandler, type Handler, type Implementation } from './handlers.ts';
 import { listen } from './listen.ts';
 import { identity, serviceDefinition } from './methods.ts';
 import { addReflection } from './reflection.ts';
 import { toStatus } from './status.ts';
 
-/** A service with its handlers; made by {@link implement}. */
+export type { CallContext, Implementation } from './handlers.ts';
+
+/** A service with its handlers; created by {@link implement}. */
 export interface ImplementedService {
   readonly service: DescService;
   readonly implementation: Readonly<Record<string, unknown>>;
 }
 
-/** Pairs a service with its handlers, which the compiler checks against it. */
+/** Pairs a service with its handlers; the compiler checks that they match. */
 export function implement<S extends DescService>(service: S, implementation: Implementation<S>): ImplementedService {
   return { service, implementation };
 }
 
-/** How a server is to run. */
+/** Options of a server. */
 export interface ServeOptions {
-  /** `host:port`, port 0 for a free one, or `unix:/absolute/path`. */
+  /** `host:port` (port 0: any free port) or `unix:/absolute/path`. */
   readonly address: string;
-  /** Where the address comes from, named in errors: `PTP_VERIFIER_ADDRESS`. */
+  /** Name of the setting that holds the address, for errors: `PTP_LISTEN`. */
   readonly setting?: string;
   readonly services: readonly ImplementedService[];
   readonly logger: Logger;
-  /** Not used with sockets in the file system. */
+  /** Ignored for unix sockets. */
   readonly tls?: Tls | undefined;
-  /** Whether health says SERVING from the start; true unless given. */
+  /** Initial health; default true (SERVING). */
   readonly serving?: boolean;
-  /** Largest message to take or send, bytes; 16 MiB unless given. */
+  /** Largest message to receive or send, bytes; default 16 MiB. */
   readonly maxMessageBytes?: number;
-  /** Most calls at once on one connection; 1024 unless given. Further ones wait at the client. */
+  /** Maximum of concurrent calls on one connection, default 1024. Further calls wait at the client. */
   readonly maxConcurrentStreams?: number;
-  /** How long a client may leave a stream unread, once buffers are full; 30 s unless given. */
+  /** Longest time that a client may leave a stream unread once buffers are full, milliseconds; default 30 s. */
   readonly stallMillis?: number;
 }
 
 /** A running server. */
 export interface RunningServer {
-  /** Where it listens, with the port in use. */
+  /** Listening address with the actual port. */
   readonly address: string;
-  /** Sets what the standard health service says: of one service, or of all and the server as a whole. */
+  /** Sets the health of one service, or of the server and all its services. */
   setServing(serving: boolean, service?: DescService): void;
-  /** Calls in progress, health and reflection aside. */
+  /** Number of calls in progress, without health and reflection. */
   readonly activeCalls: () => number;
   /**
-   * Drains: health says NOT_SERVING, new calls are refused, calls in progress may go on for `graceMs`; what is left then
-   * is aborted with `unavailable`. A second call waits for the first.
+   * Drains and stops: health becomes NOT_SERVING, new calls are rejected, and calls in progress get `graceMs` to finish before they
+   * are aborted with `unavailable`. A second call waits for the first.
    */
   close(graceMs: number): Promise<void>;
 }
 
-/** How long a handler may take to end after its signal was aborted. */
-const abortGraceMs = 500;
+/** Time for a handler to return after its signal was aborted, milliseconds. */
+const ABORT_GRACE_MS = 500;
 
 /**
  * Serves gRPC services together with the standard health and reflection services.
  *
- * @throws PtpError `failed_precondition` if the address cannot be had
+ * @throws PtpError `failed_precondition` if the address cannot be bound
  */
 export async function serve(options: ServeOptions): Promise<RunningServer> {
   const { logger, maxMessageBytes = 16 * 2 ** 20, maxConcurrentStreams = 1024 } = options;
@@ -73,7 +74,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     'grpc.max_receive_message_length': maxMessageBytes,
     'grpc.max_send_message_length': maxMessageBytes,
     'grpc.max_concurrent_streams': maxConcurrentStreams,
-    // finds clients that are gone without a word: their streams hold caches
+    // detects clients that vanished silently: their streams hold caches
     'grpc.keepalive_time_ms': 20_000,
     'grpc.keepalive_timeout_ms': 10_000,
   });
@@ -114,11 +115,11 @@ async function drain(server: Server, calls: ActiveCalls, health: Health, graceMs
   health.close();
   const closed = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
   const timers = new AbortController();
-  const within = (ms: number) =>
+  const closedWithin = (ms: number) =>
     Promise.race([closed, sleep(ms, undefined, { signal: timers.signal }).catch(() => {})]);
-  await within(graceMs);
+  await closedWithin(graceMs);
   calls.abort(new PtpError('unavailable', 'the server is shutting down'));
-  await within(abortGraceMs);
+  await closedWithin(ABORT_GRACE_MS);
   timers.abort();
   server.forceShutdown();
   await closed;
@@ -126,7 +127,7 @@ async function drain(server: Server, calls: ActiveCalls, health: Health, graceMs
 
 interface Health {
   setServing(serving: boolean, service?: DescService): void;
-  /** Ends the watches, which would never end by themselves. */
+  /** Ends all watches, which otherwise never end. */
   close(): void;
 }
 

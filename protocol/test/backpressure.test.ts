@@ -1,6 +1,6 @@
 import { Writable } from 'node:stream';
 import { expect, test } from 'vitest';
-import { drained } from '../src/backpressure.ts';
+import { waitForDrain } from '../src/backpressure.ts';
 
 /** A stream of messages whose buffer of 6 is full, and is read at this pace. */
 function full(millis: number): Writable {
@@ -15,17 +15,17 @@ const never = new AbortController().signal;
 
 test('a reader is waited for as long as it goes on, also where the buffer takes longer to empty than it may stall', async () => {
   const stream = full(100);
-  await drained(stream, never, 250);
+  await waitForDrain(stream, never, 250);
   expect(stream.writableLength).toBe(0);
 });
 
 test('one that has stopped is not', async () => {
-  const error = { code: 'deadline_exceeded', message: 'the client has made no room for 50 ms' };
-  await expect(drained(full(60_000), never, 50)).rejects.toMatchObject(error);
+  const error = { code: 'deadline_exceeded', message: 'the client has not read for 50 ms' };
+  await expect(waitForDrain(full(60_000), never, 50)).rejects.toMatchObject(error);
 });
 
 test('nor one whose call is aborted', async () => {
   const controller = new AbortController();
   setTimeout(() => controller.abort(new Error('gone')), 20);
-  await expect(drained(full(60_000), controller.signal, 10_000)).rejects.toMatchObject({ name: 'AbortError' });
+  await expect(waitForDrain(full(60_000), controller.signal, 10_000)).rejects.toMatchObject({ name: 'AbortError' });
 });

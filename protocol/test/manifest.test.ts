@@ -34,7 +34,7 @@ test('a file that was changed, cut short, lost or never listed is named', async 
   await writeFile(join(dir, 'target.weights'), weights);
   await check('target.weights').toThrow('`target.weights` does not have the SHA-256');
   await truncate(join(dir, 'target.weights'), 10);
-  await check('target.weights').toThrow(/`target.weights` must have \d+ bytes, has 10/);
+  await check('target.weights').toThrow(/`target.weights` must have \d+ bytes, got 10/);
   await rm(join(dir, 'target.weights'));
   await check('target.weights').toThrow('`target.weights` cannot be read');
   await check('other.onnx').toThrow('`other.onnx` is not listed');

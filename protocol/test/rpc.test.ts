@@ -11,17 +11,22 @@ import { credentials, loadPackageDefinition, type ServiceError } from '@grpc/grp
 import { loadSync } from '@grpc/proto-loader';
 import { pino } from 'pino';
 import { afterEach, describe, expect, test } from 'vitest';
-import type { CallContext } from '../src/call-context.ts';
 import { connect, openChannel, type ServiceClient } from '../src/client.ts';
 import { PtpError } from '../src/errors.ts';
 import { BadRequestSchema, RetryInfoSchema } from '../src/gen/google/rpc/error_details_pb.ts';
 import { StatusSchema } from '../src/gen/google/rpc/status_pb.ts';
 import { GenerationService } from '../src/gen/ptp/v1/generation_pb.ts';
 import { VerifierService } from '../src/gen/ptp/v1/verifier_pb.ts';
-import type { Implementation } from '../src/handlers.ts';
 import { checkHealth, watchHealth } from '../src/health.ts';
 import { serviceDefinition } from '../src/methods.ts';
-import { implement, type RunningServer, type ServeOptions, serve } from '../src/server.ts';
+import {
+  type CallContext,
+  type Implementation,
+  implement,
+  type RunningServer,
+  type ServeOptions,
+  serve,
+} from '../src/server.ts';
 
 type Verifier = Implementation<typeof VerifierService>;
 
@@ -145,7 +150,7 @@ describe('calls', () => {
     };
     await expect(read()).rejects.toMatchObject({
       code: 'deadline_exceeded',
-      message: 'the client has made no room for 100 ms',
+      message: 'the client has not read for 100 ms',
     });
     expect(sent).toBe(-1); // each message is larger than the window, so that the client had asked for all that was written
   });
@@ -454,8 +459,8 @@ describe('serve', () => {
     await once(holder, 'listening');
     cleanups.push(() => holder.close());
     const { port } = holder.address() as { port: number };
-    const taken = start({}, { address: `127.0.0.1:${port}`, setting: 'PTP_VERIFIER_ADDRESS' });
-    await expect(taken).rejects.toThrow(`127.0.0.1:${port} is taken: set PTP_VERIFIER_ADDRESS to another one`);
+    const taken = start({}, { address: `127.0.0.1:${port}`, setting: 'PTP_LISTEN' });
+    await expect(taken).rejects.toThrow(`127.0.0.1:${port} is in use: set PTP_LISTEN to another address`);
   });
 
   test('unix sockets: a live one is taken, a stale one replaced, a file refused, and none left behind', async () => {
@@ -463,7 +468,7 @@ describe('serve', () => {
     const path = join(folder, 'socket');
     const { server, client } = await start({}, { address: `unix:${path}` });
     expect(await client.getTarget({})).toMatchObject({ openSequences: 7 });
-    await expect(start({}, { address: `unix:${path}` })).rejects.toThrow(/is taken/);
+    await expect(start({}, { address: `unix:${path}` })).rejects.toThrow(/is in use/);
     await server.close(0);
     await expect(stat(path)).rejects.toThrow('ENOENT');
 
@@ -475,7 +480,7 @@ describe('serve', () => {
     expect(await second.client.getTarget({})).toMatchObject({ openSequences: 7 });
 
     await writeFile(join(folder, 'file'), '');
-    await expect(start({}, { address: `unix:${folder}/file` })).rejects.toThrow(/is a file and no socket/);
+    await expect(start({}, { address: `unix:${folder}/file` })).rejects.toThrow(/is a file, not a socket/);
   });
 
   test('reflection lists the services and describes their messages', async () => {

@@ -1,5 +1,5 @@
 import { PtpError } from '@ptp/protocol/errors';
-import { treeDepth } from '@ptp/protocol/pick-kind';
+import { treeDepth } from '@ptp/protocol/sampling-params';
 import type { ShapedDistribution } from './shape.ts';
 
 const f32 = Math.fround;

@@ -1,4 +1,4 @@
-import { uniformsPerPosition } from '@ptp/protocol/pick-kind';
+import { uniformsPerPosition } from '@ptp/protocol/sampling-params';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import vectors from '../../../test/vectors/tree.json' with { type: 'json' };

@@ -1,8 +1,7 @@
 import { type Span, SpanKind } from '@opentelemetry/api';
-import type { BidiCall } from '@ptp/protocol/calls';
+import type { BidiCall, RequestInit } from '@ptp/protocol/client';
 import { PtpError, toPtpError } from '@ptp/protocol/errors';
 import type { Branch, DrafterService, DraftResponse, DraftResult } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
-import type { RequestInit } from '@ptp/protocol/methods';
 import { attribute, endSpan, span, timingAttributes, traceparentOf } from '@ptp/service-kit/spans';
 import type { Draft, DraftedAfter, DraftStream, StepUnderWay } from '../decode/ports.ts';
 import type { GenerationRequest } from '../decode/types.ts';

@@ -1,9 +1,8 @@
 import { type Span, SpanKind } from '@opentelemetry/api';
-import type { BidiCall } from '@ptp/protocol/calls';
+import type { BidiCall, RequestInit, Response } from '@ptp/protocol/client';
 import { PtpError, toPtpError } from '@ptp/protocol/errors';
 import type { Timings } from '@ptp/protocol/gen/ptp/v1/common_pb';
 import type { VerifierService } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
-import type { RequestInit, Response } from '@ptp/protocol/methods';
 import type { AdjustParams } from '@ptp/protocol/token-adjustments';
 import { attribute, endSpan, span, timingAttributes, traceparentOf } from '@ptp/service-kit/spans';
 import type { VerifyTime } from '../decode/cost-model.ts';
