@@ -1,21 +1,21 @@
 import { type ChannelCredentials, credentials, experimental, ServerCredentials } from '@grpc/grpc-js';
 
-/** Files in PEM form; `ca` for mutual TLS. */
+/** PEM files; `ca` enables mutual TLS. */
 export interface TlsFiles {
   readonly cert: string;
   readonly key: string;
   readonly ca?: string | undefined;
 }
 
-/** How often files are looked at again, milliseconds. */
+/** Interval at which the files are reloaded, milliseconds. */
 export const REFRESH_MS = 10_000;
 
-/** A process's side of TLS. Its files are read again while it runs, so that certificates can be renewed. */
+/** A process's TLS identity. Its files are reloaded while the process runs, so certificates can be renewed. */
 export class Tls {
   readonly #files: experimental.FileWatcherCertificateProvider;
   readonly #mutual: boolean;
 
-  /** Use `loadTls`, which checks the files. */
+  /** Does not check the files; service-kit's `loadTls` does. */
   constructor({ cert, key, ca }: TlsFiles, refreshIntervalMs = REFRESH_MS) {
     this.#mutual = ca !== undefined;
     this.#files = new experimental.FileWatcherCertificateProvider({
@@ -27,7 +27,7 @@ export class Tls {
   }
 
   server(): ServerCredentials {
-    // of the two providers the first tells who we are, whatever the declaration calls it
+    // the first provider is the server's own identity; grpc-js's declaration names the two in the wrong order
     return experimental.createCertificateProviderServerCredentials(
       this.#files,
       this.#mutual ? this.#files : null,
@@ -42,7 +42,7 @@ export class Tls {
   }
 }
 
-/** Sockets in the file system have its permissions instead. */
+/** Unix sockets are protected by file permissions instead of TLS. */
 const isLocal = (address: string): boolean => address.startsWith('unix:');
 
 export function serverCredentials(address: string, tls: Tls | undefined): ServerCredentials {

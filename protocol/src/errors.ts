@@ -1,4 +1,4 @@
-/** What went wrong, in the vocabulary that gRPC, HTTP and the OpenAI API are mapped from. */
+/** Kinds of errors, from which the statuses of gRPC, HTTP and the OpenAI API follow. */
 export type ErrorCode =
   | 'invalid_argument'
   | 'not_found'
@@ -11,7 +11,7 @@ export type ErrorCode =
   | 'internal'
   | 'unauthenticated';
 
-/** How one code looks on each wire. */
+/** Statuses of one code. */
 export interface WireError {
   /** gRPC status code number (https://grpc.io/docs/guides/status-codes/). */
   readonly grpc: number;
@@ -21,7 +21,7 @@ export interface WireError {
   readonly openai: string;
 }
 
-/** The one table from code to wire; nothing else in the project chooses a status. */
+/** The only table from codes to statuses; nothing else in the project chooses a status. */
 export const wireErrors: Readonly<Record<ErrorCode, WireError>> = {
   cancelled: { grpc: 1, http: 499, openai: 'request_cancelled' },
   invalid_argument: { grpc: 3, http: 400, openai: 'invalid_request_error' },
@@ -42,15 +42,15 @@ interface ErrorOptions {
 }
 
 /**
- * The project's only error class. Its message may be shown to clients, except for code `internal`: so it names
- * field, limit and given value, and never a path, a host or another user's data. The `cause` is for logs only.
+ * The project's only error class. Clients see its message, except for code `internal`: it names field, limit and actual
+ * value, never a path, a host or another user's data. The `cause` is for logs only.
  */
 export class PtpError extends Error {
   override readonly name = 'PtpError';
   readonly code: ErrorCode;
-  /** The request field or setting at fault, as the sender spells it, for example `top_p` or `PTP_LOG_LEVEL`. */
+  /** The invalid request field or setting, as the sender spells it, for example `top_p` or `PTP_LOG_LEVEL`. */
   readonly field: string | undefined;
-  /** Milliseconds before which trying again is of no use, where that is known. */
+  /** Milliseconds to wait before a retry can succeed, if known. */
   readonly retryAfterMs: number | undefined;
 
   constructor(code: ErrorCode, message: string, options: ErrorOptions = {}) {
@@ -62,8 +62,8 @@ export class PtpError extends Error {
 }
 
 /**
- * Any thrown value as a PtpError. An AbortSignal's reasons become `cancelled` and `deadline_exceeded`; everything
- * unknown becomes `internal` with the thrown value as its cause.
+ * Converts any thrown value to a PtpError. An AbortSignal's reasons become `cancelled` and `deadline_exceeded`; anything
+ * else becomes `internal`, with the thrown value as its cause.
  */
 export function toPtpError(error: unknown): PtpError {
   if (error instanceof PtpError) return error;
@@ -73,13 +73,13 @@ export function toPtpError(error: unknown): PtpError {
   return new PtpError('internal', 'internal error', { cause: error });
 }
 
-/** The text that a client may see. Errors we did not foresee, and `internal` ones, say nothing but "internal error". */
+/** The message for clients: "internal error", without details, for unforeseen and `internal` errors. */
 export function publicMessage(error: unknown): string {
   const { code, message } = toPtpError(error);
   return code === 'internal' ? 'internal error' : message;
 }
 
-/** The code for a gRPC status number received from a peer; statuses that we never send become `internal`. */
+/** The code of a gRPC status number; statuses that we never send become `internal`. */
 export function codeFromGrpc(status: number): ErrorCode {
   for (const [code, wire] of Object.entries(wireErrors)) {
     if (wire.grpc === status) return code as ErrorCode;

@@ -6,7 +6,7 @@ import { type CallableMethod, type CallOptions, callServerStreaming, callUnary }
 import { openChannel } from './client.ts';
 import type { Tls } from './credentials.ts';
 
-/** What the standard health service says; SERVICE_UNKNOWN and UNKNOWN mean that the server doesn't know the service. */
+/** Answers of the standard health service; SERVICE_UNKNOWN and UNKNOWN mean that the server doesn't know the service. */
 export type ServingStatus = 'SERVING' | 'NOT_SERVING' | 'SERVICE_UNKNOWN' | 'UNKNOWN';
 
 type HealthMethod = CallableMethod<{ service: string }, { status: ServingStatus }>;
@@ -14,9 +14,9 @@ type HealthMethod = CallableMethod<{ service: string }, { status: ServingStatus 
 const methods = healthService as unknown as { Check: HealthMethod; Watch: HealthMethod };
 
 /**
- * Asks once how a server, or one of its services, is.
+ * Queries the health of a server, or of one of its services, once.
  *
- * @throws PtpError `unavailable` if it cannot be reached, `not_found` if it doesn't know the service
+ * @throws PtpError `unavailable` if the server cannot be reached, `not_found` if it doesn't know the service
  */
 export async function checkHealth(
   address: string,
@@ -34,12 +34,11 @@ export async function checkHealth(
 }
 
 /**
- * Follows how a server is until the signal is aborted: yields at each change, and `UNREACHABLE` while there is no
- * connection.
+ * Watches the health of a server until the signal is aborted. Yields each change, and `UNREACHABLE` while there is no connection.
  *
- * @param channel the connection to ask on
- * @param renew gives a fresh one each time that it is lost: grpc-js (1.14) goes on using a connection that TLS has given up (an alert from
- *   the other side), on which calls then wait for ever
+ * @param channel the first connection
+ * @param renew opens a new connection each time one is lost: grpc-js (1.14) keeps using a connection that TLS has closed (after an
+ *   alert from the peer), on which calls then never end
  */
 export async function* watchHealth(
   channel: Client,
@@ -61,7 +60,7 @@ export async function* watchHealth(
     } catch {
       if (signal.aborted) return;
     }
-    // one that has not come about yet is tried again by grpc-js itself
+    // grpc-js itself retries a connection that was never established
     if (connected) current = renew();
     if (last !== 'UNREACHABLE') yield 'UNREACHABLE';
     last = 'UNREACHABLE';

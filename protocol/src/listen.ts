@@ -4,16 +4,15 @@ import { logVerbosity, type Server, setLogVerbosity } from '@grpc/grpc-js';
 import { serverCredentials, type Tls } from './credentials.ts';
 import { PtpError } from './errors.ts';
 
-// grpc-js prints what it also reports, beside our logs; whoever debugs it sets GRPC_VERBOSITY.
+// grpc-js also prints errors that it reports to us; set GRPC_VERBOSITY to debug it.
 if (!process.env.GRPC_VERBOSITY) setLogVerbosity(logVerbosity.NONE);
 
 /**
- * Binds a server to `host:port` (port 0: a free one) or `unix:/path`; a socket file that no process listens on any more
- * is replaced.
+ * Binds a server to `host:port` (port 0: any free port) or `unix:/path`. Replaces a stale socket file.
  *
- * @param setting where the address comes from, named in errors, for example `PTP_VERIFIER_ADDRESS`
- * @returns the address with the port in use
- * @throws PtpError `failed_precondition` in one line that says what to change
+ * @param setting name of the setting that holds the address, for errors, for example `PTP_LISTEN`
+ * @returns the address with the actual port
+ * @throws PtpError `failed_precondition` in one line that says which setting to change
  */
 export async function listen(server: Server, address: string, setting = 'the address', tls?: Tls): Promise<string> {
   const path = address.startsWith('unix:') ? address.slice('unix:'.length) : undefined;
@@ -22,12 +21,16 @@ export async function listen(server: Server, address: string, setting = 'the add
     const port = await bind(server, address, tls);
     return path === undefined ? address.replace(/:\d+$/, `:${port}`) : address;
   } catch (error) {
-    if (String(error).includes('EADDRINUSE')) throw taken(address, setting, error);
+    if (String(error).includes('EADDRINUSE')) throw inUse(address, setting, error);
     const reason = error instanceof Error ? error.message : String(error);
-    throw new PtpError('failed_precondition', `cannot listen on ${address}: ${reason}; set ${setting} to another one`, {
-      field: setting,
-      cause: error,
-    });
+    throw new PtpError(
+      'failed_precondition',
+      `cannot listen on ${address}: ${reason}; set ${setting} to another address`,
+      {
+        field: setting,
+        cause: error,
+      },
+    );
   }
 }
 
@@ -43,11 +46,11 @@ async function removeStaleSocket(path: string, address: string, setting: string)
   const found = await lstat(path).catch(() => undefined);
   if (!found) return;
   if (!found.isSocket()) {
-    throw new PtpError('failed_precondition', `${address} is a file and no socket; set ${setting} to another path`, {
+    throw new PtpError('failed_precondition', `${address} is a file, not a socket: set ${setting} to another path`, {
       field: setting,
     });
   }
-  if (await answers(path)) throw taken(address, setting);
+  if (await answers(path)) throw inUse(address, setting);
   await rm(path, { force: true });
 }
 
@@ -61,8 +64,8 @@ function answers(path: string): Promise<boolean> {
   });
 }
 
-function taken(address: string, setting: string, cause?: unknown): PtpError {
-  return new PtpError('failed_precondition', `${address} is taken: set ${setting} to another one`, {
+function inUse(address: string, setting: string, cause?: unknown): PtpError {
+  return new PtpError('failed_precondition', `${address} is in use: set ${setting} to another address`, {
     field: setting,
     cause,
   });

@@ -9,15 +9,15 @@ type PackageDefinition = ConstructorParameters<typeof ReflectionService>[0];
 const health = 'grpc.health.v1.Health';
 
 /**
- * Lets clients such as grpcurl ask a server what it offers (gRPC server reflection, v1 and v1alpha): the given services
- * and the standard health service.
+ * Adds gRPC server reflection (v1 and v1alpha), through which clients such as grpcurl list the given services and the
+ * standard health service.
  */
 export function addReflection(server: Server, services: readonly DescService[]): void {
   const ours = new Set<DescFile>();
   for (const service of services) collect(service.file, ours);
   const fileDescriptorProtos = [...ours].map((file) => Buffer.from(toBinary(FileDescriptorProtoSchema, file.proto)));
   const healthFiles = Object.values(healthService).flatMap(({ requestType }) => requestType.fileDescriptorProtos);
-  // The library reads the descriptors of a package definition's members, whatever else they are.
+  // The library reads only the descriptors of a package definition's members.
   const members = { ours: { fileDescriptorProtos }, health: { fileDescriptorProtos: healthFiles } };
   new ReflectionService(members as unknown as PackageDefinition, {
     services: [...services.map(({ typeName }) => typeName), health],

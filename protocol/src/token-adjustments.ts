@@ -1,24 +1,25 @@
 import type { TokenAdjustments } from './gen/ptp/v1/common_pb.ts';
 import { requireField } from './validation.ts';
 
-/** What a request changes about single tokens. All of it follows from token ids, so that a verifier knows it along a draft too. */
+/** Changes to the logits of single tokens. They depend on token ids only, so the verifier can apply them along a draft too. */
 export interface AdjustParams {
   /** Added to the logits of these token ids, in [-100, 100]. */
   readonly logitBias: ReadonlyMap<number, number>;
-  /** Subtracted once from the logits of tokens that were generated already, and as often as they were; in [-2, 2]. */
+  /** Subtracted once from the logits of tokens generated before, in [-2, 2]. */
   readonly presencePenalty: number;
+  /** Subtracted from a token's logit once per earlier occurrence in the generated text, in [-2, 2]. */
   readonly frequencyPenalty: number;
-  /** Divides positive logits of tokens in the prompt or generated already, multiplies negative ones; in (0, 10], 1 is off. */
+  /** Divides positive and multiplies negative logits of tokens in the prompt or generated text; in (0, 10], 1 is off. */
   readonly repetitionPenalty: number;
-  /** Token ids that may not be chosen at positions below `heldBackUntil`. */
+  /** Token ids forbidden at positions below `heldBackUntil`. */
   readonly heldBack: readonly number[];
   readonly heldBackUntil: number;
 }
 
-/** Logits divided by less may leave float32's range; a token that is there already is the most probable one long before. */
-const LEAST_REPETITION = 1e-6;
-/** Entries that a logit bias may have. */
-const MOST_BIASES = 1024;
+/** Dividing logits by less may overflow float32; repeated tokens dominate at far higher values. */
+const MIN_REPETITION_PENALTY = 1e-6;
+/** Maximum number of entries in a logit bias. */
+const LOGIT_BIAS_LIMIT = 1024;
 
 export const noAdjustment: AdjustParams = {
   logitBias: new Map(),
@@ -30,9 +31,9 @@ export const noAdjustment: AdjustParams = {
 };
 
 /**
- * A request's adjustments, checked; undefined where nothing is asked for.
+ * Validates a request's adjustments; undefined if there are none.
  *
- * @throws PtpError `invalid_argument` with the field as it is spelt on the wire
+ * @throws PtpError `invalid_argument` with the field's name on the wire
  */
 export function adjustParams(
   given: { readonly [K in keyof AdjustParams]?: AdjustParams[K] | null | undefined },
@@ -44,7 +45,7 @@ export function adjustParams(
   const repetitionPenalty = given.repetitionPenalty ?? 1;
   const heldBackUntil = given.heldBackUntil ?? 0;
   const heldBack = heldBackUntil > 0 ? (given.heldBack ?? []) : [];
-  requireField(logitBias.size <= MOST_BIASES, 'logit_bias', `at most ${MOST_BIASES} entries`, logitBias.size);
+  requireField(logitBias.size <= LOGIT_BIAS_LIMIT, 'logit_bias', `at most ${LOGIT_BIAS_LIMIT} entries`, logitBias.size);
   for (const [id, bias] of logitBias) {
     requireField(isToken(id, vocabulary), 'logit_bias', `of token ids in [0, ${vocabulary - 1}]`, id);
     requireField(bias >= -100 && bias <= 100, `logit_bias[${id}]`, 'in [-100, 100]', bias);
@@ -56,12 +57,12 @@ export function adjustParams(
   requireField(repetitionPenalty > 0 && repetitionPenalty <= 10, 'repetition_penalty', 'in (0, 10]', repetitionPenalty);
   const penalised = presencePenalty !== 0 || frequencyPenalty !== 0 || repetitionPenalty !== 1;
   if (logitBias.size === 0 && !penalised && heldBack.length === 0) return undefined;
-  const repetition = Math.max(repetitionPenalty, LEAST_REPETITION);
+  const repetition = Math.max(repetitionPenalty, MIN_REPETITION_PENALTY);
   return { logitBias, presencePenalty, frequencyPenalty, repetitionPenalty: repetition, heldBack, heldBackUntil };
 }
 
 /**
- * Token adjustments as a message brings them, checked; undefined where they ask for nothing.
+ * Validates the token adjustments of a message; undefined if there are none.
  *
  * @throws PtpError `invalid_argument`, naming field, limit and value
  */
