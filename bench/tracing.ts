@@ -149,12 +149,12 @@ async function pass(way: Way, { bench, limits, requests, sink }: PassParts): Pro
   process.env.OTEL_TRACES_SAMPLER = 'parentbased_traceidratio';
   process.env.OTEL_TRACES_SAMPLER_ARG = String(ratio);
   const tracing = ratio === undefined ? undefined : await startTracing('ptp-gateway', undefined, slowMillis);
-  const metrics = await startMetrics('ptp-gateway', bench.streams.facts.modelId);
+  const metrics = startMetrics('ptp-gateway', bench.streams.facts.modelId);
   const loop = (streams: Streams) => new PairGenerator(streams, limits);
   const recorded = viewer
     ? new RecordedGenerator(new TraceStore(100), bench.streams, loop)
     : loop(new RecordedStreams(bench.streams));
-  const generator = new MeteredGenerator(recorded, gatewayMetrics(metrics.meter), metrics.meter, true);
+  const generator = new MeteredGenerator(recorded, gatewayMetrics(metrics.registry), metrics.registry, true);
   await sleep(SETTLE_MILLIS);
   await sink.counts();
   const services = () => [bench.pids.verifier, bench.pids.drafter].map(processorTime);
@@ -169,7 +169,7 @@ async function pass(way: Way, { bench, limits, requests, sink }: PassParts): Pro
   if (ratio === 1) await sleep(BATCH_MILLIS + SETTLE_MILLIS);
   const [verifier, drafter] = services().map((now, i) => difference(now, before[i]));
   const sent = await sink.counts();
-  await metrics.stop();
+  metrics.stop();
   const perStep = (micros: number | undefined) => (micros ?? Number.NaN) / counted.steps;
   return {
     tokensPerSecond: counted.tokens / seconds,

@@ -1,6 +1,6 @@
-import type { Meter } from '@opentelemetry/api';
 import { SECONDS } from '@ptp/service-kit/metrics';
-import { contextFrom, contextOf } from '@ptp/service-kit/spans';
+import { contextFrom, exemplarLabels } from '@ptp/service-kit/spans';
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import type { Engine } from './types.ts';
 
 /** One engine run. Times in microseconds. */
@@ -13,58 +13,62 @@ export interface RunFacts {
 
 const SIZES = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024];
 
-/** Metrics of a service with an engine: what its runs take, and what its caches hold. @returns to be told of each run */
-export function engineMetrics(meter: Meter, engine: Engine): (run: RunFacts) => void {
-  const histogram = (name: string, unit: string, limits: number[], description: string) =>
-    meter.createHistogram(name, { unit, description, advice: { explicitBucketBoundaries: limits } });
-  const gauge = (name: string, unit: string, description: string) =>
-    meter.createObservableGauge(name, { unit, description });
-  const counter = (name: string, unit: string, description: string) =>
-    meter.createObservableCounter(name, { unit, description });
+/** Metrics of a service with an engine: run times, batch sizes and cache sizes. @returns the observer of each run */
+export function engineMetrics(registry: Registry, engine: Engine): (run: RunFacts) => void {
+  const registers = [registry];
+  const seconds = (name: string, help: string) =>
+    new Histogram({ name, help, buckets: SECONDS, enableExemplars: true, registers });
+  const sizes = (name: string, help: string) => new Histogram({ name, help, buckets: SIZES, registers });
+  const gauge = (name: string, help: string, read: () => number) =>
+    new Gauge({
+      name,
+      help,
+      registers,
+      collect() {
+        this.set(read());
+      },
+    });
 
-  const queue = histogram(
-    'ptp.engine.queue.duration',
-    's',
-    SECONDS,
-    'How long steps and parts of prompts wait for a run.',
-  );
-  const run = histogram('ptp.engine.run.duration', 's', SECONDS, 'How long runs of the engine take.');
-  const batch = histogram('ptp.engine.batch.size', '{sequence}', SIZES, 'Sequences in a run.');
-  const tokens = histogram('ptp.engine.batch.tokens', '{token}', SIZES, 'Tokens in a run, over all its sequences.');
+  const queue = seconds('ptp_engine_queue_duration_seconds', 'Time that steps and prompt chunks wait for a run.');
+  const run = seconds('ptp_engine_run_duration_seconds', 'Duration of engine runs.');
+  const batch = sizes('ptp_engine_batch_size', 'Sequences in a run.');
+  const tokens = sizes('ptp_engine_batch_tokens', 'Tokens in a run, over all its sequences.');
 
-  const open = gauge('ptp.engine.sequences', '{sequence}', 'Sequences that are open.');
-  const cacheBytes = gauge('ptp.engine.cache.size', 'By', 'Keys and values held for open sequences.');
-  const keptBytes = gauge('ptp.prefix_cache.size', 'By', 'Keys and values kept of ended sequences.');
-  const kept = gauge('ptp.prefix_cache.sequences', '{sequence}', 'Ended sequences that are kept.');
-  const lookups = counter(
-    'ptp.prefix_cache.lookups',
-    '{lookup}',
-    'Prompts that came; `hit` for those of which a beginning was known.',
-  );
-  const reused = counter('ptp.prefix_cache.reused', '{token}', 'Tokens of prompts that did not have to be read.');
-  meter.addBatchObservableCallback(
-    (result) => {
-      const { sequences, cacheBytes: bytes } = engine.usage();
-      const prefix = engine.prefixCache();
-      result.observe(open, sequences);
-      result.observe(cacheBytes, bytes);
-      result.observe(keptBytes, prefix.bytes);
-      result.observe(kept, prefix.sequences);
-      result.observe(lookups, prefix.hits, { hit: true });
-      result.observe(lookups, prefix.lookups - prefix.hits, { hit: false });
-      result.observe(reused, prefix.reusedTokens);
+  gauge('ptp_engine_sequences', 'Open sequences.', () => engine.usage().sequences);
+  gauge('ptp_engine_cache_size_bytes', 'KV cache of open sequences.', () => engine.usage().cacheBytes);
+  gauge('ptp_prefix_cache_size_bytes', 'KV cache kept of ended sequences.', () => engine.prefixCache().bytes);
+  gauge('ptp_prefix_cache_sequences', 'Ended sequences in the prefix cache.', () => engine.prefixCache().sequences);
+  new Counter({
+    name: 'ptp_prefix_cache_lookups_total',
+    help: 'Prompts looked up in the prefix cache; `hit` if a prefix was found.',
+    labelNames: ['hit'],
+    registers,
+    collect() {
+      const { hits, lookups } = engine.prefixCache();
+      this.reset();
+      this.inc({ hit: 'true' }, hits);
+      this.inc({ hit: 'false' }, lookups - hits);
     },
-    [open, cacheBytes, keptBytes, kept, lookups, reused],
-  );
+  });
+  new Counter({
+    name: 'ptp_prefix_cache_reused_total',
+    help: 'Prompt tokens found in the prefix cache.',
+    registers,
+    collect() {
+      this.reset();
+      this.inc(engine.prefixCache().reusedTokens);
+    },
+  });
+
   return ({ slots, runMicros, batchTokens }) => {
-    const contexts = slots.map(({ traceparent }) => contextOf(contextFrom(traceparent)));
-    slots.forEach(({ queueMicros }, i) => void queue.record(queueMicros / 1e6, {}, contexts[i]));
-    run.record(
-      runMicros / 1e6,
-      {},
-      contexts.find((context) => context),
-    );
-    batch.record(slots.length);
-    tokens.record(batchTokens);
+    let runLabels = {};
+    for (const { queueMicros, traceparent } of slots) {
+      const labels = exemplarLabels(contextFrom(traceparent));
+      queue.observe({ value: queueMicros / 1e6, exemplarLabels: labels });
+      if (labels.trace_id) runLabels = labels;
+    }
+    run.observe({ value: runMicros / 1e6, exemplarLabels: runLabels });
+    batch.observe(slots.length);
+    tokens.observe(batchTokens);
   };
 }

@@ -1,4 +1,3 @@
-import type { Meter } from '@opentelemetry/api';
 import { loadManifest } from '@ptp/protocol/manifest';
 import { type ImplementedService, serve } from '@ptp/protocol/server';
 import { endWhen, runService } from '@ptp/service-kit/lifecycle';
@@ -8,6 +7,7 @@ import type { serviceSettings } from '@ptp/service-kit/service-settings';
 import { type Setting, type SettingsOf, type SettingsTable, settings } from '@ptp/service-kit/settings';
 import { loadTls, type tlsSettings } from '@ptp/service-kit/tls-settings';
 import { startTracing } from '@ptp/service-kit/tracing';
+import type { Registry } from 'prom-client';
 import { engineMetrics, type RunFacts } from './engine-metrics.ts';
 import { type ModelMessage, modelMessage } from './status-messages.ts';
 import type { Engine, EngineOptions } from './types.ts';
@@ -28,7 +28,7 @@ export interface ServiceParts<E extends Engine> {
   readonly engine: E;
   readonly model: ModelMessage;
   readonly observe: (run: RunFacts) => void;
-  readonly meter: Meter;
+  readonly registry: Registry;
   readonly logger: Logger;
 }
 
@@ -51,15 +51,15 @@ export async function runModelService<Table extends SettingsTable & CommonSettin
     onStop(() => engine.dispose());
     endWhen(engine.died, logger);
 
-    const metrics = await startMetrics(`ptp-${service.name}`, manifest.id);
+    const metrics = startMetrics(`ptp-${service.name}`, manifest.id);
     onStop(() => metrics.stop());
     for (const address of config.metrics) {
       const served = await serveMetrics(metrics, address, service.settings.metrics.name);
       onStop(() => served.stop());
     }
 
-    const { meter } = metrics;
-    const observe = engineMetrics(meter, engine);
+    const { registry } = metrics;
+    const observe = engineMetrics(registry, engine);
     const model = modelMessage(manifest);
     const server = await serve({
       address: config.address.target,
@@ -67,7 +67,7 @@ export async function runModelService<Table extends SettingsTable & CommonSettin
       logger,
       tls: await loadTls(config),
       stallMillis: config.stallMillis,
-      services: [await service.implement({ engine, model, observe, meter, logger }, values)],
+      services: [await service.implement({ engine, model, observe, registry, logger }, values)],
     });
     onStop(() => server.close(config.drainSeconds * 1000));
   });

@@ -4,7 +4,6 @@ import { serve } from '@ptp/protocol/server';
 import { runService } from '@ptp/service-kit/lifecycle';
 import { startMetrics } from '@ptp/service-kit/metrics';
 import { type Address, settings } from '@ptp/service-kit/settings';
-import { attribute } from '@ptp/service-kit/spans';
 import { loadTls } from '@ptp/service-kit/tls-settings';
 import { startTracing } from '@ptp/service-kit/tracing';
 import type { FastifyInstance } from 'fastify';
@@ -36,9 +35,9 @@ await runService('gateway', async (logger, onStop) => {
   const drafts = manifest.drafter !== undefined || config.draftModel !== '';
   await checkFiles(config.models, manifest, ['tokenizer.json']);
   const [tokenizer, chatTemplate] = await Promise.all([loadTokenizer(config.models), loadChatTemplate(config.models)]);
-  const metrics = await startMetrics('ptp-gateway', manifest.id);
+  const metrics = startMetrics('ptp-gateway', manifest.id);
   onStop(() => metrics.stop());
-  const counted = gatewayMetrics(metrics.meter);
+  const counted = gatewayMetrics(metrics.registry);
   const services = new Services({
     facts: pairFacts(manifest),
     verifiers: config.verifier.map(({ target }) => target),
@@ -46,7 +45,7 @@ await runService('gateway', async (logger, onStop) => {
     draftTimeoutMs: config.draftTimeoutMillis,
     verifyTimeoutMs: config.verifyTimeoutMillis,
     recoveryMs: config.recoverySeconds * 1000,
-    onVerifierLoss: () => counted.verifierLosses.add(1),
+    onVerifierLoss: () => counted.verifierLosses.inc(),
     logger,
     tls: await loadTls(config),
   });
@@ -62,8 +61,8 @@ await runService('gateway', async (logger, onStop) => {
   const streams = contentAsked(process.env) ? new ContentStreams(services, tokenizer) : services;
   const loop = (over: Streams) => new PairGenerator(over, limits);
   const recorded = traces ? new RecordedGenerator(traces, streams, loop) : loop(new RecordedStreams(streams));
-  const generator = new MeteredGenerator(recorded, counted, metrics.meter, drafts);
-  const onRefusal = (code: ErrorCode) => counted.refusals.add(1, { [attribute.errorType]: code });
+  const generator = new MeteredGenerator(recorded, counted, metrics.registry, drafts);
+  const onRefusal = (code: ErrorCode) => counted.refusals.inc({ error_type: code });
   const grammars = new Grammars(tokenizer, generator.facts);
   const admission = new Admission(config.maxStreams);
   const keys = await loadApiKeys(config.apiKeys, gatewaySettings.apiKeys.name);

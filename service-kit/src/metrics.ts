@@ -1,116 +1,91 @@
-import type { Meter } from '@opentelemetry/api';
-import { PrometheusExporter, PrometheusSerializer } from '@opentelemetry/exporter-prometheus';
-import { defaultResource, resourceFromAttributes } from '@opentelemetry/resources';
-import {
-  MeterProvider,
-  type MetricReader,
-  PeriodicExportingMetricReader,
-  type ResourceMetrics,
-} from '@opentelemetry/sdk-metrics';
+import { createServer } from 'node:http';
 import { PtpError, publicMessage } from '@ptp/protocol/errors';
+import { Counter, Gauge, Registry, type RegistryContentType } from 'prom-client';
 import manifest from '../package.json' with { type: 'json' };
-import { prefersOpenMetrics } from './accept.ts';
-import { Exemplars } from './exemplars.ts';
-import { OPEN_METRICS_TYPE, openMetrics, withUnit } from './open-metrics.ts';
 import type { Address } from './settings.ts';
-import { sdkDisabled } from './tracing.ts';
 
-/** Running metrics. */
+/** The metrics of one process. Make metrics with prom-client, `{ registers: [registry] }`. */
 export interface Metrics {
-  /** Its histograms keep exemplars of what they are given with the context of a sampled span. */
-  readonly meter: Meter;
-  /** All metrics for a scraper, by its Accept header: with exemplars in OpenMetrics, else in Prometheus' older text format. */
+  readonly registry: Registry;
+  /** All metrics, as OpenMetrics with exemplars if the scraper's Accept header allows it, else in Prometheus's text format. */
   exposition(accept?: string): Promise<Exposition>;
-  stop(): Promise<void>;
+  stop(): void;
 }
 
-/** What a scrape is answered with. */
+/** The body of a scrape's response. */
 export interface Exposition {
-  /** The content type. */
+  /** Content type. */
   readonly type: string;
   readonly text: string;
 }
 
-/** Bucket limits in seconds that tell steps of a quarter of a millisecond from those of half a one, and a minute from two. */
+/** Bucket limits in seconds, fine enough to tell steps of 0.25 ms from steps of 0.5 ms, and wide enough for 2 minutes. */
 export const SECONDS = [
   0.0001, 0.00025, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.006, 0.008, 0.012, 0.016, 0.024, 0.032, 0.048,
   0.064, 0.1, 0.15, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128,
 ];
 
 /**
- * Starts metrics: they are always counted, and read by whoever asks (`expose`). With OTEL_METRICS_EXPORTER=otlp, or
- * OTEL_EXPORTER_OTLP_METRICS_ENDPOINT, they are also sent by OTLP, over HTTP or, with OTEL_EXPORTER_OTLP_PROTOCOL=grpc, gRPC; the exporter reads
- * the other variables itself.
+ * Creates the registry of a process, with `ptp_build_info` and `target_info`.
  *
- * @param service `service.name` unless OTEL_SERVICE_NAME is set, for example `ptp-verifier`
- * @param model the pair's id, told by `ptp.build.info`
+ * @param service `service_name` unless OTEL_SERVICE_NAME is set, for example `ptp-verifier`
+ * @param model id of the model, a label of `ptp_build_info`
  */
-export async function startMetrics(service: string, model: string): Promise<Metrics> {
-  const exporter = new PrometheusExporter({ preventServerStart: true });
-  const serializer = new PrometheusSerializer(undefined, false, undefined, false, true);
-  const name = process.env.OTEL_SERVICE_NAME || service;
+export function startMetrics(service: string, model: string): Metrics {
   const { version } = manifest;
-  const resource = defaultResource().merge(
-    resourceFromAttributes({ 'service.name': name, 'service.namespace': 'ptp', 'service.version': version }),
-  );
-  const provider = new MeterProvider({ resource, readers: [exporter, ...(await otlpReaders())] });
-  const exemplars = new Exemplars();
-  const meter = exemplars.watch(provider.getMeter('ptp-server', version));
-  meter
-    .createObservableGauge('ptp.build.info', { description: 'Always 1; the labels tell what runs.' })
-    .addCallback((result) => result.observe(1, { version, model, node: process.versions.node }));
+  const registry = new Registry();
+  withType(registry, OPEN_METRICS_TYPE); // prom-client allows exemplars in such a registry only
+  const info = (name: string, help: string, labels: Record<string, string>) =>
+    new Gauge({ name, help, labelNames: Object.keys(labels), registers: [registry] }).set(labels, 1);
+  info('target_info', 'Target metadata', {
+    service_name: process.env.OTEL_SERVICE_NAME || service,
+    service_namespace: 'ptp',
+    service_version: version,
+  });
+  info('ptp_build_info', 'Always 1; labels give the version, the model and the Node.js version.', {
+    version,
+    model,
+    node: process.versions.node,
+  });
   return {
-    meter,
-    async exposition(accept) {
-      const { resourceMetrics } = await exporter.collect();
-      return prefersOpenMetrics(accept)
-        ? { type: OPEN_METRICS_TYPE, text: openMetrics(resourceMetrics, exemplars) }
-        : { type: TEXT_TYPE, text: serializer.serialize(withUnits(resourceMetrics)) };
-    },
-    stop: () => provider.shutdown({ timeoutMillis: 3000 }).catch(() => {}),
+    registry,
+    exposition: (accept = '') =>
+      expose(registry, /application\/openmetrics-text/i.test(accept) ? OPEN_METRICS_TYPE : TEXT_TYPE),
+    stop: () => registry.clear(),
   };
 }
 
-const TEXT_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
+const OPEN_METRICS_TYPE = Registry.OPENMETRICS_CONTENT_TYPE;
+const TEXT_TYPE = Registry.PROMETHEUS_CONTENT_TYPE;
 
-/** The serializer leaves units out of names, and puts them on lines of their own, which this format does not have: puts them there. */
-function withUnits(collected: ResourceMetrics): ResourceMetrics {
-  const scopeMetrics = collected.scopeMetrics.map(({ scope, metrics }) => ({
-    scope,
-    metrics: metrics.map((metric) => ({
-      ...metric,
-      descriptor: { ...metric.descriptor, name: withUnit(metric.descriptor).name, unit: '' },
-    })),
-  }));
-  return { ...collected, scopeMetrics };
+async function expose(registry: Registry, type: RegistryContentType): Promise<Exposition> {
+  // a registry per scrape, because its content type must not change while another scrape is being written
+  const scrape = withType(Registry.merge([registry]), type);
+  for (const metric of scrape.getMetricsAsArray()) {
+    // writing OpenMetrics strips the suffix from the metric itself
+    if (metric instanceof Counter && !metric.name.endsWith('_total')) metric.name += '_total';
+  }
+  const text = await scrape.metrics();
+  return { type, text: type === OPEN_METRICS_TYPE ? withUnits(text) : text };
 }
 
-async function otlpReaders(): Promise<MetricReader[]> {
-  const { env } = process;
-  if (sdkDisabled(env)) return [];
-  if (env.OTEL_METRICS_EXPORTER?.trim() !== 'otlp' && !env.OTEL_EXPORTER_OTLP_METRICS_ENDPOINT) return [];
-  const protocol = env.OTEL_EXPORTER_OTLP_METRICS_PROTOCOL || env.OTEL_EXPORTER_OTLP_PROTOCOL;
-  const { OTLPMetricExporter } =
-    protocol === 'grpc'
-      ? await import('@opentelemetry/exporter-metrics-otlp-grpc')
-      : await import('@opentelemetry/exporter-metrics-otlp-proto');
-  const interval = Number(env.OTEL_METRIC_EXPORT_INTERVAL);
-  return [
-    new PeriodicExportingMetricReader({
-      exporter: new OTLPMetricExporter(),
-      ...(interval > 0 && { exportIntervalMillis: interval, exportTimeoutMillis: Math.min(interval, 30_000) }),
-    }),
-  ];
+function withType(registry: Registry<RegistryContentType>, type: RegistryContentType): Registry<RegistryContentType> {
+  registry.setContentType(type);
+  return registry;
+}
+
+/** Adds OpenMetrics's unit metadata, which prom-client does not write. */
+function withUnits(text: string): string {
+  return text.replace(/^# TYPE (\w+_(seconds|bytes)) .*$/gm, '$&\n# UNIT $1 $2');
 }
 
 /**
  * Serves metrics at `/metrics` of an address.
  *
- * @returns the port in use, and what stops it
- * @throws PtpError `failed_precondition` if the address cannot be had
+ * @returns the port in use, and a function that stops the server
+ * @throws PtpError `failed_precondition` if the address cannot be used
  */
-export async function serveMetrics(metrics: Metrics, address: Address, setting: string) {
-  const { createServer } = await import('node:http');
+export async function serveMetrics(metrics: Pick<Metrics, 'exposition'>, address: Address, setting: string) {
   const server = createServer(async (request, response) => {
     if (request.method !== 'GET' || request.url?.split('?')[0] !== '/metrics') {
       response.writeHead(404).end();
@@ -120,13 +95,13 @@ export async function serveMetrics(metrics: Metrics, address: Address, setting: 
       const { type, text } = await metrics.exposition(request.headers.accept);
       response.writeHead(200, { 'content-type': type }).end(text);
     } catch (error) {
-      response.writeHead(500, { 'content-type': 'text/plain' }).end(`metrics cannot be read: ${publicMessage(error)}`);
+      response.writeHead(500, { 'content-type': 'text/plain' }).end(`cannot read metrics: ${publicMessage(error)}`);
     }
   });
   const where = 'path' in address ? { path: address.path } : { host: address.host, port: address.port };
   await new Promise<void>((resolve, reject) => {
     server.once('error', (cause) => {
-      const message = `${address.target} cannot be had for metrics: set ${setting} to another one`;
+      const message = `cannot serve metrics at ${address.target}: set ${setting} to another address`;
       reject(new PtpError('failed_precondition', message, { field: setting, cause }));
     });
     server.listen(where, resolve);

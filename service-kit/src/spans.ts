@@ -1,6 +1,5 @@
 import {
   type Attributes,
-  type Context,
   INVALID_SPAN_CONTEXT,
   ROOT_CONTEXT,
   type Span,
@@ -181,11 +180,11 @@ export function contextFrom(traceparent: string | undefined, otherwise: Parent =
   };
 }
 
-/** A span as the context of what is measured within it (`Histogram.record`), so that it leads to the span; undefined if that isn't sampled. */
-export function contextOf(within: Parent | undefined): Context | undefined {
-  if (typeof within !== 'object') return undefined;
-  const context = 'traceId' in within ? within : within.spanContext();
-  return context.traceFlags & TraceFlags.SAMPLED ? trace.setSpanContext(ROOT_CONTEXT, context) : undefined;
+/** Labels of an exemplar that leads to a span; none if the span is not sampled. */
+export function exemplarLabels(within: Parent | undefined): Record<string, string> {
+  if (typeof within !== 'object') return {};
+  const { traceId, spanId, traceFlags } = 'traceId' in within ? within : within.spanContext();
+  return traceFlags & TraceFlags.SAMPLED ? { trace_id: traceId, span_id: spanId } : {};
 }
 
 /** Of a span that is to have others below it; undefined if this process doesn't record it, and so neither what is below it. */

@@ -1,6 +1,7 @@
-import type { Context, Meter, Span } from '@opentelemetry/api';
+import type { Span } from '@opentelemetry/api';
 import { toPtpError } from '@ptp/protocol/errors';
-import { attribute, contextOf } from '@ptp/service-kit/spans';
+import { exemplarLabels } from '@ptp/service-kit/spans';
+import { Gauge, type Registry } from 'prom-client';
 import type { GenerationRequest, GenerationStep, Generator, Health, PairFacts, StepFacts } from '../decode/types.ts';
 import type { GatewayMetrics } from './metrics.ts';
 
@@ -11,22 +12,25 @@ const POSITIONS = 16;
 export class MeteredGenerator implements Generator {
   readonly #inner: Generator;
   readonly #metrics: GatewayMetrics;
-  #open = 0;
+  readonly #streams: Gauge;
 
   /** @param hasDrafter whether there is to be one: a target that is served alone has none to miss */
-  constructor(inner: Generator, metrics: GatewayMetrics, meter: Meter, hasDrafter: boolean) {
+  constructor(inner: Generator, metrics: GatewayMetrics, registry: Registry, hasDrafter: boolean) {
     this.#inner = inner;
     this.#metrics = metrics;
-    meter
-      .createObservableGauge('ptp.streams', { unit: '{stream}', description: 'Sequences being generated.' })
-      .addCallback((result) => result.observe(this.#open));
-    meter
-      .createObservableGauge('ptp.peer.usable', { description: 'Whether a service can be used, 1 or 0.' })
-      .addCallback((result) => {
+    const registers = [registry];
+    this.#streams = new Gauge({ name: 'ptp_streams', help: 'Sequences being generated.', registers });
+    new Gauge({
+      name: 'ptp_peer_usable',
+      help: 'Whether a service can be used, 1 or 0.',
+      labelNames: ['peer'],
+      registers,
+      collect() {
         const { verifier, drafter } = inner.health();
-        result.observe(Number(verifier), { peer: 'verifier' });
-        if (hasDrafter) result.observe(Number(drafter), { peer: 'drafter' });
-      });
+        this.set({ peer: 'verifier' }, Number(verifier));
+        if (hasDrafter) this.set({ peer: 'drafter' }, Number(drafter));
+      },
+    });
   }
 
   get facts(): PairFacts {
@@ -40,9 +44,9 @@ export class MeteredGenerator implements Generator {
   async *generate(request: GenerationRequest, signal: AbortSignal): AsyncGenerator<GenerationStep> {
     const metrics = this.#metrics;
     const labels = {
-      [attribute.operation]: request.operation ?? 'text_completion',
-      [attribute.provider]: 'ptp',
-      [attribute.requestModel]: this.facts.modelId,
+      gen_ai_operation_name: request.operation ?? 'text_completion',
+      gen_ai_provider_name: 'ptp',
+      gen_ai_request_model: this.facts.modelId,
     };
     const began = performance.now();
     let [first, firstTokens, tokens] = [0, 0, 0];
@@ -52,20 +56,24 @@ export class MeteredGenerator implements Generator {
     };
     let failure: unknown;
     let ended = false;
-    this.#open++;
+    this.#streams.inc();
     try {
       for await (const step of this.#inner.generate(request, signal, onSpan)) {
         tokens += step.tokens.length;
         if (first === 0) {
           first = performance.now();
           firstTokens = tokens;
-          metrics.timeToFirstToken.record((first - began) / 1000, labels, contextOf(span));
+          metrics.timeToFirstToken.observe({
+            value: (first - began) / 1000,
+            labels,
+            exemplarLabels: exemplarLabels(span),
+          });
           const cached = step.reusedTokens ?? 0;
-          metrics.inputTokens.add(cached, { cached: true });
-          metrics.inputTokens.add(request.prompt.length - cached, { cached: false });
+          metrics.inputTokens.inc({ cached: 'true' }, cached);
+          metrics.inputTokens.inc({ cached: 'false' }, request.prompt.length - cached);
         }
-        metrics.outputTokens.add(step.tokens.length);
-        this.#count(step.facts, contextOf(step.span));
+        metrics.outputTokens.inc(step.tokens.length);
+        this.#count(step.facts, exemplarLabels(step.span));
         ended = step.finish !== undefined;
         yield step;
       }
@@ -73,35 +81,38 @@ export class MeteredGenerator implements Generator {
       failure = error;
       throw error;
     } finally {
-      this.#open--;
+      this.#streams.dec();
       // who stops reading at a stop string has got what they wanted, who has hung up has not
       const left = !ended && signal.aborted ? 'cancelled' : undefined;
       const error = failure === undefined ? left : toPtpError(failure).code;
       const now = performance.now();
-      const context = contextOf(span);
-      const outcome = error ? { ...labels, [attribute.errorType]: error } : labels;
-      metrics.requestDuration.record((now - began) / 1000, outcome, context);
+      const exemplar = exemplarLabels(span);
+      const outcome = error ? { ...labels, error_type: error } : labels;
+      metrics.requestDuration.observe({ value: (now - began) / 1000, labels: outcome, exemplarLabels: exemplar });
       if (ended && tokens > firstTokens) {
-        metrics.timePerOutputToken.record((now - first) / 1000 / (tokens - firstTokens), labels, context);
+        const value = (now - first) / 1000 / (tokens - firstTokens);
+        metrics.timePerOutputToken.observe({ value, labels, exemplarLabels: exemplar });
       }
     }
   }
 
-  /** @param context of the step's span */
-  #count(facts: StepFacts, context: Context | undefined): void {
+  /** @param exemplarLabels of the step's span */
+  #count(facts: StepFacts, exemplarLabels: Record<string, string>): void {
     const metrics = this.#metrics;
     const { mode, reason, source, drafted, accepted, stepMicros, verifyMicros, draftMicros, redraftMicros } = facts;
-    metrics.steps.add(1, { mode, reason });
-    metrics.stepDuration.record(stepMicros / 1e6, { mode }, context);
-    metrics.verifyDuration.record(verifyMicros / 1e6, {}, context);
-    if (draftMicros > 0) metrics.draftDuration.record(draftMicros / 1e6, { beside: true }, context);
-    if (redraftMicros > 0) metrics.draftDuration.record(redraftMicros / 1e6, { beside: false }, context);
+    const draft = (micros: number, beside: 'true' | 'false') =>
+      metrics.draftDuration.observe({ value: micros / 1e6, labels: { beside }, exemplarLabels });
+    metrics.steps.inc({ mode, reason });
+    metrics.stepDuration.observe({ value: stepMicros / 1e6, labels: { mode }, exemplarLabels });
+    metrics.verifyDuration.observe({ value: verifyMicros / 1e6, exemplarLabels });
+    if (draftMicros > 0) draft(draftMicros, 'true');
+    if (redraftMicros > 0) draft(redraftMicros, 'false');
     const both = verifyMicros + draftMicros - (stepMicros - redraftMicros);
-    if (draftMicros > 0 && both > 0) metrics.overlap.add(Math.min(both, draftMicros, verifyMicros) / 1e6);
+    if (draftMicros > 0 && both > 0) metrics.overlap.inc(Math.min(both, draftMicros, verifyMicros) / 1e6);
     if (drafted === 0) return;
-    metrics.acceptedLength.record(accepted, { source }, context);
+    metrics.acceptedLength.observe({ value: accepted, labels: { source }, exemplarLabels });
     for (let k = 0; k < drafted; k++) {
-      metrics.proposed.add(1, { source, position: Math.min(k + 1, POSITIONS), accepted: k < accepted });
+      metrics.proposed.inc({ source, position: Math.min(k + 1, POSITIONS), accepted: String(k < accepted) });
     }
   }
 }

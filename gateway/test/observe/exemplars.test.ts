@@ -17,15 +17,15 @@ let metrics: Metrics;
 let generator: MeteredGenerator;
 let stopTracing: (() => Promise<void>) | undefined;
 beforeEach(async () => {
-  metrics = await startMetrics('ptp-gateway', 'fake');
+  metrics = startMetrics('ptp-gateway', 'fake');
   pair = await TestPair.fake({ accuracy: 0.8 });
   // as the gateway has them one in the other
   const recorded = new RecordedGenerator(new TraceStore(5), pair.services, () => pair.generator);
-  generator = new MeteredGenerator(recorded, gatewayMetrics(metrics.meter), metrics.meter, true);
+  generator = new MeteredGenerator(recorded, gatewayMetrics(metrics.registry), metrics.registry, true);
 });
 afterEach(async () => {
   await pair.stop();
-  await metrics.stop();
+  metrics.stop();
   await stopTracing?.();
   stopTracing = undefined;
 });
@@ -38,7 +38,7 @@ async function traced(slowMillis?: number) {
 
 async function exemplars() {
   const { text } = await metrics.exposition('application/openmetrics-text');
-  const pattern = /^(\w+)_bucket\{.*?le="(.*?)"\} \d+ # \{trace_id="(\w+)",span_id="(\w+)"\} (\S+) (\S+)$/gm;
+  const pattern = /^(\w+)_bucket\{le="(.*?)".*?\} \d+ # \{trace_id="(\w+)",span_id="(\w+)"\} (\S+) (\S+)$/gm;
   return [...text.matchAll(pattern)].map(([, name = '', le = '', traceId = '', spanId = '', value, time]) => ({
     name,
     le: Number(le.replace('+Inf', 'Infinity')),

@@ -24,14 +24,14 @@ let generator: MeteredGenerator;
 let url: string;
 let close: () => Promise<void>;
 beforeAll(async () => {
-  metrics = await startMetrics('ptp-gateway', 'fake');
-  const counted = gatewayMetrics(metrics.meter);
+  metrics = startMetrics('ptp-gateway', 'fake');
+  const counted = gatewayMetrics(metrics.registry);
   pair = await TestPair.fake({ accuracy: 0.8, limits: { length: 5, budget: 16, mode: 'overlap' } });
-  generator = new MeteredGenerator(pair.generator, counted, metrics.meter, true);
+  generator = new MeteredGenerator(pair.generator, counted, metrics.registry, true);
   const sha256 = createHash('sha256').update('key').digest('hex');
   const app = await createHttp({
     exposition: metrics.exposition,
-    onRefusal: (code) => counted.refusals.add(1, { 'error.type': code }),
+    onRefusal: (code) => counted.refusals.inc({ error_type: code }),
     generator,
     tokenizer,
     grammars: new Grammars(tokenizer, generator.facts),
@@ -47,7 +47,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await close();
   await pair.stop();
-  await metrics.stop();
+  metrics.stop();
 });
 
 async function exposition(): Promise<string> {
@@ -158,16 +158,16 @@ test('who prefers OpenMetrics gets it, with the same figures', async () => {
 });
 
 test('a target that is served alone has no drafter to miss', async () => {
-  const own = await startMetrics('ptp-gateway', 'fake');
-  new MeteredGenerator(pair.generator, gatewayMetrics(own.meter), own.meter, false);
+  const own = startMetrics('ptp-gateway', 'fake');
+  new MeteredGenerator(pair.generator, gatewayMetrics(own.registry), own.registry, false);
   const { text } = await own.exposition();
   expect(total(text, 'ptp_peer_usable', { peer: 'verifier' })).toBe(1);
   expect(text).not.toContain('peer="drafter"');
-  await own.stop();
+  own.stop();
 });
 
 test('an exposition that fails is an error of the server, which goes on', async () => {
-  const own = await startMetrics('ptp-verifier', 'fake');
+  const own = startMetrics('ptp-verifier', 'fake');
   let fails = true;
   const exposition = () => (fails ? Promise.reject(new Error('no reader')) : own.exposition());
   const address = { target: '127.0.0.1:0', host: '127.0.0.1', port: 0 };
@@ -177,12 +177,12 @@ test('an exposition that fails is an error of the server, which goes on', async 
   fails = false;
   expect((await ask()).status).toBe(200);
   await stop();
-  await own.stop();
+  own.stop();
 });
 
 test('a service with an engine tells of its runs and caches at an address of its own', async () => {
-  const own = await startMetrics('ptp-verifier', 'fake');
-  const observe = engineMetrics(own.meter, pair.target);
+  const own = startMetrics('ptp-verifier', 'fake');
+  const observe = engineMetrics(own.registry, pair.target);
   observe({ slots: [{ queueMicros: 100 }, { queueMicros: 200 }], runMicros: 3000, batchTokens: 12 });
   const address = { target: '127.0.0.1:0', host: '127.0.0.1', port: 0 };
   const taken = { target: 'unix:/no/such/folder/x', path: '/no/such/folder/x' };
@@ -201,7 +201,7 @@ test('a service with an engine tells of its runs and caches at an address of its
   expect(total(body, 'ptp_engine_batch_size_sum')).toBe(2);
   expect(total(body, 'ptp_engine_batch_tokens_sum')).toBe(12);
   expect(body).toContain('ptp_engine_sequences');
-  await own.stop();
+  own.stop();
 });
 
 test.skipIf(!hasPromtool)('promtool has nothing to say about the exposition', async () => {
