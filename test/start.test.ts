@@ -185,7 +185,7 @@ describe('npm start', { timeout: 60_000 }, () => {
     cleanups.push(() => vi.unstubAllEnvs());
     const { ended, output } = await start(...models, '--port', String(await freePort()));
     expect(await ended).toBe(1);
-    expect(output()).toContain(`127.0.0.1:${port} is taken: set PTP_VERIFIER_ADDRESS to another one`);
+    expect(output()).toContain(`127.0.0.1:${port} is in use: set PTP_VERIFIER_ADDRESS to another address`);
     expect(output()).toContain('ptp-server: the verifier has ended (status 1) before it was ready');
   });
 

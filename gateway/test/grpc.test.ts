@@ -202,7 +202,7 @@ describe('GenerationService', () => {
     };
     await expect(read()).rejects.toMatchObject({
       code: 'deadline_exceeded',
-      message: 'the client has made no room for 500 ms',
+      message: 'the client has not read for 500 ms',
     });
   });
 });
