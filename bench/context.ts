@@ -1,4 +1,4 @@
-import type { GenerationRequest, Generator, StepFacts } from '../gateway/src/decode/types.ts';
+import type { GenerationRequest, Generator, StepStats } from '../gateway/src/decode/types.ts';
 import { REFERENCE } from './decode.ts';
 import { bothWays, type Pair } from './interleave.ts';
 import { excerpts, type Prompt } from './prompts.ts';
@@ -14,12 +14,12 @@ export async function context(
   repeats: number,
   maxTokens: number,
 ): Promise<Record<string, unknown>> {
-  const { contextLength, endOfText } = generator.facts;
+  const { contextLength, endOfText } = generator.model;
   const text = excerpts(prompts, endOfText);
   const lengths = CONTEXTS.map((length) => Math.min(length, contextLength - maxTokens));
   const rows = [];
   for (const length of [...new Set(lengths)]) {
-    const steps: Pair<StepFacts[]> = { plain: [], drafted: [] };
+    const steps: Pair<StepStats[]> = { plain: [], drafted: [] };
     for (let turn = 0; turn < repeats; turn++) {
       const prompt = [endOfText, ...text(turn, length - 1)];
       const request = { prompt, sampling: REFERENCE, seed: BigInt(turn), maxTokens };
@@ -43,8 +43,8 @@ export async function context(
   return { rows };
 }
 
-async function pass(generator: Generator, request: GenerationRequest): Promise<StepFacts[]> {
-  const steps: StepFacts[] = [];
-  for await (const { facts } of generator.generate(request, new AbortController().signal)) steps.push(facts);
+async function pass(generator: Generator, request: GenerationRequest): Promise<StepStats[]> {
+  const steps: StepStats[] = [];
+  for await (const { stats } of generator.generate(request, new AbortController().signal)) steps.push(stats);
   return steps;
 }

@@ -1,5 +1,5 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
-import type { GenerationRequest, Generator, StepFacts } from '../gateway/src/decode/types.ts';
+import type { GenerationRequest, Generator, StepStats } from '../gateway/src/decode/types.ts';
 import { bothWays, type Pair } from './interleave.ts';
 import type { Prompt } from './prompts.ts';
 import { countBy, mean, median, round, sum } from './statistics.ts';
@@ -11,7 +11,7 @@ export interface Pass {
   readonly tokens: number;
   /** From the first step's start to the last step's end, what lies between steps included. */
   readonly micros: number;
-  readonly steps: StepFacts[];
+  readonly steps: StepStats[];
 }
 
 type Measured = Pair<Pass> & { readonly split: string };
@@ -44,12 +44,12 @@ export async function decode(
 
 /** One request alone. */
 export async function pass(generator: Generator, request: GenerationRequest): Promise<Pass> {
-  const steps: StepFacts[] = [];
+  const steps: StepStats[] = [];
   let tokens = 0;
   let began = 0;
   for await (const step of generator.generate(request, new AbortController().signal)) {
-    if (steps.length === 0) began = performance.now() - step.facts.stepMicros / 1000;
-    steps.push(step.facts);
+    if (steps.length === 0) began = performance.now() - step.stats.stepMicros / 1000;
+    steps.push(step.stats);
     tokens += step.tokens.length;
   }
   return { tokens, steps, micros: (performance.now() - began) * 1000 };

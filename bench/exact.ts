@@ -79,8 +79,8 @@ async function text(
   const tokens: number[] = [];
   for await (const step of generator.generate({ ...request, drafting }, new AbortController().signal)) {
     tokens.push(...step.tokens);
-    result.drafted += step.facts.drafted;
-    result.accepted += step.facts.accepted;
+    result.drafted += step.stats.drafted;
+    result.accepted += step.stats.accepted;
   }
   return tokens;
 }

@@ -1,5 +1,5 @@
 import { importPeer } from './install-peers.ts';
-import type { Engine, Peer, Wish } from './peer.ts';
+import type { Engine, HealthWatcher, Wish } from './peer.ts';
 
 /** What is used of node-llama-cpp, which has types only once it is installed. */
 interface Library {
@@ -80,7 +80,7 @@ export async function llamaPeers(
 }
 
 /** The library's own loop. Of a proposal it takes one token at most (3.22.1: `_speculativeEvaluate` refutes the second). */
-function evaluated(name: string, sequence: Sequence, lookup?: Predictor): Peer {
+function evaluated(name: string, sequence: Sequence, lookup?: Predictor): HealthWatcher {
   async function* generate(prompt: readonly number[], { maxTokens, ...wish }: Wish) {
     await sequence.clearHistory();
     lookup?.updateInputTokens([...prompt]);
@@ -97,7 +97,7 @@ function evaluated(name: string, sequence: Sequence, lookup?: Predictor): Peer {
  * The same model and proposals in a loop that takes as many tokens of a proposal as are right, as llama.cpp's own programs do:
  * the token that the target picks at each place is compared with the proposed one.
  */
-function wholeBlocks(name: string, sequence: Sequence, lookup: Predictor, endOfText: number): Peer {
+function wholeBlocks(name: string, sequence: Sequence, lookup: Predictor, endOfText: number): HealthWatcher {
   async function* generate(prompt: readonly number[], { maxTokens, ...wish }: Wish) {
     await sequence.clearHistory();
     lookup.updateInputTokens([...prompt]);

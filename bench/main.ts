@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { loadManifest } from '@ptp/protocol/manifest';
-import { pairFacts } from '../gateway/src/clients/pair.ts';
+import { modelInfoOf } from '../gateway/src/clients/pair-client.ts';
 import type { DraftLimits } from '../gateway/src/decode/controller.ts';
 import { gatewaySettings } from '../gateway/src/settings.ts';
 import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
@@ -147,7 +147,7 @@ async function other(chosen: Other): Promise<object> {
       return scaling();
     case 'hosts': {
       const tokenizer = await loadTokenizer(values.models);
-      const { endOfText, contextLength } = pairFacts(await loadManifest(values.models));
+      const { endOfText, contextLength } = modelInfoOf(await loadManifest(values.models));
       const prompts = await loadPrompts(tokenizer, endOfText, contextLength - tokens);
       return hosts(values.models, limits, prompts.slice(0, promptCount), tokens);
     }
@@ -162,7 +162,7 @@ async function withModels(chosen: OnModels): Promise<object> {
   const draftModel = chosen === 'peers' ? undefined : values['draft-model'];
   const bench = await startServices(values.models, limits, chosen === 'exact' || chosen === 'prefill', draftModel);
   try {
-    const { endOfText, contextLength } = bench.generator.facts;
+    const { endOfText, contextLength } = bench.generator.model;
     const prompts = await loadPrompts(tokenizer, endOfText, contextLength - tokens);
     if (sink) return await tracing(bench, sink, limits, prompts, tokens, repeats);
     return await run(chosen as Exclude<OnModels, 'tracing'>, bench, prompts);

@@ -1,10 +1,10 @@
 import type { Draft, DraftStream, Proposal, Streams, Verdict, VerifyStream } from '../gateway/src/decode/ports.ts';
-import type { Health, PairFacts } from '../gateway/src/decode/types.ts';
+import type { Health, ModelInfo } from '../gateway/src/decode/types.ts';
 import { fakeFacts } from './fake-facts.ts';
 
 /** Services that answer at once and accept everything, in the gateway's own process: what is left is the loop's own time. */
 export class NullStreams implements Streams {
-  readonly facts: PairFacts = { ...fakeFacts, contextLength: 1_000_000 };
+  readonly model: ModelInfo = { ...fakeFacts, contextLength: 1_000_000 };
 
   health(): Health {
     return { verifier: true, drafter: true };

@@ -1,4 +1,4 @@
-import type { GenerationRequest, Generator, StepFacts } from '../gateway/src/decode/types.ts';
+import type { GenerationRequest, Generator, StepStats } from '../gateway/src/decode/types.ts';
 import { startFakeServices } from './services.ts';
 import { median, quantile, round } from './statistics.ts';
 
@@ -22,7 +22,7 @@ export async function overhead(sequences: number, maxTokens: number, ahead: numb
   const drafters = [false, true];
   for (const { checks, ...latency } of LATENCIES.flatMap((each) => drafters.map((checks) => ({ ...each, checks })))) {
     const bench = await startFakeServices(latency, { length: 5, budget: 16, mode: 'overlap', ahead }, checks);
-    const steps: StepFacts[] = [];
+    const steps: StepStats[] = [];
     try {
       await Promise.all(Array.from({ length: WARM_UP }, (_, i) => stepsOf(bench.generator, i, maxTokens)));
       for (let i = 0; i < sequences; i++) steps.push(...(await stepsOf(bench.generator, WARM_UP + i, maxTokens)));
@@ -47,14 +47,14 @@ export async function overhead(sequences: number, maxTokens: number, ahead: numb
   return { rows };
 }
 
-async function stepsOf(generator: Generator, seed: number, maxTokens: number): Promise<StepFacts[]> {
+async function stepsOf(generator: Generator, seed: number, maxTokens: number): Promise<StepStats[]> {
   const request: GenerationRequest = {
     prompt: [1, 2, 3, seed],
     sampling: { temperature: 1, topK: 0, topP: 1 },
     seed: BigInt(seed),
     maxTokens,
   };
-  const steps: StepFacts[] = [];
-  for await (const { facts } of generator.generate(request, new AbortController().signal)) steps.push(facts);
+  const steps: StepStats[] = [];
+  for await (const { stats } of generator.generate(request, new AbortController().signal)) steps.push(stats);
   return steps;
 }

@@ -8,7 +8,7 @@ import type { Generator } from '../gateway/src/decode/types.ts';
 import { REFERENCE } from './decode.ts';
 import { llamaPeers } from './llama-cpp.ts';
 import { writeLlama } from './llama-gguf.ts';
-import type { Engine, Peer, Wish } from './peer.ts';
+import type { Engine, HealthWatcher, Wish } from './peer.ts';
 import type { Prompt } from './prompts.ts';
 import { type Bench, startServices } from './services.ts';
 import { mean, median, round } from './statistics.ts';
@@ -62,7 +62,7 @@ export async function peers(
     const paths = { target: join(folder, 'target.gguf'), draft: join(folder, 'draft.gguf') };
     await writeLlama(models.pair, paths.target);
     const draft = { path: paths.draft, name: await writeDraft(models, paths.draft) };
-    const { endOfText, contextLength } = bench.generator.facts;
+    const { endOfText, contextLength } = bench.generator.model;
     engines.push(await llamaPeers(paths.target, draft, endOfText, contextLength));
     engines.push(await transformersJs(models.pair, folder, endOfText));
     const others = engines.flatMap((engine) => engine.peers);
@@ -87,12 +87,12 @@ async function writeDraft({ pair, draft }: { pair: string; draft: string | undef
   return `the target's first ${own} of ${layers} layers, untrained as such`;
 }
 
-function byDraftModel({ another }: Bench, limits: DraftLimits): Peer {
+function byDraftModel({ another }: Bench, limits: DraftLimits): HealthWatcher {
   return { name: 'ours, autoregressive drafter', generate: generation(another({ ...limits, lookup: false })) };
 }
 
 /** Each with its own measurements, as in a server that has only this setting. The first one's greedy text is what others agree with. */
-function ours({ another }: Bench, limits: DraftLimits): Peer[] {
+function ours({ another }: Bench, limits: DraftLimits): HealthWatcher[] {
   const ways: Record<string, DraftLimits> = {
     'no drafter': { ...limits, mode: 'plain', lookup: false },
     'prompt lookup': { ...limits, mode: 'plain', lookup: true },
@@ -102,7 +102,7 @@ function ours({ another }: Bench, limits: DraftLimits): Peer[] {
   return Object.entries(ways).map(([way, own]) => ({ name: `ours, ${way}`, generate: generation(another(own)) }));
 }
 
-function generation(generator: Generator): Peer['generate'] {
+function generation(generator: Generator): HealthWatcher['generate'] {
   return async function* (prompt, { seed, ...wish }: Wish) {
     const request = { ...wish, prompt, seed: BigInt(seed) };
     for await (const { tokens } of generator.generate(request, new AbortController().signal)) yield tokens;
@@ -110,7 +110,7 @@ function generation(generator: Generator): Peer['generate'] {
 }
 
 async function compare(
-  all: readonly Peer[],
+  all: readonly HealthWatcher[],
   prompts: readonly Prompt[],
   maxTokens: number,
   notMeasured: Readonly<Record<string, string>>,
@@ -123,7 +123,7 @@ async function compare(
       const n = (turn + i) % all.length;
       for (const setting of ['greedy', 'sampled'] as const) {
         const wish = { sampling: SETTINGS[setting], seed: turn, maxTokens };
-        const measured = await pass(all[n] as Peer, tokens, wish);
+        const measured = await pass(all[n] as HealthWatcher, tokens, wish);
         if (turn >= warmUp.length) passes[n]?.[setting].push(measured);
       }
     }
@@ -136,7 +136,7 @@ async function compare(
   return [...rows, ...others];
 }
 
-async function pass({ generate }: Peer, prompt: readonly number[], wish: Wish): Promise<Pass> {
+async function pass({ generate }: HealthWatcher, prompt: readonly number[], wish: Wish): Promise<Pass> {
   const began = performance.now();
   const tokens: number[] = [];
   let first = 0;

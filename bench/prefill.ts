@@ -12,7 +12,7 @@ export async function prefill(
   prompts: readonly Prompt[],
   repeats: number,
 ): Promise<Record<string, unknown>> {
-  const { contextLength, endOfText, vocabulary } = generator.facts;
+  const { contextLength, endOfText, vocabulary } = generator.model;
   const text = excerpts(prompts, endOfText);
   const rows = [];
   let unique = 0;

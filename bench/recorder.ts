@@ -40,7 +40,7 @@ async function microsPerStep(generator: Generator): Promise<number> {
     };
     for await (const step of generator.generate(request, new AbortController().signal)) {
       steps++;
-      if (step.facts.step >= STEPS - 1) break;
+      if (step.stats.step >= STEPS - 1) break;
     }
   }
   const { user, system } = process.cpuUsage(cpu);

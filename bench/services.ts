@@ -5,8 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadManifest } from '@ptp/protocol/manifest';
 import { createLogger } from '@ptp/service-kit/log';
-import { pairFacts } from '../gateway/src/clients/pair.ts';
-import { Services, type ServicesOptions } from '../gateway/src/clients/pair-client.ts';
+import { modelInfoOf, PairClient, type PairClientOptions } from '../gateway/src/clients/pair-client.ts';
 import type { DraftLimits } from '../gateway/src/decode/controller.ts';
 import { PairGenerator } from '../gateway/src/decode/generate.ts';
 import type { Streams } from '../gateway/src/decode/ports.ts';
@@ -49,7 +48,7 @@ export async function startServices(
     ...(!prefixCache && { PTP_PREFIX_CACHE_MB: '0' }),
     ...(draftModel && { PTP_DRAFT_MODEL: draftModel }),
   };
-  return start(pairFacts(await loadManifest(models)), limits, command, settings);
+  return start(modelInfoOf(await loadManifest(models)), limits, command, settings);
 }
 
 /** The same services with engines of fixed latency: milliseconds a run takes. @param checks whether the drafter checks blocks */
@@ -69,7 +68,7 @@ export async function startFakeServices(
 }
 
 async function start(
-  facts: ServicesOptions['facts'],
+  model: PairClientOptions['model'],
   limits: DraftLimits,
   command: (kind: Kind, address: string) => string[],
   settings: NodeJS.ProcessEnv,
@@ -87,7 +86,7 @@ async function start(
       stdio: ['ignore', 'inherit', 'inherit'],
     }),
   );
-  const services = servicesAt(facts, [addressOf('verifier')], [addressOf('drafter')]);
+  const services = servicesAt(model, [addressOf('verifier')], [addressOf('drafter')]);
   const stop = async () => {
     services.close();
     await endAll(children);
@@ -106,13 +105,13 @@ async function start(
 
 /** The services at these addresses, for a bench: slow answers are waited for, and nothing is moved elsewhere. */
 export function servicesAt(
-  facts: ServicesOptions['facts'],
+  model: PairClientOptions['model'],
   verifiers: readonly string[],
   drafters: readonly string[],
-): Services {
+): PairClient {
   const logger = createLogger('bench', { PTP_LOG_LEVEL: 'warn' });
-  return new Services({
-    facts,
+  return new PairClient({
+    model,
     verifiers,
     drafters,
     recoveryMs: 0,

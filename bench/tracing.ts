@@ -149,7 +149,7 @@ async function pass(way: Way, { bench, limits, requests, sink }: PassParts): Pro
   process.env.OTEL_TRACES_SAMPLER = 'parentbased_traceidratio';
   process.env.OTEL_TRACES_SAMPLER_ARG = String(ratio);
   const tracing = ratio === undefined ? undefined : await startTracing('ptp-gateway', undefined, slowMillis);
-  const metrics = startMetrics('ptp-gateway', bench.streams.facts.modelId);
+  const metrics = startMetrics('ptp-gateway', bench.streams.model.modelId);
   const loop = (streams: Streams) => new PairGenerator(streams, limits);
   const recorded = viewer
     ? new RecordedGenerator(new TraceStore(100), bench.streams, loop)

@@ -39,9 +39,9 @@ test('the text is the same with and without the drafter, alone and at once', asy
 
 test('a draft beside a verify always fits, as the drafter is told by its copy of the target what comes', async () => {
   for (const request of requests) {
-    const facts = (await steps(request)).map((step) => step.facts);
+    const stats = (await steps(request)).map((step) => step.stats);
     // at the end there is no room for a draft, or none for more of it than its first token
-    const after = facts.slice(1, -1).filter((_, i) => (facts[i]?.budget ?? 0) > 0);
+    const after = stats.slice(1, -1).filter((_, i) => (stats[i]?.budget ?? 0) > 0);
     expect(after.length).toBeGreaterThan(10);
     expect(after.every(({ redraftMicros, source }) => redraftMicros === 0 && source === 'drafter')).toBe(true);
   }

@@ -24,14 +24,14 @@ const tiny = new URL('models/tiny', import.meta.url).pathname;
 const tokenizer = await loadTokenizer(tiny);
 const [space, e] = tokenizer.encode(' e') as [number, number];
 const adjust = (given: Parameters<typeof adjustParams>[0]) => {
-  const adjustments = adjustParams(given, pair.generator.facts.vocabulary);
+  const adjustments = adjustParams(given, pair.generator.model.vocabulary);
   if (!adjustments) throw new Error('nothing is adjusted');
   return { adjustments };
 };
 const sampling = { temperature: 0.9, topK: 0, topP: 1 };
 const inForm = (form: Form | undefined) => {
   if (!form) throw new Error('no form is asked for');
-  return { grammar: new Grammars(tokenizer, pair.generator.facts).start(form) };
+  return { grammar: new Grammars(tokenizer, pair.generator.model).start(form) };
 };
 const schema = {
   type: 'object',
@@ -60,7 +60,7 @@ const features: Record<string, () => Partial<GenerationRequest>> = {
   }),
   ignore_eos: () => ({
     ignoreEndOfText: true,
-    ...adjust({ logitBias: new Map([[pair.generator.facts.endOfText, 6]]) }),
+    ...adjust({ logitBias: new Map([[pair.generator.model.endOfText, 6]]) }),
   }),
   logprobs: () => ({ topCount: 5 }),
   json_schema: () => inForm(schemaForm()),
@@ -98,7 +98,7 @@ async function answer(request: GenerationRequest): Promise<Answer> {
     logProbabilities: steps.flatMap((step) => step.logProbabilities),
     tops: steps.flatMap((step) => step.tops ?? []),
     finish: steps.at(-1)?.finish,
-    drafted: steps.reduce((sum, { facts }) => sum + facts.drafted, 0),
+    drafted: steps.reduce((sum, { stats }) => sum + stats.drafted, 0),
   };
 }
 
@@ -188,8 +188,8 @@ test('what a grammar leaves no choice about is proposed', async () => {
   for await (const step of pair.generator.generate(request as GenerationRequest, new AbortController().signal)) {
     steps.push(step);
   }
-  const fromGrammar = steps.filter(({ facts }) => facts.source === 'grammar');
-  expect(fromGrammar.reduce((sum, { facts }) => sum + facts.accepted, 0)).toBeGreaterThan(5);
+  const fromGrammar = steps.filter(({ stats }) => stats.source === 'grammar');
+  expect(fromGrammar.reduce((sum, { stats }) => sum + stats.accepted, 0)).toBeGreaterThan(5);
 });
 
 test('a prediction is a source of its own: the same text in fewer steps', async () => {
@@ -211,7 +211,7 @@ test('a prediction is a source of its own: the same text in fewer steps', async 
   expect(predicted.length).toBeLessThan(plain.length / 3);
   expect(edited.length).toBeGreaterThan(predicted.length);
   expect(edited.length).toBeLessThan(plain.length / 2);
-  expect(predicted.filter(({ facts }) => facts.source === 'prediction').length).toBeGreaterThan(5);
+  expect(predicted.filter(({ stats }) => stats.source === 'prediction').length).toBeGreaterThan(5);
 });
 
 describe('what is asked for holds', () => {
@@ -234,7 +234,7 @@ describe('what is asked for holds', () => {
   });
 
   test('the end of text can be ignored', async () => {
-    const { endOfText } = pair.generator.facts;
+    const { endOfText } = pair.generator.model;
     const answers = await all(features.ignore_eos?.() ?? {});
     expect(answers.every(({ finish, tokens }) => finish === 'length' && tokens.length === TOKENS)).toBe(true);
     expect(answers.flatMap(({ tokens }) => tokens)).toContain(endOfText);

@@ -34,7 +34,7 @@ describe.each(['overlap', 'sequential'] as const)('a whole model that drafts, %s
     const plain = await Promise.all(requests.map((request) => steps(generator, { ...request, drafting: false })));
     const drafted = await Promise.all(requests.map((request) => steps(generator, request)));
     expect(drafted.map(textOf)).toEqual(plain.map(textOf));
-    const proposed = drafted.flat().filter(({ facts }) => facts.source === 'drafter');
+    const proposed = drafted.flat().filter(({ stats }) => stats.source === 'drafter');
     expect(proposed.length).toBeGreaterThan(10);
   });
 
@@ -45,6 +45,6 @@ describe.each(['overlap', 'sequential'] as const)('a whole model that drafts, %s
     });
     const { generator } = pair;
     const drafted = await Promise.all(requests.map((request) => steps(generator, request)));
-    for (const { facts } of drafted.flat()) if (facts.source === 'drafter') expect(facts.accepted).toBe(facts.drafted);
+    for (const { stats } of drafted.flat()) if (stats.source === 'drafter') expect(stats.accepted).toBe(stats.drafted);
   });
 });

@@ -27,7 +27,7 @@ beforeAll(async () => {
   const app = await createHttp({
     generator,
     tokenizer,
-    grammars: new Grammars(tokenizer, generator.facts),
+    grammars: new Grammars(tokenizer, generator.model),
     chatTemplate,
     admission: new Admission(64),
     keys: new ApiKeys([]),
@@ -51,7 +51,7 @@ let finished = 0;
 
 function counting(counted: Generator): Generator {
   return {
-    facts: counted.facts,
+    model: counted.model,
     health: () => counted.health(),
     async *generate(request, signal) {
       for await (const step of counted.generate(request, signal)) {
@@ -108,10 +108,10 @@ describe('with a real engine', () => {
       if (steps.length === 20) await pair.stopDrafter();
     }
     expect(steps.flatMap(({ tokens }) => tokens)).toEqual(reference);
-    const drafted = steps.slice(0, 20).filter(({ facts }) => facts.source === 'drafter');
-    expect(drafted.reduce((sum, { facts }) => sum + facts.accepted, 0)).toBeGreaterThan(0);
+    const drafted = steps.slice(0, 20).filter(({ stats }) => stats.source === 'drafter');
+    expect(drafted.reduce((sum, { stats }) => sum + stats.accepted, 0)).toBeGreaterThan(0);
     expect(steps.slice(22).length).toBeGreaterThan(0);
-    expect(steps.slice(22).every(({ facts }) => facts.source !== 'drafter')).toBe(true);
+    expect(steps.slice(22).every(({ stats }) => stats.source !== 'drafter')).toBe(true);
     await pair.restartDrafter();
   });
 });

@@ -31,7 +31,7 @@ export async function serveGateway(folder: string, options: GatewayOptions = {})
   const traces = new TraceStore(20);
   const limits = { length: 8, budget: 16, mode: 'overlap', ahead: 4 } as const;
   const generator = new RecordedGenerator(traces, pair.services, (streams) => new PairGenerator(streams, limits));
-  const grammars = new Grammars(tokenizer, generator.facts);
+  const grammars = new Grammars(tokenizer, generator.model);
   const app = await createHttp({
     generator,
     tokenizer,

@@ -11,8 +11,7 @@ import { type RunningServer, serve } from '@ptp/protocol/server';
 import { createLogger } from '@ptp/service-kit/log';
 import { Drafter } from '../drafter/src/drafter.ts';
 import { drafterService } from '../drafter/src/service.ts';
-import { pairFacts } from '../gateway/src/clients/pair.ts';
-import { Services, type ServicesOptions } from '../gateway/src/clients/pair-client.ts';
+import { modelInfoOf, PairClient, type PairClientOptions } from '../gateway/src/clients/pair-client.ts';
 import type { DraftLimits } from '../gateway/src/decode/controller.ts';
 import { PairGenerator } from '../gateway/src/decode/generate.ts';
 import { verifierService } from '../verifier/src/service.ts';
@@ -48,16 +47,16 @@ export interface FakePairOptions extends TestPairOptions, FakeDraftOptions {
   readonly stopTokens?: readonly number[];
 }
 
-type Facts = ServicesOptions['facts'];
+type PairModel = PairClientOptions['model'];
 
 /** The real services, streams and loop over gRPC on unix sockets, in this process. */
 export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends DraftEngine = DraftEngine> {
   readonly target: Target;
   draft: Draft;
   readonly addresses: { verifier: string; drafter: string };
-  readonly services: Services;
+  readonly services: PairClient;
   readonly generator: PairGenerator;
-  readonly #facts: Facts;
+  readonly #model: PairModel;
   readonly #options: TestPairOptions;
   readonly #openDraft: () => Promise<Draft>;
   readonly #folder: string;
@@ -73,7 +72,7 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
     const { vocabulary, contextLength } = target.info;
     const { stopTokens = [] } = options;
     const tokenizerSha256 = 'f'.repeat(64);
-    const facts = { modelId: 'fake', vocabulary, contextLength, endOfText: 0, stopTokens, tokenizerSha256 };
+    const model = { modelId: 'fake', vocabulary, contextLength, endOfText: 0, stopTokens, tokenizerSha256 };
     const latencyMs = options.draftLatencyMs ?? options.latencyMs ?? 0;
     const openDraft = async () => {
       const engine = new FakeDraftEngine({ maxBranchLength: 8, ...options, latencyMs });
@@ -87,30 +86,30 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
       };
       return engine;
     };
-    return TestPair.#start(facts, target, openDraft, options, readyMs);
+    return TestPair.#start(model, target, openDraft, options, readyMs);
   }
 
   /** With the ONNX engines of a model folder. */
   static async onnx(dir: string, options: TestPairOptions = {}): Promise<TestPair> {
-    const facts = pairFacts(await loadManifest(dir));
+    const model = modelInfoOf(await loadManifest(dir));
     const { prefixCacheBytes = 0, draftModel } = options;
     const engine = { dir, prefixCacheBytes };
     const openDraft = async () =>
       draftModel
         ? new AutoregressiveDraftEngine(await openTargetEngine({ ...engine, dir: draftModel }))
         : openDraftEngine(engine);
-    return TestPair.#start(facts, await openTargetEngine(engine), openDraft, options, 5000);
+    return TestPair.#start(model, await openTargetEngine(engine), openDraft, options, 5000);
   }
 
   static async #start<T extends TargetEngine, D extends DraftEngine>(
-    facts: Facts,
+    model: PairModel,
     target: T,
     openDraft: () => Promise<D>,
     options: TestPairOptions,
     readyMs: number,
   ): Promise<TestPair<T, D>> {
     const folder = await mkdtemp(join(tmpdir(), 'ptp-pair-'));
-    const pair = new TestPair(facts, target, await openDraft(), openDraft, options, folder);
+    const pair = new TestPair(model, target, await openDraft(), openDraft, options, folder);
     try {
       const verifiers = pair.#verifierAddresses().map((_, i) => pair.startVerifier(i));
       await Promise.all([...verifiers, pair.#serveDrafter()]);
@@ -123,22 +122,22 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
   }
 
   private constructor(
-    facts: Facts,
+    model: PairModel,
     target: Target,
     draft: Draft,
     openDraft: () => Promise<Draft>,
     options: TestPairOptions,
     folder: string,
   ) {
-    this.#facts = facts;
+    this.#model = model;
     this.target = target;
     this.draft = draft;
     this.#openDraft = openDraft;
     this.#options = options;
     this.#folder = folder;
     this.addresses = { verifier: `unix:${folder}/verifier.sock`, drafter: `unix:${folder}/drafter.sock` };
-    this.services = new Services({
-      facts,
+    this.services = new PairClient({
+      model,
       verifiers: this.#verifierAddresses(),
       drafters: [this.addresses.drafter],
       recoveryMs: options.recoveryMs ?? 5000,
@@ -160,7 +159,7 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
   async startVerifier(index = 0): Promise<void> {
     const address = this.#verifierAddresses()[index] as string;
     const verifier = new Verifier(this.target, { draft: 16, ...scheduling });
-    const service = verifierService(verifier, this.#model(), true);
+    const service = verifierService(verifier, this.#served(), true);
     this.#verifierServers[index] = await serve({ address, logger: silent, services: [service] });
   }
 
@@ -191,12 +190,12 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
 
   async #serveDrafter(): Promise<void> {
     const drafter = new Drafter(this.draft, { budget: 64, block: 16, ...scheduling });
-    const service = drafterService(drafter, this.#model());
+    const service = drafterService(drafter, this.#served());
     this.#drafterServer = await serve({ address: this.addresses.drafter, logger: silent, services: [service] });
   }
 
-  #model() {
-    const { modelId, tokenizerSha256, vocabulary, contextLength } = this.#facts;
+  #served() {
+    const { modelId, tokenizerSha256, vocabulary, contextLength } = this.#model;
     return { modelId: this.#options.modelId ?? modelId, tokenizerSha256, vocabularySize: vocabulary, contextLength };
   }
 }

@@ -6,8 +6,7 @@ import { connect } from '@ptp/protocol/client';
 import { DrafterService } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
 import { VerifierService } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
 import { loadManifest } from '@ptp/protocol/manifest';
-import { pairFacts } from '../../gateway/src/clients/pair.ts';
-import type { Services } from '../../gateway/src/clients/pair-client.ts';
+import { modelInfoOf, type PairClient } from '../../gateway/src/clients/pair-client.ts';
 import type { DraftLimits } from '../../gateway/src/decode/controller.ts';
 import { PairGenerator } from '../../gateway/src/decode/generate.ts';
 import type { Mode } from '../../gateway/src/decode/mode-selector.ts';
@@ -57,14 +56,14 @@ export async function hosts(
 ): Promise<Record<string, unknown>> {
   const network = HostNetwork.start(NAMES);
   const children: ChildProcess[] = [];
-  let services: Services | undefined;
+  let services: PairClient | undefined;
   try {
     const env = { ...process.env, PTP_MODELS: models, PTP_LOG_LEVEL: 'warn', PTP_PREFIX_CACHE_MB: '0' };
     for (const host of network.hosts) children.push(startOn(host, env));
     const addresses: string[] = [];
     for (const host of network.hosts) addresses.push(await network.reach(host, PORT));
-    const facts = pairFacts(await loadManifest(models));
-    const over = servicesAt(facts, addresses.slice(0, 2), addresses.slice(2));
+    const model = modelInfoOf(await loadManifest(models));
+    const over = servicesAt(model, addresses.slice(0, 2), addresses.slice(2));
     services = over;
     await over.ready(START_TIMEOUT_MS);
     await allReady(addresses);
@@ -107,8 +106,8 @@ async function openSequences(address: string, isVerifier: boolean): Promise<numb
   const verifier = connect(VerifierService, address, { apart: true });
   const drafter = connect(DrafterService, address, { apart: true });
   try {
-    const facts = await (isVerifier ? verifier.getTarget({}, deadline) : drafter.getDrafter({}, deadline));
-    return facts.openSequences;
+    const state = await (isVerifier ? verifier.getTarget({}, deadline) : drafter.getDrafter({}, deadline));
+    return state.openSequences;
   } finally {
     verifier.close();
     drafter.close();

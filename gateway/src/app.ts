@@ -62,8 +62,8 @@ export async function createHttp(parts: HttpParts): Promise<FastifyInstance> {
   const app = await createApp(parts);
   const clients = askForKeys(app, parts.keys);
   const { generator, tokenizer, chatTemplate, admission, grammars } = parts;
-  const { facts } = generator;
-  const model = { id: facts.modelId, object: 'model', created: Math.floor(Date.now() / 1000), owned_by: 'ptp' };
+  const { model: modelInfo } = generator;
+  const model = { id: modelInfo.modelId, object: 'model', created: Math.floor(Date.now() / 1000), owned_by: 'ptp' };
 
   for (const { path, send } of pageFiles()) route(app, 'GET', path, send);
   route(app, 'GET', '/healthz', async () => ({ status: 'ok' }));
@@ -79,7 +79,7 @@ export async function createHttp(parts: HttpParts): Promise<FastifyInstance> {
   };
   route(app, 'GET', '/v1/models', async () => ({ object: 'list', data: [told()] }));
   route(app, 'GET', '/v1/models/*', async (request) => {
-    checkModel((request.params as { '*': string })['*'], facts);
+    checkModel((request.params as { '*': string })['*'], modelInfo);
     return told();
   });
   const { exposition } = parts;
@@ -93,26 +93,26 @@ export async function createHttp(parts: HttpParts): Promise<FastifyInstance> {
   tokenRoutes(app, parts);
   traceRoutes(app, parts.traces);
   route(app, 'POST', '/v1/completions', async (request, reply) => {
-    const asked = completionRequest(request.body, facts);
+    const asked = completionRequest(request.body, modelInfo);
     return answer(request, reply, choicesWriter(completionFormat), asked, asked.prompts.length, async () => {
-      const prompts = await encodePrompts(asked.prompts, tokenizer, facts);
-      const requests = choiceRequests(prompts, asked, defaultCompletionTokens, facts, 'prompt');
-      return asked.echo ? echoing(requests, asked, tokenizer, facts) : requests;
+      const prompts = await encodePrompts(asked.prompts, tokenizer, modelInfo);
+      const requests = choiceRequests(prompts, asked, defaultCompletionTokens, modelInfo, 'prompt');
+      return asked.echo ? echoing(requests, asked, tokenizer, modelInfo) : requests;
     });
   });
   route(app, 'POST', '/v1/chat/completions', async (request, reply) => {
-    const asked = chatRequest(request.body, facts);
+    const asked = chatRequest(request.body, modelInfo);
     const { toolUse } = asked;
     return answer(request, reply, choicesWriter(chatFormat(toolUse !== undefined)), asked, 1, async () => {
-      const prompt = chatTemplate.encode(asked.messages, tokenizer, facts, toolUse?.tools);
-      return choiceRequests([prompt], asked, facts.contextLength, facts, 'messages');
+      const prompt = chatTemplate.encode(asked.messages, tokenizer, modelInfo, toolUse?.tools);
+      return choiceRequests([prompt], asked, modelInfo.contextLength, modelInfo, 'messages');
     });
   });
   route(app, 'POST', '/v1/responses', async (request, reply) => {
-    const asked = responsesRequest(request.body, facts);
+    const asked = responsesRequest(request.body, modelInfo);
     return answer(request, reply, responsesWriter(asked), asked, 1, async () => {
-      const prompt = chatTemplate.encode(asked.messages, tokenizer, facts, asked.toolUse?.tools);
-      return choiceRequests([prompt], asked, facts.contextLength, facts, 'input');
+      const prompt = chatTemplate.encode(asked.messages, tokenizer, modelInfo, asked.toolUse?.tools);
+      return choiceRequests([prompt], asked, modelInfo.contextLength, modelInfo, 'input');
     });
   });
   return app;
@@ -135,7 +135,7 @@ export async function createHttp(parts: HttpParts): Promise<FastifyInstance> {
     return admitted(async () => {
       const signal = disconnectSignal(reply.raw);
       const prepared = await prepare();
-      checkLength(asked.prediction, tokenizer, facts, 'prediction');
+      checkLength(asked.prediction, tokenizer, modelInfo, 'prediction');
       const prediction = tokenizer.encodeContinued(asked.prediction);
       const more = {
         ...traceFields(request, asked.stream),
@@ -146,7 +146,7 @@ export async function createHttp(parts: HttpParts): Promise<FastifyInstance> {
       const promptTokens = requests.reduce((sum, { prompt }) => sum + prompt.length, 0) / asked.n;
       const usage = newUsage(promptTokens);
       const deltas = generateChoices(generator, tokenizer, requests, usage, signal);
-      const run = { modelId: facts.modelId, choices: requests.length, deltas, usage };
+      const run = { modelId: modelInfo.modelId, choices: requests.length, deltas, usage };
       try {
         if (!asked.stream) return await writer.whole(run);
         const options = {

@@ -17,8 +17,8 @@ import {
   beginning,
   type GenerationRequest,
   type Generator,
-  type PairFacts,
-  type StepFacts,
+  type ModelInfo,
+  type StepStats,
   type TopTokens,
 } from './decode/types.ts';
 import type { Form, Grammars } from './grammar/grammars.ts';
@@ -79,16 +79,16 @@ function refusing<T>(onRefusal: OnRefusal | undefined, work: () => T): T {
 }
 
 function tokenize({ generator, tokenizer }: GenerationParts, { model, text, withoutBeginning }: TokenizeRequest) {
-  const { facts } = generator;
-  checkModel(model || 'default', facts);
-  const ids = encodeText(text, tokenizer, facts, 'text');
-  return { ids: withoutBeginning ? ids.slice(beginning(facts).length) : ids };
+  const { model: modelInfo } = generator;
+  checkModel(model || 'default', modelInfo);
+  const ids = encodeText(text, tokenizer, modelInfo, 'text');
+  return { ids: withoutBeginning ? ids.slice(beginning(modelInfo).length) : ids };
 }
 
 function getModel({ generator }: GenerationParts, model: string) {
-  const { facts } = generator;
-  checkModel(model || 'default', facts);
-  const { modelId, vocabulary: vocabularySize, contextLength, endOfText } = facts;
+  const { model: modelInfo } = generator;
+  checkModel(model || 'default', modelInfo);
+  const { modelId, vocabulary: vocabularySize, contextLength, endOfText } = modelInfo;
   const { verifier: verifierReady, drafter: drafterReady } = generator.health();
   return { modelId, vocabularySize, contextLength, endOfText, verifierReady, drafterReady };
 }
@@ -104,7 +104,7 @@ async function* generate(parts: GenerationParts, message: GenerateRequest, { sig
     leaves.push(refusing(onRefusal, () => admission.enter(1, client)));
     const text = new TextStream(message.stop);
     let first = true;
-    for await (const { tokens, logProbabilities, tops = [], facts, finish } of generator.generate(request, signal)) {
+    for await (const { tokens, logProbabilities, tops = [], stats, finish } of generator.generate(request, signal)) {
       let piece = '';
       for (const token of tokens) {
         piece += text.push(tokenizer.bytes(token));
@@ -115,7 +115,7 @@ async function* generate(parts: GenerationParts, message: GenerateRequest, { sig
       const seed = first ? request.seed : 0n;
       first = false;
       const told = { logProbabilities: [...logProbabilities], top: tops.map(topMessage) };
-      yield { text: piece, tokens: [...tokens], ...told, step: stepMessage(facts), finishReason, seed };
+      yield { text: piece, tokens: [...tokens], ...told, step: stepMessage(stats), finishReason, seed };
       if (finishReason !== '') return;
     }
   } finally {
@@ -126,10 +126,10 @@ async function* generate(parts: GenerationParts, message: GenerateRequest, { sig
 /** @throws PtpError naming field, limit and value */
 function checkRequest(
   message: GenerateRequest,
-  { generator: { facts }, tokenizer, grammars }: GenerationParts,
+  { generator: { model: modelInfo }, tokenizer, grammars }: GenerationParts,
   traceparent: string | undefined,
 ): GenerationRequest {
-  if (message.model !== '') checkModel(message.model, facts);
+  if (message.model !== '') checkModel(message.model, modelInfo);
   if (message.stop.length > STOP_LIMIT || message.stop.includes('')) {
     const got = message.stop.includes('') ? 'an empty one' : message.stop.length;
     throw new PtpError('invalid_argument', `\`stop\` must be at most ${STOP_LIMIT} non-empty strings, got ${got}`, {
@@ -137,18 +137,18 @@ function checkRequest(
     });
   }
   const form = formOf(message);
-  const prompt = promptOf(message, facts, tokenizer);
-  const room = facts.contextLength - prompt.length;
+  const prompt = promptOf(message, modelInfo, tokenizer);
+  const room = modelInfo.contextLength - prompt.length;
   if (room < 1) {
-    const limit = facts.contextLength - 1;
+    const limit = modelInfo.contextLength - 1;
     throw new PtpError('out_of_range', `\`prompt\` must have at most ${limit} tokens, got ${prompt.length}`, {
       field: 'prompt',
     });
   }
   return {
     prompt,
-    sampling: receivedSampling(message.sampling, facts.vocabulary),
-    ...choosing(message, facts),
+    sampling: receivedSampling(message.sampling, modelInfo.vocabulary),
+    ...choosing(message, modelInfo),
     ...(form && { grammar: grammars.start(form) }),
     seed: message.seed ?? randomBytes(8).readBigUInt64LE(),
     maxTokens: message.maxTokens === 0 ? room : message.maxTokens,
@@ -169,7 +169,7 @@ function formOf({ form, ignoreEndOfText, adjustments }: GenerateRequest): Form |
   return { grammar: form.case === 'regex' ? wholeRegex(form.value, 'regex') : jsonObject, key };
 }
 
-function choosing(message: GenerateRequest, { vocabulary }: PairFacts) {
+function choosing(message: GenerateRequest, { vocabulary }: ModelInfo) {
   const { stopTokens, topLogProbabilities: topCount, ignoreEndOfText } = message;
   const check = (field: string, most: number, got: number) => {
     if (got <= most) return;
@@ -202,34 +202,34 @@ function draftOptions(draft: DraftOptions | undefined): Pick<GenerationRequest, 
   return { drafting: !off, draftLimits };
 }
 
-function promptOf({ prompt }: GenerateRequest, facts: PairFacts, tokenizer: Tokenizer): readonly number[] {
+function promptOf({ prompt }: GenerateRequest, modelInfo: ModelInfo, tokenizer: Tokenizer): readonly number[] {
   switch (prompt.case) {
     case 'text':
-      return orBeginning(encodeText(prompt.value, tokenizer, facts, 'prompt'), facts);
+      return orBeginning(encodeText(prompt.value, tokenizer, modelInfo, 'prompt'), modelInfo);
     case 'tokens':
-      requireTokens('prompt.tokens', prompt.value.ids, facts.vocabulary);
-      return orBeginning(prompt.value.ids, facts);
+      requireTokens('prompt.tokens', prompt.value.ids, modelInfo.vocabulary);
+      return orBeginning(prompt.value.ids, modelInfo);
     default:
       throw new PtpError('invalid_argument', '`prompt` is missing: set text or tokens', { field: 'prompt' });
   }
 }
 
-function stepMessage(facts: StepFacts) {
+function stepMessage(stats: StepStats) {
   return {
-    step: facts.step,
-    drafted: facts.drafted,
-    accepted: facts.accepted,
-    stepUs: facts.stepMicros,
-    verifyUs: facts.verifyMicros,
-    draftUs: facts.draftMicros,
-    verifyRunUs: facts.verifyRunMicros,
-    draftRunUs: facts.draftRunMicros,
-    redraftUs: facts.redraftMicros,
-    mode: facts.mode,
-    reason: facts.reason,
-    offered: facts.offered,
-    source: facts.source,
-    budget: facts.budget,
-    aheadUs: facts.aheadMicros,
+    step: stats.step,
+    drafted: stats.drafted,
+    accepted: stats.accepted,
+    stepUs: stats.stepMicros,
+    verifyUs: stats.verifyMicros,
+    draftUs: stats.draftMicros,
+    verifyRunUs: stats.verifyRunMicros,
+    draftRunUs: stats.draftRunMicros,
+    redraftUs: stats.redraftMicros,
+    mode: stats.mode,
+    reason: stats.reason,
+    offered: stats.offered,
+    source: stats.source,
+    budget: stats.budget,
+    aheadUs: stats.aheadMicros,
   };
 }

@@ -10,8 +10,7 @@ import type { FastifyInstance } from 'fastify';
 import { Admission } from './access/admission.ts';
 import { loadApiKeys } from './access/api-keys.ts';
 import { createHttp } from './app.ts';
-import { pairFacts } from './clients/pair.ts';
-import { Services } from './clients/pair-client.ts';
+import { modelInfoOf, PairClient } from './clients/pair-client.ts';
 import { PairGenerator } from './decode/generate.ts';
 import type { Streams } from './decode/ports.ts';
 import { Grammars } from './grammar/grammars.ts';
@@ -38,8 +37,8 @@ await runService('gateway', async (logger, onStop) => {
   const metrics = startMetrics('ptp-gateway', manifest.id);
   onStop(() => metrics.stop());
   const counted = gatewayMetrics(metrics.registry);
-  const services = new Services({
-    facts: pairFacts(manifest),
+  const services = new PairClient({
+    model: modelInfoOf(manifest),
     verifiers: config.verifier.map(({ target }) => target),
     drafters: drafts ? config.drafter.map(({ target }) => target) : [],
     draftTimeoutMs: config.draftTimeoutMillis,
@@ -63,7 +62,7 @@ await runService('gateway', async (logger, onStop) => {
   const recorded = traces ? new RecordedGenerator(traces, streams, loop) : loop(new RecordedStreams(streams));
   const generator = new MeteredGenerator(recorded, counted, metrics.registry, drafts);
   const onRefusal = (code: ErrorCode) => counted.refusals.inc({ error_type: code });
-  const grammars = new Grammars(tokenizer, generator.facts);
+  const grammars = new Grammars(tokenizer, generator.model);
   const admission = new Admission(config.maxStreams);
   const keys = await loadApiKeys(config.apiKeys, gatewaySettings.apiKeys.name);
 

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { silent } from '../../test/test-pair.ts';
 import { Admission } from '../src/access/admission.ts';
 import { ApiKeys } from '../src/access/api-keys.ts';
-import type { Place } from '../src/decode/types.ts';
+import type { GrammarState } from '../src/decode/types.ts';
 import { Grammars } from '../src/grammar/grammars.ts';
 import { generationService } from '../src/grpc.ts';
 import { ScriptedGenerator } from './testing/scripted-generator.ts';
@@ -17,7 +17,7 @@ let server: Awaited<ReturnType<typeof serve>>;
 let client: ReturnType<typeof connect<typeof GenerationService>>;
 
 beforeAll(async () => {
-  const grammars = new Grammars(tokenizer, generator.facts);
+  const grammars = new Grammars(tokenizer, generator.model);
   const service = generationService({
     generator,
     tokenizer,
@@ -99,7 +99,8 @@ describe('GenerationService', () => {
       await collect({ prompt, form });
       const start = generator.requests.at(-1)?.grammar;
       const ends = (text: string) =>
-        [...tokenizer.encode(text), 0].reduce<Place | undefined>((place, id) => place?.after(id), start) !== undefined;
+        [...tokenizer.encode(text), 0].reduce<GrammarState | undefined>((place, id) => place?.after(id), start) !==
+        undefined;
       expect([form, ends(right), ends(wrong)]).toEqual([form, true, false]);
     }
     await collect({ prompt, form: { case: 'jsonObject', value: false } });
@@ -188,12 +189,12 @@ describe('GenerationService', () => {
 
   test('a client that does not read loses its place, and is told so once it reads', async () => {
     generator.script = () => ({ steps: [Array(20_000).fill(5)], endless: true });
-    const { contextLength } = generator.facts;
-    Object.assign(generator.facts, { contextLength: 100_000_000 });
+    const { contextLength } = generator.model;
+    Object.assign(generator.model, { contextLength: 100_000_000 });
     const call = client.generate({ prompt, maxTokens: 99_000_000 });
     await until(() => generator.running === 1);
     await until(() => generator.running === 0);
-    Object.assign(generator.facts, { contextLength });
+    Object.assign(generator.model, { contextLength });
     generator.script = () => ({ steps: [[5]] });
     // both places are free
     expect(await Promise.all([collect({ prompt }), collect({ prompt })])).toMatchObject([[{}], [{}]]);

@@ -5,7 +5,7 @@ import type { Branch, DrafterService, DraftResponse, DraftResult } from '@ptp/pr
 import { attribute, endSpan, span, timingAttributes, traceparentOf } from '@ptp/service-kit/spans';
 import type { Draft, DraftedAfter, DraftStream, StepUnderWay } from '../decode/ports.ts';
 import type { GenerationRequest } from '../decode/types.ts';
-import { within } from './with-timeout.ts';
+import { withTimeout } from './with-timeout.ts';
 
 type Call = BidiCall<RequestInit<typeof DrafterService.method.draft>, DraftResponse>;
 
@@ -67,7 +67,7 @@ export class GrpcDraftStream implements DraftStream {
 
   async opened(verifierOpened: Promise<unknown>): Promise<void> {
     const opening = this.#opening;
-    const late = verifierOpened.then(() => within(this.#parts.timeoutMs, 'the drafter', opening));
+    const late = verifierOpened.then(() => withTimeout(this.#parts.timeoutMs, 'the drafter', opening));
     await Promise.race([opening, late]).catch(() => {});
   }
 
@@ -140,7 +140,7 @@ export class GrpcDraftStream implements DraftStream {
       this.#answered = performance.now();
     };
     this.#received = answer.then(noted, noted);
-    const response = await within(this.#parts.timeoutMs, 'the drafter', answer).catch((error) => {
+    const response = await withTimeout(this.#parts.timeoutMs, 'the drafter', answer).catch((error) => {
       if (toPtpError(error).code === 'deadline_exceeded' && this.#call === call) this.#await(call, answer);
       throw error;
     });

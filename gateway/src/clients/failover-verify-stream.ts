@@ -30,7 +30,7 @@ export interface OpenStream {
   readonly end: (failed: boolean) => void;
 }
 
-export interface LastingParts {
+export interface FailoverParts {
   readonly prompt: readonly number[];
   /** Begins a stream; undefined while no verifier can be used. */
   readonly open: (start: Start) => OpenStream | undefined;
@@ -48,8 +48,8 @@ export interface LastingParts {
  * what has been committed and at the position where it was. The tokens are the same, as a token follows from those before it, the seed
  * and its position.
  */
-export class LastingVerifyStream implements VerifyStream {
-  readonly #parts: LastingParts;
+export class FailoverVerifyStream implements VerifyStream {
+  readonly #parts: FailoverParts;
   readonly #committed: number[] = [];
   readonly #opened: Promise<Opened>;
   #current: OpenStream | undefined;
@@ -58,7 +58,7 @@ export class LastingVerifyStream implements VerifyStream {
   #newest: StepUnderWay | undefined;
 
   /** @throws PtpError `unavailable` when no verifier can be used: who comes to the door does not wait */
-  constructor(parts: LastingParts) {
+  constructor(parts: FailoverParts) {
     this.#parts = parts;
     this.#current = this.#open();
     if (!this.#current) throw new PtpError('unavailable', 'the verifier is not reachable');

@@ -5,7 +5,7 @@ import { PtpError, toPtpError } from '@ptp/protocol/errors';
 import { watchHealth } from '@ptp/protocol/health';
 import type { Logger } from '@ptp/service-kit/log';
 
-export interface PeerParts {
+export interface HealthWatcherParts {
   /** For logs. */
   readonly address: string;
   readonly service: DescService;
@@ -19,13 +19,13 @@ export interface PeerParts {
 }
 
 /** Follows one service's health, and checks each time it appears that it serves our pair. */
-export class Peer {
+export class HealthWatcher {
   readonly #controller = new AbortController();
   readonly #service: DescService;
   #usable = false;
   readonly #waiting = new Set<() => void>();
 
-  constructor(parts: PeerParts) {
+  constructor(parts: HealthWatcherParts) {
     this.#service = parts.service;
     void this.#follow(parts);
   }
@@ -52,7 +52,7 @@ export class Peer {
     this.#usable = false;
   }
 
-  async #follow({ address, service, logger, channel, renew, check }: PeerParts): Promise<void> {
+  async #follow({ address, service, logger, channel, renew, check }: HealthWatcherParts): Promise<void> {
     const { signal } = this.#controller;
     const peer = service.typeName;
     for await (const status of watchHealth(channel, renew, service, { signal })) {

@@ -4,17 +4,18 @@ import { PtpError, toPtpError } from '@ptp/protocol/errors';
 import type { ModelFacts } from '@ptp/protocol/gen/ptp/v1/common_pb';
 import { DrafterService } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
 import { VerifierService } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
+import type { Manifest } from '@ptp/protocol/manifest';
 import type { Logger } from '@ptp/service-kit/log';
 import type { DraftStream, Streams, VerifyStream } from '../decode/ports.ts';
-import type { GenerationRequest, Health, PairFacts } from '../decode/types.ts';
+import type { GenerationRequest, Health, ModelInfo } from '../decode/types.ts';
 import { GrpcDraftStream } from './draft-stream.ts';
-import { LastingVerifyStream, type OpenStream, type Start } from './failover-verify-stream.ts';
-import { Replicas } from './replica-pool.ts';
+import { FailoverVerifyStream, type OpenStream, type Start } from './failover-verify-stream.ts';
+import { ReplicaPool } from './replica-pool.ts';
 import { GrpcVerifyStream } from './verify-stream.ts';
 
 /** Where the services are, and how long they may keep a stream waiting. */
-export interface ServicesOptions {
-  readonly facts: PairFacts & { readonly tokenizerSha256: string };
+export interface PairClientOptions {
+  readonly model: ModelInfo & { readonly tokenizerSha256: string };
   /** At least one. */
   readonly verifiers: readonly string[];
   /** None for a target without a drafter. */
@@ -32,35 +33,35 @@ export interface ServicesOptions {
 }
 
 /** Both services over gRPC. */
-export class Services implements Streams {
-  readonly facts: PairFacts;
-  readonly #options: ServicesOptions;
-  readonly #verifiers: Replicas<typeof VerifierService>;
-  readonly #drafters: Replicas<typeof DrafterService>;
+export class PairClient implements Streams {
+  readonly model: ModelInfo;
+  readonly #options: PairClientOptions;
+  readonly #verifiers: ReplicaPool<typeof VerifierService>;
+  readonly #drafters: ReplicaPool<typeof DrafterService>;
   /** As the verifier that was connected last says. */
   #batchInvariant: boolean | undefined;
 
-  constructor(options: ServicesOptions) {
-    const { facts, verifiers, drafters, logger, tls } = options;
-    this.facts = facts;
+  constructor(options: PairClientOptions) {
+    const { model, verifiers, drafters, logger, tls } = options;
+    this.model = model;
     this.#options = options;
-    this.#verifiers = new Replicas(
+    this.#verifiers = new ReplicaPool(
       VerifierService,
       verifiers,
       logger,
       async (client, signal) => {
-        const { model, batchInvariant } = await client.getTarget({}, { signal, deadlineMs: 2000 });
-        assertSamePair(model, facts);
+        const { model: theirs, batchInvariant } = await client.getTarget({}, { signal, deadlineMs: 2000 });
+        assertSamePair(theirs, model);
         this.#batchInvariant = batchInvariant;
       },
       tls,
     );
-    this.#drafters = new Replicas(
+    this.#drafters = new ReplicaPool(
       DrafterService,
       drafters,
       logger,
       async (client, signal) => {
-        assertSamePair((await client.getDrafter({}, { signal, deadlineMs: 2000 })).model, facts);
+        assertSamePair((await client.getDrafter({}, { signal, deadlineMs: 2000 })).model, model);
       },
       tls,
     );
@@ -83,7 +84,7 @@ export class Services implements Streams {
 
   verify(request: GenerationRequest, signal: AbortSignal, span: Span): VerifyStream {
     const { recoveryMs, onVerifierLoss, logger } = this.#options;
-    return new LastingVerifyStream({
+    return new FailoverVerifyStream({
       prompt: request.prompt,
       open: (start) => this.#openVerify(request, start, signal, span),
       ready: (timeoutMs, signal) => this.#verifiers.ready(timeoutMs, signal),
@@ -100,7 +101,7 @@ export class Services implements Streams {
     const lease = this.#verifiers.lease();
     if (!lease) return undefined;
     const { verifyTimeoutMs: timeoutMs } = this.#options;
-    const { vocabulary } = this.facts;
+    const { vocabulary } = this.model;
     const call = lease.client.verify({ signal });
     const stream = new GrpcVerifyStream(call, { request, start, span, timeoutMs, vocabulary });
     const end = (failed: boolean) => {
@@ -119,7 +120,7 @@ export class Services implements Streams {
     const onFailure = (error: unknown) => {
       if (!signal.aborted) logger.warn({ err: toPtpError(error) }, 'the drafter failed; decoding goes on');
     };
-    return new GrpcDraftStream({ open, request, span, timeoutMs, vocabulary: this.facts.vocabulary, onFailure });
+    return new GrpcDraftStream({ open, request, span, timeoutMs, vocabulary: this.model.vocabulary, onFailure });
   }
 
   /** Closes all connections when the streams on them have ended. */
@@ -130,15 +131,31 @@ export class Services implements Streams {
 }
 
 /** @throws PtpError `failed_precondition` naming the fact that differs: tokens of one pair mean nothing to another */
-function assertSamePair(model: ModelFacts | undefined, facts: ServicesOptions['facts']): void {
+function assertSamePair(theirs: ModelFacts | undefined, ours: PairClientOptions['model']): void {
   const pairs = [
-    ['model_id', model?.modelId, facts.modelId],
-    ['tokenizer_sha256', model?.tokenizerSha256, facts.tokenizerSha256],
-    ['vocabulary_size', model?.vocabularySize, facts.vocabulary],
-    ['context_length', model?.contextLength, facts.contextLength],
+    ['model_id', theirs?.modelId, ours.modelId],
+    ['tokenizer_sha256', theirs?.tokenizerSha256, ours.tokenizerSha256],
+    ['vocabulary_size', theirs?.vocabularySize, ours.vocabulary],
+    ['context_length', theirs?.contextLength, ours.contextLength],
   ];
-  for (const [name, theirs, ours] of pairs) {
-    if (theirs === ours) continue;
-    throw new PtpError('failed_precondition', `serves another pair: ${name} is ${theirs}, the gateway's is ${ours}`);
+  for (const [name, served, expected] of pairs) {
+    if (served === expected) continue;
+    throw new PtpError(
+      'failed_precondition',
+      `serves another pair: ${name} is ${served}, the gateway's is ${expected}`,
+    );
   }
+}
+
+/** The pair in a model folder, as both services must describe it. */
+export function modelInfoOf(manifest: Manifest): PairClientOptions['model'] {
+  return {
+    modelId: manifest.id,
+    vocabulary: manifest.sizes.vocab,
+    contextLength: manifest.context_length,
+    endOfText: manifest.end_of_text,
+    stopTokens: manifest.stop_tokens,
+    beginOfText: manifest.begin_of_text === undefined ? manifest.end_of_text : manifest.begin_of_text,
+    tokenizerSha256: manifest.tokenizer.sha256,
+  };
 }

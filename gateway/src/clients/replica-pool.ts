@@ -3,7 +3,7 @@ import { clientOn, openChannel, type ServiceClient } from '@ptp/protocol/client'
 import type { Tls } from '@ptp/protocol/credentials';
 import { toPtpError } from '@ptp/protocol/errors';
 import type { Logger } from '@ptp/service-kit/log';
-import { Peer } from './health-watcher.ts';
+import { HealthWatcher } from './health-watcher.ts';
 
 /** How long a replica that has failed is left alone while another one can be used, milliseconds; doubles with each failure. */
 const FIRST_PAUSE_MS = 250;
@@ -24,14 +24,14 @@ export interface Lease<S extends DescService> extends Replica<S> {
 interface Watched<S extends DescService> extends Replica<S> {
   /** On the connection in use. */
   client: ServiceClient<S>;
-  readonly peer: Peer;
+  readonly peer: HealthWatcher;
   streams: number;
   pauseMs: number;
   avoidUntil: number;
 }
 
 /** The instances of one service. A stream goes to the one with the fewest streams of this gateway, of those that can be used. */
-export class Replicas<S extends DescService> {
+export class ReplicaPool<S extends DescService> {
   readonly #replicas: readonly Watched<S>[];
 
   /** @param check throws when an instance must not be used, see peer.ts */
@@ -55,7 +55,7 @@ export class Replicas<S extends DescService> {
       const replica: Watched<S> = {
         address,
         client: clientOn(channel, service),
-        peer: new Peer({
+        peer: new HealthWatcher({
           address,
           service,
           logger,

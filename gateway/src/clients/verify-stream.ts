@@ -9,7 +9,7 @@ import type { VerifyTime } from '../decode/cost-model.ts';
 import type { Ending, Expected, Opened, Proposal, Verdict, VerifyStream } from '../decode/ports.ts';
 import type { GenerationRequest } from '../decode/types.ts';
 import type { Start } from './failover-verify-stream.ts';
-import { within } from './with-timeout.ts';
+import { withTimeout } from './with-timeout.ts';
 
 type Method = typeof VerifierService.method.verify;
 type Answers = Response<Method>['kind'];
@@ -123,7 +123,7 @@ export class GrpcVerifyStream implements VerifyStream {
   /** The next answer after those that are awaited already, and since when nothing else was: `sent`, or the answer before. */
   #receive(sent: number): Promise<{ kind: Answers; since: number }> {
     const received = this.#received.then(async (before) => {
-      const answer = await within(this.#timeoutMs, 'the verifier', this.#call.receive()).catch((error) => {
+      const answer = await withTimeout(this.#timeoutMs, 'the verifier', this.#call.receive()).catch((error) => {
         const ours = asOurs(toPtpError(error));
         this.#late ||= ours.code === 'deadline_exceeded';
         throw ours;

@@ -5,7 +5,7 @@ import { PtpError } from '@ptp/protocol/errors';
  *
  * @throws PtpError `deadline_exceeded` when the promise has not settled after that time; it is then left to itself
  */
-export function within<T>(milliseconds: number, what: string, promise: Promise<T>): Promise<T> {
+export function withTimeout<T>(milliseconds: number, what: string, promise: Promise<T>): Promise<T> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => {
       reject(new PtpError('deadline_exceeded', `${what} has not answered for ${milliseconds} ms`));

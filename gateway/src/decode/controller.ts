@@ -1,5 +1,5 @@
-import { Calibration, Line, Reach, VerifyCost, type VerifyTime } from './cost-model.ts';
-import { MODES, type Mode, Pace } from './mode-selector.ts';
+import { AcceptanceCurve, Calibration, LinearCost, VerifyCost, type VerifyTime } from './cost-model.ts';
+import { MODES, type Mode, ModeSelector } from './mode-selector.ts';
 
 /**
  * Chooses how each step drafts, so that tokens per time are most. One rule for all choices of one step: a token is worth the time in
@@ -23,11 +23,11 @@ export interface DraftLimits {
 }
 
 /** Where proposals come from. The verifier doesn't care: whatever is proposed, the text stays the target's. */
-export type Source = 'drafter' | 'prompt lookup' | 'prediction' | 'grammar' | 'none';
+export type ProposalSource = 'drafter' | 'prompt lookup' | 'prediction' | 'grammar' | 'none';
 
 /** A block to be verified: proposed tokens with their source's confidence in each. */
 export interface Block {
-  readonly source: Source;
+  readonly source: ProposalSource;
   readonly tokens: readonly number[];
   readonly confidences: readonly number[];
 }
@@ -35,7 +35,7 @@ export interface Block {
 export const EMPTY: Block = { source: 'none', tokens: [], confidences: [] };
 
 /** The mode of a step, and why. */
-export interface Choice {
+export interface StepDecision {
   readonly mode: Mode;
   /** `setting`: it is fixed; `own`: the drafts of this sequence fail, or come true, more often than others'; the others as in pace.ts. */
   readonly reason: 'setting' | 'no drafter' | 'warm-up' | 'trial' | 'fastest' | 'own';
@@ -65,14 +65,14 @@ const EXPECTED_FORGET = 0.05;
 
 /** What all sequences of a gateway have measured. */
 export class Measurements {
-  readonly pace = new Pace();
+  readonly pace = new ModeSelector();
   /** Verify calls by tokens drafted: alone, and beside a draft call. */
   readonly verify: VerifyCost;
   readonly verifyBeside: VerifyCost;
   /** Draft calls by tokens asked for: before, and beside a verify call. */
-  readonly draft = new Line();
-  readonly draftBeside = new Line();
-  readonly calibrations: Readonly<Record<Source, Calibration>> = {
+  readonly draft = new LinearCost();
+  readonly draftBeside = new LinearCost();
+  readonly calibrations: Readonly<Record<ProposalSource, Calibration>> = {
     drafter: new Calibration(),
     'prompt lookup': new Calibration(),
     prediction: new Calibration(),
@@ -85,12 +85,12 @@ export class Measurements {
   /** Blocks that there were to verify, and times that there was none from the drafter. */
   blocks = 0;
   misses = 0;
-  readonly reach: Reach;
+  readonly reach: AcceptanceCurve;
 
   constructor(longest: number) {
     this.verify = new VerifyCost(longest);
     this.verifyBeside = new VerifyCost(longest);
-    this.reach = new Reach(longest);
+    this.reach = new AcceptanceCurve(longest);
   }
 }
 
@@ -109,7 +109,7 @@ const SETTLING = 2;
 export class Controller {
   readonly #limits: DraftLimits;
   readonly #measured: Measurements;
-  readonly #reach: Reach;
+  readonly #reach: AcceptanceCurve;
   /** Tokens that this sequence's own steps commit, by mode; what is usual stands for those that it has not made yet. */
   readonly #own: Partial<Record<Mode, number>> = {};
   /** The sequence's own choice, and the steps for which it holds. */
@@ -122,7 +122,7 @@ export class Controller {
   constructor(limits: DraftLimits, measured: Measurements) {
     this.#limits = limits;
     this.#measured = measured;
-    this.#reach = new Reach(limits.length, OWN_FORGET, measured.reach);
+    this.#reach = new AcceptanceCurve(limits.length, OWN_FORGET, measured.reach);
     measured.pace.enter();
   }
 
@@ -132,7 +132,7 @@ export class Controller {
   }
 
   /** @param drafter whether there is one */
-  choose(drafter: boolean): Choice {
+  choose(drafter: boolean): StepDecision {
     const { mode: fixed } = this.#limits;
     if (fixed === 'plain') return { mode: fixed, reason: 'setting' };
     if (!drafter) return { mode: 'plain', reason: 'no drafter' };

@@ -11,7 +11,7 @@ const OUTLIER = 3;
 const SAME = 0.001;
 
 /** Time as a line over a number of tokens, a + b n. */
-export class Line {
+export class LinearCost {
   #weight = 0;
   #n = 0;
   #y = 0;
@@ -71,10 +71,10 @@ export interface VerifyTime {
  */
 export class VerifyCost {
   readonly #longest: number;
-  readonly #run = new Line();
-  readonly #queue = new Line();
+  readonly #run = new LinearCost();
+  readonly #queue = new LinearCost();
   /** What is neither queue nor run. */
-  readonly #outside = new Line();
+  readonly #outside = new LinearCost();
 
   /** @param longest block, in tokens */
   constructor(longest: number) {
@@ -141,12 +141,12 @@ export class Calibration {
 const binOf = (confidence: number): number => Math.min(BINS - 1, Math.floor(confidence * BINS));
 
 /** The chance that the first k tokens of a block are all right. */
-export class Reach {
+export class AcceptanceCurve {
   readonly #chances: number[];
   readonly #forget: number;
 
   /** @param start of which this is a copy that goes its own way; else one starts from what a fair drafter does */
-  constructor(longest: number, forget = FORGET, start?: Reach) {
+  constructor(longest: number, forget = FORGET, start?: AcceptanceCurve) {
     this.#chances = Array.from({ length: longest + 1 }, (_, k) => start?.chance(k) ?? 0.7 ** k);
     this.#forget = forget;
   }

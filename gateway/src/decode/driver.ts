@@ -3,8 +3,8 @@ import type { Branch } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
 import { attribute, endSpan } from '@ptp/service-kit/spans';
 import { stepAttributes, stepSpan } from '../observe/spans.ts';
 import { branchThatFits } from './branch.ts';
-import { type Block, type Choice, type Controller, cut, type DraftLimits, EMPTY } from './controller.ts';
-import { Path } from './grammar-cursor.ts';
+import { type Block, type Controller, cut, type DraftLimits, EMPTY, type StepDecision } from './controller.ts';
+import { GrammarCursor } from './grammar-cursor.ts';
 import {
   committedBy,
   type Draft,
@@ -16,8 +16,8 @@ import {
   type Verdict,
   type VerifyStream,
 } from './ports.ts';
-import { type Source, sourcesOf } from './proposers/proposers.ts';
-import type { GenerationRequest, GenerationStep, PairFacts, StepFacts } from './types.ts';
+import { type Proposer, proposersFor } from './proposers/proposers.ts';
+import type { GenerationRequest, GenerationStep, ModelInfo, StepStats } from './types.ts';
 
 /** What one request's steps are made with. */
 export interface RunParts {
@@ -34,7 +34,7 @@ interface Step {
   readonly of: StepUnderWay;
   /** A `performance.now()` value. */
   readonly began: number;
-  readonly choice: Choice;
+  readonly choice: StepDecision;
   readonly offered: Block;
   /** Under verification. */
   readonly block: Block;
@@ -64,14 +64,14 @@ interface StepInFlight extends Step {
  */
 export class Run {
   readonly #request: GenerationRequest;
-  readonly #facts: PairFacts;
+  readonly #model: ModelInfo;
   readonly #controller: Controller;
   readonly #limits: DraftLimits;
-  readonly #sources: readonly Source[];
+  readonly #proposers: readonly Proposer[];
   readonly #verifier: VerifyStream;
   readonly #drafter: DraftStream | undefined;
   readonly #span: Span;
-  readonly #path: Path;
+  readonly #path: GrammarCursor;
   /** Committed tokens, and steps that committed them. */
   #generated = 0;
   #steps = 0;
@@ -82,18 +82,18 @@ export class Run {
   /** What is at hand for the next step from the drafter; undefined to draft anew (`redraft`). */
   #given: Block | undefined;
   /** Chosen already for the next step that is sent. */
-  #chosen: Choice | undefined;
+  #chosen: StepDecision | undefined;
 
-  constructor(request: GenerationRequest, facts: PairFacts, parts: RunParts) {
+  constructor(request: GenerationRequest, model: ModelInfo, parts: RunParts) {
     this.#request = request;
-    this.#facts = facts;
+    this.#model = model;
     this.#controller = parts.controller;
     this.#limits = parts.limits;
-    this.#sources = sourcesOf(request, parts.limits, facts);
+    this.#proposers = proposersFor(request, parts.limits, model);
     this.#verifier = parts.verifier;
     this.#drafter = parts.drafter;
     this.#span = parts.span;
-    this.#path = new Path(request.grammar);
+    this.#path = new GrammarCursor(request.grammar);
   }
 
   /** Resolves when the prompt has been read; the first block is drafted in the meantime. */
@@ -102,9 +102,9 @@ export class Run {
     const drafted = Promise.resolve(this.#drafter?.opened(opened)).then(() =>
       this.#fresh(this.#room(0), { span: this.#span }),
     );
-    const [{ block }, facts] = await Promise.all([drafted, opened]);
+    const [{ block }, result] = await Promise.all([drafted, opened]);
     this.#given = block;
-    return facts;
+    return result;
   }
 
   /** What the next step commits, when the verifier has answered it and, where nothing follows yet, the drafter too. */
@@ -112,7 +112,7 @@ export class Run {
     const step = this.#flight[0] ?? (await this.#begin());
     try {
       const done = await this.#finish(step);
-      endSpan(step.of.span, { attributes: stepAttributes(done.facts) });
+      endSpan(step.of.span, { attributes: stepAttributes(done.stats) });
       return done;
     } catch (error) {
       endSpan(step.of.span, { error });
@@ -138,16 +138,16 @@ export class Run {
     return this.#controller.room(this.#request.maxTokens - this.#generated - committed);
   }
 
-  #choose(): Choice {
+  #choose(): StepDecision {
     const choice = this.#chosen ?? this.#controller.choose(this.#drafter?.available() ?? false);
     this.#chosen = undefined;
     return choice;
   }
 
   /** The best of what the drafter gave and what can be proposed without it, should `after` be committed first. */
-  #atHand(given: Block | undefined, path: Path, after: readonly number[]): Block {
+  #atHand(given: Block | undefined, path: GrammarCursor, after: readonly number[]): Block {
     const room = this.#room(after.length);
-    return this.#sources.reduce(
+    return this.#proposers.reduce(
       (best, source) => this.#controller.better(best, path.allowed(source.propose(room, after))),
       given ? path.allowed(cut(given, 0, room)) : EMPTY,
     );
@@ -259,7 +259,7 @@ export class Run {
     this.#ended = step.answered;
     this.#given = this.#branchAfter(draft, verified);
     const finish = ended >= 0 ? 'stop' : this.#generated >= this.#request.maxTokens ? 'length' : undefined;
-    const facts: StepFacts = {
+    const stats: StepStats = {
       step: this.#steps - 1,
       mode: choice.mode,
       reason: choice.reason,
@@ -276,7 +276,7 @@ export class Run {
       verifyRunMicros: verified.time.runMicros,
       draftRunMicros: draft?.runMicros ?? 0,
     };
-    if (this.#request.drafting !== false) this.#learn(step, verified, facts);
+    if (this.#request.drafting !== false) this.#learn(step, verified, stats);
     const logProbabilities = verified.logProbabilities.slice(0, tokens.length);
     const tops = verified.tops.slice(0, tokens.length);
     return {
@@ -284,7 +284,7 @@ export class Run {
       proposed: block.tokens,
       logProbabilities,
       ...(tops.length > 0 && { tops }),
-      facts,
+      stats,
       span: step.of.span,
       ...(finish && { finish }),
     };
@@ -295,7 +295,7 @@ export class Run {
     this.#flight.shift();
     this.#path.follow(committed);
     this.#drafter?.commit(committed);
-    for (const source of this.#sources) source.push(committed);
+    for (const source of this.#proposers) source.push(committed);
     this.#generated += counted;
     this.#steps++;
     const { expected } = step;
@@ -318,8 +318,8 @@ export class Run {
     return verdict;
   }
 
-  #learn({ block, budget, wanted }: StepInFlight, { time: verify }: Verdict, facts: StepFacts): void {
-    const { mode, accepted, stepMicros, draftMicros, redraftMicros } = facts;
+  #learn({ block, budget, wanted }: StepInFlight, { time: verify }: Verdict, stats: StepStats): void {
+    const { mode, accepted, stepMicros, draftMicros, redraftMicros } = stats;
     const times = { stepMicros, verify, draftMicros, redraftMicros };
     this.#controller.observe({ mode, block, accepted, budget, wanted, ...times });
   }
@@ -328,7 +328,7 @@ export class Run {
   #ends(token: number): boolean {
     const { stopTokens, ignoreEndOfText = false } = this.#request;
     if (stopTokens?.includes(token)) return true;
-    return !ignoreEndOfText && (token === this.#facts.endOfText || (this.#facts.stopTokens?.includes(token) ?? false));
+    return !ignoreEndOfText && (token === this.#model.endOfText || (this.#model.stopTokens?.includes(token) ?? false));
   }
 
   /**
@@ -346,6 +346,6 @@ const drafted = ({ tokens, confidences }: Branch): Block => ({ source: 'drafter'
 /** A branch without its first token, which the verifier says itself. */
 const afterFirst = (branch: Branch): Block => cut(drafted(branch), 1, Number.POSITIVE_INFINITY);
 
-function proposal(step: StepUnderWay, { tokens }: Block, path: Path): Proposal {
+function proposal(step: StepUnderWay, { tokens }: Block, path: GrammarCursor): Proposal {
   return { step, block: tokens, allowed: path.masks(tokens) };
 }

@@ -4,7 +4,7 @@ import { endRequestSpan, requestSpan } from '../observe/spans.ts';
 import { Controller, type DraftLimits, Measurements } from './controller.ts';
 import { Run } from './driver.ts';
 import type { DraftStream, Streams, VerifyStream } from './ports.ts';
-import type { GenerationRequest, GenerationStep, Generator, Health, OnSpan, PairFacts } from './types.ts';
+import type { GenerationRequest, GenerationStep, Generator, Health, ModelInfo, OnSpan } from './types.ts';
 
 /** The loop over the two services (docs/design.md, "The loop"): draft and verify are in flight at the same time, step after step. */
 export class PairGenerator implements Generator {
@@ -18,8 +18,8 @@ export class PairGenerator implements Generator {
     this.#measured = new Measurements(limits.length);
   }
 
-  get facts(): PairFacts {
-    return this.#streams.facts;
+  get model(): ModelInfo {
+    return this.#streams.model;
   }
 
   health(): Health {
@@ -27,8 +27,8 @@ export class PairGenerator implements Generator {
   }
 
   async *generate(request: GenerationRequest, signal: AbortSignal, onSpan?: OnSpan): AsyncGenerator<GenerationStep> {
-    checkRequest(request, this.facts);
-    const span = requestSpan(request, this.facts);
+    checkRequest(request, this.model);
+    const span = requestSpan(request, this.model);
     onSpan?.(span);
     let failure: unknown;
     let tokens = 0;
@@ -41,14 +41,14 @@ export class PairGenerator implements Generator {
     try {
       verifier = this.#streams.verify(request, signal, span);
       drafter = limits.mode === 'plain' ? undefined : this.#streams.draft(request, signal, span);
-      run = new Run(request, this.facts, { controller, limits, verifier, drafter, span });
+      run = new Run(request, this.model, { controller, limits, verifier, drafter, span });
       const { reusedTokens, prompt } = await run.opened();
       span.setAttribute(attribute.cachedTokens, reusedTokens);
       while (!finish) {
         const step = await run.step();
         tokens += step.tokens.length;
         finish = step.finish;
-        yield step.facts.step === 0 ? { ...step, reusedTokens, ...(prompt && { prompt }) } : step;
+        yield step.stats.step === 0 ? { ...step, reusedTokens, ...(prompt && { prompt }) } : step;
       }
     } catch (error) {
       failure = error;
@@ -71,13 +71,13 @@ function limitsFor({ draftLimits = {}, drafting }: GenerationRequest, limits: Dr
 }
 
 /** @throws PtpError for what the services would refuse, before any stream is opened */
-function checkRequest(request: GenerationRequest, facts: PairFacts): void {
+function checkRequest(request: GenerationRequest, model: ModelInfo): void {
   const { length } = request.prompt;
-  if (length < 1 || length >= facts.contextLength) {
-    const message = `the prompt must have 1 to ${facts.contextLength - 1} tokens, got ${length}`;
+  if (length < 1 || length >= model.contextLength) {
+    const message = `the prompt must have 1 to ${model.contextLength - 1} tokens, got ${length}`;
     throw new PtpError('out_of_range', message, { field: 'prompt' });
   }
-  const room = facts.contextLength - length;
+  const room = model.contextLength - length;
   if (!Number.isInteger(request.maxTokens) || request.maxTokens < 1 || request.maxTokens > room) {
     const message = `\`max_tokens\` must be in [1, ${room}] after a prompt of ${length} tokens, got ${request.maxTokens}`;
     throw new PtpError('out_of_range', message, { field: 'max_tokens' });

@@ -1,20 +1,20 @@
 import { PtpError } from '@ptp/protocol/errors';
 import { type Block, cut } from './controller.ts';
-import type { Place } from './types.ts';
+import type { GrammarState } from './types.ts';
 
 /** A text's way through its grammar; without one all is allowed. */
-export class Path {
-  #place: Place | undefined;
+export class GrammarCursor {
+  #place: GrammarState | undefined;
 
-  constructor(start: Place | undefined) {
+  constructor(start: GrammarState | undefined) {
     this.#place = start;
   }
 
   /** The way from after these tokens on; undefined if they may not come. */
-  after(tokens: readonly number[]): Path | undefined {
+  after(tokens: readonly number[]): GrammarCursor | undefined {
     const places = this.#along(tokens);
     if (this.#place && places.length <= tokens.length) return undefined;
-    return tokens.length === 0 ? this : new Path(places.at(-1));
+    return tokens.length === 0 ? this : new GrammarCursor(places.at(-1));
   }
 
   /** The block up to the first token that may not come: the rest could not be right. */
@@ -40,7 +40,7 @@ export class Path {
   }
 
   /** The places before each token and after the last, as far as they are allowed. */
-  #along(tokens: readonly number[]): Place[] {
+  #along(tokens: readonly number[]): GrammarState[] {
     const places = this.#place ? [this.#place] : [];
     for (const token of this.#place ? tokens : []) {
       const next = places.at(-1)?.after(token);

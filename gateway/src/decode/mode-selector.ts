@@ -27,7 +27,7 @@ const CHANGED = 1.25;
 const STALE = 0.2;
 
 /** Tokens and time of one mode's steps, older ones fading. */
-class Tally {
+class DecayedStats {
   /** Those that are not counted included. */
   steps = 0;
   /** Steps that it knows of. */
@@ -81,11 +81,11 @@ class Tally {
  * Which mode gives the most tokens per time: a matter of the machine (whether drafter and verifier have cores of their own) and of
  * load, so that all sequences of a gateway try the same one at the same time and share what they find.
  */
-export class Pace {
-  readonly #tallies: Readonly<Record<Mode, Tally>> = {
-    overlap: new Tally(),
-    sequential: new Tally(),
-    plain: new Tally(),
+export class ModeSelector {
+  readonly #tallies: Readonly<Record<Mode, DecayedStats>> = {
+    overlap: new DecayedStats(),
+    sequential: new DecayedStats(),
+    plain: new DecayedStats(),
   };
   /** Steps since each mode was in use. */
   readonly #since: Record<Mode, number> = { overlap: 0, sequential: 0, plain: 0 };

@@ -1,14 +1,14 @@
 import type { Span } from '@opentelemetry/api';
 import type { Branch } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
 import type { VerifyTime } from './cost-model.ts';
-import type { GenerationRequest, Health, PairFacts, PromptFacts, TopTokens } from './types.ts';
+import type { GenerationRequest, Health, ModelInfo, PromptScores, TopTokens } from './types.ts';
 
 /** The verifier has read the prompt. */
 export interface Opened {
   /** Tokens of the prompt that it knew from an earlier sequence, and did not read. */
   readonly reusedTokens: number;
   /** If the request asked for it. */
-  readonly prompt?: PromptFacts;
+  readonly prompt?: PromptScores;
 }
 
 /** What the target said of one block. */
@@ -44,7 +44,7 @@ export interface Expected extends Ending {
 export interface Proposal {
   readonly step: StepUnderWay;
   readonly block: readonly number[];
-  /** Which tokens may be chosen at each of the block's places and after it (`Place.mask`); empty where all may. */
+  /** Which tokens may be chosen at each of the block's places and after it (`GrammarState.mask`); empty where all may. */
   readonly allowed: readonly Uint8Array[];
 }
 
@@ -101,7 +101,7 @@ export interface DraftStream {
 
 /** The two services, as the loop needs them. */
 export interface Streams {
-  readonly facts: PairFacts;
+  readonly model: ModelInfo;
   health(): Health;
   verify(request: GenerationRequest, signal: AbortSignal, span: Span): VerifyStream;
   draft(request: GenerationRequest, signal: AbortSignal, span: Span): DraftStream;

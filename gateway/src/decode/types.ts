@@ -1,16 +1,16 @@
 import type { Span } from '@opentelemetry/api';
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import type { AdjustParams } from '@ptp/protocol/token-adjustments';
-import type { Choice, DraftLimits, Source } from './controller.ts';
+import type { DraftLimits, ProposalSource, StepDecision } from './controller.ts';
 import type { Mode } from './mode-selector.ts';
 
 /** What a request may want otherwise than the gateway's settings have it; a longer block than theirs is cut to theirs. */
-export type DraftWishes = Partial<Pick<DraftLimits, 'length' | 'mode' | 'lookup'>>;
+export type DraftOverrides = Partial<Pick<DraftLimits, 'length' | 'mode' | 'lookup'>>;
 
 /** Where a text stands in what it has to be: a grammar's state, after some tokens. */
-export interface Place {
+export interface GrammarState {
   /** After one more token; undefined where it may not come. A token that ends the text may come where the text may end. */
-  after(token: number): Place | undefined;
+  after(token: number): GrammarState | undefined;
   /** [ceil(V / 8)] bit t % 8 of byte t / 8 is set where token t may come. */
   readonly mask: Uint8Array;
   /** At most so many tokens that spell what must come; none where there is a choice. */
@@ -27,7 +27,7 @@ export interface GenerationRequest {
   /** What changes about single tokens; nothing unless given. */
   readonly adjustments?: AdjustParams;
   /** Where a text begins that has to follow a grammar; free unless given. */
-  readonly grammar?: Place;
+  readonly grammar?: GrammarState;
   /** Tokens that end the text beside the model's own; they are not part of it. */
   readonly stopTokens?: readonly number[];
   /** Whether the model's own end of text is a token like any other. */
@@ -44,7 +44,7 @@ export interface GenerationRequest {
   readonly prediction?: readonly number[];
   /** false for plain decoding; the text is the same. */
   readonly drafting?: boolean;
-  readonly draftLimits?: DraftWishes;
+  readonly draftLimits?: DraftOverrides;
   /** The caller's span (W3C Trace Context), under which this request's spans are recorded. */
   readonly traceparent?: string;
   /** What its traces tell of the call that it came with: `x-request-id`, the operation's name in OpenTelemetry, whether it is streamed. */
@@ -54,15 +54,15 @@ export interface GenerationRequest {
 }
 
 /** What one step did and where its time went; times in microseconds. */
-export interface StepFacts {
+export interface StepStats {
   /** From 0. */
   readonly step: number;
   /** Whether the step drafted beside the verify, before it, or not at all. */
   readonly mode: Mode;
   /** Why, see controller.ts. */
-  readonly reason: Choice['reason'];
+  readonly reason: StepDecision['reason'];
   /** Where the tokens that were verified came from. */
-  readonly source: Source;
+  readonly source: ProposalSource;
   /** Tokens that there were to verify; the rest of them was not worth its time. */
   readonly offered: number;
   /** Tokens that the draft call beside the verify was allowed; 0 when there was none. */
@@ -93,7 +93,7 @@ export interface TopTokens {
 }
 
 /** What the model thinks of a prompt's tokens but the first. */
-export interface PromptFacts {
+export interface PromptScores {
   readonly logProbabilities: readonly number[];
   /** As many, if any alternatives were asked for; else empty. */
   readonly tops: readonly TopTokens[];
@@ -109,19 +109,19 @@ export interface GenerationStep {
   readonly logProbabilities: readonly number[];
   /** Per token its alternatives, the most probable first; if the request asked for any. */
   readonly tops?: readonly TopTokens[];
-  readonly facts: StepFacts;
+  readonly stats: StepStats;
   /** Under which the step is traced. */
   readonly span?: Span;
   /** On the first step: tokens of the prompt that the verifier knew from an earlier sequence. */
   readonly reusedTokens?: number;
   /** On the first step, if the request asked for it. */
-  readonly prompt?: PromptFacts;
+  readonly prompt?: PromptScores;
   /** Set on the last step: `stop` for end of text (tokens may then be empty), `length` for maxTokens. */
   readonly finish?: 'stop' | 'length';
 }
 
 /** The pair that a gateway serves. */
-export interface PairFacts {
+export interface ModelInfo {
   readonly modelId: string;
   readonly vocabulary: number;
   readonly contextLength: number;
@@ -133,7 +133,7 @@ export interface PairFacts {
 }
 
 /** What stands before every text: one token, or none. */
-export function beginning({ beginOfText, endOfText }: PairFacts): number[] {
+export function beginning({ beginOfText, endOfText }: ModelInfo): number[] {
   const token = beginOfText === undefined ? endOfText : beginOfText;
   return token === null ? [] : [token];
 }
@@ -150,7 +150,7 @@ export type OnSpan = (span: Span) => void;
 
 /** Anything that generates: the loop over the two services, or a scripted one in tests of the HTTP edge. */
 export interface Generator {
-  readonly facts: PairFacts;
+  readonly model: ModelInfo;
   /**
    * Rejects with PtpError; aborting `signal` (or returning from the iteration) ends both streams and their sequences.
    *

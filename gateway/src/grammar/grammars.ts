@@ -1,4 +1,4 @@
-import type { PairFacts, Place } from '../decode/types.ts';
+import type { GrammarState, ModelInfo } from '../decode/types.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import type { Expression } from './expression.ts';
 import { tokenGrammar, type Vocabulary } from './token-grammar.ts';
@@ -17,16 +17,16 @@ const KEPT = 32;
 /** Forms in a pair's vocabulary. */
 export class Grammars {
   /** The one that was used last comes last. */
-  readonly #places = new Map<string, Place>();
+  readonly #places = new Map<string, GrammarState>();
   readonly #vocabulary: Vocabulary;
 
-  constructor(tokenizer: Tokenizer, { vocabulary: size, endOfText, stopTokens = [] }: PairFacts) {
+  constructor(tokenizer: Tokenizer, { vocabulary: size, endOfText, stopTokens = [] }: ModelInfo) {
     const bytes = (id: number) => tokenizer.bytes(id);
     this.#vocabulary = { size, trie: tokenTrie(size, bytes), bytes, ends: [endOfText, ...stopTokens] };
   }
 
   /** Where an answer in a form begins. */
-  start({ grammar, key }: Form): Place {
+  start({ grammar, key }: Form): GrammarState {
     const place = this.#places.get(key) ?? tokenGrammar(grammar, this.#vocabulary);
     this.#places.delete(key);
     this.#places.set(key, place);

@@ -1,5 +1,5 @@
 import { PtpError } from '@ptp/protocol/errors';
-import type { Place } from '../decode/types.ts';
+import type { GrammarState } from '../decode/types.ts';
 import { Automaton, type State } from './automaton.ts';
 import type { Expression } from './expression.ts';
 import { child, type TokenTrie } from './token-trie.ts';
@@ -17,7 +17,7 @@ export interface Vocabulary {
 /**
  * Where a text begins that is to follow a grammar. Places are made as texts get there, and shared by all texts that are at the same one.
  */
-export function tokenGrammar(root: Expression, vocabulary: Vocabulary): Place {
+export function tokenGrammar(root: Expression, vocabulary: Vocabulary): GrammarState {
   const automaton = new Automaton(root);
   return new GrammarPlace(automaton.start, { automaton, vocabulary, places: new Map(), masks: new Map() });
 }
@@ -31,7 +31,7 @@ interface Shared {
   readonly masks: Map<State, Uint8Array>;
 }
 
-class GrammarPlace implements Place {
+class GrammarPlace implements GrammarState {
   readonly #state: State;
   readonly #shared: Shared;
   #mask: Uint8Array | undefined;
@@ -42,7 +42,7 @@ class GrammarPlace implements Place {
     shared.places.set(state, this);
   }
 
-  after(token: number): Place | undefined {
+  after(token: number): GrammarState | undefined {
     const { vocabulary, automaton, places } = this.#shared;
     if (vocabulary.ends.includes(token)) return this.#state.accepting ? this : undefined;
     const spelt = vocabulary.bytes(token);

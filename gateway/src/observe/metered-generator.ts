@@ -2,7 +2,7 @@ import type { Span } from '@opentelemetry/api';
 import { toPtpError } from '@ptp/protocol/errors';
 import { exemplarLabels } from '@ptp/service-kit/spans';
 import { Gauge, type Registry } from 'prom-client';
-import type { GenerationRequest, GenerationStep, Generator, Health, PairFacts, StepFacts } from '../decode/types.ts';
+import type { GenerationRequest, GenerationStep, Generator, Health, ModelInfo, StepStats } from '../decode/types.ts';
 import type { GatewayMetrics } from './metrics.ts';
 
 /** Positions in a block that are told apart. */
@@ -33,8 +33,8 @@ export class MeteredGenerator implements Generator {
     });
   }
 
-  get facts(): PairFacts {
-    return this.#inner.facts;
+  get model(): ModelInfo {
+    return this.#inner.model;
   }
 
   health(): Health {
@@ -46,7 +46,7 @@ export class MeteredGenerator implements Generator {
     const labels = {
       gen_ai_operation_name: request.operation ?? 'text_completion',
       gen_ai_provider_name: 'ptp',
-      gen_ai_request_model: this.facts.modelId,
+      gen_ai_request_model: this.model.modelId,
     };
     const began = performance.now();
     let [first, firstTokens, tokens] = [0, 0, 0];
@@ -73,7 +73,7 @@ export class MeteredGenerator implements Generator {
           metrics.inputTokens.inc({ cached: 'false' }, request.prompt.length - cached);
         }
         metrics.outputTokens.inc(step.tokens.length);
-        this.#count(step.facts, exemplarLabels(step.span));
+        this.#count(step.stats, exemplarLabels(step.span));
         ended = step.finish !== undefined;
         yield step;
       }
@@ -97,9 +97,9 @@ export class MeteredGenerator implements Generator {
   }
 
   /** @param exemplarLabels of the step's span */
-  #count(facts: StepFacts, exemplarLabels: Record<string, string>): void {
+  #count(stats: StepStats, exemplarLabels: Record<string, string>): void {
     const metrics = this.#metrics;
-    const { mode, reason, source, drafted, accepted, stepMicros, verifyMicros, draftMicros, redraftMicros } = facts;
+    const { mode, reason, source, drafted, accepted, stepMicros, verifyMicros, draftMicros, redraftMicros } = stats;
     const draft = (micros: number, beside: 'true' | 'false') =>
       metrics.draftDuration.observe({ value: micros / 1e6, labels: { beside }, exemplarLabels });
     metrics.steps.inc({ mode, reason });

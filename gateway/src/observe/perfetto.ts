@@ -24,9 +24,9 @@ const TRACKS = { gateway: 1, verifier: 2, drafter: 3 } as const;
  * https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
  */
 export function perfettoTrace(trace: RequestTrace): { traceEvents: TraceEvent[]; [key: string]: unknown } {
-  const steps = trace.kept.flatMap(({ start, facts, tokens, calls, branch }) => {
-    const args = { ...stepFigures(facts), tokens, branch_taken: branch ?? null };
-    return [slice('gateway', `step ${facts.step}`, start, facts.stepMicros, args), ...calls.flatMap(callSlices)];
+  const steps = trace.kept.flatMap(({ start, stats, tokens, calls, branch }) => {
+    const args = { ...stepFigures(stats), tokens, branch_taken: branch ?? null };
+    return [slice('gateway', `step ${stats.step}`, start, stats.stepMicros, args), ...calls.flatMap(callSlices)];
   });
   const whole = slice('gateway', 'request', 0, trace.finish === 'running' ? trace.at() : trace.micros, {});
   return {

@@ -1,5 +1,5 @@
 import type { Streams } from '../decode/ports.ts';
-import type { GenerationRequest, GenerationStep, Generator, Health, OnSpan, PairFacts } from '../decode/types.ts';
+import type { GenerationRequest, GenerationStep, Generator, Health, ModelInfo, OnSpan } from '../decode/types.ts';
 import { RecordedStreams } from './recorded-streams.ts';
 import type { RequestTrace } from './request-trace.ts';
 import type { TraceStore } from './trace-store.ts';
@@ -17,8 +17,8 @@ export class RecordedGenerator implements Generator {
     this.#inner = loop(new RecordedStreams(streams, (request) => this.#traces.get(request)));
   }
 
-  get facts(): PairFacts {
-    return this.#inner.facts;
+  get model(): ModelInfo {
+    return this.#inner.model;
   }
 
   health(): Health {
@@ -28,7 +28,7 @@ export class RecordedGenerator implements Generator {
   async *generate(given: GenerationRequest, signal: AbortSignal, onSpan?: OnSpan): AsyncGenerator<GenerationStep> {
     // two generations of one request object are two requests
     const request = { ...given };
-    const trace = this.#store.begin(request, this.facts);
+    const trace = this.#store.begin(request, this.model);
     this.#traces.set(request, trace);
     let finish: GenerationStep['finish'];
     let failed = false;

@@ -13,7 +13,7 @@ import type {
   Verdict,
   VerifyStream,
 } from '../decode/ports.ts';
-import type { GenerationRequest, Health, PairFacts } from '../decode/types.ts';
+import type { GenerationRequest, Health, ModelInfo } from '../decode/types.ts';
 import type { CallRecord, RequestTrace } from './request-trace.ts';
 
 /** Streams that note what each call took, in the request's trace if it has one, and in its spans which branch came true. */
@@ -28,8 +28,8 @@ export class RecordedStreams implements Streams {
     this.#traceOf = traceOf;
   }
 
-  get facts(): PairFacts {
-    return this.#inner.facts;
+  get model(): ModelInfo {
+    return this.#inner.model;
   }
 
   health(): Health {

@@ -1,6 +1,6 @@
 import { toPtpError } from '@ptp/protocol/errors';
 import type { StepUnderWay } from '../decode/ports.ts';
-import type { GenerationRequest, GenerationStep, StepFacts } from '../decode/types.ts';
+import type { GenerationRequest, GenerationStep, StepStats } from '../decode/types.ts';
 
 /** Steps of one request that are kept with their times; of later ones only the totals are. */
 export const STEPS_KEPT = 512;
@@ -34,7 +34,7 @@ export interface BranchTaken {
 
 export interface StepRecord {
   readonly start: number;
-  readonly facts: StepFacts;
+  readonly stats: StepStats;
   /** Committed. */
   readonly tokens: number;
   readonly calls: readonly CallRecord[];
@@ -108,15 +108,15 @@ export class RequestTrace {
   }
 
   /** A step has just ended. */
-  step({ facts, tokens, reusedTokens = 0 }: GenerationStep): void {
+  step({ stats, tokens, reusedTokens = 0 }: GenerationStep): void {
     const now = this.at();
     if (this.steps++ === 0) {
       this.firstTokenMicros = now;
       this.cachedTokens = reusedTokens;
     }
     this.tokens += tokens.length;
-    this.drafted += facts.drafted;
-    this.accepted += facts.accepted;
+    this.drafted += stats.drafted;
+    this.accepted += stats.accepted;
     const step = this.#verified.shift();
     if (this.kept.length >= STEPS_KEPT) return;
     const isOf = (other: StepUnderWay | undefined) =>
@@ -124,8 +124,8 @@ export class RequestTrace {
     const calls = this.#calls.filter((each) => isOf(each.step)).map(({ call }) => call);
     this.#calls = this.#calls.filter((each) => !isOf(each.step));
     const branch = step && this.#branches.get(step);
-    const start = Math.max(0, now - facts.stepMicros);
-    this.kept.push({ start, facts, tokens: tokens.length, calls, branch });
+    const start = Math.max(0, now - stats.stepMicros);
+    this.kept.push({ start, stats, tokens: tokens.length, calls, branch });
   }
 
   end(finish: Finish, error?: unknown): void {

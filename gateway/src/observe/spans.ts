@@ -1,6 +1,6 @@
 import { type Attributes, type Span, SpanKind } from '@opentelemetry/api';
 import { attribute, contextFrom, endSpan, newTrace, span } from '@ptp/service-kit/spans';
-import type { GenerationRequest, PairFacts, StepFacts } from '../decode/types.ts';
+import type { GenerationRequest, ModelInfo, StepStats } from '../decode/types.ts';
 
 /**
  * The span of one generated sequence, by OpenTelemetry's conventions for generative AI; text is added by traced-content.ts, for who asks
@@ -8,17 +8,17 @@ import type { GenerationRequest, PairFacts, StepFacts } from '../decode/types.ts
  *
  * https://github.com/open-telemetry/semantic-conventions-genai/blob/main/docs/gen-ai/gen-ai-spans.md
  */
-export function requestSpan(request: GenerationRequest, facts: PairFacts): Span {
+export function requestSpan(request: GenerationRequest, model: ModelInfo): Span {
   const { sampling, maxTokens, seed, operation = 'text_completion', requestId, stream, adjustments } = request;
-  return span(`${operation} ${facts.modelId}`, {
+  return span(`${operation} ${model.modelId}`, {
     parent: contextFrom(request.traceparent, newTrace),
     kind: SpanKind.SERVER,
     attributes: {
       [attribute.operation]: operation,
       [attribute.provider]: 'ptp',
       [attribute.outputType]: 'text',
-      [attribute.requestModel]: facts.modelId,
-      [attribute.responseModel]: facts.modelId,
+      [attribute.requestModel]: model.modelId,
+      [attribute.responseModel]: model.modelId,
       ...(requestId !== undefined && { 'ptp.request.id': requestId }),
       ...(stream && { [attribute.stream]: true }),
       ...(adjustments && {
@@ -55,18 +55,18 @@ export function stepSpan(parent: Span, step: number): Span {
   return span('ptp.step', { parent, attributes: { [attribute.step]: step } });
 }
 
-export function stepAttributes(facts: StepFacts): Attributes {
+export function stepAttributes(stats: StepStats): Attributes {
   return {
-    [attribute.draftLength]: facts.drafted,
-    [attribute.accepted]: facts.accepted,
-    [attribute.overlap]: facts.draftMicros > 0,
-    'ptp.mode': facts.mode,
-    'ptp.mode.reason': facts.reason,
-    'ptp.draft.source': facts.source,
-    'ptp.draft.offered': facts.offered,
-    'ptp.draft.budget': facts.budget,
-    'ptp.redraft': facts.redraftMicros > 0,
-    'ptp.step_us': facts.stepMicros,
-    'ptp.ahead_us': facts.aheadMicros,
+    [attribute.draftLength]: stats.drafted,
+    [attribute.accepted]: stats.accepted,
+    [attribute.overlap]: stats.draftMicros > 0,
+    'ptp.mode': stats.mode,
+    'ptp.mode.reason': stats.reason,
+    'ptp.draft.source': stats.source,
+    'ptp.draft.offered': stats.offered,
+    'ptp.draft.budget': stats.budget,
+    'ptp.redraft': stats.redraftMicros > 0,
+    'ptp.step_us': stats.stepMicros,
+    'ptp.ahead_us': stats.aheadMicros,
   };
 }

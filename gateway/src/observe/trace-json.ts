@@ -42,11 +42,11 @@ export function traceDetail(trace: RequestTrace): Record<string, unknown> {
   };
 }
 
-function stepJson({ start, facts, tokens, calls, branch }: StepRecord) {
+function stepJson({ start, stats, tokens, calls, branch }: StepRecord) {
   return {
-    ...stepFigures(facts),
+    ...stepFigures(stats),
     start_us: start,
-    step_us: facts.stepMicros,
+    step_us: stats.stepMicros,
     tokens,
     branch_taken: branch ?? null,
     calls: calls.map(callJson),

@@ -1,4 +1,4 @@
-import type { GenerationRequest, PairFacts } from '../decode/types.ts';
+import type { GenerationRequest, ModelInfo } from '../decode/types.ts';
 import { RequestTrace } from './request-trace.ts';
 
 /** Traces that stay longer than the last ones do: so many that failed last, and so many of the last hour that took longest. */
@@ -20,7 +20,7 @@ export class TraceStore {
     this.#kept = kept;
   }
 
-  begin(request: GenerationRequest, { modelId }: PairFacts): RequestTrace {
+  begin(request: GenerationRequest, { modelId }: ModelInfo): RequestTrace {
     const trace = new RequestTrace(String(++this.#count), modelId, request);
     this.#recent.set(trace.id, trace);
     if (this.#recent.size > this.#kept) {

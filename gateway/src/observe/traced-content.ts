@@ -10,7 +10,7 @@ import {
   type Verdict,
   type VerifyStream,
 } from '../decode/ports.ts';
-import type { GenerationRequest, Health, PairFacts } from '../decode/types.ts';
+import type { GenerationRequest, Health, ModelInfo } from '../decode/types.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 
 const SETTING = 'OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT';
@@ -34,8 +34,8 @@ export class ContentStreams implements Streams {
     this.#tokenizer = tokenizer;
   }
 
-  get facts(): PairFacts {
-    return this.#inner.facts;
+  get model(): ModelInfo {
+    return this.#inner.model;
   }
 
   health(): Health {
@@ -46,7 +46,7 @@ export class ContentStreams implements Streams {
     const stream = this.#inner.verify(request, signal, span);
     if (!span.isRecording()) return stream;
     span.setAttribute(attribute.inputMessages, message('user', this.#tokenizer.decode(request.prompt)));
-    const { endOfText } = this.facts;
+    const { endOfText } = this.model;
     return new ContentVerifyStream(stream, (committed) => {
       const end = request.ignoreEndOfText ? -1 : committed.indexOf(endOfText);
       const said = committed.slice(0, end < 0 ? request.maxTokens : Math.min(end, request.maxTokens));

@@ -95,15 +95,15 @@ async function* generateChoice(
   const logprobs = request.logprobs ? new Logprobs(tokenizer) : undefined;
   const tracer = request.trace ? new StepTracer(tokenizer) : undefined;
   for await (const step of generator.generate(request, signal)) {
-    const { tokens, facts, finish, reusedTokens = 0 } = step;
-    if (request.echo && facts.step === 0) {
+    const { tokens, stats, finish, reusedTokens = 0 } = step;
+    if (request.echo && stats.step === 0) {
       const told = logprobs && { tokens: logprobs.ofPrompt(request.echo.tokens, step.prompt) };
       yield { index, text: request.echo.text, ...told };
     }
     if (request.first) usage.prompt_tokens_details.cached_tokens += reusedTokens;
-    if (!request.prediction || facts.source === 'prediction') {
-      usage.completion_tokens_details.accepted_prediction_tokens += facts.accepted;
-      usage.completion_tokens_details.rejected_prediction_tokens += facts.drafted - facts.accepted;
+    if (!request.prediction || stats.source === 'prediction') {
+      usage.completion_tokens_details.accepted_prediction_tokens += stats.accepted;
+      usage.completion_tokens_details.rejected_prediction_tokens += stats.drafted - stats.accepted;
     }
     let text = '';
     let count = 0;

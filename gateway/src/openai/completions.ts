@@ -1,4 +1,4 @@
-import { beginning, type PairFacts } from '../decode/types.ts';
+import { beginning, type ModelInfo } from '../decode/types.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import type { ChoiceRequest } from './choices.ts';
 import { completionLogprobs, type TokenLogprob } from './logprobs.ts';
@@ -13,11 +13,11 @@ export function echoing(
   requests: readonly ChoiceRequest[],
   { prompts, n, logprobs }: CompletionRequest,
   tokenizer: Tokenizer,
-  facts: PairFacts,
+  model: ModelInfo,
 ): ChoiceRequest[] {
   return requests.map((request, i) => {
     const given = prompts[Math.floor(i / n)] ?? '';
-    const tokens = typeof given === 'string' ? request.prompt.slice(beginning(facts).length) : given;
+    const tokens = typeof given === 'string' ? request.prompt.slice(beginning(model).length) : given;
     const text = typeof given === 'string' ? given : tokenizer.decode(given);
     return { ...request, echo: { text, tokens }, tellPrompt: logprobs !== undefined };
   });

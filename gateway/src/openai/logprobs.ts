@@ -1,4 +1,4 @@
-import type { GenerationStep, PromptFacts, TopTokens } from '../decode/types.ts';
+import type { GenerationStep, PromptScores, TopTokens } from '../decode/types.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 
 /** A token of an answer, or one that stood beside it, with the natural log of its probability under the unshaped model. */
@@ -35,8 +35,8 @@ export class Logprobs {
   }
 
   /** @param tokens the prompt, or all of it but its first token */
-  ofPrompt(tokens: readonly number[], facts: PromptFacts | undefined): TokenLogprob[] {
-    const { logProbabilities = [], tops = [] } = facts ?? {};
+  ofPrompt(tokens: readonly number[], scores: PromptScores | undefined): TokenLogprob[] {
+    const { logProbabilities = [], tops = [] } = scores ?? {};
     const unknown = tokens.length - logProbabilities.length;
     return tokens.map((id, i) => this.#told(id, logProbabilities[i - unknown] ?? null, tops[i - unknown]));
   }

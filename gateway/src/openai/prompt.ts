@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import { PtpError } from '@ptp/protocol/errors';
-import { beginning, type PairFacts } from '../decode/types.ts';
+import { beginning, type ModelInfo } from '../decode/types.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import type { ChoiceRequest } from './choices.ts';
 import type { CommonRequest } from './request.ts';
@@ -10,9 +10,9 @@ import type { CommonRequest } from './request.ts';
  *
  * @throws PtpError `out_of_range` as `checkLength`
  */
-export function encodeText(text: string, tokenizer: Tokenizer, facts: PairFacts, field: string): number[] {
-  checkLength(text, tokenizer, facts, field);
-  return [...beginning(facts), ...tokenizer.encode(text)];
+export function encodeText(text: string, tokenizer: Tokenizer, model: ModelInfo, field: string): number[] {
+  checkLength(text, tokenizer, model, field);
+  return [...beginning(model), ...tokenizer.encode(text)];
 }
 
 /**
@@ -24,12 +24,12 @@ export function encodeText(text: string, tokenizer: Tokenizer, facts: PairFacts,
 export async function encodePrompts(
   prompts: readonly (string | readonly number[])[],
   tokenizer: Tokenizer,
-  facts: PairFacts,
+  model: ModelInfo,
 ): Promise<(readonly number[])[]> {
   const encoded: (readonly number[])[] = [];
   for (const prompt of prompts) {
     if (encoded.length > 0) await setImmediate();
-    encoded.push(typeof prompt === 'string' ? encodeText(prompt, tokenizer, facts, 'prompt') : prompt);
+    encoded.push(typeof prompt === 'string' ? encodeText(prompt, tokenizer, model, 'prompt') : prompt);
   }
   return encoded;
 }
@@ -40,9 +40,9 @@ export async function encodePrompts(
  * @param field what to name in the error
  * @throws PtpError `out_of_range`
  */
-export function checkLength(text: string, tokenizer: Tokenizer, facts: PairFacts, field: string): void {
+export function checkLength(text: string, tokenizer: Tokenizer, model: ModelInfo, field: string): void {
   const least = Math.ceil(Buffer.byteLength(text) / tokenizer.longestToken);
-  if (least >= facts.contextLength) throw tooLong(facts, `at least ${least}`, undefined, field);
+  if (least >= model.contextLength) throw tooLong(model, `at least ${least}`, undefined, field);
 }
 
 /**
@@ -57,13 +57,13 @@ export function choiceRequests(
   prompts: readonly (readonly number[])[],
   request: CommonRequest,
   defaultMaxTokens: number,
-  facts: PairFacts,
+  model: ModelInfo,
   field: string,
 ): ChoiceRequest[] {
   return prompts.flatMap((ids) => {
-    const prompt = orBeginning(ids, facts);
-    const room = facts.contextLength - prompt.length;
-    if (room < (request.maxTokens ?? 1)) throw tooLong(facts, String(prompt.length), request.maxTokens, field);
+    const prompt = orBeginning(ids, model);
+    const room = model.contextLength - prompt.length;
+    if (room < (request.maxTokens ?? 1)) throw tooLong(model, String(prompt.length), request.maxTokens, field);
     const maxTokens = request.maxTokens ?? Math.min(defaultMaxTokens, room);
     const { choosing, logprobs, stop, drafting, draftLimits, trace } = request;
     const told = logprobs === undefined ? {} : { logprobs: true, topCount: logprobs };
@@ -75,12 +75,12 @@ export function choiceRequests(
 }
 
 /** A prompt that has something to continue. */
-export function orBeginning(ids: readonly number[], facts: PairFacts): readonly number[] {
-  return ids.length > 0 ? ids : [beginning(facts)[0] ?? facts.endOfText];
+export function orBeginning(ids: readonly number[], model: ModelInfo): readonly number[] {
+  return ids.length > 0 ? ids : [beginning(model)[0] ?? model.endOfText];
 }
 
-function tooLong(facts: PairFacts, prompt: string, maxTokens: number | undefined, field: string): PtpError {
+function tooLong(model: ModelInfo, prompt: string, maxTokens: number | undefined, field: string): PtpError {
   const asked = maxTokens === undefined ? 'leaves no room for a completion' : `${maxTokens} were asked for`;
-  const message = `This model's maximum context length is ${facts.contextLength} tokens. However, the prompt has ${prompt} tokens and ${asked}`;
+  const message = `This model's maximum context length is ${model.contextLength} tokens. However, the prompt has ${prompt} tokens and ${asked}`;
   return new PtpError('out_of_range', message, { field });
 }

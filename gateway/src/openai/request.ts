@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { PtpError } from '@ptp/protocol/errors';
 import { z } from 'zod';
-import type { DraftWishes, PairFacts } from '../decode/types.ts';
+import type { DraftOverrides, ModelInfo } from '../decode/types.ts';
 import type { Form } from '../grammar/grammars.ts';
 import { DRAFT_MODES, LONGEST_DRAFT } from '../settings.ts';
 import { boolean, check, integer, object, positive, refuse, text } from '../validation.ts';
@@ -28,7 +28,7 @@ export interface CommonRequest {
   readonly stream: boolean;
   readonly includeUsage: boolean;
   readonly drafting: boolean;
-  readonly draftLimits: DraftWishes;
+  readonly draftLimits: DraftOverrides;
   /** What the answer may well be; '' for nothing. */
   readonly prediction: string;
   /** Whether the answer tells what its steps did: a stream in each chunk, a choice of completions and chat in a list. */
@@ -110,12 +110,12 @@ export const chatBody = object({
  *
  * @throws PtpError `invalid_argument` naming field, limit and given value; `not_found` for another model
  */
-export function completionRequest(body: unknown, facts: PairFacts): CompletionRequest {
+export function completionRequest(body: unknown, model: ModelInfo): CompletionRequest {
   const given = check(completionBody, body);
-  const request = commonRequest(given, body as object, inCompletions, given.max_tokens, facts);
+  const request = commonRequest(given, body as object, inCompletions, given.max_tokens, model);
   if (given.best_of && given.best_of !== request.n) refuse('best_of', `equal to \`n\` (${request.n})`, given.best_of);
   const logprobs = given.logprobs ?? undefined;
-  return { ...request, logprobs, echo: given.echo ?? false, prompts: promptList(given.prompt, facts.vocabulary) };
+  return { ...request, logprobs, echo: given.echo ?? false, prompts: promptList(given.prompt, model.vocabulary) };
 }
 
 /**
@@ -123,10 +123,10 @@ export function completionRequest(body: unknown, facts: PairFacts): CompletionRe
  *
  * @throws PtpError `invalid_argument` naming field, limit and given value; `not_found` for another model
  */
-export function chatRequest(body: unknown, facts: PairFacts): ChatRequest {
+export function chatRequest(body: unknown, model: ModelInfo): ChatRequest {
   const given = check(chatBody, body);
   const messages = conversation(given.messages);
-  const request = commonRequest(given, body as object, inChat, given.max_completion_tokens ?? given.max_tokens, facts);
+  const request = commonRequest(given, body as object, inChat, given.max_completion_tokens ?? given.max_tokens, model);
   const tops = given.top_logprobs ?? 0;
   if (tops > 0 && !given.logprobs) refuse('top_logprobs', 'absent or 0 unless `logprobs` is true', tops);
   const toolUse = toolUseOf(given.tools, given.tool_choice, given.parallel_tool_calls ?? true);
@@ -142,9 +142,9 @@ export function oneForm({ form }: Pick<CommonRequest, 'form'>, called: Form | un
 }
 
 /** @throws PtpError `not_found` unless `name` is the served model's or the alias `default` */
-export function checkModel(name: string, facts: PairFacts): void {
-  if (name === facts.modelId || name === 'default') return;
-  const message = `The model \`${name.slice(0, 80)}\` does not exist; this server has \`${facts.modelId}\`, alias \`default\``;
+export function checkModel(name: string, model: ModelInfo): void {
+  if (name === model.modelId || name === 'default') return;
+  const message = `The model \`${name.slice(0, 80)}\` does not exist; this server has \`${model.modelId}\`, alias \`default\``;
   throw new PtpError('not_found', message, { field: 'model' });
 }
 
@@ -159,9 +159,9 @@ export function commonRequest(
   body: object,
   unsupported: Unsupported,
   maxTokens: number | null | undefined,
-  facts: PairFacts,
+  model: ModelInfo,
 ) {
-  checkModel(given.model ?? 'default', facts);
+  checkModel(given.model ?? 'default', model);
   refuseUnsupported(body as Record<string, unknown>, unsupported);
   const stream = given.stream ?? false;
   if (given.stream_options && !stream) refuse('stream_options', 'absent unless `stream` is true', given.stream_options);
@@ -173,7 +173,7 @@ export function commonRequest(
   return {
     form,
     n: given.n ?? 1,
-    choosing: samplingOf(given, facts),
+    choosing: samplingOf(given, model),
     seed: given.seed == null ? randomBytes(8).readBigUInt64LE() : BigInt.asUintN(64, BigInt(given.seed)),
     maxTokens: maxTokens ?? undefined,
     stop: given.stop ?? [],
@@ -207,7 +207,7 @@ export function tokenIds(field: string, ids: readonly unknown[], vocabulary: num
   return ids as number[];
 }
 
-function draftWishes(ptp: NonNullable<CommonBody['ptp']>): DraftWishes {
+function draftWishes(ptp: NonNullable<CommonBody['ptp']>): DraftOverrides {
   const { draft_length: length, draft_mode: mode, prompt_lookup: lookup } = ptp;
   return { ...(length && { length }), ...(mode && { mode }), ...(lookup != null && { lookup }) };
 }

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { PairFacts } from '../decode/types.ts';
+import type { ModelInfo } from '../decode/types.ts';
 import type { Form } from '../grammar/grammars.ts';
 import { boolean, check, object, positive, refuse, text } from '../validation.ts';
 import { type ChatMessage, parsedArguments, textOf } from './messages.ts';
@@ -79,9 +79,9 @@ export const responsesBody = object({
 /**
  * @throws PtpError `invalid_argument` naming field, limit and given value; `not_found` for another model
  */
-export function responsesRequest(given: unknown, facts: PairFacts): ResponsesRequest {
+export function responsesRequest(given: unknown, model: ModelInfo): ResponsesRequest {
   const asked = check(responsesBody, given);
-  const request = commonRequest(asked, given as object, inResponses, asked.max_output_tokens, facts);
+  const request = commonRequest(asked, given as object, inResponses, asked.max_output_tokens, model);
   const wanted = asked.include?.includes(LOGPROBS) ?? false;
   const count = asked.top_logprobs ?? 0;
   if (count > 0 && !wanted) refuse('top_logprobs', `absent or 0 unless \`include\` has ${LOGPROBS}`, count);

@@ -1,7 +1,7 @@
 import { type SamplingParams, samplingParams } from '@ptp/protocol/sampling-params';
 import { adjustParams } from '@ptp/protocol/token-adjustments';
 import { z } from 'zod';
-import type { GenerationRequest, PairFacts } from '../decode/types.ts';
+import type { GenerationRequest, ModelInfo } from '../decode/types.ts';
 import { boolean, integer, number } from '../validation.ts';
 
 /** Most tokens that may end a text, beside the model's own. */
@@ -35,13 +35,13 @@ export type Sampling = Pick<GenerationRequest, 'adjustments' | 'stopTokens' | 'i
 };
 
 /** @throws PtpError `invalid_argument` naming field, limit and given value */
-export function samplingOf(given: SamplingFields, facts: PairFacts): Sampling {
-  const { vocabulary } = facts;
+export function samplingOf(given: SamplingFields, model: ModelInfo): Sampling {
+  const { vocabulary } = model;
   const topK = given.top_k === -1 ? 0 : given.top_k;
   const shaping = { temperature: given.temperature, topK, topP: given.top_p, minP: given.min_p };
   const stopTokens = given.stop_token_ids ?? [];
   const ignoreEndOfText = given.ignore_eos ?? false;
-  const ends = ignoreEndOfText ? [] : [facts.endOfText, ...(facts.stopTokens ?? [])];
+  const ends = ignoreEndOfText ? [] : [model.endOfText, ...(model.stopTokens ?? [])];
   const adjustments = adjustParams(
     {
       logitBias: new Map(Object.entries(given.logit_bias ?? {}).map(([token, bias]) => [Number(token), bias])),

@@ -22,21 +22,21 @@ export class StepTracer {
   }
 
   /** @param count how many of the step's tokens are part of the answer */
-  of({ facts, tokens, proposed }: GenerationStep, count: number): StepTrace {
-    const accepted = this.#spell(tokens.slice(0, Math.min(count, facts.accepted)), this.#held);
-    const rejected = this.#spell(proposed.slice(facts.accepted), accepted.held);
-    const own = this.#spell(tokens.slice(facts.accepted, count), accepted.held);
+  of({ stats, tokens, proposed }: GenerationStep, count: number): StepTrace {
+    const accepted = this.#spell(tokens.slice(0, Math.min(count, stats.accepted)), this.#held);
+    const rejected = this.#spell(proposed.slice(stats.accepted), accepted.held);
+    const own = this.#spell(tokens.slice(stats.accepted, count), accepted.held);
     this.#held = own.held;
     return {
-      ...stepFigures(facts),
-      step_us: facts.stepMicros,
-      verify_us: facts.verifyMicros,
-      draft_us: facts.draftMicros,
-      redraft_us: facts.redraftMicros,
-      verify_run_us: facts.verifyRunMicros,
-      draft_run_us: facts.draftRunMicros,
+      ...stepFigures(stats),
+      step_us: stats.stepMicros,
+      verify_us: stats.verifyMicros,
+      draft_us: stats.draftMicros,
+      redraft_us: stats.redraftMicros,
+      verify_run_us: stats.verifyRunMicros,
+      draft_run_us: stats.draftRunMicros,
       tokens: [
-        ...accepted.told.map((token) => ({ ...token, source: facts.source })),
+        ...accepted.told.map((token) => ({ ...token, source: stats.source })),
         ...own.told.map((token) => ({ ...token, source: 'target' })),
       ],
       rejected: rejected.told,

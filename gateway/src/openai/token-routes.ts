@@ -15,22 +15,22 @@ export interface TokenParts {
 
 /** /tokenize, /detokenize and /version, as vLLM has them. */
 export function tokenRoutes(app: FastifyInstance, { generator, tokenizer, chatTemplate }: TokenParts): void {
-  const { facts } = generator;
+  const { model } = generator;
 
   const encode = ({ prompt, addSpecialTokens }: TokenizeRequest): readonly number[] => {
-    if (typeof prompt !== 'string') return chatTemplate.encode(prompt, tokenizer, facts);
-    checkLength(prompt, tokenizer, facts, 'prompt');
-    return [...(addSpecialTokens ? beginning(facts) : []), ...tokenizer.encode(prompt)];
+    if (typeof prompt !== 'string') return chatTemplate.encode(prompt, tokenizer, model);
+    checkLength(prompt, tokenizer, model, 'prompt');
+    return [...(addSpecialTokens ? beginning(model) : []), ...tokenizer.encode(prompt)];
   };
 
   route(app, 'POST', '/tokenize', async ({ body }) => {
-    const asked = tokenizeRequest(body, facts);
+    const asked = tokenizeRequest(body, model);
     const tokens = encode(asked);
     const names = asked.returnTokenStrs ? tokens.map((id) => tokenizer.name(id)) : null;
-    return { count: tokens.length, max_model_len: facts.contextLength, tokens, token_strs: names };
+    return { count: tokens.length, max_model_len: model.contextLength, tokens, token_strs: names };
   });
   route(app, 'POST', '/detokenize', async ({ body }) => {
-    return { prompt: tokenizer.decode(detokenizeRequest(body, facts)) };
+    return { prompt: tokenizer.decode(detokenizeRequest(body, model)) };
   });
   route(app, 'GET', '/version', async () => ({ version: manifest.version }));
 }

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { PairFacts } from '../decode/types.ts';
+import type { ModelInfo } from '../decode/types.ts';
 import { boolean, check, object, refuse, text } from '../validation.ts';
 import { type ChatMessage, conversation, messageList } from './messages.ts';
 import { checkModel, tokenIds } from './request.ts';
@@ -22,9 +22,9 @@ export const tokenizeBody = object({
 });
 
 /** @throws PtpError as `completionRequest` */
-export function tokenizeRequest(body: unknown, facts: PairFacts): TokenizeRequest {
+export function tokenizeRequest(body: unknown, model: ModelInfo): TokenizeRequest {
   const given = check(tokenizeBody, body);
-  checkModel(given.model ?? 'default', facts);
+  checkModel(given.model ?? 'default', model);
   const prompt = given.messages ? conversation(given.messages) : given.prompt;
   if (prompt === undefined || prompt === null) return refuse('prompt', 'a string, or `messages` given', prompt);
   return {
@@ -41,9 +41,9 @@ export const detokenizeBody = object({
 });
 
 /** The token ids in the body of POST /detokenize. @throws PtpError as `completionRequest` */
-export function detokenizeRequest(body: unknown, facts: PairFacts): readonly number[] {
+export function detokenizeRequest(body: unknown, model: ModelInfo): readonly number[] {
   const given = check(detokenizeBody, body);
-  checkModel(given.model ?? 'default', facts);
+  checkModel(given.model ?? 'default', model);
   if (!Array.isArray(given.tokens)) return refuse('tokens', 'an array of token ids', given.tokens);
-  return tokenIds('tokens', given.tokens, facts.vocabulary);
+  return tokenIds('tokens', given.tokens, model.vocabulary);
 }

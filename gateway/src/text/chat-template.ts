@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Template } from '@huggingface/jinja';
 import { PtpError } from '@ptp/protocol/errors';
-import { beginning, type PairFacts } from '../decode/types.ts';
+import { beginning, type ModelInfo } from '../decode/types.ts';
 import type { ChatMessage } from '../openai/messages.ts';
 import { checkLength } from '../openai/prompt.ts';
 import { toolsAsText } from '../openai/tool-prompt.ts';
@@ -39,7 +39,7 @@ export class ChatTemplate {
   encode(
     messages: readonly ChatMessage[],
     tokenizer: Tokenizer,
-    facts: PairFacts,
+    model: ModelInfo,
     tools: readonly Tool[] = [],
   ): number[] {
     const given = this.#knowsTools
@@ -47,15 +47,15 @@ export class ChatTemplate {
       : { messages: toolsAsText(messages, tools), tools: [] };
     const guard = unusedCharacter(JSON.stringify(given));
     const guarded = mapStrings(given, (text) => tokenizer.guardSpecial(text, guard)) as typeof given;
-    const begin = beginning(facts);
+    const begin = beginning(model);
     const rendered = this.#render({
       messages: guarded.messages,
       ...(guarded.tools.length > 0 && { tools: guarded.tools }),
       bos_token: begin.map((token) => tokenizer.name(token)).join(''),
-      eos_token: tokenizer.name(facts.endOfText),
+      eos_token: tokenizer.name(model.endOfText),
       add_generation_prompt: true,
     });
-    checkLength(rendered.replaceAll(guard, ''), tokenizer, facts, 'messages');
+    checkLength(rendered.replaceAll(guard, ''), tokenizer, model, 'messages');
     const ids = tokenizer.encodeRendered(rendered, guard);
     return ids[0] === begin[0] ? ids : [...begin, ...ids];
   }

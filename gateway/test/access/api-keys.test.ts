@@ -132,7 +132,7 @@ test('a rate comes back with time', () => {
 
 test('gRPC asks for the same keys', async () => {
   const { generator } = server;
-  const grammars = new Grammars(tokenizer, generator.facts);
+  const grammars = new Grammars(tokenizer, generator.model);
   const service = generationService({ generator, tokenizer, grammars, admission: new Admission(8), keys });
   const grpc = await serve({ address: '127.0.0.1:0', logger: silent, services: [service] });
   const client = connect(GenerationService, grpc.address);

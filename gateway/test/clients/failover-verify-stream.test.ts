@@ -1,7 +1,7 @@
 import { INVALID_SPAN_CONTEXT, trace } from '@opentelemetry/api';
 import { PtpError } from '@ptp/protocol/errors';
 import { expect, test } from 'vitest';
-import { LastingVerifyStream } from '../../src/clients/failover-verify-stream.ts';
+import { FailoverVerifyStream } from '../../src/clients/failover-verify-stream.ts';
 import type { Expected, Proposal, Verdict, VerifyStream } from '../../src/decode/ports.ts';
 
 const time = { micros: 1, queueMicros: 0, runMicros: 1, batchSize: 1, drafted: 0 };
@@ -56,7 +56,7 @@ test('a step is never sent ahead to a verifier that has not been sent the step w
   const verifiers = [new Scripted(), new Scripted()];
   const [first, second] = verifiers as [Scripted, Scripted];
   const starts: number[][] = [];
-  const stream = new LastingVerifyStream({
+  const stream = new FailoverVerifyStream({
     prompt: [7],
     open: ({ tokens }) => {
       starts.push([...tokens]);

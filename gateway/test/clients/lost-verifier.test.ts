@@ -4,7 +4,7 @@ import { fakeText } from '@ptp/engine/testing/fake-engine';
 import { VerifierService } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
 import { afterEach, describe, expect, test } from 'vitest';
 import { type FakePairOptions, silent, TestPair } from '../../../test/test-pair.ts';
-import { Replicas } from '../../src/clients/replica-pool.ts';
+import { ReplicaPool } from '../../src/clients/replica-pool.ts';
 import type { GenerationRequest, GenerationStep } from '../../src/decode/types.ts';
 
 type FakePair = Awaited<ReturnType<typeof TestPair.fake>>;
@@ -54,7 +54,7 @@ describe('a stream whose verifier is lost', () => {
     };
     const steps = await collect(pair, ask(), 7, lose);
     expect(tokensOf(steps)).toEqual(expected(ask()));
-    expect(steps.map(({ facts }) => facts.step)).toEqual(steps.map((_, i) => i));
+    expect(steps.map(({ stats }) => stats.step)).toEqual(steps.map((_, i) => i));
   });
 
   test('takes no step for another one of like outcome: steps are in flight, and the language has two words', async () => {
@@ -147,7 +147,7 @@ test('who comes while there is none is told at once', async () => {
 test('new streams go to the least busy one, and not to one that has just failed unless there is no other', async () => {
   const pair = await start({ verifiers: 2 });
   const [first = '', second = ''] = [pair.addresses.verifier, `${pair.addresses.verifier}.1`];
-  const replicas = new Replicas(VerifierService, [first, second], silent, async () => {});
+  const replicas = new ReplicaPool(VerifierService, [first, second], silent, async () => {});
   try {
     await expect
       .poll(() => [replicas.lease(), replicas.lease()].map((lease) => lease?.address).sort())

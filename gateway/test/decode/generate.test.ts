@@ -4,7 +4,7 @@ import { fakeText } from '@ptp/engine/testing/fake-engine';
 import type { DraftOutput } from '@ptp/engine/types';
 import { afterEach, describe, expect, test } from 'vitest';
 import { type FakePairOptions, TestPair } from '../../../test/test-pair.ts';
-import type { DraftWishes, GenerationRequest, GenerationStep } from '../../src/decode/types.ts';
+import type { DraftOverrides, GenerationRequest, GenerationStep } from '../../src/decode/types.ts';
 
 type FakePair = Awaited<ReturnType<typeof TestPair.fake>>;
 
@@ -68,7 +68,7 @@ test('a text ends before any token that ends texts', async () => {
 test('a step that was not to draft says so, and not that the drafter was missing', async () => {
   const pair = await start({ accuracy: 1 });
   const steps = await collect(pair, ask({ maxTokens: 9, drafting: false }));
-  expect(new Set(steps.map(({ facts }) => `${facts.mode}, ${facts.reason}`))).toEqual(new Set(['plain, setting']));
+  expect(new Set(steps.map(({ stats }) => `${stats.mode}, ${stats.reason}`))).toEqual(new Set(['plain, setting']));
 });
 
 describe('the text is the target alone would write', () => {
@@ -113,10 +113,10 @@ test('without a drafter, what repeats itself is proposed from the text so far, u
   const [, ...said] = expected({ ...request, maxTokens: 41 });
   // the prompt has the answer in it: the fake target says something else each time, but the proposals are made
   const prompt = [...request.prompt, ...said, ...request.prompt];
-  const sources = async (draftLimits: DraftWishes, drafting = true) => {
+  const sources = async (draftLimits: DraftOverrides, drafting = true) => {
     const steps = await collect(pair, { ...request, prompt, draftLimits, drafting });
     expect(tokensOf(steps)).toEqual(expected({ ...request, prompt }));
-    return new Set(steps.map(({ facts }) => facts.source));
+    return new Set(steps.map(({ stats }) => stats.source));
   };
   expect(await sources({ mode: 'plain' })).toContain('prompt lookup');
   expect(await sources({ mode: 'plain', lookup: false })).toEqual(new Set(['none']));
@@ -125,23 +125,23 @@ test('without a drafter, what repeats itself is proposed from the text so far, u
 
 test('a request may have its steps drafted otherwise, within the limits of the gateway', async () => {
   const pair = await start({ accuracy: 1, limits: { length: 4, budget: 16, mode: 'auto' } });
-  const asked = async (draftLimits: DraftWishes) =>
+  const asked = async (draftLimits: DraftOverrides) =>
     (await collect(pair, ask({ maxTokens: 60, draftLimits }))).slice(1, -2);
   for (const mode of ['overlap', 'sequential', 'plain'] as const) {
     const steps = await asked({ mode, length: 2 });
-    expect(new Set(steps.map(({ facts }) => `${facts.mode} ${facts.reason}`))).toEqual(new Set([`${mode} setting`]));
-    expect(Math.max(...steps.map(({ facts }) => facts.offered))).toBe(mode === 'plain' ? 0 : 2);
+    expect(new Set(steps.map(({ stats }) => `${stats.mode} ${stats.reason}`))).toEqual(new Set([`${mode} setting`]));
+    expect(Math.max(...steps.map(({ stats }) => stats.offered))).toBe(mode === 'plain' ? 0 : 2);
   }
-  expect(Math.max(...(await asked({ length: 9, mode: 'overlap' })).map(({ facts }) => facts.offered))).toBe(4);
+  expect(Math.max(...(await asked({ length: 9, mode: 'overlap' })).map(({ stats }) => stats.offered))).toBe(4);
 });
 
 test('a perfect drafter offers a full block in every step; step facts add up', async () => {
   const pair = await start({ accuracy: 1, limits: { length: 5, budget: 30, mode: 'overlap' } });
   const steps = await collect(pair, ask({ maxTokens: 100 }));
-  expect(steps.slice(0, -2).every(({ facts }) => facts.offered === 5)).toBe(true);
-  for (const { tokens, facts } of steps) {
-    expect(facts.accepted).toBe(facts.drafted);
-    expect(tokens).toHaveLength(facts.accepted + 1);
+  expect(steps.slice(0, -2).every(({ stats }) => stats.offered === 5)).toBe(true);
+  for (const { tokens, stats } of steps) {
+    expect(stats.accepted).toBe(stats.drafted);
+    expect(tokens).toHaveLength(stats.accepted + 1);
   }
   expect(steps.every(({ logProbabilities, tokens }) => logProbabilities.length === tokens.length)).toBe(true);
 });
@@ -161,7 +161,7 @@ describe('steps that are sent for the outcome that the drafter expects', () => {
         const texts = await Promise.all(requests.map((request) => collect(pair, request)));
         expect(texts.map(tokensOf)).toEqual(requests.map(expected));
         // a draft that comes after the verdict is too late for that
-        if (latencies.draftLatencyMs === 2) expect(texts.flat().some(({ facts }) => facts.aheadMicros > 0)).toBe(true);
+        if (latencies.draftLatencyMs === 2) expect(texts.flat().some(({ stats }) => stats.aheadMicros > 0)).toBe(true);
         await drained(pair);
       });
     }
@@ -172,8 +172,8 @@ describe('steps that are sent for the outcome that the drafter expects', () => {
     const ahead = async (most: number) => {
       const pair = await start({ accuracy: 0.8, checks: true, limits: { ...limits, ahead: most }, ...times });
       const steps = (await collect(pair, ask({ maxTokens: 200 }))).slice(3, -3);
-      expect(Math.max(...steps.map(({ facts }) => facts.aheadMicros)) > 0).toBe(most > 0);
-      return steps.reduce((sum, { facts }) => sum + facts.aheadMicros, 0) / steps.length;
+      expect(Math.max(...steps.map(({ stats }) => stats.aheadMicros)) > 0).toBe(most > 0);
+      return steps.reduce((sum, { stats }) => sum + stats.aheadMicros, 0) / steps.length;
     };
     expect(await ahead(0)).toBe(0);
     // sent two steps before it is due, or more
@@ -196,7 +196,7 @@ describe('steps that are sent for the outcome that the drafter expects', () => {
     const request = ask({ maxTokens: 120 });
     const steps = await collect(pair, request);
     expect(tokensOf(steps)).toEqual(expected(request));
-    expect(steps.every(({ facts }) => facts.aheadMicros === 0)).toBe(true);
+    expect(steps.every(({ stats }) => stats.aheadMicros === 0)).toBe(true);
     // one draft beside each step and one before it, and at first those that nobody needed
     expect(drafts).toBeLessThan(2 * steps.length + 20);
     await drained(pair);
@@ -210,7 +210,7 @@ describe('steps that are sent for the outcome that the drafter expects', () => {
     const steps = await collect(pair, ask());
     expect(tokensOf(steps)).toEqual(expected(ask()).slice(0, 17));
     expect(steps.at(-1)?.finish).toBe('stop');
-    for await (const step of pair.generator.generate(ask(), never)) if (step.facts.step === 1) break;
+    for await (const step of pair.generator.generate(ask(), never)) if (step.stats.step === 1) break;
     await drained(pair);
   });
 
@@ -234,8 +234,8 @@ describe('steps that are sent for the outcome that the drafter expects', () => {
   test('one whose reader is slow is not taken for slow itself', async () => {
     const pair = await start({ accuracy: 1, checks: true, limits, latencyMs: 2, draftLatencyMs: 1 });
     const times: number[] = [];
-    for await (const { facts } of pair.generator.generate(ask({ maxTokens: 60 }), never)) {
-      times.push(facts.stepMicros);
+    for await (const { stats } of pair.generator.generate(ask({ maxTokens: 60 }), never)) {
+      times.push(stats.stepMicros);
       await sleep(40);
     }
     expect(times.toSorted((a, b) => a - b)[times.length >> 1]).toBeLessThan(30_000);
@@ -288,8 +288,8 @@ describe('without a drafter', () => {
       if (steps.length === 5) await pair.stopDrafter();
     }
     expect(tokensOf(steps)).toEqual(expected(request));
-    expect(steps.slice(0, 5).some(({ facts }) => facts.drafted > 0)).toBe(true);
-    expect(steps.slice(8).every(({ facts }) => facts.drafted === 0)).toBe(true);
+    expect(steps.slice(0, 5).some(({ stats }) => stats.drafted > 0)).toBe(true);
+    expect(steps.slice(8).every(({ stats }) => stats.drafted === 0)).toBe(true);
   });
 
   test('a restarted one drafts again in the same stream', async () => {
@@ -301,7 +301,7 @@ describe('without a drafter', () => {
       steps.push(step);
       if (steps.length === 3) await pair.stopDrafter();
       if (steps.length === 6) await pair.restartDrafter();
-      if (steps.length > 6 && step.facts.drafted > 0) resumed++;
+      if (steps.length > 6 && step.stats.drafted > 0) resumed++;
     }
     expect(tokensOf(steps)).toEqual(expected(request));
     expect(resumed).toBeGreaterThan(0);
@@ -313,7 +313,7 @@ describe('without a drafter', () => {
       const request = ask({ prompt: new Array(length).fill(1), maxTokens: 30 });
       const steps = await collect(pair, request);
       expect(tokensOf(steps)).toEqual(expected(request));
-      expect(steps.filter(({ facts }) => facts.stepMicros > 250_000).length).toBeLessThanOrEqual(1);
+      expect(steps.filter(({ stats }) => stats.stepMicros > 250_000).length).toBeLessThanOrEqual(1);
     });
   }
 
@@ -328,9 +328,9 @@ describe('without a drafter', () => {
     const request = ask({ maxTokens: 400 });
     const steps = await collect(pair, request);
     expect(tokensOf(steps)).toEqual(expected(request));
-    const plain = steps.findIndex(({ facts }) => facts.step > 0 && facts.drafted === 0);
+    const plain = steps.findIndex(({ stats }) => stats.step > 0 && stats.drafted === 0);
     expect(plain).toBeGreaterThan(0);
-    expect(steps.slice(plain).some(({ facts }) => facts.accepted > 2)).toBe(true);
+    expect(steps.slice(plain).some(({ stats }) => stats.accepted > 2)).toBe(true);
   });
 
   const spoilt: [string, (branch: DraftOutput['branches'][number]) => DraftOutput['branches'][number]][] = [
@@ -346,7 +346,7 @@ describe('without a drafter', () => {
       const pair = await start({ spoil: ({ branches }) => ({ branches: branches.map(spoil) }) });
       const steps = await collect(pair, ask());
       expect(tokensOf(steps)).toEqual(expected(ask()));
-      expect(steps.every(({ facts }) => facts.drafted === 0)).toBe(true);
+      expect(steps.every(({ stats }) => stats.drafted === 0)).toBe(true);
     });
   }
 

@@ -1,12 +1,12 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { Prediction } from '../../src/decode/proposers/predicted-output.ts';
+import { PredictedOutputProposer } from '../../src/decode/proposers/predicted-output.ts';
 
 const guess = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
 
 /** What is proposed after each token of a text. */
 function proposals(text: readonly number[], length = 3): (readonly number[])[] {
-  const prediction = new Prediction(guess);
+  const prediction = new PredictedOutputProposer(guess);
   const shown = [prediction.propose(length).tokens];
   for (const token of text) {
     prediction.push([token]);
@@ -28,7 +28,7 @@ describe('a prediction', () => {
   });
 
   test('is met further on rather than before', () => {
-    const twice = new Prediction([1, 2, 3, 40, 1, 2, 3, 50]);
+    const twice = new PredictedOutputProposer([1, 2, 3, 40, 1, 2, 3, 50]);
     twice.push([1, 2, 3, 40, 99, 1, 2, 3]);
     expect(twice.propose(1).tokens).toEqual([50]);
   });
@@ -37,7 +37,7 @@ describe('a prediction', () => {
     const texts = fc.array(fc.integer({ min: 0, max: 4 }), { maxLength: 40 });
     fc.assert(
       fc.property(texts, fc.array(texts, { maxLength: 8 }), (tokens, pieces) => {
-        const [one, other] = [new Prediction(tokens), new Prediction(tokens)];
+        const [one, other] = [new PredictedOutputProposer(tokens), new PredictedOutputProposer(tokens)];
         for (const piece of pieces) {
           one.push(piece);
           for (const token of piece) other.push([token]);

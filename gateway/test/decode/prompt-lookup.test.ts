@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { PromptLookup } from '../../src/decode/proposers/prompt-lookup.ts';
+import { PromptLookupProposer } from '../../src/decode/proposers/prompt-lookup.ts';
 
 /** By its definition: the continuation after the latest place where the last 3, else 2 tokens stood before. */
 function expected(text: readonly number[], length: number): number[] {
@@ -19,7 +19,7 @@ test('proposes what followed the latest repetition, however the text came', () =
   fc.assert(
     fc.property(texts, fc.integer({ min: 0, max: 9 }), (pieces, length) => {
       const [prompt = [], ...steps] = pieces;
-      const lookup = new PromptLookup(prompt, 4);
+      const lookup = new PromptLookupProposer(prompt, 4);
       for (const step of steps) lookup.push(step);
       expect(lookup.propose(length).tokens).toEqual(expected(pieces.flat(), length));
     }),
@@ -27,7 +27,7 @@ test('proposes what followed the latest repetition, however the text came', () =
 });
 
 test('is the surer the longer the repetition is', () => {
-  const confidences = (text: number[]) => new PromptLookup(text, 100).propose(3).confidences;
+  const confidences = (text: number[]) => new PromptLookupProposer(text, 100).propose(3).confidences;
   expect(confidences([1, 2, 7, 8, 9, 1, 2])).toEqual([0.15, 0.25, 0.35]);
   expect(confidences([0, 1, 2, 3, 7, 8, 0, 1, 2, 3])).toEqual([0.35, 0.45, 0.55]);
   expect(confidences([1, 2, 3])).toEqual([]);
@@ -35,6 +35,9 @@ test('is the surer the longer the repetition is', () => {
 
 test('tells tokens of a large vocabulary apart', () => {
   const last = 2 ** 17 - 1;
-  const lookup = new PromptLookup([last, last, last - 1, 5, last, last, last, 6, last, last, last - 1], 2 ** 17);
+  const lookup = new PromptLookupProposer(
+    [last, last, last - 1, 5, last, last, last, 6, last, last, last - 1],
+    2 ** 17,
+  );
   expect(lookup.propose(1).tokens).toEqual([5]);
 });

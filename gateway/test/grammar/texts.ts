@@ -1,4 +1,4 @@
-import type { Place } from '../../src/decode/types.ts';
+import type { GrammarState } from '../../src/decode/types.ts';
 import { Automaton, type State } from '../../src/grammar/automaton.ts';
 import type { Expression } from '../../src/grammar/expression.ts';
 
@@ -40,7 +40,7 @@ export function randomText(grammar: Expression, random: () => number, longest = 
 }
 
 /** Ids that a place allows. */
-export function allowedIds({ mask }: Place): number[] {
+export function allowedIds({ mask }: GrammarState): number[] {
   return Array.from({ length: mask.length * 8 }, (_, id) => id).filter(
     (id) => ((mask[id >> 3] as number) >> (id & 7)) & 1,
   );

@@ -55,7 +55,7 @@ describe('a client that leaves', () => {
 test('a client that does not read holds the generator back, then is disconnected', async () => {
   // One step's text fills buffers quickly.
   server.generator.script = () => ({ steps: [Array(50_000).fill(5)], endless: true });
-  Object.assign(server.generator.facts, { contextLength: 100_000_000 });
+  Object.assign(server.generator.model, { contextLength: 100_000_000 });
   const socket = connect(server.port, '127.0.0.1');
   socket.pause();
   const body = JSON.stringify({ prompt: 'a', stream: true, max_tokens: 99_000_000 });

@@ -53,7 +53,7 @@ test('lead from buckets of requests to their spans, and from those of steps to t
   const tracing = await traced();
   const began = Date.now() / 1000;
   const durations: number[] = [];
-  for await (const { facts } of generator.generate(request, never)) durations.push(facts.stepMicros / 1e6);
+  for await (const { stats } of generator.generate(request, never)) durations.push(stats.stepMicros / 1e6);
   const spans = await tracing.finished();
   const idsOf = (wanted: string) =>
     spans.filter(({ name }) => name === wanted).map((span) => span.spanContext().spanId);

@@ -34,7 +34,7 @@ beforeAll(async () => {
     onRefusal: (code) => counted.refusals.inc({ error_type: code }),
     generator,
     tokenizer,
-    grammars: new Grammars(tokenizer, generator.facts),
+    grammars: new Grammars(tokenizer, generator.model),
     chatTemplate,
     admission: new Admission(4),
     keys: new ApiKeys([{ name: 'ada', sha256, requests_per_minute: 1 }]),
@@ -92,18 +92,18 @@ describe('the gateway counts', () => {
   });
 
   test('what was proposed, by source, position and outcome', () => {
-    const accepted = sum(({ facts }) => facts.accepted);
+    const accepted = sum(({ stats }) => stats.accepted);
     expect(accepted).toBeGreaterThan(20);
     expect(total(text, 'ptp_tokens_proposed_total', { accepted: 'true' })).toBe(accepted);
-    expect(total(text, 'ptp_tokens_proposed_total')).toBe(sum(({ facts }) => facts.drafted));
+    expect(total(text, 'ptp_tokens_proposed_total')).toBe(sum(({ stats }) => stats.drafted));
     expect(total(text, 'ptp_tokens_proposed_total', { position: '1' })).toBe(
-      steps.filter(({ facts }) => facts.drafted > 0).length,
+      steps.filter(({ stats }) => stats.drafted > 0).length,
     );
     expect(total(text, 'ptp_step_accepted_sum')).toBe(accepted);
   });
 
   test('times as the steps tell them', () => {
-    const seconds = sum(({ facts }) => facts.verifyMicros) / 1e6;
+    const seconds = sum(({ stats }) => stats.verifyMicros) / 1e6;
     expect(total(text, 'ptp_step_verify_duration_seconds_sum')).toBeCloseTo(seconds, 6);
     expect(total(text, 'ptp_step_overlap_seconds_total')).toBeGreaterThan(0);
     expect(total(text, 'ptp_step_overlap_seconds_total')).toBeLessThan(seconds);

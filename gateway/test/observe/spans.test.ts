@@ -50,9 +50,9 @@ test('a request is one trace: steps, the calls that they make, and what both ser
     };
     let steps = 0;
     let accepted = 0;
-    for await (const { facts } of generator.generate(request, new AbortController().signal)) {
+    for await (const { stats } of generator.generate(request, new AbortController().signal)) {
       steps++;
-      accepted += facts.accepted;
+      accepted += stats.accepted;
     }
     const spans = await tracing.finished();
     expect(new Set(spans.map((span) => span.spanContext().traceId))).toEqual(new Set([traceparent.split('-')[1]]));

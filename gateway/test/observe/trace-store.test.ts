@@ -12,7 +12,7 @@ import { TraceStore } from '../../src/observe/trace-store.ts';
 import { NoStreams } from '../testing/no-streams.ts';
 import { ScriptedGenerator } from '../testing/scripted-generator.ts';
 
-const facts = { modelId: 'fake', vocabulary: 256, contextLength: 1024, endOfText: 0 };
+const model = { modelId: 'fake', vocabulary: 256, contextLength: 1024, endOfText: 0 };
 const request: GenerationRequest = {
   prompt: [1, 2, 3],
   sampling: { temperature: 1, topK: 0, topP: 1 },
@@ -55,16 +55,16 @@ describe('a recorded request', () => {
     expect(trace).toMatchObject({ finish: 'length', tokens: 40, promptTokens: 3 });
     expect(trace.kept).toHaveLength(trace.steps);
     let [overlapped, verified] = [0, Number.NEGATIVE_INFINITY];
-    for (const { start, facts, calls } of trace.kept) {
+    for (const { start, stats, calls } of trace.kept) {
       const verifies = calls.filter(({ kind }) => kind === 'verify');
       expect(verifies).toHaveLength(1);
       const [verify] = verifies;
-      expect(verify).toMatchObject({ service: 'verifier', block: facts.drafted, runMicros: facts.verifyRunMicros });
+      expect(verify).toMatchObject({ service: 'verifier', block: stats.drafted, runMicros: stats.verifyRunMicros });
       for (const call of calls) {
         expect(call.queueMicros + call.runMicros).toBeLessThanOrEqual(call.micros);
         // each is timed by itself, and a step when it is told: on a busy machine that is some time later
         expect(call.start).toBeGreaterThan(start - LATER_MICROS);
-        expect(call.start + call.micros).toBeLessThan(start + facts.stepMicros + LATER_MICROS);
+        expect(call.start + call.micros).toBeLessThan(start + stats.stepMicros + LATER_MICROS);
         expect(call.start).toBeGreaterThanOrEqual(verified);
         if (call.kind === 'draft' && verify) {
           overlapped++;
@@ -75,8 +75,8 @@ describe('a recorded request', () => {
       }
       // the calls of a step come after the verify call of the one before
       verified = (verify?.start ?? 0) + (verify?.micros ?? 0);
-      expect(calls.some(({ kind }) => kind === 'draft')).toBe(facts.draftMicros > 0);
-      expect(calls.some(({ kind }) => kind === 'redraft')).toBe(facts.redraftMicros > 0);
+      expect(calls.some(({ kind }) => kind === 'draft')).toBe(stats.draftMicros > 0);
+      expect(calls.some(({ kind }) => kind === 'redraft')).toBe(stats.redraftMicros > 0);
     }
     expect(overlapped).toBeGreaterThan(1);
     const opened = trace.opening.filter(({ kind }) => kind === 'open').map(({ service }) => service);
@@ -86,8 +86,8 @@ describe('a recorded request', () => {
     expect(followed.length).toBeGreaterThan(0);
     for (const step of followed) {
       const next = trace.kept[trace.kept.indexOf(step) + 1];
-      expect(step.branch?.accepted).toBe(step.facts.accepted);
-      expect(next?.facts.redraftMicros).toBe(0);
+      expect(step.branch?.accepted).toBe(step.stats.accepted);
+      expect(next?.stats.redraftMicros).toBe(0);
     }
   });
 
@@ -102,7 +102,7 @@ describe('a recorded request', () => {
       { checks: true, latencyMs: 40, draftLatencyMs: 8, spoil },
       { length: 3, budget: 16, mode: 'overlap', ahead: 2 },
     );
-    const ahead = trace.kept.filter(({ facts }) => facts.aheadMicros > 0);
+    const ahead = trace.kept.filter(({ stats }) => stats.aheadMicros > 0);
     expect(ahead.length).toBeGreaterThan(2);
     const all = trace.kept.flatMap(({ calls }) => calls);
     for (const service of ['verifier', 'drafter']) {
@@ -113,12 +113,12 @@ describe('a recorded request', () => {
         if (before) expect(start).toBeGreaterThanOrEqual(before.start + before.micros - 20_000);
       }
     }
-    for (const { facts, calls, branch } of trace.kept) {
+    for (const { stats, calls, branch } of trace.kept) {
       expect(calls.filter(({ kind }) => kind === 'verify')).toHaveLength(1);
-      expect(calls.find(({ kind }) => kind === 'verify')?.runMicros).toBe(facts.verifyRunMicros);
-      if (branch) expect(branch.accepted).toBe(facts.accepted);
+      expect(calls.find(({ kind }) => kind === 'verify')?.runMicros).toBe(stats.verifyRunMicros);
+      if (branch) expect(branch.accepted).toBe(stats.accepted);
     }
-    const drafted = trace.kept.filter(({ facts }) => facts.draftMicros > 0).length;
+    const drafted = trace.kept.filter(({ stats }) => stats.draftMicros > 0).length;
     expect(all.filter(({ kind }) => kind === 'draft').length).toBeGreaterThan(drafted);
   });
 
@@ -172,7 +172,7 @@ interface Slice {
 
 describe('the store', () => {
   const ended = (store: TraceStore, micros: number, finish: 'stop' | 'failed' = 'stop') => {
-    const trace = store.begin(request, facts);
+    const trace = store.begin(request, model);
     trace.end(finish);
     trace.micros = micros;
     store.ended(trace);
@@ -184,7 +184,7 @@ describe('the store', () => {
     const failed = ended(store, 1, 'failed');
     const slow = ended(store, 1e9);
     for (let i = 0; i < 200; i++) ended(store, 100 + i);
-    const last = store.begin(request, facts);
+    const last = store.begin(request, model);
     const ids = store.list().map(({ id }) => id);
     expect(ids[0]).toBe(last.id);
     expect(ids).toContain(failed.id);

@@ -3,15 +3,15 @@ import { encodeText, orBeginning } from '../../src/openai/prompt.ts';
 import { ChatTemplate } from '../../src/text/chat-template.ts';
 import { tokenizer } from '../testing/test-server.ts';
 
-const facts = { modelId: 'm', vocabulary: 2048, contextLength: 512, endOfText: 0 };
+const model = { modelId: 'm', vocabulary: 2048, contextLength: 512, endOfText: 0 };
 const x = tokenizer.encode('x');
 const template = new ChatTemplate('{{ bos_token }}{{ messages[0].content }}{{ eos_token }}');
 const conversation = [{ role: 'user', content: 'x' }] as const;
 
 describe.each([
-  ['the end of text, unless told otherwise', facts, [0]],
-  ['a token of its own', { ...facts, endOfText: 7, beginOfText: 0 }, [0]],
-  ['nothing', { ...facts, beginOfText: null }, []],
+  ['the end of text, unless told otherwise', model, [0]],
+  ['a token of its own', { ...model, endOfText: 7, beginOfText: 0 }, [0]],
+  ['nothing', { ...model, beginOfText: null }, []],
 ])('a text begins with %s', (_, model, begin) => {
   test('as a prompt', () => {
     expect(encodeText('x', tokenizer, model, 'prompt')).toEqual([...begin, ...x]);

@@ -25,7 +25,7 @@ describe('/tokenize', () => {
   test('a conversation is what a chat request reads', async () => {
     const messages = [{ role: 'user' as const, content: 'hi' }];
     const { body } = await post('/tokenize', { messages });
-    expect(body.tokens).toEqual(chatTemplate.encode(messages, tokenizer, server.generator.facts));
+    expect(body.tokens).toEqual(chatTemplate.encode(messages, tokenizer, server.generator.model));
   });
 
   test.each([

@@ -1,6 +1,6 @@
 import OpenAI from 'openai';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import type { Place } from '../../src/decode/types.ts';
+import type { GrammarState } from '../../src/decode/types.ts';
 import { startServer, type TestServer, tokenByToken, tokenizer } from '../testing/test-server.ts';
 
 let server: TestServer;
@@ -32,10 +32,10 @@ const ask = (more: object) =>
 
 /** Whether the grammar that the generator was given has a text. */
 function isAllowed(text: string): boolean {
-  let place: Place | undefined = server.generator.requests.at(-1)?.grammar;
+  let place: GrammarState | undefined = server.generator.requests.at(-1)?.grammar;
   expect(place).toBeDefined();
   for (const id of tokenizer.encode(text)) place = place?.after(id);
-  return place?.after(server.generator.facts.endOfText) !== undefined;
+  return place?.after(server.generator.model.endOfText) !== undefined;
 }
 
 describe('calls', () => {

@@ -1,9 +1,9 @@
 import type { DraftStream, Streams, VerifyStream } from '../../src/decode/ports.ts';
-import type { Health, PairFacts } from '../../src/decode/types.ts';
+import type { Health, ModelInfo } from '../../src/decode/types.ts';
 
 /** For a scripted generator, which opens none. */
 export class NoStreams implements Streams {
-  readonly facts: PairFacts = { modelId: 'none', vocabulary: 1, contextLength: 1, endOfText: 0 };
+  readonly model: ModelInfo = { modelId: 'none', vocabulary: 1, contextLength: 1, endOfText: 0 };
 
   health(): Health {
     return { verifier: false, drafter: false };

@@ -4,9 +4,9 @@ import type {
   GenerationStep,
   Generator,
   Health,
-  PairFacts,
-  PromptFacts,
-  StepFacts,
+  ModelInfo,
+  PromptScores,
+  StepStats,
   TopTokens,
 } from '../../src/decode/types.ts';
 
@@ -24,12 +24,12 @@ export interface Script {
   /** Gives the steps over and over, until aborted. */
   readonly endless?: boolean;
   /** Of what was proposed; the drafter unless given. */
-  readonly source?: StepFacts['source'];
+  readonly source?: StepStats['source'];
 }
 
 /** A Generator that says what a test wants. Each step drafted one token more than it committed besides its own. */
 export class ScriptedGenerator implements Generator {
-  readonly facts: PairFacts;
+  readonly model: ModelInfo;
   readonly requests: GenerationRequest[] = [];
   /** Requests whose signal was aborted before they finished. */
   aborted = 0;
@@ -38,8 +38,8 @@ export class ScriptedGenerator implements Generator {
   drafter = true;
   script: (request: GenerationRequest) => Script = () => ({ steps: [[]] });
 
-  constructor(facts: Partial<PairFacts> = {}) {
-    this.facts = { modelId: 'test-model', vocabulary: 2048, contextLength: 512, endOfText: 0, ...facts };
+  constructor(model: Partial<ModelInfo> = {}) {
+    this.model = { modelId: 'test-model', vocabulary: 2048, contextLength: 512, endOfText: 0, ...model };
   }
 
   async *generate(request: GenerationRequest, signal: AbortSignal): AsyncGenerator<GenerationStep> {
@@ -63,7 +63,7 @@ export class ScriptedGenerator implements Generator {
           offered: accepted + 1,
           budget: 0,
         } as const;
-        const facts = { step, ...chosen, drafted: accepted + 1, accepted, ...noTimes };
+        const stats = { step, ...chosen, drafted: accepted + 1, accepted, ...noTimes };
         const finish = full ? 'length' : (script.finish ?? 'stop');
         const reused = step === 0 && script.reusedTokens && { reusedTokens: script.reusedTokens };
         const tops = topsOf(tokens, request.topCount ?? 0);
@@ -73,7 +73,7 @@ export class ScriptedGenerator implements Generator {
           proposed,
           logProbabilities: tokens.map(() => -1),
           tops,
-          facts,
+          stats,
           ...reused,
           ...(step === 0 && request.tellPrompt && { prompt: promptOf(request) }),
           ...(last && { finish }),
@@ -103,7 +103,7 @@ const noTimes = {
 };
 
 /** The nth token after the first has log-probability -n / 4. */
-function promptOf({ prompt, topCount = 0 }: GenerationRequest): PromptFacts {
+function promptOf({ prompt, topCount = 0 }: GenerationRequest): PromptScores {
   const later = prompt.slice(1);
   return { logProbabilities: later.map((_, n) => -(n + 1) / 4), tops: topsOf(later, topCount) };
 }

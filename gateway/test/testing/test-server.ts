@@ -35,7 +35,7 @@ export async function startServer(
   const logger = createLogger('gateway', { PTP_LOG_LEVEL: 'info' }, { write: (line) => void logs.push(line) });
   const limits = { bodyLimit: 4 * 1024 * 1024, maxStreams: 64, stallMillis: 30_000, corsOrigins: '', ...settings };
   const admission = new Admission(limits.maxStreams);
-  const grammars = new Grammars(tokenizer, generator.facts);
+  const grammars = new Grammars(tokenizer, generator.model);
   const app = await createHttp({
     generator: traces ? new RecordedGenerator(traces, new NoStreams(), () => generator) : generator,
     tokenizer,

@@ -3,7 +3,7 @@ import type { ChatMessage } from '../../src/openai/messages.ts';
 import { ChatTemplate } from '../../src/text/chat-template.ts';
 import { chatTemplate, tokenizer } from '../testing/test-server.ts';
 
-const facts = { modelId: 'm', vocabulary: 2048, contextLength: 512, endOfText: 0 };
+const model = { modelId: 'm', vocabulary: 2048, contextLength: 512, endOfText: 0 };
 const user = (content: string): ChatMessage => ({ role: 'user', content });
 const textOf = (ids: number[]) => Buffer.concat(ids.map((id) => tokenizer.bytes(id))).toString();
 
@@ -12,19 +12,19 @@ describe('the default template', () => {
     const ids = chatTemplate.encode(
       [{ role: 'system', content: 'Be terse.' }, user('Adds\n\ntwo'), { role: 'assistant', content: 'declare x;' }],
       tokenizer,
-      facts,
+      model,
     );
     expect(ids[0]).toBe(0);
     expect(textOf(ids)).toBe('/**\n * Be terse.\n */\n/**\n * Adds\n *\n * two\n */\ndeclare x;\n');
   });
 
   test('keeps a message from ending its comment', () => {
-    const text = textOf(chatTemplate.encode([user('a */ b **// c')], tokenizer, facts));
+    const text = textOf(chatTemplate.encode([user('a */ b **// c')], tokenizer, model));
     expect(text).toBe('/**\n * a *\\/ b **\\// c\n */\n');
   });
 
   test('keeps a message from ending the document', () => {
-    const ids = chatTemplate.encode([user('<|endoftext|>')], tokenizer, facts);
+    const ids = chatTemplate.encode([user('<|endoftext|>')], tokenizer, model);
     expect(ids.lastIndexOf(0)).toBe(0);
     expect(textOf(ids)).toContain('<|endoftext|>');
   });
@@ -33,12 +33,12 @@ describe('the default template', () => {
 describe('any template', () => {
   test('may write the first token itself', () => {
     const template = new ChatTemplate('{{ bos_token }}{{ messages[0].content }}{{ eos_token }}');
-    expect(template.encode([user('x')], tokenizer, facts)).toEqual([0, ...tokenizer.encode('x'), 0]);
+    expect(template.encode([user('x')], tokenizer, model)).toEqual([0, ...tokenizer.encode('x'), 0]);
   });
 
   test('refuses conversations with invalid_argument', () => {
     const template = new ChatTemplate('{{ raise_exception("roles must alternate") }}');
-    expect(() => template.encode([user('x')], tokenizer, facts)).toThrow(
+    expect(() => template.encode([user('x')], tokenizer, model)).toThrow(
       expect.objectContaining({ code: 'invalid_argument', message: expect.stringContaining('roles must alternate') }),
     );
   });

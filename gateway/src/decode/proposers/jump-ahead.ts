@@ -1,14 +1,14 @@
 import { type Block, EMPTY } from '../controller.ts';
-import type { Place } from '../types.ts';
+import type { GrammarState } from '../types.ts';
 
 /**
  * What a grammar leaves no choice about (names of members, quotation marks), as a source of blocks. The text must be spelt so, though
  * not with these tokens: hence a proposal like any other.
  */
-export class Forced {
-  #place: Place | undefined;
+export class JumpAheadProposer {
+  #place: GrammarState | undefined;
 
-  constructor(start: Place) {
+  constructor(start: GrammarState) {
     this.#place = start;
   }
 
@@ -26,7 +26,7 @@ export class Forced {
     return { source: 'grammar', tokens, confidences };
   }
 
-  #after(tokens: readonly number[]): Place | undefined {
-    return tokens.reduce<Place | undefined>((place, token) => place?.after(token), this.#place);
+  #after(tokens: readonly number[]): GrammarState | undefined {
+    return tokens.reduce<GrammarState | undefined>((place, token) => place?.after(token), this.#place);
   }
 }

@@ -9,7 +9,7 @@ const LONGEST = 10;
  * The client's own guess of the answer (OpenAI's Predicted Outputs), as a source of blocks: an edited file is mostly the file. Proposes what follows in
  * the guess, from its beginning on; where the text goes another way, from the next place where the two meet again.
  */
-export class Prediction {
+export class PredictedOutputProposer {
   readonly #tokens: readonly number[];
   /** Where the guess goes on after each run of SIZE tokens, ascending. */
   readonly #places = new Map<string, number[]>();

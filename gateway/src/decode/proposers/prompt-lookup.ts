@@ -9,7 +9,7 @@ const LONGEST = 10;
  * Prompt lookup (Saxena 2023): proposes what followed when the text's last tokens stood in it before, latest place first. It costs
  * nothing, and is right where texts repeat themselves: code, quotations, greedy answers of small models.
  */
-export class PromptLookup {
+export class PromptLookupProposer {
   readonly #tokens: number[] = [];
   /** By size: where the text went on after each run of so many tokens, latest place. */
   readonly #places: readonly Map<number, number>[] = SIZES.map(() => new Map());

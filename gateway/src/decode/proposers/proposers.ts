@@ -1,11 +1,11 @@
 import type { Block, DraftLimits } from '../controller.ts';
-import type { GenerationRequest, PairFacts } from '../types.ts';
-import { Forced } from './jump-ahead.ts';
-import { Prediction } from './predicted-output.ts';
-import { PromptLookup } from './prompt-lookup.ts';
+import type { GenerationRequest, ModelInfo } from '../types.ts';
+import { JumpAheadProposer } from './jump-ahead.ts';
+import { PredictedOutputProposer } from './predicted-output.ts';
+import { PromptLookupProposer } from './prompt-lookup.ts';
 
 /** What proposes without a model. */
-export interface Source {
+export interface Proposer {
   /** Tokens that the text goes on with. */
   push(tokens: readonly number[]): void;
   /** At most `length` tokens, should the text go on with those of `after` first. */
@@ -13,15 +13,15 @@ export interface Source {
 }
 
 /** Those that a request has beside the drafter. */
-export function sourcesOf(
+export function proposersFor(
   { prompt, prediction, grammar, drafting }: GenerationRequest,
   { lookup = true }: DraftLimits,
-  { vocabulary }: PairFacts,
-): Source[] {
+  { vocabulary }: ModelInfo,
+): Proposer[] {
   if (drafting === false) return [];
   return [
-    ...(grammar ? [new Forced(grammar)] : []),
-    ...(prediction && prediction.length > 0 ? [new Prediction(prediction)] : []),
-    ...(lookup ? [new PromptLookup(prompt, vocabulary)] : []),
+    ...(grammar ? [new JumpAheadProposer(grammar)] : []),
+    ...(prediction && prediction.length > 0 ? [new PredictedOutputProposer(prediction)] : []),
+    ...(lookup ? [new PromptLookupProposer(prompt, vocabulary)] : []),
   ];
 }
