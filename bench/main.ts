@@ -32,7 +32,7 @@ suites
   scaling    simulates many sequences on several GPUs, in virtual time (no model), and writes the plots of docs/scaling.md
   peers      speed, first token and greedy text beside llama.cpp and transformers.js with the same weights; installs them in bench/peers
   hosts      two verifiers and two drafters in network namespaces, by the delay between hosts; needs root; writes docs/hosts-delay.svg
-  tracing    what tracing costs: off, kept for /traces, exported for 1 %, with slow and failed requests, and for all
+  tracing    what tracing costs: off, kept for /traces, exported for 1 %, 10 % and all requests
   report     writes docs/performance.md from what was kept with --save
   overhead   what a step takes beyond max(draft, verify), with engines of fixed latency (no model)
 

@@ -21,19 +21,18 @@ import { recorder } from './recorder.ts';
 import type { Bench } from './services.ts';
 import { median, quantile, round, sum } from './statistics.ts';
 
-/** Ways to trace: the share of requests that is exported, whether slow and failed ones are too, whether /traces keeps them. */
+/** Ways to trace: the share of requests that is exported, and whether /traces keeps them. */
 const WAYS = {
   off: {},
   viewer: { viewer: true },
   'one percent': { ratio: 0.01 },
-  'one percent and tail': { ratio: 0.01, slowMillis: 3_600_000 },
+  'ten percent': { ratio: 0.1 },
   all: { ratio: 1 },
   'all and viewer': { ratio: 1, viewer: true },
 } as const satisfies Record<string, Way>;
 
 interface Way {
   readonly ratio?: number;
-  readonly slowMillis?: number;
   readonly viewer?: boolean;
 }
 type Name = keyof typeof WAYS;
@@ -145,10 +144,10 @@ interface PassParts {
 }
 
 async function pass(way: Way, { bench, limits, requests, sink }: PassParts): Promise<Pass> {
-  const { ratio, slowMillis = 0, viewer = false } = way;
+  const { ratio, viewer = false } = way;
   process.env.OTEL_TRACES_SAMPLER = 'parentbased_traceidratio';
   process.env.OTEL_TRACES_SAMPLER_ARG = String(ratio);
-  const tracing = ratio === undefined ? undefined : await startTracing('ptp-gateway', undefined, slowMillis);
+  const tracing = ratio === undefined ? undefined : await startTracing('ptp-gateway');
   const metrics = startMetrics('ptp-gateway', bench.streams.model.modelId);
   const loop = (streams: Streams) => new PairGenerator(streams, limits);
   const recorded = viewer

@@ -71,6 +71,7 @@ describe.skipIf(!tools)(
         PTP_HTTP_ADDRESS: `127.0.0.1:${ports.http}`,
         PTP_GRPC_ADDRESS: `127.0.0.1:${ports.grpc}`,
         OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${(collector.address() as AddressInfo).port}`,
+        OTEL_TRACES_SAMPLER: 'always_on',
         OTEL_BSP_SCHEDULE_DELAY: '200',
       };
       members = [

@@ -28,7 +28,7 @@ import { loadTokenizer } from './text/tokenizer.ts';
 
 await runService('gateway', async (logger, onStop) => {
   const config = settings(gatewaySettings, process.env);
-  const tracing = await startTracing('ptp-gateway', undefined, config.traceSlowMillis);
+  const tracing = await startTracing('ptp-gateway');
   onStop(() => tracing.stop());
   const manifest = await loadManifest(config.models);
   const drafts = manifest.drafter !== undefined || config.draftModel !== '';

@@ -145,14 +145,6 @@ export const gatewaySettings = {
     default: true,
     doc: 'Whether tokens that repeat the text so far are proposed where the drafter has nothing better.',
   },
-  traceSlowMillis: {
-    name: 'PTP_TRACE_SLOW_MILLIS',
-    type: 'integer',
-    default: 0,
-    min: 0,
-    max: 86_400_000,
-    doc: 'Where traces are exported: from so many milliseconds on a request is, as is each failed one, whatever OTEL_TRACES_SAMPLER says; 0 for no such rule.',
-  },
   draftBudget: {
     name: 'PTP_DRAFT_BUDGET',
     type: 'integer',

@@ -10,17 +10,16 @@ import {
   type Tracer,
   trace,
 } from '@opentelemetry/api';
-import type { ReadableSpan } from '@opentelemetry/sdk-trace';
+import { parseTraceParent } from '@opentelemetry/core';
 import { toPtpError } from '@ptp/protocol/errors';
 import type { Timings } from '@ptp/protocol/gen/ptp/v1/common_pb';
-import { ChildSpan, type SpanObserver, type SpanOrigin } from './child-span.ts';
 
 /**
- * Spans are written by hand: a step's parts are known only after it (queue, batch, run), and automatic instrumentation
- * has no notion of them. All times are `performance.now()` values, milliseconds.
+ * Helpers for manual spans. The parts of a step (queue, batch, run) are known only after it, so spans are recorded with explicit
+ * times: `performance.now()` values, milliseconds.
  */
 
-/** Attribute names: OpenTelemetry's conventions for generative AI where there is one, else `ptp.*`. */
+/** Attribute names: OpenTelemetry's conventions for generative AI where they apply, else `ptp.*`. */
 export const attribute = {
   operation: 'gen_ai.operation.name',
   provider: 'gen_ai.provider.name',
@@ -40,99 +39,78 @@ export const attribute = {
   inputTokens: 'gen_ai.usage.input_tokens',
   outputTokens: 'gen_ai.usage.output_tokens',
   cachedTokens: 'gen_ai.usage.cache_read.input_tokens',
-  /** Text, only for who asks for it: messages as JSON. */
+  /** Messages as JSON, only if the capture of content is enabled. */
   inputMessages: 'gen_ai.input.messages',
   outputMessages: 'gen_ai.output.messages',
   errorType: 'error.type',
-  /** Number of the step in its request, from 0. */
+  /** Index of the step in its request, from 0. */
   step: 'ptp.step',
   /** Tokens proposed. */
   draftLength: 'ptp.draft.length',
-  /** How many of them the target would have picked too. */
+  /** Proposed tokens that the target accepted. */
   accepted: 'ptp.accepted',
-  /** Of a verify that was sent for an outcome which did not come. */
+  /** True for a verify call sent ahead for an outcome that did not occur. */
   skipped: 'ptp.skipped',
   /** Branches that a draft call returned. */
   branches: 'ptp.draft.branches',
-  /** The draft beside the verify had a branch for what came true: how many tokens of the block that is, and what the branch leaves. */
+  /** The concurrent draft had a branch for the verified outcome: accepted tokens of that branch's block, and tokens left in the branch. */
   branchTaken: 'ptp.branch.taken',
   branchLength: 'ptp.branch.length',
-  /** Waiting for a run, microseconds. */
+  /** Time in the queue, microseconds. */
   queueMicros: 'ptp.queue_us',
-  /** The engine run, microseconds. */
+  /** Duration of the engine run, microseconds. */
   runMicros: 'ptp.run_us',
   /** Sequences in that run. */
   batchSize: 'ptp.batch.size',
-  /** Whether drafting ran while the target verified. */
+  /** True if drafting ran while the target verified. */
   overlap: 'ptp.overlap',
 } as const;
 
-/** Parent of spans that are not to be recorded, because their request isn't. */
+/** Parent of spans that must not be recorded, because their request is not sampled. */
 export const untraced = Symbol('untraced');
-/** Parent of a span that begins a trace of its own. */
+/** Parent of a span that starts a new trace. */
 export const newTrace = Symbol('new trace');
 
-/** A span of this process, or what `contextFrom` made of one elsewhere. */
+/** A span of this process, or the result of `contextFrom` for a span of another process. */
 export type Parent = Span | SpanContext | typeof untraced | typeof newTrace;
 
-/** What a span may be given when it starts. */
+/** Options of a new span. */
 export interface SpanOptions {
-  /** A new trace unless given. */
+  /** Default: a new trace. */
   readonly parent?: Parent;
   readonly attributes?: Attributes;
-  /** A `performance.now()` value; now unless given. */
+  /** A `performance.now()` value. Default: now. */
   readonly startTime?: number;
-  /** INTERNAL unless given; SERVER for what answers a call, CLIENT for what makes one. */
+  /** Default: INTERNAL. SERVER for a call received, CLIENT for a call made. */
   readonly kind?: SpanKind;
 }
 
-const nothing = trace.wrapSpanContext(INVALID_SPAN_CONTEXT);
+const notRecorded = trace.wrapSpanContext(INVALID_SPAN_CONTEXT);
+let tracer: Tracer | undefined;
 
-/** What spans are written to. */
-export interface SpanTarget {
-  readonly tracer: Tracer;
-  /** What makes spans below others without the tracer, which takes several times as long (child-span.ts). */
-  readonly children?: {
-    readonly observer: SpanObserver;
-    /** Whether a span below one of another process is sampled. */
-    samples(above: SpanContext): boolean;
-  };
+/** Sets the tracer of all spans; `startTracing` calls it. Without a tracer, a span costs an `if`. */
+export function setTracer(newTracer: Tracer | undefined): void {
+  tracer = newTracer;
 }
 
-let target: SpanTarget | undefined;
-/** Known with the tracer's first span. */
-let origin: SpanOrigin | undefined;
-
-/** Sets what spans are written to; startTracing does. Without it, a span costs an `if`. */
-export function setTarget(newTarget: SpanTarget | undefined): void {
-  target = newTarget;
-  origin = undefined;
-}
-
-/** Starts a span, which the caller ends (`endSpan`). */
+/** Starts a span; the caller ends it with `endSpan`. */
 export function span(name: string, options: SpanOptions = {}): Span {
   const { parent = newTrace, attributes, startTime, kind = SpanKind.INTERNAL } = options;
-  if (!target || parent === untraced) return nothing;
-  const startMillis = wallClock(startTime ?? performance.now());
+  if (!tracer || parent === untraced) return notRecorded;
   const above = parent === newTrace ? undefined : spanContextOf(parent);
-  if (parent !== newTrace && !above) return nothing;
-  const { tracer, children } = target;
-  // a request's own span may carry text, which the SDK's limits are for
-  if (children && above && origin && kind !== SpanKind.SERVER && (!above.isRemote || children.samples(above))) {
-    return new ChildSpan({ name, above, kind, attributes, startMillis }, origin, children.observer);
-  }
+  // the parent's sampling decision is final in its own process; the sampler decides only for parents elsewhere
+  if (above && !above.isRemote && !isSampled(above)) return notRecorded;
   const context = above ? trace.setSpanContext(ROOT_CONTEXT, above) : ROOT_CONTEXT;
-  const started = tracer.startSpan(name, { kind, startTime: startMillis, ...(attributes && { attributes }) }, context);
-  if (isRecorded(started)) origin ??= started;
-  return started;
+  const times = { kind, startTime: wallClock(startTime ?? performance.now()) };
+  return tracer.startSpan(name, { ...times, ...(attributes && { attributes }) }, context);
 }
 
-/** Records what lies in the past: waiting in a queue, a run in the engine. */
+/** Records a span that is over, such as time in a queue or an engine run. */
 export function recordSpan(name: string, options: SpanOptions & { startTime: number; endTime: number }): void {
-  if (target) span(name, options).end(wallClock(options.endTime));
+  if (tracer) span(name, options).end(wallClock(options.endTime));
 }
 
-/** Ends a span, as failed if there was an error; of unforeseen errors only the code is recorded. */
+/** Ends a span, as failed if there was an error. Only the error's code is recorded, not its message. */
 export function endSpan(
   ended: Span,
   outcome: { error?: unknown; endTime?: number; attributes?: Attributes } = {},
@@ -147,54 +125,43 @@ export function endSpan(
   ended.end(wallClock(outcome.endTime ?? performance.now()));
 }
 
-/** A service's timings as the caller's span has them too, which so tells them even where the service's own spans are not kept. */
+/** A service's timings as attributes of the caller's span, so that they are known even if the service's own spans are lost. */
 export function timingAttributes(timings: Pick<Timings, 'queueUs' | 'runUs' | 'batchSize'> | undefined): Attributes {
   if (!timings) return {};
   const { queueUs, runUs, batchSize } = timings;
   return { [attribute.queueMicros]: queueUs, [attribute.runMicros]: runUs, [attribute.batchSize]: batchSize };
 }
 
-/** A span as the `traceparent` that other services are sent (W3C Trace Context); empty if it isn't recorded. */
+/** The `traceparent` of a span for other services (W3C Trace Context); empty if the span is not sampled. */
 export function traceparentOf(from: Span): string {
-  const { traceId, spanId, traceFlags } = from.spanContext();
-  return traceFlags & TraceFlags.SAMPLED ? `00-${traceId}-${spanId}-01` : '';
+  const context = from.spanContext();
+  return isSampled(context) ? `00-${context.traceId}-${context.spanId}-01` : '';
 }
 
-/** Version 00 has exactly these fields, later versions may have more (section 3.2.4). */
-const TRACEPARENT =
-  /^(?:00(?=.{53}$)|(?!ff|00)[0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-|$)/;
-
 /**
- * A received `traceparent` as the parent of spans.
+ * Parses a received `traceparent` into a parent for spans.
  *
- * @param otherwise what a missing or malformed one means: `untraced` between our services, which send none for requests
- *   that aren't recorded; `newTrace` where requests enter
+ * @param otherwise result for a missing or malformed one: `untraced` between our services, which send none for requests that
+ *   are not sampled; `newTrace` where requests enter
  */
 export function contextFrom(traceparent: string | undefined, otherwise: Parent = untraced): Parent {
-  if (!target || !traceparent || !TRACEPARENT.test(traceparent)) return otherwise;
-  return {
-    traceId: traceparent.slice(3, 35),
-    spanId: traceparent.slice(36, 52),
-    traceFlags: Number.parseInt(traceparent.slice(53, 55), 16),
-    isRemote: true,
-  };
+  const context = tracer && traceparent ? parseTraceParent(traceparent) : null;
+  return context ? { ...context, isRemote: true } : otherwise;
 }
 
 /** Labels of an exemplar that leads to a span; none if the span is not sampled. */
 export function exemplarLabels(within: Parent | undefined): Record<string, string> {
   if (typeof within !== 'object') return {};
-  const { traceId, spanId, traceFlags } = 'traceId' in within ? within : within.spanContext();
-  return traceFlags & TraceFlags.SAMPLED ? { trace_id: traceId, span_id: spanId } : {};
+  const context = spanContextOf(within);
+  return isSampled(context) ? { trace_id: context.traceId, span_id: context.spanId } : {};
 }
 
-/** Of a span that is to have others below it; undefined if this process doesn't record it, and so neither what is below it. */
-function spanContextOf(parent: Span | SpanContext): SpanContext | undefined {
-  if ('traceId' in parent) return parent;
-  return isRecorded(parent) ? parent.spanContext() : undefined;
+function spanContextOf(parent: Span | SpanContext): SpanContext {
+  return 'traceId' in parent ? parent : parent.spanContext();
 }
 
-function isRecorded(span: Span): span is Span & ReadableSpan {
-  return 'resource' in span;
+function isSampled({ traceFlags }: SpanContext): boolean {
+  return (traceFlags & TraceFlags.SAMPLED) !== 0;
 }
 
 function wallClock(time: number): number {

@@ -1,19 +1,20 @@
 import { InMemorySpanExporter, type ReadableSpan, SimpleSpanProcessor } from '@opentelemetry/sdk-trace';
 import { startTracing } from '../src/tracing.ts';
 
-/** A span with those that name it as their parent. */
+/** A span with its children. */
 export interface SpanTree {
   readonly span: ReadableSpan;
   readonly children: SpanTree[];
 }
 
-/** Tracing into memory, until stopped. @param slowMillis of the tail rule; 0 for none */
-export async function memoryTracing(
-  slowMillis = 0,
-): Promise<{ finished(): Promise<ReadableSpan[]>; stop(): Promise<void> }> {
+/** Traces all requests into memory until stopped, unless OTEL_TRACES_SAMPLER says otherwise. */
+export async function memoryTracing(): Promise<{ finished(): Promise<ReadableSpan[]>; stop(): Promise<void> }> {
   const exporter = new InMemorySpanExporter();
   const processor = new SimpleSpanProcessor({ exporter });
-  const tracing = await startTracing('ptp-test', [processor], slowMillis);
+  const { OTEL_TRACES_SAMPLER: sampler } = process.env;
+  process.env.OTEL_TRACES_SAMPLER ??= 'parentbased_always_on';
+  const tracing = await startTracing('ptp-test', [processor]);
+  if (sampler === undefined) delete process.env.OTEL_TRACES_SAMPLER;
   return {
     async finished() {
       await processor.forceFlush();
@@ -23,7 +24,7 @@ export async function memoryTracing(
   };
 }
 
-/** The tree under the one span of that name. */
+/** The tree below the only span of that name. */
 export function treeOf(spans: readonly ReadableSpan[], name: string): SpanTree {
   const roots = spans.filter((span) => span.name === name);
   if (roots.length !== 1) throw new Error(`${roots.length} spans are named ${name}`);

@@ -2,45 +2,32 @@ import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { promisify } from 'node:util';
+import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { SpanKind, SpanStatusCode } from '@opentelemetry/api';
-import { InMemorySpanExporter, SimpleSpanProcessor } from '@opentelemetry/sdk-trace';
-import { recordRun } from '@ptp/engine/run-spans';
 import { PtpError } from '@ptp/protocol/errors';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { attribute, contextFrom, endSpan, newTrace, recordSpan, span, traceparentOf, untraced } from '../src/spans.ts';
-import { startTracing, type Tracing } from '../src/tracing.ts';
+import { DEFAULT_RATIO, startTracing, type Tracing } from '../src/tracing.ts';
+import { memoryTracing } from './span-tree.ts';
 
-let tracing: Tracing | undefined;
+let tracing: Pick<Tracing, 'stop'> | undefined;
 afterEach(async () => {
   await tracing?.stop();
   tracing = undefined;
   vi.unstubAllEnvs();
 });
 
-/** Starts tracing into memory; the result gives what was recorded. */
+/** Starts tracing into memory; the result returns the finished spans. */
 async function inMemory() {
-  const exporter = new InMemorySpanExporter();
-  const processor = new SimpleSpanProcessor({ exporter });
-  tracing = await startTracing('ptp-test', [processor]);
-  return async () => {
-    await processor.forceFlush();
-    return exporter.getFinishedSpans();
-  };
+  const memory = await memoryTracing();
+  tracing = memory;
+  return () => memory.finished();
 }
 
 const milliseconds = ([seconds, nanos]: [number, number]) => seconds * 1e3 + nanos / 1e6;
 
-/** A sampler that only the SDK knows of leaves all spans to it. */
-const sdkOnly = { OTEL_TRACES_SAMPLER: 'another', OTEL_LOG_LEVEL: 'none' };
-
-describe.each([
-  ['ours', {}],
-  ['of the SDK', sdkOnly],
-])('spans, %s,', (_, env) => {
-  beforeEach(() => {
-    for (const [name, value] of Object.entries(env)) vi.stubEnv(name, value);
-  });
-
+describe('spans', () => {
   test('of two services form one trace', async () => {
     const recorded = await inMemory();
     const request = span('chat default', {
@@ -73,31 +60,6 @@ describe.each([
     expect(milliseconds(step?.duration ?? [0, 0])).toBeCloseTo(8, 2);
     expect(milliseconds(run?.startTime ?? [0, 0]) - milliseconds(step?.startTime ?? [0, 0])).toBeCloseTo(0.5, 2);
     expect(Math.abs(milliseconds(step?.endTime ?? [0, 0]) - Date.now())).toBeLessThan(1_000);
-  });
-
-  test('of a served step show the queue and the run', async () => {
-    const recorded = await inMemory();
-    const step = span('step');
-    recordRun(
-      'ptp.verify.run',
-      traceparentOf(step),
-      { queueMicros: 2_000, runMicros: 5_000, batchSize: 3 },
-      { [attribute.step]: 1 },
-    );
-    recordRun('ptp.verify.run', '', { queueMicros: 1, runMicros: 1, batchSize: 1 });
-    const [queue, run, whole, ...others] = await recorded();
-    expect(others).toEqual([]);
-    expect([queue, run, whole].map((recorded) => Math.round(milliseconds(recorded?.duration ?? [0, 0])))).toEqual([
-      2, 5, 7,
-    ]);
-    expect(whole?.attributes).toEqual({
-      'ptp.step': 1,
-      'ptp.queue_us': 2_000,
-      'ptp.run_us': 5_000,
-      'ptp.batch.size': 3,
-    });
-    expect(whole?.parentSpanContext?.spanId).toBe(step.spanContext().spanId);
-    expect(run?.parentSpanContext?.spanId).toBe(whole?.spanContext().spanId);
   });
 
   test('of a failure carry the code and not the text', async () => {
@@ -133,31 +95,41 @@ describe.each([
   });
 });
 
-describe('a service samples of what it is sent', () => {
+describe('sampling', () => {
   test.each([
     ['parentbased_always_off', undefined, [true, true, false]],
     ['always_on', undefined, [true, true, true]],
     ['always_off', undefined, [false, false, false]],
     ['traceidratio', '0.5', [true, false, true]],
-  ])('by %s %s: %j', async (sampler, ratio, expected) => {
+  ])('of requests with a traceparent by %s %s: %j', async (sampler, ratio, expected) => {
     vi.stubEnv('OTEL_TRACES_SAMPLER', sampler);
     vi.stubEnv('OTEL_TRACES_SAMPLER_ARG', ratio);
     const recorded = await inMemory();
     const traces = ['1', 'f', '2'].map((digit) => digit + '0'.repeat(31));
     const [, , unsampled] = traces;
-    for (const _ of ['the first by the SDK', 'others by us']) {
-      for (const trace of traces) {
-        const flags = trace === unsampled ? '00' : '01';
-        const run = span('run', { parent: contextFrom(`00-${trace}-${'a'.repeat(16)}-${flags}`) });
-        recordSpan('queue', { parent: run, startTime: 1, endTime: 2 });
-        endSpan(run);
-      }
+    for (const trace of traces) {
+      const flags = trace === unsampled ? '00' : '01';
+      const run = span('run', { parent: contextFrom(`00-${trace}-${'a'.repeat(16)}-${flags}`) });
+      recordSpan('queue', { parent: run, startTime: 1, endTime: 2 });
+      endSpan(run);
     }
     const ids = (await recorded()).map((one) => one.spanContext().traceId);
     expect(traces.map((trace) => ids.filter((id) => id === trace).length)).toEqual(
-      expected.map((all) => (all ? 4 : 0)),
+      expected.map((all) => (all ? 2 : 0)),
     );
   });
+});
+
+test('by default a small share of new traces is sampled, and the decision of a caller is kept', async () => {
+  vi.stubEnv('OTEL_TRACES_SAMPLER', '');
+  const recorded = await inMemory();
+  for (let i = 0; i < 5000; i++) endSpan(span('request'));
+  const sampled = (await recorded()).length;
+  expect(sampled).toBeGreaterThan((5000 * DEFAULT_RATIO) / 3);
+  expect(sampled).toBeLessThan(5000 * DEFAULT_RATIO * 3);
+  const parent = contextFrom(`00-${'f'.repeat(32)}-${'a'.repeat(16)}-01`, newTrace);
+  endSpan(span('called', { parent }));
+  expect((await recorded()).at(-1)?.name).toBe('called');
 });
 
 describe('contextFrom', () => {
@@ -192,8 +164,9 @@ describe('startTracing', () => {
     [{ OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:1', OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' }, true],
   ])('%o: %s', async (env, enabled) => {
     for (const [name, value] of Object.entries(env)) vi.stubEnv(name, value);
-    tracing = await startTracing('ptp-test');
-    expect(tracing.enabled).toBe(enabled);
+    const started = await startTracing('ptp-test');
+    tracing = started;
+    expect(started.enabled).toBe(enabled);
   });
 
   test('sends spans to a collector by OTLP over HTTP when it stops', async () => {
@@ -207,6 +180,7 @@ describe('startTracing', () => {
     }).listen(0, '127.0.0.1');
     await once(collector, 'listening');
     vi.stubEnv('OTEL_EXPORTER_OTLP_ENDPOINT', `http://127.0.0.1:${(collector.address() as AddressInfo).port}`);
+    vi.stubEnv('OTEL_TRACES_SAMPLER', 'always_on');
     vi.stubEnv('OTEL_SERVICE_NAME', 'renamed');
     tracing = await startTracing('ptp-test');
     endSpan(span('verify'));
@@ -215,6 +189,39 @@ describe('startTracing', () => {
     expect(posts).toEqual([
       { url: '/v1/traces', type: 'application/x-protobuf', body: expect.stringMatching(/renamed[\s\S]*verify/) },
     ]);
+  });
+
+  test('sends spans to a collector by OTLP over gRPC', async () => {
+    const bodies: string[] = [];
+    const raw = (bytes: Buffer) => bytes;
+    const server = new Server();
+    const method = {
+      path: '/opentelemetry.proto.collector.trace.v1.TraceService/Export',
+      requestStream: false,
+      responseStream: false,
+      requestSerialize: raw,
+      requestDeserialize: raw,
+      responseSerialize: raw,
+      responseDeserialize: raw,
+    } as const;
+    server.addService(
+      { export: method },
+      {
+        export: ({ request }: { request: Buffer }, reply: (error: null, answer: Buffer) => void) => {
+          bodies.push(request.toString('latin1'));
+          reply(null, Buffer.alloc(0));
+        },
+      },
+    );
+    const port = await promisify(server.bindAsync.bind(server))('127.0.0.1:0', ServerCredentials.createInsecure());
+    vi.stubEnv('OTEL_EXPORTER_OTLP_ENDPOINT', `http://127.0.0.1:${port}`);
+    vi.stubEnv('OTEL_EXPORTER_OTLP_PROTOCOL', 'grpc');
+    vi.stubEnv('OTEL_TRACES_SAMPLER', 'always_on');
+    tracing = await startTracing('ptp-test');
+    endSpan(span('verify'));
+    await tracing.stop();
+    server.forceShutdown();
+    expect(bodies).toEqual([expect.stringMatching(/ptp-test[\s\S]*verify/)]);
   });
 
   test('does not load the SDK unless asked', () => {
