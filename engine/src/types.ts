@@ -2,17 +2,50 @@ import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import type { Adjustment } from './sampling/adjust.ts';
 
 /**
- * What a service asks of a model, and nothing else. The ONNX engine (onnx-engine.ts) is the embedded one; fake-engine.ts
- * stands in where a real model would hide what a test looks at. GPU and remote engines come behind the same interface.
+ * The interface between the services and a model. The services validate, schedule and accept; an engine owns the key/value caches
+ * and runs slots. Implementations: `onnx/`, and `testing/fake-engine.ts` for tests. `EngineBase` has the bookkeeping that they share.
  *
- * An engine owns the key/value caches. A sequence's cache is an array of rows, one per token; a run writes the rows of the
- * tokens it is given from `at` on. Rolling back is starting the next run at an earlier `at`: rows beyond it are dead.
+ * A sequence's cache is an array of rows, one per token. A run writes the rows of a slot's tokens from row `at` on. To roll
+ * back, start the next run at an earlier `at`: the rows from there on are dead. For example, verify a draft of two tokens
+ * after the prompt [7, 8, 9], where u holds the uniforms of one position (D = 1) per token:
+ *
+ *     const sequence = engine.open();
+ *     await engine.run([{ sequence, at: 0, tokens: [7, 8] }]);                                    // prefill: rows 0, 1
+ *     const { outputs } = await engine.run([{ sequence, at: 2, tokens: [9, 4, 5], sampling, u }]); // rows 2, 3, 4
+ *     // picks = [4, 6, 1]: 4 was right, 5 should have been 6. Row 4 belongs to the rejected 5; the next run overwrites it.
+ *     await engine.run([{ sequence, at: 4, tokens: [6], sampling, u: next }]);                     // row 4 again
+ *     engine.close(sequence);
+ *
+ * Errors are PtpErrors: `not_found` for a sequence that is not open, `out_of_range` beyond the context, `invalid_argument` for
+ * other invalid slots (validate-slots.ts), `internal` for a run that failed, `unavailable` once the engine has ended. After a
+ * failed run, the rows before each slot's `at` still hold.
  */
+export interface Engine {
+  readonly info: EngineInfo;
+  /** Opens a sequence of at most `info.contextLength` tokens, without rows. Memory grows with the rows written. */
+  open(): SequenceId;
+  /**
+   * Fills a sequence that has no rows with those of the longest beginning of `tokens` that another sequence, open or closed, holds.
+   *
+   * @returns rows that hold now, 0 .. tokens.length; the next run starts there or earlier. 0 is always correct.
+   */
+  reusePrefix(sequence: SequenceId, tokens: readonly number[]): Promise<number>;
+  /** Closes a sequence; ignores unknown ids. A run in flight finishes first. The prefix cache may keep the rows. */
+  close(sequence: SequenceId): void;
+  /** Open sequences, and the bytes that their caches take. */
+  usage(): { sequences: number; cacheBytes: number };
+  /** Contents of the prefix cache, and counts since the start. */
+  prefixCache(): PrefixCacheUsage;
+  /** Resolves with the reason if the engine dies unprompted. All runs fail from then on, so the process should end. */
+  readonly died: Promise<Error>;
+  /** Stops the engine; runs in flight fail with `unavailable`. */
+  dispose(): Promise<void>;
+}
 
 /** Handle of one sequence's cache inside an engine. */
 export type SequenceId = number;
 
-/** What every engine can be opened with. */
+/** Options common to all engines. */
 export interface EngineOptions {
   /** The model folder: `manifest.json` and the files that it lists. */
   readonly dir: string;
@@ -22,17 +55,17 @@ export interface EngineOptions {
   readonly prefixCacheBytes?: number;
 }
 
-/** Facts that an engine reads from the model's manifest. */
+/** Properties of the loaded model. */
 export interface EngineInfo {
-  /** Token ids are 0 .. vocabulary - 1. */
+  /** V; token ids are 0 .. V - 1. */
   readonly vocabulary: number;
   /** Longest sequence in tokens. */
   readonly contextLength: number;
   /** D, uniforms per position. */
   readonly uniformsPerPosition: number;
-  /** Most sequences in one run. */
+  /** Most slots in one run. */
   readonly maxSlots: number;
-  /** Bytes of cache that one token takes. */
+  /** Bytes of cache per token. */
   readonly bytesPerToken: number;
 }
 
@@ -40,67 +73,26 @@ export interface EngineInfo {
 export interface PrefixCacheUsage {
   /** Closed sequences whose rows are kept. */
   readonly sequences: number;
-  /** Bytes allocated for these. */
+  /** Bytes allocated for them. */
   readonly bytes: number;
   /** Calls of `reusePrefix`. */
   readonly lookups: number;
-  /** Calls that found something. */
+  /** Lookups that found rows. */
   readonly hits: number;
-  /** Rows that were taken over. */
+  /** Rows copied. */
   readonly reusedTokens: number;
 }
 
-/** What both kinds of engine do with caches. */
-export interface Engine {
-  readonly info: EngineInfo;
-  /** Reserves a cache for a sequence of at most `info.contextLength` tokens; memory grows with the rows written. */
-  open(): SequenceId;
-  /**
-   * Fills the cache of a sequence that has no rows yet with those of the longest beginning of `tokens` that another sequence
-   * holds, open or closed (prefix-cache.ts). Resolves with how many rows hold now, 0 .. tokens.length; runs go on from there.
-   */
-  reusePrefix(sequence: SequenceId, tokens: readonly number[]): Promise<number>;
-  /** Ends it; unknown ids are ignored. A run in flight is finished first. Its rows may stay in the prefix cache for a while. */
-  close(sequence: SequenceId): void;
-  /** Open sequences and the bytes that their caches hold. */
-  usage(): { sequences: number; cacheBytes: number };
-  /** What the prefix cache holds, and what it has been good for since the start. */
-  prefixCache(): PrefixCacheUsage;
-  /** Resolves with the reason if the engine dies by itself; every run fails from then on, so its process should end. */
-  readonly died: Promise<Error>;
-  /** Stops the engine; runs in flight fail with `unavailable`. */
-  dispose(): Promise<void>;
-}
-
-/** One sequence's part of a target run. */
-export interface TargetSlot {
+/** The part of a slot that both kinds of engine share: tokens to write into a sequence's cache. */
+export interface ContextSlot {
   readonly sequence: SequenceId;
-  /** Cache rows that hold: the tokens are written from row `at` on, and see rows 0 .. at - 1. */
+  /** First row to write; the tokens attend to rows 0 .. at - 1 and to those before them in the slot. At most the rows that hold. */
   readonly at: number;
-  /** Token ids, T >= 1. The engine pads to 2 by itself (batch invariance); the padding's row is dead. */
+  /** [T] token ids, T >= 1. */
   readonly tokens: readonly number[];
-  /** Sampling at every token; absent while a prompt is read, when no picks are wanted. */
-  readonly sampling?: SamplingParams;
-  /** [T * D] uniforms; u for the token that FOLLOWS tokens[i] is at i * D. Required with `sampling`. */
-  readonly u?: Float32Array;
-  /** [T] what changes about the logits after each token; nothing unless given. */
-  readonly adjust?: readonly Adjustment[];
-  /** Alternatives to tell for each pick, 0 unless given. */
-  readonly topCount?: number;
 }
 
-/** One sequence's part of the answer; empty arrays where the slot had no `sampling`. */
-export interface TargetOutput {
-  /** [T] the token that the target picks after each of the slot's tokens. */
-  readonly picks: Int32Array;
-  /** [T] natural log of its probability under the unshaped model. */
-  readonly logProbabilities: Float32Array;
-  /** [T * topCount] the most probable tokens under the unshaped model and the logs of their probabilities, falling; if asked for. */
-  readonly topIds?: Int32Array;
-  readonly topLogProbabilities?: Float32Array;
-}
-
-/** Answer of a run with how long the engine took. */
+/** Result of a run. */
 export interface RunResult<Output> {
   /** One per slot, in order. */
   readonly outputs: Output[];
@@ -108,77 +100,103 @@ export interface RunResult<Output> {
   readonly runMicros: number;
 }
 
+/** A language model that picks tokens. */
 export interface TargetEngine extends Engine {
-  /** Runs 1 .. maxSlots slots of distinct sequences together. Results do not depend on what else is in the run. */
+  /** Runs 1 .. maxSlots slots of distinct sequences together. Results must not depend on the other slots (batch-invariance.ts). */
   run(slots: readonly TargetSlot[]): Promise<RunResult<TargetOutput>>;
 }
 
-/** One continuation to be drafted. */
+/** One sequence's part of a target run. */
+export interface TargetSlot extends ContextSlot {
+  /** Sampling after every token; absent in prefill, which picks nothing. */
+  readonly sampling?: SamplingParams;
+  /** [T * D] uniforms, required with `sampling`: those at i * D pick the token that FOLLOWS tokens[i]. */
+  readonly u?: Float32Array;
+  /** [T] changes to the logits after each token; none by default. */
+  readonly adjust?: readonly Adjustment[];
+  /** Alternatives to return for each pick, 0 by default. */
+  readonly topCount?: number;
+}
+
+/** Picks of one slot; empty arrays if it had no `sampling`. */
+export interface TargetOutput {
+  /** [T] the token that the target picks after each of the slot's tokens. */
+  readonly picks: Int32Array;
+  /** [T] natural log of each pick's probability under the unshaped model. */
+  readonly logProbabilities: Float32Array;
+  /** [T * topCount] the most probable tokens under the unshaped model, descending; absent if topCount is 0. */
+  readonly topIds?: Int32Array;
+  /** [T * topCount] natural logs of their probabilities. */
+  readonly topLogProbabilities?: Float32Array;
+}
+
+/** A model that proposes tokens. There are two kinds, which `checksBlocks` distinguishes. */
+export interface DraftEngine extends Engine {
+  /**
+   * False: drafts the `branches` that the caller plans, one for each likely outcome of the verification in progress. True: predicts
+   * that outcome itself, by running the target's own layers or a whole draft model over the block, so that its slots have a
+   * `check` and its outputs a single branch.
+   */
+  readonly checksBlocks: boolean;
+  /** Longest branch in tokens. */
+  readonly maxBranchLength: number;
+  /** [maxBranchLength + 1] H in docs/ptp.md: expected number of correct tokens in a branch of b, measured on held-out text. */
+  readonly yieldCurve: readonly number[];
+  /** The same for branches that start at a wrong token of the block and have `excluded`. */
+  readonly yieldCurveAfterMiss: readonly number[];
+  /** Runs 1 .. maxSlots slots of distinct sequences together. */
+  run(slots: readonly DraftSlot[]): Promise<RunResult<DraftOutput>>;
+}
+
+/** One sequence's part of a draft run. A slot without new tokens sends the last one again. */
+export interface DraftSlot extends ContextSlot {
+  readonly sampling: SamplingParams;
+  /** Empty in prefill and for engines that check blocks. */
+  readonly branches: readonly BranchRequest[];
+  /** Only for engines that check blocks; absent in prefill. */
+  readonly check?: BlockCheck;
+}
+
+/** One continuation to draft. */
 export interface BranchRequest {
-  /** How many cache rows it sees, counting the slot's own tokens: at .. at + T, at least 1. */
+  /** Cache rows that it attends to, counting the slot's own: at .. at + T, at least 1. */
   readonly visible: number;
-  /** [L * D] uniforms of the positions to be drafted; the first predicts the token at sequence index `visible`. L >= 1. */
+  /** [L * D] uniforms of the positions to draft, L >= 1; the first predicts the token at sequence index `visible`. */
   readonly u: Float32Array;
-  /** A token that the first one is known not to be: what was drafted there before and did not come true. */
+  /** Token that the first one is known not to be: the rejected draft at this position. */
   readonly excluded?: number;
 }
 
-/** L, positions of a branch whose positions have `dimensions` uniforms each. */
-export function branchLength({ u }: BranchRequest, dimensions: number): number {
-  return u.length / dimensions;
-}
-
-/** What an engine that checks blocks is asked: to go on from where the block under verification will turn out to be wrong. */
+/** Asks an engine to find the first wrong token of a block under verification and to draft on from there. */
 export interface BlockCheck {
-  /** How many of the slot's last tokens are the block, 0 .. T - 1: what stands before it has to be in the run. */
+  /** Length of the block, 0 .. T - 1; it is the end of the slot's tokens, and the token before it must be in the run. */
   readonly block: number;
-  /** [(block + L) * D] the uniforms from the block's first token on: L >= 1 tokens are drafted after those that are right. */
+  /** [(block + L) * D] uniforms from the block's first token on; L >= 1 tokens are drafted after the correct ones. */
   readonly u: Float32Array;
 }
 
-/** L, tokens that a check is to draft. */
-export function checkedLength({ block, u }: BlockCheck, dimensions: number): number {
-  return u.length / dimensions - block;
-}
-
-/** One sequence's part of a draft run. */
-export interface DraftSlot {
-  readonly sequence: SequenceId;
-  readonly at: number;
-  /** Context tokens to be written from row `at` on, T >= 1 (re-send the last one when there is no new one). */
-  readonly tokens: readonly number[];
-  readonly sampling: SamplingParams;
-  /** Empty while a prompt is read, and for an engine that checks blocks. */
-  readonly branches: readonly BranchRequest[];
-  /** For an engine that checks blocks; absent while a prompt is read. */
-  readonly check?: BlockCheck;
+/** One sequence's drafts. */
+export interface DraftOutput {
+  /** One per requested branch, in order; exactly one for a check. */
+  readonly branches: DraftedBranch[];
 }
 
 /** A drafted continuation. */
 export interface DraftedBranch {
+  /** [L] */
   readonly tokens: Int32Array;
+  /** [L] probability that each token is right if those before it are. */
   readonly confidences: Float32Array;
-  /** Tokens of the block that it takes for right; of a check. */
+  /** Length of the block's correct beginning, as the engine predicts it; only for a check. */
   readonly accepted?: number;
 }
 
-/** One sequence's part of the answer. */
-export interface DraftOutput {
-  /** One per branch, in order; one for a check. */
-  readonly branches: DraftedBranch[];
+/** L, the number of positions in a branch. */
+export function branchLength({ u }: BranchRequest, dimensions: number): number {
+  return u.length / dimensions;
 }
 
-export interface DraftEngine extends Engine {
-  /**
-   * Whether it runs the whole target over its context, and so finds by itself how much of a block under verification is right: slots
-   * have a `check` in place of branches, and the answer is the one branch that is expected to fit.
-   */
-  readonly checksBlocks: boolean;
-  /** Longest branch that the drafter was trained for. */
-  readonly maxBranchLength: number;
-  /** H in docs/ptp.md: yieldCurve[b] is the expected number of correct tokens of a branch of b, measured on held-out text. */
-  readonly yieldCurve: readonly number[];
-  /** The same of branches whose first token is where a draft went wrong, told so by `excluded`. */
-  readonly yieldCurveAfterMiss: readonly number[];
-  run(slots: readonly DraftSlot[]): Promise<RunResult<DraftOutput>>;
+/** L, the number of tokens that a check drafts. */
+export function checkedLength({ block, u }: BlockCheck, dimensions: number): number {
+  return u.length / dimensions - block;
 }

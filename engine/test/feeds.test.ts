@@ -1,17 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import {
-  branchMask,
-  causalMask,
-  contextFeeds,
-  draftFeeds,
-  gridFeeds,
-  idlePart,
-  padded,
-  pickFeeds,
-  positionsOf,
-} from '../src/onnx/feeds.ts';
+import { causalMask, contextFeeds, padded } from '../src/onnx/context-feeds.ts';
+import { branchMask, draftFeeds, gridFeeds, idlePart, positionsOf } from '../src/onnx/draft-feeds.ts';
 import { SequenceCache } from '../src/onnx/kv-cache.ts';
+import { pickFeeds } from '../src/onnx/target-feeds.ts';
 import { adjusted } from '../src/sampling/adjust.ts';
 
 const sampling = { temperature: 0.7, topK: 50, topP: 0.9 };

@@ -1,64 +1,92 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
-import { type BlockCheck, checkedLength } from '../types.ts';
-import { type Feeds, float32, floats, int64, nothingAsked } from './feeds.ts';
+import { type BlockCheck, checkedLength, type DraftOutput, type DraftSlot } from '../types.ts';
+import { type GraphIo, idleContext, idleSampling, paddedLength } from './context-feeds.ts';
+import { type Feeds, float32, floatResult, floatsOf, int64, intResult, intsOf } from './tensors.ts';
 
 /** One slot's part of a run that checks blocks. */
-export interface Checked extends BlockCheck {
+export interface CheckPart extends BlockCheck {
   /** Rows of context before the slot's own tokens. */
   readonly at: number;
   readonly tokens: readonly number[];
   readonly sampling: SamplingParams;
 }
 
-/** What a slot checks that only reads, or that no sequence uses: the graph wants at least one token drafted. */
+/**
+ * A drafter that checks blocks.
+ *
+ * @param dimensions D, uniforms per position
+ */
+export function checkIo(dimensions: number): GraphIo<DraftSlot, DraftOutput> {
+  return {
+    feeds(slots, graphSlots) {
+      const idle = { at: 0, tokens: idleContext.tokens, sampling: idleSampling, ...idleCheck(dimensions) };
+      const parts: CheckPart[] = slots.map((slot) => ({ ...slot, ...(slot.check ?? idleCheck(dimensions)) }));
+      while (parts.length < graphSlots) parts.push(idle);
+      return checkFeeds(parts, dimensions);
+    },
+    outputs(slots, results) {
+      const accepted = intResult(results, 'accepted');
+      const first = intResult(results, 'given');
+      const ids = intResult(results, 'draft');
+      const confidences = floatResult(results, 'confidence');
+      const steps = ids.length / first.length;
+      return slots.map(({ check }, i) => {
+        if (!check) return { branches: [] };
+        const [start, end] = [i * steps, i * steps + checkedLength(check, dimensions) - 1];
+        return {
+          branches: [
+            {
+              accepted: accepted[i] ?? 0,
+              tokens: Int32Array.of(first[i] ?? 0, ...ids.subarray(start, end)),
+              // The first token is the target's own, up to rounding in the drafter's copy of the target.
+              confidences: Float32Array.of(1, ...confidences.subarray(start, end)),
+            },
+          ],
+        };
+      });
+    },
+  };
+}
+
+/** The check of a slot that only reads, or that no sequence uses: the graph drafts at least one token. */
 export function idleCheck(dimensions: number): BlockCheck {
   return { block: 0, u: new Float32Array(dimensions) };
 }
 
-/** A slot that no sequence uses, beside its tokens. */
-export const idleSlot = { at: 0, sampling: nothingAsked };
-
 /**
- * Feeds of what a drafter checks and drafts: check_rows, check_tokens [B, C]; visible [B, 1]; uniforms [B, C + K, D]; steps [1]; the
- * sampling conditions [B, 1]. See `feature_graph` in training/src/ptp_train/export/graphs/feature_graph.py.
- *
- * @param dimensions D, uniforms per position
+ * Feeds of the check and of the drafting after it: check_rows, check_tokens [B, C]; visible [B, 1]; uniforms [B, C + K, D];
+ * steps [1]; the sampling conditions [B, 1]. See `feature_graph` in training/src/ptp_train/export.
  */
-export function checkFeeds(parts: readonly Checked[], dimensions: number): Feeds {
+export function checkFeeds(parts: readonly CheckPart[], dimensions: number): Feeds {
   const columns = 1 + Math.max(...parts.map(({ block }) => block));
-  // the first drafted token is the check's
+  // The check itself yields the first drafted token.
   const steps = Math.max(1, ...parts.map((part) => checkedLength(part, dimensions) - 1));
   const rows: number[] = [];
   const tokens: number[] = [];
   const width = (columns + steps) * dimensions;
   const uniforms = new Float32Array(parts.length * width);
   let start = 0;
-  for (const [i, { tokens: own, block, u }] of parts.entries()) {
+  for (const [i, part] of parts.entries()) {
+    const { tokens: own, block, u } = part;
     const before = start + own.length - block - 1;
     for (let k = 0; k < columns; k++) {
       rows.push(before + Math.min(k, block));
       tokens.push(k < block ? (own[own.length - block + k] as number) : -1);
     }
     uniforms.set(u, i * width);
-    start += Math.max(2, own.length);
+    start += paddedLength(part);
   }
+  const table = [parts.length, columns];
   const column = [parts.length, 1];
-  const of = (value: (sampling: SamplingParams) => number) => floats(parts, ({ sampling }) => value(sampling), column);
   return {
-    check_rows: int64(rows, [parts.length, columns]),
-    check_tokens: int64(tokens, [parts.length, columns]),
-    visible: int64(
-      parts.map(({ at, tokens: own, block }) => at + own.length - block),
-      column,
-    ),
+    check_rows: int64(rows, table),
+    check_tokens: int64(tokens, table),
+    visible: intsOf(parts, ({ at, tokens: own, block }) => at + own.length - block, column),
     uniforms: float32(uniforms, [parts.length, columns + steps, dimensions]),
-    steps: int64([steps], [1]),
-    'sampling.temperature': of(({ temperature }) => temperature),
-    'sampling.top_p': of(({ topP }) => topP),
-    'sampling.min_p': of(({ minP = 0 }) => minP),
-    'sampling.top_k': int64(
-      parts.map(({ sampling }) => sampling.topK),
-      column,
-    ),
+    steps: int64([steps]),
+    'sampling.temperature': floatsOf(parts, ({ sampling }) => sampling.temperature, column),
+    'sampling.top_p': floatsOf(parts, ({ sampling }) => sampling.topP, column),
+    'sampling.min_p': floatsOf(parts, ({ sampling }) => sampling.minP ?? 0, column),
+    'sampling.top_k': intsOf(parts, ({ sampling }) => sampling.topK, column),
   };
 }

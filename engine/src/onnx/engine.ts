@@ -1,13 +1,12 @@
-import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { PtpError } from '@ptp/protocol/errors';
-import { checkFiles, loadManifest, type Manifest } from '@ptp/protocol/manifest';
+import type { Manifest } from '@ptp/protocol/manifest';
+import { EngineBase } from '../engine-base.ts';
 import type {
   DraftEngine,
   DraftOutput,
   DraftSlot,
   Engine,
-  EngineInfo,
   EngineOptions,
   PrefixCacheUsage,
   RunResult,
@@ -17,7 +16,8 @@ import type {
   TargetSlot,
 } from '../types.ts';
 import { checkDraftSlots, checkEmpty, checkTargetSlots } from '../validate-slots.ts';
-import type { FromWorker, ToWorker, WorkerModel } from './worker.ts';
+import type { FromWorker, Request, ReuseAnswer, RunAnswer, ToWorker } from './messages.ts';
+import { drafterOf, loadModel, type ModelKind, type OnnxModel } from './model.ts';
 
 /**
  * The target of a model folder in onnxruntime on the CPU, in a thread of its own.
@@ -28,63 +28,20 @@ export async function openTargetEngine(options: EngineOptions): Promise<TargetEn
   return new OnnxTargetEngine(await start('target', options));
 }
 
-/** The drafter of a model folder; else as `openTargetEngine`. */
+/** The drafter of a model folder; otherwise like `openTargetEngine`. */
 export async function openDraftEngine(options: EngineOptions): Promise<DraftEngine> {
   return new OnnxDraftEngine(await start('drafter', options));
-}
-
-/** @throws PtpError `failed_precondition` if the folder holds a target alone */
-function drafterOf({ drafter }: Manifest): NonNullable<Manifest['drafter']> {
-  if (drafter) return drafter;
-  throw new PtpError('failed_precondition', 'model folder: `manifest.json` has no `drafter`: it is of a target alone');
-}
-
-/** Whether the drafter finds by itself how much of a block is right. */
-function checksBlocks(manifest: Manifest): boolean {
-  return drafterOf(manifest).kind === 'feature';
-}
-
-/** Layers of the drafter's context stream, each with a cache. */
-function contextLayers(manifest: Manifest): number {
-  return checksBlocks(manifest) ? manifest.sizes.layers : Math.max(...drafterOf(manifest).source) + 1;
 }
 
 /** A model's thread that is ready for runs. */
 interface Started {
   readonly worker: Worker;
-  readonly info: EngineInfo;
+  readonly model: OnnxModel;
   readonly manifest: Manifest;
-  readonly keepsPrefixes: boolean;
 }
 
-async function start(
-  kind: WorkerModel['kind'],
-  { dir, threads = 1, prefixCacheBytes = 0 }: EngineOptions,
-): Promise<Started> {
-  const manifest = await loadManifest(dir);
-  const { sizes, max_slots: slotCounts, context_length: contextLength } = manifest;
-  const heads = (kind === 'drafter' ? drafterOf(manifest).sizes : undefined) ?? sizes;
-  const graphs = slotCounts.map((slots) => ({ slots, name: `${kind}.b${slots}.onnx` }));
-  await checkFiles(dir, manifest, [`${kind}.weights`, ...graphs.map((graph) => graph.name)]);
-  const model: WorkerModel = {
-    kind,
-    graphs: graphs.map(({ slots, name }) => ({ slots, path: join(dir, name) })),
-    layers: kind === 'target' ? sizes.layers : contextLayers(manifest),
-    checksBlocks: kind === 'drafter' && checksBlocks(manifest),
-    rowWidth: heads.kv_heads * heads.head_width,
-    contextLength,
-    vocabulary: sizes.vocab,
-    uniformsPerPosition: manifest.uniforms_per_position,
-    threads,
-    prefixCacheBytes,
-  };
-  const info: EngineInfo = {
-    vocabulary: sizes.vocab,
-    contextLength,
-    uniformsPerPosition: manifest.uniforms_per_position,
-    maxSlots: Math.max(...slotCounts),
-    bytesPerToken: manifest.bytes_per_token[kind] ?? 0,
-  };
+async function start(kind: ModelKind, options: EngineOptions): Promise<Started> {
+  const { model, manifest } = await loadModel(kind, options);
   const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData: model });
   await new Promise<void>((resolve, reject) => {
     const fail = (cause: unknown) =>
@@ -93,45 +50,20 @@ async function start(
     worker.once('error', fail);
     worker.once('exit', fail);
   });
-  return { worker, info, manifest, keepsPrefixes: prefixCacheBytes > 0 };
+  return { worker, model, manifest };
 }
 
-interface PendingRun {
-  readonly slots: readonly (TargetSlot | DraftSlot)[];
-  readonly resolve: (result: RunResult<never>) => void;
-  readonly reject: (error: PtpError) => void;
-}
-
-interface PendingReuse {
-  readonly sequence: SequenceId;
-  readonly resolve: (rows: number) => void;
-  readonly reject: (error: PtpError) => void;
-}
-
-/** The main thread's side: checks runs, numbers them, and keeps count of sequences, rows and bytes. */
-class OnnxSequences implements Engine {
-  readonly info: EngineInfo;
-  readonly died: Promise<Error>;
-  /** Whether there is a prefix cache. */
-  private readonly keepsPrefixes: boolean;
-  private readonly tellDeath: (reason: Error) => void;
+/** The main thread's side of a model: validates runs, sends them to the thread, and keeps count of rows and bytes. */
+abstract class OnnxEngine extends EngineBase implements Engine {
   private readonly worker: Worker;
   private readonly exited: Promise<void>;
-  private readonly sequences = new Map<SequenceId, { rows: number; bytes: number }>();
-  private readonly pending = new Map<number, PendingRun>();
-  private readonly reusing = new Map<number, PendingReuse>();
+  private readonly keepsPrefixes: boolean;
   private prefix: PrefixCacheUsage = { sequences: 0, bytes: 0, lookups: 0, hits: 0, reusedTokens: 0 };
-  private dead: PtpError | undefined;
-  private nextSequence = 1;
-  private nextRun = 1;
 
-  constructor({ worker, info, keepsPrefixes }: Started) {
-    const { promise, resolve } = Promise.withResolvers<Error>();
-    this.died = promise;
-    this.tellDeath = resolve;
+  constructor({ worker, model }: Started) {
+    super(model.info);
     this.worker = worker;
-    this.info = info;
-    this.keepsPrefixes = keepsPrefixes;
+    this.keepsPrefixes = model.prefixCacheBytes > 0;
     worker.on('message', (message: FromWorker) => this.receive(message));
     worker.on('error', (cause) => this.die(new PtpError('unavailable', 'the engine has failed', { cause })));
     this.exited = new Promise((resolve) => {
@@ -142,35 +74,22 @@ class OnnxSequences implements Engine {
     });
   }
 
-  open(): SequenceId {
+  async reusePrefix(sequence: SequenceId, tokens: readonly number[]): Promise<number> {
     if (this.dead) throw this.dead;
-    const sequence = this.nextSequence++;
-    this.sequences.set(sequence, { rows: 0, bytes: 0 });
-    return sequence;
+    checkEmpty(sequence, this.rowsOf);
+    if (!this.keepsPrefixes) return 0;
+    const { rows, cacheBytes } = await this.request<ReuseAnswer>({ type: 'reuse', sequence, tokens });
+    const { lookups, hits, reusedTokens } = this.prefix;
+    const counts = { lookups: lookups + 1, hits: hits + Number(rows > 0), reusedTokens: reusedTokens + rows };
+    this.prefix = { ...this.prefix, ...counts };
+    this.record(sequence, { rows, bytes: cacheBytes });
+    return rows;
   }
 
-  reusePrefix(sequence: SequenceId, tokens: readonly number[]): Promise<number> {
-    return new Promise((resolve, reject) => {
-      if (this.dead) throw this.dead;
-      checkEmpty(sequence, this.rowsOf);
-      if (!this.keepsPrefixes) {
-        resolve(0);
-        return;
-      }
-      const id = this.nextRun++;
-      this.post({ type: 'reuse', id, sequence, tokens });
-      this.reusing.set(id, { sequence, resolve, reject });
-    });
-  }
-
-  close(sequence: SequenceId): void {
-    if (this.sequences.delete(sequence) && !this.dead) this.post({ type: 'close', sequence });
-  }
-
-  usage(): { sequences: number; cacheBytes: number } {
-    let cacheBytes = 0;
-    for (const { bytes } of this.sequences.values()) cacheBytes += bytes;
-    return { sequences: this.sequences.size, cacheBytes };
+  override close(sequence: SequenceId): void {
+    const open = this.rowsOf(sequence) !== undefined;
+    super.close(sequence);
+    if (open) this.post({ type: 'close', sequence });
   }
 
   prefixCache(): PrefixCacheUsage {
@@ -179,28 +98,33 @@ class OnnxSequences implements Engine {
 
   async dispose(): Promise<void> {
     if (!this.dead) {
-      this.fail(new PtpError('unavailable', 'the engine has been stopped'));
+      this.end(new PtpError('unavailable', 'the engine has been stopped'));
       this.post({ type: 'stop' });
     }
     await this.exited;
   }
 
-  protected rowsOf = (sequence: SequenceId): number | undefined => this.sequences.get(sequence)?.rows;
-
-  /** Sends checked slots to the thread; runs are done in the order of these calls. */
-  protected send<Output>(slots: readonly (TargetSlot | DraftSlot)[]): Promise<RunResult<Output>> {
-    return new Promise<RunResult<Output>>((resolve, reject) => {
-      if (this.dead) throw this.dead;
-      const id = this.nextRun++;
-      this.post({ type: 'run', id, slots });
-      this.pending.set(id, { slots, resolve, reject });
-      for (const { sequence, at, tokens } of slots) this.record(sequence, { rows: at + tokens.length });
-    });
+  /** Sends validated slots to the thread, which runs them in the order of these calls. */
+  protected async send<Output>(slots: readonly (TargetSlot | DraftSlot)[]): Promise<RunResult<Output>> {
+    const answer = this.request<RunAnswer<Output>>({ type: 'run', slots });
+    for (const { sequence, at, tokens } of slots) this.record(sequence, { rows: at + tokens.length });
+    try {
+      const { outputs, runMicros, cacheBytes } = await answer;
+      for (const [i, { sequence }] of slots.entries()) this.record(sequence, { bytes: cacheBytes[i] ?? 0 });
+      return { outputs, runMicros };
+    } catch (error) {
+      // Rows from the first one of a failed run are undefined; those before it still hold.
+      for (const { sequence, at } of slots) {
+        this.record(sequence, { rows: Math.min(at, this.rowsOf(sequence) ?? 0) });
+      }
+      throw error;
+    }
   }
 
-  private record(sequence: SequenceId, change: { rows?: number; bytes?: number }): void {
-    const entry = this.sequences.get(sequence);
-    if (entry) Object.assign(entry, change);
+  private request<Answer>(request: Request): Promise<Answer> {
+    const { id, answer } = this.begin<Answer>();
+    this.post({ ...request, id });
+    return answer;
   }
 
   private post(message: ToWorker): void {
@@ -208,65 +132,24 @@ class OnnxSequences implements Engine {
   }
 
   private receive(message: FromWorker): void {
-    if (message.type === 'ready') return;
     if (message.type === 'parked') {
       this.prefix = { ...this.prefix, sequences: message.sequences, bytes: message.bytes };
-      return;
+    } else if (message.type === 'answer') {
+      this.settle(message.id, message.answer);
+    } else if (message.type === 'failed') {
+      this.settle(message.id, new PtpError('internal', 'a run of the model has failed', { cause: message.reason }));
     }
-    if (message.type === 'reused') {
-      this.reused(message);
-      return;
-    }
-    const run = this.pending.get(message.id);
-    if (!run) return;
-    this.pending.delete(message.id);
-    if (message.type === 'result') {
-      for (const [i, { sequence }] of run.slots.entries()) this.record(sequence, { bytes: message.cacheBytes[i] ?? 0 });
-      run.resolve({ outputs: message.outputs as never[], runMicros: message.runMicros });
-    } else {
-      // What such a run has written is unknown; what stood before its first row still holds.
-      for (const { sequence, at } of run.slots) {
-        this.record(sequence, { rows: Math.min(at, this.rowsOf(sequence) ?? 0) });
-      }
-      run.reject(new PtpError('internal', 'a run of the model has failed', { cause: message.reason }));
-    }
-  }
-
-  private reused({ id, rows, cacheBytes }: FromWorker & { type: 'reused' }): void {
-    const { lookups, hits, reusedTokens } = this.prefix;
-    const counts = { lookups: lookups + 1, hits: hits + Number(rows > 0), reusedTokens: reusedTokens + rows };
-    this.prefix = { ...this.prefix, ...counts };
-    const waiting = this.reusing.get(id);
-    if (!waiting) return;
-    this.reusing.delete(id);
-    this.record(waiting.sequence, { rows, bytes: cacheBytes });
-    waiting.resolve(rows);
-  }
-
-  private die(error: PtpError): void {
-    if (!this.dead) this.tellDeath(error);
-    this.fail(error);
-  }
-
-  private fail(error: PtpError): void {
-    if (this.dead) return;
-    this.dead = error;
-    this.sequences.clear();
-    for (const run of this.pending.values()) run.reject(error);
-    this.pending.clear();
-    for (const waiting of this.reusing.values()) waiting.reject(error);
-    this.reusing.clear();
   }
 }
 
-class OnnxTargetEngine extends OnnxSequences implements TargetEngine {
+class OnnxTargetEngine extends OnnxEngine implements TargetEngine {
   async run(slots: readonly TargetSlot[]): Promise<RunResult<TargetOutput>> {
     checkTargetSlots(slots, this.info, this.rowsOf);
     return this.send<TargetOutput>(slots);
   }
 }
 
-class OnnxDraftEngine extends OnnxSequences implements DraftEngine {
+class OnnxDraftEngine extends OnnxEngine implements DraftEngine {
   readonly checksBlocks: boolean;
   readonly maxBranchLength: number;
   readonly yieldCurve: readonly number[];
@@ -275,7 +158,7 @@ class OnnxDraftEngine extends OnnxSequences implements DraftEngine {
   constructor(started: Started) {
     super(started);
     const drafter = drafterOf(started.manifest);
-    this.checksBlocks = checksBlocks(started.manifest);
+    this.checksBlocks = started.model.checksBlocks;
     this.maxBranchLength = drafter.max_branch_length;
     this.yieldCurve = drafter.yield_curve;
     this.yieldCurveAfterMiss = drafter.yield_curve_after_miss ?? drafter.yield_curve;

@@ -1,0 +1,83 @@
+import { PtpError } from '@ptp/protocol/errors';
+import type { EngineInfo, SequenceId } from './types.ts';
+
+interface Pending {
+  resolve(value: never): void;
+  reject(error: PtpError): void;
+}
+
+/** Bookkeeping that engines share: open sequences with their rows and bytes, requests in flight, and the engine's end. */
+export abstract class EngineBase {
+  readonly info: EngineInfo;
+  readonly died: Promise<Error>;
+  protected dead: PtpError | undefined;
+  readonly #reportDeath: (reason: Error) => void;
+  readonly #sequences = new Map<SequenceId, { rows: number; bytes: number }>();
+  readonly #pending = new Map<number, Pending>();
+  #nextSequence = 1;
+  #nextRequest = 1;
+
+  constructor(info: EngineInfo) {
+    this.info = info;
+    const { promise, resolve } = Promise.withResolvers<Error>();
+    this.died = promise;
+    this.#reportDeath = resolve;
+  }
+
+  open(): SequenceId {
+    if (this.dead) throw this.dead;
+    const sequence = this.#nextSequence++;
+    this.#sequences.set(sequence, { rows: 0, bytes: 0 });
+    return sequence;
+  }
+
+  close(sequence: SequenceId): void {
+    this.#sequences.delete(sequence);
+  }
+
+  usage(): { sequences: number; cacheBytes: number } {
+    let cacheBytes = 0;
+    for (const { bytes } of this.#sequences.values()) cacheBytes += bytes;
+    return { sequences: this.#sequences.size, cacheBytes };
+  }
+
+  /** Rows that hold; undefined if the sequence is not open. */
+  protected readonly rowsOf = (sequence: SequenceId): number | undefined => this.#sequences.get(sequence)?.rows;
+
+  /** Notes a sequence's new size; does nothing if it has been closed. */
+  protected record(sequence: SequenceId, change: { rows?: number; bytes?: number }): void {
+    const entry = this.#sequences.get(sequence);
+    if (entry) Object.assign(entry, change);
+  }
+
+  /** Registers a request, which `settle` answers; if the engine ends first, it fails. */
+  protected begin<Answer>(): { id: number; answer: Promise<Answer> } {
+    if (this.dead) throw this.dead;
+    const id = this.#nextRequest++;
+    const { promise: answer, ...pending } = Promise.withResolvers<Answer>();
+    this.#pending.set(id, pending);
+    return { id, answer };
+  }
+
+  protected settle(id: number, outcome: unknown): void {
+    const pending = this.#pending.get(id);
+    this.#pending.delete(id);
+    if (outcome instanceof PtpError) pending?.reject(outcome);
+    else pending?.resolve(outcome as never);
+  }
+
+  /** Ends the engine unprompted, which `died` reports. */
+  protected die(error: PtpError): void {
+    if (!this.dead) this.#reportDeath(error);
+    this.end(error);
+  }
+
+  /** Fails all requests in flight and all later ones; only the first call counts. */
+  protected end(error: PtpError): void {
+    if (this.dead) return;
+    this.dead = error;
+    this.#sequences.clear();
+    for (const { reject } of this.#pending.values()) reject(error);
+    this.#pending.clear();
+  }
+}

@@ -1,0 +1,142 @@
+import type { SamplingParams } from '@ptp/protocol/sampling-params';
+import { type BranchRequest, branchLength, type DraftOutput, type DraftSlot } from '../types.ts';
+import { type GraphIo, idleContext, idleSampling, paddedLength } from './context-feeds.ts';
+import { concatenated, type Feeds, float32, floatResult, floatsOf, int64, intResult, intsOf } from './tensors.ts';
+
+/** One slot's part of a draft. */
+export interface DraftPart {
+  /** Rows of context that its branches may attend to: past and new, padding included. */
+  readonly context: number;
+  readonly sampling: SamplingParams;
+  readonly branches: readonly (BranchRequest & {
+    /** The token before the branch, at index `visible` - 1. */
+    readonly last: number;
+  })[];
+}
+
+/**
+ * A drafter that continues given branches.
+ *
+ * @param dimensions D, uniforms per position
+ */
+export function branchIo(dimensions: number): GraphIo<DraftSlot, DraftOutput> {
+  return {
+    feeds(slots, graphSlots, cachedTokens) {
+      const parts = slots.map((slot) => draftPart(slot, cachedTokens(slot), dimensions));
+      while (parts.length < graphSlots) parts.push(idlePart(paddedLength(idleContext), dimensions));
+      return draftFeeds(parts, dimensions);
+    },
+    outputs(slots, results) {
+      const ids = intResult(results, 'draft');
+      const confidences = floatResult(results, 'confidence');
+      let end = 0;
+      return slots.map((slot) => {
+        const branches = slot.branches.map((branch) => {
+          const start = end;
+          end += branchLength(branch, dimensions);
+          return { tokens: ids.slice(start, end), confidences: confidences.slice(start, end) };
+        });
+        if (branches.length === 0) end++; // the position of `idlePart`
+        return { branches };
+      });
+    },
+  };
+}
+
+/** A slot's branches with the token before each, which is new or in the cache. */
+function draftPart(slot: DraftSlot, cachedTokens: Int32Array, dimensions: number): DraftPart {
+  const context = slot.at + paddedLength(slot);
+  if (slot.branches.length === 0) return idlePart(context, dimensions);
+  const branches = slot.branches.map((branch) => {
+    const index = branch.visible - 1;
+    const last = index < slot.at ? cachedTokens[index] : slot.tokens[index - slot.at];
+    return { ...branch, last: last ?? 0 };
+  });
+  return { context, sampling: slot.sampling, branches };
+}
+
+/** A slot that drafts nothing: the graph needs at least one position. */
+export function idlePart(context: number, dimensions: number): DraftPart {
+  return { context, sampling: idleSampling, branches: [{ visible: 1, u: new Float32Array(dimensions), last: 0 }] };
+}
+
+/**
+ * Feeds of the M positions to draft, slot by slot and branch by branch: u [1, M, D]; upos, last, first, excluded; the conditions;
+ * usplits, umask_{i}; and, for graphs with a sequential head, grid and cell (`gridFeeds`). See `drafter_graph` in
+ * training/src/ptp_train/export.
+ */
+export function draftFeeds(parts: readonly DraftPart[], dimensions: number): Feeds {
+  const branches = parts.flatMap(({ sampling, branches }) => branches.map((branch) => ({ ...branch, sampling })));
+  const lengths = branches.map((branch) => branchLength(branch, dimensions));
+  const positions = branches.flatMap(({ visible, last, sampling, excluded = -1 }, b) =>
+    Array.from({ length: lengths[b] ?? 0 }, (_, i) => {
+      const first = i === 0;
+      return { position: visible - 1 + i, last, first: first ? 1 : 0, excluded: first ? excluded : -1, sampling };
+    }),
+  );
+  const us = branches.map(({ u }) => u);
+  const flat = [1, positions.length];
+  const column = [1, positions.length, 1];
+  const feeds: Feeds = {
+    u: concatenated(us, [1, positions.length, dimensions]),
+    upos: intsOf(positions, ({ position }) => position, flat),
+    last: intsOf(positions, ({ last }) => last, flat),
+    first: floatsOf(positions, ({ first }) => first, column),
+    excluded: intsOf(positions, ({ excluded }) => excluded, flat),
+    temperature: floatsOf(positions, ({ sampling }) => sampling.temperature, column),
+    top_p: floatsOf(positions, ({ sampling }) => sampling.topP, column),
+    top_k: floatsOf(positions, ({ sampling }) => sampling.topK, column),
+    ...gridFeeds(lengths),
+  };
+  const sizes = parts.map((part) => positionsOf(part, dimensions));
+  for (const [i, part] of parts.entries()) {
+    const size = sizes[i] as number;
+    feeds[`umask_${i}`] = float32(branchMask(part, dimensions), [size, part.context + size]);
+  }
+  if (parts.length > 1) feeds.usplits = int64(sizes);
+  return feeds;
+}
+
+/**
+ * Arranges a run's M packed positions in a grid of W branches by the K positions of the longest, which a sequential head walks row
+ * by row: grid [K, W], the index among the M positions of branch b's k-th one, 0 where the branch is shorter; and cell [M], the
+ * cell k W + b of each position.
+ *
+ * @param branchLengths [W] positions of each branch of all slots, in packed order
+ */
+export function gridFeeds(branchLengths: readonly number[]): Feeds {
+  const width = branchLengths.length;
+  const depth = Math.max(...branchLengths);
+  const grid = new Array<number>(depth * width).fill(0);
+  const cell: number[] = [];
+  for (const [b, length] of branchLengths.entries()) {
+    for (let k = 0; k < length; k++) {
+      grid[k * width + b] = cell.length;
+      cell.push(k * width + b);
+    }
+  }
+  return { grid: int64(grid, [depth, width]), cell: int64(cell) };
+}
+
+/** M, the positions that a part drafts. */
+export function positionsOf({ branches }: DraftPart, dimensions: number): number {
+  return branches.reduce((sum, branch) => sum + branchLength(branch, dimensions), 0);
+}
+
+/** [M, context + M]: a position attends to the first `visible` rows of the context and to its own branch up to itself. */
+export function branchMask(part: DraftPart, dimensions: number): Float32Array {
+  const size = positionsOf(part, dimensions);
+  const width = part.context + size;
+  const mask = new Float32Array(size * width).fill(Number.NEGATIVE_INFINITY);
+  let start = 0;
+  for (const branch of part.branches) {
+    const length = branchLength(branch, dimensions);
+    for (let i = 0; i < length; i++) {
+      const row = (start + i) * width;
+      mask.fill(0, row, row + branch.visible);
+      mask.fill(0, row + part.context + start, row + part.context + start + i + 1);
+    }
+    start += length;
+  }
+  return mask;
+}

@@ -1,0 +1,111 @@
+import { InferenceSession, Tensor } from 'onnxruntime-node';
+import type { ContextSlot, SequenceId } from '../types.ts';
+import { contextFeeds, type GraphIo, idleContext, padded, paddedLength } from './context-feeds.ts';
+import { SequenceCache } from './kv-cache.ts';
+import type { OnnxModel } from './model.ts';
+import { type Feeds, float32, floatResult, type Results } from './tensors.ts';
+
+interface Graph {
+  readonly slots: number;
+  readonly session: InferenceSession;
+}
+
+/** A model's graphs, one per number of slots, and the caches of its sequences. */
+export class GraphRunner {
+  readonly caches = new Map<SequenceId, SequenceCache>();
+  readonly #model: OnnxModel;
+  readonly #graphs: readonly Graph[];
+
+  private constructor(model: OnnxModel, graphs: readonly Graph[]) {
+    this.#model = model;
+    this.#graphs = graphs;
+  }
+
+  static async load(model: OnnxModel): Promise<GraphRunner> {
+    const graphs: Graph[] = [];
+    for (const { slots, path } of model.graphs) {
+      const session = await InferenceSession.create(path, {
+        intraOpNumThreads: model.threads,
+        interOpNumThreads: 1,
+        logSeverityLevel: 3,
+        // A waiting thread that spins takes the core from the other services.
+        extra: { session: { intra_op: { allow_spinning: '0' } } },
+      });
+      if (model.kind === 'target' && !session.inputNames.includes('top_count')) {
+        throw new Error(`${path} was written by an older \`ptp-train export\`: export it again`);
+      }
+      graphs.push({ slots, session });
+    }
+    return new GraphRunner(model, graphs);
+  }
+
+  /** Runs the smallest graph that fits and appends the new rows to the caches. */
+  async run<Slot extends ContextSlot, Output>(
+    slots: readonly Slot[],
+    { feeds, outputs }: GraphIo<Slot, Output>,
+  ): Promise<Output[]> {
+    const graph = this.#graphs.find((candidate) => candidate.slots >= slots.length);
+    if (!graph) throw new RangeError(`no graph for ${slots.length} slots`);
+    for (const { sequence, at, tokens } of slots) this.cacheOf(sequence).prepare(at, tokens.length);
+
+    const contexts = slots.map(({ at, tokens }) => padded({ past: at, tokens }));
+    while (contexts.length < graph.slots) contexts.push(idleContext);
+    const results: Results = await graph.session.run(
+      tensorsFor(graph.session, {
+        ...contextFeeds(contexts),
+        ...this.#pastFeeds(slots, graph.slots),
+        ...feeds(slots, graph.slots, ({ sequence }) => this.cacheOf(sequence).tokens),
+      }),
+    );
+    this.#append(slots, results);
+    return outputs(slots, results);
+  }
+
+  cacheOf(sequence: SequenceId): SequenceCache {
+    let cache = this.caches.get(sequence);
+    if (!cache) {
+      const { layers, rowWidth, info } = this.#model;
+      cache = new SequenceCache(layers, rowWidth, info.contextLength);
+      this.caches.set(sequence, cache);
+    }
+    return cache;
+  }
+
+  async release(): Promise<void> {
+    for (const { session } of this.#graphs) await session.release();
+  }
+
+  /** pk{layer}_{slot} and pv{layer}_{slot}: views of the caches, empty for idle slots. */
+  #pastFeeds(slots: readonly ContextSlot[], graphSlots: number): Feeds {
+    const feeds: Feeds = {};
+    const nothing = new Float32Array();
+    for (let slot = 0; slot < graphSlots; slot++) {
+      const used = slots[slot];
+      const cache = used && this.cacheOf(used.sequence);
+      const dims = [1, cache?.rows ?? 0, this.#model.rowWidth];
+      for (let layer = 0; layer < this.#model.layers; layer++) {
+        feeds[`pk${layer}_${slot}`] = float32(cache?.past('keys', layer) ?? nothing, dims);
+        feeds[`pv${layer}_${slot}`] = float32(cache?.past('values', layer) ?? nothing, dims);
+      }
+    }
+    return feeds;
+  }
+
+  /** Copies the new rows, but not those of padding. */
+  #append(slots: readonly ContextSlot[], results: Results): void {
+    const layers = [...Array(this.#model.layers).keys()];
+    const newKeys = layers.map((layer) => floatResult(results, `nk${layer}`));
+    const newValues = layers.map((layer) => floatResult(results, `nv${layer}`));
+    let start = 0;
+    for (const slot of slots) {
+      this.cacheOf(slot.sequence).append(slot.tokens, newKeys, newValues, start);
+      start += paddedLength(slot);
+    }
+  }
+}
+
+/** Leaves out feeds that the graph has no input for: `grid` and `cell` without a sequential head, `excluded` in older graphs. */
+function tensorsFor({ inputNames }: InferenceSession, feeds: Feeds): Record<string, Tensor> {
+  const wanted = Object.entries(feeds).filter(([name]) => inputNames.includes(name));
+  return Object.fromEntries(wanted.map(([name, { type, data, dims }]) => [name, new Tensor(type, data, dims)]));
+}

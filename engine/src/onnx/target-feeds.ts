@@ -1,0 +1,132 @@
+import type { SamplingParams } from '@ptp/protocol/sampling-params';
+import { type Adjustment, isAllowed } from '../sampling/adjust.ts';
+import type { TargetOutput, TargetSlot } from '../types.ts';
+import { type GraphIo, idleSampling, paddedLength } from './context-feeds.ts';
+import {
+  concatenated,
+  type Feeds,
+  float32,
+  floatResult,
+  floatsOf,
+  int64,
+  intResult,
+  intsOf,
+  type Results,
+} from './tensors.ts';
+
+/** A token after which the target picks the next one. */
+export interface Pick {
+  /** Index among the run's packed tokens. */
+  readonly row: number;
+  readonly sampling: SamplingParams;
+  /** [D] */
+  readonly u: Float32Array;
+  readonly adjust?: Adjustment | undefined;
+}
+
+/**
+ * The sampler inside a target's graph.
+ *
+ * @param dimensions D, uniforms per position
+ * @param vocabulary V
+ */
+export function targetIo(dimensions: number, vocabulary: number): GraphIo<TargetSlot, TargetOutput> {
+  return {
+    feeds: (slots) => ({
+      ...pickFeeds(picksOf(slots, dimensions), dimensions, vocabulary),
+      top_count: int64([mostTops(slots)]),
+    }),
+    outputs: targetOutputs,
+  };
+}
+
+function picksOf(slots: readonly TargetSlot[], dimensions: number): Pick[] {
+  const picks: Pick[] = [];
+  let row = 0;
+  for (const slot of slots) {
+    const { tokens, sampling, u, adjust } = slot;
+    if (sampling && u) {
+      for (const i of tokens.keys()) {
+        const own = u.subarray(i * dimensions, (i + 1) * dimensions);
+        picks.push({ row: row + i, sampling, u: own, adjust: adjust?.[i] });
+      }
+    }
+    row += paddedLength(slot);
+  }
+  return picks;
+}
+
+/** The graph returns the same number of alternatives for every row. */
+function mostTops(slots: readonly TargetSlot[]): number {
+  return Math.max(...slots.map(({ topCount = 0 }) => topCount));
+}
+
+/**
+ * Feeds of the sampler: rows [R]; temperature, top_k, top_p, min_p [R, 1]; u [R, D]; scale, bias [R, V], or [0, V] if no row
+ * has any. At least 2 rows, for the reason given at `paddedLength`.
+ */
+export function pickFeeds(picks: readonly Pick[], dimensions: number, vocabulary: number): Feeds {
+  const ignored: Pick = { row: 0, sampling: idleSampling, u: new Float32Array(dimensions) };
+  const rows = [...picks, ignored, ignored].slice(0, Math.max(2, picks.length));
+  const us = rows.map(({ u }) => u);
+  const column = [rows.length, 1];
+  return {
+    rows: intsOf(rows, ({ row }) => row),
+    temperature: floatsOf(rows, ({ sampling }) => sampling.temperature, column),
+    top_k: intsOf(rows, ({ sampling }) => sampling.topK, column),
+    top_p: floatsOf(rows, ({ sampling }) => sampling.topP, column),
+    min_p: floatsOf(rows, ({ sampling }) => sampling.minP ?? 0, column),
+    u: concatenated(us, [rows.length, dimensions]),
+    ...adjustFeeds(rows, vocabulary),
+  };
+}
+
+function adjustFeeds(rows: readonly Pick[], vocabulary: number): Feeds {
+  const scaleRows = rows.some(({ adjust }) => adjust && adjust.scaled.length > 0) ? rows.length : 0;
+  const biasRows = rows.some(({ adjust }) => adjust && (adjust.biased.length > 0 || adjust.allowed)) ? rows.length : 0;
+  const scales = new Float32Array(scaleRows * vocabulary).fill(1);
+  const biases = new Float32Array(biasRows * vocabulary);
+  for (const [i, { adjust }] of rows.entries()) {
+    if (!adjust) continue;
+    for (const id of adjust.scaled) scales[i * vocabulary + id] = adjust.scale;
+    for (const [n, id] of adjust.biased.entries()) biases[i * vocabulary + id] = adjust.biases[n] ?? 0;
+    if (adjust.allowed) forbid(adjust.allowed, biases.subarray(i * vocabulary, (i + 1) * vocabulary));
+  }
+  return { scale: float32(scales, [scaleRows, vocabulary]), bias: float32(biases, [biasRows, vocabulary]) };
+}
+
+function forbid(allowed: Uint8Array, biases: Float32Array): void {
+  for (let id = 0; id < biases.length; id++) if (!isAllowed(allowed, id)) biases[id] = Number.NEGATIVE_INFINITY;
+}
+
+function targetOutputs(slots: readonly TargetSlot[], results: Results): TargetOutput[] {
+  const picks = intResult(results, 'pick');
+  const logProbabilities = floatResult(results, 'logprob');
+  const width = mostTops(slots);
+  const topIds = width > 0 ? intResult(results, 'top_id') : new Int32Array();
+  const topLogProbabilities = floatResult(results, 'top_logprob');
+  let start = 0;
+  return slots.map(({ tokens, sampling, topCount = 0 }) => {
+    const rows = { start, end: start + (sampling ? tokens.length : 0) };
+    const { end } = rows;
+    start = end;
+    return {
+      picks: picks.slice(rows.start, end),
+      logProbabilities: logProbabilities.slice(rows.start, end),
+      ...(topCount > 0 && {
+        topIds: Int32Array.from(firstColumns(topIds, width, topCount, rows)),
+        topLogProbabilities: Float32Array.from(firstColumns(topLogProbabilities, width, topCount, rows)),
+      }),
+    };
+  });
+}
+
+/** The first `count` of `width` columns, row by row. */
+function* firstColumns(
+  data: Int32Array | Float32Array,
+  width: number,
+  count: number,
+  { start, end }: { start: number; end: number },
+): Generator<number> {
+  for (let row = start; row < end; row++) yield* data.subarray(row * width, row * width + count);
+}
