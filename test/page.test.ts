@@ -156,7 +156,7 @@ describe.skipIf(!chromiumPath)('the page', () => {
       await version.getByRole('button', { name: 'Try it out' }).click();
       await version.getByRole('button', { name: 'Execute' }).click();
       await version.locator('.live-responses-table .response-col_status', { hasText: '200' }).waitFor();
-      await page.getByText('Continues texts').waitFor();
+      await page.getByText('Completes one or more texts').waitFor();
     }));
 
   test('is asked for anew only when it has changed', async () => {

@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import { PtpError } from '@ptp/protocol/errors';
 import {
   type DraftOptions,
@@ -9,29 +8,21 @@ import {
 import { receivedSampling } from '@ptp/protocol/sampling-params';
 import { type CallContext, type ImplementedService, implement } from '@ptp/protocol/server';
 import { receivedAdjustments } from '@ptp/protocol/token-adjustments';
-import { requireTokens } from '@ptp/protocol/validation';
-import type { Admission } from './access/admission.ts';
+import { invalidField, parseFields, requireField, requireTokens } from '@ptp/protocol/validation';
+import { type Admission, admit, type OnRejection, reportRejection } from './access/admission.ts';
 import type { ApiKeys, Client } from './access/api-keys.ts';
-import { type OnRefusal, tellRefusal } from './access/refusals.ts';
-import {
-  beginning,
-  type GenerationRequest,
-  type Generator,
-  type ModelInfo,
-  type StepStats,
-  type TopTokens,
-} from './decode/types.ts';
+import type { GenerationRequest, GenerationStep, Generator, ModelInfo } from './decode/types.ts';
 import type { Form, Grammars } from './grammar/grammars.ts';
 import { jsonSchemaGrammar } from './grammar/json-schema.ts';
 import { jsonObject } from './grammar/json-text.ts';
-import { parsedSchema, wholeRegex } from './openai/output-format.ts';
-import { encodeText, orBeginning } from './openai/prompt.ts';
-import { checkModel } from './openai/request.ts';
-import { MOST_STOP_TOKENS, MOST_TOPS } from './openai/sampling-fields.ts';
-import { DRAFT_MODES, LONGEST_DRAFT } from './settings.ts';
-import { TextStream } from './text/text-stream.ts';
+import { parseSchema, regexForm } from './openai/output-format.ts';
+import { checkModel, draftMode, randomSeed, stopStrings, TOP_LOGPROBS_LIMIT } from './openai/request.ts';
+import { STOP_TOKEN_LIMIT } from './openai/sampling.ts';
+import { LONGEST_DRAFT } from './settings.ts';
+import { beginning, encodeText, orBeginning, roomAfter } from './text/encode.ts';
+import { AnswerText, type TextPiece } from './text/text-stream.ts';
 import type { Tokenizer } from './text/tokenizer.ts';
-import { refuse } from './validation.ts';
+import { object } from './validation.ts';
 
 export interface GenerationParts {
   readonly generator: Generator;
@@ -39,197 +30,176 @@ export interface GenerationParts {
   readonly grammars: Grammars;
   readonly admission: Admission;
   readonly keys: ApiKeys;
-  readonly onRefusal?: OnRefusal;
+  readonly onRejection?: OnRejection;
 }
-
-/** Strings that may end an answer, as many as OpenAI allows. */
-const STOP_LIMIT = 4;
 
 /** ptp.v1.GenerationService over a generator. */
 export function generationService(parts: GenerationParts): ImplementedService {
   return implement(GenerationService, {
     generate: (request, context) => generate(parts, request, context),
     tokenize: (request, { metadata }) => {
-      admitted(parts, metadata);
+      authenticate(parts, metadata);
       return tokenize(parts, request);
     },
     getModel: ({ model }, { metadata }) => {
-      admitted(parts, metadata);
+      authenticate(parts, metadata);
       return getModel(parts, model);
     },
   });
 }
 
-/** The key's holder, one of whose requests this is. @throws PtpError `unauthenticated`, `resource_exhausted` */
-function admitted({ keys, onRefusal }: GenerationParts, metadata: CallContext['metadata']): Client | undefined {
-  return refusing(onRefusal, () => {
+/** The client whose key the call carries. @throws PtpError `unauthenticated`, `resource_exhausted` */
+function authenticate({ keys, onRejection }: GenerationParts, metadata: CallContext['metadata']): Client | undefined {
+  return reporting(onRejection, () => {
     const client = keys.client(metadata.get('authorization')[0]?.toString());
     client?.take();
     return client;
   });
 }
 
-function refusing<T>(onRefusal: OnRefusal | undefined, work: () => T): T {
+function reporting<T>(onRejection: OnRejection | undefined, work: () => T): T {
   try {
     return work();
   } catch (error) {
-    tellRefusal(error, onRefusal);
+    reportRejection(error, onRejection);
     throw error;
   }
 }
 
-function tokenize({ generator, tokenizer }: GenerationParts, { model, text, withoutBeginning }: TokenizeRequest) {
-  const { model: modelInfo } = generator;
-  checkModel(model || 'default', modelInfo);
-  const ids = encodeText(text, tokenizer, modelInfo, 'text');
-  return { ids: withoutBeginning ? ids.slice(beginning(modelInfo).length) : ids };
+function tokenize({ generator, tokenizer }: GenerationParts, { model: name, text, withoutBeginning }: TokenizeRequest) {
+  const { model } = generator;
+  checkModel(name || 'default', model);
+  const ids = encodeText(text, tokenizer, model, 'text');
+  return { ids: withoutBeginning ? ids.slice(beginning(model).length) : ids };
 }
 
-function getModel({ generator }: GenerationParts, model: string) {
-  const { model: modelInfo } = generator;
-  checkModel(model || 'default', modelInfo);
-  const { modelId, vocabulary: vocabularySize, contextLength, endOfText } = modelInfo;
+function getModel({ generator }: GenerationParts, name: string) {
+  const { model } = generator;
+  checkModel(name || 'default', model);
+  const { modelId, vocabulary: vocabularySize, contextLength, endOfText } = model;
   const { verifier: verifierReady, drafter: drafterReady } = generator.health();
   return { modelId, vocabularySize, contextLength, endOfText, verifierReady, drafterReady };
 }
 
 async function* generate(parts: GenerationParts, message: GenerateRequest, { signal, metadata }: CallContext) {
-  const { generator, admission, tokenizer, onRefusal } = parts;
-  const client = admitted(parts, metadata);
-  const request = checkRequest(message, parts, metadata.get('traceparent')[0]?.toString());
-  const leaves: (() => void)[] = [];
+  const { generator, admission, tokenizer, onRejection } = parts;
+  const client = authenticate(parts, metadata);
+  const request = parseRequest(message, parts, metadata.get('traceparent')[0]?.toString());
+  const leave = reporting(onRejection, () => admit(admission, client, 1));
   try {
-    // a key that has what it may have must not have places kept for it
-    if (client) leaves.push(refusing(onRefusal, () => client.admission.enter(1)));
-    leaves.push(refusing(onRefusal, () => admission.enter(1, client)));
-    const text = new TextStream(message.stop);
-    let first = true;
-    for await (const { tokens, logProbabilities, tops = [], stats, finish } of generator.generate(request, signal)) {
-      let piece = '';
-      for (const token of tokens) {
-        piece += text.push(tokenizer.bytes(token));
-        if (text.stopped) break;
-      }
-      if (finish && !text.stopped) piece += text.end();
-      const finishReason = text.stopped ? 'stop' : (finish ?? '');
-      const seed = first ? request.seed : 0n;
-      first = false;
-      const told = { logProbabilities: [...logProbabilities], top: tops.map(topMessage) };
-      yield { text: piece, tokens: [...tokens], ...told, step: stepMessage(stats), finishReason, seed };
-      if (finishReason !== '') return;
+    const answer = new AnswerText(tokenizer, message.stop);
+    let seed = request.seed;
+    for await (const step of generator.generate(request, signal)) {
+      const piece = answer.add(step.tokens, step.finish);
+      yield { ...stepMessage(step, piece), seed };
+      if (piece.finish) return;
+      // Only the first message has the seed.
+      seed = 0n;
     }
   } finally {
-    for (const leave of leaves) leave();
+    leave();
   }
 }
 
+/** Fields with the same limits as in the HTTP API; proto3's empty mode means none. */
+const checkedFields = object({ stop: stopStrings, draft: object({ mode: draftMode.optional() }).optional() });
+
 /** @throws PtpError naming field, limit and value */
-function checkRequest(
+function parseRequest(
   message: GenerateRequest,
-  { generator: { model: modelInfo }, tokenizer, grammars }: GenerationParts,
+  { generator: { model }, tokenizer, grammars }: GenerationParts,
   traceparent: string | undefined,
 ): GenerationRequest {
-  if (message.model !== '') checkModel(message.model, modelInfo);
-  if (message.stop.length > STOP_LIMIT || message.stop.includes('')) {
-    const got = message.stop.includes('') ? 'an empty one' : message.stop.length;
-    throw new PtpError('invalid_argument', `\`stop\` must be at most ${STOP_LIMIT} non-empty strings, got ${got}`, {
-      field: 'stop',
-    });
-  }
+  if (message.model !== '') checkModel(message.model, model);
+  const { stop, draft } = message;
+  const fields = parseFields(checkedFields, { stop, draft: draft && { mode: draft.mode || undefined } });
   const form = formOf(message);
-  const prompt = promptOf(message, modelInfo, tokenizer);
-  const room = modelInfo.contextLength - prompt.length;
-  if (room < 1) {
-    const limit = modelInfo.contextLength - 1;
-    throw new PtpError('out_of_range', `\`prompt\` must have at most ${limit} tokens, got ${prompt.length}`, {
-      field: 'prompt',
-    });
-  }
+  const prompt = promptOf(message, model, tokenizer);
+  const room = roomAfter(prompt, undefined, model, 'prompt');
   return {
     prompt,
-    sampling: receivedSampling(message.sampling, modelInfo.vocabulary),
-    ...choosing(message, modelInfo),
+    sampling: receivedSampling(message.sampling, model.vocabulary),
+    ...tokenFields(message, model),
     ...(form && { grammar: grammars.start(form) }),
-    seed: message.seed ?? randomBytes(8).readBigUInt64LE(),
+    seed: message.seed ?? randomSeed(),
     maxTokens: message.maxTokens === 0 ? room : message.maxTokens,
-    ...draftOptions(message.draft),
+    ...(draft && draftFields(draft, fields.draft?.mode)),
     ...(traceparent && { traceparent }),
   };
 }
 
-/** @throws PtpError `invalid_argument` naming what of a schema cannot be followed */
+/** @throws PtpError `invalid_argument` naming the unsupported part of a schema */
 function formOf({ form, ignoreEndOfText, adjustments }: GenerateRequest): Form | undefined {
   if (form.case === undefined || (form.case === 'jsonObject' && !form.value)) return undefined;
-  if (ignoreEndOfText) refuse('ignore_end_of_text', 'absent where the answer has a form', true);
+  const absent = 'absent if the answer must have a form';
+  if (ignoreEndOfText) throw invalidField('ignore_end_of_text', absent, true);
   const heldBackUntil = adjustments?.heldBackUntil ?? 0;
-  if (heldBackUntil > 0) refuse('adjustments.held_back_until', 'absent where the answer has a form', heldBackUntil);
+  if (heldBackUntil > 0) throw invalidField('adjustments.held_back_until', absent, heldBackUntil);
   const key = `${form.case} ${form.value}`;
-  if (form.case === 'jsonSchema')
-    return { grammar: jsonSchemaGrammar(parsedSchema(form.value, 'json_schema'), 'json_schema'), key };
-  return { grammar: form.case === 'regex' ? wholeRegex(form.value, 'regex') : jsonObject, key };
+  if (form.case === 'jsonSchema') {
+    return { grammar: jsonSchemaGrammar(parseSchema(form.value, 'json_schema'), 'json_schema'), key };
+  }
+  return { grammar: form.case === 'regex' ? regexForm(form.value, 'regex') : jsonObject, key };
 }
 
-function choosing(message: GenerateRequest, { vocabulary }: ModelInfo) {
+/** @throws PtpError `invalid_argument`, `out_of_range` naming field, limit and value */
+function tokenFields(message: GenerateRequest, { vocabulary }: ModelInfo) {
   const { stopTokens, topLogProbabilities: topCount, ignoreEndOfText } = message;
-  const check = (field: string, most: number, got: number) => {
-    if (got <= most) return;
-    throw new PtpError('out_of_range', `\`${field}\` must be at most ${most}, got ${got}`, { field });
-  };
-  check('top_log_probabilities', MOST_TOPS, topCount);
-  check('stop_tokens', MOST_STOP_TOKENS, stopTokens.length);
+  requireAtMost('top_log_probabilities', TOP_LOGPROBS_LIMIT, topCount);
+  requireAtMost('stop_tokens', STOP_TOKEN_LIMIT, stopTokens.length);
   requireTokens('stop_tokens', stopTokens, vocabulary);
   const adjustments = receivedAdjustments(message.adjustments, vocabulary);
   return { stopTokens, topCount, ignoreEndOfText, ...(adjustments && { adjustments }) };
 }
 
-function topMessage({ ids, logProbabilities }: TopTokens) {
-  return { ids: [...ids], logProbabilities: [...logProbabilities] };
-}
-
-function draftOptions(draft: DraftOptions | undefined): Pick<GenerationRequest, 'drafting' | 'draftLimits'> {
-  if (!draft) return {};
-  const { off, length, promptLookup: lookup } = draft;
-  const mode = DRAFT_MODES.find((known) => known === draft.mode);
-  if (draft.mode !== '' && !mode) {
-    const message = `\`draft.mode\` must be ${DRAFT_MODES.join(', ')}, got ${JSON.stringify(draft.mode.slice(0, 40))}`;
-    throw new PtpError('invalid_argument', message, { field: 'draft.mode' });
-  }
-  if (length > LONGEST_DRAFT) {
-    const message = `\`draft.length\` must be in [0, ${LONGEST_DRAFT}], got ${length}`;
-    throw new PtpError('out_of_range', message, { field: 'draft.length' });
-  }
+function draftFields(
+  { off, length, promptLookup: lookup }: DraftOptions,
+  mode: NonNullable<GenerationRequest['draftLimits']>['mode'],
+) {
+  requireAtMost('draft.length', LONGEST_DRAFT, length);
   const draftLimits = { ...(length > 0 && { length }), ...(mode && { mode }), ...(lookup !== undefined && { lookup }) };
   return { drafting: !off, draftLimits };
 }
 
-function promptOf({ prompt }: GenerateRequest, modelInfo: ModelInfo, tokenizer: Tokenizer): readonly number[] {
+function requireAtMost(field: string, limit: number, value: number): void {
+  requireField(value <= limit, field, `at most ${limit}`, value, 'out_of_range');
+}
+
+function promptOf({ prompt }: GenerateRequest, model: ModelInfo, tokenizer: Tokenizer): readonly number[] {
   switch (prompt.case) {
     case 'text':
-      return orBeginning(encodeText(prompt.value, tokenizer, modelInfo, 'prompt'), modelInfo);
+      return orBeginning(encodeText(prompt.value, tokenizer, model, 'prompt'), model);
     case 'tokens':
-      requireTokens('prompt.tokens', prompt.value.ids, modelInfo.vocabulary);
-      return orBeginning(prompt.value.ids, modelInfo);
+      requireTokens('prompt.tokens', prompt.value.ids, model.vocabulary);
+      return orBeginning(prompt.value.ids, model);
     default:
       throw new PtpError('invalid_argument', '`prompt` is missing: set text or tokens', { field: 'prompt' });
   }
 }
 
-function stepMessage(stats: StepStats) {
+function stepMessage({ tokens, logProbabilities, tops = [], stats }: GenerationStep, { text, finish }: TextPiece) {
   return {
-    step: stats.step,
-    drafted: stats.drafted,
-    accepted: stats.accepted,
-    stepUs: stats.stepMicros,
-    verifyUs: stats.verifyMicros,
-    draftUs: stats.draftMicros,
-    verifyRunUs: stats.verifyRunMicros,
-    draftRunUs: stats.draftRunMicros,
-    redraftUs: stats.redraftMicros,
-    mode: stats.mode,
-    reason: stats.reason,
-    offered: stats.offered,
-    source: stats.source,
-    budget: stats.budget,
-    aheadUs: stats.aheadMicros,
+    text,
+    tokens: [...tokens],
+    logProbabilities: [...logProbabilities],
+    top: tops.map(({ ids, logProbabilities: logs }) => ({ ids: [...ids], logProbabilities: [...logs] })),
+    finishReason: finish ?? '',
+    step: {
+      step: stats.step,
+      drafted: stats.drafted,
+      accepted: stats.accepted,
+      stepUs: stats.stepMicros,
+      verifyUs: stats.verifyMicros,
+      draftUs: stats.draftMicros,
+      verifyRunUs: stats.verifyRunMicros,
+      draftRunUs: stats.draftRunMicros,
+      redraftUs: stats.redraftMicros,
+      mode: stats.mode,
+      reason: stats.reason,
+      offered: stats.offered,
+      source: stats.source,
+      budget: stats.budget,
+      aheadUs: stats.aheadMicros,
+    },
   };
 }

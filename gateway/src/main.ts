@@ -15,7 +15,7 @@ import { PairGenerator } from './decode/generate.ts';
 import type { Streams } from './decode/ports.ts';
 import { Grammars } from './grammar/grammars.ts';
 import { generationService } from './grpc.ts';
-import { loadDoorTls } from './http/tls.ts';
+import { loadListenerTls } from './http/tls.ts';
 import { MeteredGenerator } from './observe/metered-generator.ts';
 import { gatewayMetrics } from './observe/metrics.ts';
 import { RecordedGenerator } from './observe/recorded-generator.ts';
@@ -61,25 +61,25 @@ await runService('gateway', async (logger, onStop) => {
   const loop = (over: Streams) => new PairGenerator(over, limits);
   const recorded = traces ? new RecordedGenerator(traces, streams, loop) : loop(new RecordedStreams(streams));
   const generator = new MeteredGenerator(recorded, counted, metrics.registry, drafts);
-  const onRefusal = (code: ErrorCode) => counted.refusals.inc({ error_type: code });
+  const onRejection = (code: ErrorCode) => counted.refusals.inc({ error_type: code });
   const grammars = new Grammars(tokenizer, generator.model);
   const admission = new Admission(config.maxStreams);
   const keys = await loadApiKeys(config.apiKeys, gatewaySettings.apiKeys.name);
 
-  const door = await loadDoorTls(config);
+  const tls = await loadListenerTls(config);
   const grpc = await serve({
     address: config.grpcListen.target,
     setting: gatewaySettings.grpcListen.name,
     logger,
-    tls: door?.grpc,
+    tls: tls?.grpc,
     stallMillis: config.stallMillis,
-    services: [generationService({ generator, tokenizer, grammars, admission, keys, onRefusal })],
+    services: [generationService({ generator, tokenizer, grammars, admission, keys, onRejection })],
   });
   const { exposition } = metrics;
   const http = await createHttp({
     traces,
     exposition,
-    onRefusal,
+    onRejection,
     generator,
     tokenizer,
     grammars,
@@ -87,7 +87,7 @@ await runService('gateway', async (logger, onStop) => {
     admission,
     keys,
     settings: config,
-    https: door?.https,
+    https: tls?.https,
     logger,
   });
   onStop(() => Promise.all([grpc.close(config.drainSeconds * 1000), closeHttp(http, config.drainSeconds * 1000)]));

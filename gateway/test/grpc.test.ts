@@ -131,14 +131,14 @@ describe('GenerationService', () => {
     [
       'a form without an end',
       { prompt, form: { case: 'regex', value: 'a' }, ignoreEndOfText: true },
-      { message: '`ignore_end_of_text` must be absent where the answer has a form, got true' },
+      { message: '`ignore_end_of_text` must be absent if the answer must have a form, got true' },
     ],
     [
       'an unknown draft mode',
       { prompt, draft: { mode: 'fast' } },
-      { message: '`draft.mode` must be auto, overlap, sequential, plain, got "fast"' },
+      { message: '`draft.mode` must be one of auto, overlap, sequential, plain, got "fast"' },
     ],
-    ['too long a draft', { prompt, draft: { length: 65 } }, { message: '`draft.length` must be in [0, 64], got 65' }],
+    ['too long a draft', { prompt, draft: { length: 65 } }, { message: '`draft.length` must be at most 64, got 65' }],
     ['no prompt', {}, { code: 'invalid_argument', message: '`prompt` is missing: set text or tokens' }],
     ['an unknown model', { prompt, model: 'gpt' }, { code: 'not_found' }],
     ['five stop strings', { prompt, stop: ['a', 'b', 'c', 'd', 'e'] }, { code: 'invalid_argument' }],

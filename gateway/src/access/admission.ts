@@ -1,27 +1,27 @@
-import { PtpError } from '@ptp/protocol/errors';
+import { type ErrorCode, PtpError, toPtpError } from '@ptp/protocol/errors';
 
-/** How long a place is kept for who was refused one, milliseconds; longer than `Retry-After` tells them to wait. */
-const KEPT_MS = 3000;
+/** Time for which room is reserved for a rejected client, milliseconds; longer than the `Retry-After` it gets. */
+const RESERVED_MS = 3000;
 
-/** Whose all sequences are that have no holder. */
-const NOBODY = {};
+/** Owner of requests that carry no API key. */
+const ANONYMOUS = {};
 
 /**
- * The door: counts the sequences that are being generated, and refuses rather than queues.
+ * Limits the sequences that are generated at once; rejects further ones instead of queueing them.
  *
- * Fair between holders: what becomes free goes to those who were refused and would not have more than an equal share of all places,
- * before anybody who would. While nobody was refused of late, one holder may have all.
+ * Fair between owners: room that becomes free is reserved for owners that were rejected and are below an equal share of
+ * all sequences. While nobody was rejected recently, one owner may use everything.
  */
 export class Admission {
   readonly #limit: number;
   readonly #now: () => number;
   #running = 0;
-  /** Sequences of each holder that has some. */
+  /** Running sequences by owner. */
   readonly #held = new Map<object, number>();
-  /** Who was refused so many sequences, and until when places are kept for them. */
-  readonly #refused = new Map<object, { readonly sequences: number; readonly until: number }>();
+  /** Rejected requests by owner: sequences, and the time until which room is reserved for them. */
+  readonly #rejected = new Map<object, { readonly sequences: number; readonly until: number }>();
 
-  /** @param now milliseconds */
+  /** @param now current time, milliseconds */
   constructor(limit: number, now: () => number = () => performance.now()) {
     this.#limit = limit;
     this.#now = now;
@@ -30,55 +30,79 @@ export class Admission {
   /**
    * Takes room for `sequences`.
    *
-   * @param holder whose they are, for example an API key's client
-   * @returns gives it back
+   * @param owner their owner, for example an API key's client
+   * @returns a function that gives the room back
    * @throws PtpError `resource_exhausted` if there is no room now, `invalid_argument` if there never is
    */
-  enter(sequences: number, holder: object = NOBODY): () => void {
+  enter(sequences: number, owner: object = ANONYMOUS): () => void {
     if (sequences > this.#limit) {
       const message = `\`n\` times the number of prompts must be at most ${this.#limit}, got ${sequences}`;
       throw new PtpError('invalid_argument', message, { field: 'n' });
     }
     if (this.#running + sequences > this.#limit) {
-      this.#refused.set(holder, { sequences, until: this.#now() + KEPT_MS });
+      this.#rejected.set(owner, { sequences, until: this.#now() + RESERVED_MS });
       throw new PtpError('resource_exhausted', `overloaded: ${this.#running} of ${this.#limit} sequences are running`);
     }
-    this.#checkShare(sequences, holder);
-    this.#refused.delete(holder);
-    this.#add(sequences, holder);
-    return () => this.#add(-sequences, holder);
+    this.#checkShare(sequences, owner);
+    this.#rejected.delete(owner);
+    this.#add(sequences, owner);
+    return () => this.#add(-sequences, owner);
   }
 
-  /** Runs `work` with room for `sequences`; throws as `enter` does. */
-  async run<T>(sequences: number, work: () => Promise<T>, holder?: object): Promise<T> {
-    const leave = this.enter(sequences, holder);
-    try {
-      return await work();
-    } finally {
-      leave();
-    }
-  }
-
-  #checkShare(sequences: number, holder: object): void {
+  #checkShare(sequences: number, owner: object): void {
     const now = this.#now();
-    for (const [other, { until }] of this.#refused) if (until <= now) this.#refused.delete(other);
-    const holders = new Set([...this.#held.keys(), ...this.#refused.keys(), holder]).size;
-    const share = Math.max(1, Math.floor(this.#limit / holders));
-    const heldBy = (who: object) => this.#held.get(who) ?? 0;
-    const own = heldBy(holder);
+    for (const [other, { until }] of this.#rejected) if (until <= now) this.#rejected.delete(other);
+    const owners = new Set([...this.#held.keys(), ...this.#rejected.keys(), owner]).size;
+    const share = Math.max(1, Math.floor(this.#limit / owners));
+    const heldBy = (each: object) => this.#held.get(each) ?? 0;
+    const own = heldBy(owner);
     if (own + sequences <= share) return;
-    const kept = [...this.#refused].some(
-      ([other, asked]) => other !== holder && heldBy(other) + asked.sequences <= share,
+    const reserved = [...this.#rejected].some(
+      ([other, wanted]) => other !== owner && heldBy(other) + wanted.sequences <= share,
     );
-    if (!kept) return;
-    const message = `overloaded: ${own} of ${this.#limit} sequences are this key's, and others wait for their share`;
+    if (!reserved) return;
+    const message = `overloaded: this key runs ${own} of ${this.#limit} sequences, and other keys wait for their share`;
     throw new PtpError('resource_exhausted', message);
   }
 
-  #add(sequences: number, holder: object): void {
+  #add(sequences: number, owner: object): void {
     this.#running += sequences;
-    const held = (this.#held.get(holder) ?? 0) + sequences;
-    if (held > 0) this.#held.set(holder, held);
-    else this.#held.delete(holder);
+    const held = (this.#held.get(owner) ?? 0) + sequences;
+    if (held > 0) this.#held.set(owner, held);
+    else this.#held.delete(owner);
   }
+}
+
+/**
+ * Takes room under the client's own limit, then under the server's: in this order, so that no room is reserved for a
+ * client that is at its own limit.
+ *
+ * @returns a function that gives both back
+ * @throws PtpError see {@link Admission.enter}
+ */
+export function admit(
+  server: Admission,
+  client: { readonly admission: Admission } | undefined,
+  sequences: number,
+): () => void {
+  const leaveOwn = client?.admission.enter(sequences);
+  try {
+    const leave = server.enter(sequences, client);
+    return () => {
+      leave();
+      leaveOwn?.();
+    };
+  } catch (error) {
+    leaveOwn?.();
+    throw error;
+  }
+}
+
+/** Called for each request that is rejected for lack of room or of a valid key. */
+export type OnRejection = (code: ErrorCode) => void;
+
+/** Reports an error that is such a rejection. */
+export function reportRejection(error: unknown, onRejection: OnRejection | undefined): void {
+  const { code } = toPtpError(error);
+  if (code === 'resource_exhausted' || code === 'unauthenticated') onRejection?.(code);
 }

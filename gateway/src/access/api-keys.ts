@@ -4,15 +4,15 @@ import { PtpError } from '@ptp/protocol/errors';
 import { z } from 'zod';
 import { Admission } from './admission.ts';
 
-/** The keys file: an array, one entry for each key. The keys themselves stand nowhere, only their hashes. */
+/** The keys file: an array with one entry per key, which holds the key's hash and never the key. */
 const fileSchema = z
   .array(
     z.strictObject({
-      /** Who it is, for logs. */
+      /** The client's name in logs. */
       name: z.string().min(1),
       /** SHA-256 of the key, in hex: `printf %s "$KEY" | sha256sum`. */
       sha256: z.string().regex(/^[0-9a-f]{64}$/, 'must be 64 lower-case hex digits'),
-      /** Sequences at once; PTP_MAX_STREAMS holds beside it. */
+      /** Sequences at once; PTP_MAX_STREAMS applies as well. */
       max_streams: z.int().min(1).optional(),
       requests_per_minute: z.int().min(1).optional(),
     }),
@@ -21,26 +21,26 @@ const fileSchema = z
 
 const MINUTE = 60_000;
 
-/** What is left of a key's requests. */
+/** A key's request rate. */
 export interface RateLimit {
   readonly limit: number;
   readonly remaining: number;
-  /** Milliseconds until it is full again. */
+  /** Milliseconds until `remaining` equals `limit` again. */
   readonly resetMillis: number;
 }
 
-/** Who may ask, and how much. */
+/** The clients that may use the server. */
 export class ApiKeys {
   readonly #clients: readonly Client[];
 
-  /** @param entries empty for a server that asks for no key */
+  /** @param entries empty for a server that requires no key */
   constructor(entries: z.infer<typeof fileSchema>) {
     this.#clients = entries.map((entry) => new Client(entry));
   }
 
   /**
-   * The client with the key of an `Authorization: Bearer KEY` header; undefined where no keys are asked for. Takes the same time whatever
-   * key is given, as all hashes are compared with that of the given one.
+   * The client of an `Authorization: Bearer KEY` header; undefined if the server requires no key. Compares all hashes,
+   * so that the time taken does not depend on the key.
    *
    * @throws PtpError `unauthenticated`
    */
@@ -48,21 +48,21 @@ export class ApiKeys {
     if (this.#clients.length === 0) return undefined;
     const key = /^Bearer (.+)$/i.exec(authorization ?? '')?.[1];
     if (key === undefined)
-      throw new PtpError('unauthenticated', 'an API key is needed: send `Authorization: Bearer KEY`');
+      throw new PtpError('unauthenticated', 'an API key is required: send `Authorization: Bearer KEY`');
     const hash = createHash('sha256').update(key).digest();
     const [found] = this.#clients.filter((client) => timingSafeEqual(client.hash, hash));
-    if (!found) throw new PtpError('unauthenticated', 'the API key is not known');
+    if (!found) throw new PtpError('unauthenticated', 'the API key is unknown');
     return found;
   }
 }
 
-/** A key's holder. */
+/** The owner of a key. */
 export class Client {
   readonly name: string;
   readonly hash: Buffer;
   readonly admission: Admission;
   readonly #perMinute: number | undefined;
-  /** A token bucket: requests that may come at once, and when that was. */
+  /** A token bucket: requests left, and the time of that count. */
   #left: number;
   #at = 0;
 
@@ -75,9 +75,9 @@ export class Client {
   }
 
   /**
-   * Counts a request.
+   * Counts a request against the rate limit.
    *
-   * @param now milliseconds
+   * @param now current time, milliseconds
    * @throws PtpError `resource_exhausted`
    */
   take(now = performance.now()): void {
@@ -87,12 +87,12 @@ export class Client {
     this.#at = now;
     if (this.#left < 1) {
       const retryAfterMs = Math.ceil(((1 - this.#left) * MINUTE) / limit);
-      throw new PtpError('resource_exhausted', `this key may make ${limit} requests a minute`, { retryAfterMs });
+      throw new PtpError('resource_exhausted', `this key is limited to ${limit} requests per minute`, { retryAfterMs });
     }
     this.#left--;
   }
 
-  /** As of the last request; undefined for a key without a limit. */
+  /** The rate as of the last request; undefined for a key without a limit. */
   get rate(): RateLimit | undefined {
     const limit = this.#perMinute;
     if (limit === undefined) return undefined;
@@ -101,9 +101,9 @@ export class Client {
 }
 
 /**
- * The keys of a file; none if `path` is empty.
+ * Loads a keys file; no keys if `path` is empty.
  *
- * @throws PtpError `failed_precondition` if it cannot be read or is not as it must be
+ * @throws PtpError `failed_precondition` if it cannot be read or is invalid
  */
 export async function loadApiKeys(path: string, setting: string): Promise<ApiKeys> {
   if (path === '') return new ApiKeys([]);

@@ -1,28 +1,33 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { ApiKeys, Client } from './api-keys.ts';
 
-/** Where a key is needed, if any are asked for: whatever the model or its tokenizer works for, and what tells of others' requests. */
-const NEEDS_KEY = /^\/(v1|tokenize|detokenize|traces\.json|traces\/\*)(\/|$)/;
+/** Routes that need a key: those that use the model or its tokenizer, and those that show other requests. */
+const PROTECTED = /^\/(v1|tokenize|detokenize|traces\.json|traces\/\*)(\/|$)/;
 
-/** Has requests checked for their keys, before their bodies are read. @returns whose a request is */
-export function askForKeys(app: FastifyInstance, keys: ApiKeys): WeakMap<FastifyRequest, Client> {
-  const clients = new WeakMap<FastifyRequest, Client>();
+const clients = new WeakMap<FastifyRequest, Client>();
+
+/** The client whose key a request carries; undefined if the server has no keys or the route needs none. */
+export function clientOf(request: FastifyRequest): Client | undefined {
+  return clients.get(request);
+}
+
+/** Checks the key and the rate of each request before its body is read. */
+export function requireApiKeys(app: FastifyInstance, keys: ApiKeys): void {
   app.addHook('onRequest', async (request, reply) => {
-    if (!NEEDS_KEY.test(request.routeOptions.url ?? '')) return;
+    if (!PROTECTED.test(request.routeOptions.url ?? '')) return;
     const client = keys.client(request.headers.authorization);
     if (!client) return;
     clients.set(request, client);
     try {
       client.take();
     } finally {
-      tellRate(reply, client);
+      setRateHeaders(reply, client);
     }
   });
-  return clients;
 }
 
-/** As OpenAI's API tells it, with a refusal too. */
-function tellRate(reply: FastifyReply, { rate }: Client): void {
+/** Headers of OpenAI's API, sent with rejections too. */
+function setRateHeaders(reply: FastifyReply, { rate }: Client): void {
   if (!rate) return;
   reply.headers({
     'x-ratelimit-limit-requests': rate.limit,

@@ -132,12 +132,6 @@ export interface ModelInfo {
   readonly beginOfText?: number | null;
 }
 
-/** What stands before every text: one token, or none. */
-export function beginning({ beginOfText, endOfText }: ModelInfo): number[] {
-  const token = beginOfText === undefined ? endOfText : beginOfText;
-  return token === null ? [] : [token];
-}
-
 /** What is there to generate with. */
 export interface Health {
   readonly verifier: boolean;

@@ -1,6 +1,7 @@
 import { PtpError } from '@ptp/protocol/errors';
+import { parseFields } from '@ptp/protocol/validation';
 import { z } from 'zod';
-import { boolean, check, integer, number, text } from '../validation.ts';
+import { boolean, integer, number, text } from '../validation.ts';
 
 const count = integer(0, Number.MAX_SAFE_INTEGER, 'an integer >= 0').optional();
 const limit = number.optional();
@@ -84,7 +85,7 @@ const ALONE = ['$ref', 'const', 'enum', 'anyOf', 'oneOf', 'allOf'] as const;
 /** @throws PtpError `invalid_argument` naming the keyword that cannot be followed */
 export function checkKeywords(given: unknown, at: string): Schema {
   if (given === false) throw refusal(at, 'must allow something, got false');
-  const schema = within(at, () => check(keywords, given));
+  const schema = within(at, () => parseFields(keywords, given));
   const refused = REFUSED.find((name) => schema[name] !== undefined);
   if (refused !== undefined) throw refusal(`${at}.${refused}`, 'is not supported');
   if (schema.uniqueItems) throw refusal(`${at}.uniqueItems`, 'is not supported');

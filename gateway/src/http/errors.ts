@@ -1,6 +1,10 @@
+import type { OutgoingHttpHeaders } from 'node:http';
+import type { Socket } from 'node:net';
 import { type ErrorCode, publicMessage, toPtpError, wireErrors } from '@ptp/protocol/errors';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { newId } from './ids.ts';
 
-/** An error as OpenAI's API writes it. */
+/** An error in the form of OpenAI's API. */
 export interface OpenAiErrorBody {
   readonly error: {
     readonly message: string;
@@ -13,14 +17,109 @@ export interface OpenAiErrorBody {
 
 /** HTTP status and body for any thrown value. */
 export function openAiError(error: unknown): { status: number; body: OpenAiErrorBody } {
-  const refusal = protocolRefusal(error);
-  if (refusal) return { status: refusal.status, body: errorBody(refusal.message, 'invalid_request_error') };
+  const rejection = frameworkRejection(error);
+  if (rejection) return { status: rejection.status, body: errorBody(rejection.message, 'invalid_request_error') };
   const { code, field } = toPtpError(error);
   const { http, openai } = wireErrors[code];
   return { status: http, body: errorBody(publicMessage(error), openai, field, openAiCode(code, field)) };
 }
 
-export function errorBody(message: string, type: string, param?: string, code?: string): OpenAiErrorBody {
+/** Logs an error and sends it in the form of OpenAI's API. */
+export function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
+  logError(error, request);
+  const { status, body } = openAiError(error);
+  // No retry hint available (server full): suggest 1 s.
+  if (status === 429) reply.header('retry-after', Math.ceil((toPtpError(error).retryAfterMs ?? 1000) / 1000));
+  if (status === 401) reply.header('www-authenticate', 'Bearer');
+  sendErrorBody(request, reply, status, body);
+}
+
+/** Logs rejected requests without their message, which may quote the request. */
+export function logError(error: unknown, request: FastifyRequest): void {
+  const { status, body } = openAiError(error);
+  if (status < 500) request.log.info({ status, code: toPtpError(error).code, param: body.error.param }, 'refused');
+  else request.log.error({ err: error, status }, 'failed');
+}
+
+/** Answers 405 to the other methods of each route registered from now on. */
+export function rejectOtherMethods(app: FastifyInstance): void {
+  app.addHook('onRoute', ({ method, url }) => {
+    if (method !== 'GET' && method !== 'POST') return;
+    const allowed = method === 'GET' ? ['GET', 'HEAD'] : [method];
+    app.route({
+      method: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'].filter((other) => !allowed.includes(other)),
+      url,
+      onRequest: (request, reply) => {
+        reply.header('allow', allowed.join(', '));
+        const message = `${request.method} is not allowed here: use ${allowed.join(' or ')}`;
+        sendErrorBody(
+          request,
+          reply,
+          405,
+          errorBody(message, 'invalid_request_error', undefined, 'method_not_allowed'),
+        );
+      },
+      handler: () => undefined,
+    });
+  });
+}
+
+const PARSER_ERRORS: Readonly<Record<string, readonly [status: string, message: string]>> = {
+  HPE_HEADER_OVERFLOW: ['431 Request Header Fields Too Large', 'the headers are larger than 16 KiB'],
+  ERR_HTTP_REQUEST_TIMEOUT: ['408 Request Timeout', 'the request did not arrive in time'],
+};
+
+/** Answers what Node's HTTP parser rejects, and closes the connection: the start of the next request is unknown. */
+export function rejectUnparsable(error: Error & { readonly code?: string }, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const [status, message] = PARSER_ERRORS[error.code ?? ''] ?? ['400 Bad Request', 'the request is not valid HTTP/1.1'];
+  const body = JSON.stringify(errorBody(message, 'invalid_request_error'));
+  socket.end(
+    [
+      `HTTP/1.1 ${status}`,
+      'content-type: application/json; charset=utf-8',
+      `content-length: ${Buffer.byteLength(body)}`,
+      `x-request-id: ${newId('req_')}`,
+      'connection: close',
+      '',
+      body,
+    ].join('\r\n'),
+  );
+}
+
+/** Time for which the rest of a rejected request's body is read and dropped. */
+const LINGER_MS = 2_000;
+
+/**
+ * Sends an error. If the request's body is still arriving, closes the connection after it, but not at once: that would
+ * reset the connection, and the client might never see the answer (RFC 9112, section 9.6).
+ */
+function sendErrorBody(request: FastifyRequest, reply: FastifyReply, status: number, body: OpenAiErrorBody): void {
+  if (request.raw.complete || request.raw.destroyed) {
+    reply.code(status).send(body);
+    return;
+  }
+  reply.hijack();
+  const text = JSON.stringify(body);
+  reply.raw.writeHead(status, {
+    ...(reply.getHeaders() as OutgoingHttpHeaders),
+    'content-type': 'application/json; charset=utf-8',
+    'content-length': Buffer.byteLength(text),
+    connection: 'close',
+  });
+  reply.raw.write(text);
+  const finish = () => {
+    clearTimeout(timer);
+    reply.raw.end();
+  };
+  const timer = setTimeout(finish, LINGER_MS);
+  request.raw.once('end', finish).once('close', finish).resume();
+}
+
+function errorBody(message: string, type: string, param?: string, code?: string): OpenAiErrorBody {
   return { error: { message, type, param: param ?? null, code: code ?? null } };
 }
 
@@ -33,16 +132,16 @@ function openAiCode(code: ErrorCode, field: string | undefined): string | undefi
   return undefined;
 }
 
-/** What the HTTP framework refuses before our handlers run. */
-function protocolRefusal(error: unknown): { status: number; message: string } | undefined {
+const FRAMEWORK_MESSAGES: Readonly<Record<string, string>> = {
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: 'the content type must be application/json',
+  // Fastify's code for a client that disconnected while sending its body.
+  ECONNRESET: 'the request body is incomplete',
+};
+
+/** Requests that Fastify rejects before they reach a handler. */
+function frameworkRejection(error: unknown): { status: number; message: string } | undefined {
   const { code, statusCode, message } = (error ?? {}) as { code?: unknown; statusCode?: unknown; message?: unknown };
   if (typeof code !== 'string' || !(code.startsWith('FST_ERR_') || code === 'ECONNRESET')) return undefined;
   if (typeof statusCode !== 'number' || statusCode >= 500) return undefined;
-  return { status: statusCode, message: protocolMessages[code] ?? String(message) };
+  return { status: statusCode, message: FRAMEWORK_MESSAGES[code] ?? String(message) };
 }
-
-const protocolMessages: Readonly<Record<string, string>> = {
-  FST_ERR_CTP_INVALID_MEDIA_TYPE: 'the content type must be application/json',
-  // as the framework names a body whose client has gone
-  ECONNRESET: 'the request body did not arrive whole',
-};

@@ -1,20 +1,40 @@
 import { PtpError } from '@ptp/protocol/errors';
-import { isNestedTooDeep, MOST_NESTING } from './nesting.ts';
+import { invalidField } from '@ptp/protocol/validation';
+
+/** Deepest nesting of arrays and objects in a client's JSON: much of the code that reads it is recursive. */
+const NESTING_LIMIT = 200;
 
 /**
- * A request body as JSON. A `seed` beyond 2^53 becomes a bigint, as a number would change it.
+ * Parses a request body. A `seed` beyond 2^53 becomes a bigint, since a number would change it.
  *
- * @throws PtpError `invalid_argument` if the bytes are not UTF-8, or the text is not JSON or nested too deep
+ * @throws PtpError `invalid_argument` if the bytes are not UTF-8, not JSON, or nested too deep
  */
 export function parseJson(bytes: Uint8Array): unknown {
-  const value = parsed(decode(bytes));
+  const value = parseBody(decode(bytes));
   if (!isNestedTooDeep(value)) return value;
-  throw new PtpError('invalid_argument', `the request body must be nested at most ${MOST_NESTING} deep`);
+  throw new PtpError('invalid_argument', `the request body must be nested at most ${NESTING_LIMIT} deep`);
 }
 
-function parsed(text: string): unknown {
+/**
+ * Parses JSON text inside a field.
+ *
+ * @param content what the text has to contain, for errors: "an object"
+ * @throws PtpError `invalid_argument` if it is not JSON, or nested too deep
+ */
+export function parseJsonField(text: string, field: string, content: string): unknown {
+  let value: unknown;
   try {
-    // The reviver sees every value of the body, so it is kept for the rare bodies that need it.
+    value = JSON.parse(text);
+  } catch {
+    throw invalidField(field, `the JSON text of ${content}`, text);
+  }
+  if (isNestedTooDeep(value)) throw invalidField(field, `nested at most ${NESTING_LIMIT} deep`, text);
+  return value;
+}
+
+function parseBody(text: string): unknown {
+  try {
+    // A reviver is called for every value of the body, so it is used only where a long seed needs it.
     return /"seed"\s*:\s*-?\d{16}/.test(text) ? JSON.parse(text, keepLongSeeds) : JSON.parse(text);
   } catch (cause) {
     throw new PtpError('invalid_argument', 'the request body is not valid JSON', { cause });
@@ -29,8 +49,26 @@ function decode(bytes: Uint8Array): string {
   }
 }
 
-/** `context.source`: https://github.com/tc39/proposal-json-parse-with-source, which TypeScript does not know yet. */
+/** `context.source` is https://github.com/tc39/proposal-json-parse-with-source, which TypeScript does not declare yet. */
 function keepLongSeeds(this: unknown, key: string, value: unknown, context?: { source?: string }): unknown {
   const source = context?.source ?? '';
   return key === 'seed' && typeof value === 'number' && /^-?\d{16,}$/.test(source) ? BigInt(source) : value;
+}
+
+/** Breadth-first, since the value may be too deep for recursion. */
+function isNestedTooDeep(value: unknown): boolean {
+  let level = [value].filter(isContainer);
+  for (let depth = 1; level.length > 0; depth++) {
+    if (depth > NESTING_LIMIT) return true;
+    const next: object[] = [];
+    for (const container of level) {
+      for (const inner of Object.values(container)) if (isContainer(inner)) next.push(inner);
+    }
+    level = next;
+  }
+  return false;
+}
+
+function isContainer(value: unknown): value is object {
+  return typeof value === 'object' && value !== null;
 }

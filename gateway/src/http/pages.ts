@@ -1,21 +1,18 @@
-import { createHash } from 'node:crypto';
-import { readdirSync, readFileSync } from 'node:fs';
-import { extname, join } from 'node:path';
+import { readdirSync } from 'node:fs';
+import { dirname, extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { FastifyReply, FastifyRequest } from 'fastify';
+import fastifyStatic from '@fastify/static';
+import type { FastifyInstance } from 'fastify';
 
-const FOLDER = join(import.meta.dirname, '..', '..', 'web');
-const TYPES: Readonly<Record<string, string>> = {
-  '.html': 'text/html; charset=utf-8',
-  '.css': 'text/css; charset=utf-8',
-  '.js': 'text/javascript; charset=utf-8',
-};
+const WEB = join(import.meta.dirname, '..', '..', 'web');
+const SWAGGER = dirname(fileURLToPath(import.meta.resolve('swagger-ui-dist/swagger-ui.css')));
+const SWAGGER_FILES = ['swagger-ui.css', 'swagger-ui-bundle.js'];
 
-/** Pages whose path is not their name. */
+/** Paths of the pages; other files are served under their names. */
 const PATHS: Readonly<Record<string, string>> = { 'index.html': '/', 'docs.html': '/docs', 'traces.html': '/traces' };
 
-/** The pages ask nothing of anybody but this server, and run no script that is not a file of it. */
-const POLICY = [
+/** Pages may connect to this server only, and run only scripts that are files of it. */
+const CONTENT_SECURITY_POLICY = [
   "default-src 'none'",
   "script-src 'self'",
   "style-src 'self'",
@@ -26,36 +23,19 @@ const POLICY = [
   "frame-ancestors 'none'",
 ].join('; ');
 
-/** A file under its path. */
-export interface PageFile {
-  readonly path: string;
-  send(request: FastifyRequest, reply: FastifyReply): Promise<unknown>;
-}
+const HEADERS = {
+  // Browsers revalidate their copy on each use, by its ETag.
+  'cache-control': 'no-cache',
+  'content-security-policy': CONTENT_SECURITY_POLICY,
+  'x-content-type-options': 'nosniff',
+  'referrer-policy': 'no-referrer',
+};
 
-/** The files of the pages at `/`, `/docs` and `/traces`, read once. A browser asks each time whether its copy is still the one. */
-export function pageFiles(): PageFile[] {
-  const own = readdirSync(FOLDER)
-    .filter((name) => extname(name) in TYPES)
-    .map((name) => pageFile(PATHS[name] ?? `/${name}`, join(FOLDER, name)));
-  const swagger = ['swagger-ui.css', 'swagger-ui-bundle.js'].map((name) =>
-    pageFile(`/${name}`, fileURLToPath(import.meta.resolve(`swagger-ui-dist/${name}`))),
-  );
-  return [...own, ...swagger];
-}
-
-function pageFile(path: string, file: string): PageFile {
-  const body = readFileSync(file);
-  const etag = `"${createHash('sha256').update(body).digest('base64url')}"`;
-  const send = async (request: FastifyRequest, reply: FastifyReply) => {
-    reply.headers({
-      'content-type': TYPES[extname(file)],
-      'cache-control': 'no-cache',
-      etag,
-      'content-security-policy': POLICY,
-      'x-content-type-options': 'nosniff',
-      'referrer-policy': 'no-referrer',
-    });
-    return request.headers['if-none-match'] === etag ? reply.code(304).send() : body;
-  };
-  return { path, send };
+/** Serves the pages at `/`, `/docs` and `/traces`, and the files that they load. */
+export async function servePages(app: FastifyInstance): Promise<void> {
+  await app.register(fastifyStatic, { root: WEB, serve: false, cacheControl: false });
+  const serve = (file: string, folder: string) =>
+    app.get(PATHS[file] ?? `/${file}`, (_, reply) => reply.headers(HEADERS).sendFile(file, folder));
+  for (const file of readdirSync(WEB)) if (['.html', '.css', '.js'].includes(extname(file))) serve(file, WEB);
+  for (const file of SWAGGER_FILES) serve(file, SWAGGER);
 }

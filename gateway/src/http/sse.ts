@@ -1,20 +1,26 @@
-import type { ServerResponse } from 'node:http';
-import { PtpError } from '@ptp/protocol/errors';
+import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
+import { waitForDrain } from '@ptp/protocol/backpressure';
+import { PtpError, toPtpError } from '@ptp/protocol/errors';
+import type { FastifyReply } from 'fastify';
 
-/** Server-sent events on a response, at the pace of its reader (https://html.spec.whatwg.org/multipage/server-sent-events.html). */
+/** Server-sent events at the pace of their reader (https://html.spec.whatwg.org/multipage/server-sent-events.html). */
 export class EventStream {
   readonly #response: ServerResponse;
+  readonly #closed: AbortSignal;
   readonly #stallMillis: number;
 
   /**
-   * Writes the head of the response.
+   * Takes over the reply and sends its headers.
    *
-   * @param stallMillis how long `send` waits for a reader that does not read
+   * @param stallMillis disconnect a client that has not read for this long
    */
-  constructor(response: ServerResponse, stallMillis: number) {
-    this.#response = response;
+  constructor(reply: FastifyReply, stallMillis: number) {
+    reply.hijack();
+    this.#response = reply.raw;
+    this.#closed = disconnectSignal(reply.raw);
     this.#stallMillis = stallMillis;
-    response.writeHead(200, {
+    reply.raw.writeHead(200, {
+      ...(reply.getHeaders() as OutgoingHttpHeaders),
       'content-type': 'text/event-stream; charset=utf-8',
       'cache-control': 'no-cache',
       'x-accel-buffering': 'no',
@@ -22,38 +28,26 @@ export class EventStream {
   }
 
   /**
-   * Sends one event, with a name if it has one, and returns when there is room for another.
+   * Sends one event and returns when there is room for another.
    *
-   * @throws PtpError `cancelled` if the client is gone, `deadline_exceeded` if it does not read
+   * @param name the event's name, if it has one
+   * @throws PtpError `cancelled` if the client has disconnected, `deadline_exceeded` if it does not read
    */
-  async send(data: object | '[DONE]', event?: string): Promise<void> {
+  async send(data: object | '[DONE]', name?: string): Promise<void> {
     if (this.#response.destroyed) throw new PtpError('cancelled', 'the client has disconnected');
     const text = typeof data === 'string' ? data : JSON.stringify(data);
-    const name = event === undefined ? '' : `event: ${event}\n`;
-    if (!this.#response.write(`${name}data: ${text}\n\n`)) await this.#drained();
+    const head = name === undefined ? '' : `event: ${name}\n`;
+    if (this.#response.write(`${head}data: ${text}\n\n`)) return;
+    try {
+      await waitForDrain(this.#response, this.#closed, this.#stallMillis);
+    } catch (error) {
+      if (toPtpError(error).code === 'deadline_exceeded') this.#response.destroy();
+      throw error;
+    }
   }
 
   end(): void {
     this.#response.end();
-  }
-
-  #drained(): Promise<void> {
-    const response = this.#response;
-    return new Promise((resolve, reject) => {
-      const settle = (error?: PtpError) => {
-        clearTimeout(timer);
-        response.off('drain', onDrain).off('close', onClose);
-        error ? reject(error) : resolve();
-      };
-      const onDrain = () => settle();
-      const onClose = () => settle(new PtpError('cancelled', 'the client has disconnected'));
-      const onStall = () => {
-        settle(new PtpError('deadline_exceeded', 'the client has stopped reading'));
-        response.destroy();
-      };
-      const timer = setTimeout(onStall, this.#stallMillis);
-      response.once('drain', onDrain).once('close', onClose);
-    });
   }
 }
 

@@ -5,28 +5,28 @@ import type { SettingsOf } from '@ptp/service-kit/settings';
 import { checkFile } from '@ptp/service-kit/tls-settings';
 import { httpSettings } from '../settings.ts';
 
-/** TLS of the doors that clients come to. */
-export interface DoorTls {
+/** TLS of the listeners that clients connect to. */
+export interface ListenerTls {
   readonly grpc: Tls;
-  readonly https: HttpsDoor;
+  readonly https: HttpsListener;
 }
 
-/** What an HTTPS server begins with, and how its certificate is renewed while it runs. */
-export interface HttpsDoor {
+/** Options of an HTTPS server, and the renewal of its certificate while it runs. */
+export interface HttpsListener {
   readonly options: ServerOptions;
-  /** Reads the files again when they change; a pair that does not fit is left alone, and the one before stays. */
+  /** Reloads the files when they change; keeps the current pair if the new one does not match. */
   follow(server: Server, onError: (error: unknown) => void): void;
 }
 
 /**
- * TLS of the doors as the settings have it; undefined for none.
+ * Loads the certificate that the settings name; undefined for none.
  *
  * @throws PtpError `failed_precondition` naming the setting whose file is missing
  */
-export async function loadDoorTls(
+export async function loadListenerTls(
   config: Pick<SettingsOf<typeof httpSettings>, 'httpCert' | 'httpKey'>,
   refreshMs = REFRESH_MS,
-): Promise<DoorTls | undefined> {
+): Promise<ListenerTls | undefined> {
   const { httpCert: cert, httpKey: key } = config;
   if (cert === '' && key === '') return undefined;
   await checkFile(cert, httpSettings.httpCert.name);

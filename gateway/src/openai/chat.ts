@@ -1,16 +1,78 @@
+import { invalidField } from '@ptp/protocol/validation';
+import type { FastifyInstance } from 'fastify';
+import type { ModelInfo } from '../decode/types.ts';
+import type { ChatMessage } from '../text/chat-message.ts';
+import { boolean, object, positive } from '../validation.ts';
+import { parseBody, unsupportedInChat } from './body.ts';
 import { chatLogprobs, type TokenLogprob } from './logprobs.ts';
-import type { Format } from './stream.ts';
+import { conversation, messageList } from './messages.ts';
+import { choiceRequests } from './prompt.ts';
+import { type CommonRequest, choiceFields, commonRequest, sharedFields, singleForm, topLogprobs } from './request.ts';
+import { type EndpointParts, respond } from './respond.ts';
+import { choicesWriter, type Format } from './stream.ts';
 import { type CallPiece, ToolCallReader } from './tool-calls.ts';
+import { type ToolUse, toolChoice, toolForm, tools, toolUseOf } from './tools.ts';
 
-/**
- * How the chat API writes an answer (https://platform.openai.com/docs/api-reference/chat).
- *
- * @param mayCall whether calls of tools are to be read out of the text
- */
-export function chatFormat(mayCall: boolean): Format {
+/** Body of POST /v1/chat/completions. */
+export const chatBody = object({
+  ...sharedFields,
+  ...choiceFields,
+  max_completion_tokens: positive,
+  logprobs: boolean.nullish(),
+  top_logprobs: topLogprobs.nullish(),
+  messages: messageList,
+  tools: tools.nullish(),
+  tool_choice: toolChoice.nullish(),
+  parallel_tool_calls: boolean.nullish(),
+});
+
+interface ChatRequest extends CommonRequest {
+  readonly messages: readonly ChatMessage[];
+  /** Undefined if no tool may be called. */
+  readonly toolUse: ToolUse | undefined;
+}
+
+/** POST /v1/chat/completions (https://platform.openai.com/docs/api-reference/chat). */
+export function chatRoute(app: FastifyInstance, parts: EndpointParts): void {
+  const { tokenizer, generator, chatTemplate } = parts;
+  const { model } = generator;
+  app.post('/v1/chat/completions', async (http, reply) => {
+    const request = parseChat(http.body, model);
+    const { messages, toolUse } = request;
+    return respond(parts, http, reply, {
+      request,
+      sequences: request.n,
+      writer: choicesWriter(chatFormat(toolUse !== undefined)),
+      prepare: () => {
+        const prompt = chatTemplate.encode(messages, tokenizer, model, toolUse?.tools);
+        return choiceRequests([prompt], request, model.contextLength, model, 'messages');
+      },
+    });
+  });
+}
+
+/** @throws PtpError `invalid_argument` naming field, limit and value; `not_found` for another model */
+function parseChat(given: unknown, model: ModelInfo): ChatRequest {
+  const body = parseBody(chatBody, given, unsupportedInChat);
+  const messages = conversation(body.messages);
+  const request = commonRequest(body, body.max_completion_tokens ?? body.max_tokens, model);
+  const tops = body.top_logprobs ?? 0;
+  if (tops > 0 && !body.logprobs) throw invalidField('top_logprobs', 'absent or 0 unless `logprobs` is true', tops);
+  const choice = body.tool_choice;
+  const toolUse = toolUseOf(
+    body.tools?.map((tool) => tool.function),
+    typeof choice === 'object' && choice ? { name: choice.function.name } : choice,
+    body.parallel_tool_calls ?? true,
+  );
+  const form = singleForm(request.form, toolUse && toolForm(toolUse, (i) => `tools[${i}].function.parameters`));
+  return { ...request, form, logprobs: body.logprobs ? tops : undefined, messages, toolUse };
+}
+
+/** @param withTools reads tool calls out of the text */
+function chatFormat(withTools: boolean): Format {
   const readers = new Map<number, ToolCallReader>();
   const readerOf = (index: number): ToolCallReader | undefined => {
-    if (mayCall && !readers.has(index)) readers.set(index, new ToolCallReader());
+    if (withTools && !readers.has(index)) readers.set(index, new ToolCallReader());
     return readers.get(index);
   };
   const finishOf = (index: number, finish: string) =>
@@ -24,47 +86,48 @@ export function chatFormat(mayCall: boolean): Format {
       const reader = readerOf(index);
       if (!reader) return chunk(index, { content: text }, null, tokens);
       const { text: content, calls } = reader.push(text);
-      const called = calls.length > 0 && { tool_calls: calls.map(callDelta) };
-      return chunk(index, { ...(content !== '' && { content }), ...called }, null, tokens);
+      const toolCalls = calls.length > 0 && { tool_calls: calls.map(callDelta) };
+      return chunk(index, { ...(content !== '' && { content }), ...toolCalls }, null, tokens);
     },
     last(index, finish) {
       const rest = readers.get(index)?.end() ?? '';
       return chunk(index, rest === '' ? {} : { content: rest }, finishOf(index, finish));
     },
     whole(index, text, finish, tokens) {
-      const message = messageOf(text, readerOf(index));
+      const message = wholeMessage(text, readerOf(index));
       return { index, message, logprobs: chatLogprobs(tokens), finish_reason: finishOf(index, finish) };
     },
   };
 }
 
-function messageOf(text: string, reader: ToolCallReader | undefined): object {
+function wholeMessage(text: string, reader: ToolCallReader | undefined): object {
   if (!reader) return { role: 'assistant', content: text, refusal: null };
-  const said = reader.push(text);
-  const content = said.text + reader.end();
-  const calls = joined(said.calls);
-  const called = calls.length > 0 && { tool_calls: calls.map(callEntry) };
-  return { role: 'assistant', content: called && content === '' ? null : content, refusal: null, ...called };
+  const read = reader.push(text);
+  const content = read.text + reader.end();
+  const calls = joinPieces(read.calls);
+  const toolCalls = calls.length > 0 && { tool_calls: calls.map(callEntry) };
+  return { role: 'assistant', content: toolCalls && content === '' ? null : content, refusal: null, ...toolCalls };
 }
 
-/** Calls with all that their pieces say. */
-function joined(pieces: readonly CallPiece[]): Required<Omit<CallPiece, 'index'>>[] {
+type Call = Required<Omit<CallPiece, 'index'>>;
+
+function joinPieces(pieces: readonly CallPiece[]): Call[] {
   const calls: { id: string; name: string; arguments: string }[] = [];
-  for (const { id, name, arguments: given } of pieces) {
+  for (const { id, name, arguments: text } of pieces) {
     const call = calls.at(-1);
-    if (id !== undefined) calls.push({ id, name: name ?? '', arguments: given });
-    else if (call) call.arguments += given;
+    if (id !== undefined) calls.push({ id, name: name ?? '', arguments: text });
+    else if (call) call.arguments += text;
   }
   return calls;
 }
 
-function callDelta({ index, id, name, arguments: given }: CallPiece): object {
-  const begun = id === undefined ? {} : { id, type: 'function' };
-  return { index, ...begun, function: { ...(name !== undefined && { name }), arguments: given } };
+function callDelta({ index, id, name, arguments: text }: CallPiece): object {
+  const start = id === undefined ? {} : { id, type: 'function' };
+  return { index, ...start, function: { ...(name !== undefined && { name }), arguments: text } };
 }
 
-function callEntry({ id, name, arguments: given }: { id: string; name: string; arguments: string }): object {
-  return { id, type: 'function', function: { name, arguments: given } };
+function callEntry({ id, name, arguments: text }: Call): object {
+  return { id, type: 'function', function: { name, arguments: text } };
 }
 
 function chunk(index: number, delta: object, finish: string | null = null, tokens?: readonly TokenLogprob[]): object {

@@ -1,6 +1,6 @@
 import { PtpError } from '@ptp/protocol/errors';
-import type { GenerationRequest, Generator } from '../decode/types.ts';
-import { TextStream } from '../text/text-stream.ts';
+import type { GenerationRequest, GenerationStep, Generator } from '../decode/types.ts';
+import { AnswerText } from '../text/text-stream.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { Logprobs, type TokenLogprob } from './logprobs.ts';
 import { merge } from './merge.ts';
@@ -10,24 +10,25 @@ import { type StepTrace, StepTracer } from './step-trace.ts';
 export interface ChoiceRequest extends GenerationRequest {
   /** The text ends before the first of these. */
   readonly stop: readonly string[];
-  /** Whether it is the first one of its prompt. */
+  /** True for the first choice of each prompt. */
   readonly first: boolean;
-  /** Whether its tokens are told with their log-probabilities, and what each step did. */
+  /** Reports tokens with their log-probabilities. */
   readonly logprobs?: boolean;
-  /** What the answer begins with: the prompt as text, and its tokens but for the one that the model has before every text. */
-  readonly echo?: { readonly text: string; readonly tokens: readonly number[] };
+  /** Reports what each step did. */
   readonly trace?: boolean;
+  /** Prompt that the answer begins with: its text, and its tokens without the one that precedes every text. */
+  readonly echo?: { readonly text: string; readonly tokens: readonly number[] };
 }
 
 /** A piece of one choice's text; the last one has `finish`. */
 export interface ChoiceDelta {
-  /** Which choice, from 0. */
+  /** Index of the choice, from 0. */
   readonly index: number;
-  /** Never empty, unless with `finish`, `tokens` or `trace`. */
+  /** Never empty, except with `finish`, `tokens` or `trace`. */
   readonly text: string;
-  /** The tokens that came with it, if they were asked for; some of their text may come later. */
+  /** The step's tokens, if requested; part of their text may follow later. */
   readonly tokens?: readonly TokenLogprob[];
-  /** The step that it came with, if that was asked for. */
+  /** The step's trace, if requested. */
   readonly trace?: StepTrace;
   readonly finish?: 'stop' | 'length';
 }
@@ -35,21 +36,21 @@ export interface ChoiceDelta {
 /** OpenAI's `usage` object. */
 export interface Usage {
   prompt_tokens: number;
-  /** Tokens up to the end of text, the limit, or the one that completed a stop string: the same whatever was drafted. */
+  /** Tokens up to the end of text, the limit, or the token that completed a stop string; independent of drafting. */
   completion_tokens: number;
   total_tokens: number;
   prompt_tokens_details: {
-    /** Of each prompt once: what its first choice found in the prefix cache. */
+    /** Tokens that the first choice of each prompt found in the prefix cache. */
     cached_tokens: number;
   };
   completion_tokens_details: {
-    /** Proposed tokens that the target agreed with; of the client's prediction only, if it sent one. */
+    /** Accepted draft tokens; only those of the client's prediction if it sent one. */
     accepted_prediction_tokens: number;
     rejected_prediction_tokens: number;
   };
 }
 
-/** @param promptTokens of each prompt once, as OpenAI counts, however many choices it has */
+/** @param promptTokens tokens of all prompts, each counted once however many choices it has */
 export function newUsage(promptTokens: number): Usage {
   return {
     prompt_tokens: promptTokens,
@@ -61,10 +62,10 @@ export function newUsage(promptTokens: number): Usage {
 }
 
 /**
- * Generates the choices of one response side by side.
+ * Generates the choices of one response concurrently.
  *
- * @param usage is added to as steps arrive
- * @throws PtpError what the generator throws, from whichever choice fails first; the others are ended
+ * @param usage updated as steps arrive
+ * @throws PtpError the first error of any choice; the other choices are aborted
  */
 export async function* generateChoices(
   generator: Generator,
@@ -91,41 +92,41 @@ async function* generateChoice(
   usage: Usage,
   signal: AbortSignal,
 ): AsyncGenerator<ChoiceDelta> {
-  const stream = new TextStream(request.stop);
+  const answer = new AnswerText(tokenizer, request.stop);
   const logprobs = request.logprobs ? new Logprobs(tokenizer) : undefined;
   const tracer = request.trace ? new StepTracer(tokenizer) : undefined;
+  const { echo } = request;
   for await (const step of generator.generate(request, signal)) {
-    const { tokens, stats, finish, reusedTokens = 0 } = step;
-    if (request.echo && stats.step === 0) {
-      const told = logprobs && { tokens: logprobs.ofPrompt(request.echo.tokens, step.prompt) };
-      yield { index, text: request.echo.text, ...told };
+    if (echo && step.stats.step === 0) {
+      const tokens = logprobs && { tokens: logprobs.ofPrompt(echo.tokens, step.prompt) };
+      yield { index, text: echo.text, ...tokens };
     }
-    if (request.first) usage.prompt_tokens_details.cached_tokens += reusedTokens;
-    if (!request.prediction || stats.source === 'prediction') {
-      usage.completion_tokens_details.accepted_prediction_tokens += stats.accepted;
-      usage.completion_tokens_details.rejected_prediction_tokens += stats.drafted - stats.accepted;
-    }
-    let text = '';
-    let count = 0;
-    for (const token of tokens) {
-      text += stream.push(tokenizer.bytes(token));
-      count++;
-      if (stream.stopped) break;
-    }
-    usage.completion_tokens += count;
-    usage.total_tokens += count;
-    const piece = {
+    const { text, count, finish } = answer.add(step.tokens, step.finish);
+    addToUsage(usage, request, step, count);
+    const delta = {
       index,
       text,
       ...(logprobs && { tokens: logprobs.of(step, count) }),
       ...(tracer && { trace: tracer.of(step, count) }),
     };
-    if (finish && !stream.stopped) piece.text += stream.end();
-    // The end may itself complete a stop string: a cut character reads as U+FFFD.
-    if (stream.stopped) return yield { ...piece, finish: 'stop' };
-    if (finish) return yield { ...piece, finish };
-    if (text !== '' || piece.trace || (piece.tokens && count > 0)) yield piece;
+    if (finish) return yield { ...delta, finish };
+    if (text !== '' || delta.trace || (delta.tokens && count > 0)) yield delta;
   }
   signal.throwIfAborted();
   throw new PtpError('internal', 'the generator ended without a finish reason');
+}
+
+function addToUsage(
+  usage: Usage,
+  { first, prediction }: ChoiceRequest,
+  { stats, reusedTokens = 0 }: GenerationStep,
+  count: number,
+): void {
+  if (first) usage.prompt_tokens_details.cached_tokens += reusedTokens;
+  if (!prediction || stats.source === 'prediction') {
+    usage.completion_tokens_details.accepted_prediction_tokens += stats.accepted;
+    usage.completion_tokens_details.rejected_prediction_tokens += stats.drafted - stats.accepted;
+  }
+  usage.completion_tokens += count;
+  usage.total_tokens += count;
 }

@@ -1,39 +1,107 @@
-import { beginning, type ModelInfo } from '../decode/types.ts';
+import { invalidField } from '@ptp/protocol/validation';
+import type { FastifyInstance } from 'fastify';
+import { z } from 'zod';
+import type { ModelInfo } from '../decode/types.ts';
+import { beginning } from '../text/encode.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
+import { boolean, object, positive } from '../validation.ts';
+import { parseBody, unsupportedInCompletions } from './body.ts';
 import type { ChoiceRequest } from './choices.ts';
 import { completionLogprobs, type TokenLogprob } from './logprobs.ts';
-import type { CompletionRequest } from './request.ts';
-import type { Format } from './stream.ts';
+import { choiceRequests, encodePrompts } from './prompt.ts';
+import { type CommonRequest, choiceFields, commonRequest, sharedFields, tokenIds, topLogprobs } from './request.ts';
+import { type EndpointParts, respond } from './respond.ts';
+import { choicesWriter, type Format } from './stream.ts';
 
-/** Tokens generated when a completion request does not say, as in OpenAI's API. */
-export const defaultCompletionTokens = 16;
+/** Tokens of a completion whose request gives no limit, as in OpenAI's API. */
+const DEFAULT_MAX_TOKENS = 16;
 
-/** The same choices, with answers that begin with their prompts. */
-export function echoing(
-  requests: readonly ChoiceRequest[],
+/** Body of POST /v1/completions. */
+export const completionBody = object({
+  ...sharedFields,
+  ...choiceFields,
+  best_of: positive,
+  echo: boolean.nullish(),
+  logprobs: topLogprobs.nullish(),
+  prompt: z.unknown().meta({ description: 'a text, texts, token ids, or lists of token ids' }),
+});
+
+interface CompletionRequest extends CommonRequest {
+  /** Begins answers with the prompt. */
+  readonly echo: boolean;
+  /** At least one text or list of token ids; either may be empty. */
+  readonly prompts: readonly (string | readonly number[])[];
+}
+
+/** POST /v1/completions (https://platform.openai.com/docs/api-reference/completions). */
+export function completionRoute(app: FastifyInstance, parts: EndpointParts): void {
+  const { tokenizer, generator } = parts;
+  const { model } = generator;
+  app.post('/v1/completions', async (http, reply) => {
+    const request = parseCompletion(http.body, model);
+    return respond(parts, http, reply, {
+      request,
+      sequences: request.n * request.prompts.length,
+      writer: choicesWriter(completionFormat),
+      prepare: async () => {
+        const prompts = await encodePrompts(request.prompts, tokenizer, model);
+        const choices = choiceRequests(prompts, request, DEFAULT_MAX_TOKENS, model, 'prompt');
+        return request.echo ? withEcho(choices, request, tokenizer, model) : choices;
+      },
+    });
+  });
+}
+
+/** @throws PtpError `invalid_argument` naming field, limit and value; `not_found` for another model */
+function parseCompletion(given: unknown, model: ModelInfo): CompletionRequest {
+  const body = parseBody(completionBody, given, unsupportedInCompletions);
+  const request = commonRequest(body, body.max_tokens, model);
+  if (body.best_of && body.best_of !== request.n) {
+    throw invalidField('best_of', `equal to \`n\` (${request.n})`, body.best_of);
+  }
+  const prompts = parsePrompts(body.prompt, model.vocabulary);
+  return { ...request, logprobs: body.logprobs ?? undefined, echo: body.echo ?? false, prompts };
+}
+
+/** Not by a schema, since a list of token ids may be a million long. As in OpenAI's API, an empty prompt is one prompt. */
+function parsePrompts(given: unknown, vocabulary: number): (string | number[])[] {
+  if (given === undefined || given === null || (Array.isArray(given) && given.length === 0)) return [''];
+  const isSingle = !Array.isArray(given) || typeof given[0] === 'number';
+  const prompts: unknown[] = isSingle ? [given] : given;
+  return prompts.map((prompt, index) => {
+    const field = isSingle ? 'prompt' : `prompt[${index}]`;
+    if (Array.isArray(prompt)) return tokenIds(field, prompt, vocabulary);
+    if (typeof prompt !== 'string') throw invalidField(field, 'a string or an array of token ids', prompt);
+    if (!prompt.isWellFormed()) throw invalidField(field, 'free of lone surrogates', prompt);
+    return prompt;
+  });
+}
+
+/** The choices, with answers that begin with their prompts. */
+function withEcho(
+  choices: readonly ChoiceRequest[],
   { prompts, n, logprobs }: CompletionRequest,
   tokenizer: Tokenizer,
   model: ModelInfo,
 ): ChoiceRequest[] {
-  return requests.map((request, i) => {
+  return choices.map((choice, i) => {
     const given = prompts[Math.floor(i / n)] ?? '';
-    const tokens = typeof given === 'string' ? request.prompt.slice(beginning(model).length) : given;
+    const tokens = typeof given === 'string' ? choice.prompt.slice(beginning(model).length) : given;
     const text = typeof given === 'string' ? given : tokenizer.decode(given);
-    return { ...request, echo: { text, tokens }, tellPrompt: logprobs !== undefined };
+    return { ...choice, echo: { text, tokens }, tellPrompt: logprobs !== undefined };
   });
 }
 
-/** https://platform.openai.com/docs/api-reference/completions */
-export const completionFormat: Format = {
+const completionFormat: Format = {
   idPrefix: 'cmpl-',
   object: 'text_completion',
   chunkObject: 'text_completion',
   first: () => undefined,
-  piece: (index, text, tokens) => choice(index, text, null, tokens),
-  last: (index, finish) => choice(index, '', finish),
-  whole: choice,
+  piece: (index, text, tokens) => choiceEntry(index, text, null, tokens),
+  last: (index, finish) => choiceEntry(index, '', finish),
+  whole: choiceEntry,
 };
 
-function choice(index: number, text: string, finish: string | null, tokens?: readonly TokenLogprob[]): object {
+function choiceEntry(index: number, text: string, finish: string | null, tokens?: readonly TokenLogprob[]): object {
   return { index, text, logprobs: completionLogprobs(tokens), finish_reason: finish };
 }

@@ -1,26 +1,26 @@
 import type { GenerationStep, PromptScores, TopTokens } from '../decode/types.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 
-/** A token of an answer, or one that stood beside it, with the natural log of its probability under the unshaped model. */
-export interface TokenChance {
+/** A token, or an alternative to it, with its natural-log probability under the unmodified model distribution. */
+export interface TokenEntry {
   readonly token: string;
   readonly bytes: readonly number[];
   readonly logprob: number;
 }
 
-/** A token of an answer with its alternatives, the most probable first. */
-export interface TokenLogprob extends Omit<TokenChance, 'logprob'> {
-  /** null for a prompt's first token, which nothing stands before. */
+/** A token of an answer with its alternatives, most probable first. */
+export interface TokenLogprob extends Omit<TokenEntry, 'logprob'> {
+  /** null for the first token of a prompt, which has no context. */
   readonly logprob: number | null;
-  /** Characters of the answer before it, each token decoded by itself. */
+  /** Characters of the answer before it, with each token decoded separately. */
   readonly offset: number;
-  readonly top: readonly TokenChance[];
+  readonly top: readonly TokenEntry[];
 }
 
-/** What OpenAI's API says for a probability too small to tell. */
-const LEAST = -9999;
+/** OpenAI's value for probabilities too small to report. */
+const LOGPROB_FLOOR = -9999;
 
-/** The tokens of an answer as they arrive. */
+/** Reports the tokens of one answer, step by step. */
 export class Logprobs {
   readonly #tokenizer: Tokenizer;
   #offset = 0;
@@ -29,42 +29,42 @@ export class Logprobs {
     this.#tokenizer = tokenizer;
   }
 
-  /** @param count how many of the step's tokens are part of the answer */
+  /** @param count tokens of the step that belong to the answer */
   of({ tokens, logProbabilities, tops }: GenerationStep, count: number): TokenLogprob[] {
-    return tokens.slice(0, count).map((id, i) => this.#told(id, logProbabilities[i] as number, tops?.[i]));
+    return tokens.slice(0, count).map((id, i) => this.#report(id, logProbabilities[i] as number, tops?.[i]));
   }
 
-  /** @param tokens the prompt, or all of it but its first token */
+  /** @param tokens the prompt, with or without its first token */
   ofPrompt(tokens: readonly number[], scores: PromptScores | undefined): TokenLogprob[] {
     const { logProbabilities = [], tops = [] } = scores ?? {};
     const unknown = tokens.length - logProbabilities.length;
-    return tokens.map((id, i) => this.#told(id, logProbabilities[i - unknown] ?? null, tops[i - unknown]));
+    return tokens.map((id, i) => this.#report(id, logProbabilities[i - unknown] ?? null, tops[i - unknown]));
   }
 
-  #told(id: number, logprob: number | null, tops: TopTokens | undefined): TokenLogprob {
-    const chance = { ...this.#chance(id, logprob ?? 0), ...(logprob === null && { logprob }) };
+  #report(id: number, logprob: number | null, tops: TopTokens | undefined): TokenLogprob {
+    const entry = { ...this.#entry(id, logprob ?? 0), ...(logprob === null && { logprob }) };
     const { ids = [], logProbabilities: logs = [] } = tops ?? {};
     const offset = this.#offset;
-    this.#offset += [...chance.token].length;
-    return { ...chance, offset, top: ids.map((other, n) => this.#chance(other, logs[n] as number)) };
+    this.#offset += [...entry.token].length;
+    return { ...entry, offset, top: ids.map((other, n) => this.#entry(other, logs[n] as number)) };
   }
 
-  #chance(id: number, logprob: number): TokenChance {
+  #entry(id: number, logprob: number): TokenEntry {
     const bytes = this.#tokenizer.bytes(id);
-    // a special token has no bytes in the text, but a name
+    // A special token has no bytes, only a name.
     const token = bytes.length > 0 ? new TextDecoder().decode(bytes) : this.#tokenizer.name(id);
-    return { token, bytes: [...bytes], logprob: Math.max(LEAST, logprob) };
+    return { token, bytes: [...bytes], logprob: Math.max(LOGPROB_FLOOR, logprob) };
   }
 }
 
-/** As the chat API spells it. */
+/** `logprobs` of the chat API. */
 export function chatLogprobs(tokens: readonly TokenLogprob[] | undefined): object | null {
   return tokens
-    ? { content: tokens.map(({ offset, top, ...chance }) => ({ ...chance, top_logprobs: top })), refusal: null }
+    ? { content: tokens.map(({ offset, top, ...entry }) => ({ ...entry, top_logprobs: top })), refusal: null }
     : null;
 }
 
-/** As the completions API spells it; the alternatives hold the chosen token too, as there. */
+/** `logprobs` of the completions API, whose alternatives include the chosen token. */
 export function completionLogprobs(tokens: readonly TokenLogprob[] | undefined): object | null {
   if (!tokens) return null;
   return {

@@ -1,6 +1,6 @@
 /**
- * The values of several sources as they come. At most one value per source is asked for ahead of its use. Ending the
- * iteration early, or an error in one source, ends all of them.
+ * Merges the values of several sources in the order in which they arrive. Pulls at most one value per source ahead of
+ * its use. Ending the iteration early, or an error in one source, ends all sources.
  */
 export async function* merge<T>(sources: readonly AsyncIterable<T>[]): AsyncGenerator<T> {
   const iterators = sources.map((source) => source[Symbol.asyncIterator]());
@@ -35,7 +35,7 @@ export async function* merge<T>(sources: readonly AsyncIterable<T>[]): AsyncGene
       }
     }
   } finally {
-    // Not awaited: a source that is waiting ends when its own AbortSignal says so.
+    // Not awaited: a source that waits ends through its own AbortSignal.
     for (const iterator of iterators) iterator.return?.()?.catch(() => {});
   }
 }

@@ -1,30 +1,31 @@
 import { z } from 'zod';
 import manifest from '../../package.json' with { type: 'json' };
-import { chatBody, completionBody } from './request.ts';
+import { chatBody } from './chat.ts';
+import { completionBody } from './completions.ts';
 import { responsesBody } from './responses-request.ts';
-import { detokenizeBody, tokenizeBody } from './tokens-request.ts';
+import { detokenizeBody, tokenizeBody } from './token-routes.ts';
 
-/** Endpoints with a body: what they are for, and the schema that their bodies are checked by. */
+/** Endpoints with a body: a summary, and the schema that checks the body. */
 const POSTS: Readonly<Record<string, readonly [summary: string, body: z.ZodType]>> = {
-  '/v1/completions': ['Continues texts', completionBody],
+  '/v1/completions': ['Completes one or more texts', completionBody],
   '/v1/chat/completions': ['Answers a conversation', chatBody],
   '/v1/responses': ['Answers a text or a conversation', responsesBody],
-  '/tokenize': ['Token ids of a text or a conversation', tokenizeBody],
-  '/detokenize': ['The text of token ids', detokenizeBody],
+  '/tokenize': ['Tokenizes a text or a conversation', tokenizeBody],
+  '/detokenize': ['Converts token ids to text', detokenizeBody],
 };
 
 const GETS: Readonly<Record<string, string>> = {
-  '/v1/models': 'The served model',
-  '/v1/models/{id}': 'The served model by its id or alias',
-  '/version': 'Version of the server',
-  '/healthz': 'Whether the process is up',
-  '/readyz': 'Whether it can answer requests',
-  '/metrics': 'Metrics in OpenMetrics, or in Prometheus’ older text format, by the Accept header',
-  '/openapi.json': 'This document',
-  '/docs': 'This document as a page',
+  '/v1/models': 'Lists the served model',
+  '/v1/models/{id}': 'Describes the served model, by its id or alias',
+  '/version': 'Returns the version of the server',
+  '/healthz': 'Reports that the process is running',
+  '/readyz': 'Reports readiness: 200 if the server can answer requests, else 503',
+  '/metrics': 'Returns metrics as OpenMetrics or Prometheus text, depending on the Accept header',
+  '/openapi.json': 'Returns this document',
+  '/docs': 'Shows this document as a page',
 };
 
-/** OpenAPI 3.1 of the HTTP API (https://spec.openapis.org/oas/v3.1.1), from the schemas that requests are checked by. */
+/** OpenAPI 3.1 of the HTTP API (https://spec.openapis.org/oas/v3.1.1), generated from the schemas that check the requests. */
 export function openApi(): object {
   const gets = Object.entries(GETS).map(([path, summary]) => {
     const id = { name: 'id', in: 'path', required: true, schema: { type: 'string' } };
@@ -39,7 +40,7 @@ export function openApi(): object {
     info: {
       title: 'ptp-server',
       version: manifest.version,
-      description: 'OpenAI-compatible HTTP API. docs/api.md tells what is supported, refused and ignored.',
+      description: 'OpenAI-compatible HTTP API. docs/api.md lists the fields that are supported, rejected and ignored.',
       license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
     },
     servers: [{ url: '/' }],
@@ -68,7 +69,7 @@ const error = {
 };
 
 const responses = {
-  200: { description: 'The answer, as JSON or, if `stream` is true, as server-sent events' },
+  200: { description: 'The answer as JSON, or as server-sent events if `stream` is true' },
   default: {
     description: 'An error, in the form of OpenAI’s API',
     content: json({ $ref: '#/components/schemas/Error' }),

@@ -1,3 +1,4 @@
+import { invalidField } from '@ptp/protocol/validation';
 import { z } from 'zod';
 import { utf8 } from '../grammar/characters.ts';
 import { choice, type Expression, literal } from '../grammar/expression.ts';
@@ -5,34 +6,33 @@ import type { Form } from '../grammar/grammars.ts';
 import { jsonSchemaGrammar } from '../grammar/json-schema.ts';
 import { jsonObject } from '../grammar/json-text.ts';
 import { RegexError, regexGrammar } from '../grammar/regex.ts';
-import { parsedText } from '../http/nesting.ts';
-import { boolean, object, refuse, text } from '../validation.ts';
+import { parseJsonField } from '../http/json.ts';
+import { boolean, object, text } from '../validation.ts';
 
 const kinds = 'text, json_object or json_schema';
-const schemaOf = z.unknown().meta({ description: 'a JSON Schema' });
+const schemaField = z.unknown().meta({ description: 'a JSON Schema' });
+const jsonSchema = { name: text.optional(), schema: schemaField, strict: boolean.nullish() };
 
-const jsonSchema = { name: text.optional(), schema: schemaOf, strict: boolean.nullish() };
-const format = <Shape extends z.core.$ZodLooseShape>(withSchema: Shape) =>
+const formatWith = <Shape extends z.core.$ZodLooseShape>(schemaFields: Shape) =>
   z.discriminatedUnion(
     'type',
     [
       object({ type: z.literal('text') }),
       object({ type: z.literal('json_object') }),
-      object({ type: z.literal('json_schema'), ...withSchema }),
+      object({ type: z.literal('json_schema'), ...schemaFields }),
     ],
     { error: (issue) => (issue.code === 'invalid_union' ? kinds : 'an object') },
   );
 
-/** OpenAI's `response_format`: of completions and chat, and as the responses API has it in `text.format`. */
-export const responseFormat = {
-  nested: format({ json_schema: object(jsonSchema) }),
-  flat: format(jsonSchema),
-};
+/** `response_format` of completions and chat. */
+export const responseFormat = formatWith({ json_schema: object(jsonSchema) });
+/** `text.format` of the responses API. */
+export const textFormat = formatWith(jsonSchema);
 
 const choicesError = 'an array of 1 to 1,000 strings';
-/** vLLM's `structured_outputs`. */
+/** `structured_outputs` of vLLM. */
 export const structuredOutputs = object({
-  json: schemaOf.optional(),
+  json: schemaField.optional(),
   json_object: boolean.nullish(),
   regex: text.nullish(),
   choice: z
@@ -44,22 +44,26 @@ export const structuredOutputs = object({
   structural_tag: z.undefined('absent: it is not supported').optional(),
 });
 
-/** @throws PtpError `invalid_argument` naming what of a schema cannot be followed */
+/**
+ * The form that a completion or chat request wants; undefined for any text.
+ *
+ * @throws PtpError `invalid_argument` naming the unsupported part of a schema
+ */
 export function formOf(
-  format: z.infer<typeof responseFormat.nested> | null | undefined,
+  format: z.infer<typeof responseFormat> | null | undefined,
   structured: z.infer<typeof structuredOutputs> | null | undefined,
 ): Form | undefined {
   const formatted = format && format.type !== 'text';
-  if (formatted && structured) refuse('structured_outputs', 'absent beside `response_format`', structured);
+  if (formatted && structured) throw invalidField('structured_outputs', 'absent with `response_format`', structured);
   if (formatted) {
     const schema = format.type === 'json_schema' ? format.json_schema.schema : undefined;
-    return formatForm(format, schema, 'response_format.json_schema.schema');
+    return jsonForm(format, schema, 'response_format.json_schema.schema');
   }
   return structured ? { grammar: structuredGrammar(structured), key: JSON.stringify(structured) } : undefined;
 }
 
-/** @param field where the schema stands in the request, for errors */
-export function formatForm(
+/** @param field the request field of the schema, for errors */
+export function jsonForm(
   format: { readonly type: 'json_object' | 'json_schema' },
   schema: unknown,
   field: string,
@@ -70,30 +74,32 @@ export function formatForm(
 
 function structuredGrammar(structured: z.infer<typeof structuredOutputs>): Expression {
   const given = (['json', 'json_object', 'regex', 'choice'] as const).filter((name) => structured[name] != null);
-  if (given.length !== 1) refuse('structured_outputs', 'exactly one of json, json_object, regex, choice', structured);
+  if (given.length !== 1) {
+    throw invalidField('structured_outputs', 'exactly one of json, json_object, regex, choice', structured);
+  }
   const { json, regex, choice: texts } = structured;
   if (json != null) {
     const field = 'structured_outputs.json';
-    // vLLM takes a schema as text too
-    return jsonSchemaGrammar(typeof json === 'string' ? parsedSchema(json, field) : json, field);
+    // vLLM accepts a schema as text too.
+    return jsonSchemaGrammar(typeof json === 'string' ? parseSchema(json, field) : json, field);
   }
   if (texts) return choice(...texts.map(literal));
-  if (regex == null)
-    return structured.json_object ? jsonObject : refuse('structured_outputs.json_object', 'true', false);
-  return wholeRegex(regex, 'structured_outputs.regex');
+  if (regex != null) return regexForm(regex, 'structured_outputs.regex');
+  if (!structured.json_object) throw invalidField('structured_outputs.json_object', 'true', false);
+  return jsonObject;
 }
 
-/** Texts that a regular expression matches as a whole. @throws PtpError `invalid_argument` naming what of it cannot be followed */
-export function wholeRegex(regex: string, field: string): Expression {
+/** Texts that a regular expression matches as a whole. @throws PtpError `invalid_argument` naming its unsupported part */
+export function regexForm(regex: string, field: string): Expression {
   try {
     return regexGrammar(`^(?:${regex})$`, utf8);
   } catch (error) {
     if (!(error instanceof RegexError)) throw error;
-    return refuse(field, `a regular expression that can be followed: ${error.message}`, regex);
+    throw invalidField(field, `a supported regular expression (${error.message})`, regex);
   }
 }
 
 /** @throws PtpError `invalid_argument` unless the text is JSON */
-export function parsedSchema(text: string, field: string): unknown {
-  return parsedText(text, field, 'a schema');
+export function parseSchema(schema: string, field: string): unknown {
+  return parseJsonField(schema, field, 'a schema');
 }

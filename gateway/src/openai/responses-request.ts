@@ -1,21 +1,22 @@
+import { invalidField } from '@ptp/protocol/validation';
 import { z } from 'zod';
 import type { ModelInfo } from '../decode/types.ts';
-import type { Form } from '../grammar/grammars.ts';
-import { boolean, check, object, positive, refuse, text } from '../validation.ts';
-import { type ChatMessage, parsedArguments, textOf } from './messages.ts';
-import { formatForm, responseFormat } from './output-format.ts';
-import { type CommonRequest, common, commonRequest, oneForm, tops } from './request.ts';
-import { MOST_TOOLS, type ToolUse, toolForm, toolFunction, toolUseOf } from './tools.ts';
-import { inResponses } from './unsupported.ts';
+import type { ChatMessage } from '../text/chat-message.ts';
+import { boolean, object, positive, text } from '../validation.ts';
+import { parseBody, unsupportedInResponses } from './body.ts';
+import { joinText, parseArguments } from './messages.ts';
+import { jsonForm, textFormat } from './output-format.ts';
+import { type CommonRequest, commonRequest, sharedFields, singleForm, topLogprobs } from './request.ts';
+import { isFunction, TOOL_LIMIT, type ToolUse, toolChoiceOf, toolForm, toolFunction, toolUseOf } from './tools.ts';
 
-/** The body of POST /v1/responses. */
+/** A checked request of the responses API. */
 export interface ResponsesRequest extends CommonRequest {
-  /** Instructions first, as a system message. */
+  /** Begins with the instructions, as a system message. */
   readonly messages: readonly ChatMessage[];
   readonly instructions: string | null;
   readonly metadata: Readonly<Record<string, string>>;
   readonly toolUse: ToolUse | undefined;
-  /** What the response repeats of the request. */
+  /** Fields that the response repeats. */
   readonly echoed: object;
 }
 
@@ -31,105 +32,78 @@ const message = object({
   content: z.union([text, z.array(part, { error: 'a string or an array of text parts' })]),
 });
 const call = object({ type: z.literal('function_call'), call_id: text, name: text, arguments: text });
-const output = object({ type: z.literal('function_call_output'), call_id: text, output: text });
-const itemsError = 'a string or an array of messages, calls and their outputs';
+const callOutput = object({ type: z.literal('function_call_output'), call_id: text, output: text });
+const inputError = 'a string or a non-empty array of messages, calls and their outputs';
+const toolsError = `an array of up to ${TOOL_LIMIT} functions`;
 
-const toolsError = `an array of up to ${MOST_TOOLS} functions`;
-const choiceError = 'none, auto, required or a function';
-const isFunction = z.literal('function', { error: '"function"' });
-
-const {
-  n: _,
-  stop: __,
-  max_tokens: ___,
-  stream_options: ____,
-  response_format: _____,
-  structured_outputs: ______,
-  ...shared
-} = common;
-/** POST /v1/responses. */
+/** Body of POST /v1/responses. */
 export const responsesBody = object({
-  ...shared,
-  input: z.union([text, z.array(z.union([call, output, message]), { error: itemsError }).min(1, 'not empty')], {
-    error: itemsError,
+  ...sharedFields,
+  input: z.union([text, z.array(z.union([call, callOutput, message]), { error: inputError }).min(1, inputError)], {
+    error: inputError,
   }),
   instructions: text.nullish(),
   max_output_tokens: positive,
   include: z.array(z.literal(LOGPROBS, { error: LOGPROBS }), { error: 'an array' }).nullish(),
-  top_logprobs: tops.nullish(),
+  top_logprobs: topLogprobs.nullish(),
   metadata: z.record(z.string(), z.string({ error: 'a string' }), { error: 'an object of strings' }).nullish(),
   store: boolean.nullish(),
-  text: object({ format: responseFormat.flat.nullish() }).nullish(),
+  text: object({ format: textFormat.nullish() }).nullish(),
   tools: z
     .array(object({ type: isFunction, strict: boolean.nullish(), ...toolFunction }), { error: toolsError })
-    .max(MOST_TOOLS, { error: toolsError })
+    .max(TOOL_LIMIT, { error: toolsError })
     .nullish(),
-  tool_choice: z
-    .union(
-      [
-        z.enum(['none', 'auto', 'required'], { error: choiceError }),
-        object({ type: isFunction, name: toolFunction.name }),
-      ],
-      { error: choiceError },
-    )
-    .nullish(),
+  tool_choice: toolChoiceOf({ name: toolFunction.name }).nullish(),
   parallel_tool_calls: boolean.nullish(),
 });
 
-/**
- * @throws PtpError `invalid_argument` naming field, limit and given value; `not_found` for another model
- */
-export function responsesRequest(given: unknown, model: ModelInfo): ResponsesRequest {
-  const asked = check(responsesBody, given);
-  const request = commonRequest(asked, given as object, inResponses, asked.max_output_tokens, model);
-  const wanted = asked.include?.includes(LOGPROBS) ?? false;
-  const count = asked.top_logprobs ?? 0;
-  if (count > 0 && !wanted) refuse('top_logprobs', `absent or 0 unless \`include\` has ${LOGPROBS}`, count);
-  const { input, instructions = null, tool_choice: choice } = asked;
-  const parallel = asked.parallel_tool_calls ?? true;
+/** @throws PtpError `invalid_argument` naming field, limit and value; `not_found` for another model */
+export function parseResponses(given: unknown, model: ModelInfo): ResponsesRequest {
+  const body = parseBody(responsesBody, given, unsupportedInResponses);
+  const request = commonRequest(body, body.max_output_tokens, model);
+  const withLogprobs = body.include?.includes(LOGPROBS) ?? false;
+  const tops = body.top_logprobs ?? 0;
+  if (tops > 0 && !withLogprobs) {
+    throw invalidField('top_logprobs', `absent or 0 unless \`include\` has ${LOGPROBS}`, tops);
+  }
+  const { input, instructions = null, tool_choice: choice } = body;
+  const parallel = body.parallel_tool_calls ?? true;
   const messages: ChatMessage[] =
     typeof input === 'string' ? [{ role: 'user', content: input }] : input.map((item, i) => messageOf(item, i));
-
-  const tools = asked.tools?.map(({ type, name, description, parameters }) => {
-    return { type, function: { name, description, parameters } };
-  });
-  const chosen =
-    typeof choice === 'object' && choice ? ({ type: 'function', function: { name: choice.name } } as const) : choice;
-  const toolUse = toolUseOf(tools, chosen, parallel);
-  const format = asked.text?.format ?? { type: 'text' as const };
-  const form = textForm(format);
+  const tools = body.tools?.map(({ name, description, parameters }) => ({ name, description, parameters }));
+  const toolUse = toolUseOf(tools, typeof choice === 'object' && choice ? { name: choice.name } : choice, parallel);
+  const format = body.text?.format ?? { type: 'text' as const };
   return {
     ...request,
-    form: oneForm({ form }, toolUse && toolForm(toolUse, (i) => `tools[${i}].parameters`)),
-    logprobs: wanted ? count : undefined,
+    form: singleForm(formOf(format), toolUse && toolForm(toolUse, (i) => `tools[${i}].parameters`)),
+    logprobs: withLogprobs ? tops : undefined,
     messages: instructions === null ? messages : [{ role: 'system', content: instructions }, ...messages],
     instructions,
-    metadata: asked.metadata ?? {},
+    metadata: body.metadata ?? {},
     toolUse,
     echoed: {
       parallel_tool_calls: parallel,
       text: { format },
       tool_choice: choice ?? 'auto',
-      tools: asked.tools ?? [],
+      tools: body.tools ?? [],
     },
   };
 }
 
-function textForm(format: z.infer<typeof responseFormat.flat>): Form | undefined {
+function formOf(format: z.infer<typeof textFormat>) {
   if (format.type === 'text') return undefined;
-  const schema = format.type === 'json_schema' ? format.schema : undefined;
-  return formatForm(format, schema, 'text.format.schema');
+  return jsonForm(format, format.type === 'json_schema' ? format.schema : undefined, 'text.format.schema');
 }
 
-function messageOf(item: z.infer<typeof call | typeof output | typeof message>, index: number): ChatMessage {
+function messageOf(item: z.infer<typeof call | typeof callOutput | typeof message>, index: number): ChatMessage {
   if (item.type === 'function_call_output') {
     return { role: 'tool', content: item.output, toolCallId: item.call_id };
   }
   if (item.type === 'function_call') {
     const { call_id: id, name } = item;
-    const given = parsedArguments(item.arguments, `input[${index}].arguments`);
-    return { role: 'assistant', content: '', toolCalls: [{ id, name, arguments: given }] };
+    const values = parseArguments(item.arguments, `input[${index}].arguments`);
+    return { role: 'assistant', content: '', toolCalls: [{ id, name, arguments: values }] };
   }
   const { role, content } = item;
-  return { role: role === 'developer' ? 'system' : role, content: textOf(content) };
+  return { role: role === 'developer' ? 'system' : role, content: joinText(content) };
 }

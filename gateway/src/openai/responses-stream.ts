@@ -1,11 +1,11 @@
-import { randomUUID } from 'node:crypto';
+import { newId } from '../http/ids.ts';
 import type { ChoiceDelta } from './choices.ts';
 import type { TokenLogprob } from './logprobs.ts';
 import type { ResponsesRequest } from './responses-request.ts';
 import type { Run } from './stream.ts';
 import { type CallPiece, ToolCallReader } from './tool-calls.ts';
 
-/** One event of a stream: its type, and what it says beside. */
+/** One event of a stream: its type and its other fields. */
 export type Event = readonly [type: string, fields: object];
 
 type Status = 'in_progress' | 'completed' | 'incomplete';
@@ -27,9 +27,9 @@ interface Call {
   status: Status;
 }
 
-/** The answer as it grows: items one after another, of which the last may be open. */
+/** A response as it grows: a list of items, of which only the last may still be open. */
 export class Answer {
-  readonly #asked: ResponsesRequest;
+  readonly #request: ResponsesRequest;
   readonly #run: Run;
   readonly #id = newId('resp_');
   readonly #created = Math.floor(Date.now() / 1000);
@@ -37,10 +37,10 @@ export class Answer {
   readonly #reader: ToolCallReader | undefined;
   #finish: 'stop' | 'length' | undefined;
 
-  constructor(asked: ResponsesRequest, run: Run) {
-    this.#asked = asked;
+  constructor(request: ResponsesRequest, run: Run) {
+    this.#request = request;
     this.#run = run;
-    this.#reader = asked.toolUse && new ToolCallReader();
+    this.#reader = request.toolUse && new ToolCallReader();
   }
 
   get status(): Status {
@@ -48,30 +48,30 @@ export class Answer {
     return this.#finish === 'stop' ? 'completed' : 'incomplete';
   }
 
-  /** Takes a piece in, and tells what a stream says of it. */
+  /** Adds a piece to the response. @returns the events that report it in a stream */
   *add({ text: raw, tokens = [], trace, finish }: ChoiceDelta): Generator<Event> {
     const { text, calls } = this.#reader?.push(raw) ?? { text: raw, calls: [] };
     const rest = finish && this.#reader ? this.#reader.end() : '';
-    const said = text + rest;
-    const told = said !== '' || tokens.length > 0 || trace !== undefined;
-    if (told && (calls.length === 0 || said !== '') && this.#items.at(-1)?.type !== 'function_call') {
+    const delta = text + rest;
+    const hasContent = delta !== '' || tokens.length > 0 || trace !== undefined;
+    if (hasContent && (calls.length === 0 || delta !== '') && this.#items.at(-1)?.type !== 'function_call') {
       const message = yield* this.#message();
-      message.text += said;
+      message.text += delta;
       message.tokens.push(...tokens);
-      const more = { logprobs: logprobsOf(tokens), ...(trace && { ptp: trace }) };
-      yield ['response.output_text.delta', { ...this.#place(message), content_index: 0, delta: said, ...more }];
+      const details = { logprobs: logprobsOf(tokens), ...(trace && { ptp: trace }) };
+      yield ['response.output_text.delta', { ...this.#position(message), content_index: 0, delta, ...details }];
     }
     for (const piece of calls) yield* this.#call(piece);
     if (!finish) return;
-    // an answer without a word is a message too
+    // An empty answer is a message too.
     if (this.#items.length === 0) yield* this.#message();
     this.#finish = finish;
     yield* this.#close(finish === 'stop' ? 'completed' : 'incomplete');
   }
 
   response(error: object | null = null): object {
-    const { instructions, metadata, maxTokens = null, choosing, echoed } = this.#asked;
-    const { temperature, topP } = choosing.sampling;
+    const { instructions, metadata, maxTokens = null, sampling, echoed } = this.#request;
+    const { temperature, topP } = sampling.sampling;
     return {
       id: this.#id,
       object: 'response',
@@ -95,33 +95,27 @@ export class Answer {
     };
   }
 
-  /** The open message; a new one if there is none. */
+  /** The open message, or a new one. */
   *#message(): Generator<Event, Message> {
     const last = this.#items.at(-1);
     if (last?.type === 'message') return last;
     const message: Message = { type: 'message', id: newId('msg_'), text: '', tokens: [], status: 'in_progress' };
     yield* this.#open(message, { ...itemOf(message), content: [] });
-    yield ['response.content_part.added', { ...this.#place(message), content_index: 0, part: partOf(message) }];
+    yield ['response.content_part.added', { ...this.#position(message), content_index: 0, part: partOf(message) }];
     return message;
   }
 
-  *#call({ id: callId, name = '', arguments: given }: CallPiece): Generator<Event> {
+  *#call({ id: callId, name = '', arguments: text }: CallPiece): Generator<Event> {
     if (callId !== undefined) {
       yield* this.#close('completed');
-      const call: Call = {
-        type: 'function_call',
-        id: newId('fc_'),
-        callId,
-        name,
-        arguments: '',
-        status: 'in_progress',
-      };
+      const opened = { callId, name, arguments: '', status: 'in_progress' } as const;
+      const call: Call = { type: 'function_call', id: newId('fc_'), ...opened };
       yield* this.#open(call, itemOf(call));
     }
     const call = this.#items.at(-1);
-    if (call?.type !== 'function_call' || given === '') return;
-    call.arguments += given;
-    yield ['response.function_call_arguments.delta', { ...this.#place(call), delta: given }];
+    if (call?.type !== 'function_call' || text === '') return;
+    call.arguments += text;
+    yield ['response.function_call_arguments.delta', { ...this.#position(call), delta: text }];
   }
 
   *#open(item: Message | Call, shown: object): Generator<Event> {
@@ -129,23 +123,23 @@ export class Answer {
     yield ['response.output_item.added', { output_index: this.#items.length - 1, item: shown }];
   }
 
-  /** Ends the open item. */
+  /** Closes the open item, if there is one. */
   *#close(status: Status): Generator<Event> {
     const item = this.#items.at(-1);
     if (item?.status !== 'in_progress') return;
     item.status = status;
-    const place = this.#place(item);
+    const position = this.#position(item);
     if (item.type === 'message') {
       const part = partOf(item);
-      yield ['response.output_text.done', { ...place, content_index: 0, text: item.text, logprobs: part.logprobs }];
-      yield ['response.content_part.done', { ...place, content_index: 0, part }];
+      yield ['response.output_text.done', { ...position, content_index: 0, text: item.text, logprobs: part.logprobs }];
+      yield ['response.content_part.done', { ...position, content_index: 0, part }];
     } else {
-      yield ['response.function_call_arguments.done', { ...place, name: item.name, arguments: item.arguments }];
+      yield ['response.function_call_arguments.done', { ...position, name: item.name, arguments: item.arguments }];
     }
-    yield ['response.output_item.done', { output_index: place.output_index, item: itemOf(item) }];
+    yield ['response.output_item.done', { output_index: position.output_index, item: itemOf(item) }];
   }
 
-  #place(item: Message | Call) {
+  #position(item: Message | Call) {
     return { item_id: item.id, output_index: this.#items.indexOf(item) };
   }
 
@@ -174,5 +168,3 @@ function itemOf(item: Message | Call): object {
 function logprobsOf(tokens: readonly TokenLogprob[]): object[] {
   return tokens.map(({ offset: _, top, ...chance }) => ({ ...chance, top_logprobs: top }));
 }
-
-const newId = (prefix: string): string => prefix + randomUUID().replaceAll('-', '');

@@ -1,49 +1,62 @@
-import { toPtpError } from '@ptp/protocol/errors';
-import type { FastifyReply } from 'fastify';
+import type { FastifyInstance } from 'fastify';
 import { openAiError } from '../http/errors.ts';
-import { takeOver } from '../http/reply.ts';
-import { EventStream } from '../http/sse.ts';
-import type { ResponsesRequest } from './responses-request.ts';
+import { choiceRequests } from './prompt.ts';
+import { type EndpointParts, respond } from './respond.ts';
+import { parseResponses, type ResponsesRequest } from './responses-request.ts';
 import { Answer } from './responses-stream.ts';
-import type { Run, StreamOptions, Writer } from './stream.ts';
+import type { ResponseEvents, Run, ServerEvent, Writer } from './stream.ts';
 
-/** https://platform.openai.com/docs/api-reference/responses: a message, calls, or both. */
-export function responsesWriter(asked: ResponsesRequest): Writer {
+/** POST /v1/responses (https://platform.openai.com/docs/api-reference/responses): answers with a message, calls, or both. */
+export function responsesRoute(app: FastifyInstance, parts: EndpointParts): void {
+  const { tokenizer, generator, chatTemplate } = parts;
+  const { model } = generator;
+  app.post('/v1/responses', async (http, reply) => {
+    const request = parseResponses(http.body, model);
+    return respond(parts, http, reply, {
+      request,
+      sequences: 1,
+      writer: responsesWriter(request),
+      prepare: () => {
+        const prompt = chatTemplate.encode(request.messages, tokenizer, model, request.toolUse?.tools);
+        return choiceRequests([prompt], request, model.contextLength, model, 'input');
+      },
+    });
+  });
+}
+
+function responsesWriter(request: ResponsesRequest): Writer {
   return {
     whole: async (run) => {
-      const answer = new Answer(asked, run);
-      // the events of a stream that nobody reads
+      const answer = new Answer(request, run);
+      // Running through the events adds each delta to the answer.
       for await (const delta of run.deltas) for (const _ of answer.add(delta));
       return answer.response();
     },
-    stream: (run, options, reply) => stream(new Answer(asked, run), run, options, reply),
+    events: (run) => numberedEvents(request, run),
   };
 }
 
-/** Events in the order of OpenAI's API; an error after the first one is `response.failed`, and the last. */
-async function stream(answer: Answer, run: Run, options: StreamOptions, reply: FastifyReply): Promise<void> {
-  const { deltas } = run;
-  let next = await deltas.next();
-  const events = new EventStream(takeOver(reply), options.stallMillis);
+/** Events in the order of OpenAI's API; after an error, the last one is `response.failed`. */
+function numberedEvents(request: ResponsesRequest, run: Run): ResponseEvents {
+  const answer = new Answer(request, run);
   let sequence_number = 0;
-  const send = (type: string, fields: object) =>
-    events.send({ type, sequence_number: sequence_number++, ...fields }, type);
-  try {
-    await send('response.created', { response: answer.response() });
-    await send('response.in_progress', { response: answer.response() });
-    for (; !next.done; next = await deltas.next()) {
-      for (const [type, fields] of answer.add(next.value)) await send(type, fields);
-    }
-    await send(`response.${answer.status}`, { response: answer.response() });
-  } catch (error) {
-    options.onError(error);
-    const { body } = openAiError(error);
-    const failed = { code: 'server_error', message: body.error.message };
-    if (toPtpError(error).code !== 'cancelled') {
-      await send('response.failed', { response: answer.response(failed) }).catch(() => {});
-    }
-  } finally {
-    await deltas.return(undefined);
-    events.end();
-  }
+  const event = (type: string, fields: object): ServerEvent => {
+    return { name: type, data: { type, sequence_number: sequence_number++, ...fields } };
+  };
+  return {
+    *start() {
+      yield event('response.created', { response: answer.response() });
+      yield event('response.in_progress', { response: answer.response() });
+    },
+    *add(delta) {
+      for (const [type, fields] of answer.add(delta)) yield event(type, fields);
+    },
+    *end() {
+      yield event(`response.${answer.status}`, { response: answer.response() });
+    },
+    fail(error) {
+      const { message } = openAiError(error).body.error;
+      return event('response.failed', { response: answer.response({ code: 'server_error', message }) });
+    },
+  };
 }

@@ -2,26 +2,26 @@ import type { GenerationStep } from '../decode/types.ts';
 import { stepFigures } from '../observe/step-figures.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 
-/** What a streamed chunk tells of its step when a request asks for `ptp.trace`; times in microseconds. */
+/** What one step did, in the chunks of requests with `ptp.trace`; times in microseconds. */
 export type StepTrace = Readonly<Record<string, unknown>>;
 
 interface TracedToken {
   readonly id: number;
-  /** A character that several tokens spell is told with the one that completes it. */
+  /** A character that spans several tokens is reported with the token that completes it. */
   readonly text: string;
 }
 
-/** The steps of one answer as they arrive. */
+/** Traces the steps of one answer. */
 export class StepTracer {
   readonly #tokenizer: Tokenizer;
-  /** Bytes of a character that is not complete yet. */
+  /** Bytes of an incomplete character. */
   #held: Uint8Array = new Uint8Array();
 
   constructor(tokenizer: Tokenizer) {
     this.#tokenizer = tokenizer;
   }
 
-  /** @param count how many of the step's tokens are part of the answer */
+  /** @param count tokens of the step that belong to the answer */
   of({ stats, tokens, proposed }: GenerationStep, count: number): StepTrace {
     const accepted = this.#spell(tokens.slice(0, Math.min(count, stats.accepted)), this.#held);
     const rejected = this.#spell(proposed.slice(stats.accepted), accepted.held);
@@ -36,28 +36,28 @@ export class StepTracer {
       verify_run_us: stats.verifyRunMicros,
       draft_run_us: stats.draftRunMicros,
       tokens: [
-        ...accepted.told.map((token) => ({ ...token, source: stats.source })),
-        ...own.told.map((token) => ({ ...token, source: 'target' })),
+        ...accepted.traced.map((token) => ({ ...token, source: stats.source })),
+        ...own.traced.map((token) => ({ ...token, source: 'target' })),
       ],
-      rejected: rejected.told,
+      rejected: rejected.traced,
     };
   }
 
-  /** Tokens with their text after `before`, and the bytes that are left. */
-  #spell(ids: readonly number[], before: Uint8Array): { told: TracedToken[]; held: Uint8Array } {
+  /** Tokens with their text, and the bytes of a character left incomplete. @param before bytes left by earlier tokens */
+  #spell(ids: readonly number[], before: Uint8Array): { traced: TracedToken[]; held: Uint8Array } {
     let held = before;
-    const told = ids.map((id) => {
+    const traced = ids.map((id) => {
       const bytes = Buffer.concat([held, this.#tokenizer.bytes(id)]);
-      const whole = bytes.length - unfinished(bytes);
+      const whole = bytes.length - incompleteBytes(bytes);
       held = bytes.subarray(whole);
       return { id, text: bytes.toString('utf8', 0, whole) };
     });
-    return { told, held };
+    return { traced, held };
   }
 }
 
-/** How many bytes at the end of UTF-8 text begin a character without completing it, 0 .. 3. */
-function unfinished(bytes: Uint8Array): number {
+/** Bytes of an incomplete character at the end of UTF-8 text, 0 .. 3. */
+function incompleteBytes(bytes: Uint8Array): number {
   for (let back = 1; back <= Math.min(3, bytes.length); back++) {
     const byte = bytes[bytes.length - back] as number;
     if (byte < 0x80) return 0;

@@ -1,71 +1,108 @@
-import { randomUUID } from 'node:crypto';
 import { toPtpError } from '@ptp/protocol/errors';
 import type { FastifyReply } from 'fastify';
 import manifest from '../../package.json' with { type: 'json' };
 import { openAiError } from '../http/errors.ts';
-import { takeOver } from '../http/reply.ts';
+import { newId } from '../http/ids.ts';
 import { EventStream } from '../http/sse.ts';
 import type { ChoiceDelta, Usage } from './choices.ts';
 import type { TokenLogprob } from './logprobs.ts';
 import type { StepTrace } from './step-trace.ts';
 
-/** How one endpoint spells its results; each function makes one entry of `choices`. */
-export interface Format {
-  readonly idPrefix: string;
-  readonly object: string;
-  readonly chunkObject: string;
-  /** What a stream says of a choice before its text, if anything. */
-  readonly first: (index: number) => object | undefined;
-  readonly piece: (index: number, text: string, tokens?: readonly TokenLogprob[]) => object;
-  readonly last: (index: number, finish: string) => object;
-  /** A choice in a response that is not streamed. */
-  readonly whole: (index: number, text: string, finish: string, tokens?: readonly TokenLogprob[]) => object;
-}
-
-/** A response under way. */
+/** A response in progress. */
 export interface Run {
   readonly modelId: string;
+  /** Number of choices. */
   readonly choices: number;
   readonly deltas: AsyncGenerator<ChoiceDelta>;
   /** Complete when `deltas` has ended. */
   readonly usage: Usage;
-}
-
-interface Whole {
-  text: string;
-  finish: string;
-  tokens?: readonly TokenLogprob[];
-  readonly traces: StepTrace[];
-}
-
-/** What a streamed response needs to know. */
-export interface StreamOptions {
+  /** Sends the usage at the end of a stream. */
   readonly includeUsage: boolean;
-  readonly stallMillis: number;
-  /** Hears of an error that comes too late for a status. */
-  readonly onError: (error: unknown) => void;
 }
 
-/** How one API writes a response, at once or in a stream. */
+/** A server-sent event. */
+export interface ServerEvent {
+  readonly name?: string;
+  readonly data: object | '[DONE]';
+}
+
+/** The events of one streamed response. */
+export interface ResponseEvents {
+  start(): Iterable<ServerEvent>;
+  add(delta: ChoiceDelta): Iterable<ServerEvent>;
+  end(): Iterable<ServerEvent>;
+  fail(error: unknown): ServerEvent;
+}
+
+/** Writes the responses of one API, as a whole or as a stream. */
 export interface Writer {
   whole(run: Run): Promise<object>;
-  /** Returns when all is sent. @throws what comes before the first piece of text, so that it still gets its HTTP status */
-  stream(run: Run, options: StreamOptions, reply: FastifyReply): Promise<void>;
+  events(run: Run): ResponseEvents;
+}
+
+/**
+ * Sends a response as server-sent events and returns when everything is sent. An error after the first piece of text
+ * becomes the last event.
+ *
+ * @param onError called with an error that comes too late for an HTTP status
+ * @throws the error that precedes the first piece of text, so that it still gets its HTTP status
+ */
+export async function sendStream(
+  writer: Writer,
+  run: Run,
+  reply: FastifyReply,
+  stallMillis: number,
+  onError: (error: unknown) => void,
+): Promise<void> {
+  const { deltas } = run;
+  let next = await deltas.next();
+  const stream = new EventStream(reply, stallMillis);
+  const events = writer.events(run);
+  const send = async (batch: Iterable<ServerEvent>) => {
+    for (const { data, name } of batch) await stream.send(data, name);
+  };
+  try {
+    await send(events.start());
+    for (; !next.done; next = await deltas.next()) await send(events.add(next.value));
+    await send(events.end());
+  } catch (error) {
+    onError(error);
+    if (toPtpError(error).code !== 'cancelled') await send([events.fail(error)]).catch(() => {});
+  } finally {
+    await deltas.return(undefined);
+    stream.end();
+  }
+}
+
+/** Differences between completions and chat; each function makes one entry of `choices`. */
+export interface Format {
+  readonly idPrefix: string;
+  readonly object: string;
+  readonly chunkObject: string;
+  /** Chunk that precedes a choice's text, if any. */
+  readonly first: (index: number) => object | undefined;
+  readonly piece: (index: number, text: string, tokens?: readonly TokenLogprob[]) => object;
+  readonly last: (index: number, finish: string) => object;
+  /** A choice of a response that is not streamed. */
+  readonly whole: (index: number, text: string, finish: string, tokens?: readonly TokenLogprob[]) => object;
 }
 
 /** The writer of completions and chat. */
 export function choicesWriter(format: Format): Writer {
-  return {
-    whole: (run) => respondWhole(format, run),
-    stream: (run, options, reply) => respondStream(format, run, options, reply),
-  };
+  return { whole: (run) => wholeResponse(format, run), events: (run) => chunks(format, run) };
 }
 
-/** One JSON object, once every choice has ended. */
-async function respondWhole(format: Format, run: Run): Promise<object> {
-  const choices = Array.from({ length: run.choices }, (): Whole => ({ text: '', finish: '', traces: [] }));
+interface WholeChoice {
+  text: string;
+  finish: string;
+  tokens?: TokenLogprob[];
+  readonly traces: StepTrace[];
+}
+
+async function wholeResponse(format: Format, run: Run): Promise<object> {
+  const choices = Array.from({ length: run.choices }, (): WholeChoice => ({ text: '', finish: '', traces: [] }));
   for await (const { index, text, tokens, trace, finish } of run.deltas) {
-    const choice = choices[index] as Whole;
+    const choice = choices[index] as WholeChoice;
     choice.text += text;
     if (tokens) choice.tokens = [...(choice.tokens ?? []), ...tokens];
     if (trace) choice.traces.push(trace);
@@ -81,48 +118,36 @@ async function respondWhole(format: Format, run: Run): Promise<object> {
   };
 }
 
-/**
- * Server-sent events: a chunk per piece of text, the usage if asked for, then `[DONE]`; an error after the first one
- * is an event too, and the last. Returns when all is sent.
- *
- * @throws what comes before the first piece of text, so that it still gets its HTTP status
- */
-async function respondStream(format: Format, run: Run, options: StreamOptions, reply: FastifyReply): Promise<void> {
-  const { deltas } = run;
-  const head = envelope(format, format.chunkObject, run.modelId);
-  const chunk = (choice: object) => ({
-    ...head,
-    choices: [choice],
-    ...(options.includeUsage && { usage: null }),
+/** A chunk per piece of text, the usage if requested, then `[DONE]`. */
+function chunks(format: Format, { modelId, choices, usage, includeUsage }: Run): ResponseEvents {
+  const head = envelope(format, format.chunkObject, modelId);
+  const chunk = (choice: object, more: object | false | undefined = undefined): ServerEvent => ({
+    data: { ...head, choices: [choice], ...(includeUsage && { usage: null }), ...more },
   });
-  let next = await deltas.next();
-  const events = new EventStream(takeOver(reply), options.stallMillis);
-  try {
-    for (let index = 0; index < run.choices; index++) {
-      const first = format.first(index);
-      if (first) await events.send(chunk(first));
-    }
-    for (; !next.done; next = await deltas.next()) {
-      const { index, text, tokens, trace, finish } = next.value;
-      if (text !== '' || tokens?.length || trace) {
-        await events.send({ ...chunk(format.piece(index, text, tokens)), ...(trace && { ptp: trace }) });
+  return {
+    *start() {
+      for (let index = 0; index < choices; index++) {
+        const first = format.first(index);
+        if (first) yield chunk(first);
       }
-      if (finish) await events.send(chunk(format.last(index, finish)));
-    }
-    if (options.includeUsage) await events.send({ ...head, choices: [], usage: run.usage });
-    await events.send('[DONE]');
-  } catch (error) {
-    options.onError(error);
-    if (toPtpError(error).code !== 'cancelled') await events.send(openAiError(error).body).catch(() => {});
-  } finally {
-    await deltas.return(undefined);
-    events.end();
-  }
+    },
+    *add({ index, text, tokens, trace, finish }) {
+      if (text !== '' || tokens?.length || trace) {
+        yield chunk(format.piece(index, text, tokens), trace && { ptp: trace });
+      }
+      if (finish) yield chunk(format.last(index, finish));
+    },
+    *end() {
+      if (includeUsage) yield { data: { ...head, choices: [], usage } };
+      yield { data: '[DONE]' };
+    },
+    fail: (error) => ({ data: openAiError(error).body }),
+  };
 }
 
 function envelope(format: Format, object: string, modelId: string): object {
   return {
-    id: format.idPrefix + randomUUID().replaceAll('-', ''),
+    id: newId(format.idPrefix),
     object,
     created: Math.floor(Date.now() / 1000),
     model: modelId,

@@ -1,36 +1,58 @@
+import { invalidField, parseFields } from '@ptp/protocol/validation';
 import type { FastifyInstance } from 'fastify';
+import { z } from 'zod';
 import manifest from '../../package.json' with { type: 'json' };
-import { beginning, type Generator } from '../decode/types.ts';
-import { route } from '../http/route.ts';
-import type { ChatTemplate } from '../text/chat-template.ts';
-import type { Tokenizer } from '../text/tokenizer.ts';
-import { checkLength } from './prompt.ts';
-import { detokenizeRequest, type TokenizeRequest, tokenizeRequest } from './tokens-request.ts';
+import { beginning, checkLength } from '../text/encode.ts';
+import { boolean, object, text } from '../validation.ts';
+import { conversation, messageList } from './messages.ts';
+import { checkModel, tokenIds } from './request.ts';
+import type { EndpointParts } from './respond.ts';
 
-export interface TokenParts {
-  readonly generator: Generator;
-  readonly tokenizer: Tokenizer;
-  readonly chatTemplate: ChatTemplate;
-}
+const modelField = z.string({ error: 'a string' }).nullish();
 
-/** /tokenize, /detokenize and /version, as vLLM has them. */
-export function tokenRoutes(app: FastifyInstance, { generator, tokenizer, chatTemplate }: TokenParts): void {
+/** Body of POST /tokenize: a text or a conversation. */
+export const tokenizeBody = object({
+  model: modelField,
+  prompt: text.nullish(),
+  messages: messageList.nullish(),
+  /** Puts the token that precedes every text before `prompt`; true by default. */
+  add_special_tokens: boolean.nullish(),
+  return_token_strs: boolean.nullish(),
+});
+
+/** Body of POST /detokenize. */
+export const detokenizeBody = object({
+  model: modelField,
+  tokens: z.unknown().meta({ description: 'token ids' }),
+});
+
+/** /tokenize, /detokenize and /version, compatible with vLLM. */
+export function tokenRoutes(
+  app: FastifyInstance,
+  { generator, tokenizer, chatTemplate }: Pick<EndpointParts, 'generator' | 'tokenizer' | 'chatTemplate'>,
+): void {
   const { model } = generator;
 
-  const encode = ({ prompt, addSpecialTokens }: TokenizeRequest): readonly number[] => {
-    if (typeof prompt !== 'string') return chatTemplate.encode(prompt, tokenizer, model);
+  const encode = ({ prompt, messages, add_special_tokens: special }: z.infer<typeof tokenizeBody>) => {
+    if (messages) return chatTemplate.encode(conversation(messages), tokenizer, model);
+    if (prompt == null) throw invalidField('prompt', 'a string, unless `messages` is given', prompt);
     checkLength(prompt, tokenizer, model, 'prompt');
-    return [...(addSpecialTokens ? beginning(model) : []), ...tokenizer.encode(prompt)];
+    return [...((special ?? true) ? beginning(model) : []), ...tokenizer.encode(prompt)];
   };
 
-  route(app, 'POST', '/tokenize', async ({ body }) => {
-    const asked = tokenizeRequest(body, model);
-    const tokens = encode(asked);
-    const names = asked.returnTokenStrs ? tokens.map((id) => tokenizer.name(id)) : null;
+  app.post('/tokenize', async (http) => {
+    const body = parseFields(tokenizeBody, http.body);
+    checkModel(body.model ?? 'default', model);
+    const tokens = encode(body);
+    const names = body.return_token_strs ? tokens.map((id) => tokenizer.name(id)) : null;
     return { count: tokens.length, max_model_len: model.contextLength, tokens, token_strs: names };
   });
-  route(app, 'POST', '/detokenize', async ({ body }) => {
-    return { prompt: tokenizer.decode(detokenizeRequest(body, model)) };
+  app.post('/detokenize', async (http) => {
+    const { model: name, tokens } = parseFields(detokenizeBody, http.body);
+    checkModel(name ?? 'default', model);
+    // Not by the schema, since a list of token ids may be a million long.
+    if (!Array.isArray(tokens)) throw invalidField('tokens', 'an array of token ids', tokens);
+    return { prompt: tokenizer.decode(tokenIds('tokens', tokens, model.vocabulary)) };
   });
-  route(app, 'GET', '/version', async () => ({ version: manifest.version }));
+  app.get('/version', async () => ({ version: manifest.version }));
 }

@@ -1,23 +1,23 @@
-import { randomUUID } from 'node:crypto';
-import { HEAD, MIDDLE, OPEN, TAIL } from './tools.ts';
+import { newId } from '../http/ids.ts';
+import { CALL_ARGUMENTS, CALL_CLOSE, CALL_NAME, CALL_OPEN } from '../text/tool-format.ts';
 
-/** A piece of a call: its beginning has `id` and `name`. */
+/** A piece of a tool call; the first piece of each call has `id` and `name`. */
 export interface CallPiece {
-  /** Which call of the answer, from 0. */
+  /** Index of the call in its answer, from 0. */
   readonly index: number;
   readonly id?: string;
   readonly name?: string;
-  /** What follows of its arguments, JSON text. */
+  /** The next part of the arguments' JSON text. */
   readonly arguments: string;
 }
 
-/** What an answer's text says: text for people, and calls. */
-export interface Said {
+/** An answer's text, split into content and calls. */
+export interface SplitText {
   readonly text: string;
   readonly calls: readonly CallPiece[];
 }
 
-/** Reads calls out of a text that arrives in pieces and follows a `toolForm` grammar, as far as it goes. */
+/** Splits tool calls off a text that arrives in pieces and follows a `toolForm` grammar; the text may break off anywhere. */
 export class ToolCallReader {
   /** Calls begun so far. */
   calls = 0;
@@ -27,63 +27,63 @@ export class ToolCallReader {
   #inString = false;
   #escaped = false;
 
-  push(piece: string): Said {
+  push(piece: string): SplitText {
     this.#held += piece;
     let text = '';
     const calls: CallPiece[] = [];
     for (;;) {
       if (this.#state === 'text') {
-        const at = this.#held.indexOf(OPEN);
+        const at = this.#held.indexOf(CALL_OPEN);
         if (at < 0) {
-          text += this.#certain();
+          text += this.#takeContent();
           break;
         }
-        text += this.#said(this.#held.slice(0, at).trimEnd());
-        this.#held = this.#held.slice(at + OPEN.length);
+        text += this.#content(this.#held.slice(0, at).trimEnd());
+        this.#held = this.#held.slice(at + CALL_OPEN.length);
         this.#state = 'head';
       } else if (this.#state === 'head') {
-        const end = this.#held.indexOf(MIDDLE);
+        const end = this.#held.indexOf(CALL_ARGUMENTS);
         if (end < 0) break;
-        const name = this.#held.slice(HEAD.length, end);
-        calls.push({ index: this.calls++, id: `call_${randomUUID().replaceAll('-', '')}`, name, arguments: '' });
-        this.#held = this.#held.slice(end + MIDDLE.length);
+        const name = this.#held.slice(CALL_NAME.length, end);
+        calls.push({ index: this.calls++, id: newId('call_'), name, arguments: '' });
+        this.#held = this.#held.slice(end + CALL_ARGUMENTS.length);
         this.#state = 'arguments';
       } else if (this.#state === 'arguments') {
-        const given = this.#arguments();
-        if (given !== '') calls.push({ index: this.calls - 1, arguments: given });
-        // the loop above stops at the end of the text or of the arguments
+        const text = this.#takeArguments();
+        if (text !== '') calls.push({ index: this.calls - 1, arguments: text });
+        // Still in the arguments: the rest has not arrived yet.
         if ((this.#state as string) === 'arguments') break;
       } else {
-        if (this.#held.length < TAIL.length) break;
-        this.#held = this.#held.slice(TAIL.length);
+        if (this.#held.length < CALL_CLOSE.length) break;
+        this.#held = this.#held.slice(CALL_CLOSE.length);
         this.#state = 'text';
       }
     }
     return { text, calls };
   }
 
-  /** The rest of the text, once none follows. */
+  /** The rest of the content, after the last piece. */
   end(): string {
-    return this.#state === 'text' ? this.#said(this.#held) : '';
+    return this.#state === 'text' ? this.#content(this.#held) : '';
   }
 
-  /** Text that cannot belong to an opening tag, nor to the space before one. */
-  #certain(): string {
+  /** Takes the text that cannot belong to an opening tag or to the whitespace before it. */
+  #takeContent(): string {
     const possible = /\s*(<[tool_call]*)?$/.exec(this.#held);
     const tag = possible?.[1] ?? '';
-    const from = OPEN.startsWith(tag) ? (possible?.index ?? this.#held.length) : this.#held.length;
+    const from = CALL_OPEN.startsWith(tag) ? (possible?.index ?? this.#held.length) : this.#held.length;
     const text = this.#held.slice(0, from);
     this.#held = this.#held.slice(from);
-    return this.#said(text);
+    return this.#content(text);
   }
 
-  /** Between and after calls is nothing but space. */
-  #said(text: string): string {
+  /** Only whitespace follows a call: drop it. */
+  #content(text: string): string {
     return this.calls > 0 ? '' : text;
   }
 
-  /** Takes an object's text from what is held, up to its closing brace. */
-  #arguments(): string {
+  /** Takes the text of a JSON object up to its closing brace. */
+  #takeArguments(): string {
     for (let i = 0; i < this.#held.length; i++) {
       const character = this.#held[i];
       if (this.#escaped) this.#escaped = false;
@@ -92,13 +92,13 @@ export class ToolCallReader {
       else if (!this.#inString && (character === '{' || character === '[')) this.#depth++;
       else if (!this.#inString && (character === '}' || character === ']') && --this.#depth === 0) {
         this.#state = 'tail';
-        const given = this.#held.slice(0, i + 1);
+        const text = this.#held.slice(0, i + 1);
         this.#held = this.#held.slice(i + 1);
-        return given;
+        return text;
       }
     }
-    const given = this.#held;
+    const text = this.#held;
     this.#held = '';
-    return given;
+    return text;
   }
 }

@@ -1,116 +1,120 @@
+import { invalidField } from '@ptp/protocol/validation';
 import { z } from 'zod';
 import { choice, type Expression, literal, type Reader, repeat, sequence } from '../grammar/expression.ts';
 import type { Form } from '../grammar/grammars.ts';
 import { jsonSchemaGrammar } from '../grammar/json-schema.ts';
-import { object, refuse, text } from '../validation.ts';
+import type { FunctionTool } from '../text/chat-message.ts';
+import { CALL_ARGUMENTS, CALL_CLOSE, CALL_NAME, CALL_OPEN } from '../text/tool-format.ts';
+import { object, text } from '../validation.ts';
 
 /** Most tools of a request, as in OpenAI's API. */
-export const MOST_TOOLS = 128;
-const toolsError = `an array of up to ${MOST_TOOLS} tools`;
+export const TOOL_LIMIT = 128;
+const toolsError = `an array of up to ${TOOL_LIMIT} tools`;
+const choiceError = 'none, auto, required or a function';
 const name = z.string({ error: 'a string' }).regex(/^[\w-]{1,64}$/, '1 to 64 letters, digits, _ or -');
 
-/** A function that the model may call. */
+export const isFunction = z.literal('function', { error: '"function"' });
+
+/** Fields of a function that the model may call. */
 export const toolFunction = {
   name,
   description: text.nullish(),
   parameters: z.record(z.string(), z.unknown(), { error: 'a JSON Schema of an object' }).nullish(),
 };
 
-/** The chat API's `tools` and `tool_choice`. */
+/** `tools` of the chat API. */
 export const tools = z
-  .array(object({ type: z.literal('function', { error: '"function"' }), function: object(toolFunction) }), {
-    error: toolsError,
-  })
-  .max(MOST_TOOLS, { error: toolsError });
-export const toolChoice = z.union(
-  [
-    z.enum(['none', 'auto', 'required'], { error: 'none, auto, required or a function' }),
-    object({ type: z.literal('function', { error: '"function"' }), function: object({ name }) }),
-  ],
-  { error: 'none, auto, required or a function' },
-);
+  .array(object({ type: isFunction, function: object(toolFunction) }), { error: toolsError })
+  .max(TOOL_LIMIT, { error: toolsError });
 
-export type Tools = z.infer<typeof tools>;
-export type Tool = Tools[number]['function'];
+/** `tool_choice`: a mode, or a function given by `shape`. */
+export const toolChoiceOf = <Shape extends z.core.$ZodLooseShape>(shape: Shape) =>
+  z.union([z.enum(['none', 'auto', 'required'], { error: choiceError }), object({ type: isFunction, ...shape })], {
+    error: choiceError,
+  });
 
-/** @throws PtpError `invalid_argument`; undefined where no tool may be called */
-export function toolUseOf(
-  given: Tools | null | undefined,
-  wanted: z.infer<typeof toolChoice> | null | undefined,
-  parallel: boolean,
-): ToolUse | undefined {
-  const choice = typeof wanted === 'object' && wanted ? { name: wanted.function.name } : (wanted ?? 'auto');
-  if (!given?.length) {
-    if (choice === 'auto' || choice === 'none') return undefined;
-    return refuse('tool_choice', 'none or auto without `tools`', wanted);
-  }
-  const names = given.map(({ function: { name } }) => name);
-  const twice = names.find((name, i) => names.indexOf(name) < i);
-  if (twice !== undefined) refuse('tools', 'functions of different names', twice);
-  return choice === 'none' ? undefined : { tools: given.map((tool) => tool.function), choice, parallel };
-}
+/** `tool_choice` of the chat API. */
+export const toolChoice = toolChoiceOf({ function: object({ name }) });
 
-/** What of a request's tools may be called. */
+/** The tools that an answer may call. */
 export interface ToolUse {
-  readonly tools: readonly Tool[];
-  /** How often: perhaps, at least once; or this one, once. */
+  readonly tools: readonly FunctionTool[];
+  /** `auto` allows calls, `required` forces at least one, a name forces one call of that tool. */
   readonly choice: 'auto' | 'required' | { readonly name: string };
-  /** Whether more than one call may be made. */
+  /** Allows more than one call. */
   readonly parallel: boolean;
 }
 
 /**
- * Calls are written as Hermes, Qwen and many others were taught to: an object with name and arguments between tags. A grammar forces
- * this form from the opening tag on, so that every call names a function of the request and its arguments satisfy that function's schema.
+ * @param wanted the request's tool choice; `auto` if absent
+ * @returns undefined if no tool may be called
+ * @throws PtpError `invalid_argument`
  */
-export const OPEN = '<tool_call>';
-export const HEAD = '\n{"name": "';
-export const MIDDLE = '", "arguments": ';
-export const TAIL = '}\n</tool_call>';
+export function toolUseOf(
+  tools: readonly FunctionTool[] | null | undefined,
+  wanted: ToolUse['choice'] | 'none' | null | undefined,
+  parallel: boolean,
+): ToolUse | undefined {
+  const choice = wanted ?? 'auto';
+  if (!tools?.length) {
+    if (choice === 'auto' || choice === 'none') return undefined;
+    throw invalidField('tool_choice', 'none or auto without `tools`', wanted);
+  }
+  const names = tools.map(({ name }) => name);
+  const duplicate = names.find((name, i) => names.indexOf(name) < i);
+  if (duplicate !== undefined) throw invalidField('tools', 'functions of different names', duplicate);
+  return choice === 'none' ? undefined : { tools, choice, parallel };
+}
 
-/** @param fields how errors name the parameters of tool i */
-export function toolForm(use: ToolUse, fields: (index: number) => string): Form {
-  const bodies = use.tools.map((tool, i) => ({ tool, body: callBody(tool, fields(i)) }));
-  const key = JSON.stringify(use);
+/**
+ * The form of an answer that may call tools. From the opening tag on, a grammar ensures that each call names a tool of
+ * the request and that its arguments satisfy that tool's schema.
+ *
+ * @param fieldOf the request field of tool i's parameters, for errors
+ */
+export function toolForm(use: ToolUse, fieldOf: (index: number) => string): Form {
   const { choice: wanted } = use;
+  const key = JSON.stringify(use);
+  const bodies = use.tools.map((tool, i) => ({ tool, body: callBody(tool, fieldOf(i)) }));
   if (typeof wanted === 'object') {
     const named = bodies.find(({ tool }) => tool.name === wanted.name);
-    if (!named) return refuse('tool_choice', 'the name of a tool of the request', wanted.name);
-    return { grammar: sequence(literal(OPEN), named.body), key };
+    if (!named) throw invalidField('tool_choice', 'the name of a tool of the request', wanted.name);
+    return { grammar: sequence(literal(CALL_OPEN), named.body), key };
   }
   const body = choice(...bodies.map((each) => each.body));
-  const calls = use.parallel ? sequence(body, repeat(sequence(literal(`\n${OPEN}`), body))) : body;
-  if (wanted === 'required') return { grammar: sequence(literal(OPEN), calls), key };
-  return { grammar: choice(textWithout(OPEN), sequence(textUpTo(OPEN), calls)), key };
+  const calls = use.parallel ? sequence(body, repeat(sequence(literal(`\n${CALL_OPEN}`), body))) : body;
+  if (wanted === 'required') return { grammar: sequence(literal(CALL_OPEN), calls), key };
+  return { grammar: choice(textWithout(CALL_OPEN), sequence(textUpTo(CALL_OPEN), calls)), key };
 }
 
 /** A call after its opening tag. */
-function callBody({ name, parameters }: Tool, field: string): Expression {
-  if (parameters && parameters.type !== 'object') refuse(`${field}.type`, '"object"', parameters.type);
-  const given = parameters && Object.keys(parameters.properties ?? {}).length > 0;
-  const values = given || parameters?.additionalProperties ? jsonSchemaGrammar(parameters, field) : literal('{}');
-  return sequence(literal(HEAD + name + MIDDLE), values, literal(TAIL));
+function callBody({ name, parameters }: FunctionTool, field: string): Expression {
+  if (parameters && parameters.type !== 'object') throw invalidField(`${field}.type`, '"object"', parameters.type);
+  const hasProperties = parameters && Object.keys(parameters.properties ?? {}).length > 0;
+  const values =
+    hasProperties || parameters?.additionalProperties ? jsonSchemaGrammar(parameters, field) : literal('{}');
+  return sequence(literal(CALL_NAME + name + CALL_ARGUMENTS), values, literal(CALL_CLOSE));
 }
 
-/** Any text in which the mark does not stand. */
-const textWithout = (mark: string): Reader => reading(mark, true);
-/** Any text that ends with the mark, and in which it stands nowhere else. */
-const textUpTo = (mark: string): Reader => reading(mark, false);
+/** Any text that does not contain the mark. */
+const textWithout = (mark: string): Reader => markReader(mark, true);
+/** Any text that ends with the mark and does not contain it before. */
+const textUpTo = (mark: string): Reader => markReader(mark, false);
 
-/** A Knuth-Morris-Pratt automaton over bytes; reader i has seen i bytes of the mark last. */
-function reading(mark: string, without: boolean): Reader {
-  const wanted = [...Buffer.from(mark)];
-  const readers = wanted.map(
-    (_, seen): Reader => ({ kind: 'reader', complete: without, next: (byte) => after(seen, byte) }),
+/** A Knuth-Morris-Pratt automaton over bytes; in state i, the last i bytes read are the first i of the mark. */
+function markReader(mark: string, without: boolean): Reader {
+  const pattern = [...Buffer.from(mark)];
+  const states = pattern.map(
+    (_, matched): Reader => ({ kind: 'reader', complete: without, next: (byte) => after(matched, byte) }),
   );
-  const whole: Reader = { kind: 'reader', complete: true, next: () => undefined };
-  return readers[0] as Reader;
+  const end: Reader = { kind: 'reader', complete: true, next: () => undefined };
+  return states[0] as Reader;
 
-  function after(seen: number, byte: number): Reader | undefined {
-    const text = [...wanted.slice(0, seen), byte];
-    if (text.length === wanted.length && byte === wanted.at(-1)) return without ? undefined : whole;
-    let length = Math.min(text.length, wanted.length - 1);
-    while (length > 0 && !text.slice(-length).every((each, i) => each === wanted[i])) length--;
-    return readers[length];
+  function after(matched: number, byte: number): Reader | undefined {
+    const read = [...pattern.slice(0, matched), byte];
+    if (read.length === pattern.length && byte === pattern.at(-1)) return without ? undefined : end;
+    let length = Math.min(read.length, pattern.length - 1);
+    while (length > 0 && !read.slice(-length).every((each, i) => each === pattern[i])) length--;
+    return states[length];
   }
 }

@@ -2,48 +2,49 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Template } from '@huggingface/jinja';
 import { PtpError } from '@ptp/protocol/errors';
-import { beginning, type ModelInfo } from '../decode/types.ts';
-import type { ChatMessage } from '../openai/messages.ts';
-import { checkLength } from '../openai/prompt.ts';
-import { toolsAsText } from '../openai/tool-prompt.ts';
-import { OPEN, type Tool } from '../openai/tools.ts';
+import type { ChatMessage, FunctionTool } from './chat-message.ts';
+import { beginning, checkLength, type PromptModel } from './encode.ts';
 import type { Tokenizer } from './tokenizer.ts';
+import { CALL_OPEN, toolsAsText } from './tool-format.ts';
 
-/** How a model wants a conversation written: a Jinja template, as Hugging Face models bring it. */
+/** A model's format for conversations: a Jinja template, as Hugging Face models ship it. */
 export class ChatTemplate {
   readonly #template: Template;
-  /** Whether it writes tools and calls itself, in the way that ours are forced into (tools.ts). */
-  readonly #knowsTools: boolean;
+  /** True if the template itself writes tools and calls, in the format of tool-format.ts. */
+  readonly #supportsTools: boolean;
 
   /**
-   * @param source sees `messages` (role system, user, assistant or tool, content, tool_calls), `tools`, `bos_token`, `eos_token` and
-   *   `add_generation_prompt` (true), and may call `raise_exception`
-   * @throws PtpError `failed_precondition` if it is not a template
+   * @param source a template over `messages` (role, content, tool_calls, tool_call_id), `tools`, `bos_token`, `eos_token`
+   *   and `add_generation_prompt` (always true); it may call `raise_exception`
+   * @throws PtpError `failed_precondition` if it does not parse
    */
   constructor(source: string) {
     try {
       this.#template = new Template(source);
-      this.#knowsTools = source.includes('tools') && source.includes(OPEN);
+      this.#supportsTools = source.includes('tools') && source.includes(CALL_OPEN);
     } catch (cause) {
       throw new PtpError('failed_precondition', `the chat template is invalid: ${messageOf(cause)}`, { cause });
     }
   }
 
   /**
-   * Token ids of a conversation, which begin with the token that the model has before every text. The template's special tokens count as such;
-   * those spelt in a message stay text.
+   * Token ids of a conversation, including the token that precedes every text. Special tokens count as such only in the
+   * template: within a message they stay text.
    *
-   * @throws PtpError `invalid_argument` if the template refuses the conversation; `out_of_range` if it is certain not
-   *   to fit the context
+   * @throws PtpError `invalid_argument` if the template rejects the conversation; `out_of_range` if it cannot fit the
+   *   context
    */
   encode(
     messages: readonly ChatMessage[],
     tokenizer: Tokenizer,
-    model: ModelInfo,
-    tools: readonly Tool[] = [],
+    model: PromptModel,
+    tools: readonly FunctionTool[] = [],
   ): number[] {
-    const given = this.#knowsTools
-      ? { messages: messages.map(asTemplatesKnow), tools: tools.map((tool) => ({ type: 'function', function: tool })) }
+    const given = this.#supportsTools
+      ? {
+          messages: messages.map(asTemplateMessage),
+          tools: tools.map((tool) => ({ type: 'function', function: tool })),
+        }
       : { messages: toolsAsText(messages, tools), tools: [] };
     const guard = unusedCharacter(JSON.stringify(given));
     const guarded = mapStrings(given, (text) => tokenizer.guardSpecial(text, guard)) as typeof given;
@@ -64,7 +65,7 @@ export class ChatTemplate {
     try {
       return this.#template.render(context);
     } catch (cause) {
-      const message = `\`messages\` do not fit the chat template: ${messageOf(cause)}`;
+      const message = `the chat template rejects \`messages\`: ${messageOf(cause)}`;
       throw new PtpError('invalid_argument', message, { field: 'messages', cause });
     }
   }
@@ -73,19 +74,20 @@ export class ChatTemplate {
 /**
  * The chat_template.jinja of a model folder.
  *
- * @throws PtpError `failed_precondition` if it is missing or not a template
+ * @throws PtpError `failed_precondition` if the file is missing or not a template
  */
 export async function loadChatTemplate(folder: string): Promise<ChatTemplate> {
   try {
     return new ChatTemplate(await readFile(join(folder, 'chat_template.jinja'), 'utf8'));
   } catch (cause) {
     if (cause instanceof PtpError) throw cause;
-    throw new PtpError('failed_precondition', `no readable chat_template.jinja in ${folder}`, { cause });
+    const message = `cannot read chat_template.jinja in ${folder}`;
+    throw new PtpError('failed_precondition', message, { cause });
   }
 }
 
-/** A message as Hugging Face's templates expect it. */
-function asTemplatesKnow({ role, content, toolCalls, toolCallId }: ChatMessage): object {
+/** A message in the form that Hugging Face's templates expect. */
+function asTemplateMessage({ role, content, toolCalls, toolCallId }: ChatMessage): object {
   const calls = toolCalls?.map(({ id, name, arguments: given }) => {
     return { id, type: 'function', function: { name, arguments: given } };
   });
@@ -99,13 +101,13 @@ function mapStrings(value: unknown, map: (text: string) => string): unknown {
   return Object.fromEntries(Object.entries(value).map(([name, each]) => [map(name), mapStrings(each, map)]));
 }
 
-/** One of Unicode's noncharacters, which are meant for internal use like this one. */
+/** A Unicode noncharacter that `text` does not contain; noncharacters are reserved for such internal use. */
 function unusedCharacter(text: string): string {
   for (let code = 0xfdd0; code <= 0xfdef; code++) {
     const character = String.fromCharCode(code);
     if (!text.includes(character)) return character;
   }
-  throw new PtpError('invalid_argument', '`messages` must not use all noncharacters U+FDD0..U+FDEF', {
+  throw new PtpError('invalid_argument', '`messages` must leave at least one of U+FDD0..U+FDEF unused', {
     field: 'messages',
   });
 }

@@ -1,7 +1,42 @@
+import type { Tokenizer } from './tokenizer.ts';
+
+/** Text that a step added to an answer. */
+export interface TextPiece {
+  /** Final text, possibly empty. */
+  readonly text: string;
+  /** Tokens of the step up to and including the one that completed a stop string. */
+  readonly count: number;
+  /** Reason why the answer ended with this step. */
+  readonly finish: 'stop' | 'length' | undefined;
+}
+
+/** The text of one answer, step by step, up to its first stop string. */
+export class AnswerText {
+  readonly #stream: TextStream;
+  readonly #tokenizer: Pick<Tokenizer, 'bytes'>;
+
+  constructor(tokenizer: Pick<Tokenizer, 'bytes'>, stop: readonly string[]) {
+    this.#stream = new TextStream(stop);
+    this.#tokenizer = tokenizer;
+  }
+
+  /** @param finish set on the last step; a stop string within the step takes precedence */
+  add(tokens: readonly number[], finish: 'stop' | 'length' | undefined): TextPiece {
+    const stream = this.#stream;
+    let text = '';
+    let count = 0;
+    while (count < tokens.length && !stream.stopped) {
+      text += stream.push(this.#tokenizer.bytes(tokens[count++] as number));
+    }
+    // The end may complete a stop string too: an incomplete character reads as U+FFFD.
+    if (finish && !stream.stopped) text += stream.end();
+    return { text, count, finish: stream.stopped ? 'stop' : finish };
+  }
+}
+
 /**
- * A sequence's text, token by token. Bytes that are not yet a whole character are held back, and so is text that may
- * be the beginning of a stop string; what `push` returns is therefore final. How tokens are grouped into steps makes
- * no difference to the text.
+ * A sequence's text, token by token. Holds back bytes that are not yet a whole character, and text that may begin a
+ * stop string, so that what `push` returns is final. The text does not depend on how tokens are grouped into steps.
  */
 export class TextStream {
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
@@ -12,20 +47,20 @@ export class TextStream {
     this.#scanner = new StopScanner(stop);
   }
 
-  /** Whether a stop string has ended the text. */
+  /** True once a stop string has ended the text. */
   get stopped(): boolean {
     return this.#scanner.stopped;
   }
 
   /**
    * @param bytes the next token's UTF-8 bytes
-   * @returns the text that is now certain, perhaps none
+   * @returns text that is now final, possibly empty
    */
   push(bytes: Uint8Array): string {
     return this.#scanner.push(this.#decoder.decode(bytes, { stream: true }));
   }
 
-  /** The rest of the text, once no token follows; an incomplete character becomes U+FFFD. */
+  /** The rest of the text, after the last token; an incomplete character becomes U+FFFD. */
   end(): string {
     const text = this.#scanner.push(this.#decoder.decode());
     return text + this.#scanner.end();
@@ -33,8 +68,8 @@ export class TextStream {
 }
 
 /**
- * Finds the first stop string to be complete in a text that arrives in pieces (on a tie, the longest). One
- * Knuth-Morris-Pratt automaton per stop string; its state is how much of that string the text now ends with.
+ * Finds the stop string that is complete first (on a tie, the longest) in a text that arrives in pieces. Runs one
+ * Knuth-Morris-Pratt automaton per stop string; its state is the length of the prefix that the text ends with.
  */
 class StopScanner {
   readonly #automata: { readonly stop: string; readonly borders: Int32Array; matched: number }[];
@@ -71,14 +106,14 @@ class StopScanner {
   }
 }
 
-/** How much of `pattern` the text ends with after one more character. */
+/** Length of the prefix of `pattern` that the text ends with after one more character. */
 function advance(pattern: string, borders: Int32Array, matched: number, character: string): number {
   let length = matched;
   while (length > 0 && pattern.charAt(length) !== character) length = borders[length - 1] as number;
   return pattern.charAt(length) === character ? length + 1 : 0;
 }
 
-/** Entry i: length of the longest proper prefix of `pattern[0..i]` that is also its suffix. */
+/** Failure function: entry i is the length of the longest proper prefix of `pattern[0..i]` that is also its suffix. */
 function bordersOf(pattern: string): Int32Array {
   const borders = new Int32Array(pattern.length);
   for (let i = 1; i < pattern.length; i++) {

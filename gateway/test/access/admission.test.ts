@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { Admission } from '../../src/access/admission.ts';
+import { Admission, admit } from '../../src/access/admission.ts';
 
 const [ada, bob, cyd] = [{}, {}, {}];
 
@@ -20,7 +20,7 @@ describe('the door', () => {
     for (let turn = 0; turn < 2; turn++) {
       expect(() => admission.enter(1, bob)).toThrow('overloaded: 4 of 4 sequences are running');
       adas.pop()?.();
-      expect(() => admission.enter(1, ada)).toThrow("sequences are this key's");
+      expect(() => admission.enter(1, ada)).toThrow('other keys wait for their share');
       admission.enter(1, bob);
     }
     // both have half: who comes first gets what becomes free
@@ -35,7 +35,7 @@ describe('the door', () => {
     const [first] = fill(admission, 2, ada);
     expect(() => admission.enter(1, bob)).toThrow('overloaded');
     first?.();
-    expect(() => admission.enter(1, ada)).toThrow('others wait for their share');
+    expect(() => admission.enter(1, ada)).toThrow('other keys wait for their share');
     now += 3000;
     admission.enter(1, ada);
   });
@@ -71,9 +71,17 @@ describe('the door', () => {
     admission.enter(2, ada);
   });
 
-  test('gives room back when the work fails', async () => {
+  test("gives a key's own room back when the server has none", () => {
     const admission = door(1);
-    await expect(admission.run(1, () => Promise.reject(new Error('broken')), ada)).rejects.toThrow('broken');
-    admission.enter(1, ada);
+    const client = { admission: new Admission(1) };
+    const leave = admission.enter(1, ada);
+    for (let turn = 0; turn < 2; turn++) {
+      expect(() => admit(admission, client, 1)).toThrow('overloaded: 1 of 1 sequences are running');
+    }
+    leave();
+    const leaveBoth = admit(admission, client, 1);
+    expect(() => admit(admission, client, 1)).toThrow('overloaded: 1 of 1');
+    leaveBoth();
+    admit(admission, client, 1);
   });
 });

@@ -54,9 +54,9 @@ describe('a server with keys', () => {
   });
 
   test.each([
-    ['none', {}, 'an API key is needed: send `Authorization: Bearer KEY`'],
-    ['another one', { authorization: 'Bearer key of eve' }, 'the API key is not known'],
-    ['another form', { authorization: 'Basic a2V5' }, 'an API key is needed: send `Authorization: Bearer KEY`'],
+    ['none', {}, 'an API key is required: send `Authorization: Bearer KEY`'],
+    ['another one', { authorization: 'Bearer key of eve' }, 'the API key is unknown'],
+    ['another form', { authorization: 'Basic a2V5' }, 'an API key is required: send `Authorization: Bearer KEY`'],
   ])('refuses %s, before it reads the body', async (_, headers, message) => {
     for (const path of ['/v1/completions', '/v1/chat/completions', '/v1/responses', '/tokenize', '/detokenize']) {
       const response = await server.post(path, 'no json', {
@@ -111,7 +111,7 @@ describe('a server with keys', () => {
     expect(Number(third.headers.get('retry-after'))).toBeGreaterThan(25);
     expect(Number(third.headers.get('retry-after'))).toBeLessThanOrEqual(30);
     expect(third.headers.get('x-ratelimit-remaining-requests')).toBe('0');
-    expect((await third.json()).error.message).toBe('this key may make 2 requests a minute');
+    expect((await third.json()).error.message).toBe('this key is limited to 2 requests per minute');
     expect((await ask('key of ada')).headers.has('x-ratelimit-limit-requests')).toBe(false);
   });
 });
@@ -124,7 +124,7 @@ test('a rate comes back with time', () => {
   };
   expect([taken(0)?.remaining, taken(0)?.remaining]).toEqual([1, 0]);
   expect(() => client.take(29_000)).toThrow(
-    expect.objectContaining({ message: 'this key may make 2 requests a minute', retryAfterMs: 1000 }),
+    expect.objectContaining({ message: 'this key is limited to 2 requests per minute', retryAfterMs: 1000 }),
   );
   expect(taken(30_000)?.remaining).toBe(0);
   expect(taken(600_000)).toMatchObject({ limit: 2, remaining: 1, resetMillis: 30_000 });

@@ -41,7 +41,7 @@ describe('400 names field, limit and value', () => {
     [
       { ptp: { draft_mode: 'fast' } },
       'ptp.draft_mode',
-      '`ptp.draft_mode` must be auto, overlap, sequential, plain, got "fast"',
+      '`ptp.draft_mode` must be one of auto, overlap, sequential, plain, got "fast"',
     ],
     [{ model: 5 }, 'model', '`model` must be a string, got 5'],
     [{ prompt: 5 }, 'prompt', '`prompt` must be a string or an array of token ids, got 5'],
@@ -143,7 +143,11 @@ describe('400 for what would change the answer but is not supported', () => {
 
 describe('400 context_length_exceeded', () => {
   test.each([
-    ['prompt and max_tokens', { prompt: Array(500).fill(5), max_tokens: 13 }, 'has 500 tokens and 13 were asked for'],
+    [
+      'prompt and max_tokens',
+      { prompt: Array(500).fill(5), max_tokens: 13 },
+      'has 500 tokens and you requested 13 more',
+    ],
     ['the prompt alone', { prompt: Array(512).fill(5) }, 'has 512 tokens and leaves no room for a completion'],
     ['a text too long to tokenise', { prompt: 'ab '.repeat(300_000) }, 'has at least'],
   ])('%s', async (_, body, message) => {

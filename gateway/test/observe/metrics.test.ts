@@ -31,7 +31,7 @@ beforeAll(async () => {
   const sha256 = createHash('sha256').update('key').digest('hex');
   const app = await createHttp({
     exposition: metrics.exposition,
-    onRefusal: (code) => counted.refusals.inc({ error_type: code }),
+    onRejection: (code) => counted.refusals.inc({ error_type: code }),
     generator,
     tokenizer,
     grammars: new Grammars(tokenizer, generator.model),

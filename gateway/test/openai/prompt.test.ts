@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { encodeText, orBeginning } from '../../src/openai/prompt.ts';
 import { ChatTemplate } from '../../src/text/chat-template.ts';
+import { encodeText, orBeginning } from '../../src/text/encode.ts';
 import { tokenizer } from '../testing/test-server.ts';
 
 const model = { modelId: 'm', vocabulary: 2048, contextLength: 512, endOfText: 0 };

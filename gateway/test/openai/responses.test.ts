@@ -105,8 +105,12 @@ describe('a response, by the official client', () => {
 
 describe('refused', () => {
   test.each([
-    [{}, 'input', '`input` must be a string or an array of messages, calls and their outputs, got nothing'],
-    [{ input: [] }, 'input', '`input` must be not empty, got an array of 0'],
+    [{}, 'input', '`input` must be a string or a non-empty array of messages, calls and their outputs, got nothing'],
+    [
+      { input: [] },
+      'input',
+      '`input` must be a string or a non-empty array of messages, calls and their outputs, got an array of 0',
+    ],
     [{ input: [{ role: 'user', content: [{ type: 'input_image' }] }] }, 'input[0].content[0].type', undefined],
     [{ input: 'a', max_output_tokens: 0 }, 'max_output_tokens', '`max_output_tokens` must be an integer >= 1, got 0'],
     [{ input: 'a', previous_response_id: 'resp_1' }, 'previous_response_id', '`previous_response_id` is not supported'],

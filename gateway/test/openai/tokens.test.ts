@@ -29,7 +29,7 @@ describe('/tokenize', () => {
   });
 
   test.each([
-    [{}, 'prompt', '`prompt` must be a string, or `messages` given, got nothing'],
+    [{}, 'prompt', '`prompt` must be a string, unless `messages` is given, got nothing'],
     [{ prompt: 5 }, 'prompt', '`prompt` must be a string, got 5'],
     [{ prompt: 'x'.repeat(20_000) }, 'prompt', expect.stringContaining('maximum context length is 512')],
   ])('refuses %j', async (given, param, message) => {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import type { ChatMessage } from '../../src/openai/messages.ts';
+import type { ChatMessage } from '../../src/text/chat-message.ts';
 import { ChatTemplate } from '../../src/text/chat-template.ts';
 import { chatTemplate, tokenizer } from '../testing/test-server.ts';
 

@@ -71,5 +71,7 @@ describe("SentencePiece's vocabularies with byte fallback", () => {
 });
 
 test('another kind of vocabulary is refused', () => {
-  expect(() => new Tokenizer({ ...file, decoder: { type: 'WordPiece' } })).toThrow('by bytes or with byte fallback');
+  expect(() => new Tokenizer({ ...file, decoder: { type: 'WordPiece' } })).toThrow(
+    'must have a byte-level vocabulary, or SentencePiece with byte fallback',
+  );
 });

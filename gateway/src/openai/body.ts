@@ -1,0 +1,55 @@
+import { PtpError } from '@ptp/protocol/errors';
+import { parseFields } from '@ptp/protocol/validation';
+import type { z } from 'zod';
+
+type Test = (value: unknown) => boolean;
+
+/**
+ * Fields that this server does not support although they would change the answer, each with a test that is true for
+ * values that would have an effect. Such values are rejected: ignoring them would give a different answer than requested.
+ */
+export type Unsupported = Readonly<Record<string, Test>>;
+
+const always: Test = () => true;
+const isFilled: Test = (value) => (typeof value === 'object' ? Object.keys(value ?? {}).length > 0 : value !== '');
+const isNot =
+  (...neutral: unknown[]): Test =>
+  (value) =>
+    !neutral.includes(value);
+
+export const unsupportedInCompletions: Unsupported = { suffix: isFilled };
+
+export const unsupportedInChat: Unsupported = {
+  functions: isFilled,
+  function_call: isNot('none', 'auto'),
+  modalities: (value) => !(Array.isArray(value) && value.every((modality) => modality === 'text')),
+  audio: always,
+  reasoning_effort: isNot('none'),
+  web_search_options: always,
+};
+
+export const unsupportedInResponses: Unsupported = {
+  prompt: always,
+  previous_response_id: isFilled,
+  conversation: always,
+  background: isNot(false),
+  reasoning: (value) =>
+    !(typeof value === 'object' && [null, undefined, 'none'].includes((value as { effort?: string | null }).effort)),
+  truncation: isNot('disabled'),
+  max_tool_calls: always,
+};
+
+/**
+ * The body of a request, checked by its schema.
+ *
+ * @throws PtpError `invalid_argument` naming field, limit and value, or the first unsupported field with an effect
+ */
+export function parseBody<T extends z.ZodType>(schema: T, body: unknown, unsupported: Unsupported): z.infer<T> {
+  const parsed = parseFields(schema, body);
+  for (const [field, hasEffect] of Object.entries(unsupported)) {
+    const value = (body as Readonly<Record<string, unknown>>)[field];
+    if (value === undefined || value === null || !hasEffect(value)) continue;
+    throw new PtpError('invalid_argument', `\`${field}\` is not supported`, { field });
+  }
+  return parsed;
+}

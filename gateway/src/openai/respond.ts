@@ -1,0 +1,77 @@
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { type Admission, admit } from '../access/admission.ts';
+import { clientOf } from '../access/http-hook.ts';
+import type { GenerationRequest, Generator } from '../decode/types.ts';
+import type { Grammars } from '../grammar/grammars.ts';
+import { logError } from '../http/errors.ts';
+import { disconnectSignal } from '../http/sse.ts';
+import type { ChatTemplate } from '../text/chat-template.ts';
+import { checkLength } from '../text/encode.ts';
+import type { Tokenizer } from '../text/tokenizer.ts';
+import { type ChoiceRequest, generateChoices, newUsage } from './choices.ts';
+import type { CommonRequest } from './request.ts';
+import { sendStream, type Writer } from './stream.ts';
+
+/** Parts of the server that the endpoints for text use. */
+export interface EndpointParts {
+  readonly generator: Generator;
+  readonly tokenizer: Tokenizer;
+  readonly chatTemplate: ChatTemplate;
+  readonly grammars: Grammars;
+  readonly admission: Admission;
+  readonly settings: { readonly stallMillis: number };
+}
+
+/** A checked request with what is specific to its endpoint. */
+export interface Answerable {
+  readonly request: CommonRequest;
+  /** Sequences to generate: choices times prompts. */
+  readonly sequences: number;
+  readonly writer: Writer;
+  /** Encodes the prompts; called once there is room. */
+  readonly prepare: () => ChoiceRequest[] | Promise<ChoiceRequest[]>;
+}
+
+/** Takes room, generates and answers. @returns the body, or undefined once a stream has ended */
+export async function respond(
+  { generator, tokenizer, grammars, admission, settings }: EndpointParts,
+  http: FastifyRequest,
+  reply: FastifyReply,
+  { request, sequences, writer, prepare }: Answerable,
+): Promise<object | undefined> {
+  const { model } = generator;
+  const client = clientOf(http);
+  const leave = admit(admission, client, sequences);
+  try {
+    const signal = disconnectSignal(reply.raw);
+    const choices = await prepare();
+    checkLength(request.prediction, tokenizer, model, 'prediction');
+    const prediction = tokenizer.encodeContinued(request.prediction);
+    const shared = {
+      ...traceFields(http, request.stream),
+      ...(prediction.length > 0 && { prediction }),
+      ...(request.form && { grammar: grammars.start(request.form) }),
+    };
+    const requests = choices.map((choice) => ({ ...choice, ...shared }));
+    const usage = newUsage(requests.reduce((sum, { prompt }) => sum + prompt.length, 0) / request.n);
+    const deltas = generateChoices(generator, tokenizer, requests, usage, signal);
+    const { stream, includeUsage } = request;
+    const run = { modelId: model.modelId, choices: requests.length, deltas, usage, includeUsage };
+    try {
+      if (!stream) return await writer.whole(run);
+      await sendStream(writer, run, reply, settings.stallMillis, (error) => logError(error, http));
+      return undefined;
+    } finally {
+      http.log.info({ client: client?.name, choices: requests.length, stream, usage }, 'generated');
+    }
+  } finally {
+    leave();
+  }
+}
+
+/** The HTTP request's properties that the generation's traces show. */
+function traceFields(http: FastifyRequest, stream: boolean): Partial<GenerationRequest> {
+  const { traceparent } = http.headers;
+  const operation = http.routeOptions.url === '/v1/completions' ? 'text_completion' : 'chat';
+  return { requestId: http.id, operation, stream, ...(typeof traceparent === 'string' && { traceparent }) };
+}

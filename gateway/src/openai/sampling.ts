@@ -1,0 +1,60 @@
+import { type SamplingParams, samplingParams } from '@ptp/protocol/sampling-params';
+import { adjustParams } from '@ptp/protocol/token-adjustments';
+import { z } from 'zod';
+import type { GenerationRequest, ModelInfo } from '../decode/types.ts';
+import { boolean, integer, number } from '../validation.ts';
+
+/** Most `stop_token_ids` of a request. */
+export const STOP_TOKEN_LIMIT = 64;
+
+const stopTokensError = `an array of up to ${STOP_TOKEN_LIMIT} token ids`;
+
+/** Fields that control sampling: OpenAI's, and those that vLLM adds to them. */
+export const samplingFields = {
+  temperature: number.nullish(),
+  top_p: number.nullish(),
+  top_k: integer(-1, Number.MAX_SAFE_INTEGER, 'an integer >= 0, or -1 for off').nullish(),
+  min_p: number.nullish(),
+  logit_bias: z.record(z.string(), number, { error: 'an object of numbers by token id' }).nullish(),
+  presence_penalty: number.nullish(),
+  frequency_penalty: number.nullish(),
+  repetition_penalty: number.nullish(),
+  stop_token_ids: z
+    .array(integer(0, Number.MAX_SAFE_INTEGER, 'a token id'), { error: stopTokensError })
+    .max(STOP_TOKEN_LIMIT, { error: stopTokensError })
+    .nullish(),
+  ignore_eos: boolean.nullish(),
+  min_tokens: integer(0, Number.MAX_SAFE_INTEGER, 'an integer >= 0').nullish(),
+};
+
+/** The part of a generation request that these fields determine. */
+export type Sampling = Pick<GenerationRequest, 'adjustments' | 'stopTokens' | 'ignoreEndOfText'> & {
+  readonly sampling: SamplingParams;
+};
+
+/** @throws PtpError `invalid_argument` naming field, limit and value */
+export function samplingOf(fields: z.infer<z.ZodObject<typeof samplingFields>>, model: ModelInfo): Sampling {
+  const { vocabulary } = model;
+  const topK = fields.top_k === -1 ? 0 : fields.top_k;
+  const params = { temperature: fields.temperature, topK, topP: fields.top_p, minP: fields.min_p };
+  const stopTokens = fields.stop_token_ids ?? [];
+  const ignoreEndOfText = fields.ignore_eos ?? false;
+  const ends = ignoreEndOfText ? [] : [model.endOfText, ...(model.stopTokens ?? [])];
+  const adjustments = adjustParams(
+    {
+      logitBias: new Map(Object.entries(fields.logit_bias ?? {}).map(([token, bias]) => [Number(token), bias])),
+      presencePenalty: fields.presence_penalty,
+      frequencyPenalty: fields.frequency_penalty,
+      repetitionPenalty: fields.repetition_penalty,
+      heldBack: [...ends, ...stopTokens],
+      heldBackUntil: fields.min_tokens,
+    },
+    vocabulary,
+  );
+  return {
+    sampling: samplingParams(params, vocabulary),
+    ...(adjustments && { adjustments }),
+    ...(stopTokens.length > 0 && { stopTokens }),
+    ...(ignoreEndOfText && { ignoreEndOfText }),
+  };
+}

@@ -1,0 +1,23 @@
+/** A function call that the assistant made. */
+export interface ToolCall {
+  readonly id: string;
+  readonly name: string;
+  readonly arguments: Readonly<Record<string, unknown>>;
+}
+
+/** A message of a conversation, whichever API it came by. */
+export interface ChatMessage {
+  readonly role: 'system' | 'user' | 'assistant' | 'tool';
+  readonly content: string;
+  /** Calls that the assistant made in this message. */
+  readonly toolCalls?: readonly ToolCall[];
+  /** The call that this message of a tool answers. */
+  readonly toolCallId?: string;
+}
+
+/** A function that the model may call; `parameters` is a JSON Schema. */
+export interface FunctionTool {
+  readonly name: string;
+  readonly description?: string | null | undefined;
+  readonly parameters?: Readonly<Record<string, unknown>> | null | undefined;
+}
