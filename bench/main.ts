@@ -6,20 +6,20 @@ import { modelInfoOf } from '../gateway/src/clients/pair-client.ts';
 import type { DraftLimits } from '../gateway/src/decode/controller.ts';
 import { gatewaySettings } from '../gateway/src/settings.ts';
 import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
-import { context } from './context.ts';
-import { decode } from './decode.ts';
-import { type ExactResult, exact } from './exact.ts';
-import { hosts } from './hosts/main.ts';
-import { load } from './load.ts';
-import { overhead } from './overhead.ts';
-import { peers } from './peers.ts';
-import { prefill } from './prefill.ts';
 import { loadPrompts, type Prompt } from './prompts.ts';
 import { keep } from './results.ts';
-import { scaling } from './scaling.ts';
 import { type Bench, startServices } from './services.ts';
 import { machine } from './statistics.ts';
-import { startSink, tracing } from './tracing.ts';
+import { context } from './suites/context.ts';
+import { decode } from './suites/decode.ts';
+import { type ExactResult, exact } from './suites/exact.ts';
+import { hosts } from './suites/hosts.ts';
+import { load } from './suites/load.ts';
+import { overhead } from './suites/overhead.ts';
+import { peers } from './suites/peers.ts';
+import { prefill } from './suites/prefill.ts';
+import { scaling } from './suites/scaling.ts';
+import { startSink, tracing } from './suites/tracing.ts';
 
 const USAGE = `npm run bench -- SUITE [options]
 
@@ -152,7 +152,7 @@ async function other(chosen: Other): Promise<object> {
       return hosts(values.models, limits, prompts.slice(0, promptCount), tokens);
     }
     case 'report':
-      return (await import('./report.ts')).report();
+      return (await import('./suites/report.ts')).report();
   }
 }
 

@@ -1,8 +1,8 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
-import type { GenerationRequest, Generator, StepStats } from '../gateway/src/decode/types.ts';
-import { bothWays, type Pair } from './interleave.ts';
-import type { Prompt } from './prompts.ts';
-import { countBy, mean, median, round, sum } from './statistics.ts';
+import type { GenerationRequest, Generator, StepFacts } from '../../gateway/src/decode/types.ts';
+import { bothWays, type Pair } from '../passes.ts';
+import type { Prompt } from '../prompts.ts';
+import { countBy, mean, median, round, sum } from '../statistics.ts';
 
 /** The setting of the paper's Spec-Bench figures. */
 export const REFERENCE: SamplingParams = { temperature: 0.7, topK: 50, topP: 0.9 };

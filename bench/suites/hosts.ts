@@ -11,12 +11,12 @@ import type { DraftLimits } from '../../gateway/src/decode/controller.ts';
 import { PairGenerator } from '../../gateway/src/decode/generate.ts';
 import type { Mode } from '../../gateway/src/decode/mode-selector.ts';
 import type { Generator } from '../../gateway/src/decode/types.ts';
-import { type Pass, pass, REFERENCE } from '../decode.ts';
 import { lineChart } from '../plot.ts';
 import type { Prompt } from '../prompts.ts';
 import { endAll, servicesAt } from '../services.ts';
 import { median, round, sum } from '../statistics.ts';
-import { type Host, HostNetwork } from './network.ts';
+import { type Pass, pass, REFERENCE } from './decode.ts';
+import { type Host, HostNetwork } from './host-network.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 const NAMES = ['verifier0', 'verifier1', 'drafter0', 'drafter1'] as const;

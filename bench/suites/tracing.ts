@@ -4,22 +4,21 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startMetrics } from '@ptp/service-kit/metrics';
 import { startTracing } from '@ptp/service-kit/tracing';
-import type { DraftLimits } from '../gateway/src/decode/controller.ts';
-import { PairGenerator } from '../gateway/src/decode/generate.ts';
-import type { Streams } from '../gateway/src/decode/ports.ts';
-import type { GenerationRequest, Generator } from '../gateway/src/decode/types.ts';
-import { MeteredGenerator } from '../gateway/src/observe/metered-generator.ts';
-import { gatewayMetrics } from '../gateway/src/observe/metrics.ts';
-import { RecordedGenerator } from '../gateway/src/observe/recorded-generator.ts';
-import { RecordedStreams } from '../gateway/src/observe/recorded-streams.ts';
-import { TraceStore } from '../gateway/src/observe/trace-store.ts';
+import type { DraftLimits } from '../../gateway/src/decode/controller.ts';
+import { PairGenerator } from '../../gateway/src/decode/generate.ts';
+import type { Streams } from '../../gateway/src/decode/ports.ts';
+import type { GenerationRequest, Generator } from '../../gateway/src/decode/types.ts';
+import { MeteredGenerator } from '../../gateway/src/observe/metered-generator.ts';
+import { gatewayMetrics } from '../../gateway/src/observe/metrics.ts';
+import { RecordedGenerator } from '../../gateway/src/observe/recorded-generator.ts';
+import { RecordedStreams } from '../../gateway/src/observe/recorded-streams.ts';
+import { TraceStore } from '../../gateway/src/observe/trace-store.ts';
+import type { Prompt } from '../prompts.ts';
+import type { Bench } from '../services.ts';
+import { median, quantile, round, sum } from '../statistics.ts';
+import type { SinkCounts } from '../tracing/otlp-sink.ts';
+import { type ProcessorTime, processorTime } from '../tracing/processor-time.ts';
 import { REFERENCE } from './decode.ts';
-import type { SinkCounts } from './otlp-sink.ts';
-import { type ProcessorTime, processorTime } from './processor-time.ts';
-import type { Prompt } from './prompts.ts';
-import { recorder } from './recorder.ts';
-import type { Bench } from './services.ts';
-import { median, quantile, round, sum } from './statistics.ts';
 
 /** Ways to trace: the share of requests that is exported, and whether /traces keeps them. */
 const WAYS = {
@@ -64,7 +63,7 @@ const WARM_UP = 1;
 
 /** A sink for spans, and the variables that send them there. Start the services after it, so that they send theirs too. */
 export async function startSink() {
-  const child = fork(join(import.meta.dirname, 'otlp-sink.ts'));
+  const child = fork(join(import.meta.dirname, '..', 'tracing', 'otlp-sink.ts'));
   const [port] = await once(child, 'message');
   const url = `http://127.0.0.1:${port}`;
   process.env.OTEL_EXPORTER_OTLP_ENDPOINT = url;
@@ -84,8 +83,6 @@ export async function tracing(
   maxTokens: number,
   turns: number,
 ): Promise<Record<string, unknown>> {
-  const alone = await recorder();
-  console.error(JSON.stringify(alone));
   const names = Object.keys(WAYS) as Name[];
   const passes = new Map<Name, Pass[]>(names.map((name) => [name, []]));
   for (let turn = 0; turn < WARM_UP + turns; turn++) {
@@ -104,7 +101,7 @@ export async function tracing(
   const off = passes.get('off') ?? [];
   const rows = names.map((name) => row(name, passes.get(name) ?? [], off));
   for (const line of rows) console.error(JSON.stringify(line));
-  return { streams: STREAMS, requests: turns * PER_PASS, ...alone, rows };
+  return { streams: STREAMS, requests: turns * PER_PASS, rows };
 }
 
 function row(name: Name, passes: readonly Pass[], off: readonly Pass[]) {

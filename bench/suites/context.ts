@@ -1,8 +1,8 @@
-import type { GenerationRequest, Generator, StepStats } from '../gateway/src/decode/types.ts';
+import type { GenerationRequest, Generator, StepFacts } from '../../gateway/src/decode/types.ts';
+import { bothWays, type Pair } from '../passes.ts';
+import { excerpts, type Prompt } from '../prompts.ts';
+import { median } from '../statistics.ts';
 import { REFERENCE } from './decode.ts';
-import { bothWays, type Pair } from './interleave.ts';
-import { excerpts, type Prompt } from './prompts.ts';
-import { median } from './statistics.ts';
 
 /** Contexts to measure at, tokens; those that the model has room for. */
 const CONTEXTS = [128, 256, 512, 1024, 2048, 4096];

@@ -1,6 +1,6 @@
-import type { GenerationRequest, Generator, StepStats } from '../gateway/src/decode/types.ts';
-import { startFakeServices } from './services.ts';
-import { median, quantile, round } from './statistics.ts';
+import type { GenerationRequest, Generator, StepFacts } from '../../gateway/src/decode/types.ts';
+import { startFakeServices } from '../services.ts';
+import { median, quantile, round } from '../statistics.ts';
 
 /** Draft and verify times, milliseconds: as on a GPU, the other way round, and equal. */
 const LATENCIES: readonly { readonly drafter: number; readonly verifier: number }[] = [

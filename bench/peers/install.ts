@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
 /** A folder of its own, so that no peer is a dependency of the project. */
-const FOLDER = join(import.meta.dirname, 'peers');
+const FOLDER = import.meta.dirname;
 const MODULES = join(FOLDER, 'node_modules');
 
 /** Imports a peer by the path of its module in node_modules; installs the peers first if that hasn't been done. */

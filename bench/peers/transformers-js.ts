@@ -1,8 +1,8 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { importPeer } from './install-peers.ts';
-import { writeLlamaOnnx } from './llama-onnx.ts';
-import { type LlamaTarget, readLlama } from './llama-target.ts';
+import { writeLlamaOnnx } from '../llama-onnx.ts';
+import { type LlamaTarget, readLlama } from '../llama-target.ts';
+import { importPeer } from './install.ts';
 import type { Engine, Wish } from './peer.ts';
 
 /** What is used of @huggingface/transformers, which has types only once it is installed. */

@@ -3,16 +3,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadManifest } from '@ptp/protocol/manifest';
 import { defaultSampling, type SamplingParams } from '@ptp/protocol/sampling-params';
-import type { DraftLimits } from '../gateway/src/decode/controller.ts';
-import type { Generator } from '../gateway/src/decode/types.ts';
+import type { DraftLimits } from '../../gateway/src/decode/controller.ts';
+import type { Generator } from '../../gateway/src/decode/types.ts';
+import { writeLlama } from '../llama-gguf.ts';
+import { llamaPeers } from '../peers/llama-cpp.ts';
+import type { Engine, Peer, Wish } from '../peers/peer.ts';
+import { transformersJs } from '../peers/transformers-js.ts';
+import type { Prompt } from '../prompts.ts';
+import { type Bench, startServices } from '../services.ts';
+import { mean, median, round } from '../statistics.ts';
 import { REFERENCE } from './decode.ts';
-import { llamaPeers } from './llama-cpp.ts';
-import { writeLlama } from './llama-gguf.ts';
-import type { Engine, HealthWatcher, Wish } from './peer.ts';
-import type { Prompt } from './prompts.ts';
-import { type Bench, startServices } from './services.ts';
-import { mean, median, round } from './statistics.ts';
-import { transformersJs } from './transformers-js.ts';
 
 interface Pass {
   readonly tokens: number[];

@@ -1,8 +1,8 @@
-import type { GenerationRequest, Generator } from '../gateway/src/decode/types.ts';
+import type { GenerationRequest, Generator } from '../../gateway/src/decode/types.ts';
+import { bothWays, type Pair } from '../passes.ts';
+import type { Prompt } from '../prompts.ts';
+import { median, round, sum } from '../statistics.ts';
 import { REFERENCE } from './decode.ts';
-import { bothWays, type Pair } from './interleave.ts';
-import type { Prompt } from './prompts.ts';
-import { median, round, sum } from './statistics.ts';
 
 interface Pass {
   readonly tokens: number;

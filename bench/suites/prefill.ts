@@ -1,7 +1,7 @@
-import type { Generator } from '../gateway/src/decode/types.ts';
+import type { Generator } from '../../gateway/src/decode/types.ts';
+import { excerpts, type Prompt } from '../prompts.ts';
+import { median, round } from '../statistics.ts';
 import { REFERENCE } from './decode.ts';
-import { excerpts, type Prompt } from './prompts.ts';
-import { median, round } from './statistics.ts';
 
 /** Prompt lengths to measure, tokens; those that the model has room for. */
 const LENGTHS = [16, 64, 128, 256, 512, 1024, 2048];

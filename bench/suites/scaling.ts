@@ -1,10 +1,10 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { lineChart } from './plot.ts';
-import { figures } from './scaling/figures.ts';
-import { BASE, type Row, run, SWEEPS } from './scaling/sweeps.ts';
+import { lineChart } from '../plot.ts';
+import { figures } from '../scaling/figures.ts';
+import { BASE, type Row, run, SWEEPS } from '../scaling/sweeps.ts';
 
-const DOCS = join(import.meta.dirname, '..', 'docs');
+const DOCS = join(import.meta.dirname, '..', '..', 'docs');
 
 /**
  * Simulates drafters, verifiers and up to thousands of sequences in virtual time, with assumed run times of GPUs and no model, and writes

@@ -1,5 +1,5 @@
-import { importPeer } from './install-peers.ts';
-import type { Engine, HealthWatcher, Wish } from './peer.ts';
+import { importPeer } from './install.ts';
+import type { Engine, Peer, Wish } from './peer.ts';
 
 /** What is used of node-llama-cpp, which has types only once it is installed. */
 interface Library {

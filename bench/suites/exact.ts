@@ -1,6 +1,6 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
-import type { GenerationRequest, Generator } from '../gateway/src/decode/types.ts';
-import type { Prompt } from './prompts.ts';
+import type { GenerationRequest, Generator } from '../../gateway/src/decode/types.ts';
+import type { Prompt } from '../prompts.ts';
 
 /** Sampling of the comparisons: greedy, the reference setting, and the OpenAI default. */
 const SETTINGS: readonly SamplingParams[] = [

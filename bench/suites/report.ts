@@ -1,11 +1,11 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { loadManifest } from '@ptp/protocol/manifest';
-import { type Axis, lineChart, type Panel } from './plot.ts';
-import { kept, type Result } from './results.ts';
+import { type Axis, lineChart, type Panel } from '../plot.ts';
+import { kept, type Result } from '../results.ts';
 
-const DOCS = join(import.meta.dirname, '..', 'docs');
-const MODELS = join(import.meta.dirname, '..', 'models', 'default');
+const DOCS = join(import.meta.dirname, '..', '..', 'docs');
+const MODELS = join(import.meta.dirname, '..', '..', 'models', 'default');
 /** Suites that run no model. */
 const OF_NO_PAIR = ['overhead', 'scaling'];
 
@@ -63,7 +63,7 @@ function head(results: ReadonlyMap<string, Result>, created: string): string {
 
 What the benches measured last on the embedded pair. Made by \`npm run bench -- report\` from [bench/results](../bench/results), where each file is what
 \`npm run bench -- SUITE --save\` printed. Two shared cores, one thread for each engine.
-All comparisons are interleaved in one run; the machine is shared, so ratios say more than times. Scaling beyond one
+All comparisons are passesd in one run; the machine is shared, so ratios say more than times. Scaling beyond one
 machine is simulated in [scaling.md](scaling.md).
 
 | suite | measured | machine | |
