@@ -1,15 +1,15 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
 
-/** A bad network between the gateway and one service, over TCP. */
+/** A TCP proxy in front of one service that behaves like a bad network. */
 export class BadNetwork {
   readonly #server: Server;
   readonly #target: { readonly port: number; readonly host: string };
   readonly #sockets = new Set<Socket>();
-  /** Milliseconds that everything takes longer, each way. */
+  /** Milliseconds of delay each way. */
   delayMs = 0;
-  /** Nothing passes, and nobody is told. */
+  /** Drops everything while connections stay open. */
   silent = false;
-  /** Chunks of the next ones from the service that have a byte changed. */
+  /** Chunks from the service that still get a byte changed. */
   corrupt = 0;
 
   private constructor(server: Server, target: { port: number; host: string }) {
@@ -18,7 +18,6 @@ export class BadNetwork {
     server.on('connection', (socket) => this.#accept(socket));
   }
 
-  /** In front of a service's port. */
   static async start(port: number, host = '127.0.0.1'): Promise<BadNetwork> {
     const server = createServer();
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -29,7 +28,7 @@ export class BadNetwork {
     return (this.#server.address() as { port: number }).port;
   }
 
-  /** Ends all connections at once. */
+  /** Resets all connections. */
   cut(): void {
     for (const socket of this.#sockets) socket.resetAndDestroy();
   }

@@ -1,4 +1,6 @@
-import type { Random } from '../random.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Random } from '@ptp/engine/random';
+import { EventSourceParserStream } from 'eventsource-parser/stream';
 
 /** A request whose text is known. */
 export interface Question {
@@ -6,22 +8,22 @@ export interface Question {
   readonly text: string;
 }
 
-/** What became of streams. */
+/** Outcomes of streams. */
 export interface Tally {
   streams: number;
   right: number;
   /** Refused before the first token, by status. */
   readonly refused: Record<string, number>;
-  /** Texts that are not what they must be. */
+  /** Texts that differ from the known ones. */
   wrong: number;
-  /** Streams that began and ended with an error, or not at all. */
+  /** Streams that began, and ended with an error or not at all. */
   lost: number;
   readonly errors: Record<string, number>;
   /** Clients that hung up after the first tokens. */
   left: number;
   /** Longest time without a token of each stream, milliseconds. */
   readonly gaps: number[];
-  /** Of right texts: those that were compared. */
+  /** Tokens of right texts. */
   tokens: number;
 }
 
@@ -38,9 +40,11 @@ export const newTally = (): Tally => ({
 });
 
 const PROMPTS = ['def read(', 'import os\n', 'class Node:\n    ', 'for i in range(', '    return '];
+/** Before a client that was refused tries again. */
+const RETRY_MS = 100;
 
-/** Questions with the answers that plain decoding gives while nothing is wrong. */
-export async function askQuietly(url: string, count: number, random: Random): Promise<Question[]> {
+/** Asks questions by plain decoding while nothing is wrong. */
+export async function askQuestions(url: string, count: number, random: Random): Promise<Question[]> {
   const questions: Question[] = [];
   for (let i = 0; i < count; i++) {
     const body = {
@@ -51,19 +55,15 @@ export async function askQuietly(url: string, count: number, random: Random): Pr
       ...(random.next() < 0.2 && { structured_outputs: { regex: '[a-z ]{5,40}' } }),
       ...(random.next() < 0.2 && { frequency_penalty: 0.5, min_p: 0.02 }),
     };
-    const answer = await fetch(`${url}/v1/completions`, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify({ ...body, ptp: { draft: false } }),
-    });
-    const { choices, error } = (await answer.json()) as { choices: { text: string }[]; error?: { message: string } };
+    const answer = await post(url, { ...body, ptp: { draft: false } });
+    const { choices, error } = (await answer.json()) as Completion;
     if (error) throw new Error(error.message);
     questions.push({ body, text: choices[0]?.text ?? '' });
   }
   return questions;
 }
 
-/** Of all questions: those that are not streamed, and whose clients hang up. */
+/** Shares of questions that are asked without streaming, and whose clients hang up. */
 const [WHOLE, LEAVING] = [0.15, 0.1];
 
 /** Asks one question after another until the signal is aborted. */
@@ -85,13 +85,18 @@ export async function keepAsking(
       tally.errors[name] = (tally.errors[name] ?? 0) + 1;
       return false;
     });
-    // who is refused at the door comes again a little later
-    if (refused) await new Promise((resolve) => setTimeout(resolve, 100));
+    if (refused) await sleep(RETRY_MS);
   }
 }
 
-/** A way to ask: resolves with whether it was refused at the door. @throws for a text that was lost */
+/** Asks once. @returns whether the request was refused @throws for a text that was lost */
 type Ask = (url: string, question: Question, tally: Tally) => Promise<boolean>;
+
+interface Completion {
+  readonly choices: readonly { readonly text?: string }[];
+  readonly usage?: { readonly completion_tokens: number } | null;
+  readonly error?: { readonly message: string };
+}
 
 async function post(url: string, body: object, signal?: AbortSignal): Promise<Response> {
   return fetch(`${url}/v1/completions`, {
@@ -102,15 +107,15 @@ async function post(url: string, body: object, signal?: AbortSignal): Promise<Re
   });
 }
 
-async function refused(response: Response, tally: Tally): Promise<boolean> {
+async function isRefused(response: Response, tally: Tally): Promise<boolean> {
   if (response.ok) return false;
   tally.refused[response.status] = (tally.refused[response.status] ?? 0) + 1;
   await response.body?.cancel();
   return true;
 }
 
-function judge(said: string, { text }: Question, tokens: number, tally: Tally): void {
-  if (said !== text) {
+function judge(text: string, question: Question, tokens: number, tally: Tally): void {
+  if (text !== question.text) {
     tally.wrong++;
     return;
   }
@@ -120,8 +125,8 @@ function judge(said: string, { text }: Question, tokens: number, tally: Tally): 
 
 const whole: Ask = async (url, question, tally) => {
   const response = await post(url, question.body);
-  if (await refused(response, tally)) return true;
-  const { choices, usage } = (await response.json()) as Chunk;
+  if (await isRefused(response, tally)) return true;
+  const { choices, usage } = (await response.json()) as Completion;
   judge(choices[0]?.text ?? '', question, usage?.completion_tokens ?? 0, tally);
   return false;
 };
@@ -129,44 +134,33 @@ const whole: Ask = async (url, question, tally) => {
 const leave: Ask = async (url, { body }, tally) => {
   const hangUp = new AbortController();
   const response = await post(url, { ...body, stream: true }, hangUp.signal);
-  if (await refused(response, tally)) return true;
+  if (await isRefused(response, tally)) return true;
   await response.body?.getReader().read();
   hangUp.abort();
   tally.left++;
   return false;
 };
 
-interface Chunk {
-  readonly choices: readonly { readonly text?: string }[];
-  readonly usage?: { readonly completion_tokens: number } | null;
-  readonly error?: { readonly message: string };
-}
-
 const stream: Ask = async (url, question, tally) => {
   const response = await post(url, { ...question.body, stream: true, stream_options: { include_usage: true } });
-  if ((await refused(response, tally)) || !response.body) return true;
-  let [said, rest, tokens, done] = ['', '', 0, false];
+  if ((await isRefused(response, tally)) || !response.body) return true;
+  const events = response.body.pipeThrough(new TextDecoderStream()).pipeThrough(new EventSourceParserStream());
+  let [text, tokens, done] = ['', 0, false];
   let [last, gap] = [performance.now(), 0];
-  const decoder = new TextDecoder();
-  for await (const chunk of response.body) {
+  for await (const { data } of events) {
     gap = Math.max(gap, performance.now() - last);
     last = performance.now();
-    const events = (rest + decoder.decode(chunk, { stream: true })).split('\n\n');
-    rest = events.pop() ?? '';
-    for (const event of events) {
-      const data = event.slice('data: '.length);
-      if (data === '[DONE]') {
-        done = true;
-        continue;
-      }
-      const { choices, usage, error } = JSON.parse(data) as Chunk;
-      if (error) throw new Error(error.message);
-      said += choices[0]?.text ?? '';
-      tokens = usage?.completion_tokens ?? tokens;
+    if (data === '[DONE]') {
+      done = true;
+      continue;
     }
+    const { choices, usage, error } = JSON.parse(data) as Completion;
+    if (error) throw new Error(error.message);
+    text += choices[0]?.text ?? '';
+    tokens = usage?.completion_tokens ?? tokens;
   }
   if (!done) throw new Error('the stream ended without [DONE]');
   tally.gaps.push(gap);
-  judge(said, question, tokens, tally);
+  judge(text, question, tokens, tally);
   return false;
 };

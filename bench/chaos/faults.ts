@@ -2,19 +2,18 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Random } from '../random.ts';
 import type { Fleet, Node } from './fleet.ts';
 
-/** A fault, which resolves when all is as it was. */
+/** A fault, which resolves when it has been undone. */
 type Fault = (node: Node, random: Random) => Promise<void>;
 
-async function down(node: Node, signal: NodeJS.Signals, millis: number): Promise<void> {
+async function restart(node: Node, signal: NodeJS.Signals, downMs: number): Promise<void> {
   await node.member.end(signal);
-  await sleep(millis);
+  await sleep(downMs);
   node.member.start();
 }
 
-/** What may befall a service. */
 const FAULTS: Readonly<Record<string, Fault>> = {
-  'killed, and started again': (node, random) => down(node, 'SIGKILL', random.between(0, 1500)),
-  'stopped in order, and started again': (node, random) => down(node, 'SIGTERM', random.between(0, 500)),
+  'killed, and started again': (node, random) => restart(node, 'SIGKILL', random.between(0, 1500)),
+  'stopped in order, and started again': (node, random) => restart(node, 'SIGTERM', random.between(0, 500)),
   async 'hung for a while'(node, random) {
     node.member.signal('SIGSTOP');
     await sleep(random.between(200, 9000));
@@ -32,7 +31,7 @@ const FAULTS: Readonly<Record<string, Fault>> = {
     node.network.silent = true;
     await sleep(random.between(200, 8000));
     node.network.silent = false;
-    // what was swallowed cannot come any more
+    // dropped bytes are gone: the connections cannot go on
     node.network.cut();
   },
   async 'bytes changed on the way'(node, random) {
@@ -42,29 +41,30 @@ const FAULTS: Readonly<Record<string, Fault>> = {
   },
 };
 
-/** Injects faults until the signal is aborted, each service at most one at a time. @param onFault hears of each */
+/**
+ * Injects faults until the signal is aborted, at most one at a time into each service.
+ *
+ * @param onFault receives the service's kind and the fault's name
+ */
 export async function injectFaults(
   fleet: Fleet,
   random: Random,
   pauseMs: number,
-  onFault: (kind: string, fault: string) => void,
+  onFault: (fault: string) => void,
   signal: AbortSignal,
 ): Promise<void> {
-  const busy = new Set<Node>();
-  const running = new Set<Promise<void>>();
+  const running = new Map<Node, Promise<void>>();
   while (!signal.aborted) {
     await sleep(random.between(0, 2 * pauseMs), undefined, { signal }).catch(() => {});
-    const free = [...fleet.verifiers, ...fleet.drafters].filter((node) => !busy.has(node));
+    const free = [...fleet.verifiers, ...fleet.drafters].filter((node) => !running.has(node));
     if (signal.aborted || free.length === 0) continue;
     const node = random.of(free);
     const name = random.of(Object.keys(FAULTS));
-    onFault(node.member.kind, name);
-    busy.add(node);
-    const done = (FAULTS[name] as Fault)(node, random).finally(() => {
-      busy.delete(node);
-      running.delete(done);
-    });
-    running.add(done);
+    onFault(`${node.member.kind} ${name}`);
+    running.set(
+      node,
+      (FAULTS[name] as Fault)(node, random).finally(() => running.delete(node)),
+    );
   }
-  await Promise.all(running);
+  await Promise.all(running.values());
 }

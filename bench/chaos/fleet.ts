@@ -1,5 +1,6 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readdirSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,7 +16,7 @@ const START_TIMEOUT_MS = 60_000;
 
 type Kind = 'verifier' | 'drafter' | 'gateway';
 
-/** One process of the fleet that can be killed, stopped and started again. */
+/** One process of the fleet, restarted when it ends unexpectedly. */
 export class Member {
   readonly kind: Kind;
   readonly #env: NodeJS.ProcessEnv;
@@ -34,7 +35,6 @@ export class Member {
       stdio: ['ignore', process.env.PTP_LOG_LEVEL ? 'inherit' : 'ignore', 'inherit'],
     });
     this.#child = child;
-    // as whatever supervises services does
     child.once('exit', () => {
       if (this.#child === child && !this.#ending) setTimeout(() => this.start(), 500);
     });
@@ -45,26 +45,23 @@ export class Member {
     return this.#child?.exitCode === null && this.#child.signalCode === null;
   }
 
-  /** Resident memory in bytes; 0 when it does not run. */
+  /** Resident memory in bytes; 0 while it is down. */
   get memory(): number {
     if (!this.running) return 0;
     return Number(execFileSync('ps', ['-o', 'rss=', '-p', String(this.#child?.pid)]).toString()) * 1024;
   }
 
-  /** Open files and sockets. */
+  /** Open files and sockets; 0 while it is down. */
   get handles(): number {
     if (!this.running) return 0;
-    return execFileSync('ls', [`/proc/${this.#child?.pid}/fd`])
-      .toString()
-      .trim()
-      .split('\n').length;
+    return readdirSync(`/proc/${this.#child?.pid}/fd`).length;
   }
 
   signal(signal: NodeJS.Signals): void {
     if (this.running) this.#child?.kill(signal);
   }
 
-  /** Resolves when it has ended. */
+  /** Ends it for good, until `start`. */
   async end(signal: NodeJS.Signals): Promise<void> {
     if (!this.running || !this.#child) return;
     this.#ending = true;
@@ -74,14 +71,14 @@ export class Member {
   }
 }
 
-/** A service's process behind its bad network. */
+/** A service behind its bad network. */
 export interface Node {
   readonly member: Member;
   readonly network: BadNetwork;
   readonly port: number;
 }
 
-/** A gateway, verifiers and drafters as processes, over TCP with mutual TLS, each service behind a network. */
+/** A gateway, verifiers and drafters as processes, over TCP with mutual TLS, each service behind a bad network. */
 export class Fleet {
   readonly url: string;
   readonly gateway: Member;
@@ -155,10 +152,10 @@ export class Fleet {
       await sleep(100);
     }
     const answer = await fetch(`${this.url}/readyz`).then((response) => response.text(), String);
-    throw new Error(`the fleet is not ready in time: ${answer}`);
+    throw new Error(`the fleet was not ready within ${START_TIMEOUT_MS / 1000} s: ${answer}`);
   }
 
-  /** Sequences that the verifiers hold; asked directly, past the proxies. */
+  /** Sequences that the verifiers hold, asked past the proxies. */
   async openSequences(): Promise<number> {
     let open = 0;
     for (const { port } of this.verifiers) {

@@ -1,9 +1,9 @@
 import { createServer } from 'node:net';
 
-/** Below those that outgoing connections get, one of which could otherwise take a port while its service is down. */
+/** Below the ports of outgoing connections, which could otherwise take a port while its service is down. */
 const PORTS = { from: 20_000, to: 30_000 };
 
-/** A port that nobody listens on. */
+/** Finds a port without a listener. */
 export async function freePort(): Promise<number> {
   for (;;) {
     const port = PORTS.from + Math.floor(Math.random() * (PORTS.to - PORTS.from));
