@@ -1,4 +1,4 @@
-/** The pair of fake-service.ts: the defaults of fake-engine.ts. */
+/** The pair that fake-service.ts serves, with the defaults of the fake engines. */
 export const fakeFacts = {
   modelId: 'fake',
   tokenizerSha256: 'f'.repeat(64),

@@ -1,6 +1,6 @@
 /**
- * `node bench/fake-service.ts verifier|drafter ADDRESS MILLIS [checks]`: a real service, as a process of its own, whose engine takes a fixed
- * time per run and says what a hash function says (fake-engine.ts).
+ * A real service whose engine takes a fixed time per run and computes its tokens by a hash function:
+ * `node bench/fake-service.ts verifier|drafter ADDRESS MILLIS [checks]`.
  */
 import { FakeDraftEngine, FakeTargetEngine } from '@ptp/engine/testing/fake-engine';
 import { type ImplementedService, serve } from '@ptp/protocol/server';

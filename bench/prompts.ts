@@ -2,16 +2,16 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Tokenizer } from '../gateway/src/text/tokenizer.ts';
 
-/** A held-out file's beginning. */
+/** The beginning of a held-out file. */
 export interface Prompt {
-  /** `held_files` (other files of packages that were trained on) or `held_packages`. */
+  /** `held_files` (other files of packages in the training data) or `held_packages`. */
   readonly split: string;
   readonly package: string;
   readonly path: string;
   readonly tokens: number[];
 }
 
-/** The prompts of prompts.json as token ids after the end-of-text token that every document begins with, at most `longest`. */
+/** Tokenizes prompts.json, each prompt after the end-of-text token that starts every document. @param longest limit in tokens */
 export async function loadPrompts(tokenizer: Tokenizer, endOfText: number, longest: number): Promise<Prompt[]> {
   const stored = JSON.parse(await readFile(join(import.meta.dirname, 'prompts.json'), 'utf8')) as {
     split: string;
@@ -25,7 +25,7 @@ export async function loadPrompts(tokenizer: Tokenizer, endOfText: number, longe
   }));
 }
 
-/** Cuts of any length from all prompts, one after the other: another one each turn, the same each run. */
+/** Cuts excerpts of any length from all prompts joined: a different one each turn, the same in each run. */
 export function excerpts(prompts: readonly Prompt[], endOfText: number): (turn: number, length: number) => number[] {
   const text = prompts.flatMap(({ tokens }) => tokens.filter((token) => token !== endOfText));
   return (turn, length) => {

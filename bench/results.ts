@@ -1,12 +1,12 @@
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-/** What a suite printed last with --save. */
+/** A suite's last result that was kept with --save. */
 export interface Result {
   readonly suite: string;
   readonly machine: string;
   readonly mode?: string;
-  /** When the pair was made that it ran with, as its manifest says. */
+  /** When the pair was exported, from its manifest. */
   readonly pair?: string;
   /** Day of the run, UTC. */
   readonly date: string;
@@ -15,20 +15,20 @@ export interface Result {
 
 const FOLDER = join(import.meta.dirname, 'results');
 
-/** Keeps a result in bench/results; of `decode` one for each mode. */
-export async function keep(result: Omit<Result, 'date'> & { suite: string; mode?: string }): Promise<void> {
+/** Keeps a result in bench/results: one for each suite, and for each mode of `decode`. */
+export async function saveResult(result: Omit<Result, 'date'> & { suite: string; mode?: string }): Promise<void> {
   const name = result.suite === 'decode' ? `decode-${result.mode}` : result.suite;
   const dated = { date: new Date().toISOString().slice(0, 10), ...result };
   await mkdir(FOLDER, { recursive: true });
   await writeFile(join(FOLDER, `${name}.json`), `${JSON.stringify(dated, null, 1)}\n`);
 }
 
-/** All kept results by name; none before the first run with --save. */
-export async function kept(): Promise<ReadonlyMap<string, Result>> {
-  const names = (await readdir(FOLDER).catch(() => [])).filter((name) => name.endsWith('.json'));
-  const read = async (name: string): Promise<[string, Result]> => [
-    name.slice(0, -'.json'.length),
-    JSON.parse(await readFile(join(FOLDER, name), 'utf8')),
+/** All kept results by name. */
+export async function loadResults(): Promise<ReadonlyMap<string, Result>> {
+  const files = (await readdir(FOLDER).catch(() => [])).filter((file) => file.endsWith('.json'));
+  const load = async (file: string): Promise<[string, Result]> => [
+    file.slice(0, -'.json'.length),
+    JSON.parse(await readFile(join(FOLDER, file), 'utf8')),
   ];
-  return new Map(await Promise.all(names.map(read)));
+  return new Map(await Promise.all(files.map(load)));
 }

@@ -11,14 +11,12 @@ import { PairGenerator } from '../gateway/src/decode/generate.ts';
 import type { Streams } from '../gateway/src/decode/ports.ts';
 import { fakeFacts } from './fake-facts.ts';
 
-/** The two services as processes of their own, and the gateway's loop in this one. */
+/** The two services as processes, and the gateway's decode loop in this one. */
 export interface Bench {
   readonly generator: PairGenerator;
-  /** What it is over. */
   readonly streams: Streams;
-  /** Another loop over the same services, with limits and measurements of its own. */
+  /** A decode loop over the same services with its own limits and measurements. */
   another(limits: DraftLimits): PairGenerator;
-  /** Of the services' processes. */
   readonly pids: Readonly<Record<Kind, number>>;
   stop(): Promise<void>;
 }
@@ -29,12 +27,21 @@ const START_TIMEOUT_MS = 60_000;
 const KINDS: readonly Kind[] = ['verifier', 'drafter'];
 const ROOT = join(import.meta.dirname, '..');
 
+/** Environment of a service process that listens on `address`. */
+export const serviceEnv = (kind: Kind, address: string, settings: NodeJS.ProcessEnv): NodeJS.ProcessEnv => ({
+  ...process.env,
+  PTP_LOG_LEVEL: 'warn',
+  ...settings,
+  [`PTP_${kind.toUpperCase()}_ADDRESS`]: address,
+});
+
+export const mainOf = (kind: Kind): string => join(ROOT, kind, 'src', 'main.ts');
+
 /**
- * Starts drafter and verifier on unix sockets.
+ * Starts drafter and verifier on Unix sockets.
  *
- * @param models the pair's folder
- * @param prefixCache whether a prompt may profit from another pass over it
- * @param draftModel folder of a whole model that drafts in the place of the pair's drafter
+ * @param prefixCache whether a prompt may profit from an earlier pass over it
+ * @param draftModel folder of a whole model that drafts in place of the pair's drafter
  */
 export async function startServices(
   models: string,
@@ -42,51 +49,45 @@ export async function startServices(
   prefixCache: boolean,
   draftModel?: string,
 ): Promise<Bench> {
-  const command = (kind: Kind) => [join(ROOT, kind, 'src', 'main.ts')];
   const settings = {
     PTP_MODELS: models,
     ...(!prefixCache && { PTP_PREFIX_CACHE_MB: '0' }),
     ...(draftModel && { PTP_DRAFT_MODEL: draftModel }),
   };
-  return start(modelInfoOf(await loadManifest(models)), limits, command, settings);
+  const start = (kind: Kind, address: string) => spawnNode([mainOf(kind)], serviceEnv(kind, address, settings));
+  return startPair(pairFacts(await loadManifest(models)), limits, start);
 }
 
-/** The same services with engines of fixed latency: milliseconds a run takes. @param checks whether the drafter checks blocks */
-export async function startFakeServices(
+/**
+ * Starts the same services with engines of fixed latency.
+ *
+ * @param latency milliseconds per run
+ * @param checks whether the drafter checks blocks
+ */
+export function startFakeServices(
   latency: Readonly<Record<Kind, number>>,
   limits: DraftLimits,
   checks: boolean,
 ): Promise<Bench> {
-  const command = (kind: Kind, address: string) => [
-    join(ROOT, 'bench', 'fake-service.ts'),
-    kind,
-    address,
-    String(latency[kind]),
-    ...(checks ? ['checks'] : []),
-  ];
-  return start(fakeFacts, limits, command, {});
+  const script = join(import.meta.dirname, 'fake-service.ts');
+  return startPair(fakeFacts, limits, (kind, address) => {
+    const command = [script, kind, address, String(latency[kind]), ...(checks ? ['checks'] : [])];
+    return spawnNode(command, serviceEnv(kind, address, {}));
+  });
 }
 
-async function start(
-  model: PairClientOptions['model'],
+const spawnNode = (command: readonly string[], env: NodeJS.ProcessEnv): ChildProcess =>
+  spawn(process.execPath, command, { env, stdio: ['ignore', 'inherit', 'inherit'] });
+
+async function startPair(
+  facts: ServicesOptions['facts'],
   limits: DraftLimits,
-  command: (kind: Kind, address: string) => string[],
-  settings: NodeJS.ProcessEnv,
+  start: (kind: Kind, address: string) => ChildProcess,
 ): Promise<Bench> {
   const folder = await mkdtemp(join(tmpdir(), 'ptp-bench-'));
   const addressOf = (kind: Kind) => `unix:${folder}/${kind}.sock`;
-  const children: ChildProcess[] = KINDS.map((kind) =>
-    spawn(process.execPath, command(kind, addressOf(kind)), {
-      env: {
-        ...process.env,
-        ...settings,
-        PTP_LOG_LEVEL: 'warn',
-        [`PTP_${kind.toUpperCase()}_ADDRESS`]: addressOf(kind),
-      },
-      stdio: ['ignore', 'inherit', 'inherit'],
-    }),
-  );
-  const services = servicesAt(model, [addressOf('verifier')], [addressOf('drafter')]);
+  const children = KINDS.map((kind) => start(kind, addressOf(kind)));
+  const services = connectServices(facts, [addressOf('verifier')], [addressOf('drafter')]);
   const stop = async () => {
     services.close();
     await endAll(children);
@@ -103,25 +104,18 @@ async function start(
   return { generator: another(limits), streams: services, another, pids: { verifier, drafter }, stop };
 }
 
-/** The services at these addresses, for a bench: slow answers are waited for, and nothing is moved elsewhere. */
-export function servicesAt(
-  model: PairClientOptions['model'],
+/** Connects for a measurement: slow answers are waited for, and no stream fails over. */
+export function connectServices(
+  facts: ServicesOptions['facts'],
   verifiers: readonly string[],
   drafters: readonly string[],
 ): PairClient {
   const logger = createLogger('bench', { PTP_LOG_LEVEL: 'warn' });
-  return new PairClient({
-    model,
-    verifiers,
-    drafters,
-    recoveryMs: 0,
-    draftTimeoutMs: 2000,
-    verifyTimeoutMs: 60_000,
-    logger,
-  });
+  const timeouts = { recoveryMs: 0, draftTimeoutMs: 2000, verifyTimeoutMs: 60_000 };
+  return new Services({ facts, verifiers, drafters, ...timeouts, logger });
 }
 
-/** Ends those that still run, in order. */
+/** Ends running processes with SIGTERM, one after the other. */
 export async function endAll(children: readonly ChildProcess[]): Promise<void> {
   for (const child of children) {
     if (child.exitCode !== null || child.signalCode !== null) continue;

@@ -1,6 +1,6 @@
 import { cpus, loadavg } from 'node:os';
 
-/** The value below which the share `q` in [0, 1] of the values lies, interpolated between the two next to it; NaN for none. */
+/** Quantile `q` in [0, 1], interpolated between neighbouring values; NaN for no values. */
 export function quantile(values: readonly number[], q: number): number {
   const sorted = [...values].sort((a, b) => a - b);
   const place = q * (sorted.length - 1);
@@ -14,7 +14,7 @@ export const sum = (values: readonly number[]): number => values.reduce((a, b) =
 
 export const mean = (values: readonly number[]): number => sum(values) / values.length;
 
-/** How often each value occurs. */
+/** Number of occurrences of each value. */
 export function countBy(values: readonly string[]): Record<string, number> {
   const counts: Record<string, number> = {};
   for (const value of values) counts[value] = (counts[value] ?? 0) + 1;
@@ -24,7 +24,7 @@ export function countBy(values: readonly string[]): Record<string, number> {
 /** Rounds for a report. */
 export const round = (value: number, digits = 3): number => Number(value.toFixed(digits));
 
-/** What the figures were measured on. */
+/** Processor, Node version and load average, for results. */
 export function machine(): string {
   const [first] = cpus();
   return `${cpus().length} x ${first?.model.trim() ?? 'unknown processor'}, Node ${process.version}, load ${loadavg()

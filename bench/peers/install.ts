@@ -3,11 +3,11 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
-/** A folder of its own, so that no peer is a dependency of the project. */
+/** Has its own package.json, so that no peer is a dependency of the project. */
 const FOLDER = import.meta.dirname;
 const MODULES = join(FOLDER, 'node_modules');
 
-/** Imports a peer by the path of its module in node_modules; installs the peers first if that hasn't been done. */
+/** Imports a peer by the path of its module in node_modules; installs the peers first where that is due. */
 export async function importPeer<Library>(path: string): Promise<Library> {
   if (!(await isInstalled())) install();
   return import(pathToFileURL(join(MODULES, path)).href);
@@ -21,13 +21,13 @@ async function isInstalled(): Promise<boolean> {
       () => undefined,
     ),
   );
-  const wanted = Object.values(dependencies);
-  return (await Promise.all(versions)).every((version, i) => version === wanted[i]);
+  const required = Object.values(dependencies);
+  return (await Promise.all(versions)).every((version, i) => version === required[i]);
 }
 
 /**
- * Installs what bench/peers/package.json names, with binaries that npm brings. Without a lock file: one that is made on a registry
- * that lacks the binaries of some platforms is refused by `npm ci` elsewhere.
+ * Installs bench/peers/package.json with the binaries that npm brings. There is no lock file: one made on a registry that lacks some
+ * platforms' binaries makes `npm ci` fail elsewhere.
  */
 function install(): void {
   console.error('installing the peers in bench/peers, over a gigabyte');

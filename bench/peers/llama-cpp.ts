@@ -1,7 +1,7 @@
 import { importPeer } from './install.ts';
-import type { Engine, Peer, Wish } from './peer.ts';
+import type { Engine, Peer, PeerRequest } from './peer.ts';
 
-/** What is used of node-llama-cpp, which has types only once it is installed. */
+/** The part of node-llama-cpp that is used; its types come only with the installed package. */
 interface Library {
   getLlama(options: object): Promise<Llama>;
   InputLookupTokenPredictor: new () => Predictor;
@@ -31,10 +31,10 @@ interface Predictor {
 }
 
 /**
- * llama.cpp through node-llama-cpp on one thread of the processor, keys and values in float32 as ours are.
+ * Opens llama.cpp through node-llama-cpp on one CPU thread, with a float32 KV cache as ours.
  *
- * @param target path of the model, GGUF
- * @param draft the draft model and what to call it
+ * @param target path of a GGUF file
+ * @param draft path of the draft model, and its name in the results
  */
 export async function llamaPeers(
   target: string,
@@ -55,7 +55,7 @@ export async function llamaPeers(
     const context = await model.createContext({
       contextSize,
       threads: 1,
-      flashAttention: false, // slower here, and not what float32 gives
+      flashAttention: false, // slower here, and its results differ from float32's
       experimentalKvCacheKeyType: 'F32',
       experimentalKvCacheValueType: 'F32',
     });
@@ -79,13 +79,13 @@ export async function llamaPeers(
   return { peers, stop: () => llama.dispose() };
 }
 
-/** The library's own loop. Of a proposal it takes one token at most (3.22.1: `_speculativeEvaluate` refutes the second). */
-function evaluated(name: string, sequence: Sequence, lookup?: Predictor): HealthWatcher {
-  async function* generate(prompt: readonly number[], { maxTokens, ...wish }: Wish) {
+/** The library's own loop, which accepts at most one token of a proposal (3.22.1: `_speculativeEvaluate` refutes the second). */
+function evaluated(name: string, sequence: Sequence, lookup?: Predictor): Peer {
+  async function* generate(prompt: readonly number[], { maxTokens, ...request }: PeerRequest) {
     await sequence.clearHistory();
     lookup?.updateInputTokens([...prompt]);
     let count = 0;
-    for await (const token of sequence.evaluate([...prompt], sampling(wish))) {
+    for await (const token of sequence.evaluate([...prompt], sampling(request))) {
       yield [token];
       if (++count === maxTokens) return;
     }
@@ -94,11 +94,11 @@ function evaluated(name: string, sequence: Sequence, lookup?: Predictor): Health
 }
 
 /**
- * The same model and proposals in a loop that takes as many tokens of a proposal as are right, as llama.cpp's own programs do:
- * the token that the target picks at each place is compared with the proposed one.
+ * A loop that accepts all correct tokens of a proposal, as llama.cpp's own programs do: the token that the target picks at each position
+ * is compared with the proposed one.
  */
-function wholeBlocks(name: string, sequence: Sequence, lookup: Predictor, endOfText: number): HealthWatcher {
-  async function* generate(prompt: readonly number[], { maxTokens, ...wish }: Wish) {
+function wholeBlocks(name: string, sequence: Sequence, lookup: Predictor, endOfText: number): Peer {
+  async function* generate(prompt: readonly number[], { maxTokens, ...request }: PeerRequest) {
     await sequence.clearHistory();
     lookup.updateInputTokens([...prompt]);
     lookup.reset({ stateTokens: [...prompt] });
@@ -106,8 +106,8 @@ function wholeBlocks(name: string, sequence: Sequence, lookup: Predictor, endOfT
     for (let count = 0; count < maxTokens; ) {
       const proposed = count === 0 ? [] : lookup.predictTokens().slice(0, maxTokens - count - 1);
       const start = input.length - 1;
-      // each call begins its random numbers anew
-      const options = sampling({ ...wish, seed: wish.seed * 4096 + count });
+      // each call restarts its random numbers
+      const options = sampling({ ...request, seed: request.seed * 4096 + count });
       const picks = { generateNext: { token: true, options } };
       const results = await sequence.controlledEvaluate(
         [...input, ...proposed].map((token, i) => [token, i < start ? {} : picks]),
@@ -129,6 +129,6 @@ function wholeBlocks(name: string, sequence: Sequence, lookup: Predictor, endOfT
   return { name, generate };
 }
 
-function sampling({ sampling: { temperature, topK, topP }, seed }: Omit<Wish, 'maxTokens'>): object {
+function sampling({ sampling: { temperature, topK, topP }, seed }: Omit<PeerRequest, 'maxTokens'>): object {
   return { temperature, topK, topP, minP: 0, seed };
 }

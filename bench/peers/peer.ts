@@ -1,16 +1,16 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 
-export interface Wish {
+export interface PeerRequest {
   readonly sampling: SamplingParams;
   readonly seed: number;
   readonly maxTokens: number;
 }
 
-/** An engine in one of its ways of decoding. */
-export interface HealthWatcher {
+/** One way of decoding of an engine. */
+export interface Peer {
   readonly name: string;
-  /** Blocks of tokens as they come; what ends a text is not among them. Nothing is remembered from prompt to prompt. */
-  generate(prompt: readonly number[], wish: Wish): AsyncIterable<readonly number[]>;
+  /** Yields blocks of tokens as they arrive, without the end of text. No prompt cache: each call starts afresh. */
+  generate(prompt: readonly number[], request: PeerRequest): AsyncIterable<readonly number[]>;
 }
 
 export interface Engine {

@@ -1,7 +1,5 @@
 import type { Axis, Panel } from '../plot.ts';
-import type { Row, SWEEPS } from './sweeps.ts';
-
-type Rows = Readonly<Record<keyof typeof SWEEPS, readonly Row[]>>;
+import type { Row, SweepRows } from './sweeps.ts';
 
 /** A plot of docs/scaling.md. */
 export interface Figure {
@@ -13,7 +11,7 @@ export interface Figure {
 const THROUGHPUT = { title: 'tokens per second' };
 const PER_TOKEN = { title: 'time per token, ms' };
 
-export function figures(rows: Rows): Figure[] {
+export function figures(rows: SweepRows): Figure[] {
   const sequences: Axis = { title: 'sequences at once, on one verifier and one drafter', scale: 'log' };
   const drafters: Axis = { title: 'drafters per verifier', scale: 'log' };
   const delay = { title: 'network delay one way, ms' };

@@ -167,8 +167,11 @@ export const SWEEPS = {
   wait,
 } as const;
 
-/** @param onRow is told each point as soon as it is there */
-export function run({ series, xs }: Sweep, onRow: (row: Row) => void): Row[] {
+/** The rows of each sweep. */
+export type SweepRows = Readonly<Record<keyof typeof SWEEPS, readonly Row[]>>;
+
+/** @param onRow receives each point as soon as it has been simulated */
+export function runSweep({ series, xs }: Sweep, onRow: (row: Row) => void): Row[] {
   const rows: Row[] = [];
   for (const [name, changes] of Object.entries(series)) {
     for (const x of xs) {

@@ -1,33 +1,44 @@
-import type { GenerationRequest, Generator, StepFacts } from '../../gateway/src/decode/types.ts';
-import { bothWays, type Pair } from '../passes.ts';
-import { excerpts, type Prompt } from '../prompts.ts';
+import { bothWays, decodeRequest, type Pair, type Pass, REFERENCE } from '../passes.ts';
+import { excerpts } from '../prompts.ts';
 import { median } from '../statistics.ts';
-import { REFERENCE } from './decode.ts';
+import {
+  type PairBench,
+  type PairOptions,
+  pairOptions,
+  repeatsOption,
+  suite,
+  tokensOption,
+  withPair,
+} from '../suite.ts';
 
-/** Contexts to measure at, tokens; those that the model has room for. */
+/** Context lengths in tokens; those beyond the model's own are cut to it. */
 const CONTEXTS = [128, 256, 512, 1024, 2048, 4096];
 
-/** Time of a step by the length of its context, drafter on and off in turn. */
-export async function context(
-  generator: Generator,
-  prompts: readonly Prompt[],
-  repeats: number,
-  maxTokens: number,
-): Promise<Record<string, unknown>> {
-  const { contextLength, endOfText } = generator.model;
+interface Options extends PairOptions {
+  readonly tokens: number;
+  readonly repeats: number;
+}
+
+export const context = suite<Options>(
+  'context',
+  'Time of a step by the length of its context, with and without the drafter',
+  [...pairOptions(), tokensOption(32), repeatsOption(4)],
+  (options) => withPair(options, (bench) => measure(bench, options)),
+);
+
+async function measure({ generator, prompts }: PairBench, { tokens: maxTokens, repeats }: Options): Promise<object> {
+  const { contextLength, endOfText } = generator.facts;
   const text = excerpts(prompts, endOfText);
-  const lengths = CONTEXTS.map((length) => Math.min(length, contextLength - maxTokens));
   const rows = [];
-  for (const length of [...new Set(lengths)]) {
-    const steps: Pair<StepStats[]> = { plain: [], drafted: [] };
+  for (const length of new Set(CONTEXTS.map((length) => Math.min(length, contextLength - maxTokens)))) {
+    const turns: Pair<Pass>[] = [];
     for (let turn = 0; turn < repeats; turn++) {
       const prompt = [endOfText, ...text(turn, length - 1)];
       const request = { prompt, sampling: REFERENCE, seed: BigInt(turn), maxTokens };
-      const { plain, drafted } = await bothWays(turn, (drafting) => pass(generator, { ...request, drafting }));
-      steps.plain.push(...plain);
-      steps.drafted.push(...drafted);
+      turns.push(await bothWays(turn, (drafting) => decodeRequest(generator, { ...request, drafting })));
     }
-    const { plain, drafted } = steps;
+    const plain = turns.flatMap((turn) => turn.plain.steps);
+    const drafted = turns.flatMap((turn) => turn.drafted.steps);
     rows.push({
       context: length,
       step_us_p50: { plain: median(plain.map((s) => s.stepMicros)), drafted: median(drafted.map((s) => s.stepMicros)) },
@@ -41,10 +52,4 @@ export async function context(
     console.error(JSON.stringify(rows.at(-1)));
   }
   return { rows };
-}
-
-async function pass(generator: Generator, request: GenerationRequest): Promise<StepStats[]> {
-  const steps: StepStats[] = [];
-  for await (const { stats } of generator.generate(request, new AbortController().signal)) steps.push(stats);
-  return steps;
 }

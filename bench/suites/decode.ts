@@ -1,117 +1,104 @@
-import type { SamplingParams } from '@ptp/protocol/sampling-params';
-import type { GenerationRequest, Generator, StepFacts } from '../../gateway/src/decode/types.ts';
-import { bothWays, type Pair } from '../passes.ts';
+import type { Generator, StepFacts } from '../../gateway/src/decode/types.ts';
+import { bothWays, decodeMicros, decodeRequest, type Pair, type Pass, REFERENCE } from '../passes.ts';
 import type { Prompt } from '../prompts.ts';
 import { countBy, mean, median, round, sum } from '../statistics.ts';
-
-/** The setting of the paper's Spec-Bench figures. */
-export const REFERENCE: SamplingParams = { temperature: 0.7, topK: 50, topP: 0.9 };
-
-export interface Pass {
-  readonly tokens: number;
-  /** From the first step's start to the last step's end, what lies between steps included. */
-  readonly micros: number;
-  readonly steps: StepStats[];
-}
+import { type PairOptions, pairOptions, promptsOption, suite, tokensOption, withPair } from '../suite.ts';
 
 type Measured = Pair<Pass> & { readonly split: string };
 
 /** Prompts before the measured ones, for compilers and controller to settle; a server does that in its first minute. */
 const WARM_UP = 4;
+/** Shorter texts take too little time to measure. */
+const MIN_TOKENS = 16;
 
-/**
- * Decodes every prompt with the drafter off and on in turn, one stream at a time. Prompt reading and the first draft, beside it, are not
- * in the figures. `mode_by_step` has a letter for every step from the first one on: o(verlap), s(equential), p(lain).
- */
-export async function decode(
-  generator: Generator,
-  prompts: readonly Prompt[],
-  maxTokens: number,
-): Promise<Record<string, unknown>> {
+interface Options extends PairOptions {
+  readonly tokens: number;
+  readonly prompts: number;
+}
+
+export const decode = suite<Options>(
+  'decode',
+  'Speed of one stream with and without the drafter, on held-out prompts',
+  [...pairOptions(), tokensOption(128), promptsOption(32)],
+  (options) =>
+    withPair(options, ({ generator, prompts }) =>
+      measure(generator, prompts.slice(0, options.prompts), options.tokens),
+    ),
+);
+
+/** Prefill and the first draft are not in the figures. `mode_by_step` has the first letter of each step's mode. */
+async function measure(generator: Generator, prompts: readonly Prompt[], maxTokens: number): Promise<object> {
   const pairs: Measured[] = [];
   const modes: string[] = [];
-  for (const [i, { tokens, split }] of [...prompts.slice(-WARM_UP), ...prompts].entries()) {
+  const warmUp = prompts.slice(-WARM_UP);
+  for (const [i, { tokens, split }] of [...warmUp, ...prompts].entries()) {
     const request = { prompt: tokens, sampling: REFERENCE, seed: BigInt(i), maxTokens };
-    const measured = await bothWays(i, (drafting) => pass(generator, { ...request, drafting }));
-    modes.push(...measured.drafted.steps.map(({ mode }) => mode));
-    // a text that ends at once has no time to measure
-    if (i >= WARM_UP && measured.plain.tokens >= 16) pairs.push({ ...measured, split });
-    process.stderr.write(`\r${i + 1}/${WARM_UP + prompts.length} prompts`);
+    const pair = await bothWays(i, (drafting) => decodeRequest(generator, { ...request, drafting }));
+    modes.push(...pair.drafted.steps.map(({ mode }) => mode));
+    if (i >= warmUp.length && pair.plain.tokens.length >= MIN_TOKENS) pairs.push({ ...pair, split });
+    process.stderr.write(`\r${i + 1}/${warmUp.length + prompts.length} prompts`);
   }
   process.stderr.write('\n');
-  return { ...report(pairs), mode_by_step: modes.map((mode) => mode[0]).join('') };
+  return { ...speed(pairs), ...steps(pairs), mode_by_step: modes.map((mode) => mode[0]).join('') };
 }
 
-/** One request alone. */
-export async function pass(generator: Generator, request: GenerationRequest): Promise<Pass> {
-  const steps: StepStats[] = [];
-  let tokens = 0;
-  let began = 0;
-  for await (const step of generator.generate(request, new AbortController().signal)) {
-    if (steps.length === 0) began = performance.now() - step.stats.stepMicros / 1000;
-    steps.push(step.stats);
-    tokens += step.tokens.length;
-  }
-  return { tokens, steps, micros: (performance.now() - began) * 1000 };
+function speed(pairs: readonly Measured[]): object {
+  const tokens = (way: keyof Pair<Pass>) => sum(pairs.map((pair) => pair[way].tokens.length));
+  const perToken = (way: keyof Pair<Pass>) => sum(pairs.map((pair) => decodeMicros(pair[way]))) / tokens(way);
+  const ofOne = (pass: Pass) => decodeMicros(pass) / pass.tokens.length;
+  const perCall = (some: readonly Measured[]) =>
+    round(sum(some.map((p) => p.drafted.tokens.length)) / sum(some.map((p) => p.drafted.steps.length)));
+  return {
+    tokens_per_call: perCall(pairs),
+    tokens_per_call_by_split: Object.fromEntries(
+      [...Map.groupBy(pairs, ({ split }) => split)].map(([split, some]) => [split, perCall(some)]),
+    ),
+    speedup_vs_ar: round(median(pairs.map((p) => ofOne(p.plain) / ofOne(p.drafted)))),
+    speedup_total: round(perToken('plain') / perToken('drafted')),
+    micros_per_token: { plain: Math.round(perToken('plain')), drafted: Math.round(perToken('drafted')) },
+    tokens: tokens('drafted'),
+    prompts: pairs.length,
+  };
 }
 
-function report(pairs: Measured[]): Record<string, unknown> {
+function steps(pairs: readonly Measured[]): object {
   const drafted = pairs.flatMap((pair) => pair.drafted.steps);
   const plain = pairs.flatMap((pair) => pair.plain.steps);
-  // steps whose draft and verify were in flight together; a redraft comes before its verify
+  // draft and verify were in flight together; a redraft comes before its verify
   const overlapped = drafted.filter((s) => s.draftMicros > 0 && s.redraftMicros === 0);
   const ahead = drafted.map((s) => s.aheadMicros).filter((micros) => micros > 0);
-  const perToken = ({ micros, tokens }: Pass) => micros / tokens;
-  const perCall = (chosen: typeof pairs) =>
-    sum(chosen.map((p) => p.drafted.tokens)) / sum(chosen.map((p) => p.drafted.steps.length));
-  const longest = Math.max(...drafted.map((s) => s.drafted));
+  const p50 = (some: readonly StepFacts[], value: (step: StepFacts) => number) => median(some.map(value));
   return {
-    tokens_per_call: round(perCall(pairs)),
-    tokens_per_call_by_split: Object.fromEntries(
-      [...new Set(pairs.map((p) => p.split))].map((split) => [
-        split,
-        round(perCall(pairs.filter((p) => p.split === split))),
-      ]),
-    ),
-    speedup_vs_ar: round(median(pairs.map((p) => perToken(p.plain) / perToken(p.drafted)))),
-    speedup_total: round(
-      sum(pairs.map((p) => p.plain.micros)) /
-        sum(pairs.map((p) => p.plain.tokens)) /
-        (sum(pairs.map((p) => p.drafted.micros)) / sum(pairs.map((p) => p.drafted.tokens))),
-    ),
-    micros_per_token: {
-      plain: Math.round(sum(pairs.map((p) => p.plain.micros)) / sum(pairs.map((p) => p.plain.tokens))),
-      drafted: Math.round(sum(pairs.map((p) => p.drafted.micros)) / sum(pairs.map((p) => p.drafted.tokens))),
-    },
-    overlap_ratio: round(median(overlapped.map((s) => s.stepMicros / Math.max(s.draftMicros, s.verifyMicros)))),
-    overlap_ratio_to_sum: round(median(overlapped.map((s) => s.stepMicros / (s.draftMicros + s.verifyMicros)))),
-    overhead_us_p50: median(overlapped.map((s) => s.stepMicros - Math.max(s.draftRunMicros, s.verifyRunMicros))),
-    overhead_us_p50_plain: median(plain.map((s) => s.stepMicros - s.verifyRunMicros)),
-    step_us_p50: { plain: median(plain.map((s) => s.stepMicros)), drafted: median(drafted.map((s) => s.stepMicros)) },
+    overlap_ratio: round(p50(overlapped, (s) => s.stepMicros / Math.max(s.draftMicros, s.verifyMicros))),
+    overlap_ratio_to_sum: round(p50(overlapped, (s) => s.stepMicros / (s.draftMicros + s.verifyMicros))),
+    overhead_us_p50: p50(overlapped, (s) => s.stepMicros - Math.max(s.draftRunMicros, s.verifyRunMicros)),
+    overhead_us_p50_plain: p50(plain, (s) => s.stepMicros - s.verifyRunMicros),
+    step_us_p50: { plain: p50(plain, (s) => s.stepMicros), drafted: p50(drafted, (s) => s.stepMicros) },
     verify_run_us_p50: {
-      plain: median(plain.map((s) => s.verifyRunMicros)),
-      block: median(drafted.filter((s) => s.drafted > 0).map((s) => s.verifyRunMicros)),
+      plain: p50(plain, (s) => s.verifyRunMicros),
+      block: p50(
+        drafted.filter((s) => s.drafted > 0),
+        (s) => s.verifyRunMicros,
+      ),
     },
-    draft_run_us_p50: median(overlapped.map((s) => s.draftRunMicros)),
+    draft_run_us_p50: p50(overlapped, (s) => s.draftRunMicros),
     steps: {
       all: drafted.length,
       redrafted: drafted.filter((s) => s.redraftMicros > 0).length,
       without_block: drafted.filter((s) => s.drafted === 0).length,
     },
     by_source: Object.fromEntries(
-      [...new Set(drafted.map((s) => s.source))].map((source) => {
-        const steps = drafted.filter((s) => s.source === source);
-        return [source, { steps: steps.length, tokens_per_call: round(1 + mean(steps.map((s) => s.accepted))) }];
-      }),
+      [...Map.groupBy(drafted, ({ source }) => source)].map(([source, some]) => [
+        source,
+        { steps: some.length, tokens_per_call: round(1 + mean(some.map((s) => s.accepted))) },
+      ]),
     ),
     modes: countBy(drafted.map((s) => `${s.mode}, ${s.reason}`)),
     sent_ahead: { share: round(ahead.length / drafted.length), us_p50: median(ahead) },
     block_length_mean: round(mean(drafted.map((s) => s.drafted))),
-    acceptance_by_position: Array.from({ length: longest }, (_, k) => {
+    acceptance_by_position: Array.from({ length: Math.max(...drafted.map((s) => s.drafted)) }, (_, k) => {
       const reached = drafted.filter((s) => s.drafted > k);
       return round(reached.filter((s) => s.accepted > k).length / reached.length);
     }),
-    tokens: sum(pairs.map((p) => p.drafted.tokens)),
-    prompts: pairs.length,
   };
 }

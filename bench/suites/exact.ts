@@ -1,96 +1,93 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import type { GenerationRequest, Generator } from '../../gateway/src/decode/types.ts';
+import { decodeRequest, type Pass } from '../passes.ts';
 import type { Prompt } from '../prompts.ts';
+import { sum } from '../statistics.ts';
+import { integerOption, type PairOptions, pairOptions, suite, tokensOption, withPair } from '../suite.ts';
 
-/** Sampling of the comparisons: greedy, the reference setting, and the OpenAI default. */
+/** Greedy, the setting of the paper's Spec-Bench figures, and OpenAI's default. */
 const SETTINGS: readonly SamplingParams[] = [
   { temperature: 0, topK: 0, topP: 1 },
   { temperature: 0.7, topK: 50, topP: 0.9 },
   { temperature: 1, topK: 0, topP: 1 },
 ];
-const TOGETHER = 8;
+/** Sequences that are decoded concurrently. */
+const CONCURRENCY = 8;
 
-export interface ExactResult {
-  /** Tokens compared with the reference, and how many of them differ or are missing. */
+interface Options extends PairOptions {
+  readonly tokens: number;
+  readonly sequences: number;
+}
+
+interface Counts {
+  /** Tokens compared with the reference, and those of them that differ or are missing. */
   tokens: number;
   mismatches: number;
-  /** Tokens of the reference, each of which was compared three times. */
+  /** Tokens of the reference, each of which is compared three times. */
   reference_tokens: number;
   sequences: number;
-  /** What the drafter contributed to the compared texts: without it the comparison says nothing. */
+  /** The drafter's contribution to the compared texts: without it the comparison proves nothing. */
   drafted: number;
   accepted: number;
 }
 
+/** Exits with 1 for a mismatch, and where no drafted token was accepted. */
+export const exact = suite<Options>(
+  'exact',
+  'Compare texts decoded with and without the drafter, one and eight at a time, token by token',
+  [...pairOptions(), tokensOption(128), integerOption('--sequences <n>', 'sequences per sampling setting', 20)],
+  (options) =>
+    withPair(
+      options,
+      async ({ generator, prompts }) => {
+        const counts = await compareAll(generator, prompts, options);
+        if (counts.mismatches > 0 || counts.accepted === 0) process.exitCode = 1;
+        return counts;
+      },
+      { ...options, prefixCache: true },
+    ),
+);
+
 /**
- * Compares texts token by token. The reference is plain decoding, alone; against it stand decoding with the drafter alone, and
- * both kinds eight at once, where batches form. Seeds differ between all sequences.
- *
- * @param count sequences of reference per setting
+ * Takes plain decoding, one sequence at a time, as reference. Against it stand decoding with the drafter one at a time, and both ways
+ * eight at a time, where batches form. All sequences have different seeds.
  */
-export async function exact(
-  generator: Generator,
-  prompts: readonly Prompt[],
-  count: number,
-  maxTokens: number,
-): Promise<ExactResult> {
-  const result: ExactResult = {
-    tokens: 0,
-    mismatches: 0,
-    reference_tokens: 0,
-    sequences: 0,
-    drafted: 0,
-    accepted: 0,
-  };
+async function compareAll(generator: Generator, prompts: readonly Prompt[], options: Options): Promise<Counts> {
+  const counts: Counts = { tokens: 0, mismatches: 0, reference_tokens: 0, sequences: 0, drafted: 0, accepted: 0 };
   for (const sampling of SETTINGS) {
-    const requests = Array.from({ length: count }, (_, i): GenerationRequest => {
+    const requests = Array.from({ length: options.sequences }, (_, i): GenerationRequest => {
       const prompt = prompts[i % prompts.length] as Prompt;
-      return { prompt: prompt.tokens, sampling, seed: BigInt(1000 + i), maxTokens };
+      return { prompt: prompt.tokens, sampling, seed: BigInt(1000 + i), maxTokens: options.tokens };
     });
-    const before = { ...result };
-    for (let start = 0; start < requests.length; start += TOGETHER) {
-      const group = requests.slice(start, start + TOGETHER);
-      const reference: number[][] = [];
-      for (const request of group) reference.push(await text(generator, request, false, result));
-      const alone: number[][] = [];
-      for (const request of group) alone.push(await text(generator, request, true, result));
-      const plainTogether = await Promise.all(group.map((request) => text(generator, request, false, result)));
-      const draftedTogether = await Promise.all(group.map((request) => text(generator, request, true, result)));
-      for (const tokens of reference) result.reference_tokens += tokens.length;
-      for (const other of [alone, plainTogether, draftedTogether]) compare(reference, other, result);
-      process.stderr.write(
-        `\rtemperature ${sampling.temperature}: ${start + group.length}/${count} sequences, ${result.tokens} tokens compared`,
-      );
+    const before = { ...counts };
+    for (let start = 0; start < requests.length; start += CONCURRENCY) {
+      await compareGroup(generator, requests.slice(start, start + CONCURRENCY), counts);
+      process.stderr.write(`\rtemperature ${sampling.temperature}: ${counts.tokens - before.tokens} tokens compared`);
     }
-    const tokens = result.tokens - before.tokens;
-    process.stderr.write(
-      `\rtemperature ${sampling.temperature}: ${tokens} tokens, ${result.mismatches - before.mismatches} mismatches\n`,
-    );
+    process.stderr.write(`, ${counts.mismatches - before.mismatches} mismatches\n`);
   }
-  return result;
+  return counts;
 }
 
-async function text(
-  generator: Generator,
-  request: GenerationRequest,
-  drafting: boolean,
-  result: ExactResult,
-): Promise<number[]> {
-  const tokens: number[] = [];
-  for await (const step of generator.generate({ ...request, drafting }, new AbortController().signal)) {
-    tokens.push(...step.tokens);
-    result.drafted += step.stats.drafted;
-    result.accepted += step.stats.accepted;
+async function compareGroup(generator: Generator, group: readonly GenerationRequest[], counts: Counts): Promise<void> {
+  const decode = (request: GenerationRequest, drafting: boolean) => decodeRequest(generator, { ...request, drafting });
+  const oneByOne = async (drafting: boolean) => {
+    const passes: Pass[] = [];
+    for (const request of group) passes.push(await decode(request, drafting));
+    return passes;
+  };
+  const together = (drafting: boolean) => Promise.all(group.map((request) => decode(request, drafting)));
+  const reference = await oneByOne(false);
+  counts.reference_tokens += sum(reference.map(({ tokens }) => tokens.length));
+  for (const passes of [await oneByOne(true), await together(false), await together(true)]) {
+    for (const [i, { tokens, steps }] of passes.entries()) {
+      const expected = reference[i]?.tokens ?? [];
+      const length = Math.max(expected.length, tokens.length);
+      for (let k = 0; k < length; k++) if (expected[k] !== tokens[k]) counts.mismatches++;
+      counts.tokens += length;
+      counts.sequences++;
+      counts.drafted += sum(steps.map(({ drafted }) => drafted));
+      counts.accepted += sum(steps.map(({ accepted }) => accepted));
+    }
   }
-  return tokens;
-}
-
-function compare(reference: number[][], other: number[][], result: ExactResult): void {
-  reference.forEach((expected, i) => {
-    const got = other[i] ?? [];
-    const length = Math.max(expected.length, got.length);
-    for (let k = 0; k < length; k++) if (expected[k] !== got[k]) result.mismatches++;
-    result.tokens += length;
-    result.sequences++;
-  });
 }

@@ -4,16 +4,15 @@ import { BadNetwork } from '../chaos/bad-network.ts';
 const BRIDGE = 'ptp-bridge';
 const PREFIX = '10.213.7';
 
-/** A network namespace with an address of its own, as another machine would have. */
+/** A network namespace with its own address, standing in for another machine. */
 export interface Host {
   readonly name: string;
   readonly address: string;
 }
 
 /**
- * Hosts on one bridge, to which this process belongs too. Needs Linux, root and iproute2.
- *
- * Delay is the kernel's (tc netem) where it has that, else of a proxy in this process between the bridge and each port.
+ * Hosts and this process on one bridge. Needs Linux, root and iproute2. Delays come from the kernel (tc netem) where it has that module,
+ * else from a proxy in this process in front of each port.
  */
 export class HostNetwork {
   readonly hosts: readonly Host[];
@@ -25,7 +24,7 @@ export class HostNetwork {
     this.#netem = netem;
   }
 
-  /** @throws Error unless namespaces can be made */
+  /** @throws Error where namespaces cannot be made */
   static start(names: readonly string[]): HostNetwork {
     const hosts = names.map((name, i) => ({ name: `ptp-${name}`, address: `${PREFIX}.${11 + i}` }));
     removeAll(hosts);
@@ -43,18 +42,17 @@ export class HostNetwork {
       }
     } catch (cause) {
       removeAll(hosts);
-      throw new Error('network namespaces cannot be made here: the suite needs Linux, root and iproute2', { cause });
+      throw new Error('network namespaces cannot be made here: `hosts` needs Linux, root and iproute2', { cause });
     }
     const [first] = hosts;
     return new HostNetwork(hosts, first !== undefined && delays(first, 0));
   }
 
-  /** Who delays. */
   get delayedBy(): 'netem' | 'proxy' {
     return this.#netem ? 'netem' : 'proxy';
   }
 
-  /** Where this process reaches a port of a host, past the delay. */
+  /** Address at which this process reaches a port of a host, with its delay. */
   async reach(host: Host, port: number): Promise<string> {
     if (this.#netem) return `${host.address}:${port}`;
     const proxy = await BadNetwork.start(port, host.address);
@@ -62,11 +60,11 @@ export class HostNetwork {
     return `127.0.0.1:${proxy.port}`;
   }
 
-  /** Adds so many milliseconds each way to a host. */
+  /** Sets the delay to a host, milliseconds each way. */
   delay(host: Host, milliseconds: number): void {
     for (const { host: of, proxy } of this.#proxies) if (of === host) proxy.delayMs = milliseconds;
     if (!this.#netem) return;
-    // of a round trip the host's own end delays one half, the bridge's port the other
+    // the host's end delays one direction, the bridge's port the other
     delays(host, milliseconds);
     const port = `ptp-near${this.hosts.indexOf(host)}`;
     netem(['qdisc', 'replace', 'dev', port, 'root', 'netem', 'delay', `${milliseconds}ms`]);
@@ -82,7 +80,7 @@ function ip(...words: string[]): void {
   execFileSync('ip', words, { stdio: 'pipe' });
 }
 
-/** Whether the kernel did it. */
+/** @returns whether the kernel has netem */
 function netem(words: readonly string[]): boolean {
   try {
     execFileSync('tc', words, { stdio: 'pipe' });
@@ -101,7 +99,7 @@ function removeAll(hosts: readonly Host[]): void {
     try {
       ip(...words);
     } catch {
-      // wasn't there
+      // did not exist
     }
   };
   for (const { name } of hosts) gone('netns', 'del', name);

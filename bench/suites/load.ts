@@ -1,46 +1,66 @@
+import { Option } from 'commander';
 import type { GenerationRequest, Generator } from '../../gateway/src/decode/types.ts';
-import { bothWays, type Pair } from '../passes.ts';
+import { bothWays, decodeRequest, type Pair, REFERENCE } from '../passes.ts';
 import type { Prompt } from '../prompts.ts';
 import { median, round, sum } from '../statistics.ts';
-import { REFERENCE } from './decode.ts';
+import {
+  integer,
+  type PairBench,
+  type PairOptions,
+  pairOptions,
+  repeatsOption,
+  suite,
+  tokensOption,
+  withPair,
+} from '../suite.ts';
 
-interface Pass {
+interface Options extends PairOptions {
   readonly tokens: number;
-  readonly micros: number;
-  /** Of each stream, from its first step's end on. */
-  readonly microsPerToken: number[];
+  readonly repeats: number;
+  readonly streams: readonly number[];
 }
 
-/**
- * Throughput and time per token with so many streams at once, drafter on and off in turn, `repeats` times each. Ratios are of the
- * passes of one turn, which stand next to each other.
- */
-export async function load(
-  generator: Generator,
-  prompts: readonly Prompt[],
-  streams: readonly number[],
-  maxTokens: number,
-  repeats: number,
-): Promise<Record<string, unknown>> {
+export const load = suite<Options>(
+  'load',
+  'Throughput and time per token by the number of concurrent streams, with and without the drafter',
+  [
+    ...pairOptions(),
+    tokensOption(128),
+    repeatsOption(4),
+    new Option('--streams <list>', 'numbers of concurrent streams')
+      .argParser((text) => text.split(',').map(integer()))
+      .default([1, 2, 4, 8, 16, 32], '1,2,4,8,16,32'),
+  ],
+  (options) => withPair(options, (bench) => measure(bench, options)),
+);
+
+/** All streams of one measurement. */
+interface Measured {
+  readonly tokens: number;
+  /** Tokens per second. */
+  readonly rate: number;
+  /** Of each stream, from its first step's end on; streams of one step are left out. */
+  readonly millisPerToken: readonly number[];
+}
+
+/** Each ratio is of two measurements made in direct succession. */
+async function measure({ generator, prompts }: PairBench, { streams, tokens, repeats }: Options): Promise<object> {
   const rows = [];
   for (const count of streams) {
-    const turns: Pair<Pass>[] = [];
+    const turns: Pair<Measured>[] = [];
     for (let turn = 0; turn < repeats; turn++) {
       const requests = Array.from({ length: count }, (_, i): GenerationRequest => {
-        const { tokens } = prompts[(turn * count + i) % prompts.length] as Prompt;
-        return { prompt: tokens, sampling: REFERENCE, seed: BigInt(turn * 1000 + i), maxTokens };
+        const prompt = prompts[(turn * count + i) % prompts.length] as Prompt;
+        return { prompt: prompt.tokens, sampling: REFERENCE, seed: BigInt(turn * 1000 + i), maxTokens: tokens };
       });
-      turns.push(await bothWays(turn, (drafting) => pass(generator, requests, drafting)));
+      turns.push(await bothWays(turn, (drafting) => decodeTogether(generator, requests, drafting)));
     }
-    const rate = ({ tokens, micros }: Pass) => (tokens / micros) * 1e6;
-    const perToken = (of: keyof Pair<Pass>) => round(median(turns.flatMap((t) => t[of].microsPerToken)) / 1000, 2);
+    const perToken = (way: keyof Pair<Measured>) => round(median(turns.flatMap((t) => t[way].millisPerToken)), 2);
+    const rate = (way: keyof Pair<Measured>) => round(median(turns.map((t) => t[way].rate)), 1);
     rows.push({
       streams: count,
-      tokens_per_second: {
-        plain: round(median(turns.map((t) => rate(t.plain))), 1),
-        drafted: round(median(turns.map((t) => rate(t.drafted))), 1),
-      },
-      throughput_ratio: round(median(turns.map((t) => rate(t.drafted) / rate(t.plain)))),
+      tokens_per_second: { plain: rate('plain'), drafted: rate('drafted') },
+      throughput_ratio: round(median(turns.map((t) => t.drafted.rate / t.plain.rate))),
       ms_per_token_p50: { plain: perToken('plain'), drafted: perToken('drafted') },
       tokens: sum(turns.map((t) => t.plain.tokens + t.drafted.tokens)),
     });
@@ -49,22 +69,19 @@ export async function load(
   return { rows };
 }
 
-async function pass(generator: Generator, requests: readonly GenerationRequest[], drafting: boolean): Promise<Pass> {
+async function decodeTogether(
+  generator: Generator,
+  requests: readonly GenerationRequest[],
+  drafting: boolean,
+): Promise<Measured> {
   const began = performance.now();
-  const streams = await Promise.all(
-    requests.map(async (request) => {
-      let tokens = 0;
-      let first = 0;
-      let counted = 0;
-      for await (const step of generator.generate({ ...request, drafting }, new AbortController().signal)) {
-        tokens += step.tokens.length;
-        if (first === 0) first = performance.now();
-        else counted += step.tokens.length;
-      }
-      return { tokens, perToken: counted > 0 ? ((performance.now() - first) * 1000) / counted : Number.NaN };
-    }),
-  );
-  const micros = (performance.now() - began) * 1000;
-  const microsPerToken = streams.map((stream) => stream.perToken).filter((value) => !Number.isNaN(value));
-  return { tokens: sum(streams.map((stream) => stream.tokens)), micros, microsPerToken };
+  const passes = await Promise.all(requests.map((request) => decodeRequest(generator, { ...request, drafting })));
+  const tokens = sum(passes.map((pass) => pass.tokens.length));
+  return {
+    tokens,
+    rate: (1000 * tokens) / (performance.now() - began),
+    millisPerToken: passes.flatMap(({ tokens, firstTokens, first, ended }) =>
+      tokens.length > firstTokens ? [(ended - first) / (tokens.length - firstTokens)] : [],
+    ),
+  };
 }

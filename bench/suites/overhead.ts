@@ -1,60 +1,74 @@
-import type { GenerationRequest, Generator, StepFacts } from '../../gateway/src/decode/types.ts';
+import type { StepFacts } from '../../gateway/src/decode/types.ts';
+import { decodeRequest } from '../passes.ts';
 import { startFakeServices } from '../services.ts';
 import { median, quantile, round } from '../statistics.ts';
+import { aheadOption, integerOption, suite, tokensOption } from '../suite.ts';
 
-/** Draft and verify times, milliseconds: as on a GPU, the other way round, and equal. */
-const LATENCIES: readonly { readonly drafter: number; readonly verifier: number }[] = [
+/** Milliseconds of a draft and a verify: as on a GPU, the other way round, and equal. */
+const LATENCIES = [
   { drafter: 6, verifier: 25 },
   { drafter: 15, verifier: 10 },
   { drafter: 10, verifier: 10 },
 ];
-
-/** Sequences, all at once, whose steps let the compilers of the three processes settle; a server does that in its first minute. */
+/** Concurrent sequences for the compilers of the three processes to settle; a server does that in its first minute. */
 const WARM_UP = 192;
 
-/**
- * What a step takes beyond its longer engine run, with engines of fixed latency that leave the processor free: serialisation, gRPC,
- * queues and the loop. Overlapped steps only; for a drafter that plans branches, and for one that checks blocks, with which steps are
- * sent ahead.
- */
-export async function overhead(sequences: number, maxTokens: number, ahead: number): Promise<Record<string, unknown>> {
-  const rows = [];
-  const drafters = [false, true];
-  for (const { checks, ...latency } of LATENCIES.flatMap((each) => drafters.map((checks) => ({ ...each, checks })))) {
-    const bench = await startFakeServices(latency, { length: 5, budget: 16, mode: 'overlap', ahead }, checks);
-    const steps: StepStats[] = [];
-    try {
-      await Promise.all(Array.from({ length: WARM_UP }, (_, i) => stepsOf(bench.generator, i, maxTokens)));
-      for (let i = 0; i < sequences; i++) steps.push(...(await stepsOf(bench.generator, WARM_UP + i, maxTokens)));
-    } finally {
-      await bench.stop();
-    }
-    const overlapped = steps.filter((step) => step.draftMicros > 0 && step.redraftMicros === 0);
-    const beyond = overlapped.map((step) => step.stepMicros - Math.max(step.draftRunMicros, step.verifyRunMicros));
-    rows.push({
-      draft_ms: latency.drafter,
-      verify_ms: latency.verifier,
-      checks,
-      sent_ahead: round(overlapped.filter((step) => step.aheadMicros > 0).length / overlapped.length),
-      steps: overlapped.length,
-      overhead_us: { p10: quantile(beyond, 0.1), p50: median(beyond), p90: quantile(beyond, 0.9) },
-      step_over_longer_run: round(
-        median(overlapped.map((step) => step.stepMicros / Math.max(step.draftRunMicros, step.verifyRunMicros))),
-      ),
-    });
-    console.error(JSON.stringify(rows.at(-1)));
-  }
-  return { rows };
+interface Options {
+  readonly sequences: number;
+  readonly tokens: number;
+  readonly ahead: number;
 }
 
-async function stepsOf(generator: Generator, seed: number, maxTokens: number): Promise<StepStats[]> {
-  const request: GenerationRequest = {
-    prompt: [1, 2, 3, seed],
-    sampling: { temperature: 1, topK: 0, topP: 1 },
-    seed: BigInt(seed),
-    maxTokens,
+/**
+ * Engines of fixed latency leave the processor free, so that what a step takes beyond its longer engine run is serialisation, gRPC, queues
+ * and the decode loop. Overlapped steps only: for a drafter that plans branches, and for one that checks blocks, where steps are sent ahead.
+ */
+export const overhead = suite<Options>(
+  'overhead',
+  'Time of a step beyond max(draft, verify), with engines of fixed latency; no model',
+  [integerOption('--sequences <n>', 'measured sequences', 4), tokensOption(128), aheadOption],
+  async (options) => {
+    const rows = [];
+    for (const latency of LATENCIES) {
+      for (const checks of [false, true]) {
+        rows.push(row(latency, checks, await measure(latency, checks, options)));
+        console.error(JSON.stringify(rows.at(-1)));
+      }
+    }
+    return { rows };
+  },
+);
+
+type Latency = (typeof LATENCIES)[number];
+
+/** @param checks whether the drafter checks blocks */
+async function measure(latency: Latency, checks: boolean, { sequences, tokens, ahead }: Options): Promise<StepFacts[]> {
+  const bench = await startFakeServices(latency, { length: 5, budget: 16, mode: 'overlap', ahead }, checks);
+  const stepsOf = async (seed: number) => {
+    const prompt = [1, 2, 3, seed];
+    const sampling = { temperature: 1, topK: 0, topP: 1 };
+    return (await decodeRequest(bench.generator, { prompt, sampling, seed: BigInt(seed), maxTokens: tokens })).steps;
   };
-  const steps: StepStats[] = [];
-  for await (const { stats } of generator.generate(request, new AbortController().signal)) steps.push(stats);
-  return steps;
+  try {
+    await Promise.all(Array.from({ length: WARM_UP }, (_, i) => stepsOf(i)));
+    const steps: StepFacts[] = [];
+    for (let i = 0; i < sequences; i++) steps.push(...(await stepsOf(WARM_UP + i)));
+    return steps.filter((step) => step.draftMicros > 0 && step.redraftMicros === 0);
+  } finally {
+    await bench.stop();
+  }
+}
+
+function row(latency: Latency, checks: boolean, steps: readonly StepFacts[]): object {
+  const longerRun = (step: StepFacts) => Math.max(step.draftRunMicros, step.verifyRunMicros);
+  const beyond = steps.map((step) => step.stepMicros - longerRun(step));
+  return {
+    draft_ms: latency.drafter,
+    verify_ms: latency.verifier,
+    checks,
+    sent_ahead: round(steps.filter((step) => step.aheadMicros > 0).length / steps.length),
+    steps: steps.length,
+    overhead_us: { p10: quantile(beyond, 0.1), p50: median(beyond), p90: quantile(beyond, 0.9) },
+    step_over_longer_run: round(median(steps.map((step) => step.stepMicros / longerRun(step)))),
+  };
 }

@@ -1,98 +1,101 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { loadManifest } from '@ptp/protocol/manifest';
-import { defaultSampling, type SamplingParams } from '@ptp/protocol/sampling-params';
+import { defaultSampling } from '@ptp/protocol/sampling-params';
 import type { DraftLimits } from '../../gateway/src/decode/controller.ts';
 import type { Generator } from '../../gateway/src/decode/types.ts';
-import { writeLlama } from '../llama-gguf.ts';
+import { REFERENCE } from '../passes.ts';
+import { exportTarget } from '../peers/export-target.ts';
 import { llamaPeers } from '../peers/llama-cpp.ts';
-import type { Engine, Peer, Wish } from '../peers/peer.ts';
+import type { Engine, Peer, PeerRequest } from '../peers/peer.ts';
 import { transformersJs } from '../peers/transformers-js.ts';
 import type { Prompt } from '../prompts.ts';
 import { type Bench, startServices } from '../services.ts';
 import { mean, median, round } from '../statistics.ts';
-import { REFERENCE } from './decode.ts';
+import {
+  type PairBench,
+  type PairOptions,
+  pairOptions,
+  promptsOption,
+  suite,
+  tokensOption,
+  withPair,
+} from '../suite.ts';
 
-interface Pass {
-  readonly tokens: number[];
-  readonly firstTokenMs: number;
-  /** Of the tokens after the first block, from its coming to the last one's; NaN for a text of one block. */
-  readonly tokensPerSecond: number;
-  /** Over the blocks after the first, which a prompt's reading gives. */
-  readonly tokensPerBlock: number;
+interface Options extends PairOptions {
+  readonly tokens: number;
+  readonly prompts: number;
 }
-
-interface Passes {
-  readonly greedy: Pass[];
-  readonly sampled: Pass[];
-}
-
-const SETTINGS = { greedy: { ...defaultSampling, temperature: 0 }, sampled: REFERENCE } satisfies Record<
-  keyof Passes,
-  SamplingParams
->;
-/** Prompts before the measured ones. */
-const WARM_UP = 4;
-/** Fewer tokens have no time to measure. */
-const SHORTEST = 16;
-/** Layers of the target that are llama.cpp's draft model. */
-const DRAFT_LAYERS = 2;
-
-/** What the comparison lacks without a folder of one, and why. */
-const NO_DRAFT_MODEL = { 'ours, autoregressive drafter': 'no --draft-model' };
 
 /**
- * Decodes every prompt with every engine in turn, greedy and sampled, one stream at a time; an engine begins one prompt later than
- * the one before it. Each engine has one thread; of ours, drafter and verifier have one each.
- *
- * @param models the pair's folder, and that of a whole model which drafts token by token, if there is one
+ * Every engine decodes every prompt, greedy and sampled, one stream at a time; each engine starts one prompt later than the one before it.
+ * Each has one thread; our drafter and verifier have one each.
  */
-export async function peers(
-  bench: Bench,
-  models: { readonly pair: string; readonly draft: string | undefined },
-  limits: DraftLimits,
-  prompts: readonly Prompt[],
-  maxTokens: number,
-): Promise<{ rows: object[] }> {
-  const drafting = models.draft && (await startServices(models.pair, limits, false, models.draft));
+export const peers = suite<Options>(
+  'peers',
+  'Speed, first token and greedy text compared with llama.cpp and transformers.js on the same weights; installs them in bench/peers. --draft-model is measured too, and is the draft model of llama.cpp',
+  [...pairOptions(), tokensOption(128), promptsOption(16)],
+  (options) => withPair(options, (bench) => measure(bench, options), {}),
+);
+
+const SETTINGS = { greedy: { ...defaultSampling, temperature: 0 }, sampled: REFERENCE };
+type Setting = keyof typeof SETTINGS;
+/** Prompts before the measured ones. */
+const WARM_UP = 4;
+/** Shorter texts take too little time to measure. */
+const MIN_TOKENS = 16;
+/** First layers of the target that serve as llama.cpp's draft model without --draft-model. */
+const DRAFT_LAYERS = 2;
+
+async function measure(bench: PairBench, options: Options): Promise<{ rows: object[] }> {
+  const { limits } = bench;
   const folder = await mkdtemp(join(tmpdir(), 'ptp-peers-'));
   const engines: Engine[] = [];
+  let drafting: Bench | undefined;
   try {
-    const paths = { target: join(folder, 'target.gguf'), draft: join(folder, 'draft.gguf') };
-    await writeLlama(models.pair, paths.target);
-    const draft = { path: paths.draft, name: await writeDraft(models, paths.draft) };
-    const { endOfText, contextLength } = bench.generator.model;
-    engines.push(await llamaPeers(paths.target, draft, endOfText, contextLength));
-    engines.push(await transformersJs(models.pair, folder, endOfText));
-    const others = engines.flatMap((engine) => engine.peers);
-    const all = [...ours(bench, limits), ...(drafting ? [byDraftModel(drafting, limits)] : []), ...others];
-    return { rows: await compare(all, prompts, maxTokens, drafting ? {} : NO_DRAFT_MODEL) };
+    engines.push(...(await otherEngines(bench.generator, options, folder)));
+    if (options.draftModel) drafting = await startServices(options.models, limits, false, options.draftModel);
+    const all = [...ours(bench, limits), ...engines.flatMap((engine) => engine.peers)];
+    if (drafting) {
+      const generator = drafting.another({ ...limits, lookup: false });
+      all.splice(4, 0, { name: 'ours, autoregressive drafter', generate: generation(generator) });
+    }
+    const rows = await compare(all, bench.prompts.slice(0, options.prompts), options.tokens);
+    const missing = { engine: 'ours, autoregressive drafter', agrees: 'not measured: no --draft-model' };
+    return { rows: drafting ? rows : [...rows, missing] };
   } finally {
     for (const { stop } of engines) await stop();
     await rm(folder, { recursive: true, force: true });
-    if (drafting) await drafting.stop();
+    await drafting?.stop();
   }
 }
 
-/** The draft model in GGUF. @returns what it is */
-async function writeDraft({ pair, draft }: { pair: string; draft: string | undefined }, path: string): Promise<string> {
-  if (draft) {
-    const { layers } = await writeLlama(draft, path);
-    return `${layers} layers, trained`;
-  }
-  const { layers } = (await loadManifest(pair)).sizes;
-  const own = Math.min(DRAFT_LAYERS, layers);
-  await writeLlama(pair, path, own);
-  return `the target's first ${own} of ${layers} layers, untrained as such`;
+async function otherEngines({ facts }: Generator, options: Options, folder: string): Promise<Engine[]> {
+  const { models, draftModel } = options;
+  const [target, draft, web] = ['target.gguf', 'draft.gguf', 'transformers-js'].map((name) => join(folder, name)) as [
+    string,
+    string,
+    string,
+  ];
+  const layers = await exportTarget(models, 'gguf', target);
+  const drafted = await exportTarget(
+    draftModel ?? models,
+    'gguf',
+    draft,
+    draftModel ? undefined : Math.min(DRAFT_LAYERS, layers),
+  );
+  const name = draftModel
+    ? `${drafted} layers, trained`
+    : `the target's first ${drafted} of ${layers} layers, untrained as such`;
+  await exportTarget(models, 'transformers-js', web);
+  return [
+    await llamaPeers(target, { path: draft, name }, facts.endOfText, facts.contextLength),
+    await transformersJs(web, facts.endOfText),
+  ];
 }
 
-function byDraftModel({ another }: Bench, limits: DraftLimits): HealthWatcher {
-  return { name: 'ours, autoregressive drafter', generate: generation(another({ ...limits, lookup: false })) };
-}
-
-/** Each with its own measurements, as in a server that has only this setting. The first one's greedy text is what others agree with. */
-function ours({ another }: Bench, limits: DraftLimits): HealthWatcher[] {
+/** Each with its own measurements, as in a server that has only this setting. Others are compared with the first one's greedy text. */
+function ours({ another }: Bench, limits: DraftLimits): Peer[] {
   const ways: Record<string, DraftLimits> = {
     'no drafter': { ...limits, mode: 'plain', lookup: false },
     'prompt lookup': { ...limits, mode: 'plain', lookup: true },
@@ -102,83 +105,74 @@ function ours({ another }: Bench, limits: DraftLimits): HealthWatcher[] {
   return Object.entries(ways).map(([way, own]) => ({ name: `ours, ${way}`, generate: generation(another(own)) }));
 }
 
-function generation(generator: Generator): HealthWatcher['generate'] {
-  return async function* (prompt, { seed, ...wish }: Wish) {
-    const request = { ...wish, prompt, seed: BigInt(seed) };
-    for await (const { tokens } of generator.generate(request, new AbortController().signal)) yield tokens;
+function generation(generator: Generator): Peer['generate'] {
+  return async function* (prompt, { seed, ...request }: PeerRequest) {
+    const steps = generator.generate({ ...request, prompt, seed: BigInt(seed) }, new AbortController().signal);
+    for await (const { tokens } of steps) yield tokens;
   };
 }
 
-async function compare(
-  all: readonly HealthWatcher[],
-  prompts: readonly Prompt[],
-  maxTokens: number,
-  notMeasured: Readonly<Record<string, string>>,
-): Promise<object[]> {
+interface Pass {
+  readonly tokens: readonly number[];
+  readonly firstTokenMs: number;
+  /** Of the tokens after the first block; NaN for a text of one block. */
+  readonly tokensPerSecond: number;
+}
+type Passes = Record<Setting, Pass[]>;
+
+async function compare(all: readonly Peer[], prompts: readonly Prompt[], maxTokens: number): Promise<object[]> {
   const passes = all.map((): Passes => ({ greedy: [], sampled: [] }));
-  const warmUp = prompts.slice(-WARM_UP);
-  const turns = [...warmUp, ...prompts];
+  const turns = [...prompts.slice(-WARM_UP), ...prompts];
+  const warmUp = turns.length - prompts.length;
   for (const [turn, { tokens }] of turns.entries()) {
     for (let i = 0; i < all.length; i++) {
       const n = (turn + i) % all.length;
-      for (const setting of ['greedy', 'sampled'] as const) {
-        const wish = { sampling: SETTINGS[setting], seed: turn, maxTokens };
-        const measured = await pass(all[n] as HealthWatcher, tokens, wish);
-        if (turn >= warmUp.length) passes[n]?.[setting].push(measured);
+      for (const setting of Object.keys(SETTINGS) as Setting[]) {
+        const request = { sampling: SETTINGS[setting], seed: turn, maxTokens };
+        const pass = await decode(all[n] as Peer, tokens, request);
+        if (turn >= warmUp) passes[n]?.[setting].push(pass);
       }
     }
     process.stderr.write(`\r${turn + 1}/${turns.length} prompts`);
   }
   process.stderr.write('\n');
   const reference = passes[0]?.greedy ?? [];
-  const rows = all.map(({ name }, n) => row(name, passes[n] as Passes, reference));
-  const others = Object.entries(notMeasured).map(([engine, why]) => ({ engine, agrees: `not measured: ${why}` }));
-  return [...rows, ...others];
+  return all.map(({ name }, n) => row(name, passes[n] as Passes, reference));
 }
 
-async function pass({ generate }: HealthWatcher, prompt: readonly number[], wish: Wish): Promise<Pass> {
+async function decode({ generate }: Peer, prompt: readonly number[], request: PeerRequest): Promise<Pass> {
   const began = performance.now();
-  const tokens: number[] = [];
+  const blocks: (readonly number[])[] = [];
   let first = 0;
-  let firstLength = 0;
-  let blocks = 0;
-  for await (const block of generate(prompt, wish)) {
-    if (blocks++ === 0) {
-      first = performance.now();
-      firstLength = block.length;
-    }
-    tokens.push(...block);
+  for await (const block of generate(prompt, request)) {
+    if (blocks.length === 0) first = performance.now();
+    blocks.push(block);
   }
-  const rest = tokens.length - firstLength;
-  return {
-    tokens,
-    firstTokenMs: first - began,
-    tokensPerSecond: (rest * 1000) / (performance.now() - first),
-    tokensPerBlock: rest / (blocks - 1),
-  };
+  const tokens = blocks.flat();
+  const rest = tokens.length - (blocks[0]?.length ?? 0);
+  return { tokens, firstTokenMs: first - began, tokensPerSecond: (rest * 1000) / (performance.now() - first) };
 }
 
-/** @param reference the first engine's greedy texts, prompt by prompt */
+/** @param reference greedy texts to compare with, prompt by prompt */
 function row(engine: string, { greedy, sampled }: Passes, reference: readonly Pass[]): object {
   const speed = (passes: readonly Pass[]) =>
-    round(median(passes.filter(({ tokens }) => tokens.length >= SHORTEST).map((p) => p.tokensPerSecond)), 0);
+    round(median(passes.filter(({ tokens }) => tokens.length >= MIN_TOKENS).map((p) => p.tokensPerSecond)), 0);
   const differences = greedy
     .map(({ tokens }, i) => firstDifference(tokens, reference[i]?.tokens ?? []))
     .filter((position) => position >= 0);
   const equal = `${greedy.length - differences.length} of ${greedy.length}`;
-  const at = differences.length > 0 ? `, others from token ${differences.join(', ')}` : '';
   return {
     engine,
     greedy: speed(greedy),
     sampled: speed(sampled),
     first_token_ms: round(median([...greedy, ...sampled].map((p) => p.firstTokenMs)), 1),
-    agrees: `${equal}${at}`,
+    agrees: differences.length > 0 ? `${equal}, others from token ${differences.join(', ')}` : equal,
     tokens: { greedy: mean(greedy.map((p) => p.tokens.length)), sampled: mean(sampled.map((p) => p.tokens.length)) },
   };
 }
 
-/** Position of the first token that differs, or at which one text has ended; -1 for equal texts. */
-export function firstDifference(one: readonly number[], other: readonly number[]): number {
+/** Position of the first token that differs, or where one text has ended; -1 for equal texts. */
+function firstDifference(one: readonly number[], other: readonly number[]): number {
   const length = Math.max(one.length, other.length);
   for (let i = 0; i < length; i++) if (one[i] !== other[i]) return i;
   return -1;

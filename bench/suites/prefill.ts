@@ -1,50 +1,54 @@
-import type { Generator } from '../../gateway/src/decode/types.ts';
-import { excerpts, type Prompt } from '../prompts.ts';
+import { decodeRequest, REFERENCE } from '../passes.ts';
+import { excerpts } from '../prompts.ts';
 import { median, round } from '../statistics.ts';
-import { REFERENCE } from './decode.ts';
+import { type PairBench, type PairOptions, pairOptions, repeatsOption, suite, withPair } from '../suite.ts';
 
-/** Prompt lengths to measure, tokens; those that the model has room for. */
+/** Prompt lengths in tokens; those that the model's context has no room for are left out. */
 const LENGTHS = [16, 64, 128, 256, 512, 1024, 2048];
 
-/** Time to the first token, without the drafter, by the length of the prompt: new ones, and the same again, which the prefix cache knows. */
-export async function prefill(
-  generator: Generator,
-  prompts: readonly Prompt[],
-  repeats: number,
-): Promise<Record<string, unknown>> {
-  const { contextLength, endOfText, vocabulary } = generator.model;
+interface Options extends PairOptions {
+  readonly repeats: number;
+}
+
+export const prefill = suite<Options>(
+  'prefill',
+  'Time to the first token by the length of the prompt, new to the prefix cache and cached; no drafter',
+  [...pairOptions(), repeatsOption(9)],
+  (options) => withPair(options, (bench) => measure(bench, options.repeats), { ...options, prefixCache: true }),
+);
+
+async function measure({ generator, prompts }: PairBench, repeats: number): Promise<object> {
+  const { contextLength, endOfText, vocabulary } = generator.facts;
   const text = excerpts(prompts, endOfText);
   const rows = [];
-  let unique = 0;
+  let serial = 0;
   for (const length of LENGTHS.filter((n) => n < contextLength)) {
-    const times: { fresh: number[]; known: number[] } = { fresh: [], known: [] };
+    const times: { fresh: number[]; cached: number[] } = { fresh: [], cached: [] };
     let reused = 0;
     for (let turn = 0; turn < repeats; turn++) {
-      // no two fresh prompts begin alike: after the first token comes a number in the vocabulary's digits
-      const number = unique++;
-      const head = [
-        endOfText,
-        1 + (number % (vocabulary - 1)),
-        1 + (Math.floor(number / (vocabulary - 1)) % (vocabulary - 1)),
-      ];
+      const head = uniqueHead(serial++, endOfText, vocabulary);
       const prompt = [...head, ...text(turn, length - head.length)];
-      for (const kind of ['fresh', 'known'] as const) {
-        const began = performance.now();
+      for (const kind of ['fresh', 'cached'] as const) {
         const request = { prompt, sampling: REFERENCE, seed: BigInt(turn), maxTokens: 1, drafting: false };
-        for await (const step of generator.generate(request, new AbortController().signal)) {
-          if (kind === 'known') reused += step.reusedTokens ?? 0;
-        }
-        times[kind].push((performance.now() - began) * 1000);
+        const pass = await decodeRequest(generator, request);
+        if (kind === 'cached') reused += pass.reusedTokens;
+        times[kind].push((pass.ended - pass.began) * 1000);
       }
     }
     rows.push({
       prompt: length,
-      first_token_us_p50: { fresh: Math.round(median(times.fresh)), known: Math.round(median(times.known)) },
+      first_token_us_p50: { fresh: Math.round(median(times.fresh)), known: Math.round(median(times.cached)) },
       tokens_per_second_fresh: Math.round((length / median(times.fresh)) * 1e6),
-      ratio: round(median(times.fresh.map((fresh, i) => fresh / (times.known[i] ?? Number.NaN)))),
+      ratio: round(median(times.fresh.map((fresh, i) => fresh / (times.cached[i] ?? Number.NaN)))),
       reused_share: round(reused / repeats / (length - 1)),
     });
     console.error(JSON.stringify(rows.at(-1)));
   }
   return { rows };
+}
+
+/** First tokens that no other prompt has: a serial number in the vocabulary's digits. */
+function uniqueHead(serial: number, endOfText: number, vocabulary: number): number[] {
+  const base = vocabulary - 1;
+  return [endOfText, 1 + (serial % base), 1 + (Math.floor(serial / base) % base)];
 }

@@ -2,24 +2,27 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { lineChart } from '../plot.ts';
 import { figures } from '../scaling/figures.ts';
-import { BASE, type Row, run, SWEEPS } from '../scaling/sweeps.ts';
+import { BASE, type Row, runSweep, SWEEPS, type SweepRows } from '../scaling/sweeps.ts';
+import { suite } from '../suite.ts';
 
 const DOCS = join(import.meta.dirname, '..', '..', 'docs');
 
-/**
- * Simulates drafters, verifiers and up to thousands of sequences in virtual time, with assumed run times of GPUs and no model, and writes
- * the plots of docs/scaling.md. Nothing here is measured.
- */
-export async function scaling(): Promise<{ simulated: true; assumed: object; sweeps: object; written: string[] }> {
-  const entries = Object.entries(SWEEPS).map(([key, sweep]) => {
-    const rows = run(sweep, (row) => console.error(JSON.stringify({ sweep: sweep.name, ...row })));
-    return [key, rows] as const;
-  });
-  const rows = Object.fromEntries(entries) as Record<keyof typeof SWEEPS, Row[]>;
-  const written: string[] = [];
-  for (const { file, panels, title } of figures(rows)) {
-    await writeFile(join(DOCS, file), await lineChart(panels, title));
-    written.push(`docs/${file}`);
-  }
-  return { simulated: true, assumed: BASE, sweeps: rows, written };
-}
+/** Drafters, verifiers and up to thousands of sequences, with assumed run times of GPUs. Nothing here is measured. */
+export const scaling = suite(
+  'scaling',
+  'Simulate many sequences on several GPUs in virtual time, no model; writes the plots of docs/scaling.md',
+  [],
+  async () => {
+    const rows = {} as Record<keyof SweepRows, Row[]>;
+    for (const key of Object.keys(SWEEPS) as (keyof SweepRows)[]) {
+      const { name } = SWEEPS[key];
+      rows[key] = runSweep(SWEEPS[key], (row) => console.error(JSON.stringify({ sweep: name, ...row })));
+    }
+    const written: string[] = [];
+    for (const { file, panels, title } of figures(rows)) {
+      await writeFile(join(DOCS, file), await lineChart(panels, title));
+      written.push(`docs/${file}`);
+    }
+    return { simulated: true, assumed: BASE, sweeps: rows, written };
+  },
+);

@@ -1,8 +1,8 @@
-/** A collector that counts what it is sent and drops it, as a process of its own: `node bench/otlp-sink.ts`, forked. */
+/** An OTLP collector that counts what it receives and drops it; runs forked, as a process of its own. */
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
-/** What a sink has been sent since it was asked last. */
+/** Received since the last GET. */
 export interface SinkCounts {
   readonly posts: number;
   readonly bytes: number;

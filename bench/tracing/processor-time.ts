@@ -1,13 +1,13 @@
 import { readdirSync, readFileSync } from 'node:fs';
 
-/** Processor time of a process so far, microseconds. */
+/** Processor time of a process so far, in microseconds. */
 export interface ProcessorTime {
-  /** Of the thread that runs a service's own code; engines have threads of theirs. */
+  /** The thread that runs a service's own code; engines have their own threads. */
   readonly main: number;
   readonly all: number;
 }
 
-/** Told by Linux; NaN elsewhere. */
+/** Reads /proc; NaN where there is none. */
 export function processorTime(pid: number): ProcessorTime {
   try {
     const tasks = readdirSync(`/proc/${pid}/task`);
@@ -18,7 +18,7 @@ export function processorTime(pid: number): ProcessorTime {
   }
 }
 
-/** https://docs.kernel.org/scheduler/sched-stats.html: the first figure is nanoseconds on a processor. */
+/** https://docs.kernel.org/scheduler/sched-stats.html: the first number is nanoseconds on a processor. */
 function micros(file: string): number {
   return Number(readFileSync(file, 'utf8').split(' ')[0]) / 1000;
 }

@@ -1,0 +1,31 @@
+import { execFile } from 'node:child_process';
+import { join } from 'node:path';
+
+const TRAINING = join(import.meta.dirname, '..', '..', 'training');
+const SETUP =
+  "peers needs Python with ptp-train to convert the target: run `pip install -e 'training[convert]'`, and set PTP_PYTHON to that Python unless it is training/.venv";
+
+/**
+ * Converts the target of a model folder for another engine (`ptp-train export`).
+ *
+ * @param out file for GGUF, else folder
+ * @param layers only this many of the first layers; all unless given
+ * @returns the number of layers
+ * @throws Error with what to install where Python or ptp-train is missing
+ */
+export function exportTarget(
+  models: string,
+  to: 'gguf' | 'transformers-js',
+  out: string,
+  layers?: number,
+): Promise<number> {
+  const python = process.env.PTP_PYTHON ?? join(TRAINING, '.venv', 'bin', 'python');
+  const options = ['--to', to, '--from', models, '--out', out, ...(layers ? ['--layers', String(layers)] : [])];
+  return new Promise((resolve, reject) => {
+    execFile(python, ['-m', 'ptp_train', 'export', ...options], (error, stdout, stderr) => {
+      if (!error) resolve(JSON.parse(stdout).layers);
+      else if (error.code === 'ENOENT' || stderr.includes('No module named')) reject(new Error(SETUP));
+      else reject(new Error(`ptp-train export failed: ${stderr.trim() || error.message}`));
+    });
+  });
+}

@@ -1,0 +1,130 @@
+import { join } from 'node:path';
+import { loadManifest } from '@ptp/protocol/manifest';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import type { DraftLimits } from '../gateway/src/decode/controller.ts';
+import { gatewaySettings } from '../gateway/src/settings.ts';
+import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
+import { loadPrompts, type Prompt } from './prompts.ts';
+import { saveResult } from './results.ts';
+import { type Bench, startServices } from './services.ts';
+import { machine } from './statistics.ts';
+
+/**
+ * A command that measures: prints the machine to stderr and the result as one line of JSON to stdout.
+ *
+ * @param run resolves with the figures; it sets `process.exitCode` where a promise was broken
+ */
+export function suite<Options extends object>(
+  name: string,
+  description: string,
+  options: readonly Option[],
+  run: (options: Options) => Promise<object>,
+): Command {
+  const command = new Command(name).description(description).configureHelp({ helpWidth: 100 });
+  for (const option of options) command.addOption(option);
+  command.option('--save', 'keep the result in bench/results, for `report`');
+  return command.action(async (given: Options & { readonly save?: boolean }) => {
+    console.error(machine());
+    const result = { suite: name, machine: machine(), ...(await run(given)) };
+    if (given.save) await saveResult(result);
+    console.log(JSON.stringify(result));
+  });
+}
+
+/** Parses an option's value that has to be an integer of at least `min`. */
+export const integer =
+  (min = 1) =>
+  (text: string): number => {
+    const value = Number(text);
+    if (Number.isInteger(value) && value >= min) return value;
+    throw new InvalidArgumentError(`It must be an integer of at least ${min}.`);
+  };
+
+/** An option that takes an integer. */
+export const integerOption = (flags: string, description: string, fallback: number, min = 1): Option =>
+  new Option(flags, description).argParser(integer(min)).default(fallback);
+
+export const tokensOption = (fallback: number): Option =>
+  integerOption('--tokens <n>', 'tokens per sequence', fallback);
+
+export const promptsOption = (fallback: number): Option =>
+  integerOption('--prompts <n>', 'held-out prompts to decode', fallback);
+
+export const repeatsOption = (fallback: number): Option =>
+  integerOption('--repeats <n>', 'measurements of each row', fallback);
+
+export const aheadOption: Option = integerOption(
+  '--ahead <n>',
+  'steps sent before the outcome of earlier ones is known; 0 for none',
+  gatewaySettings.draftAhead.default,
+  0,
+);
+
+export interface PairOptions {
+  readonly models: string;
+  readonly draftModel?: string;
+  readonly length: number;
+  readonly budget: number;
+  readonly mode: DraftLimits['mode'];
+  readonly ahead: number;
+  readonly lookup: boolean;
+  readonly tokens?: number;
+}
+
+/** Options of suites that decode with a pair. */
+export const pairOptions = (mode: DraftLimits['mode'] = gatewaySettings.draftMode.default): Option[] => [
+  new Option('--models <dir>', 'model folder').default(
+    join(import.meta.dirname, '..', 'models', 'default'),
+    'models/default',
+  ),
+  new Option('--draft-model <dir>', "folder of a whole model that drafts in place of the pair's drafter"),
+  integerOption('--length <n>', 'longest block in tokens', gatewaySettings.draftLength.default),
+  integerOption('--budget <n>', 'tokens per draft call', gatewaySettings.draftBudget.default),
+  new Option('--mode <mode>', 'how to draft').choices(gatewaySettings.draftMode.values).default(mode),
+  aheadOption,
+  new Option('--no-lookup', 'take proposals from the drafter only'),
+];
+
+export const limitsOf = ({ length, budget, mode, lookup, ahead }: PairOptions): DraftLimits => ({
+  length,
+  budget,
+  mode,
+  lookup,
+  ahead,
+});
+
+/** What a result tells about the pair that it was measured with. */
+export async function describePair({ models, draftModel, ...options }: PairOptions): Promise<object> {
+  return {
+    pair: (await loadManifest(models)).created,
+    ...limitsOf({ models, ...options }),
+    ...(draftModel && { draft_model: (await loadManifest(draftModel)).id }),
+  };
+}
+
+/** Tokens of room that prompts leave in the context unless the suite has --tokens. */
+const ROOM = 128;
+
+export interface PairBench extends Bench {
+  readonly limits: DraftLimits;
+  readonly prompts: readonly Prompt[];
+}
+
+/** Runs a suite over drafter and verifier processes. @returns its figures with a description of the pair */
+export async function withPair(
+  options: PairOptions,
+  run: (bench: PairBench) => Promise<object>,
+  services: { readonly prefixCache?: boolean; readonly draftModel?: string | undefined } = options,
+): Promise<object> {
+  const limits = limitsOf(options);
+  const { prefixCache = false, draftModel } = services;
+  const bench = await startServices(options.models, limits, prefixCache, draftModel);
+  try {
+    const { endOfText, contextLength } = bench.generator.facts;
+    const room = contextLength - (options.tokens ?? ROOM);
+    const prompts = await loadPrompts(await loadTokenizer(options.models), endOfText, room);
+    return { ...(await describePair(options)), ...(await run({ ...bench, limits, prompts })) };
+  } finally {
+    await bench.stop();
+  }
+}
