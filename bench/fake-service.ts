@@ -9,12 +9,12 @@ import { Drafter } from '../drafter/src/drafter.ts';
 import { drafterService } from '../drafter/src/service.ts';
 import { verifierService } from '../verifier/src/service.ts';
 import { Verifier } from '../verifier/src/verifier.ts';
-import { fakeFacts } from './fake-facts.ts';
+import { fakeModel } from './fake-model.ts';
 
 const [kind, address = '', millis, checks] = process.argv.slice(2);
 const latencyMs = Number(millis);
 const scheduling = { prefillChunk: 128, batchTokens: 256, sequences: 256, queue: 256 };
-const { modelId, tokenizerSha256, vocabulary, contextLength } = fakeFacts;
+const { modelId, tokenizerSha256, vocabulary, contextLength } = fakeModel;
 const model = { modelId, tokenizerSha256, vocabularySize: vocabulary, contextLength };
 
 function fakeVerifier(): ImplementedService {

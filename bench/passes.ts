@@ -1,5 +1,5 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
-import type { GenerationRequest, Generator, StepFacts } from '../gateway/src/decode/types.ts';
+import type { GenerationRequest, Generator, StepStats } from '../gateway/src/decode/types.ts';
 
 /** Sampling of all measurements: the setting of the paper's Spec-Bench figures. */
 export const REFERENCE: SamplingParams = { temperature: 0.7, topK: 50, topP: 0.9 };
@@ -7,7 +7,7 @@ export const REFERENCE: SamplingParams = { temperature: 0.7, topK: 50, topP: 0.9
 /** One request, decoded to its end. Times are `performance.now()` values. */
 export interface Pass {
   readonly tokens: readonly number[];
-  readonly steps: readonly StepFacts[];
+  readonly steps: readonly StepStats[];
   /** Tokens of the first step. */
   readonly firstTokens: number;
   /** Tokens of the prompt that the verifier's prefix cache held. */
@@ -20,12 +20,12 @@ export interface Pass {
 
 export async function decodeRequest(generator: Generator, request: GenerationRequest): Promise<Pass> {
   const tokens: number[] = [];
-  const steps: StepFacts[] = [];
+  const steps: StepStats[] = [];
   const began = performance.now();
   let [first, firstTokens, reusedTokens] = [began, 0, 0];
   for await (const step of generator.generate(request, new AbortController().signal)) {
     if (steps.length === 0) [first, firstTokens] = [performance.now(), step.tokens.length];
-    steps.push(step.facts);
+    steps.push(step.stats);
     tokens.push(...step.tokens);
     reusedTokens += step.reusedTokens ?? 0;
   }

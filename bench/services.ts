@@ -9,7 +9,7 @@ import { modelInfoOf, PairClient, type PairClientOptions } from '../gateway/src/
 import type { DraftLimits } from '../gateway/src/decode/controller.ts';
 import { PairGenerator } from '../gateway/src/decode/generate.ts';
 import type { Streams } from '../gateway/src/decode/ports.ts';
-import { fakeFacts } from './fake-facts.ts';
+import { fakeModel } from './fake-model.ts';
 
 /** The two services as processes, and the gateway's decode loop in this one. */
 export interface Bench {
@@ -55,7 +55,7 @@ export async function startServices(
     ...(draftModel && { PTP_DRAFT_MODEL: draftModel }),
   };
   const start = (kind: Kind, address: string) => spawnNode([mainOf(kind)], serviceEnv(kind, address, settings));
-  return startPair(pairFacts(await loadManifest(models)), limits, start);
+  return startPair(modelInfoOf(await loadManifest(models)), limits, start);
 }
 
 /**
@@ -70,7 +70,7 @@ export function startFakeServices(
   checks: boolean,
 ): Promise<Bench> {
   const script = join(import.meta.dirname, 'fake-service.ts');
-  return startPair(fakeFacts, limits, (kind, address) => {
+  return startPair(fakeModel, limits, (kind, address) => {
     const command = [script, kind, address, String(latency[kind]), ...(checks ? ['checks'] : [])];
     return spawnNode(command, serviceEnv(kind, address, {}));
   });
@@ -80,14 +80,14 @@ const spawnNode = (command: readonly string[], env: NodeJS.ProcessEnv): ChildPro
   spawn(process.execPath, command, { env, stdio: ['ignore', 'inherit', 'inherit'] });
 
 async function startPair(
-  facts: ServicesOptions['facts'],
+  model: PairClientOptions['model'],
   limits: DraftLimits,
   start: (kind: Kind, address: string) => ChildProcess,
 ): Promise<Bench> {
   const folder = await mkdtemp(join(tmpdir(), 'ptp-bench-'));
   const addressOf = (kind: Kind) => `unix:${folder}/${kind}.sock`;
   const children = KINDS.map((kind) => start(kind, addressOf(kind)));
-  const services = connectServices(facts, [addressOf('verifier')], [addressOf('drafter')]);
+  const services = connectServices(model, [addressOf('verifier')], [addressOf('drafter')]);
   const stop = async () => {
     services.close();
     await endAll(children);
@@ -106,13 +106,13 @@ async function startPair(
 
 /** Connects for a measurement: slow answers are waited for, and no stream fails over. */
 export function connectServices(
-  facts: ServicesOptions['facts'],
+  model: PairClientOptions['model'],
   verifiers: readonly string[],
   drafters: readonly string[],
 ): PairClient {
   const logger = createLogger('bench', { PTP_LOG_LEVEL: 'warn' });
   const timeouts = { recoveryMs: 0, draftTimeoutMs: 2000, verifyTimeoutMs: 60_000 };
-  return new Services({ facts, verifiers, drafters, ...timeouts, logger });
+  return new PairClient({ model, verifiers, drafters, ...timeouts, logger });
 }
 
 /** Ends running processes with SIGTERM, one after the other. */

@@ -120,7 +120,7 @@ export async function withPair(
   const { prefixCache = false, draftModel } = services;
   const bench = await startServices(options.models, limits, prefixCache, draftModel);
   try {
-    const { endOfText, contextLength } = bench.generator.facts;
+    const { endOfText, contextLength } = bench.generator.model;
     const room = contextLength - (options.tokens ?? ROOM);
     const prompts = await loadPrompts(await loadTokenizer(options.models), endOfText, room);
     return { ...(await describePair(options)), ...(await run({ ...bench, limits, prompts })) };

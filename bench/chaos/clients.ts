@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Random } from '@ptp/engine/random';
 import { EventSourceParserStream } from 'eventsource-parser/stream';
+import type { Random } from '../random.ts';
 
 /** A request whose text is known. */
 export interface Question {

@@ -5,8 +5,8 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Random } from '@ptp/engine/random';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { Random } from '../random.ts';
 import { saveResult } from '../results.ts';
 import { countBy, machine, quantile } from '../statistics.ts';
 import { integerOption } from '../suite.ts';

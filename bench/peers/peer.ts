@@ -14,6 +14,6 @@ export interface Peer {
 }
 
 export interface Engine {
-  readonly peers: readonly HealthWatcher[];
+  readonly peers: readonly Peer[];
   stop(): Promise<unknown>;
 }

@@ -27,7 +27,7 @@ export const context = suite<Options>(
 );
 
 async function measure({ generator, prompts }: PairBench, { tokens: maxTokens, repeats }: Options): Promise<object> {
-  const { contextLength, endOfText } = generator.facts;
+  const { contextLength, endOfText } = generator.model;
   const text = excerpts(prompts, endOfText);
   const rows = [];
   for (const length of new Set(CONTEXTS.map((length) => Math.min(length, contextLength - maxTokens)))) {

@@ -1,4 +1,4 @@
-import type { Generator, StepFacts } from '../../gateway/src/decode/types.ts';
+import type { Generator, StepStats } from '../../gateway/src/decode/types.ts';
 import { bothWays, decodeMicros, decodeRequest, type Pair, type Pass, REFERENCE } from '../passes.ts';
 import type { Prompt } from '../prompts.ts';
 import { countBy, mean, median, round, sum } from '../statistics.ts';
@@ -67,7 +67,7 @@ function steps(pairs: readonly Measured[]): object {
   // draft and verify were in flight together; a redraft comes before its verify
   const overlapped = drafted.filter((s) => s.draftMicros > 0 && s.redraftMicros === 0);
   const ahead = drafted.map((s) => s.aheadMicros).filter((micros) => micros > 0);
-  const p50 = (some: readonly StepFacts[], value: (step: StepFacts) => number) => median(some.map(value));
+  const p50 = (some: readonly StepStats[], value: (step: StepStats) => number) => median(some.map(value));
   return {
     overlap_ratio: round(p50(overlapped, (s) => s.stepMicros / Math.max(s.draftMicros, s.verifyMicros))),
     overlap_ratio_to_sum: round(p50(overlapped, (s) => s.stepMicros / (s.draftMicros + s.verifyMicros))),

@@ -6,8 +6,7 @@ import { connect } from '@ptp/protocol/client';
 import { DrafterService } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
 import { VerifierService } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
 import { loadManifest } from '@ptp/protocol/manifest';
-import { pairFacts } from '../../gateway/src/clients/pair.ts';
-import type { Services } from '../../gateway/src/clients/pair-client.ts';
+import { modelInfoOf, type PairClient } from '../../gateway/src/clients/pair-client.ts';
 import { PairGenerator } from '../../gateway/src/decode/generate.ts';
 import type { Mode } from '../../gateway/src/decode/mode-selector.ts';
 import type { Generator } from '../../gateway/src/decode/types.ts';
@@ -54,15 +53,15 @@ export const hosts = suite<Options>(
   'Time per token by the delay between hosts: two verifiers and two drafters in network namespaces; needs root, writes docs/hosts-delay.svg',
   [...pairOptions(), tokensOption(128), promptsOption(8)],
   async (options) => {
-    const facts = pairFacts(await loadManifest(options.models));
-    const room = facts.contextLength - options.tokens;
-    const prompts = await loadPrompts(await loadTokenizer(options.models), facts.endOfText, room);
-    return { ...(await describePair(options)), ...(await measure(facts, prompts.slice(0, options.prompts), options)) };
+    const model = modelInfoOf(await loadManifest(options.models));
+    const room = model.contextLength - options.tokens;
+    const prompts = await loadPrompts(await loadTokenizer(options.models), model.endOfText, room);
+    return { ...(await describePair(options)), ...(await measure(model, prompts.slice(0, options.prompts), options)) };
   },
 );
 
 async function measure(
-  facts: ReturnType<typeof pairFacts>,
+  model: ReturnType<typeof modelInfoOf>,
   prompts: readonly Prompt[],
   options: Options,
 ): Promise<object> {
@@ -73,7 +72,7 @@ async function measure(
     for (const host of network.hosts) children.push(startOn(host, options.models));
     const addresses: string[] = [];
     for (const host of network.hosts) addresses.push(await network.reach(host, PORT));
-    const connected = connectServices(facts, addresses.slice(0, 2), addresses.slice(2));
+    const connected = connectServices(model, addresses.slice(0, 2), addresses.slice(2));
     services = connected;
     await connected.ready(START_TIMEOUT_MS);
     await untilReady(addresses);

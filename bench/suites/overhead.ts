@@ -1,4 +1,4 @@
-import type { StepFacts } from '../../gateway/src/decode/types.ts';
+import type { StepStats } from '../../gateway/src/decode/types.ts';
 import { decodeRequest } from '../passes.ts';
 import { startFakeServices } from '../services.ts';
 import { median, quantile, round } from '../statistics.ts';
@@ -42,7 +42,7 @@ export const overhead = suite<Options>(
 type Latency = (typeof LATENCIES)[number];
 
 /** @param checks whether the drafter checks blocks */
-async function measure(latency: Latency, checks: boolean, { sequences, tokens, ahead }: Options): Promise<StepFacts[]> {
+async function measure(latency: Latency, checks: boolean, { sequences, tokens, ahead }: Options): Promise<StepStats[]> {
   const bench = await startFakeServices(latency, { length: 5, budget: 16, mode: 'overlap', ahead }, checks);
   const stepsOf = async (seed: number) => {
     const prompt = [1, 2, 3, seed];
@@ -51,7 +51,7 @@ async function measure(latency: Latency, checks: boolean, { sequences, tokens, a
   };
   try {
     await Promise.all(Array.from({ length: WARM_UP }, (_, i) => stepsOf(i)));
-    const steps: StepFacts[] = [];
+    const steps: StepStats[] = [];
     for (let i = 0; i < sequences; i++) steps.push(...(await stepsOf(WARM_UP + i)));
     return steps.filter((step) => step.draftMicros > 0 && step.redraftMicros === 0);
   } finally {
@@ -59,8 +59,8 @@ async function measure(latency: Latency, checks: boolean, { sequences, tokens, a
   }
 }
 
-function row(latency: Latency, checks: boolean, steps: readonly StepFacts[]): object {
-  const longerRun = (step: StepFacts) => Math.max(step.draftRunMicros, step.verifyRunMicros);
+function row(latency: Latency, checks: boolean, steps: readonly StepStats[]): object {
+  const longerRun = (step: StepStats) => Math.max(step.draftRunMicros, step.verifyRunMicros);
   const beyond = steps.map((step) => step.stepMicros - longerRun(step));
   return {
     draft_ms: latency.drafter,

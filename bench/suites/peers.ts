@@ -70,7 +70,7 @@ async function measure(bench: PairBench, options: Options): Promise<{ rows: obje
   }
 }
 
-async function otherEngines({ facts }: Generator, options: Options, folder: string): Promise<Engine[]> {
+async function otherEngines({ model }: Generator, options: Options, folder: string): Promise<Engine[]> {
   const { models, draftModel } = options;
   const [target, draft, web] = ['target.gguf', 'draft.gguf', 'transformers-js'].map((name) => join(folder, name)) as [
     string,
@@ -89,8 +89,8 @@ async function otherEngines({ facts }: Generator, options: Options, folder: stri
     : `the target's first ${drafted} of ${layers} layers, untrained as such`;
   await exportTarget(models, 'transformers-js', web);
   return [
-    await llamaPeers(target, { path: draft, name }, facts.endOfText, facts.contextLength),
-    await transformersJs(web, facts.endOfText),
+    await llamaPeers(target, { path: draft, name }, model.endOfText, model.contextLength),
+    await transformersJs(web, model.endOfText),
   ];
 }
 

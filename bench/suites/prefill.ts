@@ -18,7 +18,7 @@ export const prefill = suite<Options>(
 );
 
 async function measure({ generator, prompts }: PairBench, repeats: number): Promise<object> {
-  const { contextLength, endOfText, vocabulary } = generator.facts;
+  const { contextLength, endOfText, vocabulary } = generator.model;
   const text = excerpts(prompts, endOfText);
   const rows = [];
   let serial = 0;

@@ -139,12 +139,12 @@ async function measure(
   const { ratio, viewer = false } = way;
   process.env.OTEL_TRACES_SAMPLER_ARG = String(ratio ?? 0);
   const tracing = ratio === undefined ? undefined : await startTracing('ptp-gateway');
-  const metrics = await startMetrics('ptp-gateway', bench.streams.facts.modelId);
+  const metrics = startMetrics('ptp-gateway', bench.streams.model.modelId);
   const loop = (streams: Streams) => new PairGenerator(streams, bench.limits);
   const recorded = viewer
     ? new RecordedGenerator(new TraceStore(100), bench.streams, loop)
     : loop(new RecordedStreams(bench.streams));
-  const generator = new MeteredGenerator(recorded, gatewayMetrics(metrics.meter), metrics.meter, true);
+  const generator = new MeteredGenerator(recorded, gatewayMetrics(metrics.registry), metrics.registry, true);
   await sleep(SETTLE_MS);
   await sink.counts();
   const services = () => [bench.pids.verifier, bench.pids.drafter].map(processorTime);

@@ -1,5 +1,5 @@
 /** The pair that fake-service.ts serves, with the defaults of the fake engines. */
-export const fakeFacts = {
+export const fakeModel = {
   modelId: 'fake',
   tokenizerSha256: 'f'.repeat(64),
   vocabulary: 256,
