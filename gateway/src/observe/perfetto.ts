@@ -1,5 +1,5 @@
+import { stepFigures } from '../decode/step-figures.ts';
 import type { CallRecord, RequestTrace } from './request-trace.ts';
-import { stepFigures } from './step-figures.ts';
 import { traceSummary } from './trace-json.ts';
 
 interface TraceEvent {

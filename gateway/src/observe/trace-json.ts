@@ -1,5 +1,5 @@
+import { stepFigures } from '../decode/step-figures.ts';
 import type { CallRecord, RequestTrace, StepRecord } from './request-trace.ts';
-import { stepFigures } from './step-figures.ts';
 
 /** A request's figures, as /traces.json lists them. Times in microseconds. */
 export function traceSummary(trace: RequestTrace): Record<string, unknown> {

@@ -1,5 +1,5 @@
+import { stepFigures } from '../decode/step-figures.ts';
 import type { GenerationStep } from '../decode/types.ts';
-import { stepFigures } from '../observe/step-figures.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 
 /** What one step did, in the chunks of requests with `ptp.trace`; times in microseconds. */
