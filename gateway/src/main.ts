@@ -1,12 +1,11 @@
-import { type ErrorCode, PtpError } from '@ptp/protocol/errors';
+import type { ErrorCode } from '@ptp/protocol/errors';
 import { checkFiles, loadManifest } from '@ptp/protocol/manifest';
 import { serve } from '@ptp/protocol/server';
 import { runService } from '@ptp/service-kit/lifecycle';
 import { startMetrics } from '@ptp/service-kit/metrics';
-import { type Address, settings } from '@ptp/service-kit/settings';
+import { settings } from '@ptp/service-kit/settings';
 import { loadTls } from '@ptp/service-kit/tls-settings';
 import { startTracing } from '@ptp/service-kit/tracing';
-import type { FastifyInstance } from 'fastify';
 import { Admission } from './access/admission.ts';
 import { loadApiKeys } from './access/api-keys.ts';
 import { createHttp } from './app.ts';
@@ -15,6 +14,7 @@ import { PairGenerator } from './decode/generate.ts';
 import type { Streams } from './decode/ports.ts';
 import { Grammars } from './grammar/grammars.ts';
 import { generationService } from './grpc.ts';
+import { closeHttp, listenHttp } from './http/listen.ts';
 import { loadListenerTls } from './http/tls.ts';
 import { MeteredGenerator } from './observe/metered-generator.ts';
 import { gatewayMetrics } from './observe/metrics.ts';
@@ -66,6 +66,7 @@ await runService('gateway', async (logger, onStop) => {
   const admission = new Admission(config.maxStreams);
   const keys = await loadApiKeys(config.apiKeys, gatewaySettings.apiKeys.name);
 
+  const shared = { generator, tokenizer, grammars, admission, keys, onRejection };
   const tls = await loadListenerTls(config);
   const grpc = await serve({
     address: config.grpcListen.target,
@@ -73,40 +74,19 @@ await runService('gateway', async (logger, onStop) => {
     logger,
     tls: tls?.grpc,
     stallMillis: config.stallMillis,
-    services: [generationService({ generator, tokenizer, grammars, admission, keys, onRejection })],
+    services: [generationService(shared)],
   });
   const { exposition } = metrics;
   const http = await createHttp({
+    ...shared,
+    chatTemplate,
     traces,
     exposition,
-    onRejection,
-    generator,
-    tokenizer,
-    grammars,
-    chatTemplate,
-    admission,
-    keys,
     settings: config,
     https: tls?.https,
     logger,
   });
-  onStop(() => Promise.all([grpc.close(config.drainSeconds * 1000), closeHttp(http, config.drainSeconds * 1000)]));
-  await http.listen(listenOptions(config.listen)).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EADDRINUSE') throw error;
-    const setting = gatewaySettings.listen.name;
-    throw new PtpError('failed_precondition', `${config.listen.target} is taken: set ${setting} to another one`, {
-      field: setting,
-      cause: error,
-    });
-  });
+  const graceMs = config.drainSeconds * 1000;
+  onStop(() => Promise.all([grpc.close(graceMs), closeHttp(http, graceMs)]));
+  await listenHttp(http, config.listen, gatewaySettings.listen.name);
 });
-
-function listenOptions(address: Address): { path: string } | { host: string; port: number } {
-  return 'path' in address ? { path: address.path } : { host: address.host, port: address.port };
-}
-
-/** Streams under way may end by themselves, for a while. */
-function closeHttp(http: FastifyInstance, graceMs: number): Promise<void> {
-  const cut = setTimeout(() => http.server.closeAllConnections(), graceMs);
-  return http.close().finally(() => clearTimeout(cut));
-}
