@@ -1,6 +1,7 @@
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { uniforms } from '@ptp/engine/sampling/uniforms';
-import { FakeDraftEngine, fakeText } from '@ptp/engine/testing/fake-engine';
+import { FakeDraftEngine } from '@ptp/engine/testing/fake-engine';
+import { fakeText } from '@ptp/engine/testing/fake-language';
 import { type DraftRequest, DraftRequestSchema } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
 import { describe, expect, test } from 'vitest';
 import { Drafter } from '../src/drafter.ts';

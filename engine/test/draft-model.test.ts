@@ -3,7 +3,8 @@ import { loadManifest, type Manifest } from '@ptp/protocol/manifest';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { AutoregressiveDraftEngine, checkDraftModel } from '../src/draft-model.ts';
 import { uniforms } from '../src/sampling/uniforms.ts';
-import { FakeTargetEngine, fakeText } from '../src/testing/fake-engine.ts';
+import { FakeTargetEngine } from '../src/testing/fake-engine.ts';
+import { fakeText } from '../src/testing/fake-language.ts';
 import type { DraftSlot, SequenceId } from '../src/types.ts';
 
 // The fake model's words depend on every token before them, so a row that holds the wrong one shows.

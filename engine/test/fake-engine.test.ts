@@ -1,7 +1,8 @@
 import { expect, test } from 'vitest';
 import { accept } from '../src/sampling/accept.ts';
 import { uniforms } from '../src/sampling/uniforms.ts';
-import { FakeDraftEngine, FakeTargetEngine, fakeNext, fakeText } from '../src/testing/fake-engine.ts';
+import { FakeDraftEngine, FakeTargetEngine } from '../src/testing/fake-engine.ts';
+import { fakeNext, fakeText } from '../src/testing/fake-language.ts';
 
 const sampling = { temperature: 1, topK: 0, topP: 1 };
 const prompt = [3, 1, 4, 1, 5];

@@ -4,7 +4,7 @@ import { causalMask, contextFeeds, padded } from '../src/onnx/context-feeds.ts';
 import { branchMask, draftFeeds, gridFeeds, idlePart, positionsOf } from '../src/onnx/draft-feeds.ts';
 import { SequenceCache } from '../src/onnx/kv-cache.ts';
 import { pickFeeds } from '../src/onnx/target-feeds.ts';
-import { adjusted } from '../src/sampling/adjust.ts';
+import { adjusted } from '../src/testing/reference-sampler.ts';
 
 const sampling = { temperature: 0.7, topK: 50, topP: 0.9 };
 /** Rows of a mask as strings, `x` where a token sees another. */

@@ -1,6 +1,7 @@
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { uniforms } from '@ptp/engine/sampling/uniforms';
-import { FakeTargetEngine, fakeText } from '@ptp/engine/testing/fake-engine';
+import { FakeTargetEngine } from '@ptp/engine/testing/fake-engine';
+import { fakeText } from '@ptp/engine/testing/fake-language';
 import type { VerifyRequest } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
 import { VerifyRequestSchema } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
 import { describe, expect, test } from 'vitest';

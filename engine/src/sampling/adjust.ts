@@ -84,16 +84,3 @@ export class Adjuster {
     };
   }
 }
-
-/** logits [V] as an adjustment makes them, float32: the reference for `adjusted` in training/src/ptp_train/export/graphs/adjust.py. */
-export function adjusted(logits: Float32Array, { scaled, scale, biased, biases, allowed }: Adjustment): Float32Array {
-  const out = logits.slice();
-  const factor = Math.fround(scale);
-  for (const id of scaled) {
-    const logit = out[id] as number;
-    out[id] = logit > 0 ? logit / factor : logit * factor;
-  }
-  for (const [i, id] of biased.entries()) out[id] = (out[id] as number) + (biases[i] as number);
-  if (allowed) for (const id of out.keys()) if (!isAllowed(allowed, id)) out[id] = Number.NEGATIVE_INFINITY;
-  return out;
-}

@@ -1,8 +1,15 @@
 import { PtpError } from '@ptp/protocol/errors';
 import { treeDepth } from '@ptp/protocol/sampling-params';
-import type { ShapedDistribution } from './shape.ts';
 
 const f32 = Math.fround;
+
+/** A next-token distribution after temperature, min-p, top-k and top-p. */
+export interface ShapedDistribution {
+  /** [V] probabilities in vocabulary order, 0 for tokens not kept, renormalised over the kept ones. */
+  readonly probabilities: Float32Array;
+  /** Ids of the kept tokens, ascending; never empty. All have a probability above 0. */
+  readonly kept: readonly number[];
+}
 
 /**
  * Pick(u, P) = min { j : F_j > u Z }, by inverse transform sampling over the kept tokens in vocabulary order

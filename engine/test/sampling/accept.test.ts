@@ -2,8 +2,8 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { accept } from '../../src/sampling/accept.ts';
 import { pick } from '../../src/sampling/pick.ts';
-import { shape } from '../../src/sampling/shape.ts';
 import { uniform } from '../../src/sampling/uniforms.ts';
+import { shape } from '../../src/testing/reference-sampler.ts';
 
 const tokens = (length: number) => fc.array(fc.nat(3), { minLength: length, maxLength: length });
 const draftAndPicks = fc.nat(8).chain((n) => fc.tuple(tokens(n), tokens(n + 1)));

@@ -1,7 +1,7 @@
 import { type AdjustParams, adjustParams, noAdjustment } from '@ptp/protocol/token-adjustments';
 import { describe, expect, it } from 'vitest';
-import { Adjuster, adjusted } from '../../src/sampling/adjust.ts';
-import { shape } from '../../src/sampling/shape.ts';
+import { Adjuster } from '../../src/sampling/adjust.ts';
+import { adjusted, shape } from '../../src/testing/reference-sampler.ts';
 
 const VOCABULARY = 8;
 const logits = Float32Array.of(2, -1, 0.5, 0, 3, -2, 1, 0.25);

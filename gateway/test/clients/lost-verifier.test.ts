@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { uniforms } from '@ptp/engine/sampling/uniforms';
-import { fakeText } from '@ptp/engine/testing/fake-engine';
+import { fakeText } from '@ptp/engine/testing/fake-language';
 import { VerifierService } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
 import { afterEach, describe, expect, test } from 'vitest';
 import { type FakePairOptions, silent, TestPair } from '../../../test/test-pair.ts';

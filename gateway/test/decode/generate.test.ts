@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { uniforms } from '@ptp/engine/sampling/uniforms';
-import { fakeText } from '@ptp/engine/testing/fake-engine';
+import { fakeText } from '@ptp/engine/testing/fake-language';
 import type { DraftOutput } from '@ptp/engine/types';
 import { afterEach, describe, expect, test } from 'vitest';
 import { type FakePairOptions, TestPair } from '../../../test/test-pair.ts';

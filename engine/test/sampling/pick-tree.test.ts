@@ -3,8 +3,8 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import vectors from '../../../test/vectors/tree.json' with { type: 'json' };
 import { pickTree } from '../../src/sampling/pick.ts';
-import { shape } from '../../src/sampling/shape.ts';
 import { uniforms } from '../../src/sampling/uniforms.ts';
+import { shape } from '../../src/testing/reference-sampler.ts';
 
 const off = { temperature: 1, topK: 0, topP: 1 };
 /** Logits whose softmax is the given distribution. */

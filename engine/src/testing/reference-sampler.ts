@@ -1,15 +1,9 @@
 import { PtpError } from '@ptp/protocol/errors';
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
+import { type Adjustment, isAllowed } from '../sampling/adjust.ts';
+import type { ShapedDistribution } from '../sampling/pick.ts';
 
 const f32 = Math.fround;
-
-/** A next-token distribution after temperature, min-p, top-k and top-p. */
-export interface ShapedDistribution {
-  /** [V] probabilities in vocabulary order, 0 for tokens not kept, renormalised over the kept ones. */
-  readonly probabilities: Float32Array;
-  /** Ids of the kept tokens, ascending; never empty. All have a probability above 0. */
-  readonly kept: readonly number[];
-}
 
 /**
  * Shapes logits into the distribution that a token is picked from, in this order: temperature, min-p, top-k,
@@ -80,4 +74,17 @@ function renormalise(size: number, ranked: readonly number[], weights: readonly 
 
 function sum(values: readonly number[]): number {
   return values.reduce((total, value) => f32(total + value), 0);
+}
+
+/** logits [V] as an adjustment makes them, float32: the reference for `adjusted` in training/src/ptp_train/export/graphs/adjust.py. */
+export function adjusted(logits: Float32Array, { scaled, scale, biased, biases, allowed }: Adjustment): Float32Array {
+  const out = logits.slice();
+  const factor = Math.fround(scale);
+  for (const id of scaled) {
+    const logit = out[id] as number;
+    out[id] = logit > 0 ? logit / factor : logit * factor;
+  }
+  for (const [i, id] of biased.entries()) out[id] = (out[id] as number) + (biases[i] as number);
+  if (allowed) for (const id of out.keys()) if (!isAllowed(allowed, id)) out[id] = Number.NEGATIVE_INFINITY;
+  return out;
 }
