@@ -1,7 +1,8 @@
 import { adjustParams } from '@ptp/protocol/token-adjustments';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { GenerationRequest, GenerationStep } from '../gateway/src/decode/types.ts';
-import { type Form, Grammars } from '../gateway/src/grammar/grammars.ts';
+import { GrammarCache } from '../gateway/src/grammar/cache.ts';
+import type { OutputConstraint } from '../gateway/src/grammar/types.ts';
 import { generateChoices, newUsage } from '../gateway/src/openai/choices.ts';
 import { formOf } from '../gateway/src/openai/output-format.ts';
 import { type ToolUse, toolForm } from '../gateway/src/openai/tools.ts';
@@ -29,9 +30,9 @@ const adjust = (given: Parameters<typeof adjustParams>[0]) => {
   return { adjustments };
 };
 const sampling = { temperature: 0.9, topK: 0, topP: 1 };
-const inForm = (form: Form | undefined) => {
+const inForm = (form: OutputConstraint | undefined) => {
   if (!form) throw new Error('no form is asked for');
-  return { grammar: new Grammars(tokenizer, pair.generator.model).start(form) };
+  return { grammar: new GrammarCache(tokenizer, pair.generator.model).start(form) };
 };
 const schema = {
   type: 'object',

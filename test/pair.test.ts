@@ -6,7 +6,7 @@ import { Admission } from '../gateway/src/access/admission.ts';
 import { ApiKeys } from '../gateway/src/access/api-keys.ts';
 import { createHttp } from '../gateway/src/app.ts';
 import type { GenerationRequest, GenerationStep, Generator } from '../gateway/src/decode/types.ts';
-import { Grammars } from '../gateway/src/grammar/grammars.ts';
+import { GrammarCache } from '../gateway/src/grammar/cache.ts';
 import { loadChatTemplate } from '../gateway/src/text/chat-template.ts';
 import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
 import { silent, TestPair } from './test-pair.ts';
@@ -27,7 +27,7 @@ beforeAll(async () => {
   const app = await createHttp({
     generator,
     tokenizer,
-    grammars: new Grammars(tokenizer, generator.model),
+    grammars: new GrammarCache(tokenizer, generator.model),
     chatTemplate,
     admission: new Admission(64),
     keys: new ApiKeys([]),

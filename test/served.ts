@@ -6,7 +6,7 @@ import { Admission } from '../gateway/src/access/admission.ts';
 import { ApiKeys } from '../gateway/src/access/api-keys.ts';
 import { createHttp } from '../gateway/src/app.ts';
 import { PairGenerator } from '../gateway/src/decode/generate.ts';
-import { Grammars } from '../gateway/src/grammar/grammars.ts';
+import { GrammarCache } from '../gateway/src/grammar/cache.ts';
 import { generationService } from '../gateway/src/grpc.ts';
 import { RecordedGenerator } from '../gateway/src/observe/recorded-generator.ts';
 import { TraceStore } from '../gateway/src/observe/trace-store.ts';
@@ -31,7 +31,7 @@ export async function serveGateway(folder: string, options: GatewayOptions = {})
   const traces = new TraceStore(20);
   const limits = { length: 8, budget: 16, mode: 'overlap', ahead: 4 } as const;
   const generator = new RecordedGenerator(traces, pair.services, (streams) => new PairGenerator(streams, limits));
-  const grammars = new Grammars(tokenizer, generator.model);
+  const grammars = new GrammarCache(tokenizer, generator.model);
   const app = await createHttp({
     generator,
     tokenizer,

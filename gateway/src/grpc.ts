@@ -12,9 +12,10 @@ import { invalidField, parseFields, requireField, requireTokens } from '@ptp/pro
 import { type Admission, admit, type OnRejection, reportRejection } from './access/admission.ts';
 import type { ApiKeys, Client } from './access/api-keys.ts';
 import type { GenerationRequest, GenerationStep, Generator, ModelInfo } from './decode/types.ts';
-import type { Form, Grammars } from './grammar/grammars.ts';
+import type { GrammarCache } from './grammar/cache.ts';
 import { jsonSchemaGrammar } from './grammar/json-schema.ts';
 import { jsonObject } from './grammar/json-text.ts';
+import type { OutputConstraint } from './grammar/types.ts';
 import { parseSchema, regexForm } from './openai/output-format.ts';
 import { checkModel, draftMode, randomSeed, stopStrings, TOP_LOGPROBS_LIMIT } from './openai/request.ts';
 import { STOP_TOKEN_LIMIT } from './openai/sampling.ts';
@@ -27,7 +28,7 @@ import { object } from './validation.ts';
 export interface GenerationParts {
   readonly generator: Generator;
   readonly tokenizer: Tokenizer;
-  readonly grammars: Grammars;
+  readonly grammars: GrammarCache;
   readonly admission: Admission;
   readonly keys: ApiKeys;
   readonly onRejection?: OnRejection;
@@ -129,7 +130,7 @@ function parseRequest(
 }
 
 /** @throws PtpError `invalid_argument` naming the unsupported part of a schema */
-function formOf({ form, ignoreEndOfText, adjustments }: GenerateRequest): Form | undefined {
+function formOf({ form, ignoreEndOfText, adjustments }: GenerateRequest): OutputConstraint | undefined {
   if (form.case === undefined || (form.case === 'jsonObject' && !form.value)) return undefined;
   const absent = 'absent if the answer must have a form';
   if (ignoreEndOfText) throw invalidField('ignore_end_of_text', absent, true);

@@ -12,7 +12,7 @@ import { createHttp } from './app.ts';
 import { modelInfoOf, PairClient } from './clients/pair-client.ts';
 import { PairGenerator } from './decode/generate.ts';
 import type { Streams } from './decode/ports.ts';
-import { Grammars } from './grammar/grammars.ts';
+import { GrammarCache } from './grammar/cache.ts';
 import { generationService } from './grpc.ts';
 import { closeHttp, listenHttp } from './http/listen.ts';
 import { loadListenerTls } from './http/tls.ts';
@@ -62,7 +62,7 @@ await runService('gateway', async (logger, onStop) => {
   const recorded = traces ? new RecordedGenerator(traces, streams, loop) : loop(new RecordedStreams(streams));
   const generator = new MeteredGenerator(recorded, counted, metrics.registry, drafts);
   const onRejection = (code: ErrorCode) => counted.refusals.inc({ error_type: code });
-  const grammars = new Grammars(tokenizer, generator.model);
+  const grammars = new GrammarCache(tokenizer, generator.model);
   const admission = new Admission(config.maxStreams);
   const keys = await loadApiKeys(config.apiKeys, gatewaySettings.apiKeys.name);
 

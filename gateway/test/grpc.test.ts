@@ -7,7 +7,7 @@ import { silent } from '../../test/test-pair.ts';
 import { Admission } from '../src/access/admission.ts';
 import { ApiKeys } from '../src/access/api-keys.ts';
 import type { GrammarState } from '../src/decode/types.ts';
-import { Grammars } from '../src/grammar/grammars.ts';
+import { GrammarCache } from '../src/grammar/cache.ts';
 import { generationService } from '../src/grpc.ts';
 import { ScriptedGenerator } from './testing/scripted-generator.ts';
 import { tokenByToken, tokenizer, until } from './testing/test-server.ts';
@@ -17,7 +17,7 @@ let server: Awaited<ReturnType<typeof serve>>;
 let client: ReturnType<typeof connect<typeof GenerationService>>;
 
 beforeAll(async () => {
-  const grammars = new Grammars(tokenizer, generator.model);
+  const grammars = new GrammarCache(tokenizer, generator.model);
   const service = generationService({
     generator,
     tokenizer,

@@ -1,182 +1,175 @@
 import { PtpError } from '@ptp/protocol/errors';
-import type { Bytes, Expression, Reader, Repeat } from './expression.ts';
-import { getOr } from './get-or.ts';
+import type { ByteSet, DfaState, Expression, Repeat } from './expression.ts';
+import { getOrCreate } from './get-or-create.ts';
 
-/** Ways to go on that are followed side by side. */
-const MOST_WAYS = 4096;
+/** Stacks of one state. Every byte of every token is tried on all of them. */
+const STACK_LIMIT = 4096;
 
-/** An expression, then what follows it. Undefined where nothing does: the text may end there. */
-interface Rest {
-  readonly head: Expression;
-  readonly then: Rest | undefined;
+/** Expressions still to be matched, the next one on top. Undefined is the empty stack: the text may end. */
+interface Stack {
+  readonly top: Expression;
+  readonly below: Stack | undefined;
 }
-/** A rest whose head takes a byte. */
-type Leaf = Rest & { readonly head: Bytes | Reader };
+/** A stack whose top consumes a byte. */
+type ByteStack = Stack & { readonly top: ByteSet | DfaState };
 
-/** Where a text stands in a grammar. The same object for all texts that may go on in the same ways. */
-export interface State {
-  /** Whether the text may end here. */
+/** A state of the automaton. Texts with the same possible continuations share one object. */
+export interface AutomatonState {
+  /** True if the text may end here. */
   readonly accepting: boolean;
-  readonly leaves: readonly Leaf[];
-  /** [256] known steps by byte: null where it may not come, undefined where nobody has asked yet. */
-  readonly steps: (State | null | undefined)[];
-  /** Known steps by the leaves that take a byte: most bytes are taken by the same ones. */
-  readonly stepsByLeaves: Map<string, State | null>;
+  readonly stacks: readonly ByteStack[];
+  /** [256] transitions by byte: null if the byte is not allowed, undefined if not computed yet. */
+  readonly transitions: (AutomatonState | null | undefined)[];
+  /** Computed transitions by the stacks that remain: most bytes leave the same ones. */
+  readonly byRemaining: Map<string, AutomatonState | null>;
 }
 
 /**
- * A grammar as an automaton that is built as far as texts go. A state is the set of all ways to go on (a stack each, as a pushdown
- * automaton has them; stacks are shared), so that choices need no decision before a byte makes it.
+ * A nondeterministic pushdown automaton, made deterministic as far as texts reach (lazy subset construction): a state is the set of all
+ * possible stacks. Stacks are interned and share their tails, so equal ones are one object.
  */
 export class Automaton {
-  readonly start: State;
-  /** Rests by head and what follows, so that equal ones are one object. */
-  readonly #rests = new Map<Expression, Map<Rest | undefined, Rest>>();
-  /** Repeats by what they repeat and how often. */
-  readonly #counted = new Map<Expression, Map<string, Repeat>>();
-  readonly #states = new Map<string, State>();
-  readonly #ids = new Map<Rest, number>();
+  readonly start: AutomatonState;
+  readonly #stacks = new Map<Expression, Map<Stack | undefined, Stack>>();
+  /** Repeats by repeated expression and counts. */
+  readonly #repeats = new Map<Expression, Map<string, Repeat>>();
+  readonly #states = new Map<string, AutomatonState>();
+  readonly #ids = new Map<Stack, number>();
 
-  constructor(root: Expression) {
-    this.start = this.#state((entry) => this.#enter(this.#rest(root, undefined), entry));
+  constructor(grammar: Expression) {
+    this.start = this.#intern((draft) => this.#expand(this.#push(grammar, undefined), draft));
   }
 
-  /** After one more byte; null where it may not come. */
-  step(state: State, byte: number): State | null {
-    const known = state.steps[byte];
+  /** The state after one more byte; null if the byte is not allowed. */
+  step(state: AutomatonState, byte: number): AutomatonState | null {
+    const known = state.transitions[byte];
     if (known !== undefined) return known;
-    const rests: (Rest | undefined)[] = [];
-    for (const { head, then } of state.leaves) {
-      if (head.kind === 'bytes') {
-        if (head.has[byte]) rests.push(then);
+    const remaining: (Stack | undefined)[] = [];
+    for (const { top, below } of state.stacks) {
+      if (top.kind === 'bytes') {
+        if (top.has[byte]) remaining.push(below);
       } else {
-        const reader = head.next(byte);
-        if (reader) rests.push(this.#rest(reader, then));
+        const next = top.next(byte);
+        if (next) remaining.push(this.#push(next, below));
       }
     }
-    const key = rests.map((rest) => (rest ? this.#id(rest) : -1)).join();
-    const next = getOr(state.stepsByLeaves, key, () => this.#after(rests));
-    state.steps[byte] = next;
+    const key = remaining.map((stack) => (stack ? this.#id(stack) : -1)).join();
+    const next = getOrCreate(state.byRemaining, key, () => this.#closure(remaining));
+    state.transitions[byte] = next;
     return next;
   }
 
-  /**
-   * A state that goes on as this one does for the next `length` bytes: what follows so many certain ones is left out, and counts are cut to
-   * it, so that the states along a text of at most so many characters are one.
-   */
-  nearby(state: State, length: number): State {
-    return this.#state((entry) => {
-      entry.accepting = state.accepting;
-      for (const { head, then } of state.leaves) entry.leaves.push(this.#rest(head, this.#cut(then, length)) as Leaf);
+  /** Truncates the state to a lookahead of `length` bytes, so that states differing only further out share one token mask. */
+  truncate(state: AutomatonState, length: number): AutomatonState {
+    return this.#intern((draft) => {
+      draft.accepting = state.accepting;
+      for (const { top, below } of state.stacks) {
+        draft.stacks.push(this.#push(top, this.#cut(below, length)) as ByteStack);
+      }
     });
   }
 
-  #cut(rest: Rest | undefined, length: number): Rest | undefined {
-    const heads: Expression[] = [];
+  /** Drops what lies below `length` byte sets, and limits counts to `length`. */
+  #cut(stack: Stack | undefined, length: number): Stack | undefined {
+    const kept: Expression[] = [];
     let certain = 0;
-    for (let at = rest; at && certain < length; at = at.then) {
-      heads.push(at.head);
-      if (at.head.kind === 'bytes') certain++;
+    for (let at = stack; at && certain < length; at = at.below) {
+      kept.push(at.top);
+      if (at.top.kind === 'bytes') certain++;
     }
-    return heads.reduceRight<Rest | undefined>((then, head) => {
-      if (head.kind !== 'repeat') return this.#rest(head, then);
-      const most = head.most === Number.POSITIVE_INFINITY ? head.most : Math.min(head.most, length);
-      return this.#rest(this.#repeat(head, Math.min(head.least, length), most), then);
+    return kept.reduceRight<Stack | undefined>((below, top) => {
+      if (top.kind !== 'repeat') return this.#push(top, below);
+      const max = top.max === Number.POSITIVE_INFINITY ? top.max : Math.min(top.max, length);
+      return this.#push(this.#withCounts(top, Math.min(top.min, length), max), below);
     }, undefined);
   }
 
-  #after(rests: readonly (Rest | undefined)[]): State | null {
-    const next = this.#state((entry) => {
-      for (const rest of rests) this.#enter(rest, entry);
+  #closure(stacks: readonly (Stack | undefined)[]): AutomatonState | null {
+    const next = this.#intern((draft) => {
+      for (const stack of stacks) this.#expand(stack, draft);
     });
-    return next.accepting || next.leaves.length > 0 ? next : null;
+    return next.accepting || next.stacks.length > 0 ? next : null;
   }
 
-  /** The state that `fill` collects. */
-  #state(fill: (entry: Entry) => void): State {
-    const entry: Entry = { seen: new Set(), leaves: [], accepting: false };
-    fill(entry);
-    const ids = [...new Set(entry.leaves.map((leaf) => this.#id(leaf)))].sort((a, b) => a - b);
-    const key = `${entry.accepting} ${ids.join()}`;
-    const known = this.#states.get(key);
-    if (known) return known;
-    const { accepting, leaves } = entry;
-    const state: State = { accepting, leaves, steps: new Array(256), stepsByLeaves: new Map() };
-    this.#states.set(key, state);
-    return state;
+  /** The state that `fill` describes; an existing one if there is an equal one. */
+  #intern(fill: (draft: StateDraft) => void): AutomatonState {
+    const draft: StateDraft = { seen: new Set(), stacks: [], accepting: false };
+    fill(draft);
+    const { accepting, stacks } = draft;
+    const ids = [...new Set(stacks.map((stack) => this.#id(stack)))].sort((a, b) => a - b);
+    return getOrCreate(this.#states, `${accepting} ${ids.join()}`, () => {
+      return { accepting, stacks, transitions: new Array(256), byRemaining: new Map() };
+    });
   }
 
   /**
-   * Adds all leaves that a rest can begin with.
+   * Adds all byte stacks that a stack can expand to (the epsilon closure).
    *
-   * @throws PtpError `invalid_argument` if there are too many ways to go on: each byte of each token is tried on all of them
+   * @throws PtpError `invalid_argument` if there are more than STACK_LIMIT
    */
-  #enter(first: Rest | undefined, entry: Entry): void {
-    const waiting = [first];
-    while (waiting.length > 0) {
-      const rest = waiting.pop();
-      if (!rest) {
-        entry.accepting = true;
+  #expand(first: Stack | undefined, draft: StateDraft): void {
+    const pending = [first];
+    while (pending.length > 0) {
+      const stack = pending.pop();
+      if (!stack) {
+        draft.accepting = true;
         continue;
       }
-      if (entry.seen.has(rest)) continue;
-      entry.seen.add(rest);
-      if (entry.leaves.length > MOST_WAYS || entry.seen.size > 16 * MOST_WAYS) {
-        throw new PtpError(
-          'invalid_argument',
-          `the answer's form must have at most ${MOST_WAYS} ways to go on at a place`,
-        );
+      if (draft.seen.has(stack)) continue;
+      draft.seen.add(stack);
+      if (draft.stacks.length > STACK_LIMIT || draft.seen.size > 16 * STACK_LIMIT) {
+        const message = `the output's grammar must have at most ${STACK_LIMIT} alternatives at one position`;
+        throw new PtpError('invalid_argument', message);
       }
-      const { head, then } = rest;
-      switch (head.kind) {
+      const { top, below } = stack;
+      switch (top.kind) {
         case 'bytes':
-          entry.leaves.push(rest as Leaf);
+          draft.stacks.push(stack as ByteStack);
           break;
-        case 'reader':
-          entry.leaves.push(rest as Leaf);
-          if (head.complete) waiting.push(then);
+        case 'dfa':
+          draft.stacks.push(stack as ByteStack);
+          if (top.accepting) pending.push(below);
           break;
         case 'sequence':
-          waiting.push(head.parts.reduceRight<Rest | undefined>((after, part) => this.#rest(part, after), then));
+          pending.push(top.parts.reduceRight<Stack | undefined>((rest, part) => this.#push(part, rest), below));
           break;
         case 'choice':
-          for (const option of head.options) waiting.push(this.#rest(option, then));
+          for (const option of top.options) pending.push(this.#push(option, below));
           break;
         case 'repeat':
-          if (head.least === 0) waiting.push(then);
-          if (head.most > 0) waiting.push(this.#rest(head.of, this.#rest(this.#oneLess(head), then)));
+          if (top.min === 0) pending.push(below);
+          if (top.max > 0) pending.push(this.#push(top.of, this.#push(this.#oneLess(top), below)));
           break;
         case 'reference':
-          waiting.push(this.#rest(head.to(), then));
+          pending.push(this.#push(top.target(), below));
           break;
       }
     }
   }
 
-  #rest(head: Expression, then: Rest | undefined): Rest {
-    const rests = getOr(this.#rests, head, () => new Map<Rest | undefined, Rest>());
-    return getOr(rests, then, () => ({ head, then }));
+  #push(top: Expression, below: Stack | undefined): Stack {
+    const stacks = getOrCreate(this.#stacks, top, () => new Map<Stack | undefined, Stack>());
+    return getOrCreate(stacks, below, () => ({ top, below }));
   }
 
   #oneLess(repeat: Repeat): Repeat {
-    return this.#repeat(repeat, Math.max(0, repeat.least - 1), repeat.most - 1);
+    return this.#withCounts(repeat, Math.max(0, repeat.min - 1), repeat.max - 1);
   }
 
-  /** The same with other counts. */
-  #repeat(repeat: Repeat, least: number, most: number): Repeat {
+  #withCounts(repeat: Repeat, min: number, max: number): Repeat {
     const { of } = repeat;
-    if (least === repeat.least && most === repeat.most) return repeat;
-    const counted = getOr(this.#counted, of, () => new Map<string, Repeat>());
-    return getOr(counted, `${least} ${most}`, () => ({ kind: 'repeat', of, least, most }));
+    if (min === repeat.min && max === repeat.max) return repeat;
+    const repeats = getOrCreate(this.#repeats, of, () => new Map<string, Repeat>());
+    return getOrCreate(repeats, `${min} ${max}`, () => ({ kind: 'repeat', of, min, max }));
   }
 
-  #id(rest: Rest): number {
-    return getOr(this.#ids, rest, () => this.#ids.size);
+  #id(stack: Stack): number {
+    return getOrCreate(this.#ids, stack, () => this.#ids.size);
   }
 }
 
-interface Entry {
-  readonly seen: Set<Rest>;
-  readonly leaves: Leaf[];
+interface StateDraft {
+  readonly seen: Set<Stack>;
+  readonly stacks: ByteStack[];
   accepting: boolean;
 }

@@ -1,6 +1,6 @@
-import { byteRange, choice, type Expression, literal, nothing, sequence } from './expression.ts';
+import { byteRange, choice, type Expression, empty, literal, sequence } from './expression.ts';
 
-/** Inclusive ranges of Unicode code points. */
+/** A set of Unicode code points, as inclusive ranges. */
 export type Ranges = readonly (readonly [from: number, to: number])[];
 
 export const anyCharacter: Ranges = [
@@ -8,8 +8,8 @@ export const anyCharacter: Ranges = [
   [0xe000, 0x10ffff],
 ];
 
-/** The ranges' union, ascending, without surrogates. */
-export function normal(ranges: Ranges): Ranges {
+/** Merged, ascending ranges without surrogates. */
+export function normalize(ranges: Ranges): Ranges {
   const sorted = [...ranges].sort(([a], [b]) => a - b);
   const merged: [number, number][] = [];
   for (const [from, to] of sorted) {
@@ -20,19 +20,19 @@ export function normal(ranges: Ranges): Ranges {
   return merged.flatMap((range) => overlaps(range, anyCharacter));
 }
 
-/** All characters but these. */
+/** All characters except these. */
 export function complement(ranges: Ranges): Ranges {
   const out: [number, number][] = [];
   let next = 0;
-  for (const [from, to] of normal(ranges)) {
+  for (const [from, to] of normalize(ranges)) {
     if (from > next) out.push([next, from - 1]);
     next = to + 1;
   }
   if (next <= 0x10ffff) out.push([next, 0x10ffff]);
-  return normal(out);
+  return normalize(out);
 }
 
-/** What both have. */
+/** Characters that both sets contain. */
 export function intersection(a: Ranges, b: Ranges): Ranges {
   return a.flatMap((range) => overlaps(range, b));
 }
@@ -43,23 +43,23 @@ function overlaps([from, to]: Ranges[number], ranges: Ranges): [number, number][
     .filter(([low, high]) => low <= high);
 }
 
-/** One character of any of the ranges in UTF-8. */
+/** One character of the set, in UTF-8. */
 export function utf8(ranges: Ranges): Expression {
-  const parts = normal(ranges).flatMap(([from, to]) =>
-    LENGTHS.flatMap(([low, high]) => overlaps([from, to], [[low, high]])),
+  const parts = normalize(ranges).flatMap(([from, to]) =>
+    BY_LENGTH.flatMap(([low, high]) => overlaps([from, to], [[low, high]])),
   );
-  return choice(...parts.map(([from, to]) => spelt(from, to)));
+  return choice(...parts.map(([from, to]) => encoded(from, to)));
 }
 
-/** Characters of one length of UTF-8. */
-function spelt(from: number, to: number): Expression {
+/** Characters whose UTF-8 encodings have the same length. */
+function encoded(from: number, to: number): Expression {
   if (to < 0x80) return byteRange(from, to);
-  const whole = WHOLE.find((range) => range.from === from && range.to === to);
-  return whole?.expression ?? between(utf8Of(from), utf8Of(to));
+  const common = COMMON_RANGES.find((range) => range.from === from && range.to === to);
+  return common?.expression ?? between(utf8Of(from), utf8Of(to));
 }
 
-/** Code points by the length of their UTF-8, 1 to 4 bytes. */
-const LENGTHS = [
+/** Code points with UTF-8 encodings of 1, 2, 3 and 4 bytes. */
+const BY_LENGTH = [
   [0, 0x7f],
   [0x80, 0x7ff],
   [0x800, 0xffff],
@@ -68,25 +68,25 @@ const LENGTHS = [
 
 const utf8Of = (codePoint: number): readonly number[] => [...Buffer.from(String.fromCodePoint(codePoint))];
 
-/** All continuations from one byte sequence to another of the same length: first bytes in between may be followed by any. */
+/** All UTF-8 sequences between two of the same length: first bytes strictly in between allow any continuation bytes. */
 function between(from: readonly number[], to: readonly number[]): Expression {
   const [first, last] = [from[0], to[0]];
-  if (first === undefined || last === undefined) return nothing;
+  if (first === undefined || last === undefined) return empty;
   const [fromRest, toRest] = [from.slice(1), to.slice(1)];
-  const [least, most] = [fromRest.map(() => 0x80), fromRest.map(() => 0xbf)];
+  const [lowest, highest] = [fromRest.map(() => 0x80), fromRest.map(() => 0xbf)];
   if (first === last) return sequence(byteRange(first, first), between(fromRest, toRest));
-  const isLeast = fromRest.every((byte, i) => byte === least[i]);
-  const isMost = toRest.every((byte, i) => byte === most[i]);
-  const [low, high] = [isLeast ? first : first + 1, isMost ? last : last - 1];
+  const isLowest = fromRest.every((byte, i) => byte === lowest[i]);
+  const isHighest = toRest.every((byte, i) => byte === highest[i]);
+  const [low, high] = [isLowest ? first : first + 1, isHighest ? last : last - 1];
   return choice(
-    ...(isLeast ? [] : [sequence(byteRange(first, first), between(fromRest, most))]),
-    ...(low <= high ? [sequence(byteRange(low, high), between(least, most))] : []),
-    ...(isMost ? [] : [sequence(byteRange(last, last), between(least, toRest))]),
+    ...(isLowest ? [] : [sequence(byteRange(first, first), between(fromRest, highest))]),
+    ...(low <= high ? [sequence(byteRange(low, high), between(lowest, highest))] : []),
+    ...(isHighest ? [] : [sequence(byteRange(last, last), between(lowest, toRest))]),
   );
 }
 
-/** What nearly every class has whole beyond ASCII, made once: a schema may have ten thousand classes. */
-const WHOLE = (
+/** Ranges beyond ASCII that most character classes contain, built once: a schema may have ten thousand classes. */
+const COMMON_RANGES = (
   [
     [0x80, 0x7ff],
     [0x800, 0xd7ff],
@@ -95,19 +95,19 @@ const WHOLE = (
   ] as const
 ).map(([from, to]) => ({ from, to, expression: between(utf8Of(from), utf8Of(to)) }));
 
-/** How JSON spells a character of the ranges inside a string; in one way, the usual one. */
+/** One character of the set inside a JSON string, spelled as JSON.stringify does. */
 export function inJsonString(ranges: Ranges): Expression {
-  const characters = normal(ranges);
-  const escaped = ESCAPED_IN_JSON.filter(({ code }) => characters.some(([from, to]) => code >= from && code <= to));
-  return choice(utf8(intersection(characters, plainCharacters)), ...escaped.map(({ spelt }) => spelt));
+  const characters = normalize(ranges);
+  const escapes = JSON_ESCAPES.filter(({ code }) => characters.some(([from, to]) => code >= from && code <= to));
+  return choice(utf8(intersection(characters, plainCharacters)), ...escapes.map(({ escaped }) => escaped));
 }
 
-/** Characters that stand for themselves in a JSON string. */
+/** Characters that need no escape in a JSON string. */
 export const plainCharacters: Ranges = complement([
   [0, 0x1f],
   [0x22, 0x22],
   [0x5c, 0x5c],
 ]);
-const ESCAPED_IN_JSON = [...Array.from({ length: 0x20 }, (_, code) => code), 0x22, 0x5c].map((code) => {
-  return { code, spelt: literal(JSON.stringify(String.fromCodePoint(code)).slice(1, -1)) };
+const JSON_ESCAPES = [...Array.from({ length: 0x20 }, (_, code) => code), 0x22, 0x5c].map((code) => {
+  return { code, escaped: literal(JSON.stringify(String.fromCodePoint(code)).slice(1, -1)) };
 });

@@ -1,12 +1,13 @@
 /**
- * What texts a grammar allows: regular expressions over bytes, with references for what contains itself (a JSON value in a JSON
- * value). Expressions are immutable and compared by identity.
+ * A grammar: a regular expression over bytes, with references for recursion (a JSON value inside a JSON value), which make it
+ * context-free. Expressions are immutable and compared by identity.
  */
-export type Expression = Bytes | Sequence | Choice | Repeat | Reference | Reader;
+export type Expression = ByteSet | Sequence | Choice | Repeat | Reference | DfaState;
 
 /** One byte of a set. */
-export interface Bytes {
+export interface ByteSet {
   readonly kind: 'bytes';
+  /** [256] */
   readonly has: readonly boolean[];
 }
 
@@ -20,76 +21,78 @@ export interface Choice {
   readonly options: readonly Expression[];
 }
 
-/** `of`, `least` to `most` times; `most` may be Infinity. */
+/** `of`, `min` to `max` times; `max` may be Infinity. */
 export interface Repeat {
   readonly kind: 'repeat';
   readonly of: Expression;
-  readonly least: number;
-  readonly most: number;
+  readonly min: number;
+  readonly max: number;
 }
 
-/** An expression that may contain this one, though not at its beginning. */
+/** An expression that may contain this reference, except at its beginning. */
 export interface Reference {
   readonly kind: 'reference';
-  readonly to: () => Expression;
+  readonly target: () => Expression;
 }
 
-/** A part that is read by hand, byte by byte, where an expression of the other kinds would be large. */
-export interface Reader {
-  readonly kind: 'reader';
-  /** Whether what was read is a whole one; more may follow. */
-  readonly complete: boolean;
-  /** After one more byte, undefined where it may not come. The same reader, by identity, for all that goes on the same way. */
-  readonly next: (byte: number) => Reader | undefined;
+/** A state of a hand-written DFA over bytes, for parts that would be large as an expression (numbers in a range). */
+export interface DfaState {
+  readonly kind: 'dfa';
+  /** True if the bytes so far are complete; more may follow. */
+  readonly accepting: boolean;
+  /** The state after one more byte; undefined if the byte is not allowed. Equal states are one object. */
+  readonly next: (byte: number) => DfaState | undefined;
 }
 
-/** Every byte of any of these inclusive ranges. */
-export function bytes(...ranges: readonly (readonly [from: number, to: number])[]): Bytes {
+/** Any byte of these inclusive ranges. */
+export function bytes(...ranges: readonly (readonly [from: number, to: number])[]): ByteSet {
   const has = Array.from({ length: 256 }, (_, byte) => ranges.some(([from, to]) => byte >= from && byte <= to));
   return { kind: 'bytes', has };
 }
 
-/** Every byte of an inclusive range. The same object each time: a grammar may have many thousands of them. */
-export function byteRange(from: number, to: number): Bytes {
+/** Any byte of an inclusive range. Cached, since a grammar may contain many thousands. */
+export function byteRange(from: number, to: number): ByteSet {
   const key = from * 256 + to;
   byteRanges[key] ??= bytes([from, to]);
   return byteRanges[key];
 }
 
-const byteRanges: Bytes[] = [];
+const byteRanges: ByteSet[] = [];
 
-/** Exactly this text. */
+/** Exactly this text, in UTF-8. */
 export function literal(text: string): Expression {
-  return inOrder(Array.from(Buffer.from(text), (byte) => byteRange(byte, byte)));
+  return concat(Array.from(Buffer.from(text), (byte) => byteRange(byte, byte)));
 }
 
 export function sequence(...parts: readonly Expression[]): Expression {
-  return inOrder(parts);
+  return concat(parts);
 }
 
-/** The same for more parts than a call may have arguments. */
-function inOrder(parts: readonly Expression[]): Expression {
+/** Takes an array, because a literal may have more bytes than a call may have arguments. */
+function concat(parts: readonly Expression[]): Expression {
   return parts.length === 1 ? (parts[0] as Expression) : { kind: 'sequence', parts };
 }
 
-/** No options: nothing matches. */
+/** Without options, nothing matches. */
 export function choice(...options: readonly Expression[]): Expression {
   return options.length === 1 ? (options[0] as Expression) : { kind: 'choice', options };
 }
 
-export function repeat(of: Expression, least = 0, most = Number.POSITIVE_INFINITY): Expression {
-  return { kind: 'repeat', of, least, most };
+export function repeat(of: Expression, min = 0, max = Number.POSITIVE_INFINITY): Expression {
+  return { kind: 'repeat', of, min, max };
 }
 
 export const optional = (of: Expression): Expression => repeat(of, 0, 1);
-export const reference = (to: () => Expression): Reference => ({ kind: 'reference', to });
-/** An expression that is made when a text gets there: made at once, all of them would be large. */
-export function once(make: () => Expression): Reference {
-  let made: Expression | undefined;
+export const reference = (target: () => Expression): Reference => ({ kind: 'reference', target });
+
+/** An expression built only when a text reaches it. */
+export function lazy(build: () => Expression): Reference {
+  let built: Expression | undefined;
   return reference(() => {
-    made ??= make();
-    return made;
+    built ??= build();
+    return built;
   });
 }
+
 /** The empty text. */
-export const nothing: Expression = sequence();
+export const empty: Expression = sequence();

@@ -1,6 +1,6 @@
 import { inJsonString } from './characters.ts';
 import { type Expression, literal, sequence } from './expression.ts';
-import { getOr } from './get-or.ts';
+import { getOrCreate } from './get-or-create.ts';
 import { regexGrammar } from './regex.ts';
 
 const DAY_OF_YEAR = '((0[13578]|1[02])-(0[1-9]|[12]\\d|3[01])|(0[469]|11)-(0[1-9]|[12]\\d|30)|02-(0[1-9]|1\\d|2[0-8]))';
@@ -9,10 +9,7 @@ const TIME = '([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d{1,6})?(Z|[+-](0\\d|1[0-4
 const LABEL = '[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?';
 const BYTE = '(25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)';
 
-/**
- * Formats of strings that are followed, as regular expressions that each allow a part of what the format does (JSON Schema 2020-12
- * validation, section 7.3).
- */
+/** Supported string formats (JSON Schema 2020-12 validation, section 7.3); each regular expression allows a subset of the format. */
 const FORMATS = {
   date: `^${DATE}$`,
   time: `^${TIME}$`,
@@ -25,13 +22,13 @@ const FORMATS = {
 
 const grammars = new Map<string, Expression>();
 
-/** What a format allows, as a JSON string; undefined for other formats, which are annotations: what the standard takes all for. */
-export function formatOf(name: string): Expression | undefined {
+/** A JSON string of a format; undefined for unsupported formats, which are annotations as in the standard. */
+export function formattedString(name: string): Expression | undefined {
   if (!Object.hasOwn(FORMATS, name)) return undefined;
-  return getOr(grammars, name, () => jsonStringOf(FORMATS[name as keyof typeof FORMATS]));
+  return getOrCreate(grammars, name, () => matchingString(FORMATS[name as keyof typeof FORMATS]));
 }
 
-/** A JSON string that a regular expression matches. @throws RegexError */
-export function jsonStringOf(pattern: string): Expression {
+/** A JSON string that matches a regular expression. @throws RegexError */
+export function matchingString(pattern: string): Expression {
   return sequence(literal('"'), regexGrammar(pattern, inJsonString), literal('"'));
 }

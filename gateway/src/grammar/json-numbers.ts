@@ -1,135 +1,151 @@
-import { choice, type Expression, literal, type Reader, sequence } from './expression.ts';
+import { choice, type DfaState, type Expression, literal, sequence } from './expression.ts';
 
 /** Numbers in a range, written without an exponent. */
 export interface NumberRange {
-  /** Inclusive unless said otherwise; -Infinity and Infinity for none. */
-  readonly least: number;
-  readonly most: number;
-  readonly aboveLeast: boolean;
-  readonly belowMost: boolean;
-  /** Whole numbers only. */
+  /** May be -Infinity. */
+  readonly min: number;
+  /** May be Infinity. */
+  readonly max: number;
+  /** Excludes `min` itself. */
+  readonly exclusiveMin: boolean;
+  /** Excludes `max` itself. */
+  readonly exclusiveMax: boolean;
+  /** Only integers. */
   readonly integer: boolean;
-  /** Multiples of this whole number, with `integer`; 1 for all. */
+  /** Only multiples of this positive integer; requires `integer`; 1 allows all. */
   readonly multipleOf: number;
 }
 
-/** Digits after the point, at most; as many as a double has to distinguish in what people write. */
-const PLACES = 15;
-/** Digits before the point where the range has no end. */
-const DIGITS = 15;
+/** Maximum number of digits after the point: the precision of a double. */
+const FRACTION_DIGITS = 15;
+/** Maximum number of digits before the point if the range is unbounded. */
+const INTEGER_DIGITS = 15;
 
-/** Undefined where there is no such number. */
-export function jsonNumberIn(range: NumberRange): Expression | undefined {
-  const { least, most, aboveLeast, belowMost } = range;
-  const upper = magnitudes({ ...range, least: Math.max(0, least), aboveLeast: least >= 0 && aboveLeast });
-  const negative = least < 0 && (most >= 0 ? { ...range, least: 0, aboveLeast: true } : mirrored(range));
-  const lower = negative && magnitudes({ ...negative, most: -least, belowMost: aboveLeast });
+/** A JSON number in the range; undefined if there is none. */
+export function numberInRange(range: NumberRange): Expression | undefined {
+  const { min, max, exclusiveMin, exclusiveMax } = range;
+  const upper = nonNegative({ ...range, min: Math.max(0, min), exclusiveMin: min >= 0 && exclusiveMin });
+  const negative = min < 0 && (max >= 0 ? { ...range, min: 0, exclusiveMin: true } : mirrored(range));
+  const lower = negative && nonNegative({ ...negative, max: -min, exclusiveMax: exclusiveMin });
   const options = [
-    ...(most > 0 || (most === 0 && !belowMost) ? [upper] : []),
+    ...(max > 0 || (max === 0 && !exclusiveMax) ? [upper] : []),
     ...(lower ? [sequence(literal('-'), lower)] : []),
   ];
   const possible = options.filter((option) => option !== undefined);
   return possible.length > 0 ? choice(...possible) : undefined;
 }
 
-const mirrored = (range: NumberRange): NumberRange => ({ ...range, least: -range.most, aboveLeast: range.belowMost });
+const mirrored = (range: NumberRange): NumberRange => ({
+  ...range,
+  min: -range.max,
+  exclusiveMin: range.exclusiveMax,
+});
 
-/** A number's digits so far, as a multiple of 10^-PLACES. */
+/** The digits read so far. */
 interface Prefix {
+  /** In units of 10^-FRACTION_DIGITS. */
   readonly value: bigint;
-  /** Digits before the point, and after it; undefined before a point. */
+  /** Digits before the point. */
   readonly digits: number;
-  readonly places: number | undefined;
+  /** Digits after the point; undefined before a point. */
+  readonly fraction: number | undefined;
 }
 
-/** Unsigned numbers from `least` >= 0; a digit may come wherever some number of the range goes on with it. */
-function magnitudes(range: NumberRange): Reader | undefined {
-  const unit = 10n ** BigInt(PLACES);
-  const least = scaled(range.least, unit);
-  const most = range.most === Number.POSITIVE_INFINITY ? undefined : scaled(range.most, unit);
-  const longest = most === undefined ? Math.max(DIGITS, String(least / unit).length + 1) : String(most / unit).length;
+/**
+ * Numbers without a sign, for min >= 0. The DFA allows a digit if some number of the range starts that way. Its states are equal if
+ * the prefixes have the same length, compare alike with both limits and leave the same remainder.
+ */
+function nonNegative(range: NumberRange): DfaState | undefined {
+  const unit = 10n ** BigInt(FRACTION_DIGITS);
+  const min = scaled(range.min, unit);
+  const max = range.max === Number.POSITIVE_INFINITY ? undefined : scaled(range.max, unit);
+  const maxDigits =
+    max === undefined ? Math.max(INTEGER_DIGITS, String(min / unit).length + 1) : String(max / unit).length;
   const factor = BigInt(range.multipleOf) * unit;
-  const readers = new Map<string, Reader | undefined>();
-  return reader({ value: 0n, digits: 0, places: undefined });
+  const states = new Map<string, DfaState | undefined>();
+  return stateOf({ value: 0n, digits: 0, fraction: undefined });
 
-  function reader(prefix: Prefix): Reader | undefined {
+  function stateOf(prefix: Prefix): DfaState | undefined {
     const key = keyOf(prefix);
-    if (!readers.has(key)) {
-      readers.set(key, undefined);
-      if (isComplete(prefix) || goesOn(prefix)) {
-        readers.set(key, { kind: 'reader', complete: isComplete(prefix), next: (byte) => next(prefix, byte) });
-      }
+    if (!states.has(key)) {
+      const accepting = isComplete(prefix);
+      const possible = accepting || canContinue(prefix);
+      states.set(key, possible ? { kind: 'dfa', accepting, next: (byte) => next(prefix, byte) } : undefined);
     }
-    return readers.get(key);
+    return states.get(key);
   }
 
-  function next({ value, digits, places }: Prefix, byte: number): Reader | undefined {
+  function next({ value, digits, fraction }: Prefix, byte: number): DfaState | undefined {
     if (byte === 0x2e) {
-      return range.integer || digits === 0 || places !== undefined ? undefined : reader({ value, digits, places: 0 });
+      const allowed = !range.integer && digits > 0 && fraction === undefined;
+      return allowed ? stateOf({ value, digits, fraction: 0 }) : undefined;
     }
     const digit = byte - 0x30;
     if (digit < 0 || digit > 9) return undefined;
-    if (places !== undefined) {
-      if (places === PLACES) return undefined;
-      return reader({ value: value + BigInt(digit) * 10n ** BigInt(PLACES - 1 - places), digits, places: places + 1 });
+    if (fraction !== undefined) {
+      if (fraction === FRACTION_DIGITS) return undefined;
+      const place = 10n ** BigInt(FRACTION_DIGITS - 1 - fraction);
+      return stateOf({ value: value + BigInt(digit) * place, digits, fraction: fraction + 1 });
     }
-    // no digit after a leading zero
-    if (digits === longest || (digits === 1 && value === 0n)) return undefined;
-    return reader({ value: value * 10n + BigInt(digit) * unit, digits: digits + 1, places });
+    const leadingZero = digits === 1 && value === 0n;
+    if (digits === maxDigits || leadingZero) return undefined;
+    return stateOf({ value: value * 10n + BigInt(digit) * unit, digits: digits + 1, fraction });
   }
 
-  function isComplete({ value, digits, places }: Prefix): boolean {
-    return digits > 0 && places !== 0 && inRange(value) && (!range.integer || value % factor === 0n);
+  function isComplete({ value, digits, fraction }: Prefix): boolean {
+    return digits > 0 && fraction !== 0 && inRange(value) && (!range.integer || value % factor === 0n);
   }
 
   function inRange(value: bigint): boolean {
-    const high = range.aboveLeast ? value > least : value >= least;
-    return high && (most === undefined || (range.belowMost ? value < most : value <= most));
+    const aboveMin = range.exclusiveMin ? value > min : value >= min;
+    return aboveMin && (max === undefined || (range.exclusiveMax ? value < max : value <= max));
   }
 
-  /** Whether some number of the range begins so and is longer. */
-  function goesOn({ value, digits, places }: Prefix): boolean {
-    if (places !== undefined) return places < PLACES && meets(value, value + 10n ** BigInt(PLACES - places) - 1n);
-    if (digits > 0 && !range.integer && meets(value, value + unit - 1n)) return true;
+  /** True if a longer number of the range starts with the prefix. */
+  function canContinue({ value, digits, fraction }: Prefix): boolean {
+    if (fraction !== undefined) {
+      return fraction < FRACTION_DIGITS && intersects(value, value + 10n ** BigInt(FRACTION_DIGITS - fraction) - 1n);
+    }
+    if (digits > 0 && !range.integer && intersects(value, value + unit - 1n)) return true;
     if (digits === 1 && value === 0n) return false;
-    for (let more = 1; digits + more <= longest; more++) {
+    for (let more = 1; digits + more <= maxDigits; more++) {
       const power = 10n ** BigInt(more);
-      if (meets(value * power, (value + unit) * power - (range.integer ? unit : 1n))) return true;
+      if (intersects(value * power, (value + unit) * power - (range.integer ? unit : 1n))) return true;
     }
     return false;
   }
 
-  /** Whether a number of the range lies in [from, to]. */
-  function meets(from: bigint, to: bigint): boolean {
+  /** True if [from, to] contains a number of the range. */
+  function intersects(from: bigint, to: bigint): boolean {
     const step = range.integer ? factor : 1n;
-    const low = max(from, range.aboveLeast ? least + 1n : least);
-    const high = most === undefined ? to : min(to, range.belowMost ? most - 1n : most);
+    const low = larger(from, range.exclusiveMin ? min + 1n : min);
+    const high = max === undefined ? to : smaller(to, range.exclusiveMax ? max - 1n : max);
     return ((low + step - 1n) / step) * step <= high;
   }
 
-  /** What decides how a number may go on: its length, where it lies beside each limit's own beginning, and its remainder. */
-  function keyOf({ value, digits, places }: Prefix): string {
-    const limits = [least, most].map((limit) => (limit === undefined ? 0 : compared(value, digits, places, limit)));
+  function keyOf({ value, digits, fraction }: Prefix): string {
+    const limits = [min, max].map((limit) => (limit === undefined ? 0 : compare(value, digits, fraction, limit)));
     const isZero = digits === 1 && value === 0n;
-    return [digits, places, isZero, ...limits, range.integer ? value % factor : 0n].join();
+    return [digits, fraction, isZero, ...limits, range.integer ? value % factor : 0n].join();
   }
 
-  function compared(value: bigint, digits: number, places: number | undefined, limit: bigint): number {
+  /** Compares the prefix with the limit's own prefix of the same length: -1, 0 or 1. */
+  function compare(value: bigint, digits: number, fraction: number | undefined, limit: bigint): number {
     const missing = BigInt(Math.max(0, String(limit / unit).length - digits));
-    const cut = places === undefined ? unit * 10n ** missing : 10n ** BigInt(PLACES - places);
-    const beginning = (limit / cut) * cut;
-    const reached = places === undefined ? value * 10n ** missing : value;
-    return reached < beginning ? -1 : reached > beginning ? 1 : 0;
+    const place = fraction === undefined ? unit * 10n ** missing : 10n ** BigInt(FRACTION_DIGITS - fraction);
+    const expected = (limit / place) * place;
+    const actual = fraction === undefined ? value * 10n ** missing : value;
+    return actual < expected ? -1 : actual > expected ? 1 : 0;
   }
 }
 
-/** A limit as a multiple of 10^-PLACES, exact for what a double prints with up to so many places. */
+/** A limit in units of 10^-FRACTION_DIGITS, exact for a double's decimal form. */
 function scaled(limit: number, unit: bigint): bigint {
   const [whole = '0', fraction = ''] = limit
-    .toLocaleString('en', { useGrouping: false, maximumFractionDigits: PLACES })
+    .toLocaleString('en', { useGrouping: false, maximumFractionDigits: FRACTION_DIGITS })
     .split('.');
-  return BigInt(whole) * unit + BigInt(fraction.padEnd(PLACES, '0'));
+  return BigInt(whole) * unit + BigInt(fraction.padEnd(FRACTION_DIGITS, '0'));
 }
 
-const max = (a: bigint, b: bigint): bigint => (a > b ? a : b);
-const min = (a: bigint, b: bigint): bigint => (a < b ? a : b);
+const larger = (a: bigint, b: bigint): bigint => (a > b ? a : b);
+const smaller = (a: bigint, b: bigint): bigint => (a < b ? a : b);

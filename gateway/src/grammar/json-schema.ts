@@ -1,21 +1,13 @@
-import type { PtpError } from '@ptp/protocol/errors';
-import { choice, type Expression, literal, nothing, optional, reference, sequence } from './expression.ts';
-import { formatOf, jsonStringOf } from './formats.ts';
-import { getOr } from './get-or.ts';
-import { jsonNumberIn } from './json-numbers.ts';
+import { invalidField } from '@ptp/protocol/validation';
+import { choice, type Expression, literal, reference } from './expression.ts';
+import { formattedString, matchingString } from './formats.ts';
+import { getOrCreate } from './get-or-create.ts';
+import { numberInRange } from './json-numbers.ts';
+import { areDisjoint, type Features, featuresOf } from './json-schema-disjoint.ts';
+import { checkKeywords, type Schema, schemaError, typesOf } from './json-schema-keywords.ts';
+import { resolveReference } from './json-schema-reference.ts';
 import {
-  areDisjoint,
-  checkKeywords,
-  type Marks,
-  marksOf,
-  refusal,
-  type Schema,
-  typesOf,
-} from './json-schema-keywords.ts';
-import {
-  comma,
-  emptyOr,
-  enclosed,
+  arrayOf,
   jsonBoolean,
   jsonInteger,
   jsonNull,
@@ -24,79 +16,78 @@ import {
   jsonValue,
   list,
   member,
+  objectOf,
   otherString,
 } from './json-text.ts';
 import { RegexError } from './regex.ts';
 
 /**
- * JSON Schema (2020-12) as a grammar. Every text of the grammar is valid JSON that satisfies the schema; some that would
- * satisfy it are left out, so that the grammar is small: properties come in the schema's order, without others unless `additionalProperties` names
- * them; enumerated values are spelt in one way. What would be satisfied only by chance is refused by name.
+ * Compiles a JSON Schema (2020-12) to a grammar. Every text of the grammar is valid JSON that satisfies the schema. The grammar
+ * leaves some valid texts out to stay small: properties come in the schema's order, properties that the schema does not name need
+ * `additionalProperties`, and enumerated values have one spelling. Keywords that the grammar cannot enforce are errors.
  *
- * @param field where the schema stands in the request, for errors
- * @throws PtpError `invalid_argument`
+ * @param field path of the schema in the request, for errors
+ * @throws PtpError `invalid_argument` naming the keyword
  */
 export function jsonSchemaGrammar(schema: unknown, field: string): Expression {
-  return new Translation(schema, field).whole();
+  return new SchemaCompiler(schema, field).compile();
 }
 
-const MOST_DEPTH = 64;
-/** Characters of a schema's JSON: what it makes of a grammar is of that size. */
-const MOST_TEXT = 100_000;
-/** Characters of all its patterns: each class may become some dozens of expressions. */
-const MOST_PATTERNS = 20_000;
+/** Maximum nesting of schemas, and maximum length of a chain of references. */
+const DEPTH_LIMIT = 64;
+/** Maximum length of a schema's JSON, to which the size of its grammar is proportional. */
+const TEXT_LIMIT = 100_000;
+/** Maximum length of all patterns of a schema: each character class may become dozens of expressions. */
+const PATTERNS_LIMIT = 20_000;
 
-class Translation {
+class SchemaCompiler {
   readonly #root: unknown;
   readonly #field: string;
+  /** Expressions by `$ref`; undefined while being compiled, in recursive schemas. */
   readonly #references = new Map<string, { expression: Expression | undefined }>();
-  readonly #marked = new Map<Schema, Marks>();
+  readonly #features = new Map<Schema, Features>();
   #depth = 0;
-  #patterns = 0;
+  #patternsLength = 0;
 
   constructor(root: unknown, field: string) {
     this.#root = root;
     this.#field = field;
   }
 
-  whole(): Expression {
+  compile(): Expression {
     const length = JSON.stringify(this.#root)?.length ?? 0;
-    if (length > MOST_TEXT) throw refused(this.#field, `at most ${MOST_TEXT} characters of JSON`, length);
-    return this.#grammar(this.#root, this.#field);
+    if (length > TEXT_LIMIT) throw invalidField(this.#field, `at most ${TEXT_LIMIT} characters of JSON`, length);
+    return this.#value(this.#root, this.#field);
   }
 
-  #grammar(schema: unknown, at: string): Expression {
-    if (schema === true) return jsonValue;
-    const given = checkKeywords(schema, at);
-    if (++this.#depth > MOST_DEPTH) throw refused(at, `nested at most ${MOST_DEPTH} deep`);
+  #value(given: unknown, at: string): Expression {
+    if (given === true) return jsonValue;
+    const schema = checkKeywords(given, at);
+    if (++this.#depth > DEPTH_LIMIT) throw schemaError(at, `must be nested at most ${DEPTH_LIMIT} levels deep`);
     try {
-      return this.#object(given, at);
+      if (schema.$ref !== undefined) return this.#reference(schema.$ref, at);
+      if (schema.const !== undefined) return literal(JSON.stringify(schema.const));
+      if (schema.enum) return choice(...schema.enum.map((value) => literal(JSON.stringify(value))));
+      for (const name of ['anyOf', 'oneOf', 'allOf'] as const) {
+        const schemas = schema[name];
+        if (!schemas) continue;
+        const options = schemas.map((each, i) => this.#value(each, `${at}.${name}[${i}]`));
+        if (name === 'oneOf') this.#requireDisjoint(schemas, `${at}.oneOf`);
+        return choice(...options);
+      }
+      const types = typesOf(schema);
+      return types ? choice(...types.map((type) => this.#typed(type, schema, at))) : jsonValue;
     } finally {
       this.#depth--;
     }
   }
 
-  #object(schema: Schema, at: string): Expression {
-    if (schema.$ref !== undefined) return this.#reference(schema.$ref, at);
-    if (schema.const !== undefined) return literal(JSON.stringify(schema.const));
-    if (schema.enum) return choice(...schema.enum.map((value) => literal(JSON.stringify(value))));
-    for (const name of ['anyOf', 'oneOf', 'allOf'] as const) {
-      const schemas = schema[name];
-      if (!schemas) continue;
-      const options = schemas.map((each, i) => this.#grammar(each, `${at}.${name}[${i}]`));
-      if (name === 'oneOf') this.#checkDisjoint(schemas, `${at}.oneOf`);
-      return choice(...options);
-    }
-    const types = typesOf(schema);
-    return types ? choice(...types.map((type) => this.#typed(type, schema, at))) : jsonValue;
-  }
-
   #typed(type: string, schema: Schema, at: string): Expression {
     switch (type) {
       case 'object':
-        return this.#members(schema, at);
+        return this.#object(schema, at);
       case 'array':
-        return this.#items(schema, at);
+        return this.#array(schema, at);
       case 'string':
         return this.#string(schema, at);
       case 'integer':
@@ -109,80 +100,74 @@ class Translation {
     }
   }
 
-  #members(schema: Schema, at: string): Expression {
-    const required = new Set(schema.required ?? []);
-    const names = Object.keys(schema.properties ?? {});
+  #object({ properties, required = [], additionalProperties }: Schema, at: string): Expression {
+    const names = Object.keys(properties ?? {});
     const known = names.map((name) => {
-      const value = this.#grammar(schema.properties?.[name], `${at}.properties.${name}`);
-      return { member: member(literal(JSON.stringify(name)), value), required: required.has(name) };
+      const value = this.#value(properties?.[name], `${at}.properties.${name}`);
+      return { member: member(literal(JSON.stringify(name)), value), required: required.includes(name) };
     });
-    const { additionalProperties: more } = schema;
-    // a schema that names no properties is for objects of whatever ones
-    const open = more ?? !schema.properties;
-    const missing = [...required].find((name) => !names.includes(name));
-    if (missing !== undefined) throw refused(`${at}.required`, 'names of `properties`', JSON.stringify(missing));
-    const others = open === false ? undefined : this.#grammar(open, `${at}.additionalProperties`);
-    const further = others && list(member(otherString(names), others));
-    const around = known.some((each) => each.required) ? enclosed : emptyOr;
-    return around('{', members(known, further), '}');
+    const missing = required.find((name) => !names.includes(name));
+    if (missing !== undefined) throw invalidField(`${at}.required`, 'names of `properties`', missing);
+    // a schema without `properties` allows any members
+    const additional = additionalProperties ?? !properties;
+    if (additional === false) return objectOf(known, undefined);
+    const others = this.#value(additional, `${at}.additionalProperties`);
+    return objectOf(known, list(member(otherString(names), others)));
   }
 
-  #items(schema: Schema, at: string): Expression {
-    const { prefixItems = [], items, minItems: least = 0, maxItems: most = Number.POSITIVE_INFINITY } = schema;
-    if (least > most) throw refused(`${at}.minItems`, `at most \`maxItems\` (${most})`, least);
-    const first = prefixItems.map((each, i) => this.#grammar(each, `${at}.prefixItems[${i}]`));
-    const rest = items === false ? undefined : items === undefined ? jsonValue : this.#grammar(items, `${at}.items`);
-    if (!rest && least > first.length) throw refused(`${at}.minItems`, `at most ${first.length} items`, least);
-    return arrayOf(first.slice(0, Math.min(first.length, most)), rest, least, most);
+  #array(schema: Schema, at: string): Expression {
+    const { prefixItems = [], items = true, minItems: min = 0, maxItems: max = Number.POSITIVE_INFINITY } = schema;
+    if (min > max) throw invalidField(`${at}.minItems`, `at most \`maxItems\` (${max})`, min);
+    const first = prefixItems.map((each, i) => this.#value(each, `${at}.prefixItems[${i}]`));
+    const rest = items === false ? undefined : this.#value(items, `${at}.items`);
+    if (!rest && min > first.length) throw invalidField(`${at}.minItems`, `at most ${first.length} items`, min);
+    return arrayOf(first.slice(0, Math.min(first.length, max)), rest, min, max);
   }
 
-  #string(schema: Schema, at: string): Expression {
-    const { pattern, minLength: least = 0, maxLength: most = Number.POSITIVE_INFINITY, format } = schema;
-    if (least > most) throw refused(`${at}.minLength`, `at most \`maxLength\` (${most})`, least);
-    const given = format === undefined ? undefined : formatOf(format);
-    if (pattern === undefined && !given) return jsonString(least, most);
-    if (schema.minLength !== undefined || schema.maxLength !== undefined) {
-      const beside = pattern === undefined ? 'format' : 'pattern';
-      throw refused(
-        `${at}.${schema.minLength === undefined ? 'maxLength' : 'minLength'}`,
-        `absent beside \`${beside}\``,
-      );
+  #string({ pattern, minLength, maxLength, format }: Schema, at: string): Expression {
+    const [min, max] = [minLength ?? 0, maxLength ?? Number.POSITIVE_INFINITY];
+    if (min > max) throw invalidField(`${at}.minLength`, `at most \`maxLength\` (${max})`, min);
+    const formatted = format === undefined ? undefined : formattedString(format);
+    if (pattern === undefined && !formatted) return jsonString(min, max);
+    if (minLength !== undefined || maxLength !== undefined) {
+      const length = minLength === undefined ? 'maxLength' : 'minLength';
+      const other = pattern === undefined ? 'format' : 'pattern';
+      throw schemaError(`${at}.${length}`, `must be absent next to \`${other}\``);
     }
-    return pattern === undefined ? (given as Expression) : this.#pattern(pattern, `${at}.pattern`);
+    return pattern === undefined ? (formatted as Expression) : this.#pattern(pattern, `${at}.pattern`);
   }
 
   #pattern(pattern: string, at: string): Expression {
-    this.#patterns += pattern.length;
-    if (this.#patterns > MOST_PATTERNS) {
-      throw refused(at, `one of patterns that have at most ${MOST_PATTERNS} characters together`);
+    this.#patternsLength += pattern.length;
+    if (this.#patternsLength > PATTERNS_LIMIT) {
+      throw schemaError(at, `must leave all patterns together at most ${PATTERNS_LIMIT} characters`);
     }
     try {
-      return jsonStringOf(pattern);
+      return matchingString(pattern);
     } catch (error) {
       if (!(error instanceof RegexError)) throw error;
-      throw refused(at, `a regular expression that can be followed: ${error.message}`);
+      throw schemaError(at, `must be a supported regular expression: ${error.message}`);
     }
   }
 
-  #number(schema: Schema, integer: boolean, at: string): Expression {
+  #number(schema: Schema, isInteger: boolean, at: string): Expression {
     const { minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf } = schema;
     const limits = [minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf];
-    if (limits.every((limit) => limit === undefined)) return integer ? jsonInteger : jsonNumber;
-    const whole = integer || (multipleOf !== undefined && Number.isInteger(multipleOf));
+    if (limits.every((limit) => limit === undefined)) return isInteger ? jsonInteger : jsonNumber;
     if (multipleOf !== undefined && !(Number.isInteger(multipleOf) && multipleOf <= 1000)) {
-      throw refused(`${at}.multipleOf`, 'an integer in [1, 1000]', multipleOf);
+      throw invalidField(`${at}.multipleOf`, 'an integer in [1, 1000]', multipleOf);
     }
-    const least = Math.max(minimum ?? Number.NEGATIVE_INFINITY, exclusiveMinimum ?? Number.NEGATIVE_INFINITY);
-    const most = Math.min(maximum ?? Number.POSITIVE_INFINITY, exclusiveMaximum ?? Number.POSITIVE_INFINITY);
-    const numbers = jsonNumberIn({
-      least,
-      most,
-      aboveLeast: least === exclusiveMinimum,
-      belowMost: most === exclusiveMaximum,
-      integer: whole,
+    const min = Math.max(minimum ?? Number.NEGATIVE_INFINITY, exclusiveMinimum ?? Number.NEGATIVE_INFINITY);
+    const max = Math.min(maximum ?? Number.POSITIVE_INFINITY, exclusiveMaximum ?? Number.POSITIVE_INFINITY);
+    const numbers = numberInRange({
+      min,
+      max,
+      exclusiveMin: min === exclusiveMinimum,
+      exclusiveMax: max === exclusiveMaximum,
+      integer: isInteger || multipleOf !== undefined,
       multipleOf: multipleOf ?? 1,
     });
-    if (!numbers) throw refused(at, 'a range that has numbers in it');
+    if (!numbers) throw schemaError(at, 'must allow some number: its range is empty');
     return numbers;
   }
 
@@ -191,101 +176,32 @@ class Translation {
     if (known) return reference(() => known.expression as Expression);
     const entry: { expression: Expression | undefined } = { expression: undefined };
     this.#references.set(pointer, entry);
-    entry.expression = this.#grammar(
-      this.#pointed(pointer, at),
-      `${this.#field}${pointer.slice(1).replaceAll('/', '.')}`,
-    );
+    const schema = resolveReference(this.#root, pointer, at);
+    entry.expression = this.#value(schema, `${this.#field}${pointer.slice(1).replaceAll('/', '.')}`);
     return entry.expression;
   }
 
-  /** `oneOf` is `anyOf` where no value can satisfy two of the schemas. */
-  #checkDisjoint(schemas: readonly unknown[], at: string): void {
-    const marks: Marks[] = [];
+  /** Treats `oneOf` as `anyOf` if no value can satisfy two of its schemas; throws otherwise. */
+  #requireDisjoint(schemas: readonly unknown[], at: string): void {
+    const earlier: Features[] = [];
     for (const [i, each] of schemas.entries()) {
-      const one = this.#marks(this.#resolved(each, `${at}[${i}]`));
-      const other = marks.findIndex((before) => !areDisjoint(before, one));
+      const schema = this.#dereferenced(each, `${at}[${i}]`);
+      const features = getOrCreate(this.#features, schema, () => featuresOf(schema));
+      const other = earlier.findIndex((before) => !areDisjoint(before, features));
       if (other >= 0) {
-        const limit =
-          'of schemas that exclude each other by `type` or by a required property of other values; else `anyOf`';
-        throw refused(at, limit, `[${other}] and [${i}]`);
+        const problem =
+          'must have schemas that exclude each other by `type` or by different values of a required property';
+        throw schemaError(at, `${problem}, but [${other}] and [${i}] do not; use \`anyOf\` otherwise`);
       }
-      marks.push(one);
+      earlier.push(features);
     }
   }
 
-  /** Made once for a schema that many refer to. */
-  #marks(schema: Schema): Marks {
-    return getOr(this.#marked, schema, () => marksOf(schema));
-  }
-
-  #resolved(schema: unknown, at: string): Schema {
-    for (let hops = 0, given = schema; ; hops++) {
-      const { $ref } = (given ?? {}) as Schema;
-      if (typeof $ref !== 'string' || hops > MOST_DEPTH) return given as Schema;
-      given = this.#pointed($ref, at);
+  #dereferenced(schema: unknown, at: string): Schema {
+    for (let hops = 0, current = schema; ; hops++) {
+      const { $ref } = (current ?? {}) as Schema;
+      if (typeof $ref !== 'string' || hops > DEPTH_LIMIT) return current as Schema;
+      current = resolveReference(this.#root, $ref, at);
     }
   }
-
-  #pointed(pointer: string, at: string): unknown {
-    if (!/^#(\/|$)/.test(pointer))
-      throw refused(`${at}.$ref`, 'a reference within the schema, as "#/$defs/name"', pointer);
-    const path = pointer
-      .split('/')
-      .slice(1)
-      .map((part) => decoded(part).replaceAll('~1', '/').replaceAll('~0', '~'));
-    let schema = this.#root;
-    for (const key of path) {
-      const object = typeof schema === 'object' && schema !== null && Object.hasOwn(schema, key);
-      if (!object) throw refused(`${at}.$ref`, 'a reference to a part of the schema', pointer);
-      schema = (schema as Record<string, unknown>)[key];
-    }
-    return schema;
-  }
-}
-
-/** Known members in order, the optional ones or not, then further ones. */
-function members(
-  known: readonly { readonly member: Expression; readonly required: boolean }[],
-  further: Expression | undefined,
-): Expression {
-  // what may follow at the beginning, and after another member
-  let first = further ?? nothing;
-  let later = further ? optional(sequence(comma, further)) : nothing;
-  for (const { member, required } of known.toReversed()) {
-    const [here, after] = [sequence(member, later), sequence(comma, member, later)];
-    first = required ? here : choice(here, first);
-    later = required ? after : choice(after, later);
-  }
-  return first;
-}
-
-/** `first` one after another, then any number of `rest`; between `least` and `most` in all. */
-function arrayOf(first: readonly Expression[], rest: Expression | undefined, least: number, most: number): Expression {
-  const from = (index: number): Expression => {
-    const item = first[index];
-    const further = rest && list(rest, Math.max(1, least - index), most - index);
-    return item ? sequence(item, after(index + 1)) : (further ?? nothing);
-  };
-  const after = (index: number): Expression => {
-    const ends = index >= least;
-    if (index >= most || (!first[index] && !rest)) return nothing;
-    const more = sequence(comma, from(index));
-    return ends ? choice(nothing, more) : more;
-  };
-  if (most === 0 || (first.length === 0 && !rest)) return literal('[]');
-  return (least === 0 ? emptyOr : enclosed)('[', from(0), ']');
-}
-
-/** Part of a URI fragment; as it is where it is not percent-encoded well, so that nothing has that name. */
-function decoded(part: string): string {
-  try {
-    return decodeURIComponent(part);
-  } catch {
-    return part;
-  }
-}
-
-function refused(field: string, limit: string, got?: unknown): PtpError {
-  const value = got === undefined ? '' : `, got ${String(got).slice(0, 80)}`;
-  return refusal(field, `must be ${limit}${value}`);
 }

@@ -3,33 +3,27 @@ import {
   bytes,
   choice,
   type Expression,
+  empty,
+  lazy,
   literal,
-  nothing,
-  once,
   optional,
   reference,
   repeat,
   sequence,
 } from './expression.ts';
 
-/** The parts of JSON texts (RFC 8259). */
-
 /**
- * Space between JSON's marks: none, one, or a line break with up to 20 spaces. Bounded, as a model that has lost its way would otherwise make space until
- * its tokens are used up.
+ * White space between tokens of JSON (RFC 8259): none, one space, or a line break with up to 20 spaces. Bounded, because a confused
+ * model would otherwise produce white space until max_tokens.
  */
-export const space: Expression = choice(
-  nothing,
-  literal(' '),
-  sequence(literal('\n'), repeat(bytes([0x20, 0x20]), 0, 20)),
-);
+const space = choice(empty, literal(' '), sequence(literal('\n'), repeat(bytes([0x20, 0x20]), 0, 20)));
 
 const hex = bytes([0x30, 0x39], [0x41, 0x46], [0x61, 0x66]);
 const escaped = sequence(
   literal('\\'),
   choice(
     bytes(...Array.from('"\\/bfnrt', (c): [number, number] => [c.charCodeAt(0), c.charCodeAt(0)])),
-    // no surrogates: an escaped half alone is no character
+    // no surrogates: an escaped lone surrogate is not a character
     sequence(literal('u'), bytes([0x30, 0x39], [0x41, 0x43], [0x45, 0x46], [0x61, 0x63], [0x65, 0x66]), hex, hex, hex),
     sequence(literal('u'), bytes([0x44, 0x44], [0x64, 0x64]), bytes([0x30, 0x37]), hex, hex),
   ),
@@ -37,9 +31,9 @@ const escaped = sequence(
 const unescaped = utf8(plainCharacters);
 const character = choice(unescaped, escaped);
 
-/** A string of so many characters. */
-export function jsonString(least = 0, most = Number.POSITIVE_INFINITY): Expression {
-  return sequence(literal('"'), repeat(character, least, most), literal('"'));
+/** A string of `min` to `max` characters. */
+export function jsonString(min = 0, max = Number.POSITIVE_INFINITY): Expression {
+  return sequence(literal('"'), repeat(character, min, max), literal('"'));
 }
 
 const digit = bytes([0x30, 0x39]);
@@ -55,59 +49,95 @@ export const jsonNumber: Expression = sequence(
 export const jsonBoolean: Expression = choice(literal('true'), literal('false'));
 export const jsonNull: Expression = literal('null');
 
-/** `open`, the items with commas between them, `close`. */
-export function enclosed(open: string, items: Expression, close: string): Expression {
-  return sequence(literal(open), space, items, space, literal(close));
-}
-
-export const comma: Expression = sequence(literal(','), space);
+const comma = sequence(literal(','), space);
 const colon = sequence(literal(':'), space);
 
-/** One or more, with commas between them. */
-export function list(item: Expression, least = 1, most = Number.POSITIVE_INFINITY): Expression {
-  return most === 0 ? nothing : sequence(item, repeat(sequence(comma, item), least - 1, most - 1));
+/** `min` to `max` items, at least one unless `max` is 0, separated by commas. */
+export function list(item: Expression, min = 1, max = Number.POSITIVE_INFINITY): Expression {
+  return max === 0 ? empty : sequence(item, repeat(sequence(comma, item), min - 1, max - 1));
 }
 
 export function member(key: Expression, value: Expression): Expression {
   return sequence(key, colon, value);
 }
 
-/** An object of members with whatever keys. */
+function enclosed(open: string, items: Expression, close: string): Expression {
+  return sequence(literal(open), space, items, space, literal(close));
+}
+
+function emptyOrEnclosed(open: string, items: Expression, close: string): Expression {
+  return choice(literal(open + close), enclosed(open, items, close));
+}
+
+/** An object: known members in order, each required or optional, then any of the further ones. */
+export function objectOf(
+  known: readonly { readonly member: Expression; readonly required: boolean }[],
+  further: Expression | undefined,
+): Expression {
+  // the rest of the object at its beginning, and after another member
+  let first = further ?? empty;
+  let later = further ? optional(sequence(comma, further)) : empty;
+  for (const { member, required } of known.toReversed()) {
+    const [here, after] = [sequence(member, later), sequence(comma, member, later)];
+    first = required ? here : choice(here, first);
+    later = required ? after : choice(after, later);
+  }
+  const around = known.some(({ required }) => required) ? enclosed : emptyOrEnclosed;
+  return around('{', first, '}');
+}
+
+/** An array of `min` to `max` items: one of each of `first`, then any number of `rest`. */
+export function arrayOf(
+  first: readonly Expression[],
+  rest: Expression | undefined,
+  min: number,
+  max: number,
+): Expression {
+  const from = (index: number): Expression => {
+    const item = first[index];
+    const further = rest && list(rest, Math.max(1, min - index), max - index);
+    return item ? sequence(item, after(index + 1)) : (further ?? empty);
+  };
+  const after = (index: number): Expression => {
+    if (index >= max || (!first[index] && !rest)) return empty;
+    const more = sequence(comma, from(index));
+    return index >= min ? choice(empty, more) : more;
+  };
+  if (max === 0 || (first.length === 0 && !rest)) return literal('[]');
+  return (min === 0 ? emptyOrEnclosed : enclosed)('[', from(0), ']');
+}
+
+/** Any JSON object. */
 export const jsonObject: Expression = reference(() => anyObject);
 /** Any JSON value. */
 export const jsonValue: Expression = reference(() => anyValue);
 
-/** The same, or nothing between the two. */
-export function emptyOr(open: string, items: Expression, close: string): Expression {
-  return choice(literal(open + close), enclosed(open, items, close));
-}
-
-const anyObject = emptyOr('{', list(member(jsonString(), jsonValue)), '}');
-const anyArray = emptyOr('[', list(jsonValue), ']');
+const anyObject = emptyOrEnclosed('{', list(member(jsonString(), jsonValue)), '}');
+const anyArray = emptyOrEnclosed('[', list(jsonValue), ']');
 const anyValue = choice(anyObject, anyArray, jsonString(), jsonNumber, jsonBoolean, jsonNull);
 
-/** A string that is none of these and is spelt without escapes: a further key of an object. */
+/** A string other than `excluded`, without escapes: the key of a member that the schema does not name. */
 export function otherString(excluded: readonly string[]): Expression {
   const texts = excluded.map((text) => [...text]);
   return sequence(
     literal('"'),
-    once(() => otherRest(texts, 0)),
+    lazy(() => otherSuffix(texts, 0)),
   );
 }
 
-/** What follows up to the closing mark after so many characters, which all of the texts begin with, and makes none of them. */
-function otherRest(texts: readonly (readonly string[])[], at: number): Expression {
-  const beginnings = new Set(texts.flatMap((text) => text[at] ?? []));
-  const points = [...beginnings].map((first) => first.codePointAt(0) as number);
+/** The rest of such a string, including the closing quote, after `length` characters with which all of `texts` begin. */
+function otherSuffix(texts: readonly (readonly string[])[], length: number): Expression {
+  const following = new Set(texts.flatMap((text) => text[length] ?? []));
+  const points = [...following].map((next) => next.codePointAt(0) as number);
   const others = intersection(plainCharacters, complement(points.map((point) => [point, point])));
   return choice(
-    ...(texts.some((text) => text.length === at) ? [] : [literal('"')]),
+    ...(texts.some((text) => text.length === length) ? [] : [literal('"')]),
     sequence(utf8(others), repeat(unescaped), literal('"')),
-    ...[...beginnings].map((first) => {
-      const going = texts.filter((text) => text[at] === first);
+    ...[...following].map((next) => {
+      const matching = texts.filter((text) => text[length] === next);
       return sequence(
-        literal(first),
-        once(() => otherRest(going, at + 1)),
+        literal(next),
+        lazy(() => otherSuffix(matching, length + 1)),
       );
     }),
   );

@@ -1,27 +1,29 @@
 import { type AST, RegExpParser } from '@eslint-community/regexpp';
-import { anyCharacter, complement, normal, type Ranges } from './characters.ts';
-import { choice, type Expression, nothing, repeat, sequence } from './expression.ts';
-import { getOr } from './get-or.ts';
+import { anyCharacter, complement, normalize, type Ranges } from './characters.ts';
+import { choice, type Expression, empty, repeat, sequence } from './expression.ts';
+import { getOrCreate } from './get-or-create.ts';
 
-/** Characters of a pattern. */
-const MOST_PATTERN = 2000;
+/** Maximum length of a pattern, UTF-16 code units. */
+const PATTERN_LIMIT = 2000;
 
-/** A regular expression that cannot be had here; the message says what of it. */
+/** A regular expression that is invalid or not supported; the message names the part. */
 export class RegexError extends Error {}
 
 /**
- * A regular expression (ECMAScript's, Unicode mode) as a grammar of the texts that it matches somewhere in, as `pattern` in JSON Schema does.
+ * Compiles a regular expression (ECMAScript, Unicode mode) to a grammar. Like `pattern` in JSON Schema, it matches anywhere in the text
+ * unless anchored by `^` and `$`.
  *
- * @param spell how one character of the ranges is written
- * @throws RegexError for syntax errors, and for lookaround, back references, word boundaries and sets of strings, which are no regular expressions
+ * @param encode the expression for one character of a set: plain UTF-8, or escaped as in a JSON string
+ * @throws RegexError for syntax errors, lookaround, back references, word boundaries, properties and sets of strings
  */
-export function regexGrammar(pattern: string, spell: (ranges: Ranges) => Expression): Expression {
-  if (pattern.length > MOST_PATTERN)
-    throw new RegexError(`at most ${MOST_PATTERN} characters are, got ${pattern.length}`);
-  const spelt = new Map<string, Expression>();
-  const spellOnce = (ranges: Ranges) => getOr(spelt, ranges.join(' '), () => spell(ranges));
-  const any = repeat(spellOnce(anyCharacter));
-  return choice(...parsed(pattern).alternatives.map((alternative) => anchored(alternative.elements, spellOnce, any)));
+export function regexGrammar(pattern: string, encode: (ranges: Ranges) => Expression): Expression {
+  if (pattern.length > PATTERN_LIMIT) {
+    throw new RegexError(`at most ${PATTERN_LIMIT} characters are supported, got ${pattern.length}`);
+  }
+  const encoded = new Map<string, Expression>();
+  const encodeOnce = (ranges: Ranges) => getOrCreate(encoded, ranges.join(' '), () => encode(ranges));
+  const any = repeat(encodeOnce(anyCharacter));
+  return choice(...parsed(pattern).alternatives.map((alternative) => anchored(alternative.elements, encodeOnce, any)));
 }
 
 function parsed(pattern: string): AST.Pattern {
@@ -32,35 +34,35 @@ function parsed(pattern: string): AST.Pattern {
   }
 }
 
-/** One alternative of the whole: what `^` and `$` do not hold may stand in any text. */
-function anchored(elements: readonly AST.Element[], spell: Spell, any: Expression): Expression {
+/** One top-level alternative; without `^` or `$`, any text may precede or follow it. */
+function anchored(elements: readonly AST.Element[], encode: Encode, any: Expression): Expression {
   const isEdge = (element: AST.Element | undefined, kind: 'start' | 'end') =>
     element?.type === 'Assertion' && element.kind === kind;
   const from = isEdge(elements[0], 'start') ? 1 : 0;
   const to = elements.length - (isEdge(elements.at(-1), 'end') ? 1 : 0);
-  const inner = elements.slice(from, to).map((element) => grammarOf(element, spell));
+  const inner = elements.slice(from, to).map((element) => grammarOf(element, encode));
   return sequence(...(from > 0 ? [] : [any]), ...inner, ...(to < elements.length ? [] : [any]));
 }
 
-type Spell = (ranges: Ranges) => Expression;
+type Encode = (ranges: Ranges) => Expression;
 
-function grammarOf(element: AST.Element | AST.QuantifiableElement, spell: Spell): Expression {
+function grammarOf(element: AST.Element | AST.QuantifiableElement, encode: Encode): Expression {
   switch (element.type) {
     case 'Character':
-      return spell([[element.value, element.value]]);
+      return encode([[element.value, element.value]]);
     case 'CharacterSet':
     case 'CharacterClass':
-      return spell(rangesOf(element));
+      return encode(rangesOf(element));
     case 'Group':
     case 'CapturingGroup':
       return choice(
-        ...element.alternatives.map(({ elements }) => sequence(...elements.map((each) => grammarOf(each, spell)))),
+        ...element.alternatives.map(({ elements }) => sequence(...elements.map((each) => grammarOf(each, encode)))),
       );
     case 'Quantifier':
-      return element.max === 0 ? nothing : repeat(grammarOf(element.element, spell), element.min, element.max);
+      return element.max === 0 ? empty : repeat(grammarOf(element.element, encode), element.min, element.max);
     case 'Assertion':
       if (element.kind === 'start' || element.kind === 'end') {
-        throw new RegexError(`\`${element.raw}\` is supported at the beginning and the end only`);
+        throw new RegexError(`\`${element.raw}\` is supported only at the beginning and the end`);
       }
       throw new RegexError(`\`${element.raw}\` is not supported`);
     default:
@@ -75,11 +77,11 @@ function rangesOf(element: AST.CharacterSet | AST.CharacterClass | AST.Character
     case 'CharacterClassRange':
       return [[element.min.value, element.max.value]];
     case 'CharacterClass': {
-      const ranges = normal(element.elements.flatMap((each) => rangesOf(each as AST.CharacterClassElement)));
+      const ranges = normalize(element.elements.flatMap((each) => rangesOf(each as AST.CharacterClassElement)));
       return element.negate ? complement(ranges) : ranges;
     }
     case 'CharacterSet':
-      if (element.kind === 'any') return complement(LINE_ENDS);
+      if (element.kind === 'any') return complement(LINE_TERMINATORS);
       if (element.kind === 'property') throw new RegexError(`\`${element.raw}\` is not supported`);
       return element.negate ? complement(SETS[element.kind]) : SETS[element.kind];
     default:
@@ -87,14 +89,14 @@ function rangesOf(element: AST.CharacterSet | AST.CharacterClass | AST.Character
   }
 }
 
-const LINE_ENDS: Ranges = [
+const LINE_TERMINATORS: Ranges = [
   [0x0a, 0x0a],
   [0x0d, 0x0d],
   [0x2028, 0x2029],
 ];
 const digit: Ranges = [[0x30, 0x39]];
 const word: Ranges = [...digit, [0x41, 0x5a], [0x5f, 0x5f], [0x61, 0x7a]];
-/** ECMAScript's white space and line ends. */
+/** ECMAScript's white space and line terminators. */
 const blank: Ranges = [
   [0x09, 0x0d],
   [0x20, 0x20],

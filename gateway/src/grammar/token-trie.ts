@@ -1,59 +1,61 @@
 /**
- * The vocabulary by its tokens' bytes, so that what tokens have in common at their beginning is looked at once. Nodes are numbered from
- * 0 in the order of a depth-first walk, so that a walk is a loop: a node's first child is the next node, and `end` leads past all below it.
+ * A trie of all tokens' bytes, so that shared prefixes are examined once. Nodes are numbered in depth-first order, so a walk is a
+ * loop: a node's first child is the next node, and `ends` skips its subtree.
  */
 export interface TokenTrie {
+  /** [nodes] byte of each node. */
   readonly bytes: Uint8Array;
-  /** Bytes before a node's own. */
+  /** [nodes] number of bytes before the node's own. */
   readonly depths: Uint16Array;
+  /** [nodes] first node after the node's subtree. */
   readonly ends: Uint32Array;
-  /** Tokens that end at a node. */
+  /** [nodes] tokens that end at the node. */
   readonly ids: readonly (readonly number[])[];
-  /** Bytes of the longest token. */
-  readonly longest: number;
+  /** Length of the longest token, bytes. */
+  readonly maxLength: number;
 }
 
 const none: readonly number[] = [];
 
-/** @param bytesOf a token's bytes; tokens without any, which are special ones, are left out */
-export function tokenTrie(vocabulary: number, bytesOf: (id: number) => Uint8Array): TokenTrie {
-  const tokens = Array.from({ length: vocabulary }, (_, id) => ({ id, spelt: bytesOf(id) }))
-    .filter(({ spelt }) => spelt.length > 0)
-    .sort((a, b) => Buffer.compare(a.spelt, b.spelt));
+/** @param bytesOf a token's bytes; special tokens, which have none, are left out */
+export function tokenTrie(size: number, bytesOf: (id: number) => Uint8Array): TokenTrie {
+  const tokens = Array.from({ length: size }, (_, id) => ({ id, text: bytesOf(id) }))
+    .filter(({ text }) => text.length > 0)
+    .sort((a, b) => Buffer.compare(a.text, b.text));
   const bytes: number[] = [];
   const depths: number[] = [];
   const ends: number[] = [];
   const ids: (readonly number[])[] = [];
-  // nodes from the root to the last token's end
-  const open: number[] = [];
+  // path from the root to the end of the previous token
+  const path: number[] = [];
   let last: Uint8Array = new Uint8Array();
-  for (const { id, spelt } of tokens) {
+  for (const { id, text } of tokens) {
     let common = 0;
-    while (common < last.length && common < spelt.length && last[common] === spelt[common]) common++;
-    for (const node of open.splice(common)) ends[node] = bytes.length;
-    for (let depth = common; depth < spelt.length; depth++) {
-      open.push(bytes.length);
-      bytes.push(spelt[depth] as number);
+    while (common < last.length && common < text.length && last[common] === text[common]) common++;
+    for (const node of path.splice(common)) ends[node] = bytes.length;
+    for (let depth = common; depth < text.length; depth++) {
+      path.push(bytes.length);
+      bytes.push(text[depth] as number);
       depths.push(depth);
       ids.push(none);
     }
-    const node = open.at(-1) as number;
+    const node = path.at(-1) as number;
     ids[node] = [...(ids[node] as readonly number[]), id];
-    last = spelt;
+    last = text;
   }
-  for (const node of open) ends[node] = bytes.length;
-  const longest = tokens.reduce((most, { spelt }) => Math.max(most, spelt.length), 0);
+  for (const node of path) ends[node] = bytes.length;
+  const maxLength = tokens.reduce((max, { text }) => Math.max(max, text.length), 0);
   return {
     bytes: Uint8Array.from(bytes),
     depths: Uint16Array.from(depths),
     ends: Uint32Array.from(ends),
     ids,
-    longest,
+    maxLength,
   };
 }
 
-/** The node after one more byte; undefined if no token goes on so. */
-export function child(trie: TokenTrie, node: number | undefined, byte: number): number | undefined {
+/** The child of a node (undefined: the root) for a byte; undefined if no token continues that way. */
+export function childNode(trie: TokenTrie, node: number | undefined, byte: number): number | undefined {
   const end = node === undefined ? trie.bytes.length : (trie.ends[node] as number);
   for (let at = node === undefined ? 0 : node + 1; at < end; at = trie.ends[at] as number) {
     if (trie.bytes[at] === byte) return at;

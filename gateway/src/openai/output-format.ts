@@ -2,10 +2,10 @@ import { invalidField } from '@ptp/protocol/validation';
 import { z } from 'zod';
 import { utf8 } from '../grammar/characters.ts';
 import { choice, type Expression, literal } from '../grammar/expression.ts';
-import type { Form } from '../grammar/grammars.ts';
 import { jsonSchemaGrammar } from '../grammar/json-schema.ts';
 import { jsonObject } from '../grammar/json-text.ts';
 import { RegexError, regexGrammar } from '../grammar/regex.ts';
+import type { OutputConstraint } from '../grammar/types.ts';
 import { parseJsonField } from '../http/json.ts';
 import { boolean, object, text } from '../validation.ts';
 
@@ -52,7 +52,7 @@ export const structuredOutputs = object({
 export function formOf(
   format: z.infer<typeof responseFormat> | null | undefined,
   structured: z.infer<typeof structuredOutputs> | null | undefined,
-): Form | undefined {
+): OutputConstraint | undefined {
   const formatted = format && format.type !== 'text';
   if (formatted && structured) throw invalidField('structured_outputs', 'absent with `response_format`', structured);
   if (formatted) {
@@ -67,7 +67,7 @@ export function jsonForm(
   format: { readonly type: 'json_object' | 'json_schema' },
   schema: unknown,
   field: string,
-): Form {
+): OutputConstraint {
   const grammar = format.type === 'json_schema' ? jsonSchemaGrammar(schema, field) : jsonObject;
   return { grammar, key: JSON.stringify(format) };
 }

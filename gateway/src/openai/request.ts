@@ -3,7 +3,7 @@ import { PtpError } from '@ptp/protocol/errors';
 import { invalidField } from '@ptp/protocol/validation';
 import { z } from 'zod';
 import type { DraftOverrides, ModelInfo } from '../decode/types.ts';
-import type { Form } from '../grammar/grammars.ts';
+import type { OutputConstraint } from '../grammar/types.ts';
 import { DRAFT_MODES, LONGEST_DRAFT } from '../settings.ts';
 import { boolean, integer, object, positive, text } from '../validation.ts';
 import { content, joinText } from './messages.ts';
@@ -16,7 +16,7 @@ export interface CommonRequest {
   readonly n: number;
   readonly sampling: Sampling;
   /** Form that the answer must have; undefined for any text. */
-  readonly form: Form | undefined;
+  readonly form: OutputConstraint | undefined;
   /** Alternatives per token, 0 .. 20; undefined for no log-probabilities. */
   readonly logprobs: number | undefined;
   /** 0 .. 2^64 - 1; a negative seed wraps around. Random if the client gave none. */
@@ -124,7 +124,10 @@ export function randomSeed(): bigint {
 }
 
 /** @throws PtpError `invalid_argument` if a format and tools would each give the answer a form */
-export function singleForm(format: Form | undefined, tools: Form | undefined): Form | undefined {
+export function singleForm(
+  format: OutputConstraint | undefined,
+  tools: OutputConstraint | undefined,
+): OutputConstraint | undefined {
   if (format && tools) {
     throw invalidField('tools', 'absent if the answer must have a format, or used with `tool_choice` none', 'both');
   }

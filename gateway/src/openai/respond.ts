@@ -2,7 +2,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import { type Admission, admit } from '../access/admission.ts';
 import { clientOf } from '../access/http-hook.ts';
 import type { GenerationRequest, Generator } from '../decode/types.ts';
-import type { Grammars } from '../grammar/grammars.ts';
+import type { GrammarCache } from '../grammar/cache.ts';
 import { logError } from '../http/errors.ts';
 import { disconnectSignal } from '../http/sse.ts';
 import type { ChatTemplate } from '../text/chat-template.ts';
@@ -17,7 +17,7 @@ export interface EndpointParts {
   readonly generator: Generator;
   readonly tokenizer: Tokenizer;
   readonly chatTemplate: ChatTemplate;
-  readonly grammars: Grammars;
+  readonly grammars: GrammarCache;
   readonly admission: Admission;
   readonly settings: { readonly stallMillis: number };
 }

@@ -1,8 +1,8 @@
 import { invalidField } from '@ptp/protocol/validation';
 import { z } from 'zod';
-import { choice, type Expression, literal, type Reader, repeat, sequence } from '../grammar/expression.ts';
-import type { Form } from '../grammar/grammars.ts';
+import { choice, type DfaState, type Expression, literal, repeat, sequence } from '../grammar/expression.ts';
 import { jsonSchemaGrammar } from '../grammar/json-schema.ts';
+import type { OutputConstraint } from '../grammar/types.ts';
 import type { FunctionTool } from '../text/chat-message.ts';
 import { CALL_ARGUMENTS, CALL_CLOSE, CALL_NAME, CALL_OPEN } from '../text/tool-format.ts';
 import { object, text } from '../validation.ts';
@@ -72,7 +72,7 @@ export function toolUseOf(
  *
  * @param fieldOf the request field of tool i's parameters, for errors
  */
-export function toolForm(use: ToolUse, fieldOf: (index: number) => string): Form {
+export function toolForm(use: ToolUse, fieldOf: (index: number) => string): OutputConstraint {
   const { choice: wanted } = use;
   const key = JSON.stringify(use);
   const bodies = use.tools.map((tool, i) => ({ tool, body: callBody(tool, fieldOf(i)) }));
@@ -97,20 +97,20 @@ function callBody({ name, parameters }: FunctionTool, field: string): Expression
 }
 
 /** Any text that does not contain the mark. */
-const textWithout = (mark: string): Reader => markReader(mark, true);
+const textWithout = (mark: string): DfaState => markDfa(mark, true);
 /** Any text that ends with the mark and does not contain it before. */
-const textUpTo = (mark: string): Reader => markReader(mark, false);
+const textUpTo = (mark: string): DfaState => markDfa(mark, false);
 
 /** A Knuth-Morris-Pratt automaton over bytes; in state i, the last i bytes read are the first i of the mark. */
-function markReader(mark: string, without: boolean): Reader {
+function markDfa(mark: string, without: boolean): DfaState {
   const pattern = [...Buffer.from(mark)];
   const states = pattern.map(
-    (_, matched): Reader => ({ kind: 'reader', complete: without, next: (byte) => after(matched, byte) }),
+    (_, matched): DfaState => ({ kind: 'dfa', accepting: without, next: (byte) => after(matched, byte) }),
   );
-  const end: Reader = { kind: 'reader', complete: true, next: () => undefined };
-  return states[0] as Reader;
+  const end: DfaState = { kind: 'dfa', accepting: true, next: () => undefined };
+  return states[0] as DfaState;
 
-  function after(matched: number, byte: number): Reader | undefined {
+  function after(matched: number, byte: number): DfaState | undefined {
     const read = [...pattern.slice(0, matched), byte];
     if (read.length === pattern.length && byte === pattern.at(-1)) return without ? undefined : end;
     let length = Math.min(read.length, pattern.length - 1);

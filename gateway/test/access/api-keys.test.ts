@@ -10,7 +10,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vit
 import { silent } from '../../../test/test-pair.ts';
 import { Admission } from '../../src/access/admission.ts';
 import { ApiKeys, Client, loadApiKeys } from '../../src/access/api-keys.ts';
-import { Grammars } from '../../src/grammar/grammars.ts';
+import { GrammarCache } from '../../src/grammar/cache.ts';
 import { generationService } from '../../src/grpc.ts';
 import { startServer, type TestServer, tokenByToken, tokenizer, until } from '../testing/test-server.ts';
 
@@ -132,7 +132,7 @@ test('a rate comes back with time', () => {
 
 test('gRPC asks for the same keys', async () => {
   const { generator } = server;
-  const grammars = new Grammars(tokenizer, generator.model);
+  const grammars = new GrammarCache(tokenizer, generator.model);
   const service = generationService({ generator, tokenizer, grammars, admission: new Admission(8), keys });
   const grpc = await serve({ address: '127.0.0.1:0', logger: silent, services: [service] });
   const client = connect(GenerationService, grpc.address);

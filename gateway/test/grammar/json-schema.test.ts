@@ -3,7 +3,7 @@ import formats from 'ajv-formats';
 import { describe, expect, test } from 'vitest';
 import { jsonSchemaGrammar } from '../../src/grammar/json-schema.ts';
 import { jsonObject } from '../../src/grammar/json-text.ts';
-import { accepts, randoms, randomText } from './texts.ts';
+import { accepts, randoms, randomText } from './grammar-texts.ts';
 
 const ajv = new Ajv2020({ strict: false });
 (formats as unknown as (validator: Ajv2020) => void)(ajv);
@@ -116,7 +116,7 @@ describe('every text of the grammar satisfies the schema', () => {
   });
 });
 
-describe('what people write is in the grammar', () => {
+describe('common values are in the grammar', () => {
   const texts: Record<string, unknown[]> = {
     person: [
       { name: 'Ada', age: 36, tags: ['a'], address: null },
@@ -160,7 +160,7 @@ describe('what people write is in the grammar', () => {
   });
 });
 
-test('a pattern holds somewhere in the string, enumerated values are spelt as JSON.stringify does', () => {
+test('a pattern matches anywhere in the string; enumerated values are spelled as by JSON.stringify', () => {
   const grammar = jsonSchemaGrammar(somewhere, 'schema');
   for (const value of ['a"b', 'xx a"b yy', '\\c']) expect(accepts(grammar, JSON.stringify(value))).toBe(true);
   for (const value of ['ab', '', 'c']) expect(accepts(grammar, JSON.stringify(value))).toBe(false);
@@ -169,7 +169,7 @@ test('a pattern holds somewhere in the string, enumerated values are spelt as JS
   expect(accepts(values, JSON.stringify({ a: [1, 'é"\n'] }, null, 2))).toBe(false);
 });
 
-describe('what does not satisfy the schema is not', () => {
+describe('values that do not satisfy the schema are not', () => {
   const texts: Record<string, string[]> = {
     person: [
       '{"tags":["a"]}',
@@ -197,7 +197,7 @@ describe('what does not satisfy the schema is not', () => {
   });
 });
 
-describe('what cannot be followed is refused by name', () => {
+describe('an unsupported keyword is an error that names it', () => {
   test.each([
     [{ type: 'foo' }, '`schema.type` must be object, array, string, number, integer, boolean, null, got "foo"'],
     [{ properties: { a: { not: {} } } }, '`schema.properties.a.not` is not supported'],
@@ -205,23 +205,26 @@ describe('what cannot be followed is refused by name', () => {
     [{ type: 'array', uniqueItems: true }, '`schema.uniqueItems` is not supported'],
     [
       { type: 'string', pattern: '(?=a)b' },
-      '`schema.pattern` must be a regular expression that can be followed: `(?=a)` is not supported',
+      '`schema.pattern` must be a supported regular expression: `(?=a)` is not supported',
     ],
-    [{ type: 'string', pattern: '(' }, '`schema.pattern` must be a regular expression that can be followed'],
-    [{ type: 'string', pattern: 'a', maxLength: 3 }, '`schema.maxLength` must be absent beside `pattern`'],
-    [{ $ref: '#/$defs/x' }, '`schema.$ref` must be a reference to a part of the schema, got #/$defs/x'],
-    [{ $ref: '#/%zz' }, '`schema.$ref` must be a reference to a part of the schema, got #/%zz'],
+    [{ type: 'string', pattern: '(' }, '`schema.pattern` must be a supported regular expression'],
+    [{ type: 'string', pattern: 'a', maxLength: 3 }, '`schema.maxLength` must be absent next to `pattern`'],
+    [{ $ref: '#/$defs/x' }, '`schema.$ref` must be a reference to a part of the schema, got "#/$defs/x"'],
+    [{ $ref: '#/%zz' }, '`schema.$ref` must be a reference to a part of the schema, got "#/%zz"'],
     [{ $ref: 'http://example.org/x' }, '`schema.$ref` must be a reference within the schema'],
-    [{ type: 'integer', minimum: 10, maximum: 5 }, '`schema` must be a range that has numbers in it'],
-    [{ type: 'integer', minimum: 8, maximum: 13, multipleOf: 7 }, '`schema` must be a range that has numbers in it'],
+    [{ type: 'integer', minimum: 10, maximum: 5 }, '`schema` must allow some number: its range is empty'],
+    [
+      { type: 'integer', minimum: 8, maximum: 13, multipleOf: 7 },
+      '`schema` must allow some number: its range is empty',
+    ],
     [{ type: 'number', multipleOf: 0.1 }, '`schema.multipleOf` must be an integer in [1, 1000], got 0.1'],
     [{ enum: [] }, '`schema.enum` must be not empty, got an array of 0'],
     [{ type: 'string', enum: [1] }, '`schema.enum` must have a value of `type` (string)'],
-    [{ anyOf: [{ type: 'string' }], type: 'string' }, '`schema.type` must be absent beside `anyOf`'],
-    [{ anyOf: [{ type: 'string' }], minLength: 1 }, '`schema.minLength` must be absent beside `anyOf`'],
+    [{ anyOf: [{ type: 'string' }], type: 'string' }, '`schema.type` must be absent next to `anyOf`'],
+    [{ anyOf: [{ type: 'string' }], minLength: 1 }, '`schema.minLength` must be absent next to `anyOf`'],
     [
       { oneOf: [{ type: 'string' }, { type: 'string', maxLength: 3 }] },
-      '`schema.oneOf` must be of schemas that exclude each other',
+      '`schema.oneOf` must have schemas that exclude each other',
     ],
     [{ oneOf: [null, {}] }, '`schema.oneOf[0]` must be a schema, got null'],
     [
@@ -233,7 +236,7 @@ describe('what cannot be followed is refused by name', () => {
       },
       '`schema.oneOf[0].required` must be an array of names, got 5',
     ],
-    [{ oneOf: [{ type: 'number' }, { minLength: 3 }] }, '`schema.oneOf` must be of schemas that exclude each other'],
+    [{ oneOf: [{ type: 'number' }, { minLength: 3 }] }, '`schema.oneOf` must have schemas that exclude each other'],
     [{ allOf: [{}, {}] }, '`schema.allOf` must be one schema alone, got an array of 2'],
     [{ type: 'object', required: ['x'] }, '`schema.required` must be names of `properties`, got "x"'],
     [
@@ -242,16 +245,19 @@ describe('what cannot be followed is refused by name', () => {
     ],
     [{ type: 'array', minItems: 3, maxItems: 2 }, '`schema.minItems` must be at most `maxItems` (2), got 3'],
     [{ type: 'string', minLength: -1 }, '`schema.minLength` must be an integer >= 0, got -1'],
-    [{ properties: { a: false } }, '`schema.properties.a` must allow something, got false'],
+    [{ properties: { a: false } }, '`schema.properties.a` must allow some value, got false'],
     ['x', '`schema` must be a schema, got "x"'],
-    [Array.from({ length: 80 }).reduce((inner) => ({ type: 'array', items: inner }), {}), 'nested at most 64 deep'],
+    [
+      Array.from({ length: 80 }).reduce((inner) => ({ type: 'array', items: inner }), {}),
+      'must be nested at most 64 levels deep',
+    ],
   ])('%j', (schema, message) => {
     const compile = () => jsonSchemaGrammar(schema, 'schema');
     expect(compile).toThrow(message);
   });
 });
 
-describe('schemas that are large on purpose', () => {
+describe('very large schemas', () => {
   const names = (count: number) => Array.from({ length: count }, (_, i) => `n${i}`);
   test.each([
     ['values', { enum: names(1001) }, '`schema.enum` must be of at most 1000, got an array of 1001'],
@@ -275,13 +281,13 @@ describe('schemas that are large on purpose', () => {
           },
         },
       },
-      '`schema.oneOf` must be of schemas that exclude each other by `type` or by a required property of other values; else `anyOf`, got [0] and [1]',
+      '`schema.oneOf` must have schemas that exclude each other by `type` or by different values of a required property, but [0] and [1] do not; use `anyOf` otherwise',
     ],
-    ['patterns', { type: 'string', pattern: 'a'.repeat(2001) }, 'at most 2000 characters are, got 2001'],
+    ['patterns', { type: 'string', pattern: 'a'.repeat(2001) }, 'at most 2000 characters are supported, got 2001'],
     [
       'all patterns together',
       { anyOf: Array(11).fill({ type: 'string', pattern: 'a'.repeat(2000) }) },
-      '`schema.anyOf[10].pattern` must be one of patterns that have at most 20000 characters together',
+      '`schema.anyOf[10].pattern` must leave all patterns together at most 20000 characters',
     ],
   ])('%s are refused', (_, schema, message) => {
     expect(() => jsonSchemaGrammar(schema, 'schema')).toThrow(message);
@@ -306,14 +312,16 @@ describe('schemas that are large on purpose', () => {
     expect(accepts(grammar, '"€€€"')).toBe(false);
   });
 
-  test('many ways to go on are refused when the text gets there, many members are not', () => {
+  test('too many alternatives are an error when a text reaches them, many members are not', () => {
     const optional = {
       type: 'object',
       properties: Object.fromEntries(names(900).map((name) => [name, { type: 'null' }])),
     };
     expect(accepts(jsonSchemaGrammar(optional, 'schema'), '{"n3":null,"n899":null}')).toBe(true);
     const ways = jsonSchemaGrammar({ type: 'string', pattern: '^(x?){100000}$' }, 'schema');
-    expect(() => accepts(ways, '"x"')).toThrow("the answer's form must have at most 4096 ways to go on at a place");
+    expect(() => accepts(ways, '"x"')).toThrow(
+      "the output's grammar must have at most 4096 alternatives at one position",
+    );
   });
 
   test('a text may be nested deeply', () => {

@@ -8,7 +8,7 @@ import { Admission } from '../../src/access/admission.ts';
 import { ApiKeys } from '../../src/access/api-keys.ts';
 import { createHttp } from '../../src/app.ts';
 import type { GenerationStep } from '../../src/decode/types.ts';
-import { Grammars } from '../../src/grammar/grammars.ts';
+import { GrammarCache } from '../../src/grammar/cache.ts';
 import { MeteredGenerator } from '../../src/observe/metered-generator.ts';
 import { gatewayMetrics } from '../../src/observe/metrics.ts';
 import { chatTemplate, tokenizer } from '../testing/test-server.ts';
@@ -34,7 +34,7 @@ beforeAll(async () => {
     onRejection: (code) => counted.refusals.inc({ error_type: code }),
     generator,
     tokenizer,
-    grammars: new Grammars(tokenizer, generator.model),
+    grammars: new GrammarCache(tokenizer, generator.model),
     chatTemplate,
     admission: new Admission(4),
     keys: new ApiKeys([{ name: 'ada', sha256, requests_per_minute: 1 }]),

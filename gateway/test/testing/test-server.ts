@@ -4,7 +4,7 @@ import { createLogger } from '@ptp/service-kit/log';
 import { Admission } from '../../src/access/admission.ts';
 import { ApiKeys } from '../../src/access/api-keys.ts';
 import { createHttp } from '../../src/app.ts';
-import { Grammars } from '../../src/grammar/grammars.ts';
+import { GrammarCache } from '../../src/grammar/cache.ts';
 import { RecordedGenerator } from '../../src/observe/recorded-generator.ts';
 import type { TraceStore } from '../../src/observe/trace-store.ts';
 import type { HttpSettings } from '../../src/settings.ts';
@@ -35,7 +35,7 @@ export async function startServer(
   const logger = createLogger('gateway', { PTP_LOG_LEVEL: 'info' }, { write: (line) => void logs.push(line) });
   const limits = { bodyLimit: 4 * 1024 * 1024, maxStreams: 64, stallMillis: 30_000, corsOrigins: '', ...settings };
   const admission = new Admission(limits.maxStreams);
-  const grammars = new Grammars(tokenizer, generator.model);
+  const grammars = new GrammarCache(tokenizer, generator.model);
   const app = await createHttp({
     generator: traces ? new RecordedGenerator(traces, new NoStreams(), () => generator) : generator,
     tokenizer,

@@ -1,16 +1,15 @@
-import type { GrammarState } from '../../src/decode/types.ts';
-import { Automaton, type State } from '../../src/grammar/automaton.ts';
+import { Automaton, type AutomatonState } from '../../src/grammar/automaton.ts';
 import type { Expression } from '../../src/grammar/expression.ts';
 
-/** Whether a text is one of a grammar's. */
+/** True if the grammar contains the text. */
 export function accepts(grammar: Expression, text: string): boolean {
   const automaton = new Automaton(grammar);
-  let state: State | null = automaton.start;
+  let state: AutomatonState | null = automaton.start;
   for (const byte of Buffer.from(text)) state = state && automaton.step(state, byte);
   return state?.accepting ?? false;
 }
 
-/** Numbers in [0, 1) that follow from a seed: the minimal standard generator (Park and Miller 1988). */
+/** Seeded random numbers in [0, 1): the minimal standard generator (Park and Miller 1988). */
 export function randoms(seed: number): () => number {
   let state = (seed % 2147483646) + 1;
   return () => {
@@ -19,7 +18,7 @@ export function randoms(seed: number): () => number {
   };
 }
 
-/** A text of the grammar, chosen byte by byte; ends with the more likelihood the longer it is. Undefined if it got too long. */
+/** A random text of the grammar, chosen byte by byte; undefined if it exceeds `longest` bytes. */
 export function randomText(grammar: Expression, random: () => number, longest = 400): string | undefined {
   const automaton = new Automaton(grammar);
   let state = automaton.start;
@@ -27,21 +26,14 @@ export function randomText(grammar: Expression, random: () => number, longest = 
   while (text.length < longest) {
     if (state.accepting && random() < 0.2) break;
     const steps = Array.from({ length: 256 }, (_, byte) => [byte, automaton.step(state, byte)] as const);
-    // marks are rarer than characters, but end what they are in
+    // prefer punctuation, which is rarer than characters but ends the current value
     const marks = steps.filter(([byte, next]) => next && '"}],0'.includes(String.fromCharCode(byte)));
     const possible = steps.filter(([, next]) => next);
     if (possible.length === 0) break;
     const from = marks.length > 0 && random() < 0.3 ? marks : possible;
-    const [byte, next] = from[Math.floor(random() * from.length)] as readonly [number, State];
+    const [byte, next] = from[Math.floor(random() * from.length)] as readonly [number, AutomatonState];
     text.push(byte);
     state = next;
   }
   return state.accepting ? Buffer.from(text).toString() : undefined;
-}
-
-/** Ids that a place allows. */
-export function allowedIds({ mask }: GrammarState): number[] {
-  return Array.from({ length: mask.length * 8 }, (_, id) => id).filter(
-    (id) => ((mask[id >> 3] as number) >> (id & 7)) & 1,
-  );
 }
