@@ -66,7 +66,7 @@ describe.skipIf(!chromiumPath)('the page', () => {
     onPage(async (page) => {
       await page.getByLabel('Max tokens').fill('50');
       await page.getByRole('button', { name: 'Race with and without drafter' }).click();
-      await finished(page, /^Identical: \d+ tokens\. With the drafter [\d.]+ times as fast\.$/);
+      await finished(page, /^Identical: \d+ tokens\. [\d.]+ times as fast with the drafter\.$/);
       const text = async (n: number) =>
         (await page.locator('.pane').nth(n).locator('.text .prompt, .text .token').allTextContents()).join('');
       expect(await text(0)).toBe(await text(1));
@@ -158,13 +158,4 @@ describe.skipIf(!chromiumPath)('the page', () => {
       await version.locator('.live-responses-table .response-col_status', { hasText: '200' }).waitFor();
       await page.getByText('Completes one or more texts').waitFor();
     }));
-
-  test('is asked for anew only when it has changed', async () => {
-    const first = await fetch(server.url);
-    expect(first.headers.get('content-security-policy')).toContain("default-src 'none'");
-    const etag = first.headers.get('etag') ?? '';
-    const again = await fetch(server.url, { headers: { 'if-none-match': etag } });
-    expect(again.status).toBe(304);
-    expect(await again.text()).toBe('');
-  });
 });

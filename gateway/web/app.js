@@ -15,10 +15,10 @@ const status = $('status');
 const panes = $('panes');
 const template = /** @type {HTMLTemplateElement} */ ($('pane'));
 
-/** Stops what is running. */
+/** Aborts the current run. */
 let running = /** @type {AbortController | undefined} */ (undefined);
 
-/** The button that began what is running, if it had the focus. */
+/** The button that started the current run, if it had the focus. */
 let pressed = /** @type {HTMLElement | undefined} */ (undefined);
 
 /** @param {string} message @param {boolean} [error] */
@@ -34,14 +34,14 @@ function newPane(title, axis) {
   return new Pane(/** @type {HTMLElement} */ (element), title, input('prompt').value, axis);
 }
 
-/** The body of a request; fields that are empty are left to the server. @param {boolean} draft */
+/** A request body; empty fields get the server's defaults. @param {boolean} draft */
 function bodyOf(draft) {
   const names = ['temperature', 'top_p', 'top_k', 'max_tokens', 'seed'];
   const given = names.filter((name) => input(name).value !== '').map((name) => [name, Number(input(name).value)]);
   return { prompt: input('prompt').value, ...Object.fromEntries(given), ptp: { draft, trace: true } };
 }
 
-/** @param {{ title: string, draft: boolean }[]} ways each of which gets a pane @param {(panes: Pane[]) => string} verdict */
+/** @param {{ title: string, draft: boolean }[]} ways one pane each @param {(panes: Pane[]) => string} verdict */
 async function run(ways, verdict) {
   running?.abort();
   const mine = new AbortController();
@@ -58,10 +58,10 @@ async function run(ways, verdict) {
         const pane = /** @type {Pane} */ (shown[i]);
         await complete(bodyOf(draft), signal, (trace, text) => pane.add(trace, text));
         pane.end();
-        if (ways.length > 1) say(`${ways[i]?.title} has finished.`);
+        if (ways.length > 1) say(`${ways[i]?.title}: done.`);
       }),
     );
-    // on the axis that all have in the end
+    // Redraw on the final common axis.
     for (const pane of shown) pane.end();
     say(verdict(shown));
   } catch (error) {
@@ -73,7 +73,7 @@ async function run(ways, verdict) {
   }
 }
 
-/** Who runs it by keyboard goes on where they were: a button that cannot be pressed has no focus. @param {boolean} on */
+/** Moves the focus from a button that becomes disabled to Stop, and back afterwards. @param {boolean} on */
 function busy(on) {
   const stop = $('stop');
   const buttons = /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll('form button:not(#stop)'));
@@ -95,10 +95,10 @@ function counted(tokens) {
 function raceVerdict([drafted, plain]) {
   if (!drafted || !plain) return '';
   const same = drafted.text === plain.text;
-  if (!same) return 'The texts differ. They never should: please report the prompt, the settings and the seed.';
+  if (!same) return 'The texts differ, which is a bug: please report the prompt, the settings and the seed.';
   const ratio = plain.perToken / drafted.perToken;
-  // an answer of one step has no time per token
-  const speed = Number.isFinite(ratio) ? ` With the drafter ${ratio.toFixed(2)} times as fast.` : '';
+  // An answer of one step has no time per token.
+  const speed = Number.isFinite(ratio) ? ` ${ratio.toFixed(2)} times as fast with the drafter.` : '';
   return `Identical: ${counted(drafted.tokens)}.${speed}`;
 }
 
@@ -108,7 +108,7 @@ $('form').addEventListener('submit', (event) => {
   run([{ title: draft ? 'With drafter' : 'Without drafter', draft }], ([pane]) => `${counted(pane?.tokens ?? 0)}.`);
 });
 $('race').addEventListener('click', () => {
-  // without a seed the server would draw one for each
+  // Without a seed, the server would draw a different one for each run.
   if (input('seed').value === '') input('seed').value = String(crypto.getRandomValues(new Uint32Array(1))[0]);
   const ways = [
     { title: 'With drafter', draft: true },
@@ -141,5 +141,5 @@ fetch('v1/models')
     $('model').textContent = `Serving ${model.id}`;
   })
   .catch(() => {
-    $('model').textContent = 'The server does not answer.';
+    $('model').textContent = 'The server does not respond. Check that it is running, then reload.';
   });

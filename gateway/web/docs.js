@@ -1,3 +1,3 @@
-// The OpenAPI document, rendered by Swagger UI; requests that are tried out go to this server.
-// @ts-expect-error the bundle sets it
+// Swagger UI renders the OpenAPI document; "Try it out" sends requests to this server.
+// @ts-expect-error a global that the bundle defines
 SwaggerUIBundle({ url: 'openapi.json', dom_id: '#api', deepLinking: true, validatorUrl: null });

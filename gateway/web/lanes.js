@@ -2,22 +2,22 @@
 
 import { make } from './svg.js';
 
-/** Steps in view. */
+/** Number of steps shown. */
 const SHOWN = 14;
-/** Place of the lanes in the drawing, whose width is the element's own. */
+/** Positions in the drawing, pixels; its width is that of the element. */
 const LEFT = 46;
 const LANES = { tokens: 6, verify: 44, draft: 68 };
 const HEIGHT = 18;
-/** Of the columns of tokens. */
+/** Height of the token columns. */
 const COLUMN = 32;
 const BOTTOM = 110;
 
-/** Microseconds of the steps in view, by chart: charts that are compared have the longest one's axis. */
+/** A time axis shared by the charts of a race: as long as the longest chart. */
 export class Axis {
   /** @type {Map<object, number>} */
   #spans = new Map();
 
-  /** @param {object} chart @param {number} micros of its steps in view @returns {number} what all its charts show */
+  /** @param {object} chart @param {number} micros total of the steps it shows @returns {number} length of the axis, microseconds */
   span(chart, micros) {
     this.#spans.set(chart, micros);
     return Math.max(1, ...this.#spans.values());
@@ -25,7 +25,7 @@ export class Axis {
 }
 
 /**
- * Draws the last steps on a common time axis: columns of the tokens that each brought, one lane for the verifier and one for the drafter.
+ * Draws the last steps on a common time axis: a column of tokens per step, a lane for verify calls and one for drafts.
  *
  * @param {SVGSVGElement} svg
  * @param {readonly StepTrace[]} steps all so far
@@ -56,7 +56,7 @@ export function drawLanes(svg, steps, axis) {
     ) => {
       if (micros > 0) parts.push(rectangle(kind, LEFT + (start + from) * scale, y, micros * scale));
     };
-    // the target's own token stands on those that were drafted
+    // The target's own token sits on top of the accepted draft.
     const unit = COLUMN / most;
     const accepted = Math.min(step.accepted, step.tokens.length);
     const column = (/** @type {string} */ kind, /** @type {number} */ from, /** @type {number} */ count) => {
@@ -67,7 +67,7 @@ export function drawLanes(svg, steps, axis) {
     column('own', accepted, step.tokens.length - accepted);
     bar('redraft', LANES.draft, 0, step.redraft_us);
     bar('verify', LANES.verify, step.redraft_us, step.verify_us);
-    // a step that was sent ahead is drafted after from then on
+    // A step that was sent ahead starts its draft that much earlier.
     bar('draft', LANES.draft, step.redraft_us - step.ahead_us, step.draft_us);
     parts.push(border(LEFT + start * scale));
     start += step.step_us;

@@ -7,23 +7,23 @@ const CLASSES = /** @type {Record<string, string>} */ ({
   prediction: 'lookup',
   grammar: 'lookup',
 });
-/** How long rejected tokens stay, milliseconds; as long as they take to fade. */
+/** Time until rejected tokens are removed, milliseconds; equals the CSS animation. */
 const FADE = 1800;
 
-/** One answer on the page as it comes. */
+/** One answer on the page, as it arrives. */
 export class Pane {
   #tokens = 0;
   /** @type {StepTrace[]} */
   #steps = [];
   #text = '';
   #began = performance.now();
-  /** When the first step's tokens came; the steps after it are what is timed. */
+  /** Arrival of the first step's tokens; time per token is measured from here. */
   #first = 0;
   #firstTokens = 0;
   #ended = 0;
   #drawing = false;
 
-  /** @param {HTMLElement} element of the template `pane` @param {string} title @param {string} prompt @param {Axis} axis */
+  /** @param {HTMLElement} element a copy of the template `pane` @param {string} title @param {string} prompt @param {Axis} axis */
   constructor(element, title, prompt, axis) {
     this.element = element;
     this.axis = axis;
@@ -39,7 +39,7 @@ export class Pane {
     return this.#text;
   }
 
-  /** Milliseconds per token after the first step, up to now or to the end. */
+  /** Milliseconds per token since the first step. */
   get perToken() {
     return ((this.#ended || performance.now()) - this.#first) / (this.#tokens - this.#firstTokens);
   }
@@ -54,7 +54,7 @@ export class Pane {
     if (!trace) return;
     const spans = trace.tokens.map(({ source, text }) => span(`token ${CLASSES[source] ?? 'target'}`, text));
     this.output.append(...spans.slice(0, trace.accepted));
-    // what the model says instead comes after them
+    // The model's own token follows the rejected ones.
     if (trace.rejected.length > 0) this.#reject(trace.rejected.map((token) => token.text).join(''));
     this.output.append(...spans.slice(trace.accepted));
     this.#tokens += trace.tokens.length;
@@ -66,7 +66,7 @@ export class Pane {
     this.#draw();
   }
 
-  /** The text is whole; again, to be drawn beside others that now are too. */
+  /** Marks the answer as complete. Called again to redraw once the other answers are complete. */
   end() {
     this.#ended ||= performance.now();
     this.#figures();
@@ -83,7 +83,7 @@ export class Pane {
     setTimeout(() => wrong.remove(), FADE);
   }
 
-  /** At most once for each frame. */
+  /** Redraws at most once per frame. */
   #draw() {
     if (this.#drawing) return;
     this.#drawing = true;

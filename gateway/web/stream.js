@@ -10,7 +10,7 @@
  * @param {object} body of /v1/completions
  * @param {AbortSignal} signal
  * @param {(trace: StepTrace | undefined, text: string) => void} onStep
- * @throws {Error} with the server's own message
+ * @throws {Error} with the server's message
  */
 export async function complete(body, signal, onStep) {
   const response = await fetch('v1/completions', {
@@ -26,17 +26,17 @@ export async function complete(body, signal, onStep) {
     if (event.error) throw new Error(event.error.message);
     onStep(event.ptp, event.choices[0]?.text ?? '');
   }
-  throw new Error('The stream ended before the text did.');
+  throw new Error('The connection closed before the answer was complete. Try again.');
 }
 
 /** @param {Response} response */
 async function messageOf(response) {
   const body = await response.json().catch(() => undefined);
-  return body?.error?.message ?? `The server answered ${response.status}.`;
+  return body?.error?.message ?? `The server returned status ${response.status}.`;
 }
 
 /**
- * The data of server-sent events.
+ * Parses server-sent events and yields their data.
  *
  * @param {ReadableStream<Uint8Array>} body
  */

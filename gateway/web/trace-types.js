@@ -1,5 +1,5 @@
 /**
- * What /traces.json and /traces/{id}.json have (gateway/src/trace-json.ts). Times in microseconds, starts from the request's own.
+ * Contents of /traces.json and /traces/{id}.json (gateway/src/observe/trace-json.ts). Times are in microseconds, starts relative to the request's.
  *
  * @typedef {{ service: 'verifier' | 'drafter', kind: 'open' | 'verify' | 'draft' | 'redraft', start_us: number, us: number, queue_us: number,
  *   run_us: number, batch_size: number, block: number, branches?: number, error?: string }} Call

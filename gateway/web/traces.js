@@ -8,7 +8,7 @@ const waterfall = new Waterfall($('view'), showStep);
 /** @type {Trace | undefined} */
 let shown;
 
-/** Milliseconds of microseconds. @param {number | null} micros @param {number} [digits] */
+/** Formats microseconds as milliseconds. @param {number | null} micros @param {number} [digits] */
 const ms = (micros, digits = 1) => (micros === null ? '–' : (micros / 1000).toFixed(digits));
 
 /** @param {string} message @param {boolean} [error] */
@@ -17,17 +17,17 @@ function say(message, error = false) {
   $('status').classList.toggle('error', error);
 }
 
-/** @param {string} path @returns {Promise<Response>} @throws {Error} with the server's own message */
+/** @param {string} path @returns {Promise<Response>} @throws {Error} with the server's message */
 async function ask(path) {
   const headers = key.value === '' ? undefined : { authorization: `Bearer ${key.value}` };
   const response = await fetch(path, headers && { headers });
   if (response.ok) return response;
   if (response.status === 401) $('key-form').hidden = false;
   const body = await response.json().catch(() => undefined);
-  throw new Error(body?.error?.message ?? `The server answered ${response.status}.`);
+  throw new Error(body?.error?.message ?? `The server returned status ${response.status}.`);
 }
 
-/** Runs what may fail, and says so. @param {() => Promise<void>} work */
+/** Runs `work` and shows its error, if any. @param {() => Promise<void>} work */
 async function attempt(work) {
   try {
     await work();
@@ -79,11 +79,11 @@ async function show(id) {
     trace.operation.replace('_', ' '),
     `temperature ${s.temperature}, top-k ${s.top_k}, top-p ${s.top_p}${s.min_p > 0 ? `, min-p ${s.min_p}` : ''}`,
     `seed ${trace.seed}`,
-    `prompt of ${trace.prompt_tokens} tokens, ${trace.cached_tokens} of them known`,
-    `${trace.accepted} of ${trace.drafted} proposed tokens accepted`,
+    `${trace.prompt_tokens} prompt tokens (${trace.cached_tokens} cached)`,
+    `${trace.accepted} of ${trace.drafted} draft tokens accepted`,
     ...(trace.drafting ? [] : ['drafter off']),
     ...(trace.trace_id ? [`trace ${trace.trace_id}`] : []),
-    ...(trace.steps_left_out > 0 ? [`the last ${trace.steps_left_out} steps are not kept`] : []),
+    ...(trace.steps_left_out > 0 ? [`the last ${trace.steps_left_out} steps were not recorded`] : []),
   ].join(' · ');
   for (const [link, suffix] of [
     ['json', 'json'],
@@ -100,7 +100,7 @@ async function show(id) {
   $('trace-title').focus();
 }
 
-/** Marks the row of the request that is shown. */
+/** Highlights the row of the request that is shown. */
 function mark() {
   for (const row of $('requests').querySelectorAll('tbody tr')) {
     if (row instanceof HTMLElement) row.setAttribute('aria-current', String(row.dataset.id === shown?.id));
@@ -110,7 +110,7 @@ function mark() {
 /** @param {Step} step @param {string} kind */
 const callOf = ({ calls }, kind) => calls.find((call) => call.kind === kind);
 
-/** Queue and run of the whole call. @param {Call | undefined} call */
+/** Times of a call, milliseconds: queue + run of total. @param {Call | undefined} call */
 function callText(call) {
   if (!call) return '–';
   const failed = call.error ? ` (${call.error})` : '';
@@ -119,7 +119,9 @@ function callText(call) {
 
 /** @param {Step} step */
 function branchText({ branch_taken: taken }) {
-  return taken ? `branch ${taken.accepted}, ${taken.length} ${taken.length === 1 ? 'token' : 'tokens'}` : 'none fits';
+  return taken
+    ? `branch ${taken.accepted}, ${taken.length} ${taken.length === 1 ? 'token' : 'tokens'}`
+    : 'no branch matched';
 }
 
 /** @param {Step} step */
@@ -142,21 +144,21 @@ function stepRow(step) {
   return row;
 }
 
-/** The figures of one step. @param {Step} step */
+/** Shows the figures of one step. @param {Step} step */
 function showStep(step) {
   const figures = {
     step: `${step.step} at ${ms(step.start_us)} ms`,
     'time, ms': ms(step.step_us),
     mode: `${step.mode}: ${step.reason}`,
     'proposed by': step.source,
-    accepted: `${step.accepted} of ${step.drafted} (${step.offered} offered)`,
+    accepted: `${step.accepted} of ${step.drafted} (${step.offered} proposed)`,
     tokens: String(step.tokens),
     'verify, ms: queue + run': callText(callOf(step, 'verify')),
-    'sequences in its run': String(callOf(step, 'verify')?.batch_size ?? '–'),
-    'draft beside, ms': callText(callOf(step, 'draft')),
-    'draft before, ms': callText(callOf(step, 'redraft')),
+    'batch size': String(callOf(step, 'verify')?.batch_size ?? '–'),
+    'concurrent draft, ms': callText(callOf(step, 'draft')),
+    'redraft, ms': callText(callOf(step, 'redraft')),
     'draft budget': String(step.budget),
-    'next block': branchText(step),
+    'next draft': branchText(step),
   };
   $('step').replaceChildren(
     ...Object.entries(figures).map(([name, value]) => {
@@ -177,7 +179,7 @@ function cells(contents) {
   return row;
 }
 
-/** A link sends no key, and so what it leads to is fetched. @param {string} id */
+/** Fetches a link's target with the API key, which the link itself would not send. @param {string} id */
 function downloadWithKey(id) {
   $(id).addEventListener('click', (event) => {
     if (key.value === '') return;

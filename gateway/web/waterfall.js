@@ -2,14 +2,14 @@
 
 import { make } from './svg.js';
 
-/** Rows of the drawing, as high as the names beside it. */
+/** Height of a row, pixels; equals that of the names to its left. */
 const ROW = 28;
 const BAR = 20;
 const ROWS = { gateway: 0, verifier: 1, drafter: 2 };
 const HEIGHT = 108;
-/** Pixels between two marks of the time axis, at least. */
+/** Least distance between two marks of the time axis, pixels. */
 const TICK = 90;
-/** Browsers draw no wider pictures well. */
+/** Widest drawing that browsers render well, pixels. */
 const WIDEST = 30_000;
 
 /** A request's steps and calls on a time axis that can be zoomed and scrolled; one step is selected. */
@@ -17,10 +17,10 @@ export class Waterfall {
   /** @type {Trace | undefined} */
   #trace;
   #selected = 0;
-  /** Width by that of the view. */
+  /** Width relative to the view. */
   #zoom = 1;
 
-  /** @param {HTMLElement} view around the drawing @param {(step: Step) => void} onSelect */
+  /** @param {HTMLElement} view the element that contains the drawing @param {(step: Step) => void} onSelect */
   constructor(view, onSelect) {
     this.view = view;
     this.svg = /** @type {SVGSVGElement} */ (view.querySelector('svg'));
@@ -44,7 +44,7 @@ export class Waterfall {
     this.select(0);
   }
 
-  /** @param {number} factor 0 for all in view @param {number} [at] place in the view that stays, pixels */
+  /** @param {number} factor 0 to fit the view @param {number} [at] position in the view that stays fixed, pixels */
   zoom(factor, at = this.view.clientWidth / 2) {
     const place = (this.view.scrollLeft + at) / this.#width;
     const most = WIDEST / Math.max(1, this.view.clientWidth);
@@ -53,7 +53,7 @@ export class Waterfall {
     this.view.scrollLeft = place * this.#width - at;
   }
 
-  /** @param {number} index in the steps kept; the nearest one there is */
+  /** @param {number} index of the step; clamped to the recorded ones */
   select(index) {
     const steps = this.#trace?.step_list ?? [];
     this.#selected = Math.max(0, Math.min(index, steps.length - 1));
@@ -91,7 +91,7 @@ export class Waterfall {
     this.#reveal();
   }
 
-  /** With Ctrl, as maps do it. @param {WheelEvent} event */
+  /** Zooms with Ctrl, like maps do. @param {WheelEvent} event */
   #wheel(event) {
     if (!event.ctrlKey) return;
     event.preventDefault();
@@ -125,12 +125,12 @@ export class Waterfall {
     if (step) this.#cursor(step);
   }
 
-  /** The whole call pale and its run on it, in the middle of what is neither queue nor run. @param {Call} call @param {number} [step] */
+  /** A pale bar for the call and a solid one for its run; the network time is split evenly before and after. @param {Call} call @param {number} [step] */
   #call(call, step) {
     const row = ROWS[call.service];
     const rest = Math.max(0, call.us - call.queue_us - call.run_us);
     const whole = this.#bar(call.kind, row, call.start_us, call.us, step);
-    // nothing is known of the run of some calls
+    // Some calls report no run time.
     if (call.run_us > 0) whole.classList.add('pale');
     if (call.error) whole.classList.add('failed');
     if (call.run_us === 0) return [whole];
