@@ -2,7 +2,8 @@
 
 usage, in training/: python -m research COMMAND [options]
 
-Takes every command of ptp-train, and inverse, random-walk and ablate; `run` also finds the recipes in research/recipes.
+Takes every command of ptp-train, with more losses and embeddings, and four more: inverse, random-walk, ablate and
+distill-twice. `run` also finds the recipes in research/recipes.
 """
 
 import pathlib
@@ -11,12 +12,17 @@ from ptp_train.__main__ import main
 from ptp_train.cli import recipes
 from ptp_train.cli.commands import COMMANDS, Command
 
+from . import graph_embeddings, losses  # noqa: F401 - these add their losses and embeddings to the product's
+
 RECIPES = pathlib.Path(__file__).parent / "recipes"
 
 COMMANDS |= {
     "random-walk": Command("research.random_walk", "write sequences of a known law, to try `inverse` on"),
     "inverse": Command(
         "research.inverse", "train a drafter on text, without a teacher (inverse autoregression)", ("data", "init")
+    ),
+    "distill-twice": Command(
+        "research.two_passes", "train a drafter with two passes", ("target", "samples", "held", "init")
     ),
     "ablate": Command(
         "research.ablate",

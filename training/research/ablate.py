@@ -10,14 +10,17 @@ import pathlib
 
 import torch
 import yaml
+from torch import Tensor
 
 from ptp_train.cli.settings import integer, number, require
-from ptp_train.model.drafter import load_drafter
-from ptp_train.model.transformer import identity, load_target, parameters_of
+from ptp_train.model.drafter import Drafter, load_drafter
+from ptp_train.model.sampling import shape
+from ptp_train.model.transformer import Target, identity, load_target, parameters_of
 from ptp_train.train import distill
-from ptp_train.train.batches import Samples, read
+from ptp_train.train.batches import Reading, Samples, read
 from ptp_train.train.device import add_precision, use_threads
-from ptp_train.train.evaluate import by_drafter, decode, impossible_pairs, uniforms_inside
+from ptp_train.train.evaluate import by_drafter, decode, proposals, spread, uniforms_inside
+from ptp_train.train.samples import GENERATED
 
 PAIR_STARTS = 24
 """Drafted pairs per sequence that are checked for being possible."""
@@ -64,6 +67,23 @@ def distill_settings(args: argparse.Namespace, settings: dict, out: pathlib.Path
     chosen = parser.parse_args(words)
     distill.check(chosen)
     return chosen
+
+
+@torch.no_grad()
+def impossible_pairs(target: Target, drafter: Drafter, reading: Reading, count: int, inside: Tensor) -> tuple[int, int]:
+    """How many of the drafted two-token beginnings the target could never say: the second token has probability 0 in what
+    temperature, top-k and top-p leave after the first; and how many were looked at. `count` starts per sequence."""
+    starts = spread(reading, drafter.config.length)[:, :: GENERATED // count]
+    tokens, _ = proposals(drafter, reading, starts, inside)
+    never = total = 0
+    for n in range(starts.shape[1]):
+        at = int(starts[0, n])
+        ids = torch.cat([reading.ids[:, :at], tokens[:, n, :1]], 1)
+        temperature, top_p, top_k = (t[:, 0, 0] for t in reading.conditions)
+        p = shape(target(ids)[:, -1].float(), temperature, top_k, top_p)
+        never += int((p.gather(-1, tokens[:, n, 1:2]) == 0).sum())
+        total += len(ids)
+    return never, total
 
 
 def measure(args: argparse.Namespace, path: pathlib.Path) -> dict:

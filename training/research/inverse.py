@@ -48,7 +48,6 @@ def check(args: argparse.Namespace) -> None:
     for name, wanted in (("kind", ("separate",)), ("method", ("c", "independent"))):
         given = getattr(args, name)
         require(given in wanted, f"--{name} must be {' or '.join(wanted)}: there is no teacher, got {given}")
-    require(args.passes == 1, f"--passes must be 1: only `distill` trains a second one, got {args.passes}")
     require(args.length < args.context, f"--length must be in [1, {args.context - 1}], got {args.length}")
 
 
@@ -120,7 +119,7 @@ def start(args: argparse.Namespace) -> Drafter:
 def continued(args: argparse.Namespace, old: Drafter) -> Drafter:
     """A drafter with all that `old`, of the same sizes, has learnt: to go on with another --length, --method or --rank."""
     c = old.config
-    own = c.kind == "separate" and c.method != "o" and c.passes == 1
+    own = c.kind == "separate" and c.method != "o"
     require(own, f"--init must be a drafter that `inverse` trained, got one of --kind {c.kind}, --method {c.method}")
     drafter = Drafter(drafter_config(args, c.sizes))
     drafter.start_from(old, layers_of(args))

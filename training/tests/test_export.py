@@ -63,14 +63,13 @@ OWN = replace(CONFIG, width=32, layers=2, heads=2, kv_heads=1, hidden=64)
 FORMS = {
     "c, tree, sequential head": {"rank": 8},
     "o, one u": {"method": "o", "pick": "cdf", "rank": 0},
-    "c, one u, adapters": {"pick": "cdf", "rank": 8, "kind": "lora", "source": (0, 1, 2), "embedding": "float"},
+    "c, one u, adapters": {"pick": "cdf", "rank": 8, "kind": "lora", "source": (0, 1, 2)},
     "independent, tree, separate": {"method": "independent", "rank": 0, "kind": "separate", "own": OWN},
     "o, tree, separate, sequential head": {
         "method": "o",
         "rank": 8,
         "kind": "separate",
         "own": OWN,
-        "embedding": "cosine",
     },
 }
 
@@ -520,24 +519,6 @@ def test_export_reads_checkpoints_and_reports(pair, tmp_path):
     assert "corpus" not in content
 
 
-@pytest.mark.parametrize("kind", embeddings.KINDS)
-def test_embedded_uniforms(tmp_path, kind):
-    """Features of multiples of 2^-24, the smallest and the largest among them."""
-    g = Graph(WeightFile(tmp_path / "unused.weights"))
-    g.input("u", FLOAT, [1, "M", 3])
-    name = graph_embeddings.features(g, kind, "u", 3, 4)
-    g.output(name, FLOAT, [1, "M", None])
-    g.save(tmp_path / "embedding.onnx")
-    whole = np.random.default_rng(0).integers(0, 2**24, (1, 40, 3))
-    whole[0, 0] = 0, 1, 2**24 - 1
-    whole[0, 1] = 2**23, 2**23 - 1, 3
-    u = (whole / 2**24).astype(np.float32)
-    (found,) = session(tmp_path / "embedding.onnx").run(None, {"u": u})
-    expected = embeddings.features(kind, torch.from_numpy(u), 4).numpy()
-    assert found.shape[-1] == 3 * embeddings.count(kind, 4)
-    np.testing.assert_allclose(found, expected, atol=2e-5 if kind in ("fourier", "cosine") else 0)
-
-
 def test_a_pair_can_be_served_with_longer_contexts_than_it_was_trained_for(pair, tmp_path, tokens):
     long = copy.deepcopy(pair)
     export.serve_context(*long, 3 * CONFIG.context)
@@ -563,3 +544,20 @@ def test_small_models_have_graphs_for_more_sequences_than_large_ones(tmp_path, m
     assert slots_of("large") == [1, 4]
     with pytest.raises(SystemExit, match="--slots must rise from 1, got 2,4"):
         command.check(argparse.Namespace(slots=(2, 4), to="server", id="x", **{"from": None}))
+
+
+def test_embedded_uniforms(tmp_path):
+    """Features of multiples of 2^-24, the smallest and the largest among them."""
+    g = Graph(WeightFile(tmp_path / "unused.weights"))
+    g.input("u", FLOAT, [1, "M", 3])
+    name = graph_embeddings.features(g, "fourier", "u", 3, 4)
+    g.output(name, FLOAT, [1, "M", None])
+    g.save(tmp_path / "embedding.onnx")
+    whole = np.random.default_rng(0).integers(0, 2**24, (1, 40, 3))
+    whole[0, 0] = 0, 1, 2**24 - 1
+    whole[0, 1] = 2**23, 2**23 - 1, 3
+    u = (whole / 2**24).astype(np.float32)
+    (found,) = session(tmp_path / "embedding.onnx").run(None, {"u": u})
+    expected = embeddings.features("fourier", torch.from_numpy(u), 4).numpy()
+    assert found.shape[-1] == 3 * embeddings.EMBEDDINGS["fourier"].count(4)
+    np.testing.assert_allclose(found, expected, atol=2e-5)

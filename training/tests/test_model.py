@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ptp_train.model import embeddings, grow
+from ptp_train.model import grow
 from ptp_train.model.drafter import Drafter, DrafterConfig, load_drafter
 from ptp_train.model.transformer import Config, Target, load_target, save
 from ptp_train.train.target import taken
@@ -95,51 +95,11 @@ def test_drafting_position_by_position_is_consistent_with_teacher_forcing(pair):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("rank", [0, 8])
-def test_a_second_pass_is_told_the_tokens_of_the_first(rank):
-    """In training it is told answers; where the first pass drafts just these, they are what it then drafts from."""
-    torch.manual_seed(4)
-    target = Target(CONFIG)
-    twice = Drafter(DrafterConfig(CONFIG, source=(0, 1, 3), length=4, rank=rank, passes=2), target)
-    for p in (*target.parameters(), *twice.parameters()):
-        if p.ndim == 2:
-            torch.nn.init.normal_(p, std=0.4)
-    ids, starts, u = torch.randint(0, 96, (1, 24)), torch.tensor([[5, 9, 17]]), torch.rand(1, 3, 4, 7)
-    asked = (*inputs((target, twice), ids, starts), u, CONDITIONS)
-    once = Drafter(replace(twice.config, passes=1))
-    once.load_state_dict(twice.state_dict(), strict=False)
-    first, second = once.draft(*asked), twice.draft(*asked)
-    assert not torch.equal(first, second)
-    told = torch.ones(1, 3, dtype=torch.bool)
-
-    def picked(answers, told):
-        return twice.choose(twice(*asked, answers, told=told), u, CONDITIONS[0])
-
-    assert torch.equal(picked(first, ~told), first)
-    # the first token is told of none; up to where the passes differ the head is given the same tokens in training as in drafting
-    assert torch.equal(second[..., 0], first[..., 0])
-    same = (first == second).cumprod(-1).bool()
-    behind = torch.cat([torch.ones_like(same[..., :1]), same[..., :-1]], -1)
-    assert torch.equal(picked(first, told)[behind], second[behind])
-
-
-@torch.no_grad()
 def test_greedy_completions_do_not_read_u(pair):
     ids, starts = torch.randint(0, 96, (1, 24)), torch.tensor([[7]])
     greedy = (torch.tensor(0.0), torch.tensor(1.0), torch.tensor(0.0))
     one, two = (pair[1].draft(*inputs(pair, ids, starts), uniforms(pair, 1), greedy) for _ in range(2))
     assert torch.equal(one, two)
-
-
-@pytest.mark.parametrize("kind", [k for k in embeddings.KINDS if k != "fourier"])
-def test_embeddings_have_as_many_features_as_they_say(kind):
-    u = torch.rand(5, 3)
-    assert embeddings.features(kind, u, 0).shape == (5, 3 * embeddings.count(kind, 0))
-
-
-def test_binary_features_are_the_bits_of_the_float():
-    bits = embeddings.features("binary", torch.tensor([0.75]), 0)
-    assert int("".join(str(int(b)) for b in bits), 2) == 0x3F400000  # IEEE 754: 0.75 = 1.5 * 2^-1
 
 
 def test_saved_models_load_equal(pair, tmp_path):

@@ -6,10 +6,10 @@ import pathlib
 import numpy as np
 import pytest
 import torch
+from philox import philox, uniforms
 
 from ptp_train.model.coordinates import between, dimensions, interval, pick
 from ptp_train.model.sampling import shape
-from ptp_train.model.uniforms import philox, uniforms
 
 VECTORS = pathlib.Path(__file__).parents[2] / "test" / "vectors"
 SAMPLING = json.loads((VECTORS / "sampling.json").read_text())

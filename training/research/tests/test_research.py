@@ -133,8 +133,6 @@ def test_inverse_training_goes_on_from_plain_training(folder):
         assert math.isfinite(second)
     with pytest.raises(SystemExit, match="--init must be a drafter that `inverse` trained, got one of --kind reader"):
         ptp_train(*common, "--out", folder / "x.pt", "--init", folder / "drafter.pt", "--source", "0,1")
-    with pytest.raises(SystemExit, match="--passes must be 1"):
-        ptp_train(*common, "--out", folder / "x.pt", "--passes", 2)
     with pytest.raises(SystemExit, match="--init has --pick tree, got cdf"):
         ptp_train(*common, "--out", folder / "x.pt", "--init", plain, "--source", "0,1", "--pick", "cdf")
 

@@ -121,8 +121,6 @@ def run(args: argparse.Namespace) -> None:
     storage = args.storage or ("exact" if "source" in facts["target"] else "float16")
     template = args.tokens / "chat_template.jinja"
     target, drafter = load_target(args.target), load_drafter(path) if path else None
-    passes = drafter.config.passes if drafter else 1
-    require(passes == 1, f"--drafter must have been trained with --passes 1 to be exported, got {passes}")
     if args.context:
         serve_context(target, drafter, args.context)
     write_folder(

@@ -57,8 +57,6 @@ class DrafterConfig:
     rank: int = 128
     """Width of the sequential head (sequential_head.py); 0 for none."""
     lora_rank: int = 64
-    passes: int = 1
-    """How often positions go through the layers: from the second pass on told the tokens that the pass before picked."""
     own: Config | None = None
     """Sizes of a `separate` drafter; the others have the target's."""
 
@@ -101,9 +99,10 @@ class UniformEmbedding(nn.Module):
     def __init__(self, c: DrafterConfig):
         super().__init__()
         self.c = c
-        count = c.coordinates * embeddings.count(c.embedding, c.frequencies)
-        self.hidden = nn.Linear(count, 4 * embeddings.LEVELS) if c.embedding == "float" else None
-        self.uniform = nn.Linear(4 * embeddings.LEVELS if self.hidden else count, c.sizes.width)
+        embedding = embeddings.EMBEDDINGS[c.embedding]
+        count = c.coordinates * embedding.count(c.frequencies)
+        self.hidden = nn.Linear(count, embedding.hidden) if embedding.hidden else None
+        self.uniform = nn.Linear(embedding.hidden or count, c.sizes.width)
         self.greedy = nn.Parameter(torch.zeros(c.sizes.width))
         self.condition = nn.Linear(3, c.sizes.width, bias=False)
         nn.init.zeros_(self.condition.weight)
@@ -159,9 +158,6 @@ class Drafter(nn.Module):
         self.feature = nn.Linear(c.width, c.width, bias=False) if config.given else None
         if self.feature is not None:
             nn.init.zeros_(self.feature.weight)
-        self.told = nn.Linear(c.width, c.width, bias=False) if config.passes > 1 else None
-        if self.told is not None:
-            nn.init.eye_(self.told.weight)
         if target is not None and config.own is None:
             self.start_from(target, config.source)
         if config.kind == "lora":
@@ -191,6 +187,12 @@ class Drafter(nn.Module):
         (`Target.read`)."""
         return read_layers(self.layers, self.embedding(ids), self.config.sizes)[1]
 
+    def inputs(self, last: Tensor, u: Tensor, conditions: tuple, feature: Tensor | None) -> Tensor:
+        """What the u-positions start from, [B, N, L, width]; arguments as in `hidden`."""
+        x = self.uniform(u, *(t.expand(u.shape[:3]) for t in conditions))
+        before = self.embedding(last) if feature is None else self.embedding(last) + self.feature(feature)
+        return torch.cat([x[:, :, :1] + before[:, :, None], x[:, :, 1:]], 2)
+
     def hidden(
         self,
         cache: list[KeyValue],
@@ -199,26 +201,19 @@ class Drafter(nn.Module):
         u: Tensor,
         conditions: tuple[Tensor, Tensor, Tensor],
         feature: Tensor | None = None,
-        picked: Tensor | None = None,
     ) -> Tensor:
         """Normalised last hidden state [B, N, L, width] of N completions for each of B sequences.
 
         cache: keys and values of the context layers, each [B, G, S, D_head]. last [B, N]: the token before each completion.
         starts [B, N]: index of the first token to predict, 1 .. S. u [B, N, L, D]. conditions: temperature, top_p, top_k,
         each broadcastable to [B, N, L]. feature [B, N, width]: with it the context ends one token before `last`, and this is
-        what it ends with. picked [B, N, L]: the tokens of the pass before, -1 for none; each is told to the position behind it.
+        what it ends with.
         """
         b, n, length = u.shape[:3]
         c = self.config.sizes
         s = cache[self.config.source[0]][0].shape[2]
         device = u.device
-        x = self.uniform(u, *(t.expand(b, n, length) for t in conditions))
-        before = self.embedding(last) if feature is None else self.embedding(last) + self.feature(feature)
-        behind = x[:, :, 1:]
-        if picked is not None:
-            told = picked[..., :-1, None]
-            behind = behind + self.told(self.embedding(told[..., 0].clamp(min=0))) * (told >= 0)
-        x = torch.cat([x[:, :, :1] + before[:, :, None], behind], 2).flatten(1, 2)
+        x = self.inputs(last, u, conditions, feature).flatten(1, 2)
         positions = (starts[:, :, None] - 1 + torch.arange(length, device=device)).flatten(1)
         cos, sin = rope_tables(positions, c)
         seen = torch.arange(s, device=device) < starts[..., None] - (0 if feature is None else 1)
@@ -258,18 +253,15 @@ class Drafter(nn.Module):
         conditions,
         answers: Tensor | None = None,
         given: Given | None = None,
-        told: Tensor | None = None,
     ) -> Tensor:
         """Logits [B, N, L, V]; arguments as in `hidden` and `logits`. A `feature` drafter has to have `given` and the answers,
-        and gives the logits [B, N, L - 1, V] of all tokens but the first. told [B, N]: completions in a second pass, which
-        takes the answers as what the first one picked (where it did not, nothing behind counts)."""
+        and gives the logits [B, N, L - 1, V] of all tokens but the first."""
         feature = None
         if given is not None:
             feature, last, starts, u, answers = (
                 given.feature, answers[..., 0], starts + 1, u[:, :, 1:], answers[..., 1:]
             )  # fmt: skip
-        picked = None if told is None else torch.where(told[..., None], answers, -1)
-        return self.logits(self.hidden(cache, last, starts, u, conditions, feature, picked), last, conditions, answers)
+        return self.logits(self.hidden(cache, last, starts, u, conditions, feature), last, conditions, answers)
 
     @torch.no_grad()
     def draft(
@@ -298,14 +290,7 @@ class Drafter(nn.Module):
 
     def _predicted(self, cache, last, starts, u, conditions, excluded, feature=None) -> Tensor:
         """The tokens [B, N, L] that the drafter's own layers draft; arguments as in `hidden` and `draft`."""
-        tokens = None
-        for _ in range(self.config.passes):
-            hidden = self.hidden(cache, last, starts, u, conditions, feature, tokens)
-            tokens = self._chosen(hidden, last, u, conditions, excluded)
-        return tokens
-
-    def _chosen(self, hidden, last, u, conditions, excluded) -> Tensor:
-        """The tokens [B, N, L] of one pass, whose hidden states are given."""
+        hidden = self.hidden(cache, last, starts, u, conditions, feature)
         if self.sequential is None:
             logits = self.logits(hidden, last, conditions)
             logits = torch.cat([without(logits[:, :, :1], excluded), logits[:, :, 1:]], 2)
@@ -348,6 +333,7 @@ def without(logits: Tensor, excluded: Tensor | None) -> Tensor:
 def load_drafter(path) -> Drafter:
     stored = torch.load(path, map_location="cpu")
     settings = dict(stored["config"])
+    settings.pop("passes", None)  # older checkpoints have it
     settings["target"] = Config(**settings["target"])
     settings["own"] = Config(**settings["own"]) if settings["own"] else None
     settings["source"] = tuple(settings["source"])

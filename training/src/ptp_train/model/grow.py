@@ -98,12 +98,12 @@ def check_drafter(old: DrafterConfig, new: DrafterConfig) -> None:
 
 
 @torch.no_grad()
-def grown_drafter(old: Drafter, config: DrafterConfig) -> Drafter:
+def grown_drafter(old: Drafter, config: DrafterConfig, form: type[Drafter] = Drafter) -> Drafter:
     """A drafter with the sizes of `config` that drafts what `old` does, if its context layers have in the old heads' place what
     those of `old` have (which they do in a grown target, where source names the layers' new places). A reader may become a
     `feature` drafter, which has to learn that its context ends one token earlier."""
     check_drafter(old.config, config)
-    new = Drafter(config)
+    new = form(config)
     c, was = config.sizes, old.config.sizes
     new.embedding.weight.copy_(placed(new.embedding.weight, old.embedding.weight, 0.0))
     new.norm.weight.copy_(norm_weight(old.norm.weight, c.width))
@@ -113,8 +113,6 @@ def grown_drafter(old: Drafter, config: DrafterConfig) -> Drafter:
         p.copy_(placed(p, old.uniform.get_parameter(name), 0.0))
     if new.feature is not None and old.feature is not None:
         new.feature.weight.copy_(placed(new.feature.weight, old.feature.weight, 0.0))
-    if new.told is not None and old.told is not None:
-        new.told.weight.copy_(placed(new.told.weight, old.told.weight, 0.0))
     if new.sequential is not None:
         for name, p in new.sequential.named_parameters():
             writes = name.startswith("out.")

@@ -66,7 +66,9 @@ def add_drafter_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", choices=KINDS, default="reader")
     parser.add_argument("--method", choices=METHODS, default="c")
     parser.add_argument("--pick", choices=("cdf", "tree"), default="tree", help="how uniforms choose a token")
-    parser.add_argument("--embedding", choices=embeddings.KINDS, default="fourier")
+    parser.set_defaults(embedding="fourier")
+    if len(embeddings.EMBEDDINGS) > 1:
+        parser.add_argument("--embedding", choices=tuple(embeddings.EMBEDDINGS))
     parser.add_argument("--frequencies", type=integer(1, 64), default=8, help="harmonics of the fourier embedding")
     parser.add_argument(
         "--source",
@@ -77,12 +79,6 @@ def add_drafter_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--length", type=integer(1, 64), default=8, help="positions per completion, L")
     parser.add_argument("--rank", type=integer(0, 4096), default=128, help="width of the sequential head, 0 for none")
     parser.add_argument("--lora-rank", type=integer(1, 4096), default=64)
-    parser.add_argument(
-        "--passes",
-        type=integer(1, 8),
-        default=1,
-        help="how often positions go through the layers, from the second time on told the tokens picked before; 1 to be exported",
-    )
     parser.add_argument(
         "--width", type=multiple(64, 64, 8192), default=128, help="of a separate drafter, whose layers --source counts"
     )
@@ -96,10 +92,6 @@ def check(args: argparse.Namespace) -> None:
     given = args.kind != "feature" or args.length > 1
     require(
         given, f"--length must be 2 or more with --kind feature, whose first token is the target's, got {args.length}"
-    )
-    behind = args.length - (args.kind == "feature")
-    require(
-        args.passes == 1 or behind > 1, f"--passes must be 1 where --length {args.length} leaves one position to draft"
     )
     require(
         not args.keep or args.kind != "separate", "--keep is for drafters that read the target, not --kind separate"
@@ -124,7 +116,7 @@ def drafter_config(args: argparse.Namespace, target: Config) -> DrafterConfig:
         source = tuple(range(len(source)))  # each layer reads itself
     shared = {
         k: getattr(args, k)
-        for k in ("length", "kind", "method", "pick", "embedding", "frequencies", "rank", "lora_rank", "passes")
+        for k in ("length", "kind", "method", "pick", "embedding", "frequencies", "rank", "lora_rank")
     }
     return DrafterConfig(target, source, own=own, **shared)
 
@@ -158,9 +150,7 @@ class Lesson:
             starts = rng.integers(reading.first, reading.first + GENERATED - a.length + 1, shape)
             inside = self.beta.sample((*shape, a.length, reading.low.shape[-1])).to(self.device)
             q = ask(reading, self.drafter, torch.from_numpy(starts).to(self.device), inside)
-            # half of the completions are a second pass's
-            told = torch.rand(shape, device=self.device) < 0.5 if self.drafter.config.passes > 1 else None
-            logits = self.predict(q.cache, q.last, q.starts, q.u, q.conditions, q.answers, q.given, told)
+            logits = self.predict(q.cache, q.last, q.starts, q.u, q.conditions, q.answers, q.given)
         logits = logits.float()
         given = self.drafter.config.given
         answers, p = (x[:, :, given:] for x in (q.answers, q.p))
@@ -182,26 +172,26 @@ def consistent(q: Question, learns_tokens: bool) -> Tensor:
     return torch.cat([torch.ones_like(possible[..., :1]), possible[..., :-1]], -1)
 
 
-def start(args: argparse.Namespace, target: Target) -> Drafter:
+def start(args: argparse.Namespace, target: Target, form: type[Drafter]) -> Drafter:
     """The untrained drafter, or that of --init."""
     if args.init:
-        return grown_drafter(load_drafter(args.init), drafter_config(args, target.config))
-    return untrained(args, target)
+        return grown_drafter(load_drafter(args.init), drafter_config(args, target.config), form)
+    return untrained(args, target, form)
 
 
-def untrained(args: argparse.Namespace, target: Target) -> Drafter:
+def untrained(args: argparse.Namespace, target: Target, form: type[Drafter] = Drafter) -> Drafter:
     """A drafter for `target`, with the weights that its kind and --from-target let it begin with."""
-    drafter = Drafter(drafter_config(args, target.config), None if args.kind == "separate" else target)
+    drafter = form(drafter_config(args, target.config), None if args.kind == "separate" else target)
     if args.from_target:
         drafter.start_from(target, layers_of(args))
         drafter.fit_uniforms()
     return drafter
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace, form: type[Drafter] = Drafter) -> None:
     place = device()
     target = load_target(args.target).requires_grad_(False)
-    drafter = start(args, target).to(place)
+    drafter = start(args, target, form).to(place)
     target.to(place)
     samples = Samples(args.samples, "train", place)
     held = Samples(args.held or args.samples, "held_files", place)

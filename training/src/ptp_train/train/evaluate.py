@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from ..model.drafter import Drafter, load_drafter
-from ..model.sampling import shape
 from ..model.transformer import Target, load_target
 from .batches import Reading, Samples, ask, read
 from .device import use_threads
@@ -74,23 +73,6 @@ def quick(target: Target, drafter: Drafter, samples: Samples, sequences: int = 8
         "accuracy": [round(x, 4) for x in right.mean(0).tolist()],
         "tokens_per_call": round(1 + right.cumprod(-1).sum(-1).mean().item(), 4),
     }
-
-
-@torch.no_grad()
-def impossible_pairs(target: Target, drafter: Drafter, reading: Reading, count: int, inside: Tensor) -> tuple[int, int]:
-    """How many of the drafted two-token beginnings the target could never say: the second token has probability 0 in what
-    temperature, top-k and top-p leave after the first; and how many were looked at. `count` starts per sequence."""
-    starts = spread(reading, drafter.config.length)[:, :: GENERATED // count]
-    tokens, _ = proposals(drafter, reading, starts, inside)
-    never = total = 0
-    for n in range(starts.shape[1]):
-        at = int(starts[0, n])
-        ids = torch.cat([reading.ids[:, :at], tokens[:, n, :1]], 1)
-        temperature, top_p, top_k = (t[:, 0, 0] for t in reading.conditions)
-        p = shape(target(ids)[:, -1].float(), temperature, top_k, top_p)
-        never += int((p.gather(-1, tokens[:, n, 1:2]) == 0).sum())
-        total += len(ids)
-    return never, total
 
 
 Walk = Callable[[Reading, int], np.ndarray]

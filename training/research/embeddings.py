@@ -1,0 +1,65 @@
+"""Embeddings of uniforms that were tried: none was better than `fourier` (docs/ablations.md).
+
+`binary` is the paper's choice (the bits of the float32), `thermometer` and `float` its comparisons. Importing this module adds
+them to `distill --embedding`. Every function takes u [...] and gives [..., F].
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ptp_train.model.embeddings import EMBEDDINGS, Embedding
+
+LEVELS = 32
+"""Features of the embeddings that have a resolution to choose."""
+
+
+def binary(u: Tensor) -> Tensor:
+    """The 32 bits of u as an IEEE-754 float32, highest first."""
+    bits = u.float().contiguous().view(torch.int32)
+    return ((bits[..., None] >> torch.arange(31, -1, -1, dtype=torch.int32, device=u.device)) & 1).float()
+
+
+def thermometer(u: Tensor) -> Tensor:
+    """Feature i is 1 where u exceeds i / LEVELS."""
+    return (u[..., None] > torch.arange(LEVELS, device=u.device) / LEVELS).float()
+
+
+def plain(u: Tensor) -> Tensor:
+    """u itself, centred; two layers follow (see `drafter.UniformEmbedding`)."""
+    return u[..., None] * 2 - 1
+
+
+def sawtooth(u: Tensor) -> Tensor:
+    """u modulo 1/k, scaled to [0, 1), for k = 1 .. LEVELS."""
+    k = torch.arange(1, LEVELS + 1, device=u.device)
+    return (u[..., None] * k) % 1
+
+
+def cosine(u: Tensor) -> Tensor:
+    """cos(pi k u) for k = 1 .. LEVELS."""
+    return (u[..., None] * torch.arange(1, LEVELS + 1, device=u.device) * math.pi).cos()
+
+
+def interpolation(u: Tensor) -> Tensor:
+    """Weights of a linear interpolation between LEVELS + 1 learned vectors at even distances."""
+    at = torch.arange(LEVELS + 1, device=u.device)
+    return (1 - (u[..., None] * LEVELS - at).abs()).clamp(min=0)
+
+
+FIXED: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
+    "binary": (binary, 32),
+    "thermometer": (thermometer, LEVELS),
+    "float": (plain, 1),
+    "sawtooth": (sawtooth, LEVELS),
+    "cosine": (cosine, LEVELS),
+    "interpolation": (interpolation, LEVELS + 1),
+}
+for _name, (_features, _count) in FIXED.items():
+    EMBEDDINGS[_name] = Embedding(
+        lambda u, harmonics, f=_features: f(u),
+        lambda harmonics, n=_count: n,
+        4 * LEVELS if _name == "float" else 0,
+    )

@@ -1,0 +1,67 @@
+"""Trains a drafter whose positions go through the layers twice, told in the second pass the tokens that the first one picked.
+
+It lost: 3.81 tokens per call where one pass, at half the cost, has 3.73. The result cannot be exported.
+"""
+
+import argparse
+
+import torch
+from torch import Tensor, nn
+
+from ptp_train.cli.settings import require
+from ptp_train.model.drafter import Drafter, DrafterConfig
+from ptp_train.model.transformer import Target
+from ptp_train.train import distill
+
+
+class TwoPassDrafter(Drafter):
+    """In training, the answers stand for what the first pass picked, in half of the completions."""
+
+    def __init__(self, config: DrafterConfig, target: Target | None = None):
+        super().__init__(config, target)
+        self.told = nn.Linear(config.sizes.width, config.sizes.width, bias=False)
+        nn.init.eye_(self.told.weight)
+        self.picked: Tensor | None = None
+        """[B, N, L] tokens of the first pass, -1 for none; None in the first pass."""
+
+    def inputs(self, last: Tensor, u: Tensor, conditions: tuple, feature: Tensor | None) -> Tensor:
+        x = super().inputs(last, u, conditions, feature)
+        if self.picked is None:
+            return x
+        token = self.picked[..., :-1, None]
+        told = self.told(self.embedding(token[..., 0].clamp(min=0))) * (token >= 0)
+        return torch.cat([x[:, :, :1], x[:, :, 1:] + told], 2)
+
+    def forward(
+        self, cache, last, starts, u, conditions, answers=None, given=None, told: Tensor | None = None
+    ) -> Tensor:
+        """told [B, N]: completions in their second pass; random in training."""
+        if told is None and self.training:
+            told = torch.rand(u.shape[:2], device=u.device) < 0.5
+        if told is not None:
+            self.picked = torch.where(told[..., None], answers[..., self.config.given :], -1)
+        try:
+            return super().forward(cache, last, starts, u, conditions, answers, given)
+        finally:
+            self.picked = None
+
+    def _predicted(self, *arguments, **options) -> Tensor:
+        self.picked = super()._predicted(*arguments, **options)
+        try:
+            return super()._predicted(*arguments, **options)
+        finally:
+            self.picked = None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    distill.add_arguments(parser)
+
+
+def check(args: argparse.Namespace) -> None:
+    distill.check(args)
+    drafted = args.length - (args.kind == "feature")
+    require(drafted > 1, f"--length must leave two or more positions to draft, got {args.length}")
+
+
+def run(args: argparse.Namespace) -> None:
+    distill.run(args, TwoPassDrafter)
