@@ -1,4 +1,4 @@
-/** `npm run settings`: writes the table of all settings into docs/operations.md, between its two marks. */
+/** `npm run settings`: writes all settings into docs/settings.md, between its two marks. */
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describeSettings, type Setting } from '@ptp/service-kit/settings';
@@ -6,35 +6,49 @@ import { drafterSettings } from '../drafter/src/settings.ts';
 import { gatewaySettings } from '../gateway/src/settings.ts';
 import { verifierSettings } from '../verifier/src/settings.ts';
 
-export const PAGE = join(import.meta.dirname, '..', 'docs', 'operations.md');
-const [BEGIN, END] = ['<!-- settings: made by `npm run settings` -->', '<!-- end of settings -->'];
+export const PAGE = join(import.meta.dirname, '..', 'docs', 'settings.md');
+const [BEGIN, END] = ['<!-- settings: written by `npm run settings` -->', '<!-- end of settings -->'];
+const WIDTH = 114;
 
 const services = { gateway: gatewaySettings, verifier: verifierSettings, drafter: drafterSettings };
 
-/** One row for each setting, with the services that read it. */
+/** One paragraph for each setting, with the services that read it. */
 export function settingsTable(): string {
-  const rows = new Map<string, { setting: Setting; readers: string[] }>();
+  const entries = new Map<string, { setting: Setting; readers: string[] }>();
   for (const [service, table] of Object.entries(services)) {
     for (const setting of Object.values<Setting>(table)) {
-      // a service's own address is where the gateway looks for it
-      const row = rows.get(setting.name) ?? { setting, readers: [] };
-      row.readers.push(service);
-      rows.set(setting.name, row);
+      const key = [setting.name, setting.default, setting.doc].join();
+      const entry = entries.get(key) ?? { setting, readers: [] };
+      entry.readers.push(service);
+      entries.set(key, entry);
     }
   }
-  const [head = '', rule = ''] = describeSettings({}).split('\n');
-  const lines = [...rows.values()].map(({ setting, readers }) => {
-    const row = describeSettings({ setting }).split('\n')[2] ?? '';
-    return `${row} ${readers.join(', ')} |`;
-  });
-  return [`${head} read by |`, `${rule} --- |`, ...lines].join('\n');
+  return [...entries.values()].map(({ setting, readers }) => paragraph(setting, readers)).join('\n\n');
 }
 
-/** The page with today's table. */
+function paragraph(setting: Setting, readers: readonly string[]): string {
+  const [, , value = ''] = (describeSettings({ setting }).split('\n')[2] ?? '').split(/ ?\| ?/);
+  const preset = setting.default === '' ? '' : `, default \`${setting.default}\``;
+  const head = `**\`${setting.name}\`** (${readers.join(', ')}): ${value}${preset}.`;
+  return [`${wrapped(head).join('\n')}<br>`, ...wrapped(setting.doc)].join('\n');
+}
+
+/** Lines of at most `WIDTH` characters. */
+function wrapped(text: string): string[] {
+  const lines: string[] = [];
+  for (const word of text.split(' ')) {
+    const last = lines.at(-1);
+    if (last !== undefined && last.length + 1 + word.length <= WIDTH) lines[lines.length - 1] = `${last} ${word}`;
+    else lines.push(word);
+  }
+  return lines;
+}
+
+/** The page with today's settings. */
 export function withTable(page: string): string {
   const [before, rest] = page.split(BEGIN);
   const after = rest?.split(END)[1];
-  if (before === undefined || after === undefined) throw new Error(`docs/operations.md must have ${BEGIN} and ${END}`);
+  if (before === undefined || after === undefined) throw new Error(`docs/settings.md must have ${BEGIN} and ${END}`);
   return `${before}${BEGIN}\n\n${settingsTable()}\n\n${END}${after}`;
 }
 

@@ -48,7 +48,7 @@ const labelsOf = (manifest: Manifest): Record<string, string> => manifest.spec.t
 const selects = (selector: Record<string, string>, labels: Record<string, string>) =>
   Object.entries(selector).every(([key, value]) => labels[key] === value);
 
-/** What users make before: docs/operations.md says so. */
+/** Created by the user beforehand (docs/deploy.md). */
 const GIVEN = { secrets: ['ptp-api-keys'], claims: ['ptp-models'] };
 const KNOWN = new Set([...settingsTable().matchAll(/`(PTP_[A-Z_]+)`/g)].map(([, name]) => name));
 
