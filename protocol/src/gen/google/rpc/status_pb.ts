@@ -2,7 +2,7 @@
 // @generated from file google/rpc/status.proto (package google.rpc, syntax proto3)
 /* eslint-disable */
 
-// The part of google.rpc that our errors are told in (https://cloud.google.com/apis/design/errors): messages and field numbers as published.
+// The part of google.rpc that describes this project's errors (https://google.aip.dev/193): messages and field numbers as published.
 
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
@@ -17,7 +17,7 @@ export const file_google_rpc_status: GenFile = /*@__PURE__*/
   fileDesc("Chdnb29nbGUvcnBjL3N0YXR1cy5wcm90bxIKZ29vZ2xlLnJwYyJOCgZTdGF0dXMSDAoEY29kZRgBIAEoBRIPCgdtZXNzYWdlGAIgASgJEiUKB2RldGFpbHMYAyADKAsyFC5nb29nbGUucHJvdG9idWYuQW55YgZwcm90bzM", [file_google_protobuf_any]);
 
 /**
- * An error, as gRPC clients find it in the trailer grpc-status-details-bin.
+ * An error, sent to gRPC clients in the trailer grpc-status-details-bin.
  *
  * @generated from message google.rpc.Status
  */
@@ -30,7 +30,7 @@ export type Status = Message<"google.rpc.Status"> & {
   code: number;
 
   /**
-   * For developers, in English.
+   * Message for developers, in English.
    *
    * @generated from field: string message = 2;
    */

@@ -13,35 +13,35 @@ export const file_ptp_v1_common: GenFile = /*@__PURE__*/
   fileDesc("ChNwdHAvdjEvY29tbW9uLnByb3RvEgZwdHAudjEiVgoSU2FtcGxpbmdQYXJhbWV0ZXJzEhMKC3RlbXBlcmF0dXJlGAEgASgCEg0KBXRvcF9rGAIgASgNEg0KBXRvcF9wGAMgASgCEg0KBW1pbl9wGAQgASgCIv4BChBUb2tlbkFkanVzdG1lbnRzEjsKCmxvZ2l0X2JpYXMYASADKAsyJy5wdHAudjEuVG9rZW5BZGp1c3RtZW50cy5Mb2dpdEJpYXNFbnRyeRIYChBwcmVzZW5jZV9wZW5hbHR5GAIgASgCEhkKEWZyZXF1ZW5jeV9wZW5hbHR5GAMgASgCEhoKEnJlcGV0aXRpb25fcGVuYWx0eRgEIAEoAhIRCgloZWxkX2JhY2sYBSADKA0SFwoPaGVsZF9iYWNrX3VudGlsGAYgASgNGjAKDkxvZ2l0Qmlhc0VudHJ5EgsKA2tleRgBIAEoDRINCgV2YWx1ZRgCIAEoAjoCOAEiMwoJVG9wVG9rZW5zEgsKA2lkcxgBIAMoDRIZChFsb2dfcHJvYmFiaWxpdGllcxgCIAMoAiJzCg1TZXF1ZW5jZVN0YXJ0Eg4KBnRva2VucxgBIAMoDRIsCghzYW1wbGluZxgCIAEoCzIaLnB0cC52MS5TYW1wbGluZ1BhcmFtZXRlcnMSDAoEc2VlZBgDIAEoBhIWCg5maXJzdF9wb3NpdGlvbhgEIAEoDSIjCgxUcmFjZUNvbnRleHQSEwoLdHJhY2VwYXJlbnQYASABKAkiZQoHVGltaW5ncxIQCghxdWV1ZV91cxgBIAEoDRIOCgZydW5fdXMYAiABKA0SEgoKYmF0Y2hfc2l6ZRgDIAEoDRIOCgZ0b2tlbnMYBCABKA0SFAoMYmF0Y2hfdG9rZW5zGAUgASgNIp0BCgpNb2RlbEZhY3RzEhAKCG1vZGVsX2lkGAEgASgJEhgKEHRva2VuaXplcl9zaGEyNTYYAiABKAkSFwoPdm9jYWJ1bGFyeV9zaXplGAMgASgNEhYKDmNvbnRleHRfbGVuZ3RoGAQgASgNEh0KFXVuaWZvcm1zX3Blcl9wb3NpdGlvbhgFIAEoDRITCgtlbmRfb2ZfdGV4dBgGIAEoDSJqChBQcmVmaXhDYWNoZUZhY3RzEhEKCXNlcXVlbmNlcxgBIAEoDRINCgVieXRlcxgCIAEoBBIPCgdsb29rdXBzGAMgASgEEgwKBGhpdHMYBCABKAQSFQoNcmV1c2VkX3Rva2VucxgFIAEoBGIGcHJvdG8z");
 
 /**
- * How a token is chosen from the model's logits: temperature, then top-k, then top-p, then Pick with the position's u.
+ * Sampling of one token from the model's logits. Applied in this order: temperature, min_p, top_k, top_p; then the position's uniforms
+ * pick the token.
  *
  * @generated from message ptp.v1.SamplingParameters
  */
 export type SamplingParameters = Message<"ptp.v1.SamplingParameters"> & {
   /**
-   * Divides the logits; in [0, 2]. 0 means greedy: the token of the highest logit, lowest id on a tie.
+   * Divides the logits; in [0, 2]. 0 is greedy: the token with the highest logit, the lowest id on a tie.
    *
    * @generated from field: float temperature = 1;
    */
   temperature: number;
 
   /**
-   * Only the top_k most probable tokens may be chosen; 0 means no limit.
+   * Keeps the top_k most probable tokens; in [0, vocabulary_size]; 0 keeps all.
    *
    * @generated from field: uint32 top_k = 2;
    */
   topK: number;
 
   /**
-   * Only the most probable tokens that together reach this probability may be chosen; in (0, 1]; 1, or 0 for absent, means no limit.
+   * Keeps the most probable tokens that together reach this probability; in (0, 1]; 1 keeps all, and 0 (absent) means 1.
    *
    * @generated from field: float top_p = 3;
    */
   topP: number;
 
   /**
-   * Only tokens that are at least so probable, relative to the most probable one, may be chosen; in [0, 1]; 0 means no limit.
-   * Comes after temperature and before top-k and top-p.
+   * Keeps tokens with at least this probability relative to the most probable token; in [0, 1]; 0 keeps all.
    *
    * @generated from field: float min_p = 4;
    */
@@ -56,49 +56,49 @@ export const SamplingParametersSchema: GenMessage<SamplingParameters> = /*@__PUR
   messageDesc(file_ptp_v1_common, 0);
 
 /**
- * What a request changes about single tokens before their logits are shaped: first repetition_penalty, then what is added.
+ * Changes to the logits of single tokens, applied before sampling: repetition_penalty first, then the additive ones.
  *
  * @generated from message ptp.v1.TokenAdjustments
  */
 export type TokenAdjustments = Message<"ptp.v1.TokenAdjustments"> & {
   /**
-   * Added to the logits of these token ids; each in [-100, 100].
+   * Added to the logits of these token ids; at most 1024 entries, each in [-100, 100].
    *
    * @generated from field: map<uint32, float> logit_bias = 1;
    */
   logitBias: { [key: number]: number };
 
   /**
-   * Subtracted once from tokens that were generated already; in [-2, 2].
+   * Subtracted once from the logit of each token generated before; in [-2, 2].
    *
    * @generated from field: float presence_penalty = 2;
    */
   presencePenalty: number;
 
   /**
-   * Subtracted from a token as often as it was generated already; in [-2, 2].
+   * Subtracted from a token's logit once per earlier occurrence in the generated text; in [-2, 2].
    *
    * @generated from field: float frequency_penalty = 3;
    */
   frequencyPenalty: number;
 
   /**
-   * Divides positive logits of tokens of the prompt or generated already, and multiplies negative ones; above 0, up to 10; 1, or 0 for absent,
-   * means no penalty.
+   * Divides positive and multiplies negative logits of tokens in the prompt or the generated text; in (0, 10]; 1 is no penalty, and 0
+   * (absent) means 1.
    *
    * @generated from field: float repetition_penalty = 4;
    */
   repetitionPenalty: number;
 
   /**
-   * Tokens that may not be chosen at positions below held_back_until.
+   * Token ids that are forbidden at positions below held_back_until.
    *
    * @generated from field: repeated uint32 held_back = 5;
    */
   heldBack: number[];
 
   /**
-   * See held_back.
+   * First position, counted from 0 at the first generated token, at which the tokens of held_back are allowed; 0 for none held back.
    *
    * @generated from field: uint32 held_back_until = 6;
    */
@@ -113,7 +113,7 @@ export const TokenAdjustmentsSchema: GenMessage<TokenAdjustments> = /*@__PURE__*
   messageDesc(file_ptp_v1_common, 1);
 
 /**
- * A token's alternatives by probability, falling.
+ * The most probable alternatives at one position, in descending order of probability.
  *
  * @generated from message ptp.v1.TopTokens
  */
@@ -126,7 +126,7 @@ export type TopTokens = Message<"ptp.v1.TopTokens"> & {
   ids: number[];
 
   /**
-   * Natural log of their probabilities under the unshaped model; as many as ids.
+   * Natural logarithms of their probabilities under the model before temperature and truncation; as many as ids.
    *
    * @generated from field: repeated float log_probabilities = 2;
    */
@@ -141,35 +141,35 @@ export const TopTokensSchema: GenMessage<TopTokens> = /*@__PURE__*/
   messageDesc(file_ptp_v1_common, 2);
 
 /**
- * What both services need to know of a sequence when its stream opens. The gateway owns all of it.
+ * State that both services need to open a sequence. The gateway owns all of it.
  *
  * @generated from message ptp.v1.SequenceStart
  */
 export type SequenceStart = Message<"ptp.v1.SequenceStart"> & {
   /**
-   * Prompt, followed by what was already generated when a stream is reopened; 1 .. context_length - 1 token ids.
+   * The prompt, followed by the tokens generated so far if a stream is reopened; 1 to context_length - 1 token ids.
    *
    * @generated from field: repeated uint32 tokens = 1;
    */
   tokens: number[];
 
   /**
-   * Sampling of the whole sequence.
+   * Sampling parameters of the whole sequence; absent means temperature 1 without truncation.
    *
    * @generated from field: ptp.v1.SamplingParameters sampling = 2;
    */
   sampling?: SamplingParameters | undefined;
 
   /**
-   * Key of the counter-based generator that yields u; the same seed gives the same text.
+   * Key of the counter-based generator that yields the uniforms; any 64-bit value. Equal seeds give equal texts.
    *
    * @generated from field: fixed64 seed = 3;
    */
   seed: bigint;
 
   /**
-   * Position of the first token to be generated by this stream, counted from 0 at the first generated token of the request;
-   * with the seed it determines u, so that a reopened stream goes on as the first one would have.
+   * Position of the first token that this stream generates, counted from 0 at the first generated token of the request. Seed and position
+   * determine the uniforms, so a reopened stream continues exactly as the lost one would have.
    *
    * @generated from field: uint32 first_position = 4;
    */
@@ -184,14 +184,14 @@ export const SequenceStartSchema: GenMessage<SequenceStart> = /*@__PURE__*/
   messageDesc(file_ptp_v1_common, 3);
 
 /**
- * The caller's span, so that a step's spans on both sides form one trace (W3C Trace Context). Metadata exists only once
- * per stream, therefore each step carries its own.
+ * The caller's span (W3C Trace Context), which joins the spans of both sides in one trace. Each step carries its own, because gRPC metadata
+ * exists only once per stream.
  *
  * @generated from message ptp.v1.TraceContext
  */
 export type TraceContext = Message<"ptp.v1.TraceContext"> & {
   /**
-   * The `traceparent` header; empty when the request is not sampled.
+   * The `traceparent` header; empty if the request is not sampled.
    *
    * @generated from field: string traceparent = 1;
    */
@@ -206,41 +206,41 @@ export const TraceContextSchema: GenMessage<TraceContext> = /*@__PURE__*/
   messageDesc(file_ptp_v1_common, 4);
 
 /**
- * Where a call's time went inside a service. Microseconds.
+ * Time that a call spent inside a service.
  *
  * @generated from message ptp.v1.Timings
  */
 export type Timings = Message<"ptp.v1.Timings"> & {
   /**
-   * From the message's arrival to the start of the engine run that served it.
+   * From the message's arrival to the start of the engine run that served it, microseconds.
    *
    * @generated from field: uint32 queue_us = 1;
    */
   queueUs: number;
 
   /**
-   * The engine run, shared with the other sequences of its batch.
+   * Duration of the engine run, which the sequences of a batch share, microseconds.
    *
    * @generated from field: uint32 run_us = 2;
    */
   runUs: number;
 
   /**
-   * Sequences in that run, at least 1.
+   * Number of sequences in the run; at least 1.
    *
    * @generated from field: uint32 batch_size = 3;
    */
   batchSize: number;
 
   /**
-   * Tokens that this sequence had in that run, padding included.
+   * Number of tokens of this sequence in the run, including padding.
    *
    * @generated from field: uint32 tokens = 4;
    */
   tokens: number;
 
   /**
-   * Tokens that all its sequences had.
+   * Number of tokens of all sequences in the run, including padding.
    *
    * @generated from field: uint32 batch_tokens = 5;
    */
@@ -255,48 +255,48 @@ export const TimingsSchema: GenMessage<Timings> = /*@__PURE__*/
   messageDesc(file_ptp_v1_common, 5);
 
 /**
- * Facts of a loaded model. Drafter and verifier of one pair agree on model_id, tokenizer_sha256 and vocabulary_size.
+ * Description of a loaded model. Drafter and verifier of a pair have equal model_id, tokenizer_sha256 and vocabulary_size.
  *
  * @generated from message ptp.v1.ModelFacts
  */
 export type ModelFacts = Message<"ptp.v1.ModelFacts"> & {
   /**
-   * Name of the pair, from its manifest; what clients write as `model`.
+   * Name of the pair, from its manifest; the `model` of requests.
    *
    * @generated from field: string model_id = 1;
    */
   modelId: string;
 
   /**
-   * Hash of tokenizer.json in lower-case hex: equal hashes mean equal token ids.
+   * SHA-256 of tokenizer.json in lower-case hex. Equal hashes mean equal token ids.
    *
    * @generated from field: string tokenizer_sha256 = 2;
    */
   tokenizerSha256: string;
 
   /**
-   * Number of token ids; ids are 0 .. vocabulary_size - 1.
+   * Number of token ids; ids are 0 to vocabulary_size - 1.
    *
    * @generated from field: uint32 vocabulary_size = 3;
    */
   vocabularySize: number;
 
   /**
-   * Longest sequence, prompt and generated together, in tokens.
+   * Maximum length of prompt and generated text together, tokens.
    *
    * @generated from field: uint32 context_length = 4;
    */
   contextLength: number;
 
   /**
-   * Number of uniforms per position that Pick reads (D in docs); 1 is the paper's single u.
+   * Number of uniforms that pick one token: 1 for inverse transform sampling, ceil(log2(vocabulary_size)) for the tree of uniforms.
    *
    * @generated from field: uint32 uniforms_per_position = 5;
    */
   uniformsPerPosition: number;
 
   /**
-   * Token that ends a sequence.
+   * Id of the token that ends a text.
    *
    * @generated from field: uint32 end_of_text = 6;
    */
@@ -311,41 +311,41 @@ export const ModelFactsSchema: GenMessage<ModelFacts> = /*@__PURE__*/
   messageDesc(file_ptp_v1_common, 6);
 
 /**
- * A service's prefix cache: what it holds, and what it has been good for since the start.
+ * Content and use of a service's prefix cache.
  *
  * @generated from message ptp.v1.PrefixCacheFacts
  */
 export type PrefixCacheFacts = Message<"ptp.v1.PrefixCacheFacts"> & {
   /**
-   * Ended sequences whose keys and values are kept.
+   * Number of ended sequences whose KV caches are kept.
    *
    * @generated from field: uint32 sequences = 1;
    */
   sequences: number;
 
   /**
-   * Bytes of these.
+   * Size of these KV caches, bytes.
    *
    * @generated from field: uint64 bytes = 2;
    */
   bytes: bigint;
 
   /**
-   * Prompts that came.
+   * Number of prompts looked up since the service started.
    *
    * @generated from field: uint64 lookups = 3;
    */
   lookups: bigint;
 
   /**
-   * Prompts of which a beginning was known.
+   * Number of prompts of which at least a prefix was found since the service started.
    *
    * @generated from field: uint64 hits = 4;
    */
   hits: bigint;
 
   /**
-   * Tokens of prompts that did not have to be read.
+   * Number of prompt tokens that were found instead of computed since the service started.
    *
    * @generated from field: uint64 reused_tokens = 5;
    */

@@ -15,7 +15,7 @@ export const file_ptp_v1_drafter: GenFile = /*@__PURE__*/
   fileDesc("ChRwdHAvdjEvZHJhZnRlci5wcm90bxIGcHRwLnYxIhMKEUdldERyYWZ0ZXJSZXF1ZXN0Iq8BChJHZXREcmFmdGVyUmVzcG9uc2USIQoFbW9kZWwYASABKAsyEi5wdHAudjEuTW9kZWxGYWN0cxIWCg5vcGVuX3NlcXVlbmNlcxgCIAEoDRITCgtjYWNoZV9ieXRlcxgDIAEoBBIZChFtYXhfYnJhbmNoX2xlbmd0aBgEIAEoDRIuCgxwcmVmaXhfY2FjaGUYBSABKAsyGC5wdHAudjEuUHJlZml4Q2FjaGVGYWN0cyJcCgxEcmFmdFJlcXVlc3QSIQoEb3BlbhgBIAEoCzIRLnB0cC52MS5EcmFmdE9wZW5IABIhCgRzdGVwGAIgASgLMhEucHRwLnYxLkRyYWZ0U3RlcEgAQgYKBGtpbmQiVgoJRHJhZnRPcGVuEiQKBXN0YXJ0GAEgASgLMhUucHRwLnYxLlNlcXVlbmNlU3RhcnQSIwoFdHJhY2UYAiABKAsyFC5wdHAudjEuVHJhY2VDb250ZXh0Iq0BCglEcmFmdFN0ZXASDAoEc3RlcBgBIAEoDRIRCgljb21taXR0ZWQYAiADKA0SDQoFYmxvY2sYAyADKA0SGQoRYmxvY2tfY29uZmlkZW5jZXMYBCADKAISHwoEcGxhbhgFIAEoCzIRLnB0cC52MS5EcmFmdFBsYW4SIwoFdHJhY2UYBiABKAsyFC5wdHAudjEuVHJhY2VDb250ZXh0Eg8KB2Fzc3VtZWQYByABKA0iNgoJRHJhZnRQbGFuEg4KBmJ1ZGdldBgBIAEoDRIZChFtYXhfYnJhbmNoX2xlbmd0aBgCIAEoDSJlCg1EcmFmdFJlc3BvbnNlEiUKBm9wZW5lZBgBIAEoCzITLnB0cC52MS5EcmFmdE9wZW5lZEgAEiUKBnJlc3VsdBgCIAEoCzITLnB0cC52MS5EcmFmdFJlc3VsdEgAQgYKBGtpbmQiRgoLRHJhZnRPcGVuZWQSIAoHdGltaW5ncxgBIAEoCzIPLnB0cC52MS5UaW1pbmdzEhUKDXJldXNlZF90b2tlbnMYAiABKA0iXwoLRHJhZnRSZXN1bHQSDAoEc3RlcBgBIAEoDRIgCghicmFuY2hlcxgCIAMoCzIOLnB0cC52MS5CcmFuY2gSIAoHdGltaW5ncxgDIAEoCzIPLnB0cC52MS5UaW1pbmdzIj8KBkJyYW5jaBIQCghhY2NlcHRlZBgBIAEoDRIOCgZ0b2tlbnMYAiADKA0SEwoLY29uZmlkZW5jZXMYAyADKAIyjwEKDkRyYWZ0ZXJTZXJ2aWNlEkMKCkdldERyYWZ0ZXISGS5wdHAudjEuR2V0RHJhZnRlclJlcXVlc3QaGi5wdHAudjEuR2V0RHJhZnRlclJlc3BvbnNlEjgKBURyYWZ0EhQucHRwLnYxLkRyYWZ0UmVxdWVzdBoVLnB0cC52MS5EcmFmdFJlc3BvbnNlKAEwAWIGcHJvdG8z", [file_ptp_v1_common]);
 
 /**
- * Asks which drafter the service runs.
+ * Request for a description of the drafter.
  *
  * @generated from message ptp.v1.GetDrafterRequest
  */
@@ -30,41 +30,41 @@ export const GetDrafterRequestSchema: GenMessage<GetDrafterRequest> = /*@__PURE_
   messageDesc(file_ptp_v1_drafter, 0);
 
 /**
- * The drafter's facts beside those of its target.
+ * Description of the drafter and its load.
  *
  * @generated from message ptp.v1.GetDrafterResponse
  */
 export type GetDrafterResponse = Message<"ptp.v1.GetDrafterResponse"> & {
   /**
-   * The pair's facts; must equal the verifier's.
+   * The pair that the drafter was trained for; must match the verifier's.
    *
    * @generated from field: ptp.v1.ModelFacts model = 1;
    */
   model?: ModelFacts | undefined;
 
   /**
-   * Sequences open at this moment.
+   * Number of sequences open now.
    *
    * @generated from field: uint32 open_sequences = 2;
    */
   openSequences: number;
 
   /**
-   * Bytes of key/value cache held for them.
+   * Size of their KV caches, bytes.
    *
    * @generated from field: uint64 cache_bytes = 3;
    */
   cacheBytes: bigint;
 
   /**
-   * Longest branch that the drafter was trained for, in tokens.
+   * Length of the longest branch that the drafter was trained for, tokens.
    *
    * @generated from field: uint32 max_branch_length = 4;
    */
   maxBranchLength: number;
 
   /**
-   * Ended sequences kept for prompts that begin as they do.
+   * The prefix cache.
    *
    * @generated from field: ptp.v1.PrefixCacheFacts prefix_cache = 5;
    */
@@ -79,19 +79,19 @@ export const GetDrafterResponseSchema: GenMessage<GetDrafterResponse> = /*@__PUR
   messageDesc(file_ptp_v1_drafter, 1);
 
 /**
- * Client to drafter.
+ * Message from the client to the drafter.
  *
  * @generated from message ptp.v1.DraftRequest
  */
 export type DraftRequest = Message<"ptp.v1.DraftRequest"> & {
   /**
-   * Exactly one of them is set.
+   * Exactly one is set.
    *
    * @generated from oneof ptp.v1.DraftRequest.kind
    */
   kind: {
     /**
-     * First message of the stream, and only the first.
+     * The first message of the stream, and only the first.
      *
      * @generated from field: ptp.v1.DraftOpen open = 1;
      */
@@ -99,7 +99,7 @@ export type DraftRequest = Message<"ptp.v1.DraftRequest"> & {
     case: "open";
   } | {
     /**
-     * Every further message.
+     * Every later message.
      *
      * @generated from field: ptp.v1.DraftStep step = 2;
      */
@@ -116,20 +116,20 @@ export const DraftRequestSchema: GenMessage<DraftRequest> = /*@__PURE__*/
   messageDesc(file_ptp_v1_drafter, 2);
 
 /**
- * Starts the sequence.
+ * Opens the sequence.
  *
  * @generated from message ptp.v1.DraftOpen
  */
 export type DraftOpen = Message<"ptp.v1.DraftOpen"> & {
   /**
-   * Tokens, sampling and seed; the same as the verifier gets.
+   * Tokens, sampling and seed, equal to the verifier's.
    *
    * @generated from field: ptp.v1.SequenceStart start = 1;
    */
   start?: SequenceStart | undefined;
 
   /**
-   * Span under which reading the prompt is recorded.
+   * Parent span of the prefill.
    *
    * @generated from field: ptp.v1.TraceContext trace = 2;
    */
@@ -144,57 +144,57 @@ export const DraftOpenSchema: GenMessage<DraftOpen> = /*@__PURE__*/
   messageDesc(file_ptp_v1_drafter, 3);
 
 /**
- * Asks for continuations of a block that the verifier is checking at this moment (partial quadratic decoding).
+ * Requests continuations of a block that the verifier is checking at the same time (partial quadratic decoding).
  *
  * @generated from message ptp.v1.DraftStep
  */
 export type DraftStep = Message<"ptp.v1.DraftStep"> & {
   /**
-   * Counts the steps of this stream from 0; the answer repeats it.
+   * Number of the step in this stream, counted from 0; the result repeats it.
    *
    * @generated from field: uint32 step = 1;
    */
   step: number;
 
   /**
-   * Tokens committed since the previous step of this stream.
+   * Token ids committed since the previous step of this stream.
    *
    * @generated from field: repeated uint32 committed = 2;
    */
   committed: number[];
 
   /**
-   * Tokens at the positions after the committed ones: `assumed` ones, and then those under verification; empty when there are none.
+   * Token ids at the positions after the committed ones: first the assumed ones, then those under verification; may be empty.
    *
    * @generated from field: repeated uint32 block = 3;
    */
   block: number[];
 
   /**
-   * The drafter's confidence in each token of the block, in [0, 1]; as many as block. Shares out the budget, unless the drafter
-   * checks blocks by itself.
+   * The drafter's confidence in each token of the block; as many as block, each in [0, 1]. Used to divide the budget among branches; ignored
+   * by drafters that check blocks themselves.
    *
    * @generated from field: repeated float block_confidences = 4;
    */
   blockConfidences: number[];
 
   /**
-   * How much to draft.
+   * Limits of this draft.
    *
    * @generated from field: ptp.v1.DraftPlan plan = 5;
    */
   plan?: DraftPlan | undefined;
 
   /**
-   * Span of this step.
+   * Parent span of the step.
    *
    * @generated from field: ptp.v1.TraceContext trace = 6;
    */
   trace?: TraceContext | undefined;
 
   /**
-   * How many tokens of the block, from its start, are taken for what the verifier will say, and not looked at: a step may be sent before
-   * the verify before it has been answered. What is committed by a later step counts, whatever was assumed.
+   * Number of tokens at the start of the block that are assumed to be accepted; in [0, length of block]. Nonzero if the step is sent before
+   * the previous verify result has arrived. Tokens committed by a later step take precedence over assumed ones.
    *
    * @generated from field: uint32 assumed = 7;
    */
@@ -209,20 +209,20 @@ export const DraftStepSchema: GenMessage<DraftStep> = /*@__PURE__*/
   messageDesc(file_ptp_v1_drafter, 4);
 
 /**
- * Limits of one draft call, chosen by the gateway.
+ * Limits of one draft, chosen by the gateway.
  *
  * @generated from message ptp.v1.DraftPlan
  */
 export type DraftPlan = Message<"ptp.v1.DraftPlan"> & {
   /**
-   * Tokens to draft over all branches together; 1 .. the service's limit.
+   * Maximum number of tokens in all branches together; 1 to the service's limit.
    *
    * @generated from field: uint32 budget = 1;
    */
   budget: number;
 
   /**
-   * Longest branch; 1 .. max_branch_length.
+   * Maximum length of one branch, tokens; 1 to the drafter's max_branch_length.
    *
    * @generated from field: uint32 max_branch_length = 2;
    */
@@ -237,19 +237,19 @@ export const DraftPlanSchema: GenMessage<DraftPlan> = /*@__PURE__*/
   messageDesc(file_ptp_v1_drafter, 5);
 
 /**
- * Drafter to client.
+ * Message from the drafter to the client.
  *
  * @generated from message ptp.v1.DraftResponse
  */
 export type DraftResponse = Message<"ptp.v1.DraftResponse"> & {
   /**
-   * Exactly one of them is set.
+   * Exactly one is set.
    *
    * @generated from oneof ptp.v1.DraftResponse.kind
    */
   kind: {
     /**
-     * Answers the open, when the prompt has been read.
+     * Answers the open.
      *
      * @generated from field: ptp.v1.DraftOpened opened = 1;
      */
@@ -274,20 +274,20 @@ export const DraftResponseSchema: GenMessage<DraftResponse> = /*@__PURE__*/
   messageDesc(file_ptp_v1_drafter, 6);
 
 /**
- * The prompt has been read.
+ * Sent when the prefill is complete.
  *
  * @generated from message ptp.v1.DraftOpened
  */
 export type DraftOpened = Message<"ptp.v1.DraftOpened"> & {
   /**
-   * The run that read the last part of the prompt.
+   * Timings of the run that processed the last part of the prompt.
    *
    * @generated from field: ptp.v1.Timings timings = 1;
    */
   timings?: Timings | undefined;
 
   /**
-   * Tokens of the prompt that were taken over from an earlier sequence, and not read.
+   * Number of prompt tokens found in the prefix cache.
    *
    * @generated from field: uint32 reused_tokens = 2;
    */
@@ -302,28 +302,28 @@ export const DraftOpenedSchema: GenMessage<DraftOpened> = /*@__PURE__*/
   messageDesc(file_ptp_v1_drafter, 7);
 
 /**
- * The proposed continuations.
+ * Draft of one step.
  *
  * @generated from message ptp.v1.DraftResult
  */
 export type DraftResult = Message<"ptp.v1.DraftResult"> & {
   /**
-   * The step that this answers.
+   * Number of the step that this answers.
    *
    * @generated from field: uint32 step = 1;
    */
   step: number;
 
   /**
-   * At most one branch for each possible accepted count, in rising order; counts that the budget left out are absent. A drafter that
-   * checks blocks by itself gives the one that it expects to fit.
+   * At most one branch per possible accepted count, in ascending order; counts that did not fit the budget are absent. A drafter that checks
+   * blocks itself returns only the branch that it expects to match.
    *
    * @generated from field: repeated ptp.v1.Branch branches = 2;
    */
   branches: Branch[];
 
   /**
-   * Where the time went.
+   * Timings of the run.
    *
    * @generated from field: ptp.v1.Timings timings = 3;
    */
@@ -338,27 +338,27 @@ export const DraftResultSchema: GenMessage<DraftResult> = /*@__PURE__*/
   messageDesc(file_ptp_v1_drafter, 8);
 
 /**
- * What follows if exactly `accepted` tokens of the block turn out right.
+ * Draft for the case that exactly `accepted` tokens of the block are accepted.
  *
  * @generated from message ptp.v1.Branch
  */
 export type Branch = Message<"ptp.v1.Branch"> & {
   /**
-   * Assumed accepted count; from the step's `assumed` to the length of the block.
+   * Accepted count that the branch assumes; the step's `assumed` to the length of block.
    *
    * @generated from field: uint32 accepted = 1;
    */
   accepted: number;
 
   /**
-   * Proposed tokens. The first predicts the target's own token at the position after the accepted ones.
+   * Drafted token ids. The first one predicts the target's own token at the position after the accepted ones.
    *
    * @generated from field: repeated uint32 tokens = 2;
    */
   tokens: number[];
 
   /**
-   * Probability, by the drafter, that each token is right given that those before it are; as many as tokens.
+   * The drafter's probability that each token is right if those before it are; as many as tokens, each in [0, 1].
    *
    * @generated from field: repeated float confidences = 3;
    */
@@ -373,13 +373,13 @@ export const BranchSchema: GenMessage<Branch> = /*@__PURE__*/
   messageDesc(file_ptp_v1_drafter, 9);
 
 /**
- * Proposes tokens by Parallel Token Prediction. One Draft stream is one sequence, as with the verifier.
+ * Drafts tokens by Parallel Token Prediction. One Draft stream is one sequence, as for the verifier.
  *
  * @generated from service ptp.v1.DrafterService
  */
 export const DrafterService: GenService<{
   /**
-   * Which pair this drafter was trained for, and how well it does.
+   * Describes the loaded drafter.
    *
    * @generated from rpc ptp.v1.DrafterService.GetDrafter
    */
@@ -389,7 +389,7 @@ export const DrafterService: GenService<{
     output: typeof GetDrafterResponseSchema;
   },
   /**
-   * First an open, then one step at a time.
+   * Drafts for one sequence. The client sends one open, then one step at a time.
    *
    * @generated from rpc ptp.v1.DrafterService.Draft
    */

@@ -15,13 +15,13 @@ export const file_ptp_v1_generation: GenFile = /*@__PURE__*/
   fileDesc("ChdwdHAvdjEvZ2VuZXJhdGlvbi5wcm90bxIGcHRwLnYxIkkKD1Rva2VuaXplUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIMCgR0ZXh0GAIgASgJEhkKEXdpdGhvdXRfYmVnaW5uaW5nGAMgASgIIh8KEFRva2VuaXplUmVzcG9uc2USCwoDaWRzGAEgAygNIiAKD0dldE1vZGVsUmVxdWVzdBINCgVtb2RlbBgBIAEoCSKZAQoQR2V0TW9kZWxSZXNwb25zZRIQCghtb2RlbF9pZBgBIAEoCRIXCg92b2NhYnVsYXJ5X3NpemUYAiABKA0SFgoOY29udGV4dF9sZW5ndGgYAyABKA0SEwoLZW5kX29mX3RleHQYBCABKA0SFgoOdmVyaWZpZXJfcmVhZHkYBSABKAgSFQoNZHJhZnRlcl9yZWFkeRgGIAEoCCK4AwoPR2VuZXJhdGVSZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEg4KBHRleHQYAiABKAlIABIlCgZ0b2tlbnMYAyABKAsyEy5wdHAudjEuVG9rZW5Qcm9tcHRIABIsCghzYW1wbGluZxgEIAEoCzIaLnB0cC52MS5TYW1wbGluZ1BhcmFtZXRlcnMSEQoEc2VlZBgFIAEoBEgCiAEBEhIKCm1heF90b2tlbnMYBiABKA0SDAoEc3RvcBgHIAMoCRIjCgVkcmFmdBgIIAEoCzIULnB0cC52MS5EcmFmdE9wdGlvbnMSLQoLYWRqdXN0bWVudHMYCSABKAsyGC5wdHAudjEuVG9rZW5BZGp1c3RtZW50cxIdChV0b3BfbG9nX3Byb2JhYmlsaXRpZXMYCiABKA0SEwoLc3RvcF90b2tlbnMYCyADKA0SGgoSaWdub3JlX2VuZF9vZl90ZXh0GAwgASgIEhUKC2pzb25fc2NoZW1hGA0gASgJSAESFQoLanNvbl9vYmplY3QYDiABKAhIARIPCgVyZWdleBgPIAEoCUgBQggKBnByb21wdEIGCgRmb3JtQgcKBV9zZWVkImcKDERyYWZ0T3B0aW9ucxILCgNvZmYYASABKAgSDgoGbGVuZ3RoGAIgASgNEgwKBG1vZGUYAyABKAkSGgoNcHJvbXB0X2xvb2t1cBgEIAEoCEgAiAEBQhAKDl9wcm9tcHRfbG9va3VwIhoKC1Rva2VuUHJvbXB0EgsKA2lkcxgBIAMoDSKxAQoQR2VuZXJhdGVSZXNwb25zZRIMCgR0ZXh0GAEgASgJEg4KBnRva2VucxgCIAMoDRIfCgRzdGVwGAMgASgLMhEucHRwLnYxLlN0ZXBGYWN0cxIVCg1maW5pc2hfcmVhc29uGAQgASgJEgwKBHNlZWQYBSABKAQSGQoRbG9nX3Byb2JhYmlsaXRpZXMYBiADKAISHgoDdG9wGAcgAygLMhEucHRwLnYxLlRvcFRva2VucyKUAgoJU3RlcEZhY3RzEgwKBHN0ZXAYASABKA0SDwoHZHJhZnRlZBgCIAEoDRIQCghhY2NlcHRlZBgDIAEoDRIPCgdzdGVwX3VzGAQgASgNEhEKCXZlcmlmeV91cxgFIAEoDRIQCghkcmFmdF91cxgGIAEoDRIVCg12ZXJpZnlfcnVuX3VzGAcgASgNEhQKDGRyYWZ0X3J1bl91cxgIIAEoDRISCgpyZWRyYWZ0X3VzGAkgASgNEgwKBG1vZGUYCiABKAkSDgoGcmVhc29uGAsgASgJEg8KB29mZmVyZWQYDCABKA0SDgoGYnVkZ2V0GA0gASgNEg4KBnNvdXJjZRgOIAEoCRIQCghhaGVhZF91cxgPIAEoDTLSAQoRR2VuZXJhdGlvblNlcnZpY2USPwoIR2VuZXJhdGUSFy5wdHAudjEuR2VuZXJhdGVSZXF1ZXN0GhgucHRwLnYxLkdlbmVyYXRlUmVzcG9uc2UwARI9CghUb2tlbml6ZRIXLnB0cC52MS5Ub2tlbml6ZVJlcXVlc3QaGC5wdHAudjEuVG9rZW5pemVSZXNwb25zZRI9CghHZXRNb2RlbBIXLnB0cC52MS5HZXRNb2RlbFJlcXVlc3QaGC5wdHAudjEuR2V0TW9kZWxSZXNwb25zZWIGcHJvdG8z", [file_ptp_v1_common]);
 
 /**
- * Asks for a text's token ids.
+ * Text to be tokenized.
  *
  * @generated from message ptp.v1.TokenizeRequest
  */
 export type TokenizeRequest = Message<"ptp.v1.TokenizeRequest"> & {
   /**
-   * Model id or the alias `default`; empty means `default`.
+   * Model id, or `default`; empty means `default`.
    *
    * @generated from field: string model = 1;
    */
@@ -35,7 +35,7 @@ export type TokenizeRequest = Message<"ptp.v1.TokenizeRequest"> & {
   text: string;
 
   /**
-   * Leaves out the token that the model has before every text.
+   * Omits the token that precedes every text of the model.
    *
    * @generated from field: bool without_beginning = 3;
    */
@@ -50,13 +50,13 @@ export const TokenizeRequestSchema: GenMessage<TokenizeRequest> = /*@__PURE__*/
   messageDesc(file_ptp_v1_generation, 0);
 
 /**
- * The token ids.
+ * Tokens of a text.
  *
  * @generated from message ptp.v1.TokenizeResponse
  */
 export type TokenizeResponse = Message<"ptp.v1.TokenizeResponse"> & {
   /**
-   * Token ids, each below vocabulary_size.
+   * Token ids, each in [0, vocabulary_size - 1].
    *
    * @generated from field: repeated uint32 ids = 1;
    */
@@ -71,13 +71,13 @@ export const TokenizeResponseSchema: GenMessage<TokenizeResponse> = /*@__PURE__*
   messageDesc(file_ptp_v1_generation, 1);
 
 /**
- * Asks what is served.
+ * Request for a description of the model.
  *
  * @generated from message ptp.v1.GetModelRequest
  */
 export type GetModelRequest = Message<"ptp.v1.GetModelRequest"> & {
   /**
-   * Model id or the alias `default`; empty means `default`.
+   * Model id, or `default`; empty means `default`.
    *
    * @generated from field: string model = 1;
    */
@@ -92,13 +92,13 @@ export const GetModelRequestSchema: GenMessage<GetModelRequest> = /*@__PURE__*/
   messageDesc(file_ptp_v1_generation, 2);
 
 /**
- * What is served, and whether all of it is there.
+ * Description of the model and the state of its services.
  *
  * @generated from message ptp.v1.GetModelResponse
  */
 export type GetModelResponse = Message<"ptp.v1.GetModelResponse"> & {
   /**
-   * Name of the pair; what clients write as `model`.
+   * Name of the pair; the `model` of requests.
    *
    * @generated from field: string model_id = 1;
    */
@@ -112,28 +112,28 @@ export type GetModelResponse = Message<"ptp.v1.GetModelResponse"> & {
   vocabularySize: number;
 
   /**
-   * Longest sequence, prompt and generated together, in tokens.
+   * Maximum length of prompt and generated text together, tokens.
    *
    * @generated from field: uint32 context_length = 3;
    */
   contextLength: number;
 
   /**
-   * Token that ends a sequence.
+   * Id of the token that ends a text.
    *
    * @generated from field: uint32 end_of_text = 4;
    */
   endOfText: number;
 
   /**
-   * Whether the verifier answers; without it nothing can be generated.
+   * True if a verifier is available. Without one, nothing can be generated.
    *
    * @generated from field: bool verifier_ready = 5;
    */
   verifierReady: boolean;
 
   /**
-   * Whether the drafter answers; without it answers are the same, and slower.
+   * True if a drafter is available. Without one, texts are the same but slower.
    *
    * @generated from field: bool drafter_ready = 6;
    */
@@ -148,20 +148,20 @@ export const GetModelResponseSchema: GenMessage<GetModelResponse> = /*@__PURE__*
   messageDesc(file_ptp_v1_generation, 3);
 
 /**
- * One request.
+ * Request for one text.
  *
  * @generated from message ptp.v1.GenerateRequest
  */
 export type GenerateRequest = Message<"ptp.v1.GenerateRequest"> & {
   /**
-   * Model id or the alias `default`; empty means `default`.
+   * Model id, or `default`; empty means `default`.
    *
    * @generated from field: string model = 1;
    */
   model: string;
 
   /**
-   * The text to continue.
+   * The text to continue; required.
    *
    * @generated from oneof ptp.v1.GenerateRequest.prompt
    */
@@ -184,35 +184,35 @@ export type GenerateRequest = Message<"ptp.v1.GenerateRequest"> & {
   } | { case: undefined; value?: undefined };
 
   /**
-   * Sampling; absent means temperature 1 and no truncation.
+   * Sampling parameters; absent means temperature 1 without truncation.
    *
    * @generated from field: ptp.v1.SamplingParameters sampling = 4;
    */
   sampling?: SamplingParameters | undefined;
 
   /**
-   * Makes the answer repeatable; absent means that the gateway draws one.
+   * Seed that makes the text repeatable; any 64-bit value; absent means a random one.
    *
    * @generated from field: optional uint64 seed = 5;
    */
   seed?: bigint | undefined;
 
   /**
-   * Most tokens to generate; 0 means up to the context length.
+   * Maximum number of tokens to generate; 0 means up to the context length.
    *
    * @generated from field: uint32 max_tokens = 6;
    */
   maxTokens: number;
 
   /**
-   * The answer ends before the first of these strings; at most 4.
+   * Strings before which the text ends; at most 4, none empty.
    *
    * @generated from field: repeated string stop = 7;
    */
   stop: string[];
 
   /**
-   * How to draft; the text does not depend on it.
+   * Drafting options. They change the speed, never the text.
    *
    * @generated from field: ptp.v1.DraftOptions draft = 8;
    */
@@ -226,34 +226,34 @@ export type GenerateRequest = Message<"ptp.v1.GenerateRequest"> & {
   adjustments?: TokenAdjustments | undefined;
 
   /**
-   * How many alternatives to tell for each token; 0 .. 20.
+   * Number of alternatives to return for each token; in [0, 20].
    *
    * @generated from field: uint32 top_log_probabilities = 10;
    */
   topLogProbabilities: number;
 
   /**
-   * Tokens that end the answer, as the end-of-text token does; they are not part of it. At most 64.
+   * Token ids that end the text, like the model's own end-of-text token, and are not part of it; at most 64.
    *
    * @generated from field: repeated uint32 stop_tokens = 11;
    */
   stopTokens: number[];
 
   /**
-   * Goes on after tokens that end a text; max_tokens or stop then end it.
+   * Continues after tokens that end a text, until max_tokens or stop.
    *
    * @generated from field: bool ignore_end_of_text = 12;
    */
   ignoreEndOfText: boolean;
 
   /**
-   * What the answer has to be; absent for any text. Not beside ignore_end_of_text and adjustments.held_back_until.
+   * Required form of the text; absent for any text. Cannot be combined with ignore_end_of_text or adjustments.held_back_until.
    *
    * @generated from oneof ptp.v1.GenerateRequest.form
    */
   form: {
     /**
-     * JSON text that satisfies this JSON Schema (itself JSON text); docs/api.md tells which keywords are followed.
+     * JSON that satisfies this JSON Schema (itself JSON text); docs/api.md lists the supported keywords.
      *
      * @generated from field: string json_schema = 13;
      */
@@ -261,7 +261,7 @@ export type GenerateRequest = Message<"ptp.v1.GenerateRequest"> & {
     case: "jsonSchema";
   } | {
     /**
-     * The JSON text of any object.
+     * Any JSON object, if true.
      *
      * @generated from field: bool json_object = 14;
      */
@@ -269,7 +269,7 @@ export type GenerateRequest = Message<"ptp.v1.GenerateRequest"> & {
     case: "jsonObject";
   } | {
     /**
-     * Text that this regular expression (ECMAScript's, Unicode mode) matches as a whole.
+     * Text that matches this regular expression (ECMAScript, Unicode mode) as a whole.
      *
      * @generated from field: string regex = 15;
      */
@@ -286,34 +286,34 @@ export const GenerateRequestSchema: GenMessage<GenerateRequest> = /*@__PURE__*/
   messageDesc(file_ptp_v1_generation, 4);
 
 /**
- * How a request wants its steps drafted.
+ * Drafting options of one request.
  *
  * @generated from message ptp.v1.DraftOptions
  */
 export type DraftOptions = Message<"ptp.v1.DraftOptions"> & {
   /**
-   * Plain decoding, without the drafter.
+   * Disables drafting (plain decoding).
    *
    * @generated from field: bool off = 1;
    */
   off: boolean;
 
   /**
-   * Longest block under verification, in tokens; 0 means the gateway's, and never longer than that.
+   * Maximum length of a block under verification, tokens; 0 means the gateway's setting, which is also the maximum.
    *
    * @generated from field: uint32 length = 2;
    */
   length: number;
 
   /**
-   * `auto`, `overlap`, `sequential` or `plain`; empty means the gateway's.
+   * `auto`, `overlap`, `sequential` or `plain`; empty means the gateway's setting.
    *
    * @generated from field: string mode = 3;
    */
   mode: string;
 
   /**
-   * Whether what repeats the text so far may be proposed; absent means the gateway's setting.
+   * Enables drafts that repeat earlier text; absent means the gateway's setting.
    *
    * @generated from field: optional bool prompt_lookup = 4;
    */
@@ -334,7 +334,7 @@ export const DraftOptionsSchema: GenMessage<DraftOptions> = /*@__PURE__*/
  */
 export type TokenPrompt = Message<"ptp.v1.TokenPrompt"> & {
   /**
-   * Token ids, each below vocabulary_size.
+   * Token ids, each in [0, vocabulary_size - 1]; 1 to context_length - 1 of them.
    *
    * @generated from field: repeated uint32 ids = 1;
    */
@@ -349,55 +349,55 @@ export const TokenPromptSchema: GenMessage<TokenPrompt> = /*@__PURE__*/
   messageDesc(file_ptp_v1_generation, 6);
 
 /**
- * A piece of the answer.
+ * One step's part of the text.
  *
  * @generated from message ptp.v1.GenerateResponse
  */
 export type GenerateResponse = Message<"ptp.v1.GenerateResponse"> & {
   /**
-   * Text that became certain with this message; whole UTF-8 characters.
+   * Text that this step completed, in whole UTF-8 characters; may be empty.
    *
    * @generated from field: string text = 1;
    */
   text: string;
 
   /**
-   * Tokens committed by the step.
+   * Token ids that the step committed.
    *
    * @generated from field: repeated uint32 tokens = 2;
    */
   tokens: number[];
 
   /**
-   * What the step did.
+   * Statistics of the step.
    *
    * @generated from field: ptp.v1.StepFacts step = 3;
    */
   step?: StepFacts | undefined;
 
   /**
-   * Why the answer ended: `stop` or `length`; empty before the last message.
+   * Reason why the text ended, in the last message: `stop` or `length`. Empty before.
    *
    * @generated from field: string finish_reason = 4;
    */
   finishReason: string;
 
   /**
-   * The seed in use, in the first message.
+   * The request's seed, in the first message.
    *
    * @generated from field: uint64 seed = 5;
    */
   seed: bigint;
 
   /**
-   * Natural log of the probability of each of `tokens` under the unshaped model.
+   * Natural logarithms of the probabilities of the tokens under the model before temperature and truncation; as many as tokens.
    *
    * @generated from field: repeated float log_probabilities = 6;
    */
   logProbabilities: number[];
 
   /**
-   * Alternatives of each of `tokens`, if the request asked for any.
+   * Alternatives of each token, as many as tokens; empty if none were requested.
    *
    * @generated from field: repeated ptp.v1.TopTokens top = 7;
    */
@@ -412,111 +412,112 @@ export const GenerateResponseSchema: GenMessage<GenerateResponse> = /*@__PURE__*
   messageDesc(file_ptp_v1_generation, 7);
 
 /**
- * What one step of the loop did and where its time went. Microseconds.
+ * Statistics of one decoding step.
  *
  * @generated from message ptp.v1.StepFacts
  */
 export type StepFacts = Message<"ptp.v1.StepFacts"> & {
   /**
-   * Counts the steps of the request from 0.
+   * Number of the step in the request, counted from 0.
    *
    * @generated from field: uint32 step = 1;
    */
   step: number;
 
   /**
-   * Length of the block that was verified.
+   * Length of the block that was verified, tokens.
    *
    * @generated from field: uint32 drafted = 2;
    */
   drafted: number;
 
   /**
-   * How many of them were right.
+   * Number of its tokens that were accepted; 0 to drafted.
    *
    * @generated from field: uint32 accepted = 3;
    */
   accepted: number;
 
   /**
-   * From sending the step, or from the end of the one before it where that is later, to knowing its outcome, drafting included.
+   * From sending the step, or from the end of the previous step if that is later, to its result, including drafting, microseconds.
    *
    * @generated from field: uint32 step_us = 4;
    */
   stepUs: number;
 
   /**
-   * The verify call as the gateway saw it.
+   * Duration of the verify call as seen by the gateway, microseconds.
    *
    * @generated from field: uint32 verify_us = 5;
    */
   verifyUs: number;
 
   /**
-   * The draft call that overlapped with it as the gateway saw it; 0 when there was none.
+   * Duration of the overlapping draft call as seen by the gateway, microseconds; 0 if there was none.
    *
    * @generated from field: uint32 draft_us = 6;
    */
   draftUs: number;
 
   /**
-   * The verifier's engine run.
+   * Duration of the verifier's engine run, microseconds.
    *
    * @generated from field: uint32 verify_run_us = 7;
    */
   verifyRunUs: number;
 
   /**
-   * The drafter's engine run.
+   * Duration of the drafter's engine run, microseconds; 0 if there was none.
    *
    * @generated from field: uint32 draft_run_us = 8;
    */
   draftRunUs: number;
 
   /**
-   * A draft call before the verify, made when the step before left nothing of use; 0 when there was none.
+   * Duration of an additional draft call before the verify call, made if the previous step left no usable draft, microseconds; 0 if there was
+   * none.
    *
    * @generated from field: uint32 redraft_us = 9;
    */
   redraftUs: number;
 
   /**
-   * Whether the step drafted beside the verify (`overlap`), before it (`sequential`), or not at all (`plain`).
+   * When the step drafted: concurrently with the verify call (`overlap`), before it (`sequential`), or not at all (`plain`).
    *
    * @generated from field: string mode = 10;
    */
   mode: string;
 
   /**
-   * Why: `setting`, `warm-up`, `trial`, `fastest`, `own` (this sequence's drafts fail too often) or `no drafter`.
+   * Reason for the mode: `setting`, `warm-up`, `trial`, `fastest`, `own` (this sequence's drafts are rejected too often) or `no drafter`.
    *
    * @generated from field: string reason = 11;
    */
   reason: string;
 
   /**
-   * Tokens that there were to verify; those beyond `drafted` were not worth their time.
+   * Number of tokens available for verification; those beyond `drafted` were not worth verifying.
    *
    * @generated from field: uint32 offered = 12;
    */
   offered: number;
 
   /**
-   * Tokens that the draft call beside the verify was allowed; 0 when there was none.
+   * Token budget of the overlapping draft call; 0 if there was none.
    *
    * @generated from field: uint32 budget = 13;
    */
   budget: number;
 
   /**
-   * Where the block came from: `drafter`, `prompt lookup`, `prediction`, `grammar` or `none`.
+   * Source of the block: `drafter`, `prompt lookup`, `prediction`, `grammar` or `none`.
    *
    * @generated from field: string source = 14;
    */
   source: string;
 
   /**
-   * How long before the end of the step before it was sent, for the outcome that it was expected to have; 0 if it was sent after it.
+   * Time by which the step was sent before the end of the previous step, for its expected result, microseconds; 0 if it was sent afterwards.
    *
    * @generated from field: uint32 ahead_us = 15;
    */
@@ -531,13 +532,13 @@ export const StepFactsSchema: GenMessage<StepFacts> = /*@__PURE__*/
   messageDesc(file_ptp_v1_generation, 8);
 
 /**
- * Generates text for clients: the gateway's gRPC counterpart of its HTTP API.
+ * Generates text for clients: the gRPC counterpart of the gateway's HTTP API.
  *
  * @generated from service ptp.v1.GenerationService
  */
 export const GenerationService: GenService<{
   /**
-   * Streams the continuation of a prompt as it is committed.
+   * Continues a prompt, and streams the text as it is committed.
    *
    * @generated from rpc ptp.v1.GenerationService.Generate
    */
@@ -547,7 +548,7 @@ export const GenerationService: GenService<{
     output: typeof GenerateResponseSchema;
   },
   /**
-   * Token ids of a text, as Generate reads it.
+   * Converts a text to the token ids that Generate would use.
    *
    * @generated from rpc ptp.v1.GenerationService.Tokenize
    */
@@ -557,7 +558,7 @@ export const GenerationService: GenService<{
     output: typeof TokenizeResponseSchema;
   },
   /**
-   * What is served.
+   * Describes the served model.
    *
    * @generated from rpc ptp.v1.GenerationService.GetModel
    */

@@ -15,7 +15,7 @@ export const file_ptp_v1_verifier: GenFile = /*@__PURE__*/
   fileDesc("ChVwdHAvdjEvdmVyaWZpZXIucHJvdG8SBnB0cC52MSISChBHZXRUYXJnZXRSZXF1ZXN0IqwBChFHZXRUYXJnZXRSZXNwb25zZRIhCgVtb2RlbBgBIAEoCzISLnB0cC52MS5Nb2RlbEZhY3RzEhYKDm9wZW5fc2VxdWVuY2VzGAIgASgNEhMKC2NhY2hlX2J5dGVzGAMgASgEEi4KDHByZWZpeF9jYWNoZRgEIAEoCzIYLnB0cC52MS5QcmVmaXhDYWNoZUZhY3RzEhcKD2JhdGNoX2ludmFyaWFudBgFIAEoCCJfCg1WZXJpZnlSZXF1ZXN0EiIKBG9wZW4YASABKAsyEi5wdHAudjEuVmVyaWZ5T3BlbkgAEiIKBHN0ZXAYAiABKAsyEi5wdHAudjEuVmVyaWZ5U3RlcEgAQgYKBGtpbmQiugEKClZlcmlmeU9wZW4SJAoFc3RhcnQYASABKAsyFS5wdHAudjEuU2VxdWVuY2VTdGFydBIjCgV0cmFjZRgCIAEoCzIULnB0cC52MS5UcmFjZUNvbnRleHQSLQoLYWRqdXN0bWVudHMYAyABKAsyGC5wdHAudjEuVG9rZW5BZGp1c3RtZW50cxIdChV0b3BfbG9nX3Byb2JhYmlsaXRpZXMYBCABKA0SEwoLdGVsbF9wcm9tcHQYBSABKAgigwEKClZlcmlmeVN0ZXASDAoEc3RlcBgBIAEoDRINCgVkcmFmdBgCIAMoDRIjCgV0cmFjZRgDIAEoCzIULnB0cC52MS5UcmFjZUNvbnRleHQSDwoHYWxsb3dlZBgEIAMoDBIiCgVhZnRlchgFIAEoCzITLnB0cC52MS5WZXJpZnlBZnRlciIzCgtWZXJpZnlBZnRlchIQCghhY2NlcHRlZBgBIAEoDRISCgpuZXh0X3Rva2VuGAIgASgNImgKDlZlcmlmeVJlc3BvbnNlEiYKBm9wZW5lZBgBIAEoCzIULnB0cC52MS5WZXJpZnlPcGVuZWRIABImCgZyZXN1bHQYAiABKAsyFC5wdHAudjEuVmVyaWZ5UmVzdWx0SABCBgoEa2luZCK7AQoMVmVyaWZ5T3BlbmVkEiAKB3RpbWluZ3MYASABKAsyDy5wdHAudjEuVGltaW5ncxISCgpwcmVmaWxsX3VzGAIgASgNEhUKDWNhY2hlZF90b2tlbnMYAyABKA0SFQoNcmV1c2VkX3Rva2VucxgEIAEoDRIgChhwcm9tcHRfbG9nX3Byb2JhYmlsaXRpZXMYBSADKAISJQoKcHJvbXB0X3RvcBgGIAMoCzIRLnB0cC52MS5Ub3BUb2tlbnMisAEKDFZlcmlmeVJlc3VsdBIMCgRzdGVwGAEgASgNEhAKCGFjY2VwdGVkGAIgASgNEhIKCm5leHRfdG9rZW4YAyABKA0SGQoRbG9nX3Byb2JhYmlsaXRpZXMYBCADKAISIAoHdGltaW5ncxgFIAEoCzIPLnB0cC52MS5UaW1pbmdzEh4KA3RvcBgGIAMoCzIRLnB0cC52MS5Ub3BUb2tlbnMSDwoHc2tpcHBlZBgHIAEoCDKQAQoPVmVyaWZpZXJTZXJ2aWNlEkAKCUdldFRhcmdldBIYLnB0cC52MS5HZXRUYXJnZXRSZXF1ZXN0GhkucHRwLnYxLkdldFRhcmdldFJlc3BvbnNlEjsKBlZlcmlmeRIVLnB0cC52MS5WZXJpZnlSZXF1ZXN0GhYucHRwLnYxLlZlcmlmeVJlc3BvbnNlKAEwAWIGcHJvdG8z", [file_ptp_v1_common]);
 
 /**
- * Asks which target the service runs.
+ * Request for a description of the target.
  *
  * @generated from message ptp.v1.GetTargetRequest
  */
@@ -30,7 +30,7 @@ export const GetTargetRequestSchema: GenMessage<GetTargetRequest> = /*@__PURE__*
   messageDesc(file_ptp_v1_verifier, 0);
 
 /**
- * The target's facts and how busy the service is.
+ * Description of the target and its load.
  *
  * @generated from message ptp.v1.GetTargetResponse
  */
@@ -43,29 +43,29 @@ export type GetTargetResponse = Message<"ptp.v1.GetTargetResponse"> & {
   model?: ModelFacts | undefined;
 
   /**
-   * Sequences open at this moment.
+   * Number of sequences open now.
    *
    * @generated from field: uint32 open_sequences = 2;
    */
   openSequences: number;
 
   /**
-   * Bytes of key/value cache held for them.
+   * Size of their KV caches, bytes.
    *
    * @generated from field: uint64 cache_bytes = 3;
    */
   cacheBytes: bigint;
 
   /**
-   * Ended sequences kept for prompts that begin as they do.
+   * The prefix cache.
    *
    * @generated from field: ptp.v1.PrefixCacheFacts prefix_cache = 4;
    */
   prefixCache?: PrefixCacheFacts | undefined;
 
   /**
-   * Whether the check at the service's start found that a token's row does not depend, in any bit, on what it is run with: then the text
-   * does not depend on drafts and batches.
+   * True if the self-check at start found the engine batch-invariant: a token's logits are bit-identical whatever else is in the batch, so
+   * the text does not depend on drafts and batches.
    *
    * @generated from field: bool batch_invariant = 5;
    */
@@ -80,19 +80,19 @@ export const GetTargetResponseSchema: GenMessage<GetTargetResponse> = /*@__PURE_
   messageDesc(file_ptp_v1_verifier, 1);
 
 /**
- * Client to verifier.
+ * Message from the client to the verifier.
  *
  * @generated from message ptp.v1.VerifyRequest
  */
 export type VerifyRequest = Message<"ptp.v1.VerifyRequest"> & {
   /**
-   * Exactly one of them is set.
+   * Exactly one is set.
    *
    * @generated from oneof ptp.v1.VerifyRequest.kind
    */
   kind: {
     /**
-     * First message of the stream, and only the first.
+     * The first message of the stream, and only the first.
      *
      * @generated from field: ptp.v1.VerifyOpen open = 1;
      */
@@ -100,7 +100,7 @@ export type VerifyRequest = Message<"ptp.v1.VerifyRequest"> & {
     case: "open";
   } | {
     /**
-     * Every further message.
+     * Every later message.
      *
      * @generated from field: ptp.v1.VerifyStep step = 2;
      */
@@ -117,7 +117,7 @@ export const VerifyRequestSchema: GenMessage<VerifyRequest> = /*@__PURE__*/
   messageDesc(file_ptp_v1_verifier, 2);
 
 /**
- * Starts the sequence; the verifier begins to read the prompt at once.
+ * Opens the sequence and starts the prefill.
  *
  * @generated from message ptp.v1.VerifyOpen
  */
@@ -130,7 +130,7 @@ export type VerifyOpen = Message<"ptp.v1.VerifyOpen"> & {
   start?: SequenceStart | undefined;
 
   /**
-   * Span under which reading the prompt is recorded.
+   * Parent span of the prefill.
    *
    * @generated from field: ptp.v1.TraceContext trace = 2;
    */
@@ -144,14 +144,14 @@ export type VerifyOpen = Message<"ptp.v1.VerifyOpen"> & {
   adjustments?: TokenAdjustments | undefined;
 
   /**
-   * How many alternatives to tell for each committed token; 0 .. 20.
+   * Number of alternatives to return for each committed token; in [0, 20].
    *
    * @generated from field: uint32 top_log_probabilities = 4;
    */
   topLogProbabilities: number;
 
   /**
-   * Whether to tell what the model thinks of the given tokens themselves. The prefix cache is then of no use.
+   * Requests the log probabilities of the given tokens themselves. Disables the prefix cache for this sequence.
    *
    * @generated from field: bool tell_prompt = 5;
    */
@@ -166,43 +166,44 @@ export const VerifyOpenSchema: GenMessage<VerifyOpen> = /*@__PURE__*/
   messageDesc(file_ptp_v1_verifier, 3);
 
 /**
- * Asks what the target says after everything committed so far, and checks a proposal against it.
+ * Requests the target's next tokens after everything committed so far, and verifies a draft.
  *
  * @generated from message ptp.v1.VerifyStep
  */
 export type VerifyStep = Message<"ptp.v1.VerifyStep"> & {
   /**
-   * Counts the steps of this stream from 0; the answer repeats it.
+   * Number of the step in this stream, counted from 0; the result repeats it.
    *
    * @generated from field: uint32 step = 1;
    */
   step: number;
 
   /**
-   * Proposed tokens for the next positions; empty for plain decoding; at most the service's limit.
+   * Drafted token ids for the next positions; empty for plain decoding; at most the service's limit.
    *
    * @generated from field: repeated uint32 draft = 2;
    */
   draft: number[];
 
   /**
-   * Span of this step.
+   * Parent span of the step.
    *
    * @generated from field: ptp.v1.TraceContext trace = 3;
    */
   trace?: TraceContext | undefined;
 
   /**
-   * Which tokens may be chosen after everything committed so far and after each token of the draft: one mask for each of these
-   * draft + 1 places, of vocabulary_size bits rounded up to bytes, bit t % 8 of byte t / 8 for token t. Absent where all may.
+   * Token masks of a grammar: one for the position after everything committed and one for the position after each token of the draft
+   * (length of draft + 1 in all). Each has vocabulary_size bits, rounded up to bytes; token t is allowed if bit t % 8 of byte t / 8 is set.
+   * Absent if all tokens are allowed.
    *
    * @generated from field: repeated bytes allowed = 4;
    */
   allowed: Uint8Array[];
 
   /**
-   * Which outcome of the step before this one is sent for: what it proposes stands after that. If the step before it has another
-   * outcome, or was not run itself, this one is not run and `skipped` is its answer. Absent where the outcome is known.
+   * Expected result of the previous step, which the draft continues. If the previous step has another result, or is skipped itself, this
+   * step is skipped. Absent if the previous result is known.
    *
    * @generated from field: ptp.v1.VerifyAfter after = 5;
    */
@@ -217,20 +218,20 @@ export const VerifyStepSchema: GenMessage<VerifyStep> = /*@__PURE__*/
   messageDesc(file_ptp_v1_verifier, 4);
 
 /**
- * An outcome of a step that is expected: the fields of VerifyResult.
+ * Expected result of a step.
  *
  * @generated from message ptp.v1.VerifyAfter
  */
 export type VerifyAfter = Message<"ptp.v1.VerifyAfter"> & {
   /**
-   * How many of the draft's tokens are accepted.
+   * Expected `accepted` of the VerifyResult.
    *
    * @generated from field: uint32 accepted = 1;
    */
   accepted: number;
 
   /**
-   * The target's own token after these.
+   * Expected `next_token` of the VerifyResult.
    *
    * @generated from field: uint32 next_token = 2;
    */
@@ -245,19 +246,19 @@ export const VerifyAfterSchema: GenMessage<VerifyAfter> = /*@__PURE__*/
   messageDesc(file_ptp_v1_verifier, 5);
 
 /**
- * Verifier to client.
+ * Message from the verifier to the client.
  *
  * @generated from message ptp.v1.VerifyResponse
  */
 export type VerifyResponse = Message<"ptp.v1.VerifyResponse"> & {
   /**
-   * Exactly one of them is set.
+   * Exactly one is set.
    *
    * @generated from oneof ptp.v1.VerifyResponse.kind
    */
   kind: {
     /**
-     * Answers the open, when the prompt has been read.
+     * Answers the open.
      *
      * @generated from field: ptp.v1.VerifyOpened opened = 1;
      */
@@ -282,48 +283,49 @@ export const VerifyResponseSchema: GenMessage<VerifyResponse> = /*@__PURE__*/
   messageDesc(file_ptp_v1_verifier, 6);
 
 /**
- * The prompt has been read.
+ * Sent when the prefill is complete.
  *
  * @generated from message ptp.v1.VerifyOpened
  */
 export type VerifyOpened = Message<"ptp.v1.VerifyOpened"> & {
   /**
-   * The run that read the last part of the prompt.
+   * Timings of the run that processed the last part of the prompt.
    *
    * @generated from field: ptp.v1.Timings timings = 1;
    */
   timings?: Timings | undefined;
 
   /**
-   * Sum of run times over all parts of the prompt, microseconds.
+   * Sum of the run times of all parts of the prompt, microseconds.
    *
    * @generated from field: uint32 prefill_us = 2;
    */
   prefillUs: number;
 
   /**
-   * Tokens whose keys and values are in the cache now.
+   * Number of tokens in the KV cache.
    *
    * @generated from field: uint32 cached_tokens = 3;
    */
   cachedTokens: number;
 
   /**
-   * How many of these were taken over from an earlier sequence that began with the same tokens, and not read.
+   * Number of these tokens that were found in the prefix cache.
    *
    * @generated from field: uint32 reused_tokens = 4;
    */
   reusedTokens: number;
 
   /**
-   * If the open asked for it: of each token given, but the first, what log_probabilities and top of VerifyResult are of a committed one.
+   * Natural logarithms of the probabilities of the given tokens except the first, under the model before temperature and truncation; only if
+   * tell_prompt was set.
    *
    * @generated from field: repeated float prompt_log_probabilities = 5;
    */
   promptLogProbabilities: number[];
 
   /**
-   * See prompt_log_probabilities.
+   * Alternatives at the positions of the given tokens except the first; only if tell_prompt and top_log_probabilities were set.
    *
    * @generated from field: repeated ptp.v1.TopTokens prompt_top = 6;
    */
@@ -338,20 +340,20 @@ export const VerifyOpenedSchema: GenMessage<VerifyOpened> = /*@__PURE__*/
   messageDesc(file_ptp_v1_verifier, 7);
 
 /**
- * What the target says.
+ * Result of one step.
  *
  * @generated from message ptp.v1.VerifyResult
  */
 export type VerifyResult = Message<"ptp.v1.VerifyResult"> & {
   /**
-   * The step that this answers.
+   * Number of the step that this answers.
    *
    * @generated from field: uint32 step = 1;
    */
   step: number;
 
   /**
-   * How many of the draft's tokens, from its start, are what the target itself picks; 0 .. length of the draft.
+   * Number of tokens at the start of the draft that equal the target's own choice; 0 to the length of the draft.
    *
    * @generated from field: uint32 accepted = 2;
    */
@@ -365,29 +367,29 @@ export type VerifyResult = Message<"ptp.v1.VerifyResult"> & {
   nextToken: number;
 
   /**
-   * Natural log of the model's probability (before temperature and truncation) of each committed token: the accepted ones and
-   * next_token; accepted + 1 values.
+   * Natural logarithms of the probabilities of the committed tokens (the accepted ones, then next_token) under the model before temperature
+   * and truncation; accepted + 1 values.
    *
    * @generated from field: repeated float log_probabilities = 4;
    */
   logProbabilities: number[];
 
   /**
-   * Where the time went.
+   * Timings of the run.
    *
    * @generated from field: ptp.v1.Timings timings = 5;
    */
   timings?: Timings | undefined;
 
   /**
-   * Alternatives of each committed token, if the open asked for any; accepted + 1.
+   * Alternatives of each committed token, accepted + 1 entries; empty if none were requested.
    *
    * @generated from field: repeated ptp.v1.TopTokens top = 6;
    */
   top: TopTokens[];
 
   /**
-   * What the step was sent for did not come: it was not run, nothing is committed, and the fields but `step` say nothing.
+   * True if the step was skipped, because `after` did not match: it was not run and nothing was committed. All fields but `step` are unset.
    *
    * @generated from field: bool skipped = 7;
    */
@@ -402,13 +404,13 @@ export const VerifyResultSchema: GenMessage<VerifyResult> = /*@__PURE__*/
   messageDesc(file_ptp_v1_verifier, 8);
 
 /**
- * Runs the target. One Verify stream is one sequence: the stream owns its key/value cache, and cancelling ends it.
+ * Runs the target. One Verify stream is one sequence: the stream owns its KV cache, and cancelling the stream frees it.
  *
  * @generated from service ptp.v1.VerifierService
  */
 export const VerifierService: GenService<{
   /**
-   * Which target this service runs.
+   * Describes the loaded target.
    *
    * @generated from rpc ptp.v1.VerifierService.GetTarget
    */
@@ -418,8 +420,8 @@ export const VerifierService: GenService<{
     output: typeof GetTargetResponseSchema;
   },
   /**
-   * First an open, then steps, which are answered in order. A step may be sent before the one before it has been answered, if it says
-   * which answer it counts on (`after`).
+   * Verifies one sequence. The client sends one open, then steps, which are answered in order. A step may be sent before the previous one
+   * has been answered if `after` names the expected result.
    *
    * @generated from rpc ptp.v1.VerifierService.Verify
    */
