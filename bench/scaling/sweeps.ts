@@ -6,7 +6,7 @@ import { type Outcome, type Scenario, simulate } from './simulate.ts';
 const MILLIS = 1000;
 const SECONDS = 1e6;
 
-/** What every simulation begins with. The assumptions are in docs/scaling.md with their reasons. */
+/** What every simulation begins with. The assumptions are in docs/results.md with their reasons. */
 export const BASE: Scenario = {
   sequences: 1,
   verifiers: 1,

@@ -1,4 +1,4 @@
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { loadManifest } from '@ptp/protocol/manifest';
 import { type Axis, lineChart, type Panel } from '../plot.ts';
@@ -30,51 +30,40 @@ const SECTIONS: readonly (readonly [name: string, section: (result: Result, all:
 
 export const report = suite(
   'report',
-  'Write docs/performance.md and its plots from results kept with --save',
+  'Fill in the tables and plots of docs/results.md from results kept with --save',
   [],
   async () => {
     const results = await loadResults();
-    if (results.size === 0) throw new Error('bench/results is empty: run suites with --save first');
-    const written: string[] = [];
-    const write = async (name: string, content: string) => {
-      await writeFile(join(DOCS, name), content);
-      written.push(`docs/${name}`);
-    };
     const { created } = await loadManifest(MODELS);
-    const sections = [head(results, created)];
+    let page = await readFile(join(DOCS, 'results.md'), 'utf8');
+    const written = ['docs/results.md'];
     for (const [name, section] of SECTIONS) {
       const result = results.get(name);
       if (!result) continue;
       const { text, plot } = section(result, results);
-      if (plot) await write(`performance-${name}.svg`, await lineChart(plot, name));
-      sections.push(plot ? `${text}\n\n![${name}](performance-${name}.svg)` : text);
+      page = withBlock(page, name, `${text}\n\n${conditions(name, result, created)}`);
+      if (!plot) continue;
+      await writeFile(join(DOCS, `performance-${name}.svg`), await lineChart(plot, name));
+      written.push(`docs/performance-${name}.svg`);
     }
-    await write('performance.md', `${sections.join('\n\n')}\n`);
+    await writeFile(join(DOCS, 'results.md'), page);
     return { written };
   },
 );
 
+/** Replaces what stands between the marks of a suite. */
+function withBlock(page: string, name: string, content: string): string {
+  const [begin, end] = [`<!-- measured: ${name} -->`, '<!-- end -->'];
+  const [before, rest] = page.split(begin);
+  const [, ...after] = rest?.split(end) ?? [];
+  if (before === undefined || after.length === 0) throw new Error(`docs/results.md must have ${begin} and ${end}`);
+  return `${before}${begin}\n\n${content}\n\n${end}${after.join(end)}`;
+}
+
 /** @param created of the embedded pair */
-function head(results: Results, created: string): string {
-  const shown = [...results].filter(
-    ([name]) => name.startsWith('decode') || SECTIONS.some(([section]) => section === name),
-  );
-  return `# Performance
-
-Latest measurements of the embedded pair. \`npm run bench -- SUITE --save\` keeps a result in [bench/results](../bench/results);
-\`npm run bench -- report\` writes this page from them. Each engine has one thread on two shared cores.
-Every comparison is interleaved within one run: the machine is shared, so trust ratios more than times.
-[scaling.md](scaling.md) simulates larger machines.
-
-${table(
-  ['suite', 'measured', 'machine', ''],
-  shown.map(([name, { date, pair, machine }]) => [
-    name,
-    date,
-    machine.replace(/, .*/, ''),
-    !WITHOUT_PAIR.includes(name) && pair !== created ? 'an earlier pair' : '',
-  ]),
-)}`;
+function conditions(name: string, { date, pair, machine }: Result, created: string): string {
+  const predecessor = !WITHOUT_PAIR.includes(name) && pair !== created;
+  return `*${date}, ${machine.replace(/, .*/, '')}${predecessor ? ', a predecessor of the embedded pair' : ''}*`;
 }
 
 /** A Markdown table. */
@@ -114,21 +103,12 @@ function decode(all: Results): Section {
     at(r, 'tokens_per_call').toFixed(2),
     `**${at(r, 'speedup_vs_ar').toFixed(2)}**`,
     `${millis(r, 'micros_per_token.drafted')} / ${millis(r, 'micros_per_token.plain')}`,
-    `${at(r, 'overlap_ratio') ?? '-'}`,
     `${millis(r, 'verify_run_us_p50.block')} / ${millis(r, 'verify_run_us_p50.plain')}`,
     Number.isFinite(at(r, 'draft_run_us_p50')) ? millis(r, 'draft_run_us_p50') : '-',
   ]);
-  const titles = ['mode', 'tokens per call', 'speedup over plain decoding', 'ms per token, drafted / plain'];
-  titles.push('step / max(draft, verify)', 'verify run, block / one token, ms', 'draft run, ms');
+  const titles = ['mode', 'tokens per call', 'speedup', 'ms per token, drafted / plain'];
   return {
-    text: `## One stream
-
-\`npm run bench -- decode --mode MODE\`: held-out prompts at temperature 0.7, top-k 50 and top-p 0.9, with and without the drafter
-in turn; medians. \`auto\` is the server's default.
-
-${table(titles, rows)}
-
-The modes that \`auto\` chose, as shares of the last ${WINDOW} steps: a warm-up, then ever rarer trials of the slower modes.`,
+    text: table([...titles, 'verify run, block / one token, ms', 'draft run, ms'], rows),
     plot: [modesPanel(`${all.get('decode-auto')?.mode_by_step ?? ''}`.slice(0, SHOWN))],
   };
 }
@@ -160,19 +140,15 @@ function load(result: Result): Section {
   const x = { title: 'concurrent streams', scale: 'log', path: 'streams' } as const;
   const lines = (path: string) => ({ 'drafter on': `${path}.drafted`, 'drafter off': `${path}.plain` });
   return {
-    text: `## Many streams
-
-\`npm run bench -- load\`: throughput and time per token by the number of concurrent streams.
-
-${table(
-  ['streams', 'tokens/s, drafter on / off', 'ratio', 'ms per token, on / off'],
-  rows.map((row) => [
-    at(row, 'streams'),
-    `${at(row, 'tokens_per_second.drafted')} / ${at(row, 'tokens_per_second.plain')}`,
-    at(row, 'throughput_ratio'),
-    `${at(row, 'ms_per_token_p50.drafted')} / ${at(row, 'ms_per_token_p50.plain')}`,
-  ]),
-)}`,
+    text: table(
+      ['streams', 'tokens/s, drafter on / off', 'ratio', 'ms per token, on / off'],
+      rows.map((row) => [
+        at(row, 'streams'),
+        `${at(row, 'tokens_per_second.drafted').toFixed(0)} / ${at(row, 'tokens_per_second.plain').toFixed(0)}`,
+        at(row, 'throughput_ratio').toFixed(2),
+        `${at(row, 'ms_per_token_p50.drafted').toFixed(1)} / ${at(row, 'ms_per_token_p50.plain').toFixed(1)}`,
+      ]),
+    ),
     plot: [
       panel('Throughput', x, { title: 'tokens/s' }, rows, lines('tokens_per_second')),
       panel('Time per token', x, { title: 'ms' }, rows, lines('ms_per_token_p50')),
@@ -181,78 +157,42 @@ ${table(
 }
 
 function context(result: Result): Section {
-  const rows = rowsOf(result);
-  const steps = { 'step, drafter off': 'step_us_p50.plain', 'step, drafter on': 'step_us_p50.drafted' };
-  const runs = { 'verify run, one token': 'verify_run_us_p50.plain', 'verify run, block': 'verify_run_us_p50.block' };
-  const x = { title: 'tokens of context', path: 'context' };
-  return {
-    text: `## Length of the context
-
-\`npm run bench -- context\` on the same pair exported with \`--context 4352\`: time of a step.
-
-${table(
-  ['context', 'step, drafter on / off, ms', 'verify run, block / one token, ms'],
-  rows.map((row) => [
-    at(row, 'context'),
+  const rows = rowsOf(result).map((row) => [
+    at(row, 'context').toLocaleString('en'),
     `${millis(row, 'step_us_p50.drafted')} / ${millis(row, 'step_us_p50.plain')}`,
     `${millis(row, 'verify_run_us_p50.block')} / ${millis(row, 'verify_run_us_p50.plain')}`,
-  ]),
-)}`,
-    plot: [panel('Time of a step', x, { title: 'ms' }, rows, { ...steps, ...runs }, 1e-3)],
-  };
+  ]);
+  return { text: table(['context', 'step, drafter on / off, ms', 'verify run, block / one token, ms'], rows) };
 }
 
 function prefill(result: Result): Section {
-  const lines = { 'new prompt': 'first_token_us_p50.fresh', 'known to the prefix cache': 'first_token_us_p50.known' };
-  const x = { title: 'tokens of prompt', path: 'prompt' };
-  return {
-    text: `## Time to the first token
-
-\`npm run bench -- prefill\`: without the drafter, for new prompts and for prompts in the prefix cache.`,
-    plot: [panel('Time to the first token', x, { title: 'ms' }, rowsOf(result), lines, 1e-3)],
-  };
+  const rows = rowsOf(result).map((row) => [
+    at(row, 'prompt'),
+    millis(row, 'first_token_us_p50.fresh'),
+    millis(row, 'first_token_us_p50.known'),
+  ]);
+  return { text: table(['prompt', 'new, ms', 'in the prefix cache, ms'], rows) };
 }
 
 function overhead(result: Result): Section {
-  return {
-    text: `## Overhead of a step
-
-\`npm run bench -- overhead\`: engines that only wait, in three warm processes; time of a step beyond the longer of draft and verify.
-A drafter that plans branches never lets a step be sent ahead; one that checks blocks does when its draft arrives before the verdict.
-
-${table(
-  ['draft, ms', 'verify, ms', 'drafter', 'steps sent ahead', 'overhead p10 / p50 / p90, ms'],
-  rowsOf(result).map((row) => [
-    at(row, 'draft_ms'),
-    at(row, 'verify_ms'),
-    row.checks ? 'checks blocks' : 'plans branches',
+  const rows = rowsOf(result).map((row) => [
+    `${at(row, 'draft_ms')}, ${at(row, 'verify_ms')}`,
+    row.checks ? 'checks the block' : 'plans branches',
     `${Math.round(100 * at(row, 'sent_ahead'))} %`,
     ['p10', 'p50', 'p90'].map((q) => (at(row, `overhead_us.${q}`) / 1000).toFixed(2)).join(' / '),
-  ]),
-)}`,
-  };
+  ]);
+  return { text: table(['draft, verify, ms', 'drafter', 'sent ahead', 'overhead p10 / p50 / p90, ms'], rows) };
 }
 
 function exact(result: Result): Section {
   const count = (path: string) => at(result, path).toLocaleString('en');
   return {
-    text: `## Exactness
-
-\`npm run bench -- exact\`: ${count('tokens')} tokens compared with plain decoding, one and eight sequences at a time, at temperatures 0,
-0.7 and 1, with batches, prefix cache and controller: **${count('mismatches')} mismatches**, with ${count('accepted')} drafted tokens accepted.`,
+    text: `${count('tokens')} tokens, **${count('mismatches')} mismatches**, ${count('accepted')} drafted tokens accepted.`,
   };
 }
 
 function peers(result: Result): Section {
   const keys = ['engine', 'greedy', 'sampled', 'first_token_ms', 'agrees'];
-  return {
-    text: `## Other engines
-
-\`npm run bench -- peers\`: the same weights in float32, one thread per engine, prompt by prompt in turn; medians.
-
-${table(
-  ['engine', 'tokens/s greedy', 'tokens/s at 0.7', 'first token, ms', 'greedy text as ours'],
-  rowsOf(result).map((row) => keys.map((key) => `${row[key] ?? '-'}`)),
-)}`,
-  };
+  const rows = rowsOf(result).map((row) => keys.map((key) => `${row[key] ?? '-'}`));
+  return { text: table(['engine', 'greedy', 'temperature 0.7', 'first token, ms', 'greedy text as ours'], rows) };
 }

@@ -10,7 +10,7 @@ const DOCS = join(import.meta.dirname, '..', '..', 'docs');
 /** Drafters, verifiers and up to thousands of sequences, with assumed run times of GPUs. Nothing here is measured. */
 export const scaling = suite(
   'scaling',
-  'Simulate many sequences on several GPUs in virtual time, no model; writes the plots of docs/scaling.md',
+  'Simulate many sequences on several GPUs in virtual time, no model; writes the scaling plots of docs/results.md',
   [],
   async () => {
     const rows = {} as Record<keyof SweepRows, Row[]>;
