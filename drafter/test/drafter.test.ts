@@ -144,7 +144,7 @@ describe('Drafter', () => {
     [
       'a block beyond the limit',
       [open(), step([], new Array(9).fill(1))],
-      '`block` must be at most 8 tokens beside the assumed ones, got 9',
+      '`block` must be at most 8 tokens beyond the assumed ones, got 9',
     ],
     [
       'confidences that do not match',

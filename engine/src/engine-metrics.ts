@@ -1,20 +1,13 @@
 import { SECONDS } from '@ptp/service-kit/metrics';
 import { contextFrom, exemplarLabels } from '@ptp/service-kit/spans';
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import type { RunObserver } from './scheduler.ts';
 import type { Engine } from './types.ts';
-
-/** One engine run. Times in microseconds. */
-export interface RunFacts {
-  /** How long each has waited, and its caller's span if that is sampled. */
-  readonly slots: readonly { readonly queueMicros: number; readonly traceparent?: string | undefined }[];
-  readonly runMicros: number;
-  readonly batchTokens: number;
-}
 
 const SIZES = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024];
 
 /** Metrics of a service with an engine: run times, batch sizes and cache sizes. @returns the observer of each run */
-export function engineMetrics(registry: Registry, engine: Engine): (run: RunFacts) => void {
+export function engineMetrics(registry: Registry, engine: Engine): RunObserver {
   const registers = [registry];
   const seconds = (name: string, help: string) =>
     new Histogram({ name, help, buckets: SECONDS, enableExemplars: true, registers });

@@ -8,7 +8,8 @@ import { type Setting, type SettingsOf, type SettingsTable, settings } from '@pt
 import { loadTls, type tlsSettings } from '@ptp/service-kit/tls-settings';
 import { startTracing } from '@ptp/service-kit/tracing';
 import type { Registry } from 'prom-client';
-import { engineMetrics, type RunFacts } from './engine-metrics.ts';
+import { engineMetrics } from './engine-metrics.ts';
+import type { RunObserver } from './scheduler.ts';
 import { type ModelMessage, modelMessage } from './status-messages.ts';
 import type { Engine, EngineOptions } from './types.ts';
 
@@ -27,7 +28,7 @@ export interface ModelService<Table extends SettingsTable & CommonSettings, E ex
 export interface ServiceParts<E extends Engine> {
   readonly engine: E;
   readonly model: ModelMessage;
-  readonly observe: (run: RunFacts) => void;
+  readonly observe: RunObserver;
   readonly registry: Registry;
   readonly logger: Logger;
 }

@@ -1,8 +1,7 @@
 import { PtpError } from '@ptp/protocol/errors';
-import type { RunFacts } from './engine-metrics.ts';
-import type { RunResult } from './types.ts';
+import type { EngineInfo, RunResult } from './types.ts';
 
-/** What a waiting slot's part of a run yields, and where its time went. Times in microseconds. */
+/** Output of a slot, and where its time went. Times in microseconds. */
 export interface Served<Output> {
   readonly output: Output;
   /** From submission to the start of the run. */
@@ -15,14 +14,33 @@ export interface Served<Output> {
   readonly batchTokens: number;
 }
 
-/** Bounds of the batches and of the queue before them. */
-export interface SchedulerLimits {
-  /** Slots in one run, at least 1. */
-  readonly slots: number;
+/** Statistics of one run. Times in microseconds. */
+export interface RunStats {
+  /** Waiting time of each slot, with its caller's span. */
+  readonly slots: readonly { readonly queueMicros: number; readonly traceparent?: string | undefined }[];
+  readonly runMicros: number;
+  readonly batchTokens: number;
+}
+
+/** Listens to a scheduler; called after each run. */
+export type RunObserver = (run: RunStats) => void;
+
+/** Limits that drafter and verifier have in common. */
+export interface ServiceLimits {
+  /** Prompt tokens that one run reads. */
+  readonly prefillChunk: number;
   /** Tokens in one run over all slots; a single slot may exceed it. */
-  readonly tokens: number;
-  /** Slots waiting; one more is refused with `resource_exhausted`. */
+  readonly batchTokens: number;
+  /** Sequences open at once. */
+  readonly sequences: number;
+  /** Slots waiting; one more is rejected with `resource_exhausted`. */
   readonly queue: number;
+}
+
+/** The part of an engine that a scheduler uses. */
+export interface BatchRunner<Slot, Output> {
+  readonly info: Pick<EngineInfo, 'maxSlots'>;
+  run(slots: readonly Slot[]): Promise<RunResult<Output>>;
 }
 
 interface Job<Slot, Output> {
@@ -35,24 +53,25 @@ interface Job<Slot, Output> {
 }
 
 /**
- * Continuous batching: whatever waits when a run ends forms the next one, first come first served. A sequence submits one slot
- * at a time, and a long prompt comes in chunks, each at the queue's end, so nobody waits for more than one chunk of another's prompt.
+ * Continuous batching: the slots that wait when a run ends form the next one, first come first served. A sequence submits one slot
+ * at a time, and a long prompt comes in chunks, each at the queue's end, so no sequence waits for more than one chunk of another.
  */
 export class Scheduler<Slot, Output> {
-  readonly #run: (slots: Slot[]) => Promise<RunResult<Output>>;
+  readonly #engine: BatchRunner<Slot, Output>;
   readonly #tokensOf: (slot: Slot) => number;
-  readonly #limits: SchedulerLimits;
-  readonly #observe: ((run: RunFacts) => void) | undefined;
+  readonly #limits: Pick<ServiceLimits, 'batchTokens' | 'queue'>;
+  readonly #observe: RunObserver | undefined;
   #waiting: Job<Slot, Output>[] = [];
   #running = false;
 
+  /** @param tokensOf tokens that a slot adds to a run */
   constructor(
-    run: (slots: Slot[]) => Promise<RunResult<Output>>,
+    engine: BatchRunner<Slot, Output>,
     tokensOf: (slot: Slot) => number,
-    limits: SchedulerLimits,
-    observe?: (run: RunFacts) => void,
+    limits: Pick<ServiceLimits, 'batchTokens' | 'queue'>,
+    observe?: RunObserver,
   ) {
-    this.#run = run;
+    this.#engine = engine;
     this.#tokensOf = tokensOf;
     this.#limits = limits;
     this.#observe = observe;
@@ -61,8 +80,8 @@ export class Scheduler<Slot, Output> {
   /**
    * Runs the slot with others as soon as the engine is free.
    *
-   * @param traceparent of the caller's span, for who observes the run
-   * @throws PtpError `resource_exhausted` when the queue is full; the signal's reason when it aborts before the run starts
+   * @param traceparent of the caller's span, for the observer
+   * @throws PtpError `resource_exhausted` when the queue is full; the signal's reason if it aborts before the run starts
    */
   submit(slot: Slot, signal: AbortSignal, traceparent?: string): Promise<Served<Output>> {
     if (this.#waiting.length >= this.#limits.queue) {
@@ -78,44 +97,39 @@ export class Scheduler<Slot, Output> {
     this.#running = true;
     // Slots submitted in the same turn of the event loop share the first run.
     await Promise.resolve();
-    for (let batch = this.#next(); batch.length > 0; batch = this.#next()) {
-      await this.#runBatch(batch);
-    }
+    for (let batch = this.#next(); batch.length > 0; batch = this.#next()) await this.#runBatch(batch);
     this.#running = false;
   }
 
   async #runBatch(batch: readonly Job<Slot, Output>[]): Promise<void> {
     const started = performance.now();
     try {
-      const { outputs, runMicros } = await this.#run(batch.map((job) => job.slot));
+      const { outputs, runMicros } = await this.#engine.run(batch.map((job) => job.slot));
       const batchTokens = batch.reduce((sum, { slot }) => sum + this.#tokensOf(slot), 0);
-      const slots = batch.map(({ submitted, traceparent }) => ({
-        queueMicros: Math.round((started - submitted) * 1000),
-        traceparent,
-      }));
-      batch.forEach((job, i) => {
-        const { queueMicros } = slots[i] as (typeof slots)[number];
-        job.resolve({ output: outputs[i] as Output, queueMicros, runMicros, batchSize: batch.length, batchTokens });
+      const slots = batch.map(({ submitted, traceparent, resolve }, i) => {
+        const queueMicros = Math.round((started - submitted) * 1000);
+        resolve({ output: outputs[i] as Output, queueMicros, runMicros, batchSize: batch.length, batchTokens });
+        return { queueMicros, traceparent };
       });
       this.#observe?.({ slots, runMicros, batchTokens });
     } catch (error) {
-      // One slot must not take the others down: each gets a run of its own, which rewrites the same rows.
+      // One slot must not fail the others: each gets a run of its own, which rewrites the same rows.
       if (batch.length > 1) for (const job of batch) await this.#runBatch([job]);
       else batch[0]?.reject(error);
     }
   }
 
-  /** Takes the next batch off the queue; cancelled jobs leave it unserved. */
+  /** Takes the next batch off the queue; cancelled jobs leave it without a run. */
   #next(): Job<Slot, Output>[] {
     const batch: Job<Slot, Output>[] = [];
     let tokens = 0;
-    while (this.#waiting.length > 0 && batch.length < this.#limits.slots) {
+    while (this.#waiting.length > 0 && batch.length < this.#engine.info.maxSlots) {
       const job = this.#waiting[0] as Job<Slot, Output>;
       if (job.signal.aborted) {
         job.reject(job.signal.reason);
       } else {
         const size = this.#tokensOf(job.slot);
-        if (batch.length > 0 && tokens + size > this.#limits.tokens) break;
+        if (batch.length > 0 && tokens + size > this.#limits.batchTokens) break;
         tokens += size;
         batch.push(job);
       }

@@ -5,21 +5,17 @@ import { requireTokens } from '@ptp/protocol/validation';
 import { uniforms } from './sampling/uniforms.ts';
 import type { Engine, EngineInfo, SequenceId } from './types.ts';
 
-/** One sequence as both services see it: the tokens so far, and the uniforms of those to come. */
+/** One sequence as both services see it: its tokens, and the uniforms of the tokens to come. */
 export class Sequence {
-  /** Prompt and everything committed; grows. */
+  /** The prompt and everything committed; grows. */
   readonly tokens: number[];
   readonly sampling: SamplingParams;
   readonly #seed: bigint;
   readonly #dimensions: number;
-  /** Position of the token at index i is i + offset. */
+  /** The token at index i has position i + offset. */
   readonly #offset: number;
 
-  /**
-   * Checks what a client sent.
-   *
-   * @throws PtpError `invalid_argument` or `out_of_range`, naming field, limit and value
-   */
+  /** @throws PtpError `invalid_argument` or `out_of_range`, naming field, limit and value */
   constructor(start: SequenceStart | undefined, info: EngineInfo) {
     if (!start) throw new PtpError('invalid_argument', '`start` is missing', { field: 'start' });
     const limit = info.contextLength - 1;
@@ -35,7 +31,12 @@ export class Sequence {
     this.#offset = start.firstPosition - start.tokens.length;
   }
 
-  /** [count * D] uniforms for the tokens at sequence indices index .. index + count - 1; index is at least the prompt's length. */
+  /**
+   * The uniforms that pick the tokens at sequence indices index .. index + count - 1.
+   *
+   * @param index at least the prompt's length
+   * @returns [count * D]
+   */
   uniformsAt(index: number, count: number): Float32Array {
     return uniforms(this.#seed, index + this.#offset, count, this.#dimensions);
   }
@@ -49,7 +50,7 @@ export function openWithin(engine: Engine, limit: number): SequenceId {
   return engine.open();
 }
 
-/** Cuts `tokens` from `first` on into chunks of at most `size`, with each chunk's start. */
+/** Cuts `tokens` from index `first` on into chunks of at most `size`, each with the row at which it starts. */
 export function* chunks(
   tokens: readonly number[],
   size: number,

@@ -1,27 +1,28 @@
 import { PtpError } from '@ptp/protocol/errors';
 import { describe, expect, test } from 'vitest';
-import type { RunFacts } from '../src/engine-metrics.ts';
-import { Scheduler } from '../src/scheduler.ts';
+import { type RunStats, Scheduler } from '../src/scheduler.ts';
 import type { RunResult } from '../src/types.ts';
 
-/** An engine whose runs end when the test says so; the output of a slot is the slot itself. */
+const info = { maxSlots: 3 };
+
+/** An engine whose runs end on the test's command; the output of a slot is the slot itself. */
 function controlled() {
-  const runs: { slots: number[]; finish: () => void; fail: (error: Error) => void }[] = [];
-  const run = (slots: number[]) =>
+  const runs: { slots: readonly number[]; finish: () => void; fail: (error: Error) => void }[] = [];
+  const run = (slots: readonly number[]) =>
     new Promise<RunResult<number>>((resolve, reject) => {
-      runs.push({ slots, finish: () => resolve({ outputs: slots, runMicros: 5 }), fail: reject });
+      runs.push({ slots, finish: () => resolve({ outputs: [...slots], runMicros: 5 }), fail: reject });
     });
-  return { runs, run };
+  return { runs, engine: { info, run } };
 }
 
 const { signal } = new AbortController();
 const turn = () => new Promise((resolve) => setImmediate(resolve));
-const limits = { slots: 3, tokens: 100, queue: 8 };
+const limits = { batchTokens: 100, queue: 8 };
 
 describe('Scheduler', () => {
-  test('what waits when a run ends forms the next batch, in order, within both limits', async () => {
-    const { runs, run } = controlled();
-    const scheduler = new Scheduler<number, number>(run, (slot) => slot, limits);
+  test('slots that wait when a run ends form the next batch, in order, within both limits', async () => {
+    const { runs, engine } = controlled();
+    const scheduler = new Scheduler<number, number>(engine, (slot) => slot, limits);
     const answers = [10, 40, 50, 20, 30, 1, 2].map((slot) => scheduler.submit(slot, signal));
     for (const expected of [[10, 40, 50], [20, 30, 1], [2]]) {
       await turn();
@@ -41,11 +42,11 @@ describe('Scheduler', () => {
     expect(served.every(({ runMicros, queueMicros }) => runMicros === 5 && queueMicros >= 0)).toBe(true);
   });
 
-  test('who observes runs hears of each slot what the caller heard, with its span', async () => {
-    const { runs, run } = controlled();
-    const heard: RunFacts[] = [];
+  test('the observer gets the same statistics as the callers, with their spans', async () => {
+    const { runs, engine } = controlled();
+    const heard: RunStats[] = [];
     const scheduler = new Scheduler<number, number>(
-      run,
+      engine,
       (slot) => slot,
       limits,
       (stats) => heard.push(stats),
@@ -59,8 +60,8 @@ describe('Scheduler', () => {
   });
 
   test('a slot beyond the token limit runs alone; smaller ones behind it wait', async () => {
-    const { runs, run } = controlled();
-    const scheduler = new Scheduler<number, number>(run, (slot) => slot, limits);
+    const { runs, engine } = controlled();
+    const scheduler = new Scheduler<number, number>(engine, (slot) => slot, limits);
     void scheduler.submit(300, signal);
     void scheduler.submit(1, signal);
     await turn();
@@ -71,8 +72,8 @@ describe('Scheduler', () => {
   });
 
   test('a full queue refuses with resource_exhausted and serves the others', async () => {
-    const { runs, run } = controlled();
-    const scheduler = new Scheduler<number, number>(run, () => 1, { ...limits, queue: 2 });
+    const { runs, engine } = controlled();
+    const scheduler = new Scheduler<number, number>(engine, () => 1, { ...limits, queue: 2 });
     const running = scheduler.submit(1, signal);
     await turn();
     const waiting = [scheduler.submit(2, signal), scheduler.submit(3, signal)];
@@ -84,8 +85,8 @@ describe('Scheduler', () => {
   });
 
   test('a cancelled slot leaves the queue with the reason of its signal', async () => {
-    const { runs, run } = controlled();
-    const scheduler = new Scheduler<number, number>(run, () => 1, limits);
+    const { runs, engine } = controlled();
+    const scheduler = new Scheduler<number, number>(engine, () => 1, limits);
     void scheduler.submit(1, signal);
     await turn();
     const controller = new AbortController();
@@ -100,11 +101,11 @@ describe('Scheduler', () => {
   });
 
   test('a slot that makes a batch fail fails alone', async () => {
-    const run = async (slots: number[]): Promise<RunResult<number>> => {
+    const run = async (slots: readonly number[]): Promise<RunResult<number>> => {
       if (slots.includes(13)) throw new Error('broken run');
-      return { outputs: slots, runMicros: 5 };
+      return { outputs: [...slots], runMicros: 5 };
     };
-    const scheduler = new Scheduler<number, number>(run, (slot) => slot, limits);
+    const scheduler = new Scheduler<number, number>({ info, run }, (slot) => slot, limits);
     const [first, bad, last] = [10, 13, 20].map((slot) => scheduler.submit(slot, signal));
     await expect(bad).rejects.toThrow('broken run');
     expect((await first)?.output).toBe(10);

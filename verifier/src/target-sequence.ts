@@ -1,16 +1,17 @@
-import { Adjuster, type Adjustment, only, onlyAllowed } from '@ptp/engine/sampling/adjust';
+import { Adjuster, type Adjustment, allowOnly, allowToken } from '@ptp/engine/sampling/adjust';
 import { Sequence } from '@ptp/engine/sequence';
 import type { EngineInfo, TargetOutput, TargetSlot } from '@ptp/engine/types';
 import { PtpError } from '@ptp/protocol/errors';
 import type { VerifyOpen } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
 import { receivedAdjustments } from '@ptp/protocol/token-adjustments';
+import { requireField } from '@ptp/protocol/validation';
 
-/** Most alternatives that may be asked for; as many as OpenAI's API tells. */
-export const MOST_TOPS = 20;
+/** Most alternatives per token, the limit of OpenAI's API. */
+const TOP_LIMIT = 20;
 
 const GREEDY = { temperature: 0, topK: 0, topP: 1 };
 
-/** A sequence as the verifier sees it: how the target picks at each position along a draft, and what is told of it. */
+/** A sequence as the verifier sees it: how the target picks at each position along a draft, and what the client wants to know of it. */
 export class TargetSequence extends Sequence {
   readonly #adjuster: Adjuster | undefined;
   readonly #topCount: number;
@@ -20,23 +21,21 @@ export class TargetSequence extends Sequence {
   constructor(open: VerifyOpen, info: EngineInfo) {
     super(open.start, info);
     const { topLogProbabilities: topCount, adjustments } = open;
-    const most = Math.min(MOST_TOPS, info.vocabulary);
-    if (topCount > most) {
-      const message = `\`top_log_probabilities\` must be in [0, ${most}], got ${topCount}`;
-      throw new PtpError('out_of_range', message, { field: 'top_log_probabilities' });
-    }
+    const limit = Math.min(TOP_LIMIT, info.vocabulary);
+    requireField(topCount <= limit, 'top_log_probabilities', `in [0, ${limit}]`, topCount, 'out_of_range');
     this.#topCount = topCount;
     this.#vocabulary = info.vocabulary;
     const params = receivedAdjustments(adjustments, info.vocabulary);
-    const prompt = Math.max(0, this.tokens.length - (open.start?.firstPosition ?? 0));
-    this.#adjuster = params && new Adjuster(params, this.tokens.slice(0, prompt), this.tokens.slice(prompt));
+    const promptLength = Math.max(0, this.tokens.length - (open.start?.firstPosition ?? 0));
+    this.#adjuster =
+      params && new Adjuster(params, this.tokens.slice(0, promptLength), this.tokens.slice(promptLength));
   }
 
   /**
-   * A run of the last committed token, whose row is not cached yet, and a draft after it.
+   * The run of the last committed token, whose row is not cached yet, and a draft after it.
    *
-   * @param allowed which tokens may be chosen at each of the draft's places and after it; empty where all may
-   * @throws PtpError `invalid_argument` or `out_of_range` for masks that cannot be followed
+   * @param allowed one mask for each position of the draft and for the one after it; empty if all tokens may be picked
+   * @throws PtpError `invalid_argument` or `out_of_range` for invalid masks
    */
   slot(draft: readonly number[], allowed: readonly Uint8Array[]): Omit<TargetSlot, 'sequence'> {
     const length = this.tokens.length;
@@ -48,29 +47,22 @@ export class TargetSequence extends Sequence {
       sampling: this.sampling,
       u: this.uniformsAt(length, tokens.length),
       ...(adjust && { adjust }),
-      ...(this.#topCount > 0 && { topCount: this.#topCount }),
+      ...this.#top(),
     };
   }
 
   /**
-   * Reading `tokens`, which the sequence has from index `at` on, with the target made to pick what comes next anyway: its
-   * log-probabilities are then those of the given tokens.
+   * Scores given tokens: makes the target pick, after each of the `count` tokens from index `at` on, the one that follows in the
+   * sequence, whose log-probability is then among the outputs.
    */
-  reading(at: number, tokens: readonly number[]): Omit<TargetSlot, 'sequence' | 'at' | 'tokens'> {
-    const next = this.tokens.slice(at + 1, at + 1 + tokens.length);
+  scored(at: number, count: number): Pick<TargetSlot, 'sampling' | 'u' | 'adjust' | 'topCount'> {
+    const following = this.tokens.slice(at + 1, at + 1 + count);
     return {
       sampling: GREEDY,
-      u: this.uniformsAt(this.tokens.length, tokens.length),
-      adjust: next.map((token) => only(token, this.#vocabulary)),
-      ...(this.#topCount > 0 && { topCount: this.#topCount }),
+      u: this.uniformsAt(this.tokens.length, count), // unused by greedy sampling
+      adjust: following.map((token) => allowToken(token, this.#vocabulary)),
+      ...this.#top(),
     };
-  }
-
-  #adjustments(draft: readonly number[], allowed: readonly Uint8Array[]): Adjustment[] | undefined {
-    const rows = this.#adjuster?.along(draft);
-    if (allowed.length === 0) return rows;
-    checkMasks(allowed, draft.length + 1, this.#vocabulary);
-    return allowed.map((mask, i) => (rows ? { ...(rows[i] as Adjustment), allowed: mask } : onlyAllowed(mask)));
   }
 
   commit(tokens: readonly number[]): void {
@@ -78,16 +70,27 @@ export class TargetSequence extends Sequence {
     this.#adjuster?.push(tokens);
   }
 
-  /** The alternatives of the first `count` picks, as they travel to the gateway; none if none were asked for. */
-  tops({ topIds, topLogProbabilities }: TargetOutput, count: number) {
+  /** The alternatives of the first `count` picks as messages; none if the client wants none. */
+  topTokens({ topIds, topLogProbabilities }: TargetOutput, count: number) {
     if (!topIds || !topLogProbabilities) return [];
     return Array.from({ length: count }, (_, i) => {
-      const [from, to] = [i * this.#topCount, (i + 1) * this.#topCount];
+      const [start, end] = [i * this.#topCount, (i + 1) * this.#topCount];
       return {
-        ids: Array.from(topIds.subarray(from, to)),
-        logProbabilities: Array.from(topLogProbabilities.subarray(from, to)),
+        ids: Array.from(topIds.subarray(start, end)),
+        logProbabilities: Array.from(topLogProbabilities.subarray(start, end)),
       };
     });
+  }
+
+  #top(): { topCount?: number } {
+    return this.#topCount > 0 ? { topCount: this.#topCount } : {};
+  }
+
+  #adjustments(draft: readonly number[], allowed: readonly Uint8Array[]): Adjustment[] | undefined {
+    const rows = this.#adjuster?.along(draft);
+    if (allowed.length === 0) return rows;
+    checkMasks(allowed, draft.length + 1, this.#vocabulary);
+    return allowed.map((mask, i) => (rows ? { ...(rows[i] as Adjustment), allowed: mask } : allowOnly(mask)));
   }
 }
 
@@ -102,7 +105,7 @@ function checkMasks(masks: readonly Uint8Array[], count: number, vocabulary: num
     if (mask.length !== size) {
       throw new PtpError('out_of_range', `\`${field}\` must have ${size} bytes, got ${mask.length}`, { field });
     }
-    // bits beyond the vocabulary say nothing
+    // Bits beyond the vocabulary do not count.
     const last = (mask.at(-1) as number) & (0xff >> (8 * size - vocabulary));
     if (last !== 0 || mask.subarray(0, -1).some((bits) => bits !== 0)) continue;
     throw new PtpError('invalid_argument', `\`${field}\` must allow a token, got none`, { field });

@@ -19,14 +19,14 @@ export function isAllowed(allowed: Uint8Array, token: number): boolean {
 }
 
 /** Nothing changed, but that only this token may be chosen, of V. */
-export function only(token: number, vocabulary: number): Adjustment {
+export function allowToken(token: number, vocabulary: number): Adjustment {
   const allowed = new Uint8Array(Math.ceil(vocabulary / 8));
   allowed[token >> 3] = 1 << (token & 7);
-  return onlyAllowed(allowed);
+  return allowOnly(allowed);
 }
 
 /** Nothing changed, but that only some tokens may be chosen. */
-export function onlyAllowed(allowed: Uint8Array): Adjustment {
+export function allowOnly(allowed: Uint8Array): Adjustment {
   return { scaled: new Int32Array(), scale: 1, biased: new Int32Array(), biases: new Float32Array(), allowed };
 }
 
