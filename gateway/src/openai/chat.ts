@@ -4,12 +4,12 @@ import type { ModelInfo } from '../decode/types.ts';
 import type { ChatMessage } from '../text/chat-message.ts';
 import { boolean, object, positive } from '../validation.ts';
 import { parseBody, unsupportedInChat } from './body.ts';
+import { type ChoiceFormat, ChoicesWriter, type Format } from './choices-writer.ts';
 import { chatLogprobs, type TokenLogprob } from './logprobs.ts';
 import { conversation, messageList } from './messages.ts';
 import { choiceRequests } from './prompt.ts';
 import { type CommonRequest, choiceFields, commonRequest, sharedFields, singleForm, topLogprobs } from './request.ts';
 import { type EndpointParts, respond } from './respond.ts';
-import { choicesWriter, type Format } from './stream.ts';
 import { type CallPiece, ToolCallReader } from './tool-calls.ts';
 import { type ToolUse, toolChoice, toolForm, tools, toolUseOf } from './tools.ts';
 
@@ -42,7 +42,7 @@ export function chatRoute(app: FastifyInstance, parts: EndpointParts): void {
     return respond(parts, http, reply, {
       request,
       sequences: request.n,
-      writer: choicesWriter(chatFormat(toolUse !== undefined)),
+      newWriter: (run) => new ChoicesWriter(chatFormat(toolUse !== undefined), run),
       prepare: () => {
         const prompt = chatTemplate.encode(messages, tokenizer, model, toolUse?.tools);
         return choiceRequests([prompt], request, model.contextLength, model, 'messages');
@@ -68,68 +68,71 @@ function parseChat(given: unknown, model: ModelInfo): ChatRequest {
   return { ...request, form, logprobs: body.logprobs ? tops : undefined, messages, toolUse };
 }
 
-/** @param withTools reads tool calls out of the text */
+/** @param withTools splits tool calls off the text */
 function chatFormat(withTools: boolean): Format {
-  const readers = new Map<number, ToolCallReader>();
-  const readerOf = (index: number): ToolCallReader | undefined => {
-    if (withTools && !readers.has(index)) readers.set(index, new ToolCallReader());
-    return readers.get(index);
-  };
-  const finishOf = (index: number, finish: string) =>
-    finish === 'stop' && (readers.get(index)?.calls ?? 0) > 0 ? 'tool_calls' : finish;
   return {
     idPrefix: 'chatcmpl-',
     object: 'chat.completion',
     chunkObject: 'chat.completion.chunk',
-    first: (index) => chunk(index, { role: 'assistant', content: '', refusal: null }),
-    piece(index, text, tokens) {
-      const reader = readerOf(index);
-      if (!reader) return chunk(index, { content: text }, null, tokens);
-      const { text: content, calls } = reader.push(text);
-      const toolCalls = calls.length > 0 && { tool_calls: calls.map(callDelta) };
-      return chunk(index, { ...(content !== '' && { content }), ...toolCalls }, null, tokens);
-    },
-    last(index, finish) {
-      const rest = readers.get(index)?.end() ?? '';
-      return chunk(index, rest === '' ? {} : { content: rest }, finishOf(index, finish));
-    },
-    whole(index, text, finish, tokens) {
-      const message = wholeMessage(text, readerOf(index));
-      return { index, message, logprobs: chatLogprobs(tokens), finish_reason: finishOf(index, finish) };
-    },
+    newChoice: () => new ChatChoice(withTools),
   };
 }
 
-function wholeMessage(text: string, reader: ToolCallReader | undefined): object {
-  if (!reader) return { role: 'assistant', content: text, refusal: null };
-  const read = reader.push(text);
-  const content = read.text + reader.end();
-  const calls = joinPieces(read.calls);
-  const toolCalls = calls.length > 0 && { tool_calls: calls.map(callEntry) };
-  return { role: 'assistant', content: toolCalls && content === '' ? null : content, refusal: null, ...toolCalls };
+interface Call {
+  readonly id: string;
+  readonly type: 'function';
+  readonly function: { readonly name: string; arguments: string };
 }
 
-type Call = Required<Omit<CallPiece, 'index'>>;
+class ChatChoice implements ChoiceFormat {
+  readonly first = chunk({ role: 'assistant', content: '', refusal: null });
+  readonly #reader: ToolCallReader | undefined;
+  readonly #calls: Call[] = [];
+  #content = '';
+  #finish: string | null = null;
 
-function joinPieces(pieces: readonly CallPiece[]): Call[] {
-  const calls: { id: string; name: string; arguments: string }[] = [];
-  for (const { id, name, arguments: text } of pieces) {
-    const call = calls.at(-1);
-    if (id !== undefined) calls.push({ id, name: name ?? '', arguments: text });
-    else if (call) call.arguments += text;
+  constructor(withTools: boolean) {
+    if (withTools) this.#reader = new ToolCallReader();
   }
-  return calls;
+
+  piece(text: string, tokens?: readonly TokenLogprob[]): object {
+    if (!this.#reader) {
+      this.#content += text;
+      return chunk({ content: text }, tokens);
+    }
+    const { text: content, calls } = this.#reader.push(text);
+    this.#content += content;
+    const toolCalls = calls.length > 0 && { tool_calls: calls.map((piece) => this.#addCall(piece)) };
+    return chunk({ ...(content !== '' && { content }), ...toolCalls }, tokens);
+  }
+
+  last(finish: string): object {
+    const content = this.#reader?.end() ?? '';
+    this.#content += content;
+    this.#finish = finish === 'stop' && this.#calls.length > 0 ? 'tool_calls' : finish;
+    return { ...chunk(content === '' ? {} : { content }), finish_reason: this.#finish };
+  }
+
+  whole(tokens?: readonly TokenLogprob[]): object {
+    const calls = this.#calls.length > 0 && { tool_calls: this.#calls };
+    const content = calls && this.#content === '' ? null : this.#content;
+    const message = { role: 'assistant', content, refusal: null, ...calls };
+    return { message, logprobs: chatLogprobs(tokens), finish_reason: this.#finish };
+  }
+
+  /** @returns the piece as a stream reports it */
+  #addCall({ index, id, name, arguments: text }: CallPiece): object {
+    const call = this.#calls[index];
+    if (call) {
+      call.function.arguments += text;
+      return { index, function: { arguments: text } };
+    }
+    const opened = { id: id ?? '', type: 'function', function: { name: name ?? '', arguments: text } } as const;
+    this.#calls.push({ ...opened, function: { ...opened.function } });
+    return { index, ...opened };
+  }
 }
 
-function callDelta({ index, id, name, arguments: text }: CallPiece): object {
-  const start = id === undefined ? {} : { id, type: 'function' };
-  return { index, ...start, function: { ...(name !== undefined && { name }), arguments: text } };
-}
-
-function callEntry({ id, name, arguments: text }: Call): object {
-  return { id, type: 'function', function: { name, arguments: text } };
-}
-
-function chunk(index: number, delta: object, finish: string | null = null, tokens?: readonly TokenLogprob[]): object {
-  return { index, delta, logprobs: chatLogprobs(tokens), finish_reason: finish };
+function chunk(delta: object, tokens?: readonly TokenLogprob[]): object {
+  return { delta, logprobs: chatLogprobs(tokens), finish_reason: null };
 }

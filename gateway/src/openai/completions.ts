@@ -7,11 +7,11 @@ import type { Tokenizer } from '../text/tokenizer.ts';
 import { boolean, object, positive } from '../validation.ts';
 import { parseBody, unsupportedInCompletions } from './body.ts';
 import type { ChoiceRequest } from './choices.ts';
+import { type ChoiceFormat, ChoicesWriter, type Format } from './choices-writer.ts';
 import { completionLogprobs, type TokenLogprob } from './logprobs.ts';
 import { choiceRequests, encodePrompts } from './prompt.ts';
 import { type CommonRequest, choiceFields, commonRequest, sharedFields, tokenIds, topLogprobs } from './request.ts';
 import { type EndpointParts, respond } from './respond.ts';
-import { choicesWriter, type Format } from './stream.ts';
 
 /** Tokens of a completion whose request gives no limit, as in OpenAI's API. */
 const DEFAULT_MAX_TOKENS = 16;
@@ -42,7 +42,7 @@ export function completionRoute(app: FastifyInstance, parts: EndpointParts): voi
     return respond(parts, http, reply, {
       request,
       sequences: request.n * request.prompts.length,
-      writer: choicesWriter(completionFormat),
+      newWriter: (run) => new ChoicesWriter(completionFormat, run),
       prepare: async () => {
         const prompts = await encodePrompts(request.prompts, tokenizer, model);
         const choices = choiceRequests(prompts, request, DEFAULT_MAX_TOKENS, model, 'prompt');
@@ -92,16 +92,28 @@ function withEcho(
   });
 }
 
+class CompletionChoice implements ChoiceFormat {
+  #text = '';
+  #finish: string | null = null;
+
+  piece(text: string, tokens?: readonly TokenLogprob[]): object {
+    this.#text += text;
+    return { text, logprobs: completionLogprobs(tokens), finish_reason: null };
+  }
+
+  last(finish: string): object {
+    this.#finish = finish;
+    return { text: '', logprobs: null, finish_reason: finish };
+  }
+
+  whole(tokens?: readonly TokenLogprob[]): object {
+    return { text: this.#text, logprobs: completionLogprobs(tokens), finish_reason: this.#finish };
+  }
+}
+
 const completionFormat: Format = {
   idPrefix: 'cmpl-',
   object: 'text_completion',
   chunkObject: 'text_completion',
-  first: () => undefined,
-  piece: (index, text, tokens) => choiceEntry(index, text, null, tokens),
-  last: (index, finish) => choiceEntry(index, '', finish),
-  whole: choiceEntry,
+  newChoice: () => new CompletionChoice(),
 };
-
-function choiceEntry(index: number, text: string, finish: string | null, tokens?: readonly TokenLogprob[]): object {
-  return { index, text, logprobs: completionLogprobs(tokens), finish_reason: finish };
-}

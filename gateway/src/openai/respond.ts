@@ -10,7 +10,7 @@ import { checkLength } from '../text/encode.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { type ChoiceRequest, generateChoices, newUsage } from './choices.ts';
 import type { CommonRequest } from './request.ts';
-import { sendStream, type Writer } from './stream.ts';
+import { type ResponseWriter, type Run, streamResponse, wholeResponse } from './stream.ts';
 
 /** Parts of the server that the endpoints for text use. */
 export interface EndpointParts {
@@ -22,12 +22,12 @@ export interface EndpointParts {
   readonly settings: { readonly stallMillis: number };
 }
 
-/** A checked request with what is specific to its endpoint. */
-export interface Answerable {
+/** A checked request, and how its endpoint prepares and answers it. */
+export interface EndpointRequest {
   readonly request: CommonRequest;
   /** Sequences to generate: choices times prompts. */
   readonly sequences: number;
-  readonly writer: Writer;
+  readonly newWriter: (run: Run) => ResponseWriter;
   /** Encodes the prompts; called once there is room. */
   readonly prepare: () => ChoiceRequest[] | Promise<ChoiceRequest[]>;
 }
@@ -37,7 +37,7 @@ export async function respond(
   { generator, tokenizer, grammars, admission, settings }: EndpointParts,
   http: FastifyRequest,
   reply: FastifyReply,
-  { request, sequences, writer, prepare }: Answerable,
+  { request, sequences, newWriter, prepare }: EndpointRequest,
 ): Promise<object | undefined> {
   const { model } = generator;
   const client = clientOf(http);
@@ -56,10 +56,11 @@ export async function respond(
     const usage = newUsage(requests.reduce((sum, { prompt }) => sum + prompt.length, 0) / request.n);
     const deltas = generateChoices(generator, tokenizer, requests, usage, signal);
     const { stream, includeUsage } = request;
-    const run = { modelId: model.modelId, choices: requests.length, deltas, usage, includeUsage };
+    const run = { modelId: model.modelId, choices: requests.length, deltas, usage, stream, includeUsage };
     try {
-      if (!stream) return await writer.whole(run);
-      await sendStream(writer, run, reply, settings.stallMillis, (error) => logError(error, http));
+      const writer = newWriter(run);
+      if (!stream) return await wholeResponse(writer, run);
+      await streamResponse(writer, run, reply, settings.stallMillis, (error) => logError(error, http));
       return undefined;
     } finally {
       http.log.info({ client: client?.name, choices: requests.length, stream, usage }, 'generated');

@@ -1,12 +1,10 @@
+import { openAiError } from '../http/errors.ts';
 import { newId } from '../http/ids.ts';
 import type { ChoiceDelta } from './choices.ts';
 import type { TokenLogprob } from './logprobs.ts';
 import type { ResponsesRequest } from './responses-request.ts';
-import type { Run } from './stream.ts';
+import type { ResponseWriter, Run, ServerEvent } from './stream.ts';
 import { type CallPiece, ToolCallReader } from './tool-calls.ts';
-
-/** One event of a stream: its type and its other fields. */
-export type Event = readonly [type: string, fields: object];
 
 type Status = 'in_progress' | 'completed' | 'incomplete';
 
@@ -27,8 +25,8 @@ interface Call {
   status: Status;
 }
 
-/** A response as it grows: a list of items, of which only the last may still be open. */
-export class Answer {
+/** Writes responses of the responses API: a list of items, of which only the last may still be open. */
+export class ResponsesWriter implements ResponseWriter {
   readonly #request: ResponsesRequest;
   readonly #run: Run;
   readonly #id = newId('resp_');
@@ -36,6 +34,7 @@ export class Answer {
   readonly #items: (Message | Call)[] = [];
   readonly #reader: ToolCallReader | undefined;
   #finish: 'stop' | 'length' | undefined;
+  #eventCount = 0;
 
   constructor(request: ResponsesRequest, run: Run) {
     this.#request = request;
@@ -43,13 +42,12 @@ export class Answer {
     this.#reader = request.toolUse && new ToolCallReader();
   }
 
-  get status(): Status {
-    if (!this.#finish) return 'in_progress';
-    return this.#finish === 'stop' ? 'completed' : 'incomplete';
+  *start(): Iterable<ServerEvent> {
+    yield this.#event('response.created', { response: this.whole() });
+    yield this.#event('response.in_progress', { response: this.whole() });
   }
 
-  /** Adds a piece to the response. @returns the events that report it in a stream */
-  *add({ text: raw, tokens = [], trace, finish }: ChoiceDelta): Generator<Event> {
+  *add({ text: raw, tokens = [], trace, finish }: ChoiceDelta): Generator<ServerEvent> {
     const { text, calls } = this.#reader?.push(raw) ?? { text: raw, calls: [] };
     const rest = finish && this.#reader ? this.#reader.end() : '';
     const delta = text + rest;
@@ -59,24 +57,38 @@ export class Answer {
       message.text += delta;
       message.tokens.push(...tokens);
       const details = { logprobs: logprobsOf(tokens), ...(trace && { ptp: trace }) };
-      yield ['response.output_text.delta', { ...this.#position(message), content_index: 0, delta, ...details }];
+      yield this.#event('response.output_text.delta', {
+        ...this.#position(message),
+        content_index: 0,
+        delta,
+        ...details,
+      });
     }
     for (const piece of calls) yield* this.#call(piece);
     if (!finish) return;
     // An empty answer is a message too.
     if (this.#items.length === 0) yield* this.#message();
     this.#finish = finish;
-    yield* this.#close(finish === 'stop' ? 'completed' : 'incomplete');
+    yield* this.#close(this.#status);
   }
 
-  response(error: object | null = null): object {
+  *end(): Iterable<ServerEvent> {
+    yield this.#event(`response.${this.#status}`, { response: this.whole() });
+  }
+
+  fail(error: unknown): ServerEvent {
+    const { message } = openAiError(error).body.error;
+    return this.#event('response.failed', { response: this.whole({ code: 'server_error', message }) });
+  }
+
+  whole(error: object | null = null): object {
     const { instructions, metadata, maxTokens = null, sampling, echoed } = this.#request;
     const { temperature, topP } = sampling.sampling;
     return {
       id: this.#id,
       object: 'response',
       created_at: this.#created,
-      status: error ? 'failed' : this.status,
+      status: error ? 'failed' : this.#status,
       error,
       incomplete_details: this.#finish === 'length' ? { reason: 'max_output_tokens' } : null,
       instructions,
@@ -95,17 +107,30 @@ export class Answer {
     };
   }
 
+  get #status(): Status {
+    if (!this.#finish) return 'in_progress';
+    return this.#finish === 'stop' ? 'completed' : 'incomplete';
+  }
+
+  #event(type: string, fields: object): ServerEvent {
+    return { name: type, data: { type, sequence_number: this.#eventCount++, ...fields } };
+  }
+
   /** The open message, or a new one. */
-  *#message(): Generator<Event, Message> {
+  *#message(): Generator<ServerEvent, Message> {
     const last = this.#items.at(-1);
     if (last?.type === 'message') return last;
     const message: Message = { type: 'message', id: newId('msg_'), text: '', tokens: [], status: 'in_progress' };
     yield* this.#open(message, { ...itemOf(message), content: [] });
-    yield ['response.content_part.added', { ...this.#position(message), content_index: 0, part: partOf(message) }];
+    yield this.#event('response.content_part.added', {
+      ...this.#position(message),
+      content_index: 0,
+      part: partOf(message),
+    });
     return message;
   }
 
-  *#call({ id: callId, name = '', arguments: text }: CallPiece): Generator<Event> {
+  *#call({ id: callId, name = '', arguments: text }: CallPiece): Generator<ServerEvent> {
     if (callId !== undefined) {
       yield* this.#close('completed');
       const opened = { callId, name, arguments: '', status: 'in_progress' } as const;
@@ -115,28 +140,37 @@ export class Answer {
     const call = this.#items.at(-1);
     if (call?.type !== 'function_call' || text === '') return;
     call.arguments += text;
-    yield ['response.function_call_arguments.delta', { ...this.#position(call), delta: text }];
+    yield this.#event('response.function_call_arguments.delta', { ...this.#position(call), delta: text });
   }
 
-  *#open(item: Message | Call, shown: object): Generator<Event> {
+  *#open(item: Message | Call, shown: object): Generator<ServerEvent> {
     this.#items.push(item);
-    yield ['response.output_item.added', { output_index: this.#items.length - 1, item: shown }];
+    yield this.#event('response.output_item.added', { output_index: this.#items.length - 1, item: shown });
   }
 
   /** Closes the open item, if there is one. */
-  *#close(status: Status): Generator<Event> {
+  *#close(status: Status): Generator<ServerEvent> {
     const item = this.#items.at(-1);
     if (item?.status !== 'in_progress') return;
     item.status = status;
     const position = this.#position(item);
     if (item.type === 'message') {
       const part = partOf(item);
-      yield ['response.output_text.done', { ...position, content_index: 0, text: item.text, logprobs: part.logprobs }];
-      yield ['response.content_part.done', { ...position, content_index: 0, part }];
+      yield this.#event('response.output_text.done', {
+        ...position,
+        content_index: 0,
+        text: item.text,
+        logprobs: part.logprobs,
+      });
+      yield this.#event('response.content_part.done', { ...position, content_index: 0, part });
     } else {
-      yield ['response.function_call_arguments.done', { ...position, name: item.name, arguments: item.arguments }];
+      yield this.#event('response.function_call_arguments.done', {
+        ...position,
+        name: item.name,
+        arguments: item.arguments,
+      });
     }
-    yield ['response.output_item.done', { output_index: position.output_index, item: itemOf(item) }];
+    yield this.#event('response.output_item.done', { output_index: position.output_index, item: itemOf(item) });
   }
 
   #position(item: Message | Call) {
@@ -166,5 +200,5 @@ function itemOf(item: Message | Call): object {
 }
 
 function logprobsOf(tokens: readonly TokenLogprob[]): object[] {
-  return tokens.map(({ offset: _, top, ...chance }) => ({ ...chance, top_logprobs: top }));
+  return tokens.map(({ offset: _, top, ...entry }) => ({ ...entry, top_logprobs: top }));
 }

@@ -49,8 +49,8 @@ export class ToolCallReader {
         this.#held = this.#held.slice(end + CALL_ARGUMENTS.length);
         this.#state = 'arguments';
       } else if (this.#state === 'arguments') {
-        const text = this.#takeArguments();
-        if (text !== '') calls.push({ index: this.calls - 1, arguments: text });
+        const part = this.#takeArguments();
+        if (part !== '') calls.push({ index: this.calls - 1, arguments: part });
         // Still in the arguments: the rest has not arrived yet.
         if ((this.#state as string) === 'arguments') break;
       } else {
