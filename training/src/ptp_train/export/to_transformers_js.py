@@ -13,6 +13,8 @@ from .portable import PortableTarget, hf_config, write_json
 INT32 = TensorProto.INT32
 END = np.iinfo(np.int64).max
 """Beyond the end of any dimension, for Slice."""
+BATCH = "batch_size"
+"""The name by which transformers.js knows this dimension of an empty cache."""
 
 
 def generation_graph(target: Target, weights: WeightFile) -> Graph:
@@ -23,8 +25,8 @@ def generation_graph(target: Target, weights: WeightFile) -> Graph:
     """
     c = target.config
     g = Graph(weights)
-    g.input("input_ids", INT64, ["B", "T"])
-    g.input("attention_mask", INT64, ["B", "P+T"])
+    g.input("input_ids", INT64, [BATCH, "T"])
+    g.input("attention_mask", INT64, [BATCH, "P+T"])
     g.input("num_logits_to_keep", INT64, [])
     add_rope(g, c, 1)
     lengths(g)
@@ -34,14 +36,14 @@ def generation_graph(target: Target, weights: WeightFile) -> Graph:
         name = f"layer{n}"
         q = stream.project(layer, name, (f"{name}.k", f"{name}.v"))
         shape = [c.kv_heads, "P", c.head_width]
-        past = [g.input(f"past_key_values.{n}.{part}", FLOAT, ["B", *shape]) for part in ("key", "value")]
+        past = [g.input(f"past_key_values.{n}.{part}", FLOAT, [BATCH, *shape]) for part in ("key", "value")]
         inputs = [q, f"{name}.k", f"{name}.v", *past, "seqlens_k", "total_sequence_length"]
         present = [f"present.{n}.{part}" for part in ("key", "value")]
         heads = {"num_heads": c.heads, "kv_num_heads": c.kv_heads}
         g.node("GroupQueryAttention", inputs, [f"{name}.attended", *present], CONTRIB, **heads)
         stream.finish(layer, name, f"{name}.attended")
         for part in present:
-            g.output(part, FLOAT, ["B", c.kv_heads, "P+T", c.head_width])
+            g.output(part, FLOAT, [BATCH, c.kv_heads, "P+T", c.head_width])
     logits(g, stream.norm("norm", target.norm), target)
     g.outputs.insert(0, g.outputs.pop())
     return g
@@ -77,7 +79,7 @@ def logits(g: Graph, x: str, target: Target) -> None:
     g.node("Shape", ["kept.rows"], "kept.shape", start=0, end=2)
     g.node("Concat", ["kept.shape", g.constant([c.vocab])], "logits.shape", axis=0)
     g.node("Reshape", ["logits.flat", "logits.shape"], "logits")
-    g.output("logits", FLOAT, ["B", "kept", c.vocab])
+    g.output("logits", FLOAT, [BATCH, "kept", c.vocab])
 
 
 @torch.no_grad()
