@@ -1,19 +1,16 @@
 import { parse, View } from 'vega';
 import { compile, type TopLevelSpec } from 'vega-lite';
 
-/** Line charts as SVG, by Vega-Lite, without a browser. */
-
 export interface Axis {
-  /** What it shows, with its unit. */
+  /** With the unit. */
   readonly title: string;
-  /** `log` for logarithms to the base 2 on x, 10 on y; linear, from 0 on, unless given. */
+  /** Logarithm to base 2 on x, 10 on y; linear from 0 unless given. */
   readonly scale?: 'log';
 }
 
 export interface Series {
   readonly name: string;
   readonly points: readonly (readonly [x: number, y: number])[];
-  /** For bounds and comparisons. */
   readonly dashed?: boolean;
 }
 
@@ -24,18 +21,18 @@ export interface Panel {
   readonly series: readonly Series[];
 }
 
-/** Okabe and Ito's colours, which the colour-blind can tell apart (Wong 2011, doi 10.1038/nmeth.1618), the yellow left out: it is faint on white. */
+/** Okabe and Ito's colour-blind safe palette (Wong 2011, doi 10.1038/nmeth.1618) without its yellow, which is faint on white. */
 const COLOURS = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000'];
-/** One for colour and dash together. */
+/** Shared by colour and dash. */
 const legend = { orient: 'bottom' as const, title: null, columns: 4, symbolType: 'stroke' };
 const SIZE = { width: 330, height: 250 };
 
 /**
- * Panels side by side, over a white ground so that they can be read on a dark page too. Series of the same name have the same colour; they
- * get colours in the order in which they first come.
+ * Draws panels side by side as SVG, with Vega-Lite and without a browser. The background is white for dark pages. Series of the same name
+ * share a colour; colours are assigned in order of first appearance.
  *
- * @param panels 1 or more, with at most 7 names of series
- * @param title what the whole shows, for readers who cannot see it
+ * @param panels with at most 7 names of series
+ * @param title text alternative of the image
  */
 export async function lineChart(panels: readonly Panel[], title: string): Promise<string> {
   const names = [...new Set(panels.flatMap((panel) => panel.series.map(({ name }) => name)))];
@@ -92,7 +89,7 @@ export async function lineChart(panels: readonly Panel[], title: string): Promis
 
 const scaleOf = ({ scale }: Axis, base: number) => (scale === 'log' ? { type: 'log' as const, base } : { zero: true });
 
-/** On a logarithmic x axis a tick at every point, as long as these are few; on y at 1, 2 and 5 times the powers of ten. */
+/** On a logarithmic x axis a tick at every point if they are few; on y at 1, 2 and 5 times the powers of ten. */
 function ticksOf({ x, y, series }: Panel, axis: 'x' | 'y'): object {
   if ((axis === 'x' ? x : y).scale !== 'log') return {};
   const values = series.flatMap(({ points }) => points.map((point) => point[axis === 'x' ? 0 : 1]));
@@ -107,6 +104,6 @@ function ticksOf({ x, y, series }: Panel, axis: 'x' | 'y'): object {
 
 const escaped = (text: string): string => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
 
-/** Coordinates to a hundredth of a pixel. */
+/** Rounds coordinates to a hundredth of a pixel. */
 const rounded = (svg: string): string =>
   svg.replace(/\d+\.\d{3,}(e-\d+)?/g, (number) => `${Number(Number(number).toFixed(2))}`);

@@ -6,7 +6,7 @@ interface Event {
   readonly run: () => void;
 }
 
-/** Virtual time in microseconds. Events of the same time happen in the order in which they were set. */
+/** Virtual time in microseconds. Events due at the same time happen in the order in which they were set. */
 export class Clock {
   #now = 0;
   #order = 0;
@@ -31,7 +31,7 @@ export class Clock {
     events[i] = event;
   }
 
-  /** Lets everything happen that is set before `end`, which it then is. */
+  /** Runs all events due before `end`, and advances to it. */
   runUntil(end: number): void {
     for (let next = this.#events[0]; next !== undefined && next.at < end; next = this.#events[0]) {
       this.#removeFirst();
@@ -60,7 +60,7 @@ export class Clock {
 
 const before = (a: Event, b: Event): boolean => a.at < b.at || (a.at === b.at && a.order < b.order);
 
-/** Numbers in [0, 1) that look random; those of neighbouring seeds have nothing in common that would matter here. */
+/** Pseudorandom numbers in [0, 1); neighbouring seeds are independent enough here. */
 export function randomNumbers(seed: number): () => number {
   const numbers = new Random(seed);
   return () => numbers.next();

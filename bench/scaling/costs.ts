@@ -1,10 +1,10 @@
-/** Run times that the simulation assumes: a roofline of a model on a GPU. Nothing in this file was measured. */
+/** Run times that the simulation assumes: the roofline of a model on a GPU. Nothing in this file was measured. */
 
-/** A decoder-only transformer, as far as the time of its runs depends on it. */
+/** A decoder-only transformer, reduced to what determines the time of its runs. */
 export interface Model {
   readonly name: string;
   readonly parameters: number;
-  /** Of a weight, and of an element of a key or value. */
+  /** Per weight, and per element of a key or value. */
   readonly bytes: number;
   readonly layers: number;
   readonly kvHeads: number;
@@ -13,24 +13,24 @@ export interface Model {
 
 export interface Gpu {
   readonly name: string;
-  /** Bytes per second, and floating-point operations per second, that a run reaches. */
+  /** Bytes and floating-point operations per second that a run achieves. */
   readonly bandwidth: number;
   readonly operations: number;
 }
 
 /** Time of a run in microseconds: overhead + max(weights, perToken * tokens) + perContextToken * context. */
 export interface CostCurve {
-  /** What every run takes beside arithmetic and memory: kernel launches, sampling, the copy of the answer. */
+  /** Kernel launches, sampling and the copy of the answer, in every run. */
   readonly overhead: number;
-  /** Reading all weights once, which a run of few tokens waits for. */
+  /** Reading all weights once, which bounds a run of few tokens. */
   readonly weights: number;
-  /** Arithmetic of a token; the knee, where it takes over from the weights, is at weights / perToken tokens. */
+  /** Arithmetic of one token; it dominates beyond the knee at weights / perToken tokens. */
   readonly perToken: number;
-  /** Reading the keys and values of one token of context, once for each sequence of the run. */
+  /** Reading the keys and values of one token of context, for each sequence of the run. */
   readonly perContextToken: number;
 }
 
-/** As Mistral 7B (arXiv 2310.06825): 7.24e9 parameters, 8 key-value heads of 128 in 32 layers; 16-bit weights. */
+/** Sizes of Mistral 7B (arXiv 2310.06825): 7.24e9 parameters, 8 key-value heads of 128 in 32 layers; 16-bit weights. */
 export const TARGET: Model = {
   name: '7B-class target',
   parameters: 7.24e9,
@@ -40,7 +40,7 @@ export const TARGET: Model = {
   headSize: 128,
 };
 
-/** A twenty-fourth of it: 12 layers, 4 key-value heads of 128. */
+/** A twenty-fourth of the target: 12 layers, 4 key-value heads of 128. */
 export const DRAFTER: Model = {
   name: '0.3B-class drafter',
   parameters: 0.3e9,
@@ -50,7 +50,7 @@ export const DRAFTER: Model = {
   headSize: 128,
 };
 
-/** 16 layers, 8 key-value heads of 64, as Llama 3.2 1B has. */
+/** Sizes of Llama 3.2 1B: 16 layers, 8 key-value heads of 64. */
 export const LARGER_DRAFTER: Model = {
   name: '1B-class drafter',
   parameters: 1.24e9,
@@ -60,7 +60,7 @@ export const LARGER_DRAFTER: Model = {
   headSize: 64,
 };
 
-/** One that checks blocks: the target in 8 bits, and layers of its own. */
+/** A drafter that checks blocks: the target in 8 bits, and layers of its own. */
 export const CHECKING_DRAFTER: Model = {
   ...TARGET,
   name: 'drafter with the target in 8 bits',
@@ -69,12 +69,12 @@ export const CHECKING_DRAFTER: Model = {
 };
 
 /**
- * H100 SXM, by its data sheet 3.35 TB/s and 989 TFLOP/s (bfloat16, dense). 80 % of the bandwidth is what good kernels reach; half of
- * the arithmetic, because batch-invariant kernels, which exactness needs, give some of it up.
+ * H100 SXM: 3.35 TB/s and 989 TFLOP/s (bfloat16, dense) by its data sheet. Good kernels reach 80 % of the bandwidth. Half of the
+ * arithmetic, because batch-invariant kernels, which exactness needs, give some of it up.
  */
 export const GPU: Gpu = { name: 'H100-class GPU', bandwidth: 0.8 * 3.35e12, operations: 0.5 * 989e12 };
 
-/** Microseconds of every run: some ten kernels a layer at 2 to 3 microseconds each, and the way to the host and back. */
+/** Microseconds per run: some ten kernels a layer at 2 to 3 microseconds each, and the round trip to the host. */
 export const OVERHEAD = { target: 1000, drafter: 500 } as const;
 
 /** @param overhead microseconds */
@@ -94,7 +94,7 @@ export function bytesPerContextToken({ bytes, layers, kvHeads, headSize }: Model
   return 2 * layers * kvHeads * headSize * bytes;
 }
 
-/** Microseconds of a run. @param tokens over all its sequences @param context tokens that they have in the cache, summed */
+/** Microseconds of a run. @param tokens of all its sequences @param context cached tokens of all its sequences */
 export function runMicros(curve: CostCurve, tokens: number, context: number): number {
   return curve.overhead + Math.max(curve.weights, curve.perToken * tokens) + curve.perContextToken * context;
 }

@@ -1,7 +1,7 @@
 import type { Clock } from './clock.ts';
 import { type CostCurve, runMicros } from './costs.ts';
 
-/** What a service tells of the run that served a job. Microseconds. */
+/** The run that served a job. Times in microseconds. */
 export interface Run {
   readonly queueMicros: number;
   readonly runMicros: number;
@@ -11,11 +11,10 @@ export interface Run {
 
 /** A sequence's part of a run. */
 export interface Job {
-  /** Tokens that go through the model. */
+  /** Tokens to run through the model. */
   readonly tokens: number;
-  /** Tokens of context whose keys and values are read. */
+  /** Tokens whose keys and values are read. */
   readonly context: number;
-  /** The answer is there. */
   readonly done: (run: Run) => void;
 }
 
@@ -29,13 +28,13 @@ export interface ReplicaSettings {
   /** Sequences in one run, and tokens over all of them; a single sequence may exceed these. */
   readonly slots: number;
   readonly tokens: number;
-  /** Microseconds for which a run that could start waits for more; engine/src/scheduler.ts doesn't: 0. */
+  /** Microseconds that a run waits for more jobs; 0 as in engine/src/scheduler.ts. */
   readonly gather: number;
   /** Run times vary uniformly by up to this share either way. */
   readonly jitter: number;
 }
 
-/** What a replica did since it was last reset. */
+/** Counts since the last reset. */
 export interface Work {
   runs: number;
   jobs: number;
@@ -43,7 +42,7 @@ export interface Work {
   busyMicros: number;
 }
 
-/** One service on a GPU of its own. Batches are formed as in engine/src/scheduler.ts: whatever waits when a run ends, first come first served. */
+/** One service on its own GPU. As in engine/src/scheduler.ts, a batch is whatever waits when the run before it ends, first come first served. */
 export class Replica {
   readonly #clock: Clock;
   readonly #settings: ReplicaSettings;
@@ -62,7 +61,6 @@ export class Replica {
     return this.#work;
   }
 
-  /** Forgets what was done. */
   reset(): void {
     this.#work = { runs: 0, jobs: 0, tokens: 0, busyMicros: 0 };
   }
@@ -71,7 +69,7 @@ export class Replica {
     this.#waiting.push({ job, since: this.#clock.now });
     if (this.#running) return;
     this.#running = true;
-    // an event of its own, so that what arrives at the same time shares the run
+    // a separate event, so that jobs that arrive at the same time share the run
     this.#clock.at(this.#clock.now + this.#settings.gather, () => this.#run());
   }
 
@@ -91,7 +89,7 @@ export class Replica {
       work.jobs += batch.length;
       work.tokens += tokens;
       work.busyMicros += micros;
-      // answers take a way over the network, however short, so that what follows from them misses the next run
+      // answers cross the network, so their successors miss the run that starts now
       this.#running = this.#waiting.length > 0;
       if (this.#running && gather > 0) this.#clock.at(this.#clock.now + gather, () => this.#run());
       else if (this.#running) this.#run();

@@ -6,7 +6,7 @@ import { type Outcome, type Scenario, simulate } from './simulate.ts';
 const MILLIS = 1000;
 const SECONDS = 1e6;
 
-/** What every simulation begins with. The assumptions are in docs/results.md with their reasons. */
+/** Defaults of every simulation. docs/results.md gives the reasons for these assumptions. */
 export const BASE: Scenario = {
   sequences: 1,
   verifiers: 1,
@@ -26,14 +26,14 @@ export const BASE: Scenario = {
   counted: 3 * SECONDS,
 };
 
-/** What differs from BASE; of several the one with the most tokens per second is kept. */
+/** Difference from BASE. Of several, the one with the most tokens per second is kept. */
 type Change = Partial<Scenario>;
 type Changes = (x: number) => Change | readonly Change[];
 
 export interface Sweep {
   readonly name: string;
   readonly xs: readonly number[];
-  /** By the name that the plots have. */
+  /** By the name in the plots. */
   readonly series: Readonly<Record<string, Changes>>;
 }
 
@@ -44,7 +44,7 @@ export interface Row {
   readonly tokens_per_second: number;
   readonly ms_per_token: number;
   readonly tokens_per_step: number;
-  /** Drafted tokens of a step, and, where blocks are always full, their length. */
+  /** Drafted tokens per step, and the limit of a block. */
   readonly drafted: number;
   readonly length: number;
   readonly plain_share: number;
@@ -56,21 +56,21 @@ export interface Row {
 }
 
 const mode = (chosen: Mode | 'auto') => ({ limits: { ...BASE.limits, mode: chosen } });
-/** Blocks that are always full. */
+/** Blocks are always full. */
 const blocksOf = (length: number): Change => ({
   limits: { ...BASE.limits, length, mode: 'overlap' },
   controller: false,
 });
-/** The controller's trials take turns with everything else; they are part of what it gives. */
+/** Long enough to include the controller's trials of other modes. */
 const auto = (settle: number, counted: number): Change => ({
   ...mode('auto'),
   settle: settle * SECONDS,
   counted: counted * SECONDS,
 });
-/** With few sequences it takes longer until enough steps are counted. */
+/** Few sequences need more time for enough steps. */
 const counted = (sequences: number): Change => ({ sequences, counted: Math.max(3, 60 / sequences) * SECONDS });
 const drafterOf = (model: Model) => ({ ...BASE.drafter, curve: curveOf(model, GPU, OVERHEAD.drafter) });
-/** As the embedded pair's drafter, which says at temperature 0.7 what the target says in 97 % of cases. */
+/** The embedded pair's drafter agrees with the target on 97 % of tokens at temperature 0.7. */
 const checking: Change = {
   limits: { ...BASE.limits, mode: 'overlap', ahead: 4 },
   drafter: drafterOf(CHECKING_DRAFTER),
@@ -129,7 +129,7 @@ function delay(sequences: number): Sweep {
   };
 }
 
-/** Sequences in one run of the verifier. */
+/** Limit of sequences in one run of the verifier. */
 const slots: Sweep = {
   name: 'slots, 512 sequences',
   xs: [8, 16, 32, 64, 128, 256, 512],
@@ -145,7 +145,7 @@ const slots: Sweep = {
   ),
 };
 
-/** Milliseconds for which a verifier that could start a run waits for more sequences. */
+/** Milliseconds that a verifier's run waits for more sequences. */
 const wait: Sweep = {
   name: 'wait, 32 sequences',
   xs: [0, 0.25, 0.5, 1, 1.5, 2, 3, 4],

@@ -87,6 +87,7 @@ async function startSink(): Promise<Sink> {
   const url = `http://127.0.0.1:${port}`;
   process.env.OTEL_EXPORTER_OTLP_ENDPOINT = url;
   process.env.OTEL_TRACES_SAMPLER = 'parentbased_traceidratio';
+  process.env.OTEL_TRACES_SAMPLER_ARG = '0';
   const counts = async () => (await (await fetch(url)).json()) as SinkCounts;
   return { counts, stop: () => child.disconnect() };
 }
