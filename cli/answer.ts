@@ -1,27 +1,28 @@
 import { styleText } from 'node:util';
-import type { Client, Piece } from './client.ts';
+import type { Client, Piece, StreamedToken } from './client.ts';
 
-/** As the page at `/` has them. */
-const COLOURS: Readonly<Record<string, Parameters<typeof styleText>[0]>> = {
+/** Colors by a token's source, as on the gateway's page. */
+const COLORS: Readonly<Record<string, Parameters<typeof styleText>[0]>> = {
   drafter: 'green',
   'prompt lookup': 'magenta',
 };
 
-/** How an answer was made. Times in milliseconds. */
+/** An answer and its timing. */
 export interface Answer {
   readonly text: string;
   readonly tokens: number;
   readonly steps: number;
+  /** Time to the first step, milliseconds. */
   readonly firstMs: number;
-  /** Of the tokens after the first step; NaN where there are none. */
+  /** Time per token after the first step, milliseconds; NaN if there are none. */
   readonly msPerToken: number;
 }
 
-/** Streams an answer to `write`, in colours if `coloured`. Servers that tell no tokens are counted by chunks. */
+/** Writes an answer as it arrives. Each chunk counts as one token if the server does not list tokens. */
 export async function answer(
   pieces: AsyncIterable<Piece>,
   write: (text: string) => void,
-  coloured: boolean,
+  colored: boolean,
 ): Promise<Answer> {
   const began = performance.now();
   let [text, tokens, steps, first, firstTokens] = ['', 0, 0, 0, 0];
@@ -30,29 +31,29 @@ export async function answer(
     steps++;
     tokens += piece.tokens?.length ?? 1;
     if (first === 0) [first, firstTokens] = [performance.now(), tokens];
-    write(coloured && piece.tokens ? piece.tokens.map(paint).join('') : piece.text);
+    write(colored && piece.tokens ? piece.tokens.map(color).join('') : piece.text);
   }
   const msPerToken = (performance.now() - first) / (tokens - firstTokens || Number.NaN);
   return { text, tokens, steps, firstMs: first - began, msPerToken };
 }
 
-function paint({ text, source }: { text: string; source: string }): string {
-  const colour = COLOURS[source];
-  return colour ? styleText(colour, text, { validateStream: false }) : text;
+function color({ text, source }: StreamedToken): string {
+  const style = COLORS[source];
+  return style ? styleText(style, text, { validateStream: false }) : text;
 }
 
-/** One line about an answer, beside the same without drafter if there is one. */
+/** One line about an answer, compared with the same answer without the drafter if given. */
 export function summary({ tokens, steps, firstMs, msPerToken }: Answer, plain?: Answer): string {
   const parts = [`${tokens} tokens`, `${(tokens / Math.max(1, steps)).toFixed(2)} per step`];
   parts.push(`first after ${firstMs.toFixed(0)} ms`, `then ${msPerToken.toFixed(1)} ms per token`);
   if (plain) {
-    const ratio = (plain.msPerToken / msPerToken).toFixed(2);
-    parts.push(`without drafter ${plain.msPerToken.toFixed(1)}: ${ratio} times as fast`);
+    const speedup = (plain.msPerToken / msPerToken).toFixed(2);
+    parts.push(`without drafter ${plain.msPerToken.toFixed(1)} ms per token: speedup ${speedup}`);
   }
   return parts.join(', ');
 }
 
-/** An answer that nobody sees. */
-export function silently(client: Client, body: object): Promise<Answer> {
+/** A completion that is measured but not shown. */
+export function measure(client: Client, body: object): Promise<Answer> {
   return answer(client.stream('completions', body), () => {}, false);
 }

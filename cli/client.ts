@@ -1,21 +1,21 @@
-/** A server with OpenAI's API; of ours also what each step did. */
+import { EventSourceParserStream } from 'eventsource-parser/stream';
 
 export interface ServerOptions {
-  /** Up to and with `/v1`. */
+  /** Base URL, including `/v1`. */
   readonly url: string;
   readonly key?: string | undefined;
 }
 
 export interface StreamedToken {
   readonly text: string;
-  /** `drafter` or `prompt lookup` for tokens that were proposed and accepted, `target` for the model's own. */
+  /** `drafter` or `prompt lookup` for accepted drafts, `target` for the model's own token. */
   readonly source: string;
 }
 
-/** What came with one chunk of a stream. */
+/** One chunk of a streamed answer. */
 export interface Piece {
   readonly text: string;
-  /** Absent from servers that tell nothing of steps. */
+  /** Only from a ptp-server. */
   readonly tokens?: readonly StreamedToken[];
 }
 
@@ -25,9 +25,10 @@ interface Chunk {
   readonly ptp?: { readonly tokens: readonly StreamedToken[] };
 }
 
-/** Says in words why a request has failed. */
+/** A failed request; the message is for the user. */
 export class RequestError extends Error {}
 
+/** A client for servers with OpenAI's API. */
 export class Client {
   readonly #options: ServerOptions;
 
@@ -35,22 +36,23 @@ export class Client {
     this.#options = options;
   }
 
-  /** The server's models; `ours` says whether it is a ptp-server, which knows the field `ptp`. */
-  async models(): Promise<{ ids: string[]; ours: boolean }> {
+  /** The server's model ids; `isPtp` is true for a ptp-server, which accepts the field `ptp`. */
+  async models(): Promise<{ ids: string[]; isPtp: boolean }> {
     const response = await this.#fetch('models', {});
     const { data = [] } = (await response.json()) as { data?: { id: string; owned_by?: string }[] };
-    return { ids: data.map(({ id }) => id), ours: data.some((model) => model.owned_by === 'ptp') };
+    return { ids: data.map(({ id }) => id), isPtp: data.some((model) => model.owned_by === 'ptp') };
   }
 
   /**
-   * Streams /completions or /chat/completions.
+   * Streams an answer.
    *
-   * @throws RequestError with the server's own message
+   * @throws RequestError with the server's message
    */
   async *stream(path: 'completions' | 'chat/completions', body: object, signal?: AbortSignal): AsyncGenerator<Piece> {
     const init = { method: 'POST', body: JSON.stringify({ ...body, stream: true }), ...(signal && { signal }) };
     const response = await this.#fetch(path, init);
-    for await (const data of events(response.body as ReadableStream<Uint8Array>)) {
+    const events = response.body?.pipeThrough(new TextDecoderStream()).pipeThrough(new EventSourceParserStream()) ?? [];
+    for await (const { data } of events) {
       if (data === '[DONE]') return;
       const { error, choices = [], ptp } = JSON.parse(data) as Chunk;
       if (error) throw new RequestError(error.message);
@@ -64,23 +66,11 @@ export class Client {
     const headers = { 'content-type': 'application/json', ...(key && { authorization: `Bearer ${key}` }) };
     const response = await fetch(`${url.replace(/\/$/, '')}/${path}`, { ...init, headers }).catch((error: Error) => {
       if (init.signal?.aborted) throw error;
-      throw new RequestError(
-        `${url} cannot be reached: ${(error.cause as Error | undefined)?.message ?? error.message}`,
-      );
+      const reason = (error.cause as Error | undefined)?.message ?? error.message;
+      throw new RequestError(`${url} cannot be reached: ${reason}`);
     });
     if (response.ok) return response;
     const body = (await response.json().catch(() => ({}))) as { error?: { message?: string } };
-    throw new RequestError(body.error?.message ?? `${url} answered ${response.status}`);
-  }
-}
-
-/** The data of server-sent events. */
-async function* events(body: ReadableStream<Uint8Array>): AsyncGenerator<string> {
-  const decoder = new TextDecoder();
-  let rest = '';
-  for await (const bytes of body) {
-    const parts = (rest + decoder.decode(bytes, { stream: true })).split('\n\n');
-    rest = parts.pop() ?? '';
-    for (const part of parts) if (part.startsWith('data: ')) yield part.slice('data: '.length);
+    throw new RequestError(body.error?.message ?? `${url} returned status ${response.status}`);
   }
 }

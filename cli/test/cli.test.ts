@@ -34,7 +34,7 @@ describe('ptp', () => {
     expect(await ptp(['models'])).toMatchObject({ code: 0, out: `${server.id}\n` });
   });
 
-  test('complete, and the same without the drafter', async () => {
+  test('complete, compared with the same without the drafter', async () => {
     const words = ['complete', 'export interface User {', '--max-tokens', '30', '--seed', '5', '--json'];
     const { code, out } = await ptp([...words, '--compare']);
     expect(code).toBe(0);
@@ -45,7 +45,7 @@ describe('ptp', () => {
     expect(plain).toMatchObject({ text: done.text, steps: 30 });
   });
 
-  test('complete writes the text to standard output and a summary beside it', async () => {
+  test('complete writes the text to standard output and a summary to standard error', async () => {
     const { out, err } = await ptp(['complete', '-', '--max-tokens', '12', '--seed', '1'], {
       input: 'export declare ',
     });
@@ -54,39 +54,39 @@ describe('ptp', () => {
     expect(err).toMatch(/^\n12 tokens, [\d.]+ per step, first after \d+ ms, then [\d.]+ ms per token\n$/);
   });
 
-  test('chat keeps the conversation, line by line', async () => {
+  test('chat answers line by line', async () => {
     const words = ['chat', '--max-tokens', '10', '--seed', '3'];
     const { code, out } = await ptp(words, { input: 'a class\nanother\n' });
     expect(code).toBe(0);
     expect(out.match(/10 tokens/g)).toHaveLength(2);
   });
 
-  test('bench says how much faster, and that the texts are identical', async () => {
+  test('bench prints the speedup, and whether the texts are identical', async () => {
     const { code, out } = await ptp(['bench', '--repeats', '2', '--max-tokens', '20', '--json']);
     expect(code).toBe(0);
     expect(JSON.parse(out)).toMatchObject({ requests: 2, identical: true, speedup: expect.any(Number) });
   });
 
   test.each([
-    [['nothing'], 2, 'ptp: unknown command nothing'],
-    [['complete'], 2, 'ptp: complete needs a prompt'],
+    [['nothing'], 2, "ptp: unknown command 'nothing'"],
+    [['complete'], 2, "ptp: missing required argument 'prompt'"],
     [['complete', 'a', '--seed', 'x'], 2, 'ptp: --seed must be a number, got x'],
-    [['complete', 'a', '--wrong'], 2, "ptp: Unknown option '--wrong'"],
+    [['complete', 'a', '--wrong'], 2, "ptp: unknown option '--wrong'"],
     [['complete', 'a', '--temperature', '3'], 1, 'ptp: `temperature` must be in [0, 2], got 3'],
     [['complete', 'a', '--model', 'other'], 1, 'ptp: The model `other` does not exist'],
-  ])('%j is refused', async (words, code, message) => {
+  ])('%j is an error', async (words, code, message) => {
     const answer = await ptp(words);
     expect(answer.code).toBe(code);
     expect(answer.err).toContain(message);
   });
 
-  test('a server that is not there is named', async () => {
+  test('an unreachable server is named', async () => {
     const { code, err } = await ptp(['models'], { url: 'http://127.0.0.1:1/v1' });
     expect(code).toBe(1);
     expect(err).toContain('http://127.0.0.1:1/v1 cannot be reached');
   });
 
-  test('another server with the same API is told nothing that it may not know', async () => {
+  test('other servers with the same API get no ptp fields', async () => {
     const bodies: Record<string, unknown>[] = [];
     const other = createServer(async (request, response) => {
       if (request.url === '/v1/models') return response.end(JSON.stringify({ data: [{ id: 'm', owned_by: 'them' }] }));
