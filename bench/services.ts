@@ -28,11 +28,11 @@ const KINDS: readonly Kind[] = ['verifier', 'drafter'];
 const ROOT = join(import.meta.dirname, '..');
 
 /** Environment of a service process that listens on `address`. */
-export const serviceEnv = (kind: Kind, address: string, settings: NodeJS.ProcessEnv): NodeJS.ProcessEnv => ({
+export const serviceEnv = (address: string, settings: NodeJS.ProcessEnv): NodeJS.ProcessEnv => ({
   ...process.env,
   PTP_LOG_LEVEL: 'warn',
   ...settings,
-  [`PTP_${kind.toUpperCase()}_ADDRESS`]: address,
+  PTP_LISTEN: address,
 });
 
 export const mainOf = (kind: Kind): string => join(ROOT, kind, 'src', 'main.ts');
@@ -54,7 +54,7 @@ export async function startServices(
     ...(!prefixCache && { PTP_PREFIX_CACHE_MB: '0' }),
     ...(draftModel && { PTP_DRAFT_MODEL: draftModel }),
   };
-  const start = (kind: Kind, address: string) => spawnNode([mainOf(kind)], serviceEnv(kind, address, settings));
+  const start = (kind: Kind, address: string) => spawnNode([mainOf(kind)], serviceEnv(address, settings));
   return startPair(modelInfoOf(await loadManifest(models)), limits, start);
 }
 
@@ -72,7 +72,7 @@ export function startFakeServices(
   const script = join(import.meta.dirname, 'fake-service.ts');
   return startPair(fakeModel, limits, (kind, address) => {
     const command = [script, kind, address, String(latency[kind]), ...(checks ? ['checks'] : [])];
-    return spawnNode(command, serviceEnv(kind, address, {}));
+    return spawnNode(command, serviceEnv(address, {}));
   });
 }
 

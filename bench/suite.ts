@@ -1,8 +1,8 @@
 import { join } from 'node:path';
 import { loadManifest } from '@ptp/protocol/manifest';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import type { DraftLimits } from '../gateway/src/decode/controller.ts';
-import { gatewaySettings } from '../gateway/src/settings.ts';
+import { DRAFT_BUDGET, type DraftLimits, STEPS_AHEAD } from '../gateway/src/decode/controller.ts';
+import { DRAFT_MODES, gatewaySettings } from '../gateway/src/settings.ts';
 import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
 import { loadPrompts, type Prompt } from './prompts.ts';
 import { saveResult } from './results.ts';
@@ -56,7 +56,7 @@ export const repeatsOption = (fallback: number): Option =>
 export const aheadOption: Option = integerOption(
   '--ahead <n>',
   'steps sent before the outcome of earlier ones is known; 0 for none',
-  gatewaySettings.draftAhead.default,
+  STEPS_AHEAD,
   0,
 );
 
@@ -79,8 +79,8 @@ export const pairOptions = (mode: DraftLimits['mode'] = gatewaySettings.draftMod
   ),
   new Option('--draft-model <dir>', "folder of a whole model that drafts in place of the pair's drafter"),
   integerOption('--length <n>', 'longest block in tokens', gatewaySettings.draftLength.default),
-  integerOption('--budget <n>', 'tokens per draft call', gatewaySettings.draftBudget.default),
-  new Option('--mode <mode>', 'how to draft').choices(gatewaySettings.draftMode.values).default(mode),
+  integerOption('--budget <n>', 'tokens per draft call', DRAFT_BUDGET),
+  new Option('--mode <mode>', 'how to draft').choices(DRAFT_MODES).default(mode),
   aheadOption,
   new Option('--no-lookup', 'take proposals from the drafter only'),
 ];

@@ -1,7 +1,7 @@
 import { serviceSettings } from '@ptp/service-kit/service-settings';
 import { type Address, settings } from '@ptp/service-kit/settings';
 
-/** PTP_METRICS_ADDRESS of each service, as it has one machine to share: the verifier's as given, the drafter's one port (or socket) further. */
+/** PTP_METRICS_LISTEN of services that share a machine: the verifier's as given, the drafter's at the next port (or socket). */
 export function metricsAddresses(env: NodeJS.ProcessEnv): { verifier: NodeJS.ProcessEnv; drafter: NodeJS.ProcessEnv } {
   const { name } = serviceSettings.metrics;
   const { metrics } = settings({ metrics: serviceSettings.metrics }, env);

@@ -1,7 +1,7 @@
 /** `npm run settings`: writes all settings into docs/settings.md, between its two marks. */
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { describeSettings, type Setting } from '@ptp/service-kit/settings';
+import type { Setting } from '@ptp/service-kit/settings';
 import { drafterSettings } from '../drafter/src/settings.ts';
 import { gatewaySettings } from '../gateway/src/settings.ts';
 import { verifierSettings } from '../verifier/src/settings.ts';
@@ -27,9 +27,8 @@ export function settingsTable(): string {
 }
 
 function paragraph(setting: Setting, readers: readonly string[]): string {
-  const [, , value = ''] = (describeSettings({ setting }).split('\n')[2] ?? '').split(/ ?\| ?/);
   const preset = setting.default === '' ? '' : `, default \`${setting.default}\``;
-  const head = `**\`${setting.name}\`** (${readers.join(', ')}): ${value}${preset}.`;
+  const head = `**\`${setting.name}\`** (${readers.join(', ')}): ${setting.type.expected}${preset}.`;
   return [`${wrapped(head).join('\n')}<br>`, ...wrapped(setting.doc)].join('\n');
 }
 

@@ -4,70 +4,89 @@ import { createServer } from 'node:net';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { loadManifest, type Manifest } from '@ptp/protocol/manifest';
-import { draftModelSetting } from '@ptp/service-kit/service-settings';
-import { type Address, describeSettings, settings } from '@ptp/service-kit/settings';
+import { checkSettingNames } from '@ptp/service-kit/setting-names';
+import { type Address, path, type Setting, settings } from '@ptp/service-kit/settings';
 import { drafterSettings } from '../drafter/src/settings.ts';
 import { gatewaySettings } from '../gateway/src/settings.ts';
 import { verifierSettings } from '../verifier/src/settings.ts';
+import { allFlags, commonFlags, flagOf, helpOf } from './start-help.ts';
 import { root, StartError } from './supervisor.ts';
 
-function flags() {
+/** The environment of the services: that of this process, with the flags of the command line. */
+export function environment(): NodeJS.ProcessEnv {
+  const values = parseFlags();
+  if (values.help || values['help-all']) {
+    console.log(helpOf(values['help-all'] ? allFlags : commonFlags));
+    process.exit(0);
+  }
+  checkSettingNames(process.env);
+  const env = { ...process.env };
+  for (const setting of allFlags) {
+    const value = values[flagOf(setting)];
+    if (typeof value !== 'string') continue;
+    env[setting.name] = setting.type === path ? resolve(env.INIT_CWD ?? '.', value) : value;
+  }
+  if (typeof values.port === 'string') setPorts(env, values.port);
+  return env;
+}
+
+function parseFlags(): Record<string, string | boolean | undefined> {
+  const flags = allFlags.map((setting) => [flagOf(setting), { type: 'string' }] as const);
   const options = {
-    models: { type: 'string' },
-    'draft-model': { type: 'string' },
+    ...Object.fromEntries(flags),
     port: { type: 'string' },
     help: { type: 'boolean', short: 'h' },
+    'help-all': { type: 'boolean' },
   } as const;
   try {
-    return parseArgs({ options }).values;
+    return parseArgs({ options }).values as Record<string, string | boolean | undefined>;
   } catch (error) {
     throw new StartError(`${(error as Error).message}; see npm start -- --help`);
   }
 }
 
-/** What the command line says, as environment of the services. */
-export function environment(): NodeJS.ProcessEnv {
-  const values = flags();
-  if (values.help) {
-    console.log(help());
-    process.exit(0);
+function setPorts(env: NodeJS.ProcessEnv, text: string): void {
+  const port = Number(text);
+  if (!Number.isInteger(port) || port < 1 || port > 65534) {
+    throw new StartError(`--port must be an integer in [1, 65534], got ${JSON.stringify(text)}`);
   }
-  const env = { ...process.env };
-  if (values.models) env.PTP_MODELS = resolve(env.INIT_CWD ?? '.', values.models);
-  if (values['draft-model']) env[draftModelSetting.name] = resolve(env.INIT_CWD ?? '.', values['draft-model']);
-  if (values.port) {
-    const port = Number(values.port);
-    if (!Number.isInteger(port) || port < 1 || port > 65534) {
-      throw new StartError(`--port must be an integer in [1, 65534], got ${JSON.stringify(values.port)}`);
-    }
-    const { listen, grpcListen } = gatewaySettings;
-    for (const [setting, value] of [
-      [listen, port],
-      [grpcListen, port + 1],
-    ] as const) {
-      env[setting.name] = (env[setting.name] || setting.default).replace(/:\d+$/, `:${value}`);
-    }
-  }
-  return env;
+  const set = ({ name, default: preset }: Setting, value: number) => {
+    env[name] = (env[name] || String(preset)).replace(/:\d+$/, `:${value}`);
+  };
+  set(gatewaySettings.listen, port);
+  set(gatewaySettings.grpcListen, port + 1);
 }
 
-function help(): string {
-  const tables = Object.entries({ gateway: gatewaySettings, verifier: verifierSettings, drafter: drafterSettings });
-  return [
-    'Starts drafter, verifier and gateway, and stops them at Ctrl-C.',
-    '',
-    '  npm start -- [--models DIR] [--draft-model DIR] [--port N]',
-    '',
-    '  --models DIR       folder of the pair, or of a target alone (PTP_MODELS)',
-    `  --draft-model DIR  folder of a smaller model that drafts for it (${draftModelSetting.name})`,
-    `  --port N           port of the HTTP API (${gatewaySettings.listen.name}); gRPC gets the one after (${gatewaySettings.grpcListen.name})`,
-    '',
-    'Environment variables:',
-    ...tables.map(([name, table]) => `\n${name}\n${describeSettings(table)}`),
-  ].join('\n');
+/** What the environment says about the services to start. */
+export interface Plan {
+  readonly http: { readonly host: string; readonly port: number };
+  /** False for a target that is served without a drafter. */
+  readonly drafts: boolean;
 }
 
-/** Fails early and clearly for what would end the gateway late and with a stack. */
+/**
+ * Checks settings, models and ports, which would otherwise fail in a service, later and less clearly.
+ *
+ * @throws StartError or PtpError
+ */
+export async function checkEnvironment(env: NodeJS.ProcessEnv): Promise<Plan> {
+  const { models, draftModel, listen, grpcListen, verifiers, drafters } = settings(gatewaySettings, env);
+  for (const table of [verifierSettings, drafterSettings]) settings(table, env);
+  if (!('port' in listen)) throw new StartError(`npm start needs host:port in ${gatewaySettings.listen.name}`);
+  requireOne('verifier', verifiers, gatewaySettings.verifiers.name);
+  requireOne('drafter', drafters, gatewaySettings.drafters.name);
+  const { drafter } = await modelsIn(models, `${gatewaySettings.models.name} or --models`);
+  if (draftModel) await modelsIn(draftModel, `${gatewaySettings.draftModel.name} or --draft-model`);
+  await checkPort(listen, gatewaySettings.listen.name);
+  await checkPort(grpcListen, gatewaySettings.grpcListen.name);
+  return { http: listen, drafts: draftModel !== '' || drafter !== undefined };
+}
+
+function requireOne(kind: string, list: readonly Address[], setting: string): void {
+  if (list.length === 1) return;
+  throw new StartError(`npm start runs one ${kind}: ${setting} must be one address, got ${list.length}`);
+}
+
 async function checkPort(address: Address, setting: string): Promise<void> {
   if (!('port' in address)) return;
   const { host, port } = address;
@@ -77,33 +96,15 @@ async function checkPort(address: Address, setting: string): Promise<void> {
     await once(probe, 'listening');
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    const problem = code === 'EADDRINUSE' ? `port ${port} is taken` : `cannot listen on ${host}:${port} (${code})`;
+    const problem = code === 'EADDRINUSE' ? `port ${port} is in use` : `cannot listen on ${host}:${port} (${code})`;
     throw new StartError(`${problem}: set ${setting} or --port to another one`);
   }
   probe.close();
   await once(probe, 'close');
 }
 
-async function modelsIn(folder: string, settings: string): Promise<Manifest> {
+async function modelsIn(folder: string, settingOrFlag: string): Promise<Manifest> {
   const dir = resolve(root, folder);
   if (existsSync(join(dir, 'manifest.json'))) return loadManifest(dir);
-  throw new StartError(`${folder} holds no model (manifest.json): set ${settings} to a folder that does`);
-}
-
-/**
- * Fails early and clearly for what would end a service late.
- *
- * @returns where the gateway will serve HTTP, and whether there is a drafter to start
- * @throws StartError
- */
-export async function checkEnvironment(
-  env: NodeJS.ProcessEnv,
-): Promise<{ http: { host: string; port: number }; drafts: boolean }> {
-  const { models, draftModel, listen, grpcListen } = settings(gatewaySettings, env);
-  if (!('port' in listen)) throw new StartError(`npm start needs host:port in ${gatewaySettings.listen.name}`);
-  const { drafter } = await modelsIn(models, 'PTP_MODELS or --models');
-  if (draftModel) await modelsIn(draftModel, `${draftModelSetting.name} or --draft-model`);
-  await checkPort(listen, gatewaySettings.listen.name);
-  await checkPort(grpcListen, gatewaySettings.grpcListen.name);
-  return { http: listen, drafts: draftModel !== '' || drafter !== undefined };
+  throw new StartError(`${folder} holds no model (no manifest.json): set ${settingOrFlag} to a model folder`);
 }

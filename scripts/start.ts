@@ -1,4 +1,4 @@
-// What `npm start` runs: drafter, verifier and gateway as processes of their own, until Ctrl-C.
+/** `npm start`: runs drafter, verifier and gateway as separate processes until Ctrl-C. */
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { get } from 'node:https';
@@ -24,13 +24,13 @@ function grpcService(name: Service['name'], style: Style, address: string, servi
 }
 
 function urlOf({ host, port }: { host: string; port: number }, scheme: string): string {
-  if (host === '0.0.0.0' || host === '::') return `${scheme}://127.0.0.1:${port}`; // those are for listening only
+  if (host === '0.0.0.0' || host === '::') return `${scheme}://127.0.0.1:${port}`; // wildcards cannot be connected to
   return `${scheme}://${host.includes(':') ? `[${host}]` : host}:${port}`;
 }
 
 async function answersOk(url: string): Promise<boolean> {
   if (url.startsWith('https:')) {
-    // we have started it ourselves: whoever its certificate is made out to
+    // this script started the server, so its certificate may name any host
     const request = get(url, { rejectUnauthorized: false, timeout: 1_000 });
     const [response] = await once(request, 'response');
     response.resume();
@@ -54,29 +54,30 @@ async function main(): Promise<number> {
   const { http, drafts } = await checkEnvironment(env);
 
   const sockets = await mkdtemp(join(tmpdir(), 'ptp-')); // mode 0700
-  env.PTP_DRAFTER_ADDRESS ||= `unix:${join(sockets, 'drafter.sock')}`;
-  env.PTP_VERIFIER_ADDRESS ||= `unix:${join(sockets, 'verifier.sock')}`;
+  env.PTP_DRAFTERS ||= `unix:${join(sockets, 'drafter.sock')}`;
+  env.PTP_VERIFIERS ||= `unix:${join(sockets, 'verifier.sock')}`;
   const url = urlOf(http, env.PTP_HTTP_TLS_CERT_FILE ? 'https' : 'http');
   const tls = await loadTls(settings(tlsSettings, env));
   const metrics = metricsAddresses(env);
-  const drafter = grpcService('drafter', 'magenta', env.PTP_DRAFTER_ADDRESS, DrafterService, tls);
+  const drafter = grpcService('drafter', 'magenta', env.PTP_DRAFTERS, DrafterService, tls);
+  const verifier = grpcService('verifier', 'cyan', env.PTP_VERIFIERS, VerifierService, tls);
   const services: Service[] = [
-    ...(drafts ? [{ ...drafter, env: metrics.drafter }] : []),
-    { ...grpcService('verifier', 'cyan', env.PTP_VERIFIER_ADDRESS, VerifierService, tls), env: metrics.verifier },
+    ...(drafts ? [{ ...drafter, env: { ...metrics.drafter, PTP_LISTEN: env.PTP_DRAFTERS } }] : []),
+    { ...verifier, env: { ...metrics.verifier, PTP_LISTEN: env.PTP_VERIFIERS } },
     { name: 'gateway', style: 'green', isReady: () => answersOk(`${url}/readyz`) },
   ];
 
   const supervisor = new Supervisor(env);
-  let asked = 0;
+  let signals = 0;
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.on(signal, () => {
-      asked += 1;
-      say(asked === 1 ? 'stopping (Ctrl-C again to kill)' : 'killing');
-      supervisor.stop(asked === 1 ? 'SIGTERM' : 'SIGKILL');
+      signals += 1;
+      say(signals === 1 ? 'stopping (Ctrl-C again to kill)' : 'killing');
+      supervisor.stop(signals === 1 ? 'SIGTERM' : 'SIGKILL');
     });
   }
   Promise.all(services.map((service) => supervisor.start(service))).then(
-    () => asked === 0 && sayReady(url),
+    () => signals === 0 && sayReady(url),
     (error) => supervisor.fail(error),
   );
   try {

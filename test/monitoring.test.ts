@@ -66,18 +66,28 @@ describe.skipIf(!tools)(
       const metrics = { verifier: await port(), drafter: await port() };
       const env = {
         PTP_MODELS: join(ROOT, 'test/models/tiny'),
-        PTP_VERIFIER_ADDRESS: `127.0.0.1:${ports.verifier}`,
-        PTP_DRAFTER_ADDRESS: `127.0.0.1:${ports.drafter}`,
-        PTP_HTTP_ADDRESS: `127.0.0.1:${ports.http}`,
-        PTP_GRPC_ADDRESS: `127.0.0.1:${ports.grpc}`,
         OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${(collector.address() as AddressInfo).port}`,
         OTEL_TRACES_SAMPLER: 'always_on',
         OTEL_BSP_SCHEDULE_DELAY: '200',
       };
       members = [
-        new Member('verifier', { ...env, PTP_METRICS_ADDRESS: `127.0.0.1:${metrics.verifier}` }),
-        new Member('drafter', { ...env, PTP_METRICS_ADDRESS: `127.0.0.1:${metrics.drafter}` }),
-        new Member('gateway', env),
+        new Member('verifier', {
+          ...env,
+          PTP_LISTEN: `127.0.0.1:${ports.verifier}`,
+          PTP_METRICS_LISTEN: `127.0.0.1:${metrics.verifier}`,
+        }),
+        new Member('drafter', {
+          ...env,
+          PTP_LISTEN: `127.0.0.1:${ports.drafter}`,
+          PTP_METRICS_LISTEN: `127.0.0.1:${metrics.drafter}`,
+        }),
+        new Member('gateway', {
+          ...env,
+          PTP_LISTEN: `127.0.0.1:${ports.http}`,
+          PTP_GRPC_LISTEN: `127.0.0.1:${ports.grpc}`,
+          PTP_VERIFIERS: `127.0.0.1:${ports.verifier}`,
+          PTP_DRAFTERS: `127.0.0.1:${ports.drafter}`,
+        }),
       ];
       for (const member of members) member.start();
       const target = (job: string, at: string) =>

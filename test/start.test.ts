@@ -5,6 +5,7 @@ import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { SETTING_NAMES } from '@ptp/service-kit/setting-names';
 import { afterEach, describe, expect, test, vi } from 'vitest';
 
 const root = join(import.meta.dirname, '..');
@@ -88,7 +89,7 @@ async function targetAlone(): Promise<string> {
 describe('npm start', { timeout: 60_000 }, () => {
   test('serves, starts again what dies, and ends at a signal without leaving anything', async () => {
     const [port, metrics] = [await freePort(), await freePort()];
-    vi.stubEnv('PTP_METRICS_ADDRESS', `127.0.0.1:${metrics}`);
+    vi.stubEnv('PTP_METRICS_LISTEN', `127.0.0.1:${metrics}`);
     cleanups.push(() => vi.unstubAllEnvs());
     const { child, ended, folder, output } = await start(...models, '--port', String(port));
     // the last line of what it prints once it is ready
@@ -157,17 +158,19 @@ describe('npm start', { timeout: 60_000 }, () => {
     cleanups.push(() => holder.close());
     await once(holder, 'listening');
     const attempts: [string[], string][] = [
-      [[...models, '--port', String(port)], `port ${port} is taken: set PTP_HTTP_ADDRESS or --port to another one`],
+      [[...models, '--port', String(port)], `port ${port} is in use: set PTP_LISTEN or --port to another one`],
       [
         ['--models', '/nowhere'],
-        '/nowhere holds no model (manifest.json): set PTP_MODELS or --models to a folder that does',
+        '/nowhere holds no model (no manifest.json): set PTP_MODELS or --models to a model folder',
       ],
       [
         [...models, '--draft-model', '/nowhere'],
-        '/nowhere holds no model (manifest.json): set PTP_DRAFT_MODEL or --draft-model to a folder that does',
+        '/nowhere holds no model (no manifest.json): set PTP_DRAFT_MODEL or --draft-model to a model folder',
       ],
       [['--port', 'x'], '--port must be an integer in [1, 65534], got "x"'],
       [['--prot', '1'], "Unknown option '--prot'; see npm start -- --help"],
+      [[...models, '--max-streams', '0'], '`PTP_MAX_STREAMS` must be an integer >= 1, got "0"'],
+      [[...models, '--verifiers', 'a:1,b:1'], 'npm start runs one verifier: PTP_VERIFIERS must be one address, got 2'],
     ];
     for (const [args, line] of attempts) {
       const { ended, output } = await start(...args);
@@ -176,24 +179,37 @@ describe('npm start', { timeout: 60_000 }, () => {
     }
   });
 
+  test('names the new variable for one that was renamed', async () => {
+    vi.stubEnv('PTP_HTTP_ADDRESS', '127.0.0.1:8080');
+    cleanups.push(() => vi.unstubAllEnvs());
+    const { ended, output } = await start(...models);
+    expect(await ended).toBe(1);
+    expect(output()).toBe('ptp-server: `PTP_HTTP_ADDRESS` was renamed: set `PTP_LISTEN`\n');
+  });
+
   test('stops the others when a service cannot start', async () => {
     const holder = createServer().listen(0, '127.0.0.1');
     cleanups.push(() => holder.close());
     await once(holder, 'listening');
     const { port } = holder.address() as AddressInfo;
-    vi.stubEnv('PTP_VERIFIER_ADDRESS', `127.0.0.1:${port}`);
+    vi.stubEnv('PTP_VERIFIERS', `127.0.0.1:${port}`);
     cleanups.push(() => vi.unstubAllEnvs());
     const { ended, output } = await start(...models, '--port', String(await freePort()));
     expect(await ended).toBe(1);
-    expect(output()).toContain(`127.0.0.1:${port} is in use: set PTP_VERIFIER_ADDRESS to another address`);
+    expect(output()).toContain(`127.0.0.1:${port} is in use: set PTP_LISTEN to another address`);
     expect(output()).toContain('ptp-server: the verifier has ended (status 1) before it was ready');
   });
 
   test('explains itself', async () => {
-    const { ended, output } = await start('--help');
-    expect(await ended).toBe(0);
-    expect(output()).toContain('npm start -- [--models DIR] [--draft-model DIR] [--port N]');
-    for (const name of ['PTP_HTTP_ADDRESS', 'PTP_VERIFIER_ADDRESS', 'PTP_DRAFTER_ADDRESS'])
-      expect(output()).toContain(name);
+    const help = await start('--help');
+    expect(await help.ended).toBe(0);
+    expect(help.output()).toContain('npm start -- [flags]');
+    for (const flag of ['--models PATH', '--draft-model PATH', '--port N']) expect(help.output()).toContain(flag);
+    expect(help.output().match(/^ {2}(-h, )?--/gm)).toHaveLength(10);
+    const all = await start('--help-all');
+    expect(await all.ended).toBe(0);
+    const words = all.output().split(/\s+/);
+    for (const name of SETTING_NAMES) expect(words).toContain(`${name}.`);
+    for (const line of `${help.output()}${all.output()}`.split('\n')) expect(line.length).toBeLessThanOrEqual(100);
   });
 });

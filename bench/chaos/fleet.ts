@@ -110,8 +110,7 @@ export class Fleet {
     const env = { PTP_MODELS: models, PTP_TLS_CERT_FILE: cert, PTP_TLS_KEY_FILE: key, PTP_TLS_CA_FILE: cert };
     const node = async (kind: 'verifier' | 'drafter'): Promise<Node> => {
       const port = await freePort();
-      const name = `PTP_${kind.toUpperCase()}_ADDRESS`;
-      const member = new Member(kind, { ...env, [name]: `127.0.0.1:${port}`, PTP_DRAIN_SECONDS: '1' });
+      const member = new Member(kind, { ...env, PTP_LISTEN: `127.0.0.1:${port}`, PTP_DRAIN_SECONDS: '1' });
       member.start();
       return { member, port, network: await BadNetwork.start(port) };
     };
@@ -125,12 +124,12 @@ export class Fleet {
     const port = await freePort();
     const gateway = new Member('gateway', {
       ...env,
-      PTP_HTTP_ADDRESS: `127.0.0.1:${port}`,
-      PTP_GRPC_ADDRESS: `127.0.0.1:${await freePort()}`,
-      PTP_VERIFIER_ADDRESS: addresses(verifierNodes),
-      PTP_DRAFTER_ADDRESS: addresses(drafterNodes),
-      PTP_DRAFT_TIMEOUT_MILLIS: '300',
-      PTP_VERIFY_TIMEOUT_MILLIS: '1500',
+      PTP_LISTEN: `127.0.0.1:${port}`,
+      PTP_GRPC_LISTEN: `127.0.0.1:${await freePort()}`,
+      PTP_VERIFIERS: addresses(verifierNodes),
+      PTP_DRAFTERS: addresses(drafterNodes),
+      PTP_DRAFT_TIMEOUT_SECONDS: '0.3',
+      PTP_VERIFY_TIMEOUT_SECONDS: '1.5',
       PTP_DRAFT_MODE: 'overlap',
     });
     gateway.start();

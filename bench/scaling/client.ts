@@ -21,7 +21,7 @@ export interface Load {
   readonly delay: number;
   /** The same to the drafter; `delay` unless given. */
   readonly drafterDelay?: number;
-  /** How long a draft is waited for (PTP_DRAFT_TIMEOUT_MILLIS). */
+  /** How long a draft is waited for (PTP_DRAFT_TIMEOUT_SECONDS). */
   readonly draftTimeout: number;
   readonly limits: DraftLimits;
 }

@@ -4,8 +4,8 @@ import { endWhen, runService } from '@ptp/service-kit/lifecycle';
 import type { Logger } from '@ptp/service-kit/log';
 import { serveMetrics, startMetrics } from '@ptp/service-kit/metrics';
 import type { serviceSettings } from '@ptp/service-kit/service-settings';
-import { type Setting, type SettingsOf, type SettingsTable, settings } from '@ptp/service-kit/settings';
-import { loadTls, type tlsSettings } from '@ptp/service-kit/tls-settings';
+import { type Address, type Setting, type SettingsOf, type SettingsTable, settings } from '@ptp/service-kit/settings';
+import { loadTls } from '@ptp/service-kit/tls-settings';
 import { startTracing } from '@ptp/service-kit/tracing';
 import type { Registry } from 'prom-client';
 import { engineMetrics } from './engine-metrics.ts';
@@ -13,7 +13,7 @@ import type { RunObserver } from './scheduler.ts';
 import { type ModelMessage, modelMessage } from './status-messages.ts';
 import type { Engine, EngineOptions } from './types.ts';
 
-type CommonSettings = typeof serviceSettings & typeof tlsSettings & { readonly address: Setting & { type: 'address' } };
+type CommonSettings = typeof serviceSettings & { readonly listen: Setting<Address> };
 type CommonValues = SettingsOf<CommonSettings>;
 
 /** A process that serves one model over gRPC; it supplies the parts in which drafter and verifier differ. */
@@ -63,11 +63,10 @@ export async function runModelService<Table extends SettingsTable & CommonSettin
     const observe = engineMetrics(registry, engine);
     const model = modelMessage(manifest);
     const server = await serve({
-      address: config.address.target,
-      setting: service.settings.address.name,
+      address: config.listen.target,
+      setting: service.settings.listen.name,
       logger,
       tls: await loadTls(config),
-      stallMillis: config.stallMillis,
       services: [await service.implement({ engine, model, observe, registry, logger }, values)],
     });
     onStop(() => server.close(config.drainSeconds * 1000));

@@ -22,11 +22,21 @@ import { checkModel } from './openai/request.ts';
 import type { EndpointParts } from './openai/respond.ts';
 import { responsesRoute } from './openai/responses.ts';
 import { tokenRoutes } from './openai/token-routes.ts';
-import type { HttpSettings } from './settings.ts';
+
+/** Settings of the HTTP server. */
+export interface HttpSettings {
+  /** Largest request body, in bytes. */
+  readonly bodyLimit: number;
+  /** Disconnect a client that has not read from its stream for this long. */
+  readonly stallMillis: number;
+  readonly corsOrigins: string;
+}
+
+export const HTTP_LIMITS = { bodyLimit: 4 * 1024 * 1024, stallMillis: 30_000 };
 
 export interface HttpParts extends EndpointParts {
   readonly keys: ApiKeys;
-  readonly settings: Pick<HttpSettings, 'bodyLimit' | 'stallMillis' | 'corsOrigins'>;
+  readonly settings: HttpSettings;
   readonly logger: Logger;
   /** HTTP unless given. */
   readonly https?: HttpsListener | undefined;

@@ -8,8 +8,9 @@ import { loadTls } from '@ptp/service-kit/tls-settings';
 import { startTracing } from '@ptp/service-kit/tracing';
 import { Admission } from './access/admission.ts';
 import { loadApiKeys } from './access/api-keys.ts';
-import { createHttp } from './app.ts';
+import { createHttp, HTTP_LIMITS } from './app.ts';
 import { modelInfoOf, PairClient } from './clients/pair-client.ts';
+import { DRAFT_BUDGET, STEPS_AHEAD } from './decode/controller.ts';
 import { PairGenerator } from './decode/generate.ts';
 import type { Streams } from './decode/ports.ts';
 import { GrammarCache } from './grammar/cache.ts';
@@ -39,10 +40,10 @@ await runService('gateway', async (logger, onStop) => {
   const counted = gatewayMetrics(metrics.registry);
   const services = new PairClient({
     model: modelInfoOf(manifest),
-    verifiers: config.verifier.map(({ target }) => target),
-    drafters: drafts ? config.drafter.map(({ target }) => target) : [],
-    draftTimeoutMs: config.draftTimeoutMillis,
-    verifyTimeoutMs: config.verifyTimeoutMillis,
+    verifiers: config.verifiers.map(({ target }) => target),
+    drafters: drafts ? config.drafters.map(({ target }) => target) : [],
+    draftTimeoutMs: config.draftTimeoutSeconds * 1000,
+    verifyTimeoutMs: config.verifyTimeoutSeconds * 1000,
     recoveryMs: config.recoverySeconds * 1000,
     onVerifierLoss: () => counted.verifierLosses.inc(),
     logger,
@@ -51,10 +52,9 @@ await runService('gateway', async (logger, onStop) => {
   onStop(() => services.close());
   const limits = {
     length: config.draftLength,
-    budget: config.draftBudget,
+    budget: DRAFT_BUDGET,
     mode: config.draftMode,
-    lookup: config.promptLookup,
-    ahead: config.draftAhead,
+    ahead: STEPS_AHEAD,
   };
   const traces = config.tracesKept > 0 ? new TraceStore(config.tracesKept) : undefined;
   const streams = contentAsked(process.env) ? new ContentStreams(services, tokenizer) : services;
@@ -73,7 +73,6 @@ await runService('gateway', async (logger, onStop) => {
     setting: gatewaySettings.grpcListen.name,
     logger,
     tls: tls?.grpc,
-    stallMillis: config.stallMillis,
     services: [generationService(shared)],
   });
   const { exposition } = metrics;
@@ -82,7 +81,7 @@ await runService('gateway', async (logger, onStop) => {
     chatTemplate,
     traces,
     exposition,
-    settings: config,
+    settings: { ...HTTP_LIMITS, corsOrigins: config.corsOrigins },
     https: tls?.https,
     logger,
   });

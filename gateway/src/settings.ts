@@ -1,156 +1,103 @@
-import { draftModelSetting, serviceSettings, stallSetting } from '@ptp/service-kit/service-settings';
-import { type SettingsOf, type SettingsTable, sharedSettings } from '@ptp/service-kit/settings';
-import { tlsSettings } from '@ptp/service-kit/tls-settings';
+import { draftModelSetting, sharedSettings } from '@ptp/service-kit/service-settings';
+import { address, addresses, integer, number, oneOf, path, type SettingsTable, text } from '@ptp/service-kit/settings';
 
-/** How steps may draft, see pace.ts; `auto` for what measures fastest. */
+/** Drafting modes of a step (mode-selector.ts); `auto` measures which is fastest. */
 export const DRAFT_MODES = ['auto', 'overlap', 'sequential', 'plain'] as const;
-/** Longest block that can be asked for, in tokens. */
+/** Longest block that a request may set, in tokens. */
 export const LONGEST_DRAFT = 64;
 
-/** Settings of the gateway's two doors. */
-export const httpSettings = {
+/** Settings of the gateway. */
+export const gatewaySettings = {
+  ...sharedSettings,
+  draftModel: draftModelSetting,
   listen: {
-    name: 'PTP_HTTP_ADDRESS',
-    type: 'address',
+    name: 'PTP_LISTEN',
+    type: address,
     default: '127.0.0.1:8080',
-    doc: 'Where the OpenAI API is served.',
+    doc: 'Address of the HTTP API.',
   },
   grpcListen: {
-    name: 'PTP_GRPC_ADDRESS',
-    type: 'address',
+    name: 'PTP_GRPC_LISTEN',
+    type: address,
     default: '127.0.0.1:8081',
-    doc: 'Where ptp.v1.GenerationService is served.',
+    doc: 'Address of the gRPC API (ptp.v1.GenerationService).',
   },
   httpCert: {
     name: 'PTP_HTTP_TLS_CERT_FILE',
-    type: 'string',
+    type: path,
     default: '',
-    doc: 'Certificate chain (PEM) that both doors show to clients, HTTPS and gRPC over TLS; empty for neither. Read again when it changes.',
+    doc: 'Certificate chain (PEM) for clients of the HTTP and the gRPC API; no TLS if empty. Read again when the file changes.',
   },
   httpKey: {
     name: 'PTP_HTTP_TLS_KEY_FILE',
-    type: 'string',
+    type: path,
     default: '',
-    doc: "That certificate's private key (PEM).",
-  },
-  bodyLimit: {
-    name: 'PTP_HTTP_BODY_LIMIT',
-    type: 'integer',
-    default: 4 * 1024 * 1024,
-    min: 1024,
-    doc: 'Largest request body in bytes.',
+    doc: 'Private key (PEM) of that certificate.',
   },
   maxStreams: {
     name: 'PTP_MAX_STREAMS',
-    type: 'integer',
+    type: integer(1),
     default: 64,
-    min: 1,
-    doc: 'Sequences generated at once; a request counts `n` for each of its prompts. Further requests get 429.',
+    doc: 'Most sequences generated at once. A request takes `n` for each of its prompts; one that does not fit gets status 429.',
   },
   apiKeys: {
     name: 'PTP_API_KEYS_FILE',
-    type: 'string',
+    type: path,
     default: '',
-    doc: 'JSON file of the API keys that may be used, with their limits (docs/api.md); empty for a server that asks for none.',
+    doc: 'JSON file of the accepted API keys and their limits (docs/api.md). If empty, requests need no key.',
   },
   corsOrigins: {
     name: 'PTP_CORS_ORIGINS',
-    type: 'string',
+    type: text,
     default: '',
-    doc: 'Origins, with commas between them, whose pages may call the API from a browser, or `*` for all; empty for none but this server.',
+    doc: 'Comma-separated origins whose pages may call the API from a browser, or `*` for all; if empty, only this server.',
   },
   tracesKept: {
     name: 'PTP_TRACES_KEPT',
-    type: 'integer',
+    type: integer(0, 10_000),
     default: 100,
-    min: 0,
-    max: 10_000,
-    doc: 'Requests whose steps are kept in memory for /traces, the last ones; 0 for none.',
+    doc: 'Most recent requests whose steps are kept in memory for the /traces page; 0 turns it off.',
   },
-  stallMillis: stallSetting,
-} as const satisfies SettingsTable;
-
-export type HttpSettings = SettingsOf<typeof httpSettings>;
-
-/** All settings of the gateway. */
-export const gatewaySettings = {
-  ...sharedSettings,
-  ...httpSettings,
-  ...tlsSettings,
-  models: serviceSettings.models,
-  draftModel: draftModelSetting,
-  drainSeconds: serviceSettings.drainSeconds,
-  verifier: {
-    name: 'PTP_VERIFIER_ADDRESS',
-    type: 'addresses',
+  verifiers: {
+    name: 'PTP_VERIFIERS',
+    type: addresses,
     default: '127.0.0.1:7102',
-    doc: 'Where the verifiers are: new streams go to the least busy one, and streams of a lost one go on at another.',
+    doc: 'Addresses of the verifiers. New streams go to the least busy one; streams of a lost one continue at another.',
   },
-  drafter: {
-    name: 'PTP_DRAFTER_ADDRESS',
-    type: 'addresses',
+  drafters: {
+    name: 'PTP_DRAFTERS',
+    type: addresses,
     default: '127.0.0.1:7101',
-    doc: 'Where the drafters are; while nobody answers there, decoding is plain.',
+    doc: 'Addresses of the drafters. While none answers, the gateway decodes without drafts.',
   },
-  draftTimeoutMillis: {
-    name: 'PTP_DRAFT_TIMEOUT_MILLIS',
-    type: 'integer',
-    default: 500,
-    min: 1,
-    max: 60_000,
-    doc: 'Milliseconds that a draft may take before the stream goes on without a drafter.',
+  draftTimeoutSeconds: {
+    name: 'PTP_DRAFT_TIMEOUT_SECONDS',
+    type: number(0.001, 60),
+    default: 0.5,
+    doc: 'Time that a draft call may take before its stream continues without a drafter.',
   },
-  verifyTimeoutMillis: {
-    name: 'PTP_VERIFY_TIMEOUT_MILLIS',
-    type: 'integer',
-    default: 60_000,
-    min: 1,
-    max: 3_600_000,
-    doc: 'Milliseconds after which a verifier that has not answered is taken for lost.',
+  verifyTimeoutSeconds: {
+    name: 'PTP_VERIFY_TIMEOUT_SECONDS',
+    type: number(0.001, 3600),
+    default: 60,
+    doc: 'Time after which a verifier that has not answered counts as lost.',
   },
   recoverySeconds: {
     name: 'PTP_RECOVERY_SECONDS',
-    type: 'number',
+    type: number(0, 3600),
     default: 30,
-    min: 0,
-    max: 3600,
-    doc: 'How long a stream that has lost its verifier waits for another one, or for the same one to come back.',
+    doc: 'Time that a stream which has lost its verifier waits for a verifier before it fails.',
   },
   draftLength: {
     name: 'PTP_DRAFT_LENGTH',
-    type: 'integer',
+    type: integer(1, LONGEST_DRAFT),
     default: 8,
-    min: 1,
-    max: LONGEST_DRAFT,
-    doc: 'Longest block of drafted tokens that the target verifies in one step; how many pay is measured.',
-  },
-  draftAhead: {
-    name: 'PTP_DRAFT_AHEAD',
-    type: 'integer',
-    default: 4,
-    min: 0,
-    max: 64,
-    doc: 'Steps that may be sent to the verifier before the outcome of the step before them is known, for the one that a drafter which checks blocks expects; 0 for none. Over a slow network more of them are in flight.',
+    doc: 'Most drafted tokens that the target verifies in one step; the gateway measures how many pay off.',
   },
   draftMode: {
     name: 'PTP_DRAFT_MODE',
-    type: 'enum',
-    values: DRAFT_MODES,
+    type: oneOf(...DRAFT_MODES),
     default: 'auto',
-    doc: 'How steps draft: while the block before is verified, before it, or not at all; `auto` measures which is fastest.',
-  },
-  promptLookup: {
-    name: 'PTP_PROMPT_LOOKUP',
-    type: 'boolean',
-    default: true,
-    doc: 'Whether tokens that repeat the text so far are proposed where the drafter has nothing better.',
-  },
-  draftBudget: {
-    name: 'PTP_DRAFT_BUDGET',
-    type: 'integer',
-    default: 16,
-    min: 1,
-    max: 1024,
-    doc: 'Tokens of one draft call over all its branches.',
+    doc: 'When to draft: while the target verifies the previous block (overlap), after it (sequential), never (plain), or whichever measures fastest (auto).',
   },
 } as const satisfies SettingsTable;

@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PtpError, toPtpError } from '@ptp/protocol/errors';
 import { createLogger, type Logger } from './log.ts';
-import { serviceSettings } from './service-settings.ts';
+import { sharedSettings } from './service-settings.ts';
+import { checkSettingNames } from './setting-names.ts';
 import { settings } from './settings.ts';
 
 /** What is to be done before the process ends. It may throw; the process ends all the same. */
@@ -64,7 +65,8 @@ export async function runService(
   };
   try {
     logger = createLogger(name);
-    const { drainSeconds } = settings({ drainSeconds: serviceSettings.drainSeconds }, process.env);
+    checkSettingNames(process.env);
+    const { drainSeconds } = settings({ drainSeconds: sharedSettings.drainSeconds }, process.env);
     const { promise: ended, resolve: end } = Promise.withResolvers<void>();
     const { promise: started, resolve: settled } = Promise.withResolvers<void>();
     onShutdown(

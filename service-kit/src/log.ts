@@ -1,5 +1,6 @@
 import { type DestinationStream, type Logger, pino } from 'pino';
-import { settings, sharedSettings } from './settings.ts';
+import { sharedSettings } from './service-settings.ts';
+import { settings } from './settings.ts';
 
 export type { Logger } from 'pino';
 
@@ -17,7 +18,7 @@ export function createLogger(
   destination?: DestinationStream,
 ): Logger {
   const options = {
-    level: settings(sharedSettings, env).logLevel,
+    level: settings({ level: sharedSettings.logLevel }, env).level,
     base: { service },
     formatters: { level: (label: string) => ({ level: label }) },
   };

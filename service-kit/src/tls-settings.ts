@@ -1,27 +1,32 @@
 import { access, constants } from 'node:fs/promises';
 import { Tls } from '@ptp/protocol/credentials';
-import { PtpError } from '@ptp/protocol/errors';
-import type { SettingsOf, SettingsTable } from './settings.ts';
+import { requireField } from '@ptp/protocol/validation';
+import { path, type SettingsOf, type SettingsTable } from './settings.ts';
 
-/** TLS between the services; the same names at each of them. */
+/** Settings of TLS between the services. */
 export const tlsSettings = {
   tlsCert: {
     name: 'PTP_TLS_CERT_FILE',
-    type: 'string',
+    type: path,
     default: '',
-    doc: 'Certificate chain (PEM) with which this service shows who it is to the others; empty for no TLS between them. Read again when it changes.',
+    doc: 'Certificate chain (PEM) of this service for TLS between services; no TLS if empty. Read again when the file changes.',
   },
-  tlsKey: { name: 'PTP_TLS_KEY_FILE', type: 'string', default: '', doc: "The certificate's private key (PEM)." },
+  tlsKey: {
+    name: 'PTP_TLS_KEY_FILE',
+    type: path,
+    default: '',
+    doc: 'Private key (PEM) of that certificate.',
+  },
   tlsCa: {
     name: 'PTP_TLS_CA_FILE',
-    type: 'string',
+    type: path,
     default: '',
-    doc: 'Certificates (PEM) of who may vouch for the others. Services then want one of each other (mutual TLS).',
+    doc: 'Certificates (PEM) of the authorities trusted for other services. If set, services require certificates of each other (mutual TLS).',
   },
 } as const satisfies SettingsTable;
 
 /**
- * TLS as the settings have it; undefined for none.
+ * Loads the TLS credentials of the settings; undefined if none are set.
  *
  * @throws PtpError `failed_precondition` naming the setting whose file is missing
  */
@@ -35,13 +40,10 @@ export async function loadTls(config: SettingsOf<typeof tlsSettings>): Promise<T
 }
 
 /** @throws PtpError `failed_precondition` unless the file of a setting can be read */
-export async function checkFile(path: string, setting: string): Promise<void> {
-  const readable = await access(path, constants.R_OK).then(
+export async function checkFile(file: string, setting: string): Promise<void> {
+  const readable = await access(file, constants.R_OK).then(
     () => true,
     () => false,
   );
-  if (path === '' || !readable) {
-    const message = `${setting} must be a file that can be read, got ${JSON.stringify(path)}`;
-    throw new PtpError('failed_precondition', message, { field: setting });
-  }
+  requireField(file !== '' && readable, setting, 'a readable file', file, 'failed_precondition');
 }

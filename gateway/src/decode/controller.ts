@@ -8,6 +8,11 @@ import { MODES, type Mode, ModeSelector } from './mode-selector.ts';
  * fail, or come true, so often that another one is better for it.
  */
 
+/** Default `budget` of the limits. */
+export const DRAFT_BUDGET = 16;
+/** Default `ahead` of the gateway. */
+export const STEPS_AHEAD = 4;
+
 /** Limits from the settings, or from the request. */
 export interface DraftLimits {
   /** Longest block under verification, in tokens. */

@@ -3,7 +3,7 @@ import type { Server, ServerOptions } from 'node:https';
 import { REFRESH_MS, Tls } from '@ptp/protocol/credentials';
 import type { SettingsOf } from '@ptp/service-kit/settings';
 import { checkFile } from '@ptp/service-kit/tls-settings';
-import { httpSettings } from '../settings.ts';
+import { gatewaySettings } from '../settings.ts';
 
 /** TLS of the listeners that clients connect to. */
 export interface ListenerTls {
@@ -24,13 +24,13 @@ export interface HttpsListener {
  * @throws PtpError `failed_precondition` naming the setting whose file is missing
  */
 export async function loadListenerTls(
-  config: Pick<SettingsOf<typeof httpSettings>, 'httpCert' | 'httpKey'>,
+  config: Pick<SettingsOf<typeof gatewaySettings>, 'httpCert' | 'httpKey'>,
   refreshMs = REFRESH_MS,
 ): Promise<ListenerTls | undefined> {
   const { httpCert: cert, httpKey: key } = config;
   if (cert === '' && key === '') return undefined;
-  await checkFile(cert, httpSettings.httpCert.name);
-  await checkFile(key, httpSettings.httpKey.name);
+  await checkFile(cert, gatewaySettings.httpCert.name);
+  await checkFile(key, gatewaySettings.httpKey.name);
   const read = () => ({ cert: readFileSync(cert), key: readFileSync(key) });
   return {
     grpc: new Tls({ cert, key }, refreshMs),

@@ -171,7 +171,7 @@ test('an exposition that fails is an error of the server, which goes on', async 
   let fails = true;
   const exposition = () => (fails ? Promise.reject(new Error('no reader')) : own.exposition());
   const address = { target: '127.0.0.1:0', host: '127.0.0.1', port: 0 };
-  const { port, stop } = await serveMetrics({ ...own, exposition }, address, 'PTP_METRICS_ADDRESS');
+  const { port, stop } = await serveMetrics({ ...own, exposition }, address, 'PTP_METRICS_LISTEN');
   const ask = () => fetch(`http://127.0.0.1:${port}/metrics`);
   expect((await ask()).status).toBe(500);
   fails = false;
@@ -186,8 +186,8 @@ test('a service with an engine tells of its runs and caches at an address of its
   observe({ slots: [{ queueMicros: 100 }, { queueMicros: 200 }], runMicros: 3000, batchTokens: 12 });
   const address = { target: '127.0.0.1:0', host: '127.0.0.1', port: 0 };
   const taken = { target: 'unix:/no/such/folder/x', path: '/no/such/folder/x' };
-  await expect(serveMetrics(own, taken, 'PTP_METRICS_ADDRESS')).rejects.toMatchObject({ field: 'PTP_METRICS_ADDRESS' });
-  const { port, stop } = await serveMetrics(own, address, 'PTP_METRICS_ADDRESS');
+  await expect(serveMetrics(own, taken, 'PTP_METRICS_LISTEN')).rejects.toMatchObject({ field: 'PTP_METRICS_LISTEN' });
+  const { port, stop } = await serveMetrics(own, address, 'PTP_METRICS_LISTEN');
   const answer = await fetch(`http://127.0.0.1:${port}/metrics`);
   expect(answer.headers.get('content-type')).toBe(TEXT);
   const body = await answer.text();

@@ -3,11 +3,10 @@ import { fileURLToPath } from 'node:url';
 import { createLogger } from '@ptp/service-kit/log';
 import { Admission } from '../../src/access/admission.ts';
 import { ApiKeys } from '../../src/access/api-keys.ts';
-import { createHttp } from '../../src/app.ts';
+import { createHttp, HTTP_LIMITS, type HttpSettings } from '../../src/app.ts';
 import { GrammarCache } from '../../src/grammar/cache.ts';
 import { RecordedGenerator } from '../../src/observe/recorded-generator.ts';
 import type { TraceStore } from '../../src/observe/trace-store.ts';
-import type { HttpSettings } from '../../src/settings.ts';
 import { loadChatTemplate } from '../../src/text/chat-template.ts';
 import { loadTokenizer } from '../../src/text/tokenizer.ts';
 import { NoStreams } from './no-streams.ts';
@@ -26,15 +25,15 @@ export const tokenByToken = (text: string): number[][] => tokenizer.encode(text)
  * @param traces where requests are recorded, without the calls that a scripted generator does not make
  */
 export async function startServer(
-  settings: Partial<HttpSettings> = {},
+  settings: Partial<HttpSettings> & { readonly maxStreams?: number } = {},
   keys = new ApiKeys([]),
   traces: TraceStore | undefined = undefined,
 ) {
   const generator = new ScriptedGenerator();
   const logs: string[] = [];
   const logger = createLogger('gateway', { PTP_LOG_LEVEL: 'info' }, { write: (line) => void logs.push(line) });
-  const limits = { bodyLimit: 4 * 1024 * 1024, maxStreams: 64, stallMillis: 30_000, corsOrigins: '', ...settings };
-  const admission = new Admission(limits.maxStreams);
+  const { maxStreams = 64, ...limits } = settings;
+  const admission = new Admission(maxStreams);
   const grammars = new GrammarCache(tokenizer, generator.model);
   const app = await createHttp({
     generator: traces ? new RecordedGenerator(traces, new NoStreams(), () => generator) : generator,
@@ -43,7 +42,7 @@ export async function startServer(
     chatTemplate,
     admission,
     keys,
-    settings: limits,
+    settings: { ...HTTP_LIMITS, corsOrigins: '', ...limits },
     logger,
     exposition: async () => ({ type: 'text/plain; charset=utf-8', text: '# none\n' }),
     traces,

@@ -1,0 +1,64 @@
+import { path, type Setting, text } from '@ptp/service-kit/settings';
+import { drafterSettings } from '../drafter/src/settings.ts';
+import { gatewaySettings } from '../gateway/src/settings.ts';
+import { verifierSettings } from '../verifier/src/settings.ts';
+
+const WIDTH = 100;
+const INDENT = 30;
+
+/** A flag for every setting; of PTP_LISTEN, which all services have, it is the gateway's. */
+export const allFlags: readonly Setting[] = Object.values({
+  ...drafterSettings,
+  ...verifierSettings,
+  ...gatewaySettings,
+});
+
+/** The flags that most people need. */
+export const commonFlags: readonly Setting[] = [
+  gatewaySettings.models,
+  gatewaySettings.draftModel,
+  gatewaySettings.listen,
+  gatewaySettings.apiKeys,
+  gatewaySettings.maxStreams,
+  verifierSettings.threads,
+  verifierSettings.prefixCacheMegabytes,
+  gatewaySettings.draftMode,
+];
+
+/** PTP_MAX_STREAMS is set by --max-streams. */
+export function flagOf({ name }: Setting): string {
+  return name.slice('PTP_'.length).toLowerCase().replaceAll('_', '-');
+}
+
+/** The help text for some flags: plain text of at most 100 columns. */
+export function helpOf(flags: readonly Setting[]): string {
+  const all = flags === allFlags;
+  return [
+    'Starts a drafter, a verifier and a gateway on this machine. Ctrl-C stops them.',
+    '',
+    '  npm start -- [flags]',
+    '',
+    ...flags.flatMap((setting) => row(`--${flagOf(setting)} ${setting.type.placeholder}`, describe(setting, all))),
+    ...row('--port N', 'Port of the HTTP API; the gRPC API gets the next one.'),
+    ...row('-h, --help', 'Show the most important flags.'),
+    ...(all ? [] : ['', 'All flags, and the environment variables for them: npm start -- --help-all']),
+  ].join('\n');
+}
+
+function describe({ name, type, default: preset, doc }: Setting, all: boolean): string {
+  const limits = all && type !== path && type !== text ? `Must be ${type.expected}.` : '';
+  const standard = preset === '' ? '' : `Default: ${preset}.`;
+  return [doc, limits, standard, all ? `Variable: ${name}.` : ''].filter(Boolean).join(' ');
+}
+
+function row(flag: string, description: string): string[] {
+  const lines = [''];
+  for (const word of description.split(/\s+/)) {
+    const line = `${lines.at(-1)}${lines.at(-1) && word ? ' ' : ''}${word}`;
+    if (line.length <= WIDTH - INDENT) lines[lines.length - 1] = line;
+    else lines.push(word);
+  }
+  const heading = `  ${flag}`;
+  if (heading.length >= INDENT) lines.unshift('');
+  return lines.map((line, i) => `${(i === 0 ? heading : '').padEnd(line ? INDENT : 0)}${line}`);
+}
