@@ -1,23 +1,22 @@
 import { uniforms } from './sampling/uniforms.ts';
 import type { TargetEngine, TargetOutput } from './types.ts';
 
-/** What the check found. */
+/** Result of the check. */
 export interface BatchInvariance {
-  /** Whether a token's row was bit for bit the same, whatever it was run with. */
+  /** A token's row was the same bit for bit, whatever it ran with. */
   readonly invariant: boolean;
-  /** Rows that were compared. */
+  /** Rows compared. */
   readonly rows: number;
 }
 
-/** Tokens of the text that is run in several ways; more than the longest draft. */
+/** Tokens of the test text, more than most drafts have. */
 const LENGTH = 24;
-/** How many of them a run has at once. */
+/** Tokens per run. */
 const CHUNKS = [1, 2, 5, 9] as const;
 
 /**
- * Runs a text whole, in chunks, and beside others, and compares what the target picks and its log-probabilities bit by bit. The promise
- * that the text does not depend on drafts and batches rests on this (docs/design.md); kernels that choose another order of additions
- * by the size of a run would break it, and which ones do depends on the machine.
+ * Runs a text whole, in chunks and together with others, and compares the target's picks and log-probabilities bit by bit. Losslessness
+ * rests on this: some kernels choose the order of additions by the size of a run, and which ones do depends on the machine.
  */
 export async function checkBatchInvariance(engine: TargetEngine): Promise<BatchInvariance> {
   const { vocabulary, uniformsPerPosition: dimensions, maxSlots, contextLength } = engine.info;
@@ -31,7 +30,7 @@ export async function checkBatchInvariance(engine: TargetEngine): Promise<BatchI
     u: u.slice(at * dimensions, (at + count) * dimensions),
   });
 
-  /** The text on one sequence, `chunk` tokens a run, with other sequences that begin as it does in the same runs. */
+  /** Runs the text on one sequence, `chunk` tokens at a time, together with other sequences that begin alike. */
   const rowsOf = async (chunk: number, others: number): Promise<Row[]> => {
     const sequences = Array.from({ length: 1 + others }, () => engine.open());
     try {
@@ -43,7 +42,7 @@ export async function checkBatchInvariance(engine: TargetEngine): Promise<BatchI
         }));
         const { outputs } = await engine.run(slots);
         rows.push(...rowsIn(outputs[0] as TargetOutput));
-        // the shorter ones' rows are filled up, so that all are at the same place again
+        // The others ran shorter chunks: complete their rows, so that all continue at the same place.
         if (others > 0) await engine.run(sequences.slice(1).map((sequence) => ({ sequence, ...part(at, chunk) })));
       }
       return rows;
@@ -51,6 +50,7 @@ export async function checkBatchInvariance(engine: TargetEngine): Promise<BatchI
       for (const sequence of sequences) engine.close(sequence);
     }
   };
+
   const reference = await rowsOf(length, 0);
   let [rows, different] = [0, 0];
   for (const others of new Set([0, Math.min(1, maxSlots - 1), maxSlots - 1])) {
@@ -66,7 +66,7 @@ export async function checkBatchInvariance(engine: TargetEngine): Promise<BatchI
 
 interface Row {
   readonly pick: number | undefined;
-  /** Of the log-probability. */
+  /** Bits of the log-probability. */
   readonly bits: number | undefined;
 }
 

@@ -16,8 +16,8 @@ import {
 } from './types.ts';
 import { checkDraftSlots } from './validate-slots.ts';
 
-/** Tokens of a cache that runs of our own have overwritten: what stood there from a row on. */
-interface Lost {
+/** Rows of a block that drafting overwrote, from row `from` on, with the block's tokens there. */
+interface Overwritten {
   readonly from: number;
   readonly tokens: readonly number[];
 }
@@ -26,29 +26,32 @@ interface Lost {
 interface Draft {
   readonly slot: DraftSlot;
   readonly check: BlockCheck;
-  /** Tokens of the block that the model says too. */
+  /** Tokens of the block that the model picks too. */
   readonly accepted: number;
-  /** The row of the first drafted token. */
+  /** Row of the first drafted token. */
   readonly start: number;
   readonly tokens: number[];
   readonly confidences: number[];
 }
 
+/** Longest draft. Each token costs a run, so gateways ask for far fewer. */
+const MAX_DRAFT = 64;
+
 /**
  * Drafts token by token with a whole language model, usually a smaller one than the target: the draft model of speculative decoding, coupled
- * to the target by the same uniforms. It takes a run of the model for each token where a PTP drafter takes one for all; but any
- * model with the same tokenizer will do. It checks blocks by its own picks, as if it were the target.
+ * to the target by the same uniforms. Any model with the target's tokenizer will do, but it takes one run per token where a PTP
+ * drafter takes one for all. It checks blocks with its own picks, as if it were the target.
  */
 export class AutoregressiveDraftEngine implements DraftEngine {
   readonly checksBlocks = true;
-  readonly maxBranchLength = LONGEST;
-  /** Not asked of engines that check. */
+  readonly maxBranchLength = MAX_DRAFT;
+  /** Not used for engines that check blocks. */
   readonly yieldCurve: readonly number[] = [];
   readonly yieldCurveAfterMiss: readonly number[] = [];
   readonly #model: TargetEngine;
-  /** Rows of open sequences, and what of these no longer holds. */
+  /** Rows of open sequences as the caller knows them. */
   readonly #rows = new Map<SequenceId, number>();
-  readonly #lost = new Map<SequenceId, Lost>();
+  readonly #overwritten = new Map<SequenceId, Overwritten>();
 
   constructor(model: TargetEngine) {
     this.#model = model;
@@ -76,7 +79,7 @@ export class AutoregressiveDraftEngine implements DraftEngine {
 
   close(sequence: SequenceId): void {
     this.#rows.delete(sequence);
-    this.#lost.delete(sequence);
+    this.#overwritten.delete(sequence);
     this.#model.close(sequence);
   }
 
@@ -94,29 +97,29 @@ export class AutoregressiveDraftEngine implements DraftEngine {
 
   async run(slots: readonly DraftSlot[]): Promise<RunResult<DraftOutput>> {
     checkDraftSlots(slots, this, (sequence) => this.#rows.get(sequence));
-    const { outputs, runMicros } = await this.#model.run(slots.map((slot) => this.#reading(slot)));
+    const { outputs, runMicros } = await this.#model.run(slots.map((slot) => this.#contextSlot(slot)));
     for (const slot of slots) this.#settle(slot);
-    const drafts = slots.map((slot, i) => begun(slot, outputs[i] as TargetOutput));
-    const growing = () => drafts.filter((draft) => draft !== undefined).filter((draft) => this.#isShort(draft));
+    const drafts = slots.map((slot, i) => startDraft(slot, outputs[i] as TargetOutput));
+    const unfinished = () => drafts.filter((draft) => draft !== undefined).filter((draft) => this.#isUnfinished(draft));
     let micros = runMicros;
-    for (let short = growing(); short.length > 0; short = growing()) micros += await this.#grow(short);
-    return { outputs: drafts.map(answerOf), runMicros: micros };
+    for (let growing = unfinished(); growing.length > 0; growing = unfinished()) micros += await this.#grow(growing);
+    return { outputs: drafts.map(draftOutput), runMicros: micros };
   }
 
-  #isShort({ check, tokens }: Draft): boolean {
+  #isUnfinished({ check, tokens }: Draft): boolean {
     return tokens.length < checkedLength(check, this.info.uniformsPerPosition);
   }
 
-  /** One token more for each. @returns microseconds inside the model */
+  /** Adds one token to each draft. @returns microseconds inside the model */
   async #grow(drafts: readonly Draft[]): Promise<number> {
-    const { outputs, runMicros } = await this.#model.run(drafts.map((draft) => this.#next(draft)));
-    for (const [i, draft] of drafts.entries()) add(draft, outputs[i] as TargetOutput, 0);
+    const { outputs, runMicros } = await this.#model.run(drafts.map((draft) => this.#nextSlot(draft)));
+    for (const [i, draft] of drafts.entries()) addPick(draft, outputs[i] as TargetOutput, 0);
     return runMicros;
   }
 
-  /** The slot's tokens, after those before them that no longer hold; picks are asked for after each of the block's, and before it. */
-  #reading({ sequence, at, tokens, sampling, check }: DraftSlot): TargetSlot {
-    const lost = this.#lost.get(sequence);
+  /** Reads the slot's tokens, and before them those whose rows were overwritten; picks before and after each token of the block. */
+  #contextSlot({ sequence, at, tokens, sampling, check }: DraftSlot): TargetSlot {
+    const lost = this.#overwritten.get(sequence);
     const again = lost && lost.from < at ? lost.tokens.slice(0, at - lost.from) : [];
     const slot = { sequence, at: at - again.length, tokens: [...again, ...tokens] };
     if (!check) return slot;
@@ -127,35 +130,28 @@ export class AutoregressiveDraftEngine implements DraftEngine {
     return { ...slot, sampling, u };
   }
 
-  /** Notes what the cache holds after a slot's reading. */
-  #settle({ sequence, at, tokens }: Pick<DraftSlot, 'sequence' | 'at' | 'tokens'>): void {
+  /** Notes that the cache holds the slot's tokens. */
+  #settle({ sequence, at, tokens }: DraftSlot): void {
     if (this.#rows.has(sequence)) this.#rows.set(sequence, at + tokens.length);
-    this.#lost.delete(sequence);
+    this.#overwritten.delete(sequence);
   }
 
-  /** The newest drafted token, to be told the next one; it takes the place of the block's, where that was wrong. */
-  #next({ slot, check, accepted, start, tokens }: Draft): TargetSlot {
+  /** Runs the newest drafted token to get the next one. It overwrites the rows of the block's wrong tokens. */
+  #nextSlot({ slot, check, accepted, start, tokens }: Draft): TargetSlot {
     const { sequence, sampling } = slot;
     if (accepted < check.block) {
-      this.#lost.set(sequence, { from: start, tokens: slot.tokens.slice(slot.tokens.length - check.block + accepted) });
+      const wrong = slot.tokens.slice(slot.tokens.length - check.block + accepted);
+      this.#overwritten.set(sequence, { from: start, tokens: wrong });
     }
     const dimensions = this.info.uniformsPerPosition;
-    const u = accepted + tokens.length;
-    return {
-      sequence,
-      at: start + tokens.length - 1,
-      tokens: tokens.slice(-1),
-      sampling,
-      u: check.u.slice(u * dimensions, (u + 1) * dimensions),
-    };
+    const position = accepted + tokens.length;
+    const u = check.u.slice(position * dimensions, (position + 1) * dimensions);
+    return { sequence, at: start + tokens.length - 1, tokens: tokens.slice(-1), sampling, u };
   }
 }
 
-/** Longest draft; each token costs a run, so that the gateway will ask for far fewer. */
-const LONGEST = 64;
-
-/** A draft whose first token is what the model says where it does not say what the block does, or after the block. */
-function begun(slot: DraftSlot, output: TargetOutput): Draft | undefined {
+/** Starts a draft with the model's pick at the block's first wrong token, or after the block. */
+function startDraft(slot: DraftSlot, output: TargetOutput): Draft | undefined {
   const { at, tokens, check } = slot;
   if (!check) return undefined;
   const block = tokens.slice(tokens.length - check.block);
@@ -164,39 +160,38 @@ function begun(slot: DraftSlot, output: TargetOutput): Draft | undefined {
   const accepted = wrong < 0 ? check.block : wrong;
   const start = at + tokens.length - check.block + accepted;
   const draft: Draft = { slot, check, accepted, start, tokens: [], confidences: [] };
-  add(draft, output, before + accepted);
+  addPick(draft, output, before + accepted);
   return draft;
 }
 
-/** Adds a pick of the model, with the probability that it had before temperature, top-k and top-p. */
-function add({ tokens, confidences }: Draft, { picks, logProbabilities }: TargetOutput, index: number): void {
+/** Adds a pick of the model; its confidence is its probability before temperature, top-k and top-p. */
+function addPick({ tokens, confidences }: Draft, { picks, logProbabilities }: TargetOutput, index: number): void {
   tokens.push(picks[index] as number);
   confidences.push(Math.exp(logProbabilities[index] as number));
 }
 
-function answerOf(draft: Draft | undefined): DraftOutput {
+function draftOutput(draft: Draft | undefined): DraftOutput {
   if (!draft) return { branches: [] };
   const { accepted, tokens, confidences } = draft;
   return { branches: [{ accepted, tokens: Int32Array.from(tokens), confidences: Float32Array.from(confidences) }] };
 }
 
 /**
- * Refuses a draft model that cannot draft for a pair's target: it has to have the same tokens, picked in the same way.
+ * Checks that a draft model has the tokens of a pair's target, picked in the same way.
  *
- * @throws PtpError `failed_precondition` naming `setting` and what differs
+ * @throws PtpError `failed_precondition` naming `setting` and the difference
  */
 export function checkDraftModel(draft: Manifest, pair: Manifest, setting: string): void {
   const identity = ({ tokenizer, sizes, pick, end_of_text }: Manifest) => ({
     'the SHA-256 of `tokenizer.json`': tokenizer.sha256,
-    'a vocabulary': sizes.vocab,
+    'the vocabulary size': sizes.vocab,
     '`pick`': pick,
     '`end_of_text`': end_of_text,
   });
-  const wanted = Object.entries(identity(pair));
-  const given = Object.values(identity(draft));
-  for (const [i, [what, value]] of wanted.entries()) {
-    if (value === given[i]) continue;
-    const message = `${setting}: ${what} of ${draft.id} must be ${value}, as ${pair.id} has it, got ${given[i]}`;
+  const actual = Object.values(identity(draft));
+  for (const [i, [name, expected]] of Object.entries(identity(pair)).entries()) {
+    if (expected === actual[i]) continue;
+    const message = `${setting}: ${name} of ${draft.id} must be ${expected}, as in ${pair.id}, got ${actual[i]}`;
     throw new PtpError('failed_precondition', message, { field: setting });
   }
 }

@@ -3,9 +3,9 @@ import { attribute, contextFrom, endSpan, recordSpan, span, untraced } from '@pt
 import type { Served } from './scheduler.ts';
 
 /**
- * Records a step that has just been served, with its two parts: waiting for a run, and the run.
+ * Records a span for a slot that was just served, with children for its time in the queue and its run.
  *
- * @param traceparent of the caller's span; without one nothing is recorded
+ * @param traceparent of the caller's span; without one, nothing is recorded
  */
 export function recordRun(
   name: string,

@@ -9,13 +9,13 @@ import {
   type TargetSlot,
 } from './types.ts';
 
-/** Cache rows that hold, or undefined if the sequence isn't open. */
+/** Rows that hold, or undefined if the sequence is not open. */
 export type RowsOf = (sequence: SequenceId) => number | undefined;
 
 /**
- * Refuses a target run that breaks engine.ts.
+ * Checks a target run against types.ts.
  *
- * @throws PtpError `not_found` for a sequence that isn't open, `out_of_range` beyond the context, else `invalid_argument`
+ * @throws PtpError `not_found` for a sequence that is not open, `out_of_range` beyond the context, otherwise `invalid_argument`
  */
 export function checkTargetSlots(slots: readonly TargetSlot[], info: EngineInfo, rowsOf: RowsOf): void {
   checkContext(slots, info, rowsOf);
@@ -29,20 +29,20 @@ export function checkTargetSlots(slots: readonly TargetSlot[], info: EngineInfo,
   }
 }
 
-/** `checkTargetSlots` for a draft run. */
+/** Checks a draft run; otherwise like `checkTargetSlots`. */
 export function checkDraftSlots(
   slots: readonly DraftSlot[],
   { info, checksBlocks, maxBranchLength: maxLength }: Pick<DraftEngine, 'info' | 'checksBlocks' | 'maxBranchLength'>,
   rowsOf: RowsOf,
 ): void {
   checkContext(slots, info, rowsOf);
-  for (const [i, { at, tokens, branches, check: asked }] of slots.entries()) {
+  for (const [i, { at, tokens, branches, check: blockCheck }] of slots.entries()) {
     if (checksBlocks) check(branches.length === 0, i, '`branches`', 'none for a drafter that checks', branches.length);
-    else check(!asked, i, '`check`', 'for a drafter that checks only', 'one');
-    if (asked) {
-      const { block, u } = asked;
+    else check(!blockCheck, i, '`check`', 'absent for a drafter that plans branches', 'one');
+    if (blockCheck) {
+      const { block, u } = blockCheck;
       check(isInteger(block, 0, tokens.length - 1), i, '`block`', `an integer in [0, ${tokens.length - 1}]`, block);
-      const length = checkedLength(asked, info.uniformsPerPosition);
+      const length = checkedLength(blockCheck, info.uniformsPerPosition);
       check(isInteger(length, 1, maxLength), i, 'a draft', `1 to ${maxLength} tokens`, length);
       checkUniforms(u, i);
     }
@@ -57,11 +57,7 @@ export function checkDraftSlots(
   }
 }
 
-/**
- * Refuses to fill a sequence that has rows already.
- *
- * @throws PtpError `not_found` for a sequence that isn't open, `failed_precondition` for one with rows
- */
+/** @throws PtpError `not_found` for a sequence that is not open, `failed_precondition` for one with rows */
 export function checkEmpty(sequence: SequenceId, rowsOf: RowsOf): void {
   const rows = rowsOf(sequence);
   if (rows === undefined) throw new PtpError('not_found', `sequence ${sequence} is not open`);

@@ -86,7 +86,7 @@ describe('a draft model', () => {
 
   test.each([
     [{ tokenizer: { sha256: 'f'.repeat(64) } }, 'the SHA-256 of `tokenizer.json`'],
-    [{ end_of_text: 7 }, '`end_of_text` of small must be 0, as tiny has it, got 7'],
+    [{ end_of_text: 7 }, '`end_of_text` of small must be 0, as in tiny, got 7'],
     [{ pick: 'cdf' as const }, '`pick` of small must be tree'],
   ])('is refused with others: %j', (difference, message) => {
     const draft = { ...pair, id: 'small', ...difference };

@@ -3,28 +3,27 @@ export class SequenceCache {
   /** [layer] rows of `width` floats. */
   keys: Float32Array[];
   values: Float32Array[];
-  tokens: Int32Array;
+  tokens = new Int32Array();
   /** Rows that hold. */
   rows = 0;
-  private readonly width: number;
-  private readonly limit: number;
+  readonly #width: number;
+  readonly #limit: number;
 
   /**
-   * @param layers layers that have keys and values
+   * @param layers layers with keys and values
    * @param width floats in a layer's row of keys
    * @param limit most rows, the context length
    */
   constructor(layers: number, width: number, limit: number) {
-    this.width = width;
-    this.limit = limit;
+    this.#width = width;
+    this.#limit = limit;
     this.keys = Array.from({ length: layers }, () => new Float32Array());
     this.values = Array.from({ length: layers }, () => new Float32Array());
-    this.tokens = new Int32Array();
   }
 
   /** Bytes allocated for keys and values. */
   get bytes(): number {
-    return 2 * this.keys.length * this.tokens.length * this.width * Float32Array.BYTES_PER_ELEMENT;
+    return 2 * this.keys.length * this.tokens.length * this.#width * Float32Array.BYTES_PER_ELEMENT;
   }
 
   /** Drops the rows from `at` on and makes room for `count` there. */
@@ -32,10 +31,10 @@ export class SequenceCache {
     if (at > this.rows) throw new RangeError(`row ${at} of a sequence with ${this.rows}`);
     this.rows = at;
     if (at + count <= this.tokens.length) return;
-    const capacity = Math.min(this.limit, Math.max(64, 2 * this.tokens.length, at + count));
+    const capacity = Math.min(this.#limit, Math.max(64, 2 * this.tokens.length, at + count));
     const grow = (old: Float32Array) => {
-      const grown = new Float32Array(capacity * this.width);
-      grown.set(old.subarray(0, at * this.width));
+      const grown = new Float32Array(capacity * this.#width);
+      grown.set(old.subarray(0, at * this.#width));
       return grown;
     };
     this.keys = this.keys.map(grow);
@@ -45,25 +44,21 @@ export class SequenceCache {
     this.tokens = tokens;
   }
 
-  /** Takes over the first `count` rows of another one; this one holds none. `prepare` has made the room. */
+  /** Copies the first `count` rows of another cache into this one, which holds none and is prepared for them. */
   copyFrom(other: SequenceCache, count: number): void {
-    const end = count * this.width;
-    for (const kind of ['keys', 'values'] as const) {
-      for (const [layer, rows] of other[kind].entries()) this[kind][layer]?.set(rows.subarray(0, end));
-    }
-    this.tokens.set(other.tokens.subarray(0, count));
-    this.rows = count;
+    this.append([...other.tokens.subarray(0, count)], other.keys, other.values, 0);
   }
 
-  /** Layer `layer`'s keys or values of the rows that hold, without a copy. */
+  /** Keys or values of a layer in the rows that hold, without a copy. */
   past(kind: 'keys' | 'values', layer: number): Float32Array {
-    return (this[kind][layer] as Float32Array).subarray(0, this.rows * this.width);
+    return (this[kind][layer] as Float32Array).subarray(0, this.rows * this.#width);
   }
 
   /**
-   * Appends rows to those that hold; `prepare` has made the room.
+   * Appends prepared rows to those that hold.
    *
-   * @param newKeys per layer, rows of a whole run; the sequence's start at `start`; so newValues
+   * @param newKeys per layer, the rows of a whole run, of which this sequence's begin at row `start`
+   * @param newValues likewise
    */
   append(
     tokens: readonly number[],
@@ -71,8 +66,8 @@ export class SequenceCache {
     newValues: readonly Float32Array[],
     start: number,
   ): void {
-    const [from, to] = [start * this.width, (start + tokens.length) * this.width];
-    const end = this.rows * this.width;
+    const [from, to] = [start * this.#width, (start + tokens.length) * this.#width];
+    const end = this.rows * this.#width;
     for (const [layer, rows] of newKeys.entries()) this.keys[layer]?.set(rows.subarray(from, to), end);
     for (const [layer, rows] of newValues.entries()) this.values[layer]?.set(rows.subarray(from, to), end);
     this.tokens.set(tokens, this.rows);

@@ -1,19 +1,18 @@
 import type { SequenceCache } from './kv-cache.ts';
 
 /**
- * Rows are taken over in blocks of so many: less is not worth a copy, and nearly all prompts share their first token. It is also how
- * finely the number of known tokens, which the client is told, speaks of other clients' prompts.
+ * Rows are reused in blocks of this size: fewer are not worth a copy, and nearly all prompts share their first token. It also limits
+ * a side channel: cached_tokens reveals other clients' prompts only in steps of 16 tokens.
  */
 export const BLOCK = 16;
 
 /**
- * Caches of finished sequences, kept because a new prompt may begin as they do: the next turn of a chat, a system prompt that
- * many share. A row depends on the tokens up to it and on nothing else, so that rows taken over are bit for bit what reading
- * the tokens again would give.
+ * Caches of closed sequences, for prompts that begin alike: the next turn of a chat, a shared system prompt. A row depends only on
+ * the tokens up to it, so reused rows equal bit for bit what reading the tokens again would give.
  */
 export class PrefixCache {
   readonly #limit: number;
-  /** The least recently used first. */
+  /** Least recently used first. */
   readonly #parked = new Set<SequenceCache>();
   #bytes = 0;
 
@@ -32,7 +31,7 @@ export class PrefixCache {
     return this.#parked.size;
   }
 
-  /** Keeps a cache that its sequence needs no more; those that say nothing beyond another one are dropped. */
+  /** Takes the cache of a closed sequence; drops caches whose tokens another one begins with. */
   park(cache: SequenceCache): void {
     if (cache.rows === 0 || cache.bytes > this.#limit) return;
     const tokens = cache.tokens.subarray(0, cache.rows);
@@ -53,9 +52,9 @@ export class PrefixCache {
   }
 
   /**
-   * The longest beginning of `tokens`, in whole blocks, that a parked cache or one of `open` holds; of equals the most recently used.
+   * Finds the longest beginning of `tokens`, in whole blocks, in parked caches and those of `open`; among equals the most recently used.
    *
-   * @returns the cache and how many of its rows are of use; undefined if it is not one block
+   * @returns the cache and the number of its rows to reuse; undefined if no block matches
    */
   longest(
     tokens: ArrayLike<number>,
@@ -72,7 +71,7 @@ export class PrefixCache {
     return best;
   }
 
-  /** Makes it the most recently used. */
+  /** Marks it as the most recently used. */
   #touch(cache: SequenceCache): void {
     this.#parked.delete(cache);
     this.#parked.add(cache);
@@ -84,7 +83,7 @@ export class PrefixCache {
   }
 }
 
-/** How many rows of a cache are those of the first of `tokens`. */
+/** Length of the beginning that a cache and `tokens` share. */
 function sharedRows(cache: SequenceCache, tokens: ArrayLike<number>): number {
   const most = Math.min(cache.rows, tokens.length);
   let rows = 0;

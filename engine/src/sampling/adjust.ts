@@ -1,36 +1,35 @@
 import type { AdjustParams } from '@ptp/protocol/token-adjustments';
 
-/**
- * Changes to one row of logits: `scale` for each of `scaled` first, then `biases` for each of `biased`. Absent ids keep theirs. Tokens that
- * `allowed` leaves out get -Infinity.
- */
+/** Changes to one row of logits, applied in this order: scale, biases, mask. */
 export interface Adjustment {
+  /** Token ids whose logits are scaled: positive ones divided by `scale`, others multiplied. */
   readonly scaled: Int32Array;
   readonly scale: number;
+  /** [n] token ids, and what is added to their logits. */
   readonly biased: Int32Array;
   readonly biases: Float32Array;
-  /** [ceil(V / 8)] bit t % 8 of byte t / 8 for token t; all unless given. */
+  /** [ceil(V / 8)] bit t % 8 of byte t / 8 is set if token t may be picked; all may by default. */
   readonly allowed?: Uint8Array;
 }
 
-/** Whether a mask has a token. */
+/** Reads a token's bit in a mask. */
 export function isAllowed(allowed: Uint8Array, token: number): boolean {
   return (((allowed[token >> 3] ?? 0) >> (token & 7)) & 1) === 1;
 }
 
-/** Nothing changed, but that only this token may be chosen, of V. */
+/** Allows a single token. */
 export function allowToken(token: number, vocabulary: number): Adjustment {
   const allowed = new Uint8Array(Math.ceil(vocabulary / 8));
   allowed[token >> 3] = 1 << (token & 7);
   return allowOnly(allowed);
 }
 
-/** Nothing changed, but that only some tokens may be chosen. */
+/** Allows the tokens of a mask and changes nothing else. */
 export function allowOnly(allowed: Uint8Array): Adjustment {
   return { scaled: new Int32Array(), scale: 1, biased: new Int32Array(), biases: new Float32Array(), allowed };
 }
 
-/** One sequence's adjustments as it grows. */
+/** Biases and penalties of one sequence as it grows. */
 export class Adjuster {
   readonly #params: AdjustParams;
   readonly #counts = new Map<number, number>();
@@ -48,7 +47,7 @@ export class Adjuster {
     this.#generated += tokens.length;
   }
 
-  /** [n + 1] what holds where the target picks: after everything so far, and after each token of a draft of n. */
+  /** [n + 1] adjustments of the target's picks after everything so far and after each token of a draft of n. */
   along(draft: readonly number[]): Adjustment[] {
     const rows = [this.#row()];
     for (const token of draft) {

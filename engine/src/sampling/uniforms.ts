@@ -1,7 +1,7 @@
 import { PtpError } from '@ptp/protocol/errors';
 
 // The auxiliary variables u of Parallel Token Prediction: counter-based, so that u depends on (seed, position) alone
-// and a stream that continues after a failover draws the numbers that it would have drawn anyway.
+// and a stream that continues after a failover draws the same numbers.
 //
 // Generator: Philox4x32-10, Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 // Key = (low, high word of the 64-bit seed); counter = (position, floor(d / 4), 0, 0); coordinate d of a position is
@@ -61,19 +61,15 @@ export function philox4x32(words: Uint32Array, key0: number, key1: number): void
  *
  * @param seed the request's seed, in [0, 2^64)
  * @param position generated tokens before this one, in [0, 2^32)
- * @param d coordinate, >= 0; 0 where a pair uses a single u
+ * @param d coordinate, >= 0; 0 for pairs with a single u
  * @throws PtpError `invalid_argument` for a seed or position outside its range
  */
 export function uniform(seed: bigint, position: number, d = 0): number {
-  const [key0, key1] = keyOf(seed);
-  checkPositions(position, 1);
-  const words = Uint32Array.of(position, d >>> 2, 0, 0);
-  philox4x32(words, key0, key1);
-  return toUnitInterval(words[d & 3] as number);
+  return uniforms(seed, position, 1, d + 1)[d] as number;
 }
 
 /**
- * The uniforms of `count` positions in a row.
+ * The uniforms of `count` consecutive positions.
  *
  * @param seed the request's seed, in [0, 2^64)
  * @param firstPosition position of the first row, >= 0

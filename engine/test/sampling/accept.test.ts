@@ -27,7 +27,8 @@ describe('accept', () => {
     [[], []],
     [[1], [1, 2, 3]],
   ])('refuses draft %j with picks %j', (draft, picks) => {
-    expect(() => accept(draft, picks)).toThrow('draft tokens need one pick more');
+    const message = `${draft.length} draft tokens need ${draft.length + 1} picks, got ${picks.length}`;
+    expect(() => accept(draft, picks)).toThrow(message);
   });
 
   test('commits the longest prefix on which both agree and one token of the target', () => {
