@@ -1,4 +1,4 @@
-// A gRPC client in TypeScript, with protobuf-es messages: tokens and what each step did, a deadline, an error's details.
+// A gRPC client in TypeScript with protobuf-es messages: tokens, steps, a deadline, cancellation, an error.
 //   node examples/grpc-client.ts [127.0.0.1:8081]
 
 import { connect } from '@ptp/protocol/client';
@@ -14,14 +14,14 @@ const stream = client.generate(
   { prompt, maxTokens: 60, sampling: { temperature: 0.7 }, seed: 1n },
   { deadlineMs: 30_000 },
 );
-for await (const { text, tokens: said, step } of stream) {
+for await (const { text, tokens: committed, step } of stream) {
   process.stdout.write(text);
-  tokens += said.length;
+  tokens += committed.length;
   steps = (step?.step ?? 0) + 1;
 }
 console.log(`\n${tokens} tokens in ${steps} steps`);
 
-// leaving the loop cancels the call, and the server frees what it held
+// Leaving the loop cancels the call and frees its resources on the server.
 for await (const _ of client.generate({ prompt, maxTokens: 500 })) break;
 
 try {

@@ -1,8 +1,8 @@
-"""A gRPC client in Python: tokens and what each step did, a deadline, cancelling, an error's details.
+"""A gRPC client in Python: tokens, steps, a deadline, cancellation, an error.
 
 pip install grpcio-tools; python examples/grpc_client.py [127.0.0.1:8081]
 
-`grpc.protos_and_services` makes the stubs from proto/ at run time; `python -m grpc_tools.protoc` writes them to files.
+`grpc.protos_and_services` generates the stubs from proto/ at run time; `python -m grpc_tools.protoc` writes them to files.
 """
 
 import pathlib
@@ -30,7 +30,7 @@ for answer in stub.Generate(request, timeout=30):
     steps = answer.step.step + 1
 print(f"\n{tokens} tokens in {steps} steps")
 
-# cancelling frees what the server held
+# Cancelling frees the call's resources on the server.
 call = stub.Generate(messages.GenerateRequest(text="class ", max_tokens=500))
 next(call)
 call.cancel()

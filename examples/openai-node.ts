@@ -1,11 +1,11 @@
-// The official OpenAI client for Node against this server: a stream, a form, a tool.
+// The official OpenAI client for Node: streaming, JSON by a schema, a tool call.
 //   node examples/openai-node.ts [http://127.0.0.1:8080]
 import OpenAI from 'openai';
 
 const client = new OpenAI({ baseURL: `${process.argv[2] ?? 'http://127.0.0.1:8080'}/v1`, apiKey: 'any' });
 const model = 'default';
 
-// text, as it comes
+// Streamed text
 const stream = await client.completions.create({
   model,
   prompt: 'export interface User {\n',
@@ -24,16 +24,16 @@ const schema = {
   additionalProperties: false,
 };
 const messages = [{ role: 'user', content: 'A package.' }] as const;
-const formed = await client.chat.completions.create({
+const structured = await client.chat.completions.create({
   model,
   messages: [...messages],
   response_format: { type: 'json_schema', json_schema: { name: 'package', schema, strict: true } },
   max_tokens: 100,
   seed: 1,
 });
-console.log(JSON.parse(formed.choices[0]?.message.content ?? ''));
+console.log(JSON.parse(structured.choices[0]?.message.content ?? ''));
 
-// a call of a function
+// A tool call
 const called = await client.chat.completions.create({
   model,
   messages: [...messages],

@@ -1,4 +1,4 @@
-"""The official OpenAI client for Python against this server: a stream, a form, a tool.
+"""The official OpenAI client for Python: streaming, JSON by a schema, a tool call.
 
 pip install openai; python examples/openai_python.py [http://127.0.0.1:8080]
 """
@@ -12,7 +12,7 @@ URL = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8080"
 client = openai.OpenAI(base_url=f"{URL}/v1", api_key="any")
 MODEL = "default"
 
-# text, as it comes
+# Streamed text
 stream = client.completions.create(model=MODEL, prompt="export interface User {\n", max_tokens=60, seed=1, stream=True)
 for chunk in stream:
     print(chunk.choices[0].text, end="", flush=True)
@@ -26,16 +26,16 @@ schema = {
     "additionalProperties": False,
 }
 messages = [{"role": "user", "content": "A package."}]
-formed = client.chat.completions.create(
+structured = client.chat.completions.create(
     model=MODEL,
     messages=messages,
     response_format={"type": "json_schema", "json_schema": {"name": "package", "schema": schema, "strict": True}},
     max_tokens=100,
     seed=1,
 )
-print(json.loads(formed.choices[0].message.content))
+print(json.loads(structured.choices[0].message.content))
 
-# a call of a function
+# A tool call
 called = client.chat.completions.create(
     model=MODEL,
     messages=messages,

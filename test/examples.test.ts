@@ -6,7 +6,7 @@ import { APICallError, generateText, jsonSchema, stepCountIs, streamText, tool }
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { serveGateway } from './served.ts';
 
-// What users run, against the whole server on the embedded pair.
+// Runs the examples against a complete server with the shipped models.
 
 const examples = join(import.meta.dirname, '..', 'examples');
 const models = join(import.meta.dirname, '..', 'models', 'default');
@@ -77,7 +77,7 @@ describe("Vercel's AI SDK", () => {
     expect(whole.usage.outputTokens).toBe(30);
   });
 
-  test('has tools called, and sends what they say back', async () => {
+  test('calls tools and sends their results back', async () => {
     const seen: unknown[] = [];
     const add = tool({
       description: 'Adds',
@@ -106,7 +106,7 @@ describe("Vercel's AI SDK", () => {
     expect(steps[0]?.toolResults[0]?.output).toEqual({ sum: expect.any(Number) });
   });
 
-  test("hears of errors in the server's words", async () => {
+  test("reports errors with the server's message", async () => {
     const failing = generateText({ model: model('gpt'), prompt: 'a', maxRetries: 0 });
     await expect(failing).rejects.toSatisfy(
       (error) => APICallError.isInstance(error) && error.statusCode === 404 && /does not exist/.test(error.message),
