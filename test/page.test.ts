@@ -4,7 +4,7 @@ import { chromiumPath, launch } from './browser.ts';
 import { onPage as onAnyPage } from './on-page.ts';
 import { serveGateway } from './served.ts';
 
-if (!chromiumPath) console.warn('the page is not tested: no Chromium found, set PTP_CHROMIUM');
+if (!chromiumPath) console.warn('skipping the page tests: no Chromium found, set PTP_CHROMIUM to its path');
 
 describe.skipIf(!chromiumPath)('the page', () => {
   let server: Awaited<ReturnType<typeof serveGateway>>;
@@ -34,7 +34,7 @@ describe.skipIf(!chromiumPath)('the page', () => {
   const finished = (page: Page, pattern: RegExp) =>
     status(page).filter({ hasText: pattern }).waitFor({ timeout: 20_000 });
 
-  test('shows an answer with where its tokens came from, and what its steps took', () =>
+  test('shows an answer with the source of each token and the times of its steps', () =>
     onPage(async (page) => {
       await page.getByLabel('Max tokens').fill('60');
       await page.getByRole('button', { name: 'Generate' }).click();
@@ -51,7 +51,7 @@ describe.skipIf(!chromiumPath)('the page', () => {
       expect(await pane.locator('.lane-draft').count()).toBeGreaterThan(2);
     }));
 
-  test('without the drafter all tokens are the model’s own', () =>
+  test('shows only tokens of the model without the drafter', () =>
     onPage(async (page) => {
       await page.getByLabel('Max tokens').fill('20');
       await page.getByLabel('Drafter').uncheck();
@@ -62,7 +62,7 @@ describe.skipIf(!chromiumPath)('the page', () => {
       expect(await page.locator('.pane h2').textContent()).toBe('Without drafter');
     }));
 
-  test('a race ends with the verdict that the texts are identical', () =>
+  test('ends a race with the verdict that the texts are identical', () =>
     onPage(async (page) => {
       await page.getByLabel('Max tokens').fill('50');
       await page.getByRole('button', { name: 'Race with and without drafter' }).click();
@@ -73,7 +73,7 @@ describe.skipIf(!chromiumPath)('the page', () => {
       expect((await text(0)).length).toBeGreaterThan(60);
     }));
 
-  test('a race without a seed draws one for both', () =>
+  test('draws one seed for both runs of a race', () =>
     onPage(async (page) => {
       await page.getByLabel('Max tokens').fill('30');
       await page.getByLabel('Temperature').fill('1.25');
@@ -83,14 +83,14 @@ describe.skipIf(!chromiumPath)('the page', () => {
       expect(await page.getByLabel('Seed').inputValue()).toMatch(/^\d+$/);
     }));
 
-  test('a race of one token has no speed', () =>
+  test('reports no speed for a race of one token', () =>
     onPage(async (page) => {
       await page.getByLabel('Max tokens').fill('1');
       await page.getByRole('button', { name: 'Race' }).click();
       await finished(page, /^Identical: 1 token\.$/);
     }));
 
-  test('takes any temperature, and gives the focus back to the button that was pressed', () =>
+  test('accepts any temperature, and returns the focus to the pressed button', () =>
     onPage(async (page) => {
       await page.getByLabel('Temperature').fill('0.75');
       await page.getByLabel('Max tokens').fill('20');
@@ -100,7 +100,7 @@ describe.skipIf(!chromiumPath)('the page', () => {
       await page.locator('button:focus', { hasText: 'Generate' }).waitFor();
     }));
 
-  test('says in words what the server refuses', () =>
+  test("shows the server's error messages", () =>
     onPage(
       async (page) => {
         await page.getByLabel('Temperature').evaluate((element: HTMLInputElement) => {
@@ -112,12 +112,12 @@ describe.skipIf(!chromiumPath)('the page', () => {
         expect(await page.getByRole('button', { name: 'Generate' }).isEnabled()).toBe(true);
       },
       {},
-      [/status of 400/], // what the browser itself logs
+      [/status of 400/], // logged by the browser
     ));
 
-  test('can be stopped, and used by keyboard alone', () =>
+  test('can be stopped, and used with the keyboard alone', () =>
     onPage(async (page) => {
-      // the most probable text goes on and on
+      // Greedy text does not end before the limit.
       await page.getByLabel('Temperature').fill('0');
       await page.getByLabel('Max tokens').fill('900');
       await page.getByLabel('Prompt').focus();
@@ -134,7 +134,7 @@ describe.skipIf(!chromiumPath)('the page', () => {
       for (const id of ['temperature', 'seed', 'drafting', 'Generate', 'race']) expect(order).toContain(id);
     }));
 
-  test('fits a phone, and follows the system to dark', () =>
+  test('fits a phone, and follows the dark mode of the system', () =>
     onPage(
       async (page) => {
         await page.getByLabel('Max tokens').fill('20');
@@ -148,7 +148,7 @@ describe.skipIf(!chromiumPath)('the page', () => {
       { viewport: { width: 360, height: 740 }, colorScheme: 'dark' },
     ));
 
-  test('describes the API at /docs, and tries it out', () =>
+  test('documents the API at /docs, and can send requests from there', () =>
     onPage(async (page) => {
       await page.goto(`${server.url}docs`);
       const version = page.locator('#operations-default-get_version');

@@ -6,7 +6,8 @@ import { chromiumPath, launch } from './browser.ts';
 import { onPage as onAnyPage } from './on-page.ts';
 import { serveGateway } from './served.ts';
 
-if (!chromiumPath) console.warn('the page of traces is not tested: no Chromium found, set PTP_CHROMIUM');
+if (!chromiumPath)
+  console.warn('skipping the tests of the traces page: no Chromium found, set PTP_CHROMIUM to its path');
 
 const folder = new URL('../models/default', import.meta.url).pathname;
 
@@ -51,7 +52,7 @@ describe.skipIf(!chromiumPath)('the page of traces', () => {
   const figure = (page: Page, name: string) =>
     page.locator('#step div', { has: page.locator(`dt:text-is("${name}")`) }).locator('dd');
 
-  test('lists requests, the newest first, and shows where a step’s time went', () =>
+  test('lists requests, newest first, and shows the times of a step', () =>
     onPage(async (page) => {
       await page.getByText('2 requests.').waitFor();
       expect(await page.locator('#requests tbody button').allTextContents()).toEqual([
@@ -62,7 +63,7 @@ describe.skipIf(!chromiumPath)('the page of traces', () => {
       await open(page);
       const steps = await page.locator('#view .bar-step').count();
       expect(steps).toBeGreaterThan(5);
-      // each call is there as a whole, and as its run
+      // One bar for each call and one for its run.
       expect(await page.locator('#view .bar-verify').count()).toBe(2 * steps);
       expect(await page.locator('#view .bar-draft.pale').count()).toBeGreaterThan(2);
       expect(await page.locator('#view .bar-open').count()).toBe(2);
@@ -76,7 +77,7 @@ describe.skipIf(!chromiumPath)('the page of traces', () => {
       expect(await page.locator('#steps tbody tr').count()).toBe(steps);
     }));
 
-  test('bars lie where the figures say', () =>
+  test('draws bars that match the figures', () =>
     onPage(async (page) => {
       await open(page);
       const id = new URL(page.url()).hash.slice(1);
@@ -92,7 +93,7 @@ describe.skipIf(!chromiumPath)('the page of traces', () => {
       });
     }));
 
-  test('is used by keyboard: through the steps, nearer and farther', () =>
+  test('selects steps and zooms with the keyboard', () =>
     onPage(async (page) => {
       await open(page);
       await page.locator('#view').focus();
@@ -109,7 +110,7 @@ describe.skipIf(!chromiumPath)('the page of traces', () => {
       expect(await width()).toBe(whole);
     }));
 
-  test('gives a Chrome trace', () =>
+  test('downloads a Chrome trace', () =>
     onPage(async (page) => {
       await open(page);
       const [download] = await Promise.all([
@@ -119,7 +120,7 @@ describe.skipIf(!chromiumPath)('the page of traces', () => {
       expect(download.suggestedFilename()).toMatch(/^request-\d+\.perfetto\.json$/);
     }));
 
-  test('fits a phone, and follows the system to dark', () =>
+  test('fits a phone, and follows the dark mode of the system', () =>
     onPage(
       async (page) => {
         await open(page, 'first-one');
@@ -131,7 +132,7 @@ describe.skipIf(!chromiumPath)('the page of traces', () => {
       { viewport: { width: 360, height: 740 }, colorScheme: 'dark' },
     ));
 
-  test('asks for a key where the server does', async () => {
+  test('asks for a key if the server requires one', async () => {
     const sha256 = createHash('sha256').update('open sesame').digest('hex');
     const locked = await serveGateway(folder, { keys: new ApiKeys([{ name: 'me', sha256 }]) });
     try {
@@ -152,7 +153,7 @@ describe.skipIf(!chromiumPath)('the page of traces', () => {
         },
         {},
         locked.url,
-        [/status of 401/], // what the browser itself logs
+        [/status of 401/], // logged by the browser
       );
     } finally {
       await locked.close();

@@ -50,7 +50,7 @@ async function collect(request: Request) {
 const prompt = { case: 'text', value: 'export ' } as const;
 
 describe('GenerationService', () => {
-  test('streams text, tokens and step facts, the seed first and the reason last', async () => {
+  test('streams text, tokens and step statistics, the seed first and the finish reason last', async () => {
     const messages = await collect({ prompt, seed: 7n, maxTokens: 100 });
     expect(messages.map(({ text }) => text).join('')).toBe('interface Café { x: 1 }');
     expect(messages.flatMap(({ tokens }) => tokens)).toEqual(tokenizer.encode('interface Café { x: 1 }'));
@@ -65,7 +65,7 @@ describe('GenerationService', () => {
     });
   });
 
-  test('takes token ids as they are, and an absent top_p as no limit', async () => {
+  test('uses token ids unchanged, and no limit for an absent top_p', async () => {
     await collect({ prompt: { case: 'tokens', value: { ids: [5, 6] } }, sampling: { temperature: 0.5, topK: 3 } });
     expect(generator.requests[0]).toMatchObject({
       prompt: [5, 6],
@@ -80,7 +80,7 @@ describe('GenerationService', () => {
     expect(messages.at(-1)?.finishReason).toBe('stop');
   });
 
-  test('says how to draft', async () => {
+  test('passes draft options on', async () => {
     await collect({ prompt, draft: { length: 2, mode: 'overlap' } });
     await collect({ prompt, draft: { off: true } });
     expect(generator.requests.map(({ drafting, draftLimits }) => ({ drafting, draftLimits }))).toEqual([
@@ -89,7 +89,7 @@ describe('GenerationService', () => {
     ]);
   });
 
-  test('gives answers a form', async () => {
+  test('constrains answers to a form', async () => {
     const forms: [NonNullable<Request['form']>, string, string][] = [
       [{ case: 'jsonSchema', value: '{"type":"integer","maximum":9}' }, '7', '10'],
       [{ case: 'jsonObject', value: true }, '{"a":1}', '7'],
@@ -109,12 +109,12 @@ describe('GenerationService', () => {
 
   const refused: [string, Request, object][] = [
     [
-      'a schema that is no JSON',
+      'a schema that is not JSON',
       { prompt, form: { case: 'jsonSchema', value: '{' } },
       { message: '`json_schema` must be the JSON text of a schema, got "{"' },
     ],
     [
-      'a schema that cannot be followed',
+      'an unsupported schema',
       { prompt, form: { case: 'jsonSchema', value: '{"items":{"not":{}}}' } },
       { message: '`json_schema.items.not` is not supported' },
     ],
@@ -124,7 +124,7 @@ describe('GenerationService', () => {
       { message: expect.stringContaining('`json_schema` must be nested at most 200 deep') },
     ],
     [
-      'a schema whose names are not ASCII',
+      'a schema with names outside ASCII',
       { prompt, form: { case: 'jsonSchema', value: '{"properties":{"é":{"not":{}}}}' } },
       { field: 'json_schema.properties.é.not', message: '`json_schema.properties.é.not` is not supported' },
     ],
@@ -160,19 +160,19 @@ describe('GenerationService', () => {
     ],
   ];
   for (const [what, request, error] of refused) {
-    test(`refuses ${what} and serves the next`, async () => {
+    test(`rejects ${what} and serves the next`, async () => {
       await expect(collect(request)).rejects.toMatchObject(error);
       expect(generator.requests).toHaveLength(0);
       expect(await collect({ prompt })).not.toHaveLength(0);
     });
   }
 
-  test('tells the error that the generator ends with', async () => {
+  test("reports the generator's error", async () => {
     generator.script = () => ({ steps: [[5]], error: new PtpError('unavailable', 'the verifier is gone') });
     await expect(collect({ prompt })).rejects.toMatchObject({ code: 'unavailable', message: 'the verifier is gone' });
   });
 
-  test('a client that cancels ends the generation and leaves its place', async () => {
+  test('a client that cancels ends the generation and makes room', async () => {
     generator.script = () => ({ steps: [[5]], endless: true, delayMillis: 5 });
     const controller = new AbortController();
     const both = [1, 2].map(async () => {
@@ -187,7 +187,7 @@ describe('GenerationService', () => {
     expect(await collect({ prompt })).toHaveLength(1);
   });
 
-  test('a client that does not read loses its place, and is told so once it reads', async () => {
+  test('a client that does not read is cut off, and gets the error once it reads', async () => {
     generator.script = () => ({ steps: [Array(20_000).fill(5)], endless: true });
     const { contextLength } = generator.model;
     Object.assign(generator.model, { contextLength: 100_000_000 });
@@ -196,7 +196,7 @@ describe('GenerationService', () => {
     await until(() => generator.running === 0);
     Object.assign(generator.model, { contextLength });
     generator.script = () => ({ steps: [[5]] });
-    // both places are free
+    // Both sequences have ended.
     expect(await Promise.all([collect({ prompt }), collect({ prompt })])).toMatchObject([[{}], [{}]]);
     const read = async () => {
       for await (const _ of call);
@@ -208,8 +208,8 @@ describe('GenerationService', () => {
   });
 });
 
-describe('beside Generate', () => {
-  test('Tokenize gives the ids that Generate reads', async () => {
+describe('other methods', () => {
+  test('Tokenize returns the ids that Generate would use', async () => {
     const ids = tokenizer.encode('export ');
     expect((await client.tokenize({ text: 'export ' })).ids).toEqual([0, ...ids]);
     expect((await client.tokenize({ text: 'export ', withoutBeginning: true })).ids).toEqual(ids);
@@ -220,7 +220,7 @@ describe('beside Generate', () => {
     await expect(client.tokenize({ text: 'a', model: 'other' })).rejects.toMatchObject({ code: 'not_found' });
   });
 
-  test('GetModel tells what is served, and what is there', async () => {
+  test('GetModel reports the model and the health of its services', async () => {
     generator.drafter = false;
     const model = await client.getModel({});
     generator.drafter = true;

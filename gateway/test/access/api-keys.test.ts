@@ -31,22 +31,22 @@ beforeEach(() => {
 });
 
 const as = (key: string) => ({ headers: { 'content-type': 'application/json', authorization: `Bearer ${key}` } });
-const ask = (key: string, body: object = { prompt: 'a' }) => server.complete(body, as(key));
+const send = (key: string, body: object = { prompt: 'a' }) => server.complete(body, as(key));
 
-test('the common door is told whose a sequence is, after the own door of the key', async () => {
+test("the server's limit applies per owner, after the key's own limit", async () => {
   const enter = vi.spyOn(server.admission, 'enter');
   const ben = keys.client('Bearer key of ben') as Client;
-  await ask('key of ben');
+  await send('key of ben');
   expect(enter.mock.calls).toEqual([[1, ben]]);
   const leave = ben.admission.enter(1);
-  expect((await ask('key of ben')).status).toBe(429);
+  expect((await send('key of ben')).status).toBe(429);
   expect(enter).toHaveBeenCalledTimes(1);
   leave();
   enter.mockRestore();
 });
 
 describe('a server with keys', () => {
-  test('answers those who have one, by the official client too', async () => {
+  test('answers requests with a key, from the official client too', async () => {
     const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: 'key of ada', maxRetries: 0 });
     const { choices } = await client.completions.create({ model: 'default', prompt: 'a' });
     expect(choices[0]?.text).toBe('let x');
@@ -57,7 +57,7 @@ describe('a server with keys', () => {
     ['none', {}, 'an API key is required: send `Authorization: Bearer KEY`'],
     ['another one', { authorization: 'Bearer key of eve' }, 'the API key is unknown'],
     ['another form', { authorization: 'Basic a2V5' }, 'an API key is required: send `Authorization: Bearer KEY`'],
-  ])('refuses %s, before it reads the body', async (_, headers, message) => {
+  ])('rejects %s before it reads the body', async (_, headers, message) => {
     for (const path of ['/v1/completions', '/v1/chat/completions', '/v1/responses', '/tokenize', '/detokenize']) {
       const response = await server.post(path, 'no json', {
         headers: { 'content-type': 'application/json', ...headers },
@@ -70,53 +70,53 @@ describe('a server with keys', () => {
     expect((await fetch(`${server.url}/v1/models`, { headers })).status).toBe(401);
   });
 
-  test('asks for none where nothing is worked for', async () => {
+  test('requires none on public routes', async () => {
     for (const path of ['/', '/healthz', '/readyz', '/version', '/openapi.json']) {
       expect((await fetch(server.url + path)).status).toBe(200);
     }
   });
 
-  test('writes names and never keys into its logs', async () => {
+  test('logs names, never keys', async () => {
     server.logs.length = 0;
-    await ask('key of ada');
-    await ask('key of eve');
+    await send('key of ada');
+    await send('key of eve');
     expect(server.logs.join('')).toContain('"client":"ada"');
     expect(server.logs.join('')).not.toMatch(/key of|Bearer/);
   });
 
-  test('gives a key its own sequences, and others theirs', async () => {
+  test('limits the sequences of each key separately', async () => {
     server.generator.script = () => ({ steps: tokenByToken('let x'), endless: true, delayMillis: 2 });
     const stop = new AbortController();
-    const first = ask('key of ben', { prompt: 'a', max_tokens: 400, stream: true });
+    const first = send('key of ben', { prompt: 'a', max_tokens: 400, stream: true });
     await until(() => server.generator.running === 1);
-    const second = await ask('key of ben');
+    const second = await send('key of ben');
     expect(second.status).toBe(429);
     expect((await second.json()).error.message).toBe('overloaded: 1 of 1 sequences are running');
-    expect((await ask('key of ada', { prompt: 'a', max_tokens: 3 })).status).toBe(200);
+    expect((await send('key of ada', { prompt: 'a', max_tokens: 3 })).status).toBe(200);
     stop.abort();
     await (await first).body?.cancel();
     await until(() => server.generator.running === 0);
-    expect((await ask('key of ben', { prompt: 'a', max_tokens: 3 })).status).toBe(200);
+    expect((await send('key of ben', { prompt: 'a', max_tokens: 3 })).status).toBe(200);
   });
 
-  test('counts requests, and tells how many are left', async () => {
-    const first = await ask('key of cyd');
+  test('limits the request rate and reports what is left', async () => {
+    const first = await send('key of cyd');
     expect(first.headers.get('x-ratelimit-limit-requests')).toBe('2');
     expect(first.headers.get('x-ratelimit-remaining-requests')).toBe('1');
     expect(Number.parseFloat(first.headers.get('x-ratelimit-reset-requests') ?? '')).toBeGreaterThan(25);
-    await ask('key of cyd');
-    const third = await ask('key of cyd');
+    await send('key of cyd');
+    const third = await send('key of cyd');
     expect(third.status).toBe(429);
-    // two a minute, so half a minute for one
+    // Two per minute: one every 30 s.
     expect(Number(third.headers.get('retry-after'))).toBeGreaterThan(25);
     expect(Number(third.headers.get('retry-after'))).toBeLessThanOrEqual(30);
     expect(third.headers.get('x-ratelimit-remaining-requests')).toBe('0');
     expect((await third.json()).error.message).toBe('this key is limited to 2 requests per minute');
-    expect((await ask('key of ada')).headers.has('x-ratelimit-limit-requests')).toBe(false);
+    expect((await send('key of ada')).headers.has('x-ratelimit-limit-requests')).toBe(false);
   });
 });
 
-test('a rate comes back with time', () => {
+test('the rate limit refills over time', () => {
   const client = new Client({ name: 'cyd', sha256: sha256('x'), requests_per_minute: 2 });
   const taken = (now: number) => {
     client.take(now);
@@ -130,7 +130,7 @@ test('a rate comes back with time', () => {
   expect(taken(600_000)).toMatchObject({ limit: 2, remaining: 1, resetMillis: 30_000 });
 });
 
-test('gRPC asks for the same keys', async () => {
+test('gRPC requires the same keys', async () => {
   const { generator } = server;
   const grammars = new GrammarCache(tokenizer, generator.model);
   const service = generationService({ generator, tokenizer, grammars, admission: new Admission(8), keys });
@@ -166,7 +166,7 @@ describe('the keys file', () => {
     return loadApiKeys(path, 'PTP_API_KEYS_FILE');
   };
 
-  test('is read', async () => {
+  test('is loaded', async () => {
     const loaded = await load([{ name: 'ada', sha256: sha256('k'), max_streams: 2 }]);
     expect(loaded.client('Bearer k')?.name).toBe('ada');
     expect((await loadApiKeys('', 'PTP_API_KEYS_FILE')).client(undefined)).toBeUndefined();
@@ -177,14 +177,14 @@ describe('the keys file', () => {
     [[], 'the file'],
     [[{ name: 'ada', sha256: 'my key' }], '0.sha256: must be 64 lower-case hex digits'],
     [[{ name: 'ada', sha256: sha256('k'), limit: 3 }], 'Unrecognized key: "limit"'],
-  ])('is refused: %j', async (content, message) => {
+  ])('is rejected: %j', async (content, message) => {
     await expect(load(content)).rejects.toMatchObject({
       code: 'failed_precondition',
       message: expect.stringContaining(message),
     });
   });
 
-  test('has to be there', async () => {
+  test('must exist', async () => {
     await expect(loadApiKeys(join(folder, 'none'), 'PTP_API_KEYS_FILE')).rejects.toThrow('cannot be read (ENOENT)');
   });
 });

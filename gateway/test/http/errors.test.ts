@@ -109,7 +109,7 @@ describe('400 names field, limit and value', () => {
   });
 });
 
-describe('400 for what would change the answer but is not supported', () => {
+describe('400 for unsupported fields with an effect', () => {
   const completion = [{ suffix: 'x' }];
   const conversation = [
     { functions: [{}] },
@@ -129,7 +129,7 @@ describe('400 for what would change the answer but is not supported', () => {
     expect((await response.json()).error).toMatchObject({ param, message: `\`${param}\` is not supported` });
   });
 
-  test('neutral values pass', async () => {
+  test('values without effect pass', async () => {
     const neutral = {
       tools: [],
       tool_choice: 'auto',
@@ -169,12 +169,12 @@ describe('400 context_length_exceeded', () => {
 describe('bodies', () => {
   const error = async (response: Response) => ((await response.json()) as { error: { message: string } }).error.message;
 
-  test.each(['{"prompt": ', '', 'nothing'])('that are not JSON are refused: %j', async (body) => {
+  test.each(['{"prompt": ', '', 'nothing'])('that are not JSON are rejected: %j', async (body) => {
     const response = await server.post('/v1/completions', body);
     expect([response.status, await error(response)]).toEqual([400, 'the request body is not valid JSON']);
   });
 
-  test.each(['[]', '5', 'null', '"text"'])('that are not an object are refused: %s', async (body) => {
+  test.each(['[]', '5', 'null', '"text"'])('that are not an object are rejected: %s', async (body) => {
     const response = await server.post('/v1/completions', body);
     expect([response.status, await error(response)]).toEqual([
       400,
@@ -185,26 +185,26 @@ describe('bodies', () => {
   test.each([
     ['[', ']'],
     ['{"a":', '}'],
-  ])('that are nested too deep are refused: %s', async (open, close) => {
+  ])('that are nested too deep are rejected: %s', async (open, close) => {
     const body = `{"prompt": "a", "x": ${open.repeat(50_000)}1${close.repeat(50_000)}}`;
     const response = await server.post('/v1/completions', body);
     expect([response.status, await error(response)]).toEqual([400, 'the request body must be nested at most 200 deep']);
   });
 
-  test('that are not UTF-8 are refused, not repaired', async () => {
+  test('that are not UTF-8 are rejected, not repaired', async () => {
     const body = Buffer.concat([Buffer.from('{"prompt": "'), Buffer.of(0xff), Buffer.from('"}')]);
     const response = await server.post('/v1/completions', body);
     expect([response.status, await error(response)]).toEqual([400, 'the request body is not valid UTF-8']);
   });
 
-  test('of another content type are refused', async () => {
+  test('of another content type are rejected', async () => {
     for (const type of ['text/plain', 'application/x-www-form-urlencoded', '']) {
       const response = await server.post('/v1/completions', '{"prompt": "a"}', { headers: { 'content-type': type } });
       expect([response.status, await error(response)]).toEqual([415, 'the content type must be application/json']);
     }
   });
 
-  test('may name their charset', async () => {
+  test('may declare their charset', async () => {
     const headers = { 'content-type': 'application/json; charset=utf-8' };
     expect((await server.post('/v1/completions', '{"prompt": "é"}', { headers })).status).toBe(200);
   });
@@ -212,27 +212,27 @@ describe('bodies', () => {
   test.each([
     ['of known length', () => new Uint8Array(50_000_000).fill(32)],
     ['of unknown length', () => new Blob([new Uint8Array(50_000_000).fill(32)]).stream()],
-  ])('of 50 MB are refused, %s', async (_, body) => {
+  ])('of 50 MB are rejected, %s', async (_, body) => {
     const init = { body: body() as BodyInit, duplex: 'half' } as RequestInit;
     const response = await server.post('/v1/completions', '', init);
     expect(response.status).toBe(413);
     expect((await response.json()).error.type).toBe('invalid_request_error');
   });
 
-  test('that break off are their client’s fault, in the log too', async () => {
+  test('that break off are logged as client errors', async () => {
     server.logs.length = 0;
     const socket = connect(server.port, '127.0.0.1');
     socket.write('POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n');
     socket.write('content-length: 500\r\n\r\n{"prompt":');
     await sleep(50);
     socket.destroy();
-    // The request of the test before may be logged in between: 413, as its body was not read.
+    // The previous test's request may be logged in between, with status 413.
     const broken = () => server.logs.map((line) => JSON.parse(line)).find(({ status }) => status !== 413);
     await until(() => broken() !== undefined);
     expect(broken()).toMatchObject({ level: 'info', status: 400, msg: 'refused' });
   });
 
-  test('that are too large are refused before they are sent', async () => {
+  test('that are too large are rejected before they are sent', async () => {
     const socket = connect(server.port, '127.0.0.1');
     socket.write(
       'POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 50000000\r\n\r\n',
@@ -255,7 +255,7 @@ describe('routes', () => {
     expect((await server.post('/v1/nothing', '{"broken')).status).toBe(404);
   });
 
-  test('400 for a path that is no path', async () => {
+  test('400 for an invalid path', async () => {
     const response = await fetch(`${server.url}/v1/models/%zz`);
     expect([response.status, (await response.json()).error.type]).toEqual([400, 'invalid_request_error']);
   });
@@ -282,7 +282,7 @@ describe('routes', () => {
 describe('failures of the generator', () => {
   const secret = new Error('tensor of /home/secret is broken');
 
-  test('before the first text have their status', async () => {
+  test('before the first text have an HTTP status', async () => {
     for (const stream of [false, true]) {
       server.generator.script = () => ({
         steps: [],
@@ -293,7 +293,7 @@ describe('failures of the generator', () => {
     }
   });
 
-  test('that we did not foresee are 500 and say nothing, except in the log', async () => {
+  test('that are unexpected return 500 and show details only in the log', async () => {
     server.generator.script = () => ({ steps: [], error: secret });
     const response = await server.complete({ prompt: 'a' });
     expect(response.status).toBe(500);
@@ -303,7 +303,7 @@ describe('failures of the generator', () => {
     expect(server.logs.join('')).toContain('/home/secret');
   });
 
-  test('after the first text are the last event of the stream', async () => {
+  test('after the first text become the last event of the stream', async () => {
     server.generator.script = () => ({ steps: tokenByToken('let x'), error: secret });
     const response = await server.complete({ prompt: 'a', stream: true });
     expect(response.status).toBe(200);
@@ -312,14 +312,14 @@ describe('failures of the generator', () => {
     expect(data).not.toContain('[DONE]');
   });
 
-  test('in one choice end the others', async () => {
+  test('in one choice abort the others', async () => {
     server.generator.script = ({ seed }) =>
       seed === 1n ? { steps: [[5]], endless: true } : { steps: [[5], [5]], error: secret };
     expect((await server.complete({ prompt: 'a', n: 2, seed: 1, max_tokens: 400 })).status).toBe(500);
     expect(server.generator.aborted).toBeGreaterThan(0);
   });
 
-  test('a generator that ends without a finish is one', async () => {
+  test('include a generator that ends without a finish reason', async () => {
     server.generator.script = () => ({ steps: [], error: undefined });
     expect((await server.complete({ prompt: 'a' })).status).toBe(500);
   });

@@ -17,7 +17,7 @@ const preflight = (origin: string): RequestInit => ({
   },
 });
 
-describe('with origins that may call', () => {
+describe('with allowed origins', () => {
   let server: TestServer;
   beforeAll(async () => {
     server = await startServer({ corsOrigins: `${ours}, https://b.example.org` }, keys());
@@ -25,7 +25,7 @@ describe('with origins that may call', () => {
   });
   afterAll(() => server.close());
 
-  test('browsers may ask first, without a key', async () => {
+  test('preflight requests need no key', async () => {
     const response = await fetch(`${server.url}/v1/chat/completions`, preflight(ours));
     expect(response.status).toBe(204);
     expect(response.headers.get('access-control-allow-origin')).toBe(ours);
@@ -33,23 +33,23 @@ describe('with origins that may call', () => {
     expect(response.headers.get('access-control-allow-methods')).toBe('GET, POST');
   });
 
-  test('pages of these see answers and refusals, of others none', async () => {
-    const ask = (origin: string, headers: object) =>
+  test('only allowed origins can read answers and errors', async () => {
+    const send = (origin: string, headers: object) =>
       server.complete({ prompt: 'a' }, { headers: { 'content-type': 'application/json', origin, ...headers } });
     for (const [headers, status] of [
       [{ authorization: 'Bearer key' }, 200],
       [{}, 401],
     ] as const) {
-      const response = await ask(ours, headers);
+      const response = await send(ours, headers);
       expect(response.status).toBe(status);
       expect(response.headers.get('access-control-allow-origin')).toBe(ours);
       expect(response.headers.get('access-control-expose-headers')).toContain('x-ratelimit-remaining-requests');
     }
-    const other = await ask('https://evil.example.org', { authorization: 'Bearer key' });
+    const other = await send('https://evil.example.org', { authorization: 'Bearer key' });
     expect(other.headers.get('access-control-allow-origin')).toBeNull();
   });
 
-  test('streams carry it too', async () => {
+  test('streams have the headers too', async () => {
     const headers = { 'content-type': 'application/json', origin: ours, authorization: 'Bearer key' };
     const response = await server.complete({ prompt: 'a', stream: true }, { headers });
     expect(response.headers.get('access-control-allow-origin')).toBe(ours);
@@ -57,30 +57,30 @@ describe('with origins that may call', () => {
   });
 });
 
-describe('without', () => {
+describe('without allowed origins', () => {
   let server: TestServer;
   beforeAll(async () => {
     server = await startServer();
   });
   afterAll(() => server.close());
 
-  test('no page of another origin may call', async () => {
+  test('preflight requests get 405', async () => {
     const response = await fetch(`${server.url}/v1/chat/completions`, preflight(ours));
     expect(response.status).toBe(405);
     expect(response.headers.get('access-control-allow-origin')).toBeNull();
   });
 
   test.each([
-    ['no HTTP', 'HELO example.org\r\n\r\n', 400, 'the request is not valid HTTP/1.1'],
+    ['not HTTP', 'HELO example.org\r\n\r\n', 400, 'the request is not valid HTTP/1.1'],
     ['two lengths', 'POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab', 400, 'not valid'],
     [
-      'a length beside chunks (request smuggling)',
+      'a length with chunked encoding (request smuggling)',
       'POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n',
       400,
       'not valid',
     ],
     ['a long header', `GET / HTTP/1.1\r\nhost: a\r\nx: ${'a'.repeat(20_000)}\r\n\r\n`, 431, 'larger than 16 KiB'],
-  ])('%s is refused in the form of all errors', async (_, request, status, message) => {
+  ])('%s gets an error in the usual form', async (_, request, status, message) => {
     const socket = connect(server.port, '127.0.0.1');
     socket.write(request);
     const answer = await text(socket);

@@ -14,10 +14,10 @@ afterEach(() => server.close());
 const slowly = () => ({ steps: [[5]], endless: true, delayMillis: 60_000 });
 const long = { prompt: 'a', max_tokens: 500 };
 
-describe('a client that leaves', () => {
+describe('a client that disconnects', () => {
   test.each([
     ['mid-stream', true],
-    ['while it waits for a whole answer', false],
+    ['while it waits for an answer that is not streamed', false],
   ])('%s ends its generation', async (_, stream) => {
     const leave = new AbortController();
     if (!stream) server.generator.script = slowly;
@@ -30,7 +30,7 @@ describe('a client that leaves', () => {
     expect(server.generator.aborted).toBe(1);
   });
 
-  test('before the first text of its stream ends its generation', async () => {
+  test('before the first text of a stream ends its generation', async () => {
     server.generator.script = slowly;
     const leave = new AbortController();
     server.complete({ ...long, stream: true, n: 2 }, { signal: leave.signal }).catch(() => {});
@@ -39,7 +39,7 @@ describe('a client that leaves', () => {
     await until(() => server.generator.running === 0);
   });
 
-  test('leaves room for another', async () => {
+  test('makes room for another', async () => {
     const leave = new AbortController();
     server.generator.script = slowly;
     server.complete({ ...long, n: 4 }, { signal: leave.signal }).catch(() => {});
@@ -52,8 +52,8 @@ describe('a client that leaves', () => {
   });
 });
 
-test('a client that does not read holds the generator back, then is disconnected', async () => {
-  // One step's text fills buffers quickly.
+test('a client that does not read slows the generator down, then is disconnected', async () => {
+  // Long steps fill the buffers quickly.
   server.generator.script = () => ({ steps: [Array(50_000).fill(5)], endless: true });
   Object.assign(server.generator.model, { contextLength: 100_000_000 });
   const socket = connect(server.port, '127.0.0.1');
@@ -68,7 +68,7 @@ test('a client that does not read holds the generator back, then is disconnected
   socket.destroy();
 }, 30_000);
 
-test('more sequences than there is room for are refused at the door, and told when to come back', async () => {
+test('sequences beyond the limit get 429 with a time to retry', async () => {
   server.generator.script = slowly;
   const leave = new AbortController();
   server.complete({ ...long, n: 3 }, { signal: leave.signal }).catch(() => {});
@@ -85,12 +85,12 @@ test('more sequences than there is room for are refused at the door, and told wh
 });
 
 describe('operations', () => {
-  test('/healthz is about the process', async () => {
+  test('/healthz reports on the process', async () => {
     server.generator.verifier = false;
     expect((await fetch(`${server.url}/healthz`)).status).toBe(200);
   });
 
-  test('/readyz is about the verifier; the drafter is optional', async () => {
+  test('/readyz reports on the verifier; the drafter is optional', async () => {
     server.generator.drafter = false;
     const ready = await fetch(`${server.url}/readyz`);
     expect([ready.status, await ready.json()]).toEqual([
@@ -102,7 +102,7 @@ describe('operations', () => {
     expect([unready.status, (await unready.json()).reasons]).toEqual([503, ['the verifier does not answer']]);
   });
 
-  test('request ids are echoed if sane, else made, also on streams and errors', async () => {
+  test('request ids are echoed if valid, else generated, for streams and errors too', async () => {
     const id = async (given: string | undefined, body: object = {}) => {
       server.generator.script = () => ({ steps: tokenByToken('ok') });
       const headers = { 'content-type': 'application/json', ...(given && { 'x-request-id': given }) };
@@ -118,7 +118,7 @@ describe('operations', () => {
     expect(await id('x'.repeat(200))).toMatch(/^req_\w{32}$/);
   });
 
-  test('logs say what was asked and how it went, never the text', async () => {
+  test('logs describe requests and outcomes, never text', async () => {
     server.generator.script = () => ({ steps: tokenByToken('secret answer') });
     const headers = { 'content-type': 'application/json', 'x-request-id': 'find-me' };
     await (await server.complete({ prompt: 'secret prompt', stream: true }, { headers })).text();
@@ -134,14 +134,14 @@ describe('operations', () => {
     expect(server.logs.join('')).not.toContain('secret');
   });
 
-  test('closing finishes what is under way', async () => {
+  test('closing lets responses in progress finish', async () => {
     server.generator.script = () => ({ steps: [...tokenByToken('let x = 1;')], delayMillis: 20 });
     const response = await server.complete({ prompt: 'a', stream: true });
     const [text] = await Promise.all([response.text(), sleep(5).then(() => server.shutdown())]);
     expect(text).toContain('[DONE]');
   });
 
-  test('a keep-alive connection serves request after request', async () => {
+  test('a keep-alive connection serves several requests', async () => {
     server.generator.script = () => ({ steps: tokenByToken('ok') });
     const socket = connect(server.port, '127.0.0.1');
     const body = JSON.stringify({ prompt: 'a', stream: true });

@@ -44,7 +44,7 @@ describe('a chat completion', () => {
     expect(body.usage.prompt_tokens).toBe(prompt.length);
   });
 
-  test('streams the role first, then pieces, then the finish, then the usage', async () => {
+  test('streams the role, then the text, the finish reason and the usage', async () => {
     const data = await events(await server.chat({ messages, stream: true, stream_options: { include_usage: true } }));
     expect(data.pop()).toBe('[DONE]');
     const chunks = data.map((event) => JSON.parse(event));
@@ -83,7 +83,7 @@ describe("OpenAI's client", () => {
     expect(server.generator.requests.slice(-2).map(({ seed }) => seed)).toEqual([3n, 4n]);
   });
 
-  test('puts a streamed chat together', async () => {
+  test('assembles a streamed chat', async () => {
     const runner = client.chat.completions.stream({
       model: 'default',
       messages,
@@ -116,7 +116,7 @@ describe("OpenAI's client", () => {
     await expect(create({ max_tokens: 9999 })).rejects.toMatchObject({ code: 'context_length_exceeded' });
   });
 
-  test('throws an error that comes after the first text', async () => {
+  test('throws errors that follow the first text', async () => {
     const { script } = server.generator;
     const error = new PtpError('unavailable', 'the verifier is gone');
     server.generator.script = () => ({ steps: tokenByToken('let x'), error });

@@ -11,7 +11,7 @@ beforeEach(() => {
   server.generator.aborted = 0;
 });
 
-/** The generator says `text`, one token per step, in answer to everything. */
+/** Makes the generator answer every request with `text`, one token per step. */
 const say = (text: string) => {
   server.generator.script = () => ({ steps: tokenByToken(text) });
 };
@@ -60,7 +60,7 @@ describe('a completion', () => {
     expect(chunks[0]).not.toHaveProperty('usage');
   });
 
-  test('streams the usage when asked, in a chunk without choices', async () => {
+  test('streams the usage on request, in a chunk without choices', async () => {
     say('let x');
     const data = await events(
       await server.complete({ prompt: 'a', stream: true, max_tokens: 50, stream_options: { include_usage: true } }),
@@ -72,14 +72,14 @@ describe('a completion', () => {
     expect(chunks.every((chunk) => chunk.usage === null)).toBe(true);
   });
 
-  test('has 16 tokens unless it asks for more', async () => {
+  test('has 16 tokens by default', async () => {
     server.generator.script = () => ({ steps: [[5, 6, 7]], endless: true });
     const { choices, usage } = await (await server.complete({ prompt: 'a' })).json();
     expect(choices[0].finish_reason).toBe('length');
     expect(usage.completion_tokens).toBe(16);
   });
 
-  test('fills what the context has left when 16 do not fit', async () => {
+  test('has fewer if the context has less room', async () => {
     server.generator.script = () => ({ steps: [[5]], endless: true });
     const { usage } = await (await server.complete({ prompt: Array(510).fill(5) })).json();
     expect(usage).toMatchObject({ prompt_tokens: 510, completion_tokens: 2 });
@@ -115,7 +115,7 @@ describe('prompts', () => {
     expect(await prompts(prompt)).toEqual(expected);
   });
 
-  test('several have a choice each, in order', async () => {
+  test('get one choice each, in order', async () => {
     server.generator.script = ({ prompt }) => ({ steps: [prompt], delayMillis: prompt[0] === 40 ? 30 : 0 });
     const { choices, usage } = await (await server.complete({ prompt: [[40], [41, 42]] })).json();
     expect(choices.map(({ text }: { text: string }) => text)).toEqual(['H', 'IJ']);
@@ -133,13 +133,13 @@ describe('parameters', () => {
     expect(request()).toMatchObject({ sampling, seed: 7n, maxTokens: 3, drafting: false, draftLimits: {} });
   });
 
-  test('say how to draft', async () => {
+  test('control drafting', async () => {
     const ptp = { draft_length: 3, draft_mode: 'sequential' };
     await (await server.complete({ prompt: 'a', max_tokens: 3, ptp })).json();
     expect(request()).toMatchObject({ drafting: true, draftLimits: { length: 3, mode: 'sequential' } });
   });
 
-  test('have defaults, also for null', async () => {
+  test('have defaults, for null too', async () => {
     const none = { temperature: null, top_p: null, top_k: -1, n: null, stop: null, stream: null, stream_options: null };
     await (await server.complete({ prompt: 'a', ...none })).json();
     expect(request()).toMatchObject({ sampling: { temperature: 1, topP: 1, topK: 0 }, drafting: true });
@@ -156,19 +156,19 @@ describe('parameters', () => {
     expect(request().seed).toBe(expected);
   });
 
-  test('without a seed it is random', async () => {
+  test('the seed is random by default', async () => {
     await server.complete({ prompt: 'a' });
     await server.complete({ prompt: 'a' });
     expect(request(0).seed).not.toBe(request(1).seed);
   });
 
-  test('choice i has seed + i mod 2^64, for each prompt alike', async () => {
+  test('choice i of every prompt has seed + i mod 2^64', async () => {
     await (await server.complete({ prompt: ['a', 'b'], n: 2, seed: -1 })).json();
     const max = 2n ** 64n - 1n;
     expect(server.generator.requests.map(({ seed }) => seed)).toEqual([max, 0n, max, 0n]);
   });
 
-  test('that nobody knows, or that ask for nothing, are ignored', async () => {
+  test('are ignored if unknown or without effect', async () => {
     const neutral = { logprobs: null, echo: false, suffix: '', logit_bias: {}, presence_penalty: 0, best_of: 1 };
     const response = await server.complete({ prompt: 'a', user: 'me', no_such_field: { a: [1] }, ...neutral });
     expect(response.status).toBe(200);
@@ -183,25 +183,25 @@ describe('text', () => {
     return { pieces: chunks.map(({ text }) => text).filter(Boolean), finish: chunks.at(-1)?.finish_reason };
   };
 
-  test('never has half a character', async () => {
+  test('never contains incomplete characters', async () => {
     say('a😀b');
     expect(tokenizer.encode('a😀b').length).toBeGreaterThan(4);
     expect(await streamed({})).toEqual({ pieces: ['a', '😀', 'b'], finish: 'stop' });
   });
 
-  test('ends before a stop string that lies across tokens, with nothing after it', async () => {
+  test('ends before a stop string that spans tokens', async () => {
     server.generator.script = () => ({ steps: [[...tokenizer.encode('let x = 1;\n'), ...tokenizer.encode('let y')]] });
     const { pieces, finish } = await streamed({ stop: '1;\nl' });
     expect(pieces.join('')).toBe('let x = ');
     expect(finish).toBe('stop');
   });
 
-  test('gives back what only looked like a stop string', async () => {
+  test('includes text that only began like a stop string', async () => {
     say('one two');
     expect((await streamed({ stop: ['two!', 'three'] })).pieces.join('')).toBe('one two');
   });
 
-  test('that stops ends the generation and counts no token after the stop', async () => {
+  test('ends the generation at a stop string and counts no token after it', async () => {
     const ids = [...'abcdef'].flatMap((letter) => tokenizer.encode(letter));
     const usages: unknown[] = [];
     for (const steps of [[ids], ids.map((id) => [id])]) {

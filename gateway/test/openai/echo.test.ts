@@ -17,7 +17,7 @@ const promptIds = tokenizer.encode(prompt);
 const names = [...promptIds, ...tokens].map((id) => new TextDecoder().decode(tokenizer.bytes(id)));
 
 describe('echo', () => {
-  test('begins the answer with the prompt, for each of them', async () => {
+  test('begins each answer with its prompt', async () => {
     const response = await server.complete({ prompt: [prompt, ''], echo: true, n: 2, max_tokens: 50 });
     const { choices, usage } = await response.json();
     expect(choices.map(({ text }: { text: string }) => text)).toEqual([
@@ -30,11 +30,11 @@ describe('echo', () => {
     expect(server.generator.requests.some(({ tellPrompt }) => tellPrompt)).toBe(false);
   });
 
-  test('tells what the model thinks of the prompt', async () => {
+  test('reports log-probabilities of the prompt', async () => {
     const response = await server.complete({ prompt, echo: true, logprobs: 2, max_tokens: 50 });
     const [{ logprobs, text }] = (await response.json()).choices;
     expect(logprobs.tokens).toEqual(names);
-    // the token before every text comes first, and is not told
+    // The token that precedes every text is not reported.
     const ofPrompt = promptIds.map((_, n) => -(n + 1) / 4);
     expect(logprobs.token_logprobs).toEqual([...ofPrompt, ...tokens.map(() => -1)]);
     expect(Object.keys(logprobs.top_logprobs[0])).toHaveLength(2);
@@ -42,7 +42,7 @@ describe('echo', () => {
     expect(logprobs.text_offset.at(-1)).toBe(names.join('').length - 1);
   });
 
-  test('of token ids leaves the first one without a probability', async () => {
+  test('of token ids reports no probability for the first', async () => {
     const response = await server.complete({ prompt: promptIds, echo: true, logprobs: 0, max_tokens: 50 });
     const [{ logprobs, text }] = (await response.json()).choices;
     expect(text).toBe('const é = let x = 1;');
@@ -50,7 +50,7 @@ describe('echo', () => {
     expect(logprobs.top_logprobs[0]).toBeNull();
   });
 
-  test('streams it first, and no stop string is looked for in it', async () => {
+  test('streams the prompt first and ignores stop strings in it', async () => {
     const response = await server.complete({ prompt, echo: true, stream: true, stop: ['é', '1'], max_tokens: 50 });
     const pieces = (await events(response)).slice(0, -1).map((event) => JSON.parse(event).choices[0].text);
     expect(pieces[0]).toBe(prompt);

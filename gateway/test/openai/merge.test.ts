@@ -19,22 +19,22 @@ async function all<T>(source: AsyncIterable<T>): Promise<T[]> {
   return values;
 }
 
-test('gives values as they come', async () => {
+test('yields values in order of arrival', async () => {
   expect(await all(merge([every(40, ['slow']), every(1, ['a', 'b'])]))).toEqual(['a', 'b', 'slow']);
 });
 
-test('of nothing is nothing', async () => {
+test('yields nothing for no sources', async () => {
   expect(await all(merge([]))).toEqual([]);
 });
 
-test('ends all sources when left early', async () => {
+test('ends all sources if the iteration ends early', async () => {
   const ended: string[] = [];
   for await (const _ of merge([every(1, ['a', 'b'], ended), every(5, ['c', 'd'], ended)])) break;
   await sleep(20);
   expect(ended.sort()).toEqual(['a', 'c']);
 });
 
-test('throws what one source throws', async () => {
+test('throws the error of any source', async () => {
   async function* failing(): AsyncGenerator<string> {
     yield 'x';
     throw new Error('broken');

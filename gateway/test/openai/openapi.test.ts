@@ -25,7 +25,7 @@ describe('the OpenAPI document', () => {
     expect(valid).toBe(true);
   });
 
-  test.each(Object.entries(paths))('has what the server has: %s', async (path, operations) => {
+  test.each(Object.entries(paths))('matches the server: %s', async (path, operations) => {
     const url = server.url + path.replace('{id}', 'default');
     const method = operations.get ? 'GET' : 'POST';
     const body = method === 'POST' && { body: '"none"', headers: { 'content-type': 'application/json' } };
@@ -34,7 +34,7 @@ describe('the OpenAPI document', () => {
     expect((await fetch(url, { method: 'DELETE' })).status).toBe(405);
   });
 
-  test('tells fields with their limits', () => {
+  test('contains the limits of fields', () => {
     const properties = paths['/v1/completions']?.post?.requestBody?.content['application/json'].schema.properties ?? {};
     expect(JSON.stringify(properties.n)).toContain('"maximum":8');
     for (const field of ['prompt', 'temperature', 'logit_bias', 'ptp', 'stop'])

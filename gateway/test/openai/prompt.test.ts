@@ -9,7 +9,7 @@ const template = new ChatTemplate('{{ bos_token }}{{ messages[0].content }}{{ eo
 const conversation = [{ role: 'user', content: 'x' }] as const;
 
 describe.each([
-  ['the end of text, unless told otherwise', model, [0]],
+  ['the end of text by default', model, [0]],
   ['a token of its own', { ...model, endOfText: 7, beginOfText: 0 }, [0]],
   ['nothing', { ...model, beginOfText: null }, []],
 ])('a text begins with %s', (_, model, begin) => {

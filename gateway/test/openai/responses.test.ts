@@ -15,7 +15,7 @@ beforeEach(() => {
   server.generator.script = () => ({ steps: tokenByToken('let x = 1;') });
 });
 
-describe('a response, by the official client', () => {
+describe('a response, with the official client', () => {
   test('to a text', async () => {
     const response = await client.responses.create({ model: 'default', input: 'Write.', instructions: 'Be terse.' });
     expect(response.output_text).toBe('let x = 1;');
@@ -32,7 +32,7 @@ describe('a response, by the official client', () => {
     });
   });
 
-  test('to a conversation, cut short', async () => {
+  test('to a conversation, cut off by the limit', async () => {
     const response = await client.responses.create({
       model: 'default',
       input: [
@@ -52,7 +52,7 @@ describe('a response, by the official client', () => {
     expect(response.usage?.output_tokens).toBe(2);
   });
 
-  test('in a stream, whose events come in order', async () => {
+  test('in a stream, with its events in order', async () => {
     const stream = client.responses.stream({ model: 'default', input: 'Write.' });
     const events = [];
     for await (const event of stream) events.push(event);
@@ -88,7 +88,7 @@ describe('a response, by the official client', () => {
     expect(part?.logprobs?.every(({ top_logprobs }) => top_logprobs.length === 2)).toBe(true);
   });
 
-  test('that fails on the way says so in the stream', async () => {
+  test('that fails midway ends with response.failed', async () => {
     server.generator.script = () => ({
       steps: tokenByToken('let'),
       error: new PtpError('unavailable', 'the verifier ended the stream'),
@@ -103,7 +103,7 @@ describe('a response, by the official client', () => {
   });
 });
 
-describe('refused', () => {
+describe('rejects', () => {
   test.each([
     [{}, 'input', '`input` must be a string or a non-empty array of messages, calls and their outputs, got nothing'],
     [
@@ -141,7 +141,7 @@ describe('refused', () => {
     expect((await response.json()).error).toMatchObject({ param, ...(message && { message }) });
   });
 
-  test('neutral values pass', async () => {
+  test('nothing if values have no effect', async () => {
     const neutral = {
       tools: [],
       reasoning: { summary: 'auto' },

@@ -13,7 +13,7 @@ const post = async (path: string, body: unknown) => {
 };
 
 describe('/tokenize', () => {
-  test('a text, with the token that begins it', async () => {
+  test('encodes a text with the token that precedes it', async () => {
     const ids = tokenizer.encode('let é = 1;');
     const { body } = await post('/tokenize', { model: 'default', prompt: 'let é = 1;', return_token_strs: true });
     const names = [0, ...ids].map((id) => tokenizer.name(id));
@@ -22,7 +22,7 @@ describe('/tokenize', () => {
     expect(bare.body).toMatchObject({ tokens: ids, token_strs: null });
   });
 
-  test('a conversation is what a chat request reads', async () => {
+  test('encodes a conversation like a chat request', async () => {
     const messages = [{ role: 'user' as const, content: 'hi' }];
     const { body } = await post('/tokenize', { messages });
     expect(body.tokens).toEqual(chatTemplate.encode(messages, tokenizer, server.generator.model));
@@ -32,19 +32,19 @@ describe('/tokenize', () => {
     [{}, 'prompt', '`prompt` must be a string, unless `messages` is given, got nothing'],
     [{ prompt: 5 }, 'prompt', '`prompt` must be a string, got 5'],
     [{ prompt: 'x'.repeat(20_000) }, 'prompt', expect.stringContaining('maximum context length is 512')],
-  ])('refuses %j', async (given, param, message) => {
+  ])('rejects %j', async (given, param, message) => {
     const { status, body } = await post('/tokenize', given);
     expect(status).toBe(400);
     expect(body.error).toMatchObject({ param, message });
   });
 
-  test('another model is not found', async () => {
+  test('returns 404 for another model', async () => {
     expect((await post('/tokenize', { model: 'other', prompt: 'a' })).status).toBe(404);
   });
 });
 
 describe('/detokenize', () => {
-  test('gives the text back; special tokens have none', async () => {
+  test('decodes the text; special tokens have none', async () => {
     const ids = tokenizer.encode('let é = 1;');
     expect((await post('/detokenize', { tokens: [0, ...ids] })).body).toEqual({ prompt: 'let é = 1;' });
   });
@@ -52,7 +52,7 @@ describe('/detokenize', () => {
   test.each([
     [{ tokens: 'abc' }, 'tokens', '`tokens` must be an array of token ids, got "abc"'],
     [{ tokens: [1, 2048] }, 'tokens[1]', '`tokens[1]` must be a token id in [0, 2047], got 2048'],
-  ])('refuses %j', async (given, param, message) => {
+  ])('rejects %j', async (given, param, message) => {
     const { status, body } = await post('/detokenize', given);
     expect(status).toBe(400);
     expect(body.error).toMatchObject({ param, message });

@@ -24,13 +24,13 @@ const weather = { type: 'function', function: { name: 'weather', description: 'O
 const now = { type: 'function', function: { name: 'now' } } as const;
 const messages = [{ role: 'user', content: 'How is it?' }] as const;
 const call = (name: string, given: string) => `<tool_call>\n{"name": "${name}", "arguments": ${given}}\n</tool_call>`;
-const says = (text: string) => {
+const script = (text: string) => {
   server.generator.script = () => ({ steps: tokenByToken(text) });
 };
-const ask = (more: object) =>
+const send = (more: object) =>
   client.chat.completions.create({ model: 'default', messages: [...messages], tools: [weather, now], ...more });
 
-/** Whether the grammar that the generator was given has a text. */
+/** True if the last request's grammar accepts the text. */
 function isAllowed(text: string): boolean {
   let place: GrammarState | undefined = server.generator.requests.at(-1)?.grammar;
   expect(place).toBeDefined();
@@ -41,9 +41,9 @@ function isAllowed(text: string): boolean {
 describe('calls', () => {
   const one = call('weather', '{"city": "S\u00e3o \\"P\\" {}]"}');
 
-  test('are read from the answer', async () => {
-    says(`Let me see <tool now.\n${one}\n${call('now', '{}')}`);
-    const { choices } = await ask({});
+  test('are split off the answer', async () => {
+    script(`Let me see <tool now.\n${one}\n${call('now', '{}')}`);
+    const { choices } = await send({});
     const [{ message, finish_reason }] = choices as [OpenAI.ChatCompletion.Choice];
     expect(finish_reason).toBe('tool_calls');
     expect(message.content).toBe('Let me see <tool now.');
@@ -56,7 +56,7 @@ describe('calls', () => {
   });
 
   test('are streamed', async () => {
-    says(`Now. ${one}\n${call('now', '{}')}`);
+    script(`Now. ${one}\n${call('now', '{}')}`);
     const stream = client.chat.completions.stream({ model: 'default', messages: [...messages], tools: [weather, now] });
     const pieces: string[] = [];
     stream.on('tool_calls.function.arguments.delta', ({ arguments_delta }) => pieces.push(arguments_delta));
@@ -69,15 +69,15 @@ describe('calls', () => {
     expect(pieces.length).toBeGreaterThan(5);
   });
 
-  test('alone leave the content null', async () => {
-    says(one);
-    const { choices } = await ask({ tool_choice: 'required' });
+  test('without text leave the content null', async () => {
+    script(one);
+    const { choices } = await send({ tool_choice: 'required' });
     expect(choices[0]?.message.content).toBeNull();
   });
 
-  test('need not be made: text with a like beginning stays text', async () => {
-    says('a < b, <tool_call is no tag <tool_');
-    const { choices } = await ask({});
+  test('are optional: text that begins like one stays text', async () => {
+    script('a < b, <tool_call is no tag <tool_');
+    const { choices } = await send({});
     expect(choices[0]).toMatchObject({
       finish_reason: 'stop',
       message: { content: 'a < b, <tool_call is no tag <tool_' },
@@ -87,18 +87,18 @@ describe('calls', () => {
     expect(await stream.finalContent()).toBe('a < b, <tool_call is no tag <tool_');
   });
 
-  test('cut off by the limit finish with length', async () => {
-    says(one);
-    const { choices } = await ask({ max_tokens: 20 });
+  test('have the finish reason length if cut off by the limit', async () => {
+    script(one);
+    const { choices } = await send({ max_tokens: 20 });
     expect(choices[0]?.finish_reason).toBe('length');
   });
 });
 
 describe('the grammar', () => {
-  beforeEach(() => says('ok'));
+  beforeEach(() => script('ok'));
 
-  test('of auto has text, and calls that fit', async () => {
-    await ask({});
+  test('for auto accepts text and valid calls', async () => {
+    await send({});
     for (const text of [
       '',
       'Fine <tool_call',
@@ -118,25 +118,25 @@ describe('the grammar', () => {
     for (const text of wrong) expect([text, isAllowed(text)]).toEqual([text, false]);
   });
 
-  test('of required has calls alone, of one function one call of it', async () => {
+  test('for required accepts calls only, for a function one call of it', async () => {
     const two = `${call('now', '{}')}\n${call('now', '{}')}`;
-    await ask({ tool_choice: 'required' });
+    await send({ tool_choice: 'required' });
     expect([isAllowed('Fine'), isAllowed(call('now', '{}')), isAllowed(two)]).toEqual([false, true, true]);
-    await ask({ tool_choice: 'required', parallel_tool_calls: false });
+    await send({ tool_choice: 'required', parallel_tool_calls: false });
     expect([isAllowed(call('now', '{}')), isAllowed(two)]).toEqual([true, false]);
-    await ask({ tool_choice: { type: 'function', function: { name: 'now' } } });
+    await send({ tool_choice: { type: 'function', function: { name: 'now' } } });
     expect([isAllowed(call('now', '{}')), isAllowed(two)]).toEqual([true, false]);
     expect(isAllowed(call('weather', '{"city":"Rome"}'))).toBe(false);
   });
 
-  test('is not there for none', async () => {
-    await ask({ tool_choice: 'none' });
+  test('is absent for none', async () => {
+    await send({ tool_choice: 'none' });
     expect(server.generator.requests.at(-1)).not.toHaveProperty('grammar');
   });
 
-  test('of a response format', async () => {
+  test('follows a response format', async () => {
     const schema = { name: 'x', schema: parameters, strict: true };
-    await ask({ tools: undefined, response_format: { type: 'json_schema', json_schema: schema } });
+    await send({ tools: undefined, response_format: { type: 'json_schema', json_schema: schema } });
     expect([isAllowed('{"city":"Rome"}'), isAllowed('{"city":1}')]).toEqual([true, false]);
     await server.complete({ prompt: 'a', response_format: { type: 'json_object' } });
     expect([isAllowed('{"any":[1]}'), isAllowed('[1]')]).toEqual([true, false]);
@@ -156,8 +156,8 @@ describe('the prompt', () => {
     { role: 'tool', tool_call_id: 'c1', content: 'noon' },
   ];
 
-  test('tells a model whose template knows no tools of them', async () => {
-    says('ok');
+  test('describes tools as text if the template does not support them', async () => {
+    script('ok');
     await server.chat({ messages: conversation, tools: [now] });
     const prompt = server.generator.requests.at(-1)?.prompt ?? [];
     const text = Buffer.concat(prompt.map((id) => tokenizer.bytes(id))).toString();
@@ -176,8 +176,8 @@ describe('responses', () => {
     { type: 'function_call_output', call_id: 'c0', output: 'sunny' },
   ] as const;
 
-  test('have calls as items', async () => {
-    says(`Wait.\n${call('weather', '{"city":"Oslo"}')}`);
+  test('contain calls as items', async () => {
+    script(`Wait.\n${call('weather', '{"city":"Oslo"}')}`);
     const response = await client.responses.create({ model: 'default', input: [...input], tools: [flat] });
     expect(response.status).toBe('completed');
     expect(response.output_text).toBe('Wait.');
@@ -192,7 +192,7 @@ describe('responses', () => {
   });
 
   test('stream them', async () => {
-    says(call('weather', '{"city":"Oslo"}'));
+    script(call('weather', '{"city":"Oslo"}'));
     const stream = client.responses.stream({ model: 'default', input: [...input], tools: [flat] });
     const types = new Set<string>();
     stream.on('event', ({ type }) => void types.add(type));
@@ -204,8 +204,8 @@ describe('responses', () => {
     expect(types).not.toContain('response.output_text.delta');
   });
 
-  test('have a format', async () => {
-    says('{"city":"Oslo"}');
+  test('follow a format', async () => {
+    script('{"city":"Oslo"}');
     const format = { type: 'json_schema', name: 'place', schema: parameters, strict: true } as const;
     const response = await client.responses.create({ model: 'default', input: 'hi', text: { format } });
     expect(response.text?.format).toMatchObject(format);
@@ -213,7 +213,7 @@ describe('responses', () => {
   });
 });
 
-describe('refused by name', () => {
+describe('rejects', () => {
   test.each([
     [{ tools: [{ type: 'web_search' }] }, 'tools[0].type', '`tools[0].type` must be "function", got "web_search"'],
     [{ tools: [weather, weather] }, 'tools', '`tools` must be functions of different names, got "weather"'],

@@ -1,7 +1,7 @@
 import type { DraftStream, Streams, VerifyStream } from '../../src/decode/ports.ts';
 import type { Health, ModelInfo } from '../../src/decode/types.ts';
 
-/** For a scripted generator, which opens none. */
+/** Streams of a scripted generator, which opens none. */
 export class NoStreams implements Streams {
   readonly model: ModelInfo = { modelId: 'none', vocabulary: 1, contextLength: 1, endOfText: 0 };
 

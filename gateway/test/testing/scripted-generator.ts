@@ -10,24 +10,24 @@ import type {
   TopTokens,
 } from '../../src/decode/types.ts';
 
-/** What a scripted generator does for one request. */
+/** Behaviour of a scripted generator for one request. */
 export interface Script {
-  /** The tokens of each step; the last step has the finish. */
+  /** Tokens of each step; the last step has the finish reason. */
   readonly steps: readonly (readonly number[])[];
   readonly finish?: 'stop' | 'length';
-  /** Of the first step. */
+  /** Reused tokens of the first step. */
   readonly reusedTokens?: number;
-  /** Before each step. */
+  /** Delay before each step. */
   readonly delayMillis?: number;
-  /** Thrown once the steps are given, in place of the finish. */
+  /** Thrown after the steps, instead of a finish reason. */
   readonly error?: unknown;
-  /** Gives the steps over and over, until aborted. */
+  /** Repeats the steps until aborted. */
   readonly endless?: boolean;
-  /** Of what was proposed; the drafter unless given. */
+  /** Source of draft tokens; the drafter by default. */
   readonly source?: StepStats['source'];
 }
 
-/** A Generator that says what a test wants. Each step drafted one token more than it committed besides its own. */
+/** A generator with scripted steps. Each step accepts all of its tokens but the last as a draft, and rejects one more. */
 export class ScriptedGenerator implements Generator {
   readonly model: ModelInfo;
   readonly requests: GenerationRequest[] = [];
@@ -49,7 +49,7 @@ export class ScriptedGenerator implements Generator {
       const script = this.script(request);
       let given = 0;
       for (let step = 0; script.endless || step < script.steps.length; step++) {
-        // Yields to the event loop, as a real generator does.
+        // Yields to the event loop, like a real generator.
         await sleep(script.delayMillis ?? 0, undefined, { signal });
         const tokens = (script.steps[step % script.steps.length] ?? []).slice(0, request.maxTokens - given);
         given += tokens.length;
@@ -102,13 +102,13 @@ const noTimes = {
   draftRunMicros: 0,
 };
 
-/** The nth token after the first has log-probability -n / 4. */
+/** Gives the nth token after the first the log-probability -n / 4. */
 function promptOf({ prompt, topCount = 0 }: GenerationRequest): PromptScores {
   const later = prompt.slice(1);
   return { logProbabilities: later.map((_, n) => -(n + 1) / 4), tops: topsOf(later, topCount) };
 }
 
-/** Each token and those after it in the vocabulary. */
+/** For each token, the token itself and those that follow it in the vocabulary. */
 function topsOf(tokens: readonly number[], count: number): TopTokens[] {
   if (count === 0) return [];
   const ranks = Array.from({ length: count }, (_, rank) => rank);

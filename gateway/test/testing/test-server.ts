@@ -16,13 +16,13 @@ const folder = (path: string) => fileURLToPath(new URL(`../../../${path}`, impor
 export const tokenizer = await loadTokenizer(folder('test/fixtures'));
 export const chatTemplate = await loadChatTemplate(folder('models/default'));
 
-/** One token per step. */
+/** Steps of one token each. */
 export const tokenByToken = (text: string): number[][] => tokenizer.encode(text).map((id) => [id]);
 
 /**
  * A running server over a scripted generator.
  *
- * @param traces where requests are recorded, without the calls that a scripted generator does not make
+ * @param traces records requests, without calls, which a scripted generator does not make
  */
 export async function startServer(
   settings: Partial<HttpSettings> & { readonly maxStreams?: number } = {},
@@ -66,7 +66,7 @@ export async function startServer(
     post,
     complete: (body: object, init?: RequestInit) => post('/v1/completions', { model: 'default', ...body }, init),
     chat: (body: object, init?: RequestInit) => post('/v1/chat/completions', { model: 'default', ...body }, init),
-    /** Lets responses under way finish. */
+    /** Closes the server once responses in progress have finished. */
     shutdown: () => app.close(),
     close: async () => {
       app.server.closeAllConnections();

@@ -31,19 +31,19 @@ describe('the default template', () => {
 });
 
 describe('any template', () => {
-  test('may write the first token itself', () => {
+  test('may write the first token', () => {
     const template = new ChatTemplate('{{ bos_token }}{{ messages[0].content }}{{ eos_token }}');
     expect(template.encode([user('x')], tokenizer, model)).toEqual([0, ...tokenizer.encode('x'), 0]);
   });
 
-  test('refuses conversations with invalid_argument', () => {
+  test('rejects conversations with invalid_argument', () => {
     const template = new ChatTemplate('{{ raise_exception("roles must alternate") }}');
     expect(() => template.encode([user('x')], tokenizer, model)).toThrow(
       expect.objectContaining({ code: 'invalid_argument', message: expect.stringContaining('roles must alternate') }),
     );
   });
 
-  test('that does not parse is refused at start', () => {
+  test('is rejected at start if it does not parse', () => {
     expect(() => new ChatTemplate('{% for %}')).toThrow(expect.objectContaining({ code: 'failed_precondition' }));
   });
 });

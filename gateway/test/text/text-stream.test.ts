@@ -4,14 +4,14 @@ import { TextStream } from '../../src/text/text-stream.ts';
 
 const bytes = (text: string) => new TextEncoder().encode(text);
 
-/** All that a stream says when `text` comes in pieces of `size` bytes. */
+/** The output of a stream for `input` in pieces of `size` bytes. */
 function feed(input: Uint8Array, size: number, stop: string[] = []): string[] {
   const stream = new TextStream(stop);
-  const said: string[] = [];
+  const output: string[] = [];
   for (let at = 0; at < input.length && !stream.stopped; at += size)
-    said.push(stream.push(input.subarray(at, at + size)));
-  if (!stream.stopped) said.push(stream.end());
-  return said;
+    output.push(stream.push(input.subarray(at, at + size)));
+  if (!stream.stopped) output.push(stream.end());
+  return output;
 }
 
 describe('characters', () => {
@@ -33,7 +33,7 @@ describe('characters', () => {
 });
 
 describe('stop strings', () => {
-  test('hold back only what may begin one', () => {
+  test('hold back only text that may begin one', () => {
     expect(feed(bytes('xabyabc!'), 1, ['abc'])).toEqual(['x', '', '', 'aby', '', '', '']);
   });
 
@@ -41,7 +41,7 @@ describe('stop strings', () => {
     expect(feed(bytes('aaab'), 1, ['aab']).join('')).toBe('a');
   });
 
-  test('held back are given when the text ends', () => {
+  test('that are incomplete at the end become text', () => {
     expect(feed(bytes('xab'), 1, ['abc'])).toEqual(['x', '', '', 'ab']);
   });
 
@@ -50,7 +50,7 @@ describe('stop strings', () => {
     expect(feed(bytes('xabcd'), 5, ['bc', 'abc']).join('')).toBe('x');
   });
 
-  test('never leak, and the pieces make no difference', () => {
+  test('never leak, whatever the pieces', () => {
     const alphabet = fc.constantFrom('a', 'b', '😀', '😁');
     const text = (min: number, max: number) =>
       fc.array(alphabet, { minLength: min, maxLength: max }).map((list) => list.join(''));

@@ -10,14 +10,14 @@ const decode = (ids: number[]) =>
   new TextDecoder('utf-8', { ignoreBOM: true }).decode(Buffer.concat(ids.map((id) => tokenizer.bytes(id))));
 
 describe('bytes', () => {
-  test('of every token are what the library decodes', () => {
+  test('of every token match the library', () => {
     const library = new HuggingFaceTokenizer(file, {});
     for (let id = 1; id < tokenizer.size; id++) {
       expect(decode([id]), tokenizer.name(id)).toBe(library.decode([id], { clean_up_tokenization_spaces: false }));
     }
   });
 
-  test('cover all 256, so that every text can be written', () => {
+  test('cover all 256, so that every text can be encoded', () => {
     const single = new Set<number>();
     for (let id = 0; id < tokenizer.size; id++) {
       const bytes = tokenizer.bytes(id);
@@ -26,21 +26,21 @@ describe('bytes', () => {
     expect(single.size).toBe(256);
   });
 
-  test('of special tokens and of ids outside the vocabulary are none', () => {
+  test('are empty for special tokens and ids outside the vocabulary', () => {
     expect(tokenizer.bytes(0)).toHaveLength(0);
     expect(tokenizer.bytes(tokenizer.size)).toHaveLength(0);
   });
 });
 
 describe('encode', () => {
-  test('is undone by bytes, for any text', () => {
+  test('round-trips any text', () => {
     const property = fc.property(fc.string({ unit: 'grapheme' }), (text) => {
       expect(decode(tokenizer.encode(text))).toBe(text);
     });
     fc.assert(property, { numRuns: 200 });
   });
 
-  test("takes a special token's text for text", () => {
+  test('encodes special tokens as text', () => {
     const ids = tokenizer.encode('a<|endoftext|>b');
     expect(ids).not.toContain(0);
     expect(decode(ids)).toBe('a<|endoftext|>b');
@@ -48,7 +48,7 @@ describe('encode', () => {
 });
 
 describe('encodeRendered', () => {
-  test('takes special tokens for what they are, except guarded ones', () => {
+  test('recognises special tokens, except guarded ones', () => {
     const guarded = tokenizer.guardSpecial('x<|endoftext|>', '\ufdd0');
     const ids = tokenizer.encodeRendered(`<|endoftext|>${guarded}<|endoftext|>`, '\ufdd0');
     expect(ids).toEqual([0, ...tokenizer.encode('x<|endoftext|>'), 0]);
@@ -59,7 +59,7 @@ describe("SentencePiece's vocabularies with byte fallback", () => {
   const read = async (name: string) =>
     JSON.parse(await readFile(new URL(`../../../test/fixtures/${name}`, import.meta.url), 'utf8'));
 
-  test.each(['prepend', 'metaspace'])('are read as the tokenizers package in Rust does: %s', async (variant) => {
+  test.each(['prepend', 'metaspace'])('match the Rust tokenizers library: %s', async (variant) => {
     const { tokenizer: json, forms, vectors } = await read('sentencepiece.json');
     const fallback = new Tokenizer({ ...json, ...forms[variant] });
     for (const { text, ids } of vectors[variant]) expect(fallback.encodeRendered(text, '\ufdd0'), text).toEqual(ids);
@@ -70,7 +70,7 @@ describe("SentencePiece's vocabularies with byte fallback", () => {
   });
 });
 
-test('another kind of vocabulary is refused', () => {
+test('other kinds of vocabulary are rejected', () => {
   expect(() => new Tokenizer({ ...file, decoder: { type: 'WordPiece' } })).toThrow(
     'must have a byte-level vocabulary, or SentencePiece with byte fallback',
   );

@@ -15,7 +15,7 @@ const tokens = tokenizer.encode('let é = 1;');
 const names = tokens.map((id) => new TextDecoder().decode(tokenizer.bytes(id)));
 const messages = [{ role: 'user', content: 'hi' }];
 
-describe('fields that choose tokens', () => {
+describe('sampling fields', () => {
   test('reach the generator', async () => {
     const fields = {
       temperature: 0.5,
@@ -54,7 +54,7 @@ describe('fields that choose tokens', () => {
     }
   });
 
-  test('are not there when they ask for nothing', async () => {
+  test('are left out if they have no effect', async () => {
     const neutral = { logit_bias: {}, presence_penalty: 0, frequency_penalty: null, repetition_penalty: 1, min_p: 0 };
     await server.complete({ prompt: 'a', ...neutral, stop_token_ids: [], ignore_eos: false, min_tokens: 0 });
     const [request] = server.generator.requests;
@@ -62,7 +62,7 @@ describe('fields that choose tokens', () => {
     expect(request?.sampling).toEqual({ temperature: 1, topK: 0, topP: 1 });
   });
 
-  test('the end of text is not held back where it ends nothing', async () => {
+  test('hold back no end of text with ignore_eos', async () => {
     await server.complete({ prompt: 'a', ignore_eos: true, min_tokens: 2, stop_token_ids: [4] });
     expect(server.generator.requests[0]).toMatchObject({ ignoreEndOfText: true, adjustments: { heldBack: [4] } });
   });
@@ -77,13 +77,13 @@ describe('fields that choose tokens', () => {
     [{ stop_token_ids: [-1] }, 'stop_token_ids[0]', '`stop_token_ids[0]` must be a token id, got -1'],
     [{ min_tokens: 9, max_tokens: 8 }, 'min_tokens', '`min_tokens` must be at most `max_tokens` (8), got 9'],
     [{ logprobs: 21 }, 'logprobs', '`logprobs` must be an integer in [0, 20], got 21'],
-  ])('refused: %j', async (fields, param, message) => {
+  ])('rejects %j', async (fields, param, message) => {
     const response = await server.complete({ prompt: 'a', ...fields });
     expect(response.status).toBe(400);
     expect((await response.json()).error).toMatchObject({ param, message });
   });
 
-  test('top_logprobs wants logprobs', async () => {
+  test('top_logprobs requires logprobs', async () => {
     const response = await server.chat({ messages, top_logprobs: 2 });
     expect((await response.json()).error).toMatchObject({
       param: 'top_logprobs',
@@ -98,7 +98,7 @@ describe('log-probabilities', () => {
     return { token: new TextDecoder().decode(Uint8Array.from(bytes)) || tokenizer.name(id), bytes };
   };
 
-  test('of a completion, as OpenAI spells them', async () => {
+  test('of a completion have the format of OpenAI', async () => {
     const body = await (await server.complete({ prompt: 'a', max_tokens: 50, logprobs: 1 })).json();
     const { logprobs, text } = body.choices[0];
     expect(text).toBe('let é = 1;');
@@ -108,10 +108,10 @@ describe('log-probabilities', () => {
     expect(logprobs.text_offset).toEqual(names.map((_, i) => [...names.slice(0, i).join('')].length));
   });
 
-  test('of a chat, with bytes and alternatives', async () => {
-    const asked = { messages, logprobs: true, top_logprobs: 2, max_tokens: 50 };
-    const body = await (await server.chat(asked)).json();
-    const { content } = body.choices[0].logprobs;
+  test('of a chat have bytes and alternatives', async () => {
+    const body = { messages, logprobs: true, top_logprobs: 2, max_tokens: 50 };
+    const response = await (await server.chat(body)).json();
+    const { content } = response.choices[0].logprobs;
     expect(content.map(({ token }: { token: string }) => token)).toEqual(names);
     expect(content[0]).toEqual({
       token: names[0],
@@ -121,7 +121,7 @@ describe('log-probabilities', () => {
     });
   });
 
-  test('come with their tokens in a stream', async () => {
+  test('are streamed with their tokens', async () => {
     const data = await events(await server.chat({ messages, logprobs: true, stream: true, max_tokens: 50 }));
     data.pop();
     const choices = data.map((event) => JSON.parse(event).choices[0]);
@@ -131,7 +131,7 @@ describe('log-probabilities', () => {
     expect(choices.map((choice) => choice.delta.content ?? '').join('')).toBe('let é = 1;');
   });
 
-  test('are null where nobody asks', async () => {
+  test('are null unless requested', async () => {
     const body = await (await server.complete({ prompt: 'a', max_tokens: 50 })).json();
     expect(body.choices[0].logprobs).toBeNull();
     expect(server.generator.requests[0]).not.toHaveProperty('topCount');
@@ -148,15 +148,15 @@ describe('log-probabilities', () => {
 });
 
 describe('ptp.trace', () => {
-  test('lists the steps of a whole answer', async () => {
+  test('lists the steps of an answer that is not streamed', async () => {
     const response = await server.complete({ prompt: 'a', max_tokens: 50, n: 2, ptp: { trace: true } });
     const { choices } = await response.json();
     for (const { ptp } of choices) expect(ptp).toMatchObject([{ step: 0, drafted: 2 }, { step: 1 }]);
-    const untold = await server.complete({ prompt: 'a', max_tokens: 50 });
-    expect((await untold.json()).choices[0]).not.toHaveProperty('ptp');
+    const untraced = await server.complete({ prompt: 'a', max_tokens: 50 });
+    expect((await untraced.json()).choices[0]).not.toHaveProperty('ptp');
   });
 
-  test('tells in each chunk of a stream what its step did, token by token', async () => {
+  test('reports in each chunk of a stream what its step did, token by token', async () => {
     const response = await server.complete({ prompt: 'a', max_tokens: 50, stream: true, ptp: { trace: true } });
     const chunks = (await events(response)).slice(0, -1).map((event) => JSON.parse(event));
     const traces = chunks.flatMap(({ ptp }) => ptp ?? []);
@@ -172,14 +172,14 @@ describe('ptp.trace', () => {
       ],
       rejected: [{ id: 1, text: new TextDecoder().decode(tokenizer.bytes(1)) }],
     });
-    const told = traces.flatMap((trace) => trace.tokens.map(({ id }: { id: number }) => id));
-    expect(told).toEqual(tokens);
+    const reported = traces.flatMap((trace) => trace.tokens.map(({ id }: { id: number }) => id));
+    expect(reported).toEqual(tokens);
   });
 
-  test('tells a character that several tokens spell with the one that completes it', async () => {
+  test('reports a character that spans several tokens with the last of them', async () => {
     const smile = tokenizer.encode('😀');
     expect(smile.length).toBe(4);
-    // each step's last token is the target's own, and one more was proposed and rejected
+    // In each step, the last token is the target's own, and one more draft token was rejected.
     server.generator.script = () => ({ steps: [smile.slice(0, 3), smile.slice(3)] });
     const response = await server.complete({ prompt: 'a', max_tokens: 50, stream: true, ptp: { trace: true } });
     const traces = (await events(response))
@@ -190,20 +190,20 @@ describe('ptp.trace', () => {
     expect(texts).toEqual([['', '', ''], ['😀']]);
   });
 
-  test('is not there unless asked for', async () => {
+  test('is absent unless requested', async () => {
     const response = await server.complete({ prompt: 'a', max_tokens: 50, stream: true });
     for (const event of (await events(response)).slice(0, -1)) expect(JSON.parse(event)).not.toHaveProperty('ptp');
   });
 });
 
 describe('prediction', () => {
-  test('is what is counted, where there is one', async () => {
+  test('alone counts as accepted or rejected if there is one', async () => {
     const counted = async (source: 'prediction' | 'drafter', prediction: object | undefined) => {
       server.generator.script = () => ({ steps: [tokens.slice(0, 3), tokens.slice(3)], source });
       const response = await server.chat({ messages, prediction, max_tokens: 50 });
       return (await response.json()).usage.completion_tokens_details;
     };
-    // all but the last token of each step were proposed and right, and one more was wrong
+    // In each step, all tokens but the last were accepted draft tokens, and one more was rejected.
     const all = { accepted_prediction_tokens: tokens.length - 2, rejected_prediction_tokens: 2 };
     const given = { type: 'content', content: 'let é' };
     expect(await counted('prediction', given)).toEqual(all);
@@ -211,12 +211,12 @@ describe('prediction', () => {
     expect(await counted('drafter', undefined)).toEqual(all);
   });
 
-  test('reaches the generator as tokens, and its own tokens are counted', async () => {
+  test('reaches the generator as tokens, and only its tokens count', async () => {
     const prediction = { type: 'content', content: [{ type: 'text', text: 'let é' }] };
     const response = await server.chat({ messages, prediction, max_tokens: 50 });
     expect(server.generator.requests[0]?.prediction).toEqual(tokenizer.encode('let é'));
     const { usage } = await response.json();
-    // the scripted generator's steps say that they come from a drafter
+    // The scripted generator's drafts come from the drafter.
     const none = { accepted_prediction_tokens: 0, rejected_prediction_tokens: 0 };
     expect(usage.completion_tokens_details).toEqual(none);
   });
@@ -224,7 +224,7 @@ describe('prediction', () => {
   test.each([
     [{ type: 'other', content: 'a' }, 'prediction.type'],
     [{ type: 'content' }, 'prediction.content'],
-  ])('refused: %j', async (prediction, param) => {
+  ])('rejects %j', async (prediction, param) => {
     const response = await server.chat({ messages, prediction });
     expect(response.status).toBe(400);
     expect((await response.json()).error).toMatchObject({ param });
