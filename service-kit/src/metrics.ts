@@ -66,7 +66,7 @@ async function expose(registry: Registry, type: RegistryContentType): Promise<Ex
     if (metric instanceof Counter && !metric.name.endsWith('_total')) metric.name += '_total';
   }
   const text = await scrape.metrics();
-  return { type, text: type === OPEN_METRICS_TYPE ? withUnits(text) : text };
+  return { type, text: type === OPEN_METRICS_TYPE ? conform(text) : text };
 }
 
 function withType(registry: Registry<RegistryContentType>, type: RegistryContentType): Registry<RegistryContentType> {
@@ -74,9 +74,11 @@ function withType(registry: Registry<RegistryContentType>, type: RegistryContent
   return registry;
 }
 
-/** Adds OpenMetrics's unit metadata, which prom-client does not write. */
-function withUnits(text: string): string {
-  return text.replace(/^# TYPE (\w+_(seconds|bytes)) .*$/gm, '$&\n# UNIT $1 $2');
+/** Adds the parts of the OpenMetrics specification that prom-client leaves out: units, and bucket limits written as floats. */
+function conform(text: string): string {
+  return text
+    .replace(/^# TYPE (\w+_(seconds|bytes)) .*$/gm, '$&\n# UNIT $1 $2')
+    .replace(/(_bucket\{le="\d+)"/g, '$1.0"');
 }
 
 /**

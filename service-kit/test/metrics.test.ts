@@ -47,12 +47,12 @@ describe('exemplars', () => {
     observe(0.2, { of: 1, mode: 'b' }, `00-${TRACE}-${'3'.repeat(16)}-01`);
     expect(await lines(OPEN, /^ptp_test_duration_seconds_bucket/)).toEqual([
       'ptp_test_duration_seconds_bucket{le="0.25",mode="a"} 0',
-      `ptp_test_duration_seconds_bucket{le="1",mode="a"} 3 # {trace_id="${TRACE}",span_id="${SPAN}"} 1 1700000000.25`,
-      'ptp_test_duration_seconds_bucket{le="4",mode="a"} 3',
+      `ptp_test_duration_seconds_bucket{le="1.0",mode="a"} 3 # {trace_id="${TRACE}",span_id="${SPAN}"} 1 1700000000.25`,
+      'ptp_test_duration_seconds_bucket{le="4.0",mode="a"} 3',
       `ptp_test_duration_seconds_bucket{le="+Inf",mode="a"} 4 # {trace_id="${TRACE}",span_id="${'2'.repeat(16)}"} 9 1700000000.25`,
       `ptp_test_duration_seconds_bucket{le="0.25",mode="b",of="1"} 2 # {trace_id="${TRACE}",span_id="${'3'.repeat(16)}"} 0.2 1700000000.25`,
-      'ptp_test_duration_seconds_bucket{le="1",mode="b",of="1"} 2',
-      'ptp_test_duration_seconds_bucket{le="4",mode="b",of="1"} 2',
+      'ptp_test_duration_seconds_bucket{le="1.0",mode="b",of="1"} 2',
+      'ptp_test_duration_seconds_bucket{le="4.0",mode="b",of="1"} 2',
       'ptp_test_duration_seconds_bucket{le="+Inf",mode="b",of="1"} 2',
     ]);
   });
