@@ -1,15 +1,15 @@
 /**
- * Asks a service how it is, for container health checks: exits with 0 if it is well.
+ * Container health check: exits with status 0 if a service is healthy, else 1.
  *
  *   node service-kit/src/health-check.ts ADDRESS   gRPC health of host:port or unix:/path, with PTP_TLS_* if set
- *   node service-kit/src/health-check.ts URL       whether it answers with 200
+ *   node service-kit/src/health-check.ts URL       healthy if it returns a 2xx status
  */
 
 import { checkHealth } from '@ptp/protocol/health';
 import { settings } from './settings.ts';
 import { loadTls, tlsSettings } from './tls-settings.ts';
 
-async function isWell(target: string): Promise<boolean> {
+async function isHealthy(target: string): Promise<boolean> {
   if (/^https?:/.test(target)) return (await fetch(target, { signal: AbortSignal.timeout(2500) })).ok;
   const tls = await loadTls(settings(tlsSettings, process.env));
   return (await checkHealth(target, undefined, { deadlineMs: 2500 }, tls)) === 'SERVING';
@@ -17,8 +17,8 @@ async function isWell(target: string): Promise<boolean> {
 
 const [target] = process.argv.slice(2);
 if (!target) throw new Error('usage: node service-kit/src/health-check.ts ADDRESS|URL');
-const well = await isWell(target).catch((error) => {
+const healthy = await isHealthy(target).catch((error) => {
   console.error(error instanceof Error ? error.message : error);
   return false;
 });
-process.exit(well ? 0 : 1);
+process.exit(healthy ? 0 : 1);

@@ -5,18 +5,16 @@ import { sharedSettings } from './service-settings.ts';
 import { checkSettingNames } from './setting-names.ts';
 import { settings } from './settings.ts';
 
-/** What is to be done before the process ends. It may throw; the process ends all the same. */
+/** Releases something before the process ends. It may throw; the process ends anyway. */
 export type StopAction = () => unknown;
 
 /**
- * Calls back once when the process is to end: at SIGTERM, at SIGINT, or when the process that started it is gone (their IPC
- * channel closes). The callback drains; then the process exits, with 0 if all went well. Further signals change nothing,
- * but a second SIGINT, somebody's impatient Ctrl-C, exits at once.
+ * Calls `drain` once, at SIGTERM, at SIGINT, or when the parent process is gone (its IPC channel closes); then the process exits, with
+ * status 0 unless `drain` failed. Further signals are ignored, except that a second SIGINT (Ctrl-C) exits at once.
  *
- * @param limitMs after which the process exits with 1, whatever the callback is still waiting for
- * @returns what starts the same by hand
+ * @param limitMs time after which the process exits with status 1 even if `drain` has not finished
  */
-export function onShutdown(drain: (reason: string) => unknown, limitMs: number): (reason: string) => void {
+function onShutdown(drain: (reason: string) => unknown, limitMs: number): void {
   let begun = false;
   const begin = (reason: string) => {
     if (begun) {
@@ -32,26 +30,25 @@ export function onShutdown(drain: (reason: string) => unknown, limitMs: number):
   };
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, begin);
   if (process.connected) process.on('disconnect', () => begin('the parent process is gone'));
-  return begin;
 }
 
-/** How long what comes after the drain may take: freeing models, sending spans. */
+/** Time for the steps after draining: freeing models, sending spans. */
 const afterDrainMs = 10_000;
-/** How long a stop waits for a start that is under way. */
+/** Time that a stop waits for a start still in progress. */
 const startGraceMs = 5_000;
 
 /**
- * Runs a process of ours from start to end. `start` acquires things one after another and registers with `onStop` how each
- * is released; they are released in reverse order when the process is to end (see {@link onShutdown}), and also when `start`
- * fails: then the reason is logged in one line and the process exits with 1.
+ * Runs a service process from start to end. `start` acquires resources and registers with `onStop` how to release each. They are
+ * released in reverse order at a signal ({@link onShutdown}) and when `start` fails; a failure is logged in one line and the process
+ * exits with status 1.
  */
 export async function runService(
   name: string,
   start: (logger: Logger, onStop: (action: StopAction) => void) => Promise<void>,
 ): Promise<void> {
-  // From 1.30 on, onnxruntime's native library reports usage to its maker unless told not to. It reads this when it is loaded.
+  // onnxruntime >= 1.30 reports usage to its maker unless this is set before its native library is loaded
   process.env.ORT_DISABLE_TELEMETRY ??= '1';
-  process.stdout.on('error', () => {}); // whoever read our log is gone; 'disconnect' or a signal will follow
+  process.stdout.on('error', () => {}); // the reader of the log is gone; 'disconnect' or a signal follows
   const actions: StopAction[] = [];
   let logger: Logger | undefined;
   const release = async () => {
@@ -74,7 +71,7 @@ export async function runService(
         logger?.info({ reason }, 'stopping');
         end();
         await release();
-        // a native library that is still loading would not survive the process's end in silence
+        // a process that exits while a native library is loading may crash
         await Promise.race([started, sleep(startGraceMs)]);
         await release();
         logger?.info('stopped');
@@ -90,7 +87,7 @@ export async function runService(
   }
 }
 
-/** Ends the process when what it lives for is lost; whoever runs it starts it again, and health says the truth meanwhile. */
+/** Ends the process when its engine is lost, so that its supervisor restarts it and health checks fail until then. */
 export function endWhen(lost: Promise<Error>, logger: Logger): void {
   void lost.then((err) => {
     logger.fatal({ err }, err.message);
@@ -98,7 +95,7 @@ export function endWhen(lost: Promise<Error>, logger: Logger): void {
   });
 }
 
-/** A PtpError's message is made to be read; of anything else the stack is needed. */
+/** Logs only the message of a PtpError, which is written for users, and the stack of any other error. */
 function reportFailure(name: string, error: unknown, logger: Logger | undefined): void {
   if (!logger) console.error(`${name}: ${toPtpError(error).message}`);
   else if (error instanceof PtpError) logger.fatal({ code: error.code }, error.message);

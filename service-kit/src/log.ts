@@ -6,11 +6,11 @@ export type { Logger } from 'pino';
 
 /**
  * A logger that writes one JSON object a line, `{"level":"info","time":ms since 1970,"service":...,"msg":...}`.
- * Pass errors as `{ err }`: code, stack and cause are logged, which clients never see.
+ * Pass errors as `{ err }`, which logs code, stack and cause. Clients never see these.
  *
- * @param service the process's name, for example `verifier`
- * @param destination standard output unless given
- * @throws PtpError `invalid_argument` if PTP_LOG_LEVEL is not a level
+ * @param service name of the process, for example `verifier`
+ * @param destination default: standard output
+ * @throws PtpError `invalid_argument` if PTP_LOG_LEVEL is invalid
  */
 export function createLogger(
   service: string,
@@ -22,6 +22,6 @@ export function createLogger(
     base: { service },
     formatters: { level: (label: string) => ({ level: label }) },
   };
-  // Not pino's own destination: when the reader of a pipe is gone, that one retries for ever as the process exits.
+  // pino's default destination retries forever at exit if the reader of the pipe is gone
   return pino(options, destination ?? process.stdout);
 }
