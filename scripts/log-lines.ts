@@ -2,10 +2,10 @@ import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { styleText } from 'node:util';
 
-/** A style of node:util's styleText; none is used where standard output is no terminal or NO_COLOR is set. */
+/** A style of node:util's styleText, which prints plain text if NO_COLOR is set or standard output is not a terminal. */
 export type Style = Parameters<typeof styleText>[0];
 
-/** Writes each line of a process's output with the process's name before it; our JSON log records as text. */
+/** Prints each line of a process's output behind the process's name, with JSON log records as readable text. */
 export function printLines(name: string, style: Style, output: Readable): void {
   const prefix = styleText(style, name.padEnd(8));
   createInterface({ input: output }).on('line', (line) => console.log(`${prefix} | ${readable(line)}`));
@@ -13,7 +13,7 @@ export function printLines(name: string, style: Style, output: Readable): void {
 
 const levelStyles: Record<string, Style> = { warn: 'yellow', error: 'red', fatal: 'red', debug: 'dim', trace: 'dim' };
 
-/** `{"level":"warn","time":...,"service":...,"msg":"lost","peer":"x"}` as `warn lost peer=x`; other lines as they are. */
+/** `{"level":"warn","time":...,"service":...,"msg":"lost","peer":"x"}` as `warn lost peer=x`; other lines stay as they are. */
 export function readable(line: string): string {
   const record = parse(line);
   if (!record) return line;

@@ -15,7 +15,7 @@ import { loadTls, tlsSettings } from '@ptp/service-kit/tls-settings';
 import type { Style } from './log-lines.ts';
 import { metricsAddresses } from './metrics-addresses.ts';
 import { checkEnvironment, environment } from './start-options.ts';
-import { complain, type Service, Supervisor, say } from './supervisor.ts';
+import { reportError, type Service, Supervisor, say } from './supervisor.ts';
 
 /** A gRPC service is ready when the standard health service says so. */
 function grpcService(name: Service['name'], style: Style, address: string, service: DescService, tls?: Tls): Service {
@@ -90,6 +90,6 @@ async function main(): Promise<number> {
 try {
   process.exitCode = await main();
 } catch (error) {
-  complain(error);
+  reportError(error);
   process.exitCode = 1;
 }

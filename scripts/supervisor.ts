@@ -7,25 +7,25 @@ import { styleText } from 'node:util';
 import { PtpError } from '@ptp/protocol/errors';
 import { printLines, type Style } from './log-lines.ts';
 
-/** A reason not to go on that a person can act on. */
+/** An error whose message tells the user what to change. */
 export class StartError extends Error {}
 
-/** One of our processes. */
+/** A service to run as a process. */
 export interface Service {
   readonly name: 'drafter' | 'verifier' | 'gateway';
   readonly style: Style;
-  /** What it has in its environment beside what all have. */
+  /** Added to the environment that all services share. */
   readonly env?: NodeJS.ProcessEnv;
-  /** @returns whether it can be used; a rejection means not yet */
+  /** Resolves to true once the service is ready; a rejection means not yet. */
   readonly isReady: () => Promise<boolean>;
 }
 
 export const root = join(import.meta.dirname, '..');
 
-/** Prints a line of our own among those of the processes. */
+/** Prints a line of the supervisor among those of the services. */
 export const say = (text: string) => console.log(`${styleText('bold', 'start'.padEnd(8))} | ${text}`);
 
-/** The processes, and what happens to them. */
+/** Starts, restarts and stops the services. */
 export class Supervisor {
   readonly #children = new Map<Service['name'], ChildProcess>();
   readonly #env: NodeJS.ProcessEnv;
@@ -37,14 +37,13 @@ export class Supervisor {
     this.#env = env;
   }
 
-  /** Resolves when all have ended: to 0, or to 1 if something failed. */
+  /** Resolves to the exit status when all services have ended: 0, or 1 after a failure. */
   get ended(): Promise<number> {
     return this.#ended.promise;
   }
 
   /**
-   * Starts a service and waits until it is ready. One that ends after that is started again: the gateway carries on without
-   * the drafter, and takes requests again when a verifier is back.
+   * Starts a service, waits until it is ready, and restarts it whenever it ends after that.
    *
    * @throws StartError if it ends before it is ready
    */
@@ -52,7 +51,7 @@ export class Supervisor {
     const child = spawn(process.execPath, [join(root, service.name, 'src', 'main.ts')], {
       cwd: root,
       env: { ...this.#env, ...service.env },
-      // a group of its own, so that Ctrl-C comes only from here; the IPC channel tells it when this process is gone
+      // detached: Ctrl-C reaches it only through this process; ipc: it notices when this process is gone
       detached: true,
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     });
@@ -68,15 +67,15 @@ export class Supervisor {
     void closed.then((reason) => this.#restart(service, reason));
   }
 
-  /** Says why, and stops everything. */
+  /** Reports the error and stops all services. */
   fail(error: unknown): void {
     if (this.#stopping) return;
     this.#status = 1;
-    complain(error);
+    reportError(error);
     this.stop('SIGTERM');
   }
 
-  /** Asks all to end, or ends them. */
+  /** Sends a signal to all services. */
   stop(signal: 'SIGTERM' | 'SIGKILL'): void {
     this.#stopping = true;
     const running = [...this.#children.values()].filter(
@@ -103,8 +102,8 @@ export class Supervisor {
   }
 }
 
-/** Prints what went wrong: a line where that says it all, the stack where it doesn't. */
-export function complain(error: unknown): void {
+/** Prints one line for errors that users can act on, the stack of others. */
+export function reportError(error: unknown): void {
   const text = error instanceof StartError || error instanceof PtpError ? error.message : (error as Error).stack;
   console.error(styleText('red', `ptp-server: ${text}`, { stream: process.stderr }));
 }

@@ -1,9 +1,9 @@
 // Runs a command with the project's own Node (24) and tools, after installing what is missing:
 //
-//   node scripts/with-install.mjs <command> [arguments...]     no command: only installs
+//   node scripts/with-install.mjs [command] [arguments...]     without a command, only installs
 //
-// This file is plain JavaScript for Node >= 20, because npm starts it with the system's Node before node_modules, and
-// with it the Node that can run TypeScript, exists. It exits with the command's status.
+// Plain JavaScript for Node >= 20: npm starts this file with the system's Node, before node_modules has a Node that runs
+// TypeScript. Exits with the command's status.
 import { spawn, spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
@@ -19,7 +19,7 @@ function packagesIn(lockfile) {
   return JSON.parse(readFileSync(join(root, lockfile), 'utf8')).packages;
 }
 
-/** Why an install is needed, or undefined if node_modules holds what package-lock.json asks for. */
+/** @returns the reason why an install is needed; undefined if node_modules matches package-lock.json */
 function reasonToInstall() {
   const wanted = packagesIn('package-lock.json');
   let installed;
@@ -55,7 +55,7 @@ function install(reason) {
 function run([command, ...args]) {
   const path = `${bin}${delimiter}${process.env.PATH ?? ''}`;
   const child = spawn(command, args, { stdio: 'inherit', shell: windows, env: { ...process.env, PATH: path } });
-  // A terminal sends SIGINT to the whole group; SIGTERM reaches only this process. Either way the child decides.
+  // a terminal sends SIGINT to the child as well, but SIGTERM reaches only this process
   process.on('SIGINT', () => {});
   process.on('SIGTERM', () => child.kill('SIGTERM'));
   child.on('error', (error) => {
