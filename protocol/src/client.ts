@@ -3,6 +3,7 @@
  * 65 us on a long-lived bidirectional stream (51 us on a unix socket; both on one machine) and 400 us as a unary call. This layer
  * keeps streams at that speed (message-queue.ts delivers in the event-loop turn of arrival) and adds typed methods and one error class.
  */
+import { promisify } from 'node:util';
 import type { DescMethod, DescService } from '@bufbuild/protobuf';
 import { type ChannelOptions, Client } from '@grpc/grpc-js';
 import {
@@ -117,11 +118,9 @@ function caller(channel: Client, method: DescMethod): unknown {
   }
 }
 
-function waitForReady(channel: Client, timeoutMs: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    channel.waitForReady(Date.now() + timeoutMs, (error) => {
-      if (error) reject(new PtpError('unavailable', 'the service cannot be reached', { cause: error }));
-      else resolve();
-    });
+async function waitForReady(channel: Client, timeoutMs: number): Promise<void> {
+  const wait = promisify(channel.waitForReady.bind(channel));
+  await wait(Date.now() + timeoutMs).catch((cause: unknown) => {
+    throw new PtpError('unavailable', 'the service cannot be reached', { cause });
   });
 }

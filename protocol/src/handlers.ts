@@ -1,7 +1,5 @@
 import type { DescMethod, DescService } from '@bufbuild/protobuf';
 import type {
-  handleBidiStreamingCall,
-  handleServerStreamingCall,
   handleUnaryCall,
   Metadata,
   ServerDuplexStream,
@@ -108,17 +106,16 @@ export function grpcHandler<M extends DescMethod>(
     case 'unary':
       return unary(handler as UnaryHandler, serialize, options) as UntypedHandleCall;
     case 'server_streaming':
-      return serverStreaming(handler as StreamHandler, serialize, options) as UntypedHandleCall;
+      return streaming(handler as StreamHandler, singleRequest, serialize, options) as UntypedHandleCall;
     case 'bidi_streaming':
-      return bidiStreaming(handler as BidiHandler, serialize, options) as UntypedHandleCall;
+      return streaming(handler as StreamHandler, requestQueue, serialize, options) as UntypedHandleCall;
     default:
       throw new Error(`${method.toString()}: client streaming is not implemented`);
   }
 }
 
 type UnaryHandler = (request: unknown, context: CallContext) => unknown;
-type StreamHandler = (request: unknown, context: CallContext) => AsyncIterable<unknown>;
-type BidiHandler = (requests: AsyncIterable<unknown>, context: CallContext) => AsyncIterable<unknown>;
+type StreamHandler = (input: unknown, context: CallContext) => AsyncIterable<unknown>;
 type Serialize = (response: unknown) => Buffer;
 
 function unary(handler: UnaryHandler, serialize: Serialize, options: HandlerOptions): handleUnaryCall<unknown, Buffer> {
@@ -136,51 +133,39 @@ function unary(handler: UnaryHandler, serialize: Serialize, options: HandlerOpti
   };
 }
 
-function serverStreaming(
-  handler: StreamHandler,
-  serialize: Serialize,
-  options: HandlerOptions,
-): handleServerStreamingCall<unknown, Buffer> {
-  return (call) => {
-    const { context, done } = options.calls.open(call);
-    respond(call, () => handler(call.request, context), serialize, context, options).finally(done);
-  };
-}
-
-function bidiStreaming(
-  handler: BidiHandler,
-  serialize: Serialize,
-  options: HandlerOptions,
-): handleBidiStreamingCall<unknown, Buffer> {
-  return (call) => {
-    const { context, done } = options.calls.open(call);
-    const requests = new MessageQueue<unknown>(call);
-    context.signal.addEventListener('abort', () => requests.fail(toPtpError(context.signal.reason)), { once: true });
-    call.on('end', () => setImmediate(() => requests.end())); // after 'cancelled', if both have arrived
-    respond(call, () => handler(requests, context), serialize, context, options).finally(done);
-  };
-}
-
 /** Writes the responses that a handler yields, at the client's pace, and ends the call. */
-async function respond(
-  call: StreamingCall,
-  handle: () => AsyncIterable<unknown>,
+function streaming<Call extends StreamingCall>(
+  handler: StreamHandler,
+  inputOf: (call: Call, signal: AbortSignal) => unknown,
   serialize: Serialize,
-  context: CallContext,
   options: HandlerOptions,
-): Promise<void> {
-  const { signal } = context;
-  try {
-    for await (const response of handle()) {
-      signal.throwIfAborted();
-      if (!call.write(serialize(response))) await waitForDrain(call, signal, options.stallMillis);
+): (call: Call) => Promise<void> {
+  return async (call) => {
+    const { context, done } = options.calls.open(call);
+    const { signal } = context;
+    try {
+      for await (const response of handler(inputOf(call, signal), context)) {
+        signal.throwIfAborted();
+        if (!call.write(serialize(response))) await waitForDrain(call, signal, options.stallMillis);
+      }
+      call.end();
+    } catch (error) {
+      const reason = signal.aborted ? signal.reason : error;
+      logFailure(reason, context, options);
+      if (!call.destroyed) call.emit('error', toStatus(reason));
+    } finally {
+      done();
     }
-    call.end();
-  } catch (error) {
-    const reason = signal.aborted ? signal.reason : error;
-    logFailure(reason, context, options);
-    if (!call.destroyed) call.emit('error', toStatus(reason));
-  }
+  };
+}
+
+const singleRequest = (call: ServerWritableStream<unknown, Buffer>): unknown => call.request;
+
+function requestQueue(call: ServerDuplexStream<unknown, Buffer>, signal: AbortSignal): MessageQueue<unknown> {
+  const requests = new MessageQueue<unknown>(call);
+  signal.addEventListener('abort', () => requests.fail(toPtpError(signal.reason)), { once: true });
+  call.on('end', () => setImmediate(() => requests.end())); // after 'cancelled', if both have arrived
+  return requests;
 }
 
 /** Logs an error; for unforeseen ones the log is the only place with details. */

@@ -1,5 +1,6 @@
 import { lstat, rm } from 'node:fs/promises';
 import { connect } from 'node:net';
+import { promisify } from 'node:util';
 import { logVerbosity, type Server, setLogVerbosity } from '@grpc/grpc-js';
 import { serverCredentials, type Tls } from './credentials.ts';
 import { PtpError } from './errors.ts';
@@ -18,7 +19,8 @@ export async function listen(server: Server, address: string, setting = 'the add
   const path = address.startsWith('unix:') ? address.slice('unix:'.length) : undefined;
   if (path !== undefined) await removeStaleSocket(path, address, setting);
   try {
-    const port = await bind(server, address, tls);
+    const bind = promisify(server.bindAsync.bind(server));
+    const port = await bind(address, serverCredentials(address, tls));
     return path === undefined ? address.replace(/:\d+$/, `:${port}`) : address;
   } catch (error) {
     if (String(error).includes('EADDRINUSE')) throw inUse(address, setting, error);
@@ -32,14 +34,6 @@ export async function listen(server: Server, address: string, setting = 'the add
       },
     );
   }
-}
-
-function bind(server: Server, address: string, tls: Tls | undefined): Promise<number> {
-  return new Promise((resolve, reject) => {
-    server.bindAsync(address, serverCredentials(address, tls), (error, port) =>
-      error ? reject(error) : resolve(port),
-    );
-  });
 }
 
 async function removeStaleSocket(path: string, address: string, setting: string): Promise<void> {

@@ -16,22 +16,8 @@ export type ResponseInit<M extends DescMethod> = MessageInitShape<M['output']>;
 export type Request<M extends DescMethod> = MessageShape<M['input']>;
 export type Response<M extends DescMethod> = MessageShape<M['output']>;
 
-/** A method in grpc-js's form, with separate types for sending and receiving. */
-export interface MethodDefinition<RequestIn, RequestOut, ResponseIn, ResponseOut> {
-  readonly path: string;
-  readonly requestStream: boolean;
-  readonly responseStream: boolean;
-  readonly requestSerialize: (request: RequestIn) => Buffer;
-  readonly requestDeserialize: (bytes: Buffer) => RequestOut;
-  readonly responseSerialize: (response: ResponseIn) => Buffer;
-  readonly responseDeserialize: (bytes: Buffer) => ResponseOut;
-  readonly originalName: string;
-}
-
 /** Converts a protobuf-es method to grpc-js's form. */
-export function methodDefinition<M extends DescMethod>(
-  method: M,
-): MethodDefinition<RequestInit<M>, Request<M>, ResponseInit<M>, Response<M>> {
+export function methodDefinition<M extends DescMethod>(method: M) {
   const input = codec<M['input']>(method.input);
   const output = codec<M['output']>(method.output);
   return {
@@ -51,9 +37,7 @@ export function serviceDefinition(service: DescService): Record<string, ReturnTy
   return Object.fromEntries(service.methods.map((method) => [method.localName, methodDefinition(method)]));
 }
 
-/**
- * Serializer for bytes. grpc-js serializes late and hides errors, so both sides serialize where the message is created.
- */
+/** Serializer for bytes: grpc-js serializes late and hides errors, so both sides serialize where the message is created. */
 export const identity = (bytes: Buffer): Buffer => bytes;
 
 function codec<D extends DescMessage>(schema: D) {
