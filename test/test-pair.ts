@@ -2,8 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { AutoregressiveDraftEngine } from '@ptp/engine/draft-model';
-import { openDraftEngine, openTargetEngine } from '@ptp/engine/open-engine';
+import { openDraftEngine, openDraftModel, openTargetEngine } from '@ptp/engine/open-engine';
 import { FakeDraftEngine, type FakeDraftOptions, FakeTargetEngine } from '@ptp/engine/testing/fake-engine';
 import type { DraftEngine, DraftOutput, TargetEngine } from '@ptp/engine/types';
 import { loadManifest } from '@ptp/protocol/manifest';
@@ -95,9 +94,7 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
     const { prefixCacheBytes = 0, draftModel } = options;
     const engine = { dir, prefixCacheBytes };
     const openDraft = async () =>
-      draftModel
-        ? new AutoregressiveDraftEngine(await openTargetEngine({ ...engine, dir: draftModel }))
-        : openDraftEngine(engine);
+      draftModel ? openDraftModel({ ...engine, dir: draftModel }, dir, 'draftModel') : openDraftEngine(engine);
     return TestPair.#start(model, await openTargetEngine(engine), openDraft, options, 5000);
   }
 

@@ -1,6 +1,5 @@
 import { runModelService } from '@ptp/engine/model-service';
 import { openDraftEngine, openDraftModel } from '@ptp/engine/open-engine';
-import { PREFILL_CHUNK, QUEUE_LIMIT } from '@ptp/engine/scheduler';
 import { Drafter } from './drafter.ts';
 import { drafterService } from './service.ts';
 import { drafterSettings } from './settings.ts';
@@ -12,15 +11,6 @@ await runModelService({
     draftModel
       ? openDraftModel({ ...options, dir: draftModel }, options.dir, drafterSettings.draftModel.name)
       : openDraftEngine(options),
-  implement({ engine, model, observe }, { batchTokens, sequences }) {
-    const limits = {
-      budget: 64,
-      block: 64,
-      prefillChunk: PREFILL_CHUNK,
-      batchTokens,
-      sequences,
-      queue: Math.max(QUEUE_LIMIT, sequences),
-    };
-    return drafterService(new Drafter(engine, limits, observe), model);
-  },
+  implement: ({ engine, model, limits, observe }) =>
+    drafterService(new Drafter(engine, { budget: 64, block: 64, ...limits }, observe), model),
 });

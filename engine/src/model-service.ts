@@ -9,14 +9,19 @@ import { loadTls } from '@ptp/service-kit/tls-settings';
 import { startTracing } from '@ptp/service-kit/tracing';
 import type { Registry } from 'prom-client';
 import { engineMetrics } from './engine-metrics.ts';
-import type { RunObserver } from './scheduler.ts';
+import type { RunObserver, ServiceLimits } from './scheduler.ts';
 import { type ModelMessage, modelMessage } from './status-messages.ts';
 import type { Engine, EngineOptions } from './types.ts';
+
+/** Prompt tokens that one run reads; between two chunks of a prompt, other sequences' steps have their turn. */
+const PREFILL_CHUNK = 128;
+/** Slots that may wait, unless more sequences may be open. */
+const QUEUE_LIMIT = 256;
 
 type CommonSettings = typeof serviceSettings & { readonly listen: Setting<Address> };
 type CommonValues = SettingsOf<CommonSettings>;
 
-/** A process that serves one model over gRPC; it supplies the parts in which drafter and verifier differ. */
+/** The parts in which drafter and verifier differ. */
 export interface ModelService<Table extends SettingsTable & CommonSettings, E extends Engine> {
   readonly name: 'drafter' | 'verifier';
   readonly settings: Table;
@@ -24,25 +29,26 @@ export interface ModelService<Table extends SettingsTable & CommonSettings, E ex
   implement(parts: ServiceParts<E>, config: SettingsOf<Table>): Promise<ImplementedService> | ImplementedService;
 }
 
-/** What an implementation is made from. */
+/** The parts from which a gRPC service is made. */
 export interface ServiceParts<E extends Engine> {
   readonly engine: E;
   readonly model: ModelMessage;
+  readonly limits: ServiceLimits;
   readonly observe: RunObserver;
   readonly registry: Registry;
   readonly logger: Logger;
 }
 
 /**
- * Runs a model service until the process is told to end: settings, tracing, manifest, engine, metrics and server start in
- * this order and stop in reverse, the server after draining. If the engine dies, the process ends.
+ * Runs a process that serves one model over gRPC. Settings, tracing, manifest, engine, metrics and server start in this order and
+ * stop in reverse, the server after draining. If the engine dies, the process ends.
  */
 export async function runModelService<Table extends SettingsTable & CommonSettings, E extends Engine>(
   service: ModelService<Table, E>,
 ): Promise<void> {
   await runService(service.name, async (logger, onStop) => {
     const values = settings(service.settings, process.env);
-    const config: CommonValues = values as unknown as CommonValues;
+    const config = values as unknown as CommonValues;
     const tracing = await startTracing(`ptp-${service.name}`);
     onStop(() => tracing.stop());
 
@@ -59,15 +65,22 @@ export async function runModelService<Table extends SettingsTable & CommonSettin
       onStop(() => served.stop());
     }
 
+    const { batchTokens, sequences } = config;
     const { registry } = metrics;
-    const observe = engineMetrics(registry, engine);
-    const model = modelMessage(manifest);
+    const parts: ServiceParts<E> = {
+      engine,
+      model: modelMessage(manifest),
+      limits: { prefillChunk: PREFILL_CHUNK, batchTokens, sequences, queue: Math.max(QUEUE_LIMIT, sequences) },
+      observe: engineMetrics(registry, engine),
+      registry,
+      logger,
+    };
     const server = await serve({
       address: config.listen.target,
       setting: service.settings.listen.name,
       logger,
       tls: await loadTls(config),
-      services: [await service.implement({ engine, model, observe, registry, logger }, values)],
+      services: [await service.implement(parts, values)],
     });
     onStop(() => server.close(config.drainSeconds * 1000));
   });

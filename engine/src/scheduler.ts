@@ -25,11 +25,6 @@ export interface RunStats {
 /** Listens to a scheduler; called after each run. */
 export type RunObserver = (run: RunStats) => void;
 
-/** Prompt tokens that one run reads; between two chunks of a prompt, other sequences' steps have their turn. */
-export const PREFILL_CHUNK = 128;
-/** Most runs that wait, unless more sequences may be open. */
-export const QUEUE_LIMIT = 256;
-
 /** Limits that drafter and verifier have in common. */
 export interface ServiceLimits {
   /** Prompt tokens that one run reads. */
