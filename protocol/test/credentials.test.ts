@@ -84,18 +84,18 @@ describe.skipIf(!hasOpenssl)('mutual TLS between services', () => {
   }
   const refused = { code: expect.stringMatching(/unavailable|deadline_exceeded/) };
 
-  test('lets in who shows a certificate of the authority, and answers health', async () => {
+  test('accepts clients with a certificate of the authority, and answers health checks', async () => {
     expect(await ask(tls('gateway'))).toMatchObject({ openSequences: 7 });
     expect(await checkHealth(server.address, VerifierService, { deadlineMs: 2000 }, tls('gateway'))).toBe('SERVING');
   });
 
-  test('refuses others, and is refused by who trusts another authority', async () => {
+  test('rejects other clients, and is rejected by clients that trust another authority', async () => {
     await expect(ask(undefined)).rejects.toMatchObject(refused);
     await expect(ask(tls('stranger'))).rejects.toMatchObject(refused);
     await expect(ask(tls('gateway', 'other-ca'))).rejects.toMatchObject(refused);
   });
 
-  test('shows a renewed certificate without a restart', async () => {
+  test('presents a renewed certificate without a restart', async () => {
     const [host = '', port = ''] = server.address.split(':');
     const shown = () =>
       new Promise<string>((resolve, reject) => {
@@ -111,7 +111,7 @@ describe.skipIf(!hasOpenssl)('mutual TLS between services', () => {
     expect(await ask(tls('gateway'))).toMatchObject({ openSequences: 7 });
   });
 
-  test('settings whose files are missing are refused by name', async () => {
+  test('an error names the setting whose file is missing', async () => {
     const config = settings(tlsSettings, { PTP_TLS_CERT_FILE: file('gateway.crt'), PTP_TLS_KEY_FILE: file('no.key') });
     await expect(loadTls(config)).rejects.toMatchObject({ field: 'PTP_TLS_KEY_FILE', code: 'failed_precondition' });
     expect(await loadTls(settings(tlsSettings, {}))).toBeUndefined();

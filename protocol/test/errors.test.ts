@@ -9,7 +9,7 @@ describe('wireErrors', () => {
     expect(wireErrors[code].grpc).toBe(status[code.toUpperCase() as keyof typeof status]);
   });
 
-  test.each(codes)('%s survives the way over gRPC', (code) => {
+  test.each(codes)('%s survives a round trip over gRPC', (code) => {
     expect(codeFromGrpc(wireErrors[code].grpc)).toBe(code);
   });
 
@@ -19,7 +19,7 @@ describe('wireErrors', () => {
 });
 
 describe('publicMessage', () => {
-  test('shows what the client can act on', () => {
+  test('shows messages meant for clients', () => {
     expect(publicMessage(new PtpError('not_found', 'no model named x'))).toBe('no model named x');
   });
 
@@ -29,19 +29,19 @@ describe('publicMessage', () => {
     'a thrown secret',
     undefined,
     null,
-  ])('tells nothing of %o', (thrown) => {
+  ])('hides the details of %o', (thrown) => {
     expect(publicMessage(thrown)).toBe('internal error');
   });
 });
 
 describe('toPtpError', () => {
-  test('leaves a PtpError as it is', () => {
+  test('returns a PtpError unchanged', () => {
     const error = new PtpError('out_of_range', 'too long', { field: 'messages' });
     expect(toPtpError(error)).toBe(error);
     expect(error.field).toBe('messages');
   });
 
-  test("reads an AbortSignal's reasons", async () => {
+  test("converts an AbortSignal's reasons", async () => {
     expect(toPtpError(AbortSignal.abort().reason).code).toBe('cancelled');
     const timeout = AbortSignal.timeout(0);
     await new Promise((resolve) => timeout.addEventListener('abort', resolve));

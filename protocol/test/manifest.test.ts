@@ -20,13 +20,13 @@ async function change(edit: (manifest: Record<string, unknown>) => void): Promis
   await writeFile(join(dir, 'manifest.json'), JSON.stringify(manifest));
 }
 
-test('a model folder is what its manifest says', async () => {
+test('loads the manifest of a model folder', async () => {
   const manifest = await loadManifest(dir);
   expect(manifest).toMatchObject({ id: 'tiny', context_length: 256, end_of_text: 0, max_slots: [1, 4] });
   await checkFiles(dir, manifest, Object.keys(manifest.files));
 });
 
-test('a file that was changed, cut short, lost or never listed is named', async () => {
+test('an error names a file that is changed, truncated, missing or not listed', async () => {
   const manifest = await loadManifest(dir);
   const check = (name: string) => expect(checkFiles(dir, manifest, [name])).rejects;
   const weights = await readFile(join(dir, 'target.weights'));
@@ -41,7 +41,7 @@ test('a file that was changed, cut short, lost or never listed is named', async 
   await expect(openTargetEngine({ dir })).rejects.toMatchObject({ code: 'failed_precondition' });
 });
 
-test('a manifest that this version cannot read is refused', async () => {
+test('a manifest that this version cannot read is an error', async () => {
   await change((manifest) => {
     manifest.format_version = 2;
   });
@@ -50,7 +50,7 @@ test('a manifest that this version cannot read is refused', async () => {
   await expect(loadManifest(dir)).rejects.toThrow('`manifest.json` is missing or is not JSON');
 });
 
-test('a folder that does not say how it picks picks by one uniform', async () => {
+test('`pick` defaults to cdf, with one uniform', async () => {
   await change((manifest) => {
     delete manifest.pick;
     manifest.uniforms_per_position = 1;
@@ -58,7 +58,7 @@ test('a folder that does not say how it picks picks by one uniform', async () =>
   expect(await loadManifest(dir)).toMatchObject({ pick: 'cdf', uniforms_per_position: 1 });
 });
 
-test('the uniforms of a position are as many as its kind of pick and its vocabulary want', async () => {
+test('the number of uniforms must match `pick` and the vocabulary', async () => {
   const set = (pick: string, count: number) =>
     change((manifest) => {
       Object.assign(manifest, { pick, uniforms_per_position: count });
@@ -75,7 +75,7 @@ test('the uniforms of a position are as many as its kind of pick and its vocabul
   await expect(loadManifest(dir)).rejects.toThrow('`pick` in `manifest.json`');
 });
 
-test('a graph that onnxruntime cannot load is refused', async () => {
+test('a graph that onnxruntime cannot load is an error', async () => {
   await writeFile(join(dir, 'target.b1.onnx'), 'nonsense');
   const { createHash } = await import('node:crypto');
   await change((manifest) => {
@@ -85,7 +85,7 @@ test('a graph that onnxruntime cannot load is refused', async () => {
   await expect(openTargetEngine({ dir })).rejects.toThrow('the target cannot be loaded');
 });
 
-test('a target alone is a model folder too', async () => {
+test('a folder may hold a target without a drafter', async () => {
   await change((manifest) => {
     delete manifest.drafter;
     delete (manifest.bytes_per_token as Record<string, unknown>).drafter;

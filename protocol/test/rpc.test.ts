@@ -35,7 +35,7 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
 
-/** Accepts every draft, and says that the next token is the step's number. */
+/** Accepts every draft; the next token is the step's number. */
 const echo: Verifier['verify'] = async function* (requests) {
   for await (const { kind } of requests) {
     if (kind.case === 'open')
@@ -91,7 +91,7 @@ describe('calls', () => {
     expect(await call.receive()).toBeUndefined();
   });
 
-  test('a receiver that is slow gets everything in order, and slows the sender down', async () => {
+  test('a slow receiver gets everything in order, and slows the sender down', async () => {
     let sent = 0;
     const { client } = await start({
       verify: async function* () {
@@ -110,7 +110,7 @@ describe('calls', () => {
     ]);
   });
 
-  test('one that reads more slowly than buffers need to empty in time is not', async () => {
+  test('a receiver that keeps reading slowly is not disconnected', async () => {
     const { client } = await start(
       {
         verify: async function* () {
@@ -129,7 +129,7 @@ describe('calls', () => {
     expect(read).toBe(60);
   });
 
-  test('a receiver that does not read at all is given up, and told so if it reads after all', async () => {
+  test('a receiver that stops reading is disconnected, and gets the error if it reads again', async () => {
     let sent = 0;
     const ended = Promise.withResolvers<void>();
     const verify = async function* () {
@@ -152,7 +152,7 @@ describe('calls', () => {
       code: 'deadline_exceeded',
       message: 'the client has not read for 100 ms',
     });
-    expect(sent).toBe(-1); // each message is larger than the window, so that the client had asked for all that was written
+    expect(sent).toBe(-1); // each message is larger than the window, so the client had requested all that was written
   });
 
   test('server streaming, left early', async () => {
@@ -221,10 +221,10 @@ describe('a call that fails', () => {
     };
     await expect(call.receive()).rejects.toMatchObject(expected);
     await expect(call.receive()).rejects.toBeInstanceOf(PtpError);
-    call.send(step(1)); // a call that has failed takes messages and drops them
+    call.send(step(1)); // a failed call drops messages
   });
 
-  test('when it is cancelled in the turn in which it began leaves nothing at the server', async () => {
+  test('because it is cancelled in the turn in which it began leaves nothing on the server', async () => {
     const { server, client } = await start();
     await client.getTarget({});
     const calls = [client.verify({ signal: AbortSignal.abort() }), client.verify()];
@@ -235,7 +235,7 @@ describe('a call that fails', () => {
     expect(server.activeCalls()).toBe(0);
   });
 
-  test('carries a field that is a name of the client’s own', async () => {
+  test('carries a field name chosen by the client', async () => {
     let field = '';
     const { client } = await start({
       getTarget: () => {
@@ -252,7 +252,7 @@ describe('a call that fails', () => {
     await expect(client.getTarget({})).rejects.toMatchObject(shown);
   });
 
-  test('tells any client the field at fault, and when to try again (google.rpc.Status)', async () => {
+  test('carries the invalid field and the retry delay as google.rpc.Status', async () => {
     const { server } = await start({
       getTarget: () => {
         throw new PtpError('resource_exhausted', 'too many', { field: 'n', retryAfterMs: 1500 });
@@ -277,7 +277,7 @@ describe('a call that fails', () => {
     });
   });
 
-  test('says nothing about an unforeseen error, which is logged', async () => {
+  test('hides the details of an unforeseen error and logs them', async () => {
     const { client, lines } = await start({
       getTarget: () => {
         throw new TypeError('secret');
@@ -292,7 +292,7 @@ describe('a call that fails', () => {
     expect(lines.filter((line) => line.includes('"level":50') && line.includes('secret'))).toHaveLength(2);
   });
 
-  test('for a response that does not fit its schema is an internal error, logged', async () => {
+  test('on a response that does not fit its schema is an internal error, logged', async () => {
     const { client, lines } = await start({
       verify: async function* () {
         yield { kind: { case: 'result', value: { step: -1 } } };
@@ -302,7 +302,7 @@ describe('a call that fails', () => {
     expect(lines.join()).toContain('step');
   });
 
-  test('for a request that does not fit throws where it is sent', async () => {
+  test('on a request that does not fit its schema throws in send', async () => {
     const { client } = await start();
     const call = client.verify();
     expect(() => call.send(step(-1))).toThrow(/step/);
@@ -310,7 +310,7 @@ describe('a call that fails', () => {
     call.cancel();
   });
 
-  test('for a message above the limit is resource_exhausted', async () => {
+  test('on a message above the limit is resource_exhausted', async () => {
     const { client } = await start({}, { maxMessageBytes: 1_000 });
     const call = client.verify();
     call.send(step(0, Array(2_000).fill(1)));
@@ -328,7 +328,7 @@ describe('a call that fails', () => {
 });
 
 describe('cancelling', () => {
-  /** A verifier whose calls only end when they are told to. */
+  /** A verifier whose calls end only when aborted. */
   async function stuck() {
     const opened = Promise.withResolvers<CallContext>();
     const ended = Promise.withResolvers<void>();
@@ -360,7 +360,7 @@ describe('cancelling', () => {
     await expect.poll(server.activeCalls).toBe(0);
   });
 
-  test('by a signal keeps its reason', async () => {
+  test('by a signal keeps the reason of the signal', async () => {
     const { client, opened, ended } = await stuck();
     const controller = new AbortController();
     const call = client.verify({ signal: controller.signal });
@@ -402,7 +402,7 @@ describe('serve', () => {
     expect(await checkHealth(server.address, VerifierService)).toBe('NOT_SERVING');
   });
 
-  test('close tells watchers, waits for calls in progress and refuses new ones', async () => {
+  test('close notifies watchers, waits for calls in progress and rejects new ones', async () => {
     const { server, client } = await start();
     const controller = new AbortController();
     const renew = () => {
@@ -428,7 +428,7 @@ describe('serve', () => {
     await closed;
   });
 
-  test('close ends by force after the grace, whatever a handler does', async () => {
+  test('close is forced after the grace period, whatever a handler does', async () => {
     const { server, client } = await start({
       verify: async function* () {
         await new Promise(() => {});
@@ -454,7 +454,7 @@ describe('serve', () => {
     await again.server.close(0);
   });
 
-  test('a taken port is one clear line', async () => {
+  test('a port in use gives one clear line', async () => {
     const holder = createServer().listen(0, '127.0.0.1');
     await once(holder, 'listening');
     cleanups.push(() => holder.close());
@@ -463,7 +463,7 @@ describe('serve', () => {
     await expect(taken).rejects.toThrow(`127.0.0.1:${port} is in use: set PTP_LISTEN to another address`);
   });
 
-  test('unix sockets: a live one is taken, a stale one replaced, a file refused, and none left behind', async () => {
+  test('unix sockets: a live one is in use, a stale one is replaced, a file is an error, none is left behind', async () => {
     const folder = await temporaryFolder();
     const path = join(folder, 'socket');
     const { server, client } = await start({}, { address: `unix:${path}` });
@@ -502,7 +502,7 @@ interface ReflectionAnswer {
   file_descriptor_response?: { file_descriptor_proto: Buffer[] };
 }
 
-/** Asks as grpcurl does, through the proto that the reflection package ships. */
+/** Queries reflection as grpcurl does, with the proto of the reflection package. */
 async function reflect(address: string, requests: object[]): Promise<ReflectionAnswer[]> {
   const proto = new URL(
     '../../node_modules/@grpc/reflection/build/proto/grpc/reflection/v1/reflection.proto',

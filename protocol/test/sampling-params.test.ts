@@ -3,7 +3,7 @@ import { PtpError } from '../src/errors.ts';
 import { samplingParams } from '../src/sampling-params.ts';
 
 describe('samplingParams', () => {
-  test('defaults to the model as it is', () => {
+  test("defaults to the model's own distribution", () => {
     expect(samplingParams({}, 100)).toEqual({ temperature: 1, topK: 0, topP: 1 });
     expect(samplingParams({ temperature: null, topP: null }, 100)).toEqual({ temperature: 1, topK: 0, topP: 1 });
   });

@@ -1,0 +1,70 @@
+import { describe, expect, test } from 'vitest';
+import { GrammarCache } from '../../src/grammar/cache.ts';
+import { utf8 } from '../../src/grammar/characters.ts';
+import type { Expression } from '../../src/grammar/expression.ts';
+import { jsonSchemaGrammar } from '../../src/grammar/json-schema.ts';
+import { jsonObject } from '../../src/grammar/json-text.ts';
+import { regexGrammar } from '../../src/grammar/regex.ts';
+import { randoms } from './grammar-texts.ts';
+
+/** All bytes, some longer tokens, and a token that ends the text. */
+const words = ['": ', '","', '{"', '"}', 'name', '"name"', 'true', 'tr', 'ab', 'abc', '12', '0.5', 'é', '\n  ', '[]'];
+const tokens = [
+  ...Array.from({ length: 256 }, (_, byte) => Uint8Array.of(byte)),
+  ...words.map((word) => Buffer.from(word)),
+];
+const END = tokens.length;
+const model = { vocabulary: END + 1, endOfText: END };
+const tokenizer = { bytes: (id: number) => tokens[id] ?? new Uint8Array() };
+
+const schema = {
+  type: 'object',
+  properties: {
+    name: { type: 'string', maxLength: 40 },
+    kind: { enum: ['abc', 'abd', true] },
+    size: { type: 'number', minimum: 0.5, maximum: 12 },
+    parts: { type: 'array', items: { $ref: '#' }, maxItems: 2 },
+  },
+  required: ['name', 'parts'],
+};
+const grammars: Record<string, Expression> = {
+  'JSON Schema': jsonSchemaGrammar(schema, 'schema'),
+  'any object': jsonObject,
+  regex: regexGrammar('^[a-é]{2,9}(, (abc)+\\d)*$', utf8),
+};
+
+describe.each(Object.entries(grammars))('%s', (name, grammar) => {
+  const start = () => new GrammarCache(tokenizer, model).start({ grammar, key: name });
+  const allowed = (mask: Uint8Array, id: number) => (((mask[id >> 3] as number) >> (id & 7)) & 1) === 1;
+
+  test('the mask has the bits of exactly those tokens that lead to a state', () => {
+    const random = randoms(11);
+    for (let walk = 0; walk < 10; walk++) {
+      let state = start();
+      for (let length = 0; length < 30; length++) {
+        const { mask } = state;
+        const ids = Array.from({ length: model.vocabulary }, (_, id) => id).filter((id) => state.after(id));
+        expect(Array.from({ length: mask.length * 8 }, (_, id) => id).filter((id) => allowed(mask, id))).toEqual(ids);
+        const id = ids[Math.floor(random() * ids.length)] as number;
+        if (id === END) break;
+        state = state.after(id) as typeof state;
+      }
+    }
+  });
+
+  test('forced tokens are allowed, and their bytes are the only ones', () => {
+    let state = start();
+    for (const id of state.forced(8)) {
+      const first = tokens[id]?.[0];
+      const bytes = Array.from({ length: 256 }, (_, byte) => byte).filter((byte) => allowed(state.mask, byte));
+      expect(bytes).toEqual([first]);
+      state = state.after(id) as typeof state;
+      expect(state).toBeDefined();
+    }
+  });
+});
+
+test('equal keys share one state, so masks are computed once', () => {
+  const cache = new GrammarCache(tokenizer, model);
+  expect(cache.start({ grammar: jsonObject, key: 'a' })).toBe(cache.start({ grammar: jsonObject, key: 'a' }));
+});
