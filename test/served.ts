@@ -8,7 +8,6 @@ import { createHttp } from '../gateway/src/app.ts';
 import { PairGenerator } from '../gateway/src/decode/generate.ts';
 import { GrammarCache } from '../gateway/src/grammar/cache.ts';
 import { generationService } from '../gateway/src/grpc.ts';
-import { RecordedGenerator } from '../gateway/src/observe/recorded-generator.ts';
 import { TraceStore } from '../gateway/src/observe/trace-store.ts';
 import { loadChatTemplate } from '../gateway/src/text/chat-template.ts';
 import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
@@ -30,7 +29,7 @@ export async function serveGateway(folder: string, options: GatewayOptions = {})
   const admission = new Admission(maxStreams);
   const traces = new TraceStore(20);
   const limits = { length: 8, budget: 16, mode: 'overlap', ahead: 4 } as const;
-  const generator = new RecordedGenerator(traces, pair.services, (streams) => new PairGenerator(streams, limits));
+  const generator = new PairGenerator(pair.services, limits, [traces]);
   const grammars = new GrammarCache(tokenizer, generator.model);
   const app = await createHttp({
     generator,

@@ -1,5 +1,6 @@
 import { planBranches, type YieldCurves } from '../../drafter/src/branch-plan.ts';
-import { type Block, type Controller, cut, EMPTY } from '../../gateway/src/decode/controller.ts';
+import { type Block, cut, EMPTY } from '../../gateway/src/decode/block.ts';
+import type { Controller } from '../../gateway/src/decode/controller.ts';
 import type { VerifyTime } from '../../gateway/src/decode/cost-model.ts';
 import type { Mode } from '../../gateway/src/decode/mode-selector.ts';
 import type { Clock } from './clock.ts';
@@ -90,8 +91,8 @@ export type Policy = Pick<
   | 'room'
   | 'worthVerifying'
   | 'worthDrafting'
-  | 'worthGoingAhead'
-  | 'wentAhead'
+  | 'worthSendingAhead'
+  | 'sentAhead'
   | 'chances'
   | 'budget'
   | 'observe'
@@ -240,7 +241,7 @@ export class Sequence {
     const last = this.#flight.at(-1);
     const expects = drafts.checks !== undefined && last?.draft?.answer !== undefined && last.branch >= 2;
     if (!last || !expects || this.#flight.length > ahead) return;
-    if (this.#generated + this.#expected() >= maxTokens || !policy.worthGoingAhead()) return;
+    if (this.#generated + this.#expected() >= maxTokens || !policy.worthSendingAhead()) return;
     const mode = this.#choose();
     if (mode !== 'overlap') {
       this.#chosen = mode;
@@ -258,7 +259,7 @@ export class Sequence {
     this.#context += step.accepted + 1;
     const [next] = this.#flight;
     if (!next) return;
-    policy.wentAhead(step.fits);
+    policy.sentAhead(step.fits);
     if (step.fits) return;
     this.#chosen ??= next.mode;
     this.#flight = [];
@@ -272,7 +273,7 @@ export class Sequence {
     const stepMicros = answered - Math.max(step.began, this.#ended);
     this.#ended = answered;
     const times = { stepMicros, draftMicros: draft?.micros ?? 0, redraftMicros: step.redraftMicros };
-    policy.observe({ mode, block, accepted, budget, wanted, verify: verifyTime(verify), ...times });
+    policy.observe({ mode, block, accepted, budget, redraftLength: wanted, verify: verifyTime(verify), ...times });
     const drafted = block.tokens.length;
     onStep({ mode, drafted, accepted, redraft: wanted > 0, ahead: step.ahead, tokens: accepted + 1 });
     const found = step.fits && draft && step.branch >= 2;
@@ -321,8 +322,8 @@ export function fixedPolicy(mode: Mode, length: number, budget: number): Policy 
     worthDrafting: (now, room) => (now === 'plain' ? 0 : room),
     chances: (block) => [...block.confidences],
     budget: () => budget,
-    worthGoingAhead: () => true,
-    wentAhead: () => {},
+    worthSendingAhead: () => true,
+    sentAhead: () => {},
     observe: () => {},
     close: () => {},
   };

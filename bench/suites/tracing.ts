@@ -5,12 +5,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { startMetrics } from '@ptp/service-kit/metrics';
 import { startTracing } from '@ptp/service-kit/tracing';
 import { PairGenerator } from '../../gateway/src/decode/generate.ts';
-import type { Streams } from '../../gateway/src/decode/ports.ts';
 import type { GenerationRequest, Generator } from '../../gateway/src/decode/types.ts';
-import { MeteredGenerator } from '../../gateway/src/observe/metered-generator.ts';
-import { gatewayMetrics } from '../../gateway/src/observe/metrics.ts';
-import { RecordedGenerator } from '../../gateway/src/observe/recorded-generator.ts';
-import { RecordedStreams } from '../../gateway/src/observe/recorded-streams.ts';
+import { gatewayMetrics, MetricsObserver } from '../../gateway/src/observe/metrics.ts';
+import { SpanObserver } from '../../gateway/src/observe/spans.ts';
 import { TraceStore } from '../../gateway/src/observe/trace-store.ts';
 import { decodeRequest, type Pass, REFERENCE } from '../passes.ts';
 import type { Prompt } from '../prompts.ts';
@@ -141,11 +138,9 @@ async function measure(
   process.env.OTEL_TRACES_SAMPLER_ARG = String(ratio ?? 0);
   const tracing = ratio === undefined ? undefined : await startTracing('ptp-gateway');
   const metrics = startMetrics('ptp-gateway', bench.streams.model.modelId);
-  const loop = (streams: Streams) => new PairGenerator(streams, bench.limits);
-  const recorded = viewer
-    ? new RecordedGenerator(new TraceStore(100), bench.streams, loop)
-    : loop(new RecordedStreams(bench.streams));
-  const generator = new MeteredGenerator(recorded, gatewayMetrics(metrics.registry), metrics.registry, true);
+  const metered = new MetricsObserver(gatewayMetrics(metrics.registry));
+  const observers = [new SpanObserver(), metered, ...(viewer ? [new TraceStore(100)] : [])];
+  const generator = new PairGenerator(bench.streams, bench.limits, observers);
   await sleep(SETTLE_MS);
   await sink.counts();
   const services = () => [bench.pids.verifier, bench.pids.drafter].map(processorTime);

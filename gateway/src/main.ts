@@ -12,17 +12,13 @@ import { createHttp, HTTP_LIMITS } from './app.ts';
 import { modelInfoOf, PairClient } from './clients/pair-client.ts';
 import { DRAFT_BUDGET, STEPS_AHEAD } from './decode/controller.ts';
 import { PairGenerator } from './decode/generate.ts';
-import type { Streams } from './decode/ports.ts';
 import { GrammarCache } from './grammar/cache.ts';
 import { generationService } from './grpc.ts';
 import { closeHttp, listenHttp } from './http/listen.ts';
 import { loadListenerTls } from './http/tls.ts';
-import { MeteredGenerator } from './observe/metered-generator.ts';
-import { gatewayMetrics } from './observe/metrics.ts';
-import { RecordedGenerator } from './observe/recorded-generator.ts';
-import { RecordedStreams } from './observe/recorded-streams.ts';
+import { gatewayMetrics, MetricsObserver, watchHealth } from './observe/metrics.ts';
+import { capturesContent, SpanObserver } from './observe/spans.ts';
 import { TraceStore } from './observe/trace-store.ts';
-import { ContentStreams, contentAsked } from './observe/traced-content.ts';
 import { gatewaySettings } from './settings.ts';
 import { loadChatTemplate } from './text/chat-template.ts';
 import { loadTokenizer } from './text/tokenizer.ts';
@@ -45,7 +41,6 @@ await runService('gateway', async (logger, onStop) => {
     draftTimeoutMs: config.draftTimeoutSeconds * 1000,
     verifyTimeoutMs: config.verifyTimeoutSeconds * 1000,
     recoveryMs: config.recoverySeconds * 1000,
-    onVerifierLoss: () => counted.verifierLosses.inc(),
     logger,
     tls: await loadTls(config),
   });
@@ -57,10 +52,10 @@ await runService('gateway', async (logger, onStop) => {
     ahead: STEPS_AHEAD,
   };
   const traces = config.tracesKept > 0 ? new TraceStore(config.tracesKept) : undefined;
-  const streams = contentAsked(process.env) ? new ContentStreams(services, tokenizer) : services;
-  const loop = (over: Streams) => new PairGenerator(over, limits);
-  const recorded = traces ? new RecordedGenerator(traces, streams, loop) : loop(new RecordedStreams(streams));
-  const generator = new MeteredGenerator(recorded, counted, metrics.registry, drafts);
+  const spans = new SpanObserver(capturesContent(process.env) ? (ids) => tokenizer.decode(ids) : undefined);
+  const observers = [spans, new MetricsObserver(counted), ...(traces ? [traces] : [])];
+  const generator = new PairGenerator(services, limits, observers);
+  watchHealth(metrics.registry, () => services.health(), drafts);
   const onRejection = (code: ErrorCode) => counted.refusals.inc({ error_type: code });
   const grammars = new GrammarCache(tokenizer, generator.model);
   const admission = new Admission(config.maxStreams);

@@ -1,9 +1,7 @@
-import { type Span, SpanKind } from '@opentelemetry/api';
 import type { BidiCall, RequestInit } from '@ptp/protocol/client';
 import { PtpError, toPtpError } from '@ptp/protocol/errors';
 import type { Branch, DrafterService, DraftResponse, DraftResult } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
-import { attribute, endSpan, span, timingAttributes, traceparentOf } from '@ptp/service-kit/spans';
-import type { Draft, DraftedAfter, DraftStream, StepUnderWay } from '../decode/ports.ts';
+import type { Draft, DraftCall, DraftStream } from '../decode/ports.ts';
 import type { GenerationRequest } from '../decode/types.ts';
 import { withTimeout } from './with-timeout.ts';
 
@@ -25,7 +23,8 @@ export interface DraftStreamParts {
   /** Begins a call, and hears when it has ended, and whether by the drafter's fault; undefined while there is no drafter. */
   readonly open: () => { readonly call: Call; readonly leave: (failed: boolean) => void } | undefined;
   readonly request: GenerationRequest;
-  readonly span: Span;
+  /** W3C trace context of the request. */
+  readonly traceparent: string;
   /** How long a stream waits for a draft. */
   readonly timeoutMs: number;
   readonly vocabulary: number;
@@ -75,44 +74,34 @@ export class GrpcDraftStream implements DraftStream {
     this.#tokens.push(...tokens);
   }
 
-  async step(
-    after: DraftedAfter,
-    plan: { readonly budget: number; readonly maxBranchLength: number },
-    { span: parent }: StepUnderWay,
-  ): Promise<Draft | undefined> {
+  async step({ tokens, confidences, assumed, budget, maxBranchLength, traceparent = '' }: DraftCall): Promise<Draft> {
     const call = this.available() ? this.#call : undefined;
-    if (!call) return undefined;
+    if (!call) throw new PtpError('unavailable', 'the drafter is not available');
     const sent = performance.now();
-    const { tokens, confidences, assumed } = after;
-    const attributes = { [attribute.step]: this.#steps, 'ptp.block.length': tokens.length - assumed };
-    const drafting = span('ptp.draft', { parent, kind: SpanKind.CLIENT, startTime: sent, attributes });
     try {
       const committed = this.#tokens.slice(this.#told);
       this.#told = this.#tokens.length;
-      const trace = { traceparent: traceparentOf(drafting) };
       const step = {
         step: this.#steps++,
         committed,
         block: [...tokens],
         blockConfidences: [...confidences],
         assumed,
-        plan,
-        trace,
+        plan: { budget, maxBranchLength },
+        trace: { traceparent },
       };
       call.send({ kind: { case: 'step', value: step } });
       const { result, before } = await this.#answer(call, step);
       const { branches: said, timings } = result;
       const branches = assumed > 0 ? said.map((b) => ({ ...b, accepted: b.accepted - assumed })) : said;
       this.#pauseMs = FIRST_PAUSE_MS;
-      endSpan(drafting, { attributes: { [attribute.branches]: branches.length, ...timingAttributes(timings) } });
       // one that was sent while another was not answered is not under way before that is done
       const micros = Math.round((performance.now() - Math.max(sent, before)) * 1000);
       const { queueUs: queueMicros = 0, runUs: runMicros = 0, batchSize = 1 } = timings ?? {};
       return { branches, micros, queueMicros, runMicros, batchSize };
     } catch (error) {
-      endSpan(drafting, { error });
       if (!this.#overdue) this.#fail(call, error);
-      return undefined;
+      throw toPtpError(error);
     }
   }
 
@@ -182,7 +171,7 @@ export class GrpcDraftStream implements DraftStream {
       seed,
       firstPosition: this.#tokens.length - prompt.length,
     };
-    const trace = { traceparent: traceparentOf(this.#parts.span) };
+    const trace = { traceparent: this.#parts.traceparent };
     call.send({ kind: { case: 'open', value: { start, trace } } });
     this.#opening = call.receive().then(
       (response) => {

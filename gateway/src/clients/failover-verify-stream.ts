@@ -1,14 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PtpError, toPtpError } from '@ptp/protocol/errors';
-import {
-  committedBy,
-  type Expected,
-  type Opened,
-  type Proposal,
-  type StepUnderWay,
-  type Verdict,
-  type VerifyStream,
-} from '../decode/ports.ts';
+import { committedTokens } from '../decode/block.ts';
+import type { Opened, StepRef, Verdict, VerifyCall, VerifyStream } from '../decode/ports.ts';
 
 /** Openings that may fail one after another before the stream is given up. */
 const MOST_OPENINGS = 10;
@@ -55,7 +48,7 @@ export class FailoverVerifyStream implements VerifyStream {
   #current: OpenStream | undefined;
   #closed = false;
   /** The last step that the present verifier has been sent. */
-  #newest: StepUnderWay | undefined;
+  #newest: StepRef | undefined;
 
   /** @throws PtpError `unavailable` when no verifier can be used: who comes to the door does not wait */
   constructor(parts: FailoverParts) {
@@ -70,15 +63,19 @@ export class FailoverVerifyStream implements VerifyStream {
     return this.#opened;
   }
 
-  async step(proposal: Proposal): Promise<Verdict> {
+  async step(call: VerifyCall): Promise<Verdict | undefined> {
+    const verdict = call.after ? await this.#stepAhead(call) : await this.#stepUntilAnswered(call);
+    if (verdict) this.#committed.push(...committedTokens(call.block, verdict));
+    return verdict;
+  }
+
+  async #stepUntilAnswered(call: VerifyCall): Promise<Verdict | undefined> {
     for (;;) {
       const current = this.#current;
       if (!current) throw new PtpError('internal', 'a step on a stream that is closed');
       try {
-        this.#newest = proposal.step;
-        const verdict = await current.stream.step(proposal);
-        this.#committed.push(...committedBy(proposal.block, verdict));
-        return verdict;
+        this.#newest = call.step;
+        return await current.stream.step(call);
       } catch (error) {
         await this.#recover(error);
       }
@@ -86,15 +83,13 @@ export class FailoverVerifyStream implements VerifyStream {
   }
 
   /**
-   * Sent only to a verifier that has been sent the step which it counts on, right before: after another step, of like outcome, it would be
-   * run where it doesn't belong. Of a loss the step before it hears too, and goes on elsewhere.
+   * Sent only to the verifier that was sent the step before it, right before: after another step of equal outcome it would be run at the
+   * wrong position. A loss is left to the step before it, which recovers.
    */
-  async stepAfter(expected: Expected, proposal: Proposal): Promise<Verdict | undefined> {
-    if (!this.#current || this.#newest !== expected.of) return undefined;
-    this.#newest = proposal.step;
-    const verdict = await this.#current.stream.stepAfter(expected, proposal).catch(() => undefined);
-    if (verdict) this.#committed.push(...committedBy(proposal.block, verdict));
-    return verdict;
+  async #stepAhead(call: VerifyCall): Promise<Verdict | undefined> {
+    if (!this.#current || this.#newest !== call.after?.of) return undefined;
+    this.#newest = call.step;
+    return this.#current.stream.step(call).catch(() => undefined);
   }
 
   close(): void {

@@ -1,4 +1,3 @@
-import type { Span } from '@opentelemetry/api';
 import type { Tls } from '@ptp/protocol/credentials';
 import { PtpError, toPtpError } from '@ptp/protocol/errors';
 import type { ModelFacts } from '@ptp/protocol/gen/ptp/v1/common_pb';
@@ -6,7 +5,7 @@ import { DrafterService } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
 import { VerifierService } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
 import type { Manifest } from '@ptp/protocol/manifest';
 import type { Logger } from '@ptp/service-kit/log';
-import type { DraftStream, Streams, VerifyStream } from '../decode/ports.ts';
+import type { DraftStream, StreamContext, Streams, VerifyStream } from '../decode/ports.ts';
 import type { GenerationRequest, Health, ModelInfo } from '../decode/types.ts';
 import { GrpcDraftStream } from './draft-stream.ts';
 import { FailoverVerifyStream, type OpenStream, type Start } from './failover-verify-stream.ts';
@@ -26,8 +25,6 @@ export interface PairClientOptions {
   readonly verifyTimeoutMs: number;
   /** How long a stream that has lost its verifier waits for another one, milliseconds. */
   readonly recoveryMs: number;
-  /** Hears of each stream that has lost its verifier and goes on elsewhere. */
-  readonly onVerifierLoss?: () => void;
   readonly logger: Logger;
   readonly tls?: Tls | undefined;
 }
@@ -82,28 +79,33 @@ export class PairClient implements Streams {
     await Promise.all([this.#verifiers, ...drafters].map((replicas) => replicas.ready(timeoutMs)));
   }
 
-  verify(request: GenerationRequest, signal: AbortSignal, span: Span): VerifyStream {
-    const { recoveryMs, onVerifierLoss, logger } = this.#options;
+  verify(request: GenerationRequest, context: StreamContext): VerifyStream {
+    const { recoveryMs, logger } = this.#options;
+    const { signal, onVerifierLoss } = context;
     return new FailoverVerifyStream({
       prompt: request.prompt,
-      open: (start) => this.#openVerify(request, start, signal, span),
+      open: (start) => this.#openVerify(request, start, context),
       ready: (timeoutMs, signal) => this.#verifiers.ready(timeoutMs, signal),
       recoveryMs,
       signal,
       onLoss: (err) => {
-        onVerifierLoss?.();
+        onVerifierLoss();
         logger.warn({ err }, 'a stream has lost its verifier; it goes on elsewhere');
       },
     });
   }
 
-  #openVerify(request: GenerationRequest, start: Start, signal: AbortSignal, span: Span): OpenStream | undefined {
+  #openVerify(
+    request: GenerationRequest,
+    start: Start,
+    { signal, traceparent }: StreamContext,
+  ): OpenStream | undefined {
     const lease = this.#verifiers.lease();
     if (!lease) return undefined;
     const { verifyTimeoutMs: timeoutMs } = this.#options;
     const { vocabulary } = this.model;
     const call = lease.client.verify({ signal });
-    const stream = new GrpcVerifyStream(call, { request, start, span, timeoutMs, vocabulary });
+    const stream = new GrpcVerifyStream(call, { request, start, traceparent, timeoutMs, vocabulary });
     const end = (failed: boolean) => {
       stream.close();
       lease.leave(failed);
@@ -111,7 +113,7 @@ export class PairClient implements Streams {
     return { stream, end };
   }
 
-  draft(request: GenerationRequest, signal: AbortSignal, span: Span): DraftStream {
+  draft(request: GenerationRequest, { signal, traceparent }: StreamContext): DraftStream {
     const { draftTimeoutMs: timeoutMs, logger } = this.#options;
     const open = () => {
       const lease = this.#drafters.lease();
@@ -120,7 +122,7 @@ export class PairClient implements Streams {
     const onFailure = (error: unknown) => {
       if (!signal.aborted) logger.warn({ err: toPtpError(error) }, 'the drafter failed; decoding goes on');
     };
-    return new GrpcDraftStream({ open, request, span, timeoutMs, vocabulary: this.model.vocabulary, onFailure });
+    return new GrpcDraftStream({ open, request, traceparent, timeoutMs, vocabulary: this.model.vocabulary, onFailure });
   }
 
   /** Closes all connections when the streams on them have ended. */

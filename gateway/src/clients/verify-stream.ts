@@ -1,12 +1,10 @@
-import { type Span, SpanKind } from '@opentelemetry/api';
 import type { BidiCall, RequestInit, Response } from '@ptp/protocol/client';
 import { PtpError, toPtpError } from '@ptp/protocol/errors';
 import type { Timings } from '@ptp/protocol/gen/ptp/v1/common_pb';
 import type { VerifierService } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
 import type { AdjustParams } from '@ptp/protocol/token-adjustments';
-import { attribute, endSpan, span, timingAttributes, traceparentOf } from '@ptp/service-kit/spans';
 import type { VerifyTime } from '../decode/cost-model.ts';
-import type { Ending, Expected, Opened, Proposal, Verdict, VerifyStream } from '../decode/ports.ts';
+import type { Opened, Verdict, VerifyCall, VerifyStream } from '../decode/ports.ts';
 import type { GenerationRequest } from '../decode/types.ts';
 import type { Start } from './failover-verify-stream.ts';
 import { withTimeout } from './with-timeout.ts';
@@ -18,7 +16,8 @@ type Answers = Response<Method>['kind'];
 export interface VerifyStreamParts {
   readonly request: GenerationRequest;
   readonly start: Start;
-  readonly span: Span;
+  /** W3C trace context of the request. */
+  readonly traceparent: string;
   /** A verifier that takes longer to answer is taken for lost, milliseconds. */
   readonly timeoutMs: number;
   readonly vocabulary: number;
@@ -39,7 +38,7 @@ export class GrpcVerifyStream implements VerifyStream {
   #late = false;
 
   constructor(call: BidiCall<RequestInit<Method>, Response<Method>>, parts: VerifyStreamParts) {
-    const { request, start: from, span: parent, timeoutMs, vocabulary } = parts;
+    const { request, start: from, traceparent, timeoutMs, vocabulary } = parts;
     this.#call = call;
     this.#timeoutMs = timeoutMs;
     this.#vocabulary = vocabulary;
@@ -52,9 +51,14 @@ export class GrpcVerifyStream implements VerifyStream {
       seed,
       firstPosition: from.generated,
     };
-    const trace = { traceparent: traceparentOf(parent) };
     const adjustments = adjust && adjustmentsMessage(adjust);
-    const value = { start, trace, topLogProbabilities, tellPrompt, ...(adjustments && { adjustments }) };
+    const value = {
+      start,
+      trace: { traceparent },
+      topLogProbabilities,
+      tellPrompt,
+      ...(adjustments && { adjustments }),
+    };
     this.#call.send({ kind: { case: 'open', value } });
     this.#opened = this.#receive(performance.now()).then(({ kind }) => {
       if (kind.case !== 'opened') throw ended(kind.case);
@@ -69,49 +73,21 @@ export class GrpcVerifyStream implements VerifyStream {
     return this.#opened;
   }
 
-  async step(proposal: Proposal): Promise<Verdict> {
-    const verdict = await this.#step(proposal);
-    if (!verdict) throw new PtpError('unavailable', 'the verifier has not run a step that it was to run');
-    return verdict;
-  }
-
-  stepAfter(expected: Expected, proposal: Proposal): Promise<Verdict | undefined> {
-    const { accepted, nextToken } = expected;
-    return this.#step(proposal, { accepted, nextToken });
-  }
-
-  /** @returns undefined for a step that was not run, which only one that is sent for an outcome may be */
-  async #step({ step, block, allowed }: Proposal, after?: Ending): Promise<Verdict | undefined> {
-    const parent = step.span;
+  async step({ block, allowed, after, traceparent = '' }: VerifyCall): Promise<Verdict | undefined> {
     const sent = performance.now();
-    const attributes = { [attribute.step]: this.#steps, [attribute.draftLength]: block.length };
-    const verifying = span('ptp.verify', { parent, kind: SpanKind.CLIENT, startTime: sent, attributes });
-    const trace = { traceparent: traceparentOf(verifying) };
-    try {
-      const value = { step: this.#steps++, draft: [...block], allowed: [...allowed], trace, ...(after && { after }) };
-      this.#call.send({ kind: { case: 'step', value } });
-      const { kind, since } = await this.#receive(sent);
-      if (kind.case !== 'result') throw ended(kind.case);
-      const { accepted, nextToken, logProbabilities, timings, top: tops, skipped } = kind.value;
-      if (skipped && after) {
-        endSpan(verifying, { attributes: { [attribute.skipped]: true } });
-        return undefined;
-      }
-      if (
-        skipped ||
-        accepted > block.length ||
-        nextToken >= this.#vocabulary ||
-        logProbabilities.length !== accepted + 1
-      )
-        throw new PtpError('unavailable', 'the verifier answered with what cannot be a verdict');
-      endSpan(verifying, { attributes: { [attribute.accepted]: accepted, ...timingAttributes(timings) } });
-      // a step that was sent ahead is not under way before the one before it is done
-      const micros = Math.round((performance.now() - since) * 1000);
-      return { accepted, nextToken, logProbabilities, tops, time: timeOf(micros, timings) };
-    } catch (error) {
-      endSpan(verifying, { error });
-      throw error;
-    }
+    const order = after && { after: { accepted: after.accepted, nextToken: after.nextToken } };
+    const value = { step: this.#steps++, draft: [...block], allowed: [...allowed], trace: { traceparent }, ...order };
+    this.#call.send({ kind: { case: 'step', value } });
+    const { kind, since } = await this.#receive(sent);
+    if (kind.case !== 'result') throw ended(kind.case);
+    const { accepted, nextToken, logProbabilities, timings, top: tops, skipped } = kind.value;
+    if (skipped && after) return undefined;
+    const isVerdict =
+      accepted <= block.length && nextToken < this.#vocabulary && logProbabilities.length === accepted + 1;
+    if (skipped || !isVerdict) throw new PtpError('unavailable', 'the verifier sent an invalid result');
+    // a step sent ahead is not under way before the answer to the step before it
+    const micros = Math.round((performance.now() - since) * 1000);
+    return { accepted, nextToken, logProbabilities, tops, time: timeOf(micros, timings) };
   }
 
   /** What is left of steps that were sent ahead is answered soon; what is late is reset. */

@@ -1,3 +1,4 @@
+import { type Block, cut, type ProposalSource } from './block.ts';
 import { AcceptanceCurve, Calibration, LinearCost, VerifyCost, type VerifyTime } from './cost-model.ts';
 import { MODES, type Mode, ModeSelector } from './mode-selector.ts';
 
@@ -27,18 +28,6 @@ export interface DraftLimits {
   readonly ahead?: number;
 }
 
-/** Where proposals come from. The verifier doesn't care: whatever is proposed, the text stays the target's. */
-export type ProposalSource = 'drafter' | 'prompt lookup' | 'prediction' | 'grammar' | 'none';
-
-/** A block to be verified: proposed tokens with their source's confidence in each. */
-export interface Block {
-  readonly source: ProposalSource;
-  readonly tokens: readonly number[];
-  readonly confidences: readonly number[];
-}
-
-export const EMPTY: Block = { source: 'none', tokens: [], confidences: [] };
-
 /** The mode of a step, and why. */
 export interface StepDecision {
   readonly mode: Mode;
@@ -58,7 +47,7 @@ export interface Outcome {
   readonly redraftMicros: number;
   /** Tokens that the call beside was allowed, and the one before. */
   readonly budget: number;
-  readonly wanted: number;
+  readonly redraftLength: number;
 }
 
 /** Each sequence's first blocks are verified in full and by half in turn; later one of so many in full, or drafted anew, whatever it is worth. */
@@ -73,10 +62,10 @@ export class Measurements {
   readonly pace = new ModeSelector();
   /** Verify calls by tokens drafted: alone, and beside a draft call. */
   readonly verify: VerifyCost;
-  readonly verifyBeside: VerifyCost;
+  readonly verifyOverlapped: VerifyCost;
   /** Draft calls by tokens asked for: before, and beside a verify call. */
   readonly draft = new LinearCost();
-  readonly draftBeside = new LinearCost();
+  readonly draftOverlapped = new LinearCost();
   readonly calibrations: Readonly<Record<ProposalSource, Calibration>> = {
     drafter: new Calibration(),
     'prompt lookup': new Calibration(),
@@ -94,7 +83,7 @@ export class Measurements {
 
   constructor(longest: number) {
     this.verify = new VerifyCost(longest);
-    this.verifyBeside = new VerifyCost(longest);
+    this.verifyOverlapped = new VerifyCost(longest);
     this.reach = new AcceptanceCurve(longest);
   }
 }
@@ -164,7 +153,7 @@ export class Controller {
     if (block.tokens.length === 0) return block;
     const beside = mode === 'overlap';
     const verify = this.#verify(mode);
-    const least = beside ? this.#measured.draftBeside.at(this.budget(block.tokens.length)) : 0;
+    const least = beside ? this.#measured.draftOverlapped.at(this.budget(block.tokens.length)) : 0;
     const worth = this.#worth(mode);
     const time = (n: number) => Math.max(least, verify.at(n));
     let [length, best] = [0, -worth * time(0)];
@@ -205,12 +194,12 @@ export class Controller {
   }
 
   /** Whether to send the next step for the outcome that the drafter expects: where that fails, its draft is in the way of another one. */
-  worthGoingAhead(): boolean {
+  worthSendingAhead(): boolean {
     return this.#measured.expectedRight > 0.5 || this.#measured.unexpected++ % TRIED_IN_FULL === 0;
   }
 
   /** @param right whether a step ended as the next one had been sent for */
-  wentAhead(right: boolean): void {
+  sentAhead(right: boolean): void {
     this.#measured.expectedRight += EXPECTED_FORGET * (Number(right) - this.#measured.expectedRight);
   }
 
@@ -222,14 +211,14 @@ export class Controller {
 
   /** Tokens that a draft call beside the verify of so many may take to end no later. */
   budget(drafted: number): number {
-    const { draftBeside, verifyBeside } = this.#measured;
+    const { draftOverlapped, verifyOverlapped } = this.#measured;
     const { budget } = this.#limits;
-    const time = verifyBeside.at(drafted);
-    if (!draftBeside.known || draftBeside.at(budget) <= time) return budget;
-    const { slope } = draftBeside;
+    const time = verifyOverlapped.at(drafted);
+    if (!draftOverlapped.known || draftOverlapped.at(budget) <= time) return budget;
+    const { slope } = draftOverlapped;
     // as long as all calls were alike, a smaller one tells what a token costs
     const fitting =
-      slope === undefined ? budget * 0.75 : slope > 0 ? budget - (draftBeside.at(budget) - time) / slope : budget;
+      slope === undefined ? budget * 0.75 : slope > 0 ? budget - (draftOverlapped.at(budget) - time) / slope : budget;
     return Math.round(Math.max(Math.min(budget, 2 * (this.#limits.length + 1)), fitting));
   }
 
@@ -239,8 +228,8 @@ export class Controller {
     const drafted = block.tokens.length;
     const expected = this.#expect(block);
     this.#verify(mode).observe(outcome.verify);
-    if (outcome.draftMicros > 0) measured.draftBeside.observe(outcome.budget, outcome.draftMicros);
-    if (outcome.redraftMicros > 0) measured.draft.observe(outcome.wanted, outcome.redraftMicros);
+    if (outcome.draftMicros > 0) measured.draftOverlapped.observe(outcome.budget, outcome.draftMicros);
+    if (outcome.redraftMicros > 0) measured.draft.observe(outcome.redraftLength, outcome.redraftMicros);
     if (drafted > 0) {
       if (block.source === 'drafter')
         for (const reach of [measured.reach, this.#reach]) reach.observe(drafted, accepted);
@@ -257,7 +246,7 @@ export class Controller {
 
   /** What verify calls take in steps of a mode. */
   #verify(mode: Mode): VerifyCost {
-    return mode === 'overlap' ? this.#measured.verifyBeside : this.#measured.verify;
+    return mode === 'overlap' ? this.#measured.verifyOverlapped : this.#measured.verify;
   }
 
   #learn(mode: Mode, tokens: number): void {
@@ -298,13 +287,4 @@ export class Controller {
     const usual = this.#measured.pace.typical(mode);
     return usual ? (this.#own[mode] ?? usual.tokens) / usual.micros : 0;
   }
-}
-
-/** Tokens from..from + length of a block. */
-export function cut(block: Block, from: number, length: number): Block {
-  return {
-    source: block.source,
-    tokens: block.tokens.slice(from, from + length),
-    confidences: block.confidences.slice(from, from + length),
-  };
 }

@@ -1,20 +1,23 @@
 import { PtpError } from '@ptp/protocol/errors';
-import { attribute } from '@ptp/service-kit/spans';
-import { endRequestSpan, requestSpan } from '../observe/spans.ts';
 import { Controller, type DraftLimits, Measurements } from './controller.ts';
-import { Run } from './driver.ts';
+import { Driver } from './driver.ts';
+import { type StepObserver, startRequest } from './observer.ts';
+import { DecodePipeline } from './pipeline.ts';
 import type { DraftStream, Streams, VerifyStream } from './ports.ts';
-import type { GenerationRequest, GenerationStep, Generator, Health, ModelInfo, OnSpan } from './types.ts';
+import { proposersFor } from './proposers/proposers.ts';
+import type { GenerationRequest, GenerationStep, Generator, Health, ModelInfo } from './types.ts';
 
-/** The loop over the two services (docs/design.md, "The loop"): draft and verify are in flight at the same time, step after step. */
+/** Generates over a drafter and a verifier: one pipeline and one driver per request, measurements shared by all. */
 export class PairGenerator implements Generator {
   readonly #streams: Streams;
   readonly #limits: DraftLimits;
+  readonly #observers: readonly StepObserver[];
   readonly #measured: Measurements;
 
-  constructor(streams: Streams, limits: DraftLimits) {
+  constructor(streams: Streams, limits: DraftLimits, observers: readonly StepObserver[] = []) {
     this.#streams = streams;
     this.#limits = limits;
+    this.#observers = observers;
     this.#measured = new Measurements(limits.length);
   }
 
@@ -26,39 +29,39 @@ export class PairGenerator implements Generator {
     return this.#streams.health();
   }
 
-  async *generate(request: GenerationRequest, signal: AbortSignal, onSpan?: OnSpan): AsyncGenerator<GenerationStep> {
-    checkRequest(request, this.model);
-    const span = requestSpan(request, this.model);
-    onSpan?.(span);
-    let failure: unknown;
-    let tokens = 0;
-    let finish: GenerationStep['finish'];
+  async *generate(request: GenerationRequest, signal: AbortSignal): AsyncGenerator<GenerationStep> {
+    const { model } = this;
+    const observed = { request, model, startedAt: performance.now(), traceparent: '' };
+    const observer = startRequest(this.#observers, observed);
+    const limits = limitsFor(request, this.#limits);
+    const policy = new Controller(limits, this.#measured);
     let verifier: VerifyStream | undefined;
     let drafter: DraftStream | undefined;
-    let run: Run | undefined;
-    const limits = limitsFor(request, this.#limits);
-    const controller = new Controller(limits, this.#measured);
+    let finish: GenerationStep['finish'];
+    let tokens = 0;
+    let failure: { readonly error: unknown } | undefined;
     try {
-      verifier = this.#streams.verify(request, signal, span);
-      drafter = limits.mode === 'plain' ? undefined : this.#streams.draft(request, signal, span);
-      run = new Run(request, this.model, { controller, limits, verifier, drafter, span });
-      const { reusedTokens, prompt } = await run.opened();
-      span.setAttribute(attribute.cachedTokens, reusedTokens);
-      while (!finish) {
-        const step = await run.step();
+      checkRequest(request, model);
+      const { traceparent } = observed;
+      const context = { signal, traceparent, onVerifierLoss: () => observer.verifierLost() };
+      verifier = this.#streams.verify(request, context);
+      drafter = limits.mode === 'plain' ? undefined : this.#streams.draft(request, context);
+      const proposers = proposersFor(request, limits, model);
+      const pipeline = new DecodePipeline({ request, model, limits, policy, proposers });
+      for await (const step of new Driver({ pipeline, verifier, drafter, observer }).run()) {
         tokens += step.tokens.length;
         finish = step.finish;
-        yield step.stats.step === 0 ? { ...step, reusedTokens, ...(prompt && { prompt }) } : step;
+        yield step;
       }
     } catch (error) {
-      failure = error;
+      failure = { error };
       throw error;
     } finally {
-      run?.close();
-      controller.close();
+      policy.close();
       drafter?.close();
       verifier?.close();
-      endRequestSpan(span, { failure, finish, promptTokens: request.prompt.length, tokens });
+      const isAborted = !finish && signal.aborted;
+      observer.requestFinished({ at: performance.now(), tokens, isAborted, ...(finish && { finish }), ...failure });
     }
   }
 }

@@ -1,5 +1,5 @@
 import { PtpError } from '@ptp/protocol/errors';
-import { type Block, cut } from './controller.ts';
+import { type Block, cut } from './block.ts';
 import type { GrammarState } from './types.ts';
 
 /** A text's way through its grammar; without one all is allowed. */

@@ -1,65 +1,88 @@
-import type { Span } from '@opentelemetry/api';
 import type { Branch } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
 import type { VerifyTime } from './cost-model.ts';
 import type { GenerationRequest, Health, ModelInfo, PromptScores, TopTokens } from './types.ts';
 
-/** The verifier has read the prompt. */
-export interface Opened {
-  /** Tokens of the prompt that it knew from an earlier sequence, and did not read. */
-  readonly reusedTokens: number;
-  /** If the request asked for it. */
-  readonly prompt?: PromptScores;
+/** What the decode loop needs of the two services. `clients/` implements it over gRPC. */
+export interface Streams {
+  readonly model: ModelInfo;
+  health(): Health;
+  /** @throws PtpError `unavailable` when no verifier can be used */
+  verify(request: GenerationRequest, context: StreamContext): VerifyStream;
+  draft(request: GenerationRequest, context: StreamContext): DraftStream;
 }
 
-/** What the target said of one block. */
-export interface Verdict {
+export interface StreamContext {
+  readonly signal: AbortSignal;
+  /** W3C trace context of the request; empty if it is not traced. */
+  readonly traceparent: string;
+  /** Called when the stream has lost its verifier and continues at another one. */
+  readonly onVerifierLoss: () => void;
+}
+
+/** Identity of a step for its calls and observers. */
+export interface StepRef {
+  /** Number in its request, from 0; a step sent ahead and dropped leaves its number to the next one. */
+  readonly index: number;
+  /** W3C trace context of the step; the observer that traces sets it. */
+  traceparent?: string;
+}
+
+interface Call {
+  /** W3C trace context of the call; the observer that traces sets it before the call is sent. */
+  traceparent?: string;
+}
+
+export interface VerifyCall extends Call {
+  readonly kind: 'verify';
+  readonly step: StepRef;
+  readonly block: readonly number[];
+  /** Masks of the tokens allowed at each of the block's positions and after it (`GrammarState.mask`); empty without a grammar. */
+  readonly allowed: readonly Uint8Array[];
+  /** Set for a step sent ahead: the verifier runs it only if the step before ends so. */
+  readonly after?: ExpectedOutcome;
+  /** A draft call follows once this one has left. */
+  readonly overlapped: boolean;
+}
+
+/** `draft` runs while the step's block is verified; `redraft` precedes the verify call, or the first step of a request. */
+export interface DraftCall extends Call {
+  readonly kind: 'draft' | 'redraft';
+  /** Undefined for the first draft of a request. */
+  readonly step: StepRef | undefined;
+  /** Tokens after the committed ones: `assumed` tokens that steps in flight are expected to commit, then the block under verification. */
+  readonly tokens: readonly number[];
+  /** One per token. */
+  readonly confidences: readonly number[];
+  readonly assumed: number;
+  /** Tokens over all branches. */
+  readonly budget: number;
+  readonly maxBranchLength: number;
+}
+
+/** How a step ends: the number of accepted tokens of its block, and the target's own token after them. */
+export interface StepOutcome {
   readonly accepted: number;
   readonly nextToken: number;
+}
+
+/** Outcome that a step in flight is expected to have. */
+export interface ExpectedOutcome extends StepOutcome {
+  readonly of: StepRef;
+}
+
+/** The verifier's answer to a block. */
+export interface Verdict extends StepOutcome {
   /** accepted + 1 natural logarithms. */
   readonly logProbabilities: readonly number[];
-  /** As many, if any alternatives were asked for; else empty. */
+  /** accepted + 1 entries if the request wants alternatives, else empty. */
   readonly tops: readonly TopTokens[];
   readonly time: VerifyTime;
 }
 
-/** The step of the loop that a call is made for. */
-export interface StepUnderWay {
-  readonly span: Span;
-}
-
-/** What a step ends with: how many tokens of its block are right, and what the target says after these. */
-export type Ending = Pick<Verdict, 'accepted' | 'nextToken'>;
-
-/** The tokens that a step with this block commits when it ends so. */
-export function committedBy(block: readonly number[], { accepted, nextToken }: Ending): number[] {
-  return [...block.slice(0, accepted), nextToken];
-}
-
-/** What a step is expected to end with: the next step may be sent for that, before it is known. */
-export interface Expected extends Ending {
-  readonly of: StepUnderWay;
-}
-
-/** What a verify call asks. */
-export interface Proposal {
-  readonly step: StepUnderWay;
-  readonly block: readonly number[];
-  /** Which tokens may be chosen at each of the block's places and after it (`GrammarState.mask`); empty where all may. */
-  readonly allowed: readonly Uint8Array[];
-}
-
-/** What a draft call is to go on from. */
-export interface DraftedAfter {
-  /** Tokens after the committed ones: `assumed` ones, which the verifier is expected to say, and those that it then verifies. */
-  readonly tokens: readonly number[];
-  /** As many. */
-  readonly confidences: readonly number[];
-  readonly assumed: number;
-}
-
-/** What the drafter proposed. */
+/** The drafter's answer. */
 export interface Draft {
   readonly branches: readonly Branch[];
+  /** Time in flight, without waiting for an earlier call's answer. */
   readonly micros: number;
   readonly queueMicros: number;
   /** The engine run, which `batchSize` sequences shared. */
@@ -67,42 +90,37 @@ export interface Draft {
   readonly batchSize: number;
 }
 
+/** The verifier's answer to a prompt. */
+export interface Opened {
+  /** Tokens of the prompt found in the verifier's prefix cache. */
+  readonly reusedTokens: number;
+  /** If the request wants it. */
+  readonly prompt?: PromptScores;
+}
+
 /** One sequence at the verifier. */
 export interface VerifyStream {
   /** Resolves when the prompt has been read. */
   opened(): Promise<Opened>;
-  /** @throws PtpError when the verifier is lost or refuses */
-  step(proposal: Proposal): Promise<Verdict>;
   /**
-   * A step that is sent before the one before it has been answered, and run if that ends as expected. Resolves with undefined if it does
-   * not, and when the verifier is lost: `step` then says what is true.
+   * Resolves with undefined for a step sent ahead that was not run, because the step before ended otherwise or the verifier was lost.
+   *
+   * @throws PtpError when the verifier is lost or rejects the step
    */
-  stepAfter(expected: Expected, proposal: Proposal): Promise<Verdict | undefined>;
+  step(call: VerifyCall): Promise<Verdict | undefined>;
   /** Ends the stream and its sequence. */
   close(): void;
 }
 
-/** One sequence at the drafter. Never throws: a drafter that fails is left out, and tried again later. */
+/** One sequence at the drafter. */
 export interface DraftStream {
-  /** Resolves when the prompt has been read, or a little after `verifierOpened`: a slower drafter is not waited for. */
+  /** Resolves when the prompt has been read, or shortly after `verifierOpened`: a slower drafter is not waited for. */
   opened(verifierOpened: Promise<unknown>): Promise<void>;
-  /** Whether the next step can be expected to bring a draft. A lost drafter is looked for again when its pause is over. */
+  /** True if the next step can expect a draft. Reopens a lost stream when its backoff is over. */
   available(): boolean;
-  /** Tokens that the verifier has committed; told to the drafter with the next step. */
+  /** Adds committed tokens, which reach the drafter with the next step. */
   commit(tokens: readonly number[]): void;
-  /** Drafts what may follow the block under verification; undefined when there is no drafter. */
-  step(
-    after: DraftedAfter,
-    plan: { readonly budget: number; readonly maxBranchLength: number },
-    step: StepUnderWay,
-  ): Promise<Draft | undefined>;
+  /** @throws PtpError when the drafter fails or is late; decoding continues without it */
+  step(call: DraftCall): Promise<Draft>;
   close(): void;
-}
-
-/** The two services, as the loop needs them. */
-export interface Streams {
-  readonly model: ModelInfo;
-  health(): Health;
-  verify(request: GenerationRequest, signal: AbortSignal, span: Span): VerifyStream;
-  draft(request: GenerationRequest, signal: AbortSignal, span: Span): DraftStream;
 }

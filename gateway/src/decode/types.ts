@@ -1,7 +1,7 @@
-import type { Span } from '@opentelemetry/api';
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import type { AdjustParams } from '@ptp/protocol/token-adjustments';
-import type { DraftLimits, ProposalSource, StepDecision } from './controller.ts';
+import type { ProposalSource } from './block.ts';
+import type { DraftLimits, StepDecision } from './controller.ts';
 import type { Mode } from './mode-selector.ts';
 
 /** What a request may want otherwise than the gateway's settings have it; a longer block than theirs is cut to theirs. */
@@ -99,6 +99,14 @@ export interface PromptScores {
   readonly tops: readonly TopTokens[];
 }
 
+/** The branch of a draft that became the next block. */
+export interface BranchTaken {
+  /** Accepted tokens that it was drafted for. */
+  readonly accepted: number;
+  /** Tokens after the target's own. */
+  readonly length: number;
+}
+
 /** One step's outcome. */
 export interface GenerationStep {
   /** Committed tokens: accepted ones, then the target's own; at least 1. Tokens that end a text are never among them. */
@@ -110,8 +118,10 @@ export interface GenerationStep {
   /** Per token its alternatives, the most probable first; if the request asked for any. */
   readonly tops?: readonly TopTokens[];
   readonly stats: StepStats;
-  /** Under which the step is traced. */
-  readonly span?: Span;
+  /** The branch of the step's draft that came true; unset if none did. */
+  readonly branch?: BranchTaken;
+  /** W3C trace context of the step; unset if it is not traced. */
+  readonly traceparent?: string;
   /** On the first step: tokens of the prompt that the verifier knew from an earlier sequence. */
   readonly reusedTokens?: number;
   /** On the first step, if the request asked for it. */
@@ -140,17 +150,11 @@ export interface Health {
   readonly batchInvariant?: boolean;
 }
 
-export type OnSpan = (span: Span) => void;
-
 /** Anything that generates: the loop over the two services, or a scripted one in tests of the HTTP edge. */
 export interface Generator {
   readonly model: ModelInfo;
-  /**
-   * Rejects with PtpError; aborting `signal` (or returning from the iteration) ends both streams and their sequences.
-   *
-   * @param onSpan hears of the span under which the request is traced, when it begins
-   */
-  generate(request: GenerationRequest, signal: AbortSignal, onSpan?: OnSpan): AsyncIterable<GenerationStep>;
+  /** Rejects with PtpError. Aborting `signal`, or returning from the iteration, ends both streams and their sequences. */
+  generate(request: GenerationRequest, signal: AbortSignal): AsyncIterable<GenerationStep>;
   /** Whether the verifier answers; the drafter's absence is not an error, only slower. */
   health(): Health;
 }

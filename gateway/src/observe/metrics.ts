@@ -1,5 +1,8 @@
+import { toPtpError } from '@ptp/protocol/errors';
 import { SECONDS } from '@ptp/service-kit/metrics';
-import { Counter, Histogram, type Registry } from 'prom-client';
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import type { ObservedRequest, RequestObserver, RequestOutcome, StepObserver } from '../decode/observer.ts';
+import type { GenerationStep, Health, StepStats } from '../decode/types.ts';
 
 /** Metrics of the gateway. Names and labels follow OpenTelemetry's conventions for generative AI where there are some. */
 export function gatewayMetrics(registry: Registry) {
@@ -10,6 +13,7 @@ export function gatewayMetrics(registry: Registry) {
     new Counter({ name, help, labelNames, registers });
   const request = ['gen_ai_operation_name', 'gen_ai_provider_name', 'gen_ai_request_model'];
   return {
+    streams: new Gauge({ name: 'ptp_streams', help: 'Sequences being generated.', registers }),
     requestDuration: histogram(
       'gen_ai_server_request_duration_seconds',
       'From a sequence entering the loop to its end; error_type tells failures.',
@@ -55,3 +59,112 @@ export function gatewayMetrics(registry: Registry) {
 }
 
 export type GatewayMetrics = ReturnType<typeof gatewayMetrics>;
+
+/** Reports whether the services can be used. @param hasDrafter false for a target served alone */
+export function watchHealth(registry: Registry, health: () => Health, hasDrafter: boolean): void {
+  new Gauge({
+    name: 'ptp_peer_usable',
+    help: 'Whether a service can be used, 1 or 0.',
+    labelNames: ['peer'],
+    registers: [registry],
+    collect() {
+      const { verifier, drafter } = health();
+      this.set({ peer: 'verifier' }, Number(verifier));
+      if (hasDrafter) this.set({ peer: 'drafter' }, Number(drafter));
+    },
+  });
+}
+
+/** Positions in a block with a label of their own; later ones share the last. */
+const POSITIONS = 16;
+
+/** Counts requests and steps. */
+export class MetricsObserver implements StepObserver {
+  readonly #metrics: GatewayMetrics;
+
+  constructor(metrics: GatewayMetrics) {
+    this.#metrics = metrics;
+  }
+
+  requestStarted(request: ObservedRequest): RequestObserver {
+    return new RequestMetrics(this.#metrics, request);
+  }
+}
+
+class RequestMetrics implements RequestObserver {
+  readonly #metrics: GatewayMetrics;
+  readonly #request: ObservedRequest;
+  readonly #labels: Record<string, string>;
+  #first: { readonly at: number; readonly tokens: number } | undefined;
+
+  constructor(metrics: GatewayMetrics, request: ObservedRequest) {
+    this.#metrics = metrics;
+    this.#request = request;
+    this.#labels = {
+      gen_ai_operation_name: request.request.operation ?? 'text_completion',
+      gen_ai_provider_name: 'ptp',
+      gen_ai_request_model: request.model.modelId,
+    };
+    metrics.streams.inc();
+  }
+
+  verifierLost(): void {
+    this.#metrics.verifierLosses.inc();
+  }
+
+  stepFinished({ tokens, stats, traceparent, reusedTokens = 0 }: GenerationStep, at: number): void {
+    const { timeToFirstToken, inputTokens, outputTokens } = this.#metrics;
+    if (!this.#first) {
+      const { request, startedAt } = this.#request;
+      this.#first = { at, tokens: tokens.length };
+      timeToFirstToken.observe({ value: (at - startedAt) / 1000, ...this.#requestLabels() });
+      inputTokens.inc({ cached: 'true' }, reusedTokens);
+      inputTokens.inc({ cached: 'false' }, request.prompt.length - reusedTokens);
+    }
+    outputTokens.inc(tokens.length);
+    this.#count(stats, exemplar(traceparent));
+  }
+
+  requestFinished({ at, finish, error, isAborted, tokens }: RequestOutcome): void {
+    const { streams, requestDuration, timePerOutputToken } = this.#metrics;
+    streams.dec();
+    // a client that stops reading at a stop string has its answer, one that has hung up has not
+    const code = error === undefined ? isAborted && 'cancelled' : toPtpError(error).code;
+    const { labels, exemplarLabels } = this.#requestLabels();
+    const outcome = code ? { ...labels, error_type: code } : labels;
+    requestDuration.observe({ value: (at - this.#request.startedAt) / 1000, labels: outcome, exemplarLabels });
+    const first = this.#first;
+    if (!finish || !first || tokens <= first.tokens) return;
+    const value = (at - first.at) / 1000 / (tokens - first.tokens);
+    timePerOutputToken.observe({ value, labels, exemplarLabels });
+  }
+
+  #requestLabels() {
+    return { labels: this.#labels, exemplarLabels: exemplar(this.#request.traceparent) };
+  }
+
+  #count(stats: StepStats, exemplarLabels: Record<string, string>): void {
+    const metrics = this.#metrics;
+    const { mode, reason, source, drafted, accepted, stepMicros, verifyMicros, draftMicros, redraftMicros } = stats;
+    const draft = (micros: number, beside: 'true' | 'false') =>
+      metrics.draftDuration.observe({ value: micros / 1e6, labels: { beside }, exemplarLabels });
+    metrics.steps.inc({ mode, reason });
+    metrics.stepDuration.observe({ value: stepMicros / 1e6, labels: { mode }, exemplarLabels });
+    metrics.verifyDuration.observe({ value: verifyMicros / 1e6, exemplarLabels });
+    if (draftMicros > 0) draft(draftMicros, 'true');
+    if (redraftMicros > 0) draft(redraftMicros, 'false');
+    const both = verifyMicros + draftMicros - (stepMicros - redraftMicros);
+    if (draftMicros > 0 && both > 0) metrics.overlap.inc(Math.min(both, draftMicros, verifyMicros) / 1e6);
+    if (drafted === 0) return;
+    metrics.acceptedLength.observe({ value: accepted, labels: { source }, exemplarLabels });
+    for (let k = 0; k < drafted; k++) {
+      metrics.proposed.inc({ source, position: Math.min(k + 1, POSITIONS), accepted: String(k < accepted) });
+    }
+  }
+}
+
+/** Labels of an exemplar that leads to a span. @param traceparent empty if the span is not sampled */
+function exemplar(traceparent = ''): Record<string, string> {
+  const [, trace_id, span_id] = traceparent.split('-');
+  return trace_id && span_id ? { trace_id, span_id } : {};
+}

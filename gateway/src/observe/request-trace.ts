@@ -1,18 +1,19 @@
 import { toPtpError } from '@ptp/protocol/errors';
-import type { StepUnderWay } from '../decode/ports.ts';
-import type { GenerationRequest, GenerationStep, StepStats } from '../decode/types.ts';
+import type { ObservedRequest, RequestObserver, RequestOutcome } from '../decode/observer.ts';
+import type { Draft, DraftCall, Verdict, VerifyCall } from '../decode/ports.ts';
+import type { BranchTaken, GenerationRequest, GenerationStep, StepStats } from '../decode/types.ts';
 
-/** Steps of one request that are kept with their times; of later ones only the totals are. */
+/** Steps of one request that are kept with their times; later ones count only towards the totals. */
 export const STEPS_KEPT = 512;
 
-/** One call to a service. Times in microseconds, the start from the request's own. */
+/** One call to a service. Times in microseconds; the start counts from the request's. */
 export interface CallRecord {
   readonly service: 'verifier' | 'drafter';
-  /** `open`: reading the prompt. `redraft`: before the verify, and not beside it. */
+  /** `open` reads the prompt; `redraft` precedes a verify call, `draft` runs concurrently with one. */
   readonly kind: 'open' | 'verify' | 'draft' | 'redraft';
   readonly start: number;
   readonly micros: number;
-  /** What the service said of it; 0 where it says nothing. */
+  /** As the service reports them; 0 if it does not. */
   readonly queueMicros: number;
   readonly runMicros: number;
   /** Sequences in the run. */
@@ -23,13 +24,6 @@ export interface CallRecord {
   readonly branches?: number;
   /** Code of the error that it ended with; `unavailable` for a draft that did not come. */
   readonly error?: string;
-}
-
-/** Which of a draft's branches became the next block. */
-export interface BranchTaken {
-  readonly accepted: number;
-  /** Tokens after the target's own. */
-  readonly length: number;
 }
 
 export interface StepRecord {
@@ -43,19 +37,20 @@ export interface StepRecord {
 
 export type Finish = 'running' | 'stop' | 'length' | 'cancelled' | 'failed';
 
+const NO_TIMES = { queueMicros: 0, runMicros: 0, batchSize: 1, block: 0 };
+
 /** One sequence as /traces shows it: figures only, no text and no token ids. */
-export class RequestTrace {
+export class RequestTrace implements RequestObserver {
   readonly id: string;
   readonly modelId: string;
   readonly request: Omit<GenerationRequest, 'prompt' | 'prediction' | 'stopTokens' | 'adjustments'>;
   readonly promptTokens: number;
   /** Unix time, milliseconds. */
   readonly began = Date.now();
-  readonly #origin = performance.now();
-  traceId = '';
+  readonly traceId: string;
   finish: Finish = 'running';
   error: string | undefined;
-  /** Of the whole request, once it has ended. */
+  /** Duration of the request, once it has ended. */
   micros = 0;
   firstTokenMicros = 0;
   cachedTokens = 0;
@@ -63,53 +58,62 @@ export class RequestTrace {
   drafted = 0;
   accepted = 0;
   steps = 0;
-  /** Before the first step. */
+  /** Calls before the first step. */
   readonly opening: CallRecord[] = [];
   readonly kept: StepRecord[] = [];
-  /** Calls that have ended of steps under way, steps that the verifier has answered, in order, and the branches that will follow. */
-  #calls: { readonly call: CallRecord; readonly step: StepUnderWay | undefined }[] = [];
-  readonly #verified: StepUnderWay[] = [];
-  readonly #branches = new WeakMap<StepUnderWay, BranchTaken>();
-  readonly #dropped = new WeakSet<StepUnderWay>();
+  readonly #startedAt: number;
+  readonly #onEnd: (trace: RequestTrace) => void;
+  /** When calls under way were sent. */
+  readonly #sent = new WeakMap<VerifyCall | DraftCall, number>();
+  /** Calls that have ended, with their step's index; a finished step takes those up to its own. */
+  #ended: { readonly index: number; readonly record: CallRecord }[] = [];
 
-  constructor(id: string, modelId: string, request: GenerationRequest) {
+  constructor(id: string, observed: ObservedRequest, onEnd: (trace: RequestTrace) => void) {
+    const { prompt, prediction: _, stopTokens: __, adjustments: ___, ...figures } = observed.request;
     this.id = id;
-    this.modelId = modelId;
-    const { prompt, prediction: _, stopTokens: __, adjustments: ___, ...figures } = request;
+    this.modelId = observed.model.modelId;
     this.request = figures;
     this.promptTokens = prompt.length;
-    this.traceId = request.traceparent?.split('-')[1] ?? '';
+    this.traceId = (observed.traceparent || figures.traceparent)?.split('-')[1] ?? '';
+    this.#startedAt = observed.startedAt;
+    this.#onEnd = onEnd;
   }
 
-  /** Microseconds since the request began. @param at a `performance.now()` value */
-  at(at = performance.now()): number {
-    return Math.round((at - this.#origin) * 1000);
+  /** Microseconds since the request began. */
+  at(time = performance.now()): number {
+    return Math.round((time - this.#startedAt) * 1000);
   }
 
-  /** @param step that the call was made for */
-  call(call: CallRecord, step?: StepUnderWay): void {
-    if (this.kept.length >= STEPS_KEPT) return;
-    if (call.kind === 'open' || (this.steps === 0 && call.kind === 'redraft')) this.opening.push(call);
-    else this.#calls.push({ call, step });
+  opened(service: CallRecord['service'], { at, error }: { at: number; error?: unknown }): void {
+    const failure = error === undefined ? {} : { error: toPtpError(error).code };
+    this.opening.push({ service, kind: 'open', ...NO_TIMES, start: 0, micros: this.at(at), ...failure });
   }
 
-  branch(taken: BranchTaken, step: StepUnderWay): void {
-    this.#branches.set(step, taken);
+  stepSent(call: VerifyCall, at: number): void {
+    this.#sent.set(call, at);
   }
 
-  /** The verifier has answered a step. */
-  verified(step: StepUnderWay): void {
-    this.#verified.push(step);
+  draftSent(call: DraftCall, at: number): void {
+    this.#sent.set(call, at);
   }
 
-  /** A step that had been sent for an outcome which did not come: its calls are shown with the step in which they end. */
-  dropped(step: StepUnderWay): void {
-    this.#dropped.add(step);
+  verdictReceived(call: VerifyCall, verdict: Verdict | undefined, at: number): void {
+    if (!verdict) return;
+    const { micros, queueMicros, runMicros, batchSize } = verdict.time;
+    this.#record(call, at, { micros, queueMicros, runMicros, batchSize });
   }
 
-  /** A step has just ended. */
-  step({ stats, tokens, reusedTokens = 0 }: GenerationStep): void {
-    const now = this.at();
+  draftReceived(call: DraftCall, draft: Draft, at: number): void {
+    const { micros, queueMicros, runMicros, batchSize, branches } = draft;
+    this.#record(call, at, { micros, queueMicros, runMicros, batchSize, branches: branches.length });
+  }
+
+  callFailed(call: VerifyCall | DraftCall, error: unknown, at: number): void {
+    this.#record(call, at, { error: call.kind === 'verify' ? toPtpError(error).code : 'unavailable' });
+  }
+
+  stepFinished({ stats, tokens, branch, reusedTokens = 0 }: GenerationStep, at: number): void {
+    const now = this.at(at);
     if (this.steps++ === 0) {
       this.firstTokenMicros = now;
       this.cachedTokens = reusedTokens;
@@ -117,22 +121,33 @@ export class RequestTrace {
     this.tokens += tokens.length;
     this.drafted += stats.drafted;
     this.accepted += stats.accepted;
-    const step = this.#verified.shift();
     if (this.kept.length >= STEPS_KEPT) return;
-    const isOf = (other: StepUnderWay | undefined) =>
-      other === step || (other !== undefined && this.#dropped.has(other));
-    const calls = this.#calls.filter((each) => isOf(each.step)).map(({ call }) => call);
-    this.#calls = this.#calls.filter((each) => !isOf(each.step));
-    const branch = step && this.#branches.get(step);
-    const start = Math.max(0, now - stats.stepMicros);
-    this.kept.push({ start, stats, tokens: tokens.length, calls, branch });
+    const calls = this.#ended.filter(({ index }) => index <= stats.step).map(({ record }) => record);
+    this.#ended = this.#ended.filter(({ index }) => index > stats.step);
+    this.kept.push({ start: Math.max(0, now - stats.stepMicros), stats, tokens: tokens.length, calls, branch });
   }
 
-  end(finish: Finish, error?: unknown): void {
-    this.micros = this.at();
-    this.finish = finish;
-    if (error === undefined) return;
-    this.error = toPtpError(error).code;
-    if (this.error === 'cancelled') this.finish = 'cancelled';
+  requestFinished({ at, finish, error, isAborted }: RequestOutcome): void {
+    this.micros = this.at(at);
+    if (error !== undefined) this.error = toPtpError(error).code;
+    const failed = this.error !== undefined && this.error !== 'cancelled';
+    // a client that stops reading has found a stop string
+    this.finish = failed ? 'failed' : this.error || isAborted ? 'cancelled' : (finish ?? 'stop');
+    this.#onEnd(this);
+  }
+
+  /** A call sent ahead is under way once the answer before it has come, later than it was sent. */
+  #record(call: VerifyCall | DraftCall, at: number, told: Partial<CallRecord>): void {
+    if (this.kept.length >= STEPS_KEPT) return;
+    const sent = this.at(this.#sent.get(call));
+    const { micros = this.at(at) - sent } = told;
+    const [service, block] =
+      call.kind === 'verify'
+        ? (['verifier', call.block.length] as const)
+        : (['drafter', call.tokens.length - call.assumed] as const);
+    const start = Math.max(sent, this.at(at) - micros);
+    const record = { service, kind: call.kind, ...NO_TIMES, ...told, start, micros, block };
+    if (call.kind === 'redraft' && this.steps === 0) this.opening.push(record);
+    else this.#ended.push({ index: call.step?.index ?? 0, record });
   }
 }

@@ -1,72 +1,209 @@
-import { type Attributes, type Span, SpanKind } from '@opentelemetry/api';
-import { attribute, contextFrom, endSpan, newTrace, span } from '@ptp/service-kit/spans';
-import type { GenerationRequest, ModelInfo, StepStats } from '../decode/types.ts';
+import { type Span, SpanKind } from '@opentelemetry/api';
+import {
+  attribute,
+  contextFrom,
+  endSpan,
+  newTrace,
+  type Parent,
+  span,
+  timingAttributes,
+  traceparentOf,
+} from '@ptp/service-kit/spans';
+import { committedTokens } from '../decode/block.ts';
+import type { ObservedRequest, RequestObserver, RequestOutcome, StepObserver } from '../decode/observer.ts';
+import type { Draft, DraftCall, StepRef, Verdict, VerifyCall } from '../decode/ports.ts';
+import type { GenerationStep } from '../decode/types.ts';
+
+/** Turns token ids into text. */
+type Decode = (tokens: readonly number[]) => string;
 
 /**
- * The span of one generated sequence, by OpenTelemetry's conventions for generative AI; text is added by traced-content.ts, for who asks
- * for it.
- *
+ * Traces requests: a span per request, below it one per step, below that one per call. The request's span follows OpenTelemetry's
+ * conventions for generative AI:
  * https://github.com/open-telemetry/semantic-conventions-genai/blob/main/docs/gen-ai/gen-ai-spans.md
  */
-export function requestSpan(request: GenerationRequest, model: ModelInfo): Span {
+export class SpanObserver implements StepObserver {
+  readonly #decode: Decode | undefined;
+
+  /** @param decode if given, request spans carry the prompt and the answer as text */
+  constructor(decode?: Decode) {
+    this.#decode = decode;
+  }
+
+  requestStarted(request: ObservedRequest): RequestObserver {
+    const root = span(`${request.request.operation ?? 'text_completion'} ${request.model.modelId}`, {
+      parent: contextFrom(request.request.traceparent, newTrace),
+      kind: SpanKind.SERVER,
+      attributes: requestAttributes(request),
+    });
+    request.traceparent = traceparentOf(root);
+    return root.isRecording() ? new RequestSpans(root, request, this.#decode) : {};
+  }
+}
+
+const CAPTURE_SETTING = 'OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT';
+
+/** True if spans may carry text: OpenTelemetry's setting is `true`, `SPAN_ONLY` or `SPAN_AND_EVENT`. */
+export function capturesContent(env: NodeJS.ProcessEnv): boolean {
+  return ['true', 'span_only', 'span_and_event'].includes(env[CAPTURE_SETTING]?.trim().toLowerCase() ?? '');
+}
+
+type Call = VerifyCall | DraftCall;
+
+class RequestSpans implements RequestObserver {
+  readonly #root: Span;
+  readonly #request: ObservedRequest;
+  readonly #decode: Decode | undefined;
+  /** By index in the request. */
+  readonly #steps = new Map<number, Span>();
+  readonly #calls = new Map<Call, Span>();
+  /** Tokens committed, kept only to be captured as text. */
+  readonly #committed: number[] = [];
+
+  constructor(root: Span, request: ObservedRequest, decode: Decode | undefined) {
+    this.#root = root;
+    this.#request = request;
+    this.#decode = decode;
+    if (decode) root.setAttribute(attribute.inputMessages, message('user', decode(request.request.prompt)));
+  }
+
+  opened(_: 'verifier' | 'drafter', { reusedTokens }: { reusedTokens?: number }): void {
+    if (reusedTokens !== undefined) this.#root.setAttribute(attribute.cachedTokens, reusedTokens);
+  }
+
+  stepSent(call: VerifyCall, at: number): void {
+    this.#start('ptp.verify', call, at, { [attribute.draftLength]: call.block.length });
+  }
+
+  draftSent(call: DraftCall, at: number): void {
+    this.#start('ptp.draft', call, at, { 'ptp.block.length': call.tokens.length - call.assumed });
+  }
+
+  verdictReceived(call: VerifyCall, verdict: Verdict | undefined, at: number): void {
+    const skipped = { [attribute.skipped]: true };
+    this.#end(call, at, verdict ? { [attribute.accepted]: verdict.accepted, ...timings(verdict.time) } : skipped);
+    if (verdict && this.#decode) this.#committed.push(...committedTokens(call.block, verdict));
+  }
+
+  draftReceived(call: DraftCall, draft: Draft, at: number): void {
+    this.#end(call, at, { [attribute.branches]: draft.branches.length, ...timings(draft) });
+  }
+
+  callFailed(call: Call, error: unknown, at: number): void {
+    this.#end(call, at, {}, error);
+  }
+
+  stepDropped({ index }: StepRef): void {
+    this.#endStep(index, { attributes: { [attribute.skipped]: true } });
+  }
+
+  stepFinished({ stats, branch }: GenerationStep, at: number): void {
+    const taken = branch && { [attribute.branchTaken]: branch.accepted, [attribute.branchLength]: branch.length };
+    this.#endStep(stats.step, {
+      endTime: at,
+      attributes: {
+        [attribute.draftLength]: stats.drafted,
+        [attribute.accepted]: stats.accepted,
+        [attribute.overlap]: stats.draftMicros > 0,
+        'ptp.mode': stats.mode,
+        'ptp.mode.reason': stats.reason,
+        'ptp.draft.source': stats.source,
+        'ptp.draft.offered': stats.offered,
+        'ptp.draft.budget': stats.budget,
+        'ptp.redraft': stats.redraftMicros > 0,
+        'ptp.step_us': stats.stepMicros,
+        'ptp.ahead_us': stats.aheadMicros,
+        ...taken,
+      },
+    });
+  }
+
+  requestFinished({ at, finish, error, tokens }: RequestOutcome): void {
+    // the first step is the one that failed, those after it were sent ahead
+    const [failed] = error === undefined ? [] : [...this.#steps.keys()].sort((a, b) => a - b);
+    for (const index of [...this.#steps.keys()]) {
+      this.#endStep(index, index === failed ? { error } : { attributes: { [attribute.skipped]: true } });
+    }
+    if (this.#decode) this.#root.setAttribute(attribute.outputMessages, this.#answer(this.#decode));
+    endSpan(this.#root, {
+      endTime: at,
+      ...(error !== undefined && { error }),
+      attributes: {
+        [attribute.inputTokens]: this.#request.request.prompt.length,
+        [attribute.outputTokens]: tokens,
+        ...(finish && { [attribute.finishReasons]: [finish] }),
+      },
+    });
+  }
+
+  #start(name: string, call: Call, startTime: number, attributes: Record<string, number>): void {
+    const step = call.step ? { [attribute.step]: call.step.index } : {};
+    const parent = this.#parentOf(call.step, startTime);
+    const started = span(name, { parent, kind: SpanKind.CLIENT, startTime, attributes: { ...step, ...attributes } });
+    call.traceparent = traceparentOf(started);
+    this.#calls.set(call, started);
+  }
+
+  #end(call: Call, endTime: number, attributes: Record<string, number | boolean>, error?: unknown): void {
+    const ended = this.#calls.get(call);
+    this.#calls.delete(call);
+    if (ended) endSpan(ended, { endTime, attributes, ...(error !== undefined && { error }) });
+  }
+
+  /** The step's span, which begins with its first call; the request's for the first draft. */
+  #parentOf(step: StepRef | undefined, startTime: number): Parent {
+    if (!step) return this.#root;
+    const known = this.#steps.get(step.index);
+    if (known) return known;
+    const attributes = { [attribute.step]: step.index };
+    const started = span('ptp.step', { parent: this.#root, startTime, attributes });
+    step.traceparent = traceparentOf(started);
+    this.#steps.set(step.index, started);
+    return started;
+  }
+
+  #endStep(index: number, outcome: Parameters<typeof endSpan>[1]): void {
+    const ended = this.#steps.get(index);
+    this.#steps.delete(index);
+    if (ended) endSpan(ended, outcome);
+  }
+
+  /** The text committed up to the end of text. A stop string cuts the client's text, not this one. */
+  #answer(decode: Decode): string {
+    const { request, model } = this.#request;
+    const end = request.ignoreEndOfText ? -1 : this.#committed.indexOf(model.endOfText);
+    const answer = this.#committed.slice(0, end < 0 ? request.maxTokens : Math.min(end, request.maxTokens));
+    return message('assistant', decode(answer), { finish_reason: end < 0 ? 'length' : 'stop' });
+  }
+}
+
+function requestAttributes({ request, model }: ObservedRequest) {
   const { sampling, maxTokens, seed, operation = 'text_completion', requestId, stream, adjustments } = request;
-  return span(`${operation} ${model.modelId}`, {
-    parent: contextFrom(request.traceparent, newTrace),
-    kind: SpanKind.SERVER,
-    attributes: {
-      [attribute.operation]: operation,
-      [attribute.provider]: 'ptp',
-      [attribute.outputType]: 'text',
-      [attribute.requestModel]: model.modelId,
-      [attribute.responseModel]: model.modelId,
-      ...(requestId !== undefined && { 'ptp.request.id': requestId }),
-      ...(stream && { [attribute.stream]: true }),
-      ...(adjustments && {
-        [attribute.frequencyPenalty]: adjustments.frequencyPenalty,
-        [attribute.presencePenalty]: adjustments.presencePenalty,
-      }),
-      [attribute.maxTokens]: maxTokens,
-      [attribute.temperature]: sampling.temperature,
-      [attribute.topP]: sampling.topP,
-      [attribute.topK]: sampling.topK,
-      // an integer by the conventions, and so only where it is one that JavaScript can tell exactly
-      ...(seed <= Number.MAX_SAFE_INTEGER ? { [attribute.seed]: Number(seed) } : { 'ptp.seed': String(seed) }),
-    },
-  });
-}
-
-export function endRequestSpan(
-  request: Span,
-  end: { failure: unknown; finish: string | undefined; promptTokens: number; tokens: number },
-): void {
-  const { failure, finish, promptTokens, tokens } = end;
-  endSpan(request, {
-    ...(failure !== undefined && { error: failure }),
-    attributes: {
-      [attribute.inputTokens]: promptTokens,
-      [attribute.outputTokens]: tokens,
-      ...(finish && { [attribute.finishReasons]: [finish] }),
-    },
-  });
-}
-
-/** The span of one step; draft and verify calls are its children. */
-export function stepSpan(parent: Span, step: number): Span {
-  return span('ptp.step', { parent, attributes: { [attribute.step]: step } });
-}
-
-export function stepAttributes(stats: StepStats): Attributes {
   return {
-    [attribute.draftLength]: stats.drafted,
-    [attribute.accepted]: stats.accepted,
-    [attribute.overlap]: stats.draftMicros > 0,
-    'ptp.mode': stats.mode,
-    'ptp.mode.reason': stats.reason,
-    'ptp.draft.source': stats.source,
-    'ptp.draft.offered': stats.offered,
-    'ptp.draft.budget': stats.budget,
-    'ptp.redraft': stats.redraftMicros > 0,
-    'ptp.step_us': stats.stepMicros,
-    'ptp.ahead_us': stats.aheadMicros,
+    [attribute.operation]: operation,
+    [attribute.provider]: 'ptp',
+    [attribute.outputType]: 'text',
+    [attribute.requestModel]: model.modelId,
+    [attribute.responseModel]: model.modelId,
+    ...(requestId !== undefined && { 'ptp.request.id': requestId }),
+    ...(stream && { [attribute.stream]: true }),
+    ...(adjustments && {
+      [attribute.frequencyPenalty]: adjustments.frequencyPenalty,
+      [attribute.presencePenalty]: adjustments.presencePenalty,
+    }),
+    [attribute.maxTokens]: maxTokens,
+    [attribute.temperature]: sampling.temperature,
+    [attribute.topP]: sampling.topP,
+    [attribute.topK]: sampling.topK,
+    // the conventions want an integer, which JavaScript has exactly only up to 2^53
+    ...(seed <= Number.MAX_SAFE_INTEGER ? { [attribute.seed]: Number(seed) } : { 'ptp.seed': String(seed) }),
   };
+}
+
+function timings({ queueMicros, runMicros, batchSize }: Pick<Draft, 'queueMicros' | 'runMicros' | 'batchSize'>) {
+  return timingAttributes({ queueUs: queueMicros, runUs: runMicros, batchSize });
+}
+
+function message(role: 'user' | 'assistant', content: string, more: object = {}): string {
+  return JSON.stringify([{ role, parts: [{ type: 'text', content }], ...more }]);
 }

@@ -1,4 +1,4 @@
-import type { GenerationRequest, ModelInfo } from '../decode/types.ts';
+import type { ObservedRequest, StepObserver } from '../decode/observer.ts';
 import { RequestTrace } from './request-trace.ts';
 
 /** Traces that stay longer than the last ones do: so many that failed last, and so many of the last hour that took longest. */
@@ -7,7 +7,7 @@ const SLOWEST_KEPT = 10;
 const HOUR = 3_600_000;
 
 /** The traces of the last requests, in memory. Its size is bounded: `kept` + 20 traces of at most STEPS_KEPT steps each. */
-export class TraceStore {
+export class TraceStore implements StepObserver {
   readonly #kept: number;
   /** By id, in the order in which they began. */
   readonly #recent = new Map<string, RequestTrace>();
@@ -20,8 +20,8 @@ export class TraceStore {
     this.#kept = kept;
   }
 
-  begin(request: GenerationRequest, { modelId }: ModelInfo): RequestTrace {
-    const trace = new RequestTrace(String(++this.#count), modelId, request);
+  requestStarted(request: ObservedRequest): RequestTrace {
+    const trace = new RequestTrace(String(++this.#count), request, (ended) => this.#ended(ended));
     this.#recent.set(trace.id, trace);
     if (this.#recent.size > this.#kept) {
       const [oldest] = this.#recent.keys();
@@ -30,8 +30,7 @@ export class TraceStore {
     return trace;
   }
 
-  /** Call it once the trace has ended. */
-  ended(trace: RequestTrace): void {
+  #ended(trace: RequestTrace): void {
     if (trace.finish === 'failed') this.#failed = [trace, ...this.#failed].slice(0, FAILED_KEPT);
     const since = Date.now() - HOUR;
     const old = this.#slowest.filter(({ began }) => began >= since);

@@ -1,8 +1,7 @@
-import { INVALID_SPAN_CONTEXT, trace } from '@opentelemetry/api';
 import { PtpError } from '@ptp/protocol/errors';
 import { expect, test } from 'vitest';
 import { FailoverVerifyStream } from '../../src/clients/failover-verify-stream.ts';
-import type { Expected, Proposal, Verdict, VerifyStream } from '../../src/decode/ports.ts';
+import type { ExpectedOutcome, Verdict, VerifyCall, VerifyStream } from '../../src/decode/ports.ts';
 
 const time = { micros: 1, queueMicros: 0, runMicros: 1, batchSize: 1, drafted: 0 };
 
@@ -29,17 +28,13 @@ class Scripted implements VerifyStream {
     return { reusedTokens: 0 };
   }
 
-  step(proposal: Proposal): Promise<Verdict> {
-    this.sent.push(`step ${proposal.block}`);
-    return this.#answer(proposal);
+  step(call: VerifyCall): Promise<Verdict> {
+    const { block, after } = call;
+    this.sent.push(after ? `after ${after.accepted} ${after.nextToken}: ${block}` : `step ${block}`);
+    return this.#answer(call);
   }
 
-  stepAfter(expected: Expected, proposal: Proposal): Promise<Verdict> {
-    this.sent.push(`after ${expected.accepted} ${expected.nextToken}: ${proposal.block}`);
-    return this.#answer(proposal);
-  }
-
-  async #answer({ block }: Proposal): Promise<Verdict> {
+  async #answer({ block }: VerifyCall): Promise<Verdict> {
     await Promise.race([this.#held.promise, this.#lost.promise]);
     return { accepted: block.length, nextToken: 9, logProbabilities: [], tops: [], time };
   }
@@ -47,10 +42,12 @@ class Scripted implements VerifyStream {
   close(): void {}
 }
 
-const span = trace.wrapSpanContext(INVALID_SPAN_CONTEXT);
-const proposal = (...block: number[]): Proposal => ({ step: { span }, block, allowed: [] });
+const call = (...block: number[]): VerifyCall => {
+  return { kind: 'verify', step: { index: 0 }, block, allowed: [], overlapped: false };
+};
 /** All outcomes here are alike: one token right, then a 9. */
-const expectedOf = ({ step }: Proposal): Expected => ({ of: step, accepted: 1, nextToken: 9 });
+const expectedOf = ({ step }: VerifyCall): ExpectedOutcome => ({ of: step, accepted: 1, nextToken: 9 });
+const after = (before: VerifyCall, next: VerifyCall): VerifyCall => ({ ...next, after: expectedOf(before) });
 
 test('a step is never sent ahead to a verifier that has not been sent the step which it counts on', async () => {
   const verifiers = [new Scripted(), new Scripted()];
@@ -67,18 +64,18 @@ test('a step is never sent ahead to a verifier that has not been sent the step w
     signal: new AbortController().signal,
     onLoss: () => {},
   });
-  const [one, two, three, again, last] = [proposal(1), proposal(2), proposal(3), proposal(2), proposal(4)];
+  const [one, two, three, again, last] = [call(1), call(2), call(3), call(2), call(4)];
   const step = stream.step(one);
-  const ahead = stream.stepAfter(expectedOf(one), two);
+  const ahead = stream.step(after(one, two));
   first.lose();
   expect(await ahead).toBeUndefined();
   await expect.poll(() => second.sent).toEqual(['step 1']);
   // the second verifier runs step one again, and has never heard of two, whose outcome is as that of one
-  expect(await stream.stepAfter(expectedOf(two), three)).toBeUndefined();
+  expect(await stream.step(after(two, three))).toBeUndefined();
   second.answer();
   expect(await step).toMatchObject({ accepted: 1, nextToken: 9 });
   const repeated = stream.step(again);
-  const following = stream.stepAfter(expectedOf(again), last);
+  const following = stream.step(after(again, last));
   expect(await repeated).toMatchObject({ accepted: 1 });
   expect(await following).toMatchObject({ accepted: 1 });
   expect(first.sent).toEqual(['step 1', 'after 1 9: 2']);

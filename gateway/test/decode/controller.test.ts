@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { Controller, type DraftLimits, EMPTY, Measurements } from '../../src/decode/controller.ts';
+import { EMPTY } from '../../src/decode/block.ts';
+import { Controller, type DraftLimits, Measurements } from '../../src/decode/controller.ts';
 import { VerifyCost } from '../../src/decode/cost-model.ts';
 import { MODES, type Mode } from '../../src/decode/mode-selector.ts';
 import {
@@ -167,7 +168,7 @@ test('the first two steps after a change of mode teach nothing: they have the ot
   const controller = new Controller(limits, measured);
   const verify = { micros: 1, queueMicros: 0, runMicros: 1, batchSize: 1, drafted: 0 };
   const calls = { verify, draftMicros: 0, redraftMicros: 0 };
-  const outcome = { block: EMPTY, accepted: 0, budget: 0, wanted: 0, ...calls };
+  const outcome = { block: EMPTY, accepted: 0, budget: 0, redraftLength: 0, ...calls };
   const observe = (mode: Mode, stepMicros: number, times: number) => {
     for (let i = 0; i < times; i++) controller.observe({ mode, stepMicros, ...outcome });
   };

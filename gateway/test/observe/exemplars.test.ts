@@ -2,9 +2,9 @@ import { type Metrics, startMetrics } from '@ptp/service-kit/metrics';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { memoryTracing } from '../../../service-kit/test/span-tree.ts';
 import { TestPair } from '../../../test/test-pair.ts';
-import { MeteredGenerator } from '../../src/observe/metered-generator.ts';
-import { gatewayMetrics } from '../../src/observe/metrics.ts';
-import { RecordedGenerator } from '../../src/observe/recorded-generator.ts';
+import { PairGenerator } from '../../src/decode/generate.ts';
+import { gatewayMetrics, MetricsObserver } from '../../src/observe/metrics.ts';
+import { SpanObserver } from '../../src/observe/spans.ts';
 import { TraceStore } from '../../src/observe/trace-store.ts';
 
 const never = new AbortController().signal;
@@ -14,14 +14,13 @@ const REQUEST = 'gen_ai_server_request_duration_seconds';
 
 let pair: Awaited<ReturnType<typeof TestPair.fake>>;
 let metrics: Metrics;
-let generator: MeteredGenerator;
+let generator: PairGenerator;
 let stopTracing: (() => Promise<void>) | undefined;
 beforeEach(async () => {
   metrics = startMetrics('ptp-gateway', 'fake');
   pair = await TestPair.fake({ accuracy: 0.8 });
-  // as the gateway has them one in the other
-  const recorded = new RecordedGenerator(new TraceStore(5), pair.services, () => pair.generator);
-  generator = new MeteredGenerator(recorded, gatewayMetrics(metrics.registry), metrics.registry, true);
+  const observers = [new SpanObserver(), new MetricsObserver(gatewayMetrics(metrics.registry)), new TraceStore(5)];
+  generator = new PairGenerator(pair.services, { length: 5, budget: 16, mode: 'overlap', ahead: 4 }, observers);
 });
 afterEach(async () => {
   await pair.stop();

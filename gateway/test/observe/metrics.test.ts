@@ -7,10 +7,10 @@ import { silent, TestPair } from '../../../test/test-pair.ts';
 import { Admission } from '../../src/access/admission.ts';
 import { ApiKeys } from '../../src/access/api-keys.ts';
 import { createHttp } from '../../src/app.ts';
+import { PairGenerator } from '../../src/decode/generate.ts';
 import type { GenerationStep } from '../../src/decode/types.ts';
 import { GrammarCache } from '../../src/grammar/cache.ts';
-import { MeteredGenerator } from '../../src/observe/metered-generator.ts';
-import { gatewayMetrics } from '../../src/observe/metrics.ts';
+import { gatewayMetrics, MetricsObserver, watchHealth } from '../../src/observe/metrics.ts';
 import { chatTemplate, tokenizer } from '../testing/test-server.ts';
 
 const hasPromtool = spawnSync('promtool', ['--version']).status === 0;
@@ -20,14 +20,16 @@ const never = new AbortController().signal;
 
 let pair: Awaited<ReturnType<typeof TestPair.fake>>;
 let metrics: Metrics;
-let generator: MeteredGenerator;
+let generator: PairGenerator;
 let url: string;
 let close: () => Promise<void>;
 beforeAll(async () => {
   metrics = startMetrics('ptp-gateway', 'fake');
   const counted = gatewayMetrics(metrics.registry);
-  pair = await TestPair.fake({ accuracy: 0.8, limits: { length: 5, budget: 16, mode: 'overlap' } });
-  generator = new MeteredGenerator(pair.generator, counted, metrics.registry, true);
+  pair = await TestPair.fake({ accuracy: 0.8 });
+  const limits = { length: 5, budget: 16, mode: 'overlap' } as const;
+  generator = new PairGenerator(pair.services, limits, [new MetricsObserver(counted)]);
+  watchHealth(metrics.registry, () => generator.health(), true);
   const sha256 = createHash('sha256').update('key').digest('hex');
   const app = await createHttp({
     exposition: metrics.exposition,
@@ -159,7 +161,7 @@ test('who prefers OpenMetrics gets it, with the same figures', async () => {
 
 test('a target that is served alone has no drafter to miss', async () => {
   const own = startMetrics('ptp-gateway', 'fake');
-  new MeteredGenerator(pair.generator, gatewayMetrics(own.registry), own.registry, false);
+  watchHealth(own.registry, () => pair.generator.health(), false);
   const { text } = await own.exposition();
   expect(total(text, 'ptp_peer_usable', { peer: 'verifier' })).toBe(1);
   expect(text).not.toContain('peer="drafter"');

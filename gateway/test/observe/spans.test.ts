@@ -2,8 +2,7 @@ import { expect, test } from 'vitest';
 import { memoryTracing, type SpanTree, treeOf } from '../../../service-kit/test/span-tree.ts';
 import { TestPair } from '../../../test/test-pair.ts';
 import { PairGenerator } from '../../src/decode/generate.ts';
-import { RecordedStreams } from '../../src/observe/recorded-streams.ts';
-import { ContentStreams, contentAsked } from '../../src/observe/traced-content.ts';
+import { capturesContent, SpanObserver } from '../../src/observe/spans.ts';
 
 /** Names of a tree, children sorted and without repetition: the shape of a trace. */
 function shape({ span, children }: SpanTree): unknown {
@@ -37,7 +36,7 @@ function overlaps({ children }: SpanTree): boolean {
 test('a request is one trace: steps, the calls that they make, and what both services did', async () => {
   const tracing = await memoryTracing();
   const pair = await TestPair.fake({ accuracy: 0.9, latencyMs: 5 });
-  const generator = new PairGenerator(new RecordedStreams(pair.services), { length: 5, budget: 16, mode: 'overlap' });
+  const generator = new PairGenerator(pair.services, { length: 5, budget: 16, mode: 'overlap' }, [new SpanObserver()]);
   try {
     const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
     const request = {
@@ -108,16 +107,16 @@ test('a request is one trace: steps, the calls that they make, and what both ser
 });
 
 test('text is in a span only for who asks for it', async () => {
-  expect(contentAsked({})).toBe(false);
-  expect(contentAsked({ OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT: 'NO_CONTENT' })).toBe(false);
-  expect(contentAsked({ OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT: 'SPAN_ONLY' })).toBe(true);
+  expect(capturesContent({})).toBe(false);
+  expect(capturesContent({ OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT: 'NO_CONTENT' })).toBe(false);
+  expect(capturesContent({ OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT: 'SPAN_ONLY' })).toBe(true);
   const tracing = await memoryTracing();
   const pair = await TestPair.fake();
   try {
     // a token is the letter with its number
     const text = (ids: readonly number[]) => ids.map((id) => String.fromCharCode(0x100 + id)).join('');
-    const streams = new ContentStreams(pair.services, { decode: text });
-    const generator = new PairGenerator(streams, { length: 5, budget: 16, mode: 'overlap' });
+    const observers = [new SpanObserver(text)];
+    const generator = new PairGenerator(pair.services, { length: 5, budget: 16, mode: 'overlap' }, observers);
     const request = { prompt: [1, 2, 3], sampling: { temperature: 0.75, topK: 0, topP: 1 }, seed: 1n, maxTokens: 20 };
     const tokens: number[] = [];
     for await (const step of generator.generate(request, new AbortController().signal)) tokens.push(...step.tokens);

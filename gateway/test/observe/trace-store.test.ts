@@ -5,11 +5,9 @@ import type { DraftLimits } from '../../src/decode/controller.ts';
 import { PairGenerator } from '../../src/decode/generate.ts';
 import type { GenerationRequest, Generator } from '../../src/decode/types.ts';
 import { perfettoTrace } from '../../src/observe/perfetto.ts';
-import { RecordedGenerator } from '../../src/observe/recorded-generator.ts';
 import { type RequestTrace, STEPS_KEPT } from '../../src/observe/request-trace.ts';
 import { traceDetail, traceSummary } from '../../src/observe/trace-json.ts';
 import { TraceStore } from '../../src/observe/trace-store.ts';
-import { NoStreams } from '../testing/no-streams.ts';
 import { ScriptedGenerator } from '../testing/scripted-generator.ts';
 
 const model = { modelId: 'fake', vocabulary: 256, contextLength: 1024, endOfText: 0 };
@@ -42,7 +40,7 @@ async function recorded(
 ): Promise<RequestTrace> {
   pair = await TestPair.fake({ accuracy: 0.8, latencyMs: 4, ...options });
   const store = new TraceStore(10);
-  const generator = new RecordedGenerator(store, pair.services, (streams) => new PairGenerator(streams, limits));
+  const generator = new PairGenerator(pair.services, limits, [store]);
   const steps = await drain(generator);
   const [trace] = store.list();
   expect(trace?.steps).toBe(steps);
@@ -172,10 +170,10 @@ interface Slice {
 
 describe('the store', () => {
   const ended = (store: TraceStore, micros: number, finish: 'stop' | 'failed' = 'stop') => {
-    const trace = store.begin(request, model);
-    trace.end(finish);
-    trace.micros = micros;
-    store.ended(trace);
+    const startedAt = performance.now();
+    const trace = store.requestStarted({ request, model, startedAt, traceparent: '' });
+    const end = finish === 'stop' ? { finish } : { error: new Error('failed') };
+    trace.requestFinished({ at: startedAt + micros / 1000, tokens: 0, isAborted: false, ...end });
     return trace;
   };
 
@@ -184,7 +182,7 @@ describe('the store', () => {
     const failed = ended(store, 1, 'failed');
     const slow = ended(store, 1e9);
     for (let i = 0; i < 200; i++) ended(store, 100 + i);
-    const last = store.begin(request, model);
+    const last = store.requestStarted({ request, model, startedAt: performance.now(), traceparent: '' });
     const ids = store.list().map(({ id }) => id);
     expect(ids[0]).toBe(last.id);
     expect(ids).toContain(failed.id);
@@ -198,10 +196,9 @@ describe('the store', () => {
 
   test('keeps so many steps of one request, and the totals of all', async () => {
     const store = new TraceStore(3);
-    const scripted = new ScriptedGenerator({ contextLength: 4096 });
+    const generator = new ScriptedGenerator({ contextLength: 4096 }, [store]);
     const steps = STEPS_KEPT + 88;
-    scripted.script = () => ({ steps: Array.from({ length: steps }, () => [1]) });
-    const generator = new RecordedGenerator(store, new NoStreams(), () => scripted);
+    generator.script = () => ({ steps: Array.from({ length: steps }, () => [1]) });
     await drain(generator, { ...request, maxTokens: 1000 });
     const [trace] = store.list();
     expect(trace?.kept).toHaveLength(STEPS_KEPT);
@@ -210,18 +207,17 @@ describe('the store', () => {
 
   test('tells how a request ended', async () => {
     const store = new TraceStore(10);
-    const scripted = new ScriptedGenerator();
-    const generator = new RecordedGenerator(store, new NoStreams(), () => scripted);
+    const generator = new ScriptedGenerator({}, [store]);
     const finishes = () => store.list().map(({ finish }) => finish);
-    scripted.script = () => ({ steps: [[1], [2]], endless: true });
+    generator.script = () => ({ steps: [[1], [2]], endless: true });
     const steps = generator.generate(request, new AbortController().signal)[Symbol.asyncIterator]();
     await steps.next();
     expect(finishes()).toEqual(['running']);
     await steps.return(undefined);
     const gone = AbortSignal.timeout(20);
-    scripted.script = () => ({ steps: [[1]], endless: true, delayMillis: 5 });
+    generator.script = () => ({ steps: [[1]], endless: true, delayMillis: 5 });
     await expect(drain(generator, { ...request, maxTokens: 1e6 }, gone)).rejects.toThrow();
-    scripted.script = () => ({ steps: [[1]], error: new Error('secret') });
+    generator.script = () => ({ steps: [[1]], error: new Error('secret') });
     await expect(drain(generator)).rejects.toThrow();
     expect(finishes().slice(0, 1)).toEqual(['failed']);
     expect(finishes().at(-1)).toBe('stop');

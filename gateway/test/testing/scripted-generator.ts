@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { type StepObserver, startRequest } from '../../src/decode/observer.ts';
 import type {
   GenerationRequest,
   GenerationStep,
@@ -38,11 +39,37 @@ export class ScriptedGenerator implements Generator {
   drafter = true;
   script: (request: GenerationRequest) => Script = () => ({ steps: [[]] });
 
-  constructor(model: Partial<ModelInfo> = {}) {
+  readonly #observers: readonly StepObserver[];
+
+  /** @param observers hear of requests and steps, but of no calls to services */
+  constructor(model: Partial<ModelInfo> = {}, observers: readonly StepObserver[] = []) {
+    this.#observers = observers;
     this.model = { modelId: 'test-model', vocabulary: 2048, contextLength: 512, endOfText: 0, ...model };
   }
 
   async *generate(request: GenerationRequest, signal: AbortSignal): AsyncGenerator<GenerationStep> {
+    const { model } = this;
+    const startedAt = performance.now();
+    const observer = startRequest(this.#observers, { request, model, startedAt, traceparent: '' });
+    let [finish, tokens]: [GenerationStep['finish'], number] = [undefined, 0];
+    let failure = {};
+    try {
+      for await (const step of this.#steps(request, signal)) {
+        finish = step.finish;
+        tokens += step.tokens.length;
+        observer.stepFinished(step, performance.now());
+        yield step;
+      }
+    } catch (error) {
+      failure = { error };
+      throw error;
+    } finally {
+      const isAborted = !finish && signal.aborted;
+      observer.requestFinished({ at: performance.now(), tokens, isAborted, ...(finish && { finish }), ...failure });
+    }
+  }
+
+  async *#steps(request: GenerationRequest, signal: AbortSignal): AsyncGenerator<GenerationStep> {
     this.requests.push(request);
     this.running++;
     try {

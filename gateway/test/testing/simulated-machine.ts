@@ -1,5 +1,8 @@
-import { type Block, Controller, cut, type DraftLimits, EMPTY, Measurements } from '../../src/decode/controller.ts';
+import { Controller, type DraftLimits, Measurements } from '../../src/decode/controller.ts';
 import type { Mode } from '../../src/decode/mode-selector.ts';
+import { DecodePipeline } from '../../src/decode/pipeline.ts';
+import type { PipelineEvent } from '../../src/decode/pipeline-types.ts';
+import type { Draft } from '../../src/decode/ports.ts';
 
 /** A machine whose services take times that are known, microseconds. */
 export interface Machine {
@@ -31,44 +34,77 @@ export function random(seed: number): () => number {
   };
 }
 
-/** One sequence's steps on the machine, as generate.ts makes them. */
+/** One sequence's steps on the machine: the real pipeline and controller, in virtual time. */
 export function* simulate(
   machineNow: () => Machine,
   limits: DraftLimits,
   measured = new Measurements(limits.length),
   next = random(1),
 ): Generator<SimulatedStep, void> {
-  const controller = new Controller(limits, measured);
-  const drafted = (machine: Machine): Block => {
-    const tokens = Array.from({ length: limits.length }, (_, i) => i);
-    return { source: 'drafter', tokens, confidences: tokens.map(() => machine.chance) };
+  const policy = new Controller(limits, measured);
+  const request = { maxTokens: Number.POSITIVE_INFINITY };
+  const pipeline = new DecodePipeline({ request, model: { endOfText: NONE }, limits, policy, proposers: [] });
+  const due: { readonly at: number; readonly event: PipelineEvent }[] = [];
+  let now = 0;
+  const after = (micros: number, event: (at: number) => PipelineEvent) => {
+    const at = now + micros / 1000;
+    due.push({ at, event: event(at) });
   };
-  let given: Block | undefined = drafted(machineNow());
+  let machine = machineNow();
+  // outcome of the step under verification, which is known here before its verdict
+  let [accepted, hit] = [0, false];
+  pipeline.firstDraft();
+  pipeline.receive({ kind: 'redraft', step: undefined, draft: draftOf(machine, 0, RIGHT, limits.length, 0), at: now });
+  machine = machineNow();
   try {
     for (;;) {
-      const machine = machineNow();
-      const { mode, reason } = controller.choose(true);
-      const wanted = given ? 0 : controller.worthDrafting(mode, limits.length, EMPTY);
-      const redraftMicros = wanted > 0 ? machine.draft(wanted) : 0;
-      const block = controller.worthVerifying(given ?? cut(drafted(machine), 0, wanted), mode);
-      const beside = mode === 'overlap';
-      const budget = beside ? controller.budget(block.tokens.length) : 0;
-      const slower = beside ? machine.beside : 1;
-      const verifyMicros = machine.verify(block.tokens.length) * slower;
-      const draftMicros = beside ? machine.draft(budget) * slower : 0;
-      const stepMicros = redraftMicros + Math.max(verifyMicros, draftMicros);
-      const accepted = runLength(block.tokens.length, machine.chance, next);
-      const run = { runMicros: verifyMicros, batchSize: 1, drafted: block.tokens.length };
-      const verify = { micros: verifyMicros, queueMicros: 0, ...run };
-      const times = { stepMicros, verify, draftMicros, redraftMicros };
-      controller.observe({ mode, block, accepted, budget, wanted, ...times });
-      yield { mode, reason, drafted: block.tokens.length, accepted, micros: stepMicros };
-      const hit = next() < machine.hits[accepted < block.tokens.length ? 0 : 1];
-      given = beside && hit ? drafted(machine) : undefined;
+      for (const command of pipeline.next(now, true)) {
+        if (command.kind === 'verify') {
+          const { step, block, overlapped } = command;
+          const drafted = block.length;
+          const micros = machine.verify(drafted) * (overlapped ? machine.beside : 1);
+          accepted = runLength(drafted, machine.chance, next);
+          hit = next() < machine.hits[accepted < drafted ? 0 : 1];
+          const time = { micros, queueMicros: 0, runMicros: micros, batchSize: 1, drafted };
+          const verdict = { accepted, nextToken: RIGHT, logProbabilities: [], tops: [], time };
+          after(micros, (at) => ({ kind: 'verdict', step, verdict, at }));
+          if (overlapped) after(0, () => ({ kind: 'verifySent', step }));
+        } else if (command.kind === 'draft') {
+          const { step, budget } = command;
+          const micros = machine.draft(budget) * machine.beside;
+          const draft = draftOf(machine, accepted, hit ? RIGHT : WRONG, 1 + limits.length, micros);
+          after(micros, (at) => ({ kind: 'draft', step, draft, at }));
+        } else if (command.kind === 'redraft') {
+          const { step, budget } = command;
+          const micros = machine.draft(budget);
+          after(micros, (at) => ({ kind: 'redraft', step, draft: draftOf(machine, 0, RIGHT, budget, micros), at }));
+        }
+      }
+      const finished = pipeline.takeFinished();
+      if (finished) {
+        const { mode, reason, drafted, stepMicros } = finished.stats;
+        yield { mode, reason, drafted, accepted: finished.stats.accepted, micros: stepMicros };
+        machine = machineNow();
+      } else {
+        due.sort((one, other) => one.at - other.at);
+        const { at, event } = due.shift() as (typeof due)[number];
+        now = at;
+        pipeline.receive(event);
+      }
     }
   } finally {
-    controller.close();
+    policy.close();
   }
+}
+
+const [NONE, RIGHT, WRONG] = [-1, 0, 1];
+
+/** A draft with one branch, for the outcome that the step will have. */
+function draftOf(machine: Machine, accepted: number, first: number, length: number, micros: number): Draft {
+  const tokens = Array.from({ length }, (_, i) => (i === 0 ? first : RIGHT));
+  const confidences = tokens.map(() => machine.chance);
+  const branches = [{ $typeName: 'ptp.v1.Branch' as const, accepted, tokens, confidences }];
+  return { branches, micros, queueMicros: 0, runMicros: micros, batchSize: 1 };
 }
 
 /** How many of n trials succeed before the first that doesn't. */

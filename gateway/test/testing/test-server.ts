@@ -5,11 +5,9 @@ import { Admission } from '../../src/access/admission.ts';
 import { ApiKeys } from '../../src/access/api-keys.ts';
 import { createHttp, HTTP_LIMITS, type HttpSettings } from '../../src/app.ts';
 import { GrammarCache } from '../../src/grammar/cache.ts';
-import { RecordedGenerator } from '../../src/observe/recorded-generator.ts';
 import type { TraceStore } from '../../src/observe/trace-store.ts';
 import { loadChatTemplate } from '../../src/text/chat-template.ts';
 import { loadTokenizer } from '../../src/text/tokenizer.ts';
-import { NoStreams } from './no-streams.ts';
 import { ScriptedGenerator } from './scripted-generator.ts';
 
 const folder = (path: string) => fileURLToPath(new URL(`../../../${path}`, import.meta.url));
@@ -29,14 +27,14 @@ export async function startServer(
   keys = new ApiKeys([]),
   traces: TraceStore | undefined = undefined,
 ) {
-  const generator = new ScriptedGenerator();
+  const generator = new ScriptedGenerator({}, traces ? [traces] : []);
   const logs: string[] = [];
   const logger = createLogger('gateway', { PTP_LOG_LEVEL: 'info' }, { write: (line) => void logs.push(line) });
   const { maxStreams = 64, ...limits } = settings;
   const admission = new Admission(maxStreams);
   const grammars = new GrammarCache(tokenizer, generator.model);
   const app = await createHttp({
-    generator: traces ? new RecordedGenerator(traces, new NoStreams(), () => generator) : generator,
+    generator,
     tokenizer,
     grammars,
     chatTemplate,

@@ -1,4 +1,4 @@
-import { type Block, EMPTY } from '../controller.ts';
+import { type Block, EMPTY } from '../block.ts';
 import type { GrammarState } from '../types.ts';
 
 /**

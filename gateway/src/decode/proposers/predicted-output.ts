@@ -1,4 +1,4 @@
-import { type Block, EMPTY } from '../controller.ts';
+import { type Block, EMPTY } from '../block.ts';
 
 /** Tokens of the text that have to stand in the prediction for the two to be taken as in step again. */
 const SIZE = 3;

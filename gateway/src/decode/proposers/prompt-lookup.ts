@@ -1,4 +1,4 @@
-import { type Block, EMPTY } from '../controller.ts';
+import { type Block, EMPTY } from '../block.ts';
 
 /** Tokens that have to be alike for a repetition to be noticed, the more the better. */
 const SIZES = [3, 2] as const;

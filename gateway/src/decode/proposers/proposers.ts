@@ -1,4 +1,5 @@
-import type { Block, DraftLimits } from '../controller.ts';
+import type { Block } from '../block.ts';
+import type { DraftLimits } from '../controller.ts';
 import type { GenerationRequest, ModelInfo } from '../types.ts';
 import { JumpAheadProposer } from './jump-ahead.ts';
 import { PredictedOutputProposer } from './predicted-output.ts';

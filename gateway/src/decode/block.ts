@@ -1,0 +1,43 @@
+import type { Branch } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
+import type { StepOutcome } from './ports.ts';
+
+/** Origin of a proposal. The verifier treats all alike: whatever is proposed, the text stays the target's. */
+export type ProposalSource = 'drafter' | 'prompt lookup' | 'prediction' | 'grammar' | 'none';
+
+/** Tokens proposed for verification, with their source's confidence in each. */
+export interface Block {
+  readonly source: ProposalSource;
+  readonly tokens: readonly number[];
+  readonly confidences: readonly number[];
+}
+
+export const EMPTY: Block = { source: 'none', tokens: [], confidences: [] };
+
+/** Tokens `from` to `from + length` of a block. */
+export function cut({ source, tokens, confidences }: Block, from: number, length: number): Block {
+  const end = from + length;
+  return { source, tokens: tokens.slice(from, end), confidences: confidences.slice(from, end) };
+}
+
+export function blockOf({ tokens, confidences }: Branch): Block {
+  return { source: 'drafter', tokens, confidences };
+}
+
+/** A branch without its first token, which the verifier commits as its own. */
+export function afterFirstToken(branch: Branch): Block {
+  return cut(blockOf(branch), 1, Number.POSITIVE_INFINITY);
+}
+
+/** Tokens that a step with this block commits when it ends so. */
+export function committedTokens(block: readonly number[], { accepted, nextToken }: StepOutcome): number[] {
+  return [...block.slice(0, accepted), nextToken];
+}
+
+/**
+ * The branch that continues an outcome: drafted after as many accepted tokens, with the target's own token first. Undefined if no branch
+ * predicted that token, or none has tokens after it.
+ */
+export function branchAfter(branches: readonly Branch[], { accepted, nextToken }: StepOutcome): Branch | undefined {
+  const branch = branches.find((each) => each.accepted === accepted);
+  return branch && branch.tokens.length >= 2 && branch.tokens[0] === nextToken ? branch : undefined;
+}

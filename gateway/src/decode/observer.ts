@@ -1,0 +1,74 @@
+import type { Draft, DraftCall, StepRef, Verdict, VerifyCall } from './ports.ts';
+import type { GenerationRequest, GenerationStep, ModelInfo } from './types.ts';
+
+/** Listens to requests. Times (`at`) are `performance.now()` values, taken once where an answer arrives. */
+export interface StepObserver {
+  /** @returns the listener for the request's steps */
+  requestStarted(request: ObservedRequest): RequestObserver;
+}
+
+export interface ObservedRequest {
+  readonly request: GenerationRequest;
+  readonly model: ModelInfo;
+  readonly startedAt: number;
+  /** W3C trace context of the request, empty if it is not traced; the observer that traces sets it. */
+  traceparent: string;
+}
+
+/** Listens to one request. Answers to dropped steps, and those that come after the request's end, are heard too. */
+export interface RequestObserver {
+  /** A stream has been opened, or has failed to. */
+  opened?(service: 'verifier' | 'drafter', result: { at: number; reusedTokens?: number; error?: unknown }): void;
+  /** A block is sent to the verifier. */
+  stepSent?(call: VerifyCall, at: number): void;
+  /** A draft or redraft is requested. */
+  draftSent?(call: DraftCall, at: number): void;
+  /** @param verdict undefined if the verifier has not run the step, which was sent ahead */
+  verdictReceived?(call: VerifyCall, verdict: Verdict | undefined, at: number): void;
+  draftReceived?(call: DraftCall, draft: Draft, at: number): void;
+  callFailed?(call: VerifyCall | DraftCall, error: unknown, at: number): void;
+  /** A step sent ahead is of no use any more. */
+  stepDropped?(step: StepRef): void;
+  stepFinished?(step: GenerationStep, at: number): void;
+  /** The stream has lost its verifier and continues at another one. */
+  verifierLost?(): void;
+  requestFinished?(outcome: RequestOutcome): void;
+}
+
+export interface RequestOutcome {
+  readonly at: number;
+  /** Unset if the request failed, or its client stopped reading. */
+  readonly finish?: GenerationStep['finish'];
+  readonly error?: unknown;
+  /** The client has left before the end. */
+  readonly isAborted: boolean;
+  readonly tokens: number;
+}
+
+const METHODS = [
+  'opened',
+  'stepSent',
+  'draftSent',
+  'verdictReceived',
+  'draftReceived',
+  'callFailed',
+  'stepDropped',
+  'stepFinished',
+  'verifierLost',
+  'requestFinished',
+] as const satisfies readonly (keyof RequestObserver)[];
+
+/** Starts a request at all observers. @returns their listeners as one, which calls them in order */
+export function startRequest(observers: readonly StepObserver[], request: ObservedRequest): Required<RequestObserver> {
+  const listeners = observers.map((observer) => observer.requestStarted(request));
+  const methods = METHODS.map((method) => {
+    const listening = listeners.filter((listener) => listener[method]);
+    return [
+      method,
+      (...event: unknown[]) => {
+        for (const listener of listening) (listener[method] as (...event: unknown[]) => void)(...event);
+      },
+    ];
+  });
+  return Object.fromEntries(methods) as Required<RequestObserver>;
+}

@@ -1,0 +1,281 @@
+import { afterFirstToken, type Block, blockOf, branchAfter, committedTokens, cut, EMPTY } from './block.ts';
+import type { StepDecision } from './controller.ts';
+import { GrammarCursor } from './grammar-cursor.ts';
+import type { Command, PipelineEvent, PipelineParts } from './pipeline-types.ts';
+import type { Draft, DraftCall, ExpectedOutcome, StepOutcome } from './ports.ts';
+import {
+  expectedBranch,
+  finishedStep,
+  redraftCall,
+  type StepInFlight,
+  type StepStart,
+  verifyCall,
+} from './step-in-flight.ts';
+import type { GenerationStep } from './types.ts';
+
+/**
+ * The steps in flight of one request: decides what to send, and what an answer means. Pure: no promises, no clock, no I/O.
+ *
+ * A step is a verify call, overlapped by a draft call that prepares the next block for the step's likely outcomes. When the draft arrives
+ * first and expects a single outcome, the next step is sent ahead for it: the verifier runs that step if the outcome comes true, and the
+ * drafter continues from there. So several steps may be in flight, each sent for the outcome of the one before; when one ends otherwise,
+ * those after it are dropped.
+ *
+ * Callers own the clock. `driver.ts` runs it in real time, `bench/scaling` in virtual time, both with this loop:
+ *
+ *     let call = pipeline.firstDraft();           // only with a drafter; its answer is a `redraft` event
+ *     for (;;) {
+ *       for (const command of pipeline.next(now, drafterAvailable)) ...   // send it, and pass its answer to `receive` later
+ *       const step = pipeline.takeFinished();
+ *       if (!step) pipeline.receive(...);         // the next event: advance the clock to it
+ *       else if (step.finish) break;
+ *     }
+ *
+ * After each `verify` command with `overlapped`, pass a `verifySent` event: the draft command follows it. Without a network that can be at
+ * once. Events of one kind arrive in the order of their commands. `now` and `at` are milliseconds, as `performance.now()` gives them.
+ */
+export class DecodePipeline {
+  readonly #parts: PipelineParts;
+  readonly #cursor: GrammarCursor;
+  /** Steps sent and not finished, in order. */
+  readonly #flight: StepInFlight[] = [];
+  readonly #commands: Command[] = [];
+  /** Committed tokens and finished steps. */
+  #generated = 0;
+  #steps = 0;
+  #endedAt = Number.NEGATIVE_INFINITY;
+  /** The drafter's block for the next step; undefined if none of its branches fits, so that a redraft may pay. */
+  #nextDraft: Block | undefined = EMPTY;
+  /** A redraft under way, and the step that waits for it; none for the first draft of the request. */
+  #redraft: { readonly start?: StepStart } | undefined;
+  /** Decision taken for a step that was then not sent, or dropped; the next one uses it. */
+  #decision: StepDecision | undefined;
+  /** The last step in flight has just become fit to be followed by one sent ahead. */
+  #mayExtend = false;
+  #finished: GenerationStep | undefined;
+
+  constructor(parts: PipelineParts) {
+    this.#parts = parts;
+    this.#cursor = new GrammarCursor(parts.request.grammar);
+  }
+
+  /** The draft of the first block, for which the first step waits; undefined if there is no room for one. */
+  firstDraft(): DraftCall | undefined {
+    const room = this.#room(0);
+    if (room === 0) return undefined;
+    this.#redraft = {};
+    return redraftCall(undefined, room);
+  }
+
+  /** Takes in an event. Answers to dropped steps are ignored. */
+  receive(event: PipelineEvent): void {
+    if (event.kind === 'redraft') {
+      this.#receiveRedraft(event.draft);
+      return;
+    }
+    const step = this.#flight.find(({ ref }) => ref === event.step);
+    if (!step) return;
+    if (event.kind === 'verifySent') {
+      if (step.draftState === 'due') this.#sendDraft(step);
+      return;
+    }
+    step.answeredAt = event.at;
+    if (event.kind === 'verdict') {
+      if (event.verdict) step.verdict = event.verdict;
+      else step.isLost = true;
+      return;
+    }
+    step.draft = event.draft;
+    step.draftState = 'answered';
+    this.#mayExtend = true;
+  }
+
+  /** Commands to carry out now, in order. Call it after each event, and after each step that was taken. */
+  next(now: number, drafterAvailable: boolean): Command[] {
+    if (!this.#finished) this.#finishFirst();
+    if (!this.#finished && !this.#redraft) {
+      const [first] = this.#flight;
+      if (!first) this.#begin(now, this.#decide(drafterAvailable));
+      else if (first.isLost) this.#resend(first);
+    }
+    if (this.#mayExtend) this.#extend(now, drafterAvailable);
+    this.#mayExtend = false;
+    return this.#commands.splice(0);
+  }
+
+  /** The step that has just finished, once. The next one begins after it has been taken. */
+  takeFinished(): GenerationStep | undefined {
+    const finished = this.#finished;
+    this.#finished = undefined;
+    return finished;
+  }
+
+  /** Begins a step after what is committed. */
+  #begin(now: number, decision: StepDecision): void {
+    const { policy } = this.#parts;
+    const candidate = this.#bestProposal(this.#nextDraft, this.#cursor, []);
+    const redraftLength = this.#nextDraft ? 0 : policy.worthDrafting(decision.mode, this.#room(0), candidate);
+    const start = { ref: { index: this.#steps }, startedAt: now, decision, candidate, redraftLength, redraftMicros: 0 };
+    if (redraftLength === 0) this.#send(start, this.#cursor);
+    else {
+      this.#redraft = { start };
+      this.#commands.push(redraftCall(start.ref, redraftLength));
+    }
+  }
+
+  #receiveRedraft(draft: Draft | undefined): void {
+    const { start } = this.#redraft ?? {};
+    this.#redraft = undefined;
+    const [branch] = draft?.branches ?? [];
+    const block = branch ? this.#cursor.allowed(blockOf(branch)) : EMPTY;
+    if (!start) this.#nextDraft = block;
+    else {
+      const candidate = this.#parts.policy.better(start.candidate, block);
+      this.#send({ ...start, candidate, redraftMicros: draft?.micros ?? 0 }, this.#cursor);
+    }
+  }
+
+  /** @param cursor where the step's block begins @param after the outcome that it is sent ahead for */
+  #send(start: StepStart, cursor: GrammarCursor, after?: ExpectedOutcome): void {
+    const { policy } = this.#parts;
+    const { candidate, decision } = start;
+    const block = policy.worthVerifying(candidate, decision.mode);
+    const { length } = block.tokens;
+    const overlapped = decision.mode === 'overlap' && this.#room(this.#expectedTokens().length + length) > 0;
+    const budget = overlapped ? policy.budget(length) : 0;
+    const draftState = overlapped ? 'due' : 'none';
+    const step: StepInFlight = { ...start, block, budget, draftState, isLost: false, answeredAt: start.startedAt };
+    this.#flight.push(step);
+    this.#commands.push(verifyCall(step, cursor, after));
+  }
+
+  /** Drafts after a step's block. */
+  #sendDraft(step: StepInFlight): void {
+    const { policy } = this.#parts;
+    const assumed = this.#expectedTokens(step);
+    step.draftState = 'sent';
+    this.#commands.push({
+      kind: 'draft',
+      step: step.ref,
+      tokens: [...assumed, ...step.block.tokens],
+      confidences: [...assumed.map(() => 1), ...policy.chances(step.block)],
+      assumed: assumed.length,
+      budget: step.budget,
+      // a branch begins with the target's own token
+      maxBranchLength: policy.room(Number.POSITIVE_INFINITY) + 1,
+    });
+  }
+
+  /** Sends the next step ahead, for the outcome that the last one's draft expects. */
+  #extend(now: number, drafterAvailable: boolean): void {
+    const { policy, limits, request } = this.#parts;
+    const last = this.#flight.at(-1);
+    const branch = last && expectedBranch(last);
+    if (!branch || this.#flight.length > (limits.ahead ?? 0)) return;
+    const outcome = { of: last.ref, accepted: branch.accepted, nextToken: branch.tokens[0] as number };
+    const after = [...this.#expectedTokens(), ...committedTokens(last.block.tokens, outcome)];
+    const cursor = this.#cursor.after(after);
+    const ends = this.#generated + after.length >= request.maxTokens || after.some((token) => this.#endsText(token));
+    if (ends || !cursor || !policy.worthSendingAhead()) return;
+    const decision = this.#decide(drafterAvailable);
+    if (decision.mode !== 'overlap') {
+      this.#decision = decision;
+      return;
+    }
+    last.expected = outcome;
+    const ref = { index: this.#steps + this.#flight.length };
+    const candidate = this.#bestProposal(afterFirstToken(branch), cursor, after);
+    this.#send({ ref, startedAt: now, decision, candidate, redraftLength: 0, redraftMicros: 0 }, cursor, outcome);
+  }
+
+  /** Sends a step again that was sent ahead to a verifier which was lost; the steps after it were not run either. */
+  #resend(step: StepInFlight): void {
+    this.#drop(1);
+    delete step.expected;
+    step.isLost = false;
+    this.#commands.push(verifyCall(step, this.#cursor));
+    this.#mayExtend = true;
+  }
+
+  /** Finishes the first step in flight if all of its answers have come. */
+  #finishFirst(): void {
+    const [step] = this.#flight;
+    if (!step?.verdict || step.draftState === 'sent') return;
+    const { policy, request } = this.#parts;
+    const { verdict } = step;
+    this.#flight.shift();
+    const committed = committedTokens(step.block.tokens, verdict);
+    const end = committed.findIndex((token) => this.#endsText(token));
+    const count = end < 0 ? committed.length : end;
+    this.#commit(committed, count);
+    if (step.expected) this.#checkExpected(step.expected, verdict);
+    this.#mayExtend = true;
+    const branch = branchAfter(step.draft?.branches ?? [], verdict);
+    this.#nextDraft = branch && afterFirstToken(branch);
+    const finish = end >= 0 ? 'stop' : this.#generated >= request.maxTokens ? 'length' : undefined;
+    const previousEndedAt = this.#endedAt;
+    this.#finished = finishedStep({ ...step, verdict }, { count, finish, previousEndedAt, branch });
+    this.#endedAt = step.answeredAt;
+    if (request.drafting === false) return;
+    const { stepMicros, draftMicros, redraftMicros } = this.#finished.stats;
+    const { block, budget, redraftLength, decision } = step;
+    const times = { stepMicros, verify: verdict.time, draftMicros, redraftMicros };
+    policy.observe({ mode: decision.mode, block, accepted: verdict.accepted, budget, redraftLength, ...times });
+  }
+
+  /** @param counted tokens that belong to the text, without one that ends it */
+  #commit(tokens: readonly number[], counted: number): void {
+    this.#cursor.follow(tokens);
+    this.#commands.push({ kind: 'commit', tokens });
+    for (const proposer of this.#parts.proposers) proposer.push(tokens);
+    this.#generated += counted;
+    this.#steps++;
+  }
+
+  /** Drops the steps sent ahead unless the step before them ended as they count on. */
+  #checkExpected(expected: ExpectedOutcome, { accepted, nextToken }: StepOutcome): void {
+    const cameTrue = expected.accepted === accepted && expected.nextToken === nextToken;
+    this.#parts.policy.sentAhead(cameTrue);
+    if (!cameTrue) this.#drop(0);
+  }
+
+  /** Drops the steps in flight from an index on. */
+  #drop(from: number): void {
+    const dropped = this.#flight.splice(from);
+    this.#decision ??= dropped[0]?.decision;
+    for (const { ref } of dropped) this.#commands.push({ kind: 'drop', step: ref });
+  }
+
+  #decide(drafterAvailable: boolean): StepDecision {
+    const decision = this.#decision ?? this.#parts.policy.choose(drafterAvailable);
+    this.#decision = undefined;
+    return decision;
+  }
+
+  /** The best of the drafter's block and the proposers', if `after` is committed first. */
+  #bestProposal(draft: Block | undefined, cursor: GrammarCursor, after: readonly number[]): Block {
+    const { proposers, policy } = this.#parts;
+    const room = this.#room(after.length);
+    return proposers.reduce(
+      (best, proposer) => policy.better(best, cursor.allowed(proposer.propose(room, after))),
+      draft ? cursor.allowed(cut(draft, 0, room)) : EMPTY,
+    );
+  }
+
+  /** Tokens that the steps in flight, or those before one of them, commit if each ends as expected. */
+  #expectedTokens(before?: StepInFlight): number[] {
+    const steps = before ? this.#flight.slice(0, this.#flight.indexOf(before)) : this.#flight;
+    return steps.flatMap(({ block, expected }) => (expected ? committedTokens(block.tokens, expected) : []));
+  }
+
+  /** Longest block that fits after `committed` more tokens. */
+  #room(committed: number): number {
+    return this.#parts.policy.room(this.#parts.request.maxTokens - this.#generated - committed);
+  }
+
+  #endsText(token: number): boolean {
+    const { request, model } = this.#parts;
+    if (request.stopTokens?.includes(token)) return true;
+    return !request.ignoreEndOfText && (token === model.endOfText || (model.stopTokens?.includes(token) ?? false));
+  }
+}
