@@ -9,27 +9,23 @@ import { receivedSampling } from '@ptp/protocol/sampling-params';
 import { type CallContext, type ImplementedService, implement } from '@ptp/protocol/server';
 import { receivedAdjustments } from '@ptp/protocol/token-adjustments';
 import { invalidField, parseFields, requireField, requireTokens } from '@ptp/protocol/validation';
-import { type Admission, admit, type OnRejection, reportRejection } from './access/admission.ts';
+import { admit, type OnRejection, reportRejection } from './access/admission.ts';
 import type { ApiKeys, Client } from './access/api-keys.ts';
-import type { GenerationRequest, GenerationStep, Generator, ModelInfo } from './decode/types.ts';
-import type { GrammarCache } from './grammar/cache.ts';
+import type { GenerationRequest, GenerationStep, ModelInfo } from './decode/types.ts';
 import { jsonSchemaGrammar } from './grammar/json-schema.ts';
 import { jsonObject } from './grammar/json-text.ts';
 import type { OutputConstraint } from './grammar/types.ts';
 import { parseSchema, regexForm } from './openai/output-format.ts';
 import { checkModel, draftMode, randomSeed, stopStrings, TOP_LOGPROBS_LIMIT } from './openai/request.ts';
+import type { EndpointParts } from './openai/respond.ts';
 import { STOP_TOKEN_LIMIT } from './openai/sampling.ts';
 import { LONGEST_DRAFT } from './settings.ts';
 import { beginning, encodeText, orBeginning, roomAfter } from './text/encode.ts';
-import { AnswerText, type TextPiece } from './text/text-stream.ts';
+import { type TextPiece, TextStream } from './text/text-stream.ts';
 import type { Tokenizer } from './text/tokenizer.ts';
 import { object } from './validation.ts';
 
-export interface GenerationParts {
-  readonly generator: Generator;
-  readonly tokenizer: Tokenizer;
-  readonly grammars: GrammarCache;
-  readonly admission: Admission;
+export interface GenerationParts extends Pick<EndpointParts, 'generator' | 'tokenizer' | 'grammars' | 'admission'> {
   readonly keys: ApiKeys;
   readonly onRejection?: OnRejection;
 }
@@ -88,10 +84,10 @@ async function* generate(parts: GenerationParts, message: GenerateRequest, { sig
   const request = parseRequest(message, parts, metadata.get('traceparent')[0]?.toString());
   const leave = reporting(onRejection, () => admit(admission, client, 1));
   try {
-    const answer = new AnswerText(tokenizer, message.stop);
+    const stream = new TextStream(tokenizer, message.stop);
     let seed = request.seed;
     for await (const step of generator.generate(request, signal)) {
-      const piece = answer.add(step.tokens, step.finish);
+      const piece = stream.add(step.tokens, step.finish);
       yield { ...stepMessage(step, piece), seed };
       if (piece.finish) return;
       // Only the first message has the seed.

@@ -21,14 +21,6 @@ const fileSchema = z
 
 const MINUTE = 60_000;
 
-/** A key's request rate. */
-export interface RateLimit {
-  readonly limit: number;
-  readonly remaining: number;
-  /** Milliseconds until `remaining` equals `limit` again. */
-  readonly resetMillis: number;
-}
-
 /** The clients that may use the server. */
 export class ApiKeys {
   readonly #clients: readonly Client[];
@@ -92,8 +84,8 @@ export class Client {
     this.#left--;
   }
 
-  /** The rate as of the last request; undefined for a key without a limit. */
-  get rate(): RateLimit | undefined {
+  /** The rate as of the last request, and the time until it is back to its limit; undefined for a key without a limit. */
+  get rate() {
     const limit = this.#perMinute;
     if (limit === undefined) return undefined;
     return { limit, remaining: Math.floor(this.#left), resetMillis: ((limit - this.#left) * MINUTE) / limit };

@@ -4,16 +4,7 @@ import { type ErrorCode, publicMessage, toPtpError, wireErrors } from '@ptp/prot
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { newId } from './ids.ts';
 
-/** An error in the form of OpenAI's API. */
-export interface OpenAiErrorBody {
-  readonly error: {
-    readonly message: string;
-    readonly type: string;
-    /** The request field at fault. */
-    readonly param: string | null;
-    readonly code: string | null;
-  };
-}
+type OpenAiErrorBody = ReturnType<typeof errorBody>;
 
 /** HTTP status and body for any thrown value. */
 export function openAiError(error: unknown): { status: number; body: OpenAiErrorBody } {
@@ -119,7 +110,8 @@ function sendErrorBody(request: FastifyRequest, reply: FastifyReply, status: num
   request.raw.once('end', finish).once('close', finish).resume();
 }
 
-function errorBody(message: string, type: string, param?: string, code?: string): OpenAiErrorBody {
+/** An error in the form of OpenAI's API. @param param the request field at fault */
+function errorBody(message: string, type: string, param?: string, code?: string) {
   return { error: { message, type, param: param ?? null, code: code ?? null } };
 }
 

@@ -5,28 +5,18 @@ import type { SettingsOf } from '@ptp/service-kit/settings';
 import { checkFile } from '@ptp/service-kit/tls-settings';
 import { gatewaySettings } from '../settings.ts';
 
-/** TLS of the listeners that clients connect to. */
-export interface ListenerTls {
-  readonly grpc: Tls;
-  readonly https: HttpsListener;
-}
-
-/** Options of an HTTPS server, and the renewal of its certificate while it runs. */
-export interface HttpsListener {
-  readonly options: ServerOptions;
-  /** Reloads the files when they change; keeps the current pair if the new one does not match. */
-  follow(server: Server, onError: (error: unknown) => void): void;
-}
+/** Options of an HTTPS server, and the renewal of its certificate. */
+export type HttpsListener = NonNullable<Awaited<ReturnType<typeof loadListenerTls>>>['https'];
 
 /**
- * Loads the certificate that the settings name; undefined for none.
+ * TLS of the HTTP and gRPC listeners, as the settings have it; undefined for none.
  *
  * @throws PtpError `failed_precondition` naming the setting whose file is missing
  */
 export async function loadListenerTls(
   config: Pick<SettingsOf<typeof gatewaySettings>, 'httpCert' | 'httpKey'>,
   refreshMs = REFRESH_MS,
-): Promise<ListenerTls | undefined> {
+) {
   const { httpCert: cert, httpKey: key } = config;
   if (cert === '' && key === '') return undefined;
   await checkFile(cert, gatewaySettings.httpCert.name);
@@ -35,8 +25,9 @@ export async function loadListenerTls(
   return {
     grpc: new Tls({ cert, key }, refreshMs),
     https: {
-      options: { ...read(), minVersion: 'TLSv1.2' },
-      follow(server, onError) {
+      options: { ...read(), minVersion: 'TLSv1.2' } satisfies ServerOptions,
+      /** Reloads the files when they change; keeps the current pair if the new one does not match. */
+      follow(server: Server, onError: (error: unknown) => void) {
         const renew = () => {
           try {
             server.setSecureContext(read());

@@ -1,17 +1,16 @@
 import { invalidField } from '@ptp/protocol/validation';
 import type { FastifyInstance } from 'fastify';
 import type { ModelInfo } from '../decode/types.ts';
-import type { ChatMessage } from '../text/chat-message.ts';
 import { boolean, object, positive } from '../validation.ts';
 import { parseBody, unsupportedInChat } from './body.ts';
 import { type ChoiceFormat, ChoicesWriter, type Format } from './choices-writer.ts';
 import { chatLogprobs, type TokenLogprob } from './logprobs.ts';
 import { conversation, messageList } from './messages.ts';
 import { choiceRequests } from './prompt.ts';
-import { type CommonRequest, choiceFields, commonRequest, sharedFields, singleForm, topLogprobs } from './request.ts';
+import { choiceFields, commonRequest, sharedFields, singleForm, topLogprobs } from './request.ts';
 import { type EndpointParts, respond } from './respond.ts';
 import { type CallPiece, ToolCallReader } from './tool-calls.ts';
-import { type ToolUse, toolChoice, toolForm, tools, toolUseOf } from './tools.ts';
+import { toolChoice, toolForm, tools, toolUseOf } from './tools.ts';
 
 /** Body of POST /v1/chat/completions. */
 export const chatBody = object({
@@ -25,12 +24,6 @@ export const chatBody = object({
   tool_choice: toolChoice.nullish(),
   parallel_tool_calls: boolean.nullish(),
 });
-
-interface ChatRequest extends CommonRequest {
-  readonly messages: readonly ChatMessage[];
-  /** Undefined if no tool may be called. */
-  readonly toolUse: ToolUse | undefined;
-}
 
 /** POST /v1/chat/completions (https://platform.openai.com/docs/api-reference/chat). */
 export function chatRoute(app: FastifyInstance, parts: EndpointParts): void {
@@ -52,7 +45,7 @@ export function chatRoute(app: FastifyInstance, parts: EndpointParts): void {
 }
 
 /** @throws PtpError `invalid_argument` naming field, limit and value; `not_found` for another model */
-function parseChat(given: unknown, model: ModelInfo): ChatRequest {
+function parseChat(given: unknown, model: ModelInfo) {
   const body = parseBody(chatBody, given, unsupportedInChat);
   const messages = conversation(body.messages);
   const request = commonRequest(body, body.max_completion_tokens ?? body.max_tokens, model);

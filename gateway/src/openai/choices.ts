@@ -1,6 +1,6 @@
 import { PtpError } from '@ptp/protocol/errors';
 import type { GenerationRequest, GenerationStep, Generator } from '../decode/types.ts';
-import { AnswerText } from '../text/text-stream.ts';
+import { TextStream } from '../text/text-stream.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { Logprobs, type TokenLogprob } from './logprobs.ts';
 import { merge } from './merge.ts';
@@ -34,29 +34,18 @@ export interface ChoiceDelta {
 }
 
 /** OpenAI's `usage` object. */
-export interface Usage {
-  prompt_tokens: number;
-  /** Tokens up to the end of text, the limit, or the token that completed a stop string; independent of drafting. */
-  completion_tokens: number;
-  total_tokens: number;
-  prompt_tokens_details: {
-    /** Tokens that the first choice of each prompt found in the prefix cache. */
-    cached_tokens: number;
-  };
-  completion_tokens_details: {
-    /** Accepted draft tokens; only those of the client's prediction if it sent one. */
-    accepted_prediction_tokens: number;
-    rejected_prediction_tokens: number;
-  };
-}
+export type Usage = ReturnType<typeof newUsage>;
 
 /** @param promptTokens tokens of all prompts, each counted once however many choices it has */
-export function newUsage(promptTokens: number): Usage {
+export function newUsage(promptTokens: number) {
   return {
     prompt_tokens: promptTokens,
+    /** Tokens up to the end of text, the limit, or the token that completed a stop string; independent of drafting. */
     completion_tokens: 0,
     total_tokens: promptTokens,
+    /** Tokens that the first choice of each prompt found in the prefix cache. */
     prompt_tokens_details: { cached_tokens: 0 },
+    /** Accepted and rejected draft tokens; only those of the client's prediction if it sent one. */
     completion_tokens_details: { accepted_prediction_tokens: 0, rejected_prediction_tokens: 0 },
   };
 }
@@ -92,7 +81,7 @@ async function* generateChoice(
   usage: Usage,
   signal: AbortSignal,
 ): AsyncGenerator<ChoiceDelta> {
-  const answer = new AnswerText(tokenizer, request.stop);
+  const stream = new TextStream(tokenizer, request.stop);
   const logprobs = request.logprobs ? new Logprobs(tokenizer) : undefined;
   const tracer = request.trace ? new StepTracer(tokenizer) : undefined;
   const { echo } = request;
@@ -101,7 +90,7 @@ async function* generateChoice(
       const tokens = logprobs && { tokens: logprobs.ofPrompt(echo.tokens, step.prompt) };
       yield { index, text: echo.text, ...tokens };
     }
-    const { text, count, finish } = answer.add(step.tokens, step.finish);
+    const { text, count, finish } = stream.add(step.tokens, step.finish);
     addToUsage(usage, request, step, count);
     const delta = {
       index,

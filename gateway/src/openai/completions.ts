@@ -10,7 +10,7 @@ import type { ChoiceRequest } from './choices.ts';
 import { type ChoiceFormat, ChoicesWriter, type Format } from './choices-writer.ts';
 import { completionLogprobs, type TokenLogprob } from './logprobs.ts';
 import { choiceRequests, encodePrompts } from './prompt.ts';
-import { type CommonRequest, choiceFields, commonRequest, sharedFields, tokenIds, topLogprobs } from './request.ts';
+import { choiceFields, commonRequest, sharedFields, tokenIds, topLogprobs } from './request.ts';
 import { type EndpointParts, respond } from './respond.ts';
 
 /** Tokens of a completion whose request gives no limit, as in OpenAI's API. */
@@ -25,13 +25,6 @@ export const completionBody = object({
   logprobs: topLogprobs.nullish(),
   prompt: z.unknown().meta({ description: 'a text, texts, token ids, or lists of token ids' }),
 });
-
-interface CompletionRequest extends CommonRequest {
-  /** Begins answers with the prompt. */
-  readonly echo: boolean;
-  /** At least one text or list of token ids; either may be empty. */
-  readonly prompts: readonly (string | readonly number[])[];
-}
 
 /** POST /v1/completions (https://platform.openai.com/docs/api-reference/completions). */
 export function completionRoute(app: FastifyInstance, parts: EndpointParts): void {
@@ -53,7 +46,7 @@ export function completionRoute(app: FastifyInstance, parts: EndpointParts): voi
 }
 
 /** @throws PtpError `invalid_argument` naming field, limit and value; `not_found` for another model */
-function parseCompletion(given: unknown, model: ModelInfo): CompletionRequest {
+function parseCompletion(given: unknown, model: ModelInfo) {
   const body = parseBody(completionBody, given, unsupportedInCompletions);
   const request = commonRequest(body, body.max_tokens, model);
   if (body.best_of && body.best_of !== request.n) {
@@ -63,7 +56,10 @@ function parseCompletion(given: unknown, model: ModelInfo): CompletionRequest {
   return { ...request, logprobs: body.logprobs ?? undefined, echo: body.echo ?? false, prompts };
 }
 
-/** Not by a schema, since a list of token ids may be a million long. As in OpenAI's API, an empty prompt is one prompt. */
+/**
+ * At least one prompt: as in OpenAI's API, an absent or empty one counts. Not checked by a schema, since a list of token
+ * ids may be a million long.
+ */
 function parsePrompts(given: unknown, vocabulary: number): (string | number[])[] {
   if (given === undefined || given === null || (Array.isArray(given) && given.length === 0)) return [''];
   const isSingle = !Array.isArray(given) || typeof given[0] === 'number';
@@ -80,7 +76,7 @@ function parsePrompts(given: unknown, vocabulary: number): (string | number[])[]
 /** The choices, with answers that begin with their prompts. */
 function withEcho(
   choices: readonly ChoiceRequest[],
-  { prompts, n, logprobs }: CompletionRequest,
+  { prompts, n, logprobs }: ReturnType<typeof parseCompletion>,
   tokenizer: Tokenizer,
   model: ModelInfo,
 ): ChoiceRequest[] {

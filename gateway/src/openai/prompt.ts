@@ -39,9 +39,8 @@ export function choiceRequests(
   model: ModelInfo,
   field: string,
 ): ChoiceRequest[] {
-  const { sampling, logprobs, stop, drafting, draftLimits, trace } = request;
-  const tops = logprobs === undefined ? {} : { logprobs: true, topCount: logprobs };
-  const shared = { ...sampling, ...tops, stop, drafting, draftLimits, trace };
+  const { logprobs } = request;
+  const shared = { ...request.choice, ...(logprobs !== undefined && { logprobs: true, topCount: logprobs }) };
   return prompts.flatMap((ids) => {
     const prompt = orBeginning(ids, model);
     const room = roomAfter(prompt, request.maxTokens, model, field);

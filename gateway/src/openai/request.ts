@@ -8,31 +8,7 @@ import { DRAFT_MODES, LONGEST_DRAFT } from '../settings.ts';
 import { boolean, integer, object, positive, text } from '../validation.ts';
 import { content, joinText } from './messages.ts';
 import { formOf, responseFormat, structuredOutputs } from './output-format.ts';
-import { type Sampling, samplingFields, samplingOf } from './sampling.ts';
-
-/** Fields that all requests for text share, checked and with defaults. */
-export interface CommonRequest {
-  /** Choices per prompt, 1 .. 8. Choice i draws from seed + i mod 2^64. */
-  readonly n: number;
-  readonly sampling: Sampling;
-  /** Form that the answer must have; undefined for any text. */
-  readonly form: OutputConstraint | undefined;
-  /** Alternatives per token, 0 .. 20; undefined for no log-probabilities. */
-  readonly logprobs: number | undefined;
-  /** 0 .. 2^64 - 1; a negative seed wraps around. Random if the client gave none. */
-  readonly seed: bigint;
-  /** Undefined if the client gave none. */
-  readonly maxTokens: number | undefined;
-  readonly stop: readonly string[];
-  readonly stream: boolean;
-  readonly includeUsage: boolean;
-  readonly drafting: boolean;
-  readonly draftLimits: DraftOverrides;
-  /** The client's guess of the answer; '' for none. */
-  readonly prediction: string;
-  /** Reports each step: in the chunks of a stream, or as a list in each choice. */
-  readonly trace: boolean;
-}
+import { samplingFields, samplingOf } from './sampling.ts';
 
 /** Most alternatives per token, as in OpenAI's chat API. */
 export const TOP_LOGPROBS_LIMIT = 20;
@@ -78,17 +54,18 @@ export const choiceFields = {
 
 type CommonBody = z.infer<z.ZodObject<typeof sharedFields>> & Partial<z.infer<z.ZodObject<typeof choiceFields>>>;
 
+/** The fields that all requests share, checked and with defaults. */
+export type CommonRequest = ReturnType<typeof commonRequest> & {
+  /** Alternatives per token, 0 .. 20; undefined for no log-probabilities. */
+  readonly logprobs: number | undefined;
+};
+
 /**
- * The fields that all requests share, out of a body that its schema has accepted.
- *
- * @param maxTokens the limit under whichever name the endpoint has it
+ * @param body accepted by its schema
+ * @param maxTokens the limit, which endpoints name differently
  * @throws PtpError `invalid_argument` naming field, limit and value; `not_found` for another model
  */
-export function commonRequest(
-  body: CommonBody,
-  maxTokens: number | null | undefined,
-  model: ModelInfo,
-): Omit<CommonRequest, 'logprobs'> {
+export function commonRequest(body: CommonBody, maxTokens: number | null | undefined, model: ModelInfo) {
   checkModel(body.model ?? 'default', model);
   const stream = body.stream ?? false;
   if (body.stream_options && !stream) {
@@ -103,18 +80,25 @@ export function commonRequest(
     throw invalidField('min_tokens', 'absent if the answer must have a form', body.min_tokens);
   }
   return {
+    /** Constraint on the answer; undefined for any text. */
     form,
+    /** Choices per prompt, 1 .. 8. Choice i draws from seed + i mod 2^64. */
     n: body.n ?? 1,
-    sampling: samplingOf(body, model),
+    /** 0 .. 2^64 - 1; a negative seed wraps around. */
     seed: body.seed == null ? randomSeed() : BigInt.asUintN(64, BigInt(body.seed)),
     maxTokens: maxTokens ?? undefined,
-    stop: body.stop ?? [],
     stream,
     includeUsage: body.stream_options?.include_usage ?? false,
-    drafting: body.ptp?.draft ?? true,
-    draftLimits: draftLimitsOf(body.ptp ?? {}),
+    /** The client's guess of the answer; '' for none. */
     prediction: joinText(body.prediction?.content ?? ''),
-    trace: body.ptp?.trace ?? false,
+    /** Fields that every choice passes on. */
+    choice: {
+      ...samplingOf(body, model),
+      stop: body.stop ?? [],
+      drafting: body.ptp?.draft ?? true,
+      draftLimits: draftLimitsOf(body.ptp ?? {}),
+      trace: body.ptp?.trace ?? false,
+    },
   };
 }
 

@@ -6,19 +6,11 @@ import { boolean, object, positive, text } from '../validation.ts';
 import { parseBody, unsupportedInResponses } from './body.ts';
 import { joinText, parseArguments } from './messages.ts';
 import { jsonForm, textFormat } from './output-format.ts';
-import { type CommonRequest, commonRequest, sharedFields, singleForm, topLogprobs } from './request.ts';
-import { isFunction, TOOL_LIMIT, type ToolUse, toolChoiceOf, toolForm, toolFunction, toolUseOf } from './tools.ts';
+import { commonRequest, sharedFields, singleForm, topLogprobs } from './request.ts';
+import { isFunction, TOOL_LIMIT, toolChoiceOf, toolForm, toolFunction, toolUseOf } from './tools.ts';
 
 /** A checked request of the responses API. */
-export interface ResponsesRequest extends CommonRequest {
-  /** Begins with the instructions, as a system message. */
-  readonly messages: readonly ChatMessage[];
-  readonly instructions: string | null;
-  readonly metadata: Readonly<Record<string, string>>;
-  readonly toolUse: ToolUse | undefined;
-  /** Fields that the response repeats. */
-  readonly echoed: object;
-}
+export type ResponsesRequest = ReturnType<typeof parseResponses>;
 
 const LOGPROBS = 'message.output_text.logprobs';
 
@@ -58,7 +50,7 @@ export const responsesBody = object({
 });
 
 /** @throws PtpError `invalid_argument` naming field, limit and value; `not_found` for another model */
-export function parseResponses(given: unknown, model: ModelInfo): ResponsesRequest {
+export function parseResponses(given: unknown, model: ModelInfo) {
   const body = parseBody(responsesBody, given, unsupportedInResponses);
   const request = commonRequest(body, body.max_output_tokens, model);
   const withLogprobs = body.include?.includes(LOGPROBS) ?? false;
@@ -77,10 +69,11 @@ export function parseResponses(given: unknown, model: ModelInfo): ResponsesReque
     ...request,
     form: singleForm(formOf(format), toolUse && toolForm(toolUse, (i) => `tools[${i}].parameters`)),
     logprobs: withLogprobs ? tops : undefined,
-    messages: instructions === null ? messages : [{ role: 'system', content: instructions }, ...messages],
+    messages: instructions === null ? messages : [{ role: 'system' as const, content: instructions }, ...messages],
     instructions,
     metadata: body.metadata ?? {},
     toolUse,
+    /** Fields that the response repeats. */
     echoed: {
       parallel_tool_calls: parallel,
       text: { format },

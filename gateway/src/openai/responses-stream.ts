@@ -8,18 +8,19 @@ import { type CallPiece, ToolCallReader } from './tool-calls.ts';
 
 type Status = 'in_progress' | 'completed' | 'incomplete';
 
+/** Items as they are sent; events are written before their items change again. */
 interface Message {
   readonly type: 'message';
   readonly id: string;
-  text: string;
-  readonly tokens: TokenLogprob[];
   status: Status;
+  readonly role: 'assistant';
+  readonly content: [{ type: 'output_text'; text: string; annotations: []; logprobs: object[] }];
 }
 
 interface Call {
   readonly type: 'function_call';
   readonly id: string;
-  readonly callId: string;
+  readonly call_id: string;
   readonly name: string;
   arguments: string;
   status: Status;
@@ -54,15 +55,11 @@ export class ResponsesWriter implements ResponseWriter {
     const hasContent = delta !== '' || tokens.length > 0 || trace !== undefined;
     if (hasContent && (calls.length === 0 || delta !== '') && this.#items.at(-1)?.type !== 'function_call') {
       const message = yield* this.#message();
-      message.text += delta;
-      message.tokens.push(...tokens);
-      const details = { logprobs: logprobsOf(tokens), ...(trace && { ptp: trace }) };
-      yield this.#event('response.output_text.delta', {
-        ...this.#position(message),
-        content_index: 0,
-        delta,
-        ...details,
-      });
+      const logprobs = logprobsOf(tokens);
+      message.content[0].text += delta;
+      message.content[0].logprobs.push(...logprobs);
+      const fields = { ...this.#position(message), content_index: 0, delta, logprobs, ...(trace && { ptp: trace }) };
+      yield this.#event('response.output_text.delta', fields);
     }
     for (const piece of calls) yield* this.#call(piece);
     if (!finish) return;
@@ -82,8 +79,8 @@ export class ResponsesWriter implements ResponseWriter {
   }
 
   whole(error: object | null = null): object {
-    const { instructions, metadata, maxTokens = null, sampling, echoed } = this.#request;
-    const { temperature, topP } = sampling.sampling;
+    const { instructions, metadata, maxTokens = null, choice, echoed } = this.#request;
+    const { temperature, topP } = choice.sampling;
     return {
       id: this.#id,
       object: 'response',
@@ -95,7 +92,7 @@ export class ResponsesWriter implements ResponseWriter {
       max_output_tokens: maxTokens,
       metadata,
       model: this.#run.modelId,
-      output: this.#finish ? this.#items.map(itemOf) : [],
+      output: this.#finish ? this.#items : [],
       ...echoed,
       previous_response_id: null,
       reasoning: { effort: null, summary: null },
@@ -120,22 +117,20 @@ export class ResponsesWriter implements ResponseWriter {
   *#message(): Generator<ServerEvent, Message> {
     const last = this.#items.at(-1);
     if (last?.type === 'message') return last;
-    const message: Message = { type: 'message', id: newId('msg_'), text: '', tokens: [], status: 'in_progress' };
-    yield* this.#open(message, { ...itemOf(message), content: [] });
-    yield this.#event('response.content_part.added', {
-      ...this.#position(message),
-      content_index: 0,
-      part: partOf(message),
-    });
+    const part = { type: 'output_text' as const, text: '', annotations: [] as [], logprobs: [] };
+    const head = { type: 'message', id: newId('msg_'), status: 'in_progress', role: 'assistant' } as const;
+    const message: Message = { ...head, content: [part] };
+    yield* this.#open(message, { ...head, content: [] });
+    yield this.#event('response.content_part.added', { ...this.#position(message), content_index: 0, part });
     return message;
   }
 
-  *#call({ id: callId, name = '', arguments: text }: CallPiece): Generator<ServerEvent> {
-    if (callId !== undefined) {
+  *#call({ id, name = '', arguments: text }: CallPiece): Generator<ServerEvent> {
+    if (id !== undefined) {
       yield* this.#close('completed');
-      const opened = { callId, name, arguments: '', status: 'in_progress' } as const;
-      const call: Call = { type: 'function_call', id: newId('fc_'), ...opened };
-      yield* this.#open(call, itemOf(call));
+      const head = { type: 'function_call', id: newId('fc_'), call_id: id, name } as const;
+      const call: Call = { ...head, arguments: '', status: 'in_progress' };
+      yield* this.#open(call, call);
     }
     const call = this.#items.at(-1);
     if (call?.type !== 'function_call' || text === '') return;
@@ -155,22 +150,15 @@ export class ResponsesWriter implements ResponseWriter {
     item.status = status;
     const position = this.#position(item);
     if (item.type === 'message') {
-      const part = partOf(item);
-      yield this.#event('response.output_text.done', {
-        ...position,
-        content_index: 0,
-        text: item.text,
-        logprobs: part.logprobs,
-      });
+      const [part] = item.content;
+      const { text, logprobs } = part;
+      yield this.#event('response.output_text.done', { ...position, content_index: 0, text, logprobs });
       yield this.#event('response.content_part.done', { ...position, content_index: 0, part });
     } else {
-      yield this.#event('response.function_call_arguments.done', {
-        ...position,
-        name: item.name,
-        arguments: item.arguments,
-      });
+      const { name, arguments: text } = item;
+      yield this.#event('response.function_call_arguments.done', { ...position, name, arguments: text });
     }
-    yield this.#event('response.output_item.done', { output_index: position.output_index, item: itemOf(item) });
+    yield this.#event('response.output_item.done', { output_index: position.output_index, item });
   }
 
   #position(item: Message | Call) {
@@ -187,16 +175,6 @@ export class ResponsesWriter implements ResponseWriter {
       total_tokens: usage.total_tokens,
     };
   }
-}
-
-function partOf({ text, tokens }: Message) {
-  return { type: 'output_text', text, annotations: [], logprobs: logprobsOf(tokens) };
-}
-
-function itemOf(item: Message | Call): object {
-  const { type, id, status } = item;
-  if (item.type === 'message') return { type, id, status, role: 'assistant', content: [partOf(item)] };
-  return { type, id, call_id: item.callId, name: item.name, arguments: item.arguments, status };
 }
 
 function logprobsOf(tokens: readonly TokenLogprob[]): object[] {

@@ -1,7 +1,7 @@
-import { type SamplingParams, samplingParams } from '@ptp/protocol/sampling-params';
+import { samplingParams } from '@ptp/protocol/sampling-params';
 import { adjustParams } from '@ptp/protocol/token-adjustments';
 import { z } from 'zod';
-import type { GenerationRequest, ModelInfo } from '../decode/types.ts';
+import type { ModelInfo } from '../decode/types.ts';
 import { boolean, integer, number } from '../validation.ts';
 
 /** Most `stop_token_ids` of a request. */
@@ -27,13 +27,8 @@ export const samplingFields = {
   min_tokens: integer(0, Number.MAX_SAFE_INTEGER, 'an integer >= 0').nullish(),
 };
 
-/** The part of a generation request that these fields determine. */
-export type Sampling = Pick<GenerationRequest, 'adjustments' | 'stopTokens' | 'ignoreEndOfText'> & {
-  readonly sampling: SamplingParams;
-};
-
-/** @throws PtpError `invalid_argument` naming field, limit and value */
-export function samplingOf(fields: z.infer<z.ZodObject<typeof samplingFields>>, model: ModelInfo): Sampling {
+/** The part of a generation request that these fields determine. @throws PtpError `invalid_argument` naming field, limit and value */
+export function samplingOf(fields: z.infer<z.ZodObject<typeof samplingFields>>, model: ModelInfo) {
   const { vocabulary } = model;
   const topK = fields.top_k === -1 ? 0 : fields.top_k;
   const params = { temperature: fields.temperature, topK, topP: fields.top_p, minP: fields.min_p };

@@ -10,60 +10,34 @@ export interface TextPiece {
   readonly finish: 'stop' | 'length' | undefined;
 }
 
-/** The text of one answer, step by step, up to its first stop string. */
-export class AnswerText {
-  readonly #stream: TextStream;
-  readonly #tokenizer: Pick<Tokenizer, 'bytes'>;
-
-  constructor(tokenizer: Pick<Tokenizer, 'bytes'>, stop: readonly string[]) {
-    this.#stream = new TextStream(stop);
-    this.#tokenizer = tokenizer;
-  }
-
-  /** @param finish set on the last step; a stop string within the step takes precedence */
-  add(tokens: readonly number[], finish: 'stop' | 'length' | undefined): TextPiece {
-    const stream = this.#stream;
-    let text = '';
-    let count = 0;
-    while (count < tokens.length && !stream.stopped) {
-      text += stream.push(this.#tokenizer.bytes(tokens[count++] as number));
-    }
-    // The end may complete a stop string too: an incomplete character reads as U+FFFD.
-    if (finish && !stream.stopped) text += stream.end();
-    return { text, count, finish: stream.stopped ? 'stop' : finish };
-  }
-}
-
 /**
- * A sequence's text, token by token. Holds back bytes that are not yet a whole character, and text that may begin a
- * stop string, so that what `push` returns is final. The text does not depend on how tokens are grouped into steps.
+ * The text of one answer, step by step, up to its first stop string. Holds back bytes that are not yet a whole
+ * character, and text that may begin a stop string, so that what `add` returns is final. The text does not depend on how
+ * tokens are grouped into steps.
  */
 export class TextStream {
+  readonly #tokenizer: Pick<Tokenizer, 'bytes'>;
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
   readonly #scanner: StopScanner;
 
   /** @param stop non-empty strings; the text ends before the first of them */
-  constructor(stop: readonly string[]) {
+  constructor(tokenizer: Pick<Tokenizer, 'bytes'>, stop: readonly string[]) {
+    this.#tokenizer = tokenizer;
     this.#scanner = new StopScanner(stop);
   }
 
-  /** True once a stop string has ended the text. */
-  get stopped(): boolean {
-    return this.#scanner.stopped;
-  }
-
-  /**
-   * @param bytes the next token's UTF-8 bytes
-   * @returns text that is now final, possibly empty
-   */
-  push(bytes: Uint8Array): string {
-    return this.#scanner.push(this.#decoder.decode(bytes, { stream: true }));
-  }
-
-  /** The rest of the text, after the last token; an incomplete character becomes U+FFFD. */
-  end(): string {
-    const text = this.#scanner.push(this.#decoder.decode());
-    return text + this.#scanner.end();
+  /** @param finish set on the last step; a stop string within the step takes precedence */
+  add(tokens: readonly number[], finish?: 'stop' | 'length'): TextPiece {
+    const scanner = this.#scanner;
+    let text = '';
+    let count = 0;
+    while (count < tokens.length && !scanner.stopped) {
+      const bytes = this.#tokenizer.bytes(tokens[count++] as number);
+      text += scanner.push(this.#decoder.decode(bytes, { stream: true }));
+    }
+    // An incomplete character at the end becomes U+FFFD, which may complete a stop string too.
+    if (finish && !scanner.stopped) text += scanner.push(this.#decoder.decode()) + scanner.end();
+    return { text, count, finish: scanner.stopped ? 'stop' : finish };
   }
 }
 

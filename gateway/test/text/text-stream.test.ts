@@ -6,12 +6,14 @@ const bytes = (text: string) => new TextEncoder().encode(text);
 
 /** The output of a stream for `input` in pieces of `size` bytes. */
 function feed(input: Uint8Array, size: number, stop: string[] = []): string[] {
-  const stream = new TextStream(stop);
+  const stream = new TextStream({ bytes: (at) => input.subarray(at, at + size) }, stop);
   const output: string[] = [];
-  for (let at = 0; at < input.length && !stream.stopped; at += size)
-    output.push(stream.push(input.subarray(at, at + size)));
-  if (!stream.stopped) output.push(stream.end());
-  return output;
+  for (let at = 0; at < input.length; at += size) {
+    const { text, finish } = stream.add([at]);
+    output.push(text);
+    if (finish) return output;
+  }
+  return [...output, stream.add([], 'length').text];
 }
 
 describe('characters', () => {
@@ -35,6 +37,12 @@ describe('characters', () => {
 describe('stop strings', () => {
   test('hold back only text that may begin one', () => {
     expect(feed(bytes('xabyabc!'), 1, ['abc'])).toEqual(['x', '', '', 'aby', '', '', '']);
+  });
+
+  test('end the answer within a step, and count the token that completes them', () => {
+    const stream = new TextStream({ bytes: (id) => Uint8Array.of(id) }, ['bc']);
+    const step = stream.add([...bytes('abcd')], 'length');
+    expect(step).toEqual({ text: 'a', count: 3, finish: 'stop' });
   });
 
   test('that overlap themselves are found', () => {
