@@ -1,4 +1,4 @@
-/** `npm run screenshots`: pictures of the page for the README, from the embedded pair. Needs Chromium (PTP_CHROMIUM). */
+/** `npm run screenshots`: pictures of the page for the documents, from the embedded pair. Needs Chromium (PTP_CHROMIUM). */
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -20,9 +20,7 @@ try {
   await ready();
   for (let i = 0; i < WARM_UP; i++) await generate(i);
   await picture('race', { viewport: DESKTOP }, race);
-  await picture('race-dark', { viewport: DESKTOP, colorScheme: 'dark' }, race);
   await picture('mid-stream', { viewport: DESKTOP }, midStream);
-  await picture('phone', { viewport: { width: 390, height: 800 } }, whole);
 } finally {
   await browser.close();
   server.kill('SIGTERM');
@@ -75,10 +73,4 @@ async function race(page: Page): Promise<void> {
 async function midStream(page: Page): Promise<void> {
   await page.getByRole('button', { name: 'Generate' }).click();
   await page.locator('.text .token').nth(80).waitFor();
-}
-
-async function whole(page: Page): Promise<void> {
-  await page.getByRole('button', { name: 'Generate' }).click();
-  await page.getByRole('status').filter({ hasText: 'tokens.' }).waitFor();
-  await page.waitForTimeout(2000);
 }
