@@ -1,18 +1,18 @@
 /**
- * Shares out a draft call's budget over the possible outcomes of the verification that is going on (partial quadratic decoding,
- * docs/ptp.md). Branch m continues the case that exactly m tokens of the block are right; with the block's confidences c that
- * has the chance A_m = (1 - c_m) * prod_{k < m} c_k, and A_n = prod_k c_k for the whole block.
+ * Divides a step's budget among the possible outcomes of the verification in progress (partial quadratic decoding,
+ * docs/ptp.md). Branch m continues the text if exactly m tokens of the block are right. With the block's confidences c,
+ * the probability of that is A_m = (1 - c_m) * prod_{k < m} c_k, and A_n = prod_k c_k for the whole block.
  */
 
 /** Expected number of right tokens in branches of 0 .. max tokens, concave. */
 export interface YieldCurves {
-  /** Of a branch after the whole block. */
+  /** For a branch after the whole block. */
   readonly whole: readonly number[];
-  /** Of one that starts where a token of the block was wrong. */
+  /** For a branch that starts at a wrong token of the block. */
   readonly afterMiss: readonly number[];
 }
 
-/** Chance of each accepted count. @param confidences [n] in [0, 1] @returns [n + 1], sums to 1 */
+/** Probability of each accepted count. @param confidences [n] in [0, 1] @returns [n + 1], sums to 1 */
 export function outcomeChances(confidences: readonly number[]): number[] {
   const chances: number[] = [];
   let reached = 1;
@@ -25,14 +25,15 @@ export function outcomeChances(confidences: readonly number[]): number[] {
 }
 
 /**
- * Greedy by marginal gain: maximises sum_m A_m * (H_m(B_m) - H_m(1)) over branch lengths B_m that sum to at most the budget. A
- * branch's first token predicts what the target says anyway, so a branch earns from its second token on, and starts with two.
+ * Greedy by marginal gain: maximises sum_m A_m * (H_m(B_m) - H_m(1)) over branch lengths B_m that sum to at most the
+ * budget. The first token of a branch predicts the target's own pick, which verification yields anyway, so a branch
+ * gains from its second token on and starts with two.
  *
  * @param confidences [n] of the block under verification
  * @param curves H_m, each [max + 1]
  * @param budget tokens over all branches, at least 1
  * @param maxLength longest branch; with 1 there is a single branch of one token, for the likeliest outcome
- * @returns [n + 1] branch lengths, 0 for an outcome that is left out
+ * @returns [n + 1] branch lengths, 0 for an outcome without a branch
  */
 export function planBranches(
   confidences: readonly number[],

@@ -14,10 +14,11 @@ export class DraftSequence extends Sequence {
   }
 
   /**
-   * Finds the tokens to write so that the cache holds the committed tokens and then `block`. Rows that were written for an
-   * earlier block and have come true are kept.
+   * Finds the tokens to write so that the cache holds the committed tokens and then `block`. Rows that were written for
+   * an earlier block and have come true are kept.
    *
-   * @param last number of tokens at the end of `block` that must be in the run; at least 1, counting the committed token before it
+   * @param last number of tokens at the end of `block` that must be in the run; at least 1, counting the committed
+   *   token before it
    * @returns the first row to write, and the tokens from there on
    */
   extend(block: readonly number[], last: number): { at: number; tokens: number[] } {

@@ -31,8 +31,9 @@ export interface DrafterLimits extends ServiceLimits {
 type DraftQuery = Pick<DraftSlot, 'branches' | 'check'>;
 
 /**
- * Drafts while the verifier works. Each step names the block of tokens under verification at this moment; the drafter proposes how the text
- * continues after it, from the same uniforms with which the target will pick. All Draft streams of a process share one drafter.
+ * Drafts while the verifier works. Each step names the block of tokens under verification at this moment; the drafter
+ * proposes how the text continues after it, from the same uniforms with which the target will pick. All Draft streams
+ * of a process share one drafter.
  */
 export class Drafter {
   readonly engine: DraftEngine;
@@ -113,7 +114,10 @@ export class Drafter {
     return { kind: { case: 'result', value } };
   }
 
-  /** One branch for each likely outcome of the verification: branch m continues the text if exactly m tokens of the block are right. */
+  /**
+   * One branch for each likely outcome of the verification: branch m continues the text if exactly m tokens of the
+   * block are right.
+   */
   #branches(sequence: DraftSequence, step: DraftStep): DraftQuery {
     const { assumed, block, blockConfidences } = step;
     const { budget, maxLength } = this.#plan(sequence, step);

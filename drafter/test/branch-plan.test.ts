@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { outcomeChances, planBranches } from '../src/branch-plan.ts';
 
 const confidences = fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { maxLength: 8 });
-/** Concave and rising, as an expected count of right tokens is. */
+/** Concave and rising, like an expected number of right tokens. */
 const curve = fc
   .array(fc.double({ min: 0, max: 1, noNaN: true }), { minLength: 2, maxLength: 10 })
   .map((gains) => gains.sort((a, b) => b - a).map((_, b) => sum(gains.slice(0, b))));
@@ -15,7 +15,7 @@ test('the chances of all outcomes sum to 1', () => {
   expect(outcomeChances([0.5, 0.5])).toEqual([0.5, 0.25, 0.25]);
 });
 
-test('branches stay within budget and length, and never have a lone first token beside others', () => {
+test('branches stay within budget and length, and have more than a first token where possible', () => {
   fc.assert(
     fc.property(
       confidences,
@@ -33,13 +33,13 @@ test('branches stay within budget and length, and never have a lone first token 
   );
 });
 
-/** Expected tokens that the plan saves, by its own definition. */
+/** Expected number of tokens that a plan saves, by definition. */
 function value(lengths: number[], c: number[], h: number[]): number {
   const chances = outcomeChances(c);
   return sum(lengths.map((b, m) => (b === 0 ? 0 : (chances[m] as number) * ((h[b] as number) - (h[1] as number)))));
 }
 
-/** The best plan by trying all. */
+/** Value of the best plan, by exhaustive search. */
 function best(c: number[], h: number[], budget: number, max: number): number {
   const plans = (outcomes: number, left: number): number[][] =>
     outcomes === 0
@@ -50,7 +50,7 @@ function best(c: number[], h: number[], budget: number, max: number): number {
   return Math.max(...plans(c.length + 1, budget).map((lengths) => value(lengths, c, h)));
 }
 
-test('greedy comes close to the best plan of all', () => {
+test('greedy comes close to the best plan', () => {
   const h = [0, 0.7, 1.2, 1.55, 1.8, 1.95];
   for (const c of [[0.9, 0.8, 0.5], [0.2, 0.9], [], [0.6, 0.6, 0.6]]) {
     for (const budget of [2, 5, 8, 12]) {
@@ -60,7 +60,7 @@ test('greedy comes close to the best plan of all', () => {
   }
 });
 
-test('a sure block spends the budget on the continuation of the whole block', () => {
+test('for a certain block the budget goes to the continuation of the whole block', () => {
   const h = [0, 0.8, 1.4, 1.8];
   expect(planBranches([1, 1, 1], { whole: h, afterMiss: h }, 3, 3)).toEqual([0, 0, 0, 3]);
 });
@@ -70,7 +70,7 @@ test('a budget of one goes to the likeliest outcome', () => {
   expect(planBranches([0.1], { whole: h, afterMiss: h }, 1, 8)).toEqual([1, 0]);
 });
 
-test('a branch from where the block was wrong is worth less, as its curve says', () => {
+test('a branch after a wrong token is worth less if its curve is lower', () => {
   const whole = [0, 0.8, 1.4, 1.6];
   expect(planBranches([0.5], { whole, afterMiss: whole }, 4, 3)).toEqual([2, 2]);
   expect(planBranches([0.5], { whole, afterMiss: [0, 0.1, 0.15, 0.2] }, 3, 3)).toEqual([0, 3]);

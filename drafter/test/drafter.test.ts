@@ -13,7 +13,7 @@ const never = new AbortController().signal;
 const prompt = [4, 5, 6, 7];
 const text = fakeText(prompt, sampling, uniforms(3n, 0, 40));
 
-/** A drafter that is never wrong, so that what it drafts tells which context and which u it was given. */
+/** A drafter that is never wrong, so its drafts reveal the context and the u that it was given. */
 function drafter(engine = new FakeDraftEngine({ accuracy: 1 })): Drafter {
   return new Drafter(engine, { budget: 32, block: 8, prefillChunk: 16, batchTokens: 64, sequences: 2, queue: 8 });
 }
@@ -46,12 +46,12 @@ async function converse(served: Drafter, messages: Init[]) {
 }
 
 describe('Drafter', () => {
-  test('with nothing under verification there is one branch from the committed tokens', async () => {
+  test('without a block there is one branch from the committed tokens', async () => {
     const [branches] = await converse(drafter(), [open(), step([], [], { budget: 5 })]);
     expect(branches).toMatchObject([{ accepted: 0, tokens: text.slice(0, 5) }]);
   });
 
-  test('each branch continues its own outcome, with the uniforms of its own positions', async () => {
+  test('each branch continues its outcome with the uniforms of its positions', async () => {
     const wrong = ((text[1] as number) % 255) + 1;
     const block = [text[0] as number, wrong];
     const [branches = []] = await converse(drafter(), [open(), step([], block, { budget: 24 })]);
@@ -73,7 +73,7 @@ describe('Drafter', () => {
     expect(branches.flatMap(({ tokens = [] }) => tokens)).toHaveLength(6);
   });
 
-  test('rows of tokens that came true are kept, others written anew, also after a long silence', async () => {
+  test('rows of tokens that came true are kept and others rewritten, also after many committed tokens', async () => {
     const engine = new FakeDraftEngine({ accuracy: 1 });
     const wrong = ((text[2] as number) % 255) + 1;
     const answers = await converse(drafter(engine), [
@@ -90,7 +90,7 @@ describe('Drafter', () => {
     expect(whole(answers[3], 0)).toEqual(text.slice(30, 38));
   });
 
-  test('opened in the middle of a text it goes on there', async () => {
+  test('a stream opened in the middle of a text continues there', async () => {
     const [branches] = await converse(drafter(), [
       open([...prompt, ...text.slice(0, 9)], 9),
       step([], [], { budget: 4 }),
@@ -98,7 +98,7 @@ describe('Drafter', () => {
     expect(branches).toMatchObject([{ accepted: 0, tokens: text.slice(9, 13) }]);
   });
 
-  test('a drafter that checks goes on where the block goes wrong, from the newest committed token on', async () => {
+  test('a drafter that checks blocks drafts on from the first wrong token', async () => {
     const engine = new FakeDraftEngine({ accuracy: 1, checks: true });
     const wrong = ((text[2] as number) % 255) + 1;
     const answers = await converse(drafter(engine), [
@@ -117,15 +117,15 @@ describe('Drafter', () => {
   });
 
   for (const checks of [true, false]) {
-    test(`what is assumed is not looked at, and may turn out wrong: a drafter that ${checks ? 'checksBlocks' : 'plans branches'}`, async () => {
+    test(`assumed tokens are not checked and may turn out wrong: a drafter that ${checks ? 'checks blocks' : 'plans branches'}`, async () => {
       const engine = new FakeDraftEngine({ accuracy: 1, checks });
       const other = ((text[4] as number) % 255) + 1;
       const answers = await converse(drafter(engine), [
         open(),
         step([], text.slice(0, 2), { budget: 4, confidences: [1, 1] }),
-        // the outcome of the two is counted on, and two more are under verification
+        // assumes the outcome of the first two, with two more under verification
         step([], text.slice(0, 5), { budget: 4, assumed: 3, confidences: [0, 0, 0, 1, 1] }),
-        // a token that the target will not say: the branch goes on from it all the same
+        // the branch continues an assumed token that the target will not pick
         step(text.slice(0, 3), [text[3] as number, other], { budget: 4, assumed: 2, confidences: [1, 1] }),
         step([text[3] as number, text[4] as number], [text[5] as number], { budget: 4, confidences: [1] }),
       ]);
@@ -139,25 +139,21 @@ describe('Drafter', () => {
     });
   }
 
-  const refused: [string, Init[], string][] = [
+  const rejected: [string, Init[], string][] = [
     ['a step before the open', [step([], [])], 'the first message must be `open`'],
     [
       'a block beyond the limit',
       [open(), step([], new Array(9).fill(1))],
       '`block` must be at most 8 tokens beyond the assumed ones, got 9',
     ],
+    ['too few confidences', [open(), step([], [1, 2], { confidences: [0.5] })], '`block_confidences` must be'],
     [
-      'confidences that do not match',
-      [open(), step([], [1, 2], { confidences: [0.5] })],
-      '`block_confidences` must be',
-    ],
-    [
-      'a confidence that is no chance',
+      'a confidence that is not a probability',
       [open(), step([], [1], { confidences: [Number.NaN] })],
       'must be in [0, 1], got NaN',
     ],
     [
-      'more assumed than there is',
+      'more assumed tokens than the block has',
       [open(), step([], [1], { assumed: 2 })],
       '`assumed` must be at most the 1 tokens of `block`, got 2',
     ],
@@ -165,8 +161,8 @@ describe('Drafter', () => {
     ['a token outside the vocabulary', [open(), step([300], [])], '`committed[0]` must be in [0, 255], got 300'],
     ['more than the context', [open(), step(new Array(1020).fill(1), [])], 'must be within 1024 tokens of context'],
   ];
-  for (const [what, messages, message] of refused) {
-    test(`refuses ${what} and frees the sequence`, async () => {
+  for (const [what, messages, message] of rejected) {
+    test(`rejects ${what} and frees the sequence`, async () => {
       const engine = new FakeDraftEngine({ accuracy: 1 });
       await expect(converse(drafter(engine), messages)).rejects.toThrow(message);
       expect(engine.usage()).toEqual({ sequences: 0, cacheBytes: 0 });

@@ -15,8 +15,9 @@ const LENGTH = 24;
 const CHUNKS = [1, 2, 5, 9] as const;
 
 /**
- * Runs a text whole, in chunks and together with others, and compares the target's picks and log-probabilities bit by bit. Losslessness
- * rests on this: some kernels choose the order of additions by the size of a run, and which ones do depends on the machine.
+ * Runs a text whole, in chunks and together with others, and compares the target's picks and log-probabilities bit by
+ * bit. Losslessness rests on this: some kernels choose the order of additions by the size of a run, and which ones do
+ * depends on the machine.
  */
 export async function checkBatchInvariance(engine: TargetEngine): Promise<BatchInvariance> {
   const { vocabulary, uniformsPerPosition: dimensions, maxSlots, contextLength } = engine.info;

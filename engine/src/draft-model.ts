@@ -38,9 +38,10 @@ interface Draft {
 const MAX_DRAFT = 64;
 
 /**
- * Drafts token by token with a whole language model, usually a smaller one than the target: the draft model of speculative decoding, coupled
- * to the target by the same uniforms. Any model with the target's tokenizer will do, but it takes one run per token where a PTP
- * drafter takes one for all. It checks blocks with its own picks, as if it were the target.
+ * Drafts token by token with a whole language model, usually a smaller one than the target: the draft model of
+ * speculative decoding, coupled to the target by the same uniforms. Any model with the target's tokenizer will do, but
+ * it takes one run per token where a PTP drafter takes one for all. It checks blocks with its own picks, as if it were
+ * the target.
  */
 export class AutoregressiveDraftEngine implements DraftEngine {
   readonly checksBlocks = true;
@@ -117,7 +118,10 @@ export class AutoregressiveDraftEngine implements DraftEngine {
     return runMicros;
   }
 
-  /** Reads the slot's tokens, and before them those whose rows were overwritten; picks before and after each token of the block. */
+  /**
+   * Reads the slot's tokens, and before them those whose rows were overwritten; picks before and after each token of
+   * the block.
+   */
   #contextSlot({ sequence, at, tokens, sampling, check }: DraftSlot): TargetSlot {
     const lost = this.#overwritten.get(sequence);
     const again = lost && lost.from < at ? lost.tokens.slice(0, at - lost.from) : [];

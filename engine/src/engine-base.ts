@@ -6,7 +6,9 @@ interface Pending {
   reject(error: PtpError): void;
 }
 
-/** Bookkeeping that engines share: open sequences with their rows and bytes, requests in flight, and the engine's end. */
+/**
+ * Bookkeeping that engines share: open sequences with their rows and bytes, requests in flight, and the engine's end.
+ */
 export abstract class EngineBase {
   readonly info: EngineInfo;
   readonly died: Promise<Error>;

@@ -40,8 +40,8 @@ export interface ServiceParts<E extends Engine> {
 }
 
 /**
- * Runs a process that serves one model over gRPC. Settings, tracing, manifest, engine, metrics and server start in this order and
- * stop in reverse, the server after draining. If the engine dies, the process ends.
+ * Runs a process that serves one model over gRPC. Settings, tracing, manifest, engine, metrics and server start in this
+ * order and stop in reverse, the server after draining. If the engine dies, the process ends.
  */
 export async function runModelService<Table extends SettingsTable & CommonSettings, E extends Engine>(
   service: ModelService<Table, E>,

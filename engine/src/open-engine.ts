@@ -9,8 +9,8 @@ interface EngineModule {
 }
 
 /**
- * All engines. Adding one takes a folder next to `onnx/` and a line here. They are imported on demand, so that a process
- * loads no native runtime but the one it uses.
+ * All engines. Adding one takes a folder next to `onnx/` and a line here. They are imported on demand, so that a
+ * process loads no native runtime but the one it uses.
  */
 const engines = {
   onnx: () => import('./onnx/engine.ts'),
@@ -23,7 +23,11 @@ export async function openTargetEngine(options: EngineOptions, name: EngineName 
   return (await engines[name]()).openTargetEngine(options);
 }
 
-/** Opens a folder's drafter. @throws PtpError `failed_precondition` if the model is missing, damaged or a target alone */
+/**
+ * Opens a folder's drafter.
+ *
+ * @throws PtpError `failed_precondition` if the model is missing, damaged or a target alone
+ */
 export async function openDraftEngine(options: EngineOptions, name: EngineName = 'onnx'): Promise<DraftEngine> {
   return (await engines[name]()).openDraftEngine(options);
 }

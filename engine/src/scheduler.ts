@@ -53,8 +53,9 @@ interface Job<Slot, Output> {
 }
 
 /**
- * Continuous batching: the slots that wait when a run ends form the next one, first come first served. A sequence submits one slot
- * at a time, and a long prompt comes in chunks, each at the queue's end, so no sequence waits for more than one chunk of another.
+ * Continuous batching: the slots that wait when a run ends form the next one, first come first served. A sequence
+ * submits one slot at a time, and a long prompt comes in chunks, each at the queue's end, so no sequence waits for more
+ * than one chunk of another.
  */
 export class Scheduler<Slot, Output> {
   readonly #engine: BatchRunner<Slot, Output>;
@@ -81,7 +82,8 @@ export class Scheduler<Slot, Output> {
    * Runs the slot with others as soon as the engine is free.
    *
    * @param traceparent of the caller's span, for the observer
-   * @throws PtpError `resource_exhausted` when the queue is full; the signal's reason if it aborts before the run starts
+   * @throws PtpError `resource_exhausted` when the queue is full; the signal's reason if it aborts before the run
+   *   starts
    */
   submit(slot: Slot, signal: AbortSignal, traceparent?: string): Promise<Served<Output>> {
     if (this.#waiting.length >= this.#limits.queue) {

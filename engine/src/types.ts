@@ -2,30 +2,32 @@ import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import type { Adjustment } from './sampling/adjust.ts';
 
 /**
- * The interface between the services and a model. The services validate, schedule and accept; an engine owns the key/value caches
- * and runs slots. Implementations: `onnx/`, and `testing/fake-engine.ts` for tests. `EngineBase` has the bookkeeping that they share.
+ * The interface between the services and a model. The services validate, schedule and accept; an engine owns the
+ * key/value caches and runs slots. Implementations: `onnx/`, and `testing/fake-engine.ts` for tests. `EngineBase` has
+ * the bookkeeping that they share.
  *
- * A sequence's cache is an array of rows, one per token. A run writes the rows of a slot's tokens from row `at` on. To roll
- * back, start the next run at an earlier `at`: the rows from there on are dead. For example, verify a draft of two tokens
- * after the prompt [7, 8, 9], where u holds the uniforms of one position (D = 1) per token:
+ * A sequence's cache is an array of rows, one per token. A run writes the rows of a slot's tokens from row `at` on. To
+ * roll back, start the next run at an earlier `at`: the rows from there on are dead. For example, verify a draft of two
+ * tokens after the prompt [7, 8, 9], where u holds the uniforms of one position (D = 1) per token:
  *
  *     const sequence = engine.open();
  *     await engine.run([{ sequence, at: 0, tokens: [7, 8] }]);                                    // prefill: rows 0, 1
  *     const { outputs } = await engine.run([{ sequence, at: 2, tokens: [9, 4, 5], sampling, u }]); // rows 2, 3, 4
- *     // picks = [4, 6, 1]: 4 was right, 5 should have been 6. Row 4 belongs to the rejected 5; the next run overwrites it.
+ *     // picks = [4, 6, 1]: 4 was right, 5 should have been 6. Row 4 is the rejected 5; the next run overwrites it.
  *     await engine.run([{ sequence, at: 4, tokens: [6], sampling, u: next }]);                     // row 4 again
  *     engine.close(sequence);
  *
- * Errors are PtpErrors: `not_found` for a sequence that is not open, `out_of_range` beyond the context, `invalid_argument` for
- * other invalid slots (validate-slots.ts), `internal` for a run that failed, `unavailable` once the engine has ended. After a
- * failed run, the rows before each slot's `at` still hold.
+ * Errors are PtpErrors: `not_found` for a sequence that is not open, `out_of_range` beyond the context,
+ * `invalid_argument` for other invalid slots (validate-slots.ts), `internal` for a run that failed, `unavailable` once
+ * the engine has ended. After a failed run, the rows before each slot's `at` still hold.
  */
 export interface Engine {
   readonly info: EngineInfo;
   /** Opens a sequence of at most `info.contextLength` tokens, without rows. Memory grows with the rows written. */
   open(): SequenceId;
   /**
-   * Fills a sequence that has no rows with those of the longest beginning of `tokens` that another sequence, open or closed, holds.
+   * Fills a sequence that has no rows with those of the longest beginning of `tokens` that another sequence, open or
+   * closed, holds.
    *
    * @returns rows that hold now, 0 .. tokens.length; the next run starts there or earlier. 0 is always correct.
    */
@@ -86,7 +88,10 @@ export interface PrefixCacheUsage {
 /** The part of a slot that both kinds of engine share: tokens to write into a sequence's cache. */
 export interface ContextSlot {
   readonly sequence: SequenceId;
-  /** First row to write; the tokens attend to rows 0 .. at - 1 and to those before them in the slot. At most the rows that hold. */
+  /**
+   * First row to write; the tokens attend to rows 0 .. at - 1 and to those before them in the slot. At most the rows
+   * that hold.
+   */
   readonly at: number;
   /** [T] token ids, T >= 1. */
   readonly tokens: readonly number[];
@@ -102,7 +107,10 @@ export interface RunResult<Output> {
 
 /** A language model that picks tokens. */
 export interface TargetEngine extends Engine {
-  /** Runs 1 .. maxSlots slots of distinct sequences together. Results must not depend on the other slots (batch-invariance.ts). */
+  /**
+   * Runs 1 .. maxSlots slots of distinct sequences together. Results must not depend on the other slots
+   * (batch-invariance.ts).
+   */
   run(slots: readonly TargetSlot[]): Promise<RunResult<TargetOutput>>;
 }
 
@@ -133,14 +141,17 @@ export interface TargetOutput {
 /** A model that proposes tokens. There are two kinds, which `checksBlocks` distinguishes. */
 export interface DraftEngine extends Engine {
   /**
-   * False: drafts the `branches` that the caller plans, one for each likely outcome of the verification in progress. True: predicts
-   * that outcome itself, by running the target's own layers or a whole draft model over the block, so that its slots have a
-   * `check` and its outputs a single branch.
+   * False: drafts the `branches` that the caller plans, one for each likely outcome of the verification in progress.
+   * True: predicts that outcome itself, by running the target's own layers or a whole draft model over the block, so
+   * that its slots have a `check` and its outputs a single branch.
    */
   readonly checksBlocks: boolean;
   /** Longest branch in tokens. */
   readonly maxBranchLength: number;
-  /** [maxBranchLength + 1] H in docs/ptp.md: expected number of correct tokens in a branch of b, measured on held-out text. */
+  /**
+   * [maxBranchLength + 1] H in docs/ptp.md: expected number of correct tokens in a branch of b, measured on held-out
+   * text.
+   */
   readonly yieldCurve: readonly number[];
   /** The same for branches that start at a wrong token of the block and have `excluded`. */
   readonly yieldCurveAfterMiss: readonly number[];
@@ -169,7 +180,9 @@ export interface BranchRequest {
 
 /** Asks an engine to find the first wrong token of a block under verification and to draft on from there. */
 export interface BlockCheck {
-  /** Length of the block, 0 .. T - 1; it is the end of the slot's tokens, and the token before it must be in the run. */
+  /**
+   * Length of the block, 0 .. T - 1; it is the end of the slot's tokens, and the token before it must be in the run.
+   */
   readonly block: number;
   /** [(block + L) * D] uniforms from the block's first token on; L >= 1 tokens are drafted after the correct ones. */
   readonly u: Float32Array;

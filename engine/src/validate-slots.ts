@@ -15,7 +15,8 @@ export type RowsOf = (sequence: SequenceId) => number | undefined;
 /**
  * Checks a target run against types.ts.
  *
- * @throws PtpError `not_found` for a sequence that is not open, `out_of_range` beyond the context, otherwise `invalid_argument`
+ * @throws PtpError `not_found` for a sequence that is not open, `out_of_range` beyond the context, otherwise
+ *   `invalid_argument`
  */
 export function checkTargetSlots(slots: readonly TargetSlot[], info: EngineInfo, rowsOf: RowsOf): void {
   checkContext(slots, info, rowsOf);

@@ -9,14 +9,14 @@ beforeAll(async () => {
 });
 afterAll(() => engine.dispose());
 
-test('the embedded engine is batch-invariant, and the check leaves nothing behind', async () => {
+test('the ONNX engine is batch-invariant, and the check closes its sequences', async () => {
   const { invariant, rows } = await checkBatchInvariance(engine);
   expect(invariant).toBe(true);
   expect(rows).toBeGreaterThan(200);
   expect(engine.usage().sequences).toBe(0);
 });
 
-test('an engine whose last bit depends on the size of the run is found', async () => {
+test('the check detects an engine whose last bit depends on the size of the run', async () => {
   const unsteady: TargetEngine = Object.assign(Object.create(engine), {
     info: engine.info,
     open: () => engine.open(),

@@ -6,7 +6,7 @@ import { openDraftEngine, openTargetEngine } from '../src/onnx/engine.ts';
 import { uniforms } from '../src/sampling/uniforms.ts';
 import type { DraftEngine, DraftSlot, SequenceId, TargetEngine } from '../src/types.ts';
 
-// A drafter that holds the whole target, here in float32: it finds exactly where a block goes wrong.
+// A drafter that contains the whole target, here in float32: it finds the first wrong token of a block exactly.
 
 const dir = fileURLToPath(new URL('../../test/models/tiny-feature', import.meta.url));
 const settings: SamplingParams[] = [
@@ -39,7 +39,7 @@ async function written(sampling: SamplingParams, count: number): Promise<number[
   return text.slice(prompt.length);
 }
 
-/** A block of `length` tokens after the first `committed` of the text, of which the first `right` are. */
+/** A block of `length` tokens after the first `committed` of the text, of which only the first `right` are right. */
 function blockOf(text: readonly number[], committed: number, length: number, right: number): number[] {
   const block = text.slice(committed, committed + length);
   if (right < length) block[right] = ((block[right] as number) + 1) % 257;
@@ -65,22 +65,25 @@ describe('a drafter that checks blocks', () => {
     { committed: 0, length: 0, right: 0 },
   ];
 
-  test.each(settings)('finds where the block goes wrong, and begins with what the target says there: %j', async (s) => {
-    const text = await written(s, 24);
-    for (const { committed, length, right } of cases) {
-      const sequence = drafter.open();
-      const asked = { committed, block: blockOf(text, committed, length, right), draft: 5 };
-      const { outputs } = await drafter.run([slotFor(sequence, s, text, asked)]);
-      drafter.close(sequence);
-      const [branch] = outputs[0]?.branches ?? [];
-      expect(branch?.accepted).toBe(right);
-      expect(branch?.tokens).toHaveLength(5);
-      expect(branch?.tokens[0]).toBe(text[committed + right]);
-      expect([...(branch?.confidences ?? [])].every((c) => c > 0 && c <= 1)).toBe(true);
-    }
-  });
+  test.each(settings)(
+    "finds the first wrong token of the block and starts with the target's pick there: %j",
+    async (s) => {
+      const text = await written(s, 24);
+      for (const { committed, length, right } of cases) {
+        const sequence = drafter.open();
+        const asked = { committed, block: blockOf(text, committed, length, right), draft: 5 };
+        const { outputs } = await drafter.run([slotFor(sequence, s, text, asked)]);
+        drafter.close(sequence);
+        const [branch] = outputs[0]?.branches ?? [];
+        expect(branch?.accepted).toBe(right);
+        expect(branch?.tokens).toHaveLength(5);
+        expect(branch?.tokens[0]).toBe(text[committed + right]);
+        expect([...(branch?.confidences ?? [])].every((c) => c > 0 && c <= 1)).toBe(true);
+      }
+    },
+  );
 
-  test('drafts for each of several sequences what it does alone, whatever their blocks and lengths', async () => {
+  test('drafts for each of several sequences the same as alone, whatever their blocks and lengths', async () => {
     const texts = await Promise.all(settings.map((s) => written(s, 24)));
     const slots = cases.map(({ committed, length, right }, i) => {
       const text = texts[i] as number[];
@@ -101,7 +104,7 @@ describe('a drafter that checks blocks', () => {
     for (const { sequence } of slots) drafter.close(sequence);
   });
 
-  test('is right often about what comes after, and reads on from what it holds', async () => {
+  test('is often right about the following tokens, and continues from its cache', async () => {
     const [, sampling] = settings as [SamplingParams, SamplingParams];
     const text = await written(sampling, 120);
     const sequence = drafter.open();
@@ -122,14 +125,14 @@ describe('a drafter that checks blocks', () => {
     expect(right).toBeGreaterThan(11);
   });
 
-  test('only reads where nothing is asked', async () => {
+  test('only reads a slot without a check', async () => {
     const sequence = drafter.open();
     const slot = { sequence, at: 0, tokens: prompt, sampling: settings[0] as SamplingParams, branches: [] };
     expect((await drafter.run([slot])).outputs).toEqual([{ branches: [] }]);
     drafter.close(sequence);
   });
 
-  test('refuses branches, a block that is not in the run, and a draft that is too long', async () => {
+  test('rejects branches, a block that is not in the run, and a draft that is too long', async () => {
     const sequence = drafter.open();
     const slot = { sequence, at: 0, tokens: [1, 2], sampling: settings[0] as SamplingParams, branches: [] };
     const u = someUniforms(0, 4);

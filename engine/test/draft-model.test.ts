@@ -7,28 +7,28 @@ import { FakeTargetEngine } from '../src/testing/fake-engine.ts';
 import { fakeText } from '../src/testing/fake-language.ts';
 import type { DraftSlot, SequenceId } from '../src/types.ts';
 
-// The fake model's words depend on every token before them, so a row that holds the wrong one shows.
+// The fake model's tokens depend on every token before them, so a row of a wrong token shows.
 const language = { vocabulary: 64, uniformsPerPosition: 2, maxSlots: 4 };
 const sampling = { temperature: 0.7, topK: 0, topP: 1 };
 const prompt = [3, 1, 4, 1, 5];
 
 const drafter = () => new AutoregressiveDraftEngine(new FakeTargetEngine(language));
 const drawn = (from: number, count: number) => uniforms(11n, from, count, language.uniformsPerPosition);
-/** What the model says after `tokens`, with the uniforms of those places. */
+/** The model's continuation of `tokens`, with the uniforms of its positions. */
 const said = (tokens: readonly number[], count: number) =>
   fakeText(tokens, sampling, drawn(tokens.length, count), language);
 
-/** `tokens` end with a block of so many; `draft` tokens are wanted after what is right of it. */
+/** A slot whose last `block` tokens are the block; drafts `draft` tokens after its correct beginning. */
 function slot(sequence: SequenceId, at: number, tokens: readonly number[], block: number, draft: number): DraftSlot {
   const u = drawn(at + tokens.length - block, block + draft);
   return { sequence, at, tokens, sampling, branches: [], check: { block, u } };
 }
 
-/** The block with its token `at` another one. */
+/** Replaces the block's token `at`. */
 const spoilt = (block: readonly number[], at: number) => block.map((token, k) => (k === at ? (token % 63) + 1 : token));
 
 describe('a whole model that drafts token by token', () => {
-  test.each([0, 2, 3, 4])('goes on where the block is wrong, if it is: token %i of 4', async (wrong) => {
+  test.each([0, 2, 3, 4])('drafts on from the first wrong token of the block: token %i of 4', async (wrong) => {
     const engine = drafter();
     const sequence = engine.open();
     const block = said(prompt, 4);
@@ -40,10 +40,10 @@ describe('a whole model that drafts token by token', () => {
     expect(branch?.confidences.every((c) => c > 0 && c <= 1)).toBe(true);
   });
 
-  test('drafts over the rows of a block, which still count as written: they are read again if they come true', async () => {
+  test('overwrites rows of a block while drafting, and reads them again if the block is committed', async () => {
     const engine = drafter();
     const sequence = engine.open();
-    // it takes the third token for wrong, drafts from there over the block's rows, and is then told that the block was right
+    // It considers the third token wrong and drafts over the block's rows from there; then the whole block is committed.
     const block = spoilt(said(prompt, 5), 2);
     await engine.run([slot(sequence, 0, [...prompt, ...block], 5, 4)]);
     const text = [...prompt, ...block];
@@ -51,7 +51,7 @@ describe('a whole model that drafts token by token', () => {
     expect([...(outputs[0]?.branches[0]?.tokens ?? [])]).toEqual(said([...text, 9], 5));
   });
 
-  test('reads prompts, and drafts for several sequences at once as for each alone', async () => {
+  test('reads prompts, and drafts for several sequences at once the same as for each alone', async () => {
     const engine = drafter();
     const [one, other, third] = [engine.open(), engine.open(), engine.open()];
     const read = { sequence: third, at: 0, tokens: prompt, sampling, branches: [] };
@@ -63,7 +63,7 @@ describe('a whole model that drafts token by token', () => {
     expect([...(next.outputs[0]?.branches[0]?.tokens ?? [])]).toEqual(said([...prompt, 2], 3));
   });
 
-  test('refuses what no drafter may be asked', async () => {
+  test('rejects invalid slots', async () => {
     const engine = drafter();
     const sequence = engine.open();
     await expect(engine.run([slot(sequence, 0, prompt, 5, 1)])).rejects.toThrow('`block` must be an integer in [0, 4]');
@@ -80,7 +80,7 @@ describe('a draft model', () => {
     pair = await loadManifest(fileURLToPath(new URL('../../test/models/tiny', import.meta.url)));
   });
 
-  test('may be any with the same tokens', () => {
+  test('may be any model with the same tokens', () => {
     expect(() => checkDraftModel({ ...pair, id: 'small', drafter: undefined }, pair, 'PTP_DRAFT_MODEL')).not.toThrow();
   });
 
@@ -88,7 +88,7 @@ describe('a draft model', () => {
     [{ tokenizer: { sha256: 'f'.repeat(64) } }, 'the SHA-256 of `tokenizer.json`'],
     [{ end_of_text: 7 }, '`end_of_text` of small must be 0, as in tiny, got 7'],
     [{ pick: 'cdf' as const }, '`pick` of small must be tree'],
-  ])('is refused with others: %j', (difference, message) => {
+  ])('is rejected if they differ: %j', (difference, message) => {
     const draft = { ...pair, id: 'small', ...difference };
     expect(() => checkDraftModel(draft, { ...pair, id: 'tiny', pick: 'tree' }, 'PTP_DRAFT_MODEL')).toThrow(message);
   });

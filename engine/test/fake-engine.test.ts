@@ -8,7 +8,7 @@ const sampling = { temperature: 1, topK: 0, topP: 1 };
 const prompt = [3, 1, 4, 1, 5];
 const u = Float32Array.from(uniforms(1n, 0, 64));
 
-test('the fake target says the text that fakeText foretells, however it is read', async () => {
+test('the fake target picks the tokens of fakeText, however the text is read', async () => {
   const engine = new FakeTargetEngine();
   const sequence = engine.open();
   const text = fakeText(prompt, sampling, u);
@@ -20,7 +20,7 @@ test('the fake target says the text that fakeText foretells, however it is read'
   expect(engine.usage()).toEqual({ sequences: 1, cacheBytes: 4 * all.length });
 });
 
-test('what it says depends on every token, on u, and on the sampling, but on u only when that is random', () => {
+test('its picks depend on every token, on the sampling, and on u unless sampling is greedy', () => {
   const greedy = { ...sampling, temperature: 0 };
   const at = (tokens: number[], s = sampling, value = 0.5) => fakeNext(tokens, s, [value]);
   const different = [
@@ -42,7 +42,7 @@ test('what it says depends on every token, on u, and on the sampling, but on u o
   expect(fakeNext(prompt, sampling, [0.1, 0.3])).not.toBe(both[0]);
 });
 
-test.each([0, 0.7, 1])('with accuracy %f the drafter is right as often as it says', async (accuracy) => {
+test.each([0, 0.7, 1])('with accuracy %f the drafter is right that often', async (accuracy) => {
   const [target, drafter] = [new FakeTargetEngine(), new FakeDraftEngine({ accuracy })];
   const [verified, drafted] = [target.open(), drafter.open()];
   const count = 400;
@@ -65,7 +65,7 @@ test.each([0, 0.7, 1])('with accuracy %f the drafter is right as often as it say
   expect(correct / count).toBeCloseTo(accuracy, 0.9);
 });
 
-test('the fakes refuse what the real engines refuse, and die when told', async () => {
+test('the fakes validate slots like real engines, and die on command', async () => {
   const engine = new FakeTargetEngine({ latencyMs: 50 });
   const sequence = engine.open();
   await expect(engine.run([{ sequence, at: 1, tokens: [1] }])).rejects.toThrow('`at` must be an integer in [0, 0]');

@@ -7,20 +7,20 @@ import { pickFeeds } from '../src/onnx/target-feeds.ts';
 import { adjusted } from '../src/testing/reference-sampler.ts';
 
 const sampling = { temperature: 0.7, topK: 50, topP: 0.9 };
-/** Rows of a mask as strings, `x` where a token sees another. */
+/** Rows of a mask as strings, `x` where a token attends to another. */
 const drawn = (mask: Float32Array, width: number) =>
   Array.from({ length: mask.length / width }, (_, row) =>
     Array.from(mask.subarray(row * width, (row + 1) * width), (value) => (value === 0 ? 'x' : '.')).join(''),
   );
 
 describe('masks', () => {
-  test('a context token sees the past and up to itself', () => {
+  test('a context token attends to the past and up to itself', () => {
     expect(drawn(causalMask(2, 3), 5)).toEqual(['xxx..', 'xxxx.', 'xxxxx']);
     expect(drawn(causalMask(0, 2), 2)).toEqual(['x.', 'xx']);
   });
 
   test.each([1, 2, 11])(
-    'a drafted position sees the context before its branch, and its branch up to itself: D = %i',
+    'a drafted position attends to the context before its branch, and to its branch up to itself: D = %i',
     (d) => {
       const branches = [
         { visible: 1, u: new Float32Array(2 * d), last: 0 },
@@ -44,7 +44,7 @@ describe('feeds', () => {
     expect(contextFeeds([{ past: 0, tokens: [1, 2] }])).not.toHaveProperty('splits');
   });
 
-  test('ask for two picks at least', () => {
+  test('request at least two picks', () => {
     expect(pickFeeds([], 1, 8).rows?.data).toEqual(BigInt64Array.of(0n, 0n));
     const feeds = pickFeeds([{ row: 4, sampling, u: Float32Array.of(0.25) }], 1, 8);
     expect(feeds.rows?.data).toEqual(BigInt64Array.of(4n, 0n));
@@ -61,7 +61,7 @@ describe('feeds', () => {
     expect(pickFeeds([], 2, 8).u).toMatchObject({ dims: [2, 2], data: new Float32Array(4) });
   });
 
-  test('forbid what a mask leaves out', () => {
+  test('forbid tokens that a mask leaves out', () => {
     const pick = { row: 0, sampling: { temperature: 1, topK: 0, topP: 1 }, u: new Float32Array(1) };
     const adjust = {
       scaled: new Int32Array(),
@@ -78,7 +78,7 @@ describe('feeds', () => {
     expect([...adjusted(row, adjust)]).toEqual([out, 2.5, out, 4]);
   });
 
-  test('hold adjustments for all rows where one has any, and for none else', () => {
+  test('contain adjustments for all rows if one has any, otherwise for none', () => {
     const pick = { row: 0, sampling, u: Float32Array.of(0) };
     expect(pickFeeds([pick], 1, 4)).toMatchObject({ scale: { dims: [0, 4] }, bias: { dims: [0, 4] } });
     const adjust = {
@@ -107,7 +107,7 @@ describe('feeds', () => {
     expect(feeds.umask_0?.dims).toEqual([3, 9]);
   });
 
-  test('count positions, not uniforms, where a position has two', () => {
+  test('count positions, not uniforms, if a position has two', () => {
     const long = { visible: 5, u: Float32Array.of(0.1, 0.2, 0.3, 0.4), last: 42 };
     const short = { visible: 6, u: Float32Array.of(0.5, 0.6), last: 43 };
     const parts = [{ context: 6, sampling, branches: [long, short] }, idlePart(2, 2)];
@@ -126,7 +126,7 @@ describe('feeds', () => {
     expect(feeds.cell).toMatchObject({ dims: [4], data: BigInt64Array.of(0n, 3n, 1n, 2n) });
   });
 
-  test('lay every position in a grid cell of its branch, from which `cell` finds it again', () => {
+  test('put every position into a grid cell of its branch, to which `cell` points back', () => {
     const someLengths = fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1, maxLength: 12 });
     fc.assert(
       fc.property(someLengths, (lengths) => {

@@ -29,7 +29,7 @@ beforeAll(async () => {
 });
 afterAll(() => Promise.all([target.dispose(), drafter.dispose()]));
 
-/** Reads tokens in chunks of the given lengths, in turn. Index i of the answer follows tokens[i]. */
+/** Reads tokens in chunks of the given lengths, in turn. Index i of the result follows tokens[i]. */
 async function read(tokens: number[], chunks: number[], sampling: SamplingParams, engine = target) {
   const sequence = engine.open();
   const parts: TargetOutput[] = [];
@@ -62,7 +62,7 @@ describe('the ONNX target', () => {
     },
   );
 
-  test('gives four ragged sequences in one run the bits that each gets alone', async () => {
+  test('gives four ragged sequences in one run the same bits as each alone', async () => {
     const texts = [3n, 4n, 5n, 6n].map((seed) => someTokens(60, seed));
     const alone = await Promise.all(texts.map((text, i) => read(text, [60], settings[i] as SamplingParams)));
     const sequences = texts.map(() => target.open());
@@ -96,7 +96,7 @@ describe('the ONNX target', () => {
     expect([...(outputs[0]?.picks ?? [])]).toEqual(expected.picks.slice(20));
   });
 
-  test('picks nothing where no sampling is asked for', async () => {
+  test('picks nothing for a slot without sampling', async () => {
     const [reading, writing] = [target.open(), target.open()];
     const { outputs, runMicros } = await target.run([
       { sequence: reading, at: 0, tokens },
@@ -111,7 +111,7 @@ describe('the ONNX target', () => {
     expect(runMicros).toBeGreaterThan(0);
   });
 
-  test('fills its context to the last token, and no further', async () => {
+  test('fills its context to the last token and not beyond', async () => {
     const { contextLength } = target.info;
     const sequence = target.open();
     await target.run([{ sequence, at: 0, tokens: someTokens(contextLength - 1) }]);
@@ -136,7 +136,7 @@ describe('the ONNX target', () => {
     await engine.dispose();
   });
 
-  test('refuses a run that breaks the rules, and names the slot and the limit', async () => {
+  test('rejects an invalid run, naming the slot and the limit', async () => {
     const sequence = target.open();
     const d = target.info.uniformsPerPosition;
     await target.run([{ sequence, at: 0, tokens: [1, 2, 3] }]);
@@ -178,7 +178,7 @@ describe('the ONNX target', () => {
     for (const sequence of [bad, good]) target.close(sequence);
   });
 
-  test('once stopped, fails what is under way and what comes', async () => {
+  test('once stopped, fails runs in flight and later ones', async () => {
     const engine = await openTargetEngine({ dir });
     const sequence = engine.open();
     const underWay = expect(engine.run([{ sequence, at: 0, tokens: [1] }])).rejects.toMatchObject({
@@ -190,7 +190,7 @@ describe('the ONNX target', () => {
     await engine.dispose();
   });
 
-  test('whose thread dies fails everything with `unavailable`', async () => {
+  test('fails everything with `unavailable` when its thread dies', async () => {
     const engine = await openTargetEngine({ dir });
     const sequence = engine.open();
     const run = expect(engine.run([{ sequence, at: 0, tokens: [1] }])).rejects.toMatchObject({ code: 'unavailable' });
@@ -205,7 +205,7 @@ describe('the ONNX target', () => {
 describe('the ONNX drafter', () => {
   const tokens = someTokens(40);
 
-  /** Drafts from a fresh sequence that holds `context` and nothing else. */
+  /** Drafts from a new sequence that contains only `context`. */
   async function draftAlone(context: number[], u: Float32Array, sampling = nucleus) {
     const sequence = drafter.open();
     const branches = [{ visible: context.length, u }];
@@ -232,7 +232,7 @@ describe('the ONNX drafter', () => {
     for (const { sequence: other } of [slot, ...others]) drafter.close(other);
   });
 
-  test('answers other uniforms and other conditions differently, and a longer branch starts with a shorter one', async () => {
+  test('drafts differently with other uniforms or sampling, and a longer branch starts with the shorter one', async () => {
     const u = someUniforms(0, 8);
     const { tokens: drafted, confidences } = await draftAlone(tokens, u);
     expect(drafted).toHaveLength(8);
@@ -242,7 +242,7 @@ describe('the ONNX drafter', () => {
     expect((await draftAlone(tokens, u, greedy)).tokens).not.toEqual(drafted);
   });
 
-  test.each([nucleus, greedy])('does not begin a branch with what it is told is wrong there: %j', async (sampling) => {
+  test.each([nucleus, greedy])('does not start a branch with its excluded token: %j', async (sampling) => {
     const sequence = drafter.open();
     const [v, u] = [tokens.length, someUniforms(0, 8)];
     const run = async (excluded?: number) => {
@@ -258,7 +258,7 @@ describe('the ONNX drafter', () => {
     drafter.close(sequence);
   });
 
-  test('goes on after a rollback as if nothing had been there', async () => {
+  test('drafts after a rollback as if the dropped rows had never existed', async () => {
     const sequence = drafter.open();
     const slot = { sequence, sampling: nucleus, branches: [] };
     await drafter.run([{ ...slot, at: 0, tokens: tokens.slice(0, 20) }]);
@@ -270,7 +270,7 @@ describe('the ONNX drafter', () => {
     drafter.close(sequence);
   });
 
-  test('refuses branches that look too far or are too long', async () => {
+  test('rejects branches that see too many rows or are too long', async () => {
     const sequence = drafter.open();
     const slot = { sequence, at: 0, tokens: [1, 2], sampling: greedy };
     const u = someUniforms(0, 1);
@@ -323,7 +323,7 @@ describe('draft and verify', () => {
     return { text: text.slice(0, end), calls };
   }
 
-  test.each(settings)('writes what the target alone writes, in fewer calls: %j', async (sampling) => {
+  test.each(settings)("writes the target's own text in fewer calls: %j", async (sampling) => {
     const plain = await write(sampling, 0);
     expect(plain.calls).toBe(length);
     for (const draftLength of [1, 3, 8]) {

@@ -10,7 +10,7 @@ const LAYERS = 2;
 const WIDTH = 4;
 const BYTES_PER_ROW = LAYERS * 2 * WIDTH * 4;
 
-/** A cache of 64 rows' size whose rows say which token they are of. */
+/** A cache with room for 64 rows, each filled with its token. */
 function cacheOf(tokens: readonly number[]): SequenceCache {
   const cache = new SequenceCache(LAYERS, WIDTH, 64);
   cache.prepare(0, tokens.length);
@@ -25,7 +25,7 @@ const counting = (from: number, count: number) => Array.from({ length: count }, 
 describe('PrefixCache', () => {
   const room = 2 * 64 * BYTES_PER_ROW;
 
-  test('finds the longest beginning in whole blocks, among parked and open ones', () => {
+  test('finds the longest shared beginning in whole blocks, in parked and open caches', () => {
     const parked = new PrefixCache(room);
     const [short, long, open] = [[...counting(0, 20), 99], counting(0, 40), counting(0, 60)].map(cacheOf) as [
       SequenceCache,
@@ -41,7 +41,7 @@ describe('PrefixCache', () => {
     expect(parked.longest(counting(1, 40), [open])).toBeUndefined();
   });
 
-  test('keeps one of two that say the same', () => {
+  test('keeps one of two caches with the same tokens', () => {
     const parked = new PrefixCache(room);
     const long = cacheOf(counting(0, 30));
     parked.park(cacheOf(counting(0, 20)));
@@ -51,7 +51,7 @@ describe('PrefixCache', () => {
     expect(parked.longest(counting(0, 30), [])?.cache).toBe(long);
   });
 
-  test('drops the least recently used ones beyond its limit; a shared first token is no use', () => {
+  test('drops the least recently used caches beyond its limit; a shared first token is not enough', () => {
     const parked = new PrefixCache(room);
     const texts = [100, 200, 300].map((from) => [0, ...counting(from, 20)]);
     const [a, b, c] = texts.map(cacheOf) as [SequenceCache, SequenceCache, SequenceCache];
@@ -64,7 +64,7 @@ describe('PrefixCache', () => {
     expect(texts.map((text) => parked.longest(text, [])?.cache)).toEqual([a, undefined, c]);
   });
 
-  test('of no bytes keeps nothing and finds nothing', () => {
+  test('with a limit of 0 bytes keeps and finds nothing', () => {
     const parked = new PrefixCache(0);
     const cache = cacheOf(counting(0, 20));
     parked.park(cache);
@@ -73,7 +73,7 @@ describe('PrefixCache', () => {
   });
 });
 
-test('rows taken over are copies', () => {
+test('reused rows are copies', () => {
   const [from, to] = [cacheOf([1, 2, 3]), new SequenceCache(LAYERS, WIDTH, 64)];
   to.prepare(0, 5);
   to.copyFrom(from, 2);
@@ -95,7 +95,7 @@ describe('reusePrefix of the ONNX engine', () => {
   });
   afterAll(() => Promise.all([plain.dispose(), caching.dispose()]));
 
-  /** Reads a text with what is known of it, and answers picks and log-probabilities after each token of the rest. */
+  /** Reuses what it can of a text, reads the rest, and returns picks and log-probabilities after each token read. */
   async function read(engine: TargetEngine, tokens: number[], from: number) {
     const sequence = engine.open();
     const known = await engine.reusePrefix(sequence, tokens.slice(0, -1));
@@ -107,7 +107,7 @@ describe('reusePrefix of the ONNX engine', () => {
     return { known, picks: outputs[0]?.picks, logProbabilities: outputs[0]?.logProbabilities };
   }
 
-  test('gives the same bits, and counts what it saved', async () => {
+  test('gives the same bits and counts the reused tokens', async () => {
     const other = [...text.slice(0, 77), 5, ...text.slice(78)];
     const { known: first } = await read(caching, text, 100);
     expect(first).toBe(0);
@@ -139,7 +139,7 @@ describe('reusePrefix of the ONNX engine', () => {
     caching.close(first);
   });
 
-  test('refuses sequences that are not open or have rows', async () => {
+  test('rejects sequences that are not open or have rows', async () => {
     await expect(caching.reusePrefix(999, text)).rejects.toMatchObject({ code: 'not_found' });
     const sequence = caching.open();
     await caching.run([{ sequence, at: 0, tokens: [1, 2] }]);
@@ -148,7 +148,7 @@ describe('reusePrefix of the ONNX engine', () => {
   });
 });
 
-test('a drafter that takes rows over drafts the same', async () => {
+test('a drafter drafts the same with reused rows', async () => {
   const dir = fileURLToPath(new URL('../../test/models/tiny', import.meta.url));
   const [plain, caching] = await Promise.all([
     openDraftEngine({ dir }),

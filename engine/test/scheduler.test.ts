@@ -71,7 +71,7 @@ describe('Scheduler', () => {
     expect(runs[1]?.slots).toEqual([1]);
   });
 
-  test('a full queue refuses with resource_exhausted and serves the others', async () => {
+  test('a full queue rejects with resource_exhausted and serves the others', async () => {
     const { runs, engine } = controlled();
     const scheduler = new Scheduler<number, number>(engine, () => 1, { ...limits, queue: 2 });
     const running = scheduler.submit(1, signal);

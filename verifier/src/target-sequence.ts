@@ -11,7 +11,10 @@ const TOP_LIMIT = 20;
 
 const GREEDY = { temperature: 0, topK: 0, topP: 1 };
 
-/** A sequence as the verifier sees it: how the target picks at each position along a draft, and what the client wants to know of it. */
+/**
+ * A sequence as the verifier sees it: how the target picks at each position along a draft, and what the client wants to
+ * know of it.
+ */
 export class TargetSequence extends Sequence {
   readonly #adjuster: Adjuster | undefined;
   readonly #topCount: number;
@@ -52,8 +55,8 @@ export class TargetSequence extends Sequence {
   }
 
   /**
-   * Scores given tokens: makes the target pick, after each of the `count` tokens from index `at` on, the one that follows in the
-   * sequence, whose log-probability is then among the outputs.
+   * Scores given tokens: makes the target pick, after each of the `count` tokens from index `at` on, the one that
+   * follows in the sequence, whose log-probability is then among the outputs.
    */
   scored(at: number, count: number): Pick<TargetSlot, 'sampling' | 'u' | 'adjust' | 'topCount'> {
     const following = this.tokens.slice(at + 1, at + 1 + count);
@@ -96,8 +99,10 @@ export class TargetSequence extends Sequence {
 
 function checkMasks(masks: readonly Uint8Array[], count: number, vocabulary: number): void {
   if (masks.length !== count) {
-    const message = `\`allowed\` must have ${count} masks, one more than \`draft\` has tokens, or none, got ${masks.length}`;
-    throw new PtpError('out_of_range', message, { field: 'allowed' });
+    const requirement = `${count} masks, one more than \`draft\` has tokens, or none`;
+    throw new PtpError('out_of_range', `\`allowed\` must have ${requirement}, got ${masks.length}`, {
+      field: 'allowed',
+    });
   }
   const size = Math.ceil(vocabulary / 8);
   for (const [i, mask] of masks.entries()) {

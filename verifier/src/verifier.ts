@@ -25,8 +25,8 @@ export interface VerifierLimits extends ServiceLimits {
 }
 
 /**
- * Runs the target over drafts and keeps what the target itself would have picked (accept.ts). All Verify streams of a process share
- * one verifier.
+ * Runs the target over drafts and keeps what the target itself would have picked (accept.ts). All Verify streams of a
+ * process share one verifier.
  */
 export class Verifier {
   readonly engine: TargetEngine;
@@ -40,8 +40,9 @@ export class Verifier {
   }
 
   /**
-   * Serves one Verify stream, which is one sequence. The cache holds every committed token but the last one, which heads the next run, so that
-   * the run's picks are the target's own tokens at the positions of the draft, and one more.
+   * Serves one Verify stream, which is one sequence. The cache holds every committed token but the last one, which
+   * heads the next run, so that the run's picks are the target's own tokens at the positions of the draft, and one
+   * more.
    */
   async *verify(requests: AsyncIterable<VerifyRequest>, signal: AbortSignal): AsyncGenerator<Response> {
     const id = openWithin(this.engine, this.#limits.sequences);
@@ -68,8 +69,8 @@ export class Verifier {
   }
 
   /**
-   * Reads the prompt except its last token, in chunks between which other sequences run. Skips what the prefix cache holds, unless the client
-   * wants the prompt's own log-probabilities.
+   * Reads the prompt except its last token, in chunks between which other sequences run. Skips what the prefix cache
+   * holds, unless the client wants the prompt's own log-probabilities.
    */
   async #prefill(id: SequenceId, sequence: TargetSequence, open: VerifyOpen, signal: AbortSignal): Promise<Response> {
     const traceparent = open.trace?.traceparent;

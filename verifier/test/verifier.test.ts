@@ -41,7 +41,7 @@ const prompt = Array.from({ length: 40 }, (_, i) => 1 + (i % 9));
 const text = fakeText(prompt, sampling, uniforms(3n, 0, 30));
 
 describe('Verifier', () => {
-  test('refuses a sequence beyond its limit, until one ends', async () => {
+  test('rejects a sequence beyond its limit until one ends', async () => {
     const served = verifier();
     const { promise: end, resolve } = Promise.withResolvers<void>();
     async function* waiting(): AsyncGenerator<VerifyRequest> {
@@ -56,7 +56,7 @@ describe('Verifier', () => {
     expect(await converse(served, [open(prompt), step([])])).toHaveLength(1);
   });
 
-  test('right drafts are accepted, wrong ones cut, and the target has its say after them', async () => {
+  test("accepts right tokens, cuts the draft at the first wrong one, and adds the target's own", async () => {
     const wrong = ((text[4] as number) % 255) + 1;
     const answers = await converse(verifier(), [
       open(prompt),
@@ -72,7 +72,7 @@ describe('Verifier', () => {
     expect(answers.map(({ logProbabilities }) => logProbabilities?.length)).toEqual([1, 4, 3]);
   });
 
-  test('a step that is sent for an outcome is run if that comes, and if not, neither it nor what was sent for its own', async () => {
+  test('runs a step sent ahead if its assumed outcome comes; otherwise skips it and the steps that assume its outcome', async () => {
     const engine = new FakeTargetEngine();
     const after = (accepted: number, nextToken: number) => ({ accepted, nextToken });
     const t = (i: number) => text[i] as number;
@@ -104,17 +104,17 @@ describe('Verifier', () => {
       'skipped',
     ]);
     expect(answers.map(({ step }) => step)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8]);
-    // three for the prompt, one for each step that was run
+    // Three for the prompt, one for each step that ran.
     expect(engine.runs).toBe(3 + 4);
   });
 
-  test('the first step is sent for no outcome', async () => {
+  test('skips a first step that assumes an outcome', async () => {
     const value = { draft: [1], after: { accepted: 0, nextToken: 0 } };
     const answers = await converse(verifier(), [open(prompt), { kind: { case: 'step', value } }]);
     expect(answers).toMatchObject([{ skipped: true }]);
   });
 
-  test('a stream opened with what another one had committed goes on as that one would have', async () => {
+  test("a stream opened with another one's committed tokens continues like that one", async () => {
     const answers = await converse(verifier(), [
       open([...prompt, ...text.slice(0, 12)], 3n, 12),
       step(text.slice(12, 15)),
@@ -122,12 +122,12 @@ describe('Verifier', () => {
     expect(answers).toMatchObject([{ accepted: 3, nextToken: text[15] }]);
   });
 
-  test('a prompt of one token has nothing to read ahead', async () => {
+  test('a prompt of one token needs no prefill', async () => {
     const [first] = fakeText([5], sampling, uniforms(3n, 0, 1));
     expect(await converse(verifier(), [open([5]), step([])])).toMatchObject([{ accepted: 0, nextToken: first }]);
   });
 
-  const refused: [string, Init[], string][] = [
+  const rejected: [string, Init[], string][] = [
     ['a step before the open', [step([])], 'the first message must be `open`'],
     ['two opens', [open([1]), open([1])], 'only `step` is allowed'],
     ['no tokens', [open([])], '`start.tokens` must have 1 to 1023 tokens, got 0'],
@@ -168,8 +168,8 @@ describe('Verifier', () => {
       '`temperature` must be in [0, 2], got 3',
     ],
   ];
-  for (const [what, messages, message] of refused) {
-    test(`refuses ${what}, frees the sequence, and serves the next`, async () => {
+  for (const [what, messages, message] of rejected) {
+    test(`rejects ${what}, frees the sequence and serves the next`, async () => {
       const engine = new FakeTargetEngine();
       const served = verifier(engine);
       await expect(converse(served, messages)).rejects.toThrow(message);

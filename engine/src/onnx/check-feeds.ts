@@ -54,8 +54,8 @@ export function idleCheck(dimensions: number): BlockCheck {
 }
 
 /**
- * Feeds of the check and of the drafting after it: check_rows, check_tokens [B, C]; visible [B, 1]; uniforms [B, C + K, D];
- * steps [1]; the sampling conditions [B, 1]. See `feature_graph` in training/src/ptp_train/export.
+ * Feeds of the check and of the drafting after it: check_rows, check_tokens [B, C]; visible [B, 1]; uniforms [B, C + K,
+ * D]; steps [1]; the sampling conditions [B, 1]. See `feature_graph` in training/src/ptp_train/export.
  */
 export function checkFeeds(parts: readonly CheckPart[], dimensions: number): Feeds {
   const columns = 1 + Math.max(...parts.map(({ block }) => block));

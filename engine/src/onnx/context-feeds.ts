@@ -34,7 +34,9 @@ export const idleContext: Context = { past: 0, tokens: [0, 0] };
 /** Conditions of rows and slots whose results are discarded. */
 export const idleSampling: SamplingParams = { temperature: 0, topK: 0, topP: 1 };
 
-/** Feeds of the packed context tokens: ids, pos, splits, mask_{i}. See `target_graph` in training/src/ptp_train/export. */
+/**
+ * Feeds of the packed context tokens: ids, pos, splits, mask_{i}. See `target_graph` in training/src/ptp_train/export.
+ */
 export function contextFeeds(slots: readonly Context[]): Feeds {
   const ids = slots.flatMap((slot) => slot.tokens);
   const positions = slots.flatMap(({ past, tokens }) => tokens.map((_, i) => past + i));
@@ -46,7 +48,9 @@ export function contextFeeds(slots: readonly Context[]): Feeds {
   return feeds;
 }
 
-/** [length, past + length], 0 where a token attends to another, -Infinity elsewhere: all of the past, and up to itself. */
+/**
+ * [length, past + length], 0 where a token attends to another, -Infinity elsewhere: all of the past, and up to itself.
+ */
 export function causalMask(past: number, length: number): Float32Array {
   const width = past + length;
   const mask = new Float32Array(length * width);

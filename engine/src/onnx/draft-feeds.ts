@@ -61,9 +61,9 @@ export function idlePart(context: number, dimensions: number): DraftPart {
 }
 
 /**
- * Feeds of the M positions to draft, slot by slot and branch by branch: u [1, M, D]; upos, last, first, excluded; the conditions;
- * usplits, umask_{i}; and, for graphs with a sequential head, grid and cell (`gridFeeds`). See `drafter_graph` in
- * training/src/ptp_train/export.
+ * Feeds of the M positions to draft, slot by slot and branch by branch: u [1, M, D]; upos, last, first, excluded; the
+ * conditions; usplits, umask_{i}; and, for graphs with a sequential head, grid and cell (`gridFeeds`). See
+ * `drafter_graph` in training/src/ptp_train/export.
  */
 export function draftFeeds(parts: readonly DraftPart[], dimensions: number): Feeds {
   const branches = parts.flatMap(({ sampling, branches }) => branches.map((branch) => ({ ...branch, sampling })));
@@ -98,9 +98,9 @@ export function draftFeeds(parts: readonly DraftPart[], dimensions: number): Fee
 }
 
 /**
- * Arranges a run's M packed positions in a grid of W branches by the K positions of the longest, which a sequential head walks row
- * by row: grid [K, W], the index among the M positions of branch b's k-th one, 0 where the branch is shorter; and cell [M], the
- * cell k W + b of each position.
+ * Arranges a run's M packed positions in a grid of W branches by the K positions of the longest, which a sequential
+ * head walks row by row: grid [K, W], the index among the M positions of branch b's k-th one, 0 where the branch is
+ * shorter; and cell [M], the cell k W + b of each position.
  *
  * @param branchLengths [W] positions of each branch of all slots, in packed order
  */
@@ -123,7 +123,9 @@ export function positionsOf({ branches }: DraftPart, dimensions: number): number
   return branches.reduce((sum, branch) => sum + branchLength(branch, dimensions), 0);
 }
 
-/** [M, context + M]: a position attends to the first `visible` rows of the context and to its own branch up to itself. */
+/**
+ * [M, context + M]: a position attends to the first `visible` rows of the context and to its own branch up to itself.
+ */
 export function branchMask(part: DraftPart, dimensions: number): Float32Array {
   const size = positionsOf(part, dimensions);
   const width = part.context + size;

@@ -104,7 +104,10 @@ export class GraphRunner {
   }
 }
 
-/** Leaves out feeds that the graph has no input for: `grid` and `cell` without a sequential head, `excluded` in older graphs. */
+/**
+ * Leaves out feeds that the graph has no input for: `grid` and `cell` without a sequential head, `excluded` in older
+ * graphs.
+ */
 function tensorsFor({ inputNames }: InferenceSession, feeds: Feeds): Record<string, Tensor> {
   const wanted = Object.entries(feeds).filter(([name]) => inputNames.includes(name));
   return Object.fromEntries(wanted.map(([name, { type, data, dims }]) => [name, new Tensor(type, data, dims)]));

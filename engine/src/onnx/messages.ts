@@ -1,6 +1,6 @@
 import type { DraftOutput, DraftSlot, SequenceId, TargetOutput, TargetSlot } from '../types.ts';
 
-// Messages between an engine and its thread. Requests with an id are answered or failed, in the order in which they were sent.
+// Messages between an engine and its thread, which answers requests in the order in which they were sent.
 
 export type Request =
   | { readonly type: 'run'; readonly slots: readonly (TargetSlot | DraftSlot)[] }

@@ -1,14 +1,14 @@
 import type { SequenceCache } from './kv-cache.ts';
 
 /**
- * Rows are reused in blocks of this size: fewer are not worth a copy, and nearly all prompts share their first token. It also limits
- * a side channel: cached_tokens reveals other clients' prompts only in steps of 16 tokens.
+ * Rows are reused in blocks of this size: fewer are not worth a copy, and nearly all prompts share their first token.
+ * It also limits a side channel: cached_tokens reveals other clients' prompts only in steps of 16 tokens.
  */
 export const BLOCK = 16;
 
 /**
- * Caches of closed sequences, for prompts that begin alike: the next turn of a chat, a shared system prompt. A row depends only on
- * the tokens up to it, so reused rows equal bit for bit what reading the tokens again would give.
+ * Caches of closed sequences, for prompts that begin alike: the next turn of a chat, a shared system prompt. A row
+ * depends only on the tokens up to it, so reused rows equal bit for bit what reading the tokens again would give.
  */
 export class PrefixCache {
   readonly #limit: number;
@@ -52,7 +52,8 @@ export class PrefixCache {
   }
 
   /**
-   * Finds the longest beginning of `tokens`, in whole blocks, in parked caches and those of `open`; among equals the most recently used.
+   * Finds the longest beginning of `tokens`, in whole blocks, in parked caches and those of `open`; among equals the
+   * most recently used.
    *
    * @returns the cache and the number of its rows to reuse; undefined if no block matches
    */

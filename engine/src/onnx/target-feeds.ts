@@ -62,8 +62,8 @@ function mostTops(slots: readonly TargetSlot[]): number {
 }
 
 /**
- * Feeds of the sampler: rows [R]; temperature, top_k, top_p, min_p [R, 1]; u [R, D]; scale, bias [R, V], or [0, V] if no row
- * has any. At least 2 rows, for the reason given at `paddedLength`.
+ * Feeds of the sampler: rows [R]; temperature, top_k, top_p, min_p [R, 1]; u [R, D]; scale, bias [R, V], or [0, V] if
+ * no row has any. At least 2 rows, for the reason given at `paddedLength`.
  */
 export function pickFeeds(picks: readonly Pick[], dimensions: number, vocabulary: number): Feeds {
   const ignored: Pick = { row: 0, sampling: idleSampling, u: new Float32Array(dimensions) };

@@ -1,4 +1,4 @@
-// The thread of one ONNX model. It owns sessions and caches; `session.run` blocks, so it must not run on the main thread.
+// The thread of one ONNX model. It owns sessions and caches. `session.run` blocks, which the main thread must never do.
 import { parentPort, workerData } from 'node:worker_threads';
 import type { DraftOutput, DraftSlot, SequenceId, TargetOutput, TargetSlot } from '../types.ts';
 import { checkIo } from './check-feeds.ts';

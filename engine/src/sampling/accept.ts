@@ -9,13 +9,13 @@ export interface Acceptance {
 }
 
 /**
- * The verification rule. The target ran once over the draft d and picked its own token v_k at every position, from its own
- * distribution and with the same u_k that the drafter was given. Keep the longest prefix on which both agree, d_k = v_k; at the
- * first difference, or after the last draft token, commit the target's own v.
+ * The verification rule. The target ran once over the draft d and picked its own token v_k at every position, from its
+ * own distribution and with the same u_k that the drafter was given. Keep the longest prefix on which both agree, d_k =
+ * v_k; at the first difference, or after the last draft token, commit the target's own v.
  *
- * Every committed token is therefore the target's: v_k is conditioned on d_<k, and in the kept prefix d_<k = v_<k. The text is
- * token for token the one that the target alone samples with these u, whatever was drafted (PTP paper, arXiv 2512.21323, error
- * correction; docs/ptp.md, "Decoding with error correction").
+ * Every committed token is therefore the target's: v_k is conditioned on d_<k, and in the kept prefix d_<k = v_<k. The
+ * text is token for token the one that the target alone samples with these u, whatever was drafted (PTP paper, arXiv
+ * 2512.21323, error correction; docs/ptp.md, "Decoding with error correction").
  *
  * @param draft [n] proposed tokens, n >= 0
  * @param picks [n + 1] the target's picks: `picks[k]` follows the context and `draft[0..k)`

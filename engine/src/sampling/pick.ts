@@ -15,7 +15,7 @@ export interface ShapedDistribution {
  * Pick(u, P) = min { j : F_j > u Z }, by inverse transform sampling over the kept tokens in vocabulary order
  * (PTP paper, arXiv 2512.21323; docs/ptp.md, "Sampling as a function"). F is the float32 running sum of the
  * probabilities and Z its last value, so rounding in the sum cannot leave a u without a token: for u <= 1 - 2^-24,
- * which uniforms.ts never exceeds, u Z stays below Z in float32. A u still nearer to 1 gives the last kept token.
+ * which uniforms.ts never exceeds, u Z stays below Z in float32. A u even closer to 1 gives the last kept token.
  *
  * @param u in [0, 1), from uniforms.ts
  * @returns the token's id
@@ -32,16 +32,16 @@ export function pick(u: number, { probabilities, kept }: ShapedDistribution): nu
 }
 
 /**
- * Pick by the tree: the leaves of a complete binary tree of depth D are the token ids 0 .. 2^D - 1, those from V on without
- * probability. From the root, step d goes to the left half of the node's ids where u_d (P(left) + P(right)) < P(left), else
- * to the right half; so u_d decides bit D - 1 - d of the token. The conditional probabilities along a path multiply to the
- * leaf's, hence the draw is exact if the u_d are independent and uniform.
+ * Pick by the tree: the leaves of a complete binary tree of depth D are the token ids 0 .. 2^D - 1, those from V on
+ * without probability. From the root, step d goes to the left half of the node's ids if u_d (P(left) + P(right)) <
+ * P(left), otherwise to the right half; so u_d decides bit D - 1 - d of the token. The conditional probabilities along
+ * a path multiply to the leaf's, hence the draw is exact if the u_d are independent and uniform.
  *
- * A change of one token's probability moves only the D borders on the way to it, where it moves all borders of `pick` behind it:
- * two nearby distributions agree more often for the same u, which is what a drafter lives on.
+ * A change in one token's probability moves only the D borders on the path to it, whereas it moves all later borders of
+ * `pick`: two similar distributions agree more often for the same u, and acceptance depends on that.
  *
- * Float32 throughout: a node's sum is the rounded sum of its two halves' sums, the product is rounded, then compared. A half
- * without probability is never entered, whatever u is, so the token is a kept one.
+ * Float32 throughout: a node's sum is the rounded sum of its two halves' sums, the product is rounded, then compared. A
+ * half without probability is never entered, whatever u is, so the token is always a kept one.
  *
  * @param u [D] in [0, 1), from uniforms.ts; D = uniformsPerPosition('tree', V)
  * @returns the token's id
@@ -65,7 +65,10 @@ export function pickTree(u: ArrayLike<number>, { probabilities }: ShapedDistribu
   return node - 2 ** depth;
 }
 
-/** [2^(depth + 1)] float32 sums of all nodes: the root at 1, the halves of node n at 2n and 2n + 1, token t at 2^depth + t. */
+/**
+ * [2^(depth + 1)] float32 sums of all nodes: the root at 1, the halves of node n at 2n and 2n + 1, token t at 2^depth +
+ * t.
+ */
 function nodeSums(probabilities: Float32Array, depth: number): Float32Array {
   const leaves = 2 ** depth;
   const sums = new Float32Array(2 * leaves);

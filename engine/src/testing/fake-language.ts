@@ -53,8 +53,8 @@ export function nextToken(
 }
 
 /**
- * The fake target's token after `tokens`: a hash of all of them, u [D] and the sampling parameters, but of u only if temperature > 0. A
- * caller that leaves a token out of the cache or passes the wrong u therefore gets another text.
+ * The fake target's token after `tokens`: a hash of all of them, u [D] and the sampling parameters, but of u only if
+ * temperature > 0. A caller that leaves a token out of the cache or passes the wrong u therefore gets another text.
  */
 export function fakeNext(
   tokens: readonly number[],

@@ -6,14 +6,14 @@ import type { ShapedDistribution } from '../sampling/pick.ts';
 const f32 = Math.fround;
 
 /**
- * Shapes logits into the distribution that a token is picked from, in this order: temperature, min-p, top-k,
- * top-p, renormalise. Float32 throughout: this is the reference for the sampler inside the ONNX graph.
+ * Shapes logits into the distribution from which a token is picked, in this order: temperature, min-p, top-k, top-p,
+ * renormalise. Float32 throughout: this is the reference for the sampler inside the ONNX graph.
  *
  * Tokens are ranked by probability, descending, the lower id first on ties. A token of rank r is kept if r < topK and
  * if the tokens ranked above it sum to less than topP, as probabilities renormalised within top-k (nucleus sampling:
- * Holtzman et al. 2020, with the token that crosses topP kept). Tokens less probable than minP times the most probable one
- * are left out before (Nguyen et al. 2024). topK = 0, topP = 1 and minP = 0 are off. Temperature 0 keeps the
- * argmax alone. A token whose float32 probability is 0 is not kept.
+ * Holtzman et al. 2020, with the token that crosses topP kept). Tokens less probable than minP times the most probable
+ * one are left out before (Nguyen et al. 2024). topK = 0, topP = 1 and minP = 0 are off. Temperature 0 keeps the argmax
+ * alone. A token whose float32 probability is 0 is not kept.
  *
  * @param logits [V] float32, V >= 1; -Infinity excludes a token
  * @throws PtpError `internal` if a logit is NaN or +Infinity, or if all are -Infinity
@@ -76,7 +76,10 @@ function sum(values: readonly number[]): number {
   return values.reduce((total, value) => f32(total + value), 0);
 }
 
-/** logits [V] as an adjustment makes them, float32: the reference for `adjusted` in training/src/ptp_train/export/graphs/adjust.py. */
+/**
+ * Applies an adjustment to logits [V], float32: the reference for `adjusted` in
+ * training/src/ptp_train/export/graphs/adjust.py.
+ */
 export function adjusted(logits: Float32Array, { scaled, scale, biased, biases, allowed }: Adjustment): Float32Array {
   const out = logits.slice();
   const factor = Math.fround(scale);

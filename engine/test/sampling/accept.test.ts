@@ -26,7 +26,7 @@ describe('accept', () => {
     [[1], [1]],
     [[], []],
     [[1], [1, 2, 3]],
-  ])('refuses draft %j with picks %j', (draft, picks) => {
+  ])('rejects draft %j with picks %j', (draft, picks) => {
     const message = `${draft.length} draft tokens need ${draft.length + 1} picks, got ${picks.length}`;
     expect(() => accept(draft, picks)).toThrow(message);
   });

@@ -5,14 +5,14 @@ import { adjusted, shape } from '../../src/testing/reference-sampler.ts';
 
 const VOCABULARY = 8;
 const logits = Float32Array.of(2, -1, 0.5, 0, 3, -2, 1, 0.25);
-/** The logits that an adjuster makes after a prompt, what was generated, and each token of a draft. */
+/** Adjusted logits after a prompt, generated tokens, and each token of a draft. */
 function rows(params: Partial<AdjustParams>, prompt: number[], generated: number[], draft: number[] = []): number[][] {
   const adjuster = new Adjuster({ ...noAdjustment, ...params }, prompt, generated);
   return adjuster.along(draft).map((row) => [...adjusted(logits, row)]);
 }
 
 describe('adjustments', () => {
-  it('are nothing where nothing is asked', () => {
+  it('are absent by default', () => {
     expect(adjustParams({}, VOCABULARY)).toBeUndefined();
     expect(adjustParams({ repetitionPenalty: 1, logitBias: new Map(), heldBack: [3] }, VOCABULARY)).toBeUndefined();
     expect(rows({}, [1], [2])).toEqual([[...logits]]);
@@ -22,16 +22,16 @@ describe('adjustments', () => {
     expect(rows({ logitBias: new Map([[1, 5], [4, -100]]) }, [], [])).toEqual([[2, 4, 0.5, 0, -97, -2, 1, 0.25]]); // biome-ignore format: pairs
   });
 
-  it('count what was generated, not the prompt, for presence and frequency', () => {
+  it('count generated tokens, not the prompt, for presence and frequency', () => {
     const penalties = { presencePenalty: 0.5, frequencyPenalty: 0.25 };
     expect(rows(penalties, [0, 0], [6, 6, 4])).toEqual([[2, -1, 0.5, 0, 2.25, -2, 0, 0.25]]);
   });
 
-  it('divide or multiply what the prompt and the text have, for repetition', () => {
+  it('divide or multiply the logits of all earlier tokens, for repetition', () => {
     expect(rows({ repetitionPenalty: 2 }, [0, 1], [4])).toEqual([[1, -2, 0.5, 0, 1.5, -2, 1, 0.25]]);
   });
 
-  it('stay numbers, however little a penalty divides by', () => {
+  it('stay finite, however small a penalty is', () => {
     const params = adjustParams({ repetitionPenalty: 1e-45 }, VOCABULARY);
     expect(
       rows(params ?? {}, [0, 3], [])
@@ -40,7 +40,7 @@ describe('adjustments', () => {
     ).toBe(true);
   });
 
-  it('follow a draft, and forget it', () => {
+  it('follow a draft and forget it', () => {
     const params = { ...noAdjustment, frequencyPenalty: 1 };
     const adjuster = new Adjuster(params, [], [4]);
     const along = adjuster.along([4, 6]).map((row) => [...adjusted(logits, row)]);
@@ -51,7 +51,7 @@ describe('adjustments', () => {
     expect(adjuster.along([])[0]).toEqual(new Adjuster(params, [], [4, 4, 6]).along([])[0]);
   });
 
-  it('hold tokens back until a position, along a draft too', () => {
+  it('hold tokens back until a position, also along a draft', () => {
     const held = rows({ heldBack: [4], heldBackUntil: 3 }, [], [1], [2, 2, 2]).map((row) => row[4]);
     expect(held).toEqual([Number.NEGATIVE_INFINITY, Number.NEGATIVE_INFINITY, 3, 3]);
   });
@@ -62,7 +62,7 @@ describe('adjustments', () => {
     [{ presencePenalty: 2.5 }, 'presence_penalty', 'in [-2, 2], got 2.5'],
     [{ frequencyPenalty: -3 }, 'frequency_penalty', 'in [-2, 2], got -3'],
     [{ repetitionPenalty: 0 }, 'repetition_penalty', 'in (0, 10], got 0'],
-  ])('refuse %j', (given, field, message) => {
+  ])('reject %j', (given, field, message) => {
     expect(() => adjustParams(given, VOCABULARY)).toThrow(
       `\`${field}\` must be ${message.startsWith('token') ? 'of ' : ''}${message}`,
     );
@@ -73,15 +73,15 @@ describe('min-p', () => {
   const off = { temperature: 1, topK: 0, topP: 1 };
   const logOf = (...p: number[]) => Float32Array.from(p, Math.log);
 
-  it('keeps what is likely beside the most probable token', () => {
+  it('keeps tokens that are likely relative to the most probable one', () => {
     expect(shape(logOf(0.5, 0.3, 0.15, 0.05), { ...off, minP: 0.31 }).kept).toEqual([0, 1]);
     expect(shape(logOf(0.5, 0.3, 0.15, 0.05), { ...off, minP: 1 }).kept).toEqual([0]);
   });
 
   it('comes after temperature and before top-p', () => {
-    // at temperature 2 the third is sqrt(0.3) times as likely as the first
+    // At temperature 2 the third is sqrt(0.3) times as likely as the first.
     expect(shape(logOf(0.5, 0.3, 0.15, 0.05), { ...off, temperature: 2, minP: 0.5 }).kept).toEqual([0, 1, 2]);
-    // of the two that are left the first has 0.625
+    // Of the remaining two the first has 0.625.
     expect(shape(logOf(0.5, 0.3, 0.15, 0.05), { ...off, minP: 0.5, topP: 0.6 }).kept).toEqual([0]);
   });
 });

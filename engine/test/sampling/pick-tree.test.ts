@@ -92,7 +92,7 @@ describe('pickTree', () => {
     );
   });
 
-  test('with u = 0 everywhere picks the first kept token, with the largest u the last, where none is improbable', () => {
+  test('picks the first kept token with u = 0 everywhere and the last with the largest u, if none is improbable', () => {
     const sizes = fc.integer({ min: 1, max: 40 });
     fc.assert(
       fc.property(sizes, fc.nat(2 ** 20), (size, salt) => {
@@ -105,14 +105,14 @@ describe('pickTree', () => {
     );
   });
 
-  test('keeps out of a half whose sum vanishes, even where the product with u rounds up to the other', () => {
+  test('does not enter a half whose sum vanishes, even if the product with u rounds up to the other', () => {
     const shaped = { probabilities: Float32Array.of(2 ** -149, 0, 0), kept: [0] };
     expect(pickTree([LARGEST_U, LARGEST_U], shaped)).toBe(0);
   });
 
   test.each([
     ['a power of two', [0.05, 0.3, 0.1, 0.15, 0.02, 0.18, 0.12, 0.08]],
-    ['no power of two', [0.05, 0.4, 0.1, 0.3, 0.15]],
+    ['not a power of two', [0.05, 0.4, 0.1, 0.3, 0.15]],
   ])('draws tokens as often as their probabilities say: a vocabulary that is %s', (_, target) => {
     const shaped = shape(logitsOf(...target), off);
     const n = 100_000;
@@ -128,7 +128,7 @@ describe('pickTree', () => {
     expect(chiSquared).toBeLessThan(target.length === 8 ? 29.9 : 23.5);
   });
 
-  test.each([1, 3])('refuses %i uniforms where the tree has two levels', (count) => {
+  test.each([1, 3])('rejects %i uniforms for a tree of two levels', (count) => {
     const shaped = shape(new Float32Array(4), off);
     expect(() => pickTree(new Float32Array(count), shaped)).toThrow(
       `a pick among 4 tokens needs 2 uniforms, got ${count}`,

@@ -38,15 +38,15 @@ describe('shape', () => {
     expect(probabilities[1]).toBeCloseTo(0.64 / 0.68, 6);
   });
 
-  test('takes top-p of what top-k leaves, and renormalises', () => {
-    // Within the top 3 the probabilities are 0.5, 0.3125, 0.1875: two of them reach 0.8, which of all four they would not.
+  test('applies top-p after top-k, and renormalises', () => {
+    // Within the top 3 the probabilities are 0.5, 0.3125, 0.1875: two of them reach 0.8, but not of all four.
     const { kept, probabilities } = shape(logitsOf(0.15, 0.4, 0.2, 0.25), { ...off, topK: 3, topP: 0.75 });
     expect(kept).toEqual([1, 3]);
     expect(probabilities[1]).toBeCloseTo(0.4 / 0.65, 6);
     expect(probabilities[3]).toBeCloseTo(0.25 / 0.65, 6);
   });
 
-  test('keeps the lower id of equals', () => {
+  test('keeps the lower id on ties', () => {
     const equals = Float32Array.of(1, 3, 3, 3);
     expect(shape(equals, { ...off, topK: 2 }).kept).toEqual([1, 2]);
     expect(shape(equals, { ...off, temperature: 0 }).kept).toEqual([1]);
@@ -67,7 +67,7 @@ describe('shape', () => {
     [[Number.NaN, 1], 'logit of token 0 is NaN'],
     [[Number.NEGATIVE_INFINITY, Number.NEGATIVE_INFINITY], 'the largest logit is -Infinity'],
     [[0, Number.POSITIVE_INFINITY], 'the largest logit is Infinity'],
-  ])('refuses logits %j', (logits, message) => {
+  ])('rejects logits %j', (logits, message) => {
     expect(() => shape(Float32Array.from(logits), off)).toThrow(message);
   });
 });
@@ -86,12 +86,12 @@ describe('pick', () => {
     expect(pick(LARGEST_U, shaped)).toBe(3);
   });
 
-  test('gives the last kept token to a u so near 1 that u Z rounds up to Z', () => {
+  test('picks the last kept token if u is so close to 1 that u Z rounds up to Z', () => {
     const shaped = { probabilities: Float32Array.of(0.5, 0.5 + 2 ** -23, 0), kept: [0, 1] };
     expect(pick(1 - 2 ** -25, shaped)).toBe(1);
   });
 
-  test('finds a token for the largest u of uniforms.ts below every Z that rounding can give', () => {
+  test('finds a token for the largest u of uniforms.ts with every Z that rounding can give', () => {
     for (let steps = -64; steps <= 64; steps++) {
       const total = Math.fround(1 + steps * 2 ** -24);
       expect(Math.fround(LARGEST_U * total)).toBeLessThan(total);

@@ -53,7 +53,7 @@ describe('uniform', () => {
     [0n, -1, '`position` must be an integer in [0, 4294967295], got -1'],
     [0n, 2 ** 32, '`position` must be an integer in [0, 4294967295], got 4294967296'],
     [0n, 0.5, '`position` must be an integer in [0, 4294967295], got 0.5'],
-  ])('refuses seed %s, position %s', (seed, position, message) => {
+  ])('rejects seed %s, position %s', (seed, position, message) => {
     expect(() => uniform(seed, position)).toThrow(message);
   });
 });
