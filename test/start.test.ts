@@ -172,11 +172,13 @@ describe('npm start', { timeout: 60_000 }, () => {
       [[...models, '--max-streams', '0'], '`PTP_MAX_STREAMS` must be an integer >= 1, got "0"'],
       [[...models, '--verifiers', 'a:1,b:1'], 'npm start runs one verifier: PTP_VERIFIERS must be one address, got 2'],
     ];
-    for (const [args, line] of attempts) {
-      const { ended, output } = await start(...args);
-      expect(await ended).toBe(1);
-      expect(output()).toBe(`ptp-server: ${line}\n`);
-    }
+    await Promise.all(
+      attempts.map(async ([args, line]) => {
+        const { ended, output } = await start(...args);
+        expect(await ended).toBe(1);
+        expect(output()).toBe(`ptp-server: ${line}\n`);
+      }),
+    );
   });
 
   test('names the new variable for one that was renamed', async () => {

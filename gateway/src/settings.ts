@@ -10,12 +10,7 @@ export const LONGEST_DRAFT = 64;
 export const gatewaySettings = {
   ...sharedSettings,
   draftModel: draftModelSetting,
-  listen: {
-    name: 'PTP_LISTEN',
-    type: address,
-    default: '127.0.0.1:8080',
-    doc: 'Address of the HTTP API.',
-  },
+  listen: { name: 'PTP_LISTEN', type: address, default: '127.0.0.1:8080', doc: 'Address of the HTTP API.' },
   grpcListen: {
     name: 'PTP_GRPC_LISTEN',
     type: address,
@@ -28,12 +23,7 @@ export const gatewaySettings = {
     default: '',
     doc: 'Certificate chain (PEM) for clients of the HTTP and the gRPC API; no TLS if empty. Read again when the file changes.',
   },
-  httpKey: {
-    name: 'PTP_HTTP_TLS_KEY_FILE',
-    type: path,
-    default: '',
-    doc: 'Private key (PEM) of that certificate.',
-  },
+  httpKey: { name: 'PTP_HTTP_TLS_KEY_FILE', type: path, default: '', doc: 'Private key (PEM) of that certificate.' },
   maxStreams: {
     name: 'PTP_MAX_STREAMS',
     type: integer(1),

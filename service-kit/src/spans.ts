@@ -26,7 +26,6 @@ export const attribute = {
   outputType: 'gen_ai.output.type',
   requestModel: 'gen_ai.request.model',
   responseModel: 'gen_ai.response.model',
-  responseId: 'gen_ai.response.id',
   maxTokens: 'gen_ai.request.max_tokens',
   temperature: 'gen_ai.request.temperature',
   topP: 'gen_ai.request.top_p',

@@ -11,12 +11,7 @@ export const tlsSettings = {
     default: '',
     doc: 'Certificate chain (PEM) of this service for TLS between services; no TLS if empty. Read again when the file changes.',
   },
-  tlsKey: {
-    name: 'PTP_TLS_KEY_FILE',
-    type: path,
-    default: '',
-    doc: 'Private key (PEM) of that certificate.',
-  },
+  tlsKey: { name: 'PTP_TLS_KEY_FILE', type: path, default: '', doc: 'Private key (PEM) of that certificate.' },
   tlsCa: {
     name: 'PTP_TLS_CA_FILE',
     type: path,
