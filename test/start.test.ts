@@ -14,9 +14,9 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
 
-/** Runs scripts/start.ts as npm does, with a temporary folder of its own. */
+/** Runs scripts/start.ts as npm does, with its own temporary folder. */
 async function start(...args: string[]) {
-  const TMPDIR = await mkdtemp(join(tmpdir(), 's-')); // short: a socket's path has 107 bytes at most
+  const TMPDIR = await mkdtemp(join(tmpdir(), 's-')); // short: a socket's path is limited to 107 bytes
   const child = spawn(process.execPath, [join(root, 'scripts', 'start.ts'), ...args], {
     cwd: root,
     env: { ...process.env, TMPDIR, NO_COLOR: '1', FORCE_COLOR: undefined },
@@ -37,7 +37,7 @@ async function start(...args: string[]) {
   return { child, ended, folder: TMPDIR, output: () => output };
 }
 
-/** A port that is free, and so is the one after it. */
+/** The first of two consecutive free ports. */
 async function freePort(): Promise<number> {
   for (;;) {
     const servers = [createServer(), createServer()] as const;
@@ -47,14 +47,14 @@ async function freePort(): Promise<number> {
       await once(servers[1].listen(port + 1, '127.0.0.1'), 'listening');
       return port;
     } catch {
-      // the next one then
+      // try another one
     } finally {
       for (const server of servers) server.close();
     }
   }
 }
 
-/** Process ids of the services that a start has begun, by name. */
+/** Process ids of the services, by name. */
 function servicesOf({ pid }: ChildProcess): Record<string, number> {
   const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').map(Number);
   const named = children.map((child) => [
@@ -75,7 +75,7 @@ const isAlive = (pid: number) => {
 const models = ['--models', join(root, 'test', 'models', 'tiny')];
 const waiting = { timeout: 30_000, interval: 50 };
 
-/** The tiny pair's folder without its drafter. */
+/** A copy of the tiny model without its drafter. */
 async function targetAlone(): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'm-'));
   cleanups.push(() => rm(folder, { recursive: true, force: true }));
@@ -87,12 +87,12 @@ async function targetAlone(): Promise<string> {
 }
 
 describe('npm start', { timeout: 60_000 }, () => {
-  test('serves, starts again what dies, and ends at a signal without leaving anything', async () => {
+  test('serves, restarts services, and ends at a signal without leaving files', async () => {
     const [port, metrics] = [await freePort(), await freePort()];
     vi.stubEnv('PTP_METRICS_LISTEN', `127.0.0.1:${metrics}`);
     cleanups.push(() => vi.unstubAllEnvs());
     const { child, ended, folder, output } = await start(...models, '--port', String(port));
-    // the last line of what it prints once it is ready
+    // the command that it prints once it is ready
     const command = await vi.waitUntil(() => /curl -N (\S+) .* -d '(.*)'\n/.exec(output()), waiting);
     const stream = async () => {
       const headers = { 'content-type': 'application/json' };
@@ -152,7 +152,7 @@ describe('npm start', { timeout: 60_000 }, () => {
     await vi.waitUntil(() => !services.some(isAlive), waiting);
   });
 
-  test('says in one line what to change', async () => {
+  test('prints one line that tells what to change', async () => {
     const port = await freePort();
     const holder = createServer().listen(port, '127.0.0.1');
     cleanups.push(() => holder.close());
@@ -202,7 +202,7 @@ describe('npm start', { timeout: 60_000 }, () => {
     expect(output()).toContain('ptp-server: the verifier has ended (status 1) before it was ready');
   });
 
-  test('explains itself', async () => {
+  test('has a short and a complete help text', async () => {
     const help = await start('--help');
     expect(await help.ended).toBe(0);
     expect(help.output()).toContain('npm start -- [flags]');

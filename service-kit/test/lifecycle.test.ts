@@ -7,7 +7,7 @@ import { describe, expect, test } from 'vitest';
 const lifecycle = JSON.stringify(new URL('../src/lifecycle.ts', import.meta.url).href);
 const errors = JSON.stringify(new URL('../../protocol/src/errors.ts', import.meta.url).href);
 
-/** Runs a service whose start is the given code, in a process with an IPC channel. */
+/** Runs a service in a process with an IPC channel; `start` is the body of its start function. */
 function run(start: string, env: Record<string, string> = {}) {
   const script = `
     import { setTimeout as sleep } from 'node:timers/promises';
@@ -32,7 +32,7 @@ const twoThings = `
   process.send('ready');`;
 
 describe('runService', () => {
-  test('releases in reverse order at SIGTERM, once however often it comes', async () => {
+  test('releases in reverse order at SIGTERM, only once if it is repeated', async () => {
     const { child, ended } = run(twoThings);
     await ready(child);
     child.kill('SIGTERM');
@@ -44,7 +44,7 @@ describe('runService', () => {
     expect(output.match(/second released/g)).toHaveLength(1);
   });
 
-  test('ends when the process that started it is gone', async () => {
+  test('ends when the parent process is gone', async () => {
     const { child, ended } = run(twoThings);
     await ready(child);
     child.disconnect();
@@ -60,7 +60,7 @@ describe('runService', () => {
     expect((await ended).code).toBe(130);
   });
 
-  test('goes on releasing when one release fails', async () => {
+  test('continues releasing when one release fails', async () => {
     const { child, ended } = run(`
       onStop(() => logger.info('first released'));
       onStop(() => { throw new Error('broken'); });
@@ -73,7 +73,7 @@ describe('runService', () => {
     });
   });
 
-  test('says in one line why it cannot start, releases what it has, and exits with 1', async () => {
+  test('logs in one line why it cannot start, releases its resources, and exits with 1', async () => {
     const { ended } = run(`
       onStop(() => logger.info('first released'));
       throw new PtpError('failed_precondition', '127.0.0.1:7101 is taken: set PTP_LISTEN to another one');`);
@@ -86,7 +86,7 @@ describe('runService', () => {
     expect(output).not.toContain('stack');
   });
 
-  test('says so when a setting is wrong', async () => {
+  test('fails for a bad setting', async () => {
     const { ended } = run('', { PTP_LOG_LEVEL: 'loud' });
     expect(await ended).toMatchObject({ code: 1, output: expect.stringContaining('`PTP_LOG_LEVEL` must be one of') });
   });

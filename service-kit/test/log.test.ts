@@ -2,14 +2,14 @@ import { PtpError } from '@ptp/protocol/errors';
 import { describe, expect, test } from 'vitest';
 import { createLogger } from '../src/log.ts';
 
-/** A destination that keeps what is written, parsed. */
+/** A destination that parses and keeps its records. */
 function records() {
   const written: Record<string, unknown>[] = [];
   return { written, write: (line: string) => void written.push(JSON.parse(line)) };
 }
 
 describe('createLogger', () => {
-  test('writes one JSON object a line, with the service and the error that clients never see', () => {
+  test('writes one JSON object per line, with service, error and cause', () => {
     const destination = records();
     const cause = new Error('connection reset');
     createLogger('verifier', {}, destination).warn({ err: new PtpError('unavailable', 'gone', { cause }) }, 'lost');
@@ -19,7 +19,7 @@ describe('createLogger', () => {
     expect(JSON.stringify(destination.written)).toContain('connection reset');
   });
 
-  test('leaves out what is below PTP_LOG_LEVEL', () => {
+  test('drops records below PTP_LOG_LEVEL', () => {
     const destination = records();
     const logger = createLogger('gateway', { PTP_LOG_LEVEL: 'error' }, destination);
     logger.warn('unheard');

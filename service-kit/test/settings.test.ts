@@ -23,7 +23,7 @@ const table = {
 } as const satisfies SettingsTable;
 
 describe('settings', () => {
-  test('gives the defaults for what is unset or empty, with their types', () => {
+  test('have typed defaults if unset or empty', () => {
     const values = settings(table, { PTP_DRAFT_MAX: '' });
     expect(values).toEqual({
       draftMax: 8,
@@ -38,7 +38,7 @@ describe('settings', () => {
     expectTypeOf(values.listen).toEqualTypeOf<Address>();
   });
 
-  test('reads every type, limits included', () => {
+  test('are read for every type, limits included', () => {
     const env = {
       PTP_DRAFT_MAX: '64',
       PTP_THRESHOLD: '0',
@@ -63,7 +63,7 @@ describe('settings', () => {
   test.each([
     ['[::1]:0', { target: '[::1]:0', host: '::1', port: 0 }],
     ['verifier.internal:65535', { target: 'verifier.internal:65535', host: 'verifier.internal', port: 65535 }],
-  ])('reads the address %s', (text, address) => {
+  ])('accept the address %s', (text, address) => {
     expect(settings(table, { PTP_LISTEN: text }).listen).toEqual(address);
   });
 
@@ -86,7 +86,7 @@ describe('settings', () => {
       'a:1,b',
       '`PTP_PEERS` must be host:port or unix:/path, or a comma-separated list of them, got "a:1,b"',
     ],
-  ])('refuses %s=%s', (field, text, message) => {
+  ])('reject %s=%s', (field, text, message) => {
     expect(() => settings(table, { [field]: text })).toThrow(new PtpError('invalid_argument', message, { field }));
   });
 });

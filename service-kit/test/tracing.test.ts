@@ -49,7 +49,7 @@ describe('spans', () => {
     expect(first?.resource.attributes).toMatchObject({ 'service.name': 'ptp-test', 'service.namespace': 'ptp' });
   });
 
-  test('of the past keep their times', async () => {
+  test('of past events keep their times', async () => {
     const recorded = await inMemory();
     const now = performance.now();
     const parent = span('step', { startTime: now - 8 });
@@ -62,7 +62,7 @@ describe('spans', () => {
     expect(Math.abs(milliseconds(step?.endTime ?? [0, 0]) - Date.now())).toBeLessThan(1_000);
   });
 
-  test('of a failure carry the code and not the text', async () => {
+  test('of a failure carry its code but not its message', async () => {
     const recorded = await inMemory();
     endSpan(span('a'), { error: new TypeError('secret') });
     endSpan(span('b'), { error: new PtpError('cancelled', 'gone') });
@@ -75,7 +75,7 @@ describe('spans', () => {
     expect(JSON.stringify([failed?.status, failed?.events])).not.toContain('secret');
   });
 
-  test('of a request that is not recorded are not recorded either, nor are their children', async () => {
+  test('and their children are not recorded unless the request is sampled', async () => {
     const recorded = await inMemory();
     for (const traceparent of [undefined, '', 'nonsense', `00-${'1'.repeat(32)}-${'2'.repeat(16)}-00`]) {
       const step = span('step', { parent: contextFrom(traceparent) });
@@ -86,7 +86,7 @@ describe('spans', () => {
     expect(await recorded()).toEqual([]);
   });
 
-  test('cost and send nothing when tracing is off', () => {
+  test('are one shared object when tracing is off', () => {
     const off = span('off');
     expect(off).toBe(span('off again'));
     expect(traceparentOf(off)).toBe('');
@@ -120,7 +120,7 @@ describe('sampling', () => {
   });
 });
 
-test('by default a small share of new traces is sampled, and the decision of a caller is kept', async () => {
+test('by default 1 % of new traces is sampled, and a caller keeps its decision', async () => {
   vi.stubEnv('OTEL_TRACES_SAMPLER', '');
   const recorded = await inMemory();
   for (let i = 0; i < 5000; i++) endSpan(span('request'));
@@ -135,7 +135,7 @@ test('by default a small share of new traces is sampled, and the decision of a c
 describe('contextFrom', () => {
   const ids = `${'a'.repeat(32)}-${'b'.repeat(16)}`;
 
-  test('takes what W3C Trace Context allows', async () => {
+  test('accepts exactly what W3C Trace Context allows', async () => {
     await inMemory();
     for (const good of [`00-${ids}-01`, `00-${ids}-03`, `cc-${ids}-01`, `cc-${ids}-01-more`]) {
       expect(traceparentOf(span('child', { parent: contextFrom(good) })).slice(3, 35)).toBe('a'.repeat(32));
@@ -224,7 +224,7 @@ describe('startTracing', () => {
     expect(bodies).toEqual([expect.stringMatching(/ptp-test[\s\S]*verify/)]);
   });
 
-  test('does not load the SDK unless asked', () => {
+  test('does not load the SDK unless an exporter is set', () => {
     const source = new URL('../src/tracing.ts', import.meta.url);
     const script = `
       import { registerHooks } from 'node:module';
