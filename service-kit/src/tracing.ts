@@ -11,7 +11,10 @@ export interface Tracing {
   stop(): Promise<void>;
 }
 
-/** Share of new traces that are sampled unless OTEL_TRACES_SAMPLER is set. A request with a `traceparent` keeps its caller's decision. */
+/**
+ * Share of new traces that are sampled unless OTEL_TRACES_SAMPLER or OTEL_TRACES_SAMPLER_ARG is set. A request with a `traceparent` keeps
+ * its caller's decision.
+ */
 export const DEFAULT_RATIO = 0.01;
 /** Limits how long an unreachable collector may delay the end of the process. */
 const flushMs = 3_000;
@@ -38,12 +41,13 @@ export async function startTracing(service: string, spanProcessors?: SpanProcess
     import('@opentelemetry/sdk-trace'),
   ]);
   const names = resourceFromAttributes({ 'service.name': service, 'service.namespace': 'ptp' });
-  const sampler = new ParentBasedSampler({ root: new TraceIdRatioBasedSampler(DEFAULT_RATIO) });
+  const { OTEL_TRACES_SAMPLER: named, OTEL_TRACES_SAMPLER_ARG: ratio } = process.env;
+  const root = new TraceIdRatioBasedSampler(Number(ratio || DEFAULT_RATIO));
   const sdk = startNodeSdk({
     baseResource: defaultResource().merge(names), // lowest priority: the standard variables override it
     logRecordProcessors: [],
     metricReaders: [],
-    ...(!process.env.OTEL_TRACES_SAMPLER && { sampler }),
+    ...(!named && { sampler: new ParentBasedSampler({ root }) }),
     ...(spanProcessors && { spanProcessors }),
   });
   setTracer(trace.getTracer('ptp-server'));

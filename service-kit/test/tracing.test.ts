@@ -132,6 +132,14 @@ test('by default 1 % of new traces is sampled, and a caller keeps its decision',
   expect((await recorded()).at(-1)?.name).toBe('called');
 });
 
+test('OTEL_TRACES_SAMPLER_ARG alone changes the share', async () => {
+  vi.stubEnv('OTEL_TRACES_SAMPLER', '');
+  vi.stubEnv('OTEL_TRACES_SAMPLER_ARG', '1');
+  const recorded = await inMemory();
+  for (let i = 0; i < 10; i++) endSpan(span('request'));
+  expect(await recorded()).toHaveLength(10);
+});
+
 describe('contextFrom', () => {
   const ids = `${'a'.repeat(32)}-${'b'.repeat(16)}`;
 
