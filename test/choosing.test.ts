@@ -4,8 +4,8 @@ import type { GenerationRequest, GenerationStep } from '../gateway/src/decode/ty
 import { GrammarCache } from '../gateway/src/grammar/cache.ts';
 import type { OutputConstraint } from '../gateway/src/grammar/types.ts';
 import { generateChoices, newUsage } from '../gateway/src/openai/choices.ts';
-import { formOf } from '../gateway/src/openai/output-format.ts';
-import { type ToolUse, toolForm } from '../gateway/src/openai/tools.ts';
+import { constraintOf } from '../gateway/src/openai/output-format.ts';
+import { type ToolUse, toolConstraint } from '../gateway/src/openai/tools.ts';
 import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
 import { TestPair } from './test-pair.ts';
 
@@ -39,7 +39,7 @@ const schema = {
   properties: { name: { type: 'string', maxLength: 6 }, n: { type: 'integer', minimum: 0, maximum: 999 } },
   required: ['name', 'n'],
 };
-const schemaForm = () => formOf({ type: 'json_schema', json_schema: { schema } }, null);
+const schemaForm = () => constraintOf({ type: 'json_schema', json_schema: { schema } }, null);
 const tools: ToolUse = { tools: [{ name: 'read', parameters: schema }], choice: 'auto', parallel: true };
 
 /** What each asks for, once the pair is up. */
@@ -74,11 +74,11 @@ const features: Record<string, () => Partial<GenerationRequest>> = {
     ...inForm(schemaForm()),
     sampling: { temperature: 1.2, topK: 3, topP: 0.8 },
   }),
-  json_object: () => inForm(formOf({ type: 'json_object' }, null)),
-  regex: () => inForm(formOf(null, { regex: '[a-f]{2,9}(, [a-f]{2,9})*' })),
-  'tools, required': () => inForm(toolForm({ ...tools, choice: 'required' }, () => 'parameters')),
+  json_object: () => inForm(constraintOf({ type: 'json_object' }, null)),
+  regex: () => inForm(constraintOf(null, { regex: '[a-f]{2,9}(, [a-f]{2,9})*' })),
+  'tools, required': () => inForm(toolConstraint({ ...tools, choice: 'required' }, () => 'parameters')),
   'tools, auto': () => ({
-    ...inForm(toolForm(tools, () => 'parameters')),
+    ...inForm(toolConstraint(tools, () => 'parameters')),
     ...adjust({ logitBias: new Map(tokenizer.encode('<tool_call>').map((id) => [id, 8])) }),
   }),
 };

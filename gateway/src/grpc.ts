@@ -15,7 +15,7 @@ import type { GenerationRequest, GenerationStep, ModelInfo } from './decode/type
 import { jsonSchemaGrammar } from './grammar/json-schema.ts';
 import { jsonObject } from './grammar/json-text.ts';
 import type { OutputConstraint } from './grammar/types.ts';
-import { parseSchema, regexForm } from './openai/output-format.ts';
+import { parseSchema, wholeRegex } from './openai/output-format.ts';
 import { checkModel, draftMode, randomSeed, stopStrings, TOP_LOGPROBS_LIMIT } from './openai/request.ts';
 import type { EndpointParts } from './openai/respond.ts';
 import { STOP_TOKEN_LIMIT } from './openai/sampling.ts';
@@ -110,14 +110,14 @@ function parseRequest(
   if (message.model !== '') checkModel(message.model, model);
   const { stop, draft } = message;
   const fields = parseFields(checkedFields, { stop, draft: draft && { mode: draft.mode || undefined } });
-  const form = formOf(message);
+  const constraint = constraintOf(message);
   const prompt = promptOf(message, model, tokenizer);
   const room = roomAfter(prompt, undefined, model, 'prompt');
   return {
     prompt,
     sampling: receivedSampling(message.sampling, model.vocabulary),
     ...tokenFields(message, model),
-    ...(form && { grammar: grammars.start(form) }),
+    ...(constraint && { grammar: grammars.start(constraint) }),
     seed: message.seed ?? randomSeed(),
     maxTokens: message.maxTokens === 0 ? room : message.maxTokens,
     ...(draft && draftFields(draft, fields.draft?.mode)),
@@ -126,9 +126,9 @@ function parseRequest(
 }
 
 /** @throws PtpError `invalid_argument` naming the unsupported part of a schema */
-function formOf({ form, ignoreEndOfText, adjustments }: GenerateRequest): OutputConstraint | undefined {
+function constraintOf({ form, ignoreEndOfText, adjustments }: GenerateRequest): OutputConstraint | undefined {
   if (form.case === undefined || (form.case === 'jsonObject' && !form.value)) return undefined;
-  const absent = 'absent if the answer must have a form';
+  const absent = 'absent with `json_schema`, `json_object` or `regex`';
   if (ignoreEndOfText) throw invalidField('ignore_end_of_text', absent, true);
   const heldBackUntil = adjustments?.heldBackUntil ?? 0;
   if (heldBackUntil > 0) throw invalidField('adjustments.held_back_until', absent, heldBackUntil);
@@ -136,7 +136,7 @@ function formOf({ form, ignoreEndOfText, adjustments }: GenerateRequest): Output
   if (form.case === 'jsonSchema') {
     return { grammar: jsonSchemaGrammar(parseSchema(form.value, 'json_schema'), 'json_schema'), key };
   }
-  return { grammar: form.case === 'regex' ? regexForm(form.value, 'regex') : jsonObject, key };
+  return { grammar: form.case === 'regex' ? wholeRegex(form.value, 'regex') : jsonObject, key };
 }
 
 /** @throws PtpError `invalid_argument`, `out_of_range` naming field, limit and value */

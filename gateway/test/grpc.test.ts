@@ -131,7 +131,7 @@ describe('GenerationService', () => {
     [
       'a form without an end',
       { prompt, form: { case: 'regex', value: 'a' }, ignoreEndOfText: true },
-      { message: '`ignore_end_of_text` must be absent if the answer must have a form, got true' },
+      { message: '`ignore_end_of_text` must be absent with `json_schema`, `json_object` or `regex`, got true' },
     ],
     [
       'an unknown draft mode',

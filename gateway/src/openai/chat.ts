@@ -7,10 +7,10 @@ import { type ChoiceFormat, ChoicesWriter, type Format } from './choices-writer.
 import { chatLogprobs, type TokenLogprob } from './logprobs.ts';
 import { conversation, messageList } from './messages.ts';
 import { choiceRequests } from './prompt.ts';
-import { choiceFields, commonRequest, sharedFields, singleForm, topLogprobs } from './request.ts';
+import { choiceFields, commonRequest, sharedFields, singleConstraint, topLogprobs } from './request.ts';
 import { type EndpointParts, respond } from './respond.ts';
 import { type CallPiece, ToolCallReader } from './tool-calls.ts';
-import { toolChoice, toolForm, tools, toolUseOf } from './tools.ts';
+import { toolChoice, toolConstraint, tools, toolUseOf } from './tools.ts';
 
 /** Body of POST /v1/chat/completions. */
 export const chatBody = object({
@@ -57,8 +57,9 @@ function parseChat(given: unknown, model: ModelInfo) {
     typeof choice === 'object' && choice ? { name: choice.function.name } : choice,
     body.parallel_tool_calls ?? true,
   );
-  const form = singleForm(request.form, toolUse && toolForm(toolUse, (i) => `tools[${i}].function.parameters`));
-  return { ...request, form, logprobs: body.logprobs ? tops : undefined, messages, toolUse };
+  const called = toolUse && toolConstraint(toolUse, (i) => `tools[${i}].function.parameters`);
+  const constraint = singleConstraint(request.constraint, called);
+  return { ...request, constraint, logprobs: body.logprobs ? tops : undefined, messages, toolUse };
 }
 
 /** @param withTools splits tool calls off the text */

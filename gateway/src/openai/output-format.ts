@@ -45,11 +45,11 @@ export const structuredOutputs = object({
 });
 
 /**
- * The form that a completion or chat request wants; undefined for any text.
+ * The constraint of a completion or chat request; undefined for any text.
  *
  * @throws PtpError `invalid_argument` naming the unsupported part of a schema
  */
-export function formOf(
+export function constraintOf(
   format: z.infer<typeof responseFormat> | null | undefined,
   structured: z.infer<typeof structuredOutputs> | null | undefined,
 ): OutputConstraint | undefined {
@@ -57,13 +57,13 @@ export function formOf(
   if (formatted && structured) throw invalidField('structured_outputs', 'absent with `response_format`', structured);
   if (formatted) {
     const schema = format.type === 'json_schema' ? format.json_schema.schema : undefined;
-    return jsonForm(format, schema, 'response_format.json_schema.schema');
+    return jsonConstraint(format, schema, 'response_format.json_schema.schema');
   }
   return structured ? { grammar: structuredGrammar(structured), key: JSON.stringify(structured) } : undefined;
 }
 
 /** @param field the request field of the schema, for errors */
-export function jsonForm(
+export function jsonConstraint(
   format: { readonly type: 'json_object' | 'json_schema' },
   schema: unknown,
   field: string,
@@ -84,13 +84,13 @@ function structuredGrammar(structured: z.infer<typeof structuredOutputs>): Expre
     return jsonSchemaGrammar(typeof json === 'string' ? parseSchema(json, field) : json, field);
   }
   if (texts) return choice(...texts.map(literal));
-  if (regex != null) return regexForm(regex, 'structured_outputs.regex');
+  if (regex != null) return wholeRegex(regex, 'structured_outputs.regex');
   if (!structured.json_object) throw invalidField('structured_outputs.json_object', 'true', false);
   return jsonObject;
 }
 
 /** Texts that a regular expression matches as a whole. @throws PtpError `invalid_argument` naming its unsupported part */
-export function regexForm(regex: string, field: string): Expression {
+export function wholeRegex(regex: string, field: string): Expression {
   try {
     return regexGrammar(`^(?:${regex})$`, utf8);
   } catch (error) {

@@ -7,7 +7,7 @@ import type { OutputConstraint } from '../grammar/types.ts';
 import { DRAFT_MODES, LONGEST_DRAFT } from '../settings.ts';
 import { boolean, integer, object, positive, text } from '../validation.ts';
 import { content, joinText } from './messages.ts';
-import { formOf, responseFormat, structuredOutputs } from './output-format.ts';
+import { constraintOf, responseFormat, structuredOutputs } from './output-format.ts';
 import { samplingFields, samplingOf } from './sampling.ts';
 
 /** Most alternatives per token, as in OpenAI's chat API. */
@@ -74,14 +74,13 @@ export function commonRequest(body: CommonBody, maxTokens: number | null | undef
   if (maxTokens && (body.min_tokens ?? 0) > maxTokens) {
     throw invalidField('min_tokens', `at most \`max_tokens\` (${maxTokens})`, body.min_tokens);
   }
-  const form = formOf(body.response_format, body.structured_outputs);
-  if (form && body.ignore_eos) throw invalidField('ignore_eos', 'absent if the answer must have a form', true);
-  if (form && body.min_tokens) {
-    throw invalidField('min_tokens', 'absent if the answer must have a form', body.min_tokens);
-  }
+  const constraint = constraintOf(body.response_format, body.structured_outputs);
+  const absent = 'absent with `response_format` or `structured_outputs`';
+  if (constraint && body.ignore_eos) throw invalidField('ignore_eos', absent, true);
+  if (constraint && body.min_tokens) throw invalidField('min_tokens', absent, body.min_tokens);
   return {
-    /** Constraint on the answer; undefined for any text. */
-    form,
+    /** Undefined for any text. */
+    constraint,
     /** Choices per prompt, 1 .. 8. Choice i draws from seed + i mod 2^64. */
     n: body.n ?? 1,
     /** 0 .. 2^64 - 1; a negative seed wraps around. */
@@ -107,13 +106,13 @@ export function randomSeed(): bigint {
   return randomBytes(8).readBigUInt64LE();
 }
 
-/** @throws PtpError `invalid_argument` if a format and tools would each give the answer a form */
-export function singleForm(
+/** @throws PtpError `invalid_argument` if a response format and tools would each constrain the answer */
+export function singleConstraint(
   format: OutputConstraint | undefined,
   tools: OutputConstraint | undefined,
 ): OutputConstraint | undefined {
   if (format && tools) {
-    throw invalidField('tools', 'absent if the answer must have a format, or used with `tool_choice` none', 'both');
+    throw invalidField('tools', 'absent with a response format, unless `tool_choice` is none', 'both');
   }
   return tools ?? format;
 }

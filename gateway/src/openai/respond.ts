@@ -50,7 +50,7 @@ export async function respond(
     const shared = {
       ...traceFields(http, request.stream),
       ...(prediction.length > 0 && { prediction }),
-      ...(request.form && { grammar: grammars.start(request.form) }),
+      ...(request.constraint && { grammar: grammars.start(request.constraint) }),
     };
     const requests = choices.map((choice) => ({ ...choice, ...shared }));
     const usage = newUsage(requests.reduce((sum, { prompt }) => sum + prompt.length, 0) / request.n);

@@ -5,9 +5,9 @@ import type { ChatMessage } from '../text/chat-message.ts';
 import { boolean, object, positive, text } from '../validation.ts';
 import { parseBody, unsupportedInResponses } from './body.ts';
 import { joinText, parseArguments } from './messages.ts';
-import { jsonForm, textFormat } from './output-format.ts';
-import { commonRequest, sharedFields, singleForm, topLogprobs } from './request.ts';
-import { isFunction, TOOL_LIMIT, toolChoiceOf, toolForm, toolFunction, toolUseOf } from './tools.ts';
+import { jsonConstraint, textFormat } from './output-format.ts';
+import { commonRequest, sharedFields, singleConstraint, topLogprobs } from './request.ts';
+import { isFunction, TOOL_LIMIT, toolChoiceOf, toolConstraint, toolFunction, toolUseOf } from './tools.ts';
 
 /** A checked request of the responses API. */
 export type ResponsesRequest = ReturnType<typeof parseResponses>;
@@ -67,7 +67,10 @@ export function parseResponses(given: unknown, model: ModelInfo) {
   const format = body.text?.format ?? { type: 'text' as const };
   return {
     ...request,
-    form: singleForm(formOf(format), toolUse && toolForm(toolUse, (i) => `tools[${i}].parameters`)),
+    constraint: singleConstraint(
+      constraintOf(format),
+      toolUse && toolConstraint(toolUse, (i) => `tools[${i}].parameters`),
+    ),
     logprobs: withLogprobs ? tops : undefined,
     messages: instructions === null ? messages : [{ role: 'system' as const, content: instructions }, ...messages],
     instructions,
@@ -83,9 +86,9 @@ export function parseResponses(given: unknown, model: ModelInfo) {
   };
 }
 
-function formOf(format: z.infer<typeof textFormat>) {
+function constraintOf(format: z.infer<typeof textFormat>) {
   if (format.type === 'text') return undefined;
-  return jsonForm(format, format.type === 'json_schema' ? format.schema : undefined, 'text.format.schema');
+  return jsonConstraint(format, format.type === 'json_schema' ? format.schema : undefined, 'text.format.schema');
 }
 
 function messageOf(item: z.infer<typeof call | typeof callOutput | typeof message>, index: number): ChatMessage {

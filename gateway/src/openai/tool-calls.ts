@@ -17,10 +17,9 @@ export interface SplitText {
   readonly calls: readonly CallPiece[];
 }
 
-/** Splits tool calls off a text that arrives in pieces and follows a `toolForm` grammar; the text may break off anywhere. */
+/** Splits tool calls off a text that arrives in pieces and follows a `toolConstraint` grammar; the text may break off anywhere. */
 export class ToolCallReader {
-  /** Calls begun so far. */
-  calls = 0;
+  #callCount = 0;
   #state: 'text' | 'head' | 'arguments' | 'tail' = 'text';
   #held = '';
   #depth = 0;
@@ -45,12 +44,12 @@ export class ToolCallReader {
         const end = this.#held.indexOf(CALL_ARGUMENTS);
         if (end < 0) break;
         const name = this.#held.slice(CALL_NAME.length, end);
-        calls.push({ index: this.calls++, id: newId('call_'), name, arguments: '' });
+        calls.push({ index: this.#callCount++, id: newId('call_'), name, arguments: '' });
         this.#held = this.#held.slice(end + CALL_ARGUMENTS.length);
         this.#state = 'arguments';
       } else if (this.#state === 'arguments') {
         const part = this.#takeArguments();
-        if (part !== '') calls.push({ index: this.calls - 1, arguments: part });
+        if (part !== '') calls.push({ index: this.#callCount - 1, arguments: part });
         // Still in the arguments: the rest has not arrived yet.
         if ((this.#state as string) === 'arguments') break;
       } else {
@@ -79,7 +78,7 @@ export class ToolCallReader {
 
   /** Only whitespace follows a call: drop it. */
   #content(text: string): string {
-    return this.calls > 0 ? '' : text;
+    return this.#callCount > 0 ? '' : text;
   }
 
   /** Takes the text of a JSON object up to its closing brace. */

@@ -67,12 +67,12 @@ export function toolUseOf(
 }
 
 /**
- * The form of an answer that may call tools. From the opening tag on, a grammar ensures that each call names a tool of
- * the request and that its arguments satisfy that tool's schema.
+ * The constraint on an answer that may call tools. From the opening tag on, a grammar ensures that each call names a tool
+ * of the request and that its arguments satisfy that tool's schema.
  *
  * @param fieldOf the request field of tool i's parameters, for errors
  */
-export function toolForm(use: ToolUse, fieldOf: (index: number) => string): OutputConstraint {
+export function toolConstraint(use: ToolUse, fieldOf: (index: number) => string): OutputConstraint {
   const { choice: wanted } = use;
   const key = JSON.stringify(use);
   const bodies = use.tools.map((tool, i) => ({ tool, body: callBody(tool, fieldOf(i)) }));
