@@ -37,18 +37,18 @@ export const defaultSampling: SamplingParams = { temperature: 1, topK: 0, topP: 
 /**
  * Validates a request's sampling parameters and fills in defaults.
  *
- * @param given the client's values; undefined and null mean the default
+ * @param values the client's values; undefined and null mean the default
  * @param vocabularySize size of the target's vocabulary, the upper limit of top-k
  * @throws PtpError `invalid_argument` with the field's name on the wire (`temperature`, `top_k`, `top_p`, `min_p`)
  */
 export function samplingParams(
-  given: { readonly [K in keyof SamplingParams]?: SamplingParams[K] | null | undefined },
+  values: { readonly [K in keyof SamplingParams]?: SamplingParams[K] | null | undefined },
   vocabularySize: number,
 ): SamplingParams {
-  const temperature = given.temperature ?? defaultSampling.temperature;
-  const topK = given.topK ?? defaultSampling.topK;
-  const topP = given.topP ?? defaultSampling.topP;
-  const minP = given.minP ?? 0;
+  const temperature = values.temperature ?? defaultSampling.temperature;
+  const topK = values.topK ?? defaultSampling.topK;
+  const topP = values.topP ?? defaultSampling.topP;
+  const minP = values.minP ?? 0;
   requireField(temperature >= 0 && temperature <= 2, 'temperature', 'in [0, 2]', temperature);
   const topKLimit = `0 (off) or an integer in [1, ${vocabularySize}]`;
   requireField(Number.isInteger(topK) && topK >= 0 && topK <= vocabularySize, 'top_k', topKLimit, topK);

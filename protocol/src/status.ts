@@ -47,7 +47,7 @@ function truncate(text: string, length: number): string {
 export function fromStatus(error: ServiceError, signal?: AbortSignal): PtpError {
   const details = serverDetails(error);
   const received = codeFromGrpc(error.code);
-  // An error that no server of ours sent is a connection failure, whatever its code (a corrupted TLS record gives INTERNAL).
+  // INTERNAL without our trailer is a connection failure (a corrupted TLS record, for example).
   const code = received === 'internal' && !details ? 'unavailable' : received;
   if (signal?.aborted && code === 'cancelled') return toPtpError(signal.reason);
   const message = details ? error.details : (transportMessages[code] ?? error.details);

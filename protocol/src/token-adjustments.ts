@@ -36,15 +36,15 @@ export const noAdjustment: AdjustParams = {
  * @throws PtpError `invalid_argument` with the field's name on the wire
  */
 export function adjustParams(
-  given: { readonly [K in keyof AdjustParams]?: AdjustParams[K] | null | undefined },
+  values: { readonly [K in keyof AdjustParams]?: AdjustParams[K] | null | undefined },
   vocabulary: number,
 ): AdjustParams | undefined {
-  const logitBias = given.logitBias ?? noAdjustment.logitBias;
-  const presencePenalty = given.presencePenalty ?? 0;
-  const frequencyPenalty = given.frequencyPenalty ?? 0;
-  const repetitionPenalty = given.repetitionPenalty ?? 1;
-  const heldBackUntil = given.heldBackUntil ?? 0;
-  const heldBack = heldBackUntil > 0 ? (given.heldBack ?? []) : [];
+  const logitBias = values.logitBias ?? noAdjustment.logitBias;
+  const presencePenalty = values.presencePenalty ?? 0;
+  const frequencyPenalty = values.frequencyPenalty ?? 0;
+  const repetitionPenalty = values.repetitionPenalty ?? 1;
+  const heldBackUntil = values.heldBackUntil ?? 0;
+  const heldBack = heldBackUntil > 0 ? (values.heldBack ?? []) : [];
   requireField(logitBias.size <= LOGIT_BIAS_LIMIT, 'logit_bias', `at most ${LOGIT_BIAS_LIMIT} entries`, logitBias.size);
   for (const [id, bias] of logitBias) {
     requireField(isToken(id, vocabulary), 'logit_bias', `of token ids in [0, ${vocabulary - 1}]`, id);
@@ -66,9 +66,12 @@ export function adjustParams(
  *
  * @throws PtpError `invalid_argument`, naming field, limit and value
  */
-export function receivedAdjustments(given: TokenAdjustments | undefined, vocabulary: number): AdjustParams | undefined {
-  if (!given) return undefined;
-  const { logitBias, repetitionPenalty, presencePenalty, frequencyPenalty, heldBack, heldBackUntil } = given;
+export function receivedAdjustments(
+  message: TokenAdjustments | undefined,
+  vocabulary: number,
+): AdjustParams | undefined {
+  if (!message) return undefined;
+  const { logitBias, repetitionPenalty, presencePenalty, frequencyPenalty, heldBack, heldBackUntil } = message;
   const biases = new Map(Object.entries(logitBias).map(([id, bias]) => [Number(id), bias]));
   const repetition = repetitionPenalty === 0 ? 1 : repetitionPenalty;
   const penalties = { presencePenalty, frequencyPenalty, repetitionPenalty: repetition };

@@ -428,7 +428,7 @@ describe('serve', () => {
     await closed;
   });
 
-  test('close is forced after the grace period, whatever a handler does', async () => {
+  test('close is forced after the grace period even if a handler never returns', async () => {
     const { server, client } = await start({
       verify: async function* () {
         await new Promise(() => {});

@@ -89,9 +89,9 @@ const BY_TYPE = {
 const EXCLUSIVE = ['$ref', 'const', 'enum', 'anyOf', 'oneOf', 'allOf'] as const;
 
 /** @throws PtpError `invalid_argument` naming the keyword that is not supported */
-export function checkKeywords(given: unknown, at: string): Schema {
-  if (given === false) throw schemaError(at, 'must allow some value, got false');
-  const schema = parseFields(keywords, given, at);
+export function checkKeywords(value: unknown, at: string): Schema {
+  if (value === false) throw schemaError(at, 'must allow some value, got false');
+  const schema = parseFields(keywords, value, at);
   const unsupported = UNSUPPORTED.find((name) => schema[name] !== undefined) ?? FALSE_ONLY.find((name) => schema[name]);
   if (unsupported !== undefined) throw schemaError(`${at}.${unsupported}`, 'is not supported');
   const [exclusive, another] = EXCLUSIVE.filter((name) => schema[name] !== undefined);

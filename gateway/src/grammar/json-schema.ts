@@ -60,9 +60,9 @@ class SchemaCompiler {
     return this.#value(this.#root, this.#field);
   }
 
-  #value(given: unknown, at: string): Expression {
-    if (given === true) return jsonValue;
-    const schema = checkKeywords(given, at);
+  #value(value: unknown, at: string): Expression {
+    if (value === true) return jsonValue;
+    const schema = checkKeywords(value, at);
     if (++this.#depth > DEPTH_LIMIT) throw schemaError(at, `must be nested at most ${DEPTH_LIMIT} levels deep`);
     try {
       if (schema.$ref !== undefined) return this.#reference(schema.$ref, at);

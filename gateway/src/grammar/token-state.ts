@@ -10,7 +10,7 @@ export function startState(grammar: Expression, vocabulary: Vocabulary): Grammar
   return new TokenState(automaton.start, { automaton, vocabulary, states: new Map(), masks: new Map() });
 }
 
-/** What all states of one grammar share. */
+/** State shared by all positions of one grammar. */
 interface Shared {
   readonly automaton: Automaton;
   readonly vocabulary: Vocabulary;
@@ -119,7 +119,7 @@ function tokenMask(start: AutomatonState, automaton: Automaton, { size, trie, en
     for (const id of trie.ids[node] as readonly number[]) mask[id >> 3] = (mask[id >> 3] as number) | (1 << (id & 7));
     node++;
   }
-  // tokens that end a text are not part of it, whatever their bytes
+  // tokens that end a text are not part of it: ignore their bytes
   for (const id of endTokens) {
     const bit = 1 << (id & 7);
     const others = (mask[id >> 3] as number) & ~bit;

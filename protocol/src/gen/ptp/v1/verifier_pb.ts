@@ -64,8 +64,8 @@ export type GetTargetResponse = Message<"ptp.v1.GetTargetResponse"> & {
   prefixCache?: PrefixCacheFacts | undefined;
 
   /**
-   * True if the self-check at start found the engine batch-invariant: a token's logits are bit-identical whatever else is in the batch, so
-   * the text does not depend on drafts and batches.
+   * True if the self-check at start found the engine batch-invariant: a token's logits are bit-identical in any batch, so the text does not
+   * depend on drafts and batches.
    *
    * @generated from field: bool batch_invariant = 5;
    */
