@@ -1,0 +1,135 @@
+import type { Block } from '../../src/decode/block.ts';
+import type { StepDecision } from '../../src/decode/controller.ts';
+import { DecodePipeline } from '../../src/decode/pipeline.ts';
+import type { Command, PipelineParts, StepPolicy } from '../../src/decode/pipeline-types.ts';
+import type { Draft, StepRef, Verdict } from '../../src/decode/ports.ts';
+import type { GenerationStep } from '../../src/decode/types.ts';
+
+/** Longest block. */
+export const LENGTH = 3;
+export const overlap: StepDecision = { mode: 'overlap', reason: 'setting' };
+export const plain: StepDecision = { mode: 'plain', reason: 'setting' };
+
+/** Drafts always, in full; notes what it hears. */
+class FixedPolicy implements StepPolicy {
+  decisions: StepDecision[] = [];
+  worthAhead = true;
+  readonly sent: boolean[] = [];
+  readonly observed: Parameters<StepPolicy['observe']>[0][] = [];
+
+  choose = (drafterAvailable: boolean) => (drafterAvailable ? (this.decisions.shift() ?? overlap) : plain);
+  room = (wanted: number) => Math.max(0, Math.min(LENGTH, wanted - 1));
+  better = (one: Block, other: Block) => (other.tokens.length > one.tokens.length ? other : one);
+  worthVerifying = (block: Block) => block;
+  worthDrafting = (mode: StepDecision['mode'], room: number) => (mode === 'plain' ? 0 : room);
+  worthSendingAhead = () => this.worthAhead;
+  sentAhead = (cameTrue: boolean) => void this.sent.push(cameTrue);
+  chances = ({ confidences }: Block) => [...confidences];
+  budget = () => 8;
+  observe: StepPolicy['observe'] = (outcome) => void this.observed.push(outcome);
+}
+
+export function draft(...branches: [accepted: number, ...tokens: number[]][]): Draft {
+  return {
+    branches: branches.map(([accepted, ...tokens]) => ({
+      $typeName: 'ptp.v1.Branch',
+      accepted,
+      tokens,
+      confidences: tokens.map(() => 0.5),
+    })),
+    micros: 100,
+    queueMicros: 0,
+    runMicros: 80,
+    batchSize: 1,
+  };
+}
+
+export function verdict(accepted: number, nextToken: number): Verdict {
+  const logProbabilities = Array.from({ length: accepted + 1 }, () => -1);
+  const time = { micros: 200, queueMicros: 0, runMicros: 150, batchSize: 1, drafted: accepted };
+  return { accepted, nextToken, logProbabilities, tops: [], time };
+}
+
+/** A pipeline with a clock that a test sets. Commands are told in short: `verify 1,2` or `verify 3 after 2:9`. */
+export class Harness {
+  readonly policy = new FixedPolicy();
+  readonly steps: StepRef[] = [];
+  readonly finished: GenerationStep[] = [];
+  readonly pipeline: DecodePipeline;
+  now = 0;
+  drafterAvailable = true;
+
+  constructor({ limits = { ahead: 4 }, request, proposers = [] }: Partial<PipelineParts> = {}) {
+    const parts = { request: { maxTokens: 100, ...request }, limits, proposers };
+    this.pipeline = new DecodePipeline({ ...parts, model: { endOfText: 0 }, policy: this.policy });
+  }
+
+  /** Begins with a first block. */
+  begin(...tokens: number[]): string[] {
+    this.pipeline.firstDraft();
+    return this.redraft(...tokens);
+  }
+
+  redraft(...tokens: number[]): string[] {
+    const answer = tokens.length > 0 ? draft([0, ...tokens]) : undefined;
+    this.pipeline.receive({ kind: 'redraft', step: undefined, draft: answer, at: this.now });
+    return this.next();
+  }
+
+  /** The verify call of a step has left. */
+  left(step: number): string[] {
+    this.pipeline.receive({ kind: 'verifySent', step: this.#ref(step) });
+    return this.next();
+  }
+
+  drafted(step: number, ...branches: Parameters<typeof draft>): string[] {
+    const answer = branches.length > 0 ? draft(...branches) : undefined;
+    this.pipeline.receive({ kind: 'draft', step: this.#ref(step), draft: answer, at: this.now });
+    return this.next();
+  }
+
+  /** @param outcome none for a step that was not run */
+  verified(step: number, ...outcome: Parameters<typeof verdict> | []): string[] {
+    const [accepted, nextToken] = outcome;
+    const answer = accepted === undefined ? undefined : verdict(accepted, nextToken as number);
+    this.pipeline.receive({ kind: 'verdict', step: this.#ref(step), verdict: answer, at: this.now });
+    return this.next();
+  }
+
+  /** Commands due; a finished step is taken, and those due after it follow. */
+  next(): string[] {
+    const commands = this.pipeline.next(this.now, this.drafterAvailable).map((command) => this.#short(command));
+    const step = this.pipeline.takeFinished();
+    if (!step) return commands;
+    this.finished.push(step);
+    return step.finish ? commands : [...commands, ...this.next()];
+  }
+
+  #ref(step: number): StepRef {
+    return this.steps[step] as StepRef;
+  }
+
+  /** Steps are numbered as they are sent, dropped ones included. */
+  #number(ref: StepRef | undefined): number {
+    if (!ref) return -1;
+    const known = this.steps.indexOf(ref);
+    return known >= 0 ? known : this.steps.push(ref) - 1;
+  }
+
+  #short(command: Command): string {
+    if (command.kind === 'commit') return `commit ${command.tokens}`;
+    const step = this.#number(command.step);
+    switch (command.kind) {
+      case 'drop':
+        return `drop #${step}`;
+      case 'verify': {
+        const { after, block } = command;
+        return `verify #${step} [${block}]${after ? ` after ${after.accepted}:${after.nextToken}` : ''}`;
+      }
+      case 'draft':
+        return `draft #${step} [${command.tokens.slice(0, command.assumed)}|${command.tokens.slice(command.assumed)}]`;
+      case 'redraft':
+        return `redraft #${step} ${command.budget}`;
+    }
+  }
+}
