@@ -1,5 +1,6 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import type { AdjustParams } from '@ptp/protocol/token-adjustments';
+import type { GrammarState } from '../grammar/types.ts';
 import type { ProposalSource } from './block.ts';
 import type { DraftLimits, StepDecision } from './controller.ts';
 import type { Mode } from './mode-selector.ts';
@@ -7,15 +8,7 @@ import type { Mode } from './mode-selector.ts';
 /** What a request may want otherwise than the gateway's settings have it; a longer block than theirs is cut to theirs. */
 export type DraftOverrides = Partial<Pick<DraftLimits, 'length' | 'mode' | 'lookup'>>;
 
-/** Where a text stands in what it has to be: a grammar's state, after some tokens. */
-export interface GrammarState {
-  /** After one more token; undefined where it may not come. A token that ends the text may come where the text may end. */
-  after(token: number): GrammarState | undefined;
-  /** [ceil(V / 8)] bit t % 8 of byte t / 8 is set where token t may come. */
-  readonly mask: Uint8Array;
-  /** At most so many tokens that spell what must come; none where there is a choice. */
-  forced(most: number): number[];
-}
+export type { GrammarState };
 
 /** What the loop (run.ts) gets and gives: token ids only. Text, JSON and chat templates are its callers' business. */
 
