@@ -46,8 +46,6 @@ export async function runService(
   name: string,
   start: (logger: Logger, onStop: (action: StopAction) => void) => Promise<void>,
 ): Promise<void> {
-  // onnxruntime >= 1.30 reports usage to its maker unless this is set before its native library is loaded
-  process.env.ORT_DISABLE_TELEMETRY ??= '1';
   process.stdout.on('error', () => {}); // the reader of the log is gone; 'disconnect' or a signal follows
   const actions: StopAction[] = [];
   let logger: Logger | undefined;

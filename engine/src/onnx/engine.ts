@@ -19,6 +19,9 @@ import { checkDraftSlots, checkEmpty, checkTargetSlots } from '../validate-slots
 import type { FromWorker, Request, ReuseAnswer, RunAnswer, ToWorker } from './messages.ts';
 import { drafterOf, loadModel, type ModelKind, type OnnxModel } from './model.ts';
 
+// onnxruntime >= 1.30 reports usage to its maker unless this is set before a worker loads its native library.
+process.env.ORT_DISABLE_TELEMETRY ??= '1';
+
 /**
  * The target of a model folder in onnxruntime on the CPU, in a thread of its own.
  *
