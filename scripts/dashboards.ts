@@ -58,7 +58,7 @@ export const dashboards: Readonly<Record<string, { readonly title: string; reado
         exemplars: true,
       },
       {
-        title: 'Draft call duration; beside: concurrent with a verify call',
+        title: 'Draft call duration (true: concurrent with a verify call)',
         unit: 's',
         queries: quantiles('ptp_step_draft_duration_seconds', 'beside'),
         exemplars: true,

@@ -57,7 +57,7 @@ function setPorts(env: NodeJS.ProcessEnv, text: string): void {
   set(gatewaySettings.grpcListen, port + 1);
 }
 
-/** What the environment says about the services to start. */
+/** The parts of the environment that decide which services to start. */
 export interface Plan {
   readonly http: { readonly host: string; readonly port: number };
   /** False for a target that is served without a drafter. */

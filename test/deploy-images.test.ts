@@ -186,7 +186,7 @@ describe('the services, laid out as in the images', () => {
           () => true,
           () => false,
         );
-      await expect.poll(check, { timeout: 15_000, interval: 200 }).toBe(true);
+      await expect.poll(check, { timeout: 30_000, interval: 200 }).toBe(true);
     }
     const ask = () =>
       fetch(`http://127.0.0.1:${ports.http}/v1/completions`, {
@@ -195,5 +195,5 @@ describe('the services, laid out as in the images', () => {
         body: JSON.stringify({ prompt: 'def ', max_tokens: 5, seed: 1 }),
       });
     await expect.poll(async () => (await ask()).status, { timeout: 10_000 }).toBe(200);
-  }, 60_000);
+  }, 120_000);
 });

@@ -73,7 +73,7 @@ const isAlive = (pid: number) => {
 };
 
 const models = ['--models', join(root, 'test', 'models', 'tiny')];
-const waiting = { timeout: 30_000, interval: 50 };
+const waiting = { timeout: 45_000, interval: 50 };
 
 /** A copy of the tiny model without its drafter. */
 async function targetAlone(): Promise<string> {
@@ -86,7 +86,7 @@ async function targetAlone(): Promise<string> {
   return folder;
 }
 
-describe('npm start', { timeout: 60_000 }, () => {
+describe('npm start', { timeout: 120_000 }, () => {
   test('serves, restarts services, and ends at a signal without leaving files', async () => {
     const [port, metrics] = [await freePort(), await freePort()];
     vi.stubEnv('PTP_METRICS_LISTEN', `127.0.0.1:${metrics}`);
