@@ -55,20 +55,8 @@ function keepLongSeeds(this: unknown, key: string, value: unknown, context?: { s
   return key === 'seed' && typeof value === 'number' && /^-?\d{16,}$/.test(source) ? BigInt(source) : value;
 }
 
-/** Breadth-first, since the value may be too deep for recursion. */
-function isNestedTooDeep(value: unknown): boolean {
-  let level = [value].filter(isContainer);
-  for (let depth = 1; level.length > 0; depth++) {
-    if (depth > NESTING_LIMIT) return true;
-    const next: object[] = [];
-    for (const container of level) {
-      for (const inner of Object.values(container)) if (isContainer(inner)) next.push(inner);
-    }
-    level = next;
-  }
-  return false;
-}
-
-function isContainer(value: unknown): value is object {
-  return typeof value === 'object' && value !== null;
+/** @param levels how many more levels of nesting are allowed; bounds the recursion */
+function isNestedTooDeep(value: unknown, levels = NESTING_LIMIT): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  return levels === 0 || Object.values(value).some((inner) => isNestedTooDeep(inner, levels - 1));
 }
