@@ -32,6 +32,7 @@ export interface HttpSettings {
   readonly corsOrigins: string;
 }
 
+/** The limits of a server that is not under test. */
 export const HTTP_LIMITS = { bodyLimit: 4 * 1024 * 1024, stallMillis: 30_000 };
 
 export interface HttpParts extends EndpointParts {

@@ -27,13 +27,16 @@ await runService('gateway', async (logger, onStop) => {
   const config = settings(gatewaySettings, process.env);
   const tracing = await startTracing('ptp-gateway');
   onStop(() => tracing.stop());
+
   const manifest = await loadManifest(config.models);
   const drafts = manifest.drafter !== undefined || config.draftModel !== '';
   await checkFiles(config.models, manifest, ['tokenizer.json']);
   const [tokenizer, chatTemplate] = await Promise.all([loadTokenizer(config.models), loadChatTemplate(config.models)]);
+
   const metrics = startMetrics('ptp-gateway', manifest.id);
   onStop(() => metrics.stop());
   const counted = gatewayMetrics(metrics.registry);
+
   const services = new PairClient({
     model: modelInfoOf(manifest),
     verifiers: config.verifiers.map(({ target }) => target),
@@ -45,17 +48,14 @@ await runService('gateway', async (logger, onStop) => {
     tls: await loadTls(config),
   });
   onStop(() => services.close());
-  const limits = {
-    length: config.draftLength,
-    budget: DRAFT_BUDGET,
-    mode: config.draftMode,
-    ahead: STEPS_AHEAD,
-  };
+  const { draftLength: length, draftMode: mode } = config;
+  const limits = { length, mode, budget: DRAFT_BUDGET, ahead: STEPS_AHEAD };
   const traces = config.tracesKept > 0 ? new TraceStore(config.tracesKept) : undefined;
   const spans = new SpanObserver(capturesContent(process.env) ? (ids) => tokenizer.decode(ids) : undefined);
   const observers = [spans, new MetricsObserver(counted), ...(traces ? [traces] : [])];
   const generator = new PairGenerator(services, limits, observers);
   watchHealth(metrics.registry, () => services.health(), drafts);
+
   const onRejection = (code: ErrorCode) => counted.refusals.inc({ error_type: code });
   const grammars = new GrammarCache(tokenizer, generator.model);
   const admission = new Admission(config.maxStreams);
@@ -70,12 +70,11 @@ await runService('gateway', async (logger, onStop) => {
     tls: tls?.grpc,
     services: [generationService(shared)],
   });
-  const { exposition } = metrics;
   const http = await createHttp({
     ...shared,
     chatTemplate,
     traces,
-    exposition,
+    exposition: metrics.exposition,
     settings: { ...HTTP_LIMITS, corsOrigins: config.corsOrigins },
     https: tls?.https,
     logger,
