@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests and lints training/ (Python) in its own virtual environment, training/.venv, which it makes and keeps up to date.
-# PYTHON chooses the interpreter. Arguments go to pytest.
+# Tests and lints training/ (Python) in the virtual environment training/.venv, which it creates and updates.
+# PYTHON selects the interpreter. Arguments go to pytest.
 set -euo pipefail
 scripts="$(cd "$(dirname "$0")" && pwd)"
 cd "$scripts/../training"

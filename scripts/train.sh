@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs a training recipe (training/recipes) in training/.venv, which it makes and keeps up to date:
+# Runs a training recipe (training/recipes) in the virtual environment training/.venv, which it creates and updates:
 #
 #   npm run train -- tiny                    then: npm start -- --models training/work/models/tiny
 #   npm run train -- cpu-default --plan
 #
-# Arguments go to `ptp-train run`, which works in training/. PYTHON chooses the interpreter.
+# Arguments go to `ptp-train run`, in training/. PYTHON selects the interpreter.
 set -euo pipefail
 scripts="$(cd "$(dirname "$0")" && pwd)"
 cd "$scripts/../training"

@@ -1,9 +1,9 @@
-# Sourced in training/: makes the virtual environment .venv, or brings it up to date with pyproject.toml.
+# Sourced in training/: creates the virtual environment .venv, or updates it to pyproject.toml.
 #
-#   install_training NAME [EXTRA]     installs the package with its optional dependencies EXTRA, once for each NAME
+#   install_training NAME [EXTRA]     installs the package with its optional dependencies EXTRA, once per NAME
 #
-# PYTHON chooses the interpreter.
-export PIP_RETRIES="${PIP_RETRIES:-1}" # a package index that cannot be reached should fail soon
+# PYTHON selects the interpreter.
+export PIP_RETRIES="${PIP_RETRIES:-1}" # fail soon if the package index is unreachable
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 install_training() {

@@ -1,7 +1,7 @@
-"""Trains and measures drafters that differ in one setting, each for the same time unless its row says so, and writes the table.
+"""Trains and measures drafters that differ in one setting, each for the same time unless its row sets one; writes a table.
 
-The rows stand in a YAML file: `base`, settings of `distill`, and `rows`, each with a name, a group, and the settings in which it
-differs (`samples` names a folder beside --samples). A row that has its result is not run again.
+A YAML file has `base`, options of `distill`, and `rows`, each with a name, a group and its own settings (`samples` names a folder
+next to --samples). Rows with a result are skipped.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from ptp_train.train.evaluate import by_drafter, decode, proposals, spread, unif
 from ptp_train.train.samples import GENERATED
 
 PAIR_STARTS = 24
-"""Drafted pairs per sequence that are checked for being possible."""
+"""Number of drafted pairs per sequence to check."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,8 +71,8 @@ def distill_settings(args: argparse.Namespace, settings: dict, out: pathlib.Path
 
 @torch.no_grad()
 def impossible_pairs(target: Target, drafter: Drafter, reading: Reading, count: int, inside: Tensor) -> tuple[int, int]:
-    """How many of the drafted two-token beginnings the target could never say: the second token has probability 0 in what
-    temperature, top-k and top-p leave after the first; and how many were looked at. `count` starts per sequence."""
+    """Counts drafted two-token beginnings that the target cannot produce, because the second token has probability 0 after
+    temperature, top-k and top-p, and all those checked; `count` starts per sequence."""
     starts = spread(reading, drafter.config.length)[:, :: GENERATED // count]
     tokens, _ = proposals(drafter, reading, starts, inside)
     never = total = 0

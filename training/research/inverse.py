@@ -1,9 +1,9 @@
 """Trains a C-PTP drafter on text, without a teacher: inverse autoregressive training (docs/ptp.md, "Training").
 
-For a completion t_1 .. t_L of a text, the uniforms that would have made the drafter say it are found position by position: P_k is
-the drafter's own distribution given u_1 .. u_{k-1}, u_k is drawn inside the interval of t_k under it. Then cross-entropy on all
-positions at once, with these uniforms. With --length 1 it is plain next-token training, which a run is to be compared with; with
---method independent the positions are told nothing of the tokens before them, which shows what the uniforms bring.
+For a piece t_1 .. t_L of text, the uniforms under which the drafter would produce it are found position by position: P_k is the
+drafter's own distribution given u_1 .. u_{k-1}, and u_k is drawn inside the interval of t_k under it. The loss is cross-entropy
+on all positions at once, with these uniforms. With --length 1 it is plain next-token training, the baseline; with --method
+independent, positions see nothing of the tokens before them, which shows the value of the uniforms.
 """
 
 import argparse
@@ -58,14 +58,14 @@ def unrestricted(ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def inverted(drafter: Drafter, cache: list, last: Tensor, starts: Tensor, answers: Tensor, conditions) -> Tensor:
-    """Uniforms [B, N, L, D] under which `drafter` itself says the answers [B, N, L]; without gradients."""
+    """Uniforms [B, N, L, D] under which `drafter` itself produces the answers [B, N, L]; without gradients."""
     c = drafter.config
     u = torch.zeros(*answers.shape, c.coordinates, device=answers.device)
-    if c.method == "independent":  # is told of none
+    if c.method == "independent":  # it sees no uniforms
         return u
     with torch.no_grad():
         for k in range(answers.shape[-1]):
-            # position k is told of the uniforms before it only, and the head of the answers before it
+            # position k sees only earlier uniforms, and the head only earlier answers
             hidden = drafter.hidden(cache, last, starts, u[:, :, : k + 1], conditions)
             p = drafter.logits(hidden, last, conditions, answers[:, :, : k + 1])[:, :, k].float().softmax(-1)
             low, high = coordinates.interval(c.pick, p, answers[:, :, k])
@@ -103,7 +103,7 @@ def perplexity(drafter: Drafter, tokens: np.ndarray, context: int) -> dict:
 
 
 def start(args: argparse.Namespace) -> Drafter:
-    """The drafter at the beginning: random, or with the layers of --init, which says at the first position what that says."""
+    """The drafter to start from: random, or with the layers of --init, whose first position then predicts what --init does."""
     settings = argparse.Namespace(**vars(args), from_target=args.init is not None)
     if args.init:
         kind = torch.load(args.init, map_location="cpu", mmap=True).get("kind")
@@ -125,12 +125,12 @@ def continued(args: argparse.Namespace, old: Drafter) -> Drafter:
     drafter.start_from(old, layers_of(args))
     for name in ("pick", "embedding", "frequencies"):
         was, given = getattr(c, name), getattr(args, name)
-        require(was == given, f"--init has --{name} {was}, got {given}")
+        require(was == given, f"--{name} must be that of --init, {was}, got {given}")
     drafter.uniform.load_state_dict(old.uniform.state_dict())
-    if c.length == 1 or c.method == "independent":  # it was told of no uniform
+    if c.length == 1 or c.method == "independent":  # it has seen no uniforms
         drafter.fit_uniforms()
     if old.sequential is not None:
-        require(args.rank == c.rank, f"--init has --rank {c.rank}, got {args.rank}")
+        require(args.rank == c.rank, f"--rank must be that of --init, {c.rank}, got {args.rank}")
         drafter.sequential.load_state_dict(old.sequential.state_dict())
     return drafter
 

@@ -15,7 +15,7 @@ def reverse_kl(logits: Tensor, answers: Tensor, p: Tensor) -> Tensor:
 
 
 def binary_cross_entropy(logits: Tensor, answers: Tensor, p: Tensor) -> Tensor:
-    """Each token's probability by itself: -p log q - (1 - p) log(1 - q), summed over the vocabulary."""
+    """-p log q - (1 - p) log(1 - q), summed over the vocabulary."""
     log_q = logits.log_softmax(-1)
     log_rest = torch.log1p(-log_q.exp().clamp(max=1 - 1e-6))
     return -(p * log_q + (1 - p) * log_rest).sum(-1)

@@ -2,9 +2,8 @@
 
     x_t = fold(round(x_{t-1} + momentum (x_{t-1} - x_{t-2}) + deviation e_t)),   e_t ~ N(0, 1)
 
-fold reflects at both ends of the vocabulary. Each token depends strongly on those before it, but smoothly: tokens that are near
-each other say nearly the same of what follows, as places on a map do, and words do not. The lowest perplexity that any model can
-reach is known, and is printed.
+fold reflects at both ends of the vocabulary. Each token depends strongly but smoothly on earlier ones: neighbouring tokens have
+nearly the same successors, unlike words. The lowest perplexity that any model can reach is known, and printed.
 """
 
 import argparse

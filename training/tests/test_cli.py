@@ -70,21 +70,19 @@ def test_refusals_name_option_limit_and_value():
     assert refusal("target", "--layerz=3").endswith("--layerz=3 is unknown: did you mean --layers?")
     assert refusal("targets") == "ptp-train: command targets is unknown: did you mean target?"
     assert "--split must be one of" in refusal("teacher-samples", "--split", "test")
-    assert refusal("target", "--take", "0,96").endswith(
-        "--take must be integers in [0, 95] with commas between, got 0,96"
-    )
+    assert refusal("target", "--take", "0,96").endswith("--take must be comma-separated integers in [0, 95], got 0,96")
 
 
 def test_missing_inputs_are_refused_with_the_command_that_makes_them(tmp_path):
-    said = refusal("tokenizer", "--work", tmp_path)
-    assert said.endswith(f"--corpus must be there, {tmp_path}/corpus is missing: `ptp-train corpus` makes it")
+    message = refusal("tokenizer", "--work", tmp_path)
+    assert message.endswith(f"--corpus must exist, {tmp_path}/corpus is missing: `ptp-train corpus` makes it")
 
 
 def test_a_target_alone_is_exported_without_anything_about_a_drafter(tmp_path):
     for name in ("target.pt", "tokens"):
         (tmp_path / name).touch()
     words = ["--work", str(tmp_path), "--id", "x"]
-    with pytest.raises(SystemExit, match="--drafter must be there"):
+    with pytest.raises(SystemExit, match="--drafter must exist"):
         commands.check(commands.parse("export", words))
     commands.check(commands.parse("export", [*words, "--target-only"]))
 
@@ -148,13 +146,13 @@ def test_recipe_runs_its_steps_once_and_again_what_changed(text, tmp_path, capsy
     assert "== 3/3 target\n" in first and (work / "target.pt").exists()
     assert json.loads((work / "corpus" / "sources.json").read_text())["files"]["held_packages"] == 40
     main(["run", str(recipe), "--work", str(work)])
-    assert capsys.readouterr().out.count("done before") == 3
+    assert capsys.readouterr().out.count("already done") == 3
     main(["run", str(recipe), "--work", str(work), "--set", "target.tokens=512"])
     again = capsys.readouterr().out
-    assert again.count("done before") == 2 and "resumed at 256 tokens" in again
+    assert again.count("already done") == 2 and "resumed at 256 tokens" in again
     (work / "tokens" / "held_files.npy").unlink()
     main(["run", str(recipe), "--work", str(work), "--set", "*.tokens=512"])
-    assert capsys.readouterr().out.count("done before") == 2  # the tokenizer makes the same tokens again
+    assert capsys.readouterr().out.count("already done") == 2  # the tokenizer makes the same tokens again
     assert (work / "tokens" / "held_files.npy").exists()
 
 
@@ -166,7 +164,7 @@ def test_recipe_is_checked_as_a_whole_before_its_first_step(text, tmp_path):
         "target.layer=2": "step target: --layer is unknown: did you mean --layers?",
         "tokeniser.vocab-size=512": "step tokeniser is unknown: did you mean tokenizer?",
         "corpus.text=nowhere": "step corpus: --text must be a folder, got nowhere",
-        "tokenizer.corpus=nowhere": "--corpus must be there, nowhere is missing",
+        "tokenizer.corpus=nowhere": "--corpus must exist, nowhere is missing",
         "tokens": "--set must be STEP.OPTION=VALUE, got tokens",
     }.items():
         assert message in refusal("run", start_of_recipe(text, tmp_path), "--work", work, "--set", change)
@@ -178,7 +176,7 @@ def test_recipes_that_are_none_are_refused(tmp_path, monkeypatch):
     assert "two steps are named corpus" in refusal("run", write_recipe(tmp_path / "r", ["corpus", "corpus"]))
     assert "did you mean distill?" in refusal("run", write_recipe(tmp_path / "r", ["distil"]))
     assert "steps must be a list" in refusal("run", write_recipe(tmp_path / "r", {}))
-    assert "RECIPE must be a file or one of cpu-default, gpu-default, hugging-face, tiny" in refusal("run", "nothing")
+    assert "RECIPE must be a file or one of continue, cpu-default, gpu-default, hugging-face, tiny" in refusal("run", "nothing")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
@@ -219,7 +217,7 @@ def test_an_interrupted_target_becomes_what_an_unbroken_one_is(tokens, tmp_path,
         update(self, *words, **scalars)
 
     monkeypatch.setattr(Progress, "update", interrupt)
-    with pytest.raises(SystemExit, match="goes on from the last checkpoint"):
+    with pytest.raises(SystemExit, match="run the command again to resume from the last checkpoint"):
         train(tokens, broken, "--tokens", "640", "--checkpoint-seconds", "0")
     monkeypatch.setattr(Progress, "update", update)
     assert train(tokens, broken, "--tokens", "640")["identity"] == whole["identity"]
@@ -232,7 +230,7 @@ def test_init_goes_on_from_a_target_with_lower_rates(tokens, tmp_path):
     second = torch.load(tmp_path / "next.pt")
     assert second["config"] == first["config"] and second["init"] == first["identity"] != second["identity"]
     assert float(second["settings"]["rate"]) == pytest.approx(3e-4)
-    with pytest.raises(SystemExit, match="began from other weights"):
+    with pytest.raises(SystemExit, match="was started from another --init"):
         train(tokens, tmp_path / "next.pt", "--tokens", "128")
 
 

@@ -497,7 +497,7 @@ def test_export_reads_checkpoints_and_reports(pair, tmp_path):
     }
     flags = [x for name, path in paths.items() for x in (f"--{name}", str(tmp_path / path))]
     args = parser.parse_args([*flags, "--id", "pair"])
-    with pytest.raises(SystemExit, match="no yield curve"):
+    with pytest.raises(SystemExit, match="--evaluation must exist, .*: `ptp-train evaluate` measures the yield curve"):
         command.run(args)
     curve = {
         "yield_curve": [0, 0.5, 0.7, 0.8, 0.9],
@@ -542,7 +542,7 @@ def test_small_models_have_graphs_for_more_sequences_than_large_ones(tmp_path, m
     assert slots_of("chosen", slots=(1, 3)) == [1, 3] and (tmp_path / "chosen" / "target.b3.onnx").exists()
     monkeypatch.setattr(export, "LARGE", 1000)
     assert slots_of("large") == [1, 4]
-    with pytest.raises(SystemExit, match="--slots must rise from 1, got 2,4"):
+    with pytest.raises(SystemExit, match="--slots must start with 1 and rise, got 2,4"):
         command.check(argparse.Namespace(slots=(2, 4), to="server", id="x", **{"from": None}))
 
 

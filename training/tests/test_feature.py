@@ -193,7 +193,7 @@ def test_a_reader_becomes_one(pair):
     for name, p in old.named_parameters():
         assert torch.equal(p, new.get_parameter(name))
         assert torch.equal(p, again.get_parameter(name))
-    with pytest.raises(SystemExit, match="--init must be a reader, or of --kind feature for that kind, got feature"):
+    with pytest.raises(SystemExit, match="--init must be of kind reader, or feature for --kind feature, got feature"):
         grown_drafter(drafter, replace(drafter.config, kind="reader"))
 
 

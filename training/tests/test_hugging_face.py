@@ -176,7 +176,7 @@ REFUSED = [
     ({"max_position_embeddings": 0}, r"--context must be in \[1, 0\] \(max_position_embeddings\), got"),
     ({"vocab_size": 400}, r"(embed_tokens|lm_head).weight must have shape \[400, 64\] by config.json, got \[384, 64\]"),
     ({"num_hidden_layers": 4}, r"has no tensor for layers.3.down.weight \(and 8 others\)"),
-    ({"num_hidden_layers": 2}, "has a tensor that LlamaForCausalLM does not: model.layers.2"),
+    ({"num_hidden_layers": 2}, "must not have a tensor model.layers.2.*, which LlamaForCausalLM does not use"),
     ({"architectures": ["Qwen2ForCausalLM"]}, r"has no tensor for layers.0.k.bias \(and 8 others\)"),
 ]
 

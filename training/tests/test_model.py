@@ -148,9 +148,9 @@ def test_a_grown_target_says_the_same_and_learns_by_its_new_parts():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"layers": 1}, "layers 2, which can grow but not shrink, got 1"),
-        ({"heads": 4}, "2 heads for each key, got 4 for 1"),
-        ({"qkv_bias": True}, "no biases"),
+        ({"layers": 1}, "layers must be at least that of --init, 2, got 1"),
+        ({"heads": 4}, "heads per key/value head must be those of --init, 2, got 4 for 1"),
+        ({"qkv_bias": True}, "without biases"),
     ],
 )
 def test_what_cannot_grow_is_refused(changed, message):
@@ -189,7 +189,7 @@ def test_a_grown_drafter_drafts_the_same():
         for d, t in ((drafter, small), (grown, large))
     ]
     torch.testing.assert_close(*rows, atol=1e-3, rtol=1e-3)
-    with pytest.raises(SystemExit, match="--init has 2 layers, got --source 0,2,4"):
+    with pytest.raises(SystemExit, match="--source must name 2 layers as in --init, got 0,2,4"):
         grow.check_drafter(drafter.config, replace(grown.config, source=(0, 2, 4)))
-    with pytest.raises(SystemExit, match="--init has --rank 16, got 8"):
+    with pytest.raises(SystemExit, match="--rank must be that of --init, 16, got 8"):
         grow.check_drafter(drafter.config, replace(grown.config, rank=8))

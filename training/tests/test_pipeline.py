@@ -71,7 +71,7 @@ def test_from_tokenizer_to_figures(folder, capsys, monkeypatch):
         ptp_train("teacher-samples", *sample, "--sequences", 8, "--batch", 8, "--threads", 1)
     pair = ("--target", w / "target.pt", "--samples", w / "samples", "--threads", 1)
     ptp_train("distill", *pair, "--out", w / "drafter.pt", "--steps", 4, "--completions", 16, "--length", 4)
-    with pytest.raises(SystemExit, match="of another model"):
+    with pytest.raises(SystemExit, match="belongs to another model"):
         ptp_train("distill", *pair, "--out", w / "drafter.pt", "--source", "0,1,2", "--length", 4)
     with pytest.raises(SystemExit, match="must be ce with --method o"):
         ptp_train("distill", *pair, "--out", w / "o.pt", "--method", "o", "--loss", "kl")
@@ -112,10 +112,10 @@ def test_a_reader_goes_on_as_a_feature_drafter(folder, capsys):
     assert shares[0][0] == 1  # the target's own token
     assert 0.5 < shares[1][0] <= 1
     assert len(shares[0]) == 4
-    with pytest.raises(SystemExit, match="--length must be 2 or more with --kind feature, .*, got 1"):
+    with pytest.raises(SystemExit, match="--length must be at least 2 with --kind feature, .*, got 1"):
         ptp_train("distill", *pair, "--kind", "feature", "--length", 1, "--out", w / "x.pt")
     where = ("--target", w / "target.pt", "--data", w / "tokens", "--out", w / "nothing")
-    with pytest.raises(SystemExit, match="feature.pt is of --kind feature, which needs the target"):
+    with pytest.raises(SystemExit, match="drafts without the target, got .*feature.pt of kind feature"):
         ptp_train("teacher-samples", *where, "--writer", "student", "--drafter", w / "feature.pt")
 
 
@@ -146,7 +146,7 @@ def test_sequences_by_three_writers(folder):
         drafted = drafter.draft(cache, ids[:, start - 1 : start], starts, u, (temperature, top_p, top_k))
         assert drafted[:, 0].equal(ids[:, start : start + length])
 
-    with pytest.raises(SystemExit, match="--drafter must be given with --writer student only, got None"):
+    with pytest.raises(SystemExit, match="--drafter must be given with --writer student and only then, got None"):
         ptp_train("teacher-samples", *where, "--writer", "student", "--out", w / "nothing")
 
 
@@ -160,7 +160,7 @@ def test_a_separate_drafter_can_start_from_the_target(folder):
     for mine, source in zip(drafter.layers, (1, 3), strict=True):
         torch.testing.assert_close(mine.gate.weight, target.layers[source].gate.weight)
     torch.testing.assert_close(drafter.embedding.weight, target.embedding.weight)
-    with pytest.raises(SystemExit, match="--from-target is for --kind separate"):
+    with pytest.raises(SystemExit, match="--from-target must come with --kind separate"):
         ptp_train("distill", *pair, *tiny, "--from-target")
 
 

@@ -188,7 +188,7 @@ def test_tokenizers_that_the_server_cannot_use_are_refused(tmp_path):
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(
-        SystemExit, match=r"must be a BPE by bytes or with byte fallback, got BPE with decoders \['WordPiece'\]"
+        SystemExit, match=r"must be a byte-level BPE or one with byte fallback, got BPE with decoders \['WordPiece'\]"
     ):
         import_hf.read_tokenizer(tmp_path, 384)
 

@@ -95,7 +95,7 @@ def test_inverse_training_reports_perplexity(folder, capsys):
     ptp_train("inverse", "--data", folder / "tokens", "--out", folder / "no/such/inverse.pt", *small, "--threads", 1)
     (folder / "no/such/inverse.pt").rename(folder / "inverse.pt")
     assert '"perplexity"' in capsys.readouterr().out
-    # one that starts from the target says what the target says: at the first position it is told of no uniform
+    # initialised from the target, the first position predicts what the target does, because it sees no uniform
     still = ("--init", folder / "target.pt", "--rate", 1e-9, "--matrix-rate", 1e-9)
     ptp_train("inverse", "--data", folder / "tokens", "--out", folder / "init.pt", *small[2:], *still, "--threads", 1)
     random, started = (torch.load(folder / f"{name}.pt")["log"][-1]["by_position"][0] for name in ("inverse", "init"))
@@ -105,7 +105,7 @@ def test_inverse_training_reports_perplexity(folder, capsys):
 
 
 def test_inverse_training_goes_on_from_plain_training(folder):
-    """At the first position it then says what plain training has taught it, told of uniforms or of nothing."""
+    """The first position still predicts what plain training taught it, with any method."""
     common = (
         "inverse",
         "--data",
@@ -133,12 +133,12 @@ def test_inverse_training_goes_on_from_plain_training(folder):
         assert math.isfinite(second)
     with pytest.raises(SystemExit, match="--init must be a drafter that `inverse` trained, got one of --kind reader"):
         ptp_train(*common, "--out", folder / "x.pt", "--init", folder / "drafter.pt", "--source", "0,1")
-    with pytest.raises(SystemExit, match="--init has --pick tree, got cdf"):
+    with pytest.raises(SystemExit, match="--pick must be that of --init, tree, got cdf"):
         ptp_train(*common, "--out", folder / "x.pt", "--init", plain, "--source", "0,1", "--pick", "cdf")
 
 
 def test_inverse_training_finds_the_uniforms_of_its_text():
-    """Under the uniforms that it finds, the drafter says just the text that they were found for."""
+    """Under the uniforms found for a text, the drafter produces this text."""
     torch.manual_seed(2)
     config = DrafterConfig(
         CONFIG,

@@ -27,8 +27,8 @@ def session(path: pathlib.Path) -> onnxruntime.InferenceSession:
 
 @torch.no_grad()
 @pytest.mark.parametrize("rank", [0, 8])
-def test_a_second_pass_is_told_the_tokens_of_the_first(rank):
-    """In training it is told answers; where the first pass drafts just these, they are what it then drafts from."""
+def test_a_second_pass_sees_the_tokens_of_the_first(rank):
+    """In training it sees answers; if these are what the first pass drafts, both give the same second pass."""
     torch.manual_seed(4)
     target = Target(CONFIG)
     twice = TwoPassDrafter(DrafterConfig(CONFIG, source=(0, 1, 3), length=4, rank=rank), target).eval()
@@ -41,17 +41,17 @@ def test_a_second_pass_is_told_the_tokens_of_the_first(rank):
     once.load_state_dict(twice.state_dict(), strict=False)
     first, second = once.draft(*asked), twice.draft(*asked)
     assert not torch.equal(first, second)
-    told = torch.ones(1, 3, dtype=torch.bool)
+    everywhere = torch.ones(1, 3, dtype=torch.bool)
 
-    def picked(answers, told):
-        return twice.choose(twice(*asked, answers, told=told), u, CONDITIONS[0])
+    def picked(answers, second):
+        return twice.choose(twice(*asked, answers, second=second), u, CONDITIONS[0])
 
-    assert torch.equal(picked(first, ~told), first)
-    # the first token is told of none; up to where the passes differ the head is given the same tokens in training as in drafting
+    assert torch.equal(picked(first, ~everywhere), first)
+    # the first position sees no token; until the passes differ, the head sees the same tokens in training and in drafting
     assert torch.equal(second[..., 0], first[..., 0])
     same = (first == second).cumprod(-1).bool()
     behind = torch.cat([torch.ones_like(same[..., :1]), same[..., :-1]], -1)
-    assert torch.equal(picked(first, told)[behind], second[behind])
+    assert torch.equal(picked(first, everywhere)[behind], second[behind])
 
 
 @pytest.mark.parametrize("kind", OTHERS)

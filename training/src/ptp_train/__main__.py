@@ -2,17 +2,17 @@
 
 usage: ptp-train COMMAND [options]      ptp-train COMMAND --help
 
-In order; each command reads what the ones before wrote under --work (default: work):
+Commands in order; each reads files that earlier ones wrote under --work (default: work):
 {commands}
-The whole way by a recipe (a small YAML file), going on where it was left off:
+A recipe (a small YAML file) runs all of them, and resumes after an interruption:
 
   ptp-train run tiny                          a small real pair, minutes on a CPU
-  ptp-train run cpu-default --work work/cpu   the default pair
+  ptp-train run cpu-default --work work/cpu   a pair of the default's size
   ptp-train run cpu-default --set target.layers=8
 
 Also:
 {others}
-Where a run stands: tensorboard --logdir work/logs
+Progress of a run: tensorboard --logdir work/logs
 """
 
 import sys
@@ -24,7 +24,7 @@ OTHERS = ("run", "prompts", "tiny")
 
 
 def overview() -> str:
-    """What `ptp-train --help` shows; nothing heavy is imported for it."""
+    """Text of `ptp-train --help`, without importing PyTorch."""
 
     def lines(names: list[str]) -> str:
         return "".join(f"  {name:17}{COMMANDS[name].summary}\n" for name in names)
@@ -34,7 +34,7 @@ def overview() -> str:
 
 
 def main(words: list[str] | None = None) -> None:
-    """The command line; words without the program's name."""
+    """Runs a command line, given without the program's name."""
     words = sys.argv[1:] if words is None else words
     if not words or words[0] in ("-h", "--help"):
         print(overview())
@@ -47,7 +47,9 @@ def main(words: list[str] | None = None) -> None:
     try:
         start(args)
     except KeyboardInterrupt:
-        raise SystemExit(f"ptp-train {name}: interrupted; the same command goes on from the last checkpoint") from None
+        raise SystemExit(
+            f"ptp-train {name}: interrupted; run the command again to resume from the last checkpoint"
+        ) from None
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""Makes the tiny pair that the server's tests run: real graphs, milliseconds a run, bytes for tokens.
+"""Makes the tiny pair of the server's tests: real graphs with byte tokens that run in milliseconds.
 
-Both networks are trained for a minute on this package's own source, so that the drafter is right often enough, and wrong often
-enough, for the tests to see every way a draft can go.
+Both networks are trained for a minute on this package's source, so that drafts are right and wrong often enough for the tests.
 """
 
 import argparse
@@ -51,7 +50,7 @@ def train_target(tokens: np.ndarray, steps: int, rng: np.random.Generator) -> Ta
 
 
 def sample(target: Target, tokens: np.ndarray, count: int, rng: np.random.Generator) -> dict:
-    """`count` sequences that the target wrote, as `batches.read` wants them."""
+    """`count` sequences written by the target, as input of `batches.read`."""
     settings = torch.from_numpy(conditions(count, rng))
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     arrays = write(target, prompts_from(tokens, count, PROMPT, rng), settings, generator)
@@ -77,7 +76,7 @@ def train_drafter(target: Target, samples: dict, kind: str, steps: int, rng: np.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("../test/models/tiny"))
-    parser.add_argument("--kind", choices=("feature", "reader"), default="reader", help="of the drafter")
+    parser.add_argument("--kind", choices=("feature", "reader"), default="reader", help="kind of the drafter")
     parser.add_argument("--steps", type=int, default=600, help="training steps of each network")
 
 

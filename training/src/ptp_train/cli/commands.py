@@ -1,4 +1,4 @@
-"""The commands: their order, the modules behind them, which of their options name what they read and write."""
+"""The commands in order, their modules, and the options that name their inputs and outputs."""
 
 import argparse
 import importlib
@@ -16,7 +16,7 @@ class Command:
     module: str
     summary: str
     reads: tuple[str, ...] = ()
-    """Options that name files or folders which must be there."""
+    """Options that name files or folders that must exist."""
     writes: tuple[str, ...] = ("out",)
 
 
@@ -26,23 +26,23 @@ COMMANDS = {
     ),
     "tokenizer": Command(
         "ptp_train.data.tokenizer",
-        "train the tokenizer, or take one, and encode the corpus",
+        "train the tokenizer, or use an existing one, and encode the corpus",
         ("corpus", "use", "chat_template"),
     ),
     "target": Command("ptp_train.train.target", "train the target model", ("data", "init")),
     "import-hf": Command(
-        "ptp_train.model.import_hf", "take a Hugging Face model directory as the target", ("from",), ("out", "tokens")
+        "ptp_train.model.import_hf", "import a Hugging Face model folder as the target", ("from",), ("out", "tokens")
     ),
     "restore": Command(
         "ptp_train.export.restore", "turn a model folder back into checkpoints", ("from",), ("out", "drafter")
     ),
     "teacher-samples": Command(
         "ptp_train.train.samples",
-        "write sequences to learn from: the target's, the corpus' or a drafter's",
+        "write sequences for distillation, by the target, the corpus or a drafter",
         ("target", "data", "drafter"),
     ),
     "distill": Command(
-        "ptp_train.train.distill", "train a drafter on the target's sequences", ("target", "samples", "held", "init")
+        "ptp_train.train.distill", "distil a drafter from the target", ("target", "samples", "held", "init")
     ),
     "evaluate": Command(
         "ptp_train.train.evaluate",
@@ -54,10 +54,10 @@ COMMANDS = {
         "write the server's model folder, or the target for transformers, llama.cpp or transformers.js",
         ("target", "drafter", "tokens", "evaluation"),
     ),
-    "curves": Command("ptp_train.train.curves", "plot how a target and a drafter were trained", ("target", "drafter")),
-    "run": Command("ptp_train.cli.recipes", "all of that by a recipe", writes=()),
+    "curves": Command("ptp_train.train.curves", "plot the training of a target and a drafter", ("target", "drafter")),
+    "run": Command("ptp_train.cli.recipes", "run a recipe, a file of commands", writes=()),
     "prompts": Command(
-        "ptp_train.data.prompts", "write the prompts of the server's benches from held-out files", ("corpus",)
+        "ptp_train.data.prompts", "write the prompts of the server's benchmarks from held-out files", ("corpus",)
     ),
     "tiny": Command("ptp_train.tiny", "write the tiny pair of the server's tests"),
 }
@@ -74,26 +74,22 @@ MADE_BY = {
 
 
 def module_of(name: str) -> ModuleType:
-    """The command's module; imported only when the command is used, because PyTorch takes seconds to load."""
+    """The command's module, imported only when needed, because PyTorch takes seconds to load."""
     return importlib.import_module(COMMANDS[name].module)
 
 
 def parser_of(name: str) -> Parser:
-    """A command's options: those of its module, and --work."""
+    """Parser of a command's options and --work."""
     module = module_of(name)
     parser = Parser(prog=f"ptp-train {name}", description=module.__doc__)
-    parser.add_argument(
-        "--work", type=pathlib.Path, default=WORK, help="folder that paths beginning with `work/` stand for"
-    )
+    parser.add_argument("--work", type=pathlib.Path, default=WORK, help="folder that replaces `work/` in default paths")
     module.add_arguments(parser)
     return parser
 
 
 def parse(name: str, words: list[str], step: str | None = None) -> argparse.Namespace:
-    """A command's settings from the words of a command line.
-
-    Adds `command`, `step` (its name in a recipe) and `logs`, the folder for `Progress`.
-    """
+    """A command's options from the words of a command line, with `command`, `step` (its name in a recipe) and `logs`, the folder
+    for `Progress`."""
     args = parser_of(name).parse_args(words)
     args.command, args.step = name, step or name
     args.logs = getattr(args, "work", WORK) / "logs" / args.step.replace("/", "-")
@@ -101,7 +97,7 @@ def parse(name: str, words: list[str], step: str | None = None) -> argparse.Name
 
 
 def paths(args: argparse.Namespace, options: tuple[str, ...]) -> list[tuple[str, pathlib.Path]]:
-    """(option, path) of those of `options` that are set."""
+    """(option, path) for each path in `options` that is set."""
     found = []
     for option in options:
         value = getattr(args, option, None)
@@ -110,7 +106,7 @@ def paths(args: argparse.Namespace, options: tuple[str, ...]) -> list[tuple[str,
 
 
 def reads(args: argparse.Namespace) -> tuple[str, ...]:
-    """The command's options that name what must be there; `export` of a target alone reads nothing about a drafter."""
+    """The options that name the command's inputs. `export` of a target alone reads no drafter."""
     options = COMMANDS[args.command].reads
     if args.command != "export":
         return options
@@ -121,17 +117,14 @@ def reads(args: argparse.Namespace) -> tuple[str, ...]:
 
 
 def check(args: argparse.Namespace, earlier: list[argparse.Namespace] | None = None) -> None:
-    """Refuses settings that cannot work: missing inputs, and what the module's own `check` finds.
-
-    earlier: the steps of a recipe that will have been run before.
-    """
+    """Exits if an input is missing or the module's `check` fails; earlier: the previous steps of a recipe."""
     coming = [path for step in earlier or [] for _, path in paths(step, COMMANDS[step.command].writes)]
     for option, path in paths(args, reads(args)):
         if not path.exists() and not any(path.is_relative_to(made) for made in coming):
             maker = MADE_BY.get(option)
             hint = f": `ptp-train {maker}` makes it" if maker else ""
             raise SystemExit(
-                f"ptp-train {args.command}: --{option.replace('_', '-')} must be there, {path} is missing{hint}"
+                f"ptp-train {args.command}: --{option.replace('_', '-')} must exist, {path} is missing{hint}"
             )
     module = module_of(args.command)
     if hasattr(module, "check"):
@@ -141,7 +134,7 @@ def check(args: argparse.Namespace, earlier: list[argparse.Namespace] | None = N
 
 
 def start(args: argparse.Namespace) -> None:
-    """Runs a command whose settings were checked; the folders of what it writes are made first, not after hours of work."""
+    """Runs a checked command. Output folders are made first, not after hours of work."""
     for _, path in paths(args, COMMANDS[args.command].writes):
         path.parent.mkdir(parents=True, exist_ok=True)
     module_of(args.command).run(args)

@@ -1,4 +1,4 @@
-"""How long loops show where they are: a bar with the time left on a terminal, a plain line now and then in a log file.
+"""Progress of long loops: a bar with the time left on a terminal, occasional plain lines in a log file.
 
 The same figures go to TensorBoard event files and to progress.jsonl, both in the command's log folder
 (`tensorboard --logdir work/logs`).
@@ -7,7 +7,7 @@ The same figures go to TensorBoard event files and to progress.jsonl, both in th
         while step < args.steps:
             ...
             progress.update(step, loss=loss.detach())        # every step, cheap
-            progress.record(step, bits_per_byte=figure)      # figures measured now and then
+            progress.record(step, bits_per_byte=figure)      # figures measured occasionally
 """
 
 import json
@@ -21,17 +21,16 @@ from tqdm import tqdm
 
 BAR_SECONDS = 1.0
 LINE_SECONDS = 10.0
-"""How often figures are shown and written, on a terminal and elsewhere."""
+"""Seconds between figures, on a terminal and in a log file."""
 
 
 class Progress:
-    """Reports one run of one loop.
+    """Reports one run of a loop.
 
-    logs: folder for the event files and progress.jsonl, None to write none; its name stands before every line.
-    total, done: end of the loop and where it starts, in `unit`. After resuming, done > 0: what a run cut off wrote beyond
-    it is dropped from TensorBoard. step: where the horizontal axis starts, if not at `done`.
-    settings: kept in progress.jsonl with the beginning of the run. seconds: how often figures are shown and written.
-    `latest` holds the scalars that were shown last.
+    logs: folder for event files and progress.jsonl, or None; its name is the prefix of every line. total, done: end and start of
+    the loop, in `unit`. If a run resumes (done > 0), later points of the interrupted run are dropped from TensorBoard. step:
+    start of the horizontal axis, if not `done`. settings: recorded in progress.jsonl. seconds: interval between figures.
+    `latest` holds the last figures.
     """
 
     def __init__(
@@ -77,10 +76,10 @@ class Progress:
         self.close("end" if kind is None else "interrupted" if kind is KeyboardInterrupt else "error")
 
     def update(self, done: float, step: int | None = None, **scalars: float | torch.Tensor) -> None:
-        """The loop has come to `done`. Scalars are averaged until they are shown next.
+        """Reports that the loop reached `done`. Scalars are averaged over the interval between figures.
 
-        step: the horizontal axis in TensorBoard, where it is not `done` itself. One-element tensors are read only when shown, so
-        that a GPU is not waited for every step: give them detached.
+        step: value on TensorBoard's horizontal axis, if not `done`. Scalars may be detached one-element tensors, which are read
+        only when shown, so that steps do not wait for a GPU.
         """
         self.done = done
         for name, value in scalars.items():
@@ -90,13 +89,13 @@ class Progress:
             self._show(int(done if step is None else step))
 
     def mean(self, name: str) -> float:
-        """A scalar's mean since it was shown last, or as it was shown, where there is no newer one."""
+        """A scalar's mean since the last figures, or its last figure."""
         count = self._counts.get(name)
         return float(self._sums[name]) / count if count else self.latest[name]
 
     def record(self, step: int, **figures: Any) -> None:
-        """Figures measured at `step`: shown as a line at once, written everywhere; numbers in dicts and lists too."""
-        self.say(json.dumps({"step": step, **figures}))
+        """Shows and writes figures measured at `step`, nested ones included."""
+        self.print_line(json.dumps({"step": step, **figures}))
         self._write({"step": step, **figures})
         for name, value in flat(figures):
             if self._writer:
@@ -104,15 +103,15 @@ class Progress:
         if self._writer:
             self._writer.flush()
 
-    def say(self, text: str) -> None:
-        """A line of its own, above the bar where there is one."""
+    def print_line(self, text: str) -> None:
+        """Prints a line, above the bar if there is one."""
         if self._bar is not None:
             self._bar.write(text, file=sys.stdout)
         else:
             print(text, flush=True)
 
     def close(self, event: str = "end") -> None:
-        """Ends the report; safe to call twice."""
+        """Ends the report; can be called twice."""
         if self._bar is not None:
             self._bar.close()
         if self._file:
@@ -155,7 +154,7 @@ class Progress:
 
 
 def span(seconds: float) -> str:
-    """A time for people: 45 s, 12 min, 3.4 h."""
+    """A readable duration: 45 s, 12 min, 3.4 h."""
     if seconds == float("inf"):
         return "unknown time"
     if seconds < 90:
@@ -164,7 +163,7 @@ def span(seconds: float) -> str:
 
 
 def flat(figures: Any, name: str = "") -> list[tuple[str, float]]:
-    """The numbers in nested dicts and lists, each with its path: {"a": {"b": [1, 2]}} -> a/b/0, a/b/1."""
+    """Numbers in nested dicts and lists with their paths: {"a": {"b": [1, 2]}} -> a/b/0, a/b/1."""
     if isinstance(figures, dict):
         return [pair for k, v in figures.items() for pair in flat(v, f"{name}/{k}" if name else str(k))]
     if isinstance(figures, list | tuple):

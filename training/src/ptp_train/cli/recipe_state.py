@@ -1,4 +1,4 @@
-"""What a recipe's step was run with and what it left, kept in work/steps/STEP.json, so that it need not run again."""
+"""Options, inputs and outputs of completed recipe steps, kept in work/steps/STEP.json, so that they are skipped next time."""
 
 import argparse
 import hashlib
@@ -13,7 +13,7 @@ NOT_OPTIONS = ("command", "step", "logs", "work")
 
 
 def digest(file: pathlib.Path) -> str:
-    """SHA-256 of a file's content, the first 16 hexadecimal digits."""
+    """First 16 hexadecimal digits of a file's SHA-256."""
     found = hashlib.sha256()
     with file.open("rb") as f:
         while block := f.read(1 << 22):
@@ -22,7 +22,7 @@ def digest(file: pathlib.Path) -> str:
 
 
 def digests(args: argparse.Namespace, options: tuple[str, ...]) -> dict[str, str]:
-    """Path -> digest of all files that the options name or that lie in folders they name."""
+    """Digests by path of all files that the options name, folders included."""
     found = {}
     for _, path in paths(args, options):
         files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
@@ -31,7 +31,7 @@ def digests(args: argparse.Namespace, options: tuple[str, ...]) -> dict[str, str
 
 
 def options_of(args: argparse.Namespace) -> dict[str, str]:
-    """The settings as text."""
+    """The options as text."""
     return {k: str(v) for k, v in sorted(vars(args).items()) if k not in NOT_OPTIONS}
 
 
@@ -44,12 +44,12 @@ def inputs(args: argparse.Namespace) -> dict[str, str]:
 
 
 def begin(args: argparse.Namespace) -> dict:
-    """What a step starts from, to be given to `finish`."""
+    """State before a step, for `finish`."""
     return {"options": options_of(args), "inputs": inputs(args), "began": time.time()}
 
 
 def finish(args: argparse.Namespace, began: dict) -> None:
-    """Records that a step was completed."""
+    """Records a completed step."""
     file = state_file(args)
     file.parent.mkdir(parents=True, exist_ok=True)
     minutes = round((time.time() - began.pop("began")) / 60, 2)
@@ -61,9 +61,9 @@ def finish(args: argparse.Namespace, began: dict) -> None:
 
 
 def is_done(args: argparse.Namespace) -> bool:
-    """Whether the step was completed with these options and inputs, and all that it wrote is still there unchanged.
+    """True if the step was completed with these options and inputs, and its outputs are unchanged.
 
-    Files that later steps added to its folders do not matter.
+    Files that later steps add to its folders are ignored.
     """
     file = state_file(args)
     if not file.is_file():

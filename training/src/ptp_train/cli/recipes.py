@@ -1,14 +1,14 @@
 """Runs a recipe: commands with their options, in order, from a YAML file.
 
     name: tiny
-    description: what it makes and how long that takes
+    description: what it makes, and its duration
     steps:
       - corpus: {text: ../../docs}            # a command and its options
-      - teacher-samples/held: {split: held_files}    # /held tells two steps of one command apart
+      - teacher-samples/held: {split: held_files}    # the suffix /held makes the step's name unique
 
 RECIPE is a file, or the name of one in training/recipes. All steps are checked before the first one starts. A step is skipped
-when it ran with the same options on the same inputs and its outputs are still as it left them. Relative paths in a
-recipe start at the recipe's folder, those of --set at the current one; `work/` at their beginning stands for --work.
+if it ran with the same options on the same inputs and its outputs are unchanged. Relative paths in a recipe start at the
+recipe's folder, those of --set at the current one; `work/` at their beginning means --work.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from . import commands, recipe_state
 from .settings import WORK, Parser, require, unknown_option
 
 FOLDERS = [pathlib.Path(__file__).parents[3] / "recipes"]
-"""Where recipes are found by name."""
+"""Folders in which recipes are found by name."""
 
 
 def find(name: str) -> pathlib.Path:
@@ -41,7 +41,7 @@ def find(name: str) -> pathlib.Path:
 
 
 def load(path: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """The steps of a recipe by name, paths still as they stand; refuses what is no recipe."""
+    """The steps of a recipe by name, with paths as written; exits if the file is not a valid recipe."""
     content = yaml.safe_load(path.read_text(encoding="utf8"))
     where = f"{path.name}:"
     require(isinstance(content, dict), f"{where} a recipe must be a mapping with name, description and steps")
@@ -61,7 +61,7 @@ def load(path: pathlib.Path) -> dict[str, dict[str, Any]]:
             f"{where} a step must be one command with its options, got {entry}",
         )
         ((name, options),) = entry.items()
-        require(name not in steps, f"{where} two steps are named {name}: tell them apart as {name}/one and {name}/two")
+        require(name not in steps, f"{where} two steps are named {name}: name them {name}/one and {name}/two")
         valid = [c for c in commands.COMMANDS if c != "run"]
         require(name.split("/")[0] in valid, f"{where} step {unknown_option(name.split('/')[0], valid)}")
         require(isinstance(options or {}, dict), f"{where} step {name}: options must be a mapping, got {options}")
@@ -84,14 +84,14 @@ def override(steps: dict[str, dict[str, Any]], text: str) -> None:
 
 
 class Given:
-    """A value from the command line, whose paths start at the current folder."""
+    """A value from --set, whose relative paths start at the current folder."""
 
     def __init__(self, value: Any):
         self.value = value
 
 
 def place(path: str, base: pathlib.Path, work: pathlib.Path) -> str:
-    """A path of a recipe: `work/` stands for --work, other relative ones start at `base`."""
+    """Resolves a path of a recipe: `work/` means --work, other relative paths start at `base`."""
     return str(work / path[5:]) if path.startswith("work/") else os.path.normpath(base / path)
 
 
@@ -100,7 +100,7 @@ def parser_for(step: str) -> Parser:
 
 
 def parse_step(step: str, options: dict[str, Any], folder: pathlib.Path, work: pathlib.Path) -> argparse.Namespace:
-    """A step's checked settings."""
+    """A step's options, each checked for itself."""
     parser = parser_for(step)
     known = parser._option_string_actions
     words: list[str] = []
@@ -134,13 +134,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="STEP.OPTION=VALUE",
         action="append",
         default=[],
-        help="override an option; STEP `*` is every step that has it",
+        help="override an option of a step; STEP * means every step that has the option",
     )
-    parser.add_argument("--plan", action="store_true", help="check everything, show the steps, run none")
+    parser.add_argument("--plan", action="store_true", help="check and show the steps without running them")
 
 
 def plan(args: argparse.Namespace) -> list[argparse.Namespace]:
-    """Every step's settings, all of them checked."""
+    """The options of every step, all checked."""
     path = find(args.recipe)
     steps = load(path)
     for text in args.set:
@@ -163,7 +163,7 @@ def run(args: argparse.Namespace) -> None:
         if args.plan:
             print(title, json.dumps(recipe_state.options_of(settings)))
         elif recipe_state.is_done(settings):
-            print(f"{title}: done before", flush=True)
+            print(f"{title}: already done", flush=True)
         else:
             print(title, flush=True)
             began = recipe_state.begin(settings)

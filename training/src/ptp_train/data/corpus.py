@@ -1,8 +1,8 @@
 """Builds the text corpus: TypeScript declaration files of npm packages, or the files of any folder (--text).
 
-Of npm packages only those with a permissive licence are read; a folder's licences are its owner's care. Near-duplicate files are
-dropped, and two test sets are set aside before anything is trained: whole packages, or of --text whole sub-folders
-(`held_packages`), and a random share of the other files (`held_files`).
+Only npm packages with a permissive licence are read; for --text, licences are up to the user. Near-duplicate files are dropped.
+Two test sets are held out: whole packages, or sub-folders of --text (`held_packages`), and a random share of the other files
+(`held_files`).
 """
 
 import argparse
@@ -17,15 +17,15 @@ from .npm_packages import npm_sources
 HELD_PACKAGES = ("zod", "fastify", "rxjs", "@types/leaflet", "ioredis")
 HELD_FILES_SHARE = 0.02
 HELD_FOLDERS = 25
-"""Of --text, one sub-folder in so many is held out."""
+"""One of this many sub-folders of --text is held out."""
 PACKAGE_LIMIT_BYTES = 1_200_000
 FILE_LIMIT_CHARS = 400_000
 SEEN_LINES_LIMIT = 0.5
-"""A file is a near-duplicate when more than this share of its lines (of 16 or more characters) stand in earlier files."""
+"""A file is a near-duplicate if more than this share of its lines of 16 or more characters are in earlier files."""
 
 
 def clean(text: str) -> str | None:
-    """Normalised text of one declaration file, or None for a file that is not written by and for people."""
+    """Normalised text of a file, or None if it is tiny, minified or generated."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
     lines = text.split("\n")
     if len(text) < 200 or max(map(len, lines)) > 1000 or len(text) / len(lines) > 120:
@@ -39,7 +39,7 @@ def clean(text: str) -> str | None:
 
 
 def is_near_duplicate(text: str, seen: set[str]) -> bool:
-    """Whether most of the text's longer lines were met before; the lines of a kept file are added to `seen`."""
+    """True if most of the text's longer lines are in `seen`; else adds them."""
     lines = [stripped for line in text.split("\n") if len(stripped := line.strip()) >= 16]
     if not lines or sum(line in seen for line in lines) / len(lines) > SEEN_LINES_LIMIT:
         return True
@@ -48,7 +48,7 @@ def is_near_duplicate(text: str, seen: set[str]) -> bool:
 
 
 def share_of(name: str) -> float:
-    """A number in [0, 1) that depends on the name alone, so that every build makes the same choice."""
+    """A number in [0, 1) that depends only on the name, so that every build makes the same choice."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
@@ -60,7 +60,7 @@ def split_of(package: str, path: str, held: set[str]) -> str:
 
 
 def documents_in(folder: pathlib.Path, pattern: str) -> Iterator[tuple[pathlib.Path, str]]:
-    """The cleaned files under a folder, shallow ones first: relative path and text. Nested node_modules are left out."""
+    """Relative paths and cleaned texts of the files under a folder, shallow ones first, without nested node_modules."""
     for file in sorted(folder.rglob(pattern), key=lambda f: (len(f.parts), str(f))):
         path = file.relative_to(folder)
         if "node_modules" in path.parts or not file.is_file():
@@ -74,22 +74,21 @@ def documents_in(folder: pathlib.Path, pattern: str) -> Iterator[tuple[pathlib.P
 
 
 def text_sources(text: pathlib.Path) -> list[tuple[str, pathlib.Path, dict]]:
-    """The sub-folders of a folder of text, ordered by `share_of`; the first ones are held out."""
+    """The sub-folders of --text, ordered by `share_of`; the first ones are held out."""
     folders = sorted(
         (p for p in text.iterdir() if p.is_dir() and p.name != "node_modules"), key=lambda p: share_of(p.name)
     )
     require(
         len(folders) > 1,
-        f"--text must have 2 or more sub-folders, of which 1 in {HELD_FOLDERS} is held out, has {len(folders)}",
+        f"--text must have at least 2 sub-folders, because 1 in {HELD_FOLDERS} is held out, got {len(folders)}",
     )
     return [(p.name, p, {"version": "", "licence": "not stated", "copyright": ""}) for p in folders]
 
 
 def build(args: argparse.Namespace) -> dict:
-    """Writes --out/{train,held_files,held_packages}.jsonl and sources.json.
+    """Writes {train,held_files,held_packages}.jsonl, with lines {"package", "path", "text"}, and sources.json, and returns it.
 
-    Each line is {"package", "path", "text"}. Returns what sources.json holds: bytes by split and, by package, version,
-    licence and bytes.
+    sources.json has bytes and files by split and, by package, version, licence, copyright and bytes.
     """
     seen: set[str] = set()
     documents: dict[str, list[dict]] = {"train": [], "held_files": [], "held_packages": []}
@@ -113,7 +112,7 @@ def build(args: argparse.Namespace) -> dict:
             sources[package] = facts | {"bytes": taken}
     require(
         bool(documents["train"]),
-        f"--files must match files of 200 characters or more, got {args.files}: nothing to train on",
+        f"--files must match files of at least 200 characters, got {args.files}",
     )
     args.out.mkdir(parents=True, exist_ok=True)
     for split, entries in documents.items():
@@ -130,10 +129,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--corpus", type=pathlib.Path, default=pathlib.Path("corpus"), help="folder with package.json and node_modules"
     )
     parser.add_argument(
-        "--all-packages", action="store_true", help="read all of node_modules, not only what package.json names"
+        "--all-packages",
+        action="store_true",
+        help="read all of node_modules, not only the dependencies in package.json",
     )
-    parser.add_argument("--text", type=pathlib.Path, help="read this folder of text files instead of npm packages")
-    parser.add_argument("--files", default="*.d.ts", help="which files to read, a pattern")
+    parser.add_argument(
+        "--text", type=pathlib.Path, help="read the text files in this folder's sub-folders, not npm packages"
+    )
+    parser.add_argument("--files", default="*.d.ts", help="pattern of the files to read")
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("work/corpus"), help="folder for the .jsonl files"
     )

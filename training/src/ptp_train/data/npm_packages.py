@@ -1,4 +1,4 @@
-"""The npm packages of a folder: which are installed, their licences and copyright lines."""
+"""Installed npm packages, their licences and copyright lines."""
 
 import json
 import pathlib
@@ -23,14 +23,14 @@ COPYRIGHT = re.compile(r"^\W*(copyright (?:\(c\)|©|\d).{3,160})$", re.IGNORECAS
 
 
 def licence_of(package_dir: pathlib.Path) -> str:
-    """The SPDX name in a package's package.json, or "" where none is given as a plain string."""
+    """The SPDX expression in package.json, "" if there is none."""
     manifest = json.loads((package_dir / "package.json").read_text(encoding="utf8"))
     licence = manifest.get("license", "")
     return licence if isinstance(licence, str) else ""
 
 
 def copyright_of(package_dir: pathlib.Path) -> str:
-    """The copyright lines of a package's licence file, joined by "; "; its author where it has no such file."""
+    """The copyright lines of a package's licence file, joined by "; ", else its author."""
     lines: list[str] = []
     for file in sorted(package_dir.glob("*")):
         if file.is_file() and file.name.upper().startswith(("LICEN", "COPYING", "COPYRIGHT", "NOTICE")):
@@ -43,7 +43,7 @@ def copyright_of(package_dir: pathlib.Path) -> str:
 
 
 def installed(corpus_dir: pathlib.Path, every: bool, first: tuple[str, ...]) -> list[str]:
-    """Names of the packages that package.json has as dependencies, or of all in node_modules; those of `first` first."""
+    """Names of the dependencies in package.json, or of all packages in node_modules; those in `first` come first."""
     if every:
         modules = corpus_dir / "node_modules"
         names = {str(m.parent.relative_to(modules)) for p in ("*", "@*/*") for m in modules.glob(f"{p}/package.json")}
@@ -56,13 +56,13 @@ def installed(corpus_dir: pathlib.Path, every: bool, first: tuple[str, ...]) -> 
 def npm_sources(
     corpus_dir: pathlib.Path, every: bool, first: tuple[str, ...]
 ) -> Iterator[tuple[str, pathlib.Path, dict]]:
-    """Name, folder and facts of the packages whose licence is permissive; those of `first` come first, so that theirs are kept
-    of near-duplicates."""
+    """Name, folder and facts of packages with a permissive licence. Those in `first` come first, so that of near-duplicates their
+    files are kept."""
     for package in installed(corpus_dir, every, first):
         folder = corpus_dir / "node_modules" / package
         licence = licence_of(folder)
         if licence not in PERMISSIVE:
-            print(f"left out {package}: licence {licence!r} is not on the permissive list")
+            print(f"skipped {package}: licence {licence!r} is not on the permissive list")
             continue
         version = json.loads((folder / "package.json").read_text(encoding="utf8")).get("version", "")
         yield package, folder, {"version": version, "licence": licence, "copyright": copyright_of(folder)}

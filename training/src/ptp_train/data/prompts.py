@@ -1,4 +1,4 @@
-"""Writes the benches' prompts: beginnings of held-out declaration files, which no training step has seen."""
+"""Writes the prompts of the benchmarks: beginnings of held-out files, which training never sees."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ def beginning(text: str) -> str:
 
 
 def choose(corpus: pathlib.Path, split: str, count: int) -> list[dict]:
-    """`count` documents spread evenly over the split: {split, package, path, prompt}."""
+    """`count` documents evenly spaced in the split: {split, package, path, prompt}."""
     with (corpus / f"{split}.jsonl").open(encoding="utf8") as f:
         documents = [d for d in map(json.loads, f) if len(d["text"]) > 3 * PROMPT_CHARS]
     step = max(1, len(documents) // count)
@@ -27,7 +27,7 @@ def choose(corpus: pathlib.Path, split: str, count: int) -> list[dict]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corpus", type=pathlib.Path, default=pathlib.Path("work/corpus"))
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("../bench/prompts.json"))
-    parser.add_argument("--count", type=int, default=16, help="prompts of each split")
+    parser.add_argument("--count", type=int, default=16, help="prompts per split")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
-"""Trains the byte-level BPE tokenizer, or takes one that exists, and turns the corpus into arrays of token ids.
+"""Trains a byte-level BPE tokenizer, or uses an existing one, and encodes the corpus as arrays of token ids.
 
-The chat template of the model folder is written beside it.
+Also writes the chat template of the model folder.
 """
 
 import argparse
@@ -16,14 +16,14 @@ from ..cli.settings import integer, planned, require
 from .vocabulary_order import relabelled, spread
 
 END_OF_TEXT = "<|endoftext|>"
-"""Token 0 of tokenizers trained here: stands before every document, and ends one."""
+"""Token 0 of tokenizers trained here. It separates documents and ends a text."""
 PLAIN_TEMPLATE = "{% for message in messages %}{{ message.content + '\n' }}{% endfor %}"
-"""For models that bring no chat template: what was said, a line each."""
+"""Default chat template: the messages, one line each."""
 SPLITS = ("train", "held_files", "held_packages")
 
 
 def texts(path: pathlib.Path) -> Iterator[str]:
-    """The documents of one .jsonl file of the corpus."""
+    """The texts in one .jsonl file of the corpus."""
     with path.open(encoding="utf8") as f:
         for line in f:
             yield json.loads(line)["text"]
@@ -46,8 +46,9 @@ def train(corpus: pathlib.Path, vocab_size: int) -> Tokenizer:
 
 
 def encode(tokenizer: Tokenizer, corpus: pathlib.Path, split: str, separator: int, out: pathlib.Path) -> dict:
-    """Writes out/{split}.npy: ids of all documents, each after one `separator`, in the smallest unsigned type that holds the
-    vocabulary. Returns bytes, tokens and documents."""
+    """Writes out/{split}.npy, the ids of all documents with a `separator` before each, in the smallest sufficient unsigned type.
+
+    Returns the numbers of bytes, tokens and documents."""
     kind = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.uint32
     ids: list[np.ndarray] = [np.empty(0, kind)]
     size = 0
@@ -77,27 +78,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=pathlib.Path, default=pathlib.Path("work/tokens"), help="folder for tokenizer and tokens"
     )
     parser.add_argument(
-        "--chat-template", type=pathlib.Path, help="how chats become text (default: what was said, a line each)"
+        "--chat-template",
+        type=pathlib.Path,
+        help="template that turns chats into text (default: the messages, one line each)",
     )
     parser.add_argument(
         "--vocab-size",
         type=integer(257, 32768),
         default=2048,
-        help="tokens of the new tokenizer; 257 for single bytes",
+        help="tokens of the new tokenizer; 257 means single bytes",
     )
-    parser.add_argument("--use", type=pathlib.Path, help="take this tokenizer.json instead of training one")
+    parser.add_argument("--use", type=pathlib.Path, help="use this tokenizer.json; do not train one")
     parser.add_argument(
         "--order",
         choices=("spread", "kept"),
-        help="ids of the tokens: tokens that are plausible at the same place far apart, or as they are "
-        "(default: spread; with --use kept)",
+        help="token ids: spread keeps tokens that are plausible at the same place far apart, kept leaves them as they are "
+        "(default: spread; with --use, kept)",
     )
     parser.add_argument(
         "--separator",
-        help=f"token before every document (default: {END_OF_TEXT}; with --use what begins or ends a text of --target)",
+        help=f"token before every document (default: {END_OF_TEXT}; with --use, what begins or ends a text of --target)",
     )
     parser.add_argument(
-        "--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"), help="imported target, for --use"
+        "--target",
+        type=pathlib.Path,
+        default=pathlib.Path("work/target.pt"),
+        help="imported target that --use belongs to",
     )
 
 
@@ -105,15 +111,15 @@ def check(args: argparse.Namespace) -> None:
     coming = args.target.exists() or planned(args, args.target)
     require(
         not args.use or bool(args.separator or coming),
-        f"--separator must be given with --use where there is no {args.target}",
+        f"--separator must be given with --use if there is no {args.target}",
     )
 
 
 def separator_of(tokenizer: Tokenizer, args: argparse.Namespace) -> int:
-    """The token that stands before every document."""
+    """Id of the token before every document."""
     if args.use and not args.separator:
         special = torch.load(args.target, map_location="cpu", mmap=True).get("special_tokens")
-        require(special is not None, f"--separator must be given: {args.target} is no imported target")
+        require(special is not None, f"--separator must be given, because {args.target} is not an imported target")
         begin = special["begin_of_text"]
         return special["end_of_text"] if begin is None else begin
     token = tokenizer.token_to_id(args.separator or END_OF_TEXT)
@@ -133,7 +139,7 @@ def run(args: argparse.Namespace) -> None:
     elif args.use.resolve() != (args.out / "tokenizer.json").resolve():
         (args.out / "tokenizer.json").write_bytes(args.use.read_bytes())
     template = args.out / "chat_template.jinja"
-    if args.chat_template or not (args.use and template.exists()):  # import-hf has brought the model's own
+    if args.chat_template or not (args.use and template.exists()):  # else keep the template that import-hf wrote
         text = args.chat_template.read_text(encoding="utf8") if args.chat_template else PLAIN_TEMPLATE
         template.write_text(text, encoding="utf8")
     facts = {split: encode(tokenizer, args.corpus, split, separator, args.out) for split in SPLITS}

@@ -1,4 +1,4 @@
-"""Writes a model folder for the server, or the target in a format of other engines."""
+"""Writes a model folder for the server, or the target in the format of another engine."""
 
 import argparse
 import json
@@ -21,18 +21,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--to",
         choices=FORMATS,
         default="server",
-        help="format: the server's model folder, or the target alone as a Hugging Face folder, as GGUF for llama.cpp, "
-        "or as ONNX for transformers.js",
+        help="format: the server's model folder, or the target alone for transformers (hf), llama.cpp (gguf) or transformers.js",
     )
-    parser.add_argument("--from", type=pathlib.Path, help="export the target of this model folder, not --target")
+    parser.add_argument("--from", type=pathlib.Path, help="model folder whose target to export, in place of --target")
     parser.add_argument(
         "--type",
         choices=to_gguf.TYPES,
         default="f32",
-        help="numbers of the matrices with --to hf (f32, f16) and --to gguf",
+        help="number format of matrices, with --to gguf and hf (f32, f16)",
     )
     parser.add_argument(
-        "--layers", type=integer(1, 96), help="export only this many of the first layers, with --to hf, gguf"
+        "--layers",
+        type=integer(1, 96),
+        help="number of first layers to export, with another format than server (default: all)",
     )
     parser.add_argument("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
     parser.add_argument("--drafter", type=pathlib.Path, default=pathlib.Path("work/drafter.pt"))
@@ -41,36 +42,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--evaluation", type=pathlib.Path, default=pathlib.Path("work/evaluation.json"))
     parser.add_argument("--sources", type=pathlib.Path, default=pathlib.Path("work/corpus/sources.json"))
+    parser.add_argument("--out", type=pathlib.Path, default=MODELS, help="folder to write; a file with --to gguf")
+    parser.add_argument("--id", help="model name for clients (default with --from: the folder's)")
+    parser.add_argument("--target-only", action="store_true", help="write no drafter, for plain decoding")
     parser.add_argument(
-        "--out", type=pathlib.Path, default=MODELS, help="model folder; with --to gguf a file, with --to hf a folder"
-    )
-    parser.add_argument("--id", help="name of the pair, as clients see it (with --from: the folder's)")
-    parser.add_argument(
-        "--target-only", action="store_true", help="write a folder without a drafter, for plain decoding"
-    )
-    parser.add_argument(
-        "--target-precision", choices=BATCH_INVARIANT, default="float32", help="of the target's products"
+        "--target-precision", choices=BATCH_INVARIANT, default="float32", help="of the target's matrix products"
     )
     parser.add_argument(
         "--drafter-precision",
         choices=PRECISIONS,
         default="float32",
-        help="of the drafter's; int8-fused is the fastest, and has one scale for all rows of a product",
+        help="of the drafter's matrix products; int8-fused is fastest, with one scale for all rows of a product",
     )
     parser.add_argument(
         "--slots",
         type=integers(1, 64),
-        help="numbers of sequences that there are graphs for (default: 1,2,4,8; from 200 M parameters on 1,4)",
+        help="numbers of slots to write graphs for (default: 1,2,4,8; 1,4 for 200 M parameters or more)",
     )
     parser.add_argument(
         "--context",
         type=integer(2, 131_072),
-        help="longest sequence to serve, in tokens; beyond what the target was trained for it extrapolates (default: as trained)",
+        help="longest sequence to serve, in tokens (default: as trained; beyond, the target extrapolates)",
     )
     parser.add_argument(
         "--storage",
         choices=STORAGES,
-        help="the target's matrices: rounded to float16, or as they are (default: exact for imported models, else float16)",
+        help="of the target's matrices: rounded to float16, or exact (default: exact for imported models, else float16)",
     )
 
 
@@ -85,11 +82,11 @@ def check(args: argparse.Namespace) -> None:
         require(args.type in types, f"--type must be one of {', '.join(types)} with --to {args.to}, got {args.type}")
     counts = args.slots
     fine = counts is None or (counts[0] == 1 and list(counts) == sorted(set(counts)))
-    require(fine, f"--slots must rise from 1, got {','.join(map(str, counts or ()))}")
+    require(fine, f"--slots must start with 1 and rise, got {','.join(map(str, counts or ()))}")
 
 
 def convert(args: argparse.Namespace) -> None:
-    """Writes the target alone, in a format of other engines."""
+    """Writes the target in the format of another engine."""
     source: pathlib.Path | None = getattr(args, "from")
     if source:
         model = portable.from_folder(source)
@@ -108,7 +105,7 @@ def convert(args: argparse.Namespace) -> None:
         else:
             to_transformers_js.write(model, args.out)
     except ImportError as missing:
-        raise SystemExit(f"--to {args.to} needs {missing.name}: pip install 'ptp-train[convert]'") from None
+        raise SystemExit(f"--to {args.to} needs the package {missing.name}: pip install -e '.[convert]'") from None
     print(json.dumps({"out": args.out.name, "format": args.to, "layers": model.target.config.layers}))
 
 

@@ -1,7 +1,4 @@
-"""manifest.json of a model folder: what the server has to know, and what a reader may want to.
-
-The schema stands in core/src/engine/manifest.ts.
-"""
+"""Builds manifest.json of a model folder: the server's settings and facts for readers. Its schema is protocol/src/manifest.ts."""
 
 import datetime
 import hashlib
@@ -24,7 +21,7 @@ RECIPE = {
     "target": ("tokens", "batch_tokens", "context", "seed"),
     "drafter": ("steps", "completions", "context_tokens", "rate", "matrix_rate", "decay", "beta", "seed"),
 }
-"""Settings of target.py and distill.py that are worth keeping."""
+"""Options of train/target.py and train/distill.py to record."""
 
 
 def digest(path: pathlib.Path) -> str:
@@ -32,8 +29,8 @@ def digest(path: pathlib.Path) -> str:
 
 
 def gather(target: pathlib.Path, drafter: pathlib.Path | None, evaluation: pathlib.Path, *others: pathlib.Path) -> dict:
-    """Facts from the checkpoints and reports; a report that doesn't exist is left out, but the yield curve of a drafter has to
-    come from somewhere. `others`: the corpus' sources.json and the tokenizer's tokens.json."""
+    """Facts from checkpoints and reports. A drafter needs the evaluation; `others`, the corpus' sources.json and the tokenizer's
+    tokens.json, may be missing."""
     target_file = torch.load(target, map_location="cpu", mmap=True)
     drafter_file = torch.load(drafter, map_location="cpu") if drafter else {}
     sources, tokens = (json.loads(p.read_text()) if p.exists() else None for p in others)
@@ -45,7 +42,7 @@ def gather(target: pathlib.Path, drafter: pathlib.Path | None, evaluation: pathl
         facts["drafter"] = drafting_facts(evaluation)
         if mixture := drafter_file.get("trained_for"):
             facts["sampling"] = {"trained_for": mixture}
-    if sources and (drafter or "source" not in target_file):  # else nothing was trained on it
+    if sources and (drafter or "source" not in target_file):  # an imported target was not trained on the corpus
         licences = Counter(p["licence"] for p in sources["packages"].values())
         facts["corpus"] = {
             "bytes": sources["bytes"],
@@ -58,17 +55,17 @@ def gather(target: pathlib.Path, drafter: pathlib.Path | None, evaluation: pathl
     for part, file in (("target", target_file), ("drafter", drafter_file)):
         if settings := file.get("settings"):
             recipe = {k: json.loads(settings[k]) for k in RECIPE[part] if k in settings}
-            if "steps" in recipe:  # those that were done: with --minutes not those of the settings
+            if "steps" in recipe:  # actual steps; with --minutes they differ from --steps
                 recipe["steps"] = file["log"][-1]["step"]
             facts.setdefault("recipe", {})[part] = recipe
     return facts
 
 
 def drafting_facts(evaluation: pathlib.Path) -> dict:
-    """What `evaluate` found out about a drafter; curve and accuracy are those of the first sampling condition."""
+    """Results of `evaluate`; yield curve and accuracy are those of the first sampling condition."""
     if not evaluation.exists():
         raise SystemExit(
-            f"no yield curve: {evaluation} is missing; run `evaluate` first, or name its output with --evaluation"
+            f"--evaluation must exist, {evaluation} is missing: `ptp-train evaluate` measures the yield curve"
         )
     settings = json.loads(evaluation.read_text())["settings"]
     first = settings[0]["held_files"]["drafter"]
@@ -86,7 +83,7 @@ def drafting_facts(evaluation: pathlib.Path) -> dict:
 
 
 def licences(sources: dict) -> str:
-    """LICENCES.md of a model folder: whose declarations the pair was trained on. `sources`: the corpus' sources.json."""
+    """LICENCES.md of a model folder, from the corpus' sources.json."""
     lines = [
         "# Licences of the corpus",
         "",
@@ -102,10 +99,10 @@ def licences(sources: dict) -> str:
 
 
 def end_of_text(folder: pathlib.Path, facts: dict) -> int:
-    """The token that ends a text: as the facts of an imported target say, else the one of our own tokenizers."""
+    """The token that ends a text: from the facts of an imported target, else END_OF_TEXT."""
     token = facts.get("end_of_text", Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id(END_OF_TEXT))
     if token is None:
-        raise SystemExit(f"the tokenizer has no token {END_OF_TEXT}")
+        raise SystemExit(f"--tokens must have a tokenizer with the token {END_OF_TEXT}")
     return token
 
 
@@ -119,10 +116,9 @@ def build(
     facts: dict,
     pick: str,
 ) -> dict:
-    """The manifest of a folder that holds the files `names`, whose graphs sample by `pick` (coordinates.py).
+    """The manifest of a folder that has the files `names`, whose graphs use the rule `pick` (coordinates.py).
 
-    `facts` has the same shape: its "target", "drafter" and so on are
-    merged in, and "drafter" has to bring yield_curve and accuracy_by_position. Without a drafter it is of a target alone."""
+    `facts` are merged in key by key; with a drafter, facts["drafter"] must have yield_curve and accuracy_by_position."""
     c = target.config
     row = 2 * c.kv_heads * c.head_width * 4
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -153,6 +149,6 @@ def build(
     for key, value in facts.items():
         content[key] = {**content[key], **value} if isinstance(content.get(key), dict) else value
     if drafter and len(curve := content["drafter"]["yield_curve"]) != d.length + 1:
-        raise SystemExit(f"the yield curve must have {d.length + 1} values, got {len(curve)}")
+        raise SystemExit(f"yield_curve must have {d.length + 1} values, got {len(curve)}")
     content["files"] = {n: {"sha256": digest(folder / n), "bytes": (folder / n).stat().st_size} for n in names}
     return content

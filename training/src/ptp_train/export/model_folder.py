@@ -1,7 +1,7 @@
 """Writes a model folder for the server: ONNX graphs with their weights, the tokenizer and manifest.json.
 
-Per model there is one graph for each of some numbers of slots; they share one weight file. See graph.py for how a run is
-packed; what the graphs take and give stands at `target_graph`, `drafter_graph` and `feature_graph`.
+Each model has one graph per supported number of slots; its graphs share one weight file. See `target_graph`, `drafter_graph` and
+`feature_graph` for inputs and outputs, and graph.py for the packing of sequences.
 """
 
 import json
@@ -20,21 +20,21 @@ from .graphs.target_graph import target_graph
 
 SLOTS = (1, 2, 4, 8)
 LARGE = 200_000_000
-"""Parameters from which there are graphs for SLOTS_OF_LARGE only: each holds a copy of the weights in memory as its kernels
-want them."""
+"""Models with at least this many parameters get graphs for SLOTS_OF_LARGE only, because each graph keeps a packed copy of the
+weights in memory."""
 SLOTS_OF_LARGE = (1, 4)
 
 
 @dataclass(frozen=True)
 class Form:
-    """Numbers of a model's graphs and weight file, see `WeightFile`."""
+    """Number formats of a model's graphs and weight file, see `WeightFile`."""
 
     precision: str = "float32"
     storage: str = "float16"
 
 
 OURS = Form()
-"""What our own models are written in."""
+"""Formats of models trained here."""
 
 
 def write_graphs(
@@ -46,7 +46,7 @@ def write_graphs(
     kind: str,
     counts: tuple[int, ...],
 ) -> list[str]:
-    """Writes all graphs and weight files into `out`; returns their names."""
+    """Writes all graphs and weight files into `out` and returns their names."""
     weights = WeightFile(out / "target.weights", form.precision, form.storage)
     graphs = {f"target.b{slots}.onnx": target_graph(target, weights, slots, kind) for slots in counts}
     names = [weights.path.name]
@@ -72,19 +72,20 @@ def write_folder(
     chat_template: bytes | None = None,
     slots: tuple[int, ...] | None = None,
 ) -> None:
-    """Writes a whole model folder, of a target alone without a drafter.
+    """Writes a model folder, with `drafter` None for a target alone.
 
-    slots: the numbers of sequences that there are graphs for, 1 among them; by the target's size unless given.
-    `facts` are added to the manifest's parts, see `manifest.build`. A chat template that isn't given has to be put there: the
-    server needs one.
+    slots: numbers of slots to write graphs for, starting with 1 (default: by the target's size). facts: see `manifest.build`.
+    The server needs a chat template, so a caller that passes none has to add one.
     """
     if drafter and drafter.config.target != target.config:
-        raise SystemExit(f"the drafter was made for a target of {drafter.config.target}, got {target.config}")
+        raise SystemExit(f"--drafter must be for a target of {target.config}, got {drafter.config.target}")
     out.mkdir(parents=True, exist_ok=True)
     texts = {"tokenizer.json": tokenizer} | ({"chat_template.jinja": chat_template} if chat_template else {})
     for name, text in texts.items():
         (out / name).write_bytes(text)
-    pick = drafter.config.pick if drafter else "tree"  # as a later drafter will have it, so that texts stay the same
+    pick = (
+        drafter.config.pick if drafter else "tree"
+    )  # as drafters have by default, so that adding one does not change texts
     counts = slots or (SLOTS if parameters_of(target) < LARGE else SLOTS_OF_LARGE)
     with torch.no_grad():
         names = [*texts, *write_graphs(target, drafter, out, form, drafter_form, pick, counts)]
@@ -96,7 +97,7 @@ def write_folder(
 
 
 def serve_context(target: Target, drafter: Drafter | None, context: int) -> None:
-    """Lets both be served with sequences of up to `context` tokens; their parameters don't depend on it."""
+    """Sets the longest served sequence of both to `context` tokens; no parameter depends on it."""
     target.config = replace(target.config, context=context)
     if drafter:
         own = drafter.config.own and replace(drafter.config.own, context=context)

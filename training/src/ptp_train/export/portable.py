@@ -1,4 +1,4 @@
-"""A target with its tokenizer, as the exports to other engines need them."""
+"""A target with its tokenizer, the input of exports to other engines."""
 
 import json
 import pathlib
@@ -12,7 +12,7 @@ from ..model.transformer import Target, load_target
 from .restore import manifest_of, target_of
 
 TYPES = {"f32": torch.float32, "f16": torch.float16}
-"""Number formats of matrices; vectors stay float32 in GGUF."""
+"""Number formats of Hugging Face folders."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class PortableTarget:
     chat_template: str | None
     end_of_text: int
     begin_of_text: int | None = None
-    """Token before every text, for models that have one."""
+    """Token before every text, None if there is none."""
     stop_tokens: tuple[int, ...] = ()
-    """Tokens that end a text, next to end_of_text."""
+    """Further tokens that end a text."""
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -33,10 +33,10 @@ class PortableTarget:
 
     @property
     def family(self) -> str:
-        """The architecture that computes the same: Llama, Qwen2 (biases) or Qwen3 (query and key norms)."""
+        """The equivalent architecture: Llama, Qwen2 (biases) or Qwen3 (query and key norms)."""
         c = self.target.config
         if c.qkv_bias and c.qk_norm:
-            raise SystemExit("--to needs a target with qkv_bias or qk_norm, got both: no known architecture has them")
+            raise SystemExit("--to needs a target with at most one of qkv_bias and qk_norm, got both")
         return "Qwen2" if c.qkv_bias else "Qwen3" if c.qk_norm else "Llama"
 
 
@@ -69,7 +69,7 @@ def _read(target: Target, folder: pathlib.Path, facts: dict) -> PortableTarget:
 
 
 def with_layers(model: PortableTarget, count: int) -> PortableTarget:
-    """The same with its first `count` layers only, which can draft for it."""
+    """The model of the first `count` layers, an untrained draft model."""
     target = Target(replace(model.target.config, layers=count))
     state = model.target.state_dict()
     target.load_state_dict({name: state[name] for name in target.state_dict()})
@@ -77,7 +77,7 @@ def with_layers(model: PortableTarget, count: int) -> PortableTarget:
 
 
 def hf_config(model: PortableTarget) -> dict:
-    """config.json in the fields that Llama, Qwen2 and Qwen3 share."""
+    """Fields of config.json shared by Llama, Qwen2 and Qwen3."""
     c = model.target.config
     rope = {"rope_type": "default", "rope_theta": c.rope_theta}
     if len(c.rope_scaling) == 1:

@@ -1,8 +1,8 @@
-"""Turns a model folder back into checkpoints, so that anyone can go on training a published pair.
+"""Turns a model folder back into checkpoints, to continue the training of a published pair.
 
-Weights come back as the folder stores them: float matrices exactly if it was written with --storage exact, else rounded to
-float16; int8 matrices as their multiples of the scale, which an export in int8 stores as the same integers. Where --tokens
-already has a tokenizer.json, of the same tokens under other ids, the vocabulary takes its ids.
+Weights are those stored in the folder: exact with --storage exact, else rounded to float16. Matrices in int8 are restored as
+integers times scale, which another export in int8 maps to the same integers. If --tokens already has a tokenizer.json with the
+same tokens under other ids, the vocabulary is reordered to its ids.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from ..model.transformer import Config, Layer, Target, identity, parameters_of, 
 
 
 class StoredTensors:
-    """The parameters of one exported graph, in float32, by the names that the graph builder gives them."""
+    """The parameters of an exported graph in float32, by the graph builder's names."""
 
     def __init__(self, path: pathlib.Path):
         require(path.exists(), f"--from must be a model folder with {path.name}, got {path.parent}")
@@ -39,13 +39,13 @@ class StoredTensors:
         return torch.from_numpy(self.arrays[name].astype(np.float32))
 
     def matrix(self, name: str) -> Tensor:
-        """The matrix of a product as PyTorch has it, [out, in]."""
+        """A product's matrix in PyTorch's layout, [out, in]."""
         if f"{name}.i8" in self:
             return self.get(f"{name}.i8").T * self.get(f"{name}.scale")[:, None]
         return self.get(name).T
 
     def head(self, name: str) -> Tensor:
-        """An output head [V, width], which only int8 stores transposed."""
+        """An output head [V, width]; float heads are stored untransposed."""
         return self.matrix(f"{name}.head") if f"{name}.head.i8" in self else self.get(name)
 
     def fill(self, linear: nn.Linear, name: str) -> None:
@@ -100,11 +100,12 @@ def target_of(folder: pathlib.Path) -> Target:
 
 @torch.no_grad()
 def drafter_of(folder: pathlib.Path) -> Drafter:
-    """The drafter of a model folder; what its graph does not use keeps its initial value."""
+    """The drafter of a model folder. Parameters that its graph does not use keep their initial values."""
     manifest = manifest_of(folder)
     facts, target = manifest["drafter"], config_of(manifest["sizes"])
     require(
-        facts["kind"] != "lora", "--from must not have a drafter of kind lora: its adapters are merged into its layers"
+        facts["kind"] != "lora",
+        "--from must have a drafter of another kind than lora, whose adapters are merged into its layers",
     )
     shape = {k: facts[k] for k in ("kind", "method", "embedding", "frequencies", "rank", "length")}
     own = config_of(facts["sizes"]) if facts["kind"] == "separate" else None
@@ -156,7 +157,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tokens",
         type=pathlib.Path,
         default=pathlib.Path("work/tokens"),
-        help="folder for tokenizer and chat template; a tokenizer.json that is there already decides the ids",
+        help="folder for tokenizer and chat template; an existing tokenizer.json decides the ids",
     )
 
 

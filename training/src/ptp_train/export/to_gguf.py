@@ -1,4 +1,4 @@
-"""Writes a target as GGUF, the file format of llama.cpp, as an architecture that llama.cpp knows: llama, qwen2 or qwen3."""
+"""Writes a target as GGUF, the file format of llama.cpp, with architecture llama, qwen2 or qwen3."""
 
 import json
 import pathlib
@@ -24,13 +24,13 @@ LLAMA3_WORDS = "|".join(
 )
 QWEN2_WORDS = LLAMA3_WORDS.replace(r"\p{N}{1,3}", r"\p{N}")
 PRE_TOKENIZERS = {LLAMA3_WORDS: "llama-bpe", QWEN2_WORDS: "qwen2"}
-"""llama.cpp knows the splits before a BPE by name; by the regular expression in tokenizer.json."""
+"""llama.cpp's names of splits before the BPE, by their regular expression in tokenizer.json."""
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 """Token types of llama.cpp (llama_token_type)."""
 
 
 def pre_tokenizer(raw: dict) -> str:
-    """llama.cpp's name of the split before the BPE; exits if it has none."""
+    """llama.cpp's name of the split before the BPE; exits if there is none."""
     given = raw.get("pre_tokenizer") or {}
     parts = given.get("pretokenizers", [given])
     split = next((p["pattern"].get("Regex") for p in parts if p["type"] == "Split"), None)
@@ -127,7 +127,7 @@ def add_tokenizer(writer, model: PortableTarget) -> None:
 
 
 def write(model: PortableTarget, path: pathlib.Path, kind: str = "f32") -> None:
-    """One file. f16 and q8_0 are for matrices; q8_0 leaves matrices whose rows are no multiple of 32 in f16."""
+    """Writes one file. Vectors stay f32; matrices whose rows are not a multiple of 32 long are f16 with q8_0."""
     import gguf
 
     family = model.family.lower()

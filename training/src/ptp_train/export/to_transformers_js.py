@@ -1,4 +1,4 @@
-"""Writes a target as transformers.js loads it: a Hugging Face folder whose weights are onnx/model.onnx."""
+"""Writes a target for transformers.js: a Hugging Face folder whose weights are in onnx/model.onnx."""
 
 import pathlib
 
@@ -18,7 +18,7 @@ BATCH = "batch_size"
 
 
 def generation_graph(target: Target, weights: WeightFile) -> Graph:
-    """B sequences of T tokens behind P earlier ones, with G key/value heads of width D.
+    """The graph over B sequences of T new tokens and P cached ones, with G key/value heads of width D.
 
     Inputs: input_ids [B, T]; attention_mask [B, P + T], ones; num_logits_to_keep, of the last tokens, 0 for all;
     past_key_values.N.key and .value [B, G, P, D]. Outputs: logits [B, kept, V]; present.N.key and .value [B, G, P + T, D].
@@ -50,8 +50,7 @@ def generation_graph(target: Target, weights: WeightFile) -> Graph:
 
 
 def lengths(g: Graph) -> None:
-    """The values that GroupQueryAttention takes in place of a mask, seqlens_k [B] = P + T - 1 and total_sequence_length = P + T;
-    and positions [B, T]."""
+    """Adds GroupQueryAttention's inputs seqlens_k [B] = P + T - 1 and total_sequence_length = P + T, and positions [B, T]."""
     one = g.constant([1])
     g.node("ReduceSum", ["attention_mask", one], "lengths", keepdims=0)
     g.node("Sub", ["lengths", one], "lengths.last")

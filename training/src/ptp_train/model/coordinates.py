@@ -1,13 +1,14 @@
-"""Pick: how a position's uniforms choose a token, and which uniforms choose a given one.
+"""Pick: the token that a position's uniforms choose, and the uniforms that choose a given token.
 
-Two exact samplers: with uniforms drawn at random, both give token t with probability P(t).
+Both samplers are exact: with random uniforms they give token t with probability P(t).
 
 - `cdf`: the paper's (docs/ptp.md); one uniform; the first token whose cumulative probability exceeds it, in vocabulary order.
 - `tree`: D = ceil(log2 V) uniforms; a walk down the complete binary tree over the token ids, highest bit first, to the left
-  where u_d (P(left) + P(right)) < P(left) or P(right) = 0. Two nearby distributions pick the same token more often than by
-  `cdf`, because a change in one token's probability moves only the borders on the way to it.
+  where u_d (P(left) + P(right)) < P(left) or P(right) = 0. Two similar distributions pick the same token more often than by
+  `cdf`, because a change in one token's probability moves only the borders on its path.
 
-The same rules as core/src/sampling/pick.ts and the exported graph; test/vectors/sampling.json and tree.json hold them together.
+The server (engine/src/sampling/pick.ts) and the exported graph follow the same rules, tested by test/vectors/sampling.json and
+tree.json.
 """
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 KINDS = ("cdf", "tree")
 BELOW_ONE = 1 - 2**-24
-"""The largest uniform that uniforms.py makes."""
+"""The largest uniform that the server draws."""
 
 
 def dimensions(kind: str, vocab: int) -> int:
@@ -25,17 +26,17 @@ def dimensions(kind: str, vocab: int) -> int:
 
 
 def pick(kind: str, p: Tensor, u: Tensor) -> Tensor:
-    """The token that uniforms u [..., D] choose from probabilities p [..., V], int64 [...]; p need not sum to 1."""
+    """Tokens [...] that uniforms u [..., D] choose from weights p [..., V], which need not sum to 1."""
     return _pick_cdf(p, u[..., 0]) if kind == "cdf" else _pick_tree(p, u)
 
 
 def interval(kind: str, p: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
-    """The uniforms that choose `token` [...] from p [..., V]: each coordinate in [low, high), both float32 [..., D]."""
+    """Bounds of the uniforms that choose `token` [...] from p [..., V]: [low, high), both float32 [..., D]."""
     return _interval_cdf(p, token) if kind == "cdf" else _interval_tree(p, token)
 
 
 def between(low: Tensor, high: Tensor, inside: Tensor) -> Tensor:
-    """Uniforms at the shares `inside`, in [0, 1), of [low, high); rounding never reaches `high`, where the next token begins."""
+    """Uniforms at the fractions `inside`, in [0, 1), of [low, high), never rounded up to `high`."""
     return torch.minimum(low + (high - low) * inside, torch.nextafter(high, low)).clamp(0, BELOW_ONE)
 
 
@@ -54,7 +55,7 @@ def _interval_cdf(p: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _halves(p: Tensor) -> list[Tensor]:
-    """For each level, probabilities of all its nodes' two children, [..., 2^d, 2] for d = 0 .. D - 1."""
+    """Probabilities of each node's two children, by level: [..., 2^d, 2] for d = 0 .. D - 1."""
     depth = dimensions("tree", p.shape[-1])
     nodes = F.pad(p, (0, 2**depth - p.shape[-1]))
     levels = []
@@ -66,7 +67,7 @@ def _halves(p: Tensor) -> list[Tensor]:
 
 
 def _children(pairs: Tensor, node: Tensor) -> tuple[Tensor, Tensor]:
-    """Left and right of `node` [...] out of pairs [..., 2^d, 2]."""
+    """The two children of `node` [...] in pairs [..., 2^d, 2]."""
     chosen = pairs.gather(-2, node[..., None, None].expand(*node.shape, 1, 2))[..., 0, :]
     return chosen[..., 0], chosen[..., 1]
 

@@ -1,17 +1,17 @@
-"""The drafter: completions of L tokens from the context before them and the uniforms of their positions, in one call.
+"""The drafter: drafts of L tokens, from the context and the uniforms of their positions, in one call.
 
-Two streams. Context tokens go through the context stream, whose keys and values are what a server caches; u-positions go
-through `layers`, which attend to these and to the earlier u-positions of their completion. Four shapes (`kind`):
+Two streams. Context tokens go through the context stream, whose keys and values the server caches. Positions to predict, the
+u-positions, go through `layers`, which attend to the context and to earlier u-positions of their draft. Four kinds:
 
-- `feature`: the context stream is the whole target, frozen. What it says of the next token is sampled as the target's own tokens
-  are, and is a completion's first; u-positions have layers of their own, start from that token and from the hidden state that
-  it came from (EAGLE's feature, Li et al. 2024, arXiv 2401.15077), and predict the others.
-- `reader`: the context stream is the target's own first layers, frozen; u-positions have layers of their own.
+- `feature`: the context stream is the whole frozen target. It picks the first token of a draft itself; u-positions start from
+  this token and the hidden state that it came from (EAGLE's feature, Li et al. 2024, arXiv 2401.15077), go through layers of
+  their own and predict the other tokens.
+- `reader`: the context stream is the first layers of the frozen target; u-positions have layers of their own.
 - `lora`: both streams are the target; low-rank adapters act on u-positions only (the paper's gated LoRA).
-- `separate`: a transformer of its own, one set of layers for both streams (the paper's scaling study).
+- `separate`: an independent transformer with one set of layers for both streams (the paper's scaling study).
 
-Shapes in the docstrings: B sequences, S context tokens, N completions per sequence, L positions per completion,
-D uniforms per position, H and G query and key/value heads, V vocabulary.
+Shapes in the docstrings: B sequences, S context tokens, N drafts per sequence, L positions per draft, D uniforms per position,
+H and G query and key/value heads, V vocabulary.
 """
 
 import math
@@ -36,29 +36,29 @@ METHODS = ("o", "c", "independent")
 class DrafterConfig:
     """Shape and method of a drafter.
 
-    method (docs/ptp.md): `o`, position k sees u_1 .. u_k and names its token; `c`, position k sees u_1 .. u_{k-1} and gives
-    the distribution that u_k picks from; `independent`, as `c` but told nothing of the uniforms (the baseline).
+    Methods (docs/ptp.md): with `o`, position k sees u_1 .. u_k and its argmax is the token; with `c`, position k sees
+    u_1 .. u_{k-1} and outputs the distribution that u_k picks from; `independent` is `c` without uniforms, the baseline.
     """
 
     target: Config
     source: tuple[int, ...] = (0, 1, 3)
-    """Layer j reads the keys and values of context layer source[j] and starts from its weights; `separate` reads
-    itself, and starts from the target only where `start_from` is called."""
+    """Layer j reads the keys and values of context layer source[j] and is initialised with its weights. A `separate` drafter
+    reads itself, and is initialised from the target only by `start_from`."""
     length: int = 8
-    """Longest completion that it is trained for, L; of a `feature` drafter the first token is the context stream's."""
+    """Longest draft that it is trained for, L. With `feature` its first token comes from the context stream."""
     kind: str = "reader"
     method: str = "c"
     pick: str = "tree"
-    """How uniforms choose a token, see coordinates.py."""
+    """Rule by which uniforms choose a token, see coordinates.py."""
     embedding: str = "fourier"
-    """How uniforms enter, see embeddings.py."""
+    """Features of the uniforms, see embeddings.py."""
     frequencies: int = 8
     """Harmonics of the fourier embedding."""
     rank: int = 128
     """Width of the sequential head (sequential_head.py); 0 for none."""
     lora_rank: int = 64
     own: Config | None = None
-    """Sizes of a `separate` drafter; the others have the target's."""
+    """Sizes of a `separate` drafter; the other kinds have the target's."""
 
     @property
     def coordinates(self) -> int:
@@ -72,28 +72,28 @@ class DrafterConfig:
 
     @property
     def depth(self) -> int:
-        """Layers of the context stream; of the last only keys and values are computed, but for `feature`."""
+        """Layers of the context stream. Except for `feature`, the last one computes only keys and values."""
         return self.target.layers if self.kind == "feature" else max(self.source) + 1
 
     @property
     def given(self) -> int:
-        """Tokens at the beginning of a completion that the context stream says."""
+        """Number of first tokens of a draft that the context stream picks."""
         return 1 if self.kind == "feature" else 0
 
 
 class Given(NamedTuple):
-    """What the context stream of a `feature` drafter says of the first token of each completion."""
+    """Outputs of a `feature` drafter's context stream for the first token of each draft."""
 
     feature: Tensor
-    """[B, N, width]: the normalised last hidden state of the token before."""
+    """[B, N, width]: the normalised last hidden states of the tokens before."""
     logits: Tensor | None
-    """[B, N, V]: what its head makes of that; `draft` has to have it."""
+    """[B, N, V]: their logits; `draft` needs them, training does not."""
 
 
 class UniformEmbedding(nn.Module):
-    """Embeds the uniforms that a position is told of, and its sampling conditions.
+    """Embeds the uniforms that a position sees, and its sampling conditions.
 
-    Greedy positions (temperature 0) have a learned vector in place of uniforms, which have no meaning there.
+    Greedy positions (temperature 0) get a learned vector instead, because uniforms have no effect there.
     """
 
     def __init__(self, c: DrafterConfig):
@@ -123,14 +123,14 @@ class UniformEmbedding(nn.Module):
         x = self.of_conditions(temperature, top_p, top_k)
         if self.c.method == "independent":
             return x
-        told = torch.where((temperature > 0)[..., None], self.of_uniforms(u), self.greedy)
-        if self.c.method == "c":  # position k is told of the uniform before its own
-            told = torch.cat([torch.zeros_like(told[..., :1, :]), told[..., :-1, :]], -2)
-        return x + told
+        seen = torch.where((temperature > 0)[..., None], self.of_uniforms(u), self.greedy)
+        if self.c.method == "c":  # position k sees the uniforms before its own
+            seen = torch.cat([torch.zeros_like(seen[..., :1, :]), seen[..., :-1, :]], -2)
+        return x + seen
 
     @torch.no_grad()
     def rescale(self, rms: float) -> None:
-        """Brings the embedding of random uniforms to the given root mean square, that of the token embeddings."""
+        """Scales the embedding of random uniforms to the given root mean square."""
         x = self.of_uniforms(torch.rand(4096, self.c.coordinates))
         factor = rms / x.pow(2).mean().sqrt()
         for p in self.uniform.parameters():
@@ -138,8 +138,8 @@ class UniformEmbedding(nn.Module):
 
 
 class Drafter(nn.Module):
-    """The input that predicts token k has position k - 1, where a language model would predict it; the first of a
-    completion also carries the embedding of the last context token."""
+    """The input that predicts token k has position k - 1, as in a language model. The first input of a draft also carries the
+    embedding of the last context token."""
 
     def __init__(self, config: DrafterConfig, target: Target | None = None):
         super().__init__()
@@ -165,11 +165,11 @@ class Drafter(nn.Module):
         self.fit_uniforms()
 
     def fit_uniforms(self) -> None:
-        """Gives embedded uniforms the size of token embeddings."""
+        """Scales embedded uniforms to the size of token embeddings."""
         self.uniform.rescale(self.embedding.weight.detach().pow(2).mean().sqrt().item())
 
     def start_from(self, target: Target, chosen: tuple[int, ...]) -> None:
-        """The target's embedding, head and `chosen` layers, of the drafter's own sizes."""
+        """Copies embedding, head and `chosen` layers of a target with the drafter's own sizes."""
         self.embedding.weight.data.copy_(target.embedding.weight)
         self.norm.load_state_dict(target.norm.state_dict())
         if self.output is not None:
@@ -183,12 +183,11 @@ class Drafter(nn.Module):
         return self.embedding.weight if self.output is None else self.output.weight
 
     def read(self, ids: Tensor) -> list[KeyValue]:
-        """Keys and values of a `separate` drafter's own context stream over ids [B, S]; the others read the target's
-        (`Target.read`)."""
+        """Keys and values of a `separate` drafter's context stream over ids [B, S]; the other kinds use `Target.read`."""
         return read_layers(self.layers, self.embedding(ids), self.config.sizes)[1]
 
     def inputs(self, last: Tensor, u: Tensor, conditions: tuple, feature: Tensor | None) -> Tensor:
-        """What the u-positions start from, [B, N, L, width]; arguments as in `hidden`."""
+        """Inputs of the u-positions [B, N, L, width]; arguments as in `hidden`."""
         x = self.uniform(u, *(t.expand(u.shape[:3]) for t in conditions))
         before = self.embedding(last) if feature is None else self.embedding(last) + self.feature(feature)
         return torch.cat([x[:, :, :1] + before[:, :, None], x[:, :, 1:]], 2)
@@ -202,12 +201,12 @@ class Drafter(nn.Module):
         conditions: tuple[Tensor, Tensor, Tensor],
         feature: Tensor | None = None,
     ) -> Tensor:
-        """Normalised last hidden state [B, N, L, width] of N completions for each of B sequences.
+        """Normalised last hidden states [B, N, L, width] of N drafts for each of B sequences.
 
-        cache: keys and values of the context layers, each [B, G, S, D_head]. last [B, N]: the token before each completion.
+        cache: keys and values of the context layers, each [B, G, S, D_head]. last [B, N]: the token before each draft.
         starts [B, N]: index of the first token to predict, 1 .. S. u [B, N, L, D]. conditions: temperature, top_p, top_k,
-        each broadcastable to [B, N, L]. feature [B, N, width]: with it the context ends one token before `last`, and this is
-        what it ends with.
+        each broadcastable to [B, N, L]. feature [B, N, width]: the context stream's last hidden state, given if the context
+        ends one token before `last`.
         """
         b, n, length = u.shape[:3]
         c = self.config.sizes
@@ -236,9 +235,9 @@ class Drafter(nn.Module):
         return self.norm(x).view(b, n, length, -1)
 
     def logits(self, hidden: Tensor, last: Tensor, conditions, answers: Tensor | None = None) -> Tensor:
-        """hidden [B, N, L, width] -> [B, N, L, V]; the softmax of a row is what its token is picked from.
+        """hidden [B, N, L, width] -> logits [B, N, L, V]; tokens are picked from their softmax.
 
-        With a sequential head, `answers` [B, N, L] are the tokens that it is to take as picked (teacher forcing).
+        A sequential head takes `answers` [B, N, L] as the tokens picked so far (teacher forcing).
         """
         if self.sequential is not None:
             hidden = self.sequential(hidden, self.embedding(torch.cat([last[..., None], answers[..., :-1]], -1)))
@@ -254,8 +253,8 @@ class Drafter(nn.Module):
         answers: Tensor | None = None,
         given: Given | None = None,
     ) -> Tensor:
-        """Logits [B, N, L, V]; arguments as in `hidden` and `logits`. A `feature` drafter has to have `given` and the answers,
-        and gives the logits [B, N, L - 1, V] of all tokens but the first."""
+        """Logits [B, N, L, V]; arguments as in `hidden` and `logits`. A `feature` drafter needs `given` and the answers, and
+        returns the logits [B, N, L - 1, V] of all tokens but the first."""
         feature = None
         if given is not None:
             feature, last, starts, u, answers = (
@@ -276,9 +275,8 @@ class Drafter(nn.Module):
     ) -> Tensor:
         """The drafted tokens [B, N, L]; arguments as in `hidden`.
 
-        excluded [B, N]: a token that the first of each completion is known not to be, or -1. A branch that is for the case that
-        the target did not take a drafted token starts where that token stood, and would only draft it again. given: what a
-        `feature` drafter's context stream says of the first token.
+        excluded [B, N]: a token that the first of each draft is known not to be, or -1. A branch for the case that the target
+        rejects a drafted token starts at that token's position, and would otherwise draft it again. given: for `feature`.
         """
         if given is None:
             return self._predicted(cache, last, starts, u, conditions, excluded)
@@ -289,7 +287,7 @@ class Drafter(nn.Module):
         return torch.cat([first[..., None], rest], 2)
 
     def _predicted(self, cache, last, starts, u, conditions, excluded, feature=None) -> Tensor:
-        """The tokens [B, N, L] that the drafter's own layers draft; arguments as in `hidden` and `draft`."""
+        """Tokens [B, N, L] drafted by the drafter's own layers; arguments as in `hidden` and `draft`."""
         hidden = self.hidden(cache, last, starts, u, conditions, feature)
         if self.sequential is None:
             logits = self.logits(hidden, last, conditions)
@@ -307,7 +305,7 @@ class Drafter(nn.Module):
         return torch.stack(tokens, 2)
 
     def head(self, hidden: Tensor, temperature: Tensor) -> Tensor:
-        """hidden [..., width] -> logits [..., V], divided by the temperature, but for O-PTP, whose answer is the largest one."""
+        """hidden [..., width] -> logits [..., V], divided by the temperature except for O-PTP, which takes the argmax."""
         rows = F.linear(hidden, self.head_weight)
         if self.config.method == "o":
             return rows
@@ -341,5 +339,5 @@ def load_drafter(path) -> Drafter:
     try:
         drafter.load_state_dict(stored["weights"])
     except RuntimeError as reason:
-        raise SystemExit(f"{path} was made by another version of ptp-train: train it anew ({reason})") from None
+        raise SystemExit(f"{path} was written by another version of ptp-train: train it again ({reason})") from None
     return drafter.eval()

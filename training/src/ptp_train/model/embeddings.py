@@ -1,4 +1,4 @@
-"""How a uniform enters the network: fixed features of u in [0, 1), which a linear map takes to the width of the model."""
+"""Fixed features of a uniform u in [0, 1); a learned linear map takes them to the width of the model."""
 
 import math
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def fourier(u: Tensor, harmonics: int) -> Tensor:
 
 
 EMBEDDINGS = {"fourier": Embedding(fourier, lambda harmonics: 1 + 2 * harmonics)}
-"""By name; research/embeddings.py adds the paper's and others, which were no better."""
+"""By name. research/embeddings.py adds the paper's and others, which were no better."""
 
 
 def features(kind: str, u: Tensor, harmonics: int) -> Tensor:

@@ -1,8 +1,8 @@
-"""A trained model made deeper and wider without changing what it says, so that training goes on from there.
+"""Makes a trained model deeper and wider without changing its outputs, to continue training at a larger size.
 
-What is new writes nothing into the residual stream at first (its output matrices are zero) and reads from it by random weights,
-so that it has gradients from the first step: Net2Net (Chen et al. 2016), with zero outputs in place of copied neurons. Growing a
-small model and going on is cheaper than training the large one from the start (Gong et al. 2019).
+New parts read from the residual stream through random weights and write zeros into it at first, so they have gradients from the
+first step: Net2Net (Chen et al. 2016) with zero outputs in place of copied neurons. Growing a small model is cheaper than
+training the large one from scratch (Gong et al. 2019).
 """
 
 import math
@@ -19,28 +19,28 @@ SCALED = ("width", "layers", "heads", "kv_heads", "hidden")
 
 
 def check(old: Config, new: Config) -> None:
-    """Refuses sizes that `old` cannot grow to, by name."""
+    """Exits naming the size that `old` cannot grow to."""
     for name in SCALED:
         given, least = getattr(new, name), getattr(old, name)
-        require(given >= least, f"--init has {name} {least}, which can grow but not shrink, got {given}")
+        require(given >= least, f"{name} must be at least that of --init, {least}, got {given}")
     groups = old.heads // old.kv_heads
     require(
         new.heads == groups * new.kv_heads,
-        f"--init has {groups} heads for each key, got {new.heads} for {new.kv_heads}",
+        f"heads per key/value head must be those of --init, {groups}, got {new.heads} for {new.kv_heads}",
     )
     plain = not (old.qkv_bias or old.qk_norm or not old.tied)
-    require(plain, "--init must have no biases, no query norms and a tied head to grow")
+    require(plain, "--grow needs an --init without biases and query norms, with a tied head")
 
 
 def placed(fresh: Tensor, old: Tensor, outside: float | None) -> Tensor:
-    """`old` [R, C] in the corner of `fresh` [R', C']; elsewhere `outside`, or what `fresh` has where that is None."""
+    """`old` [R, C] in the corner of `fresh` [R', C']; elsewhere the number `outside`, or None for the values of `fresh`."""
     grown = fresh.clone() if outside is None else torch.full_like(fresh, outside)
     grown[tuple(slice(0, n) for n in old.shape)] = old
     return grown
 
 
 def grown_layer(old: Layer, c: Config) -> Layer:
-    """A layer of the sizes of `c` that does what `old` does to the old part of its input and leaves the rest as it is."""
+    """A layer of the sizes of `c` that acts like `old` on the old part of its input and passes on the rest."""
     layer = Layer(c, c.layers)
     for name, p in layer.named_parameters():
         was = old.get_parameter(name).detach()
@@ -53,14 +53,14 @@ def grown_layer(old: Layer, c: Config) -> Layer:
 
 
 def norm_weight(old: Tensor, width: int) -> Tensor:
-    """An RMSNorm's weight [width]: new inputs are 0, which makes the mean square smaller by len(old) / width."""
+    """An RMSNorm's weight [width], scaled because new inputs are 0 and lower the mean square by len(old) / width."""
     grown = torch.full((width,), old.mean().item())
     grown[: len(old)] = old
     return grown * math.sqrt(len(old) / width)
 
 
 def silenced(layer: Layer) -> Layer:
-    """A layer that passes its input on: its output matrices are zero."""
+    """Makes a layer the identity by zeroing its output matrices."""
     for matrix in (layer.o, layer.down):
         nn.init.zeros_(matrix.weight)
     return layer
@@ -68,8 +68,9 @@ def silenced(layer: Layer) -> Layer:
 
 @torch.no_grad()
 def grown(old: Target, c: Config) -> Target:
-    """A target of the sizes of `c` with the logits of `old` (but for rounding, and the norms' epsilon). New layers are spread
-    evenly, each after the one whose inner weights it copies."""
+    """A target of the sizes of `c` with the logits of `old`, up to rounding and the norms' epsilon.
+
+    New layers are spread evenly, each after the layer whose inner weights it copies."""
     check(old.config, c)
     c = replace(old.config, **{name: getattr(c, name) for name in (*SCALED, "context")})
     new = Target(c)
@@ -85,23 +86,30 @@ def grown(old: Target, c: Config) -> Target:
 
 
 def check_drafter(old: DrafterConfig, new: DrafterConfig) -> None:
-    """Refuses what a drafter cannot be grown to: another method or shape than its own."""
+    """Exits naming a setting in which the grown drafter must not differ."""
     for name in ("method", "pick", "embedding", "frequencies", "rank", "length", "lora_rank"):
         mine, given = getattr(old, name), getattr(new, name)
-        require(mine == given, f"--init has --{name.replace('_', '-')} {mine}, got {given}")
+        require(mine == given, f"--{name.replace('_', '-')} must be that of --init, {mine}, got {given}")
     fits = old.kind == new.kind == "reader" or (new.kind == "feature" and old.kind in ("reader", "feature"))
-    require(fits, f"--init must be a reader, or of --kind feature for that kind, got {old.kind} for {new.kind}")
+    require(fits, f"--init must be of kind reader, or feature for --kind feature, got {old.kind} for {new.kind}")
     layers = len(old.source)
-    require(layers == len(new.source), f"--init has {layers} layers, got --source {','.join(map(str, new.source))}")
-    require(old.target.vocab == new.target.vocab, f"--init has {old.target.vocab} tokens, got {new.target.vocab}")
+    require(
+        layers == len(new.source),
+        f"--source must name {layers} layers as in --init, got {','.join(map(str, new.source))}",
+    )
+    require(
+        old.target.vocab == new.target.vocab,
+        f"--target must have the vocabulary of --init, {old.target.vocab} tokens, got {new.target.vocab}",
+    )
     check(old.target, new.target)
 
 
 @torch.no_grad()
 def grown_drafter(old: Drafter, config: DrafterConfig, form: type[Drafter] = Drafter) -> Drafter:
-    """A drafter with the sizes of `config` that drafts what `old` does, if its context layers have in the old heads' place what
-    those of `old` have (which they do in a grown target, where source names the layers' new places). A reader may become a
-    `feature` drafter, which has to learn that its context ends one token earlier."""
+    """A drafter of the sizes of `config` that drafts as `old` does, over a target grown from the one of `old`.
+
+    `config.source` names the new places of the layers. A reader may become a `feature` drafter, which then has to learn that its
+    context ends one token earlier."""
     check_drafter(old.config, config)
     new = form(config)
     c, was = config.sizes, old.config.sizes
@@ -117,6 +125,6 @@ def grown_drafter(old: Drafter, config: DrafterConfig, form: type[Drafter] = Dra
         for name, p in new.sequential.named_parameters():
             writes = name.startswith("out.")
             p.copy_(placed(p, old.sequential.get_parameter(name), 0.0 if writes else None))
-        # it reads the embedding divided by its root mean square, which zeros make smaller
+        # it normalises the embedding, and the added zeros lower the root mean square
         new.sequential.from_token.weight[:, : was.width] *= math.sqrt(was.width / c.width)
     return new

@@ -1,7 +1,7 @@
-"""Reads a Hugging Face model folder (config.json, *.safetensors) of the Llama family as a target; needs no transformers.
+"""Reads a Hugging Face model folder (config.json, *.safetensors) of the Llama family as a target, without transformers.
 
-What would change a logit and isn't computed here is refused by the name of its field. The families differ from each other by
-biases (Qwen2), norms of queries and keys (Qwen3) and defaults; the tensors' names are the same.
+Exits naming the field of config.json that needs something not computed here. The families differ in biases (Qwen2), norms of
+queries and keys (Qwen3) and defaults; their tensors have the same names.
 """
 
 import json
@@ -17,12 +17,12 @@ from .transformer import Config, Target
 
 @dataclass(frozen=True)
 class Family:
-    """What an architecture has beside what all have."""
+    """Features of one architecture."""
 
     qkv_bias: bool = False
     qk_norm: bool = False
     head_width: int | None = None
-    """Head width where config.json gives none; hidden_size / num_attention_heads if this is None."""
+    """Default head width; None for hidden_size / num_attention_heads."""
 
 
 FAMILIES = {
@@ -38,9 +38,9 @@ NOT_COMPUTED = {
     "partial_rotary_factor": 1.0,
     "quantization_config": None,
 }
-"""Fields that must have this value, where they are given."""
+"""Fields that must have this value if present."""
 LONGEST = 4096
-"""Context in tokens where none is asked for and the model takes more."""
+"""Default limit of the context, in tokens."""
 LAYER = {
     "input_layernorm": "norm_attention",
     "post_attention_layernorm": "norm_mlp",
@@ -62,20 +62,20 @@ OUTSIDE = {
 
 
 def read_json(folder: pathlib.Path, name: str, needed: bool = True) -> dict:
-    """A JSON file of a model folder; {} if it isn't there and isn't `needed`."""
+    """A JSON file of a model folder; {} if it is missing and not `needed`."""
     path = folder / name
     if not path.exists():
         if needed:
-            raise SystemExit(f"{folder} has no {name}: it must be the folder of a Hugging Face model")
+            raise SystemExit(f"--from must be the folder of a Hugging Face model: {folder} has no {name}")
         return {}
     return json.loads(path.read_text(encoding="utf8"))
 
 
 def read_config(raw: dict, context: int | None = None, tied: bool = True) -> Config:
-    """Our configuration from the content of a config.json.
+    """Our configuration from the content of a config.json; exits naming the field that is not supported.
 
-    context: longest sequence in tokens, at most max_position_embeddings (the default, or LONGEST if that is less). tied: what
-    holds where tie_word_embeddings isn't given. Exits naming the field that cannot be served.
+    context: longest sequence in tokens (default: max_position_embeddings, at most LONGEST). tied: default of
+    tie_word_embeddings.
     """
     architectures = raw.get("architectures") or [f"of model_type {raw.get('model_type')}"]
     if len(architectures) != 1 or architectures[0] not in FAMILIES:
@@ -109,7 +109,7 @@ def read_config(raw: dict, context: int | None = None, tied: bool = True) -> Con
 
 
 def check_window(raw: dict, context: int) -> None:
-    """A sliding window that is as long as the context changes nothing; a shorter one is refused."""
+    """Exits if a sliding window is shorter than the context; a longer one has no effect."""
     window = raw.get("sliding_window")
     sliding = "sliding_attention" in raw.get("layer_types", ["sliding_attention"])
     if window and sliding and raw.get("use_sliding_window", True) and window < context:
@@ -119,7 +119,7 @@ def check_window(raw: dict, context: int) -> None:
 
 
 def rope(raw: dict) -> tuple[float, tuple[float, ...]]:
-    """Base of the rotary embedding and `Config.rope_scaling`, from rope_parameters (transformers 5) or the fields before it."""
+    """Base of the rotary embedding and `Config.rope_scaling`, from rope_parameters (transformers 5) or older fields."""
     field = "rope_parameters" if raw.get("rope_parameters") else "rope_scaling"
     given = raw.get(field) or {}
     theta = float(given.get("rope_theta", raw.get("rope_theta", 10000.0)))
@@ -135,17 +135,17 @@ def rope(raw: dict) -> tuple[float, tuple[float, ...]]:
 
 
 def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The *.safetensors of a model, one or several with an index."""
+    """The *.safetensors files of a model: one, or several with an index."""
     index = read_json(folder, "model.safetensors.index.json", needed=False)
     names = sorted(set(index["weight_map"].values())) if index else ["model.safetensors"]
     for name in names:
         if not (folder / name).exists():
-            raise SystemExit(f"{folder} has no {name}: weights must be there as safetensors")
+            raise SystemExit(f"--from must have its weights as safetensors: {folder} has no {name}")
     return [folder / name for name in names]
 
 
 def our_name(theirs: str) -> str | None:
-    """A parameter's name in `Target`; None for one that has no place there."""
+    """A parameter's name in `Target`, None if it has none."""
     if theirs in OUTSIDE:
         return OUTSIDE[theirs]
     match theirs.split("."):
@@ -155,7 +155,7 @@ def our_name(theirs: str) -> str | None:
 
 
 def tensors(files: list[pathlib.Path]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Names and values; tables of rotary frequencies, which old checkpoints hold, are left out."""
+    """Names and values, without the tables of rotary frequencies in old checkpoints."""
     for path in files:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - a safetensors file is not iterable
@@ -164,7 +164,7 @@ def tensors(files: list[pathlib.Path]) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def load(folder: pathlib.Path, context: int | None = None) -> Target:
-    """The target in float32; see `read_config` for `context`. Exits naming the first tensor that is missing or doesn't fit."""
+    """The target in float32; see `read_config` for `context`. Exits naming a tensor that is missing or has a wrong shape."""
     files = weight_files(folder)
     raw = read_json(folder, "config.json")
     names = [name for path in files for name in safe_open(path, framework="pt").keys()]  # noqa: SIM118
@@ -178,7 +178,7 @@ def load(folder: pathlib.Path, context: int | None = None) -> Target:
         if config.tied and ours == "output.weight":
             continue  # a copy of the embedding
         if ours not in expected:
-            raise SystemExit(f"{folder} has a tensor that {raw['architectures'][0]} does not: {theirs}")
+            raise SystemExit(f"{folder} must not have a tensor {theirs}, which {raw['architectures'][0]} does not use")
         if not value.is_floating_point() or value.itemsize < 2:
             raise SystemExit(f"{theirs} must be float32, float16 or bfloat16, got {value.dtype}")
         if value.shape != expected[ours].shape:

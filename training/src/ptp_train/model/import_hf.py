@@ -1,4 +1,4 @@
-"""Takes a Hugging Face model folder (Llama, Mistral, Qwen2, Qwen3) as the target: weights, tokenizer and chat template."""
+"""Imports a Hugging Face model folder (Llama, Mistral, Qwen2, Qwen3) as the target: weights, tokenizer and chat template."""
 
 import argparse
 import json
@@ -14,12 +14,12 @@ from .transformer import parameters_of, save
 
 
 def content(token: dict | str | None) -> str | None:
-    """A special token's text in tokenizer_config.json, which is written in two ways."""
+    """A special token's text in tokenizer_config.json, which has two notations."""
     return token["content"] if isinstance(token, dict) else token
 
 
 def begin_of_text(tokenizer: Tokenizer, settings: dict) -> int | None:
-    """The token that the tokenizer puts before a text; None for none."""
+    """The token that the tokenizer adds before a text; None for none."""
     if settings.get("add_bos_token") is not None:
         bos = content(settings.get("bos_token"))
         return tokenizer.token_to_id(bos) if settings["add_bos_token"] and bos else None
@@ -27,15 +27,15 @@ def begin_of_text(tokenizer: Tokenizer, settings: dict) -> int | None:
     ids = tokenizer.encode("a").ids
     before = next(i for i in range(len(ids)) if ids[i : i + len(plain)] == plain)
     if before > 1:
-        raise SystemExit(f"tokenizer.json must put at most 1 token before a text, puts {before}")
+        raise SystemExit(f"tokenizer.json must add at most 1 token before a text, got {before}")
     return ids[0] if before else None
 
 
 def special_tokens(folder: pathlib.Path, tokenizer: Tokenizer, vocab: int) -> dict:
-    """end_of_text, stop_tokens and begin_of_text, as manifest.json has them.
+    """end_of_text, stop_tokens and begin_of_text for manifest.json.
 
-    What ends a text is what transformers' `generate` stops at: eos_token_id in generation_config.json, else in config.json,
-    else the tokenizer's eos_token; of several, the tokenizer's is end_of_text.
+    Texts end where transformers' `generate` stops: at eos_token_id of generation_config.json, else of config.json, else at the
+    tokenizer's eos_token. If there are several, the tokenizer's is end_of_text.
     """
     settings = read_json(folder, "tokenizer_config.json", needed=False)
     named = tokenizer.token_to_id(content(settings.get("eos_token")) or "")
@@ -54,7 +54,7 @@ def special_tokens(folder: pathlib.Path, tokenizer: Tokenizer, vocab: int) -> di
 
 
 def chat_template(folder: pathlib.Path) -> str | None:
-    """chat_template.jinja, or what tokenizer_config.json has: a template, or several of which one is named default."""
+    """chat_template.jinja, else the template in tokenizer_config.json, the one named default if there are several."""
     file = folder / "chat_template.jinja"
     if file.exists():
         return file.read_text(encoding="utf8")
@@ -63,19 +63,19 @@ def chat_template(folder: pathlib.Path) -> str | None:
 
 
 def read_tokenizer(folder: pathlib.Path, vocab: int) -> Tokenizer:
-    """tokenizer.json; exits if the server cannot use it."""
+    """tokenizer.json; exits unless the server can use it."""
     raw = read_json(folder, "tokenizer.json")
     decoder = raw.get("decoder") or {}
     kinds = [part["type"] for part in (decoder, *decoder.get("decoders", [])) if part]
     falls_back = raw["model"].get("byte_fallback") and "ByteFallback" in kinds
     if raw["model"]["type"] != "BPE" or not ("ByteLevel" in kinds or falls_back):
         raise SystemExit(
-            f"tokenizer.json must be a BPE by bytes or with byte fallback, got {raw['model']['type']} with decoders {kinds}"
+            f"tokenizer.json must be a byte-level BPE or one with byte fallback, got {raw['model']['type']} with decoders {kinds}"
         )
     tokenizer = Tokenizer.from_str(json.dumps(raw))
     highest = max(tokenizer.get_vocab().values())
     if highest >= vocab:
-        raise SystemExit(f"tokenizer.json must have token ids below vocab_size {vocab}, has {highest}")
+        raise SystemExit(f"tokenizer.json must have token ids below vocab_size {vocab}, got {highest}")
     return tokenizer
 
 
@@ -93,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for tokenizer and chat template",
     )
     parser.add_argument(
-        "--context", type=int, help=f"longest sequence in tokens (default: the model's, {hugging_face.LONGEST} at most)"
+        "--context", type=int, help=f"longest sequence in tokens (default: the model's, at most {hugging_face.LONGEST})"
     )
 
 
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> None:
     architecture = read_json(folder, "config.json")["architectures"][0]
     save(args.out, "target", target, special_tokens=special, source={"architecture": architecture})
     if template is None:
-        print("the model brings no chat template: messages will be written a line each")
+        print("the model has no chat template: chats become one line a message")
     begin = special["begin_of_text"]
     separator = tokenizer.id_to_token(special["end_of_text"] if begin is None else begin)
     if separator and re.fullmatch(r"[^']+", separator):

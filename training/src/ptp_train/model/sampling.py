@@ -1,6 +1,6 @@
 """Shaping in PyTorch: the one place of the package where logits become probabilities; coordinates.py picks from them.
 
-The same rules as core/src/sampling (TypeScript) and the exported graph; test/vectors/sampling.json holds all three together.
+The server (engine/src/sampling) and the exported graph follow the same rules; test/vectors/sampling.json tests all three.
 """
 
 import torch
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TIES = 16
-"""Equal probabilities at the border of top-k that are told apart by their ids."""
+"""Most tokens of equal probability at the border of top-k that are ordered by id."""
 
 
 def shape(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:

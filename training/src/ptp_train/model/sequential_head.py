@@ -1,15 +1,13 @@
-"""The sequential head: a correction of a drafter's hidden states from the tokens already picked in the completion.
+"""The sequential head corrects a drafter's hidden states by the tokens already picked in the draft.
 
-The transformer runs once over all positions; only this head goes from position to position, as Hydra's heads do (Ankner et
-al. 2024) and, with a recurrent state, ReDrafter's (Cheng et al. 2024). With rank R, E the drafter's embedding and x / rms(x)
-written as unit(x),
+The transformer runs once over all positions; only this head runs position by position, like Hydra's heads (Ankner et al. 2024)
+and, with a recurrent state, ReDrafter's (Cheng et al. 2024). With rank R, embedding E and unit(x) = x / rms(x),
 
     a_k, b_k = W h_k + A unit(E[t_{k-1}]) + U unit(z_{k-1})
     z_k = silu(a_k) b_k,   logits_k = head(h_k + C z_k)
 
-so that it starts from what embedding and output head know of the vocabulary, and its size does not depend on it. W h_k is
-computed for all positions at once; from position to position go R (3 width + 2 R) multiplications a row and the output head's
-V width.
+It reuses embedding and output head, so its own size does not depend on V. W h_k is computed for all positions at once; each
+position then costs R (3 width + 2 R) multiplications a row, and V width for the output head.
 """
 
 import torch
@@ -34,21 +32,21 @@ class SequentialHead(nn.Module):
         nn.init.zeros_(self.out.weight)
 
     def step(self, hidden: Tensor, before: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """hidden [..., width], the embedded token before [..., width], state [..., R] or None at the first position -> the
-        corrected hidden state, and the next state."""
+        """hidden and the embedded previous token [..., width], state [..., R] or None at the first position -> the corrected
+        hidden state, and the next state."""
         state = self.next(self.from_hidden(hidden) + self.from_token(unit(before)), state)
         return hidden + self.out(state), state
 
-    def next(self, told: Tensor, state: Tensor | None) -> Tensor:
-        """What the hidden state and the token say [..., 2 R], and the state before -> the state [..., R]."""
-        a, b = (told if state is None else told + self.from_state(unit(state))).chunk(2, -1)
+    def next(self, gates: Tensor, state: Tensor | None) -> Tensor:
+        """a and b [..., 2 R] without their recurrent part, and the previous state -> the state [..., R]."""
+        a, b = (gates if state is None else gates + self.from_state(unit(state))).chunk(2, -1)
         return F.silu(a) * b
 
     def forward(self, hidden: Tensor, before: Tensor) -> Tensor:
-        """All positions with known tokens: hidden and the embedded tokens before, both [..., L, width] -> [..., L, width]."""
-        told = self.from_hidden(hidden) + self.from_token(unit(before))
+        """All positions with known tokens: hidden and the embedded previous tokens, both [..., L, width] -> [..., L, width]."""
+        gates = self.from_hidden(hidden) + self.from_token(unit(before))
         states, state = [], None
-        for k in range(told.shape[-2]):
-            state = self.next(told[..., k, :], state)
+        for k in range(gates.shape[-2]):
+            state = self.next(gates[..., k, :], state)
             states.append(state)
         return hidden + self.out(torch.stack(states, -2))

@@ -1,4 +1,4 @@
-"""The target: a Llama-style causal language model, and what the drafter (drafter.py) shares with it.
+"""The target, a causal language model in the style of Llama, and the parts that the drafter (drafter.py) shares with it.
 
 Shapes in the docstrings: B sequences, S context tokens, H query heads, G key/value heads, D head width, V vocabulary.
 """
@@ -18,9 +18,9 @@ EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes and form of one transformer. `context` is the longest sequence, in tokens, that it is trained for.
+    """Sizes and variants of one transformer. `context` is the longest sequence in tokens that it is trained for.
 
-    The fields with the defaults of our own models came later, for Llama's relatives (hugging_face.py).
+    The fields from `epsilon` on exist for imported models (hugging_face.py); our own use the defaults.
     """
 
     vocab: int = 2048
@@ -35,21 +35,21 @@ class Config:
     epsilon: float = EPSILON
     """Added to the mean square in every RMSNorm."""
     tied: bool = True
-    """Whether the embedding is also the output head."""
+    """The embedding is also the output head."""
     qkv_bias: bool = False
-    """Whether queries, keys and values have biases (Qwen2)."""
+    """Queries, keys and values have biases (Qwen2)."""
     qk_norm: bool = False
-    """Whether each head's query and key goes through an RMSNorm before its rotation (Qwen3)."""
+    """Each head's query and key goes through an RMSNorm before its rotation (Qwen3)."""
     rope_scaling: tuple[float, ...] = ()
-    """Slower rotations for longer contexts: () for none; (factor,) for all alike; (factor, low_freq_factor, high_freq_factor,
-    original context) as Llama 3.1 has it, see `rope_frequencies`."""
+    """Slower rotations for longer contexts: () for none; (factor,) for linear scaling; (factor, low_freq_factor,
+    high_freq_factor, original context) for Llama 3.1's, see `rope_frequencies`."""
 
 
 def rope_frequencies(config: Config) -> Tensor:
-    """Radians per position of the D/2 pairs, computed in float32 as transformers does (modeling_rope_utils.py).
+    """Radians per position of the D/2 pairs, in float32 as in transformers (modeling_rope_utils.py).
 
-    With four numbers in `rope_scaling`: rotations that go round less than low_freq_factor times in the original context are
-    slowed down by factor, those that do more than high_freq_factor times are kept, those between are blended.
+    Llama 3.1's scaling slows rotations with fewer than low_freq_factor turns in the original context by `factor`, keeps those
+    with more than high_freq_factor turns, and blends in between.
     """
     exponents = torch.arange(0, config.head_width, 2, dtype=torch.float32) / config.head_width
     frequency = 1.0 / config.rope_theta**exponents
@@ -85,7 +85,7 @@ class RMSNorm(nn.Module):
 
 
 class Layer(nn.Module):
-    """RMSNorm, grouped-query attention with rotary positions, SwiGLU. The caller decides what a query may attend to."""
+    """RMSNorm, grouped-query attention with rotary positions, SwiGLU. The caller computes the attention."""
 
     def __init__(self, c: Config, depth: int):
         super().__init__()
@@ -127,9 +127,9 @@ KeyValue = tuple[Tensor, Tensor]
 
 
 def attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """Grouped-query attention, q [B, H, T, D] over keys and values [B, G, S, D], mask [T, S] of what may be seen.
+    """Grouped-query attention of q [B, H, T, D] over keys and values [B, G, S, D]; mask [T, S] is true where it may attend.
 
-    One product for each group of heads, where PyTorch's own (2.13, CPU) first copies keys and values for every head.
+    One product per group of heads: PyTorch's own (2.13, CPU) first copies keys and values for every head.
     """
     b, h, t, d = q.shape
     groups = keys.shape[1]
@@ -140,7 +140,7 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tens
 
 
 def read_layers(layers: Iterable[Layer], x: Tensor, c: Config) -> tuple[Tensor, list[KeyValue]]:
-    """Layers over whole sequences x [B, S, width], causal: hidden state [B, S, width] and each layer's keys and values."""
+    """Runs layers causally over x [B, S, width]: hidden states [B, S, width] and each layer's keys and values."""
     cos, sin = rope_tables(torch.arange(x.shape[1], device=x.device)[None], c)
     cache: list[KeyValue] = []
     for layer in layers:
@@ -168,7 +168,7 @@ class Target(nn.Module):
         return self.embedding.weight if self.output is None else self.output.weight
 
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden state x [..., width] -> the same normalised, which drafters may start from, and logits [..., V]."""
+        """x [..., width] -> the normalised hidden states, which `feature` drafters start from, and logits [..., V]."""
         feature = self.norm(x)
         return feature, F.linear(feature, self.head_weight)
 
@@ -181,11 +181,11 @@ class Target(nn.Module):
         return self.head(self.read(ids, len(self.layers))[0])
 
     def read(self, ids: Tensor, depth: int) -> tuple[Tensor, list[KeyValue]]:
-        """The first `depth` layers over whole sequences: hidden state [B, S, width] and each layer's keys and values."""
+        """The first `depth` layers over ids [B, S]: hidden states [B, S, width] and each layer's keys and values."""
         return read_layers(self.layers[:depth], self.embedding(ids), self.config)
 
     def extend(self, ids: Tensor, cache: list[KeyValue], start: int) -> Tensor:
-        """Appends ids [B, T] at position `start` to a preallocated cache (see `empty_cache`): logits [B, T, V]."""
+        """Appends ids [B, T] at position `start` to a cache made by `empty_cache`; returns logits [B, T, V]."""
         end = start + ids.shape[1]
         x = self.embedding(ids)
         positions = torch.arange(start, end, device=ids.device)
@@ -199,7 +199,7 @@ class Target(nn.Module):
         return self.head(x)
 
     def empty_cache(self, batch: int, capacity: int) -> list[KeyValue]:
-        """Room for `capacity` tokens of `batch` sequences in every layer."""
+        """A KV cache of `capacity` tokens for `batch` sequences."""
         c = self.config
         shape = (batch, c.kv_heads, capacity, c.head_width)
         device = self.embedding.weight.device
@@ -211,14 +211,14 @@ def parameters_of(module: nn.Module) -> int:
 
 
 def save(path, kind: str, module: nn.Module, **extra) -> None:
-    """One file with the configuration and the weights; written whole or not at all."""
+    """Writes a checkpoint with configuration and weights, atomically."""
     partial = f"{path}.partial"
     torch.save({"kind": kind, "config": asdict(module.config), "weights": module.state_dict(), **extra}, partial)
     os.replace(partial, path)
 
 
 def identity(module: nn.Module) -> str:
-    """Twelve hexadecimal digits of the SHA-256 of all weights: says which model samples and drafters were made for."""
+    """Twelve hexadecimal digits of the SHA-256 of all weights; samples and drafters record which target they belong to."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode())
@@ -227,15 +227,15 @@ def identity(module: nn.Module) -> str:
 
 
 def check_resume(path, stored: dict, module: nn.Module) -> None:
-    """Refuses to go on from a checkpoint of a model with other sizes or another source."""
+    """Exits unless the checkpoint has the configuration of `module`."""
 
-    def agrees(old, new) -> bool:  # fields that came after the checkpoint have their defaults in it
+    def agrees(old, new) -> bool:  # older checkpoints lack newer fields
         if isinstance(old, dict):
             return isinstance(new, dict) and all(agrees(value, new.get(name)) for name, value in old.items())
         return old == new
 
     if not agrees(stored["config"], asdict(module.config)):
-        raise SystemExit(f"{path} is of another model: remove it, or choose another --out")
+        raise SystemExit(f"{path} belongs to another model: remove it, or choose another --out")
 
 
 def load_target(path) -> Target:

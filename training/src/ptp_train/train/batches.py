@@ -1,4 +1,4 @@
-"""Sequences to learn from in memory, and what a drafter is asked about them; for training and measuring alike."""
+"""Batches for training and evaluation: sequences, the target's outputs for them, and the drafts to make."""
 
 import pathlib
 from dataclasses import dataclass, replace
@@ -14,11 +14,11 @@ from ..model.transformer import KeyValue, Target
 from .samples import GENERATED
 
 COMMON = 0.02
-"""Share of the sequences from which on a sampling condition is told by itself."""
+"""Least share of the sequences of a sampling condition that gets its own entry in `mixture`."""
 
 
 class Samples:
-    """The files of one folder, each a batch of sequences of equal length, in memory."""
+    """The sequences of one folder, in memory; each file holds sequences of equal length."""
 
     def __init__(self, folder: pathlib.Path, split: str, device: str):
         self.folder, self.origins = folder, set()
@@ -29,65 +29,67 @@ class Samples:
             tokens = torch.from_numpy(arrays["tokens"].astype(np.int32)).to(device)
             self.files.append({"tokens": tokens, "settings": torch.from_numpy(arrays["settings"]).to(device)})
         if not self.files:
-            raise SystemExit(f"no samples of split {split!r} in {folder}")
+            raise SystemExit(
+                f"{folder} has no samples of split {split}: `ptp-train teacher-samples --split {split}` writes them"
+            )
         self.weights = np.array([len(f["tokens"]) for f in self.files], float)
         self.weights /= self.weights.sum()
 
     def check_origin(self, target: str) -> None:
-        """Refuses sequences of another target than the one with this `model.identity`; older files do not say."""
+        """Exits if sequences were written for a target with another `identity`; older files do not record it."""
         if others := self.origins - {"", target}:
             raise SystemExit(
-                f"{self.folder} holds sequences of target {others.pop()}, this one is {target}: write them anew"
+                f"{self.folder} holds sequences of target {others.pop()}, not of {target}: write them again"
             )
 
     def mixture(self) -> list[dict]:
-        """Shares of the sampling conditions, largest first; those that few sequences have together, by their extremes."""
+        """Shares of the sampling conditions, largest first; rare ones are merged into one entry of ranges."""
         rows = torch.cat([f["settings"] for f in self.files]).cpu()
         settings, counts = rows.unique(dim=0, return_counts=True)
         common = counts >= len(rows) * COMMON
         found = [
-            told(row, count / len(rows)) for row, count in zip(settings[common], counts[common].tolist(), strict=True)
+            entry(row, count / len(rows)) for row, count in zip(settings[common], counts[common].tolist(), strict=True)
         ]
         rare = settings[~common]
         if len(rare):
             share = counts[~common].sum().item() / len(rows)
-            found.append(told(torch.stack([rare.amin(0), rare.amax(0)], -1), share))
+            found.append(entry(torch.stack([rare.amin(0), rare.amax(0)], -1), share))
         return sorted(found, key=lambda part: -part["share"])
 
     def draw(self, tokens: int, rng: np.random.Generator) -> dict:
-        """Random sequences of one file, about `tokens` tokens together."""
+        """Random sequences of one file, about `tokens` tokens in all."""
         f = self.files[rng.choice(len(self.files), p=self.weights)]
-        count = together(f, tokens)
+        count = batch_size(f, tokens)
         rows = torch.from_numpy(rng.integers(0, len(f["tokens"]), count)).to(f["tokens"].device)
         return {k: v[rows] for k, v in f.items()}
 
     def groups(self, tokens: int) -> list[dict]:
-        """All sequences in fixed batches of about `tokens` tokens, those of a batch of one file."""
+        """All sequences in fixed batches of about `tokens` tokens, each from one file."""
         parts = []
         for f in self.files:
-            count = together(f, tokens)
+            count = batch_size(f, tokens)
             starts = range(0, len(f["tokens"]), count)
             parts += [{k: v[start : start + count] for k, v in f.items()} for start in starts]
         return parts
 
 
-def told(values: Tensor, share: float) -> dict:
-    """Sampling conditions, temperature, top_k and top_p, [3] or [3, 2], as a manifest has them."""
+def entry(values: Tensor, share: float) -> dict:
+    """A manifest entry of sampling conditions: temperature, top_k and top_p [3], or their ranges [3, 2]."""
     names = ("temperature", "top_k", "top_p")
     rounded = ([round(x, 2) for x in v] if isinstance(v, list) else round(v, 2) for v in values.tolist())
     return {"share": round(share, 3), **dict(zip(names, rounded, strict=True))}
 
 
-def together(file: dict, tokens: int) -> int:
-    """How many of a file's sequences have about `tokens` tokens."""
+def batch_size(file: dict, tokens: int) -> int:
+    """Number of a file's sequences that have about `tokens` tokens in all."""
     return max(2, tokens // file["tokens"].shape[1])
 
 
 class Readings:
-    """What the target says about batches of sequences: read for each, or once for each of fixed batches and kept in float16."""
+    """The target's outputs for batches of sequences: computed for each batch, or once for fixed batches and kept in float16."""
 
     def __init__(self, target: Target, pick: str, samples: Samples, tokens: int, layers: tuple[int, ...] | None):
-        """layers: those whose keys and values are kept, None to keep nothing."""
+        """layers: those whose keys and values are kept; None computes every batch anew."""
         self.target, self.pick, self.samples, self.tokens, self.layers = target, pick, samples, tokens, layers
         self.groups = samples.groups(tokens) if layers else []
         sizes = np.array([len(g["tokens"]) for g in self.groups], float)
@@ -106,9 +108,9 @@ class Readings:
 
 @dataclass
 class Reading:
-    """What one call of the target says about sequences: the paper's "one teacher call gives every P_k".
+    """The outputs of one call of the target over sequences, which gives every P_k.
 
-    G = GENERATED tokens of every sequence are written ones, from index `first` on.
+    The last G = GENERATED tokens of every sequence, from index `first` on, are its continuation.
     """
 
     ids: Tensor
@@ -117,22 +119,22 @@ class Reading:
     conditions: tuple[Tensor, Tensor, Tensor]
     """temperature, top_p, top_k, each [B, 1, 1]."""
     p: Tensor
-    """[B, G, V] the shaped distribution of every written token."""
+    """[B, G, V] the shaped distributions of the continuation."""
     low: Tensor
     high: Tensor
-    """[B, G, D] the uniforms that pick the written token."""
+    """[B, G, D] bounds of the uniforms that pick the continuation."""
     cache: list[KeyValue | None]
-    """The target's keys and values by layer; of a kept reading None for layers that are not read."""
+    """The target's keys and values by layer; None for layers that a kept reading leaves out."""
     features: Tensor
-    """[B, G, width] the target's normalised last hidden states, each of the token before a written one."""
+    """[B, G, width] the normalised last hidden states that predict the continuation."""
     logits: Tensor | None
-    """[B, G, V] what its head makes of them; None of a kept reading, as training has no use for them."""
+    """[B, G, V] their logits; None in a kept reading, because training does not need them."""
 
 
 @torch.no_grad()
 def read(target: Target, pick: str, batch: dict, context: Target | None = None) -> Reading:
-    """Runs the target over a batch of `Samples`. What drafters read (cache, features, logits) is `context`'s, if that is given:
-    the target near what a server's context stream has it as, in integers (integers.py)."""
+    """Runs the target over a batch of `Samples`. Drafters' inputs (cache, features, logits) come from `context` if it is given,
+    such as the target in integers (integers.py), which is what a server's drafter reads."""
     ids = batch["tokens"].long()
     first = ids.shape[1] - GENERATED
     x, cache = target.read(ids, len(target.layers))
@@ -148,7 +150,7 @@ def read(target: Target, pick: str, batch: dict, context: Target | None = None) 
 
 
 def halved(reading: Reading, layers: tuple[int, ...]) -> Reading:
-    """A reading in float16, but for the uniforms, with the keys and values of `layers` only, and no logits."""
+    """A reading in float16 (uniforms stay float32), with the keys and values of `layers` only and without logits."""
     kept = {n: tuple(x.half() for x in pair) for n, pair in enumerate(reading.cache) if n in layers}
     cache = [kept.get(n) for n in range(len(reading.cache))]
     return replace(reading, p=reading.p.half(), features=reading.features.half(), logits=None, cache=cache)
@@ -156,11 +158,11 @@ def halved(reading: Reading, layers: tuple[int, ...]) -> Reading:
 
 @dataclass
 class Question:
-    """Completions that a drafter is to make, at N starts of each sequence, and their answers."""
+    """Drafts to make at N starts of each sequence, with the correct answers."""
 
     cache: list[KeyValue]
     last: Tensor
-    """[B, N] the token before each completion."""
+    """[B, N] the token before each draft."""
     starts: Tensor
     """[B, N] index in the sequence of the first token to predict."""
     u: Tensor
@@ -169,32 +171,32 @@ class Question:
     answers: Tensor
     """[B, N, L]."""
     p: Tensor
-    """[B, N, L, V]: the target's distributions, given the answers before."""
+    """[B, N, L, V]: the target's distributions after the previous answers."""
     given: Given | None
-    """What a `feature` drafter's context stream says."""
+    """Outputs of a `feature` drafter's context stream."""
 
 
 def ask(reading: Reading, drafter: Drafter, starts: Tensor, inside: Tensor) -> Question:
-    """Completions from `starts` [B, N]. inside [B, N, L, D] or [B, G, D] (then one for each written token, whichever
-    completion covers it), in [0, 1): where u lies in its token's interval."""
+    """Drafts from `starts` [B, N]. inside, in [0, 1), places u in its token's interval: [B, N, L, D], or [B, G, D] for values
+    that belong to tokens and are shared by overlapping drafts."""
     b, n = starts.shape
     length = drafter.config.length
-    written = (starts[:, :, None] + torch.arange(length, device=starts.device) - reading.first).flatten(1)
+    index = (starts[:, :, None] + torch.arange(length, device=starts.device) - reading.first).flatten(1)
 
-    def of_written(rows: Tensor) -> Tensor:
-        return of_rows(rows, written).view(b, n, length, -1)
+    def at_drafts(rows: Tensor) -> Tensor:
+        return of_rows(rows, index).view(b, n, length, -1)
 
-    low, high = of_written(reading.low), of_written(reading.high)
-    u = coordinates.between(low, high, of_written(inside) if inside.ndim == 3 else inside)
+    low, high = at_drafts(reading.low), at_drafts(reading.high)
+    u = coordinates.between(low, high, at_drafts(inside) if inside.ndim == 3 else inside)
     cache = drafter.read(reading.ids) if drafter.config.kind == "separate" else reading.cache
-    answers = reading.ids.gather(1, written + reading.first).view(b, n, length)
+    answers = reading.ids.gather(1, index + reading.first).view(b, n, length)
     last = reading.ids.gather(1, starts - 1)
     given = None
     if drafter.config.given:
         at = starts - reading.first
         logits = None if reading.logits is None else of_rows(reading.logits, at)
         given = Given(of_rows(reading.features, at), logits)
-    return Question(cache, last, starts, u, reading.conditions, answers, of_written(reading.p), given)
+    return Question(cache, last, starts, u, reading.conditions, answers, at_drafts(reading.p), given)
 
 
 def of_rows(rows: Tensor, index: Tensor) -> Tensor:

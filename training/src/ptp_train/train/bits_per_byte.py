@@ -1,4 +1,4 @@
-"""How well a target predicts held-out text: bits per byte, which do not depend on the tokenizer."""
+"""Bits per byte of a target on held-out text, a figure that does not depend on the tokenizer."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from ..model.transformer import Target
 
 @torch.no_grad()
 def bits_per_byte(model: Target, tokens: np.ndarray, bytes_per_token: float, length: int, count: int) -> float:
-    """Mean cross-entropy in bits, over `count` windows spread evenly, per byte of text."""
+    """Mean cross-entropy in bits per byte, over `count` evenly spaced windows of `length` tokens."""
     starts = np.linspace(0, len(tokens) - length - 1, count).astype(int)
     place = model.embedding.weight.device
     loss = 0.0

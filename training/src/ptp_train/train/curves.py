@@ -1,7 +1,6 @@
-"""Draws how a pair was trained: bits per byte of the target over its tokens, tokens per call of the drafter over its steps.
+"""Plots a pair's training: bits per byte of the target over tokens, tokens per call of the drafter over steps.
 
-Reads the logs that the checkpoints keep, so that a plot can be made of any of them; of one that keeps none (an imported target)
-there is no plot. Needs matplotlib.
+Reads the logs in the checkpoints; one without a log, such as an imported target, is left out. Needs matplotlib.
 """
 
 import argparse
@@ -26,7 +25,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def log_of(path: pathlib.Path) -> list[dict]:
-    """The figures measured while the weights of `path` were trained, oldest first; none where it keeps none."""
+    """The training log in a checkpoint, oldest entry first."""
     return torch.load(path, map_location="cpu", mmap=True).get("log") or []
 
 
@@ -50,9 +49,12 @@ def run(args: argparse.Namespace) -> None:
     from matplotlib import pyplot
 
     target, drafter = log_of(args.target), log_of(args.drafter)
-    require(bool(target or drafter), f"neither {args.target} nor {args.drafter} keeps a log of its training")
+    require(
+        bool(target or drafter),
+        f"--target or --drafter must contain a training log, {args.target} and {args.drafter} have none",
+    )
     distilled = not drafter or "tokens_per_call" in drafter[0]
-    require(distilled, f"--drafter must be a distilled one, the log of {args.drafter} has no tokens_per_call")
+    require(distilled, f"--drafter must come from `distill`, the log of {args.drafter} has no tokens_per_call")
     count = bool(target) + bool(drafter)
     figure, axes = pyplot.subplots(1, count, figsize=(4.25 * count, 3), layout="constrained", squeeze=False)
     panels = iter(axes[0])

@@ -1,4 +1,4 @@
-"""Where and how things are computed: on a GPU compiled and in bfloat16, on a CPU in float32 by default; seeds; threads."""
+"""Device, precision, compilation, seeds and threads: compiled bfloat16 on a GPU, float32 on a CPU by default."""
 
 import argparse
 import contextlib
@@ -11,7 +11,7 @@ from torch import nn
 
 
 def device() -> str:
-    """`cuda` where PyTorch finds a GPU, else `cpu`. On a GPU the float32 products that remain may use TF32."""
+    """`cuda` if PyTorch finds a GPU, else `cpu`. On a GPU, float32 products may use TF32."""
     if not torch.cuda.is_available():
         return "cpu"
     torch.set_float32_matmul_precision("high")
@@ -26,28 +26,28 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=PRECISIONS,
         default="bfloat16" if torch.cuda.is_available() else "float32",
-        help="of matrix products in training, weights stay float32; bfloat16 is several times faster on CPUs with "
+        help="of matrix products in training; weights stay float32. bfloat16 is several times faster on CPUs with "
         "AVX-512 BF16 or AMX, and slower on others",
     )
 
 
 def autocast(device: str, precision: str) -> contextlib.AbstractContextManager:
-    """The context to run a model in: products in bfloat16 (weights stay float32), or no change."""
+    """Context in which products are computed in `precision`; weights stay float32."""
     return torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
 
 
 def compiled(module: nn.Module, device: str) -> Callable:
-    """What to call in the training loop in place of `module`: compiled on CUDA, the module itself on a CPU.
+    """The callable for the training loop: `module` compiled on CUDA, unchanged on a CPU.
 
-    Only calls (`forward`) are compiled. Weights are shared, so save and measure `module`, not what this returns.
+    Only `forward` is compiled. Weights are shared: save and measure `module`, not the returned callable.
     """
     return torch.compile(module) if device == "cuda" else module
 
 
 def seed_everything(seed: int, step: int = 0) -> None:
-    """Seeds Python, NumPy and PyTorch (CPU and CUDA) from (seed, step): call it with the step that a run resumes at.
+    """Seeds Python, NumPy and PyTorch (CPU and CUDA) from (seed, step), step being the one that a run resumes at.
 
-    For data that must be the same whether or not a run was interrupted, use `step_generator` instead of global state.
+    Data that must not depend on interruptions comes from `step_generator`.
     """
     mixed = int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint32)[0])
     random.seed(mixed)
@@ -56,10 +56,10 @@ def seed_everything(seed: int, step: int = 0) -> None:
 
 
 def step_generator(seed: int, step: int) -> np.random.Generator:
-    """The random numbers of one step, a function of (seed, step): a resumed run draws what an unbroken one would."""
+    """Random numbers that depend only on (seed, step), so that a resumed run draws the same batches."""
     return np.random.default_rng((seed, step))
 
 
 def use_threads(count: int) -> None:
-    """CPU threads inside one operation."""
+    """Sets the CPU threads of one operation."""
     torch.set_num_threads(count)

@@ -1,8 +1,8 @@
-"""Trains a drafter on sequences that the target, or another writer, wrote.
+"""Distils a drafter from the target, on sequences that `teacher-samples` wrote.
 
-For random starts inside the written part, uniforms are drawn inside each token's interval by Beta(b, b) (b < 1: near the
-borders, where mistakes are made). O-PTP learns the token; C-PTP and independent prediction learn it or, by one of the other
-losses, the target's whole distribution. Late positions weigh less (decay^k).
+For random starts, uniforms are drawn inside each token's interval by Beta(b, b); b < 1 prefers the borders, where mistakes are
+made. O-PTP learns the token; C-PTP and independent prediction learn the token (ce) or the target's whole distribution (kl).
+Late positions weigh less (decay^k).
 """
 
 import argparse
@@ -31,33 +31,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
     parser.add_argument("--samples", type=pathlib.Path, default=pathlib.Path("work/samples"))
     parser.add_argument(
-        "--held", type=pathlib.Path, help="folder of the held_files samples for the log (default: --samples)"
+        "--held", type=pathlib.Path, help="folder of the held_files samples that the log measures (default: --samples)"
     )
     add_drafter_arguments(parser)
     parser.add_argument(
         "--from-target",
         action="store_true",
-        help="a separate drafter starts from the target's layers --source and has its sizes, instead of random weights",
+        help="initialise a separate drafter with the target's sizes and its layers --source",
     )
     parser.add_argument(
         "--init",
         type=pathlib.Path,
-        help="go on from this drafter of the same shape instead of the target's layers; grown where the target is larger",
+        help="continue from this drafter of the same shape, grown if the target is larger",
     )
     parser.add_argument("--loss", choices=LOSSES, default="kl")
-    parser.add_argument("--completions", type=integer(1), default=256, help="completions per step")
-    parser.add_argument(
-        "--context-tokens", type=integer(512), default=2048, help="tokens of the sequences of a step, together"
-    )
+    parser.add_argument("--completions", type=integer(1), default=256, help="drafts per step")
+    parser.add_argument("--context-tokens", type=integer(512), default=2048, help="tokens of a step's sequences in all")
     parser.add_argument(
         "--keep",
         action="store_true",
-        help="keep in memory what the target says about each sequence, in float16: a third faster on a CPU, 2 MB a sequence "
-        "for a vocabulary of 2,048",
+        help="keep the target's outputs for each sequence in memory, in float16: a third faster on a CPU, 2 MB a sequence "
+        "with a vocabulary of 2,048",
     )
     parser.add_argument("--decay", type=number(0, 1, above=True), default=0.9, help="weight of position k is decay^k")
     parser.add_argument(
-        "--beta", type=number(0, 10, above=True), default=0.3, help="u lies inside its interval by Beta(beta, beta)"
+        "--beta",
+        type=number(0, 10, above=True),
+        default=0.3,
+        help="distribution of u inside its interval: Beta(beta, beta)",
     )
 
 
@@ -65,38 +66,44 @@ def add_drafter_arguments(parser: argparse.ArgumentParser) -> None:
     """The settings of `DrafterConfig`."""
     parser.add_argument("--kind", choices=KINDS, default="reader")
     parser.add_argument("--method", choices=METHODS, default="c")
-    parser.add_argument("--pick", choices=("cdf", "tree"), default="tree", help="how uniforms choose a token")
+    parser.add_argument("--pick", choices=("cdf", "tree"), default="tree", help="rule by which uniforms choose a token")
     parser.set_defaults(embedding="fourier")
     if len(embeddings.EMBEDDINGS) > 1:
         parser.add_argument("--embedding", choices=tuple(embeddings.EMBEDDINGS))
     parser.add_argument("--frequencies", type=integer(1, 64), default=8, help="harmonics of the fourier embedding")
     parser.add_argument(
         "--source",
-        type=matching(r"\d+(,\d+)*", "layer numbers with commas between"),
+        type=matching(r"\d+(,\d+)*", "comma-separated layer numbers"),
         default="0,1,3",
-        help="context layers that the drafter's layers read and start from",
+        help="context layers that the drafter's layers read and are initialised with",
     )
-    parser.add_argument("--length", type=integer(1, 64), default=8, help="positions per completion, L")
-    parser.add_argument("--rank", type=integer(0, 4096), default=128, help="width of the sequential head, 0 for none")
+    parser.add_argument("--length", type=integer(1, 64), default=8, help="positions per draft, L")
+    parser.add_argument("--rank", type=integer(0, 4096), default=128, help="width of the sequential head; 0 for none")
     parser.add_argument("--lora-rank", type=integer(1, 4096), default=64)
     parser.add_argument(
-        "--width", type=multiple(64, 64, 8192), default=128, help="of a separate drafter, whose layers --source counts"
+        "--width",
+        type=multiple(64, 64, 8192),
+        default=128,
+        help="width of a separate drafter, which has as many layers as --source names",
     )
 
 
 def check(args: argparse.Namespace) -> None:
     learns_tokens = args.method != "o" or args.loss == "ce"
-    require(learns_tokens, f"--loss must be ce with --method o, which learns tokens only, got {args.loss}")
+    require(learns_tokens, f"--loss must be ce with --method o, which learns only tokens, got {args.loss}")
     copies = args.kind == "separate" or not args.from_target
     require(not (args.init and args.from_target), "--init and --from-target exclude each other")
     given = args.kind != "feature" or args.length > 1
     require(
-        given, f"--length must be 2 or more with --kind feature, whose first token is the target's, got {args.length}"
+        given, f"--length must be at least 2 with --kind feature, whose first token is the target's, got {args.length}"
     )
     require(
-        not args.keep or args.kind != "separate", "--keep is for drafters that read the target, not --kind separate"
+        not args.keep or args.kind != "separate", "--keep must come with a --kind that reads the target, got separate"
     )
-    require(copies, f"--from-target is for --kind separate, others always start from the target, got {args.kind}")
+    require(
+        copies,
+        f"--from-target must come with --kind separate (the others always start from the target), got {args.kind}",
+    )
 
 
 def layers_of(args: argparse.Namespace) -> tuple[int, ...]:
@@ -105,7 +112,7 @@ def layers_of(args: argparse.Namespace) -> tuple[int, ...]:
 
 
 def drafter_config(args: argparse.Namespace, target: Config) -> DrafterConfig:
-    """The checked configuration that the settings ask for."""
+    """The configuration from the settings; exits if --source does not fit the target."""
     source = tuple(range(target.layers)) if args.kind == "lora" else layers_of(args)
     of_target = args.kind != "separate" or args.from_target
     fits = not of_target or max(source) < target.layers
@@ -129,7 +136,7 @@ def separate_config(target: Config, width: int, layers: int) -> Config:
 
 
 class Lesson:
-    """Draws batches and gives the loss of one: what `fit` needs."""
+    """Draws a batch and computes its loss, for `fit`."""
 
     def __init__(self, args: argparse.Namespace, target: Target, drafter: Drafter, samples: Samples, device: str):
         self.args, self.drafter, self.device = args, drafter, device
@@ -142,7 +149,7 @@ class Lesson:
         self.weight = weight / weight.mean()
 
     def __call__(self, rng: np.random.Generator) -> tuple[Tensor, float]:
-        """The loss, and the share of the drafter's first tokens right when the most probable one is taken."""
+        """The loss, and the share of drafts whose first token is right by argmax."""
         a = self.args
         with autocast(self.device, a.precision):
             reading = self.readings.draw(rng)
@@ -161,10 +168,11 @@ class Lesson:
 
 
 def consistent(q: Question, learns_tokens: bool) -> Tensor:
-    """Which positions [B, N, L] can be learnt from. No uniforms pick a token that temperature, top-k or top-p leave probability
-    0, so what follows one would be told of uniforms that contradict the text. Where tokens are learnt, it can't be learnt either.
+    """Mask [B, N, L] of positions to learn from.
 
-    The target's own sequences have such tokens by rounding only, those from data and from a student often.
+    No uniforms pick a token whose probability temperature, top-k or top-p made 0, so later positions would see uniforms that
+    contradict the text; with `learns_tokens` the token itself is left out too. The target's own sequences have such tokens only
+    by rounding, those from data and from a student often.
     """
     possible = (q.p.gather(-1, q.answers[..., None])[..., 0] > 0).cumprod(-1)
     if learns_tokens:
@@ -173,14 +181,14 @@ def consistent(q: Question, learns_tokens: bool) -> Tensor:
 
 
 def start(args: argparse.Namespace, target: Target, form: type[Drafter]) -> Drafter:
-    """The untrained drafter, or that of --init."""
+    """The drafter to start from: a new one, or that of --init."""
     if args.init:
         return grown_drafter(load_drafter(args.init), drafter_config(args, target.config), form)
     return untrained(args, target, form)
 
 
 def untrained(args: argparse.Namespace, target: Target, form: type[Drafter] = Drafter) -> Drafter:
-    """A drafter for `target`, with the weights that its kind and --from-target let it begin with."""
+    """A new drafter for `target`, initialised by its kind and --from-target."""
     drafter = form(drafter_config(args, target.config), None if args.kind == "separate" else target)
     if args.from_target:
         drafter.start_from(target, layers_of(args))

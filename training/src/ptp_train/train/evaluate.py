@@ -1,9 +1,9 @@
-"""Measures drafters by coupled decoding on sequences that the target wrote from held-out prompts.
+"""Measures drafters by coupled decoding on the target's own continuations of held-out prompts.
 
-A sequence and uniforms drawn inside its tokens' intervals are exactly what coupled decoding with those uniforms produces, so
-walking along it with the drafter's completions counts what a server would that drafts and then verifies: tokens per target call,
-the target's own included. Where a draft is made beside a verify, its first token is the one that the verify brings anyway. That
-one is nearly free to a `feature` drafter, whose figure falls by nearly 1 there, and not to the others.
+Coupled decoding with uniforms drawn inside a sequence's intervals produces exactly this sequence, so walking along it with the
+drafter's drafts counts the tokens per target call, the target's own included, of a server that drafts and then verifies. In a
+server that drafts and verifies concurrently, the first drafted token is one that the verify returns anyway; this token is nearly
+free to a `feature` drafter, whose figure there is lower by nearly 1.
 """
 
 import argparse
@@ -26,20 +26,20 @@ SPLITS = ("held_files", "held_packages")
 
 
 def spread(reading: Reading, length: int, stride: int = 1) -> Tensor:
-    """Starts [B, N] of completions over the whole written part, `stride` apart."""
+    """Starts [B, N] of drafts over the whole continuation, `stride` apart."""
     span = torch.arange(reading.first, reading.first + GENERATED - length + 1, stride, device=reading.ids.device)
     return span[None].expand(len(reading.ids), -1)
 
 
 def uniforms_inside(reading: Reading, seed: int) -> Tensor:
-    """[B, G, D] in [0, 1): one for each written token, whichever completion covers it."""
+    """Random places of uniforms in their intervals, [B, G, D] in [0, 1), shared by overlapping drafts."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(reading.low.shape, generator=generator).to(reading.low.device)
 
 
 @torch.no_grad()
 def proposals(drafter: Drafter, reading: Reading, starts: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """Drafted tokens and whether each is the target's, both [B, N, L]."""
+    """Drafted tokens, and their equality with the target's, both [B, N, L]."""
     q = ask(reading, drafter, starts, inside)
     tokens = drafter.draft(q.cache, q.last, q.starts, q.u, q.conditions, None, q.given)
     return tokens, tokens == q.answers
@@ -47,8 +47,8 @@ def proposals(drafter: Drafter, reading: Reading, starts: Tensor, inside: Tensor
 
 @torch.no_grad()
 def after_miss(drafter: Drafter, reading: Reading, seed: int) -> np.ndarray:
-    """Whether tokens are right that are drafted from where an earlier draft went wrong, told what is wrong there; bool
-    [misses, L], over drafts from every start that go wrong early enough."""
+    """Correctness, bool [misses, L], of drafts that start where an earlier draft went wrong, with its token excluded; over all
+    drafts that go wrong within their length."""
     length = drafter.config.length
     starts = spread(reading, 2 * length)
     inside = uniforms_inside(reading, seed)
@@ -62,7 +62,7 @@ def after_miss(drafter: Drafter, reading: Reading, seed: int) -> np.ndarray:
 
 
 def quick(target: Target, drafter: Drafter, samples: Samples, sequences: int = 8, stride: int = 6) -> dict:
-    """Figures for a training log: share right by position and tokens per call from evenly spread starts."""
+    """Figures for a training log, from evenly spaced starts: accuracy by position and tokens per call."""
     rights = []
     for f in samples.files:
         reading = read(target, drafter.config.pick, {k: v[:sequences] for k, v in f.items()})
@@ -76,7 +76,7 @@ def quick(target: Target, drafter: Drafter, samples: Samples, sequences: int = 8
 
 
 Walk = Callable[[Reading, int], np.ndarray]
-"""Whether drafted tokens are right, bool [B, N, L] for every start, given a reading and a seed."""
+"""A reading and a seed -> correctness of the drafts from every start, bool [B, N, L]."""
 
 
 def by_drafter(drafter: Drafter) -> Walk:
@@ -88,15 +88,14 @@ def by_drafter(drafter: Drafter) -> Walk:
 
 
 def windows(right: np.ndarray, length: int) -> np.ndarray:
-    """bool [B, G] of single tokens -> [B, N, L] of completions, for proposals whose token k is right or wrong whatever it
-    is a continuation of, as long as all before it were right."""
+    """Correctness of single tokens, bool [B, G] -> of drafts, [B, N, L], for drafters that predict one token at a time."""
     return np.lib.stride_tricks.sliding_window_view(right, length, axis=1)
 
 
 @torch.no_grad()
 def autoregressive(drafter: Drafter, length: int, speculative: bool) -> Walk:
-    """A drafter that predicts one token, asked again after each of its tokens: by the same uniforms, or by standard
-    speculative sampling (Leviathan et al. 2023), where a text token t was an accepted draft with probability min(1, q/p)."""
+    """A drafter that predicts one token per call, coupled by the same uniforms, or by standard speculative sampling (Leviathan
+    et al. 2023), where a token t of the text is an accepted draft with probability min(1, q/p)."""
 
     @torch.no_grad()
     def walk(reading: Reading, seed: int) -> np.ndarray:
@@ -114,7 +113,7 @@ def autoregressive(drafter: Drafter, length: int, speculative: bool) -> Walk:
 
 
 def prompt_lookup(length: int, longest: int = 3) -> Walk:
-    """Proposes what followed the latest earlier occurrence of the last 3, else 2, else 1 tokens (Saxena 2023)."""
+    """Proposes the continuation of the latest earlier occurrence of the last 3, else 2, else 1 tokens (Saxena 2023)."""
 
     def walk(reading: Reading, seed: int) -> np.ndarray:
         ids = reading.ids.cpu().numpy()
@@ -130,7 +129,7 @@ def prompt_lookup(length: int, longest: int = 3) -> Walk:
 
 
 def continuation(text: np.ndarray, longest: int, length: int) -> np.ndarray:
-    """At most `length` tokens after the latest earlier occurrence of the text's last `longest` .. 1 tokens."""
+    """At most `length` tokens that follow the latest earlier occurrence of the text's last `longest` .. 1 tokens."""
     for size in range(min(longest, len(text) - 1), 0, -1):
         found = (np.lib.stride_tricks.sliding_window_view(text[:-1], size) == text[-size:]).all(1).nonzero()[0]
         if len(found):
@@ -148,10 +147,10 @@ def decode(
     length: int,
     context: Target | None = None,
 ) -> dict:
-    """Coupled decoding, draft then verify, over at most `sequences` sequences; context: see `read`.
+    """Coupled decoding, draft then verify, over at most `sequences` sequences; for `context` see `read`.
 
-    accuracy[k]: share of drafted tokens at position k that are the target's. yield_curve[b]: expected number of right tokens
-    before the first wrong one in a draft of b. tokens_per_call: with drafts of full length, the target's own token included.
+    accuracy[k]: share of drafted tokens at position k that are the target's. yield_curve[b]: expected number of accepted tokens
+    of a draft of b. tokens_per_call: with drafts of full length, the target's own token included.
     """
     right_at, prefix_at, calls, tokens, seen = np.zeros(length), np.zeros(length), 0, 0, 0
     for f in samples.files:
@@ -174,15 +173,14 @@ def decode(
 
 
 def yield_curve(prefix: np.ndarray) -> list[float]:
-    """[L + 1] expected number of right tokens before the first wrong one in drafts of 0 .. L, from the shares [L] of drafts whose
-    first 1 .. L tokens are right."""
+    """Expected accepted tokens of drafts of 0 .. L, from the shares [L] of drafts whose first 1 .. L tokens are right."""
     return [0.0, *(round(x, 4) for x in prefix.cumsum().tolist())]
 
 
 def after_misses(
     target: Target, drafter: Drafter, samples: Samples, sequences: int, context: Target | None = None
 ) -> list[float]:
-    """The yield curve of drafts from where an earlier one went wrong, see `after_miss`; of at most `sequences` sequences."""
+    """The yield curve of drafts after a miss (`after_miss`), over at most `sequences` sequences."""
     rights: list[np.ndarray] = []
     for f in samples.files:
         for row in range(min(len(f["tokens"]), sequences - len(rights))):
@@ -202,14 +200,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
     parser.add_argument("--drafter", type=pathlib.Path, default=pathlib.Path("work/drafter.pt"))
     parser.add_argument(
-        "--independent", type=pathlib.Path, help="a drafter trained with --method independent, to compare with"
+        "--independent", type=pathlib.Path, help="baseline: a drafter trained with --method independent"
     )
-    parser.add_argument(
-        "--autoregressive", type=pathlib.Path, help="a drafter trained with --length 1, to compare with"
-    )
+    parser.add_argument("--autoregressive", type=pathlib.Path, help="baseline: a drafter trained with --length 1")
     parser.add_argument(
         "--samples", type=pathlib.Path, nargs="+", default=[pathlib.Path("work/samples")],
-        help="folders of held-out samples, each at one sampling condition; the first one's figures go into the manifest",
+        help="folders of held-out samples, one sampling condition each; the manifest gets the first one's figures",
     )  # fmt: skip
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("work/evaluation.json"))
     parser.add_argument("--sequences", type=int, default=64, help="sequences of each split and condition")
@@ -217,14 +213,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--context-precision",
         choices=("float32", "int8"),
         default="float32",
-        help="of the target's copy that the drafter reads; int8 is near what a drafter exported in integers has",
+        help="of the target's copy in the drafter; int8 approximates a drafter exported in int8",
     )
-    parser.add_argument("--json", action="store_true", help="print nothing but the last line, one of JSON")
+    parser.add_argument("--json", action="store_true", help="print only the JSON report")
     parser.add_argument("--threads", type=int, default=1)
 
 
 def compared(args: argparse.Namespace, drafter: Drafter) -> dict[str, tuple[str, Walk]]:
-    """By name: how uniforms pick, and the proposals, of everything that is to be measured."""
+    """Everything to measure, by name: its rule of picking and its drafts."""
     c = drafter.config
     walks = {"drafter": (c.pick, by_drafter(drafter)), "prompt_lookup": (c.pick, prompt_lookup(c.length))}
     if args.independent:
@@ -260,7 +256,7 @@ def run(args: argparse.Namespace) -> None:
                         f"{folder.name} {split} {name}: {figures[split][name]['tokens_per_call']} tokens per call",
                         flush=True,
                     )
-            if not drafter.config.given:  # else it finds misses by itself, and is told of none
+            if not drafter.config.given:  # a `feature` drafter finds misses itself
                 curve = after_misses(target, drafter, samples, args.sequences, context)
                 figures[split]["drafter"]["yield_curve_after_miss"] = curve
         report["settings"].append(figures)

@@ -1,4 +1,4 @@
-"""The training loop of drafters: steps, checkpoints, resuming, a log of held-out figures."""
+"""The training loop of drafters: steps, checkpoints, a log of held-out figures."""
 
 import argparse
 import math
@@ -24,22 +24,25 @@ def add_fit_arguments(parser: argparse.ArgumentParser, out: str, steps: int) -> 
         "--minutes",
         type=number(0),
         default=0,
-        help="end after so many minutes of training instead of --steps",
+        help="length of the run in minutes of training, in place of --steps",
     )
     parser.add_argument(
         "--clock",
         choices=("wall", "processor"),
         default="wall",
-        help="what --minutes counts; processor time is per thread",
+        help="clock of --minutes; processor time is per thread",
     )
     parser.add_argument(
-        "--rate", type=number(0, 1, above=True), default=1e-3, help="learning rate of AdamW: embeddings, heads, vectors"
+        "--rate",
+        type=number(0, 1, above=True),
+        default=1e-3,
+        help="learning rate of AdamW, for embeddings, heads and vectors",
     )
     parser.add_argument(
         "--matrix-rate",
         type=number(0, 1, above=True),
         default=0.01,
-        help="learning rate of Muon: matrices of the layers",
+        help="learning rate of Muon, for the layers' matrices",
     )
     add_precision(parser)
     parser.add_argument("--threads", type=integer(1, 1024), default=2)
@@ -55,10 +58,9 @@ def fit(
     kind: str,
     extra: dict,
 ) -> dict:
-    """Trains `module` until --steps or --minutes are over; resumes from --out's checkpoint.
+    """Trains `module` for --steps or --minutes, resuming from the checkpoint of --out; returns the last figures.
 
-    lesson: loss of a fresh batch and a share of right answers for the log. measure: figures on held-out text. Writes --out and
-    returns the last figures.
+    lesson: loss of a new batch, and its share of correct answers for the log. measure: figures on held-out text.
     """
     use_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -71,7 +73,7 @@ def fit(
         check_resume(checkpoint, stored, module)
         if stored["extra"] != extra:
             raise SystemExit(
-                f"{checkpoint} was made with {stored['extra']}, now {extra}: remove it, or choose another --out"
+                f"{checkpoint} was started with {stored['extra']}, not {extra}: remove it, or choose another --out"
             )
         module.load_state_dict(stored["weights"])
         optimiser.load_state_dict(stored["optimiser"])
@@ -98,7 +100,9 @@ def fit(
             progress.update(done, step, loss=loss.detach(), first_right=correct, seconds_per_step=spent / step)
             if time.monotonic() - saved > args.checkpoint_seconds or done >= total:
                 if not math.isfinite(loss.item()):
-                    raise SystemExit(f"the loss is {loss.item()} at step {step}: lower --rate and --matrix-rate")
+                    raise SystemExit(
+                        f"loss must be finite, got {loss.item()} at step {step}: lower --rate and --matrix-rate"
+                    )
                 module.eval()
                 log.append({"minutes": round(spent / 60, 2), "loss": round(progress.mean("loss"), 4), **measure()})
                 progress.record(step, **log[-1])

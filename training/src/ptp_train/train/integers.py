@@ -1,4 +1,4 @@
-"""The target as a server's drafter has it whose products are in 8-bit integers (graph_int8.py), to measure what that costs."""
+"""The target with products in 8-bit integers, as in an exported int8 drafter (export/graphs/int8.py), to measure the loss."""
 
 import copy
 
@@ -14,14 +14,14 @@ PRODUCTS = ("q", "k", "v", "o", "gate", "up", "down")
 
 
 def rounded(weight: Tensor) -> Tensor:
-    """weight [out, in] by its nearest 8-bit integers."""
+    """weight [out, in] rounded to 8-bit integers."""
     values, scale = quantise_channels(weight)
     return values.float() * scale[:, None]
 
 
 class IntegerLinear(nn.Module):
-    """A product as onnxruntime's DynamicQuantizeMatMul has it, but that each row has a range of its own where a run's rows share
-    one: a little closer to the exact product than a server's."""
+    """A product as onnxruntime's DynamicQuantizeMatMul, except that each row has its own range instead of one range per run:
+    slightly closer to the exact product than in a server."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
@@ -35,7 +35,7 @@ class IntegerLinear(nn.Module):
 
 
 def in_integers(target: Target) -> Target:
-    """A copy of the target with the products of all layers, and the weights of its head, in integers."""
+    """A copy of the target with all layers' products and the head's weights in integers."""
     copied = copy.deepcopy(target)
     for layer in copied.layers:
         for name in PRODUCTS:

@@ -1,4 +1,4 @@
-"""What a drafter's distribution q is compared with: the target's token, or its whole distribution p (docs/ptp.md, "Training")."""
+"""Losses of a drafter's distribution q: against the target's token, or its whole distribution p (docs/ptp.md, "Training")."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,7 +9,7 @@ def cross_entropy(logits: Tensor, answers: Tensor, p: Tensor) -> Tensor:
 
 
 def kl(logits: Tensor, answers: Tensor, p: Tensor) -> Tensor:
-    """KL(p || q) without p's own entropy, which does not depend on the drafter."""
+    """KL(p || q) without the entropy of p, which does not depend on the drafter."""
     return -(p * logits.log_softmax(-1)).sum(-1)
 
 

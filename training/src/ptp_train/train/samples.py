@@ -1,7 +1,7 @@
-"""Writes sequences to learn from: the target's own, from corpus prompts; or the corpus' (data), or a drafter's (student).
+"""Writes sequences for distillation: continuations of corpus prompts by the target, the corpus (data) or a drafter (student).
 
-Each sequence has its own sampling conditions, drawn at random, so that one drafter serves them all. Whoever wrote a sequence,
-distillation asks the target about it.
+Each sequence has random sampling conditions, so that one drafter serves them all. Distillation runs the target over every
+sequence, also over those that it did not write.
 """
 
 import argparse
@@ -21,13 +21,12 @@ from ..model.transformer import Target, identity, load_target
 from .device import device, use_threads
 
 GENERATED = 192
-"""Tokens that are written per sequence."""
+"""Tokens written per sequence."""
 READ = 64
-"""Tokens of the prompts that are read at once; more or fewer took longer on a CPU."""
+"""Prompt tokens per prefill step; more and fewer took longer on a CPU."""
 WRITERS = ("teacher", "data", "student")
 PROMPTS = ((64, 0.5), (256, 0.3), (704, 0.2))
-"""Prompt lengths in tokens with their shares: the drafter has to know long contexts too."""
-
+"""Prompt lengths in tokens, and their shares. The drafter has to see long contexts too."""
 
 MIXTURE = [
     {"share": 0.45, "temperature": 0.7, "top_k": 50, "top_p": 0.9},
@@ -35,11 +34,11 @@ MIXTURE = [
     {"share": 0.15, "temperature": 1, "top_k": 0, "top_p": 1},
     {"share": 0.25, "temperature": [0.3, 1.2], "top_k": [0, 20, 50, 100], "top_p": [0.8, 1]},
 ]
-"""What `conditions` draws; a list of two numbers is a range (top_k: one of)."""
+"""The distribution of `conditions`, for manifests. Lists are ranges, of top_k choices."""
 
 
 def conditions(count: int, rng: np.random.Generator) -> np.ndarray:
-    """float32 [count, 3]: temperature, top_k, top_p; by MIXTURE."""
+    """Random sampling conditions by MIXTURE, float32 [count, 3]: temperature, top_k, top_p."""
     out = np.empty((count, 3), np.float32)
     for row in out:
         z = rng.random()
@@ -56,10 +55,7 @@ def conditions(count: int, rng: np.random.Generator) -> np.ndarray:
 
 @torch.no_grad()
 def write(target: Target, prompts: torch.Tensor, settings: torch.Tensor, generator: torch.Generator) -> dict:
-    """Continues prompts [B, P] by GENERATED tokens under settings [B, 3] (temperature, top_k, top_p).
-
-    Returns {"tokens": [B, P + GENERATED]}.
-    """
+    """Continues prompts [B, P] with settings [B, 3] (temperature, top_k, top_p): {"tokens": [B, P + GENERATED]}."""
     b, prompt = prompts.shape
     device = prompts.device
     temperature, top_k, top_p = settings.unbind(-1)
@@ -80,7 +76,7 @@ def write(target: Target, prompts: torch.Tensor, settings: torch.Tensor, generat
 def write_by_student(
     target: Target, drafter: Drafter, prompts: torch.Tensor, settings: torch.Tensor, generator: torch.Generator
 ) -> dict:
-    """As `write`, but by the drafter alone: completion after completion, none of them corrected."""
+    """Like `write`, by the drafter alone: draft after draft, without verification."""
     b, prompt = prompts.shape
     device = prompts.device
     temperature, top_k, top_p = (column[:, None, None] for column in settings.unbind(-1))
@@ -108,9 +104,9 @@ def stored(ids: torch.Tensor, vocab: int) -> np.ndarray:
 
 
 def check_pair(drafter: pathlib.Path, target: str) -> None:
-    """Refuses a drafter of another target than the one with this `model.identity`."""
+    """Exits if the drafter was trained for a target with another `identity`."""
     made_for = torch.load(drafter, map_location="cpu", mmap=True).get("target_identity")
-    require(made_for == target, f"--drafter must be of target {target}, {drafter} is of {made_for}")
+    require(made_for == target, f"--drafter must be for target {target}, got {drafter} for {made_for}")
 
 
 def prompts_from(tokens: np.ndarray, count: int, length: int, rng: np.random.Generator) -> torch.Tensor:
@@ -128,14 +124,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--writer",
         choices=WRITERS,
         default="teacher",
-        help="who continues the prompts: the target, the corpus itself (data), or --drafter (student)",
+        help="source of the continuations: the target, the corpus itself (data), or --drafter (student)",
     )
-    parser.add_argument("--drafter", type=pathlib.Path, help="the student")
+    parser.add_argument("--drafter", type=pathlib.Path, help="drafter for --writer student")
     parser.add_argument("--sequences", type=integer(1), default=6144)
     parser.add_argument("--batch", type=integer(1), default=128)
     kind = numbers("temperature", "top_k", "top_p")
     parser.add_argument(
-        "--conditions", type=kind, help="TEMPERATURE,TOP_K,TOP_P for all sequences instead of a random mixture"
+        "--conditions", type=kind, help="TEMPERATURE,TOP_K,TOP_P of all sequences, in place of the random mixture"
     )
     parser.add_argument("--threads", type=integer(1, 1024), default=2)
     parser.add_argument("--seed", type=integer(0), default=0)
@@ -143,18 +139,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> None:
     student = args.writer == "student"
-    require(student == bool(args.drafter), f"--drafter must be given with --writer student only, got {args.drafter}")
+    require(
+        student == bool(args.drafter),
+        f"--drafter must be given with --writer student and only then, got {args.drafter}",
+    )
     if args.conditions:
         temperature, top_k, top_p = args.conditions
         require(0 <= temperature <= 2, f"--conditions: temperature must be in [0, 2], got {temperature:g}")
-        require(top_k >= 0 and top_k == int(top_k), f"--conditions: top_k must be an integer, 0 or more, got {top_k:g}")
+        require(
+            top_k >= 0 and top_k == int(top_k), f"--conditions: top_k must be an integer of at least 0, got {top_k:g}"
+        )
         require(0 < top_p <= 1, f"--conditions: top_p must be in (0, 1], got {top_p:g}")
 
 
 def prompt_lengths(context: int) -> tuple[tuple[int, ...], np.ndarray]:
-    """The lengths of PROMPTS that leave room to write within `context`, and their shares."""
+    """The lengths of PROMPTS that fit `context` with their continuation, and their shares."""
     fitting = [(n, share) for n, share in PROMPTS if n + GENERATED <= context]
-    require(bool(fitting), f"the target's context must be {PROMPTS[0][0] + GENERATED} tokens or more, got {context}")
+    require(
+        bool(fitting), f"--target must have a context of at least {PROMPTS[0][0] + GENERATED} tokens, got {context}"
+    )
     shares = np.array([share for _, share in fitting])
     return tuple(n for n, _ in fitting), shares / shares.sum()
 
@@ -169,9 +172,10 @@ def run(args: argparse.Namespace) -> None:
     if drafter is not None:
         writer += f" {identity(drafter)}"
         check_pair(args.drafter, origin)
-        by_itself = not drafter.config.given
+        independent = not drafter.config.given
         require(
-            by_itself, f"--drafter must write by itself, {args.drafter} is of --kind feature, which needs the target"
+            independent,
+            f"--drafter must be of a kind that drafts without the target, got {args.drafter} of kind feature",
         )
     tokens = np.load(args.data / f"{args.split}.npy")
     args.out.mkdir(parents=True, exist_ok=True)
@@ -191,7 +195,7 @@ def run(args: argparse.Namespace) -> None:
                 made_by = str(known.get("target", "")) or origin, str(known.get("writer", "teacher"))
                 require(
                     made_by == (origin, writer),
-                    f"{name} is of target {made_by[0]} by {made_by[1]}, this is {origin} by {writer}: "
+                    f"{name} was written for target {made_by[0]} by {made_by[1]}, not for {origin} by {writer}: "
                     "remove it, or choose another --out",
                 )
             else:

@@ -1,4 +1,4 @@
-"""Trains the target on the corpus: next-token prediction, resumed from its checkpoint; reports bits per byte on held-out text."""
+"""Trains the target by next-token prediction, resuming from its checkpoint; reports bits per byte on held-out text."""
 
 import argparse
 import json
@@ -20,11 +20,11 @@ from .device import add_precision, autocast, compiled, device, seed_everything, 
 from .optim import MuonAdamW, schedule
 
 LONG_SHARE = 0.2
-"""The last share of the run is on sequences of the full context; before that they are half as long, which is cheaper."""
+"""Share of the run, at its end, on sequences of the full context. Earlier ones are half as long, which is cheaper."""
 RATES = (3e-3, 0.02)
 """Learning rates of AdamW and Muon."""
 GENTLER = 0.1
-"""Factor on both when going on from a trained target."""
+"""Factor on both when training continues from --init."""
 
 
 def windows(tokens: np.ndarray, count: int, length: int, rng: np.random.Generator) -> torch.Tensor:
@@ -40,53 +40,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--init",
         type=pathlib.Path,
-        help="go on from this target, with its sizes and a tenth of the rates, instead of random weights",
+        help="continue from this target, with its sizes and a tenth of the rates",
     )
     add(
         "--grow",
         action="store_true",
-        help="make that of --init deeper and wider first, to --layers, --width and --hidden, without changing what it says",
+        help="first make --init deeper and wider, to --layers, --width and --hidden, without changing its outputs",
     )
     add(
         "--take",
         type=integers(0, 95),
-        help="go on with these layers of --init's only, as 0,4,9, at the usual rates: a small model that is to draft for it",
+        help="continue with only these layers of --init, such as 0,4,9, at the usual rates: a small draft model for it",
     )
-    add("--tokens", type=integer(1, 10**13), default=6_000_000, help="length of the run")
-    add("--minutes", type=number(0), default=0, help="end after this many minutes of training instead of --tokens")
+    add("--tokens", type=integer(1, 10**13), default=6_000_000, help="length of the run in tokens")
+    add("--minutes", type=number(0), default=0, help="length of the run in minutes of training, in place of --tokens")
     add("--batch-tokens", type=integer(64, 2**24), default=2048, help="tokens per step")
     add("--layers", type=integer(1, 96), default=8)
-    add("--width", type=multiple(64, 64, 8192), default=256, help="one head per 64")
-    add("--hidden", type=integer(16, 65536), default=704, help="width inside the feed-forward layers")
+    add("--width", type=multiple(64, 64, 8192), default=256, help="of hidden states; one head per 64")
+    add("--hidden", type=integer(16, 65536), default=704, help="width of the feed-forward layers")
     add("--context", type=integer(64, 131072), default=1024, help="longest sequence, in tokens")
-    add("--rate", type=number(0, 1, above=True), help=f"learning rate of AdamW: embedding, norms (default {RATES[0]})")
+    add(
+        "--rate",
+        type=number(0, 1, above=True),
+        help=f"learning rate of AdamW, for embedding and norms (default {RATES[0]})",
+    )
     add(
         "--matrix-rate",
         type=number(0, 1, above=True),
-        help=f"learning rate of Muon: matrices of the layers (default {RATES[1]})",
+        help=f"learning rate of Muon, for the layers' matrices (default {RATES[1]})",
     )
     add_precision(parser)
-    add("--threads", type=integer(1, 1024), default=2, help="on a CPU")
+    add("--threads", type=integer(1, 1024), default=2, help="CPU threads")
     add("--checkpoint-seconds", type=number(0), default=240, help="time between checkpoints")
     add("--seed", type=integer(0, 2**32 - 1), default=0)
 
 
 def sizes_of(args: argparse.Namespace, vocab: int) -> Config:
-    """The sizes that --layers, --width, --hidden and --context say."""
+    """Sizes from --layers, --width, --hidden and --context."""
     heads = args.width // 64
     return Config(vocab, args.width, args.layers, heads, max(1, heads // 2), hidden=args.hidden, context=args.context)
 
 
 def config_of_init(args: argparse.Namespace, vocab: int) -> Config | None:
-    """The sizes of --init, which an earlier step of the recipe may have to write yet; None where nothing will."""
+    """Sizes of --init, or those of the earlier step of a recipe that will write it; None if there is neither."""
     if args.init.exists():
         return Config(**torch.load(args.init, map_location="cpu", mmap=True)["config"])
     earlier = planned(args, args.init)
-    return config_of(earlier, vocab) if earlier else None
+    return config_of(earlier, vocab) if earlier and earlier.command == "target" else None
 
 
 def taken(target: Target, chosen: tuple[int, ...]) -> Target:
-    """A smaller model of some of the target's layers, with its embedding and head."""
+    """A smaller model of the `chosen` layers, with the target's embedding and head."""
     small = Target(replace(target.config, layers=len(chosen)))
     weights = {name: value for name, value in target.state_dict().items() if not name.startswith("layers.")}
     for to, layer in enumerate(chosen):
@@ -96,7 +100,7 @@ def taken(target: Target, chosen: tuple[int, ...]) -> Target:
 
 
 def config_of(args: argparse.Namespace, vocab: int) -> Config:
-    """The sizes of the target to train: those asked for, or those of --init unless it is to --grow."""
+    """Sizes of the target to train: those of --init, unless there is none or it is grown."""
     if args.grow or not args.init:
         return sizes_of(args, vocab)
     sizes = config_of_init(args, vocab) or sizes_of(args, vocab)
@@ -107,10 +111,10 @@ def check(args: argparse.Namespace) -> None:
     context = config_of(args, 512).context
     fits = args.batch_tokens % context == 0
     require(fits, f"--batch-tokens must be a multiple of --context {context}, got {args.batch_tokens}")
-    require(bool(args.init) or not args.grow, "--grow must have --init, the target to grow")
+    require(bool(args.init) or not args.grow, "--grow needs --init, the target to grow")
     if args.grow and (old := config_of_init(args, 512)):
         grow.check(old, sizes_of(args, old.vocab))
-    require(bool(args.init) or not args.take, "--take must have --init, the target whose layers to take")
+    require(bool(args.init) or not args.take, "--take needs --init, the target whose layers to take")
     require(not (args.take and args.grow), "--take and --grow exclude each other")
     if args.take and (old := config_of_init(args, 512)):
         fits = max(args.take) < old.layers
@@ -118,7 +122,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def start(args: argparse.Namespace) -> Target:
-    """The untrained target, or that of --init."""
+    """The target to start from: random, or that of --init."""
     vocab = len(json.loads((args.data / "tokenizer.json").read_text())["model"]["vocab"])
     if args.init:
         model = load_target(args.init)
@@ -147,14 +151,14 @@ def run(args: argparse.Namespace) -> None:
     optimiser = MuonAdamW(model, args.matrix_rate, args.rate, dtype=getattr(torch, args.precision))
     tokens = np.load(args.data / "train.npy")
     longest = model.config.context
-    require(len(tokens) > longest + 1, f"--data must have more than {longest + 1} tokens, has {len(tokens)}")
+    require(len(tokens) > longest + 1, f"--data must have more than {longest + 1} tokens, got {len(tokens)}")
     checkpoint = args.out.with_suffix(".checkpoint.pt")
     done, spent, log = 0, 0.0, []
     if checkpoint.exists():
         stored = torch.load(checkpoint, map_location=place)
         check_resume(checkpoint, stored, model)
         same = stored.get("origin", {}) == origin
-        require(same, f"{checkpoint} began from other weights than --init: remove it, or choose another --out")
+        require(same, f"{checkpoint} was started from another --init: remove it, or choose another --out")
         model.load_state_dict(stored["weights"])
         optimiser.load_state_dict(stored["optimiser"])
         done, spent, log = stored["done"], stored.get("spent", 0.0), stored["log"]
@@ -183,7 +187,7 @@ def run(args: argparse.Namespace) -> None:
             if time.monotonic() - saved > args.checkpoint_seconds or share_done() >= 1:
                 require(
                     math.isfinite(loss.item()),
-                    f"the loss is {loss.item()} at {done:,} tokens: lower --rate and --matrix-rate",
+                    f"loss must be finite, got {loss.item()} at {done:,} tokens: lower --rate and --matrix-rate",
                 )
                 log.append(
                     {

@@ -1,8 +1,7 @@
-"""What a request changes about single tokens, as ONNX nodes: biases, penalties, forbidden tokens; and the alternatives that it
-asks to see.
+"""Token adjustments as ONNX nodes: biases, penalties, forbidden tokens, min-p; and the top alternatives.
 
-The host works out one number per row and token (core/src/sampling/adjust.ts), because they follow from token ids alone; runs in
-which nobody asks for any skip the nodes.
+The host computes one number per row and token (engine/src/sampling/adjust.ts), because they depend only on token ids. Runs
+without adjustments skip the nodes.
 """
 
 import numpy as np
@@ -11,10 +10,10 @@ from .graph import FLOAT, INT64, Graph
 
 
 def adjusted(g: Graph, logits: str, vocab: int) -> str:
-    """logits [R, V] by the inputs `scale` and `bias`, each [R, V], or [0, V] where no row wants it.
+    """logits [R, V] adjusted by the inputs `scale` and `bias`, each [R, V], or [0, V] if no row needs it.
 
-    A positive logit is divided by its scale and a negative one multiplied (Keskar et al. 2019, arXiv 1909.05858, section 4.1,
-    with the sign that Hugging Face and vLLM heed), then its bias is added. 1 and 0 change nothing, not even a bit.
+    Positive logits are divided by their scale and negative ones multiplied (Keskar et al. 2019, arXiv 1909.05858, section 4.1,
+    with the sign rule of Hugging Face and vLLM), then the bias is added. Scale 1 and bias 0 leave every bit unchanged.
     """
     scale, bias = (g.input(name, FLOAT, [f"{name}.rows", vocab]) for name in ("scale", "bias"))
 
@@ -29,14 +28,14 @@ def adjusted(g: Graph, logits: str, vocab: int) -> str:
 
 
 def filled(g: Graph, rows: str) -> str:
-    """Scalar: has `rows` [A, V] any?"""
+    """Scalar: A > 0 for `rows` [A, V]."""
     g.node("Shape", [rows], f"{rows}.count", start=0, end=1)
     g.node("Squeeze", [f"{rows}.count"], f"{rows}.scalar")
     return g.node("Greater", [f"{rows}.scalar", g.constant(0)], f"{rows}.given")
 
 
 def nearest(g: Graph, log_probabilities: str) -> None:
-    """Outputs top_id [R, K], top_logprob [R, K]: the most probable tokens, for the input top_count [1] = K, which may be 0."""
+    """Adds outputs top_id and top_logprob [R, K], the most probable tokens, and the input top_count [1] = K, which may be 0."""
     count = g.input("top_count", INT64, [1])
     g.node("TopK", [log_probabilities, count], ["top_logprob", "top_id"], axis=1)
     g.output("top_logprob", FLOAT, ["R", "K"])
@@ -44,7 +43,7 @@ def nearest(g: Graph, log_probabilities: str) -> None:
 
 
 def min_p(g: Graph, weights: str, out: str) -> str:
-    """weights [R, *], relative to the most probable token's, with those below the input min_p [R, 1] set to 0 (Nguyen et al.
-    2024, arXiv 2407.01082)."""
+    """weights [R, *], which are relative to the highest, with those below the input min_p [R, 1] set to 0 (Nguyen et al. 2024,
+    arXiv 2407.01082)."""
     g.node("Less", [weights, "min_p"], f"{out}.cut")
     return g.node("Where", [f"{out}.cut", g.constant(0, np.float32), weights], out)

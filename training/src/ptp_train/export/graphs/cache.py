@@ -1,5 +1,4 @@
-"""A graph's inputs for the tokens that it reads, and its inputs and outputs for their key/value caches: what is read of earlier
-tokens, what is new."""
+"""Inputs of a graph for context tokens, and its inputs and outputs for their KV cache."""
 
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ class ContextInputs(NamedTuple):
 
 
 def context_inputs(g: Graph, layers: int, slots: int, width: int) -> ContextInputs:
-    """Adds ids and pos [1, N], splits [slots], mask_{i} [T_i, S_i] and what `cache_inputs` adds."""
+    """Adds ids and pos [1, N], splits [slots], mask_{i} [T_i, S_i] and `cache_inputs`."""
     ids, positions = g.input("ids", INT64, [1, "N"]), g.input("pos", INT64, [1, "N"])
     splits = split_input(g, "splits", slots)
     masks = [g.input(f"mask_{i}", FLOAT, [f"T{i}", f"S{i}"]) for i in range(slots)]
@@ -34,7 +33,7 @@ def cache_inputs(g: Graph, layers: int, slots: int, width: int) -> tuple[list[li
 
 
 def new_rows(g: Graph, layer: int) -> tuple[str, str]:
-    """Names of the outputs for a layer's new keys and values."""
+    """Adds outputs for a layer's new keys and values, and returns their names."""
     names = (f"nk{layer}", f"nv{layer}")
     for name in names:
         g.output(name, FLOAT, [1, "N", "G*D"])
@@ -42,7 +41,7 @@ def new_rows(g: Graph, layer: int) -> tuple[str, str]:
 
 
 def context_rows(stream: Stream, new: tuple[str, str], given: ContextInputs, layer: int) -> tuple[list, list]:
-    """Keys and values of a layer, for each slot the names of those of its past and its new tokens."""
+    """Names of a layer's keys and values: for each slot, those of its past and of its new tokens."""
     past = (given.past_keys[layer], given.past_values[layer])
     return tuple(
         [list(pair) for pair in zip(rows, stream.split(x), strict=True)] for rows, x in zip(past, new, strict=True)

@@ -1,5 +1,4 @@
-"""The drafter as an ONNX graph: context tokens through one stream, u-positions through the other, then tokens picked from the
-result, position by position where there is a sequential head."""
+"""The drafter as an ONNX graph: context stream, u-positions, then picks, position by position with a sequential head."""
 
 import numpy as np
 from onnx import helper
@@ -25,13 +24,12 @@ def drafter_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
     """N packed context tokens through the context stream, M packed u-positions through the drafter's own layers.
 
     Context inputs: ids, pos, splits, mask_{i}, pk, pv as in `target_graph`, for the context layers 0 .. max(source).
-    u inputs, M_i >= 1 of slot i, branch after branch: u [1, M, D]; upos [1, M]; last [1, M], the token before a branch, counted
-    where first [1, M, 1] is 1 (a branch's first u) and not where it is 0; excluded [1, M], a token that a position is known not
-    to be, or -1; temperature, top_p, top_k [1, M, 1] (float, top_k 0 for no limit); usplits [slots] (several slots only);
-    umask_{i} [M_i, P_i + T_i + M_i]. With a sequential head also, for the W branches of all slots, the longest of K positions:
-    grid [K, W], which of the M positions is the k-th of a branch (any where it has none), and cell [M], k W + branch of each
-    position.
-    Outputs: draft [M] the tokens; confidence [M], their probabilities in what they were picked from; nk{l}, nv{l} [1, N, G*D].
+    u inputs, M_i >= 1 of slot i, branch after branch: u [1, M, D]; upos [1, M]; last [1, M], the token before a branch, used
+    where first [1, M, 1] is 1 (the first u of a branch); excluded [1, M], a token that a position is known not to be, or -1;
+    temperature, top_p, top_k [1, M, 1] (float, top_k 0 for no limit); usplits [slots] (only with several slots);
+    umask_{i} [M_i, P_i + T_i + M_i]. With a sequential head also, for all W branches of at most K positions: grid [K, W], the
+    index in M of a branch's k-th position (any index if it has none), and cell [M], k W + branch of each position.
+    Outputs: draft [M], the tokens; confidence [M], their probabilities when picked; nk{l}, nv{l} [1, N, G*D].
     """
     depth = drafter.config.depth
     c, context_embedding, context_layers = context_of(drafter, target)
@@ -107,18 +105,18 @@ def uniform_embedding(g: Graph, drafter: Drafter) -> str:
         x = g.node("QuickGelu", ["u.hidden"], "u.hidden.silu", "com.microsoft", alpha=1.0)
     g.linear("uniform.weight", x, e.uniform.weight, "u.linear")
     g.node("Add", ["u.linear", g.tensor("uniform.bias", e.uniform.bias)], "u.random")
-    told = g.node("Where", ["random", "u.random", g.tensor("uniform.greedy", e.greedy)], "u.embedded")
-    if c.method == "c":  # the position before in the branch, nothing at its first
-        g.node("Slice", [told, g.constant([0]), g.constant([-1]), g.constant([1])], "u.but_last")
-        g.node("Slice", [told, g.constant([0]), g.constant([1]), g.constant([1])], "u.some_row")
+    seen = g.node("Where", ["random", "u.random", g.tensor("uniform.greedy", e.greedy)], "u.embedded")
+    if c.method == "c":  # shifted by one position within a branch
+        g.node("Slice", [seen, g.constant([0]), g.constant([-1]), g.constant([1])], "u.but_last")
+        g.node("Slice", [seen, g.constant([0]), g.constant([1]), g.constant([1])], "u.some_row")
         g.node("Concat", ["u.some_row", "u.but_last"], "u.shifted", axis=1)
         g.node("Sub", [g.constant(1, np.float32), "first"], "not_first")
-        told = g.node("Mul", ["u.shifted", "not_first"], "u.told")
-    return g.node("Add", [told, conditions], "u.conditioned")
+        seen = g.node("Mul", ["u.shifted", "not_first"], "u.seen")
+    return g.node("Add", [seen, conditions], "u.conditioned")
 
 
 def tokens(g: Graph, drafter: Drafter) -> None:
-    """The values draft and confidence [M], from final [M, width]; adds the input excluded."""
+    """Defines draft and confidence [M] from final [M, width]; adds the input excluded."""
     excluded = g.input("excluded", INT64, [1, "M"])
     g.node("Reshape", [excluded, g.constant([-1, 1])], "excluded.rows")
     rows(g, drafter)
@@ -138,7 +136,7 @@ def tokens(g: Graph, drafter: Drafter) -> None:
 
 
 def rows(g: Graph, drafter: Drafter) -> None:
-    """The values {u, temperature, random, divisor}.rows of the M positions, from those of `uniform_embedding`."""
+    """Defines {u, temperature, random, divisor}.rows of the M positions, from values of `uniform_embedding`."""
     one = g.constant(1, np.float32)
     for name in ("u", "temperature", "random"):
         g.node("Squeeze", [name, g.constant([0])], f"{name}.rows")
@@ -149,7 +147,7 @@ def rows(g: Graph, drafter: Drafter) -> None:
 
 
 def sequential(g: Graph, drafter: Drafter, excluded: str | None) -> None:
-    """The values grid.tokens and grid.confidences [K, W], position by position, from final [M, width], the value grid [K, W] and
+    """Defines grid.tokens and grid.confidences [K, W], position by position, from final [M, width], grid [K, W] and
     token.before [W]."""
     head = drafter.sequential
     g.linear("head.from_hidden", "final", head.from_hidden.weight, "head.hidden", head.from_hidden.bias)
@@ -164,7 +162,7 @@ def sequential(g: Graph, drafter: Drafter, excluded: str | None) -> None:
 
 
 def step(parent: Graph, drafter: Drafter, excluded: str | None):
-    """The loop's body: the k-th position of every branch, from the token and the head's state before it."""
+    """The loop's body: the k-th position of every branch, from the previous token and state."""
     s, c, head = Graph(parent.weights, parent), drafter.config.sizes, drafter.sequential
     s.node("Gather", ["grid", "k"], "step.rows")
     names = ["head.hidden", "final", "divisor.rows", "u.rows", "random.rows", *([excluded] if excluded else [])]
@@ -198,13 +196,13 @@ def step(parent: Graph, drafter: Drafter, excluded: str | None):
 
 
 def unit(g: Graph, x: str, width: int) -> None:
-    """x.unit: each row of x [R, width] divided by its root mean square, as `sequential_head.unit`."""
+    """Defines x.unit: each row of x [R, width] divided by its root mean square (`sequential_head.unit`)."""
     inputs = [x, g.constant([1.0] * width, np.float32)]
     g.node("SimplifiedLayerNormalization", inputs, f"{x}.unit", axis=-1, epsilon=EPSILON, stash_type=1)
 
 
 def logits(g: Graph, drafter: Drafter, x: str, excluded: str | None, out: str) -> None:
-    """The output head: x [R, width] -> [R, V], minus infinity at the token of `excluded` [R, 1], if given and not -1."""
+    """The output head: x [R, width] -> [R, V], with minus infinity at the token `excluded` [R, 1] unless it is None or -1."""
     c = drafter.config.sizes
     g.head("embedding" if c.tied else "output", x, drafter.head_weight, f"{out}.all" if excluded else out)
     if not excluded:
@@ -214,7 +212,7 @@ def logits(g: Graph, drafter: Drafter, x: str, excluded: str | None, out: str) -
 
 
 def choice(g: Graph, drafter: Drafter, logits: str, u: str, random: str, token: str, confidence: str) -> None:
-    """Tokens [R] and their probabilities [R] from logits [R, V], as `Drafter.choose`."""
+    """Tokens [R] and their probabilities [R] from logits [R, V], as in `Drafter.choose`."""
     c = drafter.config
     g.node("ArgMax", [logits], f"{token}.best", axis=1, keepdims=1)
     g.node("Softmax", [logits], f"{token}.probabilities", axis=1)

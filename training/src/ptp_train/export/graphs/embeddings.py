@@ -1,4 +1,4 @@
-"""model/embeddings.py as ONNX nodes, for uniforms u that are multiples of 2^-24 in [0, 1), as the server draws them."""
+"""model/embeddings.py as ONNX nodes; the server's uniforms u are multiples of 2^-24 in [0, 1)."""
 
 import numpy as np
 
@@ -33,4 +33,4 @@ def fourier(g: Graph, harmonics: int) -> str:
 
 
 FORMS = {"fourier": fourier}
-"""By name: the nodes that turn the value u.column [1, M, D, 1] into [1, M, D, F]."""
+"""By name: functions that add nodes from u.column [1, M, D, 1] to [1, M, D, F]."""

@@ -1,9 +1,9 @@
 """A `feature` drafter as an ONNX graph.
 
-Its context stream is the whole target, so that it can tell by itself what the target will say to a block that is being
-verified: it picks a token after each of the block's, by the same uniforms. Up to the first pick that is not the block's token the
-block is taken for right; that pick is the first token of the draft, and the drafter's own layers go on from there. One draft
-per sequence, therefore, where other drafters need one for each place where the block may go wrong.
+Its context stream is the whole target, so it can predict the verdict on a block that is being verified: it picks a token after
+each of the block's tokens, by the same uniforms. The block counts as accepted up to the first pick that differs; this pick is the
+first token of the draft, and the drafter's own layers continue from it. Each sequence so needs one draft, where other drafters
+need one for each place at which the block may fail.
 """
 
 import numpy as np
@@ -21,12 +21,12 @@ def feature_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
     """N packed context tokens of `slots` sequences, B, through the target; then K tokens of each through the own layers.
 
     Context inputs: ids, pos, splits, mask_{i}, pk, pv as in `target_graph`. Inputs of the check, for blocks of at most C - 1
-    tokens: check_rows [B, C], where in the run the token stands before each that is checked (beyond the block's end any row of
-    the slot); check_tokens [B, C], the block, -1 beyond its end; visible [B, 1], index in the sequence of its first token.
+    tokens: check_rows [B, C], the row in the run of the token before each block token (any row of the slot beyond the block);
+    check_tokens [B, C], the block, -1 beyond its end; visible [B, 1], the index in the sequence of its first token.
     sampling.temperature, sampling.top_p, sampling.min_p (float) and sampling.top_k (0 for no limit), each [B, 1]; uniforms
     [B, C + K, D], from the block's first token on. steps [1]: K >= 1.
-    Outputs: accepted [B, 1], how many of the block's tokens are taken for right; given [B, 1], the token after them; draft and
-    confidence [B, K], the tokens after that one and their probabilities in what they were picked from; nk{l}, nv{l} [1, N, G*D].
+    Outputs: accepted [B, 1], the number of block tokens that match; given [B, 1], the token after them; draft and confidence
+    [B, K], the tokens after that one and their probabilities when picked; nk{l}, nv{l} [1, N, G*D].
     """
     c = target.config
     g = Graph(weights)
@@ -48,7 +48,7 @@ def feature_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
         q = context.project(layer, f"context{n}", new)
         seen.append(context_rows(context, new, given, n))
         attended = context.attend(q, *seen[n], given.masks)
-        if n == c.layers - 1:  # from here on only the rows that are checked are wanted
+        if n == c.layers - 1:  # from here on, only the checked rows
             g.node("Reshape", ["check_rows", g.constant([-1])], "check.rows")
             attended = g.node("Gather", [attended, "check.rows"], "attended.rows", axis=1)
             context.x = g.node("Gather", [context.x, "check.rows"], "x.rows", axis=1)
@@ -72,7 +72,7 @@ def feature_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
 
 
 def check(g: Graph, drafter: Drafter, target: Target) -> None:
-    """The values accepted, given [B, 1] and feature [B, width], from features [B C, width]: the normalised hidden states."""
+    """Defines accepted, given [B, 1] and feature [B, width] from features [B C, width], the normalised hidden states."""
     c = target.config
     g.head("context.embedding" if c.tied else "context.output", "features", target.head_weight, "check.logits")
     g.node("Shape", ["check_rows"], "check.shape")
@@ -91,7 +91,7 @@ def check(g: Graph, drafter: Drafter, target: Target) -> None:
     g.node("Equal", ["check.picks", "check_tokens"], "check.same")
     g.node("Not", ["check.same"], "check.other")
     g.node("Cast", ["check.other"], "check.differs", to=FLOAT)
-    # the first that differs; the place after the block's end always does
+    # the first difference; the row after the block always differs
     g.node("ArgMax", ["check.differs"], "accepted", axis=1, keepdims=1)
     g.node("GatherElements", ["check.picks", "accepted"], "given", axis=1)
     g.node("Unsqueeze", ["accepted", g.constant([2])], "accepted.index")
@@ -102,9 +102,9 @@ def check(g: Graph, drafter: Drafter, target: Target) -> None:
 
 
 def positions_after(g: Graph, drafter: Drafter, slots: int, width: int) -> None:
-    """What the own layers are told of B K positions, M: the values u, temperature, top_p, top_k, first and before.counted
-    [1, M, *]; own.positions [1, M]; own.causal [K, K], what they see of each other; k [K] and k.column [K, 1], 0 .. K - 1; and
-    seen.end [B, 1], the number of context tokens that hold."""
+    """Defines inputs of the own layers at M = B K positions: u, temperature, top_p, top_k, first, before.counted [1, M, *];
+    own.positions [1, M]; own.causal [K, K], their mask among themselves; k [K] and k.column [K, 1], 0 .. K - 1; and
+    seen.end [B, 1], the number of valid context tokens."""
     one = g.constant([1])
     g.node("Squeeze", ["steps"], "steps.count")
     g.node("Range", [g.constant(0), "steps.count", g.constant(1)], "k")
@@ -145,7 +145,7 @@ def positions_after(g: Graph, drafter: Drafter, slots: int, width: int) -> None:
 
 
 def own_mask(g: Graph, slot: int, context_mask: str) -> str:
-    """[K, S + K]: the slot's positions see those of S context tokens that hold, and their own up to themselves."""
+    """Mask [K, S + K] of a slot: its positions see the valid ones of S context tokens, and the draft up to themselves."""
     name = f"own.mask{slot}"
     zero, never = g.constant(0, np.float32), g.constant(-np.inf, np.float32)
     g.node("Shape", [context_mask], f"{name}.size", start=1, end=2)
@@ -160,7 +160,7 @@ def own_mask(g: Graph, slot: int, context_mask: str) -> str:
 
 
 def tokens(g: Graph, drafter: Drafter, slots: int) -> None:
-    """The values draft and confidence [B, K], from final [M, width]."""
+    """Defines draft and confidence [B, K] from final [M, width]."""
     rows(g, drafter)
     if drafter.sequential is None:
         logits(g, drafter, "final", None, "logits")

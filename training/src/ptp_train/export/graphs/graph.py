@@ -1,8 +1,8 @@
 """Building blocks of the exported ONNX graphs: a thin builder, and a transformer over packed sequences.
 
-A run holds the tokens of several sequences ("slots") one after the other, N in all, and every activation is [1, N, ...].
-Slot i's keys and values of earlier tokens come in as its past [1, P_i, G*D] per layer, of exactly as many rows as hold; only
-the rows of the new tokens go out. So the host appends by copying a few rows and rolls back by passing fewer.
+A run packs the tokens of several sequences ("slots") one after the other, N in all, and every activation is [1, N, ...].
+Slot i's cached keys and values are an input [1, P_i, G*D] per layer with exactly the valid rows; only the rows of new tokens
+are outputs. The host appends by copying a few rows, and rolls back by passing fewer.
 """
 
 import pathlib
@@ -22,10 +22,10 @@ CONTRIB = "com.microsoft"
 
 
 class Graph:
-    """Collects nodes, inputs, outputs and constants. Values are named by strings, as in ONNX.
+    """Collects nodes, inputs, outputs and constants. Values are strings, as in ONNX.
 
-    The body of an If or a Loop has the graph around it as `parent`, which keeps its constants and parameters; a Cast of these
-    so stands outside of the body, where onnxruntime folds it.
+    The body of an If or a Loop has the outer graph as `parent`, which keeps its constants and parameters, so that their Cast is
+    outside of the body, where onnxruntime folds it.
     """
 
     def __init__(self, weights: WeightFile, parent: "Graph | None" = None):
@@ -50,7 +50,7 @@ class Graph:
         return outputs
 
     def constant(self, value, kind: type = np.int64) -> str:
-        """A small constant, kept inside the graph; the same value gives the same name."""
+        """A small constant inside the graph; equal values get equal names."""
         array = np.asarray(value, kind)
         name = f"const_{array.dtype}_{array.shape}_{array.tolist()}".replace(" ", "")[:120]
         stored = onnx.numpy_helper.from_array(array, name)
@@ -59,14 +59,14 @@ class Graph:
         return name
 
     def named(self, name: str, array: np.ndarray) -> str:
-        """A constant of some size, kept inside the graph under a name of its own; equal names must be equal constants."""
+        """A larger constant inside the graph; equal names must mean equal constants."""
         self.initializers.setdefault(name, onnx.numpy_helper.from_array(array, name))
         return name
 
     def tensor(self, name: str, value: torch.Tensor) -> str:
-        """A parameter: in the graph if it is a vector, else in the weight file, narrowed, with a Cast to float32.
+        """A parameter: vectors in the graph, matrices in the weight file, in their storage type with a Cast to float32.
 
-        onnxruntime folds the Cast when it loads the model, so that it computes, and packs its matrices, in float32.
+        onnxruntime folds the Cast when it loads the model, and so computes in float32.
         """
         if self.parent:
             return self.parent.tensor(name, value)
@@ -90,7 +90,7 @@ class Graph:
         return name
 
     def linear(self, name: str, x: str, weight: torch.Tensor, out: str, bias: torch.Tensor | None = None) -> str:
-        """x [..., in] -> [..., out]; `weight` is [out, in], as PyTorch has it. `name` is the weight's."""
+        """x [..., in] -> [..., out] by `weight` [out, in], which is stored as `name`."""
         product = out if bias is None else f"{out}.unbiased"
         if in_integers := self.integer_form(weight):
             in_integers(self, name, x, weight, product)
@@ -99,18 +99,18 @@ class Graph:
         return out if bias is None else self.node("Add", [product, self.tensor(f"{name}.bias", bias)], out)
 
     def head(self, name: str, x: str, weight: torch.Tensor, out: str) -> str:
-        """`linear` for rows x [R, in]. In floats the weight is stored as it stands, so that an embedding can be its own head."""
+        """`linear` for rows x [R, in]. A float weight is not transposed, so that an embedding can be its own head."""
         if in_integers := self.integer_form(weight):
             return in_integers(self, f"{name}.head", x, weight, out)
         return self.node("Gemm", [x, self.tensor(name, weight)], out, transB=1)
 
     def integer_form(self, weight: torch.Tensor) -> Callable | None:
-        """How a product by `weight` is computed in integers; None where it stays in floats."""
+        """The integer form of a product by `weight`, None if it stays in floats."""
         forms = {"int8": integer_linear, "int8-fused": fused_linear}
         return forms.get(self.weights.precision) if weight.shape[1] >= NARROW else None
 
     def choose(self, condition: str, out: str, then, otherwise: str, kind: int = INT64) -> str:
-        """ONNX If with one result: `then(subgraph)` names its value where the scalar `condition` holds, else `otherwise`."""
+        """ONNX If with one result: the value named by `then(subgraph)` if the scalar `condition` holds, else `otherwise`."""
         branches = []
         for side in ("then", "else"):
             sub = Graph(self.weights, self)
@@ -121,8 +121,8 @@ class Graph:
         return self.node("If", [condition], out, then_branch=branches[0], else_branch=branches[1])
 
     def include(self, inner: "Graph", prefix: str, values: dict[str, str]) -> None:
-        """Adds the nodes of `inner`, a graph with this one as `parent`. Its value names get the prefix, but for `values`: what
-        its inputs, and values of this graph, are called here."""
+        """Adds the nodes of `inner`, whose `parent` is this graph. Its value names get the prefix, except for those in `values`,
+        which maps them to values of this graph."""
 
         def renamed(name: str) -> str:
             return values.get(name) or (name if not name or name in self.initializers else prefix + name)
@@ -149,9 +149,9 @@ class Graph:
 
 
 class Stream:
-    """The residual stream of one transformer over packed tokens [1, N, width].
+    """The residual stream of a transformer over packed tokens [1, N, width].
 
-    Every `norm` also adds what the last block contributed, because onnxruntime has one kernel for both.
+    `norm` also adds the last block's contribution, because onnxruntime has one kernel for both.
     """
 
     def __init__(self, graph: Graph, config: Config, x: str, positions: str, slots: int, splits: str | None):
@@ -186,8 +186,8 @@ class Stream:
         return self.graph.node("RotaryEmbedding", inputs, out, CONTRIB, num_heads=heads, interleaved=0)
 
     def project(self, layer: Layer, name: str, new: tuple[str, str]) -> str:
-        """Queries [1, N, H*D] of a layer, and under the two names `new` its keys and values [1, N, G*D]; one matrix for
-        all three. Queries and keys are rotated."""
+        """Rotated queries [1, N, H*D] of a layer; defines its rotated keys and its values [1, N, G*D] under the two names `new`.
+        All three come from one product."""
         g, c = self.graph, self.config
         y = self.norm(f"{name}.norm_attention", layer.norm_attention)
         weight, bias = stacked(layer.q, layer.k, layer.v)
@@ -201,7 +201,7 @@ class Stream:
         return f"{name}.q"
 
     def project_keys(self, layer: Layer, name: str, new: tuple[str, str]) -> None:
-        """`project` without the queries, for the last layer of a context stream."""
+        """`project` without queries, for the last layer of a context stream."""
         g, c = self.graph, self.config
         y = self.norm(f"{name}.norm_attention", layer.norm_attention)
         weight, bias = stacked(layer.k, layer.v)
@@ -212,7 +212,7 @@ class Stream:
         self.rotate(self.norm_heads(f"{name}.k.plain", [(layer.norm_k, c.kv_heads)]), c.kv_heads, new[0])
 
     def norm_heads(self, x: str, norms: list[tuple[RMSNorm | None, int]]) -> str:
-        """Each head of x [1, N, heads * D] normalised by its RMSNorm; `norms` says which, and how many heads it is for."""
+        """Normalises each head of x [1, N, heads * D]; `norms` lists RMSNorms with their numbers of heads."""
         norm = norms[0][0]
         if norm is None:
             return x
@@ -225,8 +225,8 @@ class Stream:
         return g.node("Reshape", [f"{x}.scaled", g.constant([0, 0, -1])], f"{x}.normed")
 
     def attend(self, queries: str, keys: list[list[str]], values: list[list[str]], masks: list[str]) -> str:
-        """Attention [1, N, H*D], slot by slot: the parts of each slot's keys [1, *, G*D] and values stand in a row;
-        its mask is [T_i, S_i] and is added to the scores."""
+        """Attention [1, N, H*D], slot by slot: each slot's parts of keys and values [1, *, G*D] are concatenated; its mask
+        [T_i, S_i] is added to the scores."""
         g, c = self.graph, self.config
         attended = []
         for i, q in enumerate(self.split(queries)):
@@ -252,7 +252,7 @@ class Stream:
 
 
 def stacked(*parts: torch.nn.Linear) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Weight and bias, if they have any, of one linear map that gives the results of all, one after the other."""
+    """Weight and bias (None if there is none) of the linear map that concatenates the results of all parts."""
     bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
     return torch.cat([part.weight for part in parts]), bias
 

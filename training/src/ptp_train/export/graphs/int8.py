@@ -1,9 +1,8 @@
-"""Matrix products in 8-bit integers: activations quantised row by row as the graph runs, weights by output channel beforehand.
+"""Matrix products in 8-bit integers: activations quantised at run time, weights by output channel at export.
 
-`int8`: a row's numbers depend on that row alone, so that a token's result is the same whatever else is in the run.
-onnxruntime's own `quantize_dynamic` takes one scale for all rows and doesn't have this property; neither has `MatMulNBits`,
-whose kernels differ with the number of rows. `int8-fused` is for drafters, which may do without it: one scale for all rows, and
-one kernel for what takes eight nodes otherwise.
+With `int8`, every row has its own scale, so a token's result does not depend on its batch. onnxruntime's `quantize_dynamic`
+(one scale for all rows) and `MatMulNBits` (kernels that vary with the number of rows) lack this property. `int8-fused`, for
+drafters, which do not need it, has one scale for all rows and one kernel in place of eight nodes.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ if TYPE_CHECKING:
 FLOAT, UINT8 = TensorProto.FLOAT, TensorProto.UINT8
 ACTIVATION_LIMIT = 127
 WEIGHT_LIMIT = 63
-"""7 bits: AVX2 adds pairs of uint8 x int8 products in 16 bits with saturation, which 2 * 255 * 63 < 2^15 never reaches."""
+"""7 bits, because AVX2 adds pairs of uint8 x int8 products in saturating 16 bits: 2 * 255 * 63 < 2^15."""
 ZERO = 128
 SMALLEST = 1e-12
-"""Rows of zeros divide by this."""
+"""Least scale, for rows of zeros."""
 NARROW = 64
-"""Matrices of fewer inputs stay float32: they embed facts (sampling conditions, uniforms), and cost next to nothing."""
+"""Matrices with fewer inputs stay float32; they embed conditions and uniforms at hardly any cost."""
 
 
 def quantise_rows(g: Graph, x: str) -> tuple[str, str]:
-    """x [..., K] as uint8 around ZERO and its scales [..., 1]: x is nearly (uint8 - ZERO) * scale. Equal names are done once."""
+    """Names of x [..., K] as uint8 and of its scales [..., 1], with x near (uint8 - ZERO) * scale; added once per x."""
     integers, scale = f"{x}.u8", f"{x}.scale"
     if integers in g.quantised:
         return integers, scale
@@ -46,13 +45,13 @@ def quantise_rows(g: Graph, x: str) -> tuple[str, str]:
 
 
 def quantise_channels(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """weight [out, in] as int8 of magnitude WEIGHT_LIMIT at most, and its scales [out]."""
+    """weight [out, in] as int8 of magnitude at most WEIGHT_LIMIT, and its scales [out]."""
     scale = weight.abs().amax(1).clamp_min(SMALLEST) / WEIGHT_LIMIT
     return (weight / scale[:, None]).round().to(torch.int8), scale
 
 
 def stored_channels(g: Graph, name: str, weight: torch.Tensor) -> None:
-    """Adds {name}.i8 [in, out] and {name}.scale [out]; once for each name."""
+    """Adds {name}.i8 [in, out] and {name}.scale [out], once per name."""
     if f"{name}.i8" not in g.initializers:
         values, channel_scales = quantise_channels(weight.detach())
         g.initializers[f"{name}.i8"] = g.weights.add(f"{name}.i8", values.T)
@@ -60,14 +59,14 @@ def stored_channels(g: Graph, name: str, weight: torch.Tensor) -> None:
 
 
 def fused_linear(g: Graph, name: str, x: str, weight: torch.Tensor, out: str) -> str:
-    """As `integer_linear`, with one scale and zero point for all rows of x."""
+    """Like `integer_linear`, with one scale and zero point for all rows of x."""
     stored_channels(g, name, weight)
     zeros = g.named(f"zeros{weight.shape[0]}", np.zeros(weight.shape[0], np.int8))
     return g.node("DynamicQuantizeMatMul", [x, f"{name}.i8", f"{name}.scale", zeros], out, "com.microsoft")
 
 
 def integer_linear(g: Graph, name: str, x: str, weight: torch.Tensor, out: str) -> str:
-    """x [..., in] -> [..., out] as `Graph.linear`, in integers."""
+    """`Graph.linear` in integers: x [..., in] -> [..., out]."""
     integers, scales = quantise_rows(g, x)
     stored_channels(g, name, weight)
     g.node("MatMulInteger", [integers, f"{name}.i8", g.constant(ZERO, np.uint8)], f"{out}.i32")

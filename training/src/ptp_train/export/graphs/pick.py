@@ -1,5 +1,6 @@
-"""Pick as ONNX nodes (coordinates.py, core/src/sampling/pick.ts): from weights [R, V] that need not sum to 1, and uniforms
-u [R, D], to tokens [R, 1]. Every row is computed by itself, so that it does not depend on what else is in the run.
+"""Pick as ONNX nodes: from weights [R, V], which need not sum to 1, and uniforms u [R, D] to tokens [R, 1].
+
+The rules are those of model/coordinates.py and engine/src/sampling/pick.ts. No row depends on other rows.
 """
 
 import numpy as np
@@ -8,7 +9,7 @@ from ...model.coordinates import dimensions
 from .graph import FLOAT, INT64, Graph
 
 STAGE = 7
-"""Most levels of the tree that are walked at once: 2^7 - 1 nodes are summed, compared and matched together."""
+"""Largest number of tree levels in one stage, whose 2^7 - 1 nodes are computed together."""
 
 
 def pick(g: Graph, kind: str, weights: str, u: str, vocab: int, out: str) -> str:
@@ -16,11 +17,11 @@ def pick(g: Graph, kind: str, weights: str, u: str, vocab: int, out: str) -> str
 
 
 def first_above(g: Graph, weights: str, u: str, out: str) -> str:
-    """The first index whose running sum F exceeds u Z, Z being the sum of all; u [R, 1].
+    """The first index whose running sum F exceeds u Z, where Z is the total; u [R, 1].
 
-    As u <= 1 - 2^-24, u Z < Z in float32 (for normal Z), so there always is one.
+    It always exists, because u <= 1 - 2^-24 and so u Z < Z in float32 (for normal Z).
     """
-    # Running sums go down the columns: onnxruntime's CumSum is several times faster there.
+    # onnxruntime's CumSum is several times faster along the first axis
     g.node("Transpose", [u], f"{out}.u", perm=[1, 0])
     g.node("Transpose", [weights], f"{out}.columns", perm=[1, 0])
     g.node("CumSum", [f"{out}.columns", g.constant(0)], f"{out}.F")
@@ -34,7 +35,7 @@ def first_above(g: Graph, weights: str, u: str, out: str) -> str:
 
 
 def stages(depth: int) -> list[int]:
-    """Levels of the tree by stage, as even as can be, each at most STAGE."""
+    """Levels of each stage, as even as possible and at most STAGE."""
     count = -(-depth // STAGE)
     return [depth // count + (i < depth % count) for i in range(count)]
 
@@ -57,9 +58,9 @@ def subtree(levels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
 
 
 def tree(g: Graph, weights: str, u: str, vocab: int, out: str) -> str:
-    """The walk down the tree over the token ids: right where u (left + right) >= left and right > 0.
+    """Walks down the tree over the token ids: right where u (left + right) >= left and right > 0.
 
-    All decisions of a stage are made at once, then its leaf is the one to which they all lead."""
+    A stage computes all decisions at once; its leaf is the one that the decisions on its path lead to."""
     depth = dimensions("tree", vocab)
     size = 2**depth
     if size > vocab:
@@ -73,7 +74,7 @@ def tree(g: Graph, weights: str, u: str, vocab: int, out: str) -> str:
             g.node("Reshape", [weights, g.constant([0, leaves, size])], f"{name}.blocks")
             sums = g.node("ReduceSum", [f"{name}.blocks", g.constant([2])], f"{name}.sums", keepdims=0)
         left, right, level, turns, base = subtree(levels)
-        # a node's sum is that of its halves, so that one with an empty half leads to the other whatever u is
+        # the sum of both halves, so that a node with an empty half leads to the other for any u
         g.node("MatMul", [sums, g.named(f"tree{levels}.left", left)], f"{name}.left")
         g.node("MatMul", [sums, g.named(f"tree{levels}.right", right)], f"{name}.right")
         g.node("Add", [f"{name}.left", f"{name}.right"], f"{name}.both")

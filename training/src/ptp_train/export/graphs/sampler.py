@@ -1,11 +1,11 @@
-"""The sampler as ONNX nodes: temperature, min-p, top-k, top-p, then Pick (graph_pick.py), the rules of core/src/sampling.
+"""The sampler as ONNX nodes: temperature, min-p, top-k, top-p, then Pick (pick.py), by the rules of engine/src/sampling.
 
-What a row keeps is found in one of three ways, by its own parameters and logits alone, so that it doesn't depend on what else
-is in the run; the ways that no row needs are skipped:
+Each row chooses one of three paths from its own parameters and logits, so that it does not depend on its batch. Paths that no row
+needs are skipped:
 
-- without top-k and top-p: everything;
-- near: what is kept surely lies within the NEAREST most probable tokens, so only these are sorted;
-- far: as many are sorted as top_k says, the whole vocabulary without it.
+- neither top-k nor top-p: keep everything;
+- near: all kept tokens are among the NEAREST most probable ones, so only these are sorted;
+- far: sort top_k tokens, or the whole vocabulary without top-k.
 """
 
 import numpy as np
@@ -19,16 +19,16 @@ NEAREST = 64
 
 
 def any_of(g: Graph, rows: str, out: str) -> str:
-    """Scalar: does `rows` [R, 1] (bool) hold anywhere?"""
+    """Scalar: true if any of `rows` [R, 1] (bool) is."""
     g.node("Cast", [rows], f"{out}.int", to=INT64)
     g.node("ReduceMax", [f"{out}.int"], f"{out}.max", keepdims=0)
     return g.node("Cast", [f"{out}.max"], out, to=BOOL)
 
 
 def keep(g: Graph, weights: str, size: str, out: str) -> str:
-    """Weights [R, size], ranked, with those outside top-k and top-p set to 0.
+    """Ranked weights [R, size] with those outside top-k and top-p set to 0.
 
-    Beside the result it leaves `{out}.mass`, what top-p asks for, and `{out}.reached`, the sum before top-p cuts.
+    Also defines `{out}.mass`, the mass that top-p requires, and `{out}.reached`, the sum of the top-k.
     """
     zero = g.constant(0, np.float32)
     rank = g.node("Range", [g.constant(0), size, g.constant(1)], f"{out}.rank")
@@ -44,8 +44,8 @@ def keep(g: Graph, weights: str, size: str, out: str) -> str:
 
 
 def sampler(g: Graph, logits: str, vocab: int, kind: str) -> str:
-    """The value `pick` [R], tokens picked from logits [R, V] by Pick `kind` (coordinates.py); adds the inputs temperature, top_k,
-    top_p, min_p [R, 1] and u [R, D]."""
+    """The value `pick` [R], tokens picked from logits [R, V] by the rule `kind`; adds the inputs temperature, top_k, top_p, min_p
+    [R, 1] and u [R, D]."""
     temperature = g.input("temperature", FLOAT, ["R", 1])
     top_k = g.input("top_k", INT64, ["R", 1])
     top_p = g.input("top_p", FLOAT, ["R", 1])
@@ -60,14 +60,14 @@ def sampler(g: Graph, logits: str, vocab: int, kind: str) -> str:
     g.node("Sub", ["scaled", "scaled.max"], "scaled.below")
     g.node("Exp", ["scaled.below"], "weights.all")
     g.node("Greater", [g.input("min_p", FLOAT, ["R", 1]), zero], "min_p.on")
-    wanted = any_of(g, "min_p.on", "any_min_p")
-    cut = g.choose(wanted, "with_min_p", lambda s: min_p(s, "weights.all", "weights.likely"), "weights.all", FLOAT)
+    any_min_p = any_of(g, "min_p.on", "any_min_p")
+    cut = g.choose(any_min_p, "with_min_p", lambda s: min_p(s, "weights.all", "weights.likely"), "weights.all", FLOAT)
     g.node("Identity", [cut], "weights")
 
     g.node("LessOrEqual", [top_k, g.constant(0)], "top_k.off")
     g.node("Where", ["top_k.off", g.constant(vocab), top_k], "top_k.limit")
     g.node("GreaterOrEqual", [top_p, one], "top_p.off")
-    # With top_p 1 nothing is cut, however the sums round.
+    # infinity, so that rounding cuts nothing with top_p 1
     g.node("Where", ["top_p.off", g.constant(np.inf, np.float32), top_p], "top_p.limit")
     g.node("And", ["top_k.off", "top_p.off"], "unlimited")
     g.node("Not", ["unlimited"], "limited.any_temperature")
@@ -91,7 +91,7 @@ def sampler(g: Graph, logits: str, vocab: int, kind: str) -> str:
 
 
 def limited_weights(g: Graph, vocab: int) -> str:
-    """Weights [R, V], 0 outside top-k and top-p; right for rows that have one of them."""
+    """Weights [R, V], 0 outside top-k and top-p; valid for rows with at least one of them."""
     nearest = min(NEAREST, vocab)
     g.node("ReduceSum", ["weights", g.constant([1])], "weights.sum", keepdims=1)
     g.node("TopK", ["scaled", g.constant([nearest])], ["near.scaled", "near.ids"], axis=1)
@@ -108,11 +108,11 @@ def limited_weights(g: Graph, vocab: int) -> str:
     g.node("GreaterOrEqual", ["near.kept.reached", "near.kept.mass"], "near.covers")
     g.node("And", ["near.covers", "top_k.off"], "near.by_top_p")
     g.node("Or", ["near.by_top_k", "near.by_top_p"], "near.enough")
-    g.node("Not", ["near.enough"], "far.wanted")
-    g.node("And", ["far.wanted", "limited"], "far")
+    g.node("Not", ["near.enough"], "near.short")
+    g.node("And", ["near.short", "limited"], "far")
 
     def far(s: Graph) -> str:
-        # As many as the far rows' top_k asks for; what is ranked below a row's own top_k doesn't count for it.
+        # the largest top_k of the far rows; `keep` applies each row's own
         s.node("Where", ["far", "top_k.limit", s.constant(1)], "far.limit")
         s.node("ReduceMax", ["far.limit"], "far.size", keepdims=0)
         s.node("Unsqueeze", ["far.size", s.constant([0])], "far.sizes")

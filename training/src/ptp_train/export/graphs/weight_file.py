@@ -1,4 +1,4 @@
-"""The file of a model's big tensors, which its graphs refer to (ONNX external data)."""
+"""The file of a model's large tensors, shared by its graphs (ONNX external data)."""
 
 import pathlib
 
@@ -6,9 +6,9 @@ import torch
 from onnx import TensorProto
 
 ALIGNMENT = 4096
-"""Tensors in a weight file start at multiples of this many bytes, so that they can be mapped."""
+"""Byte alignment of tensors, so that the file can be memory-mapped."""
 BATCH_INVARIANT = ("float32", "int8")
-"""Precisions in which a token's result is the same whatever else is in the run: those that a target may have."""
+"""Precisions in which a token's result does not depend on its batch, as targets require."""
 PRECISIONS = (*BATCH_INVARIANT, "int8-fused")
 STORAGES = ("float16", "exact")
 KINDS = {
@@ -20,10 +20,10 @@ KINDS = {
 
 
 class WeightFile:
-    """The tensors of all graphs of one model; equal names are stored once.
+    """Stores the tensors of all graphs of one model, each name once.
 
-    precision: what matrix products are computed in (PRECISIONS; for int8 see graph_int8.py). storage: what float matrices are
-    stored as: `float16`, rounded to it, or `exact`, the narrowest of float16, bfloat16 and float32 that holds all values.
+    precision: number format of matrix products (PRECISIONS; int8.py). storage: of float matrices, `float16`, or `exact` for the
+    narrowest of float16, bfloat16 and float32 that holds all values.
     """
 
     def __init__(self, path: pathlib.Path, precision: str = "float32", storage: str = "float16"):
@@ -51,14 +51,11 @@ class WeightFile:
         return self.tensors[name]
 
     def narrow(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        """A float matrix in the type that it is stored in.
-
-        Raises ValueError if it doesn't fit float16 and `storage` asks for that.
-        """
+        """Converts a float matrix to its storage type; raises ValueError if it must fit float16 and does not."""
         half = value.to(torch.float16)
         if self.storage == "float16":
             if not half.isfinite().all():
-                raise ValueError(f"{name} does not fit float16: largest magnitude {value.abs().max()}")
+                raise ValueError(f"{name} must fit float16, got a magnitude of {value.abs().max()}")
             return half
         candidates = (half, value.to(torch.bfloat16), value.float())
         return next(c for c in candidates if torch.equal(c.float(), value))
