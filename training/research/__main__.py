@@ -2,8 +2,8 @@
 
 usage, in training/: python -m research COMMAND [options]
 
-Takes every command of ptp-train, with more losses and embeddings, and four more: inverse, random-walk, ablate and
-distill-twice. `run` also finds the recipes in research/recipes.
+Takes every command of ptp-train, with more losses and embeddings, and five more: inverse, random-walk, ablate,
+distill-twice and curves. `run` also finds the recipes in research/recipes.
 """
 
 import pathlib
@@ -21,6 +21,7 @@ COMMANDS |= {
     "inverse": Command(
         "research.inverse", "train a drafter on text, without a teacher (inverse autoregression)", ("data", "init")
     ),
+    "curves": Command("research.curves", "plot the training of a target and a drafter", ("target", "drafter")),
     "distill-twice": Command(
         "research.two_passes", "train a drafter with two passes", ("target", "samples", "held", "init")
     ),

@@ -27,25 +27,17 @@ PAIR_STARTS = 24
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--rows", type=pathlib.Path, default=pathlib.Path(__file__).parent / "recipes" / "ablation-rows.yaml"
-    )
-    parser.add_argument("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
-    parser.add_argument(
-        "--samples",
-        type=pathlib.Path,
-        default=pathlib.Path("work/samples"),
-        help="what all rows learn from",
-    )
-    parser.add_argument(
-        "--held", type=pathlib.Path, nargs="+", required=True, help="held-out samples, a folder for each condition"
-    )
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("work/ablations"))
-    parser.add_argument("--only", nargs="*", help="names of the rows to run")
-    parser.add_argument("--minutes", type=number(0, above=True), default=2.5, help="of processor time per row")
-    parser.add_argument("--sequences", type=integer(1), default=24, help="held-out sequences per condition")
+    add = parser.add_argument
+    add("--rows", type=pathlib.Path, default=pathlib.Path(__file__).parent / "recipes" / "ablation-rows.yaml")
+    add("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
+    add("--samples", type=pathlib.Path, default=pathlib.Path("work/samples"), help="what all rows learn from")
+    add("--held", type=pathlib.Path, nargs="+", required=True, help="held-out samples, a folder for each condition")
+    add("--out", type=pathlib.Path, default=pathlib.Path("work/ablations"))
+    add("--only", nargs="*", help="names of the rows to run")
+    add("--minutes", type=number(0, above=True), default=2.5, help="of processor time per row")
+    add("--sequences", type=integer(1), default=24, help="held-out sequences per condition")
     add_precision(parser)
-    parser.add_argument("--seed", type=integer(0), default=0)
+    add("--seed", type=integer(0), default=0)
 
 
 def distill_settings(args: argparse.Namespace, settings: dict, out: pathlib.Path) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""Embeddings of uniforms that were tried: none was better than `fourier` (docs/ablations.md).
+"""Embeddings of uniforms that were tried: none was better than `fourier` (docs/results.md).
 
 `binary` is the paper's choice (the bits of the float32), `thermometer` and `float` its comparisons. Importing this module adds
 them to `distill --embedding`. Every function takes u [...] and gives [..., F].
@@ -59,7 +59,5 @@ FIXED: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
 }
 for _name, (_features, _count) in FIXED.items():
     EMBEDDINGS[_name] = Embedding(
-        lambda u, harmonics, f=_features: f(u),
-        lambda harmonics, n=_count: n,
-        4 * LEVELS if _name == "float" else 0,
+        lambda u, harmonics, f=_features: f(u), lambda harmonics, n=_count: n, 4 * LEVELS if _name == "float" else 0
     )

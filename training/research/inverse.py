@@ -30,18 +30,19 @@ HELD_TOKENS = 16_384
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add_fit_arguments(parser, "inverse.pt", steps=2000)
-    parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("work/tokens"))
+    add("--data", type=pathlib.Path, default=pathlib.Path("work/tokens"))
     add_drafter_arguments(parser)
     parser.set_defaults(kind="separate", length=4)
-    parser.add_argument(
+    add(
         "--init",
         type=pathlib.Path,
         help="start from the layers --source of this target, or of what `inverse` trained, and have its sizes",
     )
-    parser.add_argument("--context", type=integer(2), default=512, help="tokens of a window")
-    parser.add_argument("--completions", type=integer(1), default=256, help="completions per step")
-    parser.add_argument("--windows", type=integer(1), default=4, help="windows of text per step")
+    add("--context", type=integer(2), default=512, help="tokens of a window")
+    add("--completions", type=integer(1), default=256, help="completions per step")
+    add("--windows", type=integer(1), default=4, help="windows of text per step")
 
 
 def check(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Losses that were tried and lost to KL (docs/ablations.md): `distill --loss reverse_kl` and `binary_ce`."""
+"""Losses that were tried and lost to KL (docs/results.md): `distill --loss reverse_kl` and `binary_ce`."""
 
 import torch
 from torch import Tensor

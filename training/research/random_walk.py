@@ -30,18 +30,13 @@ class Walk:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--out", type=pathlib.Path, default=pathlib.Path("work/walk"), help="folder for the tokens, as of `tokenizer`"
-    )
-    parser.add_argument("--tokens", type=integer(10_000), default=2_000_000, help="to train on; 1 in 50 is held out")
-    parser.add_argument("--vocab-size", type=integer(64, 4096), default=Walk.vocab)
-    parser.add_argument(
-        "--momentum", type=number(0, 1), default=Walk.momentum, help="share of a step that is made again"
-    )
-    parser.add_argument(
-        "--deviation", type=number(0, 1000, above=True), default=Walk.deviation, help="of a step, tokens"
-    )
-    parser.add_argument("--seed", type=integer(0), default=0)
+    add = parser.add_argument
+    add("--out", type=pathlib.Path, default=pathlib.Path("work/walk"), help="folder for the tokens, as of `tokenizer`")
+    add("--tokens", type=integer(10_000), default=2_000_000, help="to train on; 1 in 50 is held out")
+    add("--vocab-size", type=integer(64, 4096), default=Walk.vocab)
+    add("--momentum", type=number(0, 1), default=Walk.momentum, help="share of a step that is made again")
+    add("--deviation", type=number(0, 1000, above=True), default=Walk.deviation, help="of a step, tokens")
+    add("--seed", type=integer(0), default=0)
 
 
 def fold(y: int, vocab: int) -> int:

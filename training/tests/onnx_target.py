@@ -1,4 +1,4 @@
-"""Runs an exported target graph in onnxruntime as the server's engine does: packed tokens, caches of exact length."""
+"""Runs an exported target graph in onnxruntime like the server's engine: packed tokens, caches of exact length."""
 
 import pathlib
 
@@ -7,7 +7,7 @@ import onnxruntime
 
 
 class Reader:
-    """One sequence: its past rows by layer."""
+    """A sequence with its past rows by layer."""
 
     def __init__(self, graph: "TargetGraph"):
         self.past = {name: np.zeros((1, 0, graph.row), np.float32) for name in graph.cached}
@@ -68,12 +68,12 @@ class TargetGraph:
         return results
 
     def distributions(self, tokens: list[int]) -> np.ndarray:
-        """Log-probabilities [len(tokens), V], of a graph that has them as an output."""
+        """Log-probabilities [len(tokens), V] of a graph that outputs them."""
         self.run([(Reader(self), tokens)])
         return self.log_probabilities
 
     def read(self, tokens: list[int], chunks: list[int], **settings):
-        """One sequence read in chunks of these lengths, whose sum is its length: picks and log-probabilities."""
+        """Picks and log-probabilities of a sequence that is read in chunks of the given lengths."""
         reader, at, parts = Reader(self), 0, []
         u = settings.pop("u", None)
         for n in chunks:
@@ -83,7 +83,7 @@ class TargetGraph:
         return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
     def greedy(self, prompt: list[int], count: int) -> list[int]:
-        """`count` tokens after the prompt, one a run beside a dummy whose rows are dropped again."""
+        """`count` tokens after the prompt, one per run, next to a dummy token whose rows are discarded."""
         reader, written, ids = Reader(self), [], prompt
         for _ in range(count):
             [(picks, _)] = self.run([(reader, [*ids, 0])])

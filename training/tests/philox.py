@@ -1,4 +1,4 @@
-"""The sampler's random numbers: u is a function of (seed, position, coordinate), the same as in core/src/sampling/uniforms.ts.
+"""Reference of the server's random numbers, engine/src/sampling/uniforms.ts: u is a function of (seed, position, coordinate).
 
 Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3").
 """
@@ -18,12 +18,7 @@ def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
     k0, k1 = key
     for _ in range(ROUNDS):
         p0, p1 = MULTIPLIER[0] * c0, MULTIPLIER[1] * c2
-        c0, c1, c2, c3 = (
-            (p1 >> HALF) ^ c1 ^ np.uint64(k0),
-            p1 & LOW,
-            (p0 >> HALF) ^ c3 ^ np.uint64(k1),
-            p0 & LOW,
-        )
+        c0, c1, c2, c3 = ((p1 >> HALF) ^ c1 ^ np.uint64(k0), p1 & LOW, (p0 >> HALF) ^ c3 ^ np.uint64(k1), p0 & LOW)
         k0, k1 = (k0 + WEYL[0]) & 0xFFFFFFFF, (k1 + WEYL[1]) & 0xFFFFFFFF
     return np.stack([c0, c1, c2, c3], -1)
 

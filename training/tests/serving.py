@@ -1,4 +1,4 @@
-"""The server as users start it, for tests that ask it."""
+"""Starts the server as users do, for tests that send requests."""
 
 import contextlib
 import os
@@ -15,11 +15,11 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 LONGEST_START = 90
-"""Seconds; installing nothing, `npm start` takes three on an idle machine."""
+"""Seconds; `npm start` takes three on an idle machine when everything is installed."""
 
 
 def free_port() -> int:
-    """A port that is free, and so is the one after it."""
+    """A free port whose successor is free too."""
     while True:
         with socket.socket() as first, socket.socket() as second:
             first.bind(("127.0.0.1", 0))
@@ -31,7 +31,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def server(folder: pathlib.Path, logs: pathlib.Path, **env: str) -> Iterator[str]:
-    """`npm start` on a model folder: the URL of its API. gRPC is at the port after it."""
+    """Runs `npm start` on a model folder; yields the URL of its API. gRPC listens on the next port."""
     npm = shutil.which("npm")
     if npm is None:
         pytest.fail("this test starts the server: npm (Node.js) must be on PATH")

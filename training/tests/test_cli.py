@@ -1,4 +1,4 @@
-"""The command line: help, refusals, recipes, progress, and a target that is trained, interrupted and gone on from."""
+"""The command line: help, errors, recipes, progress, and a target that is trained, interrupted and resumed."""
 
 import argparse
 import json
@@ -176,7 +176,9 @@ def test_recipes_that_are_none_are_refused(tmp_path, monkeypatch):
     assert "two steps are named corpus" in refusal("run", write_recipe(tmp_path / "r", ["corpus", "corpus"]))
     assert "did you mean distill?" in refusal("run", write_recipe(tmp_path / "r", ["distil"]))
     assert "steps must be a list" in refusal("run", write_recipe(tmp_path / "r", {}))
-    assert "RECIPE must be a file or one of continue, cpu-default, gpu-default, hugging-face, tiny" in refusal("run", "nothing")
+    assert "RECIPE must be a file or one of continue, cpu-default, gpu-default, hugging-face, tiny" in refusal(
+        "run", "nothing"
+    )
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
@@ -225,8 +227,25 @@ def test_an_interrupted_target_becomes_what_an_unbroken_one_is(tokens, tmp_path,
 
 def test_init_goes_on_from_a_target_with_lower_rates(tokens, tmp_path):
     first = train(tokens, tmp_path / "first.pt", "--tokens", "128")
-    main(["target", "--data", str(tokens), "--out", str(tmp_path / "next.pt"), "--work", str(tmp_path), "--tokens", "64",
-          "--init", str(tmp_path / "first.pt"), "--batch-tokens", "64", "--threads", "1"])  # fmt: skip
+    main(
+        [
+            "target",
+            "--data",
+            str(tokens),
+            "--out",
+            str(tmp_path / "next.pt"),
+            "--work",
+            str(tmp_path),
+            "--tokens",
+            "64",
+            "--init",
+            str(tmp_path / "first.pt"),
+            "--batch-tokens",
+            "64",
+            "--threads",
+            "1",
+        ]
+    )
     second = torch.load(tmp_path / "next.pt")
     assert second["config"] == first["config"] and second["init"] == first["identity"] != second["identity"]
     assert float(second["settings"]["rate"]) == pytest.approx(3e-4)

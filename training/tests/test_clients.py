@@ -1,4 +1,4 @@
-"""What Python users run: the official OpenAI client and gRPC, against the embedded pair."""
+"""The official OpenAI client and gRPC from Python, against the shipped pair."""
 
 import hashlib
 import json
@@ -116,7 +116,7 @@ def test_keys_limits_and_retries(tmp_path):
         )
         with pytest.raises(openai.RateLimitError):
             ada.with_options(max_retries=0).completions.create(**ASKED, prompt="a")
-        # a client that has read enough frees its place, and who tries again gets it
+        # a client that stops reading frees its slot for the next attempt
         next(iter(long))
         long.close()
         began = time.monotonic()

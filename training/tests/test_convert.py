@@ -8,13 +8,13 @@ import onnxruntime
 import pytest
 import torch
 import transformers
+from tiny_pair import byte_tokenizer
 from tokenizers import Tokenizer
 
 from ptp_train.__main__ import main
 from ptp_train.export.model_folder import Form, write_folder
 from ptp_train.export.to_gguf import LLAMA3_WORDS, pre_tokenizer, tensors
 from ptp_train.model.transformer import Config, Target, load_target, save
-from ptp_train.tiny import byte_tokenizer
 
 SIZES = dict(vocab=288, width=64, layers=3, heads=4, kv_heads=2, head_width=16, hidden=96, context=64)
 TARGETS = {
@@ -118,8 +118,8 @@ def test_gguf_in_fewer_bits(target, kind, tmp_path):
         np.testing.assert_allclose(found, value, atol=near)
 
 
-def test_queries_and_keys_are_turned_for_the_rotation_of_llama():
-    """llama.cpp rotates pairs of neighbours: with turned rows that gives the same scores."""
+def test_queries_and_keys_are_reordered_for_the_rotation_of_llama():
+    """llama.cpp rotates neighbouring pairs; with reordered rows the scores are the same."""
     target = Target(TARGETS["ours"])
     q = tensors(target, "llama")["blk.0.attn_q.weight"]
     original = target.layers[0].q.weight
@@ -132,7 +132,7 @@ def test_queries_and_keys_are_turned_for_the_rotation_of_llama():
 
 @torch.no_grad()
 def test_transformers_js_graph_gives_the_same_logits(target, ids, tmp_path):
-    """Whole sequences, and chunks behind a cache with the logits of the last token only."""
+    """Whole sequences, and chunks after a cache with the logits of only the last token."""
     module, folder = target
     out = export(folder, "transformers-js", tmp_path / "js")
     session = onnxruntime.InferenceSession(out / "onnx" / "model.onnx")

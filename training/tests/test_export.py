@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from tiny_pair import byte_tokenizer
 
 from ptp_train.export import command, manifest
 from ptp_train.export import model_folder as export
@@ -25,7 +26,6 @@ from ptp_train.model.drafter import Drafter, DrafterConfig, without
 from ptp_train.model.lora import merged
 from ptp_train.model.sampling import shape
 from ptp_train.model.transformer import Config, Target, save
-from ptp_train.tiny import byte_tokenizer
 
 VECTORS = pathlib.Path(__file__).parents[2] / "test" / "vectors"
 CONFIG = Config(vocab=257, width=64, layers=3, heads=4, kv_heads=2, head_width=16, hidden=96, context=64)
@@ -41,7 +41,7 @@ def session(path: pathlib.Path) -> onnxruntime.InferenceSession:
 
 @torch.no_grad()
 def liven(module: torch.nn.Module) -> None:
-    """Random weights large enough that an untrained network's answers depend on all that it sees."""
+    """Sets random weights so large that an untrained network's outputs depend on all inputs."""
     for name, p in module.named_parameters():
         if p.ndim == 2:
             p.normal_(std=0.4 if "embedding" in name else p.shape[1] ** -0.5)
@@ -51,7 +51,7 @@ def liven(module: torch.nn.Module) -> None:
 
 @torch.no_grad()
 def storable(*modules: torch.nn.Module) -> tuple:
-    """The modules with lively weights that survive float16, so that a graph and its module compute with the same numbers."""
+    """The modules with large random weights that float16 holds exactly, so that graph and module use the same numbers."""
     for module in modules:
         liven(module)
         for p in module.parameters():
@@ -65,18 +65,13 @@ FORMS = {
     "o, one u": {"method": "o", "pick": "cdf", "rank": 0},
     "c, one u, adapters": {"pick": "cdf", "rank": 8, "kind": "lora", "source": (0, 1, 2)},
     "independent, tree, separate": {"method": "independent", "rank": 0, "kind": "separate", "own": OWN},
-    "o, tree, separate, sequential head": {
-        "method": "o",
-        "rank": 8,
-        "kind": "separate",
-        "own": OWN,
-    },
+    "o, tree, separate, sequential head": {"method": "o", "rank": 8, "kind": "separate", "own": OWN},
 }
 
 
 @pytest.fixture(scope="module", params=FORMS)
 def pair(request):
-    """A target and drafter whose weights survive float16, so that both sides compute with the same numbers."""
+    """A target and a drafter whose weights float16 holds exactly."""
     torch.manual_seed(0)
     target = Target(CONFIG)
     form = {"source": (0, 1), "length": 4, "frequencies": 4} | FORMS[request.param]
@@ -99,7 +94,7 @@ def causal(past: int, length: int) -> np.ndarray:
 
 
 class Cache:
-    """Rows of one sequence, as the server's engine keeps them."""
+    """Cached rows of a sequence, as in the server's engine."""
 
     def __init__(self, layers: int, width: int = ROW):
         self.rows = {f"{kv}{n}": np.zeros((1, 0, width), np.float32) for kv in ("k", "v") for n in range(layers)}
@@ -146,7 +141,7 @@ def sampling(rows: np.ndarray, u: np.ndarray, temperature=0.0, top_k=0, top_p=1.
 
 
 def write(model, tokens: list[int], chunks: list[int], **settings) -> tuple[np.ndarray, np.ndarray]:
-    """Reads `tokens` in chunks of the given lengths (in turn); picks, by the same uniforms every time, and log-probabilities."""
+    """Picks and log-probabilities of `tokens`, read in chunks of the given lengths (cyclic) with fixed uniforms."""
     cache, at, picks, logprobs = Cache(CONFIG.layers), 0, [], []
     lengths = itertools.cycle(chunks)
     dimensions = next(i.shape[1] for i in model.get_inputs() if i.name == "u")
@@ -216,7 +211,7 @@ def test_chunking_changes_no_bit(folder, tokens, chunks):
 
 
 def test_a_ragged_batch_changes_no_bit(pair, folder, tokens):
-    """Four sequences with four settings, each beside the others and alone."""
+    """Four sequences with four settings, batched and alone."""
     alone, together = session(folder / "target.b1.onnx"), session(folder / "target.b4.onnx")
     settings = [(0.0, 0, 1.0), (1.0, 0, 1.0), (0.7, 10, 0.9), (1.2, 100, 0.99)]
     lengths, rng = [2, 9, 3, 6], np.random.default_rng(4)
@@ -272,7 +267,7 @@ def drafter_feeds(branches: list[list[tuple]], contexts: list[int]) -> dict:
 
 
 def as_stored(drafter: Drafter) -> Drafter:
-    """The drafter with adapters merged, as they are rounded together with the weights that they change."""
+    """The drafter with merged adapters, which are rounded together with the weights that they change."""
     out = copy.deepcopy(drafter)
     out.layers = torch.nn.ModuleList(merged(layer) for layer in out.layers)
     for p in out.layers.parameters():
@@ -283,7 +278,7 @@ def as_stored(drafter: Drafter) -> Drafter:
 @pytest.mark.parametrize("setting", [(0.7, 50.0, 0.9), (0.0, 0.0, 1.0), (1.0, 0.0, 1.0)])
 @pytest.mark.parametrize("slots", [1, 4])
 def test_drafter_says_what_the_module_says(pair, folder, tokens, setting, slots):
-    """Branches at several depths of one context, half of it read before and half in this run."""
+    """Branches at several depths of a context, half of which is cached and half read in this run."""
     target, drafter = pair[0], as_stored(pair[1])
     temperature, top_k, top_p = setting
     model = session(folder / f"drafter.b{slots}.onnx")
@@ -364,8 +359,8 @@ def sample(model, logits: np.ndarray, temperature, top_k, top_p, u, min_p=0) -> 
 )
 @pytest.mark.parametrize("vocab", [24, 300])
 def test_sampler_answers_the_shared_vectors(tmp_path, kind, file, size, vocab):
-    """One u: padded with excluded tokens to two sizes, where all tokens are ranked at once, and where only the nearest are. The
-    tree depends on the vocabulary's size, so its cases keep theirs."""
+    """With one u, cases are padded with excluded tokens to two sizes: one at which all tokens are ranked, one at which only the
+    nearest are. The tree depends on the vocabulary's size, so its cases are not padded."""
     cases = [c for c in json.loads((VECTORS / f"{file}.json").read_text())["cases"] if size in (None, len(c["logits"]))]
     assert len(cases) > 5
     vocab = size or vocab
@@ -390,7 +385,7 @@ def test_sampler_agrees_with_the_reference_on_every_way(tmp_path, kind):
     settings = (torch.tensor(x, dtype=torch.float32) for x in (temperature, top_k, top_p))
     expected = pick(kind, shape(torch.from_numpy(logits), *settings), torch.from_numpy(u)).numpy()
     assert (got == expected).mean() > 0.99
-    # Whatever the other rows need, a row's answer is the same.
+    # a row's result does not depend on the paths of other rows
     for i in range(0, count, 2):
         pair = slice(i, i + 2)
         alone = sample(model, logits[pair], temperature[pair], top_k[pair], top_p[pair], u[pair])

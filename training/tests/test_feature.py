@@ -1,4 +1,4 @@
-"""Drafters that start from the target's own next token: the module, and its graph against it."""
+"""`feature` drafters: the module, and its graph against the module."""
 
 import pathlib
 from dataclasses import replace
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from test_export import CONFIG, Cache, context_feeds, liven, run, session, storable
+from tiny_pair import byte_tokenizer
 
 from ptp_train.export import model_folder as export
 from ptp_train.model import coordinates
@@ -14,7 +15,6 @@ from ptp_train.model.drafter import Drafter, DrafterConfig, Given
 from ptp_train.model.grow import grown_drafter
 from ptp_train.model.sampling import shape
 from ptp_train.model.transformer import Target
-from ptp_train.tiny import byte_tokenizer
 from ptp_train.train.batches import Readings, Samples, ask, read
 from ptp_train.train.integers import in_integers
 from ptp_train.train.samples import GENERATED
@@ -57,7 +57,7 @@ def conditions_of(setting):
 
 @torch.no_grad()
 def continued(target: Target, pick: str, text: list[int], u: np.ndarray, setting) -> list[int]:
-    """What the target says after `text`, token by token, by uniforms u [L, D]."""
+    """The target's continuation of `text`, token by token, with uniforms u [L, D]."""
     temperature, top_k, top_p = (torch.tensor(x) for x in setting)
     said = []
     for row in torch.from_numpy(u):
@@ -68,7 +68,7 @@ def continued(target: Target, pick: str, text: list[int], u: np.ndarray, setting
 
 @torch.no_grad()
 def drafted(target: Target, drafter: Drafter, text: list[int], u: np.ndarray, setting):
-    """The module's draft after `text` by u [L, D], and the probabilities of all its tokens but the first."""
+    """The module's draft after `text` with u [L, D], and the probabilities of all its tokens but the first."""
     x, cache = target.read(torch.tensor([text]), len(target.layers))
     feature, logits = target.predict(x[:, -1:])
     asked = (cache, torch.tensor([[text[-1]]]), torch.tensor([[len(text)]]), torch.from_numpy(u)[None, None])
@@ -97,12 +97,12 @@ def test_what_the_first_token_is_known_not_to_be_is_not_drafted(pair, tokens):
 
 
 def test_it_sees_nothing_of_the_first_token_but_its_embedding(pair, tokens):
-    """While drafting, the first token's keys and values don't exist yet: training must not show them either."""
+    """In drafting the first token has no keys and values yet, so training must not use them either."""
     target, drafter = pair
     u = torch.rand(1, 1, LENGTH, drafter.config.coordinates)
     answers = torch.tensor([[tokens[20:24]]])
     rows = []
-    for end in (20, 24):  # with the context that there is, and with more behind it
+    for end in (20, 24):  # with the context alone, and with later tokens
         x, cache = target.read(torch.tensor([tokens[:end]]), len(target.layers))
         given = Given(*target.predict(x[:, 19:20]))
         asked = (cache, torch.tensor([tokens[19:20]]), torch.tensor([[20]]), u, conditions_of((1.0, 0.0, 1.0)))
@@ -112,14 +112,14 @@ def test_it_sees_nothing_of_the_first_token_but_its_embedding(pair, tokens):
 
 
 class Asked:
-    """One sequence's part of a run: its text, the block under verification, uniforms from the block's first token on."""
+    """A sequence's part of a run: its text, the block under verification, uniforms from the block's first token on."""
 
     def __init__(self, text: list[int], block: list[int], u: np.ndarray, setting):
         self.text, self.block, self.u, self.setting = text, block, u, setting
 
 
 def check_feeds(parts: list[tuple[Asked, int]], steps: int) -> dict:
-    """parts: what is asked, and how many tokens of the context this run has of it."""
+    """parts: each with its number of context tokens in this run."""
     columns = 1 + max(len(a.block) for a, _ in parts)
     d = parts[0][0].u.shape[1]
     feeds = {
@@ -198,7 +198,7 @@ def test_a_reader_becomes_one(pair):
 
 
 def test_kept_readings_ask_the_same(pair, tokens, tmp_path):
-    """What is kept in float16 gives the questions of a fresh reading, but for rounding."""
+    """Readings kept in float16 give the same questions as new ones, up to rounding."""
     target, drafter = pair
     ids = np.random.default_rng(3).integers(0, CONFIG.vocab, (6, GENERATED + 8)).astype(np.uint16)
     settings = np.tile(np.array([0.7, 50, 0.9], np.float32), (6, 1))

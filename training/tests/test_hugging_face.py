@@ -1,4 +1,4 @@
-"""Models of the Llama family, made small and random by transformers, against transformers' own logits and texts."""
+"""Small random models of the Llama family against transformers' logits and texts."""
 
 import json
 import os
@@ -10,13 +10,13 @@ import torch
 import transformers
 from onnx_target import TargetGraph
 from safetensors.torch import load_file, save_file
+from tiny_pair import byte_tokenizer
 
 from ptp_train.export.graphs.weight_file import PRECISIONS
 from ptp_train.export.model_folder import SLOTS, Form, write_folder
 from ptp_train.model import hugging_face
 from ptp_train.model.drafter import Drafter, DrafterConfig
 from ptp_train.model.transformer import Target, load_target, save
-from ptp_train.tiny import byte_tokenizer
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 torch.set_num_threads(1)
@@ -24,7 +24,7 @@ TOKENIZER = byte_tokenizer().to_str().encode()
 WRITTEN = 200
 """Tokens of a greedy text."""
 MARGIN = 1e-3
-"""What the best logit must be ahead of the next one, so that rounding cannot decide a comparison of texts."""
+"""Least lead of the best logit, so that rounding cannot change a compared text."""
 SIZES = {
     "vocab_size": 384,
     "hidden_size": 64,
@@ -58,7 +58,7 @@ MODELS = {
 
 @torch.no_grad()
 def random_model(name: str, seed: int = 1, **changes) -> transformers.PreTrainedModel:
-    """A model whose texts vary: its weights, biases and norms are large, and its output depends on all that it has read."""
+    """A model with weights, biases and norms so large that its texts vary and depend on the whole context."""
     family, settings = MODELS[name]
     config = getattr(transformers, f"{family}Config")(**{**SIZES, **settings, **changes})
     torch.manual_seed(seed)
@@ -73,7 +73,7 @@ def random_model(name: str, seed: int = 1, **changes) -> transformers.PreTrained
 
 @pytest.fixture(scope="module", params=MODELS)
 def pair(request, tmp_path_factory):
-    """transformers' model, and ours read from its files."""
+    """transformers' model, and our import of its files."""
     folder = tmp_path_factory.mktemp(request.param)
     model = random_model(request.param)
     model.save_pretrained(folder)
@@ -82,7 +82,7 @@ def pair(request, tmp_path_factory):
 
 @torch.no_grad()
 def greedy(model: transformers.PreTrainedModel, prompt: list[int]) -> list[int]:
-    """transformers' greedy text of WRITTEN tokens, or to its end, after the prompt; checks that it is worth comparing with."""
+    """transformers' greedy text of at most WRITTEN tokens after the prompt; checks its margins and variety."""
     ids = model.generate(torch.tensor([prompt]), max_new_tokens=WRITTEN, do_sample=False, use_cache=True)[0]
     best = model(ids[None]).logits[0, len(prompt) - 1 : -1].topk(2).values
     assert (best[:, 0] - best[:, 1]).min() > MARGIN
@@ -100,14 +100,14 @@ def test_logits_are_those_of_transformers(pair):
 
 @torch.no_grad()
 def exported(target: Target, folder) -> TargetGraph:
-    """The target's graph, its weights as they are."""
+    """The target's graph with exact weights."""
     write_folder(target, None, TOKENIZER, folder, "own", {}, Form(storage="exact"))
     return TargetGraph(folder / "target.b1.onnx")
 
 
 @torch.no_grad()
 def test_greedy_text_is_that_of_transformers(pair, tmp_path):
-    """Through PyTorch and through onnxruntime, with their caches."""
+    """In PyTorch and in onnxruntime, with their caches."""
     model, target = pair
     prompt = [7, 77, 177]
     expected = greedy(model, prompt)
@@ -220,7 +220,7 @@ def test_weights_that_cannot_be_used_are_refused_by_name(llama, tmp_path):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_drafter_can_be_made_for_an_imported_target(pair, tmp_path, precision):
-    """Its layers start from the target's, whatever form these have; onnxruntime loads the graphs of both."""
+    """Its layers are initialised from the target's of any family, and onnxruntime loads both graphs."""
     _, target = pair
     drafter = Drafter(DrafterConfig(target.config, source=(0, 1), length=4), target).eval()
     facts = {"drafter": {"yield_curve": [0, 1, 1, 1, 1], "accuracy_by_position": [1, 0, 0, 0]}}

@@ -1,4 +1,4 @@
-"""Targets exported with matrix products in integers: what a token gets depends on nothing beside it, and is near float32's."""
+"""Targets exported with integer products: a token's result does not depend on its batch, and is close to float32's."""
 
 import numpy as np
 import onnx
@@ -6,6 +6,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx_target import Reader, TargetGraph
+from tiny_pair import byte_tokenizer
 
 from ptp_train.__main__ import main
 from ptp_train.export.graphs.graph import FLOAT, Graph
@@ -13,7 +14,6 @@ from ptp_train.export.graphs.int8 import ACTIVATION_LIMIT, WEIGHT_LIMIT, quantis
 from ptp_train.export.graphs.weight_file import WeightFile
 from ptp_train.export.model_folder import Form, write_folder
 from ptp_train.model.transformer import Config, Target
-from ptp_train.tiny import byte_tokenizer
 
 CONFIG = Config(
     vocab=512,
@@ -41,7 +41,7 @@ def target():
 
 @pytest.fixture(scope="module")
 def graphs(target, tmp_path_factory):
-    """By precision and slots; beside what the server wants, log_probabilities [R, V] are an output."""
+    """Graphs by precision and slots, with log_probabilities [R, V] as an additional output."""
     out = {}
     for precision in ("float32", "int8"):
         folder = tmp_path_factory.mktemp(precision)

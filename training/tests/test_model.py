@@ -1,4 +1,4 @@
-"""The networks against themselves: caches, masks and independence of completions."""
+"""Consistency of the networks: caches, masks and independence of drafts."""
 
 from dataclasses import replace
 
@@ -41,7 +41,7 @@ def inputs(pair, ids, starts):
 
 
 def draft(pair, ids, starts, u):
-    """The answers are fixed, so that a sequential head sees the same tokens whatever u is."""
+    """Logits with fixed answers, so that a sequential head sees the same tokens for any u."""
     return pair[1](*inputs(pair, ids, starts), u, CONDITIONS, torch.ones(u.shape[:3], dtype=torch.long))
 
 
@@ -86,7 +86,7 @@ def test_independent_prediction_is_told_nothing():
 
 @torch.no_grad()
 def test_drafting_position_by_position_is_consistent_with_teacher_forcing(pair):
-    """The drafted tokens, given back as answers, are just the ones that the logits then pick."""
+    """With the drafted tokens as answers, the logits pick the same tokens."""
     drafter = pair[1]
     ids, starts, u = torch.randint(0, 96, (1, 24)), torch.tensor([[5, 9, 17]]), uniforms(pair, 3)
     asked = (*inputs(pair, ids, starts), u, CONDITIONS)
@@ -117,7 +117,7 @@ def test_saved_models_load_equal(pair, tmp_path):
 
 @pytest.mark.parametrize("pair", ["c by a tree, sequential head"], indirect=True)
 def test_a_compiled_drafter_says_the_same(pair):
-    """Traced as on a GPU, computed without; for two lengths of context."""
+    """Traced as on a GPU, for two lengths of context."""
     compiled = torch.compile(pair[1], backend="eager")
     for length in (24, 31):
         ids, starts, u = torch.randint(0, 96, (1, length)), torch.tensor([[5, 9, 17]]), uniforms(pair, 3)
@@ -142,7 +142,7 @@ def test_a_grown_target_says_the_same_and_learns_by_its_new_parts():
         f"layers.{i}.{n}" for i in (1, 2, 4) for n in ("q.weight", "k.weight", "v.weight", "gate.weight", "up.weight")
     }
     inner |= {f"layers.{i}.{n}.weight" for i in (1, 2, 4) for n in ("norm_attention", "norm_mlp")}
-    assert silent <= inner  # those before an output matrix that is still zero
+    assert silent <= inner  # parameters before an output matrix that is still zero
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_small_model_of_some_layers_computes_what_these_do():
     small = taken(large, (0, 3))
     assert small.config == replace(large.config, layers=2)
     ids = torch.randint(60, (2, 12))
-    for layer in (large.layers[1], large.layers[2]):  # without these two it is the same
+    for layer in (large.layers[1], large.layers[2]):  # the new layers
         torch.nn.init.zeros_(layer.o.weight)
         torch.nn.init.zeros_(layer.down.weight)
     torch.testing.assert_close(small(ids), large(ids))

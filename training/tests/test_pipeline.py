@@ -1,4 +1,4 @@
-"""The commands one after another on a corpus of a few files, each reading what the one before wrote."""
+"""The commands in order on a corpus of a few files, each reading the outputs of earlier ones."""
 
 import json
 
@@ -57,7 +57,7 @@ def test_from_tokenizer_to_figures(folder, capsys, monkeypatch):
     monkeypatch.setattr(samples, "PROMPTS", ((64, 1.0),))
     w = folder
     ptp_train("tokenizer", "--corpus", w / "corpus", "--out", w / "tokens", "--vocab-size", 512)
-    # 60 tiny files leave the held-out split too small to draw prompts from: any text will do for this test
+    # the held-out split of 60 tiny files is too small to draw prompts from; any text serves here
     np.save(w / "tokens" / "held_files.npy", np.load(w / "tokens" / "held_packages.npy"))
     facts = json.loads((w / "tokens" / "tokens.json").read_text())
     (w / "tokens" / "tokens.json").write_text(json.dumps({**facts, "held_files": facts["held_packages"]}))
@@ -89,7 +89,7 @@ def test_from_tokenizer_to_figures(folder, capsys, monkeypatch):
     (figures,) = json.loads(capsys.readouterr().out.splitlines()[-1])["settings"]
     for split in ("held_files", "held_packages"):
         assert set(figures[split]) == {
-            *("drafter", "independent", "prompt_lookup", "autoregressive", "speculative_sampling"),
+            *("drafter", "independent", "prompt_lookup", "autoregressive", "speculative_sampling")
         }
         curves = [measured["yield_curve"] for measured in figures[split].values()]
         for curve in (*curves, figures[split]["drafter"]["yield_curve_after_miss"]):
@@ -138,7 +138,7 @@ def test_sequences_by_three_writers(folder):
     prompt, length = ids.shape[1] - samples.GENERATED, drafter.config.length
     temperature, top_k, top_p = (torch.from_numpy(x)[:, None, None] for x in arrays["settings"].T)
     generator = torch.Generator().manual_seed(0)
-    for start in range(prompt, prompt + 3 * length, length):  # each completion from all that was written before it
+    for start in range(prompt, prompt + 3 * length, length):  # each draft continues everything before it
         u = torch.rand(4, 1, length, drafter.config.coordinates, generator=generator)
         with torch.no_grad():
             cache = target.read(ids[:, :start], 4)[1]
@@ -176,18 +176,3 @@ def test_bad_settings_are_refused_before_any_work(folder):
         ptp_train("target", "--data", folder, "--out", folder / "x.pt", "--batch-tokens", 1000)
     with pytest.raises(SystemExit, match="must be in"):
         ptp_train("tokenizer", "--vocab-size", 100)
-
-
-def test_curves_draw_the_logs_of_a_pair(folder, capsys):
-    pytest.importorskip("matplotlib")
-    w = folder
-    ptp_train("curves", "--target", w / "target.pt", "--drafter", w / "drafter.pt", "--out", w / "curves.svg")
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["drafter_points"] == 1
-    drawn = (w / "curves.svg").read_text()
-    assert drawn.startswith("<?xml") and "held-out packages" in drawn
-    silent = {k: v for k, v in torch.load(w / "target.pt").items() if k != "log"}
-    torch.save(silent, w / "silent.pt")
-    ptp_train("curves", "--target", w / "silent.pt", "--drafter", w / "drafter.pt", "--out", w / "one.svg")
-    assert "held-out packages" not in (w / "one.svg").read_text()
-    with pytest.raises(SystemExit, match="--out must end in .svg or .png, got .*curves.gif"):
-        ptp_train("curves", "--target", w / "target.pt", "--drafter", w / "drafter.pt", "--out", w / "curves.gif")

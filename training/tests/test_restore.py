@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny_pair import byte_tokenizer
 from tokenizers import Tokenizer
 
 from ptp_train.__main__ import main
@@ -15,7 +16,6 @@ from ptp_train.export.model_folder import Form
 from ptp_train.export.restore import StoredTensors
 from ptp_train.model.drafter import Drafter, DrafterConfig, load_drafter
 from ptp_train.model.transformer import Config, Target, load_target
-from ptp_train.tiny import byte_tokenizer
 
 CONFIG = Config(vocab=257, width=64, layers=3, heads=4, kv_heads=2, head_width=16, hidden=96, context=64)
 LLAMA = replace(CONFIG, tied=False, qkv_bias=True, qk_norm=True, rope_scaling=(2.0,))

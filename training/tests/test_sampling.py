@@ -1,4 +1,4 @@
-"""u, shaping and Pick against the vectors that the TypeScript side is tested with too."""
+"""u, shaping and Pick against the vectors that also test the TypeScript side."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""From a Hugging Face folder to text that the server serves: equal to transformers' own."""
+"""Served texts of imported Hugging Face models equal those of transformers."""
 
 import argparse
 import json
@@ -20,7 +20,7 @@ BEGIN_ID, END_ID = 0, 1
 
 
 def byte_level_bpe(begins: bool) -> Tokenizer:
-    """384 tokens learnt from a text, two of them special; `begins`: BEGIN is put before every text, as Llama's is."""
+    """384 tokens trained on a text, two of them special; `begins` adds BEGIN before every text, like Llama."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -37,7 +37,7 @@ def byte_level_bpe(begins: bool) -> Tokenizer:
 
 
 def hugging_face_folder(folder: pathlib.Path, name: str, begins: bool, **changes):
-    """A random model with tokenizer and chat template, as transformers writes them."""
+    """A folder with a random model, tokenizer and chat template, written by transformers."""
     model = random_model(name, eos_token_id=END_ID, **changes)
     model.save_pretrained(folder)
     tokenizer = transformers.PreTrainedTokenizerFast(
@@ -52,12 +52,12 @@ SENTENCEPIECE = json.loads((ROOT / "test" / "fixtures" / "sentencepiece.json").r
 
 
 def sentencepiece(form: str) -> Tokenizer:
-    """A vocabulary with byte fallback that puts a space before a text in one of two ways."""
+    """A vocabulary with byte fallback that adds a space before a text in one of two ways."""
     return Tokenizer.from_str(json.dumps(SENTENCEPIECE["tokenizer"] | SENTENCEPIECE["forms"][form]))
 
 
 def ptp_train(command, **options) -> None:
-    """A command with its options, as on the command line."""
+    """Runs a command with its options."""
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
@@ -79,7 +79,7 @@ def post(url: str, body: dict) -> dict:
     ],
 )
 def test_served_text_is_that_of_transformers(tmp_path, name, begins, seed, long, short):
-    """A text of WRITTEN tokens, and one that comes to its own end."""
+    """A text of WRITTEN tokens, and one that ends earlier."""
     model, tokenizer = hugging_face_folder(tmp_path / "hf", name, begins, seed=seed)
     work, out = tmp_path / "work", tmp_path / "model"
     ptp_train(import_hf, **{"from": tmp_path / "hf"}, out=work / "target.pt", tokens=work / "tokens")
@@ -119,13 +119,13 @@ def test_sentencepiece_vectors_are_the_tokenizers_packages(form):
 
 
 def test_served_text_with_byte_fallback(tmp_path):
-    """Llama 2's kind of vocabulary."""
+    """A vocabulary like Llama 2's."""
     hf, work, out = tmp_path / "hf", tmp_path / "work", tmp_path / "model"
     tokenizer = sentencepiece("prepend")
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     vocab = tokenizer.get_vocab_size()
     model = random_model("llama", seed=3, vocab_size=vocab, bos_token_id=1, eos_token_id=2)
-    with torch.no_grad():  # random bytes are no text, and decoders differ in how they say so
+    with torch.no_grad():  # random bytes are not valid text, and decoders replace them differently
         model.lm_head.weight[:259] = 0
     model.save_pretrained(hf)
     wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")

@@ -9,7 +9,7 @@ from ptp_train.data.vocabulary_order import relabelled, rivalry, spread
 
 
 def text(vocab: int, length: int = 40_000) -> np.ndarray:
-    """Ids of which four neighbours (8k .. 8k + 3, and the four behind them) are always plausible at the same place."""
+    """Ids in groups of four neighbours (4k .. 4k + 3) that are plausible at the same place."""
     rng = np.random.default_rng(0)
     groups = np.arange(length) % (vocab // 4)
     return groups * 4 + rng.integers(0, 4, length)
@@ -30,7 +30,7 @@ def test_rivals_end_up_in_different_halves(vocab):
     assert order[0] == 7
     assert sorted(order) == list(range(vocab))
     assert share_cut(tokens, np.arange(vocab)) < 0.02
-    if vocab == 64:  # elsewhere the left half is the larger one, which can't hold one of each pair of rivals
+    if vocab == 64:  # for other sizes the halves differ too much to split every group
         assert share_cut(tokens, order) > 0.6  # 2/3 at most: two of four on each side
     else:
         assert share_cut(tokens, order) > share_cut(tokens, np.random.default_rng(1).permutation(vocab))

@@ -1,4 +1,4 @@
-"""The random walk: its law is the one that it follows."""
+"""The random walk follows its law."""
 
 import json
 
@@ -13,7 +13,7 @@ from research.random_walk import Walk
 
 @pytest.mark.parametrize("deviation", [6, 100])
 def test_the_law_is_what_the_walk_does(deviation):
-    """Places are compared by how often they were walked to from near one end, where the walk is reflected."""
+    """Compares frequencies of the places reached from near one end, where the walk is reflected."""
     pairs, law = 40_000, Walk(vocab=64, momentum=0.8, deviation=deviation)
     noise = np.random.default_rng(3).normal(scale=law.deviation, size=pairs)
     mean = 4 + law.momentum * (4 - 9)
@@ -32,7 +32,7 @@ def test_no_model_can_be_better_than_the_law(momentum, tmp_path, capsys):
     ids = np.load(tmp_path / "held_files.npy")
     assert len(ids) == facts["held_files"]["tokens"] == 4000
     assert len(json.loads((tmp_path / "tokenizer.json").read_text())["model"]["vocab"]) == 128
-    # the noise alone: its entropy, where nothing is reflected
+    # exponential of the noise's entropy, without reflection
     free = Walk.deviation * np.sqrt(2 * np.pi * np.e)
     assert 0.8 * free < facts["held_files"]["perplexity"] < free
     train = np.load(tmp_path / "train.npy").astype(int)

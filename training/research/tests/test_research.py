@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny_pair import byte_tokenizer
 
 from ptp_train.data.tokenizer import SPLITS
 from ptp_train.model.drafter import Drafter, DrafterConfig
 from ptp_train.model.transformer import Config
-from ptp_train.tiny import byte_tokenizer
 from ptp_train.train import samples
 from research import inverse
 from research.__main__ import main
@@ -64,10 +64,10 @@ def little_held_out_text(monkeypatch):
 
 def test_ablations_run_each_row_once_and_write_the_table(folder, capsys):
     w = folder
-    rows = {"base": {"length": 4, "rank": 8, "completions": 16}, "rows": [
-        {"name": "with", "group": "head"},
-        {"name": "without", "group": "head", "settings": {"rank": 0}},
-    ]}  # fmt: skip
+    rows = {
+        "base": {"length": 4, "rank": 8, "completions": 16},
+        "rows": [{"name": "with", "group": "head"}, {"name": "without", "group": "head", "settings": {"rank": 0}}],
+    }
     (w / "rows.yaml").write_text(json.dumps(rows))
     paths = (
         "--rows",
@@ -159,3 +159,18 @@ def test_inverse_training_finds_the_uniforms_of_its_text():
         cache = drafter.read(ids)
         u = inverse.inverted(drafter, cache, last, starts, answers, conditions)
         assert torch.equal(drafter.draft(cache, last, starts, u, conditions), answers)
+
+
+def test_curves_draw_the_logs_of_a_pair(folder, capsys):
+    pytest.importorskip("matplotlib")
+    w = folder
+    ptp_train("curves", "--target", w / "target.pt", "--drafter", w / "drafter.pt", "--out", w / "curves.svg")
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["drafter_points"] == 1
+    drawn = (w / "curves.svg").read_text()
+    assert drawn.startswith("<?xml") and "held-out packages" in drawn
+    silent = {k: v for k, v in torch.load(w / "target.pt").items() if k != "log"}
+    torch.save(silent, w / "silent.pt")
+    ptp_train("curves", "--target", w / "silent.pt", "--drafter", w / "drafter.pt", "--out", w / "one.svg")
+    assert "held-out packages" not in (w / "one.svg").read_text()
+    with pytest.raises(SystemExit, match="--out must end in .svg or .png, got .*curves.gif"):
+        ptp_train("curves", "--target", w / "target.pt", "--drafter", w / "drafter.pt", "--out", w / "curves.gif")

@@ -20,7 +20,7 @@ import sys
 from .cli.commands import COMMANDS, check, parse, start
 from .cli.settings import unknown_option
 
-OTHERS = ("run", "prompts", "tiny")
+OTHERS = ("run", "prompts")
 
 
 def overview() -> str:

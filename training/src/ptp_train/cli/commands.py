@@ -54,12 +54,10 @@ COMMANDS = {
         "write the server's model folder, or the target for transformers, llama.cpp or transformers.js",
         ("target", "drafter", "tokens", "evaluation"),
     ),
-    "curves": Command("ptp_train.train.curves", "plot the training of a target and a drafter", ("target", "drafter")),
     "run": Command("ptp_train.cli.recipes", "run a recipe, a file of commands", writes=()),
     "prompts": Command(
         "ptp_train.data.prompts", "write the prompts of the server's benchmarks from held-out files", ("corpus",)
     ),
-    "tiny": Command("ptp_train.tiny", "write the tiny pair of the server's tests"),
 }
 MADE_BY = {
     "corpus": "corpus",

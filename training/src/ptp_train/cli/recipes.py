@@ -128,15 +128,16 @@ def parse_step(step: str, options: dict[str, Any], folder: pathlib.Path, work: p
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of one in training/recipes")
-    parser.add_argument(
+    add = parser.add_argument
+    add("recipe", metavar="RECIPE", help="a YAML file, or the name of one in training/recipes")
+    add(
         "--set",
         metavar="STEP.OPTION=VALUE",
         action="append",
         default=[],
         help="override an option of a step; STEP * means every step that has the option",
     )
-    parser.add_argument("--plan", action="store_true", help="check and show the steps without running them")
+    add("--plan", action="store_true", help="check and show the steps without running them")
 
 
 def plan(args: argparse.Namespace) -> list[argparse.Namespace]:

@@ -110,10 +110,7 @@ def build(args: argparse.Namespace) -> dict:
                 )
         if taken:
             sources[package] = facts | {"bytes": taken}
-    require(
-        bool(documents["train"]),
-        f"--files must match files of at least 200 characters, got {args.files}",
-    )
+    require(bool(documents["train"]), f"--files must match files of at least 200 characters, got {args.files}")
     args.out.mkdir(parents=True, exist_ok=True)
     for split, entries in documents.items():
         with (args.out / f"{split}.jsonl").open("w", encoding="utf8") as f:
@@ -125,21 +122,16 @@ def build(args: argparse.Namespace) -> dict:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--corpus", type=pathlib.Path, default=pathlib.Path("corpus"), help="folder with package.json and node_modules"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--corpus", type=pathlib.Path, default=pathlib.Path("corpus"), help="folder with package.json and node_modules")
+    add(
         "--all-packages",
         action="store_true",
         help="read all of node_modules, not only the dependencies in package.json",
     )
-    parser.add_argument(
-        "--text", type=pathlib.Path, help="read the text files in this folder's sub-folders, not npm packages"
-    )
-    parser.add_argument("--files", default="*.d.ts", help="pattern of the files to read")
-    parser.add_argument(
-        "--out", type=pathlib.Path, default=pathlib.Path("work/corpus"), help="folder for the .jsonl files"
-    )
+    add("--text", type=pathlib.Path, help="read the text files in this folder's sub-folders, not npm packages")
+    add("--files", default="*.d.ts", help="pattern of the files to read")
+    add("--out", type=pathlib.Path, default=pathlib.Path("work/corpus"), help="folder for the .jsonl files")
 
 
 def check(args: argparse.Namespace) -> None:

@@ -6,17 +6,7 @@ import re
 from collections.abc import Iterator
 
 PERMISSIVE = {
-    *(
-        "MIT",
-        "Apache-2.0",
-        "ISC",
-        "BSD-2-Clause",
-        "BSD-3-Clause",
-        "0BSD",
-        "CC0-1.0",
-        "Unlicense",
-        "BlueOak-1.0.0",
-    ),
+    *("MIT", "Apache-2.0", "ISC", "BSD-2-Clause", "BSD-3-Clause", "0BSD", "CC0-1.0", "Unlicense", "BlueOak-1.0.0"),
     *("(MIT OR CC0-1.0)", "(Apache-2.0 AND BSD-3-Clause)"),
 }
 COPYRIGHT = re.compile(r"^\W*(copyright (?:\(c\)|©|\d).{3,160})$", re.IGNORECASE | re.MULTILINE)

@@ -25,9 +25,10 @@ def choose(corpus: pathlib.Path, split: str, count: int) -> list[dict]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--corpus", type=pathlib.Path, default=pathlib.Path("work/corpus"))
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("../bench/prompts.json"))
-    parser.add_argument("--count", type=int, default=16, help="prompts per split")
+    add = parser.add_argument
+    add("--corpus", type=pathlib.Path, default=pathlib.Path("work/corpus"))
+    add("--out", type=pathlib.Path, default=pathlib.Path("../bench/prompts.json"))
+    add("--count", type=int, default=16, help="prompts per split")
 
 
 def run(args: argparse.Namespace) -> None:

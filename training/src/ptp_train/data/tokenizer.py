@@ -71,35 +71,32 @@ def ordered(tokenizer: Tokenizer, corpus: pathlib.Path, separator: int) -> Token
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--corpus", type=pathlib.Path, default=pathlib.Path("work/corpus"), help="folder of the .jsonl files"
-    )
-    parser.add_argument(
-        "--out", type=pathlib.Path, default=pathlib.Path("work/tokens"), help="folder for tokenizer and tokens"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--corpus", type=pathlib.Path, default=pathlib.Path("work/corpus"), help="folder of the .jsonl files")
+    add("--out", type=pathlib.Path, default=pathlib.Path("work/tokens"), help="folder for tokenizer and tokens")
+    add(
         "--chat-template",
         type=pathlib.Path,
         help="template that turns chats into text (default: the messages, one line each)",
     )
-    parser.add_argument(
+    add(
         "--vocab-size",
         type=integer(257, 32768),
         default=2048,
         help="tokens of the new tokenizer; 257 means single bytes",
     )
-    parser.add_argument("--use", type=pathlib.Path, help="use this tokenizer.json; do not train one")
-    parser.add_argument(
+    add("--use", type=pathlib.Path, help="use this tokenizer.json; do not train one")
+    add(
         "--order",
         choices=("spread", "kept"),
         help="token ids: spread keeps tokens that are plausible at the same place far apart, kept leaves them as they are "
         "(default: spread; with --use, kept)",
     )
-    parser.add_argument(
+    add(
         "--separator",
         help=f"token before every document (default: {END_OF_TEXT}; with --use, what begins or ends a text of --target)",
     )
-    parser.add_argument(
+    add(
         "--target",
         type=pathlib.Path,
         default=pathlib.Path("work/target.pt"),

@@ -17,54 +17,51 @@ MODELS = pathlib.Path("../models/default")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--to",
         choices=FORMATS,
         default="server",
         help="format: the server's model folder, or the target alone for transformers (hf), llama.cpp (gguf) or transformers.js",
     )
-    parser.add_argument("--from", type=pathlib.Path, help="model folder whose target to export, in place of --target")
-    parser.add_argument(
+    add("--from", type=pathlib.Path, help="model folder whose target to export, in place of --target")
+    add(
         "--type",
         choices=to_gguf.TYPES,
         default="f32",
         help="number format of matrices, with --to gguf and hf (f32, f16)",
     )
-    parser.add_argument(
+    add(
         "--layers",
         type=integer(1, 96),
         help="number of first layers to export, with another format than server (default: all)",
     )
-    parser.add_argument("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
-    parser.add_argument("--drafter", type=pathlib.Path, default=pathlib.Path("work/drafter.pt"))
-    parser.add_argument(
-        "--tokens", type=pathlib.Path, default=pathlib.Path("work/tokens"), help="folder of tokenizer.json"
-    )
-    parser.add_argument("--evaluation", type=pathlib.Path, default=pathlib.Path("work/evaluation.json"))
-    parser.add_argument("--sources", type=pathlib.Path, default=pathlib.Path("work/corpus/sources.json"))
-    parser.add_argument("--out", type=pathlib.Path, default=MODELS, help="folder to write; a file with --to gguf")
-    parser.add_argument("--id", help="model name for clients (default with --from: the folder's)")
-    parser.add_argument("--target-only", action="store_true", help="write no drafter, for plain decoding")
-    parser.add_argument(
-        "--target-precision", choices=BATCH_INVARIANT, default="float32", help="of the target's matrix products"
-    )
-    parser.add_argument(
+    add("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
+    add("--drafter", type=pathlib.Path, default=pathlib.Path("work/drafter.pt"))
+    add("--tokens", type=pathlib.Path, default=pathlib.Path("work/tokens"), help="folder of tokenizer.json")
+    add("--evaluation", type=pathlib.Path, default=pathlib.Path("work/evaluation.json"))
+    add("--sources", type=pathlib.Path, default=pathlib.Path("work/corpus/sources.json"))
+    add("--out", type=pathlib.Path, default=MODELS, help="folder to write; a file with --to gguf")
+    add("--id", help="model name for clients (default with --from: the folder's)")
+    add("--target-only", action="store_true", help="write no drafter, for plain decoding")
+    add("--target-precision", choices=BATCH_INVARIANT, default="float32", help="of the target's matrix products")
+    add(
         "--drafter-precision",
         choices=PRECISIONS,
         default="float32",
         help="of the drafter's matrix products; int8-fused is fastest, with one scale for all rows of a product",
     )
-    parser.add_argument(
+    add(
         "--slots",
         type=integers(1, 64),
         help="numbers of slots to write graphs for (default: 1,2,4,8; 1,4 for 200 M parameters or more)",
     )
-    parser.add_argument(
+    add(
         "--context",
         type=integer(2, 131_072),
         help="longest sequence to serve, in tokens (default: as trained; beyond, the target extrapolates)",
     )
-    parser.add_argument(
+    add(
         "--storage",
         choices=STORAGES,
         help="of the target's matrices: rounded to float16, or exact (default: exact for imported models, else float16)",

@@ -15,70 +15,19 @@ H and G query and key/value heads, V vocabulary.
 """
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import coordinates, embeddings
+from . import coordinates
+from .drafter_config import DrafterConfig
+from .embeddings import UniformEmbedding
 from .lora import adapted
 from .sampling import shape
 from .sequential_head import SequentialHead
 from .transformer import Config, KeyValue, Layer, RMSNorm, Target, read_layers, rope_tables
-
-KINDS = ("feature", "reader", "lora", "separate")
-METHODS = ("o", "c", "independent")
-
-
-@dataclass(frozen=True)
-class DrafterConfig:
-    """Shape and method of a drafter.
-
-    Methods (docs/ptp.md): with `o`, position k sees u_1 .. u_k and its argmax is the token; with `c`, position k sees
-    u_1 .. u_{k-1} and outputs the distribution that u_k picks from; `independent` is `c` without uniforms, the baseline.
-    """
-
-    target: Config
-    source: tuple[int, ...] = (0, 1, 3)
-    """Layer j reads the keys and values of context layer source[j] and is initialised with its weights. A `separate` drafter
-    reads itself, and is initialised from the target only by `start_from`."""
-    length: int = 8
-    """Longest draft that it is trained for, L. With `feature` its first token comes from the context stream."""
-    kind: str = "reader"
-    method: str = "c"
-    pick: str = "tree"
-    """Rule by which uniforms choose a token, see coordinates.py."""
-    embedding: str = "fourier"
-    """Features of the uniforms, see embeddings.py."""
-    frequencies: int = 8
-    """Harmonics of the fourier embedding."""
-    rank: int = 128
-    """Width of the sequential head (sequential_head.py); 0 for none."""
-    lora_rank: int = 64
-    own: Config | None = None
-    """Sizes of a `separate` drafter; the other kinds have the target's."""
-
-    @property
-    def coordinates(self) -> int:
-        """D, uniforms per position."""
-        return coordinates.dimensions(self.pick, self.target.vocab)
-
-    @property
-    def sizes(self) -> Config:
-        """Sizes of both streams."""
-        return self.own or self.target
-
-    @property
-    def depth(self) -> int:
-        """Layers of the context stream. Except for `feature`, the last one computes only keys and values."""
-        return self.target.layers if self.kind == "feature" else max(self.source) + 1
-
-    @property
-    def given(self) -> int:
-        """Number of first tokens of a draft that the context stream picks."""
-        return 1 if self.kind == "feature" else 0
 
 
 class Given(NamedTuple):
@@ -88,53 +37,6 @@ class Given(NamedTuple):
     """[B, N, width]: the normalised last hidden states of the tokens before."""
     logits: Tensor | None
     """[B, N, V]: their logits; `draft` needs them, training does not."""
-
-
-class UniformEmbedding(nn.Module):
-    """Embeds the uniforms that a position sees, and its sampling conditions.
-
-    Greedy positions (temperature 0) get a learned vector instead, because uniforms have no effect there.
-    """
-
-    def __init__(self, c: DrafterConfig):
-        super().__init__()
-        self.c = c
-        embedding = embeddings.EMBEDDINGS[c.embedding]
-        count = c.coordinates * embedding.count(c.frequencies)
-        self.hidden = nn.Linear(count, embedding.hidden) if embedding.hidden else None
-        self.uniform = nn.Linear(embedding.hidden or count, c.sizes.width)
-        self.greedy = nn.Parameter(torch.zeros(c.sizes.width))
-        self.condition = nn.Linear(3, c.sizes.width, bias=False)
-        nn.init.zeros_(self.condition.weight)
-
-    def of_uniforms(self, u: Tensor) -> Tensor:
-        """u [..., D] -> [..., width]."""
-        x = embeddings.features(self.c.embedding, u, self.c.frequencies)
-        return self.uniform(F.silu(self.hidden(x)) if self.hidden else x)
-
-    def of_conditions(self, temperature: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
-        """Temperature, top_p and log_V(top_k, or V for no limit), each [...] -> [..., width]."""
-        vocab = float(self.c.target.vocab)
-        limit = torch.where(top_k > 0, top_k, torch.full_like(top_k, vocab)).log() / math.log(vocab)
-        return self.condition(torch.stack([temperature, top_p, limit], -1))
-
-    def forward(self, u: Tensor, temperature: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
-        """u [..., L, D], the others [..., L] (top_k 0 for no limit, as float) -> [..., L, width]."""
-        x = self.of_conditions(temperature, top_p, top_k)
-        if self.c.method == "independent":
-            return x
-        seen = torch.where((temperature > 0)[..., None], self.of_uniforms(u), self.greedy)
-        if self.c.method == "c":  # position k sees the uniforms before its own
-            seen = torch.cat([torch.zeros_like(seen[..., :1, :]), seen[..., :-1, :]], -2)
-        return x + seen
-
-    @torch.no_grad()
-    def rescale(self, rms: float) -> None:
-        """Scales the embedding of random uniforms to the given root mean square."""
-        x = self.of_uniforms(torch.rand(4096, self.c.coordinates))
-        factor = rms / x.pow(2).mean().sqrt()
-        for p in self.uniform.parameters():
-            p.mul_(factor)
 
 
 class Drafter(nn.Module):
@@ -258,8 +160,12 @@ class Drafter(nn.Module):
         feature = None
         if given is not None:
             feature, last, starts, u, answers = (
-                given.feature, answers[..., 0], starts + 1, u[:, :, 1:], answers[..., 1:]
-            )  # fmt: skip
+                given.feature,
+                answers[..., 0],
+                starts + 1,
+                u[:, :, 1:],
+                answers[..., 1:],
+            )
         return self.logits(self.hidden(cache, last, starts, u, conditions, feature), last, conditions, answers)
 
     @torch.no_grad()

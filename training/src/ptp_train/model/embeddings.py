@@ -5,7 +5,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .drafter_config import DrafterConfig
 
 
 class Embedding(NamedTuple):
@@ -30,3 +33,50 @@ EMBEDDINGS = {"fourier": Embedding(fourier, lambda harmonics: 1 + 2 * harmonics)
 def features(kind: str, u: Tensor, harmonics: int) -> Tensor:
     """u [..., D] -> [..., D * F]."""
     return EMBEDDINGS[kind].features(u, harmonics).flatten(-2)
+
+
+class UniformEmbedding(nn.Module):
+    """Embeds the uniforms that a position sees, and its sampling conditions.
+
+    Greedy positions (temperature 0) get a learned vector instead, because uniforms have no effect there.
+    """
+
+    def __init__(self, c: DrafterConfig):
+        super().__init__()
+        self.c = c
+        embedding = EMBEDDINGS[c.embedding]
+        count = c.coordinates * embedding.count(c.frequencies)
+        self.hidden = nn.Linear(count, embedding.hidden) if embedding.hidden else None
+        self.uniform = nn.Linear(embedding.hidden or count, c.sizes.width)
+        self.greedy = nn.Parameter(torch.zeros(c.sizes.width))
+        self.condition = nn.Linear(3, c.sizes.width, bias=False)
+        nn.init.zeros_(self.condition.weight)
+
+    def of_uniforms(self, u: Tensor) -> Tensor:
+        """u [..., D] -> [..., width]."""
+        x = features(self.c.embedding, u, self.c.frequencies)
+        return self.uniform(F.silu(self.hidden(x)) if self.hidden else x)
+
+    def of_conditions(self, temperature: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
+        """Temperature, top_p and log_V(top_k, or V for no limit), each [...] -> [..., width]."""
+        vocab = float(self.c.target.vocab)
+        limit = torch.where(top_k > 0, top_k, torch.full_like(top_k, vocab)).log() / math.log(vocab)
+        return self.condition(torch.stack([temperature, top_p, limit], -1))
+
+    def forward(self, u: Tensor, temperature: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
+        """u [..., L, D], the others [..., L] (top_k 0 for no limit, as float) -> [..., L, width]."""
+        x = self.of_conditions(temperature, top_p, top_k)
+        if self.c.method == "independent":
+            return x
+        seen = torch.where((temperature > 0)[..., None], self.of_uniforms(u), self.greedy)
+        if self.c.method == "c":  # position k sees the uniforms before its own
+            seen = torch.cat([torch.zeros_like(seen[..., :1, :]), seen[..., :-1, :]], -2)
+        return x + seen
+
+    @torch.no_grad()
+    def rescale(self, rms: float) -> None:
+        """Scales the embedding of random uniforms to the given root mean square."""
+        x = self.of_uniforms(torch.rand(4096, self.c.coordinates))
+        factor = rms / x.pow(2).mean().sqrt()
+        for p in self.uniform.parameters():
+            p.mul_(factor)

@@ -80,19 +80,16 @@ def read_tokenizer(folder: pathlib.Path, vocab: int) -> Tokenizer:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--from", type=pathlib.Path, required=True, help="folder of config.json, *.safetensors, tokenizer.json"
-    )
-    parser.add_argument(
-        "--out", type=pathlib.Path, default=pathlib.Path("work/target.pt"), help="the target's checkpoint"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--from", type=pathlib.Path, required=True, help="folder of config.json, *.safetensors, tokenizer.json")
+    add("--out", type=pathlib.Path, default=pathlib.Path("work/target.pt"), help="the target's checkpoint")
+    add(
         "--tokens",
         type=pathlib.Path,
         default=pathlib.Path("work/tokens"),
         help="folder for tokenizer and chat template",
     )
-    parser.add_argument(
+    add(
         "--context", type=int, help=f"longest sequence in tokens (default: the model's, at most {hugging_face.LONGEST})"
     )
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..cli.settings import integer, matching, multiple, number, require
 from ..model import embeddings
-from ..model.drafter import KINDS, METHODS, Drafter, DrafterConfig, load_drafter
+from ..model.drafter import Drafter, load_drafter
+from ..model.drafter_config import KINDS, METHODS, DrafterConfig
 from ..model.grow import grown_drafter
 from ..model.transformer import Config, Target, identity, load_target
 from .batches import Question, Readings, Samples, ask
@@ -27,34 +28,29 @@ from .samples import GENERATED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add_fit_arguments(parser, "drafter.pt", steps=4000)
-    parser.add_argument("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
-    parser.add_argument("--samples", type=pathlib.Path, default=pathlib.Path("work/samples"))
-    parser.add_argument(
-        "--held", type=pathlib.Path, help="folder of the held_files samples that the log measures (default: --samples)"
-    )
+    add("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
+    add("--samples", type=pathlib.Path, default=pathlib.Path("work/samples"))
+    add("--held", type=pathlib.Path, help="folder of the held_files samples that the log measures (default: --samples)")
     add_drafter_arguments(parser)
-    parser.add_argument(
+    add(
         "--from-target",
         action="store_true",
         help="initialise a separate drafter with the target's sizes and its layers --source",
     )
-    parser.add_argument(
-        "--init",
-        type=pathlib.Path,
-        help="continue from this drafter of the same shape, grown if the target is larger",
-    )
-    parser.add_argument("--loss", choices=LOSSES, default="kl")
-    parser.add_argument("--completions", type=integer(1), default=256, help="drafts per step")
-    parser.add_argument("--context-tokens", type=integer(512), default=2048, help="tokens of a step's sequences in all")
-    parser.add_argument(
+    add("--init", type=pathlib.Path, help="continue from this drafter of the same shape, grown if the target is larger")
+    add("--loss", choices=LOSSES, default="kl")
+    add("--completions", type=integer(1), default=256, help="drafts per step")
+    add("--context-tokens", type=integer(512), default=2048, help="tokens of a step's sequences in all")
+    add(
         "--keep",
         action="store_true",
         help="keep the target's outputs for each sequence in memory, in float16: a third faster on a CPU, 2 MB a sequence "
         "with a vocabulary of 2,048",
     )
-    parser.add_argument("--decay", type=number(0, 1, above=True), default=0.9, help="weight of position k is decay^k")
-    parser.add_argument(
+    add("--decay", type=number(0, 1, above=True), default=0.9, help="weight of position k is decay^k")
+    add(
         "--beta",
         type=number(0, 10, above=True),
         default=0.3,
@@ -64,23 +60,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_drafter_arguments(parser: argparse.ArgumentParser) -> None:
     """The settings of `DrafterConfig`."""
-    parser.add_argument("--kind", choices=KINDS, default="reader")
-    parser.add_argument("--method", choices=METHODS, default="c")
-    parser.add_argument("--pick", choices=("cdf", "tree"), default="tree", help="rule by which uniforms choose a token")
+    add = parser.add_argument
+    add("--kind", choices=KINDS, default="reader")
+    add("--method", choices=METHODS, default="c")
+    add("--pick", choices=("cdf", "tree"), default="tree", help="rule by which uniforms choose a token")
     parser.set_defaults(embedding="fourier")
     if len(embeddings.EMBEDDINGS) > 1:
-        parser.add_argument("--embedding", choices=tuple(embeddings.EMBEDDINGS))
-    parser.add_argument("--frequencies", type=integer(1, 64), default=8, help="harmonics of the fourier embedding")
-    parser.add_argument(
+        add("--embedding", choices=tuple(embeddings.EMBEDDINGS))
+    add("--frequencies", type=integer(1, 64), default=8, help="harmonics of the fourier embedding")
+    add(
         "--source",
         type=matching(r"\d+(,\d+)*", "comma-separated layer numbers"),
         default="0,1,3",
         help="context layers that the drafter's layers read and are initialised with",
     )
-    parser.add_argument("--length", type=integer(1, 64), default=8, help="positions per draft, L")
-    parser.add_argument("--rank", type=integer(0, 4096), default=128, help="width of the sequential head; 0 for none")
-    parser.add_argument("--lora-rank", type=integer(1, 4096), default=64)
-    parser.add_argument(
+    add("--length", type=integer(1, 64), default=8, help="positions per draft, L")
+    add("--rank", type=integer(0, 4096), default=128, help="width of the sequential head; 0 for none")
+    add("--lora-rank", type=integer(1, 4096), default=64)
+    add(
         "--width",
         type=multiple(64, 64, 8192),
         default=128,

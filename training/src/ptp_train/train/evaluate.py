@@ -139,13 +139,7 @@ def continuation(text: np.ndarray, longest: int, length: int) -> np.ndarray:
 
 @torch.no_grad()
 def decode(
-    target: Target,
-    pick: str,
-    walk: Walk,
-    samples: Samples,
-    sequences: int,
-    length: int,
-    context: Target | None = None,
+    target: Target, pick: str, walk: Walk, samples: Samples, sequences: int, length: int, context: Target | None = None
 ) -> dict:
     """Coupled decoding, draft then verify, over at most `sequences` sequences; for `context` see `read`.
 
@@ -197,26 +191,28 @@ def conditions_of(samples: Samples) -> list[dict]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
-    parser.add_argument("--drafter", type=pathlib.Path, default=pathlib.Path("work/drafter.pt"))
-    parser.add_argument(
-        "--independent", type=pathlib.Path, help="baseline: a drafter trained with --method independent"
-    )
-    parser.add_argument("--autoregressive", type=pathlib.Path, help="baseline: a drafter trained with --length 1")
-    parser.add_argument(
-        "--samples", type=pathlib.Path, nargs="+", default=[pathlib.Path("work/samples")],
+    add = parser.add_argument
+    add("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
+    add("--drafter", type=pathlib.Path, default=pathlib.Path("work/drafter.pt"))
+    add("--independent", type=pathlib.Path, help="baseline: a drafter trained with --method independent")
+    add("--autoregressive", type=pathlib.Path, help="baseline: a drafter trained with --length 1")
+    add(
+        "--samples",
+        type=pathlib.Path,
+        nargs="+",
+        default=[pathlib.Path("work/samples")],
         help="folders of held-out samples, one sampling condition each; the manifest gets the first one's figures",
-    )  # fmt: skip
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("work/evaluation.json"))
-    parser.add_argument("--sequences", type=int, default=64, help="sequences of each split and condition")
-    parser.add_argument(
+    )
+    add("--out", type=pathlib.Path, default=pathlib.Path("work/evaluation.json"))
+    add("--sequences", type=int, default=64, help="sequences of each split and condition")
+    add(
         "--context-precision",
         choices=("float32", "int8"),
         default="float32",
         help="of the target's copy in the drafter; int8 approximates a drafter exported in int8",
     )
-    parser.add_argument("--json", action="store_true", help="print only the JSON report")
-    parser.add_argument("--threads", type=int, default=1)
+    add("--json", action="store_true", help="print only the JSON report")
+    add("--threads", type=int, default=1)
 
 
 def compared(args: argparse.Namespace, drafter: Drafter) -> dict[str, tuple[str, Walk]]:

@@ -18,36 +18,32 @@ from .optim import MuonAdamW, schedule
 
 
 def add_fit_arguments(parser: argparse.ArgumentParser, out: str, steps: int) -> None:
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("work") / out)
-    parser.add_argument("--steps", type=integer(1), default=steps)
-    parser.add_argument(
-        "--minutes",
-        type=number(0),
-        default=0,
-        help="length of the run in minutes of training, in place of --steps",
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--out", type=pathlib.Path, default=pathlib.Path("work") / out)
+    add("--steps", type=integer(1), default=steps)
+    add("--minutes", type=number(0), default=0, help="length of the run in minutes of training, in place of --steps")
+    add(
         "--clock",
         choices=("wall", "processor"),
         default="wall",
         help="clock of --minutes; processor time is per thread",
     )
-    parser.add_argument(
+    add(
         "--rate",
         type=number(0, 1, above=True),
         default=1e-3,
         help="learning rate of AdamW, for embeddings, heads and vectors",
     )
-    parser.add_argument(
+    add(
         "--matrix-rate",
         type=number(0, 1, above=True),
         default=0.01,
         help="learning rate of Muon, for the layers' matrices",
     )
     add_precision(parser)
-    parser.add_argument("--threads", type=integer(1, 1024), default=2)
-    parser.add_argument("--checkpoint-seconds", type=number(0), default=300)
-    parser.add_argument("--seed", type=integer(0), default=0)
+    add("--threads", type=integer(1, 1024), default=2)
+    add("--checkpoint-seconds", type=number(0), default=300)
+    add("--seed", type=integer(0), default=0)
 
 
 def fit(

@@ -116,25 +116,24 @@ def prompts_from(tokens: np.ndarray, count: int, length: int, rng: np.random.Gen
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
-    parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("work/tokens"))
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("work/samples"))
-    parser.add_argument("--split", default="train", choices=("train", "held_files", "held_packages"))
-    parser.add_argument(
+    add = parser.add_argument
+    add("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
+    add("--data", type=pathlib.Path, default=pathlib.Path("work/tokens"))
+    add("--out", type=pathlib.Path, default=pathlib.Path("work/samples"))
+    add("--split", default="train", choices=("train", "held_files", "held_packages"))
+    add(
         "--writer",
         choices=WRITERS,
         default="teacher",
         help="source of the continuations: the target, the corpus itself (data), or --drafter (student)",
     )
-    parser.add_argument("--drafter", type=pathlib.Path, help="drafter for --writer student")
-    parser.add_argument("--sequences", type=integer(1), default=6144)
-    parser.add_argument("--batch", type=integer(1), default=128)
+    add("--drafter", type=pathlib.Path, help="drafter for --writer student")
+    add("--sequences", type=integer(1), default=6144)
+    add("--batch", type=integer(1), default=128)
     kind = numbers("temperature", "top_k", "top_p")
-    parser.add_argument(
-        "--conditions", type=kind, help="TEMPERATURE,TOP_K,TOP_P of all sequences, in place of the random mixture"
-    )
-    parser.add_argument("--threads", type=integer(1, 1024), default=2)
-    parser.add_argument("--seed", type=integer(0), default=0)
+    add("--conditions", type=kind, help="TEMPERATURE,TOP_K,TOP_P of all sequences, in place of the random mixture")
+    add("--threads", type=integer(1, 1024), default=2)
+    add("--seed", type=integer(0), default=0)
 
 
 def check(args: argparse.Namespace) -> None:

@@ -37,11 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", type=pathlib.Path, default=pathlib.Path("work/tokens"), help="folder of tokenizer.json and tokens")
     add("--out", type=pathlib.Path, default=pathlib.Path("work/target.pt"), help="the trained target")
-    add(
-        "--init",
-        type=pathlib.Path,
-        help="continue from this target, with its sizes and a tenth of the rates",
-    )
+    add("--init", type=pathlib.Path, help="continue from this target, with its sizes and a tenth of the rates")
     add(
         "--grow",
         action="store_true",

@@ -1,4 +1,6 @@
-"""Makes the tiny pair of the server's tests: real graphs with byte tokens that run in milliseconds.
+"""Makes the tiny pair of the server's tests, test/models: real graphs with byte tokens that run in milliseconds.
+
+    python tests/tiny_pair.py --out ../test/models/tiny-feature --kind feature      # in training/
 
 Both networks are trained for a minute on this package's source, so that drafts are right and wrong often enough for the tests.
 """
@@ -13,16 +15,17 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from .data.tokenizer import END_OF_TEXT
-from .export.model_folder import write_folder
-from .model.drafter import Drafter, DrafterConfig
-from .model.transformer import Config, Target
-from .train.batches import ask, read
-from .train.evaluate import after_misses, by_drafter, decode
-from .train.losses import kl
-from .train.optim import MuonAdamW, schedule
-from .train.samples import GENERATED, MIXTURE, conditions, prompts_from, write
-from .train.target import windows
+import ptp_train
+from ptp_train.data.tokenizer import END_OF_TEXT
+from ptp_train.export.model_folder import write_folder
+from ptp_train.model.drafter import Drafter, DrafterConfig
+from ptp_train.model.transformer import Config, Target
+from ptp_train.train.batches import ask, read
+from ptp_train.train.evaluate import after_misses, by_drafter, decode
+from ptp_train.train.losses import kl
+from ptp_train.train.optim import MuonAdamW, schedule
+from ptp_train.train.samples import GENERATED, MIXTURE, conditions, prompts_from, write
+from ptp_train.train.target import windows
 
 CREATED = "2026-01-01T00:00:00Z"
 CONFIG = Config(vocab=257, width=64, layers=3, heads=4, kv_heads=2, head_width=16, hidden=160, context=256)
@@ -74,18 +77,20 @@ def train_drafter(target: Target, samples: dict, kind: str, steps: int, rng: np.
     return drafter.eval()
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("../test/models/tiny"))
     parser.add_argument("--kind", choices=("feature", "reader"), default="reader", help="kind of the drafter")
     parser.add_argument("--steps", type=int, default=600, help="training steps of each network")
+    return parser.parse_args()
 
 
-def run(args: argparse.Namespace) -> None:
+def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     tokenizer = byte_tokenizer()
-    text = "".join(p.read_text(encoding="utf8") for p in sorted(pathlib.Path(__file__).parent.rglob("*.py")))
+    text = "".join(p.read_text(encoding="utf8") for p in sorted(pathlib.Path(ptp_train.__file__).parent.rglob("*.py")))
     tokens = np.array(tokenizer.encode(text).ids, np.int16)
     target = train_target(tokens, args.steps, rng)
     drafter = train_drafter(target, sample(target, tokens, 512, rng), args.kind, args.steps, rng)
@@ -103,3 +108,7 @@ def run(args: argparse.Namespace) -> None:
         "sampling": {"trained_for": MIXTURE},
     }
     write_folder(target, drafter, tokenizer.to_str().encode(), args.out, "tiny", facts, slots=(1, 4))
+
+
+if __name__ == "__main__":
+    main(options())

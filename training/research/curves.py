@@ -9,15 +9,16 @@ import pathlib
 
 import torch
 
-from ..cli.settings import require
+from ptp_train.cli.settings import require
 
 INK, ACCENT = "#333333", "#1f6feb"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
-    parser.add_argument("--drafter", type=pathlib.Path, default=pathlib.Path("work/drafter.pt"))
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("work/curves.svg"), help="*.svg or *.png")
+    add = parser.add_argument
+    add("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
+    add("--drafter", type=pathlib.Path, default=pathlib.Path("work/drafter.pt"))
+    add("--out", type=pathlib.Path, default=pathlib.Path("work/curves.svg"), help="*.svg or *.png")
 
 
 def check(args: argparse.Namespace) -> None:
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         import matplotlib
     except ImportError:
-        raise SystemExit("ptp-train curves needs matplotlib: pip install 'matplotlib>=3.9,<4'") from None
+        raise SystemExit("curves needs matplotlib: pip install 'matplotlib>=3.9,<4'") from None
     matplotlib.use("Agg")
     matplotlib.rcParams.update(
         {"svg.hashsalt": "ptp", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}

@@ -1,0 +1,58 @@
+"""Shape and method of a drafter."""
+
+from dataclasses import dataclass
+
+from . import coordinates
+from .transformer import Config
+
+KINDS = ("feature", "reader", "lora", "separate")
+METHODS = ("o", "c", "independent")
+
+
+@dataclass(frozen=True)
+class DrafterConfig:
+    """Shape and method of a drafter.
+
+    Methods (docs/ptp.md): with `o`, position k sees u_1 .. u_k and its argmax is the token; with `c`, position k sees
+    u_1 .. u_{k-1} and outputs the distribution that u_k picks from; `independent` is `c` without uniforms, the baseline.
+    """
+
+    target: Config
+    source: tuple[int, ...] = (0, 1, 3)
+    """Layer j reads the keys and values of context layer source[j] and is initialised with its weights. A `separate` drafter
+    reads itself, and is initialised from the target only by `start_from`."""
+    length: int = 8
+    """Longest draft that it is trained for, L. With `feature` its first token comes from the context stream."""
+    kind: str = "reader"
+    method: str = "c"
+    pick: str = "tree"
+    """Rule by which uniforms choose a token, see coordinates.py."""
+    embedding: str = "fourier"
+    """Features of the uniforms, see embeddings.py."""
+    frequencies: int = 8
+    """Harmonics of the fourier embedding."""
+    rank: int = 128
+    """Width of the sequential head (sequential_head.py); 0 for none."""
+    lora_rank: int = 64
+    own: Config | None = None
+    """Sizes of a `separate` drafter; the other kinds have the target's."""
+
+    @property
+    def coordinates(self) -> int:
+        """D, uniforms per position."""
+        return coordinates.dimensions(self.pick, self.target.vocab)
+
+    @property
+    def sizes(self) -> Config:
+        """Sizes of both streams."""
+        return self.own or self.target
+
+    @property
+    def depth(self) -> int:
+        """Layers of the context stream. Except for `feature`, the last one computes only keys and values."""
+        return self.target.layers if self.kind == "feature" else max(self.source) + 1
+
+    @property
+    def given(self) -> int:
+        """Number of first tokens of a draft that the context stream picks."""
+        return 1 if self.kind == "feature" else 0
