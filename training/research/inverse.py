@@ -22,7 +22,7 @@ from ptp_train.model.drafter import Drafter, load_drafter
 from ptp_train.model.transformer import Config, load_target
 from ptp_train.train.device import autocast, device
 from ptp_train.train.distill import add_drafter_arguments, drafter_config, layers_of, untrained
-from ptp_train.train.fit import add_fit_arguments, fit
+from ptp_train.train.fit import add_fit_arguments, add_steps_and_rates, fit
 from ptp_train.train.target import windows
 
 HELD_TOKENS = 16_384
@@ -31,7 +31,8 @@ HELD_TOKENS = 16_384
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add_fit_arguments(parser, "inverse.pt", steps=2000)
+    add_steps_and_rates(parser, 2000)
+    add_fit_arguments(parser, "inverse.pt")
     add("--data", type=pathlib.Path, default=pathlib.Path("work/tokens"))
     add_drafter_arguments(parser)
     parser.set_defaults(kind="separate", length=4)
@@ -142,12 +143,12 @@ def run(args: argparse.Namespace) -> None:
     drafter = start(args).to(place)
     tokens, held = (np.load(args.data / f"{split}.npy") for split in ("train", "held_files"))
 
-    def lesson(rng: np.random.Generator) -> tuple[Tensor, float]:
+    def lesson(rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, float]]:
         ids = windows(tokens, args.windows, args.context - 1, rng).to(place)
         shape = (args.windows, max(1, args.completions // args.windows))
         starts = torch.from_numpy(rng.integers(1, args.context - args.length + 1, shape)).to(place)
         with autocast(place, args.precision):
             loss = losses(drafter, ids, starts).mean()
-        return loss, math.exp(-loss.item())
+        return loss, {"first_right": math.exp(-loss.item())}
 
     fit(args, drafter, lesson, lambda: perplexity(drafter, held, args.context), "drafter", {"target_identity": None})

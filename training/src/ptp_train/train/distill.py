@@ -22,14 +22,15 @@ from ..model.transformer import Config, Target, identity, load_target
 from .batches import Question, Readings, Samples, ask
 from .device import autocast, compiled, device
 from .evaluate import quick
-from .fit import add_fit_arguments, fit
+from .fit import add_fit_arguments, add_steps_and_rates, fit
 from .losses import LOSSES
 from .samples import GENERATED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add_fit_arguments(parser, "drafter.pt", steps=4000)
+    add_steps_and_rates(parser, 4000)
+    add_fit_arguments(parser, "drafter.pt")
     add("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
     add("--samples", type=pathlib.Path, default=pathlib.Path("work/samples"))
     add("--held", type=pathlib.Path, help="folder of the held_files samples that the log measures (default: --samples)")
@@ -145,7 +146,7 @@ class Lesson:
         weight = args.decay ** torch.arange(args.length - drafter.config.given, device=device)
         self.weight = weight / weight.mean()
 
-    def __call__(self, rng: np.random.Generator) -> tuple[Tensor, float]:
+    def __call__(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, float]]:
         """The loss, and the share of drafts whose first token is right by argmax."""
         a = self.args
         with autocast(self.device, a.precision):
@@ -161,7 +162,7 @@ class Lesson:
         losses = LOSSES[a.loss](logits.flatten(0, 2), answers.flatten(), p.flatten(0, 2)).view(answers.shape)
         counted = consistent(q, learns_tokens=a.loss == "ce")[:, :, given:]
         loss = (losses * self.weight * counted).sum() / counted.sum().clamp(min=1)
-        return loss, (logits[:, :, 0].argmax(-1) == answers[:, :, 0]).float().mean().item()
+        return loss, {"first_right": (logits[:, :, 0].argmax(-1) == answers[:, :, 0]).float().mean().item()}
 
 
 def consistent(q: Question, learns_tokens: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""The training loop of drafters: steps, checkpoints, a log of held-out figures."""
+"""The training loop of targets and drafters: steps, checkpoints, a log of held-out figures."""
 
 import argparse
 import math
@@ -11,55 +11,50 @@ import torch
 from torch import Tensor, nn
 
 from ..cli.progress import Progress
-from ..cli.settings import integer, number
+from ..cli.settings import integer, number, require
 from ..model.transformer import check_resume, parameters_of, save
-from .device import add_precision, use_threads
+from .device import add_precision, seed_everything, step_generator, use_threads
 from .optim import MuonAdamW, schedule
 
 
-def add_fit_arguments(parser: argparse.ArgumentParser, out: str, steps: int) -> None:
+def add_fit_arguments(parser: argparse.ArgumentParser, out: str) -> None:
+    """Options of every training command; its own module adds the length in its unit, and the rates."""
     add = parser.add_argument
-    add("--out", type=pathlib.Path, default=pathlib.Path("work") / out)
-    add("--steps", type=integer(1), default=steps)
-    add("--minutes", type=number(0), default=0, help="length of the run in minutes of training, in place of --steps")
-    add(
-        "--clock",
-        choices=("wall", "processor"),
-        default="wall",
-        help="clock of --minutes; processor time is per thread",
-    )
-    add(
-        "--rate",
-        type=number(0, 1, above=True),
-        default=1e-3,
-        help="learning rate of AdamW, for embeddings, heads and vectors",
-    )
-    add(
-        "--matrix-rate",
-        type=number(0, 1, above=True),
-        default=0.01,
-        help="learning rate of Muon, for the layers' matrices",
-    )
+    add("--out", type=pathlib.Path, default=pathlib.Path("work") / out, help="checkpoint to write")
+    add("--minutes", type=number(0), default=0, help="length of the run in minutes of training, not in steps or tokens")
+    clocks = ("wall", "processor")
+    add("--clock", choices=clocks, default="wall", help="clock of --minutes; processor time is per thread")
     add_precision(parser)
-    add("--threads", type=integer(1, 1024), default=2)
-    add("--checkpoint-seconds", type=number(0), default=300)
-    add("--seed", type=integer(0), default=0)
+    add("--threads", type=integer(1, 1024), default=2, help="CPU threads")
+    add("--checkpoint-seconds", type=number(0), default=300, help="time between checkpoints")
+    add("--seed", type=integer(0, 2**32 - 1), default=0)
+
+
+def add_steps_and_rates(parser: argparse.ArgumentParser, steps: int) -> None:
+    """Length and rates of a drafter's run."""
+    add, rate = parser.add_argument, number(0, 1, above=True)
+    add("--steps", type=integer(1), default=steps, help="length of the run")
+    add("--rate", type=rate, default=1e-3, help="learning rate of AdamW, for embeddings, heads and vectors")
+    add("--matrix-rate", type=rate, default=0.01, help="learning rate of Muon, for the layers' matrices")
 
 
 def fit(
     args: argparse.Namespace,
     module: nn.Module,
-    lesson: Callable[[np.random.Generator], tuple[Tensor, float]],
+    lesson: Callable[[np.random.Generator, float], tuple[Tensor, dict[str, float]]],
     measure: Callable[[], dict],
     kind: str,
     extra: dict,
+    unit: str = "steps",
+    per_step: int = 1,
 ) -> dict:
-    """Trains `module` for --steps or --minutes, resuming from the checkpoint of --out; returns the last figures.
+    """Trains `module` for --minutes, or for --steps or --tokens (`unit`, `per_step` of them a step); returns the last figures.
 
-    lesson: loss of a new batch, and its share of correct answers for the log. measure: figures on held-out text.
+    lesson: (random numbers, fraction of the run done) -> loss of a new batch, scalars for the log. measure: figures on held-out
+    text. extra: facts for the checkpoints. A run resumes from the checkpoint of --out with the random numbers of an
+    uninterrupted one.
     """
     use_threads(args.threads)
-    torch.manual_seed(args.seed)
     device = next(module.parameters()).device
     optimiser = MuonAdamW(module, args.matrix_rate, args.rate, dtype=getattr(torch, args.precision))
     checkpoint = args.out.with_suffix(".checkpoint.pt")
@@ -67,45 +62,47 @@ def fit(
     if checkpoint.exists():
         stored = torch.load(checkpoint, map_location=device)
         check_resume(checkpoint, stored, module)
-        if stored["extra"] != extra:
-            raise SystemExit(
-                f"{checkpoint} was started with {stored['extra']}, not {extra}: remove it, or choose another --out"
-            )
+        known = stored.get("extra")
+        require(
+            known == extra, f"{checkpoint} was started with {known}, not {extra}: remove it, or choose another --out"
+        )
         module.load_state_dict(stored["weights"])
         optimiser.load_state_dict(stored["optimiser"])
         step, spent, log = stored["step"], stored["spent"], stored["log"]
-        print(f"resumed at step {step}", flush=True)
-    rng = np.random.default_rng((args.seed, step))
-    torch.manual_seed(args.seed + step)
+        print(f"resumed at {step * per_step:,} {unit}", flush=True)
+    total, goal = (args.minutes, "minutes") if args.minutes else (getattr(args, unit), unit)
     count = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    goal = f"{args.minutes:g} minutes" if args.minutes else f"{args.steps:,} steps"
-    print(f"{count:,} of {parameters_of(module):,} parameters trained on {device.type}, {goal}", flush=True)
+    print(f"{count:,} of {parameters_of(module):,} parameters trained on {device.type}, {total:,g} {goal}", flush=True)
     clock = time.time if args.clock == "wall" else lambda: time.process_time() / args.threads
-    total, unit = (args.minutes, "minutes") if args.minutes else (args.steps, "steps")
-    saved, done = time.monotonic(), spent / 60 if args.minutes else step
-    with Progress(getattr(args, "logs", None), total, unit, done, step, settings=vars(args)) as progress:
-        while done < total:
+
+    def done() -> float:
+        return spent / 60 if args.minutes else step * per_step
+
+    saved = time.monotonic()
+    with Progress(getattr(args, "logs", None), total, goal, done(), step * per_step, settings=vars(args)) as progress:
+        while done() < total:
             began = clock()
             module.train()
-            loss, correct = lesson(rng)
+            seed_everything(args.seed, step)
+            loss, scalars = lesson(step_generator(args.seed, step), done() / total)
             loss.backward()
-            optimiser.step(schedule(done / total))
+            factor = schedule(done() / total)
+            optimiser.step(factor)
             step += 1
             spent += clock() - began
-            done = spent / 60 if args.minutes else step
-            progress.update(done, step, loss=loss.detach(), first_right=correct, seconds_per_step=spent / step)
-            if time.monotonic() - saved > args.checkpoint_seconds or done >= total:
-                if not math.isfinite(loss.item()):
-                    raise SystemExit(
-                        f"loss must be finite, got {loss.item()} at step {step}: lower --rate and --matrix-rate"
-                    )
-                module.eval()
-                log.append({"minutes": round(spent / 60, 2), "loss": round(progress.mean("loss"), 4), **measure()})
-                progress.record(step, **log[-1])
-                log[-1]["step"] = step
-                state = {"optimiser": optimiser.state_dict(), "step": step, "spent": spent, "log": log, "extra": extra}
-                save(checkpoint, f"{kind} checkpoint", module, **state)
-                settings = {k: str(v) for k, v in vars(args).items() if k != "run"}
-                save(args.out, kind, module, log=log, settings=settings, **extra)
-                saved = time.monotonic()
+            scalars |= {"schedule": factor, "seconds_per_step": spent / step}
+            progress.update(done(), step * per_step, loss=loss.detach(), **scalars)
+            if time.monotonic() - saved <= args.checkpoint_seconds and done() < total:
+                continue
+            finite = math.isfinite(loss.item())
+            require(finite, f"loss must be finite, got {loss.item()} at step {step}: lower --rate and --matrix-rate")
+            module.eval()
+            log.append({"minutes": round(spent / 60, 2), "loss": round(progress.mean("loss"), 4), **measure()})
+            progress.record(step * per_step, **log[-1])
+            log[-1] |= {"step": step, unit: step * per_step}
+            state = {"optimiser": optimiser.state_dict(), "step": step, "spent": spent, "log": log, "extra": extra}
+            save(checkpoint, f"{kind} checkpoint", module, **state)
+            settings = {k: str(v) for k, v in vars(args).items() if k != "run"}
+            save(args.out, kind, module, log=log, settings=settings, **extra)
+            saved = time.monotonic()
     return log[-1]

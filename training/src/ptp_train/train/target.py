@@ -2,22 +2,19 @@
 
 import argparse
 import json
-import math
 import pathlib
-import time
 from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..cli.progress import Progress
 from ..cli.settings import integer, integers, multiple, number, planned, require
 from ..model import grow
-from ..model.transformer import Config, Target, check_resume, identity, load_target, parameters_of, save
+from ..model.transformer import Config, Target, identity, load_target, save
 from .bits_per_byte import on_held_out
-from .device import add_precision, autocast, compiled, device, seed_everything, step_generator, use_threads
-from .optim import MuonAdamW, schedule
+from .device import autocast, compiled, device, seed_everything
+from .fit import add_fit_arguments, fit
 
 LONG_SHARE = 0.2
 """Share of the run, at its end, on sequences of the full context. Earlier ones are half as long, which is cheaper."""
@@ -36,7 +33,6 @@ def windows(tokens: np.ndarray, count: int, length: int, rng: np.random.Generato
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", type=pathlib.Path, default=pathlib.Path("work/tokens"), help="folder of tokenizer.json and tokens")
-    add("--out", type=pathlib.Path, default=pathlib.Path("work/target.pt"), help="the trained target")
     add("--init", type=pathlib.Path, help="continue from this target, with its sizes and a tenth of the rates")
     add(
         "--grow",
@@ -49,7 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="continue with only these layers of --init, such as 0,4,9, at the usual rates: a small draft model for it",
     )
     add("--tokens", type=integer(1, 10**13), default=6_000_000, help="length of the run in tokens")
-    add("--minutes", type=number(0), default=0, help="length of the run in minutes of training, in place of --tokens")
     add("--batch-tokens", type=integer(64, 2**24), default=2048, help="tokens per step")
     add("--layers", type=integer(1, 96), default=8)
     add("--width", type=multiple(64, 64, 8192), default=256, help="of hidden states; one head per 64")
@@ -65,10 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=number(0, 1, above=True),
         help=f"learning rate of Muon, for the layers' matrices (default {RATES[1]})",
     )
-    add_precision(parser)
-    add("--threads", type=integer(1, 1024), default=2, help="CPU threads")
-    add("--checkpoint-seconds", type=number(0), default=240, help="time between checkpoints")
-    add("--seed", type=integer(0, 2**32 - 1), default=0)
+    add_fit_arguments(parser, "target.pt")
 
 
 def sizes_of(args: argparse.Namespace, vocab: int) -> Config:
@@ -138,81 +130,27 @@ def start(args: argparse.Namespace) -> Target:
 
 
 def run(args: argparse.Namespace) -> None:
-    use_threads(args.threads)
     seed_everything(args.seed)
     place = device()
     model = start(args).to(place)
-    origin = {"init": identity(model)} if args.init else {}
     predict = compiled(model, place)
-    optimiser = MuonAdamW(model, args.matrix_rate, args.rate, dtype=getattr(torch, args.precision))
     tokens = np.load(args.data / "train.npy")
     longest = model.config.context
     require(len(tokens) > longest + 1, f"--data must have more than {longest + 1} tokens, got {len(tokens)}")
-    checkpoint = args.out.with_suffix(".checkpoint.pt")
-    done, spent, log = 0, 0.0, []
-    if checkpoint.exists():
-        stored = torch.load(checkpoint, map_location=place)
-        check_resume(checkpoint, stored, model)
-        same = stored.get("origin", {}) == origin
-        require(same, f"{checkpoint} was started from another --init: remove it, or choose another --out")
-        model.load_state_dict(stored["weights"])
-        optimiser.load_state_dict(stored["optimiser"])
-        done, spent, log = stored["done"], stored.get("spent", 0.0), stored["log"]
-        print(f"resumed at {done:,} tokens", flush=True)
-    goal = f"{args.minutes:g} minutes" if args.minutes else f"{args.tokens:,} tokens"
-    print(f"{parameters_of(model):,} parameters on {place}, {goal}", flush=True)
 
-    def share_done() -> float:
-        return spent / 60 / args.minutes if args.minutes else done / args.tokens
+    def lesson(rng: np.random.Generator, done: float) -> tuple[torch.Tensor, dict[str, float]]:
+        length = longest if done >= 1 - LONG_SHARE else longest // 2
+        batch = windows(tokens, args.batch_tokens // length, length, rng).to(place)
+        with autocast(place, args.precision):
+            return F.cross_entropy(predict(batch[:, :-1]).flatten(0, 1).float(), batch[:, 1:].flatten()), {}
 
-    saved = time.monotonic()
-    total, unit = (args.minutes, "minutes") if args.minutes else (args.tokens, "tokens")
-    amount = spent / 60 if args.minutes else done
-    with Progress(getattr(args, "logs", None), total, unit, amount, done, settings=vars(args)) as progress:
-        while (share := share_done()) < 1:
-            began = time.monotonic()
-            length = longest if share >= 1 - LONG_SHARE else longest // 2
-            batch = windows(tokens, args.batch_tokens // length, length, step_generator(args.seed, done)).to(place)
-            with autocast(place, args.precision):
-                loss = F.cross_entropy(predict(batch[:, :-1]).flatten(0, 1).float(), batch[:, 1:].flatten())
-            loss.backward()
-            optimiser.step(schedule(share))
-            done += args.batch_tokens
-            spent += time.monotonic() - began
-            progress.update(spent / 60 if args.minutes else done, done, loss=loss.detach(), schedule=schedule(share))
-            if time.monotonic() - saved > args.checkpoint_seconds or share_done() >= 1:
-                require(
-                    math.isfinite(loss.item()),
-                    f"loss must be finite, got {loss.item()} at {done:,} tokens: lower --rate and --matrix-rate",
-                )
-                log.append(
-                    {
-                        "tokens": done,
-                        "loss": round(progress.mean("loss"), 4),
-                        "bits_per_byte": on_held_out(model, args.data, 32),
-                    }
-                )
-                progress.record(done, bits_per_byte=log[-1]["bits_per_byte"])
-                state = {
-                    "optimiser": optimiser.state_dict(),
-                    "done": done,
-                    "spent": spent,
-                    "log": log,
-                    "origin": origin,
-                }
-                save(checkpoint, "target checkpoint", model, **state)
-                saved = time.monotonic()
-    figures = on_held_out(model, args.data, 200)
-    settings = {k: str(v) for k, v in vars(args).items()}
-    save(
-        args.out,
-        "target",
-        model,
-        log=log,
-        bits_per_byte=figures,
-        tokens=done,
-        settings=settings,
-        identity=identity(model),
-        **origin,
-    )
-    print(json.dumps({"bits_per_byte": figures, "tokens": done, "minutes": round(spent / 60, 1)}))
+    def measure() -> dict:
+        return {"bits_per_byte": on_held_out(model, args.data, 32)}
+
+    origin = {"init": identity(model)} if args.init else {}
+    last = fit(args, model, lesson, measure, "target", origin, "tokens", args.batch_tokens)
+    facts = {"bits_per_byte": on_held_out(model, args.data, 200), "tokens": last["tokens"]}
+    written = torch.load(args.out, map_location="cpu")
+    kept = {name: written[name] for name in ("log", "settings", *origin)}
+    save(args.out, "target", model, **kept, **facts, identity=identity(model))
+    print(json.dumps({**facts, "minutes": last["minutes"]}))
