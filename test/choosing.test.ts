@@ -1,15 +1,16 @@
 import { adjustParams } from '@ptp/protocol/token-adjustments';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { GenerationRequest, GenerationStep } from '../gateway/src/decode/types.ts';
+import type { GenerationRequest } from '../gateway/src/decode/types.ts';
 import { GrammarCache } from '../gateway/src/grammar/cache.ts';
 import type { OutputConstraint } from '../gateway/src/grammar/types.ts';
 import { generateChoices, newUsage } from '../gateway/src/openai/choices.ts';
 import { constraintOf } from '../gateway/src/openai/output-format.ts';
 import { type ToolUse, toolConstraint } from '../gateway/src/openai/tools.ts';
 import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
+import { stepsOf, tokensOf } from './generated.ts';
 import { TestPair } from './test-pair.ts';
 
-/** The tiny pair speaks Python source in bytes. */
+/** The tiny pair generates Python source, one byte per token. */
 let pair: TestPair;
 beforeAll(async () => {
   pair = await TestPair.onnx(tiny, {
@@ -26,12 +27,12 @@ const tokenizer = await loadTokenizer(tiny);
 const [space, e] = tokenizer.encode(' e') as [number, number];
 const adjust = (given: Parameters<typeof adjustParams>[0]) => {
   const adjustments = adjustParams(given, pair.generator.model.vocabulary);
-  if (!adjustments) throw new Error('nothing is adjusted');
+  if (!adjustments) throw new Error('no adjustments');
   return { adjustments };
 };
 const sampling = { temperature: 0.9, topK: 0, topP: 1 };
 const inForm = (form: OutputConstraint | undefined) => {
-  if (!form) throw new Error('no form is asked for');
+  if (!form) throw new Error('no constraint');
   return { grammar: new GrammarCache(tokenizer, pair.generator.model).start(form) };
 };
 const schema = {
@@ -42,7 +43,7 @@ const schema = {
 const schemaForm = () => constraintOf({ type: 'json_schema', json_schema: { schema } }, null);
 const tools: ToolUse = { tools: [{ name: 'read', parameters: schema }], choice: 'auto', parallel: true };
 
-/** What each asks for, once the pair is up. */
+/** Request fields by feature, computed once the pair is up. */
 const features: Record<string, () => Partial<GenerationRequest>> = {
   logit_bias: () => adjust({ logitBias: new Map([[space, -100], [e, 3]]) }), // biome-ignore format: pairs
   presence_penalty: () => adjust({ presencePenalty: 1.5 }),
@@ -92,10 +93,9 @@ interface Answer {
 }
 
 async function answer(request: GenerationRequest): Promise<Answer> {
-  const steps: GenerationStep[] = [];
-  for await (const step of pair.generator.generate(request, new AbortController().signal)) steps.push(step);
+  const steps = await stepsOf(pair.generator, request);
   return {
-    tokens: steps.flatMap((step) => step.tokens),
+    tokens: tokensOf(steps),
     logProbabilities: steps.flatMap((step) => step.logProbabilities),
     tops: steps.flatMap((step) => step.tops ?? []),
     finish: steps.at(-1)?.finish,
@@ -112,16 +112,16 @@ const requests = (feature: Partial<GenerationRequest>): GenerationRequest[] =>
     ...feature,
   }));
 
-describe('with the drafter and without it the same', () => {
+describe('the same with and without the drafter', () => {
   test.each(Object.entries(features))('%s', async (_, feature) => {
-    const asked = requests(feature());
+    const featured = requests(feature());
     const plain: Answer[] = [];
-    for (const request of asked) plain.push(await answer({ ...request, drafting: false }));
-    const drafted = await Promise.all(asked.map(answer));
-    const said = ({ drafted: _, ...rest }: Answer) => rest;
-    expect(drafted.map(said)).toEqual(plain.map(said));
+    for (const request of featured) plain.push(await answer({ ...request, drafting: false }));
+    const drafted = await Promise.all(featured.map(answer));
+    const textOf = ({ drafted: _, ...rest }: Answer) => rest;
+    expect(drafted.map(textOf)).toEqual(plain.map(textOf));
     expect(drafted.reduce((sum, { drafted }) => sum + drafted, 0)).toBeGreaterThan(SEEDS);
-    // and it is asked for something
+    // the feature has an effect
     if (!feature().topCount) {
       const usual = await Promise.all(requests({}).map(answer));
       expect(usual.map(({ tokens }) => tokens)).not.toEqual(plain.map(({ tokens }) => tokens));
@@ -129,7 +129,7 @@ describe('with the drafter and without it the same', () => {
   });
 });
 
-test('a text ends before the same stop string, across tokens, with the drafter and without it', async () => {
+test('a text ends before the same stop string, across tokens, with and without the drafter', async () => {
   const stop = ['re', 'se', ' i', '\n'];
   const textOf = async (request: GenerationRequest) => {
     const usage = newUsage(request.prompt.length);
@@ -147,16 +147,15 @@ test('a text ends before the same stop string, across tokens, with the drafter a
     }
     return { text, finish, tokens: usage.completion_tokens };
   };
-  const asked = requests({});
-  const drafted = await Promise.all(asked.map(textOf));
+  const drafted = await Promise.all(requests({}).map(textOf));
   const plain = [];
-  for (const request of asked) plain.push(await textOf({ ...request, drafting: false }));
+  for (const request of requests({})) plain.push(await textOf({ ...request, drafting: false }));
   expect(drafted).toEqual(plain);
   expect(plain.filter(({ finish }) => finish === 'stop').length).toBeGreaterThan(SEEDS / 2);
   for (const { text } of plain) for (const end of stop) expect(text).not.toContain(end);
 });
 
-test('answers in a form are of that form, whole or cut off', async () => {
+test('constrained answers follow their schema', async () => {
   const [request] = requests({ ...inForm(schemaForm()), maxTokens: 100 });
   const seeds = Array.from({ length: SEEDS }, (_, seed) => BigInt(seed));
   const answers = await Promise.all(seeds.map((seed) => answer({ ...(request as GenerationRequest), seed })));
@@ -171,38 +170,29 @@ test('answers in a form are of that form, whole or cut off', async () => {
   }
 });
 
-test('what the model thinks of a prompt is what it thought when it said it', async () => {
+test('log-probabilities of a prompt equal those of the same tokens when they were generated', async () => {
   const [request] = requests({ maxTokens: 40, topCount: 3 }) as [GenerationRequest];
-  const said = await answer(request);
-  const prompt = [...request.prompt, ...said.tokens];
+  const generated = await answer(request);
+  const prompt = [...request.prompt, ...generated.tokens];
   const scoring = { ...request, prompt, tellPrompt: true, maxTokens: 1 };
-  let told: GenerationStep | undefined;
-  for await (const step of pair.generator.generate(scoring, new AbortController().signal)) told ??= step;
-  expect(told?.prompt?.logProbabilities).toHaveLength(prompt.length - 1);
-  expect(told?.prompt?.logProbabilities.slice(request.prompt.length - 1)).toEqual(said.logProbabilities);
-  expect(told?.prompt?.tops.slice(request.prompt.length - 1)).toEqual(said.tops);
+  const [scored] = await stepsOf(pair.generator, scoring);
+  expect(scored?.prompt?.logProbabilities).toHaveLength(prompt.length - 1);
+  expect(scored?.prompt?.logProbabilities.slice(request.prompt.length - 1)).toEqual(generated.logProbabilities);
+  expect(scored?.prompt?.tops.slice(request.prompt.length - 1)).toEqual(generated.tops);
 });
 
-test('what a grammar leaves no choice about is proposed', async () => {
+test('tokens that a grammar forces are proposed', async () => {
   const [request] = requests({ ...inForm(schemaForm()), maxTokens: 40, draftLimits: { mode: 'plain', lookup: false } });
-  const steps: GenerationStep[] = [];
-  for await (const step of pair.generator.generate(request as GenerationRequest, new AbortController().signal)) {
-    steps.push(step);
-  }
+  const steps = await stepsOf(pair.generator, request as GenerationRequest);
   const fromGrammar = steps.filter(({ stats }) => stats.source === 'grammar');
   expect(fromGrammar.reduce((sum, { stats }) => sum + stats.accepted, 0)).toBeGreaterThan(5);
 });
 
-test('a prediction is a source of its own: the same text in fewer steps', async () => {
+test('a prediction gives the same text in fewer steps', async () => {
   const [request] = requests({ maxTokens: 60, sampling: { temperature: 0, topK: 0, topP: 1 } });
   const limits = { lookup: false, mode: 'plain' } as const;
-  const steps = async (more: Partial<GenerationRequest>) => {
-    const asked = { ...(request as GenerationRequest), draftLimits: limits, ...more };
-    const all: GenerationStep[] = [];
-    for await (const step of pair.generator.generate(asked, new AbortController().signal)) all.push(step);
-    return all;
-  };
-  const tokensOf = (all: GenerationStep[]) => all.flatMap(({ tokens }) => tokens);
+  const steps = (more: Partial<GenerationRequest>) =>
+    stepsOf(pair.generator, { ...(request as GenerationRequest), draftLimits: limits, ...more });
   const plain = await steps({});
   const text = tokensOf(plain);
   const predicted = await steps({ prediction: text });
@@ -215,10 +205,10 @@ test('a prediction is a source of its own: the same text in fewer steps', async 
   expect(predicted.filter(({ stats }) => stats.source === 'prediction').length).toBeGreaterThan(5);
 });
 
-describe('what is asked for holds', () => {
+describe('features take effect', () => {
   const all = async (feature: Partial<GenerationRequest>) => Promise.all(requests(feature).map(answer));
 
-  test('a forbidden token is never said', async () => {
+  test('a forbidden token is never generated', async () => {
     const answers = await all(adjust({ logitBias: new Map([[space, -100]]) }));
     expect(answers.flatMap(({ tokens }) => tokens)).not.toContain(space);
   });
@@ -229,7 +219,7 @@ describe('what is asked for holds', () => {
     expect(answers.some(({ finish, tokens }) => finish === 'stop' && tokens.length < TOKENS)).toBe(true);
   });
 
-  test('but not before the least number of tokens', async () => {
+  test('a stop token is held back for min_tokens', async () => {
     const answers = await all(features['min_tokens with stop_token_ids']?.() ?? {});
     for (const { tokens } of answers) expect(tokens.length).toBeGreaterThanOrEqual(6);
   });
@@ -241,22 +231,22 @@ describe('what is asked for holds', () => {
     expect(answers.flatMap(({ tokens }) => tokens)).toContain(endOfText);
   });
 
-  test('alternatives are the most probable tokens, falling; greedy text is the first of them', async () => {
+  test('alternatives are sorted by probability; greedy text takes the first', async () => {
     for (const { tokens, tops, logProbabilities } of await all({
       topCount: 4,
       sampling: { ...sampling, temperature: 0 },
     })) {
-      const told = tops as { ids: number[]; logProbabilities: number[] }[];
-      expect(told.map(({ ids }) => ids[0])).toEqual(tokens);
-      expect(told.map((top) => top.logProbabilities[0])).toEqual(logProbabilities);
-      for (const { ids, logProbabilities: logs } of told) {
+      const alternatives = tops as { ids: number[]; logProbabilities: number[] }[];
+      expect(alternatives.map(({ ids }) => ids[0])).toEqual(tokens);
+      expect(alternatives.map((top) => top.logProbabilities[0])).toEqual(logProbabilities);
+      for (const { ids, logProbabilities: logs } of alternatives) {
         expect(ids).toHaveLength(4);
         expect(logs).toEqual([...logs].sort((a, b) => b - a));
       }
     }
   });
 
-  test('log-probabilities are those of the model, whatever is adjusted', async () => {
+  test('log-probabilities are those of the model, without adjustments', async () => {
     const [usual] = await all({ topCount: 20, maxTokens: 1 });
     const [biased] = await all({ topCount: 20, maxTokens: 1, ...adjust({ logitBias: new Map([[e, 100]]) }) });
     expect(biased?.tokens).toEqual([e]);

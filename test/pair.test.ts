@@ -9,9 +9,10 @@ import type { GenerationRequest, GenerationStep, Generator } from '../gateway/sr
 import { GrammarCache } from '../gateway/src/grammar/cache.ts';
 import { loadChatTemplate } from '../gateway/src/text/chat-template.ts';
 import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
+import { asciiTokens, stepsOf, tokensOf } from './generated.ts';
 import { silent, TestPair } from './test-pair.ts';
 
-// The whole server on a small real pair: ONNX engines, gRPC, the loop, HTTP.
+// The whole server with a small real pair: ONNX engines, gRPC, the decode loop, HTTP.
 
 const dir = join(import.meta.dirname, 'models', 'tiny');
 const never = new AbortController().signal;
@@ -46,7 +47,7 @@ afterAll(async () => {
   await pair.stop();
 });
 
-/** Sequences that came to their own end. */
+/** Sequences that were not cancelled. */
 let finished = 0;
 
 function counting(counted: Generator): Generator {
@@ -62,11 +63,7 @@ function counting(counted: Generator): Generator {
   };
 }
 
-async function text(request: GenerationRequest): Promise<number[]> {
-  const tokens: number[] = [];
-  for await (const step of pair.generator.generate(request, never)) tokens.push(...step.tokens);
-  return tokens;
-}
+const text = (request: GenerationRequest) => stepsOf(pair.generator, request).then(tokensOf);
 
 const settings = [
   { temperature: 0, topK: 0, topP: 1 },
@@ -77,7 +74,7 @@ const settings = [
 
 function requests(count: number): GenerationRequest[] {
   return Array.from({ length: count }, (_, i) => ({
-    prompt: [0, ...Array.from('export interface A'.slice(i), (c) => c.charCodeAt(0) + 1)],
+    prompt: [0, ...asciiTokens('export interface A'.slice(i))],
     sampling: settings[i % settings.length] as (typeof settings)[number],
     seed: BigInt(i),
     maxTokens: 80,
@@ -85,21 +82,21 @@ function requests(count: number): GenerationRequest[] {
 }
 
 describe('with a real engine', () => {
-  test('the text is the same with and without the drafter, alone and eight at once', async () => {
-    const asked = requests(8);
+  test('the text is the same with and without the drafter, alone and eight concurrently', async () => {
+    const eight = requests(8);
     const reference: number[][] = [];
-    for (const request of asked) reference.push(await text({ ...request, drafting: false }));
+    for (const request of eight) reference.push(await text({ ...request, drafting: false }));
     const alone: number[][] = [];
-    for (const request of asked) alone.push(await text(request));
-    const together = await Promise.all(asked.map(text));
-    const mixed = await Promise.all(asked.map((request, i) => text({ ...request, drafting: i % 2 === 0 })));
+    for (const request of eight) alone.push(await text(request));
+    const together = await Promise.all(eight.map(text));
+    const mixed = await Promise.all(eight.map((request, i) => text({ ...request, drafting: i % 2 === 0 })));
     expect(alone).toEqual(reference);
     expect(together).toEqual(reference);
     expect(mixed).toEqual(reference);
     expect(reference.flat().length).toBeGreaterThan(300);
   });
 
-  test('the drafter is of use, and stopping it mid-stream leaves the text unchanged', async () => {
+  test('the drafter helps, and stopping it mid-stream leaves the text unchanged', async () => {
     const request: GenerationRequest = { ...(requests(2)[1] as GenerationRequest), maxTokens: 200 };
     const reference = await text({ ...request, drafting: false });
     const steps: GenerationStep[] = [];
@@ -107,7 +104,7 @@ describe('with a real engine', () => {
       steps.push(step);
       if (steps.length === 20) await pair.stopDrafter();
     }
-    expect(steps.flatMap(({ tokens }) => tokens)).toEqual(reference);
+    expect(tokensOf(steps)).toEqual(reference);
     const drafted = steps.slice(0, 20).filter(({ stats }) => stats.source === 'drafter');
     expect(drafted.reduce((sum, { stats }) => sum + stats.accepted, 0)).toBeGreaterThan(0);
     expect(steps.slice(22).length).toBeGreaterThan(0);
@@ -116,31 +113,30 @@ describe('with a real engine', () => {
   });
 });
 
-test('the next turns of a chat are known beginnings, and the text stays the same', async () => {
+test('the next turns of a chat hit the prefix cache, and the text stays the same', async () => {
   const plain = await TestPair.onnx(dir);
   onTestFinished(() => plain.stop());
   const before = { target: pair.target.prefixCache().hits, draft: pair.draft.prefixCache().hits };
   const write = async (from: TestPair, request: GenerationRequest) => {
-    const steps: GenerationStep[] = [];
-    for await (const step of from.generator.generate(request, never)) steps.push(step);
-    return { tokens: steps.flatMap((step) => step.tokens), reused: steps[0]?.reusedTokens };
+    const steps = await stepsOf(from.generator, request);
+    return { tokens: tokensOf(steps), reused: steps[0]?.reusedTokens };
   };
   const sampling = { temperature: 0.9, topK: 0, topP: 1 };
-  let prompt = [0, ...Array.from('interface Turn {', (c) => c.charCodeAt(0) + 1)];
+  let prompt = [0, ...asciiTokens('interface Turn {')];
   for (let turn = 0; turn < 3; turn++) {
     const request = { prompt, sampling, seed: BigInt(turn), maxTokens: 40 };
     const [expected, found] = [await write(plain, request), await write(pair, request)];
     expect(found.tokens).toEqual(expected.tokens);
     expect(expected.reused).toBe(0);
-    // the turns before, in whole blocks of 16; the last token of each had not been read, and 4 are new
+    // earlier turns in whole blocks of 16; the last token of each had not been read, and 4 are new
     if (turn > 0) expect(found.reused).toBeGreaterThanOrEqual(prompt.length - 6 - 15);
-    prompt = [...prompt, ...found.tokens, ...Array.from(`\n  ${turn}`, (c) => c.charCodeAt(0) + 1)];
+    prompt = [...prompt, ...found.tokens, ...asciiTokens(`\n  ${turn}`)];
   }
   expect(pair.target.prefixCache().hits).toBe(before.target + 2);
   expect(pair.draft.prefixCache().hits).toBe(before.draft + 2);
 });
 
-/** A client whose connection is gone as soon as it has read something. @returns the response's status */
+/** Closes its connection after the first bytes. @returns the response's status */
 async function hangUpAfterFirstEvent(seed: number): Promise<number | undefined> {
   const body = JSON.stringify({ model: 'default', prompt: 'export ', max_tokens: 240, seed, stream: true });
   const request = httpRequest(`${url}/v1/completions`, {
