@@ -1,6 +1,6 @@
-// Writes test/vectors/*.json, which the TypeScript and the Python tests both check themselves against. Uniforms come
-// from core's Philox, which its own tests check against the published answers; what the sampler must give is computed
-// here a second time, in float64 and straight from the definitions. Run by `npm run vectors`; the output is committed.
+// `npm run vectors` writes test/vectors/*.json, which is committed: TypeScript and Python tests check against it. Uniforms
+// come from the engine's Philox, which its own tests check against published answers. The sampler's results are computed
+// here a second time, in float64 and straight from the definitions.
 import { writeFileSync } from 'node:fs';
 import { uniform } from '@ptp/engine/sampling/uniforms';
 
@@ -11,7 +11,7 @@ const SAMPLING_CASES = 200;
 const TREE_CASES = 160;
 /** The largest uniform. */
 const BELOW_ONE = 1 - 2 ** -24;
-/** Distance that a case keeps from every border in [0, 1], so that float32 rounding cannot change its answer. */
+/** Distance from every boundary in [0, 1], so that float32 rounding cannot change a case's answer. */
 const MARGIN = 1e-4;
 
 interface Conditions {
@@ -27,7 +27,7 @@ interface SamplingCase extends Conditions {
   token: number;
 }
 
-/** As SamplingCase, but for the tree: u [D], D = max(1, ceil(log2 logits.length)). */
+/** A case for the tree: u [D], D = max(1, ceil(log2 logits.length)). */
 interface TreeCase extends Conditions {
   logits: number[];
   u: number[];
@@ -50,7 +50,7 @@ function float32Bits(value: number): string {
   return new Uint32Array(Float32Array.of(value).buffer)[0]?.toString(16).padStart(8, '0') ?? '';
 }
 
-/** A reproducible stream of choices. */
+/** Reproducible random choices. */
 function choices(seed: bigint) {
   let position = 0;
   const next = () => uniform(seed, position++);
@@ -111,7 +111,7 @@ interface Shaped {
   probabilities: number[];
 }
 
-/** The definition in engine/src/sampling/shape.ts, in float64; undefined for a case near a border. */
+/** The definition in engine/src/sampling/shape.ts, in float64; undefined for a case near a boundary. */
 function shape(logits: number[], { temperature, top_k, top_p }: Conditions): Shaped | undefined {
   const ranked = logits.map((_, id) => id).sort((a, b) => at(logits, b) - at(logits, a) || a - b);
   const best = at(ranked, 0);
@@ -128,25 +128,25 @@ function shape(logits: number[], { temperature, top_k, top_p }: Conditions): Sha
   return { kept, probabilities };
 }
 
-/** The definition of `pick` in engine/src/sampling/pick.ts, in float64; undefined for a case near a border. */
+/** The definition of `pick` in engine/src/sampling/pick.ts, in float64; undefined for a case near a boundary. */
 function pick({ kept, probabilities }: Shaped, u: number): number | undefined {
   const cumulative = kept.map((_, i) => kept.slice(0, i + 1).reduce((sum, id) => sum + at(probabilities, id), 0));
   cumulative[cumulative.length - 1] = 1;
-  if (cumulative.slice(0, -1).some((border) => Math.abs(border - u) < MARGIN)) return undefined;
-  return kept[cumulative.findIndex((border) => border > u)];
+  if (cumulative.slice(0, -1).some((boundary) => Math.abs(boundary - u) < MARGIN)) return undefined;
+  return kept[cumulative.findIndex((boundary) => boundary > u)];
 }
 
-/** The definition of `pickTree` by halving a range of ids, in float64; undefined for a case near a border on its path. */
+/** The definition of `pickTree` by halving a range of ids, in float64; undefined for a case near a boundary on its path. */
 function pickTree({ probabilities }: Shaped, u: number[]): number | undefined {
   let [first, size] = [0, 2 ** u.length];
   for (const value of u) {
     size /= 2;
     const mass = (start: number) => probabilities.slice(start, start + size).reduce((sum, p) => sum + p, 0);
     const [left, right] = [mass(first), mass(first + size)];
-    const border = left / (left + right);
-    // an empty half is never entered: its border is no matter of rounding
-    if (left > 0 && right > 0 && Math.abs(border - value) < MARGIN) return undefined;
-    if (value >= border) first += size;
+    const boundary = left / (left + right);
+    // an empty half is never entered, so its boundary is exact
+    if (left > 0 && right > 0 && Math.abs(boundary - value) < MARGIN) return undefined;
+    if (value >= boundary) first += size;
   }
   return first;
 }

@@ -1,4 +1,4 @@
-/** `npm run screenshots`: pictures of the page for the documents, from the embedded pair. Needs Chromium (PTP_CHROMIUM). */
+/** `npm run screenshots`: takes pictures of the page for the documents, with the embedded pair. Needs Chromium (PTP_CHROMIUM). */
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -8,7 +8,7 @@ import { launch } from '../test/browser.ts';
 const OUT = join(import.meta.dirname, '..', 'docs', 'screenshots');
 const PORT = 18_080;
 const URL = `http://127.0.0.1:${PORT}/`;
-/** Requests before the first picture, for the controller to settle. */
+/** Requests for the controller to settle before the first picture. */
 const WARM_UP = 12;
 const DESKTOP = { width: 1120, height: 1000 };
 
@@ -32,7 +32,7 @@ async function ready(): Promise<void> {
     if (response?.ok) return;
     await sleep(100);
   }
-  throw new Error('the server does not start');
+  throw new Error('the server was not ready within 30 s');
 }
 
 async function generate(seed: number): Promise<void> {

@@ -1,7 +1,7 @@
 import type { Browser, BrowserContextOptions, Page } from 'playwright-core';
 import { expect } from 'vitest';
 
-/** Runs `use` on a page, which must ask nothing of other servers and have no more to complain about than is `expected`. */
+/** Runs `use` on a page. It must send no requests to other servers, and log only the `expected` errors. */
 export async function onPage(
   browser: Browser,
   url: string,

@@ -19,7 +19,7 @@ export interface GatewayOptions {
   readonly logger?: Logger;
 }
 
-/** The real services and the gateway's two doors over a model folder. */
+/** Serves a model folder: the real services, and the gateway over HTTP and gRPC. */
 export async function serveGateway(folder: string, options: GatewayOptions = {}) {
   const { keys = new ApiKeys([]), maxStreams = 16, logger = silent } = options;
   const manifest = await loadManifest(folder);

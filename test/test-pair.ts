@@ -22,33 +22,33 @@ const scheduling = { prefillChunk: 16, batchTokens: 64, sequences: 64, queue: 64
 export interface TestPairOptions {
   readonly draftTimeoutMs?: number;
   readonly verifyTimeoutMs?: number;
-  /** How long a stream waits for another verifier, milliseconds; 5,000 by default. */
+  /** Milliseconds that a stream waits for another verifier; 5,000 by default. */
   readonly recoveryMs?: number;
-  /** How many verifiers there are, all with the same engine; 1 by default. */
+  /** Number of verifiers, all with the same engine; 1 by default. */
   readonly verifiers?: number;
   readonly limits?: DraftLimits;
-  /** What the services say they serve. */
+  /** Model id that the services announce. */
   readonly modelId?: string;
-  /** Of each engine, none by default. */
+  /** Of each engine; 0 by default. */
   readonly prefixCacheBytes?: number;
-  /** Folder of the whole model that drafts; the pair's own drafter unless given. */
+  /** Folder of a whole model that drafts in place of the pair's drafter. */
   readonly draftModel?: string;
 }
 
 export interface FakePairOptions extends TestPairOptions, FakeDraftOptions {
-  /** Latency of the drafter alone, milliseconds. */
+  /** Milliseconds; the target's latency unless given. */
   readonly draftLatencyMs?: number;
-  /** Holds a draft back, milliseconds; asked at each run. */
+  /** Milliseconds to hold a draft back, called at each run. */
   readonly delayMs?: () => number;
-  /** Spoils what the drafter says. */
+  /** Changes what the drafter returns. */
   readonly spoil?: (output: DraftOutput) => DraftOutput;
-  /** Tokens beside 0 that end a text. */
+  /** Tokens that end a text, in addition to 0. */
   readonly stopTokens?: readonly number[];
 }
 
 type PairModel = PairClientOptions['model'];
 
-/** The real services, streams and loop over gRPC on unix sockets, in this process. */
+/** The real services, streams and decode loop over gRPC on Unix sockets, in this process. */
 export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends DraftEngine = DraftEngine> {
   readonly target: Target;
   draft: Draft;
@@ -62,7 +62,7 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
   readonly #verifierServers: RunningServer[] = [];
   #drafterServer: RunningServer | undefined;
 
-  /** With engines whose language is a hash function (fake-engine.ts). */
+  /** Uses engines that compute tokens by a hash function (fake-engine.ts). */
   static async fake(
     options: FakePairOptions = {},
     readyMs = 5000,
@@ -88,7 +88,7 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
     return TestPair.#start(model, target, openDraft, options, readyMs);
   }
 
-  /** With the ONNX engines of a model folder. */
+  /** Uses the engines of a model folder. */
   static async onnx(dir: string, options: TestPairOptions = {}): Promise<TestPair> {
     const model = modelInfoOf(await loadManifest(dir));
     const { prefixCacheBytes = 0, draftModel } = options;
@@ -148,7 +148,7 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
     );
   }
 
-  /** All at once, streams included; as a killed process does. */
+  /** Stops at once, streams included, as a killed process does. */
   async stopVerifier(index = 0): Promise<void> {
     await this.#verifierServers[index]?.close(0);
   }
@@ -172,7 +172,7 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
     await this.draft.dispose();
   }
 
-  /** With a fresh engine, as a restarted process has. */
+  /** Starts with a new engine, as a restarted process does. */
   async restartDrafter(): Promise<void> {
     this.draft = await this.#openDraft();
     await this.#serveDrafter();

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 
-/** What an answer may be asked to look like: mostly what can be followed, as else little of it would be reached. */
+/** Constraints on the output: mostly valid ones, to get past validation. */
 
 const count = fc.oneof(
   { weight: 20, arbitrary: fc.nat(6) },
@@ -16,7 +16,7 @@ const name = fc.oneof(
   fc.constantFrom('', '__proto__', 'a"b', '\ud800', '%', 'x'.repeat(20_000)),
 );
 
-/** Pieces of regular expressions, in no order. */
+/** Pieces of regular expressions to concatenate. */
 const pieces = fc.constantFrom(
   ...[
     'a',
@@ -135,14 +135,14 @@ const { schema } = fc.letrec<{ schema: unknown }>((tie) => {
   };
 });
 
-/** A schema at whose root others may be defined, for references to them. */
+/** A schema, in part with definitions at its root to refer to. */
 export const jsonSchema = fc
   .tuple(schema, fc.option(fc.dictionary(fc.constantFrom('a', 'b'), schema), { nil: undefined }))
   .map(([root, $defs]) =>
     typeof root === 'object' && root !== null && !Array.isArray(root) && $defs ? { ...root, $defs } : root,
   );
 
-/** Text that nests as deep as it says, in JSON's ways. */
+/** Deeply nested JSON. */
 export const deepJson = fc
   .tuple(
     fc.constantFrom<[string, string]>(['[', ']'], ['{"a":', '}'], ['{"items":', '}'], ['{"anyOf":[', ']}']),

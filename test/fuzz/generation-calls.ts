@@ -9,30 +9,30 @@ import fc from 'fast-check';
 import { deepJson, jsonSchema, regex } from './forms.ts';
 import { rarely } from './rarely.ts';
 
-/** One call of the gateway's GenerationService, as bytes that may be no message any more. */
+/** One call of the gateway's GenerationService, whose bytes may have been corrupted. */
 export interface Call {
   readonly path: string;
   readonly message: { readonly seed?: bigint; readonly maxTokens?: number; readonly stop?: readonly string[] };
-  /** Whether the bytes are still the message's. */
+  /** True if the bytes are not corrupted. */
   readonly whole: boolean;
   readonly bytes: Buffer;
   readonly metadata: Readonly<Record<string, string>>;
-  /** The caller cancels after so many answers. */
+  /** Answers after which the caller cancels. */
   readonly leavesAfter: number | undefined;
-  /** Milliseconds that the caller waits; long unless it says so. */
+  /** Milliseconds; long unless given. */
   readonly deadline: number | undefined;
 }
 
 const MOST = 2 ** 32 - 1;
-/** Becomes bytes that are no UTF-8. */
+/** Placeholder for invalid UTF-8. */
 const MARK = '\u0001\u0002\u0003';
-/** What a lone surrogate would be. */
+/** A lone surrogate, encoded. */
 const NO_UTF8 = Buffer.of(0xed, 0xa0, 0x80);
 
-/** Whether the bytes are a message for sure. */
+/** True if the bytes certainly parse as a message. */
 export const isReadable = ({ whole, bytes }: Call): boolean => whole && !bytes.includes(NO_UTF8);
 
-/** Mostly tokens of the vocabulary of 257, as else no request would get far. */
+/** Mostly tokens of the vocabulary of 257, to get past validation. */
 const token = fc.oneof({ weight: 40, arbitrary: fc.nat(256) }, fc.constantFrom(257, 2 ** 31, MOST));
 const tokens = (most: number) => fc.array(token, { maxLength: most });
 const float = fc.oneof(
@@ -111,7 +111,7 @@ const tokenize = fc.record({ model, text, withoutBeginning: fc.boolean() });
 const place = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true });
 type Spoil = (bytes: Buffer) => Buffer;
 const keep: Spoil = (bytes) => bytes;
-/** What may happen to bytes: some are changed, the end is missing, something follows, they are others. */
+/** Corruptions: changed bytes, a missing end, trailing bytes, other bytes. */
 const spoil: fc.Arbitrary<Spoil> = fc.oneof(
   { weight: 40, arbitrary: fc.constant(keep) },
   fc.array(fc.tuple(place, fc.nat(255)), { minLength: 1, maxLength: 3 }).map((changes): Spoil => {

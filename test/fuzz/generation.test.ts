@@ -14,7 +14,7 @@ import { type Call, calls, isReadable } from './generation-calls.ts';
 import { type Frame, frames } from './generation-frames.ts';
 import { errorLog, fuzz, LANES, Unreachable } from './lanes.ts';
 
-// The gateway's gRPC door with the real services behind it. `npm run fuzz` calls it 50,000 times.
+// The gateway's gRPC server with the real services behind it. `npm run fuzz` makes 50,000 calls.
 
 const RUNS = Number(process.env.PTP_FUZZ_DOOR_RUNS ?? 400);
 const tiny = new URL('../models/tiny', import.meta.url).pathname;
@@ -32,7 +32,7 @@ afterAll(async () => {
   await server.close();
 });
 
-/** What a caller may be told of its own faults. */
+/** Codes that blame the caller. */
 const FAULTS: number[] = [
   status.INVALID_ARGUMENT,
   status.OUT_OF_RANGE,
@@ -44,7 +44,6 @@ const FAULTS: number[] = [
 /** Longer than any answer takes, milliseconds. */
 const LONG = 60_000;
 
-/** Makes a call and waits for its end. */
 function answered({ path, bytes, metadata, leavesAfter, deadline = LONG }: Call, channel: (typeof channels)[0]) {
   const headers = new Metadata();
   for (const [key, value] of Object.entries(metadata)) headers.set(key, value);
@@ -68,7 +67,7 @@ async function attempt(call: Call, lane: number): Promise<string> {
     await server.pair.services.ready(LONG);
     throw new Unreachable(end.details);
   }
-  // grpc-js's own word for bytes that are no message, as in gRPC's table of status codes
+  // grpc-js answers so to bytes that are not a message
   if (end.code === status.INTERNAL && end.details === 'Error deserializing request') {
     expect(isReadable(call)).toBe(false);
     return 'no message';
@@ -84,7 +83,7 @@ async function attempt(call: Call, lane: number): Promise<string> {
   return status[end.code] as string;
 }
 
-/** An answer tells its steps in order, says in its last piece that it has ended, and has what was asked for. */
+/** Steps come in order, only the last piece has a finish reason, and the request's limits hold. */
 function checkAnswer(pieces: readonly GenerateResponse[], { seed, maxTokens = 0, stop = [] }: Call['message']) {
   expect(pieces.map(({ step }) => step?.step)).toEqual(pieces.map((_, i) => i));
   expect(pieces.findIndex(({ finishReason }) => finishReason !== '')).toBe(pieces.length - 1);
@@ -94,7 +93,7 @@ function checkAnswer(pieces: readonly GenerateResponse[], { seed, maxTokens = 0,
   for (const each of stop) expect(text).not.toContain(each);
 }
 
-/** Nothing is left in the services, and both can still be used. */
+/** The services hold no sequences, and both are still usable. */
 async function atRest(): Promise<void> {
   const { target, draft } = server.pair;
   const open = () => [target, draft].map((engine) => engine.usage().sequences);
@@ -105,7 +104,7 @@ async function atRest(): Promise<void> {
 }
 
 test(
-  `${RUNS} calls of GenerationService: each is answered or refused by name, and leaves nothing open`,
+  `${RUNS} calls of GenerationService: each is answered or rejected with a code that blames it, and leaves nothing open`,
   async () => {
     const seen = await fuzz({ what: 'GenerationService', count: RUNS, inputs: calls, attempt, atRest });
     for (const outcome of ['OK', 'INVALID_ARGUMENT', 'OUT_OF_RANGE', 'no message'])
@@ -114,7 +113,7 @@ test(
   60_000 + RUNS * 100,
 );
 
-/** Makes a request on a connection of its own. @returns its status, of gRPC if it has one */
+/** Makes a request on its own connection. @returns its gRPC status, or else its HTTP status */
 async function requested({ headers, body }: Frame): Promise<string> {
   const session = connect(`http://${server.grpcAddress}`).on('error', () => {});
   try {
@@ -122,7 +121,7 @@ async function requested({ headers, body }: Frame): Promise<string> {
     let told = 'closed';
     const tell = (heads: IncomingHttpHeaders & IncomingHttpStatusHeader) => {
       const { ':status': http, 'grpc-status': code, 'grpc-message': message } = heads;
-      // ours says no more than that; what grpc-js cannot read has other words
+      // our own internal errors have this message; those of grpc-js have others
       const name = message === 'internal error' ? message : status[Number(code)];
       told = code === undefined ? `HTTP ${http}` : `${name}`;
     };
@@ -138,7 +137,7 @@ async function requested({ headers, body }: Frame): Promise<string> {
   }
 }
 
-test('requests that are no gRPC end, and harm nobody else', async () => {
+test('requests other than gRPC end, and harm no others', async () => {
   const attempt = async (frame: Frame) => {
     const outcome = await requested(frame);
     expect(outcome).toMatch(/^[A-Z_]+$|^HTTP 4/);
@@ -146,6 +145,6 @@ test('requests that are no gRPC end, and harm nobody else', async () => {
     return outcome;
   };
   const count = Math.min(RUNS, 2000);
-  const seen = await fuzz({ what: 'requests that are no gRPC', count, inputs: frames, attempt, atRest });
+  const seen = await fuzz({ what: 'requests other than gRPC', count, inputs: frames, attempt, atRest });
   for (const outcome of ['OK', 'UNIMPLEMENTED', 'INTERNAL']) expect(seen[outcome] ?? 0).toBeGreaterThan(count / 50);
 }, 120_000);

@@ -3,10 +3,10 @@ import { deepJson } from './forms.ts';
 import { paths, posts, shaped } from './http-requests.ts';
 import { mostly } from './rarely.ts';
 
-/** Bytes for a connection. */
+/** Bytes to send on a connection. */
 export interface Rough {
   readonly bytes: Buffer;
-  /** Where they are cut in two, of 0 .. 1. */
+  /** Where to split them in two, in [0, 1]. */
   readonly cut: number;
 }
 
@@ -104,7 +104,7 @@ const content = fc.oneof(
 );
 const chunked = (content: Buffer) =>
   Buffer.concat([Buffer.from(`${content.length.toString(16)}\r\n`), content, Buffer.from('\r\n0\r\n\r\n')]);
-/** How a body is put after its headers: mostly as it has to be. */
+/** Framing of a body, mostly correct. */
 type Framing = (content: Buffer) => [header: string, body: Buffer];
 const framing: fc.Arbitrary<Framing> = mostly(
   fc.constantFrom<Framing>(
@@ -152,7 +152,7 @@ const noRequest = fc.oneof(
     )
     .map((each) => Buffer.from(each, 'latin1')),
 );
-/** Requests that follow no schema, some of them no HTTP. */
+/** Requests that follow no schema; some are not HTTP. */
 export const rough: fc.Arbitrary<Rough> = fc.record({
   bytes: fc.oneof(
     { weight: 20, arbitrary: request },

@@ -7,7 +7,7 @@ import { type Rough, rough } from './http-bytes.ts';
 import { type Shaped, shaped } from './http-requests.ts';
 import { errorLog, fuzz, Unreachable } from './lanes.ts';
 
-// The gateway's HTTP door with the real services behind it. `npm run fuzz` sends it 50,000 requests.
+// The gateway's HTTP server with the real services behind it. `npm run fuzz` sends 50,000 requests.
 
 const RUNS = Number(process.env.PTP_FUZZ_RUNS ?? 400);
 const tiny = new URL('../models/tiny', import.meta.url).pathname;
@@ -19,19 +19,19 @@ beforeAll(async () => {
 });
 afterAll(() => server.close());
 
-/** Longer than any answer takes, milliseconds. */
+/** Milliseconds, longer than any answer takes. */
 const LONG = 60_000;
-/** How long a connection may be silent before it is told that no more will come, milliseconds. */
+/** Milliseconds of silence after which the client ends its side of the connection. */
 const PATIENCE = 300;
 
-/** Throws at a status that says that the services were not there, when they are again. */
+/** Waits for the services if the status says that they were unreachable. @throws Unreachable then */
 async function checkReachable(status: number): Promise<void> {
   if (status !== 503 && status !== 504) return;
   await server.pair.services.ready(LONG);
   throw new Unreachable(String(status));
 }
 
-/** What every error looks like. */
+/** Shape of every error. */
 const refusal = { error: { message: expect.any(String), type: expect.any(String) } };
 
 async function ask({ path, body, leaves }: Shaped): Promise<string> {
@@ -57,7 +57,7 @@ async function ask({ path, body, leaves }: Shaped): Promise<string> {
   return String(status);
 }
 
-/** A stream ends as it should, or with what was wrong with the request and turned out late. */
+/** A stream ends normally, or with an error of the request that was found late. */
 async function checkEvents(text: string): Promise<void> {
   const last = /data: (.*)\n\n$/.exec(text)?.[1] ?? '';
   if (last === '[DONE]' || /event: response\.(completed|incomplete)\ndata: .*\n\n$/.test(text)) return;
@@ -67,7 +67,7 @@ async function checkEvents(text: string): Promise<void> {
   expect([type, message]).toEqual(['invalid_request_error', expect.not.stringMatching('internal error')]);
 }
 
-/** Sends bytes, and reads what comes until the server closes the connection. */
+/** Sends bytes, and reads until the server closes the connection. */
 async function send({ bytes, cut }: Rough): Promise<string> {
   const socket = connect(Number(new URL(server.url).port), '127.0.0.1');
   const answer: Buffer[] = [];
@@ -94,7 +94,7 @@ async function send({ bytes, cut }: Rough): Promise<string> {
   return `rough ${statuses.find((status) => status >= 200) ?? 'closed'}`;
 }
 
-/** Nothing is left in the services, and the server can still be used. */
+/** The services hold no sequences, and the server is still usable. */
 async function atRest(): Promise<void> {
   const { target, draft } = server.pair;
   const open = () => [target, draft].map((engine) => engine.usage().sequences);
@@ -104,7 +104,7 @@ async function atRest(): Promise<void> {
 }
 
 test(
-  `${RUNS} made up requests: each is answered, none by 5xx, and they leave nothing open`,
+  `${RUNS} generated requests: each is answered, none with 5xx, and they leave nothing open`,
   async () => {
     const inputs: fc.Arbitrary<Shaped | Rough> = fc.oneof(
       { weight: 3, arbitrary: shaped },

@@ -3,31 +3,31 @@ import { createLogger } from '@ptp/service-kit/log';
 import fc from 'fast-check';
 
 export const SEED = Number(process.env.PTP_FUZZ_SEED ?? 1);
-/** Inputs under way at once; 1 to find out which one it was. */
+/** Concurrent inputs; set it to 1 to identify the one that fails. */
 export const LANES = Number(process.env.PTP_FUZZ_LANES ?? 8);
-/** Inputs between two looks at what they left behind. */
+/** Inputs between two checks of what they left behind. */
 const ROUND = 1000;
-/** Longer runs tell how far they are. */
-const TOLD_FROM = 5 * ROUND;
+/** Longer runs report their progress. */
+const REPORT_EVERY = 5 * ROUND;
 
 export interface Fuzz<T> {
-  /** What the inputs are. */
+  /** Name of the inputs. */
   readonly what: string;
   readonly count: number;
   readonly inputs: fc.Arbitrary<T>;
-  /** Sends one and says what came of it; throws if that must not be, {@link Unreachable} where it shall be sent again. */
+  /** Sends one and returns its outcome. @throws for an outcome that must not be, {@link Unreachable} to have it sent again */
   readonly attempt: (input: T, lane: number) => Promise<string>;
-  /** Throws if inputs that have been answered left something behind. */
+  /** @throws if answered inputs left something behind */
   readonly atRest: () => Promise<void>;
 }
 
 /**
- * No service was reachable. It need not be the input's fault: where other programs take a machine's time, the services, which are in this
- * process, miss their own pings. The next time it is.
+ * No service was reachable. On a busy machine the services, which run in this process, miss their own pings, so the input gets a second
+ * attempt.
  */
 export class Unreachable extends Error {}
 
-/** Tries inputs, several at once, and fails with a small one that is not answered as it should be. @returns how often each outcome came */
+/** Tries inputs concurrently, and fails with a shrunk one that is answered wrongly. @returns number of each outcome */
 export async function fuzz<T>({ what, count, inputs, attempt, atRest }: Fuzz<T>): Promise<Record<string, number>> {
   const seen: Record<string, number> = {};
   const began = performance.now();
@@ -57,12 +57,13 @@ export async function fuzz<T>({ what, count, inputs, attempt, atRest }: Fuzz<T>)
     for (const run of runs) if (run.failed) throw failure(what, run.counterexample?.[0], run.errorInstance);
     await atRest();
     done += round;
-    if (count >= TOLD_FROM && (done % TOLD_FROM === 0 || done === count)) tell(what, done, count, began, seen);
+    if (count >= REPORT_EVERY && (done % REPORT_EVERY === 0 || done === count))
+      reportProgress(what, done, count, began, seen);
   }
   return seen;
 }
 
-/** A logger, and what it was told of faults of our own: of errors, but for those of {@link Unreachable}. */
+/** A logger that keeps errors of our own, without those of {@link Unreachable}. */
 export function errorLog() {
   const lines: string[] = [];
   const write = (line: string) => {
@@ -76,9 +77,15 @@ function failure(what: string, input: unknown, cause: unknown): Error {
   return new Error(`${what}, PTP_FUZZ_SEED=${SEED}: ${(cause as Error | null)?.message}\n${shown}`, { cause });
 }
 
-function tell(what: string, done: number, count: number, began: number, seen: Readonly<Record<string, number>>): void {
+function reportProgress(
+  what: string,
+  done: number,
+  count: number,
+  began: number,
+  seen: Readonly<Record<string, number>>,
+): void {
   const seconds = Math.round((performance.now() - began) / 1000);
   const outcomes = Object.entries(seen).sort(([, a], [, b]) => b - a);
-  const told = outcomes.map(([outcome, times]) => `${outcome} ${times}`).join(', ');
-  console.log(`${what}: ${done} of ${count} in ${seconds} s: ${told}`);
+  const counts = outcomes.map(([outcome, times]) => `${outcome} ${times}`).join(', ');
+  console.log(`${what}: ${done} of ${count} in ${seconds} s: ${counts}`);
 }

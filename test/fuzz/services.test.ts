@@ -14,14 +14,14 @@ import { verifierService } from '../../verifier/src/service.ts';
 import { Verifier } from '../../verifier/src/verifier.ts';
 import { silent } from '../test-pair.ts';
 
-// Conversations that nobody would hold, with the services themselves: they must not trust who calls them. `npm run fuzz` holds 50,000 with each.
+// Absurd conversations with the services themselves, which must not trust their callers. `npm run fuzz` holds 50,000 with each.
 
 const RUNS = Number(process.env.PTP_FUZZ_DOOR_RUNS ?? 600);
 const SEED = Number(process.env.PTP_FUZZ_SEED ?? 1);
 const scheduling = { prefillChunk: 16, batchTokens: 64, sequences: 4, queue: 16 };
 const never = new AbortController().signal;
 
-/** Mostly tokens of the vocabulary of 256, as else no conversation would get far. */
+/** Mostly tokens of the vocabulary of 256, to get past validation. */
 const token = fc.oneof({ weight: 20, arbitrary: fc.nat(255) }, fc.constantFrom(256, 2 ** 31, 2 ** 32 - 1));
 const tokens = (most: number) => fc.array(token, { maxLength: most });
 const float = fc.oneof(fc.float(), fc.constantFrom(0, 0.5, 1, Number.NaN, Number.POSITIVE_INFINITY, -1));
@@ -46,7 +46,7 @@ const adjustments = fc.record({
 const step = fc.oneof({ weight: 5, arbitrary: fc.nat(5) }, fc.constant(2 ** 32 - 1));
 const nothing = fc.constant({});
 
-/** An open, more often than not, then whatever. */
+/** Mostly an open message first, then any messages. */
 const conversation = <T>(open: fc.Arbitrary<T>, next: fc.Arbitrary<T>) =>
   fc
     .tuple(
@@ -104,10 +104,10 @@ async function* each<T>(messages: readonly T[]): AsyncGenerator<T> {
   yield* messages;
 }
 
-/** What a caller may be told of its own faults. */
+/** Codes that blame the caller. */
 const FAULTS = ['invalid_argument', 'out_of_range', 'failed_precondition'];
 
-/** Each conversation is answered or refused by name, and leaves nothing open. @returns how often each outcome came */
+/** Each conversation is answered or rejected with a code that blames it, and leaves nothing open. @returns number of each outcome */
 async function hold(
   conversations: fc.Arbitrary<readonly object[]>,
   engine: Engine,
@@ -127,7 +127,7 @@ async function hold(
 }
 
 describe(`${RUNS} conversations`, () => {
-  test('with a verifier: each is answered or refused by name, and leaves nothing open', async () => {
+  test('with a verifier: each is answered or rejected, and leaves nothing open', async () => {
     const engine = new FakeTargetEngine();
     const verifier = new Verifier(engine, { draft: 8, ...scheduling });
     const seen = await hold(verifyConversation, engine, (messages) => {
@@ -148,7 +148,7 @@ describe(`${RUNS} conversations`, () => {
   }, 1_200_000);
 });
 
-describe('bytes that are no messages', () => {
+describe('bytes that are not messages', () => {
   const closes: (() => unknown)[] = [];
   afterAll(async () => {
     for (const close of closes) await close();
@@ -194,7 +194,7 @@ describe('bytes that are no messages', () => {
           });
           call.write(Buffer.from(bytes));
           call.end();
-          // whatever it was taken for, it was not the server's own fault in the end
+          // accepted, or rejected as the caller's fault, or as bytes that do not parse
           expect([0, 3, 9, 11, 13]).toContain(await ended);
         },
       ),
