@@ -20,4 +20,4 @@ const program = new Command('npm run bench --')
 for (const suite of [exact, decode, load, context, prefill, overhead, peers, hosts, tracing, scaling, report]) {
   program.addCommand(suite);
 }
-await program.parseAsync();
+await program.parseAsync().catch((error: Error) => program.error(`error: ${error.message}`));

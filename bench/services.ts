@@ -23,7 +23,7 @@ export interface Bench {
 
 type Kind = 'verifier' | 'drafter';
 
-const START_TIMEOUT_MS = 60_000;
+const START_TIMEOUT_MS = 120_000;
 const KINDS: readonly Kind[] = ['verifier', 'drafter'];
 const ROOT = join(import.meta.dirname, '..');
 
@@ -93,8 +93,13 @@ async function startPair(
     await endAll(children);
     await rm(folder, { recursive: true, force: true });
   };
+  const ended = children.map(async (child, i) => {
+    const [code] = await once(child, 'exit');
+    throw new Error(`the ${KINDS[i]} ended with exit code ${code}`);
+  });
+  for (const end of ended) end.catch(() => {});
   try {
-    await services.ready(START_TIMEOUT_MS);
+    await Promise.race([services.ready(START_TIMEOUT_MS), ...ended]);
   } catch (error) {
     await stop();
     throw error;
