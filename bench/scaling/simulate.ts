@@ -1,20 +1,27 @@
-import { Controller, Measurements } from '../../gateway/src/decode/controller.ts';
+import { Controller, type DraftLimits, Measurements } from '../../gateway/src/decode/controller.ts';
 import { MODES, type Mode } from '../../gateway/src/decode/mode-selector.ts';
-import { Client, type Load } from './client.ts';
+import type { StepStats } from '../../gateway/src/decode/types.ts';
+import { sum } from '../statistics.ts';
 import { Clock, randomNumbers } from './clock.ts';
+import { DraftModel, type DraftQuality, yieldCurves } from './draft-model.ts';
+import { FixedPolicy, type Policy } from './fixed-policy.ts';
 import { Replica, type ReplicaSettings, type Work } from './replica.ts';
-import { type DraftQuality, draftModel, fixedPolicy, type Policy, type Step } from './sequence.ts';
+import { type Network, Sequence } from './sequence.ts';
 
-/** What is simulated. Times in microseconds. */
-export interface Scenario extends Load {
+/** Times in microseconds. */
+export interface Scenario extends Network {
   /** Clients, each of which has one sequence at a time and starts another when that has ended. */
   readonly sequences: number;
+  /** Least and most tokens of a prompt, which counts as read, and of what is generated. */
+  readonly prompt: readonly [number, number];
+  readonly output: readonly [number, number];
   readonly verifiers: number;
   readonly drafters: number;
   readonly verifier: ReplicaSettings;
   readonly drafter: ReplicaSettings;
   /** Gateway processes, each with its own measurements; client i belongs to gateway i mod gateways. */
   readonly gateways: number;
+  readonly limits: DraftLimits;
   /** Whether the real controller decides, or drafts are always full (not with mode `auto`). */
   readonly controller: boolean;
   readonly quality: DraftQuality;
@@ -24,14 +31,13 @@ export interface Scenario extends Load {
   readonly counted: number;
 }
 
-/** What was counted. */
 export interface Outcome {
   readonly tokens: number;
   readonly steps: number;
   readonly drafted: number;
   readonly accepted: number;
   readonly tokensPerSecond: number;
-  /** Mean over the sequences: each of them is always waiting for its next token. */
+  /** Mean over the sequences, each of which always waits for its next token. */
   readonly millisPerToken: number;
   readonly tokensPerStep: number;
   /** Share of the steps in each mode, and of those that drafted anew. */
@@ -39,20 +45,20 @@ export interface Outcome {
   readonly redrafts: number;
   /** Share of the steps that were sent ahead, and came true. */
   readonly ahead: number;
-  /** Drafts that came too late. */
+  /** Drafts that timed out. */
   readonly late: number;
   readonly verifier: Use;
   readonly drafter: Use;
 }
 
-/** How a service was used: share of the time in runs, sequences in a run, tokens through the model. */
+/** Use of a service: share of the time in runs, sequences per run, tokens through the model. */
 export interface Use {
   readonly busy: number;
   readonly batch: number;
   readonly tokens: number;
 }
 
-/** Clients start spread over this time, so that they aren't in step with each other. */
+/** Clients start spread over this time, so that they are not in step with each other. */
 const START = 50_000;
 
 /** @throws Error for mode `auto` without the controller */
@@ -65,75 +71,95 @@ export function simulate(scenario: Scenario): Outcome {
   const verifiers = replicas(scenario.verifiers, scenario.verifier);
   const drafters = replicas(scenario.drafters, scenario.drafter);
   const policies = Array.from({ length: scenario.gateways }, () => policiesOf(scenario));
-  const drafts = draftModel(scenario.quality, scenario.limits.length);
+  const curves = yieldCurves(scenario.quality, scenario.limits.length);
+  const isPlain = scenario.limits.mode === 'plain';
   let count = new Count();
   for (let i = 0; i < sequences; i++) {
-    const client = new Client({
-      load: scenario,
-      clock,
-      drafts,
-      policy: policies[i % policies.length] as () => Policy,
-      random: randomNumbers(seed * 1_000_003 + i + 1),
-      verifier: verifiers[i % verifiers.length] as Replica,
-      drafter: drafters[i % drafters.length],
-      onStep: (step) => count.add(step),
-      onLate: () => count.late++,
-    });
-    clock.at(START * random(), () => client.begin(true));
+    const own = randomNumbers(seed * 1_000_003 + i + 1);
+    const between = ([low, high]: readonly [number, number]) => low + Math.floor(own() * (high - low + 1));
+    const newPolicy = policies[i % policies.length] as () => Policy;
+    const startSequence = (isFirst: boolean) => {
+      const [prompt, output] = [between(scenario.prompt), between(scenario.output)];
+      // the first sequences have generated a random share already, so that they end at different times
+      const done = isFirst ? Math.floor(own() * output) : 0;
+      const policy = newPolicy();
+      const parts = {
+        prompt: prompt + done,
+        maxTokens: output - done,
+        ahead: scenario.limits.ahead ?? 0,
+        policy,
+        drafts: new DraftModel(scenario.quality, own, curves),
+        clock,
+        network: scenario,
+        verifier: verifiers[i % verifiers.length] as Replica,
+        drafter: isPlain ? undefined : drafters[i % drafters.length],
+        onStep: ({ stats }: { stats: StepStats }) => count.add(stats),
+        onLate: () => count.late++,
+      };
+      new Sequence(parts, () => {
+        policy.close();
+        startSequence(false);
+      }).start();
+    };
+    clock.at(START * random(), () => startSequence(true));
   }
   clock.runUntil(settle);
   count = new Count();
   for (const replica of [...verifiers, ...drafters]) replica.reset();
   clock.runUntil(settle + counted);
-  const { tokens, steps, drafted, accepted, late } = count;
-  const share = (of: number) => (steps > 0 ? of / steps : 0);
-  const { overlap, sequential, plain } = count.modes;
   return {
-    tokens,
-    steps,
-    drafted,
-    accepted,
-    late,
-    tokensPerSecond: (1e6 * tokens) / counted,
-    millisPerToken: (sequences * counted) / tokens / 1000,
-    tokensPerStep: share(tokens),
-    modes: { overlap: share(overlap), sequential: share(sequential), plain: share(plain) },
-    redrafts: share(count.redrafts),
-    ahead: share(count.ahead),
+    ...count.totals(),
+    tokensPerSecond: (1e6 * count.tokens) / counted,
+    millisPerToken: (sequences * counted) / count.tokens / 1000,
     verifier: useOf(verifiers, counted),
     drafter: useOf(drafters, counted),
   };
 }
 
-/** What becomes of the steps. */
 class Count {
   tokens = 0;
-  steps = 0;
-  drafted = 0;
-  accepted = 0;
-  redrafts = 0;
-  ahead = 0;
   late = 0;
-  readonly modes = Object.fromEntries(MODES.map((mode) => [mode, 0])) as Record<Mode, number>;
+  #steps = 0;
+  #drafted = 0;
+  #accepted = 0;
+  #redrafts = 0;
+  #ahead = 0;
+  readonly #modes = Object.fromEntries(MODES.map((mode) => [mode, 0])) as Record<Mode, number>;
 
-  add({ mode, drafted, accepted, redraft, ahead, tokens }: Step): void {
-    this.tokens += tokens;
-    this.steps++;
-    this.drafted += drafted;
-    this.accepted += accepted;
-    this.redrafts += Number(redraft);
-    this.ahead += Number(ahead);
-    this.modes[mode]++;
+  add({ mode, drafted, accepted, redraftMicros, aheadMicros }: StepStats): void {
+    this.tokens += accepted + 1;
+    this.#steps++;
+    this.#drafted += drafted;
+    this.#accepted += accepted;
+    this.#redrafts += Number(redraftMicros > 0);
+    this.#ahead += Number(aheadMicros > 0);
+    this.#modes[mode]++;
+  }
+
+  totals() {
+    const share = (of: number) => (this.#steps > 0 ? of / this.#steps : 0);
+    const { overlap, sequential, plain } = this.#modes;
+    return {
+      tokens: this.tokens,
+      steps: this.#steps,
+      drafted: this.#drafted,
+      accepted: this.#accepted,
+      late: this.late,
+      tokensPerStep: share(this.tokens),
+      modes: { overlap: share(overlap), sequential: share(sequential), plain: share(plain) },
+      redrafts: share(this.#redrafts),
+      ahead: share(this.#ahead),
+    };
   }
 }
 
 function useOf(replicas: readonly Replica[], counted: number): Use {
-  const sum = (what: keyof Work) => replicas.reduce((total, { work }) => total + work[what], 0);
-  const runs = sum('runs');
+  const total = (what: keyof Work) => sum(replicas.map(({ work }) => work[what]));
+  const runs = total('runs');
   return {
-    busy: replicas.length > 0 ? sum('busyMicros') / (replicas.length * counted) : 0,
-    batch: runs > 0 ? sum('jobs') / runs : 0,
-    tokens: sum('tokens'),
+    busy: replicas.length > 0 ? total('busyMicros') / (replicas.length * counted) : 0,
+    batch: runs > 0 ? total('jobs') / runs : 0,
+    tokens: total('tokens'),
   };
 }
 
@@ -145,5 +171,5 @@ function policiesOf({ controller, limits }: Scenario): () => Policy {
     return () => new Controller(limits, measured);
   }
   if (mode === 'auto') throw new Error('mode auto needs the controller');
-  return () => fixedPolicy(mode, length, budget);
+  return () => new FixedPolicy(mode, length, budget);
 }
