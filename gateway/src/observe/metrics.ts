@@ -16,45 +16,48 @@ export function gatewayMetrics(registry: Registry) {
     streams: new Gauge({ name: 'ptp_streams', help: 'Sequences being generated.', registers }),
     requestDuration: histogram(
       'gen_ai_server_request_duration_seconds',
-      'From a sequence entering the loop to its end; error_type tells failures.',
+      'Duration of a sequence, from its start to its end; error_type is set if it failed.',
       [...request, 'error_type'],
     ),
     timeToFirstToken: histogram(
       'gen_ai_server_time_to_first_token_seconds',
-      "From a sequence's start to its first tokens.",
+      'Time from the start of a sequence to its first tokens.',
       request,
     ),
     timePerOutputToken: histogram(
       'gen_ai_server_time_per_output_token_seconds',
-      'Per token after the first step, by sequence.',
+      'Mean time per token of a sequence after its first step.',
       request,
     ),
-    inputTokens: counter('ptp_tokens_input_total', 'Tokens of prompts; `cached` for those the verifier knew.', [
+    inputTokens: counter('ptp_tokens_input_total', 'Prompt tokens; cached="true" if found in the prefix cache.', [
       'cached',
     ]),
-    outputTokens: counter('ptp_tokens_output_total', 'Tokens generated.'),
-    steps: counter('ptp_steps_total', 'Steps by mode and why; reason "no drafter" is a fallback.', ['mode', 'reason']),
+    outputTokens: counter('ptp_tokens_output_total', 'Generated tokens.'),
+    steps: counter('ptp_steps_total', 'Steps by mode and reason for the mode; reason "no drafter" is a fallback.', [
+      'mode',
+      'reason',
+    ]),
     proposed: counter(
       'ptp_tokens_proposed_total',
-      'Tokens that were verified, by source, position in their block (from 1, 16 for all further ones) and whether they were accepted.',
+      'Verified tokens by source, position in their block (1 to 15, 16 for all later ones) and acceptance.',
       ['source', 'position', 'accepted'],
     ),
     acceptedLength: histogram(
       'ptp_step_accepted',
-      'Proposed tokens that a step accepted, of steps that had some.',
+      'Accepted tokens per step, over steps with proposed tokens.',
       ['source'],
       [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 64],
     ),
-    stepDuration: histogram('ptp_step_duration_seconds', 'Whole steps, by mode.', ['mode']),
-    verifyDuration: histogram('ptp_step_verify_duration_seconds', 'Verify calls as the gateway sees them.'),
+    stepDuration: histogram('ptp_step_duration_seconds', 'Duration of steps by mode.', ['mode']),
+    verifyDuration: histogram('ptp_step_verify_duration_seconds', 'Duration of verify calls, measured at the gateway.'),
     draftDuration: histogram(
       'ptp_step_draft_duration_seconds',
-      'Draft calls as the gateway sees them; `beside` a verify call or before it.',
+      'Duration of draft calls, measured at the gateway; beside="true" if concurrent with a verify call.',
       ['beside'],
     ),
-    overlap: counter('ptp_step_overlap_seconds_total', 'Time in which a draft call ran beside a verify call.'),
-    refusals: counter('ptp_refusals_total', 'Requests refused at the door, by error_type.', ['error_type']),
-    verifierLosses: counter('ptp_verifier_losses_total', 'Streams that lost their verifier and went on elsewhere.'),
+    overlap: counter('ptp_step_overlap_seconds_total', 'Time in which a draft call overlapped a verify call.'),
+    refusals: counter('ptp_refusals_total', 'Rejected requests by error_type.', ['error_type']),
+    verifierLosses: counter('ptp_verifier_losses_total', 'Streams that lost their verifier and continued at another.'),
   };
 }
 
@@ -64,7 +67,7 @@ export type GatewayMetrics = ReturnType<typeof gatewayMetrics>;
 export function watchHealth(registry: Registry, health: () => Health, hasDrafter: boolean): void {
   new Gauge({
     name: 'ptp_peer_usable',
-    help: 'Whether a service can be used, 1 or 0.',
+    help: '1 if the service can be used, else 0.',
     labelNames: ['peer'],
     registers: [registry],
     collect() {
