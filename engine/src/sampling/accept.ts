@@ -15,7 +15,7 @@ export interface Acceptance {
  *
  * Every committed token is therefore the target's: v_k is conditioned on d_<k, and in the kept prefix d_<k = v_<k. The
  * text is token for token the one that the target alone samples with these u, whatever was drafted (PTP paper, arXiv
- * 2512.21323, error correction; docs/ptp.md, "Decoding with error correction").
+ * 2512.21323, error correction; docs/ptp.md, "Verification").
  *
  * @param draft [n] proposed tokens, n >= 0
  * @param picks [n + 1] the target's picks: `picks[k]` follows the context and `draft[0..k)`
