@@ -38,6 +38,12 @@ export async function lineChart(panels: readonly Panel[], title: string): Promis
   const names = [...new Set(panels.flatMap((panel) => panel.series.map(({ name }) => name)))];
   if (names.length > COLOURS.length) throw new Error(`at most ${COLOURS.length} series, got ${names.length}`);
   const dashed = new Set(panels.flatMap(({ series }) => series.filter((each) => each.dashed).map(({ name }) => name)));
+  const byName = <Value>(range: Value[]) => ({
+    field: 'name',
+    type: 'nominal' as const,
+    scale: { domain: names, range },
+    legend,
+  });
   const spec: TopLevelSpec = {
     background: 'white',
     padding: 12,
@@ -54,32 +60,10 @@ export async function lineChart(panels: readonly Panel[], title: string): Promis
       data: { values: panel.series.flatMap(({ name, points }) => points.map(([x, y]) => ({ name, x, y }))) },
       mark: { type: 'line', point: { size: 26 }, strokeWidth: 2 },
       encoding: {
-        x: {
-          field: 'x',
-          type: 'quantitative',
-          title: panel.x.title,
-          scale: scaleOf(panel.x, 2),
-          axis: ticksOf(panel, 'x'),
-        },
-        y: {
-          field: 'y',
-          type: 'quantitative',
-          title: panel.y.title,
-          scale: scaleOf(panel.y, 10),
-          axis: ticksOf(panel, 'y'),
-        },
-        color: {
-          field: 'name',
-          type: 'nominal',
-          scale: { domain: names, range: COLOURS.slice(0, names.length) },
-          legend,
-        },
-        strokeDash: {
-          field: 'name',
-          type: 'nominal',
-          scale: { domain: names, range: names.map((name) => (dashed.has(name) ? [5, 4] : [1, 0])) },
-          legend,
-        },
+        x: axisOf(panel, 'x', 2),
+        y: axisOf(panel, 'y', 10),
+        color: byName(names.map((_, i) => COLOURS[i] as string)),
+        strokeDash: byName(names.map((name) => (dashed.has(name) ? [5, 4] : [1, 0]))),
       },
     })),
   };
@@ -87,7 +71,12 @@ export async function lineChart(panels: readonly Panel[], title: string): Promis
   return `${rounded(svg).replace('>', `><title>${escaped(title)}</title>`)}\n`;
 }
 
-const scaleOf = ({ scale }: Axis, base: number) => (scale === 'log' ? { type: 'log' as const, base } : { zero: true });
+/** @param base of the logarithm on a logarithmic axis */
+function axisOf(panel: Panel, field: 'x' | 'y', base: number) {
+  const { title, scale } = panel[field];
+  const own = scale === 'log' ? { type: 'log' as const, base } : { zero: true };
+  return { field, type: 'quantitative' as const, title, scale: own, axis: ticksOf(panel, field) };
+}
 
 /** On a logarithmic x axis a tick at every point if they are few; on y at 1, 2 and 5 times the powers of ten. */
 function ticksOf({ x, y, series }: Panel, axis: 'x' | 'y'): object {

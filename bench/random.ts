@@ -1,4 +1,4 @@
-/** Numbers that follow from a seed, so that a schedule can be repeated: mulberry32 (Ettinger 2017). */
+/** Seeded pseudorandom numbers, so that a schedule can be repeated: mulberry32 (Ettinger 2017). */
 export class Random {
   #state: number;
 

@@ -2,66 +2,30 @@ import { once } from 'node:events';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { Admission } from '../gateway/src/access/admission.ts';
-import { ApiKeys } from '../gateway/src/access/api-keys.ts';
-import { createHttp } from '../gateway/src/app.ts';
-import type { GenerationRequest, GenerationStep, Generator } from '../gateway/src/decode/types.ts';
-import { GrammarCache } from '../gateway/src/grammar/cache.ts';
-import { loadChatTemplate } from '../gateway/src/text/chat-template.ts';
-import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
+import type { RequestOutcome } from '../gateway/src/decode/observer.ts';
+import type { GenerationRequest, GenerationStep } from '../gateway/src/decode/types.ts';
 import { asciiTokens, stepsOf, tokensOf } from './generated.ts';
-import { silent, TestPair } from './test-pair.ts';
+import { serveGateway } from './served.ts';
+import { TestPair } from './test-pair.ts';
 
 // The whole server with a small real pair: ONNX engines, gRPC, the decode loop, HTTP.
 
 const dir = join(import.meta.dirname, 'models', 'tiny');
 const never = new AbortController().signal;
+let server: Awaited<ReturnType<typeof serveGateway>>;
 let pair: TestPair;
-let url: string;
-let close: () => Promise<void>;
-
-beforeAll(async () => {
-  pair = await TestPair.onnx(dir, { prefixCacheBytes: 4e6 });
-  const [tokenizer, chatTemplate] = await Promise.all([loadTokenizer(dir), loadChatTemplate(dir)]);
-  const settings = { bodyLimit: 1 << 20, stallMillis: 30_000, corsOrigins: '' };
-  const generator = counting(pair.generator);
-  const app = await createHttp({
-    generator,
-    tokenizer,
-    grammars: new GrammarCache(tokenizer, generator.model),
-    chatTemplate,
-    admission: new Admission(64),
-    keys: new ApiKeys([]),
-    settings,
-    logger: silent,
-  });
-  url = await app.listen({ port: 0, host: '127.0.0.1' });
-  close = () => {
-    app.server.closeAllConnections();
-    return app.close();
-  };
-});
-
-afterAll(async () => {
-  await close();
-  await pair.stop();
-});
-
-/** Sequences that were not cancelled. */
+/** Sequences over HTTP that were not cancelled. */
 let finished = 0;
 
-function counting(counted: Generator): Generator {
-  return {
-    model: counted.model,
-    health: () => counted.health(),
-    async *generate(request, signal) {
-      for await (const step of counted.generate(request, signal)) {
-        if (step.finish) finished++;
-        yield step;
-      }
-    },
+beforeAll(async () => {
+  const requestFinished = ({ finish }: RequestOutcome) => {
+    if (finish) finished++;
   };
-}
+  const observers = [{ requestStarted: () => ({ requestFinished }) }];
+  server = await serveGateway(dir, { maxStreams: 64, observers, pair: { prefixCacheBytes: 4e6 } });
+  pair = server.pair;
+});
+afterAll(() => server.close());
 
 const text = (request: GenerationRequest) => stepsOf(pair.generator, request).then(tokensOf);
 
@@ -139,7 +103,7 @@ test('the next turns of a chat hit the prefix cache, and the text stays the same
 /** Closes its connection after the first bytes. @returns the response's status */
 async function hangUpAfterFirstEvent(seed: number): Promise<number | undefined> {
   const body = JSON.stringify({ model: 'default', prompt: 'export ', max_tokens: 240, seed, stream: true });
-  const request = httpRequest(`${url}/v1/completions`, {
+  const request = httpRequest(new URL('/v1/completions', server.url), {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
     agent: false,
@@ -158,7 +122,7 @@ test('50 clients that hang up mid-stream leave no sequence and no cache behind',
   expect(finished).toBeLessThan(25);
   const empty = { sequences: 0, cacheBytes: 0 };
   await expect.poll(() => [pair.target.usage(), pair.draft.usage()], { timeout: 15_000 }).toEqual([empty, empty]);
-  const response = await fetch(`${url}/v1/completions`, {
+  const response = await fetch(new URL('/v1/completions', server.url), {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify({ model: 'tiny', prompt: 'export ', max_tokens: 10, seed: 1 }),

@@ -6,30 +6,34 @@ import { Admission } from '../gateway/src/access/admission.ts';
 import { ApiKeys } from '../gateway/src/access/api-keys.ts';
 import { createHttp } from '../gateway/src/app.ts';
 import { PairGenerator } from '../gateway/src/decode/generate.ts';
+import type { StepObserver } from '../gateway/src/decode/observer.ts';
 import { GrammarCache } from '../gateway/src/grammar/cache.ts';
 import { generationService } from '../gateway/src/grpc.ts';
 import { TraceStore } from '../gateway/src/observe/trace-store.ts';
 import { loadChatTemplate } from '../gateway/src/text/chat-template.ts';
 import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
-import { silent, TestPair } from './test-pair.ts';
+import { silent, TestPair, type TestPairOptions } from './test-pair.ts';
 
 export interface GatewayOptions {
   readonly keys?: ApiKeys;
   readonly maxStreams?: number;
   readonly logger?: Logger;
+  /** In addition to the store of /traces. */
+  readonly observers?: readonly StepObserver[];
+  readonly pair?: TestPairOptions;
 }
 
 /** Serves a model folder: the real services, and the gateway over HTTP and gRPC. */
 export async function serveGateway(folder: string, options: GatewayOptions = {}) {
-  const { keys = new ApiKeys([]), maxStreams = 16, logger = silent } = options;
+  const { keys = new ApiKeys([]), maxStreams = 16, logger = silent, observers = [] } = options;
   const manifest = await loadManifest(folder);
-  const pair = await TestPair.onnx(folder);
+  const pair = await TestPair.onnx(folder, options.pair);
   const [tokenizer, chatTemplate] = [await loadTokenizer(folder), await loadChatTemplate(folder)];
   const settings = { bodyLimit: 2 ** 20, stallMillis: 10_000, corsOrigins: '' };
   const admission = new Admission(maxStreams);
   const traces = new TraceStore(20);
   const limits = { length: 8, budget: 16, mode: 'overlap', ahead: 4 } as const;
-  const generator = new PairGenerator(pair.services, limits, [traces]);
+  const generator = new PairGenerator(pair.services, limits, [traces, ...observers]);
   const grammars = new GrammarCache(tokenizer, generator.model);
   const app = await createHttp({
     generator,

@@ -4,7 +4,7 @@ import type { StepStats } from '../../gateway/src/decode/types.ts';
 import { sum } from '../statistics.ts';
 import { Clock, randomNumbers } from './clock.ts';
 import { DraftModel, type DraftQuality, yieldCurves } from './draft-model.ts';
-import { FixedPolicy, type Policy } from './fixed-policy.ts';
+import { fixedPolicy, type Policy } from './fixed-policy.ts';
 import { Replica, type ReplicaSettings, type Work } from './replica.ts';
 import { type Network, Sequence } from './sequence.ts';
 
@@ -171,5 +171,5 @@ function policiesOf({ controller, limits }: Scenario): () => Policy {
     return () => new Controller(limits, measured);
   }
   if (mode === 'auto') throw new Error('mode auto needs the controller');
-  return () => new FixedPolicy(mode, length, budget);
+  return () => fixedPolicy(mode, length, budget);
 }

@@ -28,9 +28,9 @@ const RECONNECT_MS = 3000;
 /** Covers the longest delay: more steps than fit into it. */
 const AHEAD = 12;
 const WAYS: Readonly<Record<string, { readonly mode: Mode; readonly ahead: number }>> = {
-  ahead: { mode: 'overlap', ahead: AHEAD },
-  beside: { mode: 'overlap', ahead: 0 },
-  before: { mode: 'sequential', ahead: 0 },
+  'overlap, sent ahead': { mode: 'overlap', ahead: AHEAD },
+  overlap: { mode: 'overlap', ahead: 0 },
+  sequential: { mode: 'sequential', ahead: 0 },
   'no drafter': { mode: 'plain', ahead: 0 },
 };
 const WAY_NAMES = Object.keys(WAYS);
