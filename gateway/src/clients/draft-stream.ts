@@ -1,6 +1,7 @@
 import type { BidiCall, RequestInit } from '@ptp/protocol/client';
 import { PtpError, toPtpError } from '@ptp/protocol/errors';
 import type { Branch, DrafterService, DraftResponse, DraftResult } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
+import { Backoff } from '@ptp/service-kit/backoff';
 import type { Draft, DraftCall, DraftStream } from '../decode/ports.ts';
 import type { GenerationRequest } from '../decode/types.ts';
 import { withTimeout } from './with-timeout.ts';
@@ -50,7 +51,7 @@ export class GrpcDraftStream implements DraftStream {
   /** When the last one came. */
   #answered = 0;
   #steps = 0;
-  #pauseMs = FIRST_PAUSE_MS;
+  readonly #backoff = new Backoff(FIRST_PAUSE_MS, LONGEST_PAUSE_MS);
   #retryAt = 0;
 
   constructor(parts: DraftStreamParts) {
@@ -94,7 +95,7 @@ export class GrpcDraftStream implements DraftStream {
       const { result, before } = await this.#answer(call, step);
       const { branches: said, timings } = result;
       const branches = assumed > 0 ? said.map((b) => ({ ...b, accepted: b.accepted - assumed })) : said;
-      this.#pauseMs = FIRST_PAUSE_MS;
+      this.#backoff.reset();
       // one that was sent while another was not answered is not under way before that is done
       const micros = Math.round((performance.now() - Math.max(sent, before)) * 1000);
       const { queueUs: queueMicros = 0, runUs: runMicros = 0, batchSize = 1 } = timings ?? {};
@@ -154,7 +155,7 @@ export class GrpcDraftStream implements DraftStream {
 
   #connect(): void {
     const opened = this.#parts.open();
-    this.#retryAt = performance.now() + this.#pauseMs;
+    this.#retryAt = performance.now() + this.#backoff.delayMs;
     if (!opened) return;
     const { call, leave } = opened;
     this.#call = call;
@@ -189,8 +190,7 @@ export class GrpcDraftStream implements DraftStream {
     this.#call = undefined;
     this.#ready = false;
     this.#overdue = false;
-    this.#retryAt = performance.now() + this.#pauseMs;
-    this.#pauseMs = Math.min(this.#pauseMs * 2, LONGEST_PAUSE_MS);
+    this.#retryAt = performance.now() + this.#backoff.next();
     this.#parts.onFailure(error);
   }
 }

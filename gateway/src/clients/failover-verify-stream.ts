@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PtpError, toPtpError } from '@ptp/protocol/errors';
+import { Backoff } from '@ptp/service-kit/backoff';
 import { committedTokens } from '../decode/block.ts';
 import type { Opened, StepRef, Verdict, VerifyCall, VerifyStream } from '../decode/ports.ts';
 
@@ -117,12 +118,13 @@ export class FailoverVerifyStream implements VerifyStream {
     const { recoveryMs, ready, onLoss } = this.#parts;
     this.#newest = undefined;
     const until = performance.now() + recoveryMs;
+    const backoff = new Backoff(FIRST_PAUSE_MS, LONGEST_PAUSE_MS);
     let error = toPtpError(lost);
     for (let opening = 0; opening < MOST_OPENINGS; opening++) {
       if (!this.#isLoss(error)) throw error;
       onLoss(error);
       this.#current?.end(true);
-      const pause = opening === 0 ? 0 : Math.min(FIRST_PAUSE_MS * 2 ** (opening - 1), LONGEST_PAUSE_MS);
+      const pause = opening === 0 ? 0 : backoff.next();
       const left = until - performance.now() - pause;
       if (left <= 0) break;
       try {

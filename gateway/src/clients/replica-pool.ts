@@ -2,6 +2,7 @@ import type { DescService } from '@bufbuild/protobuf';
 import { clientOn, openChannel, type ServiceClient } from '@ptp/protocol/client';
 import type { Tls } from '@ptp/protocol/credentials';
 import { toPtpError } from '@ptp/protocol/errors';
+import { Backoff } from '@ptp/service-kit/backoff';
 import type { Logger } from '@ptp/service-kit/log';
 import { HealthWatcher } from './health-watcher.ts';
 
@@ -26,7 +27,7 @@ interface Watched<S extends DescService> extends Replica<S> {
   client: ServiceClient<S>;
   readonly peer: HealthWatcher;
   streams: number;
-  pauseMs: number;
+  readonly backoff: Backoff;
   avoidUntil: number;
 }
 
@@ -64,7 +65,7 @@ export class ReplicaPool<S extends DescService> {
           check: (signal) => check(replica.client, signal),
         }),
         streams: 0,
-        pauseMs: FIRST_PAUSE_MS,
+        backoff: new Backoff(FIRST_PAUSE_MS, LONGEST_PAUSE_MS),
         avoidUntil: 0,
       };
       return replica;
@@ -97,11 +98,8 @@ export class ReplicaPool<S extends DescService> {
       if (left) return;
       left = true;
       chosen.streams--;
-      if (!failed) chosen.pauseMs = FIRST_PAUSE_MS;
-      else {
-        chosen.avoidUntil = performance.now() + chosen.pauseMs;
-        chosen.pauseMs = Math.min(2 * chosen.pauseMs, LONGEST_PAUSE_MS);
-      }
+      if (failed) chosen.avoidUntil = performance.now() + chosen.backoff.next();
+      else chosen.backoff.reset();
     };
     return { address: chosen.address, client: chosen.client, leave };
   }
