@@ -1,4 +1,5 @@
-import { Controller, type DraftLimits, Measurements } from '../../gateway/src/decode/controller.ts';
+import { Controller, type DraftLimits } from '../../gateway/src/decode/controller.ts';
+import { Measurements } from '../../gateway/src/decode/measurements.ts';
 import { MODES, type Mode } from '../../gateway/src/decode/mode-selector.ts';
 import type { StepStats } from '../../gateway/src/decode/types.ts';
 import { sum } from '../statistics.ts';

@@ -1,12 +1,13 @@
-import { type Block, cut, type ProposalSource } from './block.ts';
-import { AcceptanceCurve, Calibration, LinearCost, VerifyCost, type VerifyTime } from './cost-model.ts';
-import { MODES, type Mode, ModeSelector } from './mode-selector.ts';
+import { type Block, cut } from './block.ts';
+import { AcceptanceCurve, type VerifyCost, type VerifyTime } from './cost-model.ts';
+import type { Measurements } from './measurements.ts';
+import { MODES, type Mode } from './mode-selector.ts';
 
 /**
- * Chooses how each step drafts, so that tokens per time are most. One rule for all choices of one step: a token is worth the time in
- * which the sequence makes one anyway, 1 / rate; what is expected to bring fewer tokens than its time is worth is left out. Times and
- * chances are measured, never assumed (costs.ts); the mode is all sequences' common choice (pace.ts), unless one's drafts
- * fail, or come true, so often that another one is better for it.
+ * Chooses how each step drafts, to maximize tokens per time. One rule governs all choices: a token is worth the time in which the sequence
+ * makes one anyway, 1 / rate; work expected to bring fewer tokens than its time is worth is left out. Times and chances are measured, never
+ * assumed (cost-model.ts). All sequences share one mode (mode-selector.ts), except those whose drafts fail or succeed so much more often
+ * that another mode suits them better.
  */
 
 /** Default `budget` of the limits. */
@@ -14,124 +15,94 @@ export const DRAFT_BUDGET = 16;
 /** Default `ahead` of the gateway. */
 export const STEPS_AHEAD = 4;
 
-/** Limits from the settings, or from the request. */
+/** Limits of drafting, from the settings or the request. */
 export interface DraftLimits {
   /** Longest block under verification, in tokens. */
   readonly length: number;
   /** Tokens over all branches of one draft call. */
   readonly budget: number;
-  /** `auto` for what measures fastest. */
+  /** `auto` selects the mode measured as fastest. */
   readonly mode: Mode | 'auto';
-  /** Whether what repeats the text so far is proposed where nothing better is at hand; true unless given. */
+  /** Proposes repetitions of the text so far where nothing better is available. Default true. */
   readonly lookup?: boolean;
-  /** Most steps that may be sent before the outcome of the step before them is known; 0 unless given. */
+  /** Limit of steps sent ahead, before the outcome of the step before is known. Default 0. */
   readonly ahead?: number;
 }
 
-/** The mode of a step, and why. */
+/** The mode of a step and the reason for it. */
 export interface StepDecision {
   readonly mode: Mode;
-  /** `setting`: it is fixed; `own`: the drafts of this sequence fail, or come true, more often than others'; the others as in pace.ts. */
+  /** `setting`: the mode is fixed; `own`: the drafts of this sequence fail or succeed more often than others'; else see `ModeSelector.next`. */
   readonly reason: 'setting' | 'no drafter' | 'warm-up' | 'trial' | 'fastest' | 'own';
 }
 
-/** What became of a step. */
+/** Result of a step, from which the controller learns. */
 export interface Outcome {
   readonly mode: Mode;
   readonly block: Block;
   readonly accepted: number;
-  /** The whole step, its verify call, and the draft calls beside and before that (0 where there was none). */
+  /** Duration of the step, its verify call, and the draft calls concurrent with that and before it (0 without one). */
   readonly stepMicros: number;
   readonly verify: VerifyTime;
   readonly draftMicros: number;
   readonly redraftMicros: number;
-  /** Tokens that the call beside was allowed, and the one before. */
+  /** Tokens requested of the draft call, and of the redraft. */
   readonly budget: number;
   readonly redraftLength: number;
 }
 
-/** Each sequence's first blocks are verified in full and by half in turn; later one of so many in full, or drafted anew, whatever it is worth. */
+/** The first blocks are verified in full and by half in turn, to learn costs. */
 const LEARNING = 16;
+/** Later one block in 16 is verified in full, or redrafted, whatever it is worth. */
 const TRIED_IN_FULL = 16;
 
-/** Share by which older outcomes count less with each new one. */
+/** Decay of older outcomes per new one. */
 const EXPECTED_FORGET = 0.05;
 
-/** What all sequences of a gateway have measured. */
-export class Measurements {
-  readonly pace = new ModeSelector();
-  /** Verify calls by tokens drafted: alone, and beside a draft call. */
-  readonly verify: VerifyCost;
-  readonly verifyOverlapped: VerifyCost;
-  /** Draft calls by tokens asked for: before, and beside a verify call. */
-  readonly draft = new LinearCost();
-  readonly draftOverlapped = new LinearCost();
-  readonly calibrations: Readonly<Record<ProposalSource, Calibration>> = {
-    drafter: new Calibration(),
-    'prompt lookup': new Calibration(),
-    prediction: new Calibration(),
-    grammar: new Calibration(),
-    none: new Calibration(),
-  };
-  /** Share of steps with the outcome that the next one had been sent for, older ones fading; and times that it was too small. */
-  expectedRight = 1;
-  unexpected = 0;
-  /** Blocks that there were to verify, and times that there was none from the drafter. */
-  blocks = 0;
-  misses = 0;
-  readonly reach: AcceptanceCurve;
-
-  constructor(longest: number) {
-    this.verify = new VerifyCost(longest);
-    this.verifyOverlapped = new VerifyCost(longest);
-    this.reach = new AcceptanceCurve(longest);
-  }
-}
-
-/** Share by which a sequence's older steps count less with each new one, and by which what it knows of another mode becomes the usual. */
+/** Decay of a sequence's older steps per new one. */
 const OWN_FORGET = 0.05;
+/** Share by which a sequence's estimate of an unused mode returns to the common one, per step. */
 const OWN_FADE = 0.01;
-/** A mode must be so many times as fast for this sequence as the common one: its few steps swing. */
+/** Speed advantage that a mode needs to replace the common one for a sequence, whose few steps vary widely. */
 const OWN_BETTER = 1.25;
-/** Steps for which a sequence then stays with its own choice: a change costs a step or two. */
+/** Steps for which a sequence keeps its own mode: a change costs a step or two. */
 const OWN_STAY = 16;
 
-/** First steps after a change of mode that tell nothing of it: they have the other mode's block, and none is in flight. */
+/** Steps after a change of mode that are not counted: they verify the other mode's block, and none is in flight. */
 const SETTLING = 2;
 
-/** One sequence's view. */
+/** Decides for one sequence. */
 export class Controller {
   readonly #limits: DraftLimits;
   readonly #measured: Measurements;
-  readonly #reach: AcceptanceCurve;
-  /** Tokens that this sequence's own steps commit, by mode; what is usual stands for those that it has not made yet. */
+  readonly #acceptance: AcceptanceCurve;
+  /** Expected tokens per step of this sequence, by mode; the common figure until it has made such steps. */
   readonly #own: Partial<Record<Mode, number>> = {};
-  /** The sequence's own choice, and the steps for which it holds. */
+  /** The sequence's own mode, and the steps for which it still holds. */
   #chosen: Mode = 'overlap';
   #stay = 0;
-  /** Mode of the last step, and steps before it that had the same. */
+  /** Mode of the last step, and the number of steps before it in the same mode. */
   #last: Mode | undefined;
   #same = 0;
 
   constructor(limits: DraftLimits, measured: Measurements) {
     this.#limits = limits;
     this.#measured = measured;
-    this.#reach = new AcceptanceCurve(limits.length, OWN_FORGET, measured.reach);
-    measured.pace.enter();
+    this.#acceptance = new AcceptanceCurve(limits.length, OWN_FORGET, measured.acceptance);
+    measured.modes.enter();
   }
 
-  /** The sequence has ended. */
+  /** Call it when the sequence has ended. */
   close(): void {
-    this.#measured.pace.leave();
+    this.#measured.modes.leave();
   }
 
-  /** @param drafter whether there is one */
-  choose(drafter: boolean): StepDecision {
+  choose(drafterAvailable: boolean): StepDecision {
     const { mode: fixed } = this.#limits;
     if (fixed === 'plain') return { mode: fixed, reason: 'setting' };
-    if (!drafter) return { mode: 'plain', reason: 'no drafter' };
+    if (!drafterAvailable) return { mode: 'plain', reason: 'no drafter' };
     if (fixed !== 'auto') return { mode: fixed, reason: 'setting' };
-    const common = this.#measured.pace.next();
+    const common = this.#measured.modes.next();
     if (common.reason !== 'fastest') return common;
     if (this.#stay-- > 0) return { mode: this.#chosen, reason: 'own' };
     const best = MODES.reduce((a, b) => (this.#rate(b) > this.#rate(a) ? b : a));
@@ -140,20 +111,20 @@ export class Controller {
     return { mode: best, reason: 'own' };
   }
 
-  /** Longest block that fits what is still wanted: a step commits one token more than it accepts. */
+  /** Longest block for a step with `wanted` tokens to go: a step commits one token more than it accepts. */
   room(wanted: number): number {
     return Math.max(0, Math.min(this.#limits.length, wanted - 1));
   }
 
   /**
-   * The tokens of a block that are worth verifying beside a draft call or alone: as many as make the most of chances and time. A
-   * verify that ends before the draft beside it would be waited for anyway.
+   * The tokens of a block that are worth verifying, by their chances and the time they take. In `overlap`, time up to the end of the
+   * concurrent draft call is free.
    */
   worthVerifying(block: Block, mode: Mode): Block {
     if (block.tokens.length === 0) return block;
-    const beside = mode === 'overlap';
+    const overlapped = mode === 'overlap';
     const verify = this.#verify(mode);
-    const least = beside ? this.#measured.draftOverlapped.at(this.budget(block.tokens.length)) : 0;
+    const least = overlapped ? this.#measured.draftOverlapped.at(this.budget(block.tokens.length)) : 0;
     const worth = this.#worth(mode);
     const time = (n: number) => Math.max(least, verify.at(n));
     let [length, best] = [0, -worth * time(0)];
@@ -161,62 +132,63 @@ export class Controller {
       const value = expected - worth * time(k + 1);
       if (value >= best) [length, best] = [k + 1, value];
     }
-    // what a token costs is known from runs of several lengths only, so that all sequences take turns together
-    const turn = Math.floor(this.#measured.blocks++ / this.#measured.pace.open);
+    // the cost of a token shows only in runs of different lengths, so all sequences vary theirs together
+    const turn = Math.floor(this.#measured.blocks++ / this.#measured.modes.open);
     if (turn < LEARNING) length = turn % 2 === 0 ? block.tokens.length : Math.ceil(block.tokens.length / 2);
     else if (turn % TRIED_IN_FULL === 0) length = block.tokens.length;
     return length === block.tokens.length ? block : cut(block, 0, length);
   }
 
-  /** The block of which more tokens are expected to be right. */
+  /** The block with more tokens expected to be accepted. */
   better(one: Block, other: Block): Block {
     return this.#expect(other) > this.#expect(one) ? other : one;
   }
 
   /**
-   * How many tokens to draft anew, before they are verified; 0 where that is not worth its time, and the step goes on with what is at
-   * hand.
+   * Number of tokens to redraft before the verify call; 0 where that is not worth its time.
+   *
+   * @param candidate block available without a redraft
    */
-  worthDrafting(mode: Mode, room: number, atHand: Block): number {
+  worthDrafting(mode: Mode, room: number, candidate: Block): number {
     if (mode === 'plain' || room === 0) return 0;
     const { draft } = this.#measured;
     const turn = this.#measured.misses++;
-    // what it takes is known from drafts of several lengths only, and may change
+    // the cost shows only in drafts of different lengths, and may change
     if (turn < LEARNING || turn % TRIED_IN_FULL === 0) return turn % 2 === 0 ? room : Math.ceil(room / 2);
     const worth = this.#worth(mode);
     const perToken = this.#verify(mode).slope ?? 0;
-    let [length, best] = [0, this.#expect(atHand)];
+    let [length, best] = [0, this.#expect(candidate)];
     for (let n = 1; n <= room; n++) {
-      const value = this.#reach.expected(n) - worth * (draft.at(n) + perToken * n);
+      const value = this.#acceptance.expected(n) - worth * (draft.at(n) + perToken * n);
       if (value > best) [length, best] = [n, value];
     }
     return length;
   }
 
-  /** Whether to send the next step for the outcome that the drafter expects: where that fails, its draft is in the way of another one. */
+  /** True if the next step is to be sent ahead for the outcome that the drafter expects. If that fails, its draft delays another one. */
   worthSendingAhead(): boolean {
     return this.#measured.expectedRight > 0.5 || this.#measured.unexpected++ % TRIED_IN_FULL === 0;
   }
 
-  /** @param right whether a step ended as the next one had been sent for */
+  /** Learns whether a step ended as the next one, sent ahead, counted on. */
   sentAhead(right: boolean): void {
     this.#measured.expectedRight += EXPECTED_FORGET * (Number(right) - this.#measured.expectedRight);
   }
 
-  /** Chances of a block's tokens, which the drafter shares its budget out by. */
+  /** Chance of each token to be accepted if those before it are; the drafter divides its budget by them. */
   chances({ source, confidences }: Block): number[] {
     const calibration = this.#measured.calibrations[source];
     return confidences.map((confidence) => calibration.chance(confidence));
   }
 
-  /** Tokens that a draft call beside the verify of so many may take to end no later. */
+  /** Tokens that a draft call may take to end no later than the concurrent verify call of a block. */
   budget(drafted: number): number {
     const { draftOverlapped, verifyOverlapped } = this.#measured;
     const { budget } = this.#limits;
     const time = verifyOverlapped.at(drafted);
     if (!draftOverlapped.known || draftOverlapped.at(budget) <= time) return budget;
     const { slope } = draftOverlapped;
-    // as long as all calls were alike, a smaller one tells what a token costs
+    // while all calls were of one size, a smaller one shows the cost of a token
     const fitting =
       slope === undefined ? budget * 0.75 : slope > 0 ? budget - (draftOverlapped.at(budget) - time) / slope : budget;
     return Math.round(Math.max(Math.min(budget, 2 * (this.#limits.length + 1)), fitting));
@@ -232,7 +204,7 @@ export class Controller {
     if (outcome.redraftMicros > 0) measured.draft.observe(outcome.redraftLength, outcome.redraftMicros);
     if (drafted > 0) {
       if (block.source === 'drafter')
-        for (const reach of [measured.reach, this.#reach]) reach.observe(drafted, accepted);
+        for (const curve of [measured.acceptance, this.#acceptance]) curve.observe(drafted, accepted);
       for (const [k, confidence] of block.confidences.slice(0, accepted + 1).entries()) {
         measured.calibrations[block.source].observe(confidence, k < accepted);
       }
@@ -240,30 +212,30 @@ export class Controller {
     this.#same = mode === this.#last ? this.#same + 1 : 0;
     this.#last = mode;
     if (this.#same < SETTLING) return;
-    measured.pace.observe(mode, 1 + expected, outcome.stepMicros);
+    measured.modes.observe(mode, 1 + expected, outcome.stepMicros);
     this.#learn(mode, 1 + expected);
   }
 
-  /** What verify calls take in steps of a mode. */
+  /** Cost of verify calls in a mode. */
   #verify(mode: Mode): VerifyCost {
     return mode === 'overlap' ? this.#measured.verifyOverlapped : this.#measured.verify;
   }
 
   #learn(mode: Mode, tokens: number): void {
     for (const each of MODES) {
-      const usual = this.#measured.pace.typical(each)?.tokens;
+      const usual = this.#measured.modes.typical(each)?.tokens;
       if (usual === undefined) continue;
       const own = this.#own[each] ?? usual;
       this.#own[each] = own + (each === mode ? OWN_FORGET * (tokens - own) : OWN_FADE * (usual - own));
     }
   }
 
-  /** Expected number of right tokens of a block. */
+  /** Expected number of accepted tokens of a block. */
   #expect(block: Block): number {
     return this.#expected(block).at(-1) ?? 0;
   }
 
-  /** Expected number of right tokens among the first 1, 2 .. of a block. */
+  /** Expected number of accepted tokens among the first 1, 2 .. of a block. */
   #expected(block: Block): number[] {
     let [reached, expected] = [1, 0];
     return this.chances(block).map((chance) => {
@@ -274,17 +246,17 @@ export class Controller {
   }
 
   /**
-   * What a step's time is worth, tokens per microsecond: what the sequence makes in this mode, and at least what it would make without
-   * drafts, so that a bad choice is not measured by itself.
+   * Value of time, tokens per microsecond: the sequence's rate in this mode, and at least its rate without drafts, so that a bad choice
+   * does not lower its own bar.
    */
   #worth(mode: Mode): number {
     const bare = this.#verify(mode).at(0);
-    return Math.max(this.#rate(mode), this.#measured.pace.rate('plain'), bare > 0 ? 1 / bare : 0);
+    return Math.max(this.#rate(mode), this.#measured.modes.rate('plain'), bare > 0 ? 1 / bare : 0);
   }
 
-  /** Tokens per microsecond that this sequence makes in a mode, whose steps take what they take for all. */
+  /** Tokens per microsecond of this sequence in a mode; step times are those of all sequences. */
   #rate(mode: Mode): number {
-    const usual = this.#measured.pace.typical(mode);
+    const usual = this.#measured.modes.typical(mode);
     return usual ? (this.#own[mode] ?? usual.tokens) / usual.micros : 0;
   }
 }

@@ -1,16 +1,16 @@
-/** What the controller has measured of the machine and of the drafter. Times in microseconds; older observations fade. */
+/** Models of cost and acceptance that the controller learns. Times in microseconds; older observations decay. */
 
-/** Share by which older observations count less with each new one. */
+/** Decay of older observations per new one. */
 const FORGET = 0.02;
-/** Observations before an outlier can be told. */
+/** Observations before outliers are detected. */
 const SETTLED = 8;
-/** More than so many times what is expected is the machine's hiccup, and counts as that much. */
+/** Times are capped at this multiple of the expected time. */
 const OUTLIER = 3;
 
-/** Variance of n below which nothing is said of a slope. */
+/** Variance of n below which the slope is unknown. */
 const SAME = 0.001;
 
-/** Time as a line over a number of tokens, a + b n. */
+/** Time as a linear function of a number of tokens, a + b n. */
 export class LinearCost {
   #weight = 0;
   #n = 0;
@@ -18,7 +18,7 @@ export class LinearCost {
   #nn = 0;
   #ny = 0;
 
-  /** @param weight of the observation, in (0, 1] */
+  /** @param weight in (0, 1] */
   observe(n: number, micros: number, weight = 1): void {
     const y = this.#weight >= SETTLED ? Math.min(micros, OUTLIER * this.at(n)) : micros;
     const keep = 1 - FORGET * weight;
@@ -29,19 +29,19 @@ export class LinearCost {
     this.#ny = keep * this.#ny + weight * n * y;
   }
 
-  /** Whether anything has been observed. */
+  /** True once something has been observed. */
   get known(): boolean {
     return this.#weight > 0;
   }
 
-  /** b, at least 0; undefined while all observations were of the same n. */
+  /** b, at least 0; undefined while all observations have the same n. */
   get slope(): number | undefined {
     const variance = this.#weight * this.#nn - this.#n ** 2;
     if (variance < SAME * this.#weight ** 2) return undefined;
     return Math.max(0, (this.#weight * this.#ny - this.#n * this.#y) / variance);
   }
 
-  /** Over all observations; 0 before any. */
+  /** Mean time; 0 before any observation. */
   get mean(): number {
     return this.known ? this.#y / this.#weight : 0;
   }
@@ -53,27 +53,28 @@ export class LinearCost {
   }
 }
 
-/** A verify call; microseconds. */
+/** Timing of a verify call, microseconds. */
 export interface VerifyTime {
-  /** As the gateway saw it, network and queue included. */
+  /** As the gateway sees it, network and queue included. */
   readonly micros: number;
   readonly queueMicros: number;
-  /** The engine run, which `batchSize` sequences shared, and the tokens drafted for each of them, in the mean. */
+  /** The engine run, which `batchSize` sequences shared. */
   readonly runMicros: number;
   readonly batchSize: number;
+  /** Mean number of drafted tokens per sequence of the run. */
   readonly drafted: number;
 }
 
 /**
- * Time of a verify call by the tokens drafted, when all sequences of its run have as many. In a large batch one sequence's tokens seem
- * to cost nothing; but all choose by the same rule, so what one more token costs is what it costs when all have it. A run that
- * takes longer also keeps the sequences waiting that are not in it.
+ * Time of a verify call by drafted tokens, if all sequences of its run have as many. In a large batch one sequence's tokens seem free; but
+ * all choose by the same rule, so the cost of one more token is its cost when all sequences have it. A longer run also delays the sequences
+ * that wait for the next one.
  */
 export class VerifyCost {
   readonly #longest: number;
   readonly #run = new LinearCost();
   readonly #queue = new LinearCost();
-  /** What is neither queue nor run. */
+  /** Time outside of queue and run. */
   readonly #outside = new LinearCost();
 
   /** @param longest block, in tokens */
@@ -82,11 +83,11 @@ export class VerifyCost {
   }
 
   observe({ micros, queueMicros, runMicros, batchSize, drafted }: VerifyTime): void {
-    // each of a run's sequences tells of it
+    // each sequence of a run reports it
     const weight = 1 / batchSize;
     this.#queue.observe(0, queueMicros, weight);
     this.#outside.observe(0, Math.max(0, micros - queueMicros - runMicros), weight);
-    // a run with a part of some prompt
+    // longer runs include part of a prompt
     if (drafted <= this.#longest) this.#run.observe(drafted, runMicros, weight);
   }
 
@@ -94,7 +95,7 @@ export class VerifyCost {
     return this.#run.known;
   }
 
-  /** Of each token more. */
+  /** Cost of one more token. */
   get slope(): number | undefined {
     const { slope } = this.#run;
     return slope === undefined ? undefined : this.#waiting() * slope;
@@ -104,27 +105,27 @@ export class VerifyCost {
     return this.#outside.at(0) + this.#waiting() * this.#run.at(n);
   }
 
-  /** Runs that a call takes, waiting for those before its own included. */
+  /** Number of runs that a call lasts, those waited for included. */
   #waiting(): number {
     const run = this.#run.mean;
     return run > 0 ? 1 + this.#queue.at(0) / run : 1;
   }
 }
 
-/** Classes of confidence that are told apart. */
+/** Number of confidence classes. */
 const BINS = 10;
-/** How many observations the assumption weighs that a confidence is the chance of being right. */
+/** Weight, in observations, of the assumption that a confidence is the chance of acceptance. */
 const PRIOR = 20;
 
 /**
- * The chance that a token is right, by the drafter's confidence in it: two near distributions that pick by the same uniforms agree
- * more often than a token's probability says.
+ * Chance of acceptance by the drafter's confidence: two similar distributions that pick by the same uniforms agree more often than the
+ * token's probability suggests.
  */
 export class Calibration {
   readonly #right = new Float64Array(BINS).map((_, i) => (PRIOR * (i + 0.5)) / BINS);
   readonly #all = new Float64Array(BINS).fill(PRIOR);
 
-  /** A token whose predecessors in the block were right. */
+  /** Observes a token whose predecessors in the block were accepted. */
   observe(confidence: number, right: boolean): void {
     const bin = binOf(confidence);
     const keep = 1 - FORGET / 4;
@@ -140,18 +141,18 @@ export class Calibration {
 
 const binOf = (confidence: number): number => Math.min(BINS - 1, Math.floor(confidence * BINS));
 
-/** The chance that the first k tokens of a block are all right. */
+/** Chance that the first k tokens of a block are all accepted. */
 export class AcceptanceCurve {
   readonly #chances: number[];
   readonly #forget: number;
 
-  /** @param start of which this is a copy that goes its own way; else one starts from what a fair drafter does */
+  /** @param start curve to copy; by default that of a fair drafter */
   constructor(longest: number, forget = FORGET, start?: AcceptanceCurve) {
     this.#chances = Array.from({ length: longest + 1 }, (_, k) => start?.chance(k) ?? 0.7 ** k);
     this.#forget = forget;
   }
 
-  /** @param drafted tokens of a block @param accepted how many were right before the first wrong one */
+  /** @param drafted length of a block @param accepted tokens before its first rejected one */
   observe(drafted: number, accepted: number): void {
     for (let k = 1; k <= drafted && k < this.#chances.length; k++) {
       const old = this.#chances[k] as number;
@@ -163,7 +164,7 @@ export class AcceptanceCurve {
     return this.#chances[k] ?? 0;
   }
 
-  /** Expected number of right tokens in a block of n. */
+  /** Expected number of accepted tokens in a block of n. */
   expected(n: number): number {
     return this.#chances.slice(1, n + 1).reduce((sum, chance) => sum + chance, 0);
   }

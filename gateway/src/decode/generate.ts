@@ -1,6 +1,7 @@
 import { PtpError } from '@ptp/protocol/errors';
-import { Controller, type DraftLimits, Measurements } from './controller.ts';
+import { Controller, type DraftLimits } from './controller.ts';
 import { Driver } from './driver.ts';
+import { Measurements } from './measurements.ts';
 import { type StepObserver, startRequest } from './observer.ts';
 import { DecodePipeline } from './pipeline.ts';
 import type { DraftStream, Streams, VerifyStream } from './ports.ts';

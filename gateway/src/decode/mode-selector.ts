@@ -1,5 +1,5 @@
 /**
- * - `overlap`: the next block is drafted while this one is verified, for its likely outcomes; when none fits, it is drafted anew if that pays.
+ * - `overlap`: the next block is drafted for its likely outcomes while this one is verified; if none fits, it is redrafted where that pays.
  * - `sequential`: a block is drafted, then verified.
  * - `plain`: nothing is drafted.
  */
@@ -7,30 +7,31 @@ export type Mode = 'overlap' | 'sequential' | 'plain';
 
 export const MODES: readonly Mode[] = ['overlap', 'sequential', 'plain'];
 
-/** Share by which a mode's older steps count less with each new one, and with each one of the mode in use. */
+/** Decay of a mode's older steps per new one. */
 const FORGET = 0.02;
+/** Decay of the other modes' steps per step of the mode in use. */
 const AGE = 0.002;
-/** Steps of each mode before rates are believed. The first of them, of all modes in turn, are not counted: compilers are still at work. */
+/** First steps of each mode that are not counted, while compilers are at work; and steps of each mode before rates are used. */
 const [COLD, WARM_UP] = [6, 12];
-/** Steps of a trial; as all steps here, so many for each open sequence. */
+/** Steps of a trial per open sequence. */
 const TRIAL = 8;
-/** Share of the time that the trials of one mode may cost: the slower it is, the rarer they are. */
+/** Share of the time that trials of one mode may cost: the slower the mode, the rarer its trials. */
 const COST = 0.005;
-/** Steps between two trials of a mode, whatever they cost; four times as many as are known of it where that is more. */
+/** Limits of the steps between two trials of a mode; at least four times as many as are known of it. */
 const [SHORTEST, LONGEST] = [50, 1600];
-/** A mode must be so many times as fast as the present one to take its place, and by more than chance explains. */
+/** Speed advantage that a mode needs to replace the present one; it must also exceed the standard error. */
 const BETTER = 1.05;
-/** Standard error of the rate of one step, as a share of it, at least: steps of one place in a text are more alike than others. */
+/** Minimal standard error of the rate of one step, relative to it: neighbouring steps of a text are alike. */
 const SWING = 0.25;
-/** When the rate of the mode in use changes by this factor, the others' may have changed too: what is known of them counts so much less. */
+/** Change of the rate of the mode in use after which the others' may have changed too; their steps then keep this weight. */
 const CHANGED = 1.25;
 const STALE = 0.2;
 
-/** Tokens and time of one mode's steps, older ones fading. */
+/** Tokens and time of one mode's steps, decayed. */
 class DecayedStats {
-  /** Those that are not counted included. */
+  /** All steps, uncounted ones included. */
   steps = 0;
-  /** Steps that it knows of. */
+  /** Decayed number of counted steps. */
   weight = 0;
   #tokens = 0;
   #micros = 0;
@@ -38,7 +39,7 @@ class DecayedStats {
   #tokensMicros = 0;
   #microsMicros = 0;
 
-  /** @param keep what all earlier steps count for now */
+  /** @param keep remaining weight of earlier steps */
   observe(tokens: number, micros: number, keep: number): void {
     this.fade(keep);
     this.weight++;
@@ -63,7 +64,7 @@ class DecayedStats {
     return this.#micros > 0 ? this.#tokens / this.#micros : 0;
   }
 
-  /** The rate's variance, by the steps' differences from it (that of a ratio estimator, Cochran 1977, 6.4). */
+  /** Variance of the rate, that of a ratio estimator (Cochran 1977, 6.4). */
   get variance(): number {
     const { rate } = this;
     const squares = this.#tokensTokens - 2 * rate * this.#tokensMicros + rate * rate * this.#microsMicros;
@@ -78,8 +79,8 @@ class DecayedStats {
 }
 
 /**
- * Which mode gives the most tokens per time: a matter of the machine (whether drafter and verifier have cores of their own) and of
- * load, so that all sequences of a gateway try the same one at the same time and share what they find.
+ * Selects the mode with the most tokens per time. That depends on the machine (do drafter and verifier share cores?) and its load, so all
+ * sequences of a gateway try the same mode at the same time and share the result.
  */
 export class ModeSelector {
   readonly #tallies: Readonly<Record<Mode, DecayedStats>> = {

@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { EMPTY } from '../../src/decode/block.ts';
-import { Controller, type DraftLimits, Measurements } from '../../src/decode/controller.ts';
+import { Controller, type DraftLimits } from '../../src/decode/controller.ts';
 import { VerifyCost } from '../../src/decode/cost-model.ts';
+import { Measurements } from '../../src/decode/measurements.ts';
 import { MODES, type Mode } from '../../src/decode/mode-selector.ts';
 import {
   type Machine,
@@ -174,14 +175,14 @@ test('the first two steps after a change of mode teach nothing: they have the ot
   };
   // nor do the first ones of a process
   observe('plain', 9000, 2 + 6);
-  expect(measured.pace.rate('plain')).toBe(0);
+  expect(measured.modes.rate('plain')).toBe(0);
   observe('plain', 2000, 1);
-  expect(measured.pace.rate('plain')).toBeCloseTo(1 / 2000);
+  expect(measured.modes.rate('plain')).toBeCloseTo(1 / 2000);
   observe('overlap', 1000, 1);
   observe('plain', 9000, 2);
-  expect(measured.pace.rate('plain')).toBeCloseTo(1 / 2000);
+  expect(measured.modes.rate('plain')).toBeCloseTo(1 / 2000);
   observe('plain', 4000, 1);
-  expect(measured.pace.rate('plain')).toBeLessThan(1 / 2900);
+  expect(measured.modes.rate('plain')).toBeLessThan(1 / 2900);
 });
 
 test('what a token costs is told by the runs, not by the calls of which they are a part', () => {

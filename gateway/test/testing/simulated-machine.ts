@@ -1,4 +1,5 @@
-import { Controller, type DraftLimits, Measurements } from '../../src/decode/controller.ts';
+import { Controller, type DraftLimits } from '../../src/decode/controller.ts';
+import { Measurements } from '../../src/decode/measurements.ts';
 import type { Mode } from '../../src/decode/mode-selector.ts';
 import { DecodePipeline } from '../../src/decode/pipeline.ts';
 import type { PipelineEvent } from '../../src/decode/pipeline-types.ts';
