@@ -8,47 +8,47 @@ import { withTimeout } from './with-timeout.ts';
 
 type Call = BidiCall<RequestInit<typeof DrafterService.method.draft>, DraftResponse>;
 
-/** Pause before a lost drafter is tried again, milliseconds; doubles with each failure. */
+/** Backoff before a lost drafter is tried again, milliseconds. */
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 8000;
 
-/** What an answer has to fit. */
+/** The step that an answer must fit. */
 interface Sent {
   readonly step: number;
   readonly assumed: number;
   readonly block: readonly number[];
 }
 
-/** What a draft stream is made of. */
+/** Parts of a draft stream. */
 export interface DraftStreamParts {
-  /** Begins a call, and hears when it has ended, and whether by the drafter's fault; undefined while there is no drafter. */
+  /** Opens a call; undefined while no drafter is usable. Call `leave` when it has ended, `failed` if the drafter was lost. */
   readonly open: () => { readonly call: Call; readonly leave: (failed: boolean) => void } | undefined;
   readonly request: GenerationRequest;
   /** W3C trace context of the request. */
   readonly traceparent: string;
-  /** How long a stream waits for a draft. */
+  /** Timeout of a draft, milliseconds. */
   readonly timeoutMs: number;
   readonly vocabulary: number;
   readonly onFailure: (error: unknown) => void;
 }
 
-/** A Draft call, and after its loss another one, opened with the tokens so far: the text doesn't depend on either. */
+/** A Draft call and, after its loss, another one opened with the tokens so far. The text does not depend on either. */
 export class GrpcDraftStream implements DraftStream {
   readonly #parts: DraftStreamParts;
   /** Prompt and everything committed. */
   readonly #tokens: number[];
-  /** Tokens of `#tokens` that the drafter knows. */
-  #told = 0;
+  /** Number of `#tokens` sent to the drafter. */
+  #sentTokens = 0;
   #call: Call | undefined;
   #leave: (failed: boolean) => void = () => {};
-  /** Settles when the open has been answered; `#ready` then says so. */
+  /** Settles when the opening has been answered and `#ready` is set, or has failed. */
   #opening: Promise<void> = Promise.resolve();
   #ready = false;
-  /** A step has not been answered in time; its answer is waited for and dropped before the next one is sent. */
+  /** A step was not answered in time; no other is sent before its late answer, which is dropped. */
   #overdue = false;
-  /** Answers come in the order of the steps: settles when the last one that is awaited has come. */
+  /** Answers arrive in the order of the steps; settles when the last one awaited has arrived. */
   #received: Promise<unknown> = Promise.resolve();
-  /** When the last one came. */
+  /** Arrival of the last answer. */
   #answered = 0;
   #steps = 0;
   readonly #backoff = new Backoff(FIRST_PAUSE_MS, LONGEST_PAUSE_MS);
@@ -80,8 +80,8 @@ export class GrpcDraftStream implements DraftStream {
     if (!call) throw new PtpError('unavailable', 'the drafter is not available');
     const sent = performance.now();
     try {
-      const committed = this.#tokens.slice(this.#told);
-      this.#told = this.#tokens.length;
+      const committed = this.#tokens.slice(this.#sentTokens);
+      this.#sentTokens = this.#tokens.length;
       const step = {
         step: this.#steps++,
         committed,
@@ -96,7 +96,7 @@ export class GrpcDraftStream implements DraftStream {
       const { branches: said, timings } = result;
       const branches = assumed > 0 ? said.map((b) => ({ ...b, accepted: b.accepted - assumed })) : said;
       this.#backoff.reset();
-      // one that was sent while another was not answered is not under way before that is done
+      // a step sent before the answer to another one is under way from that answer on
       const micros = Math.round((performance.now() - Math.max(sent, before)) * 1000);
       const { queueUs: queueMicros = 0, runUs: runMicros = 0, batchSize = 1 } = timings ?? {};
       return { branches, micros, queueMicros, runMicros, batchSize };
@@ -106,7 +106,7 @@ export class GrpcDraftStream implements DraftStream {
     }
   }
 
-  /** A draft that nobody waits for any more is answered soon. */
+  /** Ends the call. A pending draft is still answered; an overdue or unopened call is reset. */
   close(): void {
     if (this.#ready && !this.#overdue) this.#call?.finish();
     else this.#call?.cancel();
@@ -116,7 +116,7 @@ export class GrpcDraftStream implements DraftStream {
   }
 
   /**
-   * The answer, and when the one before it came.
+   * The answer, and the arrival of the one before it.
    *
    * @throws PtpError; with `#overdue` set when the answer is only late
    */
@@ -139,10 +139,10 @@ export class GrpcDraftStream implements DraftStream {
     if (value.branches.every((branch) => isSound(branch, sent, this.#parts.vocabulary))) {
       return { result: value, before };
     }
-    throw new PtpError('internal', 'the drafter answered with what cannot be a draft');
+    throw new PtpError('internal', 'the drafter sent an invalid draft');
   }
 
-  /** Sends no step before the late answer has come. Opening anew would only add the prompt to what keeps the drafter busy. */
+  /** Waits for a late answer before the next step. Opening a new call would only add the prompt to the drafter's load. */
   #await(call: Call, late: Promise<unknown>): void {
     this.#overdue = true;
     late.then(
@@ -164,7 +164,7 @@ export class GrpcDraftStream implements DraftStream {
     this.#overdue = false;
     this.#steps = 0;
     this.#received = Promise.resolve();
-    this.#told = this.#tokens.length;
+    this.#sentTokens = this.#tokens.length;
     const { prompt, sampling, seed } = this.#parts.request;
     const start = {
       tokens: [...this.#tokens],
@@ -195,7 +195,7 @@ export class GrpcDraftStream implements DraftStream {
   }
 }
 
-/** Whether a branch can be passed on to the verifier, which would refuse the stream's step for a token that is none. */
+/** True if a branch can be passed on to the verifier, which rejects steps with invalid tokens. */
 function isSound({ accepted, tokens, confidences }: Branch, { assumed, block }: Sent, vocabulary: number): boolean {
   return (
     accepted >= assumed &&

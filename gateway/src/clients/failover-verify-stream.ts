@@ -4,43 +4,42 @@ import { Backoff } from '@ptp/service-kit/backoff';
 import { committedTokens } from '../decode/block.ts';
 import type { Opened, StepRef, Verdict, VerifyCall, VerifyStream } from '../decode/ports.ts';
 
-/** Openings that may fail one after another before the stream is given up. */
+/** Consecutive failures to open after which the stream is given up. */
 const MOST_OPENINGS = 10;
-/** Pause after the first of them, milliseconds; doubles with each. */
+/** Backoff between openings, milliseconds. */
 const FIRST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 2000;
 
-/** Where a stream begins: what has been committed, of which the first tokens are the prompt. */
+/** Start of a stream: the prompt and the tokens committed since. */
 export interface Start {
   readonly tokens: readonly number[];
-  /** Tokens of these that were generated. */
+  /** Number of these that were generated. */
   readonly generated: number;
 }
 
 /** A stream at one verifier. */
 export interface OpenStream {
   readonly stream: VerifyStream;
-  /** Ends it; `failed` for a loss that is the verifier's. */
+  /** Ends the stream; `failed` if the verifier was lost. */
   readonly end: (failed: boolean) => void;
 }
 
 export interface FailoverParts {
   readonly prompt: readonly number[];
-  /** Begins a stream; undefined while no verifier can be used. */
+  /** Opens a stream; undefined while no verifier is usable. */
   readonly open: (start: Start) => OpenStream | undefined;
-  /** Resolves when one can be used; rejects after that time. */
+  /** Resolves when a verifier is usable; rejects after the timeout. */
   readonly ready: (timeoutMs: number, signal: AbortSignal) => Promise<void>;
   /** How long a stream waits for another verifier, milliseconds. */
   readonly recoveryMs: number;
   readonly signal: AbortSignal;
-  /** Hears of each loss that is to be made good. */
+  /** Called on each loss that is recovered from. */
   readonly onLoss: (error: PtpError) => void;
 }
 
 /**
- * A Verify stream that outlives its verifier: when that is lost it goes on at another one, or at the same one come back, opened with
- * what has been committed and at the position where it was. The tokens are the same, as a token follows from those before it, the seed
- * and its position.
+ * A Verify stream that outlives its verifier: after a loss it continues at another one, or at the same one once it is back, opened with the
+ * committed tokens. The tokens stay the same, as each follows from those before it, the seed and its position.
  */
 export class FailoverVerifyStream implements VerifyStream {
   readonly #parts: FailoverParts;
@@ -48,16 +47,16 @@ export class FailoverVerifyStream implements VerifyStream {
   readonly #opened: Promise<Opened>;
   #current: OpenStream | undefined;
   #closed = false;
-  /** The last step that the present verifier has been sent. */
+  /** The last step sent to the present verifier. */
   #newest: StepRef | undefined;
 
-  /** @throws PtpError `unavailable` when no verifier can be used: who comes to the door does not wait */
+  /** @throws PtpError `unavailable` when no verifier is usable: new requests do not wait for one */
   constructor(parts: FailoverParts) {
     this.#parts = parts;
     this.#current = this.#open();
     if (!this.#current) throw new PtpError('unavailable', 'the verifier is not reachable');
     this.#opened = this.#firstOpened(this.#current);
-    this.#opened.catch(() => {}); // whoever awaits it hears of it
+    this.#opened.catch(() => {}); // reported to those who await it
   }
 
   opened(): Promise<Opened> {
@@ -103,7 +102,7 @@ export class FailoverVerifyStream implements VerifyStream {
     try {
       return await first.stream.opened();
     } catch (error) {
-      // no room is told at the door, unless another verifier has some
+      // a full verifier rejects new requests, unless another one has room
       if (toPtpError(error).code !== 'resource_exhausted') return this.#recover(error);
       first.end(true);
       const second = this.#open();
@@ -113,7 +112,7 @@ export class FailoverVerifyStream implements VerifyStream {
     }
   }
 
-  /** Goes on elsewhere. @throws what was lost if that can't be made good, or no verifier takes over in time */
+  /** Continues elsewhere. @throws PtpError the loss, if it is not the verifier's; `unavailable` if no verifier takes over in time */
   async #recover(lost: unknown): Promise<Opened> {
     const { recoveryMs, ready, onLoss } = this.#parts;
     this.#newest = undefined;
@@ -147,7 +146,7 @@ export class FailoverVerifyStream implements VerifyStream {
     return open({ tokens: [...prompt, ...this.#committed], generated: this.#committed.length });
   }
 
-  /** Whether the verifier is at fault, rather than the request or its client. */
+  /** True if the verifier is at fault, not the request or its client. */
   #isLoss({ code }: PtpError): boolean {
     if (this.#closed || this.#parts.signal.aborted) return false;
     return ['unavailable', 'deadline_exceeded', 'resource_exhausted', 'cancelled'].includes(code);

@@ -12,13 +12,13 @@ export interface HealthWatcherParts {
   readonly logger: Logger;
   /** The connection to the service. */
   readonly channel: Connection;
-  /** Gives a fresh one each time that it is lost. */
+  /** Opens a new connection after a loss. */
   readonly renew: () => Connection;
-  /** Throws when the service must not be used. */
+  /** Throws if the service must not be used. */
   readonly check: (signal: AbortSignal) => Promise<void>;
 }
 
-/** Follows one service's health, and checks each time it appears that it serves our pair. */
+/** Watches the health of one service, and checks each time it appears that it serves the same pair. */
 export class HealthWatcher {
   readonly #controller = new AbortController();
   readonly #service: DescService;
@@ -72,7 +72,7 @@ export class HealthWatcher {
   }
 }
 
-/** Tries the check until it passes or says that the service is the wrong one. @returns the error in the latter case */
+/** Repeats the check until it passes or rejects the service. @returns the error in the latter case */
 async function attempt(
   check: (signal: AbortSignal) => Promise<void>,
   signal: AbortSignal,

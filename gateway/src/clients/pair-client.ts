@@ -12,30 +12,30 @@ import { FailoverVerifyStream, type OpenStream, type Start } from './failover-ve
 import { ReplicaPool } from './replica-pool.ts';
 import { GrpcVerifyStream } from './verify-stream.ts';
 
-/** Where the services are, and how long they may keep a stream waiting. */
+/** Addresses and timeouts of the services. */
 export interface PairClientOptions {
   readonly model: ModelInfo & { readonly tokenizerSha256: string };
   /** At least one. */
   readonly verifiers: readonly string[];
-  /** None for a target without a drafter. */
+  /** Empty for a target without a drafter. */
   readonly drafters: readonly string[];
-  /** A stream waits no longer for a draft, milliseconds. */
+  /** Timeout of a draft, milliseconds. */
   readonly draftTimeoutMs: number;
-  /** A verifier that takes longer to answer is taken for lost, milliseconds. */
+  /** A verifier that takes longer to answer counts as lost, milliseconds. */
   readonly verifyTimeoutMs: number;
-  /** How long a stream that has lost its verifier waits for another one, milliseconds. */
+  /** Time for which a stream that lost its verifier waits for another one, milliseconds. */
   readonly recoveryMs: number;
   readonly logger: Logger;
   readonly tls?: Tls | undefined;
 }
 
-/** Both services over gRPC. */
+/** The two services over gRPC. */
 export class PairClient implements Streams {
   readonly model: ModelInfo;
   readonly #options: PairClientOptions;
   readonly #verifiers: ReplicaPool<typeof VerifierService>;
   readonly #drafters: ReplicaPool<typeof DrafterService>;
-  /** As the verifier that was connected last says. */
+  /** As reported by the verifier connected last. */
   #batchInvariant: boolean | undefined;
 
   constructor(options: PairClientOptions) {
@@ -73,7 +73,7 @@ export class PairClient implements Streams {
     };
   }
 
-  /** Resolves when there is one of each that is usable. */
+  /** Resolves when a verifier and a drafter are usable. */
   async ready(timeoutMs: number): Promise<void> {
     const drafters = this.#options.drafters.length > 0 ? [this.#drafters] : [];
     await Promise.all([this.#verifiers, ...drafters].map((replicas) => replicas.ready(timeoutMs)));
@@ -90,7 +90,7 @@ export class PairClient implements Streams {
       signal,
       onLoss: (err) => {
         onVerifierLoss();
-        logger.warn({ err }, 'a stream has lost its verifier; it goes on elsewhere');
+        logger.warn({ err }, 'a stream has lost its verifier and continues elsewhere');
       },
     });
   }
@@ -120,19 +120,19 @@ export class PairClient implements Streams {
       return lease && { call: lease.client.draft({ signal }), leave: lease.leave };
     };
     const onFailure = (error: unknown) => {
-      if (!signal.aborted) logger.warn({ err: toPtpError(error) }, 'the drafter failed; decoding goes on');
+      if (!signal.aborted) logger.warn({ err: toPtpError(error) }, 'the drafter failed; decoding continues without it');
     };
     return new GrpcDraftStream({ open, request, traceparent, timeoutMs, vocabulary: this.model.vocabulary, onFailure });
   }
 
-  /** Closes all connections when the streams on them have ended. */
+  /** Closes all connections once the streams on them have ended. */
   close(): void {
     this.#verifiers.close();
     this.#drafters.close();
   }
 }
 
-/** @throws PtpError `failed_precondition` naming the fact that differs: tokens of one pair mean nothing to another */
+/** @throws PtpError `failed_precondition` naming the difference: token ids mean nothing to another model */
 function assertSamePair(theirs: ModelFacts | undefined, ours: PairClientOptions['model']): void {
   const pairs = [
     ['model_id', theirs?.modelId, ours.modelId],

@@ -6,7 +6,7 @@ import { Backoff } from '@ptp/service-kit/backoff';
 import type { Logger } from '@ptp/service-kit/log';
 import { HealthWatcher } from './health-watcher.ts';
 
-/** How long a replica that has failed is left alone while another one can be used, milliseconds; doubles with each failure. */
+/** Backoff for which a failed replica is avoided while another one is usable, milliseconds. */
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 8000;
 
@@ -16,9 +16,9 @@ export interface Replica<S extends DescService> {
   readonly client: ServiceClient<S>;
 }
 
-/** A stream's place at a replica. */
+/** Lease of a replica by one stream. */
 export interface Lease<S extends DescService> extends Replica<S> {
-  /** The stream has ended; `failed` for a loss that is the replica's. Further calls do nothing. */
+  /** Ends the lease; `failed` if the replica was lost. Further calls do nothing. */
   readonly leave: (failed: boolean) => void;
 }
 
@@ -31,11 +31,11 @@ interface Watched<S extends DescService> extends Replica<S> {
   avoidUntil: number;
 }
 
-/** The instances of one service. A stream goes to the one with the fewest streams of this gateway, of those that can be used. */
+/** Instances of one service. A stream goes to the usable one with the fewest streams of this gateway. */
 export class ReplicaPool<S extends DescService> {
   readonly #replicas: readonly Watched<S>[];
 
-  /** @param check throws when an instance must not be used, see peer.ts */
+  /** @param check throws if an instance must not be used */
   constructor(
     service: S,
     addresses: readonly string[],
@@ -44,7 +44,7 @@ export class ReplicaPool<S extends DescService> {
     tls?: Tls,
   ) {
     this.#replicas = addresses.map((address) => {
-      // one connection for the service's calls and for watching its health, so that a loss of it is noticed
+      // calls and health watch share a connection, so that its loss is noticed
       const open = () => openChannel(address, { tls, apart: true });
       const channel = open();
       const renew = () => {

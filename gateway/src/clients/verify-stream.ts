@@ -12,13 +12,13 @@ import { withTimeout } from './with-timeout.ts';
 type Method = typeof VerifierService.method.verify;
 type Answers = Response<Method>['kind'];
 
-/** What a Verify call is made with. */
+/** Parts of a Verify call. */
 export interface VerifyStreamParts {
   readonly request: GenerationRequest;
   readonly start: Start;
   /** W3C trace context of the request. */
   readonly traceparent: string;
-  /** A verifier that takes longer to answer is taken for lost, milliseconds. */
+  /** A verifier that takes longer to answer counts as lost, milliseconds. */
   readonly timeoutMs: number;
   readonly vocabulary: number;
 }
@@ -30,7 +30,7 @@ export class GrpcVerifyStream implements VerifyStream {
   readonly #vocabulary: number;
   readonly #opened: Promise<Opened>;
   #steps = 0;
-  /** Answers come in the order of what was sent; resolves with the time of the last one that is awaited. */
+  /** Answers arrive in the order of the calls; resolves with the arrival time of the last one awaited. */
   #received: Promise<number> = Promise.resolve(0);
   #answered = 0;
   #isOpen = false;
@@ -43,7 +43,6 @@ export class GrpcVerifyStream implements VerifyStream {
     this.#timeoutMs = timeoutMs;
     this.#vocabulary = vocabulary;
     const { sampling, seed, adjustments: adjust, topCount: topLogProbabilities = 0 } = request;
-    // told once
     const tellPrompt = (request.tellPrompt ?? false) && from.generated === 0;
     const start = {
       tokens: [...from.tokens],
@@ -66,7 +65,7 @@ export class GrpcVerifyStream implements VerifyStream {
       const { reusedTokens, promptLogProbabilities: logProbabilities, promptTop: tops } = kind.value;
       return { reusedTokens, ...(tellPrompt && { prompt: { logProbabilities, tops } }) };
     });
-    this.#opened.catch(() => {}); // whoever awaits it hears of it
+    this.#opened.catch(() => {}); // reported to those who await it
   }
 
   opened(): Promise<Opened> {
@@ -90,13 +89,13 @@ export class GrpcVerifyStream implements VerifyStream {
     return { accepted, nextToken, logProbabilities, tops, time: timeOf(micros, timings) };
   }
 
-  /** What is left of steps that were sent ahead is answered soon; what is late is reset. */
+  /** Ends the call. Steps sent ahead are still answered; a late or unopened call is reset. */
   close(): void {
     if (this.#late || !this.#isOpen) this.#call.cancel();
     else this.#call.finish();
   }
 
-  /** The next answer after those that are awaited already, and since when nothing else was: `sent`, or the answer before. */
+  /** The next answer after those awaited already, and the time since which only it was awaited: `sent`, or the answer before. */
   #receive(sent: number): Promise<{ kind: Answers; since: number }> {
     const received = this.#received.then(async (before) => {
       const answer = await withTimeout(this.#timeoutMs, 'the verifier', this.#call.receive()).catch((error) => {
@@ -108,7 +107,7 @@ export class GrpcVerifyStream implements VerifyStream {
       return { kind: answer?.kind ?? { case: undefined }, since: Math.max(sent, before) };
     });
     this.#received = received.then(() => this.#answered);
-    this.#received.catch(() => {}); // whoever awaits the answer hears of it
+    this.#received.catch(() => {}); // reported with the answer
     return received;
   }
 }
@@ -127,7 +126,7 @@ function ended(got: Answers['case']): PtpError {
   return new PtpError('unavailable', 'the verifier ended the stream', { cause: `got ${got}` });
 }
 
-/** What the verifier refuses was checked at our door: it is our fault and not the client's. */
+/** Requests were validated by the gateway, so an error about arguments is internal. */
 function asOurs(error: PtpError): PtpError {
   const refused = ['invalid_argument', 'out_of_range', 'failed_precondition', 'not_found'].includes(error.code);
   return refused ? new PtpError('internal', 'the verifier refused a step', { cause: error }) : error;

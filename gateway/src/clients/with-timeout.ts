@@ -1,9 +1,9 @@
 import { PtpError } from '@ptp/protocol/errors';
 
 /**
- * Called for every message of a stream, so that the error, whose stack costs a tenth of a millisecond, is only made when it is needed.
+ * Rejects when a promise takes too long. Runs for every message, so the error, whose stack costs 0.1 ms, is made only when needed.
  *
- * @throws PtpError `deadline_exceeded` when the promise has not settled after that time; it is then left to itself
+ * @throws PtpError `deadline_exceeded` if the promise has not settled after that time
  */
 export function withTimeout<T>(milliseconds: number, what: string, promise: Promise<T>): Promise<T> {
   return new Promise((resolve, reject) => {

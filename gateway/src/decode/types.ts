@@ -5,90 +5,88 @@ import type { ProposalSource } from './block.ts';
 import type { DraftLimits, StepDecision } from './controller.ts';
 import type { Mode } from './mode-selector.ts';
 
-/** What a request may want otherwise than the gateway's settings have it; a longer block than theirs is cut to theirs. */
+/** Limits that a request may override; a block longer than the gateway's limit is cut to it. */
 export type DraftOverrides = Partial<Pick<DraftLimits, 'length' | 'mode' | 'lookup'>>;
 
 export type { GrammarState };
 
-/** What the loop (run.ts) gets and gives: token ids only. Text, JSON and chat templates are its callers' business. */
-
-/** One sequence to be generated. */
+/** One sequence to generate, in token ids only: text, JSON and chat templates are the callers' business. */
 export interface GenerationRequest {
   /** 1 .. contextLength - 1 token ids. */
   readonly prompt: readonly number[];
   readonly sampling: SamplingParams;
-  /** What changes about single tokens; nothing unless given. */
+  /** Changes to the probabilities of single tokens. */
   readonly adjustments?: AdjustParams;
-  /** Where a text begins that has to follow a grammar; free unless given. */
+  /** Initial state of the grammar that the text must follow. */
   readonly grammar?: GrammarState;
-  /** Tokens that end the text beside the model's own; they are not part of it. */
+  /** Further tokens that end the text, without being part of it. */
   readonly stopTokens?: readonly number[];
-  /** Whether the model's own end of text is a token like any other. */
+  /** Treats the model's end of text as any other token. */
   readonly ignoreEndOfText?: boolean;
-  /** Alternatives to tell for each token, 0 .. 20; 0 unless given. */
+  /** Alternatives to return for each token, 0 .. 20. Default 0. */
   readonly topCount?: number;
-  /** Whether the first step also tells what the model thinks of the prompt. */
+  /** The first step also returns the log-probabilities of the prompt. */
   readonly tellPrompt?: boolean;
   /** Key of the uniforms, 0 .. 2^64 - 1. */
   readonly seed: bigint;
   /** At least 1; the prompt and this together fit the context. */
   readonly maxTokens: number;
-  /** What the answer may well be, by the client; the text is the same. */
+  /** The client's guess of the answer; it does not change the text. */
   readonly prediction?: readonly number[];
-  /** false for plain decoding; the text is the same. */
+  /** False for plain decoding; it does not change the text. */
   readonly drafting?: boolean;
   readonly draftLimits?: DraftOverrides;
-  /** The caller's span (W3C Trace Context), under which this request's spans are recorded. */
+  /** W3C trace context of the caller, the parent of this request's spans. */
   readonly traceparent?: string;
-  /** What its traces tell of the call that it came with: `x-request-id`, the operation's name in OpenTelemetry, whether it is streamed. */
+  /** Shown in traces: `x-request-id`, OpenTelemetry's name of the operation, and whether the answer is streamed. */
   readonly requestId?: string;
   readonly operation?: 'chat' | 'text_completion';
   readonly stream?: boolean;
 }
 
-/** What one step did and where its time went; times in microseconds. */
+/** Result of one step and where its time went; times in microseconds. */
 export interface StepStats {
   /** From 0. */
   readonly step: number;
-  /** Whether the step drafted beside the verify, before it, or not at all. */
+  /** Drafting during the verify call, before it, or not at all. */
   readonly mode: Mode;
-  /** Why, see controller.ts. */
+  /** Reason for the mode, see controller.ts. */
   readonly reason: StepDecision['reason'];
-  /** Where the tokens that were verified came from. */
+  /** Origin of the verified tokens. */
   readonly source: ProposalSource;
-  /** Tokens that there were to verify; the rest of them was not worth its time. */
+  /** Tokens proposed; those that were not worth their time were not verified. */
   readonly offered: number;
-  /** Tokens that the draft call beside the verify was allowed; 0 when there was none. */
+  /** Token budget of the concurrent draft call; 0 without one. */
   readonly budget: number;
-  /** Length of the block that was verified. */
+  /** Length of the verified block. */
   readonly drafted: number;
-  /** How many of its tokens were right. */
+  /** Number of its tokens that were accepted. */
   readonly accepted: number;
-  /** From sending the step, or from the end of the one before it where that is later, to knowing its outcome, drafting included. */
+  /** From sending the step, or the end of the step before if that is later, to its outcome, drafting included. */
   readonly stepMicros: number;
-  /** How long before the end of the step before it was sent, for the outcome that it was expected to have; 0 if it was sent after it. */
+  /** Time by which the step was sent before the end of the step before; 0 if it was not sent ahead. */
   readonly aheadMicros: number;
-  /** The verify call as the gateway saw it. */
+  /** The verify call as the gateway sees it. */
   readonly verifyMicros: number;
-  /** The draft call as the gateway saw it; 0 when there was none. */
+  /** The draft call as the gateway sees it; 0 without one. */
   readonly draftMicros: number;
-  /** The draft call before the verify, made when the draft of the step before was of no use; 0 when there was none. */
+  /** The redraft before the verify call, made when no branch of the step before fitted; 0 without one. */
   readonly redraftMicros: number;
   /** The services' engine runs. */
   readonly verifyRunMicros: number;
   readonly draftRunMicros: number;
 }
 
-/** A token's alternatives under the unshaped model, and natural logs of their probabilities. */
+/** A token's alternatives under the unshaped model, with natural logs of their probabilities. */
 export interface TopTokens {
   readonly ids: readonly number[];
   readonly logProbabilities: readonly number[];
 }
 
-/** What the model thinks of a prompt's tokens but the first. */
+/** Log-probabilities of a prompt's tokens but the first. */
 export interface PromptScores {
   readonly logProbabilities: readonly number[];
-  /** As many, if any alternatives were asked for; else empty. */
+  /** One entry per token if the request wants alternatives, else empty. */
   readonly tops: readonly TopTokens[];
 }
 
@@ -104,50 +102,50 @@ export interface BranchTaken {
 export interface GenerationStep {
   /** Committed tokens: accepted ones, then the target's own; at least 1. Tokens that end a text are never among them. */
   readonly tokens: readonly number[];
-  /** What was proposed for their places. */
+  /** The block that was verified. */
   readonly proposed: readonly number[];
   /** One natural-log probability per token, under the unshaped model. */
   readonly logProbabilities: readonly number[];
-  /** Per token its alternatives, the most probable first; if the request asked for any. */
+  /** Alternatives per token, the most probable first; if the request wants any. */
   readonly tops?: readonly TopTokens[];
   readonly stats: StepStats;
   /** The branch of the step's draft that came true; unset if none did. */
   readonly branch?: BranchTaken;
   /** W3C trace context of the step; unset if it is not traced. */
   readonly traceparent?: string;
-  /** On the first step: tokens of the prompt that the verifier knew from an earlier sequence. */
+  /** On the first step: tokens of the prompt found in the verifier's prefix cache. */
   readonly reusedTokens?: number;
-  /** On the first step, if the request asked for it. */
+  /** On the first step, if the request wants it. */
   readonly prompt?: PromptScores;
   /** Set on the last step: `stop` for end of text (tokens may then be empty), `length` for maxTokens. */
   readonly finish?: 'stop' | 'length';
 }
 
-/** The pair that a gateway serves. */
+/** The model that a gateway serves. */
 export interface ModelInfo {
   readonly modelId: string;
   readonly vocabulary: number;
   readonly contextLength: number;
   readonly endOfText: number;
-  /** Tokens beside endOfText that end a text too. */
+  /** Further tokens that end a text. */
   readonly stopTokens?: readonly number[];
   /** The token that stands before every text, null for none; endOfText if not given. */
   readonly beginOfText?: number | null;
 }
 
-/** What is there to generate with. */
+/** Availability of the services. */
 export interface Health {
   readonly verifier: boolean;
   readonly drafter: boolean;
-  /** Whether the verifier has found its engine batch-invariant, see self-check.ts; undefined before one was there. */
+  /** Result of the verifier's check that its engine is batch-invariant; undefined before the first connection. */
   readonly batchInvariant?: boolean;
 }
 
-/** Anything that generates: the loop over the two services, or a scripted one in tests of the HTTP edge. */
+/** Generates sequences: `PairGenerator`, or a scripted generator in tests. */
 export interface Generator {
   readonly model: ModelInfo;
   /** Rejects with PtpError. Aborting `signal`, or returning from the iteration, ends both streams and their sequences. */
   generate(request: GenerationRequest, signal: AbortSignal): AsyncIterable<GenerationStep>;
-  /** Whether the verifier answers; the drafter's absence is not an error, only slower. */
+  /** A missing drafter is not an error, only slower. */
   health(): Health;
 }

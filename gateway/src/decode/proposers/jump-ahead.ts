@@ -2,31 +2,31 @@ import { type Block, EMPTY } from '../block.ts';
 import type { GrammarState } from '../types.ts';
 
 /**
- * What a grammar leaves no choice about (names of members, quotation marks), as a source of blocks. The text must be spelt so, though
- * not with these tokens: hence a proposal like any other.
+ * Jump-ahead: proposes the text that a grammar dictates (names of members, quotation marks). The target may spell it with other tokens, so
+ * this is a proposal like any other.
  */
 export class JumpAheadProposer {
-  #place: GrammarState | undefined;
+  #state: GrammarState | undefined;
 
   constructor(start: GrammarState) {
-    this.#place = start;
+    this.#state = start;
   }
 
-  /** Tokens that the text goes on with. */
+  /** Appends committed tokens. */
   push(tokens: readonly number[]): void {
-    this.#place = this.#after(tokens);
+    this.#state = this.#after(tokens);
   }
 
-  /** At most `length` tokens, should the text go on with those of `after` first. */
+  /** At most `length` tokens, for the case that those of `after` are committed first. */
   propose(length: number, after: readonly number[] = []): Block {
     const tokens = this.#after(after)?.forced(length) ?? [];
     if (tokens.length === 0) return EMPTY;
-    // the last one may be the beginning of a longer token, which the model would rather take
+    // the model may prefer a longer token that begins with the last one
     const confidences = tokens.map((_, k) => (k < tokens.length - 1 ? 0.75 : 0.25));
     return { source: 'grammar', tokens, confidences };
   }
 
   #after(tokens: readonly number[]): GrammarState | undefined {
-    return tokens.reduce<GrammarState | undefined>((place, token) => place?.after(token), this.#place);
+    return tokens.reduce<GrammarState | undefined>((place, token) => place?.after(token), this.#state);
   }
 }

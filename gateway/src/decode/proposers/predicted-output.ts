@@ -1,17 +1,17 @@
 import { type Block, EMPTY } from '../block.ts';
 
-/** Tokens of the text that have to stand in the prediction for the two to be taken as in step again. */
+/** Tokens that text and prediction must share to be in step again. */
 const SIZE = 3;
-/** Tokens in step are counted up to so many. */
+/** Limit up to which tokens in step are counted. */
 const LONGEST = 10;
 
 /**
- * The client's own guess of the answer (OpenAI's Predicted Outputs), as a source of blocks: an edited file is mostly the file. Proposes what follows in
- * the guess, from its beginning on; where the text goes another way, from the next place where the two meet again.
+ * Predicted outputs (OpenAI): proposes the client's guess of the answer, as an edited file is mostly the file. Where the text departs from
+ * the guess, it continues from the next place where the two meet again.
  */
 export class PredictedOutputProposer {
   readonly #tokens: readonly number[];
-  /** Where the guess goes on after each run of SIZE tokens, ascending. */
+  /** Positions in the guess after each run of SIZE tokens, ascending. */
   readonly #places = new Map<string, number[]>();
   #state: State = { last: [], next: 0, inStep: SIZE, reached: 0 };
 
@@ -25,14 +25,14 @@ export class PredictedOutputProposer {
     }
   }
 
-  /** Tokens that the text goes on with. */
+  /** Appends committed tokens. */
   push(tokens: readonly number[]): void {
     this.#state = this.#after(tokens);
   }
 
   /**
-   * At most `length` tokens, should the text go on with those of `after` first. Their confidences say how many tokens have been in step,
-   * in tenths: see `Calibration`.
+   * At most `length` tokens, for the case that those of `after` are committed first. Their confidences are the number of
+   * tokens in step, in tenths, which `Calibration` turns into chances.
    */
   propose(length: number, after: readonly number[] = []): Block {
     const { next, inStep } = this.#after(after);
@@ -58,12 +58,12 @@ export class PredictedOutputProposer {
   }
 }
 
-/** Where a text stands beside its prediction. */
+/** Position of a text in its prediction. */
 interface State {
   readonly last: readonly number[];
-  /** Where the guess goes on after the text so far, and how many tokens have been in step; undefined out of step. */
+  /** Position in the guess after the text so far; undefined out of step. */
   readonly next: number | undefined;
   readonly inStep: number;
-  /** Up to where the text has followed the guess: it is met again further on rather than before. */
+  /** Furthest position that the text has followed: a later meeting is preferred to an earlier one. */
   readonly reached: number;
 }

@@ -1,17 +1,17 @@
 import { type Block, EMPTY } from '../block.ts';
 
-/** Tokens that have to be alike for a repetition to be noticed, the more the better. */
+/** Lengths of matches that are looked up, the longest first. */
 const SIZES = [3, 2] as const;
-/** Repetitions are measured up to so many tokens. */
+/** Limit up to which matches are measured. */
 const LONGEST = 10;
 
 /**
- * Prompt lookup (Saxena 2023): proposes what followed when the text's last tokens stood in it before, latest place first. It costs
- * nothing, and is right where texts repeat themselves: code, quotations, greedy answers of small models.
+ * Prompt lookup (Saxena 2023): proposes the continuation of the last earlier occurrence of the text's last tokens. It costs nothing and
+ * works where texts repeat themselves: code, quotations, greedy answers of small models.
  */
 export class PromptLookupProposer {
   readonly #tokens: number[] = [];
-  /** By size: where the text went on after each run of so many tokens, latest place. */
+  /** By size: the last position after each run of that many tokens. */
   readonly #places: readonly Map<number, number>[] = SIZES.map(() => new Map());
   readonly #vocabulary: number;
 
@@ -20,10 +20,10 @@ export class PromptLookupProposer {
     this.push(prompt);
   }
 
-  /** Tokens that the text goes on with. */
+  /** Appends committed tokens. */
   push(tokens: readonly number[]): void {
     for (const token of tokens) {
-      // a run is noted when it has a continuation, so that the text's end never finds itself
+      // a run is indexed once it has a continuation, so that the text's end never finds itself
       for (const [i, size] of SIZES.entries()) {
         if (this.#tokens.length >= size) this.#places[i]?.set(this.#key(this.#tokens, size), this.#tokens.length);
       }
@@ -32,8 +32,8 @@ export class PromptLookupProposer {
   }
 
   /**
-   * At most `length` tokens, should the text go on with those of `after` first. Their confidences say how many tokens before them are
-   * alike, in tenths: see `Calibration`.
+   * At most `length` tokens, for the case that those of `after` are committed first. Their confidences are the length of the
+   * match before them, in tenths, which `Calibration` turns into chances.
    */
   propose(length: number, after: readonly number[] = []): Block {
     const text = after.length > 0 ? [...this.#tokens, ...after] : this.#tokens;
@@ -54,7 +54,7 @@ export class PromptLookupProposer {
   }
 }
 
-/** How many tokens before `place` are those before the text's end. */
+/** Number of tokens before `place` that equal those before the text's end. */
 function alikeBefore(text: readonly number[], place: number): number {
   let count = 0;
   while (count < LONGEST && count < place && text[place - 1 - count] === text[text.length - 1 - count]) count++;

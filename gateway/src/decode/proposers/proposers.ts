@@ -5,15 +5,15 @@ import { JumpAheadProposer } from './jump-ahead.ts';
 import { PredictedOutputProposer } from './predicted-output.ts';
 import { PromptLookupProposer } from './prompt-lookup.ts';
 
-/** What proposes without a model. */
+/** Proposes blocks without a model. */
 export interface Proposer {
-  /** Tokens that the text goes on with. */
+  /** Appends committed tokens. */
   push(tokens: readonly number[]): void;
-  /** At most `length` tokens, should the text go on with those of `after` first. */
+  /** At most `length` tokens, for the case that those of `after` are committed first. */
   propose(length: number, after: readonly number[]): Block;
 }
 
-/** Those that a request has beside the drafter. */
+/** The proposers of a request. */
 export function proposersFor(
   { prompt, prediction, grammar, drafting }: GenerationRequest,
   { lookup = true }: DraftLimits,
