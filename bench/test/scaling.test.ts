@@ -5,7 +5,7 @@ import { Replica } from '../scaling/replica.ts';
 import { type Scenario, simulate } from '../scaling/simulate.ts';
 import { BASE } from '../scaling/sweeps.ts';
 
-/** No noise, no network, and runs that take the same whatever the context. */
+/** No noise, no network, and run times that do not depend on the context. */
 const verifying: CostCurve = { overhead: 1000, weights: 9000, perToken: 10, perContextToken: 0 };
 const drafting: CostCurve = { overhead: 500, weights: 3500, perToken: 1, perContextToken: 0 };
 const still: Scenario = {
@@ -26,7 +26,7 @@ const full = (chosen: 'sequential' | 'overlap', length: number) => ({
 });
 
 describe('clock', () => {
-  it('lets events happen in the order of their times, and of their setting where these are equal', () => {
+  it('runs events in the order of their times, and those of equal times in the order in which they were set', () => {
     const clock = new Clock();
     const random = randomNumbers(7);
     const set = Array.from({ length: 500 }, (_, i) => ({ at: Math.floor(100 * random()), i }));
@@ -37,7 +37,7 @@ describe('clock', () => {
     expect(clock.now).toBe(100);
   });
 
-  it('leaves what is set for the end or later', () => {
+  it('leaves events that are due at the end or later', () => {
     const clock = new Clock();
     let happened = 0;
     for (const at of [9, 10, 11]) clock.at(at, () => happened++);
@@ -47,7 +47,7 @@ describe('clock', () => {
 });
 
 describe('replica', () => {
-  it('makes a run of what waits when the one before ends, within its limits', () => {
+  it('batches the jobs that wait when a run ends, within its limits', () => {
     const clock = new Clock();
     const replica = new Replica(clock, { ...still.verifier, slots: 3, tokens: 8 }, randomNumbers(1));
     const ends: number[] = [];
@@ -63,29 +63,29 @@ describe('replica', () => {
 });
 
 describe('simulation', () => {
-  it('takes a run for each token of a single sequence without drafts', () => {
+  it('takes one run per token of a single sequence without drafts', () => {
     const { millisPerToken, tokensPerStep, modes } = simulate({ ...still, ...mode('plain') });
     expect(tokensPerStep).toBe(1);
     expect(modes.plain).toBe(1);
-    // a sequence begins somewhere within the first 50 ms
+    // a sequence starts within the first 50 ms
     expect(millisPerToken).toBeGreaterThanOrEqual(10);
     expect(millisPerToken).toBeLessThan(10.2);
   });
 
-  it('takes max(draft, verify) for a block and one more token where all drafts are right', () => {
+  it('takes max(draft, verify) for a block and one more token if all drafts are right', () => {
     const { millisPerToken, tokensPerStep } = simulate({ ...still, ...full('overlap', 4), quality: always });
     expect(tokensPerStep).toBeCloseTo(5, 1);
     expect(millisPerToken).toBeGreaterThanOrEqual(2);
     expect(millisPerToken).toBeLessThan(2.1);
   });
 
-  it('takes their sum where drafting comes first', () => {
+  it('takes their sum if drafting comes first', () => {
     const { millisPerToken } = simulate({ ...still, ...full('sequential', 4), quality: always });
     expect(millisPerToken).toBeGreaterThanOrEqual(14 / 5);
     expect(millisPerToken).toBeLessThan((1.03 * 14) / 5);
   });
 
-  it('commits by chance what a geometric series gives', () => {
+  it('commits as many tokens as a geometric series gives', () => {
     const chance = 0.6;
     const { tokensPerStep, steps } = simulate({
       ...still,
@@ -98,13 +98,13 @@ describe('simulation', () => {
     expect(Math.abs(tokensPerStep - expected)).toBeLessThan(0.08);
   });
 
-  it('says the same by the same seed, and something else by another', () => {
+  it('repeats itself with the same seed only', () => {
     const some = { ...BASE, ...mode('auto'), sequences: 20, settle: 200_000, counted: 400_000 };
     expect(simulate(some)).toEqual(simulate(some));
     expect(simulate({ ...some, seed: 2 }).tokens).not.toBe(simulate(some).tokens);
   });
 
-  it('waits for the network once a step where calls overlap, twice where they do not', () => {
+  it('waits for the network once a step if calls overlap, twice if they do not', () => {
     const delay = 20_000;
     const overlap = simulate({ ...still, ...full('overlap', 4), delay, quality: always });
     const sequential = simulate({ ...still, ...full('sequential', 4), delay, quality: always });
@@ -112,7 +112,7 @@ describe('simulation', () => {
     expect(sequential.millisPerToken).toBeCloseTo((10 + 40 + 4 + 40) / 5, 0);
   });
 
-  describe('of a drafter that checks blocks', () => {
+  describe('with a drafter that checks blocks', () => {
     const delay = 20_000;
     const checking = { ...always, checks: 1 };
     const sending = (ahead: number) => {
@@ -120,30 +120,30 @@ describe('simulation', () => {
       return { ...still, controller: false, delay, drafterDelay: 0, quality: checking, limits };
     };
 
-    it('hides the network where enough steps are sent ahead, and a part of it where few are', () => {
+    it('hides the network if enough steps are sent ahead, and a part of it if few are', () => {
       const [none, one, many] = [0, 1, 8].map((ahead) => simulate(sending(ahead)));
       expect(none?.ahead).toBe(0);
       expect(none?.millisPerToken).toBeCloseTo((10 + 40) / 5, 0);
-      // two steps for each way there and back
+      // two steps per round trip
       expect(one?.millisPerToken).toBeCloseTo((10 + 40) / 2 / 5, 0);
-      // the verifier has always something to run
+      // the verifier is always busy
       expect(many?.millisPerToken).toBeLessThan(1.1 * (10 / 5));
       expect(many?.ahead).toBeGreaterThan(0.95);
       expect(many?.verifier.busy).toBeGreaterThan(0.95);
     });
 
-    it('has the verifier run nothing of what was sent for another outcome', () => {
+    it('does not run steps that were sent for another outcome', () => {
       const wrong = { ...checking, chance: 0.5, checks: 0.7 };
       const { steps, ahead, drafted, verifier } = simulate({ ...sending(8), quality: wrong, counted: 60_000_000 });
-      // 0.7 for each token of a step; after a step that was expected otherwise the next one is not sent ahead
+      // chance 0.7 for each token of a step; after an unexpected outcome the next step is not sent ahead
       expect(ahead).toBeGreaterThan(0.3);
       expect(ahead).toBeLessThan(0.7);
-      // but for what is under way at the beginning and the end, each run is a step, with a token more than was drafted
+      // except at the beginning and the end, each run is a step with one token more than was drafted
       expect(Math.abs(verifier.tokens - (steps + drafted))).toBeLessThan(30);
     });
   });
 
-  it('has the controller verify fewer tokens where a full batch makes each of them cost all', () => {
+  it('verifies fewer tokens when a full batch makes each of them cost time', () => {
     const many = { ...BASE, ...mode('auto'), sequences: 128, settle: 8_000_000, counted: 4_000_000 };
     const few = simulate({ ...many, sequences: 4 });
     const full = simulate(many);
@@ -153,7 +153,7 @@ describe('simulation', () => {
     expect(full.tokensPerSecond).toBeGreaterThan(1.8 * plain.tokensPerSecond);
   });
 
-  it('has the controller stop drafting where every token of a block costs a run', () => {
+  it('stops drafting when every token of a block costs a run', () => {
     const dear = { ...still.verifier, curve: { ...verifying, weights: 0, perToken: 9000 } };
     const { modes, drafted, steps } = simulate({
       ...still,
