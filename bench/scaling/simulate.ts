@@ -1,13 +1,13 @@
 import { Controller, type DraftLimits } from '../../gateway/src/decode/controller.ts';
 import { Measurements } from '../../gateway/src/decode/measurements.ts';
-import { MODES, type Mode } from '../../gateway/src/decode/mode-selector.ts';
-import type { StepStats } from '../../gateway/src/decode/types.ts';
+import type { Mode } from '../../gateway/src/decode/mode-selector.ts';
+import type { GenerationStep, StepStats } from '../../gateway/src/decode/types.ts';
 import { sum } from '../statistics.ts';
 import { Clock, randomNumbers } from './clock.ts';
 import { DraftModel, type DraftQuality, yieldCurves } from './draft-model.ts';
 import { fixedPolicy, type Policy } from './fixed-policy.ts';
 import { Replica, type ReplicaSettings, type Work } from './replica.ts';
-import { type Network, Sequence } from './sequence.ts';
+import { type Network, Sequence, type SequenceParts } from './sequence.ts';
 
 /** Times in microseconds. */
 export interface Scenario extends Network {
@@ -66,47 +66,29 @@ const START = 50_000;
 export function simulate(scenario: Scenario): Outcome {
   const { sequences, settle, counted, seed } = scenario;
   const clock = new Clock();
+  const count = new Count();
   const random = randomNumbers(seed);
-  const replicas = (count: number, settings: ReplicaSettings) =>
-    Array.from({ length: count }, () => new Replica(clock, settings, random));
+  const replicas = (number: number, settings: ReplicaSettings) =>
+    Array.from({ length: number }, () => new Replica(clock, settings, random));
   const verifiers = replicas(scenario.verifiers, scenario.verifier);
   const drafters = replicas(scenario.drafters, scenario.drafter);
-  const policies = Array.from({ length: scenario.gateways }, () => policiesOf(scenario));
+  const gateways = Array.from({ length: scenario.gateways }, () => policiesOf(scenario));
   const curves = yieldCurves(scenario.quality, scenario.limits.length);
-  const isPlain = scenario.limits.mode === 'plain';
-  let count = new Count();
   for (let i = 0; i < sequences; i++) {
     const own = randomNumbers(seed * 1_000_003 + i + 1);
-    const between = ([low, high]: readonly [number, number]) => low + Math.floor(own() * (high - low + 1));
-    const newPolicy = policies[i % policies.length] as () => Policy;
-    const startSequence = (isFirst: boolean) => {
-      const [prompt, output] = [between(scenario.prompt), between(scenario.output)];
-      // the first sequences have generated a random share already, so that they end at different times
-      const done = isFirst ? Math.floor(own() * output) : 0;
-      const policy = newPolicy();
-      const parts = {
-        prompt: prompt + done,
-        maxTokens: output - done,
-        ahead: scenario.limits.ahead ?? 0,
-        policy,
-        drafts: new DraftModel(scenario.quality, own, curves),
-        clock,
-        network: scenario,
-        verifier: verifiers[i % verifiers.length] as Replica,
-        drafter: isPlain ? undefined : drafters[i % drafters.length],
-        onStep: ({ stats }: { stats: StepStats }) => count.add(stats),
-        onLate: () => count.late++,
-      };
-      new Sequence(parts, () => {
-        policy.close();
-        startSequence(false);
-      }).start();
+    const client = {
+      random: own,
+      newPolicy: gateways[i % gateways.length] as () => Policy,
+      drafts: new DraftModel(scenario.quality, own, curves),
+      clock,
+      verifier: verifiers[i % verifiers.length] as Replica,
+      drafter: scenario.limits.mode === 'plain' ? undefined : drafters[i % drafters.length],
+      count,
     };
-    clock.at(START * random(), () => startSequence(true));
+    clock.at(START * random(), () => startSequence(scenario, client, true));
   }
   clock.runUntil(settle);
-  count = new Count();
-  for (const replica of [...verifiers, ...drafters]) replica.reset();
+  for (const each of [count, ...verifiers, ...drafters]) each.reset();
   clock.runUntil(settle + counted);
   return {
     ...count.totals(),
@@ -117,15 +99,50 @@ export function simulate(scenario: Scenario): Outcome {
   };
 }
 
+interface Client extends Pick<SequenceParts, 'drafts' | 'clock' | 'verifier' | 'drafter'> {
+  readonly random: () => number;
+  readonly newPolicy: () => Policy;
+  readonly count: Count;
+}
+
+/** Starts a client's next sequence, and another one whenever that has ended. */
+function startSequence(scenario: Scenario, client: Client, isFirst: boolean): void {
+  const { random, newPolicy, count, ...parts } = client;
+  const between = ([low, high]: readonly [number, number]) => low + Math.floor(random() * (high - low + 1));
+  const [prompt, output] = [between(scenario.prompt), between(scenario.output)];
+  // the first sequences have generated a random share already, so that they end at different times
+  const done = isFirst ? Math.floor(random() * output) : 0;
+  const policy = newPolicy();
+  const own = {
+    prompt: prompt + done,
+    maxTokens: output - done,
+    ahead: scenario.limits.ahead ?? 0,
+    network: scenario,
+    policy,
+    onStep: ({ stats }: GenerationStep) => count.add(stats),
+    onLate: () => count.addLate(),
+  };
+  const onEnd = () => {
+    policy.close();
+    startSequence(scenario, client, false);
+  };
+  new Sequence({ ...parts, ...own }, onEnd).start();
+}
+
 class Count {
   tokens = 0;
-  late = 0;
   #steps = 0;
   #drafted = 0;
   #accepted = 0;
   #redrafts = 0;
   #ahead = 0;
-  readonly #modes = Object.fromEntries(MODES.map((mode) => [mode, 0])) as Record<Mode, number>;
+  #late = 0;
+  #modes = noModes();
+
+  reset(): void {
+    this.tokens = this.#steps = this.#drafted = this.#accepted = this.#redrafts = this.#ahead = this.#late = 0;
+    this.#modes = noModes();
+  }
 
   add({ mode, drafted, accepted, redraftMicros, aheadMicros }: StepStats): void {
     this.tokens += accepted + 1;
@@ -137,6 +154,10 @@ class Count {
     this.#modes[mode]++;
   }
 
+  addLate(): void {
+    this.#late++;
+  }
+
   totals() {
     const share = (of: number) => (this.#steps > 0 ? of / this.#steps : 0);
     const { overlap, sequential, plain } = this.#modes;
@@ -145,7 +166,7 @@ class Count {
       steps: this.#steps,
       drafted: this.#drafted,
       accepted: this.#accepted,
-      late: this.late,
+      late: this.#late,
       tokensPerStep: share(this.tokens),
       modes: { overlap: share(overlap), sequential: share(sequential), plain: share(plain) },
       redrafts: share(this.#redrafts),
@@ -153,6 +174,8 @@ class Count {
     };
   }
 }
+
+const noModes = (): Record<Mode, number> => ({ overlap: 0, sequential: 0, plain: 0 });
 
 function useOf(replicas: readonly Replica[], counted: number): Use {
   const total = (what: keyof Work) => sum(replicas.map(({ work }) => work[what]));
