@@ -57,7 +57,7 @@ def walked(law: Walk, tokens: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def probabilities(law: Walk, before: Tensor, last: Tensor) -> Tensor:
-    """What follows two tokens [N]: float64 [N, vocab]."""
+    """Distribution of the next token after two tokens [N]: float64 [N, vocab]."""
     mean = last + law.momentum * (last - before).double()
     # the mean is in (-vocab, 2 vocab), and 9 standard deviations are further than any float64 tells
     reach = law.vocab + math.ceil(9 * law.deviation)

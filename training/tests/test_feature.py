@@ -59,11 +59,11 @@ def conditions_of(setting):
 def continued(target: Target, pick: str, text: list[int], u: np.ndarray, setting) -> list[int]:
     """The target's continuation of `text`, token by token, with uniforms u [L, D]."""
     temperature, top_k, top_p = (torch.tensor(x) for x in setting)
-    said = []
+    written = []
     for row in torch.from_numpy(u):
-        p = shape(target(torch.tensor([text + said]))[0, -1], temperature, top_k, top_p)
-        said.append(int(coordinates.pick(pick, p, row)))
-    return said
+        p = shape(target(torch.tensor([text + written]))[0, -1], temperature, top_k, top_p)
+        written.append(int(coordinates.pick(pick, p, row)))
+    return written
 
 
 @torch.no_grad()

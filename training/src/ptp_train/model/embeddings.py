@@ -27,7 +27,7 @@ def fourier(u: Tensor, harmonics: int) -> Tensor:
 
 
 EMBEDDINGS = {"fourier": Embedding(fourier, lambda harmonics: 1 + 2 * harmonics)}
-"""By name. research/embeddings.py adds the paper's and others, which were no better."""
+"""Embeddings by name. research/embeddings.py adds the paper's and others, which were no better."""
 
 
 def features(kind: str, u: Tensor, harmonics: int) -> Tensor:

@@ -33,4 +33,4 @@ def fourier(g: Graph, harmonics: int) -> str:
 
 
 FORMS = {"fourier": fourier}
-"""By name: functions that add nodes from u.column [1, M, D, 1] to [1, M, D, F]."""
+"""Functions by name that add nodes from u.column [1, M, D, 1] to [1, M, D, F]."""
