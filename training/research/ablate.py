@@ -17,7 +17,7 @@ from ptp_train.model.drafter import Drafter, load_drafter
 from ptp_train.model.sampling import shape
 from ptp_train.model.transformer import Target, identity, load_target, parameters_of
 from ptp_train.train import distill
-from ptp_train.train.batches import Reading, Samples, read
+from ptp_train.train.batches import Samples, TargetOutputs, run_target
 from ptp_train.train.device import add_precision, use_threads
 from ptp_train.train.evaluate import by_drafter, decode, proposals, spread, uniforms_inside
 from ptp_train.train.samples import GENERATED
@@ -62,16 +62,18 @@ def distill_settings(args: argparse.Namespace, settings: dict, out: pathlib.Path
 
 
 @torch.no_grad()
-def impossible_pairs(target: Target, drafter: Drafter, reading: Reading, count: int, inside: Tensor) -> tuple[int, int]:
+def impossible_pairs(
+    target: Target, drafter: Drafter, outputs: TargetOutputs, count: int, inside: Tensor
+) -> tuple[int, int]:
     """Counts drafted two-token beginnings that the target cannot produce, because the second token has probability 0 after
     temperature, top-k and top-p, and all those checked; `count` starts per sequence."""
-    starts = spread(reading, drafter.config.length)[:, :: GENERATED // count]
-    tokens, _ = proposals(drafter, reading, starts, inside)
+    starts = spread(outputs, drafter.config.length)[:, :: GENERATED // count]
+    tokens, _ = proposals(drafter, outputs, starts, inside)
     never = total = 0
     for n in range(starts.shape[1]):
         at = int(starts[0, n])
-        ids = torch.cat([reading.ids[:, :at], tokens[:, n, :1]], 1)
-        temperature, top_p, top_k = (t[:, 0, 0] for t in reading.conditions)
+        ids = torch.cat([outputs.ids[:, :at], tokens[:, n, :1]], 1)
+        temperature, top_p, top_k = (t[:, 0, 0] for t in outputs.conditions)
         p = shape(target(ids)[:, -1].float(), temperature, top_k, top_p)
         never += int((p.gather(-1, tokens[:, n, 1:2]) == 0).sum())
         total += len(ids)
@@ -90,9 +92,11 @@ def measure(args: argparse.Namespace, path: pathlib.Path) -> dict:
         out["tokens_per_call"][folder.name] = figures["tokens_per_call"]
         if n == 0:
             out["accuracy"] = figures["accuracy"]
-            reading = read(target, drafter.config.pick, {k: v[: args.sequences] for k, v in samples.files[0].items()})
+            outputs = run_target(
+                target, drafter.config.pick, {k: v[: args.sequences] for k, v in samples.files[0].items()}
+            )
             if drafter.config.length > 1:
-                never, pairs = impossible_pairs(target, drafter, reading, PAIR_STARTS, uniforms_inside(reading, 3))
+                never, pairs = impossible_pairs(target, drafter, outputs, PAIR_STARTS, uniforms_inside(outputs, 3))
                 out["impossible_pairs"] = round(never / pairs, 4)
     return out
 

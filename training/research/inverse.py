@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> None:
     drafter = start(args).to(place)
     tokens, held = (np.load(args.data / f"{split}.npy") for split in ("train", "held_files"))
 
-    def lesson(rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, float]]:
+    def batch_loss(rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, float]]:
         ids = windows(tokens, args.windows, args.context - 1, rng).to(place)
         shape = (args.windows, max(1, args.completions // args.windows))
         starts = torch.from_numpy(rng.integers(1, args.context - args.length + 1, shape)).to(place)
@@ -151,4 +151,6 @@ def run(args: argparse.Namespace) -> None:
             loss = losses(drafter, ids, starts).mean()
         return loss, {"first_right": math.exp(-loss.item())}
 
-    fit(args, drafter, lesson, lambda: perplexity(drafter, held, args.context), "drafter", {"target_identity": None})
+    fit(
+        args, drafter, batch_loss, lambda: perplexity(drafter, held, args.context), "drafter", {"target_identity": None}
+    )

@@ -15,7 +15,7 @@ from ptp_train.model.drafter import Drafter, DrafterConfig, Given
 from ptp_train.model.grow import grown_drafter
 from ptp_train.model.sampling import shape
 from ptp_train.model.transformer import Target
-from ptp_train.train.batches import Readings, Samples, ask, read
+from ptp_train.train.batches import Samples, TargetOutputsCache, draft_batch, run_target
 from ptp_train.train.integers import in_integers
 from ptp_train.train.samples import GENERATED
 
@@ -197,20 +197,22 @@ def test_a_reader_becomes_one(pair):
         grown_drafter(drafter, replace(drafter.config, kind="reader"))
 
 
-def test_kept_readings_ask_the_same(pair, tokens, tmp_path):
-    """Readings kept in float16 give the same questions as new ones, up to rounding."""
+def test_kept_outputs_give_the_same_drafts(pair, tokens, tmp_path):
+    """TargetOutputsCache kept in float16 give the same questions as new ones, up to rounding."""
     target, drafter = pair
     ids = np.random.default_rng(3).integers(0, CONFIG.vocab, (6, GENERATED + 8)).astype(np.uint16)
     settings = np.tile(np.array([0.7, 50, 0.9], np.float32), (6, 1))
     np.savez(tmp_path / "train-0-000000.npz", tokens=ids, settings=settings)
     samples = Samples(tmp_path, "train", "cpu")
     length = ids.shape[1]
-    kept = Readings(target, drafter.config.pick, samples, 2 * length, drafter.config.source)
+    kept = TargetOutputsCache(target, drafter.config.pick, samples, 2 * length, drafter.config.source)
     starts, inside = torch.full((2, 1), 20), torch.rand(2, 1, LENGTH, drafter.config.coordinates)
     for _ in range(4):
-        reading = kept.draw(np.random.default_rng(1))
-        batch = next(g for g in samples.groups(2 * length) if torch.equal(g["tokens"].long(), reading.ids))
-        got, fresh = (ask(r, drafter, starts, inside) for r in (reading, read(target, drafter.config.pick, batch)))
+        outputs = kept.draw(np.random.default_rng(1))
+        batch = next(g for g in samples.groups(2 * length) if torch.equal(g["tokens"].long(), outputs.ids))
+        got, fresh = (
+            draft_batch(r, drafter, starts, inside) for r in (outputs, run_target(target, drafter.config.pick, batch))
+        )
         torch.testing.assert_close(got.u, fresh.u)
         torch.testing.assert_close(got.p, fresh.p, atol=1e-3, rtol=0)
         torch.testing.assert_close(got.given.feature, fresh.given.feature, atol=1e-2, rtol=0)

@@ -12,7 +12,7 @@ from serving import ROOT, server
 from test_hugging_face import WRITTEN, greedy, random_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from ptp_train.export import model_folder as export
+from ptp_train.export import command as export
 from ptp_train.model import import_hf
 
 BEGIN, END = "<|begin|>", "<|end|>"
@@ -183,7 +183,7 @@ def test_special_tokens_and_template_are_taken_along(tmp_path):
 def test_tokenizers_that_the_server_cannot_use_are_refused(tmp_path):
     tokenizer = byte_level_bpe(begins=False)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(SystemExit, match="must have token ids below vocab_size 383, has 383"):
+    with pytest.raises(SystemExit, match="must have token ids below vocab_size 383, got 383"):
         import_hf.read_tokenizer(tmp_path, 383)
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.save(str(tmp_path / "tokenizer.json"))

@@ -20,7 +20,7 @@ from ptp_train.data.tokenizer import END_OF_TEXT
 from ptp_train.export.model_folder import write_folder
 from ptp_train.model.drafter import Drafter, DrafterConfig
 from ptp_train.model.transformer import Config, Target
-from ptp_train.train.batches import ask, read
+from ptp_train.train.batches import draft_batch, run_target
 from ptp_train.train.evaluate import after_misses, by_drafter, decode
 from ptp_train.train.losses import kl
 from ptp_train.train.optim import MuonAdamW, schedule
@@ -53,7 +53,7 @@ def train_target(tokens: np.ndarray, steps: int, rng: np.random.Generator) -> Ta
 
 
 def sample(target: Target, tokens: np.ndarray, count: int, rng: np.random.Generator) -> dict:
-    """`count` sequences written by the target, as input of `batches.read`."""
+    """`count` sequences written by the target, as input of `run_target`."""
     settings = torch.from_numpy(conditions(count, rng))
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     arrays = write(target, prompts_from(tokens, count, PROMPT, rng), settings, generator)
@@ -67,10 +67,10 @@ def train_drafter(target: Target, samples: dict, kind: str, steps: int, rng: np.
     beta = torch.distributions.Beta(torch.tensor(0.3), torch.tensor(0.3))
     for step in range(steps):
         rows = torch.from_numpy(rng.integers(0, len(samples["tokens"]), 8))
-        reading = read(target, drafter.config.pick, {k: v[rows] for k, v in samples.items()})
+        outputs = run_target(target, drafter.config.pick, {k: v[rows] for k, v in samples.items()})
         starts = torch.from_numpy(rng.integers(PROMPT, CONFIG.context - drafter.config.length + 1, (8, 12)))
         inside = beta.sample((8, 12, drafter.config.length, drafter.config.coordinates))
-        q = ask(reading, drafter, starts, inside)
+        q = draft_batch(outputs, drafter, starts, inside)
         logits = drafter(q.cache, q.last, q.starts, q.u, q.conditions, q.answers, q.given)
         kl(logits.flatten(0, 2), q.answers[:, :, given:].flatten(), q.p[:, :, given:].flatten(0, 2)).mean().backward()
         optimiser.step(schedule(step / steps))

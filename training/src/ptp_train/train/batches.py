@@ -85,7 +85,7 @@ def batch_size(file: dict, tokens: int) -> int:
     return max(2, tokens // file["tokens"].shape[1])
 
 
-class Readings:
+class TargetOutputsCache:
     """The target's outputs for batches of sequences: computed for each batch, or once for fixed batches and kept in float16."""
 
     def __init__(self, target: Target, pick: str, samples: Samples, tokens: int, layers: tuple[int, ...] | None):
@@ -94,20 +94,20 @@ class Readings:
         self.groups = samples.groups(tokens) if layers else []
         sizes = np.array([len(g["tokens"]) for g in self.groups], float)
         self.weights = sizes / sizes.sum()
-        self.kept: dict[int, Reading] = {}
+        self.kept: dict[int, TargetOutputs] = {}
 
-    def draw(self, rng: np.random.Generator) -> "Reading":
+    def draw(self, rng: np.random.Generator) -> "TargetOutputs":
         if not self.layers:
-            return read(self.target, self.pick, self.samples.draw(self.tokens, rng))
+            return run_target(self.target, self.pick, self.samples.draw(self.tokens, rng))
         n = int(rng.choice(len(self.groups), p=self.weights))
         if n not in self.kept:
-            self.kept[n] = halved(read(self.target, self.pick, self.groups[n]), self.layers)
+            self.kept[n] = halved(run_target(self.target, self.pick, self.groups[n]), self.layers)
         found = self.kept[n]
         return replace(found, cache=[pair and tuple(x.float() for x in pair) for pair in found.cache])
 
 
 @dataclass
-class Reading:
+class TargetOutputs:
     """The outputs of one call of the target over sequences, which gives every P_k.
 
     The last G = GENERATED tokens of every sequence, from index `first` on, are its continuation.
@@ -124,15 +124,15 @@ class Reading:
     high: Tensor
     """[B, G, D] bounds of the uniforms that pick the continuation."""
     cache: list[KeyValue | None]
-    """The target's keys and values by layer; None for layers that a kept reading leaves out."""
+    """The target's keys and values by layer; None for layers left out of kept outputs."""
     features: Tensor
     """[B, G, width] the normalised last hidden states that predict the continuation."""
     logits: Tensor | None
-    """[B, G, V] their logits; None in a kept reading, because training does not need them."""
+    """[B, G, V] their logits; None in kept outputs, because training does not need them."""
 
 
 @torch.no_grad()
-def read(target: Target, pick: str, batch: dict, context: Target | None = None) -> Reading:
+def run_target(target: Target, pick: str, batch: dict, context: Target | None = None) -> TargetOutputs:
     """Runs the target over a batch of `Samples`. Drafters' inputs (cache, features, logits) come from `context` if it is given,
     such as the target in integers (integers.py), which is what a server's drafter reads."""
     ids = batch["tokens"].long()
@@ -146,18 +146,18 @@ def read(target: Target, pick: str, batch: dict, context: Target | None = None) 
     if context is not None:
         x, cache = context.read(ids, len(context.layers))
         features, logits = context.predict(x[:, first - 1 : -1])
-    return Reading(ids, first, conditions, p, low, high, cache, features, logits)
+    return TargetOutputs(ids, first, conditions, p, low, high, cache, features, logits)
 
 
-def halved(reading: Reading, layers: tuple[int, ...]) -> Reading:
-    """A reading in float16 (uniforms stay float32), with the keys and values of `layers` only and without logits."""
-    kept = {n: tuple(x.half() for x in pair) for n, pair in enumerate(reading.cache) if n in layers}
-    cache = [kept.get(n) for n in range(len(reading.cache))]
-    return replace(reading, p=reading.p.half(), features=reading.features.half(), logits=None, cache=cache)
+def halved(outputs: TargetOutputs, layers: tuple[int, ...]) -> TargetOutputs:
+    """Outputs in float16 (uniforms stay float32), with the keys and values of `layers` only and without logits."""
+    kept = {n: tuple(x.half() for x in pair) for n, pair in enumerate(outputs.cache) if n in layers}
+    cache = [kept.get(n) for n in range(len(outputs.cache))]
+    return replace(outputs, p=outputs.p.half(), features=outputs.features.half(), logits=None, cache=cache)
 
 
 @dataclass
-class Question:
+class DraftBatch:
     """Drafts to make at N starts of each sequence, with the correct answers."""
 
     cache: list[KeyValue]
@@ -176,27 +176,27 @@ class Question:
     """Outputs of a `feature` drafter's context stream."""
 
 
-def ask(reading: Reading, drafter: Drafter, starts: Tensor, inside: Tensor) -> Question:
+def draft_batch(outputs: TargetOutputs, drafter: Drafter, starts: Tensor, inside: Tensor) -> DraftBatch:
     """Drafts from `starts` [B, N]. inside, in [0, 1), places u in its token's interval: [B, N, L, D], or [B, G, D] for values
     that belong to tokens and are shared by overlapping drafts."""
     b, n = starts.shape
     length = drafter.config.length
-    index = (starts[:, :, None] + torch.arange(length, device=starts.device) - reading.first).flatten(1)
+    index = (starts[:, :, None] + torch.arange(length, device=starts.device) - outputs.first).flatten(1)
 
     def at_drafts(rows: Tensor) -> Tensor:
         return of_rows(rows, index).view(b, n, length, -1)
 
-    low, high = at_drafts(reading.low), at_drafts(reading.high)
+    low, high = at_drafts(outputs.low), at_drafts(outputs.high)
     u = coordinates.between(low, high, at_drafts(inside) if inside.ndim == 3 else inside)
-    cache = drafter.read(reading.ids) if drafter.config.kind == "separate" else reading.cache
-    answers = reading.ids.gather(1, index + reading.first).view(b, n, length)
-    last = reading.ids.gather(1, starts - 1)
+    cache = drafter.read(outputs.ids) if drafter.config.kind == "separate" else outputs.cache
+    answers = outputs.ids.gather(1, index + outputs.first).view(b, n, length)
+    last = outputs.ids.gather(1, starts - 1)
     given = None
     if drafter.config.given:
-        at = starts - reading.first
-        logits = None if reading.logits is None else of_rows(reading.logits, at)
-        given = Given(of_rows(reading.features, at), logits)
-    return Question(cache, last, starts, u, reading.conditions, answers, at_drafts(reading.p), given)
+        at = starts - outputs.first
+        logits = None if outputs.logits is None else of_rows(outputs.logits, at)
+        given = Given(of_rows(outputs.features, at), logits)
+    return DraftBatch(cache, last, starts, u, outputs.conditions, answers, at_drafts(outputs.p), given)
 
 
 def of_rows(rows: Tensor, index: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from ..model.drafter import Drafter, load_drafter
 from ..model.drafter_config import KINDS, METHODS, DrafterConfig
 from ..model.grow import grown_drafter
 from ..model.transformer import Config, Target, identity, load_target
-from .batches import Question, Readings, Samples, ask
+from .batches import DraftBatch, Samples, TargetOutputsCache, draft_batch
 from .device import autocast, compiled, device
 from .evaluate import quick
 from .fit import add_fit_arguments, add_steps_and_rates, fit
@@ -133,12 +133,12 @@ def separate_config(target: Config, width: int, layers: int) -> Config:
     return Config(target.vocab, width, layers, heads, max(1, heads // 2), 64, hidden, target.rope_theta, target.context)
 
 
-class Lesson:
+class DistillationLoss:
     """Draws a batch and computes its loss, for `fit`."""
 
     def __init__(self, args: argparse.Namespace, target: Target, drafter: Drafter, samples: Samples, device: str):
         self.args, self.drafter, self.device = args, drafter, device
-        self.readings = Readings(
+        self.outputs = TargetOutputsCache(
             target, args.pick, samples, args.context_tokens, drafter.config.source if args.keep else None
         )
         self.predict = compiled(drafter, device)
@@ -150,11 +150,11 @@ class Lesson:
         """The loss, and the share of drafts whose first token is right by argmax."""
         a = self.args
         with autocast(self.device, a.precision):
-            reading = self.readings.draw(rng)
-            shape = (len(reading.ids), max(1, a.completions // len(reading.ids)))
-            starts = rng.integers(reading.first, reading.first + GENERATED - a.length + 1, shape)
-            inside = self.beta.sample((*shape, a.length, reading.low.shape[-1])).to(self.device)
-            q = ask(reading, self.drafter, torch.from_numpy(starts).to(self.device), inside)
+            outputs = self.outputs.draw(rng)
+            shape = (len(outputs.ids), max(1, a.completions // len(outputs.ids)))
+            starts = rng.integers(outputs.first, outputs.first + GENERATED - a.length + 1, shape)
+            inside = self.beta.sample((*shape, a.length, outputs.low.shape[-1])).to(self.device)
+            q = draft_batch(outputs, self.drafter, torch.from_numpy(starts).to(self.device), inside)
             logits = self.predict(q.cache, q.last, q.starts, q.u, q.conditions, q.answers, q.given)
         logits = logits.float()
         given = self.drafter.config.given
@@ -165,7 +165,7 @@ class Lesson:
         return loss, {"first_right": (logits[:, :, 0].argmax(-1) == answers[:, :, 0]).float().mean().item()}
 
 
-def consistent(q: Question, learns_tokens: bool) -> Tensor:
+def consistent(q: DraftBatch, learns_tokens: bool) -> Tensor:
     """Mask [B, N, L] of positions to learn from.
 
     No uniforms pick a token whose probability temperature, top-k or top-p made 0, so later positions would see uniforms that
@@ -203,8 +203,8 @@ def run(args: argparse.Namespace, form: type[Drafter] = Drafter) -> None:
     held = Samples(args.held or args.samples, "held_files", place)
     for part in (samples, held):
         part.check_origin(identity(target))
-    lesson = Lesson(args, target, drafter, samples, place)
+    batch_loss = DistillationLoss(args, target, drafter, samples, place)
     origin = {"target_identity": identity(target), "trained_for": samples.mixture()}
     if args.init:
         origin["init"] = identity(drafter)
-    fit(args, drafter, lesson, lambda: quick(target, drafter, held), "drafter", origin)
+    fit(args, drafter, batch_loss, lambda: quick(target, drafter, held), "drafter", origin)

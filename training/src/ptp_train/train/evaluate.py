@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..model.drafter import Drafter, load_drafter
 from ..model.transformer import Target, load_target
-from .batches import Reading, Samples, ask, read
+from .batches import Samples, TargetOutputs, draft_batch, run_target
 from .device import use_threads
 from .integers import in_integers
 from .samples import GENERATED
@@ -25,38 +25,38 @@ from .samples import GENERATED
 SPLITS = ("held_files", "held_packages")
 
 
-def spread(reading: Reading, length: int, stride: int = 1) -> Tensor:
+def spread(outputs: TargetOutputs, length: int, stride: int = 1) -> Tensor:
     """Starts [B, N] of drafts over the whole continuation, `stride` apart."""
-    span = torch.arange(reading.first, reading.first + GENERATED - length + 1, stride, device=reading.ids.device)
-    return span[None].expand(len(reading.ids), -1)
+    span = torch.arange(outputs.first, outputs.first + GENERATED - length + 1, stride, device=outputs.ids.device)
+    return span[None].expand(len(outputs.ids), -1)
 
 
-def uniforms_inside(reading: Reading, seed: int) -> Tensor:
+def uniforms_inside(outputs: TargetOutputs, seed: int) -> Tensor:
     """Random places of uniforms in their intervals, [B, G, D] in [0, 1), shared by overlapping drafts."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand(reading.low.shape, generator=generator).to(reading.low.device)
+    return torch.rand(outputs.low.shape, generator=generator).to(outputs.low.device)
 
 
 @torch.no_grad()
-def proposals(drafter: Drafter, reading: Reading, starts: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+def proposals(drafter: Drafter, outputs: TargetOutputs, starts: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
     """Drafted tokens, and their equality with the target's, both [B, N, L]."""
-    q = ask(reading, drafter, starts, inside)
+    q = draft_batch(outputs, drafter, starts, inside)
     tokens = drafter.draft(q.cache, q.last, q.starts, q.u, q.conditions, None, q.given)
     return tokens, tokens == q.answers
 
 
 @torch.no_grad()
-def after_miss(drafter: Drafter, reading: Reading, seed: int) -> np.ndarray:
+def after_miss(drafter: Drafter, outputs: TargetOutputs, seed: int) -> np.ndarray:
     """Correctness, bool [misses, L], of drafts that start where an earlier draft went wrong, with its token excluded; over all
     drafts that go wrong within their length."""
     length = drafter.config.length
-    starts = spread(reading, 2 * length)
-    inside = uniforms_inside(reading, seed)
-    tokens, right = proposals(drafter, reading, starts, inside)
+    starts = spread(outputs, 2 * length)
+    inside = uniforms_inside(outputs, seed)
+    tokens, right = proposals(drafter, outputs, starts, inside)
     accepted = right.cumprod(-1).sum(-1)
     missed = accepted < length
     wrong = tokens.gather(2, accepted.clamp(max=length - 1)[..., None])[..., 0]
-    q = ask(reading, drafter, starts + accepted, inside)
+    q = draft_batch(outputs, drafter, starts + accepted, inside)
     again = drafter.draft(q.cache, q.last, q.starts, q.u, q.conditions, wrong, q.given)
     return (again == q.answers)[missed].cpu().numpy()
 
@@ -65,9 +65,9 @@ def quick(target: Target, drafter: Drafter, samples: Samples, sequences: int = 8
     """Figures for a training log, from evenly spaced starts: accuracy by position and tokens per call."""
     rights = []
     for f in samples.files:
-        reading = read(target, drafter.config.pick, {k: v[:sequences] for k, v in f.items()})
-        starts = spread(reading, drafter.config.length, stride)
-        rights.append(proposals(drafter, reading, starts, uniforms_inside(reading, 7))[1].flatten(0, 1))
+        outputs = run_target(target, drafter.config.pick, {k: v[:sequences] for k, v in f.items()})
+        starts = spread(outputs, drafter.config.length, stride)
+        rights.append(proposals(drafter, outputs, starts, uniforms_inside(outputs, 7))[1].flatten(0, 1))
     right = torch.cat(rights).float()
     return {
         "accuracy": [round(x, 4) for x in right.mean(0).tolist()],
@@ -75,14 +75,14 @@ def quick(target: Target, drafter: Drafter, samples: Samples, sequences: int = 8
     }
 
 
-Walk = Callable[[Reading, int], np.ndarray]
-"""A reading and a seed -> correctness of the drafts from every start, bool [B, N, L]."""
+Walk = Callable[[TargetOutputs, int], np.ndarray]
+"""Target outputs and a seed -> correctness of the drafts from every start, bool [B, N, L]."""
 
 
 def by_drafter(drafter: Drafter) -> Walk:
-    def walk(reading: Reading, seed: int) -> np.ndarray:
-        starts = spread(reading, drafter.config.length)
-        return proposals(drafter, reading, starts, uniforms_inside(reading, seed))[1].cpu().numpy()
+    def walk(outputs: TargetOutputs, seed: int) -> np.ndarray:
+        starts = spread(outputs, drafter.config.length)
+        return proposals(drafter, outputs, starts, uniforms_inside(outputs, seed))[1].cpu().numpy()
 
     return walk
 
@@ -98,8 +98,8 @@ def autoregressive(drafter: Drafter, length: int, speculative: bool) -> Walk:
     et al. 2023), where a token t of the text is an accepted draft with probability min(1, q/p)."""
 
     @torch.no_grad()
-    def walk(reading: Reading, seed: int) -> np.ndarray:
-        q = ask(reading, drafter, spread(reading, 1), uniforms_inside(reading, seed))
+    def walk(outputs: TargetOutputs, seed: int) -> np.ndarray:
+        q = draft_batch(outputs, drafter, spread(outputs, 1), uniforms_inside(outputs, seed))
         if not speculative:
             return windows(
                 (drafter.draft(q.cache, q.last, q.starts, q.u, q.conditions) == q.answers)[..., 0].cpu().numpy(), length
@@ -115,9 +115,9 @@ def autoregressive(drafter: Drafter, length: int, speculative: bool) -> Walk:
 def prompt_lookup(length: int, longest: int = 3) -> Walk:
     """Proposes the continuation of the latest earlier occurrence of the last 3, else 2, else 1 tokens (Saxena 2023)."""
 
-    def walk(reading: Reading, seed: int) -> np.ndarray:
-        ids = reading.ids.cpu().numpy()
-        starts = range(reading.first, reading.first + GENERATED - length + 1)
+    def walk(outputs: TargetOutputs, seed: int) -> np.ndarray:
+        ids = outputs.ids.cpu().numpy()
+        starts = range(outputs.first, outputs.first + GENERATED - length + 1)
         out = np.zeros((len(ids), len(starts), length), bool)
         for row, text in enumerate(ids):
             for n, at in enumerate(starts):
@@ -141,7 +141,7 @@ def continuation(text: np.ndarray, longest: int, length: int) -> np.ndarray:
 def decode(
     target: Target, pick: str, walk: Walk, samples: Samples, sequences: int, length: int, context: Target | None = None
 ) -> dict:
-    """Coupled decoding, draft then verify, over at most `sequences` sequences; for `context` see `read`.
+    """Coupled decoding, draft then verify, over at most `sequences` sequences; for `context` see `run_target`.
 
     accuracy[k]: share of drafted tokens at position k that are the target's. yield_curve[b]: expected number of accepted tokens
     of a draft of b. tokens_per_call: with drafts of full length, the target's own token included.
@@ -150,7 +150,7 @@ def decode(
     for f in samples.files:
         for row in range(min(len(f["tokens"]), sequences - seen)):
             seen += 1
-            right = walk(read(target, pick, {k: v[row : row + 1] for k, v in f.items()}, context), 11 + seen)[0]
+            right = walk(run_target(target, pick, {k: v[row : row + 1] for k, v in f.items()}, context), 11 + seen)[0]
             prefix = right.cumprod(-1)
             right_at += right.mean(0)
             prefix_at += prefix.mean(0)
@@ -179,8 +179,8 @@ def after_misses(
     for f in samples.files:
         for row in range(min(len(f["tokens"]), sequences - len(rights))):
             batch = {k: v[row : row + 1] for k, v in f.items()}
-            reading = read(target, drafter.config.pick, batch, context)
-            rights.append(after_miss(drafter, reading, 11 + len(rights)))
+            outputs = run_target(target, drafter.config.pick, batch, context)
+            rights.append(after_miss(drafter, outputs, 11 + len(rights)))
     return yield_curve(np.concatenate(rights).cumprod(-1).mean(0))
 
 

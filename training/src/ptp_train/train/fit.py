@@ -41,7 +41,7 @@ def add_steps_and_rates(parser: argparse.ArgumentParser, steps: int) -> None:
 def fit(
     args: argparse.Namespace,
     module: nn.Module,
-    lesson: Callable[[np.random.Generator, float], tuple[Tensor, dict[str, float]]],
+    batch_loss: Callable[[np.random.Generator, float], tuple[Tensor, dict[str, float]]],
     measure: Callable[[], dict],
     kind: str,
     extra: dict,
@@ -50,8 +50,8 @@ def fit(
 ) -> dict:
     """Trains `module` for --minutes, or for --steps or --tokens (`unit`, `per_step` of them a step); returns the last figures.
 
-    lesson: (random numbers, fraction of the run done) -> loss of a new batch, scalars for the log. measure: figures on held-out
-    text. extra: facts for the checkpoints. A run resumes from the checkpoint of --out with the random numbers of an
+    batch_loss: (random numbers, fraction of the run done) -> loss of a new batch, scalars for the log. measure: figures on
+    held-out text. extra: facts for the checkpoints. A run resumes from the checkpoint of --out with the random numbers of an
     uninterrupted one.
     """
     use_threads(args.threads)
@@ -84,7 +84,7 @@ def fit(
             began = clock()
             module.train()
             seed_everything(args.seed, step)
-            loss, scalars = lesson(step_generator(args.seed, step), done() / total)
+            loss, scalars = batch_loss(step_generator(args.seed, step), done() / total)
             loss.backward()
             factor = schedule(done() / total)
             optimiser.step(factor)

@@ -138,7 +138,7 @@ def run(args: argparse.Namespace) -> None:
     longest = model.config.context
     require(len(tokens) > longest + 1, f"--data must have more than {longest + 1} tokens, got {len(tokens)}")
 
-    def lesson(rng: np.random.Generator, done: float) -> tuple[torch.Tensor, dict[str, float]]:
+    def batch_loss(rng: np.random.Generator, done: float) -> tuple[torch.Tensor, dict[str, float]]:
         length = longest if done >= 1 - LONG_SHARE else longest // 2
         batch = windows(tokens, args.batch_tokens // length, length, rng).to(place)
         with autocast(place, args.precision):
@@ -148,7 +148,7 @@ def run(args: argparse.Namespace) -> None:
         return {"bits_per_byte": on_held_out(model, args.data, 32)}
 
     origin = {"init": identity(model)} if args.init else {}
-    last = fit(args, model, lesson, measure, "target", origin, "tokens", args.batch_tokens)
+    last = fit(args, model, batch_loss, measure, "target", origin, "tokens", args.batch_tokens)
     facts = {"bits_per_byte": on_held_out(model, args.data, 200), "tokens": last["tokens"]}
     written = torch.load(args.out, map_location="cpu")
     kept = {name: written[name] for name in ("log", "settings", *origin)}
