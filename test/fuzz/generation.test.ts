@@ -16,7 +16,7 @@ import { errorLog, fuzz, LANES, Unreachable } from './lanes.ts';
 
 // The gateway's gRPC server with the real services behind it. `npm run fuzz` makes 50,000 calls.
 
-const RUNS = Number(process.env.PTP_FUZZ_DOOR_RUNS ?? 400);
+const RUNS = Number(process.env.PTP_FUZZ_RUNS ?? 400);
 const tiny = new URL('../models/tiny', import.meta.url).pathname;
 
 const errors = errorLog();

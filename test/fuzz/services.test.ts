@@ -16,7 +16,7 @@ import { silent } from '../test-pair.ts';
 
 // Absurd conversations with the services themselves, which must not trust their callers. `npm run fuzz` holds 50,000 with each.
 
-const RUNS = Number(process.env.PTP_FUZZ_DOOR_RUNS ?? 600);
+const RUNS = Number(process.env.PTP_FUZZ_RUNS ?? 600);
 const SEED = Number(process.env.PTP_FUZZ_SEED ?? 1);
 const scheduling = { prefillChunk: 16, batchTokens: 64, sequences: 4, queue: 16 };
 const never = new AbortController().signal;
