@@ -11,7 +11,7 @@ import { type Network, Sequence, type SequenceParts } from './sequence.ts';
 
 /** Times in microseconds. */
 export interface Scenario extends Network {
-  /** Clients, each of which has one sequence at a time and starts another when that has ended. */
+  /** Concurrent clients; each starts its next sequence when the last one ends. */
   readonly sequences: number;
   /** Least and most tokens of a prompt, which counts as read, and of what is generated. */
   readonly prompt: readonly [number, number];
@@ -20,10 +20,8 @@ export interface Scenario extends Network {
   readonly drafters: number;
   readonly verifier: ReplicaSettings;
   readonly drafter: ReplicaSettings;
-  /** Gateway processes, each with its own measurements; client i belongs to gateway i mod gateways. */
-  readonly gateways: number;
   readonly limits: DraftLimits;
-  /** Whether the real controller decides, or drafts are always full (not with mode `auto`). */
+  /** True for the real controller; false for drafts that are always full, which mode `auto` does not allow. */
   readonly controller: boolean;
   readonly quality: DraftQuality;
   readonly seed: number;
@@ -72,13 +70,13 @@ export function simulate(scenario: Scenario): Outcome {
     Array.from({ length: number }, () => new Replica(clock, settings, random));
   const verifiers = replicas(scenario.verifiers, scenario.verifier);
   const drafters = replicas(scenario.drafters, scenario.drafter);
-  const gateways = Array.from({ length: scenario.gateways }, () => policiesOf(scenario));
+  const newPolicy = policiesOf(scenario);
   const curves = yieldCurves(scenario.quality, scenario.limits.length);
   for (let i = 0; i < sequences; i++) {
     const own = randomNumbers(seed * 1_000_003 + i + 1);
     const client = {
       random: own,
-      newPolicy: gateways[i % gateways.length] as () => Policy,
+      newPolicy,
       drafts: new DraftModel(scenario.quality, own, curves),
       clock,
       verifier: verifiers[i % verifiers.length] as Replica,
@@ -187,7 +185,7 @@ function useOf(replicas: readonly Replica[], counted: number): Use {
   };
 }
 
-/** A gateway's policies, one for each sequence. */
+/** Makes the policy of each sequence; those of the controller share one gateway's measurements. */
 function policiesOf({ controller, limits }: Scenario): () => Policy {
   const { mode, length, budget } = limits;
   if (controller) {

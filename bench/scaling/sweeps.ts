@@ -13,7 +13,6 @@ export const BASE: Scenario = {
   drafters: 1,
   verifier: { curve: curveOf(TARGET, GPU, OVERHEAD.target), slots: 256, tokens: 4096, gather: 0, jitter: 0.05 },
   drafter: { curve: curveOf(DRAFTER, GPU, OVERHEAD.drafter), slots: 512, tokens: 16_384, gather: 0, jitter: 0.05 },
-  gateways: 1,
   delay: 0.25 * MILLIS,
   limits: { length: 8, budget: 32, mode: 'auto' },
   controller: true,
