@@ -6,7 +6,7 @@ export interface Result {
   readonly suite: string;
   readonly machine: string;
   readonly mode?: string;
-  /** When the pair was exported, from its manifest. */
+  /** Creation time of the pair, from its manifest. */
   readonly pair?: string;
   /** Day of the run, UTC. */
   readonly date: string;

@@ -93,7 +93,7 @@ export const limitsOf = ({ length, budget, mode, lookup, ahead }: PairOptions): 
   ahead,
 });
 
-/** What a result tells about the pair that it was measured with. */
+/** Fields of a result that identify the pair and its limits. */
 export async function describePair({ models, draftModel, ...options }: PairOptions): Promise<object> {
   return {
     pair: (await loadManifest(models)).created,

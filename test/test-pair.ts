@@ -29,7 +29,7 @@ export interface TestPairOptions {
   readonly limits?: DraftLimits;
   /** Model id that the services announce. */
   readonly modelId?: string;
-  /** Of each engine; 0 by default. */
+  /** Size for each engine; 0 by default. */
   readonly prefixCacheBytes?: number;
   /** Folder of a whole model that drafts in place of the pair's drafter. */
   readonly draftModel?: string;

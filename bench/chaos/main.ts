@@ -41,7 +41,7 @@ const positive = (text: string): number => {
 await new Command('npm run chaos --')
   .configureHelp({ helpWidth: 100 })
   .description(
-    'Starts a gateway, verifiers and drafters as processes over TCP with mutual TLS, and kills, stops, cuts off, delays and garbles the services while they decode texts that are known. No text may be wrong, and no stream may be lost that has begun.',
+    'Starts a gateway, verifiers and drafters as processes over TCP with mutual TLS, and kills, stops, cuts off, delays and garbles the services while they decode texts that are known. No text may be wrong, and no stream that has begun may be lost.',
   )
   .addOption(new Option('--minutes <n>', 'duration').argParser(positive).default(2))
   .addOption(integerOption('--seed <n>', 'seed of the questions and of the schedule of faults', 1))

@@ -16,7 +16,7 @@ export interface DraftQuality {
   readonly checks?: number;
 }
 
-/** What becomes of a step, drawn when it is sent. */
+/** A step's outcome, drawn when it is sent. */
 export interface SimulatedOutcome extends StepOutcome {
   /** The drafter predicts `nextToken`. */
   readonly predicted: boolean;

@@ -42,7 +42,7 @@ export interface Work {
   busyMicros: number;
 }
 
-/** One service on its own GPU. As in engine/src/scheduler.ts, a batch is whatever waits when the run before it ends, first come first served. */
+/** One service on its own GPU. A batch is whatever waits when a run ends, first come first served, as in engine/src/scheduler.ts. */
 export class Replica {
   readonly #clock: Clock;
   readonly #settings: ReplicaSettings;

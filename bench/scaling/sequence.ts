@@ -161,7 +161,7 @@ export class Sequence {
     });
   }
 
-  /** The call has arrived, and the one before it has been run or skipped. Nobody waits for the answer of a skipped step. */
+  /** Runs a call that has arrived, once the one before it has been run or skipped. A skipped step gets no answer. */
   #verify(
     verification: Verification,
     before: Verification | undefined,

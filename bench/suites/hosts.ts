@@ -50,7 +50,7 @@ interface Options extends PairOptions {
 /** The decode loop runs here; two verifiers and two drafters run in network namespaces of their own. */
 export const hosts = suite<Options>(
   'hosts',
-  'Time per token by the delay between hosts: two verifiers and two drafters in network namespaces; needs root, writes docs/hosts-delay.svg',
+  'Time per token by the delay between hosts, with services in network namespaces; needs root, writes docs/hosts-delay.svg',
   [...pairOptions(), tokensOption(128), promptsOption(8)],
   async (options) => {
     const model = modelInfoOf(await loadManifest(options.models));

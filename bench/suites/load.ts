@@ -39,7 +39,7 @@ interface Measured {
   readonly tokens: number;
   /** Tokens per second. */
   readonly rate: number;
-  /** Of each stream, from its first step's end on; streams of one step are left out. */
+  /** One value per stream, from the end of its first step; streams of one step are left out. */
   readonly millisPerToken: readonly number[];
 }
 

@@ -33,7 +33,7 @@ interface Options extends PairOptions {
  */
 export const peers = suite<Options>(
   'peers',
-  'Speed, first token and greedy text compared with llama.cpp and transformers.js on the same weights; installs them in bench/peers. --draft-model is measured too, and is the draft model of llama.cpp',
+  'Speed, first token and greedy text compared with llama.cpp and transformers.js, which it installs in bench/peers, on the same weights; needs Python with ptp-train (PTP_PYTHON). --draft-model is measured too, and becomes the draft model of llama.cpp',
   [...pairOptions(), tokensOption(128), promptsOption(16)],
   (options) => withPair(options, (bench) => measure(bench, options), {}),
 );
@@ -115,7 +115,7 @@ function generation(generator: Generator): Peer['generate'] {
 interface Pass {
   readonly tokens: readonly number[];
   readonly firstTokenMs: number;
-  /** Of the tokens after the first block; NaN for a text of one block. */
+  /** Counts tokens after the first block; NaN for a text of one block. */
   readonly tokensPerSecond: number;
 }
 type Passes = Record<Setting, Pass[]>;

@@ -118,12 +118,12 @@ async function requested({ headers, body }: Frame): Promise<string> {
   const session = connect(`http://${server.grpcAddress}`).on('error', () => {});
   try {
     const stream = session.request(headers, { endStream: false });
-    let told = 'closed';
+    let outcome = 'closed';
     const tell = (heads: IncomingHttpHeaders & IncomingHttpStatusHeader) => {
       const { ':status': http, 'grpc-status': code, 'grpc-message': message } = heads;
       // our own internal errors have this message; those of grpc-js have others
       const name = message === 'internal error' ? message : status[Number(code)];
-      told = code === undefined ? `HTTP ${http}` : `${name}`;
+      outcome = code === undefined ? `HTTP ${http}` : `${name}`;
     };
     stream
       .on('response', tell)
@@ -131,7 +131,7 @@ async function requested({ headers, body }: Frame): Promise<string> {
       .on('error', () => {});
     stream.resume().end(body);
     await once(stream, 'close', { signal: AbortSignal.timeout(LONG) });
-    return told;
+    return outcome;
   } finally {
     session.destroy();
   }

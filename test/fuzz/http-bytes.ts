@@ -6,7 +6,7 @@ import { mostly } from './rarely.ts';
 /** Bytes to send on a connection. */
 export interface Rough {
   readonly bytes: Buffer;
-  /** Where to split them in two, in [0, 1]. */
+  /** Relative position at which they are sent in two parts, in [0, 1]. */
   readonly cut: number;
 }
 

@@ -24,7 +24,7 @@ const LONG = 60_000;
 /** Milliseconds of silence after which the client ends its side of the connection. */
 const PATIENCE = 300;
 
-/** Waits for the services if the status says that they were unreachable. @throws Unreachable then */
+/** @throws Unreachable for a status of unreachable services, once they are ready again */
 async function checkReachable(status: number): Promise<void> {
   if (status !== 503 && status !== 504) return;
   await server.pair.services.ready(LONG);
