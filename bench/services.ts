@@ -6,9 +6,9 @@ import { join } from 'node:path';
 import { loadManifest } from '@ptp/protocol/manifest';
 import { createLogger } from '@ptp/service-kit/log';
 import { modelInfoOf, PairClient, type PairClientOptions } from '../gateway/src/clients/pair-client.ts';
-import type { DraftLimits } from '../gateway/src/decode/controller.ts';
 import { PairGenerator } from '../gateway/src/decode/generate.ts';
 import type { Streams } from '../gateway/src/decode/ports.ts';
+import type { DraftLimits } from '../gateway/src/decode/types.ts';
 import { fakeModel } from './fake-model.ts';
 
 /** The two services as processes, and the gateway's decode loop in this one. */

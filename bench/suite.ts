@@ -1,7 +1,8 @@
 import { join } from 'node:path';
 import { loadManifest } from '@ptp/protocol/manifest';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { DRAFT_BUDGET, type DraftLimits, STEPS_AHEAD } from '../gateway/src/decode/controller.ts';
+import { DRAFT_BUDGET, STEPS_AHEAD } from '../gateway/src/decode/controller.ts';
+import type { DraftLimits } from '../gateway/src/decode/types.ts';
 import { DRAFT_MODES, gatewaySettings } from '../gateway/src/settings.ts';
 import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
 import { loadPrompts, type Prompt } from './prompts.ts';

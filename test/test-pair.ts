@@ -11,8 +11,8 @@ import { createLogger } from '@ptp/service-kit/log';
 import { Drafter } from '../drafter/src/drafter.ts';
 import { drafterService } from '../drafter/src/service.ts';
 import { modelInfoOf, PairClient, type PairClientOptions } from '../gateway/src/clients/pair-client.ts';
-import type { DraftLimits } from '../gateway/src/decode/controller.ts';
 import { PairGenerator } from '../gateway/src/decode/generate.ts';
+import type { DraftLimits } from '../gateway/src/decode/types.ts';
 import { verifierService } from '../verifier/src/service.ts';
 import { Verifier } from '../verifier/src/verifier.ts';
 

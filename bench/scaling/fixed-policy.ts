@@ -1,7 +1,7 @@
 import { cut } from '../../gateway/src/decode/block.ts';
 import type { Controller } from '../../gateway/src/decode/controller.ts';
-import type { Mode } from '../../gateway/src/decode/mode-selector.ts';
 import type { StepPolicy } from '../../gateway/src/decode/pipeline-types.ts';
+import type { Mode } from '../../gateway/src/decode/types.ts';
 
 export type Policy = StepPolicy & Pick<Controller, 'close'>;
 

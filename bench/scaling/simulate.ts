@@ -1,7 +1,6 @@
-import { Controller, type DraftLimits } from '../../gateway/src/decode/controller.ts';
+import { Controller } from '../../gateway/src/decode/controller.ts';
 import { Measurements } from '../../gateway/src/decode/measurements.ts';
-import type { Mode } from '../../gateway/src/decode/mode-selector.ts';
-import type { GenerationStep, StepStats } from '../../gateway/src/decode/types.ts';
+import type { DraftLimits, GenerationStep, Mode, StepStats } from '../../gateway/src/decode/types.ts';
 import { sum } from '../statistics.ts';
 import { Clock, randomNumbers } from './clock.ts';
 import { DraftModel, type DraftQuality, yieldCurves } from './draft-model.ts';

@@ -1,4 +1,4 @@
-import type { Mode } from '../../gateway/src/decode/mode-selector.ts';
+import type { Mode } from '../../gateway/src/decode/types.ts';
 import { round } from '../statistics.ts';
 import { CHECKING_DRAFTER, curveOf, DRAFTER, GPU, LARGER_DRAFTER, type Model, OVERHEAD, TARGET } from './costs.ts';
 import { type Outcome, type Scenario, simulate } from './simulate.ts';

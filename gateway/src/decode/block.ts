@@ -1,17 +1,6 @@
 import type { Branch } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
 import type { StepOutcome } from './ports.ts';
-
-/** Origin of a proposal. The verifier treats all alike: whatever is proposed, the text stays the target's. */
-export type ProposalSource = 'drafter' | 'prompt lookup' | 'prediction' | 'grammar' | 'none';
-
-/** Tokens proposed for verification, with their source's confidence in each. */
-export interface Block {
-  readonly source: ProposalSource;
-  readonly tokens: readonly number[];
-  readonly confidences: readonly number[];
-}
-
-export const EMPTY: Block = { source: 'none', tokens: [], confidences: [] };
+import type { Block } from './types.ts';
 
 /** Tokens `from` to `from + length` of a block. */
 export function cut({ source, tokens, confidences }: Block, from: number, length: number): Block {

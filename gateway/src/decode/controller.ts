@@ -1,7 +1,7 @@
-import { type Block, cut } from './block.ts';
+import { cut } from './block.ts';
 import { AcceptanceCurve, type VerifyCost, type VerifyTime } from './cost-model.ts';
 import type { Measurements } from './measurements.ts';
-import { MODES, type Mode } from './mode-selector.ts';
+import { type Block, type DraftLimits, MODES, type Mode, type StepDecision } from './types.ts';
 
 /**
  * Chooses how each step drafts, to maximize tokens per time. One rule governs all choices: a token is worth the time in which the sequence
@@ -14,27 +14,6 @@ import { MODES, type Mode } from './mode-selector.ts';
 export const DRAFT_BUDGET = 16;
 /** Default `ahead` of the gateway. */
 export const STEPS_AHEAD = 4;
-
-/** Limits of drafting, from the settings or the request. */
-export interface DraftLimits {
-  /** Longest block under verification, in tokens. */
-  readonly length: number;
-  /** Tokens over all branches of one draft call. */
-  readonly budget: number;
-  /** `auto` selects the mode measured as fastest. */
-  readonly mode: Mode | 'auto';
-  /** Proposes repetitions of the text so far where nothing better is available. Default true. */
-  readonly lookup?: boolean;
-  /** Limit of steps sent ahead, before the outcome of the step before is known. Default 0. */
-  readonly ahead?: number;
-}
-
-/** The mode of a step and the reason for it. */
-export interface StepDecision {
-  readonly mode: Mode;
-  /** `setting`: the mode is fixed; `own`: the drafts of this sequence fail or succeed more often than others'; else see `ModeSelector.next`. */
-  readonly reason: 'setting' | 'no drafter' | 'warm-up' | 'trial' | 'fastest' | 'own';
-}
 
 /** Result of a step, from which the controller learns. */
 export interface Outcome {

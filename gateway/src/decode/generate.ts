@@ -1,12 +1,12 @@
 import { PtpError } from '@ptp/protocol/errors';
-import { Controller, type DraftLimits } from './controller.ts';
+import { Controller } from './controller.ts';
 import { Driver } from './driver.ts';
 import { Measurements } from './measurements.ts';
 import { type StepObserver, startRequest } from './observer.ts';
 import { DecodePipeline } from './pipeline.ts';
 import type { DraftStream, Streams, VerifyStream } from './ports.ts';
 import { proposersFor } from './proposers/proposers.ts';
-import type { GenerationRequest, GenerationStep, Generator, Health, ModelInfo } from './types.ts';
+import type { DraftLimits, GenerationRequest, GenerationStep, Generator, Health, ModelInfo } from './types.ts';
 
 /** Generates over a drafter and a verifier: one pipeline and one driver per request, measurements shared by all. */
 export class PairGenerator implements Generator {

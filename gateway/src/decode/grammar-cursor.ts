@@ -1,6 +1,6 @@
 import { PtpError } from '@ptp/protocol/errors';
-import { type Block, cut } from './block.ts';
-import type { GrammarState } from './types.ts';
+import { cut } from './block.ts';
+import type { Block, GrammarState } from './types.ts';
 
 /** Position of a text in its grammar; without one, all tokens are allowed. */
 export class GrammarCursor {

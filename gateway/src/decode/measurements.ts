@@ -1,6 +1,6 @@
-import type { ProposalSource } from './block.ts';
 import { AcceptanceCurve, Calibration, LinearCost, VerifyCost } from './cost-model.ts';
 import { ModeSelector } from './mode-selector.ts';
+import type { ProposalSource } from './types.ts';
 
 /** Measurements that all sequences of a gateway share. */
 export class Measurements {

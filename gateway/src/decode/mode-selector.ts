@@ -1,11 +1,4 @@
-/**
- * - `overlap`: the next block is drafted for its likely outcomes while this one is verified; if none fits, it is redrafted where that pays.
- * - `sequential`: a block is drafted, then verified.
- * - `plain`: nothing is drafted.
- */
-export type Mode = 'overlap' | 'sequential' | 'plain';
-
-export const MODES: readonly Mode[] = ['overlap', 'sequential', 'plain'];
+import { MODES, type Mode } from './types.ts';
 
 /** Decay of a mode's older steps per new one. */
 const FORGET = 0.02;

@@ -1,7 +1,7 @@
-import type { Controller, DraftLimits } from './controller.ts';
+import type { Controller } from './controller.ts';
 import type { Draft, DraftCall, StepRef, Verdict, VerifyCall } from './ports.ts';
 import type { Proposer } from './proposers/proposers.ts';
-import type { GenerationRequest, ModelInfo } from './types.ts';
+import type { DraftLimits, GenerationRequest, ModelInfo } from './types.ts';
 
 /** What a pipeline is made of. */
 export interface PipelineParts {

@@ -1,5 +1,4 @@
-import { afterFirstToken, type Block, blockOf, branchAfter, committedTokens, cut, EMPTY } from './block.ts';
-import type { StepDecision } from './controller.ts';
+import { afterFirstToken, blockOf, branchAfter, committedTokens, cut } from './block.ts';
 import { GrammarCursor } from './grammar-cursor.ts';
 import type { Command, PipelineEvent, PipelineParts } from './pipeline-types.ts';
 import type { Draft, DraftCall, ExpectedOutcome, StepOutcome } from './ports.ts';
@@ -11,7 +10,8 @@ import {
   type StepStart,
   verifyCall,
 } from './step-in-flight.ts';
-import type { GenerationStep } from './types.ts';
+import type { GenerationStep, StepDecision } from './types.ts';
+import { type Block, EMPTY } from './types.ts';
 
 /**
  * The steps in flight of one request: decides what to send, and what an answer means. Pure: no promises, no clock, no I/O.

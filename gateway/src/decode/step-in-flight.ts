@@ -1,9 +1,8 @@
 import type { Branch } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
-import { type Block, committedTokens } from './block.ts';
-import type { StepDecision } from './controller.ts';
+import { committedTokens } from './block.ts';
 import type { GrammarCursor } from './grammar-cursor.ts';
 import type { Draft, DraftCall, ExpectedOutcome, StepRef, Verdict, VerifyCall } from './ports.ts';
-import type { GenerationStep } from './types.ts';
+import type { Block, GenerationStep, StepDecision } from './types.ts';
 
 /** A step before its block is verified. Times in milliseconds on the caller's clock. */
 export interface StepStart {

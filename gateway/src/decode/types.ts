@@ -1,9 +1,48 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import type { AdjustParams } from '@ptp/protocol/token-adjustments';
 import type { GrammarState } from '../grammar/types.ts';
-import type { ProposalSource } from './block.ts';
-import type { DraftLimits, StepDecision } from './controller.ts';
-import type { Mode } from './mode-selector.ts';
+
+/**
+ * - `overlap`: the next block is drafted for its likely outcomes while this one is verified; if none fits, it is redrafted where that pays.
+ * - `sequential`: a block is drafted, then verified.
+ * - `plain`: nothing is drafted.
+ */
+export type Mode = 'overlap' | 'sequential' | 'plain';
+
+export const MODES: readonly Mode[] = ['overlap', 'sequential', 'plain'];
+
+/** Origin of a proposal. The verifier treats all alike: whatever is proposed, the text stays the target's. */
+export type ProposalSource = 'drafter' | 'prompt lookup' | 'prediction' | 'grammar' | 'none';
+
+/** Tokens proposed for verification, with their source's confidence in each. */
+export interface Block {
+  readonly source: ProposalSource;
+  readonly tokens: readonly number[];
+  readonly confidences: readonly number[];
+}
+
+export const EMPTY: Block = { source: 'none', tokens: [], confidences: [] };
+
+/** Limits of drafting, from the settings or the request. */
+export interface DraftLimits {
+  /** Longest block under verification, in tokens. */
+  readonly length: number;
+  /** Tokens over all branches of one draft call. */
+  readonly budget: number;
+  /** `auto` selects the mode measured as fastest. */
+  readonly mode: Mode | 'auto';
+  /** Proposes repetitions of the text so far where nothing better is available. Default true. */
+  readonly lookup?: boolean;
+  /** Limit of steps sent ahead, before the outcome of the step before is known. Default 0. */
+  readonly ahead?: number;
+}
+
+/** The mode of a step and the reason for it. */
+export interface StepDecision {
+  readonly mode: Mode;
+  /** `setting`: the mode is fixed; `own`: the drafts of this sequence fail or succeed more often than others'; else see `ModeSelector.next`. */
+  readonly reason: 'setting' | 'no drafter' | 'warm-up' | 'trial' | 'fastest' | 'own';
+}
 
 /** Limits that a request may override; a block longer than the gateway's limit is cut to it. */
 export type DraftOverrides = Partial<Pick<DraftLimits, 'length' | 'mode' | 'lookup'>>;

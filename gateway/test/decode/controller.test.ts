@@ -1,9 +1,8 @@
 import { describe, expect, test } from 'vitest';
-import { EMPTY } from '../../src/decode/block.ts';
-import { Controller, type DraftLimits } from '../../src/decode/controller.ts';
+import { Controller } from '../../src/decode/controller.ts';
 import { VerifyCost } from '../../src/decode/cost-model.ts';
 import { Measurements } from '../../src/decode/measurements.ts';
-import { MODES, type Mode } from '../../src/decode/mode-selector.ts';
+import { type DraftLimits, EMPTY, MODES, type Mode } from '../../src/decode/types.ts';
 import {
   type Machine,
   noisy,

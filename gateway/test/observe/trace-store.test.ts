@@ -1,9 +1,8 @@
 import type { DraftOutput } from '@ptp/engine/types';
 import { afterEach, describe, expect, test } from 'vitest';
 import { TestPair } from '../../../test/test-pair.ts';
-import type { DraftLimits } from '../../src/decode/controller.ts';
 import { PairGenerator } from '../../src/decode/generate.ts';
-import type { GenerationRequest, Generator } from '../../src/decode/types.ts';
+import type { DraftLimits, GenerationRequest, Generator } from '../../src/decode/types.ts';
 import { perfettoTrace } from '../../src/observe/perfetto.ts';
 import { type RequestTrace, STEPS_KEPT } from '../../src/observe/request-trace.ts';
 import { traceDetail, traceSummary } from '../../src/observe/trace-json.ts';

@@ -1,9 +1,7 @@
-import type { Block } from '../../src/decode/block.ts';
-import type { StepDecision } from '../../src/decode/controller.ts';
 import { DecodePipeline } from '../../src/decode/pipeline.ts';
 import type { Command, PipelineParts, StepPolicy } from '../../src/decode/pipeline-types.ts';
 import type { Draft, StepRef, Verdict } from '../../src/decode/ports.ts';
-import type { GenerationStep } from '../../src/decode/types.ts';
+import type { Block, GenerationStep, StepDecision } from '../../src/decode/types.ts';
 
 /** Longest block. */
 export const LENGTH = 3;

@@ -1,9 +1,9 @@
-import { Controller, type DraftLimits } from '../../src/decode/controller.ts';
+import { Controller } from '../../src/decode/controller.ts';
 import { Measurements } from '../../src/decode/measurements.ts';
-import type { Mode } from '../../src/decode/mode-selector.ts';
 import { DecodePipeline } from '../../src/decode/pipeline.ts';
 import type { PipelineEvent } from '../../src/decode/pipeline-types.ts';
 import type { Draft } from '../../src/decode/ports.ts';
+import type { DraftLimits, Mode } from '../../src/decode/types.ts';
 
 /** A machine whose services take times that are known, microseconds. */
 export interface Machine {

@@ -1,5 +1,5 @@
-import { type Block, EMPTY } from '../block.ts';
 import type { GrammarState } from '../types.ts';
+import { type Block, EMPTY } from '../types.ts';
 
 /**
  * Jump-ahead: proposes the text that a grammar dictates (names of members, quotation marks). The target may spell it with other tokens, so

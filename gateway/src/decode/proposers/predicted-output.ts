@@ -1,4 +1,4 @@
-import { type Block, EMPTY } from '../block.ts';
+import { type Block, EMPTY } from '../types.ts';
 
 /** Tokens that text and prediction must share to be in step again. */
 const SIZE = 3;

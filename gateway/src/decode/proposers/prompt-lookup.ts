@@ -1,4 +1,4 @@
-import { type Block, EMPTY } from '../block.ts';
+import { type Block, EMPTY } from '../types.ts';
 
 /** Lengths of matches that are looked up, the longest first. */
 const SIZES = [3, 2] as const;

@@ -1,6 +1,4 @@
-import type { Block } from '../block.ts';
-import type { DraftLimits } from '../controller.ts';
-import type { GenerationRequest, ModelInfo } from '../types.ts';
+import type { Block, DraftLimits, GenerationRequest, ModelInfo } from '../types.ts';
 import { JumpAheadProposer } from './jump-ahead.ts';
 import { PredictedOutputProposer } from './predicted-output.ts';
 import { PromptLookupProposer } from './prompt-lookup.ts';
