@@ -160,7 +160,7 @@ function at(values: number[], index: number): number {
 /** One case a line, so that a change shows in a diff. */
 function write(name: string, about: string, cases: readonly object[]): void {
   const lines = cases.map((entry) => `    ${JSON.stringify(entry)}`).join(',\n');
-  const file = new URL(`../test/vectors/${name}.json`, import.meta.url);
+  const file = new URL(`./${name}.json`, import.meta.url);
   writeFileSync(file, `{\n  "about": ${JSON.stringify(about)},\n  "cases": [\n${lines}\n  ]\n}\n`);
   console.log(`test/vectors/${name}.json: ${cases.length} cases`);
 }
