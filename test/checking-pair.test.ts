@@ -20,7 +20,7 @@ test('the text is the same with and without the drafter, alone and concurrently'
   for (const [i, request] of variedRequests.entries()) expect(await text(request)).toEqual(reference[i]);
 });
 
-test("an overlapped draft always fits, as the drafter's copy of the target tells it what comes", async () => {
+test("an overlapped draft always fits, because the drafter's copy of the target predicts the outcome", async () => {
   for (const request of variedRequests) {
     const stats = (await stepsOf(pair.generator, request)).map((step) => step.stats);
     // at the end there is no room for a draft, or only for its first token

@@ -44,7 +44,7 @@ function brokenLinks(path: string): string[] {
   });
 }
 
-/** Whether text in backticks is meant as a path of this repository. */
+/** True if text in backticks looks like a path of this repository. */
 function isPath(code: string): boolean {
   const [top = ''] = code.split('/');
   return /^[\w./-]+$/.test(code) && code.includes('/') && TOP_FOLDERS.has(top) && !GENERATED.test(code);
@@ -80,7 +80,7 @@ describe.each(DOCUMENTS)('%s', (path) => {
   });
 
   test('names variables that exist', () => {
-    // a changelog names what is gone, too
+    // a changelog also names removed things
     const named =
       path === 'CHANGELOG.md' ? [] : [...read(path).matchAll(/\bPTP_[A-Z_]*[A-Z]\b/g)].map(([name]) => name);
     expect([...new Set(named)].filter((name) => ![...SETTING_NAMES, ...OTHER_VARIABLES].includes(name))).toEqual([]);

@@ -30,7 +30,7 @@ async function start(...args: string[]) {
   }
   const ended = once(child, 'close').then(([code]) => code);
   cleanups.push(async () => {
-    child.kill('SIGKILL'); // the services follow
+    child.kill('SIGKILL'); // the services stop too
     await ended;
     await rm(TMPDIR, { recursive: true, force: true });
   });
@@ -152,7 +152,7 @@ describe('npm start', { timeout: 120_000 }, () => {
     await vi.waitUntil(() => !services.some(isAlive), waiting);
   });
 
-  test('prints one line that tells what to change', async () => {
+  test('prints one line that names the setting to change', async () => {
     const port = await freePort();
     const holder = createServer().listen(port, '127.0.0.1');
     cleanups.push(() => holder.close());

@@ -132,7 +132,7 @@ describe.skipIf(!chromiumPath)('the page of traces', () => {
       { viewport: { width: 360, height: 740 }, colorScheme: 'dark' },
     ));
 
-  test('asks for a key if the server requires one', async () => {
+  test('shows a field for the key if the server requires one', async () => {
     const sha256 = createHash('sha256').update('open sesame').digest('hex');
     const locked = await serveGateway(folder, { keys: new ApiKeys([{ name: 'me', sha256 }]) });
     try {

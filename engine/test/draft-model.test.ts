@@ -15,7 +15,7 @@ const prompt = [3, 1, 4, 1, 5];
 const drafter = () => new AutoregressiveDraftEngine(new FakeTargetEngine(language));
 const drawn = (from: number, count: number) => uniforms(11n, from, count, language.uniformsPerPosition);
 /** The model's continuation of `tokens`, with the uniforms of its positions. */
-const said = (tokens: readonly number[], count: number) =>
+const continuation = (tokens: readonly number[], count: number) =>
   fakeText(tokens, sampling, drawn(tokens.length, count), language);
 
 /** A slot whose last `block` tokens are the block; drafts `draft` tokens after its correct beginning. */
@@ -31,11 +31,11 @@ describe('a whole model that drafts token by token', () => {
   test.each([0, 2, 3, 4])('drafts on from the first wrong token of the block: token %i of 4', async (wrong) => {
     const engine = drafter();
     const sequence = engine.open();
-    const block = said(prompt, 4);
+    const block = continuation(prompt, 4);
     const { outputs } = await engine.run([slot(sequence, 0, [...prompt, ...spoilt(block, wrong)], 4, 6)]);
     const [branch] = outputs[0]?.branches ?? [];
     expect(branch?.accepted).toBe(wrong);
-    expect([...(branch?.tokens ?? [])]).toEqual(said([...prompt, ...block.slice(0, wrong)], 6));
+    expect([...(branch?.tokens ?? [])]).toEqual(continuation([...prompt, ...block.slice(0, wrong)], 6));
     expect(branch?.confidences).toHaveLength(6);
     expect(branch?.confidences.every((c) => c > 0 && c <= 1)).toBe(true);
   });
@@ -44,23 +44,23 @@ describe('a whole model that drafts token by token', () => {
     const engine = drafter();
     const sequence = engine.open();
     // It considers the third token wrong and drafts over the block's rows from there; then the whole block is committed.
-    const block = spoilt(said(prompt, 5), 2);
+    const block = spoilt(continuation(prompt, 5), 2);
     await engine.run([slot(sequence, 0, [...prompt, ...block], 5, 4)]);
     const text = [...prompt, ...block];
     const { outputs } = await engine.run([slot(sequence, text.length, [9], 0, 5)]);
-    expect([...(outputs[0]?.branches[0]?.tokens ?? [])]).toEqual(said([...text, 9], 5));
+    expect([...(outputs[0]?.branches[0]?.tokens ?? [])]).toEqual(continuation([...text, 9], 5));
   });
 
   test('reads prompts, and drafts for several sequences at once the same as for each alone', async () => {
     const engine = drafter();
     const [one, other, third] = [engine.open(), engine.open(), engine.open()];
     const read = { sequence: third, at: 0, tokens: prompt, sampling, branches: [] };
-    const block = said([7, 7], 2);
+    const block = continuation([7, 7], 2);
     const { outputs } = await engine.run([slot(one, 0, prompt, 0, 7), slot(other, 0, [7, 7, ...block], 2, 1), read]);
     const texts = outputs.map(({ branches }) => branches.map(({ tokens }) => [...tokens]));
-    expect(texts).toEqual([[said(prompt, 7)], [said([7, 7, ...block], 1)], []]);
+    expect(texts).toEqual([[continuation(prompt, 7)], [continuation([7, 7, ...block], 1)], []]);
     const next = await engine.run([slot(third, prompt.length, [2], 0, 3)]);
-    expect([...(next.outputs[0]?.branches[0]?.tokens ?? [])]).toEqual(said([...prompt, 2], 3));
+    expect([...(next.outputs[0]?.branches[0]?.tokens ?? [])]).toEqual(continuation([...prompt, 2], 3));
   });
 
   test('rejects invalid slots', async () => {

@@ -85,7 +85,7 @@ describe('the ONNX target', () => {
     expect(parts.map(joined)).toEqual(alone);
   });
 
-  test('forgets what was rolled back', async () => {
+  test('forgets rows that were rolled back', async () => {
     const sequence = target.open();
     await target.run([{ sequence, at: 0, tokens: tokens.slice(0, 20) }]);
     await target.run([{ sequence, at: 20, tokens: someTokens(10, 9n) }]);

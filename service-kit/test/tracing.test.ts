@@ -143,7 +143,7 @@ test('OTEL_TRACES_SAMPLER_ARG alone changes the share', async () => {
 describe('contextFrom', () => {
   const ids = `${'a'.repeat(32)}-${'b'.repeat(16)}`;
 
-  test('accepts exactly what W3C Trace Context allows', async () => {
+  test('accepts exactly the headers that W3C Trace Context allows', async () => {
     await inMemory();
     for (const good of [`00-${ids}-01`, `00-${ids}-03`, `cc-${ids}-01`, `cc-${ids}-01-more`]) {
       expect(traceparentOf(span('child', { parent: contextFrom(good) })).slice(3, 35)).toBe('a'.repeat(32));

@@ -113,7 +113,7 @@ describe('pickTree', () => {
   test.each([
     ['a power of two', [0.05, 0.3, 0.1, 0.15, 0.02, 0.18, 0.12, 0.08]],
     ['not a power of two', [0.05, 0.4, 0.1, 0.3, 0.15]],
-  ])('draws tokens as often as their probabilities say: a vocabulary that is %s', (_, target) => {
+  ])('draws tokens with their probabilities: a vocabulary that is %s', (_, target) => {
     const shaped = shape(logitsOf(...target), off);
     const n = 100_000;
     const depth = uniformsPerPosition('tree', target.length);

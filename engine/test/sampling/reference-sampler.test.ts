@@ -98,7 +98,7 @@ describe('pick', () => {
     }
   });
 
-  test('draws tokens as often as their probabilities say', () => {
+  test('draws tokens with their probabilities', () => {
     const target = [0.05, 0.4, 0.1, 0.3, 0.15];
     const shaped = shape(logitsOf(...target), off);
     const n = 100_000;

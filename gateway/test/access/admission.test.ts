@@ -9,7 +9,7 @@ describe('admission', () => {
   const fill = (admission: Admission, count: number, owner: object) =>
     Array.from({ length: count }, () => admission.enter(1, owner));
 
-  test('gives one owner everything while there are no others', () => {
+  test('gives one owner everything if there are no others', () => {
     const leaves = fill(limited(4), 4, ada);
     expect(leaves).toHaveLength(4);
   });
@@ -23,7 +23,7 @@ describe('admission', () => {
       expect(() => admission.enter(1, ada)).toThrow('other keys wait for their share');
       admission.enter(1, bob);
     }
-    // Both have half: free room goes to the first to ask.
+    // Both have half: free places go to whoever comes first.
     expect(() => admission.enter(1, bob)).toThrow('overloaded');
     adas.pop()?.();
     adas.push(admission.enter(1, ada));

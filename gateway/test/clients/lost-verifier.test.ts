@@ -29,7 +29,7 @@ const expected = ({ prompt, sampling, seed, maxTokens }: GenerationRequest): num
   fakeText(prompt, sampling, uniforms(seed, 0, maxTokens));
 const tokensOf = (steps: readonly GenerationStep[]) => steps.flatMap((step) => step.tokens);
 
-/** Collects a text, and does something after so many steps. */
+/** Collects the steps of a text, and calls `act` after `after` of them. */
 async function collect(
   pair: FakePair,
   request: GenerationRequest,
@@ -45,7 +45,7 @@ async function collect(
 }
 
 describe('a stream whose verifier is lost', () => {
-  test('goes on at another one, with the same text', async () => {
+  test('continues on another one with the same text', async () => {
     const pair = await start({ verifiers: 2 });
     const lose = async () => {
       await pair.stopVerifier(0);
@@ -57,7 +57,7 @@ describe('a stream whose verifier is lost', () => {
     expect(steps.map(({ stats }) => stats.step)).toEqual(steps.map((_, i) => i));
   });
 
-  test('takes no step for another one of like outcome: steps are in flight, and the language has two words', async () => {
+  test('does not confuse steps in flight with equal outcomes (a language of two words)', async () => {
     const limits = { length: 2, budget: 4, mode: 'overlap', ahead: 4 } as const;
     const pair = await start({ checks: true, vocabulary: 3, verifiers: 2, limits, latencyMs: 3, draftLatencyMs: 1 });
     const requests = Array.from({ length: 12 }, (_, i) =>
@@ -69,12 +69,12 @@ describe('a stream whose verifier is lost', () => {
       await pair.stopVerifier(lost);
       await pair.startVerifier(lost);
     }
-    const said = ({ prompt, sampling, seed, maxTokens }: GenerationRequest) =>
+    const alone = ({ prompt, sampling, seed, maxTokens }: GenerationRequest) =>
       fakeText(prompt, sampling, uniforms(seed, 0, maxTokens), { vocabulary: 3 });
-    expect(await Promise.all(texts)).toEqual(requests.map(said));
+    expect(await Promise.all(texts)).toEqual(requests.map(alone));
   });
 
-  test('goes on when the only one has come back', async () => {
+  test('continues once its only verifier is back', async () => {
     const pair = await start();
     const steps = await collect(pair, ask(), 5, async () => {
       await pair.stopVerifier();
@@ -83,7 +83,7 @@ describe('a stream whose verifier is lost', () => {
     expect(tokensOf(steps)).toEqual(expected(ask()));
   });
 
-  test('again and again', async () => {
+  test('survives repeated losses', async () => {
     const pair = await start({ verifiers: 2 });
     let lost = 0;
     const steps: GenerationStep[] = [];
@@ -98,7 +98,7 @@ describe('a stream whose verifier is lost', () => {
     expect(tokensOf(steps)).toEqual(expected(ask()));
   });
 
-  test('eight at once, each the same', async () => {
+  test('loses nothing among eight concurrent streams', async () => {
     const pair = await start({ verifiers: 2 });
     const requests = Array.from({ length: 8 }, (_, i) => ask({ seed: BigInt(i), maxTokens: 80 + i }));
     const texts = requests.map((request) => collect(pair, request));
@@ -116,7 +116,7 @@ describe('a stream whose verifier is lost', () => {
     });
   });
 
-  test('ends at once when its client has gone', async () => {
+  test('ends at once when its client disconnects', async () => {
     const pair = await start();
     const gone = new AbortController();
     const reading = (async () => {
@@ -129,7 +129,7 @@ describe('a stream whose verifier is lost', () => {
   });
 });
 
-test('who comes while there is none is told at once', async () => {
+test('a request without any verifier fails at once', async () => {
   const pair = await start();
   await pair.stopVerifier();
   await expect.poll(() => pair.generator.health().verifier).toBe(false);
@@ -144,7 +144,7 @@ test('who comes while there is none is told at once', async () => {
   expect(tokensOf(await collect(pair, ask()))).toEqual(expected(ask()));
 });
 
-test('new streams go to the least busy one, and not to one that has just failed unless there is no other', async () => {
+test('new streams go to the least busy verifier and avoid one that has just failed', async () => {
   const pair = await start({ verifiers: 2 });
   const [first = '', second = ''] = [pair.addresses.verifier, `${pair.addresses.verifier}.1`];
   const replicas = new ReplicaPool(VerifierService, [first, second], silent, async () => {});
@@ -158,7 +158,7 @@ test('new streams go to the least busy one, and not to one that has just failed 
     failed?.leave(true);
     failed?.leave(true);
     expect([replicas.lease(), replicas.lease()].map((lease) => lease?.address)).toEqual([first, first]);
-    // and after a pause again
+    // usable again after the backoff
     await expect.poll(() => replicas.lease()?.address, { timeout: 3000 }).toBe(second);
   } finally {
     replicas.close();

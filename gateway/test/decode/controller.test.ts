@@ -46,14 +46,14 @@ describe('the mode', () => {
         simulate(() => machine, limits),
         4000,
       );
-      // where another mode is nearly as fast, it takes long to tell them apart
+      // it takes long to distinguish modes of nearly equal speed
       expect(share(steps.slice(2000), best)).toBeGreaterThan(0.9);
       const speeds = MODES.map((mode) => speedIn(machine, mode));
       expect(speed(steps.slice(100))).toBeGreaterThan(0.97 * Math.max(...speeds));
     });
   }
 
-  test('follows a machine that changes, and does not swing', () => {
+  test('follows a changing machine without oscillating', () => {
     let machine = twoDevices;
     const steps = simulate(() => machine, limits);
     take(steps, 1000);
@@ -77,7 +77,7 @@ describe('the mode', () => {
     });
   }
 
-  test('a trial costs little: the slower a mode, the rarer it is tried', () => {
+  test('trials are cheap: slower modes are tried less often', () => {
     const trials = (machine: Machine, mode: Mode) =>
       take(
         simulate(() => machine, limits),
@@ -85,12 +85,12 @@ describe('the mode', () => {
       )
         .slice(500)
         .filter((step) => step.mode === mode && step.reason === 'trial').length;
-    // plain decoding is a third as fast there, drafting first nearly as fast
+    // on two devices, plain decoding has a third of the speed, sequential nearly all of it
     expect(trials(twoDevices, 'plain')).toBeLessThan(trials(twoDevices, 'sequential') / 2);
     expect(trials(twoDevices, 'plain')).toBeGreaterThan(0);
   });
 
-  test('a sequence whose drafts fail goes without, while others draft on', () => {
+  test('a sequence with failing drafts stops drafting while others continue', () => {
     const measured = new Measurements(limits.length);
     const usual = simulate(() => twoCores, limits, measured);
     take(usual, 300);
@@ -102,14 +102,14 @@ describe('the mode', () => {
     expect(share(take(usual, 200), 'plain')).toBeLessThan(0.1);
   });
 
-  test('many sequences together try and choose the same', () => {
+  test('concurrent sequences try and choose the same mode', () => {
     const measured = new Measurements(limits.length);
     const sequences = Array.from({ length: 16 }, () => simulate(() => smallTarget, limits, measured));
     const rounds = Array.from({ length: 400 }, () => sequences.flatMap((steps) => take(steps, 1)));
     expect(share(rounds.slice(50).flat(), 'plain')).toBeGreaterThan(0.92);
   });
 
-  test('is what the setting says', () => {
+  test('follows the setting', () => {
     for (const mode of MODES) {
       const steps = take(
         simulate(() => twoCores, { ...limits, mode }),
@@ -131,11 +131,11 @@ describe('the length of a block', () => {
       .filter((drafted) => drafted > 0);
   const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / values.length;
 
-  test('is the longest where more tokens cost nothing', () => {
+  test('is the maximum if more tokens cost nothing', () => {
     expect(mean(lengths(twoDevices))).toBeGreaterThan(7.5);
   });
 
-  test('is shorter where they do', () => {
+  test('is shorter if they do', () => {
     const steep: Machine = { ...twoCores, verify: (n) => 7000 + 3000 * n };
     expect(mean(lengths(steep))).toBeLessThan(5);
     expect(mean(lengths(steep))).toBeLessThan(mean(lengths(twoCores)));
@@ -148,7 +148,7 @@ describe('the length of a block', () => {
   });
 });
 
-test('a lost block is drafted anew where that is cheap, and not where it costs more than it brings', () => {
+test('a missing block is redrafted only if that pays off', () => {
   const redrafts = (machine: Machine) => {
     const measured = new Measurements(limits.length);
     take(
@@ -156,14 +156,14 @@ test('a lost block is drafted anew where that is cheap, and not where it costs m
       500,
     );
     const controller = new Controller({ ...limits, mode: 'overlap' }, measured);
-    // now and then it is tried all the same
+    // one trial in 16 happens regardless
     return Array.from({ length: 16 }, () => controller.worthDrafting('overlap', 8, EMPTY)).filter(Boolean).length;
   };
   expect(redrafts(twoDevices)).toBe(16);
   expect(redrafts({ ...twoDevices, draft: () => 80_000 })).toBe(1);
 });
 
-test('the first two steps after a change of mode teach nothing: they have the other mode’s block, and none is in flight', () => {
+test('the first two steps after a change of mode are not counted', () => {
   const measured = new Measurements(5);
   const controller = new Controller(limits, measured);
   const verify = { micros: 1, queueMicros: 0, runMicros: 1, batchSize: 1, drafted: 0 };
@@ -172,7 +172,7 @@ test('the first two steps after a change of mode teach nothing: they have the ot
   const observe = (mode: Mode, stepMicros: number, times: number) => {
     for (let i = 0; i < times; i++) controller.observe({ mode, stepMicros, ...outcome });
   };
-  // nor do the first ones of a process
+  // nor are the first steps of a process
   observe('plain', 9000, 2 + 6);
   expect(measured.modes.rate('plain')).toBe(0);
   observe('plain', 2000, 1);
@@ -184,11 +184,12 @@ test('the first two steps after a change of mode teach nothing: they have the ot
   expect(measured.modes.rate('plain')).toBeLessThan(1 / 2900);
 });
 
-test('what a token costs is told by the runs, not by the calls of which they are a part', () => {
+test('the cost of a token is measured per run, not per call', () => {
   const cost = new VerifyCost(8);
   const random = randomNumbers(3);
   for (let run = 0; run < 400; run++) {
-    // 32 sequences with blocks of their own lengths share a run of 10 ms and 50 us for each token; half of them wait for another one
+    // 32 sequences with different block lengths share a run of 10 ms plus 50 us per token; half of them first wait for
+    // another run
     const blocks = Array.from({ length: 32 }, () => Math.floor(9 * random()));
     const drafted = blocks.reduce((a, b) => a + b, 0) / 32;
     const runMicros = 10_000 + 50 * 32 * drafted;
@@ -197,12 +198,12 @@ test('what a token costs is told by the runs, not by the calls of which they are
       cost.observe({ micros: queueMicros + runMicros + 300, queueMicros, runMicros, batchSize: 32, drafted });
     }
   }
-  // the mean run is 16.4 ms and half of that is waited for
+  // a mean run takes 16.4 ms, and the mean wait is half a run
   expect((cost.slope ?? 0) / (1.5 * 50 * 32)).toBeCloseTo(1, 1);
   expect(cost.at(4) / (300 + 1.5 * 16_400)).toBeCloseTo(1, 1);
 });
 
-test('a run that reads a prompt says nothing of what a block costs', () => {
+test('runs that include a prefill do not affect the cost of a block', () => {
   const cost = new VerifyCost(8);
   const one = { queueMicros: 0, batchSize: 1 };
   for (let i = 0; i < 50; i++) {

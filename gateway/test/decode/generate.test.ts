@@ -29,7 +29,7 @@ function ask(change: Partial<GenerationRequest> = {}): GenerationRequest {
   };
 }
 
-/** What the target alone says: the loop must say the same, whatever is drafted. */
+/** The text of the target alone: the loop must generate the same, whatever is drafted. */
 function expected({ prompt, sampling, seed, maxTokens }: GenerationRequest): number[] {
   return fakeText(prompt, sampling, uniforms(seed, 0, maxTokens));
 }
@@ -50,7 +50,7 @@ async function drained(pair: FakePair): Promise<void> {
   await expect.poll(() => [pair.target.usage(), pair.draft.usage()], { timeout: 5000 }).toEqual([empty, empty]);
 }
 
-test('a text ends before any token that ends texts', async () => {
+test('a text ends before any stop token', async () => {
   const request = ask();
   const whole = expected(request);
   const stop = whole[20] as number;
@@ -65,13 +65,13 @@ test('a text ends before any token that ends texts', async () => {
   expect(steps.at(-1)?.finish).toBe('stop');
 });
 
-test('a step that was not to draft says so, and not that the drafter was missing', async () => {
+test('with drafting disabled, the reason is the setting and not a missing drafter', async () => {
   const pair = await start({ accuracy: 1 });
   const steps = await collect(pair, ask({ maxTokens: 9, drafting: false }));
   expect(new Set(steps.map(({ stats }) => `${stats.mode}, ${stats.reason}`))).toEqual(new Set(['plain, setting']));
 });
 
-describe('the text is the target alone would write', () => {
+describe('the text is that of the target alone', () => {
   for (const accuracy of [0, 0.5, 0.9, 1]) {
     test(`with a drafter that is right ${accuracy * 100} % of the time`, async () => {
       const pair = await start({ accuracy });
@@ -107,12 +107,12 @@ describe('the text is the target alone would write', () => {
   }
 });
 
-test('without a drafter, what repeats itself is proposed from the text so far, unless the request wants none', async () => {
+test('without a drafter, repetitions are proposed from earlier text, unless the request disables that', async () => {
   const pair = await start({ accuracy: 1 });
   const request = ask({ maxTokens: 40 });
-  const [, ...said] = expected({ ...request, maxTokens: 41 });
-  // the prompt has the answer in it: the fake target says something else each time, but the proposals are made
-  const prompt = [...request.prompt, ...said, ...request.prompt];
+  const [, ...alone] = expected({ ...request, maxTokens: 41 });
+  // the prompt contains the answer: the fake target picks other tokens after it, but proposals are made
+  const prompt = [...request.prompt, ...alone, ...request.prompt];
   const sources = async (draftLimits: DraftOverrides, drafting = true) => {
     const steps = await collect(pair, { ...request, prompt, draftLimits, drafting });
     expect(tokensOf(steps)).toEqual(expected({ ...request, prompt }));
@@ -123,7 +123,7 @@ test('without a drafter, what repeats itself is proposed from the text so far, u
   expect(await sources({}, false)).toEqual(new Set(['none']));
 });
 
-test('a request may have its steps drafted otherwise, within the limits of the gateway', async () => {
+test('a request may override draft limits, within those of the gateway', async () => {
   const pair = await start({ accuracy: 1, limits: { length: 4, budget: 16, mode: 'auto' } });
   const asked = async (draftLimits: DraftOverrides) =>
     (await collect(pair, ask({ maxTokens: 60, draftLimits }))).slice(1, -2);
@@ -135,7 +135,7 @@ test('a request may have its steps drafted otherwise, within the limits of the g
   expect(Math.max(...(await asked({ length: 9, mode: 'overlap' })).map(({ stats }) => stats.offered))).toBe(4);
 });
 
-test('a perfect drafter offers a full block in every step; step facts add up', async () => {
+test('a perfect drafter proposes a full block in every step; step statistics add up', async () => {
   const pair = await start({ accuracy: 1, limits: { length: 5, budget: 30, mode: 'overlap' } });
   const steps = await collect(pair, ask({ maxTokens: 100 }));
   expect(steps.slice(0, -2).every(({ stats }) => stats.offered === 5)).toBe(true);
@@ -146,7 +146,7 @@ test('a perfect drafter offers a full block in every step; step facts add up', a
   expect(steps.every(({ logProbabilities, tokens }) => logProbabilities.length === tokens.length)).toBe(true);
 });
 
-describe('steps that are sent for the outcome that the drafter expects', () => {
+describe('steps sent ahead', () => {
   const limits = { length: 5, budget: 8, mode: 'overlap', ahead: 4 } as const;
 
   for (const accuracy of [0.3, 0.8, 1]) {
@@ -160,14 +160,14 @@ describe('steps that are sent for the outcome that the drafter expects', () => {
         const requests = Array.from({ length: 4 }, (_, i) => ask({ seed: BigInt(i), maxTokens: 80 + i }));
         const texts = await Promise.all(requests.map((request) => collect(pair, request)));
         expect(texts.map(tokensOf)).toEqual(requests.map(expected));
-        // a draft that comes after the verdict is too late for that
+        // a draft that arrives after the verdict is too late for sending ahead
         if (latencies.draftLatencyMs === 2) expect(texts.flat().some(({ stats }) => stats.aheadMicros > 0)).toBe(true);
         await drained(pair);
       });
     }
   }
 
-  test('hide the time of a network: a fast drafter keeps several in flight', async () => {
+  test('hide network latency: a fast drafter keeps several in flight', async () => {
     const times = { latencyMs: 10, draftLatencyMs: 1 };
     const ahead = async (most: number) => {
       const pair = await start({ accuracy: 0.8, checks: true, limits: { ...limits, ahead: most }, ...times });
@@ -176,15 +176,15 @@ describe('steps that are sent for the outcome that the drafter expects', () => {
       return steps.reduce((sum, { stats }) => sum + stats.aheadMicros, 0) / steps.length;
     };
     expect(await ahead(0)).toBe(0);
-    // sent two steps before it is due, or more
+    // sent at least two steps early
     expect(await ahead(3)).toBeGreaterThan(20_000);
   });
 
-  test('a drafter that is wrong about them costs no token, and is soon not believed', async () => {
+  test('are soon given up if the drafter expects wrong outcomes, without losing tokens', async () => {
     let drafts = 0;
     const spoil = ({ branches }: DraftOutput): DraftOutput => {
       drafts++;
-      // expects the target to say something else than it will
+      // expects a token that the target will not pick
       return {
         branches: branches.map((b) => ({
           ...b,
@@ -197,12 +197,12 @@ describe('steps that are sent for the outcome that the drafter expects', () => {
     const steps = await collect(pair, request);
     expect(tokensOf(steps)).toEqual(expected(request));
     expect(steps.every(({ stats }) => stats.aheadMicros === 0)).toBe(true);
-    // one draft beside each step and one before it, and at first those that nobody needed
+    // one draft during each step and one before it, plus the unneeded ones at first
     expect(drafts).toBeLessThan(2 * steps.length + 20);
     await drained(pair);
   });
 
-  test('end where a text ends, by its length, by a token and by who stops reading', async () => {
+  test('end with the text: by length, stop token or a reader that stops', async () => {
     const pair = await start({ accuracy: 1, checks: true, limits, endAt: 20, latencyMs: 3, draftLatencyMs: 1 });
     for (let maxTokens = 1; maxTokens <= 14; maxTokens++) {
       expect(tokensOf(await collect(pair, ask({ maxTokens })))).toEqual(expected(ask({ maxTokens })));
@@ -214,7 +214,7 @@ describe('steps that are sent for the outcome that the drafter expects', () => {
     await drained(pair);
   });
 
-  test('go on when the verifier is lost, or the drafter', async () => {
+  test('survive the loss of a verifier or the drafter', async () => {
     const pair = await start({ accuracy: 0.9, checks: true, limits, latencyMs: 3, draftLatencyMs: 1, verifiers: 2 });
     const request = ask({ maxTokens: 400 });
     const steps: GenerationStep[] = [];
@@ -231,7 +231,7 @@ describe('steps that are sent for the outcome that the drafter expects', () => {
     expect(tokensOf(steps)).toEqual(expected(request));
   });
 
-  test('one whose reader is slow is not taken for slow itself', async () => {
+  test('measure their own time, not that of a slow reader', async () => {
     const pair = await start({ accuracy: 1, checks: true, limits, latencyMs: 2, draftLatencyMs: 1 });
     const times: number[] = [];
     for await (const { stats } of pair.generator.generate(ask({ maxTokens: 60 }), never)) {
@@ -242,7 +242,7 @@ describe('steps that are sent for the outcome that the drafter expects', () => {
   });
 });
 
-describe('where it ends', () => {
+describe('the end of a text', () => {
   test('maxTokens is met exactly, for every remainder', async () => {
     const pair = await start({ accuracy: 1 });
     for (let maxTokens = 1; maxTokens <= 14; maxTokens++) {
@@ -267,7 +267,7 @@ describe('where it ends', () => {
     }
   });
 
-  test('what does not fit the context is refused before a stream is opened', async () => {
+  test('a request that exceeds the context is rejected before a stream is opened', async () => {
     const pair = await start({ contextLength: 64 });
     const long = ask({ prompt: new Array(64).fill(1) });
     await expect(collect(pair, long)).rejects.toMatchObject({ code: 'out_of_range', field: 'prompt' });
@@ -292,7 +292,7 @@ describe('without a drafter', () => {
     expect(steps.slice(8).every(({ stats }) => stats.drafted === 0)).toBe(true);
   });
 
-  test('a restarted one drafts again in the same stream', async () => {
+  test('a restarted drafter drafts again in the same stream', async () => {
     const pair = await start({ accuracy: 1, latencyMs: 8 });
     const request = ask({ maxTokens: 900 });
     const steps: GenerationStep[] = [];
@@ -308,7 +308,7 @@ describe('without a drafter', () => {
   });
 
   for (const length of [1, 40]) {
-    test(`a hung one is waited for once, after a prompt of ${length}`, async () => {
+    test(`a hung drafter delays one step only, after a prompt of ${length}`, async () => {
       const pair = await start({ accuracy: 1, draftLatencyMs: 60_000, draftTimeoutMs: 300 });
       const request = ask({ prompt: new Array(length).fill(1), maxTokens: 30 });
       const steps = await collect(pair, request);
@@ -317,7 +317,7 @@ describe('without a drafter', () => {
     });
   }
 
-  test('a late answer is not taken for that of the next step', async () => {
+  test('a late answer is not used for the next step', async () => {
     let call = 0;
     const pair = await start({
       accuracy: 1,
@@ -342,7 +342,7 @@ describe('without a drafter', () => {
     ['fewer confidences than tokens', ({ tokens }) => ({ tokens, confidences: new Float32Array() })],
   ];
   for (const [what, spoil] of spoilt) {
-    test(`one that answers with ${what} does no harm`, async () => {
+    test(`a drafter that answers with ${what} does no harm`, async () => {
       const pair = await start({ spoil: ({ branches }) => ({ branches: branches.map(spoil) }) });
       const steps = await collect(pair, ask());
       expect(tokensOf(steps)).toEqual(expected(ask()));
@@ -355,7 +355,7 @@ describe('without a drafter', () => {
   });
 });
 
-test('50 clients that leave mid-stream leave nothing behind', async () => {
+test('50 clients that disconnect mid-stream leave no sequences behind', async () => {
   const pair = await start({ accuracy: 0.8, latencyMs: 1 });
   const runs = Array.from({ length: 50 }, async (_, i) => {
     const controller = new AbortController();

@@ -15,7 +15,7 @@ describe('one step', () => {
     expect(run.left(0)).toEqual(['draft #0 [|1,2,3]']);
   });
 
-  test('begins without a block where no draft came', () => {
+  test('begins without a block if the first draft is missing', () => {
     const run = new Harness();
     expect(run.begin()).toEqual(['verify #0 []']);
   });
@@ -51,14 +51,14 @@ describe('one step', () => {
     }
   });
 
-  test('does not wait for a draft that has not been requested before the verdict came', () => {
+  test('does not wait for a draft that was not requested before the verdict arrived', () => {
     const run = new Harness();
     run.begin(1);
     expect(run.verified(0, 1, 9)[0]).toBe('commit 1,9');
     expect(run.left(0)).toEqual([]);
   });
 
-  test('tells the policy what came of it, unless the client disabled drafting', () => {
+  test('reports its outcome to the policy, unless the client disabled drafting', () => {
     for (const drafting of [true, false]) {
       const run = new Harness({ request: { maxTokens: 9, drafting } });
       run.begin(1, 2);
@@ -78,7 +78,7 @@ describe('the next block', () => {
     return { run, commands: run.verified(0, ...outcome).slice(1) };
   };
 
-  test('is the branch for what came true, without the token that the target committed', () => {
+  test('is the branch for the actual outcome, without the token that the target committed', () => {
     const { run, commands } = after(
       [
         [2, 9, 5, 6],
@@ -125,7 +125,7 @@ describe('the next block', () => {
     expect(run.finished[0]?.stats).toMatchObject({ mode: 'plain', source: 'none', budget: 0 });
   });
 
-  test('is a proposer’s where that is better, proposed after all that was committed', () => {
+  test('is a proposal if that is better, based on all committed tokens', () => {
     const pushed: number[] = [];
     const proposer: Proposer = {
       push: (tokens) => void pushed.push(...tokens),
@@ -146,7 +146,7 @@ describe('the next block', () => {
 });
 
 describe('a step sent ahead', () => {
-  /** Two steps in flight: #1 counts on #0 committing 1, 2, 9. */
+  /** Two steps in flight: #1 assumes that #0 commits 1, 2, 9. */
   const ahead = (parts?: Partial<PipelineParts>) => {
     const run = new Harness(parts);
     run.begin(1, 2);
@@ -155,24 +155,24 @@ describe('a step sent ahead', () => {
     return { run, commands: run.drafted(0, [2, 9, 5, 6]) };
   };
 
-  test('is sent when the draft expects a single outcome, and drafts after the tokens that it counts on', () => {
+  test('is sent when the draft expects a single outcome, and drafts after the assumed tokens', () => {
     const { run, commands } = ahead();
     expect(commands).toEqual(['verify #1 [5,6] after 2:9']);
     expect(run.left(1)).toEqual(['draft #1 [1,2,9|5,6]']);
   });
 
-  test('goes on from the one before: expected tokens add up over several steps', () => {
+  test('continues from the previous one: expected tokens add up over several steps', () => {
     const { run } = ahead();
     run.left(1);
     expect(run.drafted(1, [2, 7, 8, 4])).toEqual(['verify #2 [8,4] after 2:7']);
     expect(run.left(2)).toEqual(['draft #2 [1,2,9,5,6,7|8,4]']);
-    // one that has been committed is not assumed any more
+    // a committed token is no longer assumed
     expect(run.verified(0, 2, 9)).toEqual(['commit 1,2,9']);
     expect(run.drafted(2, [1, 3, 10])).toEqual(['verify #3 [10] after 1:3']);
     expect(run.left(3)).toEqual(['draft #3 [5,6,7,8,3|10]']);
   });
 
-  test('stays in flight when its outcome comes true, and counts from the end of the one before', () => {
+  test('stays in flight when its expected outcome occurs, and is timed from the end of the previous step', () => {
     const { run } = ahead();
     run.left(1);
     run.now = 10;
@@ -187,7 +187,7 @@ describe('a step sent ahead', () => {
     ]);
   });
 
-  test('is dropped with all after it when the outcome is another one; their late answers are ignored', () => {
+  test('is dropped with all later ones after another outcome; their late answers are ignored', () => {
     const { run } = ahead();
     run.left(1);
     run.drafted(1, [2, 7, 8, 4]);
@@ -211,12 +211,12 @@ describe('a step sent ahead', () => {
     expect(run.finished.map(({ stats }) => stats.reason)).toEqual(['setting', 'trial']);
   });
 
-  test('is sent again, and those after it dropped, when its verifier was lost', () => {
+  test('is resent after its verifier was lost, and later ones are dropped', () => {
     const { run } = ahead();
     run.left(1);
     run.drafted(1, [2, 7, 8, 4]);
     expect([...run.verified(1), ...run.verified(2)]).toEqual([]);
-    // nothing is known of it before the one before has been answered elsewhere
+    // its state is unknown until another verifier has answered the previous step
     expect(run.verified(0, 2, 9)).toEqual(['commit 1,2,9', 'drop #2', 'verify #1 [5,6]', 'verify #3 [8,4] after 2:7']);
     expect(run.verified(1, 2, 7)).toEqual(['commit 5,6,7']);
     expect(run.finished.map(({ tokens }) => tokens)).toEqual([
@@ -246,14 +246,14 @@ describe('a step sent ahead', () => {
     expect(run.drafted(0, ...branches)).toEqual([]);
   });
 
-  test('is not sent beyond the limit, but once there is room again', () => {
+  test('is not sent beyond the limit, but as soon as another one finishes', () => {
     const { run } = ahead({ limits: { ahead: 1 } });
     run.left(1);
     expect(run.drafted(1, [2, 7, 8, 4])).toEqual([]);
     expect(run.verified(0, 2, 9)).toEqual(['commit 1,2,9', 'verify #2 [8,4] after 2:7']);
   });
 
-  test('is not sent where the tokens before it fill the text', () => {
+  test('is not sent if the assumed tokens complete the text', () => {
     const { run, commands } = ahead({ request: { maxTokens: 3 } });
     expect(commands).toEqual([]);
     run.verified(0, 2, 9);
@@ -274,7 +274,7 @@ describe('the end', () => {
     expect(run.finished[0]?.finish).toBe(finish);
   });
 
-  test('cuts a step at a token that ends the text inside of its block', () => {
+  test('cuts a step at a stop token inside its block', () => {
     const run = new Harness();
     run.begin(1, 0, 3);
     run.verified(0, 3, 9);
@@ -286,13 +286,13 @@ describe('the end', () => {
     run.begin(1, 2);
     expect(run.verified(0, 1, 9)).toEqual(['commit 1,9', 'redraft #1 1']);
     expect(run.redraft(5)).toEqual(['verify #1 [5]']);
-    // nothing could follow: no draft is due
+    // nothing can follow, so no draft is due
     expect(run.left(1)).toEqual([]);
     expect(run.verified(1, 1, 6)).toEqual(['commit 5,6']);
     expect(run.finished.map(({ finish }) => finish)).toEqual([undefined, 'length']);
   });
 
-  test('of a text of one token needs no draft', () => {
+  test('of a one-token text needs no draft', () => {
     const { pipeline } = new Harness({ request: { maxTokens: 1 } });
     expect(pipeline.firstDraft()).toBeUndefined();
     expect(pipeline.next(0, true)).toMatchObject([{ kind: 'verify', block: [], overlapped: false }]);
@@ -300,7 +300,7 @@ describe('the end', () => {
 });
 
 describe('a grammar', () => {
-  /** Tokens have to ascend; the mask is the token before. */
+  /** A grammar of ascending tokens; the mask is the previous token. */
   const ascending = (last = 0): GrammarState => ({
     after: (token) => (token > last ? ascending(token) : undefined),
     mask: Uint8Array.of(last),
@@ -308,7 +308,7 @@ describe('a grammar', () => {
   });
   const grammar = ascending();
 
-  test('cuts blocks where they leave it, and gives the mask of each position', () => {
+  test('cuts blocks at the first disallowed token, and yields the mask of each position', () => {
     const run = new Harness({ request: { maxTokens: 50, grammar } });
     run.pipeline.firstDraft();
     run.pipeline.receive({ kind: 'redraft', step: undefined, draft: draft([0, 2, 5, 4]), at: 0 });
@@ -316,7 +316,7 @@ describe('a grammar', () => {
     expect(call).toMatchObject({ kind: 'verify', block: [2, 5], allowed: [0, 2, 5].map((t) => Uint8Array.of(t)) });
   });
 
-  test('is followed over the tokens that steps ahead count on', () => {
+  test('advances over the tokens that steps sent ahead assume', () => {
     const run = new Harness({ request: { maxTokens: 50, grammar } });
     run.begin(2, 5);
     run.left(0);
@@ -324,11 +324,11 @@ describe('a grammar', () => {
     const other = new Harness({ request: { maxTokens: 50, grammar } });
     other.begin(2, 5);
     other.left(0);
-    // an outcome that it does not allow is not expected
+    // an outcome that the grammar does not allow is not expected
     expect(other.drafted(0, [2, 3, 8])).toEqual([]);
   });
 
-  test('that the verifier breaks is an error', () => {
+  test('broken by the verifier is an error', () => {
     const run = new Harness({ request: { maxTokens: 50, grammar } });
     run.begin(2);
     expect(() => run.verified(0, 1, 1)).toThrow('the verifier chose token 1, which the grammar does not allow');

@@ -4,7 +4,7 @@ import { PredictedOutputProposer } from '../../src/decode/proposers/predicted-ou
 
 const guess = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
 
-/** What is proposed after each token of a text. */
+/** The proposals after each token of a text. */
 function proposals(text: readonly number[], length = 3): (readonly number[])[] {
   const prediction = new PredictedOutputProposer(guess);
   const shown = [prediction.propose(length).tokens];
@@ -21,19 +21,19 @@ describe('a prediction', () => {
     expect(proposals(guess).at(-1)).toEqual([]);
   });
 
-  test('is left where the text goes another way, and met again', () => {
+  test('is left where the text departs from it, and resumed later', () => {
     const shown = proposals([1, 2, 99, 98, 6, 7, 8]);
     expect(shown.slice(3, 7)).toEqual([[], [], [], []]);
     expect(shown.at(-1)).toEqual([9, 10, 11]);
   });
 
-  test('is met further on rather than before', () => {
+  test('is resumed further on rather than earlier', () => {
     const twice = new PredictedOutputProposer([1, 2, 3, 40, 1, 2, 3, 50]);
     twice.push([1, 2, 3, 40, 99, 1, 2, 3]);
     expect(twice.propose(1).tokens).toEqual([50]);
   });
 
-  test('never proposes what it does not hold, however the text came', () => {
+  test('never proposes tokens that it does not contain, however the text arrived', () => {
     const texts = fc.array(fc.integer({ min: 0, max: 4 }), { maxLength: 40 });
     fc.assert(
       fc.property(texts, fc.array(texts, { maxLength: 8 }), (tokens, pieces) => {

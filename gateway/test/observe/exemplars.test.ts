@@ -74,7 +74,7 @@ test('lead from buckets of requests to their spans, and from those of steps to t
   }
 });
 
-test('of a request that fails lead to it too', async () => {
+test('of a failed request lead to its span too', async () => {
   const tracing = await traced();
   const caller = AbortSignal.abort();
   await expect(generator.generate(request, caller).next()).rejects.toThrow();
@@ -82,7 +82,7 @@ test('of a request that fails lead to it too', async () => {
   expect(await exemplars()).toEqual([expect.objectContaining({ name: REQUEST, ...idsOf(span) })]);
 });
 
-test('are none of requests that are not sampled, and none without tracing', async () => {
+test('are absent for unsampled requests and without tracing', async () => {
   for await (const _ of generator.generate(request, never));
   expect(await exemplars()).toEqual([]);
   await traced();

@@ -80,7 +80,7 @@ describe('the gateway counts', () => {
   });
   const sum = (of: (step: GenerationStep) => number) => steps.reduce((all, step) => all + of(step), 0);
 
-  test('sequences, tokens and steps as they were', () => {
+  test('sequences, tokens and steps', () => {
     expect(total(text, 'gen_ai_server_request_duration_seconds_count')).toBe(5);
     expect(total(text, 'gen_ai_server_time_to_first_token_seconds_count')).toBe(5);
     expect(total(text, 'gen_ai_server_time_per_output_token_seconds_count')).toBe(5);
@@ -93,7 +93,7 @@ describe('the gateway counts', () => {
     expect(total(text, 'ptp_peer_usable')).toBe(2);
   });
 
-  test('what was proposed, by source, position and outcome', () => {
+  test('proposed tokens by source, position and outcome', () => {
     const accepted = sum(({ stats }) => stats.accepted);
     expect(accepted).toBeGreaterThan(20);
     expect(total(text, 'ptp_tokens_proposed_total', { accepted: 'true' })).toBe(accepted);
@@ -104,14 +104,14 @@ describe('the gateway counts', () => {
     expect(total(text, 'ptp_step_accepted_sum')).toBe(accepted);
   });
 
-  test('times as the steps tell them', () => {
+  test('the times of the steps', () => {
     const seconds = sum(({ stats }) => stats.verifyMicros) / 1e6;
     expect(total(text, 'ptp_step_verify_duration_seconds_sum')).toBeCloseTo(seconds, 6);
     expect(total(text, 'ptp_step_overlap_seconds_total')).toBeGreaterThan(0);
     expect(total(text, 'ptp_step_overlap_seconds_total')).toBeLessThan(seconds);
   });
 
-  test('refusals at the door by their kind, failures by theirs', async () => {
+  test('rejections and failures by their kind', async () => {
     const ask = (authorization: string) =>
       fetch(`${url}/v1/models`, { headers: { authorization } }).then(({ status }) => status);
     expect([await ask('Bearer key'), await ask('Bearer key'), await ask('Bearer no')]).toEqual([200, 429, 401]);
@@ -124,7 +124,7 @@ describe('the gateway counts', () => {
     expect(total(after, 'gen_ai_server_request_duration_seconds_count', { error_type: 'cancelled' })).toBe(1);
   });
 
-  test('chats by their name, and who hangs up between two steps as cancelled', async () => {
+  test('chats by operation, and a client that hangs up between two steps as cancelled', async () => {
     const before = total(await exposition(), 'gen_ai_server_request_duration_seconds_count', {
       error_type: 'cancelled',
     });
@@ -141,13 +141,13 @@ describe('the gateway counts', () => {
     expect(total(after, 'gen_ai_server_request_duration_seconds_count', { error_type: 'cancelled' })).toBe(before + 1);
   });
 
-  test('says what runs, and no prompt', () => {
+  test('contains the build and no prompt', () => {
     expect(text).toMatch(/^ptp_build_info\{.*model="fake".*\} 1$/m);
     expect(text).toContain('service_name="ptp-gateway"');
   });
 });
 
-test('who prefers OpenMetrics gets it, with the same figures', async () => {
+test('scrapers that prefer OpenMetrics get it, with the same figures', async () => {
   const response = await fetch(`${url}/metrics`, { headers: { accept: `${OPEN_METRICS}, text/plain; q=0.5` } });
   expect(response.headers.get('content-type')).toBe(OPEN_METRICS);
   const open = await response.text();
@@ -159,7 +159,7 @@ test('who prefers OpenMetrics gets it, with the same figures', async () => {
   }
 });
 
-test('a target that is served alone has no drafter to miss', async () => {
+test('a target served alone does not report a missing drafter', async () => {
   const own = startMetrics('ptp-gateway', 'fake');
   watchHealth(own.registry, () => pair.generator.health(), false);
   const { text } = await own.exposition();
@@ -168,7 +168,7 @@ test('a target that is served alone has no drafter to miss', async () => {
   own.stop();
 });
 
-test('an exposition that fails is an error of the server, which goes on', async () => {
+test('a failing exposition is a server error, and the server keeps running', async () => {
   const own = startMetrics('ptp-verifier', 'fake');
   let fails = true;
   const exposition = () => (fails ? Promise.reject(new Error('no reader')) : own.exposition());
@@ -182,7 +182,7 @@ test('an exposition that fails is an error of the server, which goes on', async 
   own.stop();
 });
 
-test('a service with an engine tells of its runs and caches at an address of its own', async () => {
+test('a service with an engine serves metrics of its runs and caches at its own address', async () => {
   const own = startMetrics('ptp-verifier', 'fake');
   const observe = engineMetrics(own.registry, pair.target);
   observe({ slots: [{ queueMicros: 100 }, { queueMicros: 200 }], runMicros: 3000, batchTokens: 12 });
@@ -206,7 +206,7 @@ test('a service with an engine tells of its runs and caches at an address of its
   own.stop();
 });
 
-test.skipIf(!hasPromtool)('promtool has nothing to say about the exposition', async () => {
+test.skipIf(!hasPromtool)('the exposition passes promtool', async () => {
   const { status, stdout, stderr } = spawnSync('promtool', ['check', 'metrics'], { input: await exposition() });
   expect([status, stdout.toString(), stderr.toString()]).toEqual([0, '', '']);
 });

@@ -12,7 +12,7 @@ function shape({ span, children }: SpanTree): unknown {
 
 const millis = ([seconds, nanos]: [number, number]) => seconds * 1e3 + nanos / 1e6;
 
-/** All of a tree lies inside its root, but for what the rounding of times to microseconds may move. */
+/** All spans of a tree lie inside its root, up to rounding of times to microseconds. */
 function expectInside({ span, children }: SpanTree): void {
   for (const child of children) {
     expect(millis(child.span.startTime)).toBeGreaterThan(millis(span.startTime) - 0.01);
@@ -21,7 +21,7 @@ function expectInside({ span, children }: SpanTree): void {
   }
 }
 
-/** Whether a step's draft and its verify were under way at the same time. */
+/** True if a step's draft and verify calls overlapped in time. */
 function overlaps({ children }: SpanTree): boolean {
   const verify = children.find(({ span }) => span.name === 'ptp.verify')?.span;
   const drafts = children.filter(({ span }) => span.name === 'ptp.draft').map(({ span }) => span);
@@ -33,7 +33,7 @@ function overlaps({ children }: SpanTree): boolean {
   );
 }
 
-test('a request is one trace: steps, the calls that they make, and what both services did', async () => {
+test('a request is one trace of steps, their calls, and the runs of both services', async () => {
   const tracing = await memoryTracing();
   const pair = await TestPair.fake({ accuracy: 0.9, latencyMs: 5 });
   const generator = new PairGenerator(pair.services, { length: 5, budget: 16, mode: 'overlap' }, [new SpanObserver()]);
@@ -91,7 +91,7 @@ test('a request is one trace: steps, the calls that they make, and what both ser
     const taken = stepTrees.map(({ span }) => span.attributes['ptp.branch.taken']).filter((m) => m !== undefined);
     expect(taken.length).toBeGreaterThan(0);
     for (const call of stepTrees.flatMap(({ children }) => children)) {
-      // what the service says of itself stands on both sides
+      // the service's own figures appear on both sides
       const [run] = call.children;
       for (const name of ['ptp.queue_us', 'ptp.run_us', 'ptp.batch.size'])
         expect(call.span.attributes[name]).toBe(run?.span.attributes[name]);
@@ -106,14 +106,14 @@ test('a request is one trace: steps, the calls that they make, and what both ser
   }
 });
 
-test('text is in a span only for who asks for it', async () => {
+test('spans contain text only if that is enabled', async () => {
   expect(capturesContent({})).toBe(false);
   expect(capturesContent({ OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT: 'NO_CONTENT' })).toBe(false);
   expect(capturesContent({ OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT: 'SPAN_ONLY' })).toBe(true);
   const tracing = await memoryTracing();
   const pair = await TestPair.fake();
   try {
-    // a token is the letter with its number
+    // a token is the letter of that number
     const text = (ids: readonly number[]) => ids.map((id) => String.fromCharCode(0x100 + id)).join('');
     const observers = [new SpanObserver(text)];
     const generator = new PairGenerator(pair.services, { length: 5, budget: 16, mode: 'overlap' }, observers);

@@ -47,7 +47,7 @@ async function recorded(
 }
 
 describe('a recorded request', () => {
-  test('has every step with its calls, each inside its step, draft beside verify', async () => {
+  test('has every step with its calls, each inside its step, draft concurrent with verify', async () => {
     const trace = await recorded();
     expect(trace).toMatchObject({ finish: 'length', tokens: 40, promptTokens: 3 });
     expect(trace.kept).toHaveLength(trace.steps);
@@ -59,7 +59,7 @@ describe('a recorded request', () => {
       expect(verify).toMatchObject({ service: 'verifier', block: stats.drafted, runMicros: stats.verifyRunMicros });
       for (const call of calls) {
         expect(call.queueMicros + call.runMicros).toBeLessThanOrEqual(call.micros);
-        // each is timed by itself, and a step when it is told: on a busy machine that is some time later
+        // calls and steps are timed independently, which on a busy machine may differ
         expect(call.start).toBeGreaterThan(start - LATER_MICROS);
         expect(call.start + call.micros).toBeLessThan(start + stats.stepMicros + LATER_MICROS);
         expect(call.start).toBeGreaterThanOrEqual(verified);
@@ -70,7 +70,7 @@ describe('a recorded request', () => {
         }
         if (call.kind === 'redraft' && verify) expect(call.start + call.micros).toBeLessThanOrEqual(verify.start);
       }
-      // the calls of a step come after the verify call of the one before
+      // the calls of a step follow the verify call of the previous step
       verified = (verify?.start ?? 0) + (verify?.micros ?? 0);
       expect(calls.some(({ kind }) => kind === 'draft')).toBe(stats.draftMicros > 0);
       expect(calls.some(({ kind }) => kind === 'redraft')).toBe(stats.redraftMicros > 0);
@@ -78,7 +78,7 @@ describe('a recorded request', () => {
     expect(overlapped).toBeGreaterThan(1);
     const opened = trace.opening.filter(({ kind }) => kind === 'open').map(({ service }) => service);
     expect(opened.sort()).toEqual(['drafter', 'verifier']);
-    // a branch that was taken is the next step's block, as far as it was worth verifying
+    // a taken branch becomes the next step's block, so there is no redraft
     const followed = trace.kept.filter(({ branch }, i) => branch && i + 1 < trace.kept.length);
     expect(followed.length).toBeGreaterThan(0);
     for (const step of followed) {
@@ -88,9 +88,9 @@ describe('a recorded request', () => {
     }
   });
 
-  test('of steps that were sent ahead has each call from when it was under way; what was dropped is there too', async () => {
+  test('shows calls sent ahead from the previous answer on, dropped ones included', async () => {
     let drafts = 0;
-    // now and then the drafter expects what the target will not say
+    // every fifth draft expects a token that the target will not pick
     const spoil = ({ branches }: DraftOutput): DraftOutput =>
       ++drafts % 5 > 0
         ? { branches }
@@ -106,7 +106,7 @@ describe('a recorded request', () => {
       const calls = all.filter((call) => call.service === service).sort((a, b) => a.start - b.start);
       for (const [i, { start }] of calls.entries()) {
         const before = calls[i - 1];
-        // one after the other, but for when each is noted on a busy machine
+        // one after the other, up to delays of a busy machine
         if (before) expect(start).toBeGreaterThanOrEqual(before.start + before.micros - 20_000);
       }
     }
@@ -127,9 +127,9 @@ describe('a recorded request', () => {
     }
   });
 
-  test('tells of a draft that came too late', async () => {
+  test('records a draft that arrived too late', async () => {
     let runs = 0;
-    // the prompt and some drafts come in time
+    // the prompt and some drafts are in time
     const trace = await recorded({ delayMs: () => (++runs > 4 ? 200 : 0), draftTimeoutMs: 60 });
     expect(trace.finish).toBe('length');
     const failed = trace.kept.flatMap(({ calls }) => calls).filter(({ error }) => error !== undefined);
@@ -176,7 +176,7 @@ describe('the store', () => {
     return trace;
   };
 
-  test('keeps the last ones, and beside them those that failed and the slowest', () => {
+  test('keeps recent traces, and in addition failed and slow ones', () => {
     const store = new TraceStore(3);
     const failed = ended(store, 1, 'failed');
     const slow = ended(store, 1e9);
@@ -193,7 +193,7 @@ describe('the store', () => {
     expect(store.get(failed.id)).toBeUndefined();
   });
 
-  test('keeps so many steps of one request, and the totals of all', async () => {
+  test('limits the steps of one request, and keeps the totals of all', async () => {
     const store = new TraceStore(3);
     const generator = new ScriptedGenerator({ contextLength: 4096 }, [store]);
     const steps = STEPS_KEPT + 88;
@@ -204,7 +204,7 @@ describe('the store', () => {
     expect(trace && traceDetail(trace)).toMatchObject({ steps, completion_tokens: steps, steps_left_out: 88 });
   });
 
-  test('tells how a request ended', async () => {
+  test('records how a request ended', async () => {
     const store = new TraceStore(10);
     const generator = new ScriptedGenerator({}, [store]);
     const finishes = () => store.list().map(({ finish }) => finish);

@@ -8,7 +8,7 @@ export const LENGTH = 3;
 export const overlap: StepDecision = { mode: 'overlap', reason: 'setting' };
 export const plain: StepDecision = { mode: 'plain', reason: 'setting' };
 
-/** Drafts always, in full; notes what it hears. */
+/** A policy that always drafts in full, and records what it observes. */
 class FixedPolicy implements StepPolicy {
   decisions: StepDecision[] = [];
   worthAhead = true;
@@ -48,7 +48,7 @@ export function verdict(accepted: number, nextToken: number): Verdict {
   return { accepted, nextToken, logProbabilities, tops: [], time };
 }
 
-/** A pipeline with a clock that a test sets. Commands are told in short: `verify 1,2` or `verify 3 after 2:9`. */
+/** A pipeline with a clock that a test sets. Commands have a short form: `verify 1,2` or `verify 3 after 2:9`. */
 export class Harness {
   readonly policy = new FixedPolicy();
   readonly steps: StepRef[] = [];

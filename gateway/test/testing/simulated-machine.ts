@@ -5,16 +5,17 @@ import type { PipelineEvent } from '../../src/decode/pipeline-types.ts';
 import type { Draft } from '../../src/decode/ports.ts';
 import type { DraftLimits, Mode } from '../../src/decode/types.ts';
 
-/** A machine whose services take times that are known, microseconds. */
+/** A machine whose services take known times, microseconds. */
 export interface Machine {
-  /** A verify of n drafted tokens, alone; `beside` times that while a draft runs, and the draft too. */
+  /** Time to verify n drafted tokens. */
   readonly verify: (drafted: number) => number;
-  /** A draft call of n tokens. */
+  /** Time of a draft call of n tokens. */
   readonly draft: (tokens: number) => number;
-  readonly beside: number;
-  /** Chance that a drafted token is right, its predecessors being so; the drafter's confidence in it. */
+  /** Factor on both times while verify and draft run concurrently. */
+  readonly contention: number;
+  /** Probability that a drafted token is right if its predecessors are, which is also the drafter's confidence. */
   readonly chance: number;
-  /** Chance that a branch is of use after a wrong token, and after a block that was right. */
+  /** Probability that a branch fits after a wrong token, and after a block that was right. */
   readonly hits: readonly [afterMiss: number, whole: number];
 }
 
@@ -52,7 +53,7 @@ export function* simulate(
     due.push({ at, event: event(at) });
   };
   let machine = machineNow();
-  // outcome of the step under verification, which is known here before its verdict
+  // outcome of the step under verification, known here before the verdict
   let [accepted, hit] = [0, false];
   pipeline.firstDraft();
   pipeline.receive({ kind: 'redraft', step: undefined, draft: draftOf(machine, 0, RIGHT, limits.length, 0), at: now });
@@ -63,7 +64,7 @@ export function* simulate(
         if (command.kind === 'verify') {
           const { step, block, overlapped } = command;
           const drafted = block.length;
-          const micros = machine.verify(drafted) * (overlapped ? machine.beside : 1);
+          const micros = machine.verify(drafted) * (overlapped ? machine.contention : 1);
           accepted = runLength(drafted, machine.chance, next);
           hit = next() < machine.hits[accepted < drafted ? 0 : 1];
           const time = { micros, queueMicros: 0, runMicros: micros, batchSize: 1, drafted };
@@ -72,7 +73,7 @@ export function* simulate(
           if (overlapped) after(0, () => ({ kind: 'verifySent', step }));
         } else if (command.kind === 'draft') {
           const { step, budget } = command;
-          const micros = machine.draft(budget) * machine.beside;
+          const micros = machine.draft(budget) * machine.contention;
           const draft = draftOf(machine, accepted, hit ? RIGHT : WRONG, 1 + limits.length, micros);
           after(micros, (at) => ({ kind: 'draft', step, draft, at }));
         } else if (command.kind === 'redraft') {
@@ -108,14 +109,17 @@ function draftOf(machine: Machine, accepted: number, first: number, length: numb
   return { branches, micros, queueMicros: 0, runMicros: micros, batchSize: 1 };
 }
 
-/** How many of n trials succeed before the first that doesn't. */
+/** Number of trials, out of n, that succeed before the first failure. */
 function runLength(n: number, chance: number, next: () => number): number {
   let k = 0;
   while (k < n && next() < chance) k++;
   return k;
 }
 
-/** The machine as one that is shared: times swing from call to call and drift, one call in twenty takes more than twice as long; texts differ. */
+/**
+ * A noisy version of the machine, as if shared: times vary and drift, one call in twenty takes more than twice as long,
+ * and texts differ.
+ */
 export function noisy(machine: Machine, next: () => number): () => Machine {
   let [steps, load, chance] = [0, 1, machine.chance];
   return () => {
@@ -145,23 +149,23 @@ export function speed(steps: readonly SimulatedStep[]): number {
 
 const good = { chance: 0.75, hits: [0.5, 0.8] } as const;
 
-/** As on a GPU: verifying more tokens costs nothing, drafting has a device of its own. */
-export const twoDevices: Machine = { verify: () => 25_000, draft: (n) => 5000 + 50 * n, beside: 1, ...good };
-/** Two cores: verifying a token more costs a seventh of a step. */
+/** Like two GPUs: verifying more tokens costs nothing, and drafting has its own device. */
+export const twoDevices: Machine = { verify: () => 25_000, draft: (n) => 5000 + 50 * n, contention: 1, ...good };
+/** Two cores: verifying one more token costs a seventh of a step. */
 export const twoCores: Machine = {
   verify: (n) => 7000 + 1000 * n,
   draft: (n) => 4000 + 100 * n,
-  beside: 1.1,
+  contention: 1.1,
   ...good,
 };
-/** One core for both: whatever runs beside takes turns. */
-export const oneCore: Machine = { ...twoCores, beside: 2.2 };
-/** Drafts that hardly ever come true. */
-export const poorDrafts: Machine = { ...twoCores, beside: 1.4, chance: 0.1, hits: [0.1, 0.2] };
+/** One core for both: concurrent runs take turns. */
+export const oneCore: Machine = { ...twoCores, contention: 2.2 };
+/** Drafts that are hardly ever right. */
+export const poorDrafts: Machine = { ...twoCores, contention: 1.4, chance: 0.1, hits: [0.1, 0.2] };
 /** Verifying is as cheap as drafting. */
 export const smallTarget: Machine = {
   verify: (n) => 1500 + 300 * n,
   draft: (n) => 4000 + 100 * n,
-  beside: 1.3,
+  contention: 1.3,
   ...good,
 };
