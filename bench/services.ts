@@ -40,7 +40,7 @@ export const mainOf = (kind: Kind): string => join(ROOT, kind, 'src', 'main.ts')
 /**
  * Starts drafter and verifier on Unix sockets.
  *
- * @param prefixCache whether a prompt may profit from an earlier pass over it
+ * @param prefixCache true to let a prompt reuse the cache of an earlier pass
  * @param draftModel folder of a whole model that drafts in place of the pair's drafter
  */
 export async function startServices(
@@ -62,7 +62,7 @@ export async function startServices(
  * Starts the same services with engines of fixed latency.
  *
  * @param latency milliseconds per run
- * @param checks whether the drafter checks blocks
+ * @param checks true for a drafter that checks blocks
  */
 export function startFakeServices(
   latency: Readonly<Record<Kind, number>>,
@@ -109,7 +109,7 @@ async function startPair(
   return { generator: another(limits), streams: services, another, pids: { verifier, drafter }, stop };
 }
 
-/** Connects for a measurement: slow answers are waited for, and no stream fails over. */
+/** Connects for a measurement, with long timeouts and without failover. */
 export function connectServices(
   model: PairClientOptions['model'],
   verifiers: readonly string[],

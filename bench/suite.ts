@@ -13,7 +13,7 @@ import { machine } from './statistics.ts';
 /**
  * A command that measures: prints the machine to stderr and the result as one line of JSON to stdout.
  *
- * @param run resolves with the figures; it sets `process.exitCode` where a promise was broken
+ * @param run resolves with the figures; it sets `process.exitCode` if a promise was broken
  */
 export function suite<Options extends object>(
   name: string,

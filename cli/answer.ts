@@ -42,7 +42,7 @@ function color({ text, source }: StreamedToken): string {
   return style ? styleText(style, text, { validateStream: false }) : text;
 }
 
-/** One line about an answer, compared with the same answer without the drafter if given. */
+/** One line about an answer, with the speedup over the answer without the drafter if that was measured. */
 export function summary({ tokens, steps, firstMs, msPerToken }: Answer, plain?: Answer): string {
   const parts = [`${tokens} tokens`, `${(tokens / Math.max(1, steps)).toFixed(2)} per step`];
   parts.push(`first after ${firstMs.toFixed(0)} ms`, `then ${msPerToken.toFixed(1)} ms per token`);

@@ -26,9 +26,9 @@ const program = new Command('ptp')
   .addOption(numberOption('--max-tokens <n>', 'maximum number of tokens to generate').default(200))
   .addOption(numberOption('--temperature <x>', 'sampling temperature, in [0, 2]').default(0.7))
   .addOption(numberOption('--top-p <x>', 'nucleus sampling, in (0, 1]').default(0.9))
-  .addOption(numberOption('--seed <n>', 'makes the answer repeatable'))
+  .addOption(numberOption('--seed <n>', 'seed for a repeatable answer'))
   .option('--no-draft', 'disable the drafter')
-  .option('--compare', 'complete: measure the same without the drafter as well')
+  .option('--compare', 'complete: also measure without the drafter')
   .addOption(numberOption('--repeats <n>', 'bench: requests of each kind').default(8))
   .option('--json', 'print the result as one line of JSON')
   .addHelpText('after', '\nGreen tokens were drafted, magenta ones repeat earlier text; NO_COLOR disables colors.')
@@ -43,7 +43,7 @@ program
   .action(complete);
 program
   .command('chat')
-  .description('hold a conversation; Ctrl-C stops an answer, and the program between answers')
+  .description('chat with the model; Ctrl-C stops an answer in progress, else exits')
   .action(async () => {
     const { options, client, body } = await connect();
     const { stdin: input, stdout: output } = process;

@@ -1,6 +1,6 @@
 /**
- * Keeps imports one way: prints every import that MAY_IMPORT does not list, and exits with 1 if there are any.
- * The table runs from bottom to top and lists only units above the line, so no circle of folders can pass.
+ * Enforces one-way imports: prints every import that MAY_IMPORT does not list, and exits with 1 if there are any. The
+ * table runs from bottom to top and lists only units above the line, so cyclic imports between folders cannot pass.
  */
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';

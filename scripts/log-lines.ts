@@ -5,7 +5,7 @@ import { styleText } from 'node:util';
 /** A style of node:util's styleText, which prints plain text if NO_COLOR is set or standard output is not a terminal. */
 export type Style = Parameters<typeof styleText>[0];
 
-/** Prints each line of a process's output behind the process's name, with JSON log records as readable text. */
+/** Prints a process's output, each line prefixed with its name and JSON log records as readable text. */
 export function printLines(name: string, style: Style, output: Readable): void {
   const prefix = styleText(style, name.padEnd(8));
   createInterface({ input: output }).on('line', (line) => console.log(`${prefix} | ${readable(line)}`));

@@ -1,4 +1,7 @@
-/** `npm run screenshots`: takes pictures of the page for the documents, with the embedded pair. Needs Chromium (PTP_CHROMIUM). */
+/**
+ * `npm run screenshots`: takes screenshots of the page for the documentation, with the embedded pair. Needs Chromium
+ * (PTP_CHROMIUM).
+ */
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -8,7 +11,7 @@ import { launch } from '../test/browser.ts';
 const OUT = join(import.meta.dirname, '..', 'docs', 'screenshots');
 const PORT = 18_080;
 const URL = `http://127.0.0.1:${PORT}/`;
-/** Requests for the controller to settle before the first picture. */
+/** Requests for the controller to settle before the first screenshot. */
 const WARM_UP = 12;
 const DESKTOP = { width: 1120, height: 1000 };
 

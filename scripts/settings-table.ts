@@ -1,4 +1,4 @@
-/** `npm run settings`: writes all settings into docs/settings.md, between its two marks. */
+/** `npm run settings`: writes all settings into docs/settings.md, between its two markers. */
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Setting } from '@ptp/service-kit/settings';
@@ -43,7 +43,7 @@ function wrapped(text: string): string[] {
   return lines;
 }
 
-/** The page with today's settings. */
+/** The page with the current settings. */
 export function withTable(page: string): string {
   const [before, rest] = page.split(BEGIN);
   const after = rest?.split(END)[1];

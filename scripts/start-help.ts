@@ -6,7 +6,7 @@ import { verifierSettings } from '../verifier/src/settings.ts';
 const WIDTH = 100;
 const INDENT = 30;
 
-/** A flag for every setting; of PTP_LISTEN, which all services have, it is the gateway's. */
+/** A flag for every setting; `--listen` sets the gateway's PTP_LISTEN. */
 export const allFlags: readonly Setting[] = Object.values({
   ...drafterSettings,
   ...verifierSettings,

@@ -17,7 +17,7 @@ import { metricsAddresses } from './metrics-addresses.ts';
 import { checkEnvironment, environment } from './start-options.ts';
 import { reportError, type Service, Supervisor, say } from './supervisor.ts';
 
-/** A gRPC service is ready when the standard health service says so. */
+/** A gRPC service is ready when the standard health service reports SERVING. */
 function grpcService(name: Service['name'], style: Style, address: string, service: DescService, tls?: Tls): Service {
   const isReady = async () => (await checkHealth(address, service, { deadlineMs: 1_000 }, tls)) === 'SERVING';
   return { name, style, isReady };

@@ -174,7 +174,7 @@ test('log-probabilities of a prompt equal those of the same tokens when they wer
   const [request] = requests({ maxTokens: 40, topCount: 3 }) as [GenerationRequest];
   const generated = await answer(request);
   const prompt = [...request.prompt, ...generated.tokens];
-  const scoring = { ...request, prompt, tellPrompt: true, maxTokens: 1 };
+  const scoring = { ...request, prompt, promptLogprobs: true, maxTokens: 1 };
   const [scored] = await stepsOf(pair.generator, scoring);
   expect(scored?.prompt?.logProbabilities).toHaveLength(prompt.length - 1);
   expect(scored?.prompt?.logProbabilities.slice(request.prompt.length - 1)).toEqual(generated.logProbabilities);

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { EventSourceParserStream } from 'eventsource-parser/stream';
 import type { Random } from '../random.ts';
 
-/** A request whose text is known. */
+/** A request with a known answer. */
 export interface Question {
   readonly body: Readonly<Record<string, unknown>>;
   readonly text: string;
@@ -12,7 +12,7 @@ export interface Question {
 export interface Tally {
   streams: number;
   right: number;
-  /** Refused before the first token, by status. */
+  /** Rejected before the first token, by status. */
   readonly refused: Record<string, number>;
   /** Texts that differ from the known ones. */
   wrong: number;
@@ -40,10 +40,10 @@ export const newTally = (): Tally => ({
 });
 
 const PROMPTS = ['def read(', 'import os\n', 'class Node:\n    ', 'for i in range(', '    return '];
-/** Before a client that was refused tries again. */
+/** Pause before a rejected client retries, milliseconds. */
 const RETRY_MS = 100;
 
-/** Asks questions by plain decoding while nothing is wrong. */
+/** Records the answers of plain decoding to random requests, before any fault. */
 export async function askQuestions(url: string, count: number, random: Random): Promise<Question[]> {
   const questions: Question[] = [];
   for (let i = 0; i < count; i++) {
@@ -63,10 +63,10 @@ export async function askQuestions(url: string, count: number, random: Random): 
   return questions;
 }
 
-/** Shares of questions that are asked without streaming, and whose clients hang up. */
+/** Shares of requests without streaming, and of clients that hang up. */
 const [WHOLE, LEAVING] = [0.15, 0.1];
 
-/** Asks one question after another until the signal is aborted. */
+/** Sends one request after another until the signal is aborted. */
 export async function keepAsking(
   url: string,
   questions: readonly Question[],
@@ -89,7 +89,7 @@ export async function keepAsking(
   }
 }
 
-/** Asks once. @returns whether the request was refused @throws for a text that was lost */
+/** Sends one request. @returns true if it was rejected @throws if its stream was lost */
 type Ask = (url: string, question: Question, tally: Tally) => Promise<boolean>;
 
 interface Completion {

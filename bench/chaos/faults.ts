@@ -31,7 +31,7 @@ const FAULTS: Readonly<Record<string, Fault>> = {
     node.network.silent = true;
     await sleep(random.between(200, 8000));
     node.network.silent = false;
-    // dropped bytes are gone: the connections cannot go on
+    // the dropped bytes are lost, so the connections are useless
     node.network.cut();
   },
   async 'bytes changed on the way'(node, random) {

@@ -61,7 +61,7 @@ export class Member {
     if (this.running) this.#child?.kill(signal);
   }
 
-  /** Ends it for good, until `start`. */
+  /** Stops the process and keeps it down until `start`. */
   async end(signal: NodeJS.Signals): Promise<void> {
     if (!this.running || !this.#child) return;
     this.#ending = true;
@@ -154,7 +154,7 @@ export class Fleet {
     throw new Error(`the fleet was not ready within ${START_TIMEOUT_MS / 1000} s: ${answer}`);
   }
 
-  /** Sequences that the verifiers hold, asked past the proxies. */
+  /** Open sequences of the verifiers, queried without the proxies. */
   async openSequences(): Promise<number> {
     let open = 0;
     for (const { port } of this.verifiers) {

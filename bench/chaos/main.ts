@@ -1,6 +1,6 @@
 /**
- * `npm run chaos` and `npm run soak`: faults, or none, against streams whose texts are known. Ends with one line of JSON, and with exit code
- * 1 where a promise was broken.
+ * `npm run chaos` and `npm run soak`: faults (none for soak) against streams with known texts. Prints one line of JSON;
+ * exits with 1 if a promise was broken.
  */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -17,7 +17,7 @@ import { type Held, memoryChart, memoryOf } from './memory.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 const PLOT = join(ROOT, 'docs', 'reliability-soak.svg');
-/** Between two looks at the counts and at memory. */
+/** Interval between samples of counts and memory, milliseconds. */
 const WATCH_MS = 10_000;
 
 interface Options {
@@ -41,7 +41,7 @@ const positive = (text: string): number => {
 await new Command('npm run chaos --')
   .configureHelp({ helpWidth: 100 })
   .description(
-    'Starts a gateway, verifiers and drafters as processes over TCP with mutual TLS, and kills, stops, cuts off, delays and garbles the services while they decode texts that are known. No text may be wrong, and no stream that has begun may be lost.',
+    'Starts a gateway, verifiers and drafters as processes over TCP with mutual TLS, and kills, stops, cuts off, delays and garbles the services while they decode known texts. No text may be wrong, and no started stream may be lost.',
   )
   .addOption(new Option('--minutes <n>', 'duration').argParser(positive).default(2))
   .addOption(integerOption('--seed <n>', 'seed of the questions and of the schedule of faults', 1))
@@ -52,7 +52,7 @@ await new Command('npm run chaos --')
   .addOption(integerOption('--drafters <n>', 'drafters', 2))
   .addOption(integerOption('--questions <n>', 'different questions', 60))
   .addOption(
-    new Option('--models <dir>', 'model folder, by default one whose drafter checks blocks').default(
+    new Option('--models <dir>', 'model folder; the default has a drafter that checks blocks').default(
       join(ROOT, 'test', 'models', 'tiny-feature'),
       'test/models/tiny-feature',
     ),
@@ -68,7 +68,7 @@ await new Command('npm run chaos --')
   })
   .parseAsync();
 
-/** @returns whether every promise was kept */
+/** @returns true if every promise was kept */
 async function run(fleet: Fleet, options: Options): Promise<boolean> {
   const { seed, minutes } = options;
   console.log(machine());

@@ -8,9 +8,9 @@ interface Usage {
 }
 
 export interface Held {
-  /** Since the start. */
+  /** Time since the start. */
   readonly minutes: number;
-  /** By process. */
+  /** Memory and files by process. */
   readonly by: Readonly<Record<string, Usage>>;
 }
 

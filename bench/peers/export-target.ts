@@ -11,7 +11,7 @@ const SETUP =
  * @param out file for GGUF, else folder
  * @param layers only this many of the first layers; all unless given
  * @returns the number of layers
- * @throws Error with what to install where Python or ptp-train is missing
+ * @throws Error naming what to install if Python or ptp-train is missing
  */
 export function exportTarget(
   models: string,

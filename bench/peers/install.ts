@@ -7,7 +7,7 @@ import { pathToFileURL } from 'node:url';
 const FOLDER = import.meta.dirname;
 const MODULES = join(FOLDER, 'node_modules');
 
-/** Imports a peer by the path of its module in node_modules; installs the peers first where that is due. */
+/** Imports a peer by the path of its module in node_modules; installs the peers first if necessary. */
 export async function importPeer<Library>(path: string): Promise<Library> {
   if (!(await isInstalled())) install();
   return import(pathToFileURL(join(MODULES, path)).href);

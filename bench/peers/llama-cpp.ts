@@ -31,7 +31,7 @@ interface Predictor {
 }
 
 /**
- * Opens llama.cpp through node-llama-cpp on one CPU thread, with a float32 KV cache as ours.
+ * Opens llama.cpp through node-llama-cpp on one CPU thread, with a float32 KV cache like ours.
  *
  * @param target path of a GGUF file
  * @param draft path of the draft model, and its name in the results

@@ -3,7 +3,7 @@ import { planBranches, type YieldCurves } from '../../drafter/src/branch-plan.ts
 import type { DraftCall, StepOutcome } from '../../gateway/src/decode/ports.ts';
 import { sum } from '../statistics.ts';
 
-/** Chances that drafts come true. */
+/** Probabilities that drafts turn out right. */
 export interface DraftQuality {
   /** Chance of a drafted token, if all before it in its block are right; the drafter's confidence is the same. */
   readonly chance: number;

@@ -10,11 +10,11 @@ import type { Replica, Run } from './replica.ts';
 /** Virtual time is in microseconds, the pipeline's clock in milliseconds. */
 const MILLIS = 1000;
 
-/** Distance to the services and patience of the gateway. Times in microseconds. */
+/** Network delays and the gateway's draft timeout. Times in microseconds. */
 export interface Network {
   /** One way, from the gateway to the verifier. */
   readonly delay: number;
-  /** The same to the drafter; `delay` unless given. */
+  /** One way, from the gateway to the drafter; `delay` by default. */
   readonly drafterDelay?: number;
   /** Time that a draft may take (PTP_DRAFT_TIMEOUT_SECONDS). */
   readonly draftTimeout: number;
@@ -38,10 +38,10 @@ export interface SequenceParts {
   readonly onLate: () => void;
 }
 
-/** A verify call that is under way. */
+/** A verify call in flight. */
 interface Verification {
   readonly outcome: SimulatedOutcome;
-  /** The step before, if any, ends as this one counts on. */
+  /** True if the previous step, if any, has the outcome that this one assumes. */
   readonly isExpected: boolean;
   /** Tokens of context before its block, those of steps in flight included. */
   readonly context: number;
@@ -50,7 +50,7 @@ interface Verification {
   readonly followers: (() => void)[];
 }
 
-/** A draft call that is waited for, and when it was sent. */
+/** A draft call in flight, and its send time. */
 interface PendingDraft {
   readonly sent: number;
   readonly giveUp: () => void;
@@ -67,7 +67,7 @@ export class Sequence {
   readonly #events: PipelineEvent[] = [];
   #committed: number;
   #draft: PendingDraft | undefined;
-  /** A draft has timed out; the drafter is not available before its answer has come. */
+  /** A draft has timed out; the drafter is not available before its answer has arrived. */
   #overdue = false;
   #watching = false;
 
@@ -212,7 +212,7 @@ export class Sequence {
     clock.at(clock.now + drafterDelay, () => drafter.submit({ tokens, context, done }));
   }
 
-  /** Gives up a draft that takes too long, as gateway/src/clients/draft-stream.ts does. One timer serves all drafts. */
+  /** Abandons a draft that takes too long, like gateway/src/clients/draft-stream.ts. One timer serves all drafts. */
   #watch(sent: number): void {
     const { clock, network, onLate } = this.#parts;
     if (this.#watching) return;

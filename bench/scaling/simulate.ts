@@ -24,7 +24,7 @@ export interface Scenario extends Network {
   readonly controller: boolean;
   readonly quality: DraftQuality;
   readonly seed: number;
-  /** Time before anything is counted, and time that is. */
+  /** Warm-up time, which is not counted, and measured time. */
   readonly settle: number;
   readonly counted: number;
 }
@@ -38,10 +38,10 @@ export interface Outcome {
   /** Mean over the sequences, each of which always waits for its next token. */
   readonly millisPerToken: number;
   readonly tokensPerStep: number;
-  /** Share of the steps in each mode, and of those that drafted anew. */
+  /** Share of steps in each mode, and of steps with a redraft. */
   readonly modes: Readonly<Record<Mode, number>>;
   readonly redrafts: number;
-  /** Share of the steps that were sent ahead, and came true. */
+  /** Share of steps that were sent ahead and not dropped. */
   readonly ahead: number;
   /** Drafts that timed out. */
   readonly late: number;
@@ -49,14 +49,14 @@ export interface Outcome {
   readonly drafter: Use;
 }
 
-/** Use of a service: share of the time in runs, sequences per run, tokens through the model. */
+/** Load of a service: share of the time in runs, sequences per run, tokens through the model. */
 export interface Use {
   readonly busy: number;
   readonly batch: number;
   readonly tokens: number;
 }
 
-/** Clients start spread over this time, so that they are not in step with each other. */
+/** Clients start spread over this time, so that they are not synchronized. */
 const START = 50_000;
 
 /** @throws Error for mode `auto` without the controller */

@@ -21,7 +21,7 @@ interface Options extends PairOptions {
 
 export const context = suite<Options>(
   'context',
-  'Time of a step by the length of its context, with and without the drafter',
+  'Step time by context length, with and without the drafter',
   [...pairOptions(), tokensOption(32), repeatsOption(4)],
   (options) => withPair(options, (bench) => measure(bench, options)),
 );

@@ -23,7 +23,7 @@ interface Counts {
   /** Tokens compared with the reference, and those of them that differ or are missing. */
   tokens: number;
   mismatches: number;
-  /** Tokens of the reference, each of which is compared three times. */
+  /** Tokens of the reference, each compared three times. */
   reference_tokens: number;
   sequences: number;
   /** The drafter's contribution to the compared texts: without it the comparison proves nothing. */
@@ -31,7 +31,7 @@ interface Counts {
   accepted: number;
 }
 
-/** Exits with 1 for a mismatch, and where no drafted token was accepted. */
+/** Exits with 1 after a mismatch, or if no drafted token was accepted. */
 export const exact = suite<Options>(
   'exact',
   'Compare texts decoded with and without the drafter, one and eight at a time, token by token',
@@ -49,8 +49,8 @@ export const exact = suite<Options>(
 );
 
 /**
- * Takes plain decoding, one sequence at a time, as reference. Against it stand decoding with the drafter one at a time, and both ways
- * eight at a time, where batches form. All sequences have different seeds.
+ * The reference is plain decoding, one sequence at a time. Compared with it are decoding with the drafter one at a
+ * time, and both ways eight at a time, which forms batches. All sequences have different seeds.
  */
 async function compareAll(generator: Generator, prompts: readonly Prompt[], options: Options): Promise<Counts> {
   const counts: Counts = { tokens: 0, mismatches: 0, reference_tokens: 0, sequences: 0, drafted: 0, accepted: 0 };

@@ -24,7 +24,7 @@ export class HostNetwork {
     this.#netem = netem;
   }
 
-  /** @throws Error where namespaces cannot be made */
+  /** @throws Error if namespaces cannot be created */
   static start(names: readonly string[]): HostNetwork {
     const hosts = names.map((name, i) => ({ name: `ptp-${name}`, address: `${PREFIX}.${11 + i}` }));
     removeAll(hosts);
@@ -42,7 +42,7 @@ export class HostNetwork {
       }
     } catch (cause) {
       removeAll(hosts);
-      throw new Error('network namespaces cannot be made here: `hosts` needs Linux, root and iproute2', { cause });
+      throw new Error('cannot create network namespaces: `hosts` needs Linux, root and iproute2', { cause });
     }
     const [first] = hosts;
     return new HostNetwork(hosts, first !== undefined && delays(first, 0));

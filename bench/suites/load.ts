@@ -22,7 +22,7 @@ interface Options extends PairOptions {
 
 export const load = suite<Options>(
   'load',
-  'Throughput and time per token by the number of concurrent streams, with and without the drafter',
+  'Throughput and time per token by number of concurrent streams, with and without the drafter',
   [
     ...pairOptions(),
     tokensOption(128),
@@ -39,7 +39,7 @@ interface Measured {
   readonly tokens: number;
   /** Tokens per second. */
   readonly rate: number;
-  /** One value per stream, from the end of its first step; streams of one step are left out. */
+  /** One value per stream, from the end of its first step; streams of one step are excluded. */
   readonly millisPerToken: readonly number[];
 }
 

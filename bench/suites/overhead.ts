@@ -20,12 +20,13 @@ interface Options {
 }
 
 /**
- * Engines of fixed latency leave the processor free, so that what a step takes beyond its longer engine run is serialisation, gRPC, queues
- * and the decode loop. Overlapped steps only: for a drafter that plans branches, and for one that checks blocks, where steps are sent ahead.
+ * Engines of fixed latency leave the processor free, so the time of a step beyond its longer engine run is
+ * serialisation, gRPC, queues and the decode loop. Overlapped steps only: for a drafter that plans branches, and for
+ * one that checks blocks, where steps are sent ahead.
  */
 export const overhead = suite<Options>(
   'overhead',
-  'Time of a step beyond max(draft, verify), with engines of fixed latency; no model',
+  'Step time beyond max(draft, verify), with engines of fixed latency; no model',
   [integerOption('--sequences <n>', 'measured sequences', 4), tokensOption(128), aheadOption],
   async (options) => {
     const rows = [];
@@ -41,7 +42,7 @@ export const overhead = suite<Options>(
 
 type Latency = (typeof LATENCIES)[number];
 
-/** @param checks whether the drafter checks blocks */
+/** @param checks true for a drafter that checks blocks */
 async function measure(latency: Latency, checks: boolean, { sequences, tokens, ahead }: Options): Promise<StepStats[]> {
   const bench = await startFakeServices(latency, { length: 5, budget: 16, mode: 'overlap', ahead }, checks);
   const stepsOf = async (seed: number) => {

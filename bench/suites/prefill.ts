@@ -3,7 +3,7 @@ import { excerpts } from '../prompts.ts';
 import { median, round } from '../statistics.ts';
 import { type PairBench, type PairOptions, pairOptions, repeatsOption, suite, withPair } from '../suite.ts';
 
-/** Prompt lengths in tokens; those that the model's context has no room for are left out. */
+/** Prompt lengths in tokens; those that exceed the model's context are skipped. */
 const LENGTHS = [16, 64, 128, 256, 512, 1024, 2048];
 
 interface Options extends PairOptions {
@@ -12,7 +12,7 @@ interface Options extends PairOptions {
 
 export const prefill = suite<Options>(
   'prefill',
-  'Time to the first token by the length of the prompt, new to the prefix cache and cached; no drafter',
+  'Time to the first token by prompt length, uncached and cached; no drafter',
   [...pairOptions(), repeatsOption(9)],
   (options) => withPair(options, (bench) => measure(bench, options.repeats), { ...options, prefixCache: true }),
 );

@@ -51,7 +51,7 @@ export const report = suite(
   },
 );
 
-/** Replaces what stands between the marks of a suite. */
+/** Replaces the text between the markers of a suite. */
 function withBlock(page: string, name: string, content: string): string {
   const [begin, end] = [`<!-- measured: ${name} -->`, '<!-- end -->'];
   const [before, rest] = page.split(begin);

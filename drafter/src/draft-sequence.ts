@@ -15,7 +15,7 @@ export class DraftSequence extends Sequence {
 
   /**
    * Finds the tokens to write so that the cache holds the committed tokens and then `block`. Rows that were written for
-   * an earlier block and have come true are kept.
+   * an earlier block and turned out right are kept.
    *
    * @param last number of tokens at the end of `block` that must be in the run; at least 1, counting the committed
    *   token before it

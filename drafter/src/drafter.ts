@@ -27,13 +27,13 @@ export interface DrafterLimits extends ServiceLimits {
   readonly block: number;
 }
 
-/** The part of a slot that asks for drafts. */
+/** The part of a slot that requests drafts. */
 type DraftQuery = Pick<DraftSlot, 'branches' | 'check'>;
 
 /**
  * Drafts while the verifier works. Each step names the block of tokens under verification at this moment; the drafter
- * proposes how the text continues after it, from the same uniforms with which the target will pick. All Draft streams
- * of a process share one drafter.
+ * proposes how the text continues after it, with the same uniforms by which the target will pick. All Draft streams of
+ * a process share one drafter.
  */
 export class Drafter {
   readonly engine: DraftEngine;
@@ -66,7 +66,7 @@ export class Drafter {
     }
   }
 
-  /** Reads the prompt, except what the prefix cache holds, and the last token: the first step needs one to run. */
+  /** Reads the prompt, except the part in the prefix cache and the last token, which the first step runs. */
   async #prefill(id: SequenceId, sequence: DraftSequence, open: DraftOpen, signal: AbortSignal): Promise<Response> {
     const traceparent = open.trace?.traceparent;
     const prompt = sequence.tokens.slice(0, -1);
@@ -182,7 +182,7 @@ export class Drafter {
   }
 }
 
-/** Tokens of the block that a planned branch takes for right: those that it sees after the committed ones. */
+/** Number of block tokens that a planned branch assumes accepted: the visible ones after the committed tokens. */
 function acceptedBefore({ branches }: DraftSlot, i: number, { tokens }: DraftSequence): number {
   return (branches[i]?.visible ?? 0) - tokens.length;
 }

@@ -34,7 +34,7 @@ interface Draft {
   readonly confidences: number[];
 }
 
-/** Longest draft. Each token costs a run, so gateways ask for far fewer. */
+/** Longest draft. Each token costs a run, so gateways request far fewer. */
 const MAX_DRAFT = 64;
 
 /**

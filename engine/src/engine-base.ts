@@ -43,7 +43,7 @@ export abstract class EngineBase {
     return { sequences: this.#sequences.size, cacheBytes };
   }
 
-  /** Rows that hold; undefined if the sequence is not open. */
+  /** Number of valid rows; undefined if the sequence is not open. */
   protected readonly rowsOf = (sequence: SequenceId): number | undefined => this.#sequences.get(sequence)?.rows;
 
   /** Notes a sequence's new size; does nothing if it has been closed. */
@@ -68,7 +68,7 @@ export abstract class EngineBase {
     else pending?.resolve(outcome as never);
   }
 
-  /** Ends the engine unprompted, which `died` reports. */
+  /** Ends the engine after a failure, which `died` reports. */
   protected die(error: PtpError): void {
     if (!this.dead) this.#reportDeath(error);
     this.end(error);

@@ -13,7 +13,7 @@ import type { RunObserver, ServiceLimits } from './scheduler.ts';
 import { type ModelMessage, modelMessage } from './status-messages.ts';
 import type { Engine, EngineOptions } from './types.ts';
 
-/** Prompt tokens that one run reads; between two chunks of a prompt, other sequences' steps have their turn. */
+/** Prompt tokens that one run reads; between two chunks of a prompt, other sequences' steps get their turn. */
 const PREFILL_CHUNK = 128;
 /** Slots that may wait, unless more sequences may be open. */
 const QUEUE_LIMIT = 256;

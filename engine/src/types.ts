@@ -19,17 +19,17 @@ import type { Adjustment } from './sampling/adjust.ts';
  *
  * Errors are PtpErrors: `not_found` for a sequence that is not open, `out_of_range` beyond the context,
  * `invalid_argument` for other invalid slots (validate-slots.ts), `internal` for a run that failed, `unavailable` once
- * the engine has ended. After a failed run, the rows before each slot's `at` still hold.
+ * the engine has ended. After a failed run, the rows before each slot's `at` stay valid.
  */
 export interface Engine {
   readonly info: EngineInfo;
   /** Opens a sequence of at most `info.contextLength` tokens, without rows. Memory grows with the rows written. */
   open(): SequenceId;
   /**
-   * Fills a sequence that has no rows with those of the longest beginning of `tokens` that another sequence, open or
-   * closed, holds.
+   * Fills an empty sequence with the rows of the longest prefix of `tokens` that another sequence holds, open or
+   * closed.
    *
-   * @returns rows that hold now, 0 .. tokens.length; the next run starts there or earlier. 0 is always correct.
+   * @returns number of valid rows, 0 .. tokens.length; the next run starts there or earlier. 0 is always correct.
    */
   reusePrefix(sequence: SequenceId, tokens: readonly number[]): Promise<number>;
   /** Closes a sequence; ignores unknown ids. A run in flight finishes first. The prefix cache may keep the rows. */
@@ -38,7 +38,7 @@ export interface Engine {
   usage(): { sequences: number; cacheBytes: number };
   /** Contents of the prefix cache, and counts since the start. */
   prefixCache(): PrefixCacheUsage;
-  /** Resolves with the reason if the engine dies unprompted. All runs fail from then on, so the process should end. */
+  /** Resolves with the reason if the engine dies. All runs fail from then on, so the process should end. */
   readonly died: Promise<Error>;
   /** Stops the engine; runs in flight fail with `unavailable`. */
   dispose(): Promise<void>;
@@ -53,7 +53,7 @@ export interface EngineOptions {
   readonly dir: string;
   /** Threads of one run, 1 by default. Results do not depend on it. */
   readonly threads?: number;
-  /** Bytes of keys and values to keep from closed sequences, for prompts that begin alike; 0, none, by default. */
+  /** Bytes of keys and values to keep from closed sequences, for prompts with the same prefix; 0, none, by default. */
   readonly prefixCacheBytes?: number;
 }
 
@@ -89,8 +89,8 @@ export interface PrefixCacheUsage {
 export interface ContextSlot {
   readonly sequence: SequenceId;
   /**
-   * First row to write; the tokens attend to rows 0 .. at - 1 and to those before them in the slot. At most the rows
-   * that hold.
+   * First row to write; the tokens attend to rows 0 .. at - 1 and to those before them in the slot. At most the number
+   * of valid rows.
    */
   readonly at: number;
   /** [T] token ids, T >= 1. */

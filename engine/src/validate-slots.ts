@@ -9,7 +9,7 @@ import {
   type TargetSlot,
 } from './types.ts';
 
-/** Rows that hold, or undefined if the sequence is not open. */
+/** Number of valid rows, or undefined if the sequence is not open. */
 export type RowsOf = (sequence: SequenceId) => number | undefined;
 
 /**

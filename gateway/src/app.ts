@@ -32,14 +32,14 @@ export interface HttpSettings {
   readonly corsOrigins: string;
 }
 
-/** The limits of a server that is not under test. */
+/** Default limits; tests use smaller ones. */
 export const HTTP_LIMITS = { bodyLimit: 4 * 1024 * 1024, stallMillis: 30_000 };
 
 export interface HttpParts extends EndpointParts {
   readonly keys: ApiKeys;
   readonly settings: HttpSettings;
   readonly logger: Logger;
-  /** HTTP unless given. */
+  /** Serves plain HTTP if absent. */
   readonly https?: HttpsListener | undefined;
   /** Source of GET /metrics. */
   readonly exposition?: Metrics['exposition'];

@@ -3,9 +3,11 @@ import type { Writable } from 'node:stream';
 import { PtpError } from './errors.ts';
 
 /**
- * Waits until a slow reader has emptied the stream's buffer. A reader that keeps reading is never given up, however slow it is.
+ * Waits until a slow reader has emptied the stream's buffer. A reader that keeps reading is never disconnected, however
+ * slow it is.
  *
- * @param stallMillis longest time, in milliseconds, in which the reader may read nothing at all; a stall is noticed after at most twice that
+ * @param stallMillis time without any read after which the reader counts as stalled, milliseconds; detected within
+ * twice that time
  * @throws PtpError `deadline_exceeded` if the reader stalls; an AbortError when the signal is aborted
  */
 export async function waitForDrain(stream: Writable, signal: AbortSignal, stallMillis: number): Promise<void> {

@@ -6,7 +6,7 @@ import { type CallableMethod, type CallOptions, callServerStreaming, callUnary }
 import { openChannel } from './client.ts';
 import type { Tls } from './credentials.ts';
 
-/** Answers of the standard health service; SERVICE_UNKNOWN and UNKNOWN mean that the server doesn't know the service. */
+/** Answers of the standard health service; SERVICE_UNKNOWN and UNKNOWN mean that the server does not know the service. */
 export type ServingStatus = 'SERVING' | 'NOT_SERVING' | 'SERVICE_UNKNOWN' | 'UNKNOWN';
 
 type HealthMethod = CallableMethod<{ service: string }, { status: ServingStatus }>;

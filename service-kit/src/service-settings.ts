@@ -13,13 +13,13 @@ export const sharedSettings = {
     name: 'PTP_LOG_LEVEL',
     type: oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'),
     default: 'info',
-    doc: 'Least severe log records to write.',
+    doc: 'Lowest severity of log records to write.',
   },
   drainSeconds: {
     name: 'PTP_DRAIN_SECONDS',
     type: number(0, 3600),
     default: 10,
-    doc: 'Time that open streams have to finish after SIGTERM.',
+    doc: 'Time for open streams to finish after SIGTERM.',
   },
   ...tlsSettings,
 } as const satisfies SettingsTable;
@@ -51,18 +51,18 @@ export const serviceSettings = {
     name: 'PTP_BATCH_TOKENS',
     type: integer(2, 16384),
     default: 192,
-    doc: 'Most tokens in one run, over all its sequences.',
+    doc: 'Maximum number of tokens in one run, over all sequences of the batch.',
   },
   prefixCacheMegabytes: {
     name: 'PTP_PREFIX_CACHE_MB',
     type: integer(0, 1048576),
     default: 256,
-    doc: 'Memory, in MB (10^6 bytes), for the KV cache of finished sequences; prompts that begin like one of them start faster. With 0, response times reveal nothing about the prompts of others.',
+    doc: 'Memory, in MB (10^6 bytes), for the KV cache of finished sequences; prompts that share a prefix with one of them start faster. With 0, response times reveal nothing about the prompts of others.',
   },
   sequences: {
     name: 'PTP_SEQUENCE_LIMIT',
     type: integer(1, 65536),
     default: 256,
-    doc: 'Most sequences open at once; the service refuses further ones with RESOURCE_EXHAUSTED.',
+    doc: 'Maximum number of open sequences; further ones are rejected with RESOURCE_EXHAUSTED.',
   },
 } as const satisfies SettingsTable;

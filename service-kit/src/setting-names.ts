@@ -60,7 +60,10 @@ const REMOVED = [
   'PTP_VERIFIER_DRAFT_LIMIT',
 ];
 
-/** @throws PtpError `invalid_argument` at the first variable named `PTP_...` that is no setting, naming its successor or the nearest name */
+/**
+ * @throws PtpError `invalid_argument` at the first variable named `PTP_...` that is not a setting, naming its successor
+ * or the nearest name
+ */
 export function checkSettingNames(env: NodeJS.ProcessEnv): void {
   for (const name of Object.keys(env)) {
     if (!name.startsWith('PTP_') || SETTING_NAMES.includes(name) || OTHERS.test(name) || KUBERNETES.test(name))

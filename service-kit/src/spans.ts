@@ -104,7 +104,7 @@ export function span(name: string, options: SpanOptions = {}): Span {
   return tracer.startSpan(name, { ...times, ...(attributes && { attributes }) }, context);
 }
 
-/** Records a span that is over, such as time in a queue or an engine run. */
+/** Records a span that has ended, such as time in a queue or an engine run. */
 export function recordSpan(name: string, options: SpanOptions & { startTime: number; endTime: number }): void {
   if (tracer) span(name, options).end(wallClock(options.endTime));
 }

@@ -9,14 +9,14 @@ export const tlsSettings = {
     name: 'PTP_TLS_CERT_FILE',
     type: path,
     default: '',
-    doc: 'Certificate chain (PEM) of this service for TLS between services; no TLS if empty. Read again when the file changes.',
+    doc: 'Certificate chain (PEM) of this service for TLS between services; no TLS if empty. Reloaded when the file changes.',
   },
-  tlsKey: { name: 'PTP_TLS_KEY_FILE', type: path, default: '', doc: 'Private key (PEM) of that certificate.' },
+  tlsKey: { name: 'PTP_TLS_KEY_FILE', type: path, default: '', doc: 'Private key (PEM) for PTP_TLS_CERT_FILE.' },
   tlsCa: {
     name: 'PTP_TLS_CA_FILE',
     type: path,
     default: '',
-    doc: 'Certificates (PEM) of the authorities trusted for other services. If set, services require certificates of each other (mutual TLS).',
+    doc: 'Certificates (PEM) of the authorities trusted for other services. If set, services require certificates from each other (mutual TLS).',
   },
 } as const satisfies SettingsTable;
 

@@ -10,7 +10,7 @@ export async function selfCheck(engine: TargetEngine, registry: Registry, logger
   else logger.error(check, 'the engine is not batch-invariant here: texts may depend on drafts and batches');
   new Gauge({
     name: 'ptp_engine_batch_invariant',
-    help: 'Whether the check at the start found no bit that depends on the batch.',
+    help: '1 if the self-check at start found the engine batch-invariant, else 0.',
     registers: [registry],
   }).set(Number(check.invariant));
   return check.invariant;

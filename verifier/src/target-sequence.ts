@@ -12,8 +12,8 @@ const TOP_LIMIT = 20;
 const GREEDY = { temperature: 0, topK: 0, topP: 1 };
 
 /**
- * A sequence as the verifier sees it: how the target picks at each position along a draft, and what the client wants to
- * know of it.
+ * A sequence as the verifier sees it: sampling at each position of a draft, and the log-probabilities that the client
+ * requested.
  */
 export class TargetSequence extends Sequence {
   readonly #adjuster: Adjuster | undefined;

@@ -135,7 +135,7 @@ export class Verifier {
   }
 }
 
-/** What a step committed. */
+/** Outcome of a step. */
 type Outcome = Pick<VerifyResult, 'accepted' | 'nextToken'>;
 
 /** A step sent ahead runs only if the step before it ran and had the outcome that it assumes. */

@@ -18,7 +18,7 @@ export interface Context {
   readonly tokens: readonly number[];
 }
 
-/** T of a slot in the graph: onnxruntime multiplies a single row by other kernels, whose rounding differs. */
+/** Tokens of a slot in the graph, at least 2: for a single row, onnxruntime uses kernels that round differently. */
 export function paddedLength({ tokens }: Pick<Context, 'tokens'>): number {
   return Math.max(2, tokens.length);
 }

@@ -116,7 +116,7 @@ abstract class OnnxEngine extends EngineBase implements Engine {
       for (const [i, { sequence }] of slots.entries()) this.record(sequence, { bytes: cacheBytes[i] ?? 0 });
       return { outputs, runMicros };
     } catch (error) {
-      // Rows from the first one of a failed run are undefined; those before it still hold.
+      // Rows from the first one of a failed run are undefined; those before it stay valid.
       for (const { sequence, at } of slots) {
         this.record(sequence, { rows: Math.min(at, this.rowsOf(sequence) ?? 0) });
       }

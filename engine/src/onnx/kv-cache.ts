@@ -4,7 +4,7 @@ export class SequenceCache {
   keys: Float32Array[];
   values: Float32Array[];
   tokens = new Int32Array();
-  /** Rows that hold. */
+  /** Number of valid rows. */
   rows = 0;
   readonly #width: number;
   readonly #limit: number;
@@ -49,15 +49,15 @@ export class SequenceCache {
     this.append([...other.tokens.subarray(0, count)], other.keys, other.values, 0);
   }
 
-  /** Keys or values of a layer in the rows that hold, without a copy. */
+  /** Keys or values of a layer in the valid rows, without a copy. */
   past(kind: 'keys' | 'values', layer: number): Float32Array {
     return (this[kind][layer] as Float32Array).subarray(0, this.rows * this.#width);
   }
 
   /**
-   * Appends prepared rows to those that hold.
+   * Appends prepared rows to the valid ones.
    *
-   * @param newKeys per layer, the rows of a whole run, of which this sequence's begin at row `start`
+   * @param newKeys per layer, the rows of a whole run; this sequence's begin at row `start`
    * @param newValues likewise
    */
   append(

@@ -8,7 +8,7 @@ export type ModelKind = 'target' | 'drafter';
 /** A model folder's target or drafter, as its thread needs it. */
 export interface OnnxModel {
   readonly kind: ModelKind;
-  /** A drafter that finds by itself how much of a block is right. */
+  /** True for a drafter that predicts how much of a block is right. */
   readonly checksBlocks: boolean;
   /** One graph per number of slots, ascending. */
   readonly graphs: readonly { readonly slots: number; readonly path: string }[];

@@ -7,8 +7,8 @@ import type { SequenceCache } from './kv-cache.ts';
 export const BLOCK = 16;
 
 /**
- * Caches of closed sequences, for prompts that begin alike: the next turn of a chat, a shared system prompt. A row
- * depends only on the tokens up to it, so reused rows equal bit for bit what reading the tokens again would give.
+ * Caches of closed sequences, for prompts with the same prefix: the next turn of a chat, a shared system prompt. A row
+ * depends only on the tokens up to it, so reused rows are bit-identical to those from reading the tokens again.
  */
 export class PrefixCache {
   readonly #limit: number;
@@ -31,7 +31,7 @@ export class PrefixCache {
     return this.#parked.size;
   }
 
-  /** Takes the cache of a closed sequence; drops caches whose tokens another one begins with. */
+  /** Takes the cache of a closed sequence; drops caches whose tokens are a prefix of another's. */
   park(cache: SequenceCache): void {
     if (cache.rows === 0 || cache.bytes > this.#limit) return;
     const tokens = cache.tokens.subarray(0, cache.rows);
@@ -52,8 +52,8 @@ export class PrefixCache {
   }
 
   /**
-   * Finds the longest beginning of `tokens`, in whole blocks, in parked caches and those of `open`; among equals the
-   * most recently used.
+   * Finds the longest prefix of `tokens`, in whole blocks, in parked caches and those of `open`; among equals the most
+   * recently used.
    *
    * @returns the cache and the number of its rows to reuse; undefined if no block matches
    */
@@ -84,7 +84,7 @@ export class PrefixCache {
   }
 }
 
-/** Length of the beginning that a cache and `tokens` share. */
+/** Length of the prefix that a cache and `tokens` share. */
 function sharedRows(cache: SequenceCache, tokens: ArrayLike<number>): number {
   const most = Math.min(cache.rows, tokens.length);
   let rows = 0;

@@ -1,16 +1,16 @@
 import { type ErrorCode, PtpError, toPtpError } from '@ptp/protocol/errors';
 
-/** Time for which room is reserved for a rejected client, milliseconds; longer than the `Retry-After` it gets. */
+/** Duration of a reservation for a rejected client, milliseconds; longer than the `Retry-After` it gets. */
 const RESERVED_MS = 3000;
 
 /** Owner of requests that carry no API key. */
 const ANONYMOUS = {};
 
 /**
- * Limits the sequences that are generated at once; rejects further ones instead of queueing them.
+ * Limits concurrent sequences; rejects what exceeds the limit instead of queueing it.
  *
- * Fair between owners: room that becomes free is reserved for owners that were rejected and are below an equal share of
- * all sequences. While nobody was rejected recently, one owner may use everything.
+ * Capacity is shared fairly: freed places are reserved for owners that were rejected recently and hold less than an
+ * equal share. Otherwise one owner may use everything.
  */
 export class Admission {
   readonly #limit: number;
@@ -18,7 +18,7 @@ export class Admission {
   #running = 0;
   /** Running sequences by owner. */
   readonly #held = new Map<object, number>();
-  /** Rejected requests by owner: sequences, and the time until which room is reserved for them. */
+  /** Reservations by owner: the number of rejected sequences, and the time at which the reservation ends. */
   readonly #rejected = new Map<object, { readonly sequences: number; readonly until: number }>();
 
   /** @param now current time, milliseconds */
@@ -28,11 +28,12 @@ export class Admission {
   }
 
   /**
-   * Takes room for `sequences`.
+   * Admits `sequences`.
    *
    * @param owner their owner, for example an API key's client
-   * @returns a function that gives the room back
-   * @throws PtpError `resource_exhausted` if there is no room now, `invalid_argument` if there never is
+   * @returns a function that releases them
+   * @throws PtpError `resource_exhausted` if the server is full, `invalid_argument` if `sequences` exceeds the whole
+   * limit
    */
   enter(sequences: number, owner: object = ANONYMOUS): () => void {
     if (sequences > this.#limit) {
@@ -74,10 +75,9 @@ export class Admission {
 }
 
 /**
- * Takes room under the client's own limit, then under the server's: in this order, so that no room is reserved for a
- * client that is at its own limit.
+ * Checks the client's own limit first, then the server's, so that a client at its own limit gets no reservation.
  *
- * @returns a function that gives both back
+ * @returns a function that releases both
  * @throws PtpError see {@link Admission.enter}
  */
 export function admit(
@@ -98,10 +98,10 @@ export function admit(
   }
 }
 
-/** Called for each request that is rejected for lack of room or of a valid key. */
+/** Called for each request rejected for lack of capacity or of a valid key. */
 export type OnRejection = (code: ErrorCode) => void;
 
-/** Reports an error that is such a rejection. */
+/** Calls `onRejection` if the error is such a rejection. */
 export function reportRejection(error: unknown, onRejection: OnRejection | undefined): void {
   const { code } = toPtpError(error);
   if (code === 'resource_exhausted' || code === 'unauthenticated') onRejection?.(code);

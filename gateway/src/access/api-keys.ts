@@ -12,7 +12,7 @@ const fileSchema = z
       name: z.string().min(1),
       /** SHA-256 of the key, in hex: `printf %s "$KEY" | sha256sum`. */
       sha256: z.string().regex(/^[0-9a-f]{64}$/, 'must be 64 lower-case hex digits'),
-      /** Sequences at once; PTP_MAX_STREAMS applies as well. */
+      /** Limit of concurrent sequences; PTP_MAX_STREAMS applies as well. */
       max_streams: z.int().min(1).optional(),
       requests_per_minute: z.int().min(1).optional(),
     }),

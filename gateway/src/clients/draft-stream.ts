@@ -12,7 +12,7 @@ type Call = BidiCall<RequestInit<typeof DrafterService.method.draft>, DraftRespo
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 8000;
 
-/** The step that an answer must fit. */
+/** The step that an answer must match. */
 interface Sent {
   readonly step: number;
   readonly assumed: number;
@@ -32,7 +32,7 @@ export interface DraftStreamParts {
   readonly onFailure: (error: unknown) => void;
 }
 
-/** A Draft call and, after its loss, another one opened with the tokens so far. The text does not depend on either. */
+/** A Draft call that is reopened with the tokens so far after a loss. Drafts never affect the text. */
 export class GrpcDraftStream implements DraftStream {
   readonly #parts: DraftStreamParts;
   /** Prompt and everything committed. */
@@ -93,10 +93,10 @@ export class GrpcDraftStream implements DraftStream {
       };
       call.send({ kind: { case: 'step', value: step } });
       const { result, before } = await this.#answer(call, step);
-      const { branches: said, timings } = result;
-      const branches = assumed > 0 ? said.map((b) => ({ ...b, accepted: b.accepted - assumed })) : said;
+      const { branches: received, timings } = result;
+      const branches = assumed > 0 ? received.map((b) => ({ ...b, accepted: b.accepted - assumed })) : received;
       this.#backoff.reset();
-      // a step sent before the answer to another one is under way from that answer on
+      // a step sent before the previous answer is in flight only from that answer on
       const micros = Math.round((performance.now() - Math.max(sent, before)) * 1000);
       const { queueUs: queueMicros = 0, runUs: runMicros = 0, batchSize = 1 } = timings ?? {};
       return { branches, micros, queueMicros, runMicros, batchSize };

@@ -13,7 +13,7 @@ const LONGEST_PAUSE_MS = 2000;
 /** Start of a stream: the prompt and the tokens committed since. */
 export interface Start {
   readonly tokens: readonly number[];
-  /** Number of these that were generated. */
+  /** Number of these tokens that were generated. */
   readonly generated: number;
 }
 
@@ -30,7 +30,7 @@ export interface FailoverParts {
   readonly open: (start: Start) => OpenStream | undefined;
   /** Resolves when a verifier is usable; rejects after the timeout. */
   readonly ready: (timeoutMs: number, signal: AbortSignal) => Promise<void>;
-  /** How long a stream waits for another verifier, milliseconds. */
+  /** Time that a stream waits for another verifier, milliseconds. */
   readonly recoveryMs: number;
   readonly signal: AbortSignal;
   /** Called on each loss that is recovered from. */
@@ -38,8 +38,9 @@ export interface FailoverParts {
 }
 
 /**
- * A Verify stream that outlives its verifier: after a loss it continues at another one, or at the same one once it is back, opened with the
- * committed tokens. The tokens stay the same, as each follows from those before it, the seed and its position.
+ * A Verify stream that outlives its verifier: after a loss it continues at another one, or at the same one once it is
+ * back, opened with the committed tokens. The text does not change: each token follows from the tokens before it, the
+ * seed and its position.
  */
 export class FailoverVerifyStream implements VerifyStream {
   readonly #parts: FailoverParts;
@@ -56,7 +57,7 @@ export class FailoverVerifyStream implements VerifyStream {
     this.#current = this.#open();
     if (!this.#current) throw new PtpError('unavailable', 'the verifier is not reachable');
     this.#opened = this.#firstOpened(this.#current);
-    this.#opened.catch(() => {}); // reported to those who await it
+    this.#opened.catch(() => {}); // the awaiting caller reports it
   }
 
   opened(): Promise<Opened> {
@@ -72,7 +73,7 @@ export class FailoverVerifyStream implements VerifyStream {
   async #stepUntilAnswered(call: VerifyCall): Promise<Verdict | undefined> {
     for (;;) {
       const current = this.#current;
-      if (!current) throw new PtpError('internal', 'a step on a stream that is closed');
+      if (!current) throw new PtpError('internal', 'a step was sent on a closed stream');
       try {
         this.#newest = call.step;
         return await current.stream.step(call);
@@ -83,8 +84,8 @@ export class FailoverVerifyStream implements VerifyStream {
   }
 
   /**
-   * Sent only to the verifier that was sent the step before it, right before: after another step of equal outcome it would be run at the
-   * wrong position. A loss is left to the step before it, which recovers.
+   * Sends the step only if the current verifier received the previous step immediately before: after any other step
+   * with the same outcome, it would run at the wrong position. The previous step handles a loss.
    */
   async #stepAhead(call: VerifyCall): Promise<Verdict | undefined> {
     if (!this.#current || this.#newest !== call.after?.of) return undefined;

@@ -18,7 +18,7 @@ export interface HealthWatcherParts {
   readonly check: (signal: AbortSignal) => Promise<void>;
 }
 
-/** Watches the health of one service, and checks each time it appears that it serves the same pair. */
+/** Watches the health of one service. Each time the service comes up, checks that it serves the same pair. */
 export class HealthWatcher {
   readonly #controller = new AbortController();
   readonly #service: DescService;
@@ -34,7 +34,10 @@ export class HealthWatcher {
     return this.#usable;
   }
 
-  /** @throws PtpError `unavailable` when the service is not usable after that time; `AbortError` when the signal is aborted before */
+  /**
+   * @throws PtpError `unavailable` when the service is not usable after `timeoutMs`; `AbortError` when the signal is
+   * aborted earlier
+   */
   async ready(timeoutMs: number, signal?: AbortSignal): Promise<void> {
     if (this.#usable) return;
     const usable = new Promise<void>((resolve) => this.#waiting.add(resolve));

@@ -76,7 +76,7 @@ export class ReplicaPool<S extends DescService> {
     return this.#replicas.some(({ peer }) => peer.usable);
   }
 
-  /** @throws PtpError `unavailable` when none is usable after that time */
+  /** @throws PtpError `unavailable` when none is usable after `timeoutMs` */
   async ready(timeoutMs: number, signal?: AbortSignal): Promise<void> {
     await Promise.any(this.#replicas.map(({ peer }) => peer.ready(timeoutMs, signal))).catch(
       (error: AggregateError) => {

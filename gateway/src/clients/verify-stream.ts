@@ -43,7 +43,7 @@ export class GrpcVerifyStream implements VerifyStream {
     this.#timeoutMs = timeoutMs;
     this.#vocabulary = vocabulary;
     const { sampling, seed, adjustments: adjust, topCount: topLogProbabilities = 0 } = request;
-    const tellPrompt = (request.tellPrompt ?? false) && from.generated === 0;
+    const withPrompt = (request.promptLogprobs ?? false) && from.generated === 0;
     const start = {
       tokens: [...from.tokens],
       sampling: { ...sampling, minP: sampling.minP ?? 0 },
@@ -55,7 +55,7 @@ export class GrpcVerifyStream implements VerifyStream {
       start,
       trace: { traceparent },
       topLogProbabilities,
-      tellPrompt,
+      tellPrompt: withPrompt,
       ...(adjustments && { adjustments }),
     };
     this.#call.send({ kind: { case: 'open', value } });
@@ -63,9 +63,9 @@ export class GrpcVerifyStream implements VerifyStream {
       if (kind.case !== 'opened') throw ended(kind.case);
       this.#isOpen = true;
       const { reusedTokens, promptLogProbabilities: logProbabilities, promptTop: tops } = kind.value;
-      return { reusedTokens, ...(tellPrompt && { prompt: { logProbabilities, tops } }) };
+      return { reusedTokens, ...(withPrompt && { prompt: { logProbabilities, tops } }) };
     });
-    this.#opened.catch(() => {}); // reported to those who await it
+    this.#opened.catch(() => {}); // the awaiting caller reports it
   }
 
   opened(): Promise<Opened> {
@@ -84,7 +84,7 @@ export class GrpcVerifyStream implements VerifyStream {
     const isVerdict =
       accepted <= block.length && nextToken < this.#vocabulary && logProbabilities.length === accepted + 1;
     if (skipped || !isVerdict) throw new PtpError('unavailable', 'the verifier sent an invalid result');
-    // a step sent ahead is not under way before the answer to the step before it
+    // a step sent ahead is in flight only from the previous answer on
     const micros = Math.round((performance.now() - since) * 1000);
     return { accepted, nextToken, logProbabilities, tops, time: timeOf(micros, timings) };
   }
@@ -95,7 +95,7 @@ export class GrpcVerifyStream implements VerifyStream {
     else this.#call.finish();
   }
 
-  /** The next answer after those awaited already, and the time since which only it was awaited: `sent`, or the answer before. */
+  /** The next answer, and the time from which its duration counts: `sent`, or the arrival of the previous answer if later. */
   #receive(sent: number): Promise<{ kind: Answers; since: number }> {
     const received = this.#received.then(async (before) => {
       const answer = await withTimeout(this.#timeoutMs, 'the verifier', this.#call.receive()).catch((error) => {
@@ -128,6 +128,6 @@ function ended(got: Answers['case']): PtpError {
 
 /** Requests were validated by the gateway, so an error about arguments is internal. */
 function asOurs(error: PtpError): PtpError {
-  const refused = ['invalid_argument', 'out_of_range', 'failed_precondition', 'not_found'].includes(error.code);
-  return refused ? new PtpError('internal', 'the verifier refused a step', { cause: error }) : error;
+  const rejected = ['invalid_argument', 'out_of_range', 'failed_precondition', 'not_found'].includes(error.code);
+  return rejected ? new PtpError('internal', 'the verifier rejected a step', { cause: error }) : error;
 }

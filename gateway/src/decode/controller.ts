@@ -4,10 +4,10 @@ import type { Measurements } from './measurements.ts';
 import { type Block, type DraftLimits, MODES, type Mode, type StepDecision } from './types.ts';
 
 /**
- * Chooses how each step drafts, to maximize tokens per time. One rule governs all choices: a token is worth the time in which the sequence
- * makes one anyway, 1 / rate; work expected to bring fewer tokens than its time is worth is left out. Times and chances are measured, never
- * assumed (cost-model.ts). All sequences share one mode (mode-selector.ts), except those whose drafts fail or succeed so much more often
- * that another mode suits them better.
+ * Chooses how each step drafts, to maximize tokens per time. One rule governs all choices: time is worth the tokens
+ * that the sequence would otherwise generate in it. Work expected to yield fewer tokens than that is skipped. Times and
+ * chances are measured, never assumed (cost-model.ts). All sequences share one mode (mode-selector.ts), except those
+ * whose drafts fail or succeed so much more often that another mode suits them better.
  */
 
 /** Default `budget` of the limits. */
@@ -20,19 +20,19 @@ export interface Outcome {
   readonly mode: Mode;
   readonly block: Block;
   readonly accepted: number;
-  /** Duration of the step, its verify call, and the draft calls concurrent with that and before it (0 without one). */
+  /** Durations of the step, its verify call, its concurrent draft call and its redraft (0 if there was none). */
   readonly stepMicros: number;
   readonly verify: VerifyTime;
   readonly draftMicros: number;
   readonly redraftMicros: number;
-  /** Tokens requested of the draft call, and of the redraft. */
+  /** Tokens requested from the draft call and from the redraft. */
   readonly budget: number;
   readonly redraftLength: number;
 }
 
-/** The first blocks are verified in full and by half in turn, to learn costs. */
+/** The first blocks are alternately verified in full and cut to half, to learn costs. */
 const LEARNING = 16;
-/** Later one block in 16 is verified in full, or redrafted, whatever it is worth. */
+/** After that, one block in 16 is verified in full or redrafted regardless of its expected value. */
 const TRIED_IN_FULL = 16;
 
 /** Decay of older outcomes per new one. */
@@ -47,7 +47,10 @@ const OWN_BETTER = 1.25;
 /** Steps for which a sequence keeps its own mode: a change costs a step or two. */
 const OWN_STAY = 16;
 
-/** Steps after a change of mode that are not counted: they verify the other mode's block, and none is in flight. */
+/**
+ * Steps after a change of mode that are not counted: they verify a block drafted in the previous mode, with no step in
+ * flight.
+ */
 const SETTLING = 2;
 
 /** Decides for one sequence. */
@@ -55,8 +58,8 @@ export class Controller {
   readonly #limits: DraftLimits;
   readonly #measured: Measurements;
   readonly #acceptance: AcceptanceCurve;
-  /** Expected tokens per step of this sequence, by mode; the common figure until it has made such steps. */
-  readonly #own: Partial<Record<Mode, number>> = {};
+  /** Expected tokens per step of this sequence, by mode; starts at the average of all sequences. */
+  readonly #tokensPerStep: Partial<Record<Mode, number>> = {};
   /** The sequence's own mode, and the steps for which it still holds. */
   #chosen: Mode = 'overlap';
   #stay = 0;
@@ -111,20 +114,21 @@ export class Controller {
       const value = expected - worth * time(k + 1);
       if (value >= best) [length, best] = [k + 1, value];
     }
-    // the cost of a token shows only in runs of different lengths, so all sequences vary theirs together
+    // the cost of a token can be measured only from runs of different lengths, so all sequences vary their lengths
+    // together
     const turn = Math.floor(this.#measured.blocks++ / this.#measured.modes.open);
     if (turn < LEARNING) length = turn % 2 === 0 ? block.tokens.length : Math.ceil(block.tokens.length / 2);
     else if (turn % TRIED_IN_FULL === 0) length = block.tokens.length;
     return length === block.tokens.length ? block : cut(block, 0, length);
   }
 
-  /** The block with more tokens expected to be accepted. */
+  /** The block with more expected accepted tokens. */
   better(one: Block, other: Block): Block {
     return this.#expect(other) > this.#expect(one) ? other : one;
   }
 
   /**
-   * Number of tokens to redraft before the verify call; 0 where that is not worth its time.
+   * Number of tokens to redraft before the verify call; 0 if a redraft is not worth its time.
    *
    * @param candidate block available without a redraft
    */
@@ -132,7 +136,7 @@ export class Controller {
     if (mode === 'plain' || room === 0) return 0;
     const { draft } = this.#measured;
     const turn = this.#measured.misses++;
-    // the cost shows only in drafts of different lengths, and may change
+    // the cost can be measured only from drafts of different lengths, and may change
     if (turn < LEARNING || turn % TRIED_IN_FULL === 0) return turn % 2 === 0 ? room : Math.ceil(room / 2);
     const worth = this.#worth(mode);
     const perToken = this.#verify(mode).slope ?? 0;
@@ -144,30 +148,33 @@ export class Controller {
     return length;
   }
 
-  /** True if the next step is to be sent ahead for the outcome that the drafter expects. If that fails, its draft delays another one. */
+  /**
+   * True if the next step should be sent ahead for the outcome that the drafter expects. After a wrong guess, its
+   * useless draft delays the next one.
+   */
   worthSendingAhead(): boolean {
     return this.#measured.expectedRight > 0.5 || this.#measured.unexpected++ % TRIED_IN_FULL === 0;
   }
 
-  /** Learns whether a step ended as the next one, sent ahead, counted on. */
+  /** Records whether a step had the outcome for which the next one was sent ahead. */
   sentAhead(right: boolean): void {
     this.#measured.expectedRight += EXPECTED_FORGET * (Number(right) - this.#measured.expectedRight);
   }
 
-  /** Chance of each token to be accepted if those before it are; the drafter divides its budget by them. */
+  /** Probability that each token is accepted if all before it are; the drafter divides its budget accordingly. */
   chances({ source, confidences }: Block): number[] {
-    const calibration = this.#measured.calibrations[source];
-    return confidences.map((confidence) => calibration.chance(confidence));
+    const acceptance = this.#measured.acceptanceBySource[source];
+    return confidences.map((confidence) => acceptance.chance(confidence));
   }
 
-  /** Tokens that a draft call may take to end no later than the concurrent verify call of a block. */
+  /** Largest draft budget that ends no later than the concurrent verify call of a block with `drafted` tokens. */
   budget(drafted: number): number {
     const { draftOverlapped, verifyOverlapped } = this.#measured;
     const { budget } = this.#limits;
     const time = verifyOverlapped.at(drafted);
     if (!draftOverlapped.known || draftOverlapped.at(budget) <= time) return budget;
     const { slope } = draftOverlapped;
-    // while all calls were of one size, a smaller one shows the cost of a token
+    // if all calls so far had the same size, a smaller one reveals the cost of a token
     const fitting =
       slope === undefined ? budget * 0.75 : slope > 0 ? budget - (draftOverlapped.at(budget) - time) / slope : budget;
     return Math.round(Math.max(Math.min(budget, 2 * (this.#limits.length + 1)), fitting));
@@ -185,7 +192,7 @@ export class Controller {
       if (block.source === 'drafter')
         for (const curve of [measured.acceptance, this.#acceptance]) curve.observe(drafted, accepted);
       for (const [k, confidence] of block.confidences.slice(0, accepted + 1).entries()) {
-        measured.calibrations[block.source].observe(confidence, k < accepted);
+        measured.acceptanceBySource[block.source].observe(confidence, k < accepted);
       }
     }
     this.#same = mode === this.#last ? this.#same + 1 : 0;
@@ -204,8 +211,9 @@ export class Controller {
     for (const each of MODES) {
       const usual = this.#measured.modes.typical(each)?.tokens;
       if (usual === undefined) continue;
-      const own = this.#own[each] ?? usual;
-      this.#own[each] = own + (each === mode ? OWN_FORGET * (tokens - own) : OWN_FADE * (usual - own));
+      const estimate = this.#tokensPerStep[each] ?? usual;
+      this.#tokensPerStep[each] =
+        estimate + (each === mode ? OWN_FORGET * (tokens - estimate) : OWN_FADE * (usual - estimate));
     }
   }
 
@@ -214,7 +222,7 @@ export class Controller {
     return this.#expected(block).at(-1) ?? 0;
   }
 
-  /** Expected number of accepted tokens among the first 1, 2 .. of a block. */
+  /** Expected number of accepted tokens among the first 1, 2, ... of a block. */
   #expected(block: Block): number[] {
     let [reached, expected] = [1, 0];
     return this.chances(block).map((chance) => {
@@ -236,6 +244,6 @@ export class Controller {
   /** Tokens per microsecond of this sequence in a mode; step times are those of all sequences. */
   #rate(mode: Mode): number {
     const usual = this.#measured.modes.typical(mode);
-    return usual ? (this.#own[mode] ?? usual.tokens) / usual.micros : 0;
+    return usual ? (this.#tokensPerStep[mode] ?? usual.tokens) / usual.micros : 0;
   }
 }

@@ -66,9 +66,9 @@ export interface VerifyTime {
 }
 
 /**
- * Time of a verify call by drafted tokens, if all sequences of its run have as many. In a large batch one sequence's tokens seem free; but
- * all choose by the same rule, so the cost of one more token is its cost when all sequences have it. A longer run also delays the sequences
- * that wait for the next one.
+ * Time of a verify call by drafted tokens per sequence, the same number for all sequences of the run. In a large batch
+ * one sequence's extra token seems free, but all sequences follow the same rule, so it costs as much as one more token
+ * for each of them. A longer run also delays the sequences that wait for the next one.
  */
 export class VerifyCost {
   readonly #longest: number;
@@ -83,7 +83,7 @@ export class VerifyCost {
   }
 
   observe({ micros, queueMicros, runMicros, batchSize, drafted }: VerifyTime): void {
-    // each sequence of a run reports it
+    // every sequence of a run reports that run
     const weight = 1 / batchSize;
     this.#queue.observe(0, queueMicros, weight);
     this.#outside.observe(0, Math.max(0, micros - queueMicros - runMicros), weight);
@@ -105,7 +105,7 @@ export class VerifyCost {
     return this.#outside.at(0) + this.#waiting() * this.#run.at(n);
   }
 
-  /** Number of runs that a call lasts, those waited for included. */
+  /** Number of runs that a call spans, including those it waits for. */
   #waiting(): number {
     const run = this.#run.mean;
     return run > 0 ? 1 + this.#queue.at(0) / run : 1;
@@ -114,14 +114,14 @@ export class VerifyCost {
 
 /** Number of confidence classes. */
 const BINS = 10;
-/** Weight, in observations, of the assumption that a confidence is the chance of acceptance. */
+/** Weight of the prior (acceptance probability = confidence), in observations. */
 const PRIOR = 20;
 
 /**
- * Chance of acceptance by the drafter's confidence: two similar distributions that pick by the same uniforms agree more often than the
- * token's probability suggests.
+ * Maps a proposer's confidence to the probability of acceptance: two similar distributions that pick by the same
+ * uniforms agree more often than the token's probability suggests.
  */
-export class Calibration {
+export class AcceptanceByConfidence {
   readonly #right = new Float64Array(BINS).map((_, i) => (PRIOR * (i + 0.5)) / BINS);
   readonly #all = new Float64Array(BINS).fill(PRIOR);
 

@@ -13,7 +13,7 @@ export interface DriverParts {
   readonly observer: Required<RequestObserver>;
 }
 
-/** Runs a pipeline over the two services: sends what it decides and passes it the answers. Nothing else sends. */
+/** Runs a pipeline over the two services: carries out its commands and passes the answers back. The only code that sends. */
 export class Driver {
   readonly #parts: DriverParts;
   readonly #events = new EventQueue<PipelineEvent>();
@@ -92,11 +92,11 @@ export class Driver {
         this.#events.fail(error);
       },
     );
-    // the verify call, which most steps wait for longest, leaves the process before the draft call
+    // most steps wait longest for the verify call, so it leaves the process before the draft call
     if (call.overlapped) setImmediate(() => this.#events.push({ kind: 'verifySent', step }));
   }
 
-  /** A drafter that is not available, or fails, answers with no draft. */
+  /** If the drafter is unavailable or fails, the answer is no draft. */
   #draft(call: DraftCall): void {
     const { drafter, observer } = this.#parts;
     const { kind, step } = call;

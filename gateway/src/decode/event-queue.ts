@@ -9,7 +9,7 @@ export class EventQueue<T> {
     this.#wake?.();
   }
 
-  /** Makes `next` throw once the events before have been read. */
+  /** Makes `next` throw after the events already queued. */
   fail(error: unknown): void {
     this.#failure ??= { error };
     this.#wake?.();

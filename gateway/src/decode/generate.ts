@@ -67,14 +67,14 @@ export class PairGenerator implements Generator {
   }
 }
 
-/** The gateway's limits with what the request wants otherwise. */
+/** The gateway's limits, overridden by the request's. */
 function limitsFor({ draftLimits = {}, drafting }: GenerationRequest, limits: DraftLimits): DraftLimits {
   const length = Math.min(draftLimits.length ?? limits.length, limits.length);
-  // a step that was not to draft is no fallback for want of a drafter
+  // drafting disabled by the client must not count as a fallback
   return { ...limits, ...draftLimits, length, ...(drafting === false && { mode: 'plain' as const }) };
 }
 
-/** @throws PtpError for what the services would refuse, before any stream is opened */
+/** Rejects, before any stream is opened, requests that the services would reject. @throws PtpError `out_of_range` */
 function checkRequest(request: GenerationRequest, model: ModelInfo): void {
   const { length } = request.prompt;
   if (length < 1 || length >= model.contextLength) {

@@ -1,4 +1,4 @@
-import { AcceptanceCurve, Calibration, LinearCost, VerifyCost } from './cost-model.ts';
+import { AcceptanceByConfidence, AcceptanceCurve, LinearCost, VerifyCost } from './cost-model.ts';
 import { ModeSelector } from './mode-selector.ts';
 import type { ProposalSource } from './types.ts';
 
@@ -8,20 +8,20 @@ export class Measurements {
   /** Verify calls by tokens drafted: alone, and overlapped by a draft call. */
   readonly verify: VerifyCost;
   readonly verifyOverlapped: VerifyCost;
-  /** Draft calls by tokens requested: before, and concurrently with a verify call. */
+  /** Draft calls by tokens requested: before a verify call, and concurrent with one. */
   readonly draft = new LinearCost();
   readonly draftOverlapped = new LinearCost();
-  readonly calibrations: Readonly<Record<ProposalSource, Calibration>> = {
-    drafter: new Calibration(),
-    'prompt lookup': new Calibration(),
-    prediction: new Calibration(),
-    grammar: new Calibration(),
-    none: new Calibration(),
+  readonly acceptanceBySource: Readonly<Record<ProposalSource, AcceptanceByConfidence>> = {
+    drafter: new AcceptanceByConfidence(),
+    'prompt lookup': new AcceptanceByConfidence(),
+    prediction: new AcceptanceByConfidence(),
+    grammar: new AcceptanceByConfidence(),
+    none: new AcceptanceByConfidence(),
   };
-  /** Decayed share of steps whose outcome the next one had been sent ahead for; and how often it was too small to send one. */
+  /** Decayed share of expected outcomes that occurred, and the number of steps not sent ahead because it was too low. */
   expectedRight = 1;
   unexpected = 0;
-  /** Blocks to verify, and times that no branch of a draft fitted. */
+  /** Number of blocks considered for verification, and of drafts without a fitting branch. */
   blocks = 0;
   misses = 0;
   readonly acceptance: AcceptanceCurve;

@@ -4,19 +4,22 @@ import { MODES, type Mode } from './types.ts';
 const FORGET = 0.02;
 /** Decay of the other modes' steps per step of the mode in use. */
 const AGE = 0.002;
-/** First steps of each mode that are not counted, while compilers are at work; and steps of each mode before rates are used. */
+/** First steps of each mode to ignore while just-in-time compilers warm up, and steps of each mode before rates are used. */
 const [COLD, WARM_UP] = [6, 12];
 /** Steps of a trial per open sequence. */
 const TRIAL = 8;
 /** Share of the time that trials of one mode may cost: the slower the mode, the rarer its trials. */
 const COST = 0.005;
-/** Limits of the steps between two trials of a mode; at least four times as many as are known of it. */
+/** Bounds on the steps between two trials of a mode, which are also at least four times its observed steps. */
 const [SHORTEST, LONGEST] = [50, 1600];
 /** Speed advantage that a mode needs to replace the present one; it must also exceed the standard error. */
 const BETTER = 1.05;
 /** Minimal standard error of the rate of one step, relative to it: neighbouring steps of a text are alike. */
 const SWING = 0.25;
-/** Change of the rate of the mode in use after which the others' may have changed too; their steps then keep this weight. */
+/**
+ * Factor by which the rate of the mode in use must change before the others' rates count as stale; their steps then
+ * keep this weight.
+ */
 const CHANGED = 1.25;
 const STALE = 0.2;
 
@@ -84,14 +87,14 @@ export class ModeSelector {
   /** Steps since each mode was in use. */
   readonly #since: Record<Mode, number> = { overlap: 0, sequential: 0, plain: 0 };
   #best: Mode = 'overlap';
-  /** The mode on trial, and the steps that it still has. */
+  /** The mode on trial, and its remaining steps. */
   #tried: Mode = 'plain';
   #left = 0;
   #sequences = 0;
-  /** Rate of the mode in use that changes are measured from. */
+  /** Reference rate of the mode in use, for detecting changes. */
   #then = 0;
 
-  /** A sequence begins or ends: trials are as many steps longer as there are sequences, so that each takes part. */
+  /** Call when a sequence begins or ends. Trials grow with the number of sequences, so that each takes part. */
   enter(): void {
     this.#sequences++;
   }
@@ -105,7 +108,7 @@ export class ModeSelector {
     return Math.max(1, this.#sequences);
   }
 
-  /** The mode of the next step: the fastest, now and then another one for a few steps, so that a change is noticed. */
+  /** The mode of the next step: the fastest, or occasionally another one for a few steps, to notice changes. */
   next(): { mode: Mode; reason: 'warm-up' | 'trial' | 'fastest' } {
     const fewer = (steps: number) => MODES.find((mode) => this.#tallies[mode].steps < steps);
     const unknown = fewer(COLD) ?? fewer(WARM_UP);
@@ -148,7 +151,7 @@ export class ModeSelector {
   #between(mode: Mode): number {
     const [present, other] = [this.#tallies[this.#best], this.#tallies[mode]];
     if (!present.typical || !other.typical) return SHORTEST;
-    // time beyond that in which the mode in use makes as many tokens
+    // time lost compared with generating the same tokens in the mode in use
     const lost = TRIAL * Math.max(0, other.typical.micros - other.typical.tokens / present.rate);
     return Math.min(
       LONGEST,
@@ -167,14 +170,15 @@ export class ModeSelector {
   }
 
   /**
-   * Learns from a step that followed one of the same mode: the first after a change has the other mode's block.
+   * Records a step that followed one of the same mode; the first step after a change still verifies the other mode's
+   * block.
    *
-   * @param tokens that the step was expected to commit, which swings less than what it did
+   * @param tokens expected number of committed tokens, which varies less than the actual number
    */
   observe(mode: Mode, tokens: number, micros: number): void {
     const tally = this.#tallies[mode];
     if (tally.steps++ < COLD) return;
-    // so many sequences' steps tell of the same time
+    // all open sequences report on the same period, so each step gets a share of the decay
     const { open } = this;
     tally.observe(tokens, micros, 1 - FORGET / open);
     if (mode !== this.#best) return;

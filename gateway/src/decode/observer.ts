@@ -15,9 +15,9 @@ export interface ObservedRequest {
   traceparent: string;
 }
 
-/** Listens to one request. Answers to dropped steps, and those that come after the request's end, are heard too. */
+/** Listens to one request. Answers to dropped steps and answers after the request's end are reported too. */
 export interface RequestObserver {
-  /** A stream has been opened, or has failed to. */
+  /** A stream has opened or failed to open. */
   opened?(service: 'verifier' | 'drafter', result: { at: number; reusedTokens?: number; error?: unknown }): void;
   /** A block is sent to the verifier. */
   stepSent?(call: VerifyCall, at: number): void;
@@ -27,7 +27,7 @@ export interface RequestObserver {
   verdictReceived?(call: VerifyCall, verdict: Verdict | undefined, at: number): void;
   draftReceived?(call: DraftCall, draft: Draft, at: number): void;
   callFailed?(call: VerifyCall | DraftCall, error: unknown, at: number): void;
-  /** A step sent ahead is of no use any more. */
+  /** A step sent ahead is obsolete and has been dropped. */
   stepDropped?(step: StepRef): void;
   stepFinished?(step: GenerationStep, at: number): void;
   /** The stream has lost its verifier and continues at another one. */
@@ -40,7 +40,7 @@ export interface RequestOutcome {
   /** Unset if the request failed, or its client stopped reading. */
   readonly finish?: GenerationStep['finish'];
   readonly error?: unknown;
-  /** The client has left before the end. */
+  /** The client disconnected before the end. */
   readonly isAborted: boolean;
   readonly tokens: number;
 }
@@ -58,7 +58,7 @@ const METHODS = [
   'requestFinished',
 ] as const satisfies readonly (keyof RequestObserver)[];
 
-/** Starts a request at all observers. @returns their listeners as one, which calls them in order */
+/** Notifies all observers of a new request. @returns their listeners combined into one, which calls them in order */
 export function startRequest(observers: readonly StepObserver[], request: ObservedRequest): Required<RequestObserver> {
   const listeners = observers.map((observer) => observer.requestStarted(request));
   const methods = METHODS.map((method) => {

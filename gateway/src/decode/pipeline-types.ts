@@ -3,7 +3,7 @@ import type { Draft, DraftCall, StepRef, Verdict, VerifyCall } from './ports.ts'
 import type { Proposer } from './proposers/proposers.ts';
 import type { DraftLimits, GenerationRequest, ModelInfo } from './types.ts';
 
-/** What a pipeline is made of. */
+/** Parts of a pipeline. */
 export interface PipelineParts {
   readonly request: Pick<GenerationRequest, 'maxTokens' | 'grammar' | 'stopTokens' | 'ignoreEndOfText' | 'drafting'>;
   readonly model: Pick<ModelInfo, 'endOfText' | 'stopTokens'>;
@@ -42,5 +42,5 @@ export type Command =
   | DraftCall
   /** Tokens for the drafter's context. */
   | { readonly kind: 'commit'; readonly tokens: readonly number[] }
-  /** A step sent ahead is of no use any more. */
+  /** A step sent ahead is obsolete. */
   | { readonly kind: 'drop'; readonly step: StepRef };

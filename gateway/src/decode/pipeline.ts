@@ -31,8 +31,9 @@ import { type Block, EMPTY } from './types.ts';
  *       else if (step.finish) break;
  *     }
  *
- * After each `verify` command with `overlapped`, pass a `verifySent` event: the draft command follows it. Without a network that can be at
- * once. Events of one kind arrive in the order of their commands. `now` and `at` are milliseconds, as `performance.now()` gives them.
+ * After each `verify` command with `overlapped`, pass a `verifySent` event: the draft command follows it. Without a
+ * network, pass it at once. Events of one kind arrive in the order of their commands. `now` and `at` are milliseconds,
+ * as `performance.now()` gives them.
  */
 export class DecodePipeline {
   readonly #parts: PipelineParts;
@@ -44,13 +45,13 @@ export class DecodePipeline {
   #generated = 0;
   #steps = 0;
   #endedAt = Number.NEGATIVE_INFINITY;
-  /** The drafter's block for the next step; undefined if none of its branches fits, so that a redraft may pay. */
+  /** The drafter's block for the next step; undefined if none of its branches fits, in which case a redraft may pay off. */
   #nextDraft: Block | undefined = EMPTY;
-  /** A redraft under way, and the step that waits for it; none for the first draft of the request. */
+  /** The redraft in flight and the step that waits for it; no step for the first draft of the request. */
   #redraft: { readonly start?: StepStart } | undefined;
-  /** Decision taken for a step that was then not sent, or dropped; the next one uses it. */
+  /** Decision made for a step that was never sent or was dropped; the next step uses it. */
   #decision: StepDecision | undefined;
-  /** The last step in flight has just become fit to be followed by one sent ahead. */
+  /** True if another step may now be sent ahead after the last one in flight. */
   #mayExtend = false;
   #finished: GenerationStep | undefined;
 
@@ -90,7 +91,7 @@ export class DecodePipeline {
     this.#mayExtend = true;
   }
 
-  /** Commands to carry out now, in order. Call it after each event, and after each step that was taken. */
+  /** Commands to carry out now, in order. Call it after each event and after each finished step that was taken. */
   next(now: number, drafterAvailable: boolean): Command[] {
     if (!this.#finished) this.#finishFirst();
     if (!this.#finished && !this.#redraft) {
@@ -103,7 +104,7 @@ export class DecodePipeline {
     return this.#commands.splice(0);
   }
 
-  /** The step that has just finished, once. The next one begins after it has been taken. */
+  /** The step that has just finished, returned once. The next step begins after this call. */
   takeFinished(): GenerationStep | undefined {
     const finished = this.#finished;
     this.#finished = undefined;
@@ -188,7 +189,7 @@ export class DecodePipeline {
     this.#send({ ref, startedAt: now, decision, candidate, redraftLength: 0, redraftMicros: 0 }, cursor, outcome);
   }
 
-  /** Sends a step again that was sent ahead to a verifier which was lost; the steps after it were not run either. */
+  /** Resends a step that was sent ahead to a lost verifier; the steps after it were not run either. */
   #resend(step: StepInFlight): void {
     this.#drop(1);
     delete step.expected;
@@ -197,7 +198,7 @@ export class DecodePipeline {
     this.#mayExtend = true;
   }
 
-  /** Finishes the first step in flight if all of its answers have come. */
+  /** Finishes the first step in flight if all of its answers have arrived. */
   #finishFirst(): void {
     const [step] = this.#flight;
     if (!step?.verdict || step.draftState === 'sent') return;
@@ -232,7 +233,7 @@ export class DecodePipeline {
     this.#steps++;
   }
 
-  /** Drops the steps sent ahead unless the step before them ended as they count on. */
+  /** Drops the steps sent ahead unless their expected outcome occurred. */
   #checkExpected(expected: ExpectedOutcome, { accepted, nextToken }: StepOutcome): void {
     const cameTrue = expected.accepted === accepted && expected.nextToken === nextToken;
     this.#parts.policy.sentAhead(cameTrue);
@@ -252,7 +253,7 @@ export class DecodePipeline {
     return decision;
   }
 
-  /** The best of the drafter's block and the proposers', if `after` is committed first. */
+  /** The best block, from the drafter or a proposer, assuming that `after` is committed first. */
   #bestProposal(draft: Block | undefined, cursor: GrammarCursor, after: readonly number[]): Block {
     const { proposers, policy } = this.#parts;
     const room = this.#room(after.length);

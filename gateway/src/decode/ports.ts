@@ -2,7 +2,7 @@ import type { Branch } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
 import type { VerifyTime } from './cost-model.ts';
 import type { GenerationRequest, Health, ModelInfo, PromptScores, TopTokens } from './types.ts';
 
-/** What the decode loop needs of the two services. `clients/` implements it over gRPC. */
+/** The two services as the decode loop uses them. `clients/` implements this interface over gRPC. */
 export interface Streams {
   readonly model: ModelInfo;
   health(): Health;
@@ -21,7 +21,7 @@ export interface StreamContext {
 
 /** Identity of a step for its calls and observers. */
 export interface StepRef {
-  /** Number in its request, from 0; a step sent ahead and dropped leaves its number to the next one. */
+  /** Number in its request, from 0; the number of a dropped step is reused. */
   readonly index: number;
   /** W3C trace context of the step; the observer that traces sets it. */
   traceparent?: string;
@@ -59,7 +59,7 @@ export interface DraftCall extends Call {
   readonly maxBranchLength: number;
 }
 
-/** How a step ends: the number of accepted tokens of its block, and the target's own token after them. */
+/** Outcome of a step: the number of accepted tokens of its block, and the target's own token after them. */
 export interface StepOutcome {
   readonly accepted: number;
   readonly nextToken: number;
@@ -114,7 +114,10 @@ export interface VerifyStream {
 
 /** One sequence at the drafter. */
 export interface DraftStream {
-  /** Resolves when the prompt has been read, or shortly after `verifierOpened`: a slower drafter is not waited for. */
+  /**
+   * Resolves when the prompt has been read, or shortly after `verifierOpened`, since a slower drafter is not worth
+   * waiting for.
+   */
   opened(verifierOpened: Promise<unknown>): Promise<void>;
   /** True if the next step can expect a draft. Reopens a lost stream when its backoff is over. */
   available(): boolean;

@@ -11,7 +11,7 @@ export interface StepStart {
   readonly decision: StepDecision;
   /** Tokens proposed; those worth verifying become the block. */
   readonly candidate: Block;
-  /** Tokens wanted of the redraft, 0 without one. */
+  /** Tokens requested from the redraft, 0 without one. */
   readonly redraftLength: number;
   readonly redraftMicros: number;
 }
@@ -19,14 +19,14 @@ export interface StepStart {
 /** A step whose verify call has been sent. */
 export interface StepInFlight extends StepStart {
   readonly block: Block;
-  /** Tokens that its draft call may take; 0 without one. */
+  /** Token budget of its draft call; 0 without one. */
   readonly budget: number;
   draftState: 'none' | 'due' | 'sent' | 'answered';
   draft?: Draft | undefined;
   verdict?: Verdict;
   /** The outcome that the next step has been sent ahead for. */
   expected?: ExpectedOutcome;
-  /** The verifier has not run the step, which was sent ahead: it was lost, or another step ended otherwise. */
+  /** The step was sent ahead, and the verifier did not run it: the verifier was lost, or an earlier step had another outcome. */
   isLost: boolean;
   /** Arrival of the last answer. */
   answeredAt: number;
@@ -54,14 +54,14 @@ export function redraftCall(step: StepRef | undefined, length: number): DraftCal
   return { kind: 'redraft', step, tokens: [], confidences: [], assumed: 0, ...plan };
 }
 
-/** What a finished step has done. */
+/** Results of a finished step. */
 export function finishedStep(
   step: StepInFlight & { readonly verdict: Verdict },
   end: {
     /** Tokens of the text that it committed. */
     readonly count: number;
     readonly finish: GenerationStep['finish'];
-    /** When the step before ended. */
+    /** End of the previous step. */
     readonly previousEndedAt: number;
     readonly branch: Branch | undefined;
   },

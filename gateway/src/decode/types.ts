@@ -31,7 +31,7 @@ export interface DraftLimits {
   readonly budget: number;
   /** `auto` selects the mode measured as fastest. */
   readonly mode: Mode | 'auto';
-  /** Proposes repetitions of the text so far where nothing better is available. Default true. */
+  /** Enables prompt lookup, which proposes repetitions of earlier text. Default true. */
   readonly lookup?: boolean;
   /** Limit of steps sent ahead, before the outcome of the step before is known. Default 0. */
   readonly ahead?: number;
@@ -49,7 +49,7 @@ export type DraftOverrides = Partial<Pick<DraftLimits, 'length' | 'mode' | 'look
 
 export type { GrammarState };
 
-/** One sequence to generate, in token ids only: text, JSON and chat templates are the callers' business. */
+/** One sequence to generate, in token ids only: callers handle text, JSON and chat templates. */
 export interface GenerationRequest {
   /** 1 .. contextLength - 1 token ids. */
   readonly prompt: readonly number[];
@@ -65,7 +65,7 @@ export interface GenerationRequest {
   /** Alternatives to return for each token, 0 .. 20. Default 0. */
   readonly topCount?: number;
   /** The first step also returns the log-probabilities of the prompt. */
-  readonly tellPrompt?: boolean;
+  readonly promptLogprobs?: boolean;
   /** Key of the uniforms, 0 .. 2^64 - 1. */
   readonly seed: bigint;
   /** At least 1; the prompt and this together fit the context. */
@@ -93,7 +93,7 @@ export interface StepStats {
   readonly reason: StepDecision['reason'];
   /** Origin of the verified tokens. */
   readonly source: ProposalSource;
-  /** Tokens proposed; those that were not worth their time were not verified. */
+  /** Tokens proposed; some may not have been worth verifying. */
   readonly offered: number;
   /** Token budget of the concurrent draft call; 0 without one. */
   readonly budget: number;
@@ -101,9 +101,9 @@ export interface StepStats {
   readonly drafted: number;
   /** Number of its tokens that were accepted. */
   readonly accepted: number;
-  /** From sending the step, or the end of the step before if that is later, to its outcome, drafting included. */
+  /** From sending the step, or the end of the previous step if that is later, to its outcome, including drafting. */
   readonly stepMicros: number;
-  /** Time by which the step was sent before the end of the step before; 0 if it was not sent ahead. */
+  /** Time by which the step was sent before the end of the previous step; 0 if it was not sent ahead. */
   readonly aheadMicros: number;
   /** The verify call as the gateway sees it. */
   readonly verifyMicros: number;

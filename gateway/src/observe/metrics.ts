@@ -78,7 +78,7 @@ export function watchHealth(registry: Registry, health: () => Health, hasDrafter
   });
 }
 
-/** Positions in a block with a label of their own; later ones share the last. */
+/** Number of positions in a block with a label of their own; later ones share the last. */
 const POSITIONS = 16;
 
 /** Counts requests and steps. */
@@ -131,7 +131,7 @@ class RequestMetrics implements RequestObserver {
   requestFinished({ at, finish, error, isAborted, tokens }: RequestOutcome): void {
     const { streams, requestDuration, timePerOutputToken } = this.#metrics;
     streams.dec();
-    // a client that stops reading at a stop string has its answer, one that has hung up has not
+    // the reader stops at a stop string, which is a success; a hang-up is not
     const code = error === undefined ? isAborted && 'cancelled' : toPtpError(error).code;
     const { labels, exemplarLabels } = this.#requestLabels();
     const outcome = code ? { ...labels, error_type: code } : labels;

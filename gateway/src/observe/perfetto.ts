@@ -4,7 +4,7 @@ import { traceSummary } from './trace-json.ts';
 
 interface TraceEvent {
   readonly name: string;
-  /** X: a slice; M: names. */
+  /** `X` is a slice, `M` metadata such as a name. */
   readonly ph: 'X' | 'M';
   readonly pid: 1;
   readonly tid: number;
@@ -18,8 +18,8 @@ interface TraceEvent {
 const TRACKS = { gateway: 1, verifier: 2, drafter: 3 } as const;
 
 /**
- * A request in Chrome's trace event format, which ui.perfetto.dev and chrome://tracing open: a track each for the gateway's steps, the
- * verifier and the drafter; in a call's slice lie those of the queue and the run.
+ * A request in Chrome's trace event format, for ui.perfetto.dev and chrome://tracing. The gateway's steps, the verifier
+ * and the drafter have one track each; a call's slice contains the slices of its queue and its run.
  *
  * https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
  */
@@ -60,8 +60,8 @@ function callSlices(call: CallRecord): TraceEvent[] {
 }
 
 /**
- * When a call's run began, microseconds. The services tell how long queue and run took and not when, as clocks differ: what is left of
- * the call, the way there and back, is taken for equally long.
+ * Start of a call's run, microseconds. Clocks differ between hosts, so services report durations of queue and run but
+ * no timestamps; the remaining network time is split evenly between request and response.
  */
 function runStart({ start, micros, queueMicros, runMicros }: CallRecord): number {
   return start + Math.max(0, Math.floor((micros - queueMicros - runMicros) / 2)) + queueMicros;

@@ -20,7 +20,7 @@ export interface CallRecord {
   readonly batchSize: number;
   /** Length of the block that was verified, or drafted after. */
   readonly block: number;
-  /** Of a draft. */
+  /** Number of branches of a draft. */
   readonly branches?: number;
   /** Code of the error that it ended with; `unavailable` for a draft that did not come. */
   readonly error?: string;
@@ -63,7 +63,7 @@ export class RequestTrace implements RequestObserver {
   readonly kept: StepRecord[] = [];
   readonly #startedAt: number;
   readonly #onEnd: (trace: RequestTrace) => void;
-  /** When calls under way were sent. */
+  /** Send times of calls in flight. */
   readonly #sent = new WeakMap<VerifyCall | DraftCall, number>();
   /** Calls that have ended, with their step's index; a finished step takes those up to its own. */
   #ended: { readonly index: number; readonly record: CallRecord }[] = [];
@@ -131,22 +131,22 @@ export class RequestTrace implements RequestObserver {
     this.micros = this.at(at);
     if (error !== undefined) this.error = toPtpError(error).code;
     const failed = this.error !== undefined && this.error !== 'cancelled';
-    // a client that stops reading has found a stop string
+    // the reader stops at a stop string, which is a normal end
     this.finish = failed ? 'failed' : this.error || isAborted ? 'cancelled' : (finish ?? 'stop');
     this.#onEnd(this);
   }
 
-  /** A call sent ahead is under way once the answer before it has come, later than it was sent. */
-  #record(call: VerifyCall | DraftCall, at: number, told: Partial<CallRecord>): void {
+  /** A call sent ahead is in flight only from the previous answer on, later than it was sent. */
+  #record(call: VerifyCall | DraftCall, at: number, reported: Partial<CallRecord>): void {
     if (this.kept.length >= STEPS_KEPT) return;
     const sent = this.at(this.#sent.get(call));
-    const { micros = this.at(at) - sent } = told;
+    const { micros = this.at(at) - sent } = reported;
     const [service, block] =
       call.kind === 'verify'
         ? (['verifier', call.block.length] as const)
         : (['drafter', call.tokens.length - call.assumed] as const);
     const start = Math.max(sent, this.at(at) - micros);
-    const record = { service, kind: call.kind, ...NO_TIMES, ...told, start, micros, block };
+    const record = { service, kind: call.kind, ...NO_TIMES, ...reported, start, micros, block };
     if (call.kind === 'redraft' && this.steps === 0) this.opening.push(record);
     else this.#ended.push({ index: call.step?.index ?? 0, record });
   }

@@ -4,18 +4,19 @@ import { perfettoTrace } from './perfetto.ts';
 import { traceDetail, traceSummary } from './trace-json.ts';
 import type { TraceStore } from './trace-store.ts';
 
-/** /traces.json, /traces/{id}.json and /traces/{id}.perfetto.json; the page at /traces shows them. */
+/** Serves /traces.json, /traces/{id}.json and /traces/{id}.perfetto.json for the page at /traces. */
 export function traceRoutes(app: FastifyInstance, store: TraceStore | undefined): void {
   const kept = () => {
     if (store) return store;
-    throw new PtpError('not_found', 'no traces are kept: `PTP_TRACES_KEPT` is 0');
+    throw new PtpError('not_found', 'traces are off: set `PTP_TRACES_KEPT` above 0');
   };
   app.get('/traces.json', async () => ({ traces: kept().list().map(traceSummary) }));
   app.get('/traces/*', async (request, reply) => {
     const name = (request.params as { '*': string })['*'];
     const [, id = '', perfetto] = /^(\d+)(\.perfetto)?\.json$/.exec(name) ?? [];
     const trace = kept().get(id);
-    if (!trace) throw new PtpError('not_found', `there is no trace ${JSON.stringify(name.slice(0, 40))}, or no longer`);
+    if (!trace)
+      throw new PtpError('not_found', `trace ${JSON.stringify(name.slice(0, 40))} does not exist or is no longer kept`);
     if (!perfetto) return traceDetail(trace);
     reply.header('content-disposition', `attachment; filename="request-${id}.perfetto.json"`);
     return perfettoTrace(trace);

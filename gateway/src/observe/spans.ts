@@ -119,7 +119,7 @@ class RequestSpans implements RequestObserver {
   }
 
   requestFinished({ at, finish, error, tokens }: RequestOutcome): void {
-    // the first step is the one that failed, those after it were sent ahead
+    // the first open step failed; those after it were sent ahead
     const [failed] = error === undefined ? [] : [...this.#steps.keys()].sort((a, b) => a - b);
     for (const index of [...this.#steps.keys()]) {
       this.#endStep(index, index === failed ? { error } : { attributes: { [attribute.skipped]: true } });
@@ -168,7 +168,7 @@ class RequestSpans implements RequestObserver {
     if (ended) endSpan(ended, outcome);
   }
 
-  /** The text committed up to the end of text. A stop string cuts the client's text, not this one. */
+  /** All committed text. Unlike the client's text, it is not cut at a stop string. */
   #answer(decode: Decode): string {
     const { request, model } = this.#request;
     const end = request.ignoreEndOfText ? -1 : this.#committed.indexOf(model.endOfText);
@@ -195,7 +195,7 @@ function requestAttributes({ request, model }: ObservedRequest) {
     [attribute.temperature]: sampling.temperature,
     [attribute.topP]: sampling.topP,
     [attribute.topK]: sampling.topK,
-    // the conventions want an integer, which JavaScript has exactly only up to 2^53
+    // the conventions require an integer, which JavaScript represents exactly only up to 2^53
     ...(seed <= Number.MAX_SAFE_INTEGER ? { [attribute.seed]: Number(seed) } : { 'ptp.seed': String(seed) }),
   };
 }

@@ -1,10 +1,10 @@
 import { stepFigures } from '../decode/step-figures.ts';
 import type { CallRecord, RequestTrace, StepRecord } from './request-trace.ts';
 
-/** A request's figures, as /traces.json lists them. Times in microseconds. */
+/** Summary of a request for /traces.json. Times in microseconds. */
 export function traceSummary(trace: RequestTrace): Record<string, unknown> {
   const { request, tokens, steps, micros, firstTokenMicros } = trace;
-  const lasted = trace.finish === 'running' ? trace.at() : micros;
+  const duration = trace.finish === 'running' ? trace.at() : micros;
   const { temperature, topK, topP, minP = 0 } = request.sampling;
   return {
     id: trace.id,
@@ -24,15 +24,15 @@ export function traceSummary(trace: RequestTrace): Record<string, unknown> {
     drafted: trace.drafted,
     accepted: trace.accepted,
     tokens_per_step: steps > 0 ? Number((tokens / steps).toFixed(3)) : null,
-    duration_us: lasted,
+    duration_us: duration,
     first_token_us: firstTokenMicros || null,
-    us_per_token: tokens > 0 ? Math.round(lasted / tokens) : null,
+    us_per_token: tokens > 0 ? Math.round(duration / tokens) : null,
     finish: trace.finish,
     error: trace.error ?? null,
   };
 }
 
-/** A request with its steps and their calls, as /traces/{id}.json has it. Starts count from the request's own. */
+/** A request with its steps and their calls, for /traces/{id}.json. Start times are relative to the request's. */
 export function traceDetail(trace: RequestTrace): Record<string, unknown> {
   return {
     ...traceSummary(trace),

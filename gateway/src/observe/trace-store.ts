@@ -1,12 +1,12 @@
 import type { ObservedRequest, StepObserver } from '../decode/observer.ts';
 import { RequestTrace } from './request-trace.ts';
 
-/** Traces that stay longer than the last ones do: so many that failed last, and so many of the last hour that took longest. */
+/** Number of traces kept longer than recent ones: the last failed requests, and the slowest of the last hour. */
 const FAILED_KEPT = 10;
 const SLOWEST_KEPT = 10;
 const HOUR = 3_600_000;
 
-/** The traces of the last requests, in memory. Its size is bounded: `kept` + 20 traces of at most STEPS_KEPT steps each. */
+/** Traces of recent requests, in memory. At most `kept` + 20 traces of at most STEPS_KEPT steps each. */
 export class TraceStore implements StepObserver {
   readonly #kept: number;
   /** By id, in the order in which they began. */
@@ -15,7 +15,7 @@ export class TraceStore implements StepObserver {
   #slowest: RequestTrace[] = [];
   #count = 0;
 
-  /** @param kept the last requests, those under way included */
+  /** @param kept number of recent requests, including those in progress */
   constructor(kept: number) {
     this.#kept = kept;
   }
@@ -37,7 +37,7 @@ export class TraceStore implements StepObserver {
     this.#slowest = [...old, trace].sort((a, b) => b.micros - a.micros).slice(0, SLOWEST_KEPT);
   }
 
-  /** The newest first. */
+  /** All traces, newest first. */
   list(): RequestTrace[] {
     const all = new Map([...this.#failed, ...this.#slowest].map((trace) => [trace.id, trace]));
     for (const [id, trace] of this.#recent) all.set(id, trace);

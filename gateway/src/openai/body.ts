@@ -5,8 +5,8 @@ import type { z } from 'zod';
 type Test = (value: unknown) => boolean;
 
 /**
- * Fields that this server does not support although they would change the answer, each with a test that is true for
- * values that would have an effect. Such values are rejected: ignoring them would give a different answer than requested.
+ * Unsupported fields that would change the answer, each with a predicate for values that have an effect. Such values
+ * are rejected, because ignoring them would silently give a different answer.
  */
 export type Unsupported = Readonly<Record<string, Test>>;
 

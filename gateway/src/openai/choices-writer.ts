@@ -59,7 +59,7 @@ export class ChoicesWriter implements ResponseWriter {
 
   *add({ index, text, tokens, trace, finish }: ChoiceDelta): Iterable<ServerEvent> {
     const choice = this.#choices[index] as Choice;
-    // A stream would keep megabytes of them for nothing.
+    // Not needed for a stream, where they could take megabytes.
     if (!this.#run.stream) {
       if (tokens) {
         choice.tokens ??= [];

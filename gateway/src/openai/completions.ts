@@ -84,7 +84,7 @@ function withEcho(
     const given = prompts[Math.floor(i / n)] ?? '';
     const tokens = typeof given === 'string' ? choice.prompt.slice(beginning(model).length) : given;
     const text = typeof given === 'string' ? given : tokenizer.decode(given);
-    return { ...choice, echo: { text, tokens }, tellPrompt: logprobs !== undefined };
+    return { ...choice, echo: { text, tokens }, promptLogprobs: logprobs !== undefined };
   });
 }
 

@@ -26,7 +26,7 @@ export async function encodePrompts(
 
 /**
  * The choices of a request: n for each prompt, in the order of the prompts. Choice i of each prompt has seed + i mod
- * 2^64, so that a prompt gets the same text alone as among others.
+ * 2^64, so that a prompt gets the same text alone and together with others.
  *
  * @param prompts token ids; an empty prompt becomes the token that precedes every text
  * @param defaultMaxTokens limit for requests that have none; cut to what the context has left

@@ -28,11 +28,11 @@ export interface EndpointRequest {
   /** Sequences to generate: choices times prompts. */
   readonly sequences: number;
   readonly newWriter: (run: Run) => ResponseWriter;
-  /** Encodes the prompts; called once there is room. */
+  /** Encodes the prompts; called after admission. */
   readonly prepare: () => ChoiceRequest[] | Promise<ChoiceRequest[]>;
 }
 
-/** Takes room, generates and answers. @returns the body, or undefined once a stream has ended */
+/** Admits the request, generates and answers. @returns the body, or undefined once a stream has ended */
 export async function respond(
   { generator, tokenizer, grammars, admission, settings }: EndpointParts,
   http: FastifyRequest,

@@ -9,20 +9,20 @@ afterEach(async () => {
 });
 
 describe('/traces', () => {
-  test('says what to set where no traces are kept', async () => {
+  test('names the setting if traces are off', async () => {
     server = await startServer();
     for (const path of ['/traces.json', '/traces/1.json']) {
       const response = await fetch(server.url + path);
       expect(response.status).toBe(404);
       const { error } = (await response.json()) as { error: { message: string } };
-      expect(error.message).toBe('no traces are kept: `PTP_TRACES_KEPT` is 0');
+      expect(error.message).toBe('traces are off: set `PTP_TRACES_KEPT` above 0');
     }
     const page = await fetch(`${server.url}/traces`);
     expect(page.status).toBe(200);
     expect(page.headers.get('content-security-policy')).toContain("default-src 'none'");
   });
 
-  test('lists requests with the id, the operation and the trace that they came with', async () => {
+  test('lists requests with their id, operation and trace', async () => {
     server = await startServer({}, undefined, new TraceStore(10));
     server.generator.script = () => ({ steps: tokenByToken('let x'), reusedTokens: 2 });
     const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';

@@ -27,7 +27,7 @@ describe('echo', () => {
       'let x = 1;',
     ]);
     expect(usage.completion_tokens).toBe(4 * tokens.length);
-    expect(server.generator.requests.some(({ tellPrompt }) => tellPrompt)).toBe(false);
+    expect(server.generator.requests.some(({ promptLogprobs }) => promptLogprobs)).toBe(false);
   });
 
   test('reports log-probabilities of the prompt', async () => {

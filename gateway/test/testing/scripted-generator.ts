@@ -41,7 +41,7 @@ export class ScriptedGenerator implements Generator {
 
   readonly #observers: readonly StepObserver[];
 
-  /** @param observers hear of requests and steps, but of no calls to services */
+  /** @param observers notified of requests and steps, but of no calls to services */
   constructor(model: Partial<ModelInfo> = {}, observers: readonly StepObserver[] = []) {
     this.#observers = observers;
     this.model = { modelId: 'test-model', vocabulary: 2048, contextLength: 512, endOfText: 0, ...model };
@@ -102,7 +102,7 @@ export class ScriptedGenerator implements Generator {
           tops,
           stats,
           ...reused,
-          ...(step === 0 && request.tellPrompt && { prompt: promptOf(request) }),
+          ...(step === 0 && request.promptLogprobs && { prompt: promptOf(request) }),
           ...(last && { finish }),
         };
         if (last) return;

@@ -17,7 +17,7 @@ export class JumpAheadProposer {
     this.#state = this.#after(tokens);
   }
 
-  /** At most `length` tokens, for the case that those of `after` are committed first. */
+  /** Proposes at most `length` tokens, assuming that `after` is committed first. */
   propose(length: number, after: readonly number[] = []): Block {
     const tokens = this.#after(after)?.forced(length) ?? [];
     if (tokens.length === 0) return EMPTY;

@@ -1,13 +1,13 @@
 import { type Block, EMPTY } from '../types.ts';
 
-/** Tokens that text and prediction must share to be in step again. */
+/** Number of equal tokens after which text and prediction count as aligned again. */
 const SIZE = 3;
-/** Limit up to which tokens in step are counted. */
+/** Limit up to which aligned tokens are counted. */
 const LONGEST = 10;
 
 /**
- * Predicted outputs (OpenAI): proposes the client's guess of the answer, as an edited file is mostly the file. Where the text departs from
- * the guess, it continues from the next place where the two meet again.
+ * Predicted outputs (OpenAI): proposes the client's guess of the answer, since an edited file is mostly unchanged.
+ * Where the text departs from the guess, proposals resume at the next place where the two match again.
  */
 export class PredictedOutputProposer {
   readonly #tokens: readonly number[];
@@ -31,8 +31,8 @@ export class PredictedOutputProposer {
   }
 
   /**
-   * At most `length` tokens, for the case that those of `after` are committed first. Their confidences are the number of
-   * tokens in step, in tenths, which `Calibration` turns into chances.
+   * Proposes at most `length` tokens, assuming that `after` is committed first. Their confidences are the number of
+   * aligned tokens divided by 10; `AcceptanceByConfidence` maps them to probabilities.
    */
   propose(length: number, after: readonly number[] = []): Block {
     const { next, inStep } = this.#after(after);
@@ -61,9 +61,9 @@ export class PredictedOutputProposer {
 /** Position of a text in its prediction. */
 interface State {
   readonly last: readonly number[];
-  /** Position in the guess after the text so far; undefined out of step. */
+  /** Position in the guess after the text so far; undefined if not aligned. */
   readonly next: number | undefined;
   readonly inStep: number;
-  /** Furthest position that the text has followed: a later meeting is preferred to an earlier one. */
+  /** Furthest position that the text has reached: later matches are preferred to earlier ones. */
   readonly reached: number;
 }

@@ -2,7 +2,7 @@ import { type Block, EMPTY } from '../types.ts';
 
 /** Lengths of matches that are looked up, the longest first. */
 const SIZES = [3, 2] as const;
-/** Limit up to which matches are measured. */
+/** Limit up to which the length of a match is measured. */
 const LONGEST = 10;
 
 /**
@@ -32,8 +32,8 @@ export class PromptLookupProposer {
   }
 
   /**
-   * At most `length` tokens, for the case that those of `after` are committed first. Their confidences are the length of the
-   * match before them, in tenths, which `Calibration` turns into chances.
+   * Proposes at most `length` tokens, assuming that `after` is committed first. Their confidences are the length of the
+   * match before them divided by 10; `AcceptanceByConfidence` maps them to probabilities.
    */
   propose(length: number, after: readonly number[] = []): Block {
     const text = after.length > 0 ? [...this.#tokens, ...after] : this.#tokens;

@@ -7,7 +7,7 @@ import { PromptLookupProposer } from './prompt-lookup.ts';
 export interface Proposer {
   /** Appends committed tokens. */
   push(tokens: readonly number[]): void;
-  /** At most `length` tokens, for the case that those of `after` are committed first. */
+  /** Proposes at most `length` tokens, assuming that `after` is committed first. */
   propose(length: number, after: readonly number[]): Block;
 }
 
