@@ -1,4 +1,4 @@
-"""Experiments: what the product does not use, with the commands that measured it.
+"""Experiments with features that the product does not use, and the commands that measured them.
 
 usage, in training/: python -m research COMMAND [options]
 

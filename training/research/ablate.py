@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--rows", type=pathlib.Path, default=pathlib.Path(__file__).parent / "recipes" / "ablation-rows.yaml")
     add("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
-    add("--samples", type=pathlib.Path, default=pathlib.Path("work/samples"), help="what all rows learn from")
+    add("--samples", type=pathlib.Path, default=pathlib.Path("work/samples"), help="training samples of all rows")
     add("--held", type=pathlib.Path, nargs="+", required=True, help="held-out samples, a folder for each condition")
     add("--out", type=pathlib.Path, default=pathlib.Path("work/ablations"))
     add("--only", nargs="*", help="names of the rows to run")
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def distill_settings(args: argparse.Namespace, settings: dict, out: pathlib.Path) -> argparse.Namespace:
-    """`distill`'s settings of a row; unknown names are refused."""
+    """`distill`'s settings of a row; unknown names are rejected."""
     parser = argparse.ArgumentParser(prog="ptp-train ablate")
     distill.add_arguments(parser)
     shared = {"target": args.target, "samples": args.samples, "held": args.held[0], "out": out, "minutes": args.minutes}
@@ -66,7 +66,7 @@ def impossible_pairs(
     target: Target, drafter: Drafter, outputs: TargetOutputs, count: int, inside: Tensor
 ) -> tuple[int, int]:
     """Counts drafted two-token beginnings that the target cannot produce, because the second token has probability 0 after
-    temperature, top-k and top-p, and all those checked; `count` starts per sequence."""
+    temperature, top-k and top-p; and all beginnings checked, from `count` starts per sequence."""
     starts = spread(outputs, drafter.config.length)[:, :: GENERATED // count]
     tokens, _ = proposals(drafter, outputs, starts, inside)
     never = total = 0

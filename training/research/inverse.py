@@ -3,7 +3,7 @@
 For a piece t_1 .. t_L of text, the uniforms under which the drafter would produce it are found position by position: P_k is the
 drafter's own distribution given u_1 .. u_{k-1}, and u_k is drawn inside the interval of t_k under it. The loss is cross-entropy
 on all positions at once, with these uniforms. With --length 1 it is plain next-token training, the baseline; with --method
-independent, positions see nothing of the tokens before them, which shows the value of the uniforms.
+independent, positions see nothing of earlier tokens, which shows the value of the uniforms.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--init",
         type=pathlib.Path,
-        help="start from the layers --source of this target, or of what `inverse` trained, and have its sizes",
+        help="start from the layers --source of this target, or from a drafter of `inverse`, with the same sizes",
     )
     add("--context", type=integer(2), default=512, help="tokens of a window")
     add("--completions", type=integer(1), default=256, help="completions per step")
@@ -119,7 +119,7 @@ def start(args: argparse.Namespace) -> Drafter:
 
 @torch.no_grad()
 def continued(args: argparse.Namespace, old: Drafter) -> Drafter:
-    """A drafter with all that `old`, of the same sizes, has learnt: to go on with another --length, --method or --rank."""
+    """A drafter with the weights of `old`, which has the same sizes, to continue with another --length, --method or --rank."""
     c = old.config
     own = c.kind == "separate" and c.method != "o"
     require(own, f"--init must be a drafter that `inverse` trained, got one of --kind {c.kind}, --method {c.method}")

@@ -34,13 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=pathlib.Path, default=pathlib.Path("work/walk"), help="folder for the tokens, as of `tokenizer`")
     add("--tokens", type=integer(10_000), default=2_000_000, help="to train on; 1 in 50 is held out")
     add("--vocab-size", type=integer(64, 4096), default=Walk.vocab)
-    add("--momentum", type=number(0, 1), default=Walk.momentum, help="share of a step that is made again")
+    add("--momentum", type=number(0, 1), default=Walk.momentum, help="share of a step that is repeated")
     add("--deviation", type=number(0, 1000, above=True), default=Walk.deviation, help="of a step, tokens")
     add("--seed", type=integer(0), default=0)
 
 
 def fold(y: int, vocab: int) -> int:
-    """Reflected at 0 and vocab - 1, as often as it takes."""
+    """Reflects at 0 and vocab - 1, as often as needed."""
     y %= 2 * (vocab - 1)
     return y if y < vocab else 2 * (vocab - 1) - y
 
@@ -59,7 +59,7 @@ def walked(law: Walk, tokens: int, rng: np.random.Generator) -> np.ndarray:
 def probabilities(law: Walk, before: Tensor, last: Tensor) -> Tensor:
     """Distribution of the next token after two tokens [N]: float64 [N, vocab]."""
     mean = last + law.momentum * (last - before).double()
-    # the mean is in (-vocab, 2 vocab), and 9 standard deviations are further than any float64 tells
+    # the mean is in (-vocab, 2 vocab), and probabilities beyond 9 standard deviations vanish in float64
     reach = law.vocab + math.ceil(9 * law.deviation)
     y = torch.arange(-reach, law.vocab + reach)
     edges = (torch.cat([y, y[-1:] + 1]) - 0.5 - mean[:, None]) / law.deviation
@@ -69,7 +69,7 @@ def probabilities(law: Walk, before: Tensor, last: Tensor) -> Tensor:
 
 
 def perplexity(law: Walk, ids: np.ndarray) -> float:
-    """exp of the mean cross-entropy of the law itself along a walk: no model has a lower one but by chance."""
+    """exp of the mean cross-entropy of the law itself along a walk: a lower bound for models, up to chance."""
     x = torch.from_numpy(ids.astype(np.int64))
     before, last, next_one = (x[i : len(x) - 2 + i].split(512) for i in range(3))
     parts = [probabilities(law, b, a).gather(1, n[:, None]) for b, a, n in zip(before, last, next_one, strict=True)]

@@ -33,10 +33,10 @@ SIZES = (
 )
 
 
-def refusal(*words):
-    with pytest.raises(SystemExit) as refused:
+def error_of(*words):
+    with pytest.raises(SystemExit) as raised:
         main([str(w) for w in words])
-    return str(refused.value)
+    return str(raised.value)
 
 
 def test_help_lists_the_commands_in_order_without_loading_pytorch():
@@ -60,21 +60,21 @@ def test_every_command_explains_itself(command, capsys):
     assert "--work" in capsys.readouterr().out
 
 
-def test_refusals_name_option_limit_and_value():
+def test_errors_name_option_limit_and_value():
     assert (
-        refusal("tokenizer", "--vocab-size", 100)
+        error_of("tokenizer", "--vocab-size", 100)
         == "ptp-train tokenizer: --vocab-size must be in [257, 32768], got 100"
     )
-    assert refusal("target", "--width", "100").endswith("--width must be a multiple of 64 in [64, 8192], got 100")
-    assert refusal("target", "--rate", "nan").endswith("--rate must be in (0, 1], got nan")
-    assert refusal("target", "--layerz=3").endswith("--layerz=3 is unknown: did you mean --layers?")
-    assert refusal("targets") == "ptp-train: command targets is unknown: did you mean target?"
-    assert "--split must be one of" in refusal("teacher-samples", "--split", "test")
-    assert refusal("target", "--take", "0,96").endswith("--take must be comma-separated integers in [0, 95], got 0,96")
+    assert error_of("target", "--width", "100").endswith("--width must be a multiple of 64 in [64, 8192], got 100")
+    assert error_of("target", "--rate", "nan").endswith("--rate must be in (0, 1], got nan")
+    assert error_of("target", "--layerz=3").endswith("--layerz=3 is unknown: did you mean --layers?")
+    assert error_of("targets") == "ptp-train: command targets is unknown: did you mean target?"
+    assert "--split must be one of" in error_of("teacher-samples", "--split", "test")
+    assert error_of("target", "--take", "0,96").endswith("--take must be comma-separated integers in [0, 95], got 0,96")
 
 
-def test_missing_inputs_are_refused_with_the_command_that_makes_them(tmp_path):
-    message = refusal("tokenizer", "--work", tmp_path)
+def test_errors_for_missing_inputs_name_the_command_that_makes_them(tmp_path):
+    message = error_of("tokenizer", "--work", tmp_path)
     assert message.endswith(f"--corpus must exist, {tmp_path}/corpus is missing: `ptp-train corpus` makes it")
 
 
@@ -139,7 +139,7 @@ def start_of_recipe(text, tmp_path, **target):
     return write_recipe(tmp_path / "recipe.yaml", steps)
 
 
-def test_recipe_runs_its_steps_once_and_again_what_changed(text, tmp_path, capsys):
+def test_recipe_runs_steps_once_and_reruns_changed_ones(text, tmp_path, capsys):
     recipe, work = start_of_recipe(text, tmp_path), tmp_path / "work"
     main(["run", str(recipe), "--work", str(work)])
     first = capsys.readouterr().out
@@ -167,16 +167,16 @@ def test_recipe_is_checked_as_a_whole_before_its_first_step(text, tmp_path):
         "tokenizer.corpus=nowhere": "--corpus must exist, nowhere is missing",
         "tokens": "--set must be STEP.OPTION=VALUE, got tokens",
     }.items():
-        assert message in refusal("run", start_of_recipe(text, tmp_path), "--work", work, "--set", change)
+        assert message in error_of("run", start_of_recipe(text, tmp_path), "--work", work, "--set", change)
     assert not work.exists()
 
 
-def test_recipes_that_are_none_are_refused(tmp_path, monkeypatch):
+def test_invalid_recipes_are_rejected(tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "FOLDERS", recipes.FOLDERS[:1])  # other tests add those of research/
-    assert "two steps are named corpus" in refusal("run", write_recipe(tmp_path / "r", ["corpus", "corpus"]))
-    assert "did you mean distill?" in refusal("run", write_recipe(tmp_path / "r", ["distil"]))
-    assert "steps must be a list" in refusal("run", write_recipe(tmp_path / "r", {}))
-    assert "RECIPE must be a file or one of continue, cpu-default, gpu-default, hugging-face, tiny" in refusal(
+    assert "two steps are named corpus" in error_of("run", write_recipe(tmp_path / "r", ["corpus", "corpus"]))
+    assert "did you mean distill?" in error_of("run", write_recipe(tmp_path / "r", ["distil"]))
+    assert "steps must be a list" in error_of("run", write_recipe(tmp_path / "r", {}))
+    assert "RECIPE must be a file or one of continue, cpu-default, gpu-default, hugging-face, tiny" in error_of(
         "run", "nothing"
     )
 
@@ -207,7 +207,7 @@ def train(tokens, out, *more):
     return torch.load(out)
 
 
-def test_an_interrupted_target_becomes_what_an_unbroken_one_is(tokens, tmp_path, monkeypatch):
+def test_an_interrupted_run_gives_the_same_target_as_an_uninterrupted_one(tokens, tmp_path, monkeypatch):
     whole = train(tokens, tmp_path / "whole.pt", "--tokens", "640")
     broken = tmp_path / "broken.pt"
     update, calls = Progress.update, []
@@ -225,7 +225,7 @@ def test_an_interrupted_target_becomes_what_an_unbroken_one_is(tokens, tmp_path,
     assert train(tokens, broken, "--tokens", "640")["identity"] == whole["identity"]
 
 
-def test_init_goes_on_from_a_target_with_lower_rates(tokens, tmp_path):
+def test_init_continues_from_a_target_with_lower_rates(tokens, tmp_path):
     first = train(tokens, tmp_path / "first.pt", "--tokens", "128")
     main(
         [
@@ -253,7 +253,7 @@ def test_init_goes_on_from_a_target_with_lower_rates(tokens, tmp_path):
         train(tokens, tmp_path / "next.pt", "--tokens", "128")
 
 
-def test_progress_writes_lines_and_events_and_goes_on_after_resuming(tmp_path, capsys):
+def test_progress_writes_lines_and_events_and_continues_after_resuming(tmp_path, capsys):
     logs = tmp_path / "distill"
     with Progress(logs, 10, "steps", seconds=0, settings={"seed": 1}) as progress:
         for step in range(1, 7):

@@ -56,7 +56,7 @@ def test_grpc_example(url):
     assert lines[-1] == "INVALID_ARGUMENT in temperature: `temperature` must be in [0, 2], got 3"
 
 
-def test_streams_are_what_whole_answers_are(client):
+def test_streams_equal_whole_answers(client):
     whole = client.completions.create(**ASKED, prompt="export class ", logprobs=2)
     pieces = list(client.completions.create(**ASKED, prompt="export class ", stream=True))
     assert "".join(piece.choices[0].text for piece in pieces) == whole.choices[0].text
@@ -65,7 +65,7 @@ def test_streams_are_what_whole_answers_are(client):
     assert plain.choices[0].text == whole.choices[0].text
 
 
-def test_chat_and_responses_say_the_same(client):
+def test_chat_and_responses_give_the_same_text(client):
     chat = client.chat.completions.create(**ASKED, messages=MESSAGES, logprobs=True, top_logprobs=3)
     assert len(chat.choices[0].logprobs.content) == 24
     asked = {name: value for name, value in ASKED.items() if name not in ("max_tokens", "seed")}
@@ -77,7 +77,7 @@ def test_chat_and_responses_say_the_same(client):
     assert client.responses.create(**asked, **more).output_text == text
 
 
-def test_forms_and_tools(client):
+def test_response_formats_and_tools(client):
     asked = ASKED | {"max_tokens": 200}
     form = {"type": "json_schema", "json_schema": {"name": "queue", "schema": SCHEMA, "strict": True}}
     formed = client.chat.completions.create(**asked, messages=MESSAGES, response_format=form)

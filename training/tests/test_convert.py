@@ -182,7 +182,7 @@ def test_a_checkpoint_is_exported_with_its_special_tokens_and_first_layers(tmp_p
     assert fields["llama.block_count"].contents() == 2
 
 
-def test_what_cannot_be_exported_is_refused(target, tmp_path):
+def test_unsupported_exports_are_rejected(target, tmp_path):
     with pytest.raises(SystemExit, match="--out must be given with --to hf"):
         main(["export", "--to", "hf", "--from", str(target[1])])
     with pytest.raises(SystemExit, match="--type must be one of f32, f16 with --to hf, got q8_0"):

@@ -165,7 +165,7 @@ def tokens():
     return np.random.default_rng(1).integers(0, CONFIG.vocab, 40).tolist()
 
 
-def test_target_says_what_the_module_says(pair, folder, tokens):
+def test_target_graph_equals_the_module(pair, folder, tokens):
     picks, logprobs = write(session(folder / "target.b1.onnx"), tokens, [40])
     logits = pair[0](torch.tensor([tokens]))[0]
     assert picks.tolist() == logits.argmax(-1).tolist()
@@ -186,7 +186,7 @@ def test_target_samples_as_the_reference_does(pair, folder, tokens, setting):
     assert agree > 0.97  # a u within rounding of a border may fall on either side
 
 
-def test_the_most_probable_tokens_are_told(pair, folder, tokens):
+def test_the_most_probable_tokens_are_returned(pair, folder, tokens):
     out = run(
         session(folder / "target.b1.onnx"),
         context_feeds([(Cache(CONFIG.layers), tokens)])
@@ -277,7 +277,7 @@ def as_stored(drafter: Drafter) -> Drafter:
 
 @pytest.mark.parametrize("setting", [(0.7, 50.0, 0.9), (0.0, 0.0, 1.0), (1.0, 0.0, 1.0)])
 @pytest.mark.parametrize("slots", [1, 4])
-def test_drafter_says_what_the_module_says(pair, folder, tokens, setting, slots):
+def test_drafter_graph_equals_the_module(pair, folder, tokens, setting, slots):
     """Branches at several depths of a context, half of which is cached and half read in this run."""
     target, drafter = pair[0], as_stored(pair[1])
     temperature, top_k, top_p = setting
@@ -373,7 +373,7 @@ def test_sampler_answers_the_shared_vectors(tmp_path, kind, file, size, vocab):
 
 
 @pytest.mark.parametrize("kind", ["cdf", "tree"])
-def test_sampler_agrees_with_the_reference_on_every_way(tmp_path, kind):
+def test_sampler_agrees_with_the_reference_on_every_path(tmp_path, kind):
     rng = np.random.default_rng(6)
     vocab, count = 300, 400
     logits = (rng.standard_normal((count, vocab)) * rng.choice([0.2, 1, 4], (count, 1))).astype(np.float32)
@@ -410,7 +410,7 @@ def test_min_p_comes_before_top_k_and_top_p(tmp_path, kind):
     assert (got == expected).mean() > 0.99
 
 
-def test_adjustments_change_what_is_asked_and_no_bit_else(tmp_path):
+def test_adjustments_change_only_the_requested_logits(tmp_path):
     rng = np.random.default_rng(9)
     rows, vocab = 6, 50
     logits = rng.standard_normal((rows, vocab)).astype(np.float32)

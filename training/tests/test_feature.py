@@ -86,7 +86,7 @@ def test_the_first_token_is_the_targets_own(pair, tokens, setting):
     assert draft[:1] == continued(target, drafter.config.pick, tokens[:20], u[:1], setting)
 
 
-def test_what_the_first_token_is_known_not_to_be_is_not_drafted(pair, tokens):
+def test_an_excluded_first_token_is_not_drafted(pair, tokens):
     target, drafter = pair
     x, cache = target.read(torch.tensor([tokens[:20]]), len(target.layers))
     given = Given(*target.predict(x[:, -1:]))
@@ -96,7 +96,7 @@ def test_what_the_first_token_is_known_not_to_be_is_not_drafted(pair, tokens):
     assert drafter.draft(*asked, first, given)[:, :, 0] != first
 
 
-def test_it_sees_nothing_of_the_first_token_but_its_embedding(pair, tokens):
+def test_it_sees_only_the_embedding_of_the_first_token(pair, tokens):
     """In drafting the first token has no keys and values yet, so training must not use them either."""
     target, drafter = pair
     u = torch.rand(1, 1, LENGTH, drafter.config.coordinates)
@@ -183,7 +183,7 @@ def test_the_graph_finds_where_a_block_goes_wrong_and_drafts_from_there(pair, fo
             np.testing.assert_allclose(out["confidence"][i], chances, atol=1e-4, rtol=0)
 
 
-def test_a_reader_becomes_one(pair):
+def test_a_reader_becomes_a_feature_drafter(pair):
     target, drafter = pair
     old = Drafter(replace(drafter.config, kind="reader"), target)
     liven(old)

@@ -182,7 +182,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("changes", "message"), REFUSED)
-def test_what_is_not_computed_is_refused_by_name(llama, tmp_path, changes, message):
+def test_unsupported_configurations_are_rejected_by_field(llama, tmp_path, changes, message):
     for path in llama.iterdir():
         (tmp_path / path.name).symlink_to(path)
     raw = json.loads((llama / "config.json").read_text()) | changes
@@ -192,7 +192,7 @@ def test_what_is_not_computed_is_refused_by_name(llama, tmp_path, changes, messa
         hugging_face.load(tmp_path)
 
 
-def test_a_window_that_is_off_or_long_enough_is_no_matter(llama):
+def test_a_window_that_is_off_or_long_enough_is_accepted(llama):
     raw = json.loads((llama / "config.json").read_text())
     for changes in ({"sliding_window": 256}, {"sliding_window": 9, "use_sliding_window": False}):
         assert hugging_face.read_config(raw | changes).context == 256
@@ -201,7 +201,7 @@ def test_a_window_that_is_off_or_long_enough_is_no_matter(llama):
         hugging_face.read_config(raw | {"sliding_window": 9, "layer_types": ["sliding_attention"]})
 
 
-def test_weights_that_cannot_be_used_are_refused_by_name(llama, tmp_path):
+def test_unusable_weights_are_rejected_by_name(llama, tmp_path):
     (tmp_path / "config.json").write_bytes((llama / "config.json").read_bytes())
     with pytest.raises(SystemExit, match="has no model.safetensors"):
         hugging_face.load(tmp_path)

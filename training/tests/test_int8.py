@@ -153,6 +153,6 @@ def test_products_in_integers_are_near_those_in_floats(tmp_path, precision):
     assert ("DynamicQuantizeMatMul" in kinds) == (precision == "int8-fused") and not kinds & {"MatMul", "Gemm"}
 
 
-def test_a_target_cannot_be_exported_in_what_is_not_batch_invariant():
+def test_a_target_must_have_a_batch_invariant_precision():
     with pytest.raises(SystemExit):
         main(["export", "--id", "x", "--target-precision", "int8-fused"])

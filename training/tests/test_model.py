@@ -76,7 +76,7 @@ def test_a_completion_depends_on_its_own_past_only(pair):
 
 
 @torch.no_grad()
-def test_independent_prediction_is_told_nothing():
+def test_independent_prediction_sees_no_uniforms():
     torch.manual_seed(1)
     target = Target(CONFIG)
     pair = target, Drafter(DrafterConfig(CONFIG, source=(0, 3), length=4, method="independent", rank=0), target)
@@ -116,7 +116,7 @@ def test_saved_models_load_equal(pair, tmp_path):
 
 
 @pytest.mark.parametrize("pair", ["c by a tree, sequential head"], indirect=True)
-def test_a_compiled_drafter_says_the_same(pair):
+def test_a_compiled_drafter_gives_the_same_drafts(pair):
     """Traced as on a GPU, for two lengths of context."""
     compiled = torch.compile(pair[1], backend="eager")
     for length in (24, 31):
@@ -127,7 +127,7 @@ def test_a_compiled_drafter_says_the_same(pair):
         found.sum().backward()
 
 
-def test_a_grown_target_says_the_same_and_learns_by_its_new_parts():
+def test_a_grown_target_keeps_its_outputs_and_trains_its_new_parts():
     torch.manual_seed(3)
     small = Target(Config(60, 64, 2, 2, 1, head_width=32, hidden=80, context=64, epsilon=1e-12))
     for p in small.parameters():
@@ -153,13 +153,13 @@ def test_a_grown_target_says_the_same_and_learns_by_its_new_parts():
         ({"qkv_bias": True}, "without biases"),
     ],
 )
-def test_what_cannot_grow_is_refused(changed, message):
+def test_impossible_growth_is_rejected(changed, message):
     old = Config(60, 64, 2, 2, 1, head_width=32, hidden=80, qkv_bias=changed.get("qkv_bias", False))
     with pytest.raises(SystemExit, match=message):
         grow.check(old, replace(old, **changed))
 
 
-def test_a_small_model_of_some_layers_computes_what_these_do():
+def test_a_model_of_some_layers_computes_the_same_as_these_layers():
     torch.manual_seed(5)
     large = Target(Config(60, 64, 4, 2, 1, head_width=32, hidden=80, context=64))
     small = taken(large, (0, 3))

@@ -98,7 +98,7 @@ def test_from_tokenizer_to_figures(folder, capsys, monkeypatch):
             assert 1 <= measured["tokens_per_call"] <= 5
 
 
-def test_a_reader_goes_on_as_a_feature_drafter(folder, capsys):
+def test_a_reader_continues_as_a_feature_drafter(folder, capsys):
     w = folder
     pair = ("--target", w / "target.pt", "--samples", w / "samples", "--threads", 1)
     shape = ("--kind", "feature", "--length", 4, "--completions", 16)
@@ -164,14 +164,14 @@ def test_a_separate_drafter_can_start_from_the_target(folder):
         ptp_train("distill", *pair, *tiny, "--from-target")
 
 
-def test_prompt_lookup_proposes_what_followed_the_longest_match():
+def test_prompt_lookup_proposes_the_continuation_of_the_longest_match():
     text = np.array([1, 2, 3, 4, 9, 2, 3, 5, 6, 1, 2, 3])
     assert continuation(text, 3, 4).tolist() == [4, 9, 2, 3]
     assert continuation(text, 2, 2).tolist() == [5, 6]
     assert continuation(np.array([1, 2]), 3, 4).tolist() == []
 
 
-def test_bad_settings_are_refused_before_any_work(folder):
+def test_bad_settings_are_rejected_before_any_work(folder):
     with pytest.raises(SystemExit, match="multiple of --context 1024, got 1000"):
         ptp_train("target", "--data", folder, "--out", folder / "x.pt", "--batch-tokens", 1000)
     with pytest.raises(SystemExit, match="must be in"):

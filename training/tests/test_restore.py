@@ -83,7 +83,7 @@ def test_a_second_export_stores_the_same(tmp_path, shape, forms):
                 np.testing.assert_array_equal(second[key], value, err_msg=key)
 
 
-def test_the_vocabulary_takes_the_ids_of_a_tokenizer_that_is_there(tmp_path):
+def test_the_vocabulary_takes_the_ids_of_an_existing_tokenizer(tmp_path):
     exact = Form("float32", "exact")
     target, drafter, folder = written(tmp_path, "feature", exact, exact)
     order = np.concatenate([[0], np.random.default_rng(0).permutation(np.arange(1, 257))])
@@ -100,7 +100,7 @@ def test_the_vocabulary_takes_the_ids_of_a_tokenizer_that_is_there(tmp_path):
     torch.testing.assert_close(new_drafter.embedding.weight, drafter.embedding.weight[order], rtol=0, atol=0)
 
 
-def test_other_tokens_are_refused(tmp_path):
+def test_other_tokens_are_rejected(tmp_path):
     _, _, folder = written(tmp_path, "feature", Form(), Form())
     tokens = tmp_path / "work" / "tokens"
     tokens.mkdir(parents=True)

@@ -152,7 +152,7 @@ def changed(folder: pathlib.Path, file: str, **changes) -> None:
     (folder / file).write_text(json.dumps(raw | changes))
 
 
-def test_special_tokens_and_template_are_taken_along(tmp_path):
+def test_special_tokens_and_template_are_exported(tmp_path):
     hugging_face_folder(tmp_path, "llama", begins=True)
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     special = lambda: tuple(import_hf.special_tokens(tmp_path, tokenizer, 384).values())  # noqa: E731
@@ -180,7 +180,7 @@ def test_special_tokens_and_template_are_taken_along(tmp_path):
         assert import_hf.chat_template(tmp_path) == "{{ a }}"
 
 
-def test_tokenizers_that_the_server_cannot_use_are_refused(tmp_path):
+def test_tokenizers_that_the_server_cannot_use_are_rejected(tmp_path):
     tokenizer = byte_level_bpe(begins=False)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(SystemExit, match="must have token ids below vocab_size 383, got 383"):
@@ -193,7 +193,7 @@ def test_tokenizers_that_the_server_cannot_use_are_refused(tmp_path):
         import_hf.read_tokenizer(tmp_path, 384)
 
 
-def test_a_folder_of_a_target_alone_says_what_it_is(tmp_path):
+def test_the_manifest_of_a_target_alone_is_complete(tmp_path):
     hugging_face_folder(tmp_path / "hf", "qwen2", begins=False)
     work, out = tmp_path / "work", tmp_path / "model"
     ptp_train(import_hf, **{"from": tmp_path / "hf"}, out=work / "t.pt", tokens=work / "tokens", context=100)

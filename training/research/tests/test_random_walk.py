@@ -12,7 +12,7 @@ from research.random_walk import Walk
 
 
 @pytest.mark.parametrize("deviation", [6, 100])
-def test_the_law_is_what_the_walk_does(deviation):
+def test_the_walk_follows_its_law(deviation):
     """Compares frequencies of the places reached from near one end, where the walk is reflected."""
     pairs, law = 40_000, Walk(vocab=64, momentum=0.8, deviation=deviation)
     noise = np.random.default_rng(3).normal(scale=law.deviation, size=pairs)

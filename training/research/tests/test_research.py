@@ -104,7 +104,7 @@ def test_inverse_training_reports_perplexity(folder, capsys):
         ptp_train("inverse", "--data", folder / "tokens", "--method", "o", "--out", folder / "x.pt")
 
 
-def test_inverse_training_goes_on_from_plain_training(folder):
+def test_inverse_training_continues_from_plain_training(folder):
     """The first position still predicts what plain training taught it, with any method."""
     common = (
         "inverse",

@@ -55,7 +55,7 @@ def test_a_second_pass_sees_the_tokens_of_the_first(rank):
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_embeddings_have_as_many_features_as_they_say(kind):
+def test_embeddings_have_their_declared_number_of_features(kind):
     u = torch.rand(5, 3)
     assert features(kind, u, 0).shape == (5, 3 * EMBEDDINGS[kind].count(0))
 

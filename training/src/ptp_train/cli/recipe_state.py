@@ -44,7 +44,7 @@ def inputs(args: argparse.Namespace) -> dict[str, str]:
 
 
 def begin(args: argparse.Namespace) -> dict:
-    """State before a step, for `finish`."""
+    """State before a step; pass it to `finish`."""
     return {"options": options_of(args), "inputs": inputs(args), "began": time.time()}
 
 

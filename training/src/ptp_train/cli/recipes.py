@@ -123,8 +123,8 @@ def parse_step(step: str, options: dict[str, Any], folder: pathlib.Path, work: p
             words.append(f"{flag}={values[0]}")
     try:
         return commands.parse(step.split("/")[0], words, step)
-    except SystemExit as refused:
-        raise SystemExit(f"step {step}: {refused}") from None
+    except SystemExit as error:
+        raise SystemExit(f"step {step}: {error}") from None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -151,8 +151,8 @@ def plan(args: argparse.Namespace) -> list[argparse.Namespace]:
         settings = parse_step(name, options, path.parent, getattr(args, "work", WORK))
         try:
             commands.check(settings, made)
-        except SystemExit as refused:
-            raise SystemExit(f"step {name}: {refused}") from None
+        except SystemExit as error:
+            raise SystemExit(f"step {name}: {error}") from None
         made.append(settings)
     return made
 

@@ -119,7 +119,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def unknown_option(given: str, valid: list[str]) -> str:
-    """Error message for an unknown option, step or command, with the nearest valid one."""
+    """Message for an unknown option, step or command, with the nearest valid one."""
     near = difflib.get_close_matches(given.split("=")[0], valid, 1, 0.5)
     return f"{given} is unknown{f': did you mean {near[0]}?' if near else ''}"
 

@@ -60,7 +60,7 @@ def split_of(package: str, path: str, held: set[str]) -> str:
 
 
 def documents_in(folder: pathlib.Path, pattern: str) -> Iterator[tuple[pathlib.Path, str]]:
-    """Relative paths and cleaned texts of the files under a folder, shallow ones first, without nested node_modules."""
+    """Relative paths and cleaned texts of the files under a folder, shallow paths first, without nested node_modules."""
     for file in sorted(folder.rglob(pattern), key=lambda f: (len(f.parts), str(f))):
         path = file.relative_to(folder)
         if "node_modules" in path.parts or not file.is_file():

@@ -1,4 +1,4 @@
-"""Writes the prompts of the benchmarks: beginnings of held-out files, which training never sees."""
+"""Writes the prompts of the benchmarks: beginnings of held-out files, which are never trained on."""
 
 import argparse
 import json

@@ -94,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--separator",
-        help=f"token before every document (default: {END_OF_TEXT}; with --use, what begins or ends a text of --target)",
+        help=f"token before every document (default: {END_OF_TEXT}; with --use, the one that begins or ends texts of --target)",
     )
     add(
         "--target",

@@ -1,4 +1,5 @@
-"""Builds manifest.json of a model folder: the server's settings and facts for readers. Its schema is protocol/src/manifest.ts."""
+"""Builds manifest.json of a model folder: the properties that the server needs, and information for readers. Its schema is
+protocol/src/manifest.ts."""
 
 import datetime
 import hashlib

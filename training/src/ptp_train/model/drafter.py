@@ -1,12 +1,12 @@
-"""The drafter: drafts of L tokens, from the context and the uniforms of their positions, in one call.
+"""The drafter: predicts drafts of L tokens in one call, from the context and the uniforms of their positions.
 
 Two streams. Context tokens go through the context stream, whose keys and values the server caches. Positions to predict, the
 u-positions, go through `layers`, which attend to the context and to earlier u-positions of their draft. Four kinds:
 
-- `feature`: the context stream is the whole frozen target. It picks the first token of a draft itself; u-positions start from
-  this token and the hidden state that it came from (EAGLE's feature, Li et al. 2024, arXiv 2401.15077), go through layers of
-  their own and predict the other tokens.
-- `reader`: the context stream is the first layers of the frozen target; u-positions have layers of their own.
+- `feature`: the context stream is the whole frozen target and picks the first token of a draft. U-positions start from that
+  token and the hidden state that predicted it (EAGLE's feature, Li et al. 2024, arXiv 2401.15077), go through separate layers
+  and predict the other tokens.
+- `reader`: the context stream is the first layers of the frozen target; u-positions have separate layers.
 - `lora`: both streams are the target; low-rank adapters act on u-positions only (the paper's gated LoRA).
 - `separate`: an independent transformer with one set of layers for both streams (the paper's scaling study).
 
@@ -34,7 +34,7 @@ class Given(NamedTuple):
     """Outputs of a `feature` drafter's context stream for the first token of each draft."""
 
     feature: Tensor
-    """[B, N, width]: the normalised last hidden states of the tokens before."""
+    """[B, N, width]: the normalised last hidden states that predict this token."""
     logits: Tensor | None
     """[B, N, V]: their logits; `draft` needs them, training does not."""
 
@@ -181,8 +181,8 @@ class Drafter(nn.Module):
     ) -> Tensor:
         """The drafted tokens [B, N, L]; arguments as in `hidden`.
 
-        excluded [B, N]: a token that the first of each draft is known not to be, or -1. A branch for the case that the target
-        rejects a drafted token starts at that token's position, and would otherwise draft it again. given: for `feature`.
+        excluded [B, N]: a token that cannot be the first of each draft, or -1: a branch for the rejection of a drafted token
+        starts at that token's position and would otherwise draft it again. given: for `feature`.
         """
         if given is None:
             return self._predicted(cache, last, starts, u, conditions, excluded)

@@ -22,7 +22,7 @@ class DrafterConfig:
     """Layer j reads the keys and values of context layer source[j] and is initialised with its weights. A `separate` drafter
     reads itself, and is initialised from the target only by `start_from`."""
     length: int = 8
-    """Longest draft that it is trained for, L. With `feature` its first token comes from the context stream."""
+    """Length of the longest draft in training, L. With `feature` its first token comes from the context stream."""
     kind: str = "reader"
     method: str = "c"
     pick: str = "tree"
@@ -54,5 +54,5 @@ class DrafterConfig:
 
     @property
     def given(self) -> int:
-        """Number of first tokens of a draft that the context stream picks."""
+        """Number of leading draft tokens that the context stream picks."""
         return 1 if self.kind == "feature" else 0

@@ -19,7 +19,7 @@ SCALED = ("width", "layers", "heads", "kv_heads", "hidden")
 
 
 def check(old: Config, new: Config) -> None:
-    """Exits naming the size that `old` cannot grow to."""
+    """Exits naming a size that `old` cannot grow to."""
     for name in SCALED:
         given, least = getattr(new, name), getattr(old, name)
         require(given >= least, f"{name} must be at least that of --init, {least}, got {given}")
@@ -86,7 +86,7 @@ def grown(old: Target, c: Config) -> Target:
 
 
 def check_drafter(old: DrafterConfig, new: DrafterConfig) -> None:
-    """Exits naming a setting in which the grown drafter must not differ."""
+    """Exits if a setting differs that growing cannot change."""
     for name in ("method", "pick", "embedding", "frequencies", "rank", "length", "lora_rank"):
         mine, given = getattr(old, name), getattr(new, name)
         require(mine == given, f"--{name.replace('_', '-')} must be that of --init, {mine}, got {given}")

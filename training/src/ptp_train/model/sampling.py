@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TIES = 16
-"""Most tokens of equal probability at the border of top-k that are ordered by id."""
+"""Maximum number of tokens with equal probability at the border of top-k that are ordered by id."""
 
 
 def shape(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:

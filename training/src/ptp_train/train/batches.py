@@ -14,7 +14,7 @@ from ..model.transformer import KeyValue, Target
 from .samples import GENERATED
 
 COMMON = 0.02
-"""Least share of the sequences of a sampling condition that gets its own entry in `mixture`."""
+"""Minimum share of sequences for a sampling condition to get its own entry in `mixture`."""
 
 
 class Samples:
@@ -86,7 +86,8 @@ def batch_size(file: dict, tokens: int) -> int:
 
 
 class TargetOutputsCache:
-    """The target's outputs for batches of sequences: computed for each batch, or once for fixed batches and kept in float16."""
+    """The target's outputs for batches of sequences: computed anew for each batch, or once for fixed batches and kept in
+    float16."""
 
     def __init__(self, target: Target, pick: str, samples: Samples, tokens: int, layers: tuple[int, ...] | None):
         """layers: those whose keys and values are kept; None computes every batch anew."""

@@ -2,7 +2,7 @@
 
 For random starts, uniforms are drawn inside each token's interval by Beta(b, b); b < 1 prefers the borders, where mistakes are
 made. O-PTP learns the token; C-PTP and independent prediction learn the token (ce) or the target's whole distribution (kl).
-Late positions weigh less (decay^k).
+Later positions have less weight (decay^k).
 """
 
 import argparse
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--init", type=pathlib.Path, help="continue from this drafter of the same shape, grown if the target is larger")
     add("--loss", choices=LOSSES, default="kl")
     add("--completions", type=integer(1), default=256, help="drafts per step")
-    add("--context-tokens", type=integer(512), default=2048, help="tokens of a step's sequences in all")
+    add("--context-tokens", type=integer(512), default=2048, help="total tokens of a step's sequences")
     add(
         "--keep",
         action="store_true",

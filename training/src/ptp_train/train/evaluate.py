@@ -2,8 +2,8 @@
 
 Coupled decoding with uniforms drawn inside a sequence's intervals produces exactly this sequence, so walking along it with the
 drafter's drafts counts the tokens per target call, the target's own included, of a server that drafts and then verifies. In a
-server that drafts and verifies concurrently, the first drafted token is one that the verify returns anyway; this token is nearly
-free to a `feature` drafter, whose figure there is lower by nearly 1.
+server that drafts and verifies concurrently, the first drafted token is one that the verify returns anyway; a `feature`
+drafter gets this token almost for free, so its figure there is lower by nearly 1.
 """
 
 import argparse

@@ -14,4 +14,4 @@ def kl(logits: Tensor, answers: Tensor, p: Tensor) -> Tensor:
 
 
 LOSSES = {"ce": cross_entropy, "kl": kl}
-"""Each takes logits [R, V], answers [R], p [R, V] and gives [R]."""
+"""Losses by name: logits [R, V], answers [R], p [R, V] -> [R]."""

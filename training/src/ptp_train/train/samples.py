@@ -1,7 +1,7 @@
 """Writes sequences for distillation: continuations of corpus prompts by the target, the corpus (data) or a drafter (student).
 
 Each sequence has random sampling conditions, so that one drafter serves them all. Distillation runs the target over every
-sequence, also over those that it did not write.
+sequence, including those that it did not write.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from .device import device, use_threads
 GENERATED = 192
 """Tokens written per sequence."""
 READ = 64
-"""Prompt tokens per prefill step; more and fewer took longer on a CPU."""
+"""Prompt tokens per prefill step: the fastest number on a CPU."""
 WRITERS = ("teacher", "data", "student")
 PROMPTS = ((64, 0.5), (256, 0.3), (704, 0.2))
 """Prompt lengths in tokens, and their shares. The drafter has to see long contexts too."""
@@ -76,7 +76,7 @@ def write(target: Target, prompts: torch.Tensor, settings: torch.Tensor, generat
 def write_by_student(
     target: Target, drafter: Drafter, prompts: torch.Tensor, settings: torch.Tensor, generator: torch.Generator
 ) -> dict:
-    """Like `write`, by the drafter alone: draft after draft, without verification."""
+    """Like `write`, but by the drafter alone: draft after draft, without verification."""
     b, prompt = prompts.shape
     device = prompts.device
     temperature, top_k, top_p = (column[:, None, None] for column in settings.unbind(-1))

@@ -1,4 +1,4 @@
-"""The drafter as an ONNX graph: context stream, u-positions, then picks, position by position with a sequential head."""
+"""The drafter as an ONNX graph: context stream, u-positions, then picks (one position at a time with a sequential head)."""
 
 import numpy as np
 from onnx import helper
@@ -21,11 +21,11 @@ def context_of(drafter: Drafter, target: Target) -> tuple[Config, nn.Embedding, 
 
 
 def drafter_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: int) -> Graph:
-    """N packed context tokens through the context stream, M packed u-positions through the drafter's own layers.
+    """Runs N packed context tokens through the context stream, and M packed u-positions through the drafter's own layers.
 
     Context inputs: ids, pos, splits, mask_{i}, pk, pv as in `target_graph`, for the context layers 0 .. max(source).
     u inputs, M_i >= 1 of slot i, branch after branch: u [1, M, D]; upos [1, M]; last [1, M], the token before a branch, used
-    where first [1, M, 1] is 1 (the first u of a branch); excluded [1, M], a token that a position is known not to be, or -1;
+    where first [1, M, 1] is 1 (the first u of a branch); excluded [1, M], a token that a position cannot be, or -1;
     temperature, top_p, top_k [1, M, 1] (float, top_k 0 for no limit); usplits [slots] (only with several slots);
     umask_{i} [M_i, P_i + T_i + M_i]. With a sequential head also, for all W branches of at most K positions: grid [K, W], the
     index in M of a branch's k-th position (any index if it has none), and cell [M], k W + branch of each position.

@@ -1,9 +1,9 @@
 """A `feature` drafter as an ONNX graph.
 
-Its context stream is the whole target, so it can predict the verdict on a block that is being verified: it picks a token after
-each of the block's tokens, by the same uniforms. The block counts as accepted up to the first pick that differs; this pick is the
-first token of the draft, and the drafter's own layers continue from it. Each sequence so needs one draft, where other drafters
-need one for each place at which the block may fail.
+Its context stream is the whole target, so it can predict the verdict on a block under verification: it picks a token after each
+token of the block, with the same uniforms. The block counts as accepted up to the first pick that differs. This pick is the first
+token of the draft, and the drafter's own layers continue from it. So one draft per sequence suffices, where other drafters need
+one for each position at which the block may be rejected.
 """
 
 import numpy as np
@@ -18,7 +18,8 @@ from .weight_file import WeightFile
 
 
 def feature_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: int) -> Graph:
-    """N packed context tokens of `slots` sequences, B, through the target; then K tokens of each through the own layers.
+    """Runs N packed context tokens of B = `slots` sequences through the target, then K tokens of each through the drafter's
+    layers.
 
     Context inputs: ids, pos, splits, mask_{i}, pk, pv as in `target_graph`. Inputs of the check, for blocks of at most C - 1
     tokens: check_rows [B, C], the row in the run of the token before each block token (any row of the slot beyond the block);
@@ -102,9 +103,9 @@ def check(g: Graph, drafter: Drafter, target: Target) -> None:
 
 
 def positions_after(g: Graph, drafter: Drafter, slots: int, width: int) -> None:
-    """Defines inputs of the own layers at M = B K positions: u, temperature, top_p, top_k, first, before.counted [1, M, *];
-    own.positions [1, M]; own.causal [K, K], their mask among themselves; k [K] and k.column [K, 1], 0 .. K - 1; and
-    seen.end [B, 1], the number of valid context tokens."""
+    """Defines the inputs of the drafter's layers at M = B K positions: u, temperature, top_p, top_k, first, before.counted
+    [1, M, *]; own.positions [1, M]; own.causal [K, K], their mask among themselves; k [K] and k.column [K, 1], 0 .. K - 1;
+    and seen.end [B, 1], the number of valid context tokens."""
     one = g.constant([1])
     g.node("Squeeze", ["steps"], "steps.count")
     g.node("Range", [g.constant(0), "steps.count", g.constant(1)], "k")
@@ -145,7 +146,7 @@ def positions_after(g: Graph, drafter: Drafter, slots: int, width: int) -> None:
 
 
 def own_mask(g: Graph, slot: int, context_mask: str) -> str:
-    """Mask [K, S + K] of a slot: its positions see the valid ones of S context tokens, and the draft up to themselves."""
+    """Mask [K, S + K] of a slot: a position attends to the valid ones of S context tokens, and to the draft up to itself."""
     name = f"own.mask{slot}"
     zero, never = g.constant(0, np.float32), g.constant(-np.inf, np.float32)
     g.node("Shape", [context_mask], f"{name}.size", start=1, end=2)

@@ -25,7 +25,7 @@ class Graph:
     """Collects nodes, inputs, outputs and constants. Values are strings, as in ONNX.
 
     The body of an If or a Loop has the outer graph as `parent`, which keeps its constants and parameters, so that their Cast is
-    outside of the body, where onnxruntime folds it.
+    outside the body, where onnxruntime folds it.
     """
 
     def __init__(self, weights: WeightFile, parent: "Graph | None" = None):
@@ -110,7 +110,7 @@ class Graph:
         return forms.get(self.weights.precision) if weight.shape[1] >= NARROW else None
 
     def choose(self, condition: str, out: str, then, otherwise: str, kind: int = INT64) -> str:
-        """ONNX If with one result: the value named by `then(subgraph)` if the scalar `condition` holds, else `otherwise`."""
+        """ONNX If with one result: the value of `then(subgraph)` if the scalar `condition` is true, else `otherwise`."""
         branches = []
         for side in ("then", "else"):
             sub = Graph(self.weights, self)

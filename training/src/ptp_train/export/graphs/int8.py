@@ -22,9 +22,9 @@ WEIGHT_LIMIT = 63
 """7 bits, because AVX2 adds pairs of uint8 x int8 products in saturating 16 bits: 2 * 255 * 63 < 2^15."""
 ZERO = 128
 SMALLEST = 1e-12
-"""Least scale, for rows of zeros."""
+"""Minimum scale, for rows of zeros."""
 NARROW = 64
-"""Matrices with fewer inputs stay float32; they embed conditions and uniforms at hardly any cost."""
+"""Matrices with fewer inputs stay float32; they embed conditions and uniforms, which costs almost nothing."""
 
 
 def quantise_rows(g: Graph, x: str) -> tuple[str, str]:

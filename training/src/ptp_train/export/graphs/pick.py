@@ -60,7 +60,7 @@ def subtree(levels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
 def tree(g: Graph, weights: str, u: str, vocab: int, out: str) -> str:
     """Walks down the tree over the token ids: right where u (left + right) >= left and right > 0.
 
-    A stage computes all decisions at once; its leaf is the one that the decisions on its path lead to."""
+    A stage computes all decisions at once; its leaf is the end of the path that follows them."""
     depth = dimensions("tree", vocab)
     size = 2**depth
     if size > vocab:

@@ -19,7 +19,7 @@ NEAREST = 64
 
 
 def any_of(g: Graph, rows: str, out: str) -> str:
-    """Scalar: true if any of `rows` [R, 1] (bool) is."""
+    """Scalar: true if any of `rows` [R, 1] (bool) is true."""
     g.node("Cast", [rows], f"{out}.int", to=INT64)
     g.node("ReduceMax", [f"{out}.int"], f"{out}.max", keepdims=0)
     return g.node("Cast", [f"{out}.max"], out, to=BOOL)

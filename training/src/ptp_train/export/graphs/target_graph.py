@@ -8,12 +8,12 @@ from .sampler import sampler
 
 
 def target_graph(target: Target, weights: WeightFile, slots: int, kind: str) -> Graph:
-    """The target over N packed tokens of `slots` sequences, with the sampler at R chosen rows.
+    """Runs the target over N packed tokens of `slots` sequences, and the sampler at R chosen rows.
 
     Inputs: ids, pos [1, N]; splits [slots], tokens per slot (only with several slots); mask_{i} [T_i, P_i + T_i], added to the
-    scores; pk, pv (`context_inputs`); rows [R], the tokens to pick a successor of, R >= 2 because a single row runs other kernels
-    (batch invariance); scale, bias [R, V] or [0, V] (`adjusted`); temperature, top_k, top_p, min_p [R, 1]; u [R, D] for the
-    picking rule `kind`; top_count [1].
+    scores; pk, pv (`context_inputs`); rows [R], the tokens to pick a successor of, R >= 2 because a single row would run in
+    other kernels (batch invariance); scale, bias [R, V] or [0, V] (`adjusted`); temperature, top_k, top_p, min_p [R, 1]; u
+    [R, D] for the picking rule `kind`; top_count [1].
     Outputs: pick [R]; logprob [R], natural log of its probability before shaping; top_id, top_logprob [R, top_count], the most
     probable tokens before shaping; nk{l}, nv{l} [1, N, G*D].
     """
