@@ -21,7 +21,12 @@ def add_fit_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     """Options of every training command; the command's module adds the length of the run and the rates."""
     add = parser.add_argument
     add("--out", type=pathlib.Path, default=pathlib.Path("work") / out, help="checkpoint to write")
-    add("--minutes", type=number(0), default=0, help="length of the run in minutes of training, in place of steps or tokens")
+    add(
+        "--minutes",
+        type=number(0),
+        default=0,
+        help="length of the run in minutes of training, in place of steps or tokens",
+    )
     clocks = ("wall", "processor")
     add("--clock", choices=clocks, default="wall", help="clock of --minutes; processor time is per thread")
     add_precision(parser)
