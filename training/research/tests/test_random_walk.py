@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ptp_train.__main__ import main
 from research import random_walk
+from research.__main__ import main
 from research.random_walk import Walk
 
 
