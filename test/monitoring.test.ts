@@ -142,10 +142,10 @@ describe.skipIf(!tools)(
       await sleep(1500);
     }, 90_000);
     afterAll(async () => {
+      for (const member of members) await member.end('SIGTERM');
       const ended = once(prometheus, 'exit');
       prometheus.kill('SIGTERM');
       await ended;
-      for (const member of members) await member.end('SIGTERM');
       collector.close();
       await rm(folder, { recursive: true, force: true });
     });

@@ -22,6 +22,7 @@ export class Member {
   readonly #env: NodeJS.ProcessEnv;
   #child: ChildProcess | undefined;
   #ending = false;
+  #restart: NodeJS.Timeout | undefined;
 
   constructor(kind: Kind, env: NodeJS.ProcessEnv) {
     this.kind = kind;
@@ -31,12 +32,12 @@ export class Member {
   start(): void {
     const child = spawn(process.execPath, [join(ROOT, this.kind, 'src', 'main.ts')], {
       cwd: ROOT,
-      env: { ...process.env, PTP_LOG_LEVEL: process.env.PTP_LOG_LEVEL ?? 'error', ...this.#env },
-      stdio: ['ignore', process.env.PTP_LOG_LEVEL ? 'inherit' : 'ignore', 'inherit'],
+      env: { ...process.env, PTP_LOG_LEVEL: process.env.PTP_LOG_LEVEL ?? 'fatal', ...this.#env },
+      stdio: ['ignore', 'inherit', 'inherit'],
     });
     this.#child = child;
     child.once('exit', () => {
-      if (this.#child === child && !this.#ending) setTimeout(() => this.start(), 500);
+      if (this.#child === child && !this.#ending) this.#restart = setTimeout(() => this.start(), 500);
     });
     this.#ending = false;
   }
@@ -63,8 +64,9 @@ export class Member {
 
   /** Stops the process and keeps it down until `start`. */
   async end(signal: NodeJS.Signals): Promise<void> {
-    if (!this.running || !this.#child) return;
+    clearTimeout(this.#restart);
     this.#ending = true;
+    if (!this.running || !this.#child) return;
     const ended = once(this.#child, 'exit');
     this.#child.kill(signal);
     await ended;
