@@ -14,12 +14,18 @@ interface EngineModule {
  */
 const engines = {
   onnx: () => import('./onnx/engine.ts'),
+  'llama-cpp': () => import('./llama-cpp/engine.ts'),
 } satisfies Record<string, () => Promise<EngineModule>>;
 
 export type EngineName = keyof typeof engines;
 
-/** Opens a folder's target. @throws PtpError `failed_precondition` if the model is missing or damaged */
-export async function openTargetEngine(options: EngineOptions, name: EngineName = 'onnx'): Promise<TargetEngine> {
+/** The engine that runs a model: llama.cpp for a GGUF file, otherwise ONNX Runtime for a model folder. */
+export function engineOf(dir: string): EngineName {
+  return dir.endsWith('.gguf') ? 'llama-cpp' : 'onnx';
+}
+
+/** Opens a model's target. @throws PtpError `failed_precondition` if the model is missing or damaged */
+export async function openTargetEngine(options: EngineOptions, name = engineOf(options.dir)): Promise<TargetEngine> {
   return (await engines[name]()).openTargetEngine(options);
 }
 
@@ -28,7 +34,7 @@ export async function openTargetEngine(options: EngineOptions, name: EngineName 
  *
  * @throws PtpError `failed_precondition` if the model is missing, damaged or a target alone
  */
-export async function openDraftEngine(options: EngineOptions, name: EngineName = 'onnx'): Promise<DraftEngine> {
+export async function openDraftEngine(options: EngineOptions, name = engineOf(options.dir)): Promise<DraftEngine> {
   return (await engines[name]()).openDraftEngine(options);
 }
 

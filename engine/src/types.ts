@@ -3,7 +3,7 @@ import type { Adjustment } from './sampling/adjust.ts';
 
 /**
  * The interface between the services and a model. The services validate, schedule and accept; an engine owns the
- * key/value caches and runs slots. Implementations: `onnx/`, and `testing/fake-engine.ts` for tests. `EngineBase` has
+ * key/value caches and runs slots. Implementations: `onnx/`, `llama-cpp/`, and `testing/fake-engine.ts` for tests. `EngineBase` has
  * the bookkeeping that they share.
  *
  * A sequence's cache is an array of rows, one per token. A run writes the rows of a slot's tokens from row `at` on. To
@@ -49,12 +49,18 @@ export type SequenceId = number;
 
 /** Options common to all engines. */
 export interface EngineOptions {
-  /** The model folder: `manifest.json` and the files that it lists. */
+  /** The model folder: `manifest.json` and the files that it lists; or the path of a GGUF file. */
   readonly dir: string;
   /** Threads of one run, 1 by default. Results do not depend on it. */
   readonly threads?: number;
   /** Bytes of keys and values to keep from closed sequences, for prompts with the same prefix; 0, none, by default. */
   readonly prefixCacheBytes?: number;
+  /** Longest sequence in tokens, at most the model's context; only for llama.cpp, 4096 by default. */
+  readonly contextLength?: number;
+  /** Layers on the GPU; only for llama.cpp, as many as fit by default. */
+  readonly gpuLayers?: number;
+  /** Sequences open at once; only for llama.cpp, which allocates all their caches at the start, 8 by default. */
+  readonly sequences?: number;
 }
 
 /** Properties of the loaded model. */
@@ -132,6 +138,8 @@ export interface TargetOutput {
   readonly picks: Int32Array;
   /** [T] natural log of each pick's probability under the unshaped model. */
   readonly logProbabilities: Float32Array;
+  /** Some pick had to leave out less probable tokens because the engine reads only the most probable ones. */
+  readonly truncated?: boolean;
   /** [T * topCount] the most probable tokens under the unshaped model, descending; absent if topCount is 0. */
   readonly topIds?: Int32Array;
   /** [T * topCount] natural logs of their probabilities. */

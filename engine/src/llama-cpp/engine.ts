@@ -1,0 +1,145 @@
+import { PtpError } from '@ptp/protocol/errors';
+import type { ControlledEvaluateInputItem, Token } from 'node-llama-cpp';
+import { EngineBase } from '../engine-base.ts';
+import type {
+  DraftEngine,
+  EngineOptions,
+  PrefixCacheUsage,
+  RunResult,
+  SequenceId,
+  TargetEngine,
+  TargetOutput,
+  TargetSlot,
+} from '../types.ts';
+import { checkEmpty, checkTargetSlots } from '../validate-slots.ts';
+import { candidateRequest, evaluateInput, type Position, readPosition } from './candidates.ts';
+import { type LoadedGguf, loadGguf } from './model.ts';
+import { pickSuccessors } from './picks.ts';
+import { SequenceSlots } from './sequence-slots.ts';
+
+/**
+ * A GGUF file in llama.cpp, by node-llama-cpp.
+ *
+ * @param options `dir` is the file's path
+ * @throws PtpError `failed_precondition` if node-llama-cpp or the file is missing or cannot be loaded
+ */
+export async function openTargetEngine(options: EngineOptions): Promise<TargetEngine> {
+  return new LlamaCppEngine(await loadGguf(options), (options.prefixCacheBytes ?? 0) > 0);
+}
+
+/** @throws PtpError `failed_precondition`: a GGUF file has no drafter */
+export async function openDraftEngine({ dir }: EngineOptions): Promise<DraftEngine> {
+  throw new PtpError('failed_precondition', `\`${dir}\` is a GGUF file, which has no drafter`);
+}
+
+/** Picks from llama.cpp's logits; one run at a time, each a single decode unless it exceeds llama.cpp's batch size. */
+class LlamaCppEngine extends EngineBase implements TargetEngine {
+  readonly #gguf: LoadedGguf;
+  readonly #slots: SequenceSlots;
+  #counts = { lookups: 0, hits: 0, reusedTokens: 0 };
+  #queue: Promise<unknown> = Promise.resolve();
+
+  constructor(gguf: LoadedGguf, keepsPrefixes: boolean) {
+    super(gguf.info);
+    this.#gguf = gguf;
+    const { context } = gguf;
+    const sequences = Array.from({ length: context.totalSequences }, () => context.getSequence());
+    this.#slots = new SequenceSlots(sequences, keepsPrefixes);
+    context.onDispose.createListener(() => this.die(new PtpError('unavailable', 'the engine has stopped')));
+  }
+
+  async reusePrefix(sequence: SequenceId, tokens: readonly number[]): Promise<number> {
+    if (this.dead) throw this.dead;
+    checkEmpty(sequence, this.rowsOf);
+    const rows = this.#slots.reuse(sequence, tokens);
+    const { lookups, hits, reusedTokens } = this.#counts;
+    this.#counts = { lookups: lookups + 1, hits: hits + Number(rows > 0), reusedTokens: reusedTokens + rows };
+    this.record(sequence, { rows, bytes: rows * this.info.bytesPerToken });
+    return rows;
+  }
+
+  /** The slot becomes free after the run in flight. */
+  override close(sequence: SequenceId): void {
+    super.close(sequence);
+    this.#queue = this.#queue.then(() => this.#slots.close(sequence));
+  }
+
+  prefixCache(): PrefixCacheUsage {
+    const { sequences, rows } = this.#slots.parked();
+    return { sequences, bytes: rows * this.info.bytesPerToken, ...this.#counts };
+  }
+
+  run(slots: readonly TargetSlot[]): Promise<RunResult<TargetOutput>> {
+    try {
+      checkTargetSlots(slots, this.info, this.rowsOf);
+    } catch (error) {
+      return Promise.reject(this.dead ?? error);
+    }
+    const { id, answer } = this.begin<RunResult<TargetOutput>>();
+    for (const { sequence, at, tokens } of slots) {
+      const rows = at + tokens.length;
+      this.record(sequence, { rows, bytes: rows * this.info.bytesPerToken });
+    }
+    this.#queue = this.#queue.then(() => this.#serve(id, slots));
+    return answer;
+  }
+
+  async dispose(): Promise<void> {
+    this.end(new PtpError('unavailable', 'the engine has been stopped'));
+    await this.#queue;
+    const { context, model, llama } = this.#gguf;
+    await context.dispose();
+    await model.dispose();
+    await llama.dispose();
+  }
+
+  async #serve(id: number, slots: readonly TargetSlot[]): Promise<void> {
+    if (this.dead) return;
+    const started = performance.now();
+    try {
+      const outputs = await this.#outputs(slots);
+      this.settle(id, { outputs, runMicros: Math.round((performance.now() - started) * 1000) });
+    } catch (cause) {
+      for (const { sequence, at } of slots) this.record(sequence, { rows: Math.min(at, this.rowsOf(sequence) ?? 0) });
+      const error = new PtpError('internal', 'a run of the model has failed', { cause });
+      this.settle(id, cause instanceof PtpError ? cause : error);
+    }
+  }
+
+  /** Runs slots whose candidates decide nothing again, with all logits: the same rows, written anew. */
+  async #outputs(slots: readonly TargetSlot[]): Promise<TargetOutput[]> {
+    const outputs = await this.#evaluate(slots, false);
+    const undecided = slots.filter((_, i) => outputs[i] === undefined);
+    if (undecided.length === 0) return outputs as TargetOutput[];
+    const decided = await this.#evaluate(undecided, true);
+    if (decided.includes(undefined)) throw new PtpError('internal', 'no token may be picked');
+    return outputs.map((output) => output ?? (decided.shift() as TargetOutput));
+  }
+
+  async #evaluate(slots: readonly TargetSlot[], all: boolean): Promise<(TargetOutput | undefined)[]> {
+    const sequences = slots.map(({ sequence }) => this.#slots.slotOf(sequence));
+    for (const [i, { at }] of slots.entries()) {
+      const held = sequences[i];
+      if (held && held.nextTokenIndex > at) await held.eraseContextTokenRanges([{ start: at, end: held.nextTokenIndex }]);
+    }
+    // Evaluations that begin in the same turn of the event loop share a batch.
+    const evaluated = await Promise.all(
+      slots.map(async (slot, i) => {
+        const requests = this.#requests(slot, all);
+        const input: ControlledEvaluateInputItem[] = slot.tokens.map((token, k) => {
+          const request = requests[k];
+          return request ? evaluateInput(token, request, this.info.vocabulary) : (token as Token);
+        });
+        const results = (await sequences[i]?.controlledEvaluate(input)) ?? [];
+        return requests.map((request, k): Position => readPosition(results[k], request, this.info.vocabulary));
+      }),
+    );
+    return slots.map((slot, i) => pickSuccessors(slot, evaluated[i] as Position[], this.info));
+  }
+
+  /** [T] for a slot that picks, otherwise empty. */
+  #requests({ sampling, tokens, adjust, topCount = 0 }: TargetSlot, all: boolean) {
+    if (!sampling) return [];
+    return tokens.map((_, k) => candidateRequest(sampling, adjust?.[k], topCount, this.info.vocabulary, all));
+  }
+}

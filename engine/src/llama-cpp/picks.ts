@@ -1,0 +1,43 @@
+import { adjustCandidates, pickTreeSparse, shapeCandidates } from '../sampling/candidates.ts';
+import type { EngineInfo, TargetOutput, TargetSlot } from '../types.ts';
+import type { Position } from './candidates.ts';
+
+/**
+ * Picks the successors of a slot's tokens.
+ *
+ * @param positions [T] logits after each token
+ * @returns undefined if the candidates do not decide a pick: a mask excludes them all, or top-k has too few
+ */
+export function pickSuccessors(
+  { sampling, u, adjust, topCount = 0 }: TargetSlot,
+  positions: readonly Position[],
+  { vocabulary, uniformsPerPosition: depth }: EngineInfo,
+): TargetOutput | undefined {
+  if (!sampling || !u) return { picks: new Int32Array(), logProbabilities: new Float32Array() };
+  const picks = new Int32Array(positions.length);
+  const logProbabilities = new Float32Array(positions.length);
+  let truncated = false;
+  for (const [i, position] of positions.entries()) {
+    const shaped = shapeCandidates(adjustCandidates(position, adjust?.[i]), sampling);
+    if (!shaped || (!shaped.exact && sampling.topK > 0)) return undefined;
+    truncated ||= !shaped.exact;
+    const pick = pickTreeSparse(u.subarray(i * depth, (i + 1) * depth), shaped, vocabulary);
+    picks[i] = pick;
+    logProbabilities[i] = (position.logits.get(pick) as number) - position.logTotal;
+  }
+  return { picks, logProbabilities, ...(truncated && { truncated }), ...tops(positions, topCount) };
+}
+
+/** The most probable tokens of each position before shaping. */
+function tops(positions: readonly Position[], topCount: number) {
+  if (topCount === 0) return {};
+  const best = positions.flatMap(({ logits, logTotal }) =>
+    Array.from(logits, ([id, logit]) => ({ id, logProbability: logit - logTotal }))
+      .sort((a, b) => b.logProbability - a.logProbability || a.id - b.id)
+      .slice(0, topCount),
+  );
+  return {
+    topIds: Int32Array.from(best, ({ id }) => id),
+    topLogProbabilities: Float32Array.from(best, ({ logProbability }) => logProbability),
+  };
+}

@@ -1,0 +1,75 @@
+import { PtpError } from '@ptp/protocol/errors';
+import type { LlamaContextSequence, Token } from 'node-llama-cpp';
+import { BLOCK } from '../onnx/prefix-cache.ts';
+import type { SequenceId } from '../types.ts';
+
+/** One of llama.cpp's sequences. */
+interface Slot {
+  readonly sequence: LlamaContextSequence;
+  owner: SequenceId | undefined;
+}
+
+/**
+ * Gives each open sequence one of llama.cpp's, which all have their memory from the start. A closed sequence keeps its
+ * rows until another one needs the slot, for prompts that begin alike.
+ */
+export class SequenceSlots {
+  /** Least recently closed first. */
+  #slots: Slot[];
+  readonly #keepsPrefixes: boolean;
+
+  /** @param keepsPrefixes off: closed sequences are never reused */
+  constructor(sequences: readonly LlamaContextSequence[], keepsPrefixes: boolean) {
+    this.#slots = sequences.map((sequence) => ({ sequence, owner: undefined }));
+    this.#keepsPrefixes = keepsPrefixes;
+  }
+
+  /** Rows of closed sequences. */
+  parked(): { sequences: number; rows: number } {
+    const kept = this.#keepsPrefixes ? this.#slots.filter((slot) => slot.owner === undefined && rowsOf(slot) > 0) : [];
+    return { sequences: kept.length, rows: kept.reduce((sum, slot) => sum + rowsOf(slot), 0) };
+  }
+
+  /** Returns the sequence's slot; assigns an empty one, or the one closed longest ago, to a new sequence. */
+  slotOf(owner: SequenceId): LlamaContextSequence {
+    const held = this.#slots.find((slot) => slot.owner === owner);
+    if (held) return held.sequence;
+    const free = this.#slots.filter((slot) => slot.owner === undefined);
+    const slot = free.find((slot) => rowsOf(slot) === 0) ?? free[0];
+    if (!slot) throw new PtpError('resource_exhausted', `overloaded: ${this.#slots.length} sequences are open already`);
+    slot.owner = owner;
+    return slot.sequence;
+  }
+
+  /** Assigns the closed sequence that shares most rows with `tokens`. @returns rows that hold, in whole blocks */
+  reuse(owner: SequenceId, tokens: readonly number[]): number {
+    let best: { slot: Slot; rows: number } | undefined;
+    for (const slot of this.#keepsPrefixes ? this.#slots : []) {
+      if (slot.owner !== undefined) continue;
+      const shared = sharedRows(slot.sequence.contextTokens, tokens);
+      const rows = shared - (shared % BLOCK);
+      if (rows > 0 && rows >= (best?.rows ?? 0)) best = { slot, rows };
+    }
+    if (!best) return 0;
+    best.slot.owner = owner;
+    return best.rows;
+  }
+
+  close(owner: SequenceId): void {
+    const slot = this.#slots.find((slot) => slot.owner === owner);
+    if (!slot) return;
+    slot.owner = undefined;
+    this.#slots = [...this.#slots.filter((other) => other !== slot), slot];
+  }
+}
+
+function rowsOf({ sequence }: Slot): number {
+  return sequence.nextTokenIndex;
+}
+
+function sharedRows(held: readonly Token[], tokens: readonly number[]): number {
+  const most = Math.min(held.length, tokens.length);
+  let rows = 0;
+  while (rows < most && held[rows] === tokens[rows]) rows++;
+  return rows;
+}

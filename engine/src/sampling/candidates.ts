@@ -1,0 +1,138 @@
+import { PtpError } from '@ptp/protocol/errors';
+import { type SamplingParams, treeDepth } from '@ptp/protocol/sampling-params';
+import { type Adjustment, isAllowed } from './adjust.ts';
+
+const f32 = Math.fround;
+
+/** Logits of some tokens; all others are at most `floor`. */
+export interface Candidates {
+  /** Raw logits by token id. */
+  readonly logits: ReadonlyMap<number, number>;
+  /** Upper limit of the logits left out; -Infinity if none was. */
+  readonly floor: number;
+}
+
+/** Tokens that may be picked, with their probabilities. */
+export interface SparseDistribution {
+  /** Ids, ascending; never empty. */
+  readonly ids: readonly number[];
+  /** [ids.length] float32, above 0; they sum to 1. */
+  readonly probabilities: readonly number[];
+  /** The truncation closed inside the candidates, so that this is the distribution over the whole vocabulary. */
+  readonly exact: boolean;
+}
+
+interface Ranked {
+  readonly id: number;
+  readonly logit: number;
+}
+
+/** Applies an adjustment; tokens that it names must be among the candidates unless it only lowers them. */
+export function adjustCandidates({ logits, floor }: Candidates, adjustment: Adjustment | undefined): Candidates {
+  if (!adjustment) return { logits, floor };
+  const { scaled, scale, biased, biases, allowed } = adjustment;
+  const changed = new Map(logits);
+  const factor = f32(scale);
+  for (const id of scaled) {
+    const logit = changed.get(id);
+    if (logit !== undefined) changed.set(id, f32(logit > 0 ? logit / factor : logit * factor));
+  }
+  for (const [i, id] of biased.entries()) {
+    const logit = changed.get(id);
+    if (logit !== undefined) changed.set(id, f32(logit + (biases[i] as number)));
+  }
+  if (allowed) for (const id of changed.keys()) if (!isAllowed(allowed, id)) changed.delete(id);
+  return { logits: changed, floor };
+}
+
+/**
+ * Shapes candidates as `shape` in testing/reference-sampler.ts shapes all logits: temperature, min-p, top-k, top-p,
+ * renormalise, in float32. Only candidates above the floor are used, since those have a certain rank. If more tokens
+ * could belong to the distribution, it is not `exact`; with top-p below 1 it is then too small as well, because the
+ * probabilities that top-p adds up are relative to the candidates.
+ *
+ * @returns undefined if no candidate is above the floor
+ * @throws PtpError `internal` if a logit is NaN or +Infinity
+ */
+export function shapeCandidates(
+  { logits, floor }: Candidates,
+  { temperature, topK, topP, minP = 0 }: SamplingParams,
+): SparseDistribution | undefined {
+  const certain = rank(logits, floor);
+  const best = certain[0];
+  if (!best) return undefined;
+  if (temperature === 0) return { ids: [best.id], probabilities: [1], exact: true };
+
+  const divisor = f32(temperature);
+  const top = f32(best.logit / divisor);
+  const weightOf = (logit: number) => f32(Math.exp(f32(f32(logit / divisor) - top)));
+  const kept = certain
+    .slice(0, topK || certain.length)
+    .map(({ id, logit }) => ({ id, weight: weightOf(logit) }))
+    .filter(({ weight }) => weight > 0 && weight >= f32(minP));
+  // Tokens at or below the floor are left out too if top-k is full or if min-p or float32 leaves out the floor.
+  const rest = weightOf(floor);
+  const exact = rest === 0 || rest < f32(minP) || (topK > 0 && certain.length >= topK);
+  return { ...nucleus(kept, f32(topP)), exact };
+}
+
+/** Keeps the ranked tokens before which the probabilities sum to less than `topP`. */
+function nucleus(ranked: readonly { id: number; weight: number }[], topP: number): Omit<SparseDistribution, 'exact'> {
+  const total = sum(ranked.map(({ weight }) => weight));
+  let above = 0;
+  let count = 0;
+  while (count < ranked.length && (topP === 1 || above < topP)) {
+    above = f32(above + f32((ranked[count] as { weight: number }).weight / total));
+    count++;
+  }
+  const kept = ranked.slice(0, count);
+  const keptTotal = sum(kept.map(({ weight }) => weight));
+  const ascending = kept.sort((a, b) => a.id - b.id);
+  return {
+    ids: ascending.map(({ id }) => id),
+    probabilities: ascending.map(({ weight }) => f32(weight / keptTotal)),
+  };
+}
+
+/** Candidates above the floor by logit, descending, the lower id first on ties. */
+function rank(logits: ReadonlyMap<number, number>, floor: number): Ranked[] {
+  const ranked: Ranked[] = [];
+  for (const [id, logit] of logits) {
+    if (Number.isNaN(logit) || logit === Number.POSITIVE_INFINITY) {
+      throw new PtpError('internal', `logit of token ${id} is ${logit}`);
+    }
+    if (logit > floor) ranked.push({ id, logit });
+  }
+  return ranked.sort((a, b) => b.logit - a.logit || a.id - b.id);
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => f32(total + value), 0);
+}
+
+/** `pickTree` of pick.ts, bit for bit, in time that does not grow with the vocabulary. */
+export function pickTreeSparse(
+  u: ArrayLike<number>,
+  { ids, probabilities }: SparseDistribution,
+  vocabulary: number,
+): number {
+  const depth = treeDepth(vocabulary);
+  // Sums of the nodes with probability, by their index in their level, leaves first; adding 0 changes no sum.
+  const levels = [new Map(ids.map((id, i) => [id, probabilities[i] as number]))];
+  for (let d = 0; d < depth; d++) {
+    const parents = new Map<number, number>();
+    for (const [node, weight] of levels[d] as Map<number, number>) {
+      parents.set(node >>> 1, f32((parents.get(node >>> 1) ?? 0) + weight));
+    }
+    levels.push(parents);
+  }
+  let node = 0;
+  for (let d = 0; d < depth; d++) {
+    const children = levels[depth - 1 - d] as Map<number, number>;
+    const left = children.get(2 * node) ?? 0;
+    const total = levels[depth - d]?.get(node) ?? 0;
+    const goesLeft = f32((u[d] as number) * total) < left || !children.has(2 * node + 1);
+    node = 2 * node + (goesLeft ? 0 : 1);
+  }
+  return node;
+}
