@@ -63,7 +63,7 @@ export function readPosition(
   const { logits, totalLogitWeight } = output?.next ?? {};
   if (!logits || totalLogitWeight === undefined) throw new Error('llama.cpp returned no logits');
   const values = [...logits.values()];
-  const largest = Math.max(...values.slice(0, 1));
+  const largest = values[0] ?? Number.NaN;
   const floor = top >= vocabulary ? Number.NEGATIVE_INFINITY : (values[top - 1] as number);
   return { logits, floor, logTotal: largest + Math.log(totalLogitWeight) };
 }

@@ -51,6 +51,9 @@ class LlamaCppEngine extends EngineBase implements TargetEngine {
   async reusePrefix(sequence: SequenceId, tokens: readonly number[]): Promise<number> {
     if (this.dead) throw this.dead;
     checkEmpty(sequence, this.rowsOf);
+    // Sequences closed so far free their slots first.
+    await this.#queue;
+    if (this.rowsOf(sequence) === undefined) return 0;
     const rows = this.#slots.reuse(sequence, tokens);
     const { lookups, hits, reusedTokens } = this.#counts;
     this.#counts = { lookups: lookups + 1, hits: hits + Number(rows > 0), reusedTokens: reusedTokens + rows };

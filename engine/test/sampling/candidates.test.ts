@@ -1,0 +1,66 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { adjustCandidates, type Candidates, pickTreeSparse, shapeCandidates } from '../../src/sampling/candidates.ts';
+import { pickTree } from '../../src/sampling/pick.ts';
+import { uniforms } from '../../src/sampling/uniforms.ts';
+import { adjusted, shape } from '../../src/testing/reference-sampler.ts';
+
+const V = 37;
+const DEPTH = 6;
+// Few distinct values, so that ties occur.
+const anyLogits = fc.array(fc.integer({ min: -8, max: 8 }), { minLength: V, maxLength: V }).map((values) => Float32Array.from(values, (n) => n / 2));
+const anySampling = fc.record({
+  temperature: fc.constantFrom(0, 0.3, 0.7, 1, 1.9),
+  topK: fc.constantFrom(0, 1, 3, 10, V),
+  topP: fc.constantFrom(0.1, 0.5, 0.9, 1),
+  minP: fc.constantFrom(0, 0.05, 0.5),
+});
+
+/** The `top` largest logits and the named ones, as an engine reads them. */
+function candidates(logits: Float32Array, top: number, named: readonly number[] = []): Candidates {
+  const ranked = [...logits.keys()].sort((a, b) => (logits[b] as number) - (logits[a] as number));
+  const ids = new Set([...ranked.slice(0, top), ...named]);
+  const floor = top >= logits.length ? Number.NEGATIVE_INFINITY : (logits[ranked[top - 1] as number] as number);
+  return { logits: new Map(Array.from(ids, (id) => [id, logits[id] as number])), floor };
+}
+
+describe('candidates', () => {
+  test('all of the vocabulary: the distribution and the picks of the reference sampler, bit for bit', () => {
+    fc.assert(
+      fc.property(anyLogits, anySampling, fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }), (logits, sampling, seed) => {
+        const expected = shape(logits, sampling);
+        const shaped = shapeCandidates(candidates(logits, V), sampling);
+        expect(shaped?.ids).toEqual(expected.kept);
+        expect(shaped?.probabilities).toEqual(expected.kept.map((id) => expected.probabilities[id]));
+        const u = uniforms(seed, 0, 1, DEPTH);
+        expect(shaped && pickTreeSparse(u, shaped, V)).toBe(pickTree(u, expected));
+      }),
+    );
+  });
+
+  test('some of the vocabulary: the same distribution whenever it says exact', () => {
+    let exact = 0;
+    const limits = fc.integer({ min: 1, max: V });
+    fc.assert(
+      fc.property(anyLogits, anySampling, limits, (logits, sampling, top) => {
+        const shaped = shapeCandidates(candidates(logits, top), sampling);
+        if (!shaped?.exact) return;
+        exact++;
+        expect(shaped.ids).toEqual(shape(logits, sampling).kept);
+      }),
+    );
+    expect(exact).toBeGreaterThan(10);
+  });
+
+  test('adjusts as the reference does; named tokens may rise above the floor', () => {
+    const none = new Int32Array();
+    const biased = fc.record({ id: fc.nat(V - 1), bias: fc.constantFrom(-100, -1, 2, 100) });
+    fc.assert(
+      fc.property(anyLogits, anySampling, biased, (logits, sampling, { id, bias }) => {
+        const adjustment = { scaled: none, scale: 1, biased: Int32Array.of(id), biases: Float32Array.of(bias) };
+        const shaped = shapeCandidates(adjustCandidates(candidates(logits, 12, [id]), adjustment), sampling);
+        if (shaped?.exact) expect(shaped.ids).toEqual(shape(adjusted(logits, adjustment), sampling).kept);
+      }),
+    );
+  });
+});
