@@ -74,7 +74,7 @@ describe.skipIf(missing)('a GGUF target', () => {
   test('log-probabilities of all tokens sum to 1', async () => {
     const topCount = engine.info.vocabulary;
     const { topLogProbabilities = [] } = await once({ tokens: [5], sampling: greedy, u: drawn(1), topCount });
-    expect(topLogProbabilities.reduce((sum, value) => sum + Math.exp(value), 0)).toBeCloseTo(1, 3);
+    expect(Array.from(topLogProbabilities).reduce((sum, value) => sum + Math.exp(value), 0)).toBeCloseTo(1, 3);
   });
 
   test('a mask decides, however improbable its tokens', async () => {

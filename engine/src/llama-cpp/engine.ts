@@ -123,7 +123,8 @@ class LlamaCppEngine extends EngineBase implements TargetEngine {
     const sequences = slots.map(({ sequence }) => this.#slots.slotOf(sequence));
     for (const [i, { at }] of slots.entries()) {
       const held = sequences[i];
-      if (held && held.nextTokenIndex > at) await held.eraseContextTokenRanges([{ start: at, end: held.nextTokenIndex }]);
+      if (held && held.nextTokenIndex > at)
+        await held.eraseContextTokenRanges([{ start: at, end: held.nextTokenIndex }]);
     }
     // Evaluations that begin in the same turn of the event loop share a batch.
     const evaluated = await Promise.all(

@@ -8,7 +8,9 @@ import { adjusted, shape } from '../../src/testing/reference-sampler.ts';
 const V = 37;
 const DEPTH = 6;
 // Few distinct values, so that ties occur.
-const anyLogits = fc.array(fc.integer({ min: -8, max: 8 }), { minLength: V, maxLength: V }).map((values) => Float32Array.from(values, (n) => n / 2));
+const anyLogits = fc
+  .array(fc.integer({ min: -8, max: 8 }), { minLength: V, maxLength: V })
+  .map((values) => Float32Array.from(values, (n) => n / 2));
 const anySampling = fc.record({
   temperature: fc.constantFrom(0, 0.3, 0.7, 1, 1.9),
   topK: fc.constantFrom(0, 1, 3, 10, V),
