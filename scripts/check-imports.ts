@@ -17,8 +17,9 @@ export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'engine/src/sampling': SERVICE,
   'engine/src': [...SERVICE, 'engine/src/sampling'],
   'engine/src/onnx': [...SERVICE, ...ENGINE],
+  'engine/src/llama-cpp': [...SERVICE, ...ENGINE],
   'engine/src/testing': [...SERVICE, ...ENGINE],
-  'engine/src/open-engine.ts': [...SERVICE, ...ENGINE, 'engine/src/onnx'],
+  'engine/src/open-engine.ts': [...SERVICE, ...ENGINE, 'engine/src/onnx', 'engine/src/llama-cpp'],
   'engine/src/model-service.ts': [...SERVICE, ...ENGINE],
   'drafter/src': [...SERVICE, ...ENGINE, 'engine/src/open-engine.ts', 'engine/src/model-service.ts'],
   'verifier/src': [...SERVICE, ...ENGINE, 'engine/src/open-engine.ts', 'engine/src/model-service.ts'],
@@ -71,7 +72,10 @@ export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** The only folders that may load a native runtime or a library of one engine. */
-const NATIVE: Readonly<Record<string, string>> = { 'onnxruntime-node': 'engine/src/onnx' };
+const NATIVE: Readonly<Record<string, string>> = {
+  'onnxruntime-node': 'engine/src/onnx',
+  'node-llama-cpp': 'engine/src/llama-cpp',
+};
 
 function gateway(...units: [string, string[]][]): Record<string, string[]> {
   const path = (part: string) => `gateway/src/${part}`;

@@ -3,8 +3,8 @@ import type { Adjustment } from './sampling/adjust.ts';
 
 /**
  * The interface between the services and a model. The services validate, schedule and accept; an engine owns the
- * key/value caches and runs slots. Implementations: `onnx/`, `llama-cpp/`, and `testing/fake-engine.ts` for tests. `EngineBase` has
- * the bookkeeping that they share.
+ * key/value caches and runs slots. Implementations: `onnx/`, `llama-cpp/`, and `testing/fake-engine.ts` for
+ * tests. `EngineBase` has the bookkeeping that they share.
  *
  * A sequence's cache is an array of rows, one per token. A run writes the rows of a slot's tokens from row `at` on. To
  * roll back, start the next run at an earlier `at`: the rows from there on are dead. For example, verify a draft of two

@@ -2,7 +2,8 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openDraftEngine, openTargetEngine } from '../src/onnx/engine.ts';
 import { SequenceCache } from '../src/onnx/kv-cache.ts';
-import { BLOCK, PrefixCache } from '../src/onnx/prefix-cache.ts';
+import { PrefixCache } from '../src/onnx/prefix-cache.ts';
+import { BLOCK } from '../src/prefix-blocks.ts';
 import { uniforms } from '../src/sampling/uniforms.ts';
 import type { DraftEngine, TargetEngine } from '../src/types.ts';
 

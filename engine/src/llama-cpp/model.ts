@@ -47,7 +47,8 @@ async function importLlama(): Promise<typeof import('node-llama-cpp')> {
   try {
     return await import('node-llama-cpp');
   } catch (cause) {
-    const message = 'GGUF models need the optional package node-llama-cpp: run `npm install` without --omit=optional';
+    const message =
+      'GGUF models need a package that is not installed: run `npm install --no-save node-llama-cpp@3.22.1`';
     throw new PtpError('failed_precondition', message, { cause });
   }
 }

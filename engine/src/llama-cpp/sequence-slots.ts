@@ -1,6 +1,6 @@
 import { PtpError } from '@ptp/protocol/errors';
 import type { LlamaContextSequence, Token } from 'node-llama-cpp';
-import { BLOCK } from '../onnx/prefix-cache.ts';
+import { wholeBlocks } from '../prefix-blocks.ts';
 import type { SequenceId } from '../types.ts';
 
 /** One of llama.cpp's sequences. */
@@ -46,8 +46,7 @@ export class SequenceSlots {
     let best: { slot: Slot; rows: number } | undefined;
     for (const slot of this.#keepsPrefixes ? this.#slots : []) {
       if (slot.owner !== undefined) continue;
-      const shared = sharedRows(slot.sequence.contextTokens, tokens);
-      const rows = shared - (shared % BLOCK);
+      const rows = wholeBlocks(sharedRows(slot.sequence.contextTokens, tokens));
       if (rows > 0 && rows >= (best?.rows ?? 0)) best = { slot, rows };
     }
     if (!best) return 0;

@@ -1,10 +1,5 @@
+import { wholeBlocks } from '../prefix-blocks.ts';
 import type { SequenceCache } from './kv-cache.ts';
-
-/**
- * Rows are reused in blocks of this size: fewer are not worth a copy, and nearly all prompts share their first token.
- * It also limits a side channel: cached_tokens reveals other clients' prompts only in steps of 16 tokens.
- */
-export const BLOCK = 16;
 
 /**
  * Caches of closed sequences, for prompts with the same prefix: the next turn of a chat, a shared system prompt. A row
@@ -65,7 +60,7 @@ export class PrefixCache {
     let best: { cache: SequenceCache; rows: number } | undefined;
     for (const cache of [...this.#parked, ...open]) {
       const shared = sharedRows(cache, tokens);
-      const rows = shared - (shared % BLOCK);
+      const rows = wholeBlocks(shared);
       if (rows > 0 && rows >= (best?.rows ?? 0)) best = { cache, rows };
     }
     if (best && this.#parked.has(best.cache)) this.#touch(best.cache);

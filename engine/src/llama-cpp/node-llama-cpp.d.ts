@@ -1,0 +1,61 @@
+/**
+ * The part of node-llama-cpp 3.22.1 that the engine uses. The package is an optional peer, since its GPU binaries take
+ * several hundred megabytes, so that its own types may be missing. https://node-llama-cpp.withcat.ai/api
+ */
+declare module 'node-llama-cpp' {
+  export type Token = number & { readonly __token: never };
+
+  export interface Disposable {
+    dispose(): Promise<void>;
+  }
+  export interface Llama extends Disposable {
+    loadModel(options: { modelPath: string; gpuLayers: number | 'auto' }): Promise<LlamaModel>;
+  }
+  export interface GgufFileInfo {
+    readonly metadata: { readonly tokenizer: { readonly ggml: { readonly tokens: readonly string[] } } };
+    /** Keys of the model's architecture, such as `block_count`. */
+    readonly architectureMetadata: object;
+  }
+  export interface LlamaModel extends Disposable {
+    readonly fileInfo: GgufFileInfo;
+    readonly trainContextSize: number;
+    createContext(options: { contextSize: number; sequences: number; threads?: number }): Promise<LlamaContext>;
+  }
+  export interface LlamaContext extends Disposable {
+    readonly totalSequences: number;
+    readonly onDispose: { createListener(listener: () => void): unknown };
+    getSequence(): LlamaContextSequence;
+  }
+  export interface LlamaContextSequence {
+    readonly contextTokens: Token[];
+    readonly nextTokenIndex: number;
+    eraseContextTokenRanges(ranges: { start: number; end: number }[]): Promise<void>;
+    controlledEvaluate(input: ControlledEvaluateInputItem[]): Promise<(ControlledEvaluateIndexOutput | undefined)[]>;
+  }
+  export interface LogitFilter {
+    readonly tokens: readonly Token[];
+    readonly includeTop: number;
+  }
+  export type ControlledEvaluateInputItem =
+    | Token
+    | [
+        token: Token,
+        options: {
+          generateNext: {
+            logits: boolean | { filter: LogitFilter };
+            totalLogitWeight: boolean;
+            options: { temperature: number };
+          };
+        },
+      ];
+  export interface ControlledEvaluateIndexOutput {
+    readonly next: { readonly logits?: Map<Token, number>; readonly totalLogitWeight?: number };
+  }
+  export const LlamaLogLevel: { readonly error: 'error' };
+  export function getLlama(options: {
+    build: 'never';
+    skipDownload: boolean;
+    logLevel: 'error';
+    maxThreads?: number;
+  }): Promise<Llama>;
+}
