@@ -1,19 +1,19 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import type { GenerationRequest, Generator, StepStats } from '../gateway/src/decode/types.ts';
 
-/** Sampling of all measurements: the setting of the paper's Spec-Bench figures. */
+/** Sampling parameters of all measurements, as in the paper's Spec-Bench figures. */
 export const REFERENCE: SamplingParams = { temperature: 0.7, topK: 50, topP: 0.9 };
 
-/** One request, decoded to its end. Times are `performance.now()` values. */
+/** The result of decoding one request to its end. Times are `performance.now()` values. */
 export interface Pass {
   readonly tokens: readonly number[];
   readonly steps: readonly StepStats[];
-  /** Tokens of the first step. */
+  /** Number of tokens of the first step. */
   readonly firstTokens: number;
-  /** Tokens of the prompt that the verifier's prefix cache held. */
+  /** Number of prompt tokens found in the verifier's prefix cache. */
   readonly reusedTokens: number;
   readonly began: number;
-  /** End of the first step and of the last one. */
+  /** Times at which the first step and the last step ended. */
   readonly first: number;
   readonly ended: number;
 }
@@ -32,17 +32,17 @@ export async function decodeRequest(generator: Generator, request: GenerationReq
   return { tokens, steps, firstTokens, reusedTokens, began, first, ended: performance.now() };
 }
 
-/** Microseconds from the first step's start to the last step's end; prefill and the first draft come before that. */
+/** Microseconds from the start of the first step to the end of the last step, without prefill and the first draft. */
 export const decodeMicros = ({ steps, first, ended }: Pass): number =>
   (ended - first) * 1000 + (steps[0]?.stepMicros ?? 0);
 
-/** One measurement without the drafter and one with it, made in direct succession so that both meet the same load on the machine. */
+/** Two measurements, without and with the drafter, made in direct succession so that the load on the machine is the same. */
 export interface Pair<Measured> {
   readonly plain: Measured;
   readonly drafted: Measured;
 }
 
-/** Measures without the drafter and with it; which comes first alternates with `turn`. */
+/** Measures without the drafter and with it. Even turns start without it, odd turns with it. */
 export async function bothWays<Measured>(
   turn: number,
   measure: (drafting: boolean) => Promise<Measured>,

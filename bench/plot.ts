@@ -2,9 +2,9 @@ import { parse, View } from 'vega';
 import { compile, type TopLevelSpec } from 'vega-lite';
 
 export interface Axis {
-  /** With the unit. */
+  /** Name and unit. */
   readonly title: string;
-  /** Logarithm to base 2 on x, 10 on y; linear from 0 unless given. */
+  /** A logarithmic scale has base 2 on x and base 10 on y. By default the scale is linear and starts at 0. */
   readonly scale?: 'log';
 }
 
@@ -21,18 +21,18 @@ export interface Panel {
   readonly series: readonly Series[];
 }
 
-/** Okabe and Ito's colour-blind safe palette (Wong 2011, doi 10.1038/nmeth.1618) without its yellow, which is faint on white. */
+/** Okabe and Ito's colour-blind safe palette (Wong 2011, doi 10.1038/nmeth.1618) without yellow, which is faint on white. */
 const COLOURS = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000'];
-/** Shared by colour and dash. */
+/** One legend for both the colours and the dashes of lines. */
 const legend = { orient: 'bottom' as const, title: null, columns: 4, symbolType: 'stroke' };
 const SIZE = { width: 330, height: 250 };
 
 /**
- * Draws panels side by side as SVG, with Vega-Lite and without a browser. The background is white for dark pages. Series of the same name
- * share a colour; colours are assigned in order of first appearance.
+ * Draws panels side by side as SVG, with Vega-Lite and without a browser. The background is white so that the plot is readable on dark
+ * pages. Series of the same name share a colour; colours are assigned in order of first appearance.
  *
- * @param panels with at most 7 names of series
- * @param title text alternative of the image
+ * @param panels together have at most 7 different series names
+ * @param title alternative text of the image
  */
 export async function lineChart(panels: readonly Panel[], title: string): Promise<string> {
   const names = [...new Set(panels.flatMap((panel) => panel.series.map(({ name }) => name)))];
@@ -78,7 +78,7 @@ function axisOf(panel: Panel, field: 'x' | 'y', base: number) {
   return { field, type: 'quantitative' as const, title, scale: own, axis: ticksOf(panel, field) };
 }
 
-/** On a logarithmic x axis a tick at every point if they are few; on y at 1, 2 and 5 times the powers of ten. */
+/** Ticks of a logarithmic axis: at every point if x has few points, otherwise at 1, 2 and 5 times the powers of ten. */
 function ticksOf({ x, y, series }: Panel, axis: 'x' | 'y'): object {
   if ((axis === 'x' ? x : y).scale !== 'log') return {};
   const values = series.flatMap(({ points }) => points.map((point) => point[axis === 'x' ? 0 : 1]));

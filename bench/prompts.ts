@@ -11,7 +11,7 @@ export interface Prompt {
   readonly tokens: number[];
 }
 
-/** Tokenizes prompts.json, each prompt after the end-of-text token that starts every document. @param longest limit in tokens */
+/** Tokenizes prompts.json. Each prompt begins with the end-of-text token, as every document does. @param longest limit in tokens */
 export async function loadPrompts(tokenizer: Tokenizer, endOfText: number, longest: number): Promise<Prompt[]> {
   const stored = JSON.parse(await readFile(join(import.meta.dirname, 'prompts.json'), 'utf8')) as {
     split: string;
@@ -25,7 +25,7 @@ export async function loadPrompts(tokenizer: Tokenizer, endOfText: number, longe
   }));
 }
 
-/** Cuts excerpts of any length from all prompts joined: a different one each turn, the same in each run. */
+/** Joins all prompts and cuts excerpts from the result. Each turn gives a different excerpt; every run gives the same ones. */
 export function excerpts(prompts: readonly Prompt[], endOfText: number): (turn: number, length: number) => number[] {
   const text = prompts.flatMap(({ tokens }) => tokens.filter((token) => token !== endOfText));
   return (turn, length) => {

@@ -1,12 +1,12 @@
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-/** A suite's last result that was kept with --save. */
+/** The latest result of a suite that was kept with --save. */
 export interface Result {
   readonly suite: string;
   readonly machine: string;
   readonly mode?: string;
-  /** Creation time of the pair, from its manifest. */
+  /** Creation time of the pair, from the pair's manifest. */
   readonly pair?: string;
   /** Day of the run, UTC. */
   readonly date: string;
@@ -15,7 +15,7 @@ export interface Result {
 
 const FOLDER = join(import.meta.dirname, 'results');
 
-/** Keeps a result in bench/results: one for each suite, and for each mode of `decode`. */
+/** Keeps a result in bench/results. Each suite has one file; `decode` has one file for each mode. */
 export async function saveResult(result: Omit<Result, 'date'> & { suite: string; mode?: string }): Promise<void> {
   const name = result.suite === 'decode' ? `decode-${result.mode}` : result.suite;
   const dated = { date: new Date().toISOString().slice(0, 10), ...result };

@@ -11,11 +11,11 @@ import type { Streams } from '../gateway/src/decode/ports.ts';
 import type { DraftLimits } from '../gateway/src/decode/types.ts';
 import { fakeModel } from './fake-model.ts';
 
-/** The two services as processes, and the gateway's decode loop in this one. */
+/** Runs the verifier and the drafter as child processes, and the gateway's decode loop in the current process. */
 export interface Bench {
   readonly generator: PairGenerator;
   readonly streams: Streams;
-  /** A decode loop over the same services with its own limits and measurements. */
+  /** Creates another decode loop over the same services, with its own limits and measurements. */
   another(limits: DraftLimits): PairGenerator;
   readonly pids: Readonly<Record<Kind, number>>;
   stop(): Promise<void>;
@@ -41,7 +41,7 @@ export const mainOf = (kind: Kind): string => join(ROOT, kind, 'src', 'main.ts')
  * Starts drafter and verifier on Unix sockets.
  *
  * @param prefixCache true to let a prompt reuse the cache of an earlier pass
- * @param draftModel folder of a whole model that drafts in place of the pair's drafter
+ * @param draftModel folder of a complete model to draft with, in place of the pair's drafter
  */
 export async function startServices(
   models: string,
@@ -59,7 +59,7 @@ export async function startServices(
 }
 
 /**
- * Starts the same services with engines of fixed latency.
+ * Starts the same services with fake engines of fixed latency.
  *
  * @param latency milliseconds per run
  * @param checks true for a drafter that checks blocks
@@ -120,7 +120,7 @@ export function connectServices(
   return new PairClient({ model, verifiers, drafters, ...timeouts, logger });
 }
 
-/** Ends running processes with SIGTERM, one after the other. */
+/** Ends those processes that still run, one after the other, with SIGTERM. */
 export async function endAll(children: readonly ChildProcess[]): Promise<void> {
   for (const child of children) {
     if (child.exitCode !== null || child.signalCode !== null) continue;

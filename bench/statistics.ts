@@ -1,6 +1,6 @@
 import { cpus, loadavg } from 'node:os';
 
-/** Quantile `q` in [0, 1], interpolated between neighbouring values; NaN for no values. */
+/** Quantile `q` in [0, 1], interpolated between neighbouring values; NaN if there are no values. */
 export function quantile(values: readonly number[], q: number): number {
   const sorted = [...values].sort((a, b) => a - b);
   const place = q * (sorted.length - 1);
@@ -24,7 +24,7 @@ export function countBy(values: readonly string[]): Record<string, number> {
 /** Rounds for a report. */
 export const round = (value: number, digits = 3): number => Number(value.toFixed(digits));
 
-/** Processor, Node version and load average, for results. */
+/** Describes the machine in results: processor, Node version and load average. */
 export function machine(): string {
   const [first] = cpus();
   return `${cpus().length} x ${first?.model.trim() ?? 'unknown processor'}, Node ${process.version}, load ${loadavg()

@@ -11,9 +11,9 @@ import { type Bench, startServices } from './services.ts';
 import { machine } from './statistics.ts';
 
 /**
- * A command that measures: prints the machine to stderr and the result as one line of JSON to stdout.
+ * A command that runs a measurement. It prints the machine to stderr, and the result as one line of JSON to stdout.
  *
- * @param run resolves with the figures; it sets `process.exitCode` if a promise was broken
+ * @param run resolves with the figures, and sets `process.exitCode` if a promise was broken
  */
 export function suite<Options extends object>(
   name: string,
@@ -23,7 +23,7 @@ export function suite<Options extends object>(
 ): Command {
   const command = new Command(name).description(description).configureHelp({ helpWidth: 100 });
   for (const option of options) command.addOption(option);
-  command.option('--save', 'keep the result in bench/results, for `report`');
+  command.option('--save', 'keep the result in bench/results, where `report` finds it');
   return command.action(async (given: Options & { readonly save?: boolean }) => {
     console.error(machine());
     const result = { suite: name, machine: machine(), ...(await run(given)) };
@@ -32,7 +32,7 @@ export function suite<Options extends object>(
   });
 }
 
-/** Parses an option's value that has to be an integer of at least `min`. */
+/** Parser of an option whose value must be an integer of at least `min`. */
 export const integer =
   (min = 1) =>
   (text: string): number => {
@@ -46,17 +46,17 @@ export const integerOption = (flags: string, description: string, fallback: numb
   new Option(flags, description).argParser(integer(min)).default(fallback);
 
 export const tokensOption = (fallback: number): Option =>
-  integerOption('--tokens <n>', 'tokens per sequence', fallback);
+  integerOption('--tokens <n>', 'tokens to generate per sequence', fallback);
 
 export const promptsOption = (fallback: number): Option =>
   integerOption('--prompts <n>', 'held-out prompts to decode', fallback);
 
 export const repeatsOption = (fallback: number): Option =>
-  integerOption('--repeats <n>', 'measurements of each row', fallback);
+  integerOption('--repeats <n>', 'measurements per row', fallback);
 
 export const aheadOption: Option = integerOption(
   '--ahead <n>',
-  'steps sent before the outcome of earlier ones is known; 0 for none',
+  'steps sent before the outcome of the previous step is known; 0 disables this',
   STEPS_AHEAD,
   0,
 );
@@ -72,18 +72,18 @@ export interface PairOptions {
   readonly tokens?: number;
 }
 
-/** Options of suites that decode with a pair. */
+/** Options shared by all suites that decode with a pair. */
 export const pairOptions = (mode: DraftLimits['mode'] = gatewaySettings.draftMode.default): Option[] => [
   new Option('--models <dir>', 'model folder').default(
     join(import.meta.dirname, '..', 'models', 'default'),
     'models/default',
   ),
-  new Option('--draft-model <dir>', "folder of a whole model that drafts in place of the pair's drafter"),
-  integerOption('--length <n>', 'longest block in tokens', gatewaySettings.draftLength.default),
+  new Option('--draft-model <dir>', "folder of a complete model to draft with, in place of the pair's drafter"),
+  integerOption('--length <n>', 'maximum block length in tokens', gatewaySettings.draftLength.default),
   integerOption('--budget <n>', 'tokens per draft call', DRAFT_BUDGET),
-  new Option('--mode <mode>', 'how to draft').choices(DRAFT_MODES).default(mode),
+  new Option('--mode <mode>', 'drafting mode').choices(DRAFT_MODES).default(mode),
   aheadOption,
-  new Option('--no-lookup', 'take proposals from the drafter only'),
+  new Option('--no-lookup', 'disable prompt lookup; only the drafter proposes tokens'),
 ];
 
 export const limitsOf = ({ length, budget, mode, lookup, ahead }: PairOptions): DraftLimits => ({
@@ -103,7 +103,7 @@ export async function describePair({ models, draftModel, ...options }: PairOptio
   };
 }
 
-/** Tokens of room that prompts leave in the context unless the suite has --tokens. */
+/** Number of tokens that prompts leave free in the context, for suites without --tokens. */
 const ROOM = 128;
 
 export interface PairBench extends Bench {
@@ -111,7 +111,7 @@ export interface PairBench extends Bench {
   readonly prompts: readonly Prompt[];
 }
 
-/** Runs a suite over drafter and verifier processes. @returns its figures with a description of the pair */
+/** Starts a drafter and a verifier process and runs a suite on them. @returns the figures, and fields that describe the pair */
 export async function withPair(
   options: PairOptions,
   run: (bench: PairBench) => Promise<object>,

@@ -5,11 +5,11 @@ export class BadNetwork {
   readonly #server: Server;
   readonly #target: { readonly port: number; readonly host: string };
   readonly #sockets = new Set<Socket>();
-  /** Milliseconds of delay each way. */
+  /** Delay in each direction, milliseconds. */
   delayMs = 0;
   /** Drops everything while connections stay open. */
   silent = false;
-  /** Chunks from the service that still get a byte changed. */
+  /** Number of chunks from the service that are still to have one byte changed. */
   corrupt = 0;
 
   private constructor(server: Server, target: { port: number; host: string }) {
@@ -64,7 +64,7 @@ export class BadNetwork {
     const write = () => {
       if (!to.destroyed) to.write(chunk);
     };
-    // timers of the same length fire in order
+    // timers with equal delays fire in order, so chunks are not reordered
     if (this.delayMs > 0) setTimeout(write, this.delayMs);
     else write();
   }

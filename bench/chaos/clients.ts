@@ -8,22 +8,22 @@ export interface Question {
   readonly text: string;
 }
 
-/** Outcomes of streams. */
+/** Counts of streams by outcome. */
 export interface Tally {
   streams: number;
   right: number;
-  /** Rejected before the first token, by status. */
+  /** Requests rejected before the first token, by status. */
   readonly refused: Record<string, number>;
-  /** Texts that differ from the known ones. */
+  /** Streams whose text differs from the known text. */
   wrong: number;
-  /** Streams that began, and ended with an error or not at all. */
+  /** Streams that began, but ended with an error or never ended. */
   lost: number;
   readonly errors: Record<string, number>;
-  /** Clients that hung up after the first tokens. */
+  /** Streams whose client hung up after the first tokens. */
   left: number;
-  /** Longest time without a token of each stream, milliseconds. */
+  /** Longest time without a token, one value per stream, milliseconds. */
   readonly gaps: number[];
-  /** Tokens of right texts. */
+  /** Tokens of the correct texts. */
   tokens: number;
 }
 
@@ -43,7 +43,7 @@ const PROMPTS = ['def read(', 'import os\n', 'class Node:\n    ', 'for i in rang
 /** Pause before a rejected client retries, milliseconds. */
 const RETRY_MS = 100;
 
-/** Records the answers of plain decoding to random requests, before any fault. */
+/** Sends random requests with drafting disabled, before any fault, and records the answers. */
 export async function askQuestions(url: string, count: number, random: Random): Promise<Question[]> {
   const questions: Question[] = [];
   for (let i = 0; i < count; i++) {
@@ -63,7 +63,7 @@ export async function askQuestions(url: string, count: number, random: Random): 
   return questions;
 }
 
-/** Shares of requests without streaming, and of clients that hang up. */
+/** Share of requests without streaming, and share of clients that hang up. */
 const [WHOLE, LEAVING] = [0.15, 0.1];
 
 /** Sends one request after another until the signal is aborted. */

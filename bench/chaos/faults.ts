@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Random } from '../random.ts';
 import type { Fleet, Node } from './fleet.ts';
 
-/** A fault, which resolves when it has been undone. */
+/** Injects a fault; the promise resolves when the fault has been undone. */
 type Fault = (node: Node, random: Random) => Promise<void>;
 
 async function restart(node: Node, signal: NodeJS.Signals, downMs: number): Promise<void> {
@@ -31,7 +31,7 @@ const FAULTS: Readonly<Record<string, Fault>> = {
     node.network.silent = true;
     await sleep(random.between(200, 8000));
     node.network.silent = false;
-    // the dropped bytes are lost, so the connections are useless
+    // the dropped bytes never arrive, so the open connections are unusable
     node.network.cut();
   },
   async 'bytes changed on the way'(node, random) {
@@ -42,9 +42,9 @@ const FAULTS: Readonly<Record<string, Fault>> = {
 };
 
 /**
- * Injects faults until the signal is aborted, at most one at a time into each service.
+ * Injects faults until the signal is aborted. A service has at most one fault at a time.
  *
- * @param onFault receives the service's kind and the fault's name
+ * @param onFault receives the kind of service and the name of the fault
  */
 export async function injectFaults(
   fleet: Fleet,

@@ -16,7 +16,7 @@ const START_TIMEOUT_MS = 60_000;
 
 type Kind = 'verifier' | 'drafter' | 'gateway';
 
-/** One process of the fleet, restarted when it ends unexpectedly. */
+/** One process of the fleet. It is restarted when it ends unexpectedly. */
 export class Member {
   readonly kind: Kind;
   readonly #env: NodeJS.ProcessEnv;
@@ -46,13 +46,13 @@ export class Member {
     return this.#child?.exitCode === null && this.#child.signalCode === null;
   }
 
-  /** Resident memory in bytes; 0 while it is down. */
+  /** Resident memory in bytes; 0 while the process is down. */
   get memory(): number {
     if (!this.running) return 0;
     return Number(execFileSync('ps', ['-o', 'rss=', '-p', String(this.#child?.pid)]).toString()) * 1024;
   }
 
-  /** Open files and sockets; 0 while it is down. */
+  /** Number of open files and sockets; 0 while the process is down. */
   get handles(): number {
     if (!this.running) return 0;
     return readdirSync(`/proc/${this.#child?.pid}/fd`).length;
@@ -73,14 +73,17 @@ export class Member {
   }
 }
 
-/** A service behind its bad network. */
+/** A service and the bad network in front of it. */
 export interface Node {
   readonly member: Member;
   readonly network: BadNetwork;
   readonly port: number;
 }
 
-/** A gateway, verifiers and drafters as processes, over TCP with mutual TLS, each service behind a bad network. */
+/**
+ * A gateway, verifiers and drafters, each a process of its own. They communicate over TCP with mutual TLS; every verifier
+ * and drafter is behind a bad network.
+ */
 export class Fleet {
   readonly url: string;
   readonly gateway: Member;
@@ -156,7 +159,7 @@ export class Fleet {
     throw new Error(`the fleet was not ready within ${START_TIMEOUT_MS / 1000} s: ${answer}`);
   }
 
-  /** Open sequences of the verifiers, queried without the proxies. */
+  /** Number of open sequences on all verifiers, queried directly and not through the proxies. */
   async openSequences(): Promise<number> {
     let open = 0;
     for (const { port } of this.verifiers) {

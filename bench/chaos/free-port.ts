@@ -1,9 +1,9 @@
 import { createServer } from 'node:net';
 
-/** Below the ports of outgoing connections, which could otherwise take a port while its service is down. */
+/** These ports are below the range of outgoing connections, which could otherwise take a port while its service is down. */
 const PORTS = { from: 20_000, to: 30_000 };
 
-/** Finds a port without a listener. */
+/** Finds a port on which nothing listens. */
 export async function freePort(): Promise<number> {
   for (;;) {
     const port = PORTS.from + Math.floor(Math.random() * (PORTS.to - PORTS.from));

@@ -1,6 +1,6 @@
 /**
- * `npm run chaos` and `npm run soak`: faults (none for soak) against streams with known texts. Prints one line of JSON;
- * exits with 1 if a promise was broken.
+ * `npm run chaos` and `npm run soak`: run streams whose texts are known, and inject faults (soak injects none). They print
+ * one line of JSON, and exit with 1 if a promise was broken.
  */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -41,23 +41,23 @@ const positive = (text: string): number => {
 await new Command('npm run chaos --')
   .configureHelp({ helpWidth: 100 })
   .description(
-    'Starts a gateway, verifiers and drafters as processes over TCP with mutual TLS, and kills, stops, cuts off, delays and garbles the services while they decode known texts. No text may be wrong, and no started stream may be lost.',
+    'Starts a gateway, verifiers and drafters as processes that communicate over TCP with mutual TLS. Kills and stops the services, cuts and delays their connections and corrupts their bytes, while they decode texts that are known in advance. No text may be wrong, and no started stream may be lost.',
   )
   .addOption(new Option('--minutes <n>', 'duration').argParser(positive).default(2))
-  .addOption(integerOption('--seed <n>', 'seed of the questions and of the schedule of faults', 1))
+  .addOption(integerOption('--seed <n>', 'seed of the requests and of the fault schedule', 1))
   .addOption(integerOption('--streams <n>', 'concurrent streams', 6))
   .addOption(integerOption('--pause <ms>', 'mean time between faults', 700))
-  .option('--no-faults', 'load only, recording memory and open files (npm run soak)')
-  .addOption(integerOption('--verifiers <n>', 'verifiers', 2))
-  .addOption(integerOption('--drafters <n>', 'drafters', 2))
-  .addOption(integerOption('--questions <n>', 'different questions', 60))
+  .option('--no-faults', 'inject no faults; record memory and open files under load (npm run soak)')
+  .addOption(integerOption('--verifiers <n>', 'number of verifiers', 2))
+  .addOption(integerOption('--drafters <n>', 'number of drafters', 2))
+  .addOption(integerOption('--questions <n>', 'number of different requests', 60))
   .addOption(
-    new Option('--models <dir>', 'model folder; the default has a drafter that checks blocks').default(
+    new Option('--models <dir>', 'model folder; the default one has a drafter that checks blocks').default(
       join(ROOT, 'test', 'models', 'tiny-feature'),
       'test/models/tiny-feature',
     ),
   )
-  .option('--save', "keep the result in bench/results, and a soak's memory in docs/reliability-soak.svg")
+  .option('--save', 'keep the result in bench/results; after a soak, also plot its memory in docs/reliability-soak.svg')
   .action(async (options: Options) => {
     const fleet = await Fleet.start(options.models, options.verifiers, options.drafters);
     try {
@@ -129,17 +129,17 @@ async function underLoad(fleet: Fleet, questions: readonly Question[], options: 
   return { faults, tally, held };
 }
 
-/** Sequences that stay open after the last stream. */
+/** Number of sequences still open after the last stream has ended. */
 async function sequencesLeft(fleet: Fleet): Promise<number> {
   for (let attempt = 0; attempt < 100; attempt++) {
-    // a service that is just being restarted does not answer yet
+    // a service that is restarting does not answer yet
     if ((await fleet.openSequences().catch(() => undefined)) === 0) return 0;
     await sleep(200);
   }
   return fleet.openSequences();
 }
 
-/** Kills the gateway under load: its sequences in the services must end with it. @returns sequences that did not */
+/** Kills the gateway under load; the services must then end its sequences. @returns number of sequences still open */
 async function crashGateway(fleet: Fleet, questions: readonly Question[]): Promise<number> {
   const over = new AbortController();
   const streams = Array.from({ length: 4 }, (_, i) =>

@@ -10,7 +10,7 @@ interface Usage {
 export interface Held {
   /** Time since the start. */
   readonly minutes: number;
-  /** Memory and files by process. */
+  /** Memory and open files of each process. */
   readonly by: Readonly<Record<string, Usage>>;
 }
 

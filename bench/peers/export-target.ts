@@ -3,15 +3,15 @@ import { join } from 'node:path';
 
 const TRAINING = join(import.meta.dirname, '..', '..', 'training');
 const SETUP =
-  "peers needs Python with ptp-train to convert the target: run `pip install -e 'training[convert]'`, and set PTP_PYTHON to that Python unless it is training/.venv";
+  "peers requires Python with ptp-train to convert the target: run `pip install -e 'training[convert]'`, and set PTP_PYTHON to that Python unless it is in training/.venv";
 
 /**
- * Converts the target of a model folder for another engine (`ptp-train export`).
+ * Converts the target of a model folder to the format of another engine with `ptp-train export`.
  *
- * @param out file for GGUF, else folder
- * @param layers only this many of the first layers; all unless given
- * @returns the number of layers
- * @throws Error naming what to install if Python or ptp-train is missing
+ * @param out a file for GGUF, otherwise a folder
+ * @param layers number of first layers to convert; all by default
+ * @returns the number of converted layers
+ * @throws Error that says what to install if Python or ptp-train is missing
  */
 export function exportTarget(
   models: string,

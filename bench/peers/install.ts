@@ -3,11 +3,11 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
-/** Has its own package.json, so that no peer is a dependency of the project. */
+/** This folder has its own package.json, so that the peers are not dependencies of the project. */
 const FOLDER = import.meta.dirname;
 const MODULES = join(FOLDER, 'node_modules');
 
-/** Imports a peer by the path of its module in node_modules; installs the peers first if necessary. */
+/** Imports a peer from `path` within node_modules. Installs all peers first if necessary. */
 export async function importPeer<Library>(path: string): Promise<Library> {
   if (!(await isInstalled())) install();
   return import(pathToFileURL(join(MODULES, path)).href);
@@ -26,11 +26,11 @@ async function isInstalled(): Promise<boolean> {
 }
 
 /**
- * Installs bench/peers/package.json with the binaries that npm brings. There is no lock file: one made on a registry that lacks some
- * platforms' binaries makes `npm ci` fail elsewhere.
+ * Installs bench/peers/package.json, with prebuilt binaries from npm. It writes no lock file: a lock file from a registry that lacks the
+ * binaries of some platforms would make `npm ci` fail on those platforms.
  */
 function install(): void {
-  console.error('installing the peers in bench/peers, over a gigabyte');
+  console.error('installing the peers in bench/peers (more than 1 GB)');
   const { status } = spawnSync('npm', ['install', '--no-package-lock', '--ignore-scripts', '--no-audit', '--no-fund'], {
     cwd: FOLDER,
     stdio: ['ignore', 2, 2],

@@ -1,7 +1,7 @@
 import { importPeer } from './install.ts';
 import type { Engine, Peer, PeerRequest } from './peer.ts';
 
-/** The part of node-llama-cpp that is used; its types come only with the installed package. */
+/** The parts of node-llama-cpp used here. The package is installed at run time, so its own types are not available. */
 interface Library {
   getLlama(options: object): Promise<Llama>;
   InputLookupTokenPredictor: new () => Predictor;
@@ -34,7 +34,7 @@ interface Predictor {
  * Opens llama.cpp through node-llama-cpp on one CPU thread, with a float32 KV cache like ours.
  *
  * @param target path of a GGUF file
- * @param draft path of the draft model, and its name in the results
+ * @param draft path of the draft model, and the name of the draft model in the results
  */
 export async function llamaPeers(
   target: string,
@@ -55,7 +55,7 @@ export async function llamaPeers(
     const context = await model.createContext({
       contextSize,
       threads: 1,
-      flashAttention: false, // slower here, and its results differ from float32's
+      flashAttention: false, // slower on a CPU, and its results differ from those in float32
       experimentalKvCacheKeyType: 'F32',
       experimentalKvCacheValueType: 'F32',
     });
@@ -79,7 +79,7 @@ export async function llamaPeers(
   return { peers, stop: () => llama.dispose() };
 }
 
-/** The library's own loop, which accepts at most one token of a proposal (3.22.1: `_speculativeEvaluate` refutes the second). */
+/** The library's own loop. It accepts at most one token of a proposal (3.22.1: `_speculativeEvaluate` rejects the second). */
 function evaluated(name: string, sequence: Sequence, lookup?: Predictor): Peer {
   async function* generate(prompt: readonly number[], { maxTokens, ...request }: PeerRequest) {
     await sequence.clearHistory();
@@ -94,8 +94,8 @@ function evaluated(name: string, sequence: Sequence, lookup?: Predictor): Peer {
 }
 
 /**
- * A loop that accepts all correct tokens of a proposal, as llama.cpp's own programs do: the token that the target picks at each position
- * is compared with the proposed one.
+ * A loop that accepts all correct tokens of a proposal, as llama.cpp's own programs do. At each position it compares the proposed token
+ * with the one that the target picks.
  */
 function wholeBlocks(name: string, sequence: Sequence, lookup: Predictor, endOfText: number): Peer {
   async function* generate(prompt: readonly number[], { maxTokens, ...request }: PeerRequest) {
@@ -106,7 +106,7 @@ function wholeBlocks(name: string, sequence: Sequence, lookup: Predictor, endOfT
     for (let count = 0; count < maxTokens; ) {
       const proposed = count === 0 ? [] : lookup.predictTokens().slice(0, maxTokens - count - 1);
       const start = input.length - 1;
-      // each call restarts its random numbers
+      // every call restarts the random number generator, so each needs a different seed
       const options = sampling({ ...request, seed: request.seed * 4096 + count });
       const picks = { generateNext: { token: true, options } };
       const results = await sequence.controlledEvaluate(

@@ -6,10 +6,10 @@ export interface PeerRequest {
   readonly maxTokens: number;
 }
 
-/** One way of decoding of an engine. */
+/** One way in which an engine can decode. */
 export interface Peer {
   readonly name: string;
-  /** Yields blocks of tokens as they arrive, without the end of text. No prompt cache: each call starts afresh. */
+  /** Yields blocks of tokens as they arrive, without the end-of-text token. Each call starts without a prompt cache. */
   generate(prompt: readonly number[], request: PeerRequest): AsyncIterable<readonly number[]>;
 }
 

@@ -2,7 +2,7 @@ import { basename, dirname } from 'node:path';
 import { importPeer } from './install.ts';
 import type { Engine, PeerRequest } from './peer.ts';
 
-/** The part of @huggingface/transformers that is used; its types come only with the installed package. */
+/** The parts of @huggingface/transformers used here. The package is installed at run time, so its own types are not available. */
 interface Library {
   readonly env: { allowRemoteModels: boolean; localModelPath: string };
   readonly random: { seed(seed: number): void };
@@ -15,10 +15,10 @@ interface Model {
 }
 
 /**
- * Opens transformers.js on one CPU thread. It ignores top-p (4.3.2: `_get_logits_processor` leaves it out), so its sampled texts come
- * from another distribution.
+ * Opens transformers.js on one CPU thread. The library ignores top-p (4.3.2: `_get_logits_processor` leaves it out), so its sampled texts
+ * come from a different distribution.
  *
- * @param model folder that `ptp-train export --to transformers-js` wrote
+ * @param model folder written by `ptp-train export --to transformers-js`
  */
 export async function transformersJs(model: string, endOfText: number): Promise<Engine> {
   const { env, random, Tensor, AutoModelForCausalLM } = await importPeer<Library>(

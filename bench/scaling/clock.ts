@@ -6,18 +6,18 @@ interface Event {
   readonly run: () => void;
 }
 
-/** Virtual time in microseconds. Events due at the same time happen in the order in which they were set. */
+/** Virtual time in microseconds. Events due at the same time run in the order in which they were scheduled. */
 export class Clock {
   #now = 0;
   #order = 0;
-  /** A binary heap, the next event first. */
+  /** A binary heap whose first element is the next event. */
   readonly #events: Event[] = [];
 
   get now(): number {
     return this.#now;
   }
 
-  /** @param at microseconds, not before now */
+  /** Schedules an event. @param at time in microseconds, not earlier than `now` */
   at(at: number, run: () => void): void {
     const event = { at, order: this.#order++, run };
     const events = this.#events;
@@ -31,7 +31,7 @@ export class Clock {
     events[i] = event;
   }
 
-  /** Runs all events due before `end`, and advances to it. */
+  /** Runs all events due before `end`, then sets the time to `end`. */
   runUntil(end: number): void {
     for (let next = this.#events[0]; next !== undefined && next.at < end; next = this.#events[0]) {
       this.#removeFirst();

@@ -4,7 +4,7 @@
 export interface Model {
   readonly name: string;
   readonly parameters: number;
-  /** Per weight, and per element of a key or value. */
+  /** Bytes per weight, and per element of a key or value. */
   readonly bytes: number;
   readonly layers: number;
   readonly kvHeads: number;
@@ -13,24 +13,25 @@ export interface Model {
 
 export interface Gpu {
   readonly name: string;
-  /** Bytes and floating-point operations per second that a run achieves. */
+  /** Bytes per second that a run achieves. */
   readonly bandwidth: number;
+  /** Floating-point operations per second that a run achieves. */
   readonly operations: number;
 }
 
 /** Time of a run in microseconds: overhead + max(weights, perToken * tokens) + perContextToken * context. */
 export interface CostCurve {
-  /** Kernel launches, sampling and the copy of the answer, in every run. */
+  /** Fixed cost of every run: kernel launches, sampling and copying the results. */
   readonly overhead: number;
-  /** Reading all weights once, which bounds a run of few tokens. */
+  /** Time to read all weights once. It is the lower bound for runs of few tokens. */
   readonly weights: number;
-  /** Arithmetic of one token; it dominates beyond the knee at weights / perToken tokens. */
+  /** Time of the arithmetic for one token. It dominates in runs of more than weights / perToken tokens. */
   readonly perToken: number;
-  /** Reading the keys and values of one token of context, for each sequence of the run. */
+  /** Time to read the keys and values of one context token of one sequence. */
   readonly perContextToken: number;
 }
 
-/** Sizes of Mistral 7B (arXiv 2310.06825): 7.24e9 parameters, 8 key-value heads of 128 in 32 layers; 16-bit weights. */
+/** A target with the sizes of Mistral 7B (arXiv 2310.06825): 7.24e9 parameters, 32 layers, 8 key-value heads of 128; 16-bit weights. */
 export const TARGET: Model = {
   name: '7B-class target',
   parameters: 7.24e9,
@@ -40,7 +41,7 @@ export const TARGET: Model = {
   headSize: 128,
 };
 
-/** A twenty-fourth of the target: 12 layers, 4 key-value heads of 128. */
+/** A drafter of one 24th of the target: 12 layers, 4 key-value heads of 128. */
 export const DRAFTER: Model = {
   name: '0.3B-class drafter',
   parameters: 0.3e9,
@@ -50,7 +51,7 @@ export const DRAFTER: Model = {
   headSize: 128,
 };
 
-/** Sizes of Llama 3.2 1B: 16 layers, 8 key-value heads of 64. */
+/** A drafter with the sizes of Llama 3.2 1B: 16 layers, 8 key-value heads of 64. */
 export const LARGER_DRAFTER: Model = {
   name: '1B-class drafter',
   parameters: 1.24e9,
@@ -60,7 +61,7 @@ export const LARGER_DRAFTER: Model = {
   headSize: 64,
 };
 
-/** A drafter that checks blocks: the target in 8 bits, and layers of its own. */
+/** A drafter that checks blocks. It consists of the target in 8 bits and some layers of its own. */
 export const CHECKING_DRAFTER: Model = {
   ...TARGET,
   name: 'drafter with the target in 8 bits',
@@ -69,12 +70,12 @@ export const CHECKING_DRAFTER: Model = {
 };
 
 /**
- * H100 SXM: 3.35 TB/s and 989 TFLOP/s (bfloat16, dense) by its data sheet. Good kernels reach 80 % of the bandwidth. Half of the
- * arithmetic, because batch-invariant kernels, which exactness needs, give some of it up.
+ * H100 SXM: 3.35 TB/s and 989 TFLOP/s (bfloat16, dense) according to its data sheet. Good kernels reach 80 % of the bandwidth. We assume
+ * half of the arithmetic rate, because exact results require batch-invariant kernels, which are slower.
  */
 export const GPU: Gpu = { name: 'H100-class GPU', bandwidth: 0.8 * 3.35e12, operations: 0.5 * 989e12 };
 
-/** Microseconds per run: some ten kernels a layer at 2 to 3 microseconds each, and the round trip to the host. */
+/** Microseconds per run: about ten kernels per layer at 2 to 3 microseconds each, and the round trip to the host. */
 export const OVERHEAD = { target: 1000, drafter: 500 } as const;
 
 /** @param overhead microseconds */
@@ -83,18 +84,18 @@ export function curveOf(model: Model, gpu: Gpu, overhead: number): CostCurve {
   return {
     overhead,
     weights: (micros * model.parameters * model.bytes) / gpu.bandwidth,
-    // a multiplication and an addition per weight (Kaplan et al. 2020, arXiv 2001.08361, section 2.1)
+    // each weight takes a multiplication and an addition (Kaplan et al. 2020, arXiv 2001.08361, section 2.1)
     perToken: (micros * 2 * model.parameters) / gpu.operations,
     perContextToken: (micros * bytesPerContextToken(model)) / gpu.bandwidth,
   };
 }
 
-/** Bytes of a token's keys and values. */
+/** Number of bytes of one token's keys and values in all layers. */
 export function bytesPerContextToken({ bytes, layers, kvHeads, headSize }: Model): number {
   return 2 * layers * kvHeads * headSize * bytes;
 }
 
-/** Microseconds of a run. @param tokens of all its sequences @param context cached tokens of all its sequences */
+/** Microseconds of a run. @param tokens total of all sequences in the run @param context cached tokens of all sequences in the run */
 export function runMicros(curve: CostCurve, tokens: number, context: number): number {
   return curve.overhead + Math.max(curve.weights, curve.perToken * tokens) + curve.perContextToken * context;
 }

@@ -3,26 +3,26 @@ import { planBranches, type YieldCurves } from '../../drafter/src/branch-plan.ts
 import type { DraftCall, StepOutcome } from '../../gateway/src/decode/ports.ts';
 import { sum } from '../statistics.ts';
 
-/** Probabilities that drafts turn out right. */
+/** Probabilities that drafted tokens are correct. */
 export interface DraftQuality {
-  /** Chance of a drafted token, if all before it in its block are right; the drafter's confidence is the same. */
+  /** Probability that a drafted token is correct if all earlier tokens of its block are. The drafter's confidence has the same value. */
   readonly chance: number;
-  /** Chance that the first token of a branch is the target's own: after a rejected token, and after a whole block. */
+  /** Probability that a branch begins with the target's own token: after a rejected token, and after a fully accepted block. */
   readonly hits: readonly [afterMiss: number, whole: number];
   /**
-   * Set for a drafter that checks blocks with its copy of the target and makes a single branch: chance that the copy agrees with the target
-   * on one token. It has to agree along the whole block, so `hits` does not apply.
+   * Present for a drafter that checks blocks with a copy of the target and makes a single branch: the probability that the copy and the
+   * target agree on one token. They have to agree on every token up to the branch, so `hits` is not used.
    */
   readonly checks?: number;
 }
 
-/** A step's outcome, drawn when it is sent. */
+/** The outcome of a step. It is drawn at random when the step is sent. */
 export interface SimulatedOutcome extends StepOutcome {
-  /** The drafter predicts `nextToken`. */
+  /** True if the drafter predicts `nextToken`. */
   readonly predicted: boolean;
 }
 
-/** Target and drafter of one sequence. Only the equality of tokens matters, so each new one gets the next number. */
+/** Simulates target and drafter for one sequence. Only equality of tokens matters, so every new token gets the next number. */
 export class DraftModel {
   readonly #quality: DraftQuality;
   readonly #random: () => number;
@@ -43,13 +43,13 @@ export class DraftModel {
     return { accepted, nextToken: this.#token++, predicted: this.#random() < hit };
   }
 
-  /** @param outcome of the step that is under verification; none for a redraft */
+  /** @param outcome outcome of the step under verification; undefined for a redraft */
   branches({ budget, confidences, maxBranchLength }: DraftCall, outcome: SimulatedOutcome | undefined): Branch[] {
     if (!outcome) return [this.#branch(0, budget)];
     const { checks } = this.#quality;
     const first = outcome.predicted ? outcome.nextToken : undefined;
     if (checks !== undefined) return [this.#branch(outcome.accepted, Math.min(budget, maxBranchLength), first)];
-    // the plan covers the block; assumed tokens before it are certain
+    // the plan covers only the block; the assumed tokens before the block are taken as certain
     return planBranches(confidences, this.#curves, budget, maxBranchLength).flatMap((length, accepted) =>
       length > 0 ? [this.#branch(accepted, length, accepted === outcome.accepted ? first : undefined)] : [],
     );
@@ -62,7 +62,7 @@ export class DraftModel {
   }
 }
 
-/** Expected right tokens of branches (`engine.yieldCurve`): the first one hits, the others are right like any token. */
+/** Expected number of correct tokens of a branch by its length (`engine.yieldCurve`): P(first) = `hits`, P(each later one) = `chance`. */
 export function yieldCurves({ chance, hits }: DraftQuality, longest: number): YieldCurves {
   const lengths = Array.from({ length: longest + 2 }, (_, n) => n);
   const curve = (hit: number) => lengths.map((n) => hit * sum(lengths.slice(0, n).map((k) => chance ** k)));
@@ -71,9 +71,9 @@ export function yieldCurves({ chance, hits }: DraftQuality, longest: number): Yi
 
 /** Counts the tokens that the drafter has to read for a call. */
 export class DrafterContext {
-  /** Committed tokens not read yet. The prompt's last one is left for the first call (drafter/src/drafter.ts). */
+  /** Number of committed tokens not read yet. The prompt's last token is left for the first call (drafter/src/drafter.ts). */
   #unread = 1;
-  /** Tokens read after the committed ones. */
+  /** Tokens already read beyond the committed ones. */
   #assumed: number[] = [];
 
   commit(tokens: readonly number[]): void {
@@ -86,7 +86,7 @@ export class DrafterContext {
     }
   }
 
-  /** @param tokens after the committed ones */
+  /** @param tokens the tokens that follow the committed ones @returns number of tokens the drafter has to read */
   read(tokens: readonly number[]): number {
     const differs = tokens.findIndex((token, i) => token !== this.#assumed[i]);
     const unread = this.#unread + (differs < 0 ? 0 : tokens.length - differs);

@@ -1,7 +1,7 @@
 import type { Axis, Panel } from '../plot.ts';
 import type { Row, SweepRows } from './sweeps.ts';
 
-/** A plot of docs/results.md. */
+/** A plot shown in docs/results.md. */
 export interface Figure {
   readonly file: string;
   readonly title: string;

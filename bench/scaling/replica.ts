@@ -9,11 +9,11 @@ export interface Run {
   readonly batchTokens: number;
 }
 
-/** A sequence's part of a run. */
+/** The part that one sequence has in a run. */
 export interface Job {
   /** Tokens to run through the model. */
   readonly tokens: number;
-  /** Tokens whose keys and values are read. */
+  /** Number of context tokens whose keys and values are read. */
   readonly context: number;
   readonly done: (run: Run) => void;
 }
@@ -25,12 +25,13 @@ interface Waiting {
 
 export interface ReplicaSettings {
   readonly curve: CostCurve;
-  /** Sequences in one run, and tokens over all of them; a single sequence may exceed these. */
+  /** Maximum number of sequences in one run. */
   readonly slots: number;
+  /** Maximum total of tokens in one run; a single sequence may exceed it. */
   readonly tokens: number;
   /** Microseconds that a run waits for more jobs; 0 as in engine/src/scheduler.ts. */
   readonly gather: number;
-  /** Run times vary uniformly by up to this share either way. */
+  /** Run times vary uniformly by up to this share in either direction. */
   readonly jitter: number;
 }
 
@@ -42,7 +43,7 @@ export interface Work {
   busyMicros: number;
 }
 
-/** One service on its own GPU. A batch is whatever waits when a run ends, first come first served, as in engine/src/scheduler.ts. */
+/** One service on its own GPU. When a run ends, the jobs that wait form the next batch in order of arrival (engine/src/scheduler.ts). */
 export class Replica {
   readonly #clock: Clock;
   readonly #settings: ReplicaSettings;
@@ -69,7 +70,7 @@ export class Replica {
     this.#waiting.push({ job, since: this.#clock.now });
     if (this.#running) return;
     this.#running = true;
-    // a separate event, so that jobs that arrive at the same time share the run
+    // scheduled as a separate event, so that all jobs arriving at this time share the run
     this.#clock.at(this.#clock.now + this.#settings.gather, () => this.#run());
   }
 
@@ -89,7 +90,7 @@ export class Replica {
       work.jobs += batch.length;
       work.tokens += tokens;
       work.busyMicros += micros;
-      // answers cross the network, so their successors miss the run that starts now
+      // Answers take time to cross the network, so the next jobs of these sequences arrive too late for the run that starts now.
       this.#running = this.#waiting.length > 0;
       if (this.#running && gather > 0) this.#clock.at(this.#clock.now + gather, () => this.#run());
       else if (this.#running) this.#run();

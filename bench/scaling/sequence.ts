@@ -7,67 +7,68 @@ import type { Clock } from './clock.ts';
 import { DrafterContext, type DraftModel, type SimulatedOutcome } from './draft-model.ts';
 import type { Replica, Run } from './replica.ts';
 
-/** Virtual time is in microseconds, the pipeline's clock in milliseconds. */
+/** Converts between virtual time in microseconds and the pipeline's clock in milliseconds. */
 const MILLIS = 1000;
 
 /** Network delays and the gateway's draft timeout. Times in microseconds. */
 export interface Network {
-  /** One way, from the gateway to the verifier. */
+  /** One-way delay between the gateway and the verifier. */
   readonly delay: number;
-  /** One way, from the gateway to the drafter; `delay` by default. */
+  /** One-way delay between the gateway and the drafter; `delay` by default. */
   readonly drafterDelay?: number;
-  /** Time that a draft may take (PTP_DRAFT_TIMEOUT_SECONDS). */
+  /** Longest time that a draft may take (PTP_DRAFT_TIMEOUT_SECONDS). */
   readonly draftTimeout: number;
 }
 
 export interface SequenceParts {
-  /** Tokens before the first one generated, and tokens to generate. */
+  /** Number of prompt tokens. */
   readonly prompt: number;
+  /** Number of tokens to generate. */
   readonly maxTokens: number;
-  /** Most steps sent ahead. */
+  /** Maximum number of steps sent ahead. */
   readonly ahead: number;
   readonly policy: StepPolicy;
   readonly drafts: DraftModel;
   readonly clock: Clock;
   readonly network: Network;
   readonly verifier: Replica;
-  /** None for plain decoding. */
+  /** Undefined for plain decoding. */
   readonly drafter: Replica | undefined;
   readonly onStep: (step: GenerationStep) => void;
-  /** A draft has timed out. */
+  /** Called when a draft has timed out. */
   readonly onLate: () => void;
 }
 
 /** A verify call in flight. */
 interface Verification {
   readonly outcome: SimulatedOutcome;
-  /** True if the previous step, if any, has the outcome that this one assumes. */
+  /** True if the step assumes no outcome, or if the previous step has the assumed outcome. */
   readonly isExpected: boolean;
-  /** Tokens of context before its block, those of steps in flight included. */
+  /** Number of context tokens before the block, including those of steps in flight. */
   readonly context: number;
   state: 'waiting' | 'run' | 'skipped';
-  /** Steps sent ahead for its outcome, which have arrived. */
+  /** Steps that were sent ahead of this outcome and have arrived at the verifier. */
   readonly followers: (() => void)[];
 }
 
-/** A draft call in flight, and its send time. */
+/** A draft call in flight, with the time at which it was sent. */
 interface PendingDraft {
   readonly sent: number;
   readonly giveUp: () => void;
 }
 
-/** One request: the gateway's own pipeline in virtual time, in place of gateway/src/decode/driver.ts. */
+/** Decodes one request in virtual time with the gateway's own pipeline; it takes the place of gateway/src/decode/driver.ts. */
 export class Sequence {
   readonly #parts: SequenceParts;
   readonly #pipeline: DecodePipeline;
   readonly #onEnd: () => void;
   readonly #context = new DrafterContext();
   readonly #verifications = new Map<StepRef, Verification>();
-  /** Events that take no time. */
+  /** Events that happen without delay. */
   readonly #events: PipelineEvent[] = [];
   #committed: number;
   #draft: PendingDraft | undefined;
-  /** A draft has timed out; the drafter is not available before its answer has arrived. */
+  /** True while the answer of a timed-out draft is still due; until then the drafter is not available. */
   #overdue = false;
   #watching = false;
 
@@ -149,7 +150,7 @@ export class Sequence {
     const sent = clock.now;
     const answer = (run: Run) => {
       const { accepted, nextToken } = verification.outcome;
-      // as the verifier's timings give it (gateway/src/clients/verify-stream.ts)
+      // the same times as the verifier reports (gateway/src/clients/verify-stream.ts)
       const time = { micros: clock.now - sent, ...run, drafted: run.batchTokens / run.batchSize - 1 };
       const verdict = { accepted, nextToken, logProbabilities: [], tops: [], time };
       this.#answer({ kind: 'verdict', step, verdict, at: clock.now / MILLIS });
@@ -161,7 +162,7 @@ export class Sequence {
     });
   }
 
-  /** Runs a call that has arrived, once the one before it has been run or skipped. A skipped step gets no answer. */
+  /** Runs or skips a call that has arrived; the previous call has been run or skipped by then. A skipped step gets no answer. */
   #verify(
     verification: Verification,
     before: Verification | undefined,
@@ -212,7 +213,7 @@ export class Sequence {
     clock.at(clock.now + drafterDelay, () => drafter.submit({ tokens, context, done }));
   }
 
-  /** Abandons a draft that takes too long, like gateway/src/clients/draft-stream.ts. One timer serves all drafts. */
+  /** Gives up a draft that takes too long, as gateway/src/clients/draft-stream.ts does. All drafts share one timer. */
   #watch(sent: number): void {
     const { clock, network, onLate } = this.#parts;
     if (this.#watching) return;

@@ -10,22 +10,24 @@ import { type Network, Sequence, type SequenceParts } from './sequence.ts';
 
 /** Times in microseconds. */
 export interface Scenario extends Network {
-  /** Concurrent clients; each starts its next sequence when the last one ends. */
+  /** Number of concurrent clients. Each starts a new sequence as soon as its previous one ends. */
   readonly sequences: number;
-  /** Least and most tokens of a prompt, which counts as read, and of what is generated. */
+  /** Minimum and maximum tokens of a prompt; prefill takes no time here. */
   readonly prompt: readonly [number, number];
+  /** Minimum and maximum tokens to generate. */
   readonly output: readonly [number, number];
   readonly verifiers: number;
   readonly drafters: number;
   readonly verifier: ReplicaSettings;
   readonly drafter: ReplicaSettings;
   readonly limits: DraftLimits;
-  /** True for the real controller; false for drafts that are always full, which mode `auto` does not allow. */
+  /** True to use the real controller; false to always draft full blocks, which is impossible in mode `auto`. */
   readonly controller: boolean;
   readonly quality: DraftQuality;
   readonly seed: number;
-  /** Warm-up time, which is not counted, and measured time. */
+  /** Warm-up time before the measurement. */
   readonly settle: number;
+  /** Measured time. */
   readonly counted: number;
 }
 
@@ -35,28 +37,32 @@ export interface Outcome {
   readonly drafted: number;
   readonly accepted: number;
   readonly tokensPerSecond: number;
-  /** Mean over the sequences, each of which always waits for its next token. */
+  /** Mean over all sequences; each of them is always waiting for a token. */
   readonly millisPerToken: number;
   readonly tokensPerStep: number;
-  /** Share of steps in each mode, and of steps with a redraft. */
+  /** Share of steps in each mode. */
   readonly modes: Readonly<Record<Mode, number>>;
+  /** Share of steps with a redraft. */
   readonly redrafts: number;
   /** Share of steps that were sent ahead and not dropped. */
   readonly ahead: number;
-  /** Drafts that timed out. */
+  /** Number of drafts that timed out. */
   readonly late: number;
   readonly verifier: Use;
   readonly drafter: Use;
 }
 
-/** Load of a service: share of the time in runs, sequences per run, tokens through the model. */
+/** Load of a service. */
 export interface Use {
+  /** Share of the time spent in runs. */
   readonly busy: number;
+  /** Mean number of sequences per run. */
   readonly batch: number;
+  /** Number of tokens run through the model. */
   readonly tokens: number;
 }
 
-/** Clients start spread over this time, so that they are not synchronized. */
+/** Microseconds over which the starts of the clients are spread, so that they are not synchronized. */
 const START = 50_000;
 
 /** @throws Error for mode `auto` without the controller */
@@ -102,12 +108,12 @@ interface Client extends Pick<SequenceParts, 'drafts' | 'clock' | 'verifier' | '
   readonly count: Count;
 }
 
-/** Starts a client's next sequence, and another one whenever that has ended. */
+/** Starts a client's sequence; when it ends, starts the client's next one. */
 function startSequence(scenario: Scenario, client: Client, isFirst: boolean): void {
   const { random, newPolicy, count, ...parts } = client;
   const between = ([low, high]: readonly [number, number]) => low + Math.floor(random() * (high - low + 1));
   const [prompt, output] = [between(scenario.prompt), between(scenario.output)];
-  // the first sequences have generated a random share already, so that they end at different times
+  // each client's first sequence starts partly done, by a random share, so that sequences end at different times
   const done = isFirst ? Math.floor(random() * output) : 0;
   const policy = newPolicy();
   const own = {
@@ -184,13 +190,13 @@ function useOf(replicas: readonly Replica[], counted: number): Use {
   };
 }
 
-/** Makes the policy of each sequence; those of the controller share one gateway's measurements. */
+/** Returns a function that makes the policy of a sequence. Controllers share the measurements of one gateway. */
 function policiesOf({ controller, limits }: Scenario): () => Policy {
   const { mode, length, budget } = limits;
   if (controller) {
     const measured = new Measurements(length);
     return () => new Controller(limits, measured);
   }
-  if (mode === 'auto') throw new Error('mode auto needs the controller');
+  if (mode === 'auto') throw new Error('mode auto requires the controller');
   return () => fixedPolicy(mode, length, budget);
 }

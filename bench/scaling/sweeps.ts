@@ -25,14 +25,15 @@ export const BASE: Scenario = {
   counted: 3 * SECONDS,
 };
 
-/** Difference from BASE. Of several, the one with the most tokens per second is kept. */
+/** Fields that differ from BASE. */
 type Change = Partial<Scenario>;
+/** Changes for one x. If there are several, only the fastest result (in tokens per second) is kept. */
 type Changes = (x: number) => Change | readonly Change[];
 
 export interface Sweep {
   readonly name: string;
   readonly xs: readonly number[];
-  /** By the name in the plots. */
+  /** Series by their names in the plots. */
   readonly series: Readonly<Record<string, Changes>>;
 }
 
@@ -43,8 +44,9 @@ export interface Row {
   readonly tokens_per_second: number;
   readonly ms_per_token: number;
   readonly tokens_per_step: number;
-  /** Drafted tokens per step, and the limit of a block. */
+  /** Drafted tokens per step. */
   readonly drafted: number;
+  /** Maximum block length. */
   readonly length: number;
   readonly plain_share: number;
   readonly redraft_share: number;
@@ -55,21 +57,21 @@ export interface Row {
 }
 
 const mode = (chosen: Mode | 'auto') => ({ limits: { ...BASE.limits, mode: chosen } });
-/** Blocks are always full. */
+/** Always drafts blocks of exactly `length` tokens. */
 const blocksOf = (length: number): Change => ({
   limits: { ...BASE.limits, length, mode: 'overlap' },
   controller: false,
 });
-/** Long enough to include the controller's trials of other modes. */
+/** Mode `auto`. Times are in seconds, long enough to include the controller's trials of other modes. */
 const auto = (settle: number, counted: number): Change => ({
   ...mode('auto'),
   settle: settle * SECONDS,
   counted: counted * SECONDS,
 });
-/** Few sequences need more time for enough steps. */
+/** The fewer sequences, the longer the measured time, so that there are enough steps. */
 const counted = (sequences: number): Change => ({ sequences, counted: Math.max(3, 60 / sequences) * SECONDS });
 const drafterOf = (model: Model) => ({ ...BASE.drafter, curve: curveOf(model, GPU, OVERHEAD.drafter) });
-/** The embedded pair's drafter agrees with the target on 97 % of tokens at temperature 0.7. */
+/** The bundled pair's drafter agrees with the target on 97 % of the tokens at temperature 0.7. */
 const checking: Change = {
   limits: { ...BASE.limits, mode: 'overlap', ahead: 4 },
   drafter: drafterOf(CHECKING_DRAFTER),
@@ -89,7 +91,7 @@ const concurrency: Sweep = {
   },
 };
 
-/** Drafters for 8 verifiers. */
+/** Sweeps the number of drafters per verifier, with 8 verifiers. */
 function ratio(perVerifier: number, settle: number, autoCounted: number): Sweep {
   const verifiers = 8;
   const base = (drafters: number) => ({
@@ -110,7 +112,7 @@ function ratio(perVerifier: number, settle: number, autoCounted: number): Sweep 
   };
 }
 
-/** One-way network delay, milliseconds. */
+/** Sweeps the one-way network delay, in milliseconds. */
 function delay(sequences: number): Sweep {
   const base = (millis: number) => ({ ...counted(sequences), delay: millis * MILLIS });
   return {
@@ -128,7 +130,7 @@ function delay(sequences: number): Sweep {
   };
 }
 
-/** Limit of sequences in one run of the verifier. */
+/** Sweeps the maximum number of sequences in one run of the verifier. */
 const slots: Sweep = {
   name: 'slots, 512 sequences',
   xs: [8, 16, 32, 64, 128, 256, 512],
@@ -144,7 +146,7 @@ const slots: Sweep = {
   ),
 };
 
-/** Milliseconds that a verifier's run waits for more sequences. */
+/** Sweeps the time that a run of the verifier waits for more sequences, in milliseconds. */
 const wait: Sweep = {
   name: 'wait, 32 sequences',
   xs: [0, 0.25, 0.5, 1, 1.5, 2, 3, 4],

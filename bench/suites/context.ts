@@ -11,7 +11,7 @@ import {
   withPair,
 } from '../suite.ts';
 
-/** Context lengths in tokens; those beyond the model's own are cut to it. */
+/** Context lengths in tokens, limited to the context of the model. */
 const CONTEXTS = [128, 256, 512, 1024, 2048, 4096];
 
 interface Options extends PairOptions {
@@ -21,7 +21,7 @@ interface Options extends PairOptions {
 
 export const context = suite<Options>(
   'context',
-  'Step time by context length, with and without the drafter',
+  'Measure the step time by context length, with and without the drafter',
   [...pairOptions(), tokensOption(32), repeatsOption(4)],
   (options) => withPair(options, (bench) => measure(bench, options)),
 );

@@ -6,9 +6,9 @@ import { type PairOptions, pairOptions, promptsOption, suite, tokensOption, with
 
 type Measured = Pair<Pass> & { readonly split: string };
 
-/** Prompts before the measured ones, for compilers and controller to settle; a server does that in its first minute. */
+/** Number of warm-up prompts, during which code is compiled and the controller settles. A server warms up in its first minute. */
 const WARM_UP = 4;
-/** Shorter texts take too little time to measure. */
+/** Shorter texts are left out, because they take too little time to measure. */
 const MIN_TOKENS = 16;
 
 interface Options extends PairOptions {
@@ -18,7 +18,7 @@ interface Options extends PairOptions {
 
 export const decode = suite<Options>(
   'decode',
-  'Speed of one stream with and without the drafter, on held-out prompts',
+  'Measure the speed of one stream with and without the drafter, on held-out prompts',
   [...pairOptions(), tokensOption(128), promptsOption(32)],
   (options) =>
     withPair(options, ({ generator, prompts }) =>
@@ -26,7 +26,7 @@ export const decode = suite<Options>(
     ),
 );
 
-/** Prefill and the first draft are not in the figures. `mode_by_step` has the first letter of each step's mode. */
+/** The figures exclude prefill and the first draft. `mode_by_step` lists the first letter of each step's mode. */
 async function measure(generator: Generator, prompts: readonly Prompt[], maxTokens: number): Promise<object> {
   const pairs: Measured[] = [];
   const modes: string[] = [];
@@ -64,7 +64,7 @@ function speed(pairs: readonly Measured[]): object {
 function steps(pairs: readonly Measured[]): object {
   const drafted = pairs.flatMap((pair) => pair.drafted.steps);
   const plain = pairs.flatMap((pair) => pair.plain.steps);
-  // draft and verify were in flight together; a redraft comes before its verify
+  // steps whose draft and verify calls overlapped; a redraft precedes its verify call
   const overlapped = drafted.filter((s) => s.draftMicros > 0 && s.redraftMicros === 0);
   const ahead = drafted.map((s) => s.aheadMicros).filter((micros) => micros > 0);
   const p50 = (some: readonly StepStats[], value: (step: StepStats) => number) => median(some.map(value));

@@ -5,13 +5,13 @@ import type { Prompt } from '../prompts.ts';
 import { sum } from '../statistics.ts';
 import { integerOption, type PairOptions, pairOptions, suite, tokensOption, withPair } from '../suite.ts';
 
-/** Greedy, the setting of the paper's Spec-Bench figures, and OpenAI's default. */
+/** Greedy sampling, the parameters of the paper's Spec-Bench figures, and OpenAI's defaults. */
 const SETTINGS: readonly SamplingParams[] = [
   { temperature: 0, topK: 0, topP: 1 },
   { temperature: 0.7, topK: 50, topP: 0.9 },
   { temperature: 1, topK: 0, topP: 1 },
 ];
-/** Sequences that are decoded concurrently. */
+/** Number of sequences decoded concurrently. */
 const CONCURRENCY = 8;
 
 interface Options extends PairOptions {
@@ -20,21 +20,22 @@ interface Options extends PairOptions {
 }
 
 interface Counts {
-  /** Tokens compared with the reference, and those of them that differ or are missing. */
+  /** Tokens compared with the reference. */
   tokens: number;
+  /** Compared tokens that differ or are missing. */
   mismatches: number;
   /** Tokens of the reference, each compared three times. */
   reference_tokens: number;
   sequences: number;
-  /** The drafter's contribution to the compared texts: without it the comparison proves nothing. */
+  /** Draft tokens in the compared texts. Without any accepted ones the comparison would prove nothing. */
   drafted: number;
   accepted: number;
 }
 
-/** Exits with 1 after a mismatch, or if no drafted token was accepted. */
+/** The process exits with 1 after a mismatch, or if no drafted token was accepted. */
 export const exact = suite<Options>(
   'exact',
-  'Compare texts decoded with and without the drafter, one and eight at a time, token by token',
+  'Compare texts decoded with and without the drafter, one sequence and eight sequences at a time, token by token',
   [...pairOptions(), tokensOption(128), integerOption('--sequences <n>', 'sequences per sampling setting', 20)],
   (options) =>
     withPair(
@@ -49,8 +50,8 @@ export const exact = suite<Options>(
 );
 
 /**
- * The reference is plain decoding, one sequence at a time. Compared with it are decoding with the drafter one at a
- * time, and both ways eight at a time, which forms batches. All sequences have different seeds.
+ * Compares three ways of decoding with the reference, which is plain decoding of one sequence at a time: with the drafter
+ * one sequence at a time, and without and with the drafter eight at a time, which forms batches. All seeds differ.
  */
 async function compareAll(generator: Generator, prompts: readonly Prompt[], options: Options): Promise<Counts> {
   const counts: Counts = { tokens: 0, mismatches: 0, reference_tokens: 0, sequences: 0, drafted: 0, accepted: 0 };

@@ -4,15 +4,15 @@ import { BadNetwork } from '../chaos/bad-network.ts';
 const BRIDGE = 'ptp-bridge';
 const PREFIX = '10.213.7';
 
-/** A network namespace with its own address, standing in for another machine. */
+/** A network namespace with its own address, which stands for another machine. */
 export interface Host {
   readonly name: string;
   readonly address: string;
 }
 
 /**
- * Hosts and this process on one bridge. Needs Linux, root and iproute2. Delays come from the kernel (tc netem) where it has that module,
- * else from a proxy in this process in front of each port.
+ * Connects the hosts and this process by one bridge. Requires Linux, root and iproute2. If the kernel has the netem module, tc netem adds
+ * the delays; otherwise a proxy in this process does, in front of each port.
  */
 export class HostNetwork {
   readonly hosts: readonly Host[];
@@ -42,7 +42,7 @@ export class HostNetwork {
       }
     } catch (cause) {
       removeAll(hosts);
-      throw new Error('cannot create network namespaces: `hosts` needs Linux, root and iproute2', { cause });
+      throw new Error('cannot create network namespaces: `hosts` requires Linux, root and iproute2', { cause });
     }
     const [first] = hosts;
     return new HostNetwork(hosts, first !== undefined && delays(first, 0));
@@ -52,7 +52,7 @@ export class HostNetwork {
     return this.#netem ? 'netem' : 'proxy';
   }
 
-  /** Address at which this process reaches a port of a host, with its delay. */
+  /** Returns the address at which this process reaches a port of a host, through the delay. */
   async reach(host: Host, port: number): Promise<string> {
     if (this.#netem) return `${host.address}:${port}`;
     const proxy = await BadNetwork.start(port, host.address);
@@ -60,11 +60,11 @@ export class HostNetwork {
     return `127.0.0.1:${proxy.port}`;
   }
 
-  /** Sets the delay to a host, milliseconds each way. */
+  /** Sets the delay between this process and a host, in milliseconds for each direction. */
   delay(host: Host, milliseconds: number): void {
     for (const { host: of, proxy } of this.#proxies) if (of === host) proxy.delayMs = milliseconds;
     if (!this.#netem) return;
-    // the host's end delays one direction, the bridge's port the other
+    // the interface of the host delays one direction, the port of the bridge delays the other
     delays(host, milliseconds);
     const port = `ptp-near${this.hosts.indexOf(host)}`;
     netem(['qdisc', 'replace', 'dev', port, 'root', 'netem', 'delay', `${milliseconds}ms`]);
@@ -80,7 +80,7 @@ function ip(...words: string[]): void {
   execFileSync('ip', words, { stdio: 'pipe' });
 }
 
-/** @returns whether the kernel has netem */
+/** @returns true if the kernel has netem */
 function netem(words: readonly string[]): boolean {
   try {
     execFileSync('tc', words, { stdio: 'pipe' });
@@ -99,7 +99,7 @@ function removeAll(hosts: readonly Host[]): void {
     try {
       ip(...words);
     } catch {
-      // did not exist
+      // it did not exist
     }
   };
   for (const { name } of hosts) gone('netns', 'del', name);

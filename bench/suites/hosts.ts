@@ -22,9 +22,9 @@ const PLOT = join(import.meta.dirname, '..', '..', 'docs', 'hosts-delay.svg');
 const NAMES = ['verifier0', 'verifier1', 'drafter0', 'drafter1'] as const;
 const PORT = 7100;
 const START_TIMEOUT_MS = 120_000;
-/** Time for the decode loop to reconnect to services that were not up at first. */
+/** Time for the decode loop to reconnect to services that were not ready at first. */
 const RECONNECT_MS = 3000;
-/** Covers the longest delay: more steps than fit into it. */
+/** More steps than fit into the longest delay, so that the delay is fully hidden. */
 const AHEAD = 12;
 const WAYS: Readonly<Record<string, { readonly mode: Mode; readonly ahead: number }>> = {
   'overlap, sent ahead': { mode: 'overlap', ahead: AHEAD },
@@ -33,12 +33,12 @@ const WAYS: Readonly<Record<string, { readonly mode: Mode; readonly ahead: numbe
   'no drafter': { mode: 'plain', ahead: 0 },
 };
 const WAY_NAMES = Object.keys(WAYS);
-/** Milliseconds added each way. */
+/** Milliseconds added in each direction. */
 const DELAYS = [0, 1, 2, 5, 10, 20];
-/** Hosts that are far away: all, or the verifiers only, with the drafters next to the gateway. */
+/** Hosts that are delayed: all of them, or only the verifiers while the drafters stay next to the gateway. */
 const FAR = ['all', 'verifiers'] as const;
 type Far = (typeof FAR)[number];
-/** Concurrent streams that show how streams are spread over the hosts. */
+/** Number of concurrent streams used to show how streams are spread over the hosts. */
 const SPREAD = 8;
 
 interface Options extends PairOptions {
@@ -46,10 +46,10 @@ interface Options extends PairOptions {
   readonly prompts: number;
 }
 
-/** The decode loop runs here; two verifiers and two drafters run in network namespaces of their own. */
+/** The decode loop runs in this process; two verifiers and two drafters each run in their own network namespace. */
 export const hosts = suite<Options>(
   'hosts',
-  'Time per token by the delay between hosts, with services in network namespaces; needs root, writes docs/hosts-delay.svg',
+  'Measure the time per token by the delay between hosts, which are network namespaces. Requires root; writes docs/hosts-delay.svg',
   [...pairOptions(), tokensOption(128), promptsOption(8)],
   async (options) => {
     const model = modelInfoOf(await loadManifest(options.models));
@@ -133,7 +133,7 @@ async function untilReady(addresses: readonly string[]): Promise<void> {
   }
 }
 
-/** Open streams on each host while SPREAD of them run. */
+/** Counts the open streams on each host while SPREAD streams run. */
 async function streamsPerHost(generator: Generator, prompts: readonly Prompt[], addresses: readonly string[]) {
   const iterators = prompts.slice(0, SPREAD).map(({ tokens }, i) => {
     const request = { prompt: tokens, sampling: REFERENCE, seed: BigInt(i), maxTokens: 64, ignoreEndOfText: true };
@@ -145,7 +145,7 @@ async function streamsPerHost(generator: Generator, prompts: readonly Prompt[], 
   return Object.fromEntries(NAMES.map((name, i) => [name, open[i]]));
 }
 
-/** Decodes every prompt in all ways in turn. */
+/** Decodes every prompt in every way, starting with a different way for each prompt. */
 async function timesOf(loops: ReadonlyMap<string, Generator>, prompts: readonly Prompt[], maxTokens: number) {
   const passes = new Map<string, Pass[]>(WAY_NAMES.map((way) => [way, []]));
   for (const [i, { tokens }] of prompts.entries()) {

@@ -22,7 +22,7 @@ interface Options extends PairOptions {
 
 export const load = suite<Options>(
   'load',
-  'Throughput and time per token by number of concurrent streams, with and without the drafter',
+  'Measure throughput and time per token by the number of concurrent streams, with and without the drafter',
   [
     ...pairOptions(),
     tokensOption(128),
@@ -34,16 +34,16 @@ export const load = suite<Options>(
   (options) => withPair(options, (bench) => measure(bench, options)),
 );
 
-/** All streams of one measurement. */
+/** Figures of one measurement, over all its streams. */
 interface Measured {
   readonly tokens: number;
   /** Tokens per second. */
   readonly rate: number;
-  /** One value per stream, from the end of its first step; streams of one step are excluded. */
+  /** One value per stream, counted from the end of its first step. Streams of a single step are left out. */
   readonly millisPerToken: readonly number[];
 }
 
-/** Each ratio is of two measurements made in direct succession. */
+/** Each ratio compares two measurements made in direct succession. */
 async function measure({ generator, prompts }: PairBench, { streams, tokens, repeats }: Options): Promise<object> {
   const rows = [];
   for (const count of streams) {

@@ -4,13 +4,13 @@ import { startFakeServices } from '../services.ts';
 import { median, quantile, round } from '../statistics.ts';
 import { aheadOption, integerOption, suite, tokensOption } from '../suite.ts';
 
-/** Milliseconds of a draft and a verify: as on a GPU, the other way round, and equal. */
+/** Milliseconds of a draft run and a verify run: the verifier slower (as on a GPU), the drafter slower, and both equal. */
 const LATENCIES = [
   { drafter: 6, verifier: 25 },
   { drafter: 15, verifier: 10 },
   { drafter: 10, verifier: 10 },
 ];
-/** Concurrent sequences for the compilers of the three processes to settle; a server does that in its first minute. */
+/** Number of concurrent warm-up sequences, so that all three processes have compiled their code, as a server has after a minute. */
 const WARM_UP = 192;
 
 interface Options {
@@ -20,13 +20,13 @@ interface Options {
 }
 
 /**
- * Engines of fixed latency leave the processor free, so the time of a step beyond its longer engine run is
- * serialisation, gRPC, queues and the decode loop. Overlapped steps only: for a drafter that plans branches, and for
- * one that checks blocks, where steps are sent ahead.
+ * Engines of fixed latency leave the processor free. The time that a step takes beyond the longer of its two engine runs
+ * is therefore spent in serialisation, gRPC, queues and the decode loop. Counts only overlapped steps. Measures a drafter
+ * that plans branches, and a drafter that checks blocks, with which steps are sent ahead.
  */
 export const overhead = suite<Options>(
   'overhead',
-  'Step time beyond max(draft, verify), with engines of fixed latency; no model',
+  'Measure the step time beyond max(draft, verify), with engines of fixed latency and no model',
   [integerOption('--sequences <n>', 'measured sequences', 4), tokensOption(128), aheadOption],
   async (options) => {
     const rows = [];

@@ -27,23 +27,23 @@ interface Options extends PairOptions {
 }
 
 /**
- * Every engine decodes every prompt, greedy and sampled, one stream at a time; each engine starts one prompt later than the one before it.
- * Each has one thread; our drafter and verifier have one each.
+ * Every engine decodes every prompt, greedily and sampled, one stream at a time. The order of the engines rotates from prompt to prompt.
+ * Every engine has one thread; of ours, the drafter and the verifier have one thread each.
  */
 export const peers = suite<Options>(
   'peers',
-  'Speed, first token and greedy text compared with llama.cpp and transformers.js, which it installs in bench/peers, on the same weights; needs Python with ptp-train (PTP_PYTHON). --draft-model is measured too, and becomes the draft model of llama.cpp',
+  'Compare speed, time to first token and greedy texts with llama.cpp and transformers.js on the same weights. Installs both in bench/peers, and requires Python with ptp-train (PTP_PYTHON) to convert the weights. With --draft-model, also measures that model as a drafter, here and in llama.cpp.',
   [...pairOptions(), tokensOption(128), promptsOption(16)],
   (options) => withPair(options, (bench) => measure(bench, options), {}),
 );
 
 const SETTINGS = { greedy: { ...defaultSampling, temperature: 0 }, sampled: REFERENCE };
 type Setting = keyof typeof SETTINGS;
-/** Prompts before the measured ones. */
+/** Number of warm-up prompts. */
 const WARM_UP = 4;
-/** Shorter texts take too little time to measure. */
+/** Shorter texts are left out, because they take too little time to measure. */
 const MIN_TOKENS = 16;
-/** First layers of the target that serve as llama.cpp's draft model without --draft-model. */
+/** Without --draft-model, this number of the target's first layers is llama.cpp's draft model. */
 const DRAFT_LAYERS = 2;
 
 async function measure(bench: PairBench, options: Options): Promise<{ rows: object[] }> {
@@ -93,7 +93,7 @@ async function otherEngines({ model }: Generator, options: Options, folder: stri
   ];
 }
 
-/** Each with its own measurements, as in a server that has only this setting. Others are compared with the first one's greedy text. */
+/** Our ways of decoding. Each has its own measurements, as in a server with only this setting. The first one's greedy texts are the reference. */
 function ours({ another }: Bench, limits: DraftLimits): Peer[] {
   const ways: Record<string, DraftLimits> = {
     'no drafter': { ...limits, mode: 'plain', lookup: false },
@@ -114,7 +114,7 @@ function generation(generator: Generator): Peer['generate'] {
 interface Pass {
   readonly tokens: readonly number[];
   readonly firstTokenMs: number;
-  /** Counts tokens after the first block; NaN for a text of one block. */
+  /** Speed after the first block; NaN for a text of one block. */
   readonly tokensPerSecond: number;
 }
 type Passes = Record<Setting, Pass[]>;
@@ -170,7 +170,7 @@ function row(engine: string, { greedy, sampled }: Passes, reference: readonly Pa
   };
 }
 
-/** Position of the first token that differs, or where one text has ended; -1 for equal texts. */
+/** Position of the first difference, which may be the end of the shorter text; -1 if the texts are equal. */
 function firstDifference(one: readonly number[], other: readonly number[]): number {
   const length = Math.max(one.length, other.length);
   for (let i = 0; i < length; i++) if (one[i] !== other[i]) return i;

@@ -12,7 +12,7 @@ interface Options extends PairOptions {
 
 export const prefill = suite<Options>(
   'prefill',
-  'Time to the first token by prompt length, uncached and cached; no drafter',
+  'Measure the time to the first token by prompt length, uncached and cached, without a drafter',
   [...pairOptions(), repeatsOption(9)],
   (options) => withPair(options, (bench) => measure(bench, options.repeats), { ...options, prefixCache: true }),
 );
@@ -47,7 +47,7 @@ async function measure({ generator, prompts }: PairBench, repeats: number): Prom
   return { rows };
 }
 
-/** First tokens that no other prompt has: a serial number in the vocabulary's digits. */
+/** Tokens that begin no other prompt: a serial number, written with the vocabulary as digits. */
 function uniqueHead(serial: number, endOfText: number, vocabulary: number): number[] {
   const base = vocabulary - 1;
   return [endOfText, 1 + (serial % base), 1 + (Math.floor(serial / base) % base)];

@@ -7,7 +7,7 @@ import { suite } from '../suite.ts';
 
 const DOCS = join(import.meta.dirname, '..', '..', 'docs');
 const MODELS = join(import.meta.dirname, '..', '..', 'models', 'default');
-/** Suites that run no model. */
+/** Suites that do not run a model. */
 const WITHOUT_PAIR = ['overhead', 'scaling'];
 
 type Results = ReadonlyMap<string, Result>;
@@ -30,7 +30,7 @@ const SECTIONS: readonly (readonly [name: string, section: (result: Result, all:
 
 export const report = suite(
   'report',
-  'Fill in the tables and plots of docs/results.md from results kept with --save',
+  'Update the tables and plots of docs/results.md from the results kept with --save',
   [],
   async () => {
     const results = await loadResults();
@@ -51,7 +51,7 @@ export const report = suite(
   },
 );
 
-/** Replaces the text between the markers of a suite. */
+/** Replaces the text between the markers of one suite. */
 function withBlock(page: string, name: string, content: string): string {
   const [begin, end] = [`<!-- measured: ${name} -->`, '<!-- end -->'];
   const [before, rest] = page.split(begin);
@@ -60,7 +60,7 @@ function withBlock(page: string, name: string, content: string): string {
   return `${before}${begin}\n\n${content}\n\n${end}${after.join(end)}`;
 }
 
-/** @param created of the embedded pair */
+/** @param created creation time of the bundled pair */
 function conditions(name: string, { date, pair, machine }: Result, created: string): string {
   const predecessor = !WITHOUT_PAIR.includes(name) && pair !== created;
   return `*${date}, ${machine.replace(/, .*/, '')}${predecessor ? ', a predecessor of the embedded pair' : ''}*`;
@@ -72,7 +72,7 @@ function table(titles: readonly string[], rows: readonly (readonly (string | num
   return [line(titles), line(titles.map(() => '---')), ...rows.map(line)].join('\n');
 }
 
-/** A figure by its path in a row: 'step_us_p50.plain'. */
+/** Returns the figure at a path in a row, such as 'step_us_p50.plain'. */
 function at(row: Row, path: string): number {
   return path.split('.').reduce<unknown>((value, key) => (value as Row | undefined)?.[key], row) as number;
 }
@@ -80,7 +80,7 @@ function at(row: Row, path: string): number {
 const millis = (row: Row, path: string): string => (at(row, path) / 1000).toFixed(1);
 const rowsOf = (result: Result): readonly Row[] => result.rows as readonly Row[];
 
-/** @param lines the path of each line's figure by its name */
+/** @param lines the path of the plotted figure, by the name of the line */
 function panel(
   title: string,
   x: Axis & { readonly path: string },
@@ -113,8 +113,9 @@ function decode(all: Results): Section {
   };
 }
 
-/** Steps over which a share of modes is taken, and steps shown. */
+/** Number of steps over which the share of each mode is computed. */
 const WINDOW = 40;
+/** Number of steps shown in the plot. */
 const SHOWN = 1200;
 
 /** @param steps the first letter of each step's mode */

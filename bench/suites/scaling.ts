@@ -7,10 +7,10 @@ import { suite } from '../suite.ts';
 
 const DOCS = join(import.meta.dirname, '..', '..', 'docs');
 
-/** Drafters, verifiers and up to thousands of sequences, with assumed run times of GPUs. Nothing here is measured. */
+/** Simulates drafters, verifiers and up to thousands of sequences with assumed GPU run times. Nothing here is measured. */
 export const scaling = suite(
   'scaling',
-  'Simulate many sequences on several GPUs in virtual time, no model; writes the scaling plots of docs/results.md',
+  'Simulate many sequences on several GPUs in virtual time, without a model; writes the scaling plots of docs/results.md',
   [],
   async () => {
     const rows = {} as Record<keyof SweepRows, Row[]>;

@@ -24,7 +24,7 @@ import {
 import type { SinkCounts } from '../tracing/otlp-sink.ts';
 import { type ProcessorTime, processorTime } from '../tracing/processor-time.ts';
 
-/** Ways to trace: the share of requests that is exported, and whether /traces keeps them. */
+/** Tracing configurations: the share of requests whose spans are exported, and whether /traces keeps requests. */
 const WAYS = {
   off: {},
   viewer: { viewer: true },
@@ -35,20 +35,22 @@ const WAYS = {
 } as const satisfies Record<string, Way>;
 
 interface Way {
-  /** Value of OTEL_TRACES_SAMPLER_ARG; no tracing unless given. */
+  /** Value of OTEL_TRACES_SAMPLER_ARG; without it, tracing is off. */
   readonly ratio?: number;
   readonly viewer?: boolean;
 }
 type Name = keyof typeof WAYS;
 const NAMES = Object.keys(WAYS) as Name[];
 
-/** Concurrent sequences, and all of one measurement. */
+/** Number of concurrent sequences. */
 const STREAMS = 4;
+/** Number of sequences in one measurement. */
 const SEQUENCES = 12;
-/** Covers the SDK's default delay before a batch of spans is sent, and its start. */
+/** Delay after which the SDK sends a batch of spans, by default. */
 const BATCH_MS = 5000;
+/** Additional waiting time, for starts and transfers to finish. */
 const SETTLE_MS = 300;
-/** Turns before the measured ones. */
+/** Number of warm-up turns. */
 const WARM_UP = 1;
 
 interface Options extends PairOptions {
@@ -56,10 +58,10 @@ interface Options extends PairOptions {
   readonly repeats: number;
 }
 
-/** Spans go to a sink in a process of its own, by the standard variables. The default mode is fixed, as `auto` would only add noise. */
+/** Spans go to a sink in a separate process, set by the standard variables. The mode is fixed by default, because `auto` would add noise. */
 export const tracing = suite<Options>(
   'tracing',
-  'Cost of tracing: off, kept for /traces, exported for 1 %, 10 % and all requests',
+  'Measure the cost of tracing: off, kept for /traces, and exported for 1 %, 10 % and all requests',
   [...pairOptions('overlap'), tokensOption(128), repeatsOption(12)],
   async (options) => {
     const sink = await startSink();
@@ -105,8 +107,8 @@ interface Measured {
 }
 
 /**
- * Measures each way of tracing once a turn, in rotating order. The ways differ in the gateway only: the services run with tracing on, and
- * record what the gateway's messages request.
+ * Measures each configuration once per turn, in rotating order. Only the gateway's configuration changes: the services always run with
+ * tracing on, and record the requests that the gateway marks as sampled.
  */
 async function measureAll(bench: PairBench, sink: Sink, { tokens, repeats }: Options): Promise<object> {
   const measured = new Map<Name, Measured[]>(NAMES.map((name) => [name, []]));
@@ -187,7 +189,7 @@ async function decodeAll(generator: Generator, requests: readonly GenerationRequ
   return passes;
 }
 
-/** @param off measurements without tracing, turn by turn */
+/** @param off the measurements without tracing, one per turn */
 function row(name: Name, measured: readonly Measured[], off: readonly Measured[]): object {
   const ratios = measured.map((one, i) => one.tokensPerSecond / (off[i]?.tokensPerSecond ?? Number.NaN));
   const ratio = (q: number) => round(quantile(ratios, q));
@@ -204,7 +206,7 @@ function row(name: Name, measured: readonly Measured[], off: readonly Measured[]
     throughput_ratio: { p25: ratio(0.25), p50: ratio(0.5), p75: ratio(0.75) },
     cpu_us_per_step: { ...byProcess((part) => cpu(measured, part)), all: round(cpu(measured, 'all'), 1) },
     added_cpu_us_per_step: byProcess(added),
-    // the cost in throughput where all processors are busy
+    // the loss of throughput on a machine whose processors are all busy
     added_share: round(sum(processes.map(added)) / cpu(off, 'all'), 4),
     steps,
     bytes_sent_per_step: round(sum(measured.map((one) => one.bytesSent)) / steps, 1),

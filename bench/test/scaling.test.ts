@@ -5,7 +5,7 @@ import { Replica } from '../scaling/replica.ts';
 import { type Scenario, simulate } from '../scaling/simulate.ts';
 import { BASE } from '../scaling/sweeps.ts';
 
-/** No noise, no network, and run times that do not depend on the context. */
+/** Costs without noise and without network delay; run times do not depend on the context. */
 const verifying: CostCurve = { overhead: 1000, weights: 9000, perToken: 10, perContextToken: 0 };
 const drafting: CostCurve = { overhead: 500, weights: 3500, perToken: 1, perContextToken: 0 };
 const still: Scenario = {
@@ -26,7 +26,7 @@ const full = (chosen: 'sequential' | 'overlap', length: number) => ({
 });
 
 describe('clock', () => {
-  it('runs events in the order of their times, and those of equal times in the order in which they were set', () => {
+  it('runs events in the order of their times, and simultaneous events in the order in which they were scheduled', () => {
     const clock = new Clock();
     const random = randomNumbers(7);
     const set = Array.from({ length: 500 }, (_, i) => ({ at: Math.floor(100 * random()), i }));
@@ -56,7 +56,7 @@ describe('replica', () => {
     clock.at(5, () => [1, 1, 1, 1, 7, 2].forEach(submit));
     clock.runUntil(1e6);
     const run = runMicros(verifying, 1, 0);
-    // alone; three slots; one, as another 7 + 1 would fit but 2 more would not; the rest
+    // runs: one job alone; three jobs (the slot limit); two jobs, 1 + 7 = 8 tokens (the token limit); the last job
     expect(ends).toEqual([run, 2 * run, 2 * run, 2 * run, 3 * run, 3 * run, 4 * run]);
     expect(replica.work).toMatchObject({ runs: 4, jobs: 7, tokens: 14 });
   });
@@ -72,20 +72,20 @@ describe('simulation', () => {
     expect(millisPerToken).toBeLessThan(10.2);
   });
 
-  it('takes max(draft, verify) for a block and one more token if all drafts are right', () => {
+  it('takes max(draft, verify) for a block and one more token if all drafts are correct', () => {
     const { millisPerToken, tokensPerStep } = simulate({ ...still, ...full('overlap', 4), quality: always });
     expect(tokensPerStep).toBeCloseTo(5, 1);
     expect(millisPerToken).toBeGreaterThanOrEqual(2);
     expect(millisPerToken).toBeLessThan(2.1);
   });
 
-  it('takes their sum if drafting comes first', () => {
+  it('takes draft + verify if drafting comes first', () => {
     const { millisPerToken } = simulate({ ...still, ...full('sequential', 4), quality: always });
     expect(millisPerToken).toBeGreaterThanOrEqual(14 / 5);
     expect(millisPerToken).toBeLessThan((1.03 * 14) / 5);
   });
 
-  it('commits as many tokens as a geometric series gives', () => {
+  it('commits the number of tokens that the geometric series predicts', () => {
     const chance = 0.6;
     const { tokensPerStep, steps } = simulate({
       ...still,
@@ -98,13 +98,13 @@ describe('simulation', () => {
     expect(Math.abs(tokensPerStep - expected)).toBeLessThan(0.08);
   });
 
-  it('repeats itself with the same seed only', () => {
+  it('gives the same result for the same seed, and another for another seed', () => {
     const some = { ...BASE, ...mode('auto'), sequences: 20, settle: 200_000, counted: 400_000 };
     expect(simulate(some)).toEqual(simulate(some));
     expect(simulate({ ...some, seed: 2 }).tokens).not.toBe(simulate(some).tokens);
   });
 
-  it('waits for the network once a step if calls overlap, twice if they do not', () => {
+  it('waits for one network round trip per step if calls overlap, for two if they do not', () => {
     const delay = 20_000;
     const overlap = simulate({ ...still, ...full('overlap', 4), delay, quality: always });
     const sequential = simulate({ ...still, ...full('sequential', 4), delay, quality: always });
@@ -120,7 +120,7 @@ describe('simulation', () => {
       return { ...still, controller: false, delay, drafterDelay: 0, quality: checking, limits };
     };
 
-    it('hides the network if enough steps are sent ahead, and a part of it if few are', () => {
+    it('hides the network delay if enough steps are sent ahead, and part of it if few are', () => {
       const [none, one, many] = [0, 1, 8].map((ahead) => simulate(sending(ahead)));
       expect(none?.ahead).toBe(0);
       expect(none?.millisPerToken).toBeCloseTo((10 + 40) / 5, 0);
@@ -135,10 +135,10 @@ describe('simulation', () => {
     it('does not run steps that were sent for another outcome', () => {
       const wrong = { ...checking, chance: 0.5, checks: 0.7 };
       const { steps, ahead, drafted, verifier } = simulate({ ...sending(8), quality: wrong, counted: 60_000_000 });
-      // chance 0.7 for each token of a step; after an unexpected outcome the next step is not sent ahead
+      // each token of a step is predicted with probability 0.7; after an unexpected outcome the next step is not sent ahead
       expect(ahead).toBeGreaterThan(0.3);
       expect(ahead).toBeLessThan(0.7);
-      // except at the beginning and the end, each run is a step with one token more than was drafted
+      // each run computes one token more than was drafted; the beginning and the end may differ
       expect(Math.abs(verifier.tokens - (steps + drafted))).toBeLessThan(30);
     });
   });

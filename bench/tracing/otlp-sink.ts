@@ -1,8 +1,8 @@
-/** An OTLP collector that counts what it receives and drops it; runs forked, as a process of its own. */
+/** An OTLP collector that counts the data it receives and discards it. It runs in a separate, forked process. */
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
-/** Received since the last GET. */
+/** Counts since the last GET. */
 export interface SinkCounts {
   readonly posts: number;
   readonly bytes: number;

@@ -1,13 +1,14 @@
 import { readdirSync, readFileSync } from 'node:fs';
 
-/** Processor time of a process so far, in microseconds. */
+/** Processor time that a process has used so far, in microseconds. */
 export interface ProcessorTime {
-  /** The thread that runs a service's own code; engines have their own threads. */
+  /** Time of the main thread, which runs the service's own code; engines have their own threads. */
   readonly main: number;
+  /** Time of all threads. */
   readonly all: number;
 }
 
-/** Reads /proc; NaN where there is none. */
+/** Reads /proc. The times are NaN on systems without /proc. */
 export function processorTime(pid: number): ProcessorTime {
   try {
     const tasks = readdirSync(`/proc/${pid}/task`);
