@@ -6,8 +6,8 @@ import { PtpError } from './errors.ts';
  * Waits until a slow reader has emptied the stream's buffer. A reader that keeps reading is never disconnected, however
  * slow it is.
  *
- * @param stallMillis time without any read after which the reader counts as stalled, milliseconds; detected within
- * twice that time
+ * @param stallMillis time without a read after which the reader counts as stalled, in milliseconds. Detection may take
+ *   up to twice this time.
  * @throws PtpError `deadline_exceeded` if the reader stalls; an AbortError when the signal is aborted
  */
 export async function waitForDrain(stream: Writable, signal: AbortSignal, stallMillis: number): Promise<void> {

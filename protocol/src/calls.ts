@@ -8,9 +8,9 @@ import { fromStatus } from './status.ts';
 export interface CallOptions {
   /** Cancels the call when aborted; the call then fails with the signal's reason as a PtpError. */
   readonly signal?: AbortSignal | undefined;
-  /** Time from now until the call fails with `deadline_exceeded` on both sides, milliseconds. */
+  /** Time after which the call fails with `deadline_exceeded` on both sides, in milliseconds. */
   readonly deadlineMs?: number | undefined;
-  /** Sent once, before the first message. */
+  /** Metadata, sent once before the first message. */
   readonly metadata?: Readonly<Record<string, string>> | undefined;
 }
 
@@ -85,7 +85,10 @@ function grpcOptions({ metadata = {}, deadlineMs }: CallOptions): [Metadata, Grp
 type Readable<Out> = ReturnType<typeof Client.prototype.makeServerStreamRequest<Buffer, Out>>;
 type Duplex<Out> = ReturnType<typeof Client.prototype.makeBidiStreamRequest<Buffer, Out>>;
 
-/** The responses of a call. A caller that stops receiving before the end must cancel the call; `for await` does so. */
+/**
+ * The responses of a call. A caller that stops receiving before the end must cancel the call; `for await` does this
+ * automatically.
+ */
 export class ServerStream<Out> {
   readonly #stream: Readable<Out> | Duplex<Out>;
   readonly #queue: MessageQueue<Out>;
@@ -102,10 +105,10 @@ export class ServerStream<Out> {
   }
 
   /**
-   * The next response; undefined when the server has ended the call.
+   * Returns the next response, or undefined once the server has ended the call.
    *
-   * @throws PtpError the server's error, or `unavailable`, `deadline_exceeded`, `cancelled`; `failed_precondition` if another
-   *   receive is pending
+   * @throws PtpError the server's error, or `unavailable`, `deadline_exceeded`, `cancelled`; `failed_precondition` if
+   *   another receive is pending
    */
   receive(): Promise<Out | undefined> {
     return this.#queue.receive();
@@ -113,11 +116,12 @@ export class ServerStream<Out> {
 
   /** Ends the call: the server's signal is aborted, and a pending receive fails with `cancelled`. */
   cancel(): void {
-    // grpc-js still sends a call that is cancelled in the event-loop turn in which it began, and then nothing ends it
+    // If a call is cancelled in the event-loop turn in which it starts, grpc-js still sends it, and the call never
+    // ends.
     setImmediate(() => this.#stream.cancel());
   }
 
-  /** Receives until the end; cancels the call if the loop is left earlier. */
+  /** Yields responses until the call ends. Cancels the call if the loop exits early. */
   async *[Symbol.asyncIterator](): AsyncGenerator<Out, void, undefined> {
     try {
       yield* this.#queue;
@@ -127,7 +131,7 @@ export class ServerStream<Out> {
   }
 }
 
-/** Messages that may wait to be written. A peer that answers each step keeps this at one. */
+/** Maximum number of messages waiting to be written. If the peer answers each step, at most one message waits. */
 const SEND_CAPACITY = 256;
 
 /** A call with messages in both directions. */
@@ -142,10 +146,10 @@ export class BidiCall<In, Out> extends ServerStream<Out> {
   }
 
   /**
-   * Sends a message. Does nothing on a call that has failed: `receive` throws its error.
+   * Sends a message. Does nothing if the call has failed; `receive` then throws the call's error.
    *
-   * @throws PtpError `resource_exhausted` if the peer has left 256 messages unread; protobuf-es's error for a message that does not
-   *   fit its schema
+   * @throws PtpError `resource_exhausted` if the peer has left 256 messages unread. A message that does not fit its
+   *   schema throws protobuf-es's own error.
    */
   send(message: In): void {
     const bytes = this.#serialize(message);
@@ -156,14 +160,15 @@ export class BidiCall<In, Out> extends ServerStream<Out> {
     this.#duplex.write(bytes);
   }
 
-  /** Ends the sending side; the server may still answer. */
+  /** Closes the sending side. The server may still send responses. */
   close(): void {
     this.#duplex.end();
   }
 
   /**
-   * Ends an idle call: closes it, and cancels it if the server has not ended it in time. Cancelling right away would reset the HTTP/2
-   * stream, and Node closes a connection with more than 33 resets a second, after the first 1,000 (`streamResetRate`).
+   * Ends an idle call: closes the sending side, and cancels the call if the server has not ended it within
+   * `graceMillis`. Cancelling at once would reset the HTTP/2 stream, and after the first 1,000 resets Node closes any
+   * connection that exceeds 33 resets per second (`streamResetRate`).
    */
   finish(graceMillis = 5000): void {
     const timer = setTimeout(() => this.cancel(), graceMillis);

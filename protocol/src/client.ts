@@ -1,7 +1,8 @@
 /**
- * gRPC for our services: protobuf-es messages over grpc-js. Hand-written because each decoding step waits for a round trip, which takes
- * 65 us on a long-lived bidirectional stream (51 us on a unix socket; both on one machine) and 400 us as a unary call. This layer
- * keeps streams at that speed (message-queue.ts delivers in the event-loop turn of arrival) and adds typed methods and one error class.
+ * gRPC for our services: protobuf-es messages over grpc-js. This layer is hand-written because each decoding step waits
+ * for a round trip. On one machine, a round trip takes 65 us on a long-lived bidirectional stream (51 us over a unix
+ * socket) and 400 us as a unary call. The layer preserves the speed of streams (message-queue.ts delivers a message in
+ * the event-loop turn in which it arrives) and adds typed methods and a single error class.
  */
 import { promisify } from 'node:util';
 import type { DescMethod, DescService } from '@bufbuild/protobuf';
@@ -21,7 +22,7 @@ import { methodDefinition, type RequestInit, type Response } from './methods.ts'
 export type { BidiCall, CallOptions, ServerStream } from './calls.ts';
 export type { RequestInit, Response } from './methods.ts';
 
-/** The function that calls a method, by the method's kind. */
+/** Type of the function that calls a method; depends on whether the method is unary or streaming. */
 export type Call<M extends DescMethod> = M['methodKind'] extends 'unary'
   ? (request: RequestInit<M>, options?: CallOptions) => Promise<Response<M>>
   : M['methodKind'] extends 'server_streaming'
@@ -30,12 +31,12 @@ export type Call<M extends DescMethod> = M['methodKind'] extends 'unary'
       ? (options?: CallOptions) => BidiCall<RequestInit<M>, Response<M>>
       : never;
 
-/** A service's methods by camelCase names, on one shared connection. */
+/** Methods of a service, keyed by their camelCase names, on one shared connection. */
 export type ServiceClient<S extends DescService> = { readonly [K in keyof S['method']]: Call<S['method'][K]> } & {
   /**
    * Waits for a connection.
    *
-   * @throws PtpError `unavailable` if there is none after `timeoutMs`
+   * @throws PtpError `unavailable` if no connection is established within `timeoutMs`
    */
   waitForReady(timeoutMs: number): Promise<void>;
   /** Closes the connection once the calls in progress have ended. */
@@ -43,20 +44,20 @@ export type ServiceClient<S extends DescService> = { readonly [K in keyof S['met
 };
 
 export interface ConnectOptions {
-  /** Largest message to receive, bytes; default 64 MiB. */
+  /** Maximum size of a received message, in bytes; default 64 MiB. */
   readonly maxReceiveBytes?: number;
   /**
-   * Opens a connection of its own. By default all clients of one address in this process share one connection, and notice
-   * together when the service comes back.
+   * Opens a separate connection. By default, all clients of an address in this process share one connection, so they
+   * all notice at the same time when the service comes back.
    */
   readonly apart?: boolean;
-  /** Ignored for unix sockets. */
+  /** TLS credentials; ignored for unix sockets. */
   readonly tls?: Tls | undefined;
 }
 
 /**
- * A client for a service. It connects at its first call, reconnects automatically (at most 1 s between attempts), and
- * balances calls over all addresses of a DNS name.
+ * Creates a client for a service. The client connects at its first call, reconnects automatically (waiting at most 1 s
+ * between attempts), and balances calls over all addresses of a DNS name.
  *
  * @param address `host:port` or `unix:/absolute/path`
  */
@@ -71,7 +72,9 @@ export function connect<S extends DescService>(
 /** A connection to a server that reconnects automatically. */
 export type Connection = Client;
 
-/** A client on a given connection, which several clients may share; closing the client closes the connection. */
+/**
+ * Creates a client on an existing connection. Several clients may share a connection; closing any of them closes it.
+ */
 export function clientOn<S extends DescService>(channel: Client, service: S): ServiceClient<S> {
   const methods = service.methods.map((method) => [method.localName, caller(channel, method)]);
   return Object.assign(Object.fromEntries(methods), {
@@ -86,7 +89,7 @@ export function openChannel(address: string, options: ConnectOptions = {}): Clie
   return new Client(address, clientCredentials(address, tls), {
     'grpc.max_receive_message_length': maxReceiveBytes,
     'grpc.max_send_message_length': -1,
-    // detects a peer that vanished silently after 6 s
+    // detects, within 6 s, a peer that vanished without closing the connection
     'grpc.keepalive_time_ms': 3_000,
     'grpc.keepalive_timeout_ms': 3_000,
     'grpc.initial_reconnect_backoff_ms': 100,
@@ -95,7 +98,7 @@ export function openChannel(address: string, options: ConnectOptions = {}): Clie
     'grpc.service_config': roundRobin,
     'grpc.service_config_disable_resolution': 1,
     'grpc.use_local_subchannel_pool': apart ? 1 : 0,
-    // services talk directly: a configured proxy is meant for outbound traffic
+    // services talk to each other directly: a configured proxy is meant for outbound traffic
     'grpc.enable_http_proxy': 0,
     // only the gateway knows how to reopen a lost stream
     'grpc.enable_retries': 0,

@@ -15,7 +15,7 @@ export class Tls {
   readonly #files: experimental.FileWatcherCertificateProvider;
   readonly #mutual: boolean;
 
-  /** Does not check the files; service-kit's `loadTls` does. */
+  /** Does not check the files; use service-kit's `loadTls` for that. */
   constructor({ cert, key, ca }: TlsFiles, refreshIntervalMs = REFRESH_MS) {
     this.#mutual = ca !== undefined;
     this.#files = new experimental.FileWatcherCertificateProvider({
@@ -27,7 +27,7 @@ export class Tls {
   }
 
   server(): ServerCredentials {
-    // the first provider is the server's own identity; grpc-js's declaration names the two in the wrong order
+    // the first provider supplies the server's own certificate; grpc-js's type declaration has the two names swapped
     return experimental.createCertificateProviderServerCredentials(
       this.#files,
       this.#mutual ? this.#files : null,

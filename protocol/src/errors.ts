@@ -1,4 +1,4 @@
-/** Kinds of errors, from which the statuses of gRPC, HTTP and the OpenAI API follow. */
+/** Error codes. Each code determines the gRPC status, the HTTP status and the OpenAI error type. */
 export type ErrorCode =
   | 'invalid_argument'
   | 'not_found'
@@ -11,7 +11,7 @@ export type ErrorCode =
   | 'internal'
   | 'unauthenticated';
 
-/** Statuses of one code. */
+/** Statuses of one error code. */
 export interface WireError {
   /** gRPC status code number (https://grpc.io/docs/guides/status-codes/). */
   readonly grpc: number;
@@ -21,7 +21,7 @@ export interface WireError {
   readonly openai: string;
 }
 
-/** The only table from codes to statuses; nothing else in the project chooses a status. */
+/** Statuses of all error codes. Nothing else in the project chooses a status. */
 export const wireErrors: Readonly<Record<ErrorCode, WireError>> = {
   cancelled: { grpc: 1, http: 499, openai: 'request_cancelled' },
   invalid_argument: { grpc: 3, http: 400, openai: 'invalid_request_error' },
@@ -42,13 +42,13 @@ interface ErrorOptions {
 }
 
 /**
- * The project's only error class. Clients see its message, except for code `internal`: it names field, limit and actual
- * value, never a path, a host or another user's data. The `cause` is for logs only.
+ * The project's only error class. Clients see the message unless the code is `internal`. A message therefore names the
+ * field, the limit and the actual value, but never a path, a host or another user's data. The `cause` is for logs only.
  */
 export class PtpError extends Error {
   override readonly name = 'PtpError';
   readonly code: ErrorCode;
-  /** The invalid request field or setting, as the sender spells it, for example `top_p` or `PTP_LOG_LEVEL`. */
+  /** Name of the invalid request field or setting, as the sender spells it; for example `top_p` or `PTP_LOG_LEVEL`. */
   readonly field: string | undefined;
   /** Milliseconds to wait before a retry can succeed, if known. */
   readonly retryAfterMs: number | undefined;
@@ -73,13 +73,16 @@ export function toPtpError(error: unknown): PtpError {
   return new PtpError('internal', 'internal error', { cause: error });
 }
 
-/** The message for clients: "internal error", without details, for unforeseen and `internal` errors. */
+/**
+ * Returns the message that clients see. Unexpected errors and those with code `internal` become "internal error",
+ * without details.
+ */
 export function publicMessage(error: unknown): string {
   const { code, message } = toPtpError(error);
   return code === 'internal' ? 'internal error' : message;
 }
 
-/** The code of a gRPC status number; statuses that we never send become `internal`. */
+/** Returns the error code for a gRPC status number. Statuses that our servers never send become `internal`. */
 export function codeFromGrpc(status: number): ErrorCode {
   for (const [code, wire] of Object.entries(wireErrors)) {
     if (wire.grpc === status) return code as ErrorCode;

@@ -18,22 +18,23 @@ import { toStatus } from './status.ts';
 export interface CallContext {
   /** Aborted with a PtpError when the client cancels or disappears, the deadline passes, or the server shuts down. */
   readonly signal: AbortSignal;
-  /** Sent by the client once per call. */
+  /** Metadata that the client sent with the call. */
   readonly metadata: Metadata;
   /** The client's address; `unknown` on a unix socket. */
   readonly peer: string;
-  /** Milliseconds since 1970, or Infinity. */
+  /** Deadline in milliseconds since 1970; Infinity if there is none. */
   readonly deadline: number;
   /** `/package.Service/Method`, for logs. */
   readonly path: string;
 }
 
 /**
- * The implementation of a method, by its kind. An error that a handler throws ends the call with the status in errors.ts. A stream's
- * handler should be an async generator: it is suspended at `yield` while the client reads slowly, and its `finally` runs however the
- * call ends. When the signal is aborted, iterating over the requests throws the signal's reason; a handler that awaits anything else
- * must observe the signal. grpc-js ends a stream before it resets it, so the requests of a client that cancels may also
- * simply end, shortly before the signal is aborted.
+ * Implementation of a method; its type depends on whether the method is unary or streaming. If a handler throws an
+ * error, the call ends with that error's status (errors.ts). A handler that returns a stream should be an async
+ * generator: it is suspended at `yield` while the client reads slowly, and its `finally` block runs however the call
+ * ends. When the signal is aborted, iterating over the requests throws the signal's reason; a handler that awaits
+ * anything else must observe the signal. grpc-js ends a stream before resetting it, so when a client cancels, its
+ * requests may simply end shortly before the signal is aborted.
  */
 export type Handler<M extends DescMethod> = M['methodKind'] extends 'unary'
   ? (request: Request<M>, context: CallContext) => Promise<ResponseInit<M>> | ResponseInit<M>
@@ -43,14 +44,14 @@ export type Handler<M extends DescMethod> = M['methodKind'] extends 'unary'
       ? (requests: AsyncIterable<Request<M>>, context: CallContext) => AsyncIterable<ResponseInit<M>>
       : never;
 
-/** One handler for each method of a service, by camelCase names. */
+/** One handler for each method of a service, keyed by camelCase name. */
 export type Implementation<S extends DescService> = { readonly [K in keyof S['method']]: Handler<S['method'][K]> };
 
 /** State that the handlers of one server share. */
 export interface HandlerOptions {
   readonly calls: ActiveCalls;
   readonly logger: Logger;
-  /** Longest time that a client may leave a stream unread once buffers are full, milliseconds. */
+  /** Maximum time that a client may leave a stream unread once its buffers are full, in milliseconds. */
   readonly stallMillis: number;
 }
 
@@ -63,12 +64,12 @@ type StreamingCall = ServerWritableStream<unknown, Buffer> | ServerDuplexStream<
 export class ActiveCalls {
   readonly #controllers = new Set<AbortController>();
 
-  /** Registers a call; its handler calls `done` when it has returned or thrown. */
+  /** Registers a call. `done` must be called once the call's handler has returned or thrown. */
   open(call: ServerCall): { context: CallContext; done: () => void } {
     const controller = new AbortController();
     this.#controllers.add(controller);
     const deadline = Number(call.getDeadline());
-    // grpc-js emits 'cancelled' after every call, and also after ending one whose deadline has passed
+    // grpc-js emits 'cancelled' at the end of every call, even if it ended the call because the deadline had passed
     call.on('cancelled', () => {
       if (this.#controllers.has(controller)) controller.abort(Date.now() >= deadline ? deadlinePassed() : cancelled());
     });
@@ -164,11 +165,11 @@ const singleRequest = (call: ServerWritableStream<unknown, Buffer>): unknown => 
 function requestQueue(call: ServerDuplexStream<unknown, Buffer>, signal: AbortSignal): MessageQueue<unknown> {
   const requests = new MessageQueue<unknown>(call);
   signal.addEventListener('abort', () => requests.fail(toPtpError(signal.reason)), { once: true });
-  call.on('end', () => setImmediate(() => requests.end())); // after 'cancelled', if both have arrived
+  call.on('end', () => setImmediate(() => requests.end())); // handled after 'cancelled' if both have arrived
   return requests;
 }
 
-/** Logs an error; for unforeseen ones the log is the only place with details. */
+/** Logs an error. The details of an unexpected error appear only in the log. */
 function logFailure(error: unknown, { path, peer }: CallContext, { logger }: HandlerOptions): void {
   const { code } = toPtpError(error);
   if (code === 'internal') logger.error({ err: error, path, peer }, 'a call failed');

@@ -34,11 +34,12 @@ export async function checkHealth(
 }
 
 /**
- * Watches the health of a server until the signal is aborted. Yields each change, and `UNREACHABLE` while there is no connection.
+ * Watches the health of a server until the signal is aborted. Yields the status each time it changes; the status is
+ * `UNREACHABLE` while there is no connection.
  *
  * @param channel the first connection
- * @param renew opens a new connection each time one is lost: grpc-js (1.14) keeps using a connection that TLS has closed (after an
- *   alert from the peer), on which calls then never end
+ * @param renew opens a new connection after one is lost. This is necessary because grpc-js (1.14) keeps using a
+ *   connection that TLS has closed after an alert from the peer, and calls on such a connection never end.
  */
 export async function* watchHealth(
   channel: Client,

@@ -5,7 +5,7 @@ import { logVerbosity, type Server, setLogVerbosity } from '@grpc/grpc-js';
 import { serverCredentials, type Tls } from './credentials.ts';
 import { PtpError } from './errors.ts';
 
-// grpc-js also prints errors that it reports to us; set GRPC_VERBOSITY to debug it.
+// grpc-js prints errors that it also reports to its caller. Set GRPC_VERBOSITY to see them when debugging.
 if (!process.env.GRPC_VERBOSITY) setLogVerbosity(logVerbosity.NONE);
 
 /**
@@ -13,7 +13,7 @@ if (!process.env.GRPC_VERBOSITY) setLogVerbosity(logVerbosity.NONE);
  *
  * @param setting name of the setting that holds the address, for errors, for example `PTP_LISTEN`
  * @returns the address with the actual port
- * @throws PtpError `failed_precondition` in one line that says which setting to change
+ * @throws PtpError `failed_precondition` with a one-line message that names the setting to change
  */
 export async function listen(server: Server, address: string, setting = 'the address', tls?: Tls): Promise<string> {
   const path = address.startsWith('unix:') ? address.slice('unix:'.length) : undefined;

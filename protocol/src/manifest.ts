@@ -12,8 +12,8 @@ const token = z.int().nonnegative();
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 
 /**
- * manifest.json of a model folder, written by training/src/ptp_train/export/manifest.py. Informative keys (corpus, recipe, figures of the
- * target) are accepted unchecked.
+ * manifest.json of a model folder, written by training/src/ptp_train/export/manifest.py. Informational keys (corpus,
+ * recipe, measurements of the target) are not validated.
  */
 const manifestSchema = z
   .looseObject({
@@ -23,17 +23,17 @@ const manifestSchema = z
     sizes: z.looseObject({ vocab: count, width: count, layers: count, kv_heads: count, head_width: count }),
     context_length: count,
     end_of_text: token,
-    /** Further tokens that end a text. */
+    /** Additional tokens that end a text. */
     stop_tokens: z.array(token).default([]),
-    /** Token that precedes every text, or null for none; default end_of_text. */
+    /** Token that precedes every text; null if there is none. The default is end_of_text. */
     begin_of_text: token.nullable().optional(),
-    /** How the graphs pick a token; older folders lack the key and use `cdf`. */
+    /** Method by which the graphs pick a token. Older folders lack this key and use `cdf`. */
     pick: z.enum(['cdf', 'tree']).default('cdf'),
     uniforms_per_position: count,
     /** Slot counts for which graphs exist, ascending. */
     max_slots: z.array(count).min(1),
     bytes_per_token: z.object({ target: count, drafter: count.optional() }),
-    /** Absent for a target without a drafter, which is decoded without drafts. */
+    /** Absent if the target has no drafter; such a model is decoded without drafts. */
     drafter: z
       .looseObject({
         /** See training/src/ptp_train/model/drafter.py; a `feature` drafter contains the whole target and checks blocks with it. */
@@ -60,7 +60,7 @@ const manifestSchema = z
 
 export type Manifest = z.infer<typeof manifestSchema>;
 
-/** @throws PtpError `failed_precondition` if manifest.json is missing, or this version cannot read it */
+/** @throws PtpError `failed_precondition` if manifest.json is missing or cannot be read by this version */
 export async function loadManifest(dir: string): Promise<Manifest> {
   let content: unknown;
   try {

@@ -1,14 +1,14 @@
 import type { Readable } from 'node:stream';
 import { PtpError } from './errors.ts';
 
-/** Messages that may wait before HTTP/2 flow control slows the sender down. */
+/** Maximum number of waiting messages; beyond this, HTTP/2 flow control slows the sender down. */
 const CAPACITY = 32;
 
 type Outcome = { readonly error?: PtpError };
 
 /**
- * The receiving half of a stream: messages wait here, in order, until they are received. A pending receive gets its message in the
- * event-loop turn in which it arrives; Node's own stream iterator takes several turns.
+ * The receiving half of a stream: messages wait here, in order, until they are received. A pending receive gets its
+ * message in the event-loop turn in which the message arrives; Node's own stream iterator would take several turns.
  */
 export class MessageQueue<T> {
   readonly #source: Readable;
@@ -23,9 +23,10 @@ export class MessageQueue<T> {
   }
 
   /**
-   * The next message; undefined after the last one.
+   * Returns the next message, or undefined after the last one.
    *
-   * @throws PtpError the stream's error, after the messages that preceded it; `failed_precondition` if another receive is pending
+   * @throws PtpError the stream's error, after the messages that preceded it; `failed_precondition` if another receive
+   *   is pending
    */
   receive(): Promise<T | undefined> {
     if (this.#messages.length > 0) {
@@ -40,19 +41,23 @@ export class MessageQueue<T> {
     });
   }
 
-  /** Receives until the end. */
+  /** Yields messages until the queue ends. */
   async *[Symbol.asyncIterator](): AsyncGenerator<T, void, undefined> {
     for (let message = await this.receive(); message !== undefined; message = await this.receive()) yield message;
   }
 
-  /** Ends the queue after the messages in it. Ignored if the queue has ended or failed. */
+  /**
+   * Ends the queue once the messages in it have been received. Does nothing if the queue has already ended or failed.
+   */
   end(): void {
     if (this.#settle({})) this.#pending?.resolve(undefined);
   }
 
-  /** Fails the queue after the messages in it. Ignored if the queue has ended or failed. */
+  /**
+   * Fails the queue once the messages in it have been received. Does nothing if the queue has already ended or failed.
+   */
   fail(error: PtpError): void {
-    while (this.#source.read() !== null); // emits what flow control held back as 'data'
+    while (this.#source.read() !== null); // emits, as 'data' events, the messages that flow control held back
     if (this.#settle({ error })) this.#pending?.reject(error);
   }
 

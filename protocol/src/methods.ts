@@ -9,10 +9,10 @@ import {
   toBinary,
 } from '@bufbuild/protobuf';
 
-/** The sender's side: a message, or a plain object to create one from. */
+/** Message types on the sender's side: a message, or a plain object from which one is created. */
 export type RequestInit<M extends DescMethod> = MessageInitShape<M['input']>;
 export type ResponseInit<M extends DescMethod> = MessageInitShape<M['output']>;
-/** The receiver's side: a message. */
+/** Message types on the receiver's side. */
 export type Request<M extends DescMethod> = MessageShape<M['input']>;
 export type Response<M extends DescMethod> = MessageShape<M['output']>;
 
@@ -32,12 +32,15 @@ export function methodDefinition<M extends DescMethod>(method: M) {
   };
 }
 
-/** Definitions of a service's methods by camelCase names. */
+/** Definitions of a service's methods, keyed by camelCase name. */
 export function serviceDefinition(service: DescService): Record<string, ReturnType<typeof methodDefinition>> {
   return Object.fromEntries(service.methods.map((method) => [method.localName, methodDefinition(method)]));
 }
 
-/** Serializer for bytes: grpc-js serializes late and hides errors, so both sides serialize where the message is created. */
+/**
+ * Serializer for messages that are already bytes. grpc-js would serialize late and hide errors, so both sides serialize
+ * a message where it is created.
+ */
 export const identity = (bytes: Buffer): Buffer => bytes;
 
 function codec<D extends DescMessage>(schema: D) {

@@ -2,19 +2,20 @@ import type { SamplingParameters } from './gen/ptp/v1/common_pb.ts';
 import { requireField } from './validation.ts';
 
 /**
- * How a position's uniforms pick its token. Both kinds are exact: for uniform random numbers, token t is picked with its probability.
+ * Method by which a position's uniforms pick its token. Both methods are exact: if the inputs are uniform random
+ * numbers, each token is picked with exactly its probability.
  *
  * - `cdf`: one uniform, inverse transform sampling as in the PTP paper (arXiv 2512.21323)
  * - `tree`: ceil(log2 V) uniforms, a walk down a binary tree over the token ids
  */
 export type PickKind = 'cdf' | 'tree';
 
-/** D, uniforms per position: 1 for `cdf`; ceil(log2 vocabulary), at least 1, for `tree`. */
+/** Returns D, the number of uniforms per position: 1 for `cdf`; ceil(log2 vocabulary), at least 1, for `tree`. */
 export function uniformsPerPosition(kind: PickKind, vocabulary: number): number {
   return kind === 'cdf' ? 1 : treeDepth(vocabulary);
 }
 
-/** Levels of the binary tree over `vocabulary` tokens, at least 1. */
+/** Returns the number of levels of the binary tree over `vocabulary` tokens, at least 1. */
 export function treeDepth(vocabulary: number): number {
   return Math.max(1, 32 - Math.clz32(vocabulary - 1));
 }
@@ -27,11 +28,14 @@ export interface SamplingParams {
   readonly topK: number;
   /** Keeps the most probable tokens that together reach this probability, in (0, 1]; 1 keeps all. */
   readonly topP: number;
-  /** Lowest probability to keep, relative to the most probable token, in [0, 1]; 0 or absent keeps all. Applied before top-k and top-p. */
+  /**
+   * Keeps tokens with at least this probability relative to the most probable token, in [0, 1]; 0 or absent keeps all.
+   * Applied before top-k and top-p.
+   */
   readonly minP?: number;
 }
 
-/** The model's own distribution, the default of all requests. */
+/** Sampling from the model's own distribution; the default for requests. */
 export const defaultSampling: SamplingParams = { temperature: 1, topK: 0, topP: 1 };
 
 /**
@@ -54,13 +58,15 @@ export function samplingParams(
   requireField(Number.isInteger(topK) && topK >= 0 && topK <= vocabularySize, 'top_k', topKLimit, topK);
   requireField(topP > 0 && topP <= 1, 'top_p', 'in (0, 1]', topP);
   requireField(minP >= 0 && minP <= 1, 'min_p', 'in [0, 1]', minP);
-  // Greedy decoding ignores truncation, and drafters are conditioned on one set of parameters for it.
+  // Truncation does not affect greedy decoding. Drafters take these parameters as inputs, so greedy decoding always
+  // uses the same ones.
   if (temperature < GREEDY_BELOW) return { temperature: 0, topK: 0, topP: 1 };
   return { temperature, topK, topP: Math.max(topP, MIN_TOP_P), ...(minP > 0 && { minP }) };
 }
 
 /**
- * Validates the sampling parameters of a message; absent ones mean the defaults. Floats arrive as float32, the precision of sampling.
+ * Validates the sampling parameters of a message; absent parameters get their defaults. Floats arrive as float32, the
+ * precision of sampling.
  */
 export function receivedSampling(sampling: SamplingParameters | undefined, vocabulary: number): SamplingParams {
   if (!sampling) return samplingParams({}, vocabulary);
@@ -68,7 +74,10 @@ export function receivedSampling(sampling: SamplingParameters | undefined, vocab
   return samplingParams({ temperature, topK, topP: topP === 0 ? 1 : topP, minP }, vocabulary);
 }
 
-/** Dividing logits by less may overflow float32; the most probable token is certain at far higher temperatures. */
+/**
+ * Temperatures below this count as greedy, because dividing logits by a smaller number may overflow float32. The most
+ * probable token becomes certain at far higher temperatures.
+ */
 const GREEDY_BELOW = 1e-4;
-/** Keeps one token, as any smaller value would; above 0 in float32. */
+/** Minimum top-p. It keeps a single token, as any smaller value would, and is above 0 in float32. */
 const MIN_TOP_P = 1e-6;

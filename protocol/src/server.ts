@@ -32,15 +32,15 @@ export interface ServeOptions {
   readonly setting?: string;
   readonly services: readonly ImplementedService[];
   readonly logger: Logger;
-  /** Ignored for unix sockets. */
+  /** TLS credentials; ignored for unix sockets. */
   readonly tls?: Tls | undefined;
   /** Initial health; default true (SERVING). */
   readonly serving?: boolean;
-  /** Largest message to receive or send, bytes; default 16 MiB. */
+  /** Maximum size of a received or sent message, in bytes; default 16 MiB. */
   readonly maxMessageBytes?: number;
-  /** Maximum of concurrent calls on one connection, default 1024. Further calls wait at the client. */
+  /** Maximum number of concurrent calls on one connection; default 1024. Further calls wait in the client. */
   readonly maxConcurrentStreams?: number;
-  /** Longest time that a client may leave a stream unread once buffers are full, milliseconds; default 30 s. */
+  /** Maximum time that a client may leave a stream unread once its buffers are full, in milliseconds; default 30 s. */
   readonly stallMillis?: number;
 }
 
@@ -50,16 +50,16 @@ export interface RunningServer {
   readonly address: string;
   /** Sets the health of one service, or of the server and all its services. */
   setServing(serving: boolean, service?: DescService): void;
-  /** Number of calls in progress, without health and reflection. */
+  /** Number of calls in progress, not counting health and reflection calls. */
   readonly activeCalls: () => number;
   /**
-   * Drains and stops: health becomes NOT_SERVING, new calls are rejected, and calls in progress get `graceMs` to finish before they
-   * are aborted with `unavailable`. A second call waits for the first.
+   * Drains and stops: health becomes NOT_SERVING, new calls are rejected, and calls in progress get `graceMs` to finish
+   * before they are aborted with `unavailable`. Calling it again waits for the first call.
    */
   close(graceMs: number): Promise<void>;
 }
 
-/** Time for a handler to return after its signal was aborted, milliseconds. */
+/** Time that a handler has to return after its signal is aborted, in milliseconds. */
 const ABORT_GRACE_MS = 500;
 
 /**
@@ -74,7 +74,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     'grpc.max_receive_message_length': maxMessageBytes,
     'grpc.max_send_message_length': maxMessageBytes,
     'grpc.max_concurrent_streams': maxConcurrentStreams,
-    // detects clients that vanished silently: their streams hold caches
+    // detects clients that vanished without closing their streams, because the streams hold caches
     'grpc.keepalive_time_ms': 20_000,
     'grpc.keepalive_timeout_ms': 10_000,
   });
@@ -127,7 +127,7 @@ async function drain(server: Server, calls: ActiveCalls, health: Health, graceMs
 
 interface Health {
   setServing(serving: boolean, service?: DescService): void;
-  /** Ends all watches, which otherwise never end. */
+  /** Ends all health watches, which would otherwise run forever. */
   close(): void;
 }
 

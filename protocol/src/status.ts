@@ -5,10 +5,13 @@ import { codeFromGrpc, type ErrorCode, PtpError, publicMessage, toPtpError, wire
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from './gen/google/rpc/error_details_pb.ts';
 import { StatusSchema } from './gen/google/rpc/status_pb.ts';
 
-/** Trailer with a google.rpc.Status: the field at fault, when to retry, and an ErrorInfo that marks errors of our servers. */
+/**
+ * Trailer with a google.rpc.Status: the invalid field, the retry delay, and an ErrorInfo that marks errors of our
+ * servers.
+ */
 const TRAILER = 'grpc-status-details-bin';
 const DOMAIN = 'ptp';
-/** Characters kept of a message and of a field name: clients accept only a few KiB of trailers. */
+/** Maximum lengths of a message and of a field name, in characters. Clients accept only a few KiB of trailers. */
 const MESSAGE_LIMIT = 400;
 const FIELD_LIMIT = 200;
 
@@ -33,28 +36,28 @@ export function toStatus(error: unknown): StatusObject {
   return { code: grpc, details: message, metadata };
 }
 
-/** Cuts a text and replaces lone surrogates, which have no UTF-8 encoding. */
+/** Truncates a text and replaces lone surrogates, which have no UTF-8 encoding. */
 function truncate(text: string, length: number): string {
   return (text.length > length ? `${text.slice(0, length)}...` : text).toWellFormed();
 }
 
 /**
- * Converts a failed call to a PtpError whose cause is the gRPC error. The message of our own servers is kept; the transport's
- * message contains addresses, so it stays in the cause.
+ * Converts a failed call to a PtpError whose cause is the gRPC error. A message from our own servers is kept. A message
+ * from the transport contains addresses, so it appears only in the cause.
  *
- * @param signal the call's signal: its reason is the error if the call was cancelled through it
+ * @param signal the call's signal; if the signal cancelled the call, its reason becomes the error
  */
 export function fromStatus(error: ServiceError, signal?: AbortSignal): PtpError {
   const details = serverDetails(error);
   const received = codeFromGrpc(error.code);
-  // INTERNAL without our trailer is a connection failure (a corrupted TLS record, for example).
+  // INTERNAL without our trailer means a connection failure (a corrupted TLS record, for example).
   const code = received === 'internal' && !details ? 'unavailable' : received;
   if (signal?.aborted && code === 'cancelled') return toPtpError(signal.reason);
   const message = details ? error.details : (transportMessages[code] ?? error.details);
   return new PtpError(code, message, { cause: error, ...details });
 }
 
-/** The field named by an error of one of our servers; undefined for any other error. */
+/** Returns the details of an error from one of our servers; undefined for any other error. */
 function serverDetails({ metadata }: ServiceError): { readonly field?: string } | undefined {
   const bytes = (metadata as Metadata | undefined)?.get(TRAILER)[0];
   if (!(bytes instanceof Buffer)) return undefined;

@@ -1,22 +1,31 @@
 import type { TokenAdjustments } from './gen/ptp/v1/common_pb.ts';
 import { requireField } from './validation.ts';
 
-/** Changes to the logits of single tokens. They depend on token ids only, so the verifier can apply them along a draft too. */
+/**
+ * Changes to the logits of single tokens. They depend only on token ids, so the verifier can also apply them at each
+ * position of a draft.
+ */
 export interface AdjustParams {
   /** Added to the logits of these token ids, in [-100, 100]. */
   readonly logitBias: ReadonlyMap<number, number>;
-  /** Subtracted once from the logits of tokens generated before, in [-2, 2]. */
+  /** Subtracted once from the logit of each token that was generated earlier, in [-2, 2]. */
   readonly presencePenalty: number;
   /** Subtracted from a token's logit once per earlier occurrence in the generated text, in [-2, 2]. */
   readonly frequencyPenalty: number;
-  /** Divides positive and multiplies negative logits of tokens in the prompt or generated text; in (0, 10], 1 is off. */
+  /**
+   * Divides positive and multiplies negative logits of tokens in the prompt or generated text; in (0, 10]; 1 disables
+   * it.
+   */
   readonly repetitionPenalty: number;
   /** Token ids forbidden at positions below `heldBackUntil`. */
   readonly heldBack: readonly number[];
   readonly heldBackUntil: number;
 }
 
-/** Dividing logits by less may overflow float32; repeated tokens dominate at far higher values. */
+/**
+ * Minimum repetition penalty; dividing logits by a smaller number may overflow float32. Repeated tokens dominate at far
+ * higher values already.
+ */
 const MIN_REPETITION_PENALTY = 1e-6;
 /** Maximum number of entries in a logit bias. */
 const LOGIT_BIAS_LIMIT = 1024;
@@ -31,7 +40,7 @@ export const noAdjustment: AdjustParams = {
 };
 
 /**
- * Validates a request's adjustments; undefined if there are none.
+ * Validates a request's adjustments; returns undefined if there are none.
  *
  * @throws PtpError `invalid_argument` with the field's name on the wire
  */
@@ -62,7 +71,7 @@ export function adjustParams(
 }
 
 /**
- * Validates the token adjustments of a message; undefined if there are none.
+ * Validates the token adjustments of a message; returns undefined if there are none.
  *
  * @throws PtpError `invalid_argument`, naming field, limit and value
  */

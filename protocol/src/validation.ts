@@ -1,7 +1,7 @@
 import type { z } from 'zod';
 import { type ErrorCode, PtpError } from './errors.ts';
 
-/** An error for one value of a request or message, for example "`top_p` must be in (0, 1], got 3". */
+/** Creates the error for an invalid value in a request or message, for example "`top_p` must be in (0, 1], got 3". */
 export function invalidField(
   field: string,
   requirement: string,
@@ -22,7 +22,7 @@ export function requireField(
   if (!valid) throw invalidField(field, requirement, value, code);
 }
 
-/** @throws PtpError `invalid_argument` at the first id outside the vocabulary */
+/** @throws PtpError `invalid_argument` naming the first id outside the vocabulary */
 export function requireTokens(field: string, tokens: readonly number[], vocabulary: number): void {
   const bad = tokens.findIndex((token) => token >= vocabulary);
   if (bad < 0) return;
@@ -41,7 +41,7 @@ export function parseFields<T extends z.ZodType>(schema: T, value: unknown, pare
   if (result.success) return result.data;
   let issue = result.error.issues[0] as z.core.$ZodIssue;
   let path = issue.path;
-  // report a union's alternative that matched furthest: the client most likely meant it
+  // for a union, report the alternative that matched furthest: the client most likely meant that one
   while (issue.code === 'invalid_union' && issue.errors.length > 0) {
     const firsts = issue.errors.flatMap((issues) => issues.slice(0, 1));
     issue = firsts.reduce((best, next) => (next.path.length >= best.path.length ? next : best));
@@ -58,7 +58,7 @@ function fieldName(parent: string, path: readonly PropertyKey[]): string {
   return name || 'body';
 }
 
-/** A short form of a value: never a whole prompt. */
+/** Describes a value briefly; never returns a whole prompt. */
 function describe(value: unknown): string {
   if (value === undefined) return 'nothing';
   if (Array.isArray(value)) return `an array of ${value.length}`;

@@ -1,4 +1,4 @@
-/** Exponential backoff: each delay is twice the one before, up to a limit. */
+/** Exponential backoff: each delay is twice the previous one, up to a limit. */
 export class Backoff {
   readonly #firstMs: number;
   readonly #longestMs: number;
@@ -10,19 +10,19 @@ export class Backoff {
     this.#delayMs = firstMs;
   }
 
-  /** The current delay, milliseconds. */
+  /** Current delay in milliseconds. */
   get delayMs(): number {
     return this.#delayMs;
   }
 
-  /** @returns the current delay, milliseconds; doubles it for the next time */
+  /** Returns the current delay in milliseconds, and doubles the delay for the next call. */
   next(): number {
     const delay = this.#delayMs;
     this.#delayMs = Math.min(2 * delay, this.#longestMs);
     return delay;
   }
 
-  /** Starts again at the first delay, after a success. */
+  /** Returns to the first delay; to be called after a success. */
   reset(): void {
     this.#delayMs = this.#firstMs;
   }

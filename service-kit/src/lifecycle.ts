@@ -5,12 +5,13 @@ import { sharedSettings } from './service-settings.ts';
 import { checkSettingNames } from './setting-names.ts';
 import { settings } from './settings.ts';
 
-/** Releases something before the process ends. It may throw; the process ends anyway. */
+/** Releases a resource before the process ends. The process ends even if this function throws. */
 export type StopAction = () => unknown;
 
 /**
- * Calls `drain` once, at SIGTERM, at SIGINT, or when the parent process is gone (its IPC channel closes); then the process exits, with
- * status 0 unless `drain` failed. Further signals are ignored, except that a second SIGINT (Ctrl-C) exits at once.
+ * Calls `drain` once: on SIGTERM, on SIGINT, or when the IPC channel closes because the parent process is gone. The
+ * process then exits, with status 0 unless `drain` failed. Further signals are ignored, except that a second SIGINT
+ * (Ctrl-C) exits at once.
  *
  * @param limitMs time after which the process exits with status 1 even if `drain` has not finished
  */
@@ -32,21 +33,21 @@ function onShutdown(drain: (reason: string) => unknown, limitMs: number): void {
   if (process.connected) process.on('disconnect', () => begin('the parent process is gone'));
 }
 
-/** Time for the steps after draining: freeing models, sending spans. */
+/** Maximum time for the steps after draining, such as freeing models and sending spans, in milliseconds. */
 const afterDrainMs = 10_000;
-/** Time that a stop waits for a start still in progress. */
+/** Maximum time that shutdown waits for a start that is still in progress, in milliseconds. */
 const startGraceMs = 5_000;
 
 /**
- * Runs a service process from start to end. `start` acquires resources and registers with `onStop` how to release each. They are
- * released in reverse order at a signal ({@link onShutdown}) and when `start` fails; a failure is logged in one line and the process
- * exits with status 1.
+ * Runs a service process from start to end. `start` acquires resources and registers an action with `onStop` to release
+ * each of them. The actions run in reverse order, on a signal ({@link onShutdown}) or if `start` fails. If it fails,
+ * the error is logged in one line and the process exits with status 1.
  */
 export async function runService(
   name: string,
   start: (logger: Logger, onStop: (action: StopAction) => void) => Promise<void>,
 ): Promise<void> {
-  process.stdout.on('error', () => {}); // the reader of the log is gone; 'disconnect' or a signal follows
+  process.stdout.on('error', () => {}); // happens if the reader of the log is gone; 'disconnect' or a signal follows
   const actions: StopAction[] = [];
   let logger: Logger | undefined;
   const release = async () => {
@@ -85,7 +86,9 @@ export async function runService(
   }
 }
 
-/** Ends the process when its engine is lost, so that its supervisor restarts it and health checks fail until then. */
+/**
+ * Ends the process when its engine dies, so that the supervisor restarts the process and health checks fail until then.
+ */
 export function endWhen(lost: Promise<Error>, logger: Logger): void {
   void lost.then((err) => {
     logger.fatal({ err }, err.message);
@@ -93,7 +96,10 @@ export function endWhen(lost: Promise<Error>, logger: Logger): void {
   });
 }
 
-/** Logs only the message of a PtpError, which is written for users, and the stack of any other error. */
+/**
+ * Logs a failure: only the message for a PtpError, because that message is written for users; the stack for any other
+ * error.
+ */
 function reportFailure(name: string, error: unknown, logger: Logger | undefined): void {
   if (!logger) console.error(`${name}: ${toPtpError(error).message}`);
   else if (error instanceof PtpError) logger.fatal({ code: error.code }, error.message);

@@ -5,8 +5,8 @@ import { settings } from './settings.ts';
 export type { Logger } from 'pino';
 
 /**
- * A logger that writes one JSON object a line, `{"level":"info","time":ms since 1970,"service":...,"msg":...}`.
- * Pass errors as `{ err }`, which logs code, stack and cause. Clients never see these.
+ * Creates a logger that writes one JSON object per line, `{"level":"info","time":ms since
+ * 1970,"service":...,"msg":...}`. Pass errors as `{ err }`, which logs code, stack and cause. Clients never see these.
  *
  * @param service name of the process, for example `verifier`
  * @param destination default: standard output

@@ -4,10 +4,13 @@ import { Counter, Gauge, Registry, type RegistryContentType } from 'prom-client'
 import manifest from '../package.json' with { type: 'json' };
 import type { Address } from './settings.ts';
 
-/** The metrics of one process. Make metrics with prom-client, `{ registers: [registry] }`. */
+/** Metrics of one process. Create each metric with prom-client and `{ registers: [registry] }`. */
 export interface Metrics {
   readonly registry: Registry;
-  /** All metrics, as OpenMetrics with exemplars if the scraper's Accept header allows it, else in Prometheus's text format. */
+  /**
+   * Returns all metrics: as OpenMetrics with exemplars if the scraper's Accept header allows it, otherwise in
+   * Prometheus's text format.
+   */
   exposition(accept?: string): Promise<Exposition>;
   stop(): void;
 }
@@ -19,7 +22,7 @@ export interface Exposition {
   readonly text: string;
 }
 
-/** Bucket limits in seconds, fine enough to tell steps of 0.25 ms from steps of 0.5 ms, and wide enough for 2 minutes. */
+/** Histogram bucket limits in seconds: fine enough to tell 0.25 ms from 0.5 ms, and wide enough for 2 minutes. */
 export const SECONDS = [
   0.0001, 0.00025, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.006, 0.008, 0.012, 0.016, 0.024, 0.032, 0.048,
   0.064, 0.1, 0.15, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128,
@@ -28,13 +31,13 @@ export const SECONDS = [
 /**
  * Creates the registry of a process, with `ptp_build_info` and `target_info`.
  *
- * @param service `service_name` unless OTEL_SERVICE_NAME is set, for example `ptp-verifier`
+ * @param service value of `service_name` unless OTEL_SERVICE_NAME is set, for example `ptp-verifier`
  * @param model id of the model, a label of `ptp_build_info`
  */
 export function startMetrics(service: string, model: string): Metrics {
   const { version } = manifest;
   const registry = new Registry();
-  withType(registry, OPEN_METRICS_TYPE); // prom-client allows exemplars in such a registry only
+  withType(registry, OPEN_METRICS_TYPE); // prom-client allows exemplars only in an OpenMetrics registry
   const info = (name: string, help: string, labels: Record<string, string>) =>
     new Gauge({ name, help, labelNames: Object.keys(labels), registers: [registry] }).set(labels, 1);
   info('target_info', 'Target metadata', {
@@ -62,7 +65,7 @@ async function expose(registry: Registry, type: RegistryContentType): Promise<Ex
   // a registry per scrape, because its content type must not change while another scrape is being written
   const scrape = withType(Registry.merge([registry]), type);
   for (const metric of scrape.getMetricsAsArray()) {
-    // writing OpenMetrics strips the suffix from the metric itself
+    // writing OpenMetrics removes the suffix from the metric object itself
     if (metric instanceof Counter && !metric.name.endsWith('_total')) metric.name += '_total';
   }
   const text = await scrape.metrics();

@@ -24,12 +24,12 @@ export const sharedSettings = {
   ...tlsSettings,
 } as const satisfies SettingsTable;
 
-/** A setting of the drafter, and of the gateway, which must know whether there is a drafter. */
+/** Setting of the drafter and of the gateway, because the gateway must know whether a drafter exists. */
 export const draftModelSetting = {
   name: 'PTP_DRAFT_MODEL',
   type: path,
   default: '',
-  doc: 'Folder of a smaller model with the same tokenizer; it drafts token by token in place of the drafter of PTP_MODELS.',
+  doc: 'Folder of a smaller model with the same tokenizer. It drafts one token at a time and replaces the drafter in the model folder.',
 } as const satisfies Setting;
 
 /** Settings of drafter and verifier. */
@@ -39,30 +39,30 @@ export const serviceSettings = {
     name: 'PTP_METRICS_LISTEN',
     type: addresses,
     default: '',
-    doc: "Addresses at which drafter and verifier serve /metrics; none if empty. Under `npm start` the drafter uses the port after the verifier's. The gateway serves /metrics with its API.",
+    doc: 'Addresses at which the drafter and the verifier serve /metrics; without an address, they do not. Under `npm start` the verifier uses the given addresses and the drafter the next port. The gateway serves /metrics with its API.',
   },
   threads: {
     name: 'PTP_ENGINE_THREADS',
     type: integer(1, 256),
     default: 1,
-    doc: 'CPU threads for one run of a model.',
+    doc: 'Number of CPU threads for one run of a model.',
   },
   batchTokens: {
     name: 'PTP_BATCH_TOKENS',
     type: integer(2, 16384),
     default: 192,
-    doc: 'Maximum number of tokens in one run, over all sequences of the batch.',
+    doc: 'Maximum number of tokens in one run, summed over the sequences of the batch.',
   },
   prefixCacheMegabytes: {
     name: 'PTP_PREFIX_CACHE_MB',
     type: integer(0, 1048576),
     default: 256,
-    doc: 'Memory, in MB (10^6 bytes), for the KV cache of finished sequences; prompts that share a prefix with one of them start faster. With 0, response times reveal nothing about the prompts of others.',
+    doc: 'Memory for the KV caches of finished sequences, in MB (10^6 bytes). Prompts that share a prefix with a finished sequence start faster. With 0, response times reveal nothing about the prompts of other clients.',
   },
   sequences: {
     name: 'PTP_SEQUENCE_LIMIT',
     type: integer(1, 65536),
     default: 256,
-    doc: 'Maximum number of open sequences; further ones are rejected with RESOURCE_EXHAUSTED.',
+    doc: 'Maximum number of open sequences; further sequences are rejected with RESOURCE_EXHAUSTED.',
   },
 } as const satisfies SettingsTable;

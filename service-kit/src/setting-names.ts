@@ -1,6 +1,6 @@
 import { PtpError } from '@ptp/protocol/errors';
 
-/** The settings of all services. */
+/** Names of the settings of all services. */
 export const SETTING_NAMES = [
   'PTP_API_KEYS_FILE',
   'PTP_BATCH_TOKENS',
@@ -31,7 +31,7 @@ export const SETTING_NAMES = [
   'PTP_VERIFY_TIMEOUT_SECONDS',
 ];
 
-/** Variables of the command line client, compose, and tests. */
+/** Variables of the command-line client, Docker Compose and the tests. */
 const OTHERS = /^PTP_(URL|KEY|MODELS_FOLDER|PYTHON|CHROMIUM|FUZZ_.*)$/;
 /** Variables that Kubernetes sets for a service named `ptp` or `ptp-...`. */
 const KUBERNETES = /_(SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_\d+_.*)$/;
@@ -61,8 +61,8 @@ const REMOVED = [
 ];
 
 /**
- * @throws PtpError `invalid_argument` at the first variable named `PTP_...` that is not a setting, naming its successor
- * or the nearest name
+ * @throws PtpError `invalid_argument` for the first variable named `PTP_...` that is not a setting; the message names
+ *   the setting that replaced it or the one with the most similar name
  */
 export function checkSettingNames(env: NodeJS.ProcessEnv): void {
   for (const name of Object.keys(env)) {

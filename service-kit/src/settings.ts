@@ -6,12 +6,12 @@ export type Address =
   | { readonly target: string; readonly host: string; readonly port: number }
   | { readonly target: string; readonly path: string };
 
-/** A type of values, written as the text of an environment variable. */
+/** Type of a setting's value, which is read from the text of an environment variable. */
 export interface SettingType<T> {
   readonly schema: z.ZodType<T>;
   /** Completes "must be" in errors. */
   readonly expected: string;
-  /** Stands for the value in the help of a flag. */
+  /** Placeholder for the value in the help of a flag. */
   readonly placeholder: string;
 }
 
@@ -23,7 +23,7 @@ export interface Setting<T = unknown> {
   readonly doc: string;
 }
 
-/** The settings of a service, by the names that its code uses. */
+/** Settings of a service, keyed by the names that its code uses. */
 export type SettingsTable = Readonly<Record<string, Setting>>;
 
 /** The values of a table's settings. */
@@ -75,7 +75,7 @@ export const addresses: SettingType<readonly Address[]> = {
 /**
  * Reads a table's settings from environment variables; an unset or empty variable means the default.
  *
- * @throws PtpError `invalid_argument` at the first bad value, naming variable, limit and value
+ * @throws PtpError `invalid_argument` for the first invalid value, naming the variable, the limit and the value
  */
 export function settings<Table extends SettingsTable>(table: Table, env: NodeJS.ProcessEnv): SettingsOf<Table> {
   const entries = Object.entries(table).map(([key, { name, type, default: preset }]) => {
@@ -87,7 +87,7 @@ export function settings<Table extends SettingsTable>(table: Table, env: NodeJS.
   return Object.fromEntries(entries) as SettingsOf<Table>;
 }
 
-/** `host:port`, `[IPv6]:port` or `unix:/absolute/path`; undefined for anything else. */
+/** Parses `host:port`, `[IPv6]:port` or `unix:/absolute/path`; returns undefined for anything else. */
 function parseAddress(value: string): Address | undefined {
   const unix = /^unix:(\/.+)$/.exec(value);
   if (unix?.[1]) return { target: value, path: unix[1] };

@@ -15,8 +15,8 @@ import { toPtpError } from '@ptp/protocol/errors';
 import type { Timings } from '@ptp/protocol/gen/ptp/v1/common_pb';
 
 /**
- * Helpers for manual spans. The parts of a step (queue, batch, run) are known only after it, so spans are recorded with explicit
- * times: `performance.now()` values, milliseconds.
+ * Helpers for manual spans. The parts of a step (queue, batch, run) are known only after the step, so spans are
+ * recorded with explicit times: `performance.now()` values in milliseconds.
  */
 
 /** Attribute names: OpenTelemetry's conventions for generative AI where they apply, else `ptp.*`. */
@@ -44,22 +44,25 @@ export const attribute = {
   errorType: 'error.type',
   /** Index of the step in its request, from 0. */
   step: 'ptp.step',
-  /** Tokens proposed. */
+  /** Number of proposed tokens. */
   draftLength: 'ptp.draft.length',
-  /** Proposed tokens that the target accepted. */
+  /** Number of proposed tokens that the target accepted. */
   accepted: 'ptp.accepted',
-  /** True for a verify call sent ahead for an outcome that did not occur. */
+  /** True for a verify call that was sent ahead, assuming an outcome that did not occur. */
   skipped: 'ptp.skipped',
-  /** Branches that a draft call returned. */
+  /** Number of branches that a draft call returned. */
   branches: 'ptp.draft.branches',
-  /** The concurrent draft had a branch for the verified outcome: accepted tokens of that branch's block, and tokens left in the branch. */
+  /**
+   * Branch of the concurrent draft that matches the verified outcome: the accepted count that the branch assumes, and
+   * the number of tokens left in the branch. Absent if no branch matches.
+   */
   branchTaken: 'ptp.branch.taken',
   branchLength: 'ptp.branch.length',
   /** Time in the queue, microseconds. */
   queueMicros: 'ptp.queue_us',
   /** Duration of the engine run, microseconds. */
   runMicros: 'ptp.run_us',
-  /** Sequences in that run. */
+  /** Number of sequences in the engine run. */
   batchSize: 'ptp.batch.size',
   /** True if drafting ran while the target verified. */
   overlap: 'ptp.overlap',
@@ -87,7 +90,7 @@ export interface SpanOptions {
 const notRecorded = trace.wrapSpanContext(INVALID_SPAN_CONTEXT);
 let tracer: Tracer | undefined;
 
-/** Sets the tracer of all spans; `startTracing` calls it. Without a tracer, a span costs an `if`. */
+/** Sets the tracer of all spans; `startTracing` calls it. Without a tracer, a span costs only an `if`. */
 export function setTracer(newTracer: Tracer | undefined): void {
   tracer = newTracer;
 }
@@ -97,7 +100,7 @@ export function span(name: string, options: SpanOptions = {}): Span {
   const { parent = newTrace, attributes, startTime, kind = SpanKind.INTERNAL } = options;
   if (!tracer || parent === untraced) return notRecorded;
   const above = parent === newTrace ? undefined : spanContextOf(parent);
-  // the parent's sampling decision is final in its own process; the sampler decides only for parents elsewhere
+  // a parent in this process has already made the sampling decision; the sampler decides only for other spans
   if (above && !above.isRemote && !isSampled(above)) return notRecorded;
   const context = above ? trace.setSpanContext(ROOT_CONTEXT, above) : ROOT_CONTEXT;
   const times = { kind, startTime: wallClock(startTime ?? performance.now()) };
@@ -109,7 +112,7 @@ export function recordSpan(name: string, options: SpanOptions & { startTime: num
   if (tracer) span(name, options).end(wallClock(options.endTime));
 }
 
-/** Ends a span, as failed if there was an error. Only the error's code is recorded, not its message. */
+/** Ends a span; marks it as failed if there was an error. Only the error's code is recorded, not its message. */
 export function endSpan(
   ended: Span,
   outcome: { error?: unknown; endTime?: number; attributes?: Attributes } = {},
@@ -124,14 +127,20 @@ export function endSpan(
   ended.end(wallClock(outcome.endTime ?? performance.now()));
 }
 
-/** A service's timings as attributes of the caller's span, so that they are known even if the service's own spans are lost. */
+/**
+ * Converts a service's timings to attributes of the caller's span, so that the timings are known even if the service's
+ * own spans are lost.
+ */
 export function timingAttributes(timings: Pick<Timings, 'queueUs' | 'runUs' | 'batchSize'> | undefined): Attributes {
   if (!timings) return {};
   const { queueUs, runUs, batchSize } = timings;
   return { [attribute.queueMicros]: queueUs, [attribute.runMicros]: runUs, [attribute.batchSize]: batchSize };
 }
 
-/** The `traceparent` of a span for other services (W3C Trace Context); empty if the span is not sampled. */
+/**
+ * Returns the `traceparent` of a span, to be sent to other services (W3C Trace Context); empty if the span is not
+ * sampled.
+ */
 export function traceparentOf(from: Span): string {
   const context = from.spanContext();
   return isSampled(context) ? `00-${context.traceId}-${context.spanId}-01` : '';
@@ -140,15 +149,15 @@ export function traceparentOf(from: Span): string {
 /**
  * Parses a received `traceparent` into a parent for spans.
  *
- * @param otherwise result for a missing or malformed one: `untraced` between our services, which send none for requests that
- *   are not sampled; `newTrace` where requests enter
+ * @param otherwise result if `traceparent` is missing or malformed: `untraced` between our services, which send no
+ *   `traceparent` for unsampled requests; `newTrace` where requests enter the system
  */
 export function contextFrom(traceparent: string | undefined, otherwise: Parent = untraced): Parent {
   const context = tracer && traceparent ? parseTraceParent(traceparent) : null;
   return context ? { ...context, isRemote: true } : otherwise;
 }
 
-/** Labels of an exemplar that leads to a span; none if the span is not sampled. */
+/** Returns the labels of an exemplar that links to a span; empty if the span is not sampled. */
 export function exemplarLabels(within: Parent | undefined): Record<string, string> {
   if (typeof within !== 'object') return {};
   const context = spanContextOf(within);

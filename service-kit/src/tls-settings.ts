@@ -21,7 +21,7 @@ export const tlsSettings = {
 } as const satisfies SettingsTable;
 
 /**
- * Loads the TLS credentials of the settings; undefined if none are set.
+ * Loads the TLS credentials that the settings name; returns undefined if none are set.
  *
  * @throws PtpError `failed_precondition` naming the setting whose file is missing
  */

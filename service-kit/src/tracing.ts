@@ -3,11 +3,11 @@ import { context, diag, propagation, trace } from '@opentelemetry/api';
 import type { SpanProcessor } from '@opentelemetry/sdk-trace';
 import { setTracer } from './spans.ts';
 
-/** Running tracing. */
+/** Handle of the process's tracing. */
 export interface Tracing {
   /** True if spans are recorded. */
   readonly enabled: boolean;
-  /** Sends the recorded spans, for 3 seconds at most, and stops. */
+  /** Sends the recorded spans, taking at most 3 seconds, and stops tracing. */
   stop(): Promise<void>;
 }
 
@@ -16,18 +16,18 @@ export interface Tracing {
  * its caller's decision.
  */
 export const DEFAULT_RATIO = 0.01;
-/** Limits how long an unreachable collector may delay the end of the process. */
+/** Maximum time that an unreachable collector may delay the end of the process, in milliseconds. */
 const flushMs = 3_000;
 
 /**
  * Starts the OpenTelemetry SDK if its standard variables name an exporter: OTEL_TRACES_EXPORTER (other than `none`),
- * OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_CONFIG_FILE. OTEL_SDK_DISABLED=true wins. Without one, the SDK is
- * not loaded.
+ * OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_CONFIG_FILE. OTEL_SDK_DISABLED=true takes
+ * precedence. Without an exporter, the SDK is not loaded.
  *
  * https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
  *
  * @param service `service.name` of the spans unless OTEL_SERVICE_NAME is set, for example `ptp-verifier`
- * @param spanProcessors replace the exporter of the variables; for tests
+ * @param spanProcessors processors that replace the configured exporter; for tests
  */
 export async function startTracing(service: string, spanProcessors?: SpanProcessor[]): Promise<Tracing> {
   if (!spanProcessors && !hasExporter(process.env)) return { enabled: false, stop: async () => {} };
