@@ -50,7 +50,7 @@ export async function startServices(
   draftModel?: string,
 ): Promise<Bench> {
   const settings = {
-    PTP_MODELS: models,
+    PTP_MODEL: models,
     ...(!prefixCache && { PTP_PREFIX_CACHE_MB: '0' }),
     ...(draftModel && { PTP_DRAFT_MODEL: draftModel }),
   };

@@ -15,7 +15,7 @@ export const allFlags: readonly Setting[] = Object.values({
 
 /** The flags that most people need. */
 export const commonFlags: readonly Setting[] = [
-  gatewaySettings.models,
+  gatewaySettings.model,
   gatewaySettings.draftModel,
   gatewaySettings.listen,
   gatewaySettings.apiKeys,

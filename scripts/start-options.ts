@@ -70,12 +70,12 @@ export interface Plan {
  * @throws StartError or PtpError
  */
 export async function checkEnvironment(env: NodeJS.ProcessEnv): Promise<Plan> {
-  const { models, draftModel, listen, grpcListen, verifiers, drafters } = settings(gatewaySettings, env);
+  const { model, draftModel, listen, grpcListen, verifiers, drafters } = settings(gatewaySettings, env);
   for (const table of [verifierSettings, drafterSettings]) settings(table, env);
   if (!('port' in listen)) throw new StartError(`npm start needs host:port in ${gatewaySettings.listen.name}`);
   requireOne('verifier', verifiers, gatewaySettings.verifiers.name);
   requireOne('drafter', drafters, gatewaySettings.drafters.name);
-  const { drafter } = await modelsIn(models, `${gatewaySettings.models.name} or --models`);
+  const { drafter } = await modelsIn(model, `${gatewaySettings.model.name} or --model`);
   if (draftModel) await modelsIn(draftModel, `${gatewaySettings.draftModel.name} or --draft-model`);
   await checkPort(listen, gatewaySettings.listen.name);
   await checkPort(grpcListen, gatewaySettings.grpcListen.name);

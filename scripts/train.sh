@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a training recipe (training/recipes) in the virtual environment training/.venv, which it creates and updates:
 #
-#   npm run train -- tiny                    then: npm start -- --models training/work/models/tiny
+#   npm run train -- tiny                    then: npm start -- --model training/work/models/tiny
 #   npm run train -- cpu-default --plan
 #
 # Arguments go to `ptp-train run`, in training/. PYTHON selects the interpreter.

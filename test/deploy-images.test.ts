@@ -93,7 +93,7 @@ describe('the services, laid out as in the images', () => {
 
   const env = (stage: (typeof SERVICES)[number]) => ({
     PATH: process.env.PATH,
-    PTP_MODELS: join(ROOT, 'test/models/tiny'),
+    PTP_MODEL: join(ROOT, 'test/models/tiny'),
     PTP_LISTEN: `127.0.0.1:${ports[stage === 'gateway' ? 'http' : stage]}`,
     PTP_GRPC_LISTEN: `127.0.0.1:${ports.grpc}`,
     PTP_VERIFIERS: `127.0.0.1:${ports.verifier}`,

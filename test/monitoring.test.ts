@@ -78,7 +78,7 @@ describe.skipIf(!tools)(
       const ports = { verifier: await port(), drafter: await port(), http: await port(), grpc: await port() };
       const metrics = { verifier: await port(), drafter: await port() };
       const env = {
-        PTP_MODELS: join(ROOT, 'test/models/tiny'),
+        PTP_MODEL: join(ROOT, 'test/models/tiny'),
         OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${(collector.address() as AddressInfo).port}`,
         OTEL_TRACES_SAMPLER: 'always_on',
         OTEL_BSP_SCHEDULE_DELAY: '200',

@@ -72,7 +72,7 @@ const isAlive = (pid: number) => {
   }
 };
 
-const models = ['--models', join(root, 'test', 'models', 'tiny')];
+const models = ['--model', join(root, 'test', 'models', 'tiny')];
 const waiting = { timeout: 45_000, interval: 50 };
 
 /** A copy of the tiny model without its drafter. */
@@ -128,7 +128,7 @@ describe('npm start', { timeout: 120_000 }, () => {
   ])('serves a target alone, %s', async (_, draftModel) => {
     const models = await targetAlone();
     const port = await freePort();
-    const { child, ended, output } = await start('--models', models, ...draftModel, '--port', String(port));
+    const { child, ended, output } = await start('--model', models, ...draftModel, '--port', String(port));
     await vi.waitUntil(() => output().includes('ready at'), waiting);
     const body = JSON.stringify({ model: 'default', prompt: 'x', max_tokens: 50, temperature: 1, ignore_eos: true });
     const headers = { 'content-type': 'application/json' };
@@ -160,8 +160,8 @@ describe('npm start', { timeout: 120_000 }, () => {
     const attempts: [string[], string][] = [
       [[...models, '--port', String(port)], `port ${port} is in use: set PTP_LISTEN or --port to another one`],
       [
-        ['--models', '/nowhere'],
-        '/nowhere holds no model (no manifest.json): set PTP_MODELS or --models to a model folder',
+        ['--model', '/nowhere'],
+        '/nowhere holds no model (no manifest.json): set PTP_MODEL or --model to a model folder',
       ],
       [
         [...models, '--draft-model', '/nowhere'],
@@ -181,12 +181,15 @@ describe('npm start', { timeout: 120_000 }, () => {
     );
   });
 
-  test('names the new variable for one that was renamed', async () => {
-    vi.stubEnv('PTP_HTTP_ADDRESS', '127.0.0.1:8080');
+  test.each([
+    ['PTP_HTTP_ADDRESS', 'PTP_LISTEN'],
+    ['PTP_MODELS', 'PTP_MODEL'],
+  ])('names the new variable for %s, which was renamed', async (before, now) => {
+    vi.stubEnv(before, 'x');
     cleanups.push(() => vi.unstubAllEnvs());
     const { ended, output } = await start(...models);
     expect(await ended).toBe(1);
-    expect(output()).toBe('ptp-server: `PTP_HTTP_ADDRESS` was renamed: set `PTP_LISTEN`\n');
+    expect(output()).toBe(`ptp-server: \`${before}\` was renamed: set \`${now}\`\n`);
   });
 
   test('stops the others when a service cannot start', async () => {
@@ -206,7 +209,7 @@ describe('npm start', { timeout: 120_000 }, () => {
     const help = await start('--help');
     expect(await help.ended).toBe(0);
     expect(help.output()).toContain('npm start -- [flags]');
-    for (const flag of ['--models PATH', '--draft-model PATH', '--port N']) expect(help.output()).toContain(flag);
+    for (const flag of ['--model PATH', '--draft-model PATH', '--port N']) expect(help.output()).toContain(flag);
     expect(help.output().match(/^ {2}(-h, )?--/gm)).toHaveLength(10);
     const all = await start('--help-all');
     expect(await all.ended).toBe(0);

@@ -112,7 +112,7 @@ export class Fleet {
       ],
       { stdio: 'ignore' },
     );
-    const env = { PTP_MODELS: models, PTP_TLS_CERT_FILE: cert, PTP_TLS_KEY_FILE: key, PTP_TLS_CA_FILE: cert };
+    const env = { PTP_MODEL: models, PTP_TLS_CERT_FILE: cert, PTP_TLS_KEY_FILE: key, PTP_TLS_CA_FILE: cert };
     const node = async (kind: 'verifier' | 'drafter'): Promise<Node> => {
       const port = await freePort();
       const member = new Member(kind, { ...env, PTP_LISTEN: `127.0.0.1:${port}`, PTP_DRAIN_SECONDS: '1' });

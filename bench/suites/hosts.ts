@@ -101,7 +101,7 @@ const isVerifier = ({ name }: Host) => name.includes('verifier');
 
 function startOn(host: Host, models: string): ChildProcess {
   const kind = isVerifier(host) ? 'verifier' : 'drafter';
-  const env = serviceEnv(`${host.address}:${PORT}`, { PTP_MODELS: models, PTP_PREFIX_CACHE_MB: '0' });
+  const env = serviceEnv(`${host.address}:${PORT}`, { PTP_MODEL: models, PTP_PREFIX_CACHE_MB: '0' });
   const command = ['netns', 'exec', host.name, process.execPath, mainOf(kind)];
   return spawn('ip', command, { env, stdio: ['ignore', 'inherit', 'inherit'] });
 }

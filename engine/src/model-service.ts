@@ -52,8 +52,8 @@ export async function runModelService<Table extends SettingsTable & CommonSettin
     const tracing = await startTracing(`ptp-${service.name}`);
     onStop(() => tracing.stop());
 
-    const manifest = await loadManifest(config.models);
-    const { models: dir, threads, prefixCacheMegabytes } = config;
+    const manifest = await loadManifest(config.model);
+    const { model: dir, threads, prefixCacheMegabytes } = config;
     const engine = await service.openEngine({ dir, threads, prefixCacheBytes: prefixCacheMegabytes * 1e6 }, values);
     onStop(() => engine.dispose());
     endWhen(engine.died, logger);

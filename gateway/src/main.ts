@@ -28,10 +28,10 @@ await runService('gateway', async (logger, onStop) => {
   const tracing = await startTracing('ptp-gateway');
   onStop(() => tracing.stop());
 
-  const manifest = await loadManifest(config.models);
+  const manifest = await loadManifest(config.model);
   const drafts = manifest.drafter !== undefined || config.draftModel !== '';
-  await checkFiles(config.models, manifest, ['tokenizer.json']);
-  const [tokenizer, chatTemplate] = await Promise.all([loadTokenizer(config.models), loadChatTemplate(config.models)]);
+  await checkFiles(config.model, manifest, ['tokenizer.json']);
+  const [tokenizer, chatTemplate] = await Promise.all([loadTokenizer(config.model), loadChatTemplate(config.model)]);
 
   const metrics = startMetrics('ptp-gateway', manifest.id);
   onStop(() => metrics.stop());

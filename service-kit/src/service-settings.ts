@@ -3,8 +3,8 @@ import { tlsSettings } from './tls-settings.ts';
 
 /** Settings of every service. */
 export const sharedSettings = {
-  models: {
-    name: 'PTP_MODELS',
+  model: {
+    name: 'PTP_MODEL',
     type: path,
     default: 'models/default',
     doc: 'Folder of the model: manifest, tokenizer, and ONNX graphs of target and drafter.',

@@ -36,7 +36,7 @@ def server(folder: pathlib.Path, logs: pathlib.Path, **env: str) -> Iterator[str
     if npm is None:
         pytest.fail("this test starts the server: npm (Node.js) must be on PATH")
     port = free_port()
-    command = [npm, "start", "--", "--models", str(folder), "--port", str(port)]
+    command = [npm, "start", "--", "--model", str(folder), "--port", str(port)]
     with (logs / "server.log").open("w+") as log:
         process = subprocess.Popen(
             command, cwd=ROOT, env=os.environ | env, stdout=log, stderr=log, start_new_session=True
