@@ -37,18 +37,16 @@ export async function checkHealth(
  * Watches the health of a server until the signal is aborted. Yields the status each time it changes; the status is
  * `UNREACHABLE` while there is no connection.
  *
- * @param channel the first connection
- * @param renew opens a new connection after one is lost. This is necessary because grpc-js (1.14) keeps using a
- *   connection that TLS has closed after an alert from the peer, and calls on such a connection never end.
+ * @param open opens the connection, and a new one each time it is lost. This is necessary because grpc-js (1.14) keeps
+ *   using a connection that TLS has closed after an alert from the peer, and calls on such a connection never end.
  */
 export async function* watchHealth(
-  channel: Client,
-  renew: () => Client,
+  open: () => Client,
   service: DescService | undefined,
   { signal }: { readonly signal: AbortSignal },
 ): AsyncGenerator<ServingStatus | 'UNREACHABLE', void, undefined> {
   let last: string | undefined;
-  let current = channel;
+  let current = open();
   while (!signal.aborted) {
     let connected = false;
     try {
@@ -62,7 +60,7 @@ export async function* watchHealth(
       if (signal.aborted) return;
     }
     // grpc-js itself retries a connection that was never established
-    if (connected) current = renew();
+    if (connected) current = open();
     if (last !== 'UNREACHABLE') yield 'UNREACHABLE';
     last = 'UNREACHABLE';
     await sleep(200, undefined, { signal }).catch(() => {});

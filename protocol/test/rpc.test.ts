@@ -410,7 +410,7 @@ describe('serve', () => {
       cleanups.push(() => channel.close());
       return channel;
     };
-    const statuses = watchHealth(renew(), renew, VerifierService, controller);
+    const statuses = watchHealth(renew, VerifierService, controller);
     expect((await statuses.next()).value).toBe('SERVING');
     const call = client.verify();
     call.send(step(0));

@@ -4,11 +4,13 @@ import type { Branch, DrafterService, DraftResponse, DraftResult } from '@ptp/pr
 import { Backoff } from '@ptp/service-kit/backoff';
 import type { Draft, DraftCall, DraftStream } from '../decode/ports.ts';
 import type { GenerationRequest } from '../decode/types.ts';
+import { Answers } from './answers.ts';
+import { sequenceStart } from './sequence-start.ts';
 import { withTimeout } from './with-timeout.ts';
 
 type Call = BidiCall<RequestInit<typeof DrafterService.method.draft>, DraftResponse>;
 
-/** Backoff before a lost drafter is tried again, milliseconds. */
+/** Backoff before a lost drafter is tried again, in milliseconds. */
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 8000;
 
@@ -21,36 +23,43 @@ interface Sent {
 
 /** Parts of a draft stream. */
 export interface DraftStreamParts {
-  /** Opens a call; undefined while no drafter is usable. Call `leave` when it has ended, `failed` if the drafter was lost. */
+  /**
+   * Opens a call; returns undefined while no drafter is usable. The stream calls `leave` when the call has ended, with
+   * `failed` if the drafter was lost.
+   */
   readonly open: () => { readonly call: Call; readonly leave: (failed: boolean) => void } | undefined;
   readonly request: GenerationRequest;
   /** W3C trace context of the request. */
   readonly traceparent: string;
-  /** Timeout of a draft, milliseconds. */
+  /** Timeout of a draft, in milliseconds. */
   readonly timeoutMs: number;
   readonly vocabulary: number;
   readonly onFailure: (error: unknown) => void;
 }
 
-/** A Draft call that is reopened with the tokens so far after a loss. Drafts never affect the text. */
+/** State of one call to a drafter. */
+interface OpenCall {
+  readonly call: Call;
+  readonly leave: (failed: boolean) => void;
+  readonly answers: Answers<DraftResponse | undefined>;
+  /** True once the drafter has read the prompt. */
+  ready: boolean;
+  /** True while an answer is late. No step is sent before the late answer, which is dropped. */
+  overdue: boolean;
+  /** Number of steps sent. */
+  steps: number;
+  /** Number of tokens sent: the prompt and everything committed. */
+  sentTokens: number;
+}
+
+/** A Draft call. After a loss, it is reopened with all tokens committed until then. Drafts never affect the text. */
 export class GrpcDraftStream implements DraftStream {
   readonly #parts: DraftStreamParts;
-  /** Prompt and everything committed. */
+  /** The prompt and everything committed. */
   readonly #tokens: number[];
-  /** Number of `#tokens` sent to the drafter. */
-  #sentTokens = 0;
-  #call: Call | undefined;
-  #leave: (failed: boolean) => void = () => {};
-  /** Settles when the opening has been answered and `#ready` is set, or has failed. */
+  #current: OpenCall | undefined;
+  /** Settles when the current call is ready or has failed. */
   #opening: Promise<void> = Promise.resolve();
-  #ready = false;
-  /** A step was not answered in time; no other is sent before its late answer, which is dropped. */
-  #overdue = false;
-  /** Answers arrive in the order of the steps; settles when the last one awaited has arrived. */
-  #received: Promise<unknown> = Promise.resolve();
-  /** Arrival of the last answer. */
-  #answered = 0;
-  #steps = 0;
   readonly #backoff = new Backoff(FIRST_PAUSE_MS, LONGEST_PAUSE_MS);
   #retryAt = 0;
 
@@ -61,8 +70,8 @@ export class GrpcDraftStream implements DraftStream {
   }
 
   available(): boolean {
-    if (!this.#call && performance.now() >= this.#retryAt) this.#connect();
-    return this.#call !== undefined && this.#ready && !this.#overdue;
+    if (!this.#current && performance.now() >= this.#retryAt) this.#connect();
+    return isReady(this.#current);
   }
 
   async opened(verifierOpened: Promise<unknown>): Promise<void> {
@@ -76,123 +85,105 @@ export class GrpcDraftStream implements DraftStream {
   }
 
   async step({ tokens, confidences, assumed, budget, maxBranchLength, traceparent = '' }: DraftCall): Promise<Draft> {
-    const call = this.available() ? this.#call : undefined;
-    if (!call) throw new PtpError('unavailable', 'the drafter is not available');
+    const current = this.available() ? this.#current : undefined;
+    if (!current) throw new PtpError('unavailable', 'the drafter is not available');
     const sent = performance.now();
     try {
-      const committed = this.#tokens.slice(this.#sentTokens);
-      this.#sentTokens = this.#tokens.length;
       const step = {
-        step: this.#steps++,
-        committed,
+        step: current.steps++,
+        committed: this.#tokens.slice(current.sentTokens),
         block: [...tokens],
         blockConfidences: [...confidences],
         assumed,
         plan: { budget, maxBranchLength },
         trace: { traceparent },
       };
-      call.send({ kind: { case: 'step', value: step } });
-      const { result, before } = await this.#answer(call, step);
-      const { branches: received, timings } = result;
-      const branches = assumed > 0 ? received.map((b) => ({ ...b, accepted: b.accepted - assumed })) : received;
+      current.sentTokens = this.#tokens.length;
+      current.call.send({ kind: { case: 'step', value: step } });
+      const { answer, micros } = await this.#answer(current, sent);
+      const { branches: received, timings } = this.#resultOf(answer, step);
       this.#backoff.reset();
-      // a step sent before the previous answer is in flight only from that answer on
-      const micros = Math.round((performance.now() - Math.max(sent, before)) * 1000);
+      const branches = received.map((branch) => ({ ...branch, accepted: branch.accepted - assumed }));
       const { queueUs: queueMicros = 0, runUs: runMicros = 0, batchSize = 1 } = timings ?? {};
       return { branches, micros, queueMicros, runMicros, batchSize };
     } catch (error) {
-      if (!this.#overdue) this.#fail(call, error);
+      if (!current.overdue) this.#fail(current, error);
       throw toPtpError(error);
     }
   }
 
-  /** Ends the call. A pending draft is still answered; an overdue or unopened call is reset. */
+  /** Ends the call. A pending draft is still answered; a call that is overdue or not open yet is reset. */
   close(): void {
-    if (this.#ready && !this.#overdue) this.#call?.finish();
-    else this.#call?.cancel();
-    this.#call = undefined;
-    this.#leave(false);
+    const current = this.#current;
+    if (isReady(current)) current?.call.finish();
+    else current?.call.cancel();
+    current?.leave(false);
+    this.#current = undefined;
     this.#retryAt = Number.POSITIVE_INFINITY;
   }
 
   /**
-   * The answer, and the arrival of the one before it.
+   * Waits for the next answer. If it is late, the call stays open, because opening a new one would only add the prompt
+   * to the drafter's load.
    *
-   * @throws PtpError; with `#overdue` set when the answer is only late
+   * @throws PtpError; with `overdue` set if the answer is only late
    */
-  async #answer(call: Call, sent: Sent): Promise<{ result: DraftResult; before: number }> {
-    let before = 0;
-    const answer = this.#received.then(() => {
-      before = this.#answered;
-      return call.receive();
-    });
-    const noted = () => {
-      this.#answered = performance.now();
-    };
-    this.#received = answer.then(noted, noted);
-    const response = await withTimeout(this.#parts.timeoutMs, 'the drafter', answer).catch((error) => {
-      if (toPtpError(error).code === 'deadline_exceeded' && this.#call === call) this.#await(call, answer);
+  #answer(current: OpenCall, sent: number) {
+    const next = current.answers.next(sent);
+    return withTimeout(this.#parts.timeoutMs, 'the drafter', next).catch((error) => {
+      if (toPtpError(error).code === 'deadline_exceeded' && this.#current === current) {
+        current.overdue = true;
+        const onAnswer = () => {
+          current.overdue = false;
+        };
+        next.then(onAnswer, (error) => this.#fail(current, error));
+      }
       throw error;
     });
-    if (response?.kind.case !== 'result' || response.kind.value.step !== sent.step) throw ended();
-    const { value } = response.kind;
-    if (value.branches.every((branch) => isSound(branch, sent, this.#parts.vocabulary))) {
-      return { result: value, before };
-    }
+  }
+
+  /** @throws PtpError if the answer is not a valid result of the step */
+  #resultOf(answer: DraftResponse | undefined, sent: Sent): DraftResult {
+    if (answer?.kind.case !== 'result' || answer.kind.value.step !== sent.step) throw ended();
+    const { value } = answer.kind;
+    if (value.branches.every((branch) => isSound(branch, sent, this.#parts.vocabulary))) return value;
     throw new PtpError('internal', 'the drafter sent an invalid draft');
   }
 
-  /** Waits for a late answer before the next step. Opening a new call would only add the prompt to the drafter's load. */
-  #await(call: Call, late: Promise<unknown>): void {
-    this.#overdue = true;
-    late.then(
-      () => {
-        if (this.#call === call) this.#overdue = false;
-      },
-      (error) => this.#fail(call, error),
-    );
-  }
-
   #connect(): void {
-    const opened = this.#parts.open();
+    const { open, request, traceparent } = this.#parts;
+    const opened = open();
     this.#retryAt = performance.now() + this.#backoff.delayMs;
     if (!opened) return;
-    const { call, leave } = opened;
-    this.#call = call;
-    this.#leave = leave;
-    this.#ready = false;
-    this.#overdue = false;
-    this.#steps = 0;
-    this.#received = Promise.resolve();
-    this.#sentTokens = this.#tokens.length;
-    const { prompt, sampling, seed } = this.#parts.request;
-    const start = {
-      tokens: [...this.#tokens],
-      sampling: { ...sampling, minP: sampling.minP ?? 0 },
-      seed,
-      firstPosition: this.#tokens.length - prompt.length,
-    };
-    const trace = { traceparent: this.#parts.traceparent };
-    call.send({ kind: { case: 'open', value: { start, trace } } });
+    const { call } = opened;
+    const answers = new Answers(() => call.receive());
+    const sentTokens = this.#tokens.length;
+    const current: OpenCall = { ...opened, answers, ready: false, overdue: false, steps: 0, sentTokens };
+    this.#current = current;
+    const value = { start: sequenceStart(request, this.#tokens), trace: { traceparent } };
+    call.send({ kind: { case: 'open', value } });
     this.#opening = call.receive().then(
       (response) => {
-        if (response?.kind.case !== 'opened') this.#fail(call, ended());
-        else if (this.#call === call) this.#ready = true;
+        if (response?.kind.case === 'opened') current.ready = true;
+        else this.#fail(current, ended());
       },
-      (error) => this.#fail(call, error),
+      (error) => this.#fail(current, error),
     );
   }
 
-  #fail(call: Call, error: unknown): void {
-    if (this.#call !== call) return;
-    call.cancel();
-    this.#leave(true);
-    this.#call = undefined;
-    this.#ready = false;
-    this.#overdue = false;
+  #fail(failed: OpenCall, error: unknown): void {
+    if (this.#current !== failed) return;
+    failed.call.cancel();
+    failed.leave(true);
+    this.#current = undefined;
     this.#retryAt = performance.now() + this.#backoff.next();
     this.#parts.onFailure(error);
   }
+}
+
+/** True if the call can take another step. */
+function isReady(current: OpenCall | undefined): boolean {
+  return current?.ready === true && !current.overdue;
 }
 
 /** True if a branch can be passed on to the verifier, which rejects steps with invalid tokens. */

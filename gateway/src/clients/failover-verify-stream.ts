@@ -10,13 +10,6 @@ const MOST_OPENINGS = 10;
 const FIRST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 2000;
 
-/** Start of a stream: the prompt and the tokens committed since. */
-export interface Start {
-  readonly tokens: readonly number[];
-  /** Number of these tokens that were generated. */
-  readonly generated: number;
-}
-
 /** A stream at one verifier. */
 export interface OpenStream {
   readonly stream: VerifyStream;
@@ -26,8 +19,10 @@ export interface OpenStream {
 
 export interface FailoverParts {
   readonly prompt: readonly number[];
-  /** Opens a stream; undefined while no verifier is usable. */
-  readonly open: (start: Start) => OpenStream | undefined;
+  /**
+   * Opens a stream with the prompt and the tokens committed since; returns undefined while no verifier is usable.
+   */
+  readonly open: (tokens: readonly number[]) => OpenStream | undefined;
   /** Resolves when a verifier is usable; rejects after the timeout. */
   readonly ready: (timeoutMs: number, signal: AbortSignal) => Promise<void>;
   /** Time that a stream waits for another verifier, milliseconds. */
@@ -143,8 +138,7 @@ export class FailoverVerifyStream implements VerifyStream {
   }
 
   #open(): OpenStream | undefined {
-    const { prompt, open } = this.#parts;
-    return open({ tokens: [...prompt, ...this.#committed], generated: this.#committed.length });
+    return this.#parts.open([...this.#parts.prompt, ...this.#committed]);
   }
 
   /** True if the verifier is at fault, not the request or its client. */

@@ -8,7 +8,7 @@ import type { Logger } from '@ptp/service-kit/log';
 import type { DraftStream, StreamContext, Streams, VerifyStream } from '../decode/ports.ts';
 import type { GenerationRequest, Health, ModelInfo } from '../decode/types.ts';
 import { GrpcDraftStream } from './draft-stream.ts';
-import { FailoverVerifyStream, type OpenStream, type Start } from './failover-verify-stream.ts';
+import { FailoverVerifyStream } from './failover-verify-stream.ts';
 import { ReplicaPool } from './replica-pool.ts';
 import { GrpcVerifyStream } from './verify-stream.ts';
 
@@ -29,6 +29,9 @@ export interface PairClientOptions {
   readonly tls?: Tls | undefined;
 }
 
+/** Timeout of the check that a service serves the gateway's model, in milliseconds. */
+const CHECK_MS = 2000;
+
 /** The two services over gRPC. */
 export class PairClient implements Streams {
   readonly model: ModelInfo;
@@ -42,26 +45,25 @@ export class PairClient implements Streams {
     const { model, verifiers, drafters, logger, tls } = options;
     this.model = model;
     this.#options = options;
-    this.#verifiers = new ReplicaPool(
-      VerifierService,
-      verifiers,
+    this.#verifiers = new ReplicaPool(verifiers, {
+      service: VerifierService,
       logger,
-      async (client, signal) => {
-        const { model: theirs, batchInvariant } = await client.getTarget({}, { signal, deadlineMs: 2000 });
-        assertSamePair(theirs, model);
-        this.#batchInvariant = batchInvariant;
-      },
       tls,
-    );
-    this.#drafters = new ReplicaPool(
-      DrafterService,
-      drafters,
+      check: async (client, signal) => {
+        const target = await client.getTarget({}, { signal, deadlineMs: CHECK_MS });
+        assertSamePair(target.model, model);
+        this.#batchInvariant = target.batchInvariant;
+      },
+    });
+    this.#drafters = new ReplicaPool(drafters, {
+      service: DrafterService,
       logger,
-      async (client, signal) => {
-        assertSamePair((await client.getDrafter({}, { signal, deadlineMs: 2000 })).model, model);
-      },
       tls,
-    );
+      check: async (client, signal) => {
+        const drafter = await client.getDrafter({}, { signal, deadlineMs: CHECK_MS });
+        assertSamePair(drafter.model, model);
+      },
+    });
   }
 
   health(): Health {
@@ -79,38 +81,30 @@ export class PairClient implements Streams {
     await Promise.all([this.#verifiers, ...drafters].map((replicas) => replicas.ready(timeoutMs)));
   }
 
-  verify(request: GenerationRequest, context: StreamContext): VerifyStream {
-    const { recoveryMs, logger } = this.#options;
-    const { signal, onVerifierLoss } = context;
+  verify(request: GenerationRequest, { signal, traceparent, onVerifierLoss }: StreamContext): VerifyStream {
+    const { recoveryMs, logger, verifyTimeoutMs: timeoutMs } = this.#options;
+    const { vocabulary } = this.model;
     return new FailoverVerifyStream({
       prompt: request.prompt,
-      open: (start) => this.#openVerify(request, start, context),
+      open: (tokens) => {
+        const lease = this.#verifiers.lease();
+        if (!lease) return undefined;
+        const call = lease.client.verify({ signal });
+        const stream = new GrpcVerifyStream({ call, request, tokens, traceparent, timeoutMs, vocabulary });
+        const end = (failed: boolean) => {
+          stream.close();
+          lease.leave(failed);
+        };
+        return { stream, end };
+      },
       ready: (timeoutMs, signal) => this.#verifiers.ready(timeoutMs, signal),
       recoveryMs,
       signal,
       onLoss: (err) => {
         onVerifierLoss();
-        logger.warn({ err }, 'a stream has lost its verifier and continues elsewhere');
+        logger.warn({ err }, 'a stream has lost its verifier and continues at another one');
       },
     });
-  }
-
-  #openVerify(
-    request: GenerationRequest,
-    start: Start,
-    { signal, traceparent }: StreamContext,
-  ): OpenStream | undefined {
-    const lease = this.#verifiers.lease();
-    if (!lease) return undefined;
-    const { verifyTimeoutMs: timeoutMs } = this.#options;
-    const { vocabulary } = this.model;
-    const call = lease.client.verify({ signal });
-    const stream = new GrpcVerifyStream(call, { request, start, traceparent, timeoutMs, vocabulary });
-    const end = (failed: boolean) => {
-      stream.close();
-      lease.leave(failed);
-    };
-    return { stream, end };
   }
 
   draft(request: GenerationRequest, { signal, traceparent }: StreamContext): DraftStream {

@@ -6,65 +6,40 @@ import type { AdjustParams } from '@ptp/protocol/token-adjustments';
 import type { VerifyTime } from '../decode/cost-model.ts';
 import type { Opened, Verdict, VerifyCall, VerifyStream } from '../decode/ports.ts';
 import type { GenerationRequest } from '../decode/types.ts';
-import type { Start } from './failover-verify-stream.ts';
+import { Answers } from './answers.ts';
+import { sequenceStart } from './sequence-start.ts';
 import { withTimeout } from './with-timeout.ts';
 
 type Method = typeof VerifierService.method.verify;
-type Answers = Response<Method>['kind'];
+type Call = BidiCall<RequestInit<Method>, Response<Method>>;
+type Answer = Response<Method>['kind'];
 
 /** Parts of a Verify call. */
 export interface VerifyStreamParts {
+  readonly call: Call;
   readonly request: GenerationRequest;
-  readonly start: Start;
+  /** The prompt, followed by the tokens that have been committed. */
+  readonly tokens: readonly number[];
   /** W3C trace context of the request. */
   readonly traceparent: string;
-  /** A verifier that takes longer to answer counts as lost, milliseconds. */
+  /** Time after which a verifier that has not answered counts as lost, in milliseconds. */
   readonly timeoutMs: number;
   readonly vocabulary: number;
 }
 
 /** One Verify call. */
 export class GrpcVerifyStream implements VerifyStream {
-  readonly #call: BidiCall<RequestInit<Method>, Response<Method>>;
-  readonly #timeoutMs: number;
-  readonly #vocabulary: number;
+  readonly #parts: VerifyStreamParts;
+  readonly #answers = new Answers(() => this.#receive());
   readonly #opened: Promise<Opened>;
   #steps = 0;
-  /** Answers arrive in the order of the calls; resolves with the arrival time of the last one awaited. */
-  #received: Promise<number> = Promise.resolve(0);
-  #answered = 0;
   #isOpen = false;
-  /** An answer has not come in time. */
+  /** True once an answer has not arrived in time. */
   #late = false;
 
-  constructor(call: BidiCall<RequestInit<Method>, Response<Method>>, parts: VerifyStreamParts) {
-    const { request, start: from, traceparent, timeoutMs, vocabulary } = parts;
-    this.#call = call;
-    this.#timeoutMs = timeoutMs;
-    this.#vocabulary = vocabulary;
-    const { sampling, seed, adjustments: adjust, topCount: topLogProbabilities = 0 } = request;
-    const withPrompt = (request.promptLogprobs ?? false) && from.generated === 0;
-    const start = {
-      tokens: [...from.tokens],
-      sampling: { ...sampling, minP: sampling.minP ?? 0 },
-      seed,
-      firstPosition: from.generated,
-    };
-    const adjustments = adjust && adjustmentsMessage(adjust);
-    const value = {
-      start,
-      trace: { traceparent },
-      topLogProbabilities,
-      tellPrompt: withPrompt,
-      ...(adjustments && { adjustments }),
-    };
-    this.#call.send({ kind: { case: 'open', value } });
-    this.#opened = this.#receive(performance.now()).then(({ kind }) => {
-      if (kind.case !== 'opened') throw ended(kind.case);
-      this.#isOpen = true;
-      const { reusedTokens, promptLogProbabilities: logProbabilities, promptTop: tops } = kind.value;
-      return { reusedTokens, ...(withPrompt && { prompt: { logProbabilities, tops } }) };
-    });
+  constructor(parts: VerifyStreamParts) {
+    this.#parts = parts;
+    this.#opened = this.#open();
     this.#opened.catch(() => {}); // the awaiting caller reports it
   }
 
@@ -72,43 +47,57 @@ export class GrpcVerifyStream implements VerifyStream {
     return this.#opened;
   }
 
+  async #open(): Promise<Opened> {
+    const { call, request, tokens, traceparent } = this.#parts;
+    const { prompt, adjustments, topCount: topLogProbabilities = 0, promptLogprobs = false } = request;
+    const tellPrompt = promptLogprobs && tokens.length === prompt.length;
+    const value = {
+      start: sequenceStart(request, tokens),
+      trace: { traceparent },
+      topLogProbabilities,
+      tellPrompt,
+      ...(adjustments && { adjustments: adjustmentsMessage(adjustments) }),
+    };
+    call.send({ kind: { case: 'open', value } });
+    const { answer } = await this.#answers.next(performance.now());
+    if (answer.case !== 'opened') throw ended(answer.case);
+    this.#isOpen = true;
+    const { reusedTokens, promptLogProbabilities: logProbabilities, promptTop: tops } = answer.value;
+    return { reusedTokens, ...(tellPrompt && { prompt: { logProbabilities, tops } }) };
+  }
+
   async step({ block, allowed, after, traceparent = '' }: VerifyCall): Promise<Verdict | undefined> {
     const sent = performance.now();
     const order = after && { after: { accepted: after.accepted, nextToken: after.nextToken } };
     const value = { step: this.#steps++, draft: [...block], allowed: [...allowed], trace: { traceparent }, ...order };
-    this.#call.send({ kind: { case: 'step', value } });
-    const { kind, since } = await this.#receive(sent);
-    if (kind.case !== 'result') throw ended(kind.case);
-    const { accepted, nextToken, logProbabilities, timings, top: tops, skipped } = kind.value;
+    this.#parts.call.send({ kind: { case: 'step', value } });
+    const { answer, micros } = await this.#answers.next(sent);
+    if (answer.case !== 'result') throw ended(answer.case);
+    const { accepted, nextToken, logProbabilities, timings, top: tops, skipped } = answer.value;
     if (skipped && after) return undefined;
     const isVerdict =
-      accepted <= block.length && nextToken < this.#vocabulary && logProbabilities.length === accepted + 1;
+      accepted <= block.length && nextToken < this.#parts.vocabulary && logProbabilities.length === accepted + 1;
     if (skipped || !isVerdict) throw new PtpError('unavailable', 'the verifier sent an invalid result');
-    // a step sent ahead is in flight only from the previous answer on
-    const micros = Math.round((performance.now() - since) * 1000);
     return { accepted, nextToken, logProbabilities, tops, time: timeOf(micros, timings) };
   }
 
-  /** Ends the call. Steps sent ahead are still answered; a late or unopened call is reset. */
+  /** Ends the call. Steps sent ahead are still answered; a call that is late or not open yet is reset. */
   close(): void {
-    if (this.#late || !this.#isOpen) this.#call.cancel();
-    else this.#call.finish();
+    const { call } = this.#parts;
+    if (this.#late || !this.#isOpen) call.cancel();
+    else call.finish();
   }
 
-  /** The next answer, and the time from which its duration counts: `sent`, or the arrival of the previous answer if later. */
-  #receive(sent: number): Promise<{ kind: Answers; since: number }> {
-    const received = this.#received.then(async (before) => {
-      const answer = await withTimeout(this.#timeoutMs, 'the verifier', this.#call.receive()).catch((error) => {
-        const ours = asOurs(toPtpError(error));
-        this.#late ||= ours.code === 'deadline_exceeded';
-        throw ours;
-      });
-      this.#answered = performance.now();
-      return { kind: answer?.kind ?? { case: undefined }, since: Math.max(sent, before) };
-    });
-    this.#received = received.then(() => this.#answered);
-    this.#received.catch(() => {}); // reported with the answer
-    return received;
+  async #receive(): Promise<Answer> {
+    const { call, timeoutMs } = this.#parts;
+    try {
+      const response = await withTimeout(timeoutMs, 'the verifier', call.receive());
+      return response?.kind ?? { case: undefined };
+    } catch (error) {
+      const ours = asOurs(toPtpError(error));
+      this.#late ||= ours.code === 'deadline_exceeded';
+      throw ours;
+    }
   }
 }
 
@@ -122,11 +111,11 @@ function adjustmentsMessage({ logitBias, heldBack, ...penalties }: AdjustParams)
   return { logitBias: Object.fromEntries(logitBias), heldBack: [...heldBack], ...penalties };
 }
 
-function ended(got: Answers['case']): PtpError {
+function ended(got: Answer['case']): PtpError {
   return new PtpError('unavailable', 'the verifier ended the stream', { cause: `got ${got}` });
 }
 
-/** Requests were validated by the gateway, so an error about arguments is internal. */
+/** The gateway has already validated the request, so an error about arguments is an internal error. */
 function asOurs(error: PtpError): PtpError {
   const rejected = ['invalid_argument', 'out_of_range', 'failed_precondition', 'not_found'].includes(error.code);
   return rejected ? new PtpError('internal', 'the verifier rejected a step', { cause: error }) : error;

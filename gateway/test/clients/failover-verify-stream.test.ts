@@ -55,7 +55,7 @@ test('a step is sent ahead only to a verifier that was sent the previous step', 
   const starts: number[][] = [];
   const stream = new FailoverVerifyStream({
     prompt: [7],
-    open: ({ tokens }) => {
+    open: (tokens) => {
       starts.push([...tokens]);
       return { stream: verifiers[starts.length - 1] as Scripted, end: () => {} };
     },

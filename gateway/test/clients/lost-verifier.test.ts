@@ -147,7 +147,11 @@ test('a request without any verifier fails at once', async () => {
 test('new streams go to the least busy verifier and avoid one that has just failed', async () => {
   const pair = await start({ verifiers: 2 });
   const [first = '', second = ''] = [pair.addresses.verifier, `${pair.addresses.verifier}.1`];
-  const replicas = new ReplicaPool(VerifierService, [first, second], silent, async () => {});
+  const replicas = new ReplicaPool([first, second], {
+    service: VerifierService,
+    logger: silent,
+    check: async () => {},
+  });
   try {
     await expect
       .poll(() => [replicas.lease(), replicas.lease()].map((lease) => lease?.address).sort())

@@ -1,0 +1,27 @@
+/** Receives the answers of a call, which arrive in the order of its steps, and times them. */
+export class Answers<T> {
+  readonly #receive: () => Promise<T>;
+  /** Arrival time of the last answer that a caller waits for. */
+  #arrival = Promise.resolve(0);
+
+  constructor(receive: () => Promise<T>) {
+    this.#receive = receive;
+  }
+
+  /**
+   * Returns the next answer and its duration. A step that was sent before the previous answer arrived counts as in
+   * flight only from that arrival on.
+   *
+   * @param sent time at which the step was sent, a `performance.now()` value
+   */
+  next(sent: number): Promise<{ readonly answer: T; readonly micros: number }> {
+    const received = this.#arrival.then(async (previous) => {
+      const answer = await this.#receive();
+      const arrival = performance.now();
+      return { answer, arrival, micros: Math.round((arrival - Math.max(sent, previous)) * 1000) };
+    });
+    this.#arrival = received.then(({ arrival }) => arrival);
+    this.#arrival.catch(() => {}); // reported with the answer
+    return received;
+  }
+}
