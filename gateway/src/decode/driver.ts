@@ -1,6 +1,6 @@
+import { EventEmitter, on } from 'node:events';
 import { PtpError } from '@ptp/protocol/errors';
-import { EventQueue } from './event-queue.ts';
-import type { RequestObserver } from './observer.ts';
+import type { Notify } from './observer.ts';
 import type { DecodePipeline } from './pipeline.ts';
 import type { Command, PipelineEvent } from './pipeline-types.ts';
 import type { Draft, DraftCall, DraftStream, Opened, VerifyCall, VerifyStream } from './ports.ts';
@@ -10,31 +10,34 @@ export interface DriverParts {
   readonly pipeline: DecodePipeline;
   readonly verifier: VerifyStream;
   readonly drafter: DraftStream | undefined;
-  readonly observer: Required<RequestObserver>;
+  readonly notify: Notify;
 }
 
 /** Runs a pipeline over the two services: carries out its commands and passes the answers back. The only code that sends. */
 export class Driver {
   readonly #parts: DriverParts;
-  readonly #events = new EventQueue<PipelineEvent>();
+  /** Emits the pipeline's events. An `error` ends the run; errors after it are ignored. */
+  readonly #emitter = new EventEmitter<{ event: [PipelineEvent]; error: [unknown] }>().on('error', () => {});
+  readonly #events = on(this.#emitter, 'event');
 
   constructor(parts: DriverParts) {
     this.#parts = parts;
   }
 
   async *run(): AsyncGenerator<GenerationStep> {
-    const { pipeline, drafter, observer } = this.#parts;
+    const { pipeline, drafter, notify } = this.#parts;
     const { reusedTokens, prompt } = await this.#open();
     for (;;) {
       for (const command of pipeline.next(performance.now(), drafter?.available() ?? false)) this.#carryOut(command);
       const finished = pipeline.takeFinished();
       if (!finished) {
-        pipeline.receive(await this.#events.next());
+        const { value } = await this.#events.next();
+        pipeline.receive((value as [PipelineEvent])[0]);
         continue;
       }
       const isFirst = finished.stats.step === 0;
       const step = isFirst ? { ...finished, reusedTokens, ...(prompt && { prompt }) } : finished;
-      observer.stepFinished(step, performance.now());
+      notify('stepFinished', step, performance.now());
       yield step;
       if (step.finish) return;
     }
@@ -42,18 +45,18 @@ export class Driver {
 
   /** Resolves when the verifier has read the prompt; the first block is drafted in the meantime. */
   async #open(): Promise<Opened> {
-    const { pipeline, verifier, drafter, observer } = this.#parts;
+    const { pipeline, verifier, drafter, notify } = this.#parts;
     const opened = verifier.opened();
     opened.then(
-      ({ reusedTokens }) => observer.opened('verifier', { at: performance.now(), reusedTokens }),
-      (error) => observer.opened('verifier', { at: performance.now(), error }),
+      ({ reusedTokens }) => notify('opened', 'verifier', { at: performance.now(), reusedTokens }),
+      (error) => notify('opened', 'verifier', { at: performance.now(), error }),
     );
     if (drafter) {
       await drafter.opened(opened);
       const error = drafter.available()
         ? undefined
         : new PtpError('unavailable', 'the drafter has not read the prompt');
-      observer.opened('drafter', { at: performance.now(), ...(error && { error }) });
+      notify('opened', 'drafter', { at: performance.now(), ...(error && { error }) });
       const call = pipeline.firstDraft();
       if (call) this.#draft(call);
     }
@@ -61,13 +64,13 @@ export class Driver {
   }
 
   #carryOut(command: Command): void {
-    const { drafter, observer } = this.#parts;
+    const { drafter, notify } = this.#parts;
     switch (command.kind) {
       case 'commit':
         drafter?.commit(command.tokens);
         break;
       case 'drop':
-        observer.stepDropped(command.step);
+        notify('stepDropped', command.step);
         break;
       case 'verify':
         this.#verify(command);
@@ -78,43 +81,43 @@ export class Driver {
   }
 
   #verify(call: VerifyCall): void {
-    const { verifier, observer } = this.#parts;
+    const { verifier, notify } = this.#parts;
     const { step } = call;
-    observer.stepSent(call, performance.now());
+    notify('stepSent', call, performance.now());
     verifier.step(call).then(
       (verdict) => {
         const at = performance.now();
-        observer.verdictReceived(call, verdict, at);
-        this.#events.push({ kind: 'verdict', step, verdict, at });
+        notify('verdictReceived', call, verdict, at);
+        this.#emitter.emit('event', { kind: 'verdict', step, verdict, at });
       },
       (error) => {
-        observer.callFailed(call, error, performance.now());
-        this.#events.fail(error);
+        notify('callFailed', call, error, performance.now());
+        this.#emitter.emit('error', error);
       },
     );
     // most steps wait longest for the verify call, so it leaves the process before the draft call
-    if (call.overlapped) setImmediate(() => this.#events.push({ kind: 'verifySent', step }));
+    if (call.overlapped) setImmediate(() => this.#emitter.emit('event', { kind: 'verifySent', step }));
   }
 
   /** If the drafter is unavailable or fails, the answer is no draft. */
   #draft(call: DraftCall): void {
-    const { drafter, observer } = this.#parts;
+    const { drafter, notify } = this.#parts;
     const { kind, step } = call;
-    const answer = (draft: Draft | undefined, at: number) => this.#events.push({ kind, step, draft, at });
+    const answer = (draft: Draft | undefined, at: number) => this.#emitter.emit('event', { kind, step, draft, at });
     if (!drafter?.available()) {
       answer(undefined, performance.now());
       return;
     }
-    observer.draftSent(call, performance.now());
+    notify('draftSent', call, performance.now());
     drafter.step(call).then(
       (draft) => {
         const at = performance.now();
-        observer.draftReceived(call, draft, at);
+        notify('draftReceived', call, draft, at);
         answer(draft, at);
       },
       (error) => {
         const at = performance.now();
-        observer.callFailed(call, error, at);
+        notify('callFailed', call, error, at);
         answer(undefined, at);
       },
     );

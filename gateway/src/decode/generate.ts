@@ -33,7 +33,7 @@ export class PairGenerator implements Generator {
   async *generate(request: GenerationRequest, signal: AbortSignal): AsyncGenerator<GenerationStep> {
     const { model } = this;
     const observed = { request, model, startedAt: performance.now(), traceparent: '' };
-    const observer = startRequest(this.#observers, observed);
+    const notify = startRequest(this.#observers, observed);
     const limits = limitsFor(request, this.#limits);
     const policy = new Controller(limits, this.#measured);
     let verifier: VerifyStream | undefined;
@@ -44,12 +44,12 @@ export class PairGenerator implements Generator {
     try {
       checkRequest(request, model);
       const { traceparent } = observed;
-      const context = { signal, traceparent, onVerifierLoss: () => observer.verifierLost() };
+      const context = { signal, traceparent, onVerifierLoss: () => notify('verifierLost') };
       verifier = this.#streams.verify(request, context);
       drafter = limits.mode === 'plain' ? undefined : this.#streams.draft(request, context);
       const proposers = proposersFor(request, limits, model);
       const pipeline = new DecodePipeline({ request, model, limits, policy, proposers });
-      for await (const step of new Driver({ pipeline, verifier, drafter, observer }).run()) {
+      for await (const step of new Driver({ pipeline, verifier, drafter, notify }).run()) {
         tokens += step.tokens.length;
         finish = step.finish;
         yield step;
@@ -62,7 +62,7 @@ export class PairGenerator implements Generator {
       drafter?.close();
       verifier?.close();
       const isAborted = !finish && signal.aborted;
-      observer.requestFinished({ at: performance.now(), tokens, isAborted, ...(finish && { finish }), ...failure });
+      notify('requestFinished', { at: performance.now(), tokens, isAborted, ...(finish && { finish }), ...failure });
     }
   }
 }

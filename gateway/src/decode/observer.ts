@@ -45,30 +45,16 @@ export interface RequestOutcome {
   readonly tokens: number;
 }
 
-const METHODS = [
-  'opened',
-  'stepSent',
-  'draftSent',
-  'verdictReceived',
-  'draftReceived',
-  'callFailed',
-  'stepDropped',
-  'stepFinished',
-  'verifierLost',
-  'requestFinished',
-] as const satisfies readonly (keyof RequestObserver)[];
+/** Passes an event on to all listeners of a request. */
+export type Notify = <Event extends keyof RequestObserver>(
+  event: Event,
+  ...details: Parameters<Required<RequestObserver>[Event]>
+) => void;
 
-/** Notifies all observers of a new request. @returns their listeners combined into one, which calls them in order */
-export function startRequest(observers: readonly StepObserver[], request: ObservedRequest): Required<RequestObserver> {
+/** Announces a request to all observers. Returns the function that notifies their listeners, in order. */
+export function startRequest(observers: readonly StepObserver[], request: ObservedRequest): Notify {
   const listeners = observers.map((observer) => observer.requestStarted(request));
-  const methods = METHODS.map((method) => {
-    const listening = listeners.filter((listener) => listener[method]);
-    return [
-      method,
-      (...event: unknown[]) => {
-        for (const listener of listening) (listener[method] as (...event: unknown[]) => void)(...event);
-      },
-    ];
-  });
-  return Object.fromEntries(methods) as Required<RequestObserver>;
+  return (event, ...details) => {
+    for (const listener of listeners) (listener[event] as ((...details: unknown[]) => void) | undefined)?.(...details);
+  };
 }

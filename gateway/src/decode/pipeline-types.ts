@@ -13,19 +13,7 @@ export interface PipelineParts {
 }
 
 /** Decides how steps draft. */
-export type StepPolicy = Pick<
-  Controller,
-  | 'choose'
-  | 'room'
-  | 'better'
-  | 'worthVerifying'
-  | 'worthDrafting'
-  | 'worthSendingAhead'
-  | 'sentAhead'
-  | 'chances'
-  | 'budget'
-  | 'observe'
->;
+export type StepPolicy = Omit<Controller, 'close'>;
 
 export type PipelineEvent =
   | { readonly kind: 'verifySent'; readonly step: StepRef }

@@ -1,6 +1,5 @@
 import { stepFigures } from '../decode/step-figures.ts';
 import type { CallRecord, RequestTrace } from './request-trace.ts';
-import { traceSummary } from './trace-json.ts';
 
 interface TraceEvent {
   readonly name: string;
@@ -28,10 +27,10 @@ export function perfettoTrace(trace: RequestTrace): { traceEvents: TraceEvent[];
     const args = { ...stepFigures(stats), tokens, branch_taken: branch ?? null };
     return [slice('gateway', `step ${stats.step}`, start, stats.stepMicros, args), ...calls.flatMap(callSlices)];
   });
-  const whole = slice('gateway', 'request', 0, trace.finish === 'running' ? trace.at() : trace.micros, {});
+  const whole = slice('gateway', 'request', 0, trace.duration(), {});
   return {
     displayTimeUnit: 'ms',
-    otherData: traceSummary(trace),
+    otherData: trace.summary(),
     traceEvents: [
       meta('process_name', 0, { name: `request ${trace.id}` }),
       ...Object.entries(TRACKS).map(([name, tid]) => meta('thread_name', tid, { name })),
@@ -44,27 +43,21 @@ export function perfettoTrace(trace: RequestTrace): { traceEvents: TraceEvent[];
 }
 
 function callSlices(call: CallRecord): TraceEvent[] {
-  const { service, kind, start, micros, queueMicros, runMicros, batchSize, block, branches, error } = call;
-  const args = {
-    block,
-    batch_size: batchSize,
-    ...(branches !== undefined && { branches }),
-    ...(error !== undefined && { error }),
-  };
+  const { service, kind, start_us, us, queue_us, run_us, ...args } = call;
   const run = runStart(call);
   const parts = [
-    slice(service, 'queue', run - queueMicros, queueMicros, {}),
-    slice(service, 'run', run, runMicros, { batch_size: batchSize }),
+    slice(service, 'queue', run - queue_us, queue_us, {}),
+    slice(service, 'run', run, run_us, { batch_size: call.batch_size }),
   ];
-  return [slice(service, kind, start, micros, args), ...parts.filter(({ dur = 0 }) => dur > 0)];
+  return [slice(service, kind, start_us, us, args), ...parts.filter(({ dur = 0 }) => dur > 0)];
 }
 
 /**
  * Start of a call's run, microseconds. Clocks differ between hosts, so services report durations of queue and run but
  * no timestamps; the remaining network time is split evenly between request and response.
  */
-function runStart({ start, micros, queueMicros, runMicros }: CallRecord): number {
-  return start + Math.max(0, Math.floor((micros - queueMicros - runMicros) / 2)) + queueMicros;
+function runStart({ start_us, us, queue_us, run_us }: CallRecord): number {
+  return start_us + Math.max(0, Math.floor((us - queue_us - run_us) / 2)) + queue_us;
 }
 
 function slice(

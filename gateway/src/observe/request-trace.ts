@@ -1,35 +1,37 @@
 import { toPtpError } from '@ptp/protocol/errors';
 import type { ObservedRequest, RequestObserver, RequestOutcome } from '../decode/observer.ts';
 import type { Draft, DraftCall, Verdict, VerifyCall } from '../decode/ports.ts';
-import type { BranchTaken, GenerationRequest, GenerationStep, StepStats } from '../decode/types.ts';
+import { stepFigures } from '../decode/step-figures.ts';
+import type { BranchTaken, GenerationStep, StepStats } from '../decode/types.ts';
 
-/** Steps of one request that are kept with their times; later ones count only towards the totals. */
+/** Maximum number of steps of one request that are kept; later steps count only towards the totals. */
 export const STEPS_KEPT = 512;
 
-/** One call to a service. Times in microseconds; the start counts from the request's. */
+/** A call to a service, as /traces shows it. Times are in microseconds; `start_us` counts from the request's start. */
 export interface CallRecord {
   readonly service: 'verifier' | 'drafter';
   /** `open` reads the prompt; `redraft` precedes a verify call, `draft` runs concurrently with one. */
   readonly kind: 'open' | 'verify' | 'draft' | 'redraft';
-  readonly start: number;
-  readonly micros: number;
-  /** As the service reports them; 0 if it does not. */
-  readonly queueMicros: number;
-  readonly runMicros: number;
-  /** Sequences in the run. */
-  readonly batchSize: number;
-  /** Length of the block that was verified, or drafted after. */
+  readonly start_us: number;
+  readonly us: number;
+  /** Times that the service reports; 0 if it reports none. */
+  readonly queue_us: number;
+  readonly run_us: number;
+  /** Number of sequences in the engine run. */
+  readonly batch_size: number;
+  /** Length of the block that the call verifies or drafts after. */
   readonly block: number;
   /** Number of branches of a draft. */
   readonly branches?: number;
-  /** Code of the error that it ended with; `unavailable` for a draft that did not come. */
+  /** Error code if the call failed; always `unavailable` for a draft. */
   readonly error?: string;
 }
 
+/** A finished step and its calls. Times are in microseconds. */
 export interface StepRecord {
   readonly start: number;
   readonly stats: StepStats;
-  /** Committed. */
+  /** Number of committed tokens. */
   readonly tokens: number;
   readonly calls: readonly CallRecord[];
   readonly branch?: BranchTaken | undefined;
@@ -37,56 +39,77 @@ export interface StepRecord {
 
 export type Finish = 'running' | 'stop' | 'length' | 'cancelled' | 'failed';
 
-const NO_TIMES = { queueMicros: 0, runMicros: 0, batchSize: 1, block: 0 };
+const NO_TIMES = { queue_us: 0, run_us: 0, batch_size: 1, block: 0 };
 
-/** One sequence as /traces shows it: figures only, no text and no token ids. */
+/** One sequence as /traces shows it: only figures, neither text nor token ids. */
 export class RequestTrace implements RequestObserver {
   readonly id: string;
-  readonly modelId: string;
-  readonly request: Omit<GenerationRequest, 'prompt' | 'prediction' | 'stopTokens' | 'adjustments'>;
-  readonly promptTokens: number;
   /** Unix time, milliseconds. */
   readonly began = Date.now();
-  readonly traceId: string;
   finish: Finish = 'running';
-  error: string | undefined;
-  /** Duration of the request, once it has ended. */
+  /** Duration of the request once it has ended. */
   micros = 0;
-  firstTokenMicros = 0;
-  cachedTokens = 0;
-  tokens = 0;
-  drafted = 0;
-  accepted = 0;
-  steps = 0;
   /** Calls before the first step. */
   readonly opening: CallRecord[] = [];
+  /** The first STEPS_KEPT steps. */
   readonly kept: StepRecord[] = [];
+  readonly #request: ReturnType<typeof requestFigures>;
+  readonly #totals = { cached_tokens: 0, completion_tokens: 0, steps: 0, drafted: 0, accepted: 0, first_token_us: 0 };
+  #error: string | null = null;
   readonly #startedAt: number;
   readonly #onEnd: (trace: RequestTrace) => void;
   /** Send times of calls in flight. */
   readonly #sent = new WeakMap<VerifyCall | DraftCall, number>();
-  /** Calls that have ended, with their step's index; a finished step takes those up to its own. */
+  /** Ended calls with the index of their step. A finished step takes those up to its own index. */
   #ended: { readonly index: number; readonly record: CallRecord }[] = [];
 
   constructor(id: string, observed: ObservedRequest, onEnd: (trace: RequestTrace) => void) {
-    const { prompt, prediction: _, stopTokens: __, adjustments: ___, ...figures } = observed.request;
     this.id = id;
-    this.modelId = observed.model.modelId;
-    this.request = figures;
-    this.promptTokens = prompt.length;
-    this.traceId = (observed.traceparent || figures.traceparent)?.split('-')[1] ?? '';
+    this.#request = requestFigures(observed);
     this.#startedAt = observed.startedAt;
     this.#onEnd = onEnd;
   }
 
-  /** Microseconds since the request began. */
-  at(time = performance.now()): number {
-    return Math.round((time - this.#startedAt) * 1000);
+  /** Summary for /traces.json. */
+  summary() {
+    const { first_token_us: first, ...totals } = this.#totals;
+    const { completion_tokens: tokens, steps } = totals;
+    const duration = this.duration();
+    return {
+      id: this.id,
+      began: new Date(this.began).toISOString(),
+      ...this.#request,
+      ...totals,
+      tokens_per_step: steps > 0 ? Number((tokens / steps).toFixed(3)) : null,
+      duration_us: duration,
+      first_token_us: first || null,
+      us_per_token: tokens > 0 ? Math.round(duration / tokens) : null,
+      finish: this.finish,
+      error: this.#error,
+    };
+  }
+
+  /** Summary, steps and calls for /traces/{id}.json. */
+  detail() {
+    return {
+      ...this.summary(),
+      opening: this.opening,
+      steps_left_out: this.#totals.steps - this.kept.length,
+      step_list: this.kept.map(({ start, stats, tokens, calls, branch }) => {
+        const figures = { ...stepFigures(stats), start_us: start, step_us: stats.stepMicros };
+        return { ...figures, tokens, branch_taken: branch ?? null, calls };
+      }),
+    };
+  }
+
+  /** Duration of the request so far, or in total once it has ended; microseconds. */
+  duration(): number {
+    return this.finish === 'running' ? this.#at(performance.now()) : this.micros;
   }
 
   opened(service: CallRecord['service'], { at, error }: { at: number; error?: unknown }): void {
     const failure = error === undefined ? {} : { error: toPtpError(error).code };
-    this.opening.push({ service, kind: 'open', ...NO_TIMES, start: 0, micros: this.at(at), ...failure });
+    this.opening.push({ service, kind: 'open', ...NO_TIMES, start_us: 0, us: this.#at(at), ...failure });
   }
 
   stepSent(call: VerifyCall, at: number): void {
@@ -98,14 +121,11 @@ export class RequestTrace implements RequestObserver {
   }
 
   verdictReceived(call: VerifyCall, verdict: Verdict | undefined, at: number): void {
-    if (!verdict) return;
-    const { micros, queueMicros, runMicros, batchSize } = verdict.time;
-    this.#record(call, at, { micros, queueMicros, runMicros, batchSize });
+    if (verdict) this.#record(call, at, timesOf(verdict.time));
   }
 
   draftReceived(call: DraftCall, draft: Draft, at: number): void {
-    const { micros, queueMicros, runMicros, batchSize, branches } = draft;
-    this.#record(call, at, { micros, queueMicros, runMicros, batchSize, branches: branches.length });
+    this.#record(call, at, { ...timesOf(draft), branches: draft.branches.length });
   }
 
   callFailed(call: VerifyCall | DraftCall, error: unknown, at: number): void {
@@ -113,14 +133,15 @@ export class RequestTrace implements RequestObserver {
   }
 
   stepFinished({ stats, tokens, branch, reusedTokens = 0 }: GenerationStep, at: number): void {
-    const now = this.at(at);
-    if (this.steps++ === 0) {
-      this.firstTokenMicros = now;
-      this.cachedTokens = reusedTokens;
+    const now = this.#at(at);
+    const totals = this.#totals;
+    if (totals.steps++ === 0) {
+      totals.first_token_us = now;
+      totals.cached_tokens = reusedTokens;
     }
-    this.tokens += tokens.length;
-    this.drafted += stats.drafted;
-    this.accepted += stats.accepted;
+    totals.completion_tokens += tokens.length;
+    totals.drafted += stats.drafted;
+    totals.accepted += stats.accepted;
     if (this.kept.length >= STEPS_KEPT) return;
     const calls = this.#ended.filter(({ index }) => index <= stats.step).map(({ record }) => record);
     this.#ended = this.#ended.filter(({ index }) => index > stats.step);
@@ -128,26 +149,55 @@ export class RequestTrace implements RequestObserver {
   }
 
   requestFinished({ at, finish, error, isAborted }: RequestOutcome): void {
-    this.micros = this.at(at);
-    if (error !== undefined) this.error = toPtpError(error).code;
-    const failed = this.error !== undefined && this.error !== 'cancelled';
+    this.micros = this.#at(at);
+    this.#error = error === undefined ? null : toPtpError(error).code;
+    const failed = this.#error !== null && this.#error !== 'cancelled';
     // the reader stops at a stop string, which is a normal end
-    this.finish = failed ? 'failed' : this.error || isAborted ? 'cancelled' : (finish ?? 'stop');
+    this.finish = failed ? 'failed' : this.#error || isAborted ? 'cancelled' : (finish ?? 'stop');
     this.#onEnd(this);
   }
 
-  /** A call sent ahead is in flight only from the previous answer on, later than it was sent. */
+  /** Records a call. One that was sent ahead is in flight only from the previous answer on. */
   #record(call: VerifyCall | DraftCall, at: number, reported: Partial<CallRecord>): void {
     if (this.kept.length >= STEPS_KEPT) return;
-    const sent = this.at(this.#sent.get(call));
-    const { micros = this.at(at) - sent } = reported;
-    const [service, block] =
-      call.kind === 'verify'
-        ? (['verifier', call.block.length] as const)
-        : (['drafter', call.tokens.length - call.assumed] as const);
-    const start = Math.max(sent, this.at(at) - micros);
-    const record = { service, kind: call.kind, ...NO_TIMES, ...reported, start, micros, block };
-    if (call.kind === 'redraft' && this.steps === 0) this.opening.push(record);
+    const [sent, now] = [this.#at(this.#sent.get(call) ?? at), this.#at(at)];
+    const { us = now - sent } = reported;
+    const isVerify = call.kind === 'verify';
+    const record: CallRecord = {
+      service: isVerify ? 'verifier' : 'drafter',
+      kind: call.kind,
+      ...NO_TIMES,
+      ...reported,
+      start_us: Math.max(sent, now - us),
+      us,
+      block: isVerify ? call.block.length : call.tokens.length - call.assumed,
+    };
+    if (call.kind === 'redraft' && this.#totals.steps === 0) this.opening.push(record);
     else this.#ended.push({ index: call.step?.index ?? 0, record });
   }
+
+  /** Converts a time to microseconds since the start of the request. */
+  #at(time: number): number {
+    return Math.round((time - this.#startedAt) * 1000);
+  }
+}
+
+/** Returns the figures of a request that are known from its start. */
+function requestFigures({ request, model, traceparent }: ObservedRequest) {
+  const { temperature, topK, topP, minP = 0 } = request.sampling;
+  return {
+    request_id: request.requestId ?? null,
+    trace_id: (traceparent || request.traceparent)?.split('-')[1] || null,
+    model: model.modelId,
+    operation: request.operation ?? 'text_completion',
+    sampling: { temperature, top_k: topK, top_p: topP, min_p: minP },
+    seed: String(request.seed),
+    max_tokens: request.maxTokens,
+    drafting: request.drafting !== false,
+    prompt_tokens: request.prompt.length,
+  };
+}
+
+function timesOf({ micros, queueMicros, runMicros, batchSize }: Omit<Draft, 'branches'>) {
+  return { us: micros, queue_us: queueMicros, run_us: runMicros, batch_size: batchSize };
 }

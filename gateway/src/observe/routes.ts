@@ -1,7 +1,6 @@
 import { PtpError } from '@ptp/protocol/errors';
 import type { FastifyInstance } from 'fastify';
 import { perfettoTrace } from './perfetto.ts';
-import { traceDetail, traceSummary } from './trace-json.ts';
 import type { TraceStore } from './trace-store.ts';
 
 /** Serves /traces.json, /traces/{id}.json and /traces/{id}.perfetto.json for the page at /traces. */
@@ -10,14 +9,18 @@ export function traceRoutes(app: FastifyInstance, store: TraceStore | undefined)
     if (store) return store;
     throw new PtpError('not_found', 'traces are off: set `PTP_TRACES_KEPT` above 0');
   };
-  app.get('/traces.json', async () => ({ traces: kept().list().map(traceSummary) }));
+  app.get('/traces.json', async () => ({
+    traces: kept()
+      .list()
+      .map((trace) => trace.summary()),
+  }));
   app.get('/traces/*', async (request, reply) => {
     const name = (request.params as { '*': string })['*'];
     const [, id = '', perfetto] = /^(\d+)(\.perfetto)?\.json$/.exec(name) ?? [];
     const trace = kept().get(id);
     if (!trace)
       throw new PtpError('not_found', `trace ${JSON.stringify(name.slice(0, 40))} does not exist or is no longer kept`);
-    if (!perfetto) return traceDetail(trace);
+    if (!perfetto) return trace.detail();
     reply.header('content-disposition', `attachment; filename="request-${id}.perfetto.json"`);
     return perfettoTrace(trace);
   });

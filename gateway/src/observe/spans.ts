@@ -9,7 +9,6 @@ import {
   timingAttributes,
   traceparentOf,
 } from '@ptp/service-kit/spans';
-import { committedTokens } from '../decode/block.ts';
 import type { ObservedRequest, RequestObserver, RequestOutcome, StepObserver } from '../decode/observer.ts';
 import type { Draft, DraftCall, StepRef, Verdict, VerifyCall } from '../decode/ports.ts';
 import type { GenerationStep } from '../decode/types.ts';
@@ -57,8 +56,8 @@ class RequestSpans implements RequestObserver {
   /** By index in the request. */
   readonly #steps = new Map<number, Span>();
   readonly #calls = new Map<Call, Span>();
-  /** Tokens committed, kept only to be captured as text. */
-  readonly #committed: number[] = [];
+  /** Tokens of the answer, kept only to be captured as text. */
+  readonly #answer: number[] = [];
 
   constructor(root: Span, request: ObservedRequest, decode: Decode | undefined) {
     this.#root = root;
@@ -82,7 +81,6 @@ class RequestSpans implements RequestObserver {
   verdictReceived(call: VerifyCall, verdict: Verdict | undefined, at: number): void {
     const skipped = { [attribute.skipped]: true };
     this.#end(call, at, verdict ? { [attribute.accepted]: verdict.accepted, ...timings(verdict.time) } : skipped);
-    if (verdict && this.#decode) this.#committed.push(...committedTokens(call.block, verdict));
   }
 
   draftReceived(call: DraftCall, draft: Draft, at: number): void {
@@ -97,7 +95,8 @@ class RequestSpans implements RequestObserver {
     this.#endStep(index, { attributes: { [attribute.skipped]: true } });
   }
 
-  stepFinished({ stats, branch }: GenerationStep, at: number): void {
+  stepFinished({ tokens, stats, branch }: GenerationStep, at: number): void {
+    if (this.#decode) this.#answer.push(...tokens);
     const taken = branch && { [attribute.branchTaken]: branch.accepted, [attribute.branchLength]: branch.length };
     this.#endStep(stats.step, {
       endTime: at,
@@ -124,7 +123,12 @@ class RequestSpans implements RequestObserver {
     for (const index of [...this.#steps.keys()]) {
       this.#endStep(index, index === failed ? { error } : { attributes: { [attribute.skipped]: true } });
     }
-    if (this.#decode) this.#root.setAttribute(attribute.outputMessages, this.#answer(this.#decode));
+    if (this.#decode) {
+      // the full text: the client's text may be cut at a stop string
+      const finish_reason = finish ?? (error === undefined ? 'stop' : 'error');
+      const answer = message('assistant', this.#decode(this.#answer), { finish_reason });
+      this.#root.setAttribute(attribute.outputMessages, answer);
+    }
     endSpan(this.#root, {
       endTime: at,
       ...(error !== undefined && { error }),
@@ -166,14 +170,6 @@ class RequestSpans implements RequestObserver {
     const ended = this.#steps.get(index);
     this.#steps.delete(index);
     if (ended) endSpan(ended, outcome);
-  }
-
-  /** All committed text. Unlike the client's text, it is not cut at a stop string. */
-  #answer(decode: Decode): string {
-    const { request, model } = this.#request;
-    const end = request.ignoreEndOfText ? -1 : this.#committed.indexOf(model.endOfText);
-    const answer = this.#committed.slice(0, end < 0 ? request.maxTokens : Math.min(end, request.maxTokens));
-    return message('assistant', decode(answer), { finish_reason: end < 0 ? 'length' : 'stop' });
   }
 }
 

@@ -5,7 +5,6 @@ import { PairGenerator } from '../../src/decode/generate.ts';
 import type { DraftLimits, GenerationRequest, Generator } from '../../src/decode/types.ts';
 import { perfettoTrace } from '../../src/observe/perfetto.ts';
 import { type RequestTrace, STEPS_KEPT } from '../../src/observe/request-trace.ts';
-import { traceDetail, traceSummary } from '../../src/observe/trace-json.ts';
 import { TraceStore } from '../../src/observe/trace-store.ts';
 import { ScriptedGenerator } from '../testing/scripted-generator.ts';
 
@@ -42,36 +41,37 @@ async function recorded(
   const generator = new PairGenerator(pair.services, limits, [store]);
   const steps = await drain(generator);
   const [trace] = store.list();
-  expect(trace?.steps).toBe(steps);
+  expect(trace?.summary().steps).toBe(steps);
   return trace as RequestTrace;
 }
 
 describe('a recorded request', () => {
   test('has every step with its calls, each inside its step, draft concurrent with verify', async () => {
     const trace = await recorded();
-    expect(trace).toMatchObject({ finish: 'length', tokens: 40, promptTokens: 3 });
-    expect(trace.kept).toHaveLength(trace.steps);
+    const { steps, ...summary } = trace.summary();
+    expect(summary).toMatchObject({ finish: 'length', completion_tokens: 40, prompt_tokens: 3 });
+    expect(trace.kept).toHaveLength(steps);
     let [overlapped, verified] = [0, Number.NEGATIVE_INFINITY];
     for (const { start, stats, calls } of trace.kept) {
       const verifies = calls.filter(({ kind }) => kind === 'verify');
       expect(verifies).toHaveLength(1);
       const [verify] = verifies;
-      expect(verify).toMatchObject({ service: 'verifier', block: stats.drafted, runMicros: stats.verifyRunMicros });
+      expect(verify).toMatchObject({ service: 'verifier', block: stats.drafted, run_us: stats.verifyRunMicros });
       for (const call of calls) {
-        expect(call.queueMicros + call.runMicros).toBeLessThanOrEqual(call.micros);
+        expect(call.queue_us + call.run_us).toBeLessThanOrEqual(call.us);
         // calls and steps are timed independently, which on a busy machine may differ
-        expect(call.start).toBeGreaterThan(start - LATER_MICROS);
-        expect(call.start + call.micros).toBeLessThan(start + stats.stepMicros + LATER_MICROS);
-        expect(call.start).toBeGreaterThanOrEqual(verified);
+        expect(call.start_us).toBeGreaterThan(start - LATER_MICROS);
+        expect(call.start_us + call.us).toBeLessThan(start + stats.stepMicros + LATER_MICROS);
+        expect(call.start_us).toBeGreaterThanOrEqual(verified);
         if (call.kind === 'draft' && verify) {
           overlapped++;
-          expect(call.start).toBeGreaterThanOrEqual(verify.start);
-          expect(call.start).toBeLessThan(verify.start + verify.micros);
+          expect(call.start_us).toBeGreaterThanOrEqual(verify.start_us);
+          expect(call.start_us).toBeLessThan(verify.start_us + verify.us);
         }
-        if (call.kind === 'redraft' && verify) expect(call.start + call.micros).toBeLessThanOrEqual(verify.start);
+        if (call.kind === 'redraft' && verify) expect(call.start_us + call.us).toBeLessThanOrEqual(verify.start_us);
       }
       // the calls of a step follow the verify call of the previous step
-      verified = (verify?.start ?? 0) + (verify?.micros ?? 0);
+      verified = (verify?.start_us ?? 0) + (verify?.us ?? 0);
       expect(calls.some(({ kind }) => kind === 'draft')).toBe(stats.draftMicros > 0);
       expect(calls.some(({ kind }) => kind === 'redraft')).toBe(stats.redraftMicros > 0);
     }
@@ -103,16 +103,16 @@ describe('a recorded request', () => {
     expect(ahead.length).toBeGreaterThan(2);
     const all = trace.kept.flatMap(({ calls }) => calls);
     for (const service of ['verifier', 'drafter']) {
-      const calls = all.filter((call) => call.service === service).sort((a, b) => a.start - b.start);
-      for (const [i, { start }] of calls.entries()) {
+      const calls = all.filter((call) => call.service === service).sort((a, b) => a.start_us - b.start_us);
+      for (const [i, { start_us }] of calls.entries()) {
         const before = calls[i - 1];
         // one after the other, up to delays of a busy machine
-        if (before) expect(start).toBeGreaterThanOrEqual(before.start + before.micros - 20_000);
+        if (before) expect(start_us).toBeGreaterThanOrEqual(before.start_us + before.us - 20_000);
       }
     }
     for (const { stats, calls, branch } of trace.kept) {
       expect(calls.filter(({ kind }) => kind === 'verify')).toHaveLength(1);
-      expect(calls.find(({ kind }) => kind === 'verify')?.runMicros).toBe(stats.verifyRunMicros);
+      expect(calls.find(({ kind }) => kind === 'verify')?.run_us).toBe(stats.verifyRunMicros);
       if (branch) expect(branch.accepted).toBe(stats.accepted);
     }
     const drafted = trace.kept.filter(({ stats }) => stats.draftMicros > 0).length;
@@ -121,7 +121,7 @@ describe('a recorded request', () => {
 
   test('holds neither text nor token ids', async () => {
     const trace = await recorded();
-    for (const value of [trace, traceDetail(trace), perfettoTrace(trace)]) {
+    for (const value of [trace, trace.detail(), perfettoTrace(trace)]) {
       const json = JSON.stringify(value, (_, v) => (typeof v === 'bigint' ? String(v) : v));
       expect(json).not.toMatch(/"(prompt|proposed|text|prediction)"/);
     }
@@ -201,7 +201,7 @@ describe('the store', () => {
     await drain(generator, { ...request, maxTokens: 1000 });
     const [trace] = store.list();
     expect(trace?.kept).toHaveLength(STEPS_KEPT);
-    expect(trace && traceDetail(trace)).toMatchObject({ steps, completion_tokens: steps, steps_left_out: 88 });
+    expect(trace?.detail()).toMatchObject({ steps, completion_tokens: steps, steps_left_out: 88 });
   });
 
   test('records how a request ended', async () => {
@@ -220,7 +220,7 @@ describe('the store', () => {
     await expect(drain(generator)).rejects.toThrow();
     expect(finishes().slice(0, 1)).toEqual(['failed']);
     expect(finishes().at(-1)).toBe('stop');
-    const summaries = store.list().map(traceSummary);
+    const summaries = store.list().map((trace) => trace.summary());
     expect(summaries[0]).toMatchObject({ error: 'internal', request_id: 'req-7', tokens_per_step: 1 });
     expect(JSON.stringify(summaries)).not.toContain('secret');
   });

@@ -50,14 +50,14 @@ export class ScriptedGenerator implements Generator {
   async *generate(request: GenerationRequest, signal: AbortSignal): AsyncGenerator<GenerationStep> {
     const { model } = this;
     const startedAt = performance.now();
-    const observer = startRequest(this.#observers, { request, model, startedAt, traceparent: '' });
+    const notify = startRequest(this.#observers, { request, model, startedAt, traceparent: '' });
     let [finish, tokens]: [GenerationStep['finish'], number] = [undefined, 0];
     let failure = {};
     try {
       for await (const step of this.#steps(request, signal)) {
         finish = step.finish;
         tokens += step.tokens.length;
-        observer.stepFinished(step, performance.now());
+        notify('stepFinished', step, performance.now());
         yield step;
       }
     } catch (error) {
@@ -65,7 +65,7 @@ export class ScriptedGenerator implements Generator {
       throw error;
     } finally {
       const isAborted = !finish && signal.aborted;
-      observer.requestFinished({ at: performance.now(), tokens, isAborted, ...(finish && { finish }), ...failure });
+      notify('requestFinished', { at: performance.now(), tokens, isAborted, ...(finish && { finish }), ...failure });
     }
   }
 
