@@ -2,7 +2,7 @@
 // come from the engine's Philox, which its own tests check against published answers. The sampler's results are computed
 // here a second time, in float64 and straight from the definitions.
 import { writeFileSync } from 'node:fs';
-import { uniform } from '@ptp/engine/sampling/uniforms';
+import { uniforms } from '@ptp/engine/sampling/uniforms';
 
 const SEEDS = [0n, 1n, 42n, 0xffffffffn, 0x100000000n, 0x123456789abcdef0n, 2n ** 64n - 1n];
 const POSITIONS = [0, 1, 2, 255, 65536, 2 ** 32 - 1];
@@ -34,6 +34,9 @@ interface TreeCase extends Conditions {
   kept: number[];
   token: number;
 }
+
+/** Coordinate `d` of one position. */
+const uniform = (seed: bigint, position: number, d = 0) => uniforms(seed, position, 1, d + 1)[d] as number;
 
 function uniformCases() {
   return SEEDS.flatMap((seed) =>
@@ -128,7 +131,7 @@ function shape(logits: number[], { temperature, top_k, top_p }: Conditions): Sha
   return { kept, probabilities };
 }
 
-/** The definition of `pick` in engine/src/sampling/pick.ts, in float64; undefined for a case near a boundary. */
+/** The definition of `pick` in engine/src/testing/reference-sampler.ts, in float64; undefined for a case near a boundary. */
 function pick({ kept, probabilities }: Shaped, u: number): number | undefined {
   const cumulative = kept.map((_, i) => kept.slice(0, i + 1).reduce((sum, id) => sum + at(probabilities, id), 0));
   cumulative[cumulative.length - 1] = 1;

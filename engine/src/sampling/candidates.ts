@@ -110,7 +110,7 @@ function sum(values: readonly number[]): number {
   return values.reduce((total, value) => f32(total + value), 0);
 }
 
-/** `pickTree` of pick.ts, bit for bit, in time that does not grow with the vocabulary. */
+/** `pickTree` of testing/reference-sampler.ts, bit for bit, in time that does not grow with the vocabulary. */
 export function pickTreeSparse(
   u: ArrayLike<number>,
   { ids, probabilities }: SparseDistribution,

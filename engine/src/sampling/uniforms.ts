@@ -57,25 +57,13 @@ export function philox4x32(words: Uint32Array, key0: number, key1: number): void
 }
 
 /**
- * Coordinate `d` of the uniform at `position`: a float32 in [0, 1).
- *
- * @param seed the request's seed, in [0, 2^64)
- * @param position generated tokens before this one, in [0, 2^32)
- * @param d coordinate, >= 0; 0 for pairs with a single u
- * @throws PtpError `invalid_argument` for a seed or position outside its range
- */
-export function uniform(seed: bigint, position: number, d = 0): number {
-  return uniforms(seed, position, 1, d + 1)[d] as number;
-}
-
-/**
  * The uniforms of `count` consecutive positions.
  *
  * @param seed the request's seed, in [0, 2^64)
  * @param firstPosition position of the first row, >= 0
  * @param count rows; firstPosition + count <= 2^32
  * @param dimensions coordinates per position, D >= 1
- * @returns [count * dimensions], row-major: entry `i * dimensions + d` is `uniform(seed, firstPosition + i, d)`
+ * @returns [count * dimensions] in [0, 1), row-major: entry `i * dimensions + d` is coordinate d of position firstPosition + i
  * @throws PtpError `invalid_argument` for a seed or position outside its range
  */
 export function uniforms(seed: bigint, firstPosition: number, count: number, dimensions = 1): Float32Array {

@@ -1,9 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { accept } from '../../src/sampling/accept.ts';
-import { pick } from '../../src/sampling/pick.ts';
-import { uniform } from '../../src/sampling/uniforms.ts';
-import { shape } from '../../src/testing/reference-sampler.ts';
+import { uniforms } from '../../src/sampling/uniforms.ts';
+import { pick, shape } from '../../src/testing/reference-sampler.ts';
 
 const tokens = (length: number) => fc.array(fc.nat(3), { minLength: length, maxLength: length });
 const draftAndPicks = fc.nat(8).chain((n) => fc.tuple(tokens(n), tokens(n + 1)));
@@ -65,5 +64,5 @@ describe('accept', () => {
 function targetPick(seed: bigint, context: readonly number[]): number {
   const [a = 0, b = 0] = context.slice(-2);
   const logits = Float32Array.from({ length: 4 }, (_, id) => ((id * 7 + a * 5 + b * 3) % 4) / 2);
-  return pick(uniform(seed, context.length), shape(logits, { temperature: 0.8, topK: 3, topP: 0.95 }));
+  return pick(uniforms(seed, context.length, 1)[0] as number, shape(logits, { temperature: 0.8, topK: 3, topP: 0.95 }));
 }

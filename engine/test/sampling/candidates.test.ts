@@ -1,9 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { adjustCandidates, type Candidates, pickTreeSparse, shapeCandidates } from '../../src/sampling/candidates.ts';
-import { pickTree } from '../../src/sampling/pick.ts';
 import { uniforms } from '../../src/sampling/uniforms.ts';
-import { adjusted, shape } from '../../src/testing/reference-sampler.ts';
+import { adjusted, pickTree, shape } from '../../src/testing/reference-sampler.ts';
 
 const V = 37;
 const DEPTH = 6;

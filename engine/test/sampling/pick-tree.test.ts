@@ -2,9 +2,8 @@ import { uniformsPerPosition } from '@ptp/protocol/sampling-params';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import vectors from '../../../test/vectors/tree.json' with { type: 'json' };
-import { pickTree } from '../../src/sampling/pick.ts';
 import { uniforms } from '../../src/sampling/uniforms.ts';
-import { shape } from '../../src/testing/reference-sampler.ts';
+import { pickTree, shape } from '../../src/testing/reference-sampler.ts';
 
 const off = { temperature: 1, topK: 0, topP: 1 };
 /** Logits whose softmax is the given distribution. */

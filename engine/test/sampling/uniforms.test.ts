@@ -1,7 +1,10 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import vectors from '../../../test/vectors/uniforms.json' with { type: 'json' };
-import { philox4x32, uniform, uniforms } from '../../src/sampling/uniforms.ts';
+import { philox4x32, uniforms } from '../../src/sampling/uniforms.ts';
+
+/** Coordinate `d` of one position. */
+const uniform = (seed: bigint, position: number, d = 0) => uniforms(seed, position, 1, d + 1)[d] as number;
 
 describe('philox4x32-10', () => {
   // Random123, tests/kat_vectors: counter, key, output.

@@ -7,8 +7,8 @@ Both samplers are exact: with random uniforms they give token t with probability
   where u_d (P(left) + P(right)) < P(left) or P(right) = 0. Two similar distributions pick the same token more often than by
   `cdf`, because a change in one token's probability moves only the borders on its path.
 
-The server (engine/src/sampling/pick.ts) and the exported graph follow the same rules, tested by test/vectors/sampling.json and
-tree.json.
+The reference sampler in engine/src/testing/reference-sampler.ts and the exported graph follow the same rules, tested by
+test/vectors/sampling.json and tree.json.
 """
 
 import torch

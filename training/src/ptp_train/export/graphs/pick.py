@@ -1,6 +1,6 @@
 """Pick as ONNX nodes: from weights [R, V], which need not sum to 1, and uniforms u [R, D] to tokens [R, 1].
 
-The rules are those of model/coordinates.py and engine/src/sampling/pick.ts. No row depends on other rows.
+The rules are those of model/coordinates.py and engine/src/testing/reference-sampler.ts. No row depends on other rows.
 """
 
 import numpy as np
