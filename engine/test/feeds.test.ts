@@ -35,13 +35,13 @@ describe('masks', () => {
 
 describe('feeds', () => {
   test('pack the slots one after another', () => {
-    const feeds = contextFeeds([padded({ past: 3, tokens: [7] }), { past: 0, tokens: [1, 2, 3] }]);
+    const feeds = contextFeeds([padded({ at: 3, tokens: [7] }), { at: 0, tokens: [1, 2, 3] }]);
     expect(feeds.ids).toMatchObject({ dims: [1, 5], data: BigInt64Array.of(7n, 0n, 1n, 2n, 3n) });
     expect(feeds.pos?.data).toEqual(BigInt64Array.of(3n, 4n, 0n, 1n, 2n));
     expect(feeds.splits?.data).toEqual(BigInt64Array.of(2n, 3n));
     expect(feeds.mask_0?.dims).toEqual([2, 5]);
     expect(feeds.mask_1?.dims).toEqual([3, 3]);
-    expect(contextFeeds([{ past: 0, tokens: [1, 2] }])).not.toHaveProperty('splits');
+    expect(contextFeeds([{ at: 0, tokens: [1, 2] }])).not.toHaveProperty('splits');
   });
 
   test('request at least two picks', () => {

@@ -1,27 +1,20 @@
-import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import { type BlockCheck, checkedLength, type DraftOutput, type DraftSlot } from '../types.ts';
-import { type GraphIo, idleContext, idleSampling, paddedLength } from './context-feeds.ts';
-import { type Feeds, float32, floatResult, floatsOf, int64, intResult, intsOf } from './tensors.ts';
+import { type GraphIo, idleContext, idleSampling, paddedLength, samplingFeeds } from './context-feeds.ts';
+import { type Feeds, float32, floatResult, int64, intResult, intsOf } from './tensors.ts';
 
 /** One slot's part of a run that checks blocks. */
-export interface CheckPart extends BlockCheck {
-  /** Rows of context before the slot's own tokens. */
-  readonly at: number;
-  readonly tokens: readonly number[];
-  readonly sampling: SamplingParams;
-}
+export type CheckPart = BlockCheck & Pick<DraftSlot, 'at' | 'tokens' | 'sampling'>;
 
 /**
- * A drafter that checks blocks.
+ * Returns the inputs and outputs of a drafter that checks blocks.
  *
- * @param dimensions D, uniforms per position
+ * @param dimensions D, number of uniforms per position
  */
 export function checkIo(dimensions: number): GraphIo<DraftSlot, DraftOutput> {
   return {
-    feeds(slots, graphSlots) {
-      const idle = { at: 0, tokens: idleContext.tokens, sampling: idleSampling, ...idleCheck(dimensions) };
-      const parts: CheckPart[] = slots.map((slot) => ({ ...slot, ...(slot.check ?? idleCheck(dimensions)) }));
-      while (parts.length < graphSlots) parts.push(idle);
+    idle: { ...idleContext, sampling: idleSampling, branches: [] },
+    feeds(slots) {
+      const parts = slots.map((slot) => ({ ...slot, ...(slot.check ?? idleCheck(dimensions)) }));
       return checkFeeds(parts, dimensions);
     },
     outputs(slots, results) {
@@ -33,33 +26,30 @@ export function checkIo(dimensions: number): GraphIo<DraftSlot, DraftOutput> {
       return slots.map(({ check }, i) => {
         if (!check) return { branches: [] };
         const [start, end] = [i * steps, i * steps + checkedLength(check, dimensions) - 1];
-        return {
-          branches: [
-            {
-              accepted: accepted[i] ?? 0,
-              tokens: Int32Array.of(first[i] ?? 0, ...ids.subarray(start, end)),
-              // The first token is the target's own, up to rounding in the drafter's copy of the target.
-              confidences: Float32Array.of(1, ...confidences.subarray(start, end)),
-            },
-          ],
+        const branch = {
+          accepted: accepted[i] ?? 0,
+          tokens: Int32Array.of(first[i] ?? 0, ...ids.subarray(start, end)),
+          // The first token is the target's own, up to rounding in the drafter's copy of the target.
+          confidences: Float32Array.of(1, ...confidences.subarray(start, end)),
         };
+        return { branches: [branch] };
       });
     },
   };
 }
 
-/** The check of a slot that only reads, or that no sequence uses: the graph drafts at least one token. */
+/** Returns the check of a prefill or idle slot: the graph drafts at least one token for each slot. */
 export function idleCheck(dimensions: number): BlockCheck {
   return { block: 0, u: new Float32Array(dimensions) };
 }
 
 /**
- * Feeds of the check and of the drafting after it: check_rows, check_tokens [B, C]; visible [B, 1]; uniforms [B, C + K,
- * D]; steps [1]; the sampling conditions [B, 1]. See `feature_graph` in training/src/ptp_train/export.
+ * Builds the feeds of the check and of the drafting after it: check_rows, check_tokens [B, C]; visible [B, 1]; uniforms
+ * [B, C + K, D]; steps [1]; the sampling parameters [B, 1]. See `feature_graph` in training/src/ptp_train/export.
  */
 export function checkFeeds(parts: readonly CheckPart[], dimensions: number): Feeds {
   const columns = 1 + Math.max(...parts.map(({ block }) => block));
-  // The check itself yields the first drafted token.
+  // The check already yields the first drafted token.
   const steps = Math.max(1, ...parts.map((part) => checkedLength(part, dimensions) - 1));
   const rows: number[] = [];
   const tokens: number[] = [];
@@ -84,9 +74,6 @@ export function checkFeeds(parts: readonly CheckPart[], dimensions: number): Fee
     visible: intsOf(parts, ({ at, tokens: own, block }) => at + own.length - block, column),
     uniforms: float32(uniforms, [parts.length, columns + steps, dimensions]),
     steps: int64([steps]),
-    'sampling.temperature': floatsOf(parts, ({ sampling }) => sampling.temperature, column),
-    'sampling.top_p': floatsOf(parts, ({ sampling }) => sampling.topP, column),
-    'sampling.min_p': floatsOf(parts, ({ sampling }) => sampling.minP ?? 0, column),
-    'sampling.top_k': intsOf(parts, ({ sampling }) => sampling.topK, column),
+    ...samplingFeeds(parts, column, 'sampling.'),
   };
 }

@@ -1,55 +1,59 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import type { ContextSlot } from '../types.ts';
-import { type Feeds, float32, int64, type Results } from './tensors.ts';
+import { type Feeds, float32, floatsOf, int64, intsOf, type Results } from './tensors.ts';
 
-/** The inputs and outputs that a kind of graph has besides those of the context and its caches. */
+/** Inputs and outputs that a graph has in addition to those of the context and its caches. */
 export interface GraphIo<Slot extends ContextSlot, Output> {
+  /** Slot for a place of the graph that no sequence uses. */
+  readonly idle: Slot;
   /**
-   * @param graphSlots slots of the graph, at least `slots.length`
-   * @param cachedTokens the token of each cache row of a sequence
+   * Builds the inputs.
+   *
+   * @param slots one for each place of the graph
+   * @param cachedTokens returns the token of each cache row of a slot's sequence
    */
-  feeds(slots: readonly Slot[], graphSlots: number, cachedTokens: (slot: Slot) => Int32Array): Feeds;
+  feeds(slots: readonly Slot[], cachedTokens: (slot: Slot) => Int32Array | undefined): Feeds;
+  /** Reads the outputs; the results of idle slots follow those of `slots` and are ignored. */
   outputs(slots: readonly Slot[], results: Results): Output[];
 }
 
-/** Tokens of one slot, behind `past` rows of its cache. */
-export interface Context {
-  readonly past: number;
-  readonly tokens: readonly number[];
-}
+/** New tokens of one slot and the cache row at which they start. */
+export type Context = Pick<ContextSlot, 'at' | 'tokens'>;
 
-/** Tokens of a slot in the graph, at least 2: for a single row, onnxruntime uses kernels that round differently. */
+/** Returns a slot's number of tokens in the graph, at least 2: for a single row, onnxruntime uses kernels that round differently. */
 export function paddedLength({ tokens }: Pick<Context, 'tokens'>): number {
   return Math.max(2, tokens.length);
 }
 
 /** Pads a slot to 2 tokens. The padding comes last, so no other token attends to it; its own results are discarded. */
-export function padded({ past, tokens }: Context): Context {
-  return tokens.length > 1 ? { past, tokens } : { past, tokens: [tokens[0] ?? 0, 0] };
+export function padded({ at, tokens }: Context): Context {
+  return tokens.length > 1 ? { at, tokens } : { at, tokens: [tokens[0] ?? 0, 0] };
 }
 
-/** Occupies a slot of the graph that no sequence uses. */
-export const idleContext: Context = { past: 0, tokens: [0, 0] };
+/** Context of an idle slot. */
+export const idleContext: ContextSlot = { sequence: -1, at: 0, tokens: [0, 0] };
 
-/** Conditions of rows and slots whose results are discarded. */
+/** Sampling parameters of rows and slots whose results are discarded. */
 export const idleSampling: SamplingParams = { temperature: 0, topK: 0, topP: 1 };
 
 /**
- * Feeds of the packed context tokens: ids, pos, splits, mask_{i}. See `target_graph` in training/src/ptp_train/export.
+ * Builds the feeds of the packed context tokens: ids, pos, splits, mask_{i}. See `target_graph` in
+ * training/src/ptp_train/export.
  */
 export function contextFeeds(slots: readonly Context[]): Feeds {
-  const ids = slots.flatMap((slot) => slot.tokens);
-  const positions = slots.flatMap(({ past, tokens }) => tokens.map((_, i) => past + i));
+  const ids = slots.flatMap(({ tokens }) => tokens);
+  const positions = slots.flatMap(({ at, tokens }) => tokens.map((_, i) => at + i));
   const feeds: Feeds = { ids: int64(ids, [1, ids.length]), pos: int64(positions, [1, ids.length]) };
-  for (const [i, { past, tokens }] of slots.entries()) {
-    feeds[`mask_${i}`] = float32(causalMask(past, tokens.length), [tokens.length, past + tokens.length]);
+  for (const [i, { at, tokens }] of slots.entries()) {
+    feeds[`mask_${i}`] = float32(causalMask(at, tokens.length), [tokens.length, at + tokens.length]);
   }
-  if (slots.length > 1) feeds.splits = int64(slots.map((slot) => slot.tokens.length));
+  if (slots.length > 1) feeds.splits = int64(slots.map(({ tokens }) => tokens.length));
   return feeds;
 }
 
 /**
- * [length, past + length], 0 where a token attends to another, -Infinity elsewhere: all of the past, and up to itself.
+ * Builds the mask [length, past + length] of a slot's tokens: 0 for all past rows and the slot's tokens up to the
+ * attending one, -Infinity elsewhere.
  */
 export function causalMask(past: number, length: number): Float32Array {
   const width = past + length;
@@ -58,4 +62,18 @@ export function causalMask(past: number, length: number): Float32Array {
     mask.fill(Number.NEGATIVE_INFINITY, row * width + past + row + 1, (row + 1) * width);
   }
   return mask;
+}
+
+/** Builds the feeds of sampling parameters, one row per item. */
+export function samplingFeeds(
+  items: readonly { readonly sampling: SamplingParams }[],
+  dims: readonly number[],
+  prefix = '',
+): Feeds {
+  return {
+    [`${prefix}temperature`]: floatsOf(items, ({ sampling }) => sampling.temperature, dims),
+    [`${prefix}top_p`]: floatsOf(items, ({ sampling }) => sampling.topP, dims),
+    [`${prefix}min_p`]: floatsOf(items, ({ sampling }) => sampling.minP ?? 0, dims),
+    [`${prefix}top_k`]: intsOf(items, ({ sampling }) => sampling.topK, dims),
+  };
 }

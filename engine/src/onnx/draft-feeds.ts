@@ -1,6 +1,6 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import { type BranchRequest, branchLength, type DraftOutput, type DraftSlot } from '../types.ts';
-import { type GraphIo, idleContext, idleSampling, paddedLength } from './context-feeds.ts';
+import { type GraphIo, idleContext, idleSampling, paddedLength, samplingFeeds } from './context-feeds.ts';
 import { concatenated, type Feeds, float32, floatResult, floatsOf, int64, intResult, intsOf } from './tensors.ts';
 
 /** One slot's part of a draft. */
@@ -21,9 +21,9 @@ export interface DraftPart {
  */
 export function branchIo(dimensions: number): GraphIo<DraftSlot, DraftOutput> {
   return {
-    feeds(slots, graphSlots, cachedTokens) {
+    idle: { ...idleContext, sampling: idleSampling, branches: [] },
+    feeds(slots, cachedTokens) {
       const parts = slots.map((slot) => draftPart(slot, cachedTokens(slot), dimensions));
-      while (parts.length < graphSlots) parts.push(idlePart(paddedLength(idleContext), dimensions));
       return draftFeeds(parts, dimensions);
     },
     outputs(slots, results) {
@@ -44,12 +44,12 @@ export function branchIo(dimensions: number): GraphIo<DraftSlot, DraftOutput> {
 }
 
 /** A slot's branches with the token before each, which is new or in the cache. */
-function draftPart(slot: DraftSlot, cachedTokens: Int32Array, dimensions: number): DraftPart {
+function draftPart(slot: DraftSlot, cachedTokens: Int32Array | undefined, dimensions: number): DraftPart {
   const context = slot.at + paddedLength(slot);
   if (slot.branches.length === 0) return idlePart(context, dimensions);
   const branches = slot.branches.map((branch) => {
     const index = branch.visible - 1;
-    const last = index < slot.at ? cachedTokens[index] : slot.tokens[index - slot.at];
+    const last = index < slot.at ? cachedTokens?.[index] : slot.tokens[index - slot.at];
     return { ...branch, last: last ?? 0 };
   });
   return { context, sampling: slot.sampling, branches };
@@ -74,17 +74,19 @@ export function draftFeeds(parts: readonly DraftPart[], dimensions: number): Fee
       return { position: visible - 1 + i, last, first: first ? 1 : 0, excluded: first ? excluded : -1, sampling };
     }),
   );
-  const us = branches.map(({ u }) => u);
   const flat = [1, positions.length];
   const column = [1, positions.length, 1];
   const feeds: Feeds = {
-    u: concatenated(us, [1, positions.length, dimensions]),
+    u: concatenated(
+      branches.map(({ u }) => u),
+      [1, positions.length, dimensions],
+    ),
     upos: intsOf(positions, ({ position }) => position, flat),
     last: intsOf(positions, ({ last }) => last, flat),
     first: floatsOf(positions, ({ first }) => first, column),
     excluded: intsOf(positions, ({ excluded }) => excluded, flat),
-    temperature: floatsOf(positions, ({ sampling }) => sampling.temperature, column),
-    top_p: floatsOf(positions, ({ sampling }) => sampling.topP, column),
+    ...samplingFeeds(positions, column),
+    // These graphs take top_k as float32.
     top_k: floatsOf(positions, ({ sampling }) => sampling.topK, column),
     ...gridFeeds(lengths),
   };

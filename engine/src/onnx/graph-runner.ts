@@ -1,6 +1,6 @@
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import type { ContextSlot, SequenceId } from '../types.ts';
-import { contextFeeds, type GraphIo, idleContext, padded, paddedLength } from './context-feeds.ts';
+import { contextFeeds, type GraphIo, padded, paddedLength } from './context-feeds.ts';
 import { SequenceCache } from './kv-cache.ts';
 import type { OnnxModel } from './model.ts';
 import { type Feeds, float32, floatResult, type Results } from './tensors.ts';
@@ -42,19 +42,18 @@ export class GraphRunner {
   /** Runs the smallest graph that fits and appends the new rows to the caches. */
   async run<Slot extends ContextSlot, Output>(
     slots: readonly Slot[],
-    { feeds, outputs }: GraphIo<Slot, Output>,
+    { idle, feeds, outputs }: GraphIo<Slot, Output>,
   ): Promise<Output[]> {
     const graph = this.#graphs.find((candidate) => candidate.slots >= slots.length);
     if (!graph) throw new RangeError(`no graph for ${slots.length} slots`);
     for (const { sequence, at, tokens } of slots) this.cacheOf(sequence).prepare(at, tokens.length);
 
-    const contexts = slots.map(({ at, tokens }) => padded({ past: at, tokens }));
-    while (contexts.length < graph.slots) contexts.push(idleContext);
+    const all = [...slots, ...Array<Slot>(graph.slots - slots.length).fill(idle)];
     const results: Results = await graph.session.run(
       tensorsFor(graph.session, {
-        ...contextFeeds(contexts),
-        ...this.#pastFeeds(slots, graph.slots),
-        ...feeds(slots, graph.slots, ({ sequence }) => this.cacheOf(sequence).tokens),
+        ...contextFeeds(all.map(padded)),
+        ...this.#pastFeeds(all),
+        ...feeds(all, ({ sequence }) => this.caches.get(sequence)?.tokens),
       }),
     );
     this.#append(slots, results);
@@ -76,12 +75,11 @@ export class GraphRunner {
   }
 
   /** pk{layer}_{slot} and pv{layer}_{slot}: views of the caches, empty for idle slots. */
-  #pastFeeds(slots: readonly ContextSlot[], graphSlots: number): Feeds {
+  #pastFeeds(slots: readonly ContextSlot[]): Feeds {
     const feeds: Feeds = {};
     const nothing = new Float32Array();
-    for (let slot = 0; slot < graphSlots; slot++) {
-      const used = slots[slot];
-      const cache = used && this.cacheOf(used.sequence);
+    for (const [slot, { sequence }] of slots.entries()) {
+      const cache = this.caches.get(sequence);
       const dims = [1, cache?.rows ?? 0, this.#model.rowWidth];
       for (let layer = 0; layer < this.#model.layers; layer++) {
         feeds[`pk${layer}_${slot}`] = float32(cache?.past('keys', layer) ?? nothing, dims);

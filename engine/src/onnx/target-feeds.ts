@@ -1,18 +1,8 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import { type Adjustment, isAllowed } from '../sampling/adjust.ts';
 import type { TargetOutput, TargetSlot } from '../types.ts';
-import { type GraphIo, idleSampling, paddedLength } from './context-feeds.ts';
-import {
-  concatenated,
-  type Feeds,
-  float32,
-  floatResult,
-  floatsOf,
-  int64,
-  intResult,
-  intsOf,
-  type Results,
-} from './tensors.ts';
+import { type GraphIo, idleContext, idleSampling, paddedLength, samplingFeeds } from './context-feeds.ts';
+import { concatenated, type Feeds, float32, floatResult, int64, intResult, intsOf, type Results } from './tensors.ts';
 
 /** A token after which the target picks the next one. */
 export interface Pick {
@@ -32,6 +22,7 @@ export interface Pick {
  */
 export function targetIo(dimensions: number, vocabulary: number): GraphIo<TargetSlot, TargetOutput> {
   return {
+    idle: idleContext,
     feeds: (slots) => ({
       ...pickFeeds(picksOf(slots, dimensions), dimensions, vocabulary),
       top_count: int64([mostTops(slots)]),
@@ -69,13 +60,9 @@ export function pickFeeds(picks: readonly Pick[], dimensions: number, vocabulary
   const ignored: Pick = { row: 0, sampling: idleSampling, u: new Float32Array(dimensions) };
   const rows = [...picks, ignored, ignored].slice(0, Math.max(2, picks.length));
   const us = rows.map(({ u }) => u);
-  const column = [rows.length, 1];
   return {
     rows: intsOf(rows, ({ row }) => row),
-    temperature: floatsOf(rows, ({ sampling }) => sampling.temperature, column),
-    top_k: intsOf(rows, ({ sampling }) => sampling.topK, column),
-    top_p: floatsOf(rows, ({ sampling }) => sampling.topP, column),
-    min_p: floatsOf(rows, ({ sampling }) => sampling.minP ?? 0, column),
+    ...samplingFeeds(rows, [rows.length, 1]),
     u: concatenated(us, [rows.length, dimensions]),
     ...adjustFeeds(rows, vocabulary),
   };
@@ -105,28 +92,18 @@ function targetOutputs(slots: readonly TargetSlot[], results: Results): TargetOu
   const width = mostTops(slots);
   const topIds = width > 0 ? intResult(results, 'top_id') : new Int32Array();
   const topLogProbabilities = floatResult(results, 'top_logprob');
-  let start = 0;
+  let row = 0;
   return slots.map(({ tokens, sampling, topCount = 0 }) => {
-    const rows = { start, end: start + (sampling ? tokens.length : 0) };
-    const { end } = rows;
-    start = end;
+    const own = Array.from({ length: sampling ? tokens.length : 0 }, () => row++);
+    // The first `topCount` of the `width` columns, row by row.
+    const tops = own.flatMap((r) => Array.from({ length: topCount }, (_, column) => r * width + column));
     return {
-      picks: picks.slice(rows.start, end),
-      logProbabilities: logProbabilities.slice(rows.start, end),
+      picks: Int32Array.from(own, (r) => picks[r] as number),
+      logProbabilities: Float32Array.from(own, (r) => logProbabilities[r] as number),
       ...(topCount > 0 && {
-        topIds: Int32Array.from(firstColumns(topIds, width, topCount, rows)),
-        topLogProbabilities: Float32Array.from(firstColumns(topLogProbabilities, width, topCount, rows)),
+        topIds: Int32Array.from(tops, (i) => topIds[i] as number),
+        topLogProbabilities: Float32Array.from(tops, (i) => topLogProbabilities[i] as number),
       }),
     };
   });
-}
-
-/** The first `count` of `width` columns, row by row. */
-function* firstColumns(
-  data: Int32Array | Float32Array,
-  width: number,
-  count: number,
-  { start, end }: { start: number; end: number },
-): Generator<number> {
-  for (let row = start; row < end; row++) yield* data.subarray(row * width, row * width + count);
 }
