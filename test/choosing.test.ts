@@ -5,7 +5,7 @@ import { GrammarCache } from '../gateway/src/grammar/cache.ts';
 import type { OutputConstraint } from '../gateway/src/grammar/types.ts';
 import { generateChoices, newUsage } from '../gateway/src/openai/choices.ts';
 import { constraintOf } from '../gateway/src/openai/output-format.ts';
-import { type ToolUse, toolConstraint } from '../gateway/src/openai/tools.ts';
+import { type ToolUse, withToolConstraint } from '../gateway/src/openai/tools.ts';
 import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
 import { stepsOf, tokensOf } from './generated.ts';
 import { TestPair } from './test-pair.ts';
@@ -77,9 +77,9 @@ const features: Record<string, () => Partial<GenerationRequest>> = {
   }),
   json_object: () => inForm(constraintOf({ type: 'json_object' }, null)),
   regex: () => inForm(constraintOf(null, { regex: '[a-f]{2,9}(, [a-f]{2,9})*' })),
-  'tools, required': () => inForm(toolConstraint({ ...tools, choice: 'required' }, () => 'parameters')),
+  'tools, required': () => inForm(withToolConstraint(undefined, { ...tools, choice: 'required' }, () => 'parameters')),
   'tools, auto': () => ({
-    ...inForm(toolConstraint(tools, () => 'parameters')),
+    ...inForm(withToolConstraint(undefined, tools, () => 'parameters')),
     ...adjust({ logitBias: new Map(tokenizer.encode('<tool_call>').map((id) => [id, 8])) }),
   }),
 };

@@ -56,24 +56,9 @@ export type Schema = z.infer<typeof keywords>;
 
 /** Keywords that are not supported with any value. */
 const UNSUPPORTED = [
-  'not',
-  'if',
-  'then',
-  'else',
-  'patternProperties',
-  'propertyNames',
-  'minProperties',
-  'maxProperties',
-  'contains',
-  'minContains',
-  'maxContains',
-  'dependentRequired',
-  'dependentSchemas',
-  'dependencies',
-  'unevaluatedItems',
-  'additionalItems',
-  '$dynamicRef',
-  '$recursiveRef',
+  ...['not', 'if', 'then', 'else', 'dependencies', 'dependentRequired', 'dependentSchemas'],
+  ...['patternProperties', 'propertyNames', 'minProperties', 'maxProperties'],
+  ...['contains', 'minContains', 'maxContains', 'additionalItems', 'unevaluatedItems', '$dynamicRef', '$recursiveRef'],
 ];
 /** Keywords that are supported only with a false value. */
 const FALSE_ONLY = ['uniqueItems', 'unevaluatedProperties'];

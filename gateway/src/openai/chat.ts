@@ -7,10 +7,10 @@ import { type ChoiceFormat, ChoicesWriter, type Format } from './choices-writer.
 import { chatLogprobs, type TokenLogprob } from './logprobs.ts';
 import { conversation, messageList } from './messages.ts';
 import { choiceRequests } from './prompt.ts';
-import { choiceFields, commonRequest, sharedFields, singleConstraint, topLogprobs } from './request.ts';
+import { choiceFields, commonRequest, sharedFields, topLogprobs } from './request.ts';
 import { type EndpointParts, respond } from './respond.ts';
 import { type CallPiece, ToolCallReader } from './tool-calls.ts';
-import { toolChoice, toolConstraint, tools, toolUseOf } from './tools.ts';
+import { toolChoice, tools, toolUseOf, withToolConstraint } from './tools.ts';
 
 /** Body of POST /v1/chat/completions. */
 export const chatBody = object({
@@ -25,7 +25,7 @@ export const chatBody = object({
   parallel_tool_calls: boolean.nullish(),
 });
 
-/** POST /v1/chat/completions (https://platform.openai.com/docs/api-reference/chat). */
+/** Serves POST /v1/chat/completions (https://platform.openai.com/docs/api-reference/chat). */
 export function chatRoute(app: FastifyInstance, parts: EndpointParts): void {
   const { tokenizer, generator, chatTemplate } = parts;
   const { model } = generator;
@@ -44,25 +44,25 @@ export function chatRoute(app: FastifyInstance, parts: EndpointParts): void {
   });
 }
 
-/** @throws PtpError `invalid_argument` naming field, limit and value; `not_found` for another model */
+/**
+ * Validates the body of a chat request.
+ *
+ * @throws PtpError `invalid_argument`, naming field, limit and value; `not_found` for another model
+ */
 function parseChat(given: unknown, model: ModelInfo) {
   const body = parseBody(chatBody, given, unsupportedInChat);
   const messages = conversation(body.messages);
   const request = commonRequest(body, body.max_completion_tokens ?? body.max_tokens, model);
   const tops = body.top_logprobs ?? 0;
   if (tops > 0 && !body.logprobs) throw invalidField('top_logprobs', 'absent or 0 unless `logprobs` is true', tops);
-  const choice = body.tool_choice;
-  const toolUse = toolUseOf(
-    body.tools?.map((tool) => tool.function),
-    typeof choice === 'object' && choice ? { name: choice.function.name } : choice,
-    body.parallel_tool_calls ?? true,
-  );
-  const called = toolUse && toolConstraint(toolUse, (i) => `tools[${i}].function.parameters`);
-  const constraint = singleConstraint(request.constraint, called);
+  const functions = body.tools?.map((tool) => tool.function);
+  const choice = typeof body.tool_choice === 'object' ? body.tool_choice?.function : body.tool_choice;
+  const toolUse = toolUseOf(functions, choice, body.parallel_tool_calls);
+  const constraint = withToolConstraint(request.constraint, toolUse, (i) => `tools[${i}].function.parameters`);
   return { ...request, constraint, logprobs: body.logprobs ? tops : undefined, messages, toolUse };
 }
 
-/** @param withTools splits tool calls off the text */
+/** @param withTools true if the answer may contain tool calls, which are then separated from its text */
 function chatFormat(withTools: boolean): Format {
   return {
     idPrefix: 'chatcmpl-',
@@ -89,15 +89,12 @@ class ChatChoice implements ChoiceFormat {
     if (withTools) this.#reader = new ToolCallReader();
   }
 
-  piece(text: string, tokens?: readonly TokenLogprob[]): object {
-    if (!this.#reader) {
-      this.#content += text;
-      return chunk({ content: text }, tokens);
-    }
-    const { text: content, calls } = this.#reader.push(text);
-    this.#content += content;
+  piece(raw: string, tokens?: readonly TokenLogprob[]): object {
+    const { text, calls } = this.#reader?.push(raw) ?? { text: raw, calls: [] };
+    this.#content += text;
+    const content = (!this.#reader || text !== '') && { content: text };
     const toolCalls = calls.length > 0 && { tool_calls: calls.map((piece) => this.#addCall(piece)) };
-    return chunk({ ...(content !== '' && { content }), ...toolCalls }, tokens);
+    return chunk({ ...content, ...toolCalls }, tokens);
   }
 
   last(finish: string): object {
@@ -114,7 +111,7 @@ class ChatChoice implements ChoiceFormat {
     return { message, logprobs: chatLogprobs(tokens), finish_reason: this.#finish };
   }
 
-  /** @returns the piece as a stream reports it */
+  /** Adds a piece to its call, and returns the entry for the chunk of a stream. */
   #addCall({ index, id, name, arguments: text }: CallPiece): object {
     const call = this.#calls[index];
     if (call) {

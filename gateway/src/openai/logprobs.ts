@@ -57,11 +57,14 @@ export class Logprobs {
   }
 }
 
+/** Returns tokens as chat and responses list them. */
+export function logprobEntries(tokens: readonly TokenLogprob[]): object[] {
+  return tokens.map(({ offset: _, top, ...entry }) => ({ ...entry, top_logprobs: top }));
+}
+
 /** `logprobs` of the chat API. */
 export function chatLogprobs(tokens: readonly TokenLogprob[] | undefined): object | null {
-  return tokens
-    ? { content: tokens.map(({ offset, top, ...entry }) => ({ ...entry, top_logprobs: top })), refusal: null }
-    : null;
+  return tokens ? { content: logprobEntries(tokens), refusal: null } : null;
 }
 
 /** `logprobs` of the completions API, whose alternatives include the chosen token. */

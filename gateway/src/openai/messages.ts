@@ -49,12 +49,17 @@ export function conversation(messages: z.infer<typeof messageList>): ChatMessage
       arguments: parseArguments(call.function.arguments, `${at}.tool_calls[${n}].function.arguments`),
     }));
     return {
-      role: role === 'developer' ? 'system' : role,
+      role: templateRole(role),
       content: joinText(content ?? ''),
       ...(toolCalls?.length && { toolCalls }),
       ...(toolCallId != null && { toolCallId }),
     };
   });
+}
+
+/** Returns the role by which chat templates know a message: `developer` means `system`. */
+export function templateRole<Role extends string>(role: Role): Exclude<Role, 'developer'> | 'system' {
+  return role === 'developer' ? 'system' : (role as Exclude<Role, 'developer'>);
 }
 
 export function joinText(content: string | readonly { text: string }[]): string {

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import manifest from '../../package.json' with { type: 'json' };
 import { chatBody } from './chat.ts';
 import { completionBody } from './completions.ts';
-import { responsesBody } from './responses-request.ts';
+import { responsesBody } from './responses.ts';
 import { detokenizeBody, tokenizeBody } from './token-routes.ts';
 
 /** Endpoints with a body: a summary, and the schema that checks the body. */
@@ -51,22 +51,10 @@ export function openApi(): object {
 
 const json = (schema: object) => ({ 'application/json': { schema } });
 
-const error = {
-  type: 'object',
-  required: ['error'],
-  properties: {
-    error: {
-      type: 'object',
-      required: ['message', 'type', 'param', 'code'],
-      properties: {
-        message: { type: 'string' },
-        type: { type: 'string' },
-        param: { type: ['string', 'null'] },
-        code: { type: ['string', 'null'] },
-      },
-    },
-  },
-};
+const nullable = z.string().nullable();
+const error = z.toJSONSchema(
+  z.object({ error: z.object({ message: z.string(), type: z.string(), param: nullable, code: nullable }) }),
+);
 
 const responses = {
   200: { description: 'The answer as JSON, or as server-sent events if `stream` is true' },

@@ -53,21 +53,20 @@ export function constraintOf(
   format: z.infer<typeof responseFormat> | null | undefined,
   structured: z.infer<typeof structuredOutputs> | null | undefined,
 ): OutputConstraint | undefined {
-  const formatted = format && format.type !== 'text';
+  const schema = format?.type === 'json_schema' ? format.json_schema.schema : undefined;
+  const formatted = format && formatConstraint(format, schema, 'response_format.json_schema.schema');
   if (formatted && structured) throw invalidField('structured_outputs', 'absent with `response_format`', structured);
-  if (formatted) {
-    const schema = format.type === 'json_schema' ? format.json_schema.schema : undefined;
-    return jsonConstraint(format, schema, 'response_format.json_schema.schema');
-  }
+  if (formatted) return formatted;
   return structured ? { grammar: structuredGrammar(structured), key: JSON.stringify(structured) } : undefined;
 }
 
 /** @param field the request field of the schema, for errors */
-export function jsonConstraint(
-  format: { readonly type: 'json_object' | 'json_schema' },
+export function formatConstraint(
+  format: { readonly type: 'text' | 'json_object' | 'json_schema' },
   schema: unknown,
   field: string,
-): OutputConstraint {
+): OutputConstraint | undefined {
+  if (format.type === 'text') return undefined;
   const grammar = format.type === 'json_schema' ? jsonSchemaGrammar(schema, field) : jsonObject;
   return { grammar, key: JSON.stringify(format) };
 }

@@ -3,7 +3,6 @@ import { PtpError } from '@ptp/protocol/errors';
 import { invalidField } from '@ptp/protocol/validation';
 import { z } from 'zod';
 import type { DraftOverrides, ModelInfo } from '../decode/types.ts';
-import type { OutputConstraint } from '../grammar/types.ts';
 import { DRAFT_MODES, LONGEST_DRAFT } from '../settings.ts';
 import { boolean, integer, object, positive, text } from '../validation.ts';
 import { content, joinText } from './messages.ts';
@@ -104,17 +103,6 @@ export function commonRequest(body: CommonBody, maxTokens: number | null | undef
 /** A random seed, for requests that give none. */
 export function randomSeed(): bigint {
   return randomBytes(8).readBigUInt64LE();
-}
-
-/** @throws PtpError `invalid_argument` if a response format and tools would each constrain the answer */
-export function singleConstraint(
-  format: OutputConstraint | undefined,
-  tools: OutputConstraint | undefined,
-): OutputConstraint | undefined {
-  if (format && tools) {
-    throw invalidField('tools', 'absent with a response format, unless `tool_choice` is none', 'both');
-  }
-  return tools ?? format;
 }
 
 /** @throws PtpError `not_found` unless `name` is the served model's id or the alias `default` */

@@ -1,8 +1,8 @@
 import { openAiError } from '../http/errors.ts';
 import { newId } from '../http/ids.ts';
 import type { ChoiceDelta } from './choices.ts';
-import type { TokenLogprob } from './logprobs.ts';
-import type { ResponsesRequest } from './responses-request.ts';
+import { logprobEntries } from './logprobs.ts';
+import type { ResponsesRequest } from './responses.ts';
 import type { ResponseWriter, Run, ServerEvent } from './stream.ts';
 import { type CallPiece, ToolCallReader } from './tool-calls.ts';
 
@@ -55,7 +55,7 @@ export class ResponsesWriter implements ResponseWriter {
     const hasContent = delta !== '' || tokens.length > 0 || trace !== undefined;
     if (hasContent && (calls.length === 0 || delta !== '') && this.#items.at(-1)?.type !== 'function_call') {
       const message = yield* this.#message();
-      const logprobs = logprobsOf(tokens);
+      const logprobs = logprobEntries(tokens);
       message.content[0].text += delta;
       message.content[0].logprobs.push(...logprobs);
       const fields = { ...this.#position(message), content_index: 0, delta, logprobs, ...(trace && { ptp: trace }) };
@@ -175,8 +175,4 @@ export class ResponsesWriter implements ResponseWriter {
       total_tokens: usage.total_tokens,
     };
   }
-}
-
-function logprobsOf(tokens: readonly TokenLogprob[]): object[] {
-  return tokens.map(({ offset: _, top, ...entry }) => ({ ...entry, top_logprobs: top }));
 }

@@ -1,10 +1,55 @@
+import { invalidField } from '@ptp/protocol/validation';
 import type { FastifyInstance } from 'fastify';
+import { z } from 'zod';
+import type { ModelInfo } from '../decode/types.ts';
+import type { ChatMessage } from '../text/chat-message.ts';
+import { boolean, object, positive, text } from '../validation.ts';
+import { parseBody, unsupportedInResponses } from './body.ts';
+import { joinText, parseArguments, templateRole } from './messages.ts';
+import { formatConstraint, textFormat } from './output-format.ts';
 import { choiceRequests } from './prompt.ts';
+import { commonRequest, sharedFields, topLogprobs } from './request.ts';
 import { type EndpointParts, respond } from './respond.ts';
-import { parseResponses } from './responses-request.ts';
 import { ResponsesWriter } from './responses-stream.ts';
+import { toolChoiceOf, toolFunction, toolsOf, toolUseOf, withToolConstraint } from './tools.ts';
 
-/** POST /v1/responses (https://platform.openai.com/docs/api-reference/responses): answers with a message, calls, or both. */
+const LOGPROBS = 'message.output_text.logprobs';
+
+const part = object({
+  type: z.enum(['input_text', 'output_text'], { error: 'input_text or output_text' }),
+  text,
+});
+const message = object({
+  type: z.literal('message', { error: 'message, function_call or function_call_output' }).nullish(),
+  role: z.enum(['system', 'developer', 'user', 'assistant'], { error: 'system, developer, user or assistant' }),
+  content: z.union([text, z.array(part, { error: 'a string or an array of text parts' })]),
+});
+const call = object({ type: z.literal('function_call'), call_id: text, name: text, arguments: text });
+const callOutput = object({ type: z.literal('function_call_output'), call_id: text, output: text });
+const inputError = 'a string or a non-empty array of messages, calls and their outputs';
+
+/** Body of POST /v1/responses. */
+export const responsesBody = object({
+  ...sharedFields,
+  input: z.union([text, z.array(z.union([call, callOutput, message]), { error: inputError }).min(1, inputError)], {
+    error: inputError,
+  }),
+  instructions: text.nullish(),
+  max_output_tokens: positive,
+  include: z.array(z.literal(LOGPROBS, { error: LOGPROBS }), { error: 'an array' }).nullish(),
+  top_logprobs: topLogprobs.nullish(),
+  metadata: z.record(z.string(), z.string({ error: 'a string' }), { error: 'an object of strings' }).nullish(),
+  store: boolean.nullish(),
+  text: object({ format: textFormat.nullish() }).nullish(),
+  tools: toolsOf({ strict: boolean.nullish(), ...toolFunction }).nullish(),
+  tool_choice: toolChoiceOf({ name: toolFunction.name }).nullish(),
+  parallel_tool_calls: boolean.nullish(),
+});
+
+/**
+ * Serves POST /v1/responses (https://platform.openai.com/docs/api-reference/responses), which answers with a message,
+ * tool calls, or both.
+ */
 export function responsesRoute(app: FastifyInstance, parts: EndpointParts): void {
   const { tokenizer, generator, chatTemplate } = parts;
   const { model } = generator;
@@ -20,4 +65,54 @@ export function responsesRoute(app: FastifyInstance, parts: EndpointParts): void
       },
     });
   });
+}
+
+/** A validated request of the responses API. */
+export type ResponsesRequest = ReturnType<typeof parseResponses>;
+
+/** @throws PtpError `invalid_argument`, naming field, limit and value; `not_found` for another model */
+function parseResponses(given: unknown, model: ModelInfo) {
+  const body = parseBody(responsesBody, given, unsupportedInResponses);
+  const request = commonRequest(body, body.max_output_tokens, model);
+  const withLogprobs = body.include?.includes(LOGPROBS) ?? false;
+  const tops = body.top_logprobs ?? 0;
+  if (tops > 0 && !withLogprobs) {
+    throw invalidField('top_logprobs', `absent or 0 unless \`include\` has ${LOGPROBS}`, tops);
+  }
+  const { input, instructions = null, tool_choice: choice, parallel_tool_calls: parallel } = body;
+  const messages: ChatMessage[] =
+    typeof input === 'string' ? [{ role: 'user', content: input }] : input.map((item, i) => messageOf(item, i));
+  const functions = body.tools?.map(({ name, description, parameters }) => ({ name, description, parameters }));
+  const toolUse = toolUseOf(functions, choice, parallel);
+  const format = body.text?.format ?? { type: 'text' as const };
+  const schema = format.type === 'json_schema' ? format.schema : undefined;
+  const constraint = formatConstraint(format, schema, 'text.format.schema');
+  return {
+    ...request,
+    constraint: withToolConstraint(constraint, toolUse, (i) => `tools[${i}].parameters`),
+    logprobs: withLogprobs ? tops : undefined,
+    messages: instructions === null ? messages : [{ role: 'system' as const, content: instructions }, ...messages],
+    instructions,
+    metadata: body.metadata ?? {},
+    toolUse,
+    /** Fields that the response repeats. */
+    echoed: {
+      parallel_tool_calls: parallel ?? true,
+      text: { format },
+      tool_choice: choice ?? 'auto',
+      tools: body.tools ?? [],
+    },
+  };
+}
+
+function messageOf(item: z.infer<typeof call | typeof callOutput | typeof message>, index: number): ChatMessage {
+  if (item.type === 'function_call_output') {
+    return { role: 'tool', content: item.output, toolCallId: item.call_id };
+  }
+  if (item.type === 'function_call') {
+    const { call_id: id, name } = item;
+    const values = parseArguments(item.arguments, `input[${index}].arguments`);
+    return { role: 'assistant', content: '', toolCalls: [{ id, name, arguments: values }] };
+  }
+  return { role: templateRole(item.role), content: joinText(item.content) };
 }

@@ -7,13 +7,12 @@ import type { FunctionTool } from '../text/chat-message.ts';
 import { CALL_ARGUMENTS, CALL_CLOSE, CALL_NAME, CALL_OPEN } from '../text/tool-format.ts';
 import { object, text } from '../validation.ts';
 
-/** Most tools of a request, as in OpenAI's API. */
-export const TOOL_LIMIT = 128;
+/** Maximum number of tools in a request, as in OpenAI's API. */
+const TOOL_LIMIT = 128;
 const toolsError = `an array of up to ${TOOL_LIMIT} tools`;
 const choiceError = 'none, auto, required or a function';
 const name = z.string({ error: 'a string' }).regex(/^[\w-]{1,64}$/, '1 to 64 letters, digits, _ or -');
-
-export const isFunction = z.literal('function', { error: '"function"' });
+const isFunction = z.literal('function', { error: '"function"' });
 
 /** Fields of a function that the model may call. */
 export const toolFunction = {
@@ -22,38 +21,40 @@ export const toolFunction = {
   parameters: z.record(z.string(), z.unknown(), { error: 'a JSON Schema of an object' }).nullish(),
 };
 
-/** `tools` of the chat API. */
-export const tools = z
-  .array(object({ type: isFunction, function: object(toolFunction) }), { error: toolsError })
-  .max(TOOL_LIMIT, { error: toolsError });
+/** Returns the schema of `tools`, where `shape` gives the fields of a tool next to its `type`. */
+export const toolsOf = <Shape extends z.core.$ZodLooseShape>(shape: Shape) =>
+  z.array(object({ type: isFunction, ...shape }), { error: toolsError }).max(TOOL_LIMIT, { error: toolsError });
 
-/** `tool_choice`: a mode, or a function given by `shape`. */
+/** Returns the schema of `tool_choice`: a mode, or an object that names a function in the fields of `shape`. */
 export const toolChoiceOf = <Shape extends z.core.$ZodLooseShape>(shape: Shape) =>
   z.union([z.enum(['none', 'auto', 'required'], { error: choiceError }), object({ type: isFunction, ...shape })], {
     error: choiceError,
   });
 
+/** `tools` of the chat API. */
+export const tools = toolsOf({ function: object(toolFunction) });
 /** `tool_choice` of the chat API. */
 export const toolChoice = toolChoiceOf({ function: object({ name }) });
 
-/** The tools that an answer may call. */
+/** Tools that an answer may call. */
 export interface ToolUse {
   readonly tools: readonly FunctionTool[];
-  /** `auto` allows calls, `required` forces at least one, a name forces one call of that tool. */
+  /** `auto` allows calls, `required` forces at least one, a name forces one call of the tool with this name. */
   readonly choice: 'auto' | 'required' | { readonly name: string };
-  /** Allows more than one call. */
+  /** True if the answer may contain more than one call. */
   readonly parallel: boolean;
 }
 
 /**
- * @param wanted the request's tool choice; `auto` if absent
- * @returns undefined if no tool may be called
- * @throws PtpError `invalid_argument`
+ * Combines a request's tools, its tool choice (default `auto`) and `parallel_tool_calls` (default true).
+ *
+ * @returns undefined if the answer may not call any tool
+ * @throws PtpError `invalid_argument`, naming the field
  */
 export function toolUseOf(
-  tools: readonly FunctionTool[] | null | undefined,
+  tools: readonly FunctionTool[] | undefined,
   wanted: ToolUse['choice'] | 'none' | null | undefined,
-  parallel: boolean,
+  parallel: boolean | null | undefined,
 ): ToolUse | undefined {
   const choice = wanted ?? 'auto';
   if (!tools?.length) {
@@ -63,31 +64,41 @@ export function toolUseOf(
   const names = tools.map(({ name }) => name);
   const duplicate = names.find((name, i) => names.indexOf(name) < i);
   if (duplicate !== undefined) throw invalidField('tools', 'functions of different names', duplicate);
-  return choice === 'none' ? undefined : { tools, choice, parallel };
+  return choice === 'none' ? undefined : { tools, choice, parallel: parallel ?? true };
 }
 
 /**
- * The constraint on an answer that may call tools. From the opening tag on, a grammar ensures that each call names a tool
- * of the request and that its arguments satisfy that tool's schema.
+ * Returns the constraint of an answer: of its tool calls if it may contain any, otherwise of its format. From the opening
+ * tag of a call on, a grammar ensures that the call names a tool of the request and that the arguments satisfy the
+ * tool's schema.
  *
- * @param fieldOf the request field of tool i's parameters, for errors
+ * @param fieldOf returns the request field with the parameters of tool i, for errors
+ * @throws PtpError `invalid_argument` if both format and tools would constrain the answer, or for an invalid tool
  */
-export function toolConstraint(use: ToolUse, fieldOf: (index: number) => string): OutputConstraint {
-  const { choice: wanted } = use;
-  const key = JSON.stringify(use);
-  const bodies = use.tools.map((tool, i) => ({ tool, body: callBody(tool, fieldOf(i)) }));
-  if (typeof wanted === 'object') {
-    const named = bodies.find(({ tool }) => tool.name === wanted.name);
-    if (!named) throw invalidField('tool_choice', 'the name of a tool of the request', wanted.name);
-    return { grammar: sequence(literal(CALL_OPEN), named.body), key };
-  }
-  const body = choice(...bodies.map((each) => each.body));
-  const calls = use.parallel ? sequence(body, repeat(sequence(literal(`\n${CALL_OPEN}`), body))) : body;
-  if (wanted === 'required') return { grammar: sequence(literal(CALL_OPEN), calls), key };
-  return { grammar: choice(textWithout(CALL_OPEN), sequence(textUpTo(CALL_OPEN), calls)), key };
+export function withToolConstraint(
+  format: OutputConstraint | undefined,
+  use: ToolUse | undefined,
+  fieldOf: (index: number) => string,
+): OutputConstraint | undefined {
+  if (!use) return format;
+  if (format) throw invalidField('tools', 'absent with a response format, unless `tool_choice` is none', 'both');
+  return { grammar: toolGrammar(use, fieldOf), key: JSON.stringify(use) };
 }
 
-/** A call after its opening tag. */
+function toolGrammar({ tools, choice: wanted, parallel }: ToolUse, fieldOf: (index: number) => string): Expression {
+  const bodies = tools.map((tool, i) => callBody(tool, fieldOf(i)));
+  if (typeof wanted === 'object') {
+    const body = bodies[tools.findIndex(({ name }) => name === wanted.name)];
+    if (!body) throw invalidField('tool_choice', 'the name of a tool of the request', wanted.name);
+    return sequence(literal(CALL_OPEN), body);
+  }
+  const body = choice(...bodies);
+  const calls = parallel ? sequence(body, repeat(sequence(literal(`\n${CALL_OPEN}`), body))) : body;
+  if (wanted === 'required') return sequence(literal(CALL_OPEN), calls);
+  return choice(textWithout(CALL_OPEN), sequence(textUpTo(CALL_OPEN), calls));
+}
+
+/** Returns the grammar of a call after its opening tag. */
 function callBody({ name, parameters }: FunctionTool, field: string): Expression {
   if (parameters && parameters.type !== 'object') throw invalidField(`${field}.type`, '"object"', parameters.type);
   const hasProperties = parameters && Object.keys(parameters.properties ?? {}).length > 0;
@@ -96,12 +107,12 @@ function callBody({ name, parameters }: FunctionTool, field: string): Expression
   return sequence(literal(CALL_NAME + name + CALL_ARGUMENTS), values, literal(CALL_CLOSE));
 }
 
-/** Any text that does not contain the mark. */
+/** Matches any text that does not contain the mark. */
 const textWithout = (mark: string): DfaState => markDfa(mark, true);
-/** Any text that ends with the mark and does not contain it before. */
+/** Matches any text that ends with the mark and does not contain it earlier. */
 const textUpTo = (mark: string): DfaState => markDfa(mark, false);
 
-/** A Knuth-Morris-Pratt automaton over bytes; in state i, the last i bytes read are the first i of the mark. */
+/** Knuth-Morris-Pratt automaton over bytes: in state i, the last i bytes read are the first i bytes of the mark. */
 function markDfa(mark: string, without: boolean): DfaState {
   const pattern = [...Buffer.from(mark)];
   const states = pattern.map(
