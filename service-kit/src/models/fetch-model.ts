@@ -1,0 +1,83 @@
+import { mkdir, statfs, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { downloadFile, missingBytes } from './download.ts';
+import { type HubConfig, hubName, repoDir } from './hub-config.ts';
+import { type CachedModel, cachedModel, cachedModels, safetensorsModel } from './model-cache.ts';
+import { ModelError } from './model-error.ts';
+import type { ModelName } from './model-name.ts';
+import { formatBytes, ProgressLine, type ProgressStream } from './progress.ts';
+import { type HubFile, openRepository, type Repository } from './repository.ts';
+import { chooseVariant, variantsOf } from './variants.ts';
+
+/** Free disk space that a download must leave, in bytes. */
+const RESERVE = 200_000_000;
+
+/**
+ * Finds a model in the cache, else downloads it. Uses no network for a model that is cached.
+ *
+ * @param out receives the size, the licence and the progress of a download
+ * @throws ModelError if there is no such model, or it cannot be downloaded
+ */
+export async function fetchModel(config: HubConfig, name: ModelName, out: ProgressStream): Promise<CachedModel> {
+  return (await cachedModel(config, name.repo, name.selector)) ?? pullModel(config, name, out);
+}
+
+/** Downloads what is missing of the model that a name stands for on the hub today. Otherwise as `fetchModel`. */
+export async function pullModel(config: HubConfig, name: ModelName, out: ProgressStream): Promise<CachedModel> {
+  if (config.offline) throw await offlineError(config, name);
+  const repository = await openRepository(config, name.repo);
+  const files = filesToGet(repository, name.selector);
+  const missing = await Promise.all(files.map((file) => missingBytes(config, repository, file)));
+  const left = missing.reduce((sum, bytes) => sum + bytes, 0);
+  const total = files.reduce((sum, { size }) => sum + size, 0);
+  const progress = left > 0 ? new ProgressLine(out, total, total - left) : undefined;
+  if (progress) {
+    const what = files.length === 1 ? files[0]?.path : `${files.length} files`;
+    out.write(`${name.repo}: ${what}, ${formatBytes(total)}, licence: ${repository.licence}\n`);
+    await checkSpace(config, left);
+    out.write(`downloading ${formatBytes(left)} from ${hubName(config)} to ${config.cacheDir}\n`);
+  }
+  for (const file of files) await downloadFile(config, repository, file, (bytes) => progress?.add(bytes));
+  progress?.end();
+  const refs = join(repoDir(config, name.repo), 'refs');
+  await mkdir(refs, { recursive: true });
+  await writeFile(join(refs, 'main'), repository.commit);
+  const first = files[0]?.path ?? '';
+  return (await cachedModel(config, name.repo, first.endsWith('.gguf') ? first : undefined)) as CachedModel;
+}
+
+async function offlineError(config: HubConfig, { repo, selector }: ModelName): Promise<ModelError> {
+  const name = selector ? `${repo}:${selector}` : repo;
+  const models = (await cachedModels(config))
+    .map((model) => model.name)
+    .filter((other) => other.split(':')[0] === repo);
+  const others = models.length > 0 ? `, which has ${models.join(', ')}` : '';
+  return new ModelError(`\`${name}\` is not in ${config.cacheDir}${others}: unset HF_HUB_OFFLINE to download it`);
+}
+
+/** A GGUF if there is one, otherwise a safetensors model. */
+function filesToGet({ name, files }: Repository, selector: string | undefined): readonly HubFile[] {
+  const variants = variantsOf(files);
+  if (variants.length > 0) return chooseVariant(variants, name, selector).files;
+  const model = safetensorsModel(files);
+  if (selector === undefined && model.length > 0) return model;
+  const problem = selector === undefined ? 'has neither .gguf nor .safetensors files' : 'has no .gguf files';
+  throw new ModelError(`\`${name}\` ${problem}: look for a repository with a name that ends in -GGUF`);
+}
+
+async function checkSpace({ cacheDir }: HubConfig, bytes: number): Promise<void> {
+  const { bavail, bsize } = await statfs(await existing(cacheDir));
+  const free = bavail * bsize;
+  if (free >= bytes + RESERVE) return;
+  const problem = `needs ${formatBytes(bytes)}, and ${cacheDir} has ${formatBytes(free)} left`;
+  throw new ModelError(`the download ${problem}: free some space, or set HF_HOME to a folder on another disk`);
+}
+
+/** The path itself, else its nearest parent that exists. */
+async function existing(path: string): Promise<string> {
+  const found = await statfs(path).then(
+    () => true,
+    () => false,
+  );
+  return found || dirname(path) === path ? path : existing(dirname(path));
+}
