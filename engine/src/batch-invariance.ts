@@ -32,10 +32,10 @@ export async function checkBatchInvariance(engine: TargetEngine): Promise<BatchI
   });
 
   /** Runs the text on one sequence, `chunk` tokens at a time, together with other sequences that begin alike. */
-  const rowsOf = async (chunk: number, others: number): Promise<Row[]> => {
+  const rowsOf = async (chunk: number, others: number): Promise<string[]> => {
     const sequences = Array.from({ length: 1 + others }, () => engine.open());
     try {
-      const rows: Row[] = [];
+      const rows: string[] = [];
       for (let at = 0; at < length; at += chunk) {
         const slots = sequences.map((sequence, i) => ({
           sequence,
@@ -58,20 +58,15 @@ export async function checkBatchInvariance(engine: TargetEngine): Promise<BatchI
     for (const chunk of CHUNKS) {
       for (const [i, row] of (await rowsOf(chunk, others)).entries()) {
         rows++;
-        if (row.pick !== reference[i]?.pick || row.bits !== reference[i]?.bits) different++;
+        if (row !== reference[i]) different++;
       }
     }
   }
   return { invariant: different === 0, rows };
 }
 
-interface Row {
-  readonly pick: number | undefined;
-  /** Bits of the log-probability. */
-  readonly bits: number | undefined;
-}
-
-function rowsIn({ picks, logProbabilities }: TargetOutput): Row[] {
+/** Describes each row by its pick and the bits of the log-probability. */
+function rowsIn({ picks, logProbabilities }: TargetOutput): string[] {
   const bits = new Int32Array(logProbabilities.slice().buffer);
-  return Array.from(picks, (pick, i) => ({ pick, bits: bits[i] }));
+  return Array.from(picks, (pick, i) => `${pick} ${bits[i]}`);
 }

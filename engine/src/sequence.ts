@@ -1,7 +1,7 @@
 import { PtpError } from '@ptp/protocol/errors';
 import type { SequenceStart } from '@ptp/protocol/gen/ptp/v1/common_pb';
 import { receivedSampling, type SamplingParams } from '@ptp/protocol/sampling-params';
-import { requireTokens } from '@ptp/protocol/validation';
+import { fieldError, requireTokens } from '@ptp/protocol/validation';
 import { uniforms } from './sampling/uniforms.ts';
 import type { Engine, EngineInfo, SequenceId } from './types.ts';
 
@@ -17,11 +17,10 @@ export class Sequence {
 
   /** @throws PtpError `invalid_argument` or `out_of_range`, naming field, limit and value */
   constructor(start: SequenceStart | undefined, info: EngineInfo) {
-    if (!start) throw new PtpError('invalid_argument', '`start` is missing', { field: 'start' });
+    if (!start) throw fieldError('start', 'is missing');
     const limit = info.contextLength - 1;
     if (start.tokens.length < 1 || start.tokens.length > limit) {
-      const message = `\`start.tokens\` must have 1 to ${limit} tokens, got ${start.tokens.length}`;
-      throw new PtpError('out_of_range', message, { field: 'start.tokens' });
+      throw fieldError('start.tokens', `must have 1 to ${limit} tokens, got ${start.tokens.length}`, 'out_of_range');
     }
     requireTokens('start.tokens', start.tokens, info.vocabulary);
     this.tokens = [...start.tokens];

@@ -1,14 +1,14 @@
 import type { z } from 'zod';
 import { type ErrorCode, PtpError } from './errors.ts';
 
+/** Creates an error whose message is the field's name followed by `problem`. */
+export function fieldError(field: string, problem: string, code: ErrorCode = 'invalid_argument'): PtpError {
+  return new PtpError(code, `\`${field}\` ${problem}`, { field });
+}
+
 /** Creates the error for an invalid value in a request or message, for example "`top_p` must be in (0, 1], got 3". */
-export function invalidField(
-  field: string,
-  requirement: string,
-  value: unknown,
-  code: ErrorCode = 'invalid_argument',
-): PtpError {
-  return new PtpError(code, `\`${field}\` must be ${requirement}, got ${describe(value)}`, { field });
+export function invalidField(field: string, requirement: string, value: unknown, code?: ErrorCode): PtpError {
+  return fieldError(field, `must be ${requirement}, got ${describe(value)}`, code);
 }
 
 /** @throws PtpError `code`, naming field, limit and value, unless `valid` */

@@ -1,10 +1,9 @@
 import { Adjuster, type Adjustment, allowOnly, allowToken } from '@ptp/engine/sampling/adjust';
 import { Sequence } from '@ptp/engine/sequence';
 import type { EngineInfo, TargetOutput, TargetSlot } from '@ptp/engine/types';
-import { PtpError } from '@ptp/protocol/errors';
 import type { VerifyOpen } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
 import { receivedAdjustments } from '@ptp/protocol/token-adjustments';
-import { requireField } from '@ptp/protocol/validation';
+import { fieldError, requireField } from '@ptp/protocol/validation';
 
 /** Most alternatives per token, the limit of OpenAI's API. */
 const TOP_LIMIT = 20;
@@ -100,19 +99,15 @@ export class TargetSequence extends Sequence {
 function checkMasks(masks: readonly Uint8Array[], count: number, vocabulary: number): void {
   if (masks.length !== count) {
     const requirement = `${count} masks, one more than \`draft\` has tokens, or none`;
-    throw new PtpError('out_of_range', `\`allowed\` must have ${requirement}, got ${masks.length}`, {
-      field: 'allowed',
-    });
+    throw fieldError('allowed', `must have ${requirement}, got ${masks.length}`, 'out_of_range');
   }
   const size = Math.ceil(vocabulary / 8);
   for (const [i, mask] of masks.entries()) {
     const field = `allowed[${i}]`;
-    if (mask.length !== size) {
-      throw new PtpError('out_of_range', `\`${field}\` must have ${size} bytes, got ${mask.length}`, { field });
-    }
+    if (mask.length !== size) throw fieldError(field, `must have ${size} bytes, got ${mask.length}`, 'out_of_range');
     // Bits beyond the vocabulary do not count.
     const last = (mask.at(-1) as number) & (0xff >> (8 * size - vocabulary));
     if (last !== 0 || mask.subarray(0, -1).some((bits) => bits !== 0)) continue;
-    throw new PtpError('invalid_argument', `\`${field}\` must allow a token, got none`, { field });
+    throw fieldError(field, 'must allow a token, got none');
   }
 }

@@ -14,7 +14,7 @@ import type {
   VerifyResult,
   VerifyStep,
 } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
-import { requireTokens } from '@ptp/protocol/validation';
+import { fieldError, requireTokens } from '@ptp/protocol/validation';
 import { TargetSequence } from './target-sequence.ts';
 
 type Response = MessageInitShape<typeof VerifyResponseSchema>;
@@ -125,11 +125,10 @@ export class Verifier {
   #validate({ tokens }: TargetSequence, draft: readonly number[]): void {
     const { contextLength, vocabulary } = this.engine.info;
     const limit = this.#limits.draft;
-    const error = (message: string) => new PtpError('out_of_range', `\`draft\` must ${message}`, { field: 'draft' });
-    if (draft.length > limit) throw error(`have at most ${limit} tokens, got ${draft.length}`);
+    const error = (problem: string) => fieldError('draft', `must ${problem}, got ${draft.length}`, 'out_of_range');
+    if (draft.length > limit) throw error(`have at most ${limit} tokens`);
     if (tokens.length + draft.length > contextLength) {
-      const committed = `${tokens.length} are committed`;
-      throw error(`fit the context of ${contextLength} tokens: ${committed}, got ${draft.length}`);
+      throw error(`fit the context of ${contextLength} tokens: ${tokens.length} are committed`);
     }
     requireTokens('draft', draft, vocabulary);
   }

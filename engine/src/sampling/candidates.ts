@@ -22,11 +22,6 @@ export interface SparseDistribution {
   readonly exact: boolean;
 }
 
-interface Ranked {
-  readonly id: number;
-  readonly logit: number;
-}
-
 /** Applies an adjustment; tokens that it names must be among the candidates unless it only lowers them. */
 export function adjustCandidates({ logits, floor }: Candidates, adjustment: Adjustment | undefined): Candidates {
   if (!adjustment) return { logits, floor };
@@ -77,16 +72,15 @@ export function shapeCandidates(
 }
 
 /** Keeps the ranked tokens before which the probabilities sum to less than `topP`. */
-function nucleus(ranked: readonly { id: number; weight: number }[], topP: number): Omit<SparseDistribution, 'exact'> {
-  const total = sum(ranked.map(({ weight }) => weight));
+function nucleus(ranked: readonly Weighted[], topP: number): Omit<SparseDistribution, 'exact'> {
+  const total = sumOf(ranked);
   let above = 0;
-  let count = 0;
-  while (count < ranked.length && (topP === 1 || above < topP)) {
-    above = f32(above + f32((ranked[count] as { weight: number }).weight / total));
-    count++;
-  }
-  const kept = ranked.slice(0, count);
-  const keptTotal = sum(kept.map(({ weight }) => weight));
+  const kept = ranked.filter(({ weight }) => {
+    const isKept = topP === 1 || above < topP;
+    above = f32(above + f32(weight / total));
+    return isKept;
+  });
+  const keptTotal = sumOf(kept);
   const ascending = kept.sort((a, b) => a.id - b.id);
   return {
     ids: ascending.map(({ id }) => id),
@@ -95,8 +89,8 @@ function nucleus(ranked: readonly { id: number; weight: number }[], topP: number
 }
 
 /** Candidates above the floor by logit, descending, the lower id first on ties. */
-function rank(logits: ReadonlyMap<number, number>, floor: number): Ranked[] {
-  const ranked: Ranked[] = [];
+function rank(logits: ReadonlyMap<number, number>, floor: number) {
+  const ranked: { id: number; logit: number }[] = [];
   for (const [id, logit] of logits) {
     if (Number.isNaN(logit) || logit === Number.POSITIVE_INFINITY) {
       throw new PtpError('internal', `logit of token ${id} is ${logit}`);
@@ -106,8 +100,10 @@ function rank(logits: ReadonlyMap<number, number>, floor: number): Ranked[] {
   return ranked.sort((a, b) => b.logit - a.logit || a.id - b.id);
 }
 
-function sum(values: readonly number[]): number {
-  return values.reduce((total, value) => f32(total + value), 0);
+type Weighted = { readonly id: number; readonly weight: number };
+
+function sumOf(tokens: readonly Weighted[]): number {
+  return tokens.reduce((total, { weight }) => f32(total + weight), 0);
 }
 
 /** `pickTree` of testing/reference-sampler.ts, bit for bit, in time that does not grow with the vocabulary. */

@@ -1,4 +1,4 @@
-import { PtpError } from '@ptp/protocol/errors';
+import { requireField } from '@ptp/protocol/validation';
 
 // The auxiliary variables u of Parallel Token Prediction: counter-based, so that u depends on (seed, position) alone
 // and a stream that continues after a failover draws the same numbers.
@@ -67,8 +67,11 @@ export function philox4x32(words: Uint32Array, key0: number, key1: number): void
  * @throws PtpError `invalid_argument` for a seed or position outside its range
  */
 export function uniforms(seed: bigint, firstPosition: number, count: number, dimensions = 1): Float32Array {
-  const [key0, key1] = keyOf(seed);
-  checkPositions(firstPosition, count);
+  requireField(seed >= 0n && seed < SEED_LIMIT, 'seed', 'in [0, 2^64)', seed);
+  const last = WORD_LIMIT - count;
+  const valid = Number.isInteger(firstPosition) && firstPosition >= 0 && firstPosition <= last;
+  requireField(valid, 'position', `an integer in [0, ${last}]`, firstPosition);
+  const [key0, key1] = [Number(seed & 0xffffffffn), Number(seed >> 32n)];
   const values = new Float32Array(count * dimensions);
   const words = new Uint32Array(4);
   for (let row = 0; row < count; row++) {
@@ -87,18 +90,4 @@ export function uniforms(seed: bigint, firstPosition: number, count: number, dim
 
 function toUnitInterval(word: number): number {
   return (word >>> 8) * 2 ** -24;
-}
-
-function keyOf(seed: bigint): [number, number] {
-  if (seed < 0n || seed >= SEED_LIMIT) {
-    throw new PtpError('invalid_argument', `\`seed\` must be in [0, 2^64), got ${seed}`, { field: 'seed' });
-  }
-  return [Number(seed & 0xffffffffn), Number(seed >> 32n)];
-}
-
-function checkPositions(first: number, count: number): void {
-  if (!(Number.isInteger(first) && first >= 0 && first + count <= WORD_LIMIT)) {
-    const message = `\`position\` must be an integer in [0, ${WORD_LIMIT - count}], got ${first}`;
-    throw new PtpError('invalid_argument', message, { field: 'position' });
-  }
 }

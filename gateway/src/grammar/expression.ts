@@ -4,36 +4,14 @@
  */
 export type Expression = ByteSet | Sequence | Choice | Repeat | Reference | DfaState;
 
-/** One byte of a set. */
-export interface ByteSet {
-  readonly kind: 'bytes';
-  /** [256] */
-  readonly has: readonly boolean[];
-}
-
-export interface Sequence {
-  readonly kind: 'sequence';
-  readonly parts: readonly Expression[];
-}
-
-export interface Choice {
-  readonly kind: 'choice';
-  readonly options: readonly Expression[];
-}
-
-/** `of`, `min` to `max` times; `max` may be Infinity. */
-export interface Repeat {
-  readonly kind: 'repeat';
-  readonly of: Expression;
-  readonly min: number;
-  readonly max: number;
-}
-
+/** One byte of a set; `has` is [256]. */
+export type ByteSet = { readonly kind: 'bytes'; readonly has: readonly boolean[] };
+export type Sequence = { readonly kind: 'sequence'; readonly parts: readonly Expression[] };
+export type Choice = { readonly kind: 'choice'; readonly options: readonly Expression[] };
+/** `of`, repeated `min` to `max` times; `max` may be Infinity. */
+export type Repeat = { readonly kind: 'repeat'; readonly of: Expression; readonly min: number; readonly max: number };
 /** An expression that may contain this reference, except at its beginning. */
-export interface Reference {
-  readonly kind: 'reference';
-  readonly target: () => Expression;
-}
+export type Reference = { readonly kind: 'reference'; readonly target: () => Expression };
 
 /** A state of a hand-written DFA over bytes, for parts that would be large as an expression (numbers in a range). */
 export interface DfaState {

@@ -1,5 +1,4 @@
-import { PtpError } from '@ptp/protocol/errors';
-import { parseFields } from '@ptp/protocol/validation';
+import { fieldError, parseFields } from '@ptp/protocol/validation';
 import { z } from 'zod';
 
 /** Maximum number of members or alternatives in one place of a schema. */
@@ -75,10 +74,10 @@ const EXCLUSIVE = ['$ref', 'const', 'enum', 'anyOf', 'oneOf', 'allOf'] as const;
 
 /** @throws PtpError `invalid_argument` naming the keyword that is not supported */
 export function checkKeywords(value: unknown, at: string): Schema {
-  if (value === false) throw schemaError(at, 'must allow some value, got false');
+  if (value === false) throw fieldError(at, 'must allow some value, got false');
   const schema = parseFields(keywords, value, at);
   const unsupported = UNSUPPORTED.find((name) => schema[name] !== undefined) ?? FALSE_ONLY.find((name) => schema[name]);
-  if (unsupported !== undefined) throw schemaError(`${at}.${unsupported}`, 'is not supported');
+  if (unsupported !== undefined) throw fieldError(`${at}.${unsupported}`, 'is not supported');
   const [exclusive, another] = EXCLUSIVE.filter((name) => schema[name] !== undefined);
   if (!exclusive) return schema;
   const typed = Object.values(BY_TYPE).flat();
@@ -86,13 +85,13 @@ export function checkKeywords(value: unknown, at: string): Schema {
   const narrows = exclusive === 'const' || exclusive === 'enum';
   const extra =
     another ?? typed.find((name) => schema[name] !== undefined) ?? (schema.type && !narrows ? 'type' : undefined);
-  if (extra !== undefined) throw schemaError(`${at}.${extra}`, `must be absent next to \`${exclusive}\``);
+  if (extra !== undefined) throw fieldError(`${at}.${extra}`, `must be absent next to \`${exclusive}\``);
   if (!schema.type) return schema;
   const types = [schema.type].flat();
   const values = exclusive === 'const' ? [schema.const] : (schema.enum ?? []);
   const fitting = values.filter((value) => types.some((name) => isOfType(value, name)));
   if (fitting.length === 0) {
-    throw schemaError(`${at}.${exclusive}`, `must have a value of \`type\` (${types.join(', ')})`);
+    throw fieldError(`${at}.${exclusive}`, `must have a value of \`type\` (${types.join(', ')})`);
   }
   return exclusive === 'enum' ? { ...schema, enum: fitting } : schema;
 }
@@ -115,9 +114,4 @@ function isOfType(value: unknown, name: TypeName): boolean {
   if (name === 'null') return value === null;
   if (name === 'object') return typeof value === 'object' && value !== null && !Array.isArray(value);
   return typeof value === name;
-}
-
-/** An error whose message is the field's name followed by `problem`. */
-export function schemaError(field: string, problem: string): PtpError {
-  return new PtpError('invalid_argument', `\`${field}\` ${problem}`, { field });
 }

@@ -1,10 +1,10 @@
-import { invalidField } from '@ptp/protocol/validation';
+import { fieldError, invalidField } from '@ptp/protocol/validation';
 import { choice, type Expression, literal, reference } from './expression.ts';
 import { formattedString, matchingString } from './formats.ts';
 import { getOrCreate } from './get-or-create.ts';
 import { numberInRange } from './json-numbers.ts';
 import { areDisjoint, type Features, featuresOf } from './json-schema-disjoint.ts';
-import { checkKeywords, type Schema, schemaError, typesOf } from './json-schema-keywords.ts';
+import { checkKeywords, type Schema, typesOf } from './json-schema-keywords.ts';
 import { resolveReference } from './json-schema-reference.ts';
 import {
   arrayOf,
@@ -63,7 +63,7 @@ class SchemaCompiler {
   #value(value: unknown, at: string): Expression {
     if (value === true) return jsonValue;
     const schema = checkKeywords(value, at);
-    if (++this.#depth > DEPTH_LIMIT) throw schemaError(at, `must be nested at most ${DEPTH_LIMIT} levels deep`);
+    if (++this.#depth > DEPTH_LIMIT) throw fieldError(at, `must be nested at most ${DEPTH_LIMIT} levels deep`);
     try {
       if (schema.$ref !== undefined) return this.#reference(schema.$ref, at);
       if (schema.const !== undefined) return literal(JSON.stringify(schema.const));
@@ -132,7 +132,7 @@ class SchemaCompiler {
     if (minLength !== undefined || maxLength !== undefined) {
       const length = minLength === undefined ? 'maxLength' : 'minLength';
       const other = pattern === undefined ? 'format' : 'pattern';
-      throw schemaError(`${at}.${length}`, `must be absent next to \`${other}\``);
+      throw fieldError(`${at}.${length}`, `must be absent next to \`${other}\``);
     }
     return pattern === undefined ? (formatted as Expression) : this.#pattern(pattern, `${at}.pattern`);
   }
@@ -140,13 +140,13 @@ class SchemaCompiler {
   #pattern(pattern: string, at: string): Expression {
     this.#patternsLength += pattern.length;
     if (this.#patternsLength > PATTERNS_LIMIT) {
-      throw schemaError(at, `must leave all patterns together at most ${PATTERNS_LIMIT} characters`);
+      throw fieldError(at, `must leave all patterns together at most ${PATTERNS_LIMIT} characters`);
     }
     try {
       return matchingString(pattern);
     } catch (error) {
       if (!(error instanceof RegexError)) throw error;
-      throw schemaError(at, `must be a supported regular expression: ${error.message}`);
+      throw fieldError(at, `must be a supported regular expression: ${error.message}`);
     }
   }
 
@@ -167,7 +167,7 @@ class SchemaCompiler {
       integer: isInteger || multipleOf !== undefined,
       multipleOf: multipleOf ?? 1,
     });
-    if (!numbers) throw schemaError(at, 'must allow some number: its range is empty');
+    if (!numbers) throw fieldError(at, 'must allow some number: its range is empty');
     return numbers;
   }
 
@@ -191,7 +191,7 @@ class SchemaCompiler {
       if (other >= 0) {
         const problem =
           'must have schemas that exclude each other by `type` or by different values of a required property';
-        throw schemaError(at, `${problem}, but [${other}] and [${i}] do not; use \`anyOf\` otherwise`);
+        throw fieldError(at, `${problem}, but [${other}] and [${i}] do not; use \`anyOf\` otherwise`);
       }
       earlier.push(features);
     }

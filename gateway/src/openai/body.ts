@@ -1,5 +1,4 @@
-import { PtpError } from '@ptp/protocol/errors';
-import { parseFields } from '@ptp/protocol/validation';
+import { fieldError, parseFields } from '@ptp/protocol/validation';
 import type { z } from 'zod';
 
 type Test = (value: unknown) => boolean;
@@ -49,7 +48,7 @@ export function parseBody<T extends z.ZodType>(schema: T, body: unknown, unsuppo
   for (const [field, hasEffect] of Object.entries(unsupported)) {
     const value = (body as Readonly<Record<string, unknown>>)[field];
     if (value === undefined || value === null || !hasEffect(value)) continue;
-    throw new PtpError('invalid_argument', `\`${field}\` is not supported`, { field });
+    throw fieldError(field, 'is not supported');
   }
   return parsed;
 }

@@ -1,3 +1,4 @@
+import { StringDecoder } from 'node:string_decoder';
 import { stepFigures } from '../decode/step-figures.ts';
 import type { GenerationStep } from '../decode/types.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
@@ -5,28 +6,29 @@ import type { Tokenizer } from '../text/tokenizer.ts';
 /** What one step did, in the chunks of requests with `ptp.trace`; times in microseconds. */
 export type StepTrace = Readonly<Record<string, unknown>>;
 
-interface TracedToken {
-  readonly id: number;
-  /** A character that spans several tokens is reported with the token that completes it. */
-  readonly text: string;
-}
-
 /** Traces the steps of one answer. */
 export class StepTracer {
   readonly #tokenizer: Tokenizer;
-  /** Bytes of an incomplete character. */
-  #held: Uint8Array = new Uint8Array();
+  /** Decodes the answer; holds the bytes of a character until it is complete. */
+  readonly #decoder = new StringDecoder();
+  /** Last bytes of the answer, of which a suffix may be an incomplete character. */
+  #tail: Uint8Array = new Uint8Array();
 
   constructor(tokenizer: Tokenizer) {
     this.#tokenizer = tokenizer;
   }
 
-  /** @param count tokens of the step that belong to the answer */
+  /** @param count number of tokens of the step that belong to the answer */
   of({ stats, tokens, proposed }: GenerationStep, count: number): StepTrace {
-    const accepted = this.#spell(tokens.slice(0, Math.min(count, stats.accepted)), this.#held);
-    const rejected = this.#spell(proposed.slice(stats.accepted), accepted.held);
-    const own = this.#spell(tokens.slice(stats.accepted, count), accepted.held);
-    this.#held = own.held;
+    const answer = tokens.slice(0, count);
+    const accepted = this.#spell(answer.slice(0, stats.accepted), this.#decoder);
+    this.#extendTail(answer.slice(0, stats.accepted));
+    // A rejected token may complete a character of the answer, but must not change how the answer goes on.
+    const branch = new StringDecoder();
+    branch.write(this.#tail);
+    const rejected = this.#spell(proposed.slice(stats.accepted), branch);
+    const own = this.#spell(answer.slice(stats.accepted), this.#decoder);
+    this.#extendTail(answer.slice(stats.accepted));
     return {
       ...stepFigures(stats),
       step_us: stats.stepMicros,
@@ -36,32 +38,19 @@ export class StepTracer {
       verify_run_us: stats.verifyRunMicros,
       draft_run_us: stats.draftRunMicros,
       tokens: [
-        ...accepted.traced.map((token) => ({ ...token, source: stats.source })),
-        ...own.traced.map((token) => ({ ...token, source: 'target' })),
+        ...accepted.map((token) => ({ ...token, source: stats.source })),
+        ...own.map((token) => ({ ...token, source: 'target' })),
       ],
-      rejected: rejected.traced,
+      rejected,
     };
   }
 
-  /** Tokens with their text, and the bytes of a character left incomplete. @param before bytes left by earlier tokens */
-  #spell(ids: readonly number[], before: Uint8Array): { traced: TracedToken[]; held: Uint8Array } {
-    let held = before;
-    const traced = ids.map((id) => {
-      const bytes = Buffer.concat([held, this.#tokenizer.bytes(id)]);
-      const whole = bytes.length - incompleteBytes(bytes);
-      held = bytes.subarray(whole);
-      return { id, text: bytes.toString('utf8', 0, whole) };
-    });
-    return { traced, held };
+  /** Returns tokens with their text; a character that spans several tokens belongs to the token that completes it. */
+  #spell(ids: readonly number[], decoder: StringDecoder) {
+    return ids.map((id) => ({ id, text: decoder.write(this.#tokenizer.bytes(id)) }));
   }
-}
 
-/** Bytes of an incomplete character at the end of UTF-8 text, 0 .. 3. */
-function incompleteBytes(bytes: Uint8Array): number {
-  for (let back = 1; back <= Math.min(3, bytes.length); back++) {
-    const byte = bytes[bytes.length - back] as number;
-    if (byte < 0x80) return 0;
-    if (byte >= 0xc0) return back < (byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2) ? back : 0;
+  #extendTail(ids: readonly number[]): void {
+    this.#tail = Buffer.concat([this.#tail, ...ids.map((id) => this.#tokenizer.bytes(id))]).subarray(-3);
   }
-  return 0;
 }
