@@ -1,8 +1,10 @@
 import { text as readAll } from 'node:stream/consumers';
+import { ModelError } from '@ptp/service-kit/models/model-error';
 import { Command, CommanderError, Option } from 'commander';
 import { answer, measure, summary } from './answer.ts';
 import { chat } from './chat.ts';
 import { Client, RequestError } from './client.ts';
+import { addModelCommands } from './models.ts';
 
 interface Options {
   readonly url: string;
@@ -50,21 +52,23 @@ program
     const terminal = input.isTTY === true && output.isTTY === true;
     await chat({ client, body: body(options.draft), colored: colored(), input, output, terminal });
   });
-program
+const models = program
   .command('models')
-  .description("list the server's models")
+  .description("list the server's models; with a subcommand, manage those on this machine")
   .action(async () => {
     const { options, ids } = await connect();
     console.log(options.json ? JSON.stringify(ids) : ids.join('\n'));
   });
+addModelCommands(models);
 program.command('bench').description('measure the same requests with and without the drafter').action(bench);
 
 try {
   await program.parseAsync();
 } catch (error) {
-  if (error instanceof RequestError) console.error(`ptp: ${error.message}`);
+  const isExpected = error instanceof RequestError || error instanceof ModelError;
+  if (isExpected) console.error(`ptp: ${error.message}`);
   else if (!(error instanceof CommanderError)) throw error;
-  process.exitCode = error instanceof RequestError ? 1 : error.exitCode && 2;
+  process.exitCode = isExpected ? 1 : error.exitCode && 2;
 }
 
 async function complete(words: string[]): Promise<void> {
