@@ -4,7 +4,7 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { DRAFT_BUDGET, STEPS_AHEAD } from '../gateway/src/decode/controller.ts';
 import type { DraftLimits } from '../gateway/src/decode/types.ts';
 import { DRAFT_MODES, gatewaySettings } from '../gateway/src/settings.ts';
-import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
+import { loadTokenizer } from '../gateway/src/text/json-tokenizer.ts';
 import { loadPrompts, type Prompt } from './prompts.ts';
 import { saveResult } from './results.ts';
 import { type Bench, startServices } from './services.ts';

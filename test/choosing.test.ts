@@ -6,7 +6,7 @@ import type { OutputConstraint } from '../gateway/src/grammar/types.ts';
 import { generateChoices, newUsage } from '../gateway/src/openai/choices.ts';
 import { constraintOf } from '../gateway/src/openai/output-format.ts';
 import { type ToolUse, withToolConstraint } from '../gateway/src/openai/tools.ts';
-import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
+import { loadTokenizer } from '../gateway/src/text/json-tokenizer.ts';
 import { stepsOf, tokensOf } from './generated.ts';
 import { TestPair } from './test-pair.ts';
 

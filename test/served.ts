@@ -11,7 +11,7 @@ import { GrammarCache } from '../gateway/src/grammar/cache.ts';
 import { generationService } from '../gateway/src/grpc.ts';
 import { TraceStore } from '../gateway/src/observe/trace-store.ts';
 import { loadChatTemplate } from '../gateway/src/text/chat-template.ts';
-import { loadTokenizer } from '../gateway/src/text/tokenizer.ts';
+import { loadTokenizer } from '../gateway/src/text/json-tokenizer.ts';
 import { silent, TestPair, type TestPairOptions } from './test-pair.ts';
 
 export interface GatewayOptions {

@@ -9,7 +9,7 @@ import { loadManifest } from '@ptp/protocol/manifest';
 import { modelInfoOf, type PairClient } from '../../gateway/src/clients/pair-client.ts';
 import { PairGenerator } from '../../gateway/src/decode/generate.ts';
 import type { Generator, Mode } from '../../gateway/src/decode/types.ts';
-import { loadTokenizer } from '../../gateway/src/text/tokenizer.ts';
+import { loadTokenizer } from '../../gateway/src/text/json-tokenizer.ts';
 import { decodeMicros, decodeRequest, type Pass, REFERENCE } from '../passes.ts';
 import { lineChart } from '../plot.ts';
 import { loadPrompts, type Prompt } from '../prompts.ts';

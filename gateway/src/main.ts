@@ -1,5 +1,5 @@
 import type { ErrorCode } from '@ptp/protocol/errors';
-import { checkFiles, loadManifest } from '@ptp/protocol/manifest';
+import { loadManifest } from '@ptp/protocol/manifest';
 import { serve } from '@ptp/protocol/server';
 import { runService } from '@ptp/service-kit/lifecycle';
 import { startMetrics } from '@ptp/service-kit/metrics';
@@ -20,8 +20,7 @@ import { gatewayMetrics, MetricsObserver, watchHealth } from './observe/metrics.
 import { capturesContent, SpanObserver } from './observe/spans.ts';
 import { TraceStore } from './observe/trace-store.ts';
 import { gatewaySettings } from './settings.ts';
-import { loadChatTemplate } from './text/chat-template.ts';
-import { loadTokenizer } from './text/tokenizer.ts';
+import { loadTextModel } from './text/text-model.ts';
 
 await runService('gateway', async (logger, onStop) => {
   const config = settings(gatewaySettings, process.env);
@@ -30,8 +29,7 @@ await runService('gateway', async (logger, onStop) => {
 
   const manifest = await loadManifest(config.model);
   const drafts = manifest.drafter !== undefined || config.draftModel !== '';
-  await checkFiles(config.model, manifest, ['tokenizer.json']);
-  const [tokenizer, chatTemplate] = await Promise.all([loadTokenizer(config.model), loadChatTemplate(config.model)]);
+  const { tokenizer, chatTemplate } = await loadTextModel(config.model, manifest);
 
   const metrics = startMetrics('ptp-gateway', manifest.id);
   onStop(() => metrics.stop());

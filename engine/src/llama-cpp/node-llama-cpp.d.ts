@@ -51,11 +51,12 @@ declare module 'node-llama-cpp' {
   export interface ControlledEvaluateIndexOutput {
     readonly next: { readonly logits?: Map<Token, number>; readonly totalLogitWeight?: number };
   }
-  export const LlamaLogLevel: { readonly error: 'error' };
+  export const LlamaLogLevel: { readonly error: 'error'; readonly fatal: 'fatal' };
   export function getLlama(options: {
     build: 'never';
     skipDownload: boolean;
-    logLevel: 'error';
+    logLevel: 'error' | 'fatal';
+    gpu?: false;
     maxThreads?: number;
   }): Promise<Llama>;
 }

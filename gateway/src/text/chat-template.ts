@@ -10,15 +10,18 @@ import { CALL_OPEN, toolsAsText } from './tool-format.ts';
 /** A model's format for conversations: a Jinja template, as Hugging Face models ship it. */
 export class ChatTemplate {
   readonly #template: Template;
+  readonly #beginName: string | undefined;
   /** True if the template itself writes tools and calls, in the format of tool-format.ts. */
   readonly #supportsTools: boolean;
 
   /**
    * @param source a template over `messages` (role, content, tool_calls, tool_call_id), `tools`, `bos_token`, `eos_token`
    *   and `add_generation_prompt` (always true); it may call `raise_exception`
+   * @param beginName value of `bos_token`; by default the name of the token that precedes every text
    * @throws PtpError `failed_precondition` if it does not parse
    */
-  constructor(source: string) {
+  constructor(source: string, beginName?: string) {
+    this.#beginName = beginName;
     try {
       this.#template = new Template(source);
       this.#supportsTools = source.includes('tools') && source.includes(CALL_OPEN);
@@ -52,7 +55,7 @@ export class ChatTemplate {
     const rendered = this.#render({
       messages: guarded.messages,
       ...(guarded.tools.length > 0 && { tools: guarded.tools }),
-      bos_token: begin.map((token) => tokenizer.name(token)).join(''),
+      bos_token: this.#beginName ?? begin.map((token) => tokenizer.name(token)).join(''),
       eos_token: tokenizer.name(model.endOfText),
       add_generation_prompt: true,
     });

@@ -7,7 +7,7 @@ import { createHttp, HTTP_LIMITS, type HttpSettings } from '../../src/app.ts';
 import { GrammarCache } from '../../src/grammar/cache.ts';
 import type { TraceStore } from '../../src/observe/trace-store.ts';
 import { loadChatTemplate } from '../../src/text/chat-template.ts';
-import { loadTokenizer } from '../../src/text/tokenizer.ts';
+import { loadTokenizer } from '../../src/text/json-tokenizer.ts';
 import { ScriptedGenerator } from './scripted-generator.ts';
 
 const folder = (path: string) => fileURLToPath(new URL(`../../../${path}`, import.meta.url));

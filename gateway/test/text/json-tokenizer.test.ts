@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { Tokenizer } from '../../src/text/tokenizer.ts';
+import { JsonTokenizer } from '../../src/text/json-tokenizer.ts';
 import { tokenizer } from '../testing/test-server.ts';
 
 const file = JSON.parse(await readFile(new URL('../../../test/fixtures/tokenizer.json', import.meta.url), 'utf8'));
@@ -61,7 +61,7 @@ describe("SentencePiece's vocabularies with byte fallback", () => {
 
   test.each(['prepend', 'metaspace'])('match the Rust tokenizers library: %s', async (variant) => {
     const { tokenizer: json, forms, vectors } = await read('sentencepiece.json');
-    const fallback = new Tokenizer({ ...json, ...forms[variant] });
+    const fallback = new JsonTokenizer({ ...json, ...forms[variant] });
     for (const { text, ids } of vectors[variant]) expect(fallback.encodeRendered(text, '\ufdd0'), text).toEqual(ids);
     expect(vectors[variant].length).toBeGreaterThan(5);
     const bytes = fallback.encode('caf\u00e9 \u6f22\n').map((id) => fallback.bytes(id));
@@ -71,7 +71,7 @@ describe("SentencePiece's vocabularies with byte fallback", () => {
 });
 
 test('other kinds of vocabulary are rejected', () => {
-  expect(() => new Tokenizer({ ...file, decoder: { type: 'WordPiece' } })).toThrow(
+  expect(() => new JsonTokenizer({ ...file, decoder: { type: 'WordPiece' } })).toThrow(
     'must have a byte-level vocabulary, or SentencePiece with byte fallback',
   );
 });

@@ -1,0 +1,33 @@
+import { checkFiles, type Manifest } from '@ptp/protocol/manifest';
+import { ChatTemplate, loadChatTemplate } from './chat-template.ts';
+import { loadGgufText } from './gguf-tokenizer.ts';
+import { loadTokenizer } from './json-tokenizer.ts';
+import type { Tokenizer } from './tokenizer.ts';
+
+/** Format of conversations for models without a chat template, as in llama.cpp's server. */
+const CHATML = `{%- for message in messages -%}
+{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{{- '<|im_start|>assistant\\n' -}}`;
+
+/** The parts of a model that turn text and conversations into token ids and back. */
+export interface TextModel {
+  readonly tokenizer: Tokenizer;
+  readonly chatTemplate: ChatTemplate;
+}
+
+/**
+ * Loads tokenizer and chat template of a model.
+ *
+ * @param path a model folder or a GGUF file
+ * @throws PtpError `failed_precondition` if a file is missing or damaged, or its vocabulary is not supported
+ */
+export async function loadTextModel(path: string, manifest: Manifest): Promise<TextModel> {
+  if (path.endsWith('.gguf')) {
+    const { tokenizer, chatTemplate = CHATML, beginName } = await loadGgufText(path, [manifest.end_of_text, ...manifest.stop_tokens]);
+    return { tokenizer, chatTemplate: new ChatTemplate(chatTemplate, beginName) };
+  }
+  await checkFiles(path, manifest, ['tokenizer.json']);
+  const [tokenizer, chatTemplate] = await Promise.all([loadTokenizer(path), loadChatTemplate(path)]);
+  return { tokenizer, chatTemplate };
+}
