@@ -52,9 +52,10 @@ export async function runModelService<Table extends SettingsTable & CommonSettin
     const tracing = await startTracing(`ptp-${service.name}`);
     onStop(() => tracing.stop());
 
-    const manifest = await loadManifest(config.model);
-    const { model: dir, threads, prefixCacheMegabytes } = config;
-    const engine = await service.openEngine({ dir, threads, prefixCacheBytes: prefixCacheMegabytes * 1e6 }, values);
+    const { model: dir, contextLength, threads, prefixCacheMegabytes } = config;
+    const manifest = await loadManifest(dir, contextLength);
+    const options = { dir, contextLength, threads, prefixCacheBytes: prefixCacheMegabytes * 1e6 };
+    const engine = await service.openEngine(options, values);
     onStop(() => engine.dispose());
     endWhen(engine.died, logger);
 

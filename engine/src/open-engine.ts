@@ -1,4 +1,4 @@
-import { loadManifest } from '@ptp/protocol/manifest';
+import { isGguf, loadManifest } from '@ptp/protocol/manifest';
 import { AutoregressiveDraftEngine, checkDraftModel } from './draft-model.ts';
 import type { DraftEngine, EngineOptions, TargetEngine } from './types.ts';
 
@@ -21,7 +21,7 @@ export type EngineName = keyof typeof engines;
 
 /** The engine that runs a model: llama.cpp for a GGUF file, otherwise ONNX Runtime for a model folder. */
 export function engineOf(dir: string): EngineName {
-  return dir.endsWith('.gguf') ? 'llama-cpp' : 'onnx';
+  return isGguf(dir) ? 'llama-cpp' : 'onnx';
 }
 
 /** Opens a model's target. @throws PtpError `failed_precondition` if the model is missing or damaged */

@@ -55,7 +55,7 @@ export interface EngineOptions {
   readonly threads?: number;
   /** Bytes of keys and values to keep from closed sequences, for prompts with the same prefix; 0, none, by default. */
   readonly prefixCacheBytes?: number;
-  /** Longest sequence in tokens, at most the model's context; only for llama.cpp, 4096 by default. */
+  /** Longest sequence in tokens, at most the model's own; `loadManifest` says what 0, the default, means. */
   readonly contextLength?: number;
   /** Layers on the GPU; only for llama.cpp, as many as fit by default. */
   readonly gpuLayers?: number;

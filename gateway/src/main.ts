@@ -27,7 +27,7 @@ await runService('gateway', async (logger, onStop) => {
   const tracing = await startTracing('ptp-gateway');
   onStop(() => tracing.stop());
 
-  const manifest = await loadManifest(config.model);
+  const manifest = await loadManifest(config.model, config.contextLength);
   const drafts = manifest.drafter !== undefined || config.draftModel !== '';
   const { tokenizer, chatTemplate } = await loadTextModel(config.model, manifest);
 

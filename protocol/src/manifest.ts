@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { z } from 'zod';
 import { PtpError } from './errors.ts';
+import { GGUF_CONTEXT, ggufManifest, isGguf } from './gguf-manifest.ts';
 import { uniformsPerPosition } from './sampling-params.ts';
 
 const count = z.int().positive();
@@ -12,14 +13,19 @@ const token = z.int().nonnegative();
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 
 /**
- * manifest.json of a model folder, written by training/src/ptp_train/export/manifest.py. Informational keys (corpus,
- * recipe, measurements of the target) are not validated.
+ * manifest.json of a model folder, written by training/src/ptp_train/export/manifest.py, or what gguf-manifest.ts reads
+ * from a GGUF file. Informational keys (corpus, recipe, measurements) are not validated.
  */
 const manifestSchema = z
   .looseObject({
     format_version: z.literal(1),
     id: z.string().min(1),
     created: z.string(),
+    /** Runtime that the model's files are for. */
+    engine: z.enum(['onnx', 'llama-cpp']).default('onnx'),
+    /** Number format of the target's matrix products; for a GGUF file its type, such as Q4_K_M. */
+    quantisation: z.string().optional(),
+    target: z.looseObject({ precision: z.string().optional() }).optional(),
     sizes: z.looseObject({ vocab: count, width: count, layers: count, kv_heads: count, head_width: count }),
     context_length: count,
     end_of_text: token,
@@ -56,12 +62,31 @@ const manifestSchema = z
     if (actual === expected) return;
     const message = `must be ${expected} for \`pick\` ${pick} and a vocabulary of ${sizes.vocab}, got ${actual}`;
     context.addIssue({ code: 'custom', path: ['uniforms_per_position'], message });
-  });
+  })
+  .transform((manifest) => ({
+    ...manifest,
+    quantisation: manifest.quantisation ?? manifest.target?.precision ?? 'float32',
+  }));
 
+export { isGguf };
 export type Manifest = z.infer<typeof manifestSchema>;
 
-/** @throws PtpError `failed_precondition` if manifest.json is missing or cannot be read by this version */
-export async function loadManifest(dir: string): Promise<Manifest> {
+/**
+ * Describes a model: the manifest.json of a folder, or the metadata of a GGUF file.
+ *
+ * @param path of the folder or the file
+ * @param contextLength longest sequence to serve, at most the model's own; 0 means the model's own, for a GGUF file at
+ *   most GGUF_CONTEXT
+ * @throws PtpError `failed_precondition` if the model is missing, damaged or cannot be read by this version
+ */
+export async function loadManifest(path: string, contextLength = 0): Promise<Manifest> {
+  const gguf = isGguf(path);
+  const manifest = gguf ? manifestSchema.parse(await ggufManifest(path)) : await folderManifest(path);
+  const limit = contextLength || (gguf ? GGUF_CONTEXT : Number.POSITIVE_INFINITY);
+  return { ...manifest, context_length: Math.min(manifest.context_length, limit) };
+}
+
+async function folderManifest(dir: string): Promise<Manifest> {
   let content: unknown;
   try {
     content = JSON.parse(await readFile(join(dir, 'manifest.json'), 'utf8'));

@@ -7,7 +7,13 @@ export const sharedSettings = {
     name: 'PTP_MODEL',
     type: path,
     default: 'models/default',
-    doc: 'Folder of the model: manifest, tokenizer, and ONNX graphs of target and drafter.',
+    doc: 'The model: a folder with manifest, tokenizer and ONNX graphs of target and drafter, or a GGUF file, which llama.cpp runs (docs/engines.md).',
+  },
+  contextLength: {
+    name: 'PTP_CONTEXT_LENGTH',
+    type: integer(0, 16777216),
+    default: 0,
+    doc: 'Maximum number of tokens of a sequence, prompt included; must be equal in all services. With 0, the model decides, but for a GGUF file at most 8192, because llama.cpp allocates the KV caches of all sequences at the start.',
   },
   logLevel: {
     name: 'PTP_LOG_LEVEL',
@@ -29,7 +35,7 @@ export const draftModelSetting = {
   name: 'PTP_DRAFT_MODEL',
   type: path,
   default: '',
-  doc: 'Folder of a smaller model with the same tokenizer. It drafts one token at a time and replaces the drafter in the model folder.',
+  doc: 'A smaller model with the same tokenizer, a folder or a GGUF file. It drafts one token at a time and replaces the drafter in the model folder.',
 } as const satisfies Setting;
 
 /** Settings of drafter and verifier. */

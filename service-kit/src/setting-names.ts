@@ -4,6 +4,7 @@ import { PtpError } from '@ptp/protocol/errors';
 export const SETTING_NAMES = [
   'PTP_API_KEYS_FILE',
   'PTP_BATCH_TOKENS',
+  'PTP_CONTEXT_LENGTH',
   'PTP_CORS_ORIGINS',
   'PTP_DRAFTERS',
   'PTP_DRAFT_LENGTH',

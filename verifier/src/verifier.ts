@@ -104,7 +104,7 @@ export class Verifier {
       signal,
       traceparent,
     );
-    const { picks, logProbabilities } = served.output;
+    const { picks, logProbabilities, truncated = false } = served.output;
     const { accepted, tokens } = accept(draft, picks);
     sequence.commit(tokens);
     recordRun('ptp.verify.run', traceparent, served, {
@@ -119,6 +119,7 @@ export class Verifier {
       logProbabilities: Array.from(logProbabilities.subarray(0, accepted + 1)),
       timings: timingsMessage(served, draft.length + 1),
       top: sequence.topTokens(served.output, accepted + 1),
+      truncated,
     };
   }
 

@@ -1,13 +1,9 @@
 import { PtpError } from '@ptp/protocol/errors';
-import { treeDepth } from '@ptp/protocol/sampling-params';
-import type { GgufFileInfo, Llama, LlamaContext, LlamaModel } from 'node-llama-cpp';
+import { loadManifest, type Manifest } from '@ptp/protocol/manifest';
+import type { Llama, LlamaContext, LlamaModel } from 'node-llama-cpp';
 import type { EngineInfo, EngineOptions } from '../types.ts';
 
-/** Longest sequence unless `contextLength` is set; each sequence's cache is allocated whole at the start. */
-const DEFAULT_CONTEXT = 4096;
 const DEFAULT_SEQUENCES = 8;
-/** Bytes of a key or value; llama.cpp keeps them in float16. */
-const BYTES_PER_VALUE = 2;
 
 /** A GGUF that is ready for runs. */
 export interface LoadedGguf {
@@ -20,6 +16,7 @@ export interface LoadedGguf {
 /** @throws PtpError `failed_precondition` if node-llama-cpp or the file is missing or cannot be loaded */
 export async function loadGguf(options: EngineOptions): Promise<LoadedGguf> {
   const { dir: modelPath, threads, contextLength, gpuLayers = 'auto', sequences = DEFAULT_SEQUENCES } = options;
+  const manifest = await loadManifest(modelPath, contextLength);
   const { getLlama, LlamaLogLevel } = await importLlama();
   try {
     const llama = await getLlama({
@@ -29,14 +26,13 @@ export async function loadGguf(options: EngineOptions): Promise<LoadedGguf> {
       ...(threads !== undefined && { maxThreads: threads }),
     });
     const model = await llama.loadModel({ modelPath, gpuLayers });
-    const length = Math.min(contextLength ?? DEFAULT_CONTEXT, model.trainContextSize);
     // node-llama-cpp moves the window once a sequence has contextSize - 1 tokens.
     const context = await model.createContext({
-      contextSize: length + 1,
+      contextSize: manifest.context_length + 1,
       sequences,
       ...(threads !== undefined && { threads }),
     });
-    return { llama, model, context, info: engineInfo(model.fileInfo, length, sequences) };
+    return { llama, model, context, info: engineInfo(manifest, sequences) };
   } catch (cause) {
     throw new PtpError('failed_precondition', `\`${modelPath}\` cannot be loaded by llama.cpp`, { cause });
   }
@@ -53,30 +49,12 @@ async function importLlama(): Promise<typeof import('node-llama-cpp')> {
   }
 }
 
-/** The metadata that sizes a cache; architectures without attention keys are not supported. */
-interface Architecture {
-  readonly block_count?: number;
-  readonly embedding_length?: number;
-  readonly attention?: {
-    readonly head_count?: number | number[];
-    readonly head_count_kv?: number | number[];
-    readonly key_length?: number;
-    readonly value_length?: number;
-  };
-}
-
-function engineInfo({ metadata, architectureMetadata }: GgufFileInfo, contextLength: number, sequences: number) {
-  const vocabulary = metadata.tokenizer.ggml.tokens.length;
-  const { block_count: layers = 0, embedding_length: width = 0, attention = {} } = architectureMetadata as Architecture;
-  const { head_count: heads = 1, head_count_kv: kvHeads = heads } = attention;
-  const headWidth = width / (Array.isArray(heads) ? (heads[0] ?? 1) : heads);
-  const { key_length: keyWidth = headWidth, value_length: valueWidth = headWidth } = attention;
-  const totalHeads = Array.isArray(kvHeads) ? kvHeads.reduce((sum, n) => sum + n, 0) : layers * kvHeads;
+function engineInfo(manifest: Manifest, maxSlots: number): EngineInfo {
   return {
-    vocabulary,
-    contextLength,
-    uniformsPerPosition: treeDepth(vocabulary),
-    maxSlots: sequences,
-    bytesPerToken: totalHeads * (keyWidth + valueWidth) * BYTES_PER_VALUE,
+    vocabulary: manifest.sizes.vocab,
+    contextLength: manifest.context_length,
+    uniformsPerPosition: manifest.uniforms_per_position,
+    maxSlots,
+    bytesPerToken: manifest.bytes_per_token.target,
   };
 }

@@ -11,14 +11,7 @@ declare module 'node-llama-cpp' {
   export interface Llama extends Disposable {
     loadModel(options: { modelPath: string; gpuLayers: number | 'auto' }): Promise<LlamaModel>;
   }
-  export interface GgufFileInfo {
-    readonly metadata: { readonly tokenizer: { readonly ggml: { readonly tokens: readonly string[] } } };
-    /** Keys of the model's architecture, such as `block_count`. */
-    readonly architectureMetadata: object;
-  }
   export interface LlamaModel extends Disposable {
-    readonly fileInfo: GgufFileInfo;
-    readonly trainContextSize: number;
     createContext(options: { contextSize: number; sequences: number; threads?: number }): Promise<LlamaContext>;
   }
   export interface LlamaContext extends Disposable {

@@ -30,8 +30,8 @@ export async function loadModel(
   kind: ModelKind,
   options: EngineOptions,
 ): Promise<{ model: OnnxModel; manifest: Manifest }> {
-  const { dir, threads = 1, prefixCacheBytes = 0 } = options;
-  const manifest = await loadManifest(dir);
+  const { dir, contextLength, threads = 1, prefixCacheBytes = 0 } = options;
+  const manifest = await loadManifest(dir, contextLength);
   const { sizes, max_slots: slotCounts } = manifest;
   const drafter = kind === 'drafter' ? drafterOf(manifest) : undefined;
   const checksBlocks = drafter?.kind === 'feature';

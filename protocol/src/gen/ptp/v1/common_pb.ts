@@ -56,7 +56,7 @@ export const SamplingParametersSchema: GenMessage<SamplingParameters> = /*@__PUR
   messageDesc(file_ptp_v1_common, 0);
 
 /**
- * Changes to the logits of single tokens, applied before sampling: repetition_penalty first, then the additive ones.
+ * Changes to the logits of single tokens, applied before sampling: repetition_penalty first, then logit_bias and the other penalties.
  *
  * @generated from message ptp.v1.TokenAdjustments
  */
@@ -69,7 +69,7 @@ export type TokenAdjustments = Message<"ptp.v1.TokenAdjustments"> & {
   logitBias: { [key: number]: number };
 
   /**
-   * Subtracted once from the logit of each token generated before; in [-2, 2].
+   * Subtracted once from the logit of each token that was generated earlier; in [-2, 2].
    *
    * @generated from field: float presence_penalty = 2;
    */
@@ -83,8 +83,8 @@ export type TokenAdjustments = Message<"ptp.v1.TokenAdjustments"> & {
   frequencyPenalty: number;
 
   /**
-   * Divides positive and multiplies negative logits of tokens in the prompt or the generated text; in (0, 10]; 1 is no penalty, and 0
-   * (absent) means 1.
+   * Divides positive and multiplies negative logits of tokens in the prompt or the generated text; in (0, 10]; 1 disables the penalty, and
+   * 0 (absent) means 1.
    *
    * @generated from field: float repetition_penalty = 4;
    */
@@ -98,7 +98,8 @@ export type TokenAdjustments = Message<"ptp.v1.TokenAdjustments"> & {
   heldBack: number[];
 
   /**
-   * First position, counted from 0 at the first generated token, at which the tokens of held_back are allowed; 0 for none held back.
+   * First position, counted from 0 at the first generated token, at which the tokens of held_back are allowed; 0 if no tokens are held
+   * back.
    *
    * @generated from field: uint32 held_back_until = 6;
    */
@@ -126,7 +127,7 @@ export type TopTokens = Message<"ptp.v1.TopTokens"> & {
   ids: number[];
 
   /**
-   * Natural logarithms of their probabilities under the model before temperature and truncation; as many as ids.
+   * Natural logarithms of their probabilities under the model before temperature and truncation; same length as ids.
    *
    * @generated from field: repeated float log_probabilities = 2;
    */
@@ -184,8 +185,8 @@ export const SequenceStartSchema: GenMessage<SequenceStart> = /*@__PURE__*/
   messageDesc(file_ptp_v1_common, 3);
 
 /**
- * The caller's span (W3C Trace Context), which joins the spans of both sides in one trace. Each step carries its own, because gRPC metadata
- * exists only once per stream.
+ * The caller's span (W3C Trace Context). It joins the spans of both sides in one trace. Each step carries its own trace context, because
+ * gRPC metadata is sent only once per stream.
  *
  * @generated from message ptp.v1.TraceContext
  */
@@ -255,7 +256,7 @@ export const TimingsSchema: GenMessage<Timings> = /*@__PURE__*/
   messageDesc(file_ptp_v1_common, 5);
 
 /**
- * Description of a loaded model. Drafter and verifier of a pair have equal model_id, tokenizer_sha256 and vocabulary_size.
+ * Description of a loaded model. The drafter and the verifier of a pair have the same model_id, tokenizer_sha256 and vocabulary_size.
  *
  * @generated from message ptp.v1.ModelFacts
  */
@@ -338,14 +339,14 @@ export type PrefixCacheFacts = Message<"ptp.v1.PrefixCacheFacts"> & {
   lookups: bigint;
 
   /**
-   * Number of prompts of which at least a prefix was found since the service started.
+   * Number of prompts for which at least a prefix was found since the service started.
    *
    * @generated from field: uint64 hits = 4;
    */
   hits: bigint;
 
   /**
-   * Number of prompt tokens that were found instead of computed since the service started.
+   * Number of prompt tokens since the service started whose cache rows were reused instead of computed.
    *
    * @generated from field: uint64 reused_tokens = 5;
    */

@@ -91,7 +91,7 @@ export type DraftRequest = Message<"ptp.v1.DraftRequest"> & {
    */
   kind: {
     /**
-     * The first message of the stream, and only the first.
+     * Must be the first message of the stream, and only the first.
      *
      * @generated from field: ptp.v1.DraftOpen open = 1;
      */
@@ -164,15 +164,16 @@ export type DraftStep = Message<"ptp.v1.DraftStep"> & {
   committed: number[];
 
   /**
-   * Token ids at the positions after the committed ones: first the assumed ones, then those under verification; may be empty.
+   * Token ids at the positions after the committed tokens: first the tokens that are assumed to be accepted, then the tokens under
+   * verification; may be empty.
    *
    * @generated from field: repeated uint32 block = 3;
    */
   block: number[];
 
   /**
-   * The drafter's confidence in each token of the block; as many as block, each in [0, 1]. Used to divide the budget among branches; ignored
-   * by drafters that check blocks themselves.
+   * The drafter's confidence in each token of the block; same length as block, each value in [0, 1]. Used to divide the budget among
+   * branches; ignored by drafters that check blocks themselves.
    *
    * @generated from field: repeated float block_confidences = 4;
    */
@@ -194,7 +195,7 @@ export type DraftStep = Message<"ptp.v1.DraftStep"> & {
 
   /**
    * Number of tokens at the start of the block that are assumed to be accepted; in [0, length of block]. Nonzero if the step is sent before
-   * the previous verify result has arrived. Tokens committed by a later step take precedence over assumed ones.
+   * the previous verify result has arrived. If a later step commits other tokens at these positions, the committed tokens take precedence.
    *
    * @generated from field: uint32 assumed = 7;
    */
@@ -308,15 +309,15 @@ export const DraftOpenedSchema: GenMessage<DraftOpened> = /*@__PURE__*/
  */
 export type DraftResult = Message<"ptp.v1.DraftResult"> & {
   /**
-   * Number of the step that this answers.
+   * Number of the step to which this is the answer.
    *
    * @generated from field: uint32 step = 1;
    */
   step: number;
 
   /**
-   * At most one branch per possible accepted count, in ascending order; counts that did not fit the budget are absent. A drafter that checks
-   * blocks itself returns only the branch that it expects to match.
+   * At most one branch per possible accepted count, in ascending order; counts for which the budget did not suffice are absent. A drafter
+   * that checks blocks itself returns only the branch that it expects to match.
    *
    * @generated from field: repeated ptp.v1.Branch branches = 2;
    */
@@ -351,14 +352,15 @@ export type Branch = Message<"ptp.v1.Branch"> & {
   accepted: number;
 
   /**
-   * Drafted token ids. The first one predicts the target's own token at the position after the accepted ones.
+   * Drafted token ids. The first predicts the target's own token at the position after the accepted tokens.
    *
    * @generated from field: repeated uint32 tokens = 2;
    */
   tokens: number[];
 
   /**
-   * The drafter's probability that each token is right if those before it are; as many as tokens, each in [0, 1].
+   * The drafter's probability that each token is right, given that all tokens before it are right; same length as tokens, each value in [0,
+   * 1].
    *
    * @generated from field: repeated float confidences = 3;
    */
@@ -373,7 +375,7 @@ export const BranchSchema: GenMessage<Branch> = /*@__PURE__*/
   messageDesc(file_ptp_v1_drafter, 9);
 
 /**
- * Drafts tokens by Parallel Token Prediction. One Draft stream is one sequence, as for the verifier.
+ * Drafts tokens by Parallel Token Prediction. As in VerifierService, one Draft stream is one sequence.
  *
  * @generated from service ptp.v1.DrafterService
  */
@@ -389,7 +391,7 @@ export const DrafterService: GenService<{
     output: typeof GetDrafterResponseSchema;
   },
   /**
-   * Drafts for one sequence. The client sends one open, then one step at a time.
+   * Drafts for one sequence. The client sends one open, then one step at a time, and waits for each result.
    *
    * @generated from rpc ptp.v1.DrafterService.Draft
    */

@@ -161,7 +161,7 @@ export type GenerateRequest = Message<"ptp.v1.GenerateRequest"> & {
   model: string;
 
   /**
-   * The text to continue; required.
+   * The text to be continued; required.
    *
    * @generated from oneof ptp.v1.GenerateRequest.prompt
    */
@@ -205,7 +205,7 @@ export type GenerateRequest = Message<"ptp.v1.GenerateRequest"> & {
   maxTokens: number;
 
   /**
-   * Strings before which the text ends; at most 4, none empty.
+   * Strings that end the text; the text stops before the first one found. At most 4, none empty.
    *
    * @generated from field: repeated string stop = 7;
    */
@@ -233,7 +233,7 @@ export type GenerateRequest = Message<"ptp.v1.GenerateRequest"> & {
   topLogProbabilities: number;
 
   /**
-   * Token ids that end the text, like the model's own end-of-text token, and are not part of it; at most 64.
+   * Token ids that end the text, in addition to the model's own end-of-text token; they are not part of the text. At most 64.
    *
    * @generated from field: repeated uint32 stop_tokens = 11;
    */
@@ -390,14 +390,14 @@ export type GenerateResponse = Message<"ptp.v1.GenerateResponse"> & {
   seed: bigint;
 
   /**
-   * Natural logarithms of the probabilities of the tokens under the model before temperature and truncation; as many as tokens.
+   * Natural logarithms of the probabilities of the tokens under the model before temperature and truncation; same length as tokens.
    *
    * @generated from field: repeated float log_probabilities = 6;
    */
   logProbabilities: number[];
 
   /**
-   * Alternatives of each token, as many as tokens; empty if none were requested.
+   * Alternatives of each token, same length as tokens; empty if none were requested.
    *
    * @generated from field: repeated ptp.v1.TopTokens top = 7;
    */
@@ -432,14 +432,15 @@ export type StepFacts = Message<"ptp.v1.StepFacts"> & {
   drafted: number;
 
   /**
-   * Number of its tokens that were accepted; 0 to drafted.
+   * Number of tokens of the block that were accepted; 0 to drafted.
    *
    * @generated from field: uint32 accepted = 3;
    */
   accepted: number;
 
   /**
-   * From sending the step, or from the end of the previous step if that is later, to its result, including drafting, microseconds.
+   * Duration of the step, including drafting, microseconds: from sending the step, or from the end of the previous step if that is later,
+   * to the result.
    *
    * @generated from field: uint32 step_us = 4;
    */
@@ -496,7 +497,8 @@ export type StepFacts = Message<"ptp.v1.StepFacts"> & {
   reason: string;
 
   /**
-   * Number of tokens available for verification; those beyond `drafted` were not worth verifying.
+   * Number of tokens that were available for verification. The gateway verified the first `drafted` of them, because verifying more was not
+   * worth the time.
    *
    * @generated from field: uint32 offered = 12;
    */
@@ -517,7 +519,8 @@ export type StepFacts = Message<"ptp.v1.StepFacts"> & {
   source: string;
 
   /**
-   * Time by which the step was sent before the end of the previous step, for its expected result, microseconds; 0 if it was sent afterwards.
+   * Time between sending the step and the end of the previous step, whose result was only expected, microseconds; 0 if the step was sent
+   * after that end.
    *
    * @generated from field: uint32 ahead_us = 15;
    */

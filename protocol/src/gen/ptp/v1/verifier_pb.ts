@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ptp/v1/verifier.proto.
  */
 export const file_ptp_v1_verifier: GenFile = /*@__PURE__*/
-  fileDesc("ChVwdHAvdjEvdmVyaWZpZXIucHJvdG8SBnB0cC52MSISChBHZXRUYXJnZXRSZXF1ZXN0IqwBChFHZXRUYXJnZXRSZXNwb25zZRIhCgVtb2RlbBgBIAEoCzISLnB0cC52MS5Nb2RlbEZhY3RzEhYKDm9wZW5fc2VxdWVuY2VzGAIgASgNEhMKC2NhY2hlX2J5dGVzGAMgASgEEi4KDHByZWZpeF9jYWNoZRgEIAEoCzIYLnB0cC52MS5QcmVmaXhDYWNoZUZhY3RzEhcKD2JhdGNoX2ludmFyaWFudBgFIAEoCCJfCg1WZXJpZnlSZXF1ZXN0EiIKBG9wZW4YASABKAsyEi5wdHAudjEuVmVyaWZ5T3BlbkgAEiIKBHN0ZXAYAiABKAsyEi5wdHAudjEuVmVyaWZ5U3RlcEgAQgYKBGtpbmQiugEKClZlcmlmeU9wZW4SJAoFc3RhcnQYASABKAsyFS5wdHAudjEuU2VxdWVuY2VTdGFydBIjCgV0cmFjZRgCIAEoCzIULnB0cC52MS5UcmFjZUNvbnRleHQSLQoLYWRqdXN0bWVudHMYAyABKAsyGC5wdHAudjEuVG9rZW5BZGp1c3RtZW50cxIdChV0b3BfbG9nX3Byb2JhYmlsaXRpZXMYBCABKA0SEwoLdGVsbF9wcm9tcHQYBSABKAgigwEKClZlcmlmeVN0ZXASDAoEc3RlcBgBIAEoDRINCgVkcmFmdBgCIAMoDRIjCgV0cmFjZRgDIAEoCzIULnB0cC52MS5UcmFjZUNvbnRleHQSDwoHYWxsb3dlZBgEIAMoDBIiCgVhZnRlchgFIAEoCzITLnB0cC52MS5WZXJpZnlBZnRlciIzCgtWZXJpZnlBZnRlchIQCghhY2NlcHRlZBgBIAEoDRISCgpuZXh0X3Rva2VuGAIgASgNImgKDlZlcmlmeVJlc3BvbnNlEiYKBm9wZW5lZBgBIAEoCzIULnB0cC52MS5WZXJpZnlPcGVuZWRIABImCgZyZXN1bHQYAiABKAsyFC5wdHAudjEuVmVyaWZ5UmVzdWx0SABCBgoEa2luZCK7AQoMVmVyaWZ5T3BlbmVkEiAKB3RpbWluZ3MYASABKAsyDy5wdHAudjEuVGltaW5ncxISCgpwcmVmaWxsX3VzGAIgASgNEhUKDWNhY2hlZF90b2tlbnMYAyABKA0SFQoNcmV1c2VkX3Rva2VucxgEIAEoDRIgChhwcm9tcHRfbG9nX3Byb2JhYmlsaXRpZXMYBSADKAISJQoKcHJvbXB0X3RvcBgGIAMoCzIRLnB0cC52MS5Ub3BUb2tlbnMisAEKDFZlcmlmeVJlc3VsdBIMCgRzdGVwGAEgASgNEhAKCGFjY2VwdGVkGAIgASgNEhIKCm5leHRfdG9rZW4YAyABKA0SGQoRbG9nX3Byb2JhYmlsaXRpZXMYBCADKAISIAoHdGltaW5ncxgFIAEoCzIPLnB0cC52MS5UaW1pbmdzEh4KA3RvcBgGIAMoCzIRLnB0cC52MS5Ub3BUb2tlbnMSDwoHc2tpcHBlZBgHIAEoCDKQAQoPVmVyaWZpZXJTZXJ2aWNlEkAKCUdldFRhcmdldBIYLnB0cC52MS5HZXRUYXJnZXRSZXF1ZXN0GhkucHRwLnYxLkdldFRhcmdldFJlc3BvbnNlEjsKBlZlcmlmeRIVLnB0cC52MS5WZXJpZnlSZXF1ZXN0GhYucHRwLnYxLlZlcmlmeVJlc3BvbnNlKAEwAWIGcHJvdG8z", [file_ptp_v1_common]);
+  fileDesc("ChVwdHAvdjEvdmVyaWZpZXIucHJvdG8SBnB0cC52MSISChBHZXRUYXJnZXRSZXF1ZXN0IqwBChFHZXRUYXJnZXRSZXNwb25zZRIhCgVtb2RlbBgBIAEoCzISLnB0cC52MS5Nb2RlbEZhY3RzEhYKDm9wZW5fc2VxdWVuY2VzGAIgASgNEhMKC2NhY2hlX2J5dGVzGAMgASgEEi4KDHByZWZpeF9jYWNoZRgEIAEoCzIYLnB0cC52MS5QcmVmaXhDYWNoZUZhY3RzEhcKD2JhdGNoX2ludmFyaWFudBgFIAEoCCJfCg1WZXJpZnlSZXF1ZXN0EiIKBG9wZW4YASABKAsyEi5wdHAudjEuVmVyaWZ5T3BlbkgAEiIKBHN0ZXAYAiABKAsyEi5wdHAudjEuVmVyaWZ5U3RlcEgAQgYKBGtpbmQiugEKClZlcmlmeU9wZW4SJAoFc3RhcnQYASABKAsyFS5wdHAudjEuU2VxdWVuY2VTdGFydBIjCgV0cmFjZRgCIAEoCzIULnB0cC52MS5UcmFjZUNvbnRleHQSLQoLYWRqdXN0bWVudHMYAyABKAsyGC5wdHAudjEuVG9rZW5BZGp1c3RtZW50cxIdChV0b3BfbG9nX3Byb2JhYmlsaXRpZXMYBCABKA0SEwoLdGVsbF9wcm9tcHQYBSABKAgigwEKClZlcmlmeVN0ZXASDAoEc3RlcBgBIAEoDRINCgVkcmFmdBgCIAMoDRIjCgV0cmFjZRgDIAEoCzIULnB0cC52MS5UcmFjZUNvbnRleHQSDwoHYWxsb3dlZBgEIAMoDBIiCgVhZnRlchgFIAEoCzITLnB0cC52MS5WZXJpZnlBZnRlciIzCgtWZXJpZnlBZnRlchIQCghhY2NlcHRlZBgBIAEoDRISCgpuZXh0X3Rva2VuGAIgASgNImgKDlZlcmlmeVJlc3BvbnNlEiYKBm9wZW5lZBgBIAEoCzIULnB0cC52MS5WZXJpZnlPcGVuZWRIABImCgZyZXN1bHQYAiABKAsyFC5wdHAudjEuVmVyaWZ5UmVzdWx0SABCBgoEa2luZCK7AQoMVmVyaWZ5T3BlbmVkEiAKB3RpbWluZ3MYASABKAsyDy5wdHAudjEuVGltaW5ncxISCgpwcmVmaWxsX3VzGAIgASgNEhUKDWNhY2hlZF90b2tlbnMYAyABKA0SFQoNcmV1c2VkX3Rva2VucxgEIAEoDRIgChhwcm9tcHRfbG9nX3Byb2JhYmlsaXRpZXMYBSADKAISJQoKcHJvbXB0X3RvcBgGIAMoCzIRLnB0cC52MS5Ub3BUb2tlbnMiwwEKDFZlcmlmeVJlc3VsdBIMCgRzdGVwGAEgASgNEhAKCGFjY2VwdGVkGAIgASgNEhIKCm5leHRfdG9rZW4YAyABKA0SGQoRbG9nX3Byb2JhYmlsaXRpZXMYBCADKAISIAoHdGltaW5ncxgFIAEoCzIPLnB0cC52MS5UaW1pbmdzEh4KA3RvcBgGIAMoCzIRLnB0cC52MS5Ub3BUb2tlbnMSDwoHc2tpcHBlZBgHIAEoCBIRCgl0cnVuY2F0ZWQYCCABKAgykAEKD1ZlcmlmaWVyU2VydmljZRJACglHZXRUYXJnZXQSGC5wdHAudjEuR2V0VGFyZ2V0UmVxdWVzdBoZLnB0cC52MS5HZXRUYXJnZXRSZXNwb25zZRI7CgZWZXJpZnkSFS5wdHAudjEuVmVyaWZ5UmVxdWVzdBoWLnB0cC52MS5WZXJpZnlSZXNwb25zZSgBMAFiBnByb3RvMw", [file_ptp_v1_common]);
 
 /**
  * Request for a description of the target.
@@ -92,7 +92,7 @@ export type VerifyRequest = Message<"ptp.v1.VerifyRequest"> & {
    */
   kind: {
     /**
-     * The first message of the stream, and only the first.
+     * Must be the first message of the stream, and only the first.
      *
      * @generated from field: ptp.v1.VerifyOpen open = 1;
      */
@@ -151,7 +151,7 @@ export type VerifyOpen = Message<"ptp.v1.VerifyOpen"> & {
   topLogProbabilities: number;
 
   /**
-   * Requests the log probabilities of the given tokens themselves. Disables the prefix cache for this sequence.
+   * Requests the log probabilities of the tokens in `start` as well. Disables the prefix cache for this sequence.
    *
    * @generated from field: bool tell_prompt = 5;
    */
@@ -193,9 +193,9 @@ export type VerifyStep = Message<"ptp.v1.VerifyStep"> & {
   trace?: TraceContext | undefined;
 
   /**
-   * Token masks of a grammar: one for the position after everything committed and one for the position after each token of the draft
-   * (length of draft + 1 in all). Each has vocabulary_size bits, rounded up to bytes; token t is allowed if bit t % 8 of byte t / 8 is set.
-   * Absent if all tokens are allowed.
+   * Token masks of a grammar: one for the position after the committed tokens and one for the position after each token of the draft
+   * (length of draft + 1 in total). Each has vocabulary_size bits, rounded up to bytes; token t is allowed if bit t % 8 of byte t / 8 is
+   * set. Absent if all tokens are allowed.
    *
    * @generated from field: repeated bytes allowed = 4;
    */
@@ -310,22 +310,22 @@ export type VerifyOpened = Message<"ptp.v1.VerifyOpened"> & {
   cachedTokens: number;
 
   /**
-   * Number of these tokens that were found in the prefix cache.
+   * Number of cached tokens whose rows came from the prefix cache.
    *
    * @generated from field: uint32 reused_tokens = 4;
    */
   reusedTokens: number;
 
   /**
-   * Natural logarithms of the probabilities of the given tokens except the first, under the model before temperature and truncation; only if
-   * tell_prompt was set.
+   * Natural logarithms of the probabilities of the tokens in `start` except the first, under the model before temperature and truncation;
+   * only if tell_prompt was set.
    *
    * @generated from field: repeated float prompt_log_probabilities = 5;
    */
   promptLogProbabilities: number[];
 
   /**
-   * Alternatives at the positions of the given tokens except the first; only if tell_prompt and top_log_probabilities were set.
+   * Alternatives at the positions of the tokens in `start` except the first; only if tell_prompt and top_log_probabilities were set.
    *
    * @generated from field: repeated ptp.v1.TopTokens prompt_top = 6;
    */
@@ -346,7 +346,7 @@ export const VerifyOpenedSchema: GenMessage<VerifyOpened> = /*@__PURE__*/
  */
 export type VerifyResult = Message<"ptp.v1.VerifyResult"> & {
   /**
-   * Number of the step that this answers.
+   * Number of the step to which this is the answer.
    *
    * @generated from field: uint32 step = 1;
    */
@@ -360,15 +360,15 @@ export type VerifyResult = Message<"ptp.v1.VerifyResult"> & {
   accepted: number;
 
   /**
-   * The target's own token after the accepted ones.
+   * The target's own token after the accepted tokens.
    *
    * @generated from field: uint32 next_token = 3;
    */
   nextToken: number;
 
   /**
-   * Natural logarithms of the probabilities of the committed tokens (the accepted ones, then next_token) under the model before temperature
-   * and truncation; accepted + 1 values.
+   * Natural logarithms of the probabilities of the committed tokens (the accepted tokens, then next_token) under the model before
+   * temperature and truncation; accepted + 1 values.
    *
    * @generated from field: repeated float log_probabilities = 4;
    */
@@ -394,6 +394,15 @@ export type VerifyResult = Message<"ptp.v1.VerifyResult"> & {
    * @generated from field: bool skipped = 7;
    */
   skipped: boolean;
+
+  /**
+   * True if a token of this step was picked among the most probable tokens only, because the engine does not read the probabilities of all
+   * tokens: less probable ones that the sampling parameters would allow were left out. Never true with temperature 0, with a top_k that the
+   * engine can read, or if top_p or min_p leave out the rest anyway.
+   *
+   * @generated from field: bool truncated = 8;
+   */
+  truncated: boolean;
 };
 
 /**

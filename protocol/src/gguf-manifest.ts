@@ -1,0 +1,202 @@
+import { createHash } from 'node:crypto';
+import { access, stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import {
+  GGMLFileQuantizationType,
+  type GGUFParseOutput,
+  gguf,
+  parseGGUFQuantLabel,
+  parseGgufShardFilename,
+} from '@huggingface/gguf';
+import { PtpError } from './errors.ts';
+import { uniformsPerPosition } from './sampling-params.ts';
+
+/** Longest context of a GGUF file unless set: models claim 131,072 and more, whose KV cache few machines can hold. */
+export const GGUF_CONTEXT = 8192;
+/** Versions of the format that llama.cpp reads. */
+const VERSIONS = [2, 3];
+/** llama.cpp keeps keys and values in float16. */
+const BYTES_PER_VALUE = 2;
+const TOKENIZER = 'tokenizer.ggml.';
+/** Tokens that end a text by their name, as in llama.cpp (llama-vocab.cpp, `special_eog_ids`). */
+const END_NAMES = new Set([
+  ...['<|eot_id|>', '<|im_end|>', '<|end|>', '<|return|>', '<|call|>', '<|flush|>', '<|calls|>', '<end_of_turn>'],
+  ...['<|endoftext|>', '<|eom_id|>', '<EOT>', '_<EOT>', '[EOT]', '[EOS]', '<|end_of_text|>', '<end_of_utterance>'],
+]);
+/** Splits before the BPE whose models begin each text with `bos` although the metadata does not say so. */
+const BOS_SPLITS = new Set(['llama3', 'llama-v3', 'llama-bpe', 'falcon3', 'falcon-h1', 'pixtral', 'midm-2.0', 'lfm2']);
+
+/** Returns true if a model's path is that of a GGUF file, the format of llama.cpp. */
+export function isGguf(path: string): boolean {
+  return path.toLowerCase().endsWith('.gguf');
+}
+
+/**
+ * Describes a GGUF file, or the first part of a split one, as manifest.json describes a model folder.
+ *
+ * @throws PtpError `failed_precondition` if the file is missing, truncated or not a language model
+ */
+export async function ggufManifest(path: string) {
+  const { size, mtime } = await stat(path).catch((cause: unknown) => {
+    throw unusable(path, 'cannot be read', cause);
+  });
+  const name = await modelName(path);
+  const metadata = new Metadata(path, await parse(path, size));
+  const vocab = metadata.strings(`${TOKENIZER}tokens`).length;
+  const { cachedValues, ...sizes } = modelSizes(metadata);
+  return {
+    format_version: 1,
+    id: metadata.text('general.name') ?? name,
+    created: mtime.toISOString(),
+    engine: 'llama-cpp',
+    quantisation: quantisation(path, metadata),
+    sizes: { vocab, ...sizes },
+    context_length: metadata.architecture('context_length'),
+    ...endTokens(metadata),
+    begin_of_text: beginOfText(metadata),
+    pick: 'tree',
+    uniforms_per_position: uniformsPerPosition('tree', vocab),
+    max_slots: [1],
+    bytes_per_token: { target: cachedValues * BYTES_PER_VALUE },
+    tokenizer: { sha256: metadata.tokenizerSha256() },
+    files: {},
+  };
+}
+
+/** The file's name without its ending. @throws PtpError if the file is a later part, or a part is missing */
+async function modelName(path: string): Promise<string> {
+  const part = parseGgufShardFilename(basename(path));
+  if (!part) return basename(path).slice(0, -'.gguf'.length);
+  const { prefix, shard, total } = part;
+  const nameOf = (n: number) => `${prefix}-${String(n).padStart(5, '0')}-of-${total}.gguf`;
+  if (Number(shard) !== 1)
+    throw unusable(path, `is part ${Number(shard)} of a model: name its first part, ${nameOf(1)}`);
+  for (let n = 2; n <= Number(total); n++) {
+    await access(join(dirname(path), nameOf(n))).catch((cause: unknown) => {
+      throw unusable(path, `needs ${nameOf(n)} in the same folder`, cause);
+    });
+  }
+  return prefix;
+}
+
+/** Reads the header. The parser takes bytes beyond the end of the file for zeros. */
+async function parse(path: string, size: number): Promise<GGUFParseOutput['metadata']> {
+  const { metadata, tensorInfos, tensorDataOffset, tensorInfoByteRange, littleEndian } = await gguf(path, {
+    allowLocalFile: true,
+  }).catch((cause: unknown) => {
+    throw unusable(path, `is not a GGUF file that can be read (${(cause as Error).message})`, cause);
+  });
+  if (!VERSIONS.includes(metadata.version)) {
+    throw unusable(path, `must have version ${VERSIONS.join(' or ')} of the format, got ${metadata.version}`);
+  }
+  if (!littleEndian) throw unusable(path, 'is for big-endian machines');
+  const lastTensor = tensorInfos.reduce((last, { offset }) => (offset > last ? offset : last), 0n);
+  const needed = Math.max(
+    tensorInfoByteRange[1],
+    Number(tensorDataOffset + lastTensor) + Number(tensorInfos.length > 0),
+  );
+  if (size < needed) throw unusable(path, `is truncated: its ${size} bytes end before its last tensor`);
+  return metadata;
+}
+
+/** Typed access to the metadata. */
+class Metadata {
+  readonly #path: string;
+  readonly #entries: Readonly<Record<string, unknown>>;
+
+  constructor(path: string, entries: GGUFParseOutput['metadata']) {
+    this.#path = path;
+    this.#entries = entries as unknown as Record<string, unknown>;
+  }
+
+  /** @throws PtpError if the key has no strings */
+  strings(key: string): readonly string[] {
+    const value = this.#entries[key];
+    if (Array.isArray(value) && value.length > 0) return value;
+    throw unusable(this.#path, `has no \`${key}\`: it is not a language model`);
+  }
+
+  text(key: string): string | undefined {
+    const value = this.#entries[key];
+    return typeof value === 'string' && value !== '' ? value : undefined;
+  }
+
+  number(key: string): number | undefined {
+    const value = this.#entries[key];
+    return typeof value === 'number' || typeof value === 'bigint' ? Number(value) : undefined;
+  }
+
+  flag(key: string): boolean | undefined {
+    const value = this.#entries[key];
+    return typeof value === 'boolean' ? value : undefined;
+  }
+
+  /** A number of the model's architecture. @throws PtpError if it is missing */
+  architecture(key: string): number {
+    const name = `${this.text('general.architecture')}.${key}`;
+    const value = this.number(name);
+    if (value === undefined) throw unusable(this.#path, `has no \`${name}\``);
+    return value;
+  }
+
+  /** [layers] a number of the architecture that layers may share; `preset` if it is missing. */
+  perLayer(key: string, layers: number, preset: readonly number[]): readonly number[] {
+    const value = this.#entries[`${this.text('general.architecture')}.${key}`];
+    if (Array.isArray(value)) return value.map(Number);
+    return value === undefined ? preset : new Array<number>(layers).fill(Number(value));
+  }
+
+  /** SHA-256 over all keys of the tokenizer. Files with equal hashes have equal token ids. */
+  tokenizerSha256(): string {
+    const keys = Object.keys(this.#entries).filter((key) => key.startsWith(TOKENIZER));
+    const canonical = keys.sort().map((key) => [key, this.#entries[key]]);
+    const json = JSON.stringify(canonical, (_, value) => (typeof value === 'bigint' ? Number(value) : value));
+    return createHash('sha256').update(json).digest('hex');
+  }
+}
+
+/** Sizes that the KV cache depends on; `cachedValues` is the number of keys and values per token. */
+function modelSizes(metadata: Metadata) {
+  const width = metadata.architecture('embedding_length');
+  const layers = metadata.architecture('block_count');
+  const heads = metadata.perLayer('attention.head_count', layers, new Array(layers).fill(1));
+  const kvHeads = metadata.perLayer('attention.head_count_kv', layers, heads);
+  const [headWidth] = metadata.perLayer('attention.key_length', 1, [width / Math.max(1, ...heads)]) as [number];
+  const [valueWidth] = metadata.perLayer('attention.value_length', 1, [headWidth]) as [number];
+  return {
+    width,
+    layers,
+    heads: Math.max(1, ...heads),
+    kv_heads: Math.max(1, ...kvHeads),
+    head_width: Math.max(1, Math.round(headWidth)),
+    cachedValues: Math.round(kvHeads.reduce((sum, n) => sum + n, 0) * (headWidth + valueWidth)) || 1,
+  };
+}
+
+/** Tokens that end a text: `eos`, `eot` and `eom` ids, and those that llama.cpp knows by name. */
+function endTokens(metadata: Metadata): { end_of_text: number; stop_tokens: number[] } {
+  const tokens = metadata.strings(`${TOKENIZER}tokens`);
+  const ids = ['eos', 'eot', 'eom'].map((name) => metadata.number(`${TOKENIZER}${name}_token_id`));
+  const named = tokens.flatMap((token, id) => (END_NAMES.has(token) ? [id] : []));
+  const [end = 0, ...stops] = new Set([...ids, ...named].filter((id) => id !== undefined && id < tokens.length));
+  return { end_of_text: end as number, stop_tokens: stops as number[] };
+}
+
+/** The token that precedes every text, or null. Without the metadata, llama.cpp decides by the kind of tokenizer. */
+function beginOfText(metadata: Metadata): number | null {
+  const model = metadata.text(`${TOKENIZER}model`);
+  const usual = model === 'llama' || model === 'bert' || BOS_SPLITS.has(metadata.text(`${TOKENIZER}pre`) ?? '');
+  const added = metadata.flag(`${TOKENIZER}add_bos_token`) ?? usual;
+  return added ? (metadata.number(`${TOKENIZER}bos_token_id`) ?? null) : null;
+}
+
+/** The name of the weights' format, such as Q4_K_M. */
+function quantisation(path: string, metadata: Metadata): string {
+  const type = metadata.number('general.file_type');
+  const known = type === undefined ? undefined : GGMLFileQuantizationType[type];
+  return known ?? parseGGUFQuantLabel(basename(path)) ?? 'unknown';
+}
+
+function unusable(path: string, problem: string, cause?: unknown): PtpError {
+  return new PtpError('failed_precondition', `\`${path}\` ${problem}`, cause === undefined ? {} : { cause });
+}
