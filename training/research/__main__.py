@@ -2,8 +2,8 @@
 
 usage, in training/: python -m research COMMAND [options]
 
-Takes every command of ptp-train, with more losses and embeddings, and five more: inverse, random-walk, ablate,
-distill-twice and curves. `run` also finds the recipes in research/recipes.
+Takes every command of ptp-train, with more losses and embeddings, and five commands of its own: inverse, random-walk,
+ablate, distill-twice and curves. `run` also finds the recipes in research/recipes.
 """
 
 import pathlib
@@ -12,14 +12,16 @@ from ptp_train.__main__ import main
 from ptp_train.cli import recipes
 from ptp_train.cli.commands import COMMANDS, Command
 
-from . import graph_embeddings, losses  # noqa: F401 - these add their losses and embeddings to the product's
+from . import graph_embeddings, losses  # noqa: F401 - importing these adds their losses and embeddings to the product's
 
 RECIPES = pathlib.Path(__file__).parent / "recipes"
 
 COMMANDS |= {
-    "random-walk": Command("research.random_walk", "write sequences of a known law, to try `inverse` on"),
+    "random-walk": Command("research.random_walk", "write sequences of a known law, to test `inverse` on"),
     "inverse": Command(
-        "research.inverse", "train a drafter on text, without a teacher (inverse autoregression)", ("data", "init")
+        "research.inverse",
+        "train a drafter on text, without a teacher (inverse autoregressive training)",
+        ("data", "init"),
     ),
     "curves": Command("research.curves", "plot the training of a target and a drafter", ("target", "drafter")),
     "distill-twice": Command(

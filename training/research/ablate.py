@@ -1,7 +1,8 @@
-"""Trains and measures drafters that differ in one setting, each for the same time unless its row sets one; writes a table.
+"""Trains and measures drafters that differ in one setting, each for the same time unless its row sets one. Writes a
+table.
 
-A YAML file has `base`, options of `distill`, and `rows`, each with a name, a group and its own settings (`samples` names a folder
-next to --samples). Rows with a result are skipped.
+A YAML file has `base`, options of `distill`, and `rows`. Each row has a name, a group and its own settings; `samples`
+names a folder next to --samples. Rows that already have a result are skipped.
 """
 
 import argparse
@@ -23,25 +24,36 @@ from ptp_train.train.evaluate import by_drafter, decode, proposals, spread, unif
 from ptp_train.train.samples import GENERATED
 
 PAIR_STARTS = 24
-"""Number of drafted pairs per sequence to check."""
+"""Number of drafted pairs to check per sequence."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--rows", type=pathlib.Path, default=pathlib.Path(__file__).parent / "recipes" / "ablation-rows.yaml")
     add("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
-    add("--samples", type=pathlib.Path, default=pathlib.Path("work/samples"), help="training samples of all rows")
-    add("--held", type=pathlib.Path, nargs="+", required=True, help="held-out samples, a folder for each condition")
+    add(
+        "--samples",
+        type=pathlib.Path,
+        default=pathlib.Path("work/samples"),
+        help="folder of training samples of all rows",
+    )
+    add(
+        "--held",
+        type=pathlib.Path,
+        nargs="+",
+        required=True,
+        help="folders of held-out samples, one for each sampling condition",
+    )
     add("--out", type=pathlib.Path, default=pathlib.Path("work/ablations"))
-    add("--only", nargs="*", help="names of the rows to run")
-    add("--minutes", type=number(0, above=True), default=2.5, help="of processor time per row")
-    add("--sequences", type=integer(1), default=24, help="held-out sequences per condition")
+    add("--only", nargs="*", help="names of the rows to run (default: all)")
+    add("--minutes", type=number(0, above=True), default=2.5, help="processor time per row, minutes")
+    add("--sequences", type=integer(1), default=24, help="number of held-out sequences per condition")
     add_precision(parser)
     add("--seed", type=integer(0), default=0)
 
 
 def distill_settings(args: argparse.Namespace, settings: dict, out: pathlib.Path) -> argparse.Namespace:
-    """`distill`'s settings of a row; unknown names are rejected."""
+    """Returns `distill`'s settings of a row. Exits if a name is unknown."""
     parser = argparse.ArgumentParser(prog="ptp-train ablate")
     distill.add_arguments(parser)
     shared = {"target": args.target, "samples": args.samples, "held": args.held[0], "out": out, "minutes": args.minutes}
@@ -65,8 +77,11 @@ def distill_settings(args: argparse.Namespace, settings: dict, out: pathlib.Path
 def impossible_pairs(
     target: Target, drafter: Drafter, outputs: TargetOutputs, count: int, inside: Tensor
 ) -> tuple[int, int]:
-    """Counts drafted two-token beginnings that the target cannot produce, because the second token has probability 0 after
-    temperature, top-k and top-p; and all beginnings checked, from `count` starts per sequence."""
+    """Counts drafted two-token beginnings that the target cannot produce, because the second token has probability 0
+    after temperature, top-k and top-p.
+
+    Returns that count and the number of all beginnings checked, from `count` starts per sequence.
+    """
     starts = spread(outputs, drafter.config.length)[:, :: GENERATED // count]
     tokens, _ = proposals(drafter, outputs, starts, inside)
     never = total = 0
@@ -81,7 +96,9 @@ def impossible_pairs(
 
 
 def measure(args: argparse.Namespace, path: pathlib.Path) -> dict:
-    """Figures of a trained drafter: tokens per call at every condition, and at the first one accuracy and impossible pairs."""
+    """Returns the figures of a trained drafter: tokens per call under every condition, and under the first one also
+    accuracy and impossible pairs.
+    """
     target, drafter = load_target(args.target), load_drafter(path)
     out: dict = {"parameters": parameters_of(drafter), "tokens_per_call": {}}
     for n, folder in enumerate(args.held):
@@ -102,7 +119,7 @@ def measure(args: argparse.Namespace, path: pathlib.Path) -> dict:
 
 
 def table(results: list[dict]) -> str:
-    """Markdown: a row for each result, in groups."""
+    """Returns a Markdown table with a row for each result, in groups."""
     held = list(results[0]["tokens_per_call"])
     head = [
         "group",

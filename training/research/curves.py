@@ -1,6 +1,7 @@
 """Plots a pair's training: bits per byte of the target over tokens, tokens per call of the drafter over steps.
 
-Reads the logs in the checkpoints; one without a log, such as an imported target, is left out. Needs matplotlib.
+Reads the logs in the checkpoints. A checkpoint without a log, such as an imported target, is left out. Needs
+matplotlib.
 """
 
 import argparse
@@ -26,7 +27,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def log_of(path: pathlib.Path) -> list[dict]:
-    """The training log in a checkpoint, oldest entry first."""
+    """Returns the training log in a checkpoint, oldest entry first."""
     return torch.load(path, map_location="cpu", mmap=True).get("log") or []
 
 
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
         f"--target or --drafter must contain a training log, {args.target} and {args.drafter} have none",
     )
     distilled = not drafter or "tokens_per_call" in drafter[0]
-    require(distilled, f"--drafter must come from `distill`, the log of {args.drafter} has no tokens_per_call")
+    require(distilled, f"--drafter must come from `distill`, but the log of {args.drafter} has no tokens_per_call")
     count = bool(target) + bool(drafter)
     figure, axes = pyplot.subplots(1, count, figsize=(4.25 * count, 3), layout="constrained", squeeze=False)
     panels = iter(axes[0])

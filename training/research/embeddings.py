@@ -1,7 +1,7 @@
-"""Embeddings of uniforms that were tried: none was better than `fourier` (docs/results.md).
+"""Embeddings of uniforms that were tried. None was better than `fourier` (docs/results.md).
 
-`binary` is the paper's choice (the bits of the float32), `thermometer` and `float` its comparisons. Importing this module adds
-them to `distill --embedding`. Every function takes u [...] and gives [..., F].
+`binary` is the paper's choice (the bits of the float32), `thermometer` and `float` are the ones it compares with.
+Importing this module adds them to `distill --embedding`. Every function maps u [...] to features [..., F].
 """
 
 import math
@@ -13,38 +13,38 @@ from torch import Tensor
 from ptp_train.model.embeddings import EMBEDDINGS, Embedding
 
 LEVELS = 32
-"""Features of the embeddings that have a resolution to choose."""
+"""Number of features of the embeddings that have a resolution to choose."""
 
 
 def binary(u: Tensor) -> Tensor:
-    """The 32 bits of u as an IEEE-754 float32, highest first."""
+    """Returns the 32 bits of u as an IEEE-754 float32, highest first."""
     bits = u.float().contiguous().view(torch.int32)
     return ((bits[..., None] >> torch.arange(31, -1, -1, dtype=torch.int32, device=u.device)) & 1).float()
 
 
 def thermometer(u: Tensor) -> Tensor:
-    """Feature i is 1 where u exceeds i / LEVELS."""
+    """Returns features; feature i is 1 where u exceeds i / LEVELS."""
     return (u[..., None] > torch.arange(LEVELS, device=u.device) / LEVELS).float()
 
 
 def plain(u: Tensor) -> Tensor:
-    """u itself, centred; two layers follow (see `drafter.UniformEmbedding`)."""
+    """Returns u itself, centred. Two layers follow (see `embeddings.UniformEmbedding`)."""
     return u[..., None] * 2 - 1
 
 
 def sawtooth(u: Tensor) -> Tensor:
-    """u modulo 1/k, scaled to [0, 1), for k = 1 .. LEVELS."""
+    """Returns u modulo 1/k, scaled to [0, 1), for k = 1 .. LEVELS."""
     k = torch.arange(1, LEVELS + 1, device=u.device)
     return (u[..., None] * k) % 1
 
 
 def cosine(u: Tensor) -> Tensor:
-    """cos(pi k u) for k = 1 .. LEVELS."""
+    """Returns cos(pi k u) for k = 1 .. LEVELS."""
     return (u[..., None] * torch.arange(1, LEVELS + 1, device=u.device) * math.pi).cos()
 
 
 def interpolation(u: Tensor) -> Tensor:
-    """Weights of a linear interpolation between LEVELS + 1 learned vectors at even distances."""
+    """Returns the weights of a linear interpolation between LEVELS + 1 learned vectors at equal distances."""
     at = torch.arange(LEVELS + 1, device=u.device)
     return (1 - (u[..., None] * LEVELS - at).abs()).clamp(min=0)
 

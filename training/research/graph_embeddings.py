@@ -1,4 +1,4 @@
-"""The embeddings of research/embeddings.py as ONNX nodes, so that drafters with them can be exported too."""
+"""The embeddings of research/embeddings.py as ONNX nodes, so that drafters with them can also be exported."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from . import embeddings
 
 MANTISSA = 23
 SMALLEST = 24
-"""u is 0 or at least 2^-24."""
+"""Negative exponent of the smallest positive u, which is 2^-24."""
 
 
 def thermometer(g: Graph) -> str:
@@ -32,13 +32,16 @@ def interpolation(g: Graph) -> str:
 
 
 def binary(g: Graph) -> str:
-    """The 32 bits of u as a float32. With u in [2^-k, 2^(1-k)): sign and exponent from a table by k, and the mantissa's bit i
-    is floor(2^i f) mod 2, where 1 + f = 2^k u. u = 0 has k = SMALLEST + 1, f = -1, and only zeros."""
+    """Adds the 32 bits of u as a float32.
+
+    With u in [2^-k, 2^(1-k)), sign and exponent come from a table by k, and the mantissa's bit i is floor(2^i f) mod 2,
+    where 1 + f = 2^k u. u = 0 has k = SMALLEST + 1, f = -1, and only zeros.
+    """
     bounds = g.constant(2.0 ** -np.arange(1, SMALLEST + 1), np.float32)
     g.node("Less", ["u.column", bounds], "u.below")
     g.node("Cast", ["u.below"], "u.ones", to=FLOAT)
     g.node("ReduceSum", ["u.ones", g.constant([3])], "u.count", keepdims=0)
-    g.node("Cast", ["u.count"], "u.exponent", to=INT64)  # k - 1
+    g.node("Cast", ["u.count"], "u.exponent", to=INT64)  # row k - 1 of the table
     heads = [f"{127 - k:09b}" for k in range(1, SMALLEST + 1)] + ["0" * 9]
     table = np.array([[float(bit) for bit in head] for head in heads], np.float32)
     g.node("Gather", [g.named("u.heads", table), "u.exponent"], "u.head")

@@ -1,9 +1,9 @@
 """Trains a C-PTP drafter on text, without a teacher: inverse autoregressive training (docs/ptp.md, "Training").
 
-For a piece t_1 .. t_L of text, the uniforms under which the drafter would produce it are found position by position: P_k is the
-drafter's own distribution given u_1 .. u_{k-1}, and u_k is drawn inside the interval of t_k under it. The loss is cross-entropy
-on all positions at once, with these uniforms. With --length 1 it is plain next-token training, the baseline; with --method
-independent, positions see nothing of earlier tokens, which shows the value of the uniforms.
+For a piece t_1 .. t_L of text, the uniforms under which the drafter would produce it are found position by position:
+P_k is the drafter's own distribution given u_1 .. u_{k-1}, and u_k is drawn inside the interval of t_k under it. The
+loss is cross-entropy on all positions at once, with these uniforms. With --length 1 this is plain next-token training,
+the baseline. With --method independent, positions see nothing of earlier tokens, which shows the value of the uniforms.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from ptp_train.train.fit import add_fit_arguments, add_steps_and_rates, fit
 from ptp_train.train.target import windows
 
 HELD_TOKENS = 16_384
-"""Tokens of held-out text, in windows of --context, whose perplexity goes into the log."""
+"""Number of tokens of held-out text, in windows of --context, whose perplexity goes into the log."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,11 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--init",
         type=pathlib.Path,
-        help="start from the layers --source of this target, or from a drafter of `inverse`, with the same sizes",
+        help="start from the layers --source of this target, or from a drafter of `inverse` of the same sizes",
     )
-    add("--context", type=integer(2), default=512, help="tokens of a window")
+    add("--context", type=integer(2), default=512, help="number of tokens of a window")
     add("--completions", type=integer(1), default=256, help="completions per step")
-    add("--windows", type=integer(1), default=4, help="windows of text per step")
+    add("--windows", type=integer(1), default=4, help="number of windows of text per step")
 
 
 def check(args: argparse.Namespace) -> None:
@@ -54,16 +54,16 @@ def check(args: argparse.Namespace) -> None:
 
 
 def unrestricted(ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The conditions of plain text: temperature 1, top_p 1, no top_k, each [B, 1, 1]."""
+    """Returns the conditions of plain text: temperature 1, top_p 1, no top_k, each [B, 1, 1]."""
     one = torch.ones(len(ids), 1, 1, device=ids.device)
     return one, one, torch.zeros_like(one)
 
 
 def inverted(drafter: Drafter, cache: list, last: Tensor, starts: Tensor, answers: Tensor, conditions) -> Tensor:
-    """Uniforms [B, N, L, D] under which `drafter` itself produces the answers [B, N, L]; without gradients."""
+    """Returns the uniforms [B, N, L, D] under which `drafter` itself produces the answers [B, N, L], without gradients."""
     c = drafter.config
     u = torch.zeros(*answers.shape, c.coordinates, device=answers.device)
-    if c.method == "independent":  # it sees no uniforms
+    if c.method == "independent":  # this method sees no uniforms
         return u
     with torch.no_grad():
         for k in range(answers.shape[-1]):
@@ -76,7 +76,7 @@ def inverted(drafter: Drafter, cache: list, last: Tensor, starts: Tensor, answer
 
 
 def losses(drafter: Drafter, ids: Tensor, starts: Tensor) -> Tensor:
-    """Cross-entropy [B, N, L] of completions of ids [B, S] from starts [B, N]."""
+    """Returns the cross-entropy [B, N, L] of completions of ids [B, S] from starts [B, N]."""
     length = drafter.config.length
     cache = drafter.read(ids)
     index = (starts[:, :, None] + torch.arange(length, device=ids.device)).flatten(1)
@@ -88,7 +88,7 @@ def losses(drafter: Drafter, ids: Tensor, starts: Tensor) -> Tensor:
 
 
 def perplexity(drafter: Drafter, tokens: np.ndarray, context: int) -> dict:
-    """exp of the mean cross-entropy on held-out text, over all positions of completions and for each."""
+    """Returns exp of the mean cross-entropy on held-out text, over all positions of completions and for each position."""
     torch.manual_seed(1)
     where = next(drafter.parameters()).device
     starts = torch.arange(1, context - drafter.config.length, drafter.config.length, device=where)[None]
@@ -105,7 +105,9 @@ def perplexity(drafter: Drafter, tokens: np.ndarray, context: int) -> dict:
 
 
 def start(args: argparse.Namespace) -> Drafter:
-    """The drafter to start from: random, or with the layers of --init, whose first position then predicts what --init does."""
+    """Returns the drafter to start from: a random one, or one with the layers of --init, whose first position then
+    predicts what --init does.
+    """
     settings = argparse.Namespace(**vars(args), from_target=args.init is not None)
     if args.init:
         kind = torch.load(args.init, map_location="cpu", mmap=True).get("kind")
@@ -119,7 +121,9 @@ def start(args: argparse.Namespace) -> Drafter:
 
 @torch.no_grad()
 def continued(args: argparse.Namespace, old: Drafter) -> Drafter:
-    """A drafter with the weights of `old`, which has the same sizes, to continue with another --length, --method or --rank."""
+    """Returns a drafter with the weights of `old`, which has the same sizes, to continue with another --length,
+    --method or --rank.
+    """
     c = old.config
     own = c.kind == "separate" and c.method != "o"
     require(own, f"--init must be a drafter that `inverse` trained, got one of --kind {c.kind}, --method {c.method}")
@@ -129,7 +133,7 @@ def continued(args: argparse.Namespace, old: Drafter) -> Drafter:
         was, given = getattr(c, name), getattr(args, name)
         require(was == given, f"--{name} must be that of --init, {was}, got {given}")
     drafter.uniform.load_state_dict(old.uniform.state_dict())
-    if c.length == 1 or c.method == "independent":  # it has seen no uniforms
+    if c.length == 1 or c.method == "independent":  # these weights have never seen uniforms
         drafter.fit_uniforms()
     if old.sequential is not None:
         require(args.rank == c.rank, f"--rank must be that of --init, {c.rank}, got {args.rank}")

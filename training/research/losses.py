@@ -1,4 +1,4 @@
-"""Losses that were tried and lost to KL (docs/results.md): `distill --loss reverse_kl` and `binary_ce`."""
+"""Losses that were tried and were worse than KL (docs/results.md): `distill --loss reverse_kl` and `binary_ce`."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch import Tensor
 from ptp_train.train.losses import LOSSES
 
 TINY = 1e-9
-"""Stands for probability 0 where a logarithm needs one."""
+"""Replaces probability 0 in logarithms."""
 
 
 def reverse_kl(logits: Tensor, answers: Tensor, p: Tensor) -> Tensor:
@@ -15,7 +15,7 @@ def reverse_kl(logits: Tensor, answers: Tensor, p: Tensor) -> Tensor:
 
 
 def binary_cross_entropy(logits: Tensor, answers: Tensor, p: Tensor) -> Tensor:
-    """-p log q - (1 - p) log(1 - q), summed over the vocabulary."""
+    """Returns -p log q - (1 - p) log(1 - q), summed over the vocabulary."""
     log_q = logits.log_softmax(-1)
     log_rest = torch.log1p(-log_q.exp().clamp(max=1 - 1e-6))
     return -(p * log_q + (1 - p) * log_rest).sum(-1)

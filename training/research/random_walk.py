@@ -2,8 +2,9 @@
 
     x_t = fold(round(x_{t-1} + momentum (x_{t-1} - x_{t-2}) + deviation e_t)),   e_t ~ N(0, 1)
 
-fold reflects at both ends of the vocabulary. Each token depends strongly but smoothly on earlier ones: neighbouring tokens have
-nearly the same successors, unlike words. The lowest perplexity that any model can reach is known, and printed.
+fold reflects at both ends of the vocabulary. Each token depends strongly but smoothly on earlier ones: unlike words,
+neighbouring tokens have nearly the same successors. The lowest perplexity that any model can reach is known, and
+printed.
 """
 
 import argparse
@@ -31,22 +32,32 @@ class Walk:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--out", type=pathlib.Path, default=pathlib.Path("work/walk"), help="folder for the tokens, as of `tokenizer`")
-    add("--tokens", type=integer(10_000), default=2_000_000, help="to train on; 1 in 50 is held out")
+    add(
+        "--out",
+        type=pathlib.Path,
+        default=pathlib.Path("work/walk"),
+        help="folder for the tokens, in the format of `tokenizer`",
+    )
+    add("--tokens", type=integer(10_000), default=2_000_000, help="number of tokens, of which 1 in 50 is held out")
     add("--vocab-size", type=integer(64, 4096), default=Walk.vocab)
-    add("--momentum", type=number(0, 1), default=Walk.momentum, help="share of a step that is repeated")
-    add("--deviation", type=number(0, 1000, above=True), default=Walk.deviation, help="of a step, tokens")
+    add("--momentum", type=number(0, 1), default=Walk.momentum, help="share of the last step that the next one repeats")
+    add(
+        "--deviation",
+        type=number(0, 1000, above=True),
+        default=Walk.deviation,
+        help="standard deviation of a step, in tokens",
+    )
     add("--seed", type=integer(0), default=0)
 
 
 def fold(y: int, vocab: int) -> int:
-    """Reflects at 0 and vocab - 1, as often as needed."""
+    """Reflects y at 0 and vocab - 1, as often as needed."""
     y %= 2 * (vocab - 1)
     return y if y < vocab else 2 * (vocab - 1) - y
 
 
 def walked(law: Walk, tokens: int, rng: np.random.Generator) -> np.ndarray:
-    """A walk from the middle, int64 [tokens]."""
+    """Returns a walk from the middle, int64 [tokens]."""
     noise = rng.normal(scale=law.deviation, size=tokens).tolist()
     last = before = law.vocab // 2
     out = np.empty(tokens, np.int64)
@@ -57,7 +68,7 @@ def walked(law: Walk, tokens: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def probabilities(law: Walk, before: Tensor, last: Tensor) -> Tensor:
-    """Distribution of the next token after two tokens [N]: float64 [N, vocab]."""
+    """Returns the distribution of the next token after two tokens [N], float64 [N, vocab]."""
     mean = last + law.momentum * (last - before).double()
     # the mean is in (-vocab, 2 vocab), and probabilities beyond 9 standard deviations vanish in float64
     reach = law.vocab + math.ceil(9 * law.deviation)
@@ -69,7 +80,7 @@ def probabilities(law: Walk, before: Tensor, last: Tensor) -> Tensor:
 
 
 def perplexity(law: Walk, ids: np.ndarray) -> float:
-    """exp of the mean cross-entropy of the law itself along a walk: a lower bound for models, up to chance."""
+    """Returns exp of the mean cross-entropy of the law itself along a walk: a lower bound for models, up to chance."""
     x = torch.from_numpy(ids.astype(np.int64))
     before, last, next_one = (x[i : len(x) - 2 + i].split(512) for i in range(3))
     parts = [probabilities(law, b, a).gather(1, n[:, None]) for b, a, n in zip(before, last, next_one, strict=True)]

@@ -1,6 +1,8 @@
-"""Trains a drafter whose positions go through the layers twice; the second pass sees the tokens that the first one picked.
+"""Trains a drafter whose positions go through the layers twice. The second pass sees the tokens that the first one
+picked.
 
-It did not pay off: 3.81 tokens per call, against 3.73 with one pass at half the cost. The result cannot be exported.
+The second pass did not pay off: 3.81 tokens per call, against 3.73 with one pass at half the cost. The result cannot be
+exported.
 """
 
 import argparse
@@ -15,14 +17,16 @@ from ptp_train.train import distill
 
 
 class TwoPassDrafter(Drafter):
-    """In training, half of the drafts are second passes, which see the answers as the first pass' tokens."""
+    """Drafter with two passes. In training, half of the drafts are second passes, which see the answers as the first
+    pass' tokens.
+    """
 
     def __init__(self, config: DrafterConfig, target: Target | None = None):
         super().__init__(config, target)
         self.from_picked = nn.Linear(config.sizes.width, config.sizes.width, bias=False)
         nn.init.eye_(self.from_picked.weight)
         self.picked: Tensor | None = None
-        """[B, N, L] tokens of the first pass, -1 for none; None in the first pass."""
+        """[B, N, L]: tokens of the first pass, -1 for none. None during the first pass."""
 
     def inputs(self, last: Tensor, u: Tensor, conditions: tuple, feature: Tensor | None) -> Tensor:
         x = super().inputs(last, u, conditions, feature)
@@ -35,7 +39,7 @@ class TwoPassDrafter(Drafter):
     def forward(
         self, cache, last, starts, u, conditions, answers=None, given=None, second: Tensor | None = None
     ) -> Tensor:
-        """second [B, N]: drafts in their second pass; random in training."""
+        """second [B, N]: true for drafts in their second pass; random in training."""
         if second is None and self.training:
             second = torch.rand(u.shape[:2], device=u.device) < 0.5
         if second is not None:
@@ -60,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def check(args: argparse.Namespace) -> None:
     distill.check(args)
     drafted = args.length - (args.kind == "feature")
-    require(drafted > 1, f"--length must leave two or more positions to draft, got {args.length}")
+    require(drafted > 1, f"--length must leave at least two positions to draft, got {args.length}")
 
 
 def run(args: argparse.Namespace) -> None:

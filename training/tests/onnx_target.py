@@ -30,9 +30,9 @@ class TargetGraph:
         self.uniforms, self.vocab = shapes["u"][1], shapes["bias"][1]
 
     def run(self, slots: list[tuple[Reader, list[int]]], temperature: float = 0.0, u: np.ndarray | None = None):
-        """Reads each slot's tokens, at least two: picks and their log-probabilities after each token, by slot.
+        """Reads each slot's tokens, at least two. Returns picks and their log-probabilities after each token, by slot.
 
-        u: [tokens of all slots, uniforms].
+        u: uniforms [tokens of all slots, D].
         """
         count = sum(len(tokens) for _, tokens in slots)
         column = np.ones((count, 1), np.float32)
@@ -68,12 +68,12 @@ class TargetGraph:
         return results
 
     def distributions(self, tokens: list[int]) -> np.ndarray:
-        """Log-probabilities [len(tokens), V] of a graph that outputs them."""
+        """Returns log-probabilities [len(tokens), V] of a graph that outputs them."""
         self.run([(Reader(self), tokens)])
         return self.log_probabilities
 
     def read(self, tokens: list[int], chunks: list[int], **settings):
-        """Picks and log-probabilities of a sequence that is read in chunks of the given lengths."""
+        """Returns picks and log-probabilities of a sequence that is read in chunks of the given lengths."""
         reader, at, parts = Reader(self), 0, []
         u = settings.pop("u", None)
         for n in chunks:
@@ -83,7 +83,7 @@ class TargetGraph:
         return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
     def greedy(self, prompt: list[int], count: int) -> list[int]:
-        """`count` tokens after the prompt, one per run, next to a dummy token whose rows are discarded."""
+        """Returns `count` tokens after the prompt, one per run, next to a dummy token whose rows are discarded."""
         reader, written, ids = Reader(self), [], prompt
         for _ in range(count):
             [(picks, _)] = self.run([(reader, [*ids, 0])])

@@ -1,4 +1,5 @@
-"""Reference of the server's random numbers, engine/src/sampling/uniforms.ts: u is a function of (seed, position, coordinate).
+"""Reference of the server's random numbers, engine/src/sampling/uniforms.ts: u is a function of (seed, position,
+coordinate).
 
 Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3").
 """
@@ -13,7 +14,7 @@ HALF = np.uint64(32)
 
 
 def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
-    """counter [..., 4] and key of 32-bit words -> [..., 4] random 32-bit words (as uint64)."""
+    """Maps counter [..., 4] and key, both 32-bit words, to [..., 4] random 32-bit words (as uint64)."""
     c0, c1, c2, c3 = (counter[..., i].astype(np.uint64) for i in range(4))
     k0, k1 = key
     for _ in range(ROUNDS):
@@ -24,10 +25,10 @@ def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
 
 
 def uniforms(seed: int, first_position: int, count: int, dimensions: int = 1) -> np.ndarray:
-    """float32 [count, dimensions] in [0, 1) for positions first_position .. first_position + count - 1.
+    """Returns float32 [count, dimensions] in [0, 1) for positions first_position .. first_position + count - 1.
 
-    The counter is (position, block of 4 coordinates, 0, 0), the key is the 64-bit seed (low word, high word); the top 24
-    bits of a word, times 2^-24, are exact in float32.
+    The counter is (position, block of 4 coordinates, 0, 0), the key is the 64-bit seed (low word, high word). The top
+    24 bits of a word, times 2^-24, are exact in float32.
     """
     blocks = (dimensions + 3) // 4
     counter = np.zeros((count, blocks, 4), np.uint64)

@@ -15,11 +15,12 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 LONGEST_START = 90
-"""Seconds; `npm start` takes three on an idle machine when everything is installed."""
+"""Time limit for the server's start, seconds. `npm start` takes three on an idle machine when everything is installed.
+"""
 
 
 def free_port() -> int:
-    """A free port whose successor is free too."""
+    """Returns a free port whose successor is free too."""
     while True:
         with socket.socket() as first, socket.socket() as second:
             first.bind(("127.0.0.1", 0))
@@ -31,7 +32,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def server(folder: pathlib.Path, logs: pathlib.Path, **env: str) -> Iterator[str]:
-    """Runs `npm start` on a model folder; yields the URL of its API. gRPC listens on the next port."""
+    """Runs `npm start` on a model folder and yields the URL of its API. gRPC listens on the next port."""
     npm = shutil.which("npm")
     if npm is None:
         pytest.fail("this test starts the server: npm (Node.js) must be on PATH")

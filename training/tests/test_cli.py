@@ -113,7 +113,7 @@ def test_limits_of_every_kind():
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    """Three folders of short source files."""
+    """Returns three folders of short source files."""
     root = tmp_path_factory.mktemp("text")
     rng = np.random.default_rng(0)
     for folder in ("a", "b", "c"):
@@ -152,7 +152,8 @@ def test_recipe_runs_steps_once_and_reruns_changed_ones(text, tmp_path, capsys):
     assert again.count("already done") == 2 and "resumed at 256 tokens" in again
     (work / "tokens" / "held_files.npy").unlink()
     main(["run", str(recipe), "--work", str(work), "--set", "*.tokens=512"])
-    assert capsys.readouterr().out.count("already done") == 2  # the tokenizer makes the same tokens again
+    # the tokenizer makes the same tokens again, so later steps are skipped
+    assert capsys.readouterr().out.count("already done") == 2
     assert (work / "tokens" / "held_files.npy").exists()
 
 
@@ -172,7 +173,8 @@ def test_recipe_is_checked_as_a_whole_before_its_first_step(text, tmp_path):
 
 
 def test_invalid_recipes_are_rejected(tmp_path, monkeypatch):
-    monkeypatch.setattr(recipes, "FOLDERS", recipes.FOLDERS[:1])  # other tests add those of research/
+    # drop the folder that other tests add
+    monkeypatch.setattr(recipes, "FOLDERS", recipes.FOLDERS[:1])
     assert "two steps are named corpus" in error_of("run", write_recipe(tmp_path / "r", ["corpus", "corpus"]))
     assert "did you mean distill?" in error_of("run", write_recipe(tmp_path / "r", ["distil"]))
     assert "steps must be a list" in error_of("run", write_recipe(tmp_path / "r", {}))

@@ -1,4 +1,4 @@
-"""The official OpenAI client and gRPC from Python, against the shipped pair."""
+"""The official OpenAI client and gRPC from Python, against the bundled pair."""
 
 import hashlib
 import json

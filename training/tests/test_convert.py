@@ -1,4 +1,4 @@
-"""Targets exported to transformers, llama.cpp's GGUF and transformers.js: the same logits, the same tensors, the same tokens."""
+"""Targets exported to transformers, llama.cpp's GGUF and transformers.js have the same logits, tensors and tokens."""
 
 import json
 
@@ -30,7 +30,7 @@ TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 
 @pytest.fixture(scope="module", params=TARGETS)
 def target(request, tmp_path_factory):
-    """A random target, and the model folder that it was written to."""
+    """Returns a random target, and the model folder that it was written to."""
     torch.manual_seed(0)
     target = Target(TARGETS[request.param]).eval()
     with torch.no_grad():
@@ -119,7 +119,7 @@ def test_gguf_in_fewer_bits(target, kind, tmp_path):
 
 
 def test_queries_and_keys_are_reordered_for_the_rotation_of_llama():
-    """llama.cpp rotates neighbouring pairs; with reordered rows the scores are the same."""
+    """llama.cpp rotates neighbouring pairs. With reordered rows, the scores are the same."""
     target = Target(TARGETS["ours"])
     q = tensors(target, "llama")["blk.0.attn_q.weight"]
     original = target.layers[0].q.weight
@@ -132,7 +132,7 @@ def test_queries_and_keys_are_reordered_for_the_rotation_of_llama():
 
 @torch.no_grad()
 def test_transformers_js_graph_gives_the_same_logits(target, ids, tmp_path):
-    """Whole sequences, and chunks after a cache with the logits of only the last token."""
+    """Compares whole sequences, and chunks after a cache with the logits of only the last token."""
     module, folder = target
     out = export(folder, "transformers-js", tmp_path / "js")
     session = onnxruntime.InferenceSession(out / "onnx" / "model.onnx")
@@ -152,7 +152,7 @@ def test_transformers_js_graph_gives_the_same_logits(target, ids, tmp_path):
     expected = module(ids).numpy()
     whole, _ = run(ids, 0, empty(2), 0)
     np.testing.assert_allclose(whole, expected, atol=1e-4, rtol=1e-4)
-    # onnxruntime's GroupQueryAttention takes several tokens behind a cache for one sequence only
+    # onnxruntime's GroupQueryAttention takes several tokens after a cache only if there is one sequence
     for batch, ends in ((2, (10, 11, 12)), (1, (10, 11, 60))):
         past, seen = empty(batch), 0
         for end in ends:

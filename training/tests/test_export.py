@@ -51,7 +51,9 @@ def liven(module: torch.nn.Module) -> None:
 
 @torch.no_grad()
 def storable(*modules: torch.nn.Module) -> tuple:
-    """The modules with large random weights that float16 holds exactly, so that graph and module use the same numbers."""
+    """Returns the modules with large random weights that float16 holds exactly, so that graph and module use the same
+    numbers.
+    """
     for module in modules:
         liven(module)
         for p in module.parameters():
@@ -71,7 +73,7 @@ FORMS = {
 
 @pytest.fixture(scope="module", params=FORMS)
 def pair(request):
-    """A target and a drafter whose weights float16 holds exactly."""
+    """Returns a target and a drafter whose weights float16 holds exactly."""
     torch.manual_seed(0)
     target = Target(CONFIG)
     form = {"source": (0, 1), "length": 4, "frequencies": 4} | FORMS[request.param]
@@ -141,7 +143,9 @@ def sampling(rows: np.ndarray, u: np.ndarray, temperature=0.0, top_k=0, top_p=1.
 
 
 def write(model, tokens: list[int], chunks: list[int], **settings) -> tuple[np.ndarray, np.ndarray]:
-    """Picks and log-probabilities of `tokens`, read in chunks of the given lengths (cyclic) with fixed uniforms."""
+    """Returns picks and log-probabilities of `tokens`, read in chunks of the given lengths (cyclic) with fixed
+    uniforms.
+    """
     cache, at, picks, logprobs = Cache(CONFIG.layers), 0, [], []
     lengths = itertools.cycle(chunks)
     dimensions = next(i.shape[1] for i in model.get_inputs() if i.name == "u")
@@ -183,7 +187,7 @@ def test_target_samples_as_the_reference_does(pair, folder, tokens, setting):
     logits = pair[0](torch.tensor([tokens]))[0]
     p = shape(logits, *(torch.tensor(float(x)) for x in (temperature, top_k, top_p)))
     agree = (picks == pick(kind, p, torch.from_numpy(u)).numpy()).mean()
-    assert agree > 0.97  # a u within rounding of a border may fall on either side
+    assert agree > 0.97  # a u within rounding of a boundary may fall on either side
 
 
 def test_the_most_probable_tokens_are_returned(pair, folder, tokens):
@@ -211,7 +215,7 @@ def test_chunking_changes_no_bit(folder, tokens, chunks):
 
 
 def test_a_ragged_batch_changes_no_bit(pair, folder, tokens):
-    """Four sequences with four settings, batched and alone."""
+    """Compares four sequences with four settings, batched and alone."""
     alone, together = session(folder / "target.b1.onnx"), session(folder / "target.b4.onnx")
     settings = [(0.0, 0, 1.0), (1.0, 0, 1.0), (0.7, 10, 0.9), (1.2, 100, 0.99)]
     lengths, rng = [2, 9, 3, 6], np.random.default_rng(4)
@@ -267,7 +271,7 @@ def drafter_feeds(branches: list[list[tuple]], contexts: list[int]) -> dict:
 
 
 def as_stored(drafter: Drafter) -> Drafter:
-    """The drafter with merged adapters, which are rounded together with the weights that they change."""
+    """Returns the drafter with merged adapters, which are rounded together with the weights that they change."""
     out = copy.deepcopy(drafter)
     out.layers = torch.nn.ModuleList(merged(layer) for layer in out.layers)
     for p in out.layers.parameters():
@@ -278,7 +282,7 @@ def as_stored(drafter: Drafter) -> Drafter:
 @pytest.mark.parametrize("setting", [(0.7, 50.0, 0.9), (0.0, 0.0, 1.0), (1.0, 0.0, 1.0)])
 @pytest.mark.parametrize("slots", [1, 4])
 def test_drafter_graph_equals_the_module(pair, folder, tokens, setting, slots):
-    """Branches at several depths of a context, half of which is cached and half read in this run."""
+    """Compares branches at several depths of a context, half of which is cached and half read in this run."""
     target, drafter = pair[0], as_stored(pair[1])
     temperature, top_k, top_p = setting
     model = session(folder / f"drafter.b{slots}.onnx")
@@ -359,8 +363,9 @@ def sample(model, logits: np.ndarray, temperature, top_k, top_p, u, min_p=0) -> 
 )
 @pytest.mark.parametrize("vocab", [24, 300])
 def test_sampler_answers_the_shared_vectors(tmp_path, kind, file, size, vocab):
-    """With one u, cases are padded with excluded tokens to two sizes: one at which all tokens are ranked, one at which only the
-    nearest are. The tree depends on the vocabulary's size, so its cases are not padded."""
+    """Pads the cases of one uniform with excluded tokens to two sizes: one at which all tokens are ranked, one at which
+    only the nearest are. The tree depends on the vocabulary's size, so its cases are not padded.
+    """
     cases = [c for c in json.loads((VECTORS / f"{file}.json").read_text())["cases"] if size in (None, len(c["logits"]))]
     assert len(cases) > 5
     vocab = size or vocab
@@ -492,7 +497,9 @@ def test_export_reads_checkpoints_and_reports(pair, tmp_path):
     }
     flags = [x for name, path in paths.items() for x in (f"--{name}", str(tmp_path / path))]
     args = parser.parse_args([*flags, "--id", "pair"])
-    with pytest.raises(SystemExit, match="--evaluation must exist, .*: `ptp-train evaluate` measures the yield curve"):
+    with pytest.raises(
+        SystemExit, match="--evaluation must exist, .*: run `ptp-train evaluate`, which measures the yield curve"
+    ):
         command.run(args)
     curve = {
         "yield_curve": [0, 0.5, 0.7, 0.8, 0.9],
@@ -537,12 +544,12 @@ def test_small_models_have_graphs_for_more_sequences_than_large_ones(tmp_path, m
     assert slots_of("chosen", slots=(1, 3)) == [1, 3] and (tmp_path / "chosen" / "target.b3.onnx").exists()
     monkeypatch.setattr(export, "LARGE", 1000)
     assert slots_of("large") == [1, 4]
-    with pytest.raises(SystemExit, match="--slots must start with 1 and rise, got 2,4"):
+    with pytest.raises(SystemExit, match="--slots must start with 1 and increase, got 2,4"):
         command.check(argparse.Namespace(slots=(2, 4), to="server", id="x", **{"from": None}))
 
 
 def test_embedded_uniforms(tmp_path):
-    """Features of multiples of 2^-24, the smallest and the largest among them."""
+    """Tests features of multiples of 2^-24, including the smallest and the largest."""
     g = Graph(WeightFile(tmp_path / "unused.weights"))
     g.input("u", FLOAT, [1, "M", 3])
     name = graph_embeddings.features(g, "fourier", "u", 3, 4)

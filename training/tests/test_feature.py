@@ -57,7 +57,7 @@ def conditions_of(setting):
 
 @torch.no_grad()
 def continued(target: Target, pick: str, text: list[int], u: np.ndarray, setting) -> list[int]:
-    """The target's continuation of `text`, token by token, with uniforms u [L, D]."""
+    """Returns the target's continuation of `text`, token by token, with uniforms u [L, D]."""
     temperature, top_k, top_p = (torch.tensor(x) for x in setting)
     written = []
     for row in torch.from_numpy(u):
@@ -68,7 +68,7 @@ def continued(target: Target, pick: str, text: list[int], u: np.ndarray, setting
 
 @torch.no_grad()
 def drafted(target: Target, drafter: Drafter, text: list[int], u: np.ndarray, setting):
-    """The module's draft after `text` with u [L, D], and the probabilities of all its tokens but the first."""
+    """Returns the module's draft after `text` with u [L, D], and the probabilities of all its tokens but the first."""
     x, cache = target.read(torch.tensor([text]), len(target.layers))
     feature, logits = target.predict(x[:, -1:])
     asked = (cache, torch.tensor([[text[-1]]]), torch.tensor([[len(text)]]), torch.from_numpy(u)[None, None])
@@ -97,7 +97,7 @@ def test_an_excluded_first_token_is_not_drafted(pair, tokens):
 
 
 def test_it_sees_only_the_embedding_of_the_first_token(pair, tokens):
-    """In drafting the first token has no keys and values yet, so training must not use them either."""
+    """In drafting, the first token has no keys and values yet, so training must not use them either."""
     target, drafter = pair
     u = torch.rand(1, 1, LENGTH, drafter.config.coordinates)
     answers = torch.tensor([[tokens[20:24]]])
@@ -112,7 +112,7 @@ def test_it_sees_only_the_embedding_of_the_first_token(pair, tokens):
 
 
 class Asked:
-    """A sequence's part of a run: its text, the block under verification, uniforms from the block's first token on."""
+    """One sequence's part of a run: its text, the block under verification, uniforms from the block's first token on."""
 
     def __init__(self, text: list[int], block: list[int], u: np.ndarray, setting):
         self.text, self.block, self.u, self.setting = text, block, u, setting
@@ -150,7 +150,7 @@ def test_the_graph_finds_where_a_block_goes_wrong_and_drafts_from_there(pair, fo
     model = session(folder / f"drafter.b{slots}.onnx")
     rng = np.random.default_rng(5)
     steps = LENGTH - 1
-    # (tokens before, length of the block, how many of them are right, sampling)
+    # (tokens before, length of the block, number of its tokens that are right, sampling)
     cases = [(20, 4, 4, SETTINGS[0]), (20, 4, 2, SETTINGS[0]), (17, 3, 0, SETTINGS[1]), (12, 0, 0, SETTINGS[2])]
     asked = []
     for before, length, right, setting in cases:
@@ -198,7 +198,7 @@ def test_a_reader_becomes_a_feature_drafter(pair):
 
 
 def test_kept_outputs_give_the_same_drafts(pair, tokens, tmp_path):
-    """TargetOutputsCache kept in float16 give the same questions as new ones, up to rounding."""
+    """Outputs kept in float16 by TargetOutputsCache give the same drafts as new ones, up to rounding."""
     target, drafter = pair
     ids = np.random.default_rng(3).integers(0, CONFIG.vocab, (6, GENERATED + 8)).astype(np.uint16)
     settings = np.tile(np.array([0.7, 50, 0.9], np.float32), (6, 1))

@@ -22,9 +22,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 torch.set_num_threads(1)
 TOKENIZER = byte_tokenizer().to_str().encode()
 WRITTEN = 200
-"""Tokens of a greedy text."""
+"""Number of tokens of a greedy text."""
 MARGIN = 1e-3
-"""Least lead of the best logit, so that rounding cannot change a compared text."""
+"""Minimum lead of the best logit, so that rounding cannot change a compared text."""
 SIZES = {
     "vocab_size": 384,
     "hidden_size": 64,
@@ -58,7 +58,7 @@ MODELS = {
 
 @torch.no_grad()
 def random_model(name: str, seed: int = 1, **changes) -> transformers.PreTrainedModel:
-    """A model with weights, biases and norms so large that its texts vary and depend on the whole context."""
+    """Returns a model with weights, biases and norms so large that its texts vary and depend on the whole context."""
     family, settings = MODELS[name]
     config = getattr(transformers, f"{family}Config")(**{**SIZES, **settings, **changes})
     torch.manual_seed(seed)
@@ -73,7 +73,7 @@ def random_model(name: str, seed: int = 1, **changes) -> transformers.PreTrained
 
 @pytest.fixture(scope="module", params=MODELS)
 def pair(request, tmp_path_factory):
-    """transformers' model, and our import of its files."""
+    """Returns transformers' model, and our import of its files."""
     folder = tmp_path_factory.mktemp(request.param)
     model = random_model(request.param)
     model.save_pretrained(folder)
@@ -82,7 +82,7 @@ def pair(request, tmp_path_factory):
 
 @torch.no_grad()
 def greedy(model: transformers.PreTrainedModel, prompt: list[int]) -> list[int]:
-    """transformers' greedy text of at most WRITTEN tokens after the prompt; checks its margins and variety."""
+    """Returns transformers' greedy text of at most WRITTEN tokens after the prompt. Checks its margins and variety."""
     ids = model.generate(torch.tensor([prompt]), max_new_tokens=WRITTEN, do_sample=False, use_cache=True)[0]
     best = model(ids[None]).logits[0, len(prompt) - 1 : -1].topk(2).values
     assert (best[:, 0] - best[:, 1]).min() > MARGIN
@@ -100,14 +100,14 @@ def test_logits_are_those_of_transformers(pair):
 
 @torch.no_grad()
 def exported(target: Target, folder) -> TargetGraph:
-    """The target's graph with exact weights."""
+    """Returns the target's graph with exact weights."""
     write_folder(target, None, TOKENIZER, folder, "own", {}, Form(storage="exact"))
     return TargetGraph(folder / "target.b1.onnx")
 
 
 @torch.no_grad()
 def test_greedy_text_is_that_of_transformers(pair, tmp_path):
-    """In PyTorch and in onnxruntime, with their caches."""
+    """Compares texts in PyTorch and in onnxruntime, with their caches."""
     model, target = pair
     prompt = [7, 77, 177]
     expected = greedy(model, prompt)
@@ -138,7 +138,9 @@ def test_bfloat16_weights_are_kept_as_they_are_in_half_the_space(tmp_path):
     target = hugging_face.load(tmp_path)
     graph = exported(target, tmp_path)
     matrices = sum(p.numel() for p in model.parameters() if p.ndim == 2)
-    assert (tmp_path / "target.weights").stat().st_size < 2 * matrices + 150_000  # rotary tables, and padding between
+    assert (
+        tmp_path / "target.weights"
+    ).stat().st_size < 2 * matrices + 150_000  # rotary tables, and padding between tensors
     assert graph.greedy([7, 77, 177], WRITTEN) == greedy(model, [7, 77, 177])
 
 
@@ -220,7 +222,7 @@ def test_unusable_weights_are_rejected_by_name(llama, tmp_path):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_drafter_can_be_made_for_an_imported_target(pair, tmp_path, precision):
-    """Its layers are initialised from the target's of any family, and onnxruntime loads both graphs."""
+    """The drafter's layers start from those of a target of any family, and onnxruntime loads both graphs."""
     _, target = pair
     drafter = Drafter(DrafterConfig(target.config, source=(0, 1), length=4), target).eval()
     facts = {"drafter": {"yield_curve": [0, 1, 1, 1, 1], "accuracy_by_position": [1, 0, 0, 0]}}

@@ -41,7 +41,7 @@ def target():
 
 @pytest.fixture(scope="module")
 def graphs(target, tmp_path_factory):
-    """Graphs by precision and slots, with log_probabilities [R, V] as an additional output."""
+    """Returns graphs by precision and slots, with log_probabilities [R, V] as an additional output."""
     out = {}
     for precision in ("float32", "int8"):
         folder = tmp_path_factory.mktemp(precision)
@@ -108,7 +108,7 @@ def test_matrices_are_stored_in_a_byte_each(graphs, target):
     padding = 4096 * 24
     assert (
         layers + 3 * embedding <= size <= layers + 3 * embedding + rope + padding
-    )  # the embedding: float16, and as head
+    )  # the embedding in float16, and again as head
     kinds = {n.op_type for n in onnx.load(graphs["int8"] / "target.b1.onnx", load_external_data=False).graph.node}
     assert "MatMulInteger" in kinds and not kinds & {"MatMul", "Gemm"}
 

@@ -41,7 +41,7 @@ def inputs(pair, ids, starts):
 
 
 def draft(pair, ids, starts, u):
-    """Logits with fixed answers, so that a sequential head sees the same tokens for any u."""
+    """Returns logits with fixed answers, so that a sequential head sees the same tokens for any u."""
     return pair[1](*inputs(pair, ids, starts), u, CONDITIONS, torch.ones(u.shape[:3], dtype=torch.long))
 
 
@@ -117,7 +117,7 @@ def test_saved_models_load_equal(pair, tmp_path):
 
 @pytest.mark.parametrize("pair", ["c by a tree, sequential head"], indirect=True)
 def test_a_compiled_drafter_gives_the_same_drafts(pair):
-    """Traced as on a GPU, for two lengths of context."""
+    """Traces the module as on a GPU, for two lengths of context."""
     compiled = torch.compile(pair[1], backend="eager")
     for length in (24, 31):
         ids, starts, u = torch.randint(0, 96, (1, length)), torch.tensor([[5, 9, 17]]), uniforms(pair, 3)
@@ -142,7 +142,7 @@ def test_a_grown_target_keeps_its_outputs_and_trains_its_new_parts():
         f"layers.{i}.{n}" for i in (1, 2, 4) for n in ("q.weight", "k.weight", "v.weight", "gate.weight", "up.weight")
     }
     inner |= {f"layers.{i}.{n}.weight" for i in (1, 2, 4) for n in ("norm_attention", "norm_mlp")}
-    assert silent <= inner  # parameters before an output matrix that is still zero
+    assert silent <= inner  # parameters before an output matrix that is still zero have no gradient
 
 
 @pytest.mark.parametrize(

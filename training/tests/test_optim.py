@@ -9,7 +9,9 @@ from ptp_train.train.optim import MuonAdamW
 
 @pytest.mark.parametrize("shape", [(64, 64), (96, 64), (64, 96)])
 def test_the_update_of_a_matrix_is_that_of_torch(shape):
-    """Momentum, Nesterov, four iterations, weight decay, and the rate of tall matrices; 1 % apart by bfloat16's rounding."""
+    """Covers momentum, Nesterov, four iterations, weight decay, and the rate of tall matrices. bfloat16 rounds by up to
+    1 %.
+    """
     torch.manual_seed(0)
     ours = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(*reversed(shape))])})
     weight, bias = ours["layers"][0].weight, ours["layers"][0].bias

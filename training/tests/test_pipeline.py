@@ -146,7 +146,7 @@ def test_sequences_by_three_writers(folder):
         drafted = drafter.draft(cache, ids[:, start - 1 : start], starts, u, (temperature, top_p, top_k))
         assert drafted[:, 0].equal(ids[:, start : start + length])
 
-    with pytest.raises(SystemExit, match="--drafter must be given with --writer student and only then, got None"):
+    with pytest.raises(SystemExit, match="--drafter must be given if, and only if, --writer is student, got None"):
         ptp_train("teacher-samples", *where, "--writer", "student", "--out", w / "nothing")
 
 

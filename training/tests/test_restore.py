@@ -1,4 +1,4 @@
-"""A model folder turned back into checkpoints: exported again, it has the same weights."""
+"""A model folder that is turned back into checkpoints and exported again has the same weights."""
 
 import json
 from dataclasses import replace
@@ -29,7 +29,7 @@ SHAPES = {
 
 @torch.no_grad()
 def written(tmp_path, shape: str, form: Form, drafter_form: Form):
-    """A target and a drafter with random weights, and the folder that they were exported to."""
+    """Returns a target and a drafter with random weights, and the folder that they were exported to."""
     torch.manual_seed(0)
     config, drafting = SHAPES[shape]
     target = Target(config).eval()
@@ -77,7 +77,9 @@ def test_a_second_export_stores_the_same(tmp_path, shape, forms):
                 np.testing.assert_allclose(
                     second[key], value, rtol=1e-3 if key.endswith("embedding.head.scale") else 1e-6, err_msg=key
                 )
-            elif key.endswith("embedding.head.i8"):  # quantised from float32 first, then from the embedding's float16
+            elif key.endswith(
+                "embedding.head.i8"
+            ):  # quantised from float32 the first time, then from the embedding's float16
                 np.testing.assert_allclose(second[key], value, atol=1)
             else:
                 np.testing.assert_array_equal(second[key], value, err_msg=key)

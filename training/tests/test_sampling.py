@@ -1,4 +1,4 @@
-"""u, shaping and Pick against the vectors that also test the TypeScript side."""
+"""Uniforms, shaping and Pick against the vectors that also test the TypeScript side."""
 
 import json
 import pathlib
@@ -34,7 +34,7 @@ def cases(vectors):
     ],
 )
 def test_philox_known_answers(counter, key, expected):
-    """The published vectors of Random123 for philox4x32-10."""
+    """Checks the published vectors of Random123 for philox4x32-10."""
     assert tuple(philox(np.array(counter, np.uint64), key).tolist()) == expected
 
 

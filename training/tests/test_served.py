@@ -20,7 +20,7 @@ BEGIN_ID, END_ID = 0, 1
 
 
 def byte_level_bpe(begins: bool) -> Tokenizer:
-    """384 tokens trained on a text, two of them special; `begins` adds BEGIN before every text, like Llama."""
+    """Returns 384 tokens trained on a text, two of them special. `begins` adds BEGIN before every text, like Llama."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -37,7 +37,7 @@ def byte_level_bpe(begins: bool) -> Tokenizer:
 
 
 def hugging_face_folder(folder: pathlib.Path, name: str, begins: bool, **changes):
-    """A folder with a random model, tokenizer and chat template, written by transformers."""
+    """Writes a folder with a random model, tokenizer and chat template by transformers."""
     model = random_model(name, eos_token_id=END_ID, **changes)
     model.save_pretrained(folder)
     tokenizer = transformers.PreTrainedTokenizerFast(
@@ -52,7 +52,7 @@ SENTENCEPIECE = json.loads((ROOT / "test" / "fixtures" / "sentencepiece.json").r
 
 
 def sentencepiece(form: str) -> Tokenizer:
-    """A vocabulary with byte fallback that adds a space before a text in one of two ways."""
+    """Returns a vocabulary with byte fallback that adds a space before a text in one of two ways."""
     return Tokenizer.from_str(json.dumps(SENTENCEPIECE["tokenizer"] | SENTENCEPIECE["forms"][form]))
 
 
@@ -79,7 +79,7 @@ def post(url: str, body: dict) -> dict:
     ],
 )
 def test_served_text_is_that_of_transformers(tmp_path, name, begins, seed, long, short):
-    """A text of WRITTEN tokens, and one that ends earlier."""
+    """Returns a text of WRITTEN tokens, and one that ends earlier."""
     model, tokenizer = hugging_face_folder(tmp_path / "hf", name, begins, seed=seed)
     work, out = tmp_path / "work", tmp_path / "model"
     ptp_train(import_hf, **{"from": tmp_path / "hf"}, out=work / "target.pt", tokens=work / "tokens")
@@ -119,7 +119,7 @@ def test_sentencepiece_vectors_are_the_tokenizers_packages(form):
 
 
 def test_served_text_with_byte_fallback(tmp_path):
-    """A vocabulary like Llama 2's."""
+    """Returns a vocabulary like Llama 2's."""
     hf, work, out = tmp_path / "hf", tmp_path / "work", tmp_path / "model"
     tokenizer = sentencepiece("prepend")
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])

@@ -9,14 +9,14 @@ from ptp_train.data.vocabulary_order import relabelled, rivalry, spread
 
 
 def text(vocab: int, length: int = 40_000) -> np.ndarray:
-    """Ids in groups of four neighbours (4k .. 4k + 3) that are plausible at the same place."""
+    """Returns ids in groups of four neighbours (4k .. 4k + 3) that are plausible at the same place."""
     rng = np.random.default_rng(0)
     groups = np.arange(length) % (vocab // 4)
     return groups * 4 + rng.integers(0, 4, length)
 
 
 def share_cut(tokens: np.ndarray, order: np.ndarray) -> float:
-    """Share of all rivalry that the first decision separates."""
+    """Returns the share of all rivalry that the first decision separates."""
     vocab = len(order)
     w = rivalry(tokens, np.arange(vocab), vocab)
     left = np.argsort(order) < 1 << (vocab - 1).bit_length() - 1

@@ -2,7 +2,8 @@
 
     python tests/tiny_pair.py --out ../test/models/tiny-feature --kind feature      # in training/
 
-Both networks are trained for a minute on this package's source, so that drafts are right and wrong often enough for the tests.
+Both networks are trained for a minute on this package's source, so that drafts are right and wrong often enough for the
+tests.
 """
 
 import argparse
@@ -33,7 +34,7 @@ PROMPT = CONFIG.context - GENERATED
 
 
 def byte_tokenizer() -> Tokenizer:
-    """END_OF_TEXT and one token per byte."""
+    """Vocabulary: END_OF_TEXT and one token per byte."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate([END_OF_TEXT, *alphabet])}, []))
     tokenizer.add_special_tokens([END_OF_TEXT])
@@ -53,7 +54,7 @@ def train_target(tokens: np.ndarray, steps: int, rng: np.random.Generator) -> Ta
 
 
 def sample(target: Target, tokens: np.ndarray, count: int, rng: np.random.Generator) -> dict:
-    """`count` sequences written by the target, as input of `run_target`."""
+    """Returns `count` sequences written by the target, as input of `run_target`."""
     settings = torch.from_numpy(conditions(count, rng))
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     arrays = write(target, prompts_from(tokens, count, PROMPT, rng), settings, generator)
@@ -81,7 +82,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("../test/models/tiny"))
     parser.add_argument("--kind", choices=("feature", "reader"), default="reader", help="kind of the drafter")
-    parser.add_argument("--steps", type=int, default=600, help="training steps of each network")
+    parser.add_argument("--steps", type=int, default=600, help="number of training steps of each network")
     return parser.parse_args()
 
 

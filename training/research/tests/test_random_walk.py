@@ -13,7 +13,7 @@ from research.random_walk import Walk
 
 @pytest.mark.parametrize("deviation", [6, 100])
 def test_the_walk_follows_its_law(deviation):
-    """Compares frequencies of the places reached from near one end, where the walk is reflected."""
+    """Compares frequencies of the tokens reached from near one end, where the walk is reflected."""
     pairs, law = 40_000, Walk(vocab=64, momentum=0.8, deviation=deviation)
     noise = np.random.default_rng(3).normal(scale=law.deviation, size=pairs)
     mean = 4 + law.momentum * (4 - 9)
@@ -21,7 +21,7 @@ def test_the_walk_follows_its_law(deviation):
     seen = np.bincount(places, minlength=law.vocab) / pairs
     p = random_walk.probabilities(law, torch.tensor([9]), torch.tensor([4]))[0].numpy()
     assert p.sum() == pytest.approx(1)
-    assert abs(seen - p).max() < 0.006  # 5 standard deviations of the most frequent place
+    assert abs(seen - p).max() < 0.006  # 5 standard deviations of the most frequent token
     assert p[:3].sum() > (0.3 if deviation == 6 else 0.03)
 
 

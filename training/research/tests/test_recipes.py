@@ -1,4 +1,4 @@
-"""The recipes of the experiments."""
+"""The recipes of the experiments are valid."""
 
 import argparse
 

@@ -25,7 +25,7 @@ def ptp_train(command, *arguments):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Tokens of a short text, a target trained on it, its sequences, and a drafter."""
+    """Returns tokens of a short text, a target trained on it, its sequences, and a drafter."""
     root = tmp_path_factory.mktemp("research")
     (root / "tokens").mkdir()
     tokenizer = byte_tokenizer()
@@ -129,7 +129,7 @@ def test_inverse_training_continues_from_plain_training(folder):
         out = folder / f"on{i}.pt"
         ptp_train(*common, "--out", out, "--init", plain, "--source", "0,1", "--length", 2, *more, *still)
         first, second = torch.load(out)["log"][-1]["by_position"]
-        assert first == pytest.approx(expected, rel=0.02)  # of half of the text
+        assert first == pytest.approx(expected, rel=0.02)  # the perplexity of half of the text
         assert math.isfinite(second)
     with pytest.raises(SystemExit, match="--init must be a drafter that `inverse` trained, got one of --kind reader"):
         ptp_train(*common, "--out", folder / "x.pt", "--init", folder / "drafter.pt", "--source", "0,1")

@@ -1,4 +1,4 @@
-"""Losing embeddings of uniforms, and a second pass."""
+"""Embeddings of uniforms that were tried, and a second pass."""
 
 import pathlib
 
@@ -13,7 +13,7 @@ from ptp_train.export.graphs.graph import FLOAT, Graph, WeightFile
 from ptp_train.model.drafter import Drafter, DrafterConfig
 from ptp_train.model.embeddings import EMBEDDINGS, features
 from ptp_train.model.transformer import Config, Target
-from research import graph_embeddings  # noqa: F401 - adds the embeddings and their graphs
+from research import graph_embeddings  # noqa: F401 - importing these adds the embeddings and their graphs
 from research.two_passes import TwoPassDrafter
 
 CONFIG = Config(vocab=96, width=64, layers=4, heads=4, kv_heads=2, head_width=16, hidden=96, context=64)
@@ -28,7 +28,9 @@ def session(path: pathlib.Path) -> onnxruntime.InferenceSession:
 @torch.no_grad()
 @pytest.mark.parametrize("rank", [0, 8])
 def test_a_second_pass_sees_the_tokens_of_the_first(rank):
-    """In training it sees answers; if these are what the first pass drafts, both give the same second pass."""
+    """In training the second pass sees answers. If these are what the first pass drafts, both give the same second
+    pass.
+    """
     torch.manual_seed(4)
     target = Target(CONFIG)
     twice = TwoPassDrafter(DrafterConfig(CONFIG, source=(0, 1, 3), length=4, rank=rank), target).eval()
@@ -67,7 +69,7 @@ def test_binary_features_are_the_bits_of_the_float():
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_embedded_uniforms(tmp_path, kind):
-    """Features of multiples of 2^-24, the smallest and the largest among them."""
+    """Tests features of multiples of 2^-24, including the smallest and the largest."""
     g = Graph(WeightFile(tmp_path / "unused.weights"))
     g.input("u", FLOAT, [1, "M", 3])
     name = graph_features(g, kind, "u", 3, 4)
@@ -86,7 +88,7 @@ def test_embedded_uniforms(tmp_path, kind):
 @torch.no_grad()
 @pytest.mark.parametrize("kind", OTHERS)
 def test_a_drafter_with_them_is_exported(tmp_path, kind):
-    """The embedding of u and conditions, with the hidden layer that `float` has."""
+    """Tests the embedding of u and conditions, with the hidden layer that `float` has."""
     torch.manual_seed(0)
     drafter = Drafter(DrafterConfig(CONFIG, source=(0, 1), method="o", rank=0, embedding=kind))
     g = Graph(WeightFile(tmp_path / "d.weights", storage="exact"))

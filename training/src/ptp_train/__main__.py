@@ -24,7 +24,7 @@ OTHERS = ("run", "prompts")
 
 
 def overview() -> str:
-    """Text of `ptp-train --help`, without importing PyTorch."""
+    """Returns the text of `ptp-train --help`, without importing PyTorch."""
 
     def lines(names: list[str]) -> str:
         return "".join(f"  {name:17}{COMMANDS[name].summary}\n" for name in names)

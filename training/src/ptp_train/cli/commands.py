@@ -38,7 +38,7 @@ COMMANDS = {
     ),
     "teacher-samples": Command(
         "ptp_train.train.samples",
-        "write sequences for distillation, by the target, the corpus or a drafter",
+        "write sequences for distillation, continued by the target, the corpus or a drafter",
         ("target", "data", "drafter"),
     ),
     "distill": Command(
@@ -72,12 +72,12 @@ MADE_BY = {
 
 
 def module_of(name: str) -> ModuleType:
-    """The command's module, imported only when needed, because PyTorch takes seconds to load."""
+    """Returns the command's module. Imports it only when needed, because PyTorch takes seconds to load."""
     return importlib.import_module(COMMANDS[name].module)
 
 
 def parser_of(name: str) -> Parser:
-    """Parser of a command's options and --work."""
+    """Returns the parser of a command's options and --work."""
     module = module_of(name)
     parser = Parser(prog=f"ptp-train {name}", description=module.__doc__)
     parser.add_argument("--work", type=pathlib.Path, default=WORK, help="folder that replaces `work/` in default paths")
@@ -86,8 +86,10 @@ def parser_of(name: str) -> Parser:
 
 
 def parse(name: str, words: list[str], step: str | None = None) -> argparse.Namespace:
-    """A command's options from the words of a command line, with `command`, `step` (its name in a recipe) and `logs`, the folder
-    for `Progress`."""
+    """Parses a command's options from the words of a command line.
+
+    Adds `command`, `step` (the command's name in a recipe) and `logs` (the folder for `Progress`).
+    """
     args = parser_of(name).parse_args(words)
     args.command, args.step = name, step or name
     args.logs = getattr(args, "work", WORK) / "logs" / args.step.replace("/", "-")
@@ -95,7 +97,7 @@ def parse(name: str, words: list[str], step: str | None = None) -> argparse.Name
 
 
 def paths(args: argparse.Namespace, options: tuple[str, ...]) -> list[tuple[str, pathlib.Path]]:
-    """(option, path) for each path in `options` that is set."""
+    """Returns (option, path) for each path in `options` that is set."""
     found = []
     for option in options:
         value = getattr(args, option, None)
@@ -104,7 +106,7 @@ def paths(args: argparse.Namespace, options: tuple[str, ...]) -> list[tuple[str,
 
 
 def reads(args: argparse.Namespace) -> tuple[str, ...]:
-    """The options that name the command's inputs. `export` of a target alone reads no drafter."""
+    """Returns the options that name the command's inputs. `export` of a target alone reads no drafter."""
     options = COMMANDS[args.command].reads
     if args.command != "export":
         return options
@@ -115,7 +117,7 @@ def reads(args: argparse.Namespace) -> tuple[str, ...]:
 
 
 def check(args: argparse.Namespace, earlier: list[argparse.Namespace] | None = None) -> None:
-    """Exits if an input is missing or the module's `check` fails; earlier: the previous steps of a recipe."""
+    """Exits if an input is missing or the module's `check` fails. earlier: options of the recipe's previous steps."""
     coming = [path for step in earlier or [] for _, path in paths(step, COMMANDS[step.command].writes)]
     for option, path in paths(args, reads(args)):
         if not path.exists() and not any(path.is_relative_to(made) for made in coming):
@@ -132,7 +134,7 @@ def check(args: argparse.Namespace, earlier: list[argparse.Namespace] | None = N
 
 
 def start(args: argparse.Namespace) -> None:
-    """Runs a checked command. Output folders are made first, not after hours of work."""
+    """Runs a checked command. Creates output folders first, so that a wrong path fails before hours of work."""
     for _, path in paths(args, COMMANDS[args.command].writes):
         path.parent.mkdir(parents=True, exist_ok=True)
     module_of(args.command).run(args)

@@ -1,7 +1,7 @@
 """Progress of long loops: a bar with the time left on a terminal, occasional plain lines in a log file.
 
-The same figures go to TensorBoard event files and to progress.jsonl, both in the command's log folder
-(`tensorboard --logdir work/logs`).
+The same figures go to TensorBoard event files and to progress.jsonl, both in the command's log folder (`tensorboard
+--logdir work/logs`).
 
     with Progress(args.logs, total=args.steps, unit="steps", done=step, settings=vars(args)) as progress:
         while step < args.steps:
@@ -21,15 +21,19 @@ from tqdm import tqdm
 
 BAR_SECONDS = 1.0
 LINE_SECONDS = 10.0
-"""Seconds between figures, on a terminal and in a log file."""
+"""Seconds between reports, on a terminal and in a log file."""
 
 
 class Progress:
     """Reports one run of a loop.
 
-    logs: folder for event files and progress.jsonl, or None; its name is the prefix of every line. total, done: end and start of
-    the loop, in `unit`. If a run resumes (done > 0), later points of the interrupted run are dropped from TensorBoard. step:
-    start of the horizontal axis, if not `done`. settings: recorded in progress.jsonl. seconds: interval between figures.
+    logs: folder for event files and progress.jsonl, or None. Its name is the prefix of every line.
+    total, done: end and start of the loop, in `unit`. If a run resumes (done > 0), points that the interrupted run
+    wrote after `done` are dropped from TensorBoard.
+    step: start of the horizontal axis, if it is not `done`.
+    settings: recorded in progress.jsonl.
+    seconds: interval between reports.
+
     `latest` holds the last figures.
     """
 
@@ -57,7 +61,7 @@ class Progress:
             )
         self._writer = self._file = None
         if logs:
-            from torch.utils.tensorboard import SummaryWriter  # takes a second to load
+            from torch.utils.tensorboard import SummaryWriter  # imported here because it takes a second to load
 
             logs.mkdir(parents=True, exist_ok=True)
             resumed = int(done if step is None else step)
@@ -76,10 +80,10 @@ class Progress:
         self.close("end" if kind is None else "interrupted" if kind is KeyboardInterrupt else "error")
 
     def update(self, done: float, step: int | None = None, **scalars: float | torch.Tensor) -> None:
-        """Reports that the loop reached `done`. Scalars are averaged over the interval between figures.
+        """Reports that the loop reached `done`. Scalars are averaged over the interval between reports.
 
-        step: value on TensorBoard's horizontal axis, if not `done`. Scalars may be detached one-element tensors, which are read
-        only when shown, so that steps do not wait for a GPU.
+        step: value on TensorBoard's horizontal axis, if it is not `done`. Scalars may be detached one-element tensors.
+        They are read only when shown, so that steps do not wait for a GPU.
         """
         self.done = done
         for name, value in scalars.items():
@@ -89,12 +93,12 @@ class Progress:
             self._show(int(done if step is None else step))
 
     def mean(self, name: str) -> float:
-        """A scalar's mean since the last figures, or its last figure."""
+        """Returns a scalar's mean since the last report, or its last figure."""
         count = self._counts.get(name)
         return float(self._sums[name]) / count if count else self.latest[name]
 
     def record(self, step: int, **figures: Any) -> None:
-        """Shows and writes figures measured at `step`, nested ones included."""
+        """Shows and writes figures measured at `step`, including nested ones."""
         self.print_line(json.dumps({"step": step, **figures}))
         self._write({"step": step, **figures})
         for name, value in flat(figures):
@@ -111,7 +115,7 @@ class Progress:
             print(text, flush=True)
 
     def close(self, event: str = "end") -> None:
-        """Ends the report; can be called twice."""
+        """Ends the report. Calling it twice is allowed."""
         if self._bar is not None:
             self._bar.close()
         if self._file:
@@ -154,7 +158,7 @@ class Progress:
 
 
 def span(seconds: float) -> str:
-    """A readable duration: 45 s, 12 min, 3.4 h."""
+    """Returns a readable duration: 45 s, 12 min, 3.4 h."""
     if seconds == float("inf"):
         return "unknown time"
     if seconds < 90:
@@ -163,7 +167,7 @@ def span(seconds: float) -> str:
 
 
 def flat(figures: Any, name: str = "") -> list[tuple[str, float]]:
-    """Numbers in nested dicts and lists with their paths: {"a": {"b": [1, 2]}} -> a/b/0, a/b/1."""
+    """Yields the numbers in nested dicts and lists with their paths: {"a": {"b": [1, 2]}} -> a/b/0, a/b/1."""
     if isinstance(figures, dict):
         return [pair for k, v in figures.items() for pair in flat(v, f"{name}/{k}" if name else str(k))]
     if isinstance(figures, list | tuple):

@@ -1,4 +1,6 @@
-"""Options, inputs and outputs of completed recipe steps, kept in work/steps/STEP.json, so that they are skipped next time."""
+"""Options, inputs and outputs of completed recipe steps, kept in work/steps/STEP.json so that a rerun can skip the
+steps.
+"""
 
 import argparse
 import hashlib
@@ -13,7 +15,7 @@ NOT_OPTIONS = ("command", "step", "logs", "work")
 
 
 def digest(file: pathlib.Path) -> str:
-    """First 16 hexadecimal digits of a file's SHA-256."""
+    """Returns the first 16 hexadecimal digits of a file's SHA-256."""
     found = hashlib.sha256()
     with file.open("rb") as f:
         while block := f.read(1 << 22):
@@ -22,7 +24,7 @@ def digest(file: pathlib.Path) -> str:
 
 
 def digests(args: argparse.Namespace, options: tuple[str, ...]) -> dict[str, str]:
-    """Digests by path of all files that the options name, folders included."""
+    """Returns digests by path of all files that the options name, including those in folders."""
     found = {}
     for _, path in paths(args, options):
         files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
@@ -31,7 +33,7 @@ def digests(args: argparse.Namespace, options: tuple[str, ...]) -> dict[str, str
 
 
 def options_of(args: argparse.Namespace) -> dict[str, str]:
-    """The options as text."""
+    """Returns the options as text."""
     return {k: str(v) for k, v in sorted(vars(args).items()) if k not in NOT_OPTIONS}
 
 
@@ -44,7 +46,7 @@ def inputs(args: argparse.Namespace) -> dict[str, str]:
 
 
 def begin(args: argparse.Namespace) -> dict:
-    """State before a step; pass it to `finish`."""
+    """Returns the state before a step, to pass to `finish`."""
     return {"options": options_of(args), "inputs": inputs(args), "began": time.time()}
 
 
@@ -61,7 +63,7 @@ def finish(args: argparse.Namespace, began: dict) -> None:
 
 
 def is_done(args: argparse.Namespace) -> bool:
-    """True if the step was completed with these options and inputs, and its outputs are unchanged.
+    """Returns true if the step was completed with these options and inputs, and its outputs are unchanged.
 
     Files that later steps add to its folders are ignored.
     """

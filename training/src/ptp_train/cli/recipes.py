@@ -6,9 +6,9 @@
       - corpus: {text: ../../docs}            # a command and its options
       - teacher-samples/held: {split: held_files}    # the suffix /held makes the step's name unique
 
-RECIPE is a file, or the name of one in training/recipes. All steps are checked before the first one starts. A step is skipped
-if it ran with the same options on the same inputs and its outputs are unchanged. Relative paths in a recipe start at the
-recipe's folder, those of --set at the current one; `work/` at their beginning means --work.
+RECIPE is a file, or the name of one in training/recipes. All steps are checked before the first one starts. A step is
+skipped if it ran with the same options on the same inputs and its outputs are unchanged. Relative paths in a recipe
+start at the recipe's folder, those of --set at the current folder. `work/` at the beginning of a path means --work.
 """
 
 import argparse
@@ -27,7 +27,7 @@ FOLDERS = [pathlib.Path(__file__).parents[3] / "recipes"]
 
 
 def find(name: str) -> pathlib.Path:
-    """The file of a recipe, by path or by name."""
+    """Returns the file of a recipe, by path or by name."""
     for path in (pathlib.Path(name), *(folder / f"{name}.yaml" for folder in FOLDERS)):
         if path.is_file():
             return path
@@ -41,7 +41,7 @@ def find(name: str) -> pathlib.Path:
 
 
 def load(path: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """The steps of a recipe by name, with paths as written; exits if the file is not a valid recipe."""
+    """Returns the steps of a recipe by name, with paths as written. Exits if the file is not a valid recipe."""
     content = yaml.safe_load(path.read_text(encoding="utf8"))
     where = f"{path.name}:"
     require(isinstance(content, dict), f"{where} a recipe must be a mapping with name, description and steps")
@@ -70,7 +70,7 @@ def load(path: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 
 def override(steps: dict[str, dict[str, Any]], text: str) -> None:
-    """Applies one --set STEP.OPTION=VALUE; STEP may be `*`, for every step that has the option."""
+    """Applies one --set STEP.OPTION=VALUE. STEP may be `*`, for every step that has the option."""
     place, equals, value = text.partition("=")
     step, dot, option = place.rpartition(".")
     require(bool(equals and dot and step and option), f"--set must be STEP.OPTION=VALUE, got {text}")
@@ -84,7 +84,7 @@ def override(steps: dict[str, dict[str, Any]], text: str) -> None:
 
 
 class Given:
-    """A value from --set, whose relative paths start at the current folder."""
+    """Returns a value from --set. Relative paths in it start at the current folder."""
 
     def __init__(self, value: Any):
         self.value = value
@@ -100,7 +100,7 @@ def parser_for(step: str) -> Parser:
 
 
 def parse_step(step: str, options: dict[str, Any], folder: pathlib.Path, work: pathlib.Path) -> argparse.Namespace:
-    """A step's options, each checked for itself."""
+    """Returns a step's options, each checked on its own."""
     parser = parser_for(step)
     known = parser._option_string_actions
     words: list[str] = []
@@ -129,7 +129,7 @@ def parse_step(step: str, options: dict[str, Any], folder: pathlib.Path, work: p
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("recipe", metavar="RECIPE", help="a YAML file, or the name of one in training/recipes")
+    add("recipe", metavar="RECIPE", help="YAML file, or the name of one in training/recipes")
     add(
         "--set",
         metavar="STEP.OPTION=VALUE",
@@ -141,7 +141,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def plan(args: argparse.Namespace) -> list[argparse.Namespace]:
-    """The options of every step, all checked."""
+    """Returns the options of every step, all checked."""
     path = find(args.recipe)
     steps = load(path)
     for text in args.set:

@@ -1,8 +1,8 @@
-"""Options of the commands, checked before any work starts; errors name the option, its limits and the given value.
+"""Options of the commands, checked before any work starts. Errors name the option, its limits and the given value.
 
-A command module has `add_arguments(parser)` and `run(args)`, and may have `check(args)` for conditions between options. A recipe
-checks all of its steps before the first one starts, so `check` must not read files that earlier steps write; `planned` gives
-those steps' options. Path defaults that begin with `work/` move with --work.
+A command module has `add_arguments(parser)` and `run(args)`, and may have `check(args)` for conditions between options.
+A recipe checks all of its steps before the first one starts, so `check` must not read files that earlier steps write;
+`planned` gives those steps' options. Path defaults that begin with `work/` move with --work.
 """
 
 import argparse
@@ -18,7 +18,7 @@ WORK = pathlib.Path("work")
 
 @dataclass(frozen=True)
 class Limited:
-    """An argparse type with limits, which errors and --help show."""
+    """An argparse type with limits, which appear in errors and in --help."""
 
     convert: Callable[[str], Any]
     accepts: Callable[[Any], bool]
@@ -39,13 +39,13 @@ def _whole(text: str) -> int:
 
 
 def integer(low: int, high: int | None = None) -> Limited:
-    """An integer in [low, high]; 1_000_000 is accepted."""
+    """Returns the type of integers in [low, high]. 1_000_000 is accepted."""
     limits = f"in [{low}, {high}]" if high is not None else f"an integer of at least {low}"
     return Limited(_whole, lambda n: n >= low and (high is None or n <= high), limits)
 
 
 def number(low: float, high: float | None = None, above: bool = False) -> Limited:
-    """A finite number in [low, high], or (low, high] with `above`."""
+    """Returns the type of finite numbers in [low, high], or in (low, high] with `above`."""
     limits = (
         f"in {'(' if above else '['}{low:g}, {high:g}]"
         if high is not None
@@ -59,25 +59,25 @@ def number(low: float, high: float | None = None, above: bool = False) -> Limite
 
 
 def multiple(of: int, low: int, high: int) -> Limited:
-    """A multiple of `of` in [low, high]."""
+    """Returns the type of multiples of `of` in [low, high]."""
     return Limited(_whole, lambda n: low <= n <= high and n % of == 0, f"a multiple of {of} in [{low}, {high}]")
 
 
 def integers(low: int, high: int | None = None) -> Limited:
-    """Comma-separated integers in [low, high]: "0,1,3" -> (0, 1, 3)."""
+    """Returns the type of comma-separated integers in [low, high]: "0,1,3" -> (0, 1, 3)."""
     limits = f"comma-separated integers {f'in [{low}, {high}]' if high is not None else f'of at least {low}'}"
     good = integer(low, high).accepts
     return Limited(lambda t: tuple(int(x) for x in t.split(",")), lambda v: all(map(good, v)), limits)
 
 
 def numbers(*names: str) -> Limited:
-    """Comma-separated numbers, one for each name: numbers("temperature", "top_k", "top_p")."""
+    """Returns the type of comma-separated numbers, one for each name: numbers("temperature", "top_k", "top_p")."""
     limits = f"{len(names)} comma-separated numbers ({', '.join(names)})"
     return Limited(lambda t: tuple(float(x) for x in t.split(",")), lambda v: len(v) == len(names), limits)
 
 
 def matching(pattern: str, limits: str) -> Limited:
-    """Text that matches all of `pattern`; `limits` describes it."""
+    """Returns the type of texts that match all of `pattern`, which `limits` describes."""
     return Limited(str, lambda t: re.fullmatch(pattern, t) is not None, limits)
 
 
@@ -95,7 +95,7 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports errors in one line, such as `--vocab-size must be in [512, 32768], got 100`, without the usage."""
+    """Reports errors in one line, such as `--vocab-size must be in [257, 32768], got 100`, without the usage."""
 
     def __init__(self, **settings: Any):
         super().__init__(allow_abbrev=False, formatter_class=Formatter, **settings)
@@ -119,13 +119,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def unknown_option(given: str, valid: list[str]) -> str:
-    """Message for an unknown option, step or command, with the nearest valid one."""
+    """Returns a message for an unknown option, step or command, with the nearest valid one."""
     near = difflib.get_close_matches(given.split("=")[0], valid, 1, 0.5)
     return f"{given} is unknown{f': did you mean {near[0]}?' if near else ''}"
 
 
 def move_work(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Moves path options left at a default under `work/` to --work."""
+    """Moves path options that are left at a default under `work/` to --work."""
     root = getattr(args, "work", WORK)
 
     def moved(path: Any) -> Any:
@@ -145,5 +145,5 @@ def require(condition: bool, message: str) -> None:
 
 
 def planned(args: argparse.Namespace, path: pathlib.Path) -> argparse.Namespace | None:
-    """Options of the recipe's earlier step whose --out is `path`, or None."""
+    """Returns the options of the recipe's earlier step whose --out is `path`, or None."""
     return next((step for step in reversed(getattr(args, "earlier", [])) if getattr(step, "out", None) == path), None)

@@ -1,8 +1,8 @@
 """Builds the text corpus: TypeScript declaration files of npm packages, or the files of any folder (--text).
 
-Only npm packages with a permissive licence are read; for --text, licences are up to the user. Near-duplicate files are dropped.
-Two test sets are held out: whole packages, or sub-folders of --text (`held_packages`), and a random share of the other files
-(`held_files`).
+Only npm packages with a permissive licence are read; for --text, licences are up to the user. Near-duplicate files are
+dropped. Two test sets are held out: whole packages, or sub-folders of --text (`held_packages`), and a random share of
+the other files (`held_files`).
 """
 
 import argparse
@@ -17,15 +17,15 @@ from .npm_packages import npm_sources
 HELD_PACKAGES = ("zod", "fastify", "rxjs", "@types/leaflet", "ioredis")
 HELD_FILES_SHARE = 0.02
 HELD_FOLDERS = 25
-"""One of this many sub-folders of --text is held out."""
+"""One in this many sub-folders of --text is held out."""
 PACKAGE_LIMIT_BYTES = 1_200_000
 FILE_LIMIT_CHARS = 400_000
 SEEN_LINES_LIMIT = 0.5
-"""A file is a near-duplicate if more than this share of its lines of 16 or more characters are in earlier files."""
+"""Share of lines (of 16 or more characters) seen in earlier files above which a file is a near-duplicate."""
 
 
 def clean(text: str) -> str | None:
-    """Normalised text of a file, or None if it is tiny, minified or generated."""
+    """Returns the normalised text of a file, or None if it is tiny, minified or generated."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
     lines = text.split("\n")
     if len(text) < 200 or max(map(len, lines)) > 1000 or len(text) / len(lines) > 120:
@@ -39,7 +39,7 @@ def clean(text: str) -> str | None:
 
 
 def is_near_duplicate(text: str, seen: set[str]) -> bool:
-    """True if most of the text's longer lines are in `seen`; else adds them."""
+    """Returns true if most of the text's longer lines are in `seen`. Otherwise adds them."""
     lines = [stripped for line in text.split("\n") if len(stripped := line.strip()) >= 16]
     if not lines or sum(line in seen for line in lines) / len(lines) > SEEN_LINES_LIMIT:
         return True
@@ -48,19 +48,21 @@ def is_near_duplicate(text: str, seen: set[str]) -> bool:
 
 
 def share_of(name: str) -> float:
-    """A number in [0, 1) that depends only on the name, so that every build makes the same choice."""
+    """Returns a number in [0, 1) that depends only on the name, so that every build makes the same choice."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
 def split_of(package: str, path: str, held: set[str]) -> str:
-    """`train`, `held_files` or, for the packages in `held`, `held_packages`."""
+    """Returns `train`, `held_files` or, for the packages in `held`, `held_packages`."""
     if package in held:
         return "held_packages"
     return "held_files" if share_of(f"{package}/{path}") < HELD_FILES_SHARE else "train"
 
 
 def documents_in(folder: pathlib.Path, pattern: str) -> Iterator[tuple[pathlib.Path, str]]:
-    """Relative paths and cleaned texts of the files under a folder, shallow paths first, without nested node_modules."""
+    """Yields relative paths and cleaned texts of the files under a folder, shallow paths first, without nested
+    node_modules.
+    """
     for file in sorted(folder.rglob(pattern), key=lambda f: (len(f.parts), str(f))):
         path = file.relative_to(folder)
         if "node_modules" in path.parts or not file.is_file():
@@ -74,7 +76,7 @@ def documents_in(folder: pathlib.Path, pattern: str) -> Iterator[tuple[pathlib.P
 
 
 def text_sources(text: pathlib.Path) -> list[tuple[str, pathlib.Path, dict]]:
-    """The sub-folders of --text, ordered by `share_of`; the first ones are held out."""
+    """Returns the sub-folders of --text, ordered by `share_of`. The first ones are held out."""
     folders = sorted(
         (p for p in text.iterdir() if p.is_dir() and p.name != "node_modules"), key=lambda p: share_of(p.name)
     )
@@ -86,9 +88,10 @@ def text_sources(text: pathlib.Path) -> list[tuple[str, pathlib.Path, dict]]:
 
 
 def build(args: argparse.Namespace) -> dict:
-    """Writes {train,held_files,held_packages}.jsonl, with lines {"package", "path", "text"}, and sources.json, and returns it.
+    """Writes {train,held_files,held_packages}.jsonl, with lines {"package", "path", "text"}, and sources.json.
 
-    sources.json has bytes and files by split and, by package, version, licence, copyright and bytes.
+    Returns the content of sources.json: bytes and files by split and, by package, version, licence, copyright and
+    bytes.
     """
     seen: set[str] = set()
     documents: dict[str, list[dict]] = {"train": [], "held_files": [], "held_packages": []}
@@ -129,7 +132,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read all of node_modules, not only the dependencies in package.json",
     )
-    add("--text", type=pathlib.Path, help="read the text files in this folder's sub-folders, not npm packages")
+    add(
+        "--text",
+        type=pathlib.Path,
+        help="read the text files in the sub-folders of this folder instead of npm packages",
+    )
     add("--files", default="*.d.ts", help="pattern of the files to read")
     add("--out", type=pathlib.Path, default=pathlib.Path("work/corpus"), help="folder for the .jsonl files")
 

@@ -13,14 +13,14 @@ COPYRIGHT = re.compile(r"^\W*(copyright (?:\(c\)|©|\d).{3,160})$", re.IGNORECAS
 
 
 def licence_of(package_dir: pathlib.Path) -> str:
-    """The SPDX expression in package.json, "" if there is none."""
+    """Returns the SPDX expression in package.json, or "" if there is none."""
     manifest = json.loads((package_dir / "package.json").read_text(encoding="utf8"))
     licence = manifest.get("license", "")
     return licence if isinstance(licence, str) else ""
 
 
 def copyright_of(package_dir: pathlib.Path) -> str:
-    """The copyright lines of a package's licence file, joined by "; ", else its author."""
+    """Returns the copyright lines of a package's licence file, joined by "; ", else its author."""
     lines: list[str] = []
     for file in sorted(package_dir.glob("*")):
         if file.is_file() and file.name.upper().startswith(("LICEN", "COPYING", "COPYRIGHT", "NOTICE")):
@@ -33,7 +33,9 @@ def copyright_of(package_dir: pathlib.Path) -> str:
 
 
 def installed(corpus_dir: pathlib.Path, every: bool, first: tuple[str, ...]) -> list[str]:
-    """Names of the dependencies in package.json, or of all packages in node_modules; those in `first` come first."""
+    """Returns the names of the dependencies in package.json, or of all packages in node_modules. Those in `first` come
+    first.
+    """
     if every:
         modules = corpus_dir / "node_modules"
         names = {str(m.parent.relative_to(modules)) for p in ("*", "@*/*") for m in modules.glob(f"{p}/package.json")}
@@ -46,8 +48,10 @@ def installed(corpus_dir: pathlib.Path, every: bool, first: tuple[str, ...]) -> 
 def npm_sources(
     corpus_dir: pathlib.Path, every: bool, first: tuple[str, ...]
 ) -> Iterator[tuple[str, pathlib.Path, dict]]:
-    """Name, folder and facts of packages with a permissive licence. Those in `first` come first, so that of near-duplicates their
-    files are kept."""
+    """Yields name, folder and facts of packages with a permissive licence.
+
+    Packages in `first` come first, so that their files are the ones that survive the removal of near-duplicates.
+    """
     for package in installed(corpus_dir, every, first):
         folder = corpus_dir / "node_modules" / package
         licence = licence_of(folder)

@@ -8,13 +8,13 @@ PROMPT_CHARS = 600
 
 
 def beginning(text: str) -> str:
-    """The first lines of a text, at most PROMPT_CHARS characters."""
+    """Returns the first lines of a text, at most PROMPT_CHARS characters."""
     cut = text[:PROMPT_CHARS]
     return cut[: cut.rfind("\n") + 1]
 
 
 def choose(corpus: pathlib.Path, split: str, count: int) -> list[dict]:
-    """`count` documents evenly spaced in the split: {split, package, path, prompt}."""
+    """Returns `count` documents, evenly spaced in the split, as {split, package, path, prompt}."""
     with (corpus / f"{split}.jsonl").open(encoding="utf8") as f:
         documents = [d for d in map(json.loads, f) if len(d["text"]) > 3 * PROMPT_CHARS]
     step = max(1, len(documents) // count)

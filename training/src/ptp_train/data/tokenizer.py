@@ -18,19 +18,19 @@ from .vocabulary_order import relabelled, spread
 END_OF_TEXT = "<|endoftext|>"
 """Token 0 of tokenizers trained here. It separates documents and ends a text."""
 PLAIN_TEMPLATE = "{% for message in messages %}{{ message.content + '\n' }}{% endfor %}"
-"""Default chat template: the messages, one line each."""
+"""Default chat template, which writes each message on a line of its own."""
 SPLITS = ("train", "held_files", "held_packages")
 
 
 def texts(path: pathlib.Path) -> Iterator[str]:
-    """The texts in one .jsonl file of the corpus."""
+    """Yields the texts in one .jsonl file of the corpus."""
     with path.open(encoding="utf8") as f:
         for line in f:
             yield json.loads(line)["text"]
 
 
 def train(corpus: pathlib.Path, vocab_size: int) -> Tokenizer:
-    """A byte-level BPE of `vocab_size` tokens, trained on every fourth document of the training split."""
+    """Returns a byte-level BPE of `vocab_size` tokens, trained on every fourth document of the training split."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -46,9 +46,11 @@ def train(corpus: pathlib.Path, vocab_size: int) -> Tokenizer:
 
 
 def encode(tokenizer: Tokenizer, corpus: pathlib.Path, split: str, separator: int, out: pathlib.Path) -> dict:
-    """Writes out/{split}.npy, the ids of all documents with a `separator` before each, in the smallest sufficient unsigned type.
+    """Writes out/{split}.npy, the ids of all documents with a `separator` before each, in the smallest sufficient
+    unsigned type.
 
-    Returns the numbers of bytes, tokens and documents."""
+    Returns the numbers of bytes, tokens and documents.
+    """
     kind = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.uint32
     ids: list[np.ndarray] = [np.empty(0, kind)]
     size = 0
@@ -64,7 +66,9 @@ def encode(tokenizer: Tokenizer, corpus: pathlib.Path, split: str, separator: in
 
 
 def ordered(tokenizer: Tokenizer, corpus: pathlib.Path, separator: int) -> Tokenizer:
-    """The same tokens in the `spread` order, from every fourth document of the training split; the separator gets id 0."""
+    """Returns the same tokens in the `spread` order, computed from every fourth document of the training split. The
+    separator gets id 0.
+    """
     sample = [text for i, text in enumerate(texts(corpus / "train.jsonl")) if i % 4 == 0]
     ids = [[separator, *e.ids] for e in tokenizer.encode_batch(sample, add_special_tokens=False)]
     return relabelled(tokenizer, spread(np.concatenate(ids), tokenizer.get_vocab_size(), separator))
@@ -75,22 +79,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--corpus", type=pathlib.Path, default=pathlib.Path("work/corpus"), help="folder of the .jsonl files")
     add("--out", type=pathlib.Path, default=pathlib.Path("work/tokens"), help="folder for tokenizer and tokens")
     add(
-        "--chat-template",
-        type=pathlib.Path,
-        help="template that turns chats into text (default: the messages, one line each)",
+        "--chat-template", type=pathlib.Path, help="template that turns chats into text (default: one line per message)"
     )
     add(
         "--vocab-size",
         type=integer(257, 32768),
         default=2048,
-        help="tokens of the new tokenizer; 257 means single bytes",
+        help="number of tokens of the new tokenizer; 257 means single bytes",
     )
-    add("--use", type=pathlib.Path, help="use this tokenizer.json; do not train one")
+    add("--use", type=pathlib.Path, help="use this tokenizer.json instead of training one")
     add(
         "--order",
         choices=("spread", "kept"),
-        help="token ids: spread keeps tokens that are plausible at the same place far apart, kept leaves them as they are "
-        "(default: spread; with --use, kept)",
+        help="order of token ids: spread keeps tokens that are plausible at the same place far apart, "
+        "kept leaves the ids unchanged (default: spread; with --use, kept)",
     )
     add(
         "--separator",
@@ -113,7 +115,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def separator_of(tokenizer: Tokenizer, args: argparse.Namespace) -> int:
-    """Id of the token before every document."""
+    """Returns the id of the token before every document."""
     if args.use and not args.separator:
         special = torch.load(args.target, map_location="cpu", mmap=True).get("special_tokens")
         require(special is not None, f"--separator must be given, because {args.target} is not an imported target")
@@ -136,7 +138,9 @@ def run(args: argparse.Namespace) -> None:
     elif args.use.resolve() != (args.out / "tokenizer.json").resolve():
         (args.out / "tokenizer.json").write_bytes(args.use.read_bytes())
     template = args.out / "chat_template.jinja"
-    if args.chat_template or not (args.use and template.exists()):  # else keep the template that import-hf wrote
+    if args.chat_template or not (
+        args.use and template.exists()
+    ):  # an imported model keeps the template that import-hf wrote
         text = args.chat_template.read_text(encoding="utf8") if args.chat_template else PLAIN_TEMPLATE
         template.write_text(text, encoding="utf8")
     facts = {split: encode(tokenizer, args.corpus, split, separator, args.out) for split in SPLITS}

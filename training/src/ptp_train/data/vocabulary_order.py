@@ -1,8 +1,9 @@
 """The `spread` order of a vocabulary: token ids that keep rivals, tokens plausible at the same place, far apart.
 
-Each uniform of a position decides between two halves of the remaining vocabulary. Drafters follow these decisions better if the
-first ones already separate rivals: without a sequential head, C-PTP gains 3 to 4 % in tokens per call. Halves approximate a
-maximum cut of the rivalry w = C^T diag(1/n) C, where C counts the corpus' bigrams and n their first tokens.
+Each uniform of a position decides between two halves of the remaining vocabulary. Drafters follow these decisions
+better if the first ones already separate rivals: without a sequential head, C-PTP gains 3 to 4 % in tokens per call.
+The halves approximate a maximum cut of the rivalry w = C^T diag(1/n) C, where C counts the corpus' bigrams and n the
+occurrences of their first tokens.
 """
 
 import json
@@ -11,13 +12,13 @@ import numpy as np
 from tokenizers import Tokenizer
 
 ARRANGED = 8192
-"""Number of frequent tokens to arrange. Rarer ones, which have hardly any rivals, fill up the halves."""
+"""Number of frequent tokens to arrange. Rarer tokens have hardly any rivals and fill up the halves."""
 CANDIDATES = 24
-"""Number of tokens of each side that an exchange considers."""
+"""Number of tokens on each side that an exchange considers."""
 
 
 def rivalry(tokens: np.ndarray, chosen: np.ndarray, vocab: int) -> np.ndarray:
-    """Rivalry w [n, n] of the tokens `chosen` [n], with a zero diagonal, from the ids of a text."""
+    """Returns the rivalry w [n, n] of the tokens `chosen` [n], with a zero diagonal, from the ids of a text."""
     place = np.full(vocab, -1)
     place[chosen] = np.arange(len(chosen))
     before, after = place[tokens[:-1]], place[tokens[1:]]
@@ -31,17 +32,17 @@ def rivalry(tokens: np.ndarray, chosen: np.ndarray, vocab: int) -> np.ndarray:
 
 
 def cut(w: np.ndarray, left: int) -> np.ndarray:
-    """Mask of `left` tokens, including token 0, that puts much of w between the two sides."""
+    """Returns a mask of `left` tokens, including token 0, that puts as much of w as it can between the two sides."""
     n = len(w)
     if left >= n:
         return np.ones(n, bool)
     side, pull = np.zeros(n, np.float32), np.zeros(n, np.float32)
     room = {1: left, -1: n - left}
-    for i in range(n):  # each token to the side with fewer rivals
+    for i in range(n):  # assign each token to the side with fewer rivals
         s = 1 if i == 0 or (pull[i] <= 0 and room[1]) or not room[-1] else -1
         side[i], room[s] = s, room[s] - 1
         pull += w[:, i] * s
-    for _ in range(4 * n):  # exchanges, the best pair first
+    for _ in range(4 * n):  # exchange tokens, the best pair first
         gain = pull * side
         gain[0] = -np.inf  # token 0 stays on the left
         a, b = (np.flatnonzero(side == s) for s in (1, -1))
@@ -56,9 +57,10 @@ def cut(w: np.ndarray, left: int) -> np.ndarray:
 
 
 def spread(tokens: np.ndarray, vocab: int, first: int) -> np.ndarray:
-    """Old ids [vocab] by new id, from the ids of a text; token `first` gets id 0.
+    """Returns the old ids [vocab] by new id, from the ids of a text. Token `first` gets id 0.
 
-    The halves are those of the sampler's tree (model/coordinates.py): with 2^D >= vocab > 2^(D-1), the left one has 2^(D-1).
+    The halves are those of the sampler's tree (model/coordinates.py): the left half has 2^(D-1) ids, with 2^D >= vocab
+    > 2^(D-1).
     """
     counts = np.bincount(tokens, minlength=vocab)
     counts[first] = len(tokens) + 1
@@ -83,7 +85,9 @@ def spread(tokens: np.ndarray, vocab: int, first: int) -> np.ndarray:
 
 
 def relabelled(tokenizer: Tokenizer, order: np.ndarray) -> Tokenizer:
-    """The same tokens with new ids; order [V] holds the old ids. Merges refer to tokens by text and stay as they are."""
+    """Returns the same tokenizer with new ids; order [V] holds the old ids. Merges refer to tokens by text and stay
+    unchanged.
+    """
     new = np.argsort(order)
     content = json.loads(tokenizer.to_str())
     content["model"]["vocab"] = {token: int(new[old]) for token, old in content["model"]["vocab"].items()}

@@ -22,9 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--to",
         choices=FORMATS,
         default="server",
-        help="format: the server's model folder, or the target alone for transformers (hf), llama.cpp (gguf) or transformers.js",
+        help="format to write: the server's model folder, or the target alone for transformers (hf), llama.cpp (gguf) or "
+        "transformers.js",
     )
-    add("--from", type=pathlib.Path, help="model folder whose target to export, in place of --target")
+    add("--from", type=pathlib.Path, help="model folder whose target to export, instead of --target")
     add(
         "--type",
         choices=to_gguf.TYPES,
@@ -34,22 +35,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--layers",
         type=integer(1, 96),
-        help="number of first layers to export, with another format than server (default: all)",
+        help="export only this many layers, the first ones; not with --to server (default: all)",
     )
-    add("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
-    add("--drafter", type=pathlib.Path, default=pathlib.Path("work/drafter.pt"))
+    add("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"), help="the target's checkpoint")
+    add("--drafter", type=pathlib.Path, default=pathlib.Path("work/drafter.pt"), help="the drafter's checkpoint")
     add("--tokens", type=pathlib.Path, default=pathlib.Path("work/tokens"), help="folder of tokenizer.json")
-    add("--evaluation", type=pathlib.Path, default=pathlib.Path("work/evaluation.json"))
-    add("--sources", type=pathlib.Path, default=pathlib.Path("work/corpus/sources.json"))
+    add("--evaluation", type=pathlib.Path, default=pathlib.Path("work/evaluation.json"), help="report of `evaluate`")
+    add("--sources", type=pathlib.Path, default=pathlib.Path("work/corpus/sources.json"), help="report of `corpus`")
     add("--out", type=pathlib.Path, default=MODELS, help="folder to write; a file with --to gguf")
     add("--id", help="model name for clients (default with --from: the folder's)")
     add("--target-only", action="store_true", help="write no drafter, for plain decoding")
-    add("--target-precision", choices=BATCH_INVARIANT, default="float32", help="of the target's matrix products")
+    add(
+        "--target-precision",
+        choices=BATCH_INVARIANT,
+        default="float32",
+        help="number format of the target's matrix products",
+    )
     add(
         "--drafter-precision",
         choices=PRECISIONS,
         default="float32",
-        help="of the drafter's matrix products; int8-fused is fastest, with one scale for all rows of a product",
+        help="number format of the drafter's matrix products; int8-fused is fastest and has one scale for all rows of a product",
     )
     add(
         "--slots",
@@ -59,12 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--context",
         type=integer(2, 131_072),
-        help="longest sequence to serve, in tokens (default: as trained; beyond, the target extrapolates)",
+        help="longest sequence to serve, in tokens (default: the training length, beyond which the target extrapolates)",
     )
     add(
         "--storage",
         choices=STORAGES,
-        help="of the target's matrices: rounded to float16, or exact (default: exact for imported models, else float16)",
+        help="number format of the target's matrices: rounded to float16, or exact "
+        "(default: exact for imported models, else float16)",
     )
 
 
@@ -79,7 +86,7 @@ def check(args: argparse.Namespace) -> None:
         require(args.type in types, f"--type must be one of {', '.join(types)} with --to {args.to}, got {args.type}")
     counts = args.slots
     fine = counts is None or (counts[0] == 1 and list(counts) == sorted(set(counts)))
-    require(fine, f"--slots must start with 1 and rise, got {','.join(map(str, counts or ()))}")
+    require(fine, f"--slots must start with 1 and increase, got {','.join(map(str, counts or ()))}")
 
 
 def convert(args: argparse.Namespace) -> None:

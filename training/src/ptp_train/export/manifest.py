@@ -1,5 +1,6 @@
-"""Builds manifest.json of a model folder: the properties that the server needs, and information for readers. Its schema is
-protocol/src/manifest.ts."""
+"""Builds manifest.json of a model folder: the properties that the server needs, and information for readers. Its schema
+is protocol/src/manifest.ts.
+"""
 
 import datetime
 import hashlib
@@ -30,8 +31,11 @@ def digest(path: pathlib.Path) -> str:
 
 
 def gather(target: pathlib.Path, drafter: pathlib.Path | None, evaluation: pathlib.Path, *others: pathlib.Path) -> dict:
-    """Facts from checkpoints and reports. A drafter needs the evaluation; `others`, the corpus' sources.json and the tokenizer's
-    tokens.json, may be missing."""
+    """Collects facts from checkpoints and reports.
+
+    A drafter needs the evaluation. The other files, sources.json of the corpus and tokens.json of the tokenizer, may be
+    missing.
+    """
     target_file = torch.load(target, map_location="cpu", mmap=True)
     drafter_file = torch.load(drafter, map_location="cpu") if drafter else {}
     sources, tokens = (json.loads(p.read_text()) if p.exists() else None for p in others)
@@ -56,17 +60,17 @@ def gather(target: pathlib.Path, drafter: pathlib.Path | None, evaluation: pathl
     for part, file in (("target", target_file), ("drafter", drafter_file)):
         if settings := file.get("settings"):
             recipe = {k: json.loads(settings[k]) for k in RECIPE[part] if k in settings}
-            if "steps" in recipe:  # actual steps; with --minutes they differ from --steps
+            if "steps" in recipe:  # number of steps actually made; with --minutes it differs from --steps
                 recipe["steps"] = file["log"][-1]["step"]
             facts.setdefault("recipe", {})[part] = recipe
     return facts
 
 
 def drafting_facts(evaluation: pathlib.Path) -> dict:
-    """Results of `evaluate`; yield curve and accuracy are those of the first sampling condition."""
+    """Returns the results of `evaluate`. Yield curve and accuracy are those of the first sampling condition."""
     if not evaluation.exists():
         raise SystemExit(
-            f"--evaluation must exist, {evaluation} is missing: `ptp-train evaluate` measures the yield curve"
+            f"--evaluation must exist, {evaluation} is missing: run `ptp-train evaluate`, which measures the yield curve"
         )
     settings = json.loads(evaluation.read_text())["settings"]
     first = settings[0]["held_files"]["drafter"]
@@ -84,7 +88,7 @@ def drafting_facts(evaluation: pathlib.Path) -> dict:
 
 
 def licences(sources: dict) -> str:
-    """LICENCES.md of a model folder, from the corpus' sources.json."""
+    """Returns the text of LICENCES.md of a model folder, from the corpus' sources.json."""
     lines = [
         "# Licences of the corpus",
         "",
@@ -100,10 +104,10 @@ def licences(sources: dict) -> str:
 
 
 def end_of_text(folder: pathlib.Path, facts: dict) -> int:
-    """The token that ends a text: from the facts of an imported target, else END_OF_TEXT."""
+    """Returns the token that ends a text: the one in the facts of an imported target, else END_OF_TEXT."""
     token = facts.get("end_of_text", Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id(END_OF_TEXT))
     if token is None:
-        raise SystemExit(f"--tokens must have a tokenizer with the token {END_OF_TEXT}")
+        raise SystemExit(f"--tokens must contain a tokenizer with the token {END_OF_TEXT}")
     return token
 
 
@@ -117,9 +121,10 @@ def build(
     facts: dict,
     pick: str,
 ) -> dict:
-    """The manifest of a folder that has the files `names`, whose graphs use the rule `pick` (coordinates.py).
+    """Returns the manifest of a folder that has the files `names`, whose graphs use the rule `pick` (coordinates.py).
 
-    `facts` are merged in key by key; with a drafter, facts["drafter"] must have yield_curve and accuracy_by_position."""
+    `facts` are merged in key by key. With a drafter, facts["drafter"] must have yield_curve and accuracy_by_position.
+    """
     c = target.config
     row = 2 * c.kv_heads * c.head_width * 4
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")

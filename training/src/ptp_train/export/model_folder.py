@@ -1,7 +1,7 @@
 """Writes a model folder for the server: ONNX graphs with their weights, the tokenizer and manifest.json.
 
-Each model has one graph per supported number of slots; its graphs share one weight file. See `target_graph`, `drafter_graph` and
-`feature_graph` for inputs and outputs, and graph.py for the packing of sequences.
+Each model has one graph per supported number of slots, and its graphs share one weight file. `target_graph`,
+`drafter_graph` and `feature_graph` describe inputs and outputs; graph.py describes how sequences are packed.
 """
 
 import json
@@ -20,8 +20,9 @@ from .graphs.target_graph import target_graph
 
 SLOTS = (1, 2, 4, 8)
 LARGE = 200_000_000
-"""Models with at least this many parameters get graphs for SLOTS_OF_LARGE only, because each graph keeps a packed copy of the
-weights in memory."""
+"""Models with at least this many parameters get graphs for SLOTS_OF_LARGE only, because each graph keeps a packed copy
+of the weights in memory.
+"""
 SLOTS_OF_LARGE = (1, 4)
 
 
@@ -34,7 +35,7 @@ class Form:
 
 
 OURS = Form()
-"""Formats of models trained here."""
+"""Number formats of models trained here."""
 
 
 def write_graphs(
@@ -72,10 +73,10 @@ def write_folder(
     chat_template: bytes | None = None,
     slots: tuple[int, ...] | None = None,
 ) -> None:
-    """Writes a model folder, with `drafter` None for a target alone.
+    """Writes a model folder. `drafter` is None for a target alone.
 
-    slots: numbers of slots to write graphs for, starting with 1 (default: by the target's size). facts: see `manifest.build`.
-    The server needs a chat template, so a caller that passes none has to add one.
+    slots: numbers of slots to write graphs for, starting with 1 (default: by the target's size). facts: see
+    `manifest.build`. The server needs a chat template, so callers that pass none have to add one to the folder.
     """
     if drafter and drafter.config.target != target.config:
         raise SystemExit(f"--drafter must be for a target of {target.config}, got {drafter.config.target}")
@@ -85,7 +86,7 @@ def write_folder(
         (out / name).write_bytes(text)
     pick = (
         drafter.config.pick if drafter else "tree"
-    )  # as drafters have by default, so that adding one does not change texts
+    )  # the drafters' default, so that adding a drafter later does not change texts
     counts = slots or (SLOTS if parameters_of(target) < LARGE else SLOTS_OF_LARGE)
     with torch.no_grad():
         names = [*texts, *write_graphs(target, drafter, out, form, drafter_form, pick, counts)]
@@ -97,7 +98,7 @@ def write_folder(
 
 
 def serve_context(target: Target, drafter: Drafter | None, context: int) -> None:
-    """Sets the longest served sequence of both to `context` tokens; no parameter depends on it."""
+    """Sets the longest served sequence of both models to `context` tokens. No parameter depends on it."""
     target.config = replace(target.config, context=context)
     if drafter:
         own = drafter.config.own and replace(drafter.config.own, context=context)

@@ -1,4 +1,4 @@
-"""A target with its tokenizer, the input of exports to other engines."""
+"""A target with its tokenizer, which is the input of exports to other engines."""
 
 import json
 import pathlib
@@ -23,7 +23,7 @@ class PortableTarget:
     chat_template: str | None
     end_of_text: int
     begin_of_text: int | None = None
-    """Token before every text, None if there is none."""
+    """Token before every text, or None."""
     stop_tokens: tuple[int, ...] = ()
     """Further tokens that end a text."""
 
@@ -41,12 +41,12 @@ class PortableTarget:
 
 
 def from_folder(folder: pathlib.Path) -> PortableTarget:
-    """The target of a model folder."""
+    """Reads the target of a model folder."""
     return _read(target_of(folder), folder, manifest_of(folder))
 
 
 def from_checkpoint(path: pathlib.Path, tokens: pathlib.Path, identity: str) -> PortableTarget:
-    """A target.pt with the tokenizer and the chat template of the folder `tokens`."""
+    """Reads a target.pt, with the tokenizer and the chat template of the folder `tokens`."""
     special = torch.load(path, map_location="cpu", mmap=True).get("special_tokens", {})
     return _read(load_target(path), tokens, {"id": identity, **special})
 
@@ -69,7 +69,7 @@ def _read(target: Target, folder: pathlib.Path, facts: dict) -> PortableTarget:
 
 
 def with_layers(model: PortableTarget, count: int) -> PortableTarget:
-    """The model of the first `count` layers, an untrained draft model."""
+    """Returns the model of the first `count` layers, for use as an untrained draft model."""
     target = Target(replace(model.target.config, layers=count))
     state = model.target.state_dict()
     target.load_state_dict({name: state[name] for name in target.state_dict()})
@@ -77,7 +77,7 @@ def with_layers(model: PortableTarget, count: int) -> PortableTarget:
 
 
 def hf_config(model: PortableTarget) -> dict:
-    """Fields of config.json shared by Llama, Qwen2 and Qwen3."""
+    """Returns the fields of config.json that Llama, Qwen2 and Qwen3 share."""
     c = model.target.config
     rope = {"rope_type": "default", "rope_theta": c.rope_theta}
     if len(c.rope_scaling) == 1:

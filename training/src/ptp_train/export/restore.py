@@ -1,8 +1,8 @@
 """Turns a model folder back into checkpoints, to continue the training of a published pair.
 
-Weights are those stored in the folder: exact with --storage exact, else rounded to float16. Matrices in int8 are restored as
-integers times scale, which another export in int8 maps to the same integers. If --tokens already has a tokenizer.json with the
-same tokens under other ids, the vocabulary is reordered to its ids.
+Weights are those stored in the folder: exact if it was exported with --storage exact, else rounded to float16. Matrices
+in int8 are restored as integers times scale, which another export in int8 maps to the same integers. If --tokens
+already has a tokenizer.json with the same tokens under other ids, the vocabulary is reordered to its ids.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from ..model.transformer import Config, Layer, Target, identity, parameters_of, 
 
 
 class StoredTensors:
-    """The parameters of an exported graph in float32, by the graph builder's names."""
+    """Returns the parameters of an exported graph in float32, by the names that the graph builder gave them."""
 
     def __init__(self, path: pathlib.Path):
         require(path.exists(), f"--from must be a model folder with {path.name}, got {path.parent}")
@@ -39,13 +39,13 @@ class StoredTensors:
         return torch.from_numpy(self.arrays[name].astype(np.float32))
 
     def matrix(self, name: str) -> Tensor:
-        """A product's matrix in PyTorch's layout, [out, in]."""
+        """Returns the matrix of a product in PyTorch's layout, [out, in]."""
         if f"{name}.i8" in self:
             return self.get(f"{name}.i8").T * self.get(f"{name}.scale")[:, None]
         return self.get(name).T
 
     def head(self, name: str) -> Tensor:
-        """An output head [V, width]; float heads are stored untransposed."""
+        """Returns an output head [V, width]. Float heads are stored untransposed."""
         return self.matrix(f"{name}.head") if f"{name}.head.i8" in self else self.get(name)
 
     def fill(self, linear: nn.Linear, name: str) -> None:
@@ -76,7 +76,7 @@ class StoredTensors:
         layer.norm_mlp.weight.copy_(self.get(f"{name}.norm_mlp.weight"))
 
     def fill_vocabulary(self, model: Target | Drafter) -> None:
-        """Embedding, final norm and output head."""
+        """Copies embedding, final norm and output head."""
         model.embedding.weight.copy_(self.get("embedding"))
         model.norm.weight.copy_(self.get("norm.weight"))
         if model.output is not None:
@@ -89,7 +89,7 @@ def config_of(sizes: dict) -> Config:
 
 @torch.no_grad()
 def target_of(folder: pathlib.Path) -> Target:
-    """The target of a model folder."""
+    """Reads the target of a model folder."""
     target = Target(config_of(manifest_of(folder)["sizes"]))
     stored = StoredTensors(folder / "target.b1.onnx")
     stored.fill_vocabulary(target)
@@ -100,7 +100,7 @@ def target_of(folder: pathlib.Path) -> Target:
 
 @torch.no_grad()
 def drafter_of(folder: pathlib.Path) -> Drafter:
-    """The drafter of a model folder. Parameters that its graph does not use keep their initial values."""
+    """Reads the drafter of a model folder. Parameters that its graph does not use keep their initial values."""
     manifest = manifest_of(folder)
     facts, target = manifest["drafter"], config_of(manifest["sizes"])
     require(
@@ -135,7 +135,7 @@ def manifest_of(folder: pathlib.Path) -> dict:
 
 
 def order_between(old: Tokenizer, new: Tokenizer) -> Tensor:
-    """Ids in `old` of the tokens of `new`, by their ids in `new`."""
+    """Returns the ids in `old` of the tokens of `new`, indexed by their ids in `new`."""
     tokens = new.get_vocab()
     require(old.get_vocab().keys() == tokens.keys(), "--tokens must have the same tokens as --from, in any order")
     return torch.tensor([old.token_to_id(token) for token in sorted(tokens, key=tokens.__getitem__)])

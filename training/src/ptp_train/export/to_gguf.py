@@ -24,13 +24,13 @@ LLAMA3_WORDS = "|".join(
 )
 QWEN2_WORDS = LLAMA3_WORDS.replace(r"\p{N}{1,3}", r"\p{N}")
 PRE_TOKENIZERS = {LLAMA3_WORDS: "llama-bpe", QWEN2_WORDS: "qwen2"}
-"""llama.cpp's names of splits before the BPE, by their regular expression in tokenizer.json."""
+"""llama.cpp's names of pre-tokenizers, by their regular expression in tokenizer.json."""
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 """Token types of llama.cpp (llama_token_type)."""
 
 
 def pre_tokenizer(raw: dict) -> str:
-    """llama.cpp's name of the split before the BPE; exits if there is none."""
+    """Returns llama.cpp's name of the pre-tokenizer. Exits if llama.cpp has none like it."""
     given = raw.get("pre_tokenizer") or {}
     parts = given.get("pretokenizers", [given])
     split = next((p["pattern"].get("Regex") for p in parts if p["type"] == "Split"), None)
@@ -45,13 +45,13 @@ def pre_tokenizer(raw: dict) -> str:
 
 
 def interleaved(weight: Tensor, head_width: int) -> Tensor:
-    """Rows of queries or keys reordered from pairs (i, i + D/2), which we rotate, to llama.cpp's pairs (2i, 2i + 1)."""
+    """Reorders rows of queries or keys from pairs (i, i + D/2), which we rotate, to llama.cpp's pairs (2i, 2i + 1)."""
     heads = weight.reshape(-1, 2, head_width // 2, *weight.shape[1:])
     return heads.transpose(1, 2).reshape(weight.shape)
 
 
 def tensors(target: Target, family: str) -> dict[str, Tensor]:
-    """The parameters under llama.cpp's names."""
+    """Returns the parameters under llama.cpp's names."""
     c = target.config
     turn = (lambda x: interleaved(x, c.head_width)) if family == "llama" else (lambda x: x)
     found = {"token_embd.weight": target.embedding.weight, "output_norm.weight": target.norm.weight}
@@ -127,7 +127,9 @@ def add_tokenizer(writer, model: PortableTarget) -> None:
 
 
 def write(model: PortableTarget, path: pathlib.Path, kind: str = "f32") -> None:
-    """Writes one file. Vectors stay f32; matrices whose rows are not a multiple of 32 long are f16 with q8_0."""
+    """Writes one file. Vectors stay f32. With q8_0, matrices are f16 if the length of their rows is not a multiple of
+    32.
+    """
     import gguf
 
     family = model.family.lower()

@@ -9,7 +9,7 @@ from .portable import TYPES, PortableTarget, hf_config
 
 
 def hf_state(model: PortableTarget) -> dict[str, torch.Tensor]:
-    """The parameters under transformers' names."""
+    """Returns the parameters under transformers' names."""
     outside = {ours: theirs for theirs, ours in OUTSIDE.items()}
     layer = {ours: theirs for theirs, ours in LAYER.items()}
     state = {}
@@ -23,8 +23,8 @@ def hf_state(model: PortableTarget) -> dict[str, torch.Tensor]:
 
 
 def write(model: PortableTarget, out: pathlib.Path, kind: str = "f32") -> None:
-    """config.json, model.safetensors, the tokenizer with its chat template, and generation_config.json."""
-    import transformers  # takes seconds to load
+    """Writes config.json, model.safetensors, the tokenizer with its chat template, and generation_config.json."""
+    import transformers  # imported here because it takes seconds to load
 
     config = getattr(transformers, f"{model.family}Config")(**hf_config(model))
     with torch.device("meta"):

@@ -12,16 +12,17 @@ from .portable import PortableTarget, hf_config, write_json
 
 INT32 = TensorProto.INT32
 END = np.iinfo(np.int64).max
-"""Beyond the end of any dimension, for Slice."""
+"""Index beyond the end of any dimension, for Slice."""
 BATCH = "batch_size"
-"""The name by which transformers.js knows this dimension of an empty cache."""
+"""Name by which transformers.js recognises this dimension of an empty cache."""
 
 
 def generation_graph(target: Target, weights: WeightFile) -> Graph:
-    """The graph over B sequences of T new tokens and P cached ones, with G key/value heads of width D.
+    """Returns the graph over B sequences of T new tokens and P cached ones, with G key/value heads of width D.
 
-    Inputs: input_ids [B, T]; attention_mask [B, P + T], ones; num_logits_to_keep, of the last tokens, 0 for all;
-    past_key_values.N.key and .value [B, G, P, D]. Outputs: logits [B, kept, V]; present.N.key and .value [B, G, P + T, D].
+    Inputs: input_ids [B, T]; attention_mask [B, P + T], all ones; num_logits_to_keep, the number of last tokens that
+    get logits, 0 for all; past_key_values.N.key and .value [B, G, P, D].
+    Outputs: logits [B, kept, V]; present.N.key and .value [B, G, P + T, D].
     """
     c = target.config
     g = Graph(weights)
@@ -50,7 +51,9 @@ def generation_graph(target: Target, weights: WeightFile) -> Graph:
 
 
 def lengths(g: Graph) -> None:
-    """Adds GroupQueryAttention's inputs seqlens_k [B] = P + T - 1 and total_sequence_length = P + T, and positions [B, T]."""
+    """Adds GroupQueryAttention's inputs seqlens_k [B] = P + T - 1 and total_sequence_length = P + T, and positions [B,
+    T].
+    """
     one = g.constant([1])
     g.node("ReduceSum", ["attention_mask", one], "lengths", keepdims=0)
     g.node("Sub", ["lengths", one], "lengths.last")
@@ -66,14 +69,14 @@ def lengths(g: Graph) -> None:
 
 
 def logits(g: Graph, x: str, target: Target) -> None:
-    """The output head over the last rows of x [B, T, width]."""
+    """Adds the output head over the last rows of x [B, T, width]."""
     c = target.config
     g.node("Unsqueeze", ["num_logits_to_keep", g.constant([0])], "kept")
     g.node("Neg", ["kept"], "kept.start")
     g.node("Slice", [x, "kept.start", g.constant([END]), g.constant([1])], "kept.rows")
     g.node(
         "Reshape", ["kept.rows", g.constant([-1, c.width])], "kept.flat"
-    )  # for Gemm, in which an embedding is its own head
+    )  # Gemm works on rows, and with it an embedding can be its own head
     g.head("embedding" if c.tied else "output", "kept.flat", target.head_weight, "logits.flat")
     g.node("Shape", ["kept.rows"], "kept.shape", start=0, end=2)
     g.node("Concat", ["kept.shape", g.constant([c.vocab])], "logits.shape", axis=0)
@@ -83,7 +86,7 @@ def logits(g: Graph, x: str, target: Target) -> None:
 
 @torch.no_grad()
 def write(model: PortableTarget, out: pathlib.Path) -> None:
-    """The graph with its weights, config.json, generation_config.json and the tokenizer."""
+    """Writes the graph with its weights, config.json, generation_config.json and the tokenizer."""
     (out / "onnx").mkdir(parents=True, exist_ok=True)
     weights = WeightFile(out / "onnx" / "model.onnx_data", storage="exact")
     generation_graph(model.target, weights).save(out / "onnx" / "model.onnx")

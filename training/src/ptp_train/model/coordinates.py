@@ -1,11 +1,12 @@
 """Pick: the token that a position's uniforms choose, and the uniforms that choose a given token.
 
-Both samplers are exact: with random uniforms they give token t with probability P(t).
+Both samplers are exact: with random uniforms they return token t with probability P(t).
 
-- `cdf`: the paper's (docs/ptp.md); one uniform; the first token whose cumulative probability exceeds it, in vocabulary order.
-- `tree`: D = ceil(log2 V) uniforms; a walk down the complete binary tree over the token ids, highest bit first, to the left
-  where u_d (P(left) + P(right)) < P(left) or P(right) = 0. Two similar distributions pick the same token more often than by
-  `cdf`, because a change in one token's probability moves only the borders on its path.
+- `cdf`, the paper's (docs/ptp.md): one uniform picks the first token whose cumulative probability exceeds it, in
+  vocabulary order.
+- `tree`: D = ceil(log2 V) uniforms walk down the complete binary tree over the token ids, highest bit first. At each
+  node the walk goes left if u_d (P(left) + P(right)) < P(left) or P(right) = 0. Two similar distributions pick the same
+  token more often than with `cdf`, because a change in one token's probability moves only the boundaries on its path.
 
 The reference sampler in engine/src/testing/reference-sampler.ts and the exported graph follow the same rules, tested by
 test/vectors/sampling.json and tree.json.
@@ -17,26 +18,26 @@ from torch import Tensor
 
 KINDS = ("cdf", "tree")
 BELOW_ONE = 1 - 2**-24
-"""The largest uniform that the server draws."""
+"""Largest uniform that the server draws."""
 
 
 def dimensions(kind: str, vocab: int) -> int:
-    """D, uniforms per position."""
+    """Returns D, the number of uniforms per position."""
     return 1 if kind == "cdf" else max(1, (vocab - 1).bit_length())
 
 
 def pick(kind: str, p: Tensor, u: Tensor) -> Tensor:
-    """Tokens [...] that uniforms u [..., D] choose from weights p [..., V], which need not sum to 1."""
+    """Returns the tokens [...] that uniforms u [..., D] choose from weights p [..., V], which need not sum to 1."""
     return _pick_cdf(p, u[..., 0]) if kind == "cdf" else _pick_tree(p, u)
 
 
 def interval(kind: str, p: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds of the uniforms that choose `token` [...] from p [..., V]: [low, high), both float32 [..., D]."""
+    """Returns the bounds [low, high) of the uniforms that choose `token` [...] from p [..., V], both float32 [..., D]."""
     return _interval_cdf(p, token) if kind == "cdf" else _interval_tree(p, token)
 
 
 def between(low: Tensor, high: Tensor, inside: Tensor) -> Tensor:
-    """Uniforms at the fractions `inside`, in [0, 1), of [low, high), never rounded up to `high`."""
+    """Returns uniforms at the fractions `inside`, in [0, 1), of [low, high). Rounding never takes them up to `high`."""
     return torch.minimum(low + (high - low) * inside, torch.nextafter(high, low)).clamp(0, BELOW_ONE)
 
 
@@ -55,7 +56,7 @@ def _interval_cdf(p: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _halves(p: Tensor) -> list[Tensor]:
-    """Probabilities of each node's two children, by level: [..., 2^d, 2] for d = 0 .. D - 1."""
+    """Returns the probabilities of each node's two children by level: [..., 2^d, 2] for d = 0 .. D - 1."""
     depth = dimensions("tree", p.shape[-1])
     nodes = F.pad(p, (0, 2**depth - p.shape[-1]))
     levels = []
@@ -67,7 +68,7 @@ def _halves(p: Tensor) -> list[Tensor]:
 
 
 def _children(pairs: Tensor, node: Tensor) -> tuple[Tensor, Tensor]:
-    """The two children of `node` [...] in pairs [..., 2^d, 2]."""
+    """Returns the two children of `node` [...] from pairs [..., 2^d, 2]."""
     chosen = pairs.gather(-2, node[..., None, None].expand(*node.shape, 1, 2))[..., 0, :]
     return chosen[..., 0], chosen[..., 1]
 

@@ -1,17 +1,18 @@
 """The drafter: predicts drafts of L tokens in one call, from the context and the uniforms of their positions.
 
-Two streams. Context tokens go through the context stream, whose keys and values the server caches. Positions to predict, the
-u-positions, go through `layers`, which attend to the context and to earlier u-positions of their draft. Four kinds:
+It has two streams. Context tokens go through the context stream; the server caches its keys and values. The positions
+to predict, called u-positions, go through `layers`, which attend to the context and to earlier u-positions of their
+draft. There are four kinds:
 
-- `feature`: the context stream is the whole frozen target and picks the first token of a draft. U-positions start from that
-  token and the hidden state that predicted it (EAGLE's feature, Li et al. 2024, arXiv 2401.15077), go through separate layers
-  and predict the other tokens.
+- `feature`: the context stream is the whole frozen target and picks the first token of a draft. U-positions start from
+  that token and the hidden state that predicted it (EAGLE's feature, Li et al. 2024, arXiv 2401.15077), go through
+  separate layers and predict the other tokens.
 - `reader`: the context stream is the first layers of the frozen target; u-positions have separate layers.
 - `lora`: both streams are the target; low-rank adapters act on u-positions only (the paper's gated LoRA).
 - `separate`: an independent transformer with one set of layers for both streams (the paper's scaling study).
 
-Shapes in the docstrings: B sequences, S context tokens, N drafts per sequence, L positions per draft, D uniforms per position,
-H and G query and key/value heads, V vocabulary.
+Shapes in the docstrings: B sequences, S context tokens, N drafts per sequence, L positions per draft, D uniforms per
+position, H and G query and key/value heads, V tokens in the vocabulary.
 """
 
 import math
@@ -31,17 +32,18 @@ from .transformer import Config, KeyValue, Layer, RMSNorm, Target, read_layers, 
 
 
 class Given(NamedTuple):
-    """Outputs of a `feature` drafter's context stream for the first token of each draft."""
+    """What a `feature` drafter's context stream computes for the first token of each draft."""
 
     feature: Tensor
     """[B, N, width]: the normalised last hidden states that predict this token."""
     logits: Tensor | None
-    """[B, N, V]: their logits; `draft` needs them, training does not."""
+    """[B, N, V]: their logits. `draft` needs them; training does not."""
 
 
 class Drafter(nn.Module):
-    """The input that predicts token k has position k - 1, as in a language model. The first input of a draft also carries the
-    embedding of the last context token."""
+    """Drafter over a target. The input that predicts token k has position k - 1, as in a language model. The first
+    input of a draft also carries the embedding of the last context token.
+    """
 
     def __init__(self, config: DrafterConfig, target: Target | None = None):
         super().__init__()
@@ -67,11 +69,11 @@ class Drafter(nn.Module):
         self.fit_uniforms()
 
     def fit_uniforms(self) -> None:
-        """Scales embedded uniforms to the size of token embeddings."""
+        """Scales embeddings of uniforms to the magnitude of token embeddings."""
         self.uniform.rescale(self.embedding.weight.detach().pow(2).mean().sqrt().item())
 
     def start_from(self, target: Target, chosen: tuple[int, ...]) -> None:
-        """Copies embedding, head and `chosen` layers of a target with the drafter's own sizes."""
+        """Copies embedding, head and `chosen` layers of a target, which must have the drafter's own sizes."""
         self.embedding.weight.data.copy_(target.embedding.weight)
         self.norm.load_state_dict(target.norm.state_dict())
         if self.output is not None:
@@ -85,11 +87,13 @@ class Drafter(nn.Module):
         return self.embedding.weight if self.output is None else self.output.weight
 
     def read(self, ids: Tensor) -> list[KeyValue]:
-        """Keys and values of a `separate` drafter's context stream over ids [B, S]; the other kinds use `Target.read`."""
+        """Returns keys and values of a `separate` drafter's context stream over ids [B, S]. The other kinds use
+        `Target.read`.
+        """
         return read_layers(self.layers, self.embedding(ids), self.config.sizes)[1]
 
     def inputs(self, last: Tensor, u: Tensor, conditions: tuple, feature: Tensor | None) -> Tensor:
-        """Inputs of the u-positions [B, N, L, width]; arguments as in `hidden`."""
+        """Returns the inputs of the u-positions [B, N, L, width]; arguments as in `hidden`."""
         x = self.uniform(u, *(t.expand(u.shape[:3]) for t in conditions))
         before = self.embedding(last) if feature is None else self.embedding(last) + self.feature(feature)
         return torch.cat([x[:, :, :1] + before[:, :, None], x[:, :, 1:]], 2)
@@ -103,12 +107,15 @@ class Drafter(nn.Module):
         conditions: tuple[Tensor, Tensor, Tensor],
         feature: Tensor | None = None,
     ) -> Tensor:
-        """Normalised last hidden states [B, N, L, width] of N drafts for each of B sequences.
+        """Returns the normalised last hidden states [B, N, L, width] of N drafts for each of B sequences.
 
-        cache: keys and values of the context layers, each [B, G, S, D_head]. last [B, N]: the token before each draft.
-        starts [B, N]: index of the first token to predict, 1 .. S. u [B, N, L, D]. conditions: temperature, top_p, top_k,
-        each broadcastable to [B, N, L]. feature [B, N, width]: the context stream's last hidden state, given if the context
-        ends one token before `last`.
+        cache: keys and values of the context layers, each [B, G, S, D_head].
+        last [B, N]: token before each draft.
+        starts [B, N]: index of the first token to predict, in [1, S].
+        u [B, N, L, D]: uniforms.
+        conditions: temperature, top_p and top_k, each broadcastable to [B, N, L].
+        feature [B, N, width]: last hidden state of the context stream, passed if the context ends one token before
+        `last`.
         """
         b, n, length = u.shape[:3]
         c = self.config.sizes
@@ -137,9 +144,9 @@ class Drafter(nn.Module):
         return self.norm(x).view(b, n, length, -1)
 
     def logits(self, hidden: Tensor, last: Tensor, conditions, answers: Tensor | None = None) -> Tensor:
-        """hidden [B, N, L, width] -> logits [B, N, L, V]; tokens are picked from their softmax.
+        """Maps hidden [B, N, L, width] to logits [B, N, L, V]. Tokens are picked from their softmax.
 
-        A sequential head takes `answers` [B, N, L] as the tokens picked so far (teacher forcing).
+        With a sequential head, `answers` [B, N, L] are the tokens picked so far (teacher forcing).
         """
         if self.sequential is not None:
             hidden = self.sequential(hidden, self.embedding(torch.cat([last[..., None], answers[..., :-1]], -1)))
@@ -155,8 +162,11 @@ class Drafter(nn.Module):
         answers: Tensor | None = None,
         given: Given | None = None,
     ) -> Tensor:
-        """Logits [B, N, L, V]; arguments as in `hidden` and `logits`. A `feature` drafter needs `given` and the answers, and
-        returns the logits [B, N, L - 1, V] of all tokens but the first."""
+        """Returns logits [B, N, L, V]; arguments as in `hidden` and `logits`.
+
+        A `feature` drafter needs `given` and the answers, and returns logits [B, N, L - 1, V] of all tokens but the
+        first.
+        """
         feature = None
         if given is not None:
             feature, last, starts, u, answers = (
@@ -179,10 +189,11 @@ class Drafter(nn.Module):
         excluded: Tensor | None = None,
         given: Given | None = None,
     ) -> Tensor:
-        """The drafted tokens [B, N, L]; arguments as in `hidden`.
+        """Returns the drafted tokens [B, N, L]; arguments as in `hidden`.
 
-        excluded [B, N]: a token that cannot be the first of each draft, or -1: a branch for the rejection of a drafted token
-        starts at that token's position and would otherwise draft it again. given: for `feature`.
+        excluded [B, N]: token that the first position of each draft must not pick, or -1 for none. A branch for the
+        rejection of a drafted token starts at that token's position and would otherwise draft it again. given: for
+        `feature` only.
         """
         if given is None:
             return self._predicted(cache, last, starts, u, conditions, excluded)
@@ -193,7 +204,7 @@ class Drafter(nn.Module):
         return torch.cat([first[..., None], rest], 2)
 
     def _predicted(self, cache, last, starts, u, conditions, excluded, feature=None) -> Tensor:
-        """Tokens [B, N, L] drafted by the drafter's own layers; arguments as in `hidden` and `draft`."""
+        """Returns tokens [B, N, L] drafted by the drafter's own layers; arguments as in `hidden` and `draft`."""
         hidden = self.hidden(cache, last, starts, u, conditions, feature)
         if self.sequential is None:
             logits = self.logits(hidden, last, conditions)
@@ -211,14 +222,16 @@ class Drafter(nn.Module):
         return torch.stack(tokens, 2)
 
     def head(self, hidden: Tensor, temperature: Tensor) -> Tensor:
-        """hidden [..., width] -> logits [..., V], divided by the temperature except for O-PTP, which takes the argmax."""
+        """Maps hidden [..., width] to logits [..., V]. They are divided by the temperature, except for O-PTP, which
+        takes the argmax.
+        """
         rows = F.linear(hidden, self.head_weight)
         if self.config.method == "o":
             return rows
         return rows / torch.where(temperature > 0, temperature, torch.ones_like(temperature))[..., None]
 
     def choose(self, logits: Tensor, u: Tensor, temperature: Tensor) -> Tensor:
-        """Tokens [...] from logits [..., V] and the uniforms [..., D] of their own positions."""
+        """Picks tokens [...] from logits [..., V] by the uniforms [..., D] of their own positions."""
         best = logits.argmax(-1)
         if self.config.method == "o":
             return best
@@ -227,7 +240,7 @@ class Drafter(nn.Module):
 
 
 def without(logits: Tensor, excluded: Tensor | None) -> Tensor:
-    """logits [B, N, ..., V] with those of the tokens `excluded` [B, N] at minus infinity; -1 or None excludes nothing."""
+    """Sets the logits [B, N, ..., V] of the tokens `excluded` [B, N] to minus infinity; -1 or None excludes nothing."""
     if excluded is None:
         return logits
     which = torch.arange(logits.shape[-1], device=logits.device) == excluded[..., None]
@@ -237,7 +250,7 @@ def without(logits: Tensor, excluded: Tensor | None) -> Tensor:
 def load_drafter(path) -> Drafter:
     stored = torch.load(path, map_location="cpu")
     settings = dict(stored["config"])
-    settings.pop("passes", None)  # older checkpoints have it
+    settings.pop("passes", None)  # checkpoints of older versions contain it
     settings["target"] = Config(**settings["target"])
     settings["own"] = Config(**settings["own"]) if settings["own"] else None
     settings["source"] = tuple(settings["source"])

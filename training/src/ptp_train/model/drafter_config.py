@@ -1,4 +1,4 @@
-"""Shape and method of a drafter."""
+"""Architecture and prediction method of a drafter."""
 
 from dataclasses import dataclass
 
@@ -11,18 +11,20 @@ METHODS = ("o", "c", "independent")
 
 @dataclass(frozen=True)
 class DrafterConfig:
-    """Shape and method of a drafter.
+    """Architecture and prediction method of a drafter.
 
-    Methods (docs/ptp.md): with `o`, position k sees u_1 .. u_k and its argmax is the token; with `c`, position k sees
-    u_1 .. u_{k-1} and outputs the distribution that u_k picks from; `independent` is `c` without uniforms, the baseline.
+    Methods (docs/ptp.md): with `o`, position k sees u_1 .. u_k and its argmax is the token. With `c`, position k sees
+    u_1 .. u_{k-1} and outputs the distribution from which u_k picks. `independent` is `c` without uniforms, the
+    baseline.
     """
 
     target: Config
     source: tuple[int, ...] = (0, 1, 3)
-    """Layer j reads the keys and values of context layer source[j] and is initialised with its weights. A `separate` drafter
-    reads itself, and is initialised from the target only by `start_from`."""
+    """Layer j reads the keys and values of context layer source[j] and is initialised with its weights. A `separate`
+    drafter reads its own layers; only `start_from` initialises it from the target.
+    """
     length: int = 8
-    """Length of the longest draft in training, L. With `feature` its first token comes from the context stream."""
+    """Length of the longest draft in training, L. With `feature`, the context stream picks its first token."""
     kind: str = "reader"
     method: str = "c"
     pick: str = "tree"
@@ -30,16 +32,16 @@ class DrafterConfig:
     embedding: str = "fourier"
     """Features of the uniforms, see embeddings.py."""
     frequencies: int = 8
-    """Harmonics of the fourier embedding."""
+    """Number of harmonics of the fourier embedding."""
     rank: int = 128
-    """Width of the sequential head (sequential_head.py); 0 for none."""
+    """Rank of the sequential head (sequential_head.py); 0 for none."""
     lora_rank: int = 64
     own: Config | None = None
-    """Sizes of a `separate` drafter; the other kinds have the target's."""
+    """Sizes of a `separate` drafter; None for the other kinds, which have the target's."""
 
     @property
     def coordinates(self) -> int:
-        """D, uniforms per position."""
+        """Number of uniforms per position, D."""
         return coordinates.dimensions(self.pick, self.target.vocab)
 
     @property
@@ -49,7 +51,7 @@ class DrafterConfig:
 
     @property
     def depth(self) -> int:
-        """Layers of the context stream. Except for `feature`, the last one computes only keys and values."""
+        """Number of layers of the context stream. Except for `feature`, the last one computes only keys and values."""
         return self.target.layers if self.kind == "feature" else max(self.source) + 1
 
     @property

@@ -1,4 +1,4 @@
-"""Fixed features of a uniform u in [0, 1); a learned linear map takes them to the width of the model."""
+"""Fixed features of a uniform u in [0, 1). A learned linear map projects them to the width of the model."""
 
 import math
 from collections.abc import Callable
@@ -13,32 +13,32 @@ from .drafter_config import DrafterConfig
 
 class Embedding(NamedTuple):
     features: Callable[[Tensor, int], Tensor]
-    """u [...] and the number of harmonics -> [..., F]."""
+    """Maps u [...] and a number of harmonics to features [..., F]."""
     count: Callable[[int], int]
-    """F for a number of harmonics."""
+    """Returns F for a number of harmonics."""
     hidden: int = 0
-    """Width of a hidden layer before the linear map, 0 for none."""
+    """Width of a hidden layer before the linear map; 0 for none."""
 
 
 def fourier(u: Tensor, harmonics: int) -> Tensor:
-    """2u - 1, cos(pi k u), sin(pi k u) for k = 1 .. harmonics."""
+    """Returns the features 2u - 1, cos(pi k u) and sin(pi k u) for k = 1 .. harmonics."""
     angle = u[..., None] * torch.arange(1, harmonics + 1, device=u.device) * math.pi
     return torch.cat([u[..., None] * 2 - 1, angle.cos(), angle.sin()], -1)
 
 
 EMBEDDINGS = {"fourier": Embedding(fourier, lambda harmonics: 1 + 2 * harmonics)}
-"""Embeddings by name. research/embeddings.py adds the paper's and others, which were no better."""
+"""Embeddings by name. research/embeddings.py adds the paper's and others, which performed no better."""
 
 
 def features(kind: str, u: Tensor, harmonics: int) -> Tensor:
-    """u [..., D] -> [..., D * F]."""
+    """Returns the features [..., D * F] of u [..., D]."""
     return EMBEDDINGS[kind].features(u, harmonics).flatten(-2)
 
 
 class UniformEmbedding(nn.Module):
     """Embeds the uniforms that a position sees, and its sampling conditions.
 
-    Greedy positions (temperature 0) get a learned vector instead, because uniforms have no effect there.
+    Greedy positions (temperature 0) use a learned vector instead, because uniforms have no effect on them.
     """
 
     def __init__(self, c: DrafterConfig):
@@ -53,29 +53,29 @@ class UniformEmbedding(nn.Module):
         nn.init.zeros_(self.condition.weight)
 
     def of_uniforms(self, u: Tensor) -> Tensor:
-        """u [..., D] -> [..., width]."""
+        """Maps u [..., D] to [..., width]."""
         x = features(self.c.embedding, u, self.c.frequencies)
         return self.uniform(F.silu(self.hidden(x)) if self.hidden else x)
 
     def of_conditions(self, temperature: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
-        """Temperature, top_p and log_V(top_k, or V for no limit), each [...] -> [..., width]."""
+        """Maps temperature, top_p and log_V(top_k), each [...], to [..., width]. Without a limit, top_k counts as V."""
         vocab = float(self.c.target.vocab)
         limit = torch.where(top_k > 0, top_k, torch.full_like(top_k, vocab)).log() / math.log(vocab)
         return self.condition(torch.stack([temperature, top_p, limit], -1))
 
     def forward(self, u: Tensor, temperature: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
-        """u [..., L, D], the others [..., L] (top_k 0 for no limit, as float) -> [..., L, width]."""
+        """Maps u [..., L, D] and conditions [..., L] (top_k as float, 0 for no limit) to [..., L, width]."""
         x = self.of_conditions(temperature, top_p, top_k)
         if self.c.method == "independent":
             return x
         seen = torch.where((temperature > 0)[..., None], self.of_uniforms(u), self.greedy)
-        if self.c.method == "c":  # position k sees the uniforms before its own
+        if self.c.method == "c":  # position k sees only the uniforms before its own
             seen = torch.cat([torch.zeros_like(seen[..., :1, :]), seen[..., :-1, :]], -2)
         return x + seen
 
     @torch.no_grad()
     def rescale(self, rms: float) -> None:
-        """Scales the embedding of random uniforms to the given root mean square."""
+        """Scales the weights so that embeddings of random uniforms have the given root mean square."""
         x = self.of_uniforms(torch.rand(4096, self.c.coordinates))
         factor = rms / x.pow(2).mean().sqrt()
         for p in self.uniform.parameters():

@@ -1,8 +1,8 @@
 """Makes a trained model deeper and wider without changing its outputs, to continue training at a larger size.
 
-New parts read from the residual stream through random weights and write zeros into it at first, so they have gradients from the
-first step: Net2Net (Chen et al. 2016) with zero outputs in place of copied neurons. Growing a small model is cheaper than
-training the large one from scratch (Gong et al. 2019).
+New parts read the residual stream through random weights and write zeros to it at first, so they have gradients from
+the first step. This is Net2Net (Chen et al. 2016) with zero outputs instead of copied neurons. Growing a small model is
+cheaper than training the large one from scratch (Gong et al. 2019).
 """
 
 import math
@@ -33,14 +33,16 @@ def check(old: Config, new: Config) -> None:
 
 
 def placed(fresh: Tensor, old: Tensor, outside: float | None) -> Tensor:
-    """`old` [R, C] in the corner of `fresh` [R', C']; elsewhere the number `outside`, or None for the values of `fresh`."""
+    """Puts `old` [R, C] into the corner of `fresh` [R', C'] and returns it. Elsewhere, `outside` replaces the values of
+    `fresh` unless it is None.
+    """
     grown = fresh.clone() if outside is None else torch.full_like(fresh, outside)
     grown[tuple(slice(0, n) for n in old.shape)] = old
     return grown
 
 
 def grown_layer(old: Layer, c: Config) -> Layer:
-    """A layer of the sizes of `c` that acts like `old` on the old part of its input and passes on the rest."""
+    """Returns a layer of the sizes of `c` that acts like `old` on the old part of its input and passes on the rest."""
     layer = Layer(c, c.layers)
     for name, p in layer.named_parameters():
         was = old.get_parameter(name).detach()
@@ -53,14 +55,16 @@ def grown_layer(old: Layer, c: Config) -> Layer:
 
 
 def norm_weight(old: Tensor, width: int) -> Tensor:
-    """An RMSNorm's weight [width], scaled because new inputs are 0 and lower the mean square by len(old) / width."""
+    """Returns an RMSNorm's weight [width]. It is scaled because the zeros of the new inputs reduce the mean square by
+    len(old) / width.
+    """
     grown = torch.full((width,), old.mean().item())
     grown[: len(old)] = old
     return grown * math.sqrt(len(old) / width)
 
 
 def silenced(layer: Layer) -> Layer:
-    """Makes a layer the identity by zeroing its output matrices."""
+    """Makes layers identity maps by zeroing their output matrices."""
     for matrix in (layer.o, layer.down):
         nn.init.zeros_(matrix.weight)
     return layer
@@ -68,9 +72,10 @@ def silenced(layer: Layer) -> Layer:
 
 @torch.no_grad()
 def grown(old: Target, c: Config) -> Target:
-    """A target of the sizes of `c` with the logits of `old`, up to rounding and the norms' epsilon.
+    """Returns a target of the sizes of `c` with the logits of `old`, up to rounding and the epsilon of the norms.
 
-    New layers are spread evenly, each after the layer whose inner weights it copies."""
+    New layers are spread evenly. Each follows the layer from which it copies its inner weights.
+    """
     check(old.config, c)
     c = replace(old.config, **{name: getattr(c, name) for name in (*SCALED, "context")})
     new = Target(c)
@@ -86,7 +91,7 @@ def grown(old: Target, c: Config) -> Target:
 
 
 def check_drafter(old: DrafterConfig, new: DrafterConfig) -> None:
-    """Exits if a setting differs that growing cannot change."""
+    """Exits if the configurations differ in a setting that growing cannot change."""
     for name in ("method", "pick", "embedding", "frequencies", "rank", "length", "lora_rank"):
         mine, given = getattr(old, name), getattr(new, name)
         require(mine == given, f"--{name.replace('_', '-')} must be that of --init, {mine}, got {given}")
@@ -106,10 +111,11 @@ def check_drafter(old: DrafterConfig, new: DrafterConfig) -> None:
 
 @torch.no_grad()
 def grown_drafter(old: Drafter, config: DrafterConfig, form: type[Drafter] = Drafter) -> Drafter:
-    """A drafter of the sizes of `config` that drafts as `old` does, over a target grown from the one of `old`.
+    """Returns a drafter of the sizes of `config` that drafts like `old`, over a target grown from the target of `old`.
 
-    `config.source` names the new places of the layers. A reader may become a `feature` drafter, which then has to learn that its
-    context ends one token earlier."""
+    `config.source` lists the new indices of the source layers. A `reader` may become a `feature` drafter, which then
+    has to learn that its context ends one token earlier.
+    """
     check_drafter(old.config, config)
     new = form(config)
     c, was = config.sizes, old.config.sizes
@@ -125,6 +131,6 @@ def grown_drafter(old: Drafter, config: DrafterConfig, form: type[Drafter] = Dra
         for name, p in new.sequential.named_parameters():
             writes = name.startswith("out.")
             p.copy_(placed(p, old.sequential.get_parameter(name), 0.0 if writes else None))
-        # it normalises the embedding, and the added zeros lower the root mean square
+        # this norm reads the embedding, whose root mean square falls because of the added zeros
         new.sequential.from_token.weight[:, : was.width] *= math.sqrt(was.width / c.width)
     return new

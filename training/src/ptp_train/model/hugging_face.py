@@ -1,7 +1,7 @@
 """Reads a Hugging Face model folder (config.json, *.safetensors) of the Llama family as a target, without transformers.
 
-Exits naming the field of config.json that needs something not computed here. The families differ in biases (Qwen2), norms of
-queries and keys (Qwen3) and defaults; their tensors have the same names.
+Exits naming the field of config.json if a model needs an operation that `Target` does not implement. The families
+differ in biases (Qwen2), norms of queries and keys (Qwen3) and default values; their tensors have the same names.
 """
 
 import json
@@ -17,12 +17,12 @@ from .transformer import Config, Target
 
 @dataclass(frozen=True)
 class Family:
-    """Features of one architecture."""
+    """Properties of one architecture."""
 
     qkv_bias: bool = False
     qk_norm: bool = False
     head_width: int | None = None
-    """Default head width; None for hidden_size / num_attention_heads."""
+    """Default width of a head; None for hidden_size / num_attention_heads."""
 
 
 FAMILIES = {
@@ -38,7 +38,7 @@ NOT_COMPUTED = {
     "partial_rotary_factor": 1.0,
     "quantization_config": None,
 }
-"""Fields that must have this value if present."""
+"""Fields that must have this value if they are present."""
 LONGEST = 4096
 """Default limit of the context, in tokens."""
 LAYER = {
@@ -62,7 +62,9 @@ OUTSIDE = {
 
 
 def read_json(folder: pathlib.Path, name: str, needed: bool = True) -> dict:
-    """A JSON file of a model folder; {} if it is missing and not `needed`."""
+    """Returns the content of a JSON file of a model folder, {} if an optional one is missing. Exits if a `needed` one
+    is missing.
+    """
     path = folder / name
     if not path.exists():
         if needed:
@@ -72,10 +74,10 @@ def read_json(folder: pathlib.Path, name: str, needed: bool = True) -> dict:
 
 
 def read_config(raw: dict, context: int | None = None, tied: bool = True) -> Config:
-    """Our configuration from the content of a config.json; exits naming the field that is not supported.
+    """Returns our configuration for a parsed config.json. Exits naming the field that is not supported.
 
-    context: longest sequence in tokens (default: max_position_embeddings, at most LONGEST). tied: default of
-    tie_word_embeddings.
+    context: length of the longest sequence in tokens (default: max_position_embeddings, at most LONGEST). tied: default
+    of tie_word_embeddings.
     """
     architectures = raw.get("architectures") or [f"of model_type {raw.get('model_type')}"]
     if len(architectures) != 1 or architectures[0] not in FAMILIES:
@@ -109,7 +111,7 @@ def read_config(raw: dict, context: int | None = None, tied: bool = True) -> Con
 
 
 def check_window(raw: dict, context: int) -> None:
-    """Exits if a sliding window is shorter than the context; a longer one has no effect."""
+    """Exits if a sliding window is shorter than the context. A longer window has no effect."""
     window = raw.get("sliding_window")
     sliding = "sliding_attention" in raw.get("layer_types", ["sliding_attention"])
     if window and sliding and raw.get("use_sliding_window", True) and window < context:
@@ -119,7 +121,9 @@ def check_window(raw: dict, context: int) -> None:
 
 
 def rope(raw: dict) -> tuple[float, tuple[float, ...]]:
-    """Base of the rotary embedding and `Config.rope_scaling`, from rope_parameters (transformers 5) or older fields."""
+    """Returns the base of the rotary embedding and `Config.rope_scaling`, from rope_parameters (transformers 5) or the
+    older fields.
+    """
     field = "rope_parameters" if raw.get("rope_parameters") else "rope_scaling"
     given = raw.get(field) or {}
     theta = float(given.get("rope_theta", raw.get("rope_theta", 10000.0)))
@@ -135,7 +139,7 @@ def rope(raw: dict) -> tuple[float, tuple[float, ...]]:
 
 
 def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The *.safetensors files of a model: one, or several with an index."""
+    """Returns the *.safetensors files of a model: a single file, or the shards that the index lists."""
     index = read_json(folder, "model.safetensors.index.json", needed=False)
     names = sorted(set(index["weight_map"].values())) if index else ["model.safetensors"]
     for name in names:
@@ -145,7 +149,7 @@ def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def our_name(theirs: str) -> str | None:
-    """A parameter's name in `Target`, None if it has none."""
+    """Returns the name in `Target` of a tensor of the checkpoint, or None if `Target` has no such parameter."""
     if theirs in OUTSIDE:
         return OUTSIDE[theirs]
     match theirs.split("."):
@@ -155,7 +159,7 @@ def our_name(theirs: str) -> str | None:
 
 
 def tensors(files: list[pathlib.Path]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Names and values, without the tables of rotary frequencies in old checkpoints."""
+    """Yields names and values of all tensors, except for the tables of rotary frequencies in old checkpoints."""
     for path in files:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - a safetensors file is not iterable
@@ -164,7 +168,9 @@ def tensors(files: list[pathlib.Path]) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def load(folder: pathlib.Path, context: int | None = None) -> Target:
-    """The target in float32; see `read_config` for `context`. Exits naming a tensor that is missing or has a wrong shape."""
+    """Returns the target in float32; see `read_config` for `context`. Exits naming a tensor that is missing or has a
+    wrong shape.
+    """
     files = weight_files(folder)
     raw = read_json(folder, "config.json")
     names = [name for path in files for name in safe_open(path, framework="pt").keys()]  # noqa: SIM118
@@ -176,7 +182,7 @@ def load(folder: pathlib.Path, context: int | None = None) -> Target:
     for theirs, value in tensors(files):
         ours = our_name(theirs)
         if config.tied and ours == "output.weight":
-            continue  # a copy of the embedding
+            continue  # the head is a copy of the embedding
         if ours not in expected:
             raise SystemExit(f"{folder} must not have a tensor {theirs}, which {raw['architectures'][0]} does not use")
         if not value.is_floating_point() or value.itemsize < 2:

@@ -1,4 +1,6 @@
-"""Imports a Hugging Face model folder (Llama, Mistral, Qwen2, Qwen3) as the target: weights, tokenizer and chat template."""
+"""Imports a Hugging Face model folder (Llama, Mistral, Qwen2, Qwen3) as the target: weights, tokenizer and chat
+template.
+"""
 
 import argparse
 import json
@@ -14,12 +16,12 @@ from .transformer import parameters_of, save
 
 
 def content(token: dict | str | None) -> str | None:
-    """A special token's text in tokenizer_config.json, which has two notations."""
+    """Returns the text of a special token, which tokenizer_config.json writes as a string or as an object."""
     return token["content"] if isinstance(token, dict) else token
 
 
 def begin_of_text(tokenizer: Tokenizer, settings: dict) -> int | None:
-    """The token that the tokenizer adds before a text; None for none."""
+    """Returns the token that the tokenizer adds before a text, or None."""
     if settings.get("add_bos_token") is not None:
         bos = content(settings.get("bos_token"))
         return tokenizer.token_to_id(bos) if settings["add_bos_token"] and bos else None
@@ -32,10 +34,10 @@ def begin_of_text(tokenizer: Tokenizer, settings: dict) -> int | None:
 
 
 def special_tokens(folder: pathlib.Path, tokenizer: Tokenizer, vocab: int) -> dict:
-    """end_of_text, stop_tokens and begin_of_text for manifest.json.
+    """Returns end_of_text, stop_tokens and begin_of_text for manifest.json.
 
-    Texts end where transformers' `generate` stops: at eos_token_id of generation_config.json, else of config.json, else at the
-    tokenizer's eos_token. If there are several, the tokenizer's is end_of_text.
+    Texts end where transformers' `generate` stops: at the eos_token_id of generation_config.json, else of config.json,
+    else at the tokenizer's eos_token. If there are several, the tokenizer's is end_of_text.
     """
     settings = read_json(folder, "tokenizer_config.json", needed=False)
     named = tokenizer.token_to_id(content(settings.get("eos_token")) or "")
@@ -54,7 +56,9 @@ def special_tokens(folder: pathlib.Path, tokenizer: Tokenizer, vocab: int) -> di
 
 
 def chat_template(folder: pathlib.Path) -> str | None:
-    """chat_template.jinja, else the template in tokenizer_config.json, the one named default if there are several."""
+    """Returns chat_template.jinja, else the template in tokenizer_config.json (the one named `default` if there are
+    several).
+    """
     file = folder / "chat_template.jinja"
     if file.exists():
         return file.read_text(encoding="utf8")
@@ -63,7 +67,7 @@ def chat_template(folder: pathlib.Path) -> str | None:
 
 
 def read_tokenizer(folder: pathlib.Path, vocab: int) -> Tokenizer:
-    """tokenizer.json; exits unless the server can use it."""
+    """Returns the content of tokenizer.json. Exits if the server cannot use it."""
     raw = read_json(folder, "tokenizer.json")
     decoder = raw.get("decoder") or {}
     kinds = [part["type"] for part in (decoder, *decoder.get("decoders", [])) if part]
@@ -81,7 +85,7 @@ def read_tokenizer(folder: pathlib.Path, vocab: int) -> Tokenizer:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--from", type=pathlib.Path, required=True, help="folder of config.json, *.safetensors, tokenizer.json")
+    add("--from", type=pathlib.Path, required=True, help="folder of config.json, *.safetensors and tokenizer.json")
     add("--out", type=pathlib.Path, default=pathlib.Path("work/target.pt"), help="the target's checkpoint")
     add(
         "--tokens",
@@ -108,7 +112,7 @@ def run(args: argparse.Namespace) -> None:
     architecture = read_json(folder, "config.json")["architectures"][0]
     save(args.out, "target", target, special_tokens=special, source={"architecture": architecture})
     if template is None:
-        print("the model has no chat template: chats become one line a message")
+        print("the model has no chat template: each message of a chat becomes one line")
     begin = special["begin_of_text"]
     separator = tokenizer.id_to_token(special["end_of_text"] if begin is None else begin)
     if separator and re.fullmatch(r"[^']+", separator):

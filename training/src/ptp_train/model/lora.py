@@ -10,7 +10,7 @@ from .transformer import Layer
 
 
 class LoraLinear(nn.Module):
-    """y = (W + B A) x with W frozen; B starts at 0, so the layer is unchanged before training."""
+    """Computes y = (W + B A) x with W frozen. B starts at 0, so the layer is unchanged before training."""
 
     def __init__(self, linear: nn.Linear, rank: int):
         super().__init__()
@@ -22,14 +22,14 @@ class LoraLinear(nn.Module):
         return self.linear(x) + F.linear(F.linear(x, self.a), self.b)
 
     def merged(self) -> nn.Linear:
-        """The equivalent plain linear map."""
+        """Returns the equivalent plain linear map."""
         out = copy.deepcopy(self.linear)
         out.weight.data += self.b.detach() @ self.a.detach()
         return out
 
 
 def adapted(layer: Layer, rank: int) -> Layer:
-    """Adds an adapter to each linear map of the layer; its norms are trained too."""
+    """Adds an adapter to each linear map of the layer. The layer's norms are trained too."""
     for name, child in list(layer.named_children()):
         if isinstance(child, nn.Linear):
             setattr(layer, name, LoraLinear(child, rank))
@@ -37,7 +37,7 @@ def adapted(layer: Layer, rank: int) -> Layer:
 
 
 def merged(layer: Layer) -> Layer:
-    """The equivalent plain layer, for export."""
+    """Returns the equivalent plain layer, for export."""
     out = copy.deepcopy(layer)
     for name, child in list(out.named_children()):
         if isinstance(child, LoraLinear):

@@ -1,6 +1,7 @@
-"""Shaping in PyTorch: the one place of the package where logits become probabilities; coordinates.py picks from them.
+"""Turns logits into probabilities (temperature, top-k, top-p) in PyTorch. coordinates.py picks tokens from them.
 
-The server (engine/src/sampling) and the exported graph follow the same rules; test/vectors/sampling.json tests all three.
+The server (engine/src/sampling) and the exported graph follow the same rules; test/vectors/sampling.json tests all
+three.
 """
 
 import torch
@@ -8,15 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TIES = 16
-"""Maximum number of tokens with equal probability at the border of top-k that are ordered by id."""
+"""Maximum number of tokens tied at the boundary of top-k that are ordered by id."""
 
 
 def shape(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
-    """Probabilities [..., V] after temperature, top-k, top-p and renormalisation.
+    """Returns probabilities [..., V] after temperature, top-k, top-p and renormalisation.
 
-    temperature, top_k (0 for no limit) and top_p broadcast to logits.shape[:-1]. A token of rank r (probability falling,
-    lower id first on a tie) is kept if r < top_k and those before it sum to less than top_p of the top-k mass; top_p = 1
-    keeps all. Temperature 0 gives probability 1 to the highest logit, the lowest id on a tie.
+    temperature, top_k (0 for no limit) and top_p broadcast to logits.shape[:-1]. Tokens are ranked by falling
+    probability, the lower id first on a tie. A token of rank r is kept if r < top_k and the tokens before it sum to
+    less than top_p of the top-k mass; top_p = 1 keeps all. Temperature 0 gives probability 1 to the highest logit, the
+    lowest id on a tie.
     """
     lead, vocab = logits.shape[:-1], logits.shape[-1]
     temperature, top_k, top_p = (t.expand(lead).reshape(-1, 1) for t in (temperature, top_k, top_p))
@@ -33,7 +35,7 @@ def shape(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) -> 
 
 
 def truncate(p: Tensor, limit: Tensor, top_p: Tensor) -> Tensor:
-    """Top-k and top-p of p [N, V], renormalised; limit and top_p [N, 1]."""
+    """Applies top-k and top-p to p [N, V] and renormalises; limit and top_p are [N, 1]."""
     longest = int(limit.max())
     index = p.topk(min(p.shape[-1], longest + TIES)).indices.sort(-1).values
     ordered, order = torch.sort(p.gather(-1, index), dim=-1, descending=True, stable=True)

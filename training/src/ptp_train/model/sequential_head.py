@@ -1,13 +1,14 @@
 """The sequential head corrects a drafter's hidden states by the tokens already picked in the draft.
 
-The transformer runs once over all positions; only this head runs position by position, like Hydra's heads (Ankner et al. 2024)
-and, with a recurrent state, ReDrafter's (Cheng et al. 2024). With rank R, embedding E and unit(x) = x / rms(x),
+The transformer runs once over all positions. Only this head runs position by position, like Hydra's heads (Ankner et
+al. 2024) and, with a recurrent state, ReDrafter's (Cheng et al. 2024). With rank R, embedding E and unit(x) = x /
+rms(x),
 
     a_k, b_k = W h_k + A unit(E[t_{k-1}]) + U unit(z_{k-1})
     z_k = silu(a_k) b_k,   logits_k = head(h_k + C z_k)
 
-It reuses embedding and output head, so its own size does not depend on V. W h_k is computed for all positions at once; each
-position then costs R (3 width + 2 R) multiplications a row, and V width for the output head.
+The head reuses the model's embedding and output head, so its own size does not depend on V. W h_k is computed for all
+positions at once. Each position then costs R (3 width + 2 R) multiplications per row, plus V width for the output head.
 """
 
 import torch
@@ -18,7 +19,7 @@ from .transformer import EPSILON, Config
 
 
 def unit(x: Tensor) -> Tensor:
-    """x [..., N] divided by its root mean square."""
+    """Returns x [..., N] divided by its root mean square."""
     return F.rms_norm(x, x.shape[-1:], eps=EPSILON)
 
 
@@ -32,18 +33,23 @@ class SequentialHead(nn.Module):
         nn.init.zeros_(self.out.weight)
 
     def step(self, hidden: Tensor, before: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """hidden and the embedded previous token [..., width], state [..., R] or None at the first position -> the corrected
-        hidden state, and the next state."""
+        """Runs one position: hidden and embedded previous token [..., width], state [..., R] (None at the first
+        position).
+
+        Returns the corrected hidden state and the next state.
+        """
         state = self.next(self.from_hidden(hidden) + self.from_token(unit(before)), state)
         return hidden + self.out(state), state
 
     def next(self, gates: Tensor, state: Tensor | None) -> Tensor:
-        """a and b [..., 2 R] without their recurrent part, and the previous state -> the state [..., R]."""
+        """Returns the state [..., R] from a and b [..., 2 R] without their recurrent part, and the previous state."""
         a, b = (gates if state is None else gates + self.from_state(unit(state))).chunk(2, -1)
         return F.silu(a) * b
 
     def forward(self, hidden: Tensor, before: Tensor) -> Tensor:
-        """All positions with known tokens: hidden and the embedded previous tokens, both [..., L, width] -> [..., L, width]."""
+        """Corrects all positions when their tokens are known: hidden and embedded previous tokens, both [..., L,
+        width].
+        """
         gates = self.from_hidden(hidden) + self.from_token(unit(before))
         states, state = [], None
         for k in range(gates.shape[-2]):

@@ -1,6 +1,8 @@
-"""The target, a causal language model in the style of Llama, and the parts that the drafter (drafter.py) shares with it.
+"""The target, a causal language model in the style of Llama, and the parts that the drafter (drafter.py) shares with
+it.
 
-Shapes in the docstrings: B sequences, S context tokens, H query heads, G key/value heads, D head width, V vocabulary.
+Shapes in the docstrings: B sequences, S context tokens, H query heads, G key/value heads, head width D, V tokens in the
+vocabulary.
 """
 
 import hashlib
@@ -18,9 +20,9 @@ EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes and variants of one transformer. `context` is the longest sequence in tokens that it is trained for.
+    """Sizes and variants of one transformer. `context` is the length in tokens of the longest training sequence.
 
-    The fields from `epsilon` on exist for imported models (hugging_face.py); our own use the defaults.
+    The fields from `epsilon` on exist for imported models (hugging_face.py). Our own models use the defaults.
     """
 
     vocab: int = 2048
@@ -33,23 +35,25 @@ class Config:
     rope_theta: float = 10000.0
     context: int = 1024
     epsilon: float = EPSILON
-    """Added to the mean square in every RMSNorm."""
+    """Number added to the mean square in every RMSNorm."""
     tied: bool = True
-    """The embedding is also the output head."""
+    """True if the embedding is also the output head."""
     qkv_bias: bool = False
-    """Queries, keys and values have biases (Qwen2)."""
+    """True if queries, keys and values have biases (Qwen2)."""
     qk_norm: bool = False
-    """Each head's query and key goes through an RMSNorm before its rotation (Qwen3)."""
+    """True if each head's query and key goes through an RMSNorm before its rotation (Qwen3)."""
     rope_scaling: tuple[float, ...] = ()
     """Slower rotations for longer contexts: () for none; (factor,) for linear scaling; (factor, low_freq_factor,
-    high_freq_factor, original context) for Llama 3.1's, see `rope_frequencies`."""
+    high_freq_factor, original context) for Llama 3.1's, see `rope_frequencies`.
+    """
 
 
 def rope_frequencies(config: Config) -> Tensor:
-    """Radians per position of the D/2 pairs, in float32 as in transformers (modeling_rope_utils.py).
+    """Returns the rotation of each of the D/2 pairs in radians per position, in float32 as in transformers
+    (modeling_rope_utils.py).
 
-    Llama 3.1's scaling slows rotations with fewer than low_freq_factor turns in the original context by `factor`, keeps those
-    with more than high_freq_factor turns, and blends in between.
+    Llama 3.1's scaling divides by `factor` the speed of rotations with fewer than low_freq_factor turns in the original
+    context, keeps those with more than high_freq_factor turns, and blends in between.
     """
     exponents = torch.arange(0, config.head_width, 2, dtype=torch.float32) / config.head_width
     frequency = 1.0 / config.rope_theta**exponents
@@ -62,13 +66,15 @@ def rope_frequencies(config: Config) -> Tensor:
 
 
 def rope_tables(positions: Tensor, config: Config) -> tuple[Tensor, Tensor]:
-    """cos and sin of the rotary embedding (Su et al. 2021), each positions.shape + [D/2]."""
+    """Returns cos and sin of the rotary embedding (Su et al. 2021), each of shape positions.shape + [D/2]."""
     angle = positions[..., None].float() * rope_frequencies(config).to(positions.device)
     return angle.cos(), angle.sin()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of x [B, T, heads, D]; the halves of D are the pairs (the Llama layout). cos, sin [B or 1, T, D/2]."""
+    """Applies the rotary embedding to x [B, T, heads, D]. The two halves of D form the pairs (Llama's layout). cos and
+    sin are [B or 1, T, D/2].
+    """
     a, b = x.chunk(2, -1)
     cos, sin = cos[:, :, None], sin[:, :, None]
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
@@ -85,7 +91,7 @@ class RMSNorm(nn.Module):
 
 
 class Layer(nn.Module):
-    """RMSNorm, grouped-query attention with rotary positions, SwiGLU. The caller computes the attention."""
+    """RMSNorm, grouped-query attention with rotary positions, and SwiGLU. The caller computes the attention."""
 
     def __init__(self, c: Config, depth: int):
         super().__init__()
@@ -107,7 +113,7 @@ class Layer(nn.Module):
                 nn.init.normal_(p, std=0.02 / math.sqrt(2 * depth) if residual else 0.02)
 
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, T, width] -> q [B, H, T, D], k and v [B, G, T, D], q and k rotated."""
+        """Projects x [B, T, width] to q [B, H, T, D], k and v [B, G, T, D]; q and k are rotated."""
         y = self.norm_attention(x)
         shape = (*x.shape[:2], -1, self.c.head_width)
         q, k, v = (linear(y).view(shape) for linear in (self.q, self.k, self.v))
@@ -116,7 +122,7 @@ class Layer(nn.Module):
         return rotate(q, cos, sin).transpose(1, 2), rotate(k, cos, sin).transpose(1, 2), v.transpose(1, 2)
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Residual, output projection and MLP; attended [B, H, T, D]."""
+        """Returns the layer's output: x plus the projected `attended` [B, H, T, D], then the MLP."""
         x = x + self.o(attended.transpose(1, 2).reshape(*x.shape[:2], -1))
         y = self.norm_mlp(x)
         return x + self.down(F.silu(self.gate(y)) * self.up(y))
@@ -127,9 +133,10 @@ KeyValue = tuple[Tensor, Tensor]
 
 
 def attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """Grouped-query attention of q [B, H, T, D] over keys and values [B, G, S, D]; mask [T, S] is true where it may attend.
+    """Computes grouped-query attention of q [B, H, T, D] over keys and values [B, G, S, D].
 
-    One product per group of heads: PyTorch's own (2.13, CPU) first copies keys and values for every head.
+    mask [T, S] is true where a query may attend. There is one product per group of heads, because PyTorch's own
+    attention (2.13, CPU) first copies keys and values for every head.
     """
     b, h, t, d = q.shape
     groups = keys.shape[1]
@@ -140,7 +147,7 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tens
 
 
 def read_layers(layers: Iterable[Layer], x: Tensor, c: Config) -> tuple[Tensor, list[KeyValue]]:
-    """Runs layers causally over x [B, S, width]: hidden states [B, S, width] and each layer's keys and values."""
+    """Runs layers causally over x [B, S, width]. Returns hidden states [B, S, width] and each layer's keys and values."""
     cos, sin = rope_tables(torch.arange(x.shape[1], device=x.device)[None], c)
     cache: list[KeyValue] = []
     for layer in layers:
@@ -168,24 +175,26 @@ class Target(nn.Module):
         return self.embedding.weight if self.output is None else self.output.weight
 
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x [..., width] -> the normalised hidden states, which `feature` drafters start from, and logits [..., V]."""
+        """Maps x [..., width] to normalised hidden states, from which `feature` drafters start, and logits [..., V]."""
         feature = self.norm(x)
         return feature, F.linear(feature, self.head_weight)
 
     def head(self, x: Tensor) -> Tensor:
-        """x [..., width] -> logits [..., V]."""
+        """Maps x [..., width] to logits [..., V]."""
         return self.predict(x)[1]
 
     def forward(self, ids: Tensor) -> Tensor:
-        """ids [B, S] -> logits [B, S, V]."""
+        """Maps ids [B, S] to logits [B, S, V]."""
         return self.head(self.read(ids, len(self.layers))[0])
 
     def read(self, ids: Tensor, depth: int) -> tuple[Tensor, list[KeyValue]]:
-        """The first `depth` layers over ids [B, S]: hidden states [B, S, width] and each layer's keys and values."""
+        """Runs the first `depth` layers over ids [B, S]. Returns hidden states [B, S, width] and each layer's keys and
+        values.
+        """
         return read_layers(self.layers[:depth], self.embedding(ids), self.config)
 
     def extend(self, ids: Tensor, cache: list[KeyValue], start: int) -> Tensor:
-        """Appends ids [B, T] at position `start` to a cache made by `empty_cache`; returns logits [B, T, V]."""
+        """Appends ids [B, T] at position `start` to a cache made by `empty_cache`. Returns logits [B, T, V]."""
         end = start + ids.shape[1]
         x = self.embedding(ids)
         positions = torch.arange(start, end, device=ids.device)
@@ -199,7 +208,7 @@ class Target(nn.Module):
         return self.head(x)
 
     def empty_cache(self, batch: int, capacity: int) -> list[KeyValue]:
-        """A KV cache of `capacity` tokens for `batch` sequences."""
+        """Returns an empty KV cache of `capacity` tokens for `batch` sequences."""
         c = self.config
         shape = (batch, c.kv_heads, capacity, c.head_width)
         device = self.embedding.weight.device
@@ -218,7 +227,7 @@ def save(path, kind: str, module: nn.Module, **extra) -> None:
 
 
 def identity(module: nn.Module) -> str:
-    """Twelve hexadecimal digits of the SHA-256 of all weights; samples and drafters record which target they belong to."""
+    """Returns twelve hexadecimal digits of the SHA-256 of all weights. Samples and drafters record it for their target."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode())
@@ -229,7 +238,7 @@ def identity(module: nn.Module) -> str:
 def check_resume(path, stored: dict, module: nn.Module) -> None:
     """Exits unless the checkpoint has the configuration of `module`."""
 
-    def agrees(old, new) -> bool:  # older checkpoints lack newer fields
+    def agrees(old, new) -> bool:  # checkpoints of older versions lack newer fields
         if isinstance(old, dict):
             return isinstance(new, dict) and all(agrees(value, new.get(name)) for name, value in old.items())
         return old == new

@@ -14,11 +14,11 @@ from ..model.transformer import KeyValue, Target
 from .samples import GENERATED
 
 COMMON = 0.02
-"""Minimum share of sequences for a sampling condition to get its own entry in `mixture`."""
+"""Minimum share of sequences for which a sampling condition gets its own entry in `mixture`."""
 
 
 class Samples:
-    """The sequences of one folder, in memory; each file holds sequences of equal length."""
+    """The sequences of one folder, in memory. All sequences of a file have the same length."""
 
     def __init__(self, folder: pathlib.Path, split: str, device: str):
         self.folder, self.origins = folder, set()
@@ -36,14 +36,14 @@ class Samples:
         self.weights /= self.weights.sum()
 
     def check_origin(self, target: str) -> None:
-        """Exits if sequences were written for a target with another `identity`; older files do not record it."""
+        """Exits if the sequences were written for a target with another `identity`. Older files do not record it."""
         if others := self.origins - {"", target}:
             raise SystemExit(
                 f"{self.folder} holds sequences of target {others.pop()}, not of {target}: write them again"
             )
 
     def mixture(self) -> list[dict]:
-        """Shares of the sampling conditions, largest first; rare ones are merged into one entry of ranges."""
+        """Returns the shares of the sampling conditions, largest first. Rare ones are merged into one entry of ranges."""
         rows = torch.cat([f["settings"] for f in self.files]).cpu()
         settings, counts = rows.unique(dim=0, return_counts=True)
         common = counts >= len(rows) * COMMON
@@ -57,14 +57,14 @@ class Samples:
         return sorted(found, key=lambda part: -part["share"])
 
     def draw(self, tokens: int, rng: np.random.Generator) -> dict:
-        """Random sequences of one file, about `tokens` tokens in all."""
+        """Returns random sequences of one file, about `tokens` tokens in all."""
         f = self.files[rng.choice(len(self.files), p=self.weights)]
         count = batch_size(f, tokens)
         rows = torch.from_numpy(rng.integers(0, len(f["tokens"]), count)).to(f["tokens"].device)
         return {k: v[rows] for k, v in f.items()}
 
     def groups(self, tokens: int) -> list[dict]:
-        """All sequences in fixed batches of about `tokens` tokens, each from one file."""
+        """Yields all sequences in fixed batches of about `tokens` tokens, each from one file."""
         parts = []
         for f in self.files:
             count = batch_size(f, tokens)
@@ -74,23 +74,24 @@ class Samples:
 
 
 def entry(values: Tensor, share: float) -> dict:
-    """A manifest entry of sampling conditions: temperature, top_k and top_p [3], or their ranges [3, 2]."""
+    """Returns a manifest entry of sampling conditions: temperature, top_k and top_p [3], or their ranges [3, 2]."""
     names = ("temperature", "top_k", "top_p")
     rounded = ([round(x, 2) for x in v] if isinstance(v, list) else round(v, 2) for v in values.tolist())
     return {"share": round(share, 3), **dict(zip(names, rounded, strict=True))}
 
 
 def batch_size(file: dict, tokens: int) -> int:
-    """Number of a file's sequences that have about `tokens` tokens in all."""
+    """Returns the number of a file's sequences that have about `tokens` tokens in all."""
     return max(2, tokens // file["tokens"].shape[1])
 
 
 class TargetOutputsCache:
-    """The target's outputs for batches of sequences: computed anew for each batch, or once for fixed batches and kept in
-    float16."""
+    """The target's outputs for batches of sequences: computed anew for each batch, or computed once for fixed batches
+    and kept in float16.
+    """
 
     def __init__(self, target: Target, pick: str, samples: Samples, tokens: int, layers: tuple[int, ...] | None):
-        """layers: those whose keys and values are kept; None computes every batch anew."""
+        """layers: context layers whose keys and values are kept; None computes every batch anew."""
         self.target, self.pick, self.samples, self.tokens, self.layers = target, pick, samples, tokens, layers
         self.groups = samples.groups(tokens) if layers else []
         sizes = np.array([len(g["tokens"]) for g in self.groups], float)
@@ -118,24 +119,27 @@ class TargetOutputs:
     """int64 [B, S]."""
     first: int
     conditions: tuple[Tensor, Tensor, Tensor]
-    """temperature, top_p, top_k, each [B, 1, 1]."""
+    """temperature, top_p and top_k, each [B, 1, 1]."""
     p: Tensor
-    """[B, G, V] the shaped distributions of the continuation."""
+    """[B, G, V]: the shaped distributions of the continuation."""
     low: Tensor
     high: Tensor
-    """[B, G, D] bounds of the uniforms that pick the continuation."""
+    """Bounds of the uniforms that pick the continuation, each [B, G, D]."""
     cache: list[KeyValue | None]
-    """The target's keys and values by layer; None for layers left out of kept outputs."""
+    """The target's keys and values by layer. Kept outputs have None for layers that were left out."""
     features: Tensor
-    """[B, G, width] the normalised last hidden states that predict the continuation."""
+    """[B, G, width]: the normalised last hidden states that predict the continuation."""
     logits: Tensor | None
-    """[B, G, V] their logits; None in kept outputs, because training does not need them."""
+    """[B, G, V]: their logits. None in kept outputs, because training does not need them."""
 
 
 @torch.no_grad()
 def run_target(target: Target, pick: str, batch: dict, context: Target | None = None) -> TargetOutputs:
-    """Runs the target over a batch of `Samples`. Drafters' inputs (cache, features, logits) come from `context` if it is given,
-    such as the target in integers (integers.py), which is what a server's drafter reads."""
+    """Runs the target over a batch of `Samples`.
+
+    The drafter's inputs (cache, features, logits) come from `context` if it is given. It is for example the target in
+    integers (integers.py), which is what a drafter reads in a server.
+    """
     ids = batch["tokens"].long()
     first = ids.shape[1] - GENERATED
     x, cache = target.read(ids, len(target.layers))
@@ -151,7 +155,9 @@ def run_target(target: Target, pick: str, batch: dict, context: Target | None = 
 
 
 def halved(outputs: TargetOutputs, layers: tuple[int, ...]) -> TargetOutputs:
-    """Outputs in float16 (uniforms stay float32), with the keys and values of `layers` only and without logits."""
+    """Returns the outputs in float16 (uniforms stay float32), with the keys and values of `layers` only and without
+    logits.
+    """
     kept = {n: tuple(x.half() for x in pair) for n, pair in enumerate(outputs.cache) if n in layers}
     cache = [kept.get(n) for n in range(len(outputs.cache))]
     return replace(outputs, p=outputs.p.half(), features=outputs.features.half(), logits=None, cache=cache)
@@ -163,11 +169,11 @@ class DraftBatch:
 
     cache: list[KeyValue]
     last: Tensor
-    """[B, N] the token before each draft."""
+    """[B, N]: the token before each draft."""
     starts: Tensor
-    """[B, N] index in the sequence of the first token to predict."""
+    """[B, N]: index in the sequence of the first token to predict."""
     u: Tensor
-    """[B, N, L, D]."""
+    """[B, N, L, D]: uniforms of the drafts' positions."""
     conditions: tuple[Tensor, Tensor, Tensor]
     answers: Tensor
     """[B, N, L]."""
@@ -178,8 +184,11 @@ class DraftBatch:
 
 
 def draft_batch(outputs: TargetOutputs, drafter: Drafter, starts: Tensor, inside: Tensor) -> DraftBatch:
-    """Drafts from `starts` [B, N]. inside, in [0, 1), places u in its token's interval: [B, N, L, D], or [B, G, D] for values
-    that belong to tokens and are shared by overlapping drafts."""
+    """Returns the drafts from `starts` [B, N].
+
+    inside, in [0, 1), is the place of each uniform in its token's interval: [B, N, L, D], or [B, G, D] for places that
+    belong to tokens and are shared by overlapping drafts.
+    """
     b, n = starts.shape
     length = drafter.config.length
     index = (starts[:, :, None] + torch.arange(length, device=starts.device) - outputs.first).flatten(1)
@@ -201,5 +210,5 @@ def draft_batch(outputs: TargetOutputs, drafter: Drafter, starts: Tensor, inside
 
 
 def of_rows(rows: Tensor, index: Tensor) -> Tensor:
-    """rows [B, G, X] at index [B, N]: float32 [B, N, X]."""
+    """Picks rows [B, G, X] at index [B, N]. Returns float32 [B, N, X]."""
     return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[-1])).float()

@@ -1,4 +1,4 @@
-"""Bits per byte of a target on held-out text, a figure that does not depend on the tokenizer."""
+"""Bits per byte of a target on held-out text. This figure does not depend on the tokenizer."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from ..model.transformer import Target
 
 @torch.no_grad()
 def bits_per_byte(model: Target, tokens: np.ndarray, bytes_per_token: float, length: int, count: int) -> float:
-    """Mean cross-entropy in bits per byte, over `count` evenly spaced windows of `length` tokens."""
+    """Returns the mean cross-entropy in bits per byte, over `count` evenly spaced windows of `length` tokens."""
     starts = np.linspace(0, len(tokens) - length - 1, count).astype(int)
     place = model.embedding.weight.device
     loss = 0.0
@@ -24,7 +24,7 @@ def bits_per_byte(model: Target, tokens: np.ndarray, bytes_per_token: float, len
 
 
 def on_held_out(model: Target, data: pathlib.Path, count: int) -> dict:
-    """Bits per byte on both held-out splits."""
+    """Returns bits per byte on both held-out splits."""
     facts = json.loads((data / "tokens.json").read_text())
     out = {}
     for split in ("held_files", "held_packages"):

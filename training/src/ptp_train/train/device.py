@@ -1,4 +1,4 @@
-"""Device, precision, compilation, seeds and threads: compiled bfloat16 on a GPU, float32 on a CPU by default."""
+"""Device, precision, compilation, seeds and threads. The default is compiled bfloat16 on a GPU, and float32 on a CPU."""
 
 import argparse
 import contextlib
@@ -11,7 +11,7 @@ from torch import nn
 
 
 def device() -> str:
-    """`cuda` if PyTorch finds a GPU, else `cpu`. On a GPU, float32 products may use TF32."""
+    """Returns `cuda` if PyTorch finds a GPU, else `cpu`. On a GPU, float32 products may use TF32."""
     if not torch.cuda.is_available():
         return "cpu"
     torch.set_float32_matmul_precision("high")
@@ -26,18 +26,18 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=PRECISIONS,
         default="bfloat16" if torch.cuda.is_available() else "float32",
-        help="of matrix products in training; weights stay float32. bfloat16 is several times faster on CPUs with "
+        help="number format of matrix products in training; weights stay float32. bfloat16 is several times faster on CPUs with "
         "AVX-512 BF16 or AMX, and slower on others",
     )
 
 
 def autocast(device: str, precision: str) -> contextlib.AbstractContextManager:
-    """Context in which products are computed in `precision`; weights stay float32."""
+    """Returns a context in which products are computed in `precision`. Weights stay float32."""
     return torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
 
 
 def compiled(module: nn.Module, device: str) -> Callable:
-    """The callable for the training loop: `module` compiled on CUDA, unchanged on a CPU.
+    """Returns the callable for the training loop: `module` compiled on CUDA, unchanged on a CPU.
 
     Only `forward` is compiled. Weights are shared: save and measure `module`, not the returned callable.
     """
@@ -45,7 +45,7 @@ def compiled(module: nn.Module, device: str) -> Callable:
 
 
 def seed_everything(seed: int, step: int = 0) -> None:
-    """Seeds Python, NumPy and PyTorch (CPU and CUDA) from (seed, step), step being the one that a run resumes at.
+    """Seeds Python, NumPy and PyTorch (CPU and CUDA) from (seed, step), where step is the one at which the run resumes.
 
     Data that must not depend on interruptions comes from `step_generator`.
     """
@@ -56,10 +56,12 @@ def seed_everything(seed: int, step: int = 0) -> None:
 
 
 def step_generator(seed: int, step: int) -> np.random.Generator:
-    """Random numbers that depend only on (seed, step), so that a resumed run draws the same batches."""
+    """Returns a generator of random numbers that depend only on (seed, step), so that a resumed run draws the same
+    batches.
+    """
     return np.random.default_rng((seed, step))
 
 
 def use_threads(count: int) -> None:
-    """Sets the CPU threads of one operation."""
+    """Sets the number of CPU threads of one operation."""
     torch.set_num_threads(count)

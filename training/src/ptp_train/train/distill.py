@@ -1,8 +1,8 @@
 """Distils a drafter from the target, on sequences that `teacher-samples` wrote.
 
-For random starts, uniforms are drawn inside each token's interval by Beta(b, b); b < 1 prefers the borders, where mistakes are
-made. O-PTP learns the token; C-PTP and independent prediction learn the token (ce) or the target's whole distribution (kl).
-Later positions have less weight (decay^k).
+For random starts, uniforms are drawn inside each token's interval by Beta(b, b). b < 1 prefers the boundaries, where
+mistakes are made. O-PTP learns the token; C-PTP and independent prediction learn the token (ce) or the target's whole
+distribution (kl). Later positions have less weight (decay^k).
 """
 
 import argparse
@@ -31,53 +31,61 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add_steps_and_rates(parser, 4000)
     add_fit_arguments(parser, "drafter.pt")
-    add("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
-    add("--samples", type=pathlib.Path, default=pathlib.Path("work/samples"))
-    add("--held", type=pathlib.Path, help="folder of the held_files samples that the log measures (default: --samples)")
+    add("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"), help="the target's checkpoint")
+    add("--samples", type=pathlib.Path, default=pathlib.Path("work/samples"), help="folder of training samples")
+    add(
+        "--held",
+        type=pathlib.Path,
+        help="folder of held_files samples on which the log's figures are measured (default: --samples)",
+    )
     add_drafter_arguments(parser)
     add(
         "--from-target",
         action="store_true",
-        help="initialise a separate drafter with the target's sizes and its layers --source",
+        help="give a separate drafter the target's sizes, and the weights of its layers --source",
     )
-    add("--init", type=pathlib.Path, help="continue from this drafter of the same shape, grown if the target is larger")
-    add("--loss", choices=LOSSES, default="kl")
+    add(
+        "--init",
+        type=pathlib.Path,
+        help="continue from this drafter of the same shape, or grow it if the target is larger",
+    )
+    add("--loss", choices=LOSSES, default="kl", help="loss against the target")
     add("--completions", type=integer(1), default=256, help="drafts per step")
-    add("--context-tokens", type=integer(512), default=2048, help="total tokens of a step's sequences")
+    add("--context-tokens", type=integer(512), default=2048, help="number of sequence tokens per step")
     add(
         "--keep",
         action="store_true",
-        help="keep the target's outputs for each sequence in memory, in float16: a third faster on a CPU, 2 MB a sequence "
-        "with a vocabulary of 2,048",
+        help="keep the target's outputs for each sequence in memory, in float16; a third faster on a CPU, "
+        "needs 2 MB per sequence with a vocabulary of 2,048",
     )
     add("--decay", type=number(0, 1, above=True), default=0.9, help="weight of position k is decay^k")
     add(
         "--beta",
         type=number(0, 10, above=True),
         default=0.3,
-        help="distribution of u inside its interval: Beta(beta, beta)",
+        help="parameter of the distribution of u inside its interval, Beta(beta, beta)",
     )
 
 
 def add_drafter_arguments(parser: argparse.ArgumentParser) -> None:
-    """The settings of `DrafterConfig`."""
+    """Adds the settings of `DrafterConfig`."""
     add = parser.add_argument
-    add("--kind", choices=KINDS, default="reader")
-    add("--method", choices=METHODS, default="c")
+    add("--kind", choices=KINDS, default="reader", help="kind of drafter, see model/drafter.py")
+    add("--method", choices=METHODS, default="c", help="prediction method: O-PTP, C-PTP or independent")
     add("--pick", choices=("cdf", "tree"), default="tree", help="rule by which uniforms choose a token")
     parser.set_defaults(embedding="fourier")
     if len(embeddings.EMBEDDINGS) > 1:
         add("--embedding", choices=tuple(embeddings.EMBEDDINGS))
-    add("--frequencies", type=integer(1, 64), default=8, help="harmonics of the fourier embedding")
+    add("--frequencies", type=integer(1, 64), default=8, help="number of harmonics of the fourier embedding")
     add(
         "--source",
         type=matching(r"\d+(,\d+)*", "comma-separated layer numbers"),
         default="0,1,3",
-        help="context layers that the drafter's layers read and are initialised with",
+        help="context layers that the drafter's layers read, and whose weights they start from",
     )
-    add("--length", type=integer(1, 64), default=8, help="positions per draft, L")
-    add("--rank", type=integer(0, 4096), default=128, help="width of the sequential head; 0 for none")
-    add("--lora-rank", type=integer(1, 4096), default=64)
+    add("--length", type=integer(1, 64), default=8, help="number of positions per draft, L")
+    add("--rank", type=integer(0, 4096), default=128, help="rank of the sequential head; 0 for none")
+    add("--lora-rank", type=integer(1, 4096), default=64, help="rank of the adapters of a lora drafter")
     add(
         "--width",
         type=multiple(64, 64, 8192),
@@ -100,17 +108,17 @@ def check(args: argparse.Namespace) -> None:
     )
     require(
         copies,
-        f"--from-target must come with --kind separate (the others always start from the target), got {args.kind}",
+        f"--from-target must come with --kind separate (other kinds always start from the target), got {args.kind}",
     )
 
 
 def layers_of(args: argparse.Namespace) -> tuple[int, ...]:
-    """The layers that --source names."""
+    """Returns the layers that --source names."""
     return tuple(int(x) for x in args.source.split(","))
 
 
 def drafter_config(args: argparse.Namespace, target: Config) -> DrafterConfig:
-    """The configuration from the settings; exits if --source does not fit the target."""
+    """Returns the configuration from the settings. Exits if --source does not fit the target."""
     source = tuple(range(target.layers)) if args.kind == "lora" else layers_of(args)
     of_target = args.kind != "separate" or args.from_target
     fits = not of_target or max(source) < target.layers
@@ -118,7 +126,7 @@ def drafter_config(args: argparse.Namespace, target: Config) -> DrafterConfig:
     own = None
     if args.kind == "separate":
         own = replace(target, layers=len(source)) if of_target else separate_config(target, args.width, len(source))
-        source = tuple(range(len(source)))  # each layer reads itself
+        source = tuple(range(len(source)))  # each layer reads its own keys and values
     shared = {
         k: getattr(args, k)
         for k in ("length", "kind", "method", "pick", "embedding", "frequencies", "rank", "lora_rank")
@@ -127,14 +135,14 @@ def drafter_config(args: argparse.Namespace, target: Config) -> DrafterConfig:
 
 
 def separate_config(target: Config, width: int, layers: int) -> Config:
-    """A smaller transformer over the same vocabulary and context."""
+    """Returns the sizes of a smaller transformer over the same vocabulary and context."""
     heads = width // 64
     hidden = -(-width * 11 // 4 // 32) * 32
     return Config(target.vocab, width, layers, heads, max(1, heads // 2), 64, hidden, target.rope_theta, target.context)
 
 
 class DistillationLoss:
-    """Draws a batch and computes its loss, for `fit`."""
+    """Draws a batch and returns its loss, for `fit`."""
 
     def __init__(self, args: argparse.Namespace, target: Target, drafter: Drafter, samples: Samples, device: str):
         self.args, self.drafter, self.device = args, drafter, device
@@ -147,7 +155,7 @@ class DistillationLoss:
         self.weight = weight / weight.mean()
 
     def __call__(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, float]]:
-        """The loss, and the share of drafts whose first token is right by argmax."""
+        """Returns the loss, and the share of drafts whose first token is right by argmax."""
         a = self.args
         with autocast(self.device, a.precision):
             outputs = self.outputs.draw(rng)
@@ -166,11 +174,11 @@ class DistillationLoss:
 
 
 def consistent(q: DraftBatch, learns_tokens: bool) -> Tensor:
-    """Mask [B, N, L] of positions to learn from.
+    """Returns a mask [B, N, L] of the positions to learn from.
 
-    No uniforms pick a token whose probability temperature, top-k or top-p made 0, so later positions would see uniforms that
-    contradict the text; with `learns_tokens` the token itself is left out too. The target's own sequences have such tokens only
-    by rounding, those from data and from a student often.
+    If temperature, top-k or top-p made a token's probability 0, no uniforms pick it, so later positions would see
+    uniforms that contradict the text. With `learns_tokens` the token itself is left out too. The target's own sequences
+    have such tokens only by rounding; those from data and from a student have them often.
     """
     possible = (q.p.gather(-1, q.answers[..., None])[..., 0] > 0).cumprod(-1)
     if learns_tokens:
@@ -179,14 +187,14 @@ def consistent(q: DraftBatch, learns_tokens: bool) -> Tensor:
 
 
 def start(args: argparse.Namespace, target: Target, form: type[Drafter]) -> Drafter:
-    """The drafter to start from: a new one, or that of --init."""
+    """Returns the drafter to start from: a new one, or that of --init."""
     if args.init:
         return grown_drafter(load_drafter(args.init), drafter_config(args, target.config), form)
     return untrained(args, target, form)
 
 
 def untrained(args: argparse.Namespace, target: Target, form: type[Drafter] = Drafter) -> Drafter:
-    """A new drafter for `target`, initialised by its kind and --from-target."""
+    """Returns a new drafter for `target`, initialised by its kind and --from-target."""
     drafter = form(drafter_config(args, target.config), None if args.kind == "separate" else target)
     if args.from_target:
         drafter.start_from(target, layers_of(args))

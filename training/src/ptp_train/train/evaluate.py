@@ -1,9 +1,9 @@
 """Measures drafters by coupled decoding on the target's own continuations of held-out prompts.
 
-Coupled decoding with uniforms drawn inside a sequence's intervals produces exactly this sequence, so walking along it with the
-drafter's drafts counts the tokens per target call, the target's own included, of a server that drafts and then verifies. In a
-server that drafts and verifies concurrently, the first drafted token is one that the verify returns anyway; a `feature`
-drafter gets this token almost for free, so its figure there is lower by nearly 1.
+With uniforms drawn inside a sequence's intervals, coupled decoding produces exactly this sequence. So a walk along the
+sequence with the drafter's drafts counts the tokens per target call, the target's own included, of a server that drafts
+and then verifies. In a server that drafts and verifies concurrently, the verify returns the first drafted token anyway.
+A `feature` drafter gets this token almost for free, so its figure there is lower by nearly 1.
 """
 
 import argparse
@@ -26,20 +26,20 @@ SPLITS = ("held_files", "held_packages")
 
 
 def spread(outputs: TargetOutputs, length: int, stride: int = 1) -> Tensor:
-    """Starts [B, N] of drafts over the whole continuation, `stride` apart."""
+    """Returns the starts [B, N] of drafts over the whole continuation, `stride` apart."""
     span = torch.arange(outputs.first, outputs.first + GENERATED - length + 1, stride, device=outputs.ids.device)
     return span[None].expand(len(outputs.ids), -1)
 
 
 def uniforms_inside(outputs: TargetOutputs, seed: int) -> Tensor:
-    """Random places of uniforms in their intervals, [B, G, D] in [0, 1), shared by overlapping drafts."""
+    """Returns random places of uniforms in their intervals, [B, G, D] in [0, 1), shared by overlapping drafts."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(outputs.low.shape, generator=generator).to(outputs.low.device)
 
 
 @torch.no_grad()
 def proposals(drafter: Drafter, outputs: TargetOutputs, starts: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """Drafted tokens, and their equality with the target's, both [B, N, L]."""
+    """Returns the drafted tokens, and where they equal the target's, both [B, N, L]."""
     q = draft_batch(outputs, drafter, starts, inside)
     tokens = drafter.draft(q.cache, q.last, q.starts, q.u, q.conditions, None, q.given)
     return tokens, tokens == q.answers
@@ -47,8 +47,9 @@ def proposals(drafter: Drafter, outputs: TargetOutputs, starts: Tensor, inside: 
 
 @torch.no_grad()
 def after_miss(drafter: Drafter, outputs: TargetOutputs, seed: int) -> np.ndarray:
-    """Correctness, bool [misses, L], of drafts that start where an earlier draft went wrong, with its token excluded; over all
-    drafts that go wrong within their length."""
+    """Returns the correctness, bool [misses, L], of drafts that start where an earlier draft went wrong, with its token
+    excluded. Covers all drafts that go wrong within their length.
+    """
     length = drafter.config.length
     starts = spread(outputs, 2 * length)
     inside = uniforms_inside(outputs, seed)
@@ -62,7 +63,7 @@ def after_miss(drafter: Drafter, outputs: TargetOutputs, seed: int) -> np.ndarra
 
 
 def quick(target: Target, drafter: Drafter, samples: Samples, sequences: int = 8, stride: int = 6) -> dict:
-    """Figures for a training log, from evenly spaced starts: accuracy by position and tokens per call."""
+    """Returns figures for a training log, from evenly spaced starts: accuracy by position and tokens per call."""
     rights = []
     for f in samples.files:
         outputs = run_target(target, drafter.config.pick, {k: v[:sequences] for k, v in f.items()})
@@ -76,7 +77,7 @@ def quick(target: Target, drafter: Drafter, samples: Samples, sequences: int = 8
 
 
 Walk = Callable[[TargetOutputs, int], np.ndarray]
-"""Target outputs and a seed -> correctness of the drafts from every start, bool [B, N, L]."""
+"""Maps target outputs and a seed to the correctness of the drafts from every start, bool [B, N, L]."""
 
 
 def by_drafter(drafter: Drafter) -> Walk:
@@ -88,14 +89,18 @@ def by_drafter(drafter: Drafter) -> Walk:
 
 
 def windows(right: np.ndarray, length: int) -> np.ndarray:
-    """Correctness of single tokens, bool [B, G] -> of drafts, [B, N, L], for drafters that predict one token at a time."""
+    """Expands the correctness of single tokens, bool [B, G], to that of drafts [B, N, L], for drafters that predict one
+    token per call.
+    """
     return np.lib.stride_tricks.sliding_window_view(right, length, axis=1)
 
 
 @torch.no_grad()
 def autoregressive(drafter: Drafter, length: int, speculative: bool) -> Walk:
-    """A drafter that predicts one token per call, coupled by the same uniforms, or by standard speculative sampling (Leviathan
-    et al. 2023), where a token t of the text is an accepted draft with probability min(1, q/p)."""
+    """Walks with a drafter that predicts one token per call. It is coupled by the same uniforms, or uses standard
+    speculative sampling (Leviathan et al. 2023), where a token t of the text is an accepted draft with probability
+    min(1, q/p).
+    """
 
     @torch.no_grad()
     def walk(outputs: TargetOutputs, seed: int) -> np.ndarray:
@@ -113,7 +118,9 @@ def autoregressive(drafter: Drafter, length: int, speculative: bool) -> Walk:
 
 
 def prompt_lookup(length: int, longest: int = 3) -> Walk:
-    """Proposes the continuation of the latest earlier occurrence of the last 3, else 2, else 1 tokens (Saxena 2023)."""
+    """Proposes the tokens that followed the latest earlier occurrence of the last 3, else 2, else 1 tokens (Saxena
+    2023).
+    """
 
     def walk(outputs: TargetOutputs, seed: int) -> np.ndarray:
         ids = outputs.ids.cpu().numpy()
@@ -129,7 +136,9 @@ def prompt_lookup(length: int, longest: int = 3) -> Walk:
 
 
 def continuation(text: np.ndarray, longest: int, length: int) -> np.ndarray:
-    """At most `length` tokens that follow the latest earlier occurrence of the text's last `longest` .. 1 tokens."""
+    """Returns at most `length` tokens that follow the latest earlier occurrence of the text's last `longest` .. 1
+    tokens.
+    """
     for size in range(min(longest, len(text) - 1), 0, -1):
         found = (np.lib.stride_tricks.sliding_window_view(text[:-1], size) == text[-size:]).all(1).nonzero()[0]
         if len(found):
@@ -141,10 +150,11 @@ def continuation(text: np.ndarray, longest: int, length: int) -> np.ndarray:
 def decode(
     target: Target, pick: str, walk: Walk, samples: Samples, sequences: int, length: int, context: Target | None = None
 ) -> dict:
-    """Coupled decoding, draft then verify, over at most `sequences` sequences; for `context` see `run_target`.
+    """Decodes with coupling, draft then verify, over at most `sequences` sequences; for `context` see `run_target`.
 
-    accuracy[k]: share of drafted tokens at position k that are the target's. yield_curve[b]: expected number of accepted tokens
-    of a draft of b. tokens_per_call: with drafts of full length, the target's own token included.
+    accuracy[k]: share of drafted tokens at position k that are the target's.
+    yield_curve[b]: expected number of accepted tokens of a draft of b.
+    tokens_per_call: with drafts of full length, the target's own token included.
     """
     right_at, prefix_at, calls, tokens, seen = np.zeros(length), np.zeros(length), 0, 0, 0
     for f in samples.files:
@@ -167,14 +177,16 @@ def decode(
 
 
 def yield_curve(prefix: np.ndarray) -> list[float]:
-    """Expected accepted tokens of drafts of 0 .. L, from the shares [L] of drafts whose first 1 .. L tokens are right."""
+    """Returns the expected number of accepted tokens of drafts of 0 .. L tokens. The argument [L] is the share of
+    drafts whose first 1 .. L tokens are right.
+    """
     return [0.0, *(round(x, 4) for x in prefix.cumsum().tolist())]
 
 
 def after_misses(
     target: Target, drafter: Drafter, samples: Samples, sequences: int, context: Target | None = None
 ) -> list[float]:
-    """The yield curve of drafts after a miss (`after_miss`), over at most `sequences` sequences."""
+    """Returns the yield curve of drafts after a miss (`after_miss`), over at most `sequences` sequences."""
     rights: list[np.ndarray] = []
     for f in samples.files:
         for row in range(min(len(f["tokens"]), sequences - len(rights))):
@@ -185,15 +197,15 @@ def after_misses(
 
 
 def conditions_of(samples: Samples) -> list[dict]:
-    """The distinct sampling conditions of the sequences."""
+    """Returns the distinct sampling conditions of the sequences."""
     rows = torch.cat([f["settings"] for f in samples.files]).unique(dim=0).tolist()
     return [dict(zip(("temperature", "top_k", "top_p"), (round(x, 6) for x in row), strict=True)) for row in rows]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
-    add("--drafter", type=pathlib.Path, default=pathlib.Path("work/drafter.pt"))
+    add("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"), help="the target's checkpoint")
+    add("--drafter", type=pathlib.Path, default=pathlib.Path("work/drafter.pt"), help="the drafter's checkpoint")
     add("--independent", type=pathlib.Path, help="baseline: a drafter trained with --method independent")
     add("--autoregressive", type=pathlib.Path, help="baseline: a drafter trained with --length 1")
     add(
@@ -203,20 +215,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[pathlib.Path("work/samples")],
         help="folders of held-out samples, one sampling condition each; the manifest gets the first one's figures",
     )
-    add("--out", type=pathlib.Path, default=pathlib.Path("work/evaluation.json"))
-    add("--sequences", type=int, default=64, help="sequences of each split and condition")
+    add("--out", type=pathlib.Path, default=pathlib.Path("work/evaluation.json"), help="report to write")
+    add("--sequences", type=int, default=64, help="number of sequences of each split and condition")
     add(
         "--context-precision",
         choices=("float32", "int8"),
         default="float32",
-        help="of the target's copy in the drafter; int8 approximates a drafter exported in int8",
+        help="number format of the target's copy in the drafter; int8 approximates a drafter exported in int8",
     )
     add("--json", action="store_true", help="print only the JSON report")
-    add("--threads", type=int, default=1)
+    add("--threads", type=int, default=1, help="CPU threads")
 
 
 def compared(args: argparse.Namespace, drafter: Drafter) -> dict[str, tuple[str, Walk]]:
-    """Everything to measure, by name: its rule of picking and its drafts."""
+    """Returns everything to measure by name: its picking rule and its drafts."""
     c = drafter.config
     walks = {"drafter": (c.pick, by_drafter(drafter)), "prompt_lookup": (c.pick, prompt_lookup(c.length))}
     if args.independent:

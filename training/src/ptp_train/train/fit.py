@@ -1,4 +1,4 @@
-"""The training loop of targets and drafters: steps, checkpoints, a log of held-out figures."""
+"""The training loop of targets and drafters: steps, checkpoints, and a log of figures on held-out text."""
 
 import argparse
 import math
@@ -18,25 +18,27 @@ from .optim import MuonAdamW, schedule
 
 
 def add_fit_arguments(parser: argparse.ArgumentParser, out: str) -> None:
-    """Options of every training command; the command's module adds the length of the run and the rates."""
+    """Adds the options of every training command. The command's module adds the length of the run and the learning
+    rates.
+    """
     add = parser.add_argument
     add("--out", type=pathlib.Path, default=pathlib.Path("work") / out, help="checkpoint to write")
     add(
         "--minutes",
         type=number(0),
         default=0,
-        help="length of the run in minutes of training, in place of steps or tokens",
+        help="length of the run in minutes of training, instead of steps or tokens",
     )
     clocks = ("wall", "processor")
-    add("--clock", choices=clocks, default="wall", help="clock of --minutes; processor time is per thread")
+    add("--clock", choices=clocks, default="wall", help="clock that --minutes counts; processor time is per thread")
     add_precision(parser)
     add("--threads", type=integer(1, 1024), default=2, help="CPU threads")
     add("--checkpoint-seconds", type=number(0), default=300, help="time between checkpoints")
-    add("--seed", type=integer(0, 2**32 - 1), default=0)
+    add("--seed", type=integer(0, 2**32 - 1), default=0, help="seed of all random numbers")
 
 
 def add_steps_and_rates(parser: argparse.ArgumentParser, steps: int) -> None:
-    """Length and rates of a drafter's run."""
+    """Adds the options for length and learning rates of a drafter's run."""
     add, rate = parser.add_argument, number(0, 1, above=True)
     add("--steps", type=integer(1), default=steps, help="length of the run")
     add("--rate", type=rate, default=1e-3, help="learning rate of AdamW, for embeddings, heads and vectors")
@@ -53,11 +55,15 @@ def fit(
     unit: str = "steps",
     per_step: int = 1,
 ) -> dict:
-    """Trains `module` for --minutes, or for --steps or --tokens (`unit`, `per_step` of them a step); returns the last figures.
+    """Trains `module` for --minutes, or else for --steps or --tokens. Returns the last figures.
 
-    batch_loss: (random numbers, fraction of the run done) -> loss of a new batch, scalars for the log. measure: figures on
-    held-out text. extra: facts for the checkpoints. A run resumes from the checkpoint of --out with the random numbers of an
-    uninterrupted one.
+    batch_loss: maps random numbers and the fraction of the run done to the loss of a new batch, and scalars for the
+    log.
+    measure: returns figures on held-out text.
+    extra: facts for the checkpoints.
+    unit, per_step: unit of the run's length, and number of units per step.
+
+    A run resumes from the checkpoint at --out, with the random numbers of an uninterrupted run.
     """
     use_threads(args.threads)
     device = next(module.parameters()).device

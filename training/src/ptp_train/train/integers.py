@@ -1,4 +1,6 @@
-"""The target with products in 8-bit integers, as in an exported int8 drafter (export/graphs/int8.py), to measure the loss."""
+"""The target with products in 8-bit integers as in an exported int8 drafter (export/graphs/int8.py), to measure the
+loss of accuracy.
+"""
 
 import copy
 
@@ -9,19 +11,20 @@ from ..export.graphs.int8 import quantise_channels
 from ..model.transformer import Target
 
 LEVELS = 255
-"""Steps of an activation's range."""
+"""Number of levels of an activation's range."""
 PRODUCTS = ("q", "k", "v", "o", "gate", "up", "down")
 
 
 def rounded(weight: Tensor) -> Tensor:
-    """weight [out, in] rounded to 8-bit integers."""
+    """Returns weight [out, in] rounded to 8-bit integers."""
     values, scale = quantise_channels(weight)
     return values.float() * scale[:, None]
 
 
 class IntegerLinear(nn.Module):
-    """A product as onnxruntime's DynamicQuantizeMatMul, except that each row has its own range instead of one range per run:
-    slightly closer to the exact product than in a server."""
+    """A product like onnxruntime's DynamicQuantizeMatMul, except that each row has its own range. One range per run, as
+    in a server, is slightly less accurate.
+    """
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
@@ -35,7 +38,7 @@ class IntegerLinear(nn.Module):
 
 
 def in_integers(target: Target) -> Target:
-    """A copy of the target with all layers' products and the head's weights in integers."""
+    """Returns a copy of the target with the products of all layers and the weights of the head in integers."""
     copied = copy.deepcopy(target)
     for layer in copied.layers:
         for name in PRODUCTS:

@@ -1,4 +1,6 @@
-"""Losses of a drafter's distribution q: against the target's token, or its whole distribution p (docs/ptp.md, "Training")."""
+"""Losses of a drafter's distribution q against the target's token, or its whole distribution p (docs/ptp.md,
+"Training").
+"""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,9 +11,9 @@ def cross_entropy(logits: Tensor, answers: Tensor, p: Tensor) -> Tensor:
 
 
 def kl(logits: Tensor, answers: Tensor, p: Tensor) -> Tensor:
-    """KL(p || q) without the entropy of p, which does not depend on the drafter."""
+    """Returns KL(p || q) without the entropy of p, which does not depend on the drafter."""
     return -(p * logits.log_softmax(-1)).sum(-1)
 
 
 LOSSES = {"ce": cross_entropy, "kl": kl}
-"""Losses by name: logits [R, V], answers [R], p [R, V] -> [R]."""
+"""Losses by name. Each maps logits [R, V], answers [R] and p [R, V] to losses [R]."""

@@ -1,7 +1,8 @@
 """Muon for the matrices inside the layers, AdamW for embeddings and vectors.
 
-Muon (Jordan et al. 2024) updates a matrix by its momentum with all singular values brought near 1 by a Newton-Schulz
-iteration. torch.optim.Muon computes the same, but always in bfloat16, which is 13 to 22 times slower on processors without it.
+Muon (Jordan et al. 2024) updates a matrix by its momentum, after a Newton-Schulz iteration that brings all singular
+values near 1. torch.optim.Muon computes the same, but always in bfloat16, which is 13 to 22 times slower on processors
+without bfloat16 instructions.
 """
 
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 
 
 def orthogonalise(g: Tensor, iterations: int = 4, dtype: torch.dtype = torch.float32) -> Tensor:
-    """g [R, C] with its singular values brought near 1, computed in `dtype` with the coefficients of Jordan et al. 2024."""
+    """Returns g [R, C] with its singular values brought near 1, computed in `dtype` with the coefficients of Jordan et
+    al. 2024.
+    """
     x = (g / (g.norm() + 1e-7)).to(dtype)
     tall = x.shape[0] > x.shape[1]
     if tall:
@@ -21,7 +24,7 @@ def orthogonalise(g: Tensor, iterations: int = 4, dtype: torch.dtype = torch.flo
 
 
 class MuonAdamW:
-    """Steps both groups. `scale` in `step` is the schedule's factor in [0, 1]; `dtype` is that of the iteration."""
+    """Optimizer of both groups. `scale` in `step` is the schedule's factor in [0, 1]; the iteration runs in `dtype`."""
 
     def __init__(
         self,
@@ -64,7 +67,9 @@ class MuonAdamW:
 
 
 def schedule(done: float, steady: float = 0.4, warm: float = 0.01, floor: float = 0.03) -> float:
-    """Learning-rate factor at the fraction `done` of the run: linear warm-up, constant, linear decay to `floor`."""
+    """Returns the learning-rate factor at the fraction `done` of the run: linear warm-up, constant, linear decay to
+    `floor`.
+    """
     if done < warm:
         return (done + 1e-4) / (warm + 1e-4)
     return 1.0 if done < steady else max(floor, 1 - (1 - floor) * (done - steady) / (1 - steady))

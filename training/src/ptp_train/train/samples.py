@@ -1,7 +1,8 @@
-"""Writes sequences for distillation: continuations of corpus prompts by the target, the corpus (data) or a drafter (student).
+"""Writes sequences for distillation. The corpus provides the prompts; the target, the corpus (data) or a drafter
+(student) provides the continuations.
 
-Each sequence has random sampling conditions, so that one drafter serves them all. Distillation runs the target over every
-sequence, including those that it did not write.
+Each sequence has random sampling conditions, so that one drafter works under all of them. Distillation runs the target
+over every sequence, including those that it did not write.
 """
 
 import argparse
@@ -21,12 +22,12 @@ from ..model.transformer import Target, identity, load_target
 from .device import device, use_threads
 
 GENERATED = 192
-"""Tokens written per sequence."""
+"""Number of tokens generated per sequence."""
 READ = 64
-"""Prompt tokens per prefill step: the fastest number on a CPU."""
+"""Number of prompt tokens per prefill step. This number is the fastest on a CPU."""
 WRITERS = ("teacher", "data", "student")
 PROMPTS = ((64, 0.5), (256, 0.3), (704, 0.2))
-"""Prompt lengths in tokens, and their shares. The drafter has to see long contexts too."""
+"""Prompt lengths in tokens, and their shares. Long prompts are there because drafters have to see long contexts too."""
 
 MIXTURE = [
     {"share": 0.45, "temperature": 0.7, "top_k": 50, "top_p": 0.9},
@@ -34,11 +35,11 @@ MIXTURE = [
     {"share": 0.15, "temperature": 1, "top_k": 0, "top_p": 1},
     {"share": 0.25, "temperature": [0.3, 1.2], "top_k": [0, 20, 50, 100], "top_p": [0.8, 1]},
 ]
-"""The distribution of `conditions`, for manifests. Lists are ranges, of top_k choices."""
+"""Distribution of `conditions`, for manifests. Lists are ranges; for top_k they are the possible values."""
 
 
 def conditions(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Random sampling conditions by MIXTURE, float32 [count, 3]: temperature, top_k, top_p."""
+    """Returns random sampling conditions by MIXTURE, float32 [count, 3]: temperature, top_k, top_p."""
     out = np.empty((count, 3), np.float32)
     for row in out:
         z = rng.random()
@@ -55,7 +56,9 @@ def conditions(count: int, rng: np.random.Generator) -> np.ndarray:
 
 @torch.no_grad()
 def write(target: Target, prompts: torch.Tensor, settings: torch.Tensor, generator: torch.Generator) -> dict:
-    """Continues prompts [B, P] with settings [B, 3] (temperature, top_k, top_p): {"tokens": [B, P + GENERATED]}."""
+    """Continues prompts [B, P] with settings [B, 3] (temperature, top_k, top_p). Returns {"tokens": [B, P + GENERATED],
+    ...}.
+    """
     b, prompt = prompts.shape
     device = prompts.device
     temperature, top_k, top_p = settings.unbind(-1)
@@ -76,7 +79,7 @@ def write(target: Target, prompts: torch.Tensor, settings: torch.Tensor, generat
 def write_by_student(
     target: Target, drafter: Drafter, prompts: torch.Tensor, settings: torch.Tensor, generator: torch.Generator
 ) -> dict:
-    """Like `write`, but by the drafter alone: draft after draft, without verification."""
+    """Does the same as `write` by the drafter alone: draft after draft, without verification."""
     b, prompt = prompts.shape
     device = prompts.device
     temperature, top_k, top_p = (column[:, None, None] for column in settings.unbind(-1))
@@ -99,7 +102,7 @@ def write_by_student(
 
 
 def stored(ids: torch.Tensor, vocab: int) -> np.ndarray:
-    """Token ids in the smallest unsigned type that holds the vocabulary."""
+    """Converts token ids to the smallest unsigned type that holds the vocabulary."""
     return ids.cpu().numpy().astype(np.uint16 if vocab <= 2**16 else np.uint32)
 
 
@@ -110,37 +113,37 @@ def check_pair(drafter: pathlib.Path, target: str) -> None:
 
 
 def prompts_from(tokens: np.ndarray, count: int, length: int, rng: np.random.Generator) -> torch.Tensor:
-    """`count` random windows of corpus text, int64 [count, length]."""
+    """Returns `count` random windows of corpus text, int64 [count, length]."""
     starts = rng.integers(0, len(tokens) - length, count)
     return torch.from_numpy(np.stack([tokens[s : s + length] for s in starts]).astype(np.int64))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"))
-    add("--data", type=pathlib.Path, default=pathlib.Path("work/tokens"))
-    add("--out", type=pathlib.Path, default=pathlib.Path("work/samples"))
-    add("--split", default="train", choices=("train", "held_files", "held_packages"))
+    add("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"), help="the target's checkpoint")
+    add("--data", type=pathlib.Path, default=pathlib.Path("work/tokens"), help="folder of the encoded corpus")
+    add("--out", type=pathlib.Path, default=pathlib.Path("work/samples"), help="folder to write")
+    add("--split", default="train", choices=("train", "held_files", "held_packages"), help="split of the corpus")
     add(
         "--writer",
         choices=WRITERS,
         default="teacher",
-        help="source of the continuations: the target, the corpus itself (data), or --drafter (student)",
+        help="what continues the prompts: the target (teacher), the corpus itself (data), or --drafter (student)",
     )
     add("--drafter", type=pathlib.Path, help="drafter for --writer student")
-    add("--sequences", type=integer(1), default=6144)
-    add("--batch", type=integer(1), default=128)
+    add("--sequences", type=integer(1), default=6144, help="number of sequences to write")
+    add("--batch", type=integer(1), default=128, help="number of sequences per batch")
     kind = numbers("temperature", "top_k", "top_p")
-    add("--conditions", type=kind, help="TEMPERATURE,TOP_K,TOP_P of all sequences, in place of the random mixture")
-    add("--threads", type=integer(1, 1024), default=2)
-    add("--seed", type=integer(0), default=0)
+    add("--conditions", type=kind, help="TEMPERATURE,TOP_K,TOP_P of all sequences, instead of the random mixture")
+    add("--threads", type=integer(1, 1024), default=2, help="CPU threads")
+    add("--seed", type=integer(0), default=0, help="seed of all random numbers")
 
 
 def check(args: argparse.Namespace) -> None:
     student = args.writer == "student"
     require(
         student == bool(args.drafter),
-        f"--drafter must be given with --writer student and only then, got {args.drafter}",
+        f"--drafter must be given if, and only if, --writer is student, got {args.drafter}",
     )
     if args.conditions:
         temperature, top_k, top_p = args.conditions
@@ -152,7 +155,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def prompt_lengths(context: int) -> tuple[tuple[int, ...], np.ndarray]:
-    """The lengths of PROMPTS that fit `context` with their continuation, and their shares."""
+    """Returns those lengths of PROMPTS that fit into `context` with their continuation, and their shares."""
     fitting = [(n, share) for n, share in PROMPTS if n + GENERATED <= context]
     require(
         bool(fitting), f"--target must have a context of at least {PROMPTS[0][0] + GENERATED} tokens, got {context}"

@@ -1,4 +1,4 @@
-"""Trains the target by next-token prediction, resuming from its checkpoint; reports bits per byte on held-out text."""
+"""Trains the target by next-token prediction, resuming from its checkpoint. Reports bits per byte on held-out text."""
 
 import argparse
 import json
@@ -17,15 +17,17 @@ from .device import autocast, compiled, device, seed_everything
 from .fit import add_fit_arguments, fit
 
 LONG_SHARE = 0.2
-"""Share of the run, at its end, on sequences of the full context. Earlier ones are half as long, which is cheaper."""
+"""Final share of the run that trains on sequences of the full context. Earlier sequences are half as long, which is
+cheaper.
+"""
 RATES = (3e-3, 0.02)
 """Learning rates of AdamW and Muon."""
 GENTLER = 0.1
-"""Factor on both when training continues from --init."""
+"""Factor on both rates when training continues from --init."""
 
 
 def windows(tokens: np.ndarray, count: int, length: int, rng: np.random.Generator) -> torch.Tensor:
-    """`count` random windows of length + 1 tokens, int64 [count, length + 1]."""
+    """Returns `count` random windows of length + 1 tokens, int64 [count, length + 1]."""
     starts = rng.integers(0, len(tokens) - length - 1, count)
     return torch.from_numpy(np.stack([tokens[s : s + length + 1] for s in starts]).astype(np.int64))
 
@@ -42,12 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--take",
         type=integers(0, 95),
-        help="continue with only these layers of --init, such as 0,4,9, at the usual rates: a small draft model for it",
+        help="train only these layers of --init, such as 0,4,9, at the usual rates; makes a small draft model for it",
     )
     add("--tokens", type=integer(1, 10**13), default=6_000_000, help="length of the run in tokens")
     add("--batch-tokens", type=integer(64, 2**24), default=2048, help="tokens per step")
-    add("--layers", type=integer(1, 96), default=8)
-    add("--width", type=multiple(64, 64, 8192), default=256, help="of hidden states; one head per 64")
+    add("--layers", type=integer(1, 96), default=8, help="number of layers")
+    add("--width", type=multiple(64, 64, 8192), default=256, help="width of hidden states; there is one head per 64")
     add("--hidden", type=integer(16, 65536), default=704, help="width of the feed-forward layers")
     add("--context", type=integer(64, 131072), default=1024, help="longest sequence, in tokens")
     add(
@@ -64,13 +66,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def sizes_of(args: argparse.Namespace, vocab: int) -> Config:
-    """Sizes from --layers, --width, --hidden and --context."""
+    """Returns the sizes given by --layers, --width, --hidden and --context."""
     heads = args.width // 64
     return Config(vocab, args.width, args.layers, heads, max(1, heads // 2), hidden=args.hidden, context=args.context)
 
 
 def config_of_init(args: argparse.Namespace, vocab: int) -> Config | None:
-    """Sizes of --init, or those of the earlier step of a recipe that will write it; None if there is neither."""
+    """Returns the sizes of --init, or those planned by the earlier step of a recipe that will write it; None if there
+    is neither.
+    """
     if args.init.exists():
         return Config(**torch.load(args.init, map_location="cpu", mmap=True)["config"])
     earlier = planned(args, args.init)
@@ -78,7 +82,7 @@ def config_of_init(args: argparse.Namespace, vocab: int) -> Config | None:
 
 
 def taken(target: Target, chosen: tuple[int, ...]) -> Target:
-    """A smaller model of the `chosen` layers, with the target's embedding and head."""
+    """Returns a smaller model of the `chosen` layers, with the target's embedding and head."""
     small = Target(replace(target.config, layers=len(chosen)))
     weights = {name: value for name, value in target.state_dict().items() if not name.startswith("layers.")}
     for to, layer in enumerate(chosen):
@@ -88,7 +92,7 @@ def taken(target: Target, chosen: tuple[int, ...]) -> Target:
 
 
 def config_of(args: argparse.Namespace, vocab: int) -> Config:
-    """Sizes of the target to train: those of --init, unless there is none or it is grown."""
+    """Returns the sizes of the target to train: those of --init, unless there is none or it is grown."""
     if args.grow or not args.init:
         return sizes_of(args, vocab)
     sizes = config_of_init(args, vocab) or sizes_of(args, vocab)
@@ -110,7 +114,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def start(args: argparse.Namespace) -> Target:
-    """The target to start from: random, or that of --init."""
+    """Returns the target to start from: a random one, or one made from --init."""
     vocab = len(json.loads((args.data / "tokenizer.json").read_text())["model"]["vocab"])
     if args.init:
         model = load_target(args.init)

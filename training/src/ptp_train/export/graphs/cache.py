@@ -25,7 +25,9 @@ def context_inputs(g: Graph, layers: int, slots: int, width: int) -> ContextInpu
 
 
 def cache_inputs(g: Graph, layers: int, slots: int, width: int) -> tuple[list[list[str]], list[list[str]]]:
-    """Past keys pk{layer}_{slot} and values pv{layer}_{slot} [1, P_slot, G*D], each as [layer][slot]."""
+    """Adds past keys pk{layer}_{slot} and values pv{layer}_{slot} [1, P_slot, G*D]. Returns their names as
+    [layer][slot].
+    """
     return tuple(
         [[g.input(f"{name}{n}_{i}", FLOAT, [1, f"P{i}", width]) for i in range(slots)] for n in range(layers)]
         for name in ("pk", "pv")
@@ -41,7 +43,7 @@ def new_rows(g: Graph, layer: int) -> tuple[str, str]:
 
 
 def context_rows(stream: Stream, new: tuple[str, str], given: ContextInputs, layer: int) -> tuple[list, list]:
-    """Names of a layer's keys and values: for each slot, those of its past and of its new tokens."""
+    """Returns the names of a layer's keys and values: for each slot, those of its past and of its new tokens."""
     past = (given.past_keys[layer], given.past_values[layer])
     return tuple(
         [list(pair) for pair in zip(rows, stream.split(x), strict=True)] for rows, x in zip(past, new, strict=True)

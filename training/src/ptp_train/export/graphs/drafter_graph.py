@@ -1,4 +1,6 @@
-"""The drafter as an ONNX graph: context stream, u-positions, then picks (one position at a time with a sequential head)."""
+"""The drafter as an ONNX graph: context stream, u-positions, then picks (one position at a time with a sequential
+head).
+"""
 
 import numpy as np
 from onnx import helper
@@ -14,22 +16,24 @@ from .pick import pick
 
 
 def context_of(drafter: Drafter, target: Target) -> tuple[Config, nn.Embedding, list[Layer]]:
-    """Sizes, embedding and layers of the context stream."""
+    """Returns sizes, embedding and layers of the context stream."""
     if drafter.config.kind == "separate":
         return drafter.config.sizes, drafter.embedding, list(drafter.layers)
     return target.config, target.embedding, list(target.layers[: drafter.config.depth])
 
 
 def drafter_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: int) -> Graph:
-    """Runs N packed context tokens through the context stream, and M packed u-positions through the drafter's own layers.
+    """Runs N packed context tokens through the context stream, and M packed u-positions through the drafter's own
+    layers.
 
-    Context inputs: ids, pos, splits, mask_{i}, pk, pv as in `target_graph`, for the context layers 0 .. max(source).
-    u inputs, M_i >= 1 of slot i, branch after branch: u [1, M, D]; upos [1, M]; last [1, M], the token before a branch, used
-    where first [1, M, 1] is 1 (the first u of a branch); excluded [1, M], a token that a position cannot be, or -1;
-    temperature, top_p, top_k [1, M, 1] (float, top_k 0 for no limit); usplits [slots] (only with several slots);
-    umask_{i} [M_i, P_i + T_i + M_i]. With a sequential head also, for all W branches of at most K positions: grid [K, W], the
-    index in M of a branch's k-th position (any index if it has none), and cell [M], k W + branch of each position.
-    Outputs: draft [M], the tokens; confidence [M], their probabilities when picked; nk{l}, nv{l} [1, N, G*D].
+    Context inputs: ids, pos, splits, mask_{i}, pk and pv as in `target_graph`, for the context layers 0 .. max(source).
+    Inputs of the u-positions, M_i >= 1 of slot i, branch after branch: u [1, M, D]; upos [1, M]; first [1, M, 1], 1 at
+    the first u-position of a branch; last [1, M], the token before the branch, used where first is 1; excluded [1, M],
+    a token that a position must not pick, or -1; temperature, top_p and top_k [1, M, 1] (float, top_k 0 for no limit);
+    usplits [slots] (only with several slots); umask_{i} [M_i, P_i + T_i + M_i].
+    Further inputs with a sequential head, for all W branches of at most K positions: grid [K, W], the index in M of a
+    branch's k-th position (any index if it has none); cell [M], k W + branch of each position.
+    Outputs: draft [M], the tokens; confidence [M], their probabilities when picked; nk{l} and nv{l} [1, N, G*D].
     """
     depth = drafter.config.depth
     c, context_embedding, context_layers = context_of(drafter, target)
@@ -69,7 +73,9 @@ def drafter_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
 
 
 def own_layers(drafter: Drafter, own: Stream, seen: list, masks: list[str]) -> None:
-    """The drafter's own layers over u-positions: the value `final` [M, width], normalised. seen: `context_rows` by layer."""
+    """Runs the drafter's own layers over the u-positions and returns `final` [M, width], normalised. seen:
+    `context_rows` by layer.
+    """
     g = own.graph
     for j, layer in enumerate(drafter.layers):
         name = f"own{j}"
@@ -85,7 +91,9 @@ def own_layers(drafter: Drafter, own: Stream, seen: list, masks: list[str]) -> N
 
 
 def uniform_embedding(g: Graph, drafter: Drafter) -> str:
-    """UniformEmbedding of [1, M] positions from the values u [1, M, D]; temperature, top_p, top_k and first, each [1, M, 1]."""
+    """Adds UniformEmbedding of [1, M] positions, from u [1, M, D] and temperature, top_p, top_k and first, each [1, M,
+    1].
+    """
     c, e = drafter.config, drafter.uniform
     u, temperature, top_p, top_k = "u", "temperature", "top_p", "top_k"
     zero, vocab = g.constant(0, np.float32), float(c.target.vocab)
@@ -116,7 +124,7 @@ def uniform_embedding(g: Graph, drafter: Drafter) -> str:
 
 
 def tokens(g: Graph, drafter: Drafter) -> None:
-    """Defines draft and confidence [M] from final [M, width]; adds the input excluded."""
+    """Defines draft and confidence [M] from final [M, width]. Adds the input excluded."""
     excluded = g.input("excluded", INT64, [1, "M"])
     g.node("Reshape", [excluded, g.constant([-1, 1])], "excluded.rows")
     rows(g, drafter)
@@ -148,7 +156,8 @@ def rows(g: Graph, drafter: Drafter) -> None:
 
 def sequential(g: Graph, drafter: Drafter, excluded: str | None) -> None:
     """Defines grid.tokens and grid.confidences [K, W], position by position, from final [M, width], grid [K, W] and
-    token.before [W]."""
+    token.before [W].
+    """
     head = drafter.sequential
     g.linear("head.from_hidden", "final", head.from_hidden.weight, "head.hidden", head.from_hidden.bias)
     g.node("Shape", ["grid"], "grid.steps", start=0, end=1)
@@ -162,7 +171,7 @@ def sequential(g: Graph, drafter: Drafter, excluded: str | None) -> None:
 
 
 def step(parent: Graph, drafter: Drafter, excluded: str | None):
-    """The loop's body: the k-th position of every branch, from the previous token and state."""
+    """Builds the body of the loop, which computes the k-th position of every branch from the previous token and state."""
     s, c, head = Graph(parent.weights, parent), drafter.config.sizes, drafter.sequential
     s.node("Gather", ["grid", "k"], "step.rows")
     names = ["head.hidden", "final", "divisor.rows", "u.rows", "random.rows", *([excluded] if excluded else [])]
@@ -202,7 +211,9 @@ def unit(g: Graph, x: str, width: int) -> None:
 
 
 def logits(g: Graph, drafter: Drafter, x: str, excluded: str | None, out: str) -> None:
-    """The output head: x [R, width] -> [R, V], with minus infinity at the token `excluded` [R, 1] unless it is None or -1."""
+    """Adds the output head, from x [R, width] to logits [R, V]. The logit of the token `excluded` [R, 1] is minus
+    infinity, unless that is None or -1.
+    """
     c = drafter.config.sizes
     g.head("embedding" if c.tied else "output", x, drafter.head_weight, f"{out}.all" if excluded else out)
     if not excluded:
@@ -212,7 +223,7 @@ def logits(g: Graph, drafter: Drafter, x: str, excluded: str | None, out: str) -
 
 
 def choice(g: Graph, drafter: Drafter, logits: str, u: str, random: str, token: str, confidence: str) -> None:
-    """Tokens [R] and their probabilities [R] from logits [R, V], as in `Drafter.choose`."""
+    """Returns tokens [R] and their probabilities [R] from logits [R, V], as in `Drafter.choose`."""
     c = drafter.config
     g.node("ArgMax", [logits], f"{token}.best", axis=1, keepdims=1)
     g.node("Softmax", [logits], f"{token}.probabilities", axis=1)

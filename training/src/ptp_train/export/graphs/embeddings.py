@@ -1,4 +1,4 @@
-"""model/embeddings.py as ONNX nodes; the server's uniforms u are multiples of 2^-24 in [0, 1)."""
+"""model/embeddings.py as ONNX nodes. The server's uniforms u are multiples of 2^-24 in [0, 1)."""
 
 import numpy as np
 
@@ -7,14 +7,14 @@ from .graph import Graph
 
 
 def features(g: Graph, kind: str, u: str, coordinates: int, harmonics: int) -> str:
-    """u [1, M, D] -> [1, M, D * F]."""
+    """Maps u [1, M, D] to features [1, M, D * F]."""
     g.node("Unsqueeze", [u, g.constant([3])], "u.column")
     count = EMBEDDINGS[kind].count(harmonics)
     return g.node("Reshape", [FORMS[kind](g, harmonics), g.constant([1, -1, coordinates * count])], "u.features")
 
 
 def scaled(g: Graph, factors: np.ndarray, out: str) -> str:
-    """u times each factor, [1, M, D, F]."""
+    """Returns the products of u and each factor, [1, M, D, F]."""
     return g.node("Mul", ["u.column", g.constant(factors.astype(np.float32), np.float32)], out)
 
 
@@ -33,4 +33,4 @@ def fourier(g: Graph, harmonics: int) -> str:
 
 
 FORMS = {"fourier": fourier}
-"""Functions by name that add nodes from u.column [1, M, D, 1] to [1, M, D, F]."""
+"""Functions by name that add the nodes from u.column [1, M, D, 1] to features [1, M, D, F]."""

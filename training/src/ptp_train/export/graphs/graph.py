@@ -1,8 +1,8 @@
 """Building blocks of the exported ONNX graphs: a thin builder, and a transformer over packed sequences.
 
-A run packs the tokens of several sequences ("slots") one after the other, N in all, and every activation is [1, N, ...].
-Slot i's cached keys and values are an input [1, P_i, G*D] per layer with exactly the valid rows; only the rows of new tokens
-are outputs. The host appends by copying a few rows, and rolls back by passing fewer.
+A run packs the tokens of several sequences ("slots") one after the other, N in all, and every activation is [1, N,
+...]. Slot i's cached keys and values are an input [1, P_i, G*D] per layer that has exactly the valid rows. Only the
+rows of new tokens are outputs. The host appends by copying these rows, and rolls back by passing fewer.
 """
 
 import pathlib
@@ -24,8 +24,8 @@ CONTRIB = "com.microsoft"
 class Graph:
     """Collects nodes, inputs, outputs and constants. Values are strings, as in ONNX.
 
-    The body of an If or a Loop has the outer graph as `parent`, which keeps its constants and parameters, so that their Cast is
-    outside the body, where onnxruntime folds it.
+    The body of an If or a Loop has the outer graph as `parent`, which holds its constants and parameters. Their Cast
+    nodes are then outside the body, where onnxruntime can fold them.
     """
 
     def __init__(self, weights: WeightFile, parent: "Graph | None" = None):
@@ -50,7 +50,7 @@ class Graph:
         return outputs
 
     def constant(self, value, kind: type = np.int64) -> str:
-        """A small constant inside the graph; equal values get equal names."""
+        """Adds a small constant to the graph. Equal values share one name."""
         array = np.asarray(value, kind)
         name = f"const_{array.dtype}_{array.shape}_{array.tolist()}".replace(" ", "")[:120]
         stored = onnx.numpy_helper.from_array(array, name)
@@ -59,12 +59,13 @@ class Graph:
         return name
 
     def named(self, name: str, array: np.ndarray) -> str:
-        """A larger constant inside the graph; equal names must mean equal constants."""
+        """Adds a larger constant to the graph. Equal names must mean equal constants."""
         self.initializers.setdefault(name, onnx.numpy_helper.from_array(array, name))
         return name
 
     def tensor(self, name: str, value: torch.Tensor) -> str:
-        """A parameter: vectors in the graph, matrices in the weight file, in their storage type with a Cast to float32.
+        """Adds a parameter: vectors in the graph, matrices in the weight file, in their storage type with a Cast to
+        float32.
 
         onnxruntime folds the Cast when it loads the model, and so computes in float32.
         """
@@ -84,13 +85,13 @@ class Graph:
         return self.node("Cast", [stored], name, to=FLOAT)
 
     def table(self, name: str, value: torch.Tensor) -> str:
-        """A float32 matrix in the weight file."""
+        """Adds a float32 matrix in the weight file."""
         if name not in self.initializers:
             self.initializers[name] = self.weights.add(name, value.detach().float())
         return name
 
     def linear(self, name: str, x: str, weight: torch.Tensor, out: str, bias: torch.Tensor | None = None) -> str:
-        """x [..., in] -> [..., out] by `weight` [out, in], which is stored as `name`."""
+        """Maps x [..., in] to [..., out] by `weight` [out, in], which is stored as `name`."""
         product = out if bias is None else f"{out}.unbiased"
         if in_integers := self.integer_form(weight):
             in_integers(self, name, x, weight, product)
@@ -99,18 +100,20 @@ class Graph:
         return out if bias is None else self.node("Add", [product, self.tensor(f"{name}.bias", bias)], out)
 
     def head(self, name: str, x: str, weight: torch.Tensor, out: str) -> str:
-        """`linear` for rows x [R, in]. A float weight is not transposed, so that an embedding can be its own head."""
+        """Applies `linear` to rows x [R, in]. A float weight is not transposed, so that an embedding can also be the
+        head.
+        """
         if in_integers := self.integer_form(weight):
             return in_integers(self, f"{name}.head", x, weight, out)
         return self.node("Gemm", [x, self.tensor(name, weight)], out, transB=1)
 
     def integer_form(self, weight: torch.Tensor) -> Callable | None:
-        """The integer form of a product by `weight`, None if it stays in floats."""
+        """Adds the integer form of a product by `weight`. Returns None if the product stays in floats."""
         forms = {"int8": integer_linear, "int8-fused": fused_linear}
         return forms.get(self.weights.precision) if weight.shape[1] >= NARROW else None
 
     def choose(self, condition: str, out: str, then, otherwise: str, kind: int = INT64) -> str:
-        """ONNX If with one result: the value of `then(subgraph)` if the scalar `condition` is true, else `otherwise`."""
+        """Adds an ONNX If with one result: `then(subgraph)` if the scalar `condition` is true, else `otherwise`."""
         branches = []
         for side in ("then", "else"):
             sub = Graph(self.weights, self)
@@ -121,8 +124,9 @@ class Graph:
         return self.node("If", [condition], out, then_branch=branches[0], else_branch=branches[1])
 
     def include(self, inner: "Graph", prefix: str, values: dict[str, str]) -> None:
-        """Adds the nodes of `inner`, whose `parent` is this graph. Its value names get the prefix, except for those in `values`,
-        which maps them to values of this graph."""
+        """Adds the nodes of `inner`, whose `parent` is this graph. Names of its values get the prefix, except for those
+        in `values`, which maps them to values of this graph.
+        """
 
         def renamed(name: str) -> str:
             return values.get(name) or (name if not name or name in self.initializers else prefix + name)
@@ -149,7 +153,7 @@ class Graph:
 
 
 class Stream:
-    """The residual stream of a transformer over packed tokens [1, N, width].
+    """Nodes of a transformer over packed tokens [1, N, width], which share the residual stream.
 
     `norm` also adds the last block's contribution, because onnxruntime has one kernel for both.
     """
@@ -173,7 +177,7 @@ class Stream:
         return name
 
     def split(self, x: str) -> list[str]:
-        """The slots' parts of x [1, N, *]."""
+        """Returns each slot's part of x [1, N, *]."""
         if self.slots == 1:
             return [x]
         return self.graph.node("Split", [x, self.splits], [f"{x}.{i}" for i in range(self.slots)], axis=1)
@@ -186,8 +190,9 @@ class Stream:
         return self.graph.node("RotaryEmbedding", inputs, out, CONTRIB, num_heads=heads, interleaved=0)
 
     def project(self, layer: Layer, name: str, new: tuple[str, str]) -> str:
-        """Rotated queries [1, N, H*D] of a layer; defines its rotated keys and its values [1, N, G*D] under the two names `new`.
-        All three come from one product."""
+        """Returns the rotated queries [1, N, H*D] of a layer. Defines its rotated keys and its values [1, N, G*D] under
+        the two names `new`. All three come from one product.
+        """
         g, c = self.graph, self.config
         y = self.norm(f"{name}.norm_attention", layer.norm_attention)
         weight, bias = stacked(layer.q, layer.k, layer.v)
@@ -201,7 +206,7 @@ class Stream:
         return f"{name}.q"
 
     def project_keys(self, layer: Layer, name: str, new: tuple[str, str]) -> None:
-        """`project` without queries, for the last layer of a context stream."""
+        """Does the same as `project` without queries, for the last layer of a context stream."""
         g, c = self.graph, self.config
         y = self.norm(f"{name}.norm_attention", layer.norm_attention)
         weight, bias = stacked(layer.k, layer.v)
@@ -225,8 +230,10 @@ class Stream:
         return g.node("Reshape", [f"{x}.scaled", g.constant([0, 0, -1])], f"{x}.normed")
 
     def attend(self, queries: str, keys: list[list[str]], values: list[list[str]], masks: list[str]) -> str:
-        """Attention [1, N, H*D], slot by slot: each slot's parts of keys and values [1, *, G*D] are concatenated; its mask
-        [T_i, S_i] is added to the scores."""
+        """Returns the attention [1, N, H*D], computed slot by slot.
+
+        The parts of a slot's keys and values [1, *, G*D] are concatenated; its mask [T_i, S_i] is added to the scores.
+        """
         g, c = self.graph, self.config
         attended = []
         for i, q in enumerate(self.split(queries)):
@@ -238,7 +245,7 @@ class Stream:
         return self.join(attended, f"{queries}.attended")
 
     def finish(self, layer: Layer, name: str, attended: str) -> None:
-        """Output projection and SwiGLU."""
+        """Adds the output projection and SwiGLU."""
         g, hidden = self.graph, self.config.hidden
         self.contribution = g.linear(f"{name}.o.weight", attended, layer.o.weight, f"{name}.o")
         y = self.norm(f"{name}.norm_mlp", layer.norm_mlp)
@@ -252,18 +259,18 @@ class Stream:
 
 
 def stacked(*parts: torch.nn.Linear) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Weight and bias (None if there is none) of the linear map that concatenates the results of all parts."""
+    """Returns weight and bias (None if there is none) of the linear map that concatenates the results of all parts."""
     bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
     return torch.cat([part.weight for part in parts]), bias
 
 
 def add_rope(graph: Graph, config: Config, extra: int) -> None:
-    """The rotary tables for positions 0 .. context + extra - 1."""
+    """Adds the rotary tables for positions 0 .. context + extra - 1."""
     cos, sin = rope_tables(torch.arange(config.context + extra), config)
     graph.table("rope.cos", cos)
     graph.table("rope.sin", sin)
 
 
 def split_input(graph: Graph, name: str, slots: int) -> str | None:
-    """Tokens per slot, an input of graphs with several slots."""
+    """Adds `splits`, the number of tokens per slot, which is an input of graphs with several slots."""
     return graph.input(name, INT64, [slots]) if slots > 1 else None

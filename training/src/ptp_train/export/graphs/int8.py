@@ -1,8 +1,9 @@
-"""Matrix products in 8-bit integers: activations quantised at run time, weights by output channel at export.
+"""Matrix products in 8-bit integers: activations are quantised at run time, weights by output channel at export.
 
-With `int8`, every row has its own scale, so a token's result does not depend on its batch. onnxruntime's `quantize_dynamic`
-(one scale for all rows) and `MatMulNBits` (kernels that vary with the number of rows) lack this property. `int8-fused`, for
-drafters, which do not need it, has one scale for all rows and one kernel in place of eight nodes.
+With `int8`, every row has its own scale, so a token's result does not depend on its batch. onnxruntime's
+`quantize_dynamic` (one scale for all rows) and `MatMulNBits` (kernels that vary with the number of rows) lack this
+property. `int8-fused` is for drafters, which do not need the property: it has one scale for all rows, and one kernel in
+place of eight nodes.
 """
 
 from __future__ import annotations
@@ -19,16 +20,18 @@ if TYPE_CHECKING:
 FLOAT, UINT8 = TensorProto.FLOAT, TensorProto.UINT8
 ACTIVATION_LIMIT = 127
 WEIGHT_LIMIT = 63
-"""7 bits, because AVX2 adds pairs of uint8 x int8 products in saturating 16 bits: 2 * 255 * 63 < 2^15."""
+"""Weights have 7 bits, because AVX2 adds pairs of uint8 x int8 products in saturating 16 bits: 2 * 255 * 63 < 2^15."""
 ZERO = 128
 SMALLEST = 1e-12
 """Minimum scale, for rows of zeros."""
 NARROW = 64
-"""Matrices with fewer inputs stay float32; they embed conditions and uniforms, which costs almost nothing."""
+"""Matrices with fewer inputs stay float32. They embed conditions and uniforms, which takes hardly any time."""
 
 
 def quantise_rows(g: Graph, x: str) -> tuple[str, str]:
-    """Names of x [..., K] as uint8 and of its scales [..., 1], with x near (uint8 - ZERO) * scale; added once per x."""
+    """Returns the names of x [..., K] as uint8 and of its scales [..., 1], with x near (uint8 - ZERO) * scale. The
+    nodes are added once per x.
+    """
     integers, scale = f"{x}.u8", f"{x}.scale"
     if integers in g.quantised:
         return integers, scale
@@ -45,7 +48,7 @@ def quantise_rows(g: Graph, x: str) -> tuple[str, str]:
 
 
 def quantise_channels(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """weight [out, in] as int8 of magnitude at most WEIGHT_LIMIT, and its scales [out]."""
+    """Returns weight [out, in] as int8 of magnitude at most WEIGHT_LIMIT, and its scales [out]."""
     scale = weight.abs().amax(1).clamp_min(SMALLEST) / WEIGHT_LIMIT
     return (weight / scale[:, None]).round().to(torch.int8), scale
 
@@ -59,14 +62,14 @@ def stored_channels(g: Graph, name: str, weight: torch.Tensor) -> None:
 
 
 def fused_linear(g: Graph, name: str, x: str, weight: torch.Tensor, out: str) -> str:
-    """Like `integer_linear`, with one scale and zero point for all rows of x."""
+    """Does the same as `integer_linear` with one scale and zero point for all rows of x."""
     stored_channels(g, name, weight)
     zeros = g.named(f"zeros{weight.shape[0]}", np.zeros(weight.shape[0], np.int8))
     return g.node("DynamicQuantizeMatMul", [x, f"{name}.i8", f"{name}.scale", zeros], out, "com.microsoft")
 
 
 def integer_linear(g: Graph, name: str, x: str, weight: torch.Tensor, out: str) -> str:
-    """`Graph.linear` in integers: x [..., in] -> [..., out]."""
+    """Computes `Graph.linear` in integers: x [..., in] to [..., out]."""
     integers, scales = quantise_rows(g, x)
     stored_channels(g, name, weight)
     g.node("MatMulInteger", [integers, f"{name}.i8", g.constant(ZERO, np.uint8)], f"{out}.i32")

@@ -9,7 +9,7 @@ from ...model.coordinates import dimensions
 from .graph import FLOAT, INT64, Graph
 
 STAGE = 7
-"""Largest number of tree levels in one stage, whose 2^7 - 1 nodes are computed together."""
+"""Maximum number of tree levels in one stage, which computes all 2^7 - 1 nodes together."""
 
 
 def pick(g: Graph, kind: str, weights: str, u: str, vocab: int, out: str) -> str:
@@ -17,9 +17,9 @@ def pick(g: Graph, kind: str, weights: str, u: str, vocab: int, out: str) -> str
 
 
 def first_above(g: Graph, weights: str, u: str, out: str) -> str:
-    """The first index whose running sum F exceeds u Z, where Z is the total; u [R, 1].
+    """Returns the first index whose running sum F exceeds u Z, where Z is the total weight; u is [R, 1].
 
-    It always exists, because u <= 1 - 2^-24 and so u Z < Z in float32 (for normal Z).
+    Such an index always exists: u <= 1 - 2^-24, so u Z < Z in float32 (for normal Z).
     """
     # onnxruntime's CumSum is several times faster along the first axis
     g.node("Transpose", [u], f"{out}.u", perm=[1, 0])
@@ -35,16 +35,19 @@ def first_above(g: Graph, weights: str, u: str, out: str) -> str:
 
 
 def stages(depth: int) -> list[int]:
-    """Levels of each stage, as even as possible and at most STAGE."""
+    """Returns the number of levels of each stage, as even as possible and at most STAGE."""
     count = -(-depth // STAGE)
     return [depth // count + (i < depth % count) for i in range(count)]
 
 
 def subtree(levels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A complete binary tree of G = 2^levels leaves, its G - 1 inner nodes numbered level by level.
+    """Returns matrices that describe a complete binary tree of G = 2^levels leaves. Its G - 1 inner nodes are numbered
+    level by level.
 
-    Returns left, right [G, G - 1]: 1 where a leaf is in that half of a node; level [G - 1] of each node; turns [G - 1, G] and
-    base [1, G]: with b = 1 for nodes where the walk goes right, b turns + base counts the nodes above a leaf that lead to it.
+    left and right [G, G - 1]: 1 where a leaf is in that half of a node.
+    level [G - 1]: level of each node.
+    turns [G - 1, G] and base [1, G]: with b = 1 for nodes where the walk goes right, b turns + base counts the nodes
+    above a leaf that lead to it.
     """
     leaves = 2**levels
     left, right = np.zeros((2, leaves, leaves - 1), np.float32)
@@ -60,7 +63,8 @@ def subtree(levels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
 def tree(g: Graph, weights: str, u: str, vocab: int, out: str) -> str:
     """Walks down the tree over the token ids: right where u (left + right) >= left and right > 0.
 
-    A stage computes all decisions at once; its leaf is the end of the path that follows them."""
+    A stage computes all decisions at once. Its result is the leaf at the end of the path that follows them.
+    """
     depth = dimensions("tree", vocab)
     size = 2**depth
     if size > vocab:
@@ -74,14 +78,16 @@ def tree(g: Graph, weights: str, u: str, vocab: int, out: str) -> str:
             g.node("Reshape", [weights, g.constant([0, leaves, size])], f"{name}.blocks")
             sums = g.node("ReduceSum", [f"{name}.blocks", g.constant([2])], f"{name}.sums", keepdims=0)
         left, right, level, turns, base = subtree(levels)
-        # the sum of both halves, so that a node with an empty half leads to the other for any u
+        # compare with the sum of both halves, so that a node with an empty half leads to the other for any u
         g.node("MatMul", [sums, g.named(f"tree{levels}.left", left)], f"{name}.left")
         g.node("MatMul", [sums, g.named(f"tree{levels}.right", right)], f"{name}.right")
         g.node("Add", [f"{name}.left", f"{name}.right"], f"{name}.both")
         g.node("Gather", [u, g.constant((level + above).tolist())], f"{name}.u", axis=1)
         g.node("Mul", [f"{name}.u", f"{name}.both"], f"{name}.border")
         g.node("LessOrEqual", [f"{name}.left", f"{name}.border"], f"{name}.beyond")
-        g.node("Greater", [f"{name}.right", g.constant(0, np.float32)], f"{name}.something")  # for subnormal sums
+        g.node(
+            "Greater", [f"{name}.right", g.constant(0, np.float32)], f"{name}.something"
+        )  # needed when the sums are subnormal
         g.node("And", [f"{name}.beyond", f"{name}.something"], f"{name}.rightwards")
         g.node("Cast", [f"{name}.rightwards"], f"{name}.bits", to=FLOAT)
         g.node("MatMul", [f"{name}.bits", g.named(f"tree{levels}.turns", turns)], f"{name}.turned")

@@ -1,7 +1,8 @@
-"""The sampler as ONNX nodes: temperature, min-p, top-k, top-p, then Pick (pick.py), by the rules of engine/src/sampling.
+"""The sampler as ONNX nodes: temperature, min-p, top-k, top-p, then Pick (pick.py), by the rules of
+engine/src/sampling.
 
-Each row chooses one of three paths from its own parameters and logits, so that it does not depend on its batch. Paths that no row
-needs are skipped:
+Each row takes one of three paths, chosen from its own parameters and logits alone, so that its result does not depend
+on its batch. Paths that no row takes are skipped:
 
 - neither top-k nor top-p: keep everything;
 - near: all kept tokens are among the NEAREST most probable ones, so only these are sorted;
@@ -19,14 +20,14 @@ NEAREST = 64
 
 
 def any_of(g: Graph, rows: str, out: str) -> str:
-    """Scalar: true if any of `rows` [R, 1] (bool) is true."""
+    """Returns a scalar: true if any of `rows` [R, 1] (bool) is true."""
     g.node("Cast", [rows], f"{out}.int", to=INT64)
     g.node("ReduceMax", [f"{out}.int"], f"{out}.max", keepdims=0)
     return g.node("Cast", [f"{out}.max"], out, to=BOOL)
 
 
 def keep(g: Graph, weights: str, size: str, out: str) -> str:
-    """Ranked weights [R, size] with those outside top-k and top-p set to 0.
+    """Returns the ranked weights [R, size] with those outside top-k and top-p set to 0.
 
     Also defines `{out}.mass`, the mass that top-p requires, and `{out}.reached`, the sum of the top-k.
     """
@@ -44,8 +45,10 @@ def keep(g: Graph, weights: str, size: str, out: str) -> str:
 
 
 def sampler(g: Graph, logits: str, vocab: int, kind: str) -> str:
-    """The value `pick` [R], tokens picked from logits [R, V] by the rule `kind`; adds the inputs temperature, top_k, top_p, min_p
-    [R, 1] and u [R, D]."""
+    """Defines `pick` [R], the tokens picked from logits [R, V] by the rule `kind`.
+
+    Adds the inputs temperature, top_k, top_p and min_p [R, 1], and u [R, D].
+    """
     temperature = g.input("temperature", FLOAT, ["R", 1])
     top_k = g.input("top_k", INT64, ["R", 1])
     top_p = g.input("top_p", FLOAT, ["R", 1])
@@ -67,7 +70,7 @@ def sampler(g: Graph, logits: str, vocab: int, kind: str) -> str:
     g.node("LessOrEqual", [top_k, g.constant(0)], "top_k.off")
     g.node("Where", ["top_k.off", g.constant(vocab), top_k], "top_k.limit")
     g.node("GreaterOrEqual", [top_p, one], "top_p.off")
-    # infinity, so that rounding cuts nothing with top_p 1
+    # infinity, so that rounding cuts nothing at top_p = 1
     g.node("Where", ["top_p.off", g.constant(np.inf, np.float32), top_p], "top_p.limit")
     g.node("And", ["top_k.off", "top_p.off"], "unlimited")
     g.node("Not", ["unlimited"], "limited.any_temperature")
@@ -91,7 +94,7 @@ def sampler(g: Graph, logits: str, vocab: int, kind: str) -> str:
 
 
 def limited_weights(g: Graph, vocab: int) -> str:
-    """Weights [R, V], 0 outside top-k and top-p; valid for rows with at least one of them."""
+    """Returns weights [R, V] with those outside top-k and top-p set to 0. Valid for rows with at least one of the two."""
     nearest = min(NEAREST, vocab)
     g.node("ReduceSum", ["weights", g.constant([1])], "weights.sum", keepdims=1)
     g.node("TopK", ["scaled", g.constant([nearest])], ["near.scaled", "near.ids"], axis=1)

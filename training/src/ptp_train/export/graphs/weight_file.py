@@ -1,4 +1,4 @@
-"""The file of a model's large tensors, shared by its graphs (ONNX external data)."""
+"""The file that holds a model's large tensors and is shared by its graphs (ONNX external data)."""
 
 import pathlib
 
@@ -6,9 +6,9 @@ import torch
 from onnx import TensorProto
 
 ALIGNMENT = 4096
-"""Byte alignment of tensors, so that the file can be memory-mapped."""
+"""Alignment of tensors in bytes, so that the file can be memory-mapped."""
 BATCH_INVARIANT = ("float32", "int8")
-"""Precisions in which a token's result does not depend on its batch, as targets require."""
+"""Precisions in which a token's result does not depend on its batch. Targets require one of them."""
 PRECISIONS = (*BATCH_INVARIANT, "int8-fused")
 STORAGES = ("float16", "exact")
 KINDS = {
@@ -22,8 +22,8 @@ KINDS = {
 class WeightFile:
     """Stores the tensors of all graphs of one model, each name once.
 
-    precision: number format of matrix products (PRECISIONS; int8.py). storage: of float matrices, `float16`, or `exact` for the
-    narrowest of float16, bfloat16 and float32 that holds all values.
+    precision: number format of matrix products (PRECISIONS, int8.py). storage: number format of float matrices,
+    `float16`, or `exact` for the narrowest of float16, bfloat16 and float32 that represents all values.
     """
 
     def __init__(self, path: pathlib.Path, precision: str = "float32", storage: str = "float16"):
@@ -51,7 +51,9 @@ class WeightFile:
         return self.tensors[name]
 
     def narrow(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        """Converts a float matrix to its storage type; raises ValueError if it must fit float16 and does not."""
+        """Converts a float matrix to its storage type. Raises ValueError if the storage is float16 and a value is too
+        large for it.
+        """
         half = value.to(torch.float16)
         if self.storage == "float16":
             if not half.isfinite().all():
