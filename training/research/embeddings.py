@@ -1,4 +1,4 @@
-"""Embeddings of uniforms that were tried. None was better than `fourier` (docs/results.md).
+"""Embeddings of uniforms that were tried. None was better than `fourier` (NOTEBOOK.md).
 
 `binary` is the paper's choice (the bits of the float32), `thermometer` and `float` are the ones it compares with.
 Importing this module adds them to `distill --embedding`. Every function maps u [...] to features [..., F].

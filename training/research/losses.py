@@ -1,4 +1,4 @@
-"""Losses that were tried and were worse than KL (docs/results.md): `distill --loss reverse_kl` and `binary_ce`."""
+"""Losses that were tried and were worse than KL (NOTEBOOK.md): `distill --loss reverse_kl` and `binary_ce`."""
 
 import torch
 from torch import Tensor
