@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def check(args: argparse.Namespace) -> None:
     for name, wanted in (("kind", ("separate",)), ("method", ("c", "independent"))):
         given = getattr(args, name)
-        require(given in wanted, f"--{name} must be {' or '.join(wanted)}: there is no teacher, got {given}")
+        require(given in wanted, f"--{name} must be {' or '.join(wanted)}, because there is no teacher, got {given}")
     require(args.length < args.context, f"--length must be in [1, {args.context - 1}], got {args.length}")
 
 

@@ -149,8 +149,8 @@ def test_a_grown_target_keeps_its_outputs_and_trains_its_new_parts():
     ("changed", "message"),
     [
         ({"layers": 1}, "layers must be at least that of --init, 2, got 1"),
-        ({"heads": 4}, "heads per key/value head must be those of --init, 2, got 4 for 1"),
-        ({"qkv_bias": True}, "without biases"),
+        ({"heads": 4}, "heads per key/value head must be 2 as in --init, got 4 heads for 1"),
+        ({"qkv_bias": True}, "has no biases"),
     ],
 )
 def test_impossible_growth_is_rejected(changed, message):

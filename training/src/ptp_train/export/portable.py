@@ -36,7 +36,7 @@ class PortableTarget:
         """The equivalent architecture: Llama, Qwen2 (biases) or Qwen3 (query and key norms)."""
         c = self.target.config
         if c.qkv_bias and c.qk_norm:
-            raise SystemExit("--to needs a target with at most one of qkv_bias and qk_norm, got both")
+            raise SystemExit("--target must have at most one of qkv_bias and qk_norm, got both")
         return "Qwen2" if c.qkv_bias else "Qwen3" if c.qk_norm else "Llama"
 
 

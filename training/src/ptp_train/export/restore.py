@@ -105,7 +105,7 @@ def drafter_of(folder: pathlib.Path) -> Drafter:
     facts, target = manifest["drafter"], config_of(manifest["sizes"])
     require(
         facts["kind"] != "lora",
-        "--from must have a drafter of another kind than lora, whose adapters are merged into its layers",
+        "--from must contain a drafter of a kind other than lora, whose adapters are merged into its layers",
     )
     shape = {k: facts[k] for k in ("kind", "method", "embedding", "frequencies", "rank", "length")}
     own = config_of(facts["sizes"]) if facts["kind"] == "separate" else None

@@ -26,10 +26,10 @@ def check(old: Config, new: Config) -> None:
     groups = old.heads // old.kv_heads
     require(
         new.heads == groups * new.kv_heads,
-        f"heads per key/value head must be those of --init, {groups}, got {new.heads} for {new.kv_heads}",
+        f"heads per key/value head must be {groups} as in --init, got {new.heads} heads for {new.kv_heads}",
     )
     plain = not (old.qkv_bias or old.qk_norm or not old.tied)
-    require(plain, "--grow needs an --init without biases and query norms, with a tied head")
+    require(plain, "--grow must come with an --init that has no biases, no query norms and a tied head")
 
 
 def placed(fresh: Tensor, old: Tensor, outside: float | None) -> Tensor:

@@ -144,7 +144,7 @@ def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
     names = sorted(set(index["weight_map"].values())) if index else ["model.safetensors"]
     for name in names:
         if not (folder / name).exists():
-            raise SystemExit(f"--from must have its weights as safetensors: {folder} has no {name}")
+            raise SystemExit(f"--from must contain safetensors weights: {folder} has no {name}")
     return [folder / name for name in names]
 
 
