@@ -1,6 +1,7 @@
 import type { Branch } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
 import { planBranches, type YieldCurves } from '../../drafter/src/branch-plan.ts';
 import type { DraftCall, StepOutcome } from '../../gateway/src/decode/ports.ts';
+import type { Random } from '../random.ts';
 import { sum } from '../statistics.ts';
 
 /** Probabilities that drafted tokens are correct. */
@@ -25,11 +26,11 @@ export interface SimulatedOutcome extends StepOutcome {
 /** Simulates target and drafter for one sequence. Only equality of tokens matters, so every new token gets the next number. */
 export class DraftModel {
   readonly #quality: DraftQuality;
-  readonly #random: () => number;
+  readonly #random: Random;
   readonly #curves: YieldCurves;
   #token = 0;
 
-  constructor(quality: DraftQuality, random: () => number, curves: YieldCurves) {
+  constructor(quality: DraftQuality, random: Random, curves: YieldCurves) {
     this.#quality = quality;
     this.#random = random;
     this.#curves = curves;
@@ -38,9 +39,9 @@ export class DraftModel {
   outcome(block: readonly number[]): SimulatedOutcome {
     const { chance, hits, checks } = this.#quality;
     let accepted = 0;
-    while (accepted < block.length && this.#random() < chance) accepted++;
+    while (accepted < block.length && this.#random.next() < chance) accepted++;
     const hit = checks === undefined ? hits[accepted < block.length ? 0 : 1] : checks ** (accepted + 1);
-    return { accepted, nextToken: this.#token++, predicted: this.#random() < hit };
+    return { accepted, nextToken: this.#token++, predicted: this.#random.next() < hit };
   }
 
   /** @param outcome outcome of the step under verification; undefined for a redraft */

@@ -1,3 +1,5 @@
+import type { Random } from '../random.ts';
+import { sum } from '../statistics.ts';
 import type { Clock } from './clock.ts';
 import { type CostCurve, runMicros } from './costs.ts';
 
@@ -9,25 +11,24 @@ export interface Run {
   readonly batchTokens: number;
 }
 
-/** The part that one sequence has in a run. */
+/** One sequence's share of a run. */
 export interface Job {
-  /** Tokens to run through the model. */
+  /** Number of tokens to run through the model. */
   readonly tokens: number;
   /** Number of context tokens whose keys and values are read. */
   readonly context: number;
   readonly done: (run: Run) => void;
 }
 
-interface Waiting {
-  readonly job: Job;
-  readonly since: number;
+interface QueuedJob extends Job {
+  readonly queuedAt: number;
 }
 
 export interface ReplicaSettings {
   readonly curve: CostCurve;
   /** Maximum number of sequences in one run. */
   readonly slots: number;
-  /** Maximum total of tokens in one run; a single sequence may exceed it. */
+  /** Maximum number of tokens in one run; a single sequence may exceed it. */
   readonly tokens: number;
   /** Microseconds that a run waits for more jobs; 0 as in engine/src/scheduler.ts. */
   readonly gather: number;
@@ -35,39 +36,31 @@ export interface ReplicaSettings {
   readonly jitter: number;
 }
 
-/** Counts since the last reset. */
-export interface Work {
-  runs: number;
-  jobs: number;
-  tokens: number;
-  busyMicros: number;
-}
+/** Totals of the runs since the last reset. */
+const noWork = () => ({ runs: 0, jobs: 0, tokens: 0, busyMicros: 0 });
+export type Work = ReturnType<typeof noWork>;
 
-/** One service on its own GPU. When a run ends, the jobs that wait form the next batch in order of arrival (engine/src/scheduler.ts). */
+/** One service on its own GPU. When a run ends, the waiting jobs form the next batch in order of arrival (engine/src/scheduler.ts). */
 export class Replica {
   readonly #clock: Clock;
   readonly #settings: ReplicaSettings;
-  readonly #random: () => number;
-  #waiting: Waiting[] = [];
+  readonly #random: Random;
+  #queue: QueuedJob[] = [];
   #running = false;
-  #work: Work = { runs: 0, jobs: 0, tokens: 0, busyMicros: 0 };
+  work = noWork();
 
-  constructor(clock: Clock, settings: ReplicaSettings, random: () => number) {
+  constructor(clock: Clock, settings: ReplicaSettings, random: Random) {
     this.#clock = clock;
     this.#settings = settings;
     this.#random = random;
   }
 
-  get work(): Readonly<Work> {
-    return this.#work;
-  }
-
   reset(): void {
-    this.#work = { runs: 0, jobs: 0, tokens: 0, busyMicros: 0 };
+    this.work = noWork();
   }
 
   submit(job: Job): void {
-    this.#waiting.push({ job, since: this.#clock.now });
+    this.#queue.push({ ...job, queuedAt: this.#clock.now });
     if (this.#running) return;
     this.#running = true;
     // scheduled as a separate event, so that all jobs arriving at this time share the run
@@ -76,38 +69,33 @@ export class Replica {
 
   #run(): void {
     const { curve, jitter, gather } = this.#settings;
-    const batch = this.#next();
-    let [tokens, context] = [0, 0];
+    const batch = this.#nextBatch();
+    const tokens = sum(batch.map((job) => job.tokens));
+    const context = sum(batch.map((job) => job.context));
     const started = this.#clock.now;
-    for (const { job } of batch) {
-      tokens += job.tokens;
-      context += job.context;
-    }
-    const micros = runMicros(curve, tokens, context) * (1 + jitter * (2 * this.#random() - 1));
-    this.#clock.at(this.#clock.now + micros, () => {
-      const work = this.#work;
-      work.runs++;
-      work.jobs += batch.length;
-      work.tokens += tokens;
-      work.busyMicros += micros;
+    const micros = runMicros(curve, tokens, context) * (1 + jitter * (2 * this.#random.next() - 1));
+    this.#clock.at(started + micros, () => {
+      this.work.runs++;
+      this.work.jobs += batch.length;
+      this.work.tokens += tokens;
+      this.work.busyMicros += micros;
       // Answers take time to cross the network, so the next jobs of these sequences arrive too late for the run that starts now.
-      this.#running = this.#waiting.length > 0;
+      this.#running = this.#queue.length > 0;
       if (this.#running && gather > 0) this.#clock.at(this.#clock.now + gather, () => this.#run());
       else if (this.#running) this.#run();
       const run = { runMicros: micros, batchSize: batch.length, batchTokens: tokens };
-      for (const { job, since } of batch) job.done({ ...run, queueMicros: started - since });
+      for (const { queuedAt, done } of batch) done({ ...run, queueMicros: started - queuedAt });
     });
   }
 
-  #next(): Waiting[] {
+  #nextBatch(): QueuedJob[] {
     const { slots, tokens } = this.#settings;
-    let taken = 0;
-    let size = 0;
-    for (const { job } of this.#waiting) {
-      if (taken === slots || (taken > 0 && size + job.tokens > tokens)) break;
-      size += job.tokens;
-      taken++;
+    let [count, total] = [0, 0];
+    for (const job of this.#queue) {
+      total += job.tokens;
+      if (count === slots || (count > 0 && total > tokens)) break;
+      count++;
     }
-    return this.#waiting.splice(0, taken);
+    return this.#queue.splice(0, count);
   }
 }

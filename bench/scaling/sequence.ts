@@ -1,7 +1,7 @@
 import { DecodePipeline } from '../../gateway/src/decode/pipeline.ts';
 import type { Command, PipelineEvent, StepPolicy } from '../../gateway/src/decode/pipeline-types.ts';
 import type { Draft, DraftCall, StepOutcome, StepRef, VerifyCall } from '../../gateway/src/decode/ports.ts';
-import type { GenerationStep } from '../../gateway/src/decode/types.ts';
+import type { StepStats } from '../../gateway/src/decode/types.ts';
 import { sum } from '../statistics.ts';
 import type { Clock } from './clock.ts';
 import { DrafterContext, type DraftModel, type SimulatedOutcome } from './draft-model.ts';
@@ -34,9 +34,7 @@ export interface SequenceParts {
   readonly verifier: Replica;
   /** Undefined for plain decoding. */
   readonly drafter: Replica | undefined;
-  readonly onStep: (step: GenerationStep) => void;
-  /** Called when a draft has timed out. */
-  readonly onLate: () => void;
+  readonly onStep: (stats: StepStats) => void;
 }
 
 /** A verify call in flight. */
@@ -51,12 +49,6 @@ interface Verification {
   readonly followers: (() => void)[];
 }
 
-/** A draft call in flight, with the time at which it was sent. */
-interface PendingDraft {
-  readonly sent: number;
-  readonly giveUp: () => void;
-}
-
 /** Decodes one request in virtual time with the gateway's own pipeline; it takes the place of gateway/src/decode/driver.ts. */
 export class Sequence {
   readonly #parts: SequenceParts;
@@ -67,10 +59,10 @@ export class Sequence {
   /** Events that happen without delay. */
   readonly #events: PipelineEvent[] = [];
   #committed: number;
-  #draft: PendingDraft | undefined;
+  /** The draft call in flight, with the time at which it was sent. */
+  #draft: { readonly sent: number } | undefined;
   /** True while the answer of a timed-out draft is still due; until then the drafter is not available. */
   #overdue = false;
-  #watching = false;
 
   /** @param onEnd called after the last step */
   constructor(parts: SequenceParts, onEnd: () => void) {
@@ -101,7 +93,7 @@ export class Sequence {
       for (const command of this.#pipeline.next(clock.now / MILLIS, isAvailable)) this.#carryOut(command);
       const step = this.#pipeline.takeFinished();
       if (step) {
-        onStep(step);
+        onStep(step.stats);
         if (step.finish) break;
         continue;
       }
@@ -196,9 +188,15 @@ export class Sequence {
     const outcome = kind === 'draft' && step ? this.#verifications.get(step)?.outcome : undefined;
     const branches = drafts.branches(call, outcome);
     const tokens = this.#context.read(call.tokens) + sum(branches.map((branch) => branch.tokens.length));
-    const pending: PendingDraft = { sent: clock.now, giveUp: () => this.#answer(event(undefined)) };
+    const pending = { sent: clock.now };
     this.#draft = pending;
-    this.#watch(pending.sent);
+    // gives up a draft that takes too long, as gateway/src/clients/draft-stream.ts does
+    clock.at(pending.sent + network.draftTimeout, () => {
+      if (this.#draft !== pending) return;
+      this.#draft = undefined;
+      this.#overdue = true;
+      this.#answer(event(undefined));
+    });
     const { drafterDelay = network.delay } = network;
     const arrive = ({ queueMicros, runMicros, batchSize }: Run) => {
       if (this.#draft !== pending) {
@@ -211,26 +209,6 @@ export class Sequence {
     const done = (run: Run) => clock.at(clock.now + drafterDelay, () => arrive(run));
     const context = this.#committed + call.assumed;
     clock.at(clock.now + drafterDelay, () => drafter.submit({ tokens, context, done }));
-  }
-
-  /** Gives up a draft that takes too long, as gateway/src/clients/draft-stream.ts does. All drafts share one timer. */
-  #watch(sent: number): void {
-    const { clock, network, onLate } = this.#parts;
-    if (this.#watching) return;
-    this.#watching = true;
-    clock.at(sent + network.draftTimeout, () => {
-      this.#watching = false;
-      const draft = this.#draft;
-      if (!draft) return;
-      if (draft.sent > sent) {
-        this.#watch(draft.sent);
-        return;
-      }
-      this.#draft = undefined;
-      this.#overdue = true;
-      onLate();
-      draft.giveUp();
-    });
   }
 }
 

@@ -1,8 +1,9 @@
 import { Controller } from '../../gateway/src/decode/controller.ts';
 import { Measurements } from '../../gateway/src/decode/measurements.ts';
-import type { DraftLimits, GenerationStep, Mode, StepStats } from '../../gateway/src/decode/types.ts';
+import type { DraftLimits, Mode, StepStats } from '../../gateway/src/decode/types.ts';
+import { Random } from '../random.ts';
 import { sum } from '../statistics.ts';
-import { Clock, randomNumbers } from './clock.ts';
+import { Clock } from './clock.ts';
 import { DraftModel, type DraftQuality, yieldCurves } from './draft-model.ts';
 import { fixedPolicy, type Policy } from './fixed-policy.ts';
 import { Replica, type ReplicaSettings, type Work } from './replica.ts';
@@ -12,9 +13,9 @@ import { type Network, Sequence, type SequenceParts } from './sequence.ts';
 export interface Scenario extends Network {
   /** Number of concurrent clients. Each starts a new sequence as soon as its previous one ends. */
   readonly sequences: number;
-  /** Minimum and maximum tokens of a prompt; prefill takes no time here. */
+  /** Minimum and maximum number of prompt tokens; prefill takes no time here. */
   readonly prompt: readonly [number, number];
-  /** Minimum and maximum tokens to generate. */
+  /** Minimum and maximum number of tokens to generate. */
   readonly output: readonly [number, number];
   readonly verifiers: number;
   readonly drafters: number;
@@ -25,52 +26,21 @@ export interface Scenario extends Network {
   readonly controller: boolean;
   readonly quality: DraftQuality;
   readonly seed: number;
-  /** Warm-up time before the measurement. */
+  /** Duration of the warm-up before the measurement. */
   readonly settle: number;
-  /** Measured time. */
+  /** Duration of the measurement. */
   readonly counted: number;
-}
-
-export interface Outcome {
-  readonly tokens: number;
-  readonly steps: number;
-  readonly drafted: number;
-  readonly accepted: number;
-  readonly tokensPerSecond: number;
-  /** Mean over all sequences; each of them is always waiting for a token. */
-  readonly millisPerToken: number;
-  readonly tokensPerStep: number;
-  /** Share of steps in each mode. */
-  readonly modes: Readonly<Record<Mode, number>>;
-  /** Share of steps with a redraft. */
-  readonly redrafts: number;
-  /** Share of steps that were sent ahead and not dropped. */
-  readonly ahead: number;
-  /** Number of drafts that timed out. */
-  readonly late: number;
-  readonly verifier: Use;
-  readonly drafter: Use;
-}
-
-/** Load of a service. */
-export interface Use {
-  /** Share of the time spent in runs. */
-  readonly busy: number;
-  /** Mean number of sequences per run. */
-  readonly batch: number;
-  /** Number of tokens run through the model. */
-  readonly tokens: number;
 }
 
 /** Microseconds over which the starts of the clients are spread, so that they are not synchronized. */
 const START = 50_000;
 
 /** @throws Error for mode `auto` without the controller */
-export function simulate(scenario: Scenario): Outcome {
+export function simulate(scenario: Scenario) {
   const { sequences, settle, counted, seed } = scenario;
   const clock = new Clock();
-  const count = new Count();
-  const random = randomNumbers(seed);
+  const counts = new Counts();
+  const random = new Random(seed);
   const replicas = (number: number, settings: ReplicaSettings) =>
     Array.from({ length: number }, () => new Replica(clock, settings, random));
   const verifiers = replicas(scenario.verifiers, scenario.verifier);
@@ -78,7 +48,7 @@ export function simulate(scenario: Scenario): Outcome {
   const newPolicy = policiesOf(scenario);
   const curves = yieldCurves(scenario.quality, scenario.limits.length);
   for (let i = 0; i < sequences; i++) {
-    const own = randomNumbers(seed * 1_000_003 + i + 1);
+    const own = new Random(seed * 1_000_003 + i + 1);
     const client = {
       random: own,
       newPolicy,
@@ -86,35 +56,40 @@ export function simulate(scenario: Scenario): Outcome {
       clock,
       verifier: verifiers[i % verifiers.length] as Replica,
       drafter: scenario.limits.mode === 'plain' ? undefined : drafters[i % drafters.length],
-      count,
+      counts,
     };
-    clock.at(START * random(), () => startSequence(scenario, client, true));
+    clock.at(START * random.next(), () => startSequence(scenario, client, true));
   }
   clock.runUntil(settle);
-  for (const each of [count, ...verifiers, ...drafters]) each.reset();
+  for (const each of [counts, ...verifiers, ...drafters]) each.reset();
   clock.runUntil(settle + counted);
+  const { tokens } = counts.totals;
   return {
-    ...count.totals(),
-    tokensPerSecond: (1e6 * count.tokens) / counted,
-    millisPerToken: (sequences * counted) / count.tokens / 1000,
+    ...counts.totals,
+    ...counts.shares(),
+    tokensPerSecond: (1e6 * tokens) / counted,
+    /** Mean over all sequences; each of them is always waiting for a token. */
+    millisPerToken: (sequences * counted) / tokens / 1000,
     verifier: useOf(verifiers, counted),
     drafter: useOf(drafters, counted),
   };
 }
 
+export type Outcome = ReturnType<typeof simulate>;
+
 interface Client extends Pick<SequenceParts, 'drafts' | 'clock' | 'verifier' | 'drafter'> {
-  readonly random: () => number;
+  readonly random: Random;
   readonly newPolicy: () => Policy;
-  readonly count: Count;
+  readonly counts: Counts;
 }
 
 /** Starts a client's sequence; when it ends, starts the client's next one. */
 function startSequence(scenario: Scenario, client: Client, isFirst: boolean): void {
-  const { random, newPolicy, count, ...parts } = client;
-  const between = ([low, high]: readonly [number, number]) => low + Math.floor(random() * (high - low + 1));
+  const { random, newPolicy, counts, ...parts } = client;
+  const between = ([low, high]: readonly [number, number]) => Math.floor(random.between(low, high + 1));
   const [prompt, output] = [between(scenario.prompt), between(scenario.output)];
   // each client's first sequence starts partly done, by a random share, so that sequences end at different times
-  const done = isFirst ? Math.floor(random() * output) : 0;
+  const done = isFirst ? Math.floor(random.next() * output) : 0;
   const policy = newPolicy();
   const own = {
     prompt: prompt + done,
@@ -122,8 +97,7 @@ function startSequence(scenario: Scenario, client: Client, isFirst: boolean): vo
     ahead: scenario.limits.ahead ?? 0,
     network: scenario,
     policy,
-    onStep: ({ stats }: GenerationStep) => count.add(stats),
-    onLate: () => count.addLate(),
+    onStep: (stats: StepStats) => counts.add(stats),
   };
   const onEnd = () => {
     policy.close();
@@ -132,55 +106,41 @@ function startSequence(scenario: Scenario, client: Client, isFirst: boolean): vo
   new Sequence({ ...parts, ...own }, onEnd).start();
 }
 
-class Count {
-  tokens = 0;
-  #steps = 0;
-  #drafted = 0;
-  #accepted = 0;
-  #redrafts = 0;
-  #ahead = 0;
-  #late = 0;
-  #modes = noModes();
+const noTotals = () => ({ tokens: 0, steps: 0, drafted: 0, accepted: 0 });
+const noSteps = () => ({ plain: 0, sequential: 0, overlap: 0, ahead: 0 }) satisfies Record<Mode | 'ahead', number>;
+
+class Counts {
+  totals = noTotals();
+  /** Number of steps in each mode, and of steps that were sent ahead and not dropped. */
+  #steps = noSteps();
 
   reset(): void {
-    this.tokens = this.#steps = this.#drafted = this.#accepted = this.#redrafts = this.#ahead = this.#late = 0;
-    this.#modes = noModes();
+    this.totals = noTotals();
+    this.#steps = noSteps();
   }
 
-  add({ mode, drafted, accepted, redraftMicros, aheadMicros }: StepStats): void {
-    this.tokens += accepted + 1;
-    this.#steps++;
-    this.#drafted += drafted;
-    this.#accepted += accepted;
-    this.#redrafts += Number(redraftMicros > 0);
-    this.#ahead += Number(aheadMicros > 0);
-    this.#modes[mode]++;
+  add({ mode, drafted, accepted, aheadMicros }: StepStats): void {
+    this.totals.tokens += accepted + 1;
+    this.totals.steps++;
+    this.totals.drafted += drafted;
+    this.totals.accepted += accepted;
+    this.#steps[mode]++;
+    if (aheadMicros > 0) this.#steps.ahead++;
   }
 
-  addLate(): void {
-    this.#late++;
-  }
-
-  totals() {
-    const share = (of: number) => (this.#steps > 0 ? of / this.#steps : 0);
-    const { overlap, sequential, plain } = this.#modes;
+  shares() {
+    const perStep = (count: number) => (this.totals.steps > 0 ? count / this.totals.steps : 0);
+    const { ahead, plain, sequential, overlap } = this.#steps;
     return {
-      tokens: this.tokens,
-      steps: this.#steps,
-      drafted: this.#drafted,
-      accepted: this.#accepted,
-      late: this.#late,
-      tokensPerStep: share(this.tokens),
-      modes: { overlap: share(overlap), sequential: share(sequential), plain: share(plain) },
-      redrafts: share(this.#redrafts),
-      ahead: share(this.#ahead),
+      tokensPerStep: perStep(this.totals.tokens),
+      modes: { plain: perStep(plain), sequential: perStep(sequential), overlap: perStep(overlap) },
+      ahead: perStep(ahead),
     };
   }
 }
 
-const noModes = (): Record<Mode, number> => ({ overlap: 0, sequential: 0, plain: 0 });
-
-function useOf(replicas: readonly Replica[], counted: number): Use {
+/** Returns the share of the time spent in runs, the mean number of sequences per run, and the tokens run through the model. */
+function useOf(replicas: readonly Replica[], counted: number) {
   const total = (what: keyof Work) => sum(replicas.map(({ work }) => work[what]));
   const runs = total('runs');
   return {

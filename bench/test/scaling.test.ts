@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { Clock, randomNumbers } from '../scaling/clock.ts';
+import { Random } from '../random.ts';
+import { Clock } from '../scaling/clock.ts';
 import { type CostCurve, runMicros } from '../scaling/costs.ts';
 import { Replica } from '../scaling/replica.ts';
 import { type Scenario, simulate } from '../scaling/simulate.ts';
@@ -28,8 +29,8 @@ const full = (chosen: 'sequential' | 'overlap', length: number) => ({
 describe('clock', () => {
   it('runs events in the order of their times, and simultaneous events in the order in which they were scheduled', () => {
     const clock = new Clock();
-    const random = randomNumbers(7);
-    const set = Array.from({ length: 500 }, (_, i) => ({ at: Math.floor(100 * random()), i }));
+    const random = new Random(7);
+    const set = Array.from({ length: 500 }, (_, i) => ({ at: Math.floor(100 * random.next()), i }));
     const seen: typeof set = [];
     for (const event of set) clock.at(event.at, () => seen.push({ ...event, at: clock.now }));
     clock.runUntil(100);
@@ -49,7 +50,7 @@ describe('clock', () => {
 describe('replica', () => {
   it('batches the jobs that wait when a run ends, within its limits', () => {
     const clock = new Clock();
-    const replica = new Replica(clock, { ...still.verifier, slots: 3, tokens: 8 }, randomNumbers(1));
+    const replica = new Replica(clock, { ...still.verifier, slots: 3, tokens: 8 }, new Random(1));
     const ends: number[] = [];
     const submit = (tokens: number) => replica.submit({ tokens, context: 0, done: () => ends.push(clock.now) });
     submit(1);
