@@ -36,19 +36,28 @@ export async function decodeRequest(generator: Generator, request: GenerationReq
 export const decodeMicros = ({ steps, first, ended }: Pass): number =>
   (ended - first) * 1000 + (steps[0]?.stepMicros ?? 0);
 
-/** Two measurements, without and with the drafter, made in direct succession so that the load on the machine is the same. */
-export interface Pair<Measured> {
-  readonly plain: Measured;
-  readonly drafted: Measured;
+/** Measurements without and with the drafter, one per turn. */
+export interface Measured<Measurement> {
+  readonly plain: readonly Measurement[];
+  readonly drafted: readonly Measurement[];
 }
 
-/** Measures without the drafter and with it. Even turns start without it, odd turns with it. */
-export async function bothWays<Measured>(
-  turn: number,
-  measure: (drafting: boolean) => Promise<Measured>,
-): Promise<Pair<Measured>> {
-  const plainFirst = turn % 2 === 0;
-  const one = await measure(!plainFirst);
-  const two = await measure(plainFirst);
-  return plainFirst ? { plain: one, drafted: two } : { plain: two, drafted: one };
+/** Measures without and with the drafter in direct succession, so that the load on the machine is the same. The order alternates. */
+export async function bothWays<Measurement>(
+  turns: number,
+  measure: (drafting: boolean, turn: number) => Promise<Measurement>,
+): Promise<Measured<Measurement>> {
+  const measured = { plain: [] as Measurement[], drafted: [] as Measurement[] };
+  for (let turn = 0; turn < turns; turn++) {
+    for (const drafting of turn % 2 === 0 ? [false, true] : [true, false]) {
+      measured[drafting ? 'drafted' : 'plain'].push(await measure(drafting, turn));
+    }
+    showProgress(turn + 1, turns);
+  }
+  return measured;
+}
+
+/** Shows progress in one line of stderr. */
+export function showProgress(done: number, all: number): void {
+  process.stderr.write(`\r${done}/${all}${done === all ? '\n' : ''}`);
 }

@@ -9,53 +9,47 @@ import { modelInfoOf, PairClient, type PairClientOptions } from '../gateway/src/
 import { PairGenerator } from '../gateway/src/decode/generate.ts';
 import type { Streams } from '../gateway/src/decode/ports.ts';
 import type { DraftLimits } from '../gateway/src/decode/types.ts';
+import { BadNetwork } from './chaos/bad-network.ts';
 import { fakeModel } from './fake-model.ts';
 
-/** Runs the verifier and the drafter as child processes, and the gateway's decode loop in the current process. */
+/** A verifier and a drafter in child processes, and the gateway's decode loop in the current process. */
 export interface Bench {
   readonly generator: PairGenerator;
   readonly streams: Streams;
+  /** Networks in front of the services; present if `ServiceOptions.networks` is true. */
+  readonly networks: Readonly<Partial<Record<Kind, BadNetwork>>>;
   /** Creates another decode loop over the same services, with its own limits and measurements. */
   another(limits: DraftLimits): PairGenerator;
-  readonly pids: Readonly<Record<Kind, number>>;
   stop(): Promise<void>;
 }
 
+export interface ServiceOptions {
+  /** True to let a prompt reuse the cache of an earlier pass. */
+  readonly prefixCache?: boolean;
+  /** Folder of a complete model to draft with, in place of the pair's drafter. */
+  readonly draftModel?: string | undefined;
+  /** True to reach each service through a network whose delay can be changed. */
+  readonly networks?: boolean;
+}
+
 type Kind = 'verifier' | 'drafter';
-
-const START_TIMEOUT_MS = 120_000;
 const KINDS: readonly Kind[] = ['verifier', 'drafter'];
-const ROOT = join(import.meta.dirname, '..');
+const START_TIMEOUT_MS = 120_000;
 
-/** Environment of a service process that listens on `address`. */
-export const serviceEnv = (address: string, settings: NodeJS.ProcessEnv): NodeJS.ProcessEnv => ({
-  ...process.env,
-  PTP_LOG_LEVEL: 'warn',
-  ...settings,
-  PTP_LISTEN: address,
-});
-
-export const mainOf = (kind: Kind): string => join(ROOT, kind, 'src', 'main.ts');
-
-/**
- * Starts drafter and verifier on Unix sockets.
- *
- * @param prefixCache true to let a prompt reuse the cache of an earlier pass
- * @param draftModel folder of a complete model to draft with, in place of the pair's drafter
- */
+/** Starts the services of a model folder. */
 export async function startServices(
   models: string,
   limits: DraftLimits,
-  prefixCache: boolean,
-  draftModel?: string,
+  { prefixCache = false, draftModel, networks = false }: ServiceOptions = {},
 ): Promise<Bench> {
-  const settings = {
+  const env = {
     PTP_MODEL: models,
     ...(!prefixCache && { PTP_PREFIX_CACHE_MB: '0' }),
     ...(draftModel && { PTP_DRAFT_MODEL: draftModel }),
   };
-  const start = (kind: Kind, address: string) => spawnNode([mainOf(kind)], serviceEnv(address, settings));
-  return startPair(modelInfoOf(await loadManifest(models)), limits, start);
+  const mainOf = (kind: Kind) => join(import.meta.dirname, '..', kind, 'src', 'main.ts');
+  const start = (kind: Kind, address: string) => spawnService([mainOf(kind)], address, env);
+  return startPair(modelInfoOf(await loadManifest(models)), limits, networks, start);
 }
 
 /**
@@ -70,27 +64,50 @@ export function startFakeServices(
   checks: boolean,
 ): Promise<Bench> {
   const script = join(import.meta.dirname, 'fake-service.ts');
-  return startPair(fakeModel, limits, (kind, address) => {
-    const command = [script, kind, address, String(latency[kind]), ...(checks ? ['checks'] : [])];
-    return spawnNode(command, serviceEnv(address, {}));
+  return startPair(fakeModel, limits, false, (kind, address) =>
+    spawnService([script, kind, address, String(latency[kind]), ...(checks ? ['checks'] : [])], address),
+  );
+}
+
+function spawnService(command: readonly string[], address: string, env: NodeJS.ProcessEnv = {}): ChildProcess {
+  return spawn(process.execPath, command, {
+    env: { ...process.env, PTP_LOG_LEVEL: 'warn', ...env, PTP_LISTEN: address },
+    stdio: ['ignore', 'inherit', 'inherit'],
   });
 }
 
-const spawnNode = (command: readonly string[], env: NodeJS.ProcessEnv): ChildProcess =>
-  spawn(process.execPath, command, { env, stdio: ['ignore', 'inherit', 'inherit'] });
-
+/** Connects with long timeouts and without failover. */
 async function startPair(
   model: PairClientOptions['model'],
   limits: DraftLimits,
+  hasNetworks: boolean,
   start: (kind: Kind, address: string) => ChildProcess,
 ): Promise<Bench> {
   const folder = await mkdtemp(join(tmpdir(), 'ptp-bench-'));
-  const addressOf = (kind: Kind) => `unix:${folder}/${kind}.sock`;
-  const children = KINDS.map((kind) => start(kind, addressOf(kind)));
-  const services = connectServices(model, [addressOf('verifier')], [addressOf('drafter')]);
+  const children: ChildProcess[] = [];
+  const networks: Partial<Record<Kind, BadNetwork>> = {};
+  const addresses = { verifier: '', drafter: '' };
+  for (const kind of KINDS) {
+    const path = join(folder, `${kind}.sock`);
+    children.push(start(kind, `unix:${path}`));
+    if (hasNetworks) networks[kind] = await BadNetwork.start({ path });
+    addresses[kind] = networks[kind] ? `127.0.0.1:${networks[kind].port}` : `unix:${path}`;
+  }
+  const services = new PairClient({
+    model,
+    verifiers: [addresses.verifier],
+    drafters: [addresses.drafter],
+    recoveryMs: 0,
+    draftTimeoutMs: 2000,
+    verifyTimeoutMs: 60_000,
+    logger: createLogger('bench', { PTP_LOG_LEVEL: 'warn' }),
+  });
   const stop = async () => {
     services.close();
-    await endAll(children);
+    for (const network of Object.values(networks)) network.close();
+    for (const child of children) {
+      if (child.exitCode === null && child.signalCode === null && child.kill('SIGTERM')) await once(child, 'exit');
+    }
     await rm(folder, { recursive: true, force: true });
   };
   const ended = children.map(async (child, i) => {
@@ -105,26 +122,5 @@ async function startPair(
     throw error;
   }
   const another = (own: DraftLimits) => new PairGenerator(services, own);
-  const [verifier = 0, drafter = 0] = children.map(({ pid }) => pid);
-  return { generator: another(limits), streams: services, another, pids: { verifier, drafter }, stop };
-}
-
-/** Connects for a measurement, with long timeouts and without failover. */
-export function connectServices(
-  model: PairClientOptions['model'],
-  verifiers: readonly string[],
-  drafters: readonly string[],
-): PairClient {
-  const logger = createLogger('bench', { PTP_LOG_LEVEL: 'warn' });
-  const timeouts = { recoveryMs: 0, draftTimeoutMs: 2000, verifyTimeoutMs: 60_000 };
-  return new PairClient({ model, verifiers, drafters, ...timeouts, logger });
-}
-
-/** Ends those processes that still run, one after the other, with SIGTERM. */
-export async function endAll(children: readonly ChildProcess[]): Promise<void> {
-  for (const child of children) {
-    if (child.exitCode !== null || child.signalCode !== null) continue;
-    child.kill('SIGTERM');
-    await once(child, 'exit');
-  }
+  return { generator: another(limits), streams: services, networks, another, stop };
 }

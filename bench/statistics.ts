@@ -12,8 +12,6 @@ export const median = (values: readonly number[]): number => quantile(values, 0.
 
 export const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
 
-export const mean = (values: readonly number[]): number => sum(values) / values.length;
-
 /** Number of occurrences of each value. */
 export function countBy(values: readonly string[]): Record<string, number> {
   const counts: Record<string, number> = {};

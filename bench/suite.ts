@@ -7,11 +7,11 @@ import { DRAFT_MODES, gatewaySettings } from '../gateway/src/settings.ts';
 import { loadTokenizer } from '../gateway/src/text/json-tokenizer.ts';
 import { loadPrompts, type Prompt } from './prompts.ts';
 import { saveResult } from './results.ts';
-import { type Bench, startServices } from './services.ts';
+import { type Bench, type ServiceOptions, startServices } from './services.ts';
 import { machine } from './statistics.ts';
 
 /**
- * A command that runs a measurement. It prints the machine to stderr, and the result as one line of JSON to stdout.
+ * Creates a command that runs a measurement. It prints the machine to stderr, and the result as one line of JSON to stdout.
  *
  * @param run resolves with the figures, and sets `process.exitCode` if a promise was broken
  */
@@ -32,7 +32,7 @@ export function suite<Options extends object>(
   });
 }
 
-/** Parser of an option whose value must be an integer of at least `min`. */
+/** Parses an option whose value must be an integer of at least `min`. */
 export const integer =
   (min = 1) =>
   (text: string): number => {
@@ -41,18 +41,23 @@ export const integer =
     throw new InvalidArgumentError(`It must be an integer of at least ${min}.`);
   };
 
-/** An option that takes an integer. */
 export const integerOption = (flags: string, description: string, fallback: number, min = 1): Option =>
   new Option(flags, description).argParser(integer(min)).default(fallback);
 
-export const tokensOption = (fallback: number): Option =>
-  integerOption('--tokens <n>', 'tokens to generate per sequence', fallback);
+/** Numbers that determine how long a suite runs. */
+const COUNTS = {
+  tokens: 'tokens to generate per sequence',
+  prompts: 'held-out prompts to decode',
+  repeats: 'measurements per row',
+  sequences: 'sequences to decode; `exact` decodes them with each sampling setting',
+};
+type Counts = Record<keyof typeof COUNTS, number>;
 
-export const promptsOption = (fallback: number): Option =>
-  integerOption('--prompts <n>', 'held-out prompts to decode', fallback);
-
-export const repeatsOption = (fallback: number): Option =>
-  integerOption('--repeats <n>', 'measurements per row', fallback);
+/** Options for the counts that a suite has, with their defaults. */
+export const countOptions = (counts: Partial<Counts>): Option[] =>
+  (Object.keys(counts) as (keyof Counts)[]).map((name) =>
+    integerOption(`--${name} <n>`, COUNTS[name], counts[name] as number),
+  );
 
 export const aheadOption: Option = integerOption(
   '--ahead <n>',
@@ -61,7 +66,8 @@ export const aheadOption: Option = integerOption(
   0,
 );
 
-export interface PairOptions {
+/** Options of a suite that decodes with a pair. It has only those counts that it has declared. */
+export interface PairOptions extends Counts {
   readonly models: string;
   readonly draftModel?: string;
   readonly length: number;
@@ -69,11 +75,11 @@ export interface PairOptions {
   readonly mode: DraftLimits['mode'];
   readonly ahead: number;
   readonly lookup: boolean;
-  readonly tokens?: number;
+  /** Numbers of concurrent streams (`load`). */
+  readonly streams: readonly number[];
 }
 
-/** Options shared by all suites that decode with a pair. */
-export const pairOptions = (mode: DraftLimits['mode'] = gatewaySettings.draftMode.default): Option[] => [
+const pairOptions = (mode: DraftLimits['mode']): Option[] => [
   new Option('--models <dir>', 'model folder').default(
     join(import.meta.dirname, '..', 'models', 'default'),
     'models/default',
@@ -86,45 +92,58 @@ export const pairOptions = (mode: DraftLimits['mode'] = gatewaySettings.draftMod
   new Option('--no-lookup', 'disable prompt lookup; only the drafter proposes tokens'),
 ];
 
-export const limitsOf = ({ length, budget, mode, lookup, ahead }: PairOptions): DraftLimits => ({
-  length,
-  budget,
-  mode,
-  lookup,
-  ahead,
-});
+export interface PairBench extends Bench {
+  readonly limits: DraftLimits;
+  readonly prompts: readonly Prompt[];
+  readonly options: PairOptions;
+}
 
-/** Fields of a result that identify the pair and its limits. */
-export async function describePair({ models, draftModel, ...options }: PairOptions): Promise<object> {
-  return {
-    pair: (await loadManifest(models)).created,
-    ...limitsOf({ models, ...options }),
-    ...(draftModel && { draft_model: (await loadManifest(draftModel)).id }),
-  };
+interface PairSuite {
+  readonly name: string;
+  readonly description: string;
+  readonly counts: Partial<Counts>;
+  readonly mode?: DraftLimits['mode'];
+  /** Further options. */
+  readonly options?: readonly Option[];
+  /** Services to start; by default without a prefix cache. */
+  readonly services?: ServiceOptions;
+  /** Runs before the services start. @returns a function that undoes it */
+  readonly prepare?: () => Promise<() => void>;
+  /** @returns the figures */
+  readonly run: (bench: PairBench) => Promise<object>;
+}
+
+/** Creates a suite that runs on a drafter and a verifier process. Its result includes fields that describe the pair. */
+export function pairSuite(parts: PairSuite): Command {
+  const { name, description, counts, mode = gatewaySettings.draftMode.default, options = [] } = parts;
+  const all = [...pairOptions(mode), ...countOptions(counts), ...options];
+  return suite<PairOptions>(name, description, all, async (given) => {
+    const undo = await parts.prepare?.();
+    try {
+      return await withPair(given, parts);
+    } finally {
+      undo?.();
+    }
+  });
 }
 
 /** Number of tokens that prompts leave free in the context, for suites without --tokens. */
 const ROOM = 128;
 
-export interface PairBench extends Bench {
-  readonly limits: DraftLimits;
-  readonly prompts: readonly Prompt[];
-}
-
-/** Starts a drafter and a verifier process and runs a suite on them. @returns the figures, and fields that describe the pair */
-export async function withPair(
-  options: PairOptions,
-  run: (bench: PairBench) => Promise<object>,
-  services: { readonly prefixCache?: boolean; readonly draftModel?: string | undefined } = options,
-): Promise<object> {
-  const limits = limitsOf(options);
-  const { prefixCache = false, draftModel } = services;
-  const bench = await startServices(options.models, limits, prefixCache, draftModel);
+async function withPair(options: PairOptions, { services, run }: PairSuite): Promise<object> {
+  const { models, draftModel, length, budget, mode, lookup, ahead } = options;
+  const limits = { length, budget, mode, lookup, ahead };
+  const bench = await startServices(models, limits, { draftModel, ...services });
   try {
     const { endOfText, contextLength } = bench.generator.model;
     const room = contextLength - (options.tokens ?? ROOM);
-    const prompts = await loadPrompts(await loadTokenizer(options.models), endOfText, room);
-    return { ...(await describePair(options)), ...(await run({ ...bench, limits, prompts })) };
+    const prompts = await loadPrompts(await loadTokenizer(models), endOfText, room);
+    return {
+      pair: (await loadManifest(models)).created,
+      ...limits,
+      ...(draftModel && { draft_model: (await loadManifest(draftModel)).id }),
+      ...(await run({ ...bench, limits, options, prompts: prompts.slice(0, options.prompts) })),
+    };
   } finally {
     await bench.stop();
   }

@@ -1,9 +1,9 @@
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { connect, createServer, type NetConnectOpts, type Server, type Socket } from 'node:net';
 
 /** A TCP proxy in front of one service that behaves like a bad network. */
 export class BadNetwork {
   readonly #server: Server;
-  readonly #target: { readonly port: number; readonly host: string };
+  readonly #target: NetConnectOpts;
   readonly #sockets = new Set<Socket>();
   /** Delay in each direction, milliseconds. */
   delayMs = 0;
@@ -12,30 +12,30 @@ export class BadNetwork {
   /** Number of chunks from the service that are still to have one byte changed. */
   corrupt = 0;
 
-  private constructor(server: Server, target: { port: number; host: string }) {
+  private constructor(server: Server, target: NetConnectOpts) {
     this.#server = server;
     this.#target = target;
     server.on('connection', (socket) => this.#accept(socket));
   }
 
-  static async start(port: number, host = '127.0.0.1'): Promise<BadNetwork> {
+  static async start(target: NetConnectOpts): Promise<BadNetwork> {
     const server = createServer();
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    return new BadNetwork(server, { port, host });
+    return new BadNetwork(server, target);
   }
 
   get port(): number {
     return (this.#server.address() as { port: number }).port;
   }
 
-  /** Resets all connections. */
+  /** Resets all TCP connections. */
   cut(): void {
     for (const socket of this.#sockets) socket.resetAndDestroy();
   }
 
   close(): void {
     this.#server.close();
-    this.cut();
+    for (const socket of this.#sockets) socket.destroy();
   }
 
   #accept(near: Socket): void {

@@ -80,103 +80,100 @@ export interface Node {
   readonly port: number;
 }
 
-/**
- * A gateway, verifiers and drafters, each a process of its own. They communicate over TCP with mutual TLS; every verifier
- * and drafter is behind a bad network.
- */
-export class Fleet {
+/** A gateway, verifiers and drafters, each a process of its own. */
+export interface Fleet {
   readonly url: string;
   readonly gateway: Member;
   readonly verifiers: readonly Node[];
   readonly drafters: readonly Node[];
-  readonly #tls: Tls;
-  readonly #folder: string;
+  /** Resolves when the gateway reaches a verifier and a drafter. */
+  ready(): Promise<void>;
+  /** Number of open sequences on all verifiers, queried directly and not through the proxies. */
+  openSequences(): Promise<number>;
+  stop(): Promise<void>;
+}
 
-  private constructor(parts: Pick<Fleet, 'url' | 'gateway' | 'verifiers' | 'drafters'>, tls: Tls, folder: string) {
-    this.url = parts.url;
-    this.gateway = parts.gateway;
-    this.verifiers = parts.verifiers;
-    this.drafters = parts.drafters;
-    this.#tls = tls;
-    this.#folder = folder;
-  }
-
-  static async start(models: string, verifiers: number, drafters: number): Promise<Fleet> {
-    const folder = await mkdtemp(join(tmpdir(), 'ptp-chaos-'));
-    const [cert, key] = [join(folder, 'fleet.crt'), join(folder, 'fleet.key')];
-    execFileSync(
-      'openssl',
-      [
-        ...['req', '-x509', '-nodes', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-days', '2'],
-        ...['-subj', '/CN=ptp', '-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', key, '-out', cert],
-      ],
-      { stdio: 'ignore' },
-    );
-    const env = { PTP_MODEL: models, PTP_TLS_CERT_FILE: cert, PTP_TLS_KEY_FILE: key, PTP_TLS_CA_FILE: cert };
-    const node = async (kind: 'verifier' | 'drafter'): Promise<Node> => {
+/** Starts services that communicate over TCP with mutual TLS. Every verifier and drafter is behind a bad network. */
+export async function startFleet(models: string, counts: { verifiers: number; drafters: number }): Promise<Fleet> {
+  const folder = await mkdtemp(join(tmpdir(), 'ptp-chaos-'));
+  const tls = createCertificate(folder);
+  const env = {
+    PTP_MODEL: models,
+    PTP_TLS_CERT_FILE: tls.cert,
+    PTP_TLS_KEY_FILE: tls.key,
+    PTP_TLS_CA_FILE: tls.cert,
+  };
+  const startNodes = async (kind: 'verifier' | 'drafter', count: number) => {
+    const nodes: Node[] = [];
+    while (nodes.length < count) {
       const port = await freePort();
       const member = new Member(kind, { ...env, PTP_LISTEN: `127.0.0.1:${port}`, PTP_DRAIN_SECONDS: '1' });
       member.start();
-      return { member, port, network: await BadNetwork.start(port) };
-    };
-    const nodes = async (kind: 'verifier' | 'drafter', count: number) => {
-      const list: Node[] = [];
-      for (let i = 0; i < count; i++) list.push(await node(kind));
-      return list;
-    };
-    const [verifierNodes, drafterNodes] = [await nodes('verifier', verifiers), await nodes('drafter', drafters)];
-    const addresses = (list: readonly Node[]) => list.map(({ network }) => `127.0.0.1:${network.port}`).join(',');
-    const port = await freePort();
-    const gateway = new Member('gateway', {
-      ...env,
-      PTP_LISTEN: `127.0.0.1:${port}`,
-      PTP_GRPC_LISTEN: `127.0.0.1:${await freePort()}`,
-      PTP_VERIFIERS: addresses(verifierNodes),
-      PTP_DRAFTERS: addresses(drafterNodes),
-      PTP_DRAFT_TIMEOUT_SECONDS: '0.3',
-      PTP_VERIFY_TIMEOUT_SECONDS: '1.5',
-      PTP_DRAFT_MODE: 'overlap',
-    });
-    gateway.start();
-    const url = `http://127.0.0.1:${port}`;
-    const parts = { url, gateway, verifiers: verifierNodes, drafters: drafterNodes };
-    const fleet = new Fleet(parts, new Tls({ cert, key, ca: cert }), folder);
-    await fleet.ready();
-    return fleet;
-  }
-
-  async ready(): Promise<void> {
-    const until = performance.now() + START_TIMEOUT_MS;
-    while (performance.now() < until) {
-      const answer = await fetch(`${this.url}/readyz`).then(
-        (response) => response.json(),
-        () => undefined,
-      );
-      if (answer?.verifier && answer.drafter) return;
-      await sleep(100);
+      nodes.push({ member, port, network: await BadNetwork.start({ port, host: '127.0.0.1' }) });
     }
-    const answer = await fetch(`${this.url}/readyz`).then((response) => response.text(), String);
-    throw new Error(`the fleet was not ready within ${START_TIMEOUT_MS / 1000} s: ${answer}`);
-  }
+    return nodes;
+  };
+  const addressesOf = (nodes: readonly Node[]) => nodes.map(({ network }) => `127.0.0.1:${network.port}`).join(',');
+  const verifiers = await startNodes('verifier', counts.verifiers);
+  const drafters = await startNodes('drafter', counts.drafters);
+  const port = await freePort();
+  const gateway = new Member('gateway', {
+    ...env,
+    PTP_LISTEN: `127.0.0.1:${port}`,
+    PTP_GRPC_LISTEN: `127.0.0.1:${await freePort()}`,
+    PTP_VERIFIERS: addressesOf(verifiers),
+    PTP_DRAFTERS: addressesOf(drafters),
+    PTP_DRAFT_TIMEOUT_SECONDS: '0.3',
+    PTP_VERIFY_TIMEOUT_SECONDS: '1.5',
+    PTP_DRAFT_MODE: 'overlap',
+  });
+  gateway.start();
+  const url = `http://127.0.0.1:${port}`;
+  const clientTls = new Tls({ ...tls, ca: tls.cert });
+  const fleet: Fleet = {
+    url,
+    gateway,
+    verifiers,
+    drafters,
+    ready: () => untilReady(url),
+    async openSequences() {
+      let open = 0;
+      for (const { port } of verifiers) {
+        const client = connect(VerifierService, `127.0.0.1:${port}`, { tls: clientTls, apart: true });
+        open += (await client.getTarget({}, { deadlineMs: 5000 })).openSequences;
+        client.close();
+      }
+      return open;
+    },
+    async stop() {
+      await gateway.end('SIGKILL');
+      for (const { member, network } of [...verifiers, ...drafters]) {
+        member.signal('SIGCONT');
+        await member.end('SIGKILL');
+        network.close();
+      }
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+  await fleet.ready();
+  return fleet;
+}
 
-  /** Number of open sequences on all verifiers, queried directly and not through the proxies. */
-  async openSequences(): Promise<number> {
-    let open = 0;
-    for (const { port } of this.verifiers) {
-      const client = connect(VerifierService, `127.0.0.1:${port}`, { tls: this.#tls, apart: true });
-      open += (await client.getTarget({}, { deadlineMs: 5000 })).openSequences;
-      client.close();
-    }
-    return open;
-  }
+/** Creates a self-signed certificate, which every service presents and trusts. */
+function createCertificate(folder: string): { readonly cert: string; readonly key: string } {
+  const [cert, key] = [join(folder, 'fleet.crt'), join(folder, 'fleet.key')];
+  const options = ['req', '-x509', '-nodes', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-days', '2'];
+  const subject = ['-subj', '/CN=ptp', '-addext', 'subjectAltName=IP:127.0.0.1'];
+  execFileSync('openssl', [...options, ...subject, '-keyout', key, '-out', cert], { stdio: 'ignore' });
+  return { cert, key };
+}
 
-  async stop(): Promise<void> {
-    await this.gateway.end('SIGKILL');
-    for (const { member, network } of [...this.verifiers, ...this.drafters]) {
-      member.signal('SIGCONT');
-      await member.end('SIGKILL');
-      network.close();
-    }
-    await rm(this.#folder, { recursive: true, force: true });
+async function untilReady(url: string): Promise<void> {
+  let answer: unknown;
+  for (const until = performance.now() + START_TIMEOUT_MS; performance.now() < until; await sleep(100)) {
+    const probe = await fetch(`${url}/readyz`).then((response) => response.json(), String);
+    if (probe.verifier && probe.drafter) return;
+    answer = probe;
   }
+  throw new Error(`the fleet was not ready within ${START_TIMEOUT_MS / 1000} s: ${JSON.stringify(answer)}`);
 }

@@ -12,7 +12,7 @@ import { countBy, machine, quantile } from '../statistics.ts';
 import { integerOption } from '../suite.ts';
 import { askQuestions, keepAsking, newTally, type Question } from './clients.ts';
 import { injectFaults } from './faults.ts';
-import { Fleet } from './fleet.ts';
+import { type Fleet, startFleet } from './fleet.ts';
 import { type Held, memoryChart, memoryOf } from './memory.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
@@ -59,7 +59,7 @@ await new Command('npm run chaos --')
   )
   .option('--save', 'keep the result in bench/results; after a soak, also plot its memory in docs/reliability-soak.svg')
   .action(async (options: Options) => {
-    const fleet = await Fleet.start(options.models, options.verifiers, options.drafters);
+    const fleet = await startFleet(options.models, options);
     try {
       process.exitCode = (await run(fleet, options)) ? 0 : 1;
     } finally {

@@ -9,18 +9,12 @@ const SETUP =
  * Converts the target of a model folder to the format of another engine with `ptp-train export`.
  *
  * @param out a file for GGUF, otherwise a folder
- * @param layers number of first layers to convert; all by default
- * @returns the number of converted layers
+ * @returns number of layers of the model
  * @throws Error that says what to install if Python or ptp-train is missing
  */
-export function exportTarget(
-  models: string,
-  to: 'gguf' | 'transformers-js',
-  out: string,
-  layers?: number,
-): Promise<number> {
+export function exportTarget(models: string, to: 'gguf' | 'transformers-js', out: string): Promise<number> {
   const python = process.env.PTP_PYTHON ?? join(TRAINING, '.venv', 'bin', 'python');
-  const options = ['--to', to, '--from', models, '--out', out, ...(layers ? ['--layers', String(layers)] : [])];
+  const options = ['--to', to, '--from', models, '--out', out];
   return new Promise((resolve, reject) => {
     execFile(python, ['-m', 'ptp_train', 'export', ...options], (error, stdout, stderr) => {
       if (!error) resolve(JSON.parse(stdout).layers);

@@ -1,5 +1,4 @@
-import { importPeer } from './install.ts';
-import type { Engine, Peer, PeerRequest } from './peer.ts';
+import { type Engine, importPeer, type Peer, type PeerRequest } from './peer.ts';
 
 /** The parts of node-llama-cpp used here. The package is installed at run time, so its own types are not available. */
 interface Library {
@@ -34,11 +33,11 @@ interface Predictor {
  * Opens llama.cpp through node-llama-cpp on one CPU thread, with a float32 KV cache like ours.
  *
  * @param target path of a GGUF file
- * @param draft path of the draft model, and the name of the draft model in the results
+ * @param draft path of a draft model's GGUF file, and the name of the draft model in the results
  */
 export async function llamaPeers(
   target: string,
-  draft: { readonly path: string; readonly name: string },
+  draft: { readonly path: string; readonly name: string } | undefined,
   endOfText: number,
   contextSize: number,
 ): Promise<Engine> {
@@ -62,9 +61,7 @@ export async function llamaPeers(
     return context.getSequence(tokenPredictor && { tokenPredictor });
   };
   const model = await llama.loadModel({ modelPath: target });
-  const draftModel = await llama.loadModel({ modelPath: draft.path });
   const lookup = new library.InputLookupTokenPredictor();
-  const drafter = new library.DraftSequenceTokenPredictor(await sequence(draftModel));
   const peers = [
     evaluated('llama.cpp', await sequence(model)),
     evaluated('llama.cpp, its prompt lookup', await sequence(model, lookup), lookup),
@@ -74,8 +71,12 @@ export async function llamaPeers(
       new library.InputLookupTokenPredictor(),
       endOfText,
     ),
-    evaluated(`llama.cpp, its draft model: ${draft.name}`, await sequence(model, drafter)),
   ];
+  if (draft) {
+    const draftModel = await llama.loadModel({ modelPath: draft.path });
+    const drafter = new library.DraftSequenceTokenPredictor(await sequence(draftModel));
+    peers.push(evaluated(`llama.cpp, its draft model: ${draft.name}`, await sequence(model, drafter)));
+  }
   return { peers, stop: () => llama.dispose() };
 }
 

@@ -1,3 +1,5 @@
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 
 export interface PeerRequest {
@@ -16,4 +18,17 @@ export interface Peer {
 export interface Engine {
   readonly peers: readonly Peer[];
   stop(): Promise<unknown>;
+}
+
+/** This folder has its own package.json, so that the peers are not dependencies of the project. */
+const FOLDER = import.meta.dirname;
+
+/** Imports a peer. @param path of its main module within node_modules */
+export async function importPeer<Library>(path: string): Promise<Library> {
+  try {
+    return await import(pathToFileURL(join(FOLDER, 'node_modules', path)).href);
+  } catch (cause) {
+    const install = `npm install --prefix ${FOLDER} --no-package-lock --ignore-scripts`;
+    throw new Error(`cannot load ${path}: run \`${install}\` (more than 1 GB)`, { cause });
+  }
 }

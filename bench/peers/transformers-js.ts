@@ -1,6 +1,5 @@
 import { basename, dirname } from 'node:path';
-import { importPeer } from './install.ts';
-import type { Engine, PeerRequest } from './peer.ts';
+import { type Engine, importPeer, type PeerRequest } from './peer.ts';
 
 /** The parts of @huggingface/transformers used here. The package is installed at run time, so its own types are not available. */
 interface Library {

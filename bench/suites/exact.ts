@@ -1,9 +1,8 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import type { GenerationRequest, Generator } from '../../gateway/src/decode/types.ts';
 import { decodeRequest, type Pass } from '../passes.ts';
-import type { Prompt } from '../prompts.ts';
 import { sum } from '../statistics.ts';
-import { integerOption, type PairOptions, pairOptions, suite, tokensOption, withPair } from '../suite.ts';
+import { type PairBench, pairSuite } from '../suite.ts';
 
 /** Greedy sampling, the parameters of the paper's Spec-Bench figures, and OpenAI's defaults. */
 const SETTINGS: readonly SamplingParams[] = [
@@ -13,11 +12,6 @@ const SETTINGS: readonly SamplingParams[] = [
 ];
 /** Number of sequences decoded concurrently. */
 const CONCURRENCY = 8;
-
-interface Options extends PairOptions {
-  readonly tokens: number;
-  readonly sequences: number;
-}
 
 interface Counts {
   /** Tokens compared with the reference. */
@@ -33,32 +27,29 @@ interface Counts {
 }
 
 /** The process exits with 1 after a mismatch, or if no drafted token was accepted. */
-export const exact = suite<Options>(
-  'exact',
-  'Compare texts decoded with and without the drafter, one sequence and eight sequences at a time, token by token',
-  [...pairOptions(), tokensOption(128), integerOption('--sequences <n>', 'sequences per sampling setting', 20)],
-  (options) =>
-    withPair(
-      options,
-      async ({ generator, prompts }) => {
-        const counts = await compareAll(generator, prompts, options);
-        if (counts.mismatches > 0 || counts.accepted === 0) process.exitCode = 1;
-        return counts;
-      },
-      { ...options, prefixCache: true },
-    ),
-);
+export const exact = pairSuite({
+  name: 'exact',
+  description:
+    'Compare texts decoded with and without the drafter, one sequence and eight sequences at a time, token by token',
+  counts: { tokens: 128, sequences: 20 },
+  services: { prefixCache: true },
+  async run(bench) {
+    const counts = await compareAll(bench);
+    if (counts.mismatches > 0 || counts.accepted === 0) process.exitCode = 1;
+    return counts;
+  },
+});
 
 /**
  * Compares three ways of decoding with the reference, which is plain decoding of one sequence at a time: with the drafter
  * one sequence at a time, and without and with the drafter eight at a time, which forms batches. All seeds differ.
  */
-async function compareAll(generator: Generator, prompts: readonly Prompt[], options: Options): Promise<Counts> {
+async function compareAll({ generator, prompts, options }: PairBench): Promise<Counts> {
   const counts: Counts = { tokens: 0, mismatches: 0, reference_tokens: 0, sequences: 0, drafted: 0, accepted: 0 };
   for (const sampling of SETTINGS) {
     const requests = Array.from({ length: options.sequences }, (_, i): GenerationRequest => {
-      const prompt = prompts[i % prompts.length] as Prompt;
-      return { prompt: prompt.tokens, sampling, seed: BigInt(1000 + i), maxTokens: options.tokens };
+      const prompt = prompts[i % prompts.length]?.tokens ?? [];
+      return { prompt, sampling, seed: BigInt(1000 + i), maxTokens: options.tokens };
     });
     const before = { ...counts };
     for (let start = 0; start < requests.length; start += CONCURRENCY) {

@@ -1,85 +1,63 @@
 import { Option } from 'commander';
 import type { GenerationRequest, Generator } from '../../gateway/src/decode/types.ts';
-import { bothWays, decodeRequest, type Pair, REFERENCE } from '../passes.ts';
-import type { Prompt } from '../prompts.ts';
+import { bothWays, decodeRequest, type Measured, REFERENCE } from '../passes.ts';
 import { median, round, sum } from '../statistics.ts';
-import {
-  integer,
-  type PairBench,
-  type PairOptions,
-  pairOptions,
-  repeatsOption,
-  suite,
-  tokensOption,
-  withPair,
-} from '../suite.ts';
+import { integer, type PairBench, pairSuite } from '../suite.ts';
 
-interface Options extends PairOptions {
-  readonly tokens: number;
-  readonly repeats: number;
-  readonly streams: readonly number[];
-}
-
-export const load = suite<Options>(
-  'load',
-  'Measure throughput and time per token by the number of concurrent streams, with and without the drafter',
-  [
-    ...pairOptions(),
-    tokensOption(128),
-    repeatsOption(4),
+export const load = pairSuite({
+  name: 'load',
+  description:
+    'Measure throughput and time per token by the number of concurrent streams, with and without the drafter',
+  counts: { tokens: 128, repeats: 4 },
+  options: [
     new Option('--streams <list>', 'numbers of concurrent streams')
       .argParser((text) => text.split(',').map(integer()))
       .default([1, 2, 4, 8, 16, 32], '1,2,4,8,16,32'),
   ],
-  (options) => withPair(options, (bench) => measure(bench, options)),
-);
+  run: measure,
+});
 
 /** Figures of one measurement, over all its streams. */
-interface Measured {
-  readonly tokens: number;
-  /** Tokens per second. */
-  readonly rate: number;
+interface Load {
+  readonly tokensPerSecond: number;
   /** One value per stream, counted from the end of its first step. Streams of a single step are left out. */
   readonly millisPerToken: readonly number[];
 }
 
 /** Each ratio compares two measurements made in direct succession. */
-async function measure({ generator, prompts }: PairBench, { streams, tokens, repeats }: Options): Promise<object> {
+async function measure({ generator, prompts, options }: PairBench): Promise<object> {
   const rows = [];
-  for (const count of streams) {
-    const turns: Pair<Measured>[] = [];
-    for (let turn = 0; turn < repeats; turn++) {
-      const requests = Array.from({ length: count }, (_, i): GenerationRequest => {
-        const prompt = prompts[(turn * count + i) % prompts.length] as Prompt;
-        return { prompt: prompt.tokens, sampling: REFERENCE, seed: BigInt(turn * 1000 + i), maxTokens: tokens };
+  for (const streams of options.streams) {
+    const { plain, drafted } = await bothWays(options.repeats, (drafting, turn) => {
+      const requests = Array.from({ length: streams }, (_, i): GenerationRequest => {
+        const prompt = prompts[(turn * streams + i) % prompts.length]?.tokens ?? [];
+        const seed = BigInt(turn * 1000 + i);
+        return { prompt, sampling: REFERENCE, seed, maxTokens: options.tokens, drafting };
       });
-      turns.push(await bothWays(turn, (drafting) => decodeTogether(generator, requests, drafting)));
-    }
-    const perToken = (way: keyof Pair<Measured>) => round(median(turns.flatMap((t) => t[way].millisPerToken)), 2);
-    const rate = (way: keyof Pair<Measured>) => round(median(turns.map((t) => t[way].rate)), 1);
+      return decodeTogether(generator, requests);
+    });
+    const both = (figure: (loads: readonly Load[]) => number): Record<keyof Measured<Load>, number> => ({
+      plain: figure(plain),
+      drafted: figure(drafted),
+    });
+    const ratios = plain.map(({ tokensPerSecond }, i) => (drafted[i]?.tokensPerSecond ?? 0) / tokensPerSecond);
     rows.push({
-      streams: count,
-      tokens_per_second: { plain: rate('plain'), drafted: rate('drafted') },
-      throughput_ratio: round(median(turns.map((t) => t.drafted.rate / t.plain.rate))),
-      ms_per_token_p50: { plain: perToken('plain'), drafted: perToken('drafted') },
-      tokens: sum(turns.map((t) => t.plain.tokens + t.drafted.tokens)),
+      streams,
+      tokens_per_second: both((loads) => round(median(loads.map((one) => one.tokensPerSecond)), 1)),
+      throughput_ratio: round(median(ratios)),
+      ms_per_token_p50: both((loads) => round(median(loads.flatMap((one) => one.millisPerToken)), 2)),
     });
     console.error(JSON.stringify(rows.at(-1)));
   }
   return { rows };
 }
 
-async function decodeTogether(
-  generator: Generator,
-  requests: readonly GenerationRequest[],
-  drafting: boolean,
-): Promise<Measured> {
+async function decodeTogether(generator: Generator, requests: readonly GenerationRequest[]): Promise<Load> {
   const began = performance.now();
-  const passes = await Promise.all(requests.map((request) => decodeRequest(generator, { ...request, drafting })));
+  const passes = await Promise.all(requests.map((request) => decodeRequest(generator, request)));
   const tokens = sum(passes.map((pass) => pass.tokens.length));
   return {
-    tokens,
-    rate: (1000 * tokens) / (performance.now() - began),
+    tokensPerSecond: (1000 * tokens) / (performance.now() - began),
     millisPerToken: passes.flatMap(({ tokens, firstTokens, first, ended }) =>
       tokens.length > firstTokens ? [(ended - first) / (tokens.length - firstTokens)] : [],
     ),

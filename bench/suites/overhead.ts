@@ -2,7 +2,7 @@ import type { StepStats } from '../../gateway/src/decode/types.ts';
 import { decodeRequest } from '../passes.ts';
 import { startFakeServices } from '../services.ts';
 import { median, quantile, round } from '../statistics.ts';
-import { aheadOption, integerOption, suite, tokensOption } from '../suite.ts';
+import { aheadOption, countOptions, suite } from '../suite.ts';
 
 /** Milliseconds of a draft run and a verify run: the verifier slower (as on a GPU), the drafter slower, and both equal. */
 const LATENCIES = [
@@ -27,7 +27,7 @@ interface Options {
 export const overhead = suite<Options>(
   'overhead',
   'Measure the step time beyond max(draft, verify), with engines of fixed latency and no model',
-  [integerOption('--sequences <n>', 'measured sequences', 4), tokensOption(128), aheadOption],
+  [...countOptions({ sequences: 4, tokens: 128 }), aheadOption],
   async (options) => {
     const rows = [];
     for (const latency of LATENCIES) {

@@ -2,40 +2,29 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { defaultSampling } from '@ptp/protocol/sampling-params';
-import type { DraftLimits, Generator } from '../../gateway/src/decode/types.ts';
-import { REFERENCE } from '../passes.ts';
+import type { Generator } from '../../gateway/src/decode/types.ts';
+import { REFERENCE, showProgress } from '../passes.ts';
 import { exportTarget } from '../peers/export-target.ts';
 import { llamaPeers } from '../peers/llama-cpp.ts';
 import type { Engine, Peer, PeerRequest } from '../peers/peer.ts';
 import { transformersJs } from '../peers/transformers-js.ts';
 import type { Prompt } from '../prompts.ts';
-import { type Bench, startServices } from '../services.ts';
-import { mean, median, round } from '../statistics.ts';
-import {
-  type PairBench,
-  type PairOptions,
-  pairOptions,
-  promptsOption,
-  suite,
-  tokensOption,
-  withPair,
-} from '../suite.ts';
-
-interface Options extends PairOptions {
-  readonly tokens: number;
-  readonly prompts: number;
-}
+import { startServices } from '../services.ts';
+import { median, round } from '../statistics.ts';
+import { type PairBench, pairSuite } from '../suite.ts';
 
 /**
  * Every engine decodes every prompt, greedily and sampled, one stream at a time. The order of the engines rotates from prompt to prompt.
  * Every engine has one thread; of ours, the drafter and the verifier have one thread each.
  */
-export const peers = suite<Options>(
-  'peers',
-  'Compare speed, time to first token and greedy texts with llama.cpp and transformers.js on the same weights. Installs both in bench/peers, and requires Python with ptp-train (PTP_PYTHON) to convert the weights. With --draft-model, also measures that model as a drafter, here and in llama.cpp.',
-  [...pairOptions(), tokensOption(128), promptsOption(16)],
-  (options) => withPair(options, (bench) => measure(bench, options), {}),
-);
+export const peers = pairSuite({
+  name: 'peers',
+  description:
+    'Compare speed, time to first token and greedy texts with llama.cpp and transformers.js on the same weights. Requires `npm install` in bench/peers, and Python with ptp-train (PTP_PYTHON) to convert the weights. With --draft-model, also measures that model as a drafter, here and in llama.cpp.',
+  counts: { tokens: 128, prompts: 16 },
+  services: { draftModel: undefined },
+  run: measure,
+});
 
 const SETTINGS = { greedy: { ...defaultSampling, temperature: 0 }, sampled: REFERENCE };
 type Setting = keyof typeof SETTINGS;
@@ -43,72 +32,49 @@ type Setting = keyof typeof SETTINGS;
 const WARM_UP = 4;
 /** Shorter texts are left out, because they take too little time to measure. */
 const MIN_TOKENS = 16;
-/** Without --draft-model, this number of the target's first layers is llama.cpp's draft model. */
-const DRAFT_LAYERS = 2;
 
-async function measure(bench: PairBench, options: Options): Promise<{ rows: object[] }> {
-  const { limits } = bench;
+async function measure(bench: PairBench): Promise<{ rows: object[] }> {
+  const { models, draftModel, tokens } = bench.options;
+  const { endOfText, contextLength } = bench.generator.model;
   const folder = await mkdtemp(join(tmpdir(), 'ptp-peers-'));
   const engines: Engine[] = [];
-  let drafting: Bench | undefined;
   try {
-    engines.push(...(await otherEngines(bench.generator, options, folder)));
-    if (options.draftModel) drafting = await startServices(options.models, limits, false, options.draftModel);
-    const all = [...ours(bench, limits), ...engines.flatMap((engine) => engine.peers)];
-    if (drafting) {
-      const generator = drafting.another({ ...limits, lookup: false });
-      all.splice(4, 0, { name: 'ours, autoregressive drafter', generate: generation(generator) });
-    }
-    const rows = await compare(all, bench.prompts.slice(0, options.prompts), options.tokens);
-    const missing = { engine: 'ours, autoregressive drafter', agrees: 'not measured: no --draft-model' };
-    return { rows: drafting ? rows : [...rows, missing] };
+    const [target, web] = [join(folder, 'target.gguf'), join(folder, 'transformers-js')];
+    await exportTarget(models, 'gguf', target);
+    await exportTarget(models, 'transformers-js', web);
+    const draft = draftModel ? join(folder, 'draft.gguf') : undefined;
+    const layers = draftModel && draft ? await exportTarget(draftModel, 'gguf', draft) : 0;
+    engines.push(await ours(bench));
+    const llamaDraft = draft && { path: draft, name: `${layers} layers, trained` };
+    engines.push(await llamaPeers(target, llamaDraft || undefined, endOfText, contextLength));
+    engines.push(await transformersJs(web, endOfText));
+    const all = engines.flatMap((engine) => engine.peers);
+    return { rows: await compare(all, bench.prompts, tokens) };
   } finally {
     for (const { stop } of engines) await stop();
     await rm(folder, { recursive: true, force: true });
-    await drafting?.stop();
   }
 }
 
-async function otherEngines({ model }: Generator, options: Options, folder: string): Promise<Engine[]> {
-  const { models, draftModel } = options;
-  const [target, draft, web] = ['target.gguf', 'draft.gguf', 'transformers-js'].map((name) => join(folder, name)) as [
-    string,
-    string,
-    string,
-  ];
-  const layers = await exportTarget(models, 'gguf', target);
-  const drafted = await exportTarget(
-    draftModel ?? models,
-    'gguf',
-    draft,
-    draftModel ? undefined : Math.min(DRAFT_LAYERS, layers),
-  );
-  const name = draftModel
-    ? `${drafted} layers, trained`
-    : `the target's first ${drafted} of ${layers} layers, untrained as such`;
-  await exportTarget(models, 'transformers-js', web);
-  return [
-    await llamaPeers(target, { path: draft, name }, model.endOfText, model.contextLength),
-    await transformersJs(web, model.endOfText),
-  ];
-}
-
 /** Our ways of decoding. Each has its own measurements, as in a server with only this setting. The first one's greedy texts are the reference. */
-function ours({ another }: Bench, limits: DraftLimits): Peer[] {
-  const ways: Record<string, DraftLimits> = {
-    'no drafter': { ...limits, mode: 'plain', lookup: false },
-    'prompt lookup': { ...limits, mode: 'plain', lookup: true },
-    drafter: { ...limits, lookup: false },
-    'drafter and prompt lookup': { ...limits, lookup: true },
+async function ours({ another, limits, options }: PairBench): Promise<Engine> {
+  const { models, draftModel } = options;
+  const drafting = draftModel ? await startServices(models, limits, { draftModel }) : undefined;
+  const generators: Record<string, Generator> = {
+    'no drafter': another({ ...limits, mode: 'plain', lookup: false }),
+    'prompt lookup': another({ ...limits, mode: 'plain', lookup: true }),
+    drafter: another({ ...limits, lookup: false }),
+    'drafter and prompt lookup': another({ ...limits, lookup: true }),
+    ...(drafting && { 'autoregressive drafter': drafting.another({ ...limits, lookup: false }) }),
   };
-  return Object.entries(ways).map(([way, own]) => ({ name: `ours, ${way}`, generate: generation(another(own)) }));
-}
-
-function generation(generator: Generator): Peer['generate'] {
-  return async function* (prompt, { seed, ...request }: PeerRequest) {
-    const steps = generator.generate({ ...request, prompt, seed: BigInt(seed) }, new AbortController().signal);
-    for await (const { tokens } of steps) yield tokens;
-  };
+  const peers = Object.entries(generators).map(([way, generator]): Peer => {
+    async function* generate(prompt: readonly number[], { seed, ...request }: PeerRequest) {
+      const steps = generator.generate({ ...request, prompt, seed: BigInt(seed) }, new AbortController().signal);
+      for await (const { tokens } of steps) yield tokens;
+    }
+    return { name: `ours, ${way}`, generate };
+  });
+  return { peers, stop: async () => drafting?.stop() };
 }
 
 interface Pass {
@@ -122,21 +88,17 @@ type Passes = Record<Setting, Pass[]>;
 async function compare(all: readonly Peer[], prompts: readonly Prompt[], maxTokens: number): Promise<object[]> {
   const passes = all.map((): Passes => ({ greedy: [], sampled: [] }));
   const turns = [...prompts.slice(-WARM_UP), ...prompts];
-  const warmUp = turns.length - prompts.length;
   for (const [turn, { tokens }] of turns.entries()) {
     for (let i = 0; i < all.length; i++) {
       const n = (turn + i) % all.length;
       for (const setting of Object.keys(SETTINGS) as Setting[]) {
-        const request = { sampling: SETTINGS[setting], seed: turn, maxTokens };
-        const pass = await decode(all[n] as Peer, tokens, request);
-        if (turn >= warmUp) passes[n]?.[setting].push(pass);
+        const pass = await decode(all[n] as Peer, tokens, { sampling: SETTINGS[setting], seed: turn, maxTokens });
+        if (turn >= turns.length - prompts.length) passes[n]?.[setting].push(pass);
       }
     }
-    process.stderr.write(`\r${turn + 1}/${turns.length} prompts`);
+    showProgress(turn + 1, turns.length);
   }
-  process.stderr.write('\n');
-  const reference = passes[0]?.greedy ?? [];
-  return all.map(({ name }, n) => row(name, passes[n] as Passes, reference));
+  return all.map(({ name }, n) => row(name, passes[n] as Passes, passes[0]?.greedy ?? []));
 }
 
 async function decode({ generate }: Peer, prompt: readonly number[], request: PeerRequest): Promise<Pass> {
@@ -166,7 +128,6 @@ function row(engine: string, { greedy, sampled }: Passes, reference: readonly Pa
     sampled: speed(sampled),
     first_token_ms: round(median([...greedy, ...sampled].map((p) => p.firstTokenMs)), 1),
     agrees: differences.length > 0 ? `${equal}, others from token ${differences.join(', ')}` : equal,
-    tokens: { greedy: mean(greedy.map((p) => p.tokens.length)), sampled: mean(sampled.map((p) => p.tokens.length)) },
   };
 }
 

@@ -1,7 +1,7 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { loadManifest } from '@ptp/protocol/manifest';
-import { type Axis, lineChart, type Panel } from '../plot.ts';
+import { lineChart, type Panel } from '../plot.ts';
 import { loadResults, type Result } from '../results.ts';
 import { suite } from '../suite.ts';
 
@@ -10,23 +10,107 @@ const MODELS = join(import.meta.dirname, '..', '..', 'models', 'default');
 /** Suites that do not run a model. */
 const WITHOUT_PAIR = ['overhead', 'scaling'];
 
-type Results = ReadonlyMap<string, Result>;
 type Row = Readonly<Record<string, unknown>>;
+type Results = ReadonlyMap<string, Result>;
 
+/** Table of one suite in docs/results.md. */
 interface Section {
-  readonly text: string;
-  readonly plot?: readonly Panel[];
+  /** Cells of a row by the titles of their columns. */
+  readonly columns: Readonly<Record<string, (row: Row) => string>>;
+  /** Rows of the table; by default those of the result. */
+  readonly rows?: (all: Results) => readonly Row[];
+  readonly plot?: (result: Result) => Panel[];
 }
 
-const SECTIONS: readonly (readonly [name: string, section: (result: Result, all: Results) => Section])[] = [
-  ['decode-auto', (_, all) => decode(all)],
-  ['load', load],
-  ['context', context],
-  ['prefill', prefill],
-  ['overhead', overhead],
-  ['exact', exact],
-  ['peers', peers],
-];
+/** Returns the figure at a path in a row, such as 'step_us_p50.plain'. */
+function at(row: Row, path: string): number {
+  return path.split('.').reduce<unknown>((value, key) => (value as Row | undefined)?.[key], row) as number;
+}
+
+/** Makes a cell of figures, separated by slashes. A missing figure is shown as a dash. */
+const cell =
+  (format: (figure: number) => string) =>
+  (...paths: string[]) =>
+  (row: Row): string =>
+    paths
+      .map((path) => at(row, path))
+      .map((figure) => (Number.isFinite(figure) ? format(figure) : '-'))
+      .join(' / ');
+const fixed = (digits: number) => cell((figure) => figure.toFixed(digits));
+const millis = cell((micros) => (micros / 1000).toFixed(1));
+const count = cell((figure) => figure.toLocaleString('en'));
+const text =
+  (key: string) =>
+  (row: Row): string =>
+    `${row[key] ?? '-'}`;
+
+const SECTIONS: Readonly<Record<string, Section>> = {
+  'decode-auto': {
+    columns: {
+      mode: text('mode'),
+      'tokens per call': fixed(2)('tokens_per_call'),
+      speedup: (row) => `**${fixed(2)('speedup_vs_ar')(row)}**`,
+      'ms per token, drafted / plain': millis('micros_per_token.drafted', 'micros_per_token.plain'),
+      'verify run, block / one token, ms': millis('verify_run_us_p50.block', 'verify_run_us_p50.plain'),
+      'draft run, ms': millis('draft_run_us_p50'),
+    },
+    rows: (all) => [...all].filter(([name]) => name.startsWith('decode-')).map(([, result]) => result),
+    plot: ({ mode_by_step }) => [modesPanel(`${mode_by_step ?? ''}`.slice(0, SHOWN))],
+  },
+  load: {
+    columns: {
+      streams: count('streams'),
+      'tokens/s, drafter on / off': fixed(0)('tokens_per_second.drafted', 'tokens_per_second.plain'),
+      ratio: fixed(2)('throughput_ratio'),
+      'ms per token, on / off': fixed(1)('ms_per_token_p50.drafted', 'ms_per_token_p50.plain'),
+    },
+    plot: (result) => [
+      loadPanel(result, 'Throughput', 'tokens/s', 'tokens_per_second'),
+      loadPanel(result, 'Time per token', 'ms', 'ms_per_token_p50'),
+    ],
+  },
+  context: {
+    columns: {
+      context: count('context'),
+      'step, drafter on / off, ms': millis('step_us_p50.drafted', 'step_us_p50.plain'),
+      'verify run, block / one token, ms': millis('verify_run_us_p50.block', 'verify_run_us_p50.plain'),
+    },
+  },
+  prefill: {
+    columns: {
+      prompt: count('prompt'),
+      'new, ms': millis('first_token_us_p50.fresh'),
+      'in the prefix cache, ms': millis('first_token_us_p50.known'),
+    },
+  },
+  overhead: {
+    columns: {
+      'draft, verify, ms': (row) => `${row.draft_ms}, ${row.verify_ms}`,
+      drafter: (row) => (row.checks ? 'checks the block' : 'plans branches'),
+      'sent ahead': (row) => `${Math.round(100 * at(row, 'sent_ahead'))} %`,
+      'overhead p10 / p50 / p90, ms': cell((micros) => (micros / 1000).toFixed(2))(
+        ...['p10', 'p50', 'p90'].map((quantile) => `overhead_us.${quantile}`),
+      ),
+    },
+  },
+  exact: {
+    columns: {
+      'tokens compared': count('tokens'),
+      mismatches: (row) => `**${count('mismatches')(row)}**`,
+      'drafted tokens accepted': count('accepted'),
+    },
+    rows: (all) => [all.get('exact') as Result],
+  },
+  peers: {
+    columns: {
+      engine: text('engine'),
+      greedy: text('greedy'),
+      'temperature 0.7': text('sampled'),
+      'first token, ms': text('first_token_ms'),
+      'greedy text as ours': text('agrees'),
+    },
+  },
+};
 
 export const report = suite(
   'report',
@@ -37,19 +121,26 @@ export const report = suite(
     const { created } = await loadManifest(MODELS);
     let page = await readFile(join(DOCS, 'results.md'), 'utf8');
     const written = ['docs/results.md'];
-    for (const [name, section] of SECTIONS) {
+    for (const [name, { columns, rows, plot }] of Object.entries(SECTIONS)) {
       const result = results.get(name);
       if (!result) continue;
-      const { text, plot } = section(result, results);
-      page = withBlock(page, name, `${text}\n\n${conditions(name, result, created)}`);
+      const content = table(columns, rows?.(results) ?? (result.rows as readonly Row[]));
+      page = withBlock(page, name, `${content}\n\n${conditions(name, result, created)}`);
       if (!plot) continue;
-      await writeFile(join(DOCS, `performance-${name}.svg`), await lineChart(plot, name));
+      await writeFile(join(DOCS, `performance-${name}.svg`), await lineChart(plot(result), name));
       written.push(`docs/performance-${name}.svg`);
     }
     await writeFile(join(DOCS, 'results.md'), page);
     return { written };
   },
 );
+
+/** Returns a Markdown table. */
+function table(columns: Section['columns'], rows: readonly Row[]): string {
+  const titles = Object.keys(columns);
+  const cells = rows.map((row) => Object.values(columns).map((of) => of(row)));
+  return [titles, titles.map(() => '---'), ...cells].map((line) => `| ${line.join(' | ')} |`).join('\n');
+}
 
 /** Replaces the text between the markers of one suite. */
 function withBlock(page: string, name: string, content: string): string {
@@ -60,56 +151,23 @@ function withBlock(page: string, name: string, content: string): string {
   return `${before}${begin}\n\n${content}\n\n${end}${after.join(end)}`;
 }
 
-/** @param created creation time of the bundled pair */
+/** Returns a line with the day and the machine. @param created creation time of the bundled pair */
 function conditions(name: string, { date, pair, machine }: Result, created: string): string {
-  const predecessor = !WITHOUT_PAIR.includes(name) && pair !== created;
-  return `*${date}, ${machine.replace(/, .*/, '')}${predecessor ? ', a predecessor of the embedded pair' : ''}*`;
+  const isPredecessor = !WITHOUT_PAIR.includes(name) && pair !== created;
+  return `*${date}, ${machine.replace(/, .*/, '')}${isPredecessor ? ', a predecessor of the embedded pair' : ''}*`;
 }
 
-/** A Markdown table. */
-function table(titles: readonly string[], rows: readonly (readonly (string | number)[])[]): string {
-  const line = (cells: readonly (string | number)[]) => `| ${cells.join(' | ')} |`;
-  return [line(titles), line(titles.map(() => '---')), ...rows.map(line)].join('\n');
-}
-
-/** Returns the figure at a path in a row, such as 'step_us_p50.plain'. */
-function at(row: Row, path: string): number {
-  return path.split('.').reduce<unknown>((value, key) => (value as Row | undefined)?.[key], row) as number;
-}
-
-const millis = (row: Row, path: string): string => (at(row, path) / 1000).toFixed(1);
-const rowsOf = (result: Result): readonly Row[] => result.rows as readonly Row[];
-
-/** @param lines the path of the plotted figure, by the name of the line */
-function panel(
-  title: string,
-  x: Axis & { readonly path: string },
-  y: Axis,
-  rows: readonly Row[],
-  lines: object,
-  scale = 1,
-) {
-  const series = Object.entries(lines).map(([name, path]) => ({
-    name,
-    points: rows.map((row): [number, number] => [at(row, x.path), at(row, path) * scale]),
-  }));
-  return { title, x, y, series };
-}
-
-function decode(all: Results): Section {
-  const modes = [...all].filter(([name]) => name.startsWith('decode-')).map(([, result]) => result);
-  const rows = modes.map((r) => [
-    `${r.mode}`,
-    at(r, 'tokens_per_call').toFixed(2),
-    `**${at(r, 'speedup_vs_ar').toFixed(2)}**`,
-    `${millis(r, 'micros_per_token.drafted')} / ${millis(r, 'micros_per_token.plain')}`,
-    `${millis(r, 'verify_run_us_p50.block')} / ${millis(r, 'verify_run_us_p50.plain')}`,
-    Number.isFinite(at(r, 'draft_run_us_p50')) ? millis(r, 'draft_run_us_p50') : '-',
-  ]);
-  const titles = ['mode', 'tokens per call', 'speedup', 'ms per token, drafted / plain'];
+function loadPanel({ rows }: Result, title: string, unit: string, figure: string): Panel {
+  const points = (way: string) =>
+    (rows as readonly Row[]).map((row): [number, number] => [at(row, 'streams'), at(row, `${figure}.${way}`)]);
   return {
-    text: table([...titles, 'verify run, block / one token, ms', 'draft run, ms'], rows),
-    plot: [modesPanel(`${all.get('decode-auto')?.mode_by_step ?? ''}`.slice(0, SHOWN))],
+    title,
+    x: { title: 'concurrent streams', scale: 'log' },
+    y: { title: unit },
+    series: [
+      { name: 'drafter on', points: points('drafted') },
+      { name: 'drafter off', points: points('plain') },
+    ],
   };
 }
 
@@ -134,66 +192,4 @@ function modesPanel(steps: string): Panel {
       points: ends.map((end): [number, number] => [end, share(name[0] as string, end)]),
     })),
   };
-}
-
-function load(result: Result): Section {
-  const rows = rowsOf(result);
-  const x = { title: 'concurrent streams', scale: 'log', path: 'streams' } as const;
-  const lines = (path: string) => ({ 'drafter on': `${path}.drafted`, 'drafter off': `${path}.plain` });
-  return {
-    text: table(
-      ['streams', 'tokens/s, drafter on / off', 'ratio', 'ms per token, on / off'],
-      rows.map((row) => [
-        at(row, 'streams'),
-        `${at(row, 'tokens_per_second.drafted').toFixed(0)} / ${at(row, 'tokens_per_second.plain').toFixed(0)}`,
-        at(row, 'throughput_ratio').toFixed(2),
-        `${at(row, 'ms_per_token_p50.drafted').toFixed(1)} / ${at(row, 'ms_per_token_p50.plain').toFixed(1)}`,
-      ]),
-    ),
-    plot: [
-      panel('Throughput', x, { title: 'tokens/s' }, rows, lines('tokens_per_second')),
-      panel('Time per token', x, { title: 'ms' }, rows, lines('ms_per_token_p50')),
-    ],
-  };
-}
-
-function context(result: Result): Section {
-  const rows = rowsOf(result).map((row) => [
-    at(row, 'context').toLocaleString('en'),
-    `${millis(row, 'step_us_p50.drafted')} / ${millis(row, 'step_us_p50.plain')}`,
-    `${millis(row, 'verify_run_us_p50.block')} / ${millis(row, 'verify_run_us_p50.plain')}`,
-  ]);
-  return { text: table(['context', 'step, drafter on / off, ms', 'verify run, block / one token, ms'], rows) };
-}
-
-function prefill(result: Result): Section {
-  const rows = rowsOf(result).map((row) => [
-    at(row, 'prompt'),
-    millis(row, 'first_token_us_p50.fresh'),
-    millis(row, 'first_token_us_p50.known'),
-  ]);
-  return { text: table(['prompt', 'new, ms', 'in the prefix cache, ms'], rows) };
-}
-
-function overhead(result: Result): Section {
-  const rows = rowsOf(result).map((row) => [
-    `${at(row, 'draft_ms')}, ${at(row, 'verify_ms')}`,
-    row.checks ? 'checks the block' : 'plans branches',
-    `${Math.round(100 * at(row, 'sent_ahead'))} %`,
-    ['p10', 'p50', 'p90'].map((q) => (at(row, `overhead_us.${q}`) / 1000).toFixed(2)).join(' / '),
-  ]);
-  return { text: table(['draft, verify, ms', 'drafter', 'sent ahead', 'overhead p10 / p50 / p90, ms'], rows) };
-}
-
-function exact(result: Result): Section {
-  const count = (path: string) => at(result, path).toLocaleString('en');
-  return {
-    text: `${count('tokens')} tokens, **${count('mismatches')} mismatches**, ${count('accepted')} drafted tokens accepted.`,
-  };
-}
-
-function peers(result: Result): Section {
-  const keys = ['engine', 'greedy', 'sampled', 'first_token_ms', 'agrees'];
-  const rows = rowsOf(result).map((row) => keys.map((key) => `${row[key] ?? '-'}`));
-  return { text: table(['engine', 'greedy', 'temperature 0.7', 'first token, ms', 'greedy text as ours'], rows) };
 }
