@@ -6,17 +6,33 @@ import { verifierSettings } from '../verifier/src/settings.ts';
 const WIDTH = 100;
 const INDENT = 30;
 
+/** A path or a name on the hub. */
+export const modelType = { ...path, placeholder: 'MODEL' };
+/** Flags that accept more than the settings of the services. */
+const modelFlag: Setting = {
+  ...gatewaySettings.model,
+  type: modelType,
+  doc: 'A model folder, a .gguf file, a Hugging Face folder, or a name on huggingface.co: org/repo[:quantisation or file].',
+};
+const draftModelFlag: Setting = {
+  ...gatewaySettings.draftModel,
+  type: modelType,
+  doc: "A smaller model with the same tokenizer, which drafts for the model; named in the same way. It replaces the model's own drafter.",
+};
+
 /** A flag for every setting; `--listen` sets the gateway's PTP_LISTEN. */
 export const allFlags: readonly Setting[] = Object.values({
   ...drafterSettings,
   ...verifierSettings,
   ...gatewaySettings,
+  model: modelFlag,
+  draftModel: draftModelFlag,
 });
 
 /** The flags that most people need. */
 export const commonFlags: readonly Setting[] = [
-  gatewaySettings.model,
-  gatewaySettings.draftModel,
+  modelFlag,
+  draftModelFlag,
   gatewaySettings.listen,
   gatewaySettings.apiKeys,
   gatewaySettings.maxStreams,
@@ -46,7 +62,7 @@ export function helpOf(flags: readonly Setting[]): string {
 }
 
 function describe({ name, type, default: preset, doc }: Setting, all: boolean): string {
-  const limits = all && type !== path && type !== text ? `Must be ${type.expected}.` : '';
+  const limits = all && type !== path && type !== modelType && type !== text ? `Must be ${type.expected}.` : '';
   const standard = preset === '' ? '' : `Default: ${preset}.`;
   return [doc, limits, standard, all ? `Variable: ${name}.` : ''].filter(Boolean).join(' ');
 }

@@ -1,16 +1,15 @@
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { loadManifest, type Manifest } from '@ptp/protocol/manifest';
 import { checkSettingNames } from '@ptp/service-kit/setting-names';
 import { type Address, path, type Setting, settings } from '@ptp/service-kit/settings';
 import { drafterSettings } from '../drafter/src/settings.ts';
 import { gatewaySettings } from '../gateway/src/settings.ts';
 import { verifierSettings } from '../verifier/src/settings.ts';
-import { allFlags, commonFlags, flagOf, helpOf } from './start-help.ts';
-import { root, StartError } from './supervisor.ts';
+import { allFlags, commonFlags, flagOf, helpOf, modelType } from './start-help.ts';
+import { StartError } from './supervisor.ts';
 
 /** The environment of the services: that of this process, with the flags of the command line. */
 export function environment(): NodeJS.ProcessEnv {
@@ -24,10 +23,17 @@ export function environment(): NodeJS.ProcessEnv {
   for (const setting of allFlags) {
     const value = values[flagOf(setting)];
     if (typeof value !== 'string') continue;
-    env[setting.name] = setting.type === path ? resolve(env.INIT_CWD ?? '.', value) : value;
+    env[setting.name] = fromWorkingDirectory(env.INIT_CWD ?? '.', setting, value);
   }
   if (typeof values.port === 'string') setPorts(env, values.port);
   return env;
+}
+
+/** Paths on the command line are relative to where npm was called. A model may also be a name on the hub. */
+function fromWorkingDirectory(directory: string, { type }: Setting, value: string): string {
+  const absolute = resolve(directory, value);
+  if (type === modelType) return existsSync(absolute) ? absolute : value;
+  return type === path ? absolute : value;
 }
 
 function parseFlags(): Record<string, string | boolean | undefined> {
@@ -57,29 +63,21 @@ function setPorts(env: NodeJS.ProcessEnv, text: string): void {
   set(gatewaySettings.grpcListen, port + 1);
 }
 
-/** The parts of the environment that decide which services to start. */
-export interface Plan {
-  readonly http: { readonly host: string; readonly port: number };
-  /** False for a target that is served without a drafter. */
-  readonly drafts: boolean;
-}
-
 /**
- * Checks settings, models and ports, which would otherwise fail in a service, later and less clearly.
+ * Checks settings and ports, which would otherwise fail in a service, later and less clearly.
  *
+ * @returns the address of the HTTP API
  * @throws StartError or PtpError
  */
-export async function checkEnvironment(env: NodeJS.ProcessEnv): Promise<Plan> {
-  const { model, draftModel, listen, grpcListen, verifiers, drafters } = settings(gatewaySettings, env);
+export async function checkEnvironment(env: NodeJS.ProcessEnv): Promise<{ host: string; port: number }> {
+  const { listen, grpcListen, verifiers, drafters } = settings(gatewaySettings, env);
   for (const table of [verifierSettings, drafterSettings]) settings(table, env);
   if (!('port' in listen)) throw new StartError(`npm start needs host:port in ${gatewaySettings.listen.name}`);
   requireOne('verifier', verifiers, gatewaySettings.verifiers.name);
   requireOne('drafter', drafters, gatewaySettings.drafters.name);
-  const { drafter } = await modelsIn(model, `${gatewaySettings.model.name} or --model`);
-  if (draftModel) await modelsIn(draftModel, `${gatewaySettings.draftModel.name} or --draft-model`);
   await checkPort(listen, gatewaySettings.listen.name);
   await checkPort(grpcListen, gatewaySettings.grpcListen.name);
-  return { http: listen, drafts: draftModel !== '' || drafter !== undefined };
+  return listen;
 }
 
 function requireOne(kind: string, list: readonly Address[], setting: string): void {
@@ -101,10 +99,4 @@ async function checkPort(address: Address, setting: string): Promise<void> {
   }
   probe.close();
   await once(probe, 'close');
-}
-
-async function modelsIn(folder: string, settingOrFlag: string): Promise<Manifest> {
-  const dir = resolve(root, folder);
-  if (existsSync(join(dir, 'manifest.json'))) return loadManifest(dir);
-  throw new StartError(`${folder} holds no model (no manifest.json): set ${settingOrFlag} to a model folder`);
 }

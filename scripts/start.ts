@@ -14,6 +14,7 @@ import { settings } from '@ptp/service-kit/settings';
 import { loadTls, tlsSettings } from '@ptp/service-kit/tls-settings';
 import type { Style } from './log-lines.ts';
 import { metricsAddresses } from './metrics-addresses.ts';
+import { prepareModels } from './start-model.ts';
 import { checkEnvironment, environment } from './start-options.ts';
 import { reportError, type Service, Supervisor, say } from './supervisor.ts';
 
@@ -51,7 +52,9 @@ function sayReady(url: string): void {
 /** @returns the exit status */
 async function main(): Promise<number> {
   const env = environment();
-  const { http, drafts } = await checkEnvironment(env);
+  const http = await checkEnvironment(env);
+  const { target, draftModel } = await prepareModels(env);
+  const drafts = draftModel !== undefined || target.manifest.drafter !== undefined;
 
   const sockets = await mkdtemp(join(tmpdir(), 'ptp-')); // mode 0700
   env.PTP_DRAFTERS ||= `unix:${join(sockets, 'drafter.sock')}`;

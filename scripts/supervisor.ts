@@ -5,6 +5,7 @@ import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { styleText } from 'node:util';
 import { PtpError } from '@ptp/protocol/errors';
+import { ModelError } from '@ptp/service-kit/models/model-error';
 import { printLines, type Style } from './log-lines.ts';
 
 /** An error whose message tells the user what to change. */
@@ -104,6 +105,7 @@ export class Supervisor {
 
 /** Prints one line for errors that users can act on, the stack of others. */
 export function reportError(error: unknown): void {
-  const text = error instanceof StartError || error instanceof PtpError ? error.message : (error as Error).stack;
+  const isExpected = error instanceof StartError || error instanceof PtpError || error instanceof ModelError;
+  const text = isExpected ? error.message : (error as Error).stack;
   console.error(styleText('red', `ptp-server: ${text}`, { stream: process.stderr }));
 }

@@ -4,11 +4,12 @@
 //
 // Plain JavaScript for Node >= 20: npm starts this file with the system's Node, before node_modules has a Node that runs
 // TypeScript. Exits with the command's status.
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
+import { runNpm } from './npm.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const bin = join(root, 'node_modules', '.bin');
@@ -38,18 +39,10 @@ function reasonToInstall() {
 
 function install(reason) {
   console.error(`ptp-server: ${reason}; running npm ci`);
-  const npm = process.env.npm_execpath?.endsWith('npm-cli.js')
-    ? { file: process.execPath, args: [process.env.npm_execpath], shell: false }
-    : { file: 'npm', args: [], shell: windows };
-  const { status, error } = spawnSync(npm.file, [...npm.args, 'ci', '--no-audit', '--no-fund'], {
-    cwd: root,
-    stdio: ['ignore', 2, 2], // standard output belongs to the command
-    shell: npm.shell,
-  });
-  if (status !== 0) {
-    console.error(`ptp-server: npm ci failed${error ? `: ${error.message}` : ` with status ${status}`}`);
-    process.exit(1);
-  }
+  const problem = runNpm(['ci', '--no-audit', '--no-fund'], root);
+  if (problem === undefined) return;
+  console.error(`ptp-server: ${problem}`);
+  process.exit(1);
 }
 
 function run([command, ...args]) {

@@ -73,6 +73,8 @@ const isAlive = (pid: number) => {
 };
 
 const models = ['--model', join(root, 'test', 'models', 'tiny')];
+const KINDS = 'a model folder, a .gguf file, a Hugging Face folder or a name, org/repo[:quantisation or file]';
+const MODEL_FILES = 'a model is manifest.json, a .gguf file, or config.json and .safetensors';
 const waiting = { timeout: 45_000, interval: 50 };
 
 /** A copy of the tiny model without its drafter. */
@@ -159,14 +161,13 @@ describe('npm start', { timeout: 120_000 }, () => {
     await once(holder, 'listening');
     const attempts: [string[], string][] = [
       [[...models, '--port', String(port)], `port ${port} is in use: set PTP_LISTEN or --port to another one`],
+      [['--model', '/nowhere'], `there is no file or folder /nowhere: set --model to ${KINDS}`],
+      [[...models, '--draft-model', '/no'], `there is no file or folder /no: set --draft-model to ${KINDS}`],
       [
-        ['--model', '/nowhere'],
-        '/nowhere holds no model (no manifest.json): set PTP_MODEL or --model to a model folder',
+        ['--model', 'README.md'],
+        `${join(root, 'README.md')} is not a model: name a .gguf file or the folder of a model`,
       ],
-      [
-        [...models, '--draft-model', '/nowhere'],
-        '/nowhere holds no model (no manifest.json): set PTP_DRAFT_MODEL or --draft-model to a model folder',
-      ],
+      [['--model', 'docs'], `${join(root, 'docs')} holds no model: ${MODEL_FILES}`],
       [['--port', 'x'], '--port must be an integer in [1, 65534], got "x"'],
       [['--prot', '1'], "Unknown option '--prot'; see npm start -- --help"],
       [[...models, '--max-streams', '0'], '`PTP_MAX_STREAMS` must be an integer >= 1, got "0"'],
@@ -209,7 +210,7 @@ describe('npm start', { timeout: 120_000 }, () => {
     const help = await start('--help');
     expect(await help.ended).toBe(0);
     expect(help.output()).toContain('npm start -- [flags]');
-    for (const flag of ['--model PATH', '--draft-model PATH', '--port N']) expect(help.output()).toContain(flag);
+    for (const flag of ['--model MODEL', '--draft-model MODEL', '--port N']) expect(help.output()).toContain(flag);
     expect(help.output().match(/^ {2}(-h, )?--/gm)).toHaveLength(10);
     const all = await start('--help-all');
     expect(await all.ended).toBe(0);

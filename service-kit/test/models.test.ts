@@ -200,7 +200,7 @@ describe('an error names the next step', () => {
   test('for a full disk', async () => {
     hub.repos['org/repo'] = { files: small, sizes: { 'm-Q4_K_M.gguf': 1e16 } };
     expect(await errorOf('org/repo')).toMatch(
-      /^ModelError: the download needs 10000 TB, and HOME\/hub has [\d.]+ [GT]B left: free some space, or set HF_HOME/,
+      /^ModelError: the download needs 10000 TB, and HOME\/hub has [\d.]+ [GT]B left: free some, or set HF_HOME and XDG/,
     );
     expect(hub.requests.some((request) => request.includes('resolve'))).toBe(false);
   });

@@ -1,5 +1,6 @@
-import { mkdir, statfs, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { checkSpace } from './disk.ts';
 import { downloadFile, missingBytes } from './download.ts';
 import { type HubConfig, hubName, repoDir } from './hub-config.ts';
 import { type CachedModel, cachedModel, cachedModels, safetensorsModel } from './model-cache.ts';
@@ -8,9 +9,6 @@ import type { ModelName } from './model-name.ts';
 import { formatBytes, ProgressLine, type ProgressStream } from './progress.ts';
 import { type HubFile, openRepository, type Repository } from './repository.ts';
 import { chooseVariant, variantsOf } from './variants.ts';
-
-/** Free disk space that a download must leave, in bytes. */
-const RESERVE = 200_000_000;
 
 /**
  * Finds a model in the cache, else downloads it. Uses no network for a model that is cached.
@@ -34,7 +32,7 @@ export async function pullModel(config: HubConfig, name: ModelName, out: Progres
   if (progress) {
     const what = files.length === 1 ? files[0]?.path : `${files.length} files`;
     out.write(`${name.repo}: ${what}, ${formatBytes(total)}, licence: ${repository.licence}\n`);
-    await checkSpace(config, left);
+    await checkSpace(config.cacheDir, left, 'the download');
     out.write(`downloading ${formatBytes(left)} from ${hubName(config)} to ${config.cacheDir}\n`);
   }
   for (const file of files) await downloadFile(config, repository, file, (bytes) => progress?.add(bytes));
@@ -63,21 +61,4 @@ function filesToGet({ name, files }: Repository, selector: string | undefined): 
   if (selector === undefined && model.length > 0) return model;
   const problem = selector === undefined ? 'has neither .gguf nor .safetensors files' : 'has no .gguf files';
   throw new ModelError(`\`${name}\` ${problem}: look for a repository with a name that ends in -GGUF`);
-}
-
-async function checkSpace({ cacheDir }: HubConfig, bytes: number): Promise<void> {
-  const { bavail, bsize } = await statfs(await existing(cacheDir));
-  const free = bavail * bsize;
-  if (free >= bytes + RESERVE) return;
-  const problem = `needs ${formatBytes(bytes)}, and ${cacheDir} has ${formatBytes(free)} left`;
-  throw new ModelError(`the download ${problem}: free some space, or set HF_HOME to a folder on another disk`);
-}
-
-/** The path itself, else its nearest parent that exists. */
-async function existing(path: string): Promise<string> {
-  const found = await statfs(path).then(
-    () => true,
-    () => false,
-  );
-  return found || dirname(path) === path ? path : existing(dirname(path));
 }

@@ -12,6 +12,8 @@ export interface HubConfig {
   readonly token: string | undefined;
   /** True if the network must not be used. */
   readonly offline: boolean;
+  /** Folder of this project's own caches. */
+  readonly ownCacheDir: string;
   /** Folder of the models that this project has converted. */
   readonly convertedDir: string;
 }
@@ -34,6 +36,7 @@ export async function hubConfig(env: NodeJS.ProcessEnv): Promise<HubConfig> {
     cacheDir: env.HF_HUB_CACHE || env.HUGGINGFACE_HUB_CACHE || join(home, 'hub'),
     token: token || undefined,
     offline: /^(1|true|yes|on)$/i.test(env.HF_HUB_OFFLINE ?? ''),
+    ownCacheDir: join(caches, 'ptp-server'),
     convertedDir: join(caches, 'ptp-server', 'converted'),
   };
 }

@@ -1,0 +1,63 @@
+/** Installs node-llama-cpp, which runs GGUF files, when it is first needed. */
+import { spawnSync } from 'node:child_process';
+import { existsSync, lstatSync, mkdirSync, readFileSync, readlinkSync, renameSync, rmSync, symlinkSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { runNpm } from './npm.mjs';
+import { root, StartError, say } from './supervisor.ts';
+
+const PACKAGE = 'node-llama-cpp';
+const LINK = join(root, 'node_modules', PACKAGE);
+
+/** Accelerators for which node-llama-cpp has a package apart from that for the CPU. */
+export type Accelerator = 'cuda' | 'vulkan';
+
+/** Packages with the binaries for a machine, and their size on disk together with node-llama-cpp's own. */
+export function binaryPackages(platform: NodeJS.Platform, arch: string, accelerator: Accelerator | undefined) {
+  if (platform === 'darwin') {
+    return { packages: [arch === 'arm64' ? 'mac-arm64-metal' : 'mac-x64'], megabytes: 80 };
+  }
+  const base = `${platform === 'win32' ? 'win' : 'linux'}-${arch === 'arm' ? 'armv7l' : arch}`;
+  if (arch !== 'x64' || accelerator === undefined) return { packages: [base], megabytes: 85 };
+  if (accelerator === 'vulkan') return { packages: [base, `${base}-vulkan`], megabytes: 160 };
+  return { packages: [base, `${base}-cuda`, `${base}-cuda-ext`], megabytes: 630 };
+}
+
+/** The accelerator of this machine; on a Mac, the package for the CPU has Metal. */
+function accelerator(): Accelerator | undefined {
+  if (existsSync('/proc/driver/nvidia') || spawnSync('nvidia-smi', ['-L'], { stdio: 'ignore' }).status === 0) {
+    return 'cuda';
+  }
+  return process.platform === 'win32' || existsSync('/dev/dri/renderD128') ? 'vulkan' : undefined;
+}
+
+/**
+ * Makes node-llama-cpp available to the services, unless it is. It lives outside node_modules, in a folder of its own
+ * with a link to it: so it survives `npm ci`, and its binaries for other machines need not be installed.
+ *
+ * @param caches folder of this project's caches
+ * @throws StartError if npm cannot install it
+ */
+export async function installLlama(caches: string): Promise<void> {
+  const { peerDependencies } = JSON.parse(readFileSync(join(root, 'engine', 'package.json'), 'utf8'));
+  const version: string = peerDependencies[PACKAGE];
+  if (existsSync(LINK) && !lstatSync(LINK).isSymbolicLink()) return; // installed by hand
+  const { packages, megabytes } = binaryPackages(process.platform, process.arch, accelerator());
+  const dir = join(caches, `${PACKAGE}-${version}-${packages.at(-1)}`);
+  const target = join(dir, 'node_modules', PACKAGE);
+  if (!existsSync(target)) {
+    say(`installing ${PACKAGE} ${version} (${packages.at(-1)}, some ${megabytes} MB) for GGUF models in ${dir}`);
+    const part = `${dir}.part`;
+    rmSync(part, { recursive: true, force: true });
+    mkdirSync(part, { recursive: true });
+    await writeFile(join(part, 'package.json'), '{"private":true}');
+    const names = [PACKAGE, ...packages.map((name) => `@${PACKAGE}/${name}`)].map((name) => `${name}@${version}`);
+    const options = ['--omit=optional', '--ignore-scripts', '--no-save', '--no-audit', '--no-fund', '--loglevel=error'];
+    const problem = runNpm(['install', ...options, ...names], part);
+    if (problem) throw new StartError(`${problem}: GGUF models need ${PACKAGE}; check the network, then start again`);
+    renameSync(part, dir);
+  }
+  if (existsSync(LINK) && readlinkSync(LINK) === target) return;
+  rmSync(LINK, { force: true });
+  symlinkSync(target, LINK, 'junction');
+}
