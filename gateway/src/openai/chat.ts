@@ -5,8 +5,9 @@ import { boolean, object, positive } from '../validation.ts';
 import { parseBody, unsupportedInChat } from './body.ts';
 import { type ChoiceFormat, ChoicesWriter, type Format } from './choices-writer.ts';
 import { chatLogprobs, type TokenLogprob } from './logprobs.ts';
-import { conversation, messageList } from './messages.ts';
+import { conversation, messageList, templateVariables } from './messages.ts';
 import { choiceRequests } from './prompt.ts';
+import { opensThoughts, ReasoningReader, type SplitReasoning } from './reasoning.ts';
 import { choiceFields, commonRequest, sharedFields, topLogprobs } from './request.ts';
 import { type EndpointParts, respond } from './respond.ts';
 import { type CallPiece, ToolCallReader } from './tool-calls.ts';
@@ -23,6 +24,7 @@ export const chatBody = object({
   tools: tools.nullish(),
   tool_choice: toolChoice.nullish(),
   parallel_tool_calls: boolean.nullish(),
+  chat_template_kwargs: templateVariables,
 });
 
 /** Serves POST /v1/chat/completions (https://platform.openai.com/docs/api-reference/chat). */
@@ -31,13 +33,17 @@ export function chatRoute(app: FastifyInstance, parts: EndpointParts): void {
   const { model } = generator;
   app.post('/v1/chat/completions', async (http, reply) => {
     const request = parseChat(http.body, model);
-    const { messages, toolUse } = request;
+    const { messages, toolUse, variables } = request;
+    // A constraint leaves no room for thoughts, unless it is that of calls which the model may make.
+    const thinks = chatTemplate.thinks && (!request.constraint || toolUse?.choice === 'auto');
+    let reasoning: AnswerParts['reasoning'] = thinks ? 'possible' : 'none';
     return respond(parts, http, reply, {
       request,
       sequences: request.n,
-      newWriter: (run) => new ChoicesWriter(chatFormat(toolUse !== undefined), run),
+      newWriter: (run) => new ChoicesWriter(chatFormat({ reasoning, calls: toolUse !== undefined }), run),
       prepare: () => {
-        const prompt = chatTemplate.encode(messages, tokenizer, model, toolUse?.tools);
+        const prompt = chatTemplate.encode(messages, tokenizer, model, { tools: toolUse?.tools, variables });
+        if (thinks && opensThoughts(prompt, tokenizer)) reasoning = 'open';
         return choiceRequests([prompt], request, model.contextLength, model, 'messages');
       },
     });
@@ -59,16 +65,23 @@ function parseChat(given: unknown, model: ModelInfo) {
   const choice = typeof body.tool_choice === 'object' ? body.tool_choice?.function : body.tool_choice;
   const toolUse = toolUseOf(functions, choice, body.parallel_tool_calls);
   const constraint = withToolConstraint(request.constraint, toolUse, (i) => `tools[${i}].function.parameters`);
-  return { ...request, constraint, logprobs: body.logprobs ? tops : undefined, messages, toolUse };
+  const variables = body.chat_template_kwargs ?? undefined;
+  return { ...request, constraint, logprobs: body.logprobs ? tops : undefined, messages, toolUse, variables };
 }
 
-/** @param withTools true if the answer may contain tool calls, which are then separated from its text */
-function chatFormat(withTools: boolean): Format {
+/** Parts of an answer that are separated from its text. */
+interface AnswerParts {
+  /** `open` if the prompt has begun the thoughts. */
+  readonly reasoning: 'none' | 'possible' | 'open';
+  readonly calls: boolean;
+}
+
+function chatFormat(answerParts: AnswerParts): Format {
   return {
     idPrefix: 'chatcmpl-',
     object: 'chat.completion',
     chunkObject: 'chat.completion.chunk',
-    newChoice: () => new ChatChoice(withTools),
+    newChoice: () => new ChatChoice(answerParts),
   };
 }
 
@@ -80,35 +93,49 @@ interface Call {
 
 class ChatChoice implements ChoiceFormat {
   readonly first = chunk({ role: 'assistant', content: '', refusal: null });
-  readonly #reader: ToolCallReader | undefined;
+  readonly #thoughtsReader: ReasoningReader | undefined;
+  readonly #callReader: ToolCallReader | undefined;
   readonly #calls: Call[] = [];
+  #reasoning = '';
   #content = '';
   #finish: string | null = null;
 
-  constructor(withTools: boolean) {
-    if (withTools) this.#reader = new ToolCallReader();
+  constructor({ reasoning, calls }: AnswerParts) {
+    if (reasoning !== 'none') this.#thoughtsReader = new ReasoningReader(reasoning === 'open');
+    if (calls) this.#callReader = new ToolCallReader();
   }
 
   piece(raw: string, tokens?: readonly TokenLogprob[]): object {
-    const { text, calls } = this.#reader?.push(raw) ?? { text: raw, calls: [] };
-    this.#content += text;
-    const content = (!this.#reader || text !== '') && { content: text };
-    const toolCalls = calls.length > 0 && { tool_calls: calls.map((piece) => this.#addCall(piece)) };
-    return chunk({ ...content, ...toolCalls }, tokens);
+    const split = this.#thoughtsReader?.push(raw) ?? { reasoning: '', text: raw };
+    return chunk(this.#add(split), tokens);
   }
 
   last(finish: string): object {
-    const content = this.#reader?.end() ?? '';
-    this.#content += content;
+    const split = this.#thoughtsReader?.end() ?? { reasoning: '', text: '' };
+    const delta = this.#add(split, true);
     this.#finish = finish === 'stop' && this.#calls.length > 0 ? 'tool_calls' : finish;
-    return { ...chunk(content === '' ? {} : { content }), finish_reason: this.#finish };
+    return { ...chunk(delta), finish_reason: this.#finish };
   }
 
   whole(tokens?: readonly TokenLogprob[]): object {
     const calls = this.#calls.length > 0 && { tool_calls: this.#calls };
     const content = calls && this.#content === '' ? null : this.#content;
-    const message = { role: 'assistant', content, refusal: null, ...calls };
+    const reasoning = this.#reasoning !== '' && { reasoning_content: this.#reasoning };
+    const message = { role: 'assistant', content, refusal: null, ...reasoning, ...calls };
     return { message, logprobs: chatLogprobs(tokens), finish_reason: this.#finish };
+  }
+
+  /** Adds a piece of the answer, and returns its part of the chunk of a stream. */
+  #add({ reasoning, text: raw }: SplitReasoning, isLast = false): object {
+    const { text, calls } = this.#callReader?.push(raw) ?? { text: raw, calls: [] };
+    const content = text + ((isLast && this.#callReader?.end()) || '');
+    this.#reasoning += reasoning;
+    this.#content += content;
+    return {
+      ...(reasoning !== '' && { reasoning_content: reasoning }),
+      ...(content !== '' && { content }),
+      ...(calls.length > 0 && { tool_calls: calls.map((piece) => this.#addCall(piece)) }),
+    };
   }
 
   /** Adds a piece to its call, and returns the entry for the chunk of a stream. */

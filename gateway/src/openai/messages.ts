@@ -21,6 +21,7 @@ export const messageList = z
     object({
       role: z.enum(ROLES, { error: 'system, developer, user, assistant or tool' }),
       content: content.nullish(),
+      reasoning_content: text.nullish(),
       tool_calls: z.array(toolCall, { error: 'an array of tool calls' }).nullish(),
       tool_call_id: text.nullish(),
     }),
@@ -28,33 +29,40 @@ export const messageList = z
   )
   .min(1, { error: listError });
 
+/** Variables of the chat template; as in vLLM and llama.cpp. */
+export const templateVariables = z.record(z.string(), z.unknown(), { error: 'an object' }).nullish();
+
 /**
  * Messages in the form that chat templates take: `developer` becomes `system`, and text parts are joined by newlines.
  *
  * @throws PtpError `invalid_argument` naming field, limit and value
  */
 export function conversation(messages: z.infer<typeof messageList>): ChatMessage[] {
-  return messages.map(({ role, content, tool_calls: calls, tool_call_id: toolCallId }, i) => {
-    const at = `messages[${i}]`;
-    if (content == null && !(role === 'assistant' && calls?.length)) {
-      throw invalidField(`${at}.content`, 'a string or an array of text parts', content);
-    }
-    if (calls?.length && role !== 'assistant') {
-      throw invalidField(`${at}.tool_calls`, 'absent unless `role` is assistant', calls);
-    }
-    if (role === 'tool' && toolCallId == null) throw invalidField(`${at}.tool_call_id`, 'the id of a call', toolCallId);
-    const toolCalls = calls?.map((call, n) => ({
-      id: call.id,
-      name: call.function.name,
-      arguments: parseArguments(call.function.arguments, `${at}.tool_calls[${n}].function.arguments`),
-    }));
-    return {
-      role: templateRole(role),
-      content: joinText(content ?? ''),
-      ...(toolCalls?.length && { toolCalls }),
-      ...(toolCallId != null && { toolCallId }),
-    };
-  });
+  return messages.map(
+    ({ role, content, reasoning_content: reasoning, tool_calls: calls, tool_call_id: toolCallId }, i) => {
+      const at = `messages[${i}]`;
+      if (content == null && !(role === 'assistant' && calls?.length)) {
+        throw invalidField(`${at}.content`, 'a string or an array of text parts', content);
+      }
+      if (calls?.length && role !== 'assistant') {
+        throw invalidField(`${at}.tool_calls`, 'absent unless `role` is assistant', calls);
+      }
+      if (role === 'tool' && toolCallId == null)
+        throw invalidField(`${at}.tool_call_id`, 'the id of a call', toolCallId);
+      const toolCalls = calls?.map((call, n) => ({
+        id: call.id,
+        name: call.function.name,
+        arguments: parseArguments(call.function.arguments, `${at}.tool_calls[${n}].function.arguments`),
+      }));
+      return {
+        role: templateRole(role),
+        content: joinText(content ?? ''),
+        ...(reasoning != null && { reasoning }),
+        ...(toolCalls?.length && { toolCalls }),
+        ...(toolCallId != null && { toolCallId }),
+      };
+    },
+  );
 }
 
 /** Returns the role by which chat templates know a message: `developer` means `system`. */

@@ -60,7 +60,7 @@ export function responsesRoute(app: FastifyInstance, parts: EndpointParts): void
       sequences: 1,
       newWriter: (run) => new ResponsesWriter(request, run),
       prepare: () => {
-        const prompt = chatTemplate.encode(request.messages, tokenizer, model, request.toolUse?.tools);
+        const prompt = chatTemplate.encode(request.messages, tokenizer, model, { tools: request.toolUse?.tools });
         return choiceRequests([prompt], request, model.contextLength, model, 'input');
       },
     });

@@ -4,7 +4,7 @@ import { z } from 'zod';
 import manifest from '../../package.json' with { type: 'json' };
 import { beginning, checkLength } from '../text/encode.ts';
 import { boolean, object, text } from '../validation.ts';
-import { conversation, messageList } from './messages.ts';
+import { conversation, messageList, templateVariables } from './messages.ts';
 import { checkModel, tokenIds } from './request.ts';
 import type { EndpointParts } from './respond.ts';
 
@@ -15,6 +15,7 @@ export const tokenizeBody = object({
   model: modelField,
   prompt: text.nullish(),
   messages: messageList.nullish(),
+  chat_template_kwargs: templateVariables,
   /** Puts the token that precedes every text before `prompt`; true by default. */
   add_special_tokens: boolean.nullish(),
   return_token_strs: boolean.nullish(),
@@ -33,8 +34,16 @@ export function tokenRoutes(
 ): void {
   const { model } = generator;
 
-  const encode = ({ prompt, messages, add_special_tokens: special }: z.infer<typeof tokenizeBody>) => {
-    if (messages) return chatTemplate.encode(conversation(messages), tokenizer, model);
+  const encode = ({
+    prompt,
+    messages,
+    chat_template_kwargs,
+    add_special_tokens: special,
+  }: z.infer<typeof tokenizeBody>) => {
+    if (messages)
+      return chatTemplate.encode(conversation(messages), tokenizer, model, {
+        variables: chat_template_kwargs ?? undefined,
+      });
     if (prompt == null) throw invalidField('prompt', 'a string, unless `messages` is given', prompt);
     checkLength(prompt, tokenizer, model, 'prompt');
     return [...((special ?? true) ? beginning(model) : []), ...tokenizer.encode(prompt)];

@@ -9,6 +9,8 @@ export interface ToolCall {
 export interface ChatMessage {
   readonly role: 'system' | 'user' | 'assistant' | 'tool';
   readonly content: string;
+  /** What the assistant thought before it answered. */
+  readonly reasoning?: string;
   /** Calls that the assistant made in this message. */
   readonly toolCalls?: readonly ToolCall[];
   /** The call that this message of a tool answers. */

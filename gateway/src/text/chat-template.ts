@@ -7,12 +7,21 @@ import { beginning, checkLength, type PromptModel } from './encode.ts';
 import type { Tokenizer } from './tokenizer.ts';
 import { CALL_OPEN, toolsAsText } from './tool-format.ts';
 
+/** Inputs of a template next to the messages. */
+export interface TemplateInputs {
+  readonly tools?: readonly FunctionTool[] | undefined;
+  /** Variables of the model's own template, such as `enable_thinking`. */
+  readonly variables?: Readonly<Record<string, unknown>> | undefined;
+}
+
 /** A model's format for conversations: a Jinja template, as Hugging Face models ship it. */
 export class ChatTemplate {
   readonly #template: Template;
   readonly #beginName: string | undefined;
   /** True if the template itself writes tools and calls, in the format of tool-format.ts. */
   readonly #supportsTools: boolean;
+  /** True if the model may think before it answers, between `<think>` and `</think>`. */
+  readonly thinks: boolean;
 
   /**
    * @param source a template over `messages` (role, content, tool_calls, tool_call_id), `tools`, `bos_token`, `eos_token`
@@ -24,6 +33,7 @@ export class ChatTemplate {
     this.#beginName = beginName;
     try {
       this.#template = new Template(source);
+      this.thinks = source.includes('</think>');
       this.#supportsTools = source.includes('tools') && source.includes(CALL_OPEN);
     } catch (cause) {
       throw new PtpError('failed_precondition', `the chat template is invalid: ${messageOf(cause)}`, { cause });
@@ -41,18 +51,20 @@ export class ChatTemplate {
     messages: readonly ChatMessage[],
     tokenizer: Tokenizer,
     model: PromptModel,
-    tools: readonly FunctionTool[] = [],
+    { tools = [], variables = {} }: TemplateInputs = {},
   ): number[] {
     const given = this.#supportsTools
       ? {
           messages: messages.map(asTemplateMessage),
           tools: tools.map((tool) => ({ type: 'function', function: tool })),
+          variables,
         }
-      : { messages: toolsAsText(messages, tools), tools: [] };
+      : { messages: toolsAsText(messages, tools).map(asTemplateMessage), tools: [], variables };
     const guard = unusedCharacter(JSON.stringify(given));
     const guarded = mapStrings(given, (text) => tokenizer.guardSpecial(text, guard)) as typeof given;
     const begin = beginning(model);
     const rendered = this.#render({
+      ...guarded.variables,
       messages: guarded.messages,
       ...(guarded.tools.length > 0 && { tools: guarded.tools }),
       bos_token: this.#beginName ?? begin.map((token) => tokenizer.name(token)).join(''),
@@ -90,11 +102,17 @@ export async function loadChatTemplate(folder: string): Promise<ChatTemplate> {
 }
 
 /** A message in the form that Hugging Face's templates expect. */
-function asTemplateMessage({ role, content, toolCalls, toolCallId }: ChatMessage): object {
+function asTemplateMessage({ role, content, reasoning, toolCalls, toolCallId }: ChatMessage): object {
   const calls = toolCalls?.map(({ id, name, arguments: given }) => {
     return { id, type: 'function', function: { name, arguments: given } };
   });
-  return { role, content, ...(calls && { tool_calls: calls }), ...(toolCallId && { tool_call_id: toolCallId }) };
+  return {
+    role,
+    content,
+    ...(reasoning !== undefined && { reasoning_content: reasoning }),
+    ...(calls && { tool_calls: calls }),
+    ...(toolCallId && { tool_call_id: toolCallId }),
+  };
 }
 
 function mapStrings(value: unknown, map: (text: string) => string): unknown {

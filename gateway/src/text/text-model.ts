@@ -24,7 +24,11 @@ export interface TextModel {
  */
 export async function loadTextModel(path: string, manifest: Manifest): Promise<TextModel> {
   if (path.endsWith('.gguf')) {
-    const { tokenizer, chatTemplate = CHATML, beginName } = await loadGgufText(path, [manifest.end_of_text, ...manifest.stop_tokens]);
+    const {
+      tokenizer,
+      chatTemplate = CHATML,
+      beginName,
+    } = await loadGgufText(path, [manifest.end_of_text, ...manifest.stop_tokens]);
     return { tokenizer, chatTemplate: new ChatTemplate(chatTemplate, beginName) };
   }
   await checkFiles(path, manifest, ['tokenizer.json']);

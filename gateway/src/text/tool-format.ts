@@ -17,10 +17,11 @@ export function toolsAsText(messages: readonly ChatMessage[], tools: readonly Fu
     : [{ role: 'system', content: instructions }, ...plain];
 }
 
-function asText({ role, content, toolCalls = [] }: ChatMessage): ChatMessage {
+function asText({ role, content, reasoning, toolCalls = [] }: ChatMessage): ChatMessage {
   if (role === 'tool') return { role: 'user', content: `<tool_response>\n${content}\n</tool_response>` };
   const calls = toolCalls.map((call) => callText(call.name, JSON.stringify(call.arguments)));
-  return { role, content: [...(content === '' ? [] : [content]), ...calls].join('\n') };
+  const text = [...(content === '' ? [] : [content]), ...calls].join('\n');
+  return { role, content: text, ...(reasoning !== undefined && { reasoning }) };
 }
 
 function toolInstructions(tools: readonly FunctionTool[]): string {

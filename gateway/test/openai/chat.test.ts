@@ -1,6 +1,7 @@
 import { PtpError } from '@ptp/protocol/errors';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { ChatTemplate } from '../../src/text/chat-template.ts';
 import { events, startServer, type TestServer, tokenByToken, tokenizer } from '../testing/test-server.ts';
 
 let server: TestServer;
@@ -125,5 +126,40 @@ describe("OpenAI's client", () => {
     };
     await expect(read()).rejects.toThrow('the verifier is gone');
     server.generator.script = script;
+  });
+});
+
+describe('with a template of a model that thinks', () => {
+  const template = new ChatTemplate(
+    "{{ messages[0].content }}{% if budget %}<think>\n{% endif %}{# its answers have '</think>' #}",
+  );
+  let thinking: TestServer;
+  beforeAll(async () => {
+    thinking = await startServer({ template });
+  });
+  afterAll(() => thinking.close());
+  const body = { messages: [{ role: 'user', content: 'Why?' }] };
+
+  test('thoughts become `reasoning_content`, whole and streamed', async () => {
+    thinking.generator.script = () => ({ steps: tokenByToken('<think>\nHm. \n</think>\n\nSo.') });
+    const { choices } = await (await thinking.chat(body)).json();
+    expect(choices[0].message).toEqual({
+      role: 'assistant',
+      content: 'So.',
+      refusal: null,
+      reasoning_content: 'Hm.',
+    });
+    const data = await events(await thinking.chat({ ...body, stream: true }));
+    const deltas = data.slice(0, -1).map((event) => JSON.parse(event).choices[0].delta);
+    expect(deltas.map((delta) => delta.reasoning_content ?? '').join('')).toBe('Hm.');
+    expect(deltas.map((delta) => delta.content ?? '').join('')).toBe('So.');
+  });
+
+  test('the prompt may open the thoughts, by a variable of the template', async () => {
+    thinking.generator.script = () => ({ steps: tokenByToken('Hm.</think>So.') });
+    const open = { ...body, chat_template_kwargs: { budget: 1 } };
+    const { choices } = await (await thinking.chat(open)).json();
+    expect(choices[0].message).toMatchObject({ content: 'So.', reasoning_content: 'Hm.' });
+    expect(tokenizer.decode(thinking.generator.requests.at(-1)?.prompt ?? [])).toBe('Why?<think>\n');
   });
 });

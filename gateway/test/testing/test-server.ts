@@ -6,7 +6,7 @@ import { ApiKeys } from '../../src/access/api-keys.ts';
 import { createHttp, HTTP_LIMITS, type HttpSettings } from '../../src/app.ts';
 import { GrammarCache } from '../../src/grammar/cache.ts';
 import type { TraceStore } from '../../src/observe/trace-store.ts';
-import { loadChatTemplate } from '../../src/text/chat-template.ts';
+import { type ChatTemplate, loadChatTemplate } from '../../src/text/chat-template.ts';
 import { loadTokenizer } from '../../src/text/json-tokenizer.ts';
 import { ScriptedGenerator } from './scripted-generator.ts';
 
@@ -23,21 +23,21 @@ export const tokenByToken = (text: string): number[][] => tokenizer.encode(text)
  * @param traces records requests, without calls, which a scripted generator does not make
  */
 export async function startServer(
-  settings: Partial<HttpSettings> & { readonly maxStreams?: number } = {},
+  settings: Partial<HttpSettings> & { readonly maxStreams?: number; readonly template?: ChatTemplate } = {},
   keys = new ApiKeys([]),
   traces: TraceStore | undefined = undefined,
 ) {
   const generator = new ScriptedGenerator({}, traces ? [traces] : []);
   const logs: string[] = [];
   const logger = createLogger('gateway', { PTP_LOG_LEVEL: 'info' }, { write: (line) => void logs.push(line) });
-  const { maxStreams = 64, ...limits } = settings;
+  const { maxStreams = 64, template = chatTemplate, ...limits } = settings;
   const admission = new Admission(maxStreams);
   const grammars = new GrammarCache(tokenizer, generator.model);
   const app = await createHttp({
     generator,
     tokenizer,
     grammars,
-    chatTemplate,
+    chatTemplate: template,
     admission,
     keys,
     settings: { ...HTTP_LIMITS, corsOrigins: '', ...limits },

@@ -1,5 +1,7 @@
+import { readFile } from 'node:fs/promises';
 import { describe, expect, test } from 'vitest';
-import type { ChatMessage } from '../../src/text/chat-message.ts';
+import { conversation } from '../../src/openai/messages.ts';
+import type { ChatMessage, FunctionTool } from '../../src/text/chat-message.ts';
 import { ChatTemplate } from '../../src/text/chat-template.ts';
 import { chatTemplate, tokenizer } from '../testing/test-server.ts';
 
@@ -45,5 +47,31 @@ describe('any template', () => {
 
   test('is rejected at start if it does not parse', () => {
     expect(() => new ChatTemplate('{% for %}')).toThrow(expect.objectContaining({ code: 'failed_precondition' }));
+  });
+});
+
+/** Templates of models, and conversations with the prompts that transformers' apply_chat_template makes of them. */
+interface Fixture {
+  readonly templates: Readonly<Record<string, string[]>>;
+  readonly conversations: readonly {
+    readonly name: string;
+    readonly messages: Parameters<typeof conversation>[0];
+    readonly tools?: readonly { readonly function: FunctionTool }[];
+    readonly variables?: Readonly<Record<string, unknown>>;
+    readonly prompts: Readonly<Record<string, string>>;
+  }[];
+}
+const fixture: Fixture = JSON.parse(
+  await readFile(new URL('../../../test/fixtures/chat-templates.json', import.meta.url), 'utf8'),
+);
+
+describe.each(['qwen3', 'llama3'])('the template of %s renders as in transformers', (name) => {
+  const template = new ChatTemplate((fixture.templates[name] ?? []).join('\n'), '<|begin_of_text|>');
+  const conversations = fixture.conversations.filter(({ prompts }) => name in prompts);
+  test.each(conversations)('$name', ({ messages, tools = [], variables, prompts }) => {
+    const inputs = { tools: tools.map((tool) => tool.function), variables };
+    const roomy = { ...model, contextLength: 8192, beginOfText: null };
+    const ids = template.encode(conversation(messages), tokenizer, roomy, inputs);
+    expect(tokenizer.decode(ids)).toBe(prompts[name]);
   });
 });
