@@ -42,7 +42,7 @@ function color({ text, source }: StreamedToken): string {
   return style ? styleText(style, text, { validateStream: false }) : text;
 }
 
-/** One line about an answer, with the speedup over the answer without the drafter if that was measured. */
+/** Returns a one-line summary, with the speedup over the answer without the drafter if that was measured. */
 export function summary({ tokens, steps, firstMs, msPerToken }: Answer, plain?: Answer): string {
   const parts = [`${tokens} tokens`, `${(tokens / Math.max(1, steps)).toFixed(2)} per step`];
   parts.push(`first after ${firstMs.toFixed(0)} ms`, `then ${msPerToken.toFixed(1)} ms per token`);
@@ -53,7 +53,7 @@ export function summary({ tokens, steps, firstMs, msPerToken }: Answer, plain?: 
   return parts.join(', ');
 }
 
-/** A completion that is measured but not shown. */
+/** Measures a completion without showing it. */
 export function measure(client: Client, body: object): Promise<Answer> {
   return answer(client.stream('completions', body), () => {}, false);
 }

@@ -119,7 +119,7 @@ async function connect() {
     top_p: topP,
     ...(seed !== undefined && { seed }),
   };
-  /** Fields of a request; other servers would reject `ptp`. */
+  /** Returns the fields of a request. Servers other than ours would reject `ptp`. */
   const body = (draft: boolean) => ({ ...fields, ...(isPtp && { ptp: { draft, trace: true } }) });
   return { options, client, ids, isPtp, body };
 }

@@ -1,4 +1,4 @@
-// Vercel's AI SDK with its provider for OpenAI-compatible APIs: streaming, and an object by a schema.
+// Vercel's AI SDK with its provider for OpenAI-compatible APIs: streaming, and an object that matches a schema.
 //   node examples/ai-sdk.ts [http://127.0.0.1:8080]
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import { generateText, jsonSchema, Output, streamText } from 'ai';

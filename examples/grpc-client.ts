@@ -1,4 +1,4 @@
-// A gRPC client in TypeScript with protobuf-es messages: tokens, steps, a deadline, cancellation, an error.
+// A gRPC client in TypeScript with protobuf-es messages: tokens, steps, a deadline, cancellation and an error.
 //   node examples/grpc-client.ts [127.0.0.1:8081]
 
 import { connect } from '@ptp/protocol/client';

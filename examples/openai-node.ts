@@ -1,4 +1,4 @@
-// The official OpenAI client for Node: streaming, JSON by a schema, a tool call.
+// The official OpenAI client for Node: streaming, JSON that matches a schema, and a tool call.
 //   node examples/openai-node.ts [http://127.0.0.1:8080]
 import OpenAI from 'openai';
 
@@ -16,7 +16,7 @@ const stream = await client.completions.create({
 for await (const chunk of stream) process.stdout.write(chunk.choices[0]?.text ?? '');
 console.log();
 
-// JSON that satisfies a schema
+// JSON that matches a schema
 const schema = {
   type: 'object',
   properties: { name: { type: 'string', maxLength: 20 }, private: { type: 'boolean' } },

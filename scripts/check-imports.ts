@@ -9,7 +9,7 @@ import { dirname, join } from 'node:path';
 const SERVICE = ['protocol/src', 'protocol/src/gen', 'service-kit/src'];
 const ENGINE = ['engine/src/sampling', 'engine/src'];
 
-/** Each unit, a folder or a single file, with the units that its product code may import. */
+/** Units (folders or single files), each with the units that its product code may import. */
 export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'protocol/src/gen': [],
   'protocol/src': ['protocol/src/gen'],
@@ -86,20 +86,20 @@ function gateway(...units: [string, string[]][]): Record<string, string[]> {
   return Object.fromEntries(units.map(([unit, others]) => [path(unit), [...SERVICE, ...others.map(path)]]));
 }
 
-/** The unit that a file belongs to: the longest entry of MAY_IMPORT that contains it. */
+/** Returns the unit of a file: the longest entry of MAY_IMPORT that contains the file. */
 function unitOf(file: string): string | undefined {
   const fits = Object.keys(MAY_IMPORT).filter((unit) => file === unit || file.startsWith(`${unit}/`));
   return fits.sort((a, b) => b.length - a.length)[0];
 }
 
-/** The file that an import names, from the repository's root; undefined for a library. */
+/** Returns the path of an imported file from the repository's root, or undefined for a library. */
 function resolve(file: string, specifier: string): string | undefined {
   if (specifier.startsWith('.')) return join(dirname(file), specifier);
   const [, workspace, path] = /^@ptp\/([^/]+)\/(.+)$/.exec(specifier) ?? [];
   return workspace && `${workspace}/src/${path}.ts`;
 }
 
-/** One line per import of `source` that is not allowed. @param file path from the repository's root */
+/** Returns one line per forbidden import in `source`. @param file path from the repository's root */
 export function forbiddenImports(file: string, source: string): string[] {
   const unit = unitOf(file);
   if (!unit) return [`${file} belongs to no unit of MAY_IMPORT`];

@@ -13,7 +13,7 @@ export function printLines(name: string, style: Style, output: Readable): void {
 
 const levelStyles: Record<string, Style> = { warn: 'yellow', error: 'red', fatal: 'red', debug: 'dim', trace: 'dim' };
 
-/** `{"level":"warn","time":...,"service":...,"msg":"lost","peer":"x"}` as `warn lost peer=x`; other lines stay as they are. */
+/** Formats `{"level":"warn","time":...,"service":...,"msg":"lost","peer":"x"}` as `warn lost peer=x`, and leaves other lines unchanged. */
 export function readable(line: string): string {
   const record = parse(line);
   if (!record) return line;

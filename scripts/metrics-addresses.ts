@@ -1,7 +1,7 @@
 import { serviceSettings } from '@ptp/service-kit/service-settings';
 import { type Address, settings } from '@ptp/service-kit/settings';
 
-/** PTP_METRICS_LISTEN of services that share a machine: the verifier's as given, the drafter's at the next port (or socket). */
+/** Returns PTP_METRICS_LISTEN for services on one machine: the given address for the verifier, the next port (or socket) for the drafter. */
 export function metricsAddresses(env: NodeJS.ProcessEnv): { verifier: NodeJS.ProcessEnv; drafter: NodeJS.ProcessEnv } {
   const { name } = serviceSettings.metrics;
   const { metrics } = settings({ metrics: serviceSettings.metrics }, env);

@@ -11,7 +11,7 @@ import { launch } from '../test/browser.ts';
 const OUT = join(import.meta.dirname, '..', 'docs', 'screenshots');
 const PORT = 18_080;
 const URL = `http://127.0.0.1:${PORT}/`;
-/** Requests for the controller to settle before the first screenshot. */
+/** Number of requests before the first screenshot, so that the controller settles. */
 const WARM_UP = 12;
 const DESKTOP = { width: 1120, height: 1000 };
 
@@ -70,7 +70,7 @@ async function picture(
 async function race(page: Page): Promise<void> {
   await page.getByRole('button', { name: 'Race with and without drafter' }).click();
   await page.getByRole('status').filter({ hasText: 'Identical' }).waitFor();
-  await page.waitForTimeout(2000); // the last rejected tokens have faded
+  await page.waitForTimeout(2000); // until the last rejected tokens have faded
 }
 
 async function midStream(page: Page): Promise<void> {

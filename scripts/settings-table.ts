@@ -12,7 +12,7 @@ const WIDTH = 114;
 
 const services = { gateway: gatewaySettings, verifier: verifierSettings, drafter: drafterSettings };
 
-/** One paragraph for each setting, with the services that read it. */
+/** Returns one paragraph per setting, with the services that read it. */
 export function settingsTable(): string {
   const entries = new Map<string, { setting: Setting; readers: string[] }>();
   for (const [service, table] of Object.entries(services)) {
@@ -32,7 +32,7 @@ function paragraph(setting: Setting, readers: readonly string[]): string {
   return [`${wrapped(head).join('\n')}<br>`, ...wrapped(setting.doc)].join('\n');
 }
 
-/** Lines of at most `WIDTH` characters. */
+/** Wraps text to lines of at most `WIDTH` characters. */
 function wrapped(text: string): string[] {
   const lines: string[] = [];
   for (const word of text.split(' ')) {
@@ -43,7 +43,7 @@ function wrapped(text: string): string[] {
   return lines;
 }
 
-/** The page with the current settings. */
+/** Returns the page with the current settings. */
 export function withTable(page: string): string {
   const [before, rest] = page.split(BEGIN);
   const after = rest?.split(END)[1];

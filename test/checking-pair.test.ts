@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { stepsOf, tokensOf, variedRequests } from './generated.ts';
 import { TestPair } from './test-pair.ts';
 
-// The whole loop with a drafter that holds the target and checks blocks itself.
+// Runs the whole loop with a drafter that contains a copy of the target and checks blocks with it.
 
 const dir = join(import.meta.dirname, 'models', 'tiny-feature');
 let pair: TestPair;

@@ -112,7 +112,7 @@ const requests = (feature: Partial<GenerationRequest>): GenerationRequest[] =>
     ...feature,
   }));
 
-describe('the same with and without the drafter', () => {
+describe('texts are the same with and without the drafter', () => {
   test.each(Object.entries(features))('%s', async (_, feature) => {
     const featured = requests(feature());
     const plain: Answer[] = [];
@@ -121,7 +121,7 @@ describe('the same with and without the drafter', () => {
     const textOf = ({ drafted: _, ...rest }: Answer) => rest;
     expect(drafted.map(textOf)).toEqual(plain.map(textOf));
     expect(drafted.reduce((sum, { drafted }) => sum + drafted, 0)).toBeGreaterThan(SEEDS);
-    // the feature has an effect
+    // the feature changes the text
     if (!feature().topCount) {
       const usual = await Promise.all(requests({}).map(answer));
       expect(usual.map(({ tokens }) => tokens)).not.toEqual(plain.map(({ tokens }) => tokens));

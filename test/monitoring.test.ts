@@ -24,7 +24,7 @@ interface Series {
   }[];
 }
 
-/** A panel of a Grafana dashboard, as far as the tests read it. */
+/** Fields of a Grafana panel that the tests read. */
 interface Panel {
   readonly title: string;
   readonly targets: readonly { readonly expr: string; readonly legendFormat: string; readonly exemplar?: boolean }[];
@@ -36,7 +36,7 @@ const dashboards: { readonly uid: string; readonly panels: readonly Panel[] }[] 
 );
 const panels = dashboards.flatMap((dashboard) => dashboard.panels);
 
-test('each dashboard has an id of its own, and panels with queries', () => {
+test('each dashboard has a unique id, and panels with queries', () => {
   expect(new Set(dashboards.map(({ uid }) => uid)).size).toBe(3);
   expect(panels.filter(({ targets }) => targets.length === 0)).toEqual([]);
   expect(panels.length).toBeGreaterThan(10);
@@ -65,7 +65,7 @@ describe.skipIf(!tools)(
     let members: Member[];
     let api: string;
     let collector: Server;
-    /** Bodies that the collector received: protobuf, in which ids are plain bytes. */
+    /** Request bodies received by the collector. In protobuf, ids are plain bytes. */
     let spans = Buffer.alloc(0);
     beforeAll(async () => {
       collector = createServer(async (request, response) => {
@@ -125,7 +125,7 @@ describe.skipIf(!tools)(
       );
       const url = `http://127.0.0.1:${ports.http}`;
       while ((await fetch(`${url}/readyz`).catch(() => undefined))?.status !== 200) await sleep(100);
-      // load with all kinds of steps, long enough for rates
+      // the load covers all kinds of steps, and lasts long enough for rates
       const until = performance.now() + 9000;
       const modes = ['overlap', 'sequential', 'plain'];
       for (let seed = 0; performance.now() < until; seed++) {

@@ -83,7 +83,7 @@ describe.skipIf(!chromiumPath)('the page', () => {
       expect(await page.getByLabel('Seed').inputValue()).toMatch(/^\d+$/);
     }));
 
-  test('reports no speed for a race of one token', () =>
+  test('shows no speed after a race of one token', () =>
     onPage(async (page) => {
       await page.getByLabel('Max tokens').fill('1');
       await page.getByRole('button', { name: 'Race' }).click();
@@ -117,7 +117,7 @@ describe.skipIf(!chromiumPath)('the page', () => {
 
   test('can be stopped, and used with the keyboard alone', () =>
     onPage(async (page) => {
-      // Greedy text does not end before the limit.
+      // at temperature 0 the text does not end before the limit
       await page.getByLabel('Temperature').fill('0');
       await page.getByLabel('Max tokens').fill('900');
       await page.getByLabel('Prompt').focus();

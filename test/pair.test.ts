@@ -8,13 +8,13 @@ import { asciiTokens, stepsOf, tokensOf } from './generated.ts';
 import { serveGateway } from './served.ts';
 import { TestPair } from './test-pair.ts';
 
-// The whole server with a small real pair: ONNX engines, gRPC, the decode loop, HTTP.
+// Runs the whole server with a small real pair: ONNX engines, gRPC, the decode loop and HTTP.
 
 const dir = join(import.meta.dirname, 'models', 'tiny');
 const never = new AbortController().signal;
 let server: Awaited<ReturnType<typeof serveGateway>>;
 let pair: TestPair;
-/** Sequences over HTTP that were not cancelled. */
+/** Number of sequences over HTTP that were not cancelled. */
 let finished = 0;
 
 beforeAll(async () => {
@@ -92,7 +92,7 @@ test('the next turns of a chat hit the prefix cache, and the text stays the same
     const [expected, found] = [await write(plain, request), await write(pair, request)];
     expect(found.tokens).toEqual(expected.tokens);
     expect(expected.reused).toBe(0);
-    // earlier turns in whole blocks of 16; the last token of each had not been read, and 4 are new
+    // the prefix cache keeps earlier turns in whole blocks of 16; the last token of each turn had not been read, and 4 are new
     if (turn > 0) expect(found.reused).toBeGreaterThanOrEqual(prompt.length - 6 - 15);
     prompt = [...prompt, ...found.tokens, ...asciiTokens(`\n  ${turn}`)];
   }
@@ -100,7 +100,7 @@ test('the next turns of a chat hit the prefix cache, and the text stays the same
   expect(pair.draft.prefixCache().hits).toBe(before.draft + 2);
 });
 
-/** Closes its connection after the first bytes. @returns the response's status */
+/** Sends a request and closes its connection after the first bytes. @returns the response's status */
 async function hangUpAfterFirstEvent(seed: number): Promise<number | undefined> {
   const body = JSON.stringify({ model: 'default', prompt: 'export ', max_tokens: 240, seed, stream: true });
   const request = httpRequest(new URL('/v1/completions', server.url), {
@@ -115,7 +115,7 @@ async function hangUpAfterFirstEvent(seed: number): Promise<number | undefined> 
   return response.statusCode;
 }
 
-test('50 clients that hang up mid-stream leave no sequence and no cache behind', async () => {
+test('no sequence and no cache is left after 50 clients have disconnected mid-stream', async () => {
   await pair.services.ready(5000);
   const clients = Array.from({ length: 50 }, (_, i) => hangUpAfterFirstEvent(i));
   expect(await Promise.all(clients)).toEqual(new Array(50).fill(200));

@@ -18,12 +18,12 @@ export interface GatewayOptions {
   readonly keys?: ApiKeys;
   readonly maxStreams?: number;
   readonly logger?: Logger;
-  /** In addition to the store of /traces. */
+  /** Observers in addition to the store of /traces. */
   readonly observers?: readonly StepObserver[];
   readonly pair?: TestPairOptions;
 }
 
-/** Serves a model folder: the real services, and the gateway over HTTP and gRPC. */
+/** Serves a model folder with the real services, and a gateway over HTTP and gRPC. */
 export async function serveGateway(folder: string, options: GatewayOptions = {}) {
   const { keys = new ApiKeys([]), maxStreams = 16, logger = silent, observers = [] } = options;
   const manifest = await loadManifest(folder);

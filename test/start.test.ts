@@ -37,7 +37,7 @@ async function start(...args: string[]) {
   return { child, ended, folder: TMPDIR, output: () => output };
 }
 
-/** The first of two consecutive free ports. */
+/** Returns the first of two consecutive free ports. */
 async function freePort(): Promise<number> {
   for (;;) {
     const servers = [createServer(), createServer()] as const;
@@ -47,14 +47,14 @@ async function freePort(): Promise<number> {
       await once(servers[1].listen(port + 1, '127.0.0.1'), 'listening');
       return port;
     } catch {
-      // try another one
+      // a port in use: try another one
     } finally {
       for (const server of servers) server.close();
     }
   }
 }
 
-/** Process ids of the services, by name. */
+/** Returns the process ids of the services by name. */
 function servicesOf({ pid }: ChildProcess): Record<string, number> {
   const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').map(Number);
   const named = children.map((child) => [
@@ -77,7 +77,7 @@ const KINDS = 'a model folder, a .gguf file, a Hugging Face folder or a name, or
 const MODEL_FILES = 'a model is manifest.json, a .gguf file, or config.json and .safetensors';
 const waiting = { timeout: 45_000, interval: 50 };
 
-/** A copy of the tiny model without its drafter. */
+/** Copies the tiny model without its drafter. @returns the folder */
 async function targetAlone(): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'm-'));
   cleanups.push(() => rm(folder, { recursive: true, force: true }));
@@ -94,7 +94,7 @@ describe('npm start', { timeout: 120_000 }, () => {
     vi.stubEnv('PTP_METRICS_LISTEN', `127.0.0.1:${metrics}`);
     cleanups.push(() => vi.unstubAllEnvs());
     const { child, ended, folder, output } = await start(...models, '--port', String(port));
-    // the command that it prints once it is ready
+    // npm start prints this command once it is ready
     const command = await vi.waitUntil(() => /curl -N (\S+) .* -d '(.*)'\n/.exec(output()), waiting);
     const stream = async () => {
       const headers = { 'content-type': 'application/json' };

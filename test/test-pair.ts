@@ -29,16 +29,16 @@ export interface TestPairOptions {
   readonly limits?: DraftLimits;
   /** Model id that the services announce. */
   readonly modelId?: string;
-  /** Size for each engine; 0 by default. */
+  /** Size of each engine's prefix cache; 0 by default. */
   readonly prefixCacheBytes?: number;
-  /** Folder of a whole model that drafts in place of the pair's drafter. */
+  /** Folder of a complete model that drafts in place of the pair's drafter. */
   readonly draftModel?: string;
 }
 
 export interface FakePairOptions extends TestPairOptions, FakeDraftOptions {
-  /** Milliseconds; the target's latency unless given. */
+  /** Duration of a draft run, milliseconds; by default that of the target's runs. */
   readonly draftLatencyMs?: number;
-  /** Milliseconds to hold a draft back, called at each run. */
+  /** Returns an additional delay of a draft run, milliseconds. Called for each run. */
   readonly delayMs?: () => number;
   /** Changes what the drafter returns. */
   readonly spoil?: (output: DraftOutput) => DraftOutput;
@@ -48,7 +48,7 @@ export interface FakePairOptions extends TestPairOptions, FakeDraftOptions {
 
 type PairModel = PairClientOptions['model'];
 
-/** The real services, streams and decode loop over gRPC on Unix sockets, in this process. */
+/** Runs the real services, streams and decode loop in this process, over gRPC on Unix sockets. */
 export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends DraftEngine = DraftEngine> {
   readonly target: Target;
   draft: Draft;
@@ -62,7 +62,7 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
   readonly #verifierServers: RunningServer[] = [];
   #drafterServer: RunningServer | undefined;
 
-  /** Uses engines that compute tokens by a hash function (fake-engine.ts). */
+  /** Starts with engines that compute tokens with a hash function (fake-engine.ts). */
   static async fake(
     options: FakePairOptions = {},
     readyMs = 5000,
@@ -88,7 +88,7 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
     return TestPair.#start(model, target, openDraft, options, readyMs);
   }
 
-  /** Uses the engines of a model folder. */
+  /** Starts with the engines of a model folder. */
   static async onnx(dir: string, options: TestPairOptions = {}): Promise<TestPair> {
     const model = modelInfoOf(await loadManifest(dir));
     const { prefixCacheBytes = 0, draftModel } = options;
@@ -148,7 +148,7 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
     );
   }
 
-  /** Stops at once, streams included, as a killed process does. */
+  /** Stops immediately and breaks all streams, as when a process is killed. */
   async stopVerifier(index = 0): Promise<void> {
     await this.#verifierServers[index]?.close(0);
   }
@@ -172,7 +172,7 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
     await this.draft.dispose();
   }
 
-  /** Starts with a new engine, as a restarted process does. */
+  /** Starts again with a new engine, as when a process is restarted. */
   async restartDrafter(): Promise<void> {
     this.draft = await this.#openDraft();
     await this.#serveDrafter();

@@ -63,7 +63,7 @@ describe.skipIf(!chromiumPath)('the page of traces', () => {
       await open(page);
       const steps = await page.locator('#view .bar-step').count();
       expect(steps).toBeGreaterThan(5);
-      // One bar for each call and one for its run.
+      // one bar for each call and one for its run
       expect(await page.locator('#view .bar-verify').count()).toBe(2 * steps);
       expect(await page.locator('#view .bar-draft.pale').count()).toBeGreaterThan(2);
       expect(await page.locator('#view .bar-open').count()).toBe(2);
@@ -77,7 +77,7 @@ describe.skipIf(!chromiumPath)('the page of traces', () => {
       expect(await page.locator('#steps tbody tr').count()).toBe(steps);
     }));
 
-  test('draws bars that match the figures', () =>
+  test('draws bars whose lengths match the times', () =>
     onPage(async (page) => {
       await open(page);
       const id = new URL(page.url()).hash.slice(1);

@@ -30,11 +30,11 @@ async function ptp(words: string[], { input = '', url = `${server.url}v1` } = {}
 }
 
 describe('ptp', () => {
-  test('models', async () => {
+  test('models lists the ids of the models', async () => {
     expect(await ptp(['models'])).toMatchObject({ code: 0, out: `${server.id}\n` });
   });
 
-  test('complete, compared with the same without the drafter', async () => {
+  test('complete --compare gives the same text with and without the drafter', async () => {
     const words = ['complete', 'export interface User {', '--max-tokens', '30', '--seed', '5', '--json'];
     const { code, out } = await ptp([...words, '--compare']);
     expect(code).toBe(0);
@@ -80,13 +80,13 @@ describe('ptp', () => {
     expect(answer.err).toContain(message);
   });
 
-  test('an unreachable server is named', async () => {
+  test('the error names a server that cannot be reached', async () => {
     const { code, err } = await ptp(['models'], { url: 'http://127.0.0.1:1/v1' });
     expect(code).toBe(1);
     expect(err).toContain('http://127.0.0.1:1/v1 cannot be reached');
   });
 
-  test('other servers with the same API get no ptp fields', async () => {
+  test('requests to other servers have no ptp fields', async () => {
     const bodies: Record<string, unknown>[] = [];
     const other = createServer(async (request, response) => {
       if (request.url === '/v1/models') return response.end(JSON.stringify({ data: [{ id: 'm', owned_by: 'them' }] }));

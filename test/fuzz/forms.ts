@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 
-/** Constraints on the output: mostly valid ones, to get past validation. */
+/** Generates output constraints. Most are valid, so that they get past validation. */
 
 const count = fc.oneof(
   { weight: 20, arbitrary: fc.nat(6) },
@@ -16,7 +16,7 @@ const name = fc.oneof(
   fc.constantFrom('', '__proto__', 'a"b', '\ud800', '%', 'x'.repeat(20_000)),
 );
 
-/** Pieces of regular expressions to concatenate. */
+/** Parts that regular expressions are concatenated from. */
 const pieces = fc.constantFrom(
   ...[
     'a',
@@ -135,14 +135,14 @@ const { schema } = fc.letrec<{ schema: unknown }>((tie) => {
   };
 });
 
-/** A schema, in part with definitions at its root to refer to. */
+/** Generates a schema. Some have definitions at their root, to which other parts refer. */
 export const jsonSchema = fc
   .tuple(schema, fc.option(fc.dictionary(fc.constantFrom('a', 'b'), schema), { nil: undefined }))
   .map(([root, $defs]) =>
     typeof root === 'object' && root !== null && !Array.isArray(root) && $defs ? { ...root, $defs } : root,
   );
 
-/** Deeply nested JSON. */
+/** Generates deeply nested JSON. */
 export const deepJson = fc
   .tuple(
     fc.constantFrom<[string, string]>(['[', ']'], ['{"a":', '}'], ['{"items":', '}'], ['{"anyOf":[', ']}']),

@@ -17,22 +17,22 @@ export interface Call {
   readonly whole: boolean;
   readonly bytes: Buffer;
   readonly metadata: Readonly<Record<string, string>>;
-  /** Answers after which the caller cancels. */
+  /** Number of answers after which the caller cancels. */
   readonly leavesAfter: number | undefined;
-  /** Milliseconds; long unless given. */
+  /** Deadline in milliseconds; by default longer than any answer takes. */
   readonly deadline: number | undefined;
 }
 
 const MOST = 2 ** 32 - 1;
 /** Placeholder for invalid UTF-8. */
 const MARK = '\u0001\u0002\u0003';
-/** A lone surrogate, encoded. */
+/** UTF-8 encoding of a lone surrogate, which is invalid. */
 const NO_UTF8 = Buffer.of(0xed, 0xa0, 0x80);
 
-/** True if the bytes certainly parse as a message. */
+/** Returns true if the bytes are certain to parse as a message. */
 export const isReadable = ({ whole, bytes }: Call): boolean => whole && !bytes.includes(NO_UTF8);
 
-/** Mostly tokens of the vocabulary of 257, to get past validation. */
+/** Generates token ids. Most are in the vocabulary (257 tokens), so that they get past validation. */
 const token = fc.oneof({ weight: 40, arbitrary: fc.nat(256) }, fc.constantFrom(257, 2 ** 31, MOST));
 const tokens = (most: number) => fc.array(token, { maxLength: most });
 const float = fc.oneof(
@@ -111,7 +111,7 @@ const tokenize = fc.record({ model, text, withoutBeginning: fc.boolean() });
 const place = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true });
 type Spoil = (bytes: Buffer) => Buffer;
 const keep: Spoil = (bytes) => bytes;
-/** Corruptions: changed bytes, a missing end, trailing bytes, other bytes. */
+/** Corrupts bytes: changes some, removes the end, appends some, or replaces all. */
 const spoil: fc.Arbitrary<Spoil> = fc.oneof(
   { weight: 40, arbitrary: fc.constant(keep) },
   fc.array(fc.tuple(place, fc.nat(255)), { minLength: 1, maxLength: 3 }).map((changes): Spoil => {

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { calls } from './generation-calls.ts';
 import { rarely } from './rarely.ts';
 
-/** A request over HTTP/2 that may not be gRPC. */
+/** Generates a request over HTTP/2 that need not be valid gRPC. */
 export interface Frame {
   readonly headers: Readonly<Record<string, string>>;
   readonly body: Buffer;

@@ -14,7 +14,7 @@ import { type Call, calls, isReadable } from './generation-calls.ts';
 import { type Frame, frames } from './generation-frames.ts';
 import { errorLog, fuzz, LANES, Unreachable } from './lanes.ts';
 
-// The gateway's gRPC server with the real services behind it. `npm run fuzz` makes 50,000 calls.
+// Calls the gateway's gRPC server, which uses the real services. `npm run fuzz` makes 50,000 calls.
 
 const RUNS = Number(process.env.PTP_FUZZ_RUNS ?? 400);
 const tiny = new URL('../models/tiny', import.meta.url).pathname;
@@ -32,7 +32,7 @@ afterAll(async () => {
   await server.close();
 });
 
-/** Codes that blame the caller. */
+/** Status codes that stand for a mistake of the caller. */
 const FAULTS: number[] = [
   status.INVALID_ARGUMENT,
   status.OUT_OF_RANGE,
@@ -41,7 +41,7 @@ const FAULTS: number[] = [
   status.RESOURCE_EXHAUSTED,
   status.UNIMPLEMENTED,
 ];
-/** Longer than any answer takes, milliseconds. */
+/** Timeout in milliseconds, longer than any answer takes. */
 const LONG = 60_000;
 
 function answered({ path, bytes, metadata, leavesAfter, deadline = LONG }: Call, channel: (typeof channels)[0]) {
@@ -67,7 +67,7 @@ async function attempt(call: Call, lane: number): Promise<string> {
     await server.pair.services.ready(LONG);
     throw new Unreachable(end.details);
   }
-  // grpc-js answers so to bytes that are not a message
+  // this is how grpc-js answers bytes that are not a message
   if (end.code === status.INTERNAL && end.details === 'Error deserializing request') {
     expect(isReadable(call)).toBe(false);
     return 'no message';
@@ -83,7 +83,7 @@ async function attempt(call: Call, lane: number): Promise<string> {
   return status[end.code] as string;
 }
 
-/** Steps come in order, only the last piece has a finish reason, and the request's limits hold. */
+/** Checks that steps come in order, that only the last piece has a finish reason, and that the request's limits hold. */
 function checkAnswer(pieces: readonly GenerateResponse[], { seed, maxTokens = 0, stop = [] }: Call['message']) {
   expect(pieces.map(({ step }) => step?.step)).toEqual(pieces.map((_, i) => i));
   expect(pieces.findIndex(({ finishReason }) => finishReason !== '')).toBe(pieces.length - 1);
@@ -93,7 +93,7 @@ function checkAnswer(pieces: readonly GenerateResponse[], { seed, maxTokens = 0,
   for (const each of stop) expect(text).not.toContain(each);
 }
 
-/** The services hold no sequences, and both are still usable. */
+/** Checks that the services hold no sequences, and that both are still usable. */
 async function atRest(): Promise<void> {
   const { target, draft } = server.pair;
   const open = () => [target, draft].map((engine) => engine.usage().sequences);
@@ -104,7 +104,7 @@ async function atRest(): Promise<void> {
 }
 
 test(
-  `${RUNS} calls of GenerationService: each is answered or rejected with a code that blames it, and leaves nothing open`,
+  `${RUNS} calls of GenerationService: each is answered or rejected as the caller's mistake, and leaves no sequence open`,
   async () => {
     const seen = await fuzz({ what: 'GenerationService', count: RUNS, inputs: calls, attempt, atRest });
     for (const outcome of ['OK', 'INVALID_ARGUMENT', 'OUT_OF_RANGE', 'no message'])
@@ -113,7 +113,7 @@ test(
   60_000 + RUNS * 100,
 );
 
-/** Makes a request on its own connection. @returns its gRPC status, or else its HTTP status */
+/** Makes a request on its own connection. @returns the gRPC status, or the HTTP status if there is none */
 async function requested({ headers, body }: Frame): Promise<string> {
   const session = connect(`http://${server.grpcAddress}`).on('error', () => {});
   try {
@@ -121,7 +121,7 @@ async function requested({ headers, body }: Frame): Promise<string> {
     let outcome = 'closed';
     const tell = (heads: IncomingHttpHeaders & IncomingHttpStatusHeader) => {
       const { ':status': http, 'grpc-status': code, 'grpc-message': message } = heads;
-      // our own internal errors have this message; those of grpc-js have others
+      // only our own internal errors have this message
       const name = message === 'internal error' ? message : status[Number(code)];
       outcome = code === undefined ? `HTTP ${http}` : `${name}`;
     };
@@ -137,7 +137,7 @@ async function requested({ headers, body }: Frame): Promise<string> {
   }
 }
 
-test('requests other than gRPC end, and harm no others', async () => {
+test('requests that are not gRPC end, and do not disturb other requests', async () => {
   const attempt = async (frame: Frame) => {
     const outcome = await requested(frame);
     expect(outcome).toMatch(/^[A-Z_]+$|^HTTP 4/);

@@ -3,10 +3,10 @@ import { deepJson } from './forms.ts';
 import { paths, posts, shaped } from './http-requests.ts';
 import { mostly } from './rarely.ts';
 
-/** Bytes to send on a connection. */
+/** Bytes that a client sends on one connection. */
 export interface Rough {
   readonly bytes: Buffer;
-  /** Relative position at which they are sent in two parts, in [0, 1]. */
+  /** Position in [0, 1] at which the bytes are split into two writes. */
   readonly cut: number;
 }
 
@@ -104,7 +104,7 @@ const content = fc.oneof(
 );
 const chunked = (content: Buffer) =>
   Buffer.concat([Buffer.from(`${content.length.toString(16)}\r\n`), content, Buffer.from('\r\n0\r\n\r\n')]);
-/** Framing of a body, mostly correct. */
+/** Generates the framing of a body, which is correct in most cases. */
 type Framing = (content: Buffer) => [header: string, body: Buffer];
 const framing: fc.Arbitrary<Framing> = mostly(
   fc.constantFrom<Framing>(
@@ -152,7 +152,7 @@ const noRequest = fc.oneof(
     )
     .map((each) => Buffer.from(each, 'latin1')),
 );
-/** Requests that follow no schema; some are not HTTP. */
+/** Generates requests that follow no schema. Some are not HTTP. */
 export const rough: fc.Arbitrary<Rough> = fc.record({
   bytes: fc.oneof(
     { weight: 20, arbitrary: request },

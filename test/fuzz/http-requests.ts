@@ -8,7 +8,7 @@ interface Operation {
   };
 }
 
-/** Fields that make most requests valid, so that the others are tested. */
+/** Fields that make most requests valid, so that the server gets to their other fields. */
 const fine: Readonly<Record<string, object>> = {
   '/v1/completions': { prompt: 'a', max_tokens: 8 },
   '/v1/chat/completions': { messages: [{ role: 'user', content: 'hi' }], max_tokens: 8 },
@@ -23,7 +23,7 @@ export const posts = Object.entries(paths).flatMap(([path, { post }]) => {
 });
 
 const call = { id: 'c', type: 'function', function: { name: 'f', arguments: '{"a":1}' } };
-/** Plausible and arbitrary values. */
+/** Generates plausible and arbitrary values. */
 const value = fc.oneof(
   fc.jsonValue({ maxDepth: 2 }),
   fc.integer({ min: -2, max: 40 }),
@@ -36,7 +36,7 @@ const value = fc.oneof(
 const share = fc.double({ min: 0.1, max: 1, noNaN: true });
 const few = fc.integer({ min: 1, max: 8 });
 const tool = fc.record({ name: fc.constantFrom('f', 'g', 'é'), parameters: jsonSchema }, { requiredKeys: ['name'] });
-/** Plausible values by field: arbitrary ones are rejected too early. */
+/** Plausible values by field. The server would reject arbitrary values too early. */
 const plausible: Readonly<Record<string, fc.Arbitrary<unknown>>> = {
   response_format: fc.oneof(
     jsonSchema.map((schema) => ({ type: 'json_schema', json_schema: { name: 'a', schema } })),
@@ -82,11 +82,11 @@ const plausible: Readonly<Record<string, fc.Arbitrary<unknown>>> = {
   metadata: fc.constant({ a: 'b' }),
 };
 
-/** A JSON body for an endpoint, generated from the document at /openapi.json. */
+/** Request with a JSON body, generated from the document at /openapi.json. */
 export interface Shaped {
   readonly path: string;
   readonly body: object;
-  /** The client hangs up at the response's headers. */
+  /** True if the client disconnects once it has the response's headers. */
   readonly leaves: boolean;
 }
 export const shaped: fc.Arbitrary<Shaped> = fc.constantFrom(...posts).chain(({ path, fields }) => {

@@ -7,7 +7,7 @@ import { type Rough, rough } from './http-bytes.ts';
 import { type Shaped, shaped } from './http-requests.ts';
 import { errorLog, fuzz, Unreachable } from './lanes.ts';
 
-// The gateway's HTTP server with the real services behind it. `npm run fuzz` sends 50,000 requests.
+// Sends requests to the gateway's HTTP server, which uses the real services. `npm run fuzz` sends 50,000.
 
 const RUNS = Number(process.env.PTP_FUZZ_RUNS ?? 400);
 const tiny = new URL('../models/tiny', import.meta.url).pathname;
@@ -19,12 +19,12 @@ beforeAll(async () => {
 });
 afterAll(() => server.close());
 
-/** Milliseconds, longer than any answer takes. */
+/** Timeout in milliseconds, longer than any answer takes. */
 const LONG = 60_000;
 /** Milliseconds of silence after which the client ends its side of the connection. */
 const PATIENCE = 300;
 
-/** @throws Unreachable for a status of unreachable services, once they are ready again */
+/** Waits for the services if the status says that they cannot be reached. @throws Unreachable when they are ready again */
 async function checkReachable(status: number): Promise<void> {
   if (status !== 503 && status !== 504) return;
   await server.pair.services.ready(LONG);
@@ -57,7 +57,7 @@ async function ask({ path, body, leaves }: Shaped): Promise<string> {
   return String(status);
 }
 
-/** A stream ends normally, or with an error of the request that was found late. */
+/** Checks that a stream ends normally, or with an error in the request that was found late. */
 async function checkEvents(text: string): Promise<void> {
   const last = /data: (.*)\n\n$/.exec(text)?.[1] ?? '';
   if (last === '[DONE]' || /event: response\.(completed|incomplete)\ndata: .*\n\n$/.test(text)) return;
@@ -94,7 +94,7 @@ async function send({ bytes, cut }: Rough): Promise<string> {
   return `rough ${statuses.find((status) => status >= 200) ?? 'closed'}`;
 }
 
-/** The services hold no sequences, and the server is still usable. */
+/** Checks that the services hold no sequences, and that the server is still usable. */
 async function atRest(): Promise<void> {
   const { target, draft } = server.pair;
   const open = () => [target, draft].map((engine) => engine.usage().sequences);
@@ -104,7 +104,7 @@ async function atRest(): Promise<void> {
 }
 
 test(
-  `${RUNS} generated requests: each is answered, none with 5xx, and they leave nothing open`,
+  `${RUNS} generated requests: each is answered, none with 5xx, and no sequence stays open`,
   async () => {
     const inputs: fc.Arbitrary<Shaped | Rough> = fc.oneof(
       { weight: 3, arbitrary: shaped },

@@ -3,31 +3,31 @@ import { createLogger } from '@ptp/service-kit/log';
 import fc from 'fast-check';
 
 export const SEED = Number(process.env.PTP_FUZZ_SEED ?? 1);
-/** Concurrent inputs; set it to 1 to identify the one that fails. */
+/** Number of inputs tried concurrently. Set PTP_FUZZ_LANES to 1 to identify the input that fails. */
 export const LANES = Number(process.env.PTP_FUZZ_LANES ?? 8);
-/** Inputs between two checks of what they left behind. */
+/** Number of inputs between two calls of `atRest`. */
 const ROUND = 1000;
-/** Longer runs report their progress. */
+/** Number of inputs between two progress reports. */
 const REPORT_EVERY = 5 * ROUND;
 
 export interface Fuzz<T> {
-  /** Name of the inputs. */
+  /** Name of the inputs in reports and errors. */
   readonly what: string;
   readonly count: number;
   readonly inputs: fc.Arbitrary<T>;
-  /** Sends one and returns its outcome. @throws for an outcome that must not be, {@link Unreachable} to have it sent again */
+  /** Sends one input and returns its outcome. @throws Error for a forbidden outcome, {@link Unreachable} to send the input again */
   readonly attempt: (input: T, lane: number) => Promise<string>;
-  /** @throws if answered inputs left something behind */
+  /** Checks the state between inputs. @throws Error if sequences of answered inputs are still open */
   readonly atRest: () => Promise<void>;
 }
 
 /**
- * No service was reachable. On a busy machine the services, which run in this process, miss their own pings, so the input gets a second
- * attempt.
+ * Says that no service was reachable. On a busy machine the services, which run in this process, miss their own pings, so the input gets
+ * a second attempt.
  */
 export class Unreachable extends Error {}
 
-/** Tries inputs concurrently, and fails with a shrunk one that is answered wrongly. @returns number of each outcome */
+/** Tries inputs concurrently. Fails with the smallest input it finds whose outcome is forbidden. @returns number of each outcome */
 export async function fuzz<T>({ what, count, inputs, attempt, atRest }: Fuzz<T>): Promise<Record<string, number>> {
   const seen: Record<string, number> = {};
   const began = performance.now();
@@ -63,7 +63,7 @@ export async function fuzz<T>({ what, count, inputs, attempt, atRest }: Fuzz<T>)
   return seen;
 }
 
-/** A logger that keeps errors of our own, without those of {@link Unreachable}. */
+/** Creates a logger that keeps all errors except {@link Unreachable}. */
 export function errorLog() {
   const lines: string[] = [];
   const write = (line: string) => {

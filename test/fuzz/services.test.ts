@@ -14,14 +14,14 @@ import { verifierService } from '../../verifier/src/service.ts';
 import { Verifier } from '../../verifier/src/verifier.ts';
 import { silent } from '../test-pair.ts';
 
-// Absurd conversations with the services themselves, which must not trust their callers. `npm run fuzz` holds 50,000 with each.
+// Sends invalid message sequences to the services, which must not trust their callers. `npm run fuzz` sends 50,000 to each.
 
 const RUNS = Number(process.env.PTP_FUZZ_RUNS ?? 600);
 const SEED = Number(process.env.PTP_FUZZ_SEED ?? 1);
 const scheduling = { prefillChunk: 16, batchTokens: 64, sequences: 4, queue: 16 };
 const never = new AbortController().signal;
 
-/** Mostly tokens of the vocabulary of 256, to get past validation. */
+/** Generates token ids. Most are in the vocabulary (256 tokens), so that they get past validation. */
 const token = fc.oneof({ weight: 20, arbitrary: fc.nat(255) }, fc.constantFrom(256, 2 ** 31, 2 ** 32 - 1));
 const tokens = (most: number) => fc.array(token, { maxLength: most });
 const float = fc.oneof(fc.float(), fc.constantFrom(0, 0.5, 1, Number.NaN, Number.POSITIVE_INFINITY, -1));
@@ -46,7 +46,7 @@ const adjustments = fc.record({
 const step = fc.oneof({ weight: 5, arbitrary: fc.nat(5) }, fc.constant(2 ** 32 - 1));
 const nothing = fc.constant({});
 
-/** Mostly an open message first, then any messages. */
+/** Generates any messages, in most cases after an open message. */
 const conversation = <T>(open: fc.Arbitrary<T>, next: fc.Arbitrary<T>) =>
   fc
     .tuple(
@@ -104,10 +104,10 @@ async function* each<T>(messages: readonly T[]): AsyncGenerator<T> {
   yield* messages;
 }
 
-/** Codes that blame the caller. */
+/** Error codes that stand for a mistake of the caller. */
 const FAULTS = ['invalid_argument', 'out_of_range', 'failed_precondition'];
 
-/** Each conversation is answered or rejected with a code that blames it, and leaves nothing open. @returns number of each outcome */
+/** Checks that each conversation is answered or rejected as the caller's mistake, and leaves no sequence open. @returns number of each outcome */
 async function hold(
   conversations: fc.Arbitrary<readonly object[]>,
   engine: Engine,
@@ -127,7 +127,7 @@ async function hold(
 }
 
 describe(`${RUNS} conversations`, () => {
-  test('with a verifier: each is answered or rejected, and leaves nothing open', async () => {
+  test('with a verifier are answered or rejected, and leave no sequence open', async () => {
     const engine = new FakeTargetEngine();
     const verifier = new Verifier(engine, { draft: 8, ...scheduling });
     const seen = await hold(verifyConversation, engine, (messages) => {
@@ -137,7 +137,7 @@ describe(`${RUNS} conversations`, () => {
     for (const code of ['ok', ...FAULTS]) expect(seen[code] ?? 0).toBeGreaterThan(RUNS / 200);
   }, 1_200_000);
 
-  test('with a drafter', async () => {
+  test('with a drafter are answered or rejected, and leave no sequence open', async () => {
     const engine = new FakeDraftEngine({ accuracy: 0.5, maxBranchLength: 8 });
     const drafter = new Drafter(engine, { budget: 64, block: 8, ...scheduling });
     const seen = await hold(draftConversation, engine, (messages) => {
@@ -154,7 +154,7 @@ describe('bytes that are not messages', () => {
     for (const close of closes) await close();
   });
 
-  test('end their call with an error, and nothing else', async () => {
+  test('end only their own call, with an error', async () => {
     const model = { modelId: 'fake', vocabularySize: 256, contextLength: 1024 };
     const [target, draft] = [new FakeTargetEngine(), new FakeDraftEngine({ accuracy: 0.5 })];
     const server = await serve({

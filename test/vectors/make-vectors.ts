@@ -9,7 +9,7 @@ const POSITIONS = [0, 1, 2, 255, 65536, 2 ** 32 - 1];
 const COORDINATES = [0, 1, 3, 4, 11];
 const SAMPLING_CASES = 200;
 const TREE_CASES = 160;
-/** The largest uniform. */
+/** The largest uniform random number. */
 const BELOW_ONE = 1 - 2 ** -24;
 /** Distance from every boundary in [0, 1], so that float32 rounding cannot change a case's answer. */
 const MARGIN = 1e-4;
@@ -27,7 +27,7 @@ interface SamplingCase extends Conditions {
   token: number;
 }
 
-/** A case for the tree: u [D], D = max(1, ceil(log2 logits.length)). */
+/** Makes a case for the tree: u [D], D = max(1, ceil(log2 logits.length)). */
 interface TreeCase extends Conditions {
   logits: number[];
   u: number[];
@@ -53,7 +53,7 @@ function float32Bits(value: number): string {
   return new Uint32Array(Float32Array.of(value).buffer)[0]?.toString(16).padStart(8, '0') ?? '';
 }
 
-/** Reproducible random choices. */
+/** Makes random choices that are the same in every run. */
 function choices(seed: bigint) {
   let position = 0;
   const next = () => uniform(seed, position++);
@@ -64,7 +64,7 @@ function choices(seed: bigint) {
 type Choices = ReturnType<typeof choices>;
 
 function someLogits({ next, oneOf }: Choices, size: number): number[] {
-  const step = oneOf([0.001, 0.001, 1]); // whole numbers make ties
+  const step = oneOf([0.001, 0.001, 1]); // whole numbers produce ties
   return Array.from({ length: size }, () => Number((Math.round((next() * 12 - 6) / step) * step).toFixed(3)));
 }
 
@@ -108,13 +108,13 @@ function treeCases(): TreeCase[] {
 }
 
 interface Shaped {
-  /** Ascending. */
+  /** Token ids in ascending order. */
   kept: number[];
-  /** [V] sums to 1; 0 for tokens not kept. */
+  /** Probabilities [V], which sum to 1; 0 for tokens that are not kept. */
   probabilities: number[];
 }
 
-/** The definition in engine/src/testing/reference-sampler.ts, in float64; undefined for a case near a boundary. */
+/** Computes the definition in engine/src/testing/reference-sampler.ts in float64. Returns undefined for a case near a boundary. */
 function shape(logits: number[], { temperature, top_k, top_p }: Conditions): Shaped | undefined {
   const ranked = logits.map((_, id) => id).sort((a, b) => at(logits, b) - at(logits, a) || a - b);
   const best = at(ranked, 0);
@@ -139,7 +139,7 @@ function pick({ kept, probabilities }: Shaped, u: number): number | undefined {
   return kept[cumulative.findIndex((boundary) => boundary > u)];
 }
 
-/** The definition of `pickTree` by halving a range of ids, in float64; undefined for a case near a boundary on its path. */
+/** Computes `pickTree` in float64 by halving a range of ids. Returns undefined for a case near a boundary on its path. */
 function pickTree({ probabilities }: Shaped, u: number[]): number | undefined {
   let [first, size] = [0, 2 ** u.length];
   for (const value of u) {
@@ -147,7 +147,7 @@ function pickTree({ probabilities }: Shaped, u: number[]): number | undefined {
     const mass = (start: number) => probabilities.slice(start, start + size).reduce((sum, p) => sum + p, 0);
     const [left, right] = [mass(first), mass(first + size)];
     const boundary = left / (left + right);
-    // an empty half is never entered, so its boundary is exact
+    // `pickTree` never enters an empty half, so the boundary is exact
     if (left > 0 && right > 0 && Math.abs(boundary - value) < MARGIN) return undefined;
     if (value >= boundary) first += size;
   }
@@ -160,7 +160,7 @@ function at(values: number[], index: number): number {
   return value;
 }
 
-/** One case a line, so that a change shows in a diff. */
+/** Formats each case as one line, so that diffs are readable. */
 function write(name: string, about: string, cases: readonly object[]): void {
   const lines = cases.map((entry) => `    ${JSON.stringify(entry)}`).join(',\n');
   const file = new URL(`./${name}.json`, import.meta.url);
