@@ -1,18 +1,18 @@
 /**
  * Divides a step's budget among the possible outcomes of the verification in progress (partial quadratic decoding,
- * docs/ptp.md). Branch m continues the text if exactly m tokens of the block are right. With the block's confidences c,
- * the probability of that is A_m = (1 - c_m) * prod_{k < m} c_k, and A_n = prod_k c_k for the whole block.
+ * docs/ptp.md). Branch m continues the text if exactly m tokens of the block are accepted. For confidences c, outcome m
+ * has the probability A_m = (1 - c_m) * prod_{k < m} c_k, and acceptance of the whole block A_n = prod_k c_k.
  */
 
-/** Expected number of right tokens in branches of 0 .. max tokens, concave. */
+/** Expected number of correct tokens in a branch of 0 .. max tokens; both curves are concave. */
 export interface YieldCurves {
-  /** For a branch after the whole block. */
+  /** Curve of a branch after the whole block. */
   readonly whole: readonly number[];
-  /** For a branch that starts at a wrong token of the block. */
+  /** Curve of a branch that replaces a wrong token of the block. */
   readonly afterMiss: readonly number[];
 }
 
-/** Probability of each accepted count. @param confidences [n] in [0, 1] @returns [n + 1], sums to 1 */
+/** Returns the probability of each number of accepted tokens, [n + 1], for confidences [n] in [0, 1]. */
 export function outcomeChances(confidences: readonly number[]): number[] {
   const chances: number[] = [];
   let reached = 1;
@@ -25,14 +25,14 @@ export function outcomeChances(confidences: readonly number[]): number[] {
 }
 
 /**
- * Greedy by marginal gain: maximises sum_m A_m * (H_m(B_m) - H_m(1)) over branch lengths B_m that sum to at most the
- * budget. The first token of a branch predicts the target's own pick, which verification yields anyway, so a branch
- * gains from its second token on and starts with two.
+ * Maximizes sum_m A_m * (H_m(B_m) - H_m(1)) over branch lengths B_m that sum to at most the budget, greedily by
+ * marginal gain. The first token of a branch predicts the target's own pick, which verification yields anyway. A branch
+ * therefore gains only from its second token on and starts with two.
  *
  * @param confidences [n] of the block under verification
  * @param curves H_m, each [max + 1]
- * @param budget tokens over all branches, at least 1
- * @param maxLength longest branch; with 1 there is a single branch of one token, for the likeliest outcome
+ * @param budget maximum number of tokens over all branches, at least 1
+ * @param maxLength maximum length of a branch; if 1, the result is one branch of one token for the likeliest outcome
  * @returns [n + 1] branch lengths, 0 for an outcome without a branch
  */
 export function planBranches(

@@ -1,25 +1,24 @@
 import { Sequence } from '@ptp/engine/sequence';
 
-/** A sequence as the drafter sees it: the committed tokens, and the token of each row in the engine's cache. */
+/** Sequence of the drafter: the committed tokens, and the token of each row in the engine's cache. */
 export class DraftSequence extends Sequence {
-  /** Rows beyond the committed ones hold tokens that were once under verification. */
+  /** Token of each cache row; the rows after the committed tokens hold tokens of earlier blocks. */
   readonly #rows: number[] = [];
-  /** Rows known to hold committed tokens. */
+  /** Number of rows known to hold committed tokens. */
   #settled = 0;
 
-  /** Notes that the prompt is cached, all but its last token. */
+  /** Records that the cache holds the prompt except its last token. */
   prefilled(): void {
     this.#rows.push(...this.tokens.slice(0, -1));
     this.#settled = this.#rows.length;
   }
 
   /**
-   * Finds the tokens to write so that the cache holds the committed tokens and then `block`. Rows that were written for
-   * an earlier block and turned out right are kept.
+   * Returns the tokens to write so that the cache holds the committed tokens followed by `block`. Keeps the rows that
+   * an earlier block wrote with the same tokens.
    *
-   * @param last number of tokens at the end of `block` that must be in the run; at least 1, counting the committed
-   *   token before it
-   * @returns the first row to write, and the tokens from there on
+   * @param last minimum number of tokens to write, counted from the end of `block`; at least 1
+   * @returns first row to write, and the tokens from this row on
    */
   extend(block: readonly number[], last: number): { at: number; tokens: number[] } {
     const wanted = [...this.tokens.slice(this.#settled), ...block];
@@ -28,7 +27,7 @@ export class DraftSequence extends Sequence {
     const at = this.#settled + same;
     const tokens = wanted.slice(same);
     this.#rows.splice(at, Number.POSITIVE_INFINITY, ...tokens);
-    // The newest committed token stays unsettled, so that there is always one to write.
+    // The newest committed token does not count, so that each run has a token to write.
     this.#settled = this.tokens.length - 1;
     return { at, tokens };
   }

@@ -14,26 +14,26 @@ import {
 import { PtpError } from '@ptp/protocol/errors';
 import type { Timings } from '@ptp/protocol/gen/ptp/v1/common_pb';
 import type { DraftOpen, DraftRequest, DraftResponseSchema, DraftStep } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
-import { requireField, requireTokens } from '@ptp/protocol/validation';
+import { fieldError, requireField, requireTokens } from '@ptp/protocol/validation';
 import { planBranches } from './branch-plan.ts';
 import { DraftSequence } from './draft-sequence.ts';
 
 type Response = MessageInitShape<typeof DraftResponseSchema>;
 
 export interface DrafterLimits extends ServiceLimits {
-  /** Tokens drafted in one step over all branches. */
+  /** Maximum number of drafted tokens in one step, over all branches. */
   readonly budget: number;
-  /** Longest block under verification, besides its assumed tokens. */
+  /** Maximum length of a block, not counting its assumed tokens. */
   readonly block: number;
 }
 
-/** The part of a slot that requests drafts. */
+/** Part of a slot that requests drafts. */
 type DraftQuery = Pick<DraftSlot, 'branches' | 'check'>;
 
 /**
- * Drafts while the verifier works. Each step names the block of tokens under verification at this moment; the drafter
- * proposes how the text continues after it, with the same uniforms by which the target will pick. All Draft streams of
- * a process share one drafter.
+ * Drafts while the verifier works. Each step names the block of tokens that is being verified; the drafter proposes how
+ * the text continues after the block, with the uniforms that the target will use to pick. All Draft streams of a
+ * process share one drafter.
  */
 export class Drafter {
   readonly engine: DraftEngine;
@@ -57,7 +57,8 @@ export class Drafter {
           sequence = new DraftSequence(kind.value.start, this.engine.info);
           yield await this.#prefill(id, sequence, kind.value, signal);
         } else {
-          if (kind.case !== 'step') throw new PtpError('failed_precondition', 'after `open` only `step` is allowed');
+          if (kind.case !== 'step')
+            throw new PtpError('failed_precondition', 'after `open`, each message must be `step`');
           yield await this.#step(id, sequence, kind.value, signal);
         }
       }
@@ -66,7 +67,7 @@ export class Drafter {
     }
   }
 
-  /** Reads the prompt, except the part in the prefix cache and the last token, which the first step runs. */
+  /** Runs the prompt, except the part in the prefix cache and the last token, which runs with the first step. */
   async #prefill(id: SequenceId, sequence: DraftSequence, open: DraftOpen, signal: AbortSignal): Promise<Response> {
     const traceparent = open.trace?.traceparent;
     const prompt = sequence.tokens.slice(0, -1);
@@ -115,8 +116,8 @@ export class Drafter {
   }
 
   /**
-   * One branch for each likely outcome of the verification: branch m continues the text if exactly m tokens of the
-   * block are right.
+   * Requests one branch for each likely outcome of the verification: branch m continues the text if exactly m tokens of
+   * the block are accepted.
    */
   #branches(sequence: DraftSequence, step: DraftStep): DraftQuery {
     const { assumed, block, blockConfidences } = step;
@@ -127,14 +128,14 @@ export class Drafter {
       if (length === 0) return [];
       const m = assumed + i;
       const visible = sequence.tokens.length + m;
-      // Unless the whole block is right, the target rejected token m: the branch must start with another one.
+      // If exactly m < n tokens are accepted, the target rejected token m, so the branch must start with another token.
       const excluded = m < block.length ? { excluded: block[m] as number } : {};
       return [{ visible, u: sequence.uniformsAt(visible, length), ...excluded }];
     });
     return { branches };
   }
 
-  /** One branch for the outcome that the engine itself predicts. */
+  /** Requests one branch, for the outcome that the engine predicts. */
   #check(sequence: DraftSequence, step: DraftStep): DraftQuery {
     const { budget, maxLength } = this.#plan(sequence, step);
     const block = step.block.length - step.assumed;
@@ -142,7 +143,7 @@ export class Drafter {
     return { branches: [], check: { block, u } };
   }
 
-  /** The step's plan within the limits of service, engine and context. */
+  /** Returns the step's plan, reduced to the limits of the service, the engine and the context. */
   #plan({ tokens }: DraftSequence, { plan, block }: DraftStep): { budget: number; maxLength: number } {
     const room = this.engine.info.contextLength - tokens.length - block.length;
     return {
@@ -158,15 +159,21 @@ export class Drafter {
     const require = (valid: boolean, field: string, requirement: string, value: number) =>
       requireField(valid, field, requirement, value, 'out_of_range');
 
-    require(assumed <= block.length, 'assumed', `at most the ${block.length} tokens of \`block\``, assumed);
+    require(assumed <= block.length, 'assumed', `at most the length of \`block\` (${block.length})`, assumed);
     const unverified = block.length - assumed;
-    require(unverified <= blockLimit, 'block', `at most ${blockLimit} tokens beyond the assumed ones`, unverified);
+    if (unverified > blockLimit) {
+      const problem = `must have at most ${blockLimit} tokens after its first \`assumed\` tokens, got ${unverified}`;
+      throw fieldError('block', problem, 'out_of_range');
+    }
     const confidences = blockConfidences.length;
-    require(confidences === block.length, 'block_confidences', 'as many as `block`', confidences);
-    const invalid = blockConfidences.find((c) => !(c >= 0 && c <= 1));
-    require(invalid === undefined, 'block_confidences', 'in [0, 1]', invalid ?? 0);
+    require(confidences === block.length, 'block_confidences', `an array of ${block.length} numbers`, confidences);
+    const invalid = blockConfidences.findIndex((c) => !(c >= 0 && c <= 1));
+    require(invalid < 0, `block_confidences[${invalid}]`, 'in [0, 1]', blockConfidences[invalid] ?? 0);
     const length = tokens.length + committed.length + block.length;
-    require(length < info.contextLength, 'block', `within ${info.contextLength} tokens of context`, length);
+    if (length >= info.contextLength) {
+      const problem = `must end before the context limit of ${info.contextLength} tokens, got a text of ${length}`;
+      throw fieldError('block', problem, 'out_of_range');
+    }
     const { budget = 0, maxBranchLength: longest = 0 } = plan ?? {};
     require(budget >= 1, 'plan.budget', `in [1, ${budgetLimit}]`, budget);
     require(longest >= 1, 'plan.max_branch_length', `in [1, ${maxBranchLength}]`, longest);
@@ -174,7 +181,7 @@ export class Drafter {
     requireTokens('block', block, info.vocabulary);
   }
 
-  /** Tokens that a slot adds to a run: context to write and positions to draft. */
+  /** Returns the number of tokens that a slot adds to a run: context to write plus positions to draft. */
   #sizeOf({ tokens, branches, check }: DraftSlot): number {
     const { uniformsPerPosition } = this.engine.info;
     const lengths = branches.map((branch) => branchLength(branch, uniformsPerPosition));
@@ -182,7 +189,7 @@ export class Drafter {
   }
 }
 
-/** Number of block tokens that a planned branch assumes accepted: the visible ones after the committed tokens. */
+/** Returns how many block tokens branch i assumes to be accepted: the visible tokens after the committed ones. */
 function acceptedBefore({ branches }: DraftSlot, i: number, { tokens }: DraftSequence): number {
   return (branches[i]?.visible ?? 0) - tokens.length;
 }

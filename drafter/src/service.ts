@@ -3,7 +3,7 @@ import { DrafterService } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
 import { type ImplementedService, implement } from '@ptp/protocol/server';
 import type { Drafter } from './drafter.ts';
 
-/** The gRPC service of a drafter that was made for the target of `model`. */
+/** Returns the gRPC service of a drafter that drafts for the target of `model`. */
 export function drafterService(drafter: Drafter, model: ModelMessage): ImplementedService {
   const { engine } = drafter;
   return implement(DrafterService, {

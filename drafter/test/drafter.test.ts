@@ -144,22 +144,30 @@ describe('Drafter', () => {
     [
       'a block beyond the limit',
       [open(), step([], new Array(9).fill(1))],
-      '`block` must be at most 8 tokens beyond the assumed ones, got 9',
+      '`block` must have at most 8 tokens after its first `assumed` tokens, got 9',
     ],
-    ['too few confidences', [open(), step([], [1, 2], { confidences: [0.5] })], '`block_confidences` must be'],
+    [
+      'too few confidences',
+      [open(), step([], [1, 2], { confidences: [0.5] })],
+      '`block_confidences` must be an array of 2 numbers, got 1',
+    ],
     [
       'a confidence that is not a probability',
       [open(), step([], [1], { confidences: [Number.NaN] })],
-      'must be in [0, 1], got NaN',
+      '`block_confidences[0]` must be in [0, 1], got NaN',
     ],
     [
       'more assumed tokens than the block has',
       [open(), step([], [1], { assumed: 2 })],
-      '`assumed` must be at most the 1 tokens of `block`, got 2',
+      '`assumed` must be at most the length of `block` (1), got 2',
     ],
     ['no budget', [open(), step([], [], { budget: 0 })], '`plan.budget` must be in [1, 32], got 0'],
     ['a token outside the vocabulary', [open(), step([300], [])], '`committed[0]` must be in [0, 255], got 300'],
-    ['more than the context', [open(), step(new Array(1020).fill(1), [])], 'must be within 1024 tokens of context'],
+    [
+      'more than the context',
+      [open(), step(new Array(1020).fill(1), [])],
+      '`block` must end before the context limit of 1024 tokens, got a text of 1024',
+    ],
   ];
   for (const [what, messages, message] of rejected) {
     test(`rejects ${what} and frees the sequence`, async () => {

@@ -1,23 +1,22 @@
 import { uniforms } from './sampling/uniforms.ts';
 import type { TargetEngine, TargetOutput } from './types.ts';
 
-/** Result of the check. */
 export interface BatchInvariance {
-  /** A token's row was the same bit for bit, whatever it ran with. */
+  /** True if each token's results were identical, bit for bit, in all batches and chunks. */
   readonly invariant: boolean;
-  /** Rows compared. */
+  /** Number of compared rows. */
   readonly rows: number;
 }
 
-/** Tokens of the test text, more than most drafts have. */
+/** Length of the test text in tokens; longer than most drafts. */
 const LENGTH = 24;
-/** Tokens per run. */
+/** Numbers of tokens per run to compare. */
 const CHUNKS = [1, 2, 5, 9] as const;
 
 /**
- * Runs a text whole, in chunks and together with others, and compares the target's picks and log-probabilities bit by
- * bit. Losslessness rests on this: some kernels choose the order of additions by the size of a run, and which ones do
- * depends on the machine.
+ * Runs a text in one piece, in chunks and in batches with other sequences, and compares the target's picks and
+ * log-probabilities bit by bit. Lossless decoding depends on equal results: on some machines, kernels choose the order
+ * of additions by the size of a run.
  */
 export async function checkBatchInvariance(engine: TargetEngine): Promise<BatchInvariance> {
   const { vocabulary, uniformsPerPosition: dimensions, maxSlots, contextLength } = engine.info;
@@ -31,7 +30,9 @@ export async function checkBatchInvariance(engine: TargetEngine): Promise<BatchI
     u: u.slice(at * dimensions, (at + count) * dimensions),
   });
 
-  /** Runs the text on one sequence, `chunk` tokens at a time, together with other sequences that begin alike. */
+  /**
+   * Runs the text on one sequence, `chunk` tokens at a time, together with `others` sequences with the same beginning.
+   */
   const rowsOf = async (chunk: number, others: number): Promise<string[]> => {
     const sequences = Array.from({ length: 1 + others }, () => engine.open());
     try {
@@ -43,7 +44,7 @@ export async function checkBatchInvariance(engine: TargetEngine): Promise<BatchI
         }));
         const { outputs } = await engine.run(slots);
         rows.push(...rowsIn(outputs[0] as TargetOutput));
-        // The others ran shorter chunks: complete their rows, so that all continue at the same place.
+        // The other sequences ran shorter chunks: complete their rows, so that all continue at the same row.
         if (others > 0) await engine.run(sequences.slice(1).map((sequence) => ({ sequence, ...part(at, chunk) })));
       }
       return rows;

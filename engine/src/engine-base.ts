@@ -6,9 +6,7 @@ interface Pending {
   reject(error: PtpError): void;
 }
 
-/**
- * Bookkeeping that engines share: open sequences with their rows and bytes, requests in flight, and the engine's end.
- */
+/** Bookkeeping that engines share: open sequences with their rows and bytes, requests in flight, and shutdown. */
 export abstract class EngineBase {
   readonly info: EngineInfo;
   readonly died: Promise<Error>;
@@ -43,16 +41,16 @@ export abstract class EngineBase {
     return { sequences: this.#sequences.size, cacheBytes };
   }
 
-  /** Number of valid rows; undefined if the sequence is not open. */
+  /** Returns the number of valid rows; undefined if the sequence is not open. */
   protected readonly rowsOf = (sequence: SequenceId): number | undefined => this.#sequences.get(sequence)?.rows;
 
-  /** Notes a sequence's new size; does nothing if it has been closed. */
+  /** Records the new size of a sequence; does nothing if the sequence has been closed. */
   protected record(sequence: SequenceId, change: { rows?: number; bytes?: number }): void {
     const entry = this.#sequences.get(sequence);
     if (entry) Object.assign(entry, change);
   }
 
-  /** Registers a request, which `settle` answers; if the engine ends first, it fails. */
+  /** Registers a request, which `settle` answers; the request fails if the engine ends first. */
   protected begin<Answer>(): { id: number; answer: Promise<Answer> } {
     if (this.dead) throw this.dead;
     const id = this.#nextRequest++;
@@ -68,13 +66,13 @@ export abstract class EngineBase {
     else pending?.resolve(outcome as never);
   }
 
-  /** Ends the engine after a failure, which `died` reports. */
+  /** Ends the engine after a failure and resolves `died`. */
   protected die(error: PtpError): void {
     if (!this.dead) this.#reportDeath(error);
     this.end(error);
   }
 
-  /** Fails all requests in flight and all later ones; only the first call counts. */
+  /** Fails all requests in flight and all later requests; only the first call has an effect. */
   protected end(error: PtpError): void {
     if (this.dead) return;
     this.dead = error;

@@ -6,7 +6,7 @@ import type { Engine } from './types.ts';
 
 const SIZES = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024];
 
-/** Metrics of a service with an engine: run times, batch sizes and cache sizes. @returns the observer of each run */
+/** Registers the metrics of an engine: run times, batch sizes and cache sizes. @returns the observer of the runs */
 export function engineMetrics(registry: Registry, engine: Engine): RunObserver {
   const registers = [registry];
   const seconds = (name: string, help: string) =>
@@ -22,18 +22,29 @@ export function engineMetrics(registry: Registry, engine: Engine): RunObserver {
       },
     });
 
-  const queue = seconds('ptp_engine_queue_duration_seconds', 'Time that steps and prompt chunks wait for a run.');
-  const run = seconds('ptp_engine_run_duration_seconds', 'Duration of engine runs.');
-  const batch = sizes('ptp_engine_batch_size', 'Sequences in a run.');
-  const tokens = sizes('ptp_engine_batch_tokens', 'Tokens in a run, over all its sequences.');
+  const queue = seconds(
+    'ptp_engine_queue_duration_seconds',
+    'Time that a step or prompt chunk waits for its engine run.',
+  );
+  const run = seconds('ptp_engine_run_duration_seconds', 'Duration of an engine run.');
+  const batch = sizes('ptp_engine_batch_size', 'Number of sequences in an engine run.');
+  const tokens = sizes('ptp_engine_batch_tokens', 'Number of tokens in an engine run, over all sequences.');
 
-  gauge('ptp_engine_sequences', 'Open sequences.', () => engine.usage().sequences);
-  gauge('ptp_engine_cache_size_bytes', 'KV cache of open sequences.', () => engine.usage().cacheBytes);
-  gauge('ptp_prefix_cache_size_bytes', 'KV cache kept of ended sequences.', () => engine.prefixCache().bytes);
-  gauge('ptp_prefix_cache_sequences', 'Ended sequences in the prefix cache.', () => engine.prefixCache().sequences);
+  gauge('ptp_engine_sequences', 'Number of open sequences.', () => engine.usage().sequences);
+  gauge('ptp_engine_cache_size_bytes', 'Size of the KV caches of open sequences.', () => engine.usage().cacheBytes);
+  gauge(
+    'ptp_prefix_cache_size_bytes',
+    'Size of the KV caches of closed sequences in the prefix cache.',
+    () => engine.prefixCache().bytes,
+  );
+  gauge(
+    'ptp_prefix_cache_sequences',
+    'Number of closed sequences in the prefix cache.',
+    () => engine.prefixCache().sequences,
+  );
   new Counter({
     name: 'ptp_prefix_cache_lookups_total',
-    help: 'Prompts looked up in the prefix cache; `hit` if a prefix was found.',
+    help: 'Number of prefix cache lookups; `hit` is true if a prefix was found.',
     labelNames: ['hit'],
     registers,
     collect() {
@@ -45,7 +56,7 @@ export function engineMetrics(registry: Registry, engine: Engine): RunObserver {
   });
   new Counter({
     name: 'ptp_prefix_cache_reused_total',
-    help: 'Prompt tokens found in the prefix cache.',
+    help: 'Number of prompt tokens found in the prefix cache.',
     registers,
     collect() {
       this.reset();

@@ -1,10 +1,11 @@
 /**
- * Rows are reused in blocks of this size: fewer are not worth a copy, and nearly all prompts share their first token.
- * It also limits a side channel: cached_tokens reveals other clients' prompts only in steps of 16 tokens.
+ * Number of rows in a block; only whole blocks are reused. Fewer rows are not worth a copy, because nearly all prompts
+ * share their first token. Blocks also limit a side channel: cached_tokens reveals other clients' prompts only in steps
+ * of 16 tokens.
  */
 export const BLOCK = 16;
 
-/** The rows of `shared` that form whole blocks. */
+/** Rounds a number of shared rows down to whole blocks. */
 export function wholeBlocks(shared: number): number {
   return shared - (shared % BLOCK);
 }

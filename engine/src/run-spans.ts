@@ -3,9 +3,9 @@ import { attribute, contextFrom, endSpan, recordSpan, span, untraced } from '@pt
 import type { Served } from './scheduler.ts';
 
 /**
- * Records a span for a slot that was just served, with children for its time in the queue and its run.
+ * Records a span for a slot that was just served, with child spans for the queue and the run.
  *
- * @param traceparent of the caller's span; without one, nothing is recorded
+ * @param traceparent the caller's span; if it is absent, nothing is recorded
  */
 export function recordRun(
   name: string,

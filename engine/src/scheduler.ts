@@ -1,43 +1,43 @@
 import { PtpError } from '@ptp/protocol/errors';
 import type { EngineInfo, RunResult } from './types.ts';
 
-/** Output of a slot, and where its time went. Times in microseconds. */
+/** Output and timings of a slot; times in microseconds. */
 export interface Served<Output> {
   readonly output: Output;
-  /** From submission to the start of the run. */
+  /** Time from submission to the start of the run. */
   readonly queueMicros: number;
-  /** The whole run, shared with the batch. */
+  /** Duration of the run, which the whole batch shares. */
   readonly runMicros: number;
-  /** Slots in the run. */
+  /** Number of slots in the run. */
   readonly batchSize: number;
-  /** Tokens in the run over all slots. */
+  /** Number of tokens in the run, over all slots. */
   readonly batchTokens: number;
 }
 
-/** Statistics of one run. Times in microseconds. */
+/** Statistics of one run; times in microseconds. */
 export interface RunStats {
-  /** Waiting time of each slot, with its caller's span. */
+  /** Queueing time and caller's span of each slot. */
   readonly slots: readonly { readonly queueMicros: number; readonly traceparent?: string | undefined }[];
   readonly runMicros: number;
   readonly batchTokens: number;
 }
 
-/** Listens to a scheduler; called after each run. */
+/** Listener that a scheduler calls after each run. */
 export type RunObserver = (run: RunStats) => void;
 
-/** Limits that drafter and verifier have in common. */
+/** Limits that the drafter and the verifier share. */
 export interface ServiceLimits {
-  /** Prompt tokens that one run reads. */
+  /** Maximum number of prompt tokens per slot in one run. */
   readonly prefillChunk: number;
-  /** Tokens in one run over all slots; a single slot may exceed it. */
+  /** Maximum number of tokens in one run, over all slots; a single slot may exceed it. */
   readonly batchTokens: number;
-  /** Sequences open at once. */
+  /** Maximum number of open sequences. */
   readonly sequences: number;
-  /** Slots waiting; one more is rejected with `resource_exhausted`. */
+  /** Maximum number of waiting slots; further slots are rejected with `resource_exhausted`. */
   readonly queue: number;
 }
 
-/** The part of an engine that a scheduler uses. */
+/** Part of an engine that a scheduler uses. */
 export interface BatchRunner<Slot, Output> {
   readonly info: Pick<EngineInfo, 'maxSlots'>;
   run(slots: readonly Slot[]): Promise<RunResult<Output>>;
@@ -53,9 +53,9 @@ interface Job<Slot, Output> {
 }
 
 /**
- * Continuous batching: the slots that wait when a run ends form the next one, first come first served. A sequence
- * submits one slot at a time, and a long prompt comes in chunks, each at the queue's end, so no sequence waits for more
- * than one chunk of another.
+ * Continuous batching: the slots that wait when a run ends form the next run, first come, first served. A sequence
+ * submits one slot at a time, and each chunk of a long prompt goes to the end of the queue. No sequence therefore waits
+ * for more than one chunk of another sequence.
  */
 export class Scheduler<Slot, Output> {
   readonly #engine: BatchRunner<Slot, Output>;
@@ -65,7 +65,7 @@ export class Scheduler<Slot, Output> {
   #waiting: Job<Slot, Output>[] = [];
   #running = false;
 
-  /** @param tokensOf tokens that a slot adds to a run */
+  /** @param tokensOf returns the number of tokens that a slot adds to a run */
   constructor(
     engine: BatchRunner<Slot, Output>,
     tokensOf: (slot: Slot) => number,
@@ -79,15 +79,18 @@ export class Scheduler<Slot, Output> {
   }
 
   /**
-   * Runs the slot with others as soon as the engine is free.
+   * Runs the slot in the next batch that has room.
    *
-   * @param traceparent of the caller's span, for the observer
-   * @throws PtpError `resource_exhausted` when the queue is full; the signal's reason if it aborts before the run
+   * @param traceparent the caller's span, for the observer
+   * @throws PtpError `resource_exhausted` if the queue is full; the reason of `signal` if it aborts before the run
    *   starts
    */
   submit(slot: Slot, signal: AbortSignal, traceparent?: string): Promise<Served<Output>> {
     if (this.#waiting.length >= this.#limits.queue) {
-      throw new PtpError('resource_exhausted', `overloaded: ${this.#limits.queue} runs are waiting already`);
+      throw new PtpError(
+        'resource_exhausted',
+        `overloaded: the maximum of ${this.#limits.queue} waiting steps is reached`,
+      );
     }
     return new Promise((resolve, reject) => {
       this.#waiting.push({ slot, submitted: performance.now(), signal, traceparent, resolve, reject });
@@ -115,13 +118,13 @@ export class Scheduler<Slot, Output> {
       });
       this.#observe?.({ slots, runMicros, batchTokens });
     } catch (error) {
-      // One slot must not fail the others: each gets a run of its own, which rewrites the same rows.
+      // One slot must not make the others fail: run each slot alone, which rewrites the same rows.
       if (batch.length > 1) for (const job of batch) await this.#runBatch([job]);
       else batch[0]?.reject(error);
     }
   }
 
-  /** Takes the next batch off the queue; cancelled jobs leave it without a run. */
+  /** Removes the next batch from the queue; cancelled jobs leave the queue without a run. */
   #next(): Job<Slot, Output>[] {
     const batch: Job<Slot, Output>[] = [];
     let tokens = 0;

@@ -5,9 +5,9 @@ import { fieldError, requireTokens } from '@ptp/protocol/validation';
 import { uniforms } from './sampling/uniforms.ts';
 import type { Engine, EngineInfo, SequenceId } from './types.ts';
 
-/** One sequence as both services see it: its tokens, and the uniforms of the tokens to come. */
+/** Sequence of the drafter or the verifier: its tokens, and the uniforms of future tokens. */
 export class Sequence {
-  /** The prompt and everything committed; grows. */
+  /** Prompt and committed tokens. */
   readonly tokens: number[];
   readonly sampling: SamplingParams;
   readonly #seed: bigint;
@@ -31,9 +31,9 @@ export class Sequence {
   }
 
   /**
-   * The uniforms that pick the tokens at sequence indices index .. index + count - 1.
+   * Returns the uniforms that pick the tokens at sequence indices index .. index + count - 1.
    *
-   * @param index at least the prompt's length
+   * @param index at least the length of the prompt
    * @returns [count * D]
    */
   uniformsAt(index: number, count: number): Float32Array {
@@ -41,15 +41,15 @@ export class Sequence {
   }
 }
 
-/** @throws PtpError `resource_exhausted` when `limit` sequences are open already */
+/** Opens a sequence. @throws PtpError `resource_exhausted` if `limit` sequences are already open */
 export function openWithin(engine: Engine, limit: number): SequenceId {
   if (engine.usage().sequences >= limit) {
-    throw new PtpError('resource_exhausted', `overloaded: ${limit} sequences are open already`);
+    throw new PtpError('resource_exhausted', `overloaded: the maximum of ${limit} open sequences is reached`);
   }
   return engine.open();
 }
 
-/** Cuts `tokens` from index `first` on into chunks of at most `size`, each with the row at which it starts. */
+/** Splits `tokens` from index `first` on into chunks of at most `size` tokens, each with the row at which it starts. */
 export function* chunks(
   tokens: readonly number[],
   size: number,

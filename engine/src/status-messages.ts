@@ -4,11 +4,11 @@ import type { Manifest } from '@ptp/protocol/manifest';
 import type { Served } from './scheduler.ts';
 import type { Engine } from './types.ts';
 
-// Protobuf messages that drafter and verifier have in common.
+// Protobuf messages that the drafter and the verifier share.
 
 export type ModelMessage = MessageInitShape<typeof ModelFactsSchema>;
 
-/** Identifies the loaded model; the gateway compares it with its own manifest. */
+/** Describes the loaded model; the gateway compares this message with its own manifest. */
 export function modelMessage(manifest: Manifest): ModelMessage {
   return {
     modelId: manifest.id,
@@ -20,7 +20,7 @@ export function modelMessage(manifest: Manifest): ModelMessage {
   };
 }
 
-/** Open sequences, and the contents and use of the engine's caches. */
+/** Reports open sequences, and the contents and use of the engine's caches. */
 export function usageMessage(engine: Engine) {
   const { sequences: openSequences, cacheBytes } = engine.usage();
   const { sequences, bytes, lookups, hits, reusedTokens } = engine.prefixCache();
@@ -37,7 +37,7 @@ export function usageMessage(engine: Engine) {
   };
 }
 
-/** @param tokens tokens that the slot itself had in the run */
+/** @param tokens number of the slot's own tokens in the run */
 export function timingsMessage(served: Served<unknown>, tokens: number): Timings {
   const { queueMicros: queueUs, runMicros: runUs, batchSize, batchTokens } = served;
   return create(TimingsSchema, { queueUs, runUs, batchSize, tokens, batchTokens });

@@ -9,28 +9,34 @@ import {
   type TargetSlot,
 } from './types.ts';
 
-/** Number of valid rows, or undefined if the sequence is not open. */
+/** Returns the number of valid rows, or undefined if the sequence is not open. */
 export type RowsOf = (sequence: SequenceId) => number | undefined;
 
 /**
- * Checks a target run against types.ts.
+ * Validates the slots of a target run.
  *
- * @throws PtpError `not_found` for a sequence that is not open, `out_of_range` beyond the context, otherwise
+ * @throws PtpError `not_found` for a sequence that is not open, `out_of_range` for one beyond the context, otherwise
  *   `invalid_argument`
  */
 export function checkTargetSlots(slots: readonly TargetSlot[], info: EngineInfo, rowsOf: RowsOf): void {
   checkContext(slots, info, rowsOf);
   for (const [i, { tokens, sampling, u, adjust, topCount = 0 }] of slots.entries()) {
     if (!sampling) continue;
-    check(!adjust || adjust.length === tokens.length, i, '`adjust`', `${tokens.length} rows`, adjust?.length ?? 0);
+    check(
+      !adjust || adjust.length === tokens.length,
+      i,
+      'the length of `adjust`',
+      `${tokens.length}`,
+      adjust?.length ?? 0,
+    );
     check(isInteger(topCount, 0, info.vocabulary), i, '`topCount`', `in [0, ${info.vocabulary}]`, topCount);
     const length = tokens.length * info.uniformsPerPosition;
-    check(u?.length === length, i, '`u`', `${length} values`, u?.length ?? 'none');
+    check(u?.length === length, i, 'the length of `u`', `${length}`, u?.length ?? 'none');
     checkUniforms(u as Float32Array, i);
   }
 }
 
-/** Checks a draft run; otherwise like `checkTargetSlots`. */
+/** Validates the slots of a draft run; throws the same errors as `checkTargetSlots`. */
 export function checkDraftSlots(
   slots: readonly DraftSlot[],
   { info, checksBlocks, maxBranchLength: maxLength }: Pick<DraftEngine, 'info' | 'checksBlocks' | 'maxBranchLength'>,
@@ -38,13 +44,14 @@ export function checkDraftSlots(
 ): void {
   checkContext(slots, info, rowsOf);
   for (const [i, { at, tokens, branches, check: blockCheck }] of slots.entries()) {
-    if (checksBlocks) check(branches.length === 0, i, '`branches`', 'none for a drafter that checks', branches.length);
-    else check(!blockCheck, i, '`check`', 'absent for a drafter that plans branches', 'one');
+    if (checksBlocks)
+      check(branches.length === 0, i, '`branches`', 'empty for a drafter that checks blocks', branches.length);
+    else check(!blockCheck, i, '`check`', 'absent for a drafter that does not check blocks', 'a check');
     if (blockCheck) {
       const { block, u } = blockCheck;
       check(isInteger(block, 0, tokens.length - 1), i, '`block`', `an integer in [0, ${tokens.length - 1}]`, block);
       const length = checkedLength(blockCheck, info.uniformsPerPosition);
-      check(isInteger(length, 1, maxLength), i, 'a draft', `1 to ${maxLength} tokens`, length);
+      check(isInteger(length, 1, maxLength), i, 'the draft length', `an integer in [1, ${maxLength}]`, length);
       checkUniforms(u, i);
     }
     const [low, high] = [Math.max(1, at), at + tokens.length];
@@ -52,17 +59,17 @@ export function checkDraftSlots(
       const { visible, u } = branch;
       check(isInteger(visible, low, high), i, '`visible`', `an integer in [${low}, ${high}]`, visible);
       const length = branchLength(branch, info.uniformsPerPosition);
-      check(isInteger(length, 1, maxLength), i, 'a branch', `1 to ${maxLength} positions`, length);
+      check(isInteger(length, 1, maxLength), i, 'the branch length', `an integer in [1, ${maxLength}]`, length);
       checkUniforms(u, i);
     }
   }
 }
 
-/** @throws PtpError `not_found` for a sequence that is not open, `failed_precondition` for one with rows */
+/** @throws PtpError `not_found` for a sequence that is not open, `failed_precondition` for a sequence with rows */
 export function checkEmpty(sequence: SequenceId, rowsOf: RowsOf): void {
   const rows = rowsOf(sequence);
   if (rows === undefined) throw new PtpError('not_found', `sequence ${sequence} is not open`);
-  if (rows > 0) throw new PtpError('failed_precondition', `sequence ${sequence} must have no rows, has ${rows}`);
+  if (rows > 0) throw new PtpError('failed_precondition', `sequence ${sequence} must have no rows, got ${rows}`);
 }
 
 function checkContext(slots: readonly (TargetSlot | DraftSlot)[], info: EngineInfo, rowsOf: RowsOf): void {
@@ -74,14 +81,14 @@ function checkContext(slots: readonly (TargetSlot | DraftSlot)[], info: EngineIn
   for (const [i, { sequence, at, tokens }] of slots.entries()) {
     const rows = rowsOf(sequence);
     if (rows === undefined) throw new PtpError('not_found', `slot ${i}: sequence ${sequence} is not open`);
-    check(!seen.has(sequence), i, 'the sequence', 'in one slot only', `${sequence} again`);
+    check(!seen.has(sequence), i, 'the sequence', 'different in each slot', sequence);
     seen.add(sequence);
-    check(tokens.length > 0, i, '`tokens`', '1 or more', tokens.length);
+    check(tokens.length > 0, i, 'the number of tokens', 'at least 1', tokens.length);
     check(isInteger(at, 0, rows), i, '`at`', `an integer in [0, ${rows}]`, at);
     const end = at + tokens.length;
-    check(end <= contextLength, i, 'the sequence', `at most ${contextLength} tokens`, end, 'out_of_range');
+    check(end <= contextLength, i, 'the sequence length', `at most ${contextLength} tokens`, end, 'out_of_range');
     const wrong = tokens.find((token) => !isInteger(token, 0, vocabulary - 1));
-    check(wrong === undefined, i, 'a token', `an integer in [0, ${vocabulary - 1}]`, wrong);
+    check(wrong === undefined, i, 'each token', `an integer in [0, ${vocabulary - 1}]`, wrong);
   }
 }
 

@@ -137,13 +137,13 @@ describe('a drafter that checks blocks', () => {
     const slot = { sequence, at: 0, tokens: [1, 2], sampling: settings[0] as SamplingParams, branches: [] };
     const u = someUniforms(0, 4);
     await expect(drafter.run([{ ...slot, branches: [{ visible: 2, u }] }])).rejects.toThrow(
-      '`branches` must be none for a drafter that checks, got 1',
+      '`branches` must be empty for a drafter that checks blocks, got 1',
     );
     await expect(drafter.run([{ ...slot, check: { block: 2, u } }])).rejects.toThrow(
       '`block` must be an integer in [0, 1], got 2',
     );
     await expect(drafter.run([{ ...slot, check: { block: 0, u: someUniforms(0, 9) } }])).rejects.toThrow(
-      'a draft must be 1 to 8 tokens, got 9',
+      'the draft length must be an integer in [1, 8], got 9',
     );
     drafter.close(sequence);
   });

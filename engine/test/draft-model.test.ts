@@ -67,7 +67,9 @@ describe('a whole model that drafts token by token', () => {
     const engine = drafter();
     const sequence = engine.open();
     await expect(engine.run([slot(sequence, 0, prompt, 5, 1)])).rejects.toThrow('`block` must be an integer in [0, 4]');
-    await expect(engine.run([slot(sequence, 0, prompt, 0, 65)])).rejects.toThrow('1 to 64 tokens, got 65');
+    await expect(engine.run([slot(sequence, 0, prompt, 0, 65)])).rejects.toThrow(
+      'the draft length must be an integer in [1, 64], got 65',
+    );
     engine.close(sequence);
     await expect(engine.run([slot(sequence, 0, prompt, 0, 1)])).rejects.toThrow('is not open');
     expect(engine.usage().sequences).toBe(0);

@@ -158,5 +158,5 @@ test('a cache grows by doubling to its limit and keeps its rows', () => {
   expect([cache.tokens[49], cache.tokens[50]]).toEqual([1, 2]);
   cache.prepare(70, 130);
   expect(cache.bytes).toBe(200 * 2 * 2 * 4 * 4);
-  expect(() => cache.prepare(71, 1)).toThrow('row 71');
+  expect(() => cache.prepare(71, 1)).toThrow('row 71 must be at most the number of rows, 70');
 });

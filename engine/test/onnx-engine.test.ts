@@ -151,17 +151,19 @@ describe('the ONNX target', () => {
       'invalid_argument: slot 0: `at` must be an integer in [0, 3], got 4',
     );
     expect(await refused([{ sequence, at: 3, tokens: [257] }])).toBe(
-      'invalid_argument: slot 0: a token must be an integer in [0, 256], got 257',
+      'invalid_argument: slot 0: each token must be an integer in [0, 256], got 257',
     );
-    expect(await refused([{ sequence, at: 3, tokens: [] }])).toContain('`tokens` must be 1 or more');
+    expect(await refused([{ sequence, at: 3, tokens: [] }])).toContain(
+      'the number of tokens must be at least 1, got 0',
+    );
     expect(await refused([{ sequence, at: 3, tokens: [1, 2], sampling: greedy, u: someUniforms(0, 1) }])).toContain(
-      `\`u\` must be ${2 * d} values, got ${d}`,
+      `the length of \`u\` must be ${2 * d}, got ${d}`,
     );
     expect(
       await refused([{ sequence, at: 3, tokens: [1], sampling: greedy, u: new Float32Array(d).fill(1) }]),
     ).toContain('`u` must be in [0, 1), got 1');
     const twice = { sequence, at: 3, tokens: [1] };
-    expect(await refused([twice, twice])).toContain('slot 1: the sequence must be in one slot only');
+    expect(await refused([twice, twice])).toContain('slot 1: the sequence must be different in each slot');
     target.close(sequence);
   });
 
@@ -278,7 +280,7 @@ describe('the ONNX drafter', () => {
       '`visible` must be an integer in [1, 2], got 3',
     );
     await expect(drafter.run([{ ...slot, branches: [{ visible: 2, u: someUniforms(0, 9) }] }])).rejects.toThrow(
-      'a branch must be 1 to 8 positions, got 9',
+      'the branch length must be an integer in [1, 8], got 9',
     );
     drafter.close(sequence);
     expect(drafter.usage()).toEqual({ sequences: 0, cacheBytes: 0 });

@@ -82,7 +82,7 @@ test('a graph that onnxruntime cannot load is an error', async () => {
     const files = manifest.files as Record<string, unknown>;
     files['target.b1.onnx'] = { bytes: 8, sha256: createHash('sha256').update('nonsense').digest('hex') };
   });
-  await expect(openTargetEngine({ dir })).rejects.toThrow('the target cannot be loaded');
+  await expect(openTargetEngine({ dir })).rejects.toThrow(`the target in \`${dir}\` cannot be loaded`);
 });
 
 test('a folder may hold a target without a drafter', async () => {
@@ -95,5 +95,5 @@ test('a folder may hold a target without a drafter', async () => {
   const engine = await openTargetEngine({ dir });
   expect(engine.info.contextLength).toBe(256);
   await engine.dispose();
-  await expect(openDraftEngine({ dir })).rejects.toThrow('`manifest.json` has no `drafter`: it is of a target alone');
+  await expect(openDraftEngine({ dir })).rejects.toThrow('`manifest.json` of the model folder must have `drafter`');
 });

@@ -5,14 +5,14 @@ import type { VerifyOpen } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
 import { receivedAdjustments } from '@ptp/protocol/token-adjustments';
 import { fieldError, requireField } from '@ptp/protocol/validation';
 
-/** Most alternatives per token, the limit of OpenAI's API. */
+/** Maximum number of alternatives per token, as in OpenAI's API. */
 const TOP_LIMIT = 20;
 
 const GREEDY = { temperature: 0, topK: 0, topP: 1 };
 
 /**
- * A sequence as the verifier sees it: sampling at each position of a draft, and the log-probabilities that the client
- * requested.
+ * Sequence of the verifier: adds sampling at each position of a draft, and the log-probabilities that the client
+ * requests.
  */
 export class TargetSequence extends Sequence {
   readonly #adjuster: Adjuster | undefined;
@@ -34,9 +34,9 @@ export class TargetSequence extends Sequence {
   }
 
   /**
-   * The run of the last committed token, whose row is not cached yet, and a draft after it.
+   * Returns the slot that runs the last committed token, which has no cache row yet, followed by a draft.
    *
-   * @param allowed one mask for each position of the draft and for the one after it; empty if all tokens may be picked
+   * @param allowed one mask for each position of the draft and for the next position; empty if any token may be picked
    * @throws PtpError `invalid_argument` or `out_of_range` for invalid masks
    */
   slot(draft: readonly number[], allowed: readonly Uint8Array[]): Omit<TargetSlot, 'sequence'> {
@@ -54,8 +54,8 @@ export class TargetSequence extends Sequence {
   }
 
   /**
-   * Scores given tokens: makes the target pick, after each of the `count` tokens from index `at` on, the one that
-   * follows in the sequence, whose log-probability is then among the outputs.
+   * Scores tokens of the sequence: after each of the `count` tokens from index `at` on, the target may pick only the
+   * token that follows in the sequence, so the outputs contain the log-probability of this token.
    */
   scored(at: number, count: number): Pick<TargetSlot, 'sampling' | 'u' | 'adjust' | 'topCount'> {
     const following = this.tokens.slice(at + 1, at + 1 + count);
@@ -72,7 +72,7 @@ export class TargetSequence extends Sequence {
     this.#adjuster?.push(tokens);
   }
 
-  /** The alternatives of the first `count` picks as messages; none if the client wants none. */
+  /** Returns the alternatives of the first `count` picks as messages; empty if the client requested none. */
   topTokens({ topIds, topLogProbabilities }: TargetOutput, count: number) {
     if (!topIds || !topLogProbabilities) return [];
     return Array.from({ length: count }, (_, i) => {
@@ -105,7 +105,7 @@ function checkMasks(masks: readonly Uint8Array[], count: number, vocabulary: num
   for (const [i, mask] of masks.entries()) {
     const field = `allowed[${i}]`;
     if (mask.length !== size) throw fieldError(field, `must have ${size} bytes, got ${mask.length}`, 'out_of_range');
-    // Bits beyond the vocabulary do not count.
+    // Bits beyond the vocabulary are ignored.
     const last = (mask.at(-1) as number) & (0xff >> (8 * size - vocabulary));
     if (last !== 0 || mask.subarray(0, -1).some((bits) => bits !== 0)) continue;
     throw fieldError(field, 'must allow a token, got none');

@@ -20,13 +20,13 @@ import { TargetSequence } from './target-sequence.ts';
 type Response = MessageInitShape<typeof VerifyResponseSchema>;
 
 export interface VerifierLimits extends ServiceLimits {
-  /** Longest draft in one step. */
+  /** Maximum number of draft tokens in one step. */
   readonly draft: number;
 }
 
 /**
- * Runs the target over drafts and keeps what the target itself would have picked (accept.ts). All Verify streams of a
- * process share one verifier.
+ * Runs the target over drafts and commits the tokens that the target would have picked (sampling/accept.ts). All Verify
+ * streams of a process share one verifier.
  */
 export class Verifier {
   readonly engine: TargetEngine;
@@ -40,9 +40,9 @@ export class Verifier {
   }
 
   /**
-   * Serves one Verify stream, which is one sequence. The cache holds every committed token but the last one, which
-   * heads the next run, so that the run's picks are the target's own tokens at the positions of the draft, and one
-   * more.
+   * Serves one Verify stream, which is one sequence. The cache holds all committed tokens except the last. The next run
+   * starts with the last token, so its picks are the target's own tokens for each position of the draft and for the
+   * position after it.
    */
   async *verify(requests: AsyncIterable<VerifyRequest>, signal: AbortSignal): AsyncGenerator<Response> {
     const id = openWithin(this.engine, this.#limits.sequences);
@@ -55,7 +55,8 @@ export class Verifier {
           sequence = new TargetSequence(kind.value, this.engine.info);
           yield await this.#prefill(id, sequence, kind.value, signal);
         } else {
-          if (kind.case !== 'step') throw new PtpError('failed_precondition', 'after `open` only `step` is allowed');
+          if (kind.case !== 'step')
+            throw new PtpError('failed_precondition', 'after `open`, each message must be `step`');
           const result = follows(kind.value, outcome)
             ? await this.#step(id, sequence, kind.value, signal)
             : { step: kind.value.step, skipped: true };
@@ -69,8 +70,8 @@ export class Verifier {
   }
 
   /**
-   * Reads the prompt except its last token, in chunks between which other sequences run. Skips what the prefix cache
-   * holds, unless the client wants the prompt's own log-probabilities.
+   * Runs the prompt except its last token, in chunks, so that other sequences can run in between. Skips the part in the
+   * prefix cache, unless the client requests the log-probabilities of the prompt.
    */
   async #prefill(id: SequenceId, sequence: TargetSequence, open: VerifyOpen, signal: AbortSignal): Promise<Response> {
     const traceparent = open.trace?.traceparent;
@@ -94,7 +95,7 @@ export class Verifier {
     return { kind: { case: 'opened', value: { ...(timings && { timings }), ...read } } };
   }
 
-  /** Runs the target over the draft and commits the draft tokens that it picks too, and its own next token. */
+  /** Runs the target over the draft, and commits the accepted draft tokens and the target's own next token. */
   async #step(id: SequenceId, sequence: TargetSequence, step: VerifyStep, signal: AbortSignal) {
     const { draft, allowed } = step;
     this.#validate(sequence, draft);
@@ -135,10 +136,9 @@ export class Verifier {
   }
 }
 
-/** Outcome of a step. */
 type Outcome = Pick<VerifyResult, 'accepted' | 'nextToken'>;
 
-/** A step sent ahead runs only if the step before it ran and had the outcome that it assumes. */
+/** Returns false for a step that was sent ahead and assumes another outcome than that of the step before it. */
 function follows({ after }: VerifyStep, outcome: Outcome | undefined): boolean {
   return !after || (after.accepted === outcome?.accepted && after.nextToken === outcome.nextToken);
 }

@@ -50,7 +50,9 @@ describe('Verifier', () => {
     }
     const streams = [1, 2].map(() => served.verify(waiting(), never));
     await Promise.all(streams.map((stream) => stream.next()));
-    await expect(converse(served, [open(prompt)])).rejects.toThrow('overloaded: 2 sequences are open already');
+    await expect(converse(served, [open(prompt)])).rejects.toThrow(
+      'overloaded: the maximum of 2 open sequences is reached',
+    );
     resolve();
     await Promise.all(streams.map((stream) => stream.next()));
     expect(await converse(served, [open(prompt), step([])])).toHaveLength(1);
@@ -129,7 +131,7 @@ describe('Verifier', () => {
 
   const rejected: [string, Init[], string][] = [
     ['a step before the open', [step([])], 'the first message must be `open`'],
-    ['two opens', [open([1]), open([1])], 'only `step` is allowed'],
+    ['two opens', [open([1]), open([1])], 'after `open`, each message must be `step`'],
     ['no tokens', [open([])], '`start.tokens` must have 1 to 1023 tokens, got 0'],
     ['a prompt that fills the context', [open(new Array(1024).fill(1))], 'must have 1 to 1023 tokens, got 1024'],
     ['a token outside the vocabulary', [open([1, 256])], '`start.tokens[1]` must be in [0, 255], got 256'],

@@ -20,7 +20,10 @@ export interface GraphIo<Slot extends ContextSlot, Output> {
 /** New tokens of one slot and the cache row at which they start. */
 export type Context = Pick<ContextSlot, 'at' | 'tokens'>;
 
-/** Returns a slot's number of tokens in the graph, at least 2: for a single row, onnxruntime uses kernels that round differently. */
+/**
+ * Returns a slot's number of tokens in the graph, at least 2: for a single row, onnxruntime uses kernels that round
+ * differently.
+ */
 export function paddedLength({ tokens }: Pick<Context, 'tokens'>): number {
   return Math.max(2, tokens.length);
 }

@@ -3,21 +3,21 @@ import { type BranchRequest, branchLength, type DraftOutput, type DraftSlot } fr
 import { type GraphIo, idleContext, idleSampling, paddedLength, samplingFeeds } from './context-feeds.ts';
 import { concatenated, type Feeds, float32, floatResult, floatsOf, int64, intResult, intsOf } from './tensors.ts';
 
-/** One slot's part of a draft. */
+/** One slot's part of a run that drafts branches. */
 export interface DraftPart {
-  /** Rows of context that its branches may attend to: past and new, padding included. */
+  /** Number of context rows to which the branches may attend: past and new rows, including padding. */
   readonly context: number;
   readonly sampling: SamplingParams;
   readonly branches: readonly (BranchRequest & {
-    /** The token before the branch, at index `visible` - 1. */
+    /** Token before the branch, at index `visible` - 1. */
     readonly last: number;
   })[];
 }
 
 /**
- * A drafter that continues given branches.
+ * Returns the inputs and outputs of a drafter that drafts planned branches.
  *
- * @param dimensions D, uniforms per position
+ * @param dimensions D, number of uniforms per position
  */
 export function branchIo(dimensions: number): GraphIo<DraftSlot, DraftOutput> {
   return {
@@ -36,14 +36,14 @@ export function branchIo(dimensions: number): GraphIo<DraftSlot, DraftOutput> {
           end += branchLength(branch, dimensions);
           return { tokens: ids.slice(start, end), confidences: confidences.slice(start, end) };
         });
-        if (branches.length === 0) end++; // the position of `idlePart`
+        if (branches.length === 0) end++; // the idle part has one position
         return { branches };
       });
     },
   };
 }
 
-/** A slot's branches with the token before each, which is new or in the cache. */
+/** Adds to each branch of a slot the token before it, which is one of the slot's tokens or in the cache. */
 function draftPart(slot: DraftSlot, cachedTokens: Int32Array | undefined, dimensions: number): DraftPart {
   const context = slot.at + paddedLength(slot);
   if (slot.branches.length === 0) return idlePart(context, dimensions);
@@ -55,15 +55,15 @@ function draftPart(slot: DraftSlot, cachedTokens: Int32Array | undefined, dimens
   return { context, sampling: slot.sampling, branches };
 }
 
-/** A slot that drafts nothing: the graph needs at least one position. */
+/** Returns the part of a slot that drafts nothing: the graph needs at least one position per slot. */
 export function idlePart(context: number, dimensions: number): DraftPart {
   return { context, sampling: idleSampling, branches: [{ visible: 1, u: new Float32Array(dimensions), last: 0 }] };
 }
 
 /**
- * Feeds of the M positions to draft, slot by slot and branch by branch: u [1, M, D]; upos, last, first, excluded; the
- * conditions; usplits, umask_{i}; and, for graphs with a sequential head, grid and cell (`gridFeeds`). See
- * `drafter_graph` in training/src/ptp_train/export.
+ * Builds the feeds of the M positions to draft, slot by slot and branch by branch: u [1, M, D]; upos, last, first,
+ * excluded; the sampling parameters; usplits, umask_{i}; and, for graphs with a sequential head, grid and cell
+ * (`gridFeeds`). See `drafter_graph` in training/src/ptp_train/export.
  */
 export function draftFeeds(parts: readonly DraftPart[], dimensions: number): Feeds {
   const branches = parts.flatMap(({ sampling, branches }) => branches.map((branch) => ({ ...branch, sampling })));
@@ -86,7 +86,7 @@ export function draftFeeds(parts: readonly DraftPart[], dimensions: number): Fee
     first: floatsOf(positions, ({ first }) => first, column),
     excluded: intsOf(positions, ({ excluded }) => excluded, flat),
     ...samplingFeeds(positions, column),
-    // These graphs take top_k as float32.
+    // These graphs expect top_k as float32.
     top_k: floatsOf(positions, ({ sampling }) => sampling.topK, column),
     ...gridFeeds(lengths),
   };
@@ -100,11 +100,12 @@ export function draftFeeds(parts: readonly DraftPart[], dimensions: number): Fee
 }
 
 /**
- * Arranges a run's M packed positions in a grid of W branches by the K positions of the longest, which a sequential
- * head walks row by row: grid [K, W], the index among the M positions of branch b's k-th one, 0 where the branch is
- * shorter; and cell [M], the cell k W + b of each position.
+ * Arranges the M packed positions of a run in a grid, which a sequential head walks row by row. The grid has one column
+ * for each of the W branches and one row for each of the K positions of the longest branch. `grid` [K, W] contains the
+ * packed index of position k of branch b, or 0 if the branch is shorter; `cell` [M] contains the cell k W + b of each
+ * position.
  *
- * @param branchLengths [W] positions of each branch of all slots, in packed order
+ * @param branchLengths [W] number of positions of each branch, for all slots in packed order
  */
 export function gridFeeds(branchLengths: readonly number[]): Feeds {
   const width = branchLengths.length;
@@ -120,13 +121,14 @@ export function gridFeeds(branchLengths: readonly number[]): Feeds {
   return { grid: int64(grid, [depth, width]), cell: int64(cell) };
 }
 
-/** M, the positions that a part drafts. */
+/** Returns M, the number of positions that a part drafts. */
 export function positionsOf({ branches }: DraftPart, dimensions: number): number {
   return branches.reduce((sum, branch) => sum + branchLength(branch, dimensions), 0);
 }
 
 /**
- * [M, context + M]: a position attends to the first `visible` rows of the context and to its own branch up to itself.
+ * Builds the mask [M, context + M]: a position attends to the first `visible` context rows and to its branch up to
+ * itself.
  */
 export function branchMask(part: DraftPart, dimensions: number): Float32Array {
   const size = positionsOf(part, dimensions);

@@ -19,11 +19,11 @@ import { checkDraftSlots, checkEmpty, checkTargetSlots } from '../validate-slots
 import type { FromWorker, Request, ReuseAnswer, RunAnswer, ToWorker } from './messages.ts';
 import { drafterOf, loadModel, type ModelKind, type OnnxModel } from './model.ts';
 
-// onnxruntime >= 1.30 reports usage to its maker unless this is set before a worker loads its native library.
+// onnxruntime >= 1.30 sends telemetry unless this variable is set before a worker loads the native library.
 process.env.ORT_DISABLE_TELEMETRY ??= '1';
 
 /**
- * The target of a model folder in onnxruntime on the CPU, in a thread of its own.
+ * Opens the target of a model folder in onnxruntime, on the CPU and in a separate thread.
  *
  * @throws PtpError `failed_precondition` if the folder's files are missing or damaged
  */
@@ -31,12 +31,12 @@ export async function openTargetEngine(options: EngineOptions): Promise<TargetEn
   return new OnnxTargetEngine(await start('target', options));
 }
 
-/** The drafter of a model folder; otherwise like `openTargetEngine`. */
+/** Opens the drafter of a model folder; otherwise like `openTargetEngine`. */
 export async function openDraftEngine(options: EngineOptions): Promise<DraftEngine> {
   return new OnnxDraftEngine(await start('drafter', options));
 }
 
-/** A model's thread that is ready for runs. */
+/** Loaded model with its thread. */
 interface Started {
   readonly worker: Worker;
   readonly model: OnnxModel;
@@ -48,7 +48,7 @@ async function start(kind: ModelKind, options: EngineOptions): Promise<Started> 
   const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData: model });
   await new Promise<void>((resolve, reject) => {
     const fail = (cause: unknown) =>
-      reject(new PtpError('failed_precondition', `the ${kind} cannot be loaded`, { cause }));
+      reject(new PtpError('failed_precondition', `the ${kind} in \`${options.dir}\` cannot be loaded`, { cause }));
     worker.once('message', () => resolve());
     worker.once('error', fail);
     worker.once('exit', fail);
@@ -56,7 +56,7 @@ async function start(kind: ModelKind, options: EngineOptions): Promise<Started> 
   return { worker, model, manifest };
 }
 
-/** The main thread's side of a model: validates runs, sends them to the thread, and keeps count of rows and bytes. */
+/** Main-thread side of a model: validates runs, sends them to the worker thread, and counts rows and bytes. */
 abstract class OnnxEngine extends EngineBase implements Engine {
   private readonly worker: Worker;
   private readonly exited: Promise<void>;
@@ -107,7 +107,7 @@ abstract class OnnxEngine extends EngineBase implements Engine {
     await this.exited;
   }
 
-  /** Sends validated slots to the thread, which runs them in the order of these calls. */
+  /** Sends validated slots to the worker thread, which runs them in the order of the calls. */
   protected async send<Output>(slots: readonly (TargetSlot | DraftSlot)[]): Promise<RunResult<Output>> {
     const answer = this.request<RunAnswer<Output>>({ type: 'run', slots });
     for (const { sequence, at, tokens } of slots) this.record(sequence, { rows: at + tokens.length });
@@ -116,7 +116,7 @@ abstract class OnnxEngine extends EngineBase implements Engine {
       for (const [i, { sequence }] of slots.entries()) this.record(sequence, { bytes: cacheBytes[i] ?? 0 });
       return { outputs, runMicros };
     } catch (error) {
-      // Rows from the first one of a failed run are undefined; those before it stay valid.
+      // A failed run leaves undefined rows from `at` on; the rows before `at` remain valid.
       for (const { sequence, at } of slots) {
         this.record(sequence, { rows: Math.min(at, this.rowsOf(sequence) ?? 0) });
       }

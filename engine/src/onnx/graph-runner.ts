@@ -10,7 +10,7 @@ interface Graph {
   readonly session: InferenceSession;
 }
 
-/** A model's graphs, one per number of slots, and the caches of its sequences. */
+/** Runs the graphs of a model, one for each number of slots, and owns the caches of its sequences. */
 export class GraphRunner {
   readonly caches = new Map<SequenceId, SequenceCache>();
   readonly #model: OnnxModel;
@@ -28,24 +28,27 @@ export class GraphRunner {
         intraOpNumThreads: model.threads,
         interOpNumThreads: 1,
         logSeverityLevel: 3,
-        // A waiting thread that spins takes the core from the other services.
+        // A thread that spins while it waits would block a core that the other services need.
         extra: { session: { intra_op: { allow_spinning: '0' } } },
       });
       if (model.kind === 'target' && !session.inputNames.includes('top_count')) {
-        throw new Error(`${path} was written by an older \`ptp-train export\`: export it again`);
+        throw new Error(
+          `${path} has no input \`top_count\`: export the model again with the current \`ptp-train export\``,
+        );
       }
       graphs.push({ slots, session });
     }
     return new GraphRunner(model, graphs);
   }
 
-  /** Runs the smallest graph that fits and appends the new rows to the caches. */
+  /** Runs the smallest graph with enough slots, and appends the new rows to the caches. */
   async run<Slot extends ContextSlot, Output>(
     slots: readonly Slot[],
     { idle, feeds, outputs }: GraphIo<Slot, Output>,
   ): Promise<Output[]> {
     const graph = this.#graphs.find((candidate) => candidate.slots >= slots.length);
-    if (!graph) throw new RangeError(`no graph for ${slots.length} slots`);
+    if (!graph)
+      throw new RangeError(`the number of slots must be at most ${this.#model.info.maxSlots}, got ${slots.length}`);
     for (const { sequence, at, tokens } of slots) this.cacheOf(sequence).prepare(at, tokens.length);
 
     const all = [...slots, ...Array<Slot>(graph.slots - slots.length).fill(idle)];
@@ -74,7 +77,7 @@ export class GraphRunner {
     for (const { session } of this.#graphs) await session.release();
   }
 
-  /** pk{layer}_{slot} and pv{layer}_{slot}: views of the caches, empty for idle slots. */
+  /** Builds the feeds pk{layer}_{slot} and pv{layer}_{slot}: views of the caches, empty for idle slots. */
   #pastFeeds(slots: readonly ContextSlot[]): Feeds {
     const feeds: Feeds = {};
     const nothing = new Float32Array();
@@ -89,7 +92,7 @@ export class GraphRunner {
     return feeds;
   }
 
-  /** Copies the new rows, but not those of padding. */
+  /** Appends the new rows to the caches, without the rows of padding. */
   #append(slots: readonly ContextSlot[], results: Results): void {
     const layers = [...Array(this.#model.layers).keys()];
     const newKeys = layers.map((layer) => floatResult(results, `nk${layer}`));
@@ -102,10 +105,7 @@ export class GraphRunner {
   }
 }
 
-/**
- * Leaves out feeds that the graph has no input for: `grid` and `cell` without a sequential head, `excluded` in older
- * graphs.
- */
+/** Converts the feeds for which the graph has inputs. For example, only a sequential head has `grid` and `cell`. */
 function tensorsFor({ inputNames }: InferenceSession, feeds: Feeds): Record<string, Tensor> {
   const wanted = Object.entries(feeds).filter(([name]) => inputNames.includes(name));
   return Object.fromEntries(wanted.map(([name, { type, data, dims }]) => [name, new Tensor(type, data, dims)]));

@@ -1,6 +1,6 @@
-/** Keys, values and tokens of one sequence: a row per token, in arrays that double as they fill up. */
+/** Keys, values and tokens of one sequence, one row per token. The arrays double in size when they are full. */
 export class SequenceCache {
-  /** [layer] rows of `width` floats. */
+  /** [layers] arrays of rows, each with `width` floats. */
   keys: Float32Array[];
   values: Float32Array[];
   tokens = new Int32Array();
@@ -10,9 +10,9 @@ export class SequenceCache {
   readonly #limit: number;
 
   /**
-   * @param layers layers with keys and values
-   * @param width floats in a layer's row of keys
-   * @param limit most rows, the context length
+   * @param layers number of layers with keys and values
+   * @param width number of floats in one row of keys or values
+   * @param limit maximum number of rows: the context length
    */
   constructor(layers: number, width: number, limit: number) {
     this.#width = width;
@@ -21,14 +21,14 @@ export class SequenceCache {
     this.values = Array.from({ length: layers }, () => new Float32Array());
   }
 
-  /** Bytes allocated for keys and values. */
+  /** Allocated size of keys and values in bytes. */
   get bytes(): number {
     return 2 * this.keys.length * this.tokens.length * this.#width * Float32Array.BYTES_PER_ELEMENT;
   }
 
-  /** Drops the rows from `at` on and makes room for `count` there. */
+  /** Removes the rows from `at` on and makes room for `count` new rows. */
   prepare(at: number, count: number): void {
-    if (at > this.rows) throw new RangeError(`row ${at} of a sequence with ${this.rows}`);
+    if (at > this.rows) throw new RangeError(`row ${at} must be at most the number of rows, ${this.rows}`);
     this.rows = at;
     if (at + count <= this.tokens.length) return;
     const capacity = Math.min(this.#limit, Math.max(64, 2 * this.tokens.length, at + count));
@@ -44,21 +44,21 @@ export class SequenceCache {
     this.tokens = tokens;
   }
 
-  /** Copies the first `count` rows of another cache into this one, which holds none and is prepared for them. */
+  /** Copies the first `count` rows of another cache into this cache, which must be empty and prepared for them. */
   copyFrom(other: SequenceCache, count: number): void {
     this.append([...other.tokens.subarray(0, count)], other.keys, other.values, 0);
   }
 
-  /** Keys or values of a layer in the valid rows, without a copy. */
+  /** Returns a view of the valid rows of a layer's keys or values. */
   past(kind: 'keys' | 'values', layer: number): Float32Array {
     return (this[kind][layer] as Float32Array).subarray(0, this.rows * this.#width);
   }
 
   /**
-   * Appends prepared rows to the valid ones.
+   * Appends rows, for which `prepare` must have made room.
    *
-   * @param newKeys per layer, the rows of a whole run; this sequence's begin at row `start`
-   * @param newValues likewise
+   * @param newKeys [layers] keys of all slots of a run; the rows of this sequence begin at row `start`
+   * @param newValues [layers] values of all slots of a run
    */
   append(
     tokens: readonly number[],

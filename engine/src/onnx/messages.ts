@@ -1,6 +1,6 @@
 import type { DraftOutput, DraftSlot, SequenceId, TargetOutput, TargetSlot } from '../types.ts';
 
-// Messages between an engine and its thread, which answers requests in the order in which they were sent.
+// Messages between an engine and its worker thread, which answers requests in the order in which they were sent.
 
 export type Request =
   | { readonly type: 'run'; readonly slots: readonly (TargetSlot | DraftSlot)[] }
@@ -14,7 +14,7 @@ export type ToWorker =
 export interface RunAnswer<Output = TargetOutput | DraftOutput> {
   readonly outputs: Output[];
   readonly runMicros: number;
-  /** Bytes that each slot's sequence takes now. */
+  /** Size of the cache of each slot's sequence in bytes. */
   readonly cacheBytes: readonly number[];
 }
 
@@ -27,5 +27,5 @@ export type FromWorker =
   | { readonly type: 'ready' }
   | { readonly type: 'answer'; readonly id: number; readonly answer: RunAnswer | ReuseAnswer }
   | { readonly type: 'failed'; readonly id: number; readonly reason: string }
-  /** New contents of the prefix cache. */
+  /** Reports the new contents of the prefix cache. */
   | { readonly type: 'parked'; readonly sequences: number; readonly bytes: number };

@@ -5,16 +5,16 @@ import type { EngineInfo, EngineOptions } from '../types.ts';
 
 export type ModelKind = 'target' | 'drafter';
 
-/** A model folder's target or drafter, as its thread needs it. */
+/** Description of a target or drafter for the worker thread. */
 export interface OnnxModel {
   readonly kind: ModelKind;
-  /** True for a drafter that predicts how much of a block is right. */
+  /** See `DraftEngine.checksBlocks`. */
   readonly checksBlocks: boolean;
-  /** One graph per number of slots, ascending. */
+  /** One graph for each number of slots, in ascending order. */
   readonly graphs: readonly { readonly slots: number; readonly path: string }[];
-  /** Layers with a cache. */
+  /** Number of layers with a KV cache. */
   readonly layers: number;
-  /** Floats in a layer's row of keys. */
+  /** Number of floats in one row of keys or values. */
   readonly rowWidth: number;
   readonly info: EngineInfo;
   readonly threads: number;
@@ -22,9 +22,9 @@ export interface OnnxModel {
 }
 
 /**
- * Describes a folder's target or drafter, after comparing its files with the manifest.
+ * Reads the manifest of a model folder, and compares the files of its target or drafter with the manifest.
  *
- * @throws PtpError `failed_precondition` if files are missing or damaged, or if there is no drafter
+ * @throws PtpError `failed_precondition` if files are missing or damaged, or if the folder has no drafter
  */
 export async function loadModel(
   kind: ModelKind,
@@ -42,7 +42,7 @@ export async function loadModel(
     kind,
     checksBlocks,
     graphs: graphs.map(({ slots, name }) => ({ slots, path: join(dir, name) })),
-    // A drafter that plans branches reads the target's states up to the last layer of `source`.
+    // A drafter with planned branches reads the target's states up to the last layer of `source`.
     layers: drafter && !checksBlocks ? Math.max(...drafter.source) + 1 : sizes.layers,
     rowWidth: heads.kv_heads * heads.head_width,
     info: {
@@ -58,8 +58,11 @@ export async function loadModel(
   return { model, manifest };
 }
 
-/** @throws PtpError `failed_precondition` if the folder holds a target alone */
+/** @throws PtpError `failed_precondition` if the folder contains only a target */
 export function drafterOf({ drafter }: Manifest): NonNullable<Manifest['drafter']> {
   if (drafter) return drafter;
-  throw new PtpError('failed_precondition', 'model folder: `manifest.json` has no `drafter`: it is of a target alone');
+  throw new PtpError(
+    'failed_precondition',
+    '`manifest.json` of the model folder must have `drafter`: this folder contains only a target',
+  );
 }

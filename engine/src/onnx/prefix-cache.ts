@@ -2,31 +2,31 @@ import { wholeBlocks } from '../prefix-blocks.ts';
 import type { SequenceCache } from './kv-cache.ts';
 
 /**
- * Caches of closed sequences, for prompts with the same prefix: the next turn of a chat, a shared system prompt. A row
- * depends only on the tokens up to it, so reused rows are bit-identical to those from reading the tokens again.
+ * KV caches of closed sequences, for prompts with the same prefix: the next turn of a chat, or a shared system prompt.
+ * A row depends only on the tokens up to it, so reused rows are bit-identical to rows computed again.
  */
 export class PrefixCache {
   readonly #limit: number;
-  /** Least recently used first. */
+  /** Caches of closed sequences, the least recently used first. */
   readonly #parked = new Set<SequenceCache>();
   #bytes = 0;
 
-  /** @param limit most bytes of keys and values to keep; 0 keeps none */
+  /** @param limit maximum size of the kept keys and values in bytes; 0 disables the cache */
   constructor(limit: number) {
     this.#limit = limit;
   }
 
-  /** Bytes of keys and values kept. */
+  /** Size of the kept keys and values in bytes. */
   get bytes(): number {
     return this.#bytes;
   }
 
-  /** Sequences kept. */
+  /** Number of kept sequences. */
   get sequences(): number {
     return this.#parked.size;
   }
 
-  /** Takes the cache of a closed sequence; drops caches whose tokens are a prefix of another's. */
+  /** Keeps the cache of a closed sequence; removes caches with tokens that are a prefix of another cache's tokens. */
   park(cache: SequenceCache): void {
     if (cache.rows === 0 || cache.bytes > this.#limit) return;
     const tokens = cache.tokens.subarray(0, cache.rows);
@@ -47,10 +47,10 @@ export class PrefixCache {
   }
 
   /**
-   * Finds the longest prefix of `tokens`, in whole blocks, in parked caches and those of `open`; among equals the most
-   * recently used.
+   * Finds the longest prefix of `tokens`, in whole blocks, in the kept caches and the caches of `open`. Prefers the
+   * most recently used cache if several match equally.
    *
-   * @returns the cache and the number of its rows to reuse; undefined if no block matches
+   * @returns the cache and the number of rows to reuse; undefined if no block matches
    */
   longest(
     tokens: ArrayLike<number>,
@@ -67,7 +67,7 @@ export class PrefixCache {
     return best;
   }
 
-  /** Marks it as the most recently used. */
+  /** Marks a cache as the most recently used. */
   #touch(cache: SequenceCache): void {
     this.#parked.delete(cache);
     this.#parked.add(cache);
@@ -79,7 +79,7 @@ export class PrefixCache {
   }
 }
 
-/** Length of the prefix that a cache and `tokens` share. */
+/** Returns the length of the prefix that a cache shares with `tokens`. */
 function sharedRows(cache: SequenceCache, tokens: ArrayLike<number>): number {
   const most = Math.min(cache.rows, tokens.length);
   let rows = 0;

@@ -4,9 +4,9 @@ import type { TargetOutput, TargetSlot } from '../types.ts';
 import { type GraphIo, idleContext, idleSampling, paddedLength, samplingFeeds } from './context-feeds.ts';
 import { concatenated, type Feeds, float32, floatResult, int64, intResult, intsOf, type Results } from './tensors.ts';
 
-/** A token after which the target picks the next one. */
+/** Pick of the token that follows a token of the run. */
 export interface Pick {
-  /** Index among the run's packed tokens. */
+  /** Index of the token in the run's packed tokens. */
   readonly row: number;
   readonly sampling: SamplingParams;
   /** [D] */
@@ -15,10 +15,10 @@ export interface Pick {
 }
 
 /**
- * The sampler inside a target's graph.
+ * Returns the inputs and outputs of the sampler in a target's graph.
  *
- * @param dimensions D, uniforms per position
- * @param vocabulary V
+ * @param dimensions D, number of uniforms per position
+ * @param vocabulary V, size of the vocabulary
  */
 export function targetIo(dimensions: number, vocabulary: number): GraphIo<TargetSlot, TargetOutput> {
   return {
@@ -47,14 +47,14 @@ function picksOf(slots: readonly TargetSlot[], dimensions: number): Pick[] {
   return picks;
 }
 
-/** The graph returns the same number of alternatives for every row. */
+/** Returns the number of alternatives for the whole run, because the graph returns the same number for every row. */
 function mostTops(slots: readonly TargetSlot[]): number {
   return Math.max(...slots.map(({ topCount = 0 }) => topCount));
 }
 
 /**
- * Feeds of the sampler: rows [R]; temperature, top_k, top_p, min_p [R, 1]; u [R, D]; scale, bias [R, V], or [0, V] if
- * no row has any. At least 2 rows, for the reason given at `paddedLength`.
+ * Builds the feeds of the sampler: rows [R]; temperature, top_k, top_p, min_p [R, 1]; u [R, D]; scale and bias, each
+ * [R, V], or [0, V] if no row has any. R is at least 2, for the reason given at `paddedLength`.
  */
 export function pickFeeds(picks: readonly Pick[], dimensions: number, vocabulary: number): Feeds {
   const ignored: Pick = { row: 0, sampling: idleSampling, u: new Float32Array(dimensions) };

@@ -1,4 +1,4 @@
-/** One input of a graph. */
+/** Input of a graph. */
 export type Feed =
   | { readonly type: 'float32'; readonly data: Float32Array; readonly dims: readonly number[] }
   | { readonly type: 'int64'; readonly data: BigInt64Array; readonly dims: readonly number[] };
@@ -12,7 +12,7 @@ export function int64(values: readonly number[], dims: readonly number[] = [valu
   return { type: 'int64', data: BigInt64Array.from(values, BigInt), dims };
 }
 
-/** One number per item. */
+/** Creates an input with one number per item. */
 export function floatsOf<T>(items: readonly T[], value: (item: T) => number, dims: readonly number[]): Feed {
   return float32(Float32Array.from(items, value), dims);
 }
@@ -21,7 +21,7 @@ export function intsOf<T>(items: readonly T[], value: (item: T) => number, dims?
   return int64(items.map(value), dims);
 }
 
-/** The arrays one after another, filled up with zeros. */
+/** Concatenates the arrays and fills the rest with zeros. */
 export function concatenated(arrays: readonly Float32Array[], dims: readonly number[]): Feed {
   const data = new Float32Array(dims.reduce((product, size) => product * size, 1));
   let start = 0;
@@ -32,14 +32,14 @@ export function concatenated(arrays: readonly Float32Array[], dims: readonly num
   return float32(data, dims);
 }
 
-/** Outputs of a graph by name. */
+/** Outputs of a graph, keyed by name. */
 export type Results = Readonly<Record<string, { readonly data: unknown } | undefined>>;
 
 export function floatResult(results: Results, name: string): Float32Array {
   return results[name]?.data as Float32Array;
 }
 
-/** Ids and counts, which fit int32. */
+/** Returns an output of ids or counts, which fit into int32. */
 export function intResult(results: Results, name: string): Int32Array {
   return Int32Array.from(results[name]?.data as BigInt64Array, Number);
 }

@@ -1,4 +1,5 @@
-// The thread of one ONNX model. It owns sessions and caches. `session.run` blocks, which the main thread must never do.
+// Worker thread of one ONNX model, which owns its sessions and caches. `session.run` blocks, and the main thread must
+// not block.
 import { parentPort, workerData } from 'node:worker_threads';
 import type { DraftOutput, DraftSlot, SequenceId, TargetOutput, TargetSlot } from '../types.ts';
 import { checkIo } from './check-feeds.ts';
@@ -60,7 +61,7 @@ function reuse(sequence: SequenceId, tokens: readonly number[]): ReuseAnswer {
       cache.copyFrom(found.cache, found.rows);
     }
   } catch {
-    runner.caches.delete(sequence); // out of memory: start empty, as if nothing had been found
+    runner.caches.delete(sequence); // out of memory: start with an empty cache, as if nothing had been found
   }
   const { rows = 0, bytes: cacheBytes = 0 } = runner.caches.get(sequence) ?? {};
   return { rows, cacheBytes };
@@ -83,7 +84,7 @@ async function answer(id: number, slots: readonly (TargetSlot | DraftSlot)[]): P
   }
 }
 
-/** The output's buffers, which move to the main thread without a copy. */
+/** Returns the buffers of an output, which move to the main thread without a copy. */
 function buffersOf(output: TargetOutput | DraftOutput): ArrayBuffer[] {
   const arrays =
     'branches' in output

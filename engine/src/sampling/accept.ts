@@ -2,28 +2,34 @@ import { PtpError } from '@ptp/protocol/errors';
 
 /** Outcome of verifying a draft. */
 export interface Acceptance {
-  /** m in [0, n]: draft tokens kept. The paper's tables count m + 1 accepted tokens, including the target's own. */
+  /**
+   * m in [0, n], the number of accepted draft tokens. The tables of the paper count m + 1, including the target's own
+   * token.
+   */
   readonly accepted: number;
-  /** [m + 1] tokens to commit: the kept draft tokens, then the target's own. */
+  /** [m + 1] tokens to commit: the accepted draft tokens, then the target's own token. */
   readonly tokens: readonly number[];
 }
 
 /**
- * The verification rule. The target ran once over the draft d and picked its own token v_k at every position, from its
- * own distribution and with the same u_k that the drafter was given. Keep the longest prefix on which both agree, d_k =
- * v_k; at the first difference, or after the last draft token, commit the target's own v.
+ * Verification rule. The target ran once over the draft d and picked its own token v_k at every position, from its own
+ * distribution and with the same uniforms u_k that the drafter used. Accept the longest prefix with d_k = v_k; then
+ * commit the target's own token v at the first difference, or after the last draft token.
  *
- * Every committed token is therefore the target's: v_k is conditioned on d_<k, and in the kept prefix d_<k = v_<k. The
- * text is token for token the one that the target alone samples with these u, whatever was drafted (PTP paper, arXiv
- * 2512.21323, error correction; docs/ptp.md, "Verification").
+ * Every committed token is therefore the target's token: v_k is conditioned on d_<k, and in the accepted prefix d_<k =
+ * v_<k. For any draft, the text is token for token the text that the target alone samples with the same u (PTP paper,
+ * arXiv 2512.21323, error correction; docs/ptp.md, "Verification").
  *
- * @param draft [n] proposed tokens, n >= 0
- * @param picks [n + 1] the target's picks: `picks[k]` follows the context and `draft[0..k)`
+ * @param draft [n] draft tokens, n >= 0
+ * @param picks [n + 1] picks of the target: `picks[k]` follows the context and `draft[0..k)`
  * @throws PtpError `internal` if there are not n + 1 picks
  */
 export function accept(draft: ArrayLike<number>, picks: ArrayLike<number>): Acceptance {
   if (picks.length !== draft.length + 1) {
-    throw new PtpError('internal', `${draft.length} draft tokens need ${draft.length + 1} picks, got ${picks.length}`);
+    throw new PtpError(
+      'internal',
+      `the number of picks must be ${draft.length + 1} for ${draft.length} draft tokens, got ${picks.length}`,
+    );
   }
   let accepted = 0;
   while (accepted < draft.length && draft[accepted] === picks[accepted]) accepted++;

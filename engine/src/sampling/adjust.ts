@@ -1,35 +1,36 @@
 import type { AdjustParams } from '@ptp/protocol/token-adjustments';
 
-/** Changes to one row of logits, applied in this order: scale, biases, mask. */
+/** Changes to one row of logits, applied in the order scale, biases, mask. */
 export interface Adjustment {
-  /** Token ids whose logits are scaled: positive ones divided by `scale`, others multiplied. */
+  /** Token ids to scale: positive logits are divided by `scale`, other logits are multiplied by it. */
   readonly scaled: Int32Array;
   readonly scale: number;
-  /** [n] token ids, and what is added to their logits. */
+  /** [n] token ids to bias. */
   readonly biased: Int32Array;
+  /** [n] value to add to the logit of each token in `biased`. */
   readonly biases: Float32Array;
-  /** [ceil(V / 8)] bit t % 8 of byte t / 8 is set if token t may be picked; all may by default. */
+  /** [ceil(V / 8)] bit t % 8 of byte t / 8 is set if token t may be picked; by default, any token may be picked. */
   readonly allowed?: Uint8Array;
 }
 
-/** Reads a token's bit in a mask. */
+/** Returns the bit of a token in a mask. */
 export function isAllowed(allowed: Uint8Array, token: number): boolean {
   return (((allowed[token >> 3] ?? 0) >> (token & 7)) & 1) === 1;
 }
 
-/** Allows a single token. */
+/** Returns an adjustment that allows only a single token. */
 export function allowToken(token: number, vocabulary: number): Adjustment {
   const allowed = new Uint8Array(Math.ceil(vocabulary / 8));
   allowed[token >> 3] = 1 << (token & 7);
   return allowOnly(allowed);
 }
 
-/** Allows the tokens of a mask and changes nothing else. */
+/** Returns an adjustment that allows only the tokens of a mask. */
 export function allowOnly(allowed: Uint8Array): Adjustment {
   return { scaled: new Int32Array(), scale: 1, biased: new Int32Array(), biases: new Float32Array(), allowed };
 }
 
-/** Biases and penalties of one sequence as it grows. */
+/** Computes the biases and penalties of a growing sequence. */
 export class Adjuster {
   readonly #params: AdjustParams;
   readonly #counts = new Map<number, number>();
@@ -47,7 +48,7 @@ export class Adjuster {
     this.#generated += tokens.length;
   }
 
-  /** [n + 1] adjustments of the target's picks after everything so far and after each token of a draft of n. */
+  /** Returns [n + 1] adjustments: for the next pick, and for the picks after each of the n tokens of a draft. */
   along(draft: readonly number[]): Adjustment[] {
     const rows = [this.#row()];
     for (const token of draft) {

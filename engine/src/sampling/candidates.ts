@@ -4,25 +4,25 @@ import { type Adjustment, isAllowed } from './adjust.ts';
 
 const f32 = Math.fround;
 
-/** Logits of some tokens; all others are at most `floor`. */
+/** Logits of some tokens; all other logits are at most `floor`. */
 export interface Candidates {
-  /** Raw logits by token id. */
+  /** Raw logits, keyed by token id. */
   readonly logits: ReadonlyMap<number, number>;
-  /** Upper limit of the logits left out; -Infinity if none was. */
+  /** Upper limit of the omitted logits; -Infinity if no logit is omitted. */
   readonly floor: number;
 }
 
-/** Tokens that may be picked, with their probabilities. */
+/** Tokens with a probability above 0, and their probabilities. */
 export interface SparseDistribution {
   /** Ids, ascending; never empty. */
   readonly ids: readonly number[];
-  /** [ids.length] float32, above 0; they sum to 1. */
+  /** [ids.length] float32 probabilities; they sum to 1. */
   readonly probabilities: readonly number[];
-  /** The truncation closed inside the candidates, so that this is the distribution over the whole vocabulary. */
+  /** True if this is the distribution over the whole vocabulary, because no omitted token could be kept. */
   readonly exact: boolean;
 }
 
-/** Applies an adjustment; tokens that it names must be among the candidates unless it only lowers them. */
+/** Applies an adjustment; each adjusted token must be a candidate, unless the adjustment lowers its logit. */
 export function adjustCandidates({ logits, floor }: Candidates, adjustment: Adjustment | undefined): Candidates {
   if (!adjustment) return { logits, floor };
   const { scaled, scale, biased, biases, allowed } = adjustment;
@@ -41,10 +41,10 @@ export function adjustCandidates({ logits, floor }: Candidates, adjustment: Adju
 }
 
 /**
- * Shapes candidates as `shape` in testing/reference-sampler.ts shapes all logits: temperature, min-p, top-k, top-p,
- * renormalise, in float32. Only candidates above the floor are used, since those have a certain rank. If more tokens
- * could belong to the distribution, it is not `exact`; with top-p below 1 it is then too small as well, because the
- * probabilities that top-p adds up are relative to the candidates.
+ * Shapes candidates in the same way as `shape` in testing/reference-sampler.ts shapes all logits: temperature, min-p,
+ * top-k, top-p, renormalization, in float32. Uses only candidates above the floor, because only their ranks are
+ * certain. The result is not `exact` if other tokens could belong to the distribution. With top-p below 1, such a
+ * result may also miss candidates, because top-p adds up probabilities relative to the candidates.
  *
  * @returns undefined if no candidate is above the floor
  * @throws PtpError `internal` if a logit is NaN or +Infinity
@@ -65,13 +65,13 @@ export function shapeCandidates(
     .slice(0, topK || certain.length)
     .map(({ id, logit }) => ({ id, weight: weightOf(logit) }))
     .filter(({ weight }) => weight > 0 && weight >= f32(minP));
-  // Tokens at or below the floor are left out too if top-k is full or if min-p or float32 leaves out the floor.
+  // Exact if the whole-vocabulary result excludes the floor too: by top-k, by min-p, or because its weight rounds to 0.
   const rest = weightOf(floor);
   const exact = rest === 0 || rest < f32(minP) || (topK > 0 && certain.length >= topK);
   return { ...nucleus(kept, f32(topP)), exact };
 }
 
-/** Keeps the ranked tokens before which the probabilities sum to less than `topP`. */
+/** Keeps each token for which the probabilities of the tokens ranked above it sum to less than `topP`. */
 function nucleus(ranked: readonly Weighted[], topP: number): Omit<SparseDistribution, 'exact'> {
   const total = sumOf(ranked);
   let above = 0;
@@ -88,7 +88,7 @@ function nucleus(ranked: readonly Weighted[], topP: number): Omit<SparseDistribu
   };
 }
 
-/** Candidates above the floor by logit, descending, the lower id first on ties. */
+/** Sorts the candidates above the floor by descending logit; on ties, the lower id comes first. */
 function rank(logits: ReadonlyMap<number, number>, floor: number) {
   const ranked: { id: number; logit: number }[] = [];
   for (const [id, logit] of logits) {
@@ -106,14 +106,16 @@ function sumOf(tokens: readonly Weighted[]): number {
   return tokens.reduce((total, { weight }) => f32(total + weight), 0);
 }
 
-/** `pickTree` of testing/reference-sampler.ts, bit for bit, in time that does not grow with the vocabulary. */
+/**
+ * Picks the same token as `pickTree` in testing/reference-sampler.ts, in time that does not grow with the vocabulary.
+ */
 export function pickTreeSparse(
   u: ArrayLike<number>,
   { ids, probabilities }: SparseDistribution,
   vocabulary: number,
 ): number {
   const depth = treeDepth(vocabulary);
-  // Sums of the nodes with probability, by their index in their level, leaves first; adding 0 changes no sum.
+  // One map per level, leaves first: the probability sums of nodes, keyed by index. Nodes without probability are absent.
   const levels = [new Map(ids.map((id, i) => [id, probabilities[i] as number]))];
   for (let d = 0; d < depth; d++) {
     const parents = new Map<number, number>();

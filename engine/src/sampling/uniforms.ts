@@ -1,11 +1,11 @@
 import { requireField } from '@ptp/protocol/validation';
 
-// The auxiliary variables u of Parallel Token Prediction: counter-based, so that u depends on (seed, position) alone
-// and a stream that continues after a failover draws the same numbers.
+// Auxiliary variables u of Parallel Token Prediction. They are counter-based: u depends only on seed and position, so a
+// stream that continues after a failover draws the same numbers.
 //
 // Generator: Philox4x32-10, Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
-// Key = (low, high word of the 64-bit seed); counter = (position, floor(d / 4), 0, 0); coordinate d of a position is
-// output word d mod 4, its top 24 bits times 2^-24: a float32 in [0, 1) that every language computes exactly.
+// Key = (low, high word of the 64-bit seed); counter = (position, floor(d / 4), 0, 0). Coordinate d of a position is
+// the top 24 bits of output word d mod 4, times 2^-24: a float32 in [0, 1) that every language computes exactly.
 
 const MULTIPLIER_0 = 0xd2511f53;
 const MULTIPLIER_1 = 0xcd9e8d57;
@@ -16,7 +16,7 @@ const ROUNDS = 10;
 const SEED_LIMIT = 2n ** 64n;
 const WORD_LIMIT = 2 ** 32;
 
-/** Upper 32 bits of the 64-bit product of two 32-bit words, by 16-bit halves (each partial sum stays below 2^32). */
+/** Returns the upper 32 bits of the product of two 32-bit words, from 16-bit halves; partial sums stay below 2^32. */
 function multiplyHigh(a: number, b: number): number {
   const aLow = a & 0xffff;
   const aHigh = a >>> 16;
@@ -28,9 +28,9 @@ function multiplyHigh(a: number, b: number): number {
 }
 
 /**
- * One block of Philox4x32-10, in place.
+ * Computes one block of Philox4x32-10 in place.
  *
- * @param words 4 words: the counter on entry, the output on return
+ * @param words 4 words: the counter before the call, the output after it
  * @param key0 low word of the key
  * @param key1 high word of the key
  */
@@ -57,13 +57,14 @@ export function philox4x32(words: Uint32Array, key0: number, key1: number): void
 }
 
 /**
- * The uniforms of `count` consecutive positions.
+ * Returns the uniforms of `count` consecutive positions.
  *
  * @param seed the request's seed, in [0, 2^64)
- * @param firstPosition position of the first row, >= 0
- * @param count rows; firstPosition + count <= 2^32
- * @param dimensions coordinates per position, D >= 1
- * @returns [count * dimensions] in [0, 1), row-major: entry `i * dimensions + d` is coordinate d of position firstPosition + i
+ * @param firstPosition position of the first row: the number of generated tokens before it
+ * @param count number of rows; firstPosition + count <= 2^32
+ * @param dimensions D, number of coordinates per position
+ * @returns [count * dimensions] in [0, 1), row-major: entry `i * dimensions + d` is coordinate d of position
+ *   firstPosition + i
  * @throws PtpError `invalid_argument` for a seed or position outside its range
  */
 export function uniforms(seed: bigint, firstPosition: number, count: number, dimensions = 1): Float32Array {

@@ -20,24 +20,24 @@ import { checkDraftSlots, checkEmpty, checkTargetSlots } from '../validate-slots
 import { type FakeLanguage, mix, nextToken, positions, START, words } from './fake-language.ts';
 
 export interface FakeTargetOptions extends FakeLanguage {
-  /** Milliseconds that a run takes, 0 by default. */
+  /** Duration of a run in milliseconds, 0 by default. */
   readonly latencyMs?: number;
 }
 
 export interface FakeDraftOptions extends FakeTargetOptions {
-  /** Probability in [0, 1] that a drafted token is the target's after the same tokens; 0.8 by default. */
+  /** Probability in [0, 1] that a drafted token equals the target's token; 0.8 by default. */
   readonly accuracy?: number;
-  /** 8 by default. */
+  /** Maximum length of a branch in tokens, 8 by default. */
   readonly maxBranchLength?: number;
-  /** Makes it check blocks as the target would; off by default. */
+  /** True to check blocks as the target would; false by default. */
   readonly checks?: boolean;
 }
 
 const BYTES_PER_TOKEN = 4;
 
-/** A sequence's row is the hash of all tokens up to it. */
+/** Engine in which a cache row is the hash of all tokens up to it. */
 abstract class FakeEngine extends EngineBase implements Engine {
-  /** Runs finished so far. */
+  /** Number of finished runs. */
   runs = 0;
   protected readonly dimensions: number;
   readonly #language: FakeLanguage;
@@ -53,7 +53,7 @@ abstract class FakeEngine extends EngineBase implements Engine {
     this.#latencyMs = latencyMs;
   }
 
-  /** Finds nothing: closed sequences are forgotten. */
+  /** Returns 0, because this engine does not keep closed sequences. */
   async reusePrefix(sequence: SequenceId): Promise<number> {
     if (this.dead) throw this.dead;
     checkEmpty(sequence, this.rowsOf);
@@ -73,12 +73,12 @@ abstract class FakeEngine extends EngineBase implements Engine {
     this.end(new PtpError('unavailable', 'the engine has been stopped'));
   }
 
-  /** Dies as a crashed worker does. */
+  /** Simulates the crash of the engine. */
   override die(error: PtpError = new PtpError('unavailable', 'the engine has failed')): void {
     super.die(error);
   }
 
-  /** Writes the slot's rows. @returns the hashes before row 0 and after each row */
+  /** Writes the slot's rows. @returns the hash before row 0, then the hash of each row */
   protected write({ sequence, at, tokens }: TargetSlot | DraftSlot): number[] {
     const hashes = (this.#hashes.get(sequence) ?? []).slice(0, at);
     for (const token of tokens) hashes.push(mix(hashes.at(-1) ?? START, token));
@@ -91,7 +91,7 @@ abstract class FakeEngine extends EngineBase implements Engine {
     return nextToken(hash, index, sampling, u, this.#language);
   }
 
-  /** Resolves after all earlier runs and `latencyMs` more. */
+  /** Resolves `latencyMs` after all earlier runs have finished. */
   protected answer<Output>(outputs: Output[]): Promise<RunResult<Output>> {
     const { id, answer } = this.begin<RunResult<Output>>();
     this.#queue = this.#queue.then(async () => {
@@ -104,7 +104,7 @@ abstract class FakeEngine extends EngineBase implements Engine {
   }
 }
 
-/** A target for tests in which a real one would hide the tested behaviour. Deterministic, and instant by default. */
+/** Deterministic target for tests; without latency by default. */
 export class FakeTargetEngine extends FakeEngine implements TargetEngine {
   constructor(options: FakeTargetOptions = {}) {
     super(options);
@@ -126,7 +126,7 @@ export class FakeTargetEngine extends FakeEngine implements TargetEngine {
   }
 }
 
-/** A drafter that drafts FakeTargetEngine's tokens with a given probability, which is also their confidence. */
+/** Drafter that drafts FakeTargetEngine's tokens with a given probability, which is also their confidence. */
 export class FakeDraftEngine extends FakeEngine implements DraftEngine {
   readonly checksBlocks: boolean;
   readonly maxBranchLength: number;
@@ -156,7 +156,7 @@ export class FakeDraftEngine extends FakeEngine implements DraftEngine {
     return this.answer(outputs);
   }
 
-  /** Finds the block's first token that differs from the target's, and the uniforms from there on. */
+  /** Finds the first token of the block that differs from the target's token, and the uniforms from there on. */
   #checked({ at, tokens, sampling }: DraftSlot, { block, u }: BlockCheck, hashes: readonly number[]) {
     const start = at + tokens.length - block;
     const picks = positions(u, this.dimensions)
@@ -168,7 +168,7 @@ export class FakeDraftEngine extends FakeEngine implements DraftEngine {
     return { accepted, visible: start + accepted, u: u.slice(accepted * this.dimensions, end) };
   }
 
-  /** @param firstIsRight after a check, the first token is the target's */
+  /** @param firstIsRight true after a check, where the first token is the target's own */
   #drafted({ sampling }: DraftSlot, branch: BranchRequest, hashes: readonly number[], firstIsRight = false) {
     const { visible, u, excluded } = branch;
     let hash = hashes[visible] as number;
@@ -176,7 +176,7 @@ export class FakeDraftEngine extends FakeEngine implements DraftEngine {
       const right = this.next(hash, visible + i, sampling, values);
       const wrong = 1 + (right % (this.info.vocabulary - 1));
       const luck = words(values).reduce(mix, mix(hash, 0x5eed));
-      // If `excluded` is its own earlier mistake, it tries again.
+      // If the first draw repeats the excluded token, draw again.
       const draw = i === 0 && excluded === wrong ? mix(luck, 0x5eed) : luck;
       const token = (firstIsRight && i === 0) || draw / 2 ** 32 < this.#accuracy ? right : wrong;
       hash = mix(hash, token);

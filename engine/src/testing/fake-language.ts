@@ -1,30 +1,30 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 
-/** The language of the fake engines; give target and drafter the same one to make a pair. */
+/** Language of the fake engines; a target and a drafter with the same language form a pair. */
 export interface FakeLanguage {
-  /** 256 by default. */
+  /** Number of token ids, 256 by default. */
   readonly vocabulary?: number;
-  /** 1024 by default. */
+  /** Maximum length of a sequence in tokens, 1024 by default. */
   readonly contextLength?: number;
-  /** 4 by default. */
+  /** Maximum number of slots in one run, 4 by default. */
   readonly maxSlots?: number;
-  /** D, 1 by default; the next token depends on all of them. */
+  /** D, number of uniforms per position, 1 by default; the next token depends on all of them. */
   readonly uniformsPerPosition?: number;
-  /** Sequence index at which token 0 follows; it never does elsewhere, or by default. */
+  /** Sequence index of token 0, which occurs nowhere else; by default, token 0 never occurs. */
   readonly endAt?: number;
 }
 
 /** Hash of no tokens. */
 export const START = 0x811c9dc5;
 
-/** One step of a hash over 32-bit words (multiply and xor-shift, as in MurmurHash3's finaliser). */
+/** Adds a word to a hash over 32-bit words (multiply and xor-shift, as in the finalizer of MurmurHash3). */
 export function mix(state: number, word: number): number {
   let h = Math.imul(state ^ word, 0x85ebca6b);
   h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
   return (h ^ (h >>> 16)) >>> 0;
 }
 
-/** Uniforms as integers, multiples of 2^-24. */
+/** Converts uniforms, which are multiples of 2^-24, to integers. */
 export function words(u: ArrayLike<number>): number[] {
   return Array.from(u, (value) => Math.round(value * 2 ** 24));
 }
@@ -37,7 +37,7 @@ export function positions(u: ArrayLike<number>, dimensions: number): number[][] 
   );
 }
 
-/** The token at sequence index `index`, after tokens whose hash is `state`. */
+/** Returns the token at sequence index `index`, where `state` is the hash of the tokens before it. */
 export function nextToken(
   state: number,
   index: number,
@@ -53,8 +53,8 @@ export function nextToken(
 }
 
 /**
- * The fake target's token after `tokens`: a hash of all of them, u [D] and the sampling parameters, but of u only if
- * temperature > 0. A caller that leaves a token out of the cache or passes the wrong u therefore gets another text.
+ * Returns the fake target's token after `tokens`: a hash of these tokens, the sampling parameters and, if temperature >
+ * 0, u [D]. A caller that omits a token from the cache or passes the wrong u therefore gets another text.
  */
 export function fakeNext(
   tokens: readonly number[],
@@ -65,7 +65,7 @@ export function fakeNext(
   return nextToken(tokens.reduce(mix, START), tokens.length, sampling, u, language);
 }
 
-/** The fake target's continuation of `prompt`, token by token: u [count * D], the i-th new token's from i * D on. */
+/** Returns the fake target's continuation of `prompt`; u is [count * D], and its row i picks the i-th new token. */
 export function fakeText(
   prompt: readonly number[],
   sampling: SamplingParams,

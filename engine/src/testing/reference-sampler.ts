@@ -4,23 +4,23 @@ import { type Adjustment, isAllowed } from '../sampling/adjust.ts';
 
 const f32 = Math.fround;
 
-/** A next-token distribution after temperature, min-p, top-k and top-p. */
+/** Next-token distribution after temperature, min-p, top-k and top-p. */
 export interface ShapedDistribution {
-  /** [V] probabilities in vocabulary order, 0 for tokens not kept, renormalised over the kept ones. */
+  /** [V] probabilities in vocabulary order, renormalized over the kept tokens; 0 for all other tokens. */
   readonly probabilities: Float32Array;
-  /** Ids of the kept tokens, ascending; never empty. All have a probability above 0. */
+  /** Ids of the kept tokens, ascending; never empty. Each kept token has a probability above 0. */
   readonly kept: readonly number[];
 }
 
 /**
  * Shapes logits into the distribution from which a token is picked, in this order: temperature, min-p, top-k, top-p,
- * renormalise. Float32 throughout: this is the reference for the sampler inside the ONNX graph.
+ * renormalization. All arithmetic is float32, because this is the reference for the sampler in the ONNX graph.
  *
- * Tokens are ranked by probability, descending, the lower id first on ties. A token of rank r is kept if r < topK and
- * if the tokens ranked above it sum to less than topP, as probabilities renormalised within top-k (nucleus sampling:
- * Holtzman et al. 2020, with the token that crosses topP kept). Tokens less probable than minP times the most probable
- * one are left out before (Nguyen et al. 2024). topK = 0, topP = 1 and minP = 0 are off. Temperature 0 keeps the argmax
- * alone. A token whose float32 probability is 0 is not kept.
+ * Tokens are ranked by descending probability; on ties, the lower id comes first. A token of rank r is kept if r < topK
+ * and if the probabilities of the tokens ranked above it, renormalized within top-k, sum to less than topP (nucleus
+ * sampling: Holtzman et al. 2020; the token that crosses topP is kept). Before that, min-p removes tokens less probable
+ * than minP times the most probable token (Nguyen et al. 2024). The values topK = 0, topP = 1 and minP = 0 disable
+ * these limits. Temperature 0 keeps only the argmax. Tokens with a float32 probability of 0 are not kept.
  *
  * @param logits [V] float32, V >= 1; -Infinity excludes a token
  * @throws PtpError `internal` if a logit is NaN or +Infinity, or if all are -Infinity
@@ -52,7 +52,7 @@ export function shape(logits: Float32Array, params: SamplingParams): ShapedDistr
   return renormalise(logits.length, ranked, keptWeights);
 }
 
-/** Id of the largest logit, the lowest id on ties. */
+/** Returns the id of the largest logit; the lowest id on ties. */
 function argmax(logits: Float32Array): number {
   let best = 0;
   for (let id = 0; id < logits.length; id++) {
@@ -64,13 +64,13 @@ function argmax(logits: Float32Array): number {
   return best;
 }
 
-/** Ids by logit, descending, the lower id first on ties. */
+/** Returns the ids by descending logit; on ties, the lower id comes first. */
 function rank(logits: Float32Array): number[] {
   const ids = Array.from(logits, (_, id) => id);
   return ids.sort((a, b) => (logits[b] as number) - (logits[a] as number) || a - b);
 }
 
-/** Spreads the first `weights.length` ranked tokens over the vocabulary, with probabilities that sum to 1. */
+/** Keeps the first `weights.length` ranked tokens, with probabilities that sum to 1. */
 function renormalise(size: number, ranked: readonly number[], weights: readonly number[]): ShapedDistribution {
   const kept = ranked.slice(0, weights.length);
   const total = sum(weights);
@@ -84,10 +84,10 @@ function sum(values: readonly number[]): number {
 }
 
 /**
- * Pick(u, P) = min { j : F_j > u Z }, by inverse transform sampling over the kept tokens in vocabulary order
- * (PTP paper, arXiv 2512.21323; docs/ptp.md, "Sampling as a function"). F is the float32 running sum of the
- * probabilities and Z its last value, so rounding in the sum cannot leave a u without a token: for u <= 1 - 2^-24,
- * which uniforms.ts never exceeds, u Z stays below Z in float32. A u even closer to 1 gives the last kept token.
+ * Pick(u, P) = min { j : F_j > u Z }, by inverse transform sampling over the kept tokens in vocabulary order (PTP
+ * paper, arXiv 2512.21323; docs/ptp.md, "Sampling as a function"). F is the float32 running sum of the probabilities
+ * and Z its last value, so rounding in the sum cannot leave a u without a token: for u <= 1 - 2^-24, which uniforms.ts
+ * never exceeds, u Z stays below Z in float32. A u even closer to 1 gives the last kept token.
  *
  * @param u in [0, 1), from uniforms.ts
  * @returns the token's id
@@ -104,16 +104,16 @@ export function pick(u: number, { probabilities, kept }: ShapedDistribution): nu
 }
 
 /**
- * Pick by the tree: the leaves of a complete binary tree of depth D are the token ids 0 .. 2^D - 1, those from V on
- * without probability. From the root, step d goes to the left half of the node's ids if u_d (P(left) + P(right)) <
- * P(left), otherwise to the right half; so u_d decides bit D - 1 - d of the token. The conditional probabilities along
- * a path multiply to the leaf's, hence the draw is exact if the u_d are independent and uniform.
+ * Pick by the tree. The leaves of a complete binary tree of depth D are the token ids 0 .. 2^D - 1; ids from V on have
+ * probability 0. From the root, step d goes to the left half of the node's ids if u_d (P(left) + P(right)) < P(left),
+ * otherwise to the right half, so u_d decides bit D - 1 - d of the token. The product of the conditional probabilities
+ * along a path is the probability of its leaf, hence the draw is exact if the u_d are independent and uniform.
  *
- * A change in one token's probability moves only the D borders on the path to it, whereas it moves all later borders of
- * `pick`: two similar distributions agree more often for the same u, and acceptance depends on that.
+ * A change in one token's probability moves only the D borders on the path to it, but all later borders of `pick`. Two
+ * similar distributions therefore agree more often for the same u, which raises acceptance.
  *
- * Float32 throughout: a node's sum is the rounded sum of its two halves' sums, the product is rounded, then compared. A
- * half without probability is never entered, whatever u is, so the token is always a kept one.
+ * All arithmetic is float32: the sum of a node is the rounded sum of its two halves, and the product is rounded before
+ * the comparison. The walk never enters a half without probability, so it always ends at a kept token.
  *
  * @param u [D] in [0, 1), from uniforms.ts; D = uniformsPerPosition('tree', V)
  * @returns the token's id
@@ -138,8 +138,8 @@ export function pickTree(u: ArrayLike<number>, { probabilities }: ShapedDistribu
 }
 
 /**
- * [2^(depth + 1)] float32 sums of all nodes: the root at 1, the halves of node n at 2n and 2n + 1, token t at 2^depth +
- * t.
+ * Returns [2^(depth + 1)] float32 sums of all nodes: the root is at 1, the halves of node n are at 2n and 2n + 1, token
+ * t is at 2^depth + t.
  */
 function nodeSums(probabilities: Float32Array, depth: number): Float32Array {
   const leaves = 2 ** depth;

@@ -26,7 +26,8 @@ describe('accept', () => {
     [[], []],
     [[1], [1, 2, 3]],
   ])('rejects draft %j with picks %j', (draft, picks) => {
-    const message = `${draft.length} draft tokens need ${draft.length + 1} picks, got ${picks.length}`;
+    const [expected, drafted] = [draft.length + 1, draft.length];
+    const message = `the number of picks must be ${expected} for ${drafted} draft tokens, got ${picks.length}`;
     expect(() => accept(draft, picks)).toThrow(message);
   });
 

@@ -2,36 +2,37 @@ import { PtpError } from '@ptp/protocol/errors';
 import type { ByteSet, DfaState, Expression, Repeat } from './expression.ts';
 import { getOrCreate } from './get-or-create.ts';
 
-/** Stacks of one state. Every byte of every token is tried on all of them. */
+/** Maximum number of stacks in one state, because the automaton tries every byte of every token on all of them. */
 const STACK_LIMIT = 4096;
 
-/** Expressions still to be matched, the next one on top. Undefined is the empty stack: the text may end. */
+/** Expressions still to be matched, the next one on top. `undefined` is the empty stack: the text may end. */
 interface Stack {
   readonly top: Expression;
   readonly below: Stack | undefined;
 }
-/** A stack whose top consumes a byte. */
+/** Stack whose top consumes a byte. */
 type ByteStack = Stack & { readonly top: ByteSet | DfaState };
 
-/** A state of the automaton. Texts with the same possible continuations share one object. */
+/** State of the automaton. Texts with the same possible continuations share one object. */
 export interface AutomatonState {
   /** True if the text may end here. */
   readonly accepting: boolean;
   readonly stacks: readonly ByteStack[];
-  /** [256] transitions by byte: null if the byte is not allowed, undefined if not computed yet. */
+  /** [256] next state for each byte: null if the byte is not allowed, undefined if not computed yet. */
   readonly transitions: (AutomatonState | null | undefined)[];
-  /** Computed transitions by the stacks that remain: most bytes leave the same ones. */
+  /** Computed next states, keyed by the remaining stacks, because most bytes leave the same stacks. */
   readonly byRemaining: Map<string, AutomatonState | null>;
 }
 
 /**
- * A nondeterministic pushdown automaton, made deterministic as far as texts reach (lazy subset construction): a state is the set of all
- * possible stacks. Stacks are interned and share their tails, so equal ones are one object.
+ * Nondeterministic pushdown automaton, made deterministic step by step as texts reach new states (lazy subset
+ * construction): a state is the set of all possible stacks. Stacks are interned and share their tails, so equal stacks
+ * are one object.
  */
 export class Automaton {
   readonly start: AutomatonState;
   readonly #stacks = new Map<Expression, Map<Stack | undefined, Stack>>();
-  /** Repeats by repeated expression and counts. */
+  /** Interned repeats, keyed by the repeated expression and the counts. */
   readonly #repeats = new Map<Expression, Map<string, Repeat>>();
   readonly #states = new Map<string, AutomatonState>();
   readonly #ids = new Map<Stack, number>();
@@ -40,7 +41,7 @@ export class Automaton {
     this.start = this.#intern((draft) => this.#expand(this.#push(grammar, undefined), draft));
   }
 
-  /** The state after one more byte; null if the byte is not allowed. */
+  /** Returns the state after one more byte; null if the byte is not allowed. */
   step(state: AutomatonState, byte: number): AutomatonState | null {
     const known = state.transitions[byte];
     if (known !== undefined) return known;
@@ -59,7 +60,9 @@ export class Automaton {
     return next;
   }
 
-  /** Truncates the state to a lookahead of `length` bytes, so that states differing only further out share one token mask. */
+  /**
+   * Truncates the state to a lookahead of `length` bytes, so that states that differ only beyond it share a token mask.
+   */
   truncate(state: AutomatonState, length: number): AutomatonState {
     return this.#intern((draft) => {
       draft.accepting = state.accepting;
@@ -69,7 +72,7 @@ export class Automaton {
     });
   }
 
-  /** Drops what lies below `length` byte sets, and limits counts to `length`. */
+  /** Removes the part of the stack below `length` byte sets, and limits counts to `length`. */
   #cut(stack: Stack | undefined, length: number): Stack | undefined {
     const kept: Expression[] = [];
     let certain = 0;
@@ -91,7 +94,7 @@ export class Automaton {
     return next.accepting || next.stacks.length > 0 ? next : null;
   }
 
-  /** The state that `fill` describes; an existing one if there is an equal one. */
+  /** Returns the state that `fill` describes, and reuses an equal state if there is one. */
   #intern(fill: (draft: StateDraft) => void): AutomatonState {
     const draft: StateDraft = { seen: new Set(), stacks: [], accepting: false };
     fill(draft);
@@ -103,9 +106,9 @@ export class Automaton {
   }
 
   /**
-   * Adds all byte stacks that a stack can expand to (the epsilon closure).
+   * Adds all byte stacks to which a stack can expand (the epsilon closure).
    *
-   * @throws PtpError `invalid_argument` if there are more than STACK_LIMIT
+   * @throws PtpError `invalid_argument` if there are more than STACK_LIMIT of them
    */
   #expand(first: Stack | undefined, draft: StateDraft): void {
     const pending = [first];
@@ -118,7 +121,7 @@ export class Automaton {
       if (draft.seen.has(stack)) continue;
       draft.seen.add(stack);
       if (draft.stacks.length > STACK_LIMIT || draft.seen.size > 16 * STACK_LIMIT) {
-        const message = `the output's grammar must have at most ${STACK_LIMIT} alternatives at one position`;
+        const message = `the grammar of the output must have at most ${STACK_LIMIT} alternatives at one position`;
         throw new PtpError('invalid_argument', message);
       }
       const { top, below } = stack;

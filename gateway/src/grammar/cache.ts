@@ -2,16 +2,16 @@ import { startState } from './token-state.ts';
 import { tokenTrie } from './token-trie.ts';
 import type { GrammarState, OutputConstraint, Vocabulary } from './types.ts';
 
-/** Grammars whose states and masks are kept, so that a repeated constraint costs nothing. */
+/** Maximum number of grammars to keep, so that a repeated constraint costs nothing. */
 const CAPACITY = 32;
 
-/** The most recently used grammars over one vocabulary, with all states and masks computed so far. */
+/** Cache of the most recently used grammars over one vocabulary, with all states and masks computed so far. */
 export class GrammarCache {
-  /** Start states by the constraint's key, the most recently used last. */
+  /** Start states, keyed by `OutputConstraint.key`; the most recently used grammar is last. */
   readonly #states = new Map<string, GrammarState>();
   readonly #vocabulary: Vocabulary;
 
-  /** @param model vocabulary size, and the tokens that end a text */
+  /** @param model gives the vocabulary size and the tokens that end a text */
   constructor(
     tokenizer: { bytes(id: number): Uint8Array },
     model: { readonly vocabulary: number; readonly endOfText: number; readonly stopTokens?: readonly number[] },
@@ -21,7 +21,7 @@ export class GrammarCache {
     this.#vocabulary = { size, trie: tokenTrie(size, bytes), bytes, endTokens: [endOfText, ...stopTokens] };
   }
 
-  /** The state before the first token of a constrained text. */
+  /** Returns the state before the first token of a constrained text. */
   start({ grammar, key }: OutputConstraint): GrammarState {
     const state = this.#states.get(key) ?? startState(grammar, this.#vocabulary);
     this.#states.delete(key);

@@ -1,6 +1,6 @@
 import { byteRange, choice, type Expression, empty, literal, sequence } from './expression.ts';
 
-/** A set of Unicode code points, as inclusive ranges. */
+/** Set of Unicode code points, as inclusive ranges. */
 export type Ranges = readonly (readonly [from: number, to: number])[];
 
 export const anyCharacter: Ranges = [
@@ -8,7 +8,7 @@ export const anyCharacter: Ranges = [
   [0xe000, 0x10ffff],
 ];
 
-/** Merged, ascending ranges without surrogates. */
+/** Sorts and merges ranges, and removes surrogates. */
 export function normalize(ranges: Ranges): Ranges {
   const sorted = [...ranges].sort(([a], [b]) => a - b);
   const merged: [number, number][] = [];
@@ -20,7 +20,7 @@ export function normalize(ranges: Ranges): Ranges {
   return merged.flatMap((range) => overlaps(range, anyCharacter));
 }
 
-/** All characters except these. */
+/** Returns all characters outside the ranges. */
 export function complement(ranges: Ranges): Ranges {
   const out: [number, number][] = [];
   let next = 0;
@@ -32,7 +32,7 @@ export function complement(ranges: Ranges): Ranges {
   return normalize(out);
 }
 
-/** Characters that both sets contain. */
+/** Returns the characters that both sets contain. */
 export function intersection(a: Ranges, b: Ranges): Ranges {
   return a.flatMap((range) => overlaps(range, b));
 }
@@ -43,7 +43,7 @@ function overlaps([from, to]: Ranges[number], ranges: Ranges): [number, number][
     .filter(([low, high]) => low <= high);
 }
 
-/** One character of the set, in UTF-8. */
+/** Matches one character of the set, in UTF-8. */
 export function utf8(ranges: Ranges): Expression {
   const parts = normalize(ranges).flatMap(([from, to]) =>
     BY_LENGTH.flatMap(([low, high]) => overlaps([from, to], [[low, high]])),
@@ -51,14 +51,14 @@ export function utf8(ranges: Ranges): Expression {
   return choice(...parts.map(([from, to]) => encoded(from, to)));
 }
 
-/** Characters whose UTF-8 encodings have the same length. */
+/** Matches the characters of a range; their UTF-8 encodings must have the same length. */
 function encoded(from: number, to: number): Expression {
   if (to < 0x80) return byteRange(from, to);
   const common = COMMON_RANGES.find((range) => range.from === from && range.to === to);
   return common?.expression ?? between(utf8Of(from), utf8Of(to));
 }
 
-/** Code points with UTF-8 encodings of 1, 2, 3 and 4 bytes. */
+/** Ranges of the code points with UTF-8 encodings of 1, 2, 3 and 4 bytes. */
 const BY_LENGTH = [
   [0, 0x7f],
   [0x80, 0x7ff],
@@ -68,7 +68,10 @@ const BY_LENGTH = [
 
 const utf8Of = (codePoint: number): readonly number[] => [...Buffer.from(String.fromCodePoint(codePoint))];
 
-/** All UTF-8 sequences between two of the same length: first bytes strictly in between allow any continuation bytes. */
+/**
+ * Matches all UTF-8 sequences from one to another of the same length. A first byte strictly between theirs allows any
+ * continuation bytes.
+ */
 function between(from: readonly number[], to: readonly number[]): Expression {
   const [first, last] = [from[0], to[0]];
   if (first === undefined || last === undefined) return empty;
@@ -85,7 +88,10 @@ function between(from: readonly number[], to: readonly number[]): Expression {
   );
 }
 
-/** Ranges beyond ASCII that most character classes contain, built once: a schema may have ten thousand classes. */
+/**
+ * Expressions for the ranges beyond ASCII that most character classes contain; shared, as a schema may have ten
+ * thousand classes.
+ */
 const COMMON_RANGES = (
   [
     [0x80, 0x7ff],
@@ -95,7 +101,7 @@ const COMMON_RANGES = (
   ] as const
 ).map(([from, to]) => ({ from, to, expression: between(utf8Of(from), utf8Of(to)) }));
 
-/** One character of the set inside a JSON string, spelled as JSON.stringify does. */
+/** Matches one character of the set inside a JSON string, with the escapes that JSON.stringify writes. */
 export function inJsonString(ranges: Ranges): Expression {
   const characters = normalize(ranges);
   const escapes = JSON_ESCAPES.filter(({ code }) => characters.some(([from, to]) => code >= from && code <= to));

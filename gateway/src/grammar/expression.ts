@@ -1,34 +1,36 @@
 /**
- * A grammar: a regular expression over bytes, with references for recursion (a JSON value inside a JSON value), which make it
- * context-free. Expressions are immutable and compared by identity.
+ * Grammar: a regular expression over bytes. References allow recursion (a JSON value inside a JSON value), which makes
+ * the grammar context-free. Expressions are immutable and compared by identity.
  */
 export type Expression = ByteSet | Sequence | Choice | Repeat | Reference | DfaState;
 
-/** One byte of a set; `has` is [256]. */
+/** Matches one byte of a set; `has` is [256]. */
 export type ByteSet = { readonly kind: 'bytes'; readonly has: readonly boolean[] };
 export type Sequence = { readonly kind: 'sequence'; readonly parts: readonly Expression[] };
 export type Choice = { readonly kind: 'choice'; readonly options: readonly Expression[] };
-/** `of`, repeated `min` to `max` times; `max` may be Infinity. */
+/** Matches `of` from `min` to `max` times; `max` may be Infinity. */
 export type Repeat = { readonly kind: 'repeat'; readonly of: Expression; readonly min: number; readonly max: number };
-/** An expression that may contain this reference, except at its beginning. */
+/** Matches the target, which may contain this reference anywhere except at its beginning. */
 export type Reference = { readonly kind: 'reference'; readonly target: () => Expression };
 
-/** A state of a hand-written DFA over bytes, for parts that would be large as an expression (numbers in a range). */
+/**
+ * State of a hand-written DFA over bytes, for parts that would be large as an expression, such as numbers in a range.
+ */
 export interface DfaState {
   readonly kind: 'dfa';
-  /** True if the bytes so far are complete; more may follow. */
+  /** True if the bytes read so far are a complete match; more may follow. */
   readonly accepting: boolean;
-  /** The state after one more byte; undefined if the byte is not allowed. Equal states are one object. */
+  /** Returns the state after one more byte; undefined if the byte is not allowed. Equal states are one object. */
   readonly next: (byte: number) => DfaState | undefined;
 }
 
-/** Any byte of these inclusive ranges. */
+/** Matches any byte of these inclusive ranges. */
 export function bytes(...ranges: readonly (readonly [from: number, to: number])[]): ByteSet {
   const has = Array.from({ length: 256 }, (_, byte) => ranges.some(([from, to]) => byte >= from && byte <= to));
   return { kind: 'bytes', has };
 }
 
-/** Any byte of an inclusive range. Cached, since a grammar may contain many thousands. */
+/** Matches any byte of an inclusive range. Cached, because a grammar may contain many thousands of ranges. */
 export function byteRange(from: number, to: number): ByteSet {
   const key = from * 256 + to;
   byteRanges[key] ??= bytes([from, to]);
@@ -37,7 +39,7 @@ export function byteRange(from: number, to: number): ByteSet {
 
 const byteRanges: ByteSet[] = [];
 
-/** Exactly this text, in UTF-8. */
+/** Matches exactly this text, in UTF-8. */
 export function literal(text: string): Expression {
   return concat(Array.from(Buffer.from(text), (byte) => byteRange(byte, byte)));
 }
@@ -46,12 +48,12 @@ export function sequence(...parts: readonly Expression[]): Expression {
   return concat(parts);
 }
 
-/** Takes an array, because a literal may have more bytes than a call may have arguments. */
+/** Takes an array, because a literal may have more bytes than a function call may have arguments. */
 function concat(parts: readonly Expression[]): Expression {
   return parts.length === 1 ? (parts[0] as Expression) : { kind: 'sequence', parts };
 }
 
-/** Without options, nothing matches. */
+/** Matches any of the options; nothing if there are none. */
 export function choice(...options: readonly Expression[]): Expression {
   return options.length === 1 ? (options[0] as Expression) : { kind: 'choice', options };
 }
@@ -63,7 +65,7 @@ export function repeat(of: Expression, min = 0, max = Number.POSITIVE_INFINITY):
 export const optional = (of: Expression): Expression => repeat(of, 0, 1);
 export const reference = (target: () => Expression): Reference => ({ kind: 'reference', target });
 
-/** An expression built only when a text reaches it. */
+/** Builds the expression only when a text reaches it. */
 export function lazy(build: () => Expression): Reference {
   let built: Expression | undefined;
   return reference(() => {
@@ -72,5 +74,5 @@ export function lazy(build: () => Expression): Reference {
   });
 }
 
-/** The empty text. */
+/** Matches the empty text. */
 export const empty: Expression = sequence();

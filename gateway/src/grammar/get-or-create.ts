@@ -1,4 +1,4 @@
-/** The map's value for a key; created and stored if absent. */
+/** Returns the map's value for a key; creates and stores the value if it is absent. */
 export function getOrCreate<K, V>(map: Map<K, V>, key: K, create: () => V): V {
   const known = map.get(key);
   if (known !== undefined) return known;

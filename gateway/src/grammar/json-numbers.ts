@@ -1,27 +1,27 @@
 import { choice, type DfaState, type Expression, literal, sequence } from './expression.ts';
 
-/** Numbers in a range, written without an exponent. */
+/** Range of numbers that are written without an exponent. */
 export interface NumberRange {
   /** May be -Infinity. */
   readonly min: number;
   /** May be Infinity. */
   readonly max: number;
-  /** Excludes `min` itself. */
+  /** True to exclude `min` itself. */
   readonly exclusiveMin: boolean;
-  /** Excludes `max` itself. */
+  /** True to exclude `max` itself. */
   readonly exclusiveMax: boolean;
-  /** Only integers. */
+  /** True to allow only integers. */
   readonly integer: boolean;
-  /** Only multiples of this positive integer; requires `integer`; 1 allows all. */
+  /** Positive integer; only its multiples are allowed. Values other than 1 require `integer`. */
   readonly multipleOf: number;
 }
 
-/** Maximum number of digits after the point: the precision of a double. */
+/** Maximum number of digits after the decimal point: the precision of a double. */
 const FRACTION_DIGITS = 15;
-/** Maximum number of digits before the point if the range is unbounded. */
+/** Maximum number of digits before the decimal point if the range has no upper limit. */
 const INTEGER_DIGITS = 15;
 
-/** A JSON number in the range; undefined if there is none. */
+/** Matches a JSON number in the range; undefined if the range is empty. */
 export function numberInRange(range: NumberRange): Expression | undefined {
   const { min, max, exclusiveMin, exclusiveMax } = range;
   const upper = nonNegative({ ...range, min: Math.max(0, min), exclusiveMin: min >= 0 && exclusiveMin });
@@ -41,19 +41,20 @@ const mirrored = (range: NumberRange): NumberRange => ({
   exclusiveMin: range.exclusiveMax,
 });
 
-/** The digits read so far. */
+/** Digits read so far. */
 interface Prefix {
   /** In units of 10^-FRACTION_DIGITS. */
   readonly value: bigint;
-  /** Digits before the point. */
+  /** Number of digits before the decimal point. */
   readonly digits: number;
-  /** Digits after the point; undefined before a point. */
+  /** Number of digits after the decimal point; undefined if there has been no point yet. */
   readonly fraction: number | undefined;
 }
 
 /**
- * Numbers without a sign, for min >= 0. The DFA allows a digit if some number of the range starts that way. Its states are equal if
- * the prefixes have the same length, compare alike with both limits and leave the same remainder.
+ * Matches the numbers of a range with min >= 0, without a sign. The DFA allows a digit if some number of the range
+ * starts with the digits so far and this digit. Two states are equal if their prefixes have the same length, the same
+ * order relative to both limits, and the same remainder.
  */
 function nonNegative(range: NumberRange): DfaState | undefined {
   const unit = 10n ** BigInt(FRACTION_DIGITS);
@@ -101,7 +102,7 @@ function nonNegative(range: NumberRange): DfaState | undefined {
     return aboveMin && (max === undefined || (range.exclusiveMax ? value < max : value <= max));
   }
 
-  /** True if a longer number of the range starts with the prefix. */
+  /** Returns true if a longer number of the range starts with the prefix. */
   function canContinue({ value, digits, fraction }: Prefix): boolean {
     if (fraction !== undefined) {
       return fraction < FRACTION_DIGITS && intersects(value, value + 10n ** BigInt(FRACTION_DIGITS - fraction) - 1n);
@@ -115,7 +116,7 @@ function nonNegative(range: NumberRange): DfaState | undefined {
     return false;
   }
 
-  /** True if [from, to] contains a number of the range. */
+  /** Returns true if [from, to] contains a number of the range. */
   function intersects(from: bigint, to: bigint): boolean {
     const step = range.integer ? factor : 1n;
     const low = larger(from, range.exclusiveMin ? min + 1n : min);
@@ -129,7 +130,7 @@ function nonNegative(range: NumberRange): DfaState | undefined {
     return [digits, fraction, isZero, ...limits, range.integer ? value % factor : 0n].join();
   }
 
-  /** Compares the prefix with the limit's own prefix of the same length: -1, 0 or 1. */
+  /** Compares the prefix with the prefix of the same length of the limit; returns -1, 0 or 1. */
   function compare(value: bigint, digits: number, fraction: number | undefined, limit: bigint): number {
     const missing = BigInt(Math.max(0, String(limit / unit).length - digits));
     const place = fraction === undefined ? unit * 10n ** missing : 10n ** BigInt(FRACTION_DIGITS - fraction);
@@ -139,7 +140,7 @@ function nonNegative(range: NumberRange): DfaState | undefined {
   }
 }
 
-/** A limit in units of 10^-FRACTION_DIGITS, exact for a double's decimal form. */
+/** Returns a limit in units of 10^-FRACTION_DIGITS, exact for the decimal form of a double. */
 function scaled(limit: number, unit: bigint): bigint {
   const [whole = '0', fraction = ''] = limit
     .toLocaleString('en', { useGrouping: false, maximumFractionDigits: FRACTION_DIGITS })

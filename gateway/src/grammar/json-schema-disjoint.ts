@@ -1,12 +1,12 @@
 import type { Schema } from './json-schema-keywords.ts';
 
-/** The features that tell a schema's values apart from those of other schemas. */
+/** Features that distinguish the values of a schema from those of other schemas. */
 export interface Features {
-  /** The enumerated values as JSON; undefined if the schema enumerates none. */
+  /** Enumerated values as JSON; undefined if the schema does not enumerate its values. */
   readonly values: ReadonlySet<string> | undefined;
-  /** The types, with `integer` as `number`; undefined if the schema has no `type`. */
+  /** Types, where `integer` counts as `number`; undefined if the schema has no `type`. */
   readonly types: ReadonlySet<string> | undefined;
-  /** Enumerated values of required properties. */
+  /** Enumerated values of required properties, keyed by the property's name. */
   readonly members: ReadonlyMap<string, ReadonlySet<string>>;
 }
 
@@ -21,7 +21,7 @@ export function featuresOf(schema: Schema): Features {
   return { values: valuesOf(schema), types, members };
 }
 
-/** True if types, enumerated values or required properties prove that no value satisfies both schemas. */
+/** Returns true if types, enumerated values or required properties prove that no value satisfies both schemas. */
 export function areDisjoint(a: Features, b: Features): boolean {
   if (a.values && b.values) return !overlap(a.values, b.values);
   if (!a.types || !b.types) return false;

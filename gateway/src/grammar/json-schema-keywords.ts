@@ -1,7 +1,7 @@
 import { fieldError, parseFields } from '@ptp/protocol/validation';
 import { z } from 'zod';
 
-/** Maximum number of members or alternatives in one place of a schema. */
+/** Maximum number of properties, values or alternatives in one place of a schema. */
 const LIMIT = 1000;
 const atMost = `of at most ${LIMIT}`;
 const nonEmpty = 'not empty';
@@ -50,29 +50,32 @@ const keywords = z.looseObject(
   { error: 'a schema' },
 );
 
-/** A JSON Schema object whose supported keywords have values of the right kinds. */
+/** JSON Schema object with valid values for all supported keywords. */
 export type Schema = z.infer<typeof keywords>;
 
-/** Keywords that are not supported with any value. */
+/** Keywords that are not supported, whatever their value. */
 const UNSUPPORTED = [
   ...['not', 'if', 'then', 'else', 'dependencies', 'dependentRequired', 'dependentSchemas'],
   ...['patternProperties', 'propertyNames', 'minProperties', 'maxProperties'],
   ...['contains', 'minContains', 'maxContains', 'additionalItems', 'unevaluatedItems', '$dynamicRef', '$recursiveRef'],
 ];
-/** Keywords that are supported only with a false value. */
+/** Keywords that are supported only if false. */
 const FALSE_ONLY = ['uniqueItems', 'unevaluatedProperties'];
 
-/** Keywords that apply to one type. */
+/** Keywords that apply to a single type. */
 const BY_TYPE = {
   object: ['properties', 'required', 'additionalProperties'],
   array: ['items', 'prefixItems', 'minItems', 'maxItems'],
   string: ['minLength', 'maxLength', 'pattern', 'format'],
   number: ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf'],
 } as const;
-/** Keywords that must stand alone: combining them with each other or with a type's keywords would need an intersection. */
+/**
+ * Keywords that exclude each other and the keywords of a type, because a combination would require an intersection of
+ * grammars.
+ */
 const EXCLUSIVE = ['$ref', 'const', 'enum', 'anyOf', 'oneOf', 'allOf'] as const;
 
-/** @throws PtpError `invalid_argument` naming the keyword that is not supported */
+/** Validates the keywords of a schema. @throws PtpError `invalid_argument`, naming the unsupported keyword */
 export function checkKeywords(value: unknown, at: string): Schema {
   if (value === false) throw fieldError(at, 'must allow some value, got false');
   const schema = parseFields(keywords, value, at);
@@ -81,7 +84,7 @@ export function checkKeywords(value: unknown, at: string): Schema {
   const [exclusive, another] = EXCLUSIVE.filter((name) => schema[name] !== undefined);
   if (!exclusive) return schema;
   const typed = Object.values(BY_TYPE).flat();
-  // a type narrows enumerated values, but would need an intersection with other schemas
+  // `type` can filter enumerated values, but next to other schemas it would require an intersection of grammars
   const narrows = exclusive === 'const' || exclusive === 'enum';
   const extra =
     another ?? typed.find((name) => schema[name] !== undefined) ?? (schema.type && !narrows ? 'type' : undefined);
@@ -96,7 +99,10 @@ export function checkKeywords(value: unknown, at: string): Schema {
   return exclusive === 'enum' ? { ...schema, enum: fitting } : schema;
 }
 
-/** Types of the values that a schema allows, inferred from its keywords if it has no `type`; undefined for all types. */
+/**
+ * Returns the types that a schema allows, inferred from its keywords if it has no `type`; undefined if it allows all
+ * types.
+ */
 export function typesOf(schema: Schema): readonly TypeName[] | undefined {
   if (schema.type) {
     const types = [schema.type].flat();

@@ -1,11 +1,11 @@
 import { invalidField } from '@ptp/protocol/validation';
 
 /**
- * The part of a schema that a `$ref` points to.
+ * Returns the part of a schema to which a `$ref` points.
  *
- * @param pointer a JSON pointer as a URI fragment (RFC 6901): `#`, `#/$defs/name`
+ * @param pointer JSON pointer as a URI fragment (RFC 6901): `#`, `#/$defs/name`
  * @param at path of the schema that contains the reference, for errors
- * @throws PtpError `invalid_argument` if it points elsewhere
+ * @throws PtpError `invalid_argument` if the pointer leads outside the schema
  */
 export function resolveReference(root: unknown, pointer: string, at: string): unknown {
   const field = `${at}.$ref`;
@@ -22,7 +22,7 @@ export function resolveReference(root: unknown, pointer: string, at: string): un
   return schema;
 }
 
-/** Percent-decodes a part of a URI fragment; unchanged if malformed, so that it matches no name. */
+/** Percent-decodes a part of a URI fragment; a malformed part stays unchanged, so that it matches no name. */
 function decode(part: string): string {
   try {
     return decodeURIComponent(part);

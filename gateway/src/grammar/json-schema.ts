@@ -22,28 +22,31 @@ import {
 import { RegexError } from './regex.ts';
 
 /**
- * Compiles a JSON Schema (2020-12) to a grammar. Every text of the grammar is valid JSON that satisfies the schema. The grammar
- * leaves some valid texts out to stay small: properties come in the schema's order, properties that the schema does not name need
- * `additionalProperties`, and enumerated values have one spelling. Keywords that the grammar cannot enforce are errors.
+ * Compiles a JSON Schema (2020-12) to a grammar. Every text that matches the grammar is JSON that satisfies the schema.
+ * To stay small, the grammar omits some valid texts: properties must follow the order of the schema, properties that
+ * the schema does not name require `additionalProperties`, and each enumerated value has one spelling. Keywords that
+ * the grammar cannot enforce are errors.
  *
  * @param field path of the schema in the request, for errors
- * @throws PtpError `invalid_argument` naming the keyword
+ * @throws PtpError `invalid_argument`, naming the keyword
  */
 export function jsonSchemaGrammar(schema: unknown, field: string): Expression {
   return new SchemaCompiler(schema, field).compile();
 }
 
-/** Maximum nesting of schemas, and maximum length of a chain of references. */
+/** Maximum nesting depth of schemas, and maximum length of a chain of references. */
 const DEPTH_LIMIT = 64;
-/** Maximum length of a schema's JSON, to which the size of its grammar is proportional. */
+/** Maximum length of a schema as JSON, in characters; the size of the grammar is proportional to it. */
 const TEXT_LIMIT = 100_000;
-/** Maximum length of all patterns of a schema: each character class may become dozens of expressions. */
+/**
+ * Maximum total length of the patterns in a schema, in characters: a character class may become dozens of expressions.
+ */
 const PATTERNS_LIMIT = 20_000;
 
 class SchemaCompiler {
   readonly #root: unknown;
   readonly #field: string;
-  /** Expressions by `$ref`; undefined while being compiled, in recursive schemas. */
+  /** Expressions, keyed by `$ref`. In a recursive schema, an expression is undefined while it is being compiled. */
   readonly #references = new Map<string, { expression: Expression | undefined }>();
   readonly #features = new Map<Schema, Features>();
   #depth = 0;
@@ -108,7 +111,7 @@ class SchemaCompiler {
     });
     const missing = required.find((name) => !names.includes(name));
     if (missing !== undefined) throw invalidField(`${at}.required`, 'names of `properties`', missing);
-    // a schema without `properties` allows any members
+    // a schema without `properties` allows any properties
     const additional = additionalProperties ?? !properties;
     if (additional === false) return objectOf(known, undefined);
     const others = this.#value(additional, `${at}.additionalProperties`);
@@ -140,7 +143,10 @@ class SchemaCompiler {
   #pattern(pattern: string, at: string): Expression {
     this.#patternsLength += pattern.length;
     if (this.#patternsLength > PATTERNS_LIMIT) {
-      throw fieldError(at, `must leave all patterns together at most ${PATTERNS_LIMIT} characters`);
+      throw fieldError(
+        at,
+        `must keep the total length of all patterns at or below ${PATTERNS_LIMIT} characters, got ${this.#patternsLength}`,
+      );
     }
     try {
       return matchingString(pattern);
@@ -167,7 +173,7 @@ class SchemaCompiler {
       integer: isInteger || multipleOf !== undefined,
       multipleOf: multipleOf ?? 1,
     });
-    if (!numbers) throw fieldError(at, 'must allow some number: its range is empty');
+    if (!numbers) throw fieldError(at, 'must allow at least one number: its range is empty');
     return numbers;
   }
 
@@ -181,7 +187,7 @@ class SchemaCompiler {
     return entry.expression;
   }
 
-  /** Treats `oneOf` as `anyOf` if no value can satisfy two of its schemas; throws otherwise. */
+  /** Throws unless no value can satisfy two of the schemas; `oneOf` then means the same as `anyOf`. */
   #requireDisjoint(schemas: readonly unknown[], at: string): void {
     const earlier: Features[] = [];
     for (const [i, each] of schemas.entries()) {
@@ -191,7 +197,7 @@ class SchemaCompiler {
       if (other >= 0) {
         const problem =
           'must have schemas that exclude each other by `type` or by different values of a required property';
-        throw fieldError(at, `${problem}, but [${other}] and [${i}] do not; use \`anyOf\` otherwise`);
+        throw fieldError(at, `${problem}, but [${other}] and [${i}] do not; use \`anyOf\` instead`);
       }
       earlier.push(features);
     }

@@ -13,8 +13,8 @@ import {
 } from './expression.ts';
 
 /**
- * White space between tokens of JSON (RFC 8259): none, one space, or a line break with up to 20 spaces. Bounded, because a confused
- * model would otherwise produce white space until max_tokens.
+ * White space between tokens of JSON (RFC 8259): none, one space, or a line break with up to 20 spaces. The limit
+ * prevents a confused model from generating white space until max_tokens.
  */
 const space = choice(empty, literal(' '), sequence(literal('\n'), repeat(bytes([0x20, 0x20]), 0, 20)));
 
@@ -23,7 +23,7 @@ const escaped = sequence(
   literal('\\'),
   choice(
     bytes(...Array.from('"\\/bfnrt', (c): [number, number] => [c.charCodeAt(0), c.charCodeAt(0)])),
-    // no surrogates: an escaped lone surrogate is not a character
+    // no surrogates, because an escaped lone surrogate is not a character
     sequence(literal('u'), bytes([0x30, 0x39], [0x41, 0x43], [0x45, 0x46], [0x61, 0x63], [0x65, 0x66]), hex, hex, hex),
     sequence(literal('u'), bytes([0x44, 0x44], [0x64, 0x64]), bytes([0x30, 0x37]), hex, hex),
   ),
@@ -31,7 +31,7 @@ const escaped = sequence(
 const unescaped = utf8(plainCharacters);
 const character = choice(unescaped, escaped);
 
-/** A string of `min` to `max` characters. */
+/** Matches a string of `min` to `max` characters. */
 export function jsonString(min = 0, max = Number.POSITIVE_INFINITY): Expression {
   return sequence(literal('"'), repeat(character, min, max), literal('"'));
 }
@@ -52,7 +52,7 @@ export const jsonNull: Expression = literal('null');
 const comma = sequence(literal(','), space);
 const colon = sequence(literal(':'), space);
 
-/** `min` to `max` items, at least one unless `max` is 0, separated by commas. */
+/** Matches `min` to `max` items, separated by commas; `min` must be at least 1 unless `max` is 0. */
 export function list(item: Expression, min = 1, max = Number.POSITIVE_INFINITY): Expression {
   return max === 0 ? empty : sequence(item, repeat(sequence(comma, item), min - 1, max - 1));
 }
@@ -69,12 +69,12 @@ function emptyOrEnclosed(open: string, items: Expression, close: string): Expres
   return choice(literal(open + close), enclosed(open, items, close));
 }
 
-/** An object: known members in order, each required or optional, then any of the further ones. */
+/** Matches an object with the known members in order, each required or optional, and then the `further` members. */
 export function objectOf(
   known: readonly { readonly member: Expression; readonly required: boolean }[],
   further: Expression | undefined,
 ): Expression {
-  // the rest of the object at its beginning, and after another member
+  // grammar of the remaining members: `first` at the beginning of the object, `later` after another member
   let first = further ?? empty;
   let later = further ? optional(sequence(comma, further)) : empty;
   for (const { member, required } of known.toReversed()) {
@@ -86,7 +86,7 @@ export function objectOf(
   return around('{', first, '}');
 }
 
-/** An array of `min` to `max` items: one of each of `first`, then any number of `rest`. */
+/** Matches an array of `min` to `max` items: one item for each entry of `first`, then any number of `rest`. */
 export function arrayOf(
   first: readonly Expression[],
   rest: Expression | undefined,
@@ -107,16 +107,16 @@ export function arrayOf(
   return (min === 0 ? emptyOrEnclosed : enclosed)('[', from(0), ']');
 }
 
-/** Any JSON object. */
+/** Matches any JSON object. */
 export const jsonObject: Expression = reference(() => anyObject);
-/** Any JSON value. */
+/** Matches any JSON value. */
 export const jsonValue: Expression = reference(() => anyValue);
 
 const anyObject = emptyOrEnclosed('{', list(member(jsonString(), jsonValue)), '}');
 const anyArray = emptyOrEnclosed('[', list(jsonValue), ']');
 const anyValue = choice(anyObject, anyArray, jsonString(), jsonNumber, jsonBoolean, jsonNull);
 
-/** A string other than `excluded`, without escapes: the key of a member that the schema does not name. */
+/** Matches a string without escapes that is not in `excluded`: the name of a property that the schema does not name. */
 export function otherString(excluded: readonly string[]): Expression {
   const texts = excluded.map((text) => [...text]);
   return sequence(
@@ -125,7 +125,7 @@ export function otherString(excluded: readonly string[]): Expression {
   );
 }
 
-/** The rest of such a string, including the closing quote, after `length` characters with which all of `texts` begin. */
+/** Matches the rest of such a string and its closing quote, after `length` characters with which all `texts` begin. */
 function otherSuffix(texts: readonly (readonly string[])[], length: number): Expression {
   const following = new Set(texts.flatMap((text) => text[length] ?? []));
   const points = [...following].map((next) => next.codePointAt(0) as number);

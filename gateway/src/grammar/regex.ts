@@ -3,17 +3,17 @@ import { anyCharacter, complement, normalize, type Ranges } from './characters.t
 import { choice, type Expression, empty, repeat, sequence } from './expression.ts';
 import { getOrCreate } from './get-or-create.ts';
 
-/** Maximum length of a pattern, UTF-16 code units. */
+/** Maximum length of a pattern, in UTF-16 code units. */
 const PATTERN_LIMIT = 2000;
 
-/** A regular expression that is invalid or not supported; the message names the part. */
+/** Error for an invalid or unsupported regular expression; the message names the part. */
 export class RegexError extends Error {}
 
 /**
- * Compiles a regular expression (ECMAScript, Unicode mode) to a grammar. Like `pattern` in JSON Schema, it matches anywhere in the text
- * unless anchored by `^` and `$`.
+ * Compiles a regular expression (ECMAScript, Unicode mode) to a grammar. Like `pattern` in JSON Schema, the expression
+ * matches anywhere in the text unless it is anchored by `^` and `$`.
  *
- * @param encode the expression for one character of a set: plain UTF-8, or escaped as in a JSON string
+ * @param encode returns the expression for one character of a set: plain UTF-8, or escaped as in a JSON string
  * @throws RegexError for syntax errors, lookaround, back references, word boundaries, properties and sets of strings
  */
 export function regexGrammar(pattern: string, encode: (ranges: Ranges) => Expression): Expression {
@@ -34,7 +34,7 @@ function parsed(pattern: string): AST.Pattern {
   }
 }
 
-/** One top-level alternative; without `^` or `$`, any text may precede or follow it. */
+/** Compiles one top-level alternative; without `^` or `$`, any text may precede or follow the match. */
 function anchored(elements: readonly AST.Element[], encode: Encode, any: Expression): Expression {
   const isEdge = (element: AST.Element | undefined, kind: 'start' | 'end') =>
     element?.type === 'Assertion' && element.kind === kind;
@@ -62,7 +62,7 @@ function grammarOf(element: AST.Element | AST.QuantifiableElement, encode: Encod
       return element.max === 0 ? empty : repeat(grammarOf(element.element, encode), element.min, element.max);
     case 'Assertion':
       if (element.kind === 'start' || element.kind === 'end') {
-        throw new RegexError(`\`${element.raw}\` is supported only at the beginning and the end`);
+        throw new RegexError(`\`${element.raw}\` is supported only at the beginning or end of an alternative`);
       }
       throw new RegexError(`\`${element.raw}\` is not supported`);
     default:
@@ -96,7 +96,7 @@ const LINE_TERMINATORS: Ranges = [
 ];
 const digit: Ranges = [[0x30, 0x39]];
 const word: Ranges = [...digit, [0x41, 0x5a], [0x5f, 0x5f], [0x61, 0x7a]];
-/** ECMAScript's white space and line terminators. */
+/** White space and line terminators of ECMAScript. */
 const blank: Ranges = [
   [0x09, 0x0d],
   [0x20, 0x20],

@@ -4,18 +4,21 @@ import type { Expression } from './expression.ts';
 import { childNode } from './token-trie.ts';
 import type { GrammarState, Vocabulary } from './types.ts';
 
-/** The state before the first token of a text of the grammar. States are created as texts reach them, and shared by all texts. */
+/**
+ * Returns the state before the first token of a text. States are created when a text first reaches them, and all texts
+ * of the grammar share them.
+ */
 export function startState(grammar: Expression, vocabulary: Vocabulary): GrammarState {
   const automaton = new Automaton(grammar);
   return new TokenState(automaton.start, { automaton, vocabulary, states: new Map(), masks: new Map() });
 }
 
-/** State shared by all positions of one grammar. */
+/** Data that all states of one grammar share. */
 interface Shared {
   readonly automaton: Automaton;
   readonly vocabulary: Vocabulary;
   readonly states: Map<AutomatonState, TokenState>;
-  /** Token masks by states truncated to the longest token. */
+  /** Token masks, keyed by states truncated to the length of the longest token. */
   readonly masks: Map<AutomatonState, Uint8Array>;
 }
 
@@ -43,7 +46,7 @@ class TokenState implements GrammarState {
     return states.get(state) ?? new TokenState(state, this.#shared);
   }
 
-  /** @throws PtpError `failed_precondition` if no token is allowed, because the vocabulary lacks the bytes */
+  /** @throws PtpError `failed_precondition` if no token is allowed because the vocabulary lacks the bytes */
   get mask(): Uint8Array {
     this.#mask ??= this.#computeMask();
     return this.#mask;
@@ -62,7 +65,7 @@ class TokenState implements GrammarState {
     return tokens;
   }
 
-  /** The longest token whose bytes are all forced. */
+  /** Returns the longest token of which all bytes are forced. */
   #longestForced(): number | undefined {
     const { trie } = this.#shared.vocabulary;
     let state = this.#state;
@@ -103,10 +106,10 @@ class TokenState implements GrammarState {
   }
 }
 
-/** Walks the trie depth first, and skips all tokens below a byte that is not allowed. */
+/** Computes a mask by walking the trie depth first and skipping all tokens below a byte that is not allowed. */
 function tokenMask(start: AutomatonState, automaton: Automaton, { size, trie, endTokens }: Vocabulary): Uint8Array {
   const mask = new Uint8Array(Math.ceil(size / 8));
-  // states[d]: state after the first d bytes on the path to the current node
+  // states[d] is the state after the first d bytes on the path to the current node
   const states: AutomatonState[] = [start];
   for (let node = 0; node < trie.bytes.length; ) {
     const depth = trie.depths[node] as number;
@@ -119,7 +122,7 @@ function tokenMask(start: AutomatonState, automaton: Automaton, { size, trie, en
     for (const id of trie.ids[node] as readonly number[]) mask[id >> 3] = (mask[id >> 3] as number) | (1 << (id & 7));
     node++;
   }
-  // tokens that end a text are not part of it: ignore their bytes
+  // tokens that end a text are not part of the text, so their bytes do not matter
   for (const id of endTokens) {
     const bit = 1 << (id & 7);
     const others = (mask[id >> 3] as number) & ~bit;

@@ -1,23 +1,23 @@
 /**
- * A trie of all tokens' bytes, so that shared prefixes are examined once. Nodes are numbered in depth-first order, so a walk is a
- * loop: a node's first child is the next node, and `ends` skips its subtree.
+ * Trie of the bytes of all tokens, so that a walk examines shared prefixes only once. Nodes are numbered in depth-first
+ * order, which makes the walk a loop: the first child of a node is the next node, and `ends` skips a subtree.
  */
 export interface TokenTrie {
-  /** [nodes] byte of each node. */
+  /** [nodes] byte of the node. */
   readonly bytes: Uint8Array;
-  /** [nodes] number of bytes before the node's own. */
+  /** [nodes] number of bytes before that of the node. */
   readonly depths: Uint16Array;
-  /** [nodes] first node after the node's subtree. */
+  /** [nodes] first node after the subtree. */
   readonly ends: Uint32Array;
   /** [nodes] tokens that end at the node. */
   readonly ids: readonly (readonly number[])[];
-  /** Length of the longest token, bytes. */
+  /** Length of the longest token in bytes. */
   readonly maxLength: number;
 }
 
 const none: readonly number[] = [];
 
-/** @param bytesOf a token's bytes; special tokens, which have none, are left out */
+/** @param bytesOf returns the bytes of a token; empty for special tokens, which the trie omits */
 export function tokenTrie(size: number, bytesOf: (id: number) => Uint8Array): TokenTrie {
   const tokens = Array.from({ length: size }, (_, id) => ({ id, text: bytesOf(id) }))
     .filter(({ text }) => text.length > 0)
@@ -54,7 +54,7 @@ export function tokenTrie(size: number, bytesOf: (id: number) => Uint8Array): To
   };
 }
 
-/** The child of a node (undefined: the root) for a byte; undefined if no token continues that way. */
+/** Returns the child of a node (`undefined` is the root) for a byte; undefined if no token continues with it. */
 export function childNode(trie: TokenTrie, node: number | undefined, byte: number): number | undefined {
   const end = node === undefined ? trie.bytes.length : (trie.ends[node] as number);
   for (let at = node === undefined ? 0 : node + 1; at < end; at = trie.ends[at] as number) {

@@ -1,29 +1,32 @@
 import type { Expression } from './expression.ts';
 import type { TokenTrie } from './token-trie.ts';
 
-/** The position of a text in its grammar. */
+/** Position of a text in its grammar. */
 export interface GrammarState {
-  /** The state after one more token; undefined if the token is not allowed. A token that ends the text leads to the same state. */
+  /**
+   * Returns the state after one more token; undefined if the token is not allowed. A token that ends the text leads to
+   * the same state.
+   */
   after(token: number): GrammarState | undefined;
-  /** The token mask, [ceil(V / 8)]: bit t % 8 of byte t / 8 is set if token t is allowed. */
+  /** Token mask, [ceil(V / 8)]: bit t % 8 of byte t / 8 is set if token t is allowed. */
   readonly mask: Uint8Array;
-  /** At most `limit` tokens whose bytes are the only ones allowed; empty if there is a choice. */
+  /** Returns at most `limit` tokens that must follow, byte by byte; empty if the next byte is not determined. */
   forced(limit: number): number[];
 }
 
-/** The required form of a generated text. */
+/** Required form of a generated text. */
 export interface OutputConstraint {
   readonly grammar: Expression;
-  /** Equal for equal grammars. */
+  /** Cache key; equal for equal grammars. */
   readonly key: string;
 }
 
-/** The properties of a vocabulary that a grammar needs. */
+/** Properties of a vocabulary that a grammar needs. */
 export interface Vocabulary {
-  /** V, number of token ids. */
+  /** V, the number of token ids. */
   readonly size: number;
   readonly trie: TokenTrie;
-  /** Bytes of a token; empty for special tokens. */
+  /** Returns the bytes of a token; empty for special tokens. */
   readonly bytes: (id: number) => Uint8Array;
   /** Tokens that end a text, allowed wherever the text may end. */
   readonly endTokens: readonly number[];

@@ -1,11 +1,12 @@
 import { fieldError, parseFields } from '@ptp/protocol/validation';
 import type { z } from 'zod';
 
+/** Returns true if a value of the field would change the answer. */
 type Test = (value: unknown) => boolean;
 
 /**
- * Unsupported fields that would change the answer, each with a predicate for values that have an effect. Such values
- * are rejected, because ignoring them would silently give a different answer.
+ * Unsupported fields. A value that would change the answer is rejected, because ignoring it would silently give a
+ * different answer.
  */
 export type Unsupported = Readonly<Record<string, Test>>;
 
@@ -39,9 +40,9 @@ export const unsupportedInResponses: Unsupported = {
 };
 
 /**
- * The body of a request, checked by its schema.
+ * Validates the body of a request.
  *
- * @throws PtpError `invalid_argument` naming field, limit and value, or the first unsupported field with an effect
+ * @throws PtpError `invalid_argument`, naming field, limit and value, or the first unsupported field with an effect
  */
 export function parseBody<T extends z.ZodType>(schema: T, body: unknown, unsupported: Unsupported): z.infer<T> {
   const parsed = parseFields(schema, body);

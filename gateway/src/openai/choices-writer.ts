@@ -6,23 +6,23 @@ import type { TokenLogprob } from './logprobs.ts';
 import type { StepTrace } from './step-trace.ts';
 import type { ResponseWriter, Run, ServerEvent } from './stream.ts';
 
-/** Values that completions and chat write differently. */
+/** Differences between the responses of completions and chat. */
 export interface Format {
   readonly idPrefix: string;
   readonly object: string;
   readonly chunkObject: string;
-  /** A choice of a new response. */
   readonly newChoice: () => ChoiceFormat;
 }
 
-/** Fields of one entry of `choices`, in the chunks of a stream and in a whole response. */
+/** Builds one entry of `choices`, for the chunks of a stream and for a whole response. */
 export interface ChoiceFormat {
-  /** Chunk that precedes the text, if any. */
+  /** Chunk to send before any text. */
   readonly first?: object;
-  /** Chunk with a piece of text. */
+  /** Adds a piece of text and returns its chunk. */
   piece(text: string, tokens?: readonly TokenLogprob[]): object;
-  /** Chunk that ends the choice; it may hold the rest of the text. */
+  /** Ends the choice and returns its last chunk, which may contain the rest of the text. */
   last(finish: string): object;
+  /** Returns the entry for a response that is not streamed. */
   whole(tokens?: readonly TokenLogprob[]): object;
 }
 
@@ -59,7 +59,7 @@ export class ChoicesWriter implements ResponseWriter {
 
   *add({ index, text, tokens, trace, finish }: ChoiceDelta): Iterable<ServerEvent> {
     const choice = this.#choices[index] as Choice;
-    // Not needed for a stream, where they could take megabytes.
+    // A stream has sent them already, and keeping them could take megabytes.
     if (!this.#run.stream) {
       if (tokens) {
         choice.tokens ??= [];

@@ -8,27 +8,27 @@ import { type StepTrace, StepTracer } from './step-trace.ts';
 
 /** One choice of a response. */
 export interface ChoiceRequest extends GenerationRequest {
-  /** The text ends before the first of these. */
+  /** Strings that end the text; the text does not include them. */
   readonly stop: readonly string[];
   /** True for the first choice of each prompt. */
   readonly first: boolean;
-  /** Reports tokens with their log-probabilities. */
+  /** Requests the tokens with their log-probabilities. */
   readonly logprobs?: boolean;
-  /** Reports what each step did. */
+  /** Requests a trace of each step. */
   readonly trace?: boolean;
-  /** Prompt that the answer begins with: its text, and its tokens without the one that precedes every text. */
+  /** Prompt that the answer repeats first: its text, and its tokens without the beginning-of-text token. */
   readonly echo?: { readonly text: string; readonly tokens: readonly number[] };
 }
 
-/** A piece of one choice's text; the last one has `finish`. */
+/** Piece of one choice's text; the last piece has `finish`. */
 export interface ChoiceDelta {
   /** Index of the choice, from 0. */
   readonly index: number;
-  /** Never empty, except with `finish`, `tokens` or `trace`. */
+  /** May be empty only if `finish`, `tokens` or `trace` is present. */
   readonly text: string;
-  /** The step's tokens, if requested; part of their text may follow later. */
+  /** Tokens of the step, if requested; part of their text may arrive with a later piece. */
   readonly tokens?: readonly TokenLogprob[];
-  /** The step's trace, if requested. */
+  /** Trace of the step, if requested. */
   readonly trace?: StepTrace;
   readonly finish?: 'stop' | 'length';
 }
@@ -36,16 +36,16 @@ export interface ChoiceDelta {
 /** OpenAI's `usage` object. */
 export type Usage = ReturnType<typeof newUsage>;
 
-/** @param promptTokens tokens of all prompts, each counted once however many choices it has */
+/** @param promptTokens number of tokens of all prompts; each prompt counts once, even if it has several choices */
 export function newUsage(promptTokens: number) {
   return {
     prompt_tokens: promptTokens,
-    /** Tokens up to the end of text, the limit, or the token that completed a stop string; independent of drafting. */
+    /** Number of tokens up to the end of text, the limit, or the completed stop string; independent of drafting. */
     completion_tokens: 0,
     total_tokens: promptTokens,
-    /** Tokens that the first choice of each prompt found in the prefix cache. */
+    /** Number of prompt tokens that the first choice of each prompt found in the prefix cache. */
     prompt_tokens_details: { cached_tokens: 0 },
-    /** Accepted and rejected draft tokens; only those of the client's prediction if it sent one. */
+    /** Counts of draft tokens; if the client sent a prediction, only its tokens count. */
     completion_tokens_details: { accepted_prediction_tokens: 0, rejected_prediction_tokens: 0 },
   };
 }
@@ -53,8 +53,8 @@ export function newUsage(promptTokens: number) {
 /**
  * Generates the choices of one response concurrently.
  *
- * @param usage updated as steps arrive
- * @throws PtpError the first error of any choice; the other choices are aborted
+ * @param usage is updated as steps arrive
+ * @throws PtpError the first error of any choice; the other choices are then aborted
  */
 export async function* generateChoices(
   generator: Generator,

@@ -13,7 +13,7 @@ import { choiceRequests, encodePrompts } from './prompt.ts';
 import { choiceFields, commonRequest, sharedFields, tokenIds, topLogprobs } from './request.ts';
 import { type EndpointParts, respond } from './respond.ts';
 
-/** Tokens of a completion whose request gives no limit, as in OpenAI's API. */
+/** Default of `max_tokens`, as in OpenAI's API. */
 const DEFAULT_MAX_TOKENS = 16;
 
 /** Body of POST /v1/completions. */
@@ -23,10 +23,12 @@ export const completionBody = object({
   best_of: positive,
   echo: boolean.nullish(),
   logprobs: topLogprobs.nullish(),
-  prompt: z.unknown().meta({ description: 'a text, texts, token ids, or lists of token ids' }),
+  prompt: z
+    .unknown()
+    .meta({ description: 'a string, an array of strings, an array of token ids, or an array of arrays of token ids' }),
 });
 
-/** POST /v1/completions (https://platform.openai.com/docs/api-reference/completions). */
+/** Serves POST /v1/completions (https://platform.openai.com/docs/api-reference/completions). */
 export function completionRoute(app: FastifyInstance, parts: EndpointParts): void {
   const { tokenizer, generator } = parts;
   const { model } = generator;
@@ -45,7 +47,11 @@ export function completionRoute(app: FastifyInstance, parts: EndpointParts): voi
   });
 }
 
-/** @throws PtpError `invalid_argument` naming field, limit and value; `not_found` for another model */
+/**
+ * Validates the body of a completion request.
+ *
+ * @throws PtpError `invalid_argument`, naming field, limit and value; `not_found` for another model
+ */
 function parseCompletion(given: unknown, model: ModelInfo) {
   const body = parseBody(completionBody, given, unsupportedInCompletions);
   const request = commonRequest(body, body.max_tokens, model);
@@ -57,8 +63,8 @@ function parseCompletion(given: unknown, model: ModelInfo) {
 }
 
 /**
- * At least one prompt: as in OpenAI's API, an absent or empty one counts. Not checked by a schema, since a list of token
- * ids may be a million long.
+ * Returns at least one prompt: as in OpenAI's API, an absent prompt counts as an empty one. Validates without a schema,
+ * because zod would be slow on an array of a million token ids.
  */
 function parsePrompts(given: unknown, vocabulary: number): (string | number[])[] {
   if (given === undefined || given === null || (Array.isArray(given) && given.length === 0)) return [''];
@@ -73,7 +79,7 @@ function parsePrompts(given: unknown, vocabulary: number): (string | number[])[]
   });
 }
 
-/** The choices, with answers that begin with their prompts. */
+/** Adds to each choice the prompt that its answer repeats first. */
 function withEcho(
   choices: readonly ChoiceRequest[],
   { prompts, n, logprobs }: ReturnType<typeof parseCompletion>,

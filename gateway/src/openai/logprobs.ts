@@ -1,26 +1,26 @@
 import type { GenerationStep, PromptScores, TopTokens } from '../decode/types.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 
-/** A token, or an alternative to it, with its natural-log probability under the unmodified model distribution. */
+/** Token with the natural logarithm of its probability under the model's own distribution. */
 export interface TokenEntry {
   readonly token: string;
   readonly bytes: readonly number[];
   readonly logprob: number;
 }
 
-/** A token of an answer with its alternatives, most probable first. */
+/** Token of an answer with its alternatives, the most probable first. */
 export interface TokenLogprob extends Omit<TokenEntry, 'logprob'> {
-  /** null for the first token of a prompt, which has no context. */
+  /** Null for the first token of a prompt, which has no context. */
   readonly logprob: number | null;
-  /** Characters of the answer before it, with each token decoded separately. */
+  /** Number of characters of the answer before this token; each token is decoded separately. */
   readonly offset: number;
   readonly top: readonly TokenEntry[];
 }
 
-/** OpenAI's value for probabilities too small to report. */
+/** Minimum log-probability to report, as in OpenAI's API. */
 const LOGPROB_FLOOR = -9999;
 
-/** Reports the tokens of one answer, step by step. */
+/** Describes the tokens of one answer, step by step. */
 export class Logprobs {
   readonly #tokenizer: Tokenizer;
   #offset = 0;
@@ -29,19 +29,19 @@ export class Logprobs {
     this.#tokenizer = tokenizer;
   }
 
-  /** @param count tokens of the step that belong to the answer */
+  /** @param count number of tokens of the step that belong to the answer */
   of({ tokens, logProbabilities, tops }: GenerationStep, count: number): TokenLogprob[] {
-    return tokens.slice(0, count).map((id, i) => this.#report(id, logProbabilities[i] as number, tops?.[i]));
+    return tokens.slice(0, count).map((id, i) => this.#describe(id, logProbabilities[i] as number, tops?.[i]));
   }
 
-  /** @param tokens the prompt, with or without its first token */
+  /** @param tokens the prompt, with or without the beginning-of-text token */
   ofPrompt(tokens: readonly number[], scores: PromptScores | undefined): TokenLogprob[] {
     const { logProbabilities = [], tops = [] } = scores ?? {};
     const unknown = tokens.length - logProbabilities.length;
-    return tokens.map((id, i) => this.#report(id, logProbabilities[i - unknown] ?? null, tops[i - unknown]));
+    return tokens.map((id, i) => this.#describe(id, logProbabilities[i - unknown] ?? null, tops[i - unknown]));
   }
 
-  #report(id: number, logprob: number | null, tops: TopTokens | undefined): TokenLogprob {
+  #describe(id: number, logprob: number | null, tops: TopTokens | undefined): TokenLogprob {
     const entry = { ...this.#entry(id, logprob ?? 0), ...(logprob === null && { logprob }) };
     const { ids = [], logProbabilities: logs = [] } = tops ?? {};
     const offset = this.#offset;
@@ -57,17 +57,17 @@ export class Logprobs {
   }
 }
 
-/** Returns tokens as chat and responses list them. */
+/** Returns tokens in the form in which chat and responses list them. */
 export function logprobEntries(tokens: readonly TokenLogprob[]): object[] {
   return tokens.map(({ offset: _, top, ...entry }) => ({ ...entry, top_logprobs: top }));
 }
 
-/** `logprobs` of the chat API. */
+/** Returns `logprobs` of the chat API. */
 export function chatLogprobs(tokens: readonly TokenLogprob[] | undefined): object | null {
   return tokens ? { content: logprobEntries(tokens), refusal: null } : null;
 }
 
-/** `logprobs` of the completions API, whose alternatives include the chosen token. */
+/** Returns `logprobs` of the completions API, where the alternatives include the chosen token. */
 export function completionLogprobs(tokens: readonly TokenLogprob[] | undefined): object | null {
   if (!tokens) return null;
   return {

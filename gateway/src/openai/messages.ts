@@ -5,7 +5,7 @@ import type { ChatMessage } from '../text/chat-message.ts';
 import { object, text } from '../validation.ts';
 
 const textPart = object({ type: z.literal('text', { error: '"text"' }), text });
-/** A text, or an array of its parts. */
+/** Content of a message: a string, or an array of text parts. */
 export const content = z.union([text, z.array(textPart, { error: 'a string or an array of text parts' })]);
 
 const ROLES = ['system', 'developer', 'user', 'assistant', 'tool'] as const;
@@ -33,39 +33,39 @@ export const messageList = z
 export const templateVariables = z.record(z.string(), z.unknown(), { error: 'an object' }).nullish();
 
 /**
- * Messages in the form that chat templates take: `developer` becomes `system`, and text parts are joined by newlines.
+ * Converts messages to the form that chat templates expect: `developer` becomes `system`, and text parts are joined by
+ * newlines.
  *
- * @throws PtpError `invalid_argument` naming field, limit and value
+ * @throws PtpError `invalid_argument`, naming field, limit and value
  */
 export function conversation(messages: z.infer<typeof messageList>): ChatMessage[] {
-  return messages.map(
-    ({ role, content, reasoning_content: reasoning, tool_calls: calls, tool_call_id: toolCallId }, i) => {
-      const at = `messages[${i}]`;
-      if (content == null && !(role === 'assistant' && calls?.length)) {
-        throw invalidField(`${at}.content`, 'a string or an array of text parts', content);
-      }
-      if (calls?.length && role !== 'assistant') {
-        throw invalidField(`${at}.tool_calls`, 'absent unless `role` is assistant', calls);
-      }
-      if (role === 'tool' && toolCallId == null)
-        throw invalidField(`${at}.tool_call_id`, 'the id of a call', toolCallId);
-      const toolCalls = calls?.map((call, n) => ({
-        id: call.id,
-        name: call.function.name,
-        arguments: parseArguments(call.function.arguments, `${at}.tool_calls[${n}].function.arguments`),
-      }));
-      return {
-        role: templateRole(role),
-        content: joinText(content ?? ''),
-        ...(reasoning != null && { reasoning }),
-        ...(toolCalls?.length && { toolCalls }),
-        ...(toolCallId != null && { toolCallId }),
-      };
-    },
-  );
+  return messages.map(({ role, content, reasoning_content: reasoning, ...message }, i) => {
+    const { tool_calls: calls, tool_call_id: toolCallId } = message;
+    const at = `messages[${i}]`;
+    if (content == null && !(role === 'assistant' && calls?.length)) {
+      throw invalidField(`${at}.content`, 'a string or an array of text parts', content);
+    }
+    if (calls?.length && role !== 'assistant') {
+      throw invalidField(`${at}.tool_calls`, 'absent unless `role` is assistant', calls);
+    }
+    if (role === 'tool' && toolCallId == null)
+      throw invalidField(`${at}.tool_call_id`, 'the id of a tool call', toolCallId);
+    const toolCalls = calls?.map((call, n) => ({
+      id: call.id,
+      name: call.function.name,
+      arguments: parseArguments(call.function.arguments, `${at}.tool_calls[${n}].function.arguments`),
+    }));
+    return {
+      role: templateRole(role),
+      content: joinText(content ?? ''),
+      ...(reasoning != null && { reasoning }),
+      ...(toolCalls?.length && { toolCalls }),
+      ...(toolCallId != null && { toolCallId }),
+    };
+  });
 }
 
-/** Returns the role by which chat templates know a message: `developer` means `system`. */
+/** Returns the role for chat templates, which know `developer` as `system`. */
 export function templateRole<Role extends string>(role: Role): Exclude<Role, 'developer'> | 'system' {
   return role === 'developer' ? 'system' : (role as Exclude<Role, 'developer'>);
 }
@@ -74,7 +74,11 @@ export function joinText(content: string | readonly { text: string }[]): string 
   return typeof content === 'string' ? content : content.map((part) => part.text).join('\n');
 }
 
-/** Arguments of a call as an object, which is how templates write them. @throws PtpError `invalid_argument` */
+/**
+ * Parses the arguments of a call, because chat templates expect an object.
+ *
+ * @throws PtpError `invalid_argument` unless the text is the JSON of an object
+ */
 export function parseArguments(argumentsText: string, field: string): Record<string, unknown> {
   const value = parseJsonField(argumentsText, field, 'an object');
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;

@@ -5,27 +5,31 @@ import { completionBody } from './completions.ts';
 import { responsesBody } from './responses.ts';
 import { detokenizeBody, tokenizeBody } from './token-routes.ts';
 
-/** Endpoints with a body: a summary, and the schema that checks the body. */
+/** Summary and body schema of each POST endpoint. */
 const POSTS: Readonly<Record<string, readonly [summary: string, body: z.ZodType]>> = {
-  '/v1/completions': ['Completes one or more texts', completionBody],
-  '/v1/chat/completions': ['Answers a conversation', chatBody],
-  '/v1/responses': ['Answers a text or a conversation', responsesBody],
+  '/v1/completions': ['Completes one or more prompts', completionBody],
+  '/v1/chat/completions': ['Generates the next message of a conversation', chatBody],
+  '/v1/responses': ['Generates a response to a text or a conversation', responsesBody],
   '/tokenize': ['Tokenizes a text or a conversation', tokenizeBody],
   '/detokenize': ['Converts token ids to text', detokenizeBody],
 };
 
+/** Summary of each GET endpoint. */
 const GETS: Readonly<Record<string, string>> = {
   '/v1/models': 'Lists the served model',
   '/v1/models/{id}': 'Describes the served model, by its id or alias',
   '/version': 'Returns the version of the server',
-  '/healthz': 'Reports that the process is running',
-  '/readyz': 'Reports readiness: 200 if the server can answer requests, else 503',
+  '/healthz': 'Returns 200 while the process is running',
+  '/readyz': 'Returns 200 if the server can answer requests, otherwise 503',
   '/metrics': 'Returns metrics as OpenMetrics or Prometheus text, depending on the Accept header',
   '/openapi.json': 'Returns this document',
-  '/docs': 'Shows this document as a page',
+  '/docs': 'Shows this document as a web page',
 };
 
-/** OpenAPI 3.1 of the HTTP API (https://spec.openapis.org/oas/v3.1.1), generated from the schemas that check the requests. */
+/**
+ * Returns the OpenAPI 3.1 document (https://spec.openapis.org/oas/v3.1.1) of the HTTP API. The schemas that validate
+ * the requests also generate this document, so the two cannot differ.
+ */
 export function openApi(): object {
   const gets = Object.entries(GETS).map(([path, summary]) => {
     const id = { name: 'id', in: 'path', required: true, schema: { type: 'string' } };
@@ -40,7 +44,7 @@ export function openApi(): object {
     info: {
       title: 'ptp-server',
       version: manifest.version,
-      description: 'OpenAI-compatible HTTP API. docs/api.md lists the fields that are supported, rejected and ignored.',
+      description: 'OpenAI-compatible HTTP API. docs/api.md lists the supported, rejected and ignored fields.',
       license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
     },
     servers: [{ url: '/' }],
@@ -57,9 +61,9 @@ const error = z.toJSONSchema(
 );
 
 const responses = {
-  200: { description: 'The answer as JSON, or as server-sent events if `stream` is true' },
+  200: { description: 'The result as JSON, or as server-sent events if `stream` is true' },
   default: {
-    description: 'An error, in the form of OpenAI’s API',
+    description: 'An error in the format of OpenAI’s API',
     content: json({ $ref: '#/components/schemas/Error' }),
   },
 };

@@ -24,13 +24,13 @@ const formatWith = <Shape extends z.core.$ZodLooseShape>(schemaFields: Shape) =>
     { error: (issue) => (issue.code === 'invalid_union' ? kinds : 'an object') },
   );
 
-/** `response_format` of completions and chat. */
+/** Schema of `response_format` in completions and chat. */
 export const responseFormat = formatWith({ json_schema: object(jsonSchema) });
-/** `text.format` of the responses API. */
+/** Schema of `text.format` in the responses API. */
 export const textFormat = formatWith(jsonSchema);
 
 const choicesError = 'an array of 1 to 1,000 strings';
-/** `structured_outputs` of vLLM. */
+/** Schema of `structured_outputs`, vLLM's extension of the API. */
 export const structuredOutputs = object({
   json: schemaField.optional(),
   json_object: boolean.nullish(),
@@ -45,9 +45,9 @@ export const structuredOutputs = object({
 });
 
 /**
- * The constraint of a completion or chat request; undefined for any text.
+ * Returns the constraint of a completion or chat request; undefined if any text is allowed.
  *
- * @throws PtpError `invalid_argument` naming the unsupported part of a schema
+ * @throws PtpError `invalid_argument`, naming the field or the unsupported part of its schema
  */
 export function constraintOf(
   format: z.infer<typeof responseFormat> | null | undefined,
@@ -60,7 +60,11 @@ export function constraintOf(
   return structured ? { grammar: structuredGrammar(structured), key: JSON.stringify(structured) } : undefined;
 }
 
-/** @param field the request field of the schema, for errors */
+/**
+ * Returns the constraint for a response format; undefined for plain text.
+ *
+ * @param field request field that contains the schema, for errors
+ */
 export function formatConstraint(
   format: { readonly type: 'text' | 'json_object' | 'json_schema' },
   schema: unknown,
@@ -79,7 +83,7 @@ function structuredGrammar(structured: z.infer<typeof structuredOutputs>): Expre
   const { json, regex, choice: texts } = structured;
   if (json != null) {
     const field = 'structured_outputs.json';
-    // vLLM accepts a schema as text too.
+    // vLLM also accepts the schema as a string.
     return jsonSchemaGrammar(typeof json === 'string' ? parseSchema(json, field) : json, field);
   }
   if (texts) return choice(...texts.map(literal));
@@ -88,7 +92,11 @@ function structuredGrammar(structured: z.infer<typeof structuredOutputs>): Expre
   return jsonObject;
 }
 
-/** Texts that a regular expression matches as a whole. @throws PtpError `invalid_argument` naming its unsupported part */
+/**
+ * Returns the grammar of the texts that a regular expression matches from beginning to end.
+ *
+ * @throws PtpError `invalid_argument`, naming the unsupported part of the expression
+ */
 export function wholeRegex(regex: string, field: string): Expression {
   try {
     return regexGrammar(`^(?:${regex})$`, utf8);
@@ -98,7 +106,7 @@ export function wholeRegex(regex: string, field: string): Expression {
   }
 }
 
-/** @throws PtpError `invalid_argument` unless the text is JSON */
+/** Parses the text of a JSON Schema. @throws PtpError `invalid_argument` unless the text is JSON */
 export function parseSchema(schema: string, field: string): unknown {
   return parseJsonField(schema, field, 'a schema');
 }

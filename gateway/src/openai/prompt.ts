@@ -6,8 +6,8 @@ import type { ChoiceRequest } from './choices.ts';
 import type { CommonRequest } from './request.ts';
 
 /**
- * Token ids of a completion's prompts; prompts given as token ids stay as they are. Yields to the event loop between
- * texts, so that other streams go on.
+ * Encodes a completion's prompts; prompts that are token ids already stay unchanged. Yields to the event loop between
+ * texts, so that other streams can continue.
  *
  * @throws PtpError `out_of_range` if a text cannot fit the context
  */
@@ -25,11 +25,11 @@ export async function encodePrompts(
 }
 
 /**
- * The choices of a request: n for each prompt, in the order of the prompts. Choice i of each prompt has seed + i mod
- * 2^64, so that a prompt gets the same text alone and together with others.
+ * Returns the choices of a request: n for each prompt, in the order of the prompts. Choice i of each prompt gets the
+ * seed (seed + i) mod 2^64, so a prompt gets the same text whether it is sent alone or with others.
  *
- * @param prompts token ids; an empty prompt becomes the token that precedes every text
- * @param defaultMaxTokens limit for requests that have none; cut to what the context has left
+ * @param prompts token ids; an empty prompt becomes the beginning-of-text token
+ * @param defaultMaxTokens limit for a request without its own, reduced to the room that the context leaves
  * @throws PtpError `out_of_range` if a prompt and the requested tokens do not fit the context
  */
 export function choiceRequests(

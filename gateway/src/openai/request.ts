@@ -9,12 +9,12 @@ import { content, joinText } from './messages.ts';
 import { constraintOf, responseFormat, structuredOutputs } from './output-format.ts';
 import { samplingFields, samplingOf } from './sampling.ts';
 
-/** Most alternatives per token, as in OpenAI's chat API. */
+/** Maximum number of alternatives per token, as in OpenAI's chat API. */
 export const TOP_LOGPROBS_LIMIT = 20;
 export const topLogprobs = integer(0, TOP_LOGPROBS_LIMIT, `an integer in [0, ${TOP_LOGPROBS_LIMIT}]`);
 
-const stopError = 'a string or an array of up to 4';
-/** Strings that end the answer, at most 4 as in OpenAI's API. */
+const stopError = 'a string or an array of up to 4 strings';
+/** Schema of the strings that end the answer, at most 4 as in OpenAI's API. */
 export const stopStrings = z
   .array(text.min(1, 'a non-empty string'), { error: stopError })
   .max(4, { error: stopError });
@@ -25,7 +25,7 @@ const isSeed = (value: unknown): value is number | bigint =>
   (typeof value === 'bigint' || Number.isInteger(value)) &&
   BigInt.asIntN(64, BigInt(value as number)) === BigInt(value as number);
 
-/** Fields of all requests for text. */
+/** Fields that all three text endpoints share. */
 export const sharedFields = {
   model: z.string({ error: 'a string' }).nullish(),
   ...samplingFields,
@@ -41,7 +41,7 @@ export const sharedFields = {
   }).nullish(),
 };
 
-/** Fields of completions and chat that the responses API does not have, or has under other names. */
+/** Fields that completions and chat share; the responses API lacks them or names them differently. */
 export const choiceFields = {
   max_tokens: positive,
   stop: z.preprocess((value) => (typeof value === 'string' ? [value] : value), stopStrings).nullish(),
@@ -53,16 +53,18 @@ export const choiceFields = {
 
 type CommonBody = z.infer<z.ZodObject<typeof sharedFields>> & Partial<z.infer<z.ZodObject<typeof choiceFields>>>;
 
-/** The fields that all requests share, checked and with defaults. */
+/** Validated fields that all requests share, with defaults filled in. */
 export type CommonRequest = ReturnType<typeof commonRequest> & {
-  /** Alternatives per token, 0 .. 20; undefined for no log-probabilities. */
+  /** Number of alternatives per token, 0 .. 20; undefined if the client wants no log-probabilities. */
   readonly logprobs: number | undefined;
 };
 
 /**
- * @param body accepted by its schema
- * @param maxTokens the limit, which endpoints name differently
- * @throws PtpError `invalid_argument` naming field, limit and value; `not_found` for another model
+ * Validates what a schema alone cannot, and fills in defaults.
+ *
+ * @param body has passed its schema
+ * @param maxTokens token limit, whose field name depends on the endpoint
+ * @throws PtpError `invalid_argument`, naming field, limit and value; `not_found` for another model
  */
 export function commonRequest(body: CommonBody, maxTokens: number | null | undefined, model: ModelInfo) {
   checkModel(body.model ?? 'default', model);
@@ -78,18 +80,18 @@ export function commonRequest(body: CommonBody, maxTokens: number | null | undef
   if (constraint && body.ignore_eos) throw invalidField('ignore_eos', absent, true);
   if (constraint && body.min_tokens) throw invalidField('min_tokens', absent, body.min_tokens);
   return {
-    /** Undefined for any text. */
+    /** Undefined if any text is allowed. */
     constraint,
-    /** Choices per prompt, 1 .. 8. Choice i draws from seed + i mod 2^64. */
+    /** Number of choices per prompt, 1 .. 8. */
     n: body.n ?? 1,
-    /** 0 .. 2^64 - 1; a negative seed wraps around. */
+    /** In [0, 2^64); a negative seed wraps around. */
     seed: body.seed == null ? randomSeed() : BigInt.asUintN(64, BigInt(body.seed)),
     maxTokens: maxTokens ?? undefined,
     stream,
     includeUsage: body.stream_options?.include_usage ?? false,
-    /** The client's guess of the answer; '' for none. */
+    /** Text that the client expects as the answer; empty if it sent none. */
     prediction: joinText(body.prediction?.content ?? ''),
-    /** Fields that every choice passes on. */
+    /** Fields that each choice of the request has in common. */
     choice: {
       ...samplingOf(body, model),
       stop: body.stop ?? [],
@@ -100,7 +102,7 @@ export function commonRequest(body: CommonBody, maxTokens: number | null | undef
   };
 }
 
-/** A random seed, for requests that give none. */
+/** Returns a random seed, for requests without one. */
 export function randomSeed(): bigint {
   return randomBytes(8).readBigUInt64LE();
 }
@@ -112,7 +114,7 @@ export function checkModel(name: string, { modelId }: ModelInfo): void {
   throw new PtpError('not_found', message, { field: 'model' });
 }
 
-/** @throws PtpError `invalid_argument` at the first element that is not a token id */
+/** Returns `ids` as token ids. @throws PtpError `invalid_argument` for the first element that is not a token id */
 export function tokenIds(field: string, ids: readonly unknown[], vocabulary: number): number[] {
   const isToken = (id: unknown) => Number.isInteger(id) && (id as number) >= 0 && (id as number) < vocabulary;
   const wrong = ids.findIndex((id) => !isToken(id));

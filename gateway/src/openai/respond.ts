@@ -12,7 +12,7 @@ import { type ChoiceRequest, generateChoices, newUsage } from './choices.ts';
 import type { CommonRequest } from './request.ts';
 import { type ResponseWriter, type Run, streamResponse, wholeResponse } from './stream.ts';
 
-/** Parts of the server that the endpoints for text use. */
+/** Parts of the server that the text endpoints use. */
 export interface EndpointParts {
   readonly generator: Generator;
   readonly tokenizer: Tokenizer;
@@ -22,17 +22,17 @@ export interface EndpointParts {
   readonly settings: { readonly stallMillis: number };
 }
 
-/** A checked request, and how its endpoint prepares and answers it. */
+/** Validated request, with the functions by which its endpoint prepares and answers it. */
 export interface EndpointRequest {
   readonly request: CommonRequest;
-  /** Sequences to generate: choices times prompts. */
+  /** Number of sequences to generate: choices times prompts. */
   readonly sequences: number;
   readonly newWriter: (run: Run) => ResponseWriter;
-  /** Encodes the prompts; called after admission. */
+  /** Encodes the prompts; called after admission, so that rejected requests cost nothing. */
   readonly prepare: () => ChoiceRequest[] | Promise<ChoiceRequest[]>;
 }
 
-/** Admits the request, generates and answers. @returns the body, or undefined once a stream has ended */
+/** Admits a request, generates and answers. @returns the body, or undefined after a stream has ended */
 export async function respond(
   { generator, tokenizer, grammars, admission, settings }: EndpointParts,
   http: FastifyRequest,
@@ -70,7 +70,7 @@ export async function respond(
   }
 }
 
-/** The HTTP request's properties that the generation's traces show. */
+/** Returns the properties of the HTTP request that appear in the generation's traces. */
 function traceFields(http: FastifyRequest, stream: boolean): Partial<GenerationRequest> {
   const { traceparent } = http.headers;
   const operation = http.routeOptions.url === '/v1/completions' ? 'text_completion' : 'chat';

@@ -8,7 +8,7 @@ import { type CallPiece, ToolCallReader } from './tool-calls.ts';
 
 type Status = 'in_progress' | 'completed' | 'incomplete';
 
-/** Items as they are sent; events are written before their items change again. */
+/** Item in the form in which it is sent; each event is serialized before its item changes again. */
 interface Message {
   readonly type: 'message';
   readonly id: string;
@@ -26,7 +26,7 @@ interface Call {
   status: Status;
 }
 
-/** Writes responses of the responses API: a list of items, of which only the last may still be open. */
+/** Writes answers of the responses API: a list of items, where only the last one can still be in progress. */
 export class ResponsesWriter implements ResponseWriter {
   readonly #request: ResponsesRequest;
   readonly #run: Run;
@@ -63,7 +63,7 @@ export class ResponsesWriter implements ResponseWriter {
     }
     for (const piece of calls) yield* this.#call(piece);
     if (!finish) return;
-    // An empty answer is a message too.
+    // An empty answer still has a message.
     if (this.#items.length === 0) yield* this.#message();
     this.#finish = finish;
     yield* this.#close(this.#status);
@@ -113,7 +113,7 @@ export class ResponsesWriter implements ResponseWriter {
     return { name: type, data: { type, sequence_number: this.#eventCount++, ...fields } };
   }
 
-  /** The open message, or a new one. */
+  /** Returns the message in progress, or opens a new one. */
   *#message(): Generator<ServerEvent, Message> {
     const last = this.#items.at(-1);
     if (last?.type === 'message') return last;
@@ -143,7 +143,7 @@ export class ResponsesWriter implements ResponseWriter {
     yield this.#event('response.output_item.added', { output_index: this.#items.length - 1, item: shown });
   }
 
-  /** Closes the open item, if there is one. */
+  /** Completes the item in progress, if there is one. */
   *#close(status: Status): Generator<ServerEvent> {
     const item = this.#items.at(-1);
     if (item?.status !== 'in_progress') return;

@@ -4,16 +4,16 @@ import { z } from 'zod';
 import type { ModelInfo } from '../decode/types.ts';
 import { boolean, integer, number } from '../validation.ts';
 
-/** Most `stop_token_ids` of a request. */
+/** Maximum number of `stop_token_ids` in a request. */
 export const STOP_TOKEN_LIMIT = 64;
 
 const stopTokensError = `an array of up to ${STOP_TOKEN_LIMIT} token ids`;
 
-/** Fields that control sampling: OpenAI's, and those that vLLM adds to them. */
+/** Fields that control sampling: OpenAI's and vLLM's extensions. */
 export const samplingFields = {
   temperature: number.nullish(),
   top_p: number.nullish(),
-  top_k: integer(-1, Number.MAX_SAFE_INTEGER, 'an integer >= 0, or -1 for off').nullish(),
+  top_k: integer(-1, Number.MAX_SAFE_INTEGER, 'an integer >= 0, or -1 to disable it').nullish(),
   min_p: number.nullish(),
   logit_bias: z.record(z.string(), number, { error: 'an object of numbers by token id' }).nullish(),
   presence_penalty: number.nullish(),
@@ -27,7 +27,11 @@ export const samplingFields = {
   min_tokens: integer(0, Number.MAX_SAFE_INTEGER, 'an integer >= 0').nullish(),
 };
 
-/** The part of a generation request that these fields determine. @throws PtpError `invalid_argument` naming field, limit and value */
+/**
+ * Converts the sampling fields to the part of a generation request that they determine.
+ *
+ * @throws PtpError `invalid_argument`, naming field, limit and value
+ */
 export function samplingOf(fields: z.infer<z.ZodObject<typeof samplingFields>>, model: ModelInfo) {
   const { vocabulary } = model;
   const topK = fields.top_k === -1 ? 0 : fields.top_k;

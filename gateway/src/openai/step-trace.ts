@@ -3,7 +3,7 @@ import { stepFigures } from '../decode/step-figures.ts';
 import type { GenerationStep } from '../decode/types.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 
-/** What one step did, in the chunks of requests with `ptp.trace`; times in microseconds. */
+/** Description of one step in the chunks of a request with `ptp.trace`; times in microseconds. */
 export type StepTrace = Readonly<Record<string, unknown>>;
 
 /** Traces the steps of one answer. */
@@ -11,7 +11,7 @@ export class StepTracer {
   readonly #tokenizer: Tokenizer;
   /** Decodes the answer; holds the bytes of a character until it is complete. */
   readonly #decoder = new StringDecoder();
-  /** Last bytes of the answer, of which a suffix may be an incomplete character. */
+  /** Last 3 bytes of the answer, which may end with an incomplete character. */
   #tail: Uint8Array = new Uint8Array();
 
   constructor(tokenizer: Tokenizer) {
@@ -23,7 +23,7 @@ export class StepTracer {
     const answer = tokens.slice(0, count);
     const accepted = this.#spell(answer.slice(0, stats.accepted), this.#decoder);
     this.#extendTail(answer.slice(0, stats.accepted));
-    // A rejected token may complete a character of the answer, but must not change how the answer goes on.
+    // Rejected tokens continue the accepted ones, but must not affect how the answer continues.
     const branch = new StringDecoder();
     branch.write(this.#tail);
     const rejected = this.#spell(proposed.slice(stats.accepted), branch);

@@ -3,36 +3,36 @@ import type { FastifyReply } from 'fastify';
 import { EventStream } from '../http/sse.ts';
 import type { ChoiceDelta, Usage } from './choices.ts';
 
-/** A response in progress. */
+/** Response in progress. */
 export interface Run {
   readonly modelId: string;
   /** Number of choices. */
   readonly choices: number;
   readonly deltas: AsyncGenerator<ChoiceDelta>;
-  /** Complete when `deltas` has ended. */
+  /** Final once `deltas` has ended. */
   readonly usage: Usage;
   readonly stream: boolean;
-  /** Sends the usage at the end of a stream. */
+  /** True if a stream ends with an event that contains the usage. */
   readonly includeUsage: boolean;
 }
 
-/** A server-sent event. */
+/** Server-sent event. */
 export interface ServerEvent {
   readonly name?: string;
   readonly data: object | '[DONE]';
 }
 
-/** Writes one response, as a stream of events or as a whole. */
+/** Writes one response, as a stream of events or as one body. */
 export interface ResponseWriter {
-  /** Events that precede the first delta. */
+  /** Returns the events before the first delta. */
   start(): Iterable<ServerEvent>;
-  /** Adds a delta. @returns its events, which must be read to the end */
+  /** Adds a delta and returns its events; the caller must iterate over all of them. */
   add(delta: ChoiceDelta): Iterable<ServerEvent>;
-  /** Events that follow the last delta. */
+  /** Returns the events after the last delta. */
   end(): Iterable<ServerEvent>;
-  /** The last event of a stream that fails. */
+  /** Returns the last event of a stream that fails. */
   fail(error: unknown): ServerEvent;
-  /** The body of a response that is not streamed, after the last delta. */
+  /** Returns the body of a response that is not streamed; called after the last delta. */
   whole(): object;
 }
 
@@ -43,10 +43,12 @@ export async function wholeResponse(writer: ResponseWriter, run: Run): Promise<o
 }
 
 /**
- * Generates a response and sends it as server-sent events. An error after the first piece of text becomes the last event.
+ * Generates a response and sends it as server-sent events. An error after the first piece of text becomes the last
+ * event.
  *
- * @param onError called with an error that comes too late for an HTTP status
- * @throws the error that precedes the first piece of text, so that it still gets its HTTP status
+ * @param stallMillis time after which a client that does not read is disconnected, milliseconds
+ * @param onError called with an error that occurs too late to set the HTTP status
+ * @throws an error that occurs before the first piece of text, so that the caller can set the HTTP status
  */
 export async function streamResponse(
   writer: ResponseWriter,

@@ -10,13 +10,13 @@ import type { EndpointParts } from './respond.ts';
 
 const modelField = z.string({ error: 'a string' }).nullish();
 
-/** Body of POST /tokenize: a text or a conversation. */
+/** Body of POST /tokenize, which takes a text or a conversation. */
 export const tokenizeBody = object({
   model: modelField,
   prompt: text.nullish(),
   messages: messageList.nullish(),
   chat_template_kwargs: templateVariables,
-  /** Puts the token that precedes every text before `prompt`; true by default. */
+  /** True (default) to begin the tokens of `prompt` with the beginning-of-text token. */
   add_special_tokens: boolean.nullish(),
   return_token_strs: boolean.nullish(),
 });
@@ -24,10 +24,10 @@ export const tokenizeBody = object({
 /** Body of POST /detokenize. */
 export const detokenizeBody = object({
   model: modelField,
-  tokens: z.unknown().meta({ description: 'token ids' }),
+  tokens: z.unknown().meta({ description: 'an array of token ids' }),
 });
 
-/** /tokenize, /detokenize and /version, compatible with vLLM. */
+/** Serves /tokenize, /detokenize and /version, compatible with vLLM. */
 export function tokenRoutes(
   app: FastifyInstance,
   { generator, tokenizer, chatTemplate }: Pick<EndpointParts, 'generator' | 'tokenizer' | 'chatTemplate'>,
@@ -59,7 +59,7 @@ export function tokenRoutes(
   app.post('/detokenize', async (http) => {
     const { model: name, tokens } = parseFields(detokenizeBody, http.body);
     checkModel(name ?? 'default', model);
-    // Not by the schema, since a list of token ids may be a million long.
+    // Validated without a schema, because zod would be slow on an array of a million token ids.
     if (!Array.isArray(tokens)) throw invalidField('tokens', 'an array of token ids', tokens);
     return { prompt: tokenizer.decode(tokenIds('tokens', tokens, model.vocabulary)) };
   });

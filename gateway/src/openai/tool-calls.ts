@@ -1,23 +1,26 @@
 import { newId } from '../http/ids.ts';
 import { CALL_ARGUMENTS, CALL_CLOSE, CALL_NAME, CALL_OPEN } from '../text/tool-format.ts';
 
-/** A piece of a tool call; the first piece of each call has `id` and `name`. */
+/** Piece of a tool call; the first piece of each call has `id` and `name`. */
 export interface CallPiece {
-  /** Index of the call in its answer, from 0. */
+  /** Index of the call in the answer, from 0. */
   readonly index: number;
   readonly id?: string;
   readonly name?: string;
-  /** The next part of the arguments' JSON text. */
+  /** Next part of the JSON text of the arguments. */
   readonly arguments: string;
 }
 
-/** An answer's text, split into content and calls. */
+/** Text of an answer, split into content and calls. */
 export interface SplitText {
   readonly text: string;
   readonly calls: readonly CallPiece[];
 }
 
-/** Splits tool calls off a text that arrives in pieces and follows a `toolConstraint` grammar; the text may break off anywhere. */
+/**
+ * Separates tool calls from a text that arrives in pieces. The text follows the grammar of `withToolConstraint`, but
+ * may end anywhere.
+ */
 export class ToolCallReader {
   #callCount = 0;
   #state: 'text' | 'head' | 'arguments' | 'tail' = 'text';
@@ -50,7 +53,7 @@ export class ToolCallReader {
       } else if (this.#state === 'arguments') {
         const part = this.#takeArguments();
         if (part !== '') calls.push({ index: this.#callCount - 1, arguments: part });
-        // Still in the arguments: the rest has not arrived yet.
+        // The rest of the arguments has not arrived yet.
         if ((this.#state as string) === 'arguments') break;
       } else {
         if (this.#held.length < CALL_CLOSE.length) break;
@@ -61,12 +64,12 @@ export class ToolCallReader {
     return { text, calls };
   }
 
-  /** The rest of the content, after the last piece. */
+  /** Returns the rest of the content after the last piece. */
   end(): string {
     return this.#state === 'text' ? this.#content(this.#held) : '';
   }
 
-  /** Takes the text that cannot belong to an opening tag or to the whitespace before it. */
+  /** Removes and returns the text that cannot be part of an opening tag or of the whitespace before it. */
   #takeContent(): string {
     const possible = /\s*(<[tool_call]*)?$/.exec(this.#held);
     const tag = possible?.[1] ?? '';
@@ -76,12 +79,12 @@ export class ToolCallReader {
     return this.#content(text);
   }
 
-  /** Only whitespace follows a call: drop it. */
+  /** Returns content; after a call it can only be whitespace, which is dropped. */
   #content(text: string): string {
     return this.#callCount > 0 ? '' : text;
   }
 
-  /** Takes the text of a JSON object up to its closing brace. */
+  /** Removes and returns the text of a JSON object, up to its closing brace if that has arrived. */
   #takeArguments(): string {
     for (let i = 0; i < this.#held.length; i++) {
       const character = this.#held[i];

@@ -68,9 +68,9 @@ export function toolUseOf(
 }
 
 /**
- * Returns the constraint of an answer: of its tool calls if it may contain any, otherwise of its format. From the opening
- * tag of a call on, a grammar ensures that the call names a tool of the request and that the arguments satisfy the
- * tool's schema.
+ * Returns the constraint of an answer: of its tool calls if it may contain any, otherwise of its format. From the
+ * opening tag of a call on, a grammar ensures that the call names a tool of the request and that the arguments satisfy
+ * the tool's schema.
  *
  * @param fieldOf returns the request field with the parameters of tool i, for errors
  * @throws PtpError `invalid_argument` if both format and tools would constrain the answer, or for an invalid tool

@@ -212,10 +212,10 @@ describe('an unsupported keyword is an error that names it', () => {
     [{ $ref: '#/$defs/x' }, '`schema.$ref` must be a reference to a part of the schema, got "#/$defs/x"'],
     [{ $ref: '#/%zz' }, '`schema.$ref` must be a reference to a part of the schema, got "#/%zz"'],
     [{ $ref: 'http://example.org/x' }, '`schema.$ref` must be a reference within the schema'],
-    [{ type: 'integer', minimum: 10, maximum: 5 }, '`schema` must allow some number: its range is empty'],
+    [{ type: 'integer', minimum: 10, maximum: 5 }, '`schema` must allow at least one number: its range is empty'],
     [
       { type: 'integer', minimum: 8, maximum: 13, multipleOf: 7 },
-      '`schema` must allow some number: its range is empty',
+      '`schema` must allow at least one number: its range is empty',
     ],
     [{ type: 'number', multipleOf: 0.1 }, '`schema.multipleOf` must be an integer in [1, 1000], got 0.1'],
     [{ enum: [] }, '`schema.enum` must be not empty, got an array of 0'],
@@ -281,13 +281,13 @@ describe('very large schemas', () => {
           },
         },
       },
-      '`schema.oneOf` must have schemas that exclude each other by `type` or by different values of a required property, but [0] and [1] do not; use `anyOf` otherwise',
+      '`schema.oneOf` must have schemas that exclude each other by `type` or by different values of a required property, but [0] and [1] do not; use `anyOf` instead',
     ],
     ['patterns', { type: 'string', pattern: 'a'.repeat(2001) }, 'at most 2000 characters are supported, got 2001'],
     [
       'all patterns together',
       { anyOf: Array(11).fill({ type: 'string', pattern: 'a'.repeat(2000) }) },
-      '`schema.anyOf[10].pattern` must leave all patterns together at most 20000 characters',
+      '`schema.anyOf[10].pattern` must keep the total length of all patterns at or below 20000 characters',
     ],
   ])('%s are refused', (_, schema, message) => {
     expect(() => jsonSchemaGrammar(schema, 'schema')).toThrow(message);
