@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { outcomeChances, planBranches } from '../src/branch-plan.ts';
 
 const confidences = fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { maxLength: 8 });
-/** Concave and rising, like an expected number of right tokens. */
+/** Rising, concave curves, like the expected number of correct tokens by the length of a branch. */
 const curve = fc
   .array(fc.double({ min: 0, max: 1, noNaN: true }), { minLength: 2, maxLength: 10 })
   .map((gains) => gains.sort((a, b) => b - a).map((_, b) => sum(gains.slice(0, b))));
@@ -33,13 +33,13 @@ test('branches stay within budget and length, and have more than a first token w
   );
 });
 
-/** Expected number of tokens that a plan saves, by definition. */
+/** Returns the expected number of tokens that a plan saves, computed from the definition. */
 function value(lengths: number[], c: number[], h: number[]): number {
   const chances = outcomeChances(c);
   return sum(lengths.map((b, m) => (b === 0 ? 0 : (chances[m] as number) * ((h[b] as number) - (h[1] as number)))));
 }
 
-/** Value of the best plan, by exhaustive search. */
+/** Returns the value of the best plan, found by exhaustive search. */
 function best(c: number[], h: number[], budget: number, max: number): number {
   const plans = (outcomes: number, left: number): number[][] =>
     outcomes === 0

@@ -13,7 +13,7 @@ const never = new AbortController().signal;
 const prompt = [4, 5, 6, 7];
 const text = fakeText(prompt, sampling, uniforms(3n, 0, 40));
 
-/** A drafter that is never wrong, so its drafts reveal the context and the u that it was given. */
+/** A drafter that is never wrong, so that its drafts show which context and uniforms it received. */
 function drafter(engine = new FakeDraftEngine({ accuracy: 1 })): Drafter {
   return new Drafter(engine, { budget: 32, block: 8, prefillChunk: 16, batchTokens: 64, sequences: 2, queue: 8 });
 }
@@ -73,7 +73,7 @@ describe('Drafter', () => {
     expect(branches.flatMap(({ tokens = [] }) => tokens)).toHaveLength(6);
   });
 
-  test('rows of tokens that came true are kept and others rewritten, also after many committed tokens', async () => {
+  test('rows of correctly predicted tokens are kept and others rewritten, also after many committed tokens', async () => {
     const engine = new FakeDraftEngine({ accuracy: 1 });
     const wrong = ((text[2] as number) % 255) + 1;
     const answers = await converse(drafter(engine), [
@@ -105,7 +105,7 @@ describe('Drafter', () => {
       open(),
       step([], [...text.slice(0, 2), wrong, 9, 9], { budget: 4 }),
       step(text.slice(0, 3), text.slice(3, 5)),
-      step([], text.slice(3, 5)), // the block's rows and those before hold already
+      step([], text.slice(3, 5)), // the cache already holds the rows of the block and those before it
       step(text.slice(3, 30), [], { budget: 2 }),
     ]);
     expect(answers).toMatchObject([
@@ -123,7 +123,7 @@ describe('Drafter', () => {
       const answers = await converse(drafter(engine), [
         open(),
         step([], text.slice(0, 2), { budget: 4, confidences: [1, 1] }),
-        // assumes the outcome of the first two, with two more under verification
+        // the call assumes the outcome of the first two tokens, while two more are under verification
         step([], text.slice(0, 5), { budget: 4, assumed: 3, confidences: [0, 0, 0, 1, 1] }),
         // the branch continues an assumed token that the target will not pick
         step(text.slice(0, 3), [text[3] as number, other], { budget: 4, assumed: 2, confidences: [1, 1] }),

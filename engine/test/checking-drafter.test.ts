@@ -6,7 +6,7 @@ import { openDraftEngine, openTargetEngine } from '../src/onnx/engine.ts';
 import { uniforms } from '../src/sampling/uniforms.ts';
 import type { DraftEngine, DraftSlot, SequenceId, TargetEngine } from '../src/types.ts';
 
-// A drafter that contains the whole target, here in float32: it finds the first wrong token of a block exactly.
+// The drafter contains the whole target, here in float32, so it always finds the first wrong token of a block.
 
 const dir = fileURLToPath(new URL('../../test/models/tiny-feature', import.meta.url));
 const settings: SamplingParams[] = [
@@ -26,7 +26,7 @@ afterAll(() => Promise.all([target.dispose(), drafter.dispose()]));
 
 const someUniforms = (from: number, count: number) => uniforms(7n, from, count, target.info.uniformsPerPosition);
 
-/** The target's own text after the prompt. */
+/** Returns the target's own text after the prompt. */
 async function written(sampling: SamplingParams, count: number): Promise<number[]> {
   const sequence = target.open();
   const text = [...prompt];
@@ -39,7 +39,7 @@ async function written(sampling: SamplingParams, count: number): Promise<number[
   return text.slice(prompt.length);
 }
 
-/** A block of `length` tokens after the first `committed` of the text, of which only the first `right` are right. */
+/** Returns a block of `length` tokens that follows `committed` tokens of the text. Only its first `right` tokens are correct. */
 function blockOf(text: readonly number[], committed: number, length: number, right: number): number[] {
   const block = text.slice(committed, committed + length);
   if (right < length) block[right] = ((block[right] as number) + 1) % 257;
@@ -83,7 +83,7 @@ describe('a drafter that checks blocks', () => {
     },
   );
 
-  test('drafts for each of several sequences the same as alone, whatever their blocks and lengths', async () => {
+  test('drafts the same for several sequences as for each alone, whatever their blocks and lengths', async () => {
     const texts = await Promise.all(settings.map((s) => written(s, 24)));
     const slots = cases.map(({ committed, length, right }, i) => {
       const text = texts[i] as number[];
@@ -125,7 +125,7 @@ describe('a drafter that checks blocks', () => {
     expect(right).toBeGreaterThan(11);
   });
 
-  test('only reads a slot without a check', async () => {
+  test('reads a slot without a check, and drafts nothing for it', async () => {
     const sequence = drafter.open();
     const slot = { sequence, at: 0, tokens: prompt, sampling: settings[0] as SamplingParams, branches: [] };
     expect((await drafter.run([slot])).outputs).toEqual([{ branches: [] }]);

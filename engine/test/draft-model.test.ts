@@ -7,27 +7,27 @@ import { FakeTargetEngine } from '../src/testing/fake-engine.ts';
 import { fakeText } from '../src/testing/fake-language.ts';
 import type { DraftSlot, SequenceId } from '../src/types.ts';
 
-// The fake model's tokens depend on every token before them, so a row of a wrong token shows.
+// The fake model's tokens depend on every token before them, so a cache row of a wrong token changes the text.
 const language = { vocabulary: 64, uniformsPerPosition: 2, maxSlots: 4 };
 const sampling = { temperature: 0.7, topK: 0, topP: 1 };
 const prompt = [3, 1, 4, 1, 5];
 
 const drafter = () => new AutoregressiveDraftEngine(new FakeTargetEngine(language));
 const drawn = (from: number, count: number) => uniforms(11n, from, count, language.uniformsPerPosition);
-/** The model's continuation of `tokens`, with the uniforms of its positions. */
+/** Returns the model's continuation of `tokens`, with the uniforms of its positions. */
 const continuation = (tokens: readonly number[], count: number) =>
   fakeText(tokens, sampling, drawn(tokens.length, count), language);
 
-/** A slot whose last `block` tokens are the block; drafts `draft` tokens after its correct beginning. */
+/** Returns a slot whose last `block` tokens are the block, and which drafts `draft` tokens after its correct beginning. */
 function slot(sequence: SequenceId, at: number, tokens: readonly number[], block: number, draft: number): DraftSlot {
   const u = drawn(at + tokens.length - block, block + draft);
   return { sequence, at, tokens, sampling, branches: [], check: { block, u } };
 }
 
-/** Replaces the block's token `at`. */
+/** Replaces the token at index `at` of the block. */
 const spoilt = (block: readonly number[], at: number) => block.map((token, k) => (k === at ? (token % 63) + 1 : token));
 
-describe('a whole model that drafts token by token', () => {
+describe('a complete model that drafts token by token', () => {
   test.each([0, 2, 3, 4])('drafts on from the first wrong token of the block: token %i of 4', async (wrong) => {
     const engine = drafter();
     const sequence = engine.open();
@@ -43,7 +43,7 @@ describe('a whole model that drafts token by token', () => {
   test('overwrites rows of a block while drafting, and reads them again if the block is committed', async () => {
     const engine = drafter();
     const sequence = engine.open();
-    // It considers the third token wrong and drafts over the block's rows from there; then the whole block is committed.
+    // the model considers the third token wrong and drafts over the block's rows from there; then the whole block is committed
     const block = spoilt(continuation(prompt, 5), 2);
     await engine.run([slot(sequence, 0, [...prompt, ...block], 5, 4)]);
     const text = [...prompt, ...block];
@@ -51,7 +51,7 @@ describe('a whole model that drafts token by token', () => {
     expect([...(outputs[0]?.branches[0]?.tokens ?? [])]).toEqual(continuation([...text, 9], 5));
   });
 
-  test('reads prompts, and drafts for several sequences at once the same as for each alone', async () => {
+  test('reads prompts, and drafts the same for several sequences at once as for each alone', async () => {
     const engine = drafter();
     const [one, other, third] = [engine.open(), engine.open(), engine.open()];
     const read = { sequence: third, at: 0, tokens: prompt, sampling, branches: [] };

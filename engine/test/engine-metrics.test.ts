@@ -4,7 +4,7 @@ import { expect, test } from 'vitest';
 import { memoryTracing } from '../../service-kit/test/span-tree.ts';
 import { engineMetrics } from '../src/engine-metrics.ts';
 
-test('exemplars of an engine name the callers, and for a run one of them', async () => {
+test('exemplars name the span of the caller; those of a run name one of its callers', async () => {
   const tracing = await memoryTracing();
   const metrics = startMetrics('ptp-test', 'fake');
   const engine = {

@@ -42,7 +42,7 @@ test('its picks depend on every token, on the sampling, and on u unless sampling
   expect(fakeNext(prompt, sampling, [0.1, 0.3])).not.toBe(both[0]);
 });
 
-test.each([0, 0.7, 1])('with accuracy %f the drafter is right that often', async (accuracy) => {
+test.each([0, 0.7, 1])('the drafter is right with probability %f', async (accuracy) => {
   const [target, drafter] = [new FakeTargetEngine(), new FakeDraftEngine({ accuracy })];
   const [verified, drafted] = [target.open(), drafter.open()];
   const count = 400;
@@ -65,7 +65,7 @@ test.each([0, 0.7, 1])('with accuracy %f the drafter is right that often', async
   expect(correct / count).toBeCloseTo(accuracy, 0.9);
 });
 
-test('the fakes validate slots like real engines, and die on command', async () => {
+test('fake engines validate slots like real ones, and fail after die()', async () => {
   const engine = new FakeTargetEngine({ latencyMs: 50 });
   const sequence = engine.open();
   await expect(engine.run([{ sequence, at: 1, tokens: [1] }])).rejects.toThrow('`at` must be an integer in [0, 0]');
@@ -75,7 +75,7 @@ test('the fakes validate slots like real engines, and die on command', async () 
   expect(() => engine.open()).toThrow('the engine has failed');
 });
 
-test('runs take the given time, one after another', async () => {
+test('runs take the configured time, one after another', async () => {
   const engine = new FakeTargetEngine({ latencyMs: 20 });
   const sequences = [engine.open(), engine.open()];
   const started = performance.now();

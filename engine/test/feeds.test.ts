@@ -7,7 +7,7 @@ import { pickFeeds } from '../src/onnx/target-feeds.ts';
 import { adjusted } from '../src/testing/reference-sampler.ts';
 
 const sampling = { temperature: 0.7, topK: 50, topP: 0.9 };
-/** Rows of a mask as strings, `x` where a token attends to another. */
+/** Returns the rows of a mask as strings, with `x` where a token attends to another. */
 const drawn = (mask: Float32Array, width: number) =>
   Array.from({ length: mask.length / width }, (_, row) =>
     Array.from(mask.subarray(row * width, (row + 1) * width), (value) => (value === 0 ? 'x' : '.')).join(''),
@@ -52,7 +52,7 @@ describe('feeds', () => {
     expect(feeds.temperature?.data).toEqual(Float32Array.of(0.7, 0));
   });
 
-  test('give a pick all its uniforms', () => {
+  test('contain all uniforms of a pick', () => {
     const picks = [0, 1, 2].map((row) => ({ row, sampling, u: Float32Array.of(row / 4, row / 8) }));
     expect(pickFeeds(picks, 2, 8).u).toMatchObject({
       dims: [3, 2],

@@ -41,7 +41,7 @@ describe.skipIf(missing)('a GGUF target', () => {
     rmSync(folder, { recursive: true });
   });
 
-  /** Runs a slot on a sequence of its own. */
+  /** Runs a slot on a new sequence. */
   async function once(slot: Omit<TargetSlot, 'sequence' | 'at'>): Promise<TargetOutput> {
     const sequence = engine.open();
     try {
@@ -59,7 +59,7 @@ describe.skipIf(missing)('a GGUF target', () => {
     expect(bytesPerToken).toBeGreaterThan(0);
   });
 
-  test('a rejected block leaves nothing behind: the row is written again', async () => {
+  test('rows of a rejected block are overwritten', async () => {
     const sequence = engine.open();
     const u = drawn(text.length);
     const D = engine.info.uniformsPerPosition;
@@ -77,7 +77,7 @@ describe.skipIf(missing)('a GGUF target', () => {
     expect(Array.from(topLogProbabilities).reduce((sum, value) => sum + Math.exp(value), 0)).toBeCloseTo(1, 3);
   });
 
-  test('a mask decides, however improbable its tokens', async () => {
+  test('a mask limits the choice, however improbable its tokens are', async () => {
     const allowed = new Uint8Array(Math.ceil(engine.info.vocabulary / 8));
     allowed[12] = 1;
     const slot = { tokens: [5], sampling: greedy, u: drawn(1), adjust: [allowOnly(allowed)] };

@@ -17,9 +17,9 @@ const settings: SamplingParams[] = [
   { temperature: 1.4, topK: 100, topP: 0.99 },
 ];
 
-/** `count` tokens of the tiny vocabulary, the same for the same seed. */
+/** Returns `count` tokens of the tiny vocabulary, which depend only on the seed. */
 const someTokens = (count: number, seed = 1n) => Array.from(uniforms(seed, 0, count), (u) => Math.floor(u * 257));
-/** D uniforms for each of `count` positions. */
+/** Returns D uniforms for each of `count` positions. */
 const someUniforms = (from: number, count: number) => uniforms(7n, from, count, target.info.uniformsPerPosition);
 
 let target: TargetEngine;
@@ -29,7 +29,7 @@ beforeAll(async () => {
 });
 afterAll(() => Promise.all([target.dispose(), drafter.dispose()]));
 
-/** Reads tokens in chunks of the given lengths, in turn. Index i of the result follows tokens[i]. */
+/** Reads tokens in chunks whose lengths repeat in turn. @returns results, of which index i follows tokens[i] */
 async function read(tokens: number[], chunks: number[], sampling: SamplingParams, engine = target) {
   const sequence = engine.open();
   const parts: TargetOutput[] = [];
@@ -54,7 +54,7 @@ describe('the ONNX target', () => {
   const tokens = someTokens(60);
 
   test.each([[[1]], [[2]], [[3]], [[5]], [[8]], [[2, 7, 1, 16, 5]]])(
-    'read in chunks of %j gives the same bits as in one go',
+    'gives the same bits for a text read in chunks of %j as for one read at once',
     async (chunks) => {
       for (const sampling of settings) {
         expect(await read(tokens, chunks, sampling)).toEqual(await read(tokens, [60], sampling));
@@ -85,7 +85,7 @@ describe('the ONNX target', () => {
     expect(parts.map(joined)).toEqual(alone);
   });
 
-  test('forgets rows that were rolled back', async () => {
+  test('does not use rows that were rolled back', async () => {
     const sequence = target.open();
     await target.run([{ sequence, at: 0, tokens: tokens.slice(0, 20) }]);
     await target.run([{ sequence, at: 20, tokens: someTokens(10, 9n) }]);
@@ -111,7 +111,7 @@ describe('the ONNX target', () => {
     expect(runMicros).toBeGreaterThan(0);
   });
 
-  test('fills its context to the last token and not beyond', async () => {
+  test('fills its context to the last token, and rejects one more', async () => {
     const { contextLength } = target.info;
     const sequence = target.open();
     await target.run([{ sequence, at: 0, tokens: someTokens(contextLength - 1) }]);
@@ -167,7 +167,7 @@ describe('the ONNX target', () => {
     target.close(sequence);
   });
 
-  test('fails only the run that fails', async () => {
+  test('keeps serving after a failed run', async () => {
     const [bad, good] = [target.open(), target.open()];
     const u = someUniforms(0, 1);
     const broken = { temperature: 1, topK: 0.5, topP: 1 };
@@ -216,7 +216,7 @@ describe('the ONNX drafter', () => {
     return outputs[0]?.branches[0] as { tokens: Int32Array; confidences: Float32Array };
   }
 
-  test('drafts each of several branches as it would alone', async () => {
+  test('drafts each of several branches as if it were the only one', async () => {
     const sequence = drafter.open();
     await drafter.run([{ sequence, at: 0, tokens: tokens.slice(0, 30), sampling: nucleus, branches: [] }]);
     const visible = [30, 31, 34, 35];
@@ -297,7 +297,7 @@ describe('draft and verify', () => {
   const prompt = Array.from('import torch', (c) => c.charCodeAt(0) - 32);
   const length = 100;
 
-  /** Writes `length` tokens after the prompt with drafts of `draftLength`; 0 is plain decoding. */
+  /** Generates `length` tokens after the prompt with drafts of `draftLength` tokens; 0 means plain decoding. */
   async function write(sampling: SamplingParams, draftLength: number) {
     const [verified, drafted] = [target.open(), drafter.open()];
     const text = [...prompt];

@@ -11,7 +11,7 @@ const LAYERS = 2;
 const WIDTH = 4;
 const BYTES_PER_ROW = LAYERS * 2 * WIDTH * 4;
 
-/** A cache with room for 64 rows, each filled with its token. */
+/** Returns a cache with room for 64 rows, each of which is filled with its token. */
 function cacheOf(tokens: readonly number[]): SequenceCache {
   const cache = new SequenceCache(LAYERS, WIDTH, 64);
   cache.prepare(0, tokens.length);
@@ -20,7 +20,7 @@ function cacheOf(tokens: readonly number[]): SequenceCache {
   return cache;
 }
 
-/** Tokens from..from + count - 1. */
+/** Returns the tokens `from` to `from + count - 1`. */
 const counting = (from: number, count: number) => Array.from({ length: count }, (_, i) => from + i);
 
 describe('PrefixCache', () => {
@@ -96,7 +96,7 @@ describe('reusePrefix of the ONNX engine', () => {
   });
   afterAll(() => Promise.all([plain.dispose(), caching.dispose()]));
 
-  /** Reuses what it can of a text, reads the rest, and returns picks and log-probabilities after each token read. */
+  /** Reuses as many rows of a text as possible and reads the rest. @returns picks and log-probabilities after each token read */
   async function read(engine: TargetEngine, tokens: number[], from: number) {
     const sequence = engine.open();
     const known = await engine.reusePrefix(sequence, tokens.slice(0, -1));

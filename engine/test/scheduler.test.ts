@@ -5,7 +5,7 @@ import type { RunResult } from '../src/types.ts';
 
 const info = { maxSlots: 3 };
 
-/** An engine whose runs end on the test's command; the output of a slot is the slot itself. */
+/** An engine whose runs end when the test says so. The output of a slot is the slot itself. */
 function controlled() {
   const runs: { slots: readonly number[]; finish: () => void; fail: (error: Error) => void }[] = [];
   const run = (slots: readonly number[]) =>
@@ -100,7 +100,7 @@ describe('Scheduler', () => {
     expect((await kept).output).toBe(3);
   });
 
-  test('a slot that makes a batch fail fails alone', async () => {
+  test('if one slot makes a batch fail, only that slot fails', async () => {
     const run = async (slots: readonly number[]): Promise<RunResult<number>> => {
       if (slots.includes(13)) throw new Error('broken run');
       return { outputs: [...slots], runMicros: 5 };

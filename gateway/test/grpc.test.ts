@@ -65,7 +65,7 @@ describe('GenerationService', () => {
     });
   });
 
-  test('uses token ids unchanged, and no limit for an absent top_p', async () => {
+  test('uses token ids unchanged, and disables top_p if it is absent', async () => {
     await collect({ prompt: { case: 'tokens', value: { ids: [5, 6] } }, sampling: { temperature: 0.5, topK: 3 } });
     expect(generator.requests[0]).toMatchObject({
       prompt: [5, 6],
@@ -196,7 +196,7 @@ describe('GenerationService', () => {
     await until(() => generator.running === 0);
     Object.assign(generator.model, { contextLength });
     generator.script = () => ({ steps: [[5]] });
-    // Both sequences have ended.
+    // both sequences have ended
     expect(await Promise.all([collect({ prompt }), collect({ prompt })])).toMatchObject([[{}], [{}]]);
     const read = async () => {
       for await (const _ of call);

@@ -2,7 +2,7 @@ import { Writable } from 'node:stream';
 import { expect, test } from 'vitest';
 import { waitForDrain } from '../src/backpressure.ts';
 
-/** A stream whose buffer of 6 messages is full; its reader takes `millis` per message. */
+/** Returns a stream whose buffer of 6 messages is full, and whose reader takes `millis` per message. */
 function full(millis: number): Writable {
   const write = (_: unknown, __: unknown, done: () => void) => void setTimeout(done, millis);
   const stream = new Writable({ objectMode: true, highWaterMark: 6, write });

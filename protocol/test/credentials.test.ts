@@ -22,7 +22,7 @@ function openssl(...args: string[]): void {
   if (status !== 0) throw new Error(stderr.toString());
 }
 
-/** An authority, or a certificate for 127.0.0.1 that one vouches for. */
+/** Creates a certificate authority, or a certificate for 127.0.0.1 that an authority signs. */
 function certificate(name: string, authority?: string): void {
   const subject = [
     '-subj',

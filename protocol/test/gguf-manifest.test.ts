@@ -93,19 +93,19 @@ test('reads heads per layer, the name and the token that begins a text', async (
   });
 });
 
-test('without metadata, the kind of tokenizer decides what begins a text', async () => {
+test('without metadata, the kind of tokenizer determines the token that begins a text', async () => {
   expect(await loadManifest(await written({ 'tokenizer.ggml.pre': 'llama-bpe' }))).toMatchObject({ begin_of_text: 3 });
   expect(await loadManifest(await written({ 'tokenizer.ggml.model': 'llama' }))).toMatchObject({ begin_of_text: 3 });
 });
 
-test('the hash covers the tokenizer and nothing else', async () => {
+test('the hash covers only the tokenizer', async () => {
   const hash = async (path: string) => (await loadManifest(path)).tokenizer.sha256;
   const original = await hash(await written());
   expect(await hash(await written({ 'general.file_type': 2, 'llama.block_count': 4 }))).toBe(original);
   expect(await hash(await written({ 'tokenizer.ggml.tokens': ['a', 'b', 'c', '<s>', '</s>'] }))).not.toBe(original);
 });
 
-test('an error names the file and what is wrong with it', async () => {
+test('an error names the file and the problem', async () => {
   const path = join(dir, 'broken.gguf');
   await rejects(path, 'cannot be read');
   await writeFile(path, 'PK nonsense, longer than a header');

@@ -35,7 +35,7 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
 
-/** Accepts every draft; the next token is the step's number. */
+/** A verifier that accepts every draft, and whose next token is the number of the step. */
 const echo: Verifier['verify'] = async function* (requests) {
   for await (const { kind } of requests) {
     if (kind.case === 'open')
@@ -224,7 +224,7 @@ describe('a call that fails', () => {
     call.send(step(1)); // a failed call drops messages
   });
 
-  test('because it is cancelled in the turn in which it began leaves nothing on the server', async () => {
+  test('because it is cancelled right after its start leaves nothing open on the server', async () => {
     const { server, client } = await start();
     await client.getTarget({});
     const calls = [client.verify({ signal: AbortSignal.abort() }), client.verify()];
@@ -393,7 +393,7 @@ describe('cancelling', () => {
 });
 
 describe('serve', () => {
-  test('health is SERVING, per service too, and flips', async () => {
+  test('health is SERVING, also for each service, and changes to NOT_SERVING', async () => {
     const { server } = await start();
     expect(await checkHealth(server.address)).toBe('SERVING');
     expect(await checkHealth(server.address, VerifierService)).toBe('SERVING');
@@ -463,7 +463,7 @@ describe('serve', () => {
     await expect(taken).rejects.toThrow(`127.0.0.1:${port} is in use: set PTP_LISTEN to another address`);
   });
 
-  test('unix sockets: a live one is in use, a stale one is replaced, a file is an error, none is left behind', async () => {
+  test('unix sockets: one in use is an error, a stale one is replaced, a file is an error, and no socket remains at the end', async () => {
     const folder = await temporaryFolder();
     const path = join(folder, 'socket');
     const { server, client } = await start({}, { address: `unix:${path}` });

@@ -29,7 +29,7 @@ test('the path of a field includes its parent and array indices', () => {
   expect(() => parseFields(schema, 7)).toThrow('`body` must be an object, got 7');
 });
 
-test('of the alternatives of a union, the one that matched furthest is reported', () => {
+test('an error in a union describes the alternative that matched best', () => {
   const schema = z.object({ stop: z.union([z.string('a string'), z.array(z.string('a string'))]) });
   expect(() => parseFields(schema, { stop: ['a', 1] })).toThrow('`stop[1]` must be a string, got 1');
 });

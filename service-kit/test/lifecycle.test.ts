@@ -32,7 +32,7 @@ const twoThings = `
   process.send('ready');`;
 
 describe('runService', () => {
-  test('releases in reverse order at SIGTERM, only once if it is repeated', async () => {
+  test('releases resources once and in reverse order at SIGTERM, even if the signal is repeated', async () => {
     const { child, ended } = run(twoThings);
     await ready(child);
     child.kill('SIGTERM');
@@ -44,7 +44,7 @@ describe('runService', () => {
     expect(output.match(/second released/g)).toHaveLength(1);
   });
 
-  test('ends when the parent process is gone', async () => {
+  test('ends when the parent process has ended', async () => {
     const { child, ended } = run(twoThings);
     await ready(child);
     child.disconnect();

@@ -2,7 +2,7 @@ import { PtpError } from '@ptp/protocol/errors';
 import { describe, expect, test } from 'vitest';
 import { createLogger } from '../src/log.ts';
 
-/** A destination that parses and keeps its records. */
+/** Returns a destination that parses and keeps records. */
 function records() {
   const written: Record<string, unknown>[] = [];
   return { written, write: (line: string) => void written.push(JSON.parse(line)) };

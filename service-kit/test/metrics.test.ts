@@ -57,7 +57,7 @@ describe('exemplars', () => {
     ]);
   });
 
-  test('are absent where nothing is sampled, and in the text format', async () => {
+  test('are absent for unsampled requests, and in the text format', async () => {
     const histogram = seconds();
     const unsampled = contextFrom(`00-${TRACE}-${SPAN}-00`, newTrace);
     const child = span('child', { parent: unsampled });

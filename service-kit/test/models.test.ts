@@ -71,7 +71,7 @@ describe('a model by its name', () => {
     const first = await get('org/repo:q8_0');
     const requests = hub.requests.length;
     expect(await get('org/repo:Q8_0', { HF_HUB_OFFLINE: '1' })).toEqual(first);
-    expect(await get('org/repo')).toEqual(first); // the only one of the repository on this machine
+    expect(await get('org/repo')).toEqual(first); // the cache contains only this model of the repository
     expect(hub.requests).toHaveLength(requests);
   });
 
@@ -131,7 +131,7 @@ describe('a download', () => {
     );
   });
 
-  test('goes on where an earlier run ended', async () => {
+  test('resumes a download that an earlier run began', async () => {
     const blobs = join(home, 'hub', 'models--org--repo', 'blobs');
     await mkdir(blobs, { recursive: true });
     const hash = createHash('sha256').update(content).digest('hex');
@@ -180,7 +180,7 @@ describe('an error names the next step', () => {
       `ModelError: \`org/repo\` is gated, and the account of HF_TOKEN has no access: ${terms} run this again`,
     );
     hub.repos['org/repo'].gatedTo = 'hf_me';
-    await writeFile(join(home, 'token'), 'hf_me\n'); // where `hf auth login` leaves it
+    await writeFile(join(home, 'token'), 'hf_me\n'); // `hf auth login` writes the token to this file
     expect(await errorOf('org/repo')).toContain('no error');
   });
 
@@ -275,7 +275,7 @@ describe('models on this machine', () => {
     expect(await names()).toEqual([['org/repo:Q4_K_M', 'Q4_K_M']]);
   });
 
-  test('are none at first', async () => {
+  test('are an empty list at first', async () => {
     const config = await environment({});
     expect(await cachedModels(config)).toEqual([]);
     await expect(removeModel(config, 'org/repo')).rejects.toThrow(

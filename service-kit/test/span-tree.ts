@@ -7,7 +7,7 @@ export interface SpanTree {
   readonly children: SpanTree[];
 }
 
-/** Traces all requests into memory until stopped, unless OTEL_TRACES_SAMPLER says otherwise. */
+/** Traces requests into memory until it is stopped: all requests, unless OTEL_TRACES_SAMPLER is set. */
 export async function memoryTracing(): Promise<{ finished(): Promise<ReadableSpan[]>; stop(): Promise<void> }> {
   const exporter = new InMemorySpanExporter();
   const processor = new SimpleSpanProcessor({ exporter });
@@ -24,7 +24,7 @@ export async function memoryTracing(): Promise<{ finished(): Promise<ReadableSpa
   };
 }
 
-/** The tree below the only span of that name. */
+/** Returns the tree below the only span of that name. */
 export function treeOf(spans: readonly ReadableSpan[], name: string): SpanTree {
   const roots = spans.filter((span) => span.name === name);
   if (roots.length !== 1) throw new Error(`${roots.length} spans are named ${name}`);

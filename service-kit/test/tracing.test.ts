@@ -18,7 +18,7 @@ afterEach(async () => {
   vi.unstubAllEnvs();
 });
 
-/** Starts tracing into memory; the result returns the finished spans. */
+/** Starts tracing into memory. @returns a function that returns the finished spans */
 async function inMemory() {
   const memory = await memoryTracing();
   tracing = memory;
@@ -132,7 +132,7 @@ test('by default 1 % of new traces is sampled, and a caller keeps its decision',
   expect((await recorded()).at(-1)?.name).toBe('called');
 });
 
-test('OTEL_TRACES_SAMPLER_ARG alone changes the share', async () => {
+test('OTEL_TRACES_SAMPLER_ARG changes the share without OTEL_TRACES_SAMPLER', async () => {
   vi.stubEnv('OTEL_TRACES_SAMPLER', '');
   vi.stubEnv('OTEL_TRACES_SAMPLER_ARG', '1');
   const recorded = await inMemory();

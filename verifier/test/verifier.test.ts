@@ -58,7 +58,7 @@ describe('Verifier', () => {
     expect(await converse(served, [open(prompt), step([])])).toHaveLength(1);
   });
 
-  test("accepts right tokens, cuts the draft at the first wrong one, and adds the target's own", async () => {
+  test("accepts correct tokens, cuts the draft at the first wrong token, and adds the target's own", async () => {
     const wrong = ((text[4] as number) % 255) + 1;
     const answers = await converse(verifier(), [
       open(prompt),
@@ -74,7 +74,7 @@ describe('Verifier', () => {
     expect(answers.map(({ logProbabilities }) => logProbabilities?.length)).toEqual([1, 4, 3]);
   });
 
-  test('runs a step sent ahead if its assumed outcome comes; otherwise skips it and the steps that assume its outcome', async () => {
+  test('runs a step sent ahead if its assumed outcome occurs; otherwise skips it and the steps that assume its outcome', async () => {
     const engine = new FakeTargetEngine();
     const after = (accepted: number, nextToken: number) => ({ accepted, nextToken });
     const t = (i: number) => text[i] as number;
@@ -106,7 +106,7 @@ describe('Verifier', () => {
       'skipped',
     ]);
     expect(answers.map(({ step }) => step)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8]);
-    // Three for the prompt, one for each step that ran.
+    // three runs for the prompt, and one for each step that ran
     expect(engine.runs).toBe(3 + 4);
   });
 
@@ -116,7 +116,7 @@ describe('Verifier', () => {
     expect(answers).toMatchObject([{ skipped: true }]);
   });
 
-  test("a stream opened with another one's committed tokens continues like that one", async () => {
+  test('a stream opened with the committed tokens of another stream continues like it', async () => {
     const answers = await converse(verifier(), [
       open([...prompt, ...text.slice(0, 12)], 3n, 12),
       step(text.slice(12, 15)),

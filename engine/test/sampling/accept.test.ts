@@ -61,7 +61,7 @@ describe('accept', () => {
   });
 });
 
-/** v_k of a small target over 4 tokens, whose distribution depends on the last two tokens. */
+/** Returns v_k of a small target over 4 tokens, whose distribution depends on the last two tokens. */
 function targetPick(seed: bigint, context: readonly number[]): number {
   const [a = 0, b = 0] = context.slice(-2);
   const logits = Float32Array.from({ length: 4 }, (_, id) => ((id * 7 + a * 5 + b * 3) % 4) / 2);

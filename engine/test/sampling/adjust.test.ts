@@ -5,7 +5,7 @@ import { adjusted, shape } from '../../src/testing/reference-sampler.ts';
 
 const VOCABULARY = 8;
 const logits = Float32Array.of(2, -1, 0.5, 0, 3, -2, 1, 0.25);
-/** Adjusted logits after a prompt, generated tokens, and each token of a draft. */
+/** Returns the adjusted logits after a prompt and generated tokens, and after each token of a draft. */
 function rows(params: Partial<AdjustParams>, prompt: number[], generated: number[], draft: number[] = []): number[][] {
   const adjuster = new Adjuster({ ...noAdjustment, ...params }, prompt, generated);
   return adjuster.along(draft).map((row) => [...adjusted(logits, row)]);

@@ -6,7 +6,7 @@ import { adjusted, pickTree, shape } from '../../src/testing/reference-sampler.t
 
 const V = 37;
 const DEPTH = 6;
-// Few distinct values, so that ties occur.
+// few distinct values, so that ties occur
 const anyLogits = fc
   .array(fc.integer({ min: -8, max: 8 }), { minLength: V, maxLength: V })
   .map((values) => Float32Array.from(values, (n) => n / 2));
@@ -17,7 +17,7 @@ const anySampling = fc.record({
   minP: fc.constantFrom(0, 0.05, 0.5),
 });
 
-/** The `top` largest logits and the named ones, as an engine reads them. */
+/** Returns the `top` largest logits and those of the listed ids, as an engine reads them. */
 function candidates(logits: Float32Array, top: number, named: readonly number[] = []): Candidates {
   const ranked = [...logits.keys()].sort((a, b) => (logits[b] as number) - (logits[a] as number));
   const ids = new Set([...ranked.slice(0, top), ...named]);
@@ -26,7 +26,7 @@ function candidates(logits: Float32Array, top: number, named: readonly number[] 
 }
 
 describe('candidates', () => {
-  test('all of the vocabulary: the distribution and the picks of the reference sampler, bit for bit', () => {
+  test('candidates for the whole vocabulary give the distribution and the picks of the reference sampler, bit for bit', () => {
     fc.assert(
       fc.property(anyLogits, anySampling, fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }), (logits, sampling, seed) => {
         const expected = shape(logits, sampling);
@@ -39,7 +39,7 @@ describe('candidates', () => {
     );
   });
 
-  test('some of the vocabulary: the same distribution whenever it says exact', () => {
+  test('candidates for a part of the vocabulary give the same distribution whenever they report that it is exact', () => {
     let exact = 0;
     const limits = fc.integer({ min: 1, max: V });
     fc.assert(
@@ -53,7 +53,7 @@ describe('candidates', () => {
     expect(exact).toBeGreaterThan(10);
   });
 
-  test('adjusts as the reference does; named tokens may rise above the floor', () => {
+  test('adjustments equal those of the reference, also if they lift a listed token above the floor', () => {
     const none = new Int32Array();
     const biased = fc.record({ id: fc.nat(V - 1), bias: fc.constantFrom(-100, -1, 2, 100) });
     fc.assert(

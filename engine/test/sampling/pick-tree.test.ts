@@ -47,20 +47,20 @@ describe('pickTree', () => {
     expect(some((c) => c.kept.length > 2 && c.token !== c.kept[0] && c.token !== c.kept.at(-1))).toBeGreaterThan(10);
   });
 
-  test('decides the highest bit first, and goes left below the left half, right from it on', () => {
-    // Left half 3/8, within it 1/3 and 2/3; right half 5/8, within it 2/5 and 3/5.
+  test('decides the highest bit first: left if u is below the share of the left half, else right', () => {
+    // the left half has 3/8, split into 1/3 and 2/3; the right half has 5/8, split into 2/5 and 3/5
     const shaped = { probabilities: Float32Array.of(0.125, 0.25, 0.25, 0.375), kept: [0, 1, 2, 3] };
     expect([0, 0.374, 0.375, 0.999].map((u) => pickTree([u, 0], shaped))).toEqual([0, 0, 2, 2]);
     expect([0, 0.333, 0.334, 0.999].map((u) => pickTree([0, u], shaped))).toEqual([0, 0, 1, 1]);
     expect([0, 0.399, 0.401, 0.999].map((u) => pickTree([0.5, u], shaped))).toEqual([2, 2, 3, 3]);
   });
 
-  test('takes any sum: only the ratios of probabilities count', () => {
+  test('accepts probabilities with any sum: only their ratios count', () => {
     const shaped = { probabilities: Float32Array.of(1, 2, 2, 3), kept: [0, 1, 2, 3] };
     expect([0.374, 0.375].map((u) => pickTree([u, 0], shaped))).toEqual([0, 2]);
   });
 
-  /** Logits, of which some are excluded or far below the rest, and uniforms among which the extremes are common. */
+  /** Generates logits, some excluded or far below the others, and uniforms that are often extreme. */
   const anyCase = fc.integer({ min: 1, max: 40 }).chain((size) => {
     const logit = fc.oneof(
       fc.double({ min: -10, max: 10, noNaN: true }),

@@ -38,7 +38,7 @@ describe('shape', () => {
   });
 
   test('applies top-p after top-k, and renormalises', () => {
-    // Within the top 3 the probabilities are 0.5, 0.3125, 0.1875: two of them reach 0.8, but not of all four.
+    // within the top 3 the probabilities are 0.5, 0.3125 and 0.1875: two of them sum to at least 0.8, which two of all four do not
     const { kept, probabilities } = shape(logitsOf(0.15, 0.4, 0.2, 0.25), { ...off, topK: 3, topP: 0.75 });
     expect(kept).toEqual([1, 3]);
     expect(probabilities[1]).toBeCloseTo(0.4 / 0.65, 6);
@@ -72,7 +72,7 @@ describe('shape', () => {
 });
 
 describe('pick', () => {
-  test('gives a token the half-open interval [F before it, F)', () => {
+  test('assigns to a token the half-open interval from F of the previous token to its own F', () => {
     const shaped = shape(new Float32Array(4), off);
     expect([0, 0.25 - SMALLEST_POSITIVE_U, 0.25, 0.5, 0.75, LARGEST_U].map((u) => pick(u, shaped))).toEqual([
       0, 0, 1, 2, 3, 3,

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import vectors from '../../../test/vectors/uniforms.json' with { type: 'json' };
 import { philox4x32, uniforms } from '../../src/sampling/uniforms.ts';
 
-/** Coordinate `d` of one position. */
+/** Returns coordinate `d` of one position. */
 const uniform = (seed: bigint, position: number, d = 0) => uniforms(seed, position, 1, d + 1)[d] as number;
 
 describe('philox4x32-10', () => {
@@ -81,7 +81,7 @@ describe('uniforms', () => {
     const mean = u.reduce((sum, x) => sum + x, 0) / n;
     const variance = u.reduce((sum, x) => sum + (x - mean) ** 2, 0) / n;
     const neighbours = u.subarray(1).reduce((sum, x, i) => sum + (x - mean) * ((u[i] as number) - mean), 0) / n;
-    // Five standard errors each.
+    // tolerances are five standard errors
     expect(Math.abs(mean - 1 / 2)).toBeLessThan(5 * Math.sqrt(1 / 12 / n));
     expect(Math.abs(variance - 1 / 12)).toBeLessThan(5 * Math.sqrt(1 / 180 / n));
     expect(Math.abs(neighbours)).toBeLessThan((5 * (1 / 12)) / Math.sqrt(n));

@@ -23,7 +23,7 @@ describe('admission', () => {
       expect(() => admission.enter(1, ada)).toThrow('other keys wait for their share');
       admission.enter(1, bob);
     }
-    // Both have half: free places go to whoever comes first.
+    // both have half, so free places go to the first request
     expect(() => admission.enter(1, bob)).toThrow('overloaded');
     adas.pop()?.();
     adas.push(admission.enter(1, ada));
@@ -71,7 +71,7 @@ describe('admission', () => {
     admission.enter(2, ada);
   });
 
-  test("gives a key's own room back when the server has none", () => {
+  test("frees a key's own room if the server rejects the request", () => {
     const admission = limited(1);
     const client = { admission: new Admission(1) };
     const leave = admission.enter(1, ada);

@@ -99,7 +99,7 @@ describe('a server with keys', () => {
     expect((await send('key of ben', { prompt: 'a', max_tokens: 3 })).status).toBe(200);
   });
 
-  test('limits the request rate and reports what is left', async () => {
+  test('limits the request rate and reports the remaining requests', async () => {
     const first = await send('key of cyd');
     expect(first.headers.get('x-ratelimit-limit-requests')).toBe('2');
     expect(first.headers.get('x-ratelimit-remaining-requests')).toBe('1');
@@ -107,7 +107,7 @@ describe('a server with keys', () => {
     await send('key of cyd');
     const third = await send('key of cyd');
     expect(third.status).toBe(429);
-    // Two per minute: one every 30 s.
+    // two per minute are one every 30 s
     expect(Number(third.headers.get('retry-after'))).toBeGreaterThan(25);
     expect(Number(third.headers.get('retry-after'))).toBeLessThanOrEqual(30);
     expect(third.headers.get('x-ratelimit-remaining-requests')).toBe('0');

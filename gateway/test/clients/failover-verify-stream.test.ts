@@ -5,7 +5,7 @@ import type { ExpectedOutcome, Verdict, VerifyCall, VerifyStream } from '../../s
 
 const time = { micros: 1, queueMicros: 0, runMicros: 1, batchSize: 1, drafted: 0 };
 
-/** A verifier that accepts every block until it is lost. Records the steps that it was sent. */
+/** A verifier that accepts every block until it is lost. It records the steps that it has received. */
 class Scripted implements VerifyStream {
   readonly sent: string[] = [];
   readonly #lost = Promise.withResolvers<never>();
@@ -19,7 +19,7 @@ class Scripted implements VerifyStream {
     this.#lost.reject(new PtpError('unavailable', 'lost'));
   }
 
-  /** Answers all steps, past and future. */
+  /** Answers the steps received so far, and all later ones. */
   answer(): void {
     this.#held.resolve();
   }
@@ -45,11 +45,11 @@ class Scripted implements VerifyStream {
 const call = (...block: number[]): VerifyCall => {
   return { kind: 'verify', step: { index: 0 }, block, allowed: [], overlapped: false };
 };
-/** All outcomes here are equal: one token accepted, then a 9. */
+/** The outcome of every step: one token is accepted, and the next token is 9. */
 const expectedOf = ({ step }: VerifyCall): ExpectedOutcome => ({ of: step, accepted: 1, nextToken: 9 });
 const after = (before: VerifyCall, next: VerifyCall): VerifyCall => ({ ...next, after: expectedOf(before) });
 
-test('a step is sent ahead only to a verifier that was sent the previous step', async () => {
+test('a step is sent ahead only to a verifier that has received the previous step', async () => {
   const verifiers = [new Scripted(), new Scripted()];
   const [first, second] = verifiers as [Scripted, Scripted];
   const starts: number[][] = [];
@@ -70,7 +70,7 @@ test('a step is sent ahead only to a verifier that was sent the previous step', 
   first.lose();
   expect(await ahead).toBeUndefined();
   await expect.poll(() => second.sent).toEqual(['step 1']);
-  // the second verifier reruns step one and was never sent two, which has the same outcome as one
+  // the second verifier reruns step one; it has not received step two, whose outcome is equal
   expect(await stream.step(after(two, three))).toBeUndefined();
   second.answer();
   expect(await step).toMatchObject({ accepted: 1, nextToken: 9 });

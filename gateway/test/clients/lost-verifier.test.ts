@@ -29,7 +29,7 @@ const expected = ({ prompt, sampling, seed, maxTokens }: GenerationRequest): num
   fakeText(prompt, sampling, uniforms(seed, 0, maxTokens));
 const tokensOf = (steps: readonly GenerationStep[]) => steps.flatMap((step) => step.tokens);
 
-/** Collects the steps of a text, and calls `act` after `after` of them. */
+/** Collects the steps of a text. Calls `act` once there are `after` steps. */
 async function collect(
   pair: FakePair,
   request: GenerationRequest,
@@ -57,7 +57,7 @@ describe('a stream whose verifier is lost', () => {
     expect(steps.map(({ stats }) => stats.step)).toEqual(steps.map((_, i) => i));
   });
 
-  test('does not confuse steps in flight with equal outcomes (a language of two words)', async () => {
+  test('does not confuse steps in flight that have equal outcomes (a vocabulary of two tokens)', async () => {
     const limits = { length: 2, budget: 4, mode: 'overlap', ahead: 4 } as const;
     const pair = await start({ checks: true, vocabulary: 3, verifiers: 2, limits, latencyMs: 3, draftLatencyMs: 1 });
     const requests = Array.from({ length: 12 }, (_, i) =>
@@ -98,7 +98,7 @@ describe('a stream whose verifier is lost', () => {
     expect(tokensOf(steps)).toEqual(expected(ask()));
   });
 
-  test('loses nothing among eight concurrent streams', async () => {
+  test('all eight concurrent streams are complete', async () => {
     const pair = await start({ verifiers: 2 });
     const requests = Array.from({ length: 8 }, (_, i) => ask({ seed: BigInt(i), maxTokens: 80 + i }));
     const texts = requests.map((request) => collect(pair, request));
@@ -107,7 +107,7 @@ describe('a stream whose verifier is lost', () => {
     expect((await Promise.all(texts)).map(tokensOf)).toEqual(requests.map(expected));
   });
 
-  test('ends with one clear error when none takes over in time', async () => {
+  test('ends with one clear error if no other verifier is available in time', async () => {
     const pair = await start({ recoveryMs: 300 });
     const failing = collect(pair, ask(), 3, () => pair.stopVerifier());
     await expect(failing).rejects.toMatchObject({
@@ -129,7 +129,7 @@ describe('a stream whose verifier is lost', () => {
   });
 });
 
-test('a request without any verifier fails at once', async () => {
+test('a request fails at once if no verifier is available', async () => {
   const pair = await start();
   await pair.stopVerifier();
   await expect.poll(() => pair.generator.health().verifier).toBe(false);
@@ -162,7 +162,7 @@ test('new streams go to the least busy verifier and avoid one that has just fail
     failed?.leave(true);
     failed?.leave(true);
     expect([replicas.lease(), replicas.lease()].map((lease) => lease?.address)).toEqual([first, first]);
-    // usable again after the backoff
+    // the verifier is used again after the backoff
     await expect.poll(() => replicas.lease()?.address, { timeout: 3000 }).toBe(second);
   } finally {
     replicas.close();

@@ -20,7 +20,7 @@ import {
 
 const limits: DraftLimits = { length: 8, budget: 16, mode: 'auto' };
 
-/** Tokens per millisecond when one mode is fixed. */
+/** Returns the tokens per millisecond of one fixed mode. */
 function speedIn(machine: Machine, mode: Mode): number {
   return speed(
     take(
@@ -46,7 +46,7 @@ describe('the mode', () => {
         simulate(() => machine, limits),
         4000,
       );
-      // it takes long to distinguish modes of nearly equal speed
+      // modes of nearly equal speed take long to distinguish
       expect(share(steps.slice(2000), best)).toBeGreaterThan(0.9);
       const speeds = MODES.map((mode) => speedIn(machine, mode));
       expect(speed(steps.slice(100))).toBeGreaterThan(0.97 * Math.max(...speeds));
@@ -172,7 +172,7 @@ test('the first two steps after a change of mode are not counted', () => {
   const observe = (mode: Mode, stepMicros: number, times: number) => {
     for (let i = 0; i < times; i++) controller.observe({ mode, stepMicros, ...outcome });
   };
-  // nor are the first steps of a process
+  // the first steps of a process are not counted either
   observe('plain', 9000, 2 + 6);
   expect(measured.modes.rate('plain')).toBe(0);
   observe('plain', 2000, 1);

@@ -29,7 +29,7 @@ function ask(change: Partial<GenerationRequest> = {}): GenerationRequest {
   };
 }
 
-/** The text of the target alone: the loop must generate the same, whatever is drafted. */
+/** Returns the text of plain decoding, which the loop must generate whatever the drafter proposes. */
 function expected({ prompt, sampling, seed, maxTokens }: GenerationRequest): number[] {
   return fakeText(prompt, sampling, uniforms(seed, 0, maxTokens));
 }
@@ -44,7 +44,7 @@ async function collect(pair: FakePair, request: GenerationRequest, signal = neve
 
 const tokensOf = (steps: GenerationStep[]) => steps.flatMap((step) => step.tokens);
 
-/** Waits until the services have freed everything. */
+/** Waits until the services have closed all sequences. */
 async function drained(pair: FakePair): Promise<void> {
   const empty = { sequences: 0, cacheBytes: 0 };
   await expect.poll(() => [pair.target.usage(), pair.draft.usage()], { timeout: 5000 }).toEqual([empty, empty]);
@@ -71,7 +71,7 @@ test('with drafting disabled, the reason is the setting and not a missing drafte
   expect(new Set(steps.map(({ stats }) => `${stats.mode}, ${stats.reason}`))).toEqual(new Set(['plain, setting']));
 });
 
-describe('the text is that of the target alone', () => {
+describe('the text equals that of plain decoding', () => {
   for (const accuracy of [0, 0.5, 0.9, 1]) {
     test(`with a drafter that is right ${accuracy * 100} % of the time`, async () => {
       const pair = await start({ accuracy });
@@ -155,7 +155,7 @@ describe('steps sent ahead', () => {
       { latencyMs: 6, draftLatencyMs: 2 },
       { latencyMs: 2, draftLatencyMs: 6 },
     ]) {
-      test(`leave the text as it is: ${accuracy * 100} % right, ${JSON.stringify(latencies)}`, async () => {
+      test(`leave the text unchanged: ${accuracy * 100} % right, ${JSON.stringify(latencies)}`, async () => {
         const pair = await start({ accuracy, checks: true, limits, ...latencies });
         const requests = Array.from({ length: 4 }, (_, i) => ask({ seed: BigInt(i), maxTokens: 80 + i }));
         const texts = await Promise.all(requests.map((request) => collect(pair, request)));
@@ -176,15 +176,15 @@ describe('steps sent ahead', () => {
       return steps.reduce((sum, { stats }) => sum + stats.aheadMicros, 0) / steps.length;
     };
     expect(await ahead(0)).toBe(0);
-    // sent at least two steps early
+    // steps that were sent at least two steps early
     expect(await ahead(3)).toBeGreaterThan(20_000);
   });
 
-  test('are soon given up if the drafter expects wrong outcomes, without losing tokens', async () => {
+  test('stop soon if the drafter expects wrong outcomes, and no token is lost', async () => {
     let drafts = 0;
     const spoil = ({ branches }: DraftOutput): DraftOutput => {
       drafts++;
-      // expects a token that the target will not pick
+      // the drafter expects a token that the target will not pick
       return {
         branches: branches.map((b) => ({
           ...b,
@@ -336,13 +336,13 @@ describe('without a drafter', () => {
   const spoilt: [string, (branch: DraftOutput['branches'][number]) => DraftOutput['branches'][number]][] = [
     ['tokens outside the vocabulary', ({ tokens, confidences }) => ({ tokens: tokens.map(() => 4000), confidences })],
     [
-      'confidences that are no numbers',
+      'confidences that are not numbers',
       ({ tokens, confidences }) => ({ tokens, confidences: confidences.map(() => Number.NaN) }),
     ],
     ['fewer confidences than tokens', ({ tokens }) => ({ tokens, confidences: new Float32Array() })],
   ];
   for (const [what, spoil] of spoilt) {
-    test(`a drafter that answers with ${what} does no harm`, async () => {
+    test(`a drafter that answers with ${what} leaves the text unchanged`, async () => {
       const pair = await start({ spoil: ({ branches }) => ({ branches: branches.map(spoil) }) });
       const steps = await collect(pair, ask());
       expect(tokensOf(steps)).toEqual(expected(ask()));

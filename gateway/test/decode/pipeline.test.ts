@@ -146,7 +146,7 @@ describe('the next block', () => {
 });
 
 describe('a step sent ahead', () => {
-  /** Two steps in flight: #1 assumes that #0 commits 1, 2, 9. */
+  /** Puts two steps in flight; step 1 assumes that step 0 commits the tokens 1, 2 and 9. */
   const ahead = (parts?: Partial<PipelineParts>) => {
     const run = new Harness(parts);
     run.begin(1, 2);
@@ -300,7 +300,7 @@ describe('the end', () => {
 });
 
 describe('a grammar', () => {
-  /** A grammar of ascending tokens; the mask is the previous token. */
+  /** A grammar of ascending tokens. The mask of a position is the previous token. */
   const ascending = (last = 0): GrammarState => ({
     after: (token) => (token > last ? ascending(token) : undefined),
     mask: Uint8Array.of(last),

@@ -4,7 +4,7 @@ import { PredictedOutputProposer } from '../../src/decode/proposers/predicted-ou
 
 const guess = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
 
-/** The proposals after each token of a text. */
+/** Returns the proposals after each token of a text. */
 function proposals(text: readonly number[], length = 3): (readonly number[])[] {
   const prediction = new PredictedOutputProposer(guess);
   const shown = [prediction.propose(length).tokens];

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { PromptLookupProposer } from '../../src/decode/proposers/prompt-lookup.ts';
 
-/** By definition: the continuation of the latest earlier occurrence of the last 3, else 2 tokens. */
+/** Returns the continuation of the latest earlier occurrence of the last 3 tokens, or else of the last 2. */
 function expected(text: readonly number[], length: number): number[] {
   for (const size of [3, 2]) {
     const end = text.slice(-size).join();

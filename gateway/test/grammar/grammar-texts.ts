@@ -1,7 +1,7 @@
 import { Automaton, type AutomatonState } from '../../src/grammar/automaton.ts';
 import type { Expression } from '../../src/grammar/expression.ts';
 
-/** True if the grammar contains the text. */
+/** Returns true if the grammar accepts the text. */
 export function accepts(grammar: Expression, text: string): boolean {
   const automaton = new Automaton(grammar);
   let state: AutomatonState | null = automaton.start;
@@ -18,7 +18,7 @@ export function randoms(seed: number): () => number {
   };
 }
 
-/** A random text of the grammar, chosen byte by byte; undefined if it exceeds `longest` bytes. */
+/** Generates a random text of the grammar byte by byte. Returns undefined if it exceeds `longest` bytes. */
 export function randomText(grammar: Expression, random: () => number, longest = 400): string | undefined {
   const automaton = new Automaton(grammar);
   let state = automaton.start;
@@ -26,7 +26,7 @@ export function randomText(grammar: Expression, random: () => number, longest = 
   while (text.length < longest) {
     if (state.accepting && random() < 0.2) break;
     const steps = Array.from({ length: 256 }, (_, byte) => [byte, automaton.step(state, byte)] as const);
-    // prefer punctuation, which is rarer than characters but ends the current value
+    // prefers punctuation, which ends the current value, because there are more other characters
     const marks = steps.filter(([byte, next]) => next && '"}],0'.includes(String.fromCharCode(byte)));
     const possible = steps.filter(([, next]) => next);
     if (possible.length === 0) break;

@@ -7,7 +7,7 @@ import { jsonObject } from '../../src/grammar/json-text.ts';
 import { regexGrammar } from '../../src/grammar/regex.ts';
 import { randoms } from './grammar-texts.ts';
 
-/** All bytes, some longer tokens, and a token that ends the text. */
+/** A vocabulary of all bytes, some longer tokens, and a token that ends the text. */
 const words = ['": ', '","', '{"', '"}', 'name', '"name"', 'true', 'tr', 'ab', 'abc', '12', '0.5', 'é', '\n  ', '[]'];
 const tokens = [
   ...Array.from({ length: 256 }, (_, byte) => Uint8Array.of(byte)),

@@ -226,7 +226,7 @@ describe('bodies', () => {
     socket.write('content-length: 500\r\n\r\n{"prompt":');
     await sleep(50);
     socket.destroy();
-    // The previous test's request may be logged in between, with status 413.
+    // the request of the previous test, with status 413, may be logged in between
     const broken = () => server.logs.map((line) => JSON.parse(line)).find(({ status }) => status !== 413);
     await until(() => broken() !== undefined);
     expect(broken()).toMatchObject({ level: 'info', status: 400, msg: 'refused' });

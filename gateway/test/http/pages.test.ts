@@ -33,7 +33,7 @@ describe('pages', () => {
     expect(await again.text()).toBe('');
   });
 
-  test.each(['/tsconfig.json', '/index.html', '/..%2fpackage.json'])('%s is not one of them', async (path) => {
+  test.each(['/tsconfig.json', '/index.html', '/..%2fpackage.json'])('%s is not served', async (path) => {
     expect((await fetch(server.url + path)).status).toBe(404);
   });
 });

@@ -59,7 +59,7 @@ async function exposition(): Promise<string> {
   return response.text();
 }
 
-/** Samples of a metric whose labels have all of these, summed. */
+/** Returns the sum of the samples of a metric that have all of the labels. */
 function total(text: string, name: string, labels: Readonly<Record<string, string>> = {}): number {
   const samples = text.split('\n').filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `));
   const fitting = samples.filter((line) =>

@@ -4,7 +4,7 @@ import { TestPair } from '../../../test/test-pair.ts';
 import { PairGenerator } from '../../src/decode/generate.ts';
 import { capturesContent, SpanObserver } from '../../src/observe/spans.ts';
 
-/** Names of a tree, children sorted and without repetition: the shape of a trace. */
+/** Returns the shape of a trace: the names of its spans, with children sorted and without repetition. */
 function shape({ span, children }: SpanTree): unknown {
   const shapes = children.map(shape).map((child) => JSON.stringify(child));
   return { [span.name]: [...new Set(shapes)].sort().map((child) => JSON.parse(child)) };
@@ -12,7 +12,7 @@ function shape({ span, children }: SpanTree): unknown {
 
 const millis = ([seconds, nanos]: [number, number]) => seconds * 1e3 + nanos / 1e6;
 
-/** All spans of a tree lie inside its root, up to rounding of times to microseconds. */
+/** Checks that all spans of a tree lie within its root, up to rounding of times to microseconds. */
 function expectInside({ span, children }: SpanTree): void {
   for (const child of children) {
     expect(millis(child.span.startTime)).toBeGreaterThan(millis(span.startTime) - 0.01);
@@ -21,7 +21,7 @@ function expectInside({ span, children }: SpanTree): void {
   }
 }
 
-/** True if a step's draft and verify calls overlapped in time. */
+/** Returns true if a step's draft and verify calls overlapped in time. */
 function overlaps({ children }: SpanTree): boolean {
   const verify = children.find(({ span }) => span.name === 'ptp.verify')?.span;
   const drafts = children.filter(({ span }) => span.name === 'ptp.draft').map(({ span }) => span);
@@ -91,7 +91,7 @@ test('a request is one trace of steps, their calls, and the runs of both service
     const taken = stepTrees.map(({ span }) => span.attributes['ptp.branch.taken']).filter((m) => m !== undefined);
     expect(taken.length).toBeGreaterThan(0);
     for (const call of stepTrees.flatMap(({ children }) => children)) {
-      // the service's own figures appear on both sides
+      // the gateway's span and the service's span have the same figures
       const [run] = call.children;
       for (const name of ['ptp.queue_us', 'ptp.run_us', 'ptp.batch.size'])
         expect(call.span.attributes[name]).toBe(run?.span.attributes[name]);
@@ -113,7 +113,7 @@ test('spans contain text only if that is enabled', async () => {
   const tracing = await memoryTracing();
   const pair = await TestPair.fake();
   try {
-    // a token is the letter of that number
+    // each token stands for the letter with that number
     const text = (ids: readonly number[]) => ids.map((id) => String.fromCharCode(0x100 + id)).join('');
     const observers = [new SpanObserver(text)];
     const generator = new PairGenerator(pair.services, { length: 5, budget: 16, mode: 'overlap' }, observers);

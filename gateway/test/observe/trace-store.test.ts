@@ -31,7 +31,7 @@ afterEach(async () => {
 
 const LATER_MICROS = 100_000;
 
-/** A recorded request to the real services. */
+/** Sends a request to the real services and records it. */
 async function recorded(
   options: Parameters<typeof TestPair.fake>[0] = {},
   limits: DraftLimits = { length: 5, budget: 16, mode: 'overlap' },
@@ -78,7 +78,7 @@ describe('a recorded request', () => {
     expect(overlapped).toBeGreaterThan(1);
     const opened = trace.opening.filter(({ kind }) => kind === 'open').map(({ service }) => service);
     expect(opened.sort()).toEqual(['drafter', 'verifier']);
-    // a taken branch becomes the next step's block, so there is no redraft
+    // the matching branch becomes the next step's block, so there is no redraft
     const followed = trace.kept.filter(({ branch }, i) => branch && i + 1 < trace.kept.length);
     expect(followed.length).toBeGreaterThan(0);
     for (const step of followed) {
@@ -106,7 +106,7 @@ describe('a recorded request', () => {
       const calls = all.filter((call) => call.service === service).sort((a, b) => a.start_us - b.start_us);
       for (const [i, { start_us }] of calls.entries()) {
         const before = calls[i - 1];
-        // one after the other, up to delays of a busy machine
+        // calls follow one another, apart from delays of a busy machine
         if (before) expect(start_us).toBeGreaterThanOrEqual(before.start_us + before.us - 20_000);
       }
     }

@@ -30,7 +30,7 @@ const script = (text: string) => {
 const send = (more: object) =>
   client.chat.completions.create({ model: 'default', messages: [...messages], tools: [weather, now], ...more });
 
-/** True if the last request's grammar accepts the text. */
+/** Returns true if the grammar of the last request accepts the text. */
 function isAllowed(text: string): boolean {
   let place: GrammarState | undefined = server.generator.requests.at(-1)?.grammar;
   expect(place).toBeDefined();

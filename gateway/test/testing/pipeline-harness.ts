@@ -3,12 +3,12 @@ import type { Command, PipelineParts, StepPolicy } from '../../src/decode/pipeli
 import type { Draft, StepRef, Verdict } from '../../src/decode/ports.ts';
 import type { Block, GenerationStep, StepDecision } from '../../src/decode/types.ts';
 
-/** Longest block. */
+/** Maximum length of a block. */
 export const LENGTH = 3;
 export const overlap: StepDecision = { mode: 'overlap', reason: 'setting' };
 export const plain: StepDecision = { mode: 'plain', reason: 'setting' };
 
-/** A policy that always drafts in full, and records what it observes. */
+/** A policy that always drafts full blocks, and records the steps that it observes. */
 class FixedPolicy implements StepPolicy {
   decisions: StepDecision[] = [];
   worthAhead = true;
@@ -48,7 +48,7 @@ export function verdict(accepted: number, nextToken: number): Verdict {
   return { accepted, nextToken, logProbabilities, tops: [], time };
 }
 
-/** A pipeline with a clock that a test sets. Commands have a short form: `verify 1,2` or `verify 3 after 2:9`. */
+/** A pipeline whose clock the test sets. Its commands are written as `verify 1,2` or `verify 3 after 2:9`. */
 export class Harness {
   readonly policy = new FixedPolicy();
   readonly steps: StepRef[] = [];
@@ -62,7 +62,7 @@ export class Harness {
     this.pipeline = new DecodePipeline({ ...parts, model: { endOfText: 0 }, policy: this.policy });
   }
 
-  /** Begins with a first block. */
+  /** Starts the pipeline with a first block. */
   begin(...tokens: number[]): string[] {
     this.pipeline.firstDraft();
     return this.redraft(...tokens);
@@ -74,7 +74,7 @@ export class Harness {
     return this.next();
   }
 
-  /** The verify call of a step has left. */
+  /** Reports that the verify call of a step has been sent. */
   left(step: number): string[] {
     this.pipeline.receive({ kind: 'verifySent', step: this.#ref(step) });
     return this.next();
@@ -86,7 +86,7 @@ export class Harness {
     return this.next();
   }
 
-  /** @param outcome none for a step that was not run */
+  /** @param outcome empty for a step that the verifier skipped */
   verified(step: number, ...outcome: Parameters<typeof verdict> | []): string[] {
     const [accepted, nextToken] = outcome;
     const answer = accepted === undefined ? undefined : verdict(accepted, nextToken as number);
@@ -94,7 +94,7 @@ export class Harness {
     return this.next();
   }
 
-  /** Commands due; a finished step is taken, and those due after it follow. */
+  /** Returns the commands that are due, takes a finished step, and appends the commands due after that step. */
   next(): string[] {
     const commands = this.pipeline.next(this.now, this.drafterAvailable).map((command) => this.#short(command));
     const step = this.pipeline.takeFinished();
@@ -107,7 +107,7 @@ export class Harness {
     return this.steps[step] as StepRef;
   }
 
-  /** Steps are numbered as they are sent, dropped ones included. */
+  /** Returns the number of a step, in the order in which steps were sent, dropped steps included. */
   #number(ref: StepRef | undefined): number {
     if (!ref) return -1;
     const known = this.steps.indexOf(ref);

@@ -11,28 +11,28 @@ import type {
   TopTokens,
 } from '../../src/decode/types.ts';
 
-/** Behaviour of a scripted generator for one request. */
+/** The steps that a scripted generator yields for one request. */
 export interface Script {
   /** Tokens of each step; the last step has the finish reason. */
   readonly steps: readonly (readonly number[])[];
   readonly finish?: 'stop' | 'length';
-  /** Reused tokens of the first step. */
+  /** Number of reused tokens that the first step reports. */
   readonly reusedTokens?: number;
   /** Delay before each step. */
   readonly delayMillis?: number;
-  /** Thrown after the steps, instead of a finish reason. */
+  /** Error that is thrown after the steps, in place of a finish reason. */
   readonly error?: unknown;
-  /** Repeats the steps until aborted. */
+  /** True to repeat the steps until the request is aborted. */
   readonly endless?: boolean;
-  /** Source of draft tokens; the drafter by default. */
+  /** Source of the drafted tokens; the drafter by default. */
   readonly source?: StepStats['source'];
 }
 
-/** A generator with scripted steps. Each step accepts all of its tokens but the last as a draft, and rejects one more. */
+/** A generator with scripted steps. In each step, all tokens but the last are accepted drafts, and one more drafted token is rejected. */
 export class ScriptedGenerator implements Generator {
   readonly model: ModelInfo;
   readonly requests: GenerationRequest[] = [];
-  /** Requests whose signal was aborted before they finished. */
+  /** Number of requests whose signal was aborted before they finished. */
   aborted = 0;
   running = 0;
   verifier = true;
@@ -41,7 +41,7 @@ export class ScriptedGenerator implements Generator {
 
   readonly #observers: readonly StepObserver[];
 
-  /** @param observers notified of requests and steps, but of no calls to services */
+  /** @param observers receive requests and steps, but no calls to services, because there are none */
   constructor(model: Partial<ModelInfo> = {}, observers: readonly StepObserver[] = []) {
     this.#observers = observers;
     this.model = { modelId: 'test-model', vocabulary: 2048, contextLength: 512, endOfText: 0, ...model };
@@ -76,7 +76,7 @@ export class ScriptedGenerator implements Generator {
       const script = this.script(request);
       let given = 0;
       for (let step = 0; script.endless || step < script.steps.length; step++) {
-        // Yields to the event loop, like a real generator.
+        // yields to the event loop, like a real generator
         await sleep(script.delayMillis ?? 0, undefined, { signal });
         const tokens = (script.steps[step % script.steps.length] ?? []).slice(0, request.maxTokens - given);
         given += tokens.length;
@@ -129,13 +129,13 @@ const noTimes = {
   draftRunMicros: 0,
 };
 
-/** Gives the nth token after the first the log-probability -n / 4. */
+/** Returns the log-probabilities of all tokens after the first: -1/4, -2/4 and so on. */
 function promptOf({ prompt, topCount = 0 }: GenerationRequest): PromptScores {
   const later = prompt.slice(1);
   return { logProbabilities: later.map((_, n) => -(n + 1) / 4), tops: topsOf(later, topCount) };
 }
 
-/** For each token, the token itself and those that follow it in the vocabulary. */
+/** Returns alternatives for each token: the token itself and those that follow it in the vocabulary. */
 function topsOf(tokens: readonly number[], count: number): TopTokens[] {
   if (count === 0) return [];
   const ranks = Array.from({ length: count }, (_, rank) => rank);

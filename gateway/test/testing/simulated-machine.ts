@@ -5,17 +5,17 @@ import type { PipelineEvent } from '../../src/decode/pipeline-types.ts';
 import type { Draft } from '../../src/decode/ports.ts';
 import type { DraftLimits, Mode } from '../../src/decode/types.ts';
 
-/** A machine whose services take known times, microseconds. */
+/** A machine whose services take known times. Times in microseconds. */
 export interface Machine {
-  /** Time to verify n drafted tokens. */
+  /** Returns the time to verify n drafted tokens. */
   readonly verify: (drafted: number) => number;
-  /** Time of a draft call of n tokens. */
+  /** Returns the time to draft n tokens. */
   readonly draft: (tokens: number) => number;
-  /** Factor on both times while verify and draft run concurrently. */
+  /** Factor by which both times grow while verify and draft run concurrently. */
   readonly contention: number;
-  /** Probability that a drafted token is right if its predecessors are, which is also the drafter's confidence. */
+  /** Probability that a drafted token is correct if its predecessors are. The drafter's confidence has the same value. */
   readonly chance: number;
-  /** Probability that a branch fits after a wrong token, and after a block that was right. */
+  /** Probabilities that a branch matches the outcome: after a rejected token, and after a fully accepted block. */
   readonly hits: readonly [afterMiss: number, whole: number];
 }
 
@@ -27,7 +27,7 @@ export interface SimulatedStep {
   readonly micros: number;
 }
 
-/** A sequence of numbers in [0, 1) that looks random (Numerical Recipes' linear congruential generator). */
+/** Returns pseudorandom numbers in [0, 1) (the linear congruential generator of Numerical Recipes). */
 export function random(seed: number): () => number {
   let state = seed;
   return () => {
@@ -36,7 +36,7 @@ export function random(seed: number): () => number {
   };
 }
 
-/** One sequence's steps on the machine: the real pipeline and controller, in virtual time. */
+/** Runs the steps of one sequence on the machine, with the real pipeline and controller, in virtual time. */
 export function* simulate(
   machineNow: () => Machine,
   limits: DraftLimits,
@@ -101,7 +101,7 @@ export function* simulate(
 
 const [NONE, RIGHT, WRONG] = [-1, 0, 1];
 
-/** A draft with one branch, for the outcome that the step will have. */
+/** Returns a draft with one branch, which matches the outcome that the step will have. */
 function draftOf(machine: Machine, accepted: number, first: number, length: number, micros: number): Draft {
   const tokens = Array.from({ length }, (_, i) => (i === 0 ? first : RIGHT));
   const confidences = tokens.map(() => machine.chance);
@@ -109,7 +109,7 @@ function draftOf(machine: Machine, accepted: number, first: number, length: numb
   return { branches, micros, queueMicros: 0, runMicros: micros, batchSize: 1 };
 }
 
-/** Number of trials, out of n, that succeed before the first failure. */
+/** Returns the number of trials, at most n, that succeed before the first failure. */
 function runLength(n: number, chance: number, next: () => number): number {
   let k = 0;
   while (k < n && next() < chance) k++;
@@ -117,8 +117,8 @@ function runLength(n: number, chance: number, next: () => number): number {
 }
 
 /**
- * A noisy version of the machine, as if shared: times vary and drift, one call in twenty takes more than twice as long,
- * and texts differ.
+ * Returns a noisy version of the machine, as if others used it too: times vary and drift, one call in twenty takes more
+ * than twice as long, and texts differ.
  */
 export function noisy(machine: Machine, next: () => number): () => Machine {
   let [steps, load, chance] = [0, 1, machine.chance];
@@ -136,12 +136,12 @@ export function noisy(machine: Machine, next: () => number): () => Machine {
   };
 }
 
-/** The next `count` steps. */
+/** Runs the next `count` steps. */
 export function take(steps: Generator<SimulatedStep, void>, count: number): SimulatedStep[] {
   return Array.from({ length: count }, () => steps.next().value as SimulatedStep);
 }
 
-/** Tokens per millisecond over steps. */
+/** Returns the tokens per millisecond over some steps. */
 export function speed(steps: readonly SimulatedStep[]): number {
   const tokens = steps.reduce((sum, step) => sum + step.accepted + 1, 0);
   return (1000 * tokens) / steps.reduce((sum, step) => sum + step.micros, 0);
@@ -149,7 +149,7 @@ export function speed(steps: readonly SimulatedStep[]): number {
 
 const good = { chance: 0.75, hits: [0.5, 0.8] } as const;
 
-/** Like two GPUs: verifying more tokens costs nothing, and drafting has its own device. */
+/** Two GPUs: verifying more tokens costs nothing, and drafting has its own device. */
 export const twoDevices: Machine = { verify: () => 25_000, draft: (n) => 5000 + 50 * n, contention: 1, ...good };
 /** Two cores: verifying one more token costs a seventh of a step. */
 export const twoCores: Machine = {
@@ -160,9 +160,9 @@ export const twoCores: Machine = {
 };
 /** One core for both: concurrent runs take turns. */
 export const oneCore: Machine = { ...twoCores, contention: 2.2 };
-/** Drafts that are hardly ever right. */
+/** A drafter that is hardly ever right. */
 export const poorDrafts: Machine = { ...twoCores, contention: 1.4, chance: 0.1, hits: [0.1, 0.2] };
-/** Verifying is as cheap as drafting. */
+/** A target that is as cheap as its drafter. */
 export const smallTarget: Machine = {
   verify: (n) => 1500 + 300 * n,
   draft: (n) => 4000 + 100 * n,

@@ -14,11 +14,11 @@ const folder = (path: string) => fileURLToPath(new URL(`../../../${path}`, impor
 export const tokenizer = await loadTokenizer(folder('test/fixtures'));
 export const chatTemplate = await loadChatTemplate(folder('models/default'));
 
-/** Steps of one token each. */
+/** Returns steps of one token each. */
 export const tokenByToken = (text: string): number[][] => tokenizer.encode(text).map((id) => [id]);
 
 /**
- * A running server over a scripted generator.
+ * A running server with a scripted generator.
  *
  * @param traces records requests, without calls, which a scripted generator does not make
  */
@@ -75,7 +75,7 @@ export async function startServer(
 
 export type TestServer = Awaited<ReturnType<typeof startServer>>;
 
-/** The data of each server-sent event. */
+/** Returns the data of each server-sent event. */
 export async function events(response: Response): Promise<string[]> {
   const body = await response.text();
   return body
@@ -87,7 +87,7 @@ export async function events(response: Response): Promise<string[]> {
 export async function until(condition: () => boolean): Promise<void> {
   const deadline = Date.now() + 15_000;
   while (!condition()) {
-    if (Date.now() > deadline) throw new Error('the condition did not come true within 15 s');
+    if (Date.now() > deadline) throw new Error('the condition was not met within 15 s');
     await sleep(5);
   }
 }

@@ -4,7 +4,7 @@ import { TextStream } from '../../src/text/text-stream.ts';
 
 const bytes = (text: string) => new TextEncoder().encode(text);
 
-/** The output of a stream for `input` in pieces of `size` bytes. */
+/** Returns the output of a stream for `input` in pieces of `size` bytes. */
 function feed(input: Uint8Array, size: number, stop: string[] = []): string[] {
   const stream = new TextStream({ bytes: (at) => input.subarray(at, at + size) }, stop);
   const output: string[] = [];
@@ -74,7 +74,7 @@ describe('stop strings', () => {
   });
 });
 
-/** The text before the stop string that is complete first. */
+/** Returns the text before the stop string that is complete first. */
 function reference(text: string, stops: string[]): string {
   for (let end = 1; end <= text.length; end++) {
     const found = stops.filter((stop) => text.slice(0, end).endsWith(stop)).map((stop) => stop.length);

@@ -3,27 +3,27 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
-/** A repository of the fake hub; paths that end in .gguf or .safetensors are in large file storage. */
+/** A repository of the fake hub. Paths that end in .gguf or .safetensors are in large file storage. */
 export interface FakeRepo {
   files: Record<string, string | Buffer>;
   license?: string;
   commit?: string;
-  /** Everybody sees the list of files, and only this token reads them. */
+  /** Token required to read the files. The list of files is public. */
   gatedTo?: string;
-  /** Only this token sees the repository. */
+  /** Token required to see the repository. */
   privateTo?: string;
-  /** Sizes to state in place of the real ones. */
+  /** File sizes that the hub reports in place of the real sizes. */
   sizes?: Record<string, number>;
 }
 
-/** The paths of the Hugging Face hub that its client library uses, over repositories in memory. */
+/** Serves repositories in memory at those paths of the Hugging Face hub that its client library uses. */
 export class FakeHub {
   readonly repos: Record<string, FakeRepo> = {};
   /** Method, path and range of each request. */
   readonly requests: string[] = [];
-  /** Number of bytes after which the next answers with large files end, one entry for each answer. */
+  /** Number of bytes after which each of the next answers with a large file ends, one entry per answer. */
   cuts: number[] = [];
-  /** Bytes to send in place of a file's own. */
+  /** Bytes that are sent in place of a file's content. */
   corrupt: Buffer | undefined;
   /** Status of all answers, if set. */
   status: number | undefined;
@@ -58,7 +58,7 @@ export class FakeHub {
     const token = request.headers.authorization?.replace('Bearer ', '');
     const isVisible = repo && (repo.privateTo === undefined || repo.privateTo === token);
     if (!isVisible) {
-      // The hub does not tell strangers whether a repository exists.
+      // the hub hides from unauthorised clients whether a repository exists
       send(response, token ? 404 : 401, { error: token ? 'Repository not found' : 'Invalid username or password.' });
     } else if (api) {
       this.#describe(response, name, repo, path);
