@@ -27,6 +27,7 @@ export async function checkBatchInvariance(engine: TargetEngine): Promise<BatchI
     at,
     tokens: text.slice(at, at + count),
     sampling: { temperature: 1, topK: 0, topP: 1 },
+    roughScores: true,
     u: u.slice(at * dimensions, (at + count) * dimensions),
   });
 

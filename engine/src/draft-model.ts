@@ -125,7 +125,7 @@ export class AutoregressiveDraftEngine implements DraftEngine {
   #contextSlot({ sequence, at, tokens, sampling, check }: DraftSlot): TargetSlot {
     const lost = this.#overwritten.get(sequence);
     const again = lost && lost.from < at ? lost.tokens.slice(0, at - lost.from) : [];
-    const slot = { sequence, at: at - again.length, tokens: [...again, ...tokens] };
+    const slot = { sequence, at: at - again.length, tokens: [...again, ...tokens], roughScores: true };
     if (!check) return slot;
     const dimensions = this.info.uniformsPerPosition;
     const u = new Float32Array(slot.tokens.length * dimensions);
@@ -150,7 +150,7 @@ export class AutoregressiveDraftEngine implements DraftEngine {
     const dimensions = this.info.uniformsPerPosition;
     const position = accepted + tokens.length;
     const u = check.u.slice(position * dimensions, (position + 1) * dimensions);
-    return { sequence, at: start + tokens.length - 1, tokens: tokens.slice(-1), sampling, u };
+    return { sequence, at: start + tokens.length - 1, tokens: tokens.slice(-1), sampling, u, roughScores: true };
   }
 }
 

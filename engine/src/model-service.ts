@@ -15,6 +15,8 @@ import type { Engine, EngineOptions } from './types.ts';
 
 /** Prompt tokens that one run reads; between two chunks of a prompt, other sequences' steps get their turn. */
 const PREFILL_CHUNK = 128;
+/** Sequences that may be open, unless set; an engine may allow fewer. */
+const SEQUENCE_LIMIT = 256;
 /** Slots that may wait, unless more sequences may be open. */
 const QUEUE_LIMIT = 256;
 
@@ -52,10 +54,13 @@ export async function runModelService<Table extends SettingsTable & CommonSettin
     const tracing = await startTracing(`ptp-${service.name}`);
     onStop(() => tracing.stop());
 
-    const { model: dir, contextLength, threads, prefixCacheMegabytes } = config;
+    const { model: dir, contextLength, threads, gpuLayers, sequences, prefixCacheMegabytes } = config;
     const manifest = await loadManifest(dir, contextLength);
-    const options = { dir, contextLength, threads, prefixCacheBytes: prefixCacheMegabytes * 1e6 };
-    const engine = await service.openEngine(options, values);
+    const prefixCacheBytes = prefixCacheMegabytes * 1e6;
+    const engine = await service.openEngine(
+      { dir, contextLength, threads, gpuLayers, sequences, prefixCacheBytes },
+      values,
+    );
     onStop(() => engine.dispose());
     endWhen(engine.died, logger);
 
@@ -66,12 +71,13 @@ export async function runModelService<Table extends SettingsTable & CommonSettin
       onStop(() => served.stop());
     }
 
-    const { batchTokens, sequences } = config;
+    const { batchTokens } = config;
+    const limit = sequences || SEQUENCE_LIMIT;
     const { registry } = metrics;
     const parts: ServiceParts<E> = {
       engine,
       model: modelMessage(manifest),
-      limits: { prefillChunk: PREFILL_CHUNK, batchTokens, sequences, queue: Math.max(QUEUE_LIMIT, sequences) },
+      limits: { prefillChunk: PREFILL_CHUNK, batchTokens, sequences: limit, queue: Math.max(QUEUE_LIMIT, limit) },
       observe: engineMetrics(registry, engine),
       registry,
       logger,

@@ -23,7 +23,11 @@ import type { Adjustment } from './sampling/adjust.ts';
  */
 export interface Engine {
   readonly info: EngineInfo;
-  /** Opens an empty sequence of at most `info.contextLength` tokens. Its memory grows with the rows. */
+  /**
+   * Opens an empty sequence of at most `info.contextLength` tokens. Its memory grows with the rows.
+   *
+   * @throws PtpError `resource_exhausted` if the engine has a limit of open sequences and has reached it
+   */
   open(): SequenceId;
   /**
    * Fills an empty sequence with the rows of the longest prefix of `tokens` that another open or closed sequence holds.
@@ -50,15 +54,15 @@ export type SequenceId = number;
 export interface EngineOptions {
   /** Path of a model folder, which contains `manifest.json` and the files that it lists, or of a GGUF file. */
   readonly dir: string;
-  /** Number of CPU threads of one run, 1 by default. Results do not depend on it. */
+  /** Number of CPU threads of one run; by default (0) one for ONNX and one per physical core for llama.cpp. */
   readonly threads?: number;
   /** Maximum size of the prefix cache in bytes; 0 by default, which disables it. */
   readonly prefixCacheBytes?: number;
   /** Maximum length of a sequence in tokens, at most the model's context; `loadManifest` documents the default of 0. */
   readonly contextLength?: number;
-  /** Only for llama.cpp: number of layers on the GPU; by default, all that fit. */
-  readonly gpuLayers?: number;
-  /** Only for llama.cpp, which allocates all caches at startup: maximum number of open sequences; 8 by default. */
+  /** Only for llama.cpp: number of layers on the GPU; by default (`auto`) all that fit. */
+  readonly gpuLayers?: number | 'auto';
+  /** Only for llama.cpp, which allocates all caches at startup: maximum number of open sequences; by default (0) as memory allows. */
   readonly sequences?: number;
 }
 
@@ -126,13 +130,18 @@ export interface TargetSlot extends ContextSlot {
   readonly adjust?: readonly Adjustment[];
   /** Number of alternatives to return for each pick, 0 by default. */
   readonly topCount?: number;
+  /** Log-probabilities may be relative to the tokens that the engine reads; exact ones can take longer. */
+  readonly roughScores?: boolean;
 }
 
 /** Picks of one slot; the arrays are empty if the slot has no `sampling`. */
 export interface TargetOutput {
   /** [T] token that the target picks after each of the slot's tokens. */
   readonly picks: Int32Array;
-  /** [T] natural logarithm of each pick's probability before temperature, top-k, top-p and min-p. */
+  /**
+   * [T] natural logarithm of each pick's probability before temperature, top-k, top-p and min-p; an estimate if the slot
+   * has `roughScores`.
+   */
   readonly logProbabilities: Float32Array;
   /**
    * True if a pick ignored less probable tokens, because the engine reads only the logits of the most probable ones.

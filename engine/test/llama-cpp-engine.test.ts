@@ -34,7 +34,7 @@ describe.skipIf(missing)('a GGUF target', () => {
   beforeAll(async () => {
     const source = join(root, 'models', 'default');
     execFileSync(python, ['-m', 'ptp_train', 'export', '--to', 'gguf', '--from', source, '--out', file]);
-    engine = await openTargetEngine({ dir: file, contextLength: 256, sequences: 3, prefixCacheBytes: 1e9 });
+    engine = await openTargetEngine({ dir: file, threads: 1, contextLength: 256, sequences: 3, prefixCacheBytes: 1e9 });
   }, 120_000);
   afterAll(async () => {
     await engine?.dispose();

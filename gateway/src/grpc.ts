@@ -146,7 +146,7 @@ function tokenFields(message: GenerateRequest, { vocabulary }: ModelInfo) {
   requireAtMost('stop_tokens', STOP_TOKEN_LIMIT, stopTokens.length);
   requireTokens('stop_tokens', stopTokens, vocabulary);
   const adjustments = receivedAdjustments(message.adjustments, vocabulary);
-  return { stopTokens, topCount, ignoreEndOfText, ...(adjustments && { adjustments }) };
+  return { stopTokens, logprobs: true, topCount, ignoreEndOfText, ...(adjustments && { adjustments }) };
 }
 
 function draftFields(

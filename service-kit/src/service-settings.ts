@@ -1,4 +1,4 @@
-import { addresses, integer, number, oneOf, path, type Setting, type SettingsTable } from './settings.ts';
+import { addresses, integer, layers, number, oneOf, path, type Setting, type SettingsTable } from './settings.ts';
 import { tlsSettings } from './tls-settings.ts';
 
 /** Settings of every service. */
@@ -49,9 +49,15 @@ export const serviceSettings = {
   },
   threads: {
     name: 'PTP_ENGINE_THREADS',
-    type: integer(1, 256),
-    default: 1,
-    doc: 'Number of CPU threads for one run of a model.',
+    type: integer(0, 256),
+    default: 0,
+    doc: 'Number of CPU threads for one run of a model. With 0, llama.cpp uses one per physical core and ONNX Runtime a single one. llama.cpp becomes slow if other processes need the same cores: leave them one.',
+  },
+  gpuLayers: {
+    name: 'PTP_GPU_LAYERS',
+    type: layers,
+    default: 'auto',
+    doc: 'Number of layers of a GGUF model that run on the GPU; auto puts as many there as fit, 0 uses the CPU only.',
   },
   batchTokens: {
     name: 'PTP_BATCH_TOKENS',
@@ -67,8 +73,8 @@ export const serviceSettings = {
   },
   sequences: {
     name: 'PTP_SEQUENCE_LIMIT',
-    type: integer(1, 65536),
-    default: 256,
-    doc: 'Maximum number of open sequences; further sequences are rejected with RESOURCE_EXHAUSTED.',
+    type: integer(0, 65536),
+    default: 0,
+    doc: 'Maximum number of open sequences; further sequences are rejected with RESOURCE_EXHAUSTED. With 0, 256; but for a GGUF file 1 to 8, depending on memory, because llama.cpp allocates the KV cache of each at the start (docs/engines.md).',
   },
 } as const satisfies SettingsTable;

@@ -57,6 +57,13 @@ export function oneOf<const T extends string>(...values: readonly T[]): SettingT
   return { schema: z.enum(values), expected: `one of ${values.join(', ')}`, placeholder: 'NAME' };
 }
 
+/** Number of layers, or all that fit. */
+export const layers: SettingType<number | 'auto'> = {
+  schema: z.union([z.literal('auto'), integer(0, 1024).schema]),
+  expected: 'auto or an integer in [0, 1024]',
+  placeholder: 'N',
+};
+
 export const address: SettingType<Address> = {
   schema: z.string().transform((value, issues) => parseAddress(value) ?? refuse(issues)),
   expected: 'host:port or unix:/path',

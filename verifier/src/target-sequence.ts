@@ -17,15 +17,17 @@ const GREEDY = { temperature: 0, topK: 0, topP: 1 };
 export class TargetSequence extends Sequence {
   readonly #adjuster: Adjuster | undefined;
   readonly #topCount: number;
+  readonly #roughScores: boolean;
   readonly #vocabulary: number;
 
   /** @throws PtpError `invalid_argument` or `out_of_range`, naming field, limit and value */
   constructor(open: VerifyOpen, info: EngineInfo) {
     super(open.start, info);
-    const { topLogProbabilities: topCount, adjustments } = open;
+    const { topLogProbabilities: topCount, roughLogProbabilities, adjustments } = open;
     const limit = Math.min(TOP_LIMIT, info.vocabulary);
     requireField(topCount <= limit, 'top_log_probabilities', `in [0, ${limit}]`, topCount, 'out_of_range');
     this.#topCount = topCount;
+    this.#roughScores = roughLogProbabilities && topCount === 0;
     this.#vocabulary = info.vocabulary;
     const params = receivedAdjustments(adjustments, info.vocabulary);
     const promptLength = Math.max(0, this.tokens.length - (open.start?.firstPosition ?? 0));
@@ -49,6 +51,7 @@ export class TargetSequence extends Sequence {
       sampling: this.sampling,
       u: this.uniformsAt(length, tokens.length),
       ...(adjust && { adjust }),
+      roughScores: this.#roughScores,
       ...this.#top(),
     };
   }

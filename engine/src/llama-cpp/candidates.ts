@@ -1,12 +1,9 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import type { ControlledEvaluateIndexOutput, ControlledEvaluateInputItem, Token } from 'node-llama-cpp';
-import type { Adjustment } from '../sampling/adjust.ts';
+import { type Adjustment, isAllowed } from '../sampling/adjust.ts';
 import type { Candidates } from '../sampling/candidates.ts';
 
-/**
- * Most probable tokens that a request without top-k is picked from. Sorting and copying all logits of a vocabulary of
- * 150,000 takes some 70 ms per position, more than most models take.
- */
+/** Most probable tokens that a request without top-k is picked from. */
 export const CANDIDATE_LIMIT = 1024;
 /** Candidates beyond those needed, so that ties at the last one do not matter. */
 const SPARE = 8;
@@ -15,55 +12,106 @@ const NAMED_LIMIT = 256;
 
 /** Requests the logits from which the successor of a token is picked. */
 export interface CandidateRequest {
-  /** Most probable tokens to read, 1 .. V; V reads all. */
+  /** Most probable tokens to read, 0 .. V; V reads all. */
   readonly top: number;
-  /** Further tokens to read: those that an adjustment may raise. */
+  /** Further tokens to read. */
   readonly named: readonly number[];
+  /** No token that is not read can be picked. */
+  readonly complete: boolean;
+  /** Sum exp(logit) over the vocabulary, for exact log-probabilities. */
+  readonly total: boolean;
 }
 
 /** A position's logits as llama.cpp returned them. */
 export interface Position extends Candidates {
-  /** Natural log of the sum of exp(logit) over the vocabulary. */
+  /** Natural log of the sum of exp(logit) over the vocabulary; an estimate without `total`. */
   readonly logTotal: number;
 }
 
-/** Plans the logits to read for one pick. @param all reads the whole vocabulary */
-export function candidateRequest(
-  { temperature, topK }: SamplingParams,
-  adjustment: Adjustment | undefined,
-  topCount: number,
-  vocabulary: number,
-  all = false,
-): CandidateRequest {
-  const named = adjustment ? [...new Set([...adjustment.scaled, ...adjustment.biased])] : [];
-  if (all || named.length > NAMED_LIMIT) return { top: vocabulary, named: [] };
-  // Each named token may leave the top, so that another one moves up.
-  const needed = temperature === 0 ? 1 : topK || CANDIDATE_LIMIT;
-  const top = Math.max(needed + named.length, topCount) + SPARE;
-  return top >= vocabulary ? { top: vocabulary, named: [] } : { top, named };
+/** The parts of a slot that decide which logits are needed. */
+export interface Need {
+  readonly sampling: SamplingParams;
+  readonly adjustment: Adjustment | undefined;
+  readonly topCount: number;
+  /** Log-probabilities may be estimates. */
+  readonly rough: boolean;
 }
 
-/** An input of `controlledEvaluate`. Temperature 0 makes llama.cpp's own sampler leave the logits as they are. */
-export function evaluateInput(token: number, { top, named }: CandidateRequest, vocabulary: number) {
-  const filter = { tokens: named as readonly Token[], includeTop: top };
-  const logits = top >= vocabulary ? true : { filter };
-  const item: ControlledEvaluateInputItem = [
-    token as Token,
-    { generateNext: { logits, totalLogitWeight: true, options: { temperature: 0 } } },
-  ];
+/**
+ * Plans the logits to read for one pick.
+ *
+ * The most probable tokens are enough unless an adjustment raises others, or a grammar allows few: these are named. The
+ * sum over the vocabulary and named tokens are slow to read (docs/engines.md, "Cost of sampling").
+ */
+export function candidateRequest(
+  { sampling, adjustment, topCount, rough }: Need,
+  vocabulary: number,
+): CandidateRequest {
+  const { raised, lowered } = changes(adjustment);
+  const allowed = adjustment?.allowed && fewAllowed(adjustment.allowed, vocabulary);
+  const total = !rough || topCount > 0;
+  // Each lowered token may leave the top, so that another one moves up.
+  const needed = (sampling.temperature === 0 ? 1 : sampling.topK || CANDIDATE_LIMIT) + lowered + SPARE;
+  const alternatives = Math.max(topCount, Number(total));
+  if (allowed) return { top: alternatives, named: allowed, complete: true, total };
+  const top = Math.max(needed + raised.length, alternatives);
+  if (top >= vocabulary || raised.length > NAMED_LIMIT) return everything(vocabulary);
+  return { top, named: raised, complete: false, total };
+}
+
+/** Reads the whole vocabulary. */
+export function everything(vocabulary: number): CandidateRequest {
+  return { top: vocabulary, named: [], complete: true, total: true };
+}
+
+/** The tokens that an adjustment makes more probable, and the number of others that it changes. */
+function changes(adjustment: Adjustment | undefined): { raised: readonly number[]; lowered: number } {
+  if (!adjustment) return { raised: [], lowered: 0 };
+  const { scaled, scale, biased, biases } = adjustment;
+  const raised = new Set(biased.filter((_, i) => (biases[i] as number) > 0));
+  if (scale < 1) for (const id of scaled) raised.add(id);
+  return { raised: [...raised], lowered: new Set([...scaled, ...biased]).size - raised.size };
+}
+
+/** The tokens of a mask; undefined if there are more than NAMED_LIMIT. */
+function fewAllowed(mask: Uint8Array, vocabulary: number): number[] | undefined {
+  const ids: number[] = [];
+  for (const [i, bits] of mask.entries()) {
+    if (bits === 0) continue;
+    for (let id = 8 * i; id < Math.min(8 * i + 8, vocabulary); id++) if (isAllowed(mask, id)) ids.push(id);
+    if (ids.length > NAMED_LIMIT) return undefined;
+  }
+  return ids;
+}
+
+/**
+ * An input of `controlledEvaluate`. A top-k sampler of temperature 1 finds the most probable tokens without sorting the
+ * vocabulary; it leaves their logits as they are, as does temperature 0.
+ */
+export function evaluateInput(token: number, { top, named, total }: CandidateRequest, vocabulary: number) {
+  const generateNext =
+    top < vocabulary && !total && named.length === 0
+      ? { logits: true, options: { temperature: 1, topK: top, topP: 1, minP: 0 } }
+      : {
+          logits: top >= vocabulary ? true : { filter: { tokens: named as readonly Token[], includeTop: top } },
+          totalLogitWeight: total,
+          options: { temperature: 0 },
+        };
+  const item: ControlledEvaluateInputItem = [token as Token, { generateNext }];
   return item;
 }
 
 /** Reads what llama.cpp returned: the most probable tokens in falling order, then the named ones. */
 export function readPosition(
   output: ControlledEvaluateIndexOutput | undefined,
-  { top }: CandidateRequest,
+  { top, complete, total }: CandidateRequest,
   vocabulary: number,
 ): Position {
   const { logits, totalLogitWeight } = output?.next ?? {};
-  if (!logits || totalLogitWeight === undefined) throw new Error('llama.cpp returned no logits');
+  if (!logits || (total && totalLogitWeight === undefined)) throw new Error('llama.cpp returned no logits');
   const values = [...logits.values()];
-  const largest = values[0] ?? Number.NaN;
-  const floor = top >= vocabulary ? Number.NEGATIVE_INFINITY : (values[top - 1] as number);
-  return { logits, floor, logTotal: largest + Math.log(totalLogitWeight) };
+  const largest = values.reduce((most, value) => Math.max(most, value), Number.NEGATIVE_INFINITY);
+  const weight = totalLogitWeight ?? values.reduce((sum, value) => sum + Math.exp(value - largest), 0);
+  const floor = complete ? Number.NEGATIVE_INFINITY : (values[top - 1] as number);
+  return { logits, floor, vocabulary, logTotal: largest + Math.log(weight) };
 }

@@ -1,5 +1,5 @@
 import { PtpError } from '@ptp/protocol/errors';
-import type { ControlledEvaluateInputItem, Token } from 'node-llama-cpp';
+import type { ControlledEvaluateInputItem, LlamaContextSequence, Token } from 'node-llama-cpp';
 import { EngineBase } from '../engine-base.ts';
 import type {
   DraftEngine,
@@ -12,7 +12,7 @@ import type {
   TargetSlot,
 } from '../types.ts';
 import { checkEmpty, checkTargetSlots } from '../validate-slots.ts';
-import { candidateRequest, evaluateInput, type Position, readPosition } from './candidates.ts';
+import { candidateRequest, evaluateInput, everything, type Position, readPosition } from './candidates.ts';
 import { type LoadedGguf, loadGguf } from './model.ts';
 import { pickSuccessors } from './picks.ts';
 import { SequenceSlots } from './sequence-slots.ts';
@@ -24,7 +24,7 @@ import { SequenceSlots } from './sequence-slots.ts';
  * @throws PtpError `failed_precondition` if node-llama-cpp or the file is missing or cannot be loaded
  */
 export async function openTargetEngine(options: EngineOptions): Promise<TargetEngine> {
-  return new LlamaCppEngine(await loadGguf(options), (options.prefixCacheBytes ?? 0) > 0);
+  return new LlamaCppEngine(await loadGguf(options), options.prefixCacheBytes ?? 0);
 }
 
 /** @throws PtpError `failed_precondition`: a GGUF file has no drafter */
@@ -39,13 +39,20 @@ class LlamaCppEngine extends EngineBase implements TargetEngine {
   #counts = { lookups: 0, hits: 0, reusedTokens: 0 };
   #queue: Promise<unknown> = Promise.resolve();
 
-  constructor(gguf: LoadedGguf, keepsPrefixes: boolean) {
+  constructor(gguf: LoadedGguf, prefixCacheBytes: number) {
     super(gguf.info);
     this.#gguf = gguf;
     const { context } = gguf;
     const sequences = Array.from({ length: context.totalSequences }, () => context.getSequence());
-    this.#slots = new SequenceSlots(sequences, keepsPrefixes);
+    this.#slots = new SequenceSlots(sequences, Math.floor(prefixCacheBytes / gguf.info.bytesPerToken));
     context.onDispose.createListener(() => this.die(new PtpError('unavailable', 'the engine has stopped')));
+  }
+
+  /** @throws PtpError `resource_exhausted` if all of llama.cpp's sequences are open */
+  override open(): SequenceId {
+    const { maxSlots } = this.info;
+    if (this.usage().sequences < maxSlots) return super.open();
+    throw this.dead ?? new PtpError('resource_exhausted', `overloaded: ${maxSlots} sequences are open already`);
   }
 
   async reusePrefix(sequence: SequenceId, tokens: readonly number[]): Promise<number> {
@@ -121,11 +128,7 @@ class LlamaCppEngine extends EngineBase implements TargetEngine {
 
   async #evaluate(slots: readonly TargetSlot[], all: boolean): Promise<(TargetOutput | undefined)[]> {
     const sequences = slots.map(({ sequence }) => this.#slots.slotOf(sequence));
-    for (const [i, { at }] of slots.entries()) {
-      const held = sequences[i];
-      if (held && held.nextTokenIndex > at)
-        await held.eraseContextTokenRanges([{ start: at, end: held.nextTokenIndex }]);
-    }
+    for (const [i, { at }] of slots.entries()) await rollBack(sequences[i] as LlamaContextSequence, at);
     // Evaluations that begin in the same turn of the event loop share a batch.
     const evaluated = await Promise.all(
       slots.map(async (slot, i) => {
@@ -142,8 +145,19 @@ class LlamaCppEngine extends EngineBase implements TargetEngine {
   }
 
   /** [T] for a slot that picks, otherwise empty. */
-  #requests({ sampling, tokens, adjust, topCount = 0 }: TargetSlot, all: boolean) {
+  #requests({ sampling, tokens, adjust, topCount = 0, roughScores: rough = false }: TargetSlot, all: boolean) {
     if (!sampling) return [];
-    return tokens.map((_, k) => candidateRequest(sampling, adjust?.[k], topCount, this.info.vocabulary, all));
+    const { vocabulary } = this.info;
+    if (all) return tokens.map(() => everything(vocabulary));
+    return tokens.map((_, k) => candidateRequest({ sampling, adjustment: adjust?.[k], topCount, rough }, vocabulary));
   }
+}
+
+/** Erases the rows from `at` on. @throws PtpError `internal` if llama.cpp has to erase more */
+async function rollBack(sequence: LlamaContextSequence, at: number): Promise<void> {
+  if (sequence.nextTokenIndex > at) {
+    await sequence.eraseContextTokenRanges([{ start: at, end: sequence.nextTokenIndex }]);
+  }
+  if (sequence.nextTokenIndex === at) return;
+  throw new PtpError('internal', `llama.cpp kept ${sequence.nextTokenIndex} rows instead of ${at}`);
 }

@@ -1,9 +1,17 @@
+import { totalmem } from 'node:os';
 import { PtpError } from '@ptp/protocol/errors';
 import { loadManifest, type Manifest } from '@ptp/protocol/manifest';
 import type { Llama, LlamaContext, LlamaModel } from 'node-llama-cpp';
 import type { EngineInfo, EngineOptions } from '../types.ts';
 
+/** Sequences unless `sequences` is set, if memory allows. */
 const DEFAULT_SEQUENCES = 8;
+/** Most sequences of a context in llama.cpp (LLAMA_MAX_SEQ). */
+const MAX_SEQUENCES = 256;
+/** Part of the machine's memory that the KV caches may take unless `sequences` is set. */
+const RAM_SHARE = 1 / 4;
+/** The same for the GPU's memory that the weights have left free. */
+const VRAM_SHARE = 1 / 2;
 
 /** A GGUF that is ready for runs. */
 export interface LoadedGguf {
@@ -15,26 +23,35 @@ export interface LoadedGguf {
 
 /** @throws PtpError `failed_precondition` if node-llama-cpp or the file is missing or cannot be loaded */
 export async function loadGguf(options: EngineOptions): Promise<LoadedGguf> {
-  const { dir: modelPath, threads, contextLength, gpuLayers = 'auto', sequences = DEFAULT_SEQUENCES } = options;
+  const { dir: modelPath, threads, contextLength, gpuLayers = 'auto' } = options;
   const manifest = await loadManifest(modelPath, contextLength);
   const { getLlama, LlamaLogLevel } = await importLlama();
+  const llama = await getLlama({
+    build: 'never',
+    skipDownload: true,
+    logLevel: LlamaLogLevel.error,
+    ...(gpuLayers === 0 && { gpu: false }),
+    ...(threads && { maxThreads: threads }),
+  });
   try {
-    const llama = await getLlama({
-      build: 'never',
-      skipDownload: true,
-      logLevel: LlamaLogLevel.error,
-      ...(threads !== undefined && { maxThreads: threads }),
-    });
     const model = await llama.loadModel({ modelPath, gpuLayers });
-    // node-llama-cpp moves the window once a sequence has contextSize - 1 tokens.
+    if (model.fileInsights.isRecurrent || model.fileInsights.isHybrid) {
+      throw new Error('it is a recurrent model, whose state cannot be rolled back');
+    }
+    const sequences = Math.min(options.sequences || (await affordableSequences(llama, manifest)), MAX_SEQUENCES);
     const context = await model.createContext({
+      // node-llama-cpp moves the window once a sequence has contextSize - 1 tokens.
       contextSize: manifest.context_length + 1,
       sequences,
-      ...(threads !== undefined && { threads }),
+      // Without it, layers with a sliding window drop the rows to which a rollback returns.
+      swaFullCache: true,
+      ...(threads && { threads }),
     });
     return { llama, model, context, info: engineInfo(manifest, sequences) };
   } catch (cause) {
-    throw new PtpError('failed_precondition', `\`${modelPath}\` cannot be loaded by llama.cpp`, { cause });
+    await llama.dispose();
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new PtpError('failed_precondition', `\`${modelPath}\` cannot be loaded by llama.cpp: ${reason}`, { cause });
   }
 }
 
@@ -47,6 +64,13 @@ async function importLlama(): Promise<typeof import('node-llama-cpp')> {
       'GGUF models need a package that is not installed: run `npm install --no-save node-llama-cpp@3.22.1`';
     throw new PtpError('failed_precondition', message, { cause });
   }
+}
+
+/** Number of sequences, 1 to 8, whose KV caches fit into a share of the memory. */
+async function affordableSequences(llama: Llama, { context_length, bytes_per_token }: Manifest): Promise<number> {
+  const memory = llama.gpu ? (await llama.getVramState()).free * VRAM_SHARE : totalmem() * RAM_SHARE;
+  const fitting = Math.floor(memory / (context_length * bytes_per_token.target));
+  return Math.max(1, Math.min(DEFAULT_SEQUENCES, fitting));
 }
 
 function engineInfo(manifest: Manifest, maxSlots: number): EngineInfo {

@@ -9,10 +9,19 @@ declare module 'node-llama-cpp' {
     dispose(): Promise<void>;
   }
   export interface Llama extends Disposable {
+    /** The GPU's interface, such as `cuda`; false on the CPU. */
+    readonly gpu: string | false;
+    getVramState(): Promise<{ readonly free: number }>;
     loadModel(options: { modelPath: string; gpuLayers: number | 'auto' }): Promise<LlamaModel>;
   }
   export interface LlamaModel extends Disposable {
-    createContext(options: { contextSize: number; sequences: number; threads?: number }): Promise<LlamaContext>;
+    readonly fileInsights: { readonly isRecurrent: boolean; readonly isHybrid: boolean };
+    createContext(options: {
+      contextSize: number;
+      sequences: number;
+      swaFullCache: boolean;
+      threads?: number;
+    }): Promise<LlamaContext>;
   }
   export interface LlamaContext extends Disposable {
     readonly totalSequences: number;
@@ -23,6 +32,7 @@ declare module 'node-llama-cpp' {
     readonly contextTokens: Token[];
     readonly nextTokenIndex: number;
     eraseContextTokenRanges(ranges: { start: number; end: number }[]): Promise<void>;
+    clearHistory(): Promise<void>;
     controlledEvaluate(input: ControlledEvaluateInputItem[]): Promise<(ControlledEvaluateIndexOutput | undefined)[]>;
   }
   export interface LogitFilter {
@@ -36,8 +46,8 @@ declare module 'node-llama-cpp' {
         options: {
           generateNext: {
             logits: boolean | { filter: LogitFilter };
-            totalLogitWeight: boolean;
-            options: { temperature: number };
+            totalLogitWeight?: boolean;
+            options: { temperature: number; topK?: number; topP?: number; minP?: number };
           };
         },
       ];
@@ -51,5 +61,6 @@ declare module 'node-llama-cpp' {
     logLevel: 'error' | 'fatal';
     gpu?: false;
     maxThreads?: number;
+    gpu?: false;
   }): Promise<Llama>;
 }

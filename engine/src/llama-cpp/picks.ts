@@ -2,11 +2,14 @@ import { adjustCandidates, pickTreeSparse, shapeCandidates } from '../sampling/c
 import type { EngineInfo, TargetOutput, TargetSlot } from '../types.ts';
 import type { Position } from './candidates.ts';
 
+/** Candidates that a grammar must have left for the rest of the vocabulary to be ignored; llama.cpp's default top-k. */
+const FEWEST = 40;
+
 /**
  * Picks the successors of a slot's tokens.
  *
  * @param positions [T] logits after each token
- * @returns undefined if the candidates do not decide a pick: a mask excludes them all, or top-k has too few
+ * @returns undefined if the candidates do not decide a pick: a mask excludes nearly all, or top-k has too few
  */
 export function pickSuccessors(
   { sampling, u, adjust, topCount = 0 }: TargetSlot,
@@ -18,8 +21,9 @@ export function pickSuccessors(
   const logProbabilities = new Float32Array(positions.length);
   let truncated = false;
   for (const [i, position] of positions.entries()) {
-    const shaped = shapeCandidates(adjustCandidates(position, adjust?.[i]), sampling);
-    if (!shaped || (!shaped.exact && sampling.topK > 0)) return undefined;
+    const adjusted = adjustCandidates(position, adjust?.[i]);
+    const shaped = shapeCandidates(adjusted, sampling);
+    if (!shaped || (!shaped.exact && (sampling.topK > 0 || adjusted.logits.size < FEWEST))) return undefined;
     truncated ||= !shaped.exact;
     const pick = pickTreeSparse(u.subarray(i * depth, (i + 1) * depth), shaped, vocabulary);
     picks[i] = pick;

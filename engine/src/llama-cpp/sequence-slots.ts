@@ -16,17 +16,17 @@ interface Slot {
 export class SequenceSlots {
   /** Least recently closed first. */
   #slots: Slot[];
-  readonly #keepsPrefixes: boolean;
+  readonly #rowLimit: number;
 
-  /** @param keepsPrefixes off: closed sequences are never reused */
-  constructor(sequences: readonly LlamaContextSequence[], keepsPrefixes: boolean) {
+  /** @param rowLimit rows of closed sequences to keep; 0 keeps none */
+  constructor(sequences: readonly LlamaContextSequence[], rowLimit: number) {
     this.#slots = sequences.map((sequence) => ({ sequence, owner: undefined }));
-    this.#keepsPrefixes = keepsPrefixes;
+    this.#rowLimit = rowLimit;
   }
 
   /** Rows of closed sequences. */
   parked(): { sequences: number; rows: number } {
-    const kept = this.#keepsPrefixes ? this.#slots.filter((slot) => slot.owner === undefined && rowsOf(slot) > 0) : [];
+    const kept = this.#slots.filter((slot) => slot.owner === undefined && rowsOf(slot) > 0);
     return { sequences: kept.length, rows: kept.reduce((sum, slot) => sum + rowsOf(slot), 0) };
   }
 
@@ -44,7 +44,7 @@ export class SequenceSlots {
   /** Assigns the closed sequence that shares most rows with `tokens`. @returns rows that hold, in whole blocks */
   reuse(owner: SequenceId, tokens: readonly number[]): number {
     let best: { slot: Slot; rows: number } | undefined;
-    for (const slot of this.#keepsPrefixes ? this.#slots : []) {
+    for (const slot of this.#slots) {
       if (slot.owner !== undefined) continue;
       const rows = wholeBlocks(sharedRows(slot.sequence.contextTokens, tokens));
       if (rows > 0 && rows >= (best?.rows ?? 0)) best = { slot, rows };
@@ -54,11 +54,20 @@ export class SequenceSlots {
     return best.rows;
   }
 
-  close(owner: SequenceId): void {
+  /** Frees the sequence's slot; then erases the rows of those closed longest ago that exceed the limit. */
+  async close(owner: SequenceId): Promise<void> {
     const slot = this.#slots.find((slot) => slot.owner === owner);
     if (!slot) return;
     slot.owner = undefined;
     this.#slots = [...this.#slots.filter((other) => other !== slot), slot];
+    let rows = 0;
+    for (const slot of this.#slots.toReversed()) {
+      if (slot.owner !== undefined) continue;
+      rows += rowsOf(slot);
+      if (rows <= this.#rowLimit) continue;
+      rows -= rowsOf(slot);
+      await slot.sequence.clearHistory();
+    }
   }
 }
 

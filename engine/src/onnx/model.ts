@@ -30,7 +30,7 @@ export async function loadModel(
   kind: ModelKind,
   options: EngineOptions,
 ): Promise<{ model: OnnxModel; manifest: Manifest }> {
-  const { dir, contextLength, threads = 1, prefixCacheBytes = 0 } = options;
+  const { dir, contextLength, threads, prefixCacheBytes = 0 } = options;
   const manifest = await loadManifest(dir, contextLength);
   const { sizes, max_slots: slotCounts } = manifest;
   const drafter = kind === 'drafter' ? drafterOf(manifest) : undefined;
@@ -52,7 +52,7 @@ export async function loadModel(
       maxSlots: Math.max(...slotCounts),
       bytesPerToken: manifest.bytes_per_token[kind] ?? 0,
     },
-    threads,
+    threads: threads || 1,
     prefixCacheBytes,
   };
   return { model, manifest };

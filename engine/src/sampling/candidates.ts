@@ -3,6 +3,8 @@ import { type SamplingParams, treeDepth } from '@ptp/protocol/sampling-params';
 import { type Adjustment, isAllowed } from './adjust.ts';
 
 const f32 = Math.fround;
+/** Half a unit in the last place of 1 in float32: a probability that no float32 sum shows. */
+const EPSILON = 2 ** -24;
 
 /** Logits of some tokens; all other logits are at most `floor`. */
 export interface Candidates {
@@ -10,6 +12,8 @@ export interface Candidates {
   readonly logits: ReadonlyMap<number, number>;
   /** Upper limit of the omitted logits; -Infinity if no logit is omitted. */
   readonly floor: number;
+  /** Number of tokens in the vocabulary. */
+  readonly vocabulary: number;
 }
 
 /** Tokens with a probability above 0, and their probabilities. */
@@ -18,15 +22,16 @@ export interface SparseDistribution {
   readonly ids: readonly number[];
   /** [ids.length] float32 probabilities; they sum to 1. */
   readonly probabilities: readonly number[];
-  /** True if this is the distribution over the whole vocabulary, because no omitted token could be kept. */
+  /** True if this is the distribution over the whole vocabulary; omitted tokens have probabilities below EPSILON. */
   readonly exact: boolean;
 }
 
 /** Applies an adjustment; each adjusted token must be a candidate, unless the adjustment lowers its logit. */
-export function adjustCandidates({ logits, floor }: Candidates, adjustment: Adjustment | undefined): Candidates {
-  if (!adjustment) return { logits, floor };
+export function adjustCandidates(candidates: Candidates, adjustment: Adjustment | undefined): Candidates {
+  if (!adjustment) return candidates;
+  const { floor, vocabulary } = candidates;
   const { scaled, scale, biased, biases, allowed } = adjustment;
-  const changed = new Map(logits);
+  const changed = new Map(candidates.logits);
   const factor = f32(scale);
   for (const id of scaled) {
     const logit = changed.get(id);
@@ -37,20 +42,20 @@ export function adjustCandidates({ logits, floor }: Candidates, adjustment: Adju
     if (logit !== undefined) changed.set(id, f32(logit + (biases[i] as number)));
   }
   if (allowed) for (const id of changed.keys()) if (!isAllowed(allowed, id)) changed.delete(id);
-  return { logits: changed, floor };
+  return { logits: changed, floor, vocabulary };
 }
 
 /**
  * Shapes candidates in the same way as `shape` in testing/reference-sampler.ts shapes all logits: temperature, min-p,
  * top-k, top-p, renormalization, in float32. Uses only candidates above the floor, because only their ranks are
- * certain. The result is not `exact` if other tokens could belong to the distribution. With top-p below 1, such a
- * result may also miss candidates, because top-p adds up probabilities relative to the candidates.
+ * certain. The result is not `exact` if other tokens could belong to the distribution; top-p is then relative to the
+ * candidates.
  *
  * @returns undefined if no candidate is above the floor
  * @throws PtpError `internal` if a logit is NaN or +Infinity
  */
 export function shapeCandidates(
-  { logits, floor }: Candidates,
+  { logits, floor, vocabulary }: Candidates,
   { temperature, topK, topP, minP = 0 }: SamplingParams,
 ): SparseDistribution | undefined {
   const certain = rank(logits, floor);
@@ -65,19 +70,24 @@ export function shapeCandidates(
     .slice(0, topK || certain.length)
     .map(({ id, logit }) => ({ id, weight: weightOf(logit) }))
     .filter(({ weight }) => weight > 0 && weight >= f32(minP));
-  // Exact if the whole-vocabulary result excludes the floor too: by top-k, by min-p, or because its weight rounds to 0.
-  const rest = weightOf(floor);
-  const exact = rest === 0 || rest < f32(minP) || (topK > 0 && certain.length >= topK);
-  return { ...nucleus(kept, f32(topP)), exact };
+  // Tokens at or below the floor are left out anyway if top-k is full or if min-p leaves out the floor. Otherwise their
+  // weights sum to at most `rest`.
+  const closed = (topK > 0 && certain.length >= topK) || weightOf(floor) < f32(minP);
+  const rest = closed ? 0 : (vocabulary - certain.length) * weightOf(floor);
+  const { mass, ...distribution } = nucleus(kept, f32(topP));
+  const total = sumOf(kept);
+  const nucleusCloses = topP < 1 && mass * total >= f32(topP) * (total + rest);
+  return { ...distribution, exact: rest <= EPSILON * total || nucleusCloses };
 }
 
-/** Keeps each token for which the probabilities of the tokens ranked above it sum to less than `topP`. */
-function nucleus(ranked: readonly Weighted[], topP: number): Omit<SparseDistribution, 'exact'> {
+/** Keeps the ranked tokens before which the probabilities sum to less than `topP`; `mass` is the sum of theirs. */
+function nucleus(ranked: readonly Weighted[], topP: number): Omit<SparseDistribution, 'exact'> & { mass: number } {
   const total = sumOf(ranked);
-  let above = 0;
+  let [above, mass] = [0, 0];
   const kept = ranked.filter(({ weight }) => {
     const isKept = topP === 1 || above < topP;
     above = f32(above + f32(weight / total));
+    if (isKept) mass = above;
     return isKept;
   });
   const keptTotal = sumOf(kept);
@@ -85,6 +95,7 @@ function nucleus(ranked: readonly Weighted[], topP: number): Omit<SparseDistribu
   return {
     ids: ascending.map(({ id }) => id),
     probabilities: ascending.map(({ weight }) => f32(weight / keptTotal)),
+    mass,
   };
 }
 

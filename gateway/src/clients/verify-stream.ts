@@ -49,13 +49,14 @@ export class GrpcVerifyStream implements VerifyStream {
 
   async #open(): Promise<Opened> {
     const { call, request, tokens, traceparent } = this.#parts;
-    const { prompt, adjustments, topCount: topLogProbabilities = 0, promptLogprobs = false } = request;
+    const { prompt, adjustments, topCount: topLogProbabilities = 0, logprobs, promptLogprobs = false } = request;
     const tellPrompt = promptLogprobs && tokens.length === prompt.length;
     const value = {
       start: sequenceStart(request, tokens),
       trace: { traceparent },
       topLogProbabilities,
       tellPrompt,
+      roughLogProbabilities: !logprobs,
       ...(adjustments && { adjustments: adjustmentsMessage(adjustments) }),
     };
     call.send({ kind: { case: 'open', value } });

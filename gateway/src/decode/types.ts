@@ -62,6 +62,8 @@ export interface GenerationRequest {
   readonly stopTokens?: readonly number[];
   /** Treats the model's end of text as any other token. */
   readonly ignoreEndOfText?: boolean;
+  /** Log-probabilities must be exact; estimates by default. */
+  readonly logprobs?: boolean;
   /** Alternatives to return for each token, 0 .. 20. Default 0. */
   readonly topCount?: number;
   /** The first step also returns the log-probabilities of the prompt. */
