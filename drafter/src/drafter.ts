@@ -115,10 +115,7 @@ export class Drafter {
     return { kind: { case: 'result', value } };
   }
 
-  /**
-   * Requests one branch for each likely outcome of the verification: branch m continues the text if exactly m tokens of
-   * the block are accepted.
-   */
+  /** Requests a branch for each likely outcome: branch m continues the text if exactly m block tokens are accepted. */
   #branches(sequence: DraftSequence, step: DraftStep): DraftQuery {
     const { assumed, block, blockConfidences } = step;
     const { budget, maxLength } = this.#plan(sequence, step);

@@ -31,9 +31,7 @@ export async function checkBatchInvariance(engine: TargetEngine): Promise<BatchI
     u: u.slice(at * dimensions, (at + count) * dimensions),
   });
 
-  /**
-   * Runs the text on one sequence, `chunk` tokens at a time, together with `others` sequences with the same beginning.
-   */
+  /** Runs the text on one sequence, `chunk` tokens at a time, together with `others` similar sequences. */
   const rowsOf = async (chunk: number, others: number): Promise<string[]> => {
     const sequences = Array.from({ length: 1 + others }, () => engine.open());
     try {

@@ -22,26 +22,15 @@ export function engineMetrics(registry: Registry, engine: Engine): RunObserver {
       },
     });
 
-  const queue = seconds(
-    'ptp_engine_queue_duration_seconds',
-    'Time that a step or prompt chunk waits for its engine run.',
-  );
+  const queue = seconds('ptp_engine_queue_duration_seconds', 'Time that a step or prompt chunk waits for a run.');
   const run = seconds('ptp_engine_run_duration_seconds', 'Duration of an engine run.');
   const batch = sizes('ptp_engine_batch_size', 'Number of sequences in an engine run.');
   const tokens = sizes('ptp_engine_batch_tokens', 'Number of tokens in an engine run, over all sequences.');
 
   gauge('ptp_engine_sequences', 'Number of open sequences.', () => engine.usage().sequences);
   gauge('ptp_engine_cache_size_bytes', 'Size of the KV caches of open sequences.', () => engine.usage().cacheBytes);
-  gauge(
-    'ptp_prefix_cache_size_bytes',
-    'Size of the KV caches of closed sequences in the prefix cache.',
-    () => engine.prefixCache().bytes,
-  );
-  gauge(
-    'ptp_prefix_cache_sequences',
-    'Number of closed sequences in the prefix cache.',
-    () => engine.prefixCache().sequences,
-  );
+  gauge('ptp_prefix_cache_size_bytes', 'Size of the prefix cache.', () => engine.prefixCache().bytes);
+  gauge('ptp_prefix_cache_sequences', 'Number of sequences in the prefix cache.', () => engine.prefixCache().sequences);
   new Counter({
     name: 'ptp_prefix_cache_lookups_total',
     help: 'Number of prefix cache lookups; `hit` is true if a prefix was found.',

@@ -97,10 +97,7 @@ export interface PrefixCacheUsage {
 /** Part of a slot that both kinds of engine share: tokens to write into the cache of a sequence. */
 export interface ContextSlot {
   readonly sequence: SequenceId;
-  /**
-   * First row to write, at most the number of valid rows. Each token attends to rows 0 .. at - 1 and to the earlier
-   * tokens of the slot.
-   */
+  /** First row to write, at most the number of valid rows. Tokens attend to all earlier rows. */
   readonly at: number;
   /** [T] token ids, T >= 1. */
   readonly tokens: readonly number[];
@@ -143,9 +140,7 @@ export interface TargetOutput {
    * has `roughScores`.
    */
   readonly logProbabilities: Float32Array;
-  /**
-   * True if a pick ignored less probable tokens, because the engine reads only the logits of the most probable ones.
-   */
+  /** True if a pick ignored improbable tokens, because the engine reads only the most probable logits. */
   readonly truncated?: boolean;
   /** [T * topCount] most probable tokens, in descending order; absent if topCount is 0. */
   readonly topIds?: Int32Array;
@@ -163,10 +158,7 @@ export interface DraftEngine extends Engine {
   readonly checksBlocks: boolean;
   /** Maximum length of a branch in tokens. */
   readonly maxBranchLength: number;
-  /**
-   * [maxBranchLength + 1] expected number of correct tokens by branch length, measured on held-out text: H in
-   * docs/ptp.md.
-   */
+  /** [maxBranchLength + 1] expected number of correct tokens by branch length, on held-out text: H in docs/ptp.md. */
   readonly yieldCurve: readonly number[];
   /** Yield curve for branches with `excluded`, which start at a wrong token of the block. */
   readonly yieldCurveAfterMiss: readonly number[];

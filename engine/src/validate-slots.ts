@@ -22,16 +22,9 @@ export function checkTargetSlots(slots: readonly TargetSlot[], info: EngineInfo,
   checkContext(slots, info, rowsOf);
   for (const [i, { tokens, sampling, u, adjust, topCount = 0 }] of slots.entries()) {
     if (!sampling) continue;
-    check(
-      !adjust || adjust.length === tokens.length,
-      i,
-      'the length of `adjust`',
-      `${tokens.length}`,
-      adjust?.length ?? 0,
-    );
-    check(isInteger(topCount, 0, info.vocabulary), i, '`topCount`', `in [0, ${info.vocabulary}]`, topCount);
-    const length = tokens.length * info.uniformsPerPosition;
-    check(u?.length === length, i, 'the length of `u`', `${length}`, u?.length ?? 'none');
+    if (adjust) checkEqual(adjust.length, tokens.length, i, 'the length of `adjust`');
+    checkInteger(topCount, 0, info.vocabulary, i, '`topCount`');
+    checkEqual(u?.length ?? 0, tokens.length * info.uniformsPerPosition, i, 'the length of `u`');
     checkUniforms(u as Float32Array, i);
   }
 }
@@ -44,23 +37,19 @@ export function checkDraftSlots(
 ): void {
   checkContext(slots, info, rowsOf);
   for (const [i, { at, tokens, branches, check: blockCheck }] of slots.entries()) {
-    if (checksBlocks)
-      check(branches.length === 0, i, '`branches`', 'empty for a drafter that checks blocks', branches.length);
+    const planned = branches.length;
+    if (checksBlocks) check(planned === 0, i, '`branches`', 'empty for a drafter that checks blocks', planned);
     else check(!blockCheck, i, '`check`', 'absent for a drafter that does not check blocks', 'a check');
     if (blockCheck) {
       const { block, u } = blockCheck;
-      check(isInteger(block, 0, tokens.length - 1), i, '`block`', `an integer in [0, ${tokens.length - 1}]`, block);
-      const length = checkedLength(blockCheck, info.uniformsPerPosition);
-      check(isInteger(length, 1, maxLength), i, 'the draft length', `an integer in [1, ${maxLength}]`, length);
+      checkInteger(block, 0, tokens.length - 1, i, '`block`');
+      checkInteger(checkedLength(blockCheck, info.uniformsPerPosition), 1, maxLength, i, 'the draft length');
       checkUniforms(u, i);
     }
-    const [low, high] = [Math.max(1, at), at + tokens.length];
     for (const branch of branches) {
-      const { visible, u } = branch;
-      check(isInteger(visible, low, high), i, '`visible`', `an integer in [${low}, ${high}]`, visible);
-      const length = branchLength(branch, info.uniformsPerPosition);
-      check(isInteger(length, 1, maxLength), i, 'the branch length', `an integer in [1, ${maxLength}]`, length);
-      checkUniforms(u, i);
+      checkInteger(branch.visible, Math.max(1, at), at + tokens.length, i, '`visible`');
+      checkInteger(branchLength(branch, info.uniformsPerPosition), 1, maxLength, i, 'the branch length');
+      checkUniforms(branch.u, i);
     }
   }
 }
@@ -84,11 +73,10 @@ function checkContext(slots: readonly (TargetSlot | DraftSlot)[], info: EngineIn
     check(!seen.has(sequence), i, 'the sequence', 'different in each slot', sequence);
     seen.add(sequence);
     check(tokens.length > 0, i, 'the number of tokens', 'at least 1', tokens.length);
-    check(isInteger(at, 0, rows), i, '`at`', `an integer in [0, ${rows}]`, at);
+    checkInteger(at, 0, rows, i, '`at`');
     const end = at + tokens.length;
     check(end <= contextLength, i, 'the sequence length', `at most ${contextLength} tokens`, end, 'out_of_range');
-    const wrong = tokens.find((token) => !isInteger(token, 0, vocabulary - 1));
-    check(wrong === undefined, i, 'each token', `an integer in [0, ${vocabulary - 1}]`, wrong);
+    for (const token of tokens) checkInteger(token, 0, vocabulary - 1, i, 'each token');
   }
 }
 
@@ -99,6 +87,14 @@ function checkUniforms(u: Float32Array, slot: number): void {
 
 function isInteger(value: number, low: number, high: number): boolean {
   return Number.isInteger(value) && value >= low && value <= high;
+}
+
+function checkInteger(value: number, low: number, high: number, slot: number, what: string): void {
+  if (!isInteger(value, low, high)) check(false, slot, what, `an integer in [${low}, ${high}]`, value);
+}
+
+function checkEqual(value: number, expected: number, slot: number, what: string): void {
+  check(value === expected, slot, what, `${expected}`, value);
 }
 
 function check(

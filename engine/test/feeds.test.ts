@@ -148,10 +148,10 @@ test('a cache grows by doubling to its limit and keeps its rows', () => {
   const cache = new SequenceCache(2, 4, 200);
   const rows = (count: number, value: number) => [0, 1].map((layer) => new Float32Array(count * 4).fill(value + layer));
   cache.prepare(0, 60);
-  cache.append(Array(60).fill(1), rows(60, 1), rows(60, 5), 0);
+  cache.append(Array(60).fill(1), { keys: rows(60, 1), values: rows(60, 5) }, 0);
   expect(cache.bytes).toBe(64 * 2 * 2 * 4 * 4);
   cache.prepare(50, 20);
-  cache.append(Array(20).fill(2), rows(20, 2), rows(20, 6), 0);
+  cache.append(Array(20).fill(2), { keys: rows(20, 2), values: rows(20, 6) }, 0);
   expect([cache.rows, cache.bytes]).toEqual([70, 128 * 2 * 2 * 4 * 4]);
   const keys = cache.past('keys', 1);
   expect([keys.length, keys[49 * 4], keys[50 * 4]]).toEqual([280, 2, 3]);

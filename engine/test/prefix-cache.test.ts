@@ -16,7 +16,7 @@ function cacheOf(tokens: readonly number[]): SequenceCache {
   const cache = new SequenceCache(LAYERS, WIDTH, 64);
   cache.prepare(0, tokens.length);
   const rows = () => Float32Array.from({ length: tokens.length * WIDTH }, (_, i) => tokens[Math.floor(i / WIDTH)] ?? 0);
-  cache.append(tokens, [rows(), rows()], [rows(), rows()], 0);
+  cache.append(tokens, { keys: [rows(), rows()], values: [rows(), rows()] }, 0);
   return cache;
 }
 
@@ -79,7 +79,8 @@ test('reused rows are copies', () => {
   to.prepare(0, 5);
   to.copyFrom(from, 2);
   from.prepare(0, 1);
-  from.append([9], [new Float32Array(4), new Float32Array(4)], [new Float32Array(4), new Float32Array(4)], 0);
+  const zeros = [new Float32Array(WIDTH), new Float32Array(WIDTH)];
+  from.append([9], { keys: zeros, values: zeros }, 0);
   expect(to.rows).toBe(2);
   expect([...to.past('keys', 1)]).toEqual([1, 1, 1, 1, 2, 2, 2, 2]);
   expect([...to.tokens.subarray(0, 2)]).toEqual([1, 2]);

@@ -10,10 +10,7 @@ const TOP_LIMIT = 20;
 
 const GREEDY = { temperature: 0, topK: 0, topP: 1 };
 
-/**
- * Sequence of the verifier: adds sampling at each position of a draft, and the log-probabilities that the client
- * requests.
- */
+/** Sequence of the verifier: adds sampling at each position of a draft, and the requested log-probabilities. */
 export class TargetSequence extends Sequence {
   readonly #adjuster: Adjuster | undefined;
   readonly #topCount: number;

@@ -20,10 +20,7 @@ export interface GraphIo<Slot extends ContextSlot, Output> {
 /** New tokens of one slot and the cache row at which they start. */
 export type Context = Pick<ContextSlot, 'at' | 'tokens'>;
 
-/**
- * Returns a slot's number of tokens in the graph, at least 2: for a single row, onnxruntime uses kernels that round
- * differently.
- */
+/** Returns a slot's length in the graph, at least 2, because onnxruntime rounds differently for a single row. */
 export function paddedLength({ tokens }: Pick<Context, 'tokens'>): number {
   return Math.max(2, tokens.length);
 }
@@ -39,10 +36,7 @@ export const idleContext: ContextSlot = { sequence: -1, at: 0, tokens: [0, 0] };
 /** Sampling parameters of rows and slots whose results are discarded. */
 export const idleSampling: SamplingParams = { temperature: 0, topK: 0, topP: 1 };
 
-/**
- * Builds the feeds of the packed context tokens: ids, pos, splits, mask_{i}. See `target_graph` in
- * training/src/ptp_train/export.
- */
+/** Builds the feeds ids, pos, splits, mask_{i} of the packed tokens: `target_graph` in training/src/ptp_train/export. */
 export function contextFeeds(slots: readonly Context[]): Feeds {
   const ids = slots.flatMap(({ tokens }) => tokens);
   const positions = slots.flatMap(({ at, tokens }) => tokens.map((_, i) => at + i));
@@ -54,10 +48,7 @@ export function contextFeeds(slots: readonly Context[]): Feeds {
   return feeds;
 }
 
-/**
- * Builds the mask [length, past + length] of a slot's tokens: 0 for all past rows and the slot's tokens up to the
- * attending one, -Infinity elsewhere.
- */
+/** Builds the mask [length, past + length]: a token attends to all past rows and to the slot's tokens up to itself. */
 export function causalMask(past: number, length: number): Float32Array {
   const width = past + length;
   const mask = new Float32Array(length * width);

@@ -126,10 +126,7 @@ export function positionsOf({ branches }: DraftPart, dimensions: number): number
   return branches.reduce((sum, branch) => sum + branchLength(branch, dimensions), 0);
 }
 
-/**
- * Builds the mask [M, context + M]: a position attends to the first `visible` context rows and to its branch up to
- * itself.
- */
+/** Builds the mask [M, context + M]: a position attends to `visible` context rows and to its branch up to itself. */
 export function branchMask(part: DraftPart, dimensions: number): Float32Array {
   const size = positionsOf(part, dimensions);
   const width = part.context + size;

@@ -95,11 +95,11 @@ export class GraphRunner {
   /** Appends the new rows to the caches, without the rows of padding. */
   #append(slots: readonly ContextSlot[], results: Results): void {
     const layers = [...Array(this.#model.layers).keys()];
-    const newKeys = layers.map((layer) => floatResult(results, `nk${layer}`));
-    const newValues = layers.map((layer) => floatResult(results, `nv${layer}`));
+    const keys = layers.map((layer) => floatResult(results, `nk${layer}`));
+    const values = layers.map((layer) => floatResult(results, `nv${layer}`));
     let start = 0;
     for (const slot of slots) {
-      this.cacheOf(slot.sequence).append(slot.tokens, newKeys, newValues, start);
+      this.cacheOf(slot.sequence).append(slot.tokens, { keys, values }, start);
       start += paddedLength(slot);
     }
   }

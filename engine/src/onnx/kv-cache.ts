@@ -1,6 +1,11 @@
+/** [layers] arrays of rows, each with `width` floats. */
+interface KeyValues {
+  readonly keys: readonly Float32Array[];
+  readonly values: readonly Float32Array[];
+}
+
 /** Keys, values and tokens of one sequence, one row per token. The arrays double in size when they are full. */
-export class SequenceCache {
-  /** [layers] arrays of rows, each with `width` floats. */
+export class SequenceCache implements KeyValues {
   keys: Float32Array[];
   values: Float32Array[];
   tokens = new Int32Array();
@@ -46,7 +51,7 @@ export class SequenceCache {
 
   /** Copies the first `count` rows of another cache into this cache, which must be empty and prepared for them. */
   copyFrom(other: SequenceCache, count: number): void {
-    this.append([...other.tokens.subarray(0, count)], other.keys, other.values, 0);
+    this.append([...other.tokens.subarray(0, count)], other, 0);
   }
 
   /** Returns a view of the valid rows of a layer's keys or values. */
@@ -57,19 +62,13 @@ export class SequenceCache {
   /**
    * Appends rows, for which `prepare` must have made room.
    *
-   * @param newKeys [layers] keys of all slots of a run; the rows of this sequence begin at row `start`
-   * @param newValues [layers] values of all slots of a run
+   * @param source rows of all slots of a run; those of this sequence begin at row `start`
    */
-  append(
-    tokens: readonly number[],
-    newKeys: readonly Float32Array[],
-    newValues: readonly Float32Array[],
-    start: number,
-  ): void {
+  append(tokens: readonly number[], source: KeyValues, start: number): void {
     const [from, to] = [start * this.#width, (start + tokens.length) * this.#width];
     const end = this.rows * this.#width;
-    for (const [layer, rows] of newKeys.entries()) this.keys[layer]?.set(rows.subarray(from, to), end);
-    for (const [layer, rows] of newValues.entries()) this.values[layer]?.set(rows.subarray(from, to), end);
+    for (const [layer, rows] of source.keys.entries()) this.keys[layer]?.set(rows.subarray(from, to), end);
+    for (const [layer, rows] of source.values.entries()) this.values[layer]?.set(rows.subarray(from, to), end);
     this.tokens.set(tokens, this.rows);
     this.rows += tokens.length;
   }

@@ -2,10 +2,7 @@ import { PtpError } from '@ptp/protocol/errors';
 
 /** Outcome of verifying a draft. */
 export interface Acceptance {
-  /**
-   * m in [0, n], the number of accepted draft tokens. The tables of the paper count m + 1, including the target's own
-   * token.
-   */
+  /** m in [0, n], the number of accepted draft tokens. The paper's tables count m + 1, with the target's own token. */
   readonly accepted: number;
   /** [m + 1] tokens to commit: the accepted draft tokens, then the target's own token. */
   readonly tokens: readonly number[];

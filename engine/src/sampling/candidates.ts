@@ -117,16 +117,14 @@ function sumOf(tokens: readonly Weighted[]): number {
   return tokens.reduce((total, { weight }) => f32(total + weight), 0);
 }
 
-/**
- * Picks the same token as `pickTree` in testing/reference-sampler.ts, in time that does not grow with the vocabulary.
- */
+/** Picks the same token as `pickTree` in testing/reference-sampler.ts, in time independent of the vocabulary's size. */
 export function pickTreeSparse(
   u: ArrayLike<number>,
   { ids, probabilities }: SparseDistribution,
   vocabulary: number,
 ): number {
   const depth = treeDepth(vocabulary);
-  // One map per level, leaves first: the probability sums of nodes, keyed by index. Nodes without probability are absent.
+  // One map per level, leaves first: the nodes' probability sums, keyed by index. Nodes without probability are absent.
   const levels = [new Map(ids.map((id, i) => [id, probabilities[i] as number]))];
   for (let d = 0; d < depth; d++) {
     const parents = new Map<number, number>();

@@ -60,9 +60,7 @@ export class Automaton {
     return next;
   }
 
-  /**
-   * Truncates the state to a lookahead of `length` bytes, so that states that differ only beyond it share a token mask.
-   */
+  /** Truncates the state to a lookahead of `length` bytes; states that differ only beyond it share a token mask. */
   truncate(state: AutomatonState, length: number): AutomatonState {
     return this.#intern((draft) => {
       draft.accepting = state.accepting;
@@ -141,7 +139,10 @@ export class Automaton {
           break;
         case 'repeat':
           if (top.min === 0) pending.push(below);
-          if (top.max > 0) pending.push(this.#push(top.of, this.#push(this.#oneLess(top), below)));
+          if (top.max > 0)
+            pending.push(
+              this.#push(top.of, this.#push(this.#withCounts(top, Math.max(0, top.min - 1), top.max - 1), below)),
+            );
           break;
         case 'reference':
           pending.push(this.#push(top.target(), below));
@@ -153,10 +154,6 @@ export class Automaton {
   #push(top: Expression, below: Stack | undefined): Stack {
     const stacks = getOrCreate(this.#stacks, top, () => new Map<Stack | undefined, Stack>());
     return getOrCreate(stacks, below, () => ({ top, below }));
-  }
-
-  #oneLess(repeat: Repeat): Repeat {
-    return this.#withCounts(repeat, Math.max(0, repeat.min - 1), repeat.max - 1);
   }
 
   #withCounts(repeat: Repeat, min: number, max: number): Repeat {

@@ -88,10 +88,7 @@ function between(from: readonly number[], to: readonly number[]): Expression {
   );
 }
 
-/**
- * Expressions for the ranges beyond ASCII that most character classes contain; shared, as a schema may have ten
- * thousand classes.
- */
+/** Shared expressions for ranges that most character classes contain; a schema may have ten thousand classes. */
 const COMMON_RANGES = (
   [
     [0x80, 0x7ff],

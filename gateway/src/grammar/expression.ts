@@ -13,9 +13,7 @@ export type Repeat = { readonly kind: 'repeat'; readonly of: Expression; readonl
 /** Matches the target, which may contain this reference anywhere except at its beginning. */
 export type Reference = { readonly kind: 'reference'; readonly target: () => Expression };
 
-/**
- * State of a hand-written DFA over bytes, for parts that would be large as an expression, such as numbers in a range.
- */
+/** State of a hand-written DFA over bytes, for parts that would be large as expressions, such as number ranges. */
 export interface DfaState {
   readonly kind: 'dfa';
   /** True if the bytes read so far are a complete match; more may follow. */

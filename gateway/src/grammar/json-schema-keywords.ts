@@ -69,10 +69,7 @@ const BY_TYPE = {
   string: ['minLength', 'maxLength', 'pattern', 'format'],
   number: ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf'],
 } as const;
-/**
- * Keywords that exclude each other and the keywords of a type, because a combination would require an intersection of
- * grammars.
- */
+/** Keywords that exclude each other and those of a type: combining them would require an intersection of grammars. */
 const EXCLUSIVE = ['$ref', 'const', 'enum', 'anyOf', 'oneOf', 'allOf'] as const;
 
 /** Validates the keywords of a schema. @throws PtpError `invalid_argument`, naming the unsupported keyword */
@@ -99,10 +96,7 @@ export function checkKeywords(value: unknown, at: string): Schema {
   return exclusive === 'enum' ? { ...schema, enum: fitting } : schema;
 }
 
-/**
- * Returns the types that a schema allows, inferred from its keywords if it has no `type`; undefined if it allows all
- * types.
- */
+/** Returns the allowed types, inferred from the keywords if the schema has no `type`; undefined for all types. */
 export function typesOf(schema: Schema): readonly TypeName[] | undefined {
   if (schema.type) {
     const types = [schema.type].flat();

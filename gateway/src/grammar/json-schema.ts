@@ -38,9 +38,7 @@ export function jsonSchemaGrammar(schema: unknown, field: string): Expression {
 const DEPTH_LIMIT = 64;
 /** Maximum length of a schema as JSON, in characters; the size of the grammar is proportional to it. */
 const TEXT_LIMIT = 100_000;
-/**
- * Maximum total length of the patterns in a schema, in characters: a character class may become dozens of expressions.
- */
+/** Maximum total length of a schema's patterns, in characters: a character class may become dozens of expressions. */
 const PATTERNS_LIMIT = 20_000;
 
 class SchemaCompiler {

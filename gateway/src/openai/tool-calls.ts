@@ -11,12 +11,6 @@ export interface CallPiece {
   readonly arguments: string;
 }
 
-/** Text of an answer, split into content and calls. */
-export interface SplitText {
-  readonly text: string;
-  readonly calls: readonly CallPiece[];
-}
-
 /**
  * Separates tool calls from a text that arrives in pieces. The text follows the grammar of `withToolConstraint`, but
  * may end anywhere.
@@ -29,7 +23,7 @@ export class ToolCallReader {
   #inString = false;
   #escaped = false;
 
-  push(piece: string): SplitText {
+  push(piece: string): { text: string; calls: CallPiece[] } {
     this.#held += piece;
     let text = '';
     const calls: CallPiece[] = [];
