@@ -15,8 +15,7 @@ import type { GenerationRequest, GenerationStep, ModelInfo } from './decode/type
 import { jsonSchemaGrammar } from './grammar/json-schema.ts';
 import { jsonObject } from './grammar/json-text.ts';
 import type { OutputConstraint } from './grammar/types.ts';
-import { parseJsonField } from './http/json.ts';
-import { wholeRegex } from './openai/output-format.ts';
+import { parseSchema, wholeRegex } from './openai/output-format.ts';
 import { checkModel, draftMode, randomSeed, stopStrings, TOP_LOGPROBS_LIMIT } from './openai/request.ts';
 import type { EndpointParts } from './openai/respond.ts';
 import { STOP_TOKEN_LIMIT } from './openai/sampling.ts';
@@ -135,7 +134,7 @@ function constraintOf({ form, ignoreEndOfText, adjustments }: GenerateRequest): 
   if (heldBackUntil > 0) throw invalidField('adjustments.held_back_until', absent, heldBackUntil);
   const key = `${form.case} ${form.value}`;
   if (form.case === 'jsonSchema') {
-    return { grammar: jsonSchemaGrammar(parseJsonField(form.value, 'json_schema', 'a schema'), 'json_schema'), key };
+    return { grammar: jsonSchemaGrammar(parseSchema(form.value, 'json_schema'), 'json_schema'), key };
   }
   return { grammar: form.case === 'regex' ? wholeRegex(form.value, 'regex') : jsonObject, key };
 }

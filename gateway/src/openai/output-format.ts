@@ -84,7 +84,7 @@ function structuredGrammar(structured: z.infer<typeof structuredOutputs>): Expre
   if (json != null) {
     const field = 'structured_outputs.json';
     // vLLM also accepts the schema as a string.
-    return jsonSchemaGrammar(typeof json === 'string' ? parseJsonField(json, field, 'a schema') : json, field);
+    return jsonSchemaGrammar(typeof json === 'string' ? parseSchema(json, field) : json, field);
   }
   if (texts) return choice(...texts.map(literal));
   if (regex != null) return wholeRegex(regex, 'structured_outputs.regex');
@@ -104,4 +104,9 @@ export function wholeRegex(regex: string, field: string): Expression {
     if (!(error instanceof RegexError)) throw error;
     throw invalidField(field, `a supported regular expression (${error.message})`, regex);
   }
+}
+
+/** Parses the text of a JSON Schema. @throws PtpError `invalid_argument` unless the text is JSON */
+export function parseSchema(schema: string, field: string): unknown {
+  return parseJsonField(schema, field, 'a schema');
 }
