@@ -1,7 +1,6 @@
 import { draftModelSetting, serviceSettings } from '@ptp/service-kit/service-settings';
 import { address, type SettingsTable } from '@ptp/service-kit/settings';
 
-/** Settings of the drafter. */
 export const drafterSettings = {
   ...serviceSettings,
   draftModel: draftModelSetting,

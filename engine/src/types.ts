@@ -50,7 +50,6 @@ export interface Engine {
 /** Handle of one sequence's cache inside an engine. */
 export type SequenceId = number;
 
-/** Options common to all engines. */
 export interface EngineOptions {
   /** Path of a model folder, which contains `manifest.json` and the files that it lists, or of a GGUF file. */
   readonly dir: string;
@@ -66,7 +65,6 @@ export interface EngineOptions {
   readonly sequences?: number;
 }
 
-/** Properties of the loaded model. */
 export interface EngineInfo {
   /** V, the number of token ids; the ids are 0 .. V - 1. */
   readonly vocabulary: number;
@@ -80,7 +78,6 @@ export interface EngineInfo {
   readonly bytesPerToken: number;
 }
 
-/** State of a prefix cache. */
 export interface PrefixCacheUsage {
   /** Number of closed sequences with rows in the cache. */
   readonly sequences: number;
@@ -103,7 +100,6 @@ export interface ContextSlot {
   readonly tokens: readonly number[];
 }
 
-/** Result of a run. */
 export interface RunResult<Output> {
   /** One output per slot, in the order of the slots. */
   readonly outputs: Output[];

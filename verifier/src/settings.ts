@@ -1,7 +1,6 @@
 import { serviceSettings } from '@ptp/service-kit/service-settings';
 import { address, type SettingsTable } from '@ptp/service-kit/settings';
 
-/** Settings of the verifier. */
 export const verifierSettings = {
   ...serviceSettings,
   listen: {

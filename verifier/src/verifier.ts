@@ -138,7 +138,7 @@ export class Verifier {
 
 type Outcome = Pick<VerifyResult, 'accepted' | 'nextToken'>;
 
-/** Returns false for a step that was sent ahead and assumes another outcome than that of the step before it. */
+/** Returns false for a step that was sent ahead on an assumption that the outcome of the previous step contradicts. */
 function follows({ after }: VerifyStep, outcome: Outcome | undefined): boolean {
   return !after || (after.accepted === outcome?.accepted && after.nextToken === outcome.nextToken);
 }

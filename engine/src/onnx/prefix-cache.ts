@@ -52,12 +52,9 @@ export class PrefixCache {
    *
    * @returns the cache and the number of rows to reuse; undefined if no block matches
    */
-  longest(
-    tokens: ArrayLike<number>,
-    open: Iterable<SequenceCache>,
-  ): { cache: SequenceCache; rows: number } | undefined {
+  longest(tokens: ArrayLike<number>, open: Iterable<SequenceCache>): SharedPrefix | undefined {
     if (this.#limit === 0) return undefined;
-    let best: { cache: SequenceCache; rows: number } | undefined;
+    let best: SharedPrefix | undefined;
     for (const cache of [...this.#parked, ...open]) {
       const shared = sharedRows(cache, tokens);
       const rows = wholeBlocks(shared);
@@ -78,6 +75,8 @@ export class PrefixCache {
     this.#bytes -= cache.bytes;
   }
 }
+
+type SharedPrefix = { readonly cache: SequenceCache; readonly rows: number };
 
 /** Returns the length of the prefix that a cache shares with `tokens`. */
 function sharedRows(cache: SequenceCache, tokens: ArrayLike<number>): number {

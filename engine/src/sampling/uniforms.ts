@@ -50,10 +50,7 @@ export function philox4x32(words: Uint32Array, key0: number, key1: number): void
     k0 = (k0 + WEYL_0) | 0;
     k1 = (k1 + WEYL_1) | 0;
   }
-  words[0] = c0;
-  words[1] = c1;
-  words[2] = c2;
-  words[3] = c3;
+  words.set([c0, c1, c2, c3]);
 }
 
 /**
@@ -77,10 +74,7 @@ export function uniforms(seed: bigint, firstPosition: number, count: number, dim
   const words = new Uint32Array(4);
   for (let row = 0; row < count; row++) {
     for (let block = 0; block * 4 < dimensions; block++) {
-      words[0] = firstPosition + row;
-      words[1] = block;
-      words[2] = 0;
-      words[3] = 0;
+      words.set([firstPosition + row, block, 0, 0]);
       philox4x32(words, key0, key1);
       const end = Math.min(4, dimensions - block * 4);
       for (let i = 0; i < end; i++) values[row * dimensions + block * 4 + i] = toUnitInterval(words[i] as number);

@@ -72,5 +72,4 @@ export function lazy(build: () => Expression): Reference {
   });
 }
 
-/** Matches the empty text. */
 export const empty: Expression = sequence();

@@ -107,9 +107,7 @@ export function arrayOf(
   return (min === 0 ? emptyOrEnclosed : enclosed)('[', from(0), ']');
 }
 
-/** Matches any JSON object. */
 export const jsonObject: Expression = reference(() => anyObject);
-/** Matches any JSON value. */
 export const jsonValue: Expression = reference(() => anyValue);
 
 const anyObject = emptyOrEnclosed('{', list(member(jsonString(), jsonValue)), '}');

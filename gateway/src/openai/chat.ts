@@ -50,11 +50,7 @@ export function chatRoute(app: FastifyInstance, parts: EndpointParts): void {
   });
 }
 
-/**
- * Validates the body of a chat request.
- *
- * @throws PtpError `invalid_argument`, naming field, limit and value; `not_found` for another model
- */
+/** @throws PtpError `invalid_argument`, naming field, limit and value; `not_found` for another model */
 function parseChat(given: unknown, model: ModelInfo) {
   const body = parseBody(chatBody, given, unsupportedInChat);
   const messages = conversation(body.messages);

@@ -47,11 +47,7 @@ export function completionRoute(app: FastifyInstance, parts: EndpointParts): voi
   });
 }
 
-/**
- * Validates the body of a completion request.
- *
- * @throws PtpError `invalid_argument`, naming field, limit and value; `not_found` for another model
- */
+/** @throws PtpError `invalid_argument`, naming field, limit and value; `not_found` for another model */
 function parseCompletion(given: unknown, model: ModelInfo) {
   const body = parseBody(completionBody, given, unsupportedInCompletions);
   const request = commonRequest(body, body.max_tokens, model);

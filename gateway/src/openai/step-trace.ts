@@ -6,7 +6,6 @@ import type { Tokenizer } from '../text/tokenizer.ts';
 /** Description of one step in the chunks of a request with `ptp.trace`; times in microseconds. */
 export type StepTrace = Readonly<Record<string, unknown>>;
 
-/** Traces the steps of one answer. */
 export class StepTracer {
   readonly #tokenizer: Tokenizer;
   /** Decodes the answer; holds the bytes of a character until it is complete. */

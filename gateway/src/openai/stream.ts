@@ -16,7 +16,6 @@ export interface Run {
   readonly includeUsage: boolean;
 }
 
-/** Server-sent event. */
 export interface ServerEvent {
   readonly name?: string;
   readonly data: object | '[DONE]';

@@ -68,7 +68,7 @@ export function toolUseOf(
 }
 
 /**
- * Returns the constraint of an answer: of its tool calls if it may contain any, otherwise of its format. From the
+ * Returns the constraint on an answer: the tool grammar if it may contain calls, otherwise `format`. From the
  * opening tag of a call on, a grammar ensures that the call names a tool of the request and that the arguments satisfy
  * the tool's schema.
  *
