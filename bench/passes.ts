@@ -4,7 +4,7 @@ import type { GenerationRequest, Generator, StepStats } from '../gateway/src/dec
 /** Sampling parameters of all measurements, as in the paper's Spec-Bench figures. */
 export const REFERENCE: SamplingParams = { temperature: 0.7, topK: 50, topP: 0.9 };
 
-/** The result of decoding one request to its end. Times are `performance.now()` values. */
+/** Result of decoding one request. Times are `performance.now()` values. */
 export interface Pass {
   readonly tokens: readonly number[];
   readonly steps: readonly StepStats[];
@@ -32,7 +32,7 @@ export async function decodeRequest(generator: Generator, request: GenerationReq
   return { tokens, steps, firstTokens, reusedTokens, began, first, ended: performance.now() };
 }
 
-/** Microseconds from the start of the first step to the end of the last step, without prefill and the first draft. */
+/** Returns the microseconds from the start of the first step to the end of the last step, without prefill and the first draft. */
 export const decodeMicros = ({ steps, first, ended }: Pass): number =>
   (ended - first) * 1000 + (steps[0]?.stepMicros ?? 0);
 

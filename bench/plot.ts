@@ -36,7 +36,8 @@ const SIZE = { width: 330, height: 250 };
  */
 export async function lineChart(panels: readonly Panel[], title: string): Promise<string> {
   const names = [...new Set(panels.flatMap((panel) => panel.series.map(({ name }) => name)))];
-  if (names.length > COLOURS.length) throw new Error(`at most ${COLOURS.length} series, got ${names.length}`);
+  if (names.length > COLOURS.length)
+    throw new Error(`a plot must have at most ${COLOURS.length} series, got ${names.length}`);
   const dashed = new Set(panels.flatMap(({ series }) => series.filter((each) => each.dashed).map(({ name }) => name)));
   const byName = <Value>(range: Value[]) => ({
     field: 'name',
@@ -71,14 +72,14 @@ export async function lineChart(panels: readonly Panel[], title: string): Promis
   return `${rounded(svg).replace('>', `><title>${escaped(title)}</title>`)}\n`;
 }
 
-/** @param base of the logarithm on a logarithmic axis */
+/** @param base base of the logarithm on a logarithmic axis */
 function axisOf(panel: Panel, field: 'x' | 'y', base: number) {
   const { title, scale } = panel[field];
   const own = scale === 'log' ? { type: 'log' as const, base } : { zero: true };
   return { field, type: 'quantitative' as const, title, scale: own, axis: ticksOf(panel, field) };
 }
 
-/** Ticks of a logarithmic axis: at every point if x has few points, otherwise at 1, 2 and 5 times the powers of ten. */
+/** Returns the ticks of a logarithmic axis: at every point if x has few points, otherwise at 1, 2 and 5 times the powers of ten. */
 function ticksOf({ x, y, series }: Panel, axis: 'x' | 'y'): object {
   if ((axis === 'x' ? x : y).scale !== 'log') return {};
   const values = series.flatMap(({ points }) => points.map((point) => point[axis === 'x' ? 0 : 1]));

@@ -23,7 +23,7 @@ export async function saveResult(result: Omit<Result, 'date'> & { suite: string;
   await writeFile(join(FOLDER, `${name}.json`), `${JSON.stringify(dated, null, 1)}\n`);
 }
 
-/** All kept results by name. */
+/** Returns all kept results by name. */
 export async function loadResults(): Promise<ReadonlyMap<string, Result>> {
   const files = (await readdir(FOLDER).catch(() => [])).filter((file) => file.endsWith('.json'));
   const load = async (file: string): Promise<[string, Result]> => [

@@ -1,6 +1,6 @@
 import { cpus, loadavg } from 'node:os';
 
-/** Quantile `q` in [0, 1], interpolated between neighbouring values; NaN if there are no values. */
+/** Returns quantile `q` in [0, 1], interpolated between neighbouring values; NaN if there are no values. */
 export function quantile(values: readonly number[], q: number): number {
   const sorted = [...values].sort((a, b) => a - b);
   const place = q * (sorted.length - 1);
@@ -11,13 +11,6 @@ export function quantile(values: readonly number[], q: number): number {
 export const median = (values: readonly number[]): number => quantile(values, 0.5);
 
 export const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
-
-/** Number of occurrences of each value. */
-export function countBy(values: readonly string[]): Record<string, number> {
-  const counts: Record<string, number> = {};
-  for (const value of values) counts[value] = (counts[value] ?? 0) + 1;
-  return counts;
-}
 
 /** Rounds for a report. */
 export const round = (value: number, digits = 3): number => Number(value.toFixed(digits));

@@ -5,7 +5,7 @@ import { DRAFT_BUDGET, STEPS_AHEAD } from '../gateway/src/decode/controller.ts';
 import type { DraftLimits } from '../gateway/src/decode/types.ts';
 import { DRAFT_MODES, gatewaySettings } from '../gateway/src/settings.ts';
 import { loadTokenizer } from '../gateway/src/text/json-tokenizer.ts';
-import { loadPrompts, type Prompt } from './prompts.ts';
+import { loadPrompts } from './prompts.ts';
 import { saveResult } from './results.ts';
 import { type Bench, type ServiceOptions, startServices } from './services.ts';
 import { machine } from './statistics.ts';
@@ -53,7 +53,7 @@ const COUNTS = {
 };
 type Counts = Record<keyof typeof COUNTS, number>;
 
-/** Options for the counts that a suite has, with their defaults. */
+/** Returns options for the counts of a suite, with their defaults. */
 export const countOptions = (counts: Partial<Counts>): Option[] =>
   (Object.keys(counts) as (keyof Counts)[]).map((name) =>
     integerOption(`--${name} <n>`, COUNTS[name], counts[name] as number),
@@ -66,7 +66,7 @@ export const aheadOption: Option = integerOption(
   0,
 );
 
-/** Options of a suite that decodes with a pair. It has only those counts that it has declared. */
+/** Options of a suite that decodes with a pair. Only the counts that the suite declares are present. */
 export interface PairOptions extends Counts {
   readonly models: string;
   readonly draftModel?: string;
@@ -94,7 +94,8 @@ const pairOptions = (mode: DraftLimits['mode']): Option[] => [
 
 export interface PairBench extends Bench {
   readonly limits: DraftLimits;
-  readonly prompts: readonly Prompt[];
+  /** Tokens of each prompt. */
+  readonly prompts: readonly number[][];
   readonly options: PairOptions;
 }
 
@@ -103,7 +104,7 @@ interface PairSuite {
   readonly description: string;
   readonly counts: Partial<Counts>;
   readonly mode?: DraftLimits['mode'];
-  /** Further options. */
+  /** Options in addition to those of the pair and the counts. */
   readonly options?: readonly Option[];
   /** Services to start; by default without a prefix cache. */
   readonly services?: ServiceOptions;

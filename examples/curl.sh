@@ -8,7 +8,7 @@ post() { curl --fail-with-body --silent --no-buffer "$url$1" -H 'content-type: a
 # Streaming: the last event is data: [DONE]
 post /v1/completions '{"model":"default","prompt":"export interface User {\n","max_tokens":20,"seed":1,"stream":true}'
 
-# A number by a regular expression, with log probabilities
+# A number that matches a regular expression, with log probabilities
 post /v1/completions '{"model":"default","prompt":"const port = ","structured_outputs":{"regex":"[1-9][0-9]{3}"},"logprobs":1,"seed":1}'
 echo
 # Log probabilities of a given text

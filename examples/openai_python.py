@@ -18,7 +18,7 @@ for chunk in stream:
     print(chunk.choices[0].text, end="", flush=True)
 print()
 
-# JSON that satisfies a schema
+# JSON that matches a schema
 schema = {
     "type": "object",
     "properties": {"name": {"type": "string", "maxLength": 20}, "private": {"type": "boolean"}},

@@ -1,27 +1,26 @@
-import { connect, createServer, type NetConnectOpts, type Server, type Socket } from 'node:net';
+import { once } from 'node:events';
+import { connect, createServer, type NetConnectOpts, type Socket } from 'node:net';
 
-/** A TCP proxy in front of one service that behaves like a bad network. */
+/** A TCP proxy in front of one service. It behaves like a bad network. */
 export class BadNetwork {
-  readonly #server: Server;
+  readonly #server = createServer((socket) => this.#accept(socket));
   readonly #target: NetConnectOpts;
   readonly #sockets = new Set<Socket>();
   /** Delay in each direction, milliseconds. */
   delayMs = 0;
-  /** Drops everything while connections stay open. */
+  /** True to drop everything while connections stay open. */
   silent = false;
-  /** Number of chunks from the service that are still to have one byte changed. */
+  /** Number of chunks from the service in which one byte is still to be changed. */
   corrupt = 0;
 
-  private constructor(server: Server, target: NetConnectOpts) {
-    this.#server = server;
+  private constructor(target: NetConnectOpts) {
     this.#target = target;
-    server.on('connection', (socket) => this.#accept(socket));
   }
 
   static async start(target: NetConnectOpts): Promise<BadNetwork> {
-    const server = createServer();
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    return new BadNetwork(server, target);
+    const network = new BadNetwork(target);
+    await once(network.#server.listen(0, '127.0.0.1'), 'listening');
+    return network;
   }
 
   get port(): number {

@@ -9,35 +9,24 @@ export interface Question {
 }
 
 /** Counts of streams by outcome. */
-export interface Tally {
-  streams: number;
-  right: number;
-  /** Requests rejected before the first token, by status. */
-  readonly refused: Record<string, number>;
-  /** Streams whose text differs from the known text. */
-  wrong: number;
-  /** Streams that began, but ended with an error or never ended. */
-  lost: number;
-  readonly errors: Record<string, number>;
-  /** Streams whose client hung up after the first tokens. */
-  left: number;
-  /** Longest time without a token, one value per stream, milliseconds. */
-  readonly gaps: number[];
-  /** Tokens of the correct texts. */
-  tokens: number;
-}
-
-export const newTally = (): Tally => ({
+export const newTally = () => ({
   streams: 0,
   right: 0,
-  refused: {},
+  /** Number of requests rejected before the first token, by status. */
+  refused: {} as Record<string, number>,
+  /** Number of streams whose text differs from the known text. */
   wrong: 0,
+  /** Number of streams that began, but ended with an error or never ended. */
   lost: 0,
-  errors: {},
+  errors: {} as Record<string, number>,
+  /** Number of streams whose client disconnected after the first tokens. */
   left: 0,
-  gaps: [],
+  /** Longest time without a token, one value per stream, milliseconds. */
+  gaps: [] as number[],
+  /** Number of tokens in the correct texts. */
   tokens: 0,
 });
+type Tally = ReturnType<typeof newTally>;
 
 const PROMPTS = ['def read(', 'import os\n', 'class Node:\n    ', 'for i in range(', '    return '];
 /** Pause before a rejected client retries, milliseconds. */
@@ -63,7 +52,7 @@ export async function askQuestions(url: string, count: number, random: Random): 
   return questions;
 }
 
-/** Share of requests without streaming, and share of clients that hang up. */
+/** Share of requests without streaming, and share of clients that disconnect. */
 const [WHOLE, LEAVING] = [0.15, 0.1];
 
 /** Sends one request after another until the signal is aborted. */

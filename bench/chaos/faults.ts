@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Random } from '../random.ts';
 import type { Fleet, Node } from './fleet.ts';
 
-/** Injects a fault; the promise resolves when the fault has been undone. */
+/** Injects a fault. The promise resolves when the fault has been undone. */
 type Fault = (node: Node, random: Random) => Promise<void>;
 
 async function restart(node: Node, signal: NodeJS.Signals, downMs: number): Promise<void> {

@@ -46,16 +46,12 @@ export class Member {
     return this.#child?.exitCode === null && this.#child.signalCode === null;
   }
 
-  /** Resident memory in bytes; 0 while the process is down. */
-  get memory(): number {
-    if (!this.running) return 0;
-    return Number(execFileSync('ps', ['-o', 'rss=', '-p', String(this.#child?.pid)]).toString()) * 1024;
-  }
-
-  /** Number of open files and sockets; 0 while the process is down. */
-  get handles(): number {
-    if (!this.running) return 0;
-    return readdirSync(`/proc/${this.#child?.pid}/fd`).length;
+  /** Resident memory in MB, and number of open files and sockets; 0 while the process is down. */
+  get usage(): { readonly mb: number; readonly handles: number } {
+    const pid = this.#child?.pid;
+    if (!this.running || pid === undefined) return { mb: 0, handles: 0 };
+    const kilobytes = Number(execFileSync('ps', ['-o', 'rss=', '-p', String(pid)]));
+    return { mb: Math.round((kilobytes * 1024) / 1e6), handles: readdirSync(`/proc/${pid}/fd`).length };
   }
 
   signal(signal: NodeJS.Signals): void {
@@ -80,7 +76,7 @@ export interface Node {
   readonly port: number;
 }
 
-/** A gateway, verifiers and drafters, each a process of its own. */
+/** A gateway, verifiers and drafters. Each is a separate process. */
 export interface Fleet {
   readonly url: string;
   readonly gateway: Member;

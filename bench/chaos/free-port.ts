@@ -1,6 +1,6 @@
 import { createServer } from 'node:net';
 
-/** These ports are below the range of outgoing connections, which could otherwise take a port while its service is down. */
+/** Ports below the range of outgoing connections, which could otherwise take a port while its service is down. */
 const PORTS = { from: 20_000, to: 30_000 };
 
 /** Finds a port on which nothing listens. */

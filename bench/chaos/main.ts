@@ -1,6 +1,6 @@
 /**
- * `npm run chaos` and `npm run soak`: run streams whose texts are known, and inject faults (soak injects none). They print
- * one line of JSON, and exit with 1 if a promise was broken.
+ * `npm run chaos` and `npm run soak`: decode texts that are known in advance while faults are injected (soak injects none).
+ * They print one line of JSON, and exit with 1 if a promise was broken.
  */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { Random } from '../random.ts';
 import { saveResult } from '../results.ts';
-import { countBy, machine, quantile } from '../statistics.ts';
+import { machine, quantile } from '../statistics.ts';
 import { integerOption } from '../suite.ts';
 import { askQuestions, keepAsking, newTally, type Question } from './clients.ts';
 import { injectFaults } from './faults.ts';
@@ -93,7 +93,11 @@ async function run(fleet: Fleet, options: Options): Promise<boolean> {
     sequences_left: left,
     sequences_left_after_gateway_crash: leftAfterCrash,
     ...(options.faults
-      ? { by_fault: countBy(faults) }
+      ? {
+          by_fault: Object.fromEntries(
+            [...Map.groupBy(faults, (fault) => fault)].map(([name, all]) => [name, all.length]),
+          ),
+        }
       : { held: { first: held[1], middle: held[held.length >> 1], last: held.at(-1) } }),
   };
   if (options.save) {
@@ -129,7 +133,7 @@ async function underLoad(fleet: Fleet, questions: readonly Question[], options: 
   return { faults, tally, held };
 }
 
-/** Number of sequences still open after the last stream has ended. */
+/** Returns the number of sequences that stay open after the last stream has ended. */
 async function sequencesLeft(fleet: Fleet): Promise<number> {
   for (let attempt = 0; attempt < 100; attempt++) {
     // a service that is restarting does not answer yet
@@ -139,7 +143,7 @@ async function sequencesLeft(fleet: Fleet): Promise<number> {
   return fleet.openSequences();
 }
 
-/** Kills the gateway under load; the services must then end its sequences. @returns number of sequences still open */
+/** Kills the gateway under load. The services must then end its sequences. @returns number of sequences that stay open */
 async function crashGateway(fleet: Fleet, questions: readonly Question[]): Promise<number> {
   const over = new AbortController();
   const streams = Array.from({ length: 4 }, (_, i) =>

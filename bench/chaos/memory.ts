@@ -1,25 +1,19 @@
 import { lineChart } from '../plot.ts';
 import type { Fleet, Member } from './fleet.ts';
 
-/** Resident memory in MB, and open files and sockets. */
-interface Usage {
-  readonly mb: number;
-  readonly handles: number;
-}
-
+/** A sample of the memory that the fleet uses. */
 export interface Held {
-  /** Time since the start. */
+  /** Duration since the start, minutes. */
   readonly minutes: number;
   /** Memory and open files of each process. */
-  readonly by: Readonly<Record<string, Usage>>;
+  readonly by: Readonly<Record<string, Member['usage']>>;
 }
 
 export function memoryOf({ gateway, verifiers, drafters }: Fleet): Held['by'] {
-  const usage = ({ memory, handles }: Member): Usage => ({ mb: Math.round(memory / 1e6), handles });
   return {
-    gateway: usage(gateway),
-    ...Object.fromEntries(verifiers.map(({ member }, i) => [`verifier ${i}`, usage(member)])),
-    ...Object.fromEntries(drafters.map(({ member }, i) => [`drafter ${i}`, usage(member)])),
+    gateway: gateway.usage,
+    ...Object.fromEntries(verifiers.map(({ member }, i) => [`verifier ${i}`, member.usage])),
+    ...Object.fromEntries(drafters.map(({ member }, i) => [`drafter ${i}`, member.usage])),
   };
 }
 

@@ -8,7 +8,7 @@ const SETUP =
 /**
  * Converts the target of a model folder to the format of another engine with `ptp-train export`.
  *
- * @param out a file for GGUF, otherwise a folder
+ * @param out path of a file for GGUF, otherwise of a folder
  * @returns number of layers of the model
  * @throws Error that says what to install if Python or ptp-train is missing
  */

@@ -1,6 +1,6 @@
 import { type Engine, importPeer, type Peer, type PeerRequest } from './peer.ts';
 
-/** The parts of node-llama-cpp used here. The package is installed at run time, so its own types are not available. */
+/** Types of those parts of node-llama-cpp that are used here. The package's own types are not installed. */
 interface Library {
   getLlama(options: object): Promise<Llama>;
   InputLookupTokenPredictor: new () => Predictor;
@@ -54,7 +54,7 @@ export async function llamaPeers(
     const context = await model.createContext({
       contextSize,
       threads: 1,
-      flashAttention: false, // slower on a CPU, and its results differ from those in float32
+      flashAttention: false, // flash attention is slower on a CPU, and its results differ from those in float32
       experimentalKvCacheKeyType: 'F32',
       experimentalKvCacheValueType: 'F32',
     });
@@ -80,7 +80,7 @@ export async function llamaPeers(
   return { peers, stop: () => llama.dispose() };
 }
 
-/** The library's own loop. It accepts at most one token of a proposal (3.22.1: `_speculativeEvaluate` rejects the second). */
+/** Decodes with the library's own loop, which accepts at most one token of a proposal (3.22.1: `_speculativeEvaluate` rejects the second). */
 function evaluated(name: string, sequence: Sequence, lookup?: Predictor): Peer {
   async function* generate(prompt: readonly number[], { maxTokens, ...request }: PeerRequest) {
     await sequence.clearHistory();
@@ -95,8 +95,8 @@ function evaluated(name: string, sequence: Sequence, lookup?: Predictor): Peer {
 }
 
 /**
- * A loop that accepts all correct tokens of a proposal, as llama.cpp's own programs do. At each position it compares the proposed token
- * with the one that the target picks.
+ * Decodes with a loop that accepts all correct tokens of a proposal, as llama.cpp's own programs do. At each position it compares the
+ * proposed token with the token that the target picks.
  */
 function wholeBlocks(name: string, sequence: Sequence, lookup: Predictor, endOfText: number): Peer {
   async function* generate(prompt: readonly number[], { maxTokens, ...request }: PeerRequest) {

@@ -20,7 +20,7 @@ export interface Engine {
   stop(): Promise<unknown>;
 }
 
-/** This folder has its own package.json, so that the peers are not dependencies of the project. */
+/** Folder with its own package.json, so that the peers are not dependencies of the project. */
 const FOLDER = import.meta.dirname;
 
 /** Imports a peer. @param path of its main module within node_modules */

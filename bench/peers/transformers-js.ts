@@ -1,7 +1,7 @@
 import { basename, dirname } from 'node:path';
 import { type Engine, importPeer, type PeerRequest } from './peer.ts';
 
-/** The parts of @huggingface/transformers used here. The package is installed at run time, so its own types are not available. */
+/** Types of those parts of @huggingface/transformers that are used here. The package's own types are not installed. */
 interface Library {
   readonly env: { allowRemoteModels: boolean; localModelPath: string };
   readonly random: { seed(seed: number): void };

@@ -8,11 +8,11 @@ import { sum } from '../statistics.ts';
 export interface DraftQuality {
   /** Probability that a drafted token is correct if all earlier tokens of its block are. The drafter's confidence has the same value. */
   readonly chance: number;
-  /** Probability that a branch begins with the target's own token: after a rejected token, and after a fully accepted block. */
+  /** Probabilities that a branch begins with the target's own token: after a rejected token, and after a fully accepted block. */
   readonly hits: readonly [afterMiss: number, whole: number];
   /**
-   * Present for a drafter that checks blocks with a copy of the target and makes a single branch: the probability that the copy and the
-   * target agree on one token. They have to agree on every token up to the branch, so `hits` is not used.
+   * Probability that the target and its copy in the drafter agree on one token. Present for a drafter that checks blocks with the copy and
+   * makes a single branch. Both have to agree on every token up to the branch, so `hits` is not used.
    */
   readonly checks?: number;
 }
@@ -63,7 +63,7 @@ export class DraftModel {
   }
 }
 
-/** Expected number of correct tokens of a branch by its length (`engine.yieldCurve`): P(first) = `hits`, P(each later one) = `chance`. */
+/** Returns the expected number of correct tokens of a branch by its length (`engine.yieldCurve`): P(first) = `hits`, P(each later one) = `chance`. */
 export function yieldCurves({ chance, hits }: DraftQuality, longest: number): YieldCurves {
   const lengths = Array.from({ length: longest + 2 }, (_, n) => n);
   const curve = (hit: number) => lengths.map((n) => hit * sum(lengths.slice(0, n).map((k) => chance ** k)));
@@ -72,9 +72,9 @@ export function yieldCurves({ chance, hits }: DraftQuality, longest: number): Yi
 
 /** Counts the tokens that the drafter has to read for a call. */
 export class DrafterContext {
-  /** Number of committed tokens not read yet. The prompt's last token is left for the first call (drafter/src/drafter.ts). */
+  /** Number of committed tokens that the drafter has not read yet. The prompt's last token is left for the first call (drafter/src/drafter.ts). */
   #unread = 1;
-  /** Tokens already read beyond the committed ones. */
+  /** Tokens that the drafter has already read after the committed tokens. */
   #assumed: number[] = [];
 
   commit(tokens: readonly number[]): void {
@@ -87,7 +87,7 @@ export class DrafterContext {
     }
   }
 
-  /** @param tokens the tokens that follow the committed ones @returns number of tokens the drafter has to read */
+  /** @param tokens the tokens that follow the committed tokens @returns number of tokens the drafter has to read */
   read(tokens: readonly number[]): number {
     const differs = tokens.findIndex((token, i) => token !== this.#assumed[i]);
     const unread = this.#unread + (differs < 0 ? 0 : tokens.length - differs);

@@ -79,7 +79,7 @@ export class Replica {
       this.work.jobs += batch.length;
       this.work.tokens += tokens;
       this.work.busyMicros += micros;
-      // Answers take time to cross the network, so the next jobs of these sequences arrive too late for the run that starts now.
+      // answers take time to cross the network, so the next jobs of these sequences arrive too late for the run that starts now
       this.#running = this.#queue.length > 0;
       if (this.#running && gather > 0) this.#clock.at(this.#clock.now + gather, () => this.#run());
       else if (this.#running) this.#run();

@@ -32,7 +32,7 @@ export interface SequenceParts {
   readonly clock: Clock;
   readonly network: Network;
   readonly verifier: Replica;
-  /** Undefined for plain decoding. */
+  /** Replica that drafts; undefined for plain decoding. */
   readonly drafter: Replica | undefined;
   readonly onStep: (stats: StepStats) => void;
 }
@@ -49,7 +49,7 @@ interface Verification {
   readonly followers: (() => void)[];
 }
 
-/** Decodes one request in virtual time with the gateway's own pipeline; it takes the place of gateway/src/decode/driver.ts. */
+/** Decodes one request in virtual time with the gateway's own pipeline, in place of gateway/src/decode/driver.ts. */
 export class Sequence {
   readonly #parts: SequenceParts;
   readonly #pipeline: DecodePipeline;
@@ -154,7 +154,7 @@ export class Sequence {
     });
   }
 
-  /** Runs or skips a call that has arrived; the previous call has been run or skipped by then. A skipped step gets no answer. */
+  /** Runs or skips a call that has arrived, after the previous call has been run or skipped. A skipped step gets no answer. */
   #verify(
     verification: Verification,
     before: Verification | undefined,

@@ -9,7 +9,7 @@ import { fixedPolicy, type Policy } from './fixed-policy.ts';
 import { Replica, type ReplicaSettings, type Work } from './replica.ts';
 import { type Network, Sequence, type SequenceParts } from './sequence.ts';
 
-/** Times in microseconds. */
+/** Services, clients and drafts to simulate. Times in microseconds. */
 export interface Scenario extends Network {
   /** Number of concurrent clients. Each starts a new sequence as soon as its previous one ends. */
   readonly sequences: number;
@@ -32,7 +32,7 @@ export interface Scenario extends Network {
   readonly counted: number;
 }
 
-/** Microseconds over which the starts of the clients are spread, so that they are not synchronized. */
+/** Period over which the starts of the clients are spread, so that they are not synchronized, microseconds. */
 const START = 50_000;
 
 /** @throws Error for mode `auto` without the controller */

@@ -56,7 +56,7 @@ const blocksOf = (length: number): Change => ({
   limits: { ...BASE.limits, length, mode: 'overlap' },
   controller: false,
 });
-/** Mode `auto`. Times are in seconds, long enough to include the controller's trials of other modes. */
+/** Mode `auto`. Times in seconds; they must be long enough to include the controller's trials of other modes. */
 const auto = (settle: number, counted: number): Change => ({
   ...mode('auto'),
   settle: settle * SECONDS,

@@ -1,6 +1,6 @@
 import type { StepStats } from '../../gateway/src/decode/types.ts';
 import { bothWays, decodeMicros, decodeRequest, type Measured, type Pass, REFERENCE } from '../passes.ts';
-import { countBy, median, round, sum } from '../statistics.ts';
+import { median, round, sum } from '../statistics.ts';
 import { type PairBench, pairSuite } from '../suite.ts';
 
 /** Number of warm-up prompts, during which code is compiled and the controller settles. A server warms up in its first minute. */
@@ -20,7 +20,7 @@ async function measure({ generator, prompts, options }: PairBench): Promise<obje
   const turns = [...prompts.slice(-WARM_UP), ...prompts];
   const all = await bothWays(turns.length, (drafting, turn) => {
     const request = { sampling: REFERENCE, seed: BigInt(turn), maxTokens: options.tokens, drafting };
-    return decodeRequest(generator, { ...request, prompt: turns[turn]?.tokens ?? [] });
+    return decodeRequest(generator, { ...request, prompt: turns[turn] ?? [] });
   });
   const isCounted = (_: Pass, turn: number) =>
     turn >= turns.length - prompts.length && (all.plain[turn]?.tokens.length ?? 0) >= MIN_TOKENS;
@@ -54,14 +54,8 @@ function steps(passes: Measured<Pass>): object {
   return {
     overlap_ratio: round(p50(overlapped, (s) => s.stepMicros / Math.max(s.draftMicros, s.verifyMicros))),
     overhead_us_p50: p50(overlapped, (s) => s.stepMicros - Math.max(s.draftRunMicros, s.verifyRunMicros)),
-    step_us_p50: { plain: p50(plain, (s) => s.stepMicros), drafted: p50(drafted, (s) => s.stepMicros) },
     verify_run_us_p50: { plain: p50(plain, (s) => s.verifyRunMicros), block: p50(blocks, (s) => s.verifyRunMicros) },
     draft_run_us_p50: p50(overlapped, (s) => s.draftRunMicros),
-    modes: countBy(drafted.map((s) => `${s.mode}, ${s.reason}`)),
     sent_ahead: round(drafted.filter((s) => s.aheadMicros > 0).length / drafted.length),
-    acceptance_by_position: Array.from({ length: Math.max(...drafted.map((s) => s.drafted)) }, (_, k) => {
-      const reached = drafted.filter((s) => s.drafted > k);
-      return round(reached.filter((s) => s.accepted > k).length / reached.length);
-    }),
   };
 }

@@ -13,18 +13,19 @@ const SETTINGS: readonly SamplingParams[] = [
 /** Number of sequences decoded concurrently. */
 const CONCURRENCY = 8;
 
-interface Counts {
-  /** Tokens compared with the reference. */
-  tokens: number;
-  /** Compared tokens that differ or are missing. */
-  mismatches: number;
-  /** Tokens of the reference, each compared three times. */
-  reference_tokens: number;
-  sequences: number;
-  /** Draft tokens in the compared texts. Without any accepted ones the comparison would prove nothing. */
-  drafted: number;
-  accepted: number;
-}
+const noCounts = () => ({
+  /** Number of tokens compared with the reference. */
+  tokens: 0,
+  /** Number of compared tokens that differ or are missing. */
+  mismatches: 0,
+  /** Number of tokens in the reference, each compared three times. */
+  reference_tokens: 0,
+  sequences: 0,
+  /** Numbers of drafted and accepted tokens in the compared texts. If none were accepted, the comparison would prove nothing. */
+  drafted: 0,
+  accepted: 0,
+});
+type Counts = ReturnType<typeof noCounts>;
 
 /** The process exits with 1 after a mismatch, or if no drafted token was accepted. */
 export const exact = pairSuite({
@@ -45,10 +46,10 @@ export const exact = pairSuite({
  * one sequence at a time, and without and with the drafter eight at a time, which forms batches. All seeds differ.
  */
 async function compareAll({ generator, prompts, options }: PairBench): Promise<Counts> {
-  const counts: Counts = { tokens: 0, mismatches: 0, reference_tokens: 0, sequences: 0, drafted: 0, accepted: 0 };
+  const counts = noCounts();
   for (const sampling of SETTINGS) {
     const requests = Array.from({ length: options.sequences }, (_, i): GenerationRequest => {
-      const prompt = prompts[i % prompts.length]?.tokens ?? [];
+      const prompt = prompts[i % prompts.length] ?? [];
       return { prompt, sampling, seed: BigInt(1000 + i), maxTokens: options.tokens };
     });
     const before = { ...counts };

@@ -26,7 +26,7 @@ type Far = keyof typeof FAR;
 export const hosts = pairSuite({
   name: 'hosts',
   description:
-    'Measure the time per token by the delay between gateway, verifier and drafter; writes docs/hosts-delay.svg',
+    'Measure the time per token by the delay between gateway, verifier and drafter. Writes docs/hosts-delay.svg',
   counts: { tokens: 128, prompts: 8 },
   services: { networks: true },
   run: measure,
@@ -69,10 +69,10 @@ async function measure(bench: PairBench): Promise<object> {
 /** Decodes every prompt in every way, starting with a different way for each prompt. */
 async function millisPerToken(loops: readonly [string, Generator][], { prompts, options }: PairBench) {
   const passes = loops.map((): Pass[] => []);
-  for (const [i, { tokens }] of prompts.entries()) {
+  for (const [i, prompt] of prompts.entries()) {
     for (let turn = 0; turn < loops.length; turn++) {
       const way = (i + turn) % loops.length;
-      const request = { prompt: tokens, sampling: REFERENCE, seed: BigInt(i), maxTokens: options.tokens };
+      const request = { prompt, sampling: REFERENCE, seed: BigInt(i), maxTokens: options.tokens };
       const generator = (loops[way] as [string, Generator])[1];
       passes[way]?.push(await decodeRequest(generator, { ...request, ignoreEndOfText: true }));
     }

@@ -30,7 +30,7 @@ async function measure({ generator, prompts, options }: PairBench): Promise<obje
   for (const streams of options.streams) {
     const { plain, drafted } = await bothWays(options.repeats, (drafting, turn) => {
       const requests = Array.from({ length: streams }, (_, i): GenerationRequest => {
-        const prompt = prompts[(turn * streams + i) % prompts.length]?.tokens ?? [];
+        const prompt = prompts[(turn * streams + i) % prompts.length] ?? [];
         const seed = BigInt(turn * 1000 + i);
         return { prompt, sampling: REFERENCE, seed, maxTokens: options.tokens, drafting };
       });

@@ -2,7 +2,7 @@ import type { StepStats } from '../../gateway/src/decode/types.ts';
 import { decodeRequest } from '../passes.ts';
 import { startFakeServices } from '../services.ts';
 import { median, quantile, round } from '../statistics.ts';
-import { aheadOption, countOptions, suite } from '../suite.ts';
+import { aheadOption, countOptions, type PairOptions, suite } from '../suite.ts';
 
 /** Milliseconds of a draft run and a verify run: the verifier slower (as on a GPU), the drafter slower, and both equal. */
 const LATENCIES = [
@@ -13,16 +13,12 @@ const LATENCIES = [
 /** Number of concurrent warm-up sequences, so that all three processes have compiled their code, as a server has after a minute. */
 const WARM_UP = 192;
 
-interface Options {
-  readonly sequences: number;
-  readonly tokens: number;
-  readonly ahead: number;
-}
+type Options = Pick<PairOptions, 'sequences' | 'tokens' | 'ahead'>;
 
 /**
  * Engines of fixed latency leave the processor free. The time that a step takes beyond the longer of its two engine runs
- * is therefore spent in serialisation, gRPC, queues and the decode loop. Counts only overlapped steps. Measures a drafter
- * that plans branches, and a drafter that checks blocks, with which steps are sent ahead.
+ * is therefore spent in serialisation, gRPC, queues and the decode loop. Only overlapped steps count. One drafter plans
+ * branches; the other checks blocks, so that steps can be sent ahead.
  */
 export const overhead = suite<Options>(
   'overhead',

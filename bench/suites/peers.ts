@@ -8,7 +8,6 @@ import { exportTarget } from '../peers/export-target.ts';
 import { llamaPeers } from '../peers/llama-cpp.ts';
 import type { Engine, Peer, PeerRequest } from '../peers/peer.ts';
 import { transformersJs } from '../peers/transformers-js.ts';
-import type { Prompt } from '../prompts.ts';
 import { startServices } from '../services.ts';
 import { median, round } from '../statistics.ts';
 import { type PairBench, pairSuite } from '../suite.ts';
@@ -56,7 +55,7 @@ async function measure(bench: PairBench): Promise<{ rows: object[] }> {
   }
 }
 
-/** Our ways of decoding. Each has its own measurements, as in a server with only this setting. The first one's greedy texts are the reference. */
+/** Returns our ways of decoding, each with its own measurements, as in a server with only this setting. The greedy texts of the first way are the reference. */
 async function ours({ another, limits, options }: PairBench): Promise<Engine> {
   const { models, draftModel } = options;
   const drafting = draftModel ? await startServices(models, limits, { draftModel }) : undefined;
@@ -85,14 +84,14 @@ interface Pass {
 }
 type Passes = Record<Setting, Pass[]>;
 
-async function compare(all: readonly Peer[], prompts: readonly Prompt[], maxTokens: number): Promise<object[]> {
+async function compare(all: readonly Peer[], prompts: readonly number[][], maxTokens: number): Promise<object[]> {
   const passes = all.map((): Passes => ({ greedy: [], sampled: [] }));
   const turns = [...prompts.slice(-WARM_UP), ...prompts];
-  for (const [turn, { tokens }] of turns.entries()) {
+  for (const [turn, prompt] of turns.entries()) {
     for (let i = 0; i < all.length; i++) {
       const n = (turn + i) % all.length;
       for (const setting of Object.keys(SETTINGS) as Setting[]) {
-        const pass = await decode(all[n] as Peer, tokens, { sampling: SETTINGS[setting], seed: turn, maxTokens });
+        const pass = await decode(all[n] as Peer, prompt, { sampling: SETTINGS[setting], seed: turn, maxTokens });
         if (turn >= turns.length - prompts.length) passes[n]?.[setting].push(pass);
       }
     }
@@ -131,7 +130,7 @@ function row(engine: string, { greedy, sampled }: Passes, reference: readonly Pa
   };
 }
 
-/** Position of the first difference, which may be the end of the shorter text; -1 if the texts are equal. */
+/** Returns the position of the first difference, which may be the end of the shorter text, or -1 if the texts are equal. */
 function firstDifference(one: readonly number[], other: readonly number[]): number {
   const length = Math.max(one.length, other.length);
   for (let i = 0; i < length; i++) if (one[i] !== other[i]) return i;

@@ -47,7 +47,7 @@ export const tracing = pairSuite({
   run: measureAll,
 });
 
-/** Starts a collector in a separate process. The standard variables lead all services to it. */
+/** Starts a collector in a separate process. Standard variables make all services export to it. */
 async function startSink(): Promise<() => void> {
   const child: ChildProcess = fork(join(import.meta.dirname, '..', 'otlp-sink.ts'));
   const [port] = await once(child, 'message');
@@ -66,7 +66,7 @@ async function measureAll(bench: PairBench): Promise<object> {
   const rates = NAMES.map((): number[] => []);
   for (let turn = 0; turn <= repeats; turn++) {
     const requests = Array.from({ length: SEQUENCES }, (_, i): GenerationRequest => {
-      const prompt = bench.prompts[(turn * SEQUENCES + i) % bench.prompts.length]?.tokens ?? [];
+      const prompt = bench.prompts[(turn * SEQUENCES + i) % bench.prompts.length] ?? [];
       return { prompt, sampling: REFERENCE, seed: BigInt(turn * 1000 + i), maxTokens: tokens };
     });
     for (let i = 0; i < NAMES.length; i++) {
