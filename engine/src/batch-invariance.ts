@@ -10,7 +10,7 @@ export interface BatchInvariance {
 
 /** Length of the test text in tokens; longer than most drafts. */
 const LENGTH = 24;
-/** Numbers of tokens per run to compare. */
+/** Chunk lengths to compare, in tokens per run. */
 const CHUNKS = [1, 2, 5, 9] as const;
 
 /**

@@ -81,7 +81,7 @@ export interface EngineInfo {
 export interface PrefixCacheUsage {
   /** Number of closed sequences with rows in the cache. */
   readonly sequences: number;
-  /** Size of these rows in bytes. */
+  /** Size of the kept rows in bytes. */
   readonly bytes: number;
   /** Number of calls of `reusePrefix`. */
   readonly lookups: number;

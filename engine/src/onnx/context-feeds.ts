@@ -33,7 +33,7 @@ export function padded({ at, tokens }: Context): Context {
 /** Context of an idle slot. */
 export const idleContext: ContextSlot = { sequence: -1, at: 0, tokens: [0, 0] };
 
-/** Sampling parameters of rows and slots whose results are discarded. */
+/** Sampling parameters of rows and slots with discarded results. */
 export const idleSampling: SamplingParams = { temperature: 0, topK: 0, topP: 1 };
 
 /** Builds the feeds ids, pos, splits, mask_{i} of the packed tokens: `target_graph` in training/src/ptp_train/export. */

@@ -86,7 +86,7 @@ export function draftFeeds(parts: readonly DraftPart[], dimensions: number): Fee
     first: floatsOf(positions, ({ first }) => first, column),
     excluded: intsOf(positions, ({ excluded }) => excluded, flat),
     ...samplingFeeds(positions, column),
-    // These graphs expect top_k as float32.
+    // Drafter graphs expect top_k as float32.
     top_k: floatsOf(positions, ({ sampling }) => sampling.topK, column),
     ...gridFeeds(lengths),
   };

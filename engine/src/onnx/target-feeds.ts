@@ -9,7 +9,7 @@ export interface Pick {
   /** Index of the token in the run's packed tokens. */
   readonly row: number;
   readonly sampling: SamplingParams;
-  /** [D] */
+  /** [D] uniforms of the pick. */
   readonly u: Float32Array;
   readonly adjust?: Adjustment | undefined;
 }

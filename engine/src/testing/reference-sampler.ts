@@ -27,7 +27,7 @@ export interface ShapedDistribution {
  */
 export function shape(logits: Float32Array, params: SamplingParams): ShapedDistribution {
   const best = argmax(logits);
-  if (params.temperature === 0) return renormalise(logits.length, [best], [1]);
+  if (params.temperature === 0) return renormalize(logits.length, [best], [1]);
 
   const temperature = f32(params.temperature);
   const scaled = logits.map((logit) => logit / temperature);
@@ -49,7 +49,7 @@ export function shape(logits: Float32Array, params: SamplingParams): ShapedDistr
     keptWeights.push(w);
     above = f32(above + f32(w / total));
   }
-  return renormalise(logits.length, ranked, keptWeights);
+  return renormalize(logits.length, ranked, keptWeights);
 }
 
 /** Returns the id of the largest logit; the lowest id on ties. */
@@ -71,7 +71,7 @@ function rank(logits: Float32Array): number[] {
 }
 
 /** Keeps the first `weights.length` ranked tokens, with probabilities that sum to 1. */
-function renormalise(size: number, ranked: readonly number[], weights: readonly number[]): ShapedDistribution {
+function renormalize(size: number, ranked: readonly number[], weights: readonly number[]): ShapedDistribution {
   const kept = ranked.slice(0, weights.length);
   const total = sum(weights);
   const probabilities = new Float32Array(size);

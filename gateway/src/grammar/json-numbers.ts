@@ -130,7 +130,7 @@ function nonNegative(range: NumberRange): DfaState | undefined {
     return [digits, fraction, isZero, ...limits, range.integer ? value % factor : 0n].join();
   }
 
-  /** Compares the prefix with the prefix of the same length of the limit; returns -1, 0 or 1. */
+  /** Compares the prefix with the limit's prefix of the same length; returns -1, 0 or 1. */
   function compare(value: bigint, digits: number, fraction: number | undefined, limit: bigint): number {
     const missing = BigInt(Math.max(0, String(limit / unit).length - digits));
     const place = fraction === undefined ? unit * 10n ** missing : 10n ** BigInt(FRACTION_DIGITS - fraction);

@@ -65,7 +65,7 @@ class TokenState implements GrammarState {
     return tokens;
   }
 
-  /** Returns the longest token of which all bytes are forced. */
+  /** Returns the longest token that consists only of forced bytes. */
   #longestForced(): number | undefined {
     const { trie } = this.#shared.vocabulary;
     let state = this.#state;

@@ -12,9 +12,9 @@ export interface ChoiceRequest extends GenerationRequest {
   readonly stop: readonly string[];
   /** True for the first choice of each prompt. */
   readonly first: boolean;
-  /** Requests the tokens with their log-probabilities. */
+  /** True to return the tokens with their log-probabilities. */
   readonly logprobs?: boolean;
-  /** Requests a trace of each step. */
+  /** True to return a trace of each step. */
   readonly trace?: boolean;
   /** Prompt that the answer repeats first: its text, and its tokens without the beginning-of-text token. */
   readonly echo?: { readonly text: string; readonly tokens: readonly number[] };

@@ -63,7 +63,7 @@ export type CommonRequest = ReturnType<typeof commonRequest> & {
  * Validates what a schema alone cannot, and fills in defaults.
  *
  * @param body has passed its schema
- * @param maxTokens token limit, whose field name depends on the endpoint
+ * @param maxTokens token limit; the name of its field depends on the endpoint
  * @throws PtpError `invalid_argument`, naming field, limit and value; `not_found` for another model
  */
 export function commonRequest(body: CommonBody, maxTokens: number | null | undefined, model: ModelInfo) {
