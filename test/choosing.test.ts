@@ -132,20 +132,20 @@ describe('texts are the same with and without the drafter', () => {
 test('a text ends before the same stop string, across tokens, with and without the drafter', async () => {
   const stop = ['re', 'se', ' i', '\n'];
   const textOf = async (request: GenerationRequest) => {
-    const usage = newUsage(request.prompt.length);
+    const outcome = { usage: newUsage(request.prompt.length) };
     const choice = { ...request, maxTokens: 40, stop, first: true };
     let [text, finish] = ['', ''];
     for await (const delta of generateChoices(
       pair.generator,
       tokenizer,
       [choice],
-      usage,
+      outcome,
       new AbortController().signal,
     )) {
       text += delta.text;
       finish = delta.finish ?? finish;
     }
-    return { text, finish, tokens: usage.completion_tokens };
+    return { text, finish, tokens: outcome.usage.completion_tokens };
   };
   const drafted = await Promise.all(requests({}).map(textOf));
   const plain = [];

@@ -83,10 +83,12 @@ function operationRoutes(app: FastifyInstance, { generator, exposition }: HttpPa
 /** The list of models, which has one entry. */
 function modelRoutes(app: FastifyInstance, { generator }: HttpParts): void {
   const { model } = generator;
-  const entry = { id: model.modelId, object: 'model', created: Math.floor(Date.now() / 1000), owned_by: 'ptp' };
+  const { modelId: id, contextLength: max_model_len, engine, quantization, candidateLimit = null } = model;
+  const created = Math.floor(Date.now() / 1000);
   const describe = () => {
     const { batchInvariant = null } = generator.health();
-    return { ...entry, ptp: { batch_invariant: batchInvariant } };
+    const ptp = { engine, quantization, batch_invariant: batchInvariant, candidate_limit: candidateLimit };
+    return { id, object: 'model', created, owned_by: 'ptp', max_model_len, ptp };
   };
   app.get('/v1/models', async () => ({ object: 'list', data: [describe()] }));
   // A wildcard, since model ids may contain slashes.

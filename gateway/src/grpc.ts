@@ -73,9 +73,11 @@ function tokenize({ generator, tokenizer }: GenerationParts, { model: name, text
 function getModel({ generator }: GenerationParts, name: string) {
   const { model } = generator;
   checkModel(name || 'default', model);
-  const { modelId, vocabulary: vocabularySize, contextLength, endOfText } = model;
-  const { verifier: verifierReady, drafter: drafterReady } = generator.health();
-  return { modelId, vocabularySize, contextLength, endOfText, verifierReady, drafterReady };
+  const { vocabulary: vocabularySize, engine = '', quantization = '', candidateLimit = 0 } = model;
+  const { modelId, contextLength, endOfText } = model;
+  const { verifier: verifierReady, drafter: drafterReady, batchInvariant } = generator.health();
+  const served = { verifierReady, drafterReady, ...(batchInvariant !== undefined && { batchInvariant }) };
+  return { modelId, vocabularySize, contextLength, endOfText, engine, quantization, candidateLimit, ...served };
 }
 
 async function* generate(parts: GenerationParts, message: GenerateRequest, { signal, metadata }: CallContext) {
@@ -174,13 +176,17 @@ function promptOf({ prompt }: GenerateRequest, model: ModelInfo, tokenizer: Toke
   }
 }
 
-function stepMessage({ tokens, logProbabilities, tops = [], stats }: GenerationStep, { text, finish }: TextPiece) {
+function stepMessage(
+  { tokens, logProbabilities, tops = [], truncated = false, stats }: GenerationStep,
+  { text, finish }: TextPiece,
+) {
   return {
     text,
     tokens: [...tokens],
     logProbabilities: [...logProbabilities],
     top: tops.map(({ ids, logProbabilities: logs }) => ({ ids: [...ids], logProbabilities: [...logs] })),
     finishReason: finish ?? '',
+    truncated,
     step: {
       step: stats.step,
       drafted: stats.drafted,

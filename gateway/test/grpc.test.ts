@@ -12,7 +12,7 @@ import { generationService } from '../src/grpc.ts';
 import { ScriptedGenerator } from './testing/scripted-generator.ts';
 import { tokenByToken, tokenizer, until } from './testing/test-server.ts';
 
-const generator = new ScriptedGenerator();
+const generator = new ScriptedGenerator({ engine: 'llama-cpp', quantization: 'Q8_0', candidateLimit: 1024 });
 let server: Awaited<ReturnType<typeof serve>>;
 let client: ReturnType<typeof connect<typeof GenerationService>>;
 
@@ -220,6 +220,13 @@ describe('other methods', () => {
     await expect(client.tokenize({ text: 'a', model: 'other' })).rejects.toMatchObject({ code: 'not_found' });
   });
 
+  test('a step whose tokens are sampled from the most probable ones only says so', async () => {
+    generator.script = () => ({ steps: tokenByToken('declare const x: 1'), truncatedFrom: 1 });
+    const messages = await collect({ prompt, maxTokens: 100 });
+    expect(messages.map(({ truncated }) => truncated)).toEqual(messages.map((_, i) => i >= 1));
+    expect(messages.length).toBeGreaterThan(2);
+  });
+
   test('GetModel reports the model and the health of its services', async () => {
     generator.drafter = false;
     const model = await client.getModel({});
@@ -231,6 +238,9 @@ describe('other methods', () => {
       endOfText: 0,
       verifierReady: true,
       drafterReady: false,
+      engine: 'llama-cpp',
+      quantization: 'Q8_0',
+      candidateLimit: 1024,
     });
     await expect(client.getModel({ model: 'other' })).rejects.toMatchObject({ code: 'not_found' });
   });

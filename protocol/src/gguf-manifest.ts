@@ -13,6 +13,11 @@ import { uniformsPerPosition } from './sampling-params.ts';
 
 /** Longest context of a GGUF file unless set: models claim 131,072 and more, whose KV cache few machines can hold. */
 export const GGUF_CONTEXT = 8192;
+/**
+ * Number of most probable tokens that a request without top-k is sampled from: llama.cpp's binding takes too long to
+ * return the logits of a whole vocabulary.
+ */
+export const CANDIDATE_LIMIT = 1024;
 /** Versions of the format that llama.cpp reads. */
 const VERSIONS = [2, 3];
 /** llama.cpp keeps keys and values in float16. */
@@ -56,6 +61,7 @@ export async function ggufManifest(path: string) {
     begin_of_text: beginOfText(metadata),
     pick: 'tree',
     uniforms_per_position: uniformsPerPosition('tree', vocab),
+    candidate_limit: CANDIDATE_LIMIT,
     max_slots: [1],
     bytes_per_token: { target: cachedValues * BYTES_PER_VALUE },
     tokenizer: { sha256: metadata.tokenizerSha256() },

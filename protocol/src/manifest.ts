@@ -36,6 +36,8 @@ const manifestSchema = z
     /** Method by which the graphs pick a token. Older folders lack this key and use `cdf`. */
     pick: z.enum(['cdf', 'tree']).default('cdf'),
     uniforms_per_position: count,
+    /** Number of most probable tokens that the engine samples from, unless a request's top_k is larger; absent for all. */
+    candidate_limit: count.optional(),
     /** Slot counts for which graphs exist, ascending. */
     max_slots: z.array(count).min(1),
     bytes_per_token: z.object({ target: count, drafter: count.optional() }),

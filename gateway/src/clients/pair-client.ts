@@ -153,5 +153,8 @@ export function modelInfoOf(manifest: Manifest): PairClientOptions['model'] {
     stopTokens: manifest.stop_tokens,
     beginOfText: manifest.begin_of_text === undefined ? manifest.end_of_text : manifest.begin_of_text,
     tokenizerSha256: manifest.tokenizer.sha256,
+    engine: manifest.engine,
+    quantization: manifest.quantisation,
+    ...(manifest.candidate_limit !== undefined && { candidateLimit: manifest.candidate_limit }),
   };
 }

@@ -74,12 +74,12 @@ export class GrpcVerifyStream implements VerifyStream {
     this.#parts.call.send({ kind: { case: 'step', value } });
     const { answer, micros } = await this.#answers.next(sent);
     if (answer.case !== 'result') throw ended(answer.case);
-    const { accepted, nextToken, logProbabilities, timings, top: tops, skipped } = answer.value;
+    const { accepted, nextToken, logProbabilities, timings, top: tops, skipped, truncated } = answer.value;
     if (skipped && after) return undefined;
     const isVerdict =
       accepted <= block.length && nextToken < this.#parts.vocabulary && logProbabilities.length === accepted + 1;
     if (skipped || !isVerdict) throw new PtpError('unavailable', 'the verifier sent an invalid result');
-    return { accepted, nextToken, logProbabilities, tops, time: timeOf(micros, timings) };
+    return { accepted, nextToken, logProbabilities, tops, truncated, time: timeOf(micros, timings) };
   }
 
   /** Ends the call. Steps sent ahead are still answered; a call that is late or not open yet is reset. */

@@ -76,6 +76,8 @@ export interface Verdict extends StepOutcome {
   readonly logProbabilities: readonly number[];
   /** accepted + 1 entries if the request wants alternatives, else empty. */
   readonly tops: readonly TopTokens[];
+  /** A token was picked among the most probable ones only, see `ModelInfo.candidateLimit`. */
+  readonly truncated?: boolean;
   readonly time: VerifyTime;
 }
 

@@ -75,6 +75,7 @@ export function finishedStep(
     proposed: block.tokens,
     logProbabilities: verdict.logProbabilities.slice(0, count),
     ...(tops.length > 0 && { tops }),
+    ...(verdict.truncated && { truncated: true }),
     stats: {
       step: ref.index,
       mode: decision.mode,

@@ -149,6 +149,8 @@ export interface GenerationStep {
   readonly logProbabilities: readonly number[];
   /** Alternatives per token, the most probable first; if the request wants any. */
   readonly tops?: readonly TopTokens[];
+  /** A token was picked among the most probable ones only, see `ModelInfo.candidateLimit`. */
+  readonly truncated?: boolean;
   readonly stats: StepStats;
   /** The branch of the step's draft that came true; unset if none did. */
   readonly branch?: BranchTaken;
@@ -172,6 +174,12 @@ export interface ModelInfo {
   readonly stopTokens?: readonly number[];
   /** The token that stands before every text, null for none; endOfText if not given. */
   readonly beginOfText?: number | null;
+  /** Runtime of the target, such as `llama-cpp`. */
+  readonly engine?: string;
+  /** Format of the target's weights, such as `Q4_K_M`. */
+  readonly quantization?: string;
+  /** Number of most probable tokens that the engine samples from, unless `top_k` is larger; unset for all tokens. */
+  readonly candidateLimit?: number;
 }
 
 /** Availability of the services. */

@@ -38,6 +38,7 @@ export class ChoicesWriter implements ResponseWriter {
   readonly #choices: readonly Choice[];
   readonly #head: object;
   readonly #format: Format;
+  #warned = false;
 
   constructor(format: Format, run: Run) {
     this.#format = format;
@@ -74,8 +75,8 @@ export class ChoicesWriter implements ResponseWriter {
   }
 
   *end(): Iterable<ServerEvent> {
-    const { includeUsage, usage } = this.#run;
-    if (includeUsage) yield this.#chunk([], { usage });
+    const { includeUsage, outcome } = this.#run;
+    if (includeUsage) yield this.#chunk([], { usage: outcome.usage });
     yield { data: '[DONE]' };
   }
 
@@ -84,6 +85,7 @@ export class ChoicesWriter implements ResponseWriter {
   }
 
   whole(): object {
+    const { usage, warning } = this.#run.outcome;
     return {
       ...this.#head,
       object: this.#format.object,
@@ -92,12 +94,22 @@ export class ChoicesWriter implements ResponseWriter {
         ...format.whole(tokens),
         ...(traces.length > 0 && { ptp: traces }),
       })),
-      usage: this.#run.usage,
+      usage,
+      ...(warning !== undefined && { warning }),
     };
   }
 
   #chunk(choices: readonly object[], fields: object = {}): ServerEvent {
     const usage = this.#run.includeUsage && { usage: null };
-    return { data: { ...this.#head, object: this.#format.chunkObject, choices, ...usage, ...fields } };
+    const head = { ...this.#head, object: this.#format.chunkObject };
+    return { data: { ...head, choices, ...usage, ...this.#newWarning(), ...fields } };
+  }
+
+  /** The warning, once per stream: in the first chunk, or as soon as there is a reason. */
+  #newWarning(): { warning?: string } {
+    const { warning } = this.#run.outcome;
+    if (warning === undefined || this.#warned) return {};
+    this.#warned = true;
+    return { warning };
   }
 }

@@ -1,5 +1,5 @@
 import { PtpError } from '@ptp/protocol/errors';
-import type { GenerationRequest, GenerationStep, Generator } from '../decode/types.ts';
+import type { GenerationRequest, GenerationStep, Generator, ModelInfo } from '../decode/types.ts';
 import { TextStream } from '../text/text-stream.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { Logprobs, type TokenLogprob } from './logprobs.ts';
@@ -50,24 +50,33 @@ export function newUsage(promptTokens: number) {
   };
 }
 
+/** What a response reports besides its choices; updated as steps arrive. */
+export interface Outcome {
+  readonly usage: Usage;
+  /** Set once a token was sampled from fewer tokens than the request allows. */
+  warning?: string;
+}
+
 /**
  * Generates the choices of one response concurrently.
  *
- * @param usage is updated as steps arrive
+ * @param outcome is updated as steps arrive
  * @throws PtpError the first error of any choice; the other choices are then aborted
  */
 export async function* generateChoices(
   generator: Generator,
   tokenizer: Tokenizer,
   requests: readonly ChoiceRequest[],
-  usage: Usage,
+  outcome: Outcome,
   signal: AbortSignal,
 ): AsyncGenerator<ChoiceDelta> {
   signal.throwIfAborted();
   const ended = new AbortController();
   const either = AbortSignal.any([signal, ended.signal]);
   try {
-    yield* merge(requests.map((request, index) => generateChoice(generator, tokenizer, request, index, usage, either)));
+    yield* merge(
+      requests.map((request, index) => generateChoice(generator, tokenizer, request, index, outcome, either)),
+    );
   } finally {
     ended.abort();
   }
@@ -78,7 +87,7 @@ async function* generateChoice(
   tokenizer: Tokenizer,
   request: ChoiceRequest,
   index: number,
-  usage: Usage,
+  outcome: Outcome,
   signal: AbortSignal,
 ): AsyncGenerator<ChoiceDelta> {
   const stream = new TextStream(tokenizer, request.stop);
@@ -91,7 +100,8 @@ async function* generateChoice(
       yield { index, text: echo.text, ...tokens };
     }
     const { text, count, finish } = stream.add(step.tokens, step.finish);
-    addToUsage(usage, request, step, count);
+    addToUsage(outcome.usage, request, step, count);
+    if (step.truncated) outcome.warning ??= truncationWarning(generator.model);
     const delta = {
       index,
       text,
@@ -118,4 +128,9 @@ function addToUsage(
   }
   usage.completion_tokens += count;
   usage.total_tokens += count;
+}
+
+function truncationWarning({ candidateLimit }: ModelInfo): string {
+  const most = candidateLimit ? `the ${candidateLimit} most probable tokens` : 'the most probable tokens';
+  return `Some tokens were sampled from ${most} only, because the engine reads no others. To sample exactly, set \`top_k\`, or a \`top_p\` or \`min_p\` that leaves out the rest.`;
 }

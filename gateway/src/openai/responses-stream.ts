@@ -81,6 +81,7 @@ export class ResponsesWriter implements ResponseWriter {
   whole(error: object | null = null): object {
     const { instructions, metadata, maxTokens = null, choice, echoed } = this.#request;
     const { temperature, topP } = choice.sampling;
+    const { warning } = this.#run.outcome;
     return {
       id: this.#id,
       object: 'response',
@@ -101,6 +102,7 @@ export class ResponsesWriter implements ResponseWriter {
       top_p: topP,
       truncation: 'disabled',
       usage: this.#finish ? this.#usage() : null,
+      ...(warning !== undefined && { warning }),
     };
   }
 
@@ -166,7 +168,7 @@ export class ResponsesWriter implements ResponseWriter {
   }
 
   #usage() {
-    const { usage } = this.#run;
+    const { usage } = this.#run.outcome;
     return {
       input_tokens: usage.prompt_tokens,
       input_tokens_details: usage.prompt_tokens_details,

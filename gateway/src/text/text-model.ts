@@ -1,4 +1,4 @@
-import { checkFiles, type Manifest } from '@ptp/protocol/manifest';
+import { checkFiles, isGguf, type Manifest } from '@ptp/protocol/manifest';
 import { ChatTemplate, loadChatTemplate } from './chat-template.ts';
 import { loadGgufText } from './gguf-tokenizer.ts';
 import { loadTokenizer } from './json-tokenizer.ts';
@@ -23,7 +23,7 @@ export interface TextModel {
  * @throws PtpError `failed_precondition` if a file is missing or damaged, or its vocabulary is not supported
  */
 export async function loadTextModel(path: string, manifest: Manifest): Promise<TextModel> {
-  if (path.endsWith('.gguf')) {
+  if (isGguf(path)) {
     const {
       tokenizer,
       chatTemplate = CHATML,

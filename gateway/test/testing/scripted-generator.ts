@@ -26,6 +26,8 @@ export interface Script {
   readonly endless?: boolean;
   /** Source of the drafted tokens; the drafter by default. */
   readonly source?: StepStats['source'];
+  /** First step whose tokens are picked among the most probable ones only; none by default. */
+  readonly truncatedFrom?: number;
 }
 
 /** A generator with scripted steps. In each step, all tokens but the last are accepted drafts, and one more drafted token is rejected. */
@@ -102,6 +104,7 @@ export class ScriptedGenerator implements Generator {
           tops,
           stats,
           ...reused,
+          ...(step >= (script.truncatedFrom ?? Number.POSITIVE_INFINITY) && { truncated: true }),
           ...(step === 0 && request.promptLogprobs && { prompt: promptOf(request) }),
           ...(last && { finish }),
         };

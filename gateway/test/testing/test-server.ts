@@ -4,6 +4,7 @@ import { createLogger } from '@ptp/service-kit/log';
 import { Admission } from '../../src/access/admission.ts';
 import { ApiKeys } from '../../src/access/api-keys.ts';
 import { createHttp, HTTP_LIMITS, type HttpSettings } from '../../src/app.ts';
+import type { ModelInfo } from '../../src/decode/types.ts';
 import { GrammarCache } from '../../src/grammar/cache.ts';
 import type { TraceStore } from '../../src/observe/trace-store.ts';
 import { type ChatTemplate, loadChatTemplate } from '../../src/text/chat-template.ts';
@@ -23,14 +24,18 @@ export const tokenByToken = (text: string): number[][] => tokenizer.encode(text)
  * @param traces records requests, without calls, which a scripted generator does not make
  */
 export async function startServer(
-  settings: Partial<HttpSettings> & { readonly maxStreams?: number; readonly template?: ChatTemplate } = {},
+  settings: Partial<HttpSettings> & {
+    readonly maxStreams?: number;
+    readonly template?: ChatTemplate;
+    readonly model?: Partial<ModelInfo>;
+  } = {},
   keys = new ApiKeys([]),
   traces: TraceStore | undefined = undefined,
 ) {
-  const generator = new ScriptedGenerator({}, traces ? [traces] : []);
+  const { maxStreams = 64, template = chatTemplate, model = {}, ...limits } = settings;
+  const generator = new ScriptedGenerator(model, traces ? [traces] : []);
   const logs: string[] = [];
   const logger = createLogger('gateway', { PTP_LOG_LEVEL: 'info' }, { write: (line) => void logs.push(line) });
-  const { maxStreams = 64, template = chatTemplate, ...limits } = settings;
   const admission = new Admission(maxStreams);
   const grammars = new GrammarCache(tokenizer, generator.model);
   const app = await createHttp({

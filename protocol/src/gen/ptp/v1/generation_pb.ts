@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ptp/v1/generation.proto.
  */
 export const file_ptp_v1_generation: GenFile = /*@__PURE__*/
-  fileDesc("ChdwdHAvdjEvZ2VuZXJhdGlvbi5wcm90bxIGcHRwLnYxIkkKD1Rva2VuaXplUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIMCgR0ZXh0GAIgASgJEhkKEXdpdGhvdXRfYmVnaW5uaW5nGAMgASgIIh8KEFRva2VuaXplUmVzcG9uc2USCwoDaWRzGAEgAygNIiAKD0dldE1vZGVsUmVxdWVzdBINCgVtb2RlbBgBIAEoCSKZAQoQR2V0TW9kZWxSZXNwb25zZRIQCghtb2RlbF9pZBgBIAEoCRIXCg92b2NhYnVsYXJ5X3NpemUYAiABKA0SFgoOY29udGV4dF9sZW5ndGgYAyABKA0SEwoLZW5kX29mX3RleHQYBCABKA0SFgoOdmVyaWZpZXJfcmVhZHkYBSABKAgSFQoNZHJhZnRlcl9yZWFkeRgGIAEoCCK4AwoPR2VuZXJhdGVSZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEg4KBHRleHQYAiABKAlIABIlCgZ0b2tlbnMYAyABKAsyEy5wdHAudjEuVG9rZW5Qcm9tcHRIABIsCghzYW1wbGluZxgEIAEoCzIaLnB0cC52MS5TYW1wbGluZ1BhcmFtZXRlcnMSEQoEc2VlZBgFIAEoBEgCiAEBEhIKCm1heF90b2tlbnMYBiABKA0SDAoEc3RvcBgHIAMoCRIjCgVkcmFmdBgIIAEoCzIULnB0cC52MS5EcmFmdE9wdGlvbnMSLQoLYWRqdXN0bWVudHMYCSABKAsyGC5wdHAudjEuVG9rZW5BZGp1c3RtZW50cxIdChV0b3BfbG9nX3Byb2JhYmlsaXRpZXMYCiABKA0SEwoLc3RvcF90b2tlbnMYCyADKA0SGgoSaWdub3JlX2VuZF9vZl90ZXh0GAwgASgIEhUKC2pzb25fc2NoZW1hGA0gASgJSAESFQoLanNvbl9vYmplY3QYDiABKAhIARIPCgVyZWdleBgPIAEoCUgBQggKBnByb21wdEIGCgRmb3JtQgcKBV9zZWVkImcKDERyYWZ0T3B0aW9ucxILCgNvZmYYASABKAgSDgoGbGVuZ3RoGAIgASgNEgwKBG1vZGUYAyABKAkSGgoNcHJvbXB0X2xvb2t1cBgEIAEoCEgAiAEBQhAKDl9wcm9tcHRfbG9va3VwIhoKC1Rva2VuUHJvbXB0EgsKA2lkcxgBIAMoDSKxAQoQR2VuZXJhdGVSZXNwb25zZRIMCgR0ZXh0GAEgASgJEg4KBnRva2VucxgCIAMoDRIfCgRzdGVwGAMgASgLMhEucHRwLnYxLlN0ZXBGYWN0cxIVCg1maW5pc2hfcmVhc29uGAQgASgJEgwKBHNlZWQYBSABKAQSGQoRbG9nX3Byb2JhYmlsaXRpZXMYBiADKAISHgoDdG9wGAcgAygLMhEucHRwLnYxLlRvcFRva2VucyKUAgoJU3RlcEZhY3RzEgwKBHN0ZXAYASABKA0SDwoHZHJhZnRlZBgCIAEoDRIQCghhY2NlcHRlZBgDIAEoDRIPCgdzdGVwX3VzGAQgASgNEhEKCXZlcmlmeV91cxgFIAEoDRIQCghkcmFmdF91cxgGIAEoDRIVCg12ZXJpZnlfcnVuX3VzGAcgASgNEhQKDGRyYWZ0X3J1bl91cxgIIAEoDRISCgpyZWRyYWZ0X3VzGAkgASgNEgwKBG1vZGUYCiABKAkSDgoGcmVhc29uGAsgASgJEg8KB29mZmVyZWQYDCABKA0SDgoGYnVkZ2V0GA0gASgNEg4KBnNvdXJjZRgOIAEoCRIQCghhaGVhZF91cxgPIAEoDTLSAQoRR2VuZXJhdGlvblNlcnZpY2USPwoIR2VuZXJhdGUSFy5wdHAudjEuR2VuZXJhdGVSZXF1ZXN0GhgucHRwLnYxLkdlbmVyYXRlUmVzcG9uc2UwARI9CghUb2tlbml6ZRIXLnB0cC52MS5Ub2tlbml6ZVJlcXVlc3QaGC5wdHAudjEuVG9rZW5pemVSZXNwb25zZRI9CghHZXRNb2RlbBIXLnB0cC52MS5HZXRNb2RlbFJlcXVlc3QaGC5wdHAudjEuR2V0TW9kZWxSZXNwb25zZWIGcHJvdG8z", [file_ptp_v1_common]);
+  fileDesc("ChdwdHAvdjEvZ2VuZXJhdGlvbi5wcm90bxIGcHRwLnYxIkkKD1Rva2VuaXplUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIMCgR0ZXh0GAIgASgJEhkKEXdpdGhvdXRfYmVnaW5uaW5nGAMgASgIIh8KEFRva2VuaXplUmVzcG9uc2USCwoDaWRzGAEgAygNIiAKD0dldE1vZGVsUmVxdWVzdBINCgVtb2RlbBgBIAEoCSKKAgoQR2V0TW9kZWxSZXNwb25zZRIQCghtb2RlbF9pZBgBIAEoCRIXCg92b2NhYnVsYXJ5X3NpemUYAiABKA0SFgoOY29udGV4dF9sZW5ndGgYAyABKA0SEwoLZW5kX29mX3RleHQYBCABKA0SFgoOdmVyaWZpZXJfcmVhZHkYBSABKAgSFQoNZHJhZnRlcl9yZWFkeRgGIAEoCBIOCgZlbmdpbmUYByABKAkSFAoMcXVhbnRpemF0aW9uGAggASgJEhwKD2JhdGNoX2ludmFyaWFudBgJIAEoCEgAiAEBEhcKD2NhbmRpZGF0ZV9saW1pdBgKIAEoDUISChBfYmF0Y2hfaW52YXJpYW50IrgDCg9HZW5lcmF0ZVJlcXVlc3QSDQoFbW9kZWwYASABKAkSDgoEdGV4dBgCIAEoCUgAEiUKBnRva2VucxgDIAEoCzITLnB0cC52MS5Ub2tlblByb21wdEgAEiwKCHNhbXBsaW5nGAQgASgLMhoucHRwLnYxLlNhbXBsaW5nUGFyYW1ldGVycxIRCgRzZWVkGAUgASgESAKIAQESEgoKbWF4X3Rva2VucxgGIAEoDRIMCgRzdG9wGAcgAygJEiMKBWRyYWZ0GAggASgLMhQucHRwLnYxLkRyYWZ0T3B0aW9ucxItCgthZGp1c3RtZW50cxgJIAEoCzIYLnB0cC52MS5Ub2tlbkFkanVzdG1lbnRzEh0KFXRvcF9sb2dfcHJvYmFiaWxpdGllcxgKIAEoDRITCgtzdG9wX3Rva2VucxgLIAMoDRIaChJpZ25vcmVfZW5kX29mX3RleHQYDCABKAgSFQoLanNvbl9zY2hlbWEYDSABKAlIARIVCgtqc29uX29iamVjdBgOIAEoCEgBEg8KBXJlZ2V4GA8gASgJSAFCCAoGcHJvbXB0QgYKBGZvcm1CBwoFX3NlZWQiZwoMRHJhZnRPcHRpb25zEgsKA29mZhgBIAEoCBIOCgZsZW5ndGgYAiABKA0SDAoEbW9kZRgDIAEoCRIaCg1wcm9tcHRfbG9va3VwGAQgASgISACIAQFCEAoOX3Byb21wdF9sb29rdXAiGgoLVG9rZW5Qcm9tcHQSCwoDaWRzGAEgAygNIsQBChBHZW5lcmF0ZVJlc3BvbnNlEgwKBHRleHQYASABKAkSDgoGdG9rZW5zGAIgAygNEh8KBHN0ZXAYAyABKAsyES5wdHAudjEuU3RlcEZhY3RzEhUKDWZpbmlzaF9yZWFzb24YBCABKAkSDAoEc2VlZBgFIAEoBBIZChFsb2dfcHJvYmFiaWxpdGllcxgGIAMoAhIeCgN0b3AYByADKAsyES5wdHAudjEuVG9wVG9rZW5zEhEKCXRydW5jYXRlZBgIIAEoCCKUAgoJU3RlcEZhY3RzEgwKBHN0ZXAYASABKA0SDwoHZHJhZnRlZBgCIAEoDRIQCghhY2NlcHRlZBgDIAEoDRIPCgdzdGVwX3VzGAQgASgNEhEKCXZlcmlmeV91cxgFIAEoDRIQCghkcmFmdF91cxgGIAEoDRIVCg12ZXJpZnlfcnVuX3VzGAcgASgNEhQKDGRyYWZ0X3J1bl91cxgIIAEoDRISCgpyZWRyYWZ0X3VzGAkgASgNEgwKBG1vZGUYCiABKAkSDgoGcmVhc29uGAsgASgJEg8KB29mZmVyZWQYDCABKA0SDgoGYnVkZ2V0GA0gASgNEg4KBnNvdXJjZRgOIAEoCRIQCghhaGVhZF91cxgPIAEoDTLSAQoRR2VuZXJhdGlvblNlcnZpY2USPwoIR2VuZXJhdGUSFy5wdHAudjEuR2VuZXJhdGVSZXF1ZXN0GhgucHRwLnYxLkdlbmVyYXRlUmVzcG9uc2UwARI9CghUb2tlbml6ZRIXLnB0cC52MS5Ub2tlbml6ZVJlcXVlc3QaGC5wdHAudjEuVG9rZW5pemVSZXNwb25zZRI9CghHZXRNb2RlbBIXLnB0cC52MS5HZXRNb2RlbFJlcXVlc3QaGC5wdHAudjEuR2V0TW9kZWxSZXNwb25zZWIGcHJvdG8z", [file_ptp_v1_common]);
 
 /**
  * Text to be tokenized.
@@ -138,6 +138,34 @@ export type GetModelResponse = Message<"ptp.v1.GetModelResponse"> & {
    * @generated from field: bool drafter_ready = 6;
    */
   drafterReady: boolean;
+
+  /**
+   * Runtime of the target, such as `onnx` or `llama-cpp`.
+   *
+   * @generated from field: string engine = 7;
+   */
+  engine: string;
+
+  /**
+   * Format of the target's weights, such as `float32` or `Q4_K_M`.
+   *
+   * @generated from field: string quantization = 8;
+   */
+  quantization: string;
+
+  /**
+   * True if the verifier's engine passed its check that results do not depend on the batch; absent until a verifier has been reached.
+   *
+   * @generated from field: optional bool batch_invariant = 9;
+   */
+  batchInvariant?: boolean | undefined;
+
+  /**
+   * Number of most probable tokens that are sampled from, unless top_k is larger; 0 means all tokens.
+   *
+   * @generated from field: uint32 candidate_limit = 10;
+   */
+  candidateLimit: number;
 };
 
 /**
@@ -402,6 +430,14 @@ export type GenerateResponse = Message<"ptp.v1.GenerateResponse"> & {
    * @generated from field: repeated ptp.v1.TopTokens top = 7;
    */
   top: TopTokens[];
+
+  /**
+   * True if a token of this step was sampled from the most probable tokens only, see GetModelResponse.candidate_limit, although the sampling
+   * parameters would allow others.
+   *
+   * @generated from field: bool truncated = 8;
+   */
+  truncated: boolean;
 };
 
 /**
