@@ -1,5 +1,5 @@
 /**
- * A real service with a fake engine, which takes a fixed time per run and computes tokens with a hash function:
+ * Runs a real service with a fake engine, which takes a fixed time per run and computes tokens with a hash function:
  * `node bench/fake-service.ts verifier|drafter ADDRESS MILLIS [checks]`.
  */
 import { FakeDraftEngine, FakeTargetEngine } from '@ptp/engine/testing/fake-engine';

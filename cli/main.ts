@@ -22,7 +22,9 @@ interface Options {
 
 const program = new Command('ptp')
   .description('Terminal client for ptp-server and other servers with the OpenAI API.')
-  .addOption(new Option('--url <url>', 'server').env('PTP_URL').default('http://127.0.0.1:8080/v1'))
+  .addOption(
+    new Option('--url <url>', "base URL of the server's API").env('PTP_URL').default('http://127.0.0.1:8080/v1'),
+  )
   .addOption(new Option('--key <key>', 'API key').env('PTP_KEY'))
   .option('--model <id>', "model (default: the server's first)")
   .addOption(numberOption('--max-tokens <n>', 'maximum number of tokens to generate').default(200))
@@ -31,7 +33,9 @@ const program = new Command('ptp')
   .addOption(numberOption('--seed <n>', 'seed for a repeatable answer'))
   .option('--no-draft', 'disable the drafter')
   .option('--compare', 'complete: also measure without the drafter')
-  .addOption(numberOption('--repeats <n>', 'bench: requests of each kind').default(8))
+  .addOption(
+    numberOption('--repeats <n>', 'bench: number of requests with the drafter, and of requests without it').default(8),
+  )
   .option('--json', 'print the result as one line of JSON')
   .addHelpText('after', '\nGreen tokens were drafted, magenta ones repeat earlier text; NO_COLOR disables colors.')
   .helpCommand(false)
@@ -45,7 +49,7 @@ program
   .action(complete);
 program
   .command('chat')
-  .description('chat with the model; Ctrl-C stops an answer in progress, else exits')
+  .description('chat with the model; Ctrl-C stops the current answer, or exits if there is none')
   .action(async () => {
     const { options, client, body } = await connect();
     const { stdin: input, stdout: output } = process;

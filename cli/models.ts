@@ -20,7 +20,7 @@ export function addModelCommands(models: Command): void {
     });
   models
     .command('pull <name>')
-    .description('download a model of the Hugging Face hub, or its latest version: org/repo[:quantisation or file]')
+    .description('download a model from the Hugging Face hub, or update it: org/repo[:quantisation or file]')
     .action(async (text: string) => {
       const name = parseModelName(text);
       if (!name) throw new ModelError(`\`${text}\` must be a model's name, org/repo[:quantisation or file]`);
@@ -30,7 +30,7 @@ export function addModelCommands(models: Command): void {
     });
   models
     .command('rm <name>')
-    .description('remove a model from this machine; with org/repo, all that was downloaded of it')
+    .description('remove a model from this machine; org/repo removes all files of the repository')
     .action(async (name: string) => {
       const bytes = await removeModel(await hubConfig(process.env), name);
       console.log(`removed ${name}: ${formatBytes(bytes)} are free again`);

@@ -6,14 +6,14 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { lineChart } from '../plot.ts';
 import { Random } from '../random.ts';
 import { saveResult } from '../results.ts';
 import { machine, quantile } from '../statistics.ts';
 import { integerOption } from '../suite.ts';
 import { askQuestions, keepAsking, newTally, type Question } from './clients.ts';
 import { injectFaults } from './faults.ts';
-import { type Fleet, startFleet } from './fleet.ts';
-import { type Held, memoryChart, memoryOf } from './memory.ts';
+import { type Fleet, type Member, startFleet } from './fleet.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 const PLOT = join(ROOT, 'docs', 'reliability-soak.svg');
@@ -154,4 +154,29 @@ async function crashGateway(fleet: Fleet, questions: readonly Question[]): Promi
   await fleet.gateway.end('SIGKILL');
   await Promise.all(streams);
   return sequencesLeft(fleet);
+}
+
+/** A sample of the memory that the fleet uses. */
+interface Held {
+  /** Duration since the start, minutes. */
+  readonly minutes: number;
+  /** Memory and open files of each process. */
+  readonly by: Readonly<Record<string, Member['usage']>>;
+}
+
+function memoryOf({ gateway, verifiers, drafters }: Fleet): Held['by'] {
+  return {
+    gateway: gateway.usage,
+    ...Object.fromEntries(verifiers.map(({ member }, i) => [`verifier ${i}`, member.usage])),
+    ...Object.fromEntries(drafters.map(({ member }, i) => [`drafter ${i}`, member.usage])),
+  };
+}
+
+function memoryChart(held: readonly Held[]): Promise<string> {
+  const series = Object.keys(held[0]?.by ?? {}).map((name) => ({
+    name,
+    points: held.map(({ minutes, by }): [number, number] => [minutes, by[name]?.mb ?? 0]),
+  }));
+  const [x, y] = [{ title: 'minutes' }, { title: 'resident memory, MB' }];
+  return lineChart([{ title: 'Memory under load', x, y, series }], 'Resident memory of the processes during a soak');
 }

@@ -85,7 +85,7 @@ describe('the mode', () => {
       )
         .slice(500)
         .filter((step) => step.mode === mode && step.reason === 'trial').length;
-    // on two devices, plain decoding has a third of the speed, sequential nearly all of it
+    // on two devices, plain decoding has a third of the speed of overlap mode, sequential mode nearly the same speed
     expect(trials(twoDevices, 'plain')).toBeLessThan(trials(twoDevices, 'sequential') / 2);
     expect(trials(twoDevices, 'plain')).toBeGreaterThan(0);
   });

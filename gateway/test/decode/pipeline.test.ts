@@ -216,7 +216,7 @@ describe('a step sent ahead', () => {
     run.left(1);
     run.drafted(1, [2, 7, 8, 4]);
     expect([...run.verified(1), ...run.verified(2)]).toEqual([]);
-    // its state is unknown until another verifier has answered the previous step
+    // the state of the later step is unknown until another verifier has answered the previous step
     expect(run.verified(0, 2, 9)).toEqual(['commit 1,2,9', 'drop #2', 'verify #1 [5,6]', 'verify #3 [8,4] after 2:7']);
     expect(run.verified(1, 2, 7)).toEqual(['commit 5,6,7']);
     expect(run.finished.map(({ tokens }) => tokens)).toEqual([

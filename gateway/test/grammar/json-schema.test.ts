@@ -169,7 +169,7 @@ test('a pattern matches anywhere in the string; enumerated values are spelled as
   expect(accepts(values, JSON.stringify({ a: [1, 'é"\n'] }, null, 2))).toBe(false);
 });
 
-describe('values that do not satisfy the schema are not', () => {
+describe('values that do not satisfy the schema are not in the grammar', () => {
   const texts: Record<string, string[]> = {
     person: [
       '{"tags":["a"]}',
@@ -268,7 +268,7 @@ describe('very large schemas', () => {
     ],
     ['characters', { const: 'x'.repeat(100_001) }, '`schema` must be at most 100000 characters of JSON'],
     [
-      'alternatives that are the same large one',
+      'alternatives that all refer to one large schema',
       {
         oneOf: Array(1000).fill({ $ref: '#/$defs/a' }),
         $defs: {

@@ -223,7 +223,7 @@ describe('bodies', () => {
     expect((await response.json()).error.type).toBe('invalid_request_error');
   });
 
-  test('that break off are logged as client errors', async () => {
+  test('that end early are logged as client errors', async () => {
     server.logs.length = 0;
     const socket = connect(server.port, '127.0.0.1');
     socket.write('POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n');

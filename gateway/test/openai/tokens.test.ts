@@ -44,7 +44,7 @@ describe('/tokenize', () => {
 });
 
 describe('/detokenize', () => {
-  test('decodes the text; special tokens have none', async () => {
+  test('decodes the text, to which special tokens contribute nothing', async () => {
     const ids = tokenizer.encode('let é = 1;');
     expect((await post('/detokenize', { tokens: [0, ...ids] })).body).toEqual({ prompt: 'let é = 1;' });
   });

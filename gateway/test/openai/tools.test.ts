@@ -41,7 +41,7 @@ function isAllowed(text: string): boolean {
 describe('calls', () => {
   const one = call('weather', '{"city": "S\u00e3o \\"P\\" {}]"}');
 
-  test('are split off the answer', async () => {
+  test('are separated from the text of the answer', async () => {
     script(`Let me see <tool now.\n${one}\n${call('now', '{}')}`);
     const { choices } = await send({});
     const [{ message, finish_reason }] = choices as [OpenAI.ChatCompletion.Choice];

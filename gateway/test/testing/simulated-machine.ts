@@ -53,7 +53,7 @@ export function* simulate(
     due.push({ at, event: event(at) });
   };
   let machine = machineNow();
-  // outcome of the step under verification, known here before the verdict
+  // outcome of the step under verification, which the simulation knows before the verdict
   let [accepted, hit] = [0, false];
   pipeline.firstDraft();
   pipeline.receive({ kind: 'redraft', step: undefined, draft: draftOf(machine, 0, RIGHT, limits.length, 0), at: now });
