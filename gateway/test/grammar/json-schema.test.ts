@@ -320,7 +320,7 @@ describe('very large schemas', () => {
     expect(accepts(jsonSchemaGrammar(optional, 'schema'), '{"n3":null,"n899":null}')).toBe(true);
     const ways = jsonSchemaGrammar({ type: 'string', pattern: '^(x?){100000}$' }, 'schema');
     expect(() => accepts(ways, '"x"')).toThrow(
-      "the output's grammar must have at most 4096 alternatives at one position",
+      'the grammar of the output must have at most 4096 alternatives at one position',
     );
   });
 
