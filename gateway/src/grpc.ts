@@ -180,6 +180,7 @@ function stepMessage(
   { tokens, logProbabilities, tops = [], truncated = false, stats }: GenerationStep,
   { text, finish }: TextPiece,
 ) {
+  const { step, mode, reason, source, offered, budget, drafted, accepted } = stats;
   return {
     text,
     tokens: [...tokens],
@@ -188,21 +189,14 @@ function stepMessage(
     finishReason: finish ?? '',
     truncated,
     step: {
-      step: stats.step,
-      drafted: stats.drafted,
-      accepted: stats.accepted,
+      ...{ step, mode, reason, source, offered, budget, drafted, accepted },
       stepUs: stats.stepMicros,
+      aheadUs: stats.aheadMicros,
       verifyUs: stats.verifyMicros,
       draftUs: stats.draftMicros,
+      redraftUs: stats.redraftMicros,
       verifyRunUs: stats.verifyRunMicros,
       draftRunUs: stats.draftRunMicros,
-      redraftUs: stats.redraftMicros,
-      mode: stats.mode,
-      reason: stats.reason,
-      offered: stats.offered,
-      source: stats.source,
-      budget: stats.budget,
-      aheadUs: stats.aheadMicros,
     },
   };
 }

@@ -16,8 +16,8 @@ import { GrammarCache } from './grammar/cache.ts';
 import { generationService } from './grpc.ts';
 import { closeHttp, listenHttp } from './http/listen.ts';
 import { loadListenerTls } from './http/tls.ts';
-import { gatewayMetrics, MetricsObserver, watchHealth } from './observe/metrics.ts';
-import { capturesContent, SpanObserver } from './observe/spans.ts';
+import { gatewayMetrics, metricsObserver, watchHealth } from './observe/metrics.ts';
+import { capturesContent, spanObserver } from './observe/spans.ts';
 import { TraceStore } from './observe/trace-store.ts';
 import { gatewaySettings } from './settings.ts';
 import { loadTextModel } from './text/text-model.ts';
@@ -49,8 +49,8 @@ await runService('gateway', async (logger, onStop) => {
   const { draftLength: length, draftMode: mode } = config;
   const limits = { length, mode, budget: DRAFT_BUDGET, ahead: STEPS_AHEAD };
   const traces = config.tracesKept > 0 ? new TraceStore(config.tracesKept) : undefined;
-  const spans = new SpanObserver(capturesContent(process.env) ? (ids) => tokenizer.decode(ids) : undefined);
-  const observers = [spans, new MetricsObserver(counted), ...(traces ? [traces] : [])];
+  const spans = spanObserver(capturesContent(process.env) ? (ids) => tokenizer.decode(ids) : undefined);
+  const observers = [spans, metricsObserver(counted), ...(traces ? [traces] : [])];
   const generator = new PairGenerator(services, limits, observers);
   watchHealth(metrics.registry, () => services.health(), drafts);
 

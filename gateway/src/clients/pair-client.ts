@@ -67,12 +67,8 @@ export class PairClient implements Streams {
   }
 
   health(): Health {
-    const batchInvariant = this.#batchInvariant;
-    return {
-      verifier: this.#verifiers.usable,
-      drafter: this.#drafters.usable,
-      ...(batchInvariant !== undefined && { batchInvariant }),
-    };
+    const [verifier, drafter] = [this.#verifiers.usable, this.#drafters.usable];
+    return { verifier, drafter, batchInvariant: this.#batchInvariant };
   }
 
   /** Resolves when a verifier and a drafter are usable. */

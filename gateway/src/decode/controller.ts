@@ -1,7 +1,7 @@
 import { cut } from './block.ts';
 import { AcceptanceCurve, type VerifyCost, type VerifyTime } from './cost-model.ts';
 import type { Measurements } from './measurements.ts';
-import { type Block, type DraftLimits, MODES, type Mode, type StepDecision } from './types.ts';
+import { type Block, type DraftLimits, MODES, type Mode, type StepDecision, type StepStats } from './types.ts';
 
 /**
  * Chooses how each step drafts, to maximize tokens per time. One rule governs all choices: time is worth the tokens
@@ -15,18 +15,12 @@ export const DRAFT_BUDGET = 16;
 /** Default `ahead` of the gateway. */
 export const STEPS_AHEAD = 4;
 
-/** Result of a step, from which the controller learns. */
-export interface Outcome {
-  readonly mode: Mode;
+/** Figures of a finished step, from which the controller learns. */
+export interface Outcome
+  extends Pick<StepStats, 'mode' | 'accepted' | 'budget' | 'stepMicros' | 'draftMicros' | 'redraftMicros'> {
   readonly block: Block;
-  readonly accepted: number;
-  /** Durations of the step, its verify call, its concurrent draft call and its redraft (0 if there was none). */
-  readonly stepMicros: number;
   readonly verify: VerifyTime;
-  readonly draftMicros: number;
-  readonly redraftMicros: number;
-  /** Tokens requested from the draft call and from the redraft. */
-  readonly budget: number;
+  /** Number of tokens requested from the redraft. */
   readonly redraftLength: number;
 }
 

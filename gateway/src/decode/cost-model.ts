@@ -53,14 +53,17 @@ export class LinearCost {
   }
 }
 
-/** Timing of a verify call, microseconds. */
-export interface VerifyTime {
-  /** As the gateway sees it, network and queue included. */
+/** Duration of a call and its parts, in microseconds. */
+export interface CallTime {
+  /** Time in flight as the gateway measures it, without waiting for the answer to an earlier call. */
   readonly micros: number;
   readonly queueMicros: number;
-  /** The engine run, which `batchSize` sequences shared. */
+  /** Duration of the engine run, which `batchSize` sequences shared. */
   readonly runMicros: number;
   readonly batchSize: number;
+}
+
+export interface VerifyTime extends CallTime {
   /** Mean number of drafted tokens per sequence of the run. */
   readonly drafted: number;
 }

@@ -83,7 +83,7 @@ export class Driver {
   #verify(call: VerifyCall): void {
     const { verifier, notify } = this.#parts;
     const { step } = call;
-    notify('stepSent', call, performance.now());
+    notify('callSent', call, performance.now());
     verifier.step(call).then(
       (verdict) => {
         const at = performance.now();
@@ -108,7 +108,7 @@ export class Driver {
       answer(undefined, performance.now());
       return;
     }
-    notify('draftSent', call, performance.now());
+    notify('callSent', call, performance.now());
     drafter.step(call).then(
       (draft) => {
         const at = performance.now();

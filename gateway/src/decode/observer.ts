@@ -19,10 +19,8 @@ export interface ObservedRequest {
 export interface RequestObserver {
   /** A stream has opened or failed to open. */
   opened?(service: 'verifier' | 'drafter', result: { at: number; reusedTokens?: number; error?: unknown }): void;
-  /** A block is sent to the verifier. */
-  stepSent?(call: VerifyCall, at: number): void;
-  /** A draft or redraft is requested. */
-  draftSent?(call: DraftCall, at: number): void;
+  /** A block is sent to the verifier, or a draft is requested. */
+  callSent?(call: VerifyCall | DraftCall, at: number): void;
   /** @param verdict undefined if the verifier has not run the step, which was sent ahead */
   verdictReceived?(call: VerifyCall, verdict: Verdict | undefined, at: number): void;
   draftReceived?(call: DraftCall, draft: Draft, at: number): void;

@@ -218,10 +218,8 @@ export class DecodePipeline {
     this.#finished = finishedStep({ ...step, verdict }, { count, finish, previousEndedAt, branch });
     this.#endedAt = step.answeredAt;
     if (request.drafting === false) return;
-    const { stepMicros, draftMicros, redraftMicros } = this.#finished.stats;
-    const { block, budget, redraftLength, decision } = step;
-    const times = { stepMicros, verify: verdict.time, draftMicros, redraftMicros };
-    policy.observe({ mode: decision.mode, block, accepted: verdict.accepted, budget, redraftLength, ...times });
+    const { block, redraftLength } = step;
+    policy.observe({ ...this.#finished.stats, block, redraftLength, verify: verdict.time });
   }
 
   /** @param counted tokens that belong to the text, without one that ends it */

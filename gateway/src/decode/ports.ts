@@ -1,5 +1,5 @@
 import type { Branch } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
-import type { VerifyTime } from './cost-model.ts';
+import type { CallTime, VerifyTime } from './cost-model.ts';
 import type { GenerationRequest, Health, ModelInfo, PromptScores, TopTokens } from './types.ts';
 
 /** The two services as the decode loop uses them. `clients/` implements this interface over gRPC. */
@@ -82,14 +82,8 @@ export interface Verdict extends StepOutcome {
 }
 
 /** The drafter's answer. */
-export interface Draft {
+export interface Draft extends CallTime {
   readonly branches: readonly Branch[];
-  /** Time in flight, without waiting for an earlier call's answer. */
-  readonly micros: number;
-  readonly queueMicros: number;
-  /** The engine run, which `batchSize` sequences shared. */
-  readonly runMicros: number;
-  readonly batchSize: number;
 }
 
 /** The verifier's answer to a prompt. */

@@ -187,7 +187,7 @@ export interface Health {
   readonly verifier: boolean;
   readonly drafter: boolean;
   /** Result of the verifier's check that its engine is batch-invariant; undefined before the first connection. */
-  readonly batchInvariant?: boolean;
+  readonly batchInvariant?: boolean | undefined;
 }
 
 /** Generates sequences: `PairGenerator`, or a scripted generator in tests. */

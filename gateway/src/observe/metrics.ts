@@ -82,16 +82,8 @@ export function watchHealth(registry: Registry, health: () => Health, hasDrafter
 const POSITIONS = 16;
 
 /** Counts requests and steps. */
-export class MetricsObserver implements StepObserver {
-  readonly #metrics: GatewayMetrics;
-
-  constructor(metrics: GatewayMetrics) {
-    this.#metrics = metrics;
-  }
-
-  requestStarted(request: ObservedRequest): RequestObserver {
-    return new RequestMetrics(this.#metrics, request);
-  }
+export function metricsObserver(metrics: GatewayMetrics): StepObserver {
+  return { requestStarted: (request) => new RequestMetrics(metrics, request) };
 }
 
 class RequestMetrics implements RequestObserver {

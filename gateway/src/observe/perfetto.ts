@@ -1,19 +1,6 @@
 import { stepFigures } from '../decode/step-figures.ts';
 import type { CallRecord, RequestTrace } from './request-trace.ts';
 
-interface TraceEvent {
-  readonly name: string;
-  /** `X` is a slice, `M` metadata such as a name. */
-  readonly ph: 'X' | 'M';
-  readonly pid: 1;
-  readonly tid: number;
-  /** Microseconds. */
-  readonly ts?: number;
-  readonly dur?: number;
-  readonly cat?: string;
-  readonly args: Readonly<Record<string, unknown>>;
-}
-
 const TRACKS = { gateway: 1, verifier: 2, drafter: 3 } as const;
 
 /**
@@ -22,7 +9,7 @@ const TRACKS = { gateway: 1, verifier: 2, drafter: 3 } as const;
  *
  * https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
  */
-export function perfettoTrace(trace: RequestTrace): { traceEvents: TraceEvent[]; [key: string]: unknown } {
+export function perfettoTrace(trace: RequestTrace) {
   const steps = trace.kept.flatMap(({ start, stats, tokens, calls, branch }) => {
     const args = { ...stepFigures(stats), tokens, branch_taken: branch ?? null };
     return [slice('gateway', `step ${stats.step}`, start, stats.stepMicros, args), ...calls.flatMap(callSlices)];
@@ -42,14 +29,14 @@ export function perfettoTrace(trace: RequestTrace): { traceEvents: TraceEvent[];
   };
 }
 
-function callSlices(call: CallRecord): TraceEvent[] {
+function callSlices(call: CallRecord) {
   const { service, kind, start_us, us, queue_us, run_us, ...args } = call;
   const run = runStart(call);
   const parts = [
     slice(service, 'queue', run - queue_us, queue_us, {}),
     slice(service, 'run', run, run_us, { batch_size: call.batch_size }),
   ];
-  return [slice(service, kind, start_us, us, args), ...parts.filter(({ dur = 0 }) => dur > 0)];
+  return [slice(service, kind, start_us, us, args), ...parts.filter(({ dur }) => dur > 0)];
 }
 
 /**
@@ -60,16 +47,12 @@ function runStart({ start_us, us, queue_us, run_us }: CallRecord): number {
   return start_us + Math.max(0, Math.floor((us - queue_us - run_us) / 2)) + queue_us;
 }
 
-function slice(
-  track: keyof typeof TRACKS,
-  name: string,
-  ts: number,
-  dur: number,
-  args: TraceEvent['args'],
-): TraceEvent {
+/** Returns a slice of a track; times are in microseconds. */
+function slice(track: keyof typeof TRACKS, name: string, ts: number, dur: number, args: object) {
   return { name, cat: track, ph: 'X', pid: 1, tid: TRACKS[track], ts, dur, args };
 }
 
-function meta(name: string, tid: number, args: TraceEvent['args']): TraceEvent {
+/** Returns the metadata of a track, such as its name. */
+function meta(name: string, tid: number, args: object) {
   return { name, ph: 'M', pid: 1, tid, args };
 }

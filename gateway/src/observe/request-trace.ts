@@ -1,4 +1,5 @@
 import { toPtpError } from '@ptp/protocol/errors';
+import type { CallTime } from '../decode/cost-model.ts';
 import type { ObservedRequest, RequestObserver, RequestOutcome } from '../decode/observer.ts';
 import type { Draft, DraftCall, Verdict, VerifyCall } from '../decode/ports.ts';
 import { stepFigures } from '../decode/step-figures.ts';
@@ -112,11 +113,7 @@ export class RequestTrace implements RequestObserver {
     this.opening.push({ service, kind: 'open', ...NO_TIMES, start_us: 0, us: this.#at(at), ...failure });
   }
 
-  stepSent(call: VerifyCall, at: number): void {
-    this.#sent.set(call, at);
-  }
-
-  draftSent(call: DraftCall, at: number): void {
+  callSent(call: VerifyCall | DraftCall, at: number): void {
     this.#sent.set(call, at);
   }
 
@@ -198,6 +195,6 @@ function requestFigures({ request, model, traceparent }: ObservedRequest) {
   };
 }
 
-function timesOf({ micros, queueMicros, runMicros, batchSize }: Omit<Draft, 'branches'>) {
+function timesOf({ micros, queueMicros, runMicros, batchSize }: CallTime) {
   return { us: micros, queue_us: queueMicros, run_us: runMicros, batch_size: batchSize };
 }

@@ -9,6 +9,7 @@ import {
   timingAttributes,
   traceparentOf,
 } from '@ptp/service-kit/spans';
+import type { CallTime } from '../decode/cost-model.ts';
 import type { ObservedRequest, RequestObserver, RequestOutcome, StepObserver } from '../decode/observer.ts';
 import type { Draft, DraftCall, StepRef, Verdict, VerifyCall } from '../decode/ports.ts';
 import type { GenerationStep } from '../decode/types.ts';
@@ -20,24 +21,22 @@ type Decode = (tokens: readonly number[]) => string;
  * Traces requests: a span per request, below it one per step, below that one per call. The request's span follows OpenTelemetry's
  * conventions for generative AI:
  * https://github.com/open-telemetry/semantic-conventions-genai/blob/main/docs/gen-ai/gen-ai-spans.md
+ *
+ * @param decode if given, the spans of requests carry the prompt and the answer as text
  */
-export class SpanObserver implements StepObserver {
-  readonly #decode: Decode | undefined;
-
-  /** @param decode if given, request spans carry the prompt and the answer as text */
-  constructor(decode?: Decode) {
-    this.#decode = decode;
-  }
-
-  requestStarted(request: ObservedRequest): RequestObserver {
-    const root = span(`${request.request.operation ?? 'text_completion'} ${request.model.modelId}`, {
-      parent: contextFrom(request.request.traceparent, newTrace),
-      kind: SpanKind.SERVER,
-      attributes: requestAttributes(request),
-    });
-    request.traceparent = traceparentOf(root);
-    return root.isRecording() ? new RequestSpans(root, request, this.#decode) : {};
-  }
+export function spanObserver(decode?: Decode): StepObserver {
+  return {
+    requestStarted(observed) {
+      const { request, model } = observed;
+      const root = span(`${request.operation ?? 'text_completion'} ${model.modelId}`, {
+        parent: contextFrom(request.traceparent, newTrace),
+        kind: SpanKind.SERVER,
+        attributes: requestAttributes(observed),
+      });
+      observed.traceparent = traceparentOf(root);
+      return root.isRecording() ? new RequestSpans(root, observed, decode) : {};
+    },
+  };
 }
 
 const CAPTURE_SETTING = 'OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT';
@@ -70,12 +69,20 @@ class RequestSpans implements RequestObserver {
     if (reusedTokens !== undefined) this.#root.setAttribute(attribute.cachedTokens, reusedTokens);
   }
 
-  stepSent(call: VerifyCall, at: number): void {
-    this.#start('ptp.verify', call, at, { [attribute.draftLength]: call.block.length });
-  }
-
-  draftSent(call: DraftCall, at: number): void {
-    this.#start('ptp.draft', call, at, { 'ptp.block.length': call.tokens.length - call.assumed });
+  callSent(call: Call, startTime: number): void {
+    const started = span(`ptp.${call.kind === 'verify' ? 'verify' : 'draft'}`, {
+      parent: this.#parentOf(call.step, startTime),
+      kind: SpanKind.CLIENT,
+      startTime,
+      attributes: {
+        ...(call.step && { [attribute.step]: call.step.index }),
+        ...(call.kind === 'verify'
+          ? { [attribute.draftLength]: call.block.length }
+          : { 'ptp.block.length': call.tokens.length - call.assumed }),
+      },
+    });
+    call.traceparent = traceparentOf(started);
+    this.#calls.set(call, started);
   }
 
   verdictReceived(call: VerifyCall, verdict: Verdict | undefined, at: number): void {
@@ -140,14 +147,6 @@ class RequestSpans implements RequestObserver {
     });
   }
 
-  #start(name: string, call: Call, startTime: number, attributes: Record<string, number>): void {
-    const step = call.step ? { [attribute.step]: call.step.index } : {};
-    const parent = this.#parentOf(call.step, startTime);
-    const started = span(name, { parent, kind: SpanKind.CLIENT, startTime, attributes: { ...step, ...attributes } });
-    call.traceparent = traceparentOf(started);
-    this.#calls.set(call, started);
-  }
-
   #end(call: Call, endTime: number, attributes: Record<string, number | boolean>, error?: unknown): void {
     const ended = this.#calls.get(call);
     this.#calls.delete(call);
@@ -196,7 +195,7 @@ function requestAttributes({ request, model }: ObservedRequest) {
   };
 }
 
-function timings({ queueMicros, runMicros, batchSize }: Pick<Draft, 'queueMicros' | 'runMicros' | 'batchSize'>) {
+function timings({ queueMicros, runMicros, batchSize }: CallTime) {
   return timingAttributes({ queueUs: queueMicros, runUs: runMicros, batchSize });
 }
 

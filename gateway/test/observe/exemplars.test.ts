@@ -3,8 +3,8 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { memoryTracing } from '../../../service-kit/test/span-tree.ts';
 import { TestPair } from '../../../test/test-pair.ts';
 import { PairGenerator } from '../../src/decode/generate.ts';
-import { gatewayMetrics, MetricsObserver } from '../../src/observe/metrics.ts';
-import { SpanObserver } from '../../src/observe/spans.ts';
+import { gatewayMetrics, metricsObserver } from '../../src/observe/metrics.ts';
+import { spanObserver } from '../../src/observe/spans.ts';
 import { TraceStore } from '../../src/observe/trace-store.ts';
 
 const never = new AbortController().signal;
@@ -19,7 +19,7 @@ let stopTracing: (() => Promise<void>) | undefined;
 beforeEach(async () => {
   metrics = startMetrics('ptp-gateway', 'fake');
   pair = await TestPair.fake({ accuracy: 0.8 });
-  const observers = [new SpanObserver(), new MetricsObserver(gatewayMetrics(metrics.registry)), new TraceStore(5)];
+  const observers = [spanObserver(), metricsObserver(gatewayMetrics(metrics.registry)), new TraceStore(5)];
   generator = new PairGenerator(pair.services, { length: 5, budget: 16, mode: 'overlap', ahead: 4 }, observers);
 });
 afterEach(async () => {

@@ -10,7 +10,7 @@ import { createHttp } from '../../src/app.ts';
 import { PairGenerator } from '../../src/decode/generate.ts';
 import type { GenerationStep } from '../../src/decode/types.ts';
 import { GrammarCache } from '../../src/grammar/cache.ts';
-import { gatewayMetrics, MetricsObserver, watchHealth } from '../../src/observe/metrics.ts';
+import { gatewayMetrics, metricsObserver, watchHealth } from '../../src/observe/metrics.ts';
 import { chatTemplate, tokenizer } from '../testing/test-server.ts';
 
 const hasPromtool = spawnSync('promtool', ['--version']).status === 0;
@@ -28,7 +28,7 @@ beforeAll(async () => {
   const counted = gatewayMetrics(metrics.registry);
   pair = await TestPair.fake({ accuracy: 0.8 });
   const limits = { length: 5, budget: 16, mode: 'overlap' } as const;
-  generator = new PairGenerator(pair.services, limits, [new MetricsObserver(counted)]);
+  generator = new PairGenerator(pair.services, limits, [metricsObserver(counted)]);
   watchHealth(metrics.registry, () => generator.health(), true);
   const sha256 = createHash('sha256').update('key').digest('hex');
   const app = await createHttp({

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { memoryTracing, type SpanTree, treeOf } from '../../../service-kit/test/span-tree.ts';
 import { TestPair } from '../../../test/test-pair.ts';
 import { PairGenerator } from '../../src/decode/generate.ts';
-import { capturesContent, SpanObserver } from '../../src/observe/spans.ts';
+import { capturesContent, spanObserver } from '../../src/observe/spans.ts';
 
 /** Returns the shape of a trace: the names of its spans, with children sorted and without repetition. */
 function shape({ span, children }: SpanTree): unknown {
@@ -36,7 +36,7 @@ function overlaps({ children }: SpanTree): boolean {
 test('a request is one trace of steps, their calls, and the runs of both services', async () => {
   const tracing = await memoryTracing();
   const pair = await TestPair.fake({ accuracy: 0.9, latencyMs: 5 });
-  const generator = new PairGenerator(pair.services, { length: 5, budget: 16, mode: 'overlap' }, [new SpanObserver()]);
+  const generator = new PairGenerator(pair.services, { length: 5, budget: 16, mode: 'overlap' }, [spanObserver()]);
   try {
     const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
     const request = {
@@ -115,7 +115,7 @@ test('spans contain text only if that is enabled', async () => {
   try {
     // each token stands for the letter with that number
     const text = (ids: readonly number[]) => ids.map((id) => String.fromCharCode(0x100 + id)).join('');
-    const observers = [new SpanObserver(text)];
+    const observers = [spanObserver(text)];
     const generator = new PairGenerator(pair.services, { length: 5, budget: 16, mode: 'overlap' }, observers);
     const request = { prompt: [1, 2, 3], sampling: { temperature: 0.75, topK: 0, topP: 1 }, seed: 1n, maxTokens: 20 };
     const tokens: number[] = [];
