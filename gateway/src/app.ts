@@ -25,30 +25,30 @@ import { tokenRoutes } from './openai/token-routes.ts';
 
 /** Settings of the HTTP server. */
 export interface HttpSettings {
-  /** Largest request body, in bytes. */
+  /** Maximum size of a request body, in bytes. */
   readonly bodyLimit: number;
-  /** Disconnect a client that has not read from its stream for this long. */
+  /** Time after which a client that does not read from its stream is disconnected, in milliseconds. */
   readonly stallMillis: number;
   readonly corsOrigins: string;
 }
 
-/** Default limits; tests use smaller ones. */
+/** Limits of the server; tests use smaller ones. */
 export const HTTP_LIMITS = { bodyLimit: 4 * 1024 * 1024, stallMillis: 30_000 };
 
 export interface HttpParts extends EndpointParts {
   readonly keys: ApiKeys;
   readonly settings: HttpSettings;
   readonly logger: Logger;
-  /** Serves plain HTTP if absent. */
+  /** TLS; without it, the server uses plain HTTP. */
   readonly https?: HttpsListener | undefined;
-  /** Source of GET /metrics. */
+  /** Content of GET /metrics; without it, the route does not exist. */
   readonly exposition?: Metrics['exposition'];
   readonly onRejection?: OnRejection;
-  /** Source of /traces; no traces unless given. */
+  /** Traces for /traces; without them, tracing is off. */
   readonly traces?: TraceStore | undefined;
 }
 
-/** The HTTP server. The caller listens and closes; closing lets responses in progress finish. */
+/** Creates the HTTP server. The caller starts and closes it; closing lets responses in progress finish. */
 export async function createHttp(parts: HttpParts): Promise<FastifyInstance> {
   const app = await createApp(parts);
   requireApiKeys(app, parts.keys);
@@ -65,7 +65,7 @@ export async function createHttp(parts: HttpParts): Promise<FastifyInstance> {
   return app;
 }
 
-/** Health, readiness and metrics. */
+/** Adds the routes for health, readiness and metrics. */
 function operationRoutes(app: FastifyInstance, { generator, exposition }: HttpParts): void {
   app.get('/healthz', async () => ({ status: 'ok' }));
   app.get('/readyz', async (_, reply) => {
@@ -80,7 +80,7 @@ function operationRoutes(app: FastifyInstance, { generator, exposition }: HttpPa
   });
 }
 
-/** The list of models, which has one entry. */
+/** Adds the routes that list the models. There is only one. */
 function modelRoutes(app: FastifyInstance, { generator }: HttpParts): void {
   const { model } = generator;
   const { modelId: id, contextLength: max_model_len, engine, quantization, candidateLimit = null } = model;
@@ -91,17 +91,17 @@ function modelRoutes(app: FastifyInstance, { generator }: HttpParts): void {
     return { id, object: 'model', created, owned_by: 'ptp', max_model_len, ptp };
   };
   app.get('/v1/models', async () => ({ object: 'list', data: [describe()] }));
-  // A wildcard, since model ids may contain slashes.
+  // a wildcard, because model ids may contain slashes
   app.get('/v1/models/*', async (request) => {
     checkModel((request.params as { '*': string })['*'], model);
     return describe();
   });
 }
 
-/** Probes come every few seconds, so they are logged at debug level only. */
+/** Routes that are called every few seconds and therefore logged at debug level only. */
 const PROBES: ReadonlySet<string> = new Set(['/healthz', '/readyz', '/metrics']);
 
-/** Fastify with everything that all routes share: limits, JSON, CORS, request ids, errors, and logs without prompt text. */
+/** Creates a server with what all routes share: limits, JSON, CORS, request ids, errors, and logs without prompt text. */
 async function createApp({ settings, logger, onRejection, https }: HttpParts): Promise<FastifyInstance> {
   const app = Fastify({
     ...(https && { https: https.options }),
@@ -115,7 +115,7 @@ async function createApp({ settings, logger, onRejection, https }: HttpParts): P
   });
   https?.follow(app.server as unknown as HttpsServer, (err) => logger.error({ err }, 'cannot renew the certificate'));
   rejectOtherMethods(app);
-  // Before all other hooks, so that browsers can read rejections too.
+  // before all other hooks, so that browsers can read rejections too
   await allowOrigins(app, settings.corsOrigins);
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('application/json', { parseAs: 'buffer' }, async (_: unknown, body: Buffer) =>
@@ -141,23 +141,23 @@ async function createApp({ settings, logger, onRejection, https }: HttpParts): P
     const millis = Math.round(reply.elapsedTime);
     const record = { method, route: routeOptions.url, status: reply.raw.statusCode, millis };
     request.log[PROBES.has(routeOptions.url ?? '') ? 'debug' : 'info'](record, 'answered');
-    // Idle keep-alive connections would delay closing until they time out.
+    // idle keep-alive connections would delay closing until they time out
     if (closing) setImmediate(() => app.server.closeIdleConnections());
   });
   app.setErrorHandler((error, request: FastifyRequest, reply: FastifyReply) => {
     reportRejection(error, onRejection);
     sendError(error, request, reply);
   });
-  // Never reached, since the hook above throws first; Fastify runs hooks for unknown routes only if this is set.
+  // never called, because the hook above throws first; but without a handler, Fastify runs no hooks for unknown routes
   app.setNotFoundHandler((_, reply) => reply.code(404).send());
   return app;
 }
 
 /**
- * Lets pages of other origins call the API (https://fetch.spec.whatwg.org/#http-cors-protocol), without credentials:
- * clients authenticate with keys, not cookies.
+ * Allows pages from other origins to call the API (https://fetch.spec.whatwg.org/#http-cors-protocol), but without
+ * cookies, because clients authenticate with keys.
  *
- * @param origins comma-separated; `*` for all, empty for none
+ * @param origins comma-separated origins; `*` allows all, an empty string none
  */
 async function allowOrigins(app: FastifyInstance, origins: string): Promise<void> {
   const allowed = origins
@@ -174,7 +174,7 @@ async function allowOrigins(app: FastifyInstance, origins: string): Promise<void
   });
 }
 
-/** The client's `x-request-id` if it is safe to log, else a new id. */
+/** Returns the client's `x-request-id` if it is safe to log, else a new id. */
 function requestId(request: IncomingMessage): string {
   const given = request.headers['x-request-id'];
   return typeof given === 'string' && /^[\w.:-]{1,128}$/.test(given) ? given : newId('req_');

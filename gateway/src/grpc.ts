@@ -30,7 +30,7 @@ export interface GenerationParts extends Pick<EndpointParts, 'generator' | 'toke
   readonly onRejection?: OnRejection;
 }
 
-/** ptp.v1.GenerationService over a generator. */
+/** Implements ptp.v1.GenerationService with a generator. */
 export function generationService(parts: GenerationParts): ImplementedService {
   return implement(GenerationService, {
     generate: (request, context) => generate(parts, request, context),
@@ -45,7 +45,11 @@ export function generationService(parts: GenerationParts): ImplementedService {
   });
 }
 
-/** The client whose key the call carries. @throws PtpError `unauthenticated`, `resource_exhausted` */
+/**
+ * Returns the client whose key the call carries, after counting the call against its rate limit.
+ *
+ * @throws PtpError `unauthenticated`, `resource_exhausted`
+ */
 function authenticate({ keys, onRejection }: GenerationParts, metadata: CallContext['metadata']): Client | undefined {
   return reporting(onRejection, () => {
     const client = keys.client(metadata.get('authorization')[0]?.toString());
@@ -54,6 +58,7 @@ function authenticate({ keys, onRejection }: GenerationParts, metadata: CallCont
   });
 }
 
+/** Runs `work`, and reports the error if it is a rejection. */
 function reporting<T>(onRejection: OnRejection | undefined, work: () => T): T {
   try {
     return work();
@@ -92,7 +97,7 @@ async function* generate(parts: GenerationParts, message: GenerateRequest, { sig
       const piece = stream.add(step.tokens, step.finish);
       yield { ...stepMessage(step, piece), seed };
       if (piece.finish) return;
-      // Only the first message has the seed.
+      // only the first message has the seed
       seed = 0n;
     }
   } finally {
@@ -100,10 +105,10 @@ async function* generate(parts: GenerationParts, message: GenerateRequest, { sig
   }
 }
 
-/** Fields with the same limits as in the HTTP API; proto3's empty mode means none. */
+/** Schema of the fields that have the same limits as in the HTTP API. */
 const checkedFields = object({ stop: stopStrings, draft: object({ mode: draftMode.optional() }).optional() });
 
-/** @throws PtpError naming field, limit and value */
+/** @throws PtpError naming the field, its limit and the value */
 function parseRequest(
   message: GenerateRequest,
   { generator: { model }, tokenizer, grammars }: GenerationParts,
@@ -127,7 +132,11 @@ function parseRequest(
   };
 }
 
-/** @throws PtpError `invalid_argument` naming the unsupported part of a schema */
+/**
+ * Returns the constraint on the output, or undefined if any text is allowed.
+ *
+ * @throws PtpError `invalid_argument` naming the field or the unsupported part of the schema
+ */
 function constraintOf({ form, ignoreEndOfText, adjustments }: GenerateRequest): OutputConstraint | undefined {
   if (form.case === undefined || (form.case === 'jsonObject' && !form.value)) return undefined;
   const absent = 'absent with `json_schema`, `json_object` or `regex`';
@@ -141,7 +150,7 @@ function constraintOf({ form, ignoreEndOfText, adjustments }: GenerateRequest): 
   return { grammar: form.case === 'regex' ? wholeRegex(form.value, 'regex') : jsonObject, key };
 }
 
-/** @throws PtpError `invalid_argument`, `out_of_range` naming field, limit and value */
+/** @throws PtpError `invalid_argument`, `out_of_range` naming the field, its limit and the value */
 function tokenFields(message: GenerateRequest, { vocabulary }: ModelInfo) {
   const { stopTokens, topLogProbabilities: topCount, ignoreEndOfText } = message;
   requireAtMost('top_log_probabilities', TOP_LOGPROBS_LIMIT, topCount);

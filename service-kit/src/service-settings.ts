@@ -35,7 +35,7 @@ export const draftModelSetting = {
   name: 'PTP_DRAFT_MODEL',
   type: path,
   default: '',
-  doc: 'A smaller model with the same tokenizer, a folder or a GGUF file. It drafts one token at a time and replaces the drafter in the model folder.',
+  doc: 'Smaller model with the same tokenizer as the target: a folder or a GGUF file. It replaces the drafter of the model folder, and drafts one token at a time.',
 } as const satisfies Setting;
 
 /** Settings of drafter and verifier. */

@@ -1,39 +1,38 @@
 import { type ErrorCode, PtpError, toPtpError } from '@ptp/protocol/errors';
 
-/** Duration of a reservation for a rejected client, milliseconds; longer than the `Retry-After` it gets. */
+/** Duration of the reservation that a rejected client gets, in milliseconds; longer than its `Retry-After`. */
 const RESERVED_MS = 3000;
 
 /** Owner of requests that carry no API key. */
 const ANONYMOUS = {};
 
 /**
- * Limits concurrent sequences; rejects what exceeds the limit instead of queueing it.
+ * Limits the number of concurrent sequences. Requests beyond the limit are rejected, not queued.
  *
- * Capacity is shared fairly: freed places are reserved for owners that were rejected recently and hold less than an
- * equal share. Otherwise one owner may use everything.
+ * Capacity is shared fairly: freed capacity is reserved for owners that were rejected recently and hold less than an
+ * equal share. Without such owners, a single owner may use the whole capacity.
  */
 export class Admission {
   readonly #limit: number;
   readonly #now: () => number;
   #running = 0;
-  /** Running sequences by owner. */
+  /** Number of running sequences by owner. */
   readonly #held = new Map<object, number>();
   /** Reservations by owner: the number of rejected sequences, and the time at which the reservation ends. */
   readonly #rejected = new Map<object, { readonly sequences: number; readonly until: number }>();
 
-  /** @param now current time, milliseconds */
+  /** @param now returns the current time in milliseconds */
   constructor(limit: number, now: () => number = () => performance.now()) {
     this.#limit = limit;
     this.#now = now;
   }
 
   /**
-   * Admits `sequences`.
+   * Admits a number of sequences, and returns a function that releases them.
    *
-   * @param owner their owner, for example an API key's client
-   * @returns a function that releases them
-   * @throws PtpError `resource_exhausted` if the server is full, `invalid_argument` if `sequences` exceeds the whole
-   * limit
+   * @param owner owner of the sequences, for example the client of an API key
+   * @throws PtpError `resource_exhausted` if the server is full; `invalid_argument` if `sequences` exceeds the limit
+   *   even on an idle server
    */
   enter(sequences: number, owner: object = ANONYMOUS): () => void {
     if (sequences > this.#limit) {
@@ -75,9 +74,9 @@ export class Admission {
 }
 
 /**
- * Checks the client's own limit first, then the server's, so that a client at its own limit gets no reservation.
+ * Admits sequences under both the client's limit and the server's, and returns a function that releases both. The
+ * client's limit is checked first, so that a client at its own limit gets no reservation.
  *
- * @returns a function that releases both
  * @throws PtpError see {@link Admission.enter}
  */
 export function admit(
@@ -98,10 +97,10 @@ export function admit(
   }
 }
 
-/** Called for each request rejected for lack of capacity or of a valid key. */
+/** Called for each request that is rejected because capacity or a valid key is missing. */
 export type OnRejection = (code: ErrorCode) => void;
 
-/** Calls `onRejection` if the error is such a rejection. */
+/** Calls `onRejection` if the error means that capacity or a valid key is missing. */
 export function reportRejection(error: unknown, onRejection: OnRejection | undefined): void {
   const { code } = toPtpError(error);
   if (code === 'resource_exhausted' || code === 'unauthenticated') onRejection?.(code);

@@ -4,15 +4,15 @@ import { PtpError } from '@ptp/protocol/errors';
 import { z } from 'zod';
 import { Admission } from './admission.ts';
 
-/** The keys file: an array with one entry per key, which holds the key's hash and never the key. */
+/** Schema of the keys file: an array with one entry per key. An entry contains the key's hash, never the key itself. */
 const fileSchema = z
   .array(
     z.strictObject({
-      /** The client's name in logs. */
+      /** Name of the client in logs. */
       name: z.string().min(1),
       /** SHA-256 of the key, in hex: `printf %s "$KEY" | sha256sum`. */
       sha256: z.string().regex(/^[0-9a-f]{64}$/, 'must be 64 lower-case hex digits'),
-      /** Limit of concurrent sequences; PTP_MAX_STREAMS applies as well. */
+      /** Maximum number of the client's concurrent sequences; PTP_MAX_STREAMS applies as well. */
       max_streams: z.int().min(1).optional(),
       requests_per_minute: z.int().min(1).optional(),
     }),
@@ -21,20 +21,20 @@ const fileSchema = z
 
 const MINUTE = 60_000;
 
-/** The clients that may use the server. */
+/** Clients that may use the server. */
 export class ApiKeys {
   readonly #clients: readonly Client[];
 
-  /** @param entries empty for a server that requires no key */
+  /** @param entries entries of the keys file; empty if the server requires no key */
   constructor(entries: z.infer<typeof fileSchema>) {
     this.#clients = entries.map((entry) => new Client(entry));
   }
 
   /**
-   * The client of an `Authorization: Bearer KEY` header; undefined if the server requires no key. Compares all hashes,
-   * so that the time taken does not depend on the key.
+   * Returns the client of an `Authorization: Bearer KEY` header, or undefined if the server requires no key. Compares
+   * the key with all hashes, so that the duration does not depend on the key.
    *
-   * @throws PtpError `unauthenticated`
+   * @throws PtpError `unauthenticated` if the key is missing or unknown
    */
   client(authorization: string | undefined): Client | undefined {
     if (this.#clients.length === 0) return undefined;
@@ -48,13 +48,13 @@ export class ApiKeys {
   }
 }
 
-/** The owner of a key. */
+/** Owner of an API key. */
 export class Client {
   readonly name: string;
   readonly hash: Buffer;
   readonly admission: Admission;
   readonly #perMinute: number | undefined;
-  /** A token bucket: requests left, and the time of that count. */
+  /** Token bucket: number of requests left, and the time at which they were counted. */
   #left: number;
   #at = 0;
 
@@ -69,8 +69,8 @@ export class Client {
   /**
    * Counts a request against the rate limit.
    *
-   * @param now current time, milliseconds
-   * @throws PtpError `resource_exhausted`
+   * @param now current time in milliseconds
+   * @throws PtpError `resource_exhausted` if the limit is exceeded
    */
   take(now = performance.now()): void {
     const limit = this.#perMinute;
@@ -84,7 +84,7 @@ export class Client {
     this.#left--;
   }
 
-  /** The rate as of the last request, and the time until it is back to its limit; undefined for a key without a limit. */
+  /** State of the rate limit as of the last request, and the time until it is fully restored; undefined without a limit. */
   get rate() {
     const limit = this.#perMinute;
     if (limit === undefined) return undefined;
@@ -93,9 +93,9 @@ export class Client {
 }
 
 /**
- * Loads a keys file; no keys if `path` is empty.
+ * Loads the keys file. If `path` is empty, the server requires no key.
  *
- * @throws PtpError `failed_precondition` if it cannot be read or is invalid
+ * @throws PtpError `failed_precondition` if the file cannot be read or is invalid
  */
 export async function loadApiKeys(path: string, setting: string): Promise<ApiKeys> {
   if (path === '') return new ApiKeys([]);

@@ -1,12 +1,12 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { ApiKeys, Client } from './api-keys.ts';
 
-/** Routes that need a key: those that use the model or its tokenizer, and those that show other requests. */
+/** Routes that require a key: they use the model or its tokenizer, or show the requests of other clients. */
 const PROTECTED = /^\/(v1|tokenize|detokenize|traces\.json|traces\/\*)(\/|$)/;
 
 const clients = new WeakMap<FastifyRequest, Client>();
 
-/** The client whose key a request carries; undefined if the server has no keys or the route needs none. */
+/** Returns the client whose key a request carries, or undefined if the server or the route requires no key. */
 export function clientOf(request: FastifyRequest): Client | undefined {
   return clients.get(request);
 }
@@ -26,7 +26,7 @@ export function requireApiKeys(app: FastifyInstance, keys: ApiKeys): void {
   });
 }
 
-/** Headers of OpenAI's API, sent with rejections too. */
+/** Sets the rate-limit headers of OpenAI's API, which rejections carry too. */
 function setRateHeaders(reply: FastifyReply, { rate }: Client): void {
   if (!rate) return;
   reply.headers({

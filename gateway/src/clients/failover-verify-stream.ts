@@ -4,9 +4,9 @@ import { Backoff } from '@ptp/service-kit/backoff';
 import { committedTokens } from '../decode/block.ts';
 import type { Opened, StepRef, Verdict, VerifyCall, VerifyStream } from '../decode/ports.ts';
 
-/** Consecutive failures to open after which the stream is given up. */
+/** Maximum number of consecutive failed attempts to open a stream. */
 const MOST_OPENINGS = 10;
-/** Backoff between openings, milliseconds. */
+/** Backoff between attempts to open a stream, in milliseconds. */
 const FIRST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 2000;
 
@@ -23,19 +23,19 @@ export interface FailoverParts {
    * Opens a stream with the prompt and the tokens committed since; returns undefined while no verifier is usable.
    */
   readonly open: (tokens: readonly number[]) => OpenStream | undefined;
-  /** Resolves when a verifier is usable; rejects after the timeout. */
+  /** Resolves once a verifier is usable; rejects after the timeout. */
   readonly ready: (timeoutMs: number, signal: AbortSignal) => Promise<void>;
-  /** Time that a stream waits for another verifier, milliseconds. */
+  /** Maximum time to wait for another verifier, in milliseconds. */
   readonly recoveryMs: number;
   readonly signal: AbortSignal;
-  /** Called on each loss that is recovered from. */
+  /** Called for each loss before recovery starts. */
   readonly onLoss: (error: PtpError) => void;
 }
 
 /**
- * A Verify stream that outlives its verifier: after a loss it continues at another one, or at the same one once it is
- * back, opened with the committed tokens. The text does not change: each token follows from the tokens before it, the
- * seed and its position.
+ * A Verify stream that survives the loss of its verifier. It continues at another verifier, or at the same one once
+ * that is back, with a new stream opened with the committed tokens. The text does not change, because each token depends
+ * only on the tokens before it, the seed and its position.
  */
 export class FailoverVerifyStream implements VerifyStream {
   readonly #parts: FailoverParts;
@@ -43,10 +43,10 @@ export class FailoverVerifyStream implements VerifyStream {
   readonly #opened: Promise<Opened>;
   #current: OpenStream | undefined;
   #closed = false;
-  /** The last step sent to the present verifier. */
+  /** The last step sent to the current verifier. */
   #newest: StepRef | undefined;
 
-  /** @throws PtpError `unavailable` when no verifier is usable: new requests do not wait for one */
+  /** @throws PtpError `unavailable` if no verifier is usable; new requests do not wait for one */
   constructor(parts: FailoverParts) {
     this.#parts = parts;
     this.#current = this.#open();
@@ -79,8 +79,8 @@ export class FailoverVerifyStream implements VerifyStream {
   }
 
   /**
-   * Sends the step only if the current verifier received the previous step immediately before: after any other step
-   * with the same outcome, it would run at the wrong position. The previous step handles a loss.
+   * Sends a step ahead, but only if the current verifier's last step is the one that it follows. After any other step
+   * with the same outcome, it would run at the wrong position. If the verifier is lost, the previous step recovers.
    */
   async #stepAhead(call: VerifyCall): Promise<Verdict | undefined> {
     if (!this.#current || this.#newest !== call.after?.of) return undefined;
@@ -98,7 +98,7 @@ export class FailoverVerifyStream implements VerifyStream {
     try {
       return await first.stream.opened();
     } catch (error) {
-      // a full verifier rejects new requests, unless another one has room
+      // the verifier is full: try another one before the request is rejected
       if (toPtpError(error).code !== 'resource_exhausted') return this.#recover(error);
       first.end(true);
       const second = this.#open();
@@ -108,7 +108,11 @@ export class FailoverVerifyStream implements VerifyStream {
     }
   }
 
-  /** Continues elsewhere. @throws PtpError the loss, if it is not the verifier's; `unavailable` if no verifier takes over in time */
+  /**
+   * Continues at another verifier.
+   *
+   * @throws PtpError the original error if the verifier is not at fault; `unavailable` if no verifier takes over in time
+   */
   async #recover(lost: unknown): Promise<Opened> {
     const { recoveryMs, ready, onLoss } = this.#parts;
     this.#newest = undefined;
@@ -141,7 +145,7 @@ export class FailoverVerifyStream implements VerifyStream {
     return this.#parts.open([...this.#parts.prompt, ...this.#committed]);
   }
 
-  /** True if the verifier is at fault, not the request or its client. */
+  /** Returns true if the verifier is at fault, not the request or its client. */
   #isLoss({ code }: PtpError): boolean {
     if (this.#closed || this.#parts.signal.aborted) return false;
     return ['unavailable', 'deadline_exceeded', 'resource_exhausted', 'cancelled'].includes(code);

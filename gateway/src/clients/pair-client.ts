@@ -15,15 +15,15 @@ import { GrpcVerifyStream } from './verify-stream.ts';
 /** Addresses and timeouts of the services. */
 export interface PairClientOptions {
   readonly model: ModelInfo & { readonly tokenizerSha256: string };
-  /** At least one. */
+  /** Addresses of the verifiers, at least one. */
   readonly verifiers: readonly string[];
-  /** Empty for a target without a drafter. */
+  /** Addresses of the drafters; empty for a target without a drafter. */
   readonly drafters: readonly string[];
-  /** Timeout of a draft, milliseconds. */
+  /** Timeout of a draft, in milliseconds. */
   readonly draftTimeoutMs: number;
-  /** A verifier that takes longer to answer counts as lost, milliseconds. */
+  /** Time after which a verifier that has not answered counts as lost, in milliseconds. */
   readonly verifyTimeoutMs: number;
-  /** Time for which a stream that lost its verifier waits for another one, milliseconds. */
+  /** Maximum time that a stream waits for another verifier after a loss, in milliseconds. */
   readonly recoveryMs: number;
   readonly logger: Logger;
   readonly tls?: Tls | undefined;
@@ -32,13 +32,13 @@ export interface PairClientOptions {
 /** Timeout of the check that a service serves the gateway's model, in milliseconds. */
 const CHECK_MS = 2000;
 
-/** The two services over gRPC. */
+/** Client of the two services over gRPC. */
 export class PairClient implements Streams {
   readonly model: ModelInfo;
   readonly #options: PairClientOptions;
   readonly #verifiers: ReplicaPool<typeof VerifierService>;
   readonly #drafters: ReplicaPool<typeof DrafterService>;
-  /** As reported by the verifier connected last. */
+  /** Result of the self-check of the verifier that connected last. */
   #batchInvariant: boolean | undefined;
 
   constructor(options: PairClientOptions) {
@@ -71,7 +71,7 @@ export class PairClient implements Streams {
     return { verifier, drafter, batchInvariant: this.#batchInvariant };
   }
 
-  /** Resolves when a verifier and a drafter are usable. */
+  /** Resolves once a verifier and, if there are any, a drafter are usable. */
   async ready(timeoutMs: number): Promise<void> {
     const drafters = this.#options.drafters.length > 0 ? [this.#drafters] : [];
     await Promise.all([this.#verifiers, ...drafters].map((replicas) => replicas.ready(timeoutMs)));
@@ -122,7 +122,11 @@ export class PairClient implements Streams {
   }
 }
 
-/** @throws PtpError `failed_precondition` naming the difference: token ids mean nothing to another model */
+/**
+ * Checks that a service serves the gateway's model. Token ids mean nothing to another model.
+ *
+ * @throws PtpError `failed_precondition` naming the difference
+ */
 function assertSamePair(theirs: ModelFacts | undefined, ours: PairClientOptions['model']): void {
   const pairs = [
     ['model_id', theirs?.modelId, ours.modelId],
@@ -134,12 +138,12 @@ function assertSamePair(theirs: ModelFacts | undefined, ours: PairClientOptions[
     if (served === expected) continue;
     throw new PtpError(
       'failed_precondition',
-      `serves another pair: ${name} is ${served}, the gateway's is ${expected}`,
+      `the service has another model: its ${name} is ${served}, the gateway's is ${expected}`,
     );
   }
 }
 
-/** The pair in a model folder, as both services must describe it. */
+/** Returns the model in a model folder, as both services must describe it. */
 export function modelInfoOf(manifest: Manifest): PairClientOptions['model'] {
   return {
     modelId: manifest.id,

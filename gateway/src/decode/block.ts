@@ -2,7 +2,7 @@ import type { Branch } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
 import type { StepOutcome } from './ports.ts';
 import type { Block } from './types.ts';
 
-/** Tokens `from` to `from + length` of a block. */
+/** Returns `length` tokens of a block, starting at `from`. */
 export function cut({ source, tokens, confidences }: Block, from: number, length: number): Block {
   const end = from + length;
   return { source, tokens: tokens.slice(from, end), confidences: confidences.slice(from, end) };
@@ -12,19 +12,19 @@ export function blockOf({ tokens, confidences }: Branch): Block {
   return { source: 'drafter', tokens, confidences };
 }
 
-/** A branch without its first token, which the verifier commits as its own. */
+/** Returns a branch without its first token, which the verifier commits as its own. */
 export function afterFirstToken(branch: Branch): Block {
   return cut(blockOf(branch), 1, Number.POSITIVE_INFINITY);
 }
 
-/** Tokens that a step with this block commits when it ends so. */
+/** Returns the tokens that a step with this block and outcome commits. */
 export function committedTokens(block: readonly number[], { accepted, nextToken }: StepOutcome): number[] {
   return [...block.slice(0, accepted), nextToken];
 }
 
 /**
- * The branch that continues an outcome: drafted after as many accepted tokens, with the target's own token first. Undefined if no branch
- * predicted that token, or none has tokens after it.
+ * Returns the branch that continues an outcome: it was drafted after the same number of accepted tokens, and starts with
+ * the target's own token. Returns undefined if no branch predicted that token, or if the branch has no tokens after it.
  */
 export function branchAfter(branches: readonly Branch[], { accepted, nextToken }: StepOutcome): Branch | undefined {
   const branch = branches.find((each) => each.accepted === accepted);

@@ -4,15 +4,15 @@ import type { Measurements } from './measurements.ts';
 import { type Block, type DraftLimits, MODES, type Mode, type StepDecision, type StepStats } from './types.ts';
 
 /**
- * Chooses how each step drafts, to maximize tokens per time. One rule governs all choices: time is worth the tokens
- * that the sequence would otherwise generate in it. Work expected to yield fewer tokens than that is skipped. Times and
- * chances are measured, never assumed (cost-model.ts). All sequences share one mode (mode-selector.ts), except those
- * whose drafts fail or succeed so much more often that another mode suits them better.
+ * Chooses how each step drafts, to maximize tokens per time. One rule governs all choices: the value of a period of
+ * time is the number of tokens that the sequence would otherwise generate in it. Work expected to yield fewer tokens is
+ * skipped. Times and probabilities are measured, never assumed (cost-model.ts). All sequences share one mode
+ * (mode-selector.ts), except those whose drafts fail or succeed so much more often that another mode suits them better.
  */
 
-/** Default `budget` of the limits. */
+/** Default `budget` of the draft limits. */
 export const DRAFT_BUDGET = 16;
-/** Default `ahead` of the gateway. */
+/** Number of steps that the gateway sends ahead at most. */
 export const STEPS_AHEAD = 4;
 
 /** Figures of a finished step, from which the controller learns. */
@@ -24,40 +24,40 @@ export interface Outcome
   readonly redraftLength: number;
 }
 
-/** The first blocks are alternately verified in full and cut to half, to learn costs. */
+/** Number of first blocks that are alternately verified in full and cut to half, to learn costs. */
 const LEARNING = 16;
-/** After that, one block in 16 is verified in full or redrafted regardless of its expected value. */
+/** Later, one block in this many is verified in full or redrafted regardless of its expected value. */
 const TRIED_IN_FULL = 16;
 
-/** Decay of older outcomes per new one. */
+/** Decay of older guesses of a step's outcome per new one. */
 const EXPECTED_FORGET = 0.05;
 
 /** Decay of a sequence's older steps per new one. */
 const OWN_FORGET = 0.05;
-/** Share by which a sequence's estimate of an unused mode returns to the common one, per step. */
+/** Share by which a sequence's estimate for an unused mode returns to the common estimate, per step. */
 const OWN_FADE = 0.01;
-/** Speed advantage that a mode needs to replace the common one for a sequence, whose few steps vary widely. */
+/** Speed advantage over the common mode that a sequence needs to use another one: its few steps vary widely. */
 const OWN_BETTER = 1.25;
-/** Steps for which a sequence keeps its own mode: a change costs a step or two. */
+/** Number of steps for which a sequence keeps its own mode: a change costs a step or two. */
 const OWN_STAY = 16;
 
 /**
- * Steps after a change of mode that are not counted: they verify a block drafted in the previous mode, with no step in
- * flight.
+ * Number of steps after a change of mode that are not counted: they verify a block drafted in the previous mode, and
+ * no step is in flight.
  */
 const SETTLING = 2;
 
-/** Decides for one sequence. */
+/** Makes the choices for one sequence. */
 export class Controller {
   readonly #limits: DraftLimits;
   readonly #measured: Measurements;
   readonly #acceptance: AcceptanceCurve;
-  /** Expected tokens per step of this sequence, by mode; starts at the average of all sequences. */
+  /** Expected tokens per step of this sequence, by mode. Starts at the average of all sequences. */
   readonly #tokensPerStep: Partial<Record<Mode, number>> = {};
-  /** The sequence's own mode, and the steps for which it still holds. */
+  /** The sequence's own mode, and the number of steps for which it still applies. */
   #chosen: Mode = 'overlap';
   #stay = 0;
-  /** Mode of the last step, and the number of steps before it in the same mode. */
+  /** Mode of the last step, and the number of consecutive steps before it in that mode. */
   #last: Mode | undefined;
   #same = 0;
 
@@ -68,11 +68,12 @@ export class Controller {
     measured.modes.enter();
   }
 
-  /** Call it when the sequence has ended. */
+  /** Must be called when the sequence has ended. */
   close(): void {
     this.#measured.modes.leave();
   }
 
+  /** Chooses the mode of the next step. */
   choose(drafterAvailable: boolean): StepDecision {
     const { mode: fixed } = this.#limits;
     if (fixed === 'plain') return { mode: fixed, reason: 'setting' };
@@ -87,14 +88,14 @@ export class Controller {
     return { mode: best, reason: 'own' };
   }
 
-  /** Longest block for a step with `wanted` tokens to go: a step commits one token more than it accepts. */
+  /** Returns the maximum block length if `wanted` tokens are left: a step commits one token more than it accepts. */
   room(wanted: number): number {
     return Math.max(0, Math.min(this.#limits.length, wanted - 1));
   }
 
   /**
-   * The tokens of a block that are worth verifying, by their chances and the time they take. In `overlap`, time up to the end of the
-   * concurrent draft call is free.
+   * Returns the tokens of a block that are worth verifying, judged by their probability of acceptance and the time they
+   * take. In `overlap` mode, time until the end of the concurrent draft call is free.
    */
   worthVerifying(block: Block, mode: Mode): Block {
     if (block.tokens.length === 0) return block;
@@ -108,21 +109,21 @@ export class Controller {
       const value = expected - worth * time(k + 1);
       if (value >= best) [length, best] = [k + 1, value];
     }
-    // the cost of a token can be measured only from runs of different lengths, so all sequences vary their lengths
-    // together
+    // the cost of a token can only be measured with runs of different lengths, so all sequences vary their lengths
+    // at the same time
     const turn = Math.floor(this.#measured.blocks++ / this.#measured.modes.open);
     if (turn < LEARNING) length = turn % 2 === 0 ? block.tokens.length : Math.ceil(block.tokens.length / 2);
     else if (turn % TRIED_IN_FULL === 0) length = block.tokens.length;
     return length === block.tokens.length ? block : cut(block, 0, length);
   }
 
-  /** The block with more expected accepted tokens. */
+  /** Returns the block with more expected accepted tokens. */
   better(one: Block, other: Block): Block {
     return this.#expect(other) > this.#expect(one) ? other : one;
   }
 
   /**
-   * Number of tokens to redraft before the verify call; 0 if a redraft is not worth its time.
+   * Returns the number of tokens to redraft before the verify call; 0 if a redraft is not worth its time.
    *
    * @param candidate block available without a redraft
    */
@@ -130,7 +131,7 @@ export class Controller {
     if (mode === 'plain' || room === 0) return 0;
     const { draft } = this.#measured;
     const turn = this.#measured.misses++;
-    // the cost can be measured only from drafts of different lengths, and may change
+    // the cost can only be measured with drafts of different lengths, and may change
     if (turn < LEARNING || turn % TRIED_IN_FULL === 0) return turn % 2 === 0 ? room : Math.ceil(room / 2);
     const worth = this.#worth(mode);
     const perToken = this.#verify(mode).slope ?? 0;
@@ -143,25 +144,28 @@ export class Controller {
   }
 
   /**
-   * True if the next step should be sent ahead for the outcome that the drafter expects. After a wrong guess, its
-   * useless draft delays the next one.
+   * Returns true if the next step should be sent ahead, assuming the outcome that the drafter expects. After a wrong
+   * guess, the useless draft of that step delays the next draft.
    */
   worthSendingAhead(): boolean {
     return this.#measured.expectedRight > 0.5 || this.#measured.unexpected++ % TRIED_IN_FULL === 0;
   }
 
-  /** Records whether a step had the outcome for which the next one was sent ahead. */
+  /** Records whether the outcome for which a step was sent ahead occurred. */
   sentAhead(right: boolean): void {
     this.#measured.expectedRight += EXPECTED_FORGET * (Number(right) - this.#measured.expectedRight);
   }
 
-  /** Probability that each token is accepted if all before it are; the drafter divides its budget accordingly. */
+  /**
+   * Returns, for each token, the probability that it is accepted if all tokens before it are. The drafter divides its
+   * budget accordingly.
+   */
   chances({ source, confidences }: Block): number[] {
     const acceptance = this.#measured.acceptanceBySource[source];
     return confidences.map((confidence) => acceptance.chance(confidence));
   }
 
-  /** Largest draft budget that ends no later than the concurrent verify call of a block with `drafted` tokens. */
+  /** Returns the largest draft budget whose draft call ends no later than the verify call of `drafted` tokens. */
   budget(drafted: number): number {
     const { draftOverlapped, verifyOverlapped } = this.#measured;
     const { budget } = this.#limits;
@@ -174,6 +178,7 @@ export class Controller {
     return Math.round(Math.max(Math.min(budget, 2 * (this.#limits.length + 1)), fitting));
   }
 
+  /** Learns from a finished step. */
   observe(outcome: Outcome): void {
     const { mode, block, accepted } = outcome;
     const measured = this.#measured;
@@ -196,11 +201,12 @@ export class Controller {
     this.#learn(mode, 1 + expected);
   }
 
-  /** Cost of verify calls in a mode. */
+  /** Returns the cost of verify calls in a mode. */
   #verify(mode: Mode): VerifyCost {
     return mode === 'overlap' ? this.#measured.verifyOverlapped : this.#measured.verify;
   }
 
+  /** Updates the estimates of this sequence's tokens per step. */
   #learn(mode: Mode, tokens: number): void {
     for (const each of MODES) {
       const usual = this.#measured.modes.typical(each)?.tokens;
@@ -211,12 +217,12 @@ export class Controller {
     }
   }
 
-  /** Expected number of accepted tokens of a block. */
+  /** Returns the expected number of accepted tokens of a block. */
   #expect(block: Block): number {
     return this.#expected(block).at(-1) ?? 0;
   }
 
-  /** Expected number of accepted tokens among the first 1, 2, ... of a block. */
+  /** Returns the expected number of accepted tokens among the first 1, 2, ... tokens of a block. */
   #expected(block: Block): number[] {
     let [reached, expected] = [1, 0];
     return this.chances(block).map((chance) => {
@@ -227,15 +233,15 @@ export class Controller {
   }
 
   /**
-   * Value of time, tokens per microsecond: the sequence's rate in this mode, and at least its rate without drafts, so that a bad choice
-   * does not lower its own bar.
+   * Returns the value of time in tokens per microsecond: the sequence's rate in this mode, but at least the rate without
+   * drafts, so that a bad choice does not lower the bar for the next one.
    */
   #worth(mode: Mode): number {
     const bare = this.#verify(mode).at(0);
     return Math.max(this.#rate(mode), this.#measured.modes.rate('plain'), bare > 0 ? 1 / bare : 0);
   }
 
-  /** Tokens per microsecond of this sequence in a mode; step times are those of all sequences. */
+  /** Returns the tokens per microsecond of this sequence in a mode, assuming the average step time of all sequences. */
   #rate(mode: Mode): number {
     const usual = this.#measured.modes.typical(mode);
     return usual ? (this.#tokensPerStep[mode] ?? usual.tokens) / usual.micros : 0;

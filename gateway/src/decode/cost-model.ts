@@ -1,16 +1,16 @@
-/** Models of cost and acceptance that the controller learns. Times in microseconds; older observations decay. */
+/** Models of cost and acceptance that the controller learns. Times are in microseconds; older observations decay. */
 
-/** Decay of older observations per new one. */
+/** Decay of older observations per new observation. */
 const FORGET = 0.02;
-/** Observations before outliers are detected. */
+/** Number of observations after which outliers are detected. */
 const SETTLED = 8;
-/** Times are capped at this multiple of the expected time. */
+/** Multiple of the expected time at which observed times are capped. */
 const OUTLIER = 3;
 
-/** Variance of n below which the slope is unknown. */
+/** Variance of n below which the slope counts as unknown. */
 const SAME = 0.001;
 
-/** Time as a linear function of a number of tokens, a + b n. */
+/** Time as a linear function of the number of tokens n: a + b n. */
 export class LinearCost {
   #weight = 0;
   #n = 0;
@@ -34,7 +34,7 @@ export class LinearCost {
     return this.#weight > 0;
   }
 
-  /** b, at least 0; undefined while all observations have the same n. */
+  /** Cost of one more token (b), at least 0; undefined while all observations have the same n. */
   get slope(): number | undefined {
     const variance = this.#weight * this.#nn - this.#n ** 2;
     if (variance < SAME * this.#weight ** 2) return undefined;
@@ -46,7 +46,7 @@ export class LinearCost {
     return this.known ? this.#y / this.#weight : 0;
   }
 
-  /** The expected time of n tokens; 0 before any observation. */
+  /** Returns the expected time of n tokens; 0 before any observation. */
   at(n: number): number {
     if (!this.known) return 0;
     return Math.max(0, this.mean + (this.slope ?? 0) * (n - this.#n / this.#weight));
@@ -69,28 +69,29 @@ export interface VerifyTime extends CallTime {
 }
 
 /**
- * Time of a verify call by drafted tokens per sequence, the same number for all sequences of the run. In a large batch
- * one sequence's extra token seems free, but all sequences follow the same rule, so it costs as much as one more token
- * for each of them. A longer run also delays the sequences that wait for the next one.
+ * Time of a verify call as a function of the number of drafted tokens per sequence, assuming the same number for all
+ * sequences of the run. In a large batch, one more token of one sequence seems free. But all sequences follow the same
+ * rule, so it costs as much as one more token for each of them. A longer run also delays the sequences that wait for the
+ * next run.
  */
 export class VerifyCost {
   readonly #longest: number;
   readonly #run = new LinearCost();
   readonly #queue = new LinearCost();
-  /** Time outside of queue and run. */
+  /** Time spent outside of the queue and the run. */
   readonly #outside = new LinearCost();
 
-  /** @param longest block, in tokens */
+  /** @param longest maximum block length, in tokens */
   constructor(longest: number) {
     this.#longest = longest;
   }
 
   observe({ micros, queueMicros, runMicros, batchSize, drafted }: VerifyTime): void {
-    // every sequence of a run reports that run
+    // every sequence of a run reports the run, so each report gets its share of the weight
     const weight = 1 / batchSize;
     this.#queue.observe(0, queueMicros, weight);
     this.#outside.observe(0, Math.max(0, micros - queueMicros - runMicros), weight);
-    // longer runs include part of a prompt
+    // longer runs include parts of prompts
     if (drafted <= this.#longest) this.#run.observe(drafted, runMicros, weight);
   }
 
@@ -104,11 +105,12 @@ export class VerifyCost {
     return slope === undefined ? undefined : this.#waiting() * slope;
   }
 
+  /** Returns the expected time of a call with n drafted tokens per sequence. */
   at(n: number): number {
     return this.#outside.at(0) + this.#waiting() * this.#run.at(n);
   }
 
-  /** Number of runs that a call spans, including those it waits for. */
+  /** Returns the number of runs that a call spans, including the runs that it waits for. */
   #waiting(): number {
     const run = this.#run.mean;
     return run > 0 ? 1 + this.#queue.at(0) / run : 1;
@@ -121,8 +123,8 @@ const BINS = 10;
 const PRIOR = 20;
 
 /**
- * Maps a proposer's confidence to the probability of acceptance: two similar distributions that pick by the same
- * uniforms agree more often than the token's probability suggests.
+ * Maps a proposer's confidence to the probability of acceptance. The two differ: similar distributions that pick with
+ * the same uniforms agree more often than the token's probability suggests.
  */
 export class AcceptanceByConfidence {
   readonly #right = new Float64Array(BINS).map((_, i) => (PRIOR * (i + 0.5)) / BINS);
@@ -144,18 +146,18 @@ export class AcceptanceByConfidence {
 
 const binOf = (confidence: number): number => Math.min(BINS - 1, Math.floor(confidence * BINS));
 
-/** Chance that the first k tokens of a block are all accepted. */
+/** Probability that the first k tokens of a block are all accepted. */
 export class AcceptanceCurve {
   readonly #chances: number[];
   readonly #forget: number;
 
-  /** @param start curve to copy; by default that of a fair drafter */
+  /** @param start initial curve; by default a drafter with 70 % acceptance per token */
   constructor(longest: number, forget = FORGET, start?: AcceptanceCurve) {
     this.#chances = Array.from({ length: longest + 1 }, (_, k) => start?.chance(k) ?? 0.7 ** k);
     this.#forget = forget;
   }
 
-  /** @param drafted length of a block @param accepted tokens before its first rejected one */
+  /** Observes a block of `drafted` tokens, the first `accepted` of which were accepted. */
   observe(drafted: number, accepted: number): void {
     for (let k = 1; k <= drafted && k < this.#chances.length; k++) {
       const old = this.#chances[k] as number;
@@ -167,7 +169,7 @@ export class AcceptanceCurve {
     return this.#chances[k] ?? 0;
   }
 
-  /** Expected number of accepted tokens in a block of n. */
+  /** Returns the expected number of accepted tokens in a block of n tokens. */
   expected(n: number): number {
     return this.#chances.slice(1, n + 1).reduce((sum, chance) => sum + chance, 0);
   }

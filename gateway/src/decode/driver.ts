@@ -13,7 +13,10 @@ export interface DriverParts {
   readonly notify: Notify;
 }
 
-/** Runs a pipeline over the two services: carries out its commands and passes the answers back. The only code that sends. */
+/**
+ * Runs a pipeline with the two services: carries out its commands and passes the answers back. No other code sends to
+ * the services.
+ */
 export class Driver {
   readonly #parts: DriverParts;
   /** Emits the pipeline's events. An `error` ends the run; errors after it are ignored. */
@@ -43,7 +46,7 @@ export class Driver {
     }
   }
 
-  /** Resolves when the verifier has read the prompt; the first block is drafted in the meantime. */
+  /** Resolves once the verifier has read the prompt. The first block is drafted in the meantime. */
   async #open(): Promise<Opened> {
     const { pipeline, verifier, drafter, notify } = this.#parts;
     const opened = verifier.opened();
@@ -95,11 +98,11 @@ export class Driver {
         this.#emitter.emit('error', error);
       },
     );
-    // most steps wait longest for the verify call, so it leaves the process before the draft call
+    // the verify call takes longest in most steps, so it is sent before the draft call
     if (call.overlapped) setImmediate(() => this.#emitter.emit('event', { kind: 'verifySent', step }));
   }
 
-  /** If the drafter is unavailable or fails, the answer is no draft. */
+  /** Requests a draft. If the drafter is unavailable or fails, the pipeline receives an event without a draft. */
   #draft(call: DraftCall): void {
     const { drafter, notify } = this.#parts;
     const { kind, step } = call;

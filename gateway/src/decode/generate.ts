@@ -8,7 +8,7 @@ import type { DraftStream, Streams, VerifyStream } from './ports.ts';
 import { proposersFor } from './proposers/proposers.ts';
 import type { DraftLimits, GenerationRequest, GenerationStep, Generator, Health, ModelInfo } from './types.ts';
 
-/** Generates over a drafter and a verifier: one pipeline and one driver per request, measurements shared by all. */
+/** Generates with a drafter and a verifier. Each request has a pipeline and a driver; all share the measurements. */
 export class PairGenerator implements Generator {
   readonly #streams: Streams;
   readonly #limits: DraftLimits;
@@ -67,14 +67,18 @@ export class PairGenerator implements Generator {
   }
 }
 
-/** The gateway's limits, overridden by the request's. */
+/** Returns the gateway's limits, overridden by those of the request. */
 function limitsFor({ draftLimits = {}, drafting }: GenerationRequest, limits: DraftLimits): DraftLimits {
   const length = Math.min(draftLimits.length ?? limits.length, limits.length);
-  // drafting disabled by the client must not count as a fallback
+  // a client that disables drafting must not count as a fallback
   return { ...limits, ...draftLimits, length, ...(drafting === false && { mode: 'plain' as const }) };
 }
 
-/** Rejects, before any stream is opened, requests that the services would reject. @throws PtpError `out_of_range` */
+/**
+ * Rejects requests that the services would reject, before any stream is opened.
+ *
+ * @throws PtpError `out_of_range`
+ */
 function checkRequest(request: GenerationRequest, model: ModelInfo): void {
   const { length } = request.prompt;
   if (length < 1 || length >= model.contextLength) {

@@ -2,7 +2,7 @@ import { PtpError } from '@ptp/protocol/errors';
 import { cut } from './block.ts';
 import type { Block, GrammarState } from './types.ts';
 
-/** Position of a text in its grammar; without one, all tokens are allowed. */
+/** Position of a text in its grammar. Without a grammar, all tokens are allowed. */
 export class GrammarCursor {
   #state: GrammarState | undefined;
 
@@ -10,26 +10,30 @@ export class GrammarCursor {
     this.#state = start;
   }
 
-  /** The cursor after these tokens; undefined if the grammar does not allow them. */
+  /** Returns the cursor after these tokens, or undefined if the grammar does not allow them. */
   after(tokens: readonly number[]): GrammarCursor | undefined {
     const states = this.#along(tokens);
     if (this.#state && states.length <= tokens.length) return undefined;
     return tokens.length === 0 ? this : new GrammarCursor(states.at(-1));
   }
 
-  /** The block up to the first token that is not allowed: the rest could not be accepted. */
+  /** Cuts a block before the first token that is not allowed: the rest could not be accepted. */
   allowed(block: Block): Block {
     if (!this.#state) return block;
     const length = this.#along(block.tokens).length - 1;
     return length < block.tokens.length ? cut(block, 0, length) : block;
   }
 
-  /** Masks at each allowed token of a block and after it; empty without a grammar. */
+  /** Returns the masks before each allowed token and after the last one; empty without a grammar. */
   masks(tokens: readonly number[]): Uint8Array[] {
     return this.#along(tokens).map(({ mask }) => mask);
   }
 
-  /** @throws PtpError `internal` if the target chose a token that is not allowed */
+  /**
+   * Moves past committed tokens.
+   *
+   * @throws PtpError `internal` if the verifier chose a token that is not allowed
+   */
   follow(tokens: readonly number[]): void {
     const next = this.after(tokens);
     if (!next) {
@@ -39,7 +43,7 @@ export class GrammarCursor {
     this.#state = next.#state;
   }
 
-  /** States before each token and after the last, as far as they are allowed. */
+  /** Returns the states before each allowed token and after the last one. */
   #along(tokens: readonly number[]): GrammarState[] {
     const states = this.#state ? [this.#state] : [];
     for (const token of this.#state ? tokens : []) {

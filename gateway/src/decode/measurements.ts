@@ -2,13 +2,13 @@ import { AcceptanceByConfidence, AcceptanceCurve, LinearCost, VerifyCost } from 
 import { ModeSelector } from './mode-selector.ts';
 import type { ProposalSource } from './types.ts';
 
-/** Measurements that all sequences of a gateway share. */
+/** Measurements that all sequences of the gateway share. */
 export class Measurements {
   readonly modes = new ModeSelector();
-  /** Verify calls by tokens drafted: alone, and overlapped by a draft call. */
+  /** Cost of verify calls by number of drafted tokens: alone, and overlapped by a draft call. */
   readonly verify: VerifyCost;
   readonly verifyOverlapped: VerifyCost;
-  /** Draft calls by tokens requested: before a verify call, and concurrent with one. */
+  /** Cost of draft calls by number of requested tokens: before a verify call, and concurrent with one. */
   readonly draft = new LinearCost();
   readonly draftOverlapped = new LinearCost();
   readonly acceptanceBySource: Readonly<Record<ProposalSource, AcceptanceByConfidence>> = {
@@ -18,10 +18,10 @@ export class Measurements {
     grammar: new AcceptanceByConfidence(),
     none: new AcceptanceByConfidence(),
   };
-  /** Decayed share of expected outcomes that occurred, and the number of steps not sent ahead because it was too low. */
+  /** Decayed share of expected outcomes that occurred, and number of steps not sent ahead because the share was too low. */
   expectedRight = 1;
   unexpected = 0;
-  /** Number of blocks considered for verification, and of drafts without a fitting branch. */
+  /** Number of blocks considered for verification, and number of drafts without a fitting branch. */
   blocks = 0;
   misses = 0;
   readonly acceptance: AcceptanceCurve;

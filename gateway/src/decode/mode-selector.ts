@@ -1,31 +1,31 @@
 import { MODES, type Mode } from './types.ts';
 
-/** Decay of a mode's older steps per new one. */
+/** Decay of a mode's older steps per new step. */
 const FORGET = 0.02;
 /** Decay of the other modes' steps per step of the mode in use. */
 const AGE = 0.002;
-/** First steps of each mode to ignore while just-in-time compilers warm up, and steps of each mode before rates are used. */
+/** Number of first steps of a mode that are ignored (just-in-time compilers warm up), and that are run before rates count. */
 const [COLD, WARM_UP] = [6, 12];
-/** Steps of a trial per open sequence. */
+/** Number of steps of a trial per open sequence. */
 const TRIAL = 8;
-/** Share of the time that trials of one mode may cost: the slower the mode, the rarer its trials. */
+/** Maximum share of time that trials of one mode may cost: the slower the mode, the rarer its trials. */
 const COST = 0.005;
-/** Bounds on the steps between two trials of a mode, which are also at least four times its observed steps. */
+/** Bounds on the number of steps between two trials of a mode. */
 const [SHORTEST, LONGEST] = [50, 1600];
-/** Speed advantage that a mode needs to replace the present one; it must also exceed the standard error. */
+/** Speed advantage that a mode needs to replace the current one. The advantage must also exceed the standard error. */
 const BETTER = 1.05;
-/** Minimal standard error of the rate of one step, relative to it: neighbouring steps of a text are alike. */
+/** Minimum relative standard error of the rate of one step: neighbouring steps of a text are similar. */
 const SWING = 0.25;
 /**
- * Factor by which the rate of the mode in use must change before the others' rates count as stale; their steps then
- * keep this weight.
+ * Factor by which the rate of the current mode must change before the rates of the others count as stale, and the
+ * weight that their steps keep then.
  */
 const CHANGED = 1.25;
 const STALE = 0.2;
 
-/** Tokens and time of one mode's steps, decayed. */
+/** Decayed tokens and times of one mode's steps. */
 class DecayedStats {
-  /** All steps, uncounted ones included. */
+  /** Number of all steps, including those that do not count. */
   steps = 0;
   /** Decayed number of counted steps. */
   weight = 0;
@@ -35,7 +35,7 @@ class DecayedStats {
   #tokensMicros = 0;
   #microsMicros = 0;
 
-  /** @param keep remaining weight of earlier steps */
+  /** @param keep factor for the weight of earlier steps */
   observe(tokens: number, micros: number, keep: number): void {
     this.fade(keep);
     this.weight++;
@@ -55,19 +55,19 @@ class DecayedStats {
     this.#microsMicros *= keep;
   }
 
-  /** Tokens per microsecond; 0 before any step. */
+  /** Tokens per microsecond; 0 before the first step. */
   get rate(): number {
     return this.#micros > 0 ? this.#tokens / this.#micros : 0;
   }
 
-  /** Variance of the rate, that of a ratio estimator (Cochran 1977, 6.4). */
+  /** Variance of the rate, which is a ratio estimator (Cochran 1977, section 6.4). */
   get variance(): number {
     const { rate } = this;
     const squares = this.#tokensTokens - 2 * rate * this.#tokensMicros + rate * rate * this.#microsMicros;
     return this.weight > 0 ? Math.max(squares / this.#micros ** 2, (SWING * rate) ** 2 / this.weight) : 0;
   }
 
-  /** Mean tokens and microseconds of a step; undefined before any. */
+  /** Mean tokens and microseconds of a step; undefined before the first step. */
   get typical(): { tokens: number; micros: number } | undefined {
     const { weight } = this;
     return weight > 0 ? { tokens: this.#tokens / weight, micros: this.#micros / weight } : undefined;
@@ -75,8 +75,9 @@ class DecayedStats {
 }
 
 /**
- * Selects the mode with the most tokens per time. That depends on the machine (do drafter and verifier share cores?) and its load, so all
- * sequences of a gateway try the same mode at the same time and share the result.
+ * Selects the mode with the most tokens per time. Which mode this is depends on the machine (the drafter and the verifier
+ * may share cores) and on its load. Therefore all sequences of a gateway try the same mode at the same time and share the
+ * result.
  */
 export class ModeSelector {
   readonly #tallies: Readonly<Record<Mode, DecayedStats>> = {
@@ -84,31 +85,32 @@ export class ModeSelector {
     sequential: new DecayedStats(),
     plain: new DecayedStats(),
   };
-  /** Steps since each mode was in use. */
+  /** Number of steps since each mode was in use. */
   readonly #since: Record<Mode, number> = { overlap: 0, sequential: 0, plain: 0 };
   #best: Mode = 'overlap';
-  /** The mode on trial, and its remaining steps. */
+  /** The mode on trial, and the remaining steps of the trial. */
   #tried: Mode = 'plain';
   #left = 0;
   #sequences = 0;
-  /** Reference rate of the mode in use, for detecting changes. */
+  /** Reference rate of the current mode, used to detect changes. */
   #then = 0;
 
-  /** Call when a sequence begins or ends. Trials grow with the number of sequences, so that each takes part. */
+  /** Must be called when a sequence starts. Trials grow with the number of sequences, so that each takes part. */
   enter(): void {
     this.#sequences++;
   }
 
+  /** Must be called when a sequence has ended. */
   leave(): void {
     this.#sequences--;
   }
 
-  /** Sequences now, at least 1. */
+  /** Number of open sequences, at least 1. */
   get open(): number {
     return Math.max(1, this.#sequences);
   }
 
-  /** The mode of the next step: the fastest, or occasionally another one for a few steps, to notice changes. */
+  /** Returns the mode of the next step: the fastest, or occasionally another one for a few steps, to notice changes. */
   next(): { mode: Mode; reason: 'warm-up' | 'trial' | 'fastest' } {
     const fewer = (steps: number) => MODES.find((mode) => this.#tallies[mode].steps < steps);
     const unknown = fewer(COLD) ?? fewer(WARM_UP);
@@ -147,11 +149,11 @@ export class ModeSelector {
     if (due) [this.#tried, this.#left] = [due, TRIAL * open];
   }
 
-  /** Steps between two trials of a mode. */
+  /** Returns the number of steps between two trials of a mode; at least four times the number of observed steps. */
   #between(mode: Mode): number {
     const [present, other] = [this.#tallies[this.#best], this.#tallies[mode]];
     if (!present.typical || !other.typical) return SHORTEST;
-    // time lost compared with generating the same tokens in the mode in use
+    // time lost compared with generating the same tokens in the current mode
     const lost = TRIAL * Math.max(0, other.typical.micros - other.typical.tokens / present.rate);
     return Math.min(
       LONGEST,
@@ -159,26 +161,25 @@ export class ModeSelector {
     );
   }
 
-  /** Tokens per microsecond of a mode; 0 before any step. */
+  /** Returns the tokens per microsecond of a mode; 0 before its first step. */
   rate(mode: Mode): number {
     return this.#tallies[mode].rate;
   }
 
-  /** Mean tokens and microseconds of a mode's steps; undefined before any. */
+  /** Returns the mean tokens and microseconds of a mode's steps; undefined before its first step. */
   typical(mode: Mode): { tokens: number; micros: number } | undefined {
     return this.#tallies[mode].typical;
   }
 
   /**
-   * Records a step that followed one of the same mode; the first step after a change still verifies the other mode's
-   * block.
+   * Records a step.
    *
    * @param tokens expected number of committed tokens, which varies less than the actual number
    */
   observe(mode: Mode, tokens: number, micros: number): void {
     const tally = this.#tallies[mode];
     if (tally.steps++ < COLD) return;
-    // all open sequences report on the same period, so each step gets a share of the decay
+    // all open sequences report on the same period of time, so each step gets a share of the decay
     const { open } = this;
     tally.observe(tokens, micros, 1 - FORGET / open);
     if (mode !== this.#best) return;

@@ -1,9 +1,9 @@
 import type { Draft, DraftCall, StepRef, Verdict, VerifyCall } from './ports.ts';
 import type { GenerationRequest, GenerationStep, ModelInfo } from './types.ts';
 
-/** Listens to requests. Times (`at`) are `performance.now()` values, taken once where an answer arrives. */
+/** Listens to requests. Times (`at`) are `performance.now()` values; each is taken once, when an answer arrives. */
 export interface StepObserver {
-  /** @returns the listener for the request's steps */
+  /** Returns the listener for the events of a request. */
   requestStarted(request: ObservedRequest): RequestObserver;
 }
 
@@ -11,34 +11,34 @@ export interface ObservedRequest {
   readonly request: GenerationRequest;
   readonly model: ModelInfo;
   readonly startedAt: number;
-  /** W3C trace context of the request, empty if it is not traced; the observer that traces sets it. */
+  /** W3C trace context of the request, set by the observer that traces; empty if the request is not traced. */
   traceparent: string;
 }
 
-/** Listens to one request. Answers to dropped steps and answers after the request's end are reported too. */
+/** Listens to one request. Receives also answers to dropped steps, and answers after the end of the request. */
 export interface RequestObserver {
   /** A stream has opened or failed to open. */
   opened?(service: 'verifier' | 'drafter', result: { at: number; reusedTokens?: number; error?: unknown }): void;
   /** A block is sent to the verifier, or a draft is requested. */
   callSent?(call: VerifyCall | DraftCall, at: number): void;
-  /** @param verdict undefined if the verifier has not run the step, which was sent ahead */
+  /** @param verdict undefined if the step was sent ahead and the verifier did not run it */
   verdictReceived?(call: VerifyCall, verdict: Verdict | undefined, at: number): void;
   draftReceived?(call: DraftCall, draft: Draft, at: number): void;
   callFailed?(call: VerifyCall | DraftCall, error: unknown, at: number): void;
-  /** A step sent ahead is obsolete and has been dropped. */
+  /** A step that was sent ahead has become obsolete and was dropped. */
   stepDropped?(step: StepRef): void;
   stepFinished?(step: GenerationStep, at: number): void;
-  /** The stream has lost its verifier and continues at another one. */
+  /** The request has lost its verifier and continues at another one. */
   verifierLost?(): void;
   requestFinished?(outcome: RequestOutcome): void;
 }
 
 export interface RequestOutcome {
   readonly at: number;
-  /** Unset if the request failed, or its client stopped reading. */
+  /** Unset if the request failed or its client stopped reading. */
   readonly finish?: GenerationStep['finish'];
   readonly error?: unknown;
-  /** The client disconnected before the end. */
+  /** True if the client disconnected before the end. */
   readonly isAborted: boolean;
   readonly tokens: number;
 }

@@ -15,6 +15,7 @@ export interface PipelineParts {
 /** Decides how steps draft. */
 export type StepPolicy = Omit<Controller, 'close'>;
 
+/** Input of a pipeline: an answer, or the departure of a verify call. */
 export type PipelineEvent =
   | { readonly kind: 'verifySent'; readonly step: StepRef }
   | { readonly kind: 'verdict'; readonly step: StepRef; readonly verdict: Verdict | undefined; readonly at: number }
@@ -25,10 +26,11 @@ export type PipelineEvent =
       readonly at: number;
     };
 
+/** Output of a pipeline: a call to send, or an instruction to the drafter's stream or the observers. */
 export type Command =
   | VerifyCall
   | DraftCall
-  /** Tokens for the drafter's context. */
+  /** Adds tokens to the drafter's context. */
   | { readonly kind: 'commit'; readonly tokens: readonly number[] }
-  /** A step sent ahead is obsolete. */
+  /** Reports that a step sent ahead is obsolete. */
   | { readonly kind: 'drop'; readonly step: StepRef };

@@ -14,42 +14,42 @@ import type { GenerationStep, StepDecision } from './types.ts';
 import { type Block, EMPTY } from './types.ts';
 
 /**
- * The steps in flight of one request: decides what to send, and what an answer means. Pure: no promises, no clock, no I/O.
+ * Steps in flight of one request. Decides what to send and interprets the answers, without promises, clock or I/O.
  *
- * A step is a verify call, overlapped by a draft call that prepares the next block for the step's likely outcomes. When the draft arrives
- * first and expects a single outcome, the next step is sent ahead for it: the verifier runs that step if the outcome comes true, and the
- * drafter continues from there. So several steps may be in flight, each sent for the outcome of the one before; when one ends otherwise,
- * those after it are dropped.
+ * A step is a verify call, overlapped by a draft call that prepares the next block for the step's likely outcomes. If the
+ * draft arrives first and expects a single outcome, the next step is sent ahead, assuming that outcome: the verifier runs
+ * the step only if the outcome occurs, and the drafter continues from there. So several steps may be in flight, each
+ * assuming the outcome of the step before it. If a step has another outcome, the steps after it are dropped.
  *
- * Callers own the clock. `driver.ts` runs it in real time, `bench/scaling` in virtual time, both with this loop:
+ * Callers own the clock: `driver.ts` runs the pipeline in real time, `bench/scaling` in virtual time. Both use this loop:
  *
- *     let call = pipeline.firstDraft();           // only with a drafter; its answer is a `redraft` event
+ *     const call = pipeline.firstDraft();         // only with a drafter; the answer is a `redraft` event
  *     for (;;) {
- *       for (const command of pipeline.next(now, drafterAvailable)) ...   // send it, and pass its answer to `receive` later
+ *       for (const command of pipeline.next(now, drafterAvailable)) ...   // send it; later, pass the answer to `receive`
  *       const step = pipeline.takeFinished();
- *       if (!step) pipeline.receive(...);         // the next event: advance the clock to it
+ *       if (!step) pipeline.receive(...);         // the next event; advance the clock to its time
  *       else if (step.finish) break;
  *     }
  *
- * After each `verify` command with `overlapped`, pass a `verifySent` event: the draft command follows it. Without a
- * network, pass it at once. Events of one kind arrive in the order of their commands. `now` and `at` are milliseconds,
- * as `performance.now()` gives them.
+ * After each `verify` command with `overlapped`, pass a `verifySent` event; the draft command follows that event.
+ * Without a network, pass the event at once. Events of one kind must arrive in the order of their commands. `now` and
+ * `at` are `performance.now()` values.
  */
 export class DecodePipeline {
   readonly #parts: PipelineParts;
   readonly #cursor: GrammarCursor;
-  /** Steps sent and not finished, in order. */
+  /** Steps that were sent and have not finished, in order. */
   readonly #flight: StepInFlight[] = [];
   readonly #commands: Command[] = [];
-  /** Committed tokens and finished steps. */
+  /** Number of committed tokens, and number of finished steps. */
   #generated = 0;
   #steps = 0;
   #endedAt = Number.NEGATIVE_INFINITY;
-  /** The drafter's block for the next step; undefined if none of its branches fits, in which case a redraft may pay off. */
+  /** The drafter's block for the next step; undefined if no branch fits, in which case a redraft may pay off. */
   #nextDraft: Block | undefined = EMPTY;
-  /** The redraft in flight and the step that waits for it; no step for the first draft of the request. */
+  /** The redraft in flight, and the step that waits for it; no step waits for the first draft of the request. */
   #redraft: { readonly start?: StepStart } | undefined;
-  /** Decision made for a step that was never sent or was dropped; the next step uses it. */
+  /** Decision for a step that was dropped or never sent; the next step uses it. */
   #decision: StepDecision | undefined;
   /** True if another step may now be sent ahead after the last one in flight. */
   #mayExtend = false;
@@ -60,7 +60,7 @@ export class DecodePipeline {
     this.#cursor = new GrammarCursor(parts.request.grammar);
   }
 
-  /** The draft of the first block, for which the first step waits; undefined if there is no room for one. */
+  /** Returns the call that drafts the first block, for which the first step waits; undefined if there is no room for it. */
   firstDraft(): DraftCall | undefined {
     const room = this.#room(0);
     if (room === 0) return undefined;
@@ -68,7 +68,7 @@ export class DecodePipeline {
     return redraftCall(undefined, room);
   }
 
-  /** Takes in an event. Answers to dropped steps are ignored. */
+  /** Processes an event. Answers to dropped steps are ignored. */
   receive(event: PipelineEvent): void {
     if (event.kind === 'redraft') {
       this.#receiveRedraft(event.draft);
@@ -91,7 +91,7 @@ export class DecodePipeline {
     this.#mayExtend = true;
   }
 
-  /** Commands to carry out now, in order. Call it after each event and after each finished step that was taken. */
+  /** Returns the commands to carry out now, in order. Call it after each event, and after taking a finished step. */
   next(now: number, drafterAvailable: boolean): Command[] {
     if (!this.#finished) this.#finishFirst();
     if (!this.#finished && !this.#redraft) {
@@ -104,14 +104,14 @@ export class DecodePipeline {
     return this.#commands.splice(0);
   }
 
-  /** The step that has just finished, returned once. The next step begins after this call. */
+  /** Returns the step that has just finished, once. The next step starts after this call. */
   takeFinished(): GenerationStep | undefined {
     const finished = this.#finished;
     this.#finished = undefined;
     return finished;
   }
 
-  /** Begins a step after what is committed. */
+  /** Starts a step after the committed tokens. */
   #begin(now: number, decision: StepDecision): void {
     const { policy } = this.#parts;
     const candidate = this.#bestProposal(this.#nextDraft, this.#cursor, []);
@@ -136,7 +136,10 @@ export class DecodePipeline {
     }
   }
 
-  /** @param cursor where the step's block begins @param after the outcome that it is sent ahead for */
+  /**
+   * @param cursor position of the block's start in the grammar
+   * @param after outcome of the previous step that a step sent ahead assumes
+   */
   #send(start: StepStart, cursor: GrammarCursor, after?: ExpectedOutcome): void {
     const { policy } = this.#parts;
     const { candidate, decision } = start;
@@ -150,7 +153,7 @@ export class DecodePipeline {
     this.#commands.push(verifyCall(step, cursor, after));
   }
 
-  /** Drafts after a step's block. */
+  /** Requests a draft that continues a step's block. */
   #sendDraft(step: StepInFlight): void {
     const { policy } = this.#parts;
     const assumed = this.#expectedTokens(step);
@@ -162,12 +165,12 @@ export class DecodePipeline {
       confidences: [...assumed.map(() => 1), ...policy.chances(step.block)],
       assumed: assumed.length,
       budget: step.budget,
-      // a branch begins with the target's own token
+      // a branch starts with the target's own token
       maxBranchLength: policy.room(Number.POSITIVE_INFINITY) + 1,
     });
   }
 
-  /** Sends the next step ahead, for the outcome that the last one's draft expects. */
+  /** Sends the next step ahead, assuming the outcome that the draft of the last step expects. */
   #extend(now: number, drafterAvailable: boolean): void {
     const { policy, limits, request } = this.#parts;
     const last = this.#flight.at(-1);
@@ -189,7 +192,7 @@ export class DecodePipeline {
     this.#send({ ref, startedAt: now, decision, candidate, redraftLength: 0, redraftMicros: 0 }, cursor, outcome);
   }
 
-  /** Resends a step that was sent ahead to a lost verifier; the steps after it were not run either. */
+  /** Resends a step that was sent ahead to a lost verifier, and drops the steps after it, which were not run either. */
   #resend(step: StepInFlight): void {
     this.#drop(1);
     delete step.expected;
@@ -222,7 +225,7 @@ export class DecodePipeline {
     policy.observe({ ...this.#finished.stats, block, redraftLength, verify: verdict.time });
   }
 
-  /** @param counted tokens that belong to the text, without one that ends it */
+  /** @param counted number of tokens that belong to the text, without a token that ends it */
   #commit(tokens: readonly number[], counted: number): void {
     this.#cursor.follow(tokens);
     this.#commands.push({ kind: 'commit', tokens });
@@ -238,7 +241,7 @@ export class DecodePipeline {
     if (!cameTrue) this.#drop(0);
   }
 
-  /** Drops the steps in flight from an index on. */
+  /** Drops the steps in flight, starting at an index. */
   #drop(from: number): void {
     const dropped = this.#flight.splice(from);
     this.#decision ??= dropped[0]?.decision;
@@ -251,7 +254,7 @@ export class DecodePipeline {
     return decision;
   }
 
-  /** The best block, from the drafter or a proposer, assuming that `after` is committed first. */
+  /** Returns the best block of the drafter and the proposers, assuming that `after` is committed first. */
   #bestProposal(draft: Block | undefined, cursor: GrammarCursor, after: readonly number[]): Block {
     const { proposers, policy } = this.#parts;
     const room = this.#room(after.length);
@@ -261,13 +264,13 @@ export class DecodePipeline {
     );
   }
 
-  /** Tokens that the steps in flight, or those before one of them, commit if each ends as expected. */
+  /** Returns the tokens that the steps in flight, or only those before a step, commit if all end as expected. */
   #expectedTokens(before?: StepInFlight): number[] {
     const steps = before ? this.#flight.slice(0, this.#flight.indexOf(before)) : this.#flight;
     return steps.flatMap(({ block, expected }) => (expected ? committedTokens(block.tokens, expected) : []));
   }
 
-  /** Longest block that fits after `committed` more tokens. */
+  /** Returns the maximum block length after `committed` more tokens. */
   #room(committed: number): number {
     return this.#parts.policy.room(this.#parts.request.maxTokens - this.#generated - committed);
   }

@@ -2,11 +2,11 @@ import type { Branch } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
 import type { CallTime, VerifyTime } from './cost-model.ts';
 import type { GenerationRequest, Health, ModelInfo, PromptScores, TopTokens } from './types.ts';
 
-/** The two services as the decode loop uses them. `clients/` implements this interface over gRPC. */
+/** Interface of the two services for the decode loop. `clients/` implements it with gRPC. */
 export interface Streams {
   readonly model: ModelInfo;
   health(): Health;
-  /** @throws PtpError `unavailable` when no verifier can be used */
+  /** @throws PtpError `unavailable` if no verifier can be used */
   verify(request: GenerationRequest, context: StreamContext): VerifyStream;
   draft(request: GenerationRequest, context: StreamContext): DraftStream;
 }
@@ -21,14 +21,14 @@ export interface StreamContext {
 
 /** Identity of a step for its calls and observers. */
 export interface StepRef {
-  /** Number in its request, from 0; the number of a dropped step is reused. */
+  /** Index of the step in its request, from 0. The index of a dropped step is reused. */
   readonly index: number;
-  /** W3C trace context of the step; the observer that traces sets it. */
+  /** W3C trace context of the step, set by the observer that traces. */
   traceparent?: string;
 }
 
 interface Call {
-  /** W3C trace context of the call; the observer that traces sets it before the call is sent. */
+  /** W3C trace context of the call, set by the observer that traces before the call is sent. */
   traceparent?: string;
 }
 
@@ -36,25 +36,28 @@ export interface VerifyCall extends Call {
   readonly kind: 'verify';
   readonly step: StepRef;
   readonly block: readonly number[];
-  /** Masks of the tokens allowed at each of the block's positions and after it (`GrammarState.mask`); empty without a grammar. */
+  /** Masks of the allowed tokens (`GrammarState.mask`), at each position of the block and after it; empty without a grammar. */
   readonly allowed: readonly Uint8Array[];
-  /** Set for a step sent ahead: the verifier runs it only if the step before ends so. */
+  /** Set for a step sent ahead: the verifier runs it only if the previous step has this outcome. */
   readonly after?: ExpectedOutcome;
-  /** A draft call follows once this one has left. */
+  /** True if a draft call follows once this call has been sent. */
   readonly overlapped: boolean;
 }
 
-/** `draft` runs while the step's block is verified; `redraft` precedes the verify call, or the first step of a request. */
+/** Call to the drafter. `draft` runs while the step's block is verified; `redraft` precedes the verify call. */
 export interface DraftCall extends Call {
   readonly kind: 'draft' | 'redraft';
   /** Undefined for the first draft of a request. */
   readonly step: StepRef | undefined;
-  /** Tokens after the committed ones: `assumed` tokens that steps in flight are expected to commit, then the block under verification. */
+  /**
+   * Tokens after the committed tokens: first the `assumed` tokens that steps in flight are expected to commit, then the
+   * block under verification.
+   */
   readonly tokens: readonly number[];
-  /** One per token. */
+  /** One confidence per token. */
   readonly confidences: readonly number[];
   readonly assumed: number;
-  /** Tokens over all branches. */
+  /** Maximum number of tokens over all branches. */
   readonly budget: number;
   readonly maxBranchLength: number;
 }
@@ -72,9 +75,9 @@ export interface ExpectedOutcome extends StepOutcome {
 
 /** The verifier's answer to a block. */
 export interface Verdict extends StepOutcome {
-  /** accepted + 1 natural logarithms. */
+  /** `accepted` + 1 natural logarithms. */
   readonly logProbabilities: readonly number[];
-  /** accepted + 1 entries if the request wants alternatives, else empty. */
+  /** `accepted` + 1 entries if the request wants alternatives, else empty. */
   readonly tops: readonly TopTokens[];
   /** A token was picked among the most probable ones only, see `ModelInfo.candidateLimit`. */
   readonly truncated?: boolean;
@@ -88,20 +91,21 @@ export interface Draft extends CallTime {
 
 /** The verifier's answer to a prompt. */
 export interface Opened {
-  /** Tokens of the prompt found in the verifier's prefix cache. */
+  /** Number of prompt tokens found in the verifier's prefix cache. */
   readonly reusedTokens: number;
-  /** If the request wants it. */
+  /** Set if the request wants log-probabilities of the prompt. */
   readonly prompt?: PromptScores;
 }
 
 /** One sequence at the verifier. */
 export interface VerifyStream {
-  /** Resolves when the prompt has been read. */
+  /** Resolves once the prompt has been read. */
   opened(): Promise<Opened>;
   /**
-   * Resolves with undefined for a step sent ahead that was not run, because the step before ended otherwise or the verifier was lost.
+   * Verifies a block. Resolves with undefined if the step was sent ahead and not run, because the previous step had
+   * another outcome or the verifier was lost.
    *
-   * @throws PtpError when the verifier is lost or rejects the step
+   * @throws PtpError if the verifier is lost or rejects the step
    */
   step(call: VerifyCall): Promise<Verdict | undefined>;
   /** Ends the stream and its sequence. */
@@ -111,15 +115,15 @@ export interface VerifyStream {
 /** One sequence at the drafter. */
 export interface DraftStream {
   /**
-   * Resolves when the prompt has been read, or shortly after `verifierOpened`, since a slower drafter is not worth
-   * waiting for.
+   * Resolves once the prompt has been read, or shortly after `verifierOpened`, because waiting for a slower drafter does
+   * not pay off.
    */
   opened(verifierOpened: Promise<unknown>): Promise<void>;
-  /** True if the next step can expect a draft. Reopens a lost stream when its backoff is over. */
+  /** Returns true if the next step can expect a draft. Reopens a lost stream once its backoff is over. */
   available(): boolean;
   /** Adds committed tokens, which reach the drafter with the next step. */
   commit(tokens: readonly number[]): void;
-  /** @throws PtpError when the drafter fails or is late; decoding continues without it */
+  /** @throws PtpError if the drafter fails or is late; decoding continues without it */
   step(call: DraftCall): Promise<Draft>;
   close(): void;
 }

@@ -4,14 +4,14 @@ import type { GrammarCursor } from './grammar-cursor.ts';
 import type { Draft, DraftCall, ExpectedOutcome, StepRef, Verdict, VerifyCall } from './ports.ts';
 import type { Block, GenerationStep, StepDecision } from './types.ts';
 
-/** A step before its block is verified. Times in milliseconds on the caller's clock. */
+/** A step before its verify call is sent. Times are in milliseconds on the caller's clock. */
 export interface StepStart {
   readonly ref: StepRef;
   readonly startedAt: number;
   readonly decision: StepDecision;
-  /** Tokens proposed; those worth verifying become the block. */
+  /** Proposed tokens. Those worth verifying become the block. */
   readonly candidate: Block;
-  /** Tokens requested from the redraft, 0 without one. */
+  /** Number of tokens requested from the redraft; 0 without a redraft. */
   readonly redraftLength: number;
   readonly redraftMicros: number;
 }
@@ -19,20 +19,23 @@ export interface StepStart {
 /** A step whose verify call has been sent. */
 export interface StepInFlight extends StepStart {
   readonly block: Block;
-  /** Token budget of its draft call; 0 without one. */
+  /** Token budget of the draft call; 0 without a draft call. */
   readonly budget: number;
   draftState: 'none' | 'due' | 'sent' | 'answered';
   draft?: Draft | undefined;
   verdict?: Verdict;
-  /** The outcome that the next step has been sent ahead for. */
+  /** Outcome that the next step, if it was sent ahead, assumes. */
   expected?: ExpectedOutcome;
-  /** The step was sent ahead, and the verifier did not run it: the verifier was lost, or an earlier step had another outcome. */
+  /** True if the step was sent ahead and not run: the verifier was lost, or an earlier step had another outcome. */
   isLost: boolean;
-  /** Arrival of the last answer. */
+  /** Arrival time of the last answer. */
   answeredAt: number;
 }
 
-/** The branch of a draft that expects a single outcome; undefined once the outcome is known, or if nothing would be left to verify. */
+/**
+ * Returns the branch of a draft that expects a single outcome. Returns undefined once the outcome is known, or if the
+ * branch leaves nothing to verify.
+ */
 export function expectedBranch({ draft, verdict }: StepInFlight): Branch | undefined {
   const [branch, ...others] = draft?.branches ?? [];
   return !verdict && others.length === 0 && branch && branch.tokens.length >= 2 ? branch : undefined;
@@ -48,20 +51,20 @@ export function verifyCall(
   return { kind: 'verify', step, block: tokens, allowed: cursor.masks(tokens), overlapped, ...(after && { after }) };
 }
 
-/** @param length tokens of the only branch */
+/** @param length number of tokens of the only branch */
 export function redraftCall(step: StepRef | undefined, length: number): DraftCall {
   const plan = { budget: length, maxBranchLength: length };
   return { kind: 'redraft', step, tokens: [], confidences: [], assumed: 0, ...plan };
 }
 
-/** Results of a finished step. */
+/** Returns the results of a finished step. */
 export function finishedStep(
   step: StepInFlight & { readonly verdict: Verdict },
   end: {
-    /** Tokens of the text that it committed. */
+    /** Number of committed tokens that belong to the text. */
     readonly count: number;
     readonly finish: GenerationStep['finish'];
-    /** End of the previous step. */
+    /** End time of the previous step. */
     readonly previousEndedAt: number;
     readonly branch: Branch | undefined;
   },

@@ -3,7 +3,9 @@ import type { AdjustParams } from '@ptp/protocol/token-adjustments';
 import type { GrammarState } from '../grammar/types.ts';
 
 /**
- * - `overlap`: the next block is drafted for its likely outcomes while this one is verified; if none fits, it is redrafted where that pays.
+ * Drafting mode of a step:
+ * - `overlap`: while a block is verified, the next one is drafted for the likely outcomes. If no branch fits the outcome,
+ *   the block is redrafted if that pays off.
  * - `sequential`: a block is drafted, then verified.
  * - `plain`: nothing is drafted.
  */
@@ -11,10 +13,10 @@ export type Mode = 'overlap' | 'sequential' | 'plain';
 
 export const MODES: readonly Mode[] = ['overlap', 'sequential', 'plain'];
 
-/** Origin of a proposal. The verifier treats all alike: whatever is proposed, the text stays the target's. */
+/** Origin of a proposal. The verifier treats all proposals alike, and none of them changes the text. */
 export type ProposalSource = 'drafter' | 'prompt lookup' | 'prediction' | 'grammar' | 'none';
 
-/** Tokens proposed for verification, with their source's confidence in each. */
+/** Tokens proposed for verification, and their source's confidence in each. */
 export interface Block {
   readonly source: ProposalSource;
   readonly tokens: readonly number[];
@@ -23,156 +25,157 @@ export interface Block {
 
 export const EMPTY: Block = { source: 'none', tokens: [], confidences: [] };
 
-/** Limits of drafting, from the settings or the request. */
+/** Limits on drafting, from the settings or the request. */
 export interface DraftLimits {
-  /** Longest block under verification, in tokens. */
+  /** Maximum number of tokens of a block. */
   readonly length: number;
-  /** Tokens over all branches of one draft call. */
+  /** Maximum number of tokens over all branches of a draft call. */
   readonly budget: number;
-  /** `auto` selects the mode measured as fastest. */
+  /** Drafting mode; `auto` selects the mode that is measured as fastest. */
   readonly mode: Mode | 'auto';
   /** Enables prompt lookup, which proposes repetitions of earlier text. Default true. */
   readonly lookup?: boolean;
-  /** Limit of steps sent ahead, before the outcome of the step before is known. Default 0. */
+  /** Maximum number of steps sent ahead, that is, before the outcome of the previous step is known. Default 0. */
   readonly ahead?: number;
 }
 
-/** The mode of a step and the reason for it. */
+/** Mode of a step, and the reason for it. */
 export interface StepDecision {
   readonly mode: Mode;
-  /** `setting`: the mode is fixed; `own`: the drafts of this sequence fail or succeed more often than others'; else see `ModeSelector.next`. */
+  /**
+   * `setting`: the mode is fixed. `own`: the drafts of this sequence fail or succeed more often than those of others.
+   * For the other reasons, see `ModeSelector.next`.
+   */
   readonly reason: 'setting' | 'no drafter' | 'warm-up' | 'trial' | 'fastest' | 'own';
 }
 
-/** Limits that a request may override; a block longer than the gateway's limit is cut to it. */
+/** Limits that a request may override. The gateway's own limit on the block length still applies. */
 export type DraftOverrides = Partial<Pick<DraftLimits, 'length' | 'mode' | 'lookup'>>;
 
 export type { GrammarState };
 
-/** One sequence to generate, in token ids only: callers handle text, JSON and chat templates. */
+/** One sequence to generate. It consists of token ids: callers handle text, JSON and chat templates. */
 export interface GenerationRequest {
-  /** 1 .. contextLength - 1 token ids. */
+  /** From 1 to contextLength - 1 token ids. */
   readonly prompt: readonly number[];
   readonly sampling: SamplingParams;
   /** Changes to the probabilities of single tokens. */
   readonly adjustments?: AdjustParams;
-  /** Initial state of the grammar that the text must follow. */
+  /** Initial state of the grammar that constrains the text. */
   readonly grammar?: GrammarState;
-  /** Further tokens that end the text, without being part of it. */
+  /** Additional tokens that end the text. They are not part of it. */
   readonly stopTokens?: readonly number[];
-  /** Treats the model's end of text as any other token. */
+  /** Treats the model's end-of-text token like any other token. */
   readonly ignoreEndOfText?: boolean;
-  /** Log-probabilities must be exact; estimates by default. */
+  /** True if log-probabilities must be exact. By default, they may be estimates. */
   readonly logprobs?: boolean;
-  /** Alternatives to return for each token, 0 .. 20. Default 0. */
+  /** Number of alternatives to return for each token, 0 to 20. Default 0. */
   readonly topCount?: number;
-  /** The first step also returns the log-probabilities of the prompt. */
+  /** Returns the log-probabilities of the prompt with the first step. */
   readonly promptLogprobs?: boolean;
-  /** Key of the uniforms, 0 .. 2^64 - 1. */
+  /** Seed of the uniforms, 0 to 2^64 - 1. */
   readonly seed: bigint;
-  /** At least 1; the prompt and this together fit the context. */
+  /** Maximum number of generated tokens, at least 1. The prompt and these tokens must fit the context. */
   readonly maxTokens: number;
-  /** The client's guess of the answer; it does not change the text. */
+  /** Client's guess of the answer. It does not change the text. */
   readonly prediction?: readonly number[];
-  /** False for plain decoding; it does not change the text. */
+  /** False disables drafting. This does not change the text. */
   readonly drafting?: boolean;
   readonly draftLimits?: DraftOverrides;
-  /** W3C trace context of the caller, the parent of this request's spans. */
+  /** W3C trace context of the caller: parent of this request's spans. */
   readonly traceparent?: string;
-  /** Shown in traces: `x-request-id`, OpenTelemetry's name of the operation, and whether the answer is streamed. */
+  /** Properties for traces: `x-request-id`, OpenTelemetry's name of the operation, and true for a streamed answer. */
   readonly requestId?: string;
   readonly operation?: 'chat' | 'text_completion';
   readonly stream?: boolean;
 }
 
-/** Result of one step and where its time went; times in microseconds. */
+/** Figures of one step. Times are in microseconds. */
 export interface StepStats {
-  /** From 0. */
+  /** Index of the step, from 0. */
   readonly step: number;
-  /** Drafting during the verify call, before it, or not at all. */
   readonly mode: Mode;
-  /** Reason for the mode, see controller.ts. */
   readonly reason: StepDecision['reason'];
   /** Origin of the verified tokens. */
   readonly source: ProposalSource;
-  /** Tokens proposed; some may not have been worth verifying. */
+  /** Number of proposed tokens, including those not worth verifying. */
   readonly offered: number;
-  /** Token budget of the concurrent draft call; 0 without one. */
+  /** Token budget of the concurrent draft call; 0 without a draft call. */
   readonly budget: number;
   /** Length of the verified block. */
   readonly drafted: number;
-  /** Number of its tokens that were accepted. */
+  /** Number of accepted tokens. */
   readonly accepted: number;
-  /** From sending the step, or the end of the previous step if that is later, to its outcome, including drafting. */
+  /** Time from sending the step, or from the end of the previous step if that is later, to the step's last answer. */
   readonly stepMicros: number;
-  /** Time by which the step was sent before the end of the previous step; 0 if it was not sent ahead. */
+  /** Time from sending the step ahead to the end of the previous step; 0 if it was not sent ahead. */
   readonly aheadMicros: number;
-  /** The verify call as the gateway sees it. */
+  /** Duration of the verify call, measured at the gateway. */
   readonly verifyMicros: number;
-  /** The draft call as the gateway sees it; 0 without one. */
+  /** Duration of the concurrent draft call, measured at the gateway; 0 without a draft call. */
   readonly draftMicros: number;
-  /** The redraft before the verify call, made when no branch of the step before fitted; 0 without one. */
+  /** Duration of the redraft before the verify call; 0 without a redraft. */
   readonly redraftMicros: number;
-  /** The services' engine runs. */
+  /** Durations of the services' engine runs. */
   readonly verifyRunMicros: number;
   readonly draftRunMicros: number;
 }
 
-/** A token's alternatives under the unshaped model, with natural logs of their probabilities. */
+/** Alternatives of a token, with the natural logarithms of their probabilities before temperature and truncation. */
 export interface TopTokens {
   readonly ids: readonly number[];
   readonly logProbabilities: readonly number[];
 }
 
-/** Log-probabilities of a prompt's tokens but the first. */
+/** Log-probabilities of all prompt tokens except the first. */
 export interface PromptScores {
   readonly logProbabilities: readonly number[];
   /** One entry per token if the request wants alternatives, else empty. */
   readonly tops: readonly TopTokens[];
 }
 
-/** The branch of a draft that became the next block. */
+/** Branch of a draft that became the next block. */
 export interface BranchTaken {
-  /** Accepted tokens that it was drafted for. */
+  /** Number of accepted tokens that the branch assumes. */
   readonly accepted: number;
-  /** Tokens after the target's own. */
+  /** Number of tokens after the target's own token. */
   readonly length: number;
 }
 
-/** One step's outcome. */
+/** Results of one step. */
 export interface GenerationStep {
-  /** Committed tokens: accepted ones, then the target's own; at least 1. Tokens that end a text are never among them. */
+  /** Committed tokens: the accepted tokens, then the target's own token. A token that ends the text is left out. */
   readonly tokens: readonly number[];
-  /** The block that was verified. */
+  /** Tokens that were verified. */
   readonly proposed: readonly number[];
-  /** One natural-log probability per token, under the unshaped model. */
+  /** Natural logarithm of each token's probability, before temperature and truncation. */
   readonly logProbabilities: readonly number[];
-  /** Alternatives per token, the most probable first; if the request wants any. */
+  /** Alternatives of each token, the most probable first. Set if the request wants any. */
   readonly tops?: readonly TopTokens[];
   /** A token was picked among the most probable ones only, see `ModelInfo.candidateLimit`. */
   readonly truncated?: boolean;
   readonly stats: StepStats;
-  /** The branch of the step's draft that came true; unset if none did. */
+  /** Branch of the step's draft that matches the outcome; unset if no branch does. */
   readonly branch?: BranchTaken;
-  /** W3C trace context of the step; unset if it is not traced. */
+  /** W3C trace context of the step; unset if the step is not traced. */
   readonly traceparent?: string;
-  /** On the first step: tokens of the prompt found in the verifier's prefix cache. */
+  /** Number of prompt tokens found in the verifier's prefix cache. Set on the first step. */
   readonly reusedTokens?: number;
-  /** On the first step, if the request wants it. */
+  /** Log-probabilities of the prompt. Set on the first step if the request wants them. */
   readonly prompt?: PromptScores;
-  /** Set on the last step: `stop` for end of text (tokens may then be empty), `length` for maxTokens. */
+  /** Reason for the end, set on the last step: `stop` for end of text (`tokens` may be empty), `length` for `maxTokens`. */
   readonly finish?: 'stop' | 'length';
 }
 
-/** The model that a gateway serves. */
+/** Model that the gateway serves. */
 export interface ModelInfo {
   readonly modelId: string;
   readonly vocabulary: number;
   readonly contextLength: number;
   readonly endOfText: number;
-  /** Further tokens that end a text. */
+  /** Additional tokens that end a text. */
   readonly stopTokens?: readonly number[];
-  /** The token that stands before every text, null for none; endOfText if not given. */
+  /** Token at the beginning of every text; null for none, `endOfText` by default. */
   readonly beginOfText?: number | null;
   /** Runtime of the target, such as `llama-cpp`. */
   readonly engine?: string;
@@ -190,11 +193,14 @@ export interface Health {
   readonly batchInvariant?: boolean | undefined;
 }
 
-/** Generates sequences: `PairGenerator`, or a scripted generator in tests. */
+/** Generates sequences. Implemented by `PairGenerator`, and by a scripted generator in tests. */
 export interface Generator {
   readonly model: ModelInfo;
-  /** Rejects with PtpError. Aborting `signal`, or returning from the iteration, ends both streams and their sequences. */
+  /**
+   * Generates the steps of a sequence. Aborting `signal` or leaving the iteration ends the sequence at both services.
+   *
+   * @throws PtpError
+   */
   generate(request: GenerationRequest, signal: AbortSignal): AsyncIterable<GenerationStep>;
-  /** A missing drafter is not an error, only slower. */
   health(): Health;
 }

@@ -2,8 +2,8 @@ import type { GrammarState } from '../types.ts';
 import { type Block, EMPTY } from '../types.ts';
 
 /**
- * Jump-ahead: proposes the text that a grammar dictates (names of members, quotation marks). The target may spell it with other tokens, so
- * this is a proposal like any other.
+ * Jump-ahead: proposes text that the grammar dictates, such as member names and quotation marks. The target may encode
+ * this text with other tokens, so the proposal is verified like any other.
  */
 export class JumpAheadProposer {
   #state: GrammarState | undefined;
@@ -21,7 +21,7 @@ export class JumpAheadProposer {
   propose(length: number, after: readonly number[] = []): Block {
     const tokens = this.#after(after)?.forced(length) ?? [];
     if (tokens.length === 0) return EMPTY;
-    // the model may prefer a longer token that begins with the last one
+    // the model may prefer a longer token that starts with the last one
     const confidences = tokens.map((_, k) => (k < tokens.length - 1 ? 0.75 : 0.25));
     return { source: 'grammar', tokens, confidences };
   }

@@ -1,17 +1,17 @@
 import { type Block, EMPTY } from '../types.ts';
 
-/** Number of equal tokens after which text and prediction count as aligned again. */
+/** Number of equal tokens after which the text and the guess count as aligned again. */
 const SIZE = 3;
-/** Limit up to which aligned tokens are counted. */
+/** Maximum number of aligned tokens that are counted. */
 const LONGEST = 10;
 
 /**
- * Predicted outputs (OpenAI): proposes the client's guess of the answer, since an edited file is mostly unchanged.
- * Where the text departs from the guess, proposals resume at the next place where the two match again.
+ * Predicted outputs (OpenAI): proposes the client's guess of the answer, which pays off for edits of mostly unchanged
+ * files. After the text has departed from the guess, proposals resume where the two match again.
  */
 export class PredictedOutputProposer {
   readonly #tokens: readonly number[];
-  /** Positions in the guess after each run of SIZE tokens, ascending. */
+  /** Positions in the guess after each sequence of SIZE tokens, in ascending order. */
   readonly #places = new Map<string, number[]>();
   #state: State = { last: [], next: 0, inStep: SIZE, reached: 0 };
 
@@ -31,8 +31,8 @@ export class PredictedOutputProposer {
   }
 
   /**
-   * Proposes at most `length` tokens, assuming that `after` is committed first. Their confidences are the number of
-   * aligned tokens divided by 10; `AcceptanceByConfidence` maps them to probabilities.
+   * Proposes at most `length` tokens, assuming that `after` is committed first. The confidence is the number of aligned
+   * tokens divided by 10; `AcceptanceByConfidence` maps it to a probability.
    */
   propose(length: number, after: readonly number[] = []): Block {
     const { next, inStep } = this.#after(after);
@@ -58,12 +58,12 @@ export class PredictedOutputProposer {
   }
 }
 
-/** Position of a text in its prediction. */
+/** Position of the text in the guess. */
 interface State {
   readonly last: readonly number[];
   /** Position in the guess after the text so far; undefined if not aligned. */
   readonly next: number | undefined;
   readonly inStep: number;
-  /** Furthest position that the text has reached: later matches are preferred to earlier ones. */
+  /** Furthest position that the text has reached. Matches after this position are preferred. */
   readonly reached: number;
 }

@@ -1,17 +1,17 @@
 import { type Block, EMPTY } from '../types.ts';
 
-/** Lengths of matches that are looked up, the longest first. */
+/** Lengths of the matches that are looked up, the longest first. */
 const SIZES = [3, 2] as const;
-/** Limit up to which the length of a match is measured. */
+/** Maximum length of a match that is measured. */
 const LONGEST = 10;
 
 /**
- * Prompt lookup (Saxena 2023): proposes the continuation of the last earlier occurrence of the text's last tokens. It costs nothing and
- * works where texts repeat themselves: code, quotations, greedy answers of small models.
+ * Prompt lookup (Saxena 2023): finds the most recent earlier occurrence of the text's last tokens and proposes what
+ * followed it. This costs nothing, and works for repetitive texts: code, quotations, greedy answers of small models.
  */
 export class PromptLookupProposer {
   readonly #tokens: number[] = [];
-  /** By size: the last position after each run of that many tokens. */
+  /** For each size, the last position after each sequence of that many tokens. */
   readonly #places: readonly Map<number, number>[] = SIZES.map(() => new Map());
   readonly #vocabulary: number;
 
@@ -23,7 +23,7 @@ export class PromptLookupProposer {
   /** Appends committed tokens. */
   push(tokens: readonly number[]): void {
     for (const token of tokens) {
-      // a run is indexed once it has a continuation, so that the text's end never finds itself
+      // a sequence is indexed only once a token follows it, so that the end of the text never finds itself
       for (const [i, size] of SIZES.entries()) {
         if (this.#tokens.length >= size) this.#places[i]?.set(this.#key(this.#tokens, size), this.#tokens.length);
       }
@@ -32,8 +32,8 @@ export class PromptLookupProposer {
   }
 
   /**
-   * Proposes at most `length` tokens, assuming that `after` is committed first. Their confidences are the length of the
-   * match before them divided by 10; `AcceptanceByConfidence` maps them to probabilities.
+   * Proposes at most `length` tokens, assuming that `after` is committed first. The confidence is the length of the
+   * preceding match divided by 10; `AcceptanceByConfidence` maps it to a probability.
    */
   propose(length: number, after: readonly number[] = []): Block {
     const text = after.length > 0 ? [...this.#tokens, ...after] : this.#tokens;
@@ -48,13 +48,13 @@ export class PromptLookupProposer {
     return EMPTY;
   }
 
-  /** A text's last `size` tokens as one number, exact below 2^53: for vocabularies of up to 2^17 tokens. */
+  /** Encodes the last `size` tokens as one number, exact up to 2^53; enough for vocabularies of up to 2^17 tokens. */
   #key(text: readonly number[], size: number): number {
     return text.slice(-size).reduce((key, token) => key * this.#vocabulary + token, 0);
   }
 }
 
-/** Number of tokens before `place` that equal those before the text's end. */
+/** Returns the number of tokens before `place` that are equal to the last tokens of the text. */
 function alikeBefore(text: readonly number[], place: number): number {
   let count = 0;
   while (count < LONGEST && count < place && text[place - 1 - count] === text[text.length - 1 - count]) count++;

@@ -3,7 +3,7 @@ import { JumpAheadProposer } from './jump-ahead.ts';
 import { PredictedOutputProposer } from './predicted-output.ts';
 import { PromptLookupProposer } from './prompt-lookup.ts';
 
-/** Proposes blocks without a model. */
+/** Proposer of blocks that needs no model. */
 export interface Proposer {
   /** Appends committed tokens. */
   push(tokens: readonly number[]): void;
@@ -11,7 +11,7 @@ export interface Proposer {
   propose(length: number, after: readonly number[]): Block;
 }
 
-/** The proposers of a request. */
+/** Returns the proposers for a request. */
 export function proposersFor(
   { prompt, prediction, grammar, drafting }: GenerationRequest,
   { lookup = true }: DraftLimits,
