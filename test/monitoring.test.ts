@@ -196,7 +196,7 @@ describe.skipIf(!tools)(
 
     test('metadata comes from OpenMetrics', async () => {
       const known = await ask<Record<string, { type: string; unit: string; help: string }[]>>('metadata', {});
-      const help = 'Steps by mode and reason for the mode; reason "no drafter" is a fallback.';
+      const help = 'Number of steps by mode and reason for the mode; reason "no drafter" means a fallback.';
       expect(known.ptp_steps).toEqual([{ type: 'counter', unit: '', help }]);
       expect(known.ptp_engine_run_duration_seconds).toMatchObject([{ type: 'histogram', unit: 'seconds' }]);
     });

@@ -73,7 +73,7 @@ describe.skipIf(!chromiumPath)('the page of traces', () => {
       expect(first).toMatch(/^0 at /);
       expect(await figure(page, 'verify, ms: queue + run').textContent()).toMatch(/^[\d.]+ \+ [\d.]+ of [\d.]+$/);
       expect(await figure(page, 'mode').textContent()).toBe('overlap: setting');
-      await page.getByText('All steps as a table').click();
+      await page.getByText('Table of all steps').click();
       expect(await page.locator('#steps tbody tr').count()).toBe(steps);
     }));
 

@@ -101,7 +101,7 @@ function modelRoutes(app: FastifyInstance, { generator }: HttpParts): void {
 /** Routes that are called every few seconds and therefore logged at debug level only. */
 const PROBES: ReadonlySet<string> = new Set(['/healthz', '/readyz', '/metrics']);
 
-/** Creates a server with what all routes share: limits, JSON, CORS, request ids, errors, and logs without prompt text. */
+/** Creates a server with everything that the routes share: limits, JSON, CORS, request ids, errors and access logs. */
 async function createApp({ settings, logger, onRejection, https }: HttpParts): Promise<FastifyInstance> {
   const app = Fastify({
     ...(https && { https: https.options }),

@@ -34,14 +34,19 @@ function newPane(title, axis) {
   return new Pane(/** @type {HTMLElement} */ (element), title, input('prompt').value, axis);
 }
 
-/** A request body; empty fields get the server's defaults. @param {boolean} draft */
+/** Returns the request body. Empty fields are left out, so that the server's defaults apply. @param {boolean} draft */
 function bodyOf(draft) {
   const names = ['temperature', 'top_p', 'top_k', 'max_tokens', 'seed'];
   const given = names.filter((name) => input(name).value !== '').map((name) => [name, Number(input(name).value)]);
   return { prompt: input('prompt').value, ...Object.fromEntries(given), ptp: { draft, trace: true } };
 }
 
-/** @param {{ title: string, draft: boolean }[]} ways one pane each @param {(panes: Pane[]) => string} verdict */
+/**
+ * Generates once per way, concurrently, each in its own pane.
+ *
+ * @param {{ title: string, draft: boolean }[]} ways
+ * @param {(panes: Pane[]) => string} verdict returns the final status message
+ */
 async function run(ways, verdict) {
   running?.abort();
   const mine = new AbortController();
@@ -61,7 +66,7 @@ async function run(ways, verdict) {
         if (ways.length > 1) say(`${ways[i]?.title}: done.`);
       }),
     );
-    // Redraw on the final common axis.
+    // redraws with the final common axis
     for (const pane of shown) pane.end();
     say(verdict(shown));
   } catch (error) {
@@ -73,7 +78,7 @@ async function run(ways, verdict) {
   }
 }
 
-/** Moves the focus from a button that becomes disabled to Stop, and back afterwards. @param {boolean} on */
+/** Shows Stop and disables the other buttons during a run. Keeps the keyboard focus on an enabled button. @param {boolean} on */
 function busy(on) {
   const stop = $('stop');
   const buttons = /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll('form button:not(#stop)'));
@@ -95,9 +100,9 @@ function counted(tokens) {
 function raceVerdict([drafted, plain]) {
   if (!drafted || !plain) return '';
   const same = drafted.text === plain.text;
-  if (!same) return 'The texts differ, which is a bug: please report the prompt, the settings and the seed.';
+  if (!same) return 'The texts differ. This is a bug: please report the prompt, the settings and the seed.';
   const ratio = plain.perToken / drafted.perToken;
-  // An answer of one step has no time per token.
+  // an answer of a single step has no time per token
   const speed = Number.isFinite(ratio) ? ` ${ratio.toFixed(2)} times as fast with the drafter.` : '';
   return `Identical: ${counted(drafted.tokens)}.${speed}`;
 }
@@ -108,7 +113,7 @@ $('form').addEventListener('submit', (event) => {
   run([{ title: draft ? 'With drafter' : 'Without drafter', draft }], ([pane]) => `${counted(pane?.tokens ?? 0)}.`);
 });
 $('race').addEventListener('click', () => {
-  // Without a seed, the server would draw a different one for each run.
+  // without a seed, the server would choose a different one for each run
   if (input('seed').value === '') input('seed').value = String(crypto.getRandomValues(new Uint32Array(1))[0]);
   const ways = [
     { title: 'With drafter', draft: true },

@@ -4,7 +4,7 @@ import { make } from './svg.js';
 
 /** Number of steps shown. */
 const SHOWN = 14;
-/** Positions in the drawing, pixels; its width is that of the element. */
+/** Positions in the drawing, in pixels. The drawing is as wide as its element. */
 const LEFT = 46;
 const LANES = { tokens: 6, verify: 44, draft: 68 };
 const HEIGHT = 18;
@@ -12,12 +12,16 @@ const HEIGHT = 18;
 const COLUMN = 32;
 const BOTTOM = 110;
 
-/** A time axis shared by the charts of a race: as long as the longest chart. */
+/** Time axis that the charts of a comparison share. It is as long as the longest chart. */
 export class Axis {
   /** @type {Map<object, number>} */
   #spans = new Map();
 
-  /** @param {object} chart @param {number} micros total of the steps it shows @returns {number} length of the axis, microseconds */
+  /**
+   * @param {object} chart
+   * @param {number} micros total duration of the steps that the chart shows
+   * @returns {number} length of the axis in microseconds
+   */
   span(chart, micros) {
     this.#spans.set(chart, micros);
     return Math.max(1, ...this.#spans.values());
@@ -28,7 +32,7 @@ export class Axis {
  * Draws the last steps on a common time axis: a column of tokens per step, a lane for verify calls and one for drafts.
  *
  * @param {SVGSVGElement} svg
- * @param {readonly StepTrace[]} steps all so far
+ * @param {readonly StepTrace[]} steps all steps so far
  * @param {Axis} axis
  */
 export function drawLanes(svg, steps, axis) {
@@ -56,7 +60,7 @@ export function drawLanes(svg, steps, axis) {
     ) => {
       if (micros > 0) parts.push(rectangle(kind, LEFT + (start + from) * scale, y, micros * scale));
     };
-    // The target's own token sits on top of the accepted draft.
+    // the target's own token is drawn on top of the accepted tokens
     const unit = COLUMN / most;
     const accepted = Math.min(step.accepted, step.tokens.length);
     const column = (/** @type {string} */ kind, /** @type {number} */ from, /** @type {number} */ count) => {
@@ -67,7 +71,7 @@ export function drawLanes(svg, steps, axis) {
     column('own', accepted, step.tokens.length - accepted);
     bar('redraft', LANES.draft, 0, step.redraft_us);
     bar('verify', LANES.verify, step.redraft_us, step.verify_us);
-    // A step that was sent ahead starts its draft that much earlier.
+    // the draft of a step that was sent ahead starts earlier than the step
     bar('draft', LANES.draft, step.redraft_us - step.ahead_us, step.draft_us);
     parts.push(border(LEFT + start * scale));
     start += step.step_us;

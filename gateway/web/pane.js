@@ -7,17 +7,17 @@ const CLASSES = /** @type {Record<string, string>} */ ({
   prediction: 'lookup',
   grammar: 'lookup',
 });
-/** Time until rejected tokens are removed, milliseconds; equals the CSS animation. */
+/** Time until rejected tokens are removed, in milliseconds; equal to the duration of the CSS animation. */
 const FADE = 1800;
 
-/** One answer on the page, as it arrives. */
+/** Shows one answer while it arrives. */
 export class Pane {
   #tokens = 0;
   /** @type {StepTrace[]} */
   #steps = [];
   #text = '';
   #began = performance.now();
-  /** Arrival of the first step's tokens; time per token is measured from here. */
+  /** Arrival time of the first step's tokens; the time per token is measured from here. */
   #first = 0;
   #firstTokens = 0;
   #ended = 0;
@@ -54,7 +54,7 @@ export class Pane {
     if (!trace) return;
     const spans = trace.tokens.map(({ source, text }) => span(`token ${CLASSES[source] ?? 'target'}`, text));
     this.output.append(...spans.slice(0, trace.accepted));
-    // The model's own token follows the rejected ones.
+    // the model's own token follows the rejected tokens
     if (trace.rejected.length > 0) this.#reject(trace.rejected.map((token) => token.text).join(''));
     this.output.append(...spans.slice(trace.accepted));
     this.#tokens += trace.tokens.length;
@@ -66,7 +66,7 @@ export class Pane {
     this.#draw();
   }
 
-  /** Marks the answer as complete. Called again to redraw once the other answers are complete. */
+  /** Marks the answer as complete. May be called again to redraw, once the other answers are complete. */
   end() {
     this.#ended ||= performance.now();
     this.#figures();

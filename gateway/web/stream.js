@@ -7,7 +7,7 @@
 /**
  * Streams a completion; calls `onStep` with each step's trace and the text that came with it.
  *
- * @param {object} body of /v1/completions
+ * @param {object} body request body for /v1/completions
  * @param {AbortSignal} signal
  * @param {(trace: StepTrace | undefined, text: string) => void} onStep
  * @throws {Error} with the server's message

@@ -1,5 +1,6 @@
 /**
- * Contents of /traces.json and /traces/{id}.json (gateway/src/observe/trace-json.ts). Times are in microseconds, starts relative to the request's.
+ * Contents of /traces.json and /traces/{id}.json (gateway/src/observe/request-trace.ts). Times are in microseconds;
+ * start times are relative to the start of the request.
  *
  * @typedef {{ service: 'verifier' | 'drafter', kind: 'open' | 'verify' | 'draft' | 'redraft', start_us: number, us: number, queue_us: number,
  *   run_us: number, batch_size: number, block: number, branches?: number, error?: string }} Call

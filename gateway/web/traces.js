@@ -81,7 +81,7 @@ async function show(id) {
     `seed ${trace.seed}`,
     `${trace.prompt_tokens} prompt tokens (${trace.cached_tokens} cached)`,
     `${trace.accepted} of ${trace.drafted} draft tokens accepted`,
-    ...(trace.drafting ? [] : ['drafter off']),
+    ...(trace.drafting ? [] : ['drafting off']),
     ...(trace.trace_id ? [`trace ${trace.trace_id}`] : []),
     ...(trace.steps_left_out > 0 ? [`the last ${trace.steps_left_out} steps were not recorded`] : []),
   ].join(' · ');
@@ -110,7 +110,7 @@ function mark() {
 /** @param {Step} step @param {string} kind */
 const callOf = ({ calls }, kind) => calls.find((call) => call.kind === kind);
 
-/** Times of a call, milliseconds: queue + run of total. @param {Call | undefined} call */
+/** Returns the times of a call in milliseconds: queue + run of total. @param {Call | undefined} call */
 function callText(call) {
   if (!call) return '–';
   const failed = call.error ? ` (${call.error})` : '';
@@ -172,14 +172,14 @@ function showStep(step) {
   );
 }
 
-/** A table row. @param {(string | HTMLElement)[]} contents */
+/** Creates a table row. @param {(string | HTMLElement)[]} contents */
 function cells(contents) {
   const row = document.createElement('tr');
   for (const content of contents) row.insertCell().append(content);
   return row;
 }
 
-/** Fetches a link's target with the API key, which the link itself would not send. @param {string} id */
+/** Makes a link download its target with the API key, which browsers do not send with links. @param {string} id */
 function downloadWithKey(id) {
   $(id).addEventListener('click', (event) => {
     if (key.value === '') return;

@@ -2,22 +2,22 @@
 
 import { make } from './svg.js';
 
-/** Height of a row, pixels; equals that of the names to its left. */
+/** Height of a row in pixels; equal to the height of the names to its left. */
 const ROW = 28;
 const BAR = 20;
 const ROWS = { gateway: 0, verifier: 1, drafter: 2 };
 const HEIGHT = 108;
-/** Least distance between two marks of the time axis, pixels. */
+/** Minimum distance between two marks of the time axis, in pixels. */
 const TICK = 90;
-/** Widest drawing that browsers render well, pixels. */
+/** Maximum width of a drawing that browsers render well, in pixels. */
 const WIDEST = 30_000;
 
-/** A request's steps and calls on a time axis that can be zoomed and scrolled; one step is selected. */
+/** Drawing of a request's steps and calls, with a time axis that can be zoomed and scrolled. One step is selected. */
 export class Waterfall {
   /** @type {Trace | undefined} */
   #trace;
   #selected = 0;
-  /** Width relative to the view. */
+  /** Width of the drawing relative to the view. */
   #zoom = 1;
 
   /** @param {HTMLElement} view the element that contains the drawing @param {(step: Step) => void} onSelect */
@@ -44,7 +44,7 @@ export class Waterfall {
     this.select(0);
   }
 
-  /** @param {number} factor 0 to fit the view @param {number} [at] position in the view that stays fixed, pixels */
+  /** @param {number} factor 0 fits the drawing to the view @param {number} [at] position in the view that stays fixed, pixels */
   zoom(factor, at = this.view.clientWidth / 2) {
     const place = (this.view.scrollLeft + at) / this.#width;
     const most = WIDEST / Math.max(1, this.view.clientWidth);
@@ -53,7 +53,7 @@ export class Waterfall {
     this.view.scrollLeft = place * this.#width - at;
   }
 
-  /** @param {number} index of the step; clamped to the recorded ones */
+  /** @param {number} index index of the step; limited to the recorded steps */
   select(index) {
     const steps = this.#trace?.step_list ?? [];
     this.#selected = Math.max(0, Math.min(index, steps.length - 1));
@@ -91,7 +91,7 @@ export class Waterfall {
     this.#reveal();
   }
 
-  /** Zooms with Ctrl, like maps do. @param {WheelEvent} event */
+  /** Zooms while Ctrl is pressed. @param {WheelEvent} event */
   #wheel(event) {
     if (!event.ctrlKey) return;
     event.preventDefault();
@@ -125,12 +125,17 @@ export class Waterfall {
     if (step) this.#cursor(step);
   }
 
-  /** A pale bar for the call and a solid one for its run; the network time is split evenly before and after. @param {Call} call @param {number} [step] */
+  /**
+   * Draws a pale bar for the call and a solid bar for its run. The network time is split evenly before and after.
+   *
+   * @param {Call} call
+   * @param {number} [step]
+   */
   #call(call, step) {
     const row = ROWS[call.service];
     const rest = Math.max(0, call.us - call.queue_us - call.run_us);
     const whole = this.#bar(call.kind, row, call.start_us, call.us, step);
-    // Some calls report no run time.
+    // some calls report no run time
     if (call.run_us > 0) whole.classList.add('pale');
     if (call.error) whole.classList.add('failed');
     if (call.run_us === 0) return [whole];

@@ -84,7 +84,7 @@ export class Client {
     this.#left--;
   }
 
-  /** State of the rate limit as of the last request, and the time until it is fully restored; undefined without a limit. */
+  /** Rate limit at the last request, and the time until it is fully restored; undefined without a limit. */
   get rate() {
     const limit = this.#perMinute;
     if (limit === undefined) return undefined;

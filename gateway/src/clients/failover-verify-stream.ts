@@ -34,8 +34,8 @@ export interface FailoverParts {
 
 /**
  * A Verify stream that survives the loss of its verifier. It continues at another verifier, or at the same one once
- * that is back, with a new stream opened with the committed tokens. The text does not change, because each token depends
- * only on the tokens before it, the seed and its position.
+ * that is back, with a new stream opened with the committed tokens. The text does not change, because each token
+ * depends only on the tokens before it, the seed and its position.
  */
 export class FailoverVerifyStream implements VerifyStream {
   readonly #parts: FailoverParts;
@@ -111,7 +111,7 @@ export class FailoverVerifyStream implements VerifyStream {
   /**
    * Continues at another verifier.
    *
-   * @throws PtpError the original error if the verifier is not at fault; `unavailable` if no verifier takes over in time
+   * @throws PtpError the original error if the verifier is not at fault; `unavailable` if none takes over in time
    */
   async #recover(lost: unknown): Promise<Opened> {
     const { recoveryMs, ready, onLoss } = this.#parts;

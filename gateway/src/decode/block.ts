@@ -23,8 +23,9 @@ export function committedTokens(block: readonly number[], { accepted, nextToken 
 }
 
 /**
- * Returns the branch that continues an outcome: it was drafted after the same number of accepted tokens, and starts with
- * the target's own token. Returns undefined if no branch predicted that token, or if the branch has no tokens after it.
+ * Returns the branch that continues an outcome: it was drafted after the same number of accepted tokens, and starts
+ * with the target's own token. Returns undefined if no branch predicted that token, or if the branch has no tokens
+ * after it.
  */
 export function branchAfter(branches: readonly Branch[], { accepted, nextToken }: StepOutcome): Branch | undefined {
   const branch = branches.find((each) => each.accepted === accepted);

@@ -233,8 +233,8 @@ export class Controller {
   }
 
   /**
-   * Returns the value of time in tokens per microsecond: the sequence's rate in this mode, but at least the rate without
-   * drafts, so that a bad choice does not lower the bar for the next one.
+   * Returns the value of time in tokens per microsecond: the sequence's rate in this mode, but at least the rate
+   * without drafts, so that a bad choice does not lower the bar for the next one.
    */
   #worth(mode: Mode): number {
     const bare = this.#verify(mode).at(0);

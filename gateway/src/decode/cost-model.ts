@@ -71,8 +71,8 @@ export interface VerifyTime extends CallTime {
 /**
  * Time of a verify call as a function of the number of drafted tokens per sequence, assuming the same number for all
  * sequences of the run. In a large batch, one more token of one sequence seems free. But all sequences follow the same
- * rule, so it costs as much as one more token for each of them. A longer run also delays the sequences that wait for the
- * next run.
+ * rule, so it costs as much as one more token for each of them. A longer run also delays the sequences that wait for
+ * the next run.
  */
 export class VerifyCost {
   readonly #longest: number;

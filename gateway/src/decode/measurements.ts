@@ -18,7 +18,7 @@ export class Measurements {
     grammar: new AcceptanceByConfidence(),
     none: new AcceptanceByConfidence(),
   };
-  /** Decayed share of expected outcomes that occurred, and number of steps not sent ahead because the share was too low. */
+  /** Decayed share of guessed outcomes that occurred, and number of steps not sent ahead because it was too low. */
   expectedRight = 1;
   unexpected = 0;
   /** Number of blocks considered for verification, and number of drafts without a fitting branch. */

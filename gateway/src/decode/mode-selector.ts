@@ -4,8 +4,10 @@ import { MODES, type Mode } from './types.ts';
 const FORGET = 0.02;
 /** Decay of the other modes' steps per step of the mode in use. */
 const AGE = 0.002;
-/** Number of first steps of a mode that are ignored (just-in-time compilers warm up), and that are run before rates count. */
-const [COLD, WARM_UP] = [6, 12];
+/** Number of first steps of each mode that are ignored, because just-in-time compilers warm up. */
+const COLD = 6;
+/** Number of steps of each mode after which rates are used. */
+const WARM_UP = 12;
 /** Number of steps of a trial per open sequence. */
 const TRIAL = 8;
 /** Maximum share of time that trials of one mode may cost: the slower the mode, the rarer its trials. */
@@ -75,9 +77,9 @@ class DecayedStats {
 }
 
 /**
- * Selects the mode with the most tokens per time. Which mode this is depends on the machine (the drafter and the verifier
- * may share cores) and on its load. Therefore all sequences of a gateway try the same mode at the same time and share the
- * result.
+ * Selects the mode with the most tokens per time. Which mode this is depends on the machine (the drafter and the
+ * verifier may share cores) and on its load. Therefore all sequences of a gateway try the same mode at the same time
+ * and share the result.
  */
 export class ModeSelector {
   readonly #tallies: Readonly<Record<Mode, DecayedStats>> = {

@@ -16,16 +16,18 @@ import { type Block, EMPTY } from './types.ts';
 /**
  * Steps in flight of one request. Decides what to send and interprets the answers, without promises, clock or I/O.
  *
- * A step is a verify call, overlapped by a draft call that prepares the next block for the step's likely outcomes. If the
- * draft arrives first and expects a single outcome, the next step is sent ahead, assuming that outcome: the verifier runs
- * the step only if the outcome occurs, and the drafter continues from there. So several steps may be in flight, each
- * assuming the outcome of the step before it. If a step has another outcome, the steps after it are dropped.
+ * A step is a verify call, overlapped by a draft call that prepares the next block for the step's likely outcomes. If
+ * the draft arrives first and expects a single outcome, the next step is sent ahead, assuming that outcome: the
+ * verifier runs the step only if the outcome occurs, and the drafter continues from there. So several steps may be in
+ * flight, each assuming the outcome of the step before it. If a step has another outcome, the steps after it are
+ * dropped.
  *
- * Callers own the clock: `driver.ts` runs the pipeline in real time, `bench/scaling` in virtual time. Both use this loop:
+ * Callers own the clock: `driver.ts` runs the pipeline in real time, `bench/scaling` in virtual time. Both use this
+ * loop:
  *
  *     const call = pipeline.firstDraft();         // only with a drafter; the answer is a `redraft` event
  *     for (;;) {
- *       for (const command of pipeline.next(now, drafterAvailable)) ...   // send it; later, pass the answer to `receive`
+ *       for (const command of pipeline.next(now, drafterAvailable)) ...   // send it, and pass the answer to `receive`
  *       const step = pipeline.takeFinished();
  *       if (!step) pipeline.receive(...);         // the next event; advance the clock to its time
  *       else if (step.finish) break;
@@ -60,7 +62,7 @@ export class DecodePipeline {
     this.#cursor = new GrammarCursor(parts.request.grammar);
   }
 
-  /** Returns the call that drafts the first block, for which the first step waits; undefined if there is no room for it. */
+  /** Returns the call that drafts the first block, which the first step waits for; undefined if there is no room. */
   firstDraft(): DraftCall | undefined {
     const room = this.#room(0);
     if (room === 0) return undefined;

@@ -36,7 +36,7 @@ export interface VerifyCall extends Call {
   readonly kind: 'verify';
   readonly step: StepRef;
   readonly block: readonly number[];
-  /** Masks of the allowed tokens (`GrammarState.mask`), at each position of the block and after it; empty without a grammar. */
+  /** Masks of allowed tokens (`GrammarState.mask`) at each position and after the block; empty without a grammar. */
   readonly allowed: readonly Uint8Array[];
   /** Set for a step sent ahead: the verifier runs it only if the previous step has this outcome. */
   readonly after?: ExpectedOutcome;
@@ -115,8 +115,8 @@ export interface VerifyStream {
 /** One sequence at the drafter. */
 export interface DraftStream {
   /**
-   * Resolves once the prompt has been read, or shortly after `verifierOpened`, because waiting for a slower drafter does
-   * not pay off.
+   * Resolves once the prompt has been read, or shortly after `verifierOpened`, because waiting for a slower drafter
+   * does not pay off.
    */
   opened(verifierOpened: Promise<unknown>): Promise<void>;
   /** Returns true if the next step can expect a draft. Reopens a lost stream once its backoff is over. */

@@ -4,8 +4,8 @@ import type { GrammarState } from '../grammar/types.ts';
 
 /**
  * Drafting mode of a step:
- * - `overlap`: while a block is verified, the next one is drafted for the likely outcomes. If no branch fits the outcome,
- *   the block is redrafted if that pays off.
+ * - `overlap`: while a block is verified, the next one is drafted for the likely outcomes. If no branch fits the
+ *   outcome, the block is redrafted if that pays off.
  * - `sequential`: a block is drafted, then verified.
  * - `plain`: nothing is drafted.
  */
@@ -163,7 +163,7 @@ export interface GenerationStep {
   readonly reusedTokens?: number;
   /** Log-probabilities of the prompt. Set on the first step if the request wants them. */
   readonly prompt?: PromptScores;
-  /** Reason for the end, set on the last step: `stop` for end of text (`tokens` may be empty), `length` for `maxTokens`. */
+  /** Set on the last step: `stop` for end of text (`tokens` may then be empty), `length` for `maxTokens`. */
   readonly finish?: 'stop' | 'length';
 }
 

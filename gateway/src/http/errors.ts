@@ -6,7 +6,7 @@ import { newId } from './ids.ts';
 
 type OpenAiErrorBody = ReturnType<typeof errorBody>;
 
-/** HTTP status and body for any thrown value. */
+/** Returns the HTTP status and body for any thrown value. */
 export function openAiError(error: unknown): { status: number; body: OpenAiErrorBody } {
   const rejection = frameworkRejection(error);
   if (rejection) return { status: rejection.status, body: errorBody(rejection.message, 'invalid_request_error') };
@@ -19,20 +19,20 @@ export function openAiError(error: unknown): { status: number; body: OpenAiError
 export function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
   logError(error, request);
   const { status, body } = openAiError(error);
-  // No retry hint available (server full): suggest 1 s.
+  // no retry hint is available if the server is full: suggest 1 s
   if (status === 429) reply.header('retry-after', Math.ceil((toPtpError(error).retryAfterMs ?? 1000) / 1000));
   if (status === 401) reply.header('www-authenticate', 'Bearer');
   sendErrorBody(request, reply, status, body);
 }
 
-/** Logs rejected requests without their message, which may quote the request. */
+/** Logs an error. For rejected requests, the message is left out, because it may quote the request. */
 export function logError(error: unknown, request: FastifyRequest): void {
   const { status, body } = openAiError(error);
-  if (status < 500) request.log.info({ status, code: toPtpError(error).code, param: body.error.param }, 'refused');
+  if (status < 500) request.log.info({ status, code: toPtpError(error).code, param: body.error.param }, 'rejected');
   else request.log.error({ err: error, status }, 'failed');
 }
 
-/** Answers 405 to the other methods of each route registered from now on. */
+/** Responds with status 405 to the other methods of each route that is registered after this call. */
 export function rejectOtherMethods(app: FastifyInstance): void {
   app.addHook('onRoute', ({ method, url }) => {
     if (method !== 'GET' && method !== 'POST') return;
@@ -42,7 +42,7 @@ export function rejectOtherMethods(app: FastifyInstance): void {
       url,
       onRequest: (request, reply) => {
         reply.header('allow', allowed.join(', '));
-        const message = `${request.method} is not allowed here: use ${allowed.join(' or ')}`;
+        const message = `this path does not allow ${request.method}: use ${allowed.join(' or ')}`;
         sendErrorBody(
           request,
           reply,
@@ -60,7 +60,7 @@ const PARSER_ERRORS: Readonly<Record<string, readonly [status: string, message: 
   ERR_HTTP_REQUEST_TIMEOUT: ['408 Request Timeout', 'the request did not arrive in time'],
 };
 
-/** Answers what Node's HTTP parser rejects, and closes the connection: the start of the next request is unknown. */
+/** Responds to requests that Node's HTTP parser rejects, and closes the connection, as the next one's start is unknown. */
 export function rejectUnparsable(error: Error & { readonly code?: string }, socket: Socket): void {
   if (error.code === 'ECONNRESET' || !socket.writable) {
     socket.destroy();
@@ -81,12 +81,12 @@ export function rejectUnparsable(error: Error & { readonly code?: string }, sock
   );
 }
 
-/** Time for which the rest of a rejected request's body is read and dropped. */
+/** Maximum time for which the rest of a rejected request's body is read and dropped, in milliseconds. */
 const LINGER_MS = 2_000;
 
 /**
- * Sends an error. If the request's body is still arriving, closes the connection after it, but not at once: that would
- * reset the connection, and the client might never see the answer (RFC 9112, section 9.6).
+ * Sends an error. If the request's body is still arriving, the connection is closed, but only after the rest of the
+ * body: closing it at once would reset it, and the client might never see the error (RFC 9112, section 9.6).
  */
 function sendErrorBody(request: FastifyRequest, reply: FastifyReply, status: number, body: OpenAiErrorBody): void {
   if (request.raw.complete || request.raw.destroyed) {
@@ -110,12 +110,12 @@ function sendErrorBody(request: FastifyRequest, reply: FastifyReply, status: num
   request.raw.once('end', finish).once('close', finish).resume();
 }
 
-/** An error in the form of OpenAI's API. @param param the request field at fault */
+/** Returns an error in the format of OpenAI's API. @param param name of the invalid request field */
 function errorBody(message: string, type: string, param?: string, code?: string) {
   return { error: { message, type, param: param ?? null, code: code ?? null } };
 }
 
-/** The values of `code` that OpenAI's clients test for. */
+/** Returns the `code` that OpenAI's clients check for. */
 function openAiCode(code: ErrorCode, field: string | undefined): string | undefined {
   if (code === 'not_found' && field === 'model') return 'model_not_found';
   if (code === 'out_of_range') return 'context_length_exceeded';
@@ -126,11 +126,11 @@ function openAiCode(code: ErrorCode, field: string | undefined): string | undefi
 
 const FRAMEWORK_MESSAGES: Readonly<Record<string, string>> = {
   FST_ERR_CTP_INVALID_MEDIA_TYPE: 'the content type must be application/json',
-  // Fastify's code for a client that disconnected while sending its body.
+  // Fastify's code for a client that disconnects while it sends the body
   ECONNRESET: 'the request body is incomplete',
 };
 
-/** Requests that Fastify rejects before they reach a handler. */
+/** Returns the status and the message if Fastify itself rejected the request, before any handler. */
 function frameworkRejection(error: unknown): { status: number; message: string } | undefined {
   const { code, statusCode, message } = (error ?? {}) as { code?: unknown; statusCode?: unknown; message?: unknown };
   if (typeof code !== 'string' || !(code.startsWith('FST_ERR_') || code === 'ECONNRESET')) return undefined;

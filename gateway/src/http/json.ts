@@ -1,11 +1,11 @@
 import { PtpError } from '@ptp/protocol/errors';
 import { invalidField } from '@ptp/protocol/validation';
 
-/** Deepest nesting of arrays and objects in a client's JSON: much of the code that reads it is recursive. */
+/** Maximum nesting of arrays and objects in a client's JSON, because much of the code that reads it is recursive. */
 const NESTING_LIMIT = 200;
 
 /**
- * Parses a request body. A `seed` beyond 2^53 becomes a bigint, since a number would change it.
+ * Parses a request body. A `seed` beyond 2^53 becomes a bigint, because a number would change it.
  *
  * @throws PtpError `invalid_argument` if the bytes are not UTF-8, not JSON, or nested too deep
  */
@@ -16,10 +16,10 @@ export function parseJson(bytes: Uint8Array): unknown {
 }
 
 /**
- * Parses JSON text inside a field.
+ * Parses the JSON text in a field.
  *
- * @param content what the text has to contain, for errors: "an object"
- * @throws PtpError `invalid_argument` if it is not JSON, or nested too deep
+ * @param content required content of the text, for error messages: "an object"
+ * @throws PtpError `invalid_argument` if the text is not JSON or nested too deep
  */
 export function parseJsonField(text: string, field: string, content: string): unknown {
   let value: unknown;
@@ -34,7 +34,7 @@ export function parseJsonField(text: string, field: string, content: string): un
 
 function parseBody(text: string): unknown {
   try {
-    // A reviver is called for every value of the body, so it is used only where a long seed needs it.
+    // a reviver is called for every value of the body, so it is used only for a long seed
     return /"seed"\s*:\s*-?\d{16}/.test(text) ? JSON.parse(text, keepLongSeeds) : JSON.parse(text);
   } catch (cause) {
     throw new PtpError('invalid_argument', 'the request body is not valid JSON', { cause });
@@ -49,13 +49,16 @@ function decode(bytes: Uint8Array): string {
   }
 }
 
-/** `context.source` is https://github.com/tc39/proposal-json-parse-with-source, which TypeScript does not declare yet. */
+/**
+ * Keeps a long seed exact. TypeScript does not declare `context.source` yet
+ * (https://github.com/tc39/proposal-json-parse-with-source).
+ */
 function keepLongSeeds(this: unknown, key: string, value: unknown, context?: { source?: string }): unknown {
   const source = context?.source ?? '';
   return key === 'seed' && typeof value === 'number' && /^-?\d{16,}$/.test(source) ? BigInt(source) : value;
 }
 
-/** @param levels how many more levels of nesting are allowed; bounds the recursion */
+/** @param levels number of levels that are still allowed; limits the recursion */
 function isNestedTooDeep(value: unknown, levels = NESTING_LIMIT): boolean {
   if (typeof value !== 'object' || value === null) return false;
   return levels === 0 || Object.values(value).some((inner) => isNestedTooDeep(inner, levels - 1));

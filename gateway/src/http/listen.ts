@@ -3,7 +3,9 @@ import type { Address } from '@ptp/service-kit/settings';
 import type { FastifyInstance } from 'fastify';
 
 /**
- * @param setting name of the setting that holds the address, for errors
+ * Starts to accept requests.
+ *
+ * @param setting name of the setting with the address, for error messages
  * @throws PtpError `failed_precondition` if the address is in use
  */
 export async function listenHttp(app: FastifyInstance, address: Address, setting: string): Promise<void> {
@@ -15,7 +17,7 @@ export async function listenHttp(app: FastifyInstance, address: Address, setting
   });
 }
 
-/** Stops accepting requests, and cuts responses that have not finished after `graceMs`. */
+/** Stops accepting requests, and aborts responses that have not finished after `graceMs`. */
 export function closeHttp(app: FastifyInstance, graceMs: number): Promise<void> {
   const timer = setTimeout(() => app.server.closeAllConnections(), graceMs);
   return app.close().finally(() => clearTimeout(timer));

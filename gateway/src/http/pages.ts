@@ -8,10 +8,10 @@ const WEB = join(import.meta.dirname, '..', '..', 'web');
 const SWAGGER = dirname(fileURLToPath(import.meta.resolve('swagger-ui-dist/swagger-ui.css')));
 const SWAGGER_FILES = ['swagger-ui.css', 'swagger-ui-bundle.js'];
 
-/** Paths of the pages; other files are served under their names. */
+/** Paths of the pages. Other files are served under their names. */
 const PATHS: Readonly<Record<string, string>> = { 'index.html': '/', 'docs.html': '/docs', 'traces.html': '/traces' };
 
-/** Pages may connect to this server only, and run only scripts that are files of it. */
+/** Policy of the pages: they may connect only to this server, and load scripts and styles only from its files. */
 const CONTENT_SECURITY_POLICY = [
   "default-src 'none'",
   "script-src 'self'",
@@ -24,7 +24,7 @@ const CONTENT_SECURITY_POLICY = [
 ].join('; ');
 
 const HEADERS = {
-  // Browsers revalidate their copy on each use, by its ETag.
+  // browsers revalidate their copy at each use, with its ETag
   'cache-control': 'no-cache',
   'content-security-policy': CONTENT_SECURITY_POLICY,
   'x-content-type-options': 'nosniff',

@@ -3,7 +3,7 @@ import { waitForDrain } from '@ptp/protocol/backpressure';
 import { PtpError, toPtpError } from '@ptp/protocol/errors';
 import type { FastifyReply } from 'fastify';
 
-/** Server-sent events at the pace of their reader (https://html.spec.whatwg.org/multipage/server-sent-events.html). */
+/** Server-sent events with backpressure (https://html.spec.whatwg.org/multipage/server-sent-events.html). */
 export class EventStream {
   readonly #response: ServerResponse;
   readonly #closed: AbortSignal;
@@ -12,7 +12,7 @@ export class EventStream {
   /**
    * Takes over the reply and sends its headers.
    *
-   * @param stallMillis disconnect a client that has not read for this long
+   * @param stallMillis time after which a client that does not read is disconnected, in milliseconds
    */
   constructor(reply: FastifyReply, stallMillis: number) {
     reply.hijack();
@@ -28,9 +28,9 @@ export class EventStream {
   }
 
   /**
-   * Sends one event and returns when there is room for another.
+   * Sends an event. Resolves once there is room for another one.
    *
-   * @param name the event's name, if it has one
+   * @param name name of the event, if any
    * @throws PtpError `cancelled` if the client has disconnected, `deadline_exceeded` if it does not read
    */
   async send(data: object | '[DONE]', name?: string): Promise<void> {
@@ -51,7 +51,7 @@ export class EventStream {
   }
 }
 
-/** Aborts when the client disconnects before the response is complete. */
+/** Returns a signal that is aborted if the client disconnects before the response is complete. */
 export function disconnectSignal(response: ServerResponse): AbortSignal {
   const controller = new AbortController();
   const onClose = () => {

@@ -5,11 +5,11 @@ import type { SettingsOf } from '@ptp/service-kit/settings';
 import { checkFile } from '@ptp/service-kit/tls-settings';
 import { gatewaySettings } from '../settings.ts';
 
-/** Options of an HTTPS server, and the renewal of its certificate. */
+/** Options of the HTTPS server, and the function that renews its certificate. */
 export type HttpsListener = NonNullable<Awaited<ReturnType<typeof loadListenerTls>>>['https'];
 
 /**
- * TLS of the HTTP and gRPC listeners, as the settings have it; undefined for none.
+ * Loads the TLS credentials of the HTTP and gRPC servers. Returns undefined if the settings name no files.
  *
  * @throws PtpError `failed_precondition` naming the setting whose file is missing
  */
@@ -26,7 +26,7 @@ export async function loadListenerTls(
     grpc: new Tls({ cert, key }, refreshMs),
     https: {
       options: { ...read(), minVersion: 'TLSv1.2' } satisfies ServerOptions,
-      /** Reloads the files when they change; keeps the current pair if the new one does not match. */
+      /** Reloads the files when they change. Keeps the current certificate and key if the new ones do not match. */
       follow(server: Server, onError: (error: unknown) => void) {
         const renew = () => {
           try {

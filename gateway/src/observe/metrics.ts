@@ -4,7 +4,7 @@ import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import type { ObservedRequest, RequestObserver, RequestOutcome, StepObserver } from '../decode/observer.ts';
 import type { GenerationStep, Health, StepStats } from '../decode/types.ts';
 
-/** Metrics of the gateway. Names and labels follow OpenTelemetry's conventions for generative AI where there are some. */
+/** Creates the gateway's metrics. Names and labels follow OpenTelemetry's conventions for generative AI if possible. */
 export function gatewayMetrics(registry: Registry) {
   const registers = [registry];
   const histogram = (name: string, help: string, labelNames: string[] = [], buckets = SECONDS) =>
@@ -13,10 +13,10 @@ export function gatewayMetrics(registry: Registry) {
     new Counter({ name, help, labelNames, registers });
   const request = ['gen_ai_operation_name', 'gen_ai_provider_name', 'gen_ai_request_model'];
   return {
-    streams: new Gauge({ name: 'ptp_streams', help: 'Sequences being generated.', registers }),
+    streams: new Gauge({ name: 'ptp_streams', help: 'Number of sequences being generated.', registers }),
     requestDuration: histogram(
       'gen_ai_server_request_duration_seconds',
-      'Duration of a sequence, from its start to its end; error_type is set if it failed.',
+      'Duration of a sequence; error_type is set if the sequence failed.',
       [...request, 'error_type'],
     ),
     timeToFirstToken: histogram(
@@ -26,25 +26,28 @@ export function gatewayMetrics(registry: Registry) {
     ),
     timePerOutputToken: histogram(
       'gen_ai_server_time_per_output_token_seconds',
-      'Mean time per token of a sequence after its first step.',
+      'Mean time per token of a sequence, without its first step.',
       request,
     ),
-    inputTokens: counter('ptp_tokens_input_total', 'Prompt tokens; cached="true" if found in the prefix cache.', [
-      'cached',
-    ]),
-    outputTokens: counter('ptp_tokens_output_total', 'Generated tokens.'),
-    steps: counter('ptp_steps_total', 'Steps by mode and reason for the mode; reason "no drafter" is a fallback.', [
-      'mode',
-      'reason',
-    ]),
+    inputTokens: counter(
+      'ptp_tokens_input_total',
+      'Number of prompt tokens; cached="true" if they were found in the prefix cache.',
+      ['cached'],
+    ),
+    outputTokens: counter('ptp_tokens_output_total', 'Number of generated tokens.'),
+    steps: counter(
+      'ptp_steps_total',
+      'Number of steps by mode and reason for the mode; reason "no drafter" means a fallback.',
+      ['mode', 'reason'],
+    ),
     proposed: counter(
       'ptp_tokens_proposed_total',
-      'Verified tokens by source, position in their block (1 to 15, 16 for all later ones) and acceptance.',
+      'Number of verified tokens by source, acceptance and position in the block (16 for all positions from 16 on).',
       ['source', 'position', 'accepted'],
     ),
     acceptedLength: histogram(
       'ptp_step_accepted',
-      'Accepted tokens per step, over steps with proposed tokens.',
+      'Number of accepted tokens per step, for steps with proposed tokens.',
       ['source'],
       [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 64],
     ),
@@ -52,18 +55,21 @@ export function gatewayMetrics(registry: Registry) {
     verifyDuration: histogram('ptp_step_verify_duration_seconds', 'Duration of verify calls, measured at the gateway.'),
     draftDuration: histogram(
       'ptp_step_draft_duration_seconds',
-      'Duration of draft calls, measured at the gateway; beside="true" if concurrent with a verify call.',
+      'Duration of draft calls, measured at the gateway; beside="true" if the call was concurrent with a verify call.',
       ['beside'],
     ),
-    overlap: counter('ptp_step_overlap_seconds_total', 'Time in which a draft call overlapped a verify call.'),
-    refusals: counter('ptp_refusals_total', 'Rejected requests by error_type.', ['error_type']),
-    verifierLosses: counter('ptp_verifier_losses_total', 'Streams that lost their verifier and continued at another.'),
+    overlap: counter('ptp_step_overlap_seconds_total', 'Time during which draft calls overlapped verify calls.'),
+    refusals: counter('ptp_refusals_total', 'Number of rejected requests by error_type.', ['error_type']),
+    verifierLosses: counter(
+      'ptp_verifier_losses_total',
+      'Number of times that a sequence lost its verifier and continued at another one.',
+    ),
   };
 }
 
 export type GatewayMetrics = ReturnType<typeof gatewayMetrics>;
 
-/** Reports whether the services can be used. @param hasDrafter false for a target served alone */
+/** Adds a metric for the availability of the services. @param hasDrafter false for a target without a drafter */
 export function watchHealth(registry: Registry, health: () => Health, hasDrafter: boolean): void {
   new Gauge({
     name: 'ptp_peer_usable',
@@ -78,7 +84,7 @@ export function watchHealth(registry: Registry, health: () => Health, hasDrafter
   });
 }
 
-/** Number of positions in a block with a label of their own; later ones share the last. */
+/** Number of positions in a block that have their own label. Later positions share the last label. */
 const POSITIONS = 16;
 
 /** Counts requests and steps. */
@@ -123,7 +129,7 @@ class RequestMetrics implements RequestObserver {
   requestFinished({ at, finish, error, isAborted, tokens }: RequestOutcome): void {
     const { streams, requestDuration, timePerOutputToken } = this.#metrics;
     streams.dec();
-    // the reader stops at a stop string, which is a success; a hang-up is not
+    // a reader that stops at a stop string is a success; a client that disconnects is not
     const code = error === undefined ? isAborted && 'cancelled' : toPtpError(error).code;
     const { labels, exemplarLabels } = this.#requestLabels();
     const outcome = code ? { ...labels, error_type: code } : labels;
@@ -158,7 +164,7 @@ class RequestMetrics implements RequestObserver {
   }
 }
 
-/** Labels of an exemplar that leads to a span. @param traceparent empty if the span is not sampled */
+/** Returns the labels of an exemplar that links to a span. @param traceparent empty if the span is not sampled */
 function exemplar(traceparent = ''): Record<string, string> {
   const [, trace_id, span_id] = traceparent.split('-');
   return trace_id && span_id ? { trace_id, span_id } : {};

@@ -4,8 +4,8 @@ import type { CallRecord, RequestTrace } from './request-trace.ts';
 const TRACKS = { gateway: 1, verifier: 2, drafter: 3 } as const;
 
 /**
- * A request in Chrome's trace event format, for ui.perfetto.dev and chrome://tracing. The gateway's steps, the verifier
- * and the drafter have one track each; a call's slice contains the slices of its queue and its run.
+ * Converts a request to Chrome's trace event format, for ui.perfetto.dev and chrome://tracing. The gateway's steps, the
+ * verifier and the drafter have one track each. The slice of a call contains the slices of its queue time and its run.
  *
  * https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
  */
@@ -40,8 +40,8 @@ function callSlices(call: CallRecord) {
 }
 
 /**
- * Start of a call's run, microseconds. Clocks differ between hosts, so services report durations of queue and run but
- * no timestamps; the remaining network time is split evenly between request and response.
+ * Returns the start of a call's run in microseconds. Clocks differ between hosts, so the services report durations
+ * instead of timestamps. The remaining network time is split evenly between request and response.
  */
 function runStart({ start_us, us, queue_us, run_us }: CallRecord): number {
   return start_us + Math.max(0, Math.floor((us - queue_us - run_us) / 2)) + queue_us;

@@ -61,7 +61,7 @@ export class RequestTrace implements RequestObserver {
   readonly #onEnd: (trace: RequestTrace) => void;
   /** Send times of calls in flight. */
   readonly #sent = new WeakMap<VerifyCall | DraftCall, number>();
-  /** Ended calls with the index of their step. A finished step takes those up to its own index. */
+  /** Ended calls with the index of their step. A finished step takes the calls up to its own index. */
   #ended: { readonly index: number; readonly record: CallRecord }[] = [];
 
   constructor(id: string, observed: ObservedRequest, onEnd: (trace: RequestTrace) => void) {
@@ -149,12 +149,12 @@ export class RequestTrace implements RequestObserver {
     this.micros = this.#at(at);
     this.#error = error === undefined ? null : toPtpError(error).code;
     const failed = this.#error !== null && this.#error !== 'cancelled';
-    // the reader stops at a stop string, which is a normal end
+    // a reader that stops at a stop string is a normal end
     this.finish = failed ? 'failed' : this.#error || isAborted ? 'cancelled' : (finish ?? 'stop');
     this.#onEnd(this);
   }
 
-  /** Records a call. One that was sent ahead is in flight only from the previous answer on. */
+  /** Records a call. A call that was sent ahead counts as in flight only from the previous answer on. */
   #record(call: VerifyCall | DraftCall, at: number, reported: Partial<CallRecord>): void {
     if (this.kept.length >= STEPS_KEPT) return;
     const [sent, now] = [this.#at(this.#sent.get(call) ?? at), this.#at(at)];

@@ -7,7 +7,7 @@ import type { TraceStore } from './trace-store.ts';
 export function traceRoutes(app: FastifyInstance, store: TraceStore | undefined): void {
   const kept = () => {
     if (store) return store;
-    throw new PtpError('not_found', 'traces are off: set `PTP_TRACES_KEPT` above 0');
+    throw new PtpError('not_found', 'traces are off: start the gateway with `PTP_TRACES_KEPT` above 0');
   };
   app.get('/traces.json', async () => ({
     traces: kept()

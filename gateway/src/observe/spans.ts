@@ -14,12 +14,12 @@ import type { ObservedRequest, RequestObserver, RequestOutcome, StepObserver } f
 import type { Draft, DraftCall, StepRef, Verdict, VerifyCall } from '../decode/ports.ts';
 import type { GenerationStep } from '../decode/types.ts';
 
-/** Turns token ids into text. */
+/** Decodes token ids to text. */
 type Decode = (tokens: readonly number[]) => string;
 
 /**
- * Traces requests: a span per request, below it one per step, below that one per call. The request's span follows OpenTelemetry's
- * conventions for generative AI:
+ * Records spans: one for each request, below it one for each step, and below that one for each call. The span of a
+ * request follows OpenTelemetry's conventions for generative AI:
  * https://github.com/open-telemetry/semantic-conventions-genai/blob/main/docs/gen-ai/gen-ai-spans.md
  *
  * @param decode if given, the spans of requests carry the prompt and the answer as text
@@ -41,7 +41,7 @@ export function spanObserver(decode?: Decode): StepObserver {
 
 const CAPTURE_SETTING = 'OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT';
 
-/** True if spans may carry text: OpenTelemetry's setting is `true`, `SPAN_ONLY` or `SPAN_AND_EVENT`. */
+/** Returns true if spans may contain text: OpenTelemetry's setting is `true`, `SPAN_ONLY` or `SPAN_AND_EVENT`. */
 export function capturesContent(env: NodeJS.ProcessEnv): boolean {
   return ['true', 'span_only', 'span_and_event'].includes(env[CAPTURE_SETTING]?.trim().toLowerCase() ?? '');
 }
@@ -52,7 +52,7 @@ class RequestSpans implements RequestObserver {
   readonly #root: Span;
   readonly #request: ObservedRequest;
   readonly #decode: Decode | undefined;
-  /** By index in the request. */
+  /** Spans of open steps, by their index in the request. */
   readonly #steps = new Map<number, Span>();
   readonly #calls = new Map<Call, Span>();
   /** Tokens of the answer, kept only to be captured as text. */
@@ -125,13 +125,13 @@ class RequestSpans implements RequestObserver {
   }
 
   requestFinished({ at, finish, error, tokens }: RequestOutcome): void {
-    // the first open step failed; those after it were sent ahead
+    // the first open step failed; the steps after it were sent ahead
     const [failed] = error === undefined ? [] : [...this.#steps.keys()].sort((a, b) => a - b);
     for (const index of [...this.#steps.keys()]) {
       this.#endStep(index, index === failed ? { error } : { attributes: { [attribute.skipped]: true } });
     }
     if (this.#decode) {
-      // the full text: the client's text may be cut at a stop string
+      // the full text; the text that the client receives may be cut at a stop string
       const finish_reason = finish ?? (error === undefined ? 'stop' : 'error');
       const answer = message('assistant', this.#decode(this.#answer), { finish_reason });
       this.#root.setAttribute(attribute.outputMessages, answer);
@@ -153,7 +153,7 @@ class RequestSpans implements RequestObserver {
     if (ended) endSpan(ended, { endTime, attributes, ...(error !== undefined && { error }) });
   }
 
-  /** The step's span, which begins with its first call; the request's for the first draft. */
+  /** Returns the step's span, which starts with its first call. For the first draft, returns the request's span. */
   #parentOf(step: StepRef | undefined, startTime: number): Parent {
     if (!step) return this.#root;
     const known = this.#steps.get(step.index);

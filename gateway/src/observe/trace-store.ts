@@ -1,21 +1,21 @@
 import type { ObservedRequest, StepObserver } from '../decode/observer.ts';
 import { RequestTrace } from './request-trace.ts';
 
-/** Number of traces kept longer than recent ones: the last failed requests, and the slowest of the last hour. */
+/** Numbers of traces that are kept longer than others: the last failed requests, and the slowest of the last hour. */
 const FAILED_KEPT = 10;
 const SLOWEST_KEPT = 10;
 const HOUR = 3_600_000;
 
-/** Traces of recent requests, in memory. At most `kept` + 20 traces of at most STEPS_KEPT steps each. */
+/** Traces of recent requests, in memory: at most `kept` + 20 traces of at most STEPS_KEPT steps each. */
 export class TraceStore implements StepObserver {
   readonly #kept: number;
-  /** By id, in the order in which they began. */
+  /** Recent traces by id, in the order of their start. */
   readonly #recent = new Map<string, RequestTrace>();
   #failed: RequestTrace[] = [];
   #slowest: RequestTrace[] = [];
   #count = 0;
 
-  /** @param kept number of recent requests, including those in progress */
+  /** @param kept maximum number of recent requests, including those in progress */
   constructor(kept: number) {
     this.#kept = kept;
   }
@@ -37,7 +37,7 @@ export class TraceStore implements StepObserver {
     this.#slowest = [...old, trace].sort((a, b) => b.micros - a.micros).slice(0, SLOWEST_KEPT);
   }
 
-  /** All traces, newest first. */
+  /** Returns all traces, the newest first. */
   list(): RequestTrace[] {
     const all = new Map([...this.#failed, ...this.#slowest].map((trace) => [trace.id, trace]));
     for (const [id, trace] of this.#recent) all.set(id, trace);

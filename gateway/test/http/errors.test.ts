@@ -233,7 +233,7 @@ describe('bodies', () => {
     // the request of the previous test, with status 413, may be logged in between
     const broken = () => server.logs.map((line) => JSON.parse(line)).find(({ status }) => status !== 413);
     await until(() => broken() !== undefined);
-    expect(broken()).toMatchObject({ level: 'info', status: 400, msg: 'refused' });
+    expect(broken()).toMatchObject({ level: 'info', status: 400, msg: 'rejected' });
   });
 
   test('that are too large are rejected before they are sent', async () => {

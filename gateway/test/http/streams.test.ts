@@ -130,7 +130,7 @@ describe('operations', () => {
       expect.objectContaining({ msg: 'answered', method: 'POST', route: '/v1/completions', status: 200 }),
     );
     expect(lines).toContainEqual(expect.objectContaining({ msg: 'generated', stream: true }));
-    expect(lines).toContainEqual(expect.objectContaining({ msg: 'refused', status: 404, param: 'model' }));
+    expect(lines).toContainEqual(expect.objectContaining({ msg: 'rejected', status: 404, param: 'model' }));
     expect(server.logs.join('')).not.toContain('secret');
   });
 

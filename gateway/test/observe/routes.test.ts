@@ -15,7 +15,7 @@ describe('/traces', () => {
       const response = await fetch(server.url + path);
       expect(response.status).toBe(404);
       const { error } = (await response.json()) as { error: { message: string } };
-      expect(error.message).toBe('traces are off: set `PTP_TRACES_KEPT` above 0');
+      expect(error.message).toBe('traces are off: start the gateway with `PTP_TRACES_KEPT` above 0');
     }
     const page = await fetch(`${server.url}/traces`);
     expect(page.status).toBe(200);
