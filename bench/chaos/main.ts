@@ -20,18 +20,8 @@ const PLOT = join(ROOT, 'docs', 'reliability-soak.svg');
 /** Interval between samples of counts and memory, milliseconds. */
 const WATCH_MS = 10_000;
 
-interface Options {
-  readonly minutes: number;
-  readonly seed: number;
-  readonly streams: number;
-  readonly pause: number;
-  readonly faults: boolean;
-  readonly verifiers: number;
-  readonly drafters: number;
-  readonly questions: number;
-  readonly models: string;
-  readonly save?: boolean;
-}
+type Counts = 'minutes' | 'seed' | 'streams' | 'pause' | 'verifiers' | 'drafters' | 'questions';
+type Options = Readonly<Record<Counts, number> & { faults: boolean; models: string; save?: boolean }>;
 
 const positive = (text: string): number => {
   if (Number(text) > 0) return Number(text);

@@ -20,9 +20,7 @@ export interface Job {
   readonly done: (run: Run) => void;
 }
 
-interface QueuedJob extends Job {
-  readonly queuedAt: number;
-}
+type QueuedJob = Job & { readonly queuedAt: number };
 
 export interface ReplicaSettings {
   readonly curve: CostCurve;

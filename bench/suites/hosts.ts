@@ -32,17 +32,11 @@ export const hosts = pairSuite({
   run: measure,
 });
 
-interface Row {
-  readonly far: Far;
-  readonly delay_ms: number;
-  readonly ms_per_token: Readonly<Record<string, number>>;
-}
-
 async function measure(bench: PairBench): Promise<object> {
   const { verifier, drafter } = bench.networks;
   if (!verifier || !drafter) throw new Error('hosts requires networks in front of both services');
   const loops = NAMES.map((name): [string, Generator] => [name, bench.another({ ...bench.limits, ...WAYS[name] })]);
-  const rows: Row[] = [];
+  const rows: { far: Far; delay_ms: number; ms_per_token: Record<string, number> }[] = [];
   for (const far of Object.keys(FAR) as Far[]) {
     for (const delay of DELAYS) {
       verifier.delayMs = delay;

@@ -66,6 +66,5 @@ function row(latency: Latency, checks: boolean, steps: readonly StepStats[]): ob
     sent_ahead: round(steps.filter((step) => step.aheadMicros > 0).length / steps.length),
     steps: steps.length,
     overhead_us: { p10: quantile(beyond, 0.1), p50: median(beyond), p90: quantile(beyond, 0.9) },
-    step_over_longer_run: round(median(steps.map((step) => step.stepMicros / longerRun(step)))),
   };
 }

@@ -76,12 +76,7 @@ async function ours({ another, limits, options }: PairBench): Promise<Engine> {
   return { peers, stop: async () => drafting?.stop() };
 }
 
-interface Pass {
-  readonly tokens: readonly number[];
-  readonly firstTokenMs: number;
-  /** Speed after the first block; NaN for a text of one block. */
-  readonly tokensPerSecond: number;
-}
+type Pass = Awaited<ReturnType<typeof decode>>;
 type Passes = Record<Setting, Pass[]>;
 
 async function compare(all: readonly Peer[], prompts: readonly number[][], maxTokens: number): Promise<object[]> {
@@ -100,7 +95,8 @@ async function compare(all: readonly Peer[], prompts: readonly number[][], maxTo
   return all.map(({ name }, n) => row(name, passes[n] as Passes, passes[0]?.greedy ?? []));
 }
 
-async function decode({ generate }: Peer, prompt: readonly number[], request: PeerRequest): Promise<Pass> {
+/** Decodes one prompt. The speed excludes the first block, and is NaN for a text of one block. */
+async function decode({ generate }: Peer, prompt: readonly number[], request: PeerRequest) {
   const began = performance.now();
   const blocks: (readonly number[])[] = [];
   let first = 0;

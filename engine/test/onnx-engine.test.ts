@@ -29,7 +29,7 @@ beforeAll(async () => {
 });
 afterAll(() => Promise.all([target.dispose(), drafter.dispose()]));
 
-/** Reads tokens in chunks whose lengths repeat in turn. @returns results, of which index i follows tokens[i] */
+/** Reads tokens in chunks with the given lengths in turn. Index i of the result belongs to the position after tokens[i]. */
 async function read(tokens: number[], chunks: number[], sampling: SamplingParams, engine = target) {
   const sequence = engine.open();
   const parts: TargetOutput[] = [];

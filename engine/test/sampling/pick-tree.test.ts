@@ -6,7 +6,7 @@ import { uniforms } from '../../src/sampling/uniforms.ts';
 import { pickTree, shape } from '../../src/testing/reference-sampler.ts';
 
 const off = { temperature: 1, topK: 0, topP: 1 };
-/** Logits whose softmax is the given distribution. */
+/** Returns logits with the given softmax. */
 const logitsOf = (...probabilities: number[]) => Float32Array.from(probabilities, Math.log);
 const LARGEST_U = 1 - 2 ** -24;
 

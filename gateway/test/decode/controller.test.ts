@@ -35,7 +35,7 @@ const share = (steps: readonly SimulatedStep[], mode: Mode): number =>
 
 describe('the mode', () => {
   for (const [name, machine, best] of [
-    ['overlaps where drafter and verifier have devices of their own', twoDevices, 'overlap'],
+    ['overlaps where drafter and verifier run on separate devices', twoDevices, 'overlap'],
     ['overlaps on two cores', twoCores, 'overlap'],
     ['drafts first where both share one core', oneCore, 'sequential'],
     ['does not draft when drafts are of no use', poorDrafts, 'plain'],

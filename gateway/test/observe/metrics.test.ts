@@ -124,7 +124,7 @@ describe('the gateway counts', () => {
     expect(total(after, 'gen_ai_server_request_duration_seconds_count', { error_type: 'cancelled' })).toBe(1);
   });
 
-  test('chats by operation, and a client that hangs up between two steps as cancelled', async () => {
+  test('chats by operation, and a client that disconnects between two steps as cancelled', async () => {
     const before = total(await exposition(), 'gen_ai_server_request_duration_seconds_count', {
       error_type: 'cancelled',
     });

@@ -119,7 +119,7 @@ describe('a recorded request', () => {
     expect(all.filter(({ kind }) => kind === 'draft').length).toBeGreaterThan(drafted);
   });
 
-  test('holds neither text nor token ids', async () => {
+  test('contains neither text nor token ids', async () => {
     const trace = await recorded();
     for (const value of [trace, trace.detail(), perfettoTrace(trace)]) {
       const json = JSON.stringify(value, (_, v) => (typeof v === 'bigint' ? String(v) : v));

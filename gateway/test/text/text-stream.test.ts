@@ -58,7 +58,7 @@ describe('stop strings', () => {
     expect(feed(bytes('xabcd'), 5, ['bc', 'abc']).join('')).toBe('x');
   });
 
-  test('never leak, whatever the pieces', () => {
+  test('never leak, however the text is split', () => {
     const alphabet = fc.constantFrom('a', 'b', '😀', '😁');
     const text = (min: number, max: number) =>
       fc.array(alphabet, { minLength: min, maxLength: max }).map((list) => list.join(''));
