@@ -1,5 +1,3 @@
-import { PtpError } from '@ptp/protocol/errors';
-import type { Manifest } from '@ptp/protocol/manifest';
 import {
   type BlockCheck,
   checkedLength,
@@ -178,24 +176,4 @@ function draftOutput(draft: Draft | undefined): DraftOutput {
   if (!draft) return { branches: [] };
   const { accepted, tokens, confidences } = draft;
   return { branches: [{ accepted, tokens: Int32Array.from(tokens), confidences: Float32Array.from(confidences) }] };
-}
-
-/**
- * Checks that a draft model has the tokens of a pair's target, picked in the same way.
- *
- * @throws PtpError `failed_precondition` naming `setting` and the difference
- */
-export function checkDraftModel(draft: Manifest, pair: Manifest, setting: string): void {
-  const identity = ({ tokenizer, sizes, pick, end_of_text }: Manifest) => ({
-    'the SHA-256 of `tokenizer.json`': tokenizer.sha256,
-    'the vocabulary size': sizes.vocab,
-    '`pick`': pick,
-    '`end_of_text`': end_of_text,
-  });
-  const actual = Object.values(identity(draft));
-  for (const [i, [name, expected]] of Object.entries(identity(pair)).entries()) {
-    if (expected === actual[i]) continue;
-    const message = `${setting}: ${name} of ${draft.id} must be ${expected}, as in ${pair.id}, got ${actual[i]}`;
-    throw new PtpError('failed_precondition', message, { field: setting });
-  }
 }

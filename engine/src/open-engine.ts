@@ -1,5 +1,6 @@
 import { isGguf, loadManifest } from '@ptp/protocol/manifest';
-import { AutoregressiveDraftEngine, checkDraftModel } from './draft-model.ts';
+import { AutoregressiveDraftEngine } from './draft-model.ts';
+import { checkDraftModel } from './draft-vocabulary.ts';
 import type { DraftEngine, EngineOptions, TargetEngine } from './types.ts';
 
 /** What an engine's folder provides. Both throw PtpError `failed_precondition` if the model is missing or damaged. */
@@ -39,14 +40,22 @@ export async function openDraftEngine(options: EngineOptions, name = engineOf(op
 }
 
 /**
- * Opens a whole model as the drafter of another folder's target.
+ * Opens a model as the drafter of another model's target: a whole model, which drafts token by token, or, for a GGUF
+ * file, the drafter of a model folder with the same tokens.
  *
  * @param options of the draft model
- * @param pairDir the folder of the target that it drafts for
+ * @param targetPath the folder or GGUF file of the target that it drafts for
  * @param setting name of the setting that chose the draft model, for error messages
  * @throws PtpError `failed_precondition` if the model is missing, damaged or has other tokens than the target
  */
-export async function openDraftModel(options: EngineOptions, pairDir: string, setting: string): Promise<DraftEngine> {
-  checkDraftModel(await loadManifest(options.dir), await loadManifest(pairDir), setting);
+export async function openDraftModel(
+  options: EngineOptions,
+  targetPath: string,
+  setting: string,
+): Promise<DraftEngine> {
+  const draft = { path: options.dir, manifest: await loadManifest(options.dir) };
+  const target = { path: targetPath, manifest: await loadManifest(targetPath) };
+  await checkDraftModel(draft, target, setting);
+  if (isGguf(targetPath) && draft.manifest.drafter) return openDraftEngine(options);
   return new AutoregressiveDraftEngine(await openTargetEngine(options));
 }

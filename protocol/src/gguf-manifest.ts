@@ -69,6 +69,12 @@ export async function ggufManifest(path: string) {
   };
 }
 
+/** Returns the tokens of a GGUF file by id. @throws PtpError `failed_precondition` as ggufManifest does */
+export async function ggufTokens(path: string): Promise<readonly string[]> {
+  const { size } = await stat(path);
+  return new Metadata(path, await parse(path, size)).strings(`${TOKENIZER}tokens`);
+}
+
 /** The file's name without its ending. @throws PtpError if the file is a later part, or a part is missing */
 async function modelName(path: string): Promise<string> {
   const part = parseGgufShardFilename(basename(path));
