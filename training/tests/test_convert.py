@@ -106,14 +106,14 @@ def test_gguf_holds_the_tokenizer(target, tmp_path):
     assert got["chat_template"] == TEMPLATE
 
 
-@pytest.mark.parametrize("kind", ["f16", "q8_0"])
-def test_gguf_in_fewer_bits(target, kind, tmp_path):
+@pytest.mark.parametrize(("kind", "error"), [("f16", 1e-3), ("q8_0", 1 / 100), ("q4_0", 1 / 7)])
+def test_gguf_in_fewer_bits(target, kind, error, tmp_path):
     reader = gguf.GGUFReader(export(target[1], "gguf", tmp_path / "model.gguf", "--type", kind))
     expected = tensors(target[0], reader.fields["general.architecture"].contents())
     for t in reader.tensors:
         value = expected[t.name].numpy()
         assert t.tensor_type.name == ("F32" if value.ndim == 1 else kind.upper())
-        near = 1e-3 if kind == "f16" else abs(value).max() / 100
+        near = error * max(1, abs(value).max())
         found = gguf.quants.dequantize(t.data, t.tensor_type).reshape(value.shape)
         np.testing.assert_allclose(found, value, atol=near)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..model.transformer import Config, Target, rope_frequencies
 from .portable import PortableTarget
 
-TYPES = ("f32", "f16", "q8_0")
+TYPES = ("f32", "f16", "q8_0", "q4_0")
 LLAMA3_WORDS = "|".join(
     (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
@@ -134,7 +134,7 @@ def write(model: PortableTarget, path: pathlib.Path, kind: str = "f32") -> None:
 
     family = model.family.lower()
     writer = gguf.GGUFWriter(path, family)
-    file_types = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0"}
+    file_types = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0", "q4_0": "MOSTLY_Q4_0"}
     add_architecture(writer, model)
     add_tokenizer(writer, model)
     writer.add_file_type(gguf.LlamaFileType[file_types[kind]])
@@ -143,11 +143,12 @@ def write(model: PortableTarget, path: pathlib.Path, kind: str = "f32") -> None:
         array = value.to(torch.float32).contiguous().numpy()
         if kind == "f32" or array.ndim < 2:
             writer.add_tensor(name, array)
-        elif kind == "q8_0" and array.shape[1] % gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType.Q8_0][0] == 0:
-            quantised = gguf.quants.quantize(array, gguf.GGMLQuantizationType.Q8_0)
-            writer.add_tensor(name, quantised, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
-        else:
+            continue
+        block_type = None if kind == "f16" else gguf.GGMLQuantizationType[kind.upper()]
+        if block_type is None or array.shape[1] % gguf.GGML_QUANT_SIZES[block_type][0] != 0:
             writer.add_tensor(name, array.astype(np.float16))
+        else:
+            writer.add_tensor(name, gguf.quants.quantize(array, block_type), raw_dtype=block_type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
