@@ -10,7 +10,8 @@ export default defineConfig({
       'gateway/test/{access,decode,text}/**/*.test.ts',
     ],
     exclude: [
-      'engine/test/{batch-invariance,checking-drafter,llama-cpp-engine,onnx-engine,prefix-cache}.test.ts',
+      'engine/test/llama-cpp/**',
+      'engine/test/{batch-invariance,checking-drafter,onnx-engine,prefix-cache}.test.ts',
       'protocol/test/{manifest,rpc}.test.ts',
       'service-kit/test/{lifecycle,tracing}.test.ts',
     ],

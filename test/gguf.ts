@@ -1,8 +1,8 @@
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync, renameSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../', import.meta.url));
@@ -20,20 +20,47 @@ async function reasonToSkip(): Promise<string | undefined> {
   );
 }
 
-/**
- * The target of models/default as a GGUF file. Made once for all test files, since loading torch takes seconds; the
- * name has a hash of everything that the file depends on.
- */
+/** The target of models/default in float32. */
 export function defaultGguf(): string {
   const source = join(root, 'models', 'default');
+  return made('ptp-default.gguf', (out) =>
+    run(['-m', 'ptp_train', 'export', '--to', 'gguf', '--from', source, '--out', out]),
+  );
+}
+
+/** A folder with the files that write_ggufs.py lists, such as `default.q8_0.gguf` and `gemma3.f16.gguf`. */
+export function ggufFolder(): string {
+  return made('ptp-ggufs', (out) => {
+    mkdirSync(out);
+    run([WRITER, out]);
+  });
+}
+
+const WRITER = join(root, 'test', 'fixtures', 'write_ggufs.py');
+
+function run(args: readonly string[]): void {
+  const path = ['src', 'tests'].map((folder) => join(root, 'training', folder)).join(delimiter);
+  execFileSync(python, args, { env: { ...process.env, PYTHONPATH: path } });
+}
+
+/**
+ * Returns the path of what `write` writes, which is made once for all test files, since loading torch takes seconds. Its
+ * name has a hash of everything that it depends on.
+ */
+function made(name: string, write: (out: string) => void): string {
   const code = join(root, 'training', 'src', 'ptp_train', 'export');
-  const hash = createHash('sha256').update(readFileSync(join(source, 'manifest.json')));
-  for (const name of readdirSync(code).sort()) if (name.endsWith('.py')) hash.update(readFileSync(join(code, name)));
-  const file = join(tmpdir(), `ptp-default-${hash.digest('hex').slice(0, 16)}.gguf`);
-  if (existsSync(file)) return file;
-  // Other test files may be at it too.
-  const partial = `${file}.${process.pid}`;
-  execFileSync(python, ['-m', 'ptp_train', 'export', '--to', 'gguf', '--from', source, '--out', partial]);
-  renameSync(partial, file);
-  return file;
+  const sources = readdirSync(code).filter((file) => file.endsWith('.py'));
+  const hash = createHash('sha256').update(readFileSync(join(root, 'models', 'default', 'manifest.json')));
+  for (const file of [...sources.sort().map((file) => join(code, file)), WRITER]) hash.update(readFileSync(file));
+  const path = join(tmpdir(), `${hash.digest('hex').slice(0, 16)}-${name}`);
+  if (existsSync(path)) return path;
+  // Other test files may write the same one.
+  const partial = `${path}.${process.pid}`;
+  write(partial);
+  try {
+    renameSync(partial, path);
+  } catch {
+    rmSync(partial, { recursive: true });
+  }
+  return path;
 }

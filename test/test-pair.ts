@@ -31,6 +31,8 @@ export interface TestPairOptions {
   readonly modelId?: string;
   /** Size of each engine's prefix cache; 0 by default. */
   readonly prefixCacheBytes?: number;
+  /** Maximum length of a sequence; by default (0) that of the model. */
+  readonly contextLength?: number;
   /** Folder of a complete model that drafts in place of the pair's drafter. */
   readonly draftModel?: string;
 }
@@ -88,11 +90,11 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
     return TestPair.#start(model, target, openDraft, options, readyMs);
   }
 
-  /** Starts with the engines of a model folder. */
+  /** Starts with the engines of a model folder or a GGUF file. */
   static async onnx(dir: string, options: TestPairOptions = {}): Promise<TestPair> {
-    const model = modelInfoOf(await loadManifest(dir));
-    const { prefixCacheBytes = 0, draftModel } = options;
-    const engine = { dir, prefixCacheBytes };
+    const model = modelInfoOf(await loadManifest(dir, options.contextLength));
+    const { prefixCacheBytes = 0, draftModel, contextLength = 0 } = options;
+    const engine = { dir, threads: 1, prefixCacheBytes, contextLength };
     const openDraft = async () =>
       draftModel ? openDraftModel({ ...engine, dir: draftModel }, dir, 'draftModel') : openDraftEngine(engine);
     return TestPair.#start(model, await openTargetEngine(engine), openDraft, options, 5000);

@@ -130,7 +130,7 @@ class LlamaCppEngine extends EngineBase implements TargetEngine {
     const sequences = slots.map(({ sequence }) => this.#slots.slotOf(sequence));
     for (const [i, { at }] of slots.entries()) await rollBack(sequences[i] as LlamaContextSequence, at);
     // Evaluations that begin in the same turn of the event loop share a batch.
-    const evaluated = await Promise.all(
+    const evaluations = await Promise.allSettled(
       slots.map(async (slot, i) => {
         const requests = this.#requests(slot, all);
         const input: ControlledEvaluateInputItem[] = slot.tokens.map((token, k) => {
@@ -141,7 +141,11 @@ class LlamaCppEngine extends EngineBase implements TargetEngine {
         return requests.map((request, k): Position => readPosition(results[k], request, this.info.vocabulary));
       }),
     );
-    return slots.map((slot, i) => pickSuccessors(slot, evaluated[i] as Position[], this.info));
+    const evaluated = evaluations.map((evaluation) => {
+      if (evaluation.status === 'rejected') throw evaluation.reason;
+      return evaluation.value;
+    });
+    return slots.map((slot, i) => pickSuccessors(slot, evaluated[i] ?? [], this.info));
   }
 
   /** [T] for a slot that picks, otherwise empty. */

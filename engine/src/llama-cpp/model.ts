@@ -26,10 +26,12 @@ export async function loadGguf(options: EngineOptions): Promise<LoadedGguf> {
   const { dir: modelPath, threads, contextLength, gpuLayers = 'auto' } = options;
   const manifest = await loadManifest(modelPath, contextLength);
   const { getLlama, LlamaLogLevel } = await importLlama();
+  const errors: string[] = [];
   const llama = await getLlama({
     build: 'never',
     skipDownload: true,
     logLevel: LlamaLogLevel.error,
+    logger: (_, message) => errors.push(message.trim()),
     ...(gpuLayers === 0 && { gpu: false }),
     ...(threads && { maxThreads: threads }),
   });
@@ -50,7 +52,8 @@ export async function loadGguf(options: EngineOptions): Promise<LoadedGguf> {
     return { llama, model, context, info: engineInfo(manifest, sequences) };
   } catch (cause) {
     await llama.dispose();
-    const reason = cause instanceof Error ? cause.message : String(cause);
+    // llama.cpp logs the reason first and then that loading has failed.
+    const reason = errors.find((message) => message !== '') ?? (cause as Error).message;
     throw new PtpError('failed_precondition', `\`${modelPath}\` cannot be loaded by llama.cpp: ${reason}`, { cause });
   }
 }

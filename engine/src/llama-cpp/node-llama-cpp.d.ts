@@ -33,6 +33,7 @@ declare module 'node-llama-cpp' {
     readonly nextTokenIndex: number;
     eraseContextTokenRanges(ranges: { start: number; end: number }[]): Promise<void>;
     clearHistory(): Promise<void>;
+    evaluate(tokens: Token[], options: { temperature: number; yieldEogToken: boolean }): AsyncIterable<Token>;
     controlledEvaluate(input: ControlledEvaluateInputItem[]): Promise<(ControlledEvaluateIndexOutput | undefined)[]>;
   }
   export interface LogitFilter {
@@ -60,6 +61,7 @@ declare module 'node-llama-cpp' {
     skipDownload: boolean;
     logLevel: 'error' | 'fatal';
     gpu?: false;
+    logger?: (level: unknown, message: string) => void;
     maxThreads?: number;
     gpu?: false;
   }): Promise<Llama>;

@@ -1,93 +1,127 @@
-import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { treeDepth } from '@ptp/protocol/sampling-params';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { openTargetEngine } from '../src/open-engine.ts';
-import { allowOnly } from '../src/sampling/adjust.ts';
-import { uniforms } from '../src/sampling/uniforms.ts';
-import type { TargetEngine, TargetOutput, TargetSlot } from '../src/types.ts';
+import { ggufFolder, ggufMissing } from '../../../test/gguf.ts';
+import { openDraftEngine, openTargetEngine } from '../../src/open-engine.ts';
+import { uniforms } from '../../src/sampling/uniforms.ts';
+import type { SequenceId, TargetEngine, TargetSlot } from '../../src/types.ts';
 
-const root = fileURLToPath(new URL('../../', import.meta.url));
-const python = process.env.PTP_PYTHON ?? join(root, 'training', '.venv', 'bin', 'python');
-const folder = mkdtempSync(join(tmpdir(), 'ptp-gguf-'));
-const file = join(folder, 'default.gguf');
-const missing = await reasonToSkip();
-if (missing) process.stderr.write(`llama.cpp tests skipped: ${missing}\n`);
-
-async function reasonToSkip(): Promise<string | undefined> {
-  if (!existsSync(python)) return 'no Python with ptp-train (PTP_PYTHON)';
-  return import('node-llama-cpp').then(
-    () => undefined,
-    () => 'node-llama-cpp is not installed',
-  );
-}
-
-const greedy = { temperature: 0, topK: 0, topP: 1 };
 const sampled = { temperature: 0.8, topK: 40, topP: 0.95 };
 const text = Array.from({ length: 24 }, (_, i) => 300 + ((i * 37) % 500));
+const open = (options = {}) =>
+  openTargetEngine({
+    dir: join(ggufFolder(), 'default.f16.gguf'),
+    threads: 1,
+    contextLength: 1000,
+    sequences: 3,
+    prefixCacheBytes: 1e9,
+    ...options,
+  });
 
-describe.skipIf(missing)('a GGUF target', () => {
+describe.skipIf(ggufMissing)('a GGUF target', () => {
   let engine: TargetEngine;
   beforeAll(async () => {
-    const source = join(root, 'models', 'default');
-    execFileSync(python, ['-m', 'ptp_train', 'export', '--to', 'gguf', '--from', source, '--out', file]);
-    engine = await openTargetEngine({ dir: file, threads: 1, contextLength: 256, sequences: 3, prefixCacheBytes: 1e9 });
+    engine = await open();
   }, 120_000);
-  afterAll(async () => {
-    await engine?.dispose();
-    rmSync(folder, { recursive: true });
-  });
+  afterAll(() => engine?.dispose());
 
-  /** Runs a slot on a new sequence. */
-  async function once(slot: Omit<TargetSlot, 'sequence' | 'at'>): Promise<TargetOutput> {
-    const sequence = engine.open();
-    try {
-      return (await engine.run([{ sequence, at: 0, ...slot }])).outputs[0] as TargetOutput;
-    } finally {
-      engine.close(sequence);
-    }
-  }
   const drawn = (count: number) => uniforms(5n, 0, count, engine.info.uniformsPerPosition);
+  const prefill = (sequence: SequenceId, tokens: readonly number[], at = 0) => engine.run([{ sequence, at, tokens }]);
 
-  test('knows its sizes from the metadata', () => {
+  /** Runs a slot with picks on a sequence of its own. */
+  async function picksOf(slot: Pick<TargetSlot, 'tokens' | 'u'>): Promise<number[]> {
+    const sequence = engine.open();
+    const { outputs } = await engine.run([{ sequence, at: 0, sampling: sampled, ...slot }]);
+    engine.close(sequence);
+    return [...(outputs[0]?.picks ?? [])];
+  }
+
+  test('has the sizes of its metadata', () => {
     const { vocabulary, uniformsPerPosition, contextLength, maxSlots, bytesPerToken } = engine.info;
     expect(uniformsPerPosition).toBe(treeDepth(vocabulary));
-    expect([contextLength, maxSlots]).toEqual([256, 3]);
-    expect(bytesPerToken).toBeGreaterThan(0);
+    expect([contextLength, maxSlots]).toEqual([1000, 3]);
+    expect(bytesPerToken).toBe(10 * 3 * (64 + 64) * 2);
   });
 
-  test('rows of a rejected block are overwritten', async () => {
+  test('a rejected block leaves nothing behind: its rows are overwritten', async () => {
     const sequence = engine.open();
     const u = drawn(text.length);
-    const D = engine.info.uniformsPerPosition;
-    const whole = await once({ tokens: text, sampling: sampled, u });
-    await engine.run([{ sequence, at: 0, tokens: [...text.slice(0, 10), 9, 9, 9] }]);
-    const slot = { sequence, at: 10, tokens: text.slice(10), sampling: sampled, u: u.slice(10 * D) };
-    const { outputs } = await engine.run([slot]);
-    expect([...(outputs[0]?.picks ?? [])]).toEqual([...whole.picks.slice(10)]);
+    const whole = await picksOf({ tokens: text, u });
+    await prefill(sequence, [...text.slice(0, 10), 9, 9, 9]);
+    const rest = u.slice(10 * engine.info.uniformsPerPosition);
+    const { outputs } = await engine.run([{ sequence, at: 10, tokens: text.slice(10), sampling: sampled, u: rest }]);
+    expect([...(outputs[0]?.picks ?? [])]).toEqual(whole.slice(10));
     engine.close(sequence);
   });
 
-  test('log-probabilities of all tokens sum to 1', async () => {
-    const topCount = engine.info.vocabulary;
-    const { topLogProbabilities = [] } = await once({ tokens: [5], sampling: greedy, u: drawn(1), topCount });
-    expect(Array.from(topLogProbabilities).reduce((sum, value) => sum + Math.exp(value), 0)).toBeCloseTo(1, 3);
+  test('sequences that share a run do not see each other', async () => {
+    const u = drawn(text.length);
+    const others = [text.toReversed(), text.map((token) => token + 1)];
+    const alone = [await picksOf({ tokens: text, u })];
+    for (const tokens of others) alone.push(await picksOf({ tokens, u }));
+    const slots = [text, ...others].map((tokens) => ({ sequence: engine.open(), at: 0, tokens, sampling: sampled, u }));
+    const { outputs } = await engine.run(slots);
+    expect(outputs.map(({ picks }) => [...picks])).toEqual(alone);
+    for (const { sequence } of slots) engine.close(sequence);
   });
 
-  test('a mask limits the choice, however improbable its tokens are', async () => {
-    const allowed = new Uint8Array(Math.ceil(engine.info.vocabulary / 8));
-    allowed[12] = 1;
-    const slot = { tokens: [5], sampling: greedy, u: drawn(1), adjust: [allowOnly(allowed)] };
-    expect([...(await once(slot)).picks]).toEqual([96]);
+  test('a prompt may exceed a batch of llama.cpp, and chunks make no difference', async () => {
+    const prompt = Array.from({ length: 700 }, (_, i) => 300 + ((i * 37) % 500));
+    const u = drawn(1);
+    const last = { tokens: prompt.slice(-1), sampling: sampled, u, at: prompt.length - 1 };
+    const picks: number[][] = [];
+    for (const size of [699, 128]) {
+      const sequence = engine.open();
+      for (let at = 0; at < 699; at += size) await prefill(sequence, prompt.slice(at, Math.min(at + size, 699)), at);
+      const { outputs } = await engine.run([{ sequence, ...last }]);
+      picks.push([...(outputs[0]?.picks ?? [])]);
+      engine.close(sequence);
+    }
+    expect(picks[0]).toEqual(picks[1]);
+  }, 60_000);
+
+  test('opens no more sequences than llama.cpp has', () => {
+    const sequences = [engine.open(), engine.open(), engine.open()];
+    expect(() => engine.open()).toThrow('overloaded: 3 sequences are open already');
+    for (const sequence of sequences) engine.close(sequence);
+    engine.close(engine.open());
   });
 
   test('reuses the rows of a closed sequence in whole blocks', async () => {
-    await once({ tokens: text });
-    const sequence = engine.open();
-    expect(await engine.reusePrefix(sequence, [...text.slice(0, 20), 1])).toBe(16);
-    engine.close(sequence);
+    const first = engine.open();
+    await prefill(first, text);
+    engine.close(first);
+    const second = engine.open();
+    expect(await engine.reusePrefix(second, [...text.slice(0, 20), 1])).toBe(16);
+    engine.close(second);
+  });
+
+  test('the prefix cache keeps the newest rows within its limit', async () => {
+    const small = await open({ prefixCacheBytes: 30 * engine.info.bytesPerToken });
+    for (const tokens of [text, text.toReversed()]) {
+      const sequence = small.open();
+      await small.run([{ sequence, at: 0, tokens }]);
+      small.close(sequence);
+    }
+    const sequence = small.open();
+    expect(await small.reusePrefix(sequence, text)).toBe(0);
+    expect(small.prefixCache()).toMatchObject({ sequences: 1, bytes: 24 * engine.info.bytesPerToken });
+    expect(await small.reusePrefix(sequence, text.toReversed())).toBe(16);
+    await small.dispose();
+  }, 60_000);
+
+  test('stops while a run is in flight, which fails', async () => {
+    const stopped = await open();
+    const sequence = stopped.open();
+    const run = stopped.run([{ sequence, at: 0, tokens: text }]);
+    const [outcome] = await Promise.allSettled([run, stopped.dispose()]);
+    expect(outcome).toMatchObject({ status: 'rejected', reason: { code: 'unavailable' } });
+    expect(() => stopped.open()).toThrow('the engine has been stopped');
+  }, 60_000);
+
+  test('errors name the file and the reason', async () => {
+    const dir = join(ggufFolder(), 'default.f16.gguf');
+    await expect(openDraftEngine({ dir })).rejects.toThrow(`\`${dir}\` is a GGUF file, which has no drafter`);
+    await expect(openTargetEngine({ dir: '/none.gguf' })).rejects.toMatchObject({ code: 'failed_precondition' });
   });
 });
