@@ -1,5 +1,6 @@
 import type { AddressInfo } from 'node:net';
-import { loadManifest } from '@ptp/protocol/manifest';
+import { join } from 'node:path';
+import { isGguf, loadManifest } from '@ptp/protocol/manifest';
 import { serve } from '@ptp/protocol/server';
 import type { Logger } from '@ptp/service-kit/log';
 import { Admission } from '../gateway/src/access/admission.ts';
@@ -10,8 +11,7 @@ import type { StepObserver } from '../gateway/src/decode/observer.ts';
 import { GrammarCache } from '../gateway/src/grammar/cache.ts';
 import { generationService } from '../gateway/src/grpc.ts';
 import { TraceStore } from '../gateway/src/observe/trace-store.ts';
-import { loadChatTemplate } from '../gateway/src/text/chat-template.ts';
-import { loadTokenizer } from '../gateway/src/text/json-tokenizer.ts';
+import { loadTextModel } from '../gateway/src/text/text-model.ts';
 import { silent, TestPair, type TestPairOptions } from './test-pair.ts';
 
 export interface GatewayOptions {
@@ -23,12 +23,15 @@ export interface GatewayOptions {
   readonly pair?: TestPairOptions;
 }
 
-/** Serves a model folder with the real services, and a gateway over HTTP and gRPC. */
-export async function serveGateway(folder: string, options: GatewayOptions = {}) {
+/** Serves a model folder, or a GGUF file of the default target, with the real services, and a gateway over HTTP and gRPC. */
+export async function serveGateway(path: string, options: GatewayOptions = {}) {
   const { keys = new ApiKeys([]), maxStreams = 16, logger = silent, observers = [] } = options;
-  const manifest = await loadManifest(folder);
-  const pair = await TestPair.onnx(folder, options.pair);
-  const [tokenizer, chatTemplate] = [await loadTokenizer(folder), await loadChatTemplate(folder)];
+  const manifest = await loadManifest(path);
+  const { tokenizer, chatTemplate } = await loadTextModel(path, manifest);
+  const drafterFolder = join(import.meta.dirname, '..', 'models', 'default');
+  const pair = isGguf(path)
+    ? await TestPair.gguf(path, drafterFolder, options.pair)
+    : await TestPair.onnx(path, options.pair);
   const settings = { bodyLimit: 2 ** 20, stallMillis: 10_000, corsOrigins: '' };
   const admission = new Admission(maxStreams);
   const traces = new TraceStore(20);

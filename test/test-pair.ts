@@ -17,6 +17,8 @@ import { verifierService } from '../verifier/src/service.ts';
 import { Verifier } from '../verifier/src/verifier.ts';
 
 export const silent = createLogger('test', { PTP_LOG_LEVEL: 'silent' });
+/** Context of GGUF targets: llama.cpp allocates the cache of every sequence at the start. */
+const GGUF_CONTEXT = 512;
 const scheduling = { prefillChunk: 16, batchTokens: 64, sequences: 64, queue: 64 };
 
 export interface TestPairOptions {
@@ -100,6 +102,16 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
     return TestPair.#start(model, await openTargetEngine(engine), openDraft, options, 5000);
   }
 
+  /** Starts with a GGUF file as the target, for which the drafter of a folder with the same tokens drafts. */
+  static async gguf(path: string, drafterFolder: string, options: TestPairOptions = {}): Promise<TestPair> {
+    const model = modelInfoOf(await loadManifest(path, GGUF_CONTEXT));
+    const { prefixCacheBytes = 0 } = options;
+    const limits = { threads: 1, contextLength: GGUF_CONTEXT, sequences: scheduling.sequences };
+    const target = await openTargetEngine({ dir: path, prefixCacheBytes, ...limits });
+    const openDraft = () => openDraftEngine({ dir: drafterFolder, prefixCacheBytes, contextLength: GGUF_CONTEXT });
+    return TestPair.#start(model, target, openDraft, options, 5000);
+  }
+
   static async #start<T extends TargetEngine, D extends DraftEngine>(
     model: PairModel,
     target: T,
@@ -150,9 +162,9 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
     );
   }
 
-  /** Stops immediately and breaks all streams, as when a process is killed. */
-  async stopVerifier(index = 0): Promise<void> {
-    await this.#verifierServers[index]?.close(0);
+  /** Stops a verifier; streams that have not ended after `graceMs` break, as when a process is killed. */
+  async stopVerifier(index = 0, graceMs = 0): Promise<void> {
+    await this.#verifierServers[index]?.close(graceMs);
   }
 
   async startVerifier(index = 0): Promise<void> {

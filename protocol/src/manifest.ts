@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { z } from 'zod';
 import { PtpError } from './errors.ts';
-import { GGUF_CONTEXT, ggufManifest, isGguf } from './gguf-manifest.ts';
+import { CANDIDATE_LIMIT, GGUF_CONTEXT, ggufManifest, isGguf } from './gguf-manifest.ts';
 import { uniformsPerPosition } from './sampling-params.ts';
 
 const count = z.int().positive();
@@ -70,7 +70,7 @@ const manifestSchema = z
     quantisation: manifest.quantisation ?? manifest.target?.precision ?? 'float32',
   }));
 
-export { isGguf };
+export { CANDIDATE_LIMIT, isGguf };
 export type Manifest = z.infer<typeof manifestSchema>;
 
 /**

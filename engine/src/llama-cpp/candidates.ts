@@ -1,10 +1,9 @@
+import { CANDIDATE_LIMIT } from '@ptp/protocol/manifest';
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import type { ControlledEvaluateIndexOutput, ControlledEvaluateInputItem, Token } from 'node-llama-cpp';
 import { type Adjustment, isAllowed } from '../sampling/adjust.ts';
 import type { Candidates } from '../sampling/candidates.ts';
 
-/** Most probable tokens that a request without top-k is picked from. */
-export const CANDIDATE_LIMIT = 1024;
 /** Candidates beyond those needed, so that ties at the last one do not matter. */
 const SPARE = 8;
 /** llama.cpp's binding searches this list once per vocabulary entry; with more tokens, reading all logits is cheaper. */
