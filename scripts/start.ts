@@ -4,7 +4,6 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { get } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { styleText } from 'node:util';
 import type { DescService } from '@bufbuild/protobuf';
 import type { Tls } from '@ptp/protocol/credentials';
 import { DrafterService } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
@@ -14,6 +13,7 @@ import { settings } from '@ptp/service-kit/settings';
 import { loadTls, tlsSettings } from '@ptp/service-kit/tls-settings';
 import type { Style } from './log-lines.ts';
 import { metricsAddresses } from './metrics-addresses.ts';
+import { sayReady } from './start-banner.ts';
 import { prepareModels } from './start-model.ts';
 import { checkEnvironment, environment } from './start-options.ts';
 import { reportError, type Service, Supervisor, say } from './supervisor.ts';
@@ -42,19 +42,12 @@ async function answersOk(url: string): Promise<boolean> {
   return response.ok;
 }
 
-function sayReady(url: string): void {
-  const body =
-    '{"model":"default","prompt":"export interface User {\\n","max_tokens":120,"temperature":0.7,"stream":true}';
-  say(`ready at ${styleText('bold', url)}; open it in a browser, or try`);
-  console.log(`\ncurl -N ${url}/v1/completions -H 'content-type: application/json' -d '${body}'\n`);
-}
-
 /** @returns the exit status */
 async function main(): Promise<number> {
   const env = environment();
   const http = await checkEnvironment(env);
-  const { target, draftModel } = await prepareModels(env);
-  const drafts = draftModel !== undefined || target.manifest.drafter !== undefined;
+  const models = await prepareModels(env);
+  const drafts = models.draftModel !== undefined || models.target.manifest.drafter !== undefined;
 
   const sockets = await mkdtemp(join(tmpdir(), 'ptp-')); // mode 0700
   env.PTP_DRAFTERS ||= `unix:${join(sockets, 'drafter.sock')}`;
@@ -79,10 +72,13 @@ async function main(): Promise<number> {
       supervisor.stop(signals === 1 ? 'SIGTERM' : 'SIGKILL');
     });
   }
-  Promise.all(services.map((service) => supervisor.start(service))).then(
-    () => signals === 0 && sayReady(url),
-    (error) => supervisor.fail(error),
-  );
+  const started = performance.now();
+  Promise.all(services.map((service) => supervisor.start(service)))
+    .then(() => {
+      const seconds = (performance.now() - started) / 1000;
+      return signals === 0 ? sayReady(env, models, url, supervisor.pids, seconds) : undefined;
+    })
+    .catch((error) => supervisor.fail(error));
   try {
     return await supervisor.ended;
   } finally {

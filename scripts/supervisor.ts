@@ -43,6 +43,11 @@ export class Supervisor {
     return this.#ended.promise;
   }
 
+  /** Process ids of the services. */
+  get pids(): ReadonlyMap<Service['name'], number> {
+    return new Map([...this.#children].map(([name, { pid = 0 }]) => [name, pid]));
+  }
+
   /**
    * Starts a service, waits until it is ready, and restarts it whenever it ends after that.
    *

@@ -102,6 +102,14 @@ describe('npm start', { timeout: 120_000 }, () => {
       return response.text();
     };
     expect(command[1]).toBe(`http://127.0.0.1:${port}/v1/completions`);
+    expect(output()).toMatch(/ model {4}tiny, float32, [\d.]+ kB\n/);
+    expect(output()).toContain(' engine   ONNX Runtime on the CPU, 1 thread\n');
+    expect(output()).toMatch(/ drafting the model's drafter, blocks of up to \d+ tokens; prompt lookup\n/);
+    if (process.platform === 'linux') {
+      expect(output()).toMatch(
+        / memory {3}\d+ MB \(drafter \d[\d.]+ MB, verifier \d[\d.]+ MB, gateway \d[\d.]+ MB\)\n/,
+      );
+    }
     for (const [at, service] of [
       [metrics, 'verifier'],
       [metrics + 1, 'drafter'],
@@ -142,7 +150,8 @@ describe('npm start', { timeout: 120_000 }, () => {
     expect(/^ptp_tokens_proposed_total{.*source="drafter"/m.test(metrics)).toBe(drafts);
     child.kill('SIGINT');
     expect(await ended).toBe(0);
-    expect(output().includes('drafter ')).toBe(drafts);
+    expect(output().includes('drafter  |')).toBe(drafts);
+    expect(output()).toMatch(drafts ? / drafting tiny, float32, \d+ kB, one token at a time; prompt lookup\n/ : / drafting prompt lookup only; /);
   });
 
   test.skipIf(process.platform !== 'linux')('leaves no services behind when it is killed', async () => {

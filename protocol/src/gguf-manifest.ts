@@ -59,6 +59,7 @@ export async function ggufManifest(path: string) {
     context_length: metadata.architecture('context_length'),
     ...endTokens(metadata),
     begin_of_text: beginOfText(metadata),
+    has_chat_template: metadata.text('tokenizer.chat_template') !== undefined,
     pick: 'tree',
     uniforms_per_position: uniformsPerPosition('tree', vocab),
     candidate_limit: CANDIDATE_LIMIT,

@@ -33,6 +33,8 @@ const manifestSchema = z
     stop_tokens: z.array(token).default([]),
     /** Token that precedes every text; null if there is none. The default is end_of_text. */
     begin_of_text: token.nullable().optional(),
+    /** True for a GGUF file with a chat template; model folders have a file for it. */
+    has_chat_template: z.boolean().optional(),
     /** Method by which the graphs pick a token. Older folders lack this key and use `cdf`. */
     pick: z.enum(['cdf', 'tree']).default('cdf'),
     uniforms_per_position: count,
