@@ -89,7 +89,8 @@ async function processMemory(pid: number): Promise<number> {
 async function draftingOf({ target, draftModel }: Models): Promise<string> {
   if (draftModel) {
     const { manifest } = draftModel;
-    const drafter = manifest.drafter ? "that model's drafter" : 'one token at a time';
+    const ownDrafter = isGguf(target.path) && manifest.drafter; // as in openDraftModel
+    const drafter = ownDrafter ? 'its drafter' : 'one token at a time';
     return `${manifest.id}, ${manifest.quantisation}, ${await sizeOf(draftModel)}, ${drafter}; prompt lookup`;
   }
   const { drafter } = target.manifest;
