@@ -36,6 +36,9 @@ export function isGguf(path: string): boolean {
   return path.toLowerCase().endsWith('.gguf');
 }
 
+/** Manifests of files by path, size and time. A header with 150,000 tokens takes about a second to parse. */
+const known = new Map<string, ReturnType<typeof readManifest>>();
+
 /**
  * Describes a GGUF file, or the first part of a split one, as manifest.json describes a model folder.
  *
@@ -45,6 +48,14 @@ export async function ggufManifest(path: string) {
   const { size, mtime } = await stat(path).catch((cause: unknown) => {
     throw unusable(path, 'cannot be read', cause);
   });
+  const key = JSON.stringify([path, size, mtime]);
+  const manifest = known.get(key) ?? readManifest(path, size, mtime);
+  known.set(key, manifest);
+  manifest.catch(() => known.delete(key));
+  return manifest;
+}
+
+async function readManifest(path: string, size: number, mtime: Date) {
   const name = await modelName(path);
   const metadata = new Metadata(path, await parse(path, size));
   const vocab = metadata.strings(`${TOKENIZER}tokens`).length;

@@ -124,22 +124,31 @@ export function pickTreeSparse(
   vocabulary: number,
 ): number {
   const depth = treeDepth(vocabulary);
-  // One map per level, leaves first: the nodes' probability sums, keyed by index. Nodes without probability are absent.
-  const levels = [new Map(ids.map((id, i) => [id, probabilities[i] as number]))];
-  for (let d = 0; d < depth; d++) {
-    const parents = new Map<number, number>();
-    for (const [node, weight] of levels[d] as Map<number, number>) {
-      parents.set(node >>> 1, f32((parents.get(node >>> 1) ?? 0) + weight));
+  /** Returns the index from which on the ids from..to are in the upper half of their node. */
+  const split = (from: number, to: number, middle: number) => {
+    let [low, high] = [from, to];
+    while (low < high) {
+      const index = (low + high) >>> 1;
+      if ((ids[index] as number) < middle) low = index + 1;
+      else high = index;
     }
-    levels.push(parents);
-  }
-  let node = 0;
+    return low;
+  };
+  /** Sums the probabilities of the ids from..to, all of a node's with any, in the tree's order; first is its first leaf. */
+  const sum = (from: number, to: number, first: number, size: number): number => {
+    if (to - from <= 1) return from === to ? 0 : (probabilities[from] as number);
+    const middle = split(from, to, first + size / 2);
+    return f32(sum(from, middle, first, size / 2) + sum(middle, to, first + size / 2, size / 2));
+  };
+  let [from, to, first] = [0, ids.length, 0];
   for (let d = 0; d < depth; d++) {
-    const children = levels[depth - 1 - d] as Map<number, number>;
-    const left = children.get(2 * node) ?? 0;
-    const total = levels[depth - d]?.get(node) ?? 0;
-    const goesLeft = f32((u[d] as number) * total) < left || !children.has(2 * node + 1);
-    node = 2 * node + (goesLeft ? 0 : 1);
+    const half = 2 ** (depth - 1 - d);
+    const middle = split(from, to, first + half);
+    const left = sum(from, middle, first, half);
+    const total = f32(left + sum(middle, to, first + half, half));
+    const goesLeft = f32((u[d] as number) * total) < left || middle === to;
+    if (goesLeft) to = middle;
+    else [from, first] = [middle, first + half];
   }
-  return node;
+  return ids[from] as number;
 }
