@@ -3,7 +3,7 @@ import { z } from 'zod';
 
 /** Maximum number of properties, values or alternatives in one place of a schema. */
 const LIMIT = 1000;
-const atMost = `of at most ${LIMIT}`;
+const LIMITED = ['enum', 'anyOf', 'oneOf', 'prefixItems', 'properties'] as const;
 const nonEmpty = 'not empty';
 const TYPES = ['object', 'array', 'string', 'number', 'integer', 'boolean', 'null'] as const;
 type TypeName = (typeof TYPES)[number];
@@ -12,22 +12,18 @@ const text = z.string({ error: 'a string' }).refine((value) => value.isWellForme
 const number = z.number({ error: 'a number' }).optional();
 const count = z.int({ error: 'an integer >= 0' }).min(0, { error: 'an integer >= 0' }).optional();
 const type = z.enum(TYPES, { error: TYPES.join(', ') });
-const schemas = z.array(z.unknown(), { error: 'an array of schemas' }).min(1, nonEmpty).max(LIMIT, atMost).optional();
-const schemasByName = z
-  .record(z.string(), z.unknown(), { error: 'an object of schemas' })
-  .refine((value) => Object.keys(value).length <= LIMIT, atMost)
-  .optional();
+const schemas = z.array(z.unknown(), { error: 'an array of schemas' }).min(1, nonEmpty).optional();
 
 const keywords = z.looseObject(
   {
     $ref: text.optional(),
     type: z.union([z.array(type, { error: 'an array of types' }).min(1, nonEmpty), type]).optional(),
-    enum: z.array(z.unknown(), { error: 'an array' }).min(1, nonEmpty).max(LIMIT, atMost).optional(),
+    enum: z.array(z.unknown(), { error: 'an array' }).min(1, nonEmpty).optional(),
     const: z.unknown().optional(),
     anyOf: schemas,
     oneOf: schemas,
     allOf: z.array(z.unknown(), { error: 'an array of one schema' }).length(1, 'one schema alone').optional(),
-    properties: schemasByName,
+    properties: z.record(z.string(), z.unknown(), { error: 'an object of schemas' }).optional(),
     required: z.array(text, { error: 'an array of names' }).optional(),
     additionalProperties: z.unknown().optional(),
     items: z
@@ -72,10 +68,14 @@ const BY_TYPE = {
 /** Keywords that exclude each other and those of a type: combining them would require an intersection of grammars. */
 const EXCLUSIVE = ['$ref', 'const', 'enum', 'anyOf', 'oneOf', 'allOf'] as const;
 
-/** Validates the keywords of a schema. @throws PtpError `invalid_argument`, naming the unsupported keyword */
+/** Validates the keywords of a schema. @throws PtpError `invalid_argument`, naming the keyword */
 export function checkKeywords(value: unknown, at: string): Schema {
   if (value === false) throw fieldError(at, 'must allow some value, got false');
   const schema = parseFields(keywords, value, at);
+  for (const name of LIMITED) {
+    const { length } = Object.keys(schema[name] ?? {});
+    if (length > LIMIT) throw fieldError(`${at}.${name}`, `must have at most ${LIMIT} entries, got ${length}`);
+  }
   const unsupported = UNSUPPORTED.find((name) => schema[name] !== undefined) ?? FALSE_ONLY.find((name) => schema[name]);
   if (unsupported !== undefined) throw fieldError(`${at}.${unsupported}`, 'is not supported');
   const [exclusive, another] = EXCLUSIVE.filter((name) => schema[name] !== undefined);

@@ -260,11 +260,11 @@ describe('an unsupported keyword is an error that names it', () => {
 describe('very large schemas', () => {
   const names = (count: number) => Array.from({ length: count }, (_, i) => `n${i}`);
   test.each([
-    ['values', { enum: names(1001) }, '`schema.enum` must be of at most 1000, got an array of 1001'],
+    ['values', { enum: names(1001) }, '`schema.enum` must have at most 1000 entries, got 1001'],
     [
       'members',
       { properties: Object.fromEntries(names(1001).map((name) => [name, {}])) },
-      '`schema.properties` must be of at most 1000',
+      '`schema.properties` must have at most 1000 entries, got 1001',
     ],
     ['characters', { const: 'x'.repeat(100_001) }, '`schema` must be at most 100000 characters of JSON'],
     [
