@@ -24,7 +24,7 @@ export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'engine/src/model-service.ts': [...SERVICE, ...ENGINE],
   'drafter/src': [...SERVICE, ...ENGINE, 'engine/src/open-engine.ts', 'engine/src/model-service.ts'],
   'verifier/src': [...SERVICE, ...ENGINE, 'engine/src/open-engine.ts', 'engine/src/model-service.ts'],
-  ...gateway(
+  ...gateway([
     ['settings.ts', []],
     ['validation.ts', []],
     ['text', ['validation.ts']],
@@ -34,42 +34,13 @@ export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     ['decode/types.ts', ['grammar']],
     ['decode/proposers', ['grammar', 'decode/types.ts']],
     ['decode', ['settings.ts', 'grammar', 'decode/types.ts', 'decode/proposers']],
-    ['clients', ['decode', 'decode/types.ts']],
+    ['openai', 'all above'],
     ['observe', ['decode', 'decode/types.ts', 'http', 'text']],
-    ['openai', ['settings.ts', 'validation.ts', 'text', 'grammar', 'access', 'http', 'decode', 'decode/types.ts']],
+    ['app.ts', 'all above'],
     ['grpc.ts', ['settings.ts', 'validation.ts', 'text', 'grammar', 'access', 'decode', 'decode/types.ts', 'openai']],
-    [
-      'app.ts',
-      [
-        'settings.ts',
-        'validation.ts',
-        'text',
-        'grammar',
-        'access',
-        'http',
-        'decode',
-        'decode/types.ts',
-        'observe',
-        'openai',
-      ],
-    ],
-    [
-      'main.ts',
-      [
-        'app.ts',
-        'grpc.ts',
-        'settings.ts',
-        'text',
-        'grammar',
-        'access',
-        'http',
-        'decode',
-        'decode/types.ts',
-        'clients',
-        'observe',
-      ],
-    ],
-  ),
+    ['clients', ['decode', 'decode/types.ts']],
+    ['main.ts', 'all above'],
+  ]),
 };
 
 /**
@@ -81,9 +52,15 @@ const NATIVE: Readonly<Record<string, readonly string[]>> = {
   'node-llama-cpp': ['engine/src/llama-cpp', 'gateway/src/text'],
 };
 
-function gateway(...units: [string, string[]][]): Record<string, string[]> {
+function gateway(units: [string, string[] | 'all above'][]): Record<string, string[]> {
   const path = (part: string) => `gateway/src/${part}`;
-  return Object.fromEntries(units.map(([unit, others]) => [path(unit), [...SERVICE, ...others.map(path)]]));
+  const above = (i: number) => units.slice(0, i).map(([unit]) => unit);
+  return Object.fromEntries(
+    units.map(([unit, others], i) => [
+      path(unit),
+      [...SERVICE, ...(others === 'all above' ? above(i) : others).map(path)],
+    ]),
+  );
 }
 
 /** Returns the unit of a file: the longest entry of MAY_IMPORT that contains the file. */
