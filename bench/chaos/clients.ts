@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { EventSourceParserStream } from 'eventsource-parser/stream';
+import OpenAI, { type APIError } from 'openai';
 import type { Random } from '../random.ts';
 
 /** A request with a known answer. */
 export interface Question {
-  readonly body: Readonly<Record<string, unknown>>;
+  readonly body: OpenAI.CompletionCreateParamsNonStreaming;
   readonly text: string;
 }
 
@@ -32,11 +32,17 @@ const PROMPTS = ['def read(', 'import os\n', 'class Node:\n    ', 'for i in rang
 /** Pause before a rejected client retries, milliseconds. */
 const RETRY_MS = 100;
 
+const completionsOf = (url: string) =>
+  new OpenAI({ baseURL: `${url}/v1`, apiKey: 'unused', maxRetries: 0 }).completions;
+
 /** Sends random requests with drafting disabled, before any fault, and records the answers. */
 export async function askQuestions(url: string, count: number, random: Random): Promise<Question[]> {
+  const completions = completionsOf(url);
+  const undrafted = { ptp: { draft: false } };
   const questions: Question[] = [];
   for (let i = 0; i < count; i++) {
     const body = {
+      model: 'default',
       prompt: random.of(PROMPTS),
       max_tokens: Math.round(random.between(20, 90)),
       temperature: random.of([0, 0.7, 1]),
@@ -44,9 +50,7 @@ export async function askQuestions(url: string, count: number, random: Random): 
       ...(random.next() < 0.2 && { structured_outputs: { regex: '[a-z ]{5,40}' } }),
       ...(random.next() < 0.2 && { frequency_penalty: 0.5, min_p: 0.02 }),
     };
-    const answer = await post(url, { ...body, ptp: { draft: false } });
-    const { choices, error } = (await answer.json()) as Completion;
-    if (error) throw new Error(error.message);
+    const { choices } = await completions.create({ ...body, ...undrafted });
     questions.push({ body, text: choices[0]?.text ?? '' });
   }
   return questions;
@@ -63,45 +67,30 @@ export async function keepAsking(
   tally: Tally,
   signal: AbortSignal,
 ): Promise<void> {
+  const completions = completionsOf(url);
   while (!signal.aborted) {
     const question = random.of(questions);
     tally.streams++;
     const luck = random.next();
     const ask = luck < WHOLE ? whole : luck < WHOLE + LEAVING ? leave : stream;
-    const refused = await ask(url, question, tally).catch((error) => {
-      tally.lost++;
-      const name = String(error?.cause?.code ?? error?.message ?? error);
-      tally.errors[name] = (tally.errors[name] ?? 0) + 1;
-      return false;
-    });
-    if (refused) await sleep(RETRY_MS);
+    try {
+      await ask(completions, question, tally);
+    } catch (error) {
+      // only a rejection has a status
+      const { status, message } = error as APIError;
+      if (status === undefined) {
+        tally.lost++;
+        tally.errors[message] = (tally.errors[message] ?? 0) + 1;
+      } else {
+        tally.refused[status] = (tally.refused[status] ?? 0) + 1;
+        await sleep(RETRY_MS);
+      }
+    }
   }
 }
 
-/** Sends one request. @returns true if it was rejected @throws if its stream was lost */
-type Ask = (url: string, question: Question, tally: Tally) => Promise<boolean>;
-
-interface Completion {
-  readonly choices: readonly { readonly text?: string }[];
-  readonly usage?: { readonly completion_tokens: number } | null;
-  readonly error?: { readonly message: string };
-}
-
-async function post(url: string, body: object, signal?: AbortSignal): Promise<Response> {
-  return fetch(`${url}/v1/completions`, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify(body),
-    ...(signal && { signal }),
-  });
-}
-
-async function isRefused(response: Response, tally: Tally): Promise<boolean> {
-  if (response.ok) return false;
-  tally.refused[response.status] = (tally.refused[response.status] ?? 0) + 1;
-  await response.body?.cancel();
-  return true;
-}
+/** Sends one request. @throws APIError if it is rejected, or its stream is lost */
+type Ask = (completions: OpenAI.Completions, question: Question, tally: Tally) => Promise<void>;
 
 function judge(text: string, question: Question, tokens: number, tally: Tally): void {
   if (text !== question.text) {
@@ -112,44 +101,31 @@ function judge(text: string, question: Question, tokens: number, tally: Tally): 
   tally.tokens += tokens;
 }
 
-const whole: Ask = async (url, question, tally) => {
-  const response = await post(url, question.body);
-  if (await isRefused(response, tally)) return true;
-  const { choices, usage } = (await response.json()) as Completion;
+const whole: Ask = async (completions, question, tally) => {
+  const { choices, usage } = await completions.create(question.body);
   judge(choices[0]?.text ?? '', question, usage?.completion_tokens ?? 0, tally);
-  return false;
 };
 
-const leave: Ask = async (url, { body }, tally) => {
-  const hangUp = new AbortController();
-  const response = await post(url, { ...body, stream: true }, hangUp.signal);
-  if (await isRefused(response, tally)) return true;
-  await response.body?.getReader().read();
-  hangUp.abort();
+const leave: Ask = async (completions, { body }, tally) => {
+  const chunks = await completions.create({ ...body, stream: true });
+  await chunks[Symbol.asyncIterator]().next();
+  chunks.controller.abort();
   tally.left++;
-  return false;
 };
 
-const stream: Ask = async (url, question, tally) => {
-  const response = await post(url, { ...question.body, stream: true, stream_options: { include_usage: true } });
-  if ((await isRefused(response, tally)) || !response.body) return true;
-  const events = response.body.pipeThrough(new TextDecoderStream()).pipeThrough(new EventSourceParserStream());
-  let [text, tokens, done] = ['', 0, false];
+const stream: Ask = async (completions, question, tally) => {
+  const request = { ...question.body, stream: true, stream_options: { include_usage: true } } as const;
+  const chunks = await completions.create(request);
+  let [text, tokens, finished] = ['', 0, false];
   let [last, gap] = [performance.now(), 0];
-  for await (const { data } of events) {
+  for await (const { choices, usage } of chunks) {
     gap = Math.max(gap, performance.now() - last);
     last = performance.now();
-    if (data === '[DONE]') {
-      done = true;
-      continue;
-    }
-    const { choices, usage, error } = JSON.parse(data) as Completion;
-    if (error) throw new Error(error.message);
     text += choices[0]?.text ?? '';
+    finished ||= Boolean(choices[0]?.finish_reason);
     tokens = usage?.completion_tokens ?? tokens;
   }
-  if (!done) throw new Error('the stream ended without [DONE]');
+  if (!finished) throw new Error('the stream ended without a finish reason');
   tally.gaps.push(gap);
   judge(text, question, tokens, tally);
-  return false;
 };
