@@ -1,13 +1,13 @@
 import { Controller } from '../../gateway/src/decode/controller.ts';
 import { Measurements } from '../../gateway/src/decode/measurements.ts';
-import type { DraftLimits, Mode, StepStats } from '../../gateway/src/decode/types.ts';
+import { type DraftLimits, MODES, type StepStats } from '../../gateway/src/decode/types.ts';
 import { Random } from '../random.ts';
 import { sum } from '../statistics.ts';
 import { Clock } from './clock.ts';
 import { DraftModel, type DraftQuality, yieldCurves } from './draft-model.ts';
 import { fixedPolicy, type Policy } from './fixed-policy.ts';
 import { Replica, type ReplicaSettings, type Work } from './replica.ts';
-import { type Network, Sequence, type SequenceParts } from './sequence.ts';
+import { type Network, Sequence } from './sequence.ts';
 
 /** Services, clients and drafts to simulate. Times in microseconds. */
 export interface Scenario extends Network {
@@ -37,36 +37,54 @@ const START = 50_000;
 
 /** @throws Error for mode `auto` without the controller */
 export function simulate(scenario: Scenario) {
-  const { sequences, settle, counted, seed } = scenario;
+  const { sequences, settle, counted, seed, limits } = scenario;
   const clock = new Clock();
-  const counts = new Counts();
   const random = new Random(seed);
   const replicas = (number: number, settings: ReplicaSettings) =>
     Array.from({ length: number }, () => new Replica(clock, settings, random));
   const verifiers = replicas(scenario.verifiers, scenario.verifier);
   const drafters = replicas(scenario.drafters, scenario.drafter);
   const newPolicy = policiesOf(scenario);
-  const curves = yieldCurves(scenario.quality, scenario.limits.length);
+  const curves = yieldCurves(scenario.quality, limits.length);
+  const steps: StepStats[] = [];
   for (let i = 0; i < sequences; i++) {
     const own = new Random(seed * 1_000_003 + i + 1);
-    const client = {
-      random: own,
-      newPolicy,
+    const between = ([low, high]: readonly [number, number]) => Math.floor(own.between(low, high + 1));
+    const parts = {
+      ahead: limits.ahead ?? 0,
+      network: scenario,
       drafts: new DraftModel(scenario.quality, own, curves),
       clock,
       verifier: verifiers[i % verifiers.length] as Replica,
-      drafter: scenario.limits.mode === 'plain' ? undefined : drafters[i % drafters.length],
-      counts,
+      drafter: limits.mode === 'plain' ? undefined : drafters[i % drafters.length],
+      onStep: (step: StepStats) => steps.push(step),
     };
-    clock.at(START * random.next(), () => startSequence(scenario, client, true));
+    const startSequence = (isFirst: boolean) => {
+      const [prompt, output] = [between(scenario.prompt), between(scenario.output)];
+      // each client's first sequence starts partly done, by a random share, so that sequences end at different times
+      const done = isFirst ? Math.floor(own.next() * output) : 0;
+      const policy = newPolicy();
+      const onEnd = () => {
+        policy.close();
+        startSequence(false);
+      };
+      new Sequence({ ...parts, prompt: prompt + done, maxTokens: output - done, policy }, onEnd).start();
+    };
+    clock.at(START * random.next(), () => startSequence(true));
   }
   clock.runUntil(settle);
-  for (const each of [counts, ...verifiers, ...drafters]) each.reset();
+  steps.length = 0;
+  for (const each of [...verifiers, ...drafters]) each.reset();
   clock.runUntil(settle + counted);
-  const { tokens } = counts.totals;
+  const tokens = sum(steps.map(({ accepted }) => accepted + 1));
   return {
-    ...counts.totals,
-    ...counts.shares(),
+    tokens,
+    steps: steps.length,
+    drafted: sum(steps.map(({ drafted }) => drafted)),
+    tokensPerStep: tokens / steps.length,
+    /** Share of the steps in each mode, and of those that were sent ahead and not dropped. */
+    modes: Object.fromEntries(MODES.map((mode) => [mode, share(steps, (step) => step.mode === mode)])),
+    ahead: share(steps, ({ aheadMicros }) => aheadMicros > 0),
     tokensPerSecond: (1e6 * tokens) / counted,
     /** Mean over all sequences; each of them is always waiting for a token. */
     millisPerToken: (sequences * counted) / tokens / 1000,
@@ -75,69 +93,8 @@ export function simulate(scenario: Scenario) {
   };
 }
 
-export type Outcome = ReturnType<typeof simulate>;
-
-interface Client extends Pick<SequenceParts, 'drafts' | 'clock' | 'verifier' | 'drafter'> {
-  readonly random: Random;
-  readonly newPolicy: () => Policy;
-  readonly counts: Counts;
-}
-
-/** Starts a client's sequence; when it ends, starts the client's next one. */
-function startSequence(scenario: Scenario, client: Client, isFirst: boolean): void {
-  const { random, newPolicy, counts, ...parts } = client;
-  const between = ([low, high]: readonly [number, number]) => Math.floor(random.between(low, high + 1));
-  const [prompt, output] = [between(scenario.prompt), between(scenario.output)];
-  // each client's first sequence starts partly done, by a random share, so that sequences end at different times
-  const done = isFirst ? Math.floor(random.next() * output) : 0;
-  const policy = newPolicy();
-  const own = {
-    prompt: prompt + done,
-    maxTokens: output - done,
-    ahead: scenario.limits.ahead ?? 0,
-    network: scenario,
-    policy,
-    onStep: (stats: StepStats) => counts.add(stats),
-  };
-  const onEnd = () => {
-    policy.close();
-    startSequence(scenario, client, false);
-  };
-  new Sequence({ ...parts, ...own }, onEnd).start();
-}
-
-const noTotals = () => ({ tokens: 0, steps: 0, drafted: 0, accepted: 0 });
-const noSteps = () => ({ plain: 0, sequential: 0, overlap: 0, ahead: 0 }) satisfies Record<Mode | 'ahead', number>;
-
-class Counts {
-  totals = noTotals();
-  /** Number of steps in each mode, and of steps that were sent ahead and not dropped. */
-  #steps = noSteps();
-
-  reset(): void {
-    this.totals = noTotals();
-    this.#steps = noSteps();
-  }
-
-  add({ mode, drafted, accepted, aheadMicros }: StepStats): void {
-    this.totals.tokens += accepted + 1;
-    this.totals.steps++;
-    this.totals.drafted += drafted;
-    this.totals.accepted += accepted;
-    this.#steps[mode]++;
-    if (aheadMicros > 0) this.#steps.ahead++;
-  }
-
-  shares() {
-    const perStep = (count: number) => (this.totals.steps > 0 ? count / this.totals.steps : 0);
-    const { ahead, plain, sequential, overlap } = this.#steps;
-    return {
-      tokensPerStep: perStep(this.totals.tokens),
-      modes: { plain: perStep(plain), sequential: perStep(sequential), overlap: perStep(overlap) },
-      ahead: perStep(ahead),
-    };
-  }
-}
+const share = (steps: readonly StepStats[], isCounted: (step: StepStats) => boolean): number =>
+  steps.filter(isCounted).length / steps.length;
 
 /** Returns the share of the time spent in runs, the mean number of sequences per run, and the tokens run through the model. */
 function useOf(replicas: readonly Replica[], counted: number) {
