@@ -22,7 +22,7 @@ import { methodDefinition, type RequestInit, type Response } from './methods.ts'
 export type { BidiCall, CallOptions, ServerStream } from './calls.ts';
 export type { RequestInit, Response } from './methods.ts';
 
-/** Type of the function that calls a method; depends on whether the method is unary or streaming. */
+/** Type of the function that calls a method. It depends on whether the method is unary or streaming. */
 export type Call<M extends DescMethod> = M['methodKind'] extends 'unary'
   ? (request: RequestInit<M>, options?: CallOptions) => Promise<Response<M>>
   : M['methodKind'] extends 'server_streaming'
@@ -44,7 +44,7 @@ export type ServiceClient<S extends DescService> = { readonly [K in keyof S['met
 };
 
 export interface ConnectOptions {
-  /** Maximum size of a received message, in bytes; default 64 MiB. */
+  /** Maximum size of a received message in bytes. Default: 64 MiB. */
   readonly maxReceiveBytes?: number;
   /**
    * Opens a separate connection. By default, all clients of an address in this process share one connection, so they

@@ -1,13 +1,13 @@
 import { type ChannelCredentials, credentials, experimental, ServerCredentials } from '@grpc/grpc-js';
 
-/** PEM files; `ca` enables mutual TLS. */
+/** Paths of PEM files. `ca` enables mutual TLS. */
 export interface TlsFiles {
   readonly cert: string;
   readonly key: string;
   readonly ca?: string | undefined;
 }
 
-/** Interval at which the files are reloaded, milliseconds. */
+/** Interval in milliseconds at which the files are reloaded. */
 export const REFRESH_MS = 10_000;
 
 /** A process's TLS identity. Its files are reloaded while the process runs, so certificates can be renewed. */
@@ -27,7 +27,7 @@ export class Tls {
   }
 
   server(): ServerCredentials {
-    // the first provider supplies the server's own certificate; grpc-js's type declaration has the two names swapped
+    // The first provider supplies the server's own certificate: grpc-js's type declaration swaps the two names.
     return experimental.createCertificateProviderServerCredentials(
       this.#files,
       this.#mutual ? this.#files : null,

@@ -50,7 +50,7 @@ export class PtpError extends Error {
   readonly code: ErrorCode;
   /** Name of the invalid request field or setting, as the sender spells it; for example `top_p` or `PTP_LOG_LEVEL`. */
   readonly field: string | undefined;
-  /** Milliseconds to wait before a retry can succeed, if known. */
+  /** Time in milliseconds after which a retry can succeed, if known. */
   readonly retryAfterMs: number | undefined;
 
   constructor(code: ErrorCode, message: string, options: ErrorOptions = {}) {

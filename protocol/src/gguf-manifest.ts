@@ -11,7 +11,10 @@ import {
 import { PtpError } from './errors.ts';
 import { uniformsPerPosition } from './sampling-params.ts';
 
-/** Longest context of a GGUF file unless set: models claim 131,072 and more, whose KV cache few machines can hold. */
+/**
+ * Default context length of a GGUF file. Models allow 131,072 tokens or more, but few machines can hold a KV cache of
+ * that size.
+ */
 export const GGUF_CONTEXT = 8192;
 /**
  * Number of most probable tokens that a request without top-k is sampled from: llama.cpp's binding takes too long to
@@ -23,15 +26,15 @@ const VERSIONS = [2, 3];
 /** llama.cpp keeps keys and values in float16. */
 const BYTES_PER_VALUE = 2;
 const TOKENIZER = 'tokenizer.ggml.';
-/** Tokens that end a text by their name, as in llama.cpp (llama-vocab.cpp, `special_eog_ids`). */
+/** Names of tokens that end a text, as in llama.cpp (llama-vocab.cpp, `special_eog_ids`). */
 const END_NAMES = new Set([
   ...['<|eot_id|>', '<|im_end|>', '<|end|>', '<|return|>', '<|call|>', '<|flush|>', '<|calls|>', '<end_of_turn>'],
   ...['<|endoftext|>', '<|eom_id|>', '<EOT>', '_<EOT>', '[EOT]', '[EOS]', '<|end_of_text|>', '<end_of_utterance>'],
 ]);
-/** Splits before the BPE whose models begin each text with `bos` although the metadata does not say so. */
+/** Pre-tokenizers whose models begin each text with `bos` although the metadata does not say so. */
 const BOS_SPLITS = new Set(['llama3', 'llama-v3', 'llama-bpe', 'falcon3', 'falcon-h1', 'pixtral', 'midm-2.0', 'lfm2']);
 
-/** Returns true if a model's path is that of a GGUF file, the format of llama.cpp. */
+/** Returns true if the path names a GGUF file, the format of llama.cpp. */
 export function isGguf(path: string): boolean {
   return path.toLowerCase().endsWith('.gguf');
 }
@@ -40,7 +43,7 @@ export function isGguf(path: string): boolean {
 const known = new Map<string, ReturnType<typeof readManifest>>();
 
 /**
- * Describes a GGUF file, or the first part of a split one, as manifest.json describes a model folder.
+ * Describes a GGUF file, or the first part of a split one, in the same form as the manifest.json of a model folder.
  *
  * @throws PtpError `failed_precondition` if the file is missing, truncated or not a language model
  */
@@ -87,7 +90,7 @@ export async function ggufTokens(path: string): Promise<readonly string[]> {
   return new Metadata(path, await parse(path, size)).strings(`${TOKENIZER}tokens`);
 }
 
-/** The file's name without its ending. @throws PtpError if the file is a later part, or a part is missing */
+/** Returns the file's name without its extension. @throws PtpError if the file is a later part, or a part is missing */
 async function modelName(path: string): Promise<string> {
   const part = parseGgufShardFilename(basename(path));
   if (!part) return basename(path).slice(0, -'.gguf'.length);
@@ -103,7 +106,9 @@ async function modelName(path: string): Promise<string> {
   return prefix;
 }
 
-/** Reads the header. The parser takes bytes beyond the end of the file for zeros. */
+/**
+ * Reads the header. The parser reads bytes beyond the end of the file as zeros, so the size is checked as well.
+ */
 async function parse(path: string, size: number): Promise<GGUFParseOutput['metadata']> {
   const { metadata, tensorInfos, tensorDataOffset, tensorInfoByteRange, littleEndian } = await gguf(path, {
     allowLocalFile: true,
@@ -155,7 +160,7 @@ class Metadata {
     return typeof value === 'boolean' ? value : undefined;
   }
 
-  /** A number of the model's architecture. @throws PtpError if it is missing */
+  /** Returns a number that describes the model's architecture. @throws PtpError if it is missing */
   architecture(key: string): number {
     const name = `${this.text('general.architecture')}.${key}`;
     const value = this.number(name);
@@ -163,14 +168,17 @@ class Metadata {
     return value;
   }
 
-  /** [layers] a number of the architecture that layers may share; `preset` if it is missing. */
+  /**
+   * Returns a number for each layer, [layers]. The file may give one number for all layers; if it gives none, returns
+   * `preset`.
+   */
   perLayer(key: string, layers: number, preset: readonly number[]): readonly number[] {
     const value = this.#entries[`${this.text('general.architecture')}.${key}`];
     if (Array.isArray(value)) return value.map(Number);
     return value === undefined ? preset : new Array<number>(layers).fill(Number(value));
   }
 
-  /** SHA-256 over all keys of the tokenizer. Files with equal hashes have equal token ids. */
+  /** Returns the SHA-256 over all keys of the tokenizer. Files with equal hashes have equal token ids. */
   tokenizerSha256(): string {
     const keys = Object.keys(this.#entries).filter((key) => key.startsWith(TOKENIZER));
     const canonical = keys.sort().map((key) => [key, this.#entries[key]]);
@@ -179,7 +187,9 @@ class Metadata {
   }
 }
 
-/** Sizes that the KV cache depends on; `cachedValues` is the number of keys and values per token. */
+/**
+ * Returns the sizes that determine the size of the KV cache. `cachedValues` is the number of keys and values per token.
+ */
 function modelSizes(metadata: Metadata) {
   const width = metadata.architecture('embedding_length');
   const layers = metadata.architecture('block_count');
@@ -197,7 +207,7 @@ function modelSizes(metadata: Metadata) {
   };
 }
 
-/** Tokens that end a text: `eos`, `eot` and `eom` ids, and those that llama.cpp knows by name. */
+/** Returns the tokens that end a text: the ids `eos`, `eot` and `eom`, and the tokens whose names llama.cpp knows. */
 function endTokens(metadata: Metadata): { end_of_text: number; stop_tokens: number[] } {
   const tokens = metadata.strings(`${TOKENIZER}tokens`);
   const ids = ['eos', 'eot', 'eom'].map((name) => metadata.number(`${TOKENIZER}${name}_token_id`));
@@ -206,7 +216,10 @@ function endTokens(metadata: Metadata): { end_of_text: number; stop_tokens: numb
   return { end_of_text: end as number, stop_tokens: stops as number[] };
 }
 
-/** The token that precedes every text, or null. Without the metadata, llama.cpp decides by the kind of tokenizer. */
+/**
+ * Returns the token that precedes every text, or null. If the metadata does not say, the kind of tokenizer decides, as
+ * in llama.cpp.
+ */
 function beginOfText(metadata: Metadata): number | null {
   const model = metadata.text(`${TOKENIZER}model`);
   const usual = model === 'llama' || model === 'bert' || BOS_SPLITS.has(metadata.text(`${TOKENIZER}pre`) ?? '');
@@ -214,7 +227,7 @@ function beginOfText(metadata: Metadata): number | null {
   return added ? (metadata.number(`${TOKENIZER}bos_token_id`) ?? null) : null;
 }
 
-/** The name of the weights' format, such as Q4_K_M. */
+/** Returns the name of the weights' format, such as Q4_K_M. */
 function quantisation(path: string, metadata: Metadata): string {
   const type = metadata.number('general.file_type');
   const known = type === undefined ? undefined : GGMLFileQuantizationType[type];

@@ -20,16 +20,16 @@ export interface CallContext {
   readonly signal: AbortSignal;
   /** Metadata that the client sent with the call. */
   readonly metadata: Metadata;
-  /** The client's address; `unknown` on a unix socket. */
+  /** The client's address, or `unknown` on a unix socket. */
   readonly peer: string;
-  /** Deadline in milliseconds since 1970; Infinity if there is none. */
+  /** Deadline in milliseconds since 1970, or Infinity if there is none. */
   readonly deadline: number;
   /** `/package.Service/Method`, for logs. */
   readonly path: string;
 }
 
 /**
- * Implementation of a method; its type depends on whether the method is unary or streaming. If a handler throws an
+ * Implementation of a method. Its type depends on whether the method is unary or streaming. If a handler throws an
  * error, the call ends with that error's status (errors.ts). A handler that returns a stream should be an async
  * generator: it is suspended at `yield` while the client reads slowly, and its `finally` block runs however the call
  * ends. When the signal is aborted, iterating over the requests throws the signal's reason; a handler that awaits
@@ -51,7 +51,7 @@ export type Implementation<S extends DescService> = { readonly [K in keyof S['me
 export interface HandlerOptions {
   readonly calls: ActiveCalls;
   readonly logger: Logger;
-  /** Maximum time that a client may leave a stream unread once its buffers are full, in milliseconds. */
+  /** Maximum time in milliseconds that a client may leave a stream unread once its buffers are full. */
   readonly stallMillis: number;
 }
 
@@ -69,7 +69,7 @@ export class ActiveCalls {
     const controller = new AbortController();
     this.#controllers.add(controller);
     const deadline = Number(call.getDeadline());
-    // grpc-js emits 'cancelled' at the end of every call, even if it ended the call because the deadline had passed
+    // Even if grpc-js ends a call because its deadline has passed, it emits 'cancelled' at the end of the call.
     call.on('cancelled', () => {
       if (this.#controllers.has(controller)) controller.abort(Date.now() >= deadline ? deadlinePassed() : cancelled());
     });
@@ -83,7 +83,7 @@ export class ActiveCalls {
     return { context, done: () => this.#controllers.delete(controller) };
   }
 
-  /** Aborts all calls; their handlers are expected to end soon. */
+  /** Aborts all calls. Their handlers are expected to end soon. */
   abort(reason: PtpError): void {
     for (const controller of this.#controllers) controller.abort(reason);
   }
@@ -165,7 +165,7 @@ const singleRequest = (call: ServerWritableStream<unknown, Buffer>): unknown => 
 function requestQueue(call: ServerDuplexStream<unknown, Buffer>, signal: AbortSignal): MessageQueue<unknown> {
   const requests = new MessageQueue<unknown>(call);
   signal.addEventListener('abort', () => requests.fail(toPtpError(signal.reason)), { once: true });
-  call.on('end', () => setImmediate(() => requests.end())); // handled after 'cancelled' if both have arrived
+  call.on('end', () => setImmediate(() => requests.end())); // This error is handled after 'cancelled' if both have arrived.
   return requests;
 }
 

@@ -6,7 +6,9 @@ import { type CallableMethod, type CallOptions, callServerStreaming, callUnary }
 import { openChannel } from './client.ts';
 import type { Tls } from './credentials.ts';
 
-/** Answers of the standard health service; SERVICE_UNKNOWN and UNKNOWN mean that the server does not know the service. */
+/**
+ * Answers of the standard health service. SERVICE_UNKNOWN and UNKNOWN mean that the server does not know the service.
+ */
 export type ServingStatus = 'SERVING' | 'NOT_SERVING' | 'SERVICE_UNKNOWN' | 'UNKNOWN';
 
 type HealthMethod = CallableMethod<{ service: string }, { status: ServingStatus }>;
@@ -34,11 +36,12 @@ export async function checkHealth(
 }
 
 /**
- * Watches the health of a server until the signal is aborted. Yields the status each time it changes; the status is
+ * Watches the health of a server until the signal is aborted. Yields the status each time it changes. The status is
  * `UNREACHABLE` while there is no connection.
  *
- * @param open opens the connection, and a new one each time it is lost. This is necessary because grpc-js (1.14) keeps
- *   using a connection that TLS has closed after an alert from the peer, and calls on such a connection never end.
+ * @param open function that opens the connection, and a new connection each time the last one is lost. This is
+ *   necessary because grpc-js (1.14) keeps using a connection that TLS has closed after an alert from the peer, and
+ *   calls on such a connection never end.
  */
 export async function* watchHealth(
   open: () => Client,

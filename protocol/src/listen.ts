@@ -5,7 +5,8 @@ import { logVerbosity, type Server, setLogVerbosity } from '@grpc/grpc-js';
 import { serverCredentials, type Tls } from './credentials.ts';
 import { PtpError } from './errors.ts';
 
-// grpc-js prints errors that it also reports to its caller. Set GRPC_VERBOSITY to see them when debugging.
+// grpc-js prints errors that it also reports to its caller, so its printing is off. Set GRPC_VERBOSITY to see the
+// errors when debugging.
 if (!process.env.GRPC_VERBOSITY) setLogVerbosity(logVerbosity.NONE);
 
 /**

@@ -13,8 +13,8 @@ const token = z.int().nonnegative();
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 
 /**
- * manifest.json of a model folder, written by training/src/ptp_train/export/manifest.py, or what gguf-manifest.ts reads
- * from a GGUF file. Informational keys (corpus, recipe, measurements) are not validated.
+ * Content of manifest.json in a model folder, which training/src/ptp_train/export/manifest.py writes, or the same keys
+ * read from a GGUF file (gguf-manifest.ts). Informational keys (corpus, recipe, measurements) are not validated.
  */
 const manifestSchema = z
   .looseObject({
@@ -23,7 +23,7 @@ const manifestSchema = z
     created: z.string(),
     /** Runtime that the model's files are for. */
     engine: z.enum(['onnx', 'llama-cpp']).default('onnx'),
-    /** Number format of the target's matrix products; for a GGUF file its type, such as Q4_K_M. */
+    /** Number format of the target's matrix products, or the type of a GGUF file, such as Q4_K_M. */
     quantisation: z.string().optional(),
     target: z.looseObject({ precision: z.string().optional() }).optional(),
     sizes: z.looseObject({ vocab: count, width: count, layers: count, kv_heads: count, head_width: count }),
@@ -31,29 +31,35 @@ const manifestSchema = z
     end_of_text: token,
     /** Additional tokens that end a text. */
     stop_tokens: z.array(token).default([]),
-    /** Token that precedes every text; null if there is none. The default is end_of_text. */
+    /** Token that precedes every text, or null if there is none. Default: end_of_text. */
     begin_of_text: token.nullable().optional(),
     /** True for a GGUF file with a chat template; model folders have a file for it. */
     has_chat_template: z.boolean().optional(),
     /** Method by which the graphs pick a token. Older folders lack this key and use `cdf`. */
     pick: z.enum(['cdf', 'tree']).default('cdf'),
     uniforms_per_position: count,
-    /** Number of most probable tokens that the engine samples from, unless a request's top_k is larger; absent for all. */
+    /**
+     * Number of most probable tokens that the engine samples from, unless a request's top_k is larger. Absent if the
+     * engine samples from all tokens.
+     */
     candidate_limit: count.optional(),
-    /** Slot counts for which graphs exist, ascending. */
+    /** Slot counts for which graphs exist, in ascending order. */
     max_slots: z.array(count).min(1),
     bytes_per_token: z.object({ target: count, drafter: count.optional() }),
-    /** Absent if the target has no drafter; such a model is decoded without drafts. */
+    /** Drafter of the model. Absent if there is none; the model is then decoded without drafts. */
     drafter: z
       .looseObject({
-        /** See training/src/ptp_train/model/drafter.py; a `feature` drafter contains the whole target and checks blocks with it. */
+        /**
+         * Kind of the drafter (training/src/ptp_train/model/drafter.py). A `feature` drafter contains the whole target
+         * and checks blocks with it.
+         */
         kind: z.enum(['feature', 'reader', 'lora', 'separate']).default('reader'),
         source: z.array(z.int().nonnegative()).min(1),
         /** Sizes that differ from the target's. */
         sizes: z.looseObject({ kv_heads: count, head_width: count }).optional(),
         max_branch_length: count,
         yield_curve: z.array(z.number().nonnegative()).min(2),
-        /** Yield of branches that start after a rejected token; absent in older folders. */
+        /** Yield of branches that start after a rejected token. Absent in older folders. */
         yield_curve_after_miss: z.array(z.number().nonnegative()).min(2).optional(),
         accuracy_by_position: z.array(z.number()),
       })
@@ -78,9 +84,9 @@ export type Manifest = z.infer<typeof manifestSchema>;
 /**
  * Describes a model: the manifest.json of a folder, or the metadata of a GGUF file.
  *
- * @param path of the folder or the file
- * @param contextLength longest sequence to serve, at most the model's own; 0 means the model's own, for a GGUF file at
- *   most GGUF_CONTEXT
+ * @param path path of the folder or of the GGUF file
+ * @param contextLength maximum length of a sequence, at most the context length of the model. 0 means the context
+ *   length of the model, but at most GGUF_CONTEXT for a GGUF file
  * @throws PtpError `failed_precondition` if the model is missing, damaged or cannot be read by this version
  */
 export async function loadManifest(path: string, contextLength = 0): Promise<Manifest> {

@@ -1,14 +1,15 @@
 import type { Readable } from 'node:stream';
 import { PtpError } from './errors.ts';
 
-/** Maximum number of waiting messages; beyond this, HTTP/2 flow control slows the sender down. */
+/** Maximum number of waiting messages. Beyond this number, HTTP/2 flow control slows the sender down. */
 const CAPACITY = 32;
 
 type Outcome = { readonly error?: PtpError };
 
 /**
- * The receiving half of a stream: messages wait here, in order, until they are received. A pending receive gets its
- * message in the event-loop turn in which the message arrives; Node's own stream iterator would take several turns.
+ * The receiving half of a stream. Messages wait here, in order, until they are received. A pending receive gets its
+ * message in the event-loop turn in which the message arrives, whereas Node's own stream iterator would take several
+ * turns.
  */
 export class MessageQueue<T> {
   readonly #source: Readable;
@@ -57,7 +58,7 @@ export class MessageQueue<T> {
    * Fails the queue once the messages in it have been received. Does nothing if the queue has already ended or failed.
    */
   fail(error: PtpError): void {
-    while (this.#source.read() !== null); // emits, as 'data' events, the messages that flow control held back
+    while (this.#source.read() !== null); // This call emits, as 'data' events, the messages that flow control held back.
     if (this.#settle({ error })) this.#pending?.reject(error);
   }
 

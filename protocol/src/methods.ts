@@ -9,10 +9,10 @@ import {
   toBinary,
 } from '@bufbuild/protobuf';
 
-/** Message types on the sender's side: a message, or a plain object from which one is created. */
+/** Types of messages on the sender's side: a message, or a plain object from which a message is created. */
 export type RequestInit<M extends DescMethod> = MessageInitShape<M['input']>;
 export type ResponseInit<M extends DescMethod> = MessageInitShape<M['output']>;
-/** Message types on the receiver's side. */
+/** Types of messages on the receiver's side. */
 export type Request<M extends DescMethod> = MessageShape<M['input']>;
 export type Response<M extends DescMethod> = MessageShape<M['output']>;
 

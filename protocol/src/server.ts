@@ -34,13 +34,15 @@ export interface ServeOptions {
   readonly logger: Logger;
   /** TLS credentials; ignored for unix sockets. */
   readonly tls?: Tls | undefined;
-  /** Initial health; default true (SERVING). */
+  /** Initial health. Default: true (SERVING). */
   readonly serving?: boolean;
-  /** Maximum size of a received or sent message, in bytes; default 16 MiB. */
+  /** Maximum size in bytes of a received or sent message. Default: 16 MiB. */
   readonly maxMessageBytes?: number;
-  /** Maximum number of concurrent calls on one connection; default 1024. Further calls wait in the client. */
+  /** Maximum number of concurrent calls on one connection. Default: 1024. Further calls wait in the client. */
   readonly maxConcurrentStreams?: number;
-  /** Maximum time that a client may leave a stream unread once its buffers are full, in milliseconds; default 30 s. */
+  /**
+   * Maximum time in milliseconds that a client may leave a stream unread once its buffers are full. Default: 30,000.
+   */
   readonly stallMillis?: number;
 }
 
@@ -59,7 +61,7 @@ export interface RunningServer {
   close(graceMs: number): Promise<void>;
 }
 
-/** Time that a handler has to return after its signal is aborted, in milliseconds. */
+/** Time in milliseconds that a handler has to return after its signal is aborted. */
 const ABORT_GRACE_MS = 500;
 
 /**

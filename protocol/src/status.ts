@@ -6,8 +6,8 @@ import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from './gen/google
 import { StatusSchema } from './gen/google/rpc/status_pb.ts';
 
 /**
- * Trailer with a google.rpc.Status: the invalid field, the retry delay, and an ErrorInfo that marks errors of our
- * servers.
+ * Name of the trailer that carries a google.rpc.Status: the invalid field, the retry delay, and an ErrorInfo whose
+ * domain shows that the error comes from one of our servers.
  */
 const TRAILER = 'grpc-status-details-bin';
 const DOMAIN = 'ptp';
@@ -57,7 +57,7 @@ export function fromStatus(error: ServiceError, signal?: AbortSignal): PtpError 
   return new PtpError(code, message, { cause: error, ...details });
 }
 
-/** Returns the details of an error from one of our servers; undefined for any other error. */
+/** Returns the details of an error that one of our servers sent, and undefined for any other error. */
 function serverDetails({ metadata }: ServiceError): { readonly field?: string } | undefined {
   const bytes = (metadata as Metadata | undefined)?.get(TRAILER)[0];
   if (!(bytes instanceof Buffer)) return undefined;
@@ -67,7 +67,7 @@ function serverDetails({ metadata }: ServiceError): { readonly field?: string } 
     const field = details.map((detail) => anyUnpack(detail, BadRequestSchema)?.fieldViolations[0]?.field).find(Boolean);
     return field === undefined ? {} : { field };
   } catch {
-    return undefined; // not a google.rpc.Status
+    return undefined; // The trailer is not a google.rpc.Status.
   }
 }
 

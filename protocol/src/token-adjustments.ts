@@ -6,25 +6,28 @@ import { requireField } from './validation.ts';
  * position of a draft.
  */
 export interface AdjustParams {
-  /** Added to the logits of these token ids, in [-100, 100]. */
+  /** Values that are added to the logits of these token ids, each in [-100, 100]. */
   readonly logitBias: ReadonlyMap<number, number>;
-  /** Subtracted once from the logit of each token that was generated earlier, in [-2, 2]. */
+  /** Penalty that is subtracted once from the logit of each token that was generated earlier. Must be in [-2, 2]. */
   readonly presencePenalty: number;
-  /** Subtracted from a token's logit once per earlier occurrence in the generated text, in [-2, 2]. */
+  /**
+   * Penalty that is subtracted from a token's logit once for each earlier occurrence in the generated text. Must be in
+   * [-2, 2].
+   */
   readonly frequencyPenalty: number;
   /**
-   * Divides positive and multiplies negative logits of tokens in the prompt or generated text; in (0, 10]; 1 disables
-   * it.
+   * Penalty for tokens that occur in the prompt or the generated text: their positive logits are divided by it, and
+   * their negative logits are multiplied by it. Must be in (0, 10]; 1 has no effect.
    */
   readonly repetitionPenalty: number;
-  /** Token ids forbidden at positions below `heldBackUntil`. */
+  /** Token ids that are forbidden at positions below `heldBackUntil`. */
   readonly heldBack: readonly number[];
   readonly heldBackUntil: number;
 }
 
 /**
- * Minimum repetition penalty; dividing logits by a smaller number may overflow float32. Repeated tokens dominate at far
- * higher values already.
+ * Minimum repetition penalty. Dividing logits by a smaller number may overflow float32, and repeated tokens already
+ * dominate at far higher values.
  */
 const MIN_REPETITION_PENALTY = 1e-6;
 /** Maximum number of entries in a logit bias. */

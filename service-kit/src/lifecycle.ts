@@ -33,9 +33,9 @@ function onShutdown(drain: (reason: string) => unknown, limitMs: number): void {
   if (process.connected) process.on('disconnect', () => begin('the parent process is gone'));
 }
 
-/** Maximum time for the steps after draining, such as freeing models and sending spans, in milliseconds. */
+/** Maximum time in milliseconds for the steps after draining, such as freeing models and sending spans. */
 const afterDrainMs = 10_000;
-/** Maximum time that shutdown waits for a start that is still in progress, in milliseconds. */
+/** Maximum time in milliseconds that shutdown waits for a start that is still in progress. */
 const startGraceMs = 5_000;
 
 /**
@@ -47,7 +47,7 @@ export async function runService(
   name: string,
   start: (logger: Logger, onStop: (action: StopAction) => void) => Promise<void>,
 ): Promise<void> {
-  process.stdout.on('error', () => {}); // happens if the reader of the log is gone; 'disconnect' or a signal follows
+  process.stdout.on('error', () => {}); // This happens if the reader of the log is gone. A signal or 'disconnect' follows.
   const actions: StopAction[] = [];
   let logger: Logger | undefined;
   const release = async () => {

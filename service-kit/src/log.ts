@@ -9,7 +9,7 @@ export type { Logger } from 'pino';
  * 1970,"service":...,"msg":...}`. Pass errors as `{ err }`, which logs code, stack and cause. Clients never see these.
  *
  * @param service name of the process, for example `verifier`
- * @param destination default: standard output
+ * @param destination stream for the log. Default: standard output
  * @throws PtpError `invalid_argument` if PTP_LOG_LEVEL is invalid
  */
 export function createLogger(

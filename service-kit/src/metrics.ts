@@ -22,7 +22,10 @@ export interface Exposition {
   readonly text: string;
 }
 
-/** Histogram bucket limits in seconds: fine enough to tell 0.25 ms from 0.5 ms, and wide enough for 2 minutes. */
+/**
+ * Upper limits of the histogram buckets in seconds, fine enough to distinguish 0.25 ms from 0.5 ms and wide enough for
+ * 2 minutes.
+ */
 export const SECONDS = [
   0.0001, 0.00025, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.006, 0.008, 0.012, 0.016, 0.024, 0.032, 0.048,
   0.064, 0.1, 0.15, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128,
@@ -45,7 +48,7 @@ export function startMetrics(service: string, model: string): Metrics {
     service_namespace: 'ptp',
     service_version: version,
   });
-  info('ptp_build_info', 'Always 1; labels give the version, the model and the Node.js version.', {
+  info('ptp_build_info', 'Always 1. The labels give the version, the model and the Node.js version.', {
     version,
     model,
     node: process.versions.node,

@@ -13,7 +13,7 @@ export const sharedSettings = {
     name: 'PTP_CONTEXT_LENGTH',
     type: integer(0, 16777216),
     default: 0,
-    doc: 'Maximum number of tokens of a sequence, prompt included; must be equal in all services. With 0, the model decides, but for a GGUF file at most 8192, because llama.cpp allocates the KV caches of all sequences at the start.',
+    doc: 'Maximum number of tokens in a sequence, prompt included. Must be equal in all services. 0 means the maximum of the model, but at most 8192 for a GGUF file, because llama.cpp allocates the KV caches of all sequences at the start.',
   },
   logLevel: {
     name: 'PTP_LOG_LEVEL',
@@ -35,7 +35,7 @@ export const draftModelSetting = {
   name: 'PTP_DRAFT_MODEL',
   type: path,
   default: '',
-  doc: 'Smaller model with the same tokenizer as the target: a folder or a GGUF file. It replaces the drafter of the model folder, and drafts one token at a time.',
+  doc: 'Smaller model with the same tokenizer as the target: a folder or a GGUF file. It is used instead of the drafter in the model folder, and drafts one token at a time.',
 } as const satisfies Setting;
 
 /** Settings of drafter and verifier. */
@@ -51,13 +51,13 @@ export const serviceSettings = {
     name: 'PTP_ENGINE_THREADS',
     type: integer(0, 256),
     default: 0,
-    doc: 'Number of CPU threads for one run of a model. With 0, llama.cpp uses one per physical core and ONNX Runtime a single one. llama.cpp becomes slow if other processes need the same cores: leave them one.',
+    doc: 'Number of CPU threads for one run of a model. 0 means one thread per physical core for llama.cpp, and a single thread for ONNX Runtime. llama.cpp slows down if other processes compete for its cores, so leave at least one core free.',
   },
   gpuLayers: {
     name: 'PTP_GPU_LAYERS',
     type: layers,
     default: 'auto',
-    doc: 'Number of layers of a GGUF model that run on the GPU; auto puts as many there as fit, 0 uses the CPU only.',
+    doc: 'Number of layers of a GGUF model that run on the GPU; `auto` means as many as fit in its memory; 0 means none.',
   },
   batchTokens: {
     name: 'PTP_BATCH_TOKENS',
@@ -69,12 +69,12 @@ export const serviceSettings = {
     name: 'PTP_PREFIX_CACHE_MB',
     type: integer(0, 1048576),
     default: 256,
-    doc: 'Memory for the KV caches of finished sequences, in MB (10^6 bytes). Prompts that share a prefix with a finished sequence start faster. With 0, response times reveal nothing about the prompts of other clients.',
+    doc: 'Memory for the KV caches of finished sequences, in MB (10^6 bytes). Prompts that share a prefix with a finished sequence start faster. Response times can therefore reveal whether another client sent a similar prompt; 0 turns the cache off and prevents this.',
   },
   sequences: {
     name: 'PTP_SEQUENCE_LIMIT',
     type: integer(0, 65536),
     default: 0,
-    doc: 'Maximum number of open sequences; further sequences are rejected with RESOURCE_EXHAUSTED. With 0, 256; but for a GGUF file 1 to 8, depending on memory, because llama.cpp allocates the KV cache of each at the start (docs/engines.md).',
+    doc: 'Maximum number of open sequences. Further sequences are rejected with RESOURCE_EXHAUSTED. 0 means 256, or for a GGUF file 1 to 8 depending on memory, because llama.cpp allocates a KV cache for each sequence at the start (docs/engines.md).',
   },
 } as const satisfies SettingsTable;

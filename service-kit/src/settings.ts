@@ -32,16 +32,16 @@ export type SettingsOf<Table extends SettingsTable> = {
 };
 
 export const text: SettingType<string> = { schema: z.string(), expected: 'a string', placeholder: 'TEXT' };
-/** A file or folder, relative to the working directory. */
+/** Path of a file or folder, relative to the working directory. */
 export const path: SettingType<string> = { schema: z.string(), expected: 'a path', placeholder: 'PATH' };
 
-/** Whole numbers; limits are inclusive. */
+/** Whole numbers. The limits are inclusive. */
 export function integer(min: number, max?: number): SettingType<number> {
   const digits = z.string().regex(/^[+-]?\d+$/);
   return numeric(digits, z.int(), 'an integer', min, max);
 }
 
-/** Finite numbers; limits are inclusive. */
+/** Finite numbers. The limits are inclusive. */
 export function number(min: number, max?: number): SettingType<number> {
   const notBlank = z.string().regex(/\S/);
   return numeric(notBlank, z.number(), 'a number', min, max);
@@ -57,7 +57,7 @@ export function oneOf<const T extends string>(...values: readonly T[]): SettingT
   return { schema: z.enum(values), expected: `one of ${values.join(', ')}`, placeholder: 'NAME' };
 }
 
-/** Number of layers, or all that fit. */
+/** Number of layers, or `auto` for all layers that fit. */
 export const layers: SettingType<number | 'auto'> = {
   schema: z.union([z.literal('auto'), integer(0, 1024).schema]),
   expected: 'auto or an integer in [0, 1024]',
@@ -80,7 +80,7 @@ export const addresses: SettingType<readonly Address[]> = {
 };
 
 /**
- * Reads a table's settings from environment variables; an unset or empty variable means the default.
+ * Reads a table's settings from environment variables. An unset or empty variable means the default.
  *
  * @throws PtpError `invalid_argument` for the first invalid value, naming the variable, the limit and the value
  */
@@ -94,7 +94,7 @@ export function settings<Table extends SettingsTable>(table: Table, env: NodeJS.
   return Object.fromEntries(entries) as SettingsOf<Table>;
 }
 
-/** Parses `host:port`, `[IPv6]:port` or `unix:/absolute/path`; returns undefined for anything else. */
+/** Parses `host:port`, `[IPv6]:port` or `unix:/absolute/path`. Returns undefined for anything else. */
 function parseAddress(value: string): Address | undefined {
   const unix = /^unix:(\/.+)$/.exec(value);
   if (unix?.[1]) return { target: value, path: unix[1] };

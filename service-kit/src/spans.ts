@@ -58,9 +58,9 @@ export const attribute = {
    */
   branchTaken: 'ptp.branch.taken',
   branchLength: 'ptp.branch.length',
-  /** Time in the queue, microseconds. */
+  /** Time in the queue in microseconds. */
   queueMicros: 'ptp.queue_us',
-  /** Duration of the engine run, microseconds. */
+  /** Duration of the engine run in microseconds. */
   runMicros: 'ptp.run_us',
   /** Number of sequences in the engine run. */
   batchSize: 'ptp.batch.size',
@@ -78,12 +78,12 @@ export type Parent = Span | SpanContext | typeof untraced | typeof newTrace;
 
 /** Options of a new span. */
 export interface SpanOptions {
-  /** Default: a new trace. */
+  /** Parent of the span. Default: none, which starts a new trace. */
   readonly parent?: Parent;
   readonly attributes?: Attributes;
-  /** A `performance.now()` value. Default: now. */
+  /** Start of the span, a `performance.now()` value. Default: now. */
   readonly startTime?: number;
-  /** Default: INTERNAL. SERVER for a call received, CLIENT for a call made. */
+  /** Kind of the span: SERVER for a received call, CLIENT for a call that this process makes. Default: INTERNAL. */
   readonly kind?: SpanKind;
 }
 
@@ -100,7 +100,7 @@ export function span(name: string, options: SpanOptions = {}): Span {
   const { parent = newTrace, attributes, startTime, kind = SpanKind.INTERNAL } = options;
   if (!tracer || parent === untraced) return notRecorded;
   const above = parent === newTrace ? undefined : spanContextOf(parent);
-  // a parent in this process has already made the sampling decision; the sampler decides only for other spans
+  // A parent in this process has already made the sampling decision, so the sampler decides only for other spans.
   if (above && !above.isRemote && !isSampled(above)) return notRecorded;
   const context = above ? trace.setSpanContext(ROOT_CONTEXT, above) : ROOT_CONTEXT;
   const times = { kind, startTime: wallClock(startTime ?? performance.now()) };
@@ -112,7 +112,7 @@ export function recordSpan(name: string, options: SpanOptions & { startTime: num
   if (tracer) span(name, options).end(wallClock(options.endTime));
 }
 
-/** Ends a span; marks it as failed if there was an error. Only the error's code is recorded, not its message. */
+/** Ends a span, and marks it as failed if there was an error. Records only the error's code, not its message. */
 export function endSpan(
   ended: Span,
   outcome: { error?: unknown; endTime?: number; attributes?: Attributes } = {},
@@ -138,8 +138,8 @@ export function timingAttributes(timings: Pick<Timings, 'queueUs' | 'runUs' | 'b
 }
 
 /**
- * Returns the `traceparent` of a span, to be sent to other services (W3C Trace Context); empty if the span is not
- * sampled.
+ * Returns the `traceparent` of a span, to be sent to other services (W3C Trace Context). The result is empty if the
+ * span is not sampled.
  */
 export function traceparentOf(from: Span): string {
   const context = from.spanContext();
@@ -157,7 +157,7 @@ export function contextFrom(traceparent: string | undefined, otherwise: Parent =
   return context ? { ...context, isRemote: true } : otherwise;
 }
 
-/** Returns the labels of an exemplar that links to a span; empty if the span is not sampled. */
+/** Returns the labels of an exemplar that links to a span. The result is empty if the span is not sampled. */
 export function exemplarLabels(within: Parent | undefined): Record<string, string> {
   if (typeof within !== 'object') return {};
   const context = spanContextOf(within);

@@ -9,14 +9,14 @@ export const tlsSettings = {
     name: 'PTP_TLS_CERT_FILE',
     type: path,
     default: '',
-    doc: 'Certificate chain (PEM) of this service for TLS between services; no TLS if empty. Reloaded when the file changes.',
+    doc: 'Certificate chain (PEM) of this service for TLS between services. Without this setting, services do not use TLS. The file is reloaded when it changes.',
   },
   tlsKey: { name: 'PTP_TLS_KEY_FILE', type: path, default: '', doc: 'Private key (PEM) for PTP_TLS_CERT_FILE.' },
   tlsCa: {
     name: 'PTP_TLS_CA_FILE',
     type: path,
     default: '',
-    doc: 'Certificates (PEM) of the authorities trusted for other services. If set, services require certificates from each other (mutual TLS).',
+    doc: 'Certificates (PEM) of the authorities that are trusted to sign the certificates of other services. If set, services require certificates from each other (mutual TLS).',
   },
 } as const satisfies SettingsTable;
 
@@ -34,7 +34,7 @@ export async function loadTls(config: SettingsOf<typeof tlsSettings>): Promise<T
   return new Tls({ cert, key, ca: ca === '' ? undefined : ca });
 }
 
-/** @throws PtpError `failed_precondition` unless the file of a setting can be read */
+/** Checks that the file of a setting can be read. @throws PtpError `failed_precondition` if it cannot */
 export async function checkFile(file: string, setting: string): Promise<void> {
   const readable = await access(file, constants.R_OK).then(
     () => true,

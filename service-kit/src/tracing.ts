@@ -12,11 +12,11 @@ export interface Tracing {
 }
 
 /**
- * Share of new traces that are sampled unless OTEL_TRACES_SAMPLER or OTEL_TRACES_SAMPLER_ARG is set. A request with a `traceparent` keeps
- * its caller's decision.
+ * Share of new traces that are sampled unless OTEL_TRACES_SAMPLER or OTEL_TRACES_SAMPLER_ARG is set. A request with a
+ * `traceparent` keeps its caller's decision.
  */
 export const DEFAULT_RATIO = 0.01;
-/** Maximum time that an unreachable collector may delay the end of the process, in milliseconds. */
+/** Maximum time in milliseconds that an unreachable collector may delay the end of the process. */
 const flushMs = 3_000;
 
 /**
@@ -44,7 +44,7 @@ export async function startTracing(service: string, spanProcessors?: SpanProcess
   const { OTEL_TRACES_SAMPLER: named, OTEL_TRACES_SAMPLER_ARG: ratio } = process.env;
   const root = new TraceIdRatioBasedSampler(Number(ratio || DEFAULT_RATIO));
   const sdk = startNodeSdk({
-    baseResource: defaultResource().merge(names), // lowest priority: the standard variables override it
+    baseResource: defaultResource().merge(names), // The lowest priority, so the standard variables override it.
     logRecordProcessors: [],
     metricReaders: [],
     ...(!named && { sampler: new ParentBasedSampler({ root }) }),

@@ -79,7 +79,7 @@ describe('a model by its name', () => {
     ['Q4_K_M before Q8_0', ['a-Q8_0.gguf', 'a-Q4_K_M.gguf', 'a-Q2_K.gguf'], 'org/repo', 'a-Q4_K_M.gguf'],
     ['Q8_0 if there is no Q4_K_M', ['a-Q8_0.gguf', 'a-Q2_K.gguf'], 'org/repo', 'a-Q8_0.gguf'],
     ['the only one', ['a-Q2_K.gguf'], 'org/repo', 'a-Q2_K.gguf'],
-    ['that of a quantisation', ['a-Q2_K.gguf', 'a-Q4_K_M.gguf'], 'org/repo:q2_k', 'a-Q2_K.gguf'],
+    ['the file of a quantisation', ['a-Q2_K.gguf', 'a-Q4_K_M.gguf'], 'org/repo:q2_k', 'a-Q2_K.gguf'],
     ['a file', ['a-Q8_0.gguf', 'b-Q8_0.gguf'], 'org/repo:b-Q8_0.gguf', 'b-Q8_0.gguf'],
     ['a file in a folder', ['x/a-Q8_0.gguf', 'x/b-Q8_0.gguf'], 'org/repo:a-Q8_0', 'x/a-Q8_0.gguf'],
   ])('chooses %s', async (_, files, name, expected) => {
@@ -118,7 +118,7 @@ describe('a download', () => {
     hub.repos['org/repo'] = { files: { 'm.gguf': content } };
   });
 
-  test('goes on after the connection ended', async () => {
+  test('continues after the connection ended', async () => {
     hub.cuts = [100_000, 50_000];
     expect(readFileSync((await get('org/repo')).path)).toEqual(content);
     expect(storage()).toHaveLength(3);
@@ -167,7 +167,7 @@ describe('an error names the next step', () => {
   test('for a wrong name', async () => {
     const name = 'ModelError: HUB has no model `org/repo`: check the name, or';
     expect(await errorOf('org/repo')).toBe(`${name} set HF_TOKEN if it is private`);
-    expect(await errorOf('org/repo', token)).toBe(`${name} that its account may read it`);
+    expect(await errorOf('org/repo', token)).toBe(`${name} make sure that its account may read the repository`);
   });
 
   test('for a gated model, without and with a token', async () => {

@@ -24,7 +24,7 @@ export async function memoryTracing(): Promise<{ finished(): Promise<ReadableSpa
   };
 }
 
-/** Returns the tree below the only span of that name. */
+/** Returns the tree below the only span with this name. */
 export function treeOf(spans: readonly ReadableSpan[], name: string): SpanTree {
   const roots = spans.filter((span) => span.name === name);
   if (roots.length !== 1) throw new Error(`${roots.length} spans are named ${name}`);

@@ -3,13 +3,15 @@ import { dirname } from 'node:path';
 import { ModelError } from './model-error.ts';
 import { formatBytes } from './progress.ts';
 
-/** Free disk space to leave, in bytes. */
+/** Number of bytes of free disk space to leave. */
 const RESERVE = 200_000_000;
 
 /**
- * @param dir may not exist yet
- * @param purpose begins the message
- * @throws ModelError if the disk of a folder has too little space
+ * Checks that the disk of a folder has enough space.
+ *
+ * @param dir folder, which may not exist yet
+ * @param purpose first words of the error message
+ * @throws ModelError if the disk has too little space
  */
 export async function checkSpace(dir: string, bytes: number, purpose: string): Promise<void> {
   const { bavail, bsize } = await statfs(await nearest(dir));
@@ -21,7 +23,7 @@ export async function checkSpace(dir: string, bytes: number, purpose: string): P
   );
 }
 
-/** The folder itself, else its nearest parent that exists. */
+/** Returns the folder itself if it exists, else its nearest parent that exists. */
 async function nearest(dir: string): Promise<string> {
   const isThere = await stat(dir).catch(() => undefined);
   return isThere || dirname(dir) === dir ? dir : nearest(dirname(dir));

@@ -11,16 +11,17 @@ import { type HubConfig, repoDir } from './hub-config.ts';
 import { ModelError } from './model-error.ts';
 import { type HubFile, networkError, type Repository, statusError } from './repository.ts';
 
-/** Attempts without a single byte after which a download fails. */
+/** Number of attempts without a single received byte after which a download fails. */
 const ATTEMPTS = 4;
 
 /**
  * Downloads a file of a repository into the cache, unless it is there: `blobs/HASH`, and a link to it at
- * `snapshots/COMMIT/PATH`. An interrupted download goes on where it stopped, in this run or a later one.
+ * `snapshots/COMMIT/PATH`. An interrupted download continues where it stopped, in this run or a later one.
  *
  * @param onBytes called with the size of each chunk
  * @returns the path of the link
- * @throws ModelError if the hub does not give the file, or its content does not have the hash that the hub states
+ * @throws ModelError if the hub does not send the file, or the hash of its content differs from the hash that the hub
+ *   states
  */
 export async function downloadFile(
   config: HubConfig,
@@ -44,7 +45,7 @@ export async function downloadFile(
   return pointer;
 }
 
-/** Bytes of a file that still have to be downloaded. */
+/** Returns the number of bytes of a file that still have to be downloaded. */
 export async function missingBytes(config: HubConfig, repository: Repository, file: HubFile): Promise<number> {
   const { blob } = placesOf(config, repository, file);
   if ((await sizeOf(blob)) === file.size) return 0;
@@ -60,7 +61,7 @@ function placesOf(config: HubConfig, { name, commit }: Repository, { path, gitHa
   return { blob: join(dir, 'blobs', sha256 ?? gitHash), pointer };
 }
 
-/** The name that other tools for the hub give to unfinished files. */
+/** Returns the name of an unfinished file, the same as other tools for the hub use. */
 function partOf(blob: string): string {
   return `${blob}.incomplete`;
 }
@@ -95,7 +96,10 @@ async function fetchWhole(
   }
 }
 
-/** @throws ModelError for a status that another attempt would not change, any other error for an interruption */
+/**
+ * Requests the rest of a file. @throws ModelError for a status that another attempt would not change, any other error
+ * for an interruption
+ */
 async function fetchRest(
   config: HubConfig,
   { name, commit, gated }: Repository,
@@ -131,7 +135,7 @@ async function fetchRest(
   if (received < size) throw new Error(`the connection ended after ${received} of ${size} bytes`);
 }
 
-/** Compares with SHA-256 for files in large file storage, otherwise with git's hash of a blob. */
+/** Compares a file with its expected hash: SHA-256 for files in large file storage, otherwise git's hash of a blob. */
 async function hashFits(path: string, { size, gitHash, sha256 }: HubFile): Promise<boolean> {
   const hash = createHash(sha256 ? 'sha256' : 'sha1');
   if (!sha256) hash.update(`blob ${size}\0`);

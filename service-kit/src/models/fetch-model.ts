@@ -11,16 +11,16 @@ import { type HubFile, openRepository, type Repository } from './repository.ts';
 import { chooseVariant, variantsOf } from './variants.ts';
 
 /**
- * Finds a model in the cache, else downloads it. Uses no network for a model that is cached.
+ * Finds a model in the cache, or else downloads it. A cached model needs no network.
  *
- * @param out receives the size, the licence and the progress of a download
+ * @param out stream that receives the size, the licence and the progress of a download
  * @throws ModelError if there is no such model, or it cannot be downloaded
  */
 export async function fetchModel(config: HubConfig, name: ModelName, out: ProgressStream): Promise<CachedModel> {
   return (await cachedModel(config, name.repo, name.selector)) ?? pullModel(config, name, out);
 }
 
-/** Downloads what is missing of the model that a name stands for on the hub today. Otherwise as `fetchModel`. */
+/** Downloads the missing files of the newest version of a model on the hub. Otherwise the same as `fetchModel`. */
 export async function pullModel(config: HubConfig, name: ModelName, out: ProgressStream): Promise<CachedModel> {
   if (config.offline) throw await offlineError(config, name);
   const repository = await openRepository(config, name.repo);
@@ -53,7 +53,7 @@ async function offlineError(config: HubConfig, { repo, selector }: ModelName): P
   return new ModelError(`\`${name}\` is not in ${config.cacheDir}${others}: unset HF_HUB_OFFLINE to download it`);
 }
 
-/** A GGUF if there is one, otherwise a safetensors model. */
+/** Returns the files of a GGUF model if there is one, otherwise the files of a safetensors model. */
 function filesToGet({ name, files }: Repository, selector: string | undefined): readonly HubFile[] {
   const variants = variantsOf(files);
   if (variants.length > 0) return chooseVariant(variants, name, selector).files;

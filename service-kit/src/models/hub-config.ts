@@ -3,7 +3,10 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { ModelError } from './model-error.ts';
 
-/** Where models come from and where they are kept. All tools for the Hugging Face hub read the same variables. */
+/**
+ * Locations from which models are downloaded and at which they are kept. All tools for the Hugging Face hub read the
+ * same variables.
+ */
 export interface HubConfig {
   /** Address of the hub, without a final slash. */
   readonly endpoint: string;
@@ -22,7 +25,7 @@ export interface HubConfig {
  * Reads HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_TOKEN_PATH, HF_HUB_OFFLINE and XDG_CACHE_HOME.
  * https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables
  *
- * @throws ModelError if the token cannot be one of the hub
+ * @throws ModelError if the token does not have the form of the hub's tokens
  */
 export async function hubConfig(env: NodeJS.ProcessEnv): Promise<HubConfig> {
   const caches = env.XDG_CACHE_HOME || join(homedir(), '.cache');
@@ -45,12 +48,12 @@ async function storedToken(file: string): Promise<string> {
   return (await readFile(file, 'utf8').catch(() => '')).trim();
 }
 
-/** Folder of a repository in the cache. */
+/** Returns the folder of a repository in the cache. */
 export function repoDir({ cacheDir }: HubConfig, repo: string): string {
   return join(cacheDir, `models--${repo.replaceAll('/', '--')}`);
 }
 
-/** Name of the hub in messages, such as huggingface.co. */
+/** Returns the name of the hub for messages, such as huggingface.co. */
 export function hubName({ endpoint }: HubConfig): string {
   return endpoint.replace(/^https?:\/\//, '');
 }

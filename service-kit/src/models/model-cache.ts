@@ -7,38 +7,38 @@ import { complete, fittingVariants, type ModelFile, selectorOf, type Variant, va
 
 /** A model on this machine. */
 export interface CachedModel {
-  /** What `--model` accepts. */
+  /** Name that `--model` accepts. */
   readonly name: string;
   readonly quantisation: string | undefined;
   readonly bytes: number;
-  /** A GGUF file (its first part), or a Hugging Face folder. */
+  /** Path of the model: the first part of a GGUF file, or a Hugging Face folder. */
   readonly path: string;
-  /** All of its files. */
+  /** Paths of all files of the model. */
   readonly files: readonly string[];
 }
 
-/** A file of a snapshot: its path inside the snapshot, and where it is. */
+/** A file of a snapshot, with its path inside the snapshot and its path on this machine. */
 interface CachedFile extends ModelFile {
   readonly at: string;
 }
 
-/** Files of a Hugging Face folder that converting it needs. */
+/** Files of a Hugging Face folder that are needed to convert it. */
 const SAFETENSORS =
   /^(model.*\.safetensors|(config|generation_config|tokenizer.*|special_tokens_map|model\.safetensors\.index)\.json|chat_template\.jinja)$/;
 
-/** The files among those of a repository that make up its safetensors model; none if it has no such model. */
+/** Returns the files of a repository that make up its safetensors model, or none if it has no such model. */
 export function safetensorsModel<File extends ModelFile>(files: readonly File[]): File[] {
   const found = complete(files.filter(({ path }) => SAFETENSORS.test(path)));
   const isModel = found.some(({ path }) => path === 'config.json') && found.some(({ path }) => /\.safe/.test(path));
-  // Weights come last, so that a folder with weights is complete.
+  // The weights come last, so that a folder with weights is complete.
   return isModel ? found.sort((a, b) => a.size - b.size) : [];
 }
 
 /**
- * The model that a name stands for, if it is on this machine. Without a selector, a repository stands for what has been
- * downloaded of it, by the same rules as on the hub.
+ * Returns the model on this machine that a name stands for. Without a selector, the downloaded files of the repository
+ * decide, by the same rules as on the hub.
  *
- * @returns undefined also if several could be meant
+ * @returns undefined if there is no such model, or if the name could mean several
  */
 export async function cachedModel(
   config: HubConfig,
@@ -55,7 +55,7 @@ export async function cachedModel(
   return undefined;
 }
 
-/** All models on this machine: those of the hub's cache, then the converted ones. */
+/** Returns all models on this machine: first the models in the hub's cache, then the converted models. */
 export async function cachedModels(config: HubConfig): Promise<CachedModel[]> {
   const latest = new Map<string, CachedModel>();
   for (const model of await modelsOfAllCommits(config)) if (!latest.has(model.name)) latest.set(model.name, model);
@@ -63,10 +63,10 @@ export async function cachedModels(config: HubConfig): Promise<CachedModel[]> {
 }
 
 /**
- * Removes a model, or with the name of a repository all that was downloaded of it.
+ * Removes a model, or everything that was downloaded from a repository if the name is a repository's.
  *
  * @returns the number of bytes freed
- * @throws ModelError that lists what exists if there is no such model
+ * @throws ModelError that lists the existing models if there is no such model
  */
 export async function removeModel(config: HubConfig, name: string): Promise<number> {
   const dir = repoDir(config, name);
@@ -89,7 +89,7 @@ export async function removeModel(config: HubConfig, name: string): Promise<numb
   return bytes;
 }
 
-/** Models of the latest commit come before those of older ones. */
+/** Returns the models of all commits. Models of the latest commit come first. */
 async function modelsOfAllCommits({ cacheDir, convertedDir }: HubConfig): Promise<CachedModel[]> {
   const models: CachedModel[] = [];
   for (const folder of await list(cacheDir)) {
@@ -119,7 +119,7 @@ function describeFolder(repo: string, dir: string, files: readonly CachedFile[])
   return { name: repo, quantisation: undefined, bytes: sizeOf(own), path: dir, files: own.map(({ at }) => at) };
 }
 
-/** The snapshots of a repository's folder, that of the branch `main` first. */
+/** Returns the snapshots in a repository's folder. The snapshot of the branch `main` comes first. */
 async function snapshotsOf(dir: string): Promise<{ dir: string; files: CachedFile[] }[]> {
   const main = await readFile(join(dir, 'refs', 'main'), 'utf8').catch(() => '');
   const commits = (await list(join(dir, 'snapshots'))).sort((a, b) => Number(b === main) - Number(a === main));
@@ -131,7 +131,7 @@ async function filesIn(dir: string): Promise<CachedFile[]> {
   const found = await Promise.all(
     (await list(dir, true)).map(async (path) => {
       const at = join(dir, path);
-      const target = await stat(at).catch(() => undefined); // a link may lead nowhere
+      const target = await stat(at).catch(() => undefined); // A link may lead nowhere.
       return target?.isFile() ? [{ path: relative(dir, at).split(sep).join('/'), size: target.size, at }] : [];
     }),
   );

@@ -1,6 +1,6 @@
 const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
 
-/** Such as 5.03 GB; units are powers of 1,000. */
+/** Returns a size as text, such as 5.03 GB. The units are powers of 1,000. */
 export function formatBytes(bytes: number): string {
   const power = bytes < 1 ? 0 : Math.min(Math.floor(Math.log10(bytes) / 3), UNITS.length - 1);
   const value = bytes / 1000 ** power;
@@ -14,10 +14,10 @@ export interface ProgressStream {
 }
 
 const REDRAW_MS = 200;
-/** Interval of lines where none can be redrawn, such as in a log file. */
+/** Interval in milliseconds between lines if they cannot be redrawn, as in a log file. */
 const LINE_MS = 10_000;
 
-/** Shows how far a transfer is: one line that is redrawn on a terminal, else a line now and then. */
+/** Shows the progress of a transfer: one line that is redrawn on a terminal, or else a new line from time to time. */
 export class ProgressLine {
   readonly #out: ProgressStream;
   readonly #total: number;
@@ -27,7 +27,7 @@ export class ProgressLine {
   #done: number;
   #shown = 0;
 
-  /** @param done bytes that an earlier attempt has transferred */
+  /** @param done number of bytes that an earlier attempt has transferred */
   constructor(out: ProgressStream, total: number, done: number) {
     this.#out = out;
     this.#total = total;

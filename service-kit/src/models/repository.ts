@@ -21,7 +21,10 @@ export interface Repository {
   readonly files: readonly HubFile[];
 }
 
-/** @throws ModelError if the hub cannot be reached, or does not show the repository */
+/**
+ * Reads the list of a repository's files. @throws ModelError if the hub cannot be reached, or does not show the
+ * repository
+ */
 export async function openRepository(config: HubConfig, name: string): Promise<Repository> {
   const access = { hubUrl: config.endpoint, ...(config.token && { accessToken: config.token }) };
   let gated = false;
@@ -41,7 +44,7 @@ export async function openRepository(config: HubConfig, name: string): Promise<R
   }
 }
 
-/** Says what a status other than 2xx means for a repository. */
+/** Returns an error that explains a status other than 2xx for a repository. */
 export function statusError(config: HubConfig, repo: string, status: number, gated: boolean): ModelError {
   const { endpoint, token } = config;
   const hub = hubName(config);
@@ -57,13 +60,13 @@ export function statusError(config: HubConfig, repo: string, status: number, gat
     return new ModelError(`${hub} rejects the token in HF_TOKEN: create one at ${endpoint}/settings/tokens`);
   }
   if (status === 401 || status === 403 || status === 404) {
-    const access = token ? 'that its account may read it' : 'set HF_TOKEN if it is private';
+    const access = token ? 'make sure that its account may read the repository' : 'set HF_TOKEN if it is private';
     return new ModelError(`${hub} has no model \`${repo}\`: check the name, or ${access}`);
   }
   return new ModelError(`${hub} answered HTTP ${status} for \`${repo}\`: try again later`);
 }
 
-/** Says that the hub cannot be reached. */
+/** Returns an error saying that the hub cannot be reached. */
 export function networkError(config: HubConfig, repo: string, error: unknown): ModelError {
   const { cause, message } = error as Error & { cause?: { code?: string; message?: string } };
   const reason = cause?.code ?? cause?.message ?? message;

@@ -12,20 +12,20 @@ export interface ModelFile {
 export interface Variant<File extends ModelFile = ModelFile> {
   /** Path without the part's number and the extension. */
   readonly stem: string;
-  /** Such as Q4_K_M; undefined if the file's name does not tell. */
+  /** Quantisation, such as Q4_K_M. Undefined if the file's name does not contain it. */
   readonly quantisation: string | undefined;
   /** The parts in order; llama.cpp opens the first one. */
   readonly files: readonly [File, ...File[]];
   readonly bytes: number;
 }
 
-/** Quantisations to choose without a selector, best first. */
+/** Quantisations that are chosen if there is no selector, best first. */
 const PREFERRED = ['Q4_K_M', 'Q8_0'];
 const PART = /-(\d{5})-of-(\d{5})(\.[a-z]+)$/;
-/** Projectors of images and statistics for quantising, which llama.cpp cannot load as a model. */
+/** Names of image projectors and of statistics for quantising, which llama.cpp cannot load as models. */
 const NO_MODEL = /(^|\/)mmproj|imatrix/i;
 
-/** The GGUFs among some files. A GGUF in several parts counts only if all of them are there. */
+/** Returns the GGUF models among some files. A GGUF in several parts counts only if all of its parts are there. */
 export function variantsOf<File extends ModelFile>(files: readonly File[]): Variant<File>[] {
   const ggufs = files.filter(({ path }) => path.endsWith('.gguf') && !NO_MODEL.test(path));
   const groups = Map.groupBy(complete(ggufs), ({ path }) => path.replace(PART, '$3').slice(0, -'.gguf'.length));
@@ -37,7 +37,7 @@ export function variantsOf<File extends ModelFile>(files: readonly File[]): Vari
   }));
 }
 
-/** The files without parts whose other parts are missing. */
+/** Returns the files, except parts of a GGUF that is missing other parts. */
 export function complete<File extends ModelFile>(files: readonly File[]): File[] {
   const key = (path: string) => path.replace(PART, '-of-$2$3');
   const counts = new Map<string, number>();
@@ -63,14 +63,17 @@ export function chooseVariant<V extends Variant>(variants: readonly V[], repo: s
 }
 
 /**
- * The variants that a selector, a quantisation or a file name, stands for. Without one, these are the variants of the
- * best quantisation that the repository has, or all.
+ * Returns the variants that a selector (a quantisation or a file name) stands for. Without a selector, returns the
+ * variants of the best quantisation that the repository has, or else all variants.
  */
 export function fittingVariants<V extends Variant>(variants: readonly V[], selector?: string): readonly V[] {
   return selector === undefined ? preferred(variants) : selected(variants, selector);
 }
 
-/** What to write after `org/repo:` to choose a variant: its quantisation unless others share it. */
+/**
+ * Returns the text to write after `org/repo:` to choose a variant: its quantisation, or its file name if other variants
+ * have the same quantisation.
+ */
 export function selectorOf(variant: Variant, variants: readonly Variant[]): string {
   const { quantisation, files } = variant;
   const shared = variants.filter((other) => other.quantisation === quantisation).length > 1;

@@ -16,16 +16,18 @@ export interface FakeRepo {
   sizes?: Record<string, number>;
 }
 
-/** Serves repositories in memory at those paths of the Hugging Face hub that its client library uses. */
+/** Serves repositories in memory, at the paths of the Hugging Face hub that its client library uses. */
 export class FakeHub {
   readonly repos: Record<string, FakeRepo> = {};
   /** Method, path and range of each request. */
   readonly requests: string[] = [];
-  /** Number of bytes after which each of the next answers with a large file ends, one entry per answer. */
+  /**
+   * Number of bytes after which an answer with a large file is cut off, one entry for each of the next such answers.
+   */
   cuts: number[] = [];
   /** Bytes that are sent in place of a file's content. */
   corrupt: Buffer | undefined;
-  /** Status of all answers, if set. */
+  /** Status of all answers. Default: the real status of each answer. */
   status: number | undefined;
   url = '';
   readonly #server: Server = createServer((request, response) => this.#serve(request, response));
@@ -58,7 +60,7 @@ export class FakeHub {
     const token = request.headers.authorization?.replace('Bearer ', '');
     const isVisible = repo && (repo.privateTo === undefined || repo.privateTo === token);
     if (!isVisible) {
-      // the hub hides from unauthorised clients whether a repository exists
+      // The hub hides from unauthorised clients whether a repository exists.
       send(response, token ? 404 : 401, { error: token ? 'Repository not found' : 'Invalid username or password.' });
     } else if (api) {
       this.#describe(response, name, repo, path);

@@ -20,28 +20,30 @@ export const file_ptp_v1_common: GenFile = /*@__PURE__*/
  */
 export type SamplingParameters = Message<"ptp.v1.SamplingParameters"> & {
   /**
-   * Divides the logits; in [0, 2]. 0 is greedy: the token with the highest logit, the lowest id on a tie.
+   * Divisor of the logits, in [0, 2]. 0 means greedy decoding: the token with the highest logit, and the lowest id on a
+   * tie.
    *
    * @generated from field: float temperature = 1;
    */
   temperature: number;
 
   /**
-   * Keeps the top_k most probable tokens; in [0, vocabulary_size]; 0 keeps all.
+   * Number of most probable tokens to keep, in [0, vocabulary_size]. 0 keeps all tokens.
    *
    * @generated from field: uint32 top_k = 2;
    */
   topK: number;
 
   /**
-   * Keeps the most probable tokens that together reach this probability; in (0, 1]; 1 keeps all, and 0 (absent) means 1.
+   * Probability that the kept tokens reach together, starting with the most probable one. Must be in (0, 1]. 1 keeps
+   * all tokens, and 0 (absent) means 1.
    *
    * @generated from field: float top_p = 3;
    */
   topP: number;
 
   /**
-   * Keeps tokens with at least this probability relative to the most probable token; in [0, 1]; 0 keeps all.
+   * Minimum probability of a token, relative to the most probable one. Must be in [0, 1]. 0 keeps all tokens.
    *
    * @generated from field: float min_p = 4;
    */
@@ -62,29 +64,30 @@ export const SamplingParametersSchema: GenMessage<SamplingParameters> = /*@__PUR
  */
 export type TokenAdjustments = Message<"ptp.v1.TokenAdjustments"> & {
   /**
-   * Added to the logits of these token ids; at most 1024 entries, each in [-100, 100].
+   * Values that are added to the logits of these token ids: at most 1024 entries, each in [-100, 100].
    *
    * @generated from field: map<uint32, float> logit_bias = 1;
    */
   logitBias: { [key: number]: number };
 
   /**
-   * Subtracted once from the logit of each token that was generated earlier; in [-2, 2].
+   * Penalty that is subtracted once from the logit of each token that was generated earlier. Must be in [-2, 2].
    *
    * @generated from field: float presence_penalty = 2;
    */
   presencePenalty: number;
 
   /**
-   * Subtracted from a token's logit once per earlier occurrence in the generated text; in [-2, 2].
+   * Penalty that is subtracted from a token's logit once for each earlier occurrence in the generated text. Must be in
+   * [-2, 2].
    *
    * @generated from field: float frequency_penalty = 3;
    */
   frequencyPenalty: number;
 
   /**
-   * Divides positive and multiplies negative logits of tokens in the prompt or the generated text; in (0, 10]; 1 disables the penalty, and
-   * 0 (absent) means 1.
+   * Penalty for tokens that occur in the prompt or the generated text: their positive logits are divided by it, and
+   * their negative logits are multiplied by it. Must be in (0, 10]. 1 has no effect, and 0 (absent) means 1.
    *
    * @generated from field: float repetition_penalty = 4;
    */
@@ -127,7 +130,8 @@ export type TopTokens = Message<"ptp.v1.TopTokens"> & {
   ids: number[];
 
   /**
-   * Natural logarithms of their probabilities under the model before temperature and truncation; same length as ids.
+   * Natural logarithms of the tokens' probabilities under the model before temperature and truncation, in the order of
+   * ids.
    *
    * @generated from field: repeated float log_probabilities = 2;
    */
@@ -148,7 +152,8 @@ export const TopTokensSchema: GenMessage<TopTokens> = /*@__PURE__*/
  */
 export type SequenceStart = Message<"ptp.v1.SequenceStart"> & {
   /**
-   * The prompt, followed by the tokens generated so far if a stream is reopened; 1 to context_length - 1 token ids.
+   * The prompt, followed by the tokens generated so far if a stream is reopened. Must have 1 to context_length - 1
+   * token ids.
    *
    * @generated from field: repeated uint32 tokens = 1;
    */
@@ -213,14 +218,14 @@ export const TraceContextSchema: GenMessage<TraceContext> = /*@__PURE__*/
  */
 export type Timings = Message<"ptp.v1.Timings"> & {
   /**
-   * From the message's arrival to the start of the engine run that served it, microseconds.
+   * Time in microseconds from the message's arrival to the start of the engine run that served it.
    *
    * @generated from field: uint32 queue_us = 1;
    */
   queueUs: number;
 
   /**
-   * Duration of the engine run, which the sequences of a batch share, microseconds.
+   * Duration in microseconds of the engine run. All sequences of a batch share one run.
    *
    * @generated from field: uint32 run_us = 2;
    */
@@ -283,7 +288,7 @@ export type ModelFacts = Message<"ptp.v1.ModelFacts"> & {
   vocabularySize: number;
 
   /**
-   * Maximum length of prompt and generated text together, tokens.
+   * Maximum number of tokens in the prompt and the generated text together.
    *
    * @generated from field: uint32 context_length = 4;
    */
@@ -325,7 +330,7 @@ export type PrefixCacheFacts = Message<"ptp.v1.PrefixCacheFacts"> & {
   sequences: number;
 
   /**
-   * Size of these KV caches, bytes.
+   * Size of these KV caches in bytes.
    *
    * @generated from field: uint64 bytes = 2;
    */

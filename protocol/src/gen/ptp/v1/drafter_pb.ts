@@ -36,7 +36,7 @@ export const GetDrafterRequestSchema: GenMessage<GetDrafterRequest> = /*@__PURE_
  */
 export type GetDrafterResponse = Message<"ptp.v1.GetDrafterResponse"> & {
   /**
-   * The pair that the drafter was trained for; must match the verifier's.
+   * The pair that the drafter was trained for. Must be the same pair as the verifier's.
    *
    * @generated from field: ptp.v1.ModelFacts model = 1;
    */
@@ -50,14 +50,14 @@ export type GetDrafterResponse = Message<"ptp.v1.GetDrafterResponse"> & {
   openSequences: number;
 
   /**
-   * Size of their KV caches, bytes.
+   * Size of the KV caches of the open sequences in bytes.
    *
    * @generated from field: uint64 cache_bytes = 3;
    */
   cacheBytes: bigint;
 
   /**
-   * Length of the longest branch that the drafter was trained for, tokens.
+   * Number of tokens in the longest branch that the drafter was trained for.
    *
    * @generated from field: uint32 max_branch_length = 4;
    */
@@ -122,7 +122,7 @@ export const DraftRequestSchema: GenMessage<DraftRequest> = /*@__PURE__*/
  */
 export type DraftOpen = Message<"ptp.v1.DraftOpen"> & {
   /**
-   * Tokens, sampling and seed, equal to the verifier's.
+   * Tokens, sampling and seed, the same as in the verifier's open.
    *
    * @generated from field: ptp.v1.SequenceStart start = 1;
    */
@@ -164,16 +164,16 @@ export type DraftStep = Message<"ptp.v1.DraftStep"> & {
   committed: number[];
 
   /**
-   * Token ids at the positions after the committed tokens: first the tokens that are assumed to be accepted, then the tokens under
-   * verification; may be empty.
+   * Token ids at the positions after the committed tokens: first the tokens that are assumed to be accepted, then the
+   * tokens under verification. May be empty.
    *
    * @generated from field: repeated uint32 block = 3;
    */
   block: number[];
 
   /**
-   * The drafter's confidence in each token of the block; same length as block, each value in [0, 1]. Used to divide the budget among
-   * branches; ignored by drafters that check blocks themselves.
+   * The drafter's confidence in each token of the block, in the order of block. Each value is in [0, 1]. Used to divide
+   * the budget among branches, but ignored by drafters that check blocks themselves.
    *
    * @generated from field: repeated float block_confidences = 4;
    */
@@ -194,8 +194,9 @@ export type DraftStep = Message<"ptp.v1.DraftStep"> & {
   trace?: TraceContext | undefined;
 
   /**
-   * Number of tokens at the start of the block that are assumed to be accepted; in [0, length of block]. Nonzero if the step is sent before
-   * the previous verify result has arrived. If a later step commits other tokens at these positions, the committed tokens take precedence.
+   * Number of tokens at the start of the block that are assumed to be accepted, from 0 to the length of the block.
+   * Nonzero if the step is sent before the previous verify result has arrived. If a later step commits other tokens at
+   * these positions, the committed tokens take precedence.
    *
    * @generated from field: uint32 assumed = 7;
    */
@@ -216,14 +217,14 @@ export const DraftStepSchema: GenMessage<DraftStep> = /*@__PURE__*/
  */
 export type DraftPlan = Message<"ptp.v1.DraftPlan"> & {
   /**
-   * Maximum number of tokens in all branches together; 1 to the service's limit.
+   * Maximum number of tokens in all branches together, from 1 to the service's limit.
    *
    * @generated from field: uint32 budget = 1;
    */
   budget: number;
 
   /**
-   * Maximum length of one branch, tokens; 1 to the drafter's max_branch_length.
+   * Maximum number of tokens in one branch, from 1 to the drafter's max_branch_length.
    *
    * @generated from field: uint32 max_branch_length = 2;
    */
@@ -309,15 +310,15 @@ export const DraftOpenedSchema: GenMessage<DraftOpened> = /*@__PURE__*/
  */
 export type DraftResult = Message<"ptp.v1.DraftResult"> & {
   /**
-   * Number of the step to which this is the answer.
+   * Number of the step that this message answers.
    *
    * @generated from field: uint32 step = 1;
    */
   step: number;
 
   /**
-   * At most one branch per possible accepted count, in ascending order; counts for which the budget did not suffice are absent. A drafter
-   * that checks blocks itself returns only the branch that it expects to match.
+   * At most one branch per possible accepted count, in ascending order. Counts for which the budget did not suffice are
+   * absent. A drafter that checks blocks itself returns only the branch that it expects to match.
    *
    * @generated from field: repeated ptp.v1.Branch branches = 2;
    */
@@ -345,7 +346,7 @@ export const DraftResultSchema: GenMessage<DraftResult> = /*@__PURE__*/
  */
 export type Branch = Message<"ptp.v1.Branch"> & {
   /**
-   * Accepted count that the branch assumes; the step's `assumed` to the length of block.
+   * Accepted count that the branch assumes, from the step's `assumed` to the length of the block.
    *
    * @generated from field: uint32 accepted = 1;
    */
@@ -359,8 +360,8 @@ export type Branch = Message<"ptp.v1.Branch"> & {
   tokens: number[];
 
   /**
-   * The drafter's probability that each token is right, given that all tokens before it are right; same length as tokens, each value in [0,
-   * 1].
+   * The drafter's probability that each token is right if all tokens before it are right, in the order of tokens. Each
+   * value is in [0, 1].
    *
    * @generated from field: repeated float confidences = 3;
    */

@@ -35,7 +35,7 @@ export type TokenizeRequest = Message<"ptp.v1.TokenizeRequest"> & {
   text: string;
 
   /**
-   * Omits the token that precedes every text of the model.
+   * If true, omits the token that precedes every text of the model.
    *
    * @generated from field: bool without_beginning = 3;
    */
@@ -112,7 +112,7 @@ export type GetModelResponse = Message<"ptp.v1.GetModelResponse"> & {
   vocabularySize: number;
 
   /**
-   * Maximum length of prompt and generated text together, tokens.
+   * Maximum number of tokens in the prompt and the generated text together.
    *
    * @generated from field: uint32 context_length = 3;
    */
@@ -154,14 +154,15 @@ export type GetModelResponse = Message<"ptp.v1.GetModelResponse"> & {
   quantization: string;
 
   /**
-   * True if the verifier's engine passed its check that results do not depend on the batch; absent until a verifier has been reached.
+   * True if the verifier's engine passed the check that results do not depend on the batch. Absent until a verifier has
+   * been reached.
    *
    * @generated from field: optional bool batch_invariant = 9;
    */
   batchInvariant?: boolean | undefined;
 
   /**
-   * Number of most probable tokens that are sampled from, unless top_k is larger; 0 means all tokens.
+   * Number of most probable tokens that are sampled from unless top_k is larger. 0 means all tokens.
    *
    * @generated from field: uint32 candidate_limit = 10;
    */
@@ -189,13 +190,13 @@ export type GenerateRequest = Message<"ptp.v1.GenerateRequest"> & {
   model: string;
 
   /**
-   * The text to be continued; required.
+   * The text to be continued. Required.
    *
    * @generated from oneof ptp.v1.GenerateRequest.prompt
    */
   prompt: {
     /**
-     * As text.
+     * The prompt as text.
      *
      * @generated from field: string text = 2;
      */
@@ -203,7 +204,7 @@ export type GenerateRequest = Message<"ptp.v1.GenerateRequest"> & {
     case: "text";
   } | {
     /**
-     * As token ids.
+     * The prompt as token ids.
      *
      * @generated from field: ptp.v1.TokenPrompt tokens = 3;
      */
@@ -212,28 +213,28 @@ export type GenerateRequest = Message<"ptp.v1.GenerateRequest"> & {
   } | { case: undefined; value?: undefined };
 
   /**
-   * Sampling parameters; absent means temperature 1 without truncation.
+   * Sampling parameters. Default: temperature 1 without truncation.
    *
    * @generated from field: ptp.v1.SamplingParameters sampling = 4;
    */
   sampling?: SamplingParameters | undefined;
 
   /**
-   * Seed that makes the text repeatable; any 64-bit value; absent means a random one.
+   * Seed that makes the text repeatable; any 64-bit value. Default: a random seed.
    *
    * @generated from field: optional uint64 seed = 5;
    */
   seed?: bigint | undefined;
 
   /**
-   * Maximum number of tokens to generate; 0 means up to the context length.
+   * Maximum number of tokens to generate. 0 means up to the context length.
    *
    * @generated from field: uint32 max_tokens = 6;
    */
   maxTokens: number;
 
   /**
-   * Strings that end the text; the text stops before the first one found. At most 4, none empty.
+   * Strings that end the text. The text stops before the first one found. At most 4 strings, none of them empty.
    *
    * @generated from field: repeated string stop = 7;
    */
@@ -247,7 +248,7 @@ export type GenerateRequest = Message<"ptp.v1.GenerateRequest"> & {
   draft?: DraftOptions | undefined;
 
   /**
-   * Changes to the logits of single tokens; absent for none.
+   * Changes to the logits of single tokens. Default: none.
    *
    * @generated from field: ptp.v1.TokenAdjustments adjustments = 9;
    */
@@ -261,21 +262,23 @@ export type GenerateRequest = Message<"ptp.v1.GenerateRequest"> & {
   topLogProbabilities: number;
 
   /**
-   * Token ids that end the text, in addition to the model's own end-of-text token; they are not part of the text. At most 64.
+   * Token ids that end the text, in addition to the model's own end-of-text tokens. They are not part of the text. At
+   * most 64.
    *
    * @generated from field: repeated uint32 stop_tokens = 11;
    */
   stopTokens: number[];
 
   /**
-   * Continues after tokens that end a text, until max_tokens or stop.
+   * If true, generation continues after end-of-text tokens, until max_tokens or stop.
    *
    * @generated from field: bool ignore_end_of_text = 12;
    */
   ignoreEndOfText: boolean;
 
   /**
-   * Required form of the text; absent for any text. Cannot be combined with ignore_end_of_text or adjustments.held_back_until.
+   * Required form of the text. Default: any text. Cannot be combined with ignore_end_of_text or
+   * adjustments.held_back_until.
    *
    * @generated from oneof ptp.v1.GenerateRequest.form
    */
@@ -289,7 +292,7 @@ export type GenerateRequest = Message<"ptp.v1.GenerateRequest"> & {
     case: "jsonSchema";
   } | {
     /**
-     * Any JSON object, if true.
+     * If true, the text must be a JSON object.
      *
      * @generated from field: bool json_object = 14;
      */
@@ -320,28 +323,28 @@ export const GenerateRequestSchema: GenMessage<GenerateRequest> = /*@__PURE__*/
  */
 export type DraftOptions = Message<"ptp.v1.DraftOptions"> & {
   /**
-   * Disables drafting (plain decoding).
+   * If true, disables drafting (plain decoding).
    *
    * @generated from field: bool off = 1;
    */
   off: boolean;
 
   /**
-   * Maximum length of a block under verification, tokens; 0 means the gateway's setting, which is also the maximum.
+   * Maximum number of tokens in a block under verification. 0 means the gateway's setting, which is also the maximum.
    *
    * @generated from field: uint32 length = 2;
    */
   length: number;
 
   /**
-   * `auto`, `overlap`, `sequential` or `plain`; empty means the gateway's setting.
+   * `auto`, `overlap`, `sequential` or `plain`. Default: the gateway's setting.
    *
    * @generated from field: string mode = 3;
    */
   mode: string;
 
   /**
-   * Enables drafts that repeat earlier text; absent means the gateway's setting.
+   * If true, enables drafts that repeat earlier text. Default: the gateway's setting.
    *
    * @generated from field: optional bool prompt_lookup = 4;
    */
@@ -383,7 +386,7 @@ export const TokenPromptSchema: GenMessage<TokenPrompt> = /*@__PURE__*/
  */
 export type GenerateResponse = Message<"ptp.v1.GenerateResponse"> & {
   /**
-   * Text that this step completed, in whole UTF-8 characters; may be empty.
+   * Text that this step completed, in whole UTF-8 characters. May be empty.
    *
    * @generated from field: string text = 1;
    */
@@ -404,36 +407,37 @@ export type GenerateResponse = Message<"ptp.v1.GenerateResponse"> & {
   step?: StepFacts | undefined;
 
   /**
-   * Reason why the text ended, in the last message: `stop` or `length`. Empty before.
+   * Reason why the text ended: `stop` or `length`. Set only in the last message.
    *
    * @generated from field: string finish_reason = 4;
    */
   finishReason: string;
 
   /**
-   * The request's seed, in the first message.
+   * The request's seed. Set only in the first message.
    *
    * @generated from field: uint64 seed = 5;
    */
   seed: bigint;
 
   /**
-   * Natural logarithms of the probabilities of the tokens under the model before temperature and truncation; same length as tokens.
+   * Natural logarithms of the tokens' probabilities under the model before temperature and truncation, in the order of
+   * tokens.
    *
    * @generated from field: repeated float log_probabilities = 6;
    */
   logProbabilities: number[];
 
   /**
-   * Alternatives of each token, same length as tokens; empty if none were requested.
+   * Alternatives to each token, in the order of tokens. Empty if none were requested.
    *
    * @generated from field: repeated ptp.v1.TopTokens top = 7;
    */
   top: TopTokens[];
 
   /**
-   * True if a token of this step was sampled from the most probable tokens only, see GetModelResponse.candidate_limit, although the sampling
-   * parameters would allow others.
+   * True if a token of this step was sampled from only the most probable tokens (see GetModelResponse.candidate_limit)
+   * although the sampling parameters would allow others.
    *
    * @generated from field: bool truncated = 8;
    */
@@ -461,58 +465,58 @@ export type StepFacts = Message<"ptp.v1.StepFacts"> & {
   step: number;
 
   /**
-   * Length of the block that was verified, tokens.
+   * Number of tokens in the verified block.
    *
    * @generated from field: uint32 drafted = 2;
    */
   drafted: number;
 
   /**
-   * Number of tokens of the block that were accepted; 0 to drafted.
+   * Number of tokens of the block that were accepted, from 0 to drafted.
    *
    * @generated from field: uint32 accepted = 3;
    */
   accepted: number;
 
   /**
-   * Duration of the step, including drafting, microseconds: from sending the step, or from the end of the previous step if that is later,
-   * to the result.
+   * Duration of the step in microseconds, including drafting. It begins when the step is sent, or when the previous
+   * step ends if that is later, and ends with the result.
    *
    * @generated from field: uint32 step_us = 4;
    */
   stepUs: number;
 
   /**
-   * Duration of the verify call as seen by the gateway, microseconds.
+   * Duration of the verify call in microseconds, as seen by the gateway.
    *
    * @generated from field: uint32 verify_us = 5;
    */
   verifyUs: number;
 
   /**
-   * Duration of the overlapping draft call as seen by the gateway, microseconds; 0 if there was none.
+   * Duration of the overlapping draft call in microseconds, as seen by the gateway. 0 if there was no such call.
    *
    * @generated from field: uint32 draft_us = 6;
    */
   draftUs: number;
 
   /**
-   * Duration of the verifier's engine run, microseconds.
+   * Duration of the verifier's engine run in microseconds.
    *
    * @generated from field: uint32 verify_run_us = 7;
    */
   verifyRunUs: number;
 
   /**
-   * Duration of the drafter's engine run, microseconds; 0 if there was none.
+   * Duration of the drafter's engine run in microseconds. 0 if there was no such run.
    *
    * @generated from field: uint32 draft_run_us = 8;
    */
   draftRunUs: number;
 
   /**
-   * Duration of an additional draft call before the verify call, made if the previous step left no usable draft, microseconds; 0 if there was
-   * none.
+   * Duration in microseconds of an additional draft call before the verify call, made if the previous step left no
+   * usable draft. 0 if there was no such call.
    *
    * @generated from field: uint32 redraft_us = 9;
    */
@@ -541,7 +545,7 @@ export type StepFacts = Message<"ptp.v1.StepFacts"> & {
   offered: number;
 
   /**
-   * Token budget of the overlapping draft call; 0 if there was none.
+   * Token budget of the overlapping draft call. 0 if there was no such call.
    *
    * @generated from field: uint32 budget = 13;
    */
@@ -555,8 +559,8 @@ export type StepFacts = Message<"ptp.v1.StepFacts"> & {
   source: string;
 
   /**
-   * Time between sending the step and the end of the previous step, whose result was only expected, microseconds; 0 if the step was sent
-   * after that end.
+   * Time in microseconds between sending the step and the end of the previous step, for a step that was sent early on
+   * an expected result. 0 for a step that was sent after the previous one ended.
    *
    * @generated from field: uint32 ahead_us = 15;
    */

@@ -50,7 +50,7 @@ export type GetTargetResponse = Message<"ptp.v1.GetTargetResponse"> & {
   openSequences: number;
 
   /**
-   * Size of their KV caches, bytes.
+   * Size of the KV caches of the open sequences in bytes.
    *
    * @generated from field: uint64 cache_bytes = 3;
    */
@@ -137,14 +137,14 @@ export type VerifyOpen = Message<"ptp.v1.VerifyOpen"> & {
   trace?: TraceContext | undefined;
 
   /**
-   * Changes to the logits of single tokens; absent for none.
+   * Changes to the logits of single tokens. Default: none.
    *
    * @generated from field: ptp.v1.TokenAdjustments adjustments = 3;
    */
   adjustments?: TokenAdjustments | undefined;
 
   /**
-   * Number of alternatives to return for each committed token; in [0, 20].
+   * Number of alternatives to return for each committed token, in [0, 20].
    *
    * @generated from field: uint32 top_log_probabilities = 4;
    */
@@ -187,7 +187,7 @@ export type VerifyStep = Message<"ptp.v1.VerifyStep"> & {
   step: number;
 
   /**
-   * Drafted token ids for the next positions; empty for plain decoding; at most the service's limit.
+   * Drafted token ids for the next positions, at most the service's limit. Empty for plain decoding.
    *
    * @generated from field: repeated uint32 draft = 2;
    */
@@ -210,8 +210,8 @@ export type VerifyStep = Message<"ptp.v1.VerifyStep"> & {
   allowed: Uint8Array[];
 
   /**
-   * Expected result of the previous step, which the draft continues. If the previous step has another result, or is skipped itself, this
-   * step is skipped. Absent if the previous result is known.
+   * Expected result of the previous step, which the draft continues. If the previous step has another result, or was
+   * skipped, then this step is skipped too. Absent if the previous result is known.
    *
    * @generated from field: ptp.v1.VerifyAfter after = 5;
    */
@@ -304,7 +304,7 @@ export type VerifyOpened = Message<"ptp.v1.VerifyOpened"> & {
   timings?: Timings | undefined;
 
   /**
-   * Sum of the run times of all parts of the prompt, microseconds.
+   * Sum of the run times of all parts of the prompt in microseconds.
    *
    * @generated from field: uint32 prefill_us = 2;
    */
@@ -325,15 +325,16 @@ export type VerifyOpened = Message<"ptp.v1.VerifyOpened"> & {
   reusedTokens: number;
 
   /**
-   * Natural logarithms of the probabilities of the tokens in `start` except the first, under the model before temperature and truncation;
-   * only if tell_prompt was set.
+   * Natural logarithms of the probabilities of the tokens in `start` except the first, under the model before
+   * temperature and truncation. Set only if tell_prompt was set.
    *
    * @generated from field: repeated float prompt_log_probabilities = 5;
    */
   promptLogProbabilities: number[];
 
   /**
-   * Alternatives at the positions of the tokens in `start` except the first; only if tell_prompt and top_log_probabilities were set.
+   * Alternatives at the positions of the tokens in `start` except the first. Set only if tell_prompt and
+   * top_log_probabilities were set.
    *
    * @generated from field: repeated ptp.v1.TopTokens prompt_top = 6;
    */
@@ -354,14 +355,15 @@ export const VerifyOpenedSchema: GenMessage<VerifyOpened> = /*@__PURE__*/
  */
 export type VerifyResult = Message<"ptp.v1.VerifyResult"> & {
   /**
-   * Number of the step to which this is the answer.
+   * Number of the step that this message answers.
    *
    * @generated from field: uint32 step = 1;
    */
   step: number;
 
   /**
-   * Number of tokens at the start of the draft that equal the target's own choice; 0 to the length of the draft.
+   * Number of tokens at the start of the draft that are equal to the target's own choice, from 0 to the length of the
+   * draft.
    *
    * @generated from field: uint32 accepted = 2;
    */
@@ -375,8 +377,8 @@ export type VerifyResult = Message<"ptp.v1.VerifyResult"> & {
   nextToken: number;
 
   /**
-   * Natural logarithms of the probabilities of the committed tokens (the accepted tokens, then next_token) under the model before
-   * temperature and truncation; accepted + 1 values.
+   * Natural logarithms of the probabilities of the committed tokens (the accepted tokens, then next_token) under the
+   * model before temperature and truncation: accepted + 1 values.
    *
    * @generated from field: repeated float log_probabilities = 4;
    */
@@ -390,7 +392,7 @@ export type VerifyResult = Message<"ptp.v1.VerifyResult"> & {
   timings?: Timings | undefined;
 
   /**
-   * Alternatives of each committed token, accepted + 1 entries; empty if none were requested.
+   * Alternatives to each committed token: accepted + 1 entries. Empty if none were requested.
    *
    * @generated from field: repeated ptp.v1.TopTokens top = 6;
    */
@@ -404,9 +406,10 @@ export type VerifyResult = Message<"ptp.v1.VerifyResult"> & {
   skipped: boolean;
 
   /**
-   * True if a token of this step was picked among the most probable tokens only, because the engine does not read the probabilities of all
-   * tokens: less probable ones that the sampling parameters would allow were left out. Never true with temperature 0, with a top_k that the
-   * engine can read, or if top_p or min_p leave out the rest anyway.
+   * True if a token of this step was picked among only the most probable tokens, because the engine does not read the
+   * probabilities of all tokens, and less probable tokens were left out although the sampling parameters would allow
+   * them. Never true if the temperature is 0, if the engine can read top_k tokens, or if top_p or min_p leave out the
+   * other tokens anyway.
    *
    * @generated from field: bool truncated = 8;
    */
