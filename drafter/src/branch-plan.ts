@@ -4,11 +4,11 @@
  * has the probability A_m = (1 - c_m) * prod_{k < m} c_k, and acceptance of the whole block A_n = prod_k c_k.
  */
 
-/** Expected number of correct tokens in a branch of 0 .. max tokens; both curves are concave. */
+/** Expected number of correct tokens in a branch of 0 to max tokens. Both curves are concave. */
 export interface YieldCurves {
   /** Curve of a branch after the whole block. */
   readonly whole: readonly number[];
-  /** Curve of a branch that replaces a wrong token of the block. */
+  /** Curve of a branch that starts where the block has a wrong token. */
   readonly afterMiss: readonly number[];
 }
 
@@ -29,10 +29,11 @@ export function outcomeChances(confidences: readonly number[]): number[] {
  * marginal gain. The first token of a branch predicts the target's own pick, which verification yields anyway. A branch
  * therefore gains only from its second token on and starts with two.
  *
- * @param confidences [n] of the block under verification
- * @param curves H_m, each [max + 1]
+ * @param confidences [n] confidences in the tokens of the block under verification
+ * @param curves yield curves H_m, each [max + 1]
  * @param budget maximum number of tokens over all branches, at least 1
- * @param maxLength maximum length of a branch; if 1, the result is one branch of one token for the likeliest outcome
+ * @param maxLength maximum length of a branch. If it is 1, the result is one branch of one token for the likeliest
+ *   outcome
  * @returns [n + 1] branch lengths, 0 for an outcome without a branch
  */
 export function planBranches(

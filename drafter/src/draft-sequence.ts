@@ -2,7 +2,7 @@ import { Sequence } from '@ptp/engine/sequence';
 
 /** Sequence of the drafter: the committed tokens, and the token of each row in the engine's cache. */
 export class DraftSequence extends Sequence {
-  /** Token of each cache row; the rows after the committed tokens hold tokens of earlier blocks. */
+  /** Token of each cache row. The rows after the committed tokens hold tokens of earlier blocks. */
   readonly #rows: number[] = [];
   /** Number of rows known to hold committed tokens. */
   #settled = 0;
@@ -17,7 +17,7 @@ export class DraftSequence extends Sequence {
    * Returns the tokens to write so that the cache holds the committed tokens followed by `block`. Keeps the rows that
    * an earlier block wrote with the same tokens.
    *
-   * @param last minimum number of tokens to write, counted from the end of `block`; at least 1
+   * @param last minimum number of tokens to write, counted from the end of `block`. At least 1
    * @returns first row to write, and the tokens from this row on
    */
   extend(block: readonly number[], last: number): { at: number; tokens: number[] } {

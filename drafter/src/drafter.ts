@@ -186,7 +186,10 @@ export class Drafter {
   }
 }
 
-/** Returns how many block tokens branch i assumes to be accepted: the visible tokens after the committed ones. */
+/**
+ * Returns the number of block tokens that branch i assumes to be accepted, which is the number of visible tokens after
+ * the committed ones.
+ */
 function acceptedBefore({ branches }: DraftSlot, i: number, { tokens }: DraftSequence): number {
   return (branches[i]?.visible ?? 0) - tokens.length;
 }

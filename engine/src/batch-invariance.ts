@@ -2,15 +2,15 @@ import { uniforms } from './sampling/uniforms.ts';
 import type { TargetEngine, TargetOutput } from './types.ts';
 
 export interface BatchInvariance {
-  /** True if each token's results were identical, bit for bit, in all batches and chunks. */
+  /** True if each token's results were bit-identical in all batches and chunks. */
   readonly invariant: boolean;
   /** Number of compared rows. */
   readonly rows: number;
 }
 
-/** Length of the test text in tokens; longer than most drafts. */
+/** Number of tokens in the test text, more than in most drafts. */
 const LENGTH = 24;
-/** Chunk lengths to compare, in tokens per run. */
+/** Numbers of tokens in one run whose results are compared. */
 const CHUNKS = [1, 2, 5, 9] as const;
 
 /**
@@ -43,7 +43,7 @@ export async function checkBatchInvariance(engine: TargetEngine): Promise<BatchI
         }));
         const { outputs } = await engine.run(slots);
         rows.push(...rowsIn(outputs[0] as TargetOutput));
-        // The other sequences ran shorter chunks: complete their rows, so that all continue at the same row.
+        // The other sequences ran shorter chunks. Complete their rows, so that all sequences continue at the same row.
         if (others > 0) await engine.run(sequences.slice(1).map((sequence) => ({ sequence, ...part(at, chunk) })));
       }
       return rows;

@@ -14,17 +14,17 @@ import {
 } from './types.ts';
 import { checkDraftSlots } from './validate-slots.ts';
 
-/** Rows of a block that drafting overwrote, from row `from` on, with the block's tokens there. */
+/** Rows of a block that drafting overwrote, from row `from` on, and the block's tokens in these rows. */
 interface Overwritten {
   readonly from: number;
   readonly tokens: readonly number[];
 }
 
-/** One slot's draft while it grows. */
+/** Draft of one slot while it grows. */
 interface Draft {
   readonly slot: DraftSlot;
   readonly check: BlockCheck;
-  /** Tokens of the block that the model picks too. */
+  /** Number of tokens at the start of the block that the model picks too. */
   readonly accepted: number;
   /** Row of the first drafted token. */
   readonly start: number;
@@ -32,23 +32,23 @@ interface Draft {
   readonly confidences: number[];
 }
 
-/** Longest draft. Each token costs a run, so gateways request far fewer. */
+/** Maximum number of tokens in a draft. Each token costs a run, so gateways request far fewer. */
 const MAX_DRAFT = 64;
 
 /**
  * Drafts token by token with a whole language model, usually a smaller one than the target: the draft model of
- * speculative decoding, coupled to the target by the same uniforms. Any model with the target's tokenizer will do, but
- * it takes one run per token where a PTP drafter takes one for all. It checks blocks with its own picks, as if it were
- * the target.
+ * speculative decoding, coupled to the target by the same uniforms. Any model with the target's tokenizer works, but it
+ * needs one run for each token, whereas a PTP drafter needs a single run for all of them. It checks blocks with its own
+ * picks, as if it were the target.
  */
 export class AutoregressiveDraftEngine implements DraftEngine {
   readonly checksBlocks = true;
   readonly maxBranchLength = MAX_DRAFT;
-  /** Not used for engines that check blocks. */
+  /** Empty, because gateways do not use the yield curve of an engine that checks blocks. */
   readonly yieldCurve: readonly number[] = [];
   readonly yieldCurveAfterMiss: readonly number[] = [];
   readonly #model: TargetEngine;
-  /** Rows of open sequences as the caller knows them. */
+  /** Number of rows of each open sequence, as the caller knows it. */
   readonly #rows = new Map<SequenceId, number>();
   readonly #overwritten = new Map<SequenceId, Overwritten>();
 
@@ -109,7 +109,7 @@ export class AutoregressiveDraftEngine implements DraftEngine {
     return tokens.length < checkedLength(check, this.info.uniformsPerPosition);
   }
 
-  /** Adds one token to each draft. @returns microseconds inside the model */
+  /** Adds one token to each draft. @returns duration of the model's run in microseconds */
   async #grow(drafts: readonly Draft[]): Promise<number> {
     const { outputs, runMicros } = await this.#model.run(drafts.map((draft) => this.#nextSlot(draft)));
     for (const [i, draft] of drafts.entries()) addPick(draft, outputs[i] as TargetOutput, 0);
@@ -117,8 +117,8 @@ export class AutoregressiveDraftEngine implements DraftEngine {
   }
 
   /**
-   * Reads the slot's tokens, and before them those whose rows were overwritten; picks before and after each token of
-   * the block.
+   * Returns the slot that runs the new tokens, preceded by the tokens whose rows were overwritten. The model picks
+   * before and after each token of the block.
    */
   #contextSlot({ sequence, at, tokens, sampling, check }: DraftSlot): TargetSlot {
     const lost = this.#overwritten.get(sequence);
@@ -132,13 +132,16 @@ export class AutoregressiveDraftEngine implements DraftEngine {
     return { ...slot, sampling, u };
   }
 
-  /** Notes that the cache holds the slot's tokens. */
+  /** Records that the cache holds the slot's tokens. */
   #settle({ sequence, at, tokens }: DraftSlot): void {
     if (this.#rows.has(sequence)) this.#rows.set(sequence, at + tokens.length);
     this.#overwritten.delete(sequence);
   }
 
-  /** Runs the newest drafted token to get the next one. It overwrites the rows of the block's wrong tokens. */
+  /**
+   * Returns the slot that runs the newest drafted token to get the next one. The run overwrites the rows of the block's
+   * wrong tokens.
+   */
   #nextSlot({ slot, check, accepted, start, tokens }: Draft): TargetSlot {
     const { sequence, sampling } = slot;
     if (accepted < check.block) {
@@ -166,7 +169,7 @@ function startDraft(slot: DraftSlot, output: TargetOutput): Draft | undefined {
   return draft;
 }
 
-/** Adds a pick of the model; its confidence is its probability before temperature, top-k and top-p. */
+/** Adds a pick of the model to the draft. Its confidence is its probability before temperature, top-k and top-p. */
 function addPick({ tokens, confidences }: Draft, { picks, logProbabilities }: TargetOutput, index: number): void {
   tokens.push(picks[index] as number);
   confidences.push(Math.exp(logProbabilities[index] as number));

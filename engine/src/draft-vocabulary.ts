@@ -4,16 +4,16 @@ import { PtpError } from '@ptp/protocol/errors';
 import { ggufTokens } from '@ptp/protocol/gguf-manifest';
 import { isGguf, type Manifest } from '@ptp/protocol/manifest';
 
-/** A model that drafts, or the target for which it drafts. */
+/** A draft model, or the target that it drafts for. */
 export interface LocatedModel {
   readonly path: string;
   readonly manifest: Manifest;
 }
 
 /**
- * Checks that a draft model has the tokens of a target and picks them in the same way. Model folders must have the same
- * tokenizer.json. With a GGUF file, the names of the tokens must be the same: its other metadata depends on how it was
- * converted.
+ * Checks that a draft model has the same tokens as a target and picks them in the same way. Two model folders must have
+ * the same tokenizer.json. If one of the models is a GGUF file, the names of the tokens must be the same, because the
+ * other metadata depends on how the file was converted.
  *
  * @throws PtpError `failed_precondition` naming `setting` and the difference
  */
@@ -32,7 +32,7 @@ interface Property {
   readonly expected: unknown;
 }
 
-/** The properties in which the models must agree. */
+/** Returns the properties in which the models must agree. */
 async function properties(draft: LocatedModel, target: LocatedModel): Promise<Property[]> {
   const property = (name: string, of: (manifest: Manifest) => unknown) => ({
     name,
@@ -47,7 +47,7 @@ async function properties(draft: LocatedModel, target: LocatedModel): Promise<Pr
   return hash.actual === hash.expected ? common : [...common, ...(await differentNames(draft.path, target.path))];
 }
 
-/** The first token with different names; a tokenizer.json leaves out the names of ids that no text is tokenized to. */
+/** Returns the first token whose names differ. A tokenizer.json omits the names of ids that no text is tokenized to. */
 async function differentNames(draftPath: string, targetPath: string): Promise<Property[]> {
   const [drafts, targets] = await Promise.all([tokenNames(draftPath), tokenNames(targetPath)]);
   for (const [id, name] of drafts) {
@@ -63,7 +63,7 @@ interface TokenizerJson {
   readonly added_tokens?: readonly { readonly id: number; readonly content: string }[];
 }
 
-/** Names of the tokens, keyed by id. */
+/** Returns the names of the tokens, keyed by id. */
 async function tokenNames(path: string): Promise<ReadonlyMap<number, string>> {
   if (isGguf(path)) return new Map((await ggufTokens(path)).entries());
   const { model, added_tokens = [] }: TokenizerJson = JSON.parse(await readFile(join(path, 'tokenizer.json'), 'utf8'));

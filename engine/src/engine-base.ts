@@ -6,7 +6,9 @@ interface Pending {
   reject(error: PtpError): void;
 }
 
-/** Bookkeeping that engines share: open sequences with their rows and bytes, requests in flight, and shutdown. */
+/**
+ * Bookkeeping that engines share: open sequences with their number of rows and bytes, requests in flight, and shutdown.
+ */
 export abstract class EngineBase {
   readonly info: EngineInfo;
   readonly died: Promise<Error>;
@@ -41,16 +43,16 @@ export abstract class EngineBase {
     return { sequences: this.#sequences.size, cacheBytes };
   }
 
-  /** Returns the number of valid rows; undefined if the sequence is not open. */
+  /** Returns the number of valid rows, or undefined if the sequence is not open. */
   protected readonly rowsOf = (sequence: SequenceId): number | undefined => this.#sequences.get(sequence)?.rows;
 
-  /** Records the new size of a sequence; does nothing if the sequence has been closed. */
+  /** Records the new size of a sequence. Has no effect if the sequence has been closed. */
   protected record(sequence: SequenceId, change: { rows?: number; bytes?: number }): void {
     const entry = this.#sequences.get(sequence);
     if (entry) Object.assign(entry, change);
   }
 
-  /** Registers a request, which `settle` answers; the request fails if the engine ends first. */
+  /** Registers a request, which `settle` answers. The request fails if the engine ends first. */
   protected begin<Answer>(): { id: number; answer: Promise<Answer> } {
     if (this.dead) throw this.dead;
     const id = this.#nextRequest++;
@@ -72,7 +74,7 @@ export abstract class EngineBase {
     this.end(error);
   }
 
-  /** Fails all requests in flight and all later requests; only the first call has an effect. */
+  /** Fails all requests in flight and all later requests. Only the first call has an effect. */
   protected end(error: PtpError): void {
     if (this.dead) return;
     this.dead = error;

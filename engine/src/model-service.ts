@@ -13,11 +13,11 @@ import type { RunObserver, ServiceLimits } from './scheduler.ts';
 import { type ModelMessage, modelMessage } from './status-messages.ts';
 import type { Engine, EngineOptions } from './types.ts';
 
-/** Prompt tokens that one run reads; between two chunks of a prompt, other sequences' steps get their turn. */
+/** Maximum number of prompt tokens in one run. The steps of other sequences can run between two chunks of a prompt. */
 const PREFILL_CHUNK = 128;
-/** Sequences that may be open, unless set; an engine may allow fewer. */
+/** Default maximum number of open sequences. An engine may allow fewer. */
 const SEQUENCE_LIMIT = 256;
-/** Slots that may wait, unless more sequences may be open. */
+/** Maximum number of waiting slots, unless more sequences may be open. */
 const QUEUE_LIMIT = 256;
 
 type CommonSettings = typeof serviceSettings & { readonly listen: Setting<Address> };
@@ -43,7 +43,7 @@ export interface ServiceParts<E extends Engine> {
 
 /**
  * Runs a process that serves one model over gRPC. Settings, tracing, manifest, engine, metrics and server start in this
- * order and stop in reverse, the server after draining. If the engine dies, the process ends.
+ * order and stop in reverse order. The server drains before it stops. If the engine dies, the process ends.
  */
 export async function runModelService<Table extends SettingsTable & CommonSettings, E extends Engine>(
   service: ModelService<Table, E>,

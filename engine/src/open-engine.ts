@@ -3,15 +3,18 @@ import { AutoregressiveDraftEngine } from './draft-model.ts';
 import { checkDraftModel } from './draft-vocabulary.ts';
 import type { DraftEngine, EngineOptions, TargetEngine } from './types.ts';
 
-/** What an engine's folder provides. Both throw PtpError `failed_precondition` if the model is missing or damaged. */
+/**
+ * Functions that an engine's folder exports. Both throw PtpError `failed_precondition` if the model is missing or
+ * damaged.
+ */
 interface EngineModule {
   openTargetEngine(options: EngineOptions): Promise<TargetEngine>;
   openDraftEngine(options: EngineOptions): Promise<DraftEngine>;
 }
 
 /**
- * All engines. Adding one takes a folder next to `onnx/` and a line here. They are imported on demand, so that a
- * process loads no native runtime but the one it uses.
+ * All engines. Each engine has a folder next to `onnx/` and a line here. They are imported on demand, so that a process
+ * loads only the native runtime that it uses.
  */
 const engines = {
   onnx: () => import('./onnx/engine.ts'),
@@ -20,7 +23,7 @@ const engines = {
 
 export type EngineName = keyof typeof engines;
 
-/** The engine that runs a model: llama.cpp for a GGUF file, otherwise ONNX Runtime for a model folder. */
+/** Returns the engine that runs a model: llama.cpp for a GGUF file, otherwise ONNX Runtime for a model folder. */
 export function engineOf(dir: string): EngineName {
   return isGguf(dir) ? 'llama-cpp' : 'onnx';
 }
@@ -33,20 +36,20 @@ export async function openTargetEngine(options: EngineOptions, name = engineOf(o
 /**
  * Opens a folder's drafter.
  *
- * @throws PtpError `failed_precondition` if the model is missing, damaged or a target alone
+ * @throws PtpError `failed_precondition` if the model is missing or damaged, or if the folder contains only a target
  */
 export async function openDraftEngine(options: EngineOptions, name = engineOf(options.dir)): Promise<DraftEngine> {
   return (await engines[name]()).openDraftEngine(options);
 }
 
 /**
- * Opens a model as the drafter of another model's target: a whole model, which drafts token by token, or, for a GGUF
- * file, the drafter of a model folder with the same tokens.
+ * Opens a model that drafts for the target of another model. A whole model drafts token by token. If the target is a
+ * GGUF file, the drafter of a model folder with the same tokens can draft for it too.
  *
- * @param options of the draft model
- * @param targetPath the folder or GGUF file of the target that it drafts for
+ * @param options options of the draft model
+ * @param targetPath path of the target's folder or GGUF file
  * @param setting name of the setting that chose the draft model, for error messages
- * @throws PtpError `failed_precondition` if the model is missing, damaged or has other tokens than the target
+ * @throws PtpError `failed_precondition` if the model is missing, damaged or its tokens differ from the target's
  */
 export async function openDraftModel(
   options: EngineOptions,

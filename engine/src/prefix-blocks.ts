@@ -1,5 +1,5 @@
 /**
- * Number of rows in a block; only whole blocks are reused. Fewer rows are not worth a copy, because nearly all prompts
+ * Number of rows in a block. Only whole blocks are reused. Fewer rows are not worth a copy, because nearly all prompts
  * share their first token. Blocks also limit a side channel: cached_tokens reveals other clients' prompts only in steps
  * of 16 tokens.
  */

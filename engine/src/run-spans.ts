@@ -5,7 +5,7 @@ import type { Served } from './scheduler.ts';
 /**
  * Records a span for a slot that was just served, with child spans for the queue and the run.
  *
- * @param traceparent the caller's span; if it is absent, nothing is recorded
+ * @param traceparent the caller's span. If it is absent, nothing is recorded
  */
 export function recordRun(
   name: string,

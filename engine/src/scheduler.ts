@@ -1,7 +1,7 @@
 import { PtpError } from '@ptp/protocol/errors';
 import type { EngineInfo, RunResult } from './types.ts';
 
-/** Output and timings of a slot; times in microseconds. */
+/** Output and timings of a slot. All times are in microseconds. */
 export interface Served<Output> {
   readonly output: Output;
   /** Time from submission to the start of the run. */
@@ -14,7 +14,7 @@ export interface Served<Output> {
   readonly batchTokens: number;
 }
 
-/** Statistics of one run; times in microseconds. */
+/** Statistics of one run. All times are in microseconds. */
 export interface RunStats {
   /** Queueing time and caller's span of each slot. */
   readonly slots: readonly { readonly queueMicros: number; readonly traceparent?: string | undefined }[];
@@ -29,11 +29,11 @@ export type RunObserver = (run: RunStats) => void;
 export interface ServiceLimits {
   /** Maximum number of prompt tokens per slot in one run. */
   readonly prefillChunk: number;
-  /** Maximum number of tokens in one run, over all slots; a single slot may exceed it. */
+  /** Maximum number of tokens in one run, over all slots. A single slot may exceed it. */
   readonly batchTokens: number;
   /** Maximum number of open sequences. */
   readonly sequences: number;
-  /** Maximum number of waiting slots; further slots are rejected with `resource_exhausted`. */
+  /** Maximum number of waiting slots. Further slots are rejected with `resource_exhausted`. */
   readonly queue: number;
 }
 
@@ -65,7 +65,7 @@ export class Scheduler<Slot, Output> {
   #waiting: Job<Slot, Output>[] = [];
   #running = false;
 
-  /** @param tokensOf returns the number of tokens that a slot adds to a run */
+  /** @param tokensOf function that returns the number of tokens that a slot adds to a run */
   constructor(
     engine: BatchRunner<Slot, Output>,
     tokensOf: (slot: Slot) => number,
@@ -82,7 +82,7 @@ export class Scheduler<Slot, Output> {
    * Runs the slot in the next batch that has room.
    *
    * @param traceparent the caller's span, for the observer
-   * @throws PtpError `resource_exhausted` if the queue is full; the reason of `signal` if it aborts before the run
+   * @throws PtpError `resource_exhausted` if the queue is full, or the reason of `signal` if it aborts before the run
    *   starts
    */
   submit(slot: Slot, signal: AbortSignal, traceparent?: string): Promise<Served<Output>> {
@@ -118,13 +118,13 @@ export class Scheduler<Slot, Output> {
       });
       this.#observe?.({ slots, runMicros, batchTokens });
     } catch (error) {
-      // One slot must not make the others fail: run each slot alone, which rewrites the same rows.
+      // One slot must not make the others fail, so run each slot alone. This writes the same rows again.
       if (batch.length > 1) for (const job of batch) await this.#runBatch([job]);
       else batch[0]?.reject(error);
     }
   }
 
-  /** Removes the next batch from the queue; cancelled jobs leave the queue without a run. */
+  /** Removes the next batch from the queue. Cancelled jobs leave the queue without a run. */
   #next(): Job<Slot, Output>[] {
     const batch: Job<Slot, Output>[] = [];
     let tokens = 0;

@@ -5,14 +5,14 @@ import { fieldError, requireTokens } from '@ptp/protocol/validation';
 import { uniforms } from './sampling/uniforms.ts';
 import type { Engine, EngineInfo, SequenceId } from './types.ts';
 
-/** Sequence of the drafter or the verifier: its tokens, and the uniforms of future tokens. */
+/** Sequence of the drafter or the verifier, which provides its tokens and the uniforms of future tokens. */
 export class Sequence {
   /** Prompt and committed tokens. */
   readonly tokens: number[];
   readonly sampling: SamplingParams;
   readonly #seed: bigint;
   readonly #dimensions: number;
-  /** The token at index i has position i + offset. */
+  /** Difference between a token's position and its index in `tokens`. */
   readonly #offset: number;
 
   /** @throws PtpError `invalid_argument` or `out_of_range`, naming field, limit and value */
@@ -49,7 +49,10 @@ export function openWithin(engine: Engine, limit: number): SequenceId {
   return engine.open();
 }
 
-/** Splits `tokens` from index `first` on into chunks of at most `size` tokens, each with the row at which it starts. */
+/**
+ * Splits `tokens` from index `first` on into chunks of at most `size` tokens, each with the row at which the chunk
+ * starts.
+ */
 export function* chunks(
   tokens: readonly number[],
   size: number,

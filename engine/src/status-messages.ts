@@ -8,7 +8,7 @@ import type { Engine } from './types.ts';
 
 export type ModelMessage = MessageInitShape<typeof ModelFactsSchema>;
 
-/** Describes the loaded model; the gateway compares this message with its own manifest. */
+/** Describes the loaded model. The gateway compares this message with its own manifest. */
 export function modelMessage(manifest: Manifest): ModelMessage {
   return {
     modelId: manifest.id,

@@ -3,12 +3,12 @@ import type { Adjustment } from './sampling/adjust.ts';
 
 /**
  * Interface between the services and a model. The services validate, schedule and accept; an engine owns the KV caches
- * and runs slots. Implementations: `onnx/`, `llama-cpp/`, and `testing/fake-engine.ts` for tests. `EngineBase` contains
- * the bookkeeping that they share.
+ * and runs slots. There are three implementations: `onnx/`, `llama-cpp/`, and `testing/fake-engine.ts` for tests.
+ * `EngineBase` contains their common bookkeeping.
  *
  * The cache of a sequence is an array of rows, one per token. A run writes the rows of a slot's tokens, starting at row
- * `at`. To roll back, start the next run at an earlier row: it overwrites the rows from there on. The following example
- * verifies a draft of two tokens after the prompt [7, 8, 9]; u contains one uniform per position (D = 1):
+ * `at`. To roll back, start the next run at an earlier row; the run overwrites the rows from there on. The following
+ * example verifies a draft of two tokens after the prompt [7, 8, 9]; u contains one uniform per position (D = 1):
  *
  *     const sequence = engine.open();
  *     await engine.run([{ sequence, at: 0, tokens: [7, 8] }]);                                    // prefill: rows 0, 1
@@ -26,16 +26,16 @@ export interface Engine {
   /**
    * Opens an empty sequence of at most `info.contextLength` tokens. Its memory grows with the rows.
    *
-   * @throws PtpError `resource_exhausted` if the engine has a limit of open sequences and has reached it
+   * @throws PtpError `resource_exhausted` if the engine limits the number of open sequences and the limit is reached
    */
   open(): SequenceId;
   /**
    * Fills an empty sequence with the rows of the longest prefix of `tokens` that another open or closed sequence holds.
    *
-   * @returns number of valid rows, 0 .. tokens.length. An engine may always return 0.
+   * @returns number of valid rows, in [0, tokens.length]. An engine may always return 0.
    */
   reusePrefix(sequence: SequenceId, tokens: readonly number[]): Promise<number>;
-  /** Closes a sequence after any run in flight; ignores unknown ids. The prefix cache may keep the rows. */
+  /** Closes a sequence after any run in flight. Ignores unknown ids. The prefix cache may keep the rows. */
   close(sequence: SequenceId): void;
   /** Returns the number of open sequences and the size of their caches in bytes. */
   usage(): { sequences: number; cacheBytes: number };
@@ -43,7 +43,7 @@ export interface Engine {
   prefixCache(): PrefixCacheUsage;
   /** Resolves with the reason if the engine dies. All later runs fail, so the process should end. */
   readonly died: Promise<Error>;
-  /** Stops the engine; runs in flight fail with `unavailable`. */
+  /** Stops the engine. Runs in flight fail with `unavailable`. */
   dispose(): Promise<void>;
 }
 
@@ -51,22 +51,28 @@ export interface Engine {
 export type SequenceId = number;
 
 export interface EngineOptions {
-  /** Path of a model folder, which contains `manifest.json` and the files that it lists, or of a GGUF file. */
+  /** Path of a GGUF file, or of a model folder, which contains `manifest.json` and the files that it lists. */
   readonly dir: string;
-  /** Number of CPU threads of one run; by default (0) one for ONNX and one per physical core for llama.cpp. */
+  /** Number of CPU threads for one run. Default (0): one thread for ONNX, and one per physical core for llama.cpp. */
   readonly threads?: number;
-  /** Maximum size of the prefix cache in bytes; 0 by default, which disables it. */
+  /** Maximum size of the prefix cache in bytes. Default: 0, which disables the cache. */
   readonly prefixCacheBytes?: number;
-  /** Maximum length of a sequence in tokens, at most the model's context; `loadManifest` documents the default of 0. */
+  /**
+   * Maximum length of a sequence in tokens, at most the context length of the model. `loadManifest` documents the
+   * default of 0.
+   */
   readonly contextLength?: number;
-  /** Only for llama.cpp: number of layers on the GPU; by default (`auto`) all that fit. */
+  /** Number of layers on the GPU, for llama.cpp only. Default (`auto`): as many as fit. */
   readonly gpuLayers?: number | 'auto';
-  /** Only for llama.cpp, which allocates all caches at startup: maximum number of open sequences; by default (0) as memory allows. */
+  /**
+   * Maximum number of open sequences, for llama.cpp only, which allocates all caches at startup. Default (0): as many
+   * as fit in memory.
+   */
   readonly sequences?: number;
 }
 
 export interface EngineInfo {
-  /** V, the number of token ids; the ids are 0 .. V - 1. */
+  /** V, the number of token ids. The ids are in [0, V - 1]. */
   readonly vocabulary: number;
   /** Maximum length of a sequence in tokens. */
   readonly contextLength: number;
@@ -79,7 +85,7 @@ export interface EngineInfo {
 }
 
 export interface PrefixCacheUsage {
-  /** Number of closed sequences with rows in the cache. */
+  /** Number of closed sequences whose rows are kept. */
   readonly sequences: number;
   /** Size of the kept rows in bytes. */
   readonly bytes: number;
@@ -109,36 +115,39 @@ export interface RunResult<Output> {
 
 /** Language model that picks tokens. */
 export interface TargetEngine extends Engine {
-  /** Runs 1 .. maxSlots slots of distinct sequences. No result may depend on the other slots (batch-invariance.ts). */
+  /** Runs 1 to maxSlots slots of distinct sequences. No result may depend on the other slots (batch-invariance.ts). */
   run(slots: readonly TargetSlot[]): Promise<RunResult<TargetOutput>>;
 }
 
 /** One sequence's part of a target run. */
 export interface TargetSlot extends ContextSlot {
-  /** Sampling parameters for a pick after every token; absent in prefill, which picks nothing. */
+  /** Sampling parameters for a pick after every token. Absent in prefill, which picks nothing. */
   readonly sampling?: SamplingParams;
-  /** [T * D] uniforms, required with `sampling`: the D uniforms from i * D on pick the token that FOLLOWS tokens[i]. */
+  /** [T * D] uniforms, required with `sampling`. The D uniforms from i * D on pick the token that FOLLOWS tokens[i]. */
   readonly u?: Float32Array;
-  /** [T] adjustments of the logits after each token; none by default. */
+  /** [T] adjustments of the logits after each token. Default: none. */
   readonly adjust?: readonly Adjustment[];
-  /** Number of alternatives to return for each pick, 0 by default. */
+  /** Number of alternatives to return for each pick. Default: 0. */
   readonly topCount?: number;
-  /** Log-probabilities may be relative to the tokens that the engine reads; exact ones can take longer. */
+  /**
+   * True if log-probabilities may be relative to the tokens that the engine reads. Exact log-probabilities can take
+   * longer.
+   */
   readonly roughScores?: boolean;
 }
 
-/** Picks of one slot; the arrays are empty if the slot has no `sampling`. */
+/** Picks of one slot. The arrays are empty if the slot has no `sampling`. */
 export interface TargetOutput {
   /** [T] token that the target picks after each of the slot's tokens. */
   readonly picks: Int32Array;
   /**
-   * [T] natural logarithm of each pick's probability before temperature, top-k, top-p and min-p; an estimate if the slot
-   * has `roughScores`.
+   * [T] natural logarithm of each pick's probability before temperature, top-k, top-p and min-p. An estimate if the
+   * slot has `roughScores`.
    */
   readonly logProbabilities: Float32Array;
   /** True if a pick ignored improbable tokens, because the engine reads only the most probable logits. */
   readonly truncated?: boolean;
-  /** [T * topCount] most probable tokens, in descending order; absent if topCount is 0. */
+  /** [T * topCount] most probable tokens in descending order. Absent if topCount is 0. */
   readonly topIds?: Int32Array;
   /** [T * topCount] natural logarithms of the probabilities of `topIds`. */
   readonly topLogProbabilities?: Float32Array;
@@ -156,50 +165,53 @@ export interface DraftEngine extends Engine {
   readonly maxBranchLength: number;
   /** [maxBranchLength + 1] expected number of correct tokens by branch length, on held-out text: H in docs/ptp.md. */
   readonly yieldCurve: readonly number[];
-  /** Yield curve for branches with `excluded`, which start at a wrong token of the block. */
+  /** Yield curve for branches with `excluded`, which start where the block has a wrong token. */
   readonly yieldCurveAfterMiss: readonly number[];
-  /** Runs 1 .. maxSlots slots of distinct sequences. */
+  /** Runs 1 to maxSlots slots of distinct sequences. */
   run(slots: readonly DraftSlot[]): Promise<RunResult<DraftOutput>>;
 }
 
 /** One sequence's part of a draft run. If there are no new tokens, the slot contains the last token again. */
 export interface DraftSlot extends ContextSlot {
   readonly sampling: SamplingParams;
-  /** Empty in prefill and for engines that check blocks. */
+  /** Requested branches. Empty in prefill and for engines that check blocks. */
   readonly branches: readonly BranchRequest[];
-  /** Only for engines that check blocks; absent in prefill. */
+  /** Requested check. Only for engines that check blocks, and absent in prefill. */
   readonly check?: BlockCheck;
 }
 
 /** Request for one continuation. */
 export interface BranchRequest {
-  /** Number of cache rows to which the branch attends, including the slot's own rows: at .. at + T, at least 1. */
+  /**
+   * Number of cache rows to which the branch attends, including the slot's own rows. Must be in [at, at + T] and at
+   * least 1.
+   */
   readonly visible: number;
-  /** [L * D] uniforms of the positions to draft, L >= 1; the first position has the sequence index `visible`. */
+  /** [L * D] uniforms of the positions to draft, L >= 1. The first position has the sequence index `visible`. */
   readonly u: Float32Array;
   /** Token that the first position cannot have, because the target rejected it there. */
   readonly excluded?: number;
 }
 
-/** Request to find the first wrong token of a block under verification and to draft from there on. */
+/** Request to find the first wrong token of a block under verification, and to draft from there on. */
 export interface BlockCheck {
-  /** Length of the block, 0 .. T - 1. The block is at the end of the slot's tokens. */
+  /** Length of the block, in [0, T - 1]. The block is at the end of the slot's tokens. */
   readonly block: number;
-  /** [(block + L) * D] uniforms from the block's first token on; L >= 1 is the number of tokens to draft. */
+  /** [(block + L) * D] uniforms from the block's first token on. L >= 1 is the number of tokens to draft. */
   readonly u: Float32Array;
 }
 
 /** Drafts of one slot. */
 export interface DraftOutput {
-  /** One branch per request, in the order of the requests; exactly one for a check. */
+  /** One branch per request, in the order of the requests. Exactly one for a check. */
   readonly branches: DraftedBranch[];
 }
 
 export interface DraftedBranch {
   readonly tokens: Int32Array;
-  /** [L] probability that each token is correct, provided that the tokens before it are. */
+  /** [L] probability that each token is correct if all tokens before it are correct. */
   readonly confidences: Float32Array;
-  /** Predicted number of accepted block tokens; only for a check. */
+  /** Predicted number of accepted block tokens. Only for a check. */
   readonly accepted?: number;
 }
 

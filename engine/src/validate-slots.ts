@@ -15,7 +15,7 @@ export type RowsOf = (sequence: SequenceId) => number | undefined;
 /**
  * Validates the slots of a target run.
  *
- * @throws PtpError `not_found` for a sequence that is not open, `out_of_range` for one beyond the context, otherwise
+ * @throws PtpError `not_found` for a sequence that is not open, `out_of_range` for a slot beyond the context, otherwise
  *   `invalid_argument`
  */
 export function checkTargetSlots(slots: readonly TargetSlot[], info: EngineInfo, rowsOf: RowsOf): void {
@@ -29,7 +29,7 @@ export function checkTargetSlots(slots: readonly TargetSlot[], info: EngineInfo,
   }
 }
 
-/** Validates the slots of a draft run; throws the same errors as `checkTargetSlots`. */
+/** Validates the slots of a draft run. Throws the same errors as `checkTargetSlots`. */
 export function checkDraftSlots(
   slots: readonly DraftSlot[],
   { info, checksBlocks, maxBranchLength: maxLength }: Pick<DraftEngine, 'info' | 'checksBlocks' | 'maxBranchLength'>,
@@ -54,7 +54,10 @@ export function checkDraftSlots(
   }
 }
 
-/** @throws PtpError `not_found` for a sequence that is not open, `failed_precondition` for a sequence with rows */
+/**
+ * Checks that a sequence has no rows. @throws PtpError `not_found` for a sequence that is not open,
+ * `failed_precondition` for a sequence with rows
+ */
 export function checkEmpty(sequence: SequenceId, rowsOf: RowsOf): void {
   const rows = rowsOf(sequence);
   if (rows === undefined) throw new PtpError('not_found', `sequence ${sequence} is not open`);

@@ -154,7 +154,7 @@ test('the feeds of a check: blocks and uniforms of unequal length, a slot that o
   const u = Float32Array.from({ length: 6 }, (_, i) => i / 8);
   const feeds = checkFeeds(
     [
-      { at: 0, tokens: [13], sampling, ...idleCheck(1) }, // padded to two tokens in the run
+      { at: 0, tokens: [13], sampling, ...idleCheck(1) }, // This context is padded to two tokens in the run.
       { at: 3, tokens: [10, 11, 12], sampling, block: 2, u },
     ],
     1,

@@ -19,7 +19,10 @@ const drawn = (from: number, count: number) => uniforms(11n, from, count, langua
 const continuation = (tokens: readonly number[], count: number) =>
   fakeText(tokens, sampling, drawn(tokens.length, count), language);
 
-/** Returns a slot whose last `block` tokens are the block, and which drafts `draft` tokens after its correct beginning. */
+/**
+ * Returns a slot whose last `block` tokens are the block. It drafts `draft` tokens after the correct beginning of the
+ * block.
+ */
 function slot(sequence: SequenceId, at: number, tokens: readonly number[], block: number, draft: number): DraftSlot {
   const u = drawn(at + tokens.length - block, block + draft);
   return { sequence, at, tokens, sampling, branches: [], check: { block, u } };
@@ -44,7 +47,8 @@ describe('a complete model that drafts token by token', () => {
   test('overwrites rows of a block while drafting, and reads them again if the block is committed', async () => {
     const engine = drafter();
     const sequence = engine.open();
-    // the model considers the third token wrong and drafts over the block's rows from there; then the whole block is committed
+    // The model considers the third token wrong and drafts over the block's rows from there. Then the whole block is
+    // committed.
     const block = spoilt(continuation(prompt, 5), 2);
     await engine.run([slot(sequence, 0, [...prompt, ...block], 5, 4)]);
     const text = [...prompt, ...block];

@@ -29,7 +29,9 @@ beforeAll(async () => {
 });
 afterAll(() => Promise.all([target.dispose(), drafter.dispose()]));
 
-/** Reads tokens in chunks with the given lengths in turn. Index i of the result belongs to the position after tokens[i]. */
+/**
+ * Runs tokens in chunks with the given lengths in turn. Index i of the result belongs to the position after tokens[i].
+ */
 async function read(tokens: number[], chunks: number[], sampling: SamplingParams, engine = target) {
   const sequence = engine.open();
   const parts: TargetOutput[] = [];
@@ -297,7 +299,7 @@ describe('draft and verify', () => {
   const prompt = Array.from('import torch', (c) => c.charCodeAt(0) - 32);
   const length = 100;
 
-  /** Generates `length` tokens after the prompt with drafts of `draftLength` tokens; 0 means plain decoding. */
+  /** Generates `length` tokens after the prompt with drafts of `draftLength` tokens. 0 means plain decoding. */
   async function write(sampling: SamplingParams, draftLength: number) {
     const [verified, drafted] = [target.open(), drafter.open()];
     const text = [...prompt];

@@ -5,7 +5,7 @@ import type { RunResult } from '../src/types.ts';
 
 const info = { maxSlots: 3 };
 
-/** An engine whose runs end when the test says so. The output of a slot is the slot itself. */
+/** Returns an engine whose runs end when the test says so. The output of a slot is the slot itself. */
 function controlled() {
   const runs: { slots: readonly number[]; finish: () => void; fail: (error: Error) => void }[] = [];
   const run = (slots: readonly number[]) =>

@@ -14,7 +14,7 @@ export async function selfCheck(engine: TargetEngine, registry: Registry, logger
     );
   new Gauge({
     name: 'ptp_engine_batch_invariant',
-    help: '1 if the self-check at startup found the engine batch-invariant, otherwise 0.',
+    help: 'Result of the self-check at startup: 1 if the engine is batch-invariant, otherwise 0.',
     registers: [registry],
   }).set(Number(check.invariant));
   return check.invariant;

@@ -3,7 +3,9 @@ import { VerifierService } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
 import { type ImplementedService, implement } from '@ptp/protocol/server';
 import type { Verifier } from './verifier.ts';
 
-/** Returns the gRPC service of a verifier for the target of `model`; `batchInvariant` is the self-check's result. */
+/**
+ * Returns the gRPC service of a verifier for the target of `model`. `batchInvariant` is the result of the self-check.
+ */
 export function verifierService(verifier: Verifier, model: ModelMessage, batchInvariant: boolean): ImplementedService {
   return implement(VerifierService, {
     getTarget: () => ({ model, ...usageMessage(verifier.engine), batchInvariant }),

@@ -35,7 +35,7 @@ export class TargetSequence extends Sequence {
   /**
    * Returns the slot that runs the last committed token, which has no cache row yet, followed by a draft.
    *
-   * @param allowed one mask for each position of the draft and for the next position; empty if any token may be picked
+   * @param allowed one mask for each position of the draft and for the next position. Empty if any token may be picked
    * @throws PtpError `invalid_argument` or `out_of_range` for invalid masks
    */
   slot(draft: readonly number[], allowed: readonly Uint8Array[]): Omit<TargetSlot, 'sequence'> {
@@ -61,7 +61,7 @@ export class TargetSequence extends Sequence {
     const following = this.tokens.slice(at + 1, at + 1 + count);
     return {
       sampling: GREEDY,
-      u: this.uniformsAt(this.tokens.length, count), // unused by greedy sampling
+      u: this.uniformsAt(this.tokens.length, count), // Greedy sampling does not use the uniforms.
       adjust: following.map((token) => allowToken(token, this.#vocabulary)),
       ...this.#top(),
     };
@@ -72,7 +72,9 @@ export class TargetSequence extends Sequence {
     this.#adjuster?.push(tokens);
   }
 
-  /** Returns the alternatives of the first `count` picks as messages; empty if the client requested none. */
+  /**
+   * Returns the alternatives to the first `count` picks as messages. The result is empty if the client requested none.
+   */
   topTokens({ topIds, topLogProbabilities }: TargetOutput, count: number) {
     if (!topIds || !topLogProbabilities) return [];
     return Array.from({ length: count }, (_, i) => {
@@ -98,8 +100,8 @@ export class TargetSequence extends Sequence {
 
 function checkMasks(masks: readonly Uint8Array[], count: number, vocabulary: number): void {
   if (masks.length !== count) {
-    const requirement = `${count} masks, one more than \`draft\` has tokens, or none`;
-    throw fieldError('allowed', `must have ${requirement}, got ${masks.length}`, 'out_of_range');
+    const requirement = `be empty or have ${count} masks (one per token of \`draft\`, plus one)`;
+    throw fieldError('allowed', `must ${requirement}, got ${masks.length}`, 'out_of_range');
   }
   const size = Math.ceil(vocabulary / 8);
   for (const [i, mask] of masks.entries()) {

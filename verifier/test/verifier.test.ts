@@ -106,11 +106,11 @@ describe('Verifier', () => {
       'skipped',
     ]);
     expect(answers.map(({ step }) => step)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8]);
-    // three runs for the prompt, and one for each step that ran
+    // Three runs for the prompt, and one for each step that ran.
     expect(engine.runs).toBe(3 + 4);
   });
 
-  test('skips a first step that assumes an outcome', async () => {
+  test('skips the first step if it assumes an outcome', async () => {
     const value = { draft: [1], after: { accepted: 0, nextToken: 0 } };
     const answers = await converse(verifier(), [open(prompt), { kind: { case: 'step', value } }]);
     expect(answers).toMatchObject([{ skipped: true }]);
@@ -145,7 +145,7 @@ describe('Verifier', () => {
     [
       'too few masks',
       [open([1]), step([7], 0, [all])],
-      '`allowed` must have 2 masks, one more than `draft` has tokens, or none, got 1',
+      '`allowed` must be empty or have 2 masks (one per token of `draft`, plus one), got 1',
     ],
     [
       'a mask of another size',

@@ -4,26 +4,29 @@ import type { ControlledEvaluateIndexOutput, ControlledEvaluateInputItem, Token 
 import { type Adjustment, isAllowed } from '../sampling/adjust.ts';
 import type { Candidates } from '../sampling/candidates.ts';
 
-/** Candidates beyond those needed, so that ties at the last one do not matter. */
+/** Number of candidates to read beyond the required ones, so that ties at the last one do not matter. */
 const SPARE = 8;
-/** llama.cpp's binding searches this list once per vocabulary entry; with more tokens, reading all logits is cheaper. */
+/**
+ * Maximum length of the list of named tokens. llama.cpp's binding searches the list once for each vocabulary entry, so
+ * with more tokens it is cheaper to read all logits.
+ */
 const NAMED_LIMIT = 256;
 
-/** Requests the logits from which the successor of a token is picked. */
+/** Request for the logits from which the successor of a token is picked. */
 export interface CandidateRequest {
-  /** Most probable tokens to read, 0 .. V; V reads all. */
+  /** Number of most probable tokens to read, in [0, V]. V reads all tokens. */
   readonly top: number;
-  /** Further tokens to read. */
+  /** Other tokens to read. */
   readonly named: readonly number[];
-  /** No token that is not read can be picked. */
+  /** True if no token outside the request can be picked. */
   readonly complete: boolean;
-  /** Sum exp(logit) over the vocabulary, for exact log-probabilities. */
+  /** True to also compute the sum of exp(logit) over the vocabulary, for exact log-probabilities. */
   readonly total: boolean;
 }
 
-/** A position's logits as llama.cpp returned them. */
+/** Logits at one position, as llama.cpp returned them. */
 export interface Position extends Candidates {
-  /** Natural log of the sum of exp(logit) over the vocabulary; an estimate without `total`. */
+  /** Natural logarithm of the sum of exp(logit) over the vocabulary. An estimate unless the request has `total`. */
   readonly logTotal: number;
 }
 
@@ -32,15 +35,16 @@ export interface Need {
   readonly sampling: SamplingParams;
   readonly adjustment: Adjustment | undefined;
   readonly topCount: number;
-  /** Log-probabilities may be estimates. */
+  /** True if log-probabilities may be estimates. */
   readonly rough: boolean;
 }
 
 /**
  * Plans the logits to read for one pick.
  *
- * The most probable tokens are enough unless an adjustment raises others, or a grammar allows few: these are named. The
- * sum over the vocabulary and named tokens are slow to read (docs/engines.md, "Cost of sampling").
+ * The most probable tokens are enough unless an adjustment raises other tokens, or a grammar allows only a few. Such
+ * tokens are requested by name. Named tokens and the sum over the vocabulary are slow to read (docs/engines.md, "Cost
+ * of sampling").
  */
 export function candidateRequest(
   { sampling, adjustment, topCount, rough }: Need,
@@ -49,7 +53,7 @@ export function candidateRequest(
   const { raised, lowered } = changes(adjustment);
   const allowed = adjustment?.allowed && fewAllowed(adjustment.allowed, vocabulary);
   const total = !rough || topCount > 0;
-  // Each lowered token may leave the top, so that another one moves up.
+  // Each lowered token may drop out of the most probable tokens, so that another token moves up.
   const needed = (sampling.temperature === 0 ? 1 : sampling.topK || CANDIDATE_LIMIT) + lowered + SPARE;
   const alternatives = Math.max(topCount, Number(total));
   if (allowed) return { top: alternatives, named: allowed, complete: true, total };
@@ -58,12 +62,12 @@ export function candidateRequest(
   return { top, named: raised, complete: false, total };
 }
 
-/** Reads the whole vocabulary. */
+/** Returns a request for the whole vocabulary. */
 export function everything(vocabulary: number): CandidateRequest {
   return { top: vocabulary, named: [], complete: true, total: true };
 }
 
-/** The tokens that an adjustment makes more probable, and the number of others that it changes. */
+/** Returns the tokens that an adjustment makes more probable, and the number of other tokens that it changes. */
 function changes(adjustment: Adjustment | undefined): { raised: readonly number[]; lowered: number } {
   if (!adjustment) return { raised: [], lowered: 0 };
   const { scaled, scale, biased, biases } = adjustment;
@@ -72,7 +76,7 @@ function changes(adjustment: Adjustment | undefined): { raised: readonly number[
   return { raised: [...raised], lowered: new Set([...scaled, ...biased]).size - raised.size };
 }
 
-/** The tokens of a mask; undefined if there are more than NAMED_LIMIT. */
+/** Returns the tokens that a mask allows, or undefined if there are more than NAMED_LIMIT. */
 function fewAllowed(mask: Uint8Array, vocabulary: number): number[] | undefined {
   const ids: number[] = [];
   for (const [i, bits] of mask.entries()) {
@@ -84,8 +88,8 @@ function fewAllowed(mask: Uint8Array, vocabulary: number): number[] | undefined 
 }
 
 /**
- * An input of `controlledEvaluate`. A top-k sampler of temperature 1 finds the most probable tokens without sorting the
- * vocabulary; it leaves their logits as they are, as does temperature 0.
+ * Returns an input for `controlledEvaluate`. A top-k sampler with temperature 1 finds the most probable tokens without
+ * sorting the vocabulary. It leaves the logits of these tokens unchanged, and so does temperature 0.
  */
 export function evaluateInput(token: number, { top, named, total }: CandidateRequest, vocabulary: number) {
   const generateNext =
@@ -100,7 +104,10 @@ export function evaluateInput(token: number, { top, named, total }: CandidateReq
   return item;
 }
 
-/** Reads what llama.cpp returned: the most probable tokens in falling order, then the named ones. */
+/**
+ * Converts the logits that llama.cpp returned: first the most probable tokens in descending order, then the named
+ * tokens.
+ */
 export function readPosition(
   output: ControlledEvaluateIndexOutput | undefined,
   { top, complete, total }: CandidateRequest,

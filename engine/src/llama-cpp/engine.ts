@@ -18,21 +18,24 @@ import { pickSuccessors } from './picks.ts';
 import { SequenceSlots } from './sequence-slots.ts';
 
 /**
- * A GGUF file in llama.cpp, by node-llama-cpp.
+ * Opens a GGUF file in llama.cpp, through node-llama-cpp.
  *
- * @param options `dir` is the file's path
+ * @param options options of the engine, whose `dir` is the path of the file
  * @throws PtpError `failed_precondition` if node-llama-cpp or the file is missing or cannot be loaded
  */
 export async function openTargetEngine(options: EngineOptions): Promise<TargetEngine> {
   return new LlamaCppEngine(await loadGguf(options), options.prefixCacheBytes ?? 0);
 }
 
-/** @throws PtpError `failed_precondition`: a GGUF file has no drafter */
+/** Always throws, because a GGUF file has no drafter. @throws PtpError `failed_precondition` */
 export async function openDraftEngine({ dir }: EngineOptions): Promise<DraftEngine> {
   throw new PtpError('failed_precondition', `\`${dir}\` is a GGUF file, which has no drafter`);
 }
 
-/** Picks from llama.cpp's logits; one run at a time, each a single decode unless it exceeds llama.cpp's batch size. */
+/**
+ * Target that picks from llama.cpp's logits. It executes one run at a time, with a single decode call unless the run
+ * exceeds llama.cpp's batch size.
+ */
 class LlamaCppEngine extends EngineBase implements TargetEngine {
   readonly #gguf: LoadedGguf;
   readonly #slots: SequenceSlots;
@@ -58,7 +61,7 @@ class LlamaCppEngine extends EngineBase implements TargetEngine {
   async reusePrefix(sequence: SequenceId, tokens: readonly number[]): Promise<number> {
     if (this.dead) throw this.dead;
     checkEmpty(sequence, this.rowsOf);
-    // Sequences closed so far free their slots first.
+    // Slots of sequences that were closed earlier become free first.
     await this.#queue;
     if (this.rowsOf(sequence) === undefined) return 0;
     const rows = this.#slots.reuse(sequence, tokens);
@@ -68,7 +71,7 @@ class LlamaCppEngine extends EngineBase implements TargetEngine {
     return rows;
   }
 
-  /** The slot becomes free after the run in flight. */
+  /** Closes a sequence. Its slot becomes free after the run in flight. */
   override close(sequence: SequenceId): void {
     super.close(sequence);
     this.#queue = this.#queue.then(() => this.#slots.close(sequence));
@@ -116,7 +119,10 @@ class LlamaCppEngine extends EngineBase implements TargetEngine {
     }
   }
 
-  /** Runs slots whose candidates decide nothing again, with all logits: the same rows, written anew. */
+  /**
+   * Runs a slot again with all logits if the candidates do not decide its picks. The second run writes the same rows
+   * anew.
+   */
   async #outputs(slots: readonly TargetSlot[]): Promise<TargetOutput[]> {
     const outputs = await this.#evaluate(slots, false);
     const undecided = slots.filter((_, i) => outputs[i] === undefined);
@@ -148,7 +154,7 @@ class LlamaCppEngine extends EngineBase implements TargetEngine {
     return slots.map((slot, i) => pickSuccessors(slot, evaluated[i] ?? [], this.info));
   }
 
-  /** [T] for a slot that picks, otherwise empty. */
+  /** Returns the requests for logits: one for each token of a slot that picks, otherwise none. */
   #requests({ sampling, tokens, adjust, topCount = 0, roughScores: rough = false }: TargetSlot, all: boolean) {
     if (!sampling) return [];
     const { vocabulary } = this.info;
@@ -157,7 +163,7 @@ class LlamaCppEngine extends EngineBase implements TargetEngine {
   }
 }
 
-/** Erases the rows from `at` on. @throws PtpError `internal` if llama.cpp has to erase more */
+/** Erases the rows from `at` on. @throws PtpError `internal` if llama.cpp has to erase earlier rows too */
 async function rollBack(sequence: LlamaContextSequence, at: number): Promise<void> {
   if (sequence.nextTokenIndex > at) {
     await sequence.eraseContextTokenRanges([{ start: at, end: sequence.nextTokenIndex }]);

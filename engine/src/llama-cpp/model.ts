@@ -4,16 +4,16 @@ import { loadManifest, type Manifest } from '@ptp/protocol/manifest';
 import type { Llama, LlamaContext, LlamaModel } from 'node-llama-cpp';
 import type { EngineInfo, EngineOptions } from '../types.ts';
 
-/** Sequences unless `sequences` is set, if memory allows. */
+/** Maximum number of sequences if `sequences` is not set. The number is lower if memory does not suffice. */
 const DEFAULT_SEQUENCES = 8;
-/** Most sequences of a context in llama.cpp (LLAMA_MAX_SEQ). */
+/** Maximum number of sequences in a context of llama.cpp (LLAMA_MAX_SEQ). */
 const MAX_SEQUENCES = 256;
-/** Part of the machine's memory that the KV caches may take unless `sequences` is set. */
+/** Share of the machine's memory that the KV caches may use if `sequences` is not set. */
 const RAM_SHARE = 1 / 4;
-/** The same for the GPU's memory that the weights have left free. */
+/** Share of the GPU memory left by the weights that the KV caches may use if `sequences` is not set. */
 const VRAM_SHARE = 1 / 2;
 
-/** A GGUF that is ready for runs. */
+/** A loaded GGUF model that is ready for runs. */
 export interface LoadedGguf {
   readonly llama: Llama;
   readonly model: LlamaModel;
@@ -21,7 +21,10 @@ export interface LoadedGguf {
   readonly info: EngineInfo;
 }
 
-/** @throws PtpError `failed_precondition` if node-llama-cpp or the file is missing or cannot be loaded */
+/**
+ * Loads a GGUF file. @throws PtpError `failed_precondition` if node-llama-cpp or the file is missing or cannot be
+ * loaded
+ */
 export async function loadGguf(options: EngineOptions): Promise<LoadedGguf> {
   const { dir: modelPath, threads, contextLength, gpuLayers = 'auto' } = options;
   const manifest = await loadManifest(modelPath, contextLength);
@@ -42,17 +45,17 @@ export async function loadGguf(options: EngineOptions): Promise<LoadedGguf> {
     }
     const sequences = Math.min(options.sequences || (await affordableSequences(llama, manifest)), MAX_SEQUENCES);
     const context = await model.createContext({
-      // node-llama-cpp moves the window once a sequence has contextSize - 1 tokens.
+      // node-llama-cpp shifts the context once a sequence has contextSize - 1 tokens.
       contextSize: manifest.context_length + 1,
       sequences,
-      // Without it, layers with a sliding window drop the rows to which a rollback returns.
+      // Without this option, layers with a sliding window drop the rows to which a rollback returns.
       swaFullCache: true,
       ...(threads && { threads }),
     });
     return { llama, model, context, info: engineInfo(manifest, sequences) };
   } catch (cause) {
     await llama.dispose();
-    // llama.cpp logs the reason first and then that loading has failed.
+    // llama.cpp first logs the reason, and then that loading has failed.
     const reason = errors.find((message) => message !== '') ?? (cause as Error).message;
     throw new PtpError('failed_precondition', `\`${modelPath}\` cannot be loaded by llama.cpp: ${reason}`, { cause });
   }
@@ -69,7 +72,7 @@ async function importLlama(): Promise<typeof import('node-llama-cpp')> {
   }
 }
 
-/** Number of sequences, 1 to 8, whose KV caches fit into a share of the memory. */
+/** Returns the number of sequences, 1 to 8, whose KV caches fit into a share of the memory. */
 async function affordableSequences(llama: Llama, { context_length, bytes_per_token }: Manifest): Promise<number> {
   const memory = llama.gpu ? (await llama.getVramState()).free * VRAM_SHARE : totalmem() * RAM_SHARE;
   const fitting = Math.floor(memory / (context_length * bytes_per_token.target));

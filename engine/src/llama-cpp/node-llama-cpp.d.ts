@@ -1,6 +1,7 @@
 /**
- * The part of node-llama-cpp 3.22.1 that the engine uses. The package is an optional peer, since its GPU binaries take
- * several hundred megabytes, so that its own types may be missing. https://node-llama-cpp.withcat.ai/api
+ * Types of the part of node-llama-cpp 3.22.1 that the engine uses. The package's own types may be missing, because it
+ * is an optional peer dependency: its GPU binaries take several hundred megabytes.
+ * https://node-llama-cpp.withcat.ai/api
  */
 declare module 'node-llama-cpp' {
   export type Token = number & { readonly __token: never };
@@ -9,7 +10,7 @@ declare module 'node-llama-cpp' {
     dispose(): Promise<void>;
   }
   export interface Llama extends Disposable {
-    /** The GPU's interface, such as `cuda`; false on the CPU. */
+    /** Interface to the GPU, such as `cuda`, or false if llama.cpp runs on the CPU. */
     readonly gpu: string | false;
     getVramState(): Promise<{ readonly free: number }>;
     loadModel(options: { modelPath: string; gpuLayers: number | 'auto' }): Promise<LlamaModel>;

@@ -2,14 +2,18 @@ import { adjustCandidates, pickTreeSparse, shapeCandidates } from '../sampling/c
 import type { EngineInfo, TargetOutput, TargetSlot } from '../types.ts';
 import type { Position } from './candidates.ts';
 
-/** Candidates that a grammar must have left for the rest of the vocabulary to be ignored; llama.cpp's default top-k. */
+/**
+ * Number of candidates that a grammar must leave so that the rest of the vocabulary can be ignored. Equal to
+ * llama.cpp's default top-k.
+ */
 const FEWEST = 40;
 
 /**
  * Picks the successors of a slot's tokens.
  *
- * @param positions [T] logits after each token
- * @returns undefined if the candidates do not decide a pick: a mask excludes nearly all, or top-k has too few
+ * @param positions [T] logits after each token of the slot
+ * @returns undefined if the candidates do not decide a pick, because a mask excludes nearly all of them or because
+ *   there are fewer than top-k requires
  */
 export function pickSuccessors(
   { sampling, u, adjust, topCount = 0 }: TargetSlot,
@@ -32,7 +36,7 @@ export function pickSuccessors(
   return { picks, logProbabilities, ...(truncated && { truncated }), ...tops(positions, topCount) };
 }
 
-/** The most probable tokens of each position before shaping. */
+/** Returns the most probable tokens of each position before shaping. */
 function tops(positions: readonly Position[], topCount: number) {
   if (topCount === 0) return {};
   const best = positions.flatMap(({ logits, logTotal }) =>

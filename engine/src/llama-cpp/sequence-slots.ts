@@ -3,34 +3,37 @@ import type { LlamaContextSequence, Token } from 'node-llama-cpp';
 import { wholeBlocks } from '../prefix-blocks.ts';
 import type { SequenceId } from '../types.ts';
 
-/** One of llama.cpp's sequences. */
+/** Slot for one of llama.cpp's sequences. */
 interface Slot {
   readonly sequence: LlamaContextSequence;
   owner: SequenceId | undefined;
 }
 
 /**
- * Gives each open sequence one of llama.cpp's, which all have their memory from the start. A closed sequence keeps its
- * rows until another one needs the slot, for prompts that begin alike.
+ * Assigns one of llama.cpp's sequences to each open sequence. llama.cpp allocates memory for all its sequences at the
+ * start. A closed sequence keeps its rows, for prompts that begin alike, until another sequence needs the slot.
  */
 export class SequenceSlots {
-  /** Least recently closed first. */
+  /** All slots. The one whose sequence was closed longest ago comes first. */
   #slots: Slot[];
   readonly #rowLimit: number;
 
-  /** @param rowLimit rows of closed sequences to keep; 0 keeps none */
+  /** @param rowLimit maximum number of rows of closed sequences to keep. 0 keeps none */
   constructor(sequences: readonly LlamaContextSequence[], rowLimit: number) {
     this.#slots = sequences.map((sequence) => ({ sequence, owner: undefined }));
     this.#rowLimit = rowLimit;
   }
 
-  /** Rows of closed sequences. */
+  /** Returns the number of closed sequences that keep rows, and the number of these rows. */
   parked(): { sequences: number; rows: number } {
     const kept = this.#slots.filter((slot) => slot.owner === undefined && rowsOf(slot) > 0);
     return { sequences: kept.length, rows: kept.reduce((sum, slot) => sum + rowsOf(slot), 0) };
   }
 
-  /** Returns the sequence's slot; assigns an empty one, or the one closed longest ago, to a new sequence. */
+  /**
+   * Returns the sequence's slot. A new sequence gets an empty slot, or else the slot whose sequence was closed longest
+   * ago.
+   */
   slotOf(owner: SequenceId): LlamaContextSequence {
     const held = this.#slots.find((slot) => slot.owner === owner);
     if (held) return held.sequence;
@@ -41,7 +44,10 @@ export class SequenceSlots {
     return slot.sequence;
   }
 
-  /** Assigns the closed sequence that shares most rows with `tokens`. @returns rows that hold, in whole blocks */
+  /**
+   * Assigns the slot of the closed sequence that shares the most rows with `tokens`. @returns number of rows that can
+   * be reused, in whole blocks
+   */
   reuse(owner: SequenceId, tokens: readonly number[]): number {
     let best: { slot: Slot; rows: number } | undefined;
     for (const slot of this.#slots) {
@@ -54,7 +60,10 @@ export class SequenceSlots {
     return best.rows;
   }
 
-  /** Frees the sequence's slot; then erases the rows of those closed longest ago that exceed the limit. */
+  /**
+   * Frees the sequence's slot. Then erases rows of closed sequences until the limit is met, those closed longest ago
+   * first.
+   */
   async close(owner: SequenceId): Promise<void> {
     const slot = this.#slots.find((slot) => slot.owner === owner);
     if (!slot) return;

@@ -2,7 +2,7 @@ import { type BlockCheck, checkedLength, type DraftOutput, type DraftSlot } from
 import { type GraphIo, idleContext, idleSampling, paddedLength, samplingFeeds } from './context-feeds.ts';
 import { type Feeds, float32, floatResult, int64, intResult, intsOf } from './tensors.ts';
 
-/** One slot's part of a run that checks blocks. */
+/** Part of a run that checks the block of one slot. */
 export type CheckPart = BlockCheck & Pick<DraftSlot, 'at' | 'tokens' | 'sampling'>;
 
 /**
@@ -29,7 +29,7 @@ export function checkIo(dimensions: number): GraphIo<DraftSlot, DraftOutput> {
         const branch = {
           accepted: accepted[i] ?? 0,
           tokens: Int32Array.of(first[i] ?? 0, ...ids.subarray(start, end)),
-          // The first token is the target's own, up to rounding in the drafter's copy of the target.
+          // The first token is the target's own token, apart from rounding in the drafter's copy of the target.
           confidences: Float32Array.of(1, ...confidences.subarray(start, end)),
         };
         return { branches: [branch] };
@@ -38,14 +38,18 @@ export function checkIo(dimensions: number): GraphIo<DraftSlot, DraftOutput> {
   };
 }
 
-/** Returns the check of a prefill or idle slot: the graph drafts at least one token for each slot. */
+/**
+ * Returns the check for a prefill or an idle slot. It drafts one token, because the graph drafts at least one token for
+ * each slot.
+ */
 export function idleCheck(dimensions: number): BlockCheck {
   return { block: 0, u: new Float32Array(dimensions) };
 }
 
 /**
- * Builds the feeds of the check and of the drafting after it: check_rows, check_tokens [B, C]; visible [B, 1]; uniforms
- * [B, C + K, D]; steps [1]; the sampling parameters [B, 1]. See `feature_graph` in training/src/ptp_train/export.
+ * Builds the feeds for the check and for the drafting that follows it: check_rows, check_tokens [B, C]; visible [B, 1];
+ * uniforms [B, C + K, D]; steps [1]; the sampling parameters [B, 1]. See `feature_graph` in
+ * training/src/ptp_train/export.
  */
 export function checkFeeds(parts: readonly CheckPart[], dimensions: number): Feeds {
   const columns = 1 + Math.max(...parts.map(({ block }) => block));

@@ -4,28 +4,31 @@ import { type Feeds, float32, floatsOf, int64, intsOf, type Results } from './te
 
 /** Inputs and outputs that a graph has in addition to those of the context and its caches. */
 export interface GraphIo<Slot extends ContextSlot, Output> {
-  /** Slot for a place of the graph that no sequence uses. */
+  /** Slot for places of the graph that no sequence uses. */
   readonly idle: Slot;
   /**
    * Builds the inputs.
    *
-   * @param slots one for each place of the graph
-   * @param cachedTokens returns the token of each cache row of a slot's sequence
+   * @param slots slots of the run, one for each place of the graph
+   * @param cachedTokens function that returns the token of each cache row of a slot's sequence
    */
   feeds(slots: readonly Slot[], cachedTokens: (slot: Slot) => Int32Array | undefined): Feeds;
-  /** Reads the outputs; the results of idle slots follow those of `slots` and are ignored. */
+  /** Reads the outputs. The results of idle slots come after the results of `slots` and are ignored. */
   outputs(slots: readonly Slot[], results: Results): Output[];
 }
 
 /** New tokens of one slot and the cache row at which they start. */
 export type Context = Pick<ContextSlot, 'at' | 'tokens'>;
 
-/** Returns a slot's length in the graph, at least 2, because onnxruntime rounds differently for a single row. */
+/** Returns a slot's length in the graph: at least 2, because onnxruntime rounds differently for a single row. */
 export function paddedLength({ tokens }: Pick<Context, 'tokens'>): number {
   return Math.max(2, tokens.length);
 }
 
-/** Pads a slot to 2 tokens. The padding comes last, so no other token attends to it; its own results are discarded. */
+/**
+ * Pads a slot to 2 tokens. The padding comes last, so no other token attends to it, and the results for it are
+ * discarded.
+ */
 export function padded({ at, tokens }: Context): Context {
   return tokens.length > 1 ? { at, tokens } : { at, tokens: [tokens[0] ?? 0, 0] };
 }
@@ -36,7 +39,10 @@ export const idleContext: ContextSlot = { sequence: -1, at: 0, tokens: [0, 0] };
 /** Sampling parameters of rows and slots with discarded results. */
 export const idleSampling: SamplingParams = { temperature: 0, topK: 0, topP: 1 };
 
-/** Builds the feeds ids, pos, splits, mask_{i} of the packed tokens: `target_graph` in training/src/ptp_train/export. */
+/**
+ * Builds the feeds ids, pos, splits and mask_{i} of the packed tokens. See `target_graph` in
+ * training/src/ptp_train/export.
+ */
 export function contextFeeds(slots: readonly Context[]): Feeds {
   const ids = slots.flatMap(({ tokens }) => tokens);
   const positions = slots.flatMap(({ at, tokens }) => tokens.map((_, i) => at + i));

@@ -3,13 +3,13 @@ import { type BranchRequest, branchLength, type DraftOutput, type DraftSlot } fr
 import { type GraphIo, idleContext, idleSampling, paddedLength, samplingFeeds } from './context-feeds.ts';
 import { concatenated, type Feeds, float32, floatResult, floatsOf, int64, intResult, intsOf } from './tensors.ts';
 
-/** One slot's part of a run that drafts branches. */
+/** Part of a run that drafts the branches of one slot. */
 export interface DraftPart {
   /** Number of context rows to which the branches may attend: past and new rows, including padding. */
   readonly context: number;
   readonly sampling: SamplingParams;
   readonly branches: readonly (BranchRequest & {
-    /** Token before the branch, at index `visible` - 1. */
+    /** Token before the branch, which has index `visible` - 1. */
     readonly last: number;
   })[];
 }
@@ -36,14 +36,14 @@ export function branchIo(dimensions: number): GraphIo<DraftSlot, DraftOutput> {
           end += branchLength(branch, dimensions);
           return { tokens: ids.slice(start, end), confidences: confidences.slice(start, end) };
         });
-        if (branches.length === 0) end++; // the idle part has one position
+        if (branches.length === 0) end++; // The idle part has one position.
         return { branches };
       });
     },
   };
 }
 
-/** Adds to each branch of a slot the token before it, which is one of the slot's tokens or in the cache. */
+/** Adds to each branch of a slot the token before the branch, which is one of the slot's tokens or in the cache. */
 function draftPart(slot: DraftSlot, cachedTokens: Int32Array | undefined, dimensions: number): DraftPart {
   const context = slot.at + paddedLength(slot);
   if (slot.branches.length === 0) return idlePart(context, dimensions);
@@ -55,7 +55,9 @@ function draftPart(slot: DraftSlot, cachedTokens: Int32Array | undefined, dimens
   return { context, sampling: slot.sampling, branches };
 }
 
-/** Returns the part of a slot that drafts nothing: the graph needs at least one position per slot. */
+/**
+ * Returns the part of a slot that drafts nothing. It has one position, because the graph needs at least one per slot.
+ */
 export function idlePart(context: number, dimensions: number): DraftPart {
   return { context, sampling: idleSampling, branches: [{ visible: 1, u: new Float32Array(dimensions), last: 0 }] };
 }

@@ -19,7 +19,7 @@ import { checkDraftSlots, checkEmpty, checkTargetSlots } from '../validate-slots
 import type { FromWorker, Request, ReuseAnswer, RunAnswer, ToWorker } from './messages.ts';
 import { drafterOf, loadModel, type ModelKind, type OnnxModel } from './model.ts';
 
-// onnxruntime >= 1.30 sends telemetry unless this variable is set before a worker loads the native library.
+// onnxruntime 1.30 and later sends telemetry unless this variable is set before a worker loads the native library.
 process.env.ORT_DISABLE_TELEMETRY ??= '1';
 
 /**
@@ -31,7 +31,7 @@ export async function openTargetEngine(options: EngineOptions): Promise<TargetEn
   return new OnnxTargetEngine(await start('target', options));
 }
 
-/** Opens the drafter of a model folder; otherwise like `openTargetEngine`. */
+/** Opens the drafter of a model folder. Otherwise the same as `openTargetEngine`. */
 export async function openDraftEngine(options: EngineOptions): Promise<DraftEngine> {
   return new OnnxDraftEngine(await start('drafter', options));
 }

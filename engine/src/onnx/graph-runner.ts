@@ -33,7 +33,7 @@ export class GraphRunner {
       });
       if (model.kind === 'target' && !session.inputNames.includes('top_count')) {
         throw new Error(
-          `${path} has no input \`top_count\`: export the model again with the current \`ptp-train export\``,
+          `${path} has no input \`top_count\`: export the model again with this version of \`ptp-train export\``,
         );
       }
       graphs.push({ slots, session });
@@ -77,7 +77,9 @@ export class GraphRunner {
     for (const { session } of this.#graphs) await session.release();
   }
 
-  /** Builds the feeds pk{layer}_{slot} and pv{layer}_{slot}: views of the caches, empty for idle slots. */
+  /**
+   * Builds the feeds pk{layer}_{slot} and pv{layer}_{slot}, which are views of the caches and are empty for idle slots.
+   */
   #pastFeeds(slots: readonly ContextSlot[]): Feeds {
     const feeds: Feeds = {};
     const nothing = new Float32Array();

@@ -14,7 +14,7 @@ export type ToWorker =
 export interface RunAnswer<Output = TargetOutput | DraftOutput> {
   readonly outputs: Output[];
   readonly runMicros: number;
-  /** Size of the cache of each slot's sequence in bytes. */
+  /** Sizes in bytes of the caches of the slots' sequences. */
   readonly cacheBytes: readonly number[];
 }
 

@@ -8,7 +8,7 @@ export type ModelKind = 'target' | 'drafter';
 /** Description of a target or drafter for the worker thread. */
 export interface OnnxModel {
   readonly kind: ModelKind;
-  /** See `DraftEngine.checksBlocks`. */
+  /** True if the drafter checks blocks; see `DraftEngine.checksBlocks`. */
   readonly checksBlocks: boolean;
   /** One graph for each number of slots, in ascending order. */
   readonly graphs: readonly { readonly slots: number; readonly path: string }[];
@@ -42,7 +42,7 @@ export async function loadModel(
     kind,
     checksBlocks,
     graphs: graphs.map(({ slots, name }) => ({ slots, path: join(dir, name) })),
-    // A drafter with planned branches reads the target's states up to the last layer of `source`.
+    // A drafter with planned branches takes the target's states up to the last layer of `source` as input.
     layers: drafter && !checksBlocks ? Math.max(...drafter.source) + 1 : sizes.layers,
     rowWidth: heads.kv_heads * heads.head_width,
     info: {
@@ -58,7 +58,7 @@ export async function loadModel(
   return { model, manifest };
 }
 
-/** @throws PtpError `failed_precondition` if the folder contains only a target */
+/** Returns the drafter of a manifest. @throws PtpError `failed_precondition` if the folder contains only a target */
 export function drafterOf({ drafter }: Manifest): NonNullable<Manifest['drafter']> {
   if (drafter) return drafter;
   throw new PtpError(

@@ -11,7 +11,7 @@ export class PrefixCache {
   readonly #parked = new Set<SequenceCache>();
   #bytes = 0;
 
-  /** @param limit maximum size of the kept keys and values in bytes; 0 disables the cache */
+  /** @param limit maximum size of the kept keys and values in bytes. 0 disables the cache */
   constructor(limit: number) {
     this.#limit = limit;
   }
@@ -26,7 +26,7 @@ export class PrefixCache {
     return this.#parked.size;
   }
 
-  /** Keeps the cache of a closed sequence; removes caches with tokens that are a prefix of another cache's tokens. */
+  /** Keeps the cache of a closed sequence. Removes each cache whose tokens are a prefix of another cache's tokens. */
   park(cache: SequenceCache): void {
     if (cache.rows === 0 || cache.bytes > this.#limit) return;
     const tokens = cache.tokens.subarray(0, cache.rows);
@@ -50,7 +50,7 @@ export class PrefixCache {
    * Finds the longest prefix of `tokens`, in whole blocks, in the kept caches and the caches of `open`. Prefers the
    * most recently used cache if several match equally.
    *
-   * @returns the cache and the number of rows to reuse; undefined if no block matches
+   * @returns the cache and the number of rows to reuse, or undefined if no block matches
    */
   longest(tokens: ArrayLike<number>, open: Iterable<SequenceCache>): SharedPrefix | undefined {
     if (this.#limit === 0) return undefined;

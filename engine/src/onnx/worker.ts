@@ -61,7 +61,7 @@ function reuse(sequence: SequenceId, tokens: readonly number[]): ReuseAnswer {
       cache.copyFrom(found.cache, found.rows);
     }
   } catch {
-    runner.caches.delete(sequence); // out of memory: start with an empty cache, as if nothing had been found
+    runner.caches.delete(sequence); // If memory is exhausted, start with an empty cache, as if nothing had been found.
   }
   const { rows = 0, bytes: cacheBytes = 0 } = runner.caches.get(sequence) ?? {};
   return { rows, cacheBytes };

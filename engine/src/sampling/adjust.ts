@@ -7,9 +7,9 @@ export interface Adjustment {
   readonly scale: number;
   /** [n] token ids to bias. */
   readonly biased: Int32Array;
-  /** [n] value to add to the logit of each token in `biased`. */
+  /** [n] values to add to the logits of the tokens in `biased`. */
   readonly biases: Float32Array;
-  /** [ceil(V / 8)] bit t % 8 of byte t / 8 is set if token t may be picked; by default, any token may be picked. */
+  /** [ceil(V / 8)] bit t % 8 of byte t / 8 is set if token t may be picked. Default: any token may be picked. */
   readonly allowed?: Uint8Array;
 }
 
@@ -48,7 +48,7 @@ export class Adjuster {
     this.#generated += tokens.length;
   }
 
-  /** Returns [n + 1] adjustments: for the next pick, and for the picks after each of the n tokens of a draft. */
+  /** Returns [n + 1] adjustments: one for the next pick, and one for the pick after each of the n tokens of a draft. */
   along(draft: readonly number[]): Adjustment[] {
     const rows = [this.#row()];
     for (const token of draft) {

@@ -3,14 +3,14 @@ import { type SamplingParams, treeDepth } from '@ptp/protocol/sampling-params';
 import { type Adjustment, isAllowed } from './adjust.ts';
 
 const f32 = Math.fround;
-/** Half a unit in the last place of 1 in float32: a probability that no float32 sum shows. */
+/** Half a unit in the last place of 1 in float32. A smaller probability does not change a float32 sum near 1. */
 const EPSILON = 2 ** -24;
 
-/** Logits of some tokens; all other logits are at most `floor`. */
+/** Logits of some tokens. All other logits are at most `floor`. */
 export interface Candidates {
   /** Raw logits, keyed by token id. */
   readonly logits: ReadonlyMap<number, number>;
-  /** Upper limit of the omitted logits; -Infinity if no logit is omitted. */
+  /** Upper limit of the omitted logits, or -Infinity if no logit is omitted. */
   readonly floor: number;
   /** Number of tokens in the vocabulary. */
   readonly vocabulary: number;
@@ -18,15 +18,18 @@ export interface Candidates {
 
 /** Tokens with a probability above 0, and their probabilities. */
 export interface SparseDistribution {
-  /** Ids, ascending; never empty. */
+  /** Ids in ascending order. There is at least one. */
   readonly ids: readonly number[];
-  /** [ids.length] float32 probabilities; they sum to 1. */
+  /** [ids.length] float32 probabilities, which sum to 1. */
   readonly probabilities: readonly number[];
-  /** True if this is the distribution over the whole vocabulary; omitted tokens have probabilities below EPSILON. */
+  /**
+   * True if this is the distribution over the whole vocabulary. The probabilities of omitted tokens are then below
+   * EPSILON.
+   */
   readonly exact: boolean;
 }
 
-/** Applies an adjustment; each adjusted token must be a candidate, unless the adjustment lowers its logit. */
+/** Applies an adjustment. Each adjusted token must be a candidate, unless the adjustment lowers its logit. */
 export function adjustCandidates(candidates: Candidates, adjustment: Adjustment | undefined): Candidates {
   if (!adjustment) return candidates;
   const { floor, vocabulary } = candidates;
@@ -47,9 +50,9 @@ export function adjustCandidates(candidates: Candidates, adjustment: Adjustment 
 
 /**
  * Shapes candidates in the same way as `shape` in testing/reference-sampler.ts shapes all logits: temperature, min-p,
- * top-k, top-p, renormalization, in float32. Uses only candidates above the floor, because only their ranks are
- * certain. The result is not `exact` if other tokens could belong to the distribution; top-p is then relative to the
- * candidates.
+ * top-k, top-p, renormalization, in float32. Uses only candidates above the floor, because only the ranks of these are
+ * certain. The result is not `exact` if tokens other than the candidates could belong to the distribution. In that
+ * case, top-p is relative to the sum of the candidates' probabilities.
  *
  * @returns undefined if no candidate is above the floor
  * @throws PtpError `internal` if a logit is NaN or +Infinity
@@ -70,8 +73,8 @@ export function shapeCandidates(
     .slice(0, topK || certain.length)
     .map(({ id, logit }) => ({ id, weight: weightOf(logit) }))
     .filter(({ weight }) => weight > 0 && weight >= f32(minP));
-  // Tokens at or below the floor are left out anyway if top-k is full or if min-p leaves out the floor. Otherwise their
-  // weights sum to at most `rest`.
+  // Tokens at or below the floor are excluded by top-k if it is already full, and by min-p if a token with the logit
+  // `floor` would be. Otherwise, the weights of these tokens sum to at most `rest`.
   const closed = (topK > 0 && certain.length >= topK) || weightOf(floor) < f32(minP);
   const rest = closed ? 0 : (vocabulary - certain.length) * weightOf(floor);
   const { mass, ...distribution } = nucleus(kept, f32(topP));
@@ -80,7 +83,10 @@ export function shapeCandidates(
   return { ...distribution, exact: rest <= EPSILON * total || nucleusCloses };
 }
 
-/** Keeps the ranked tokens before which the probabilities sum to less than `topP`; `mass` is the sum of theirs. */
+/**
+ * Keeps the ranked tokens before which the probabilities sum to less than `topP`. `mass` is the sum of the kept tokens'
+ * weights.
+ */
 function nucleus(ranked: readonly Weighted[], topP: number): Omit<SparseDistribution, 'exact'> & { mass: number } {
   const total = sumOf(ranked);
   let [above, mass] = [0, 0];
@@ -99,7 +105,7 @@ function nucleus(ranked: readonly Weighted[], topP: number): Omit<SparseDistribu
   };
 }
 
-/** Sorts the candidates above the floor by descending logit; on ties, the lower id comes first. */
+/** Sorts the candidates above the floor by descending logit. On ties, the lower id comes first. */
 function rank(logits: ReadonlyMap<number, number>, floor: number) {
   const ranked: { id: number; logit: number }[] = [];
   for (const [id, logit] of logits) {
@@ -124,7 +130,7 @@ export function pickTreeSparse(
   vocabulary: number,
 ): number {
   const depth = treeDepth(vocabulary);
-  /** Returns the index from which on the ids from..to are in the upper half of their node. */
+  /** Returns the first index in [from, to) whose id is at least `middle`, and `to` if there is none. */
   const split = (from: number, to: number, middle: number) => {
     let [low, high] = [from, to];
     while (low < high) {
@@ -134,7 +140,7 @@ export function pickTreeSparse(
     }
     return low;
   };
-  /** Sums the probabilities of the ids from..to, all of a node's with any, in the tree's order; first is its first leaf. */
+  /** Sums the probabilities at indices [from, to), all in one node, in the tree's order; `first` is its first leaf. */
   const sum = (from: number, to: number, first: number, size: number): number => {
     if (to - from <= 1) return from === to ? 0 : (probabilities[from] as number);
     const middle = split(from, to, first + size / 2);

@@ -1,11 +1,7 @@
 import { requireField } from '@ptp/protocol/validation';
 
-// Auxiliary variables u of Parallel Token Prediction. They are counter-based: u depends only on seed and position, so a
-// stream that continues after a failover draws the same numbers.
-//
-// Generator: Philox4x32-10, Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
-// Key = (low, high word of the 64-bit seed); counter = (position, floor(d / 4), 0, 0). Coordinate d of a position is
-// the top 24 bits of output word d mod 4, times 2^-24: a float32 in [0, 1) that every language computes exactly.
+// The auxiliary variables u of Parallel Token Prediction. They come from a counter-based generator: u depends only on
+// seed and position, so a stream that continues after a failover draws the same numbers.
 
 const MULTIPLIER_0 = 0xd2511f53;
 const MULTIPLIER_1 = 0xcd9e8d57;
@@ -16,7 +12,10 @@ const ROUNDS = 10;
 const SEED_LIMIT = 2n ** 64n;
 const WORD_LIMIT = 2 ** 32;
 
-/** Returns the upper 32 bits of the product of two 32-bit words, from 16-bit halves; partial sums stay below 2^32. */
+/**
+ * Returns the upper 32 bits of the product of two 32-bit words. It multiplies 16-bit halves, so partial sums stay below
+ * 2^32.
+ */
 function multiplyHigh(a: number, b: number): number {
   const aLow = a & 0xffff;
   const aHigh = a >>> 16;

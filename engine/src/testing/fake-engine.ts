@@ -20,16 +20,16 @@ import { checkDraftSlots, checkEmpty, checkTargetSlots } from '../validate-slots
 import { type FakeLanguage, mix, nextToken, positions, START, words } from './fake-language.ts';
 
 export interface FakeTargetOptions extends FakeLanguage {
-  /** Duration of a run in milliseconds, 0 by default. */
+  /** Duration of a run in milliseconds. Default: 0. */
   readonly latencyMs?: number;
 }
 
 export interface FakeDraftOptions extends FakeTargetOptions {
-  /** Probability in [0, 1] that a drafted token equals the target's token; 0.8 by default. */
+  /** Probability in [0, 1] that a drafted token equals the target's token. Default: 0.8. */
   readonly accuracy?: number;
-  /** Maximum length of a branch in tokens, 8 by default. */
+  /** Maximum length of a branch in tokens. Default: 8. */
   readonly maxBranchLength?: number;
-  /** True to check blocks as the target would; false by default. */
+  /** True to check blocks as the target would. Default: false. */
   readonly checks?: boolean;
 }
 
@@ -91,7 +91,7 @@ abstract class FakeEngine extends EngineBase implements Engine {
     return nextToken(hash, index, sampling, u, this.#language);
   }
 
-  /** Resolves `latencyMs` after all earlier runs have finished. */
+  /** Returns a promise that resolves `latencyMs` after all earlier runs have finished. */
   protected answer<Output>(outputs: Output[]): Promise<RunResult<Output>> {
     const { id, answer } = this.begin<RunResult<Output>>();
     this.#queue = this.#queue.then(async () => {
@@ -104,7 +104,7 @@ abstract class FakeEngine extends EngineBase implements Engine {
   }
 }
 
-/** Deterministic target for tests; without latency by default. */
+/** Deterministic target for tests. Without latency by default. */
 export class FakeTargetEngine extends FakeEngine implements TargetEngine {
   constructor(options: FakeTargetOptions = {}) {
     super(options);
@@ -126,7 +126,9 @@ export class FakeTargetEngine extends FakeEngine implements TargetEngine {
   }
 }
 
-/** Drafter that drafts FakeTargetEngine's tokens with a given probability, which is also their confidence. */
+/**
+ * Drafter that drafts FakeTargetEngine's tokens with a given probability, which is also the confidence that it reports.
+ */
 export class FakeDraftEngine extends FakeEngine implements DraftEngine {
   readonly checksBlocks: boolean;
   readonly maxBranchLength: number;
@@ -168,7 +170,7 @@ export class FakeDraftEngine extends FakeEngine implements DraftEngine {
     return { accepted, visible: start + accepted, u: u.slice(accepted * this.dimensions, end) };
   }
 
-  /** @param firstIsRight true after a check, where the first token is the target's own */
+  /** @param firstIsRight true after a check, where the first token is the target's own token */
   #drafted({ sampling }: DraftSlot, branch: BranchRequest, hashes: readonly number[], firstIsRight = false) {
     const { visible, u, excluded } = branch;
     let hash = hashes[visible] as number;

@@ -1,20 +1,20 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 
-/** Language of the fake engines; a target and a drafter with the same language form a pair. */
+/** Language of the fake engines. A target and a drafter with the same language form a pair. */
 export interface FakeLanguage {
-  /** Number of token ids, 256 by default. */
+  /** Number of token ids. Default: 256. */
   readonly vocabulary?: number;
-  /** Maximum length of a sequence in tokens, 1024 by default. */
+  /** Maximum length of a sequence in tokens. Default: 1024. */
   readonly contextLength?: number;
-  /** Maximum number of slots in one run, 4 by default. */
+  /** Maximum number of slots in one run. Default: 4. */
   readonly maxSlots?: number;
-  /** D, number of uniforms per position, 1 by default; the next token depends on all of them. */
+  /** D, the number of uniforms per position. The next token depends on all of them. Default: 1. */
   readonly uniformsPerPosition?: number;
-  /** Sequence index of token 0, which occurs nowhere else; by default, token 0 never occurs. */
+  /** Sequence index of token 0, which occurs nowhere else. By default, token 0 never occurs. */
   readonly endAt?: number;
 }
 
-/** Hash of no tokens. */
+/** Hash of an empty sequence of tokens. */
 export const START = 0x811c9dc5;
 
 /** Adds a word to a hash over 32-bit words (multiply and xor-shift, as in the finalizer of MurmurHash3). */

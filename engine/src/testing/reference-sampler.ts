@@ -6,9 +6,9 @@ const f32 = Math.fround;
 
 /** Next-token distribution after temperature, min-p, top-k and top-p. */
 export interface ShapedDistribution {
-  /** [V] probabilities in vocabulary order, renormalized over the kept tokens; 0 for all other tokens. */
+  /** [V] probabilities in vocabulary order, renormalized over the kept tokens. All other tokens have probability 0. */
   readonly probabilities: Float32Array;
-  /** Ids of the kept tokens, ascending; never empty. Each kept token has a probability above 0. */
+  /** Ids of the kept tokens in ascending order. There is at least one, and each has a probability above 0. */
   readonly kept: readonly number[];
 }
 
@@ -16,13 +16,13 @@ export interface ShapedDistribution {
  * Shapes logits into the distribution from which a token is picked, in this order: temperature, min-p, top-k, top-p,
  * renormalization. All arithmetic is float32, because this is the reference for the sampler in the ONNX graph.
  *
- * Tokens are ranked by descending probability; on ties, the lower id comes first. A token of rank r is kept if r < topK
+ * Tokens are ranked by descending probability. On ties, the lower id comes first. A token of rank r is kept if r < topK
  * and if the probabilities of the tokens ranked above it, renormalized within top-k, sum to less than topP (nucleus
  * sampling: Holtzman et al. 2020; the token that crosses topP is kept). Before that, min-p removes tokens less probable
- * than minP times the most probable token (Nguyen et al. 2024). The values topK = 0, topP = 1 and minP = 0 disable
- * these limits. Temperature 0 keeps only the argmax. Tokens with a float32 probability of 0 are not kept.
+ * than minP times the most probable token (Nguyen et al. 2024). topK = 0, topP = 1 and minP = 0 disable these limits.
+ * Temperature 0 keeps only the argmax. Tokens with a float32 probability of 0 are not kept.
  *
- * @param logits [V] float32, V >= 1; -Infinity excludes a token
+ * @param logits [V] float32 logits, V >= 1. -Infinity excludes a token
  * @throws PtpError `internal` if a logit is NaN or +Infinity, or if all are -Infinity
  */
 export function shape(logits: Float32Array, params: SamplingParams): ShapedDistribution {
@@ -52,7 +52,7 @@ export function shape(logits: Float32Array, params: SamplingParams): ShapedDistr
   return renormalize(logits.length, ranked, keptWeights);
 }
 
-/** Returns the id of the largest logit; the lowest id on ties. */
+/** Returns the id of the largest logit, and the lowest id on ties. */
 function argmax(logits: Float32Array): number {
   let best = 0;
   for (let id = 0; id < logits.length; id++) {
@@ -64,7 +64,7 @@ function argmax(logits: Float32Array): number {
   return best;
 }
 
-/** Returns the ids by descending logit; on ties, the lower id comes first. */
+/** Returns the ids by descending logit. On ties, the lower id comes first. */
 function rank(logits: Float32Array): number[] {
   const ids = Array.from(logits, (_, id) => id);
   return ids.sort((a, b) => (logits[b] as number) - (logits[a] as number) || a - b);
@@ -86,8 +86,8 @@ function sum(values: readonly number[]): number {
 /**
  * Pick(u, P) = min { j : F_j > u Z }, by inverse transform sampling over the kept tokens in vocabulary order (PTP
  * paper, arXiv 2512.21323; docs/ptp.md, "Sampling as a function"). F is the float32 running sum of the probabilities
- * and Z its last value, so rounding in the sum cannot leave a u without a token: for u <= 1 - 2^-24, which uniforms.ts
- * never exceeds, u Z stays below Z in float32. A u even closer to 1 gives the last kept token.
+ * and Z is its last value, so rounding in the sum cannot leave a u without a token: for u <= 1 - 2^-24, which
+ * uniforms.ts never exceeds, u Z stays below Z in float32. A u even closer to 1 gives the last kept token.
  *
  * @param u in [0, 1), from uniforms.ts
  * @returns the token's id
@@ -104,16 +104,16 @@ export function pick(u: number, { probabilities, kept }: ShapedDistribution): nu
 }
 
 /**
- * Pick by the tree. The leaves of a complete binary tree of depth D are the token ids 0 .. 2^D - 1; ids from V on have
- * probability 0. From the root, step d goes to the left half of the node's ids if u_d (P(left) + P(right)) < P(left),
- * otherwise to the right half, so u_d decides bit D - 1 - d of the token. The product of the conditional probabilities
- * along a path is the probability of its leaf, hence the draw is exact if the u_d are independent and uniform.
+ * Picks a token by walking down a tree. The leaves of a complete binary tree of depth D are the token ids 0 .. 2^D - 1;
+ * ids from V on have probability 0. From the root, step d goes to the left child if u_d (P(left) + P(right)) < P(left),
+ * otherwise to the right child, so u_d decides bit D - 1 - d of the token. The product of the conditional probabilities
+ * along a path is the probability of its leaf, so the draw is exact if the u_d are independent and uniform.
  *
- * A change in one token's probability moves only the D borders on the path to it, but all later borders of `pick`. Two
- * similar distributions therefore agree more often for the same u, which raises acceptance.
+ * A change in one token's probability moves only the D thresholds on the path to the token. In `pick`, it moves all
+ * later thresholds. Two similar distributions therefore agree more often for the same u, which raises acceptance.
  *
- * All arithmetic is float32: the sum of a node is the rounded sum of its two halves, and the product is rounded before
- * the comparison. The walk never enters a half without probability, so it always ends at a kept token.
+ * All arithmetic is float32: the sum of a node is the rounded sum of its two children, and the product is rounded
+ * before the comparison. The walk never enters a child without probability, so it always ends at a kept token.
  *
  * @param u [D] in [0, 1), from uniforms.ts; D = uniformsPerPosition('tree', V)
  * @returns the token's id
@@ -138,8 +138,8 @@ export function pickTree(u: ArrayLike<number>, { probabilities }: ShapedDistribu
 }
 
 /**
- * Returns [2^(depth + 1)] float32 sums of all nodes: the root is at 1, the halves of node n are at 2n and 2n + 1, token
- * t is at 2^depth + t.
+ * Returns the float32 sum of every node of the tree, as an array of length 2^(depth + 1): the root is at index 1, the
+ * children of node n are at 2n and 2n + 1, and the leaf of token t is at 2^depth + t.
  */
 function nodeSums(probabilities: Float32Array, depth: number): Float32Array {
   const leaves = 2 ** depth;
@@ -152,7 +152,7 @@ function nodeSums(probabilities: Float32Array, depth: number): Float32Array {
 }
 
 /**
- * Applies an adjustment to logits [V], float32: the reference for `adjusted` in
+ * Applies an adjustment to float32 logits [V]. This is the reference for `adjusted` in
  * training/src/ptp_train/export/graphs/adjust.py.
  */
 export function adjusted(logits: Float32Array, { scaled, scale, biased, biases, allowed }: Adjustment): Float32Array {

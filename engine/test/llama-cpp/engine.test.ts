@@ -28,7 +28,7 @@ describe.skipIf(ggufMissing)('a GGUF target', () => {
   const drawn = (count: number) => uniforms(5n, 0, count, engine.info.uniformsPerPosition);
   const prefill = (sequence: SequenceId, tokens: readonly number[], at = 0) => engine.run([{ sequence, at, tokens }]);
 
-  /** Runs a slot with picks on a sequence of its own. */
+  /** Runs a slot with picks on a new sequence. */
   async function picksOf(slot: Pick<TargetSlot, 'tokens' | 'u'>): Promise<number[]> {
     const sequence = engine.open();
     const { outputs } = await engine.run([{ sequence, at: 0, sampling: sampled, ...slot }]);

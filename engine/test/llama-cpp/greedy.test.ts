@@ -31,7 +31,7 @@ async function ours(engine: TargetEngine, prompt: readonly number[]): Promise<nu
   return text.slice(prompt.length);
 }
 
-/** The texts of llama.cpp's own greedy sampler. */
+/** Returns the texts that llama.cpp's own greedy sampler generates. */
 async function theirs(options: EngineOptions, count: number): Promise<number[][]> {
   const { context, info, llama } = await loadGguf(options);
   const sequence = context.getSequence();
@@ -50,8 +50,8 @@ async function theirs(options: EngineOptions, count: number): Promise<number[][]
   return texts;
 }
 
-describe.skipIf(ggufMissing)('greedy text equals that of llama.cpp', () => {
-  // The last ones have other quantisation, the sliding window of Gemma and norms of queries and keys.
+describe.skipIf(ggufMissing)('greedy text is the same as from llama.cpp', () => {
+  // The last models have a different quantisation, Gemma's sliding window, and norms of queries and keys.
   test.each([
     ['default.f16', 3],
     ['default.q8_0', 10],

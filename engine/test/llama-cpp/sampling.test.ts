@@ -10,7 +10,7 @@ import { uniforms } from '../../src/sampling/uniforms.ts';
 import { adjusted, pickTree, shape } from '../../src/testing/reference-sampler.ts';
 import type { TargetEngine, TargetOutput, TargetSlot } from '../../src/types.ts';
 
-// The vocabulary of 2,048 tokens is twice the number that the engine reads without top-k.
+// The vocabulary of 2,048 tokens is twice the number of tokens that the engine reads if there is no top-k.
 const text = Array.from({ length: 16 }, (_, i) => 300 + ((i * 37) % 500));
 const plain = { temperature: 1, topK: 0, topP: 1 };
 const adjustments = {
@@ -47,7 +47,7 @@ describe.skipIf(ggufMissing)('sampling from a GGUF target', () => {
     return outputs[0] as TargetOutput;
   }
 
-  /** The picks of the reference sampler from all logits. */
+  /** Returns the reference sampler's picks from all logits. */
   function expected(sampling: SamplingParams, adjust: readonly Adjustment[] | undefined, seed: bigint): number[] {
     const depth = engine.info.uniformsPerPosition;
     const u = uniforms(seed, 0, text.length, depth);
@@ -86,7 +86,7 @@ describe.skipIf(ggufMissing)('sampling from a GGUF target', () => {
   ])('otherwise only the most probable tokens are picked, and it says so: %j', async (sampling) => {
     const { picks, truncated } = await run({ sampling });
     expect(truncated).toBe(true);
-    // 1,024 and the spare ones; the last one marks the floor.
+    // The 1,024 tokens and the spare ones. The last of them has the logit `floor`.
     expect([...picks]).toEqual(expected({ ...sampling, topK: 1031 }, undefined, 1n));
   });
 

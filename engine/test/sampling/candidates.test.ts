@@ -18,7 +18,7 @@ const anySampling = fc.record({
   minP: fc.constantFrom(0, 0.05, 0.5),
 });
 
-/** Returns the `top` largest logits and those of the listed ids, as an engine reads them. */
+/** Returns the `top` largest logits and the logits of the listed ids, as an engine reads them. */
 function candidates(logits: Float32Array, top: number, named: readonly number[] = []): Candidates {
   const ranked = [...logits.keys()].sort((a, b) => (logits[b] as number) - (logits[a] as number));
   const ids = new Set([...ranked.slice(0, top), ...named]);
@@ -30,7 +30,7 @@ function candidates(logits: Float32Array, top: number, named: readonly number[] 
   };
 }
 
-/** Probabilities that an exact distribution must have. */
+/** Returns true for probabilities that an exact distribution must contain. */
 const visible = (probability = 0) => probability > 2 ** -24;
 
 function visibleIds(logits: Float32Array, sampling: SamplingParams): number[] {

@@ -48,7 +48,7 @@ describe('pickTree', () => {
   });
 
   test('decides the highest bit first: left if u is below the share of the left half, else right', () => {
-    // the left half has 3/8, split into 1/3 and 2/3; the right half has 5/8, split into 2/5 and 3/5
+    // The left child has 3/8, split into 1/3 and 2/3. The right child has 5/8, split into 2/5 and 3/5.
     const shaped = { probabilities: Float32Array.of(0.125, 0.25, 0.25, 0.375), kept: [0, 1, 2, 3] };
     expect([0, 0.374, 0.375, 0.999].map((u) => pickTree([u, 0], shaped))).toEqual([0, 0, 2, 2]);
     expect([0, 0.333, 0.334, 0.999].map((u) => pickTree([0, u], shaped))).toEqual([0, 0, 1, 1]);

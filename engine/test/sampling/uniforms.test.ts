@@ -7,7 +7,7 @@ import { philox4x32, uniforms } from '../../src/sampling/uniforms.ts';
 const uniform = (seed: bigint, position: number, d = 0) => uniforms(seed, position, 1, d + 1)[d] as number;
 
 describe('philox4x32-10', () => {
-  // Random123, tests/kat_vectors: counter, key, output.
+  // Known answers of Random123 (tests/kat_vectors): counter, key, output.
   const ones = 0xffffffff;
   test.each([
     [
@@ -81,7 +81,7 @@ describe('uniforms', () => {
     const mean = u.reduce((sum, x) => sum + x, 0) / n;
     const variance = u.reduce((sum, x) => sum + (x - mean) ** 2, 0) / n;
     const neighbours = u.subarray(1).reduce((sum, x, i) => sum + (x - mean) * ((u[i] as number) - mean), 0) / n;
-    // tolerances are five standard errors
+    // The tolerances are five standard errors.
     expect(Math.abs(mean - 1 / 2)).toBeLessThan(5 * Math.sqrt(1 / 12 / n));
     expect(Math.abs(variance - 1 / 12)).toBeLessThan(5 * Math.sqrt(1 / 180 / n));
     expect(Math.abs(neighbours)).toBeLessThan((5 * (1 / 12)) / Math.sqrt(n));
