@@ -3,9 +3,12 @@ import type { TargetEngine } from '@ptp/engine/types';
 import type { Logger } from '@ptp/service-kit/log';
 import { Gauge, type Registry } from 'prom-client';
 
+/** Time after which the check starts no further comparison, so that large models become ready. */
+const BUDGET_MS = 5000;
+
 /** Checks that the engine is batch-invariant on this machine, logs the result and exports it as a metric. */
 export async function selfCheck(engine: TargetEngine, registry: Registry, logger: Logger): Promise<boolean> {
-  const check = await checkBatchInvariance(engine);
+  const check = await checkBatchInvariance(engine, BUDGET_MS);
   if (check.invariant) logger.info(check, 'the engine is batch-invariant');
   else
     logger.error(
