@@ -1,4 +1,5 @@
 import { totalmem } from 'node:os';
+import { setImmediate } from 'node:timers/promises';
 import { PtpError } from '@ptp/protocol/errors';
 import { loadManifest, type Manifest } from '@ptp/protocol/manifest';
 import type { Llama, LlamaContext, LlamaModel } from 'node-llama-cpp';
@@ -54,6 +55,7 @@ export async function loadGguf(options: EngineOptions): Promise<LoadedGguf> {
     });
     return { llama, model, context, info: engineInfo(manifest, sequences) };
   } catch (cause) {
+    await setImmediate(); // the log arrives on the event loop
     await llama.dispose();
     // llama.cpp first logs the reason, and then that loading has failed.
     const reason = errors.find((message) => message !== '') ?? (cause as Error).message;
