@@ -23,6 +23,15 @@ export interface Setting<T = unknown> {
   readonly doc: string;
 }
 
+/** Describes a setting: `setting(name, type, default).doc(sentence)`. */
+export function setting<T, const Default extends string | number>(
+  name: Setting['name'],
+  type: SettingType<T>,
+  preset: Default,
+) {
+  return { doc: (doc: string): Setting<T> & { readonly default: Default } => ({ name, type, default: preset, doc }) };
+}
+
 /** Settings of a service, keyed by the names that its code uses. */
 export type SettingsTable = Readonly<Record<string, Setting>>;
 

@@ -1,24 +1,18 @@
 import { access, constants } from 'node:fs/promises';
 import { Tls } from '@ptp/protocol/credentials';
 import { requireField } from '@ptp/protocol/validation';
-import { path, type SettingsOf, type SettingsTable } from './settings.ts';
+import { path, type SettingsOf, setting } from './settings.ts';
 
 /** Settings of TLS between the services. */
 export const tlsSettings = {
-  tlsCert: {
-    name: 'PTP_TLS_CERT_FILE',
-    type: path,
-    default: '',
-    doc: 'Certificate chain (PEM) of this service for TLS between services. Without this setting, services do not use TLS. The file is reloaded when it changes.',
-  },
-  tlsKey: { name: 'PTP_TLS_KEY_FILE', type: path, default: '', doc: 'Private key (PEM) for PTP_TLS_CERT_FILE.' },
-  tlsCa: {
-    name: 'PTP_TLS_CA_FILE',
-    type: path,
-    default: '',
-    doc: 'Certificates (PEM) of the authorities that are trusted to sign the certificates of other services. If set, services require certificates from each other (mutual TLS).',
-  },
-} as const satisfies SettingsTable;
+  tlsCert: setting('PTP_TLS_CERT_FILE', path, '').doc(
+    'Certificate chain (PEM) of this service for TLS between services. Without this setting, services do not use TLS. The file is reloaded when it changes.',
+  ),
+  tlsKey: setting('PTP_TLS_KEY_FILE', path, '').doc('Private key (PEM) for PTP_TLS_CERT_FILE.'),
+  tlsCa: setting('PTP_TLS_CA_FILE', path, '').doc(
+    'Certificates (PEM) of the authorities that are trusted to sign the certificates of other services. If set, services require certificates from each other (mutual TLS).',
+  ),
+};
 
 /**
  * Loads the TLS credentials that the settings name; returns undefined if none are set.
