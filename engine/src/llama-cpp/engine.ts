@@ -29,7 +29,10 @@ export async function openTargetEngine(options: EngineOptions): Promise<TargetEn
 
 /** Always throws, because a GGUF file has no drafter. @throws PtpError `failed_precondition` */
 export async function openDraftEngine({ dir }: EngineOptions): Promise<DraftEngine> {
-  throw new PtpError('failed_precondition', `\`${dir}\` is a GGUF file, which has no drafter`);
+  throw new PtpError(
+    'failed_precondition',
+    `\`${dir}\` is a GGUF file, which has no drafter: set PTP_DRAFT_MODEL to a smaller model`,
+  );
 }
 
 /**
