@@ -1,0 +1,300 @@
+import { isDeepStrictEqual } from 'node:util';
+import { adjustParams } from '@ptp/protocol/token-adjustments';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { GenerationRequest } from '../gateway/src/decode/types.ts';
+import { GrammarCache } from '../gateway/src/grammar/cache.ts';
+import type { OutputConstraint } from '../gateway/src/grammar/types.ts';
+import { generateChoices, newUsage } from '../gateway/src/openai/choices.ts';
+import { constraintOf } from '../gateway/src/openai/output-format.ts';
+import { type ToolUse, withToolConstraint } from '../gateway/src/openai/tools.ts';
+import type { Tokenizer } from '../gateway/src/text/tokenizer.ts';
+import { stepsOf, tokensOf } from './generated.ts';
+import type { TestPair } from './test-pair.ts';
+
+/** A model under test. */
+export interface ChoosingCase {
+  readonly open: () => Promise<TestPair>;
+  readonly tokenizer: () => Promise<Tokenizer>;
+  /** Two prompts of some tokens. */
+  readonly prompts: readonly [string, string];
+  /** Two tokens that the model's texts often contain. */
+  readonly common: readonly [string, string];
+  /** True if tokens are bytes, so that a grammar often leaves a single one; a word can be spelled by many tokens. */
+  readonly bytewise: boolean;
+  /** Returns true if the engine's results do not depend on the batch. */
+  readonly invariant: () => Promise<boolean>;
+  /** Number of texts per feature. */
+  readonly seeds: number;
+}
+
+const TOKENS = 14;
+/** Part of the texts that may differ where results depend on the batch; about 2 % do. */
+const DIFFERING = 0.3;
+
+interface Answer {
+  readonly tokens: number[];
+  readonly logProbabilities: number[];
+  readonly tops: unknown[];
+  readonly finish: string | undefined;
+  readonly drafted: number;
+}
+
+/** Tests that what a request chooses takes effect, and does not depend on drafts. */
+export function testChoosing(under: ChoosingCase): void {
+  const { seeds } = under;
+  let pair: TestPair;
+  let tokenizer: Tokenizer;
+  let [space, e]: [number, number] = [0, 0];
+  let invariant: boolean;
+  beforeAll(async () => {
+    pair = await under.open();
+    tokenizer = await under.tokenizer();
+    [space, e] = under.common.flatMap((text) => tokenizer.encode(text)) as [number, number];
+    invariant = await under.invariant();
+  }, 120_000);
+  afterAll(() => pair?.stop());
+
+  const adjust = (given: Parameters<typeof adjustParams>[0]) => {
+    const adjustments = adjustParams(given, pair.generator.model.vocabulary);
+    if (!adjustments) throw new Error('no adjustments');
+    return { adjustments };
+  };
+  const sampling = { temperature: 0.9, topK: 0, topP: 1 };
+  const inForm = (form: OutputConstraint | undefined) => {
+    if (!form) throw new Error('no constraint');
+    return { grammar: new GrammarCache(tokenizer, pair.generator.model).start(form) };
+  };
+  const schema = {
+    type: 'object',
+    properties: { name: { type: 'string', maxLength: 6 }, n: { type: 'integer', minimum: 0, maximum: 999 } },
+    required: ['name', 'n'],
+  };
+  const schemaForm = () => constraintOf({ type: 'json_schema', json_schema: { schema } }, null);
+  const tools: ToolUse = { tools: [{ name: 'read', parameters: schema }], choice: 'auto', parallel: true };
+
+  /** Request fields by feature, computed once the pair is up. */
+  const features: Record<string, () => Partial<GenerationRequest>> = {
+    logit_bias: () => adjust({ logitBias: new Map([[space, -100], [e, 3]]) }), // biome-ignore format: pairs
+    presence_penalty: () => adjust({ presencePenalty: 1.5 }),
+    frequency_penalty: () => adjust({ frequencyPenalty: 1 }),
+    repetition_penalty: () => adjust({ repetitionPenalty: 1.8 }),
+    'all of them, greedy': () => ({
+      ...adjust({ logitBias: new Map([[e, 2]]), presencePenalty: 0.3, frequencyPenalty: 0.4, repetitionPenalty: 1.2 }),
+      sampling: { temperature: 0, topK: 0, topP: 1 },
+    }),
+    min_p: () => ({ sampling: { ...sampling, minP: 0.2 } }),
+    'min_p with top_k and top_p': () => ({ sampling: { temperature: 1.3, topK: 20, topP: 0.9, minP: 0.05 } }),
+    stop_token_ids: () => ({ stopTokens: [e] }),
+    'min_tokens with stop_token_ids': () => ({
+      stopTokens: [e, space],
+      ...adjust({ heldBack: [e, space], heldBackUntil: 6 }),
+    }),
+    ignore_eos: () => ({
+      ignoreEndOfText: true,
+      ...adjust({ logitBias: new Map([[pair.generator.model.endOfText, 6]]) }),
+    }),
+    logprobs: () => ({ topCount: 5 }),
+    json_schema: () => inForm(schemaForm()),
+    'json_schema, greedy, with penalties': () => ({
+      ...inForm(schemaForm()),
+      ...adjust({ frequencyPenalty: 0.5, repetitionPenalty: 1.1 }),
+      sampling: { temperature: 0, topK: 0, topP: 1 },
+    }),
+    'json_schema with top_k and top_p': () => ({
+      ...inForm(schemaForm()),
+      sampling: { temperature: 1.2, topK: 3, topP: 0.8 },
+    }),
+    json_object: () => inForm(constraintOf({ type: 'json_object' }, null)),
+    regex: () => inForm(constraintOf(null, { regex: '[a-f]{2,9}(, [a-f]{2,9})*' })),
+    'tools, required': () =>
+      inForm(withToolConstraint(undefined, { ...tools, choice: 'required' }, () => 'parameters')),
+    'tools, auto': () => ({
+      ...inForm(withToolConstraint(undefined, tools, () => 'parameters')),
+      ...adjust({ logitBias: new Map(tokenizer.encode('<tool_call>').map((id) => [id, 8])) }),
+    }),
+  };
+
+  /** Numbers that are equal, or close if the engine's results depend on the batch. */
+  const near = (values: readonly number[]) => values.map((value) => (invariant ? value : expect.closeTo(value, 1)));
+
+  /**
+   * Compares texts that were generated in different batches. Where the engine's results depend on the batch, as the
+   * server's self-check reports, a few may differ: those with a draw next to the border between two tokens.
+   */
+  function expectSame<T extends { readonly tokens: unknown; readonly drafted?: number }>(
+    found: readonly T[],
+    expected: readonly T[],
+  ): void {
+    const textOf = ({ drafted: _, ...rest }: T) => rest;
+    if (invariant) expect(found.map(textOf)).toEqual(expected.map(textOf));
+    const differing = found.filter(({ tokens }, i) => !isDeepStrictEqual(tokens, expected[i]?.tokens));
+    expect(differing.length).toBeLessThanOrEqual(found.length * DIFFERING);
+  }
+
+  async function answer(request: GenerationRequest): Promise<Answer> {
+    const steps = await stepsOf(pair.generator, request);
+    return {
+      tokens: tokensOf(steps),
+      logProbabilities: steps.flatMap((step) => step.logProbabilities),
+      tops: steps.flatMap((step) => step.tops ?? []),
+      finish: steps.at(-1)?.finish,
+      drafted: steps.reduce((sum, { stats }) => sum + stats.drafted, 0),
+    };
+  }
+
+  const requests = (feature: Partial<GenerationRequest>): GenerationRequest[] =>
+    Array.from({ length: seeds }, (_, seed) => ({
+      prompt: tokenizer.encode(under.prompts[seed % 2] as string),
+      sampling,
+      maxTokens: TOKENS,
+      seed: BigInt(seed),
+      ...feature,
+    }));
+
+  describe('texts are the same with and without the drafter', () => {
+    test.each(Object.entries(features))('%s', async (_, feature) => {
+      const featured = requests(feature());
+      const plain: Answer[] = [];
+      for (const request of featured) plain.push(await answer({ ...request, drafting: false }));
+      const drafted = await Promise.all(featured.map(answer));
+      expectSame(drafted, plain);
+      const proposed = drafted.reduce((sum, { drafted }) => sum + drafted, 0);
+      if (under.bytewise || !feature().grammar) expect(proposed).toBeGreaterThan(seeds);
+      // the feature changes the text
+      if (!feature().topCount) {
+        const usual = await Promise.all(requests({}).map(answer));
+        expect(usual.map(({ tokens }) => tokens)).not.toEqual(plain.map(({ tokens }) => tokens));
+      }
+    });
+  });
+
+  test('a text ends before the same stop string, across tokens, with and without the drafter', async () => {
+    const stop = ['re', 'se', ' i', '\n'];
+    const textOf = async (request: GenerationRequest) => {
+      const outcome = { usage: newUsage(request.prompt.length) };
+      const choice = { ...request, maxTokens: 40, stop, first: true };
+      let [text, finish] = ['', ''];
+      for await (const delta of generateChoices(
+        pair.generator,
+        tokenizer,
+        [choice],
+        outcome,
+        new AbortController().signal,
+      )) {
+        text += delta.text;
+        finish = delta.finish ?? finish;
+      }
+      return { text, finish, tokens: outcome.usage.completion_tokens };
+    };
+    const drafted = await Promise.all(requests({}).map(textOf));
+    const plain = [];
+    for (const request of requests({})) plain.push(await textOf({ ...request, drafting: false }));
+    expectSame(drafted, plain);
+    expect(plain.filter(({ finish }) => finish === 'stop').length).toBeGreaterThan(seeds / 2);
+    for (const { text } of plain) for (const end of stop) expect(text).not.toContain(end);
+  });
+
+  test('constrained answers follow their schema', async () => {
+    const [request] = requests({ ...inForm(schemaForm()), maxTokens: 100 });
+    const seeded = Array.from({ length: seeds }, (_, i) => ({ ...(request as GenerationRequest), seed: BigInt(i) }));
+    const answers = await Promise.all(seeded.map(answer));
+    const whole = answers.filter(({ finish }) => finish === 'stop');
+    expect(whole.length).toBeGreaterThan(seeds / 2);
+    for (const { tokens } of whole) {
+      const value = JSON.parse(Buffer.concat(tokens.map((id) => tokenizer.bytes(id))).toString());
+      expect(Object.keys(value)).toEqual(['name', 'n']);
+      expect([...value.name].length).toBeLessThanOrEqual(6);
+      expect(value.n).toBeGreaterThanOrEqual(0);
+      expect(value.n).toBeLessThanOrEqual(999);
+    }
+  });
+
+  test('log-probabilities of a prompt equal those of the same tokens when they were generated', async () => {
+    const [request] = requests({ maxTokens: 40, topCount: 3 }) as [GenerationRequest];
+    const generated = await answer(request);
+    const prompt = [...request.prompt, ...generated.tokens];
+    const scoring = { ...request, prompt, promptLogprobs: true, maxTokens: 1 };
+    const [scored] = await stepsOf(pair.generator, scoring);
+    expect(scored?.prompt?.logProbabilities).toHaveLength(prompt.length - 1);
+    expect(scored?.prompt?.logProbabilities.slice(request.prompt.length - 1)).toEqual(near(generated.logProbabilities));
+    if (invariant) expect(scored?.prompt?.tops.slice(request.prompt.length - 1)).toEqual(generated.tops);
+  });
+
+  test('tokens that a grammar forces are proposed', async () => {
+    const [request] = requests({
+      ...inForm(schemaForm()),
+      maxTokens: 40,
+      draftLimits: { mode: 'plain', lookup: false },
+    });
+    const steps = await stepsOf(pair.generator, request as GenerationRequest);
+    const fromGrammar = steps.filter(({ stats }) => stats.source === 'grammar');
+    expect(fromGrammar.reduce((sum, { stats }) => sum + stats.accepted, 0)).toBeGreaterThan(under.bytewise ? 5 : 0);
+  });
+
+  test('a prediction gives the same text in fewer steps', async () => {
+    const [request] = requests({ maxTokens: 60, sampling: { temperature: 0, topK: 0, topP: 1 } });
+    const limits = { lookup: false, mode: 'plain' } as const;
+    const steps = (more: Partial<GenerationRequest>) =>
+      stepsOf(pair.generator, { ...(request as GenerationRequest), draftLimits: limits, ...more });
+    const plain = await steps({});
+    const text = tokensOf(plain);
+    const predicted = await steps({ prediction: text });
+    const edited = await steps({ prediction: [...text.slice(0, 20), e, e, e, ...text.slice(24)] });
+    expect(tokensOf(predicted)).toEqual(text);
+    expect(tokensOf(edited)).toEqual(text);
+    expect(predicted.length).toBeLessThan(plain.length / 3);
+    expect(edited.length).toBeGreaterThan(predicted.length);
+    expect(edited.length).toBeLessThan(plain.length / 2);
+    expect(predicted.filter(({ stats }) => stats.source === 'prediction').length).toBeGreaterThan(5);
+  });
+
+  describe('features take effect', () => {
+    const all = async (feature: Partial<GenerationRequest>) => Promise.all(requests(feature).map(answer));
+
+    test('a forbidden token is never generated', async () => {
+      const answers = await all(adjust({ logitBias: new Map([[space, -100]]) }));
+      expect(answers.flatMap(({ tokens }) => tokens)).not.toContain(space);
+    });
+
+    test('a stop token ends the text, and is not part of it', async () => {
+      const answers = await all({ stopTokens: [e] });
+      expect(answers.flatMap(({ tokens }) => tokens)).not.toContain(e);
+      expect(answers.some(({ finish, tokens }) => finish === 'stop' && tokens.length < TOKENS)).toBe(true);
+    });
+
+    test('a stop token is held back for min_tokens', async () => {
+      const answers = await all(features['min_tokens with stop_token_ids']?.() ?? {});
+      for (const { tokens } of answers) expect(tokens.length).toBeGreaterThanOrEqual(6);
+    });
+
+    test('the end of text can be ignored', async () => {
+      const { endOfText } = pair.generator.model;
+      const answers = await all(features.ignore_eos?.() ?? {});
+      expect(answers.every(({ finish, tokens }) => finish === 'length' && tokens.length === TOKENS)).toBe(true);
+      expect(answers.flatMap(({ tokens }) => tokens)).toContain(endOfText);
+    });
+
+    test('alternatives are sorted by probability; greedy text takes the first', async () => {
+      for (const { tokens, tops, logProbabilities } of await all({
+        topCount: 4,
+        sampling: { ...sampling, temperature: 0 },
+      })) {
+        const alternatives = tops as { ids: number[]; logProbabilities: number[] }[];
+        expect(alternatives.map(({ ids }) => ids[0])).toEqual(tokens);
+        expect(alternatives.map((top) => top.logProbabilities[0])).toEqual(logProbabilities);
+        for (const { ids, logProbabilities: logs } of alternatives) {
+          expect(ids).toHaveLength(4);
+          expect(logs).toEqual([...logs].sort((a, b) => b - a));
+        }
+      }
+    });
+
+    test('log-probabilities are those of the model, without adjustments', async () => {
+      const [usual] = await all({ topCount: 20, maxTokens: 1 });
+      const [biased] = await all({ topCount: 20, maxTokens: 1, ...adjust({ logitBias: new Map([[e, 100]]) }) });
+      expect(biased?.tokens).toEqual([e]);
+      const logs = (tops: unknown) => (tops as { logProbabilities: number[] }[])[0]?.logProbabilities;
+      expect(logs(biased?.tops)).toEqual(near(logs(usual?.tops) ?? []));
+    });
+  });
+}
