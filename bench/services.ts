@@ -7,21 +7,12 @@ import { loadManifest } from '@ptp/protocol/manifest';
 import { createLogger } from '@ptp/service-kit/log';
 import { modelInfoOf, PairClient, type PairClientOptions } from '../gateway/src/clients/pair-client.ts';
 import { PairGenerator } from '../gateway/src/decode/generate.ts';
-import type { Streams } from '../gateway/src/decode/ports.ts';
 import type { DraftLimits } from '../gateway/src/decode/types.ts';
 import { BadNetwork } from './chaos/bad-network.ts';
 import { fakeModel } from './fake-model.ts';
 
 /** A verifier and a drafter in child processes, and the gateway's decode loop in the current process. */
-export interface Bench {
-  readonly generator: PairGenerator;
-  readonly streams: Streams;
-  /** Networks in front of the services; present if `ServiceOptions.networks` is true. */
-  readonly networks: Readonly<Partial<Record<Kind, BadNetwork>>>;
-  /** Creates another decode loop over the same services, with its own limits and measurements. */
-  another(limits: DraftLimits): PairGenerator;
-  stop(): Promise<void>;
-}
+export type Bench = Awaited<ReturnType<typeof startPair>>;
 
 export interface ServiceOptions {
   /** True to let a prompt reuse the cache of an earlier pass. */
@@ -82,7 +73,7 @@ async function startPair(
   limits: DraftLimits,
   hasNetworks: boolean,
   start: (kind: Kind, address: string) => ChildProcess,
-): Promise<Bench> {
+) {
   const folder = await mkdtemp(join(tmpdir(), 'ptp-bench-'));
   const children: ChildProcess[] = [];
   const networks: Partial<Record<Kind, BadNetwork>> = {};
@@ -121,6 +112,7 @@ async function startPair(
     await stop();
     throw error;
   }
+  /** Creates another decode loop over the same services, with its own limits and measurements. */
   const another = (own: DraftLimits) => new PairGenerator(services, own);
   return { generator: another(limits), streams: services, networks, another, stop };
 }

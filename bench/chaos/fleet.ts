@@ -77,20 +77,10 @@ export interface Node {
 }
 
 /** A gateway, verifiers and drafters. Each is a separate process. */
-export interface Fleet {
-  readonly url: string;
-  readonly gateway: Member;
-  readonly verifiers: readonly Node[];
-  readonly drafters: readonly Node[];
-  /** Resolves when the gateway reaches a verifier and a drafter. */
-  ready(): Promise<void>;
-  /** Number of open sequences on all verifiers, queried directly and not through the proxies. */
-  openSequences(): Promise<number>;
-  stop(): Promise<void>;
-}
+export type Fleet = Awaited<ReturnType<typeof startFleet>>;
 
 /** Starts services that communicate over TCP with mutual TLS. Every verifier and drafter is behind a bad network. */
-export async function startFleet(models: string, counts: { verifiers: number; drafters: number }): Promise<Fleet> {
+export async function startFleet(models: string, counts: { verifiers: number; drafters: number }) {
   const folder = await mkdtemp(join(tmpdir(), 'ptp-chaos-'));
   const tls = createCertificate(folder);
   const env = {
@@ -126,12 +116,15 @@ export async function startFleet(models: string, counts: { verifiers: number; dr
   gateway.start();
   const url = `http://127.0.0.1:${port}`;
   const clientTls = new Tls({ ...tls, ca: tls.cert });
-  const fleet: Fleet = {
+  await untilReady(url);
+  return {
     url,
     gateway,
     verifiers,
     drafters,
+    /** Resolves when the gateway reaches a verifier and a drafter. */
     ready: () => untilReady(url),
+    /** Returns the number of open sequences on all verifiers, queried directly and not through the proxies. */
     async openSequences() {
       let open = 0;
       for (const { port } of verifiers) {
@@ -151,8 +144,6 @@ export async function startFleet(models: string, counts: { verifiers: number; dr
       await rm(folder, { recursive: true, force: true });
     },
   };
-  await fleet.ready();
-  return fleet;
 }
 
 /** Creates a self-signed certificate, which every service presents and trusts. */
