@@ -1,6 +1,6 @@
 import { EventEmitter, on } from 'node:events';
 import { PtpError } from '@ptp/protocol/errors';
-import type { Notify } from './observer.ts';
+import type { CallResult, Notify } from './observer.ts';
 import type { DecodePipeline } from './pipeline.ts';
 import type { Command, PipelineEvent } from './pipeline-types.ts';
 import type { Draft, DraftCall, DraftStream, Opened, VerifyCall, VerifyStream } from './ports.ts';
@@ -90,11 +90,11 @@ export class Driver {
     verifier.step(call).then(
       (verdict) => {
         const at = performance.now();
-        notify('verdictReceived', call, verdict, at);
+        notify('callEnded', call, { verdict }, at);
         this.#emitter.emit('event', { kind: 'verdict', step, verdict, at });
       },
       (error) => {
-        notify('callFailed', call, error, performance.now());
+        notify('callEnded', call, { error }, performance.now());
         this.#emitter.emit('error', error);
       },
     );
@@ -111,18 +111,15 @@ export class Driver {
       answer(undefined, performance.now());
       return;
     }
+    const end = (result: CallResult) => {
+      const at = performance.now();
+      notify('callEnded', call, result, at);
+      answer(result.draft, at);
+    };
     notify('callSent', call, performance.now());
     drafter.step(call).then(
-      (draft) => {
-        const at = performance.now();
-        notify('draftReceived', call, draft, at);
-        answer(draft, at);
-      },
-      (error) => {
-        const at = performance.now();
-        notify('callFailed', call, error, at);
-        answer(undefined, at);
-      },
+      (draft) => end({ draft }),
+      (error) => end({ error }),
     );
   }
 }

@@ -15,16 +15,22 @@ export interface ObservedRequest {
   traceparent: string;
 }
 
+export type Call = VerifyCall | DraftCall;
+
+/** Answer or error of a call; empty if the step was sent ahead and the verifier did not run it. */
+export interface CallResult {
+  readonly verdict?: Verdict | undefined;
+  readonly draft?: Draft;
+  readonly error?: unknown;
+}
+
 /** Listens to one request. Receives also answers to dropped steps, and answers after the end of the request. */
 export interface RequestObserver {
   /** A stream has opened or failed to open. */
   opened?(service: 'verifier' | 'drafter', result: { at: number; reusedTokens?: number; error?: unknown }): void;
   /** A block is sent to the verifier, or a draft is requested. */
-  callSent?(call: VerifyCall | DraftCall, at: number): void;
-  /** @param verdict undefined if the step was sent ahead and the verifier did not run it */
-  verdictReceived?(call: VerifyCall, verdict: Verdict | undefined, at: number): void;
-  draftReceived?(call: DraftCall, draft: Draft, at: number): void;
-  callFailed?(call: VerifyCall | DraftCall, error: unknown, at: number): void;
+  callSent?(call: Call, at: number): void;
+  callEnded?(call: Call, result: CallResult, at: number): void;
   /** A step that was sent ahead has become obsolete and was dropped. */
   stepDropped?(step: StepRef): void;
   stepFinished?(step: GenerationStep, at: number): void;

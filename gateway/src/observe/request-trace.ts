@@ -1,7 +1,5 @@
 import { toPtpError } from '@ptp/protocol/errors';
-import type { CallTime } from '../decode/cost-model.ts';
-import type { ObservedRequest, RequestObserver, RequestOutcome } from '../decode/observer.ts';
-import type { Draft, DraftCall, Verdict, VerifyCall } from '../decode/ports.ts';
+import type { Call, CallResult, ObservedRequest, RequestObserver, RequestOutcome } from '../decode/observer.ts';
 import { stepFigures } from '../decode/step-figures.ts';
 import type { BranchTaken, GenerationStep, StepStats } from '../decode/types.ts';
 
@@ -40,8 +38,6 @@ export interface StepRecord {
 
 export type Finish = 'running' | 'stop' | 'length' | 'cancelled' | 'failed';
 
-const NO_TIMES = { queue_us: 0, run_us: 0, batch_size: 1, block: 0 };
-
 /** One sequence as /traces shows it: only figures, neither text nor token ids. */
 export class RequestTrace implements RequestObserver {
   readonly id: string;
@@ -60,7 +56,7 @@ export class RequestTrace implements RequestObserver {
   readonly #startedAt: number;
   readonly #onEnd: (trace: RequestTrace) => void;
   /** Send times of calls in flight. */
-  readonly #sent = new WeakMap<VerifyCall | DraftCall, number>();
+  readonly #sent = new WeakMap<Call, number>();
   /** Ended calls with the index of their step. A finished step takes the calls up to its own index. */
   #ended: { readonly index: number; readonly record: CallRecord }[] = [];
 
@@ -109,24 +105,37 @@ export class RequestTrace implements RequestObserver {
   }
 
   opened(service: CallRecord['service'], { at, error }: { at: number; error?: unknown }): void {
+    const times = { start_us: 0, us: this.#at(at), queue_us: 0, run_us: 0, batch_size: 1 };
     const failure = error === undefined ? {} : { error: toPtpError(error).code };
-    this.opening.push({ service, kind: 'open', ...NO_TIMES, start_us: 0, us: this.#at(at), ...failure });
+    this.opening.push({ service, kind: 'open', ...times, block: 0, ...failure });
   }
 
-  callSent(call: VerifyCall | DraftCall, at: number): void {
+  callSent(call: Call, at: number): void {
     this.#sent.set(call, at);
   }
 
-  verdictReceived(call: VerifyCall, verdict: Verdict | undefined, at: number): void {
-    if (verdict) this.#record(call, at, timesOf(verdict.time));
-  }
-
-  draftReceived(call: DraftCall, draft: Draft, at: number): void {
-    this.#record(call, at, { ...timesOf(draft), branches: draft.branches.length });
-  }
-
-  callFailed(call: VerifyCall | DraftCall, error: unknown, at: number): void {
-    this.#record(call, at, { error: call.kind === 'verify' ? toPtpError(error).code : 'unavailable' });
+  callEnded(call: Call, { verdict, draft, error }: CallResult, at: number): void {
+    const time = verdict?.time ?? draft;
+    const isSkipped = !time && error === undefined;
+    if (isSkipped || this.kept.length >= STEPS_KEPT) return;
+    const [sent, now] = [this.#at(this.#sent.get(call) ?? at), this.#at(at)];
+    const us = time?.micros ?? now - sent;
+    const isVerify = call.kind === 'verify';
+    const record: CallRecord = {
+      service: isVerify ? 'verifier' : 'drafter',
+      kind: call.kind,
+      // a call that was sent ahead counts as in flight only from the previous answer on
+      start_us: Math.max(sent, now - us),
+      us,
+      queue_us: time?.queueMicros ?? 0,
+      run_us: time?.runMicros ?? 0,
+      batch_size: time?.batchSize ?? 1,
+      block: isVerify ? call.block.length : call.tokens.length - call.assumed,
+      ...(draft && { branches: draft.branches.length }),
+      ...(error !== undefined && { error: isVerify ? toPtpError(error).code : 'unavailable' }),
+    };
+    if (call.kind === 'redraft' && this.#totals.steps === 0) this.opening.push(record);
+    else this.#ended.push({ index: call.step?.index ?? 0, record });
   }
 
   stepFinished({ stats, tokens, branch, reusedTokens = 0 }: GenerationStep, at: number): void {
@@ -154,25 +163,6 @@ export class RequestTrace implements RequestObserver {
     this.#onEnd(this);
   }
 
-  /** Records a call. A call that was sent ahead counts as in flight only from the previous answer on. */
-  #record(call: VerifyCall | DraftCall, at: number, reported: Partial<CallRecord>): void {
-    if (this.kept.length >= STEPS_KEPT) return;
-    const [sent, now] = [this.#at(this.#sent.get(call) ?? at), this.#at(at)];
-    const { us = now - sent } = reported;
-    const isVerify = call.kind === 'verify';
-    const record: CallRecord = {
-      service: isVerify ? 'verifier' : 'drafter',
-      kind: call.kind,
-      ...NO_TIMES,
-      ...reported,
-      start_us: Math.max(sent, now - us),
-      us,
-      block: isVerify ? call.block.length : call.tokens.length - call.assumed,
-    };
-    if (call.kind === 'redraft' && this.#totals.steps === 0) this.opening.push(record);
-    else this.#ended.push({ index: call.step?.index ?? 0, record });
-  }
-
   /** Converts a time to microseconds since the start of the request. */
   #at(time: number): number {
     return Math.round((time - this.#startedAt) * 1000);
@@ -193,8 +183,4 @@ function requestFigures({ request, model, traceparent }: ObservedRequest) {
     drafting: request.drafting !== false,
     prompt_tokens: request.prompt.length,
   };
-}
-
-function timesOf({ micros, queueMicros, runMicros, batchSize }: CallTime) {
-  return { us: micros, queue_us: queueMicros, run_us: runMicros, batch_size: batchSize };
 }

@@ -10,8 +10,15 @@ import {
   traceparentOf,
 } from '@ptp/service-kit/spans';
 import type { CallTime } from '../decode/cost-model.ts';
-import type { ObservedRequest, RequestObserver, RequestOutcome, StepObserver } from '../decode/observer.ts';
-import type { Draft, DraftCall, StepRef, Verdict, VerifyCall } from '../decode/ports.ts';
+import type {
+  Call,
+  CallResult,
+  ObservedRequest,
+  RequestObserver,
+  RequestOutcome,
+  StepObserver,
+} from '../decode/observer.ts';
+import type { StepRef } from '../decode/ports.ts';
 import type { GenerationStep } from '../decode/types.ts';
 
 /** Decodes token ids to text. */
@@ -45,8 +52,6 @@ const CAPTURE_SETTING = 'OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT';
 export function capturesContent(env: NodeJS.ProcessEnv): boolean {
   return ['true', 'span_only', 'span_and_event'].includes(env[CAPTURE_SETTING]?.trim().toLowerCase() ?? '');
 }
-
-type Call = VerifyCall | DraftCall;
 
 class RequestSpans implements RequestObserver {
   readonly #root: Span;
@@ -85,17 +90,17 @@ class RequestSpans implements RequestObserver {
     this.#calls.set(call, started);
   }
 
-  verdictReceived(call: VerifyCall, verdict: Verdict | undefined, at: number): void {
-    const skipped = { [attribute.skipped]: true };
-    this.#end(call, at, verdict ? { [attribute.accepted]: verdict.accepted, ...timings(verdict.time) } : skipped);
-  }
-
-  draftReceived(call: DraftCall, draft: Draft, at: number): void {
-    this.#end(call, at, { [attribute.branches]: draft.branches.length, ...timings(draft) });
-  }
-
-  callFailed(call: Call, error: unknown, at: number): void {
-    this.#end(call, at, {}, error);
+  callEnded(call: Call, { verdict, draft, error }: CallResult, endTime: number): void {
+    const ended = this.#calls.get(call);
+    this.#calls.delete(call);
+    if (!ended) return;
+    const time = verdict?.time ?? draft;
+    const attributes = {
+      ...(verdict && { [attribute.accepted]: verdict.accepted }),
+      ...(draft && { [attribute.branches]: draft.branches.length }),
+      ...(time ? timings(time) : error === undefined && { [attribute.skipped]: true }),
+    };
+    endSpan(ended, { endTime, attributes, ...(error !== undefined && { error }) });
   }
 
   stepDropped({ index }: StepRef): void {
@@ -145,12 +150,6 @@ class RequestSpans implements RequestObserver {
         ...(finish && { [attribute.finishReasons]: [finish] }),
       },
     });
-  }
-
-  #end(call: Call, endTime: number, attributes: Record<string, number | boolean>, error?: unknown): void {
-    const ended = this.#calls.get(call);
-    this.#calls.delete(call);
-    if (ended) endSpan(ended, { endTime, attributes, ...(error !== undefined && { error }) });
   }
 
   /** Returns the step's span, which starts with its first call. For the first draft, returns the request's span. */
