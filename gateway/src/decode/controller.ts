@@ -209,7 +209,7 @@ export class Controller {
   /** Updates the estimates of this sequence's tokens per step. */
   #learn(mode: Mode, tokens: number): void {
     for (const each of MODES) {
-      const usual = this.#measured.modes.typical(each)?.tokens;
+      const usual = this.#measured.modes.stats[each].typical?.tokens;
       if (usual === undefined) continue;
       const estimate = this.#tokensPerStep[each] ?? usual;
       this.#tokensPerStep[each] =
@@ -238,12 +238,12 @@ export class Controller {
    */
   #worth(mode: Mode): number {
     const bare = this.#verify(mode).at(0);
-    return Math.max(this.#rate(mode), this.#measured.modes.rate('plain'), bare > 0 ? 1 / bare : 0);
+    return Math.max(this.#rate(mode), this.#measured.modes.stats.plain.rate, bare > 0 ? 1 / bare : 0);
   }
 
   /** Returns the tokens per microsecond of this sequence in a mode, assuming the average step time of all sequences. */
   #rate(mode: Mode): number {
-    const usual = this.#measured.modes.typical(mode);
+    const usual = this.#measured.modes.stats[mode].typical;
     return usual ? (this.#tokensPerStep[mode] ?? usual.tokens) / usual.micros : 0;
   }
 }

@@ -7,49 +7,71 @@ const SETTLED = 8;
 /** Multiple of the expected time at which observed times are capped. */
 const OUTLIER = 3;
 
-/** Variance of n below which the slope counts as unknown. */
+/** Variance of the number of tokens below which the slope counts as unknown. */
 const SAME = 0.001;
 
-/** Time as a linear function of the number of tokens n: a + b n. */
+/** Sums over pairs (x, y), to which older pairs contribute less. */
+export class DecayedSums {
+  weight = 0;
+  x = 0;
+  y = 0;
+  xx = 0;
+  xy = 0;
+  yy = 0;
+
+  /** @param keep factor for the weight of earlier pairs */
+  add(x: number, y: number, keep: number, weight = 1): void {
+    this.fade(keep);
+    this.weight += weight;
+    this.x += weight * x;
+    this.y += weight * y;
+    this.xx += weight * x * x;
+    this.xy += weight * x * y;
+    this.yy += weight * y * y;
+  }
+
+  fade(keep: number): void {
+    this.weight *= keep;
+    this.x *= keep;
+    this.y *= keep;
+    this.xx *= keep;
+    this.xy *= keep;
+    this.yy *= keep;
+  }
+}
+
+/** Time y as a linear function of the number of tokens x: y = a + b x. */
 export class LinearCost {
-  #weight = 0;
-  #n = 0;
-  #y = 0;
-  #nn = 0;
-  #ny = 0;
+  readonly #sums = new DecayedSums();
 
   /** @param weight in (0, 1] */
   observe(n: number, micros: number, weight = 1): void {
-    const y = this.#weight >= SETTLED ? Math.min(micros, OUTLIER * this.at(n)) : micros;
-    const keep = 1 - FORGET * weight;
-    this.#weight = keep * this.#weight + weight;
-    this.#n = keep * this.#n + weight * n;
-    this.#y = keep * this.#y + weight * y;
-    this.#nn = keep * this.#nn + weight * n * n;
-    this.#ny = keep * this.#ny + weight * n * y;
+    const capped = this.#sums.weight >= SETTLED ? Math.min(micros, OUTLIER * this.at(n)) : micros;
+    this.#sums.add(n, capped, 1 - FORGET * weight, weight);
   }
 
   /** True once something has been observed. */
   get known(): boolean {
-    return this.#weight > 0;
+    return this.#sums.weight > 0;
   }
 
-  /** Cost of one more token (b), at least 0; undefined while all observations have the same n. */
+  /** Cost of one more token (b), at least 0; undefined while all observations have the same number of tokens. */
   get slope(): number | undefined {
-    const variance = this.#weight * this.#nn - this.#n ** 2;
-    if (variance < SAME * this.#weight ** 2) return undefined;
-    return Math.max(0, (this.#weight * this.#ny - this.#n * this.#y) / variance);
+    const { weight, x, y, xx, xy } = this.#sums;
+    const variance = weight * xx - x ** 2;
+    if (variance < SAME * weight ** 2) return undefined;
+    return Math.max(0, (weight * xy - x * y) / variance);
   }
 
   /** Mean time; 0 before any observation. */
   get mean(): number {
-    return this.known ? this.#y / this.#weight : 0;
+    return this.known ? this.#sums.y / this.#sums.weight : 0;
   }
 
   /** Returns the expected time of n tokens; 0 before any observation. */
   at(n: number): number {
     if (!this.known) return 0;
-    return Math.max(0, this.mean + (this.slope ?? 0) * (n - this.#n / this.#weight));
+    return Math.max(0, this.mean + (this.slope ?? 0) * (n - this.#sums.x / this.#sums.weight));
   }
 }
 

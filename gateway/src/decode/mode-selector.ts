@@ -1,3 +1,4 @@
+import { DecayedSums } from './cost-model.ts';
 import { MODES, type Mode } from './types.ts';
 
 /** Decay of a mode's older steps per new step. */
@@ -25,54 +26,27 @@ const SWING = 0.25;
 const CHANGED = 1.25;
 const STALE = 0.2;
 
-/** Decayed tokens and times of one mode's steps. */
-class DecayedStats {
+/** Decayed tokens (x) and times (y) of the steps of one mode. */
+class ModeStats extends DecayedSums {
   /** Number of all steps, including those that do not count. */
   steps = 0;
-  /** Decayed number of counted steps. */
-  weight = 0;
-  #tokens = 0;
-  #micros = 0;
-  #tokensTokens = 0;
-  #tokensMicros = 0;
-  #microsMicros = 0;
-
-  /** @param keep factor for the weight of earlier steps */
-  observe(tokens: number, micros: number, keep: number): void {
-    this.fade(keep);
-    this.weight++;
-    this.#tokens += tokens;
-    this.#micros += micros;
-    this.#tokensTokens += tokens * tokens;
-    this.#tokensMicros += tokens * micros;
-    this.#microsMicros += micros * micros;
-  }
-
-  fade(keep: number): void {
-    this.weight *= keep;
-    this.#tokens *= keep;
-    this.#micros *= keep;
-    this.#tokensTokens *= keep;
-    this.#tokensMicros *= keep;
-    this.#microsMicros *= keep;
-  }
 
   /** Tokens per microsecond; 0 before the first step. */
   get rate(): number {
-    return this.#micros > 0 ? this.#tokens / this.#micros : 0;
+    return this.y > 0 ? this.x / this.y : 0;
   }
 
   /** Variance of the rate, which is a ratio estimator (Cochran 1977, section 6.4). */
   get variance(): number {
-    const { rate } = this;
-    const squares = this.#tokensTokens - 2 * rate * this.#tokensMicros + rate * rate * this.#microsMicros;
-    return this.weight > 0 ? Math.max(squares / this.#micros ** 2, (SWING * rate) ** 2 / this.weight) : 0;
+    const { rate, weight } = this;
+    const squares = this.xx - 2 * rate * this.xy + rate * rate * this.yy;
+    return weight > 0 ? Math.max(squares / this.y ** 2, (SWING * rate) ** 2 / weight) : 0;
   }
 
   /** Mean tokens and microseconds of a step; undefined before the first step. */
   get typical(): { tokens: number; micros: number } | undefined {
     const { weight } = this;
-    return weight > 0 ? { tokens: this.#tokens / weight, micros: this.#micros / weight } : undefined;
+    return weight > 0 ? { tokens: this.x / weight, micros: this.y / weight } : undefined;
   }
 }
 
@@ -82,10 +56,10 @@ class DecayedStats {
  * and share the result.
  */
 export class ModeSelector {
-  readonly #tallies: Readonly<Record<Mode, DecayedStats>> = {
-    overlap: new DecayedStats(),
-    sequential: new DecayedStats(),
-    plain: new DecayedStats(),
+  readonly stats: Readonly<Record<Mode, ModeStats>> = {
+    overlap: new ModeStats(),
+    sequential: new ModeStats(),
+    plain: new ModeStats(),
   };
   /** Number of steps since each mode was in use. */
   readonly #since: Record<Mode, number> = { overlap: 0, sequential: 0, plain: 0 };
@@ -114,7 +88,7 @@ export class ModeSelector {
 
   /** Returns the mode of the next step: the fastest, or occasionally another one for a few steps, to notice changes. */
   next(): { mode: Mode; reason: 'warm-up' | 'trial' | 'fastest' } {
-    const fewer = (steps: number) => MODES.find((mode) => this.#tallies[mode].steps < steps);
+    const fewer = (steps: number) => MODES.find((mode) => this.stats[mode].steps < steps);
     const unknown = fewer(COLD) ?? fewer(WARM_UP);
     if (unknown) return { mode: unknown, reason: 'warm-up' };
     this.#takeBetter();
@@ -127,24 +101,24 @@ export class ModeSelector {
   }
 
   #takeBetter(): void {
-    const present = this.#tallies[this.#best];
+    const present = this.stats[this.#best];
     const better = MODES.find((mode) => {
-      const { rate, variance } = this.#tallies[mode];
+      const { rate, variance } = this.stats[mode];
       const chance = Math.sqrt(variance + present.variance);
       return rate - present.rate > Math.max((BETTER - 1) * present.rate, chance);
     });
     if (!better) return;
     this.#best = better;
     this.#left = 0;
-    this.#then = this.rate(better);
+    this.#then = this.stats[better].rate;
   }
 
   #beginTrial(): void {
     const { open } = this;
     const others = MODES.filter((mode) => mode !== this.#best);
-    const now = this.rate(this.#best);
+    const now = this.stats[this.#best].rate;
     if (Math.max(now, this.#then) > CHANGED * Math.min(now, this.#then)) {
-      for (const mode of others) this.#tallies[mode].fade(STALE);
+      for (const mode of others) this.stats[mode].fade(STALE);
       this.#then = now;
     }
     const due = others.find((mode) => this.#since[mode] >= this.#between(mode) * open);
@@ -153,7 +127,7 @@ export class ModeSelector {
 
   /** Returns the number of steps between two trials of a mode; at least four times the number of observed steps. */
   #between(mode: Mode): number {
-    const [present, other] = [this.#tallies[this.#best], this.#tallies[mode]];
+    const [present, other] = [this.stats[this.#best], this.stats[mode]];
     if (!present.typical || !other.typical) return SHORTEST;
     // time lost compared with generating the same tokens in the current mode
     const lost = TRIAL * Math.max(0, other.typical.micros - other.typical.tokens / present.rate);
@@ -163,28 +137,18 @@ export class ModeSelector {
     );
   }
 
-  /** Returns the tokens per microsecond of a mode; 0 before its first step. */
-  rate(mode: Mode): number {
-    return this.#tallies[mode].rate;
-  }
-
-  /** Returns the mean tokens and microseconds of a mode's steps; undefined before its first step. */
-  typical(mode: Mode): { tokens: number; micros: number } | undefined {
-    return this.#tallies[mode].typical;
-  }
-
   /**
    * Records a step.
    *
    * @param tokens expected number of committed tokens, which varies less than the actual number
    */
   observe(mode: Mode, tokens: number, micros: number): void {
-    const tally = this.#tallies[mode];
-    if (tally.steps++ < COLD) return;
+    const stats = this.stats[mode];
+    if (stats.steps++ < COLD) return;
     // all open sequences report on the same period of time, so each step gets a share of the decay
     const { open } = this;
-    tally.observe(tokens, micros, 1 - FORGET / open);
+    stats.add(tokens, micros, 1 - FORGET / open);
     if (mode !== this.#best) return;
-    for (const other of MODES) if (other !== mode) this.#tallies[other].fade(1 - AGE / open);
+    for (const other of MODES) if (other !== mode) this.stats[other].fade(1 - AGE / open);
   }
 }

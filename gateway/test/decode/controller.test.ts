@@ -174,14 +174,14 @@ test('the first two steps after a change of mode are not counted', () => {
   };
   // the first steps of a process are not counted either
   observe('plain', 9000, 2 + 6);
-  expect(measured.modes.rate('plain')).toBe(0);
+  expect(measured.modes.stats.plain.rate).toBe(0);
   observe('plain', 2000, 1);
-  expect(measured.modes.rate('plain')).toBeCloseTo(1 / 2000);
+  expect(measured.modes.stats.plain.rate).toBeCloseTo(1 / 2000);
   observe('overlap', 1000, 1);
   observe('plain', 9000, 2);
-  expect(measured.modes.rate('plain')).toBeCloseTo(1 / 2000);
+  expect(measured.modes.stats.plain.rate).toBeCloseTo(1 / 2000);
   observe('plain', 4000, 1);
-  expect(measured.modes.rate('plain')).toBeLessThan(1 / 2900);
+  expect(measured.modes.stats.plain.rate).toBeLessThan(1 / 2900);
 });
 
 test('the cost of a token is measured per run, not per call', () => {
