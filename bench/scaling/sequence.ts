@@ -39,14 +39,11 @@ export interface SequenceParts {
 
 /** A verify call in flight. */
 interface Verification {
+  readonly call: VerifyCall;
   readonly outcome: SimulatedOutcome;
-  /** True if the step assumes no outcome, or if the previous step has the assumed outcome. */
-  readonly isExpected: boolean;
   /** Number of context tokens before the block, including those of steps in flight. */
   readonly context: number;
-  state: 'waiting' | 'run' | 'skipped';
-  /** Steps that were sent ahead of this outcome and have arrived at the verifier. */
-  readonly followers: (() => void)[];
+  readonly sent: number;
 }
 
 /** Decodes one request in virtual time with the gateway's own pipeline, in place of gateway/src/decode/driver.ts. */
@@ -56,6 +53,11 @@ export class Sequence {
   readonly #onEnd: () => void;
   readonly #context = new DrafterContext();
   readonly #verifications = new Map<StepRef, Verification>();
+  /** Calls that wait at the verifier, which serves one at a time. */
+  readonly #arrived: Verification[] = [];
+  #isVerifying = false;
+  /** Outcome of the verifier's last step; undefined if that was skipped. */
+  #lastOutcome: StepOutcome | undefined;
   /** Events that happen without delay. */
   readonly #events: PipelineEvent[] = [];
   #committed: number;
@@ -126,55 +128,48 @@ export class Sequence {
     }
   }
 
-  #sendVerify({ step, block, after, overlapped }: VerifyCall): void {
+  #sendVerify(call: VerifyCall): void {
     const { clock, network, drafts } = this.#parts;
+    const { step, block, after } = call;
     const before = after && this.#verifications.get(after.of);
     const context = before ? before.context + after.accepted + 1 : this.#committed;
-    const verification: Verification = {
-      outcome: drafts.outcome(block),
-      isExpected: !before || isSame(before.outcome, after),
-      context,
-      state: 'waiting',
-      followers: [],
-    };
+    const verification = { call, outcome: drafts.outcome(block), context, sent: clock.now };
     this.#verifications.set(step, verification);
-    if (overlapped) this.#events.push({ kind: 'verifySent', step });
-    const sent = clock.now;
-    const answer = (run: Run) => {
-      const { accepted, nextToken } = verification.outcome;
-      // the same times as the verifier reports (gateway/src/clients/verify-stream.ts)
-      const time = { micros: clock.now - sent, ...run, drafted: run.batchTokens / run.batchSize - 1 };
-      const verdict = { accepted, nextToken, logProbabilities: [], tops: [], time };
-      this.#answer({ kind: 'verdict', step, verdict, at: clock.now / MILLIS });
-    };
-    const verify = () => this.#verify(verification, before, block.length, answer);
-    clock.at(sent + network.delay, () => {
-      if (before?.state === 'waiting') before.followers.push(verify);
-      else verify();
+    if (call.overlapped) this.#events.push({ kind: 'verifySent', step });
+    clock.at(clock.now + network.delay, () => {
+      this.#arrived.push(verification);
+      this.#verifyNext();
     });
   }
 
-  /** Runs or skips a call that has arrived, after the previous call has been run or skipped. A skipped step gets no answer. */
-  #verify(
-    verification: Verification,
-    before: Verification | undefined,
-    drafted: number,
-    answer: (run: Run) => void,
-  ): void {
+  /** Serves the calls at the verifier in order. A step that assumed another outcome is skipped, and gets no answer. */
+  #verifyNext(): void {
     const { clock, network, verifier } = this.#parts;
-    const settle = (state: Verification['state']) => {
-      verification.state = state;
-      for (const follow of verification.followers.splice(0)) follow();
-    };
-    if (before?.state === 'skipped' || !verification.isExpected) {
-      settle('skipped');
+    const next = this.#isVerifying ? undefined : this.#arrived.shift();
+    if (!next) return;
+    const { block, after } = next.call;
+    const isSkipped = after && !(this.#lastOutcome && isSame(this.#lastOutcome, after));
+    this.#lastOutcome = isSkipped ? undefined : next.outcome;
+    if (isSkipped) {
+      this.#verifyNext();
       return;
     }
+    this.#isVerifying = true;
     const done = (run: Run) => {
-      clock.at(clock.now + network.delay, () => answer(run));
-      settle('run');
+      clock.at(clock.now + network.delay, () => this.#answerVerify(next, run));
+      this.#isVerifying = false;
+      this.#verifyNext();
     };
-    verifier.submit({ tokens: drafted + 1, context: verification.context, done });
+    verifier.submit({ tokens: block.length + 1, context: next.context, done });
+  }
+
+  #answerVerify({ call, outcome, sent }: Verification, run: Run): void {
+    const { now } = this.#parts.clock;
+    const { accepted, nextToken } = outcome;
+    // the same times as the verifier reports (gateway/src/clients/verify-stream.ts)
+    const time = { micros: now - sent, ...run, drafted: run.batchTokens / run.batchSize - 1 };
+    const verdict = { accepted, nextToken, logProbabilities: [], tops: [], time };
+    this.#answer({ kind: 'verdict', step: call.step, verdict, at: now / MILLIS });
   }
 
   #sendDraft(call: DraftCall): void {
