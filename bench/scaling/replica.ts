@@ -28,8 +28,6 @@ export interface ReplicaSettings {
   readonly slots: number;
   /** Maximum number of tokens in one run; a single sequence may exceed it. */
   readonly tokens: number;
-  /** Microseconds that a run waits for more jobs; 0 as in engine/src/scheduler.ts. */
-  readonly gather: number;
   /** Run times vary uniformly by up to this share in either direction. */
   readonly jitter: number;
 }
@@ -62,11 +60,11 @@ export class Replica {
     if (this.#running) return;
     this.#running = true;
     // scheduled as a separate event, so that all jobs arriving at this time share the run
-    this.#clock.at(this.#clock.now + this.#settings.gather, () => this.#run());
+    this.#clock.at(this.#clock.now, () => this.#run());
   }
 
   #run(): void {
-    const { curve, jitter, gather } = this.#settings;
+    const { curve, jitter } = this.#settings;
     const batch = this.#nextBatch();
     const tokens = sum(batch.map((job) => job.tokens));
     const context = sum(batch.map((job) => job.context));
@@ -79,8 +77,7 @@ export class Replica {
       this.work.busyMicros += micros;
       // answers take time to cross the network, so the next jobs of these sequences arrive too late for the run that starts now
       this.#running = this.#queue.length > 0;
-      if (this.#running && gather > 0) this.#clock.at(this.#clock.now + gather, () => this.#run());
-      else if (this.#running) this.#run();
+      if (this.#running) this.#run();
       const run = { runMicros: micros, batchSize: batch.length, batchTokens: tokens };
       for (const { queuedAt, done } of batch) done({ ...run, queueMicros: started - queuedAt });
     });

@@ -12,8 +12,8 @@ export const BASE: Scenario = {
   sequences: 1,
   verifiers: 1,
   drafters: 1,
-  verifier: { curve: curveOf(TARGET, OVERHEAD.target), slots: 256, tokens: 4096, gather: 0, jitter: 0.05 },
-  drafter: { curve: curveOf(DRAFTER, OVERHEAD.drafter), slots: 512, tokens: 16_384, gather: 0, jitter: 0.05 },
+  verifier: { curve: curveOf(TARGET, OVERHEAD.target), slots: 256, tokens: 4096, jitter: 0.05 },
+  drafter: { curve: curveOf(DRAFTER, OVERHEAD.drafter), slots: 512, tokens: 16_384, jitter: 0.05 },
   delay: 0.25 * MILLIS,
   limits: { length: 8, budget: 32, mode: 'auto' },
   controller: true,
@@ -75,10 +75,8 @@ const checking: Change = {
 const eightVerifiers = (x: number) => ({ sequences: 256, verifiers: 8, drafters: 8 * x });
 /** One sequence. @param x one-way network delay in milliseconds */
 const distant = (x: number) => ({ ...counted(1), delay: x * MILLIS });
-/** @param x milliseconds that a run of the verifier waits for more sequences */
-const gathering = (x: number) => ({ ...counted(32), verifier: { ...BASE.verifier, gather: x * MILLIS } });
 
-export const SWEEPS: Readonly<Record<'concurrency' | 'ratio' | 'delay' | 'wait', Sweep>> = {
+export const SWEEPS: Readonly<Record<'concurrency' | 'ratio' | 'delay', Sweep>> = {
   concurrency: {
     file: 'scaling-concurrency.svg',
     title: 'Simulated throughput and time per token by concurrent sequences',
@@ -120,18 +118,6 @@ export const SWEEPS: Readonly<Record<'concurrency' | 'ratio' | 'delay' | 'wait',
       'overlap, drafter that checks': (x) => ({ ...distant(x), ...checking }),
       'the same, steps wait': (x) => ({ ...distant(x), ...checking, ...mode('overlap') }),
       'the same, drafter near': (x) => ({ ...distant(x), ...checking, drafterDelay: BASE.delay }),
-    },
-  },
-  wait: {
-    file: 'scaling-batch.svg',
-    title: 'Simulated throughput of 32 sequences by the time that a run waits for others',
-    x: { title: 'a run waits for others, ms' },
-    xs: [0, 0.25, 0.5, 1, 1.5, 2, 3, 4],
-    panels: ['tokens_per_second'],
-    series: {
-      plain: (x) => ({ ...gathering(x), ...mode('plain') }),
-      sequential: (x) => ({ ...gathering(x), ...mode('sequential') }),
-      overlap: (x) => ({ ...gathering(x), ...mode('overlap') }),
     },
   },
 };
