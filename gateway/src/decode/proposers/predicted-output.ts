@@ -12,17 +12,13 @@ const LONGEST = 10;
 export class PredictedOutputProposer {
   readonly #tokens: readonly number[];
   /** Positions in the guess after each sequence of SIZE tokens, in ascending order. */
-  readonly #places = new Map<string, number[]>();
+  readonly #places: ReadonlyMap<string, readonly number[]>;
   #state: State = { last: [], next: 0, inStep: SIZE, reached: 0 };
 
   constructor(tokens: readonly number[]) {
     this.#tokens = tokens;
-    for (let end = SIZE; end <= tokens.length; end++) {
-      const key = tokens.slice(end - SIZE, end).join();
-      const places = this.#places.get(key);
-      if (places) places.push(end);
-      else this.#places.set(key, [end]);
-    }
+    const ends = tokens.map((_, i) => i + 1).slice(SIZE - 1);
+    this.#places = Map.groupBy(ends, (end) => tokens.slice(end - SIZE, end).join());
   }
 
   /** Appends committed tokens. */
