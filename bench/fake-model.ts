@@ -1,4 +1,4 @@
-/** Describes the pair that fake-service.ts serves; the values are the defaults of the fake engines. */
+/** Describes the pair that fake-service.ts serves. The values are the defaults of the fake engines. */
 export const fakeModel = {
   modelId: 'fake',
   tokenizerSha256: 'f'.repeat(64),

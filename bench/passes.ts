@@ -32,11 +32,14 @@ export async function decodeRequest(generator: Generator, request: GenerationReq
   return { tokens, steps, firstTokens, reusedTokens, began, first, ended: performance.now() };
 }
 
-/** Returns the microseconds from the start of the first step to the end of the last step, without prefill and the first draft. */
+/**
+ * Returns the time in microseconds from the start of the first step to the end of the last step, without prefill and
+ * the first draft.
+ */
 export const decodeMicros = ({ steps, first, ended }: Pass): number =>
   (ended - first) * 1000 + (steps[0]?.stepMicros ?? 0);
 
-/** Measurements without and with the drafter, one per turn. */
+/** Measurements without and with the drafter, one of each per turn. */
 export interface Measured<Measurement> {
   readonly plain: readonly Measurement[];
   readonly drafted: readonly Measurement[];

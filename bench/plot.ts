@@ -2,9 +2,9 @@ import { parse, View } from 'vega';
 import { compile, type TopLevelSpec } from 'vega-lite';
 
 export interface Axis {
-  /** Name and unit. */
+  /** Name and unit of the axis. */
   readonly title: string;
-  /** A logarithmic scale has base 2 on x and base 10 on y. By default the scale is linear and starts at 0. */
+  /** Scale of the axis: logarithmic with base 2 on x and base 10 on y. Default: linear, starting at 0. */
   readonly scale?: 'log';
 }
 
@@ -28,10 +28,10 @@ const legend = { orient: 'bottom' as const, title: null, columns: 4, symbolType:
 const SIZE = { width: 330, height: 250 };
 
 /**
- * Draws panels side by side as SVG, with Vega-Lite and without a browser. The background is white so that the plot is readable on dark
- * pages. Series of the same name share a colour; colours are assigned in order of first appearance.
+ * Draws panels side by side as SVG, with Vega-Lite and without a browser. The background is white so that the plot is
+ * readable on dark pages. Series of the same name share a colour. Colours are assigned in order of first appearance.
  *
- * @param panels together have at most 7 different series names
+ * @param panels panels, which together have at most 7 different series names
  * @param title alternative text of the image
  */
 export async function lineChart(panels: readonly Panel[], title: string): Promise<string> {

@@ -8,14 +8,14 @@ export interface Result {
   readonly mode?: string;
   /** Creation time of the pair, from the pair's manifest. */
   readonly pair?: string;
-  /** Day of the run, UTC. */
+  /** Day of the run in UTC. */
   readonly date: string;
   readonly [figure: string]: unknown;
 }
 
 const FOLDER = join(import.meta.dirname, 'results');
 
-/** Keeps a result in bench/results. Each suite has one file; `decode` has one file for each mode. */
+/** Keeps a result in bench/results. Each suite has one file, except `decode`, which has one file for each mode. */
 export async function saveResult(result: Omit<Result, 'date'> & { suite: string; mode?: string }): Promise<void> {
   const name = result.suite === 'decode' ? `decode-${result.mode}` : result.suite;
   const dated = { date: new Date().toISOString().slice(0, 10), ...result };

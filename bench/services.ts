@@ -17,7 +17,7 @@ export type Bench = Awaited<ReturnType<typeof startPair>>;
 export interface ServiceOptions {
   /** True to let a prompt reuse the cache of an earlier pass. */
   readonly prefixCache?: boolean;
-  /** Folder of a complete model to draft with, in place of the pair's drafter. */
+  /** Folder of a complete model that drafts instead of the pair's drafter. */
   readonly draftModel?: string | undefined;
   /** True to reach each service through a network whose delay can be changed. */
   readonly networks?: boolean;
@@ -46,7 +46,7 @@ export async function startServices(
 /**
  * Starts the same services with fake engines of fixed latency.
  *
- * @param latency milliseconds per run
+ * @param latency duration of a run in milliseconds
  * @param checks true for a drafter that checks blocks
  */
 export function startFakeServices(

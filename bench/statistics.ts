@@ -1,6 +1,6 @@
 import { cpus, loadavg } from 'node:os';
 
-/** Returns quantile `q` in [0, 1], interpolated between neighbouring values; NaN if there are no values. */
+/** Returns quantile `q` in [0, 1], interpolated between neighbouring values. Returns NaN if there are no values. */
 export function quantile(values: readonly number[], q: number): number {
   const sorted = [...values].sort((a, b) => a - b);
   const place = q * (sorted.length - 1);

@@ -11,9 +11,11 @@ import { type Bench, type ServiceOptions, startServices } from './services.ts';
 import { machine } from './statistics.ts';
 
 /**
- * Creates a command that runs a measurement. It prints the machine to stderr, and the result as one line of JSON to stdout.
+ * Creates a command that runs a measurement. It prints the machine to stderr, and the result as one line of JSON to
+ * stdout.
  *
- * @param run resolves with the figures, and sets `process.exitCode` if a promise was broken
+ * @param run function that returns a promise of the figures, and sets `process.exitCode` if one of the server's
+ *   guarantees was broken
  */
 export function suite<Options extends object>(
   name: string,
@@ -61,7 +63,7 @@ export const countOptions = (counts: Partial<Counts>): Option[] =>
 
 export const aheadOption: Option = integerOption(
   '--ahead <n>',
-  'steps sent before the outcome of the previous step is known; 0 disables this',
+  'maximum number of steps sent before the outcome of the previous step is known; 0 sends none early',
   STEPS_AHEAD,
   0,
 );
@@ -84,7 +86,7 @@ const pairOptions = (mode: DraftLimits['mode']): Option[] => [
     join(import.meta.dirname, '..', 'models', 'default'),
     'models/default',
   ),
-  new Option('--draft-model <dir>', "folder of a complete model to draft with, in place of the pair's drafter"),
+  new Option('--draft-model <dir>', "folder of a complete model that drafts instead of the pair's drafter"),
   integerOption('--length <n>', 'maximum block length in tokens', gatewaySettings.draftLength.default),
   integerOption('--budget <n>', 'tokens per draft call', DRAFT_BUDGET),
   new Option('--mode <mode>', 'drafting mode').choices(DRAFT_MODES).default(mode),
@@ -104,9 +106,9 @@ interface PairSuite {
   readonly description: string;
   readonly counts: Partial<Counts>;
   readonly mode?: DraftLimits['mode'];
-  /** Options in addition to those of the pair and the counts. */
+  /** Options of the suite, in addition to the options for the pair and the counts. */
   readonly options?: readonly Option[];
-  /** Services to start; by default without a prefix cache. */
+  /** Services to start. Default: services without a prefix cache. */
   readonly services?: ServiceOptions;
   /** Runs before the services start. @returns a function that undoes it */
   readonly prepare?: () => Promise<() => void>;
@@ -128,7 +130,7 @@ export function pairSuite(parts: PairSuite): Command {
   });
 }
 
-/** Number of tokens that prompts leave free in the context, for suites without --tokens. */
+/** Number of tokens in the context that prompts leave free, for suites without --tokens. */
 const ROOM = 128;
 
 async function withPair(options: PairOptions, { services, run }: PairSuite): Promise<object> {

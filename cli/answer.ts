@@ -1,7 +1,7 @@
 import { styleText } from 'node:util';
 import type { Client, Piece, StreamedToken } from './client.ts';
 
-/** Colors by a token's source, as on the gateway's page. */
+/** Colors of tokens by their source, as on the gateway's page. */
 const COLORS: Readonly<Record<string, Parameters<typeof styleText>[0]>> = {
   drafter: 'green',
   'prompt lookup': 'magenta',
@@ -12,9 +12,9 @@ export interface Answer {
   readonly text: string;
   readonly tokens: number;
   readonly steps: number;
-  /** Time to the first step, milliseconds. */
+  /** Time in milliseconds to the first step. */
   readonly firstMs: number;
-  /** Time per token after the first step, milliseconds; NaN if there are none. */
+  /** Time in milliseconds per token after the first step. NaN if there are no such tokens. */
   readonly msPerToken: number;
 }
 
@@ -42,7 +42,9 @@ function color({ text, source }: StreamedToken): string {
   return style ? styleText(style, text, { validateStream: false }) : text;
 }
 
-/** Returns a one-line summary, with the speedup over the answer without the drafter if that was measured. */
+/**
+ * Returns a one-line summary. It includes the speedup over the answer without the drafter, if that answer was measured.
+ */
 export function summary({ tokens, steps, firstMs, msPerToken }: Answer, plain?: Answer): string {
   const parts = [`${tokens} tokens`, `${(tokens / Math.max(1, steps)).toFixed(2)} per step`];
   parts.push(`first after ${firstMs.toFixed(0)} ms`, `then ${msPerToken.toFixed(1)} ms per token`);

@@ -8,14 +8,14 @@ export interface ServerOptions {
 
 export interface StreamedToken {
   readonly text: string;
-  /** `drafter` or `prompt lookup` for accepted drafts, `target` for the model's own token. */
+  /** Source of the token: `drafter` or `prompt lookup` for accepted drafts, `target` for the model's own token. */
   readonly source: string;
 }
 
 /** One chunk of a streamed answer. */
 export interface Piece {
   readonly text: string;
-  /** Only from a ptp-server. */
+  /** Tokens of the chunk. Only ptp-server sends them. */
   readonly tokens?: readonly StreamedToken[];
 }
 
@@ -25,7 +25,7 @@ interface Chunk {
   readonly ptp?: { readonly tokens: readonly StreamedToken[] };
 }
 
-/** A failed request; the message is for the user. */
+/** A failed request. The message is for the user. */
 export class RequestError extends Error {}
 
 /** A client for servers with OpenAI's API. */
@@ -36,7 +36,7 @@ export class Client {
     this.#options = options;
   }
 
-  /** The server's model ids; `isPtp` is true for a ptp-server, which accepts the field `ptp`. */
+  /** Returns the server's model ids. `isPtp` is true for a ptp-server, which accepts the field `ptp`. */
   async models(): Promise<{ ids: string[]; isPtp: boolean }> {
     const response = await this.#fetch('models', {});
     const { data = [] } = (await response.json()) as { data?: { id: string; owned_by?: string }[] };

@@ -34,10 +34,16 @@ const program = new Command('ptp')
   .option('--no-draft', 'disable the drafter')
   .option('--compare', 'complete: also measure without the drafter')
   .addOption(
-    numberOption('--repeats <n>', 'bench: number of requests with the drafter, and of requests without it').default(8),
+    numberOption(
+      '--repeats <n>',
+      'bench: number of requests to measure with the drafter, and the same number without it',
+    ).default(8),
   )
   .option('--json', 'print the result as one line of JSON')
-  .addHelpText('after', '\nGreen tokens were drafted, magenta ones repeat earlier text; NO_COLOR disables colors.')
+  .addHelpText(
+    'after',
+    '\nGreen tokens were drafted, and magenta tokens repeat earlier text. NO_COLOR disables colors.',
+  )
   .helpCommand(false)
   .configureHelp({ helpWidth: 100 })
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'ptp: ')) })
@@ -58,7 +64,7 @@ program
   });
 const models = program
   .command('models')
-  .description("list the server's models; with a subcommand, manage those on this machine")
+  .description("list the server's models, or with a subcommand, manage the models on this machine")
   .action(async () => {
     const { options, ids } = await connect();
     console.log(options.json ? JSON.stringify(ids) : ids.join('\n'));
@@ -91,7 +97,7 @@ async function complete(words: string[]): Promise<void> {
 
 async function bench(): Promise<void> {
   const { options, client, isPtp, body } = await connect();
-  if (!isPtp) program.error('ptp: bench needs a ptp-server: other servers cannot switch the drafter off');
+  if (!isPtp) program.error('ptp: bench needs a ptp-server, because other servers cannot turn a drafter off');
   const speedups: number[] = [];
   let identical = true;
   for (let seed = 0; seed < options.repeats; seed++) {
@@ -123,7 +129,7 @@ async function connect() {
     top_p: topP,
     ...(seed !== undefined && { seed }),
   };
-  /** Returns the fields of a request. Servers other than ours would reject `ptp`. */
+  /** Returns the fields of a request. Only a ptp-server gets `ptp`, because other servers would reject it. */
   const body = (draft: boolean) => ({ ...fields, ...(isPtp && { ptp: { draft, trace: true } }) });
   return { options, client, ids, isPtp, body };
 }

@@ -1,4 +1,4 @@
-/** `ptp models list|pull|rm`: the models on this machine. */
+/** `ptp models list|pull|rm`: lists, downloads and removes models on this machine. */
 import { pullModel } from '@ptp/service-kit/models/fetch-model';
 import { hubConfig } from '@ptp/service-kit/models/hub-config';
 import { cachedModels, removeModel } from '@ptp/service-kit/models/model-cache';
@@ -30,10 +30,10 @@ export function addModelCommands(models: Command): void {
     });
   models
     .command('rm <name>')
-    .description('remove a model from this machine; org/repo removes all files of the repository')
+    .description('remove a model from this machine; the name org/repo alone removes all files of the repository')
     .action(async (name: string) => {
       const bytes = await removeModel(await hubConfig(process.env), name);
-      console.log(`removed ${name}: ${formatBytes(bytes)} are free again`);
+      console.log(`removed ${name}: ${formatBytes(bytes)} freed`);
     });
 }
 

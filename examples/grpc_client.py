@@ -1,8 +1,9 @@
-"""A gRPC client in Python: tokens, steps, a deadline, cancellation, an error.
+"""A gRPC client in Python: tokens, steps, a deadline, cancellation and an error.
 
 pip install grpcio-tools; python examples/grpc_client.py [127.0.0.1:8081]
 
-`grpc.protos_and_services` generates the stubs from proto/ at run time; `python -m grpc_tools.protoc` writes them to files.
+`grpc.protos_and_services` generates the stubs from proto/ at run time; `python -m grpc_tools.protoc` writes them to
+files.
 """
 
 import pathlib

@@ -1,4 +1,4 @@
-"""The official OpenAI client for Python: streaming, JSON by a schema, a tool call.
+"""The official OpenAI client for Python: streaming, JSON that matches a schema, and a tool call.
 
 pip install openai; python examples/openai_python.py [http://127.0.0.1:8080]
 """

@@ -44,8 +44,8 @@ export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 };
 
 /**
- * The only folders that may load a native runtime or a library of one engine. The gateway loads vocabularies of GGUF
- * files by llama.cpp, on demand, but runs no model (docs/decisions/0011-gguf-tokenizer.md).
+ * The only folders that may load a native runtime or a library of one engine. The gateway uses llama.cpp, on demand, to
+ * load the vocabulary of a GGUF file, but runs no model (docs/decisions/0011-gguf-tokenizer.md).
  */
 const NATIVE: Readonly<Record<string, readonly string[]>> = {
   'onnxruntime-node': ['engine/src/onnx'],

@@ -1,6 +1,7 @@
 /**
- * Prints as JSON what llama.cpp would use: `gpu`, its kind or false; the `names` of the GPUs; `cores`, the default
- * number of threads. The banner runs this file as a process, because the libraries of a GPU take memory.
+ * Prints as JSON the devices that llama.cpp would use: `gpu` (the kind of GPU, or false), `names` (the names of the
+ * GPUs) and `cores` (the default number of threads). The banner runs this file as a process, because a GPU's libraries
+ * use memory.
  */
 const library: string = 'node-llama-cpp'; // an optional package, whose types may be missing
 const { getLlama } = await import(library);

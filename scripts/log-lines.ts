@@ -2,10 +2,12 @@ import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { styleText } from 'node:util';
 
-/** A style of node:util's styleText, which prints plain text if NO_COLOR is set or standard output is not a terminal. */
+/** A style of styleText in node:util. It has no effect if NO_COLOR is set or standard output is not a terminal. */
 export type Style = Parameters<typeof styleText>[0];
 
-/** Prints a process's output, each line prefixed with its name and JSON log records as readable text. */
+/**
+ * Prints a process's output. Each line is prefixed with the process's name, and JSON log records become readable text.
+ */
 export function printLines(name: string, style: Style, output: Readable): void {
   const prefix = styleText(style, name.padEnd(8));
   createInterface({ input: output }).on('line', (line) => console.log(`${prefix} | ${readable(line)}`));

@@ -1,7 +1,10 @@
 import { serviceSettings } from '@ptp/service-kit/service-settings';
 import { type Address, settings } from '@ptp/service-kit/settings';
 
-/** Returns PTP_METRICS_LISTEN for services on one machine: the given address for the verifier, the next port (or socket) for the drafter. */
+/**
+ * Returns PTP_METRICS_LISTEN for services on one machine: the given address for the verifier, and the next port (or
+ * socket) for the drafter.
+ */
 export function metricsAddresses(env: NodeJS.ProcessEnv): { verifier: NodeJS.ProcessEnv; drafter: NodeJS.ProcessEnv } {
   const { name } = serviceSettings.metrics;
   const { metrics } = settings({ metrics: serviceSettings.metrics }, env);

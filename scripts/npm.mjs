@@ -3,11 +3,12 @@ import { spawnSync } from 'node:child_process';
 import process from 'node:process';
 
 /**
- * Runs npm: the one that runs this process, else the one on the path. Its output goes to standard error.
+ * Runs npm, preferably the npm that started this process, or else the one on the path. Its output goes to standard
+ * error.
  *
  * @param {string[]} args
  * @param {string} cwd
- * @returns {string | undefined} what went wrong
+ * @returns {string | undefined} reason for the failure, if any
  */
 export function runNpm(args, cwd) {
   const own = process.env.npm_execpath?.endsWith('npm-cli.js') ? process.env.npm_execpath : undefined;

@@ -1,5 +1,5 @@
 /**
- * `npm run screenshots`: takes screenshots of the page for the documentation, with the embedded pair. Needs Chromium
+ * `npm run screenshots`: takes screenshots of the page for the documentation, with the bundled pair. Requires Chromium
  * (PTP_CHROMIUM).
  */
 import { spawn } from 'node:child_process';
@@ -70,7 +70,7 @@ async function picture(
 async function race(page: Page): Promise<void> {
   await page.getByRole('button', { name: 'Race with and without drafter' }).click();
   await page.getByRole('status').filter({ hasText: 'Identical' }).waitFor();
-  await page.waitForTimeout(2000); // until the last rejected tokens have faded
+  await page.waitForTimeout(2000); // Wait until the last rejected tokens have faded.
 }
 
 async function midStream(page: Page): Promise<void> {

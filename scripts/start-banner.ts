@@ -1,4 +1,4 @@
-/** Says what runs once the services are ready, and how to use it. */
+/** Prints which models and engines run once the services are ready, and how to use them. */
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
@@ -17,7 +17,7 @@ const run = promisify(execFile);
  * Prints the banner.
  *
  * @param pids process ids of the services
- * @param seconds from the start of the services until they were ready
+ * @param seconds time from the start of the services until they were ready
  */
 export async function sayReady(
   env: NodeJS.ProcessEnv,
@@ -40,7 +40,7 @@ export async function sayReady(
   console.log(`\n${exampleOf(target, url)}\n`);
 }
 
-/** Size of the target's files. */
+/** Returns the size of the target's files as text. */
 async function sizeOf({ path, manifest }: ReadyModel): Promise<string> {
   if (!isGguf(path)) {
     const files = Object.entries(manifest.files).filter(([name]) => name.startsWith('target.'));
@@ -53,7 +53,7 @@ async function sizeOf({ path, manifest }: ReadyModel): Promise<string> {
   return formatBytes(sizes.reduce((sum, size) => sum + size, 0));
 }
 
-/** The engine, its device and its threads. */
+/** Returns a description of the engine, its device and its number of threads. */
 async function engineOf(env: NodeJS.ProcessEnv, { path, manifest }: ReadyModel): Promise<string> {
   const { threads, gpuLayers } = settings(verifierSettings, env);
   const count = (n: number) => `${n} thread${n === 1 ? '' : 's'}`;
@@ -68,7 +68,7 @@ async function engineOf(env: NodeJS.ProcessEnv, { path, manifest }: ReadyModel):
   return `llama.cpp on ${device}, ${count(threads || cores)}`;
 }
 
-/** Memory of each service and in all. */
+/** Returns the memory of each service and their total as text. */
 async function memoryOf(pids: ReadonlyMap<string, number>): Promise<string> {
   const sizes = await Promise.all([...pids].map(async ([name, pid]) => ({ name, bytes: await processMemory(pid) })));
   const known = sizes.filter(({ bytes }) => bytes > 0);
@@ -77,7 +77,10 @@ async function memoryOf(pids: ReadonlyMap<string, number>): Promise<string> {
   return `${formatBytes(known.reduce((sum, { bytes }) => sum + bytes, 0))} (${parts.join(', ')})`;
 }
 
-/** Bytes of a process; on Linux, memory that processes share counts once. 0 where there is no way to measure. */
+/**
+ * Returns the number of bytes that a process uses, or 0 if they cannot be measured. On Linux, memory that processes
+ * share counts only once.
+ */
 async function processMemory(pid: number): Promise<number> {
   const smaps = await readFile(`/proc/${pid}/smaps_rollup`, 'utf8').catch(() => '');
   const shared = /^Pss: +(\d+) kB/m.exec(smaps)?.[1];
@@ -89,16 +92,16 @@ async function processMemory(pid: number): Promise<number> {
 async function draftingOf({ target, draftModel }: Models): Promise<string> {
   if (draftModel) {
     const { manifest } = draftModel;
-    const ownDrafter = isGguf(target.path) && manifest.drafter; // as in openDraftModel
+    const ownDrafter = isGguf(target.path) && manifest.drafter; // The same rule as in openDraftModel.
     const drafter = ownDrafter ? 'its drafter' : 'one token at a time';
     return `${manifest.id}, ${manifest.quantisation}, ${await sizeOf(draftModel)}, ${drafter}; prompt lookup`;
   }
   const { drafter } = target.manifest;
   if (drafter) return `the model's drafter, blocks of up to ${drafter.max_branch_length} tokens; prompt lookup`;
-  return 'prompt lookup only; a smaller model of the family drafts with --draft-model';
+  return 'prompt lookup only; for a faster server, name a smaller model of the same family with --draft-model';
 }
 
-/** A command that generates text: a chat if the model has learned chats. */
+/** Returns a command that generates text: a chat if the model supports chats, otherwise a completion. */
 function exampleOf({ path, manifest }: ReadyModel, url: string): string {
   const request = (route: string, body: object) => {
     const json = JSON.stringify({ model: 'default', ...body, max_tokens: 120, temperature: 0.7, stream: true });

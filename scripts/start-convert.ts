@@ -11,15 +11,15 @@ import { formatBytes } from '@ptp/service-kit/models/progress';
 import { root, StartError, say } from './supervisor.ts';
 
 /**
- * Bytes that converting needs for each byte of the folder's weights, which are mostly in 16 bits: a checkpoint in
- * float32, and the GGUF in float16.
+ * Number of bytes of disk space that the conversion needs per byte of the folder's weights, which are mostly in 16
+ * bits: a checkpoint in float32, and the GGUF in float16.
  */
 const SPACE = 3;
 
 /**
  * Converts a Hugging Face folder once.
  *
- * @param name of the model, for clients
+ * @param name name of the model for clients
  * @param convertedDir folder for the results
  * @returns the path of the GGUF
  * @throws StartError if there is no Python with ptp-train, or it cannot convert the model
@@ -47,7 +47,7 @@ export async function convertFolder(folder: string, name: string, convertedDir: 
   }
 }
 
-/** Changes when the folder's weights do. */
+/** Returns a hash that changes when the folder's weights do. */
 function fingerprint(folder: string): string {
   const facts = weightsOf(folder).map((file) => [basename(file), statSync(file).size, statSync(file).mtimeMs]);
   return createHash('sha256')
@@ -61,14 +61,14 @@ function weightsOf(folder: string): string[] {
   return names.sort().map((name) => join(folder, name));
 }
 
-/** PTP_PYTHON, else the environment of training/. */
+/** Returns the Python named by PTP_PYTHON, or else the one in the environment of training/. */
 function findPython(folder: string): string {
   const bin = process.platform === 'win32' ? ['Scripts', 'python.exe'] : ['bin', 'python'];
   const python = process.env.PTP_PYTHON || join(root, 'training', '.venv', ...bin);
   if (spawnSync(python, ['-c', 'import ptp_train, gguf'], { stdio: 'ignore' }).status === 0) return python;
   const steps = "`python3 -m venv training/.venv` and `training/.venv/bin/pip install -e 'training[convert]'`";
   throw new StartError(
-    `${folder} is a Hugging Face model, which Python converts to GGUF: run ${steps}, then start again, or name a GGUF`,
+    `${folder} is a Hugging Face model, which must be converted to GGUF with Python: run ${steps}, then start again, or name a GGUF file`,
   );
 }
 

@@ -6,9 +6,9 @@ import { verifierSettings } from '../verifier/src/settings.ts';
 const WIDTH = 100;
 const INDENT = 30;
 
-/** A path or a name on the hub. */
+/** Type of a setting that is a path or a name on the hub. */
 export const modelType = { ...path, placeholder: 'MODEL' };
-/** Flags that accept more than the settings of the services. */
+/** Flags that accept more than the services' settings do. */
 const modelFlag: Setting = {
   ...gatewaySettings.model,
   type: modelType,
@@ -17,10 +17,10 @@ const modelFlag: Setting = {
 const draftModelFlag: Setting = {
   ...gatewaySettings.draftModel,
   type: modelType,
-  doc: "A smaller model with the same tokenizer, which drafts for the model; named in the same way. It replaces the model's own drafter.",
+  doc: "A smaller model with the same tokenizer that drafts for the model, given in the same form as --model. It is used instead of the model's own drafter.",
 };
 
-/** A flag for every setting; `--listen` sets the gateway's PTP_LISTEN. */
+/** Flags for all settings. `--listen` sets the gateway's PTP_LISTEN. */
 export const allFlags: readonly Setting[] = Object.values({
   ...drafterSettings,
   ...verifierSettings,
@@ -41,12 +41,12 @@ export const commonFlags: readonly Setting[] = [
   gatewaySettings.draftMode,
 ];
 
-/** PTP_MAX_STREAMS is set by --max-streams. */
+/** Returns the flag of a setting. For example, --max-streams sets PTP_MAX_STREAMS. */
 export function flagOf({ name }: Setting): string {
   return name.slice('PTP_'.length).toLowerCase().replaceAll('_', '-');
 }
 
-/** The help text for some flags: plain text of at most 100 columns. */
+/** Returns the help text for some flags as plain text of at most 100 columns. */
 export function helpOf(flags: readonly Setting[]): string {
   const all = flags === allFlags;
   return [
@@ -55,7 +55,7 @@ export function helpOf(flags: readonly Setting[]): string {
     '  npm start -- [flags]',
     '',
     ...flags.flatMap((setting) => row(`--${flagOf(setting)} ${setting.type.placeholder}`, describe(setting, all))),
-    ...row('--port N', 'Port of the HTTP API; the gRPC API gets the next one.'),
+    ...row('--port N', 'Port of the HTTP API, replacing the one in --listen. The gRPC API uses port N + 1.'),
     ...row('-h, --help', 'Show the most important flags.'),
     ...(all ? [] : ['', 'All flags, and the environment variables for them: npm start -- --help-all']),
   ].join('\n');

@@ -9,10 +9,10 @@ import { root, StartError, say } from './supervisor.ts';
 const PACKAGE = 'node-llama-cpp';
 const LINK = join(root, 'node_modules', PACKAGE);
 
-/** Accelerators for which node-llama-cpp has a package apart from that for the CPU. */
+/** Accelerators for which node-llama-cpp has a package in addition to the package for the CPU. */
 export type Accelerator = 'cuda' | 'vulkan';
 
-/** Packages with the binaries for a machine, and their size on disk together with node-llama-cpp's own. */
+/** Returns the packages with the binaries for a machine, and their size on disk together with node-llama-cpp itself. */
 export function binaryPackages(platform: NodeJS.Platform, arch: string, accelerator: Accelerator | undefined) {
   if (platform === 'darwin') {
     return { packages: [arch === 'arm64' ? 'mac-arm64-metal' : 'mac-x64'], megabytes: 80 };
@@ -23,7 +23,10 @@ export function binaryPackages(platform: NodeJS.Platform, arch: string, accelera
   return { packages: [base, `${base}-cuda`, `${base}-cuda-ext`], megabytes: 630 };
 }
 
-/** The accelerator of this machine; on a Mac, the package for the CPU has Metal. */
+/**
+ * Returns the accelerator of this machine. On a Mac, there is none to choose, because the package for the CPU includes
+ * Metal.
+ */
 function accelerator(): Accelerator | undefined {
   if (existsSync('/proc/driver/nvidia') || spawnSync('nvidia-smi', ['-L'], { stdio: 'ignore' }).status === 0) {
     return 'cuda';
@@ -32,21 +35,21 @@ function accelerator(): Accelerator | undefined {
 }
 
 /**
- * Makes node-llama-cpp available to the services, unless it is. It lives outside node_modules, in a folder of its own
- * with a link to it: so it survives `npm ci`, and its binaries for other machines need not be installed.
+ * Makes node-llama-cpp available to the services if it is not yet. The package is in a separate folder, to which
+ * node_modules has a link. It therefore survives `npm ci`, and its binaries for other machines need not be installed.
  *
- * @param caches folder of this project's caches
+ * @param caches path of the folder of this project's caches
  * @throws StartError if npm cannot install it
  */
 export async function installLlama(caches: string): Promise<void> {
   const { peerDependencies } = JSON.parse(readFileSync(join(root, 'engine', 'package.json'), 'utf8'));
   const version: string = peerDependencies[PACKAGE];
-  if (existsSync(LINK) && !lstatSync(LINK).isSymbolicLink()) return; // installed by hand
+  if (existsSync(LINK) && !lstatSync(LINK).isSymbolicLink()) return; // The user has installed the package.
   const { packages, megabytes } = binaryPackages(process.platform, process.arch, accelerator());
   const dir = join(caches, `${PACKAGE}-${version}-${packages.at(-1)}`);
   const target = join(dir, 'node_modules', PACKAGE);
   if (!existsSync(target)) {
-    say(`installing ${PACKAGE} ${version} (${packages.at(-1)}, some ${megabytes} MB) for GGUF models in ${dir}`);
+    say(`installing ${PACKAGE} ${version} (${packages.at(-1)}, about ${megabytes} MB) for GGUF models in ${dir}`);
     const part = `${dir}.part`;
     rmSync(part, { recursive: true, force: true });
     mkdirSync(part, { recursive: true });

@@ -13,7 +13,7 @@ import { root, StartError } from './supervisor.ts';
 
 /** A model whose files are on this machine. */
 export interface ReadyModel {
-  /** A model folder or a GGUF file. */
+  /** Path of a model folder or a GGUF file. */
   readonly path: string;
   readonly manifest: Manifest;
 }
@@ -26,9 +26,9 @@ export interface Models {
 }
 
 /**
- * Downloads and converts what is needed, and sets PTP_MODEL and PTP_DRAFT_MODEL to the paths.
+ * Downloads and converts the models if necessary, and sets PTP_MODEL and PTP_DRAFT_MODEL to the paths.
  *
- * @throws StartError, ModelError or PtpError if a model cannot be had
+ * @throws StartError, ModelError or PtpError if a model is missing or cannot be downloaded or converted
  */
 export async function prepareModels(env: NodeJS.ProcessEnv): Promise<Models> {
   const { model, draftModel } = gatewaySettings;
@@ -44,7 +44,7 @@ export async function prepareModels(env: NodeJS.ProcessEnv): Promise<Models> {
   return { target: await ready(target), draftModel: drafting ? await ready(drafting) : undefined };
 }
 
-/** The model folder or GGUF file for what a user gave: a path, or a name on the hub. */
+/** Returns the model folder or GGUF file for the user's input, which is a path or a name on the hub. */
 async function prepare(text: string, flag: string, config: HubConfig): Promise<string> {
   const path = resolve(root, text);
   if (existsSync(path)) return prepareLocal(path, basename(path), config);
@@ -66,10 +66,10 @@ async function prepareLocal(path: string, name: string, { convertedDir }: HubCon
   if (files.includes('manifest.json')) return path;
   const ggufs = files.filter((file) => isGguf(file) && !/-(?!00001)\d{5}-of-\d{5}\./.test(file));
   if (ggufs.length === 1) return join(path, ggufs[0] as string);
-  if (ggufs.length > 1) throw new StartError(`${path} holds several models: name one of ${ggufs.join(', ')}`);
+  if (ggufs.length > 1) throw new StartError(`${path} contains several models: name one of ${ggufs.join(', ')}`);
   const isHuggingFace = files.includes('config.json') && files.some((file) => file.endsWith('.safetensors'));
   if (isHuggingFace) return convertFolder(path, name, convertedDir);
   throw new StartError(
-    `${path} holds no model: a model is manifest.json, a .gguf file, or config.json and .safetensors`,
+    `${path} contains no model: it must have manifest.json, a .gguf file, or config.json and .safetensors files`,
   );
 }

@@ -11,7 +11,7 @@ import { verifierSettings } from '../verifier/src/settings.ts';
 import { allFlags, commonFlags, flagOf, helpOf, modelType } from './start-help.ts';
 import { StartError } from './supervisor.ts';
 
-/** The environment of the services: that of this process, with the flags of the command line. */
+/** Returns the environment of the services: this process's environment, overridden by the flags of the command line. */
 export function environment(): NodeJS.ProcessEnv {
   const values = parseFlags();
   if (values.help || values['help-all']) {
@@ -29,7 +29,10 @@ export function environment(): NodeJS.ProcessEnv {
   return env;
 }
 
-/** Paths on the command line are relative to where npm was called. A model may also be a name on the hub. */
+/**
+ * Resolves paths on the command line relative to the folder in which npm was called. A model may also be a name on the
+ * hub.
+ */
 function fromWorkingDirectory(directory: string, { type }: Setting, value: string): string {
   const absolute = resolve(directory, value);
   if (type === modelType) return existsSync(absolute) ? absolute : value;
@@ -64,10 +67,10 @@ function setPorts(env: NodeJS.ProcessEnv, text: string): void {
 }
 
 /**
- * Checks settings and ports, which would otherwise fail in a service, later and less clearly.
+ * Checks settings and ports. Without this check, a service would report the error later and less clearly.
  *
  * @returns the address of the HTTP API
- * @throws StartError or PtpError
+ * @throws StartError or PtpError for an invalid setting or a port in use
  */
 export async function checkEnvironment(env: NodeJS.ProcessEnv): Promise<{ host: string; port: number }> {
   const { listen, grpcListen, verifiers, drafters } = settings(gatewaySettings, env);
@@ -95,7 +98,7 @@ async function checkPort(address: Address, setting: string): Promise<void> {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     const problem = code === 'EADDRINUSE' ? `port ${port} is in use` : `cannot listen on ${host}:${port} (${code})`;
-    throw new StartError(`${problem}: set ${setting} or --port to another one`);
+    throw new StartError(`${problem}: set ${setting} or --port to another port`);
   }
   probe.close();
   await once(probe, 'close');

@@ -25,13 +25,13 @@ function grpcService(name: Service['name'], style: Style, address: string, servi
 }
 
 function urlOf({ host, port }: { host: string; port: number }, scheme: string): string {
-  if (host === '0.0.0.0' || host === '::') return `${scheme}://127.0.0.1:${port}`; // wildcards cannot be connected to
+  if (host === '0.0.0.0' || host === '::') return `${scheme}://127.0.0.1:${port}`; // A client cannot connect to a wildcard address.
   return `${scheme}://${host.includes(':') ? `[${host}]` : host}:${port}`;
 }
 
 async function answersOk(url: string): Promise<boolean> {
   if (url.startsWith('https:')) {
-    // this script started the server, so its certificate may name any host
+    // This script started the server, so its certificate may name any host.
     const request = get(url, { rejectUnauthorized: false, timeout: 1_000 });
     const [response] = await once(request, 'response');
     response.resume();
@@ -42,14 +42,14 @@ async function answersOk(url: string): Promise<boolean> {
   return response.ok;
 }
 
-/** @returns the exit status */
+/** Starts the services and waits for their end. @returns the exit status */
 async function main(): Promise<number> {
   const env = environment();
   const http = await checkEnvironment(env);
   const models = await prepareModels(env);
   const drafts = models.draftModel !== undefined || models.target.manifest.drafter !== undefined;
 
-  const sockets = await mkdtemp(join(tmpdir(), 'ptp-')); // mode 0700
+  const sockets = await mkdtemp(join(tmpdir(), 'ptp-')); // The folder has mode 0700.
   env.PTP_DRAFTERS ||= `unix:${join(sockets, 'drafter.sock')}`;
   env.PTP_VERIFIERS ||= `unix:${join(sockets, 'verifier.sock')}`;
   const url = urlOf(http, env.PTP_HTTP_TLS_CERT_FILE ? 'https' : 'http');

@@ -15,15 +15,15 @@ export class StartError extends Error {}
 export interface Service {
   readonly name: 'drafter' | 'verifier' | 'gateway';
   readonly style: Style;
-  /** Added to the environment that all services share. */
+  /** Variables that are added to the environment that all services share. */
   readonly env?: NodeJS.ProcessEnv;
-  /** Resolves to true once the service is ready; a rejection means not yet. */
+  /** Resolves to true once the service is ready. A rejection means that it is not ready yet. */
   readonly isReady: () => Promise<boolean>;
 }
 
 export const root = join(import.meta.dirname, '..');
 
-/** Prints a line of the supervisor among those of the services. */
+/** Prints a line of the supervisor among the lines of the services. */
 export const say = (text: string) => console.log(`${styleText('bold', 'start'.padEnd(8))} | ${text}`);
 
 /** Starts, restarts and stops the services. */
@@ -51,13 +51,14 @@ export class Supervisor {
   /**
    * Starts a service, waits until it is ready, and restarts it whenever it ends after that.
    *
-   * @throws StartError if it ends before it is ready
+   * @throws StartError if the service ends before it is ready
    */
   async start(service: Service): Promise<void> {
     const child = spawn(process.execPath, [join(root, service.name, 'src', 'main.ts')], {
       cwd: root,
       env: { ...this.#env, ...service.env },
-      // detached: Ctrl-C reaches it only through this process; ipc: it notices when this process is gone
+      // `detached` means that Ctrl-C reaches the service only through this process. Through the IPC channel, the
+      // service notices when this process is gone.
       detached: true,
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     });
@@ -108,7 +109,7 @@ export class Supervisor {
   }
 }
 
-/** Prints one line for errors that users can act on, the stack of others. */
+/** Prints one line for errors that users can act on, and the stack for other errors. */
 export function reportError(error: unknown): void {
   const isExpected = error instanceof StartError || error instanceof PtpError || error instanceof ModelError;
   const text = isExpected ? error.message : (error as Error).stack;

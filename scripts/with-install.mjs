@@ -20,7 +20,7 @@ function packagesIn(lockfile) {
   return JSON.parse(readFileSync(join(root, lockfile), 'utf8')).packages;
 }
 
-/** @returns the reason why an install is needed; undefined if node_modules matches package-lock.json */
+/** @returns the reason why an install is needed, or undefined if node_modules matches package-lock.json */
 function reasonToInstall() {
   const wanted = packagesIn('package-lock.json');
   let installed;
@@ -48,7 +48,7 @@ function install(reason) {
 function run([command, ...args]) {
   const path = `${bin}${delimiter}${process.env.PATH ?? ''}`;
   const child = spawn(command, args, { stdio: 'inherit', shell: windows, env: { ...process.env, PATH: path } });
-  // a terminal sends SIGINT to the child as well, but SIGTERM reaches only this process
+  // A terminal sends SIGINT to the child as well, but SIGTERM reaches only this process.
   process.on('SIGINT', () => {});
   process.on('SIGTERM', () => child.kill('SIGTERM'));
   child.on('error', (error) => {

@@ -3,7 +3,7 @@ import { type Browser, chromium } from 'playwright-core';
 
 const CANDIDATES = [process.env.PTP_CHROMIUM, '/usr/bin/chromium', '/usr/bin/google-chrome'];
 
-/** Path of the browser named by PTP_CHROMIUM or of an installed browser; undefined if neither exists. */
+/** Path of the browser that PTP_CHROMIUM names, or of an installed browser. Undefined if neither exists. */
 export const chromiumPath = CANDIDATES.find((path) => path && existsSync(path));
 
 export function launch(): Promise<Browser> {

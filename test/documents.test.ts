@@ -80,7 +80,7 @@ describe.each(DOCUMENTS)('%s', (path) => {
   });
 
   test('names variables that exist', () => {
-    // a changelog also names variables that were removed
+    // A changelog also names variables that were removed.
     const named =
       path === 'CHANGELOG.md' ? [] : [...read(path).matchAll(/\bPTP_[A-Z_]*[A-Z]\b/g)].map(([name]) => name);
     expect([...new Set(named)].filter((name) => ![...SETTING_NAMES, ...OTHER_VARIABLES].includes(name))).toEqual([]);

@@ -3,7 +3,8 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { stepsOf, tokensOf, variedRequests } from './generated.ts';
 import { TestPair } from './test-pair.ts';
 
-// Drafts with a complete model in place of the drafter, through the real services: with another model, and with the target itself.
+// Drafts through the real services with a complete model instead of the drafter: with another model, and with the
+// target itself.
 
 const folder = (name: string) => join(import.meta.dirname, 'models', name);
 const limits = { length: 6, budget: 16, lookup: false, ahead: 4 };

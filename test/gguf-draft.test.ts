@@ -6,7 +6,7 @@ import { stepsOf, tokensOf } from './generated.ts';
 import { ggufFolder, ggufMissing } from './gguf.ts';
 import { TestPair } from './test-pair.ts';
 
-// A GGUF target with each kind of draft model, through the real services.
+// Decodes with a GGUF target and each kind of draft model, through the real services.
 
 const target = () => join(ggufFolder(), 'default.f16.gguf');
 const limits = { length: 6, budget: 16, lookup: false, ahead: 4, mode: 'overlap' } as const;
@@ -39,7 +39,7 @@ describe.skipIf(ggufMissing)('a GGUF target with a draft model', () => {
         steps += proposed.length;
         tokens += tokensOf(proposed).length;
       }
-      // Without batch invariance, a draw next to the border of two tokens may fall to either side.
+      // Without batch invariance, a draw close to the border between two tokens may fall on either side.
       expect(different).toBeLessThanOrEqual(invariant ? 0 : 1);
       expect(tokens / steps).toBeGreaterThan(least);
     },

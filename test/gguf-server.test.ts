@@ -4,7 +4,8 @@ import { stepsOf, tokensOf } from './generated.ts';
 import { defaultGguf, ggufMissing } from './gguf.ts';
 import { serveGateway } from './served.ts';
 
-// The whole server with the default target as a GGUF file: llama.cpp for target and tokenizer, and the ONNX drafter.
+// Runs the whole server with the default target as a GGUF file. llama.cpp runs the target and the tokenizer, and ONNX
+// Runtime runs the drafter.
 
 const START = 60_000;
 
@@ -53,7 +54,7 @@ describe.skipIf(ggufMissing)('a GGUF file over HTTP', { timeout: 60_000 }, () =>
 
   test('an answer says if it was sampled from the most probable tokens only', async () => {
     const body = { messages, max_tokens: 20, seed: 3 };
-    const warning = expect.stringContaining('from the 1024 most probable tokens only');
+    const warning = expect.stringContaining('from only the 1024 most probable tokens');
     expect(await post('v1/chat/completions', body)).toMatchObject({ warning });
     expect(await post('v1/chat/completions', { ...body, top_k: 40 })).not.toHaveProperty('warning');
   });
@@ -70,7 +71,7 @@ describe.skipIf(ggufMissing)('a GGUF file over HTTP', { timeout: 60_000 }, () =>
     expect(tokens.slice(0, -4).join('')).toBe(prompt);
     for (let i = 1; i < tokens.length; i++) {
       const best = Math.max(...(Object.values(tops[i]) as number[]));
-      // The chosen token is added if it is not among them.
+      // The chosen token is added if it is not among the alternatives.
       expect([3, 4]).toContain(Object.keys(tops[i]).length);
       expect(logs[i]).toBeLessThanOrEqual(best);
       if (i >= tokens.length - 4) expect(logs[i]).toBeCloseTo(best, 5);
@@ -105,14 +106,14 @@ describe.skipIf(ggufMissing)('a GGUF file over HTTP', { timeout: 60_000 }, () =>
     ignoreEndOfText: true,
   });
 
-  test('a stream whose verifier is lost continues on another one with the same text', async () => {
+  test('a stream whose verifier is lost continues on another verifier with the same text', async () => {
     const { generator } = server.pair;
     const expected = tokensOf(await stepsOf(generator, greedy(60)));
     const found: number[] = [];
     let restarted: Promise<void> | undefined;
     for await (const { tokens } of generator.generate(greedy(60), new AbortController().signal)) {
       found.push(...tokens);
-      // Whichever has the stream: one after the other.
+      // Either verifier may have the stream, so kill one after the other.
       if (found.length > 15 && !restarted) {
         restarted = server.pair
           .stopVerifier(0)

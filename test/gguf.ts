@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 const root = fileURLToPath(new URL('../', import.meta.url));
 const python = process.env.PTP_PYTHON ?? join(root, 'training', '.venv', 'bin', 'python');
 
-/** Reason why tests with GGUF files cannot run here; printed once. */
+/** Reason why tests with GGUF files cannot run here. It is printed once. */
 export const ggufMissing = await reasonToSkip();
 if (ggufMissing) process.stderr.write(`tests with GGUF files skipped: ${ggufMissing}\n`);
 
@@ -20,7 +20,7 @@ async function reasonToSkip(): Promise<string | undefined> {
   );
 }
 
-/** The target of models/default in float32. */
+/** Returns the target of models/default in float32. */
 export function defaultGguf(): string {
   const source = join(root, 'models', 'default');
   return made('ptp-default.gguf', (out) =>
@@ -28,7 +28,7 @@ export function defaultGguf(): string {
   );
 }
 
-/** A folder with the files that write_ggufs.py lists, such as `default.q8_0.gguf` and `gemma3.f16.gguf`. */
+/** Returns a folder with the files that write_ggufs.py lists, such as `default.q8_0.gguf` and `gemma3.f16.gguf`. */
 export function ggufFolder(): string {
   return made('ptp-ggufs', (out) => {
     mkdirSync(out);
@@ -44,8 +44,8 @@ function run(args: readonly string[]): void {
 }
 
 /**
- * Returns the path of what `write` writes, which is made once for all test files, since loading torch takes seconds. Its
- * name has a hash of everything that it depends on.
+ * Returns the path of the output of `write`. The output is made once for all test files, because loading torch takes
+ * seconds. Its name has a hash of everything that it depends on.
  */
 function made(name: string, write: (out: string) => void): string {
   const code = join(root, 'training', 'src', 'ptp_train', 'export');
@@ -54,7 +54,7 @@ function made(name: string, write: (out: string) => void): string {
   for (const file of [...sources.sort().map((file) => join(code, file)), WRITER]) hash.update(readFileSync(file));
   const path = join(tmpdir(), `${hash.digest('hex').slice(0, 16)}-${name}`);
   if (existsSync(path)) return path;
-  // Other test files may write the same one.
+  // Other test files may write the same file.
   const partial = `${path}.${process.pid}`;
   write(partial);
   try {

@@ -125,7 +125,7 @@ describe.skipIf(!tools)(
       );
       const url = `http://127.0.0.1:${ports.http}`;
       while ((await fetch(`${url}/readyz`).catch(() => undefined))?.status !== 200) await sleep(100);
-      // the load covers all kinds of steps, and lasts long enough for rates
+      // The load covers all kinds of steps, and lasts long enough for rates.
       const until = performance.now() + 9000;
       const modes = ['overlap', 'sequential', 'plain'];
       for (let seed = 0; performance.now() < until; seed++) {
@@ -196,7 +196,7 @@ describe.skipIf(!tools)(
 
     test('metadata comes from OpenMetrics', async () => {
       const known = await ask<Record<string, { type: string; unit: string; help: string }[]>>('metadata', {});
-      const help = 'Number of steps by mode and reason for the mode; reason "no drafter" means a fallback.';
+      const help = 'Number of steps by mode and reason for the mode. The reason "no drafter" means a fallback.';
       expect(known.ptp_steps).toEqual([{ type: 'counter', unit: '', help }]);
       expect(known.ptp_engine_run_duration_seconds).toMatchObject([{ type: 'histogram', unit: 'seconds' }]);
     });

@@ -112,12 +112,12 @@ describe.skipIf(!chromiumPath)('the page', () => {
         expect(await page.getByRole('button', { name: 'Generate' }).isEnabled()).toBe(true);
       },
       {},
-      [/status of 400/], // logged by the browser
+      [/status of 400/], // The browser logs this message.
     ));
 
   test('can be stopped, and used with the keyboard alone', () =>
     onPage(async (page) => {
-      // at temperature 0 the text does not end before the limit
+      // At temperature 0, the text does not end before the limit.
       await page.getByLabel('Temperature').fill('0');
       await page.getByLabel('Max tokens').fill('900');
       await page.getByLabel('Prompt').focus();

@@ -92,7 +92,8 @@ test('the next turns of a chat hit the prefix cache, and the text stays the same
     const [expected, found] = [await write(plain, request), await write(pair, request)];
     expect(found.tokens).toEqual(expected.tokens);
     expect(expected.reused).toBe(0);
-    // the prefix cache keeps earlier turns in whole blocks of 16; the last token of each turn had not been read, and 4 are new
+    // The prefix cache keeps earlier turns in whole blocks of 16. The last token of each turn had not been run, and 4
+    // tokens are new.
     if (turn > 0) expect(found.reused).toBeGreaterThanOrEqual(prompt.length - 6 - 15);
     prompt = [...prompt, ...found.tokens, ...asciiTokens(`\n  ${turn}`)];
   }

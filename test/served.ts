@@ -23,7 +23,9 @@ export interface GatewayOptions {
   readonly pair?: TestPairOptions;
 }
 
-/** Serves a model folder, or a GGUF file of the default target, with the real services, and a gateway over HTTP and gRPC. */
+/**
+ * Serves a model folder, or the default target as a GGUF file, with the real services and a gateway over HTTP and gRPC.
+ */
 export async function serveGateway(path: string, options: GatewayOptions = {}) {
   const { keys = new ApiKeys([]), maxStreams = 16, logger = silent, observers = [] } = options;
   const manifest = await loadManifest(path);

@@ -27,7 +27,7 @@ async function huggingFaceFolder(): Promise<string> {
   return folder;
 }
 
-/** Stands for Python with ptp-train: logs its arguments, and `export` writes a file. */
+/** Creates a stand-in for a Python with ptp-train. It logs its arguments, and `export` writes a file. */
 async function stubPython(importScript = ''): Promise<() => Promise<string[]>> {
   const python = join(home, 'python');
   const log = join(home, 'log');
@@ -75,8 +75,8 @@ describe.skipIf(process.platform === 'win32')('a Hugging Face folder', () => {
     const folder = await huggingFaceFolder();
     vi.stubEnv('PTP_PYTHON', join(home, 'no-python'));
     await expect(prepareModels({ PTP_MODEL: folder, XDG_CACHE_HOME: home })).rejects.toThrow(
-      `${folder} is a Hugging Face model, which Python converts to GGUF: run \`python3 -m venv training/.venv\` and ` +
-        "`training/.venv/bin/pip install -e 'training[convert]'`, then start again, or name a GGUF",
+      `${folder} is a Hugging Face model, which must be converted to GGUF with Python: run \`python3 -m venv training/.venv\` and ` +
+        "`training/.venv/bin/pip install -e 'training[convert]'`, then start again, or name a GGUF file",
     );
   });
 });
@@ -94,7 +94,9 @@ describe('a name on the hub', () => {
   test('of safetensors is downloaded, and converted like a folder', async () => {
     hub.repos['org/repo'] = { files: { 'config.json': '{}', 'model.safetensors': 'weights' } };
     vi.stubEnv('PTP_PYTHON', join(home, 'no-python'));
-    await expect(prepare('org/repo')).rejects.toThrow(/snapshots\/[0-9a-f]{40} is a Hugging Face model, which Python/);
+    await expect(prepare('org/repo')).rejects.toThrow(
+      /snapshots\/[0-9a-f]{40} is a Hugging Face model, which must be converted/,
+    );
   });
 
   test('that is wrong is an error', async () => {
@@ -106,7 +108,7 @@ test('a folder with several GGUF files is an error that lists them', async () =>
   for (const name of ['a.gguf', 'b-00001-of-00002.gguf', 'b-00002-of-00002.gguf'])
     await writeFile(join(home, name), '');
   await expect(prepareModels({ PTP_MODEL: home, XDG_CACHE_HOME: home })).rejects.toThrow(
-    `${home} holds several models: name one of a.gguf, b-00001-of-00002.gguf`,
+    `${home} contains several models: name one of a.gguf, b-00001-of-00002.gguf`,
   );
 });
 

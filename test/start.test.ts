@@ -16,7 +16,7 @@ afterEach(async () => {
 
 /** Runs scripts/start.ts as npm does, with its own temporary folder. */
 async function start(...args: string[]) {
-  const TMPDIR = await mkdtemp(join(tmpdir(), 's-')); // short: a socket's path is limited to 107 bytes
+  const TMPDIR = await mkdtemp(join(tmpdir(), 's-')); // The name is short, because a socket's path is limited to 107 bytes.
   const child = spawn(process.execPath, [join(root, 'scripts', 'start.ts'), ...args], {
     cwd: root,
     env: { ...process.env, TMPDIR, NO_COLOR: '1', FORCE_COLOR: undefined },
@@ -30,7 +30,7 @@ async function start(...args: string[]) {
   }
   const ended = once(child, 'close').then(([code]) => code);
   cleanups.push(async () => {
-    child.kill('SIGKILL'); // the services stop too
+    child.kill('SIGKILL'); // The services stop too.
     await ended;
     await rm(TMPDIR, { recursive: true, force: true });
   });
@@ -47,7 +47,7 @@ async function freePort(): Promise<number> {
       await once(servers[1].listen(port + 1, '127.0.0.1'), 'listening');
       return port;
     } catch {
-      // a port in use: try another one
+      // If the port is in use, try another one.
     } finally {
       for (const server of servers) server.close();
     }
@@ -74,7 +74,7 @@ const isAlive = (pid: number) => {
 
 const models = ['--model', join(root, 'test', 'models', 'tiny')];
 const KINDS = 'a model folder, a .gguf file, a Hugging Face folder or a name, org/repo[:quantisation or file]';
-const MODEL_FILES = 'a model is manifest.json, a .gguf file, or config.json and .safetensors';
+const MODEL_FILES = 'it must have manifest.json, a .gguf file, or config.json and .safetensors files';
 const waiting = { timeout: 45_000, interval: 50 };
 
 /** Copies the tiny model without its drafter. @returns the folder */
@@ -151,7 +151,11 @@ describe('npm start', { timeout: 120_000 }, () => {
     child.kill('SIGINT');
     expect(await ended).toBe(0);
     expect(output().includes('drafter  |')).toBe(drafts);
-    expect(output()).toMatch(drafts ? / drafting tiny, float32, \d+ kB, one token at a time; prompt lookup\n/ : / drafting prompt lookup only; /);
+    expect(output()).toMatch(
+      drafts
+        ? / drafting tiny, float32, \d+ kB, one token at a time; prompt lookup\n/
+        : / drafting prompt lookup only; /,
+    );
   });
 
   test.skipIf(process.platform !== 'linux')('leaves no services behind when it is killed', async () => {
@@ -169,14 +173,14 @@ describe('npm start', { timeout: 120_000 }, () => {
     cleanups.push(() => holder.close());
     await once(holder, 'listening');
     const attempts: [string[], string][] = [
-      [[...models, '--port', String(port)], `port ${port} is in use: set PTP_LISTEN or --port to another one`],
+      [[...models, '--port', String(port)], `port ${port} is in use: set PTP_LISTEN or --port to another port`],
       [['--model', '/nowhere'], `there is no file or folder /nowhere: set --model to ${KINDS}`],
       [[...models, '--draft-model', '/no'], `there is no file or folder /no: set --draft-model to ${KINDS}`],
       [
         ['--model', 'README.md'],
         `${join(root, 'README.md')} is not a model: name a .gguf file or the folder of a model`,
       ],
-      [['--model', 'docs'], `${join(root, 'docs')} holds no model: ${MODEL_FILES}`],
+      [['--model', 'docs'], `${join(root, 'docs')} contains no model: ${MODEL_FILES}`],
       [['--port', 'x'], '--port must be an integer in [1, 65534], got "x"'],
       [['--prot', '1'], "Unknown option '--prot'; see npm start -- --help"],
       [[...models, '--max-streams', '0'], '`PTP_MAX_STREAMS` must be an integer >= 1, got "0"'],

@@ -17,34 +17,36 @@ import { verifierService } from '../verifier/src/service.ts';
 import { Verifier } from '../verifier/src/verifier.ts';
 
 export const silent = createLogger('test', { PTP_LOG_LEVEL: 'silent' });
-/** Context of GGUF targets: llama.cpp allocates the cache of every sequence at the start. */
+/**
+ * Context length of GGUF targets. It is short, because llama.cpp allocates the caches of all sequences at the start.
+ */
 const GGUF_CONTEXT = 512;
 const scheduling = { prefillChunk: 16, batchTokens: 64, sequences: 64, queue: 64 };
 
 export interface TestPairOptions {
   readonly draftTimeoutMs?: number;
   readonly verifyTimeoutMs?: number;
-  /** Milliseconds that a stream waits for another verifier; 5,000 by default. */
+  /** Maximum time in milliseconds that a stream waits for another verifier. Default: 5,000. */
   readonly recoveryMs?: number;
-  /** Number of verifiers, all with the same engine; 1 by default. */
+  /** Number of verifiers, all with the same engine. Default: 1. */
   readonly verifiers?: number;
   readonly limits?: DraftLimits;
   /** Model id that the services announce. */
   readonly modelId?: string;
-  /** Size of each engine's prefix cache; 0 by default. */
+  /** Maximum size in bytes of each engine's prefix cache. Default: 0. */
   readonly prefixCacheBytes?: number;
-  /** Maximum length of a sequence; by default (0) that of the model. */
+  /** Maximum number of tokens in a sequence. Default: 0, which means the maximum of the model. */
   readonly contextLength?: number;
-  /** Folder of a complete model that drafts in place of the pair's drafter. */
+  /** Folder of a complete model that drafts instead of the pair's drafter. */
   readonly draftModel?: string;
 }
 
 export interface FakePairOptions extends TestPairOptions, FakeDraftOptions {
-  /** Duration of a draft run, milliseconds; by default that of the target's runs. */
+  /** Duration of a draft run in milliseconds. Default: the same as a target run. */
   readonly draftLatencyMs?: number;
-  /** Returns an additional delay of a draft run, milliseconds. Called for each run. */
+  /** Returns an additional delay of a draft run in milliseconds. Called for each run. */
   readonly delayMs?: () => number;
-  /** Changes what the drafter returns. */
+  /** Function that changes the drafter's output. */
   readonly spoil?: (output: DraftOutput) => DraftOutput;
   /** Tokens that end a text, in addition to 0. */
   readonly stopTokens?: readonly number[];
@@ -102,7 +104,7 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
     return TestPair.#start(model, await openTargetEngine(engine), openDraft, options, 5000);
   }
 
-  /** Starts with a GGUF file as the target, for which the drafter of a folder with the same tokens drafts. */
+  /** Starts with a GGUF file as the target. The drafter of a folder with the same tokens drafts for it. */
   static async gguf(path: string, drafterFolder: string, options: TestPairOptions = {}): Promise<TestPair> {
     const model = modelInfoOf(await loadManifest(path, GGUF_CONTEXT));
     const { prefixCacheBytes = 0 } = options;
@@ -162,7 +164,7 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
     );
   }
 
-  /** Stops a verifier; streams that have not ended after `graceMs` break, as when a process is killed. */
+  /** Stops a verifier. Streams that have not ended after `graceMs` break, as when a process is killed. */
   async stopVerifier(index = 0, graceMs = 0): Promise<void> {
     await this.#verifierServers[index]?.close(graceMs);
   }
@@ -186,7 +188,7 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
     await this.draft.dispose();
   }
 
-  /** Starts again with a new engine, as when a process is restarted. */
+  /** Starts the drafter again with a new engine, as when a process is restarted. */
   async restartDrafter(): Promise<void> {
     this.draft = await this.#openDraft();
     await this.#serveDrafter();

@@ -63,7 +63,7 @@ describe.skipIf(!chromiumPath)('the page of traces', () => {
       await open(page);
       const steps = await page.locator('#view .bar-step').count();
       expect(steps).toBeGreaterThan(5);
-      // one bar for each call and one for its run
+      // There is one bar for each call and one for its run.
       expect(await page.locator('#view .bar-verify').count()).toBe(2 * steps);
       expect(await page.locator('#view .bar-draft.pale').count()).toBeGreaterThan(2);
       expect(await page.locator('#view .bar-open').count()).toBe(2);
@@ -153,7 +153,7 @@ describe.skipIf(!chromiumPath)('the page of traces', () => {
         },
         {},
         locked.url,
-        [/status of 401/], // logged by the browser
+        [/status of 401/], // The browser logs this message.
       );
     } finally {
       await locked.close();

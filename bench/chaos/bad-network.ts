@@ -6,11 +6,11 @@ export class BadNetwork {
   readonly #server = createServer((socket) => this.#accept(socket));
   readonly #target: NetConnectOpts;
   readonly #sockets = new Set<Socket>();
-  /** Delay in each direction, milliseconds. */
+  /** Delay in milliseconds in each direction. */
   delayMs = 0;
-  /** True to drop everything while connections stay open. */
+  /** True to drop all data while connections stay open. */
   silent = false;
-  /** Number of chunks from the service in which one byte is still to be changed. */
+  /** Number of further chunks from the service in which one byte is changed. */
   corrupt = 0;
 
   private constructor(target: NetConnectOpts) {
@@ -63,7 +63,7 @@ export class BadNetwork {
     const write = () => {
       if (!to.destroyed) to.write(chunk);
     };
-    // timers with equal delays fire in order, so chunks are not reordered
+    // Timers with equal delays fire in order, so chunks are not reordered.
     if (this.delayMs > 0) setTimeout(write, this.delayMs);
     else write();
   }

@@ -21,7 +21,7 @@ export const newTally = () => ({
   errors: {} as Record<string, number>,
   /** Number of streams whose client disconnected after the first tokens. */
   left: 0,
-  /** Longest time without a token, one value per stream, milliseconds. */
+  /** Longest time in milliseconds without a token, one value per stream. */
   gaps: [] as number[],
   /** Number of tokens in the correct texts. */
   tokens: 0,
@@ -29,7 +29,7 @@ export const newTally = () => ({
 type Tally = ReturnType<typeof newTally>;
 
 const PROMPTS = ['def read(', 'import os\n', 'class Node:\n    ', 'for i in range(', '    return '];
-/** Pause before a rejected client retries, milliseconds. */
+/** Pause in milliseconds before a rejected client retries. */
 const RETRY_MS = 100;
 
 const completionsOf = (url: string) =>
@@ -76,7 +76,7 @@ export async function keepAsking(
     try {
       await ask(completions, question, tally);
     } catch (error) {
-      // only a rejection has a status
+      // Only a rejection has a status.
       const { status, message } = error as APIError;
       if (status === undefined) {
         tally.lost++;
@@ -89,7 +89,7 @@ export async function keepAsking(
   }
 }
 
-/** Sends one request. @throws APIError if it is rejected, or its stream is lost */
+/** Sends one request. @throws APIError if the request is rejected, or its stream is lost */
 type Ask = (completions: OpenAI.Completions, question: Question, tally: Tally) => Promise<void>;
 
 function judge(text: string, question: Question, tokens: number, tally: Tally): void {

@@ -31,7 +31,7 @@ const FAULTS: Readonly<Record<string, Fault>> = {
     node.network.silent = true;
     await sleep(random.between(200, 8000));
     node.network.silent = false;
-    // the dropped bytes never arrive, so the open connections are unusable
+    // The dropped bytes never arrive, so the open connections are unusable.
     node.network.cut();
   },
   async 'bytes changed on the way'(node, random) {
@@ -44,7 +44,7 @@ const FAULTS: Readonly<Record<string, Fault>> = {
 /**
  * Injects faults until the signal is aborted. A service has at most one fault at a time.
  *
- * @param onFault receives the kind of service and the name of the fault
+ * @param onFault function that receives the kind of service and the name of the fault
  */
 export async function injectFaults(
   fleet: Fleet,

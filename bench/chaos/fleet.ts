@@ -46,7 +46,7 @@ export class Member {
     return this.#child?.exitCode === null && this.#child.signalCode === null;
   }
 
-  /** Resident memory in MB, and number of open files and sockets; 0 while the process is down. */
+  /** Resident memory in MB, and number of open files and sockets. Both are 0 while the process is down. */
   get usage(): { readonly mb: number; readonly handles: number } {
     const pid = this.#child?.pid;
     if (!this.running || pid === undefined) return { mb: 0, handles: 0 };

@@ -1,6 +1,8 @@
 import { createServer } from 'node:net';
 
-/** Ports below the range of outgoing connections, which could otherwise take a port while its service is down. */
+/**
+ * Range of ports below the range for outgoing connections, which could otherwise take a port while its service is down.
+ */
 const PORTS = { from: 20_000, to: 30_000 };
 
 /** Finds a port on which nothing listens. */

@@ -1,6 +1,6 @@
 /**
- * `npm run chaos` and `npm run soak`: decode texts that are known in advance while faults are injected (soak injects none).
- * They print one line of JSON, and exit with 1 if a promise was broken.
+ * `npm run chaos` and `npm run soak`: decode texts that are known in advance while faults are injected (soak injects
+ * none). Each prints one line of JSON, and exits with 1 if a promise was broken.
  */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -17,7 +17,7 @@ import { type Fleet, type Member, startFleet } from './fleet.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 const PLOT = join(ROOT, 'docs', 'reliability-soak.svg');
-/** Interval between samples of counts and memory, milliseconds. */
+/** Interval in milliseconds between samples of counts and memory. */
 const WATCH_MS = 10_000;
 
 type Counts = 'minutes' | 'seed' | 'streams' | 'pause' | 'verifiers' | 'drafters' | 'questions';
@@ -42,7 +42,7 @@ await new Command('npm run chaos --')
   .addOption(integerOption('--drafters <n>', 'number of drafters', 2))
   .addOption(integerOption('--questions <n>', 'number of different requests', 60))
   .addOption(
-    new Option('--models <dir>', 'model folder; the default one has a drafter that checks blocks').default(
+    new Option('--models <dir>', 'model folder; the default model has a drafter that checks blocks').default(
       join(ROOT, 'test', 'models', 'tiny-feature'),
       'test/models/tiny-feature',
     ),
@@ -126,7 +126,7 @@ async function underLoad(fleet: Fleet, questions: readonly Question[], options: 
 /** Returns the number of sequences that stay open after the last stream has ended. */
 async function sequencesLeft(fleet: Fleet): Promise<number> {
   for (let attempt = 0; attempt < 100; attempt++) {
-    // a service that is restarting does not answer yet
+    // A service that is restarting does not answer yet.
     if ((await fleet.openSequences().catch(() => undefined)) === 0) return 0;
     await sleep(200);
   }
@@ -148,7 +148,7 @@ async function crashGateway(fleet: Fleet, questions: readonly Question[]): Promi
 
 /** A sample of the memory that the fleet uses. */
 interface Held {
-  /** Duration since the start, minutes. */
+  /** Duration since the start in minutes. */
   readonly minutes: number;
   /** Memory and open files of each process. */
   readonly by: Readonly<Record<string, Member['usage']>>;

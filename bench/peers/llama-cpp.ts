@@ -1,6 +1,6 @@
 import { type Engine, importPeer, type Peer, type PeerRequest } from './peer.ts';
 
-/** Types of those parts of node-llama-cpp that are used here. The package's own types are not installed. */
+/** Types of the parts of node-llama-cpp that are used here. The package's own types are not installed. */
 interface Library {
   getLlama(options: object): Promise<Llama>;
   InputLookupTokenPredictor: new () => Predictor;
@@ -33,7 +33,7 @@ interface Predictor {
  * Opens llama.cpp through node-llama-cpp on one CPU thread, with a float32 KV cache like ours.
  *
  * @param target path of a GGUF file
- * @param draft path of a draft model's GGUF file, and the name of the draft model in the results
+ * @param draft path of a draft model's GGUF file, and the model's name in the results
  */
 export async function llamaPeers(
   target: string,
@@ -54,7 +54,7 @@ export async function llamaPeers(
     const context = await model.createContext({
       contextSize,
       threads: 1,
-      flashAttention: false, // flash attention is slower on a CPU, and its results differ from those in float32
+      flashAttention: false, // Flash attention is slower on a CPU, and its results differ from the results in float32.
       experimentalKvCacheKeyType: 'F32',
       experimentalKvCacheValueType: 'F32',
     });
@@ -66,7 +66,7 @@ export async function llamaPeers(
     evaluated('llama.cpp', await sequence(model)),
     evaluated('llama.cpp, its prompt lookup', await sequence(model, lookup), lookup),
     wholeBlocks(
-      'llama.cpp, the same lookup with blocks verified whole',
+      'llama.cpp, the same lookup with whole blocks verified',
       await sequence(model),
       new library.InputLookupTokenPredictor(),
       endOfText,
@@ -75,7 +75,7 @@ export async function llamaPeers(
   if (draft) {
     const draftModel = await llama.loadModel({ modelPath: draft.path });
     const drafter = new library.DraftSequenceTokenPredictor(await sequence(draftModel));
-    peers.push(evaluated(`llama.cpp, its draft model: ${draft.name}`, await sequence(model, drafter)));
+    peers.push(evaluated(`llama.cpp with draft model ${draft.name}`, await sequence(model, drafter)));
   }
   return { peers, stop: () => llama.dispose() };
 }
@@ -107,7 +107,7 @@ function wholeBlocks(name: string, sequence: Sequence, lookup: Predictor, endOfT
     for (let count = 0; count < maxTokens; ) {
       const proposed = count === 0 ? [] : lookup.predictTokens().slice(0, maxTokens - count - 1);
       const start = input.length - 1;
-      // every call restarts the random number generator, so each needs a different seed
+      // Every call restarts the random number generator, so each call needs a different seed.
       const options = sampling({ ...request, seed: request.seed * 4096 + count });
       const picks = { generateNext: { token: true, options } };
       const results = await sequence.controlledEvaluate(

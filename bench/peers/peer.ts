@@ -23,7 +23,7 @@ export interface Engine {
 /** Folder with its own package.json, so that the peers are not dependencies of the project. */
 const FOLDER = import.meta.dirname;
 
-/** Imports a peer. @param path of its main module within node_modules */
+/** Imports a peer. @param path path of the main module within node_modules */
 export async function importPeer<Library>(path: string): Promise<Library> {
   try {
     return await import(pathToFileURL(join(FOLDER, 'node_modules', path)).href);

@@ -1,7 +1,7 @@
 import { basename, dirname } from 'node:path';
 import { type Engine, importPeer, type PeerRequest } from './peer.ts';
 
-/** Types of those parts of @huggingface/transformers that are used here. The package's own types are not installed. */
+/** Types of the parts of @huggingface/transformers that are used here. The package's own types are not installed. */
 interface Library {
   readonly env: { allowRemoteModels: boolean; localModelPath: string };
   readonly random: { seed(seed: number): void };
@@ -14,8 +14,8 @@ interface Model {
 }
 
 /**
- * Opens transformers.js on one CPU thread. The library ignores top-p (4.3.2: `_get_logits_processor` leaves it out), so its sampled texts
- * come from a different distribution.
+ * Opens transformers.js on one CPU thread. The library ignores top-p (4.3.2: `_get_logits_processor` omits it), so its
+ * sampled texts come from a different distribution.
  *
  * @param model folder written by `ptp-train export --to transformers-js`
  */

@@ -6,7 +6,10 @@ interface Event {
 /** Virtual time in microseconds. Events due at the same time run in the order in which they were scheduled. */
 export class Clock {
   #now = 0;
-  /** The next event is last. Most new events are due soon, so inserting them moves few others. */
+  /**
+   * Events in descending order of time, so that the next event is last. Most new events are due soon, so inserting them
+   * moves few others.
+   */
   readonly #events: Event[] = [];
 
   get now(): number {

@@ -37,7 +37,10 @@ export const CHECKING_DRAFTER: Model = { ...TARGET, parameters: 7.54e9, bytes: 1
  */
 const GPU = { bytesPerSecond: 0.8 * 3.35e12, operationsPerSecond: 0.5 * 989e12 };
 
-/** Microseconds per run: about ten kernels per layer at 2 to 3 microseconds each, and the round trip to the host. */
+/**
+ * Fixed time in microseconds per run: about ten kernels per layer at 2 to 3 microseconds each, and the round trip to
+ * the host.
+ */
 export const OVERHEAD = { target: 1000, drafter: 500 } as const;
 
 /** @param overhead fixed cost of a run in microseconds */
@@ -46,7 +49,7 @@ export function curveOf({ parameters, bytes, layers, kvHeads, headSize }: Model,
   return {
     overhead,
     weights: microsPerByte * parameters * bytes,
-    // each weight takes a multiplication and an addition (Kaplan et al. 2020, arXiv 2001.08361, section 2.1)
+    // Each weight takes a multiplication and an addition (Kaplan et al. 2020, arXiv 2001.08361, section 2.1).
     perToken: (1e6 * 2 * parameters) / GPU.operationsPerSecond,
     perContextToken: microsPerByte * 2 * layers * kvHeads * headSize * bytes,
   };
@@ -55,7 +58,7 @@ export function curveOf({ parameters, bytes, layers, kvHeads, headSize }: Model,
 /**
  * Returns the duration of a run in microseconds.
  *
- * @param tokens total over all sequences of the run
+ * @param tokens number of tokens of all sequences in the run
  * @param context number of cached tokens of all sequences of the run
  */
 export function runMicros(curve: CostCurve, tokens: number, context: number): number {

@@ -6,13 +6,20 @@ import { sum } from '../statistics.ts';
 
 /** Probabilities that drafted tokens are correct. */
 export interface DraftQuality {
-  /** Probability that a drafted token is correct if all earlier tokens of its block are. The drafter's confidence has the same value. */
+  /**
+   * Probability that a drafted token is correct if all earlier tokens of its block are. The drafter's confidence has
+   * the same value.
+   */
   readonly chance: number;
-  /** Probabilities that a branch begins with the target's own token: after a rejected token, and after a fully accepted block. */
+  /**
+   * Probabilities that a branch begins with the target's own token, after a rejected token and after a fully accepted
+   * block.
+   */
   readonly hits: readonly [afterMiss: number, whole: number];
   /**
-   * Probability that the target and its copy in the drafter agree on one token. Present for a drafter that checks blocks with the copy and
-   * makes a single branch. Both have to agree on every token up to the branch, so `hits` is not used.
+   * Probability that the target and the copy of it in the drafter agree on one token. Present for a drafter that checks
+   * blocks with the copy and makes a single branch. The target and the copy have to agree on every token up to the
+   * branch, so `hits` is not used.
    */
   readonly checks?: number;
 }
@@ -44,13 +51,13 @@ export class DraftModel {
     return { accepted, nextToken: this.#token++, predicted: this.#random.next() < hit };
   }
 
-  /** @param outcome outcome of the step under verification; undefined for a redraft */
+  /** @param outcome outcome of the step under verification. Undefined for a redraft */
   branches({ budget, confidences, maxBranchLength }: DraftCall, outcome: SimulatedOutcome | undefined): Branch[] {
     if (!outcome) return [this.#branch(0, budget)];
     const { checks } = this.#quality;
     const first = outcome.predicted ? outcome.nextToken : undefined;
     if (checks !== undefined) return [this.#branch(outcome.accepted, Math.min(budget, maxBranchLength), first)];
-    // the plan covers only the block; the assumed tokens before the block are taken as certain
+    // The plan covers only the block. The assumed tokens before the block count as certain.
     return planBranches(confidences, this.#curves, budget, maxBranchLength).flatMap((length, accepted) =>
       length > 0 ? [this.#branch(accepted, length, accepted === outcome.accepted ? first : undefined)] : [],
     );
@@ -63,18 +70,24 @@ export class DraftModel {
   }
 }
 
-/** Returns the expected number of correct tokens of a branch by its length (`engine.yieldCurve`): P(first) = `hits`, P(each later one) = `chance`. */
+/**
+ * Returns the expected number of correct tokens in a branch by its length (`engine.yieldCurve`). The first token is
+ * correct with probability `hits`, and each later token with probability `chance`.
+ */
 export function yieldCurves({ chance, hits }: DraftQuality, longest: number): YieldCurves {
   const lengths = Array.from({ length: longest + 2 }, (_, n) => n);
   const curve = (hit: number) => lengths.map((n) => hit * sum(lengths.slice(0, n).map((k) => chance ** k)));
   return { afterMiss: curve(hits[0]), whole: curve(hits[1]) };
 }
 
-/** Counts the tokens that the drafter has to read for a call. */
+/** Counts the tokens that the drafter has to run for a call. */
 export class DrafterContext {
-  /** Number of committed tokens that the drafter has not read yet. The prompt's last token is left for the first call (drafter/src/drafter.ts). */
+  /**
+   * Number of committed tokens that the drafter has not run yet. The prompt's last token is left for the first call
+   * (drafter/src/drafter.ts).
+   */
   #unread = 1;
-  /** Tokens that the drafter has already read after the committed tokens. */
+  /** Tokens after the committed tokens that the drafter has already run. */
   #assumed: number[] = [];
 
   commit(tokens: readonly number[]): void {
@@ -87,7 +100,7 @@ export class DrafterContext {
     }
   }
 
-  /** @param tokens the tokens that follow the committed tokens @returns number of tokens the drafter has to read */
+  /** @param tokens tokens that follow the committed tokens @returns number of tokens that the drafter has to run */
   read(tokens: readonly number[]): number {
     const differs = tokens.findIndex((token, i) => token !== this.#assumed[i]);
     const unread = this.#unread + (differs < 0 ? 0 : tokens.length - differs);

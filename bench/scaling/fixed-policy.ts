@@ -5,7 +5,7 @@ import type { Mode } from '../../gateway/src/decode/types.ts';
 
 export type Policy = StepPolicy & Pick<Controller, 'close'>;
 
-/** A policy that always drafts full blocks in one mode: the baseline that the controller is compared with. */
+/** A policy that always drafts full blocks in one mode. It is the baseline for the controller. */
 export const fixedPolicy = (mode: Mode, length: number, budget: number): Policy => ({
   choose: (isDrafterAvailable) => ({ mode: isDrafterAvailable ? mode : 'plain', reason: 'setting' }),
   room: (remaining) => Math.max(0, Math.min(length, remaining - 1)),

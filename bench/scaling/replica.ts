@@ -3,7 +3,7 @@ import { sum } from '../statistics.ts';
 import type { Clock } from './clock.ts';
 import { type CostCurve, runMicros } from './costs.ts';
 
-/** The run that served a job. Times in microseconds. */
+/** The run that served a job. All times are in microseconds. */
 export interface Run {
   readonly queueMicros: number;
   readonly runMicros: number;
@@ -26,7 +26,7 @@ export interface ReplicaSettings {
   readonly curve: CostCurve;
   /** Maximum number of sequences in one run. */
   readonly slots: number;
-  /** Maximum number of tokens in one run; a single sequence may exceed it. */
+  /** Maximum number of tokens in one run. A single sequence may exceed it. */
   readonly tokens: number;
   /** Run times vary uniformly by up to this share in either direction. */
   readonly jitter: number;
@@ -75,7 +75,8 @@ export class Replica {
       this.work.jobs += batch.length;
       this.work.tokens += tokens;
       this.work.busyMicros += micros;
-      // answers take time to cross the network, so the next jobs of these sequences arrive too late for the run that starts now
+      // Answers take time to cross the network, so the next jobs of these sequences arrive too late for the run that
+      // starts now.
       this.#running = this.#queue.length > 0;
       if (this.#running) this.#run();
       const run = { runMicros: micros, batchSize: batch.length, batchTokens: tokens };

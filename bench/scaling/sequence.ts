@@ -7,14 +7,14 @@ import type { Clock } from './clock.ts';
 import { DrafterContext, type DraftModel, type SimulatedOutcome } from './draft-model.ts';
 import type { Replica, Run } from './replica.ts';
 
-/** Converts between virtual time in microseconds and the pipeline's clock in milliseconds. */
+/** Number of microseconds (virtual time) in a millisecond (the pipeline's clock). */
 const MILLIS = 1000;
 
-/** Network delays and the gateway's draft timeout. Times in microseconds. */
+/** Network delays and the gateway's draft timeout. All times are in microseconds. */
 export interface Network {
   /** One-way delay between the gateway and the verifier. */
   readonly delay: number;
-  /** One-way delay between the gateway and the drafter; `delay` by default. */
+  /** One-way delay between the gateway and the drafter. Default: `delay`. */
   readonly drafterDelay?: number;
   /** Longest time that a draft may take (PTP_DRAFT_TIMEOUT_SECONDS). */
   readonly draftTimeout: number;
@@ -32,7 +32,7 @@ export interface SequenceParts {
   readonly clock: Clock;
   readonly network: Network;
   readonly verifier: Replica;
-  /** Replica that drafts; undefined for plain decoding. */
+  /** Replica that drafts. Undefined for plain decoding. */
   readonly drafter: Replica | undefined;
   readonly onStep: (stats: StepStats) => void;
 }
@@ -63,10 +63,10 @@ export class Sequence {
   #committed: number;
   /** The draft call in flight, with the time at which it was sent. */
   #draft: { readonly sent: number } | undefined;
-  /** True while the answer of a timed-out draft is still due; until then the drafter is not available. */
+  /** True while the answer of a timed-out draft is still due. Until it arrives, the drafter is not available. */
   #overdue = false;
 
-  /** @param onEnd called after the last step */
+  /** @param onEnd function that is called after the last step */
   constructor(parts: SequenceParts, onEnd: () => void) {
     const { maxTokens, ahead, policy } = parts;
     this.#parts = parts;
@@ -87,7 +87,7 @@ export class Sequence {
     else this.#advance();
   }
 
-  /** Carries out the pipeline's commands until it waits for an answer. */
+  /** Executes the pipeline's commands until the pipeline waits for an answer. */
   #advance(): void {
     const { clock, drafter, onStep } = this.#parts;
     for (;;) {
@@ -185,7 +185,7 @@ export class Sequence {
     const tokens = this.#context.read(call.tokens) + sum(branches.map((branch) => branch.tokens.length));
     const pending = { sent: clock.now };
     this.#draft = pending;
-    // gives up a draft that takes too long, as gateway/src/clients/draft-stream.ts does
+    // Gives up a draft that takes too long, as gateway/src/clients/draft-stream.ts does.
     clock.at(pending.sent + network.draftTimeout, () => {
       if (this.#draft !== pending) return;
       this.#draft = undefined;

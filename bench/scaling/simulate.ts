@@ -9,11 +9,11 @@ import { fixedPolicy, type Policy } from './fixed-policy.ts';
 import { Replica, type ReplicaSettings, type Work } from './replica.ts';
 import { type Network, Sequence } from './sequence.ts';
 
-/** Services, clients and drafts to simulate. Times in microseconds. */
+/** Services, clients and drafts to simulate. All times are in microseconds. */
 export interface Scenario extends Network {
   /** Number of concurrent clients. Each starts a new sequence as soon as its previous one ends. */
   readonly sequences: number;
-  /** Minimum and maximum number of prompt tokens; prefill takes no time here. */
+  /** Minimum and maximum number of prompt tokens. Prefill takes no time in the simulation. */
   readonly prompt: readonly [number, number];
   /** Minimum and maximum number of tokens to generate. */
   readonly output: readonly [number, number];
@@ -22,7 +22,7 @@ export interface Scenario extends Network {
   readonly verifier: ReplicaSettings;
   readonly drafter: ReplicaSettings;
   readonly limits: DraftLimits;
-  /** True to use the real controller; false to always draft full blocks, which is impossible in mode `auto`. */
+  /** True to use the real controller. False to always draft full blocks, which is impossible in mode `auto`. */
   readonly controller: boolean;
   readonly quality: DraftQuality;
   readonly seed: number;
@@ -32,10 +32,10 @@ export interface Scenario extends Network {
   readonly counted: number;
 }
 
-/** Period over which the starts of the clients are spread, so that they are not synchronized, microseconds. */
+/** Period in microseconds over which the clients' start times are spread, so that they do not run in step. */
 const START = 50_000;
 
-/** @throws Error for mode `auto` without the controller */
+/** Simulates a scenario. @throws Error for mode `auto` without the controller */
 export function simulate(scenario: Scenario) {
   const { sequences, settle, counted, seed, limits } = scenario;
   const clock = new Clock();
@@ -61,7 +61,7 @@ export function simulate(scenario: Scenario) {
     };
     const startSequence = (isFirst: boolean) => {
       const [prompt, output] = [between(scenario.prompt), between(scenario.output)];
-      // each client's first sequence starts partly done, by a random share, so that sequences end at different times
+      // Each client's first sequence starts partly done, by a random share, so that sequences end at different times.
       const done = isFirst ? Math.floor(own.next() * output) : 0;
       const policy = newPolicy();
       const onEnd = () => {
@@ -82,11 +82,11 @@ export function simulate(scenario: Scenario) {
     steps: steps.length,
     drafted: sum(steps.map(({ drafted }) => drafted)),
     tokensPerStep: tokens / steps.length,
-    /** Share of the steps in each mode, and of those that were sent ahead and not dropped. */
+    /** Share of the steps in each mode, and share of the steps that were sent ahead and not dropped. */
     modes: Object.fromEntries(MODES.map((mode) => [mode, share(steps, (step) => step.mode === mode)])),
     ahead: share(steps, ({ aheadMicros }) => aheadMicros > 0),
     tokensPerSecond: (1e6 * tokens) / counted,
-    /** Mean over all sequences; each of them is always waiting for a token. */
+    /** Mean time over all sequences, each of which is always waiting for a token. */
     millisPerToken: (sequences * counted) / tokens / 1000,
     verifier: useOf(verifiers, counted),
     drafter: useOf(drafters, counted),
@@ -96,7 +96,10 @@ export function simulate(scenario: Scenario) {
 const share = (steps: readonly StepStats[], isCounted: (step: StepStats) => boolean): number =>
   steps.filter(isCounted).length / steps.length;
 
-/** Returns the share of the time spent in runs, the mean number of sequences per run, and the tokens run through the model. */
+/**
+ * Returns the share of the time spent in runs, the mean number of sequences per run, and the number of tokens run
+ * through the model.
+ */
 function useOf(replicas: readonly Replica[], counted: number) {
   const total = (what: keyof Work) => sum(replicas.map(({ work }) => work[what]));
   const runs = total('runs');

@@ -31,7 +31,9 @@ type Change = Partial<Scenario>;
 /** Returns the changes for one x. If there are several, only the fastest result (in tokens per second) is kept. */
 type Changes = (x: number) => Change | readonly Change[];
 
-/** A plot of docs/results.md: one scenario, changed in one respect along x and in another from series to series. */
+/**
+ * A plot of docs/results.md, which shows one scenario. One field varies along x, and another varies between the series.
+ */
 export interface Sweep {
   /** Name of the file in docs. */
   readonly file: string;
@@ -40,7 +42,7 @@ export interface Sweep {
   readonly xs: readonly number[];
   /** Plotted figures, one per panel. */
   readonly panels: readonly (keyof typeof PANELS)[];
-  /** Series by their names in the plots. */
+  /** Changes of each series, keyed by its name in the plots. */
   readonly series: Readonly<Record<string, Changes>>;
 }
 
@@ -56,15 +58,15 @@ const blocksOf = (length: number): Change => ({
   limits: { ...BASE.limits, length, mode: 'overlap' },
   controller: false,
 });
-/** Mode `auto`. Times in seconds; they must be long enough to include the controller's trials of other modes. */
+/** Mode `auto`. Times are in seconds, and must be long enough to include the controller's trials of other modes. */
 const auto = (settle: number, counted: number): Change => ({
   ...mode('auto'),
   settle: settle * SECONDS,
   counted: counted * SECONDS,
 });
-/** Extends the measured time for few sequences, so that there are enough steps. */
+/** Measures for longer when there are few sequences, so that there are enough steps. */
 const counted = (sequences: number): Change => ({ sequences, counted: Math.max(3, 60 / sequences) * SECONDS });
-/** The bundled pair's drafter agrees with the target on 97 % of the tokens at temperature 0.7. */
+/** The bundled pair's drafter, which agrees with the target on 97 % of the tokens at temperature 0.7. */
 const checking: Change = {
   limits: { ...BASE.limits, mode: 'overlap', ahead: 4 },
   drafter: { ...BASE.drafter, curve: curveOf(CHECKING_DRAFTER, OVERHEAD.drafter) },
@@ -73,7 +75,7 @@ const checking: Change = {
 
 /** Eight verifiers with 32 sequences each. @param x number of drafters per verifier */
 const eightVerifiers = (x: number) => ({ sequences: 256, verifiers: 8, drafters: 8 * x });
-/** One sequence. @param x one-way network delay in milliseconds */
+/** A single sequence. @param x one-way network delay in milliseconds */
 const distant = (x: number) => ({ ...counted(1), delay: x * MILLIS });
 
 export const SWEEPS: Readonly<Record<'concurrency' | 'ratio' | 'delay', Sweep>> = {
@@ -125,7 +127,7 @@ export const SWEEPS: Readonly<Record<'concurrency' | 'ratio' | 'delay', Sweep>> 
 /** A point of a series. */
 export type Row = ReturnType<typeof rowOf>;
 
-/** @param onRow receives each point as soon as it has been simulated */
+/** @param onRow function that receives each point as soon as it has been simulated */
 export function runSweep({ series, xs }: Sweep, onRow: (row: Row) => void): Row[] {
   const rows: Row[] = [];
   for (const [name, changes] of Object.entries(series)) {
@@ -147,7 +149,7 @@ function rowOf(series: string, x: number, scenario: Scenario) {
     tokens_per_second: round(outcome.tokensPerSecond, 0),
     ms_per_token: round(outcome.millisPerToken),
     tokens_per_step: round(outcome.tokensPerStep, 2),
-    /** Maximum block length. */
+    /** Maximum number of tokens in a block. */
     length: scenario.limits.length,
     verifier_busy: round(verifier.busy, 2),
     drafter_busy: round(drafter.busy, 2),

@@ -5,7 +5,7 @@ import { type PairBench, pairSuite } from '../suite.ts';
 
 /** Number of warm-up prompts, during which code is compiled and the controller settles. A server warms up in its first minute. */
 const WARM_UP = 4;
-/** Shorter texts are left out, because they take too little time to measure. */
+/** Minimum number of tokens in a text. Shorter texts take too little time to measure. */
 const MIN_TOKENS = 16;
 
 export const decode = pairSuite({
@@ -48,7 +48,7 @@ function steps(passes: Measured<Pass>): object {
     StepStats[],
   ];
   const blocks = drafted.filter((s) => s.drafted > 0);
-  // steps whose draft and verify calls overlapped; a redraft precedes its verify call
+  // These are the steps whose draft and verify calls overlapped. A redraft precedes its verify call.
   const overlapped = drafted.filter((s) => s.draftMicros > 0 && s.redraftMicros === 0);
   const p50 = (some: readonly StepStats[], value: (step: StepStats) => number) => median(some.map(value));
   return {

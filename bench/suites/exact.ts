@@ -4,7 +4,10 @@ import { decodeRequest, type Pass } from '../passes.ts';
 import { sum } from '../statistics.ts';
 import { type PairBench, pairSuite } from '../suite.ts';
 
-/** Greedy sampling, the parameters of the paper's Spec-Bench figures, and OpenAI's defaults. */
+/**
+ * Sampling parameters to compare: greedy sampling, the parameters of the paper's Spec-Bench figures, and OpenAI's
+ * defaults.
+ */
 const SETTINGS: readonly SamplingParams[] = [
   { temperature: 0, topK: 0, topP: 1 },
   { temperature: 0.7, topK: 50, topP: 0.9 },
@@ -18,10 +21,13 @@ const noCounts = () => ({
   tokens: 0,
   /** Number of compared tokens that differ or are missing. */
   mismatches: 0,
-  /** Number of tokens in the reference, each compared three times. */
+  /** Number of tokens in the reference. Each is compared three times. */
   reference_tokens: 0,
   sequences: 0,
-  /** Numbers of drafted and accepted tokens in the compared texts. If none were accepted, the comparison would prove nothing. */
+  /**
+   * Numbers of drafted and accepted tokens in the compared texts. If no tokens were accepted, the comparison would
+   * prove nothing.
+   */
   drafted: 0,
   accepted: 0,
 });
@@ -42,8 +48,9 @@ export const exact = pairSuite({
 });
 
 /**
- * Compares three ways of decoding with the reference, which is plain decoding of one sequence at a time: with the drafter
- * one sequence at a time, and without and with the drafter eight at a time, which forms batches. All seeds differ.
+ * Compares three ways of decoding with the reference, which is plain decoding of one sequence at a time: with the
+ * drafter, one sequence at a time; and with and without the drafter, eight sequences at a time, which forms batches.
+ * All seeds differ.
  */
 async function compareAll({ generator, prompts, options }: PairBench): Promise<Counts> {
   const counts = noCounts();

@@ -7,7 +7,7 @@ import { round, sum } from '../statistics.ts';
 import { type PairBench, pairSuite } from '../suite.ts';
 
 const PLOT = join(import.meta.dirname, '..', '..', 'docs', 'hosts-delay.svg');
-/** Number of steps sent ahead: more than fit into the longest delay, so that the delay is fully hidden. */
+/** Number of steps sent ahead. More than fit into the longest delay, so that the delay is fully hidden. */
 const AHEAD = 12;
 const WAYS: Readonly<Record<string, { readonly mode: Mode; readonly ahead: number }>> = {
   'overlap, sent ahead': { mode: 'overlap', ahead: AHEAD },
@@ -16,13 +16,16 @@ const WAYS: Readonly<Record<string, { readonly mode: Mode; readonly ahead: numbe
   'no drafter': { mode: 'plain', ahead: 0 },
 };
 const NAMES = Object.keys(WAYS);
-/** Delays in each direction, milliseconds. */
+/** Delays in milliseconds in each direction. */
 const DELAYS = [0, 1, 2, 5, 10, 20];
-/** Delayed services, with the titles of their plots: both, or only the verifier while the drafter stays next to the gateway. */
+/**
+ * Delayed services, with the titles of their plots: all services, or only the verifier, while the drafter stays next to
+ * the gateway.
+ */
 const FAR = { all: 'All services far', verifiers: 'Verifiers far, drafters near' };
 type Far = keyof typeof FAR;
 
-/** A proxy in front of each service adds the delay. */
+/** Measures the decode loop with a proxy in front of each service, which adds the delay. */
 export const hosts = pairSuite({
   name: 'hosts',
   description:

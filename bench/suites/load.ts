@@ -20,7 +20,10 @@ export const load = pairSuite({
 /** Figures of one measurement, over all its streams. */
 interface Load {
   readonly tokensPerSecond: number;
-  /** One value per stream, counted from the end of its first step. Streams of a single step are left out. */
+  /**
+   * Times per token in milliseconds, one value per stream, counted from the end of its first step. Streams of a single
+   * step are omitted.
+   */
   readonly millisPerToken: readonly number[];
 }
 

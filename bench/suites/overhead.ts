@@ -4,21 +4,27 @@ import { startFakeServices } from '../services.ts';
 import { median, quantile, round } from '../statistics.ts';
 import { aheadOption, countOptions, type PairOptions, suite } from '../suite.ts';
 
-/** Milliseconds of a draft run and a verify run: the verifier slower (as on a GPU), the drafter slower, and both equal. */
+/**
+ * Durations in milliseconds of a draft run and a verify run: with a slower verifier (as on a GPU), with a slower
+ * drafter, and with equal runs.
+ */
 const LATENCIES = [
   { drafter: 6, verifier: 25 },
   { drafter: 15, verifier: 10 },
   { drafter: 10, verifier: 10 },
 ];
-/** Number of concurrent warm-up sequences, so that all three processes have compiled their code, as a server has after a minute. */
+/**
+ * Number of concurrent warm-up sequences. They are enough for all three processes to compile their code, as a server
+ * has after a minute.
+ */
 const WARM_UP = 192;
 
 type Options = Pick<PairOptions, 'sequences' | 'tokens' | 'ahead'>;
 
 /**
- * Engines of fixed latency leave the processor free. The time that a step takes beyond the longer of its two engine runs
- * is therefore spent in serialisation, gRPC, queues and the decode loop. Only overlapped steps count. One drafter plans
- * branches; the other checks blocks, so that steps can be sent ahead.
+ * Engines of fixed latency leave the processor free. The time that a step takes beyond the longer of its two engine
+ * runs is therefore spent in serialisation, gRPC, queues and the decode loop. Only overlapped steps count. One drafter
+ * plans branches, and the other checks blocks, so that steps can be sent ahead.
  */
 export const overhead = suite<Options>(
   'overhead',

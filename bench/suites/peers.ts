@@ -13,8 +13,8 @@ import { median, round } from '../statistics.ts';
 import { type PairBench, pairSuite } from '../suite.ts';
 
 /**
- * Every engine decodes every prompt, greedily and sampled, one stream at a time. The order of the engines rotates from prompt to prompt.
- * Every engine has one thread; of ours, the drafter and the verifier have one thread each.
+ * Every engine decodes every prompt, greedily and sampled, one stream at a time. The order of the engines rotates from
+ * prompt to prompt. Every engine has one thread. In our server, the drafter and the verifier have one thread each.
  */
 export const peers = pairSuite({
   name: 'peers',
@@ -29,7 +29,7 @@ const SETTINGS = { greedy: { ...defaultSampling, temperature: 0 }, sampled: REFE
 type Setting = keyof typeof SETTINGS;
 /** Number of warm-up prompts. */
 const WARM_UP = 4;
-/** Shorter texts are left out, because they take too little time to measure. */
+/** Minimum number of tokens in a text. Shorter texts take too little time to measure. */
 const MIN_TOKENS = 16;
 
 async function measure(bench: PairBench): Promise<{ rows: object[] }> {

@@ -3,7 +3,7 @@ import { excerpts } from '../prompts.ts';
 import { median, round } from '../statistics.ts';
 import { type PairBench, pairSuite } from '../suite.ts';
 
-/** Prompt lengths in tokens; those that exceed the model's context are skipped. */
+/** Prompt lengths in tokens. Lengths beyond the model's context are skipped. */
 const LENGTHS = [16, 64, 128, 256, 512, 1024, 2048];
 
 export const prefill = pairSuite({
@@ -42,7 +42,7 @@ async function measure({ generator, prompts, options }: PairBench): Promise<obje
   return { rows };
 }
 
-/** Returns tokens that begin no other prompt: a serial number, written with the vocabulary as digits. */
+/** Returns tokens with which no other prompt begins: a serial number whose digits are tokens of the vocabulary. */
 function uniqueHead(serial: number, endOfText: number, vocabulary: number): number[] {
   const base = vocabulary - 1;
   return [endOfText, 1 + (serial % base), 1 + (Math.floor(serial / base) % base)];

@@ -15,9 +15,9 @@ type Results = ReadonlyMap<string, Result>;
 
 /** Table of one suite in docs/results.md. */
 interface Section {
-  /** Cells of a row by the titles of their columns. */
+  /** Functions that return the cells of a row, keyed by the titles of their columns. */
   readonly columns: Readonly<Record<string, (row: Row) => string>>;
-  /** Rows of the table; by default those of the result. */
+  /** Returns the rows of the table. Default: the rows of the result. */
   readonly rows?: (all: Results) => readonly Row[];
   readonly plot?: (result: Result) => Panel[];
 }
@@ -154,7 +154,7 @@ function withBlock(page: string, name: string, content: string): string {
 /** Returns a line with the day and the machine. @param created creation time of the bundled pair */
 function conditions(name: string, { date, pair, machine }: Result, created: string): string {
   const isPredecessor = !WITHOUT_PAIR.includes(name) && pair !== created;
-  return `*${date}, ${machine.replace(/, .*/, '')}${isPredecessor ? ', a predecessor of the embedded pair' : ''}*`;
+  return `*${date}, ${machine.replace(/, .*/, '')}${isPredecessor ? ', a predecessor of the bundled pair' : ''}*`;
 }
 
 function loadPanel({ rows }: Result, title: string, unit: string, figure: string): Panel {
@@ -176,7 +176,7 @@ const WINDOW = 40;
 /** Number of steps shown in the plot. */
 const SHOWN = 1200;
 
-/** @param steps the first letter of each step's mode */
+/** @param steps text with the first letter of each step's mode */
 function modesPanel(steps: string): Panel {
   const ends = Array.from({ length: Math.floor(steps.length / (WINDOW / 4)) }, (_, i) => (i + 1) * (WINDOW / 4));
   const share = (letter: string, end: number) => {

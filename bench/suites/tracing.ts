@@ -14,7 +14,7 @@ import { median, quantile, round } from '../statistics.ts';
 import { type PairBench, pairSuite } from '../suite.ts';
 
 interface Way {
-  /** Share of requests whose spans are exported; without it, tracing is off. */
+  /** Share of requests whose spans are exported. Without it, tracing is off. */
   readonly ratio?: number;
   /** True to keep requests for /traces. */
   readonly viewer?: boolean;
@@ -33,10 +33,12 @@ const NAMES = Object.keys(WAYS);
 const STREAMS = 4;
 /** Number of sequences in one measurement. */
 const SEQUENCES = 12;
-/** Time in which the SDK sends the last batch of spans (5 s by default), and the machine comes to rest. */
+/**
+ * Time in milliseconds in which the SDK sends the last batch of spans (5 s by default) and the machine becomes idle.
+ */
 const SETTLE_MS = 5300;
 
-/** The mode is fixed by default, because `auto` would add noise. */
+/** Measures the cost of tracing. The mode is fixed by default, because `auto` would add noise. */
 export const tracing = pairSuite({
   name: 'tracing',
   description:

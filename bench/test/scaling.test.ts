@@ -6,7 +6,7 @@ import { Replica } from '../scaling/replica.ts';
 import { type Scenario, simulate } from '../scaling/simulate.ts';
 import { BASE } from '../scaling/sweeps.ts';
 
-/** Costs without noise and without network delay; run times do not depend on the context. */
+/** Costs without noise and without network delay. Run times do not depend on the context. */
 const verifying: CostCurve = { overhead: 1000, weights: 9000, perToken: 10, perContextToken: 0 };
 const drafting: CostCurve = { overhead: 500, weights: 3500, perToken: 1, perContextToken: 0 };
 const still: Scenario = {
@@ -57,7 +57,8 @@ describe('replica', () => {
     clock.at(5, () => [1, 1, 1, 1, 7, 2].forEach(submit));
     clock.runUntil(1e6);
     const run = runMicros(verifying, 1, 0);
-    // runs: one job alone; three jobs (the slot limit); two jobs, 1 + 7 = 8 tokens (the token limit); the last job
+    // The runs are one job alone, three jobs (the slot limit), two jobs with 1 + 7 = 8 tokens (the token limit), and
+    // the last job.
     expect(ends).toEqual([run, 2 * run, 2 * run, 2 * run, 3 * run, 3 * run, 4 * run]);
     expect(replica.work).toMatchObject({ runs: 4, jobs: 7, tokens: 14 });
   });
@@ -68,7 +69,7 @@ describe('simulation', () => {
     const { millisPerToken, tokensPerStep, modes } = simulate({ ...still, ...mode('plain') });
     expect(tokensPerStep).toBe(1);
     expect(modes.plain).toBe(1);
-    // a sequence starts within the first 50 ms
+    // A sequence starts within the first 50 ms.
     expect(millisPerToken).toBeGreaterThanOrEqual(10);
     expect(millisPerToken).toBeLessThan(10.2);
   });
@@ -125,9 +126,9 @@ describe('simulation', () => {
       const [none, one, many] = [0, 1, 8].map((ahead) => simulate(sending(ahead)));
       expect(none?.ahead).toBe(0);
       expect(none?.millisPerToken).toBeCloseTo((10 + 40) / 5, 0);
-      // two steps per round trip
+      // Two steps per round trip.
       expect(one?.millisPerToken).toBeCloseTo((10 + 40) / 2 / 5, 0);
-      // the verifier is always busy
+      // The verifier is always busy.
       expect(many?.millisPerToken).toBeLessThan(1.1 * (10 / 5));
       expect(many?.ahead).toBeGreaterThan(0.95);
       expect(many?.verifier.busy).toBeGreaterThan(0.95);
@@ -136,10 +137,11 @@ describe('simulation', () => {
     it('does not run steps that were sent for another outcome', () => {
       const wrong = { ...checking, chance: 0.5, checks: 0.7 };
       const { steps, ahead, drafted, verifier } = simulate({ ...sending(8), quality: wrong, counted: 60_000_000 });
-      // each token of a step is predicted with probability 0.7; after an unexpected outcome the next step is not sent ahead
+      // Each token of a step is predicted with probability 0.7. After an unexpected outcome, the next step is not sent
+      // ahead.
       expect(ahead).toBeGreaterThan(0.3);
       expect(ahead).toBeLessThan(0.7);
-      // each run computes one token more than was drafted; the beginning and the end may differ
+      // Each run computes one token more than was drafted. The beginning and the end may differ.
       expect(Math.abs(verifier.tokens - (steps + drafted))).toBeLessThan(30);
     });
   });

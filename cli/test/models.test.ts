@@ -48,11 +48,11 @@ test('ptp models pulls, lists and removes models on this machine', { timeout: 60
     err: 'ptp: no model `org/repos` on this machine: there are org/repo:Q4_K_M\n',
     code: 1,
   });
-  expect((await models('rm', 'org/repo:Q4_K_M')).out).toBe('removed org/repo:Q4_K_M: 2.50 kB are free again\n');
+  expect((await models('rm', 'org/repo:Q4_K_M')).out).toBe('removed org/repo:Q4_K_M: 2.50 kB freed\n');
   expect((await models('list')).out).toBe('');
 });
 
-test('ptp models pull says what is wrong with a name', async () => {
+test('ptp models pull explains what is wrong with a name', async () => {
   expect(await models('pull', 'repo')).toMatchObject({
     err: "ptp: `repo` must be a model's name, org/repo[:quantisation or file]\n",
     code: 1,

@@ -25,30 +25,30 @@ import { tokenRoutes } from './openai/token-routes.ts';
 
 /** Settings of the HTTP server. */
 export interface HttpSettings {
-  /** Maximum size of a request body, in bytes. */
+  /** Maximum size of a request body in bytes. */
   readonly bodyLimit: number;
-  /** Time after which a client that does not read from its stream is disconnected, in milliseconds. */
+  /** Time in milliseconds after which a client that does not read from its stream is disconnected. */
   readonly stallMillis: number;
   readonly corsOrigins: string;
 }
 
-/** Limits of the server; tests use smaller ones. */
+/** Limits of the server. Tests use smaller ones. */
 export const HTTP_LIMITS = { bodyLimit: 4 * 1024 * 1024, stallMillis: 30_000 };
 
 export interface HttpParts extends EndpointParts {
   readonly keys: ApiKeys;
   readonly settings: HttpSettings;
   readonly logger: Logger;
-  /** TLS; without it, the server uses plain HTTP. */
+  /** TLS credentials. Without them, the server uses plain HTTP. */
   readonly https?: HttpsListener | undefined;
-  /** Content of GET /metrics; without it, the route does not exist. */
+  /** Function that returns the content of GET /metrics. Without it, the route does not exist. */
   readonly exposition?: Metrics['exposition'];
   readonly onRejection?: OnRejection;
-  /** Traces for /traces; without them, tracing is off. */
+  /** Traces for /traces. Without them, tracing is off. */
   readonly traces?: TraceStore | undefined;
 }
 
-/** Creates the HTTP server. The caller starts and closes it; closing lets responses in progress finish. */
+/** Creates the HTTP server. The caller starts and closes it. Closing lets responses in progress finish. */
 export async function createHttp(parts: HttpParts): Promise<FastifyInstance> {
   const app = await createApp(parts);
   requireApiKeys(app, parts.keys);
@@ -91,7 +91,7 @@ function modelRoutes(app: FastifyInstance, { generator }: HttpParts): void {
     return { id, object: 'model', created, owned_by: 'ptp', max_model_len, ptp };
   };
   app.get('/v1/models', async () => ({ object: 'list', data: [describe()] }));
-  // a wildcard, because model ids may contain slashes
+  // The route has a wildcard, because model ids may contain slashes.
   app.get('/v1/models/*', async (request) => {
     checkModel((request.params as { '*': string })['*'], model);
     return describe();
@@ -115,7 +115,7 @@ async function createApp({ settings, logger, onRejection, https }: HttpParts): P
   });
   https?.follow(app.server as unknown as HttpsServer, (err) => logger.error({ err }, 'cannot renew the certificate'));
   rejectOtherMethods(app);
-  // before all other hooks, so that browsers can read rejections too
+  // This hook runs before all others, so that browsers can read rejections too.
   await allowOrigins(app, settings.corsOrigins);
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('application/json', { parseAs: 'buffer' }, async (_: unknown, body: Buffer) =>
@@ -141,14 +141,15 @@ async function createApp({ settings, logger, onRejection, https }: HttpParts): P
     const millis = Math.round(reply.elapsedTime);
     const record = { method, route: routeOptions.url, status: reply.raw.statusCode, millis };
     request.log[PROBES.has(routeOptions.url ?? '') ? 'debug' : 'info'](record, 'answered');
-    // idle keep-alive connections would delay closing until they time out
+    // Idle keep-alive connections would delay closing until they time out.
     if (closing) setImmediate(() => app.server.closeIdleConnections());
   });
   app.setErrorHandler((error, request: FastifyRequest, reply: FastifyReply) => {
     reportRejection(error, onRejection);
     sendError(error, request, reply);
   });
-  // never called, because the hook above throws first; but without a handler, Fastify runs no hooks for unknown routes
+  // This handler is never called, because the hook above throws first. But without a handler, Fastify runs no hooks for
+  // unknown routes.
   app.setNotFoundHandler((_, reply) => reply.code(404).send());
   return app;
 }
@@ -157,7 +158,7 @@ async function createApp({ settings, logger, onRejection, https }: HttpParts): P
  * Allows pages from other origins to call the API (https://fetch.spec.whatwg.org/#http-cors-protocol), but without
  * cookies, because clients authenticate with keys.
  *
- * @param origins comma-separated origins; `*` allows all, an empty string none
+ * @param origins comma-separated origins. `*` allows all origins, and an empty string allows none
  */
 async function allowOrigins(app: FastifyInstance, origins: string): Promise<void> {
   const allowed = origins
@@ -174,7 +175,7 @@ async function allowOrigins(app: FastifyInstance, origins: string): Promise<void
   });
 }
 
-/** Returns the client's `x-request-id` if it is safe to log, else a new id. */
+/** Returns the client's `x-request-id` if it is safe to log, or else a new id. */
 function requestId(request: IncomingMessage): string {
   const given = request.headers['x-request-id'];
   return typeof given === 'string' && /^[\w.:-]{1,128}$/.test(given) ? given : newId('req_');

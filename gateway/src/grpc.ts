@@ -48,7 +48,7 @@ export function generationService(parts: GenerationParts): ImplementedService {
 /**
  * Returns the client whose key the call carries, after counting the call against its rate limit.
  *
- * @throws PtpError `unauthenticated`, `resource_exhausted`
+ * @throws PtpError `unauthenticated` or `resource_exhausted`
  */
 function authenticate({ keys, onRejection }: GenerationParts, metadata: CallContext['metadata']): Client | undefined {
   return reporting(onRejection, () => {
@@ -58,7 +58,7 @@ function authenticate({ keys, onRejection }: GenerationParts, metadata: CallCont
   });
 }
 
-/** Runs `work`, and reports the error if it is a rejection. */
+/** Runs `work`, and reports its error if that is a rejection. */
 function reporting<T>(onRejection: OnRejection | undefined, work: () => T): T {
   try {
     return work();
@@ -97,7 +97,7 @@ async function* generate(parts: GenerationParts, message: GenerateRequest, { sig
       const piece = stream.add(step.tokens, step.finish);
       yield { ...stepMessage(step, piece), seed };
       if (piece.finish) return;
-      // only the first message has the seed
+      // Only the first message has the seed.
       seed = 0n;
     }
   } finally {
@@ -150,7 +150,10 @@ function constraintOf({ form, ignoreEndOfText, adjustments }: GenerateRequest): 
   return { grammar: form.case === 'regex' ? wholeRegex(form.value, 'regex') : jsonObject, key };
 }
 
-/** @throws PtpError `invalid_argument`, `out_of_range` naming the field, its limit and the value */
+/**
+ * Validates the fields with token ids. @throws PtpError `invalid_argument` or `out_of_range`, naming the field, its
+ * limit and the value
+ */
 function tokenFields(message: GenerateRequest, { vocabulary }: ModelInfo) {
   const { stopTokens, topLogProbabilities: topCount, ignoreEndOfText } = message;
   requireAtMost('top_log_probabilities', TOP_LOGPROBS_LIMIT, topCount);

@@ -1,7 +1,7 @@
 import { draftModelSetting, sharedSettings } from '@ptp/service-kit/service-settings';
 import { address, addresses, integer, number, oneOf, path, setting, text } from '@ptp/service-kit/settings';
 
-/** Values of PTP_DRAFT_MODE. With `auto`, the gateway measures which mode is fastest (mode-selector.ts). */
+/** Values of PTP_DRAFT_MODE. `auto` measures the modes and uses the fastest (mode-selector.ts). */
 export const DRAFT_MODES = ['auto', 'overlap', 'sequential', 'plain'] as const;
 /** Maximum number of drafted tokens per step that a request may set. */
 export const LONGEST_DRAFT = 64;

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-/** Parts of request schemas. Each error message completes the sentence "`field` must be ...", which clients get. */
+/** Parts of request schemas. Each error message completes the sentence "`field` must be ...", which clients receive. */
 
 export const integer = (min: number, max: number, error: string) =>
   z.int({ error }).min(min, { error }).max(max, { error });

@@ -45,7 +45,8 @@ function bodyOf(draft) {
  * Generates once per way, concurrently, each in its own pane.
  *
  * @param {{ title: string, draft: boolean }[]} ways
- * @param {(panes: Pane[]) => string} verdict returns the final status message
+ * string} verdict returns the final status message => @param {(panes: Pane[]) => string} verdict function that returns
+ * the final status message => string} verdict returns the final status message
  */
 async function run(ways, verdict) {
   running?.abort();
@@ -66,7 +67,7 @@ async function run(ways, verdict) {
         if (ways.length > 1) say(`${ways[i]?.title}: done.`);
       }),
     );
-    // redraws with the final common axis
+    // The final common axis requires a redraw.
     for (const pane of shown) pane.end();
     say(verdict(shown));
   } catch (error) {
@@ -102,7 +103,7 @@ function raceVerdict([drafted, plain]) {
   const same = drafted.text === plain.text;
   if (!same) return 'The texts differ. This is a bug: please report the prompt, the settings and the seed.';
   const ratio = plain.perToken / drafted.perToken;
-  // an answer of a single step has no time per token
+  // An answer of a single step has no time per token.
   const speed = Number.isFinite(ratio) ? ` ${ratio.toFixed(2)} times as fast with the drafter.` : '';
   return `Identical: ${counted(drafted.tokens)}.${speed}`;
 }
@@ -113,7 +114,7 @@ $('form').addEventListener('submit', (event) => {
   run([{ title: draft ? 'With drafter' : 'Without drafter', draft }], ([pane]) => `${counted(pane?.tokens ?? 0)}.`);
 });
 $('race').addEventListener('click', () => {
-  // without a seed, the server would choose a different one for each run
+  // Without a seed, the server would choose a different one for each run.
   if (input('seed').value === '') input('seed').value = String(crypto.getRandomValues(new Uint32Array(1))[0]);
   const ways = [
     { title: 'With drafter', draft: true },

@@ -60,7 +60,7 @@ export function drawLanes(svg, steps, axis) {
     ) => {
       if (micros > 0) parts.push(rectangle(kind, LEFT + (start + from) * scale, y, micros * scale));
     };
-    // the target's own token is drawn on top of the accepted tokens
+    // The target's own token is drawn on top of the accepted tokens.
     const unit = COLUMN / most;
     const accepted = Math.min(step.accepted, step.tokens.length);
     const column = (/** @type {string} */ kind, /** @type {number} */ from, /** @type {number} */ count) => {
@@ -71,7 +71,7 @@ export function drawLanes(svg, steps, axis) {
     column('own', accepted, step.tokens.length - accepted);
     bar('redraft', LANES.draft, 0, step.redraft_us);
     bar('verify', LANES.verify, step.redraft_us, step.verify_us);
-    // the draft of a step that was sent ahead starts earlier than the step
+    // The draft of a step that was sent ahead starts earlier than the step.
     bar('draft', LANES.draft, step.redraft_us - step.ahead_us, step.draft_us);
     parts.push(border(LEFT + start * scale));
     start += step.step_us;

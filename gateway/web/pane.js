@@ -7,7 +7,7 @@ const CLASSES = /** @type {Record<string, string>} */ ({
   prediction: 'lookup',
   grammar: 'lookup',
 });
-/** Time until rejected tokens are removed, in milliseconds; equal to the duration of the CSS animation. */
+/** Time in milliseconds until rejected tokens are removed. Equal to the duration of the CSS animation. */
 const FADE = 1800;
 
 /** Shows one answer while it arrives. */
@@ -17,13 +17,16 @@ export class Pane {
   #steps = [];
   #text = '';
   #began = performance.now();
-  /** Arrival time of the first step's tokens; the time per token is measured from here. */
+  /** Arrival time of the first step's tokens, from which the time per token is measured. */
   #first = 0;
   #firstTokens = 0;
   #ended = 0;
   #drawing = false;
 
-  /** @param {HTMLElement} element a copy of the template `pane` @param {string} title @param {string} prompt @param {Axis} axis */
+  /**
+   * @param {HTMLElement} element copy of the template `pane` @param {string} title @param {string} prompt @param {Axis}
+   *   axis
+   */
   constructor(element, title, prompt, axis) {
     this.element = element;
     this.axis = axis;
@@ -39,7 +42,7 @@ export class Pane {
     return this.#text;
   }
 
-  /** Milliseconds per token since the first step. */
+  /** Number of milliseconds per token since the first step. */
   get perToken() {
     return ((this.#ended || performance.now()) - this.#first) / (this.#tokens - this.#firstTokens);
   }
@@ -54,7 +57,7 @@ export class Pane {
     if (!trace) return;
     const spans = trace.tokens.map(({ source, text }) => span(`token ${CLASSES[source] ?? 'target'}`, text));
     this.output.append(...spans.slice(0, trace.accepted));
-    // the model's own token follows the rejected tokens
+    // The model's own token follows the rejected tokens.
     if (trace.rejected.length > 0) this.#reject(trace.rejected.map((token) => token.text).join(''));
     this.output.append(...spans.slice(trace.accepted));
     this.#tokens += trace.tokens.length;

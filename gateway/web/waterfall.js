@@ -2,14 +2,14 @@
 
 import { make } from './svg.js';
 
-/** Height of a row in pixels; equal to the height of the names to its left. */
+/** Height of a row in pixels. Equal to the height of the names to the left of the row. */
 const ROW = 28;
 const BAR = 20;
 const ROWS = { gateway: 0, verifier: 1, drafter: 2 };
 const HEIGHT = 108;
-/** Minimum distance between two marks of the time axis, in pixels. */
+/** Minimum distance in pixels between two marks of the time axis. */
 const TICK = 90;
-/** Maximum width of a drawing that browsers render well, in pixels. */
+/** Maximum width in pixels of a drawing that browsers render well. */
 const WIDEST = 30_000;
 
 /** Drawing of a request's steps and calls, with a time axis that can be zoomed and scrolled. One step is selected. */
@@ -20,7 +20,7 @@ export class Waterfall {
   /** Width of the drawing relative to the view. */
   #zoom = 1;
 
-  /** @param {HTMLElement} view the element that contains the drawing @param {(step: Step) => void} onSelect */
+  /** @param {HTMLElement} view element that contains the drawing @param {(step: Step) => void} onSelect */
   constructor(view, onSelect) {
     this.view = view;
     this.svg = /** @type {SVGSVGElement} */ (view.querySelector('svg'));
@@ -53,7 +53,7 @@ export class Waterfall {
     this.view.scrollLeft = place * this.#width - at;
   }
 
-  /** @param {number} index index of the step; limited to the recorded steps */
+  /** @param {number} index index of the step, limited to the recorded steps */
   select(index) {
     const steps = this.#trace?.step_list ?? [];
     this.#selected = Math.max(0, Math.min(index, steps.length - 1));
@@ -135,7 +135,7 @@ export class Waterfall {
     const row = ROWS[call.service];
     const rest = Math.max(0, call.us - call.queue_us - call.run_us);
     const whole = this.#bar(call.kind, row, call.start_us, call.us, step);
-    // some calls report no run time
+    // Some calls report no run time.
     if (call.run_us > 0) whole.classList.add('pale');
     if (call.error) whole.classList.add('failed');
     if (call.run_us === 0) return [whole];

@@ -76,11 +76,11 @@ describe('runService', () => {
   test('logs in one line why it cannot start, releases its resources, and exits with 1', async () => {
     const { ended } = run(`
       onStop(() => logger.info('first released'));
-      throw new PtpError('failed_precondition', '127.0.0.1:7101 is taken: set PTP_LISTEN to another one');`);
+      throw new PtpError('failed_precondition', '127.0.0.1:7101 is taken: set PTP_LISTEN to another address');`);
     const { code, output } = await ended;
     expect(code).toBe(1);
     expect(output.split('\n').filter((line) => line.includes('fatal'))).toEqual([
-      expect.stringContaining('127.0.0.1:7101 is taken: set PTP_LISTEN to another one'),
+      expect.stringContaining('127.0.0.1:7101 is taken: set PTP_LISTEN to another address'),
     ]);
     expect(output).toContain('first released');
     expect(output).not.toContain('stack');

@@ -19,7 +19,7 @@ export interface Call {
   readonly metadata: Readonly<Record<string, string>>;
   /** Number of answers after which the caller cancels. */
   readonly leavesAfter: number | undefined;
-  /** Deadline in milliseconds; by default longer than any answer takes. */
+  /** Deadline in milliseconds. Default: longer than any answer takes. */
   readonly deadline: number | undefined;
 }
 

@@ -24,7 +24,7 @@ let server: Awaited<ReturnType<typeof serveGateway>>;
 let channels: ReturnType<typeof openChannel>[];
 beforeAll(async () => {
   server = await serveGateway(tiny, { logger: errors.logger });
-  // Node closes a connection on which many calls are cancelled
+  // Node closes a connection on which many calls are cancelled.
   channels = Array.from({ length: LANES }, () => openChannel(server.grpcAddress, { apart: true }));
 });
 afterAll(async () => {
@@ -32,7 +32,7 @@ afterAll(async () => {
   await server.close();
 });
 
-/** Status codes that stand for a mistake of the caller. */
+/** Status codes that indicate a mistake of the caller. */
 const FAULTS: number[] = [
   status.INVALID_ARGUMENT,
   status.OUT_OF_RANGE,
@@ -67,7 +67,7 @@ async function attempt(call: Call, lane: number): Promise<string> {
     await server.pair.services.ready(LONG);
     throw new Unreachable(end.details);
   }
-  // this is how grpc-js answers bytes that are not a message
+  // This is how grpc-js answers bytes that are not a message.
   if (end.code === status.INTERNAL && end.details === 'Error deserializing request') {
     expect(isReadable(call)).toBe(false);
     return 'no message';
@@ -121,7 +121,7 @@ async function requested({ headers, body }: Frame): Promise<string> {
     let outcome = 'closed';
     const tell = (heads: IncomingHttpHeaders & IncomingHttpStatusHeader) => {
       const { ':status': http, 'grpc-status': code, 'grpc-message': message } = heads;
-      // only our own internal errors have this message
+      // Only our own internal errors have this message.
       const name = message === 'internal error' ? message : status[Number(code)];
       outcome = code === undefined ? `HTTP ${http}` : `${name}`;
     };

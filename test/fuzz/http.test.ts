@@ -21,7 +21,7 @@ afterAll(() => server.close());
 
 /** Timeout in milliseconds, longer than any answer takes. */
 const LONG = 60_000;
-/** Milliseconds of silence after which the client ends its side of the connection. */
+/** Duration of silence in milliseconds after which the client ends its side of the connection. */
 const PATIENCE = 300;
 
 /** Waits for the services if the status says that they cannot be reached. @throws Unreachable when they are ready again */

@@ -22,8 +22,8 @@ export interface Fuzz<T> {
 }
 
 /**
- * Says that no service was reachable. On a busy machine the services, which run in this process, miss their own pings, so the input gets
- * a second attempt.
+ * Error that no service was reachable. On a busy machine, the services, which run in this process, miss their own
+ * pings, so the input gets a second attempt.
  */
 export class Unreachable extends Error {}
 

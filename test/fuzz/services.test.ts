@@ -14,7 +14,8 @@ import { verifierService } from '../../verifier/src/service.ts';
 import { Verifier } from '../../verifier/src/verifier.ts';
 import { silent } from '../test-pair.ts';
 
-// Sends invalid message sequences to the services, which must not trust their callers. `npm run fuzz` sends 50,000 to each.
+// Sends invalid message sequences to the services, which must not trust their callers. `npm run fuzz` sends 50,000
+// sequences to each service.
 
 const RUNS = Number(process.env.PTP_FUZZ_RUNS ?? 600);
 const SEED = Number(process.env.PTP_FUZZ_SEED ?? 1);
@@ -104,7 +105,7 @@ async function* each<T>(messages: readonly T[]): AsyncGenerator<T> {
   yield* messages;
 }
 
-/** Error codes that stand for a mistake of the caller. */
+/** Error codes that indicate a mistake of the caller. */
 const FAULTS = ['invalid_argument', 'out_of_range', 'failed_precondition'];
 
 /** Checks that each conversation is answered or rejected as the caller's mistake, and leaves no sequence open. @returns number of each outcome */
@@ -194,7 +195,7 @@ describe('bytes that are not messages', () => {
           });
           call.write(Buffer.from(bytes));
           call.end();
-          // accepted, or rejected as the caller's fault, or as bytes that do not parse
+          // The bytes are accepted, or rejected as the caller's mistake, or do not parse.
           expect([0, 3, 9, 11, 13]).toContain(await ended);
         },
       ),

@@ -1,6 +1,6 @@
-// `npm run vectors` writes test/vectors/*.json, which is committed: TypeScript and Python tests check against it. Uniforms
-// come from the engine's Philox, which its own tests check against published answers. The sampler's results are computed
-// here a second time, in float64 and straight from the definitions.
+// `npm run vectors` writes test/vectors/*.json. These files are committed, and tests in TypeScript and Python check
+// against them. Uniforms come from the engine's Philox, which its own tests check against published answers. The
+// sampler's results are computed here a second time, in float64 and straight from the definitions.
 import { writeFileSync } from 'node:fs';
 import { uniforms } from '@ptp/engine/sampling/uniforms';
 
@@ -35,7 +35,7 @@ interface TreeCase extends Conditions {
   token: number;
 }
 
-/** Coordinate `d` of one position. */
+/** Returns coordinate `d` of one position. */
 const uniform = (seed: bigint, position: number, d = 0) => uniforms(seed, position, 1, d + 1)[d] as number;
 
 function uniformCases() {
@@ -64,7 +64,7 @@ function choices(seed: bigint) {
 type Choices = ReturnType<typeof choices>;
 
 function someLogits({ next, oneOf }: Choices, size: number): number[] {
-  const step = oneOf([0.001, 0.001, 1]); // whole numbers produce ties
+  const step = oneOf([0.001, 0.001, 1]); // Whole numbers produce ties.
   return Array.from({ length: size }, () => Number((Math.round((next() * 12 - 6) / step) * step).toFixed(3)));
 }
 
@@ -95,7 +95,7 @@ function treeCases(): TreeCase[] {
   const { next, oneOf } = random;
   const cases: TreeCase[] = [];
   while (cases.length < TREE_CASES) {
-    const size = oneOf([1, 2, 3, 4, 5, 8, 13, 16, 24, 24, 33, 150]); // 150: eight levels
+    const size = oneOf([1, 2, 3, 4, 5, 8, 13, 16, 24, 24, 33, 150]); // 150 tokens have eight levels.
     const logits = someLogits(random, size);
     const conditions = someConditions(random, size);
     const someUniform = () => (next() < 0.1 ? oneOf([0, BELOW_ONE]) : Number(next().toFixed(4)));
@@ -110,7 +110,7 @@ function treeCases(): TreeCase[] {
 interface Shaped {
   /** Token ids in ascending order. */
   kept: number[];
-  /** Probabilities [V], which sum to 1; 0 for tokens that are not kept. */
+  /** Probabilities [V], which sum to 1. They are 0 for tokens that are not kept. */
   probabilities: number[];
 }
 
@@ -131,7 +131,10 @@ function shape(logits: number[], { temperature, top_k, top_p }: Conditions): Sha
   return { kept, probabilities };
 }
 
-/** The definition of `pick` in engine/src/testing/reference-sampler.ts, in float64; undefined for a case near a boundary. */
+/**
+ * Computes `pick` from the definition in engine/src/testing/reference-sampler.ts in float64. Returns undefined for a
+ * case near a boundary.
+ */
 function pick({ kept, probabilities }: Shaped, u: number): number | undefined {
   const cumulative = kept.map((_, i) => kept.slice(0, i + 1).reduce((sum, id) => sum + at(probabilities, id), 0));
   cumulative[cumulative.length - 1] = 1;
@@ -147,7 +150,7 @@ function pickTree({ probabilities }: Shaped, u: number[]): number | undefined {
     const mass = (start: number) => probabilities.slice(start, start + size).reduce((sum, p) => sum + p, 0);
     const [left, right] = [mass(first), mass(first + size)];
     const boundary = left / (left + right);
-    // `pickTree` never enters an empty half, so the boundary is exact
+    // `pickTree` never enters an empty half, so the boundary is exact.
     if (left > 0 && right > 0 && Math.abs(boundary - value) < MARGIN) return undefined;
     if (value >= boundary) first += size;
   }

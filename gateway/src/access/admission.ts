@@ -1,6 +1,6 @@
 import { type ErrorCode, PtpError, toPtpError } from '@ptp/protocol/errors';
 
-/** Duration of the reservation that a rejected client gets, in milliseconds; longer than its `Retry-After`. */
+/** Duration in milliseconds of the reservation that a rejected client gets. Longer than its `Retry-After`. */
 const RESERVED_MS = 3000;
 
 /** Owner of requests that carry no API key. */
@@ -21,7 +21,7 @@ export class Admission {
   /** Reservations by owner: the number of rejected sequences, and the time at which the reservation ends. */
   readonly #rejected = new Map<object, { readonly sequences: number; readonly until: number }>();
 
-  /** @param now returns the current time in milliseconds */
+  /** @param now function that returns the current time in milliseconds */
   constructor(limit: number, now: () => number = () => performance.now()) {
     this.#limit = limit;
     this.#now = now;
@@ -31,7 +31,7 @@ export class Admission {
    * Admits a number of sequences, and returns a function that releases them.
    *
    * @param owner owner of the sequences, for example the client of an API key
-   * @throws PtpError `resource_exhausted` if the server is full; `invalid_argument` if `sequences` exceeds the limit
+   * @throws PtpError `resource_exhausted` if the server is full, `invalid_argument` if `sequences` exceeds the limit
    *   even on an idle server
    */
   enter(sequences: number, owner: object = ANONYMOUS): () => void {
@@ -61,7 +61,7 @@ export class Admission {
       ([other, wanted]) => other !== owner && heldBy(other) + wanted.sequences <= share,
     );
     if (!reserved) return;
-    const message = `overloaded: this key runs ${own} of ${this.#limit} sequences, and other keys wait for their share`;
+    const message = `overloaded: this key runs ${own} of ${this.#limit} sequences, and other keys are waiting for their share`;
     throw new PtpError('resource_exhausted', message);
   }
 
@@ -74,8 +74,8 @@ export class Admission {
 }
 
 /**
- * Admits sequences under both the client's limit and the server's, and returns a function that releases both. The
- * client's limit is checked first, so that a client at its own limit gets no reservation.
+ * Admits sequences under both the client's and the server's limit, and returns a function that releases them from both.
+ * The client's limit is checked first, so that a client at its own limit gets no reservation.
  *
  * @throws PtpError see {@link Admission.enter}
  */

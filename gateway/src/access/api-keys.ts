@@ -12,7 +12,7 @@ const fileSchema = z
       name: z.string().min(1),
       /** SHA-256 of the key, in hex: `printf %s "$KEY" | sha256sum`. */
       sha256: z.string().regex(/^[0-9a-f]{64}$/, 'must be 64 lower-case hex digits'),
-      /** Maximum number of the client's concurrent sequences; PTP_MAX_STREAMS applies as well. */
+      /** Maximum number of the client's concurrent sequences. PTP_MAX_STREAMS applies as well. */
       max_streams: z.int().min(1).optional(),
       requests_per_minute: z.int().min(1).optional(),
     }),
@@ -25,7 +25,7 @@ const MINUTE = 60_000;
 export class ApiKeys {
   readonly #clients: readonly Client[];
 
-  /** @param entries entries of the keys file; empty if the server requires no key */
+  /** @param entries entries of the keys file. Empty if the server requires no key */
   constructor(entries: z.infer<typeof fileSchema>) {
     this.#clients = entries.map((entry) => new Client(entry));
   }
@@ -84,7 +84,7 @@ export class Client {
     this.#left--;
   }
 
-  /** Rate limit at the last request, and the time until it is fully restored; undefined without a limit. */
+  /** Rate limit at the last request, and the time until it is fully restored. Undefined if there is no limit. */
   get rate() {
     const limit = this.#perMinute;
     if (limit === undefined) return undefined;

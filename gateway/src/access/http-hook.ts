@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { ApiKeys, Client } from './api-keys.ts';
 
-/** Routes that require a key: they use the model or its tokenizer, or show the requests of other clients. */
+/** Routes that require a key, because they use the model or its tokenizer, or show the requests of other clients. */
 const PROTECTED = /^\/(v1|tokenize|detokenize|traces\.json|traces\/\*)(\/|$)/;
 
 const clients = new WeakMap<FastifyRequest, Client>();
@@ -26,7 +26,7 @@ export function requireApiKeys(app: FastifyInstance, keys: ApiKeys): void {
   });
 }
 
-/** Sets the rate-limit headers of OpenAI's API, which rejections carry too. */
+/** Sets the rate-limit headers of OpenAI's API, on rejections too. */
 function setRateHeaders(reply: FastifyReply, { rate }: Client): void {
   if (!rate) return;
   reply.headers({

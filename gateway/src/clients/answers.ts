@@ -9,8 +9,8 @@ export class Answers<T> {
   }
 
   /**
-   * Returns the next answer and its duration. A step that was sent before the previous answer arrived counts as in
-   * flight only from that arrival on.
+   * Returns the next answer and its duration. If a step was sent before the previous answer arrived, its duration
+   * counts only from that arrival on.
    *
    * @param sent time at which the step was sent, a `performance.now()` value
    */
@@ -21,7 +21,7 @@ export class Answers<T> {
       return { answer, arrival, micros: Math.round((arrival - Math.max(sent, previous)) * 1000) };
     });
     this.#arrival = received.then(({ arrival }) => arrival);
-    this.#arrival.catch(() => {}); // reported with the answer
+    this.#arrival.catch(() => {}); // The error is reported with the answer.
     return received;
   }
 }

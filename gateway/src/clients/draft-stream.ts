@@ -10,7 +10,7 @@ import { withTimeout } from './with-timeout.ts';
 
 type Call = BidiCall<RequestInit<typeof DrafterService.method.draft>, DraftResponse>;
 
-/** Backoff before a lost drafter is tried again, in milliseconds. */
+/** Backoff in milliseconds before a lost drafter is tried again. */
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 8000;
 
@@ -24,14 +24,14 @@ interface Sent {
 /** Parts of a draft stream. */
 export interface DraftStreamParts {
   /**
-   * Opens a call; returns undefined while no drafter is usable. The stream calls `leave` when the call has ended, with
-   * `failed` if the drafter was lost.
+   * Opens a call. Returns undefined while no drafter is usable. When the call has ended, the stream calls `leave` and
+   * passes true for `failed` if the drafter was lost.
    */
   readonly open: () => { readonly call: Call; readonly leave: (failed: boolean) => void } | undefined;
   readonly request: GenerationRequest;
   /** W3C trace context of the request. */
   readonly traceparent: string;
-  /** Timeout of a draft, in milliseconds. */
+  /** Timeout of a draft in milliseconds. */
   readonly timeoutMs: number;
   readonly vocabulary: number;
   readonly onFailure: (error: unknown) => void;
@@ -44,7 +44,7 @@ interface OpenCall {
   readonly answers: Answers<DraftResponse | undefined>;
   /** True once the drafter has read the prompt. */
   ready: boolean;
-  /** True while an answer is late. No step is sent before the late answer, which is dropped. */
+  /** True while an answer is late. No further step is sent until the late answer has arrived and been dropped. */
   overdue: boolean;
   /** Number of steps sent. */
   steps: number;
@@ -112,7 +112,7 @@ export class GrpcDraftStream implements DraftStream {
     }
   }
 
-  /** Ends the call. A pending draft is still answered; a call that is overdue or not open yet is reset. */
+  /** Ends the call. A pending draft is still answered, but a call that is overdue or not open yet is reset. */
   close(): void {
     const current = this.#current;
     if (isReady(current)) current?.call.finish();
@@ -126,7 +126,7 @@ export class GrpcDraftStream implements DraftStream {
    * Waits for the next answer. If it is late, the call stays open, because opening a new one would only add the prompt
    * to the drafter's load.
    *
-   * @throws PtpError; with `overdue` set if the answer is only late
+   * @throws PtpError if the drafter fails, and with `overdue` set if its answer is only late
    */
   #answer(current: OpenCall, sent: number) {
     const next = current.answers.next(sent);
@@ -181,12 +181,12 @@ export class GrpcDraftStream implements DraftStream {
   }
 }
 
-/** True if the call can take another step. */
+/** Returns true if the call can take another step. */
 function isReady(current: OpenCall | undefined): boolean {
   return current?.ready === true && !current.overdue;
 }
 
-/** True if a branch can be passed on to the verifier, which rejects steps with invalid tokens. */
+/** Returns true if a branch can be passed on to the verifier, which rejects steps with invalid tokens. */
 function isSound({ accepted, tokens, confidences }: Branch, { assumed, block }: Sent, vocabulary: number): boolean {
   return (
     accepted >= assumed &&

@@ -6,36 +6,34 @@ import type { Opened, StepRef, Verdict, VerifyCall, VerifyStream } from '../deco
 
 /** Maximum number of consecutive failed attempts to open a stream. */
 const MOST_OPENINGS = 10;
-/** Backoff between attempts to open a stream, in milliseconds. */
+/** Backoff in milliseconds between attempts to open a stream. */
 const FIRST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 2000;
 
 /** A stream at one verifier. */
 export interface OpenStream {
   readonly stream: VerifyStream;
-  /** Ends the stream; `failed` if the verifier was lost. */
+  /** Ends the stream. `failed` says whether the verifier was lost. */
   readonly end: (failed: boolean) => void;
 }
 
 export interface FailoverParts {
   readonly prompt: readonly number[];
-  /**
-   * Opens a stream with the prompt and the tokens committed since; returns undefined while no verifier is usable.
-   */
+  /** Opens a stream with the prompt and the tokens committed since. Returns undefined while no verifier is usable. */
   readonly open: (tokens: readonly number[]) => OpenStream | undefined;
-  /** Resolves once a verifier is usable; rejects after the timeout. */
+  /** Resolves once a verifier is usable. Rejects after the timeout. */
   readonly ready: (timeoutMs: number, signal: AbortSignal) => Promise<void>;
-  /** Maximum time to wait for another verifier, in milliseconds. */
+  /** Maximum time in milliseconds to wait for another verifier. */
   readonly recoveryMs: number;
   readonly signal: AbortSignal;
-  /** Called for each loss before recovery starts. */
+  /** Called after each loss, before recovery starts. */
   readonly onLoss: (error: PtpError) => void;
 }
 
 /**
- * A Verify stream that survives the loss of its verifier. It continues at another verifier, or at the same one once
- * that is back, with a new stream opened with the committed tokens. The text does not change, because each token
- * depends only on the tokens before it, the seed and its position.
+ * A Verify stream that survives the loss of its verifier. It opens a new stream with the committed tokens, at another
+ * verifier or at the same one once it is back. The text does not change, because each token depends only on the tokens
+ * before it, the seed and its position.
  */
 export class FailoverVerifyStream implements VerifyStream {
   readonly #parts: FailoverParts;
@@ -46,13 +44,13 @@ export class FailoverVerifyStream implements VerifyStream {
   /** The last step sent to the current verifier. */
   #newest: StepRef | undefined;
 
-  /** @throws PtpError `unavailable` if no verifier is usable; new requests do not wait for one */
+  /** @throws PtpError `unavailable` if no verifier is usable. New requests do not wait for a verifier */
   constructor(parts: FailoverParts) {
     this.#parts = parts;
     this.#current = this.#open();
     if (!this.#current) throw new PtpError('unavailable', 'the verifier is not reachable');
     this.#opened = this.#firstOpened(this.#current);
-    this.#opened.catch(() => {}); // the awaiting caller reports it
+    this.#opened.catch(() => {}); // The caller that awaits the promise reports the error.
   }
 
   opened(): Promise<Opened> {
@@ -79,8 +77,9 @@ export class FailoverVerifyStream implements VerifyStream {
   }
 
   /**
-   * Sends a step ahead, but only if the current verifier's last step is the one that it follows. After any other step
-   * with the same outcome, it would run at the wrong position. If the verifier is lost, the previous step recovers.
+   * Sends a step ahead, but only if the last step sent to the current verifier is the step that this one assumes. The
+   * verifier checks only that its last step has the assumed outcome, so after any other step it could run this one at
+   * the wrong position. If the verifier is lost, returns undefined, because the previous step starts the recovery.
    */
   async #stepAhead(call: VerifyCall): Promise<Verdict | undefined> {
     if (!this.#current || this.#newest !== call.after?.of) return undefined;
@@ -98,7 +97,7 @@ export class FailoverVerifyStream implements VerifyStream {
     try {
       return await first.stream.opened();
     } catch (error) {
-      // the verifier is full: try another one before the request is rejected
+      // If the verifier is full, another one is tried before the request is rejected.
       if (toPtpError(error).code !== 'resource_exhausted') return this.#recover(error);
       first.end(true);
       const second = this.#open();
@@ -111,7 +110,8 @@ export class FailoverVerifyStream implements VerifyStream {
   /**
    * Continues at another verifier.
    *
-   * @throws PtpError the original error if the verifier is not at fault; `unavailable` if none takes over in time
+   * @throws PtpError the original error if the verifier is not at fault, or `unavailable` if no other verifier takes
+   *   over in time
    */
   async #recover(lost: unknown): Promise<Opened> {
     const { recoveryMs, ready, onLoss } = this.#parts;
@@ -137,7 +137,7 @@ export class FailoverVerifyStream implements VerifyStream {
         error = toPtpError(next);
       }
     }
-    const message = `the verifier was lost and none took over within ${Math.round(recoveryMs / 1000)} s`;
+    const message = `the verifier was lost, and no other verifier took over within ${Math.round(recoveryMs / 1000)} s`;
     throw new PtpError('unavailable', message, { cause: error });
   }
 

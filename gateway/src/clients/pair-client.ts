@@ -17,19 +17,19 @@ export interface PairClientOptions {
   readonly model: ModelInfo & { readonly tokenizerSha256: string };
   /** Addresses of the verifiers, at least one. */
   readonly verifiers: readonly string[];
-  /** Addresses of the drafters; empty for a target without a drafter. */
+  /** Addresses of the drafters. Empty for a target without a drafter. */
   readonly drafters: readonly string[];
-  /** Timeout of a draft, in milliseconds. */
+  /** Timeout of a draft in milliseconds. */
   readonly draftTimeoutMs: number;
-  /** Time after which a verifier that has not answered counts as lost, in milliseconds. */
+  /** Time in milliseconds after which a verifier that does not answer counts as lost. */
   readonly verifyTimeoutMs: number;
-  /** Maximum time that a stream waits for another verifier after a loss, in milliseconds. */
+  /** Maximum time in milliseconds that a stream waits for another verifier after a loss. */
   readonly recoveryMs: number;
   readonly logger: Logger;
   readonly tls?: Tls | undefined;
 }
 
-/** Timeout of the check that a service serves the gateway's model, in milliseconds. */
+/** Timeout in milliseconds of the check that a service serves the gateway's model. */
 const CHECK_MS = 2000;
 
 /** Client of the two services over gRPC. */
@@ -98,7 +98,7 @@ export class PairClient implements Streams {
       signal,
       onLoss: (err) => {
         onVerifierLoss();
-        logger.warn({ err }, 'a stream has lost its verifier and continues at another one');
+        logger.warn({ err }, 'a stream has lost its verifier and continues at another verifier');
       },
     });
   }
@@ -123,7 +123,7 @@ export class PairClient implements Streams {
 }
 
 /**
- * Checks that a service serves the gateway's model. Token ids mean nothing to another model.
+ * Checks that a service serves the gateway's model. Another model would interpret the token ids differently.
  *
  * @throws PtpError `failed_precondition` naming the difference
  */
@@ -138,12 +138,12 @@ function assertSamePair(theirs: ModelFacts | undefined, ours: PairClientOptions[
     if (served === expected) continue;
     throw new PtpError(
       'failed_precondition',
-      `the service has another model: its ${name} is ${served}, the gateway's is ${expected}`,
+      `the service must have the gateway's model: its ${name} must be ${expected}, got ${served}`,
     );
   }
 }
 
-/** Returns the model in a model folder, as both services must describe it. */
+/** Returns the description of a model that both services must report. */
 export function modelInfoOf(manifest: Manifest): PairClientOptions['model'] {
   return {
     modelId: manifest.id,

@@ -22,18 +22,19 @@ export class ReplicaPool<S extends DescService> {
   /**
    * Waits for a usable replica.
    *
-   * @throws PtpError `unavailable` if there is none after `timeoutMs`; the signal's reason if it is aborted earlier
+   * @throws PtpError `unavailable` if no replica is usable within `timeoutMs`, or the signal's reason if the signal is
+   *   aborted earlier
    */
   async ready(timeoutMs: number, signal = new AbortController().signal): Promise<void> {
     if (this.usable) return;
     const ends = AbortSignal.any([signal, AbortSignal.timeout(Math.ceil(timeoutMs))]);
     await once(this.#events, 'usable', { signal: ends }).catch(() => {
       signal.throwIfAborted();
-      throw new PtpError('unavailable', `${this.#typeName} is not ready after ${timeoutMs} ms`);
+      throw new PtpError('unavailable', `${this.#typeName} was not ready within ${timeoutMs} ms`);
     });
   }
 
-  /** Leases a replica to a stream; returns undefined while none is usable. */
+  /** Leases a replica to a stream. Returns undefined while no replica is usable. */
   lease(): Lease<S> | undefined {
     const usable = this.#replicas.filter((replica) => replica.usable);
     const trusted = usable.filter((replica) => replica.trusted);

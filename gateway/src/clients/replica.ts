@@ -7,10 +7,10 @@ import { watchHealth } from '@ptp/protocol/health';
 import { Backoff } from '@ptp/service-kit/backoff';
 import type { Logger } from '@ptp/service-kit/log';
 
-/** Backoff during which a replica that failed is avoided if another one is usable, in milliseconds. */
+/** Backoff in milliseconds during which a replica that failed is avoided if another one is usable. */
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 8000;
-/** Pause before a check is repeated that could not be completed, in milliseconds. */
+/** Pause in milliseconds before the repetition of a check that could not be completed. */
 const CHECK_PAUSE_MS = 500;
 
 /** Settings that all replicas of a service share. */
@@ -26,7 +26,7 @@ export interface ReplicaOptions<S extends DescService> {
 export interface Lease<S extends DescService> {
   readonly address: string;
   readonly client: ServiceClient<S>;
-  /** Ends the lease; `failed` if the replica was lost. Further calls do nothing. */
+  /** Ends the lease. `failed` says whether the replica was lost. Later calls have no effect. */
   readonly leave: (failed: boolean) => void;
 }
 
@@ -42,7 +42,7 @@ export class Replica<S extends DescService> {
   /** Number of streams of this gateway. */
   streams = 0;
 
-  /** @param onUsable called each time the replica becomes usable */
+  /** @param onUsable function that is called each time the replica becomes usable */
   constructor(address: string, options: ReplicaOptions<S>, onUsable: () => void) {
     this.#address = address;
     this.#options = options;
@@ -75,7 +75,10 @@ export class Replica<S extends DescService> {
     this.#client?.close();
   }
 
-  /** Opens a connection for both the streams and the health watch, so that the watch notices when it is lost. */
+  /**
+   * Opens a connection for both the streams and the health watch, so that the watch notices when the connection is
+   * lost.
+   */
   #connect(): Connection {
     const { service, tls } = this.#options;
     const connection = openChannel(this.#address, { tls, apart: true });

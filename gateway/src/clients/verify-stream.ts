@@ -22,7 +22,7 @@ export interface VerifyStreamParts {
   readonly tokens: readonly number[];
   /** W3C trace context of the request. */
   readonly traceparent: string;
-  /** Time after which a verifier that has not answered counts as lost, in milliseconds. */
+  /** Time in milliseconds after which a verifier that does not answer counts as lost. */
   readonly timeoutMs: number;
   readonly vocabulary: number;
 }
@@ -40,7 +40,7 @@ export class GrpcVerifyStream implements VerifyStream {
   constructor(parts: VerifyStreamParts) {
     this.#parts = parts;
     this.#opened = this.#open();
-    this.#opened.catch(() => {}); // the awaiting caller reports it
+    this.#opened.catch(() => {}); // The caller that awaits the promise reports the error.
   }
 
   opened(): Promise<Opened> {
@@ -82,7 +82,7 @@ export class GrpcVerifyStream implements VerifyStream {
     return { accepted, nextToken, logProbabilities, tops, truncated, time: timeOf(micros, timings) };
   }
 
-  /** Ends the call. Steps sent ahead are still answered; a call that is late or not open yet is reset. */
+  /** Ends the call. Steps sent ahead are still answered, but a call that is late or not open yet is reset. */
   close(): void {
     const { call } = this.#parts;
     if (this.#late || !this.#isOpen) call.cancel();
@@ -116,7 +116,7 @@ function ended(got: Answer['case']): PtpError {
   return new PtpError('unavailable', 'the verifier ended the stream', { cause: `got ${got}` });
 }
 
-/** The gateway has already validated the request, so an error about arguments is an internal error. */
+/** Converts an error about arguments to an internal error, because the gateway has already validated the request. */
 function asOurs(error: PtpError): PtpError {
   const rejected = ['invalid_argument', 'out_of_range', 'failed_precondition', 'not_found'].includes(error.code);
   return rejected ? new PtpError('internal', 'the verifier rejected a step', { cause: error }) : error;

@@ -9,7 +9,7 @@ import { PtpError } from '@ptp/protocol/errors';
 export function withTimeout<T>(milliseconds: number, what: string, promise: Promise<T>): Promise<T> {
   const { promise: late, reject } = Promise.withResolvers<never>();
   const timer = setTimeout(() => {
-    reject(new PtpError('deadline_exceeded', `${what} has not answered for ${milliseconds} ms`));
+    reject(new PtpError('deadline_exceeded', `${what} did not answer within ${milliseconds} ms`));
   }, milliseconds);
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }

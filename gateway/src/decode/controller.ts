@@ -7,12 +7,13 @@ import { type Block, type DraftLimits, MODES, type Mode, type StepDecision, type
  * Chooses how each step drafts, to maximize tokens per time. One rule governs all choices: the value of a period of
  * time is the number of tokens that the sequence would otherwise generate in it. Work expected to yield fewer tokens is
  * skipped. Times and probabilities are measured, never assumed (cost-model.ts). All sequences share one mode
- * (mode-selector.ts), except those whose drafts fail or succeed so much more often that another mode suits them better.
+ * (mode-selector.ts), except sequences whose drafts are rejected or accepted so much more often that another mode is
+ * faster for them.
  */
 
 /** Default `budget` of the draft limits. */
 export const DRAFT_BUDGET = 16;
-/** Number of steps that the gateway sends ahead at most. */
+/** Maximum number of steps that the gateway sends ahead. */
 export const STEPS_AHEAD = 4;
 
 /** Figures of a finished step, from which the controller learns. */
@@ -24,21 +25,24 @@ export interface Outcome
   readonly redraftLength: number;
 }
 
-/** Number of first blocks that are alternately verified in full and cut to half, to learn costs. */
+/** Number of blocks at the start that are alternately verified in full and cut to half, to learn costs. */
 const LEARNING = 16;
-/** Later, one block in this many is verified in full or redrafted regardless of its expected value. */
+/** Interval, in blocks, at which a block is later verified in full or redrafted whatever its expected value. */
 const TRIED_IN_FULL = 16;
 
-/** Decay of older guesses of a step's outcome per new one. */
+/** Share by which each new guess of a step's outcome reduces the weight of older guesses. */
 const EXPECTED_FORGET = 0.05;
 
-/** Decay of a sequence's older steps per new one. */
+/** Share by which each new step reduces the weight of a sequence's older steps. */
 const OWN_FORGET = 0.05;
 /** Share by which a sequence's estimate for an unused mode returns to the common estimate, per step. */
 const OWN_FADE = 0.01;
-/** Speed advantage over the common mode that a sequence needs to use another one: its few steps vary widely. */
+/**
+ * Factor by which a sequence must be faster in another mode to leave the common mode. It is large because a sequence
+ * has few steps, which vary widely.
+ */
 const OWN_BETTER = 1.25;
-/** Number of steps for which a sequence keeps its own mode: a change costs a step or two. */
+/** Number of steps for which a sequence keeps its own mode, because a change costs a step or two. */
 const OWN_STAY = 16;
 
 /**
@@ -109,21 +113,21 @@ export class Controller {
       const value = expected - worth * time(k + 1);
       if (value >= best) [length, best] = [k + 1, value];
     }
-    // the cost of a token can only be measured with runs of different lengths, so all sequences vary their lengths
-    // at the same time
+    // The cost of a token can only be measured with runs of different lengths, so all sequences vary their lengths at
+    // the same time.
     const turn = Math.floor(this.#measured.blocks++ / this.#measured.modes.open);
     if (turn < LEARNING) length = turn % 2 === 0 ? block.tokens.length : Math.ceil(block.tokens.length / 2);
     else if (turn % TRIED_IN_FULL === 0) length = block.tokens.length;
     return length === block.tokens.length ? block : cut(block, 0, length);
   }
 
-  /** Returns the block with more expected accepted tokens. */
+  /** Returns the block with the larger expected number of accepted tokens. */
   better(one: Block, other: Block): Block {
     return this.#expect(other) > this.#expect(one) ? other : one;
   }
 
   /**
-   * Returns the number of tokens to redraft before the verify call; 0 if a redraft is not worth its time.
+   * Returns the number of tokens to redraft before the verify call, or 0 if a redraft is not worth its time.
    *
    * @param candidate block available without a redraft
    */
@@ -131,7 +135,7 @@ export class Controller {
     if (mode === 'plain' || room === 0) return 0;
     const { draft } = this.#measured;
     const turn = this.#measured.misses++;
-    // the cost can only be measured with drafts of different lengths, and may change
+    // The cost can only be measured with drafts of different lengths, and it may change.
     if (turn < LEARNING || turn % TRIED_IN_FULL === 0) return turn % 2 === 0 ? room : Math.ceil(room / 2);
     const worth = this.#worth(mode);
     const perToken = this.#verify(mode).slope ?? 0;
@@ -172,7 +176,7 @@ export class Controller {
     const time = verifyOverlapped.at(drafted);
     if (!draftOverlapped.known || draftOverlapped.at(budget) <= time) return budget;
     const { slope } = draftOverlapped;
-    // if all calls so far had the same size, a smaller one reveals the cost of a token
+    // If all calls so far had the same size, a smaller one reveals the cost of a token.
     const fitting =
       slope === undefined ? budget * 0.75 : slope > 0 ? budget - (draftOverlapped.at(budget) - time) / slope : budget;
     return Math.round(Math.max(Math.min(budget, 2 * (this.#limits.length + 1)), fitting));
@@ -234,7 +238,7 @@ export class Controller {
 
   /**
    * Returns the value of time in tokens per microsecond: the sequence's rate in this mode, but at least the rate
-   * without drafts, so that a bad choice does not lower the bar for the next one.
+   * without drafts, so that a bad choice does not lower the bar for the next choice.
    */
   #worth(mode: Mode): number {
     const bare = this.#verify(mode).at(0);

@@ -1,6 +1,8 @@
-/** Models of cost and acceptance that the controller learns. Times are in microseconds; older observations decay. */
+/**
+ * Models of cost and acceptance that the controller learns. Times are in microseconds. Older observations lose weight.
+ */
 
-/** Decay of older observations per new observation. */
+/** Share by which each new observation reduces the weight of older ones. */
 const FORGET = 0.02;
 /** Number of observations after which outliers are detected. */
 const SETTLED = 8;
@@ -63,21 +65,21 @@ export class LinearCost {
     return Math.max(0, (weight * xy - x * y) / variance);
   }
 
-  /** Mean time; 0 before any observation. */
+  /** Mean time, or 0 before any observation. */
   get mean(): number {
     return this.known ? this.#sums.y / this.#sums.weight : 0;
   }
 
-  /** Returns the expected time of n tokens; 0 before any observation. */
+  /** Returns the expected time for n tokens, or 0 before any observation. */
   at(n: number): number {
     if (!this.known) return 0;
     return Math.max(0, this.mean + (this.slope ?? 0) * (n - this.#sums.x / this.#sums.weight));
   }
 }
 
-/** Duration of a call and its parts, in microseconds. */
+/** Duration of a call and of its parts in microseconds. */
 export interface CallTime {
-  /** Time in flight as the gateway measures it, without waiting for the answer to an earlier call. */
+  /** Time in flight as measured by the gateway, without the wait for the answer to an earlier call. */
   readonly micros: number;
   readonly queueMicros: number;
   /** Duration of the engine run, which `batchSize` sequences shared. */
@@ -92,9 +94,9 @@ export interface VerifyTime extends CallTime {
 
 /**
  * Time of a verify call as a function of the number of drafted tokens per sequence, assuming the same number for all
- * sequences of the run. In a large batch, one more token of one sequence seems free. But all sequences follow the same
- * rule, so it costs as much as one more token for each of them. A longer run also delays the sequences that wait for
- * the next run.
+ * sequences of the run. In a large batch, one more token in one sequence costs almost nothing. But every sequence
+ * chooses its length in the same way, so if one sequence drafts another token, they all do, and the cost is that of a
+ * token in each of them. A longer run also delays the sequences that wait for the next run.
  */
 export class VerifyCost {
   readonly #longest: number;
@@ -103,17 +105,17 @@ export class VerifyCost {
   /** Time spent outside of the queue and the run. */
   readonly #outside = new LinearCost();
 
-  /** @param longest maximum block length, in tokens */
+  /** @param longest maximum number of tokens in a block */
   constructor(longest: number) {
     this.#longest = longest;
   }
 
   observe({ micros, queueMicros, runMicros, batchSize, drafted }: VerifyTime): void {
-    // every sequence of a run reports the run, so each report gets its share of the weight
+    // Every sequence of a run reports the run, so each report gets its share of the weight.
     const weight = 1 / batchSize;
     this.#queue.observe(0, queueMicros, weight);
     this.#outside.observe(0, Math.max(0, micros - queueMicros - runMicros), weight);
-    // longer runs include parts of prompts
+    // Longer runs include parts of prompts.
     if (drafted <= this.#longest) this.#run.observe(drafted, runMicros, weight);
   }
 
@@ -173,7 +175,7 @@ export class AcceptanceCurve {
   readonly #chances: number[];
   readonly #forget: number;
 
-  /** @param start initial curve; by default a drafter with 70 % acceptance per token */
+  /** @param start initial curve. Default: the curve of a drafter with 70 % acceptance per token */
   constructor(longest: number, forget = FORGET, start?: AcceptanceCurve) {
     this.#chances = Array.from({ length: longest + 1 }, (_, k) => start?.chance(k) ?? 0.7 ** k);
     this.#forget = forget;

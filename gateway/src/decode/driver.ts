@@ -14,12 +14,12 @@ export interface DriverParts {
 }
 
 /**
- * Runs a pipeline with the two services: carries out its commands and passes the answers back. No other code sends to
- * the services.
+ * Runs a pipeline with the two services: executes its commands and passes the answers back. No other code sends
+ * messages to the services.
  */
 export class Driver {
   readonly #parts: DriverParts;
-  /** Emits the pipeline's events. An `error` ends the run; errors after it are ignored. */
+  /** Emits the pipeline's events. An `error` ends the run, and later errors are ignored. */
   readonly #emitter = new EventEmitter<{ event: [PipelineEvent]; error: [unknown] }>().on('error', () => {});
   readonly #events = on(this.#emitter, 'event');
 
@@ -46,7 +46,7 @@ export class Driver {
     }
   }
 
-  /** Resolves once the verifier has read the prompt. The first block is drafted in the meantime. */
+  /** Resolves once the verifier has processed the prompt. The first block is drafted in the meantime. */
   async #open(): Promise<Opened> {
     const { pipeline, verifier, drafter, notify } = this.#parts;
     const opened = verifier.opened();
@@ -58,7 +58,7 @@ export class Driver {
       await drafter.opened(opened);
       const error = drafter.available()
         ? undefined
-        : new PtpError('unavailable', 'the drafter has not read the prompt');
+        : new PtpError('unavailable', 'the drafter has not processed the prompt');
       notify('opened', 'drafter', { at: performance.now(), ...(error && { error }) });
       const call = pipeline.firstDraft();
       if (call) this.#draft(call);
@@ -98,7 +98,7 @@ export class Driver {
         this.#emitter.emit('error', error);
       },
     );
-    // the verify call takes longest in most steps, so it is sent before the draft call
+    // The verify call takes longest in most steps, so it is sent before the draft call.
     if (call.overlapped) setImmediate(() => this.#emitter.emit('event', { kind: 'verifySent', step }));
   }
 

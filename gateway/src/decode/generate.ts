@@ -8,7 +8,10 @@ import type { DraftStream, Streams, VerifyStream } from './ports.ts';
 import { proposersFor } from './proposers/proposers.ts';
 import type { DraftLimits, GenerationRequest, GenerationStep, Generator, Health, ModelInfo } from './types.ts';
 
-/** Generates with a drafter and a verifier. Each request has a pipeline and a driver; all share the measurements. */
+/**
+ * Generates with a drafter and a verifier. Each request has its own pipeline and driver. All requests share the
+ * measurements.
+ */
 export class PairGenerator implements Generator {
   readonly #streams: Streams;
   readonly #limits: DraftLimits;
@@ -67,10 +70,10 @@ export class PairGenerator implements Generator {
   }
 }
 
-/** Returns the gateway's limits, overridden by those of the request. */
+/** Returns the gateway's limits, overridden by the request's limits. */
 function limitsFor({ draftLimits = {}, drafting }: GenerationRequest, limits: DraftLimits): DraftLimits {
   const length = Math.min(draftLimits.length ?? limits.length, limits.length);
-  // a client that disables drafting must not count as a fallback
+  // A client that disables drafting must not count as a fallback.
   return { ...limits, ...draftLimits, length, ...(drafting === false && { mode: 'plain' as const }) };
 }
 

@@ -17,14 +17,14 @@ export class GrammarCursor {
     return tokens.length === 0 ? this : new GrammarCursor(states.at(-1));
   }
 
-  /** Cuts a block before the first token that is not allowed: the rest could not be accepted. */
+  /** Cuts a block before the first token that is not allowed, because the rest could not be accepted. */
   allowed(block: Block): Block {
     if (!this.#state) return block;
     const length = this.#along(block.tokens).length - 1;
     return length < block.tokens.length ? cut(block, 0, length) : block;
   }
 
-  /** Returns the masks before each allowed token and after the last one; empty without a grammar. */
+  /** Returns the masks before each allowed token and after the last one. Returns no masks if there is no grammar. */
   masks(tokens: readonly number[]): Uint8Array[] {
     return this.#along(tokens).map(({ mask }) => mask);
   }

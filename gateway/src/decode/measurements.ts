@@ -5,10 +5,15 @@ import type { ProposalSource } from './types.ts';
 /** Measurements that all sequences of the gateway share. */
 export class Measurements {
   readonly modes = new ModeSelector();
-  /** Cost of verify calls by number of drafted tokens: alone, and overlapped by a draft call. */
+  /**
+   * Costs of verify calls by number of drafted tokens: for verify calls alone, and for those that overlap a draft call.
+   */
   readonly verify: VerifyCost;
   readonly verifyOverlapped: VerifyCost;
-  /** Cost of draft calls by number of requested tokens: before a verify call, and concurrent with one. */
+  /**
+   * Costs of draft calls by number of requested tokens: for calls before a verify call, and for calls concurrent with
+   * one.
+   */
   readonly draft = new LinearCost();
   readonly draftOverlapped = new LinearCost();
   readonly acceptanceBySource: Readonly<Record<ProposalSource, AcceptanceByConfidence>> = {
@@ -18,10 +23,13 @@ export class Measurements {
     grammar: new AcceptanceByConfidence(),
     none: new AcceptanceByConfidence(),
   };
-  /** Decayed share of guessed outcomes that occurred, and number of steps not sent ahead because it was too low. */
+  /**
+   * Decayed share of guessed outcomes that occurred, and number of steps that were not sent ahead because this share
+   * was too low.
+   */
   expectedRight = 1;
   unexpected = 0;
-  /** Number of blocks considered for verification, and number of drafts without a fitting branch. */
+  /** Number of blocks considered for verification, and number of drafts in which no branch matched the outcome. */
   blocks = 0;
   misses = 0;
   readonly acceptance: AcceptanceCurve;

@@ -1,27 +1,29 @@
 import { DecayedSums } from './cost-model.ts';
 import { MODES, type Mode } from './types.ts';
 
-/** Decay of a mode's older steps per new step. */
+/** Share by which each new step of a mode reduces the weight of the mode's older steps. */
 const FORGET = 0.02;
-/** Decay of the other modes' steps per step of the mode in use. */
+/** Share by which each step of the mode in use reduces the weight of the other modes' steps. */
 const AGE = 0.002;
-/** Number of first steps of each mode that are ignored, because just-in-time compilers warm up. */
+/** Number of steps at the start of each mode that are ignored, because just-in-time compilers warm up. */
 const COLD = 6;
-/** Number of steps of each mode after which rates are used. */
+/** Number of steps of each mode after which its rate is used. */
 const WARM_UP = 12;
 /** Number of steps of a trial per open sequence. */
 const TRIAL = 8;
-/** Maximum share of time that trials of one mode may cost: the slower the mode, the rarer its trials. */
+/** Maximum share of time that trials of one mode may cost. The slower the mode, the rarer its trials. */
 const COST = 0.005;
-/** Bounds on the number of steps between two trials of a mode. */
+/** Minimum and maximum number of steps between two trials of a mode. */
 const [SHORTEST, LONGEST] = [50, 1600];
-/** Speed advantage that a mode needs to replace the current one. The advantage must also exceed the standard error. */
+/**
+ * Factor by which a mode must be faster to replace the current one. The difference must also exceed the standard error.
+ */
 const BETTER = 1.05;
-/** Minimum relative standard error of the rate of one step: neighbouring steps of a text are similar. */
+/** Minimum relative standard error of the rate of one step, because neighbouring steps of a text are similar. */
 const SWING = 0.25;
 /**
- * Factor by which the rate of the current mode must change before the rates of the others count as stale, and the
- * weight that their steps keep then.
+ * Factor by which the rate of the current mode must change before the rates of the other modes count as stale, and the
+ * weight that the steps of the other modes then keep.
  */
 const CHANGED = 1.25;
 const STALE = 0.2;
@@ -31,7 +33,7 @@ class ModeStats extends DecayedSums {
   /** Number of all steps, including those that do not count. */
   steps = 0;
 
-  /** Tokens per microsecond; 0 before the first step. */
+  /** Number of tokens per microsecond, or 0 before the first step. */
   get rate(): number {
     return this.y > 0 ? this.x / this.y : 0;
   }
@@ -43,7 +45,7 @@ class ModeStats extends DecayedSums {
     return weight > 0 ? Math.max(squares / this.y ** 2, (SWING * rate) ** 2 / weight) : 0;
   }
 
-  /** Mean tokens and microseconds of a step; undefined before the first step. */
+  /** Mean number of tokens and microseconds per step. Undefined before the first step. */
   get typical(): { tokens: number; micros: number } | undefined {
     const { weight } = this;
     return weight > 0 ? { tokens: this.x / weight, micros: this.y / weight } : undefined;
@@ -51,9 +53,9 @@ class ModeStats extends DecayedSums {
 }
 
 /**
- * Selects the mode with the most tokens per time. Which mode this is depends on the machine (the drafter and the
- * verifier may share cores) and on its load. Therefore all sequences of a gateway try the same mode at the same time
- * and share the result.
+ * Selects the mode with the most tokens per time. The fastest mode depends on the machine (the drafter and the verifier
+ * may share cores) and on its load. Therefore all sequences of a gateway try the same mode at the same time and share
+ * the result.
  */
 export class ModeSelector {
   readonly stats: Readonly<Record<Mode, ModeStats>> = {
@@ -71,7 +73,9 @@ export class ModeSelector {
   /** Reference rate of the current mode, used to detect changes. */
   #then = 0;
 
-  /** Must be called when a sequence starts. Trials grow with the number of sequences, so that each takes part. */
+  /**
+   * Must be called when a sequence starts. Trials grow with the number of sequences, so that every sequence takes part.
+   */
   enter(): void {
     this.#sequences++;
   }
@@ -86,7 +90,10 @@ export class ModeSelector {
     return Math.max(1, this.#sequences);
   }
 
-  /** Returns the mode of the next step: the fastest, or occasionally another one for a few steps, to notice changes. */
+  /**
+   * Returns the mode of the next step. This is the fastest mode, or occasionally another one for a few steps, to notice
+   * changes.
+   */
   next(): { mode: Mode; reason: 'warm-up' | 'trial' | 'fastest' } {
     const fewer = (steps: number) => MODES.find((mode) => this.stats[mode].steps < steps);
     const unknown = fewer(COLD) ?? fewer(WARM_UP);
@@ -125,11 +132,14 @@ export class ModeSelector {
     if (due) [this.#tried, this.#left] = [due, TRIAL * open];
   }
 
-  /** Returns the number of steps between two trials of a mode; at least four times the number of observed steps. */
+  /**
+   * Returns the number of steps between two trials of a mode, which is at least four times the number of observed
+   * steps.
+   */
   #between(mode: Mode): number {
     const [present, other] = [this.stats[this.#best], this.stats[mode]];
     if (!present.typical || !other.typical) return SHORTEST;
-    // time lost compared with generating the same tokens in the current mode
+    // The time lost compared with generating the same tokens in the current mode.
     const lost = TRIAL * Math.max(0, other.typical.micros - other.typical.tokens / present.rate);
     return Math.min(
       LONGEST,

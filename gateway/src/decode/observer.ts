@@ -1,7 +1,7 @@
 import type { Draft, DraftCall, StepRef, Verdict, VerifyCall } from './ports.ts';
 import type { GenerationRequest, GenerationStep, ModelInfo } from './types.ts';
 
-/** Listens to requests. Times (`at`) are `performance.now()` values; each is taken once, when an answer arrives. */
+/** Listens to requests. Times (`at`) are `performance.now()` values. Each is measured once, when an answer arrives. */
 export interface StepObserver {
   /** Returns the listener for the events of a request. */
   requestStarted(request: ObservedRequest): RequestObserver;
@@ -11,7 +11,7 @@ export interface ObservedRequest {
   readonly request: GenerationRequest;
   readonly model: ModelInfo;
   readonly startedAt: number;
-  /** W3C trace context of the request, set by the observer that traces; empty if the request is not traced. */
+  /** W3C trace context of the request, set by the observer that traces. Empty if the request is not traced. */
   traceparent: string;
 }
 
@@ -26,7 +26,7 @@ export interface CallResult {
 
 /** Listens to one request. Receives also answers to dropped steps, and answers after the end of the request. */
 export interface RequestObserver {
-  /** A stream has opened or failed to open. */
+  /** Called when a stream has opened or failed to open. */
   opened?(service: 'verifier' | 'drafter', result: { at: number; reusedTokens?: number; error?: unknown }): void;
   /** A block is sent to the verifier, or a draft is requested. */
   callSent?(call: Call, at: number): void;
@@ -34,14 +34,14 @@ export interface RequestObserver {
   /** A step that was sent ahead has become obsolete and was dropped. */
   stepDropped?(step: StepRef): void;
   stepFinished?(step: GenerationStep, at: number): void;
-  /** The request has lost its verifier and continues at another one. */
+  /** Called when the request has lost its verifier and continues at another verifier. */
   verifierLost?(): void;
   requestFinished?(outcome: RequestOutcome): void;
 }
 
 export interface RequestOutcome {
   readonly at: number;
-  /** Unset if the request failed or its client stopped reading. */
+  /** Reason why the text ended. Unset if the request failed or its client stopped reading. */
   readonly finish?: GenerationStep['finish'];
   readonly error?: unknown;
   /** True if the client disconnected before the end. */

@@ -15,7 +15,7 @@ export interface PipelineParts {
 /** Decides how steps draft. */
 export type StepPolicy = Omit<Controller, 'close'>;
 
-/** Input of a pipeline: an answer, or the departure of a verify call. */
+/** Input of a pipeline: an answer, or the notice that a verify call has been sent. */
 export type PipelineEvent =
   | { readonly kind: 'verifySent'; readonly step: StepRef }
   | { readonly kind: 'verdict'; readonly step: StepRef; readonly verdict: Verdict | undefined; readonly at: number }

@@ -13,15 +13,15 @@ export interface Streams {
 
 export interface StreamContext {
   readonly signal: AbortSignal;
-  /** W3C trace context of the request; empty if it is not traced. */
+  /** W3C trace context of the request. Empty if it is not traced. */
   readonly traceparent: string;
-  /** Called when the stream has lost its verifier and continues at another one. */
+  /** Called when the stream has lost its verifier and continues at another verifier. */
   readonly onVerifierLoss: () => void;
 }
 
 /** Identity of a step for its calls and observers. */
 export interface StepRef {
-  /** Index of the step in its request, from 0. The index of a dropped step is reused. */
+  /** Index of the step in its request, counted from 0. The index of a dropped step is reused. */
   readonly index: number;
   /** W3C trace context of the step, set by the observer that traces. */
   traceparent?: string;
@@ -36,9 +36,9 @@ export interface VerifyCall extends Call {
   readonly kind: 'verify';
   readonly step: StepRef;
   readonly block: readonly number[];
-  /** Masks of allowed tokens (`GrammarState.mask`) at each position and after the block; empty without a grammar. */
+  /** Masks of allowed tokens (`GrammarState.mask`) at each position and after the block. Empty without a grammar. */
   readonly allowed: readonly Uint8Array[];
-  /** Set for a step sent ahead: the verifier runs it only if the previous step has this outcome. */
+  /** Outcome that the previous step must have for the verifier to run this step. Set for steps that are sent ahead. */
   readonly after?: ExpectedOutcome;
   /** True if a draft call follows once this call has been sent. */
   readonly overlapped: boolean;
@@ -75,11 +75,11 @@ export interface ExpectedOutcome extends StepOutcome {
 
 /** The verifier's answer to a block. */
 export interface Verdict extends StepOutcome {
-  /** `accepted` + 1 natural logarithms. */
+  /** `accepted` + 1 natural logarithms of the committed tokens' probabilities. */
   readonly logProbabilities: readonly number[];
-  /** `accepted` + 1 entries if the request wants alternatives, else empty. */
+  /** `accepted` + 1 entries if the request wants alternatives, otherwise empty. */
   readonly tops: readonly TopTokens[];
-  /** A token was picked among the most probable ones only, see `ModelInfo.candidateLimit`. */
+  /** True if a token was picked among the most probable tokens only; see `ModelInfo.candidateLimit`. */
   readonly truncated?: boolean;
   readonly time: VerifyTime;
 }
@@ -93,16 +93,16 @@ export interface Draft extends CallTime {
 export interface Opened {
   /** Number of prompt tokens found in the verifier's prefix cache. */
   readonly reusedTokens: number;
-  /** Set if the request wants log-probabilities of the prompt. */
+  /** Log-probabilities of the prompt. Set if the request wants them. */
   readonly prompt?: PromptScores;
 }
 
 /** One sequence at the verifier. */
 export interface VerifyStream {
-  /** Resolves once the prompt has been read. */
+  /** Resolves once the prompt has been processed. */
   opened(): Promise<Opened>;
   /**
-   * Verifies a block. Resolves with undefined if the step was sent ahead and not run, because the previous step had
+   * Verifies a block. Resolves with undefined if the step was sent ahead but not run, because the previous step had
    * another outcome or the verifier was lost.
    *
    * @throws PtpError if the verifier is lost or rejects the step
@@ -115,15 +115,15 @@ export interface VerifyStream {
 /** One sequence at the drafter. */
 export interface DraftStream {
   /**
-   * Resolves once the prompt has been read, or shortly after `verifierOpened`, because waiting for a slower drafter
-   * does not pay off.
+   * Resolves once the prompt has been processed, or shortly after `verifierOpened`, because waiting for a slower
+   * drafter does not pay off.
    */
   opened(verifierOpened: Promise<unknown>): Promise<void>;
   /** Returns true if the next step can expect a draft. Reopens a lost stream once its backoff is over. */
   available(): boolean;
   /** Adds committed tokens, which reach the drafter with the next step. */
   commit(tokens: readonly number[]): void;
-  /** @throws PtpError if the drafter fails or is late; decoding continues without it */
+  /** @throws PtpError if the drafter fails or is late. Decoding then continues without it */
   step(call: DraftCall): Promise<Draft>;
   close(): void;
 }

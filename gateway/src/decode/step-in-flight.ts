@@ -11,7 +11,7 @@ export interface StepStart {
   readonly decision: StepDecision;
   /** Proposed tokens. Those worth verifying become the block. */
   readonly candidate: Block;
-  /** Number of tokens requested from the redraft; 0 without a redraft. */
+  /** Number of tokens requested from the redraft, or 0 without a redraft. */
   readonly redraftLength: number;
   readonly redraftMicros: number;
 }
@@ -19,14 +19,16 @@ export interface StepStart {
 /** A step whose verify call has been sent. */
 export interface StepInFlight extends StepStart {
   readonly block: Block;
-  /** Token budget of the draft call; 0 without a draft call. */
+  /** Token budget of the draft call, or 0 without a draft call. */
   readonly budget: number;
   draftState: 'none' | 'due' | 'sent' | 'answered';
   draft?: Draft | undefined;
   verdict?: Verdict;
   /** Outcome that the next step, if it was sent ahead, assumes. */
   expected?: ExpectedOutcome;
-  /** True if the step was sent ahead and not run: the verifier was lost, or an earlier step had another outcome. */
+  /**
+   * True if the step was sent ahead but not run, because the verifier was lost or an earlier step had another outcome.
+   */
   isLost: boolean;
   /** Arrival time of the last answer. */
   answeredAt: number;
@@ -51,7 +53,7 @@ export function verifyCall(
   return { kind: 'verify', step, block: tokens, allowed: cursor.masks(tokens), overlapped, ...(after && { after }) };
 }
 
-/** @param length number of tokens of the only branch */
+/** @param length maximum number of tokens in the single branch */
 export function redraftCall(step: StepRef | undefined, length: number): DraftCall {
   const plan = { budget: length, maxBranchLength: length };
   return { kind: 'redraft', step, tokens: [], confidences: [], assumed: 0, ...plan };

@@ -31,11 +31,11 @@ export interface DraftLimits {
   readonly length: number;
   /** Maximum number of tokens over all branches of a draft call. */
   readonly budget: number;
-  /** Drafting mode; `auto` selects the mode that is measured as fastest. */
+  /** Drafting mode. `auto` selects the mode that is measured as fastest. */
   readonly mode: Mode | 'auto';
-  /** Enables prompt lookup, which proposes repetitions of earlier text. Default true. */
+  /** True to enable prompt lookup, which proposes repetitions of earlier text. Default: true. */
   readonly lookup?: boolean;
-  /** Maximum number of steps sent ahead, that is, before the outcome of the previous step is known. Default 0. */
+  /** Maximum number of steps sent ahead, that is, before the outcome of the previous step is known. Default: 0. */
   readonly ahead?: number;
 }
 
@@ -43,8 +43,8 @@ export interface DraftLimits {
 export interface StepDecision {
   readonly mode: Mode;
   /**
-   * `setting`: the mode is fixed. `own`: the drafts of this sequence fail or succeed more often than those of others.
-   * For the other reasons, see `ModeSelector.next`.
+   * `setting`: the mode is fixed. `own`: the drafts of this sequence are rejected or accepted more often than the
+   * drafts of other sequences. For the other reasons, see `ModeSelector.next`.
    */
   readonly reason: 'setting' | 'no drafter' | 'warm-up' | 'trial' | 'fastest' | 'own';
 }
@@ -56,30 +56,30 @@ export type { GrammarState };
 
 /** One sequence to generate. It consists of token ids: callers handle text, JSON and chat templates. */
 export interface GenerationRequest {
-  /** From 1 to contextLength - 1 token ids. */
+  /** Token ids, from 1 to contextLength - 1 of them. */
   readonly prompt: readonly number[];
   readonly sampling: SamplingParams;
   /** Changes to the probabilities of single tokens. */
   readonly adjustments?: AdjustParams;
   /** Initial state of the grammar that constrains the text. */
   readonly grammar?: GrammarState;
-  /** Additional tokens that end the text. They are not part of it. */
+  /** Additional tokens that end the text. The text does not contain them. */
   readonly stopTokens?: readonly number[];
-  /** Treats the model's end-of-text token like any other token. */
+  /** True to treat the model's end-of-text token like any other token. */
   readonly ignoreEndOfText?: boolean;
   /** True if log-probabilities must be exact. By default, they may be estimates. */
   readonly logprobs?: boolean;
-  /** Number of alternatives to return for each token, 0 to 20. Default 0. */
+  /** Number of alternatives to return for each token, from 0 to 20. Default: 0. */
   readonly topCount?: number;
-  /** Returns the log-probabilities of the prompt with the first step. */
+  /** True to return the log-probabilities of the prompt with the first step. */
   readonly promptLogprobs?: boolean;
-  /** Seed of the uniforms, 0 to 2^64 - 1. */
+  /** Seed of the uniforms, from 0 to 2^64 - 1. */
   readonly seed: bigint;
   /** Maximum number of generated tokens, at least 1. The prompt and these tokens must fit the context. */
   readonly maxTokens: number;
   /** Client's guess of the answer. It does not change the text. */
   readonly prediction?: readonly number[];
-  /** False disables drafting. This does not change the text. */
+  /** False to disable drafting, which does not change the text. */
   readonly drafting?: boolean;
   readonly draftLimits?: DraftOverrides;
   /** W3C trace context of the caller: parent of this request's spans. */
@@ -92,15 +92,15 @@ export interface GenerationRequest {
 
 /** Figures of one step. Times are in microseconds. */
 export interface StepStats {
-  /** Index of the step, from 0. */
+  /** Index of the step, counted from 0. */
   readonly step: number;
   readonly mode: Mode;
   readonly reason: StepDecision['reason'];
   /** Origin of the verified tokens. */
   readonly source: ProposalSource;
-  /** Number of proposed tokens, including those not worth verifying. */
+  /** Number of proposed tokens, including tokens not worth verifying. */
   readonly offered: number;
-  /** Token budget of the concurrent draft call; 0 without a draft call. */
+  /** Token budget of the concurrent draft call, or 0 without a draft call. */
   readonly budget: number;
   /** Length of the verified block. */
   readonly drafted: number;
@@ -108,20 +108,20 @@ export interface StepStats {
   readonly accepted: number;
   /** Time from sending the step, or from the end of the previous step if that is later, to the step's last answer. */
   readonly stepMicros: number;
-  /** Time from sending the step ahead to the end of the previous step; 0 if it was not sent ahead. */
+  /** Time from sending the step ahead to the end of the previous step, or 0 if the step was not sent ahead. */
   readonly aheadMicros: number;
   /** Duration of the verify call, measured at the gateway. */
   readonly verifyMicros: number;
-  /** Duration of the concurrent draft call, measured at the gateway; 0 without a draft call. */
+  /** Duration of the concurrent draft call, measured at the gateway, or 0 without a draft call. */
   readonly draftMicros: number;
-  /** Duration of the redraft before the verify call; 0 without a redraft. */
+  /** Duration of the redraft before the verify call, or 0 without a redraft. */
   readonly redraftMicros: number;
   /** Durations of the services' engine runs. */
   readonly verifyRunMicros: number;
   readonly draftRunMicros: number;
 }
 
-/** Alternatives of a token, with the natural logarithms of their probabilities before temperature and truncation. */
+/** Alternatives to a token, with the natural logarithms of their probabilities before temperature and truncation. */
 export interface TopTokens {
   readonly ids: readonly number[];
   readonly logProbabilities: readonly number[];
@@ -130,7 +130,7 @@ export interface TopTokens {
 /** Log-probabilities of all prompt tokens except the first. */
 export interface PromptScores {
   readonly logProbabilities: readonly number[];
-  /** One entry per token if the request wants alternatives, else empty. */
+  /** One entry per token if the request wants alternatives, otherwise empty. */
   readonly tops: readonly TopTokens[];
 }
 
@@ -150,20 +150,23 @@ export interface GenerationStep {
   readonly proposed: readonly number[];
   /** Natural logarithm of each token's probability, before temperature and truncation. */
   readonly logProbabilities: readonly number[];
-  /** Alternatives of each token, the most probable first. Set if the request wants any. */
+  /** Alternatives to each token, the most probable first. Set if the request wants any. */
   readonly tops?: readonly TopTokens[];
-  /** A token was picked among the most probable ones only, see `ModelInfo.candidateLimit`. */
+  /** True if a token was picked among the most probable tokens only; see `ModelInfo.candidateLimit`. */
   readonly truncated?: boolean;
   readonly stats: StepStats;
-  /** Branch of the step's draft that matches the outcome; unset if no branch does. */
+  /** Branch of the step's draft that matches the outcome. Unset if no branch does. */
   readonly branch?: BranchTaken;
-  /** W3C trace context of the step; unset if the step is not traced. */
+  /** W3C trace context of the step. Unset if the step is not traced. */
   readonly traceparent?: string;
   /** Number of prompt tokens found in the verifier's prefix cache. Set on the first step. */
   readonly reusedTokens?: number;
   /** Log-probabilities of the prompt. Set on the first step if the request wants them. */
   readonly prompt?: PromptScores;
-  /** Set on the last step: `stop` for end of text (`tokens` may then be empty), `length` for `maxTokens`. */
+  /**
+   * Reason why the text ended, set on the last step: `stop` for end of text (`tokens` may then be empty), `length` for
+   * `maxTokens`.
+   */
   readonly finish?: 'stop' | 'length';
 }
 
@@ -175,13 +178,16 @@ export interface ModelInfo {
   readonly endOfText: number;
   /** Additional tokens that end a text. */
   readonly stopTokens?: readonly number[];
-  /** Token at the beginning of every text; null for none, `endOfText` by default. */
+  /** Token at the beginning of every text, or null if there is none. Default: `endOfText`. */
   readonly beginOfText?: number | null;
   /** Runtime of the target, such as `llama-cpp`. */
   readonly engine?: string;
   /** Format of the target's weights, such as `Q4_K_M`. */
   readonly quantization?: string;
-  /** Number of most probable tokens that the engine samples from, unless `top_k` is larger; unset for all tokens. */
+  /**
+   * Number of most probable tokens that the engine samples from, unless `top_k` is larger. Unset if the engine samples
+   * from all tokens.
+   */
   readonly candidateLimit?: number;
 }
 
@@ -189,7 +195,7 @@ export interface ModelInfo {
 export interface Health {
   readonly verifier: boolean;
   readonly drafter: boolean;
-  /** Result of the verifier's check that its engine is batch-invariant; undefined before the first connection. */
+  /** Result of the verifier's check that its engine is batch-invariant. Undefined before the first connection. */
   readonly batchInvariant?: boolean | undefined;
 }
 
@@ -199,7 +205,7 @@ export interface Generator {
   /**
    * Generates the steps of a sequence. Aborting `signal` or leaving the iteration ends the sequence at both services.
    *
-   * @throws PtpError
+   * @throws PtpError if the request is invalid or a service fails
    */
   generate(request: GenerationRequest, signal: AbortSignal): AsyncIterable<GenerationStep>;
   health(): Health;

@@ -5,7 +5,10 @@ import { getOrCreate } from './get-or-create.ts';
 /** Maximum number of stacks in one state, because the automaton tries every byte of every token on all of them. */
 const STACK_LIMIT = 4096;
 
-/** Expressions still to be matched, the next one on top. `undefined` is the empty stack: the text may end. */
+/**
+ * Expressions still to be matched, the next one on top. `undefined` is the empty stack, which means that the text may
+ * end.
+ */
 interface Stack {
   readonly top: Expression;
   readonly below: Stack | undefined;
@@ -18,9 +21,9 @@ export interface AutomatonState {
   /** True if the text may end here. */
   readonly accepting: boolean;
   readonly stacks: readonly ByteStack[];
-  /** [256] next state for each byte: null if the byte is not allowed, undefined if not computed yet. */
+  /** [256] next state for each byte, null if the byte is not allowed, or undefined if it has not been computed yet. */
   readonly transitions: (AutomatonState | null | undefined)[];
-  /** Computed next states, keyed by the remaining stacks, because most bytes leave the same stacks. */
+  /** Computed next states, keyed by the remaining stacks, because most bytes lead to the same stacks. */
   readonly byRemaining: Map<string, AutomatonState | null>;
 }
 
@@ -41,7 +44,7 @@ export class Automaton {
     this.start = this.#intern((draft) => this.#expand(this.#push(grammar, undefined), draft));
   }
 
-  /** Returns the state after one more byte; null if the byte is not allowed. */
+  /** Returns the state after one more byte, or null if the byte is not allowed. */
   step(state: AutomatonState, byte: number): AutomatonState | null {
     const known = state.transitions[byte];
     if (known !== undefined) return known;
@@ -60,7 +63,7 @@ export class Automaton {
     return next;
   }
 
-  /** Truncates the state to a lookahead of `length` bytes; states that differ only beyond it share a token mask. */
+  /** Truncates the state to a lookahead of `length` bytes. States that differ only beyond it share a token mask. */
   truncate(state: AutomatonState, length: number): AutomatonState {
     return this.#intern((draft) => {
       draft.accepting = state.accepting;
@@ -92,7 +95,7 @@ export class Automaton {
     return next.accepting || next.stacks.length > 0 ? next : null;
   }
 
-  /** Returns the state that `fill` describes, and reuses an equal state if there is one. */
+  /** Returns the state that `fill` describes. Reuses an equal state if there is one. */
   #intern(fill: (draft: StateDraft) => void): AutomatonState {
     const draft: StateDraft = { seen: new Set(), stacks: [], accepting: false };
     fill(draft);
@@ -106,7 +109,7 @@ export class Automaton {
   /**
    * Adds all byte stacks to which a stack can expand (the epsilon closure).
    *
-   * @throws PtpError `invalid_argument` if there are more than STACK_LIMIT of them
+   * @throws PtpError `invalid_argument` if there are more than STACK_LIMIT stacks
    */
   #expand(first: Stack | undefined, draft: StateDraft): void {
     const pending = [first];

@@ -7,11 +7,11 @@ const CAPACITY = 32;
 
 /** Cache of the most recently used grammars over one vocabulary, with all states and masks computed so far. */
 export class GrammarCache {
-  /** Start states, keyed by `OutputConstraint.key`; the most recently used grammar is last. */
+  /** Start states, keyed by `OutputConstraint.key`. The most recently used grammar is last. */
   readonly #states = new Map<string, GrammarState>();
   readonly #vocabulary: Vocabulary;
 
-  /** @param model gives the vocabulary size and the tokens that end a text */
+  /** @param model model with the vocabulary size and the tokens that end a text */
   constructor(
     tokenizer: { bytes(id: number): Uint8Array },
     model: { readonly vocabulary: number; readonly endOfText: number; readonly stopTokens?: readonly number[] },

@@ -51,7 +51,7 @@ export function utf8(ranges: Ranges): Expression {
   return choice(...parts.map(([from, to]) => encoded(from, to)));
 }
 
-/** Matches the characters of a range; their UTF-8 encodings must have the same length. */
+/** Matches the characters of a range. Their UTF-8 encodings must all have the same length. */
 function encoded(from: number, to: number): Expression {
   if (to < 0x80) return byteRange(from, to);
   const common = COMMON_RANGES.find((range) => range.from === from && range.to === to);
@@ -69,8 +69,8 @@ const BY_LENGTH = [
 const utf8Of = (codePoint: number): readonly number[] => [...Buffer.from(String.fromCodePoint(codePoint))];
 
 /**
- * Matches all UTF-8 sequences from one to another of the same length. A first byte strictly between theirs allows any
- * continuation bytes.
+ * Matches all UTF-8 sequences from `from` to `to`, which have the same length. After a first byte strictly between the
+ * first bytes of `from` and `to`, any continuation bytes are allowed.
  */
 function between(from: readonly number[], to: readonly number[]): Expression {
   const [first, last] = [from[0], to[0]];
@@ -88,7 +88,9 @@ function between(from: readonly number[], to: readonly number[]): Expression {
   );
 }
 
-/** Shared expressions for ranges that most character classes contain; a schema may have ten thousand classes. */
+/**
+ * Shared expressions for ranges that most character classes contain, because a schema may have ten thousand classes.
+ */
 const COMMON_RANGES = (
   [
     [0x80, 0x7ff],

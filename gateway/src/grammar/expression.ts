@@ -4,11 +4,11 @@
  */
 export type Expression = ByteSet | Sequence | Choice | Repeat | Reference | DfaState;
 
-/** Matches one byte of a set; `has` is [256]. */
+/** Matches one byte of a set. `has` has length 256. */
 export type ByteSet = { readonly kind: 'bytes'; readonly has: readonly boolean[] };
 export type Sequence = { readonly kind: 'sequence'; readonly parts: readonly Expression[] };
 export type Choice = { readonly kind: 'choice'; readonly options: readonly Expression[] };
-/** Matches `of` from `min` to `max` times; `max` may be Infinity. */
+/** Matches `of` from `min` to `max` times. `max` may be Infinity. */
 export type Repeat = { readonly kind: 'repeat'; readonly of: Expression; readonly min: number; readonly max: number };
 /** Matches the target, which may contain this reference anywhere except at its beginning. */
 export type Reference = { readonly kind: 'reference'; readonly target: () => Expression };
@@ -16,9 +16,9 @@ export type Reference = { readonly kind: 'reference'; readonly target: () => Exp
 /** State of a hand-written DFA over bytes, for parts that would be large as expressions, such as number ranges. */
 export interface DfaState {
   readonly kind: 'dfa';
-  /** True if the bytes read so far are a complete match; more may follow. */
+  /** True if the bytes read so far are a complete match. More bytes may follow. */
   readonly accepting: boolean;
-  /** Returns the state after one more byte; undefined if the byte is not allowed. Equal states are one object. */
+  /** Returns the state after one more byte, or undefined if the byte is not allowed. Equal states are one object. */
   readonly next: (byte: number) => DfaState | undefined;
 }
 
@@ -46,12 +46,14 @@ export function sequence(...parts: readonly Expression[]): Expression {
   return concat(parts);
 }
 
-/** Takes an array, because a literal may have more bytes than a function call may have arguments. */
+/**
+ * Concatenates parts. Takes an array, because a literal may have more bytes than a function call may have arguments.
+ */
 function concat(parts: readonly Expression[]): Expression {
   return parts.length === 1 ? (parts[0] as Expression) : { kind: 'sequence', parts };
 }
 
-/** Matches any of the options; nothing if there are none. */
+/** Matches any of the options, or nothing if there are none. */
 export function choice(...options: readonly Expression[]): Expression {
   return options.length === 1 ? (options[0] as Expression) : { kind: 'choice', options };
 }
@@ -63,7 +65,7 @@ export function repeat(of: Expression, min = 0, max = Number.POSITIVE_INFINITY):
 export const optional = (of: Expression): Expression => repeat(of, 0, 1);
 export const reference = (target: () => Expression): Reference => ({ kind: 'reference', target });
 
-/** Builds the expression only when a text reaches it. */
+/** Returns a reference whose target is built only when a text reaches it. */
 export function lazy(build: () => Expression): Reference {
   let built: Expression | undefined;
   return reference(() => {

@@ -9,7 +9,7 @@ const TIME = '([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d{1,6})?(Z|[+-](0\\d|1[0-4
 const LABEL = '[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?';
 const BYTE = '(25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)';
 
-/** String formats (JSON Schema 2020-12 validation, section 7.3); each expression matches a subset of its format. */
+/** String formats (JSON Schema 2020-12 validation, section 7.3). Each expression matches a subset of its format. */
 const FORMATS = {
   date: `^${DATE}$`,
   time: `^${TIME}$`,
@@ -22,7 +22,9 @@ const FORMATS = {
 
 const grammars = new Map<string, Expression>();
 
-/** Matches a JSON string of a format; undefined for other formats, which the standard treats as annotations. */
+/**
+ * Matches a JSON string with a format. Returns undefined for other formats, which the standard treats as annotations.
+ */
 export function formattedString(name: string): Expression | undefined {
   if (!Object.hasOwn(FORMATS, name)) return undefined;
   return getOrCreate(grammars, name, () => matchingString(FORMATS[name as keyof typeof FORMATS]));

@@ -1,4 +1,4 @@
-/** Returns the map's value for a key; creates and stores the value if it is absent. */
+/** Returns the map's value for a key. Creates and stores the value if it is absent. */
 export function getOrCreate<K, V>(map: Map<K, V>, key: K, create: () => V): V {
   const known = map.get(key);
   if (known !== undefined) return known;

@@ -12,7 +12,7 @@ export interface NumberRange {
   readonly exclusiveMax: boolean;
   /** True to allow only integers. */
   readonly integer: boolean;
-  /** Positive integer; only its multiples are allowed. Values other than 1 require `integer`. */
+  /** Positive integer of which all numbers must be multiples. Values other than 1 require `integer`. */
   readonly multipleOf: number;
 }
 
@@ -21,7 +21,7 @@ const FRACTION_DIGITS = 15;
 /** Maximum number of digits before the decimal point if the range has no upper limit. */
 const INTEGER_DIGITS = 15;
 
-/** Matches a JSON number in the range; undefined if the range is empty. */
+/** Matches a JSON number in the range. Returns undefined if the range is empty. */
 export function numberInRange(range: NumberRange): Expression | undefined {
   const { min, max, exclusiveMin, exclusiveMax } = range;
   const upper = nonNegative({ ...range, min: Math.max(0, min), exclusiveMin: min >= 0 && exclusiveMin });
@@ -43,11 +43,11 @@ const mirrored = (range: NumberRange): NumberRange => ({
 
 /** Digits read so far. */
 interface Prefix {
-  /** In units of 10^-FRACTION_DIGITS. */
+  /** Value in units of 10^-FRACTION_DIGITS. */
   readonly value: bigint;
   /** Number of digits before the decimal point. */
   readonly digits: number;
-  /** Number of digits after the decimal point; undefined if there has been no point yet. */
+  /** Number of digits after the decimal point. Undefined if there has been no point yet. */
   readonly fraction: number | undefined;
 }
 
@@ -130,7 +130,7 @@ function nonNegative(range: NumberRange): DfaState | undefined {
     return [digits, fraction, isZero, ...limits, range.integer ? value % factor : 0n].join();
   }
 
-  /** Compares the prefix with the limit's prefix of the same length; returns -1, 0 or 1. */
+  /** Compares the prefix with the limit's prefix of the same length. Returns -1, 0 or 1. */
   function compare(value: bigint, digits: number, fraction: number | undefined, limit: bigint): number {
     const missing = BigInt(Math.max(0, String(limit / unit).length - digits));
     const place = fraction === undefined ? unit * 10n ** missing : 10n ** BigInt(FRACTION_DIGITS - fraction);

@@ -1,10 +1,10 @@
 import type { Schema } from './json-schema-keywords.ts';
 
-/** Features that distinguish the values of a schema from those of other schemas. */
+/** Properties of a schema by which its values differ from the values of other schemas. */
 export interface Features {
-  /** Enumerated values as JSON; undefined if the schema does not enumerate its values. */
+  /** Enumerated values as JSON. Undefined if the schema does not enumerate its values. */
   readonly values: ReadonlySet<string> | undefined;
-  /** Types, where `integer` counts as `number`; undefined if the schema has no `type`. */
+  /** Allowed types, where `integer` counts as `number`. Undefined if the schema has no `type`. */
   readonly types: ReadonlySet<string> | undefined;
   /** Enumerated values of required properties, keyed by the property's name. */
   readonly members: ReadonlyMap<string, ReadonlySet<string>>;

@@ -22,7 +22,7 @@ export function resolveReference(root: unknown, pointer: string, at: string): un
   return schema;
 }
 
-/** Percent-decodes a part of a URI fragment; a malformed part stays unchanged, so that it matches no name. */
+/** Percent-decodes a part of a URI fragment. A malformed part stays unchanged, so that it matches no name. */
 function decode(part: string): string {
   try {
     return decodeURIComponent(part);

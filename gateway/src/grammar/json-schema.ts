@@ -36,9 +36,12 @@ export function jsonSchemaGrammar(schema: unknown, field: string): Expression {
 
 /** Maximum nesting depth of schemas, and maximum length of a chain of references. */
 const DEPTH_LIMIT = 64;
-/** Maximum length of a schema as JSON, in characters; the size of the grammar is proportional to it. */
+/** Maximum number of characters in a schema as JSON. The size of the grammar is proportional to it. */
 const TEXT_LIMIT = 100_000;
-/** Maximum total length of a schema's patterns, in characters: a character class may become dozens of expressions. */
+/**
+ * Maximum number of characters in all patterns of a schema, because one character class may become dozens of
+ * expressions.
+ */
 const PATTERNS_LIMIT = 20_000;
 
 class SchemaCompiler {
@@ -109,7 +112,7 @@ class SchemaCompiler {
     });
     const missing = required.find((name) => !names.includes(name));
     if (missing !== undefined) throw invalidField(`${at}.required`, 'names of `properties`', missing);
-    // a schema without `properties` allows any properties
+    // A schema without `properties` allows any properties.
     const additional = additionalProperties ?? !properties;
     if (additional === false) return objectOf(known, undefined);
     const others = this.#value(additional, `${at}.additionalProperties`);
@@ -143,7 +146,7 @@ class SchemaCompiler {
     if (this.#patternsLength > PATTERNS_LIMIT) {
       throw fieldError(
         at,
-        `must keep the total length of all patterns at or below ${PATTERNS_LIMIT} characters, got ${this.#patternsLength}`,
+        `is too long: all patterns together must have at most ${PATTERNS_LIMIT} characters, got ${this.#patternsLength}`,
       );
     }
     try {
@@ -185,7 +188,9 @@ class SchemaCompiler {
     return entry.expression;
   }
 
-  /** Throws unless no value can satisfy two of the schemas; `oneOf` then means the same as `anyOf`. */
+  /**
+   * Throws unless it is certain that no value can satisfy two of the schemas. `oneOf` then means the same as `anyOf`.
+   */
   #requireDisjoint(schemas: readonly unknown[], at: string): void {
     const earlier: Features[] = [];
     for (const [i, each] of schemas.entries()) {

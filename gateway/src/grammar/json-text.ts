@@ -23,7 +23,7 @@ const escaped = sequence(
   literal('\\'),
   choice(
     bytes(...Array.from('"\\/bfnrt', (c): [number, number] => [c.charCodeAt(0), c.charCodeAt(0)])),
-    // no surrogates, because an escaped lone surrogate is not a character
+    // Surrogates are excluded, because an escaped lone surrogate is not a character.
     sequence(literal('u'), bytes([0x30, 0x39], [0x41, 0x43], [0x45, 0x46], [0x61, 0x63], [0x65, 0x66]), hex, hex, hex),
     sequence(literal('u'), bytes([0x44, 0x44], [0x64, 0x64]), bytes([0x30, 0x37]), hex, hex),
   ),
@@ -52,7 +52,7 @@ export const jsonNull: Expression = literal('null');
 const comma = sequence(literal(','), space);
 const colon = sequence(literal(':'), space);
 
-/** Matches `min` to `max` items, separated by commas; `min` must be at least 1 unless `max` is 0. */
+/** Matches `min` to `max` items, separated by commas. `min` must be at least 1 unless `max` is 0. */
 export function list(item: Expression, min = 1, max = Number.POSITIVE_INFINITY): Expression {
   return max === 0 ? empty : sequence(item, repeat(sequence(comma, item), min - 1, max - 1));
 }
@@ -74,7 +74,7 @@ export function objectOf(
   known: readonly { readonly member: Expression; readonly required: boolean }[],
   further: Expression | undefined,
 ): Expression {
-  // grammar of the remaining members: `first` at the beginning of the object, `later` after another member
+  // The grammar of the remaining members: `first` at the beginning of the object, `later` after another member.
   let first = further ?? empty;
   let later = further ? optional(sequence(comma, further)) : empty;
   for (const { member, required } of known.toReversed()) {
@@ -114,7 +114,9 @@ const anyObject = emptyOrEnclosed('{', list(member(jsonString(), jsonValue)), '}
 const anyArray = emptyOrEnclosed('[', list(jsonValue), ']');
 const anyValue = choice(anyObject, anyArray, jsonString(), jsonNumber, jsonBoolean, jsonNull);
 
-/** Matches a string without escapes that is not in `excluded`: the name of a property that the schema does not name. */
+/**
+ * Matches a string without escapes that is not in `excluded`, for the name of a property that the schema does not name.
+ */
 export function otherString(excluded: readonly string[]): Expression {
   const texts = excluded.map((text) => [...text]);
   return sequence(

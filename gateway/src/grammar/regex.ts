@@ -3,17 +3,18 @@ import { anyCharacter, complement, normalize, type Ranges } from './characters.t
 import { choice, type Expression, empty, repeat, sequence } from './expression.ts';
 import { getOrCreate } from './get-or-create.ts';
 
-/** Maximum length of a pattern, in UTF-16 code units. */
+/** Maximum number of UTF-16 code units in a pattern. */
 const PATTERN_LIMIT = 2000;
 
-/** Error for an invalid or unsupported regular expression; the message names the part. */
+/** Error for an invalid or unsupported regular expression. The message names the part. */
 export class RegexError extends Error {}
 
 /**
  * Compiles a regular expression (ECMAScript, Unicode mode) to a grammar. Like `pattern` in JSON Schema, the expression
  * matches anywhere in the text unless it is anchored by `^` and `$`.
  *
- * @param encode returns the expression for one character of a set: plain UTF-8, or escaped as in a JSON string
+ * @param encode function that returns the expression for one character of a set, as plain UTF-8 or escaped as in a JSON
+ *   string
  * @throws RegexError for syntax errors, lookaround, back references, word boundaries, properties and sets of strings
  */
 export function regexGrammar(pattern: string, encode: (ranges: Ranges) => Expression): Expression {
@@ -34,7 +35,7 @@ function parsed(pattern: string): AST.Pattern {
   }
 }
 
-/** Compiles one top-level alternative; without `^` or `$`, any text may precede or follow the match. */
+/** Compiles one top-level alternative. Without `^` or `$`, any text may precede or follow the match. */
 function anchored(elements: readonly AST.Element[], encode: Encode, any: Expression): Expression {
   const isEdge = (element: AST.Element | undefined, kind: 'start' | 'end') =>
     element?.type === 'Assertion' && element.kind === kind;

@@ -109,7 +109,7 @@ class TokenState implements GrammarState {
 /** Computes a mask by walking the trie depth first and skipping all tokens below a byte that is not allowed. */
 function tokenMask(start: AutomatonState, automaton: Automaton, { size, trie, endTokens }: Vocabulary): Uint8Array {
   const mask = new Uint8Array(Math.ceil(size / 8));
-  // states[d] is the state after the first d bytes on the path to the current node
+  // states[d] is the state after the first d bytes on the path to the current node.
   const states: AutomatonState[] = [start];
   for (let node = 0; node < trie.bytes.length; ) {
     const depth = trie.depths[node] as number;
@@ -122,7 +122,7 @@ function tokenMask(start: AutomatonState, automaton: Automaton, { size, trie, en
     for (const id of trie.ids[node] as readonly number[]) mask[id >> 3] = (mask[id >> 3] as number) | (1 << (id & 7));
     node++;
   }
-  // tokens that end a text are not part of the text, so their bytes do not matter
+  // Tokens that end a text are not part of the text, so their bytes do not matter.
   for (const id of endTokens) {
     const bit = 1 << (id & 7);
     const others = (mask[id >> 3] as number) & ~bit;

@@ -5,7 +5,7 @@
 export interface TokenTrie {
   /** [nodes] byte of the node. */
   readonly bytes: Uint8Array;
-  /** [nodes] number of bytes before that of the node. */
+  /** [nodes] number of bytes before the node's byte. */
   readonly depths: Uint16Array;
   /** [nodes] first node after the subtree. */
   readonly ends: Uint32Array;
@@ -17,7 +17,7 @@ export interface TokenTrie {
 
 const none: readonly number[] = [];
 
-/** @param bytesOf returns the bytes of a token; empty for special tokens, which the trie omits */
+/** @param bytesOf function that returns the bytes of a token. Empty for special tokens, which the trie omits */
 export function tokenTrie(size: number, bytesOf: (id: number) => Uint8Array): TokenTrie {
   const tokens = Array.from({ length: size }, (_, id) => ({ id, text: bytesOf(id) }))
     .filter(({ text }) => text.length > 0)
@@ -26,7 +26,7 @@ export function tokenTrie(size: number, bytesOf: (id: number) => Uint8Array): To
   const depths: number[] = [];
   const ends: number[] = [];
   const ids: (readonly number[])[] = [];
-  // path from the root to the end of the previous token
+  // The path from the root to the end of the previous token.
   const path: number[] = [];
   let last: Uint8Array = new Uint8Array();
   for (const { id, text } of tokens) {
@@ -54,7 +54,9 @@ export function tokenTrie(size: number, bytesOf: (id: number) => Uint8Array): To
   };
 }
 
-/** Returns the child of a node (`undefined` is the root) for a byte; undefined if no token continues with it. */
+/**
+ * Returns the child of a node (`undefined` is the root) for a byte, or undefined if no token continues with this byte.
+ */
 export function childNode(trie: TokenTrie, node: number | undefined, byte: number): number | undefined {
   const end = node === undefined ? trie.bytes.length : (trie.ends[node] as number);
   for (let at = node === undefined ? 0 : node + 1; at < end; at = trie.ends[at] as number) {

@@ -4,20 +4,20 @@ import type { TokenTrie } from './token-trie.ts';
 /** Position of a text in its grammar. */
 export interface GrammarState {
   /**
-   * Returns the state after one more token; undefined if the token is not allowed. A token that ends the text leads to
-   * the same state.
+   * Returns the state after one more token, or undefined if the token is not allowed. A token that ends the text leads
+   * to the same state.
    */
   after(token: number): GrammarState | undefined;
-  /** Token mask, [ceil(V / 8)]: bit t % 8 of byte t / 8 is set if token t is allowed. */
+  /** Token mask, [ceil(V / 8)]. Bit t % 8 of byte t / 8 is set if token t is allowed. */
   readonly mask: Uint8Array;
-  /** Returns at most `limit` tokens that must follow, byte by byte; empty if the next byte is not determined. */
+  /** Returns at most `limit` tokens that must follow, byte by byte. Returns none if the next byte is not determined. */
   forced(limit: number): number[];
 }
 
 /** Required form of a generated text. */
 export interface OutputConstraint {
   readonly grammar: Expression;
-  /** Cache key; equal for equal grammars. */
+  /** Cache key. Equal grammars have equal keys. */
   readonly key: string;
 }
 
@@ -26,8 +26,8 @@ export interface Vocabulary {
   /** V, the number of token ids. */
   readonly size: number;
   readonly trie: TokenTrie;
-  /** Returns the bytes of a token; empty for special tokens. */
+  /** Returns the bytes of a token. Empty for special tokens. */
   readonly bytes: (id: number) => Uint8Array;
-  /** Tokens that end a text, allowed wherever the text may end. */
+  /** Tokens that end a text. They are allowed wherever the text may end. */
   readonly endTokens: readonly number[];
 }

@@ -19,13 +19,13 @@ export function openAiError(error: unknown): { status: number; body: OpenAiError
 export function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
   logError(error, request);
   const { status, body } = openAiError(error);
-  // no retry hint is available if the server is full: suggest 1 s
+  // No retry hint is available if the server is full, so suggest 1 s.
   if (status === 429) reply.header('retry-after', Math.ceil((toPtpError(error).retryAfterMs ?? 1000) / 1000));
   if (status === 401) reply.header('www-authenticate', 'Bearer');
   sendErrorBody(request, reply, status, body);
 }
 
-/** Logs an error. For rejected requests, the message is left out, because it may quote the request. */
+/** Logs an error. For rejected requests, the message is omitted, because it may quote the request. */
 export function logError(error: unknown, request: FastifyRequest): void {
   const { status, body } = openAiError(error);
   if (status < 500) request.log.info({ status, code: toPtpError(error).code, param: body.error.param }, 'rejected');
@@ -60,7 +60,10 @@ const PARSER_ERRORS: Readonly<Record<string, readonly [status: string, message: 
   ERR_HTTP_REQUEST_TIMEOUT: ['408 Request Timeout', 'the request did not arrive in time'],
 };
 
-/** Responds to requests that Node's HTTP parser rejects, and closes the connection, as the next one's start is unknown. */
+/**
+ * Responds to requests that Node's HTTP parser rejects, and closes the connection, because the start of the next
+ * request is unknown.
+ */
 export function rejectUnparsable(error: Error & { readonly code?: string }, socket: Socket): void {
   if (error.code === 'ECONNRESET' || !socket.writable) {
     socket.destroy();
@@ -81,12 +84,13 @@ export function rejectUnparsable(error: Error & { readonly code?: string }, sock
   );
 }
 
-/** Maximum time for which the rest of a rejected request's body is read and dropped, in milliseconds. */
+/** Maximum time in milliseconds for which the rest of a rejected request's body is read and dropped. */
 const LINGER_MS = 2_000;
 
 /**
- * Sends an error. If the request's body is still arriving, the connection is closed, but only after the rest of the
- * body: closing it at once would reset it, and the client might never see the error (RFC 9112, section 9.6).
+ * Sends an error. If the request's body is still arriving, the connection is closed only after the rest of the body has
+ * been read. Closing the connection at once would reset it, and the client might never see the error (RFC 9112, section
+ * 9.6).
  */
 function sendErrorBody(request: FastifyRequest, reply: FastifyReply, status: number, body: OpenAiErrorBody): void {
   if (request.raw.complete || request.raw.destroyed) {
@@ -126,11 +130,11 @@ function openAiCode(code: ErrorCode, field: string | undefined): string | undefi
 
 const FRAMEWORK_MESSAGES: Readonly<Record<string, string>> = {
   FST_ERR_CTP_INVALID_MEDIA_TYPE: 'the content type must be application/json',
-  // Fastify's code for a client that disconnects while it sends the body
+  // Fastify's code for a client that disconnects while it sends the body.
   ECONNRESET: 'the request body is incomplete',
 };
 
-/** Returns the status and the message if Fastify itself rejected the request, before any handler. */
+/** Returns the status and the message of a request that Fastify itself rejected, before any handler. */
 function frameworkRejection(error: unknown): { status: number; message: string } | undefined {
   const { code, statusCode, message } = (error ?? {}) as { code?: unknown; statusCode?: unknown; message?: unknown };
   if (typeof code !== 'string' || !(code.startsWith('FST_ERR_') || code === 'ECONNRESET')) return undefined;

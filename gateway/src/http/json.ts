@@ -34,7 +34,7 @@ export function parseJsonField(text: string, field: string, content: string): un
 
 function parseBody(text: string): unknown {
   try {
-    // a reviver is called for every value of the body, so it is used only for a long seed
+    // A reviver is called for every value of the body, so it is used only for a long seed.
     return /"seed"\s*:\s*-?\d{16}/.test(text) ? JSON.parse(text, keepLongSeeds) : JSON.parse(text);
   } catch (cause) {
     throw new PtpError('invalid_argument', 'the request body is not valid JSON', { cause });
@@ -58,7 +58,7 @@ function keepLongSeeds(this: unknown, key: string, value: unknown, context?: { s
   return key === 'seed' && typeof value === 'number' && /^-?\d{16,}$/.test(source) ? BigInt(source) : value;
 }
 
-/** @param levels number of levels that are still allowed; limits the recursion */
+/** @param levels number of levels that are still allowed, which limits the recursion */
 function isNestedTooDeep(value: unknown, levels = NESTING_LIMIT): boolean {
   if (typeof value !== 'object' || value === null) return false;
   return levels === 0 || Object.values(value).some((inner) => isNestedTooDeep(inner, levels - 1));

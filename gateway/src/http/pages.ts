@@ -8,10 +8,13 @@ const WEB = join(import.meta.dirname, '..', '..', 'web');
 const SWAGGER = dirname(fileURLToPath(import.meta.resolve('swagger-ui-dist/swagger-ui.css')));
 const SWAGGER_FILES = ['swagger-ui.css', 'swagger-ui-bundle.js'];
 
-/** Paths of the pages. Other files are served under their names. */
+/** Paths of the pages. Other files are served under their own names. */
 const PATHS: Readonly<Record<string, string>> = { 'index.html': '/', 'docs.html': '/docs', 'traces.html': '/traces' };
 
-/** Policy of the pages: they may connect only to this server, and load scripts and styles only from its files. */
+/**
+ * Content security policy of the pages. They may connect only to this server, and load scripts and styles only from its
+ * files.
+ */
 const CONTENT_SECURITY_POLICY = [
   "default-src 'none'",
   "script-src 'self'",
@@ -24,7 +27,7 @@ const CONTENT_SECURITY_POLICY = [
 ].join('; ');
 
 const HEADERS = {
-  // browsers revalidate their copy at each use, with its ETag
+  // Browsers revalidate their copy at each use, with its ETag.
   'cache-control': 'no-cache',
   'content-security-policy': CONTENT_SECURITY_POLICY,
   'x-content-type-options': 'nosniff',

@@ -12,7 +12,7 @@ export class EventStream {
   /**
    * Takes over the reply and sends its headers.
    *
-   * @param stallMillis time after which a client that does not read is disconnected, in milliseconds
+   * @param stallMillis time in milliseconds after which a client that does not read is disconnected
    */
   constructor(reply: FastifyReply, stallMillis: number) {
     reply.hijack();
@@ -28,7 +28,7 @@ export class EventStream {
   }
 
   /**
-   * Sends an event. Resolves once there is room for another one.
+   * Sends an event. Resolves once there is room for another event.
    *
    * @param name name of the event, if any
    * @throws PtpError `cancelled` if the client has disconnected, `deadline_exceeded` if it does not read

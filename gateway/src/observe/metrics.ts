@@ -16,7 +16,7 @@ export function gatewayMetrics(registry: Registry) {
     streams: new Gauge({ name: 'ptp_streams', help: 'Number of sequences being generated.', registers }),
     requestDuration: histogram(
       'gen_ai_server_request_duration_seconds',
-      'Duration of a sequence; error_type is set if the sequence failed.',
+      'Duration of a sequence. The label error_type is set if the sequence failed.',
       [...request, 'error_type'],
     ),
     timeToFirstToken: histogram(
@@ -31,13 +31,13 @@ export function gatewayMetrics(registry: Registry) {
     ),
     inputTokens: counter(
       'ptp_tokens_input_total',
-      'Number of prompt tokens; cached="true" if they were found in the prefix cache.',
+      'Number of prompt tokens. The label cached is "true" for tokens that were found in the prefix cache.',
       ['cached'],
     ),
     outputTokens: counter('ptp_tokens_output_total', 'Number of generated tokens.'),
     steps: counter(
       'ptp_steps_total',
-      'Number of steps by mode and reason for the mode; reason "no drafter" means a fallback.',
+      'Number of steps by mode and reason for the mode. The reason "no drafter" means a fallback.',
       ['mode', 'reason'],
     ),
     proposed: counter(
@@ -55,21 +55,21 @@ export function gatewayMetrics(registry: Registry) {
     verifyDuration: histogram('ptp_step_verify_duration_seconds', 'Duration of verify calls, measured at the gateway.'),
     draftDuration: histogram(
       'ptp_step_draft_duration_seconds',
-      'Duration of draft calls, measured at the gateway; beside="true" if the call was concurrent with a verify call.',
+      'Duration of draft calls, measured at the gateway. The label beside is "true" for calls that were concurrent with a verify call.',
       ['beside'],
     ),
     overlap: counter('ptp_step_overlap_seconds_total', 'Time during which draft calls overlapped verify calls.'),
     refusals: counter('ptp_refusals_total', 'Number of rejected requests by error_type.', ['error_type']),
     verifierLosses: counter(
       'ptp_verifier_losses_total',
-      'Number of times that a sequence lost its verifier and continued at another one.',
+      'Number of times that a sequence lost its verifier and continued at another verifier.',
     ),
   };
 }
 
 export type GatewayMetrics = ReturnType<typeof gatewayMetrics>;
 
-/** Adds a metric for the availability of the services. @param hasDrafter false for a target without a drafter */
+/** Adds a metric for the availability of the services. @param hasDrafter whether the target has a drafter */
 export function watchHealth(registry: Registry, health: () => Health, hasDrafter: boolean): void {
   new Gauge({
     name: 'ptp_peer_usable',
@@ -129,7 +129,7 @@ class RequestMetrics implements RequestObserver {
   requestFinished({ at, finish, error, isAborted, tokens }: RequestOutcome): void {
     const { streams, requestDuration, timePerOutputToken } = this.#metrics;
     streams.dec();
-    // a reader that stops at a stop string is a success; a client that disconnects is not
+    // A reader that stops at a stop string counts as a success, but a client that disconnects does not.
     const code = error === undefined ? isAborted && 'cancelled' : toPtpError(error).code;
     const { labels, exemplarLabels } = this.#requestLabels();
     const outcome = code ? { ...labels, error_type: code } : labels;
@@ -164,7 +164,10 @@ class RequestMetrics implements RequestObserver {
   }
 }
 
-/** Returns the labels of an exemplar that links to a span. @param traceparent empty if the span is not sampled */
+/**
+ * Returns the labels of an exemplar that links to a span. @param traceparent trace context of the span. Empty if it is
+ * not sampled
+ */
 function exemplar(traceparent = ''): Record<string, string> {
   const [, trace_id, span_id] = traceparent.split('-');
   return trace_id && span_id ? { trace_id, span_id } : {};

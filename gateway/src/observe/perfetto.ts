@@ -47,7 +47,7 @@ function runStart({ start_us, us, queue_us, run_us }: CallRecord): number {
   return start_us + Math.max(0, Math.floor((us - queue_us - run_us) / 2)) + queue_us;
 }
 
-/** Returns a slice of a track; times are in microseconds. */
+/** Returns a slice of a track. All times are in microseconds. */
 function slice(track: keyof typeof TRACKS, name: string, ts: number, dur: number, args: object) {
   return { name, cat: track, ph: 'X', pid: 1, tid: TRACKS[track], ts, dur, args };
 }

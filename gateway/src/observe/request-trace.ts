@@ -3,17 +3,22 @@ import type { Call, CallResult, ObservedRequest, RequestObserver, RequestOutcome
 import { stepFigures } from '../decode/step-figures.ts';
 import type { BranchTaken, GenerationStep, StepStats } from '../decode/types.ts';
 
-/** Maximum number of steps of one request that are kept; later steps count only towards the totals. */
+/** Maximum number of steps of one request that are kept. Later steps count only towards the totals. */
 export const STEPS_KEPT = 512;
 
-/** A call to a service, as /traces shows it. Times are in microseconds; `start_us` counts from the request's start. */
+/**
+ * A call to a service, as /traces shows it. Times are in microseconds, and `start_us` counts from the request's start.
+ */
 export interface CallRecord {
   readonly service: 'verifier' | 'drafter';
-  /** `open` reads the prompt; `redraft` precedes a verify call, `draft` runs concurrently with one. */
+  /**
+   * Kind of the call: `open` processes the prompt, `redraft` precedes a verify call, and `draft` runs concurrently with
+   * one.
+   */
   readonly kind: 'open' | 'verify' | 'draft' | 'redraft';
   readonly start_us: number;
   readonly us: number;
-  /** Times that the service reports; 0 if it reports none. */
+  /** Times that the service reports, or 0 if it reports none. */
   readonly queue_us: number;
   readonly run_us: number;
   /** Number of sequences in the engine run. */
@@ -22,7 +27,7 @@ export interface CallRecord {
   readonly block: number;
   /** Number of branches of a draft. */
   readonly branches?: number;
-  /** Error code if the call failed; always `unavailable` for a draft. */
+  /** Error code if the call failed. Always `unavailable` for a draft. */
   readonly error?: string;
 }
 
@@ -41,10 +46,10 @@ export type Finish = 'running' | 'stop' | 'length' | 'cancelled' | 'failed';
 /** One sequence as /traces shows it: only figures, neither text nor token ids. */
 export class RequestTrace implements RequestObserver {
   readonly id: string;
-  /** Unix time, milliseconds. */
+  /** Start of the request as Unix time in milliseconds. */
   readonly began = Date.now();
   finish: Finish = 'running';
-  /** Duration of the request once it has ended. */
+  /** Duration of the request in microseconds once it has ended. */
   micros = 0;
   /** Calls before the first step. */
   readonly opening: CallRecord[] = [];
@@ -99,7 +104,7 @@ export class RequestTrace implements RequestObserver {
     };
   }
 
-  /** Duration of the request so far, or in total once it has ended; microseconds. */
+  /** Returns the duration of the request in microseconds, until now if it has not ended. */
   duration(): number {
     return this.finish === 'running' ? this.#at(performance.now()) : this.micros;
   }
@@ -158,7 +163,7 @@ export class RequestTrace implements RequestObserver {
     this.micros = this.#at(at);
     this.#error = error === undefined ? null : toPtpError(error).code;
     const failed = this.#error !== null && this.#error !== 'cancelled';
-    // a reader that stops at a stop string is a normal end
+    // A reader that stops at a stop string is a normal end.
     this.finish = failed ? 'failed' : this.#error || isAborted ? 'cancelled' : (finish ?? 'stop');
     this.#onEnd(this);
   }

@@ -25,11 +25,11 @@ import type { GenerationStep } from '../decode/types.ts';
 type Decode = (tokens: readonly number[]) => string;
 
 /**
- * Records spans: one for each request, below it one for each step, and below that one for each call. The span of a
- * request follows OpenTelemetry's conventions for generative AI:
+ * Records a span for each request, each of its steps, and each call of a step. The span of a request follows
+ * OpenTelemetry's conventions for generative AI:
  * https://github.com/open-telemetry/semantic-conventions-genai/blob/main/docs/gen-ai/gen-ai-spans.md
  *
- * @param decode if given, the spans of requests carry the prompt and the answer as text
+ * @param decode function that decodes tokens. If given, the spans of requests contain the prompt and the answer as text
  */
 export function spanObserver(decode?: Decode): StepObserver {
   return {
@@ -48,7 +48,9 @@ export function spanObserver(decode?: Decode): StepObserver {
 
 const CAPTURE_SETTING = 'OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT';
 
-/** Returns true if spans may contain text: OpenTelemetry's setting is `true`, `SPAN_ONLY` or `SPAN_AND_EVENT`. */
+/**
+ * Returns true if spans may contain text, because OpenTelemetry's setting is `true`, `SPAN_ONLY` or `SPAN_AND_EVENT`.
+ */
 export function capturesContent(env: NodeJS.ProcessEnv): boolean {
   return ['true', 'span_only', 'span_and_event'].includes(env[CAPTURE_SETTING]?.trim().toLowerCase() ?? '');
 }
@@ -130,13 +132,13 @@ class RequestSpans implements RequestObserver {
   }
 
   requestFinished({ at, finish, error, tokens }: RequestOutcome): void {
-    // the first open step failed; the steps after it were sent ahead
+    // The first open step failed. The steps after it were sent ahead.
     const [failed] = error === undefined ? [] : [...this.#steps.keys()].sort((a, b) => a - b);
     for (const index of [...this.#steps.keys()]) {
       this.#endStep(index, index === failed ? { error } : { attributes: { [attribute.skipped]: true } });
     }
     if (this.#decode) {
-      // the full text; the text that the client receives may be cut at a stop string
+      // This is the full text. The text that the client receives may be cut at a stop string.
       const finish_reason = finish ?? (error === undefined ? 'stop' : 'error');
       const answer = message('assistant', this.#decode(this.#answer), { finish_reason });
       this.#root.setAttribute(attribute.outputMessages, answer);
@@ -189,7 +191,7 @@ function requestAttributes({ request, model }: ObservedRequest) {
     [attribute.temperature]: sampling.temperature,
     [attribute.topP]: sampling.topP,
     [attribute.topK]: sampling.topK,
-    // the conventions require an integer, which JavaScript represents exactly only up to 2^53
+    // The conventions require an integer, which JavaScript represents exactly only up to 2^53.
     ...(seed <= Number.MAX_SAFE_INTEGER ? { [attribute.seed]: Number(seed) } : { 'ptp.seed': String(seed) }),
   };
 }

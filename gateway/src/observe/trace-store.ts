@@ -1,7 +1,10 @@
 import type { ObservedRequest, StepObserver } from '../decode/observer.ts';
 import { RequestTrace } from './request-trace.ts';
 
-/** Numbers of traces that are kept longer than others: the last failed requests, and the slowest of the last hour. */
+/**
+ * Numbers of traces that are kept longer than others: traces of the last failed requests, and of the slowest requests
+ * in the last hour.
+ */
 const FAILED_KEPT = 10;
 const SLOWEST_KEPT = 10;
 const HOUR = 3_600_000;

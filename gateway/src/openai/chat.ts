@@ -34,7 +34,7 @@ export function chatRoute(app: FastifyInstance, parts: EndpointParts): void {
   app.post('/v1/chat/completions', async (http, reply) => {
     const request = parseChat(http.body, model);
     const { messages, toolUse, variables } = request;
-    // A constraint leaves no room for thoughts, unless it is that of calls which the model may make.
+    // A constraint leaves no room for thoughts, unless the constraint applies only to calls that the model may make.
     const thinks = chatTemplate.thinks && (!request.constraint || toolUse?.choice === 'auto');
     let reasoning: AnswerParts['reasoning'] = thinks ? 'possible' : 'none';
     return respond(parts, http, reply, {
@@ -67,7 +67,7 @@ function parseChat(given: unknown, model: ModelInfo) {
 
 /** Parts of an answer that are separated from its text. */
 interface AnswerParts {
-  /** `open` if the prompt has begun the thoughts. */
+  /** State of the thoughts. `open` means that the prompt has begun them. */
   readonly reasoning: 'none' | 'possible' | 'open';
   readonly calls: boolean;
 }

@@ -8,11 +8,11 @@ import { type StepTrace, StepTracer } from './step-trace.ts';
 
 /** One choice of a response. */
 export interface ChoiceRequest extends GenerationRequest {
-  /** Strings that end the text; the text does not include them. */
+  /** Strings that end the text. The text does not include them. */
   readonly stop: readonly string[];
   /** True for the first choice of each prompt. */
   readonly first: boolean;
-  /** True to return the tokens with their log-probabilities. */
+  /** True to return the tokens and their log-probabilities. */
   readonly logprobs?: boolean;
   /** True to return a trace of each step. */
   readonly trace?: boolean;
@@ -20,13 +20,13 @@ export interface ChoiceRequest extends GenerationRequest {
   readonly echo?: { readonly text: string; readonly tokens: readonly number[] };
 }
 
-/** Piece of one choice's text; the last piece has `finish`. */
+/** Piece of one choice's text. The last piece has `finish`. */
 export interface ChoiceDelta {
-  /** Index of the choice, from 0. */
+  /** Index of the choice, counted from 0. */
   readonly index: number;
-  /** May be empty only if `finish`, `tokens` or `trace` is present. */
+  /** Text of the piece. May be empty only if `finish`, `tokens` or `trace` is present. */
   readonly text: string;
-  /** Tokens of the step, if requested; part of their text may arrive with a later piece. */
+  /** Tokens of the step, if requested. Part of their text may arrive with a later piece. */
   readonly tokens?: readonly TokenLogprob[];
   /** Trace of the step, if requested. */
   readonly trace?: StepTrace;
@@ -36,21 +36,23 @@ export interface ChoiceDelta {
 /** OpenAI's `usage` object. */
 export type Usage = ReturnType<typeof newUsage>;
 
-/** @param promptTokens number of tokens of all prompts; each prompt counts once, even if it has several choices */
+/** @param promptTokens number of tokens of all prompts. Each prompt counts once, even if it has several choices */
 export function newUsage(promptTokens: number) {
   return {
     prompt_tokens: promptTokens,
-    /** Number of tokens up to the end of text, the limit, or the completed stop string; independent of drafting. */
+    /**
+     * Number of tokens up to the end of text, the limit, or the completed stop string. It does not depend on drafting.
+     */
     completion_tokens: 0,
     total_tokens: promptTokens,
     /** Number of prompt tokens that the first choice of each prompt found in the prefix cache. */
     prompt_tokens_details: { cached_tokens: 0 },
-    /** Counts of draft tokens; if the client sent a prediction, only its tokens count. */
+    /** Counts of draft tokens. If the client sent a prediction, only its tokens count. */
     completion_tokens_details: { accepted_prediction_tokens: 0, rejected_prediction_tokens: 0 },
   };
 }
 
-/** What a response reports besides its choices; updated as steps arrive. */
+/** Figures that a response reports besides its choices. They are updated as steps arrive. */
 export interface Outcome {
   readonly usage: Usage;
   /** Set once a token was sampled from fewer tokens than the request allows. */
@@ -60,8 +62,8 @@ export interface Outcome {
 /**
  * Generates the choices of one response concurrently.
  *
- * @param outcome is updated as steps arrive
- * @throws PtpError the first error of any choice; the other choices are then aborted
+ * @param outcome figures that are updated as steps arrive
+ * @throws PtpError the first error of any choice, after which the other choices are aborted
  */
 export async function* generateChoices(
   generator: Generator,
@@ -132,5 +134,5 @@ function addToUsage(
 
 function truncationWarning({ candidateLimit }: ModelInfo): string {
   const most = candidateLimit ? `the ${candidateLimit} most probable tokens` : 'the most probable tokens';
-  return `Some tokens were sampled from ${most} only, because the engine reads no others. To sample exactly, set \`top_k\`, or a \`top_p\` or \`min_p\` that leaves out the rest.`;
+  return `Some tokens were sampled from only ${most}, because the engine reads no others. To sample exactly, set \`top_k\`, or a \`top_p\` or \`min_p\` that leaves out the rest.`;
 }

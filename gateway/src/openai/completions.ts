@@ -59,8 +59,8 @@ function parseCompletion(given: unknown, model: ModelInfo) {
 }
 
 /**
- * Returns at least one prompt: as in OpenAI's API, an absent prompt counts as an empty one. Validates without a schema,
- * because zod would be slow on an array of a million token ids.
+ * Returns at least one prompt, because an absent prompt counts as an empty one, as in OpenAI's API. Validates without a
+ * schema, because zod would be slow on an array of a million token ids.
  */
 function parsePrompts(given: unknown, vocabulary: number): (string | number[])[] {
   if (given === undefined || given === null || (Array.isArray(given) && given.length === 0)) return [''];

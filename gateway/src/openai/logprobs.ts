@@ -10,9 +10,9 @@ export interface TokenEntry {
 
 /** Token of an answer with its alternatives, the most probable first. */
 export interface TokenLogprob extends Omit<TokenEntry, 'logprob'> {
-  /** Null for the first token of a prompt, which has no context. */
+  /** Log-probability. Null for the first token of a prompt, which has no context. */
   readonly logprob: number | null;
-  /** Number of characters of the answer before this token; each token is decoded separately. */
+  /** Number of characters of the answer before this token, if each token is decoded separately. */
   readonly offset: number;
   readonly top: readonly TokenEntry[];
 }
@@ -34,7 +34,7 @@ export class Logprobs {
     return tokens.slice(0, count).map((id, i) => this.#describe(id, logProbabilities[i] as number, tops?.[i]));
   }
 
-  /** @param tokens the prompt, with or without the beginning-of-text token */
+  /** @param tokens tokens of the prompt, with or without the beginning-of-text token */
   ofPrompt(tokens: readonly number[], scores: PromptScores | undefined): TokenLogprob[] {
     const { logProbabilities = [], tops = [] } = scores ?? {};
     const unknown = tokens.length - logProbabilities.length;

@@ -1,6 +1,6 @@
 /**
  * Merges the values of several sources in the order in which they arrive. Requests the next value of a source only when
- * its last one has been used. If the iteration ends early or one source fails, all sources end.
+ * the source's last value has been used. If the iteration ends early or one source fails, all sources end.
  */
 export async function* merge<T>(sources: readonly AsyncIterable<T>[]): AsyncGenerator<T> {
   const iterators = sources.map((source) => source[Symbol.asyncIterator]());
@@ -35,7 +35,7 @@ export async function* merge<T>(sources: readonly AsyncIterable<T>[]): AsyncGene
       }
     }
   } finally {
-    // Without await: a source that is waiting ends only when its own AbortSignal fires.
+    // There is no await, because a source that is waiting ends only when its own AbortSignal fires.
     for (const iterator of iterators) iterator.return?.()?.catch(() => {});
   }
 }

@@ -29,7 +29,7 @@ export const messageList = z
   )
   .min(1, { error: listError });
 
-/** Variables of the chat template; as in vLLM and llama.cpp. */
+/** Variables of the chat template, with the same name as in vLLM and llama.cpp. */
 export const templateVariables = z.record(z.string(), z.unknown(), { error: 'an object' }).nullish();
 
 /**

@@ -45,7 +45,7 @@ export const structuredOutputs = object({
 });
 
 /**
- * Returns the constraint of a completion or chat request; undefined if any text is allowed.
+ * Returns the constraint of a completion or chat request, or undefined if any text is allowed.
  *
  * @throws PtpError `invalid_argument`, naming the field or the unsupported part of its schema
  */
@@ -61,7 +61,7 @@ export function constraintOf(
 }
 
 /**
- * Returns the constraint for a response format; undefined for plain text.
+ * Returns the constraint for a response format, or undefined for plain text.
  *
  * @param field request field that contains the schema, for errors
  */

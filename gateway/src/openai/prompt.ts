@@ -6,7 +6,7 @@ import type { ChoiceRequest } from './choices.ts';
 import type { CommonRequest } from './request.ts';
 
 /**
- * Encodes a completion's prompts; prompts that are token ids already stay unchanged. Yields to the event loop between
+ * Encodes a completion's prompts. Prompts that are already token ids stay unchanged. Yields to the event loop between
  * texts, so that other streams can continue.
  *
  * @throws PtpError `out_of_range` if a text cannot fit the context
@@ -28,8 +28,9 @@ export async function encodePrompts(
  * Returns the choices of a request: n for each prompt, in the order of the prompts. Choice i of each prompt gets the
  * seed (seed + i) mod 2^64, so a prompt gets the same text whether it is sent alone or with others.
  *
- * @param prompts token ids; an empty prompt becomes the beginning-of-text token
- * @param defaultMaxTokens limit for a request without its own, reduced to the room that the context leaves
+ * @param prompts token ids of the prompts. An empty prompt becomes the beginning-of-text token
+ * @param defaultMaxTokens maximum number of tokens if the request sets none, reduced to the room that the context
+ *   leaves
  * @throws PtpError `out_of_range` if a prompt and the requested tokens do not fit the context
  */
 export function choiceRequests(

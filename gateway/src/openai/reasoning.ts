@@ -3,7 +3,7 @@ import type { Tokenizer } from '../text/tokenizer.ts';
 const OPEN = '<think>';
 const CLOSE = '</think>';
 
-/** An answer's text, split into what the model thinks first and what it then says. */
+/** An answer's text, split into the thoughts of the model and the reply that follows. */
 export interface SplitReasoning {
   readonly reasoning: string;
   readonly text: string;
@@ -43,14 +43,16 @@ export class ReasoningReader {
     return { reasoning, text: this.#state === 'text' ? this.#take(this.#held.length) : '' };
   }
 
-  /** Returns what was held back, after the last piece. */
+  /** Returns the text that was held back, after the last piece. */
   end(): SplitReasoning {
     const rest = this.#take(this.#held.length);
     if (this.#state === 'reasoning') return { reasoning: rest.trimEnd(), text: '' };
     return { reasoning: '', text: this.#state === 'start' ? rest : '' };
   }
 
-  /** Takes the thoughts up to the closing tag, or up to text that may belong to it or to the whitespace before it. */
+  /**
+   * Takes the thoughts up to the closing tag, or up to text that may belong to the tag or to the whitespace before it.
+   */
   #takeReasoning(): string {
     if (this.#trimsStart) {
       this.#held = this.#held.trimStart();

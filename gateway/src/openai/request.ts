@@ -55,16 +55,16 @@ type CommonBody = z.infer<z.ZodObject<typeof sharedFields>> & Partial<z.infer<z.
 
 /** Validated fields that all requests share, with defaults filled in. */
 export type CommonRequest = ReturnType<typeof commonRequest> & {
-  /** Number of alternatives per token, 0 .. 20; undefined if the client wants no log-probabilities. */
+  /** Number of alternatives per token, from 0 to 20. Undefined if the client wants no log-probabilities. */
   readonly logprobs: number | undefined;
 };
 
 /**
  * Validates what a schema alone cannot, and fills in defaults.
  *
- * @param body has passed its schema
- * @param maxTokens token limit; the name of its field depends on the endpoint
- * @throws PtpError `invalid_argument`, naming field, limit and value; `not_found` for another model
+ * @param body body that has passed its schema
+ * @param maxTokens token limit, whose field has a different name in each endpoint
+ * @throws PtpError `invalid_argument`, naming field, limit and value, or `not_found` for another model
  */
 export function commonRequest(body: CommonBody, maxTokens: number | null | undefined, model: ModelInfo) {
   checkModel(body.model ?? 'default', model);
@@ -80,16 +80,16 @@ export function commonRequest(body: CommonBody, maxTokens: number | null | undef
   if (constraint && body.ignore_eos) throw invalidField('ignore_eos', absent, true);
   if (constraint && body.min_tokens) throw invalidField('min_tokens', absent, body.min_tokens);
   return {
-    /** Undefined if any text is allowed. */
+    /** Constraint on the text. Undefined if any text is allowed. */
     constraint,
-    /** Number of choices per prompt, 1 .. 8. */
+    /** Number of choices per prompt, from 1 to 8. */
     n: body.n ?? 1,
-    /** In [0, 2^64); a negative seed wraps around. */
+    /** Seed in [0, 2^64). A negative seed wraps around. */
     seed: body.seed == null ? randomSeed() : BigInt.asUintN(64, BigInt(body.seed)),
     maxTokens: maxTokens ?? undefined,
     stream,
     includeUsage: body.stream_options?.include_usage ?? false,
-    /** Text that the client expects as the answer; empty if it sent none. */
+    /** Text that the client expects as the answer. Empty if the client sent none. */
     prediction: joinText(body.prediction?.content ?? ''),
     /** Fields that each choice of the request has in common. */
     choice: {

@@ -28,7 +28,7 @@ export interface EndpointRequest {
   /** Number of sequences to generate: choices times prompts. */
   readonly sequences: number;
   readonly newWriter: (run: Run) => ResponseWriter;
-  /** Encodes the prompts; called after admission, so that rejected requests cost nothing. */
+  /** Encodes the prompts. Called after admission, so that rejected requests cost nothing. */
   readonly prepare: () => ChoiceRequest[] | Promise<ChoiceRequest[]>;
 }
 

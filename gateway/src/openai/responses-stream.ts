@@ -8,7 +8,7 @@ import { type CallPiece, ToolCallReader } from './tool-calls.ts';
 
 type Status = 'in_progress' | 'completed' | 'incomplete';
 
-/** Item in the form in which it is sent; each event is serialized before its item changes again. */
+/** Item in the form in which it is sent. Each event is serialized before its item changes again. */
 interface Message {
   readonly type: 'message';
   readonly id: string;

@@ -3,14 +3,14 @@ import { stepFigures } from '../decode/step-figures.ts';
 import type { GenerationStep } from '../decode/types.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 
-/** Description of one step in the chunks of a request with `ptp.trace`; times in microseconds. */
+/** Description of one step in the chunks of a request with `ptp.trace`. Times are in microseconds. */
 export type StepTrace = Readonly<Record<string, unknown>>;
 
 export class StepTracer {
   readonly #tokenizer: Tokenizer;
-  /** Decodes the answer; holds the bytes of a character until it is complete. */
+  /** Decodes the answer, and holds back the bytes of a character until it is complete. */
   readonly #decoder = new StringDecoder();
-  /** Last 3 bytes of the answer, which may end with an incomplete character. */
+  /** Last 3 bytes of the answer, which may be part of an incomplete character. */
   #tail: Uint8Array = new Uint8Array();
 
   constructor(tokenizer: Tokenizer) {
@@ -44,7 +44,7 @@ export class StepTracer {
     };
   }
 
-  /** Returns tokens with their text; a character that spans several tokens belongs to the token that completes it. */
+  /** Returns tokens with their text. A character that spans several tokens belongs to the token that completes it. */
   #spell(ids: readonly number[], decoder: StringDecoder) {
     return ids.map((id) => ({ id, text: decoder.write(this.#tokenizer.bytes(id)) }));
   }

@@ -9,7 +9,7 @@ export interface Run {
   /** Number of choices. */
   readonly choices: number;
   readonly deltas: AsyncGenerator<ChoiceDelta>;
-  /** Final once `deltas` has ended. */
+  /** Figures for the response. They are final once `deltas` has ended. */
   readonly outcome: Outcome;
   readonly stream: boolean;
   /** True if a stream ends with an event that contains the usage. */
@@ -25,13 +25,13 @@ export interface ServerEvent {
 export interface ResponseWriter {
   /** Returns the events before the first delta. */
   start(): Iterable<ServerEvent>;
-  /** Adds a delta and returns its events; the caller must iterate over all of them. */
+  /** Adds a delta and returns its events. The caller must iterate over all of them. */
   add(delta: ChoiceDelta): Iterable<ServerEvent>;
   /** Returns the events after the last delta. */
   end(): Iterable<ServerEvent>;
   /** Returns the last event of a stream that fails. */
   fail(error: unknown): ServerEvent;
-  /** Returns the body of a response that is not streamed; called after the last delta. */
+  /** Returns the body of a response that is not streamed. Called after the last delta. */
   whole(): object;
 }
 
@@ -45,8 +45,8 @@ export async function wholeResponse(writer: ResponseWriter, run: Run): Promise<o
  * Generates a response and sends it as server-sent events. An error after the first piece of text becomes the last
  * event.
  *
- * @param stallMillis time after which a client that does not read is disconnected, milliseconds
- * @param onError called with an error that occurs too late to set the HTTP status
+ * @param stallMillis time in milliseconds after which a client that does not read is disconnected
+ * @param onError function that is called with an error that occurs too late to set the HTTP status
  * @throws an error that occurs before the first piece of text, so that the caller can set the HTTP status
  */
 export async function streamResponse(

@@ -1,9 +1,9 @@
 import { newId } from '../http/ids.ts';
 import { CALL_ARGUMENTS, CALL_CLOSE, CALL_NAME, CALL_OPEN } from '../text/tool-format.ts';
 
-/** Piece of a tool call; the first piece of each call has `id` and `name`. */
+/** Piece of a tool call. The first piece of each call has `id` and `name`. */
 export interface CallPiece {
-  /** Index of the call in the answer, from 0. */
+  /** Index of the call in the answer, counted from 0. */
   readonly index: number;
   readonly id?: string;
   readonly name?: string;
@@ -73,12 +73,12 @@ export class ToolCallReader {
     return this.#content(text);
   }
 
-  /** Returns content; after a call it can only be whitespace, which is dropped. */
+  /** Returns content. After a call, content can only be whitespace, which is dropped. */
   #content(text: string): string {
     return this.#callCount > 0 ? '' : text;
   }
 
-  /** Removes and returns the text of a JSON object, up to its closing brace if that has arrived. */
+  /** Removes and returns the text of a JSON object, up to its closing brace if the brace has arrived. */
   #takeArguments(): string {
     for (let i = 0; i < this.#held.length; i++) {
       const character = this.#held[i];

@@ -39,7 +39,10 @@ export const toolChoice = toolChoiceOf({ function: object({ name }) });
 /** Tools that an answer may call. */
 export interface ToolUse {
   readonly tools: readonly FunctionTool[];
-  /** `auto` allows calls, `required` forces at least one, a name forces one call of the tool with this name. */
+  /**
+   * Tool choice: `auto` allows calls, `required` forces at least one call, and a name forces one call of the tool with
+   * this name.
+   */
   readonly choice: 'auto' | 'required' | { readonly name: string };
   /** True if the answer may contain more than one call. */
   readonly parallel: boolean;
@@ -68,11 +71,11 @@ export function toolUseOf(
 }
 
 /**
- * Returns the constraint on an answer: the tool grammar if it may contain calls, otherwise `format`. From the
- * opening tag of a call on, a grammar ensures that the call names a tool of the request and that the arguments satisfy
- * the tool's schema.
+ * Returns the constraint on an answer: the tool grammar if it may contain calls, otherwise `format`. From the opening
+ * tag of a call on, a grammar ensures that the call names a tool of the request and that the arguments satisfy the
+ * tool's schema.
  *
- * @param fieldOf returns the request field with the parameters of tool i, for errors
+ * @param fieldOf function that returns the request field with the parameters of tool i, for errors
  * @throws PtpError `invalid_argument` if both format and tools would constrain the answer, or for an invalid tool
  */
 export function withToolConstraint(

@@ -5,19 +5,19 @@ export interface ToolCall {
   readonly arguments: Readonly<Record<string, unknown>>;
 }
 
-/** A message of a conversation, whichever API it came by. */
+/** A message of a conversation, the same for all APIs. */
 export interface ChatMessage {
   readonly role: 'system' | 'user' | 'assistant' | 'tool';
   readonly content: string;
-  /** What the assistant thought before it answered. */
+  /** Thoughts of the assistant before it answered. */
   readonly reasoning?: string;
   /** Calls that the assistant made in this message. */
   readonly toolCalls?: readonly ToolCall[];
-  /** The call that this message of a tool answers. */
+  /** Id of the call that this message of a tool answers. */
   readonly toolCallId?: string;
 }
 
-/** A function that the model may call; `parameters` is a JSON Schema. */
+/** A function that the model may call. `parameters` is a JSON Schema. */
 export interface FunctionTool {
   readonly name: string;
   readonly description?: string | null | undefined;

@@ -7,7 +7,7 @@ import { beginning, checkLength, type PromptModel } from './encode.ts';
 import type { Tokenizer } from './tokenizer.ts';
 import { CALL_OPEN, toolsAsText } from './tool-format.ts';
 
-/** Inputs of a template next to the messages. */
+/** Inputs of a template in addition to the messages. */
 export interface TemplateInputs {
   readonly tools?: readonly FunctionTool[] | undefined;
   /** Variables of the model's own template, such as `enable_thinking`. */
@@ -24,10 +24,10 @@ export class ChatTemplate {
   readonly thinks: boolean;
 
   /**
-   * @param source a template over `messages` (role, content, tool_calls, tool_call_id), `tools`, `bos_token`, `eos_token`
-   *   and `add_generation_prompt` (always true); it may call `raise_exception`
-   * @param beginName value of `bos_token`; by default the name of the token that precedes every text
-   * @throws PtpError `failed_precondition` if it does not parse
+   * @param source template over `messages` (role, content, tool_calls, tool_call_id), `tools`, `bos_token`, `eos_token`
+   *   and `add_generation_prompt` (always true). It may call `raise_exception`
+   * @param beginName value of `bos_token`. Default: the name of the token that precedes every text
+   * @throws PtpError `failed_precondition` if the template does not parse
    */
   constructor(source: string, beginName?: string) {
     this.#beginName = beginName;
@@ -41,11 +41,11 @@ export class ChatTemplate {
   }
 
   /**
-   * Token ids of a conversation, including the token that precedes every text. Special tokens count as such only in the
-   * template: within a message they stay text.
+   * Returns the token ids of a conversation, including the token that precedes every text. Special tokens count as such
+   * only in the template. Within a message, they stay text.
    *
-   * @throws PtpError `invalid_argument` if the template rejects the conversation; `out_of_range` if it cannot fit the
-   *   context
+   * @throws PtpError `invalid_argument` if the template rejects the conversation, `out_of_range` if the conversation
+   *   cannot fit the context
    */
   encode(
     messages: readonly ChatMessage[],
@@ -87,7 +87,7 @@ export class ChatTemplate {
 }
 
 /**
- * The chat_template.jinja of a model folder.
+ * Loads the chat_template.jinja of a model folder.
  *
  * @throws PtpError `failed_precondition` if the file is missing or not a template
  */
@@ -101,7 +101,7 @@ export async function loadChatTemplate(folder: string): Promise<ChatTemplate> {
   }
 }
 
-/** A message in the form that Hugging Face's templates expect. */
+/** Returns a message in the form that Hugging Face's templates expect. */
 function asTemplateMessage({ role, content, reasoning, toolCalls, toolCallId }: ChatMessage): object {
   const calls = toolCalls?.map(({ id, name, arguments: given }) => {
     return { id, type: 'function', function: { name, arguments: given } };
@@ -122,7 +122,7 @@ function mapStrings(value: unknown, map: (text: string) => string): unknown {
   return Object.fromEntries(Object.entries(value).map(([name, each]) => [map(name), mapStrings(each, map)]));
 }
 
-/** A Unicode noncharacter that `text` does not contain; noncharacters are reserved for such internal use. */
+/** Returns a Unicode noncharacter that `text` does not contain. Noncharacters are reserved for such internal use. */
 function unusedCharacter(text: string): string {
   for (let code = 0xfdd0; code <= 0xfdef; code++) {
     const character = String.fromCharCode(code);

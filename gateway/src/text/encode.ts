@@ -1,27 +1,27 @@
 import { PtpError } from '@ptp/protocol/errors';
 import type { Tokenizer } from './tokenizer.ts';
 
-/** The properties of a model that the encoding of its prompts depends on. */
+/** Properties of a model that the encoding of its prompts depends on. */
 export interface PromptModel {
   readonly contextLength: number;
   readonly endOfText: number;
-  /** The token that precedes every text; null for none, `endOfText` unless given. */
+  /** Token that precedes every text, or null if there is none. Default: `endOfText`. */
   readonly beginOfText?: number | null;
 }
 
-/** The tokens that precede every text: one, or none. */
+/** Returns the tokens that precede every text: one token, or none. */
 export function beginning({ beginOfText, endOfText }: PromptModel): number[] {
   const token = beginOfText === undefined ? endOfText : beginOfText;
   return token === null ? [] : [token];
 }
 
-/** The prompt, or one token to continue from if it is empty. */
+/** Returns the prompt, or a single token to continue from if the prompt is empty. */
 export function orBeginning(ids: readonly number[], model: PromptModel): readonly number[] {
   return ids.length > 0 ? ids : [beginning(model)[0] ?? model.endOfText];
 }
 
 /**
- * Token ids of a text, including the token that precedes every text.
+ * Returns the token ids of a text, including the token that precedes every text.
  *
  * @throws PtpError `out_of_range`, see {@link checkLength}
  */
@@ -41,9 +41,10 @@ export function checkLength(text: string, tokenizer: Tokenizer, model: PromptMod
 }
 
 /**
- * Tokens that the context has left after a prompt.
+ * Returns the number of tokens that may follow a prompt.
  *
- * @param maxTokens how many the request wants; undefined for whatever is left, at least one
+ * @param maxTokens number of tokens that the request wants. If undefined, the result is all the room that is left,
+ *   which must be at least one token
  * @throws PtpError `out_of_range` naming `field` if they do not fit
  */
 export function roomAfter(
@@ -57,7 +58,7 @@ export function roomAfter(
   return room;
 }
 
-/** Begins as OpenAI's message does: clients match on that text. */
+/** Returns an error whose message begins like OpenAI's, because clients match on that text. */
 function contextExceeded(
   { contextLength }: PromptModel,
   promptTokens: string,

@@ -9,7 +9,7 @@ const CONTROL = 3;
 const USER_DEFINED = 4;
 const UNUSED = 5;
 
-/** Spellings of the tokens by `tokenizer.ggml.model`. */
+/** Functions that decode a token's spelling, keyed by `tokenizer.ggml.model`. */
 const SPELLINGS: Readonly<Record<string, (name: string) => Uint8Array>> = {
   gpt2: fromByteAlphabet,
   llama: fromSentencePiece,
@@ -17,22 +17,25 @@ const SPELLINGS: Readonly<Record<string, (name: string) => Uint8Array>> = {
   gemma4: fromSentencePiece,
 };
 
-/** Values of `tokenizer.ggml.pre` whose models were trained on text in Unicode's form C, which llama.cpp leaves out. */
+/**
+ * Values of `tokenizer.ggml.pre` for models that were trained on text in Unicode's form C. llama.cpp does not convert
+ * text to this form.
+ */
 const NORMALIZED = new Set(['qwen2']);
 
-/** What the gateway needs from a GGUF file. */
+/** Parts of a GGUF file that the gateway needs. */
 export interface GgufText {
   readonly tokenizer: Tokenizer;
   /** Source of the chat template, if the file has one. */
   readonly chatTemplate: string | undefined;
-  /** Name of the token that begins texts, which templates may write; empty if there is none. */
+  /** Name of the token that begins texts, which templates may write. Empty if there is none. */
   readonly beginName: string;
 }
 
 /**
  * Loads the vocabulary of a GGUF file, without its weights.
  *
- * @param ends ids of the tokens that end a text, which are special whatever the file says
+ * @param ends ids of the tokens that end a text. They count as special whatever the file says
  * @throws PtpError `failed_precondition` if node-llama-cpp is missing or the vocabulary is not supported
  */
 export async function loadGgufText(path: string, ends: readonly number[]): Promise<GgufText> {
@@ -46,7 +49,7 @@ export async function loadGgufText(path: string, ends: readonly number[]): Promi
     const [first = -1] = model.tokenize('a', false);
     const addsSpace = vocabulary.bytes[first]?.[0] === SPACE;
     if (addsSpace) {
-      // So that a continuation can go without: the tokenizer adds the space where it belongs.
+      // Load the model again without the space. The tokenizer adds it to texts, but not to continuations.
       await model.dispose();
       model = await llama.loadModel({
         ...load,
@@ -63,7 +66,7 @@ export async function loadGgufText(path: string, ends: readonly number[]): Promi
 
 const SPACE = 0x20;
 
-/** llama.cpp's own tokenizer, so that any GGUF file that llama.cpp runs is tokenized as by its own server. */
+/** llama.cpp's own tokenizer, so that the token ids of any GGUF file are the same as in llama.cpp's server. */
 class GgufTokenizer extends Tokenizer {
   readonly #model: LlamaVocabulary;
   readonly #addsSpace: boolean;
@@ -112,7 +115,7 @@ function vocabularyOf(
   };
 }
 
-/** Imported on demand, so that the gateway serves model folders without the package. */
+/** Imports node-llama-cpp on demand, so that the gateway serves model folders without the package. */
 async function importLlama(): Promise<typeof import('node-llama-cpp')> {
   process.env.NODE_LLAMA_CPP_SKIP_DOWNLOAD ??= 'true';
   try {

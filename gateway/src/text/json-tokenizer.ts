@@ -5,7 +5,7 @@ import { PtpError } from '@ptp/protocol/errors';
 import { fromByteAlphabet, fromSentencePiece } from './token-bytes.ts';
 import { Tokenizer, type Vocabulary } from './tokenizer.ts';
 
-/** The parts of tokenizer.json that are read here rather than by the library. */
+/** The parts of tokenizer.json that this file reads. The library reads the rest. */
 interface TokenizerFile {
   readonly added_tokens?: readonly { readonly id: number; readonly content: string; readonly special?: boolean }[];
   readonly decoder?: { readonly type?: string; readonly decoders?: readonly { readonly type?: string }[] } | null;
@@ -20,10 +20,10 @@ interface PreTokenizer {
 }
 
 /**
- * The tokenizer of a tokenizer.json.
+ * Tokenizer that is defined by a tokenizer.json.
  *
  * Supports byte-level vocabularies (GPT-2, Llama 3, Qwen) and SentencePiece with byte fallback (Llama 2, TinyLlama,
- * Mistral). SentencePiece adds a space before a text; a continuation keeps its text as it is.
+ * Mistral). SentencePiece adds a space before a text, but not before a continuation.
  */
 export class JsonTokenizer extends Tokenizer {
   readonly #plain: HuggingFaceTokenizer;
@@ -31,12 +31,12 @@ export class JsonTokenizer extends Tokenizer {
   readonly #continued: HuggingFaceTokenizer;
 
   /**
-   * @param file a parsed tokenizer.json
+   * @param file content of a tokenizer.json, parsed
    * @throws PtpError `failed_precondition` for any other kind of vocabulary
    */
   constructor(file: TokenizerFile) {
     super(vocabularyOf(file));
-    // Without special tokens, the library encodes their text as ordinary text.
+    // Without special tokens, the library encodes their names as ordinary text.
     const plain = { ...file, added_tokens: (file.added_tokens ?? []).filter((token) => !token.special) };
     this.#plain = new HuggingFaceTokenizer(plain, {});
     const continued = withoutFirstSpace(file.pre_tokenizer);
@@ -57,7 +57,7 @@ export class JsonTokenizer extends Tokenizer {
 }
 
 /**
- * The tokenizer.json of a model folder.
+ * Loads the tokenizer.json of a model folder.
  *
  * @throws PtpError `failed_precondition` if the file is missing or its vocabulary is not supported
  */
@@ -98,14 +98,17 @@ function vocabularyOf(file: TokenizerFile): Vocabulary {
   };
 }
 
-/** Decodes a name of the vocabulary to bytes; undefined for unsupported kinds of vocabulary. */
+/**
+ * Returns the function that decodes a name of the vocabulary to bytes. Returns undefined for unsupported kinds of
+ * vocabulary.
+ */
 function spelling(file: TokenizerFile): ((name: string) => Uint8Array) | undefined {
   const decoders = [file.decoder, ...(file.decoder?.decoders ?? [])].map((decoder) => decoder?.type);
   if (decoders.includes('ByteLevel')) return fromByteAlphabet;
   return file.model?.byte_fallback && decoders.includes('ByteFallback') ? fromSentencePiece : undefined;
 }
 
-/** The pre-tokenizer for text that does not begin a prompt; undefined if it is the same. */
+/** Returns the pre-tokenizer for text that does not begin a prompt, or undefined if it is the same as for other text. */
 function withoutFirstSpace(given: PreTokenizer | null | undefined): PreTokenizer | undefined {
   if (given?.type === 'Metaspace' && given.prepend_scheme === 'first') return { ...given, prepend_scheme: 'never' };
   const parts = given?.pretokenizers?.map((part) => withoutFirstSpace(part) ?? part);

@@ -1,4 +1,4 @@
-/** The part of node-llama-cpp 3.22.1 that reads a vocabulary; see engine/src/llama-cpp/node-llama-cpp.d.ts. */
+/** Types of the part of node-llama-cpp 3.22.1 that reads a vocabulary. See engine/src/llama-cpp/node-llama-cpp.d.ts. */
 declare module 'node-llama-cpp' {
   export interface Llama {
     loadModel(options: {

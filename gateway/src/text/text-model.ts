@@ -4,13 +4,13 @@ import { loadGgufText } from './gguf-tokenizer.ts';
 import { loadTokenizer } from './json-tokenizer.ts';
 import type { Tokenizer } from './tokenizer.ts';
 
-/** Format of conversations for models without a chat template, as in llama.cpp's server. */
+/** Default format of conversations, for models without a chat template. The same as in llama.cpp's server. */
 const CHATML = `{%- for message in messages -%}
 {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' -}}
 {%- endfor -%}
 {{- '<|im_start|>assistant\\n' -}}`;
 
-/** The parts of a model that turn text and conversations into token ids and back. */
+/** Parts of a model that convert text and conversations to token ids and back. */
 export interface TextModel {
   readonly tokenizer: Tokenizer;
   readonly chatTemplate: ChatTemplate;
@@ -19,7 +19,7 @@ export interface TextModel {
 /**
  * Loads tokenizer and chat template of a model.
  *
- * @param path a model folder or a GGUF file
+ * @param path path of a model folder or a GGUF file
  * @throws PtpError `failed_precondition` if a file is missing or damaged, or its vocabulary is not supported
  */
 export async function loadTextModel(path: string, manifest: Manifest): Promise<TextModel> {

@@ -2,9 +2,9 @@ import type { Tokenizer } from './tokenizer.ts';
 
 /** Text that a step added to an answer. */
 export interface TextPiece {
-  /** Final text, possibly empty. */
+  /** Final text. May be empty. */
   readonly text: string;
-  /** Tokens of the step up to and including the one that completed a stop string. */
+  /** Number of tokens of the step, up to and including the token that completed a stop string. */
   readonly count: number;
   /** Reason why the answer ended with this step. */
   readonly finish: 'stop' | 'length' | undefined;
@@ -12,21 +12,21 @@ export interface TextPiece {
 
 /**
  * The text of one answer, step by step, up to its first stop string. Holds back bytes that are not yet a whole
- * character, and text that may begin a stop string, so that what `add` returns is final. The text does not depend on how
- * tokens are grouped into steps.
+ * character, and text that may begin a stop string, so that the text returned by `add` is final. The text does not
+ * depend on how tokens are grouped into steps.
  */
 export class TextStream {
   readonly #tokenizer: Pick<Tokenizer, 'bytes'>;
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
   readonly #scanner: StopScanner;
 
-  /** @param stop non-empty strings; the text ends before the first of them */
+  /** @param stop non-empty strings. The text ends before the first of them */
   constructor(tokenizer: Pick<Tokenizer, 'bytes'>, stop: readonly string[]) {
     this.#tokenizer = tokenizer;
     this.#scanner = new StopScanner(stop);
   }
 
-  /** @param finish set on the last step; a stop string within the step takes precedence */
+  /** @param finish reason why the answer ends, set on the last step. A stop string within the step takes precedence */
   add(tokens: readonly number[], finish?: 'stop' | 'length'): TextPiece {
     const scanner = this.#scanner;
     let text = '';
@@ -43,7 +43,7 @@ export class TextStream {
 
 /**
  * Finds the stop string that is complete first (on a tie, the longest) in a text that arrives in pieces. Runs one
- * Knuth-Morris-Pratt automaton per stop string; its state is the length of the prefix that the text ends with.
+ * Knuth-Morris-Pratt automaton per stop string, whose state is the length of the prefix that the text ends with.
  */
 class StopScanner {
   readonly #automata: { readonly stop: string; readonly borders: Int32Array; matched: number }[];
@@ -80,14 +80,17 @@ class StopScanner {
   }
 }
 
-/** Length of the prefix of `pattern` that the text ends with after one more character. */
+/** Returns the length of the prefix of `pattern` that the text ends with after one more character. */
 function advance(pattern: string, borders: Int32Array, matched: number, character: string): number {
   let length = matched;
   while (length > 0 && pattern.charAt(length) !== character) length = borders[length - 1] as number;
   return pattern.charAt(length) === character ? length + 1 : 0;
 }
 
-/** Failure function: entry i is the length of the longest proper prefix of `pattern[0..i]` that is also its suffix. */
+/**
+ * Returns the failure function of `pattern`: entry i is the length of the longest proper prefix of `pattern[0..i]` that
+ * is also its suffix.
+ */
 function bordersOf(pattern: string): Int32Array {
   const borders = new Int32Array(pattern.length);
   for (let i = 1; i < pattern.length; i++) {

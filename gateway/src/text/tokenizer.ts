@@ -1,18 +1,23 @@
 /** Tokens of a vocabulary, by id. */
 export interface Vocabulary {
-  /** Names as the model's file spells them. */
+  /** Names of the tokens as the model's file spells them. */
   readonly names: readonly string[];
-  /** UTF-8 bytes of each token, possibly part of a character; empty for special tokens. */
+  /** UTF-8 bytes of each token, which may be part of a character. Empty for special tokens. */
   readonly bytes: readonly Uint8Array[];
-  /** Ids of the special tokens by their text, for example `<|im_end|>`. */
+  /** Ids of the special tokens, keyed by their text, for example `<|im_end|>`. */
   readonly special: ReadonlyMap<string, number>;
 }
 
-/** Text to token ids, and token ids to bytes: not to text, because a token may be part of a character. */
+/**
+ * Converts text to token ids, and token ids to bytes. A token may be part of a character, so its bytes may not be text.
+ */
 export abstract class Tokenizer {
   /** Highest token id + 1. */
   readonly size: number;
-  /** Bytes of the longest token, special tokens included: a text of b bytes has at least b / longestToken tokens. */
+  /**
+   * Number of bytes of the longest token, special tokens included. A text of b bytes has at least b / longestToken
+   * tokens.
+   */
   readonly longestToken: number;
   readonly #vocabulary: Vocabulary;
   readonly #specialPattern: RegExp;
@@ -27,19 +32,22 @@ export abstract class Tokenizer {
     this.longestToken = lengths.reduce((longest, length) => Math.max(longest, length), 1);
   }
 
-  /** Token ids of a text. Special tokens are encoded as text, so that a prompt cannot inject them. */
+  /** Returns the token ids of a text. Special tokens are encoded as text, so that a prompt cannot inject them. */
   abstract encode(text: string): number[];
 
-  /** Token ids of a text that continues another: without the space that SentencePiece adds before a text. */
+  /**
+   * Returns the token ids of a text that continues another, without the space that SentencePiece adds before a text.
+   */
   abstract encodeContinued(text: string): number[];
 
-  /** Token ids of the text between two special tokens of a rendered chat template. */
+  /** Returns the token ids of the text between two special tokens of a rendered chat template. */
   protected abstract encodeAfterSpecial(text: string): number[];
 
   /**
-   * Token ids of a rendered chat template. Special tokens count as such.
+   * Returns the token ids of a rendered chat template. Special tokens count as such.
    *
-   * @param guard marks special tokens that must stay text, see {@link guardSpecial}; removed from the text
+   * @param guard character that marks special tokens that must stay text (see {@link guardSpecial}). It is removed from
+   *   the text
    */
   encodeRendered(rendered: string, guard: string): number[] {
     return rendered.split(this.#specialPattern).flatMap((part, n) => {
@@ -50,28 +58,36 @@ export abstract class Tokenizer {
     });
   }
 
-  /** The text with `guard` inserted into every special token, so that {@link encodeRendered} treats it as text. */
+  /**
+   * Returns the text with `guard` inserted into every special token, so that {@link encodeRendered} treats it as text.
+   */
   guardSpecial(text: string, guard: string): string {
     return text.replace(this.#specialPattern, (special) => special[0] + guard + special.slice(1));
   }
 
-  /** UTF-8 bytes of a token, possibly part of a character; empty for special tokens and ids outside the vocabulary. */
+  /**
+   * Returns the UTF-8 bytes of a token, which may be part of a character. Empty for special tokens and for ids outside
+   * the vocabulary.
+   */
   bytes(id: number): Uint8Array {
     return this.#vocabulary.bytes[id] ?? new Uint8Array();
   }
 
-  /** The text of tokens; incomplete characters become U+FFFD. */
+  /** Returns the text of tokens. Incomplete characters become U+FFFD. */
   decode(ids: readonly number[]): string {
     return Buffer.concat(ids.map((id) => this.bytes(id))).toString('utf8');
   }
 
-  /** A token's name in the vocabulary, for example `<|endoftext|>`; empty for ids outside the vocabulary. */
+  /** Returns a token's name in the vocabulary, for example `<|endoftext|>`. Empty for ids outside the vocabulary. */
   name(id: number): string {
     return this.#vocabulary.names[id] ?? '';
   }
 }
 
-/** Matches and captures any of the texts, preferring the longest; never matches if there are none. */
+/**
+ * Returns an expression that matches and captures any of the texts, preferring the longest. It never matches if there
+ * are none.
+ */
 function alternatives(texts: string[]): RegExp {
   const sorted = texts.filter((text) => text !== '').sort((a, b) => b.length - a.length);
   return sorted.length === 0 ? /(?!)/g : new RegExp(`(${sorted.map(escapeRegExp).join('|')})`, 'g');

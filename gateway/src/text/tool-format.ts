@@ -1,12 +1,18 @@
 import type { ChatMessage, FunctionTool } from './chat-message.ts';
 
-/** Parts of a call as Hermes, Qwen and many other models are trained to write it: a JSON object between tags. */
+/**
+ * Parts of a call in the format that Hermes, Qwen and many other models are trained to write: a JSON object between
+ * tags.
+ */
 export const CALL_OPEN = '<tool_call>';
 export const CALL_NAME = '\n{"name": "';
 export const CALL_ARGUMENTS = '", "arguments": ';
 export const CALL_CLOSE = '}\n</tool_call>';
 
-/** The messages with tools, calls and results written as plain text, for chat templates that support none of them. */
+/**
+ * Returns the messages with tools, calls and results written as plain text, for chat templates that do not support
+ * tools.
+ */
 export function toolsAsText(messages: readonly ChatMessage[], tools: readonly FunctionTool[]): ChatMessage[] {
   const plain = messages.map(asText);
   if (tools.length === 0) return plain;

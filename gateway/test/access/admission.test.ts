@@ -20,10 +20,10 @@ describe('admission', () => {
     for (let turn = 0; turn < 2; turn++) {
       expect(() => admission.enter(1, bob)).toThrow('overloaded: 4 of 4 sequences are running');
       adas.pop()?.();
-      expect(() => admission.enter(1, ada)).toThrow('other keys wait for their share');
+      expect(() => admission.enter(1, ada)).toThrow('other keys are waiting for their share');
       admission.enter(1, bob);
     }
-    // both have half, so free places go to the first request
+    // Both owners have half, so free places go to the first request.
     expect(() => admission.enter(1, bob)).toThrow('overloaded');
     adas.pop()?.();
     adas.push(admission.enter(1, ada));
@@ -35,7 +35,7 @@ describe('admission', () => {
     const [first] = fill(admission, 2, ada);
     expect(() => admission.enter(1, bob)).toThrow('overloaded');
     first?.();
-    expect(() => admission.enter(1, ada)).toThrow('other keys wait for their share');
+    expect(() => admission.enter(1, ada)).toThrow('other keys are waiting for their share');
     now += 3000;
     admission.enter(1, ada);
   });

@@ -107,7 +107,7 @@ describe('a server with keys', () => {
     await send('key of cyd');
     const third = await send('key of cyd');
     expect(third.status).toBe(429);
-    // two per minute are one every 30 s
+    // Two requests per minute are one every 30 s.
     expect(Number(third.headers.get('retry-after'))).toBeGreaterThan(25);
     expect(Number(third.headers.get('retry-after'))).toBeLessThanOrEqual(30);
     expect(third.headers.get('x-ratelimit-remaining-requests')).toBe('0');

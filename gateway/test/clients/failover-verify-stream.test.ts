@@ -19,7 +19,7 @@ class Scripted implements VerifyStream {
     this.#lost.reject(new PtpError('unavailable', 'lost'));
   }
 
-  /** Answers the steps received so far, and all later ones. */
+  /** Answers the steps received so far, and all later steps. */
   answer(): void {
     this.#held.resolve();
   }
@@ -70,7 +70,7 @@ test('a step is sent ahead only to a verifier that has received the previous ste
   first.lose();
   expect(await ahead).toBeUndefined();
   await expect.poll(() => second.sent).toEqual(['step 1']);
-  // the second verifier reruns step one; it has not received step two, whose outcome is equal
+  // The second verifier reruns step one. It has not received step two, whose outcome is equal.
   expect(await stream.step(after(two, three))).toBeUndefined();
   second.answer();
   expect(await step).toMatchObject({ accepted: 1, nextToken: 9 });

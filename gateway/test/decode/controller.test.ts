@@ -20,7 +20,7 @@ import {
 
 const limits: DraftLimits = { length: 8, budget: 16, mode: 'auto' };
 
-/** Returns the tokens per millisecond of one fixed mode. */
+/** Returns the tokens per millisecond if the mode is fixed. */
 function speedIn(machine: Machine, mode: Mode): number {
   return speed(
     take(
@@ -85,7 +85,8 @@ describe('the mode', () => {
       )
         .slice(500)
         .filter((step) => step.mode === mode && step.reason === 'trial').length;
-    // on two devices, plain decoding has a third of the speed of overlap mode, sequential mode nearly the same speed
+    // On two devices, plain decoding has a third of the speed of overlap mode, and sequential mode nearly the same
+    // speed.
     expect(trials(twoDevices, 'plain')).toBeLessThan(trials(twoDevices, 'sequential') / 2);
     expect(trials(twoDevices, 'plain')).toBeGreaterThan(0);
   });
@@ -156,7 +157,7 @@ test('a missing block is redrafted only if that pays off', () => {
       500,
     );
     const controller = new Controller({ ...limits, mode: 'overlap' }, measured);
-    // one trial in 16 happens regardless
+    // One trial in 16 happens regardless.
     return Array.from({ length: 16 }, () => controller.worthDrafting('overlap', 8, EMPTY)).filter(Boolean).length;
   };
   expect(redrafts(twoDevices)).toBe(16);
@@ -172,7 +173,7 @@ test('the first two steps after a change of mode are not counted', () => {
   const observe = (mode: Mode, stepMicros: number, times: number) => {
     for (let i = 0; i < times; i++) controller.observe({ mode, stepMicros, ...outcome });
   };
-  // the first steps of a process are not counted either
+  // The first steps of a process are not counted either.
   observe('plain', 9000, 2 + 6);
   expect(measured.modes.stats.plain.rate).toBe(0);
   observe('plain', 2000, 1);
@@ -188,8 +189,8 @@ test('the cost of a token is measured per run, not per call', () => {
   const cost = new VerifyCost(8);
   const random = randomNumbers(3);
   for (let run = 0; run < 400; run++) {
-    // 32 sequences with different block lengths share a run of 10 ms plus 50 us per token; half of them first wait for
-    // another run
+    // 32 sequences with different block lengths share a run of 10 ms plus 50 us per token. Half of them first wait for
+    // another run.
     const blocks = Array.from({ length: 32 }, () => Math.floor(9 * random()));
     const drafted = blocks.reduce((a, b) => a + b, 0) / 32;
     const runMicros = 10_000 + 50 * 32 * drafted;

@@ -71,7 +71,7 @@ test('with drafting disabled, the reason is the setting and not a missing drafte
   expect(new Set(steps.map(({ stats }) => `${stats.mode}, ${stats.reason}`))).toEqual(new Set(['plain, setting']));
 });
 
-describe('the text equals that of plain decoding', () => {
+describe('the text is the same as with plain decoding', () => {
   for (const accuracy of [0, 0.5, 0.9, 1]) {
     test(`with a drafter that is right ${accuracy * 100} % of the time`, async () => {
       const pair = await start({ accuracy });
@@ -111,7 +111,7 @@ test('without a drafter, repetitions are proposed from earlier text, unless the 
   const pair = await start({ accuracy: 1 });
   const request = ask({ maxTokens: 40 });
   const [, ...alone] = expected({ ...request, maxTokens: 41 });
-  // the prompt contains the answer: the fake target picks other tokens after it, but proposals are made
+  // The prompt contains the answer. The fake target picks other tokens after it, but proposals are made.
   const prompt = [...request.prompt, ...alone, ...request.prompt];
   const sources = async (draftLimits: DraftOverrides, drafting = true) => {
     const steps = await collect(pair, { ...request, prompt, draftLimits, drafting });
@@ -176,7 +176,7 @@ describe('steps sent ahead', () => {
       return steps.reduce((sum, { stats }) => sum + stats.aheadMicros, 0) / steps.length;
     };
     expect(await ahead(0)).toBe(0);
-    // steps that were sent at least two steps early
+    // Steps that were sent at least two steps early.
     expect(await ahead(3)).toBeGreaterThan(20_000);
   });
 
@@ -197,7 +197,7 @@ describe('steps sent ahead', () => {
     const steps = await collect(pair, request);
     expect(tokensOf(steps)).toEqual(expected(request));
     expect(steps.every(({ stats }) => stats.aheadMicros === 0)).toBe(true);
-    // one draft during each step and one before it, plus the unneeded ones at first
+    // One draft during each step and one before it, plus the unneeded drafts at first.
     expect(drafts).toBeLessThan(2 * steps.length + 20);
     await drained(pair);
   });
@@ -231,7 +231,7 @@ describe('steps sent ahead', () => {
     expect(tokensOf(steps)).toEqual(expected(request));
   });
 
-  test('measure their own time, not that of a slow reader', async () => {
+  test('measure their own time, without the time of a slow reader', async () => {
     const pair = await start({ accuracy: 1, checks: true, limits, latencyMs: 2, draftLatencyMs: 1 });
     const times: number[] = [];
     for await (const { stats } of pair.generator.generate(ask({ maxTokens: 60 }), never)) {
@@ -364,7 +364,7 @@ test('50 clients that disconnect mid-stream leave no sequences behind', async ()
     try {
       for await (const _ of pair.generator.generate(request, controller.signal)) {
         if (++steps < 1 + (i % 7)) continue;
-        // half of them return from the iteration, the others are aborted from outside
+        // Half of the requests return from the iteration, and the others are aborted from outside.
         if (i % 2 === 0) break;
         controller.abort();
       }

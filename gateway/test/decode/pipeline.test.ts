@@ -146,7 +146,7 @@ describe('the next block', () => {
 });
 
 describe('a step sent ahead', () => {
-  /** Puts two steps in flight; step 1 assumes that step 0 commits the tokens 1, 2 and 9. */
+  /** Puts two steps in flight. Step 1 assumes that step 0 commits the tokens 1, 2 and 9. */
   const ahead = (parts?: Partial<PipelineParts>) => {
     const run = new Harness(parts);
     run.begin(1, 2);

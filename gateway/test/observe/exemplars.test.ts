@@ -48,7 +48,7 @@ async function exemplars() {
   }));
 }
 
-test('lead from buckets of requests to their spans, and from those of steps to theirs', async () => {
+test('lead from buckets of requests to spans of requests, and from buckets of steps to spans of steps', async () => {
   const tracing = await traced();
   const began = Date.now() / 1000;
   const durations: number[] = [];

@@ -59,7 +59,7 @@ describe('a recorded request', () => {
       expect(verify).toMatchObject({ service: 'verifier', block: stats.drafted, run_us: stats.verifyRunMicros });
       for (const call of calls) {
         expect(call.queue_us + call.run_us).toBeLessThanOrEqual(call.us);
-        // calls and steps are timed independently, which on a busy machine may differ
+        // Calls and steps are timed independently, so their times may differ on a busy machine.
         expect(call.start_us).toBeGreaterThan(start - LATER_MICROS);
         expect(call.start_us + call.us).toBeLessThan(start + stats.stepMicros + LATER_MICROS);
         expect(call.start_us).toBeGreaterThanOrEqual(verified);

@@ -14,7 +14,7 @@ test('the description of the model says how it runs', async () => {
 });
 
 describe('a text sampled from the most probable tokens only', () => {
-  const warning = expect.stringContaining('from the 1024 most probable tokens only');
+  const warning = expect.stringContaining('from only the 1024 most probable tokens');
   const endpoints: Record<string, object> = {
     '/v1/completions': { prompt: 'a', max_tokens: 16 },
     '/v1/chat/completions': { messages: [{ role: 'user', content: 'a' }] },

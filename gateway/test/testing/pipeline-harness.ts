@@ -86,7 +86,7 @@ export class Harness {
     return this.next();
   }
 
-  /** @param outcome empty for a step that the verifier skipped */
+  /** @param outcome outcome of the step, or empty for a step that the verifier skipped */
   verified(step: number, ...outcome: Parameters<typeof verdict> | []): string[] {
     const [accepted, nextToken] = outcome;
     const answer = accepted === undefined ? undefined : verdict(accepted, nextToken as number);

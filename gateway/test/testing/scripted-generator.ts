@@ -13,7 +13,7 @@ import type {
 
 /** The steps that a scripted generator yields for one request. */
 export interface Script {
-  /** Tokens of each step; the last step has the finish reason. */
+  /** Tokens of each step. The last step has the finish reason. */
   readonly steps: readonly (readonly number[])[];
   readonly finish?: 'stop' | 'length';
   /** Number of reused tokens that the first step reports. */
@@ -24,9 +24,9 @@ export interface Script {
   readonly error?: unknown;
   /** True to repeat the steps until the request is aborted. */
   readonly endless?: boolean;
-  /** Source of the drafted tokens; the drafter by default. */
+  /** Source of the drafted tokens. Default: the drafter. */
   readonly source?: StepStats['source'];
-  /** First step whose tokens are picked among the most probable ones only; none by default. */
+  /** First step whose tokens are picked among the most probable tokens only. Default: none. */
   readonly truncatedFrom?: number;
 }
 
@@ -43,7 +43,7 @@ export class ScriptedGenerator implements Generator {
 
   readonly #observers: readonly StepObserver[];
 
-  /** @param observers receive requests and steps, but no calls to services, because there are none */
+  /** @param observers observers that receive requests and steps, but no calls to services, because there are none */
   constructor(model: Partial<ModelInfo> = {}, observers: readonly StepObserver[] = []) {
     this.#observers = observers;
     this.model = { modelId: 'test-model', vocabulary: 2048, contextLength: 512, endOfText: 0, ...model };
@@ -78,7 +78,7 @@ export class ScriptedGenerator implements Generator {
       const script = this.script(request);
       let given = 0;
       for (let step = 0; script.endless || step < script.steps.length; step++) {
-        // yields to the event loop, like a real generator
+        // Yields to the event loop, as a real generator does.
         await sleep(script.delayMillis ?? 0, undefined, { signal });
         const tokens = (script.steps[step % script.steps.length] ?? []).slice(0, request.maxTokens - given);
         given += tokens.length;
@@ -138,7 +138,7 @@ function promptOf({ prompt, topCount = 0 }: GenerationRequest): PromptScores {
   return { logProbabilities: later.map((_, n) => -(n + 1) / 4), tops: topsOf(later, topCount) };
 }
 
-/** Returns alternatives for each token: the token itself and those that follow it in the vocabulary. */
+/** Returns alternatives to each token: the token itself and the tokens that follow it in the vocabulary. */
 function topsOf(tokens: readonly number[], count: number): TopTokens[] {
   if (count === 0) return [];
   const ranks = Array.from({ length: count }, (_, rank) => rank);

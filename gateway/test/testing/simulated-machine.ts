@@ -5,7 +5,7 @@ import type { PipelineEvent } from '../../src/decode/pipeline-types.ts';
 import type { Draft } from '../../src/decode/ports.ts';
 import type { DraftLimits, Mode } from '../../src/decode/types.ts';
 
-/** A machine whose services take known times. Times in microseconds. */
+/** A machine whose services take known times. All times are in microseconds. */
 export interface Machine {
   /** Returns the time to verify n drafted tokens. */
   readonly verify: (drafted: number) => number;
@@ -13,9 +13,12 @@ export interface Machine {
   readonly draft: (tokens: number) => number;
   /** Factor by which both times grow while verify and draft run concurrently. */
   readonly contention: number;
-  /** Probability that a drafted token is correct if its predecessors are. The drafter's confidence has the same value. */
+  /**
+   * Probability that a drafted token is correct if the tokens before it are. The drafter's confidence has the same
+   * value.
+   */
   readonly chance: number;
-  /** Probabilities that a branch matches the outcome: after a rejected token, and after a fully accepted block. */
+  /** Probabilities that a branch matches the outcome, after a rejected token and after a fully accepted block. */
   readonly hits: readonly [afterMiss: number, whole: number];
 }
 
@@ -53,7 +56,7 @@ export function* simulate(
     due.push({ at, event: event(at) });
   };
   let machine = machineNow();
-  // outcome of the step under verification, which the simulation knows before the verdict
+  // The outcome of the step under verification, which the simulation knows before the verdict.
   let [accepted, hit] = [0, false];
   pipeline.firstDraft();
   pipeline.receive({ kind: 'redraft', step: undefined, draft: draftOf(machine, 0, RIGHT, limits.length, 0), at: now });
@@ -151,14 +154,14 @@ const good = { chance: 0.75, hits: [0.5, 0.8] } as const;
 
 /** Two GPUs: verifying more tokens costs nothing, and drafting has its own device. */
 export const twoDevices: Machine = { verify: () => 25_000, draft: (n) => 5000 + 50 * n, contention: 1, ...good };
-/** Two cores: verifying one more token costs a seventh of a step. */
+/** Two cores, on which verifying one more token costs a seventh of a step. */
 export const twoCores: Machine = {
   verify: (n) => 7000 + 1000 * n,
   draft: (n) => 4000 + 100 * n,
   contention: 1.1,
   ...good,
 };
-/** One core for both: concurrent runs take turns. */
+/** One core for both services, on which concurrent runs take turns. */
 export const oneCore: Machine = { ...twoCores, contention: 2.2 };
 /** A drafter that is hardly ever right. */
 export const poorDrafts: Machine = { ...twoCores, contention: 1.4, chance: 0.1, hits: [0.1, 0.2] };

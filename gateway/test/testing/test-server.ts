@@ -21,7 +21,7 @@ export const tokenByToken = (text: string): number[][] => tokenizer.encode(text)
 /**
  * A running server with a scripted generator.
  *
- * @param traces records requests; there are no calls to record, because a scripted generator makes none
+ * @param traces store that records requests. It records no calls, because a scripted generator makes none
  */
 export async function startServer(
   settings: Partial<HttpSettings> & {

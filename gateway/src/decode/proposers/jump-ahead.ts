@@ -21,7 +21,7 @@ export class JumpAheadProposer {
   propose(length: number, after: readonly number[] = []): Block {
     const tokens = this.#after(after)?.forced(length) ?? [];
     if (tokens.length === 0) return EMPTY;
-    // the model may prefer a longer token that starts with the last one
+    // The model may prefer a longer token that starts with the last one.
     const confidences = tokens.map((_, k) => (k < tokens.length - 1 ? 0.75 : 0.25));
     return { source: 'grammar', tokens, confidences };
   }

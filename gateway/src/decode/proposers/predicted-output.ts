@@ -1,13 +1,13 @@
 import { type Block, EMPTY } from '../types.ts';
 
-/** Number of equal tokens after which the text and the guess count as aligned again. */
+/** Number of consecutive equal tokens after which the text and the guess count as aligned again. */
 const SIZE = 3;
 /** Maximum number of aligned tokens that are counted. */
 const LONGEST = 10;
 
 /**
  * Predicted outputs (OpenAI): proposes the client's guess of the answer, which pays off for edits of mostly unchanged
- * files. After the text has departed from the guess, proposals resume where the two match again.
+ * files. If the text departs from the guess, proposals resume where the text and the guess match again.
  */
 export class PredictedOutputProposer {
   readonly #tokens: readonly number[];
@@ -28,7 +28,7 @@ export class PredictedOutputProposer {
 
   /**
    * Proposes at most `length` tokens, assuming that `after` is committed first. The confidence is the number of aligned
-   * tokens divided by 10; `AcceptanceByConfidence` maps it to a probability.
+   * tokens divided by 10. `AcceptanceByConfidence` maps the confidence to a probability.
    */
   propose(length: number, after: readonly number[] = []): Block {
     const { next, inStep } = this.#after(after);
@@ -57,7 +57,7 @@ export class PredictedOutputProposer {
 /** Position of the text in the guess. */
 interface State {
   readonly last: readonly number[];
-  /** Position in the guess after the text so far; undefined if not aligned. */
+  /** Position in the guess after the text so far. Undefined if the text is not aligned. */
   readonly next: number | undefined;
   readonly inStep: number;
   /** Furthest position that the text has reached. Matches after this position are preferred. */

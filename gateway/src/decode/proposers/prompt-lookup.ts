@@ -7,7 +7,8 @@ const LONGEST = 10;
 
 /**
  * Prompt lookup (Saxena 2023): finds the most recent earlier occurrence of the text's last tokens and proposes what
- * followed it. This costs nothing, and works for repetitive texts: code, quotations, greedy answers of small models.
+ * followed it. This costs almost nothing, and works for repetitive texts: code, quotations, greedy answers of small
+ * models.
  */
 export class PromptLookupProposer {
   readonly #tokens: number[] = [];
@@ -23,7 +24,7 @@ export class PromptLookupProposer {
   /** Appends committed tokens. */
   push(tokens: readonly number[]): void {
     for (const token of tokens) {
-      // a sequence is indexed only once a token follows it, so that the end of the text never finds itself
+      // A sequence is indexed only once a token follows it, so that the end of the text never matches itself.
       for (const [i, size] of SIZES.entries()) {
         if (this.#tokens.length >= size) this.#places[i]?.set(this.#key(this.#tokens, size), this.#tokens.length);
       }
@@ -33,7 +34,7 @@ export class PromptLookupProposer {
 
   /**
    * Proposes at most `length` tokens, assuming that `after` is committed first. The confidence is the length of the
-   * preceding match divided by 10; `AcceptanceByConfidence` maps it to a probability.
+   * preceding match divided by 10. `AcceptanceByConfidence` maps the confidence to a probability.
    */
   propose(length: number, after: readonly number[] = []): Block {
     const text = after.length > 0 ? [...this.#tokens, ...after] : this.#tokens;
@@ -48,7 +49,10 @@ export class PromptLookupProposer {
     return EMPTY;
   }
 
-  /** Encodes the last `size` tokens as one number, exact up to 2^53; enough for vocabularies of up to 2^17 tokens. */
+  /**
+   * Encodes the last `size` tokens as one number. The number is exact up to 2^53, which is enough for vocabularies of
+   * up to 2^17 tokens.
+   */
   #key(text: readonly number[], size: number): number {
     return text.slice(-size).reduce((key, token) => key * this.#vocabulary + token, 0);
   }
