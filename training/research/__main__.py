@@ -1,8 +1,8 @@
-"""Experiments with features that the product does not use, and the commands that measured them.
+"""Experiments with features that the product does not use, and the commands that measure them.
 
 usage, in training/: python -m research COMMAND [options]
 
-Takes every command of ptp-train, with more losses and embeddings, and five commands of its own: inverse, random-walk,
+Accepts every command of ptp-train, with more losses and embeddings, and five additional commands: inverse, random-walk,
 ablate, distill-twice and curves. `run` also finds the recipes in research/recipes.
 """
 
@@ -17,7 +17,7 @@ from . import graph_embeddings, losses  # noqa: F401 - importing these adds thei
 RECIPES = pathlib.Path(__file__).parent / "recipes"
 
 COMMANDS |= {
-    "random-walk": Command("research.random_walk", "write sequences of a known law, to test `inverse` on"),
+    "random-walk": Command("research.random_walk", "write sequences from a known distribution, as a test of `inverse`"),
     "inverse": Command(
         "research.inverse",
         "train a drafter on text, without a teacher (inverse autoregressive training)",

@@ -1,7 +1,7 @@
-"""Trains and measures drafters that differ in one setting, each for the same time unless its row sets one. Writes a
-table.
+"""Trains and measures drafters that differ in one setting, and writes a table. Each drafter is trained for the same
+time, unless its row sets a time.
 
-A YAML file has `base`, options of `distill`, and `rows`. Each row has a name, a group and its own settings; `samples`
+A YAML file has `base` (options of `distill`) and `rows`. Each row has a name, a group and its own settings; `samples`
 names a folder next to --samples. Rows that already have a result are skipped.
 """
 
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--samples",
         type=pathlib.Path,
         default=pathlib.Path("work/samples"),
-        help="folder of training samples of all rows",
+        help="folder of the training samples for all rows",
     )
     add(
         "--held",
@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", type=pathlib.Path, default=pathlib.Path("work/ablations"))
     add("--only", nargs="*", help="names of the rows to run (default: all)")
-    add("--minutes", type=number(0, above=True), default=2.5, help="processor time per row, minutes")
-    add("--sequences", type=integer(1), default=24, help="number of held-out sequences per condition")
+    add("--minutes", type=number(0, above=True), default=2.5, help="processor time in minutes for each row")
+    add("--sequences", type=integer(1), default=24, help="number of held-out sequences for each condition")
     add_precision(parser)
     add("--seed", type=integer(0), default=0)
 
@@ -80,7 +80,7 @@ def impossible_pairs(
     """Counts drafted two-token beginnings that the target cannot produce, because the second token has probability 0
     after temperature, top-k and top-p.
 
-    Returns that count and the number of all beginnings checked, from `count` starts per sequence.
+    Returns the number of such beginnings, and the number of all checked beginnings. Each sequence has `count` starts.
     """
     starts = spread(outputs, drafter.config.length)[:, :: GENERATED // count]
     tokens, _ = proposals(drafter, outputs, starts, inside)
@@ -96,7 +96,7 @@ def impossible_pairs(
 
 
 def measure(args: argparse.Namespace, path: pathlib.Path) -> dict:
-    """Returns the figures of a trained drafter: tokens per call under every condition, and under the first one also
+    """Returns the figures of a trained drafter: tokens per call under every condition, and for the first condition also
     accuracy and impossible pairs.
     """
     target, drafter = load_target(args.target), load_drafter(path)
@@ -163,7 +163,10 @@ def run(args: argparse.Namespace) -> None:
         if path.exists():
             known = json.loads(path.read_text())
             same = (known["target"], known.get("settings")) == (made_for, asked)
-            require(same, f"{path} is of another target or other settings: remove it, or choose another --out")
+            require(
+                same,
+                f"{path} was made with a different target or different settings: remove it, or choose another --out",
+            )
         else:
             print(f"== {r['name']}: {r.get('settings', {})}", flush=True)
             distill.run(settings[r["name"]])

@@ -1,6 +1,6 @@
-"""Plots a pair's training: bits per byte of the target over tokens, tokens per call of the drafter over steps.
+"""Plots a pair's training: the target's bits per byte over tokens, and the drafter's tokens per call over steps.
 
-Reads the logs in the checkpoints. A checkpoint without a log, such as an imported target, is left out. Needs
+Reads the logs in the checkpoints. A checkpoint without a log, such as an imported target, is left out. Requires
 matplotlib.
 """
 
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         import matplotlib
     except ImportError:
-        raise SystemExit("curves needs matplotlib: pip install 'matplotlib>=3.9,<4'") from None
+        raise SystemExit("curves requires matplotlib: run pip install 'matplotlib>=3.9,<4'") from None
     matplotlib.use("Agg")
     matplotlib.rcParams.update(
         {"svg.hashsalt": "ptp", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
@@ -53,10 +53,10 @@ def run(args: argparse.Namespace) -> None:
     target, drafter = log_of(args.target), log_of(args.drafter)
     require(
         bool(target or drafter),
-        f"--target or --drafter must contain a training log, {args.target} and {args.drafter} have none",
+        f"--target or --drafter must contain a training log, but neither {args.target} nor {args.drafter} does",
     )
     distilled = not drafter or "tokens_per_call" in drafter[0]
-    require(distilled, f"--drafter must come from `distill`, but the log of {args.drafter} has no tokens_per_call")
+    require(distilled, f"--drafter must be made by `distill`, but the log in {args.drafter} has no tokens_per_call")
     count = bool(target) + bool(drafter)
     figure, axes = pyplot.subplots(1, count, figsize=(4.25 * count, 3), layout="constrained", squeeze=False)
     panels = iter(axes[0])

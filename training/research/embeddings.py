@@ -1,6 +1,6 @@
 """Embeddings of uniforms that were tried. None was better than `fourier` (NOTEBOOK.md).
 
-`binary` is the paper's choice (the bits of the float32), `thermometer` and `float` are the ones it compares with.
+`binary` (the bits of the float32) is the paper's choice. The paper compares it with `thermometer` and `float`.
 Importing this module adds them to `distill --embedding`. Every function maps u [...] to features [..., F].
 """
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from ptp_train.model.embeddings import EMBEDDINGS, Embedding
 
 LEVELS = 32
-"""Number of features of the embeddings that have a resolution to choose."""
+"""Number of features of the embeddings whose resolution can be chosen."""
 
 
 def binary(u: Tensor) -> Tensor:

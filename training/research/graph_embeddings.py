@@ -9,7 +9,7 @@ from . import embeddings
 
 MANTISSA = 23
 SMALLEST = 24
-"""Negative exponent of the smallest positive u, which is 2^-24."""
+"""Exponent of the smallest positive u, 2^-24, without its sign."""
 
 
 def thermometer(g: Graph) -> str:
@@ -41,7 +41,7 @@ def binary(g: Graph) -> str:
     g.node("Less", ["u.column", bounds], "u.below")
     g.node("Cast", ["u.below"], "u.ones", to=FLOAT)
     g.node("ReduceSum", ["u.ones", g.constant([3])], "u.count", keepdims=0)
-    g.node("Cast", ["u.count"], "u.exponent", to=INT64)  # row k - 1 of the table
+    g.node("Cast", ["u.count"], "u.exponent", to=INT64)  # Row k - 1 of the table.
     heads = [f"{127 - k:09b}" for k in range(1, SMALLEST + 1)] + ["0" * 9]
     table = np.array([[float(bit) for bit in head] for head in heads], np.float32)
     g.node("Gather", [g.named("u.heads", table), "u.exponent"], "u.head")

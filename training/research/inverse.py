@@ -2,8 +2,9 @@
 
 For a piece t_1 .. t_L of text, the uniforms under which the drafter would produce it are found position by position:
 P_k is the drafter's own distribution given u_1 .. u_{k-1}, and u_k is drawn inside the interval of t_k under it. The
-loss is cross-entropy on all positions at once, with these uniforms. With --length 1 this is plain next-token training,
-the baseline. With --method independent, positions see nothing of earlier tokens, which shows the value of the uniforms.
+loss is cross-entropy on all positions at once, with these uniforms. With --length 1, this is plain next-token training,
+which is the baseline. With --method independent, positions do not see earlier tokens, which shows the value of the
+uniforms.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from ptp_train.train.fit import add_fit_arguments, add_steps_and_rates, fit
 from ptp_train.train.target import windows
 
 HELD_TOKENS = 16_384
-"""Number of tokens of held-out text, in windows of --context, whose perplexity goes into the log."""
+"""Number of tokens of held-out text on which perplexity is measured for the log, in windows of --context tokens."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,11 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--init",
         type=pathlib.Path,
-        help="start from the layers --source of this target, or from a drafter of `inverse` of the same sizes",
+        help="target whose layers --source are the initial layers, or a drafter with the same sizes that `inverse` trained",
     )
-    add("--context", type=integer(2), default=512, help="number of tokens of a window")
+    add("--context", type=integer(2), default=512, help="number of tokens in a window")
     add("--completions", type=integer(1), default=256, help="completions per step")
-    add("--windows", type=integer(1), default=4, help="number of windows of text per step")
+    add("--windows", type=integer(1), default=4, help="number of windows in each step")
 
 
 def check(args: argparse.Namespace) -> None:
@@ -63,11 +64,11 @@ def inverted(drafter: Drafter, cache: list, last: Tensor, starts: Tensor, answer
     """Returns the uniforms [B, N, L, D] under which `drafter` itself produces the answers [B, N, L], without gradients."""
     c = drafter.config
     u = torch.zeros(*answers.shape, c.coordinates, device=answers.device)
-    if c.method == "independent":  # this method sees no uniforms
+    if c.method == "independent":  # This method sees no uniforms.
         return u
     with torch.no_grad():
         for k in range(answers.shape[-1]):
-            # position k sees only earlier uniforms, and the head only earlier answers
+            # Position k sees only earlier uniforms, and the head sees only earlier answers.
             hidden = drafter.hidden(cache, last, starts, u[:, :, : k + 1], conditions)
             p = drafter.logits(hidden, last, conditions, answers[:, :, : k + 1])[:, :, k].float().softmax(-1)
             low, high = coordinates.interval(c.pick, p, answers[:, :, k])
@@ -105,13 +106,13 @@ def perplexity(drafter: Drafter, tokens: np.ndarray, context: int) -> dict:
 
 
 def start(args: argparse.Namespace) -> Drafter:
-    """Returns the drafter to start from: a random one, or one with the layers of --init, whose first position then
-    predicts what --init does.
+    """Returns the drafter to start from: a random one, or a drafter with the layers of --init. Its first position then
+    makes the same predictions as --init.
     """
     settings = argparse.Namespace(**vars(args), from_target=args.init is not None)
     if args.init:
         kind = torch.load(args.init, map_location="cpu", mmap=True).get("kind")
-        require(kind in ("target", "drafter"), f"--init must be a target or a drafter, got {args.init}, a {kind}")
+        require(kind in ("target", "drafter"), f"--init must be a target or a drafter, got a {kind} in {args.init}")
         if kind == "drafter":
             return continued(settings, load_drafter(args.init))
         return untrained(settings, load_target(args.init))
@@ -126,17 +127,17 @@ def continued(args: argparse.Namespace, old: Drafter) -> Drafter:
     """
     c = old.config
     own = c.kind == "separate" and c.method != "o"
-    require(own, f"--init must be a drafter that `inverse` trained, got one of --kind {c.kind}, --method {c.method}")
+    require(own, f"--init must be a drafter trained by `inverse`, got one with --kind {c.kind} and --method {c.method}")
     drafter = Drafter(drafter_config(args, c.sizes))
     drafter.start_from(old, layers_of(args))
     for name in ("pick", "embedding", "frequencies"):
         was, given = getattr(c, name), getattr(args, name)
-        require(was == given, f"--{name} must be that of --init, {was}, got {given}")
+        require(was == given, f"--{name} must be {was}, as in --init, got {given}")
     drafter.uniform.load_state_dict(old.uniform.state_dict())
-    if c.length == 1 or c.method == "independent":  # these weights have never seen uniforms
+    if c.length == 1 or c.method == "independent":  # These weights have never seen uniforms.
         drafter.fit_uniforms()
     if old.sequential is not None:
-        require(args.rank == c.rank, f"--rank must be that of --init, {c.rank}, got {args.rank}")
+        require(args.rank == c.rank, f"--rank must be {c.rank}, as in --init, got {args.rank}")
         drafter.sequential.load_state_dict(old.sequential.state_dict())
     return drafter
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from ptp_train.train.losses import LOSSES
 
 TINY = 1e-9
-"""Replaces probability 0 in logarithms."""
+"""Value that replaces probability 0 in logarithms."""
 
 
 def reverse_kl(logits: Tensor, answers: Tensor, p: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Writes sequences of a known law to train on: a random walk over the tokens, with or without momentum.
+"""Writes training sequences from a known distribution: a random walk over the tokens, with or without momentum.
 
     x_t = fold(round(x_{t-1} + momentum (x_{t-1} - x_{t-2}) + deviation e_t)),   e_t ~ N(0, 1)
 
@@ -23,7 +23,7 @@ from ptp_train.data.tokenizer import SPLITS
 
 @dataclass(frozen=True)
 class Walk:
-    """The law."""
+    """Distribution of the random walk."""
 
     vocab: int = 128
     momentum: float = 0.0
@@ -40,24 +40,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--tokens", type=integer(10_000), default=2_000_000, help="number of tokens, of which 1 in 50 is held out")
     add("--vocab-size", type=integer(64, 4096), default=Walk.vocab)
-    add("--momentum", type=number(0, 1), default=Walk.momentum, help="share of the last step that the next one repeats")
+    add(
+        "--momentum", type=number(0, 1), default=Walk.momentum, help="share of the last step that the next step repeats"
+    )
     add(
         "--deviation",
         type=number(0, 1000, above=True),
         default=Walk.deviation,
-        help="standard deviation of a step, in tokens",
+        help="standard deviation in tokens of a step",
     )
     add("--seed", type=integer(0), default=0)
 
 
 def fold(y: int, vocab: int) -> int:
-    """Reflects y at 0 and vocab - 1, as often as needed."""
+    """Reflects y at 0 and vocab - 1, as often as necessary."""
     y %= 2 * (vocab - 1)
     return y if y < vocab else 2 * (vocab - 1) - y
 
 
 def walked(law: Walk, tokens: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns a walk from the middle, int64 [tokens]."""
+    """Returns a walk from the middle of the vocabulary, int64 [tokens]."""
     noise = rng.normal(scale=law.deviation, size=tokens).tolist()
     last = before = law.vocab // 2
     out = np.empty(tokens, np.int64)
@@ -70,7 +72,7 @@ def walked(law: Walk, tokens: int, rng: np.random.Generator) -> np.ndarray:
 def probabilities(law: Walk, before: Tensor, last: Tensor) -> Tensor:
     """Returns the distribution of the next token after two tokens [N], float64 [N, vocab]."""
     mean = last + law.momentum * (last - before).double()
-    # the mean is in (-vocab, 2 vocab), and probabilities beyond 9 standard deviations vanish in float64
+    # The mean is in (-vocab, 2 vocab), and probabilities beyond 9 standard deviations vanish in float64.
     reach = law.vocab + math.ceil(9 * law.deviation)
     y = torch.arange(-reach, law.vocab + reach)
     edges = (torch.cat([y, y[-1:] + 1]) - 0.5 - mean[:, None]) / law.deviation
@@ -80,7 +82,8 @@ def probabilities(law: Walk, before: Tensor, last: Tensor) -> Tensor:
 
 
 def perplexity(law: Walk, ids: np.ndarray) -> float:
-    """Returns exp of the mean cross-entropy of the law itself along a walk: a lower bound for models, up to chance."""
+    """Returns exp of the mean cross-entropy of the true distribution along a walk. Apart from chance, this is a lower
+    bound for models."""
     x = torch.from_numpy(ids.astype(np.int64))
     before, last, next_one = (x[i : len(x) - 2 + i].split(512) for i in range(3))
     parts = [probabilities(law, b, a).gather(1, n[:, None]) for b, a, n in zip(before, last, next_one, strict=True)]

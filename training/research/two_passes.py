@@ -1,4 +1,4 @@
-"""Trains a drafter whose positions go through the layers twice. The second pass sees the tokens that the first one
+"""Trains a drafter whose positions go through the layers twice. The second pass sees the tokens that the first pass
 picked.
 
 The second pass did not pay off: 3.81 tokens per call, against 3.73 with one pass at half the cost. The result cannot be
@@ -17,8 +17,8 @@ from ptp_train.train import distill
 
 
 class TwoPassDrafter(Drafter):
-    """Drafter with two passes. In training, half of the drafts are second passes, which see the answers as the first
-    pass' tokens.
+    """Drafter with two passes. In training, half of the drafts are second passes, which see the answers as the tokens
+    of the first pass.
     """
 
     def __init__(self, config: DrafterConfig, target: Target | None = None):
@@ -26,7 +26,7 @@ class TwoPassDrafter(Drafter):
         self.from_picked = nn.Linear(config.sizes.width, config.sizes.width, bias=False)
         nn.init.eye_(self.from_picked.weight)
         self.picked: Tensor | None = None
-        """[B, N, L]: tokens of the first pass, -1 for none. None during the first pass."""
+        """[B, N, L]: tokens of the first pass, or -1 for none. None during the first pass."""
 
     def inputs(self, last: Tensor, u: Tensor, conditions: tuple, feature: Tensor | None) -> Tensor:
         x = super().inputs(last, u, conditions, feature)
@@ -39,7 +39,7 @@ class TwoPassDrafter(Drafter):
     def forward(
         self, cache, last, starts, u, conditions, answers=None, given=None, second: Tensor | None = None
     ) -> Tensor:
-        """second [B, N]: true for drafts in their second pass; random in training."""
+        """second [B, N]: true for drafts in their second pass. Random in training."""
         if second is None and self.training:
             second = torch.rand(u.shape[:2], device=u.device) < 0.5
         if second is not None:

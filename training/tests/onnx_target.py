@@ -1,4 +1,5 @@
-"""Runs an exported target graph in onnxruntime like the server's engine: packed tokens, caches of exact length."""
+"""Runs an exported target graph in onnxruntime in the same way as the server's engine: with packed tokens, and caches
+of exact length."""
 
 import pathlib
 
@@ -17,7 +18,7 @@ class Reader:
 
 
 class TargetGraph:
-    """A target.b{slots}.onnx."""
+    """Graph in a file target.b{slots}.onnx."""
 
     def __init__(self, path: pathlib.Path):
         options = onnxruntime.SessionOptions()
@@ -30,7 +31,8 @@ class TargetGraph:
         self.uniforms, self.vocab = shapes["u"][1], shapes["bias"][1]
 
     def run(self, slots: list[tuple[Reader, list[int]]], temperature: float = 0.0, u: np.ndarray | None = None):
-        """Reads each slot's tokens, at least two. Returns picks and their log-probabilities after each token, by slot.
+        """Runs each slot's tokens, of which there are at least two. Returns, for each slot, the picks after each token
+        and their log-probabilities.
 
         u: uniforms [tokens of all slots, D].
         """
@@ -73,7 +75,7 @@ class TargetGraph:
         return self.log_probabilities
 
     def read(self, tokens: list[int], chunks: list[int], **settings):
-        """Returns picks and log-probabilities of a sequence that is read in chunks of the given lengths."""
+        """Returns picks and log-probabilities of a sequence that runs in chunks of the given lengths."""
         reader, at, parts = Reader(self), 0, []
         u = settings.pop("u", None)
         for n in chunks:

@@ -1,7 +1,7 @@
-"""Reference of the server's random numbers, engine/src/sampling/uniforms.ts: u is a function of (seed, position,
-coordinate).
+"""Reference for the server's random numbers (engine/src/sampling/uniforms.ts), in which u is a function of seed,
+position and coordinate.
 
-Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3").
+The generator is Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3").
 """
 
 import numpy as np
@@ -27,8 +27,8 @@ def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
 def uniforms(seed: int, first_position: int, count: int, dimensions: int = 1) -> np.ndarray:
     """Returns float32 [count, dimensions] in [0, 1) for positions first_position .. first_position + count - 1.
 
-    The counter is (position, block of 4 coordinates, 0, 0), the key is the 64-bit seed (low word, high word). The top
-    24 bits of a word, times 2^-24, are exact in float32.
+    The counter is (position, block of 4 coordinates, 0, 0), and the key is the 64-bit seed (low word, high word). The
+    top 24 bits of a word, times 2^-24, are exact in float32.
     """
     blocks = (dimensions + 3) // 4
     counter = np.zeros((count, blocks, 4), np.uint64)

@@ -15,12 +15,13 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 LONGEST_START = 90
-"""Time limit for the server's start, seconds. `npm start` takes three on an idle machine when everything is installed.
+"""Time limit in seconds for the server's start. `npm start` takes three seconds on an idle machine if everything is
+installed.
 """
 
 
 def free_port() -> int:
-    """Returns a free port whose successor is free too."""
+    """Returns a free port, whose successor is free too."""
     while True:
         with socket.socket() as first, socket.socket() as second:
             first.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""The prompts that the gateway's tests compare with are those of transformers."""
+"""The prompts that the gateway's tests compare with are the same as in transformers."""
 
 import json
 import pathlib
@@ -10,7 +10,7 @@ FIXTURE = json.loads((ROOT / "test" / "fixtures" / "chat-templates.json").read_t
 
 
 def with_parsed_arguments(message: dict) -> dict:
-    """The message with the arguments of its calls as objects, which is how templates take them."""
+    """Returns the message with the arguments of its calls as objects, the form that templates expect."""
     calls = [
         call | {"function": call["function"] | {"arguments": json.loads(call["function"]["arguments"])}}
         for call in message.get("tool_calls", [])

@@ -1,4 +1,4 @@
-"""The command line: help, errors, recipes, progress, and a target that is trained, interrupted and resumed."""
+"""Tests of the command line: help, errors, recipes, progress, and a target that is trained, interrupted and resumed."""
 
 import argparse
 import json
@@ -152,7 +152,7 @@ def test_recipe_runs_steps_once_and_reruns_changed_ones(text, tmp_path, capsys):
     assert again.count("already done") == 2 and "resumed at 256 tokens" in again
     (work / "tokens" / "held_files.npy").unlink()
     main(["run", str(recipe), "--work", str(work), "--set", "*.tokens=512"])
-    # the tokenizer makes the same tokens again, so later steps are skipped
+    # The tokenizer makes the same tokens again, so later steps are skipped.
     assert capsys.readouterr().out.count("already done") == 2
     assert (work / "tokens" / "held_files.npy").exists()
 
@@ -173,7 +173,7 @@ def test_recipe_is_checked_as_a_whole_before_its_first_step(text, tmp_path):
 
 
 def test_invalid_recipes_are_rejected(tmp_path, monkeypatch):
-    # drop the folder that other tests add
+    # Drop the folder that other tests add.
     monkeypatch.setattr(recipes, "FOLDERS", recipes.FOLDERS[:1])
     assert "two steps are named corpus" in error_of("run", write_recipe(tmp_path / "r", ["corpus", "corpus"]))
     assert "did you mean distill?" in error_of("run", write_recipe(tmp_path / "r", ["distil"]))
@@ -251,7 +251,7 @@ def test_init_continues_from_a_target_with_lower_rates(tokens, tmp_path):
     second = torch.load(tmp_path / "next.pt")
     assert second["config"] == first["config"] and second["init"] == first["identity"] != second["identity"]
     assert float(second["settings"]["rate"]) == pytest.approx(3e-4)
-    with pytest.raises(SystemExit, match="was started with {'init': .*}, not {}"):
+    with pytest.raises(SystemExit, match="was started with {'init': .*}, not with {}"):
         train(tokens, tmp_path / "next.pt", "--tokens", "128")
 
 

@@ -1,4 +1,4 @@
-"""The official OpenAI client and gRPC from Python, against the bundled pair."""
+"""Tests the official OpenAI client and gRPC from Python against the bundled pair."""
 
 import hashlib
 import json
@@ -116,7 +116,7 @@ def test_keys_limits_and_retries(tmp_path):
         )
         with pytest.raises(openai.RateLimitError):
             ada.with_options(max_retries=0).completions.create(**ASKED, prompt="a")
-        # a client that stops reading frees its slot for the next attempt
+        # A client that stops reading frees its slot for the next attempt.
         next(iter(long))
         long.close()
         began = time.monotonic()

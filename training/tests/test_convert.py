@@ -30,7 +30,7 @@ TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 
 @pytest.fixture(scope="module", params=TARGETS)
 def target(request, tmp_path_factory):
-    """Returns a random target, and the model folder that it was written to."""
+    """Returns a random target, and the model folder to which it was written."""
     torch.manual_seed(0)
     target = Target(TARGETS[request.param]).eval()
     with torch.no_grad():
@@ -152,7 +152,7 @@ def test_transformers_js_graph_gives_the_same_logits(target, ids, tmp_path):
     expected = module(ids).numpy()
     whole, _ = run(ids, 0, empty(2), 0)
     np.testing.assert_allclose(whole, expected, atol=1e-4, rtol=1e-4)
-    # onnxruntime's GroupQueryAttention takes several tokens after a cache only if there is one sequence
+    # onnxruntime's GroupQueryAttention takes several tokens after a cache only if there is one sequence.
     for batch, ends in ((2, (10, 11, 12)), (1, (10, 11, 60))):
         past, seen = empty(batch), 0
         for end in ends:
@@ -194,5 +194,5 @@ def test_unsupported_exports_are_rejected(target, tmp_path):
     raw = {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, by_bytes]}}
     assert pre_tokenizer(raw) == "llama-bpe"
     split["pattern"] = {"Regex": "a"}
-    with pytest.raises(SystemExit, match="--to gguf needs a byte-level BPE"):
+    with pytest.raises(SystemExit, match="--to gguf requires a byte-level BPE"):
         pre_tokenizer(raw)

@@ -1,4 +1,4 @@
-"""The exported graphs against the PyTorch modules, and the sampler in the graph against the shared vectors."""
+"""Tests the exported graphs against the PyTorch modules, and the sampler in the graph against the shared vectors."""
 
 import argparse
 import copy
@@ -152,7 +152,7 @@ def write(model, tokens: list[int], chunks: list[int], **settings) -> tuple[np.n
     u = np.random.default_rng(2).random((len(tokens), dimensions), np.float32)
     while at < len(tokens):
         n = min(next(lengths), len(tokens) - at)
-        n += len(tokens) - at - n == 1  # no chunk of one token
+        n += len(tokens) - at - n == 1  # No chunk has a single token.
         out = run(
             model, context_feeds([(cache, tokens[at : at + n])]) | sampling(np.arange(n), u[at : at + n], **settings)
         )
@@ -187,7 +187,7 @@ def test_target_samples_as_the_reference_does(pair, folder, tokens, setting):
     logits = pair[0](torch.tensor([tokens]))[0]
     p = shape(logits, *(torch.tensor(float(x)) for x in (temperature, top_k, top_p)))
     agree = (picks == pick(kind, p, torch.from_numpy(u)).numpy()).mean()
-    assert agree > 0.97  # a u within rounding of a boundary may fall on either side
+    assert agree > 0.97  # A u within rounding of a boundary may fall on either side.
 
 
 def test_the_most_probable_tokens_are_returned(pair, folder, tokens):
@@ -201,7 +201,7 @@ def test_the_most_probable_tokens_are_returned(pair, folder, tokens):
     expected = pair[0](torch.tensor([tokens]))[0].log_softmax(-1).topk(3)
     np.testing.assert_allclose(out["top_logprob"], expected.values.detach().numpy(), atol=1e-4, rtol=0)
     assert (out["top_id"] == expected.indices.numpy()).mean() > 0.99
-    assert (out["top_id"][:, 0] == out["pick"]).all()  # greedy
+    assert (out["top_id"][:, 0] == out["pick"]).all()  # Greedy decoding.
     assert (out["top_logprob"][:, 0] == out["logprob"]).all()
 
 
@@ -282,7 +282,8 @@ def as_stored(drafter: Drafter) -> Drafter:
 @pytest.mark.parametrize("setting", [(0.7, 50.0, 0.9), (0.0, 0.0, 1.0), (1.0, 0.0, 1.0)])
 @pytest.mark.parametrize("slots", [1, 4])
 def test_drafter_graph_equals_the_module(pair, folder, tokens, setting, slots):
-    """Compares branches at several depths of a context, half of which is cached and half read in this run."""
+    """Compares branches at several depths of a context. Half of the context is cached, and the other half is run
+    together with the branches."""
     target, drafter = pair[0], as_stored(pair[1])
     temperature, top_k, top_p = setting
     model = session(folder / f"drafter.b{slots}.onnx")
@@ -363,8 +364,8 @@ def sample(model, logits: np.ndarray, temperature, top_k, top_p, u, min_p=0) -> 
 )
 @pytest.mark.parametrize("vocab", [24, 300])
 def test_sampler_answers_the_shared_vectors(tmp_path, kind, file, size, vocab):
-    """Pads the cases of one uniform with excluded tokens to two sizes: one at which all tokens are ranked, one at which
-    only the nearest are. The tree depends on the vocabulary's size, so its cases are not padded.
+    """Pads the cases of one uniform with excluded tokens to two sizes: a size at which all tokens are ranked, and a
+    size at which only the nearest are. The tree depends on the vocabulary's size, so its cases are not padded.
     """
     cases = [c for c in json.loads((VECTORS / f"{file}.json").read_text())["cases"] if size in (None, len(c["logits"]))]
     assert len(cases) > 5
@@ -390,7 +391,7 @@ def test_sampler_agrees_with_the_reference_on_every_path(tmp_path, kind):
     settings = (torch.tensor(x, dtype=torch.float32) for x in (temperature, top_k, top_p))
     expected = pick(kind, shape(torch.from_numpy(logits), *settings), torch.from_numpy(u)).numpy()
     assert (got == expected).mean() > 0.99
-    # a row's result does not depend on the paths of other rows
+    # A row's result does not depend on the paths of other rows.
     for i in range(0, count, 2):
         pair = slice(i, i + 2)
         alone = sample(model, logits[pair], temperature[pair], top_k[pair], top_p[pair], u[pair])
@@ -544,7 +545,7 @@ def test_small_models_have_graphs_for_more_sequences_than_large_ones(tmp_path, m
     assert slots_of("chosen", slots=(1, 3)) == [1, 3] and (tmp_path / "chosen" / "target.b3.onnx").exists()
     monkeypatch.setattr(export, "LARGE", 1000)
     assert slots_of("large") == [1, 4]
-    with pytest.raises(SystemExit, match="--slots must start with 1 and increase, got 2,4"):
+    with pytest.raises(SystemExit, match="--slots must start with 1 and be in ascending order, got 2,4"):
         command.check(argparse.Namespace(slots=(2, 4), to="server", id="x", **{"from": None}))
 
 

@@ -1,4 +1,4 @@
-"""`feature` drafters: the module, and its graph against the module."""
+"""Tests of `feature` drafters: the module, and its graph against the module."""
 
 import pathlib
 from dataclasses import replace
@@ -102,7 +102,7 @@ def test_it_sees_only_the_embedding_of_the_first_token(pair, tokens):
     u = torch.rand(1, 1, LENGTH, drafter.config.coordinates)
     answers = torch.tensor([[tokens[20:24]]])
     rows = []
-    for end in (20, 24):  # with the context alone, and with later tokens
+    for end in (20, 24):  # Tests with the context alone, and with later tokens.
         x, cache = target.read(torch.tensor([tokens[:end]]), len(target.layers))
         given = Given(*target.predict(x[:, 19:20]))
         asked = (cache, torch.tensor([tokens[19:20]]), torch.tensor([[20]]), u, conditions_of((1.0, 0.0, 1.0)))
@@ -112,14 +112,15 @@ def test_it_sees_only_the_embedding_of_the_first_token(pair, tokens):
 
 
 class Asked:
-    """One sequence's part of a run: its text, the block under verification, uniforms from the block's first token on."""
+    """One sequence's part of a run: its text, the block under verification, and the uniforms from the block's first
+    token on."""
 
     def __init__(self, text: list[int], block: list[int], u: np.ndarray, setting):
         self.text, self.block, self.u, self.setting = text, block, u, setting
 
 
 def check_feeds(parts: list[tuple[Asked, int]], steps: int) -> dict:
-    """parts: each with its number of context tokens in this run."""
+    """parts: the parts of the run, each with its number of context tokens in this run."""
     columns = 1 + max(len(a.block) for a, _ in parts)
     d = parts[0][0].u.shape[1]
     feeds = {
@@ -193,7 +194,9 @@ def test_a_reader_becomes_a_feature_drafter(pair):
     for name, p in old.named_parameters():
         assert torch.equal(p, new.get_parameter(name))
         assert torch.equal(p, again.get_parameter(name))
-    with pytest.raises(SystemExit, match="--init must be of kind reader, or feature for --kind feature, got feature"):
+    with pytest.raises(
+        SystemExit, match="--init must have kind reader, or kind feature if --kind is feature, got feature"
+    ):
         grown_drafter(drafter, replace(drafter.config, kind="reader"))
 
 

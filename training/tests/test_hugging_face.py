@@ -1,4 +1,4 @@
-"""Small random models of the Llama family against transformers' logits and texts."""
+"""Tests the logits and texts of small random models of the Llama family against transformers."""
 
 import json
 import os
@@ -22,9 +22,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 torch.set_num_threads(1)
 TOKENIZER = byte_tokenizer().to_str().encode()
 WRITTEN = 200
-"""Number of tokens of a greedy text."""
+"""Number of tokens in a greedy text."""
 MARGIN = 1e-3
-"""Minimum lead of the best logit, so that rounding cannot change a compared text."""
+"""Minimum difference between the best logit and the next one, so that rounding cannot change a compared text."""
 SIZES = {
     "vocab_size": 384,
     "hidden_size": 64,
@@ -73,7 +73,7 @@ def random_model(name: str, seed: int = 1, **changes) -> transformers.PreTrained
 
 @pytest.fixture(scope="module", params=MODELS)
 def pair(request, tmp_path_factory):
-    """Returns transformers' model, and our import of its files."""
+    """Returns the model in transformers, and our import of its files."""
     folder = tmp_path_factory.mktemp(request.param)
     model = random_model(request.param)
     model.save_pretrained(folder)
@@ -106,8 +106,8 @@ def exported(target: Target, folder) -> TargetGraph:
 
 
 @torch.no_grad()
-def test_greedy_text_is_that_of_transformers(pair, tmp_path):
-    """Compares texts in PyTorch and in onnxruntime, with their caches."""
+def test_greedy_text_is_the_same_as_in_transformers(pair, tmp_path):
+    """Greedy decoding with a KV cache gives the same text in PyTorch and onnxruntime as in transformers."""
     model, target = pair
     prompt = [7, 77, 177]
     expected = greedy(model, prompt)
@@ -140,7 +140,7 @@ def test_bfloat16_weights_are_kept_as_they_are_in_half_the_space(tmp_path):
     matrices = sum(p.numel() for p in model.parameters() if p.ndim == 2)
     assert (
         tmp_path / "target.weights"
-    ).stat().st_size < 2 * matrices + 150_000  # rotary tables, and padding between tensors
+    ).stat().st_size < 2 * matrices + 150_000  # The tensors are rotary tables, and there is padding between tensors.
     assert graph.greedy([7, 77, 177], WRITTEN) == greedy(model, [7, 77, 177])
 
 
@@ -176,10 +176,13 @@ REFUSED = [
     ({"attention_bias": True}, "attention_bias must be false, got true"),
     ({"quantization_config": {"bits": 4}}, r'quantization_config must be null, got {"bits": 4}'),
     ({"max_position_embeddings": 0}, r"--context must be in \[1, 0\] \(max_position_embeddings\), got"),
-    ({"vocab_size": 400}, r"(embed_tokens|lm_head).weight must have shape \[400, 64\] by config.json, got \[384, 64\]"),
-    ({"num_hidden_layers": 4}, r"has no tensor for layers.3.down.weight \(and 8 others\)"),
+    (
+        {"vocab_size": 400},
+        r"(embed_tokens|lm_head).weight must have shape \[400, 64\] according to config.json, got \[384, 64\]",
+    ),
+    ({"num_hidden_layers": 4}, r"has no tensor for layers.3.down.weight \(and 8 other parameters\)"),
     ({"num_hidden_layers": 2}, "must not have a tensor model.layers.2.*, which LlamaForCausalLM does not use"),
-    ({"architectures": ["Qwen2ForCausalLM"]}, r"has no tensor for layers.0.k.bias \(and 8 others\)"),
+    ({"architectures": ["Qwen2ForCausalLM"]}, r"has no tensor for layers.0.k.bias \(and 8 other parameters\)"),
 ]
 
 
@@ -222,7 +225,7 @@ def test_unusable_weights_are_rejected_by_name(llama, tmp_path):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_drafter_can_be_made_for_an_imported_target(pair, tmp_path, precision):
-    """The drafter's layers start from those of a target of any family, and onnxruntime loads both graphs."""
+    """The drafter's layers start from the layers of a target of any family, and onnxruntime loads both graphs."""
     _, target = pair
     drafter = Drafter(DrafterConfig(target.config, source=(0, 1), length=4), target).eval()
     facts = {"drafter": {"yield_curve": [0, 1, 1, 1, 1], "accuracy_by_position": [1, 0, 0, 0]}}

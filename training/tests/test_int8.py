@@ -1,4 +1,5 @@
-"""Targets exported with integer products: a token's result does not depend on its batch, and is close to float32's."""
+"""Targets exported with integer products: a token's result does not depend on its batch, and is close to the result in
+float32."""
 
 import numpy as np
 import onnx
@@ -108,7 +109,7 @@ def test_matrices_are_stored_in_a_byte_each(graphs, target):
     padding = 4096 * 24
     assert (
         layers + 3 * embedding <= size <= layers + 3 * embedding + rope + padding
-    )  # the embedding in float16, and again as head
+    )  # The embedding in float16, which is also the head.
     kinds = {n.op_type for n in onnx.load(graphs["int8"] / "target.b1.onnx", load_external_data=False).graph.node}
     assert "MatMulInteger" in kinds and not kinds & {"MatMul", "Gemm"}
 

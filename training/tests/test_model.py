@@ -1,4 +1,4 @@
-"""Consistency of the networks: caches, masks and independence of drafts."""
+"""Tests the consistency of the networks: caches, masks and independence of drafts."""
 
 from dataclasses import replace
 
@@ -70,7 +70,7 @@ def test_a_completion_depends_on_its_own_past_only(pair):
     torch.testing.assert_close(after_text[:, :2], base[:, :2])
     assert not torch.allclose(after_text[:, 2], base[:, 2], atol=1e-3)
     torch.testing.assert_close(after_u[:, [0, 2]], base[:, [0, 2]])
-    first = 2 if pair[1].config.method == "o" else 3  # C-PTP does not see a position's own uniforms
+    first = 2 if pair[1].config.method == "o" else 3  # C-PTP does not see a position's own uniforms.
     torch.testing.assert_close(after_u[:, 1, :first], base[:, 1, :first])
     assert not torch.allclose(after_u[:, 1, first], base[:, 1, first], atol=1e-4)
 
@@ -142,14 +142,14 @@ def test_a_grown_target_keeps_its_outputs_and_trains_its_new_parts():
         f"layers.{i}.{n}" for i in (1, 2, 4) for n in ("q.weight", "k.weight", "v.weight", "gate.weight", "up.weight")
     }
     inner |= {f"layers.{i}.{n}.weight" for i in (1, 2, 4) for n in ("norm_attention", "norm_mlp")}
-    assert silent <= inner  # parameters before an output matrix that is still zero have no gradient
+    assert silent <= inner  # Parameters before an output matrix that is still zero have no gradient.
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"layers": 1}, "layers must be at least that of --init, 2, got 1"),
-        ({"heads": 4}, "heads per key/value head must be 2 as in --init, got 4 heads for 1"),
+        ({"layers": 1}, "layers must be at least 2, as in --init, got 1"),
+        ({"heads": 4}, "heads must be 2 x kv_heads, as in --init, got 4 heads and 1 key/value heads"),
         ({"qkv_bias": True}, "has no biases"),
     ],
 )
@@ -165,7 +165,7 @@ def test_a_model_of_some_layers_computes_the_same_as_these_layers():
     small = taken(large, (0, 3))
     assert small.config == replace(large.config, layers=2)
     ids = torch.randint(60, (2, 12))
-    for layer in (large.layers[1], large.layers[2]):  # the new layers
+    for layer in (large.layers[1], large.layers[2]):  # The new layers.
         torch.nn.init.zeros_(layer.o.weight)
         torch.nn.init.zeros_(layer.down.weight)
     torch.testing.assert_close(small(ids), large(ids))
@@ -189,7 +189,7 @@ def test_a_grown_drafter_drafts_the_same():
         for d, t in ((drafter, small), (grown, large))
     ]
     torch.testing.assert_close(*rows, atol=1e-3, rtol=1e-3)
-    with pytest.raises(SystemExit, match="--source must name 2 layers as in --init, got 0,2,4"):
+    with pytest.raises(SystemExit, match="--source must name 2 layers, as in --init, got 0,2,4"):
         grow.check_drafter(drafter.config, replace(grown.config, source=(0, 2, 4)))
-    with pytest.raises(SystemExit, match="--rank must be that of --init, 16, got 8"):
+    with pytest.raises(SystemExit, match="--rank must be 16, as in --init, got 8"):
         grow.check_drafter(drafter.config, replace(grown.config, rank=8))

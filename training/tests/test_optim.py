@@ -1,4 +1,4 @@
-"""Our Muon against PyTorch's, which always computes in bfloat16."""
+"""Tests our Muon against PyTorch's, which always computes in bfloat16."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The commands in order on a corpus of a few files, each reading the outputs of earlier ones."""
+"""Runs the commands in order on a corpus of a few files. Each command reads the outputs of earlier ones."""
 
 import json
 
@@ -57,7 +57,7 @@ def test_from_tokenizer_to_figures(folder, capsys, monkeypatch):
     monkeypatch.setattr(samples, "PROMPTS", ((64, 1.0),))
     w = folder
     ptp_train("tokenizer", "--corpus", w / "corpus", "--out", w / "tokens", "--vocab-size", 512)
-    # the held-out split of 60 tiny files is too small to draw prompts from; any text serves here
+    # The held-out split of 60 tiny files is too small to draw prompts from, and any text will do here.
     np.save(w / "tokens" / "held_files.npy", np.load(w / "tokens" / "held_packages.npy"))
     facts = json.loads((w / "tokens" / "tokens.json").read_text())
     (w / "tokens" / "tokens.json").write_text(json.dumps({**facts, "held_files": facts["held_packages"]}))
@@ -78,7 +78,7 @@ def test_from_tokenizer_to_figures(folder, capsys, monkeypatch):
     (w / "other").mkdir()
     for f in (w / "samples").glob("*.npz"):
         np.savez(w / "other" / f.name, **{**np.load(f), "target": np.array("0" * 12)})
-    with pytest.raises(SystemExit, match="holds sequences of target 000000000000"):
+    with pytest.raises(SystemExit, match="got sequences of 000000000000"):
         ptp_train("distill", *pair[:2], "--samples", w / "other", "--out", w / "x.pt", "--steps", 1)
     small = ("--steps", 2, "--completions", 16)
     ptp_train("distill", *pair, "--out", w / "one.pt", *small, "--length", 1, "--rank", 0)
@@ -109,13 +109,15 @@ def test_a_reader_continues_as_a_feature_drafter(folder, capsys):
         ptp_train("evaluate", *pair, "--drafter", w / "feature.pt", *out, "--context-precision", precision)
         (figures,) = json.loads(capsys.readouterr().out.splitlines()[-1])["settings"]
         shares.append(figures["held_files"]["drafter"]["accuracy"])
-    assert shares[0][0] == 1  # the target's own token
+    assert shares[0][0] == 1  # The target's own token.
     assert 0.5 < shares[1][0] <= 1
     assert len(shares[0]) == 4
     with pytest.raises(SystemExit, match="--length must be at least 2 with --kind feature, .*, got 1"):
         ptp_train("distill", *pair, "--kind", "feature", "--length", 1, "--out", w / "x.pt")
     where = ("--target", w / "target.pt", "--data", w / "tokens", "--out", w / "nothing")
-    with pytest.raises(SystemExit, match="drafts without the target, got .*feature.pt of kind feature"):
+    with pytest.raises(
+        SystemExit, match="must not have kind feature, which cannot draft without the target, got .*feature.pt"
+    ):
         ptp_train("teacher-samples", *where, "--writer", "student", "--drafter", w / "feature.pt")
 
 
@@ -138,7 +140,7 @@ def test_sequences_by_three_writers(folder):
     prompt, length = ids.shape[1] - samples.GENERATED, drafter.config.length
     temperature, top_k, top_p = (torch.from_numpy(x)[:, None, None] for x in arrays["settings"].T)
     generator = torch.Generator().manual_seed(0)
-    for start in range(prompt, prompt + 3 * length, length):  # each draft continues everything before it
+    for start in range(prompt, prompt + 3 * length, length):  # Each draft continues everything before it.
         u = torch.rand(4, 1, length, drafter.config.coordinates, generator=generator)
         with torch.no_grad():
             cache = target.read(ids[:, :start], 4)[1]

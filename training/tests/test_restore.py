@@ -29,7 +29,7 @@ SHAPES = {
 
 @torch.no_grad()
 def written(tmp_path, shape: str, form: Form, drafter_form: Form):
-    """Returns a target and a drafter with random weights, and the folder that they were exported to."""
+    """Returns a target and a drafter with random weights, and the folder to which they were exported."""
     torch.manual_seed(0)
     config, drafting = SHAPES[shape]
     target = Target(config).eval()
@@ -79,7 +79,7 @@ def test_a_second_export_stores_the_same(tmp_path, shape, forms):
                 )
             elif key.endswith(
                 "embedding.head.i8"
-            ):  # quantised from float32 the first time, then from the embedding's float16
+            ):  # Quantised from float32 the first time, then from the embedding's float16.
                 np.testing.assert_allclose(second[key], value, atol=1)
             else:
                 np.testing.assert_array_equal(second[key], value, err_msg=key)

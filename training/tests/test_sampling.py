@@ -1,4 +1,4 @@
-"""Uniforms, shaping and Pick against the vectors that also test the TypeScript side."""
+"""Tests uniforms, shaping and Pick with the vectors that also test the TypeScript code."""
 
 import json
 import pathlib

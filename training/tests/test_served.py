@@ -1,4 +1,4 @@
-"""Served texts of imported Hugging Face models equal those of transformers."""
+"""Served texts of imported Hugging Face models are the same as in transformers."""
 
 import argparse
 import json
@@ -37,7 +37,7 @@ def byte_level_bpe(begins: bool) -> Tokenizer:
 
 
 def hugging_face_folder(folder: pathlib.Path, name: str, begins: bool, **changes):
-    """Writes a folder with a random model, tokenizer and chat template by transformers."""
+    """Writes a folder with a random model, tokenizer and chat template, using transformers."""
     model = random_model(name, eos_token_id=END_ID, **changes)
     model.save_pretrained(folder)
     tokenizer = transformers.PreTrainedTokenizerFast(
@@ -79,7 +79,7 @@ def post(url: str, body: dict) -> dict:
     ],
 )
 def test_served_text_is_that_of_transformers(tmp_path, name, begins, seed, long, short):
-    """Returns a text of WRITTEN tokens, and one that ends earlier."""
+    """Returns a text of WRITTEN tokens, and a text that ends earlier."""
     model, tokenizer = hugging_face_folder(tmp_path / "hf", name, begins, seed=seed)
     work, out = tmp_path / "work", tmp_path / "model"
     ptp_train(import_hf, **{"from": tmp_path / "hf"}, out=work / "target.pt", tokens=work / "tokens")
@@ -125,7 +125,7 @@ def test_served_text_with_byte_fallback(tmp_path):
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     vocab = tokenizer.get_vocab_size()
     model = random_model("llama", seed=3, vocab_size=vocab, bos_token_id=1, eos_token_id=2)
-    with torch.no_grad():  # random bytes are not valid text, and decoders replace them differently
+    with torch.no_grad():  # Random bytes are not valid text, and decoders replace them differently.
         model.lm_head.weight[:259] = 0
     model.save_pretrained(hf)
     wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
@@ -188,7 +188,7 @@ def test_tokenizers_that_the_server_cannot_use_are_rejected(tmp_path):
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(
-        SystemExit, match=r"must be a byte-level BPE or one with byte fallback, got BPE with decoders \['WordPiece'\]"
+        SystemExit, match=r"must be a byte-level BPE or a BPE with byte fallback, got BPE with \['WordPiece'\]"
     ):
         import_hf.read_tokenizer(tmp_path, 384)
 

@@ -1,4 +1,4 @@
-"""The `spread` order: rivals apart, every token once, the same tokens under new ids."""
+"""Tests the `spread` order: rivals are far apart, every token occurs once, and the tokens are the same under new ids."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_rivals_end_up_in_different_halves(vocab):
     assert order[0] == 7
     assert sorted(order) == list(range(vocab))
     assert share_cut(tokens, np.arange(vocab)) < 0.02
-    if vocab == 64:  # for other sizes the halves differ too much to split every group
+    if vocab == 64:  # For other sizes, the halves differ too much to split every group.
         assert share_cut(tokens, order) > 0.6  # 2/3 at most: two of four on each side
     else:
         assert share_cut(tokens, order) > share_cut(tokens, np.random.default_rng(1).permutation(vocab))

@@ -34,7 +34,7 @@ PROMPT = CONFIG.context - GENERATED
 
 
 def byte_tokenizer() -> Tokenizer:
-    """Vocabulary: END_OF_TEXT and one token per byte."""
+    """Vocabulary, which consists of END_OF_TEXT and one token per byte."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate([END_OF_TEXT, *alphabet])}, []))
     tokenizer.add_special_tokens([END_OF_TEXT])
@@ -82,7 +82,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("../test/models/tiny"))
     parser.add_argument("--kind", choices=("feature", "reader"), default="reader", help="kind of the drafter")
-    parser.add_argument("--steps", type=int, default=600, help="number of training steps of each network")
+    parser.add_argument("--steps", type=int, default=600, help="number of training steps for each network")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""The random walk follows its law."""
+"""Tests that the random walk follows its distribution."""
 
 import json
 
@@ -32,7 +32,7 @@ def test_no_model_can_be_better_than_the_law(momentum, tmp_path, capsys):
     ids = np.load(tmp_path / "held_files.npy")
     assert len(ids) == facts["held_files"]["tokens"] == 4000
     assert len(json.loads((tmp_path / "tokenizer.json").read_text())["model"]["vocab"]) == 128
-    # exponential of the noise's entropy, without reflection
+    # The exponential of the noise's entropy, without reflection.
     free = Walk.deviation * np.sqrt(2 * np.pi * np.e)
     assert 0.8 * free < facts["held_files"]["perplexity"] < free
     train = np.load(tmp_path / "train.npy").astype(int)

@@ -1,4 +1,4 @@
-"""Training without a teacher, and ablations."""
+"""Tests of training without a teacher, and of ablations."""
 
 import json
 import math
@@ -95,7 +95,7 @@ def test_inverse_training_reports_perplexity(folder, capsys):
     ptp_train("inverse", "--data", folder / "tokens", "--out", folder / "no/such/inverse.pt", *small, "--threads", 1)
     (folder / "no/such/inverse.pt").rename(folder / "inverse.pt")
     assert '"perplexity"' in capsys.readouterr().out
-    # initialised from the target, the first position predicts what the target does, because it sees no uniform
+    # If it starts from the target, the first position predicts the same as the target, because it sees no uniform.
     still = ("--init", folder / "target.pt", "--rate", 1e-9, "--matrix-rate", 1e-9)
     ptp_train("inverse", "--data", folder / "tokens", "--out", folder / "init.pt", *small[2:], *still, "--threads", 1)
     random, started = (torch.load(folder / f"{name}.pt")["log"][-1]["by_position"][0] for name in ("inverse", "init"))
@@ -105,7 +105,7 @@ def test_inverse_training_reports_perplexity(folder, capsys):
 
 
 def test_inverse_training_continues_from_plain_training(folder):
-    """The first position still predicts what plain training taught it, with any method."""
+    """The first position still predicts what it learned in plain training, with any method."""
     common = (
         "inverse",
         "--data",
@@ -129,11 +129,11 @@ def test_inverse_training_continues_from_plain_training(folder):
         out = folder / f"on{i}.pt"
         ptp_train(*common, "--out", out, "--init", plain, "--source", "0,1", "--length", 2, *more, *still)
         first, second = torch.load(out)["log"][-1]["by_position"]
-        assert first == pytest.approx(expected, rel=0.02)  # the perplexity of half of the text
+        assert first == pytest.approx(expected, rel=0.02)  # The perplexity of half of the text.
         assert math.isfinite(second)
-    with pytest.raises(SystemExit, match="--init must be a drafter that `inverse` trained, got one of --kind reader"):
+    with pytest.raises(SystemExit, match="--init must be a drafter trained by `inverse`, got one with --kind reader"):
         ptp_train(*common, "--out", folder / "x.pt", "--init", folder / "drafter.pt", "--source", "0,1")
-    with pytest.raises(SystemExit, match="--pick must be that of --init, tree, got cdf"):
+    with pytest.raises(SystemExit, match="--pick must be tree, as in --init, got cdf"):
         ptp_train(*common, "--out", folder / "x.pt", "--init", plain, "--source", "0,1", "--pick", "cdf")
 
 

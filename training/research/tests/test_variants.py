@@ -1,4 +1,4 @@
-"""Embeddings of uniforms that were tried, and a second pass."""
+"""Tests of embeddings of uniforms that were tried, and of a second pass."""
 
 import pathlib
 
@@ -28,8 +28,8 @@ def session(path: pathlib.Path) -> onnxruntime.InferenceSession:
 @torch.no_grad()
 @pytest.mark.parametrize("rank", [0, 8])
 def test_a_second_pass_sees_the_tokens_of_the_first(rank):
-    """In training the second pass sees answers. If these are what the first pass drafts, both give the same second
-    pass.
+    """In training the second pass sees answers. If the answers are the tokens that the first pass drafts, the second
+    pass is the same in training and in drafting.
     """
     torch.manual_seed(4)
     target = Target(CONFIG)
@@ -49,7 +49,8 @@ def test_a_second_pass_sees_the_tokens_of_the_first(rank):
         return twice.choose(twice(*asked, answers, second=second), u, CONDITIONS[0])
 
     assert torch.equal(picked(first, ~everywhere), first)
-    # the first position sees no token; until the passes differ, the head sees the same tokens in training and in drafting
+    # The first position sees no token. Until the passes differ, the head sees the same tokens in training and in
+    # drafting.
     assert torch.equal(second[..., 0], first[..., 0])
     same = (first == second).cumprod(-1).bool()
     behind = torch.cat([torch.ones_like(same[..., :1]), same[..., :-1]], -1)

@@ -1,18 +1,15 @@
-"""Trains a target and a drafter for it, and writes the model folder that the server reads.
+"""Trains a target and its drafter, and writes the model folder that the server loads.
 
 usage: ptp-train COMMAND [options]      ptp-train COMMAND --help
 
-Commands in order; each reads files that earlier ones wrote under --work (default: work):
-{commands}
-A recipe (a small YAML file) runs all of them, and resumes after an interruption:
+The commands in order. Each reads files that earlier commands wrote under --work (default: work): {commands} A recipe (a
+small YAML file) runs all of them, and resumes after an interruption:
 
   ptp-train run tiny                          a small real pair, minutes on a CPU
-  ptp-train run cpu-default --work work/cpu   a pair of the default's size
+  ptp-train run cpu-default --work work/cpu   a pair of the same size as the default pair
   ptp-train run cpu-default --set target.layers=8
 
-Also:
-{others}
-Progress of a run: tensorboard --logdir work/logs
+Also: {others} Progress of a run: tensorboard --logdir work/logs
 """
 
 import sys
@@ -24,7 +21,7 @@ OTHERS = ("run", "prompts")
 
 
 def overview() -> str:
-    """Returns the text of `ptp-train --help`, without importing PyTorch."""
+    """Returns the text of `ptp-train --help` without importing PyTorch."""
 
     def lines(names: list[str]) -> str:
         return "".join(f"  {name:17}{COMMANDS[name].summary}\n" for name in names)
@@ -34,7 +31,7 @@ def overview() -> str:
 
 
 def main(words: list[str] | None = None) -> None:
-    """Runs a command line, given without the program's name."""
+    """Runs a command line, which is given without the program's name."""
     words = sys.argv[1:] if words is None else words
     if not words or words[0] in ("-h", "--help"):
         print(overview())

@@ -11,7 +11,7 @@ from .settings import WORK, Parser
 
 @dataclass(frozen=True)
 class Command:
-    """A module of this package with `add_arguments`, `run` and, where needed, `check` (settings.py)."""
+    """A module of this package with `add_arguments`, `run` and, if necessary, `check` (settings.py)."""
 
     module: str
     summary: str
@@ -51,7 +51,7 @@ COMMANDS = {
     ),
     "export": Command(
         "ptp_train.export.command",
-        "write the server's model folder, or the target for transformers, llama.cpp or transformers.js",
+        "write a model folder for the server, or the target for transformers, llama.cpp or transformers.js",
         ("target", "drafter", "tokens", "evaluation"),
     ),
     "run": Command("ptp_train.cli.recipes", "run a recipe, a file of commands", writes=()),
@@ -106,7 +106,7 @@ def paths(args: argparse.Namespace, options: tuple[str, ...]) -> list[tuple[str,
 
 
 def reads(args: argparse.Namespace) -> tuple[str, ...]:
-    """Returns the options that name the command's inputs. `export` of a target alone reads no drafter."""
+    """Returns the options that name the command's inputs. If `export` writes only a target, it reads no drafter."""
     options = COMMANDS[args.command].reads
     if args.command != "export":
         return options
@@ -117,7 +117,9 @@ def reads(args: argparse.Namespace) -> tuple[str, ...]:
 
 
 def check(args: argparse.Namespace, earlier: list[argparse.Namespace] | None = None) -> None:
-    """Exits if an input is missing or the module's `check` fails. earlier: options of the recipe's previous steps."""
+    """Exits if an input is missing or the module's `check` fails.
+
+    earlier: options of the recipe's previous steps."""
     coming = [path for step in earlier or [] for _, path in paths(step, COMMANDS[step.command].writes)]
     for option, path in paths(args, reads(args)):
         if not path.exists() and not any(path.is_relative_to(made) for made in coming):

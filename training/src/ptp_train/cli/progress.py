@@ -21,18 +21,16 @@ from tqdm import tqdm
 
 BAR_SECONDS = 1.0
 LINE_SECONDS = 10.0
-"""Seconds between reports, on a terminal and in a log file."""
+"""Number of seconds between reports, on a terminal and in a log file."""
 
 
 class Progress:
     """Reports one run of a loop.
 
-    logs: folder for event files and progress.jsonl, or None. Its name is the prefix of every line.
-    total, done: end and start of the loop, in `unit`. If a run resumes (done > 0), points that the interrupted run
-    wrote after `done` are dropped from TensorBoard.
-    step: start of the horizontal axis, if it is not `done`.
-    settings: recorded in progress.jsonl.
-    seconds: interval between reports.
+    logs: folder for event files and progress.jsonl, or None. Its name is the prefix of every line. total, done: end and
+    start of the loop, in `unit`. If a run resumes (done > 0), points that the interrupted run wrote after `done` are
+    dropped from TensorBoard. step: start of the horizontal axis (default: `done`). settings: recorded in
+    progress.jsonl. seconds: interval between reports.
 
     `latest` holds the last figures.
     """
@@ -61,7 +59,7 @@ class Progress:
             )
         self._writer = self._file = None
         if logs:
-            from torch.utils.tensorboard import SummaryWriter  # imported here because it takes a second to load
+            from torch.utils.tensorboard import SummaryWriter  # Imported here because it takes a second to load.
 
             logs.mkdir(parents=True, exist_ok=True)
             resumed = int(done if step is None else step)
@@ -82,8 +80,8 @@ class Progress:
     def update(self, done: float, step: int | None = None, **scalars: float | torch.Tensor) -> None:
         """Reports that the loop reached `done`. Scalars are averaged over the interval between reports.
 
-        step: value on TensorBoard's horizontal axis, if it is not `done`. Scalars may be detached one-element tensors.
-        They are read only when shown, so that steps do not wait for a GPU.
+        step: value on TensorBoard's horizontal axis (default: `done`). Scalars may be detached one-element tensors. The
+        tensors are read only when they are shown, so that steps do not wait for a GPU.
         """
         self.done = done
         for name, value in scalars.items():

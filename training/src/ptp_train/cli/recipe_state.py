@@ -1,4 +1,4 @@
-"""Options, inputs and outputs of completed recipe steps, kept in work/steps/STEP.json so that a rerun can skip the
+"""Options, inputs and outputs of completed recipe steps, kept in work/steps/STEP.json so that a rerun can skip these
 steps.
 """
 
@@ -24,7 +24,7 @@ def digest(file: pathlib.Path) -> str:
 
 
 def digests(args: argparse.Namespace, options: tuple[str, ...]) -> dict[str, str]:
-    """Returns digests by path of all files that the options name, including those in folders."""
+    """Returns the digests, by path, of all files that the options name, including files in folders."""
     found = {}
     for _, path in paths(args, options):
         files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
@@ -46,7 +46,7 @@ def inputs(args: argparse.Namespace) -> dict[str, str]:
 
 
 def begin(args: argparse.Namespace) -> dict:
-    """Returns the state before a step, to pass to `finish`."""
+    """Returns the state before a step, which is later passed to `finish`."""
     return {"options": options_of(args), "inputs": inputs(args), "began": time.time()}
 
 
@@ -65,7 +65,7 @@ def finish(args: argparse.Namespace, began: dict) -> None:
 def is_done(args: argparse.Namespace) -> bool:
     """Returns true if the step was completed with these options and inputs, and its outputs are unchanged.
 
-    Files that later steps add to its folders are ignored.
+    Files that later steps add to the step's folders are ignored.
     """
     file = state_file(args)
     if not file.is_file():

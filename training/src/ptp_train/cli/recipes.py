@@ -1,14 +1,15 @@
 """Runs a recipe: commands with their options, in order, from a YAML file.
 
     name: tiny
-    description: what it makes, and its duration
+    description: result of the recipe, and its duration
     steps:
       - corpus: {text: ../../docs}            # a command and its options
       - teacher-samples/held: {split: held_files}    # the suffix /held makes the step's name unique
 
-RECIPE is a file, or the name of one in training/recipes. All steps are checked before the first one starts. A step is
-skipped if it ran with the same options on the same inputs and its outputs are unchanged. Relative paths in a recipe
-start at the recipe's folder, those of --set at the current folder. `work/` at the beginning of a path means --work.
+RECIPE is a file, or the name of a file in training/recipes. All steps are checked before the first one starts. A step
+is skipped if it ran with the same options on the same inputs and its outputs are unchanged. Relative paths in a recipe
+start at the recipe's folder, and relative paths in --set start at the current folder. `work/` at the beginning of a
+path means --work.
 """
 
 import argparse
@@ -27,7 +28,7 @@ FOLDERS = [pathlib.Path(__file__).parents[3] / "recipes"]
 
 
 def find(name: str) -> pathlib.Path:
-    """Returns the file of a recipe, by path or by name."""
+    """Returns the file of a recipe that is given by path or by name."""
     for path in (pathlib.Path(name), *(folder / f"{name}.yaml" for folder in FOLDERS)):
         if path.is_file():
             return path
@@ -70,7 +71,7 @@ def load(path: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 
 def override(steps: dict[str, dict[str, Any]], text: str) -> None:
-    """Applies one --set STEP.OPTION=VALUE. STEP may be `*`, for every step that has the option."""
+    """Applies one --set STEP.OPTION=VALUE. STEP may be `*`, which means every step that has the option."""
     place, equals, value = text.partition("=")
     step, dot, option = place.rpartition(".")
     require(bool(equals and dot and step and option), f"--set must be STEP.OPTION=VALUE, got {text}")
@@ -91,7 +92,7 @@ class Given:
 
 
 def place(path: str, base: pathlib.Path, work: pathlib.Path) -> str:
-    """Resolves a path of a recipe: `work/` means --work, other relative paths start at `base`."""
+    """Resolves a path of a recipe. `work/` means --work, and other relative paths start at `base`."""
     return str(work / path[5:]) if path.startswith("work/") else os.path.normpath(base / path)
 
 
@@ -100,7 +101,7 @@ def parser_for(step: str) -> Parser:
 
 
 def parse_step(step: str, options: dict[str, Any], folder: pathlib.Path, work: pathlib.Path) -> argparse.Namespace:
-    """Returns a step's options, each checked on its own."""
+    """Returns a step's options, after checking each of them."""
     parser = parser_for(step)
     known = parser._option_string_actions
     words: list[str] = []
@@ -129,19 +130,19 @@ def parse_step(step: str, options: dict[str, Any], folder: pathlib.Path, work: p
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("recipe", metavar="RECIPE", help="YAML file, or the name of one in training/recipes")
+    add("recipe", metavar="RECIPE", help="YAML file, or the name of a file in training/recipes")
     add(
         "--set",
         metavar="STEP.OPTION=VALUE",
         action="append",
         default=[],
-        help="override an option of a step; STEP * means every step that has the option",
+        help="override an option of a step; * as STEP means every step that has the option",
     )
     add("--plan", action="store_true", help="check and show the steps without running them")
 
 
 def plan(args: argparse.Namespace) -> list[argparse.Namespace]:
-    """Returns the options of every step, all checked."""
+    """Returns the options of every step, after checking them all."""
     path = find(args.recipe)
     steps = load(path)
     for text in args.set:

@@ -2,7 +2,7 @@
 
 A command module has `add_arguments(parser)` and `run(args)`, and may have `check(args)` for conditions between options.
 A recipe checks all of its steps before the first one starts, so `check` must not read files that earlier steps write;
-`planned` gives those steps' options. Path defaults that begin with `work/` move with --work.
+`planned` returns the options of those steps. Path defaults that begin with `work/` move with --work.
 """
 
 import argparse
@@ -39,13 +39,13 @@ def _whole(text: str) -> int:
 
 
 def integer(low: int, high: int | None = None) -> Limited:
-    """Returns the type of integers in [low, high]. 1_000_000 is accepted."""
+    """Returns an argparse type that accepts integers in [low, high]. It also accepts 1_000_000."""
     limits = f"in [{low}, {high}]" if high is not None else f"an integer of at least {low}"
     return Limited(_whole, lambda n: n >= low and (high is None or n <= high), limits)
 
 
 def number(low: float, high: float | None = None, above: bool = False) -> Limited:
-    """Returns the type of finite numbers in [low, high], or in (low, high] with `above`."""
+    """Returns an argparse type that accepts finite numbers in [low, high], or in (low, high] if `above` is true."""
     limits = (
         f"in {'(' if above else '['}{low:g}, {high:g}]"
         if high is not None
@@ -59,25 +59,27 @@ def number(low: float, high: float | None = None, above: bool = False) -> Limite
 
 
 def multiple(of: int, low: int, high: int) -> Limited:
-    """Returns the type of multiples of `of` in [low, high]."""
+    """Returns an argparse type that accepts multiples of `of` in [low, high]."""
     return Limited(_whole, lambda n: low <= n <= high and n % of == 0, f"a multiple of {of} in [{low}, {high}]")
 
 
 def integers(low: int, high: int | None = None) -> Limited:
-    """Returns the type of comma-separated integers in [low, high]: "0,1,3" -> (0, 1, 3)."""
+    """Returns an argparse type that accepts comma-separated integers in [low, high]: "0,1,3" -> (0, 1, 3)."""
     limits = f"comma-separated integers {f'in [{low}, {high}]' if high is not None else f'of at least {low}'}"
     good = integer(low, high).accepts
     return Limited(lambda t: tuple(int(x) for x in t.split(",")), lambda v: all(map(good, v)), limits)
 
 
 def numbers(*names: str) -> Limited:
-    """Returns the type of comma-separated numbers, one for each name: numbers("temperature", "top_k", "top_p")."""
+    """Returns an argparse type that accepts comma-separated numbers, one for each name: numbers("temperature", "top_k",
+    "top_p")."""
     limits = f"{len(names)} comma-separated numbers ({', '.join(names)})"
     return Limited(lambda t: tuple(float(x) for x in t.split(",")), lambda v: len(v) == len(names), limits)
 
 
 def matching(pattern: str, limits: str) -> Limited:
-    """Returns the type of texts that match all of `pattern`, which `limits` describes."""
+    """Returns an argparse type that accepts texts that match all of `pattern`. `limits` describes the pattern in
+    errors."""
     return Limited(str, lambda t: re.fullmatch(pattern, t) is not None, limits)
 
 
@@ -119,7 +121,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def unknown_option(given: str, valid: list[str]) -> str:
-    """Returns a message for an unknown option, step or command, with the nearest valid one."""
+    """Returns an error message for an unknown option, step or command, which suggests the nearest valid name."""
     near = difflib.get_close_matches(given.split("=")[0], valid, 1, 0.5)
     return f"{given} is unknown{f': did you mean {near[0]}?' if near else ''}"
 
@@ -139,11 +141,11 @@ def move_work(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None
 
 
 def require(condition: bool, message: str) -> None:
-    """Exits with `message`, which names option, limit and value, unless `condition` holds."""
+    """Exits with `message` unless `condition` holds. The message names the option, the limit and the value."""
     if not condition:
         raise SystemExit(message)
 
 
 def planned(args: argparse.Namespace, path: pathlib.Path) -> argparse.Namespace | None:
-    """Returns the options of the recipe's earlier step whose --out is `path`, or None."""
+    """Returns the options of the recipe's earlier step whose --out is `path`, or None if there is none."""
     return next((step for step in reversed(getattr(args, "earlier", [])) if getattr(step, "out", None) == path), None)

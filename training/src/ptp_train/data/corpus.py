@@ -1,8 +1,8 @@
 """Builds the text corpus: TypeScript declaration files of npm packages, or the files of any folder (--text).
 
-Only npm packages with a permissive licence are read; for --text, licences are up to the user. Near-duplicate files are
-dropped. Two test sets are held out: whole packages, or sub-folders of --text (`held_packages`), and a random share of
-the other files (`held_files`).
+Only npm packages with a permissive licence are read. For --text, the user has to check licences. Near-duplicate files
+are dropped. Two test sets are held out: whole packages, or sub-folders of --text (`held_packages`), and a random share
+of the other files (`held_files`).
 """
 
 import argparse
@@ -17,11 +17,12 @@ from .npm_packages import npm_sources
 HELD_PACKAGES = ("zod", "fastify", "rxjs", "@types/leaflet", "ioredis")
 HELD_FILES_SHARE = 0.02
 HELD_FOLDERS = 25
-"""One in this many sub-folders of --text is held out."""
+"""Reciprocal of the share of sub-folders of --text that is held out."""
 PACKAGE_LIMIT_BYTES = 1_200_000
 FILE_LIMIT_CHARS = 400_000
 SEEN_LINES_LIMIT = 0.5
-"""Share of lines (of 16 or more characters) seen in earlier files above which a file is a near-duplicate."""
+"""Share of lines (of 16 or more characters) that also occur in earlier files. A file with a higher share is a
+near-duplicate."""
 
 
 def clean(text: str) -> str | None:
@@ -39,7 +40,7 @@ def clean(text: str) -> str | None:
 
 
 def is_near_duplicate(text: str, seen: set[str]) -> bool:
-    """Returns true if most of the text's longer lines are in `seen`. Otherwise adds them."""
+    """Returns true if most of the text's longer lines are in `seen`. Otherwise adds the lines to `seen`."""
     lines = [stripped for line in text.split("\n") if len(stripped := line.strip()) >= 16]
     if not lines or sum(line in seen for line in lines) / len(lines) > SEEN_LINES_LIMIT:
         return True
@@ -60,7 +61,7 @@ def split_of(package: str, path: str, held: set[str]) -> str:
 
 
 def documents_in(folder: pathlib.Path, pattern: str) -> Iterator[tuple[pathlib.Path, str]]:
-    """Yields relative paths and cleaned texts of the files under a folder, shallow paths first, without nested
+    """Yields relative paths and cleaned texts of the files under a folder, shallow paths first. Skips nested
     node_modules.
     """
     for file in sorted(folder.rglob(pattern), key=lambda f: (len(f.parts), str(f))):
@@ -90,8 +91,8 @@ def text_sources(text: pathlib.Path) -> list[tuple[str, pathlib.Path, dict]]:
 def build(args: argparse.Namespace) -> dict:
     """Writes {train,held_files,held_packages}.jsonl, with lines {"package", "path", "text"}, and sources.json.
 
-    Returns the content of sources.json: bytes and files by split and, by package, version, licence, copyright and
-    bytes.
+    Returns the content of sources.json: the number of bytes and files of each split, and the version, licence,
+    copyright and number of bytes of each package.
     """
     seen: set[str] = set()
     documents: dict[str, list[dict]] = {"train": [], "held_files": [], "held_packages": []}

@@ -13,14 +13,14 @@ COPYRIGHT = re.compile(r"^\W*(copyright (?:\(c\)|©|\d).{3,160})$", re.IGNORECAS
 
 
 def licence_of(package_dir: pathlib.Path) -> str:
-    """Returns the SPDX expression in package.json, or "" if there is none."""
+    """Returns the SPDX expression in package.json, or "" if it has none."""
     manifest = json.loads((package_dir / "package.json").read_text(encoding="utf8"))
     licence = manifest.get("license", "")
     return licence if isinstance(licence, str) else ""
 
 
 def copyright_of(package_dir: pathlib.Path) -> str:
-    """Returns the copyright lines of a package's licence file, joined by "; ", else its author."""
+    """Returns the copyright lines of a package's licence file, joined by "; ", or else the package's author."""
     lines: list[str] = []
     for file in sorted(package_dir.glob("*")):
         if file.is_file() and file.name.upper().startswith(("LICEN", "COPYING", "COPYRIGHT", "NOTICE")):
@@ -33,7 +33,7 @@ def copyright_of(package_dir: pathlib.Path) -> str:
 
 
 def installed(corpus_dir: pathlib.Path, every: bool, first: tuple[str, ...]) -> list[str]:
-    """Returns the names of the dependencies in package.json, or of all packages in node_modules. Those in `first` come
+    """Returns the names of the dependencies in package.json, or of all packages in node_modules. Names in `first` come
     first.
     """
     if every:
@@ -50,7 +50,7 @@ def npm_sources(
 ) -> Iterator[tuple[str, pathlib.Path, dict]]:
     """Yields name, folder and facts of packages with a permissive licence.
 
-    Packages in `first` come first, so that their files are the ones that survive the removal of near-duplicates.
+    Packages in `first` come first, so that the removal of near-duplicates keeps their files.
     """
     for package in installed(corpus_dir, every, first):
         folder = corpus_dir / "node_modules" / package

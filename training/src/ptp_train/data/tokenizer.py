@@ -46,8 +46,8 @@ def train(corpus: pathlib.Path, vocab_size: int) -> Tokenizer:
 
 
 def encode(tokenizer: Tokenizer, corpus: pathlib.Path, split: str, separator: int, out: pathlib.Path) -> dict:
-    """Writes out/{split}.npy, the ids of all documents with a `separator` before each, in the smallest sufficient
-    unsigned type.
+    """Writes out/{split}.npy, which contains the ids of all documents, with a `separator` before each document, in the
+    smallest sufficient unsigned type.
 
     Returns the numbers of bytes, tokens and documents.
     """
@@ -66,8 +66,8 @@ def encode(tokenizer: Tokenizer, corpus: pathlib.Path, split: str, separator: in
 
 
 def ordered(tokenizer: Tokenizer, corpus: pathlib.Path, separator: int) -> Tokenizer:
-    """Returns the same tokens in the `spread` order, computed from every fourth document of the training split. The
-    separator gets id 0.
+    """Returns a tokenizer with the same tokens in the `spread` order, which is computed from every fourth document of
+    the training split. The separator gets id 0.
     """
     sample = [text for i, text in enumerate(texts(corpus / "train.jsonl")) if i % 4 == 0]
     ids = [[separator, *e.ids] for e in tokenizer.encode_batch(sample, add_special_tokens=False)]
@@ -96,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--separator",
-        help=f"token before every document (default: {END_OF_TEXT}; with --use, the one that begins or ends texts of --target)",
+        help=f"token before every document (default: {END_OF_TEXT}; with --use, the token that begins or ends texts of --target)",
     )
     add(
         "--target",
@@ -140,7 +140,7 @@ def run(args: argparse.Namespace) -> None:
     template = args.out / "chat_template.jinja"
     if args.chat_template or not (
         args.use and template.exists()
-    ):  # an imported model keeps the template that import-hf wrote
+    ):  # An imported model keeps the template that import-hf wrote.
         text = args.chat_template.read_text(encoding="utf8") if args.chat_template else PLAIN_TEMPLATE
         template.write_text(text, encoding="utf8")
     facts = {split: encode(tokenizer, args.corpus, split, separator, args.out) for split in SPLITS}

@@ -32,18 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="f32",
         help="number format of matrices, with --to gguf and hf (f32, f16)",
     )
-    add(
-        "--layers",
-        type=integer(1, 96),
-        help="export only this many layers, the first ones; not with --to server (default: all)",
-    )
+    add("--layers", type=integer(1, 96), help="export only the first N layers; not with --to server (default: all)")
     add("--target", type=pathlib.Path, default=pathlib.Path("work/target.pt"), help="the target's checkpoint")
     add("--drafter", type=pathlib.Path, default=pathlib.Path("work/drafter.pt"), help="the drafter's checkpoint")
     add("--tokens", type=pathlib.Path, default=pathlib.Path("work/tokens"), help="folder of tokenizer.json")
     add("--evaluation", type=pathlib.Path, default=pathlib.Path("work/evaluation.json"), help="report of `evaluate`")
     add("--sources", type=pathlib.Path, default=pathlib.Path("work/corpus/sources.json"), help="report of `corpus`")
-    add("--out", type=pathlib.Path, default=MODELS, help="folder to write; a file with --to gguf")
-    add("--id", help="model name for clients (default with --from: the folder's)")
+    add("--out", type=pathlib.Path, default=MODELS, help="folder to write, or file to write with --to gguf")
+    add("--id", help="model name for clients (default with --from: the name in the folder)")
     add("--target-only", action="store_true", help="write no drafter, for plain decoding")
     add(
         "--target-precision",
@@ -55,17 +51,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--drafter-precision",
         choices=PRECISIONS,
         default="float32",
-        help="number format of the drafter's matrix products; int8-fused is fastest and has one scale for all rows of a product",
+        help="number format of the drafter's matrix products; int8-fused is fastest, with one scale for all rows of a product",
     )
     add(
         "--slots",
         type=integers(1, 64),
-        help="numbers of slots to write graphs for (default: 1,2,4,8; 1,4 for 200 M parameters or more)",
+        help="numbers of slots for which to write graphs (default: 1,2,4,8; with 200 M parameters or more: 1,4)",
     )
     add(
         "--context",
         type=integer(2, 131_072),
-        help="longest sequence to serve, in tokens (default: the training length, beyond which the target extrapolates)",
+        help="maximum number of tokens in a served sequence (default: the training length, beyond which the target extrapolates)",
     )
     add(
         "--storage",
@@ -79,14 +75,14 @@ def check(args: argparse.Namespace) -> None:
     source: pathlib.Path | None = getattr(args, "from")
     if args.to == "server":
         require(bool(args.id), "--id must be given")
-        require(source is None, f"--from must come with --to {', '.join(FORMATS[1:])}")
+        require(source is None, f"--from must be given with --to {', '.join(FORMATS[1:])}")
     else:
         require(args.out != MODELS, f"--out must be given with --to {args.to}")
         types = {"hf": ("f32", "f16"), "gguf": to_gguf.TYPES, "transformers-js": ("f32",)}[args.to]
         require(args.type in types, f"--type must be one of {', '.join(types)} with --to {args.to}, got {args.type}")
     counts = args.slots
     fine = counts is None or (counts[0] == 1 and list(counts) == sorted(set(counts)))
-    require(fine, f"--slots must start with 1 and increase, got {','.join(map(str, counts or ()))}")
+    require(fine, f"--slots must start with 1 and be in ascending order, got {','.join(map(str, counts or ()))}")
 
 
 def convert(args: argparse.Namespace) -> None:
@@ -109,7 +105,9 @@ def convert(args: argparse.Namespace) -> None:
         else:
             to_transformers_js.write(model, args.out)
     except ImportError as missing:
-        raise SystemExit(f"--to {args.to} needs the package {missing.name}: pip install -e '.[convert]'") from None
+        raise SystemExit(
+            f"--to {args.to} requires the package {missing.name}: run pip install -e '.[convert]'"
+        ) from None
     print(json.dumps({"out": args.out.name, "format": args.to, "layers": model.target.config.layers}))
 
 

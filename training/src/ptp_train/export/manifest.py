@@ -33,8 +33,8 @@ def digest(path: pathlib.Path) -> str:
 def gather(target: pathlib.Path, drafter: pathlib.Path | None, evaluation: pathlib.Path, *others: pathlib.Path) -> dict:
     """Collects facts from checkpoints and reports.
 
-    A drafter needs the evaluation. The other files, sources.json of the corpus and tokens.json of the tokenizer, may be
-    missing.
+    The evaluation must exist if there is a drafter. The other files, sources.json of the corpus and tokens.json of the
+    tokenizer, may be missing.
     """
     target_file = torch.load(target, map_location="cpu", mmap=True)
     drafter_file = torch.load(drafter, map_location="cpu") if drafter else {}
@@ -47,7 +47,7 @@ def gather(target: pathlib.Path, drafter: pathlib.Path | None, evaluation: pathl
         facts["drafter"] = drafting_facts(evaluation)
         if mixture := drafter_file.get("trained_for"):
             facts["sampling"] = {"trained_for": mixture}
-    if sources and (drafter or "source" not in target_file):  # an imported target was not trained on the corpus
+    if sources and (drafter or "source" not in target_file):  # An imported target was not trained on the corpus.
         licences = Counter(p["licence"] for p in sources["packages"].values())
         facts["corpus"] = {
             "bytes": sources["bytes"],
@@ -60,14 +60,14 @@ def gather(target: pathlib.Path, drafter: pathlib.Path | None, evaluation: pathl
     for part, file in (("target", target_file), ("drafter", drafter_file)):
         if settings := file.get("settings"):
             recipe = {k: json.loads(settings[k]) for k in RECIPE[part] if k in settings}
-            if "steps" in recipe:  # number of steps actually made; with --minutes it differs from --steps
+            if "steps" in recipe:  # The number of steps actually made. With --minutes it differs from --steps.
                 recipe["steps"] = file["log"][-1]["step"]
             facts.setdefault("recipe", {})[part] = recipe
     return facts
 
 
 def drafting_facts(evaluation: pathlib.Path) -> dict:
-    """Returns the results of `evaluate`. Yield curve and accuracy are those of the first sampling condition."""
+    """Returns the results of `evaluate`. Yield curve and accuracy come from the first sampling condition."""
     if not evaluation.exists():
         raise SystemExit(
             f"--evaluation must exist, {evaluation} is missing: run `ptp-train evaluate`, which measures the yield curve"
@@ -88,7 +88,7 @@ def drafting_facts(evaluation: pathlib.Path) -> dict:
 
 
 def licences(sources: dict) -> str:
-    """Returns the text of LICENCES.md of a model folder, from the corpus' sources.json."""
+    """Returns the text of LICENCES.md of a model folder, which is made from the corpus' sources.json."""
     lines = [
         "# Licences of the corpus",
         "",
@@ -104,7 +104,7 @@ def licences(sources: dict) -> str:
 
 
 def end_of_text(folder: pathlib.Path, facts: dict) -> int:
-    """Returns the token that ends a text: the one in the facts of an imported target, else END_OF_TEXT."""
+    """Returns the token that ends a text: the token in the facts of an imported target, or else END_OF_TEXT."""
     token = facts.get("end_of_text", Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id(END_OF_TEXT))
     if token is None:
         raise SystemExit(f"--tokens must contain a tokenizer with the token {END_OF_TEXT}")
@@ -121,9 +121,9 @@ def build(
     facts: dict,
     pick: str,
 ) -> dict:
-    """Returns the manifest of a folder that has the files `names`, whose graphs use the rule `pick` (coordinates.py).
+    """Returns the manifest of a folder with the files `names` and graphs that use the rule `pick` (coordinates.py).
 
-    `facts` are merged in key by key. With a drafter, facts["drafter"] must have yield_curve and accuracy_by_position.
+    `facts` are merged into it, key by key. With a drafter, facts["drafter"] must have yield_curve and accuracy_by_position.
     """
     c = target.config
     row = 2 * c.kv_heads * c.head_width * 4

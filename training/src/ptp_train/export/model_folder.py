@@ -20,15 +20,15 @@ from .graphs.target_graph import target_graph
 
 SLOTS = (1, 2, 4, 8)
 LARGE = 200_000_000
-"""Models with at least this many parameters get graphs for SLOTS_OF_LARGE only, because each graph keeps a packed copy
-of the weights in memory.
+"""Minimum number of parameters of a model that gets graphs for SLOTS_OF_LARGE only. Each graph keeps a packed copy of
+the weights in memory.
 """
 SLOTS_OF_LARGE = (1, 4)
 
 
 @dataclass(frozen=True)
 class Form:
-    """Number formats of a model's graphs and weight file, see `WeightFile`."""
+    """Number formats of a model's graphs and weight file (see `WeightFile`)."""
 
     precision: str = "float32"
     storage: str = "float16"
@@ -73,20 +73,21 @@ def write_folder(
     chat_template: bytes | None = None,
     slots: tuple[int, ...] | None = None,
 ) -> None:
-    """Writes a model folder. `drafter` is None for a target alone.
+    """Writes a model folder. `drafter` is None if the folder contains only a target.
 
-    slots: numbers of slots to write graphs for, starting with 1 (default: by the target's size). facts: see
-    `manifest.build`. The server needs a chat template, so callers that pass none have to add one to the folder.
+    slots: numbers of slots for which to write graphs, starting with 1. The default depends on the target's size.
+    facts: see `manifest.build`.
+     The server needs a chat template, so callers that pass none have to add one to the folder.
     """
     if drafter and drafter.config.target != target.config:
-        raise SystemExit(f"--drafter must be for a target of {target.config}, got {drafter.config.target}")
+        raise SystemExit(f"--drafter must be made for a target with {target.config}, got {drafter.config.target}")
     out.mkdir(parents=True, exist_ok=True)
     texts = {"tokenizer.json": tokenizer} | ({"chat_template.jinja": chat_template} if chat_template else {})
     for name, text in texts.items():
         (out / name).write_bytes(text)
     pick = (
         drafter.config.pick if drafter else "tree"
-    )  # the drafters' default, so that adding a drafter later does not change texts
+    )  # The same as the drafters' default, so that adding a drafter later does not change texts.
     counts = slots or (SLOTS if parameters_of(target) < LARGE else SLOTS_OF_LARGE)
     with torch.no_grad():
         names = [*texts, *write_graphs(target, drafter, out, form, drafter_form, pick, counts)]
@@ -98,7 +99,7 @@ def write_folder(
 
 
 def serve_context(target: Target, drafter: Drafter | None, context: int) -> None:
-    """Sets the longest served sequence of both models to `context` tokens. No parameter depends on it."""
+    """Sets the maximum length of a served sequence of both models to `context` tokens. No parameter depends on it."""
     target.config = replace(target.config, context=context)
     if drafter:
         own = drafter.config.own and replace(drafter.config.own, context=context)

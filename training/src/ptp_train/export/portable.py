@@ -25,7 +25,7 @@ class PortableTarget:
     begin_of_text: int | None = None
     """Token before every text, or None."""
     stop_tokens: tuple[int, ...] = ()
-    """Further tokens that end a text."""
+    """Additional tokens that end a text."""
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -69,7 +69,7 @@ def _read(target: Target, folder: pathlib.Path, facts: dict) -> PortableTarget:
 
 
 def with_layers(model: PortableTarget, count: int) -> PortableTarget:
-    """Returns the model of the first `count` layers, for use as an untrained draft model."""
+    """Returns a model with the first `count` layers, for use as an untrained draft model."""
     target = Target(replace(model.target.config, layers=count))
     state = model.target.state_dict()
     target.load_state_dict({name: state[name] for name in target.state_dict()})

@@ -1,8 +1,8 @@
 """Turns a model folder back into checkpoints, to continue the training of a published pair.
 
-Weights are those stored in the folder: exact if it was exported with --storage exact, else rounded to float16. Matrices
-in int8 are restored as integers times scale, which another export in int8 maps to the same integers. If --tokens
-already has a tokenizer.json with the same tokens under other ids, the vocabulary is reordered to its ids.
+The weights are the same as in the folder: exact if it was exported with --storage exact, or else rounded to float16.
+Matrices in int8 are restored as integers times scale, and another export in int8 results in the same integers. If
+--tokens already has a tokenizer.json with the same tokens under other ids, the vocabulary is reordered to these ids.
 """
 
 import argparse
@@ -45,7 +45,7 @@ class StoredTensors:
         return self.get(name).T
 
     def head(self, name: str) -> Tensor:
-        """Returns an output head [V, width]. Float heads are stored untransposed."""
+        """Returns an output head [V, width]. Float heads are stored without transposition."""
         return self.matrix(f"{name}.head") if f"{name}.head.i8" in self else self.get(name)
 
     def fill(self, linear: nn.Linear, name: str) -> None:
@@ -105,7 +105,7 @@ def drafter_of(folder: pathlib.Path) -> Drafter:
     facts, target = manifest["drafter"], config_of(manifest["sizes"])
     require(
         facts["kind"] != "lora",
-        "--from must contain a drafter of a kind other than lora, whose adapters are merged into its layers",
+        "--from must contain a drafter, and its kind must not be lora, because exporting merges the adapters into the layers",
     )
     shape = {k: facts[k] for k in ("kind", "method", "embedding", "frequencies", "rank", "length")}
     own = config_of(facts["sizes"]) if facts["kind"] == "separate" else None
@@ -135,7 +135,7 @@ def manifest_of(folder: pathlib.Path) -> dict:
 
 
 def order_between(old: Tokenizer, new: Tokenizer) -> Tensor:
-    """Returns the ids in `old` of the tokens of `new`, indexed by their ids in `new`."""
+    """Returns, for each token of `new` in the order of its ids, the id of the same token in `old`."""
     tokens = new.get_vocab()
     require(old.get_vocab().keys() == tokens.keys(), "--tokens must have the same tokens as --from, in any order")
     return torch.tensor([old.token_to_id(token) for token in sorted(tokens, key=tokens.__getitem__)])
@@ -143,14 +143,14 @@ def order_between(old: Tokenizer, new: Tokenizer) -> Tensor:
 
 @torch.no_grad()
 def reorder(model: Target | Drafter, order: Tensor) -> None:
-    """Gives the vocabulary new ids: row i becomes what row order[i] was."""
+    """Gives the vocabulary new ids. Row i becomes the old row order[i]."""
     for table in filter(None, (model.embedding, model.output)):
         table.weight.copy_(table.weight[order].clone())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--from", type=pathlib.Path, required=True, help="a model folder, for example ../models/default")
+    add("--from", type=pathlib.Path, required=True, help="model folder, for example ../models/default")
     add("--out", type=pathlib.Path, default=pathlib.Path("work/target.pt"), help="the target's checkpoint")
     add("--drafter", type=pathlib.Path, default=pathlib.Path("work/drafter.pt"), help="the drafter's checkpoint")
     add(
@@ -174,7 +174,7 @@ def run(args: argparse.Namespace) -> None:
     target = target_of(folder)
     facts = {k: manifest["target"][k] for k in ("bits_per_byte", "tokens", "source") if k in manifest["target"]}
     if "source" in facts:
-        require(not moved, "--tokens must keep the ids of an imported model's tokenizer")
+        require(not moved, "--tokens must have the same ids as --from, because the model was imported")
         special = ("end_of_text", "stop_tokens", "begin_of_text")
         facts["special_tokens"] = {k: manifest[k] for k in special if k in manifest}
     if moved:

@@ -24,13 +24,13 @@ LLAMA3_WORDS = "|".join(
 )
 QWEN2_WORDS = LLAMA3_WORDS.replace(r"\p{N}{1,3}", r"\p{N}")
 PRE_TOKENIZERS = {LLAMA3_WORDS: "llama-bpe", QWEN2_WORDS: "qwen2"}
-"""llama.cpp's names of pre-tokenizers, by their regular expression in tokenizer.json."""
+"""Names of pre-tokenizers in llama.cpp, by their regular expression in tokenizer.json."""
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 """Token types of llama.cpp (llama_token_type)."""
 
 
 def pre_tokenizer(raw: dict) -> str:
-    """Returns llama.cpp's name of the pre-tokenizer. Exits if llama.cpp has none like it."""
+    """Returns llama.cpp's name of the pre-tokenizer. Exits if llama.cpp has no such pre-tokenizer."""
     given = raw.get("pre_tokenizer") or {}
     parts = given.get("pretokenizers", [given])
     split = next((p["pattern"].get("Regex") for p in parts if p["type"] == "Split"), None)
@@ -39,7 +39,7 @@ def pre_tokenizer(raw: dict) -> str:
         return "gpt-2"
     if split not in PRE_TOKENIZERS or raw.get("normalizer") not in (None, {"type": "NFC"}):
         raise SystemExit(
-            f"--to gguf needs a byte-level BPE that splits as GPT-2, Llama 3 or Qwen2 do, got pre_tokenizer {given}"
+            f"--to gguf requires a byte-level BPE with the pre-tokenizer of GPT-2, Llama 3 or Qwen2, got pre_tokenizer {given}"
         )
     return PRE_TOKENIZERS[split]
 

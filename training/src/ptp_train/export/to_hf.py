@@ -24,7 +24,7 @@ def hf_state(model: PortableTarget) -> dict[str, torch.Tensor]:
 
 def write(model: PortableTarget, out: pathlib.Path, kind: str = "f32") -> None:
     """Writes config.json, model.safetensors, the tokenizer with its chat template, and generation_config.json."""
-    import transformers  # imported here because it takes seconds to load
+    import transformers  # Imported here because it takes seconds to load.
 
     config = getattr(transformers, f"{model.family}Config")(**hf_config(model))
     with torch.device("meta"):

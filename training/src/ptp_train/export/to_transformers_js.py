@@ -21,8 +21,8 @@ def generation_graph(target: Target, weights: WeightFile) -> Graph:
     """Returns the graph over B sequences of T new tokens and P cached ones, with G key/value heads of width D.
 
     Inputs: input_ids [B, T]; attention_mask [B, P + T], all ones; num_logits_to_keep, the number of last tokens that
-    get logits, 0 for all; past_key_values.N.key and .value [B, G, P, D].
-    Outputs: logits [B, kept, V]; present.N.key and .value [B, G, P + T, D].
+    get logits, where 0 means all tokens; past_key_values.N.key and .value [B, G, P, D]. Outputs: logits [B, kept, V];
+    present.N.key and .value [B, G, P + T, D].
     """
     c = target.config
     g = Graph(weights)
@@ -76,7 +76,7 @@ def logits(g: Graph, x: str, target: Target) -> None:
     g.node("Slice", [x, "kept.start", g.constant([END]), g.constant([1])], "kept.rows")
     g.node(
         "Reshape", ["kept.rows", g.constant([-1, c.width])], "kept.flat"
-    )  # Gemm works on rows, and with it an embedding can be its own head
+    )  # Gemm works on rows, and it lets an embedding be its own head.
     g.head("embedding" if c.tied else "output", "kept.flat", target.head_weight, "logits.flat")
     g.node("Shape", ["kept.rows"], "kept.shape", start=0, end=2)
     g.node("Concat", ["kept.shape", g.constant([c.vocab])], "logits.shape", axis=0)

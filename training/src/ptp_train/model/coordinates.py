@@ -2,8 +2,8 @@
 
 Both samplers are exact: with random uniforms they return token t with probability P(t).
 
-- `cdf`, the paper's (docs/ptp.md): one uniform picks the first token whose cumulative probability exceeds it, in
-  vocabulary order.
+- `cdf`, the paper's sampler (docs/ptp.md): one uniform picks the first token whose cumulative probability exceeds it,
+  in vocabulary order.
 - `tree`: D = ceil(log2 V) uniforms walk down the complete binary tree over the token ids, highest bit first. At each
   node the walk goes left if u_d (P(left) + P(right)) < P(left) or P(right) = 0. Two similar distributions pick the same
   token more often than with `cdf`, because a change in one token's probability moves only the boundaries on its path.
@@ -37,7 +37,7 @@ def interval(kind: str, p: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def between(low: Tensor, high: Tensor, inside: Tensor) -> Tensor:
-    """Returns uniforms at the fractions `inside`, in [0, 1), of [low, high). Rounding never takes them up to `high`."""
+    """Returns uniforms at the fractions `inside`, in [0, 1), of [low, high). Rounding never raises them to `high`."""
     return torch.minimum(low + (high - low) * inside, torch.nextafter(high, low)).clamp(0, BELOW_ONE)
 
 

@@ -1,14 +1,14 @@
 """The drafter: predicts drafts of L tokens in one call, from the context and the uniforms of their positions.
 
-It has two streams. Context tokens go through the context stream; the server caches its keys and values. The positions
-to predict, called u-positions, go through `layers`, which attend to the context and to earlier u-positions of their
-draft. There are four kinds:
+It has two streams. Context tokens go through the context stream, and the server caches its keys and values. The
+positions to predict, called u-positions, go through `layers`, which attend to the context and to earlier u-positions of
+their draft. There are four kinds:
 
 - `feature`: the context stream is the whole frozen target and picks the first token of a draft. U-positions start from
   that token and the hidden state that predicted it (EAGLE's feature, Li et al. 2024, arXiv 2401.15077), go through
   separate layers and predict the other tokens.
-- `reader`: the context stream is the first layers of the frozen target; u-positions have separate layers.
-- `lora`: both streams are the target; low-rank adapters act on u-positions only (the paper's gated LoRA).
+- `reader`: the context stream consists of the first layers of the frozen target, and u-positions have separate layers.
+- `lora`: both streams are the target, and low-rank adapters act on u-positions only (the paper's gated LoRA).
 - `separate`: an independent transformer with one set of layers for both streams (the paper's scaling study).
 
 Shapes in the docstrings: B sequences, S context tokens, N drafts per sequence, L positions per draft, D uniforms per
@@ -32,12 +32,12 @@ from .transformer import Config, KeyValue, Layer, RMSNorm, Target, read_layers, 
 
 
 class Given(NamedTuple):
-    """What a `feature` drafter's context stream computes for the first token of each draft."""
+    """Outputs of a `feature` drafter's context stream for the first token of each draft."""
 
     feature: Tensor
-    """[B, N, width]: the normalised last hidden states that predict this token."""
+    """[B, N, width]: normalised last hidden states that predict this token."""
     logits: Tensor | None
-    """[B, N, V]: their logits. `draft` needs them; training does not."""
+    """[B, N, V]: logits of these hidden states. `draft` needs them, but training does not."""
 
 
 class Drafter(nn.Module):
@@ -83,17 +83,17 @@ class Drafter(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
-        """The output head [V, width]."""
+        """Output head [V, width]."""
         return self.embedding.weight if self.output is None else self.output.weight
 
     def read(self, ids: Tensor) -> list[KeyValue]:
-        """Returns keys and values of a `separate` drafter's context stream over ids [B, S]. The other kinds use
-        `Target.read`.
+        """Returns keys and values of a `separate` drafter's context stream over ids [B, S]. For the other kinds,
+        `Target.read` returns them.
         """
         return read_layers(self.layers, self.embedding(ids), self.config.sizes)[1]
 
     def inputs(self, last: Tensor, u: Tensor, conditions: tuple, feature: Tensor | None) -> Tensor:
-        """Returns the inputs of the u-positions [B, N, L, width]; arguments as in `hidden`."""
+        """Returns the inputs of the u-positions [B, N, L, width]. The arguments are the same as for `hidden`."""
         x = self.uniform(u, *(t.expand(u.shape[:3]) for t in conditions))
         before = self.embedding(last) if feature is None else self.embedding(last) + self.feature(feature)
         return torch.cat([x[:, :, :1] + before[:, :, None], x[:, :, 1:]], 2)
@@ -162,7 +162,7 @@ class Drafter(nn.Module):
         answers: Tensor | None = None,
         given: Given | None = None,
     ) -> Tensor:
-        """Returns logits [B, N, L, V]; arguments as in `hidden` and `logits`.
+        """Returns logits [B, N, L, V]. The arguments are the same as for `hidden` and `logits`.
 
         A `feature` drafter needs `given` and the answers, and returns logits [B, N, L - 1, V] of all tokens but the
         first.
@@ -189,7 +189,7 @@ class Drafter(nn.Module):
         excluded: Tensor | None = None,
         given: Given | None = None,
     ) -> Tensor:
-        """Returns the drafted tokens [B, N, L]; arguments as in `hidden`.
+        """Returns the drafted tokens [B, N, L]. The arguments are the same as for `hidden`.
 
         excluded [B, N]: token that the first position of each draft must not pick, or -1 for none. A branch for the
         rejection of a drafted token starts at that token's position and would otherwise draft it again. given: for
@@ -204,7 +204,8 @@ class Drafter(nn.Module):
         return torch.cat([first[..., None], rest], 2)
 
     def _predicted(self, cache, last, starts, u, conditions, excluded, feature=None) -> Tensor:
-        """Returns tokens [B, N, L] drafted by the drafter's own layers; arguments as in `hidden` and `draft`."""
+        """Returns tokens [B, N, L] drafted by the drafter's own layers. The arguments are the same as for `hidden` and
+        `draft`."""
         hidden = self.hidden(cache, last, starts, u, conditions, feature)
         if self.sequential is None:
             logits = self.logits(hidden, last, conditions)
@@ -222,8 +223,8 @@ class Drafter(nn.Module):
         return torch.stack(tokens, 2)
 
     def head(self, hidden: Tensor, temperature: Tensor) -> Tensor:
-        """Maps hidden [..., width] to logits [..., V]. They are divided by the temperature, except for O-PTP, which
-        takes the argmax.
+        """Maps hidden [..., width] to logits [..., V]. The logits are divided by the temperature, except with O-PTP,
+        which takes the argmax.
         """
         rows = F.linear(hidden, self.head_weight)
         if self.config.method == "o":
@@ -231,7 +232,7 @@ class Drafter(nn.Module):
         return rows / torch.where(temperature > 0, temperature, torch.ones_like(temperature))[..., None]
 
     def choose(self, logits: Tensor, u: Tensor, temperature: Tensor) -> Tensor:
-        """Picks tokens [...] from logits [..., V] by the uniforms [..., D] of their own positions."""
+        """Picks tokens [...] from logits [..., V] with the uniforms [..., D] of their own positions."""
         best = logits.argmax(-1)
         if self.config.method == "o":
             return best
@@ -240,7 +241,7 @@ class Drafter(nn.Module):
 
 
 def without(logits: Tensor, excluded: Tensor | None) -> Tensor:
-    """Sets the logits [B, N, ..., V] of the tokens `excluded` [B, N] to minus infinity; -1 or None excludes nothing."""
+    """Sets the logits [B, N, ..., V] of the tokens `excluded` [B, N] to minus infinity. -1 or None excludes nothing."""
     if excluded is None:
         return logits
     which = torch.arange(logits.shape[-1], device=logits.device) == excluded[..., None]
@@ -250,7 +251,7 @@ def without(logits: Tensor, excluded: Tensor | None) -> Tensor:
 def load_drafter(path) -> Drafter:
     stored = torch.load(path, map_location="cpu")
     settings = dict(stored["config"])
-    settings.pop("passes", None)  # checkpoints of older versions contain it
+    settings.pop("passes", None)  # Checkpoints of older versions contain it.
     settings["target"] = Config(**settings["target"])
     settings["own"] = Config(**settings["own"]) if settings["own"] else None
     settings["source"] = tuple(settings["source"])

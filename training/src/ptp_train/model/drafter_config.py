@@ -20,28 +20,29 @@ class DrafterConfig:
 
     target: Config
     source: tuple[int, ...] = (0, 1, 3)
-    """Layer j reads the keys and values of context layer source[j] and is initialised with its weights. A `separate`
-    drafter reads its own layers; only `start_from` initialises it from the target.
+    """Context layer source[j] provides the keys and values for layer j of the drafter, and the initial weights. A
+    `separate` drafter uses the keys and values of its own layers, and only `start_from` initialises it from the target.
     """
     length: int = 8
-    """Length of the longest draft in training, L. With `feature`, the context stream picks its first token."""
+    """L, the maximum length of a draft in training. If the kind is `feature`, the context stream picks its first token.
+    """
     kind: str = "reader"
     method: str = "c"
     pick: str = "tree"
-    """Rule by which uniforms choose a token, see coordinates.py."""
+    """Rule by which uniforms choose a token (coordinates.py)."""
     embedding: str = "fourier"
-    """Features of the uniforms, see embeddings.py."""
+    """Features of the uniforms (embeddings.py)."""
     frequencies: int = 8
-    """Number of harmonics of the fourier embedding."""
+    """Number of harmonics in the fourier embedding."""
     rank: int = 128
-    """Rank of the sequential head (sequential_head.py); 0 for none."""
+    """Rank of the sequential head (sequential_head.py). 0 means no sequential head."""
     lora_rank: int = 64
     own: Config | None = None
-    """Sizes of a `separate` drafter; None for the other kinds, which have the target's."""
+    """Sizes of a `separate` drafter. None for the other kinds, which have the target's sizes."""
 
     @property
     def coordinates(self) -> int:
-        """Number of uniforms per position, D."""
+        """D, the number of uniforms per position."""
         return coordinates.dimensions(self.pick, self.target.vocab)
 
     @property
@@ -51,7 +52,8 @@ class DrafterConfig:
 
     @property
     def depth(self) -> int:
-        """Number of layers of the context stream. Except for `feature`, the last one computes only keys and values."""
+        """Number of layers in the context stream. Unless the kind is `feature`, the last layer computes only keys and
+        values."""
         return self.target.layers if self.kind == "feature" else max(self.source) + 1
 
     @property

@@ -17,7 +17,7 @@ class Embedding(NamedTuple):
     count: Callable[[int], int]
     """Returns F for a number of harmonics."""
     hidden: int = 0
-    """Width of a hidden layer before the linear map; 0 for none."""
+    """Width of a hidden layer before the linear map. 0 means no hidden layer."""
 
 
 def fourier(u: Tensor, harmonics: int) -> Tensor:
@@ -27,7 +27,7 @@ def fourier(u: Tensor, harmonics: int) -> Tensor:
 
 
 EMBEDDINGS = {"fourier": Embedding(fourier, lambda harmonics: 1 + 2 * harmonics)}
-"""Embeddings by name. research/embeddings.py adds the paper's and others, which performed no better."""
+"""Embeddings by name. research/embeddings.py adds the paper's embedding and others, which performed no better."""
 
 
 def features(kind: str, u: Tensor, harmonics: int) -> Tensor:
@@ -58,18 +58,19 @@ class UniformEmbedding(nn.Module):
         return self.uniform(F.silu(self.hidden(x)) if self.hidden else x)
 
     def of_conditions(self, temperature: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
-        """Maps temperature, top_p and log_V(top_k), each [...], to [..., width]. Without a limit, top_k counts as V."""
+        """Maps temperature, top_p and log_V(top_k), each [...], to [..., width]. Without a top-k limit, top_k counts as
+        V."""
         vocab = float(self.c.target.vocab)
         limit = torch.where(top_k > 0, top_k, torch.full_like(top_k, vocab)).log() / math.log(vocab)
         return self.condition(torch.stack([temperature, top_p, limit], -1))
 
     def forward(self, u: Tensor, temperature: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
-        """Maps u [..., L, D] and conditions [..., L] (top_k as float, 0 for no limit) to [..., L, width]."""
+        """Maps u [..., L, D] and conditions [..., L] to [..., L, width]. top_k is a float, and 0 means no limit."""
         x = self.of_conditions(temperature, top_p, top_k)
         if self.c.method == "independent":
             return x
         seen = torch.where((temperature > 0)[..., None], self.of_uniforms(u), self.greedy)
-        if self.c.method == "c":  # position k sees only the uniforms before its own
+        if self.c.method == "c":  # Position k sees only the uniforms before its own.
             seen = torch.cat([torch.zeros_like(seen[..., :1, :]), seen[..., :-1, :]], -2)
         return x + seen
 

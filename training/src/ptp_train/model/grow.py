@@ -1,8 +1,8 @@
 """Makes a trained model deeper and wider without changing its outputs, to continue training at a larger size.
 
-New parts read the residual stream through random weights and write zeros to it at first, so they have gradients from
-the first step. This is Net2Net (Chen et al. 2016) with zero outputs instead of copied neurons. Growing a small model is
-cheaper than training the large one from scratch (Gong et al. 2019).
+At first, new parts multiply the residual stream by random weights and add zeros to it, so they have gradients from the
+first step. The method is Net2Net (Chen et al. 2016) with zero outputs instead of copied neurons. Growing a small model
+is cheaper than training the large one from scratch (Gong et al. 2019).
 """
 
 import math
@@ -19,22 +19,22 @@ SCALED = ("width", "layers", "heads", "kv_heads", "hidden")
 
 
 def check(old: Config, new: Config) -> None:
-    """Exits naming a size that `old` cannot grow to."""
+    """Exits with an error that names the size if `old` cannot grow to a size of `new`."""
     for name in SCALED:
         given, least = getattr(new, name), getattr(old, name)
-        require(given >= least, f"{name} must be at least that of --init, {least}, got {given}")
+        require(given >= least, f"{name} must be at least {least}, as in --init, got {given}")
     groups = old.heads // old.kv_heads
     require(
         new.heads == groups * new.kv_heads,
-        f"heads per key/value head must be {groups} as in --init, got {new.heads} heads for {new.kv_heads}",
+        f"heads must be {groups} x kv_heads, as in --init, got {new.heads} heads and {new.kv_heads} key/value heads",
     )
     plain = not (old.qkv_bias or old.qk_norm or not old.tied)
-    require(plain, "--grow must come with an --init that has no biases, no query norms and a tied head")
+    require(plain, "--grow requires a target in --init that has no biases, no query norms and a tied head")
 
 
 def placed(fresh: Tensor, old: Tensor, outside: float | None) -> Tensor:
-    """Puts `old` [R, C] into the corner of `fresh` [R', C'] and returns it. Elsewhere, `outside` replaces the values of
-    `fresh` unless it is None.
+    """Puts `old` [R, C] into the corner of `fresh` [R', C'] and returns it. Unless `outside` is None, it replaces the
+    other values of `fresh`.
     """
     grown = fresh.clone() if outside is None else torch.full_like(fresh, outside)
     grown[tuple(slice(0, n) for n in old.shape)] = old
@@ -42,7 +42,7 @@ def placed(fresh: Tensor, old: Tensor, outside: float | None) -> Tensor:
 
 
 def grown_layer(old: Layer, c: Config) -> Layer:
-    """Returns a layer of the sizes of `c` that acts like `old` on the old part of its input and passes on the rest."""
+    """Returns a layer with the sizes of `c` that acts like `old` on the old part of its input and passes on the rest."""
     layer = Layer(c, c.layers)
     for name, p in layer.named_parameters():
         was = old.get_parameter(name).detach()
@@ -55,8 +55,8 @@ def grown_layer(old: Layer, c: Config) -> Layer:
 
 
 def norm_weight(old: Tensor, width: int) -> Tensor:
-    """Returns an RMSNorm's weight [width]. It is scaled because the zeros of the new inputs reduce the mean square by
-    len(old) / width.
+    """Returns an RMSNorm's weight [width]. The weight is scaled because the zeros of the new inputs reduce the mean
+    square by the factor len(old) / width.
     """
     grown = torch.full((width,), old.mean().item())
     grown[: len(old)] = old
@@ -72,7 +72,8 @@ def silenced(layer: Layer) -> Layer:
 
 @torch.no_grad()
 def grown(old: Target, c: Config) -> Target:
-    """Returns a target of the sizes of `c` with the logits of `old`, up to rounding and the epsilon of the norms.
+    """Returns a target with the sizes of `c`. Its logits are the same as the logits of `old`, apart from rounding and
+    the epsilon of the norms.
 
     New layers are spread evenly. Each follows the layer from which it copies its inner weights.
     """
@@ -94,24 +95,28 @@ def check_drafter(old: DrafterConfig, new: DrafterConfig) -> None:
     """Exits if the configurations differ in a setting that growing cannot change."""
     for name in ("method", "pick", "embedding", "frequencies", "rank", "length", "lora_rank"):
         mine, given = getattr(old, name), getattr(new, name)
-        require(mine == given, f"--{name.replace('_', '-')} must be that of --init, {mine}, got {given}")
+        require(mine == given, f"--{name.replace('_', '-')} must be {mine}, as in --init, got {given}")
     fits = old.kind == new.kind == "reader" or (new.kind == "feature" and old.kind in ("reader", "feature"))
-    require(fits, f"--init must be of kind reader, or feature for --kind feature, got {old.kind} for {new.kind}")
+    require(
+        fits,
+        f"--init must have kind reader, or kind feature if --kind is feature, got {old.kind} for --kind {new.kind}",
+    )
     layers = len(old.source)
     require(
         layers == len(new.source),
-        f"--source must name {layers} layers as in --init, got {','.join(map(str, new.source))}",
+        f"--source must name {layers} layers, as in --init, got {','.join(map(str, new.source))}",
     )
     require(
         old.target.vocab == new.target.vocab,
-        f"--target must have the vocabulary of --init, {old.target.vocab} tokens, got {new.target.vocab}",
+        f"--target must have the same vocabulary size as --init ({old.target.vocab}), got {new.target.vocab}",
     )
     check(old.target, new.target)
 
 
 @torch.no_grad()
 def grown_drafter(old: Drafter, config: DrafterConfig, form: type[Drafter] = Drafter) -> Drafter:
-    """Returns a drafter of the sizes of `config` that drafts like `old`, over a target grown from the target of `old`.
+    """Returns a drafter with the sizes of `config` that drafts like `old`. Its target was grown from the target of
+    `old`.
 
     `config.source` lists the new indices of the source layers. A `reader` may become a `feature` drafter, which then
     has to learn that its context ends one token earlier.
@@ -131,6 +136,6 @@ def grown_drafter(old: Drafter, config: DrafterConfig, form: type[Drafter] = Dra
         for name, p in new.sequential.named_parameters():
             writes = name.startswith("out.")
             p.copy_(placed(p, old.sequential.get_parameter(name), 0.0 if writes else None))
-        # this norm reads the embedding, whose root mean square falls because of the added zeros
+        # This norm is applied to the embedding, whose root mean square falls because of the added zeros.
         new.sequential.from_token.weight[:, : was.width] *= math.sqrt(was.width / c.width)
     return new

@@ -1,7 +1,8 @@
 """Reads a Hugging Face model folder (config.json, *.safetensors) of the Llama family as a target, without transformers.
 
-Exits naming the field of config.json if a model needs an operation that `Target` does not implement. The families
-differ in biases (Qwen2), norms of queries and keys (Qwen3) and default values; their tensors have the same names.
+If a model needs an operation that `Target` does not implement, exits with an error that names the field of config.json.
+The families differ in biases (Qwen2), norms of queries and keys (Qwen3) and default values, but their tensors have the
+same names.
 """
 
 import json
@@ -22,7 +23,7 @@ class Family:
     qkv_bias: bool = False
     qk_norm: bool = False
     head_width: int | None = None
-    """Default width of a head; None for hidden_size / num_attention_heads."""
+    """Default width of a head. None means hidden_size / num_attention_heads."""
 
 
 FAMILIES = {
@@ -38,9 +39,9 @@ NOT_COMPUTED = {
     "partial_rotary_factor": 1.0,
     "quantization_config": None,
 }
-"""Fields that must have this value if they are present."""
+"""Fields that select operations that `Target` does not implement. They must have these values if they are present."""
 LONGEST = 4096
-"""Default limit of the context, in tokens."""
+"""Default maximum length of the context in tokens."""
 LAYER = {
     "input_layernorm": "norm_attention",
     "post_attention_layernorm": "norm_mlp",
@@ -62,8 +63,8 @@ OUTSIDE = {
 
 
 def read_json(folder: pathlib.Path, name: str, needed: bool = True) -> dict:
-    """Returns the content of a JSON file of a model folder, {} if an optional one is missing. Exits if a `needed` one
-    is missing.
+    """Returns the content of a JSON file of a model folder. If the file is missing, exits if it is `needed`, or else
+    returns {}.
     """
     path = folder / name
     if not path.exists():
@@ -74,10 +75,11 @@ def read_json(folder: pathlib.Path, name: str, needed: bool = True) -> dict:
 
 
 def read_config(raw: dict, context: int | None = None, tied: bool = True) -> Config:
-    """Returns our configuration for a parsed config.json. Exits naming the field that is not supported.
+    """Returns the configuration of `Target` for a parsed config.json. If a field is not supported, exits with an error
+    that names the field.
 
-    context: length of the longest sequence in tokens (default: max_position_embeddings, at most LONGEST). tied: default
-    of tie_word_embeddings.
+    context: maximum number of tokens in a sequence (default: max_position_embeddings, but at most LONGEST).
+    tied: default of tie_word_embeddings.
     """
     architectures = raw.get("architectures") or [f"of model_type {raw.get('model_type')}"]
     if len(architectures) != 1 or architectures[0] not in FAMILIES:
@@ -121,8 +123,8 @@ def check_window(raw: dict, context: int) -> None:
 
 
 def rope(raw: dict) -> tuple[float, tuple[float, ...]]:
-    """Returns the base of the rotary embedding and `Config.rope_scaling`, from rope_parameters (transformers 5) or the
-    older fields.
+    """Returns the base of the rotary embedding and `Config.rope_scaling`, which are read from rope_parameters
+    (transformers 5) or the older fields.
     """
     field = "rope_parameters" if raw.get("rope_parameters") else "rope_scaling"
     given = raw.get(field) or {}
@@ -159,7 +161,7 @@ def our_name(theirs: str) -> str | None:
 
 
 def tensors(files: list[pathlib.Path]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yields names and values of all tensors, except for the tables of rotary frequencies in old checkpoints."""
+    """Yields names and values of all tensors, except for the tables of rotary frequencies that old checkpoints contain."""
     for path in files:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - a safetensors file is not iterable
@@ -168,8 +170,9 @@ def tensors(files: list[pathlib.Path]) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def load(folder: pathlib.Path, context: int | None = None) -> Target:
-    """Returns the target in float32; see `read_config` for `context`. Exits naming a tensor that is missing or has a
-    wrong shape.
+    """Returns the target in float32. If a tensor is missing or has a wrong shape, exits with an error that names it.
+
+    context: see `read_config`.
     """
     files = weight_files(folder)
     raw = read_json(folder, "config.json")
@@ -182,18 +185,18 @@ def load(folder: pathlib.Path, context: int | None = None) -> Target:
     for theirs, value in tensors(files):
         ours = our_name(theirs)
         if config.tied and ours == "output.weight":
-            continue  # the head is a copy of the embedding
+            continue  # The head is a copy of the embedding.
         if ours not in expected:
             raise SystemExit(f"{folder} must not have a tensor {theirs}, which {raw['architectures'][0]} does not use")
         if not value.is_floating_point() or value.itemsize < 2:
             raise SystemExit(f"{theirs} must be float32, float16 or bfloat16, got {value.dtype}")
         if value.shape != expected[ours].shape:
             shapes = [list(shape) for shape in (expected[ours].shape, value.shape)]
-            raise SystemExit(f"{theirs} must have shape {shapes[0]} by config.json, got {shapes[1]}")
+            raise SystemExit(f"{theirs} must have shape {shapes[0]} according to config.json, got {shapes[1]}")
         if not value.isfinite().all():
-            raise SystemExit(f"{theirs} must be finite, has an infinity or NaN")
+            raise SystemExit(f"{theirs} must be finite, but contains an infinity or NaN")
         weights[ours] = value.float().contiguous()
     if missing := sorted(expected.keys() - weights.keys()):
-        raise SystemExit(f"{folder} has no tensor for {missing[0]} (and {len(missing) - 1} others)")
+        raise SystemExit(f"{folder} has no tensor for {missing[0]} (and {len(missing) - 1} other parameters)")
     target.load_state_dict(weights, assign=True)
     return target.eval()

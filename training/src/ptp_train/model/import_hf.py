@@ -21,7 +21,7 @@ def content(token: dict | str | None) -> str | None:
 
 
 def begin_of_text(tokenizer: Tokenizer, settings: dict) -> int | None:
-    """Returns the token that the tokenizer adds before a text, or None."""
+    """Returns the token that the tokenizer adds before a text, or None if it adds none."""
     if settings.get("add_bos_token") is not None:
         bos = content(settings.get("bos_token"))
         return tokenizer.token_to_id(bos) if settings["add_bos_token"] and bos else None
@@ -36,8 +36,9 @@ def begin_of_text(tokenizer: Tokenizer, settings: dict) -> int | None:
 def special_tokens(folder: pathlib.Path, tokenizer: Tokenizer, vocab: int) -> dict:
     """Returns end_of_text, stop_tokens and begin_of_text for manifest.json.
 
-    Texts end where transformers' `generate` stops: at the eos_token_id of generation_config.json, else of config.json,
-    else at the tokenizer's eos_token. If there are several, the tokenizer's is end_of_text.
+    Texts end where transformers' `generate` stops: at the eos_token_id of generation_config.json, or else of
+    config.json, or else at the tokenizer's eos_token. If there are several tokens, the tokenizer's eos_token is
+    end_of_text.
     """
     settings = read_json(folder, "tokenizer_config.json", needed=False)
     named = tokenizer.token_to_id(content(settings.get("eos_token")) or "")
@@ -46,7 +47,7 @@ def special_tokens(folder: pathlib.Path, tokenizer: Tokenizer, vocab: int) -> di
     ends = [named] if given is None else given if isinstance(given, list) else [given]
     if ends in ([None], []):
         raise SystemExit(
-            "eos_token_id must be in generation_config.json or config.json, or eos_token in tokenizer_config.json"
+            "eos_token_id must be in generation_config.json or config.json, or eos_token must be in tokenizer_config.json"
         )
     if max(ends) >= vocab:
         raise SystemExit(f"eos_token_id must be below vocab_size {vocab}, got {max(ends)}")
@@ -56,8 +57,8 @@ def special_tokens(folder: pathlib.Path, tokenizer: Tokenizer, vocab: int) -> di
 
 
 def chat_template(folder: pathlib.Path) -> str | None:
-    """Returns chat_template.jinja, else the template in tokenizer_config.json (the one named `default` if there are
-    several).
+    """Returns chat_template.jinja, or else the template in tokenizer_config.json. If there are several, returns the
+    template named `default`.
     """
     file = folder / "chat_template.jinja"
     if file.exists():
@@ -74,7 +75,7 @@ def read_tokenizer(folder: pathlib.Path, vocab: int) -> Tokenizer:
     falls_back = raw["model"].get("byte_fallback") and "ByteFallback" in kinds
     if raw["model"]["type"] != "BPE" or not ("ByteLevel" in kinds or falls_back):
         raise SystemExit(
-            f"tokenizer.json must be a byte-level BPE or one with byte fallback, got {raw['model']['type']} with decoders {kinds}"
+            f"tokenizer.json must be a byte-level BPE or a BPE with byte fallback, got {raw['model']['type']} with {kinds}"
         )
     tokenizer = Tokenizer.from_str(json.dumps(raw))
     highest = max(tokenizer.get_vocab().values())
@@ -85,7 +86,7 @@ def read_tokenizer(folder: pathlib.Path, vocab: int) -> Tokenizer:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--from", type=pathlib.Path, required=True, help="folder of config.json, *.safetensors and tokenizer.json")
+    add("--from", type=pathlib.Path, required=True, help="folder with config.json, *.safetensors and tokenizer.json")
     add("--out", type=pathlib.Path, default=pathlib.Path("work/target.pt"), help="the target's checkpoint")
     add(
         "--tokens",
@@ -94,7 +95,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for tokenizer and chat template",
     )
     add(
-        "--context", type=int, help=f"longest sequence in tokens (default: the model's, at most {hugging_face.LONGEST})"
+        "--context",
+        type=int,
+        help=f"maximum number of tokens in a sequence (default: the model's maximum, but at most {hugging_face.LONGEST})",
     )
 
 

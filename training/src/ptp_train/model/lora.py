@@ -10,7 +10,7 @@ from .transformer import Layer
 
 
 class LoraLinear(nn.Module):
-    """Computes y = (W + B A) x with W frozen. B starts at 0, so the layer is unchanged before training."""
+    """Computes y = (W + B A) x, where W is frozen. B starts at 0, so the layer is unchanged before training."""
 
     def __init__(self, linear: nn.Linear, rank: int):
         super().__init__()

@@ -1,7 +1,7 @@
 """Turns logits into probabilities (temperature, top-k, top-p) in PyTorch. coordinates.py picks tokens from them.
 
-The server (engine/src/sampling) and the exported graph follow the same rules; test/vectors/sampling.json tests all
-three.
+The server (engine/src/sampling) and the exported graph follow the same rules. test/vectors/sampling.json tests all
+three implementations.
 """
 
 import torch
@@ -15,10 +15,10 @@ TIES = 16
 def shape(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     """Returns probabilities [..., V] after temperature, top-k, top-p and renormalisation.
 
-    temperature, top_k (0 for no limit) and top_p broadcast to logits.shape[:-1]. Tokens are ranked by falling
-    probability, the lower id first on a tie. A token of rank r is kept if r < top_k and the tokens before it sum to
-    less than top_p of the top-k mass; top_p = 1 keeps all. Temperature 0 gives probability 1 to the highest logit, the
-    lowest id on a tie.
+    temperature, top_k (0 for no limit) and top_p broadcast to logits.shape[:-1]. Tokens are ranked by descending
+    probability. On a tie, the lower id comes first. A token of rank r is kept if r < top_k and the tokens before it sum
+    to less than top_p of the top-k mass. top_p = 1 keeps all tokens. Temperature 0 gives probability 1 to the highest
+    logit, and to the lowest id on a tie.
     """
     lead, vocab = logits.shape[:-1], logits.shape[-1]
     temperature, top_k, top_p = (t.expand(lead).reshape(-1, 1) for t in (temperature, top_k, top_p))
@@ -35,7 +35,7 @@ def shape(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) -> 
 
 
 def truncate(p: Tensor, limit: Tensor, top_p: Tensor) -> Tensor:
-    """Applies top-k and top-p to p [N, V] and renormalises; limit and top_p are [N, 1]."""
+    """Applies top-k and top-p to p [N, V] and renormalises. limit and top_p are [N, 1]."""
     longest = int(limit.max())
     index = p.topk(min(p.shape[-1], longest + TIES)).indices.sort(-1).values
     ordered, order = torch.sort(p.gather(-1, index), dim=-1, descending=True, stable=True)

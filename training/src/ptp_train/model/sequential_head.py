@@ -33,8 +33,8 @@ class SequentialHead(nn.Module):
         nn.init.zeros_(self.out.weight)
 
     def step(self, hidden: Tensor, before: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Runs one position: hidden and embedded previous token [..., width], state [..., R] (None at the first
-        position).
+        """Runs one position. `hidden` and the embedded previous token are [..., width]. `state` is [..., R], or None at
+        the first position.
 
         Returns the corrected hidden state and the next state.
         """
@@ -47,8 +47,8 @@ class SequentialHead(nn.Module):
         return F.silu(a) * b
 
     def forward(self, hidden: Tensor, before: Tensor) -> Tensor:
-        """Corrects all positions when their tokens are known: hidden and embedded previous tokens, both [..., L,
-        width].
+        """Corrects all positions at once if their tokens are known. `hidden` and the embedded previous tokens are [...,
+        L, width].
         """
         gates = self.from_hidden(hidden) + self.from_token(unit(before))
         states, state = [], None

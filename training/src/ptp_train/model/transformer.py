@@ -20,7 +20,7 @@ EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes and variants of one transformer. `context` is the length in tokens of the longest training sequence.
+    """Sizes and variants of one transformer. `context` is the maximum number of tokens in a training sequence.
 
     The fields from `epsilon` on exist for imported models (hugging_face.py). Our own models use the defaults.
     """
@@ -43,8 +43,8 @@ class Config:
     qk_norm: bool = False
     """True if each head's query and key goes through an RMSNorm before its rotation (Qwen3)."""
     rope_scaling: tuple[float, ...] = ()
-    """Slower rotations for longer contexts: () for none; (factor,) for linear scaling; (factor, low_freq_factor,
-    high_freq_factor, original context) for Llama 3.1's, see `rope_frequencies`.
+    """Slower rotations for longer contexts: () for no scaling, (factor,) for linear scaling, or (factor,
+    low_freq_factor, high_freq_factor, original context) for Llama 3.1's scaling (see `rope_frequencies`).
     """
 
 
@@ -113,7 +113,7 @@ class Layer(nn.Module):
                 nn.init.normal_(p, std=0.02 / math.sqrt(2 * depth) if residual else 0.02)
 
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Projects x [B, T, width] to q [B, H, T, D], k and v [B, G, T, D]; q and k are rotated."""
+        """Projects x [B, T, width] to q [B, H, T, D] and to k and v [B, G, T, D]. q and k are rotated."""
         y = self.norm_attention(x)
         shape = (*x.shape[:2], -1, self.c.head_width)
         q, k, v = (linear(y).view(shape) for linear in (self.q, self.k, self.v))
@@ -171,7 +171,7 @@ class Target(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
-        """The output head [V, width]."""
+        """Output head [V, width]."""
         return self.embedding.weight if self.output is None else self.output.weight
 
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -227,7 +227,8 @@ def save(path, kind: str, module: nn.Module, **extra) -> None:
 
 
 def identity(module: nn.Module) -> str:
-    """Returns twelve hexadecimal digits of the SHA-256 of all weights. Samples and drafters record it for their target."""
+    """Returns twelve hexadecimal digits of the SHA-256 of all weights. Samples and drafters record these digits to
+    identify their target."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode())
@@ -238,13 +239,13 @@ def identity(module: nn.Module) -> str:
 def check_resume(path, stored: dict, module: nn.Module) -> None:
     """Exits unless the checkpoint has the configuration of `module`."""
 
-    def agrees(old, new) -> bool:  # checkpoints of older versions lack newer fields
+    def agrees(old, new) -> bool:  # Checkpoints of older versions lack newer fields.
         if isinstance(old, dict):
             return isinstance(new, dict) and all(agrees(value, new.get(name)) for name, value in old.items())
         return old == new
 
     if not agrees(stored["config"], asdict(module.config)):
-        raise SystemExit(f"{path} belongs to another model: remove it, or choose another --out")
+        raise SystemExit(f"{path} is a checkpoint of a different model: remove it, or choose another --out")
 
 
 def load_target(path) -> Target:

@@ -30,20 +30,22 @@ class Samples:
             self.files.append({"tokens": tokens, "settings": torch.from_numpy(arrays["settings"]).to(device)})
         if not self.files:
             raise SystemExit(
-                f"{folder} has no samples of split {split}: `ptp-train teacher-samples --split {split}` writes them"
+                f"{folder} has no samples of split {split}: run `ptp-train teacher-samples --split {split}`"
             )
         self.weights = np.array([len(f["tokens"]) for f in self.files], float)
         self.weights /= self.weights.sum()
 
     def check_origin(self, target: str) -> None:
-        """Exits if the sequences were written for a target with another `identity`. Older files do not record it."""
+        """Exits if the sequences were written for a target with a different `identity`. Older files do not record the
+        identity."""
         if others := self.origins - {"", target}:
             raise SystemExit(
-                f"{self.folder} holds sequences of target {others.pop()}, not of {target}: write them again"
+                f"{self.folder} must contain sequences of target {target}, got sequences of {others.pop()}: write them again"
             )
 
     def mixture(self) -> list[dict]:
-        """Returns the shares of the sampling conditions, largest first. Rare ones are merged into one entry of ranges."""
+        """Returns the shares of the sampling conditions, largest first. Rare conditions are merged into one entry of
+        ranges."""
         rows = torch.cat([f["settings"] for f in self.files]).cpu()
         settings, counts = rows.unique(dim=0, return_counts=True)
         common = counts >= len(rows) * COMMON
@@ -57,7 +59,7 @@ class Samples:
         return sorted(found, key=lambda part: -part["share"])
 
     def draw(self, tokens: int, rng: np.random.Generator) -> dict:
-        """Returns random sequences of one file, about `tokens` tokens in all."""
+        """Returns random sequences of one file, with about `tokens` tokens in total."""
         f = self.files[rng.choice(len(self.files), p=self.weights)]
         count = batch_size(f, tokens)
         rows = torch.from_numpy(rng.integers(0, len(f["tokens"]), count)).to(f["tokens"].device)
@@ -81,17 +83,17 @@ def entry(values: Tensor, share: float) -> dict:
 
 
 def batch_size(file: dict, tokens: int) -> int:
-    """Returns the number of a file's sequences that have about `tokens` tokens in all."""
+    """Returns the number of a file's sequences that have about `tokens` tokens in total."""
     return max(2, tokens // file["tokens"].shape[1])
 
 
 class TargetOutputsCache:
-    """The target's outputs for batches of sequences: computed anew for each batch, or computed once for fixed batches
-    and kept in float16.
+    """The target's outputs for batches of sequences. They are computed anew for each batch, or computed once for fixed
+    batches and kept in float16.
     """
 
     def __init__(self, target: Target, pick: str, samples: Samples, tokens: int, layers: tuple[int, ...] | None):
-        """layers: context layers whose keys and values are kept; None computes every batch anew."""
+        """layers: context layers whose keys and values are kept. None means that every batch is computed anew."""
         self.target, self.pick, self.samples, self.tokens, self.layers = target, pick, samples, tokens, layers
         self.groups = samples.groups(tokens) if layers else []
         sizes = np.array([len(g["tokens"]) for g in self.groups], float)
@@ -110,35 +112,35 @@ class TargetOutputsCache:
 
 @dataclass
 class TargetOutputs:
-    """The outputs of one call of the target over sequences, which gives every P_k.
+    """Outputs of one call of the target over sequences, which computes every P_k.
 
     The last G = GENERATED tokens of every sequence, from index `first` on, are its continuation.
     """
 
     ids: Tensor
-    """int64 [B, S]."""
+    """int64 [B, S]: the sequences."""
     first: int
     conditions: tuple[Tensor, Tensor, Tensor]
-    """temperature, top_p and top_k, each [B, 1, 1]."""
+    """Temperature, top_p and top_k, each [B, 1, 1]."""
     p: Tensor
-    """[B, G, V]: the shaped distributions of the continuation."""
+    """[B, G, V]: shaped distributions of the continuation."""
     low: Tensor
     high: Tensor
     """Bounds of the uniforms that pick the continuation, each [B, G, D]."""
     cache: list[KeyValue | None]
-    """The target's keys and values by layer. Kept outputs have None for layers that were left out."""
+    """Keys and values of the target by layer. In kept outputs, layers that were left out are None."""
     features: Tensor
-    """[B, G, width]: the normalised last hidden states that predict the continuation."""
+    """[B, G, width]: normalised last hidden states that predict the continuation."""
     logits: Tensor | None
-    """[B, G, V]: their logits. None in kept outputs, because training does not need them."""
+    """[B, G, V]: logits of these hidden states. None in kept outputs, because training does not need the logits."""
 
 
 @torch.no_grad()
 def run_target(target: Target, pick: str, batch: dict, context: Target | None = None) -> TargetOutputs:
     """Runs the target over a batch of `Samples`.
 
-    The drafter's inputs (cache, features, logits) come from `context` if it is given. It is for example the target in
-    integers (integers.py), which is what a drafter reads in a server.
+    The drafter's inputs (cache, features, logits) come from `context` if it is given. For example, `context` is the
+    int8 version of the target (integers.py), because in a server the drafter's copy of the target may be int8.
     """
     ids = batch["tokens"].long()
     first = ids.shape[1] - GENERATED
@@ -155,8 +157,8 @@ def run_target(target: Target, pick: str, batch: dict, context: Target | None = 
 
 
 def halved(outputs: TargetOutputs, layers: tuple[int, ...]) -> TargetOutputs:
-    """Returns the outputs in float16 (uniforms stay float32), with the keys and values of `layers` only and without
-    logits.
+    """Returns the outputs in float16, except for the uniforms, which stay float32. Keeps the keys and values of
+    `layers` only, and no logits.
     """
     kept = {n: tuple(x.half() for x in pair) for n, pair in enumerate(outputs.cache) if n in layers}
     cache = [kept.get(n) for n in range(len(outputs.cache))]
@@ -176,7 +178,7 @@ class DraftBatch:
     """[B, N, L, D]: uniforms of the drafts' positions."""
     conditions: tuple[Tensor, Tensor, Tensor]
     answers: Tensor
-    """[B, N, L]."""
+    """[B, N, L]: correct tokens."""
     p: Tensor
     """[B, N, L, V]: the target's distributions after the previous answers."""
     given: Given | None

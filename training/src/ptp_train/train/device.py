@@ -45,7 +45,8 @@ def compiled(module: nn.Module, device: str) -> Callable:
 
 
 def seed_everything(seed: int, step: int = 0) -> None:
-    """Seeds Python, NumPy and PyTorch (CPU and CUDA) from (seed, step), where step is the one at which the run resumes.
+    """Seeds Python, NumPy and PyTorch (CPU and CUDA) from (seed, step), where step is the step at which the run
+    resumes.
 
     Data that must not depend on interruptions comes from `step_generator`.
     """

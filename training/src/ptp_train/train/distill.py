@@ -1,8 +1,8 @@
 """Distils a drafter from the target, on sequences that `teacher-samples` wrote.
 
 For random starts, uniforms are drawn inside each token's interval by Beta(b, b). b < 1 prefers the boundaries, where
-mistakes are made. O-PTP learns the token; C-PTP and independent prediction learn the token (ce) or the target's whole
-distribution (kl). Later positions have less weight (decay^k).
+drafters make mistakes. O-PTP learns the token; C-PTP and independent prediction learn the token (ce) or the target's
+whole distribution (kl). Later positions have less weight (decay^k).
 """
 
 import argparse
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--init",
         type=pathlib.Path,
-        help="continue from this drafter of the same shape, or grow it if the target is larger",
+        help="drafter to continue from, which must have the same shape, or is grown if the target is larger",
     )
     add("--loss", choices=LOSSES, default="kl", help="loss against the target")
     add("--completions", type=integer(1), default=256, help="drafts per step")
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--keep",
         action="store_true",
-        help="keep the target's outputs for each sequence in memory, in float16; a third faster on a CPU, "
+        help="keep the target's outputs for each sequence in memory, in float16: a third faster on a CPU, but "
         "needs 2 MB per sequence with a vocabulary of 2,048",
     )
     add("--decay", type=number(0, 1, above=True), default=0.9, help="weight of position k is decay^k")
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_drafter_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the settings of `DrafterConfig`."""
     add = parser.add_argument
-    add("--kind", choices=KINDS, default="reader", help="kind of drafter, see model/drafter.py")
+    add("--kind", choices=KINDS, default="reader", help="kind of drafter (see model/drafter.py)")
     add("--method", choices=METHODS, default="c", help="prediction method: O-PTP, C-PTP or independent")
     add("--pick", choices=("cdf", "tree"), default="tree", help="rule by which uniforms choose a token")
     parser.set_defaults(embedding="fourier")
@@ -81,10 +81,10 @@ def add_drafter_arguments(parser: argparse.ArgumentParser) -> None:
         "--source",
         type=matching(r"\d+(,\d+)*", "comma-separated layer numbers"),
         default="0,1,3",
-        help="context layers that the drafter's layers read, and whose weights they start from",
+        help="context layers that provide keys, values and initial weights for the drafter's layers",
     )
-    add("--length", type=integer(1, 64), default=8, help="number of positions per draft, L")
-    add("--rank", type=integer(0, 4096), default=128, help="rank of the sequential head; 0 for none")
+    add("--length", type=integer(1, 64), default=8, help="L, the number of positions per draft")
+    add("--rank", type=integer(0, 4096), default=128, help="rank of the sequential head; 0 means no such head")
     add("--lora-rank", type=integer(1, 4096), default=64, help="rank of the adapters of a lora drafter")
     add(
         "--width",
@@ -104,11 +104,12 @@ def check(args: argparse.Namespace) -> None:
         given, f"--length must be at least 2 with --kind feature, whose first token is the target's, got {args.length}"
     )
     require(
-        not args.keep or args.kind != "separate", "--keep must come with a --kind that reads the target, got separate"
+        not args.keep or args.kind != "separate",
+        "--keep must not be given with --kind separate, which does not use the target's outputs",
     )
     require(
         copies,
-        f"--from-target must come with --kind separate (other kinds always start from the target), got {args.kind}",
+        f"--from-target must be given with --kind separate (other kinds always start from the target), got {args.kind}",
     )
 
 
@@ -126,7 +127,7 @@ def drafter_config(args: argparse.Namespace, target: Config) -> DrafterConfig:
     own = None
     if args.kind == "separate":
         own = replace(target, layers=len(source)) if of_target else separate_config(target, args.width, len(source))
-        source = tuple(range(len(source)))  # each layer reads its own keys and values
+        source = tuple(range(len(source)))  # Each layer uses its own keys and values.
     shared = {
         k: getattr(args, k)
         for k in ("length", "kind", "method", "pick", "embedding", "frequencies", "rank", "lora_rank")
@@ -177,8 +178,9 @@ def consistent(q: DraftBatch, learns_tokens: bool) -> Tensor:
     """Returns a mask [B, N, L] of the positions to learn from.
 
     If temperature, top-k or top-p made a token's probability 0, no uniforms pick it, so later positions would see
-    uniforms that contradict the text. With `learns_tokens` the token itself is left out too. The target's own sequences
-    have such tokens only by rounding; those from data and from a student have them often.
+    uniforms that contradict the text. If `learns_tokens` is true, the token itself is left out too. The target's own
+    sequences contain such tokens only because of rounding, but sequences from data and from a student often contain
+    them.
     """
     possible = (q.p.gather(-1, q.answers[..., None])[..., 0] > 0).cumprod(-1)
     if learns_tokens:
@@ -187,14 +189,14 @@ def consistent(q: DraftBatch, learns_tokens: bool) -> Tensor:
 
 
 def start(args: argparse.Namespace, target: Target, form: type[Drafter]) -> Drafter:
-    """Returns the drafter to start from: a new one, or that of --init."""
+    """Returns the drafter to start from: the drafter in --init, or else a new one."""
     if args.init:
         return grown_drafter(load_drafter(args.init), drafter_config(args, target.config), form)
     return untrained(args, target, form)
 
 
 def untrained(args: argparse.Namespace, target: Target, form: type[Drafter] = Drafter) -> Drafter:
-    """Returns a new drafter for `target`, initialised by its kind and --from-target."""
+    """Returns a new drafter for `target`. Its initial weights depend on its kind and on --from-target."""
     drafter = form(drafter_config(args, target.config), None if args.kind == "separate" else target)
     if args.from_target:
         drafter.start_from(target, layers_of(args))

@@ -1,9 +1,10 @@
 """Measures drafters by coupled decoding on the target's own continuations of held-out prompts.
 
-With uniforms drawn inside a sequence's intervals, coupled decoding produces exactly this sequence. So a walk along the
-sequence with the drafter's drafts counts the tokens per target call, the target's own included, of a server that drafts
-and then verifies. In a server that drafts and verifies concurrently, the verify returns the first drafted token anyway.
-A `feature` drafter gets this token almost for free, so its figure there is lower by nearly 1.
+With uniforms drawn inside a sequence's intervals, coupled decoding produces exactly this sequence. A walk along the
+sequence with the drafter's drafts therefore counts the tokens per target call in a server that drafts and then
+verifies. The count includes the target's own token. In a server that drafts and verifies concurrently, the verify call
+returns the first drafted token anyway. A `feature` drafter gets this token almost for free, so its figure in such a
+server is lower by nearly 1.
 """
 
 import argparse
@@ -32,14 +33,14 @@ def spread(outputs: TargetOutputs, length: int, stride: int = 1) -> Tensor:
 
 
 def uniforms_inside(outputs: TargetOutputs, seed: int) -> Tensor:
-    """Returns random places of uniforms in their intervals, [B, G, D] in [0, 1), shared by overlapping drafts."""
+    """Returns random places of uniforms in their intervals, [B, G, D] in [0, 1). Overlapping drafts share them."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(outputs.low.shape, generator=generator).to(outputs.low.device)
 
 
 @torch.no_grad()
 def proposals(drafter: Drafter, outputs: TargetOutputs, starts: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the drafted tokens, and where they equal the target's, both [B, N, L]."""
+    """Returns the drafted tokens, and a mask of the tokens that are equal to the target's, both [B, N, L]."""
     q = draft_batch(outputs, drafter, starts, inside)
     tokens = drafter.draft(q.cache, q.last, q.starts, q.u, q.conditions, None, q.given)
     return tokens, tokens == q.answers
@@ -47,8 +48,8 @@ def proposals(drafter: Drafter, outputs: TargetOutputs, starts: Tensor, inside: 
 
 @torch.no_grad()
 def after_miss(drafter: Drafter, outputs: TargetOutputs, seed: int) -> np.ndarray:
-    """Returns the correctness, bool [misses, L], of drafts that start where an earlier draft went wrong, with its token
-    excluded. Covers all drafts that go wrong within their length.
+    """Returns the correctness, bool [misses, L], of drafts that start where an earlier draft went wrong. The wrong
+    token is excluded. Covers all drafts that go wrong within their length.
     """
     length = drafter.config.length
     starts = spread(outputs, 2 * length)
@@ -77,7 +78,7 @@ def quick(target: Target, drafter: Drafter, samples: Samples, sequences: int = 8
 
 
 Walk = Callable[[TargetOutputs, int], np.ndarray]
-"""Maps target outputs and a seed to the correctness of the drafts from every start, bool [B, N, L]."""
+"""Function that maps target outputs and a seed to the correctness of the drafts from every start, bool [B, N, L]."""
 
 
 def by_drafter(drafter: Drafter) -> Walk:
@@ -89,17 +90,17 @@ def by_drafter(drafter: Drafter) -> Walk:
 
 
 def windows(right: np.ndarray, length: int) -> np.ndarray:
-    """Expands the correctness of single tokens, bool [B, G], to that of drafts [B, N, L], for drafters that predict one
-    token per call.
+    """Expands the correctness of single tokens, bool [B, G], to the correctness of drafts, bool [B, N, L]. For drafters
+    that predict one token per call.
     """
     return np.lib.stride_tricks.sliding_window_view(right, length, axis=1)
 
 
 @torch.no_grad()
 def autoregressive(drafter: Drafter, length: int, speculative: bool) -> Walk:
-    """Walks with a drafter that predicts one token per call. It is coupled by the same uniforms, or uses standard
-    speculative sampling (Leviathan et al. 2023), where a token t of the text is an accepted draft with probability
-    min(1, q/p).
+    """Walks with a drafter that predicts one token per call. The drafter is coupled by the same uniforms, or uses
+    standard speculative sampling (Leviathan et al. 2023), where a token t of the text is an accepted draft with
+    probability min(1, q/p).
     """
 
     @torch.no_grad()
@@ -118,8 +119,8 @@ def autoregressive(drafter: Drafter, length: int, speculative: bool) -> Walk:
 
 
 def prompt_lookup(length: int, longest: int = 3) -> Walk:
-    """Proposes the tokens that followed the latest earlier occurrence of the last 3, else 2, else 1 tokens (Saxena
-    2023).
+    """Proposes the tokens that followed the latest earlier occurrence of the last 3 tokens, or else of the last 2, or
+    else of the last token (Saxena 2023).
     """
 
     def walk(outputs: TargetOutputs, seed: int) -> np.ndarray:
@@ -136,8 +137,8 @@ def prompt_lookup(length: int, longest: int = 3) -> Walk:
 
 
 def continuation(text: np.ndarray, longest: int, length: int) -> np.ndarray:
-    """Returns at most `length` tokens that follow the latest earlier occurrence of the text's last `longest` .. 1
-    tokens.
+    """Returns at most `length` tokens that follow the latest earlier occurrence of the text's last `longest` tokens, or
+    else of fewer, down to 1.
     """
     for size in range(min(longest, len(text) - 1), 0, -1):
         found = (np.lib.stride_tricks.sliding_window_view(text[:-1], size) == text[-size:]).all(1).nonzero()[0]
@@ -150,11 +151,12 @@ def continuation(text: np.ndarray, longest: int, length: int) -> np.ndarray:
 def decode(
     target: Target, pick: str, walk: Walk, samples: Samples, sequences: int, length: int, context: Target | None = None
 ) -> dict:
-    """Decodes with coupling, draft then verify, over at most `sequences` sequences; for `context` see `run_target`.
+    """Decodes at most `sequences` sequences with coupling. Each step drafts and then verifies. `run_target` explains
+    `context`.
 
-    accuracy[k]: share of drafted tokens at position k that are the target's.
-    yield_curve[b]: expected number of accepted tokens of a draft of b.
-    tokens_per_call: with drafts of full length, the target's own token included.
+    accuracy[k]: share of drafted tokens at position k that are equal to the target's token. yield_curve[b]: expected
+    number of accepted tokens in a draft of b tokens. tokens_per_call: tokens per call with drafts of full length,
+    including the target's own token.
     """
     right_at, prefix_at, calls, tokens, seen = np.zeros(length), np.zeros(length), 0, 0, 0
     for f in samples.files:
@@ -177,8 +179,8 @@ def decode(
 
 
 def yield_curve(prefix: np.ndarray) -> list[float]:
-    """Returns the expected number of accepted tokens of drafts of 0 .. L tokens. The argument [L] is the share of
-    drafts whose first 1 .. L tokens are right.
+    """Returns the expected number of accepted tokens in drafts of 0 .. L tokens. The argument [L] contains the share of
+    drafts whose first 1, 2, ... L tokens are right.
     """
     return [0.0, *(round(x, 4) for x in prefix.cumsum().tolist())]
 
@@ -213,10 +215,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=pathlib.Path,
         nargs="+",
         default=[pathlib.Path("work/samples")],
-        help="folders of held-out samples, one sampling condition each; the manifest gets the first one's figures",
+        help="folders of held-out samples, each with one sampling condition; the manifest gets the figures of the first one",
     )
     add("--out", type=pathlib.Path, default=pathlib.Path("work/evaluation.json"), help="report to write")
-    add("--sequences", type=int, default=64, help="number of sequences of each split and condition")
+    add("--sequences", type=int, default=64, help="number of sequences for each split and condition")
     add(
         "--context-precision",
         choices=("float32", "int8"),
@@ -228,7 +230,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def compared(args: argparse.Namespace, drafter: Drafter) -> dict[str, tuple[str, Walk]]:
-    """Returns everything to measure by name: its picking rule and its drafts."""
+    """Returns all that is to be measured by name: the picking rule and the drafts of each drafter."""
     c = drafter.config
     walks = {"drafter": (c.pick, by_drafter(drafter)), "prompt_lookup": (c.pick, prompt_lookup(c.length))}
     if args.independent:
@@ -237,7 +239,7 @@ def compared(args: argparse.Namespace, drafter: Drafter) -> dict[str, tuple[str,
     if args.autoregressive:
         one = load_drafter(args.autoregressive)
         if one.config.length != 1:
-            raise SystemExit(f"--autoregressive must be a drafter of length 1, got {one.config.length}")
+            raise SystemExit(f"--autoregressive must be a drafter with length 1, got {one.config.length}")
         walks["autoregressive"] = (one.config.pick, autoregressive(one, c.length, speculative=False))
         walks["speculative_sampling"] = (one.config.pick, autoregressive(one, c.length, speculative=True))
     return walks
@@ -264,7 +266,7 @@ def run(args: argparse.Namespace) -> None:
                         f"{folder.name} {split} {name}: {figures[split][name]['tokens_per_call']} tokens per call",
                         flush=True,
                     )
-            if not drafter.config.given:  # a `feature` drafter finds misses itself
+            if not drafter.config.given:  # A `feature` drafter finds misses itself.
                 curve = after_misses(target, drafter, samples, args.sequences, context)
                 figures[split]["drafter"]["yield_curve_after_miss"] = curve
         report["settings"].append(figures)

@@ -18,8 +18,8 @@ from .optim import MuonAdamW, schedule
 
 
 def add_fit_arguments(parser: argparse.ArgumentParser, out: str) -> None:
-    """Adds the options of every training command. The command's module adds the length of the run and the learning
-    rates.
+    """Adds the options of every training command. The command's module adds the options for the length of the run and
+    the learning rates.
     """
     add = parser.add_argument
     add("--out", type=pathlib.Path, default=pathlib.Path("work") / out, help="checkpoint to write")
@@ -30,7 +30,12 @@ def add_fit_arguments(parser: argparse.ArgumentParser, out: str) -> None:
         help="length of the run in minutes of training, instead of steps or tokens",
     )
     clocks = ("wall", "processor")
-    add("--clock", choices=clocks, default="wall", help="clock that --minutes counts; processor time is per thread")
+    add(
+        "--clock",
+        choices=clocks,
+        default="wall",
+        help="clock for --minutes; processor time counts each thread separately",
+    )
     add_precision(parser)
     add("--threads", type=integer(1, 1024), default=2, help="CPU threads")
     add("--checkpoint-seconds", type=number(0), default=300, help="time between checkpoints")
@@ -57,10 +62,8 @@ def fit(
 ) -> dict:
     """Trains `module` for --minutes, or else for --steps or --tokens. Returns the last figures.
 
-    batch_loss: maps random numbers and the fraction of the run done to the loss of a new batch, and scalars for the
-    log.
-    measure: returns figures on held-out text.
-    extra: facts for the checkpoints.
+    batch_loss: function that maps a random generator and the completed fraction of the run to the loss of a new batch,
+    and scalars for the log. measure: function that returns figures on held-out text. extra: facts for the checkpoints.
     unit, per_step: unit of the run's length, and number of units per step.
 
     A run resumes from the checkpoint at --out, with the random numbers of an uninterrupted run.
@@ -75,7 +78,8 @@ def fit(
         check_resume(checkpoint, stored, module)
         known = stored.get("extra")
         require(
-            known == extra, f"{checkpoint} was started with {known}, not {extra}: remove it, or choose another --out"
+            known == extra,
+            f"{checkpoint} was started with {known}, not with {extra}: remove it, or choose another --out",
         )
         module.load_state_dict(stored["weights"])
         optimiser.load_state_dict(stored["optimiser"])

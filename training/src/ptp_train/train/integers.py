@@ -1,5 +1,5 @@
-"""The target with products in 8-bit integers as in an exported int8 drafter (export/graphs/int8.py), to measure the
-loss of accuracy.
+"""The target with products in 8-bit integers, as in a drafter that is exported in int8 (export/graphs/int8.py).
+Measures the loss of accuracy.
 """
 
 import copy
@@ -22,8 +22,8 @@ def rounded(weight: Tensor) -> Tensor:
 
 
 class IntegerLinear(nn.Module):
-    """A product like onnxruntime's DynamicQuantizeMatMul, except that each row has its own range. One range per run, as
-    in a server, is slightly less accurate.
+    """A product like onnxruntime's DynamicQuantizeMatMul, except that each row has its own range. A server uses one
+    range per run, which is slightly less accurate.
     """
 
     def __init__(self, linear: nn.Linear):
@@ -38,7 +38,7 @@ class IntegerLinear(nn.Module):
 
 
 def in_integers(target: Target) -> Target:
-    """Returns a copy of the target with the products of all layers and the weights of the head in integers."""
+    """Returns a copy of the target in which the products of all layers and the weights of the head are in integers."""
     copied = copy.deepcopy(target)
     for layer in copied.layers:
         for name in PRODUCTS:

@@ -1,5 +1,5 @@
-"""Losses of a drafter's distribution q against the target's token, or its whole distribution p (docs/ptp.md,
-"Training").
+"""Losses of a drafter's distribution q against the target's token, or against the target's whole distribution p
+(docs/ptp.md, "Training").
 """
 
 import torch.nn.functional as F

@@ -24,7 +24,8 @@ def orthogonalise(g: Tensor, iterations: int = 4, dtype: torch.dtype = torch.flo
 
 
 class MuonAdamW:
-    """Optimizer of both groups. `scale` in `step` is the schedule's factor in [0, 1]; the iteration runs in `dtype`."""
+    """Optimizer of both groups of parameters. `scale` in `step` is the schedule's factor in [0, 1]. The iteration runs
+    in `dtype`."""
 
     def __init__(
         self,
@@ -67,8 +68,8 @@ class MuonAdamW:
 
 
 def schedule(done: float, steady: float = 0.4, warm: float = 0.01, floor: float = 0.03) -> float:
-    """Returns the learning-rate factor at the fraction `done` of the run: linear warm-up, constant, linear decay to
-    `floor`.
+    """Returns the factor on the learning rate at the fraction `done` of the run: linear warm-up, then constant, then
+    linear decay to `floor`.
     """
     if done < warm:
         return (done + 1e-4) / (warm + 1e-4)

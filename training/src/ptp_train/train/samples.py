@@ -1,8 +1,8 @@
-"""Writes sequences for distillation. The corpus provides the prompts; the target, the corpus (data) or a drafter
+"""Writes sequences for distillation. The corpus provides the prompts. The target, the corpus (data) or a drafter
 (student) provides the continuations.
 
-Each sequence has random sampling conditions, so that one drafter works under all of them. Distillation runs the target
-over every sequence, including those that it did not write.
+Each sequence has random sampling conditions, so that one drafter works under all conditions. Distillation runs the
+target over every sequence, including those that it did not write.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from .device import device, use_threads
 GENERATED = 192
 """Number of tokens generated per sequence."""
 READ = 64
-"""Number of prompt tokens per prefill step. This number is the fastest on a CPU."""
+"""Number of prompt tokens per prefill step. This value is the fastest on a CPU."""
 WRITERS = ("teacher", "data", "student")
 PROMPTS = ((64, 0.5), (256, 0.3), (704, 0.2))
-"""Prompt lengths in tokens, and their shares. Long prompts are there because drafters have to see long contexts too."""
+"""Prompt lengths in tokens, and their shares. There are long prompts because drafters have to see long contexts too."""
 
 MIXTURE = [
     {"share": 0.45, "temperature": 0.7, "top_k": 50, "top_p": 0.9},
@@ -35,11 +35,12 @@ MIXTURE = [
     {"share": 0.15, "temperature": 1, "top_k": 0, "top_p": 1},
     {"share": 0.25, "temperature": [0.3, 1.2], "top_k": [0, 20, 50, 100], "top_p": [0.8, 1]},
 ]
-"""Distribution of `conditions`, for manifests. Lists are ranges; for top_k they are the possible values."""
+"""Distribution of `conditions`, for manifests. Lists are ranges, except for top_k, for which they are the possible
+values."""
 
 
 def conditions(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns random sampling conditions by MIXTURE, float32 [count, 3]: temperature, top_k, top_p."""
+    """Returns random sampling conditions from MIXTURE, float32 [count, 3]: temperature, top_k, top_p."""
     out = np.empty((count, 3), np.float32)
     for row in out:
         z = rng.random()
@@ -56,7 +57,7 @@ def conditions(count: int, rng: np.random.Generator) -> np.ndarray:
 
 @torch.no_grad()
 def write(target: Target, prompts: torch.Tensor, settings: torch.Tensor, generator: torch.Generator) -> dict:
-    """Continues prompts [B, P] with settings [B, 3] (temperature, top_k, top_p). Returns {"tokens": [B, P + GENERATED],
+    """Continues prompts [B, P] with settings [B, 3]: temperature, top_k, top_p. Returns {"tokens": [B, P + GENERATED],
     ...}.
     """
     b, prompt = prompts.shape
@@ -79,7 +80,7 @@ def write(target: Target, prompts: torch.Tensor, settings: torch.Tensor, generat
 def write_by_student(
     target: Target, drafter: Drafter, prompts: torch.Tensor, settings: torch.Tensor, generator: torch.Generator
 ) -> dict:
-    """Does the same as `write` by the drafter alone: draft after draft, without verification."""
+    """Does the same as `write`, but with the drafter alone: it drafts again and again without verification."""
     b, prompt = prompts.shape
     device = prompts.device
     temperature, top_k, top_p = (column[:, None, None] for column in settings.unbind(-1))
@@ -107,9 +108,9 @@ def stored(ids: torch.Tensor, vocab: int) -> np.ndarray:
 
 
 def check_pair(drafter: pathlib.Path, target: str) -> None:
-    """Exits if the drafter was trained for a target with another `identity`."""
+    """Exits if the drafter was trained for a target with a different `identity`."""
     made_for = torch.load(drafter, map_location="cpu", mmap=True).get("target_identity")
-    require(made_for == target, f"--drafter must be for target {target}, got {drafter} for {made_for}")
+    require(made_for == target, f"--drafter must be made for target {target}, got {drafter}, made for {made_for}")
 
 
 def prompts_from(tokens: np.ndarray, count: int, length: int, rng: np.random.Generator) -> torch.Tensor:
@@ -128,7 +129,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--writer",
         choices=WRITERS,
         default="teacher",
-        help="what continues the prompts: the target (teacher), the corpus itself (data), or --drafter (student)",
+        help="source of the continuations: the target (teacher), the corpus itself (data), or --drafter (student)",
     )
     add("--drafter", type=pathlib.Path, help="drafter for --writer student")
     add("--sequences", type=integer(1), default=6144, help="number of sequences to write")
@@ -155,7 +156,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def prompt_lengths(context: int) -> tuple[tuple[int, ...], np.ndarray]:
-    """Returns those lengths of PROMPTS that fit into `context` with their continuation, and their shares."""
+    """Returns the lengths of PROMPTS that fit into `context` with their continuation, and their shares."""
     fitting = [(n, share) for n, share in PROMPTS if n + GENERATED <= context]
     require(
         bool(fitting), f"--target must have a context of at least {PROMPTS[0][0] + GENERATED} tokens, got {context}"
@@ -177,7 +178,7 @@ def run(args: argparse.Namespace) -> None:
         independent = not drafter.config.given
         require(
             independent,
-            f"--drafter must be of a kind that drafts without the target, got {args.drafter} of kind feature",
+            f"--drafter must not have kind feature, which cannot draft without the target, got {args.drafter}",
         )
     tokens = np.load(args.data / f"{args.split}.npy")
     args.out.mkdir(parents=True, exist_ok=True)

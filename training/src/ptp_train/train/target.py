@@ -23,7 +23,7 @@ cheaper.
 RATES = (3e-3, 0.02)
 """Learning rates of AdamW and Muon."""
 GENTLER = 0.1
-"""Factor on both rates when training continues from --init."""
+"""Factor on both learning rates if training continues from --init."""
 
 
 def windows(tokens: np.ndarray, count: int, length: int, rng: np.random.Generator) -> torch.Tensor:
@@ -35,7 +35,11 @@ def windows(tokens: np.ndarray, count: int, length: int, rng: np.random.Generato
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", type=pathlib.Path, default=pathlib.Path("work/tokens"), help="folder of tokenizer.json and tokens")
-    add("--init", type=pathlib.Path, help="continue from this target, with its sizes and a tenth of the rates")
+    add(
+        "--init",
+        type=pathlib.Path,
+        help="target to continue from, with the same sizes and a tenth of the learning rates",
+    )
     add(
         "--grow",
         action="store_true",
@@ -44,12 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--take",
         type=integers(0, 95),
-        help="train only these layers of --init, such as 0,4,9, at the usual rates; makes a small draft model for it",
+        help="train only these layers of --init, such as 0,4,9, at the usual rates; the result is a small draft model for --init",
     )
-    add("--tokens", type=integer(1, 10**13), default=6_000_000, help="length of the run in tokens")
+    add("--tokens", type=integer(1, 10**13), default=6_000_000, help="number of tokens to train on")
     add("--batch-tokens", type=integer(64, 2**24), default=2048, help="tokens per step")
     add("--layers", type=integer(1, 96), default=8, help="number of layers")
-    add("--width", type=multiple(64, 64, 8192), default=256, help="width of hidden states; there is one head per 64")
+    add("--width", type=multiple(64, 64, 8192), default=256, help="width of hidden states, which have one head per 64")
     add("--hidden", type=integer(16, 65536), default=704, help="width of the feed-forward layers")
     add("--context", type=integer(64, 131072), default=1024, help="longest sequence, in tokens")
     add(
@@ -72,8 +76,8 @@ def sizes_of(args: argparse.Namespace, vocab: int) -> Config:
 
 
 def config_of_init(args: argparse.Namespace, vocab: int) -> Config | None:
-    """Returns the sizes of --init, or those planned by the earlier step of a recipe that will write it; None if there
-    is neither.
+    """Returns the sizes of --init, or of the target that an earlier step of the recipe will write to --init. Returns
+    None if there is neither.
     """
     if args.init.exists():
         return Config(**torch.load(args.init, map_location="cpu", mmap=True)["config"])
@@ -82,7 +86,7 @@ def config_of_init(args: argparse.Namespace, vocab: int) -> Config | None:
 
 
 def taken(target: Target, chosen: tuple[int, ...]) -> Target:
-    """Returns a smaller model of the `chosen` layers, with the target's embedding and head."""
+    """Returns a smaller model with the `chosen` layers and the target's embedding and head."""
     small = Target(replace(target.config, layers=len(chosen)))
     weights = {name: value for name, value in target.state_dict().items() if not name.startswith("layers.")}
     for to, layer in enumerate(chosen):
@@ -92,7 +96,7 @@ def taken(target: Target, chosen: tuple[int, ...]) -> Target:
 
 
 def config_of(args: argparse.Namespace, vocab: int) -> Config:
-    """Returns the sizes of the target to train: those of --init, unless there is none or it is grown."""
+    """Returns the sizes of the target to train. They are the sizes of --init, unless there is no --init or it is grown."""
     if args.grow or not args.init:
         return sizes_of(args, vocab)
     sizes = config_of_init(args, vocab) or sizes_of(args, vocab)
@@ -103,23 +107,23 @@ def check(args: argparse.Namespace) -> None:
     context = config_of(args, 512).context
     fits = args.batch_tokens % context == 0
     require(fits, f"--batch-tokens must be a multiple of --context {context}, got {args.batch_tokens}")
-    require(bool(args.init) or not args.grow, "--grow needs --init, the target to grow")
+    require(bool(args.init) or not args.grow, "--grow requires --init, the target to grow")
     if args.grow and (old := config_of_init(args, 512)):
         grow.check(old, sizes_of(args, old.vocab))
-    require(bool(args.init) or not args.take, "--take needs --init, the target whose layers to take")
-    require(not (args.take and args.grow), "--take and --grow exclude each other")
+    require(bool(args.init) or not args.take, "--take requires --init, the target whose layers are taken")
+    require(not (args.take and args.grow), "--take and --grow must not be given together")
     if args.take and (old := config_of_init(args, 512)):
         fits = max(args.take) < old.layers
         require(fits, f"--take must name layers in [0, {old.layers - 1}], got {','.join(map(str, args.take))}")
 
 
 def start(args: argparse.Namespace) -> Target:
-    """Returns the target to start from: a random one, or one made from --init."""
+    """Returns the target to start from: a target made from --init, or else a random one."""
     vocab = len(json.loads((args.data / "tokenizer.json").read_text())["model"]["vocab"])
     if args.init:
         model = load_target(args.init)
         fits = model.config.vocab == vocab
-        require(fits, f"--init must have the vocabulary of --data, {vocab} tokens, got {model.config.vocab}")
+        require(fits, f"--init must have the same vocabulary size as --data ({vocab}), got {model.config.vocab}")
         if args.grow:
             model = grow.grown(model, sizes_of(args, vocab))
         if args.take:

@@ -1,5 +1,5 @@
-"""The drafter as an ONNX graph: context stream, u-positions, then picks (one position at a time with a sequential
-head).
+"""The drafter as an ONNX graph: the context stream, then the u-positions, then the picks, which a sequential head makes
+one position at a time.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ from .pick import pick
 
 
 def context_of(drafter: Drafter, target: Target) -> tuple[Config, nn.Embedding, list[Layer]]:
-    """Returns sizes, embedding and layers of the context stream."""
+    """Returns the sizes, the embedding and the layers of the context stream."""
     if drafter.config.kind == "separate":
         return drafter.config.sizes, drafter.embedding, list(drafter.layers)
     return target.config, target.embedding, list(target.layers[: drafter.config.depth])
@@ -27,13 +27,13 @@ def drafter_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
     layers.
 
     Context inputs: ids, pos, splits, mask_{i}, pk and pv as in `target_graph`, for the context layers 0 .. max(source).
-    Inputs of the u-positions, M_i >= 1 of slot i, branch after branch: u [1, M, D]; upos [1, M]; first [1, M, 1], 1 at
-    the first u-position of a branch; last [1, M], the token before the branch, used where first is 1; excluded [1, M],
-    a token that a position must not pick, or -1; temperature, top_p and top_k [1, M, 1] (float, top_k 0 for no limit);
-    usplits [slots] (only with several slots); umask_{i} [M_i, P_i + T_i + M_i].
-    Further inputs with a sequential head, for all W branches of at most K positions: grid [K, W], the index in M of a
-    branch's k-th position (any index if it has none); cell [M], k W + branch of each position.
-    Outputs: draft [M], the tokens; confidence [M], their probabilities when picked; nk{l} and nv{l} [1, N, G*D].
+    Inputs of the u-positions, of which slot i has M_i >= 1, branch after branch: u [1, M, D]; upos [1, M]; first [1, M,
+    1], 1 at the first u-position of a branch; last [1, M], the token before the branch, which is used where first is 1;
+    excluded [1, M], a token that a position must not pick, or -1; temperature, top_p and top_k [1, M, 1] (float, top_k
+    0 for no limit); usplits [slots] (only with several slots); umask_{i} [M_i, P_i + T_i + M_i]. A sequential head has
+    further inputs, for all W branches of at most K positions: grid [K, W], the index in M of a branch's k-th position
+    (any index if the branch has no such position); cell [M], k W + branch of each position. Outputs: draft [M], the
+    tokens; confidence [M], their probabilities when picked; nk{l} and nv{l} [1, N, G*D].
     """
     depth = drafter.config.depth
     c, context_embedding, context_layers = context_of(drafter, target)
@@ -73,8 +73,9 @@ def drafter_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
 
 
 def own_layers(drafter: Drafter, own: Stream, seen: list, masks: list[str]) -> None:
-    """Runs the drafter's own layers over the u-positions and returns `final` [M, width], normalised. seen:
-    `context_rows` by layer.
+    """Runs the drafter's own layers over the u-positions and returns `final` [M, width], normalised.
+
+    seen: `context_rows` by layer.
     """
     g = own.graph
     for j, layer in enumerate(drafter.layers):
@@ -114,7 +115,7 @@ def uniform_embedding(g: Graph, drafter: Drafter) -> str:
     g.linear("uniform.weight", x, e.uniform.weight, "u.linear")
     g.node("Add", ["u.linear", g.tensor("uniform.bias", e.uniform.bias)], "u.random")
     seen = g.node("Where", ["random", "u.random", g.tensor("uniform.greedy", e.greedy)], "u.embedded")
-    if c.method == "c":  # shifted by one position within a branch
+    if c.method == "c":  # The values are shifted by one position within a branch.
         g.node("Slice", [seen, g.constant([0]), g.constant([-1]), g.constant([1])], "u.but_last")
         g.node("Slice", [seen, g.constant([0]), g.constant([1]), g.constant([1])], "u.some_row")
         g.node("Concat", ["u.some_row", "u.but_last"], "u.shifted", axis=1)
@@ -205,14 +206,14 @@ def step(parent: Graph, drafter: Drafter, excluded: str | None):
 
 
 def unit(g: Graph, x: str, width: int) -> None:
-    """Defines x.unit: each row of x [R, width] divided by its root mean square (`sequential_head.unit`)."""
+    """Defines x.unit, in which each row of x [R, width] is divided by its root mean square (`sequential_head.unit`)."""
     inputs = [x, g.constant([1.0] * width, np.float32)]
     g.node("SimplifiedLayerNormalization", inputs, f"{x}.unit", axis=-1, epsilon=EPSILON, stash_type=1)
 
 
 def logits(g: Graph, drafter: Drafter, x: str, excluded: str | None, out: str) -> None:
     """Adds the output head, from x [R, width] to logits [R, V]. The logit of the token `excluded` [R, 1] is minus
-    infinity, unless that is None or -1.
+    infinity, unless `excluded` is None or -1.
     """
     c = drafter.config.sizes
     g.head("embedding" if c.tied else "output", x, drafter.head_weight, f"{out}.all" if excluded else out)

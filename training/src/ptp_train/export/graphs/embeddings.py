@@ -33,4 +33,4 @@ def fourier(g: Graph, harmonics: int) -> str:
 
 
 FORMS = {"fourier": fourier}
-"""Functions by name that add the nodes from u.column [1, M, D, 1] to features [1, M, D, F]."""
+"""Functions, by name, that add the nodes from u.column [1, M, D, 1] to features [1, M, D, F]."""

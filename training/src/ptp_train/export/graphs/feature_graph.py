@@ -2,8 +2,8 @@
 
 Its context stream is the whole target, so it can predict the verdict on a block under verification: it picks a token
 after each token of the block with the same uniforms, and treats the block as accepted up to the first pick that
-differs. This pick is the first token of the draft, and the drafter's own layers continue from it. So one draft per
-sequence suffices, where other drafters need one for each position at which the block may be rejected.
+differs. This pick is the first token of the draft, and the drafter's own layers continue from it. A single draft per
+sequence therefore suffices, whereas other drafters need a draft for each position at which the block may be rejected.
 """
 
 import numpy as np
@@ -18,17 +18,17 @@ from .weight_file import WeightFile
 
 
 def feature_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: int) -> Graph:
-    """Runs N packed context tokens of B = `slots` sequences through the target, then K tokens of each through the
-    drafter's layers.
+    """Runs N packed context tokens of B = `slots` sequences through the target, then K tokens of each sequence through
+    the drafter's layers.
 
-    Context inputs: ids, pos, splits, mask_{i}, pk and pv as in `target_graph`.
-    Inputs of the check, for blocks of at most C - 1 tokens: check_rows [B, C], the row in the run of the token before
-    each block token (any row of the slot beyond the block); check_tokens [B, C], the block, -1 beyond its end; visible
-    [B, 1], the index in the sequence of the block's first token.
-    Sampling inputs: sampling.temperature, sampling.top_p, sampling.min_p (float) and sampling.top_k (0 for no limit),
-    each [B, 1]; uniforms [B, C + K, D], from the block's first token on; steps [1], K >= 1.
-    Outputs: accepted [B, 1], the number of block tokens that match; given [B, 1], the token after them; draft and
-    confidence [B, K], the tokens after that one and their probabilities when picked; nk{l} and nv{l} [1, N, G*D].
+    Context inputs: ids, pos, splits, mask_{i}, pk and pv as in `target_graph`. Inputs of the check, for blocks of at
+    most C - 1 tokens: check_rows [B, C], the row (in the run) of the token before each block token, and any row of the
+    slot beyond the block; check_tokens [B, C], the block, and -1 beyond its end; visible [B, 1], the index (in the
+    sequence) of the block's first token. Sampling inputs: sampling.temperature, sampling.top_p, sampling.min_p (float)
+    and sampling.top_k (0 for no limit), each [B, 1]; uniforms [B, C + K, D], from the block's first token on; steps
+    [1], K >= 1. Outputs: accepted [B, 1], the number of block tokens that match; given [B, 1], the token after them;
+    draft and confidence [B, K], the tokens after `given` and their probabilities when picked; nk{l} and nv{l} [1, N,
+    G*D].
     """
     c = target.config
     g = Graph(weights)
@@ -50,7 +50,7 @@ def feature_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
         q = context.project(layer, f"context{n}", new)
         seen.append(context_rows(context, new, given, n))
         attended = context.attend(q, *seen[n], given.masks)
-        if n == c.layers - 1:  # from here on, compute only the checked rows
+        if n == c.layers - 1:  # From here on, compute only the checked rows.
             g.node("Reshape", ["check_rows", g.constant([-1])], "check.rows")
             attended = g.node("Gather", [attended, "check.rows"], "attended.rows", axis=1)
             context.x = g.node("Gather", [context.x, "check.rows"], "x.rows", axis=1)
@@ -95,7 +95,7 @@ def check(g: Graph, drafter: Drafter, target: Target) -> None:
     g.node("Equal", ["check.picks", "check_tokens"], "check.same")
     g.node("Not", ["check.same"], "check.other")
     g.node("Cast", ["check.other"], "check.differs", to=FLOAT)
-    # index of the first difference; the row after the block always differs
+    # The index of the first difference. The row after the block always differs.
     g.node("ArgMax", ["check.differs"], "accepted", axis=1, keepdims=1)
     g.node("GatherElements", ["check.picks", "accepted"], "given", axis=1)
     g.node("Unsqueeze", ["accepted", g.constant([2])], "accepted.index")
@@ -108,9 +108,9 @@ def check(g: Graph, drafter: Drafter, target: Target) -> None:
 def positions_after(g: Graph, drafter: Drafter, slots: int, width: int) -> None:
     """Defines the inputs of the drafter's layers at M = B K positions.
 
-    These are u, temperature, top_p, top_k, first and before.counted [1, M, *]; own.positions [1, M]; own.causal [K, K],
-    the mask of the positions among themselves; k [K] and k.column [K, 1] with values 0 .. K - 1; and seen.end [B, 1],
-    the number of valid context tokens.
+    The inputs are u, temperature, top_p, top_k, first and before.counted [1, M, *]; own.positions [1, M]; own.causal
+    [K, K], the mask of the positions among themselves; k [K] and k.column [K, 1] with values 0 .. K - 1; and seen.end
+    [B, 1], the number of valid context tokens.
     """
     one = g.constant([1])
     g.node("Squeeze", ["steps"], "steps.count")
@@ -152,8 +152,8 @@ def positions_after(g: Graph, drafter: Drafter, slots: int, width: int) -> None:
 
 
 def own_mask(g: Graph, slot: int, context_mask: str) -> str:
-    """Returns the mask [K, S + K] of a slot: a position attends to the valid ones of S context tokens, and to the draft
-    up to itself.
+    """Returns the mask [K, S + K] of a slot. A position attends to the valid tokens among S context tokens, and to the
+    draft up to itself.
     """
     name = f"own.mask{slot}"
     zero, never = g.constant(0, np.float32), g.constant(-np.inf, np.float32)

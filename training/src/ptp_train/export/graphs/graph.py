@@ -1,8 +1,8 @@
 """Building blocks of the exported ONNX graphs: a thin builder, and a transformer over packed sequences.
 
-A run packs the tokens of several sequences ("slots") one after the other, N in all, and every activation is [1, N,
-...]. Slot i's cached keys and values are an input [1, P_i, G*D] per layer that has exactly the valid rows. Only the
-rows of new tokens are outputs. The host appends by copying these rows, and rolls back by passing fewer.
+A run packs the N tokens of several sequences ("slots") one after the other, and every activation is [1, N, ...]. Slot
+i's cached keys and values are an input [1, P_i, G*D] per layer which has exactly the valid rows. Only the rows of new
+tokens are outputs. The host appends to a cache by copying these rows, and rolls back by passing fewer rows.
 """
 
 import pathlib
@@ -24,8 +24,8 @@ CONTRIB = "com.microsoft"
 class Graph:
     """Collects nodes, inputs, outputs and constants. Values are strings, as in ONNX.
 
-    The body of an If or a Loop has the outer graph as `parent`, which holds its constants and parameters. Their Cast
-    nodes are then outside the body, where onnxruntime can fold them.
+    The body of an If or a Loop has the outer graph as `parent`, which holds the body's constants and parameters. The
+    Cast nodes of the parameters are then outside the body, where onnxruntime can fold them.
     """
 
     def __init__(self, weights: WeightFile, parent: "Graph | None" = None):
@@ -64,10 +64,10 @@ class Graph:
         return name
 
     def tensor(self, name: str, value: torch.Tensor) -> str:
-        """Adds a parameter: vectors in the graph, matrices in the weight file, in their storage type with a Cast to
-        float32.
+        """Adds a parameter. Vectors are in the graph. Matrices are in the weight file, in their storage type with a
+        Cast to float32.
 
-        onnxruntime folds the Cast when it loads the model, and so computes in float32.
+        onnxruntime folds the Cast when it loads the model, so it computes in float32.
         """
         if self.parent:
             return self.parent.tensor(name, value)
@@ -108,7 +108,7 @@ class Graph:
         return self.node("Gemm", [x, self.tensor(name, weight)], out, transB=1)
 
     def integer_form(self, weight: torch.Tensor) -> Callable | None:
-        """Adds the integer form of a product by `weight`. Returns None if the product stays in floats."""
+        """Adds the product by `weight` in integers. Returns None if the product stays in floats."""
         forms = {"int8": integer_linear, "int8-fused": fused_linear}
         return forms.get(self.weights.precision) if weight.shape[1] >= NARROW else None
 
@@ -124,8 +124,8 @@ class Graph:
         return self.node("If", [condition], out, then_branch=branches[0], else_branch=branches[1])
 
     def include(self, inner: "Graph", prefix: str, values: dict[str, str]) -> None:
-        """Adds the nodes of `inner`, whose `parent` is this graph. Names of its values get the prefix, except for those
-        in `values`, which maps them to values of this graph.
+        """Adds the nodes of `inner`, whose `parent` is this graph. The names of its values get the prefix, except for
+        names in `values`, which maps them to values of this graph.
         """
 
         def renamed(name: str) -> str:
@@ -155,7 +155,7 @@ class Graph:
 class Stream:
     """Nodes of a transformer over packed tokens [1, N, width], which share the residual stream.
 
-    `norm` also adds the last block's contribution, because onnxruntime has one kernel for both.
+    `norm` also adds the last block's contribution, because onnxruntime has one kernel for the sum and the norm.
     """
 
     def __init__(self, graph: Graph, config: Config, x: str, positions: str, slots: int, splits: str | None):
@@ -191,7 +191,7 @@ class Stream:
 
     def project(self, layer: Layer, name: str, new: tuple[str, str]) -> str:
         """Returns the rotated queries [1, N, H*D] of a layer. Defines its rotated keys and its values [1, N, G*D] under
-        the two names `new`. All three come from one product.
+        the two names in `new`. One product computes queries, keys and values.
         """
         g, c = self.graph, self.config
         y = self.norm(f"{name}.norm_attention", layer.norm_attention)
@@ -206,7 +206,7 @@ class Stream:
         return f"{name}.q"
 
     def project_keys(self, layer: Layer, name: str, new: tuple[str, str]) -> None:
-        """Does the same as `project` without queries, for the last layer of a context stream."""
+        """Does the same as `project`, but without queries, for the last layer of a context stream."""
         g, c = self.graph, self.config
         y = self.norm(f"{name}.norm_attention", layer.norm_attention)
         weight, bias = stacked(layer.k, layer.v)
@@ -232,7 +232,8 @@ class Stream:
     def attend(self, queries: str, keys: list[list[str]], values: list[list[str]], masks: list[str]) -> str:
         """Returns the attention [1, N, H*D], computed slot by slot.
 
-        The parts of a slot's keys and values [1, *, G*D] are concatenated; its mask [T_i, S_i] is added to the scores.
+        The parts of a slot's keys and values [1, *, G*D] are concatenated, and the slot's mask [T_i, S_i] is added to
+        the scores.
         """
         g, c = self.graph, self.config
         attended = []
@@ -259,7 +260,7 @@ class Stream:
 
 
 def stacked(*parts: torch.nn.Linear) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Returns weight and bias (None if there is none) of the linear map that concatenates the results of all parts."""
+    """Returns weight and bias (None if there is no bias) of the linear map that concatenates the results of all parts."""
     bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
     return torch.cat([part.weight for part in parts]), bias
 
@@ -272,5 +273,5 @@ def add_rope(graph: Graph, config: Config, extra: int) -> None:
 
 
 def split_input(graph: Graph, name: str, slots: int) -> str | None:
-    """Adds `splits`, the number of tokens per slot, which is an input of graphs with several slots."""
+    """Adds the input `splits`, the number of tokens per slot. Only graphs with several slots have it."""
     return graph.input(name, INT64, [slots]) if slots > 1 else None

@@ -1,9 +1,10 @@
-"""Matrix products in 8-bit integers: activations are quantised at run time, weights by output channel at export.
+"""Matrix products in 8-bit integers: activations are quantised at run time, and weights at export, with a scale for
+each output channel.
 
 With `int8`, every row has its own scale, so a token's result does not depend on its batch. onnxruntime's
 `quantize_dynamic` (one scale for all rows) and `MatMulNBits` (kernels that vary with the number of rows) lack this
-property. `int8-fused` is for drafters, which do not need the property: it has one scale for all rows, and one kernel in
-place of eight nodes.
+property. `int8-fused` is for drafters, which do not need this property. It uses one scale for all rows, and one kernel
+instead of eight nodes.
 """
 
 from __future__ import annotations
@@ -20,17 +21,19 @@ if TYPE_CHECKING:
 FLOAT, UINT8 = TensorProto.FLOAT, TensorProto.UINT8
 ACTIVATION_LIMIT = 127
 WEIGHT_LIMIT = 63
-"""Weights have 7 bits, because AVX2 adds pairs of uint8 x int8 products in saturating 16 bits: 2 * 255 * 63 < 2^15."""
+"""Maximum magnitude of weights, which have 7 bits, because AVX2 adds pairs of uint8 x int8 products in saturating 16
+bits: 2 * 255 * 63 < 2^15."""
 ZERO = 128
 SMALLEST = 1e-12
 """Minimum scale, for rows of zeros."""
 NARROW = 64
-"""Matrices with fewer inputs stay float32. They embed conditions and uniforms, which takes hardly any time."""
+"""Minimum number of inputs of a quantised matrix. Smaller matrices stay float32. They embed conditions and uniforms,
+which takes hardly any time."""
 
 
 def quantise_rows(g: Graph, x: str) -> tuple[str, str]:
-    """Returns the names of x [..., K] as uint8 and of its scales [..., 1], with x near (uint8 - ZERO) * scale. The
-    nodes are added once per x.
+    """Returns the names of x [..., K] as uint8 and of its scales [..., 1], where x is approximately (uint8 - ZERO) *
+    scale. The nodes are added once per x.
     """
     integers, scale = f"{x}.u8", f"{x}.scale"
     if integers in g.quantised:
@@ -62,7 +65,7 @@ def stored_channels(g: Graph, name: str, weight: torch.Tensor) -> None:
 
 
 def fused_linear(g: Graph, name: str, x: str, weight: torch.Tensor, out: str) -> str:
-    """Does the same as `integer_linear` with one scale and zero point for all rows of x."""
+    """Does the same as `integer_linear`, but with one scale and zero point for all rows of x."""
     stored_channels(g, name, weight)
     zeros = g.named(f"zeros{weight.shape[0]}", np.zeros(weight.shape[0], np.int8))
     return g.node("DynamicQuantizeMatMul", [x, f"{name}.i8", f"{name}.scale", zeros], out, "com.microsoft")

@@ -1,6 +1,7 @@
 """Pick as ONNX nodes: from weights [R, V], which need not sum to 1, and uniforms u [R, D] to tokens [R, 1].
 
-The rules are those of model/coordinates.py and engine/src/testing/reference-sampler.ts. No row depends on other rows.
+The rules are the same as in model/coordinates.py and engine/src/testing/reference-sampler.ts. No row depends on other
+rows.
 """
 
 import numpy as np
@@ -17,11 +18,11 @@ def pick(g: Graph, kind: str, weights: str, u: str, vocab: int, out: str) -> str
 
 
 def first_above(g: Graph, weights: str, u: str, out: str) -> str:
-    """Returns the first index whose running sum F exceeds u Z, where Z is the total weight; u is [R, 1].
+    """Returns the first index whose running sum F exceeds u Z, where Z is the total weight and u is [R, 1].
 
     Such an index always exists: u <= 1 - 2^-24, so u Z < Z in float32 (for normal Z).
     """
-    # onnxruntime's CumSum is several times faster along the first axis
+    # onnxruntime's CumSum is several times faster along the first axis.
     g.node("Transpose", [u], f"{out}.u", perm=[1, 0])
     g.node("Transpose", [weights], f"{out}.columns", perm=[1, 0])
     g.node("CumSum", [f"{out}.columns", g.constant(0)], f"{out}.F")
@@ -44,10 +45,9 @@ def subtree(levels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
     """Returns matrices that describe a complete binary tree of G = 2^levels leaves. Its G - 1 inner nodes are numbered
     level by level.
 
-    left and right [G, G - 1]: 1 where a leaf is in that half of a node.
-    level [G - 1]: level of each node.
-    turns [G - 1, G] and base [1, G]: with b = 1 for nodes where the walk goes right, b turns + base counts the nodes
-    above a leaf that lead to it.
+    left and right [G, G - 1]: 1 where a leaf is below the left or the right child of a node. level [G - 1]: level of
+    each node. turns [G - 1, G] and base [1, G]: with b = 1 for nodes where the walk goes right, b turns + base counts
+    the nodes above a leaf that lead to it.
     """
     leaves = 2**levels
     left, right = np.zeros((2, leaves, leaves - 1), np.float32)
@@ -61,7 +61,8 @@ def subtree(levels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
 
 
 def tree(g: Graph, weights: str, u: str, vocab: int, out: str) -> str:
-    """Walks down the tree over the token ids: right where u (left + right) >= left and right > 0.
+    """Walks down the tree over the token ids. At each node, the walk goes right if u (left + right) >= left and right >
+    0.
 
     A stage computes all decisions at once. Its result is the leaf at the end of the path that follows them.
     """
@@ -78,7 +79,8 @@ def tree(g: Graph, weights: str, u: str, vocab: int, out: str) -> str:
             g.node("Reshape", [weights, g.constant([0, leaves, size])], f"{name}.blocks")
             sums = g.node("ReduceSum", [f"{name}.blocks", g.constant([2])], f"{name}.sums", keepdims=0)
         left, right, level, turns, base = subtree(levels)
-        # compare with the sum of both halves, so that a node with an empty half leads to the other for any u
+        # Compare with the sum of both children, so that a node with a child without probability leads to the other
+        # child for any u.
         g.node("MatMul", [sums, g.named(f"tree{levels}.left", left)], f"{name}.left")
         g.node("MatMul", [sums, g.named(f"tree{levels}.right", right)], f"{name}.right")
         g.node("Add", [f"{name}.left", f"{name}.right"], f"{name}.both")
@@ -87,7 +89,7 @@ def tree(g: Graph, weights: str, u: str, vocab: int, out: str) -> str:
         g.node("LessOrEqual", [f"{name}.left", f"{name}.border"], f"{name}.beyond")
         g.node(
             "Greater", [f"{name}.right", g.constant(0, np.float32)], f"{name}.something"
-        )  # needed when the sums are subnormal
+        )  # This is necessary when the sums are subnormal.
         g.node("And", [f"{name}.beyond", f"{name}.something"], f"{name}.rightwards")
         g.node("Cast", [f"{name}.rightwards"], f"{name}.bits", to=FLOAT)
         g.node("MatMul", [f"{name}.bits", g.named(f"tree{levels}.turns", turns)], f"{name}.turned")

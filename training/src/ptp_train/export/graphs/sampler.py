@@ -20,17 +20,14 @@ NEAREST = 64
 
 
 def any_of(g: Graph, rows: str, out: str) -> str:
-    """Returns a scalar: true if any of `rows` [R, 1] (bool) is true."""
+    """Returns a scalar that is true if any of `rows` [R, 1] (bool) is true."""
     g.node("Cast", [rows], f"{out}.int", to=INT64)
     g.node("ReduceMax", [f"{out}.int"], f"{out}.max", keepdims=0)
     return g.node("Cast", [f"{out}.max"], out, to=BOOL)
 
 
 def keep(g: Graph, weights: str, size: str, out: str) -> str:
-    """Returns the ranked weights [R, size] with those outside top-k and top-p set to 0.
-
-    Also defines `{out}.mass`, the mass that top-p requires, and `{out}.reached`, the sum of the top-k.
-    """
+    """Returns the ranked weights [R, size]. Weights outside top-k and top-p are set to 0."""
     zero = g.constant(0, np.float32)
     rank = g.node("Range", [g.constant(0), size, g.constant(1)], f"{out}.rank")
     g.node("Less", [rank, "top_k.limit"], f"{out}.inside")
@@ -70,7 +67,7 @@ def sampler(g: Graph, logits: str, vocab: int, kind: str) -> str:
     g.node("LessOrEqual", [top_k, g.constant(0)], "top_k.off")
     g.node("Where", ["top_k.off", g.constant(vocab), top_k], "top_k.limit")
     g.node("GreaterOrEqual", [top_p, one], "top_p.off")
-    # infinity, so that rounding cuts nothing at top_p = 1
+    # Infinity, so that rounding cuts nothing if top_p = 1.
     g.node("Where", ["top_p.off", g.constant(np.inf, np.float32), top_p], "top_p.limit")
     g.node("And", ["top_k.off", "top_p.off"], "unlimited")
     g.node("Not", ["unlimited"], "limited.any_temperature")
@@ -94,7 +91,8 @@ def sampler(g: Graph, logits: str, vocab: int, kind: str) -> str:
 
 
 def limited_weights(g: Graph, vocab: int) -> str:
-    """Returns weights [R, V] with those outside top-k and top-p set to 0. Valid for rows with at least one of the two."""
+    """Returns weights [R, V]. Weights outside top-k and top-p are set to 0. Valid for rows with at least one of the two
+    limits."""
     nearest = min(NEAREST, vocab)
     g.node("ReduceSum", ["weights", g.constant([1])], "weights.sum", keepdims=1)
     g.node("TopK", ["scaled", g.constant([nearest])], ["near.scaled", "near.ids"], axis=1)
@@ -115,7 +113,7 @@ def limited_weights(g: Graph, vocab: int) -> str:
     g.node("And", ["near.short", "limited"], "far")
 
     def far(s: Graph) -> str:
-        # the largest top_k of the far rows; `keep` applies each row's own
+        # The largest top_k of the far rows. `keep` applies the top_k of each row.
         s.node("Where", ["far", "top_k.limit", s.constant(1)], "far.limit")
         s.node("ReduceMax", ["far.limit"], "far.size", keepdims=0)
         s.node("Unsqueeze", ["far.size", s.constant([0])], "far.sizes")

@@ -13,15 +13,15 @@ def target_graph(target: Target, weights: WeightFile, slots: int, kind: str) -> 
     Inputs: ids and pos [1, N]; splits [slots], the number of tokens per slot (only with several slots); mask_{i} [T_i,
     P_i + T_i], added to the scores; pk and pv (`context_inputs`); rows [R], the tokens after which to pick, with R >= 2
     because a single row would run in other kernels (batch invariance); scale and bias [R, V] or [0, V] (`adjusted`);
-    temperature, top_k, top_p and min_p [R, 1]; u [R, D] for the picking rule `kind`; top_count [1].
-    Outputs: pick [R]; logprob [R], natural log of its probability before shaping; top_id and top_logprob [R,
-    top_count], the most probable tokens before shaping; nk{l} and nv{l} [1, N, G*D].
+    temperature, top_k, top_p and min_p [R, 1]; u [R, D] for the picking rule `kind`; top_count [1]. Outputs: pick [R];
+    logprob [R], the natural logarithm of its probability before shaping; top_id and top_logprob [R, top_count], the
+    most probable tokens before shaping; nk{l} and nv{l} [1, N, G*D].
     """
     c = target.config
     g = Graph(weights)
     given = context_inputs(g, c.layers, slots, c.kv_heads * c.head_width)
     rows = g.input("rows", INT64, ["R"])
-    add_rope(g, c, 1)  # one more position, for padding after a full context
+    add_rope(g, c, 1)  # One more position is for padding after a full context.
 
     embedding = g.tensor("embedding", target.embedding.weight)
     x = g.node("Gather", [embedding, given.ids], "embedded")
@@ -31,7 +31,7 @@ def target_graph(target: Target, weights: WeightFile, slots: int, kind: str) -> 
         new = new_rows(g, n)
         q = stream.project(layer, name, new)
         attended = stream.attend(q, *context_rows(stream, new, given, n), given.masks)
-        if n == c.layers - 1:  # from here on, compute only the rows to pick from
+        if n == c.layers - 1:  # From here on, compute only the rows to pick from.
             attended = g.node("Gather", [attended, rows], "attended.rows", axis=1)
             stream.x = g.node("Gather", [stream.x, rows], "x.rows", axis=1)
         stream.finish(layer, name, attended)

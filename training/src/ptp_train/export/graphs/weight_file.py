@@ -22,8 +22,8 @@ KINDS = {
 class WeightFile:
     """Stores the tensors of all graphs of one model, each name once.
 
-    precision: number format of matrix products (PRECISIONS, int8.py). storage: number format of float matrices,
-    `float16`, or `exact` for the narrowest of float16, bfloat16 and float32 that represents all values.
+    precision: number format of matrix products (PRECISIONS, int8.py). storage: number format of float matrices:
+    `float16`, or `exact`, which is the narrowest of float16, bfloat16 and float32 that represents all values.
     """
 
     def __init__(self, path: pathlib.Path, precision: str = "float32", storage: str = "float16"):
