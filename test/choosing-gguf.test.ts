@@ -6,7 +6,7 @@ import { testChoosing } from './choosing-suite.ts';
 import { defaultGguf, ggufMissing } from './gguf.ts';
 import { TestPair } from './test-pair.ts';
 
-// The default target in llama.cpp writes TypeScript; its ONNX drafter drafts.
+// The default target in llama.cpp writes TypeScript, and its ONNX drafter drafts for it.
 describe.skipIf(ggufMissing)('a GGUF file', { timeout: 120_000 }, () => {
   testChoosing({
     open: () =>

@@ -15,11 +15,11 @@ import type { TestPair } from './test-pair.ts';
 export interface ChoosingCase {
   readonly open: () => Promise<TestPair>;
   readonly tokenizer: () => Promise<Tokenizer>;
-  /** Two prompts of some tokens. */
+  /** Two prompts of several tokens. */
   readonly prompts: readonly [string, string];
   /** Two tokens that the model's texts often contain. */
   readonly common: readonly [string, string];
-  /** True if tokens are bytes, so that a grammar often leaves a single one; a word can be spelled by many tokens. */
+  /** True if tokens are bytes. A grammar then often leaves a single token. */
   readonly bytewise: boolean;
   /** Returns true if the engine's results do not depend on the batch. */
   readonly invariant: () => Promise<boolean>;
@@ -28,7 +28,7 @@ export interface ChoosingCase {
 }
 
 const TOKENS = 14;
-/** Part of the texts that may differ where results depend on the batch; about 2 % do. */
+/** Maximum share of texts that may differ if results depend on the batch. In practice, about 2 % differ. */
 const DIFFERING = 0.3;
 
 interface Answer {
@@ -72,7 +72,7 @@ export function testChoosing(under: ChoosingCase): void {
   const schemaForm = () => constraintOf({ type: 'json_schema', json_schema: { schema } }, null);
   const tools: ToolUse = { tools: [{ name: 'read', parameters: schema }], choice: 'auto', parallel: true };
 
-  /** Request fields by feature, computed once the pair is up. */
+  /** Request fields by feature. They are computed once the pair has started. */
   const features: Record<string, () => Partial<GenerationRequest>> = {
     logit_bias: () => adjust({ logitBias: new Map([[space, -100], [e, 3]]) }), // biome-ignore format: pairs
     presence_penalty: () => adjust({ presencePenalty: 1.5 }),
@@ -114,12 +114,12 @@ export function testChoosing(under: ChoosingCase): void {
     }),
   };
 
-  /** Numbers that are equal, or close if the engine's results depend on the batch. */
+  /** Numbers that are equal, or almost equal if the engine's results depend on the batch. */
   const near = (values: readonly number[]) => values.map((value) => (invariant ? value : expect.closeTo(value, 1)));
 
   /**
-   * Compares texts that were generated in different batches. Where the engine's results depend on the batch, as the
-   * server's self-check reports, a few may differ: those with a draw next to the border between two tokens.
+   * Compares texts that were generated in different batches. If the engine's results depend on the batch, as the
+   * server's self-check reports, a few texts may differ, because a draw was close to the border between two tokens.
    */
   function expectSame<T extends { readonly tokens: unknown; readonly drafted?: number }>(
     found: readonly T[],
@@ -160,7 +160,7 @@ export function testChoosing(under: ChoosingCase): void {
       expectSame(drafted, plain);
       const proposed = drafted.reduce((sum, { drafted }) => sum + drafted, 0);
       if (under.bytewise || !feature().grammar) expect(proposed).toBeGreaterThan(seeds);
-      // the feature changes the text
+      // The feature changes the text.
       if (!feature().topCount) {
         const usual = await Promise.all(requests({}).map(answer));
         expect(usual.map(({ tokens }) => tokens)).not.toEqual(plain.map(({ tokens }) => tokens));
@@ -209,7 +209,7 @@ export function testChoosing(under: ChoosingCase): void {
     }
   });
 
-  test('log-probabilities of a prompt equal those of the same tokens when they were generated', async () => {
+  test('log-probabilities of a prompt are the same as when its tokens were generated', async () => {
     const [request] = requests({ maxTokens: 40, topCount: 3 }) as [GenerationRequest];
     const generated = await answer(request);
     const prompt = [...request.prompt, ...generated.tokens];
@@ -289,7 +289,7 @@ export function testChoosing(under: ChoosingCase): void {
       }
     });
 
-    test('log-probabilities are those of the model, without adjustments', async () => {
+    test('log-probabilities come from the model, without adjustments', async () => {
       const [usual] = await all({ topCount: 20, maxTokens: 1 });
       const [biased] = await all({ topCount: 20, maxTokens: 1, ...adjust({ logitBias: new Map([[e, 100]]) }) });
       expect(biased?.tokens).toEqual([e]);

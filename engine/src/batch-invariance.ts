@@ -4,7 +4,10 @@ import type { TargetEngine, TargetOutput } from './types.ts';
 export interface BatchInvariance {
   /** True if each token's results were bit-identical in all batches and chunks. */
   readonly invariant: boolean;
-  /** Number of compared rows; the first difference ends the check, which takes minutes for a large model on a CPU. */
+  /**
+   * Number of compared rows. The check ends at the first difference, because it would take minutes for a large model on
+   * a CPU.
+   */
   readonly rows: number;
 }
 
@@ -18,7 +21,8 @@ const CHUNKS = [5, 9, 1, 2] as const;
  * log-probabilities bit by bit. Lossless decoding depends on equal results: on some machines, kernels choose the order
  * of additions by the size of a run.
  *
- * Ends at the first difference, or after `budgetMs`: a large model on a CPU would need minutes for all comparisons.
+ * Ends at the first difference or after `budgetMs`, because all comparisons would take minutes for a large model on a
+ * CPU.
  */
 export async function checkBatchInvariance(
   engine: TargetEngine,

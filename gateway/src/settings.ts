@@ -15,25 +15,25 @@ export const gatewaySettings = {
     'Address of the gRPC API (ptp.v1.GenerationService).',
   ),
   httpCert: setting('PTP_HTTP_TLS_CERT_FILE', path, '').doc(
-    'File with the certificate chain (PEM) of the HTTP and gRPC APIs. If empty, they do not use TLS. Reloaded when it changes.',
+    'File with the certificate chain (PEM) of the HTTP and gRPC APIs. Without this setting, these APIs do not use TLS. The file is reloaded when it changes.',
   ),
   httpKey: setting('PTP_HTTP_TLS_KEY_FILE', path, '').doc(
     'File with the private key (PEM) of the certificate in PTP_HTTP_TLS_CERT_FILE.',
   ),
   maxStreams: setting('PTP_MAX_STREAMS', integer(1), 64).doc(
-    'Maximum number of sequences generated at the same time. A request counts as one sequence per prompt and choice (`n`). Requests above the maximum get status 429.',
+    'Maximum number of sequences generated at the same time. A request counts as one sequence per prompt and choice (`n`). Requests above the maximum are rejected with status 429.',
   ),
   apiKeys: setting('PTP_API_KEYS_FILE', path, '').doc(
-    'JSON file with the accepted API keys and their limits (docs/api.md). If empty, clients need no key.',
+    'JSON file with the accepted API keys and their limits (docs/api.md). Without this setting, clients need no key.',
   ),
   corsOrigins: setting('PTP_CORS_ORIGINS', text, '').doc(
-    'Origins whose web pages may call the API, separated by commas; `*` allows all origins. If empty, only the pages of this server may call it.',
+    'Origins whose web pages may call the API, separated by commas; `*` allows all origins. Without this setting, only the pages of this server may call the API.',
   ),
   tracesKept: setting('PTP_TRACES_KEPT', integer(0, 10_000), 100).doc(
-    'Number of recent requests kept in memory for the /traces page. With 0, the page is off.',
+    'Number of recent requests kept in memory for the /traces page. 0 turns the page off.',
   ),
   verifiers: setting('PTP_VERIFIERS', addresses, '127.0.0.1:7102').doc(
-    'Addresses of the verifiers, separated by commas. A new sequence goes to the least busy verifier. If a verifier fails, its sequences continue on another one.',
+    'Addresses of the verifiers, separated by commas. A new sequence goes to the least busy verifier. If a verifier fails, its sequences continue on another verifier.',
   ),
   drafters: setting('PTP_DRAFTERS', addresses, '127.0.0.1:7101').doc(
     'Addresses of the drafters, separated by commas. While no drafter is reachable, the gateway decodes without drafts.',
@@ -48,9 +48,9 @@ export const gatewaySettings = {
     'Maximum time that a sequence waits for another verifier after its own has failed.',
   ),
   draftLength: setting('PTP_DRAFT_LENGTH', integer(1, LONGEST_DRAFT), 8).doc(
-    'Maximum number of drafted tokens verified in one step. The gateway uses fewer if its measurements show that this is faster.',
+    'Maximum number of drafted tokens verified in one step. The gateway verifies fewer tokens if its measurements show that this is faster.',
   ),
   draftMode: setting('PTP_DRAFT_MODE', oneOf(...DRAFT_MODES), 'auto').doc(
-    'When to draft: `overlap` drafts the next block while the current one is verified, `sequential` drafts before each verification, `plain` does not draft, and `auto` uses the mode that is measured as fastest.',
+    'When to draft: `overlap` drafts the next block while the current one is verified, `sequential` drafts before each verification, `plain` does not draft, and `auto` measures the modes and uses the fastest.',
   ),
 };

@@ -25,13 +25,13 @@ export const draftModelSetting = setting('PTP_DRAFT_MODEL', path, '').doc(
 export const serviceSettings = {
   ...sharedSettings,
   metrics: setting('PTP_METRICS_LISTEN', addresses, '').doc(
-    'Addresses at which the drafter and the verifier serve /metrics; without an address, they do not. Under `npm start` the verifier uses the given addresses and the drafter the next port. The gateway serves /metrics with its API.',
+    'Addresses at which the drafter and the verifier serve /metrics. Without an address, neither serves it. Under `npm start`, the verifier uses the given addresses, and the drafter uses the next port. The gateway serves /metrics with its API.',
   ),
   threads: setting('PTP_ENGINE_THREADS', integer(0, 256), 0).doc(
     'Number of CPU threads for one run of a model. 0 means one thread per physical core for llama.cpp, and a single thread for ONNX Runtime. llama.cpp slows down if other processes compete for its cores, so leave at least one core free.',
   ),
   gpuLayers: setting('PTP_GPU_LAYERS', layers, 'auto').doc(
-    'Number of layers of a GGUF model that run on the GPU; `auto` means as many as fit in its memory; 0 means none.',
+    'Number of layers of a GGUF model that run on the GPU; `auto` means as many layers as fit in its memory, and 0 means none.',
   ),
   batchTokens: setting('PTP_BATCH_TOKENS', integer(2, 16384), 192).doc(
     'Maximum number of tokens in one run, summed over the sequences of the batch.',

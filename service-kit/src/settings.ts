@@ -1,7 +1,7 @@
 import { invalidField } from '@ptp/protocol/validation';
 import { z } from 'zod';
 
-/** An address to listen on or to connect to. `target` is its gRPC name; port 0 means any free port. */
+/** Address to listen on or to connect to. `target` is its gRPC name. Port 0 means any free port. */
 export type Address =
   | { readonly target: string; readonly host: string; readonly port: number }
   | { readonly target: string; readonly path: string };
@@ -15,7 +15,7 @@ export interface SettingType<T> {
   readonly placeholder: string;
 }
 
-/** One setting: its environment variable, type and default, and one sentence for --help and the docs. */
+/** One setting, with its environment variable, type and default, and a description for --help and the docs. */
 export interface Setting<T = unknown> {
   readonly name: `PTP_${string}`;
   readonly type: SettingType<T>;

@@ -15,7 +15,7 @@ export const tlsSettings = {
 };
 
 /**
- * Loads the TLS credentials that the settings name; returns undefined if none are set.
+ * Loads the TLS credentials that the settings name. Returns undefined if none are set.
  *
  * @throws PtpError `failed_precondition` naming the setting whose file is missing
  */

@@ -3,7 +3,7 @@ import type { TargetEngine } from '@ptp/engine/types';
 import type { Logger } from '@ptp/service-kit/log';
 import { Gauge, type Registry } from 'prom-client';
 
-/** Time after which the check starts no further comparison, so that large models become ready. */
+/** Time in milliseconds after which the check starts no further comparison, so that large models become ready. */
 const BUDGET_MS = 5000;
 
 /** Checks that the engine is batch-invariant on this machine, logs the result and exports it as a metric. */

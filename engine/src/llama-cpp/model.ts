@@ -55,7 +55,7 @@ export async function loadGguf(options: EngineOptions): Promise<LoadedGguf> {
     });
     return { llama, model, context, info: engineInfo(manifest, sequences) };
   } catch (cause) {
-    await setImmediate(); // the log arrives on the event loop
+    await setImmediate(); // The log arrives on the event loop.
     await llama.dispose();
     // llama.cpp first logs the reason, and then that loading has failed.
     const reason = errors.find((message) => message !== '') ?? (cause as Error).message;

@@ -12,7 +12,7 @@ const OUTLIER = 3;
 /** Variance of the number of tokens below which the slope counts as unknown. */
 const SAME = 0.001;
 
-/** Sums over pairs (x, y), to which older pairs contribute less. */
+/** Sums over pairs (x, y). Older pairs contribute less than newer ones. */
 export class DecayedSums {
   weight = 0;
   x = 0;
@@ -21,7 +21,7 @@ export class DecayedSums {
   xy = 0;
   yy = 0;
 
-  /** @param keep factor for the weight of earlier pairs */
+  /** @param keep factor by which the weight of earlier pairs is multiplied */
   add(x: number, y: number, keep: number, weight = 1): void {
     this.fade(keep);
     this.weight += weight;
@@ -57,7 +57,7 @@ export class LinearCost {
     return this.#sums.weight > 0;
   }
 
-  /** Cost of one more token (b), at least 0; undefined while all observations have the same number of tokens. */
+  /** Cost of one more token (b), at least 0. Undefined while all observations have the same number of tokens. */
   get slope(): number | undefined {
     const { weight, x, y, xx, xy } = this.#sums;
     const variance = weight * xx - x ** 2;

@@ -155,7 +155,7 @@ export class ModeSelector {
   observe(mode: Mode, tokens: number, micros: number): void {
     const stats = this.stats[mode];
     if (stats.steps++ < COLD) return;
-    // all open sequences report on the same period of time, so each step gets a share of the decay
+    // All open sequences report on the same period of time, so each step gets a share of the decay.
     const { open } = this;
     stats.add(tokens, micros, 1 - FORGET / open);
     if (mode !== this.#best) return;

@@ -17,21 +17,21 @@ export interface ObservedRequest {
 
 export type Call = VerifyCall | DraftCall;
 
-/** Answer or error of a call; empty if the step was sent ahead and the verifier did not run it. */
+/** Answer or error of a call. Empty if the step was sent ahead and the verifier did not run it. */
 export interface CallResult {
   readonly verdict?: Verdict | undefined;
   readonly draft?: Draft;
   readonly error?: unknown;
 }
 
-/** Listens to one request. Receives also answers to dropped steps, and answers after the end of the request. */
+/** Listens to one request. Also receives answers to dropped steps, and answers after the end of the request. */
 export interface RequestObserver {
   /** Called when a stream has opened or failed to open. */
   opened?(service: 'verifier' | 'drafter', result: { at: number; reusedTokens?: number; error?: unknown }): void;
-  /** A block is sent to the verifier, or a draft is requested. */
+  /** Called when a block is sent to the verifier, or a draft is requested. */
   callSent?(call: Call, at: number): void;
   callEnded?(call: Call, result: CallResult, at: number): void;
-  /** A step that was sent ahead has become obsolete and was dropped. */
+  /** Called when a step that was sent ahead has become obsolete and was dropped. */
   stepDropped?(step: StepRef): void;
   stepFinished?(step: GenerationStep, at: number): void;
   /** Called when the request has lost its verifier and continues at another verifier. */

@@ -43,7 +43,7 @@ export interface StepRecord {
 
 export type Finish = 'running' | 'stop' | 'length' | 'cancelled' | 'failed';
 
-/** One sequence as /traces shows it: only figures, neither text nor token ids. */
+/** One sequence as /traces shows it. Contains only figures, neither text nor token ids. */
 export class RequestTrace implements RequestObserver {
   readonly id: string;
   /** Start of the request as Unix time in milliseconds. */
@@ -129,7 +129,7 @@ export class RequestTrace implements RequestObserver {
     const record: CallRecord = {
       service: isVerify ? 'verifier' : 'drafter',
       kind: call.kind,
-      // a call that was sent ahead counts as in flight only from the previous answer on
+      // A call that was sent ahead counts as in flight only from the previous answer on.
       start_us: Math.max(sent, now - us),
       us,
       queue_us: time?.queueMicros ?? 0,

@@ -2,14 +2,17 @@
 
 usage: ptp-train COMMAND [options]      ptp-train COMMAND --help
 
-The commands in order. Each reads files that earlier commands wrote under --work (default: work): {commands} A recipe (a
-small YAML file) runs all of them, and resumes after an interruption:
+Commands in order, each of which reads files that earlier commands wrote under --work (default: work):
+{commands}
+A recipe (a small YAML file) runs all of them, and resumes after an interruption:
 
   ptp-train run tiny                          a small real pair, minutes on a CPU
   ptp-train run cpu-default --work work/cpu   a pair of the same size as the default pair
   ptp-train run cpu-default --set target.layers=8
 
-Also: {others} Progress of a run: tensorboard --logdir work/logs
+Also:
+{others}
+Progress of a run: tensorboard --logdir work/logs
 """
 
 import sys

@@ -27,10 +27,12 @@ LINE_SECONDS = 10.0
 class Progress:
     """Reports one run of a loop.
 
-    logs: folder for event files and progress.jsonl, or None. Its name is the prefix of every line. total, done: end and
-    start of the loop, in `unit`. If a run resumes (done > 0), points that the interrupted run wrote after `done` are
-    dropped from TensorBoard. step: start of the horizontal axis (default: `done`). settings: recorded in
-    progress.jsonl. seconds: interval between reports.
+    logs: folder for event files and progress.jsonl, or None. Its name is the prefix of every line.
+    total, done: end and start of the loop, in `unit`. If a run resumes (done > 0), points that the interrupted run
+    wrote after `done` are dropped from TensorBoard.
+    step: start of the horizontal axis (default: `done`).
+    settings: recorded in progress.jsonl.
+    seconds: interval between reports.
 
     `latest` holds the last figures.
     """

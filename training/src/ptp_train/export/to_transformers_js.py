@@ -21,8 +21,8 @@ def generation_graph(target: Target, weights: WeightFile) -> Graph:
     """Returns the graph over B sequences of T new tokens and P cached ones, with G key/value heads of width D.
 
     Inputs: input_ids [B, T]; attention_mask [B, P + T], all ones; num_logits_to_keep, the number of last tokens that
-    get logits, where 0 means all tokens; past_key_values.N.key and .value [B, G, P, D]. Outputs: logits [B, kept, V];
-    present.N.key and .value [B, G, P + T, D].
+    get logits, where 0 means all tokens; past_key_values.N.key and .value [B, G, P, D].
+    Outputs: logits [B, kept, V]; present.N.key and .value [B, G, P + T, D].
     """
     c = target.config
     g = Graph(weights)

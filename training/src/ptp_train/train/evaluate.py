@@ -154,9 +154,9 @@ def decode(
     """Decodes at most `sequences` sequences with coupling. Each step drafts and then verifies. `run_target` explains
     `context`.
 
-    accuracy[k]: share of drafted tokens at position k that are equal to the target's token. yield_curve[b]: expected
-    number of accepted tokens in a draft of b tokens. tokens_per_call: tokens per call with drafts of full length,
-    including the target's own token.
+    accuracy[k]: share of drafted tokens at position k that are equal to the target's token.
+    yield_curve[b]: expected number of accepted tokens in a draft of b tokens.
+    tokens_per_call: tokens per call with drafts of full length, including the target's own token.
     """
     right_at, prefix_at, calls, tokens, seen = np.zeros(length), np.zeros(length), 0, 0, 0
     for f in samples.files:

@@ -63,7 +63,9 @@ def fit(
     """Trains `module` for --minutes, or else for --steps or --tokens. Returns the last figures.
 
     batch_loss: function that maps a random generator and the completed fraction of the run to the loss of a new batch,
-    and scalars for the log. measure: function that returns figures on held-out text. extra: facts for the checkpoints.
+    and scalars for the log.
+    measure: function that returns figures on held-out text.
+    extra: facts for the checkpoints.
     unit, per_step: unit of the run's length, and number of units per step.
 
     A run resumes from the checkpoint at --out, with the random numbers of an uninterrupted run.

@@ -30,10 +30,10 @@ def drafter_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
     Inputs of the u-positions, of which slot i has M_i >= 1, branch after branch: u [1, M, D]; upos [1, M]; first [1, M,
     1], 1 at the first u-position of a branch; last [1, M], the token before the branch, which is used where first is 1;
     excluded [1, M], a token that a position must not pick, or -1; temperature, top_p and top_k [1, M, 1] (float, top_k
-    0 for no limit); usplits [slots] (only with several slots); umask_{i} [M_i, P_i + T_i + M_i]. A sequential head has
-    further inputs, for all W branches of at most K positions: grid [K, W], the index in M of a branch's k-th position
-    (any index if the branch has no such position); cell [M], k W + branch of each position. Outputs: draft [M], the
-    tokens; confidence [M], their probabilities when picked; nk{l} and nv{l} [1, N, G*D].
+    0 for no limit); usplits [slots] (only with several slots); umask_{i} [M_i, P_i + T_i + M_i].
+    A sequential head has further inputs, for all W branches of at most K positions: grid [K, W], the index in M of a
+    branch's k-th position (any index if the branch has no such position); cell [M], k W + branch of each position.
+    Outputs: draft [M], the tokens; confidence [M], their probabilities when picked; nk{l} and nv{l} [1, N, G*D].
     """
     depth = drafter.config.depth
     c, context_embedding, context_layers = context_of(drafter, target)

@@ -21,14 +21,14 @@ def feature_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
     """Runs N packed context tokens of B = `slots` sequences through the target, then K tokens of each sequence through
     the drafter's layers.
 
-    Context inputs: ids, pos, splits, mask_{i}, pk and pv as in `target_graph`. Inputs of the check, for blocks of at
-    most C - 1 tokens: check_rows [B, C], the row (in the run) of the token before each block token, and any row of the
-    slot beyond the block; check_tokens [B, C], the block, and -1 beyond its end; visible [B, 1], the index (in the
-    sequence) of the block's first token. Sampling inputs: sampling.temperature, sampling.top_p, sampling.min_p (float)
-    and sampling.top_k (0 for no limit), each [B, 1]; uniforms [B, C + K, D], from the block's first token on; steps
-    [1], K >= 1. Outputs: accepted [B, 1], the number of block tokens that match; given [B, 1], the token after them;
-    draft and confidence [B, K], the tokens after `given` and their probabilities when picked; nk{l} and nv{l} [1, N,
-    G*D].
+    Context inputs: ids, pos, splits, mask_{i}, pk and pv as in `target_graph`.
+    Inputs of the check, for blocks of at most C - 1 tokens: check_rows [B, C], the row (in the run) of the token before
+    each block token, and any row of the slot beyond the block; check_tokens [B, C], the block, and -1 beyond its end;
+    visible [B, 1], the index (in the sequence) of the block's first token.
+    Sampling inputs: sampling.temperature, sampling.top_p, sampling.min_p (float) and sampling.top_k (0 for no limit),
+    each [B, 1]; uniforms [B, C + K, D], from the block's first token on; steps [1], K >= 1.
+    Outputs: accepted [B, 1], the number of block tokens that match; given [B, 1], the token after them; draft and
+    confidence [B, K], the tokens after `given` and their probabilities when picked; nk{l} and nv{l} [1, N, G*D].
     """
     c = target.config
     g = Graph(weights)

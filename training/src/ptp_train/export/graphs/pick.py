@@ -45,9 +45,10 @@ def subtree(levels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
     """Returns matrices that describe a complete binary tree of G = 2^levels leaves. Its G - 1 inner nodes are numbered
     level by level.
 
-    left and right [G, G - 1]: 1 where a leaf is below the left or the right child of a node. level [G - 1]: level of
-    each node. turns [G - 1, G] and base [1, G]: with b = 1 for nodes where the walk goes right, b turns + base counts
-    the nodes above a leaf that lead to it.
+    left and right [G, G - 1]: 1 where a leaf is below the left or the right child of a node.
+    level [G - 1]: level of each node.
+    turns [G - 1, G] and base [1, G]: with b = 1 for nodes where the walk goes right, b turns + base counts the nodes
+    above a leaf that lead to it.
     """
     leaves = 2**levels
     left, right = np.zeros((2, leaves, leaves - 1), np.float32)

@@ -13,9 +13,9 @@ def target_graph(target: Target, weights: WeightFile, slots: int, kind: str) -> 
     Inputs: ids and pos [1, N]; splits [slots], the number of tokens per slot (only with several slots); mask_{i} [T_i,
     P_i + T_i], added to the scores; pk and pv (`context_inputs`); rows [R], the tokens after which to pick, with R >= 2
     because a single row would run in other kernels (batch invariance); scale and bias [R, V] or [0, V] (`adjusted`);
-    temperature, top_k, top_p and min_p [R, 1]; u [R, D] for the picking rule `kind`; top_count [1]. Outputs: pick [R];
-    logprob [R], the natural logarithm of its probability before shaping; top_id and top_logprob [R, top_count], the
-    most probable tokens before shaping; nk{l} and nv{l} [1, N, G*D].
+    temperature, top_k, top_p and min_p [R, 1]; u [R, D] for the picking rule `kind`; top_count [1].
+    Outputs: pick [R]; logprob [R], the natural logarithm of its probability before shaping; top_id and top_logprob [R,
+    top_count], the most probable tokens before shaping; nk{l} and nv{l} [1, N, G*D].
     """
     c = target.config
     g = Graph(weights)
