@@ -71,7 +71,7 @@ def test_from_tokenizer_to_figures(folder, capsys, monkeypatch):
         ptp_train("teacher-samples", *sample, "--sequences", 8, "--batch", 8, "--threads", 1)
     pair = ("--target", w / "target.pt", "--samples", w / "samples", "--threads", 1)
     ptp_train("distill", *pair, "--out", w / "drafter.pt", "--steps", 4, "--completions", 16, "--length", 4)
-    with pytest.raises(SystemExit, match="belongs to another model"):
+    with pytest.raises(SystemExit, match="is a checkpoint of a different model"):
         ptp_train("distill", *pair, "--out", w / "drafter.pt", "--source", "0,1,2", "--length", 4)
     with pytest.raises(SystemExit, match="must be ce with --method o"):
         ptp_train("distill", *pair, "--out", w / "o.pt", "--method", "o", "--loss", "kl")
