@@ -28,7 +28,7 @@ export interface ReplicaSettings {
   readonly slots: number;
   /** Maximum number of tokens in one run. A single sequence may exceed it. */
   readonly tokens: number;
-  /** Run times vary uniformly by up to this share in either direction. */
+  /** Maximum share by which run times vary, uniformly in either direction. */
   readonly jitter: number;
 }
 
@@ -59,7 +59,7 @@ export class Replica {
     this.#queue.push({ ...job, queuedAt: this.#clock.now });
     if (this.#running) return;
     this.#running = true;
-    // scheduled as a separate event, so that all jobs arriving at this time share the run
+    // The run is scheduled as a separate event, so that all jobs arriving at this time share it.
     this.#clock.at(this.#clock.now, () => this.#run());
   }
 

@@ -41,7 +41,7 @@ export interface SequenceParts {
 interface Verification {
   readonly call: VerifyCall;
   readonly outcome: SimulatedOutcome;
-  /** Number of context tokens before the block, including those of steps in flight. */
+  /** Number of context tokens before the block, including the tokens of steps in flight. */
   readonly context: number;
   readonly sent: number;
 }
@@ -53,10 +53,10 @@ export class Sequence {
   readonly #onEnd: () => void;
   readonly #context = new DrafterContext();
   readonly #verifications = new Map<StepRef, Verification>();
-  /** Calls that wait at the verifier, which serves one at a time. */
+  /** Calls that wait at the verifier, which serves one call at a time. */
   readonly #arrived: Verification[] = [];
   #isVerifying = false;
-  /** Outcome of the verifier's last step; undefined if that was skipped. */
+  /** Outcome of the verifier's last step. Undefined if that step was skipped. */
   #lastOutcome: StepOutcome | undefined;
   /** Events that happen without delay. */
   readonly #events: PipelineEvent[] = [];
@@ -166,7 +166,7 @@ export class Sequence {
   #answerVerify({ call, outcome, sent }: Verification, run: Run): void {
     const { now } = this.#parts.clock;
     const { accepted, nextToken } = outcome;
-    // the same times as the verifier reports (gateway/src/clients/verify-stream.ts)
+    // The same times as the verifier reports (gateway/src/clients/verify-stream.ts).
     const time = { micros: now - sent, ...run, drafted: run.batchTokens / run.batchSize - 1 };
     const verdict = { accepted, nextToken, logProbabilities: [], tops: [], time };
     this.#answer({ kind: 'verdict', step: call.step, verdict, at: now / MILLIS });
