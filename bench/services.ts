@@ -35,6 +35,7 @@ export async function startServices(
 ): Promise<Bench> {
   const env = {
     PTP_MODEL: models,
+    PTP_ENGINE_THREADS: process.env.PTP_ENGINE_THREADS ?? '1',
     ...(!prefixCache && { PTP_PREFIX_CACHE_MB: '0' }),
     ...(draftModel && { PTP_DRAFT_MODEL: draftModel }),
   };

@@ -1,4 +1,3 @@
-import { isDeepStrictEqual } from 'node:util';
 import { adjustParams } from '@ptp/protocol/token-adjustments';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { GenerationRequest } from '../gateway/src/decode/types.ts';
@@ -21,15 +20,11 @@ export interface ChoosingCase {
   readonly common: readonly [string, string];
   /** True if tokens are bytes. A grammar then often leaves a single token. */
   readonly bytewise: boolean;
-  /** Returns true if the engine's results do not depend on the batch. */
-  readonly invariant: () => Promise<boolean>;
   /** Number of texts per feature. */
   readonly seeds: number;
 }
 
 const TOKENS = 14;
-/** Maximum share of texts that may differ if results depend on the batch. In practice, about 2 % differ. */
-const DIFFERING = 0.3;
 
 interface Answer {
   readonly tokens: number[];
@@ -45,12 +40,10 @@ export function testChoosing(under: ChoosingCase): void {
   let pair: TestPair;
   let tokenizer: Tokenizer;
   let [space, e]: [number, number] = [0, 0];
-  let invariant: boolean;
   beforeAll(async () => {
     pair = await under.open();
     tokenizer = await under.tokenizer();
     [space, e] = under.common.flatMap((text) => tokenizer.encode(text)) as [number, number];
-    invariant = await under.invariant();
   }, 120_000);
   afterAll(() => pair?.stop());
 
@@ -114,22 +107,7 @@ export function testChoosing(under: ChoosingCase): void {
     }),
   };
 
-  /** Numbers that are equal, or almost equal if the engine's results depend on the batch. */
-  const near = (values: readonly number[]) => values.map((value) => (invariant ? value : expect.closeTo(value, 1)));
-
-  /**
-   * Compares texts that were generated in different batches. If the engine's results depend on the batch, as the
-   * server's self-check reports, a few texts may differ, because a draw was close to the border between two tokens.
-   */
-  function expectSame<T extends { readonly tokens: unknown; readonly drafted?: number }>(
-    found: readonly T[],
-    expected: readonly T[],
-  ): void {
-    const textOf = ({ drafted: _, ...rest }: T) => rest;
-    if (invariant) expect(found.map(textOf)).toEqual(expected.map(textOf));
-    const differing = found.filter(({ tokens }, i) => !isDeepStrictEqual(tokens, expected[i]?.tokens));
-    expect(differing.length).toBeLessThanOrEqual(found.length * DIFFERING);
-  }
+  const textOf = ({ drafted: _, ...rest }: Answer) => rest;
 
   async function answer(request: GenerationRequest): Promise<Answer> {
     const steps = await stepsOf(pair.generator, request);
@@ -157,7 +135,7 @@ export function testChoosing(under: ChoosingCase): void {
       const plain: Answer[] = [];
       for (const request of featured) plain.push(await answer({ ...request, drafting: false }));
       const drafted = await Promise.all(featured.map(answer));
-      expectSame(drafted, plain);
+      expect(drafted.map(textOf)).toEqual(plain.map(textOf));
       const proposed = drafted.reduce((sum, { drafted }) => sum + drafted, 0);
       if (under.bytewise || !feature().grammar) expect(proposed).toBeGreaterThan(seeds);
       // The feature changes the text.
@@ -170,7 +148,7 @@ export function testChoosing(under: ChoosingCase): void {
 
   test('a text ends before the same stop string, across tokens, with and without the drafter', async () => {
     const stop = ['re', 'se', ' i', '\n'];
-    const textOf = async (request: GenerationRequest) => {
+    const stopped = async (request: GenerationRequest) => {
       const outcome = { usage: newUsage(request.prompt.length) };
       const choice = { ...request, maxTokens: 40, stop, first: true };
       let [text, finish] = ['', ''];
@@ -186,10 +164,10 @@ export function testChoosing(under: ChoosingCase): void {
       }
       return { text, finish, tokens: outcome.usage.completion_tokens };
     };
-    const drafted = await Promise.all(requests({}).map(textOf));
+    const drafted = await Promise.all(requests({}).map(stopped));
     const plain = [];
-    for (const request of requests({})) plain.push(await textOf({ ...request, drafting: false }));
-    expectSame(drafted, plain);
+    for (const request of requests({})) plain.push(await stopped({ ...request, drafting: false }));
+    expect(drafted).toEqual(plain);
     expect(plain.filter(({ finish }) => finish === 'stop').length).toBeGreaterThan(seeds / 2);
     for (const { text } of plain) for (const end of stop) expect(text).not.toContain(end);
   });
@@ -216,8 +194,8 @@ export function testChoosing(under: ChoosingCase): void {
     const scoring = { ...request, prompt, promptLogprobs: true, maxTokens: 1 };
     const [scored] = await stepsOf(pair.generator, scoring);
     expect(scored?.prompt?.logProbabilities).toHaveLength(prompt.length - 1);
-    expect(scored?.prompt?.logProbabilities.slice(request.prompt.length - 1)).toEqual(near(generated.logProbabilities));
-    if (invariant) expect(scored?.prompt?.tops.slice(request.prompt.length - 1)).toEqual(generated.tops);
+    expect(scored?.prompt?.logProbabilities.slice(request.prompt.length - 1)).toEqual(generated.logProbabilities);
+    expect(scored?.prompt?.tops.slice(request.prompt.length - 1)).toEqual(generated.tops);
   });
 
   test('tokens that a grammar forces are proposed', async () => {
@@ -294,7 +272,7 @@ export function testChoosing(under: ChoosingCase): void {
       const [biased] = await all({ topCount: 20, maxTokens: 1, ...adjust({ logitBias: new Map([[e, 100]]) }) });
       expect(biased?.tokens).toEqual([e]);
       const logs = (tops: unknown) => (tops as { logProbabilities: number[] }[])[0]?.logProbabilities;
-      expect(logs(biased?.tops)).toEqual(near(logs(usual?.tops) ?? []));
+      expect(logs(biased?.tops)).toEqual(logs(usual?.tops));
     });
   });
 }

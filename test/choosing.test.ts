@@ -15,6 +15,5 @@ testChoosing({
   prompts: ['def read(', '    return torch.'],
   common: [' ', 'e'],
   bytewise: true,
-  invariant: async () => true,
   seeds: 50,
 });

@@ -2,13 +2,13 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { defaultSampling } from '@ptp/protocol/sampling-params';
-import type { Generator } from '../../gateway/src/decode/types.ts';
+import type { DraftLimits, Generator } from '../../gateway/src/decode/types.ts';
 import { REFERENCE, showProgress } from '../passes.ts';
 import { exportTarget } from '../peers/export-target.ts';
 import { llamaPeers } from '../peers/llama-cpp.ts';
 import type { Engine, Peer, PeerRequest } from '../peers/peer.ts';
 import { transformersJs } from '../peers/transformers-js.ts';
-import { startServices } from '../services.ts';
+import { type Bench, startServices } from '../services.ts';
 import { median, round } from '../statistics.ts';
 import { type PairBench, pairSuite } from '../suite.ts';
 
@@ -43,7 +43,7 @@ async function measure(bench: PairBench): Promise<{ rows: object[] }> {
     await exportTarget(models, 'transformers-js', web);
     const draft = draftModel ? join(folder, 'draft.gguf') : undefined;
     const layers = draftModel && draft ? await exportTarget(draftModel, 'gguf', draft) : 0;
-    engines.push(await ours(bench));
+    engines.push(await ours(bench), await oursOnGguf(bench, target));
     const llamaDraft = draft && { path: draft, name: `${layers} layers, trained` };
     engines.push(await llamaPeers(target, llamaDraft || undefined, endOfText, contextLength));
     engines.push(await transformersJs(web, endOfText));
@@ -55,25 +55,41 @@ async function measure(bench: PairBench): Promise<{ rows: object[] }> {
   }
 }
 
-/** Returns our ways of decoding, each with its own measurements, as in a server with only this setting. The greedy texts of the first way are the reference. */
+/** Returns our ways of decoding. The greedy texts of the first way are the reference. */
 async function ours({ another, limits, options }: PairBench): Promise<Engine> {
   const { models, draftModel } = options;
   const drafting = draftModel ? await startServices(models, limits, { draftModel }) : undefined;
-  const generators: Record<string, Generator> = {
-    'no drafter': another({ ...limits, mode: 'plain', lookup: false }),
-    'prompt lookup': another({ ...limits, mode: 'plain', lookup: true }),
-    drafter: another({ ...limits, lookup: false }),
-    'drafter and prompt lookup': another({ ...limits, lookup: true }),
-    ...(drafting && { 'autoregressive drafter': drafting.another({ ...limits, lookup: false }) }),
-  };
-  const peers = Object.entries(generators).map(([way, generator]): Peer => {
-    async function* generate(prompt: readonly number[], { seed, ...request }: PeerRequest) {
-      const steps = generator.generate({ ...request, prompt, seed: BigInt(seed) }, new AbortController().signal);
-      for await (const { tokens } of steps) yield tokens;
-    }
-    return { name: `ours, ${way}`, generate };
-  });
+  const peers = waysOf('ours', another, limits);
+  if (drafting) {
+    const generator = drafting.another({ ...limits, lookup: false });
+    peers.push(peerOf('ours, autoregressive drafter', generator));
+  }
   return { peers, stop: async () => drafting?.stop() };
+}
+
+/** Returns our ways of decoding a GGUF of the target, with the drafter of the model folder. */
+async function oursOnGguf({ limits, options }: PairBench, target: string): Promise<Engine> {
+  const { another, stop } = await startServices(target, limits, { draftModel: options.models });
+  return { peers: waysOf('ours with llama.cpp', another, limits), stop };
+}
+
+/** Returns the ways of decoding with one pair, each with its own measurements, as in a server with only this setting. */
+function waysOf(name: string, another: Bench['another'], limits: DraftLimits): Peer[] {
+  const ways: Record<string, DraftLimits> = {
+    'no drafter': { ...limits, mode: 'plain', lookup: false },
+    'prompt lookup': { ...limits, mode: 'plain', lookup: true },
+    drafter: { ...limits, lookup: false },
+    'drafter and prompt lookup': { ...limits, lookup: true },
+  };
+  return Object.entries(ways).map(([way, own]) => peerOf(`${name}, ${way}`, another(own)));
+}
+
+function peerOf(name: string, generator: Generator): Peer {
+  async function* generate(prompt: readonly number[], { seed, ...request }: PeerRequest) {
+    const steps = generator.generate({ ...request, prompt, seed: BigInt(seed) }, new AbortController().signal);
+    for await (const { tokens } of steps) yield tokens;
+  }
+  return { name, generate };
 }
 
 type Pass = Awaited<ReturnType<typeof decode>>;
