@@ -15,7 +15,7 @@ import { fakeModel } from './fake-model.ts';
 export type Bench = Awaited<ReturnType<typeof startPair>>;
 
 export interface ServiceOptions {
-  /** True to let a prompt reuse the cache of an earlier pass. */
+  /** True if a prompt may reuse the cache of an earlier pass. */
   readonly prefixCache?: boolean;
   /** Folder of a complete model that drafts instead of the pair's drafter. */
   readonly draftModel?: string | undefined;

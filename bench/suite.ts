@@ -112,7 +112,7 @@ interface PairSuite {
   readonly services?: ServiceOptions;
   /** Runs before the services start. @returns a function that undoes it */
   readonly prepare?: () => Promise<() => void>;
-  /** @returns the figures */
+  /** Runs the measurement. @returns the figures */
   readonly run: (bench: PairBench) => Promise<object>;
 }
 

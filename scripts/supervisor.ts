@@ -8,7 +8,7 @@ import { PtpError } from '@ptp/protocol/errors';
 import { ModelError } from '@ptp/service-kit/models/model-error';
 import { printLines, type Style } from './log-lines.ts';
 
-/** An error whose message tells the user what to change. */
+/** An error whose message explains to the user what to change. */
 export class StartError extends Error {}
 
 /** A service to run as a process. */

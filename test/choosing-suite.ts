@@ -34,7 +34,7 @@ interface Answer {
   readonly drafted: number;
 }
 
-/** Tests that what a request chooses takes effect, and does not depend on drafts. */
+/** Tests that the options of a request take effect, and that the results do not depend on drafts. */
 export function testChoosing(under: ChoosingCase): void {
   const { seeds } = under;
   let pair: TestPair;

@@ -1,7 +1,7 @@
 import type { Browser, BrowserContextOptions, Page } from 'playwright-core';
 import { expect } from 'vitest';
 
-/** Runs `use` on a page. Fails if the page sends requests to other servers, or logs errors other than the expected ones. */
+/** Runs `use` on a page. Fails if the page sends requests to other servers, or logs unexpected errors. */
 export async function onPage(
   browser: Browser,
   url: string,

@@ -58,7 +58,7 @@ await new Command('npm run chaos --')
   })
   .parseAsync();
 
-/** @returns true if every promise was kept */
+/** Runs clients and faults. @returns true if no guarantee of the server was broken */
 async function run(fleet: Fleet, options: Options): Promise<boolean> {
   const { seed, minutes } = options;
   console.log(machine());

@@ -10,7 +10,7 @@ const SETUP =
  *
  * @param out path of a file for GGUF, otherwise of a folder
  * @returns number of layers of the model
- * @throws Error that says what to install if Python or ptp-train is missing
+ * @throws Error that names the packages to install if Python or ptp-train is missing
  */
 export function exportTarget(models: string, to: 'gguf' | 'transformers-js', out: string): Promise<number> {
   const python = process.env.PTP_PYTHON ?? join(TRAINING, '.venv', 'bin', 'python');

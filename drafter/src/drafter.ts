@@ -31,9 +31,9 @@ export interface DrafterLimits extends ServiceLimits {
 type DraftQuery = Pick<DraftSlot, 'branches' | 'check'>;
 
 /**
- * Drafts while the verifier works. Each step names the block of tokens that is being verified; the drafter proposes how
- * the text continues after the block, with the uniforms that the target will use to pick. All Draft streams of a
- * process share one drafter.
+ * Drafts while the verifier works. Each step contains the block of tokens that is being verified. The drafter proposes
+ * continuations of the text after the block, with the uniforms that the target will use to pick tokens. All Draft
+ * streams of a process share one drafter.
  */
 export class Drafter {
   readonly engine: DraftEngine;
@@ -149,7 +149,7 @@ export class Drafter {
     };
   }
 
-  /** @throws PtpError `invalid_argument` or `out_of_range`, naming field, limit and value */
+  /** Validates a step. @throws PtpError `invalid_argument` or `out_of_range`, naming field, limit and value */
   #validate({ tokens }: DraftSequence, { committed, block, blockConfidences, assumed, plan }: DraftStep): void {
     const { info, maxBranchLength } = this.engine;
     const { block: blockLimit, budget: budgetLimit } = this.#limits;

@@ -15,7 +15,7 @@ export class Sequence {
   /** Difference between a token's position and its index in `tokens`. */
   readonly #offset: number;
 
-  /** @throws PtpError `invalid_argument` or `out_of_range`, naming field, limit and value */
+  /** Validates the start. @throws PtpError `invalid_argument` or `out_of_range`, naming field, limit and value */
   constructor(start: SequenceStart | undefined, info: EngineInfo) {
     if (!start) throw fieldError('start', 'is missing');
     const limit = info.contextLength - 1;

@@ -2,7 +2,7 @@ import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import type { Adjustment } from './sampling/adjust.ts';
 
 /**
- * Interface between the services and a model. The services validate, schedule and accept; an engine owns the KV caches
+ * Interface between the services and a model. The services validate, schedule and accept. An engine owns the KV caches
  * and runs slots. There are three implementations: `onnx/`, `llama-cpp/`, and `testing/fake-engine.ts` for tests.
  * `EngineBase` contains their common bookkeeping.
  *

@@ -108,7 +108,7 @@ async function* generate(parts: GenerationParts, message: GenerateRequest, { sig
 /** Schema of the fields that have the same limits as in the HTTP API. */
 const checkedFields = object({ stop: stopStrings, draft: object({ mode: draftMode.optional() }).optional() });
 
-/** @throws PtpError naming the field, its limit and the value */
+/** Validates a request. @throws PtpError naming the field, its limit and the value */
 function parseRequest(
   message: GenerateRequest,
   { generator: { model }, tokenizer, grammars }: GenerationParts,

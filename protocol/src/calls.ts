@@ -6,7 +6,7 @@ import { fromStatus } from './status.ts';
 
 /** Options of one call. */
 export interface CallOptions {
-  /** Cancels the call when aborted; the call then fails with the signal's reason as a PtpError. */
+  /** Signal that cancels the call. The call then fails with the signal's reason as a PtpError. */
   readonly signal?: AbortSignal | undefined;
   /** Time after which the call fails with `deadline_exceeded` on both sides, in milliseconds. */
   readonly deadlineMs?: number | undefined;

@@ -51,7 +51,7 @@ export interface ConnectOptions {
    * all notice at the same time when the service comes back.
    */
   readonly apart?: boolean;
-  /** TLS credentials; ignored for unix sockets. */
+  /** TLS credentials. Ignored for unix sockets. */
   readonly tls?: Tls | undefined;
 }
 

@@ -48,7 +48,7 @@ interface ErrorOptions {
 export class PtpError extends Error {
   override readonly name = 'PtpError';
   readonly code: ErrorCode;
-  /** Name of the invalid request field or setting, as the sender spells it; for example `top_p` or `PTP_LOG_LEVEL`. */
+  /** Name of the invalid request field or setting, as the sender spells it, for example `top_p` or `PTP_LOG_LEVEL`. */
   readonly field: string | undefined;
   /** Time in milliseconds after which a retry can succeed, if known. */
   readonly retryAfterMs: number | undefined;

@@ -138,7 +138,7 @@ class Metadata {
     this.#entries = entries as unknown as Record<string, unknown>;
   }
 
-  /** @throws PtpError if the key has no strings */
+  /** Returns the strings of a key. @throws PtpError if the key has no strings */
   strings(key: string): readonly string[] {
     const value = this.#entries[key];
     if (Array.isArray(value) && value.length > 0) return value;
@@ -169,8 +169,8 @@ class Metadata {
   }
 
   /**
-   * Returns a number for each layer, [layers]. The file may give one number for all layers; if it gives none, returns
-   * `preset`.
+   * Returns a number for each layer, [layers]. The file may contain one number for all layers. If it contains none,
+   * returns `preset`.
    */
   perLayer(key: string, layers: number, preset: readonly number[]): readonly number[] {
     const value = this.#entries[`${this.text('general.architecture')}.${key}`];

@@ -46,7 +46,7 @@ const manifestSchema = z
     /** Slot counts for which graphs exist, in ascending order. */
     max_slots: z.array(count).min(1),
     bytes_per_token: z.object({ target: count, drafter: count.optional() }),
-    /** Drafter of the model. Absent if there is none; the model is then decoded without drafts. */
+    /** Drafter of the model. If it is absent, the model is decoded without drafts. */
     drafter: z
       .looseObject({
         /**

@@ -22,20 +22,23 @@ export function treeDepth(vocabulary: number): number {
 
 /** Parameters that shape a distribution before a token is picked from it. */
 export interface SamplingParams {
-  /** Divides the logits, in [0, 2]; 0 picks the most probable token. */
+  /** Divisor of the logits, in [0, 2]. 0 picks the most probable token. */
   readonly temperature: number;
-  /** Number of most probable tokens to keep, in [1, vocabulary size]; 0 keeps all. */
+  /** Number of most probable tokens to keep, in [1, vocabulary size]. 0 keeps all tokens. */
   readonly topK: number;
-  /** Keeps the most probable tokens that together reach this probability, in (0, 1]; 1 keeps all. */
+  /**
+   * Probability that the kept tokens reach together, starting with the most probable one. Must be in (0, 1]. 1 keeps
+   * all tokens.
+   */
   readonly topP: number;
   /**
-   * Keeps tokens with at least this probability relative to the most probable token, in [0, 1]; 0 or absent keeps all.
-   * Applied before top-k and top-p.
+   * Minimum probability of a token, relative to the most probable one. Must be in [0, 1]. 0 keeps all tokens. Applied
+   * before top-k and top-p. Default: 0.
    */
   readonly minP?: number;
 }
 
-/** Sampling from the model's own distribution; the default for requests. */
+/** Default for requests: sampling from the model's own distribution. */
 export const defaultSampling: SamplingParams = { temperature: 1, topK: 0, topP: 1 };
 
 /**
@@ -65,7 +68,7 @@ export function samplingParams(
 }
 
 /**
- * Validates the sampling parameters of a message; absent parameters get their defaults. Floats arrive as float32, the
+ * Validates the sampling parameters of a message. Absent parameters get their defaults. Floats arrive as float32, the
  * precision of sampling.
  */
 export function receivedSampling(sampling: SamplingParameters | undefined, vocabulary: number): SamplingParams {

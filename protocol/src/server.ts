@@ -19,7 +19,7 @@ export interface ImplementedService {
   readonly implementation: Readonly<Record<string, unknown>>;
 }
 
-/** Pairs a service with its handlers; the compiler checks that they match. */
+/** Pairs a service with its handlers. The compiler checks that the service and the handlers match. */
 export function implement<S extends DescService>(service: S, implementation: Implementation<S>): ImplementedService {
   return { service, implementation };
 }
@@ -32,7 +32,7 @@ export interface ServeOptions {
   readonly setting?: string;
   readonly services: readonly ImplementedService[];
   readonly logger: Logger;
-  /** TLS credentials; ignored for unix sockets. */
+  /** TLS credentials. Ignored for unix sockets. */
   readonly tls?: Tls | undefined;
   /** Initial health. Default: true (SERVING). */
   readonly serving?: boolean;

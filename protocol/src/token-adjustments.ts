@@ -43,7 +43,7 @@ export const noAdjustment: AdjustParams = {
 };
 
 /**
- * Validates a request's adjustments; returns undefined if there are none.
+ * Validates a request's adjustments. Returns undefined if there are none.
  *
  * @throws PtpError `invalid_argument` with the field's name on the wire
  */
@@ -74,7 +74,7 @@ export function adjustParams(
 }
 
 /**
- * Validates the token adjustments of a message; returns undefined if there are none.
+ * Validates the token adjustments of a message. Returns undefined if there are none.
  *
  * @throws PtpError `invalid_argument`, naming field, limit and value
  */

@@ -11,7 +11,7 @@ export function invalidField(field: string, requirement: string, value: unknown,
   return fieldError(field, `must be ${requirement}, got ${describe(value)}`, code);
 }
 
-/** @throws PtpError `code`, naming field, limit and value, unless `valid` */
+/** Checks that a field is valid. @throws PtpError `code`, naming field, limit and value, unless `valid` */
 export function requireField(
   valid: boolean,
   field: string,
@@ -22,7 +22,7 @@ export function requireField(
   if (!valid) throw invalidField(field, requirement, value, code);
 }
 
-/** @throws PtpError `invalid_argument` naming the first id outside the vocabulary */
+/** Checks token ids. @throws PtpError `invalid_argument` naming the first id outside the vocabulary */
 export function requireTokens(field: string, tokens: readonly number[], vocabulary: number): void {
   const bad = tokens.findIndex((token) => token >= vocabulary);
   if (bad < 0) return;

@@ -97,7 +97,7 @@ export function endWhen(lost: Promise<Error>, logger: Logger): void {
 }
 
 /**
- * Logs a failure: only the message for a PtpError, because that message is written for users; the stack for any other
+ * Logs a failure. Logs only the message of a PtpError, because it is written for users, and the stack of any other
  * error.
  */
 function reportFailure(name: string, error: unknown, logger: Logger | undefined): void {

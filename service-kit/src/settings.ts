@@ -9,7 +9,7 @@ export type Address =
 /** Type of a setting's value, which is read from the text of an environment variable. */
 export interface SettingType<T> {
   readonly schema: z.ZodType<T>;
-  /** Completes "must be" in errors. */
+  /** Text that completes "must be" in errors. */
   readonly expected: string;
   /** Placeholder for the value in the help of a flag. */
   readonly placeholder: string;

@@ -95,7 +95,7 @@ export function setTracer(newTracer: Tracer | undefined): void {
   tracer = newTracer;
 }
 
-/** Starts a span; the caller ends it with `endSpan`. */
+/** Starts a span. The caller ends the span with `endSpan`. */
 export function span(name: string, options: SpanOptions = {}): Span {
   const { parent = newTrace, attributes, startTime, kind = SpanKind.INTERNAL } = options;
   if (!tracer || parent === untraced) return notRecorded;

@@ -83,7 +83,8 @@ def probabilities(law: Walk, before: Tensor, last: Tensor) -> Tensor:
 
 def perplexity(law: Walk, ids: np.ndarray) -> float:
     """Returns exp of the mean cross-entropy of the true distribution along a walk. Apart from chance, this is a lower
-    bound for models."""
+    bound for models.
+    """
     x = torch.from_numpy(ids.astype(np.int64))
     before, last, next_one = (x[i : len(x) - 2 + i].split(512) for i in range(3))
     parts = [probabilities(law, b, a).gather(1, n[:, None]) for b, a, n in zip(before, last, next_one, strict=True)]

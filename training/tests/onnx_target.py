@@ -1,5 +1,6 @@
 """Runs an exported target graph in onnxruntime in the same way as the server's engine: with packed tokens, and caches
-of exact length."""
+of exact length.
+"""
 
 import pathlib
 

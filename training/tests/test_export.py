@@ -283,7 +283,8 @@ def as_stored(drafter: Drafter) -> Drafter:
 @pytest.mark.parametrize("slots", [1, 4])
 def test_drafter_graph_equals_the_module(pair, folder, tokens, setting, slots):
     """Compares branches at several depths of a context. Half of the context is cached, and the other half is run
-    together with the branches."""
+    together with the branches.
+    """
     target, drafter = pair[0], as_stored(pair[1])
     temperature, top_k, top_p = setting
     model = session(folder / f"drafter.b{slots}.onnx")

@@ -113,7 +113,8 @@ def test_it_sees_only_the_embedding_of_the_first_token(pair, tokens):
 
 class Asked:
     """One sequence's part of a run: its text, the block under verification, and the uniforms from the block's first
-    token on."""
+    token on.
+    """
 
     def __init__(self, text: list[int], block: list[int], u: np.ndarray, setting):
         self.text, self.block, self.u, self.setting = text, block, u, setting

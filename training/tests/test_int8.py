@@ -1,5 +1,6 @@
 """Targets exported with integer products: a token's result does not depend on its batch, and is close to the result in
-float32."""
+float32.
+"""
 
 import numpy as np
 import onnx

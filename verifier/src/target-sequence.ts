@@ -17,7 +17,7 @@ export class TargetSequence extends Sequence {
   readonly #roughScores: boolean;
   readonly #vocabulary: number;
 
-  /** @throws PtpError `invalid_argument` or `out_of_range`, naming field, limit and value */
+  /** Validates the message. @throws PtpError `invalid_argument` or `out_of_range`, naming field, limit and value */
   constructor(open: VerifyOpen, info: EngineInfo) {
     super(open.start, info);
     const { topLogProbabilities: topCount, roughLogProbabilities, adjustments } = open;

@@ -54,7 +54,7 @@ class LlamaCppEngine extends EngineBase implements TargetEngine {
     context.onDispose.createListener(() => this.die(new PtpError('unavailable', 'the engine has stopped')));
   }
 
-  /** @throws PtpError `resource_exhausted` if all of llama.cpp's sequences are open */
+  /** Opens a sequence. @throws PtpError `resource_exhausted` if all of llama.cpp's sequences are open */
   override open(): SequenceId {
     const { maxSlots } = this.info;
     if (this.usage().sequences < maxSlots) return super.open();

@@ -2,7 +2,7 @@ import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import type { ContextSlot } from '../types.ts';
 import { type Feeds, float32, floatsOf, int64, intsOf, type Results } from './tensors.ts';
 
-/** Inputs and outputs that a graph has in addition to those of the context and its caches. */
+/** Inputs and outputs of a graph, except the inputs and outputs for the context and its caches. */
 export interface GraphIo<Slot extends ContextSlot, Output> {
   /** Slot for places of the graph that no sequence uses. */
   readonly idle: Slot;

@@ -116,7 +116,7 @@ abstract class OnnxEngine extends EngineBase implements Engine {
       for (const [i, { sequence }] of slots.entries()) this.record(sequence, { bytes: cacheBytes[i] ?? 0 });
       return { outputs, runMicros };
     } catch (error) {
-      // A failed run leaves undefined rows from `at` on; the rows before `at` remain valid.
+      // After a failed run, the rows from `at` on are undefined, but the rows before `at` remain valid.
       for (const { sequence, at } of slots) {
         this.record(sequence, { rows: Math.min(at, this.rowsOf(sequence) ?? 0) });
       }

@@ -62,7 +62,7 @@ export class SequenceCache implements KeyValues {
   /**
    * Appends rows, for which `prepare` must have made room.
    *
-   * @param source rows of all slots of a run; those of this sequence begin at row `start`
+   * @param source rows of all slots of a run. The rows of this sequence begin at row `start`
    */
   append(tokens: readonly number[], source: KeyValues, start: number): void {
     const [from, to] = [start * this.#width, (start + tokens.length) * this.#width];

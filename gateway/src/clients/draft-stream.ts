@@ -42,7 +42,7 @@ interface OpenCall {
   readonly call: Call;
   readonly leave: (failed: boolean) => void;
   readonly answers: Answers<DraftResponse | undefined>;
-  /** True once the drafter has read the prompt. */
+  /** True once the drafter has processed the prompt. */
   ready: boolean;
   /** True while an answer is late. No further step is sent until the late answer has arrived and been dropped. */
   overdue: boolean;
@@ -142,7 +142,7 @@ export class GrpcDraftStream implements DraftStream {
     });
   }
 
-  /** @throws PtpError if the answer is not a valid result of the step */
+  /** Checks an answer. @throws PtpError if it is not a valid result of the step */
   #resultOf(answer: DraftResponse | undefined, sent: Sent): DraftResult {
     if (answer?.kind.case !== 'result' || answer.kind.value.step !== sent.step) throw ended();
     const { value } = answer.kind;

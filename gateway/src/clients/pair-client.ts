@@ -123,7 +123,7 @@ export class PairClient implements Streams {
 }
 
 /**
- * Checks that a service serves the gateway's model. Another model would interpret the token ids differently.
+ * Checks that a service has the same model as the gateway. Another model would interpret the token ids differently.
  *
  * @throws PtpError `failed_precondition` naming the difference
  */

@@ -46,7 +46,7 @@ export class DecayedSums {
 export class LinearCost {
   readonly #sums = new DecayedSums();
 
-  /** @param weight in (0, 1] */
+  /** @param weight weight of the observation, in (0, 1] */
   observe(n: number, micros: number, weight = 1): void {
     const capped = this.#sums.weight >= SETTLED ? Math.min(micros, OUTLIER * this.at(n)) : micros;
     this.#sums.add(n, capped, 1 - FORGET * weight, weight);
@@ -88,7 +88,7 @@ export interface CallTime {
 }
 
 export interface VerifyTime extends CallTime {
-  /** Mean number of drafted tokens per sequence of the run. */
+  /** Mean number of drafted tokens per sequence in the run. */
   readonly drafted: number;
 }
 

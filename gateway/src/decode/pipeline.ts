@@ -47,11 +47,14 @@ export class DecodePipeline {
   #generated = 0;
   #steps = 0;
   #endedAt = Number.NEGATIVE_INFINITY;
-  /** The drafter's block for the next step; undefined if no branch fits, in which case a redraft may pay off. */
+  /**
+   * The drafter's block for the next step. Undefined if no branch matches the outcome, in which case a redraft may pay
+   * off.
+   */
   #nextDraft: Block | undefined = EMPTY;
-  /** The redraft in flight, and the step that waits for it; no step waits for the first draft of the request. */
+  /** The redraft in flight, and the step that waits for it. No step waits for the first draft of the request. */
   #redraft: { readonly start?: StepStart } | undefined;
-  /** Decision for a step that was dropped or never sent; the next step uses it. */
+  /** Decision for a step that was dropped or never sent. The next step uses this decision. */
   #decision: StepDecision | undefined;
   /** True if another step may now be sent ahead after the last one in flight. */
   #mayExtend = false;
@@ -62,7 +65,10 @@ export class DecodePipeline {
     this.#cursor = new GrammarCursor(parts.request.grammar);
   }
 
-  /** Returns the call that drafts the first block, which the first step waits for; undefined if there is no room. */
+  /**
+   * Returns the call that drafts the first block, for which the first step waits. Returns undefined if there is no
+   * room.
+   */
   firstDraft(): DraftCall | undefined {
     const room = this.#room(0);
     if (room === 0) return undefined;
@@ -93,7 +99,7 @@ export class DecodePipeline {
     this.#mayExtend = true;
   }
 
-  /** Returns the commands to carry out now, in order. Call it after each event, and after taking a finished step. */
+  /** Returns the commands to execute now, in order. Call it after each event, and after taking a finished step. */
   next(now: number, drafterAvailable: boolean): Command[] {
     if (!this.#finished) this.#finishFirst();
     if (!this.#finished && !this.#redraft) {

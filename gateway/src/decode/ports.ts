@@ -6,7 +6,7 @@ import type { GenerationRequest, Health, ModelInfo, PromptScores, TopTokens } fr
 export interface Streams {
   readonly model: ModelInfo;
   health(): Health;
-  /** @throws PtpError `unavailable` if no verifier can be used */
+  /** Opens a stream. @throws PtpError `unavailable` if no verifier can be used */
   verify(request: GenerationRequest, context: StreamContext): VerifyStream;
   draft(request: GenerationRequest, context: StreamContext): DraftStream;
 }

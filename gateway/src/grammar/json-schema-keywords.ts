@@ -65,7 +65,10 @@ const BY_TYPE = {
   string: ['minLength', 'maxLength', 'pattern', 'format'],
   number: ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf'],
 } as const;
-/** Keywords that exclude each other and those of a type: combining them would require an intersection of grammars. */
+/**
+ * Keywords that cannot be combined with each other or with the keywords of a type, because that would require an
+ * intersection of grammars.
+ */
 const EXCLUSIVE = ['$ref', 'const', 'enum', 'anyOf', 'oneOf', 'allOf'] as const;
 
 /** Validates the keywords of a schema. @throws PtpError `invalid_argument`, naming the keyword */
@@ -96,7 +99,10 @@ export function checkKeywords(value: unknown, at: string): Schema {
   return exclusive === 'enum' ? { ...schema, enum: fitting } : schema;
 }
 
-/** Returns the allowed types, inferred from the keywords if the schema has no `type`; undefined for all types. */
+/**
+ * Returns the allowed types, inferred from the keywords if the schema has no `type`. Returns undefined if all types are
+ * allowed.
+ */
 export function typesOf(schema: Schema): readonly TypeName[] | undefined {
   if (schema.type) {
     const types = [schema.type].flat();

@@ -46,7 +46,7 @@ class TokenState implements GrammarState {
     return states.get(state) ?? new TokenState(state, this.#shared);
   }
 
-  /** @throws PtpError `failed_precondition` if no token is allowed because the vocabulary lacks the bytes */
+  /** Mask of the allowed tokens. @throws PtpError `failed_precondition` if the vocabulary has no allowed token */
   get mask(): Uint8Array {
     this.#mask ??= this.#computeMask();
     return this.#mask;

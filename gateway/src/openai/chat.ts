@@ -50,7 +50,10 @@ export function chatRoute(app: FastifyInstance, parts: EndpointParts): void {
   });
 }
 
-/** @throws PtpError `invalid_argument`, naming field, limit and value; `not_found` for another model */
+/**
+ * Validates a request. @throws PtpError `invalid_argument`, naming field, limit and value, or `not_found` for another
+ * model
+ */
 function parseChat(given: unknown, model: ModelInfo) {
   const body = parseBody(chatBody, given, unsupportedInChat);
   const messages = conversation(body.messages);

@@ -47,7 +47,10 @@ export function completionRoute(app: FastifyInstance, parts: EndpointParts): voi
   });
 }
 
-/** @throws PtpError `invalid_argument`, naming field, limit and value; `not_found` for another model */
+/**
+ * Validates a request. @throws PtpError `invalid_argument`, naming field, limit and value, or `not_found` for another
+ * model
+ */
 function parseCompletion(given: unknown, model: ModelInfo) {
   const body = parseBody(completionBody, given, unsupportedInCompletions);
   const request = commonRequest(body, body.max_tokens, model);

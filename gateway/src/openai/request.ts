@@ -41,7 +41,7 @@ export const sharedFields = {
   }).nullish(),
 };
 
-/** Fields that completions and chat share; the responses API lacks them or names them differently. */
+/** Fields that completions and chat share. In the responses API, these fields are missing or have different names. */
 export const choiceFields = {
   max_tokens: positive,
   stop: z.preprocess((value) => (typeof value === 'string' ? [value] : value), stopStrings).nullish(),
@@ -60,7 +60,7 @@ export type CommonRequest = ReturnType<typeof commonRequest> & {
 };
 
 /**
- * Validates what a schema alone cannot, and fills in defaults.
+ * Validates conditions that a schema alone cannot express, and fills in defaults.
  *
  * @param body body that has passed its schema
  * @param maxTokens token limit, whose field has a different name in each endpoint
@@ -107,7 +107,10 @@ export function randomSeed(): bigint {
   return randomBytes(8).readBigUInt64LE();
 }
 
-/** @throws PtpError `not_found` unless `name` is the served model's id or the alias `default` */
+/**
+ * Checks the name of the model. @throws PtpError `not_found` unless `name` is the served model's id or the alias
+ * `default`
+ */
 export function checkModel(name: string, { modelId }: ModelInfo): void {
   if (name === modelId || name === 'default') return;
   const message = `The model \`${name.slice(0, 80)}\` does not exist; this server has \`${modelId}\`, alias \`default\``;

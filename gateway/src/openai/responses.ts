@@ -70,7 +70,10 @@ export function responsesRoute(app: FastifyInstance, parts: EndpointParts): void
 /** A validated request of the responses API. */
 export type ResponsesRequest = ReturnType<typeof parseResponses>;
 
-/** @throws PtpError `invalid_argument`, naming field, limit and value; `not_found` for another model */
+/**
+ * Validates a request. @throws PtpError `invalid_argument`, naming field, limit and value, or `not_found` for another
+ * model
+ */
 function parseResponses(given: unknown, model: ModelInfo) {
   const body = parseBody(responsesBody, given, unsupportedInResponses);
   const request = commonRequest(body, body.max_output_tokens, model);

@@ -18,7 +18,7 @@ const ATTEMPTS = 4;
  * Downloads a file of a repository into the cache, unless it is there: `blobs/HASH`, and a link to it at
  * `snapshots/COMMIT/PATH`. An interrupted download continues where it stopped, in this run or a later one.
  *
- * @param onBytes called with the size of each chunk
+ * @param onBytes function that is called with the size of each chunk
  * @returns the path of the link
  * @throws ModelError if the hub does not send the file, or the hash of its content differs from the hash that the hub
  *   states
@@ -56,7 +56,7 @@ function placesOf(config: HubConfig, { name, commit }: Repository, { path, gitHa
   const dir = repoDir(config, name);
   const snapshot = join(dir, 'snapshots', commit);
   const pointer = join(snapshot, normalize(path));
-  // The path comes from the hub; it must not reach other folders.
+  // The path comes from the hub, and it must not lead to other folders.
   if (relative(snapshot, pointer).startsWith('..')) throw new ModelError(`\`${name}\` has an unsafe path \`${path}\``);
   return { blob: join(dir, 'blobs', sha256 ?? gitHash), pointer };
 }

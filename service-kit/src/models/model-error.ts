@@ -1,4 +1,4 @@
-/** An error whose message tells a user in one sentence what is wrong with a model, and what to do next. */
+/** An error whose message explains to users, in one sentence, the problem with a model and the next step. */
 export class ModelError extends Error {
   override readonly name = 'ModelError';
 }

@@ -12,7 +12,7 @@ const LONGEST = 10;
  */
 export class PromptLookupProposer {
   readonly #tokens: number[] = [];
-  /** For each size, the last position after each sequence of that many tokens. */
+  /** Maps from sequences of tokens to the position after their last occurrence, one map for each size. */
   readonly #places: readonly Map<number, number>[] = SIZES.map(() => new Map());
   readonly #vocabulary: number;
 

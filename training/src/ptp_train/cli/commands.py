@@ -119,7 +119,8 @@ def reads(args: argparse.Namespace) -> tuple[str, ...]:
 def check(args: argparse.Namespace, earlier: list[argparse.Namespace] | None = None) -> None:
     """Exits if an input is missing or the module's `check` fails.
 
-    earlier: options of the recipe's previous steps."""
+    earlier: options of the recipe's previous steps.
+    """
     coming = [path for step in earlier or [] for _, path in paths(step, COMMANDS[step.command].writes)]
     for option, path in paths(args, reads(args)):
         if not path.exists() and not any(path.is_relative_to(made) for made in coming):

@@ -72,14 +72,16 @@ def integers(low: int, high: int | None = None) -> Limited:
 
 def numbers(*names: str) -> Limited:
     """Returns an argparse type that accepts comma-separated numbers, one for each name: numbers("temperature", "top_k",
-    "top_p")."""
+    "top_p").
+    """
     limits = f"{len(names)} comma-separated numbers ({', '.join(names)})"
     return Limited(lambda t: tuple(float(x) for x in t.split(",")), lambda v: len(v) == len(names), limits)
 
 
 def matching(pattern: str, limits: str) -> Limited:
     """Returns an argparse type that accepts texts that match all of `pattern`. `limits` describes the pattern in
-    errors."""
+    errors.
+    """
     return Limited(str, lambda t: re.fullmatch(pattern, t) is not None, limits)
 
 

@@ -22,7 +22,8 @@ PACKAGE_LIMIT_BYTES = 1_200_000
 FILE_LIMIT_CHARS = 400_000
 SEEN_LINES_LIMIT = 0.5
 """Share of lines (of 16 or more characters) that also occur in earlier files. A file with a higher share is a
-near-duplicate."""
+near-duplicate.
+"""
 
 
 def clean(text: str) -> str | None:

@@ -2,9 +2,9 @@
 ids that are far apart.
 
 Each uniform of a position decides between two halves of the remaining vocabulary. Drafters follow these decisions
-better if the first ones already separate rivals: without a sequential head, C-PTP gains 3 to 4 % in tokens per call.
-The halves approximate a maximum cut of the rivalry w = C^T diag(1/n) C, where C counts the corpus' bigrams and n the
-occurrences of their first tokens.
+better if the first decisions already separate rivals: without a sequential head, C-PTP gains 3 to 4 % in tokens per
+call. The halves approximate a maximum cut of the rivalry w = C^T diag(1/n) C, where C counts the corpus' bigrams, and n
+counts the occurrences of their first tokens.
 """
 
 import json
@@ -34,7 +34,8 @@ def rivalry(tokens: np.ndarray, chosen: np.ndarray, vocab: int) -> np.ndarray:
 
 def cut(w: np.ndarray, left: int) -> np.ndarray:
     """Returns a mask of `left` tokens, including token 0. The tokens are chosen so that as much of w as possible is
-    between the two sides."""
+    between the two sides.
+    """
     n = len(w)
     if left >= n:
         return np.ones(n, bool)

@@ -23,7 +23,7 @@ RECIPE = {
     "target": ("tokens", "batch_tokens", "context", "seed"),
     "drafter": ("steps", "completions", "context_tokens", "rate", "matrix_rate", "decay", "beta", "seed"),
 }
-"""Options of train/target.py and train/distill.py to record."""
+"""Names of the options of train/target.py and train/distill.py that are recorded."""
 
 
 def digest(path: pathlib.Path) -> str:

@@ -205,7 +205,8 @@ class Drafter(nn.Module):
 
     def _predicted(self, cache, last, starts, u, conditions, excluded, feature=None) -> Tensor:
         """Returns tokens [B, N, L] drafted by the drafter's own layers. The arguments are the same as for `hidden` and
-        `draft`."""
+        `draft`.
+        """
         hidden = self.hidden(cache, last, starts, u, conditions, feature)
         if self.sequential is None:
             logits = self.logits(hidden, last, conditions)

@@ -53,7 +53,8 @@ class DrafterConfig:
     @property
     def depth(self) -> int:
         """Number of layers in the context stream. Unless the kind is `feature`, the last layer computes only keys and
-        values."""
+        values.
+        """
         return self.target.layers if self.kind == "feature" else max(self.source) + 1
 
     @property

@@ -59,7 +59,8 @@ class UniformEmbedding(nn.Module):
 
     def of_conditions(self, temperature: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
         """Maps temperature, top_p and log_V(top_k), each [...], to [..., width]. Without a top-k limit, top_k counts as
-        V."""
+        V.
+        """
         vocab = float(self.c.target.vocab)
         limit = torch.where(top_k > 0, top_k, torch.full_like(top_k, vocab)).log() / math.log(vocab)
         return self.condition(torch.stack([temperature, top_p, limit], -1))

@@ -228,7 +228,8 @@ def save(path, kind: str, module: nn.Module, **extra) -> None:
 
 def identity(module: nn.Module) -> str:
     """Returns twelve hexadecimal digits of the SHA-256 of all weights. Samples and drafters record these digits to
-    identify their target."""
+    identify their target.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode())

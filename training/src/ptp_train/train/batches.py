@@ -37,7 +37,8 @@ class Samples:
 
     def check_origin(self, target: str) -> None:
         """Exits if the sequences were written for a target with a different `identity`. Older files do not record the
-        identity."""
+        identity.
+        """
         if others := self.origins - {"", target}:
             raise SystemExit(
                 f"{self.folder} must contain sequences of target {target}, got sequences of {others.pop()}: write them again"
@@ -45,7 +46,8 @@ class Samples:
 
     def mixture(self) -> list[dict]:
         """Returns the shares of the sampling conditions, largest first. Rare conditions are merged into one entry of
-        ranges."""
+        ranges.
+        """
         rows = torch.cat([f["settings"] for f in self.files]).cpu()
         settings, counts = rows.unique(dim=0, return_counts=True)
         common = counts >= len(rows) * COMMON

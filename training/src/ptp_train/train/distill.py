@@ -98,7 +98,7 @@ def check(args: argparse.Namespace) -> None:
     learns_tokens = args.method != "o" or args.loss == "ce"
     require(learns_tokens, f"--loss must be ce with --method o, which learns only tokens, got {args.loss}")
     copies = args.kind == "separate" or not args.from_target
-    require(not (args.init and args.from_target), "--init and --from-target exclude each other")
+    require(not (args.init and args.from_target), "--init and --from-target must not be given together")
     given = args.kind != "feature" or args.length > 1
     require(
         given, f"--length must be at least 2 with --kind feature, whose first token is the target's, got {args.length}"

@@ -1,5 +1,5 @@
-"""The target with products in 8-bit integers, as in a drafter that is exported in int8 (export/graphs/int8.py).
-Measures the loss of accuracy.
+"""The target with products in 8-bit integers, as in a drafter that is exported in int8 (export/graphs/int8.py). It is
+used to measure the loss of accuracy.
 """
 
 import copy

@@ -25,7 +25,8 @@ def orthogonalise(g: Tensor, iterations: int = 4, dtype: torch.dtype = torch.flo
 
 class MuonAdamW:
     """Optimizer of both groups of parameters. `scale` in `step` is the schedule's factor in [0, 1]. The iteration runs
-    in `dtype`."""
+    in `dtype`.
+    """
 
     def __init__(
         self,

@@ -36,7 +36,8 @@ MIXTURE = [
     {"share": 0.25, "temperature": [0.3, 1.2], "top_k": [0, 20, 50, 100], "top_p": [0.8, 1]},
 ]
 """Distribution of `conditions`, for manifests. Lists are ranges, except for top_k, for which they are the possible
-values."""
+values.
+"""
 
 
 def conditions(count: int, rng: np.random.Generator) -> np.ndarray:
@@ -110,7 +111,9 @@ def stored(ids: torch.Tensor, vocab: int) -> np.ndarray:
 def check_pair(drafter: pathlib.Path, target: str) -> None:
     """Exits if the drafter was trained for a target with a different `identity`."""
     made_for = torch.load(drafter, map_location="cpu", mmap=True).get("target_identity")
-    require(made_for == target, f"--drafter must be made for target {target}, got {drafter}, made for {made_for}")
+    require(
+        made_for == target, f"--drafter must be made for target {target}, got {drafter}, which was made for {made_for}"
+    )
 
 
 def prompts_from(tokens: np.ndarray, count: int, length: int, rng: np.random.Generator) -> torch.Tensor:

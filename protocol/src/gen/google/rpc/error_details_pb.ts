@@ -94,7 +94,7 @@ export const BadRequest_FieldViolationSchema: GenMessage<BadRequest_FieldViolati
   messageDesc(file_google_rpc_error_details, 1, 0);
 
 /**
- * Says when to retry.
+ * Tells the client when to retry.
  *
  * @generated from message google.rpc.RetryInfo
  */

@@ -101,8 +101,8 @@ export type TokenAdjustments = Message<"ptp.v1.TokenAdjustments"> & {
   heldBack: number[];
 
   /**
-   * First position, counted from 0 at the first generated token, at which the tokens of held_back are allowed; 0 if no tokens are held
-   * back.
+   * First position, counted from 0 at the first generated token, at which the tokens of held_back are allowed. 0 if no
+   * tokens are held back.
    *
    * @generated from field: uint32 held_back_until = 6;
    */
@@ -160,7 +160,7 @@ export type SequenceStart = Message<"ptp.v1.SequenceStart"> & {
   tokens: number[];
 
   /**
-   * Sampling parameters of the whole sequence; absent means temperature 1 without truncation.
+   * Sampling parameters of the whole sequence. Default: temperature 1 without truncation.
    *
    * @generated from field: ptp.v1.SamplingParameters sampling = 2;
    */
@@ -197,7 +197,7 @@ export const SequenceStartSchema: GenMessage<SequenceStart> = /*@__PURE__*/
  */
 export type TraceContext = Message<"ptp.v1.TraceContext"> & {
   /**
-   * The `traceparent` header; empty if the request is not sampled.
+   * The `traceparent` header. Empty if the request is not sampled.
    *
    * @generated from field: string traceparent = 1;
    */
@@ -232,7 +232,7 @@ export type Timings = Message<"ptp.v1.Timings"> & {
   runUs: number;
 
   /**
-   * Number of sequences in the run; at least 1.
+   * Number of sequences in the run, at least 1.
    *
    * @generated from field: uint32 batch_size = 3;
    */
@@ -267,7 +267,7 @@ export const TimingsSchema: GenMessage<Timings> = /*@__PURE__*/
  */
 export type ModelFacts = Message<"ptp.v1.ModelFacts"> & {
   /**
-   * Name of the pair, from its manifest; the `model` of requests.
+   * Name of the pair in its manifest, which is the `model` of requests.
    *
    * @generated from field: string model_id = 1;
    */

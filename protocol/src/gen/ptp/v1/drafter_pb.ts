@@ -150,7 +150,7 @@ export const DraftOpenSchema: GenMessage<DraftOpen> = /*@__PURE__*/
  */
 export type DraftStep = Message<"ptp.v1.DraftStep"> & {
   /**
-   * Number of the step in this stream, counted from 0; the result repeats it.
+   * Number of the step in this stream, counted from 0. The result has the same number.
    *
    * @generated from field: uint32 step = 1;
    */

@@ -21,7 +21,7 @@ export const file_ptp_v1_generation: GenFile = /*@__PURE__*/
  */
 export type TokenizeRequest = Message<"ptp.v1.TokenizeRequest"> & {
   /**
-   * Model id, or `default`; empty means `default`.
+   * Model id or `default`. Empty means `default`.
    *
    * @generated from field: string model = 1;
    */
@@ -77,7 +77,7 @@ export const TokenizeResponseSchema: GenMessage<TokenizeResponse> = /*@__PURE__*
  */
 export type GetModelRequest = Message<"ptp.v1.GetModelRequest"> & {
   /**
-   * Model id, or `default`; empty means `default`.
+   * Model id or `default`. Empty means `default`.
    *
    * @generated from field: string model = 1;
    */
@@ -98,7 +98,7 @@ export const GetModelRequestSchema: GenMessage<GetModelRequest> = /*@__PURE__*/
  */
 export type GetModelResponse = Message<"ptp.v1.GetModelResponse"> & {
   /**
-   * Name of the pair; the `model` of requests.
+   * Name of the pair, which is the `model` of requests.
    *
    * @generated from field: string model_id = 1;
    */
@@ -183,7 +183,7 @@ export const GetModelResponseSchema: GenMessage<GetModelResponse> = /*@__PURE__*
  */
 export type GenerateRequest = Message<"ptp.v1.GenerateRequest"> & {
   /**
-   * Model id, or `default`; empty means `default`.
+   * Model id or `default`. Empty means `default`.
    *
    * @generated from field: string model = 1;
    */
@@ -365,7 +365,7 @@ export const DraftOptionsSchema: GenMessage<DraftOptions> = /*@__PURE__*/
  */
 export type TokenPrompt = Message<"ptp.v1.TokenPrompt"> & {
   /**
-   * Token ids, each in [0, vocabulary_size - 1]; 1 to context_length - 1 of them.
+   * Token ids, each in [0, vocabulary_size - 1]. There must be 1 to context_length - 1 ids.
    *
    * @generated from field: repeated uint32 ids = 1;
    */

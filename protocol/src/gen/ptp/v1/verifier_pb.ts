@@ -180,7 +180,7 @@ export const VerifyOpenSchema: GenMessage<VerifyOpen> = /*@__PURE__*/
  */
 export type VerifyStep = Message<"ptp.v1.VerifyStep"> & {
   /**
-   * Number of the step in this stream, counted from 0; the result repeats it.
+   * Number of the step in this stream, counted from 0. The result has the same number.
    *
    * @generated from field: uint32 step = 1;
    */

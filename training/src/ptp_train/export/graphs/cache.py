@@ -44,7 +44,8 @@ def new_rows(g: Graph, layer: int) -> tuple[str, str]:
 
 def context_rows(stream: Stream, new: tuple[str, str], given: ContextInputs, layer: int) -> tuple[list, list]:
     """Returns the names of a layer's keys and values: for each slot, the names for its past tokens and for its new
-    tokens."""
+    tokens.
+    """
     past = (given.past_keys[layer], given.past_values[layer])
     return tuple(
         [list(pair) for pair in zip(rows, stream.split(x), strict=True)] for rows, x in zip(past, new, strict=True)

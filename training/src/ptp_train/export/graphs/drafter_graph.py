@@ -92,8 +92,8 @@ def own_layers(drafter: Drafter, own: Stream, seen: list, masks: list[str]) -> N
 
 
 def uniform_embedding(g: Graph, drafter: Drafter) -> str:
-    """Adds UniformEmbedding of [1, M] positions, from u [1, M, D] and temperature, top_p, top_k and first, each [1, M,
-    1].
+    """Adds the nodes of UniformEmbedding for [1, M] positions. The inputs are u [1, M, D], and temperature, top_p,
+    top_k and first, each [1, M, 1].
     """
     c, e = drafter.config, drafter.uniform
     u, temperature, top_p, top_k = "u", "temperature", "top_p", "top_k"

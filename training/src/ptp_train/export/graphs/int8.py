@@ -22,13 +22,15 @@ FLOAT, UINT8 = TensorProto.FLOAT, TensorProto.UINT8
 ACTIVATION_LIMIT = 127
 WEIGHT_LIMIT = 63
 """Maximum magnitude of weights, which have 7 bits, because AVX2 adds pairs of uint8 x int8 products in saturating 16
-bits: 2 * 255 * 63 < 2^15."""
+bits: 2 * 255 * 63 < 2^15.
+"""
 ZERO = 128
 SMALLEST = 1e-12
 """Minimum scale, for rows of zeros."""
 NARROW = 64
 """Minimum number of inputs of a quantised matrix. Smaller matrices stay float32. They embed conditions and uniforms,
-which takes hardly any time."""
+which takes hardly any time.
+"""
 
 
 def quantise_rows(g: Graph, x: str) -> tuple[str, str]:

@@ -92,7 +92,8 @@ def sampler(g: Graph, logits: str, vocab: int, kind: str) -> str:
 
 def limited_weights(g: Graph, vocab: int) -> str:
     """Returns weights [R, V]. Weights outside top-k and top-p are set to 0. Valid for rows with at least one of the two
-    limits."""
+    limits.
+    """
     nearest = min(NEAREST, vocab)
     g.node("ReduceSum", ["weights", g.constant([1])], "weights.sum", keepdims=1)
     g.node("TopK", ["scaled", g.constant([nearest])], ["near.scaled", "near.ids"], axis=1)
