@@ -39,7 +39,7 @@ export async function decodeRequest(generator: Generator, request: GenerationReq
 export const decodeMicros = ({ steps, first, ended }: Pass): number =>
   (ended - first) * 1000 + (steps[0]?.stepMicros ?? 0);
 
-/** Measurements without and with the drafter, one of each per turn. */
+/** Measurements without and with the drafter. There is one of each per turn. */
 export interface Measured<Measurement> {
   readonly plain: readonly Measurement[];
   readonly drafted: readonly Measurement[];

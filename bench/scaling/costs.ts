@@ -25,7 +25,7 @@ export interface CostCurve {
 /** A target with the sizes of Mistral 7B (arXiv 2310.06825) in 16 bits. */
 export const TARGET: Model = { parameters: 7.24e9, bytes: 2, layers: 32, kvHeads: 8, headSize: 128 };
 
-/** A drafter of one 24th of the target's size. */
+/** A drafter with one 24th of the target's parameters. */
 export const DRAFTER: Model = { parameters: 0.3e9, bytes: 2, layers: 12, kvHeads: 4, headSize: 128 };
 
 /** A drafter that checks blocks. It consists of the target in 8 bits and some layers of its own. */

@@ -44,7 +44,7 @@ export const overhead = suite<Options>(
 
 type Latency = (typeof LATENCIES)[number];
 
-/** @param checks true for a drafter that checks blocks */
+/** Measures the overhead for one pair of latencies. @param checks true for a drafter that checks blocks */
 async function measure(latency: Latency, checks: boolean, { sequences, tokens, ahead }: Options): Promise<StepStats[]> {
   const bench = await startFakeServices(latency, { length: 5, budget: 16, mode: 'overlap', ahead }, checks);
   const stepsOf = async (seed: number) => {

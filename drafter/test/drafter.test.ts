@@ -123,9 +123,9 @@ describe('Drafter', () => {
       const answers = await converse(drafter(engine), [
         open(),
         step([], text.slice(0, 2), { budget: 4, confidences: [1, 1] }),
-        // the call assumes the outcome of the first two tokens, while two more are under verification
+        // The call assumes the outcome of the first two tokens, while two more are under verification.
         step([], text.slice(0, 5), { budget: 4, assumed: 3, confidences: [0, 0, 0, 1, 1] }),
-        // the branch continues an assumed token that the target will not pick
+        // The branch continues an assumed token that the target will not pick.
         step(text.slice(0, 3), [text[3] as number, other], { budget: 4, assumed: 2, confidences: [1, 1] }),
         step([text[3] as number, text[4] as number], [text[5] as number], { budget: 4, confidences: [1] }),
       ]);

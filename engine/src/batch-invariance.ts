@@ -13,7 +13,7 @@ export interface BatchInvariance {
 
 /** Number of tokens in the test text, more than in most drafts. */
 const LENGTH = 24;
-/** Numbers of tokens in one run whose results are compared. */
+/** Chunk lengths to compare, in tokens per run. */
 const CHUNKS = [5, 9, 1, 2] as const;
 
 /**

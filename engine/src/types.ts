@@ -65,7 +65,7 @@ export interface EngineOptions {
   /** Number of layers on the GPU, for llama.cpp only. Default (`auto`): as many as fit. */
   readonly gpuLayers?: number | 'auto';
   /**
-   * Maximum number of open sequences, for llama.cpp only, which allocates all caches at startup. Default (0): as many
+   * Maximum number of open sequences. Only for llama.cpp, which allocates all caches at startup. Default (0): as many
    * as fit in memory.
    */
   readonly sequences?: number;

@@ -196,7 +196,7 @@ describe('GenerationService', () => {
     await until(() => generator.running === 0);
     Object.assign(generator.model, { contextLength });
     generator.script = () => ({ steps: [[5]] });
-    // both sequences have ended
+    // Both sequences have ended.
     expect(await Promise.all([collect({ prompt }), collect({ prompt })])).toMatchObject([[{}], [{}]]);
     const read = async () => {
       for await (const _ of call);

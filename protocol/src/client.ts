@@ -98,9 +98,9 @@ export function openChannel(address: string, options: ConnectOptions = {}): Clie
     'grpc.service_config': roundRobin,
     'grpc.service_config_disable_resolution': 1,
     'grpc.use_local_subchannel_pool': apart ? 1 : 0,
-    // services talk to each other directly: a configured proxy is meant for outbound traffic
+    // Services talk to each other directly: a configured proxy is meant for outbound traffic.
     'grpc.enable_http_proxy': 0,
-    // only the gateway knows how to reopen a lost stream
+    // Only the gateway knows how to reopen a lost stream.
     'grpc.enable_retries': 0,
   } satisfies ChannelOptions);
 }

@@ -76,7 +76,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     'grpc.max_receive_message_length': maxMessageBytes,
     'grpc.max_send_message_length': maxMessageBytes,
     'grpc.max_concurrent_streams': maxConcurrentStreams,
-    // detects clients that vanished without closing their streams, because the streams hold caches
+    // These pings detect clients that vanished without closing their streams, which hold caches.
     'grpc.keepalive_time_ms': 20_000,
     'grpc.keepalive_timeout_ms': 10_000,
   });

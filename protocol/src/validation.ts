@@ -41,7 +41,7 @@ export function parseFields<T extends z.ZodType>(schema: T, value: unknown, pare
   if (result.success) return result.data;
   let issue = result.error.issues[0] as z.core.$ZodIssue;
   let path = issue.path;
-  // for a union, report the alternative that matched furthest: the client most likely meant that one
+  // For a union, report the alternative that matched furthest, because the client most likely meant it.
   while (issue.code === 'invalid_union' && issue.errors.length > 0) {
     const firsts = issue.errors.flatMap((issues) => issues.slice(0, 1));
     issue = firsts.reduce((best, next) => (next.path.length >= best.path.length ? next : best));

@@ -70,7 +70,7 @@ export async function runService(
         logger?.info({ reason }, 'stopping');
         end();
         await release();
-        // a process that exits while a native library is loading may crash
+        // A process that exits while a native library is loading may crash.
         await Promise.race([started, sleep(startGraceMs)]);
         await release();
         logger?.info('stopped');

@@ -65,10 +65,10 @@ const OPEN_METRICS_TYPE = Registry.OPENMETRICS_CONTENT_TYPE;
 const TEXT_TYPE = Registry.PROMETHEUS_CONTENT_TYPE;
 
 async function expose(registry: Registry, type: RegistryContentType): Promise<Exposition> {
-  // a registry per scrape, because its content type must not change while another scrape is being written
+  // Each scrape has its own registry, because the content type must not change while another scrape is being written.
   const scrape = withType(Registry.merge([registry]), type);
   for (const metric of scrape.getMetricsAsArray()) {
-    // writing OpenMetrics removes the suffix from the metric object itself
+    // Writing OpenMetrics removes the suffix from the metric object itself.
     if (metric instanceof Counter && !metric.name.endsWith('_total')) metric.name += '_total';
   }
   const text = await scrape.metrics();

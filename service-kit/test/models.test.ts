@@ -145,7 +145,9 @@ describe('a download', () => {
 
   test('is discarded if its checksum is wrong', async () => {
     hub.corrupt = Buffer.alloc(content.length);
-    expect(await errorOf('org/repo')).toBe('ModelError: `m.gguf` of `org/repo` arrived damaged: run this again');
+    expect(await errorOf('org/repo')).toBe(
+      'ModelError: `m.gguf` of `org/repo` was damaged during the download: run this again',
+    );
     expect(existsSync(snapshot()) && readdirSync(snapshot())).toEqual([]);
     hub.corrupt = undefined;
     expect(readFileSync((await get('org/repo')).path)).toEqual(content);

@@ -149,7 +149,7 @@ def run(args: argparse.Namespace) -> None:
     require("base" in recipe and "rows" in recipe, f"--rows must be a mapping with base and rows, got {args.rows}")
     rows = [r for r in recipe["rows"] if not args.only or r["name"] in args.only]
     if missing := set(args.only or ()) - {r["name"] for r in rows}:
-        raise SystemExit(f"--only names rows that {args.rows} does not have: {', '.join(sorted(missing))}")
+        raise SystemExit(f"--only must name rows of {args.rows}, got {', '.join(sorted(missing))}")
     args.out.mkdir(parents=True, exist_ok=True)
     made_for = identity(load_target(args.target))
     settings = {

@@ -143,7 +143,7 @@ def sampling(rows: np.ndarray, u: np.ndarray, temperature=0.0, top_k=0, top_p=1.
 
 
 def write(model, tokens: list[int], chunks: list[int], **settings) -> tuple[np.ndarray, np.ndarray]:
-    """Returns picks and log-probabilities of `tokens`, read in chunks of the given lengths (cyclic) with fixed
+    """Returns picks and log-probabilities of `tokens`, which run in chunks of the given lengths (cyclic) with fixed
     uniforms.
     """
     cache, at, picks, logprobs = Cache(CONFIG.layers), 0, [], []

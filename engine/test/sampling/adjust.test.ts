@@ -79,9 +79,9 @@ describe('min-p', () => {
   });
 
   it('comes after temperature and before top-p', () => {
-    // at temperature 2 the third token is sqrt(0.3) times as likely as the first
+    // At temperature 2 the third token is sqrt(0.3) times as likely as the first.
     expect(shape(logOf(0.5, 0.3, 0.15, 0.05), { ...off, temperature: 2, minP: 0.5 }).kept).toEqual([0, 1, 2]);
-    // among the remaining two tokens the first has probability 0.625
+    // Among the remaining two tokens the first has probability 0.625.
     expect(shape(logOf(0.5, 0.3, 0.15, 0.05), { ...off, minP: 0.5, topP: 0.6 }).kept).toEqual([0]);
   });
 });

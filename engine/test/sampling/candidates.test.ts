@@ -7,7 +7,7 @@ import { adjusted, pickTree, shape } from '../../src/testing/reference-sampler.t
 
 const V = 37;
 const DEPTH = 6;
-// few distinct values, so that ties occur
+// Few distinct values, so that ties occur.
 const anyLogits = fc
   .array(fc.integer({ min: -8, max: 8 }), { minLength: V, maxLength: V })
   .map((values) => Float32Array.from(values, (n) => n / 2));

@@ -145,6 +145,8 @@ export class DecodePipeline {
   }
 
   /**
+   * Sends the verify call of a step.
+   *
    * @param cursor position of the block's start in the grammar
    * @param after outcome of the previous step that a step sent ahead assumes
    */
@@ -173,7 +175,7 @@ export class DecodePipeline {
       confidences: [...assumed.map(() => 1), ...policy.chances(step.block)],
       assumed: assumed.length,
       budget: step.budget,
-      // a branch starts with the target's own token
+      // A branch starts with the target's own token.
       maxBranchLength: policy.room(Number.POSITIVE_INFINITY) + 1,
     });
   }

@@ -12,7 +12,7 @@ const HOUR = 3_600_000;
 /** Traces of recent requests, in memory: at most `kept` + 20 traces of at most STEPS_KEPT steps each. */
 export class TraceStore implements StepObserver {
   readonly #kept: number;
-  /** Recent traces by id, in the order of their start. */
+  /** Recent traces, keyed by id, in the order of their start. */
   readonly #recent = new Map<string, RequestTrace>();
   #failed: RequestTrace[] = [];
   #slowest: RequestTrace[] = [];

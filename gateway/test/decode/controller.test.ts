@@ -46,7 +46,7 @@ describe('the mode', () => {
         simulate(() => machine, limits),
         4000,
       );
-      // modes of nearly equal speed take long to distinguish
+      // Modes of nearly equal speed take long to distinguish.
       expect(share(steps.slice(2000), best)).toBeGreaterThan(0.9);
       const speeds = MODES.map((mode) => speedIn(machine, mode));
       expect(speed(steps.slice(100))).toBeGreaterThan(0.97 * Math.max(...speeds));
@@ -199,7 +199,7 @@ test('the cost of a token is measured per run, not per call', () => {
       cost.observe({ micros: queueMicros + runMicros + 300, queueMicros, runMicros, batchSize: 32, drafted });
     }
   }
-  // a mean run takes 16.4 ms, and the mean wait is half a run
+  // A mean run takes 16.4 ms, and the mean wait is half a run.
   expect((cost.slope ?? 0) / (1.5 * 50 * 32)).toBeCloseTo(1, 1);
   expect(cost.at(4) / (300 + 1.5 * 16_400)).toBeCloseTo(1, 1);
 });

@@ -160,7 +160,7 @@ describe('steps sent ahead', () => {
         const requests = Array.from({ length: 4 }, (_, i) => ask({ seed: BigInt(i), maxTokens: 80 + i }));
         const texts = await Promise.all(requests.map((request) => collect(pair, request)));
         expect(texts.map(tokensOf)).toEqual(requests.map(expected));
-        // a draft that arrives after the verdict is too late for sending ahead
+        // A draft that arrives after the verdict is too late for sending ahead.
         if (latencies.draftLatencyMs === 2) expect(texts.flat().some(({ stats }) => stats.aheadMicros > 0)).toBe(true);
         await drained(pair);
       });
@@ -184,7 +184,7 @@ describe('steps sent ahead', () => {
     let drafts = 0;
     const spoil = ({ branches }: DraftOutput): DraftOutput => {
       drafts++;
-      // the drafter expects a token that the target will not pick
+      // The drafter expects a token that the target will not pick.
       return {
         branches: branches.map((b) => ({
           ...b,

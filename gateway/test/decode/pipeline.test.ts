@@ -166,7 +166,7 @@ describe('a step sent ahead', () => {
     run.left(1);
     expect(run.drafted(1, [2, 7, 8, 4])).toEqual(['verify #2 [8,4] after 2:7']);
     expect(run.left(2)).toEqual(['draft #2 [1,2,9,5,6,7|8,4]']);
-    // a committed token is no longer assumed
+    // A committed token is no longer assumed.
     expect(run.verified(0, 2, 9)).toEqual(['commit 1,2,9']);
     expect(run.drafted(2, [1, 3, 10])).toEqual(['verify #3 [10] after 1:3']);
     expect(run.left(3)).toEqual(['draft #3 [5,6,7,8,3|10]']);
@@ -216,7 +216,7 @@ describe('a step sent ahead', () => {
     run.left(1);
     run.drafted(1, [2, 7, 8, 4]);
     expect([...run.verified(1), ...run.verified(2)]).toEqual([]);
-    // the state of the later step is unknown until another verifier has answered the previous step
+    // The state of the later step is unknown until another verifier has answered the previous step.
     expect(run.verified(0, 2, 9)).toEqual(['commit 1,2,9', 'drop #2', 'verify #1 [5,6]', 'verify #3 [8,4] after 2:7']);
     expect(run.verified(1, 2, 7)).toEqual(['commit 5,6,7']);
     expect(run.finished.map(({ tokens }) => tokens)).toEqual([
@@ -286,7 +286,7 @@ describe('the end', () => {
     run.begin(1, 2);
     expect(run.verified(0, 1, 9)).toEqual(['commit 1,9', 'redraft #1 1']);
     expect(run.redraft(5)).toEqual(['verify #1 [5]']);
-    // nothing can follow, so no draft is due
+    // Nothing can follow, so no draft is due.
     expect(run.left(1)).toEqual([]);
     expect(run.verified(1, 1, 6)).toEqual(['commit 5,6']);
     expect(run.finished.map(({ finish }) => finish)).toEqual([undefined, 'length']);
@@ -324,7 +324,7 @@ describe('a grammar', () => {
     const other = new Harness({ request: { maxTokens: 50, grammar } });
     other.begin(2, 5);
     other.left(0);
-    // an outcome that the grammar does not allow is not expected
+    // An outcome that the grammar does not allow is not expected.
     expect(other.drafted(0, [2, 3, 8])).toEqual([]);
   });
 

@@ -26,7 +26,7 @@ export function randomText(grammar: Expression, random: () => number, longest = 
   while (text.length < longest) {
     if (state.accepting && random() < 0.2) break;
     const steps = Array.from({ length: 256 }, (_, byte) => [byte, automaton.step(state, byte)] as const);
-    // prefers punctuation, which ends the current value, because there are more other characters
+    // Prefer punctuation, which ends the current value, because most characters do not.
     const marks = steps.filter(([byte, next]) => next && '"}],0'.includes(String.fromCharCode(byte)));
     const possible = steps.filter(([, next]) => next);
     if (possible.length === 0) break;

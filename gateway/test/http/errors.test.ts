@@ -230,7 +230,7 @@ describe('bodies', () => {
     socket.write('content-length: 500\r\n\r\n{"prompt":');
     await sleep(50);
     socket.destroy();
-    // the request of the previous test, with status 413, may be logged in between
+    // The request of the previous test, with status 413, may be logged in between.
     const broken = () => server.logs.map((line) => JSON.parse(line)).find(({ status }) => status !== 413);
     await until(() => broken() !== undefined);
     expect(broken()).toMatchObject({ level: 'info', status: 400, msg: 'rejected' });

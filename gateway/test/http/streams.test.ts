@@ -53,7 +53,7 @@ describe('a client that disconnects', () => {
 });
 
 test('a client that does not read slows the generator down, then is disconnected', async () => {
-  // long steps fill the buffers quickly
+  // Long steps fill the buffers quickly.
   server.generator.script = () => ({ steps: [Array(50_000).fill(5)], endless: true });
   Object.assign(server.generator.model, { contextLength: 100_000_000 });
   const socket = connect(server.port, '127.0.0.1');

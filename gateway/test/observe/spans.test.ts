@@ -91,7 +91,7 @@ test('a request is one trace of steps, their calls, and the runs of both service
     const taken = stepTrees.map(({ span }) => span.attributes['ptp.branch.taken']).filter((m) => m !== undefined);
     expect(taken.length).toBeGreaterThan(0);
     for (const call of stepTrees.flatMap(({ children }) => children)) {
-      // the gateway's span and the service's span have the same figures
+      // The gateway's span and the service's span have the same figures.
       const [run] = call.children;
       for (const name of ['ptp.queue_us', 'ptp.run_us', 'ptp.batch.size'])
         expect(call.span.attributes[name]).toBe(run?.span.attributes[name]);
@@ -113,7 +113,7 @@ test('spans contain text only if that is enabled', async () => {
   const tracing = await memoryTracing();
   const pair = await TestPair.fake();
   try {
-    // each token stands for the letter with that number
+    // Each token stands for the letter with that number.
     const text = (ids: readonly number[]) => ids.map((id) => String.fromCharCode(0x100 + id)).join('');
     const observers = [spanObserver(text)];
     const generator = new PairGenerator(pair.services, { length: 5, budget: 16, mode: 'overlap' }, observers);

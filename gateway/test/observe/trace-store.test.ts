@@ -70,7 +70,7 @@ describe('a recorded request', () => {
         }
         if (call.kind === 'redraft' && verify) expect(call.start_us + call.us).toBeLessThanOrEqual(verify.start_us);
       }
-      // the calls of a step follow the verify call of the previous step
+      // The calls of a step follow the verify call of the previous step.
       verified = (verify?.start_us ?? 0) + (verify?.us ?? 0);
       expect(calls.some(({ kind }) => kind === 'draft')).toBe(stats.draftMicros > 0);
       expect(calls.some(({ kind }) => kind === 'redraft')).toBe(stats.redraftMicros > 0);
@@ -78,7 +78,7 @@ describe('a recorded request', () => {
     expect(overlapped).toBeGreaterThan(1);
     const opened = trace.opening.filter(({ kind }) => kind === 'open').map(({ service }) => service);
     expect(opened.sort()).toEqual(['drafter', 'verifier']);
-    // the matching branch becomes the next step's block, so there is no redraft
+    // The matching branch becomes the next step's block, so there is no redraft.
     const followed = trace.kept.filter(({ branch }, i) => branch && i + 1 < trace.kept.length);
     expect(followed.length).toBeGreaterThan(0);
     for (const step of followed) {
@@ -90,7 +90,7 @@ describe('a recorded request', () => {
 
   test('shows calls sent ahead from the previous answer on, dropped ones included', async () => {
     let drafts = 0;
-    // every fifth draft expects a token that the target will not pick
+    // Every fifth draft expects a token that the target will not pick.
     const spoil = ({ branches }: DraftOutput): DraftOutput =>
       ++drafts % 5 > 0
         ? { branches }
@@ -106,7 +106,7 @@ describe('a recorded request', () => {
       const calls = all.filter((call) => call.service === service).sort((a, b) => a.start_us - b.start_us);
       for (const [i, { start_us }] of calls.entries()) {
         const before = calls[i - 1];
-        // calls follow one another, apart from delays of a busy machine
+        // Calls follow one another, apart from delays of a busy machine.
         if (before) expect(start_us).toBeGreaterThanOrEqual(before.start_us + before.us - 20_000);
       }
     }
@@ -129,7 +129,7 @@ describe('a recorded request', () => {
 
   test('records a draft that arrived too late', async () => {
     let runs = 0;
-    // the prompt and some drafts are in time
+    // The prompt and some drafts are in time.
     const trace = await recorded({ delayMs: () => (++runs > 4 ? 200 : 0), draftTimeoutMs: 60 });
     expect(trace.finish).toBe('length');
     const failed = trace.kept.flatMap(({ calls }) => calls).filter(({ error }) => error !== undefined);

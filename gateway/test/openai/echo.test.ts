@@ -34,7 +34,7 @@ describe('echo', () => {
     const response = await server.complete({ prompt, echo: true, logprobs: 2, max_tokens: 50 });
     const [{ logprobs, text }] = (await response.json()).choices;
     expect(logprobs.tokens).toEqual(names);
-    // the token that precedes every text is not reported
+    // The token that precedes every text is not reported.
     const ofPrompt = promptIds.map((_, n) => -(n + 1) / 4);
     expect(logprobs.token_logprobs).toEqual([...ofPrompt, ...tokens.map(() => -1)]);
     expect(Object.keys(logprobs.top_logprobs[0])).toHaveLength(2);

@@ -179,7 +179,7 @@ describe('ptp.trace', () => {
   test('reports a character that spans several tokens with the last of them', async () => {
     const smile = tokenizer.encode('😀');
     expect(smile.length).toBe(4);
-    // in each step, the last token is the target's own, and one more drafted token was rejected
+    // In each step, the last token is the target's own, and one more drafted token was rejected.
     server.generator.script = () => ({ steps: [smile.slice(0, 3), smile.slice(3)] });
     const response = await server.complete({ prompt: 'a', max_tokens: 50, stream: true, ptp: { trace: true } });
     const traces = (await events(response))
@@ -203,7 +203,7 @@ describe('prediction', () => {
       const response = await server.chat({ messages, prediction, max_tokens: 50 });
       return (await response.json()).usage.completion_tokens_details;
     };
-    // in each step, all tokens but the last are accepted drafts, and one more drafted token was rejected
+    // In each step, all tokens but the last are accepted drafts, and one more drafted token was rejected.
     const all = { accepted_prediction_tokens: tokens.length - 2, rejected_prediction_tokens: 2 };
     const given = { type: 'content', content: 'let é' };
     expect(await counted('prediction', given)).toEqual(all);
@@ -216,7 +216,7 @@ describe('prediction', () => {
     const response = await server.chat({ messages, prediction, max_tokens: 50 });
     expect(server.generator.requests[0]?.prediction).toEqual(tokenizer.encode('let é'));
     const { usage } = await response.json();
-    // the scripted generator attributes all drafts to the drafter
+    // The scripted generator attributes all drafts to the drafter.
     const none = { accepted_prediction_tokens: 0, rejected_prediction_tokens: 0 };
     expect(usage.completion_tokens_details).toEqual(none);
   });

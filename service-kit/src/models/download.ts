@@ -37,7 +37,9 @@ export async function downloadFile(
     await fetchWhole(config, repository, file, part, onBytes);
     if (!(await hashFits(part, file))) {
       await rm(part);
-      throw new ModelError(`\`${file.path}\` of \`${repository.name}\` arrived damaged: run this again`);
+      throw new ModelError(
+        `\`${file.path}\` of \`${repository.name}\` was damaged during the download: run this again`,
+      );
     }
     await rename(part, blob);
   }

@@ -1,7 +1,7 @@
 /** A model's name on the hub. */
 export interface ModelName {
   readonly repo: string;
-  /** Quantisation or file name. */
+  /** Quantisation or file name that selects one of several models. */
   readonly selector: string | undefined;
 }
 

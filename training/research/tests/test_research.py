@@ -86,7 +86,7 @@ def test_ablations_run_each_row_once_and_write_the_table(folder, capsys):
     assert "== " not in capsys.readouterr().out
     lines = (w / "ablations" / "table.md").read_text().splitlines()
     assert len(lines) == 4 and lines[2].startswith("| head | with |") and lines[3].startswith("| head | without |")
-    with pytest.raises(SystemExit, match="--only names rows .* nothing"):
+    with pytest.raises(SystemExit, match="--only must name rows of .* nothing"):
         ptp_train(*call, "--only", "nothing")
 
 

@@ -230,7 +230,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def compared(args: argparse.Namespace, drafter: Drafter) -> dict[str, tuple[str, Walk]]:
-    """Returns all that is to be measured by name: the picking rule and the drafts of each drafter."""
+    """Returns the picking rule and the drafts of each drafter to measure, keyed by name."""
     c = drafter.config
     walks = {"drafter": (c.pick, by_drafter(drafter)), "prompt_lookup": (c.pick, prompt_lookup(c.length))}
     if args.independent:

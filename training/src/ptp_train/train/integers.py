@@ -11,7 +11,7 @@ from ..export.graphs.int8 import quantise_channels
 from ..model.transformer import Target
 
 LEVELS = 255
-"""Number of levels of an activation's range."""
+"""Number of levels into which an activation's range is divided."""
 PRODUCTS = ("q", "k", "v", "o", "gate", "up", "down")
 
 

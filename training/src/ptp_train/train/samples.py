@@ -201,7 +201,7 @@ def run(args: argparse.Namespace) -> None:
                 made_by = str(known.get("target", "")) or origin, str(known.get("writer", "teacher"))
                 require(
                     made_by == (origin, writer),
-                    f"{name} was written for target {made_by[0]} by {made_by[1]}, not for {origin} by {writer}: "
+                    f"{name} must be written for target {origin} by {writer}, but was written for {made_by[0]} by {made_by[1]}: "
                     "remove it, or choose another --out",
                 )
             else:
