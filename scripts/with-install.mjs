@@ -2,8 +2,8 @@
 //
 //   node scripts/with-install.mjs [command] [arguments...]     without a command, only installs
 //
-// Plain JavaScript for Node >= 20: npm starts this file with the system's Node, before node_modules has a Node that runs
-// TypeScript. Exits with the command's status.
+// Plain JavaScript for Node >= 20: npm starts this file with the system's Node, before node_modules contains a Node
+// that runs TypeScript. Exits with the command's status.
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';

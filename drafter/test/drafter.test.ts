@@ -105,7 +105,7 @@ describe('Drafter', () => {
       open(),
       step([], [...text.slice(0, 2), wrong, 9, 9], { budget: 4 }),
       step(text.slice(0, 3), text.slice(3, 5)),
-      step([], text.slice(3, 5)), // the cache already holds the rows of the block and those before it
+      step([], text.slice(3, 5)), // The cache already holds the rows of the block and of all tokens before it.
       step(text.slice(3, 30), [], { budget: 2 }),
     ]);
     expect(answers).toMatchObject([

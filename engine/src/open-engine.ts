@@ -13,8 +13,8 @@ interface EngineModule {
 }
 
 /**
- * All engines. Each engine has a folder next to `onnx/` and a line here. They are imported on demand, so that a process
- * loads only the native runtime that it uses.
+ * All engines. Each engine has a folder next to `onnx/` and a line here. The engines are imported on demand, so that a
+ * process loads only the native runtime that it uses.
  */
 const engines = {
   onnx: () => import('./onnx/engine.ts'),

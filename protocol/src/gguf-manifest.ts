@@ -17,7 +17,7 @@ import { uniformsPerPosition } from './sampling-params.ts';
  */
 export const GGUF_CONTEXT = 8192;
 /**
- * Number of most probable tokens that a request without top-k is sampled from: llama.cpp's binding takes too long to
+ * Number of most probable tokens from which a request without top-k is sampled. llama.cpp's binding takes too long to
  * return the logits of a whole vocabulary.
  */
 export const CANDIDATE_LIMIT = 1024;

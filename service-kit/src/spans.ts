@@ -19,7 +19,10 @@ import type { Timings } from '@ptp/protocol/gen/ptp/v1/common_pb';
  * recorded with explicit times: `performance.now()` values in milliseconds.
  */
 
-/** Attribute names: OpenTelemetry's conventions for generative AI where they apply, else `ptp.*`. */
+/**
+ * Names of attributes. They follow OpenTelemetry's conventions for generative AI if possible, and otherwise begin with
+ * `ptp.`.
+ */
 export const attribute = {
   operation: 'gen_ai.operation.name',
   provider: 'gen_ai.provider.name',

@@ -135,7 +135,7 @@ const { schema } = fc.letrec<{ schema: unknown }>((tie) => {
   };
 });
 
-/** Generates a schema. Some have definitions at their root, to which other parts refer. */
+/** Generates a schema. Some schemas have definitions at their root, to which other parts refer. */
 export const jsonSchema = fc
   .tuple(schema, fc.option(fc.dictionary(fc.constantFrom('a', 'b'), schema), { nil: undefined }))
   .map(([root, $defs]) =>

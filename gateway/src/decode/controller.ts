@@ -51,7 +51,7 @@ const OWN_STAY = 16;
  */
 const SETTLING = 2;
 
-/** Makes the choices for one sequence. */
+/** Decides for one sequence how each step drafts. */
 export class Controller {
   readonly #limits: DraftLimits;
   readonly #measured: Measurements;

@@ -82,7 +82,7 @@ export interface GenerationRequest {
   /** False to disable drafting, which does not change the text. */
   readonly drafting?: boolean;
   readonly draftLimits?: DraftOverrides;
-  /** W3C trace context of the caller: parent of this request's spans. */
+  /** W3C trace context of the caller, the parent of this request's spans. */
   readonly traceparent?: string;
   /** Properties for traces: `x-request-id`, OpenTelemetry's name of the operation, and true for a streamed answer. */
   readonly requestId?: string;

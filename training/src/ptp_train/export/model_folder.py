@@ -1,7 +1,7 @@
 """Writes a model folder for the server: ONNX graphs with their weights, the tokenizer and manifest.json.
 
 Each model has one graph per supported number of slots, and its graphs share one weight file. `target_graph`,
-`drafter_graph` and `feature_graph` describe inputs and outputs; graph.py describes how sequences are packed.
+`drafter_graph` and `feature_graph` describe inputs and outputs, and graph.py describes how sequences are packed.
 """
 
 import json

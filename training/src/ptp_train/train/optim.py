@@ -1,4 +1,4 @@
-"""Muon for the matrices inside the layers, AdamW for embeddings and vectors.
+"""Optimizer with Muon for the matrices inside the layers, and AdamW for embeddings and vectors.
 
 Muon (Jordan et al. 2024) updates a matrix by its momentum, after a Newton-Schulz iteration that brings all singular
 values near 1. torch.optim.Muon computes the same, but always in bfloat16, which is 13 to 22 times slower on processors

@@ -1,8 +1,8 @@
-"""The sampler as ONNX nodes: temperature, min-p, top-k, top-p, then Pick (pick.py), by the rules of
+"""The sampler as ONNX nodes: temperature, min-p, top-k, top-p, then Pick (pick.py). The rules are the same as in
 engine/src/sampling.
 
-Each row takes one of three paths, chosen from its own parameters and logits alone, so that its result does not depend
-on its batch. Paths that no row takes are skipped:
+Each row takes one of three paths. Only the row's own parameters and logits decide which one, so that its result does
+not depend on its batch. Paths that no row takes are skipped:
 
 - neither top-k nor top-p: keep everything;
 - near: all kept tokens are among the NEAREST most probable ones, so only these are sorted;
