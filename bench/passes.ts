@@ -39,7 +39,7 @@ export async function decodeRequest(generator: Generator, request: GenerationReq
 export const decodeMicros = ({ steps, first, ended }: Pass): number =>
   (ended - first) * 1000 + (steps[0]?.stepMicros ?? 0);
 
-/** Measurements without and with the drafter. There is one of each per turn. */
+/** Measurements without and with the drafter. There is one of each per round. */
 export interface Measured<Measurement> {
   readonly plain: readonly Measurement[];
   readonly drafted: readonly Measurement[];
@@ -60,7 +60,7 @@ export async function bothWays<Measurement>(
   return measured;
 }
 
-/** Shows progress in one line of stderr. */
+/** Shows progress on one line of stderr. */
 export function showProgress(done: number, all: number): void {
   process.stderr.write(`\r${done}/${all}${done === all ? '\n' : ''}`);
 }

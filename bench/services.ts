@@ -27,7 +27,7 @@ type Kind = 'verifier' | 'drafter';
 const KINDS: readonly Kind[] = ['verifier', 'drafter'];
 const START_TIMEOUT_MS = 120_000;
 
-/** Starts the services of a model folder. */
+/** Starts the services for a model folder. */
 export async function startServices(
   models: string,
   limits: DraftLimits,
@@ -45,7 +45,7 @@ export async function startServices(
 }
 
 /**
- * Starts the same services with fake engines of fixed latency.
+ * Starts the same services with fake fixed-latency engines.
  *
  * @param latency duration of a run in milliseconds
  * @param checks true for a drafter that checks blocks

@@ -9,7 +9,7 @@ import { dirname, join } from 'node:path';
 const SERVICE = ['protocol/src', 'protocol/src/gen', 'service-kit/src'];
 const ENGINE = ['engine/src/sampling', 'engine/src'];
 
-/** Units (folders or single files), each with the units that its product code may import. */
+/** Units (folders or single files), each with the units that its non-test code may import. */
 export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'protocol/src/gen': [],
   'protocol/src': ['protocol/src/gen'],

@@ -142,7 +142,10 @@ export class Sequence {
     });
   }
 
-  /** Serves the calls at the verifier in order. A step that assumed another outcome is skipped, and gets no answer. */
+  /**
+   * Serves the calls at the verifier in order. A step sent ahead for an outcome that did not occur is skipped and gets
+   * no answer.
+   */
   #verifyNext(): void {
     const { clock, network, verifier } = this.#parts;
     const next = this.#isVerifying ? undefined : this.#arrived.shift();

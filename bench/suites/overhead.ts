@@ -14,21 +14,21 @@ const LATENCIES = [
   { drafter: 10, verifier: 10 },
 ];
 /**
- * Number of concurrent warm-up sequences. They are enough for all three processes to compile their code, as a server
- * has after a minute.
+ * Number of concurrent warm-up sequences. Enough for V8 to have JIT-compiled the hot code of all three processes, as in
+ * a server that has been running for a minute.
  */
 const WARM_UP = 192;
 
 type Options = Pick<PairOptions, 'sequences' | 'tokens' | 'ahead'>;
 
 /**
- * Engines of fixed latency leave the processor free. The time that a step takes beyond the longer of its two engine
+ * Fixed-latency engines leave the processor free. The time that a step takes beyond the longer of its two engine
  * runs is therefore spent in serialisation, gRPC, queues and the decode loop. Only overlapped steps count. One drafter
  * plans branches, and the other checks blocks, so that steps can be sent ahead.
  */
 export const overhead = suite<Options>(
   'overhead',
-  'Measure the step time beyond max(draft, verify), with engines of fixed latency and no model',
+  'Measure the step time beyond max(draft, verify), with fixed-latency engines and no model',
   [...countOptions({ sequences: 4, tokens: 128 }), aheadOption],
   async (options) => {
     const rows = [];

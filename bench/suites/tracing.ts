@@ -60,8 +60,9 @@ async function startSink(): Promise<() => void> {
 }
 
 /**
- * Measures each configuration once per turn, in rotating order, after one turn of warm-up. Only the gateway's configuration changes: the
- * services always run with tracing on, and record the requests that the gateway marks as sampled.
+ * Measures each configuration once per round, in rotating order, after one warm-up round. Only the gateway's
+ * configuration changes: the services always run with tracing on, and record the requests that the gateway marks as
+ * sampled.
  */
 async function measureAll(bench: PairBench): Promise<object> {
   const { tokens, repeats } = bench.options;

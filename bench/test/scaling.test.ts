@@ -100,7 +100,7 @@ describe('simulation', () => {
     expect(Math.abs(tokensPerStep - expected)).toBeLessThan(0.08);
   });
 
-  it('gives the same result for the same seed, and another for another seed', () => {
+  it('gives the same result for the same seed, and a different one for a different seed', () => {
     const some = { ...BASE, ...mode('auto'), sequences: 20, settle: 200_000, counted: 400_000 };
     expect(simulate(some)).toEqual(simulate(some));
     expect(simulate({ ...some, seed: 2 }).tokens).not.toBe(simulate(some).tokens);
@@ -134,7 +134,7 @@ describe('simulation', () => {
       expect(many?.verifier.busy).toBeGreaterThan(0.95);
     });
 
-    it('does not run steps that were sent for another outcome', () => {
+    it('does not run steps that were sent for an outcome that did not occur', () => {
       const wrong = { ...checking, chance: 0.5, checks: 0.7 };
       const { steps, ahead, drafted, verifier } = simulate({ ...sending(8), quality: wrong, counted: 60_000_000 });
       // Each token of a step is predicted with probability 0.7. After an unexpected outcome, the next step is not sent
@@ -146,7 +146,7 @@ describe('simulation', () => {
     });
   });
 
-  it('verifies fewer tokens when a full batch makes each of them cost time', () => {
+  it('verifies fewer tokens when the batch is so full that every extra token takes time', () => {
     const many = { ...BASE, ...mode('auto'), sequences: 128, settle: 8_000_000, counted: 4_000_000 };
     const few = simulate({ ...many, sequences: 4 });
     const full = simulate(many);
@@ -156,7 +156,7 @@ describe('simulation', () => {
     expect(full.tokensPerSecond).toBeGreaterThan(1.8 * plain.tokensPerSecond);
   });
 
-  it('stops drafting when every token of a block costs a run', () => {
+  it('stops drafting when each token costs as much as a whole run', () => {
     const dear = { ...still.verifier, curve: { ...verifying, weights: 0, perToken: 9000 } };
     const { modes, drafted, steps } = simulate({
       ...still,

@@ -39,8 +39,8 @@ const manifestSchema = z
     pick: z.enum(['cdf', 'tree']).default('cdf'),
     uniforms_per_position: count,
     /**
-     * Number of most probable tokens that the engine samples from, unless a request's top_k is larger. Absent if the
-     * engine samples from all tokens.
+     * The engine samples only from this many of the most probable tokens, or from a request's top_k if that is larger.
+     * Absent if the engine samples from all tokens.
      */
     candidate_limit: count.optional(),
     /** Slot counts for which graphs exist, in ascending order. */

@@ -1,7 +1,7 @@
 import { invalidField } from '@ptp/protocol/validation';
 import { z } from 'zod';
 
-/** Address to listen on or to connect to. `target` is its gRPC name. Port 0 means any free port. */
+/** Address to listen on or to connect to. `target` is the address as a gRPC target string. Port 0 means any free port. */
 export type Address =
   | { readonly target: string; readonly host: string; readonly port: number }
   | { readonly target: string; readonly path: string };

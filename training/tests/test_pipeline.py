@@ -162,7 +162,7 @@ def test_a_separate_drafter_can_start_from_the_target(folder):
     for mine, source in zip(drafter.layers, (1, 3), strict=True):
         torch.testing.assert_close(mine.gate.weight, target.layers[source].gate.weight)
     torch.testing.assert_close(drafter.embedding.weight, target.embedding.weight)
-    with pytest.raises(SystemExit, match="--from-target must be given with --kind separate"):
+    with pytest.raises(SystemExit, match="--from-target can only be used with --kind separate, got --kind"):
         ptp_train("distill", *pair, *tiny, "--from-target")
 
 

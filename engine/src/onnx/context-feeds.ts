@@ -20,7 +20,10 @@ export interface GraphIo<Slot extends ContextSlot, Output> {
 /** New tokens of one slot and the cache row at which they start. */
 export type Context = Pick<ContextSlot, 'at' | 'tokens'>;
 
-/** Returns a slot's length in the graph: at least 2, because onnxruntime rounds differently for a single row. */
+/**
+ * Returns the number of rows a slot occupies in the graph. At least 2, because onnxruntime's floating-point results
+ * differ for a single row.
+ */
 export function paddedLength({ tokens }: Pick<Context, 'tokens'>): number {
   return Math.max(2, tokens.length);
 }

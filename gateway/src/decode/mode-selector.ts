@@ -74,7 +74,8 @@ export class ModeSelector {
   #then = 0;
 
   /**
-   * Must be called when a sequence starts. Trials grow with the number of sequences, so that every sequence takes part.
+   * Must be called when a sequence starts. Trials are longer when more sequences are open, so that every sequence takes
+   * part.
    */
   enter(): void {
     this.#sequences++;
@@ -133,8 +134,8 @@ export class ModeSelector {
   }
 
   /**
-   * Returns the number of steps between two trials of a mode, which is at least four times the number of observed
-   * steps.
+   * Returns the number of steps per open sequence between two trials of a mode, from SHORTEST to LONGEST. It is longer
+   * the more (decayed) steps the mode's statistics contain and the more time a trial costs.
    */
   #between(mode: Mode): number {
     const [present, other] = [this.stats[this.#best], this.stats[mode]];

@@ -11,7 +11,7 @@ export interface ObservedRequest {
   readonly request: GenerationRequest;
   readonly model: ModelInfo;
   readonly startedAt: number;
-  /** W3C trace context of the request, set by the observer that traces. Empty if the request is not traced. */
+  /** W3C trace context of the request, set by the tracing observer. Empty if the request is not traced. */
   traceparent: string;
 }
 

@@ -19,8 +19,8 @@ import { type Block, EMPTY } from './types.ts';
  * A step is a verify call, overlapped by a draft call that prepares the next block for the step's likely outcomes. If
  * the draft arrives first and expects a single outcome, the next step is sent ahead, assuming that outcome: the
  * verifier runs the step only if the outcome occurs, and the drafter continues from there. So several steps may be in
- * flight, each assuming the outcome of the step before it. If a step has another outcome, the steps after it are
- * dropped.
+ * flight, each assuming the outcome of the step before it. If a step's outcome differs from the assumed one, the
+ * steps after it are dropped.
  *
  * Callers own the clock: `driver.ts` runs the pipeline in real time, `bench/scaling` in virtual time. Both use this
  * loop:

@@ -23,12 +23,12 @@ export interface StreamContext {
 export interface StepRef {
   /** Index of the step in its request, counted from 0. The index of a dropped step is reused. */
   readonly index: number;
-  /** W3C trace context of the step, set by the observer that traces. */
+  /** W3C trace context of the step, set by the tracing observer. */
   traceparent?: string;
 }
 
 interface Call {
-  /** W3C trace context of the call, set by the observer that traces before the call is sent. */
+  /** W3C trace context of the call, set by the tracing observer before the call is sent. */
   traceparent?: string;
 }
 
@@ -50,8 +50,8 @@ export interface DraftCall extends Call {
   /** Undefined for the first draft of a request. */
   readonly step: StepRef | undefined;
   /**
-   * Tokens after the committed tokens: first the `assumed` tokens that steps in flight are expected to commit, then the
-   * block under verification.
+   * Tokens after the committed tokens. The first `assumed` of them are those that the steps in flight are expected to
+   * commit; the rest are the block under verification.
    */
   readonly tokens: readonly number[];
   /** One confidence per token. */
@@ -75,7 +75,7 @@ export interface ExpectedOutcome extends StepOutcome {
 
 /** The verifier's answer to a block. */
 export interface Verdict extends StepOutcome {
-  /** `accepted` + 1 natural logarithms of the committed tokens' probabilities. */
+  /** Log-probabilities (natural) of the `accepted` + 1 committed tokens. */
   readonly logProbabilities: readonly number[];
   /** `accepted` + 1 entries if the request wants alternatives, otherwise empty. */
   readonly tops: readonly TopTokens[];
@@ -102,8 +102,8 @@ export interface VerifyStream {
   /** Resolves once the prompt has been processed. */
   opened(): Promise<Opened>;
   /**
-   * Verifies a block. Resolves with undefined if the step was sent ahead but not run, because the previous step had
-   * another outcome or the verifier was lost.
+   * Verifies a block. Resolves with undefined if the step was sent ahead but not run, because the previous step did not
+   * have the assumed outcome, or because the verifier was lost.
    *
    * @throws PtpError if the verifier is lost or rejects the step
    */

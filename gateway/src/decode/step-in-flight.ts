@@ -27,7 +27,8 @@ export interface StepInFlight extends StepStart {
   /** Outcome that the next step, if it was sent ahead, assumes. */
   expected?: ExpectedOutcome;
   /**
-   * True if the step was sent ahead but not run, because the verifier was lost or an earlier step had another outcome.
+   * True if the step was sent ahead but not run, because the verifier was lost or an earlier step did not have the
+   * assumed outcome.
    */
   isLost: boolean;
   /** Arrival time of the last answer. */

@@ -185,8 +185,8 @@ export interface ModelInfo {
   /** Format of the target's weights, such as `Q4_K_M`. */
   readonly quantization?: string;
   /**
-   * Number of most probable tokens that the engine samples from, unless `top_k` is larger. Unset if the engine samples
-   * from all tokens.
+   * The engine samples only from this many of the most probable tokens, or from `top_k` if that is larger. Unset if the
+   * engine samples from all tokens.
    */
   readonly candidateLimit?: number;
 }

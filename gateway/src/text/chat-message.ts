@@ -9,11 +9,11 @@ export interface ToolCall {
 export interface ChatMessage {
   readonly role: 'system' | 'user' | 'assistant' | 'tool';
   readonly content: string;
-  /** Thoughts of the assistant before it answered. */
+  /** The assistant's reasoning before its answer. */
   readonly reasoning?: string;
   /** Calls that the assistant made in this message. */
   readonly toolCalls?: readonly ToolCall[];
-  /** Id of the call that this message of a tool answers. */
+  /** ID of the tool call that this tool message answers. */
   readonly toolCallId?: string;
 }
 

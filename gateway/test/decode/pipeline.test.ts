@@ -187,7 +187,7 @@ describe('a step sent ahead', () => {
     ]);
   });
 
-  test('is dropped with all later ones after another outcome; their late answers are ignored', () => {
+  test('is dropped with all later ones if the assumed outcome does not occur; their late answers are ignored', () => {
     const { run } = ahead();
     run.left(1);
     run.drafted(1, [2, 7, 8, 4]);

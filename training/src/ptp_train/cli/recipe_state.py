@@ -46,7 +46,7 @@ def inputs(args: argparse.Namespace) -> dict[str, str]:
 
 
 def begin(args: argparse.Namespace) -> dict:
-    """Returns the state before a step, which is later passed to `finish`."""
+    """Returns the options and inputs recorded before a step. Pass the result to `finish`."""
     return {"options": options_of(args), "inputs": inputs(args), "began": time.time()}
 
 

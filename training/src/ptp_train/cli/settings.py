@@ -99,7 +99,7 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports errors in one line, such as `--vocab-size must be in [257, 32768], got 100`, without the usage."""
+    """Reports errors on one line, such as `--vocab-size must be in [257, 32768], got 100`, without the usage text."""
 
     def __init__(self, **settings: Any):
         super().__init__(allow_abbrev=False, formatter_class=Formatter, **settings)

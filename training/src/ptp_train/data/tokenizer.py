@@ -1,6 +1,6 @@
 """Trains a byte-level BPE tokenizer, or uses an existing one, and encodes the corpus as arrays of token ids.
 
-Also writes the chat template of the model folder.
+Also writes the chat template that will go into the model folder.
 """
 
 import argparse

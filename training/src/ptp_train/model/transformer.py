@@ -175,7 +175,9 @@ class Target(nn.Module):
         return self.embedding.weight if self.output is None else self.output.weight
 
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps x [..., width] to normalised hidden states, from which `feature` drafters start, and logits [..., V]."""
+        """Returns normalised hidden states (the starting point of `feature` drafters) and logits [..., V] for x [...,
+        width].
+        """
         feature = self.norm(x)
         return feature, F.linear(feature, self.head_weight)
 

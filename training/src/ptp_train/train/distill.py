@@ -109,7 +109,8 @@ def check(args: argparse.Namespace) -> None:
     )
     require(
         copies,
-        f"--from-target must be given with --kind separate (other kinds always start from the target), got {args.kind}",
+        f"--from-target can only be used with --kind separate, got --kind {args.kind} "
+        "(other kinds always start from the target)",
     )
 
 

@@ -1,7 +1,7 @@
 """Building blocks of the exported ONNX graphs: a thin builder, and a transformer over packed sequences.
 
 A run packs the N tokens of several sequences ("slots") one after the other, and every activation is [1, N, ...]. Slot
-i's cached keys and values are an input [1, P_i, G*D] per layer which has exactly the valid rows. Only the rows of new
+i's cached keys and values are an input [1, P_i, G*D] per layer that has exactly the valid rows. Only the rows of new
 tokens are outputs. The host appends to a cache by copying these rows, and rolls back by passing fewer rows.
 """
 
@@ -153,9 +153,10 @@ class Graph:
 
 
 class Stream:
-    """Nodes of a transformer over packed tokens [1, N, width], which share the residual stream.
+    """Builds the nodes of a transformer over packed tokens [1, N, width]. They share one residual stream.
 
-    `norm` also adds the last block's contribution, because onnxruntime has one kernel for the sum and the norm.
+    `norm` also adds the output of the preceding attention or MLP sublayer to the residual stream, because onnxruntime
+    has a single fused kernel for the addition and the norm.
     """
 
     def __init__(self, graph: Graph, config: Config, x: str, positions: str, slots: int, splits: str | None):
