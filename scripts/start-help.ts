@@ -12,12 +12,12 @@ export const modelType = { ...path, placeholder: 'MODEL' };
 const modelFlag: Setting = {
   ...gatewaySettings.model,
   type: modelType,
-  doc: 'A model folder, a .gguf file, a Hugging Face folder, or a name on huggingface.co: org/repo[:quantisation or file].',
+  doc: 'A folder exported by ptp-train, a .gguf file, a Hugging Face model folder, or a name on huggingface.co: org/repo[:quantisation or file].',
 };
 const draftModelFlag: Setting = {
   ...gatewaySettings.draftModel,
   type: modelType,
-  doc: "A smaller model with the same tokenizer that drafts for the model, given in the same form as --model. It is used instead of the model's own drafter.",
+  doc: "A smaller model that drafts for --model, instead of the model's own drafter. It must have the same tokenizer. Takes the same forms as --model.",
 };
 
 /** Flags for all settings. `--listen` sets the gateway's PTP_LISTEN. */

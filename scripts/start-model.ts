@@ -50,7 +50,8 @@ async function prepare(text: string, flag: string, config: HubConfig): Promise<s
   if (existsSync(path)) return prepareLocal(path, basename(path), config);
   const name = parseModelName(text);
   if (!name) {
-    const kinds = 'a model folder, a .gguf file, a Hugging Face folder or a name, org/repo[:quantisation or file]';
+    const kinds =
+      'a folder exported by ptp-train, a .gguf file, a Hugging Face model folder, or a name on huggingface.co: org/repo[:quantisation or file]';
     throw new StartError(`there is no file or folder ${text}: set ${flag} to ${kinds}`);
   }
   const fetched = await fetchModel(config, name, process.stderr);

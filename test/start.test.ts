@@ -73,7 +73,8 @@ const isAlive = (pid: number) => {
 };
 
 const models = ['--model', join(root, 'test', 'models', 'tiny')];
-const KINDS = 'a model folder, a .gguf file, a Hugging Face folder or a name, org/repo[:quantisation or file]';
+const KINDS =
+  'a folder exported by ptp-train, a .gguf file, a Hugging Face model folder, or a name on huggingface.co: org/repo[:quantisation or file]';
 const MODEL_FILES = 'it must have manifest.json, a .gguf file, or config.json and .safetensors files';
 const waiting = { timeout: 45_000, interval: 50 };
 

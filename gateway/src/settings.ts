@@ -21,7 +21,7 @@ export const gatewaySettings = {
     'File with the private key (PEM) of the certificate in PTP_HTTP_TLS_CERT_FILE.',
   ),
   maxStreams: setting('PTP_MAX_STREAMS', integer(1), 64).doc(
-    'Maximum number of sequences generated at the same time. A request counts as one sequence per prompt and choice (`n`). Requests above the maximum are rejected with status 429.',
+    'Maximum number of sequences generated at the same time. A request counts as (number of prompts) x `n` sequences. Requests above the maximum are rejected with status 429.',
   ),
   apiKeys: setting('PTP_API_KEYS_FILE', path, '').doc(
     'JSON file with the accepted API keys and their limits (docs/api.md). Without this setting, clients need no key.',

@@ -4,7 +4,7 @@ import { tlsSettings } from './tls-settings.ts';
 /** Settings of every service. */
 export const sharedSettings = {
   model: setting('PTP_MODEL', path, 'models/default').doc(
-    'The model: a folder with manifest, tokenizer and ONNX graphs of target and drafter, or a GGUF file, which llama.cpp runs (docs/engines.md).',
+    'The model: a folder exported by ptp-train, with manifest, tokenizer and ONNX graphs of target and drafter, or a GGUF file for llama.cpp (docs/engines.md).',
   ),
   contextLength: setting('PTP_CONTEXT_LENGTH', integer(0, 16777216), 0).doc(
     'Maximum number of tokens in a sequence, prompt included. Must be equal in all services. 0 means the maximum of the model, but at most 8192 for a GGUF file, because llama.cpp allocates the KV caches of all sequences at the start.',
@@ -18,7 +18,7 @@ export const sharedSettings = {
 
 /** Setting of the drafter and of the gateway, because the gateway must know whether a drafter exists. */
 export const draftModelSetting = setting('PTP_DRAFT_MODEL', path, '').doc(
-  'Smaller model with the same tokenizer as the target: a folder or a GGUF file. It is used instead of the drafter in the model folder, and drafts one token at a time.',
+  'A smaller model (a folder or a GGUF file) that drafts for PTP_MODEL, one token at a time, instead of the drafter in the model folder. It must have the same tokenizer.',
 );
 
 /** Settings of drafter and verifier. */
@@ -28,13 +28,13 @@ export const serviceSettings = {
     'Addresses at which the drafter and the verifier serve /metrics. Without an address, neither serves it. Under `npm start`, the verifier uses the given addresses, and the drafter uses the next port. The gateway serves /metrics with its API.',
   ),
   threads: setting('PTP_ENGINE_THREADS', integer(0, 256), 0).doc(
-    'Number of CPU threads for one run of a model. 0 means one thread per physical core for llama.cpp, and a single thread for ONNX Runtime. llama.cpp slows down if other processes compete for its cores, so leave at least one core free.',
+    'Number of CPU threads per forward pass. 0 means one thread per physical core for llama.cpp, and a single thread for ONNX Runtime. llama.cpp slows down if other processes compete for its cores, so leave at least one core free.',
   ),
   gpuLayers: setting('PTP_GPU_LAYERS', layers, 'auto').doc(
     'Number of layers of a GGUF model that run on the GPU; `auto` means as many layers as fit in its memory, and 0 means none.',
   ),
   batchTokens: setting('PTP_BATCH_TOKENS', integer(2, 16384), 192).doc(
-    'Maximum number of tokens in one run, summed over the sequences of the batch.',
+    'Maximum number of tokens in one forward pass, summed over the sequences of the batch.',
   ),
   prefixCacheMegabytes: setting('PTP_PREFIX_CACHE_MB', integer(0, 1048576), 256).doc(
     'Memory for the KV caches of finished sequences, in MB (10^6 bytes). Prompts that share a prefix with a finished sequence start faster. Response times can therefore reveal whether another client sent a similar prompt; 0 turns the cache off and prevents this.',
