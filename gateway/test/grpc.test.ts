@@ -121,7 +121,7 @@ describe('GenerationService', () => {
     [
       'a schema that is nested too deep',
       { prompt, form: { case: 'jsonSchema', value: `${'['.repeat(50_000)}${']'.repeat(50_000)}` } },
-      { message: expect.stringContaining('`json_schema` must be nested at most 200 deep') },
+      { message: expect.stringContaining('`json_schema` must be nested at most 200 levels deep') },
     ],
     [
       'a schema with names outside ASCII',

@@ -50,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def check(args: argparse.Namespace) -> None:
     for name, wanted in (("kind", ("separate",)), ("method", ("c", "independent"))):
         given = getattr(args, name)
-        require(given in wanted, f"--{name} must be {' or '.join(wanted)}, because there is no teacher, got {given}")
+        require(
+            given in wanted, f"--{name} must be {' or '.join(wanted)}, got {given}: `inverse` trains without a teacher"
+        )
     require(args.length < args.context, f"--length must be in [1, {args.context - 1}], got {args.length}")
 
 
@@ -122,12 +124,16 @@ def start(args: argparse.Namespace) -> Drafter:
 
 @torch.no_grad()
 def continued(args: argparse.Namespace, old: Drafter) -> Drafter:
-    """Returns a drafter with the weights of `old`, which has the same sizes, to continue with another --length,
-    --method or --rank.
+    """Returns a drafter with the weights and sizes of `old`, to continue training with a different --length, --method or
+    --rank.
     """
     c = old.config
     own = c.kind == "separate" and c.method != "o"
-    require(own, f"--init must be a drafter trained by `inverse`, got one with --kind {c.kind} and --method {c.method}")
+    require(
+        own,
+        "--init must be a target or a drafter trained by `inverse`; "
+        f"this drafter was trained with --kind {c.kind} and --method {c.method}",
+    )
     drafter = Drafter(drafter_config(args, c.sizes))
     drafter.start_from(old, layers_of(args))
     for name in ("pick", "embedding", "frequencies"):

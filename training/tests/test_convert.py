@@ -185,6 +185,10 @@ def test_a_checkpoint_is_exported_with_its_special_tokens_and_first_layers(tmp_p
 def test_unsupported_exports_are_rejected(target, tmp_path):
     with pytest.raises(SystemExit, match="--out must be given with --to hf"):
         main(["export", "--to", "hf", "--from", str(target[1])])
+    with pytest.raises(
+        SystemExit, match="--from can only be used with --to hf, gguf or transformers-js, got --to server"
+    ):
+        main(["export", "--id", "x", "--from", str(target[1])])
     with pytest.raises(SystemExit, match="--type must be one of f32, f16 with --to hf, got q8_0"):
         export(target[1], "hf", tmp_path, "--type", "q8_0")
     with pytest.raises(SystemExit, match="--layers must be at most 3, got 4"):

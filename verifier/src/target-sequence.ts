@@ -110,6 +110,6 @@ function checkMasks(masks: readonly Uint8Array[], count: number, vocabulary: num
     // Bits beyond the vocabulary are ignored.
     const last = (mask.at(-1) as number) & (0xff >> (8 * size - vocabulary));
     if (last !== 0 || mask.subarray(0, -1).some((bits) => bits !== 0)) continue;
-    throw fieldError(field, 'must allow a token, got none');
+    throw fieldError(field, 'must allow at least one token');
   }
 }

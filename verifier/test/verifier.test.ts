@@ -155,7 +155,7 @@ describe('Verifier', () => {
     [
       'a mask without a token',
       [open([1]), step([7], 0, [all, new Uint8Array(32)])],
-      '`allowed[1]` must allow a token, got none',
+      '`allowed[1]` must allow at least one token',
     ],
     [
       'a temperature out of range',

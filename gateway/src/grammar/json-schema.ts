@@ -60,7 +60,8 @@ class SchemaCompiler {
 
   compile(): Expression {
     const length = JSON.stringify(this.#root)?.length ?? 0;
-    if (length > TEXT_LIMIT) throw invalidField(this.#field, `at most ${TEXT_LIMIT} characters of JSON`, length);
+    if (length > TEXT_LIMIT)
+      throw fieldError(this.#field, `must have at most ${TEXT_LIMIT} characters as JSON, got ${length}`);
     return this.#value(this.#root, this.#field);
   }
 

@@ -99,7 +99,10 @@ class TokenState implements GrammarState {
     if (known) return known;
     const mask = tokenMask(state, automaton, vocabulary);
     if (mask.every((bits) => bits === 0)) {
-      throw new PtpError('failed_precondition', 'the vocabulary has no token that the grammar allows here');
+      throw new PtpError(
+        'failed_precondition',
+        'no token of the vocabulary can continue the text as the grammar requires',
+      );
     }
     masks.set(state, mask);
     return mask;

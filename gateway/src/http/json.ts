@@ -12,7 +12,7 @@ const NESTING_LIMIT = 200;
 export function parseJson(bytes: Uint8Array): unknown {
   const value = parseBody(decode(bytes));
   if (!isNestedTooDeep(value)) return value;
-  throw new PtpError('invalid_argument', `the request body must be nested at most ${NESTING_LIMIT} deep`);
+  throw new PtpError('invalid_argument', `the request body must be nested at most ${NESTING_LIMIT} levels deep`);
 }
 
 /**
@@ -28,7 +28,7 @@ export function parseJsonField(text: string, field: string, content: string): un
   } catch {
     throw invalidField(field, `the JSON text of ${content}`, text);
   }
-  if (isNestedTooDeep(value)) throw invalidField(field, `nested at most ${NESTING_LIMIT} deep`, text);
+  if (isNestedTooDeep(value)) throw invalidField(field, `nested at most ${NESTING_LIMIT} levels deep`, text);
   return value;
 }
 

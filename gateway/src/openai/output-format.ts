@@ -36,7 +36,7 @@ export const structuredOutputs = object({
   json_object: boolean.nullish(),
   regex: text.nullish(),
   choice: z
-    .array(text.max(10_000, 'of at most 10,000 characters'), { error: choicesError })
+    .array(text.max(10_000, 'a string of at most 10,000 characters'), { error: choicesError })
     .min(1, choicesError)
     .max(1000, choicesError)
     .nullish(),

@@ -266,7 +266,7 @@ describe('very large schemas', () => {
       { properties: Object.fromEntries(names(1001).map((name) => [name, {}])) },
       '`schema.properties` must have at most 1000 entries, got 1001',
     ],
-    ['characters', { const: 'x'.repeat(100_001) }, '`schema` must be at most 100000 characters of JSON'],
+    ['characters', { const: 'x'.repeat(100_001) }, '`schema` must have at most 100000 characters as JSON'],
     [
       'alternatives that all refer to one large schema',
       {

@@ -95,7 +95,7 @@ describe('400 names field, limit and value', () => {
         },
       ],
       'messages[0].tool_calls[0].function.arguments',
-      'must be nested at most 200 deep',
+      'must be nested at most 200 levels deep',
     ],
     [[{ role: 'user' }], 'messages[0].content', 'must be a string or an array of text parts, got nothing'],
     [[{ role: 'user', content: 5 }], 'messages[0].content', 'must be a string or an array of text parts, got 5'],
@@ -192,7 +192,10 @@ describe('bodies', () => {
   ])('that are nested too deep are rejected: %s', async (open, close) => {
     const body = `{"prompt": "a", "x": ${open.repeat(50_000)}1${close.repeat(50_000)}}`;
     const response = await server.post('/v1/completions', body);
-    expect([response.status, await error(response)]).toEqual([400, 'the request body must be nested at most 200 deep']);
+    expect([response.status, await error(response)]).toEqual([
+      400,
+      'the request body must be nested at most 200 levels deep',
+    ]);
   });
 
   test('that are not UTF-8 are rejected, not repaired', async () => {

@@ -131,7 +131,8 @@ def test_inverse_training_continues_from_plain_training(folder):
         first, second = torch.load(out)["log"][-1]["by_position"]
         assert first == pytest.approx(expected, rel=0.02)  # The perplexity of half of the text.
         assert math.isfinite(second)
-    with pytest.raises(SystemExit, match="--init must be a drafter trained by `inverse`, got one with --kind reader"):
+    message = "--init must be a target or a drafter trained by `inverse`; this drafter was trained with --kind reader"
+    with pytest.raises(SystemExit, match=message):
         ptp_train(*common, "--out", folder / "x.pt", "--init", folder / "drafter.pt", "--source", "0,1")
     with pytest.raises(SystemExit, match="--pick must be tree, as in --init, got cdf"):
         ptp_train(*common, "--out", folder / "x.pt", "--init", plain, "--source", "0,1", "--pick", "cdf")

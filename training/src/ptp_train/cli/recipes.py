@@ -62,7 +62,10 @@ def load(path: pathlib.Path) -> dict[str, dict[str, Any]]:
             f"{where} a step must be one command with its options, got {entry}",
         )
         ((name, options),) = entry.items()
-        require(name not in steps, f"{where} two steps are named {name}: name them {name}/one and {name}/two")
+        require(
+            name not in steps,
+            f"{where} two steps are named {name}: give each a distinct suffix, for example {name}/one and {name}/two",
+        )
         valid = [c for c in commands.COMMANDS if c != "run"]
         require(name.split("/")[0] in valid, f"{where} step {unknown_option(name.split('/')[0], valid)}")
         require(isinstance(options or {}, dict), f"{where} step {name}: options must be a mapping, got {options}")

@@ -75,7 +75,8 @@ def check(args: argparse.Namespace) -> None:
     source: pathlib.Path | None = getattr(args, "from")
     if args.to == "server":
         require(bool(args.id), "--id must be given")
-        require(source is None, f"--from can only be used with --to {', '.join(FORMATS[1:])}, got --to {args.to}")
+        others = f"{', '.join(FORMATS[1:-1])} or {FORMATS[-1]}"
+        require(source is None, f"--from can only be used with --to {others}, got --to {args.to}")
     else:
         require(args.out != MODELS, f"--out must be given with --to {args.to}")
         types = {"hf": ("f32", "f16"), "gguf": to_gguf.TYPES, "transformers-js": ("f32",)}[args.to]

@@ -201,8 +201,8 @@ def run(args: argparse.Namespace) -> None:
                 made_by = str(known.get("target", "")) or origin, str(known.get("writer", "teacher"))
                 require(
                     made_by == (origin, writer),
-                    f"{name} must be written for target {origin} by {writer}, but was written for {made_by[0]} by {made_by[1]}: "
-                    "remove it, or choose another --out",
+                    f"{name} was written for target {made_by[0]} with --writer {made_by[1]}, but this run needs "
+                    f"target {origin} with --writer {writer}: remove it, or choose another --out",
                 )
             else:
                 generator = torch.Generator().manual_seed(args.seed * 1_000_003 + start)
