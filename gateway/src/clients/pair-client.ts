@@ -103,8 +103,9 @@ export class PairClient implements Streams {
     });
   }
 
-  draft(request: GenerationRequest, { signal, traceparent }: StreamContext): DraftStream {
-    const { draftTimeoutMs: timeoutMs, logger } = this.#options;
+  draft(request: GenerationRequest, { signal, traceparent }: StreamContext): DraftStream | undefined {
+    const { drafters, draftTimeoutMs: timeoutMs, logger } = this.#options;
+    if (drafters.length === 0) return undefined;
     const open = () => {
       const lease = this.#drafters.lease();
       return lease && { call: lease.client.draft({ signal }), leave: lease.leave };

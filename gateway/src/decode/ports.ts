@@ -8,7 +8,8 @@ export interface Streams {
   health(): Health;
   /** Opens a stream. @throws PtpError `unavailable` if no verifier can be used */
   verify(request: GenerationRequest, context: StreamContext): VerifyStream;
-  draft(request: GenerationRequest, context: StreamContext): DraftStream;
+  /** Opens a stream. Returns undefined if the target has no drafter. */
+  draft(request: GenerationRequest, context: StreamContext): DraftStream | undefined;
 }
 
 export interface StreamContext {
