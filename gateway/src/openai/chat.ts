@@ -8,7 +8,7 @@ import { chatLogprobs, type TokenLogprob } from './logprobs.ts';
 import { conversation, messageList, templateVariables } from './messages.ts';
 import { choiceRequests } from './prompt.ts';
 import { opensThoughts, ReasoningReader, type SplitReasoning } from './reasoning.ts';
-import { choiceFields, commonRequest, sharedFields, topLogprobs } from './request.ts';
+import { checkEnding, choiceFields, commonRequest, sharedFields, topLogprobs } from './request.ts';
 import { type EndpointParts, respond } from './respond.ts';
 import { type CallPiece, ToolCallReader } from './tool-calls.ts';
 import { toolChoice, tools, toolUseOf, withToolConstraint } from './tools.ts';
@@ -64,6 +64,7 @@ function parseChat(given: unknown, model: ModelInfo) {
   const choice = typeof body.tool_choice === 'object' ? body.tool_choice?.function : body.tool_choice;
   const toolUse = toolUseOf(functions, choice, body.parallel_tool_calls);
   const constraint = withToolConstraint(request.constraint, toolUse, (i) => `tools[${i}].function.parameters`);
+  checkEnding(body, constraint);
   const variables = body.chat_template_kwargs ?? undefined;
   return { ...request, constraint, logprobs: body.logprobs ? tops : undefined, messages, toolUse, variables };
 }

@@ -3,6 +3,7 @@ import { PtpError } from '@ptp/protocol/errors';
 import { invalidField } from '@ptp/protocol/validation';
 import { z } from 'zod';
 import type { DraftOverrides, ModelInfo } from '../decode/types.ts';
+import type { OutputConstraint } from '../grammar/types.ts';
 import { DRAFT_MODES, LONGEST_DRAFT } from '../settings.ts';
 import { boolean, integer, object, positive, text } from '../validation.ts';
 import { content, joinText } from './messages.ts';
@@ -76,9 +77,7 @@ export function commonRequest(body: CommonBody, maxTokens: number | null | undef
     throw invalidField('min_tokens', `at most \`max_tokens\` (${maxTokens})`, body.min_tokens);
   }
   const constraint = constraintOf(body.response_format, body.structured_outputs);
-  const absent = 'absent with `response_format` or `structured_outputs`';
-  if (constraint && body.ignore_eos) throw invalidField('ignore_eos', absent, true);
-  if (constraint && body.min_tokens) throw invalidField('min_tokens', absent, body.min_tokens);
+  checkEnding(body, constraint);
   return {
     /** Constraint on the text. Undefined if any text is allowed. */
     constraint,
@@ -100,6 +99,20 @@ export function commonRequest(body: CommonBody, maxTokens: number | null | undef
       trace: body.ptp?.trace ?? false,
     },
   };
+}
+
+/**
+ * Checks that the end of a constrained text is not suppressed, because the grammar may allow nothing else.
+ *
+ * @throws PtpError `invalid_argument`, naming field, limit and value
+ */
+export function checkEnding(
+  { ignore_eos: ignoresEnd, min_tokens: minTokens }: Pick<CommonBody, 'ignore_eos' | 'min_tokens'>,
+  constraint: OutputConstraint | undefined,
+): void {
+  const absent = 'absent with constrained output (a response format, `structured_outputs` or `tools`)';
+  if (constraint && ignoresEnd) throw invalidField('ignore_eos', absent, true);
+  if (constraint && minTokens) throw invalidField('min_tokens', absent, minTokens);
 }
 
 /** Returns a random seed, for requests without one. */

@@ -8,7 +8,7 @@ import { parseBody, unsupportedInResponses } from './body.ts';
 import { joinText, parseArguments, templateRole } from './messages.ts';
 import { formatConstraint, textFormat } from './output-format.ts';
 import { choiceRequests } from './prompt.ts';
-import { commonRequest, sharedFields, topLogprobs } from './request.ts';
+import { checkEnding, commonRequest, sharedFields, topLogprobs } from './request.ts';
 import { type EndpointParts, respond } from './respond.ts';
 import { ResponsesWriter } from './responses-stream.ts';
 import { toolChoiceOf, toolFunction, toolsOf, toolUseOf, withToolConstraint } from './tools.ts';
@@ -89,10 +89,12 @@ function parseResponses(given: unknown, model: ModelInfo) {
   const toolUse = toolUseOf(functions, choice, parallel);
   const format = body.text?.format ?? { type: 'text' as const };
   const schema = format.type === 'json_schema' ? format.schema : undefined;
-  const constraint = formatConstraint(format, schema, 'text.format.schema');
+  const formatted = formatConstraint(format, schema, 'text.format.schema');
+  const constraint = withToolConstraint(formatted, toolUse, (i) => `tools[${i}].parameters`);
+  checkEnding(body, constraint);
   return {
     ...request,
-    constraint: withToolConstraint(constraint, toolUse, (i) => `tools[${i}].parameters`),
+    constraint,
     logprobs: withLogprobs ? tops : undefined,
     messages: instructions === null ? messages : [{ role: 'system' as const, content: instructions }, ...messages],
     instructions,

@@ -250,6 +250,13 @@ describe('rejects', () => {
     ],
     [{ tools: undefined, response_format: { type: 'json_object' }, ignore_eos: true }, 'ignore_eos', undefined],
     [{ tools: undefined, response_format: { type: 'json_object' }, min_tokens: 3 }, 'min_tokens', undefined],
+    [
+      { tool_choice: { type: 'function', function: { name: 'weather' } }, min_tokens: 3 },
+      'min_tokens',
+      '`min_tokens` must be absent with constrained output (a response format, `structured_outputs` or `tools`), got 3',
+    ],
+    [{ min_tokens: 3 }, 'min_tokens', undefined],
+    [{ tool_choice: 'required', ignore_eos: true }, 'ignore_eos', undefined],
     [{ tools: undefined, structured_outputs: {} }, 'structured_outputs', undefined],
     [{ tools: undefined, structured_outputs: { regex: '(' } }, 'structured_outputs.regex', undefined],
     [{ tools: undefined, structured_outputs: { grammar: 'x' } }, 'structured_outputs.grammar', undefined],
