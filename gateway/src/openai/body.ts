@@ -5,8 +5,8 @@ import type { z } from 'zod';
 type Test = (value: unknown) => boolean;
 
 /**
- * Unsupported fields. A value that would change the answer is rejected, because ignoring it would silently give a
- * different answer.
+ * Unsupported fields, including fields of other endpoints. A value that would change the answer is rejected, because
+ * ignoring it would silently give a different answer.
  */
 export type Unsupported = Readonly<Record<string, Test>>;
 
@@ -17,7 +17,13 @@ const isNot =
   (value) =>
     !neutral.includes(value);
 
-export const unsupportedInCompletions: Unsupported = { suffix: isFilled };
+const isFormat: Test = (value) => (value as { type?: unknown }).type !== 'text';
+
+export const unsupportedInCompletions: Unsupported = {
+  suffix: isFilled,
+  max_completion_tokens: always,
+  max_output_tokens: always,
+};
 
 export const unsupportedInChat: Unsupported = {
   functions: isFilled,
@@ -26,6 +32,7 @@ export const unsupportedInChat: Unsupported = {
   audio: always,
   reasoning_effort: isNot('none'),
   web_search_options: always,
+  max_output_tokens: always,
 };
 
 export const unsupportedInResponses: Unsupported = {
@@ -37,6 +44,12 @@ export const unsupportedInResponses: Unsupported = {
     !(typeof value === 'object' && [null, undefined, 'none'].includes((value as { effort?: string | null }).effort)),
   truncation: isNot('disabled'),
   max_tool_calls: always,
+  max_tokens: always,
+  max_completion_tokens: always,
+  stop: isFilled,
+  n: isNot(1),
+  response_format: isFormat,
+  structured_outputs: isFilled,
 };
 
 /**

@@ -114,12 +114,13 @@ describe('400 names field, limit and value', () => {
 });
 
 describe('400 for unsupported fields with an effect', () => {
-  const completion = [{ suffix: 'x' }];
+  const completion = [{ suffix: 'x' }, { max_completion_tokens: 5 }, { max_output_tokens: 5 }];
   const conversation = [
     { functions: [{}] },
     { modalities: ['text', 'audio'] },
     { audio: { voice: 'x' } },
     { web_search_options: {} },
+    { max_output_tokens: 5 },
   ];
   const cases = [
     ...completion.map((field) => ['/v1/completions', { prompt: 'a', ...field }, Object.keys(field)[0]] as const),

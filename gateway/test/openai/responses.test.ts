@@ -135,6 +135,18 @@ describe('rejects', () => {
       undefined,
     ],
     [{ input: 'a', include: ['file_search_call.results'] }, 'include[0]', undefined],
+    [{ input: 'a', max_tokens: 5 }, 'max_tokens', '`max_tokens` is not supported'],
+    [{ input: 'a', max_completion_tokens: 5 }, 'max_completion_tokens', undefined],
+    [{ input: 'a', stop: 'x' }, 'stop', undefined],
+    [{ input: 'a', n: 2 }, 'n', '`n` is not supported'],
+    [{ input: 'a', response_format: { type: 'json_object' } }, 'response_format', undefined],
+    [{ input: 'a', structured_outputs: { regex: 'a' } }, 'structured_outputs', undefined],
+    [
+      { input: 'a', text: { format: { type: 'json_object' } }, min_tokens: 3 },
+      'min_tokens',
+      '`min_tokens` must be absent with constrained output (a response format, `structured_outputs` or `tools`), got 3',
+    ],
+    [{ input: 'a', text: { format: { type: 'json_object' } }, ignore_eos: true }, 'ignore_eos', undefined],
   ])('%j', async (body, param, message) => {
     const response = await server.post('/v1/responses', { model: 'default', ...body });
     expect(response.status).toBe(400);
@@ -146,6 +158,10 @@ describe('rejects', () => {
       tools: [],
       reasoning: { summary: 'auto' },
       suffix: 'unknown here',
+      stop: [],
+      n: 1,
+      response_format: { type: 'text' },
+      structured_outputs: null,
       store: true,
       background: false,
       truncation: 'disabled',
