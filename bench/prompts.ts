@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import type { Tokenizer } from '../gateway/src/text/tokenizer.ts';
 
 /**
- * Returns the tokens of the prompts in prompts.json, which are beginnings of held-out files. Each prompt begins with
- * the end-of-text token, as every document does.
+ * Returns the tokens of the prompts in prompts.json. The prompts are beginnings of held-out files. Each begins with the
+ * end-of-text token, as every document does.
  *
  * @param longest maximum number of tokens in a prompt. Longer prompts are cut
  */

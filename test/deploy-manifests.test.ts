@@ -22,7 +22,7 @@ const render = (overlay: string): Manifest[] =>
     document.toJS(),
   );
 
-/** Returns the package that contains the schema of a manifest's kind, which depends on the API group. */
+/** Returns the package that contains the schema of a manifest's kind. The package depends on the API group. */
 function moduleOf({ apiVersion, kind }: Manifest): string {
   const packages: Record<string, string> = {
     'cert-manager.io': '@kubernetes-models/cert-manager/cert-manager.io',

@@ -187,8 +187,8 @@ export class Drafter {
 }
 
 /**
- * Returns the number of block tokens that branch i assumes to be accepted, which is the number of visible tokens after
- * the committed ones.
+ * Returns the number of block tokens that branch i assumes to be accepted. This number is the number of visible tokens
+ * minus the number of committed tokens.
  */
 function acceptedBefore({ branches }: DraftSlot, i: number, { tokens }: DraftSequence): number {
   return (branches[i]?.visible ?? 0) - tokens.length;

@@ -5,7 +5,7 @@ import { fieldError, requireTokens } from '@ptp/protocol/validation';
 import { uniforms } from './sampling/uniforms.ts';
 import type { Engine, EngineInfo, SequenceId } from './types.ts';
 
-/** Sequence of the drafter or the verifier, which provides its tokens and the uniforms of future tokens. */
+/** Sequence of the drafter or the verifier. Provides the sequence's tokens and the uniforms of future tokens. */
 export class Sequence {
   /** Prompt and committed tokens. */
   readonly tokens: number[];

@@ -17,7 +17,7 @@ const settings: SamplingParams[] = [
   { temperature: 1.4, topK: 100, topP: 0.99 },
 ];
 
-/** Returns `count` tokens of the tiny vocabulary, which depend only on the seed. */
+/** Returns `count` tokens of the tiny vocabulary, determined by the seed alone. */
 const someTokens = (count: number, seed = 1n) => Array.from(uniforms(seed, 0, count), (u) => Math.floor(u * 257));
 /** Returns D uniforms for each of `count` positions. */
 const someUniforms = (from: number, count: number) => uniforms(7n, from, count, target.info.uniformsPerPosition);

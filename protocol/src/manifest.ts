@@ -13,8 +13,8 @@ const token = z.int().nonnegative();
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 
 /**
- * Content of manifest.json in a model folder, which training/src/ptp_train/export/manifest.py writes, or the same keys
- * read from a GGUF file (gguf-manifest.ts). Informational keys (corpus, recipe, measurements) are not validated.
+ * Content of a model folder's manifest.json, written by training/src/ptp_train/export/manifest.py, or the same keys read
+ * from a GGUF file (gguf-manifest.ts). Informational keys (corpus, recipe, measurements) are not validated.
  */
 const manifestSchema = z
   .looseObject({

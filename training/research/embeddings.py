@@ -23,7 +23,7 @@ def binary(u: Tensor) -> Tensor:
 
 
 def thermometer(u: Tensor) -> Tensor:
-    """Returns features, of which feature i is 1 where u exceeds i / LEVELS."""
+    """Returns features. Feature i is 1 where u exceeds i / LEVELS."""
     return (u[..., None] > torch.arange(LEVELS, device=u.device) / LEVELS).float()
 
 

@@ -32,7 +32,7 @@ class TargetGraph:
         self.uniforms, self.vocab = shapes["u"][1], shapes["bias"][1]
 
     def run(self, slots: list[tuple[Reader, list[int]]], temperature: float = 0.0, u: np.ndarray | None = None):
-        """Runs each slot's tokens, of which there are at least two. Returns, for each slot, the picks after each token
+        """Runs each slot's tokens, at least two per slot. Returns, for each slot, the picks after each token
         and their log-probabilities.
 
         u: uniforms [tokens of all slots, D].

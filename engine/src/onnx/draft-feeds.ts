@@ -9,7 +9,7 @@ export interface DraftPart {
   readonly context: number;
   readonly sampling: SamplingParams;
   readonly branches: readonly (BranchRequest & {
-    /** Token before the branch, which has index `visible` - 1. */
+    /** Token before the branch, at index `visible` - 1. */
     readonly last: number;
   })[];
 }
@@ -43,7 +43,7 @@ export function branchIo(dimensions: number): GraphIo<DraftSlot, DraftOutput> {
   };
 }
 
-/** Adds to each branch of a slot the token before the branch, which is one of the slot's tokens or in the cache. */
+/** Adds the token before each branch of a slot. This token is either one of the slot's tokens or in the cache. */
 function draftPart(slot: DraftSlot, cachedTokens: Int32Array | undefined, dimensions: number): DraftPart {
   const context = slot.at + paddedLength(slot);
   if (slot.branches.length === 0) return idlePart(context, dimensions);

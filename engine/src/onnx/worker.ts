@@ -1,5 +1,5 @@
-// Worker thread of one ONNX model, which owns its sessions and caches. `session.run` blocks, and the main thread must
-// not block.
+// Worker thread for one ONNX model. The thread owns the model's sessions and caches. `session.run` blocks, and the main
+// thread must not block.
 import { parentPort, workerData } from 'node:worker_threads';
 import type { DraftOutput, DraftSlot, SequenceId, TargetOutput, TargetSlot } from '../types.ts';
 import { checkIo } from './check-feeds.ts';

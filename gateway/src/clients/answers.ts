@@ -1,4 +1,4 @@
-/** Receives the answers of a call, which arrive in the order of its steps, and times them. */
+/** Receives and times the answers to a call's steps. The answers arrive in the order of the steps. */
 export class Answers<T> {
   readonly #receive: () => Promise<T>;
   /** Arrival time of the last answer that a caller waits for. */

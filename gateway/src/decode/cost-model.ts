@@ -181,7 +181,7 @@ export class AcceptanceCurve {
     this.#forget = forget;
   }
 
-  /** Observes a block of `drafted` tokens, the first `accepted` of which were accepted. */
+  /** Observes a block of `drafted` tokens whose first `accepted` tokens were accepted. */
   observe(drafted: number, accepted: number): void {
     for (let k = 1; k <= drafted && k < this.#chances.length; k++) {
       const old = this.#chances[k] as number;

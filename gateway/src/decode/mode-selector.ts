@@ -92,7 +92,7 @@ export class ModeSelector {
   }
 
   /**
-   * Returns the mode of the next step. This is the fastest mode, or occasionally another one for a few steps, to notice
+   * Returns the mode of the next step. This is the fastest mode, or occasionally a slower one for a few steps, to notice
    * changes.
    */
   next(): { mode: Mode; reason: 'warm-up' | 'trial' | 'fastest' } {

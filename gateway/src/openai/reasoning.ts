@@ -3,7 +3,7 @@ import type { Tokenizer } from '../text/tokenizer.ts';
 const OPEN = '<think>';
 const CLOSE = '</think>';
 
-/** An answer's text, split into the thoughts of the model and the reply that follows. */
+/** An answer's text, split into the model's reasoning and the reply that follows. */
 export interface SplitReasoning {
   readonly reasoning: string;
   readonly text: string;

@@ -6,7 +6,7 @@ const SIZE = 3;
 const LONGEST = 10;
 
 /**
- * Predicted outputs (OpenAI): proposes the client's guess of the answer, which pays off for edits of mostly unchanged
+ * Predicted outputs (OpenAI): proposes the client's guess of the answer. This pays off for edits to mostly unchanged
  * files. If the text departs from the guess, proposals resume where the text and the guess match again.
  */
 export class PredictedOutputProposer {

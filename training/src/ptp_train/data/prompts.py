@@ -1,4 +1,4 @@
-"""Writes the prompts of the benchmarks, which are beginnings of held-out files. These files are never trained on."""
+"""Writes the benchmark prompts. They are beginnings of held-out files, which are never trained on."""
 
 import argparse
 import json

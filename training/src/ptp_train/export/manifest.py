@@ -88,7 +88,7 @@ def drafting_facts(evaluation: pathlib.Path) -> dict:
 
 
 def licences(sources: dict) -> str:
-    """Returns the text of LICENCES.md of a model folder, which is made from the corpus' sources.json."""
+    """Returns the text of a model folder's LICENCES.md, made from the corpus' sources.json."""
     lines = [
         "# Licences of the corpus",
         "",

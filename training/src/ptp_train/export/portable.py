@@ -1,4 +1,4 @@
-"""A target with its tokenizer, which is the input of exports to other engines."""
+"""A target with its tokenizer, as input for exports to other engines."""
 
 import json
 import pathlib

@@ -73,7 +73,7 @@ class Drafter(nn.Module):
         self.uniform.rescale(self.embedding.weight.detach().pow(2).mean().sqrt().item())
 
     def start_from(self, target: Target, chosen: tuple[int, ...]) -> None:
-        """Copies embedding, head and `chosen` layers of a target, which must have the drafter's own sizes."""
+        """Copies embedding, head and `chosen` layers of a target. The target must have the drafter's own sizes."""
         self.embedding.weight.data.copy_(target.embedding.weight)
         self.norm.load_state_dict(target.norm.state_dict())
         if self.output is not None:

@@ -114,7 +114,7 @@ class TargetOutputsCache:
 
 @dataclass
 class TargetOutputs:
-    """Outputs of one call of the target over sequences, which computes every P_k.
+    """Outputs of one target call over sequences. The call computes every P_k.
 
     The last G = GENERATED tokens of every sequence, from index `first` on, are its continuation.
     """

@@ -210,8 +210,8 @@ export type VerifyStep = Message<"ptp.v1.VerifyStep"> & {
   allowed: Uint8Array[];
 
   /**
-   * Expected result of the previous step, which the draft continues. If the previous step has another result, or was
-   * skipped, then this step is skipped too. Absent if the previous result is known.
+   * Expected result of the previous step. The draft continues from this result. If the actual result differs, or the
+   * previous step was skipped, then this step is skipped too. Absent if the previous result is known.
    *
    * @generated from field: ptp.v1.VerifyAfter after = 5;
    */

@@ -27,7 +27,7 @@ def drafter_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
     layers.
 
     Context inputs: ids, pos, splits, mask_{i}, pk and pv as in `target_graph`, for the context layers 0 .. max(source).
-    Inputs of the u-positions, of which slot i has M_i >= 1, branch after branch: u [1, M, D]; upos [1, M]; first [1, M,
+    Inputs of the u-positions (M_i >= 1 in slot i, branch after branch): u [1, M, D]; upos [1, M]; first [1, M,
     1], 1 at the first u-position of a branch; last [1, M], the token before the branch, which is used where first is 1;
     excluded [1, M], a token that a position must not pick, or -1; temperature, top_p and top_k [1, M, 1] (float, top_k
     0 for no limit); usplits [slots] (only with several slots); umask_{i} [M_i, P_i + T_i + M_i].
