@@ -117,7 +117,7 @@ class LlamaCppEngine extends EngineBase implements TargetEngine {
       this.settle(id, { outputs, runMicros: Math.round((performance.now() - started) * 1000) });
     } catch (cause) {
       for (const { sequence, at } of slots) this.record(sequence, { rows: Math.min(at, this.rowsOf(sequence) ?? 0) });
-      const error = new PtpError('internal', 'a run of the model has failed', { cause });
+      const error = new PtpError('internal', 'a model run has failed', { cause });
       this.settle(id, cause instanceof PtpError ? cause : error);
     }
   }

@@ -140,7 +140,7 @@ abstract class OnnxEngine extends EngineBase implements Engine {
     } else if (message.type === 'answer') {
       this.settle(message.id, message.answer);
     } else if (message.type === 'failed') {
-      this.settle(message.id, new PtpError('internal', 'a run of the model has failed', { cause: message.reason }));
+      this.settle(message.id, new PtpError('internal', 'a model run has failed', { cause: message.reason }));
     }
   }
 }

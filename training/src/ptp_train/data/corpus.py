@@ -84,7 +84,7 @@ def text_sources(text: pathlib.Path) -> list[tuple[str, pathlib.Path, dict]]:
     )
     require(
         len(folders) > 1,
-        f"--text must have at least 2 sub-folders, because 1 in {HELD_FOLDERS} is held out, got {len(folders)}",
+        f"--text must have at least 2 sub-folders, got {len(folders)}: 1 in {HELD_FOLDERS} is held out",
     )
     return [(p.name, p, {"version": "", "licence": "not stated", "copyright": ""}) for p in folders]
 

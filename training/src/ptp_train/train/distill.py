@@ -96,12 +96,13 @@ def add_drafter_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> None:
     learns_tokens = args.method != "o" or args.loss == "ce"
-    require(learns_tokens, f"--loss must be ce with --method o, which learns only tokens, got {args.loss}")
+    require(learns_tokens, f"--loss must be ce with --method o, got {args.loss}: this method learns only tokens")
     copies = args.kind == "separate" or not args.from_target
     require(not (args.init and args.from_target), "--init and --from-target must not be given together")
     given = args.kind != "feature" or args.length > 1
     require(
-        given, f"--length must be at least 2 with --kind feature, whose first token is the target's, got {args.length}"
+        given,
+        f"--length must be at least 2 with --kind feature, got {args.length}: the first token is the target's own",
     )
     require(
         not args.keep or args.kind != "separate",
@@ -109,8 +110,8 @@ def check(args: argparse.Namespace) -> None:
     )
     require(
         copies,
-        f"--from-target can only be used with --kind separate, got --kind {args.kind} "
-        "(other kinds always start from the target)",
+        f"--from-target can only be used with --kind separate, got --kind {args.kind}: "
+        "other kinds always start from the target",
     )
 
 

@@ -111,9 +111,7 @@ def stored(ids: torch.Tensor, vocab: int) -> np.ndarray:
 def check_pair(drafter: pathlib.Path, target: str) -> None:
     """Exits if the drafter was trained for a target with a different `identity`."""
     made_for = torch.load(drafter, map_location="cpu", mmap=True).get("target_identity")
-    require(
-        made_for == target, f"--drafter must be made for target {target}, got {drafter}, which was made for {made_for}"
-    )
+    require(made_for == target, f"--drafter must be made for target {target}, but {drafter} was made for {made_for}")
 
 
 def prompts_from(tokens: np.ndarray, count: int, length: int, rng: np.random.Generator) -> torch.Tensor:
@@ -181,7 +179,7 @@ def run(args: argparse.Namespace) -> None:
         independent = not drafter.config.given
         require(
             independent,
-            f"--drafter must not have kind feature, which cannot draft without the target, got {args.drafter}",
+            f"--drafter must not have kind feature, got {args.drafter}: this kind cannot draft without the target",
         )
     tokens = np.load(args.data / f"{args.split}.npy")
     args.out.mkdir(parents=True, exist_ok=True)
