@@ -156,6 +156,6 @@ describe.skipIf(!chromiumPath)('the page', () => {
       await version.getByRole('button', { name: 'Try it out' }).click();
       await version.getByRole('button', { name: 'Execute' }).click();
       await version.locator('.live-responses-table .response-col_status', { hasText: '200' }).waitFor();
-      await page.getByText('Completes one or more texts').waitFor();
+      await page.getByText('Completes one or more prompts').waitFor();
     }));
 });

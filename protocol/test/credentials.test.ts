@@ -74,9 +74,11 @@ describe.skipIf(!hasOpenssl)('mutual TLS between services', () => {
     await rm(folder, { recursive: true, force: true });
   });
 
-  async function ask(options: Tls | undefined): Promise<unknown> {
+  /** @param waits true to wait for a connection: a server drops connections until it has read its certificate */
+  async function ask(options: Tls | undefined, waits = false): Promise<unknown> {
     const client = connect(VerifierService, server.address, { tls: options, apart: true });
     try {
+      if (waits) await client.waitForReady(5000);
       return await client.getTarget({}, { deadlineMs: 2000 });
     } finally {
       client.close();
@@ -85,7 +87,7 @@ describe.skipIf(!hasOpenssl)('mutual TLS between services', () => {
   const refused = { code: expect.stringMatching(/unavailable|deadline_exceeded/) };
 
   test('accepts clients with a certificate of the authority, and answers health checks', async () => {
-    expect(await ask(tls('gateway'))).toMatchObject({ openSequences: 7 });
+    expect(await ask(tls('gateway'), true)).toMatchObject({ openSequences: 7 });
     expect(await checkHealth(server.address, VerifierService, { deadlineMs: 2000 }, tls('gateway'))).toBe('SERVING');
   });
 
@@ -108,7 +110,7 @@ describe.skipIf(!hasOpenssl)('mutual TLS between services', () => {
     expect(await shown()).toBe('verifier');
     for (const end of ['crt', 'key']) await copyFile(file(`renewed.${end}`), file(`served.${end}`));
     await expect.poll(shown, { timeout: 5000 }).toBe('renewed');
-    expect(await ask(tls('gateway'))).toMatchObject({ openSequences: 7 });
+    expect(await ask(tls('gateway'), true)).toMatchObject({ openSequences: 7 });
   });
 
   test('an error names the setting whose file is missing', async () => {
