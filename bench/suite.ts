@@ -4,7 +4,7 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { DRAFT_BUDGET, STEPS_AHEAD } from '../gateway/src/decode/controller.ts';
 import type { DraftLimits } from '../gateway/src/decode/types.ts';
 import { DRAFT_MODES, gatewaySettings } from '../gateway/src/settings.ts';
-import { loadTokenizer } from '../gateway/src/text/json-tokenizer.ts';
+import { loadTextModel } from '../gateway/src/text/text-model.ts';
 import { loadPrompts } from './prompts.ts';
 import { saveResult } from './results.ts';
 import { type Bench, type ServiceOptions, startServices } from './services.ts';
@@ -82,7 +82,7 @@ export interface PairOptions extends Counts {
 }
 
 const pairOptions = (mode: DraftLimits['mode']): Option[] => [
-  new Option('--models <dir>', 'model folder').default(
+  new Option('--models <path>', 'model folder or GGUF file').default(
     join(import.meta.dirname, '..', 'models', 'default'),
     'models/default',
   ),
@@ -140,9 +140,11 @@ async function withPair(options: PairOptions, { services, run }: PairSuite): Pro
   try {
     const { endOfText, contextLength } = bench.generator.model;
     const room = contextLength - (options.tokens ?? ROOM);
-    const prompts = await loadPrompts(await loadTokenizer(models), endOfText, room);
+    const manifest = await loadManifest(models);
+    const { tokenizer } = await loadTextModel(models, manifest);
+    const prompts = await loadPrompts(tokenizer, endOfText, room);
     return {
-      pair: (await loadManifest(models)).created,
+      pair: manifest.created,
       ...limits,
       ...(draftModel && { draft_model: (await loadManifest(draftModel)).id }),
       ...(await run({ ...bench, limits, options, prompts: prompts.slice(0, options.prompts) })),

@@ -189,7 +189,9 @@ describe('npm start', { timeout: 120_000 }, () => {
     ];
     await Promise.all(
       attempts.map(async ([args, line]) => {
-        const { ended, output } = await start(...args);
+        // Each needs its own ports, because start probes them.
+        const ports = args.includes('--port') ? [] : ['--port', String(await freePort())];
+        const { ended, output } = await start(...args, ...ports);
         expect(await ended).toBe(1);
         expect(output()).toBe(`ptp-server: ${line}\n`);
       }),

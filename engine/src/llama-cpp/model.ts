@@ -14,6 +14,12 @@ const RAM_SHARE = 1 / 4;
 /** Share of the GPU memory left by the weights that the KV caches may use if `sequences` is not set. */
 const VRAM_SHARE = 1 / 2;
 
+/**
+ * Maximum number of tokens in one decode call on a CPU. From 64 tokens on, llama.cpp's flash attention adds in another
+ * order, so that the results of a prompt would depend on the runs in which it is read.
+ */
+const CPU_BATCH = 63;
+
 /** A loaded GGUF model that is ready for runs. */
 export interface LoadedGguf {
   readonly llama: Llama;
@@ -51,6 +57,8 @@ export async function loadGguf(options: EngineOptions): Promise<LoadedGguf> {
       sequences,
       // Without this option, layers with a sliding window drop the rows to which a rollback returns.
       swaFullCache: true,
+      // On a GPU, the self-check reports whether results depend on the batch.
+      ...(!llama.gpu && { flashAttention: true, batchSize: CPU_BATCH }),
       ...(threads && { threads }),
     });
     return { llama, model, context, info: engineInfo(manifest, sequences) };

@@ -18,6 +18,8 @@ declare module 'node-llama-cpp' {
   export interface LlamaModel extends Disposable {
     readonly fileInsights: { readonly isRecurrent: boolean; readonly isHybrid: boolean };
     createContext(options: {
+      batchSize?: number;
+      flashAttention?: boolean;
       contextSize: number;
       sequences: number;
       swaFullCache: boolean;
