@@ -7,5 +7,5 @@ const library: string = 'node-llama-cpp'; // an optional package, whose types ma
 const { getLlama } = await import(library);
 const llama = await getLlama({ build: 'never', skipDownload: true, logLevel: 'error' });
 const names = llama.gpu ? await llama.getGpuDeviceNames() : [];
-console.log(JSON.stringify({ gpu: llama.gpu, names, cores: llama.cpuMathCores }));
+console.log(JSON.stringify({ gpu: llama.gpu, names, cores: Math.max(1, llama.cpuMathCores - 1) }));
 await llama.dispose();

@@ -28,7 +28,7 @@ export const serviceSettings = {
     'Addresses at which the drafter and the verifier serve /metrics. Without an address, neither serves it. Under `npm start`, the verifier uses the given addresses, and the drafter uses the next port. The gateway serves /metrics with its API.',
   ),
   threads: setting('PTP_ENGINE_THREADS', integer(0, 256), 0).doc(
-    'Number of CPU threads per forward pass. 0 means one thread per physical core for llama.cpp, and a single thread for ONNX Runtime. llama.cpp slows down if other processes compete for its cores, so leave at least one core free.',
+    'Number of CPU threads per forward pass. 0 means a single thread for ONNX Runtime, and for llama.cpp one thread per physical core except one, which stays free: llama.cpp slows down if other processes compete for its cores.',
   ),
   gpuLayers: setting('PTP_GPU_LAYERS', layers, 'auto').doc(
     'Number of layers of a GGUF model that run on the GPU; `auto` means as many layers as fit in its memory, and 0 means none.',

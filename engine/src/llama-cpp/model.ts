@@ -59,7 +59,7 @@ export async function loadGguf(options: EngineOptions): Promise<LoadedGguf> {
       swaFullCache: true,
       // On a GPU, the self-check reports whether results depend on the batch.
       ...(!llama.gpu && { flashAttention: true, batchSize: CPU_BATCH }),
-      ...(threads && { threads }),
+      threads: threads || Math.max(1, llama.cpuMathCores - 1),
     });
     return { llama, model, context, info: engineInfo(manifest, sequences) };
   } catch (cause) {

@@ -10,6 +10,8 @@ declare module 'node-llama-cpp' {
     dispose(): Promise<void>;
   }
   export interface Llama extends Disposable {
+    /** Number of physical cores. */
+    readonly cpuMathCores: number;
     /** Interface to the GPU, such as `cuda`, or false if llama.cpp runs on the CPU. */
     readonly gpu: string | false;
     getVramState(): Promise<{ readonly free: number }>;
