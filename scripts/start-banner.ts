@@ -60,12 +60,12 @@ async function engineOf(env: NodeJS.ProcessEnv, { path, manifest }: ReadyModel):
   if (!isGguf(path)) return `ONNX Runtime on the CPU, ${count(threads || 1)}`;
   const probe = await run(process.execPath, [join(root, 'scripts', 'llama-device.ts')], { env }).catch(() => undefined);
   if (!probe) return 'llama.cpp';
-  const { gpu, names, cores } = JSON.parse(probe.stdout);
+  const { gpu, names, threads: preset } = JSON.parse(probe.stdout);
   const onGpu = gpu && gpuLayers !== 0;
   const layers =
     typeof gpuLayers === 'number' ? `${Math.min(gpuLayers, manifest.sizes.layers)} layers` : 'as many layers as fit';
   const device = onGpu ? `${names.join(', ')} (${gpu}, ${layers}) and the CPU` : 'the CPU';
-  return `llama.cpp on ${device}, ${count(threads || cores)}`;
+  return `llama.cpp on ${device}, ${count(threads || preset)}`;
 }
 
 /** Returns the memory of each service and their total as text. */

@@ -42,7 +42,7 @@ function accelerator(): Accelerator | undefined {
  * @throws StartError if npm cannot install it
  */
 export async function installLlama(caches: string): Promise<void> {
-  const { peerDependencies } = JSON.parse(readFileSync(join(root, 'engine', 'package.json'), 'utf8'));
+  const { peerDependencies } = JSON.parse(readFileSync(join(root, 'service-kit', 'package.json'), 'utf8'));
   const version: string = peerDependencies[PACKAGE];
   if (existsSync(LINK) && !lstatSync(LINK).isSymbolicLink()) return; // The user has installed the package.
   const { packages, megabytes } = binaryPackages(process.platform, process.arch, accelerator());

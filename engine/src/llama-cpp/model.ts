@@ -2,6 +2,7 @@ import { totalmem } from 'node:os';
 import { setImmediate } from 'node:timers/promises';
 import { PtpError } from '@ptp/protocol/errors';
 import { loadManifest, type Manifest } from '@ptp/protocol/manifest';
+import { defaultThreads, startLlama } from '@ptp/service-kit/llama-cpp';
 import type { Llama, LlamaContext, LlamaModel } from 'node-llama-cpp';
 import type { EngineInfo, EngineOptions } from '../types.ts';
 
@@ -29,18 +30,16 @@ export interface LoadedGguf {
 }
 
 /**
- * Loads a GGUF file. @throws PtpError `failed_precondition` if node-llama-cpp or the file is missing or cannot be
- * loaded
+ * Loads a GGUF file.
+ *
+ * @throws PtpError `failed_precondition` if node-llama-cpp is not installed or the file cannot be loaded
  */
 export async function loadGguf(options: EngineOptions): Promise<LoadedGguf> {
   const { dir: modelPath, threads, contextLength, gpuLayers = 'auto' } = options;
   const manifest = await loadManifest(modelPath, contextLength);
-  const { getLlama, LlamaLogLevel } = await importLlama();
   const errors: string[] = [];
-  const llama = await getLlama({
-    build: 'never',
-    skipDownload: true,
-    logLevel: LlamaLogLevel.error,
+  const llama = await startLlama({
+    logLevel: 'error',
     logger: (_, message) => errors.push(message.trim()),
     ...(gpuLayers === 0 && { gpu: false }),
     ...(threads && { maxThreads: threads }),
@@ -59,7 +58,7 @@ export async function loadGguf(options: EngineOptions): Promise<LoadedGguf> {
       swaFullCache: true,
       // On a GPU, the self-check reports whether results depend on the batch.
       ...(!llama.gpu && { flashAttention: true, batchSize: CPU_BATCH }),
-      threads: threads || Math.max(1, llama.cpuMathCores - 1),
+      threads: threads || defaultThreads(llama),
     });
     return { llama, model, context, info: engineInfo(manifest, sequences) };
   } catch (cause) {
@@ -68,17 +67,6 @@ export async function loadGguf(options: EngineOptions): Promise<LoadedGguf> {
     // llama.cpp first logs the reason, and then that loading has failed.
     const reason = errors.find((message) => message !== '') ?? (cause as Error).message;
     throw new PtpError('failed_precondition', `\`${modelPath}\` cannot be loaded by llama.cpp: ${reason}`, { cause });
-  }
-}
-
-async function importLlama(): Promise<typeof import('node-llama-cpp')> {
-  process.env.NODE_LLAMA_CPP_SKIP_DOWNLOAD ??= 'true';
-  try {
-    return await import('node-llama-cpp');
-  } catch (cause) {
-    const message =
-      'GGUF models need a package that is not installed: run `npm install --no-save node-llama-cpp@3.22.1`';
-    throw new PtpError('failed_precondition', message, { cause });
   }
 }
 

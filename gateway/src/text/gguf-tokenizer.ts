@@ -1,4 +1,5 @@
 import { PtpError } from '@ptp/protocol/errors';
+import { startLlama } from '@ptp/service-kit/llama-cpp';
 import type { LlamaVocabulary, TokenizerMetadata } from 'node-llama-cpp';
 import { fromByteAlphabet, fromSentencePiece } from './token-bytes.ts';
 import { Tokenizer, type Vocabulary } from './tokenizer.ts';
@@ -35,14 +36,13 @@ export interface GgufText {
 /**
  * Loads the vocabulary of a GGUF file, without its weights.
  *
- * @param ends ids of the tokens that end a text. They count as special whatever the file says
+ * @param ends ids of the tokens that end a text; these count as special tokens whatever the file says
  * @throws PtpError `failed_precondition` if node-llama-cpp is missing or the vocabulary is not supported
  */
 export async function loadGgufText(path: string, ends: readonly number[]): Promise<GgufText> {
-  const { getLlama, LlamaLogLevel } = await importLlama();
   const load = { modelPath: path, vocabOnly: true, ignoreMemorySafetyChecks: true } as const;
   try {
-    const llama = await getLlama({ build: 'never', skipDownload: true, logLevel: LlamaLogLevel.fatal, gpu: false });
+    const llama = await startLlama({ logLevel: 'fatal', gpu: false });
     let model = await llama.loadModel(load);
     const { ggml, chat_template: chatTemplate } = model.fileInfo.metadata.tokenizer;
     const vocabulary = vocabularyOf(ggml, ends, path);
@@ -113,16 +113,4 @@ function vocabularyOf(
     bytes: tokens.map(tokenBytes),
     special: new Map(tokens.flatMap((name, id): [string, number][] => (isSpecial(id) ? [[name, id]] : []))),
   };
-}
-
-/** Imports node-llama-cpp on demand, so that the gateway serves model folders without the package. */
-async function importLlama(): Promise<typeof import('node-llama-cpp')> {
-  process.env.NODE_LLAMA_CPP_SKIP_DOWNLOAD ??= 'true';
-  try {
-    return await import('node-llama-cpp');
-  } catch (cause) {
-    const message =
-      'GGUF models need a package that is not installed: run `npm install --no-save node-llama-cpp@3.22.1`';
-    throw new PtpError('failed_precondition', message, { cause });
-  }
 }

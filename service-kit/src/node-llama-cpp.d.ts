@@ -1,6 +1,6 @@
 /**
- * Types of the part of node-llama-cpp 3.22.1 that the engine uses. The package's own types may be missing, because it
- * is an optional peer dependency: its GPU binaries take several hundred megabytes.
+ * Types of the parts of node-llama-cpp 3.22.1 that are used here. The package's own types may be missing, because it is
+ * an optional peer dependency: its GPU binaries take several hundred megabytes.
  * https://node-llama-cpp.withcat.ai/api
  */
 declare module 'node-llama-cpp' {
@@ -15,7 +15,14 @@ declare module 'node-llama-cpp' {
     /** Interface to the GPU, such as `cuda`, or false if llama.cpp runs on the CPU. */
     readonly gpu: string | false;
     getVramState(): Promise<{ readonly free: number }>;
+    getGpuDeviceNames(): Promise<string[]>;
     loadModel(options: { modelPath: string; gpuLayers: number | 'auto' }): Promise<LlamaModel>;
+    loadModel(options: {
+      modelPath: string;
+      vocabOnly: true;
+      ignoreMemorySafetyChecks: true;
+      metadataOverrides?: { tokenizer: { ggml: { add_space_prefix: boolean } } };
+    }): Promise<LlamaVocabulary>;
   }
   export interface LlamaModel extends Disposable {
     readonly fileInsights: { readonly isRecurrent: boolean; readonly isHybrid: boolean };
@@ -27,6 +34,21 @@ declare module 'node-llama-cpp' {
       swaFullCache: boolean;
       threads?: number;
     }): Promise<LlamaContext>;
+  }
+  /** A model loaded with `vocabOnly`. */
+  export interface LlamaVocabulary extends Disposable {
+    readonly fileInfo: { readonly metadata: { readonly tokenizer: TokenizerMetadata } };
+    tokenize(text: string, specialTokens: boolean): Token[];
+  }
+  export interface TokenizerMetadata {
+    readonly ggml: {
+      readonly model: string;
+      readonly pre?: string;
+      readonly tokens: readonly string[];
+      readonly token_type?: readonly number[];
+      readonly bos_token_id?: number;
+    };
+    readonly chat_template?: string;
   }
   export interface LlamaContext extends Disposable {
     readonly totalSequences: number;
@@ -60,14 +82,13 @@ declare module 'node-llama-cpp' {
   export interface ControlledEvaluateIndexOutput {
     readonly next: { readonly logits?: Map<Token, number>; readonly totalLogitWeight?: number };
   }
-  export const LlamaLogLevel: { readonly error: 'error'; readonly fatal: 'fatal' };
-  export function getLlama(options: {
-    build: 'never';
-    skipDownload: boolean;
-    logLevel: 'error' | 'fatal';
-    gpu?: false;
-    logger?: (level: unknown, message: string) => void;
-    maxThreads?: number;
-    gpu?: false;
-  }): Promise<Llama>;
+  export interface LlamaOptions {
+    readonly build: 'never';
+    readonly skipDownload: true;
+    readonly logLevel: 'error' | 'fatal';
+    readonly gpu?: false;
+    readonly logger?: (level: unknown, message: string) => void;
+    readonly maxThreads?: number;
+  }
+  export function getLlama(options: LlamaOptions): Promise<Llama>;
 }
