@@ -24,7 +24,7 @@ import type { Adjustment } from './sampling/adjust.ts';
 export interface Engine {
   readonly info: EngineInfo;
   /**
-   * Opens an empty sequence of at most `info.contextLength` tokens. Its memory grows with the rows.
+   * Opens an empty sequence, which can hold up to `info.contextLength` tokens. Its memory use grows with each token.
    *
    * @throws PtpError `resource_exhausted` if the engine limits the number of open sequences and the limit is reached
    */

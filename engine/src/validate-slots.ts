@@ -55,8 +55,9 @@ export function checkDraftSlots(
 }
 
 /**
- * Checks that a sequence has no rows. @throws PtpError `not_found` for a sequence that is not open,
- * `failed_precondition` for a sequence with rows
+ * Checks that a sequence has no rows.
+ *
+ * @throws PtpError `not_found` if the sequence is not open, `failed_precondition` if it has rows
  */
 export function checkEmpty(sequence: SequenceId, rowsOf: RowsOf): void {
   const rows = rowsOf(sequence);

@@ -98,8 +98,9 @@ describe('reusePrefix of the ONNX engine', () => {
   afterAll(() => Promise.all([plain.dispose(), caching.dispose()]));
 
   /**
-   * Reuses as many rows of a text as possible and runs the rest. @returns picks and log-probabilities after each token
-   * that ran
+   * Reuses as many rows of a text as possible and runs the rest.
+   *
+   * @returns picks and log-probabilities after each token that ran
    */
   async function read(engine: TargetEngine, tokens: number[], from: number) {
     const sequence = engine.open();

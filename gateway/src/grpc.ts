@@ -151,8 +151,9 @@ function constraintOf({ form, ignoreEndOfText, adjustments }: GenerateRequest): 
 }
 
 /**
- * Validates the fields with token ids. @throws PtpError `invalid_argument` or `out_of_range`, naming the field, its
- * limit and the value
+ * Validates the fields that contain token ids.
+ *
+ * @throws PtpError `invalid_argument` or `out_of_range`, naming the field, its limit and the value
  */
 function tokenFields(message: GenerateRequest, { vocabulary }: ModelInfo) {
   const { stopTokens, topLogProbabilities: topCount, ignoreEndOfText } = message;

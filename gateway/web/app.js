@@ -103,7 +103,7 @@ function raceVerdict([drafted, plain]) {
   const same = drafted.text === plain.text;
   if (!same) return 'The texts differ. This is a bug: please report the prompt, the settings and the seed.';
   const ratio = plain.perToken / drafted.perToken;
-  // An answer of a single step has no time per token.
+  // With a single step, there is no time per token to compare.
   const speed = Number.isFinite(ratio) ? ` ${ratio.toFixed(2)} times as fast with the drafter.` : '';
   return `Identical: ${counted(drafted.tokens)}.${speed}`;
 }

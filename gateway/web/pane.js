@@ -24,8 +24,10 @@ export class Pane {
   #drawing = false;
 
   /**
-   * @param {HTMLElement} element copy of the template `pane` @param {string} title @param {string} prompt @param {Axis}
-   *   axis
+   * @param {HTMLElement} element copy of the template `pane`
+   * @param {string} title
+   * @param {string} prompt
+   * @param {Axis} axis
    */
   constructor(element, title, prompt, axis) {
     this.element = element;

@@ -85,8 +85,8 @@ export type Manifest = z.infer<typeof manifestSchema>;
  * Describes a model: the manifest.json of a folder, or the metadata of a GGUF file.
  *
  * @param path path of the folder or of the GGUF file
- * @param contextLength maximum length of a sequence, at most the context length of the model. 0 means the context
- *   length of the model, but at most GGUF_CONTEXT for a GGUF file
+ * @param contextLength maximum length of a sequence in tokens, reduced to the context length of the model if that is
+ *   smaller. With 0, the context length of the model is used, but at most GGUF_CONTEXT for a GGUF file
  * @throws PtpError `failed_precondition` if the model is missing, damaged or cannot be read by this version
  */
 export async function loadManifest(path: string, contextLength = 0): Promise<Manifest> {

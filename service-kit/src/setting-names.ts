@@ -64,8 +64,10 @@ const REMOVED = [
 ];
 
 /**
- * Checks the names of variables. @throws PtpError `invalid_argument` for the first variable named `PTP_...` that is not
- * a setting. The message names the setting that replaced it, or the setting with the most similar name
+ * Checks the names of variables.
+ *
+ * @throws PtpError `invalid_argument` for the first variable named `PTP_...` that is not a setting; the message names the
+ *   setting that replaced it, or the setting with the most similar name
  */
 export function checkSettingNames(env: NodeJS.ProcessEnv): void {
   for (const name of Object.keys(env)) {

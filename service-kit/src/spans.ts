@@ -160,7 +160,7 @@ export function contextFrom(traceparent: string | undefined, otherwise: Parent =
   return context ? { ...context, isRemote: true } : otherwise;
 }
 
-/** Returns the labels of an exemplar that links to a span. The result is empty if the span is not sampled. */
+/** Returns the labels of an exemplar that links to a span, or no labels if the span is not sampled. */
 export function exemplarLabels(within: Parent | undefined): Record<string, string> {
   if (typeof within !== 'object') return {};
   const context = spanContextOf(within);

@@ -116,7 +116,7 @@ def test_keys_limits_and_retries(tmp_path):
         )
         with pytest.raises(openai.RateLimitError):
             ada.with_options(max_retries=0).completions.create(**ASKED, prompt="a")
-        # A client that stops reading frees its slot for the next attempt.
+        # Closing the stream frees its slot for the next request.
         next(iter(long))
         long.close()
         began = time.monotonic()

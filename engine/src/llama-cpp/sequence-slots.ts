@@ -18,7 +18,7 @@ export class SequenceSlots {
   #slots: Slot[];
   readonly #rowLimit: number;
 
-  /** @param rowLimit maximum number of rows of closed sequences to keep. 0 keeps none */
+  /** @param rowLimit maximum number of rows of closed sequences to keep; 0 to keep none */
   constructor(sequences: readonly LlamaContextSequence[], rowLimit: number) {
     this.#slots = sequences.map((sequence) => ({ sequence, owner: undefined }));
     this.#rowLimit = rowLimit;
@@ -45,8 +45,9 @@ export class SequenceSlots {
   }
 
   /**
-   * Assigns the slot of the closed sequence that shares the most rows with `tokens`. @returns number of rows that can
-   * be reused, in whole blocks
+   * Assigns the slot of the closed sequence that shares the most rows with `tokens`.
+   *
+   * @returns number of rows that can be reused, in whole blocks
    */
   reuse(owner: SequenceId, tokens: readonly number[]): number {
     let best: { slot: Slot; rows: number } | undefined;

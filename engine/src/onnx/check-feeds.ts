@@ -8,7 +8,7 @@ export type CheckPart = BlockCheck & Pick<DraftSlot, 'at' | 'tokens' | 'sampling
 /**
  * Returns the inputs and outputs of a drafter that checks blocks.
  *
- * @param dimensions D, number of uniforms per position
+ * @param dimensions the number of uniforms per position, D
  */
 export function checkIo(dimensions: number): GraphIo<DraftSlot, DraftOutput> {
   return {

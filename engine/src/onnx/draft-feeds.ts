@@ -17,7 +17,7 @@ export interface DraftPart {
 /**
  * Returns the inputs and outputs of a drafter that drafts planned branches.
  *
- * @param dimensions D, number of uniforms per position
+ * @param dimensions the number of uniforms per position, D
  */
 export function branchIo(dimensions: number): GraphIo<DraftSlot, DraftOutput> {
   return {

@@ -11,7 +11,7 @@ export class PrefixCache {
   readonly #parked = new Set<SequenceCache>();
   #bytes = 0;
 
-  /** @param limit maximum size of the kept keys and values in bytes. 0 disables the cache */
+  /** @param limit maximum size of the kept keys and values in bytes; 0 disables the cache */
   constructor(limit: number) {
     this.#limit = limit;
   }

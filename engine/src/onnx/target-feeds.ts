@@ -17,8 +17,8 @@ export interface Pick {
 /**
  * Returns the inputs and outputs of the sampler in a target's graph.
  *
- * @param dimensions D, number of uniforms per position
- * @param vocabulary V, size of the vocabulary
+ * @param dimensions the number of uniforms per position, D
+ * @param vocabulary the size of the vocabulary, V
  */
 export function targetIo(dimensions: number, vocabulary: number): GraphIo<TargetSlot, TargetOutput> {
   return {

@@ -105,7 +105,7 @@ function nucleus(ranked: readonly Weighted[], topP: number): Omit<SparseDistribu
   };
 }
 
-/** Sorts the candidates above the floor by descending logit. On ties, the lower id comes first. */
+/** Sorts the candidates above the floor by descending logit. Candidates with equal logits are sorted by ascending id. */
 function rank(logits: ReadonlyMap<number, number>, floor: number) {
   const ranked: { id: number; logit: number }[] = [];
   for (const [id, logit] of logits) {

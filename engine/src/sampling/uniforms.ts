@@ -58,7 +58,7 @@ export function philox4x32(words: Uint32Array, key0: number, key1: number): void
  * @param seed the request's seed, in [0, 2^64)
  * @param firstPosition position of the first row: the number of generated tokens before it
  * @param count number of rows; firstPosition + count <= 2^32
- * @param dimensions D, number of coordinates per position
+ * @param dimensions the number of coordinates per position, D
  * @returns [count * dimensions] in [0, 1), row-major: entry `i * dimensions + d` is coordinate d of position
  *   firstPosition + i
  * @throws PtpError `invalid_argument` for a seed or position outside its range

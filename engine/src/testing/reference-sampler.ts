@@ -16,7 +16,7 @@ export interface ShapedDistribution {
  * Shapes logits into the distribution from which a token is picked, in this order: temperature, min-p, top-k, top-p,
  * renormalization. All arithmetic is float32, because this is the reference for the sampler in the ONNX graph.
  *
- * Tokens are ranked by descending probability. On ties, the lower id comes first. A token of rank r is kept if r < topK
+ * Tokens are ranked by descending probability, and tied tokens by ascending id. A token of rank r is kept if r < topK
  * and if the probabilities of the tokens ranked above it, renormalized within top-k, sum to less than topP (nucleus
  * sampling: Holtzman et al. 2020; the token that crosses topP is kept). Before that, min-p removes tokens less probable
  * than minP times the most probable token (Nguyen et al. 2024). topK = 0, topP = 1 and minP = 0 disable these limits.
@@ -64,7 +64,7 @@ function argmax(logits: Float32Array): number {
   return best;
 }
 
-/** Returns the ids by descending logit. On ties, the lower id comes first. */
+/** Returns the ids by descending logit. Ids with equal logits are in ascending order. */
 function rank(logits: Float32Array): number[] {
   const ids = Array.from(logits, (_, id) => id);
   return ids.sort((a, b) => (logits[b] as number) - (logits[a] as number) || a - b);

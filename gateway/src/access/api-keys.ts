@@ -25,7 +25,7 @@ const MINUTE = 60_000;
 export class ApiKeys {
   readonly #clients: readonly Client[];
 
-  /** @param entries entries of the keys file. Empty if the server requires no key */
+  /** @param entries entries of the keys file; none if the server requires no key */
   constructor(entries: z.infer<typeof fileSchema>) {
     this.#clients = entries.map((entry) => new Client(entry));
   }

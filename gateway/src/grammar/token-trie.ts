@@ -17,7 +17,7 @@ export interface TokenTrie {
 
 const none: readonly number[] = [];
 
-/** @param bytesOf function that returns the bytes of a token. Empty for special tokens, which the trie omits */
+/** @param bytesOf function that returns the bytes of a token, or no bytes for a special token, which the trie omits */
 export function tokenTrie(size: number, bytesOf: (id: number) => Uint8Array): TokenTrie {
   const tokens = Array.from({ length: size }, (_, id) => ({ id, text: bytesOf(id) }))
     .filter(({ text }) => text.length > 0)

@@ -165,8 +165,9 @@ class RequestMetrics implements RequestObserver {
 }
 
 /**
- * Returns the labels of an exemplar that links to a span. @param traceparent trace context of the span. Empty if it is
- * not sampled
+ * Returns the labels of an exemplar that links to a span.
+ *
+ * @param traceparent trace context of the span, or an empty string if the span is not sampled
  */
 function exemplar(traceparent = ''): Record<string, string> {
   const [, trace_id, span_id] = traceparent.split('-');

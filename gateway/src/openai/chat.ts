@@ -51,8 +51,9 @@ export function chatRoute(app: FastifyInstance, parts: EndpointParts): void {
 }
 
 /**
- * Validates a request. @throws PtpError `invalid_argument`, naming field, limit and value, or `not_found` for another
- * model
+ * Validates a request.
+ *
+ * @throws PtpError `invalid_argument`, naming the field, its limit and the value, or `not_found` for another model
  */
 function parseChat(given: unknown, model: ModelInfo) {
   const body = parseBody(chatBody, given, unsupportedInChat);

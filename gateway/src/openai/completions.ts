@@ -48,8 +48,9 @@ export function completionRoute(app: FastifyInstance, parts: EndpointParts): voi
 }
 
 /**
- * Validates a request. @throws PtpError `invalid_argument`, naming field, limit and value, or `not_found` for another
- * model
+ * Validates a request.
+ *
+ * @throws PtpError `invalid_argument`, naming the field, its limit and the value, or `not_found` for another model
  */
 function parseCompletion(given: unknown, model: ModelInfo) {
   const body = parseBody(completionBody, given, unsupportedInCompletions);

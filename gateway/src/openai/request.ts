@@ -121,8 +121,9 @@ export function randomSeed(): bigint {
 }
 
 /**
- * Checks the name of the model. @throws PtpError `not_found` unless `name` is the served model's id or the alias
- * `default`
+ * Checks the name of the model.
+ *
+ * @throws PtpError `not_found` unless `name` is the id of the served model or the alias `default`
  */
 export function checkModel(name: string, { modelId }: ModelInfo): void {
   if (name === modelId || name === 'default') return;

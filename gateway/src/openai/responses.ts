@@ -71,8 +71,9 @@ export function responsesRoute(app: FastifyInstance, parts: EndpointParts): void
 export type ResponsesRequest = ReturnType<typeof parseResponses>;
 
 /**
- * Validates a request. @throws PtpError `invalid_argument`, naming field, limit and value, or `not_found` for another
- * model
+ * Validates a request.
+ *
+ * @throws PtpError `invalid_argument`, naming the field, its limit and the value, or `not_found` for another model
  */
 function parseResponses(given: unknown, model: ModelInfo) {
   const body = parseBody(responsesBody, given, unsupportedInResponses);

@@ -99,8 +99,9 @@ async function fetchWhole(
 }
 
 /**
- * Requests the rest of a file. @throws ModelError for a status that another attempt would not change, any other error
- * for an interruption
+ * Requests the rest of a file.
+ *
+ * @throws ModelError if the response has a status that a retry would not change; any other error means an interruption
  */
 async function fetchRest(
   config: HubConfig,

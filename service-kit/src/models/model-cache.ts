@@ -11,7 +11,7 @@ export interface CachedModel {
   readonly name: string;
   readonly quantisation: string | undefined;
   readonly bytes: number;
-  /** Path of the model: the first part of a GGUF file, or a Hugging Face folder. */
+  /** Path of the GGUF file (or of its first part, if it is split), or of the Hugging Face folder. */
   readonly path: string;
   /** Paths of all files of the model. */
   readonly files: readonly string[];
@@ -35,8 +35,8 @@ export function safetensorsModel<File extends ModelFile>(files: readonly File[])
 }
 
 /**
- * Returns the model on this machine that a name stands for. Without a selector, the downloaded files of the repository
- * decide, by the same rules as on the hub.
+ * Returns the downloaded model that a name stands for. A name without a selector is resolved among the downloaded files
+ * by the same rules as among the files on the hub.
  *
  * @returns undefined if there is no such model, or if the name could mean several
  */

@@ -22,8 +22,9 @@ export interface Repository {
 }
 
 /**
- * Reads the list of a repository's files. @throws ModelError if the hub cannot be reached, or does not show the
- * repository
+ * Reads the list of a repository's files.
+ *
+ * @throws ModelError if the hub cannot be reached or does not show the repository
  */
 export async function openRepository(config: HubConfig, name: string): Promise<Repository> {
   const access = { hubUrl: config.endpoint, ...(config.token && { accessToken: config.token }) };

@@ -8,8 +8,8 @@ Both samplers are exact: with random uniforms they return token t with probabili
   node the walk goes left if u_d (P(left) + P(right)) < P(left) or P(right) = 0. Two similar distributions pick the same
   token more often than with `cdf`, because a change in one token's probability moves only the boundaries on its path.
 
-The reference sampler in engine/src/testing/reference-sampler.ts and the exported graph follow the same rules, tested by
-test/vectors/sampling.json and tree.json.
+The reference sampler in engine/src/testing/reference-sampler.ts and the exported graph follow the same rules. The
+vectors in test/vectors/sampling.json and tree.json test all three.
 """
 
 import torch

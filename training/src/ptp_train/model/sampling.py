@@ -16,7 +16,7 @@ def shape(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) -> 
     """Returns probabilities [..., V] after temperature, top-k, top-p and renormalisation.
 
     temperature, top_k (0 for no limit) and top_p broadcast to logits.shape[:-1]. Tokens are ranked by descending
-    probability. On a tie, the lower id comes first. A token of rank r is kept if r < top_k and the tokens before it sum
+    probability, and tied tokens by ascending id. A token of rank r is kept if r < top_k and the tokens before it sum
     to less than top_p of the top-k mass. top_p = 1 keeps all tokens. Temperature 0 gives probability 1 to the highest
     logit, and to the lowest id on a tie.
     """

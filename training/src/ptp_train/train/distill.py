@@ -179,10 +179,10 @@ class DistillationLoss:
 def consistent(q: DraftBatch, learns_tokens: bool) -> Tensor:
     """Returns a mask [B, N, L] of the positions to learn from.
 
-    If temperature, top-k or top-p made a token's probability 0, no uniforms pick it, so later positions would see
-    uniforms that contradict the text. If `learns_tokens` is true, the token itself is left out too. The target's own
-    sequences contain such tokens only because of rounding, but sequences from data and from a student often contain
-    them.
+    If temperature, top-k or top-p reduced a token's probability to 0, no uniforms can lead to it. Later positions would
+    then be given uniforms that contradict the text. If `learns_tokens` is true, the token itself is left out too. The
+    target's own sequences contain such tokens only because of rounding, but sequences from data and from a student
+    often contain them.
     """
     possible = (q.p.gather(-1, q.answers[..., None])[..., 0] > 0).cumprod(-1)
     if learns_tokens:
