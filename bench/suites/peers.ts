@@ -2,7 +2,9 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { defaultSampling } from '@ptp/protocol/sampling-params';
+import { hubConfig } from '@ptp/service-kit/models/hub-config';
 import type { DraftLimits, Generator } from '../../gateway/src/decode/types.ts';
+import { installLlama } from '../../scripts/start-llama.ts';
 import { REFERENCE, showProgress } from '../passes.ts';
 import { exportTarget } from '../peers/export-target.ts';
 import { llamaPeers } from '../peers/llama-cpp.ts';
@@ -69,6 +71,7 @@ async function ours({ another, limits, options }: PairBench): Promise<Engine> {
 
 /** Returns our ways of decoding a GGUF of the target, with the drafter of the model folder. */
 async function oursOnGguf({ limits, options }: PairBench, target: string): Promise<Engine> {
+  await installLlama((await hubConfig(process.env)).ownCacheDir);
   const { another, stop } = await startServices(target, limits, { draftModel: options.models });
   return { peers: waysOf('ours with llama.cpp', another, limits), stop };
 }
