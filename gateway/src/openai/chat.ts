@@ -8,7 +8,7 @@ import { chatLogprobs, type TokenLogprob } from './logprobs.ts';
 import { conversation, messageList, templateVariables } from './messages.ts';
 import { choiceRequests } from './prompt.ts';
 import { opensThoughts, ReasoningReader, type SplitReasoning } from './reasoning.ts';
-import { checkEnding, choiceFields, commonRequest, sharedFields, topLogprobs } from './request.ts';
+import { checkEnding, commonRequest, completionAndChatFields, sharedFields, topLogprobs } from './request.ts';
 import { type EndpointParts, respond } from './respond.ts';
 import { type CallPiece, ToolCallReader } from './tool-calls.ts';
 import { toolChoice, tools, toolUseOf, withToolConstraint } from './tools.ts';
@@ -16,7 +16,7 @@ import { toolChoice, tools, toolUseOf, withToolConstraint } from './tools.ts';
 /** Body of POST /v1/chat/completions. */
 export const chatBody = object({
   ...sharedFields,
-  ...choiceFields,
+  ...completionAndChatFields,
   max_completion_tokens: positive,
   logprobs: boolean.nullish(),
   top_logprobs: topLogprobs.nullish(),
@@ -40,12 +40,12 @@ export function chatRoute(app: FastifyInstance, parts: EndpointParts): void {
     return respond(parts, http, reply, {
       request,
       sequences: request.n,
-      newWriter: (run) => new ChoicesWriter(chatFormat({ reasoning, calls: toolUse !== undefined }), run),
       prepare: () => {
         const prompt = chatTemplate.encode(messages, tokenizer, model, { tools: toolUse?.tools, variables });
         if (thinks && opensThoughts(prompt, tokenizer)) reasoning = 'open';
         return choiceRequests([prompt], request, model.contextLength, model, 'messages');
       },
+      newWriter: (run) => new ChoicesWriter(chatFormat({ reasoning, calls: toolUse !== undefined }), run),
     });
   });
 }
@@ -65,7 +65,7 @@ function parseChat(given: unknown, model: ModelInfo) {
   const choice = typeof body.tool_choice === 'object' ? body.tool_choice?.function : body.tool_choice;
   const toolUse = toolUseOf(functions, choice, body.parallel_tool_calls);
   const constraint = withToolConstraint(request.constraint, toolUse, (i) => `tools[${i}].function.parameters`);
-  checkEnding(body, constraint);
+  checkEnding(body, constraint); // Again, because tools may have added a constraint.
   const variables = body.chat_template_kwargs ?? undefined;
   return { ...request, constraint, logprobs: body.logprobs ? tops : undefined, messages, toolUse, variables };
 }

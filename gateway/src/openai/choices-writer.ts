@@ -75,8 +75,8 @@ export class ChoicesWriter implements ResponseWriter {
   }
 
   *end(): Iterable<ServerEvent> {
-    const { includeUsage, outcome } = this.#run;
-    if (includeUsage) yield this.#chunk([], { usage: outcome.usage });
+    const { includeUsage, figures } = this.#run;
+    if (includeUsage) yield this.#chunk([], { usage: figures.usage });
     yield { data: '[DONE]' };
   }
 
@@ -85,7 +85,7 @@ export class ChoicesWriter implements ResponseWriter {
   }
 
   whole(): object {
-    const { usage, warning } = this.#run.outcome;
+    const { usage, warning } = this.#run.figures;
     return {
       ...this.#head,
       object: this.#format.object,
@@ -107,7 +107,7 @@ export class ChoicesWriter implements ResponseWriter {
 
   /** The warning, once per stream: in the first chunk, or as soon as there is a reason. */
   #newWarning(): { warning?: string } {
-    const { warning } = this.#run.outcome;
+    const { warning } = this.#run.figures;
     if (warning === undefined || this.#warned) return {};
     this.#warned = true;
     return { warning };

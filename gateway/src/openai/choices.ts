@@ -53,7 +53,7 @@ export function newUsage(promptTokens: number) {
 }
 
 /** Figures that a response reports besides its choices. They are updated as steps arrive. */
-export interface Outcome {
+export interface ResponseFigures {
   readonly usage: Usage;
   /** Set once a token was sampled from fewer tokens than the request allows. */
   warning?: string;
@@ -62,25 +62,28 @@ export interface Outcome {
 /**
  * Generates the choices of one response concurrently.
  *
- * @param outcome figures that are updated as steps arrive
+ * @param figures figures that are updated as steps arrive
  * @throws PtpError the first error of any choice, after which the other choices are aborted
  */
 export async function* generateChoices(
   generator: Generator,
   tokenizer: Tokenizer,
   requests: readonly ChoiceRequest[],
-  outcome: Outcome,
+  figures: ResponseFigures,
   signal: AbortSignal,
 ): AsyncGenerator<ChoiceDelta> {
   signal.throwIfAborted();
-  const ended = new AbortController();
-  const either = AbortSignal.any([signal, ended.signal]);
+  const others = new AbortController();
+  const either = AbortSignal.any([signal, others.signal]);
+  let finished = false;
   try {
     yield* merge(
-      requests.map((request, index) => generateChoice(generator, tokenizer, request, index, outcome, either)),
+      requests.map((request, index) => generateChoice(generator, tokenizer, request, index, figures, either)),
     );
+    finished = true;
   } finally {
-    ended.abort();
+    // Choices that have finished end their streams themselves. An abort would reset these streams.
+    if (!finished) others.abort();
   }
 }
 
@@ -89,7 +92,7 @@ async function* generateChoice(
   tokenizer: Tokenizer,
   request: ChoiceRequest,
   index: number,
-  outcome: Outcome,
+  figures: ResponseFigures,
   signal: AbortSignal,
 ): AsyncGenerator<ChoiceDelta> {
   const stream = new TextStream(tokenizer, request.stop);
@@ -102,8 +105,8 @@ async function* generateChoice(
       yield { index, text: echo.text, ...tokens };
     }
     const { text, count, finish } = stream.add(step.tokens, step.finish);
-    addToUsage(outcome.usage, request, step, count);
-    if (step.truncated) outcome.warning ??= truncationWarning(generator.model);
+    addToUsage(figures.usage, request, step, count);
+    if (step.truncated) figures.warning ??= truncationWarning(generator.model);
     const delta = {
       index,
       text,

@@ -10,7 +10,7 @@ import type { ChoiceRequest } from './choices.ts';
 import { type ChoiceFormat, ChoicesWriter, type Format } from './choices-writer.ts';
 import { completionLogprobs, type TokenLogprob } from './logprobs.ts';
 import { choiceRequests, encodePrompts } from './prompt.ts';
-import { choiceFields, commonRequest, sharedFields, tokenIds, topLogprobs } from './request.ts';
+import { commonRequest, completionAndChatFields, sharedFields, tokenIds, topLogprobs } from './request.ts';
 import { type EndpointParts, respond } from './respond.ts';
 
 /** Default of `max_tokens`, as in OpenAI's API. */
@@ -19,7 +19,7 @@ const DEFAULT_MAX_TOKENS = 16;
 /** Body of POST /v1/completions. */
 export const completionBody = object({
   ...sharedFields,
-  ...choiceFields,
+  ...completionAndChatFields,
   best_of: positive,
   echo: boolean.nullish(),
   logprobs: topLogprobs.nullish(),

@@ -43,7 +43,7 @@ export const sharedFields = {
 };
 
 /** Fields that completions and chat share. In the responses API, these fields are missing or have different names. */
-export const choiceFields = {
+export const completionAndChatFields = {
   max_tokens: positive,
   stop: z.preprocess((value) => (typeof value === 'string' ? [value] : value), stopStrings).nullish(),
   n: integer(1, 8, 'an integer in [1, 8]').nullish(),
@@ -52,7 +52,8 @@ export const choiceFields = {
   stream_options: object({ include_usage: boolean.nullish() }).nullish(),
 };
 
-type CommonBody = z.infer<z.ZodObject<typeof sharedFields>> & Partial<z.infer<z.ZodObject<typeof choiceFields>>>;
+type CommonBody = z.infer<z.ZodObject<typeof sharedFields>> &
+  Partial<z.infer<z.ZodObject<typeof completionAndChatFields>>>;
 
 /** Validated fields that all requests share, with defaults filled in. */
 export type CommonRequest = ReturnType<typeof commonRequest> & {

@@ -8,7 +8,7 @@ import { disconnectSignal } from '../http/sse.ts';
 import type { ChatTemplate } from '../text/chat-template.ts';
 import { checkLength } from '../text/encode.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
-import { type ChoiceRequest, generateChoices, newUsage, type Outcome } from './choices.ts';
+import { type ChoiceRequest, generateChoices, newUsage, type ResponseFigures } from './choices.ts';
 import type { CommonRequest } from './request.ts';
 import { type ResponseWriter, type Run, streamResponse, wholeResponse } from './stream.ts';
 
@@ -53,19 +53,19 @@ export async function respond(
       ...(request.constraint && { grammar: grammars.start(request.constraint) }),
     };
     const requests = choices.map((choice) => ({ ...choice, ...shared }));
-    const outcome: Outcome = {
+    const figures: ResponseFigures = {
       usage: newUsage(requests.reduce((sum, { prompt }) => sum + prompt.length, 0) / request.n),
     };
-    const deltas = generateChoices(generator, tokenizer, requests, outcome, signal);
+    const deltas = generateChoices(generator, tokenizer, requests, figures, signal);
     const { stream, includeUsage } = request;
-    const run = { modelId: model.modelId, choices: requests.length, deltas, outcome, stream, includeUsage };
+    const run = { modelId: model.modelId, choices: requests.length, deltas, figures, stream, includeUsage };
     try {
       const writer = newWriter(run);
       if (!stream) return await wholeResponse(writer, run);
       await streamResponse(writer, run, reply, settings.stallMillis, (error) => logError(error, http));
       return undefined;
     } finally {
-      http.log.info({ client: client?.name, choices: requests.length, stream, usage: outcome.usage }, 'generated');
+      http.log.info({ client: client?.name, choices: requests.length, stream, usage: figures.usage }, 'generated');
     }
   } finally {
     leave();

@@ -81,7 +81,7 @@ export class ResponsesWriter implements ResponseWriter {
   whole(error: object | null = null): object {
     const { instructions, metadata, maxTokens = null, choice, echoed } = this.#request;
     const { temperature, topP } = choice.sampling;
-    const { warning } = this.#run.outcome;
+    const { warning } = this.#run.figures;
     return {
       id: this.#id,
       object: 'response',
@@ -168,7 +168,7 @@ export class ResponsesWriter implements ResponseWriter {
   }
 
   #usage() {
-    const { usage } = this.#run.outcome;
+    const { usage } = this.#run.figures;
     return {
       input_tokens: usage.prompt_tokens,
       input_tokens_details: usage.prompt_tokens_details,

@@ -1,7 +1,7 @@
 import { toPtpError } from '@ptp/protocol/errors';
 import type { FastifyReply } from 'fastify';
 import { EventStream } from '../http/sse.ts';
-import type { ChoiceDelta, Outcome } from './choices.ts';
+import type { ChoiceDelta, ResponseFigures } from './choices.ts';
 
 /** Response in progress. */
 export interface Run {
@@ -10,7 +10,7 @@ export interface Run {
   readonly choices: number;
   readonly deltas: AsyncGenerator<ChoiceDelta>;
   /** Figures for the response. They are final once `deltas` has ended. */
-  readonly outcome: Outcome;
+  readonly figures: ResponseFigures;
   readonly stream: boolean;
   /** True if a stream ends with an event that contains the usage. */
   readonly includeUsage: boolean;
