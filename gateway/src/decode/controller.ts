@@ -17,7 +17,7 @@ export const DRAFT_BUDGET = 16;
 export const STEPS_AHEAD = 4;
 
 /** Figures of a finished step, from which the controller learns. */
-export interface Outcome
+export interface StepFigures
   extends Pick<StepStats, 'mode' | 'accepted' | 'budget' | 'stepMicros' | 'draftMicros' | 'redraftMicros'> {
   readonly block: Block;
   readonly verify: VerifyTime;
@@ -183,14 +183,14 @@ export class Controller {
   }
 
   /** Learns from a finished step. */
-  observe(outcome: Outcome): void {
-    const { mode, block, accepted } = outcome;
+  observe(figures: StepFigures): void {
+    const { mode, block, accepted } = figures;
     const measured = this.#measured;
     const drafted = block.tokens.length;
     const expected = this.#expect(block);
-    this.#verify(mode).observe(outcome.verify);
-    if (outcome.draftMicros > 0) measured.draftOverlapped.observe(outcome.budget, outcome.draftMicros);
-    if (outcome.redraftMicros > 0) measured.draft.observe(outcome.redraftLength, outcome.redraftMicros);
+    this.#verify(mode).observe(figures.verify);
+    if (figures.draftMicros > 0) measured.draftOverlapped.observe(figures.budget, figures.draftMicros);
+    if (figures.redraftMicros > 0) measured.draft.observe(figures.redraftLength, figures.redraftMicros);
     if (drafted > 0) {
       if (block.source === 'drafter')
         for (const curve of [measured.acceptance, this.#acceptance]) curve.observe(drafted, accepted);
@@ -201,7 +201,7 @@ export class Controller {
     this.#same = mode === this.#last ? this.#same + 1 : 0;
     this.#last = mode;
     if (this.#same < SETTLING) return;
-    measured.modes.observe(mode, 1 + expected, outcome.stepMicros);
+    measured.modes.observe(mode, 1 + expected, figures.stepMicros);
     this.#learn(mode, 1 + expected);
   }
 

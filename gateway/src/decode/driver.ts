@@ -14,8 +14,8 @@ export interface DriverParts {
 }
 
 /**
- * Runs a pipeline with the two services: executes its commands and passes the answers back. No other code sends
- * messages to the services.
+ * Runs a pipeline with the two services: executes its commands and passes the answers back. No other code in
+ * `decode` sends steps to the services.
  */
 export class Driver {
   readonly #parts: DriverParts;

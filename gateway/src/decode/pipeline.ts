@@ -10,8 +10,7 @@ import {
   type StepStart,
   verifyCall,
 } from './step-in-flight.ts';
-import type { GenerationStep, StepDecision } from './types.ts';
-import { type Block, EMPTY } from './types.ts';
+import { type Block, EMPTY, type GenerationStep, type StepDecision } from './types.ts';
 
 /**
  * Steps in flight of one request. Decides what to send and interprets the answers, without promises, clock or I/O.
@@ -99,7 +98,10 @@ export class DecodePipeline {
     this.#mayExtend = true;
   }
 
-  /** Returns the commands to execute now, in order. Call it after each event, and after taking a finished step. */
+  /**
+   * Finishes the first step if its answers have arrived, and returns the commands to execute now, in order. Call it
+   * after each event, and after taking a finished step.
+   */
   next(now: number, drafterAvailable: boolean): Command[] {
     if (!this.#finished) this.#finishFirst();
     if (!this.#finished && !this.#redraft) {
@@ -119,6 +121,46 @@ export class DecodePipeline {
     return finished;
   }
 
+  /** Finishes the first step in flight if all of its answers have arrived. */
+  #finishFirst(): void {
+    const [step] = this.#flight;
+    if (!step?.verdict || step.draftState === 'sent') return;
+    const { policy, request } = this.#parts;
+    const { verdict } = step;
+    this.#flight.shift();
+    const committed = committedTokens(step.block.tokens, verdict);
+    const end = committed.findIndex((token) => this.#endsText(token));
+    const count = end < 0 ? committed.length : end;
+    this.#commit(committed, count);
+    if (step.expected) this.#checkExpected(step.expected, verdict);
+    this.#mayExtend = true;
+    const branch = branchAfter(step.draft?.branches ?? [], verdict);
+    this.#nextDraft = branch && afterFirstToken(branch);
+    const finish = end >= 0 ? 'stop' : this.#generated >= request.maxTokens ? 'length' : undefined;
+    const previousEndedAt = this.#endedAt;
+    this.#finished = finishedStep({ ...step, verdict }, { count, finish, previousEndedAt, branch });
+    this.#endedAt = step.answeredAt;
+    if (request.drafting === false) return;
+    const { block, redraftLength } = step;
+    policy.observe({ ...this.#finished.stats, block, redraftLength, verify: verdict.time });
+  }
+
+  /** @param counted number of tokens that belong to the text, without a token that ends it */
+  #commit(tokens: readonly number[], counted: number): void {
+    this.#cursor.follow(tokens);
+    this.#commands.push({ kind: 'commit', tokens });
+    for (const proposer of this.#parts.proposers) proposer.push(tokens);
+    this.#generated += counted;
+    this.#steps++;
+  }
+
+  /** Drops the steps sent ahead unless their expected outcome occurred. */
+  #checkExpected(expected: ExpectedOutcome, { accepted, nextToken }: StepOutcome): void {
+    const cameTrue = expected.accepted === accepted && expected.nextToken === nextToken;
+    this.#parts.policy.sentAhead(cameTrue);
+    if (!cameTrue) this.#drop(0);
+  }
+
   /** Starts a step after the committed tokens. */
   #begin(now: number, decision: StepDecision): void {
     const { policy } = this.#parts;
@@ -130,6 +172,37 @@ export class DecodePipeline {
       this.#redraft = { start };
       this.#commands.push(redraftCall(start.ref, redraftLength));
     }
+  }
+
+  /** Resends a step that was sent ahead to a lost verifier, and drops the steps after it, which were not run either. */
+  #resend(step: StepInFlight): void {
+    this.#drop(1);
+    delete step.expected;
+    step.isLost = false;
+    this.#commands.push(verifyCall(step, this.#cursor));
+    this.#mayExtend = true;
+  }
+
+  /** Sends the next step ahead, assuming the outcome that the draft of the last step expects. */
+  #extend(now: number, drafterAvailable: boolean): void {
+    const { policy, limits, request } = this.#parts;
+    const last = this.#flight.at(-1);
+    const branch = last && expectedBranch(last);
+    if (!branch || this.#flight.length > (limits.ahead ?? 0)) return;
+    const outcome = { of: last.ref, accepted: branch.accepted, nextToken: branch.tokens[0] as number };
+    const after = [...this.#expectedTokens(), ...committedTokens(last.block.tokens, outcome)];
+    const cursor = this.#cursor.after(after);
+    const ends = this.#generated + after.length >= request.maxTokens || after.some((token) => this.#endsText(token));
+    if (ends || !cursor || !policy.worthSendingAhead()) return;
+    const decision = this.#decide(drafterAvailable);
+    if (decision.mode !== 'overlap') {
+      this.#decision = decision;
+      return;
+    }
+    last.expected = outcome;
+    const ref = { index: this.#steps + this.#flight.length };
+    const candidate = this.#bestProposal(afterFirstToken(branch), cursor, after);
+    this.#send({ ref, startedAt: now, decision, candidate, redraftLength: 0, redraftMicros: 0 }, cursor, outcome);
   }
 
   #receiveRedraft(draft: Draft | undefined): void {
@@ -178,77 +251,6 @@ export class DecodePipeline {
       // A branch starts with the target's own token.
       maxBranchLength: policy.room(Number.POSITIVE_INFINITY) + 1,
     });
-  }
-
-  /** Sends the next step ahead, assuming the outcome that the draft of the last step expects. */
-  #extend(now: number, drafterAvailable: boolean): void {
-    const { policy, limits, request } = this.#parts;
-    const last = this.#flight.at(-1);
-    const branch = last && expectedBranch(last);
-    if (!branch || this.#flight.length > (limits.ahead ?? 0)) return;
-    const outcome = { of: last.ref, accepted: branch.accepted, nextToken: branch.tokens[0] as number };
-    const after = [...this.#expectedTokens(), ...committedTokens(last.block.tokens, outcome)];
-    const cursor = this.#cursor.after(after);
-    const ends = this.#generated + after.length >= request.maxTokens || after.some((token) => this.#endsText(token));
-    if (ends || !cursor || !policy.worthSendingAhead()) return;
-    const decision = this.#decide(drafterAvailable);
-    if (decision.mode !== 'overlap') {
-      this.#decision = decision;
-      return;
-    }
-    last.expected = outcome;
-    const ref = { index: this.#steps + this.#flight.length };
-    const candidate = this.#bestProposal(afterFirstToken(branch), cursor, after);
-    this.#send({ ref, startedAt: now, decision, candidate, redraftLength: 0, redraftMicros: 0 }, cursor, outcome);
-  }
-
-  /** Resends a step that was sent ahead to a lost verifier, and drops the steps after it, which were not run either. */
-  #resend(step: StepInFlight): void {
-    this.#drop(1);
-    delete step.expected;
-    step.isLost = false;
-    this.#commands.push(verifyCall(step, this.#cursor));
-    this.#mayExtend = true;
-  }
-
-  /** Finishes the first step in flight if all of its answers have arrived. */
-  #finishFirst(): void {
-    const [step] = this.#flight;
-    if (!step?.verdict || step.draftState === 'sent') return;
-    const { policy, request } = this.#parts;
-    const { verdict } = step;
-    this.#flight.shift();
-    const committed = committedTokens(step.block.tokens, verdict);
-    const end = committed.findIndex((token) => this.#endsText(token));
-    const count = end < 0 ? committed.length : end;
-    this.#commit(committed, count);
-    if (step.expected) this.#checkExpected(step.expected, verdict);
-    this.#mayExtend = true;
-    const branch = branchAfter(step.draft?.branches ?? [], verdict);
-    this.#nextDraft = branch && afterFirstToken(branch);
-    const finish = end >= 0 ? 'stop' : this.#generated >= request.maxTokens ? 'length' : undefined;
-    const previousEndedAt = this.#endedAt;
-    this.#finished = finishedStep({ ...step, verdict }, { count, finish, previousEndedAt, branch });
-    this.#endedAt = step.answeredAt;
-    if (request.drafting === false) return;
-    const { block, redraftLength } = step;
-    policy.observe({ ...this.#finished.stats, block, redraftLength, verify: verdict.time });
-  }
-
-  /** @param counted number of tokens that belong to the text, without a token that ends it */
-  #commit(tokens: readonly number[], counted: number): void {
-    this.#cursor.follow(tokens);
-    this.#commands.push({ kind: 'commit', tokens });
-    for (const proposer of this.#parts.proposers) proposer.push(tokens);
-    this.#generated += counted;
-    this.#steps++;
-  }
-
-  /** Drops the steps sent ahead unless their expected outcome occurred. */
-  #checkExpected(expected: ExpectedOutcome, { accepted, nextToken }: StepOutcome): void {
-    const cameTrue = expected.accepted === accepted && expected.nextToken === nextToken;
-    this.#parts.policy.sentAhead(cameTrue);
-    if (!cameTrue) this.#drop(0);
   }
 
   /** Drops the steps in flight, starting at an index. */

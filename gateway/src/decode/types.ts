@@ -7,7 +7,7 @@ import type { GrammarState } from '../grammar/types.ts';
  * - `overlap`: while a block is verified, the next one is drafted for the likely outcomes. If no branch fits the
  *   outcome, the block is redrafted if that pays off.
  * - `sequential`: a block is drafted, then verified.
- * - `plain`: nothing is drafted.
+ * - `plain`: the drafter is not used.
  */
 export type Mode = 'overlap' | 'sequential' | 'plain';
 
@@ -59,7 +59,7 @@ export interface GenerationRequest {
   /** Token ids, from 1 to contextLength - 1 of them. */
   readonly prompt: readonly number[];
   readonly sampling: SamplingParams;
-  /** Changes to the probabilities of single tokens. */
+  /** Changes to the probabilities of individual tokens. */
   readonly adjustments?: AdjustParams;
   /** Initial state of the grammar that constrains the text. */
   readonly grammar?: GrammarState;
@@ -176,7 +176,7 @@ export interface ModelInfo {
   readonly vocabulary: number;
   readonly contextLength: number;
   readonly endOfText: number;
-  /** Additional tokens that end a text. */
+  /** Additional end-of-text tokens. */
   readonly stopTokens?: readonly number[];
   /** Token at the beginning of every text, or null if there is none. Default: `endOfText`. */
   readonly beginOfText?: number | null;
