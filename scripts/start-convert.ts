@@ -11,8 +11,8 @@ import { formatBytes } from '@ptp/service-kit/models/progress';
 import { root, StartError, say } from './supervisor.ts';
 
 /**
- * Number of bytes of disk space that the conversion needs per byte of the folder's weights, which are mostly in 16
- * bits: a checkpoint in float32, and the GGUF in float16.
+ * Number of bytes of disk space that the conversion needs per byte of the folder's weights. The weights are mostly
+ * 16-bit, and the conversion writes a float32 checkpoint and a float16 GGUF.
  */
 const SPACE = 3;
 

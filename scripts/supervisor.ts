@@ -66,7 +66,7 @@ export class Supervisor {
     printLines(service.name, service.style, child.stdout as Readable);
     printLines(service.name, service.style, child.stderr as Readable);
     const closed = once(child, 'close').then(
-      ([code, signal]) => `the ${service.name} has ended (${signal ?? `status ${code}`})`,
+      ([code, signal]) => `the ${service.name} exited (${signal ?? `status ${code}`})`,
     );
     const end = await Promise.race([closed, this.#untilReady(service)]);
     if (this.#stopping) return;

@@ -123,7 +123,7 @@ describe('npm start', { timeout: 120_000 }, () => {
 
     if (process.platform === 'linux') {
       process.kill(servicesOf(child).verifier as number, 'SIGKILL');
-      await vi.waitUntil(() => output().includes('the verifier has ended (SIGKILL); starting it again'), waiting);
+      await vi.waitUntil(() => output().includes('the verifier exited (SIGKILL); starting it again'), waiting);
       await vi.waitUntil(async () => (await fetch(`http://127.0.0.1:${port}/readyz`)).ok, waiting);
       expect(await stream()).toContain('[DONE]');
     }
@@ -219,7 +219,7 @@ describe('npm start', { timeout: 120_000 }, () => {
     const { ended, output } = await start(...models, '--port', String(await freePort()));
     expect(await ended).toBe(1);
     expect(output()).toContain(`127.0.0.1:${port} is in use: set PTP_LISTEN to another address`);
-    expect(output()).toContain('ptp-server: the verifier has ended (status 1) before it was ready');
+    expect(output()).toContain('ptp-server: the verifier exited (status 1) before it was ready');
   });
 
   test('has a short and a complete help text', async () => {

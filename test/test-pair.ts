@@ -48,7 +48,7 @@ export interface FakePairOptions extends TestPairOptions, FakeDraftOptions {
   readonly delayMs?: () => number;
   /** Function that changes the drafter's output. */
   readonly spoil?: (output: DraftOutput) => DraftOutput;
-  /** Tokens that end a text, in addition to 0. */
+  /** End-of-text tokens, in addition to 0. */
   readonly stopTokens?: readonly number[];
 }
 

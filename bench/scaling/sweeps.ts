@@ -32,7 +32,7 @@ type Change = Partial<Scenario>;
 type Changes = (x: number) => Change | readonly Change[];
 
 /**
- * A plot of docs/results.md, which shows one scenario. One field varies along x, and another varies between the series.
+ * A plot in docs/results.md. Each plot shows one scenario: one field varies along x, and another varies between the series.
  */
 export interface Sweep {
   /** Name of the file in docs. */

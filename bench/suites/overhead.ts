@@ -23,8 +23,9 @@ type Options = Pick<PairOptions, 'sequences' | 'tokens' | 'ahead'>;
 
 /**
  * Fixed-latency engines leave the processor free. The time that a step takes beyond the longer of its two engine
- * runs is therefore spent in serialisation, gRPC, queues and the decode loop. Only overlapped steps count. One drafter
- * plans branches, and the other checks blocks, so that steps can be sent ahead.
+ * runs is therefore spent in serialisation, gRPC, queues and the decode loop. Only overlapped steps count. Each
+ * latency is measured twice: with a drafter that plans branches, and with one that checks blocks, which lets the gateway
+ * send steps ahead.
  */
 export const overhead = suite<Options>(
   'overhead',

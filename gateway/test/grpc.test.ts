@@ -203,7 +203,7 @@ describe('GenerationService', () => {
     };
     await expect(read()).rejects.toMatchObject({
       code: 'deadline_exceeded',
-      message: 'the client did not read within 500 ms',
+      message: 'the client read no data for 500 ms',
     });
   });
 });

@@ -21,7 +21,7 @@ export async function waitForDrain(stream: Writable, signal: AbortSignal, stallM
     await once(stream, 'drain', { signal: AbortSignal.any([signal, stall.signal]) });
   } catch (error) {
     if (!stall.signal.aborted || signal.aborted) throw error;
-    throw new PtpError('deadline_exceeded', `the client did not read within ${stallMillis} ms`);
+    throw new PtpError('deadline_exceeded', `the client read no data for ${stallMillis} ms`);
   } finally {
     clearInterval(timer);
   }

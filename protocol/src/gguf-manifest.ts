@@ -26,7 +26,7 @@ const VERSIONS = [2, 3];
 /** llama.cpp keeps keys and values in float16. */
 const BYTES_PER_VALUE = 2;
 const TOKENIZER = 'tokenizer.ggml.';
-/** Names of tokens that end a text, as in llama.cpp (llama-vocab.cpp, `special_eog_ids`). */
+/** Names of end-of-text tokens, as in llama.cpp (llama-vocab.cpp, `special_eog_ids`). */
 const END_NAMES = new Set([
   ...['<|eot_id|>', '<|im_end|>', '<|end|>', '<|return|>', '<|call|>', '<|flush|>', '<|calls|>', '<end_of_turn>'],
   ...['<|endoftext|>', '<|eom_id|>', '<EOT>', '_<EOT>', '[EOT]', '[EOS]', '<|end_of_text|>', '<end_of_utterance>'],
@@ -207,7 +207,7 @@ function modelSizes(metadata: Metadata) {
   };
 }
 
-/** Returns the tokens that end a text: the ids `eos`, `eot` and `eom`, and the tokens whose names llama.cpp knows. */
+/** Returns the end-of-text tokens: the ids `eos`, `eot` and `eom`, and the tokens whose names llama.cpp knows. */
 function endTokens(metadata: Metadata): { end_of_text: number; stop_tokens: number[] } {
   const tokens = metadata.strings(`${TOKENIZER}tokens`);
   const ids = ['eos', 'eot', 'eom'].map((name) => metadata.number(`${TOKENIZER}${name}_token_id`));

@@ -29,7 +29,7 @@ const manifestSchema = z
     sizes: z.looseObject({ vocab: count, width: count, layers: count, kv_heads: count, head_width: count }),
     context_length: count,
     end_of_text: token,
-    /** Additional tokens that end a text. */
+    /** Additional end-of-text tokens. */
     stop_tokens: z.array(token).default([]),
     /** Token that precedes every text, or null if there is none. Default: end_of_text. */
     begin_of_text: token.nullable().optional(),

@@ -20,7 +20,7 @@ test('waits for a slow reader as long as it keeps reading, even if emptying the 
 });
 
 test('gives up a reader that has stopped', async () => {
-  const error = { code: 'deadline_exceeded', message: 'the client did not read within 50 ms' };
+  const error = { code: 'deadline_exceeded', message: 'the client read no data for 50 ms' };
   await expect(waitForDrain(full(60_000), never, 50)).rejects.toMatchObject(error);
 });
 

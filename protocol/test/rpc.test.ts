@@ -150,7 +150,7 @@ describe('calls', () => {
     };
     await expect(read()).rejects.toMatchObject({
       code: 'deadline_exceeded',
-      message: 'the client did not read within 100 ms',
+      message: 'the client read no data for 100 ms',
     });
     expect(sent).toBe(-1); // each message is larger than the window, so the client had requested all that was written
   });

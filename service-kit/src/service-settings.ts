@@ -7,7 +7,7 @@ export const sharedSettings = {
     'The model: a folder exported by ptp-train, with manifest, tokenizer and ONNX graphs of target and drafter, or a GGUF file for llama.cpp (docs/engines.md).',
   ),
   contextLength: setting('PTP_CONTEXT_LENGTH', integer(0, 16777216), 0).doc(
-    'Maximum number of tokens in a sequence, prompt included. Must be equal in all services. 0 means the maximum of the model, but at most 8192 for a GGUF file, because llama.cpp allocates the KV caches of all sequences at the start.',
+    'Maximum number of tokens in a sequence, prompt included. Must be the same in all services. 0 means the maximum of the model, but at most 8192 for a GGUF file, because llama.cpp allocates the KV caches of all sequences at the start.',
   ),
   logLevel: setting('PTP_LOG_LEVEL', oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'), 'info').doc(
     'Lowest severity of log records to write.',
@@ -25,10 +25,10 @@ export const draftModelSetting = setting('PTP_DRAFT_MODEL', path, '').doc(
 export const serviceSettings = {
   ...sharedSettings,
   metrics: setting('PTP_METRICS_LISTEN', addresses, '').doc(
-    'Addresses at which the drafter and the verifier serve /metrics. Without an address, neither serves it. Under `npm start`, the verifier uses the given addresses, and the drafter uses the next port. The gateway serves /metrics with its API.',
+    'Addresses at which the drafter and the verifier serve /metrics. Without an address, neither serves it. Under `npm start`, the verifier uses the given addresses, and the drafter uses the port after each of them. The gateway serves /metrics with its API.',
   ),
   threads: setting('PTP_ENGINE_THREADS', integer(0, 256), 0).doc(
-    'Number of CPU threads per forward pass. 0 means a single thread for ONNX Runtime, and for llama.cpp one thread per physical core except one, which stays free: llama.cpp slows down if other processes compete for its cores.',
+    'Number of CPU threads per forward pass. 0 means one thread for ONNX Runtime. For llama.cpp, it means one thread fewer than there are physical cores, because llama.cpp slows down if other processes compete for its cores.',
   ),
   gpuLayers: setting('PTP_GPU_LAYERS', layers, 'auto').doc(
     'Number of layers of a GGUF model that run on the GPU; `auto` means as many layers as fit in its memory, and 0 means none.',

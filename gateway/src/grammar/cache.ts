@@ -11,7 +11,7 @@ export class GrammarCache {
   readonly #states = new Map<string, GrammarState>();
   readonly #vocabulary: Vocabulary;
 
-  /** @param model model with the vocabulary size and the tokens that end a text */
+  /** @param model model with the vocabulary size and the end-of-text tokens */
   constructor(
     tokenizer: { bytes(id: number): Uint8Array },
     model: { readonly vocabulary: number; readonly endOfText: number; readonly stopTokens?: readonly number[] },

@@ -125,7 +125,7 @@ function tokenMask(start: AutomatonState, automaton: Automaton, { size, trie, en
     for (const id of trie.ids[node] as readonly number[]) mask[id >> 3] = (mask[id >> 3] as number) | (1 << (id & 7));
     node++;
   }
-  // Tokens that end a text are not part of the text, so their bytes do not matter.
+  // End-of-text tokens are not part of the text, so their bytes do not matter.
   for (const id of endTokens) {
     const bit = 1 << (id & 7);
     const others = (mask[id >> 3] as number) & ~bit;

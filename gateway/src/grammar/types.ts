@@ -28,6 +28,6 @@ export interface Vocabulary {
   readonly trie: TokenTrie;
   /** Returns the bytes of a token. Empty for special tokens. */
   readonly bytes: (id: number) => Uint8Array;
-  /** Tokens that end a text. They are allowed wherever the text may end. */
+  /** End-of-text tokens. They are allowed wherever the text may end. */
   readonly endTokens: readonly number[];
 }

@@ -18,7 +18,7 @@ export interface TemplateInputs {
 export class ChatTemplate {
   readonly #template: Template;
   readonly #beginName: string | undefined;
-  /** True if the template itself writes tools and calls, in the format of tool-format.ts. */
+  /** True if the template itself renders tool definitions and tool calls, in the format of tool-format.ts. */
   readonly #supportsTools: boolean;
   /** True if the model may think before it answers, between `<think>` and `</think>`. */
   readonly thinks: boolean;

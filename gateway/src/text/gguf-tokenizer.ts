@@ -36,7 +36,7 @@ export interface GgufText {
 /**
  * Loads the vocabulary of a GGUF file, without its weights.
  *
- * @param ends ids of the tokens that end a text; these count as special tokens whatever the file says
+ * @param ends ids of the end-of-text tokens; these count as special tokens whatever the file says
  * @throws PtpError `failed_precondition` if node-llama-cpp is missing or the vocabulary is not supported
  */
 export async function loadGgufText(path: string, ends: readonly number[]): Promise<GgufText> {

@@ -26,7 +26,7 @@ export interface Script {
   readonly endless?: boolean;
   /** Source of the drafted tokens. Default: the drafter. */
   readonly source?: StepStats['source'];
-  /** First step whose tokens are picked among the most probable tokens only. Default: none. */
+  /** Number of the step from which on tokens are picked only from the most probable ones. Default: none. */
   readonly truncatedFrom?: number;
 }
 

@@ -7,7 +7,7 @@ import { formatBytes } from './progress.ts';
 const RESERVE = 200_000_000;
 
 /**
- * Checks that the disk of a folder has enough space.
+ * Checks that the disk that holds a folder has enough free space.
  *
  * @param dir folder, which may not exist yet
  * @param purpose first words of the error message

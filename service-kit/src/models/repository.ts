@@ -61,7 +61,9 @@ export function statusError(config: HubConfig, repo: string, status: number, gat
     return new ModelError(`${hub} rejects the token in HF_TOKEN: create one at ${endpoint}/settings/tokens`);
   }
   if (status === 401 || status === 403 || status === 404) {
-    const access = token ? 'make sure that its account may read the repository' : 'set HF_TOKEN if it is private';
+    const access = token
+      ? 'make sure that the account of HF_TOKEN may read the repository'
+      : 'set HF_TOKEN if it is private';
     return new ModelError(`${hub} has no model \`${repo}\`: check the name, or ${access}`);
   }
   return new ModelError(`${hub} answered HTTP ${status} for \`${repo}\`: try again later`);

@@ -110,7 +110,7 @@ def check(args: argparse.Namespace) -> None:
     coming = args.target.exists() or planned(args, args.target)
     require(
         not args.use or bool(args.separator or coming),
-        f"--separator must be given with --use if there is no {args.target}",
+        f"--separator must be given with --use if {args.target} does not exist",
     )
 
 

@@ -25,7 +25,7 @@ class PortableTarget:
     begin_of_text: int | None = None
     """Token before every text, or None."""
     stop_tokens: tuple[int, ...] = ()
-    """Additional tokens that end a text."""
+    """Additional end-of-text tokens."""
 
     @property
     def tokenizer(self) -> Tokenizer:

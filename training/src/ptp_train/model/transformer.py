@@ -52,8 +52,8 @@ def rope_frequencies(config: Config) -> Tensor:
     """Returns the rotation of each of the D/2 pairs in radians per position, in float32 as in transformers
     (modeling_rope_utils.py).
 
-    Llama 3.1's scaling divides by `factor` the speed of rotations with fewer than low_freq_factor turns in the original
-    context, keeps those with more than high_freq_factor turns, and blends in between.
+    Llama 3.1's scaling slows rotations down by `factor` if they make fewer than low_freq_factor turns in the original
+    context, leaves those with more than high_freq_factor turns unchanged, and blends in between.
     """
     exponents = torch.arange(0, config.head_width, 2, dtype=torch.float32) / config.head_width
     frequency = 1.0 / config.rope_theta**exponents
