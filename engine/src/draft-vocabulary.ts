@@ -11,9 +11,9 @@ export interface LocatedModel {
 }
 
 /**
- * Checks that a draft model has the same tokens as a target and picks them in the same way. Two model folders must have
- * the same tokenizer.json. If one of the models is a GGUF file, the names of the tokens must be the same, because the
- * other metadata depends on how the file was converted.
+ * Checks that a draft model has the same tokens as a target and picks them in the same way. Two folders with a manifest
+ * must have the same tokenizer.json. If one of the models is a GGUF file or a Hugging Face folder, the names of the
+ * tokens must be the same, because the rest depends on how the file was written.
  *
  * @throws PtpError `failed_precondition` naming `setting` and the difference
  */
@@ -41,7 +41,7 @@ async function properties(draft: LocatedModel, target: LocatedModel): Promise<Pr
   });
   const hash = property('the SHA-256 of `tokenizer.json`', ({ tokenizer }) => tokenizer.sha256);
   const common = [property('the vocabulary size', ({ sizes }) => sizes.vocab), property('`pick`', ({ pick }) => pick)];
-  if (!isGguf(draft.path) && !isGguf(target.path)) {
+  if (draft.manifest.engine === 'onnx' && target.manifest.engine === 'onnx') {
     return [hash, ...common, property('`end_of_text`', ({ end_of_text }) => end_of_text)];
   }
   return hash.actual === hash.expected ? common : [...common, ...(await differentNames(draft.path, target.path))];

@@ -1,11 +1,12 @@
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
+import { createReadStream, existsSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { z } from 'zod';
 import { PtpError } from './errors.ts';
 import { CANDIDATE_LIMIT, GGUF_CONTEXT, ggufManifest, isGguf } from './gguf-manifest.ts';
+import { huggingFaceManifest } from './hf-manifest.ts';
 import { uniformsPerPosition } from './sampling-params.ts';
 
 const count = z.int().positive();
@@ -14,7 +15,8 @@ const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 
 /**
  * Content of a model folder's manifest.json, written by training/src/ptp_train/export/manifest.py, or the same keys read
- * from a GGUF file (gguf-manifest.ts). Informational keys (corpus, recipe, measurements) are not validated.
+ * from a GGUF file (gguf-manifest.ts) or a Hugging Face folder (hf-manifest.ts). Informational keys (corpus, recipe,
+ * measurements) are not validated.
  */
 const manifestSchema = z
   .looseObject({
@@ -22,7 +24,7 @@ const manifestSchema = z
     id: z.string().min(1),
     created: z.string(),
     /** Runtime that the model's files are for. */
-    engine: z.enum(['onnx', 'llama-cpp']).default('onnx'),
+    engine: z.enum(['onnx', 'llama-cpp', 'torch']).default('onnx'),
     /** Number format of the target's matrix products, or the type of a GGUF file, such as Q4_K_M. */
     quantisation: z.string().optional(),
     target: z.looseObject({ precision: z.string().optional() }).optional(),
@@ -33,7 +35,7 @@ const manifestSchema = z
     stop_tokens: z.array(token).default([]),
     /** Token that precedes every text, or null if there is none. Default: end_of_text. */
     begin_of_text: token.nullable().optional(),
-    /** True for a GGUF file with a chat template; model folders have a file for it. */
+    /** True for a GGUF file or a Hugging Face folder with a chat template; model folders have a file for it. */
     has_chat_template: z.boolean().optional(),
     /** Method by which the graphs pick a token. Older folders lack this key and use `cdf`. */
     pick: z.enum(['cdf', 'tree']).default('cdf'),
@@ -81,8 +83,13 @@ const manifestSchema = z
 export { CANDIDATE_LIMIT, isGguf };
 export type Manifest = z.infer<typeof manifestSchema>;
 
+/** Returns true if the path is a Hugging Face folder, which has config.json but no manifest.json. */
+export function isHuggingFaceFolder(path: string): boolean {
+  return !existsSync(join(path, 'manifest.json')) && existsSync(join(path, 'config.json'));
+}
+
 /**
- * Describes a model: the manifest.json of a folder, or the metadata of a GGUF file.
+ * Describes a model: the manifest.json of a folder, the metadata of a GGUF file, or the files of a Hugging Face folder.
  *
  * @param path path of the folder or of the GGUF file
  * @param contextLength maximum length of a sequence in tokens, reduced to the context length of the model if that is
@@ -97,6 +104,7 @@ export async function loadManifest(path: string, contextLength = 0): Promise<Man
 }
 
 async function folderManifest(dir: string): Promise<Manifest> {
+  if (isHuggingFaceFolder(dir)) return manifestSchema.parse(await huggingFaceManifest(dir));
   let content: unknown;
   try {
     content = JSON.parse(await readFile(join(dir, 'manifest.json'), 'utf8'));

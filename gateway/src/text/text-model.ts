@@ -1,4 +1,5 @@
-import { checkFiles, isGguf, type Manifest } from '@ptp/protocol/manifest';
+import { huggingFaceChat } from '@ptp/protocol/hf-manifest';
+import { checkFiles, isGguf, isHuggingFaceFolder, type Manifest } from '@ptp/protocol/manifest';
 import { ChatTemplate, loadChatTemplate } from './chat-template.ts';
 import { loadGgufText } from './gguf-tokenizer.ts';
 import { loadTokenizer } from './json-tokenizer.ts';
@@ -19,7 +20,7 @@ export interface TextModel {
 /**
  * Loads tokenizer and chat template of a model.
  *
- * @param path path of a model folder or a GGUF file
+ * @param path path of a model folder, a Hugging Face folder or a GGUF file
  * @throws PtpError `failed_precondition` if a file is missing or damaged, or its vocabulary is not supported
  */
 export async function loadTextModel(path: string, manifest: Manifest): Promise<TextModel> {
@@ -30,6 +31,10 @@ export async function loadTextModel(path: string, manifest: Manifest): Promise<T
       beginName,
     } = await loadGgufText(path, [manifest.end_of_text, ...manifest.stop_tokens]);
     return { tokenizer, chatTemplate: new ChatTemplate(chatTemplate, beginName) };
+  }
+  if (isHuggingFaceFolder(path)) {
+    const [tokenizer, chat] = await Promise.all([loadTokenizer(path), huggingFaceChat(path)]);
+    return { tokenizer, chatTemplate: new ChatTemplate(chat.template ?? CHATML, chat.beginName) };
   }
   await checkFiles(path, manifest, ['tokenizer.json']);
   const [tokenizer, chatTemplate] = await Promise.all([loadTokenizer(path), loadChatTemplate(path)]);

@@ -1,0 +1,43 @@
+import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { loadManifest } from '@ptp/protocol/manifest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { loadTextModel } from '../../src/text/text-model.ts';
+
+const source = fileURLToPath(new URL('../../../test/fixtures/tokenizer.json', import.meta.url));
+const sizes = { vocab_size: 2048, hidden_size: 8, num_hidden_layers: 1, num_attention_heads: 1 };
+const config = { ...sizes, max_position_embeddings: 512, eos_token_id: 0 };
+
+let dir: string;
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'ptp-text-'));
+  await cp(source, join(dir, 'tokenizer.json'));
+  await writeFile(join(dir, 'config.json'), JSON.stringify(config));
+});
+afterEach(() => rm(dir, { recursive: true }));
+
+/** Returns the text of the prompt for a conversation of one message. */
+async function prompt(): Promise<string> {
+  const manifest = await loadManifest(dir);
+  const { tokenizer, chatTemplate } = await loadTextModel(dir, manifest);
+  const model = { contextLength: 512, endOfText: 0, beginOfText: null };
+  const ids = chatTemplate.encode([{ role: 'user', content: 'Hi' }], tokenizer, model);
+  return ids.map((id) => (id === 0 ? tokenizer.name(0) : tokenizer.decode([id]))).join('');
+}
+
+test('a Hugging Face folder has its chat template in tokenizer_config.json, or in a file', async () => {
+  const settings = {
+    bos_token: { content: '<|endoftext|>' },
+    chat_template: '{{ bos_token }}in: {{ messages[0].content }}',
+  };
+  await writeFile(join(dir, 'tokenizer_config.json'), JSON.stringify(settings));
+  expect(await prompt()).toBe('<|endoftext|>in: Hi');
+  await writeFile(join(dir, 'chat_template.jinja'), 'file: {{ messages[0].content }}');
+  expect(await prompt()).toBe('file: Hi');
+});
+
+test('a Hugging Face folder without a template uses the same format as llama.cpp', async () => {
+  expect(await prompt()).toBe('<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n');
+});
