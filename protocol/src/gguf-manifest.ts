@@ -12,11 +12,6 @@ import { PtpError } from './errors.ts';
 import { uniformsPerPosition } from './sampling-params.ts';
 
 /**
- * Default context length of a GGUF file. Models allow 131,072 tokens or more, but few machines can hold a KV cache of
- * that size.
- */
-export const GGUF_CONTEXT = 8192;
-/**
  * Number of most probable tokens from which a request without top-k is sampled. llama.cpp's binding takes too long to
  * return the logits of a whole vocabulary.
  */

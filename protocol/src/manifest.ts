@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { z } from 'zod';
 import { PtpError } from './errors.ts';
-import { CANDIDATE_LIMIT, GGUF_CONTEXT, ggufManifest, isGguf } from './gguf-manifest.ts';
+import { CANDIDATE_LIMIT, ggufManifest, isGguf } from './gguf-manifest.ts';
 import { huggingFaceManifest } from './hf-manifest.ts';
 import { uniformsPerPosition } from './sampling-params.ts';
 
@@ -81,6 +81,12 @@ const manifestSchema = z
   }));
 
 export { CANDIDATE_LIMIT, isGguf };
+
+/**
+ * Maximum context length of a GGUF file or a Hugging Face folder unless a setting allows more. Models allow 131,072
+ * tokens or more, but few machines can hold a KV cache of that size.
+ */
+const USUAL_CONTEXT = 8192;
 export type Manifest = z.infer<typeof manifestSchema>;
 
 /** Returns true if the path is a Hugging Face folder, which has config.json but no manifest.json. */
@@ -93,13 +99,13 @@ export function isHuggingFaceFolder(path: string): boolean {
  *
  * @param path path of the folder or of the GGUF file
  * @param contextLength maximum length of a sequence in tokens, reduced to the context length of the model if that is
- *   smaller. With 0, the context length of the model is used, but at most GGUF_CONTEXT for a GGUF file
+ *   smaller. With 0, the context length of the model is used, but at most USUAL_CONTEXT unless the model is a folder with
+ *   a manifest.json
  * @throws PtpError `failed_precondition` if the model is missing, damaged or cannot be read by this version
  */
 export async function loadManifest(path: string, contextLength = 0): Promise<Manifest> {
-  const gguf = isGguf(path);
-  const manifest = gguf ? manifestSchema.parse(await ggufManifest(path)) : await folderManifest(path);
-  const limit = contextLength || (gguf ? GGUF_CONTEXT : Number.POSITIVE_INFINITY);
+  const manifest = isGguf(path) ? manifestSchema.parse(await ggufManifest(path)) : await folderManifest(path);
+  const limit = contextLength || (manifest.engine === 'onnx' ? Number.POSITIVE_INFINITY : USUAL_CONTEXT);
   return { ...manifest, context_length: Math.min(manifest.context_length, limit) };
 }
 

@@ -91,10 +91,12 @@ test('reads the language model of a model for text and images, and values that t
     config: { text_config: nested, eos_token_id: [1, 3], dtype: 'bfloat16' },
     tokenizer: fixture.tokenizer,
   };
-  expect(await loadManifest(await folder(files))).toMatchObject({
+  const path = await folder(files);
+  expect(await loadManifest(path, 200_000)).toMatchObject({ context_length: 131_072 });
+  expect(await loadManifest(path)).toMatchObject({
     quantisation: 'bfloat16',
     sizes: { vocab: 262_208, width: 96, layers: 2, kv_heads: 4, head_width: 256 },
-    context_length: 131_072,
+    context_length: 8192,
     end_of_text: 1,
     stop_tokens: [3],
     bytes_per_token: { target: 2 * 2 * 4 * 256 * 2 },

@@ -4,10 +4,10 @@ import { tlsSettings } from './tls-settings.ts';
 /** Settings of every service. */
 export const sharedSettings = {
   model: setting('PTP_MODEL', path, 'models/default').doc(
-    'The model: a folder exported by ptp-train, with manifest, tokenizer and ONNX graphs of target and drafter, or a GGUF file for llama.cpp (docs/engines.md).',
+    'The model: a folder exported by ptp-train, with manifest, tokenizer and ONNX graphs of target and drafter, a GGUF file for llama.cpp, or a Hugging Face folder, which an engine in another process runs (docs/engines.md).',
   ),
   contextLength: setting('PTP_CONTEXT_LENGTH', integer(0, 16777216), 0).doc(
-    'Maximum number of tokens in a sequence, prompt included. Must be the same in all services. 0 means the maximum of the model, but at most 8192 for a GGUF file, because llama.cpp allocates the KV caches of all sequences at the start.',
+    'Maximum number of tokens in a sequence, prompt included. Must be the same in all services. 0 means the maximum of the model, but at most 8192 for a GGUF file or a Hugging Face folder, whose engines allocate their KV caches at the start.',
   ),
   logLevel: setting('PTP_LOG_LEVEL', oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'), 'info').doc(
     'Lowest severity of log records to write.',

@@ -109,6 +109,18 @@ describe('a model by its name', () => {
     expect(readdirSync(snapshot()).sort()).toEqual(['config.json', 'model.safetensors', 'tokenizer.json']);
     expect(await get('org/repo', { HF_HUB_OFFLINE: '1' })).toMatchObject({ path: snapshot() });
   });
+
+  test('is a folder if the caller needs one, although the repository has a GGUF too', async () => {
+    hub.repos['org/repo'] = { files: { ...small, 'config.json': '{}', 'model.safetensors': 'weights' } };
+    await get('org/repo');
+    const folder = async (name: string) => fetchModel(await environment({}), nameOf(name), out, 'safetensors');
+    expect(await folder('org/repo')).toMatchObject({ path: snapshot(), bytes: 9 });
+    const requests = hub.requests.length;
+    expect(await folder('org/repo')).toMatchObject({ path: snapshot() });
+    expect(hub.requests).toHaveLength(requests);
+    hub.repos['org/gguf'] = { files: small };
+    await expect(folder('org/gguf')).rejects.toThrow('`org/gguf` must have config.json and .safetensors files');
+  });
 });
 
 describe('a download', () => {

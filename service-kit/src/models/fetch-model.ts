@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { checkSpace } from './disk.ts';
 import { downloadFile, missingBytes } from './download.ts';
 import { type HubConfig, hubName, repoDir } from './hub-config.ts';
-import { type CachedModel, cachedModel, cachedModels, safetensorsModel } from './model-cache.ts';
+import { type CachedModel, cachedModel, cachedModels, type ModelFormat, safetensorsModel } from './model-cache.ts';
 import { ModelError } from './model-error.ts';
 import type { ModelName } from './model-name.ts';
 import { formatBytes, ProgressLine, type ProgressStream } from './progress.ts';
@@ -16,15 +16,25 @@ import { chooseVariant, variantsOf } from './variants.ts';
  * @param out stream that receives the size, the licence and the progress of a download
  * @throws ModelError if there is no such model, or it cannot be downloaded
  */
-export async function fetchModel(config: HubConfig, name: ModelName, out: ProgressStream): Promise<CachedModel> {
-  return (await cachedModel(config, name.repo, name.selector)) ?? pullModel(config, name, out);
+export async function fetchModel(
+  config: HubConfig,
+  name: ModelName,
+  out: ProgressStream,
+  format: ModelFormat = 'any',
+): Promise<CachedModel> {
+  return (await cachedModel(config, name.repo, name.selector, format)) ?? pullModel(config, name, out, format);
 }
 
 /** Downloads the missing files of the newest version of a model on the hub. Otherwise the same as `fetchModel`. */
-export async function pullModel(config: HubConfig, name: ModelName, out: ProgressStream): Promise<CachedModel> {
+export async function pullModel(
+  config: HubConfig,
+  name: ModelName,
+  out: ProgressStream,
+  format: ModelFormat = 'any',
+): Promise<CachedModel> {
   if (config.offline) throw await offlineError(config, name);
   const repository = await openRepository(config, name.repo);
-  const files = filesToGet(repository, name.selector);
+  const files = filesToGet(repository, name.selector, format);
   const missing = await Promise.all(files.map((file) => missingBytes(config, repository, file)));
   const left = missing.reduce((sum, bytes) => sum + bytes, 0);
   const total = files.reduce((sum, { size }) => sum + size, 0);
@@ -41,7 +51,8 @@ export async function pullModel(config: HubConfig, name: ModelName, out: Progres
   await mkdir(refs, { recursive: true });
   await writeFile(join(refs, 'main'), repository.commit);
   const first = files[0]?.path ?? '';
-  return (await cachedModel(config, name.repo, first.endsWith('.gguf') ? first : undefined)) as CachedModel;
+  const selector = first.endsWith('.gguf') ? first : undefined;
+  return (await cachedModel(config, name.repo, selector, format)) as CachedModel;
 }
 
 async function offlineError(config: HubConfig, { repo, selector }: ModelName): Promise<ModelError> {
@@ -53,12 +64,20 @@ async function offlineError(config: HubConfig, { repo, selector }: ModelName): P
   return new ModelError(`\`${name}\` is not in ${config.cacheDir}${others}: unset HF_HUB_OFFLINE to download it`);
 }
 
-/** Returns the files of a GGUF model if there is one, otherwise the files of a safetensors model. */
-function filesToGet({ name, files }: Repository, selector: string | undefined): readonly HubFile[] {
-  const variants = variantsOf(files);
+/** Returns the files of a GGUF model if there is one and `format` allows it, otherwise those of a safetensors model. */
+function filesToGet(
+  { name, files }: Repository,
+  selector: string | undefined,
+  format: ModelFormat,
+): readonly HubFile[] {
+  const variants = format === 'any' ? variantsOf(files) : [];
   if (variants.length > 0) return chooseVariant(variants, name, selector).files;
   const model = safetensorsModel(files);
   if (selector === undefined && model.length > 0) return model;
+  if (format === 'safetensors') {
+    const problem = 'must have config.json and .safetensors files';
+    throw new ModelError(`\`${name}\` ${problem}: look for the repository of the original weights`);
+  }
   const problem = selector === undefined ? 'has neither .gguf nor .safetensors files' : 'has no .gguf files';
   throw new ModelError(`\`${name}\` ${problem}: look for a repository with a name that ends in -GGUF`);
 }

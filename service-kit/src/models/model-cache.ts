@@ -22,7 +22,10 @@ interface CachedFile extends ModelFile {
   readonly at: string;
 }
 
-/** Files of a Hugging Face folder that are needed to convert it. */
+/** Kinds of model to look for: any, in which case a GGUF file comes first, or only a Hugging Face folder. */
+export type ModelFormat = 'any' | 'safetensors';
+
+/** Files of a Hugging Face folder that are needed to run or convert it. */
 const SAFETENSORS =
   /^(model.*\.safetensors|(config|generation_config|tokenizer.*|special_tokens_map|model\.safetensors\.index)\.json|chat_template\.jinja)$/;
 
@@ -44,9 +47,10 @@ export async function cachedModel(
   config: HubConfig,
   repo: string,
   selector?: string,
+  format: ModelFormat = 'any',
 ): Promise<CachedModel | undefined> {
   for (const { dir, files } of await snapshotsOf(repoDir(config, repo))) {
-    const variants = variantsOf(files);
+    const variants = format === 'any' ? variantsOf(files) : [];
     const fitting = fittingVariants(variants, selector);
     if (fitting.length === 1 && fitting[0]) return describe(repo, fitting[0], variants);
     if (fitting.length > 1) return undefined;
