@@ -19,7 +19,7 @@ import { loadListenerTls } from './http/tls.ts';
 import { gatewayMetrics, metricsObserver, watchHealth } from './observe/metrics.ts';
 import { capturesContent, spanObserver } from './observe/spans.ts';
 import { TraceStore } from './observe/trace-store.ts';
-import { gatewaySettings } from './settings.ts';
+import { gatewaySettings, LOCAL_DRAFTER } from './settings.ts';
 import { loadTextModel } from './text/text-model.ts';
 
 await runService('gateway', async (logger, onStop) => {
@@ -28,7 +28,8 @@ await runService('gateway', async (logger, onStop) => {
   onStop(() => tracing.stop());
 
   const manifest = await loadManifest(config.model, config.contextLength);
-  const drafts = manifest.drafter !== undefined || config.draftModel !== '';
+  const local = manifest.drafter !== undefined || config.draftModel !== '' ? [LOCAL_DRAFTER] : [];
+  const drafters = config.drafters.length > 0 ? config.drafters.map(({ target }) => target) : local;
   const { tokenizer, chatTemplate } = await loadTextModel(config.model, manifest);
 
   const metrics = startMetrics('ptp-gateway', manifest.id);
@@ -38,7 +39,7 @@ await runService('gateway', async (logger, onStop) => {
   const services = new PairClient({
     model: modelInfoOf(manifest),
     verifiers: config.verifiers.map(({ target }) => target),
-    drafters: drafts ? config.drafters.map(({ target }) => target) : [],
+    drafters,
     draftTimeoutMs: config.draftTimeoutSeconds * 1000,
     verifyTimeoutMs: config.verifyTimeoutSeconds * 1000,
     recoveryMs: config.recoverySeconds * 1000,
@@ -52,7 +53,7 @@ await runService('gateway', async (logger, onStop) => {
   const spans = spanObserver(capturesContent(process.env) ? (ids) => tokenizer.decode(ids) : undefined);
   const observers = [spans, metricsObserver(counted), ...(traces ? [traces] : [])];
   const generator = new PairGenerator(services, limits, observers);
-  watchHealth(metrics.registry, () => services.health(), drafts);
+  watchHealth(metrics.registry, () => services.health(), drafters.length > 0);
 
   const onRejection = (code: ErrorCode) => counted.refusals.inc({ error_type: code });
   const grammars = new GrammarCache(tokenizer, generator.model);

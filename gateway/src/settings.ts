@@ -6,6 +6,9 @@ export const DRAFT_MODES = ['auto', 'overlap', 'sequential', 'plain'] as const;
 /** Maximum number of drafted tokens per step that a request may set. */
 export const LONGEST_DRAFT = 64;
 
+/** Default of PTP_DRAFTERS if there is a drafter. */
+export const LOCAL_DRAFTER = '127.0.0.1:7101';
+
 /** Settings of the gateway. */
 export const gatewaySettings = {
   ...sharedSettings,
@@ -35,8 +38,8 @@ export const gatewaySettings = {
   verifiers: setting('PTP_VERIFIERS', addresses, '127.0.0.1:7102').doc(
     'Addresses of the verifiers, separated by commas. A new sequence goes to the least busy verifier. If a verifier fails, its sequences continue on another verifier.',
   ),
-  drafters: setting('PTP_DRAFTERS', addresses, '127.0.0.1:7101').doc(
-    'Addresses of the drafters, separated by commas. While no drafter is reachable, the gateway decodes without drafts.',
+  drafters: setting('PTP_DRAFTERS', addresses, '').doc(
+    'Addresses of the drafters, separated by commas. Default: 127.0.0.1:7101 if the model has a drafter or PTP_DRAFT_MODEL is set, otherwise none. While no drafter is reachable, the gateway decodes without drafts.',
   ),
   draftTimeoutSeconds: setting('PTP_DRAFT_TIMEOUT_SECONDS', number(0.001, 60), 0.5).doc(
     'Maximum duration of a draft call. If a call takes longer, its sequence continues without drafts until the drafter answers.',
