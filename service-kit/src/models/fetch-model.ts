@@ -72,9 +72,9 @@ function filesToGet(
 ): readonly HubFile[] {
   const variants = format === 'any' ? variantsOf(files) : [];
   if (variants.length > 0) return chooseVariant(variants, name, selector).files;
-  const model = safetensorsModel(files);
+  const model = safetensorsModel(files, format);
   if (selector === undefined && model.length > 0) return model;
-  if (format === 'safetensors') {
+  if (format !== 'any') {
     const problem = 'must have config.json and .safetensors files';
     throw new ModelError(`\`${name}\` ${problem}: look for the repository of the original weights`);
   }

@@ -22,19 +22,29 @@ interface CachedFile extends ModelFile {
   readonly at: string;
 }
 
-/** Kinds of model to look for: any, in which case a GGUF file comes first, or only a Hugging Face folder. */
-export type ModelFormat = 'any' | 'safetensors';
+/**
+ * Kinds of model to look for: any, in which case a GGUF file comes first, or only a Hugging Face folder, with or without
+ * its weights.
+ */
+export type ModelFormat = 'any' | 'safetensors' | 'tokenizer';
 
 /** Files of a Hugging Face folder that are needed to run or convert it. */
 const SAFETENSORS =
   /^(model.*\.safetensors|(config|generation_config|tokenizer.*|special_tokens_map|model\.safetensors\.index)\.json|chat_template\.jinja)$/;
 
-/** Returns the files of a repository that make up its safetensors model, or none if it has no such model. */
-export function safetensorsModel<File extends ModelFile>(files: readonly File[]): File[] {
+const WEIGHTS = /\.safetensors$/;
+
+/**
+ * Returns the files of a repository that make up its safetensors model, or none if it has no such model.
+ *
+ * @param format `tokenizer` to leave out the weights
+ */
+export function safetensorsModel<File extends ModelFile>(files: readonly File[], format: ModelFormat = 'any'): File[] {
   const found = complete(files.filter(({ path }) => SAFETENSORS.test(path)));
-  const isModel = found.some(({ path }) => path === 'config.json') && found.some(({ path }) => /\.safe/.test(path));
+  const has = (name: RegExp) => found.some(({ path }) => name.test(path));
+  if (format === 'tokenizer') return has(/^config\.json$/) ? found.filter(({ path }) => !WEIGHTS.test(path)) : [];
   // The weights come last, so that a folder with weights is complete.
-  return isModel ? found.sort((a, b) => a.size - b.size) : [];
+  return has(/^config\.json$/) && has(WEIGHTS) ? found.sort((a, b) => a.size - b.size) : [];
 }
 
 /**
@@ -54,7 +64,9 @@ export async function cachedModel(
     const fitting = fittingVariants(variants, selector);
     if (fitting.length === 1 && fitting[0]) return describe(repo, fitting[0], variants);
     if (fitting.length > 1) return undefined;
-    if (selector === undefined && safetensorsModel(files).length > 0) return describeFolder(repo, dir, files);
+    if (selector === undefined && safetensorsModel(files, format).length > 0) {
+      return describeFolder(repo, dir, files, format);
+    }
   }
   return undefined;
 }
@@ -118,8 +130,13 @@ function describe(repo: string, variant: Variant<CachedFile>, variants: readonly
   return { name, quantisation, bytes, path: files[0].at, files: files.map(({ at }) => at) };
 }
 
-function describeFolder(repo: string, dir: string, files: readonly CachedFile[]): CachedModel {
-  const own = safetensorsModel(files);
+function describeFolder(
+  repo: string,
+  dir: string,
+  files: readonly CachedFile[],
+  format: ModelFormat = 'any',
+): CachedModel {
+  const own = safetensorsModel(files, format);
   return { name: repo, quantisation: undefined, bytes: sizeOf(own), path: dir, files: own.map(({ at }) => at) };
 }
 
