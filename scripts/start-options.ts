@@ -77,7 +77,7 @@ export async function checkEnvironment(env: NodeJS.ProcessEnv): Promise<{ host: 
   for (const table of [verifierSettings, drafterSettings]) settings(table, env);
   if (!('port' in listen)) throw new StartError(`npm start needs host:port in ${gatewaySettings.listen.name}`);
   requireOne('verifier', verifiers, gatewaySettings.verifiers.name);
-  requireOne('drafter', drafters, gatewaySettings.drafters.name);
+  if (drafters.length > 0) requireOne('drafter', drafters, gatewaySettings.drafters.name);
   await checkPort(listen, gatewaySettings.listen.name);
   await checkPort(grpcListen, gatewaySettings.grpcListen.name);
   return listen;

@@ -50,15 +50,17 @@ async function main(): Promise<number> {
   const drafts = models.draftModel !== undefined || models.target.manifest.drafter !== undefined;
 
   const sockets = await mkdtemp(join(tmpdir(), 'ptp-')); // The folder has mode 0700.
-  env.PTP_DRAFTERS ||= `unix:${join(sockets, 'drafter.sock')}`;
+  const drafterAddress = env.PTP_DRAFTERS || `unix:${join(sockets, 'drafter.sock')}`;
+  if (drafts) env.PTP_DRAFTERS = drafterAddress;
+  else delete env.PTP_DRAFTERS; // The gateway would wait for a drafter.
   env.PTP_VERIFIERS ||= `unix:${join(sockets, 'verifier.sock')}`;
   const url = urlOf(http, env.PTP_HTTP_TLS_CERT_FILE ? 'https' : 'http');
   const tls = await loadTls(settings(tlsSettings, env));
   const metrics = metricsAddresses(env);
-  const drafter = grpcService('drafter', 'magenta', env.PTP_DRAFTERS, DrafterService, tls);
+  const drafter = grpcService('drafter', 'magenta', drafterAddress, DrafterService, tls);
   const verifier = grpcService('verifier', 'cyan', env.PTP_VERIFIERS, VerifierService, tls);
   const services: Service[] = [
-    ...(drafts ? [{ ...drafter, env: { ...metrics.drafter, PTP_LISTEN: env.PTP_DRAFTERS } }] : []),
+    ...(drafts ? [{ ...drafter, env: { ...metrics.drafter, PTP_LISTEN: drafterAddress } }] : []),
     { ...verifier, env: { ...metrics.verifier, PTP_LISTEN: env.PTP_VERIFIERS } },
     { name: 'gateway', style: 'green', isReady: () => answersOk(`${url}/readyz`) },
   ];
