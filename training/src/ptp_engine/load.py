@@ -1,0 +1,187 @@
+"""Loads a Hugging Face model for the engine, after checking that it can be served and fits into memory."""
+
+import importlib.util
+import json
+import os
+import pathlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+
+from .attention import NAME, Layer, Probe
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I64": 8, "I32": 4, "I16": 2}
+"""Sizes of the number formats of safetensors. All others have 1 byte."""
+SERVED_LAYERS = {"full_attention", "sliding_attention", "sparse", "dense", "moe"}
+MUST_BE_OFF = ("attention_chunk_size", "num_kv_shared_layers", "use_bidirectional_attention", "alibi")
+"""Fields of config.json that select operations which the engine does not compute."""
+
+
+@dataclass
+class Options:
+    """Options of TargetModel. The command line has the same names."""
+
+    model: pathlib.Path | str
+    """Folder, or name on the hub."""
+    device: str = "auto"
+    dtype: str = "auto"
+    context_length: int | None = None
+    max_sequences: int = 64
+    max_slots: int = 16
+    memory_fraction: float = 0.9
+    no_prefix_cache: bool = False
+    kv_megabytes: int | None = None
+    """Size of the KV pool. Default: the rest of memory_fraction, and at most what max_sequences can fill."""
+    pass_tokens: int = 64
+    """Number of tokens of every pass on a GPU."""
+    graphs: bool = True
+    """Records passes as CUDA graphs."""
+
+    @classmethod
+    def of(cls, given: Any) -> "Options":
+        """Returns options from a namespace that may lack some of them."""
+        return cls(**{name: getattr(given, name) for name in cls.__dataclass_fields__ if hasattr(given, name)})
+
+
+def device_of(name: str) -> torch.device:
+    """Returns the device that an option names. auto is a GPU if PyTorch finds one."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def dtype_of(name: str, device: torch.device) -> torch.dtype:
+    """Returns the number format that an option names. auto is bfloat16 on a GPU and float32 on a CPU."""
+    return DTYPES[name] if name != "auto" else torch.float32 if device.type == "cpu" else torch.bfloat16
+
+
+def free_memory(device: torch.device) -> int:
+    """Returns the free memory of a device in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    try:
+        lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except OSError:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def weight_bytes(folder: pathlib.Path, dtype: torch.dtype) -> int:
+    """Returns the size of a model's weights in memory. Floating-point weights are converted to `dtype`."""
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                start, end = tensor["data_offsets"]
+                floating = tensor["dtype"] in ("F64", "F32", "BF16", "F16")
+                total += (end - start) * dtype.itemsize // BYTES[tensor["dtype"]] if floating else end - start
+    return total
+
+
+def folder_of(model: pathlib.Path | str) -> pathlib.Path:
+    """Returns the folder of a model. Downloads a model that is named as on the hub."""
+    folder = pathlib.Path(model)
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+
+    return pathlib.Path(snapshot_download(str(model), allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
+
+
+def check_config(config: PreTrainedConfig, context: int) -> None:
+    """Exits if the engine cannot serve a model. Names the field of config.json."""
+    text = config.get_text_config(decoder=True)
+    if config.is_encoder_decoder:
+        raise SystemExit("MODEL must be a decoder, but is_encoder_decoder is true in its config.json")
+    kinds = set(getattr(text, "layer_types", None) or []) - SERVED_LAYERS
+    if kinds:
+        served = "full_attention and sliding_attention"
+        raise SystemExit(f"layer_types of MODEL must be {served}, got {', '.join(sorted(kinds))}")
+    for field in MUST_BE_OFF:
+        if getattr(text, field, None):
+            raise SystemExit(f"{field} of MODEL must be absent or 0, got {getattr(text, field)}")
+    rope = getattr(text, "rope_parameters", None) or {}
+    for settings in rope.values() if all(isinstance(value, dict) for value in rope.values()) else [rope]:
+        kind = settings.get("rope_type", "default")
+        # Their frequencies would depend on the longest sequence of a pass.
+        original = settings.get("original_max_position_embeddings") or text.max_position_embeddings
+        if kind in ("dynamic", "longrope") and context > original:
+            raise SystemExit(
+                f"--context-length must be at most {original}, because rope_type of MODEL is {kind}, got {context}"
+            )
+
+
+def check_memory(needed: int, device: torch.device, fraction: float) -> None:
+    """Exits if weights do not fit into the memory of a device."""
+    free = free_memory(device) * fraction
+    if needed > free:
+        raise SystemExit(
+            f"MODEL needs {needed / 1e9:.1f} GB of memory on {device} for its weights, but {free / 1e9:.1f} GB are "
+            "available: choose a smaller or quantised model, or --dtype bfloat16"
+        )
+
+
+def load(options: Options) -> nn.Module:
+    """Loads a model with our attention. Exits if it cannot be served or does not fit."""
+    device = device_of(options.device)
+    dtype = dtype_of(options.dtype, device)
+    folder = folder_of(options.model)
+    config = AutoConfig.from_pretrained(folder)
+    check_config(config, context_of(config, options.context_length))
+    if not any(folder.glob("*.safetensors")):
+        raise SystemExit(f"MODEL must contain safetensors weights: {folder} has no *.safetensors")
+    check_memory(weight_bytes(folder, dtype), device, options.memory_fraction)
+    # With accelerate, weights go to the device one by one and need no memory of the host.
+    placed = {"device_map": {"": device}} if importlib.util.find_spec("accelerate") else {}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype, attn_implementation=NAME, **placed
+        )
+    except ImportError as missing:
+        raise SystemExit(f"MODEL needs a package that is not installed: {str(missing).splitlines()[0]}") from None
+    return model.eval() if placed else model.eval().to(device)
+
+
+def context_of(config: PreTrainedConfig, asked: int | None) -> int:
+    """Returns the maximum number of tokens in a sequence."""
+    longest = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if longest is None:
+        raise SystemExit("max_position_embeddings must be in config.json of MODEL")
+    if asked is not None and not 2 <= asked <= longest:
+        raise SystemExit(f"--context-length must be in [2, {longest}] (max_position_embeddings), got {asked}")
+    return asked or longest
+
+
+def attention_layers(model: nn.Module) -> list[Layer]:
+    """Finds the attention layers with a short pass, numbers them, and attaches them to their modules.
+
+    Exits if a layer of the model keeps state elsewhere.
+    """
+    if getattr(model, "_is_stateful", False):
+        raise SystemExit(f"MODEL must have only attention layers, but {type(model).__name__} has recurrent layers")
+    ids = torch.zeros(1, 2, dtype=torch.int64, device=model.device)
+    with Probe() as probe, torch.inference_mode():
+        model(input_ids=ids, position_ids=torch.arange(2, device=ids.device)[None], use_cache=False)
+    text = model.config.get_text_config(decoder=True)
+    if len(probe.layers) != text.num_hidden_layers:
+        raise SystemExit(
+            f"MODEL must call attention once in each of its num_hidden_layers = {text.num_hidden_layers} layers, "
+            f"but {type(model).__name__} calls it {len(probe.layers)} times"
+        )
+    kinds = getattr(text, "layer_types", None)
+    for number, (module, layer) in enumerate(probe.layers):
+        layer.number = number
+        if layer.window is None and kinds and kinds[number] == "sliding_attention":
+            layer.window = text.sliding_window
+        module.ptp_layer = layer
+    return [layer for _, layer in probe.layers]

@@ -1,0 +1,179 @@
+"""The target: runs slots of several sequences on a Hugging Face model and picks tokens."""
+
+import logging
+import time
+from collections.abc import Iterator
+from collections.abc import Sequence as Tokens
+from typing import Any
+
+import grpc
+import torch
+from torch import Tensor, nn
+
+from ptp_train.model.coordinates import dimensions
+
+from .attention import Pool
+from .batch import Packer, Piece, Shape, passes, unpack
+from .errors import EngineError
+from .gen import common_pb2, engine_pb2
+from .graphs import CudaGraph, Passes
+from .kv_pool import KvPool
+from .load import Options, attention_layers, context_of, free_memory, load
+from .picking import Output, fill, picks_after, plan
+from .sampler import Draw
+from .varlen import BLOCK, Kernel, choose
+
+log = logging.getLogger("ptp_engine")
+MOST_TOKENS = 512
+"""Maximum number of prompt tokens of a pass without a varlen kernel."""
+MOST_PICKS = 64
+"""Maximum number of picks of a pass without a varlen kernel."""
+SHARE_FOR_KV = 0.5
+"""Share of the free memory for the KV pool on devices whose memory is also the host's."""
+
+
+class TargetModel:
+    """Implements `Model` (model.py)."""
+
+    @classmethod
+    def load(cls, options: Any) -> "TargetModel":
+        """Loads a model. `options` has attributes of `Options`. Exits if the model cannot be served."""
+        options = Options.of(options)
+        return cls(load(options), options)
+
+    def __init__(self, model: nn.Module, options: Options, kernel: Kernel | None = None, record: Any = None):
+        """kernel, record: for tests. The default is the best kernel of the device, and CUDA graphs."""
+        self.model = model
+        self.options = options
+        self.device = model.device
+        self.context = context_of(model.config, options.context_length)
+        self.vocabulary = model.config.get_text_config(decoder=True).vocab_size
+        self.dimensions = dimensions("tree", self.vocabulary)
+        layers = attention_layers(model)
+        self.kernel = kernel or choose(layers, self.device)
+        block_size = self.kernel.block_size if self.kernel else BLOCK
+        layouts = [layer.layout for layer in layers]
+        blocks = self._blocks(block_size, sum(layout.bytes_per_token for layout in layouts))
+        self.kv = KvPool(layouts, blocks + 1, block_size, self.device, keep=not options.no_prefix_cache)
+        self.context = min(self.context, self.kv.rows)
+        self.pool = Pool(self.kv, self.kernel)
+        for layer in layers:
+            layer.pool = self.pool
+        self.pass_tokens = options.pass_tokens
+        self.pass_slots = min(options.max_slots, self.pass_tokens)
+        self.packer = Packer(self.kernel, block_size, self.pass_tokens, self.pass_slots, self.context)
+        record = record or (CudaGraph if options.graphs and self.device.type == "cuda" else None)
+        self.passes = Passes(self._forward, self.device, record)
+        name = "padded" if self.kernel is None else "paged" if self.kernel.paged else "gathered"
+        log.info("attention", extra={"kernel": name, "block_size": block_size, "kv_rows": self.kv.rows})
+
+    def _blocks(self, block_size: int, bytes_per_token: int) -> int:
+        """Returns the number of blocks of the pool. Exits if a sequence of full length does not fit."""
+        options, block_bytes = self.options, block_size * bytes_per_token
+        needed = -(-self.context // block_size)
+        if options.kv_megabytes is not None:
+            size = options.kv_megabytes * 10**6
+        elif self.device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(self.device)
+            size = max(0, free - int(total * (1 - options.memory_fraction)))
+        else:
+            size = int(free_memory(self.device) * SHARE_FOR_KV)
+        blocks = min(size // block_bytes, needed * options.max_sequences)
+        if blocks < needed and options.context_length is not None:
+            raise SystemExit(
+                f"--context-length must be at most {blocks * block_size}, the number of rows that fit into "
+                f"{size / 1e9:.1f} GB of memory for the KV cache, got {options.context_length}"
+            )
+        if blocks * block_size < 2:
+            raise SystemExit(
+                f"the KV cache needs at least {block_bytes / 1e6:.1f} MB of memory (1 block), got {size / 1e6:.1f} MB"
+            )
+        return blocks
+
+    def info(self) -> engine_pb2.GetEngineResponse:
+        name = str(self.options.model).rstrip("/").rsplit("/", 1)[-1]
+        return engine_pb2.GetEngineResponse(
+            model=name,
+            vocabulary_size=self.vocabulary,
+            context_length=self.context,
+            uniforms_per_position=self.dimensions,
+            max_slots=self.options.max_slots,
+            max_sequences=self.options.max_sequences,
+            bytes_per_token=self.kv.bytes_per_token,
+            precision=str(self.model.dtype).removeprefix("torch."),
+            device=str(self.device),
+        )
+
+    def open(self, sequence: int) -> None:
+        limit = self.options.max_sequences
+        if len(self.kv.sequences) >= limit:
+            raise EngineError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"the number of open sequences must be at most {limit} (--max-sequences), got {limit + 1}",
+            )
+        self.kv.open(sequence)
+
+    def close(self, sequence: int) -> None:
+        self.kv.close(sequence)
+
+    def reuse_prefix(self, sequence: int, tokens: Tokens[int]) -> int:
+        return self.kv.reuse(sequence, tokens)
+
+    def cache(self) -> common_pb2.PrefixCacheFacts:
+        return self.kv.facts()
+
+    @torch.inference_mode()
+    def run(self, run: engine_pb2.TargetRun) -> engine_pb2.TargetResult:
+        """Writes the rows of all slots and picks tokens. If it fails, the rows before each slot's `at` remain valid."""
+        began = time.perf_counter_ns()
+        pieces = [self._piece(number, slot) for number, slot in enumerate(run.slots)]
+        for piece in pieces:
+            self.kv.prepare(piece.sequence, piece.at, len(piece.tokens))
+        outputs = {number: Output(slot) for number, slot in enumerate(run.slots) if slot.HasField("sampling")}
+        # The device may still be computing when the next pass starts.
+        drawn = [(part, self._pass(part, run.slots)) for part in self._passes(pieces, outputs)]
+        for part, draw in drawn:
+            if draw is not None:
+                fill(outputs, part, draw.result())
+        for piece in pieces:
+            self.kv.commit(piece.sequence, piece.tokens)
+        empty = engine_pb2.TargetOutput()
+        messages = [outputs[i].message() if i in outputs else empty for i in range(len(pieces))]
+        return engine_pb2.TargetResult(outputs=messages, run_us=(time.perf_counter_ns() - began) // 1000)
+
+    def _passes(self, pieces: list[Piece], outputs: dict[int, Output]) -> Iterator[list[Piece]]:
+        """Distributes the tokens of a run over passes."""
+        if self.kernel is not None:
+            yield from passes(pieces, self.pass_tokens, self.pass_slots)
+            return
+        # Logits after prompt tokens would be wasted.
+        yield from passes([p for p in pieces if p.slot not in outputs], MOST_TOKENS, self.pass_slots)
+        yield from passes([p for p in pieces if p.slot in outputs], MOST_PICKS, self.pass_slots)
+
+    def _piece(self, number: int, slot: engine_pb2.TargetSlot) -> Piece:
+        """Returns all tokens of a slot."""
+        sequence, tokens = self.kv.get(slot.sequence), list(slot.tokens)
+        valid = len(sequence.tokens)
+        if slot.at > valid:
+            raise EngineError(grpc.StatusCode.OUT_OF_RANGE, f"`at` must be at most {valid}, got {slot.at}")
+        if slot.at + len(tokens) > self.context:
+            raise EngineError(
+                grpc.StatusCode.OUT_OF_RANGE,
+                f"the length of a sequence must be at most {self.context}, got {slot.at + len(tokens)}",
+            )
+        return Piece(number, 0, tokens, sequence, slot.at)
+
+    def _pass(self, pieces: list[Piece], slots: Tokens[engine_pb2.TargetSlot]) -> Draw | None:
+        """Starts a pass and its picks."""
+        flat, shape = self.packer.pack(pieces)
+        logits = self.passes.run(flat, shape, any(picks_after(piece, slots) for piece in pieces))
+        return None if logits is None else Draw(logits, plan(pieces, slots, shape.tokens, self.dimensions))
+
+    def _forward(self, flat: Tensor, shape: Shape, needs_logits: bool) -> Tensor | None:
+        """Runs the model on a pass. Returns logits [R, V]."""
+        ids, self.pool.batch = unpack(flat, shape, self.context)
+        inputs = {"input_ids": ids[None], "position_ids": self.pool.batch.positions[None], "use_cache": False}
+        if not needs_logits:
+            self.model.base_model(**inputs)
+            return None
+        return self.model(**inputs).logits[0, :, : self.vocabulary]

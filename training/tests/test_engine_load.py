@@ -1,0 +1,86 @@
+"""Tests what the engine refuses to load, and why."""
+
+import argparse
+import json
+
+import pytest
+import torch
+from tiny_hf import config_of, run, save_tiny, slot, tiny_target
+
+from ptp_engine import load as loading
+from ptp_engine.load import Options, check_config, load, weight_bytes
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_tiny("llama", tmp_path_factory.mktemp("llama"))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"layer_types": ["linear_attention", "full_attention", "full_attention"]}, "layer_types.*linear_attention"),
+        ({"is_encoder_decoder": True}, "is_encoder_decoder"),
+        ({"attention_chunk_size": 64}, "attention_chunk_size.*64"),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "rope_type"),
+    ],
+)
+def test_models_with_other_layers_are_refused(change, reason):
+    config = config_of("llama")
+    for name, value in change.items():
+        setattr(config, name, value)
+    with pytest.raises(SystemExit, match=reason):
+        check_config(config, 600)
+
+
+def test_recurrent_models_are_refused(tmp_path):
+    import transformers
+
+    config = transformers.MambaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, max_position_embeddings=64)
+    transformers.MambaForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(SystemExit, match="recurrent|layer_types|attention"):
+        tiny_target(tmp_path, context_length=None)
+
+
+def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(folder, monkeypatch):
+    needed = weight_bytes(folder, torch.float32)
+    monkeypatch.setattr(loading, "free_memory", lambda device: needed - 1)
+    monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", None)
+    with pytest.raises(SystemExit, match=r"needs 0\.0 GB .* 0\.0 GB are available"):
+        load(Options(model=folder, device="cpu", memory_fraction=1.0))
+
+
+def test_weight_bytes_is_the_size_of_the_parameters(folder):
+    model = load(Options(model=folder, device="cpu"))
+    size = sum(p.numel() for p in model.parameters())
+    assert weight_bytes(folder, torch.float32) == 4 * size
+    assert weight_bytes(folder, torch.bfloat16) == 2 * size
+
+
+def test_a_folder_without_weights_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config_of("llama").to_dict()))
+    with pytest.raises(SystemExit, match="safetensors"):
+        load(Options(model=tmp_path, device="cpu"))
+
+
+def test_the_context_is_limited_by_the_model_and_the_memory(folder):
+    with pytest.raises(SystemExit, match=r"--context-length must be in \[2, 512\].*got 513"):
+        tiny_target(folder, context_length=513)
+    wide = save_tiny("llama", folder / "wide", head_dim=512, num_key_value_heads=4)
+    with pytest.raises(SystemExit, match="--context-length must be at most .*got 384"):
+        tiny_target(wide, kv_megabytes=8)
+    assert tiny_target(wide, kv_megabytes=8, context_length=None).info().context_length < 384
+
+
+def test_bfloat16(folder):
+    target = tiny_target(folder, dtype="bfloat16")
+    target.open(1)
+    assert len(run(target, slot(1, 0, [1, 2, 3], {"temperature": 1.0}))[0].picks) == 3
+    assert target.info().precision == "bfloat16"
+
+
+def test_options_come_from_a_namespace():
+    given = argparse.Namespace(model="m", dtype="float16", listen="x:1")
+    assert Options.of(given) == Options(model="m", dtype="float16")
