@@ -3,14 +3,7 @@ import { recordRun } from '@ptp/engine/run-spans';
 import { type RunObserver, Scheduler, type ServiceLimits } from '@ptp/engine/scheduler';
 import { chunks, openWithin } from '@ptp/engine/sequence';
 import { timingsMessage } from '@ptp/engine/status-messages';
-import {
-  branchLength,
-  checkedLength,
-  type DraftEngine,
-  type DraftOutput,
-  type DraftSlot,
-  type SequenceId,
-} from '@ptp/engine/types';
+import type { DraftEngine, DraftOutput, DraftSlot, SequenceId } from '@ptp/engine/types';
 import { PtpError } from '@ptp/protocol/errors';
 import type { Timings } from '@ptp/protocol/gen/ptp/v1/common_pb';
 import type { DraftOpen, DraftRequest, DraftResponseSchema, DraftStep } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
@@ -74,7 +67,8 @@ export class Drafter {
     const reusedTokens = await this.engine.reusePrefix(id, prompt);
     let timings: Timings | undefined;
     for (const chunk of chunks(prompt, this.#limits.prefillChunk, reusedTokens)) {
-      const slot = { sequence: id, ...chunk, sampling: sequence.sampling, branches: [] };
+      const { sampling, uniforms } = sequence;
+      const slot = { sequence: id, ...chunk, sampling, uniforms, branches: [] };
       const served = await this.#scheduler.submit(slot, signal, traceparent);
       recordRun('ptp.draft.prefill', traceparent, served, { 'ptp.tokens': chunk.tokens.length });
       timings = timingsMessage(served, chunk.tokens.length);
@@ -92,6 +86,7 @@ export class Drafter {
       sequence: id,
       ...sequence.extend(step.block, checksBlocks ? unverified + 1 : 1),
       sampling: sequence.sampling,
+      uniforms: sequence.uniforms,
       ...(checksBlocks ? this.#check(sequence, step) : this.#branches(sequence, step)),
     };
     const traceparent = step.trace?.traceparent;
@@ -127,7 +122,7 @@ export class Drafter {
       const visible = sequence.tokens.length + m;
       // If exactly m < n tokens are accepted, the target rejected token m, so the branch must start with another token.
       const excluded = m < block.length ? { excluded: block[m] as number } : {};
-      return [{ visible, u: sequence.uniformsAt(visible, length), ...excluded }];
+      return [{ visible, length, ...excluded }];
     });
     return { branches };
   }
@@ -136,8 +131,7 @@ export class Drafter {
   #check(sequence: DraftSequence, step: DraftStep): DraftQuery {
     const { budget, maxLength } = this.#plan(sequence, step);
     const block = step.block.length - step.assumed;
-    const u = sequence.uniformsAt(sequence.tokens.length + step.assumed, block + Math.min(budget, maxLength));
-    return { branches: [], check: { block, u } };
+    return { branches: [], check: { block, length: Math.min(budget, maxLength) } };
   }
 
   /** Returns the step's plan, reduced to the limits of the service, the engine and the context. */
@@ -180,9 +174,7 @@ export class Drafter {
 
   /** Returns the number of tokens that a slot adds to a run: context to write plus positions to draft. */
   #sizeOf({ tokens, branches, check }: DraftSlot): number {
-    const { uniformsPerPosition } = this.engine.info;
-    const lengths = branches.map((branch) => branchLength(branch, uniformsPerPosition));
-    return tokens.length + (check ? checkedLength(check, uniformsPerPosition) : sum(lengths));
+    return tokens.length + (check?.length ?? sum(branches.map(({ length }) => length)));
   }
 }
 

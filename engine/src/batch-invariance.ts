@@ -31,17 +31,16 @@ export async function checkBatchInvariance(
   budgetMs = Number.POSITIVE_INFINITY,
 ): Promise<BatchInvariance> {
   const started = performance.now();
-  const { vocabulary, uniformsPerPosition: dimensions, maxSlots, contextLength } = engine.info;
+  const { vocabulary, maxSlots, contextLength } = engine.info;
   const length = Math.min(LENGTH, contextLength - 1);
   const compared = Math.min(COMPARED, length);
   const text = Array.from(uniforms(1n, 0, length), (u) => Math.floor(u * vocabulary));
-  const u = uniforms(2n, 0, length, dimensions);
   const part = (at: number, count: number) => ({
     at,
     tokens: text.slice(at, at + count),
     sampling: { temperature: 1, topK: 0, topP: 1 },
+    uniforms: { seed: 2n, offset: 0 },
     roughScores: true,
-    u: u.slice(at * dimensions, (at + count) * dimensions),
   });
 
   /** Runs the beginning on one sequence, `chunk` tokens at a time, together with `others` similar sequences. */

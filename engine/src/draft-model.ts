@@ -1,16 +1,15 @@
-import {
-  type BlockCheck,
-  checkedLength,
-  type DraftEngine,
-  type DraftOutput,
-  type DraftSlot,
-  type EngineInfo,
-  type PrefixCacheUsage,
-  type RunResult,
-  type SequenceId,
-  type TargetEngine,
-  type TargetOutput,
-  type TargetSlot,
+import type {
+  BlockCheck,
+  DraftEngine,
+  DraftOutput,
+  DraftSlot,
+  EngineInfo,
+  PrefixCacheUsage,
+  RunResult,
+  SequenceId,
+  TargetEngine,
+  TargetOutput,
+  TargetSlot,
 } from './types.ts';
 import { checkDraftSlots } from './validate-slots.ts';
 
@@ -99,14 +98,10 @@ export class AutoregressiveDraftEngine implements DraftEngine {
     const { outputs, runMicros } = await this.#model.run(slots.map((slot) => this.#contextSlot(slot)));
     for (const slot of slots) this.#settle(slot);
     const drafts = slots.map((slot, i) => startDraft(slot, outputs[i] as TargetOutput));
-    const unfinished = () => drafts.filter((draft) => draft !== undefined).filter((draft) => this.#isUnfinished(draft));
+    const unfinished = () => drafts.filter((draft) => draft !== undefined).filter(isUnfinished);
     let micros = runMicros;
     for (let growing = unfinished(); growing.length > 0; growing = unfinished()) micros += await this.#grow(growing);
     return { outputs: drafts.map(draftOutput), runMicros: micros };
-  }
-
-  #isUnfinished({ check, tokens }: Draft): boolean {
-    return tokens.length < checkedLength(check, this.info.uniformsPerPosition);
   }
 
   /** Adds one token to each draft. @returns duration of the model's run in microseconds */
@@ -120,16 +115,11 @@ export class AutoregressiveDraftEngine implements DraftEngine {
    * Returns the slot that runs the new tokens, preceded by the tokens whose rows were overwritten. The model picks
    * before and after each token of the block.
    */
-  #contextSlot({ sequence, at, tokens, sampling, check }: DraftSlot): TargetSlot {
+  #contextSlot({ sequence, at, tokens, sampling, uniforms, check }: DraftSlot): TargetSlot {
     const lost = this.#overwritten.get(sequence);
     const again = lost && lost.from < at ? lost.tokens.slice(0, at - lost.from) : [];
     const slot = { sequence, at: at - again.length, tokens: [...again, ...tokens], roughScores: true };
-    if (!check) return slot;
-    const dimensions = this.info.uniformsPerPosition;
-    const u = new Float32Array(slot.tokens.length * dimensions);
-    const start = slot.tokens.length - 1 - check.block;
-    u.set(check.u.subarray(0, (check.block + 1) * dimensions), start * dimensions);
-    return { ...slot, sampling, u };
+    return check ? { ...slot, sampling, uniforms } : slot;
   }
 
   /** Records that the cache holds the slot's tokens. */
@@ -143,15 +133,13 @@ export class AutoregressiveDraftEngine implements DraftEngine {
    * wrong tokens.
    */
   #nextSlot({ slot, check, accepted, start, tokens }: Draft): TargetSlot {
-    const { sequence, sampling } = slot;
+    const { sequence, sampling, uniforms } = slot;
     if (accepted < check.block) {
       const wrong = slot.tokens.slice(slot.tokens.length - check.block + accepted);
       this.#overwritten.set(sequence, { from: start, tokens: wrong });
     }
-    const dimensions = this.info.uniformsPerPosition;
-    const position = accepted + tokens.length;
-    const u = check.u.slice(position * dimensions, (position + 1) * dimensions);
-    return { sequence, at: start + tokens.length - 1, tokens: tokens.slice(-1), sampling, u, roughScores: true };
+    const at = start + tokens.length - 1;
+    return { sequence, at, tokens: tokens.slice(-1), sampling, uniforms, roughScores: true };
   }
 }
 
@@ -167,6 +155,10 @@ function startDraft(slot: DraftSlot, output: TargetOutput): Draft | undefined {
   const draft: Draft = { slot, check, accepted, start, tokens: [], confidences: [] };
   addPick(draft, output, before + accepted);
   return draft;
+}
+
+function isUnfinished({ check, tokens }: Draft): boolean {
+  return tokens.length < check.length;
 }
 
 /** Adds a pick of the model to the draft. Its confidence is its probability before temperature, top-k and top-p. */

@@ -2,18 +2,15 @@ import { PtpError } from '@ptp/protocol/errors';
 import type { SequenceStart } from '@ptp/protocol/gen/ptp/v1/common_pb';
 import { receivedSampling, type SamplingParams } from '@ptp/protocol/sampling-params';
 import { fieldError, requireTokens } from '@ptp/protocol/validation';
-import { uniforms } from './sampling/uniforms.ts';
+import type { UniformSource } from './sampling/uniforms.ts';
 import type { Engine, EngineInfo, SequenceId } from './types.ts';
 
-/** Sequence of the drafter or the verifier. Provides the sequence's tokens and the uniforms of future tokens. */
+/** Sequence of the drafter or the verifier: its tokens, and how the following tokens are picked. */
 export class Sequence {
   /** Prompt and committed tokens. */
   readonly tokens: number[];
   readonly sampling: SamplingParams;
-  readonly #seed: bigint;
-  readonly #dimensions: number;
-  /** Difference between a token's position and its index in `tokens`. */
-  readonly #offset: number;
+  readonly uniforms: UniformSource;
 
   /** Validates the start. @throws PtpError `invalid_argument` or `out_of_range`, naming field, limit and value */
   constructor(start: SequenceStart | undefined, info: EngineInfo) {
@@ -25,19 +22,8 @@ export class Sequence {
     requireTokens('start.tokens', start.tokens, info.vocabulary);
     this.tokens = [...start.tokens];
     this.sampling = receivedSampling(start.sampling, info.vocabulary);
-    this.#seed = start.seed;
-    this.#dimensions = info.uniformsPerPosition;
-    this.#offset = start.firstPosition - start.tokens.length;
-  }
-
-  /**
-   * Returns the uniforms that pick the tokens at sequence indices index .. index + count - 1.
-   *
-   * @param index at least the length of the prompt
-   * @returns [count * D]
-   */
-  uniformsAt(index: number, count: number): Float32Array {
-    return uniforms(this.#seed, index + this.#offset, count, this.#dimensions);
+    // Positions count modulo 2^32, so any difference has an equivalent 32-bit integer.
+    this.uniforms = { seed: start.seed, offset: (start.firstPosition - start.tokens.length) | 0 };
   }
 }
 

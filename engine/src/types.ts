@@ -1,5 +1,6 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import type { Adjustment } from './sampling/adjust.ts';
+import type { UniformSource } from './sampling/uniforms.ts';
 
 /**
  * Interface between the services and a model. The services validate, schedule and accept. An engine owns the KV caches
@@ -8,13 +9,15 @@ import type { Adjustment } from './sampling/adjust.ts';
  *
  * The cache of a sequence is an array of rows, one per token. A run writes the rows of a slot's tokens, starting at row
  * `at`. To roll back, start the next run at an earlier row; the run overwrites the rows from there on. The following
- * example verifies a draft of two tokens after the prompt [7, 8, 9]; u contains one uniform per position (D = 1):
+ * example verifies a draft of two tokens after the prompt [7, 8, 9]. The first generated token has the index 3 and the
+ * position 0, so the offset is -3:
  *
  *     const sequence = engine.open();
- *     await engine.run([{ sequence, at: 0, tokens: [7, 8] }]);                                    // prefill: rows 0, 1
- *     const { outputs } = await engine.run([{ sequence, at: 2, tokens: [9, 4, 5], sampling, u }]); // rows 2, 3, 4
+ *     await engine.run([{ sequence, at: 0, tokens: [7, 8] }]);                                   // prefill: rows 0, 1
+ *     const picking = { sampling, uniforms: { seed: 1n, offset: -3 } };
+ *     const { outputs } = await engine.run([{ sequence, at: 2, tokens: [9, 4, 5], ...picking }]); // rows 2, 3, 4
  *     // picks = [4, 6, 1]: 4 is accepted, 5 is rejected for 6. The next run overwrites row 4, which holds 5.
- *     await engine.run([{ sequence, at: 4, tokens: [6], sampling, u: next }]);                     // row 4 again
+ *     await engine.run([{ sequence, at: 4, tokens: [6], ...picking }]);                           // row 4 again
  *     engine.close(sequence);
  *
  * Errors are PtpErrors: `not_found` for a sequence that is not open, `out_of_range` for a slot beyond the context,
@@ -123,8 +126,8 @@ export interface TargetEngine extends Engine {
 export interface TargetSlot extends ContextSlot {
   /** Sampling parameters for a pick after every token. Absent in prefill, which picks nothing. */
   readonly sampling?: SamplingParams;
-  /** [T * D] uniforms, required with `sampling`. The D uniforms from i * D on pick the token that FOLLOWS tokens[i]. */
-  readonly u?: Float32Array;
+  /** Source of the uniforms, required with `sampling`. The token after tokens[i] has the sequence index at + i + 1. */
+  readonly uniforms?: UniformSource;
   /** [T] adjustments of the logits after each token. Default: none. */
   readonly adjust?: readonly Adjustment[];
   /** Number of alternatives to return for each pick. Default: 0. */
@@ -174,6 +177,7 @@ export interface DraftEngine extends Engine {
 /** One sequence's part of a draft run. If there are no new tokens, the slot contains the last token again. */
 export interface DraftSlot extends ContextSlot {
   readonly sampling: SamplingParams;
+  readonly uniforms: UniformSource;
   /** Requested branches. Empty in prefill and for engines that check blocks. */
   readonly branches: readonly BranchRequest[];
   /** Requested check. Only for engines that check blocks, and absent in prefill. */
@@ -184,12 +188,12 @@ export interface DraftSlot extends ContextSlot {
 export interface BranchRequest {
   /**
    * Number of cache rows to which the branch attends, including the slot's own rows. Must be in [at, at + T] and at
-   * least 1.
+   * least 1. It is also the sequence index of the branch's first token.
    */
   readonly visible: number;
-  /** [L * D] uniforms of the positions to draft, L >= 1. The first position has the sequence index `visible`. */
-  readonly u: Float32Array;
-  /** Token that the first position cannot have, because the target rejected it there. */
+  /** L, the number of tokens to draft, in [1, maxBranchLength]. */
+  readonly length: number;
+  /** Token with which the branch cannot start, because the target rejected it there. */
   readonly excluded?: number;
 }
 
@@ -197,8 +201,8 @@ export interface BranchRequest {
 export interface BlockCheck {
   /** Length of the block, in [0, T - 1]. The block is at the end of the slot's tokens. */
   readonly block: number;
-  /** [(block + L) * D] uniforms from the block's first token on. L >= 1 is the number of tokens to draft. */
-  readonly u: Float32Array;
+  /** L, the number of tokens to draft, in [1, maxBranchLength]. */
+  readonly length: number;
 }
 
 /** Drafts of one slot. */
@@ -213,14 +217,4 @@ export interface DraftedBranch {
   readonly confidences: Float32Array;
   /** Predicted number of accepted block tokens. Only for a check. */
   readonly accepted?: number;
-}
-
-/** Returns L, the number of positions in a branch. */
-export function branchLength({ u }: BranchRequest, dimensions: number): number {
-  return u.length / dimensions;
-}
-
-/** Returns L, the number of tokens that a check drafts. */
-export function checkedLength({ block, u }: BlockCheck, dimensions: number): number {
-  return u.length / dimensions - block;
 }

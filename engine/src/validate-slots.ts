@@ -1,13 +1,6 @@
 import { type ErrorCode, PtpError } from '@ptp/protocol/errors';
-import {
-  branchLength,
-  checkedLength,
-  type DraftEngine,
-  type DraftSlot,
-  type EngineInfo,
-  type SequenceId,
-  type TargetSlot,
-} from './types.ts';
+import type { UniformSource } from './sampling/uniforms.ts';
+import type { DraftEngine, DraftSlot, EngineInfo, SequenceId, TargetSlot } from './types.ts';
 
 /** Returns the number of valid rows, or undefined if the sequence is not open. */
 export type RowsOf = (sequence: SequenceId) => number | undefined;
@@ -20,12 +13,11 @@ export type RowsOf = (sequence: SequenceId) => number | undefined;
  */
 export function checkTargetSlots(slots: readonly TargetSlot[], info: EngineInfo, rowsOf: RowsOf): void {
   checkContext(slots, info, rowsOf);
-  for (const [i, { tokens, sampling, u, adjust, topCount = 0 }] of slots.entries()) {
+  for (const [i, { tokens, sampling, uniforms, adjust, topCount = 0 }] of slots.entries()) {
     if (!sampling) continue;
     if (adjust) checkEqual(adjust.length, tokens.length, i, 'the length of `adjust`');
     checkInteger(topCount, 0, info.vocabulary, i, '`topCount`');
-    checkEqual(u?.length ?? 0, tokens.length * info.uniformsPerPosition, i, 'the length of `u`');
-    checkUniforms(u as Float32Array, i);
+    checkUniforms(uniforms, i);
   }
 }
 
@@ -36,20 +28,18 @@ export function checkDraftSlots(
   rowsOf: RowsOf,
 ): void {
   checkContext(slots, info, rowsOf);
-  for (const [i, { at, tokens, branches, check: blockCheck }] of slots.entries()) {
+  for (const [i, { at, tokens, uniforms, branches, check: blockCheck }] of slots.entries()) {
+    checkUniforms(uniforms, i);
     const planned = branches.length;
     if (checksBlocks) check(planned === 0, i, '`branches`', 'empty for a drafter that checks blocks', planned);
     else check(!blockCheck, i, '`check`', 'absent for a drafter that does not check blocks', 'a check');
     if (blockCheck) {
-      const { block, u } = blockCheck;
-      checkInteger(block, 0, tokens.length - 1, i, '`block`');
-      checkInteger(checkedLength(blockCheck, info.uniformsPerPosition), 1, maxLength, i, 'the draft length');
-      checkUniforms(u, i);
+      checkInteger(blockCheck.block, 0, tokens.length - 1, i, '`block`');
+      checkInteger(blockCheck.length, 1, maxLength, i, 'the draft length');
     }
-    for (const branch of branches) {
-      checkInteger(branch.visible, Math.max(1, at), at + tokens.length, i, '`visible`');
-      checkInteger(branchLength(branch, info.uniformsPerPosition), 1, maxLength, i, 'the branch length');
-      checkUniforms(branch.u, i);
+    for (const { visible, length } of branches) {
+      checkInteger(visible, Math.max(1, at), at + tokens.length, i, '`visible`');
+      checkInteger(length, 1, maxLength, i, 'the branch length');
     }
   }
 }
@@ -84,9 +74,11 @@ function checkContext(slots: readonly (TargetSlot | DraftSlot)[], info: EngineIn
   }
 }
 
-function checkUniforms(u: Float32Array, slot: number): void {
-  const wrong = u.find((value) => !(value >= 0 && value < 1));
-  check(wrong === undefined, slot, '`u`', 'in [0, 1)', wrong);
+function checkUniforms(uniforms: UniformSource | undefined, slot: number): void {
+  check(uniforms !== undefined, slot, '`uniforms`', 'present if the slot has `sampling`', uniforms);
+  const { seed, offset } = uniforms;
+  check(seed >= 0n && seed < 2n ** 64n, slot, '`seed`', 'in [0, 2^64)', seed);
+  checkInteger(offset, -(2 ** 31), 2 ** 31 - 1, slot, '`offset`');
 }
 
 function isInteger(value: number, low: number, high: number): boolean {
@@ -108,6 +100,6 @@ function check(
   limit: string,
   got: unknown,
   code: ErrorCode = 'invalid_argument',
-): void {
+): asserts valid {
   if (!valid) throw new PtpError(code, `slot ${slot}: ${what} must be ${limit}, got ${got}`);
 }

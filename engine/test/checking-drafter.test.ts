@@ -1,9 +1,8 @@
 import { fileURLToPath } from 'node:url';
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { checkFeeds, idleCheck } from '../src/onnx/check-feeds.ts';
+import { checkFeeds } from '../src/onnx/check-feeds.ts';
 import { openDraftEngine, openTargetEngine } from '../src/onnx/engine.ts';
-import { uniforms } from '../src/sampling/uniforms.ts';
 import type { DraftEngine, DraftSlot, SequenceId, TargetEngine } from '../src/types.ts';
 
 // The drafter contains the whole target, here in float32, so it always finds the first wrong token of a block.
@@ -24,7 +23,7 @@ beforeAll(async () => {
 });
 afterAll(() => Promise.all([target.dispose(), drafter.dispose()]));
 
-const someUniforms = (from: number, count: number) => uniforms(7n, from, count, target.info.uniformsPerPosition);
+const uniforms = { seed: 7n, offset: 0 };
 
 /** Returns the target's own text after the prompt. */
 async function written(sampling: SamplingParams, count: number): Promise<number[]> {
@@ -32,7 +31,7 @@ async function written(sampling: SamplingParams, count: number): Promise<number[
   const text = [...prompt];
   for (let at = 0; text.length < prompt.length + count; at = text.length - 1) {
     const tokens = text.slice(at);
-    const { outputs } = await target.run([{ sequence, at, tokens, sampling, u: someUniforms(at + 1, tokens.length) }]);
+    const { outputs } = await target.run([{ sequence, at, tokens, sampling, uniforms }]);
     text.push(outputs[0]?.picks.at(-1) ?? -1);
   }
   target.close(sequence);
@@ -50,11 +49,10 @@ function slotFor(
   sequence: SequenceId,
   sampling: SamplingParams,
   text: readonly number[],
-  { committed, block, draft }: { committed: number; block: readonly number[]; draft: number },
+  { committed, block, draft: length }: { committed: number; block: readonly number[]; draft: number },
 ): DraftSlot {
   const tokens = [...prompt, ...text.slice(0, committed), ...block];
-  const u = someUniforms(prompt.length + committed, block.length + draft);
-  return { sequence, at: 0, tokens, sampling, branches: [], check: { block: block.length, u } };
+  return { sequence, at: 0, tokens, sampling, uniforms, branches: [], check: { block: block.length, length } };
 }
 
 describe('a drafter that checks blocks', () => {
@@ -127,35 +125,34 @@ describe('a drafter that checks blocks', () => {
 
   test('reads a slot without a check, and drafts nothing for it', async () => {
     const sequence = drafter.open();
-    const slot = { sequence, at: 0, tokens: prompt, sampling: settings[0] as SamplingParams, branches: [] };
+    const slot = { sequence, at: 0, tokens: prompt, sampling: settings[0] as SamplingParams, uniforms, branches: [] };
     expect((await drafter.run([slot])).outputs).toEqual([{ branches: [] }]);
     drafter.close(sequence);
   });
 
   test('rejects branches, a block that is not in the run, and a draft that is too long', async () => {
     const sequence = drafter.open();
-    const slot = { sequence, at: 0, tokens: [1, 2], sampling: settings[0] as SamplingParams, branches: [] };
-    const u = someUniforms(0, 4);
-    await expect(drafter.run([{ ...slot, branches: [{ visible: 2, u }] }])).rejects.toThrow(
+    const slot = { sequence, at: 0, tokens: [1, 2], sampling: settings[0] as SamplingParams, uniforms, branches: [] };
+    await expect(drafter.run([{ ...slot, branches: [{ visible: 2, length: 4 }] }])).rejects.toThrow(
       '`branches` must be empty for a drafter that checks blocks, got 1',
     );
-    await expect(drafter.run([{ ...slot, check: { block: 2, u } }])).rejects.toThrow(
+    await expect(drafter.run([{ ...slot, check: { block: 2, length: 4 } }])).rejects.toThrow(
       '`block` must be an integer in [0, 1], got 2',
     );
-    await expect(drafter.run([{ ...slot, check: { block: 0, u: someUniforms(0, 9) } }])).rejects.toThrow(
+    await expect(drafter.run([{ ...slot, check: { block: 0, length: 9 } }])).rejects.toThrow(
       'the draft length must be an integer in [1, 8], got 9',
     );
     drafter.close(sequence);
   });
 });
 
-test('the feeds of a check: blocks and uniforms of unequal length, a slot that only reads', () => {
+test('the feeds of a check: blocks and uniforms of unequal length, a slot without a block', () => {
   const sampling = settings[2] as SamplingParams;
   const u = Float32Array.from({ length: 6 }, (_, i) => i / 8);
   const feeds = checkFeeds(
     [
-      { at: 0, tokens: [13], sampling, ...idleCheck(1) }, // This context is padded to two tokens in the run.
-      { at: 3, tokens: [10, 11, 12], sampling, block: 2, u },
+      { at: 0, tokens: [13], sampling, block: 0, length: 1, u: Float32Array.of(0.9) }, // The run pads it to two tokens.
+      { at: 3, tokens: [10, 11, 12], sampling, block: 2, length: 4, u },
     ],
     1,
   );
@@ -163,5 +160,5 @@ test('the feeds of a check: blocks and uniforms of unequal length, a slot that o
   expect(feeds.check_tokens).toMatchObject({ data: BigInt64Array.from([-1n, -1n, -1n, 11n, 12n, -1n]) });
   expect(feeds.visible).toMatchObject({ dims: [2, 1], data: BigInt64Array.from([1n, 4n]) });
   expect(feeds.steps).toMatchObject({ data: BigInt64Array.from([3n]) });
-  expect(feeds.uniforms).toMatchObject({ dims: [2, 6, 1], data: Float32Array.from([0, 0, 0, 0, 0, 0, ...u]) });
+  expect(feeds.uniforms).toMatchObject({ dims: [2, 6, 1], data: Float32Array.from([0.9, 0, 0, 0, 0, 0, ...u]) });
 });

@@ -14,18 +14,17 @@ const sampling = { temperature: 0.7, topK: 0, topP: 1 };
 const prompt = [3, 1, 4, 1, 5];
 
 const drafter = () => new AutoregressiveDraftEngine(new FakeTargetEngine(language));
-const drawn = (from: number, count: number) => uniforms(11n, from, count, language.uniformsPerPosition);
+const source = { seed: 11n, offset: 0 };
 /** Returns the model's continuation of `tokens`, with the uniforms of its positions. */
 const continuation = (tokens: readonly number[], count: number) =>
-  fakeText(tokens, sampling, drawn(tokens.length, count), language);
+  fakeText(tokens, sampling, uniforms(11n, tokens.length, count, language.uniformsPerPosition), language);
 
 /**
- * Returns a slot whose last `block` tokens are the block. It drafts `draft` tokens after the correct beginning of the
+ * Returns a slot whose last `block` tokens are the block. It drafts `length` tokens after the correct beginning of the
  * block.
  */
-function slot(sequence: SequenceId, at: number, tokens: readonly number[], block: number, draft: number): DraftSlot {
-  const u = drawn(at + tokens.length - block, block + draft);
-  return { sequence, at, tokens, sampling, branches: [], check: { block, u } };
+function slot(sequence: SequenceId, at: number, tokens: readonly number[], block: number, length: number): DraftSlot {
+  return { sequence, at, tokens, sampling, uniforms: source, branches: [], check: { block, length } };
 }
 
 /** Replaces the token at index `at` of the block. */
@@ -59,7 +58,7 @@ describe('a complete model that drafts token by token', () => {
   test('reads prompts, and drafts the same for several sequences at once as for each alone', async () => {
     const engine = drafter();
     const [one, other, third] = [engine.open(), engine.open(), engine.open()];
-    const read = { sequence: third, at: 0, tokens: prompt, sampling, branches: [] };
+    const read = { sequence: third, at: 0, tokens: prompt, sampling, uniforms: source, branches: [] };
     const block = continuation([7, 7], 2);
     const { outputs } = await engine.run([slot(one, 0, prompt, 0, 7), slot(other, 0, [7, 7, ...block], 2, 1), read]);
     const texts = outputs.map(({ branches }) => branches.map(({ tokens }) => [...tokens]));

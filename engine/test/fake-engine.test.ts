@@ -6,16 +6,19 @@ import { fakeNext, fakeText } from '../src/testing/fake-language.ts';
 
 const sampling = { temperature: 1, topK: 0, topP: 1 };
 const prompt = [3, 1, 4, 1, 5];
-const u = Float32Array.from(uniforms(1n, 0, 64));
+/** Source of the uniforms of a text that follows the prompt. */
+const source = { seed: 1n, offset: -prompt.length };
+const u = uniforms(1n, 0, 64);
 
 test('the fake target picks the tokens of fakeText, however the text is read', async () => {
   const engine = new FakeTargetEngine();
   const sequence = engine.open();
   const text = fakeText(prompt, sampling, u);
+  const picking = { sampling, uniforms: source };
   const all = [...prompt, ...text.slice(0, -1)];
   await engine.run([{ sequence, at: 0, tokens: [...prompt, 9, 9, 9] }]);
   const at = prompt.length - 1;
-  const { outputs } = await engine.run([{ sequence, at, tokens: all.slice(at), sampling, u }]);
+  const { outputs } = await engine.run([{ sequence, at, tokens: all.slice(at), ...picking }]);
   expect([...(outputs[0]?.picks ?? [])]).toEqual(text);
   expect(engine.usage()).toEqual({ sequences: 1, cacheBytes: 4 * all.length });
 });
@@ -46,20 +49,16 @@ test.each([0, 0.7, 1])('the drafter is right with probability %f', async (accura
   const [target, drafter] = [new FakeTargetEngine(), new FakeDraftEngine({ accuracy })];
   const [verified, drafted] = [target.open(), drafter.open()];
   const count = 400;
-  const many = Float32Array.from(uniforms(2n, 0, count + 8));
-  const text = fakeText(prompt, sampling, many);
+  const text = fakeText(prompt, sampling, uniforms(1n, 0, count));
   let correct = 0;
   for (let i = 0; i < count; i++) {
     const seen = [...prompt, ...text.slice(0, i)];
     const rows = i === 0 ? 0 : seen.length - 1;
-    const branch = { visible: seen.length, u: many.slice(i, i + 1) };
-    const slot = { at: rows, tokens: seen.slice(rows), sampling };
+    const branch = { visible: seen.length, length: 1 };
+    const slot = { at: rows, tokens: seen.slice(rows), sampling, uniforms: source };
     const draft = await drafter.run([{ ...slot, sequence: drafted, branches: [branch] }]);
     const guess = draft.outputs[0]?.branches[0];
-    const us = many.slice(Math.max(0, i - slot.tokens.length + 1), i + 1);
-    const padded = new Float32Array(slot.tokens.length);
-    padded.set(us, padded.length - us.length);
-    const check = await target.run([{ ...slot, sequence: verified, u: padded }]);
+    const check = await target.run([{ ...slot, sequence: verified }]);
     correct += accept(guess?.tokens ?? [], [check.outputs[0]?.picks.at(-1) as number, 0]).accepted;
   }
   expect(correct / count).toBeCloseTo(accuracy, 0.9);

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { causalMask, contextFeeds, padded } from '../src/onnx/context-feeds.ts';
-import { branchMask, draftFeeds, gridFeeds, idlePart, positionsOf } from '../src/onnx/draft-feeds.ts';
+import { branchMask, draftFeeds, gridFeeds, positionsOf } from '../src/onnx/draft-feeds.ts';
 import { SequenceCache } from '../src/onnx/kv-cache.ts';
 import { pickFeeds } from '../src/onnx/target-feeds.ts';
 import { adjusted } from '../src/testing/reference-sampler.ts';
@@ -19,18 +19,16 @@ describe('masks', () => {
     expect(drawn(causalMask(0, 2), 2)).toEqual(['x.', 'xx']);
   });
 
-  test.each([1, 2, 11])(
-    'a drafted position attends to the context before its branch, and to its branch up to itself: D = %i',
-    (d) => {
-      const branches = [
-        { visible: 1, u: new Float32Array(2 * d), last: 0 },
-        { visible: 3, u: new Float32Array(d), last: 0 },
-      ];
-      const part = { context: 4, sampling, branches };
-      expect(positionsOf(part, d)).toBe(3);
-      expect(drawn(branchMask(part, d), 7)).toEqual(['x...x..', 'x...xx.', 'xxx...x']);
-    },
-  );
+  test('a drafted position attends to the context before its branch, and to its branch up to itself', () => {
+    const branch = { u: new Float32Array(), last: 0 };
+    const branches = [
+      { ...branch, visible: 1, length: 2 },
+      { ...branch, visible: 3, length: 1 },
+    ];
+    const part = { context: 4, sampling, branches };
+    expect(positionsOf(part)).toBe(3);
+    expect(drawn(branchMask(part), 7)).toEqual(['x...x..', 'x...xx.', 'xxx...x']);
+  });
 });
 
 describe('feeds', () => {
@@ -94,8 +92,8 @@ describe('feeds', () => {
   });
 
   const branches = [
-    { visible: 5, u: Float32Array.of(0.1, 0.2), last: 42 },
-    { visible: 6, u: Float32Array.of(0.3), last: 43 },
+    { visible: 5, length: 2, u: Float32Array.of(0.1, 0.2), last: 42 },
+    { visible: 6, length: 1, u: Float32Array.of(0.3), last: 43 },
   ];
 
   test('count the token before a branch at its first position only', () => {
@@ -108,13 +106,17 @@ describe('feeds', () => {
   });
 
   test('count positions, not uniforms, if a position has two', () => {
-    const long = { visible: 5, u: Float32Array.of(0.1, 0.2, 0.3, 0.4), last: 42 };
-    const short = { visible: 6, u: Float32Array.of(0.5, 0.6), last: 43 };
-    const parts = [{ context: 6, sampling, branches: [long, short] }, idlePart(2, 2)];
+    const long = { visible: 5, length: 2, u: Float32Array.of(0.1, 0.2, 0.3, 0.4), last: 42 };
+    const short = { visible: 6, length: 1, u: Float32Array.of(0.5, 0.6), last: 43 };
+    const other = { visible: 1, length: 1, u: Float32Array.of(0.7, 0.8), last: 7 };
+    const parts = [
+      { context: 6, sampling, branches: [long, short] },
+      { context: 2, sampling: { ...sampling, temperature: 0 }, branches: [other] },
+    ];
     const feeds = draftFeeds(parts, 2);
-    expect(feeds.u).toMatchObject({ dims: [1, 4, 2], data: Float32Array.of(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0, 0) });
+    expect(feeds.u).toMatchObject({ dims: [1, 4, 2], data: Float32Array.of(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8) });
     expect(feeds.upos).toMatchObject({ dims: [1, 4], data: BigInt64Array.of(4n, 5n, 5n, 0n) });
-    expect(feeds.last?.data).toEqual(BigInt64Array.of(42n, 42n, 43n, 0n));
+    expect(feeds.last?.data).toEqual(BigInt64Array.of(42n, 42n, 43n, 7n));
     expect(feeds.first).toMatchObject({ dims: [1, 4, 1], data: Float32Array.of(1, 0, 1, 1) });
     expect(feeds.temperature?.data).toEqual(Float32Array.of(0.7, 0.7, 0.7, 0));
     expect(feeds.usplits?.data).toEqual(BigInt64Array.of(3n, 1n));

@@ -19,8 +19,7 @@ const settings: SamplingParams[] = [
 
 /** Returns `count` tokens of the tiny vocabulary, determined by the seed alone. */
 const someTokens = (count: number, seed = 1n) => Array.from(uniforms(seed, 0, count), (u) => Math.floor(u * 257));
-/** Returns D uniforms for each of `count` positions. */
-const someUniforms = (from: number, count: number) => uniforms(7n, from, count, target.info.uniformsPerPosition);
+const source = { seed: 7n, offset: 0 };
 
 let target: TargetEngine;
 let drafter: DraftEngine;
@@ -37,9 +36,8 @@ async function read(tokens: number[], chunks: number[], sampling: SamplingParams
   const parts: TargetOutput[] = [];
   for (let at = 0, turn = 0; at < tokens.length; turn++) {
     const length = chunks[turn % chunks.length] as number;
-    const slot = { sequence, at, tokens: tokens.slice(at, at + length), sampling };
-    const u = someUniforms(at, slot.tokens.length);
-    const { outputs } = await engine.run([{ ...slot, u }]);
+    const slot = { sequence, at, tokens: tokens.slice(at, at + length), sampling, uniforms: source };
+    const { outputs } = await engine.run([slot]);
     parts.push(outputs[0] as TargetOutput);
     at += length;
   }
@@ -75,7 +73,7 @@ describe('the ONNX target', () => {
         const at = ends[i] as number;
         const part = texts[i]?.slice(at, at + 1 + ((step * 3 + i * 5) % 7)) ?? [];
         const sampling = settings[i] as SamplingParams;
-        return part.length ? [{ i, sequence, at, tokens: part, sampling, u: someUniforms(at, part.length) }] : [];
+        return part.length ? [{ i, sequence, at, tokens: part, sampling, uniforms: source }] : [];
       });
       const { outputs } = await target.run(slots);
       for (const [k, { i, at, tokens: part }] of slots.entries()) {
@@ -91,8 +89,8 @@ describe('the ONNX target', () => {
     const sequence = target.open();
     await target.run([{ sequence, at: 0, tokens: tokens.slice(0, 20) }]);
     await target.run([{ sequence, at: 20, tokens: someTokens(10, 9n) }]);
-    const u = someUniforms(20, 40);
-    const { outputs } = await target.run([{ sequence, at: 20, tokens: tokens.slice(20), sampling: nucleus, u }]);
+    const rest = { sequence, at: 20, tokens: tokens.slice(20), sampling: nucleus, uniforms: source };
+    const { outputs } = await target.run([rest]);
     target.close(sequence);
     const expected = await read(tokens, [60], nucleus);
     expect([...(outputs[0]?.picks ?? [])]).toEqual(expected.picks.slice(20));
@@ -102,7 +100,7 @@ describe('the ONNX target', () => {
     const [reading, writing] = [target.open(), target.open()];
     const { outputs, runMicros } = await target.run([
       { sequence: reading, at: 0, tokens },
-      { sequence: writing, at: 0, tokens: tokens.slice(0, 1), sampling: greedy, u: someUniforms(0, 1) },
+      { sequence: writing, at: 0, tokens: tokens.slice(0, 1), sampling: greedy, uniforms: source },
     ]);
     for (const sequence of [reading, writing]) target.close(sequence);
     expect(outputs.map(({ picks, logProbabilities }) => [picks.length, logProbabilities.length])).toEqual([
@@ -117,7 +115,7 @@ describe('the ONNX target', () => {
     const { contextLength } = target.info;
     const sequence = target.open();
     await target.run([{ sequence, at: 0, tokens: someTokens(contextLength - 1) }]);
-    const last = { sequence, at: contextLength - 1, sampling: greedy, u: someUniforms(0, 1) };
+    const last = { sequence, at: contextLength - 1, sampling: greedy, uniforms: source };
     const { outputs } = await target.run([{ ...last, tokens: [5] }]);
     expect(outputs[0]?.picks).toHaveLength(1);
     await expect(target.run([{ ...last, tokens: [5, 6] }])).rejects.toMatchObject({ code: 'out_of_range' });
@@ -140,7 +138,6 @@ describe('the ONNX target', () => {
 
   test('rejects an invalid run, naming the slot and the limit', async () => {
     const sequence = target.open();
-    const d = target.info.uniformsPerPosition;
     await target.run([{ sequence, at: 0, tokens: [1, 2, 3] }]);
     const refused = (slots: Parameters<TargetEngine['run']>[0]) =>
       target.run(slots).then(
@@ -158,12 +155,14 @@ describe('the ONNX target', () => {
     expect(await refused([{ sequence, at: 3, tokens: [] }])).toContain(
       'the number of tokens must be at least 1, got 0',
     );
-    expect(await refused([{ sequence, at: 3, tokens: [1, 2], sampling: greedy, u: someUniforms(0, 1) }])).toContain(
-      `the length of \`u\` must be ${2 * d}, got ${d}`,
+    const picking = { sequence, at: 3, tokens: [1], sampling: greedy };
+    expect(await refused([picking])).toContain('`uniforms` must be present if the slot has `sampling`, got undefined');
+    expect(await refused([{ ...picking, uniforms: { seed: 2n ** 64n, offset: 0 } }])).toContain(
+      '`seed` must be in [0, 2^64), got 18446744073709551616',
     );
-    expect(
-      await refused([{ sequence, at: 3, tokens: [1], sampling: greedy, u: new Float32Array(d).fill(1) }]),
-    ).toContain('`u` must be in [0, 1), got 1');
+    expect(await refused([{ ...picking, uniforms: { seed: 0n, offset: 0.5 } }])).toContain(
+      '`offset` must be an integer in [-2147483648, 2147483647], got 0.5',
+    );
     const twice = { sequence, at: 3, tokens: [1] };
     expect(await refused([twice, twice])).toContain('slot 1: the sequence must be different in each slot');
     target.close(sequence);
@@ -171,11 +170,10 @@ describe('the ONNX target', () => {
 
   test('keeps serving after a failed run', async () => {
     const [bad, good] = [target.open(), target.open()];
-    const u = someUniforms(0, 1);
     const broken = { temperature: 1, topK: 0.5, topP: 1 };
     const runs = await Promise.allSettled([
-      target.run([{ sequence: bad, at: 0, tokens: [1], sampling: broken, u }]),
-      target.run([{ sequence: good, at: 0, tokens: [1], sampling: greedy, u }]),
+      target.run([{ sequence: bad, at: 0, tokens: [1], sampling: broken, uniforms: source }]),
+      target.run([{ sequence: good, at: 0, tokens: [1], sampling: greedy, uniforms: source }]),
     ]);
     expect(runs).toMatchObject([{ status: 'rejected', reason: { code: 'internal' } }, { status: 'fulfilled' }]);
     await target.run([{ sequence: bad, at: 0, tokens: [1] }]);
@@ -210,25 +208,26 @@ describe('the ONNX drafter', () => {
   const tokens = someTokens(40);
 
   /** Drafts from a new sequence that contains only `context`. */
-  async function draftAlone(context: number[], u: Float32Array, sampling = nucleus) {
+  async function draftAlone(context: number[], length: number, sampling = nucleus, uniforms = source) {
     const sequence = drafter.open();
-    const branches = [{ visible: context.length, u }];
-    const { outputs } = await drafter.run([{ sequence, at: 0, tokens: context, sampling, branches }]);
+    const branches = [{ visible: context.length, length }];
+    const { outputs } = await drafter.run([{ sequence, at: 0, tokens: context, sampling, uniforms, branches }]);
     drafter.close(sequence);
     return outputs[0]?.branches[0] as { tokens: Int32Array; confidences: Float32Array };
   }
 
   test('drafts each of several branches as if it were the only one', async () => {
     const sequence = drafter.open();
-    await drafter.run([{ sequence, at: 0, tokens: tokens.slice(0, 30), sampling: nucleus, branches: [] }]);
+    const picking = { sampling: nucleus, uniforms: source };
+    await drafter.run([{ sequence, at: 0, tokens: tokens.slice(0, 30), ...picking, branches: [] }]);
     const visible = [30, 31, 34, 35];
-    const branches = visible.map((v, i) => ({ visible: v, u: someUniforms(v, 8 - i) }));
-    const slot = { sequence, at: 30, tokens: tokens.slice(30, 35), sampling: nucleus, branches };
+    const branches = visible.map((v, i) => ({ visible: v, length: 8 - i }));
+    const slot = { sequence, at: 30, tokens: tokens.slice(30, 35), ...picking, branches };
     const others = [drafter.open(), drafter.open()].map((other) => ({ ...slot, sequence: other, at: 0, branches: [] }));
     for (const slots of [[slot], [...others, slot]]) {
       const { outputs } = await drafter.run(slots);
       for (const [i, got] of outputs.at(-1)?.branches.entries() ?? []) {
-        const alone = await draftAlone(tokens.slice(0, visible[i]), branches[i]?.u as Float32Array);
+        const alone = await draftAlone(tokens.slice(0, visible[i]), branches[i]?.length as number);
         expect(got.tokens).toEqual(alone.tokens);
         for (const [k, c] of got.confidences.entries()) expect(c).toBeCloseTo(alone.confidences[k] as number, 4);
       }
@@ -237,21 +236,21 @@ describe('the ONNX drafter', () => {
   });
 
   test('drafts differently with other uniforms or sampling, and a longer branch starts with the shorter one', async () => {
-    const u = someUniforms(0, 8);
-    const { tokens: drafted, confidences } = await draftAlone(tokens, u);
+    const { tokens: drafted, confidences } = await draftAlone(tokens, 8);
     expect(drafted).toHaveLength(8);
     expect([...confidences].every((c) => c > 0 && c <= 1)).toBe(true);
-    expect((await draftAlone(tokens, someUniforms(0, 3))).tokens).toEqual(drafted.slice(0, 3));
-    expect((await draftAlone(tokens, someUniforms(50, 8))).tokens).not.toEqual(drafted);
-    expect((await draftAlone(tokens, u, greedy)).tokens).not.toEqual(drafted);
+    expect((await draftAlone(tokens, 3)).tokens).toEqual(drafted.slice(0, 3));
+    expect((await draftAlone(tokens, 8, nucleus, { seed: 8n, offset: 0 })).tokens).not.toEqual(drafted);
+    expect((await draftAlone(tokens, 8, greedy)).tokens).not.toEqual(drafted);
   });
 
   test.each([nucleus, greedy])('does not start a branch with its excluded token: %j', async (sampling) => {
     const sequence = drafter.open();
-    const [v, u] = [tokens.length, someUniforms(0, 8)];
+    const branch = { visible: tokens.length, length: 8 };
     const run = async (excluded?: number) => {
-      const asked = { visible: v, u, ...(excluded !== undefined && { excluded }) };
-      const slot = { sequence, at: 0, tokens, sampling, branches: [{ visible: v, u }, asked, { visible: v - 1, u }] };
+      const changed = { ...branch, ...(excluded !== undefined && { excluded }) };
+      const branches = [branch, changed, { ...branch, visible: tokens.length - 1 }];
+      const slot = { sequence, at: 0, tokens, sampling, uniforms: source, branches };
       return (await drafter.run([slot])).outputs[0]?.branches.map((branch) => branch.tokens) as Int32Array[];
     };
     const [first, same, other] = await run();
@@ -264,24 +263,22 @@ describe('the ONNX drafter', () => {
 
   test('drafts after a rollback as if the dropped rows had never existed', async () => {
     const sequence = drafter.open();
-    const slot = { sequence, sampling: nucleus, branches: [] };
+    const slot = { sequence, sampling: nucleus, uniforms: source, branches: [] };
     await drafter.run([{ ...slot, at: 0, tokens: tokens.slice(0, 20) }]);
     await drafter.run([{ ...slot, at: 20, tokens: [1, 2, 3] }]);
-    const u = someUniforms(0, 8);
-    const again = { ...slot, at: 19, tokens: tokens.slice(19, 20), branches: [{ visible: 20, u }] };
+    const again = { ...slot, at: 19, tokens: tokens.slice(19, 20), branches: [{ visible: 20, length: 8 }] };
     const { outputs } = await drafter.run([again]);
-    expect(outputs[0]?.branches[0]?.tokens).toEqual((await draftAlone(tokens.slice(0, 20), u)).tokens);
+    expect(outputs[0]?.branches[0]?.tokens).toEqual((await draftAlone(tokens.slice(0, 20), 8)).tokens);
     drafter.close(sequence);
   });
 
   test('rejects branches that see too many rows or are too long', async () => {
     const sequence = drafter.open();
-    const slot = { sequence, at: 0, tokens: [1, 2], sampling: greedy };
-    const u = someUniforms(0, 1);
-    await expect(drafter.run([{ ...slot, branches: [{ visible: 3, u }] }])).rejects.toThrow(
+    const slot = { sequence, at: 0, tokens: [1, 2], sampling: greedy, uniforms: source };
+    await expect(drafter.run([{ ...slot, branches: [{ visible: 3, length: 1 }] }])).rejects.toThrow(
       '`visible` must be an integer in [1, 2], got 3',
     );
-    await expect(drafter.run([{ ...slot, branches: [{ visible: 2, u: someUniforms(0, 9) }] }])).rejects.toThrow(
+    await expect(drafter.run([{ ...slot, branches: [{ visible: 2, length: 9 }] }])).rejects.toThrow(
       'the branch length must be an integer in [1, 8], got 9',
     );
     drafter.close(sequence);
@@ -309,14 +306,13 @@ describe('draft and verify', () => {
       let draft: number[] = [];
       if (draftLength > 0) {
         const at = Math.min(draftRead, text.length - 1);
-        const branches = [{ visible: text.length, u: someUniforms(text.length, draftLength) }];
-        const slot = { sequence: drafted, at, tokens: text.slice(at), sampling, branches };
+        const branches = [{ visible: text.length, length: draftLength }];
+        const slot = { sequence: drafted, at, tokens: text.slice(at), sampling, uniforms: source, branches };
         draft = [...((await drafter.run([slot])).outputs[0]?.branches[0]?.tokens ?? [])];
         draftRead = text.length;
       }
       const tokens = [...text.slice(read), ...draft];
-      const u = someUniforms(read + 1, tokens.length);
-      const { outputs } = await target.run([{ sequence: verified, at: read, tokens, sampling, u }]);
+      const { outputs } = await target.run([{ sequence: verified, at: read, tokens, sampling, uniforms: source }]);
       const picks = outputs[0]?.picks.subarray(text.length - 1 - read) ?? [];
       text.push(...accept(draft, picks).tokens);
       read = text.length - 1;

@@ -88,7 +88,7 @@ test('reused rows are copies', () => {
 
 describe('reusePrefix of the ONNX engine', () => {
   const dir = fileURLToPath(new URL('../../test/models/tiny', import.meta.url));
-  const sampling = { temperature: 1, topK: 0, topP: 1 };
+  const picking = { sampling: { temperature: 1, topK: 0, topP: 1 }, uniforms: { seed: 7n, offset: 0 } };
   const text = Array.from(uniforms(3n, 0, 120), (u) => Math.floor(u * 257));
   let plain: TargetEngine;
   let caching: TargetEngine;
@@ -107,8 +107,7 @@ describe('reusePrefix of the ONNX engine', () => {
     const known = await engine.reusePrefix(sequence, tokens.slice(0, -1));
     if (known < from) await engine.run([{ sequence, at: known, tokens: tokens.slice(known, from) }]);
     const rest = tokens.slice(from);
-    const u = uniforms(7n, from, rest.length, engine.info.uniformsPerPosition);
-    const { outputs } = await engine.run([{ sequence, at: from, tokens: rest, sampling, u }]);
+    const { outputs } = await engine.run([{ sequence, at: from, tokens: rest, ...picking }]);
     engine.close(sequence);
     return { known, picks: outputs[0]?.picks, logProbabilities: outputs[0]?.logProbabilities };
   }
@@ -160,14 +159,14 @@ test('a drafter drafts the same with reused rows', async () => {
     openDraftEngine({ dir }),
     openDraftEngine({ dir, prefixCacheBytes: 1e6 }),
   ]);
-  const sampling = { temperature: 1, topK: 0, topP: 1 };
+  const picking = { sampling: { temperature: 1, topK: 0, topP: 1 }, uniforms: { seed: 7n, offset: 0 } };
   const text = Array.from(uniforms(3n, 0, 60), (u) => Math.floor(u * 257));
   async function draft(engine: DraftEngine) {
     const sequence = engine.open();
     const known = await engine.reusePrefix(sequence, text.slice(0, -1));
-    if (known < 59) await engine.run([{ sequence, at: known, tokens: text.slice(known, 59), sampling, branches: [] }]);
-    const u = uniforms(7n, 60, 6, engine.info.uniformsPerPosition);
-    const slot = { sequence, at: 59, tokens: text.slice(59), sampling, branches: [{ visible: 60, u }] };
+    if (known < 59)
+      await engine.run([{ sequence, at: known, tokens: text.slice(known, 59), ...picking, branches: [] }]);
+    const slot = { sequence, at: 59, tokens: text.slice(59), ...picking, branches: [{ visible: 60, length: 6 }] };
     const { outputs } = await engine.run([slot]);
     engine.close(sequence);
     return { known, branches: outputs[0]?.branches };

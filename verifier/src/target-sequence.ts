@@ -46,7 +46,7 @@ export class TargetSequence extends Sequence {
       at: length - 1,
       tokens,
       sampling: this.sampling,
-      u: this.uniformsAt(length, tokens.length),
+      uniforms: this.uniforms,
       ...(adjust && { adjust }),
       roughScores: this.#roughScores,
       ...this.#top(),
@@ -57,11 +57,11 @@ export class TargetSequence extends Sequence {
    * Scores tokens of the sequence: after each of the `count` tokens from index `at` on, the target may pick only the
    * token that follows in the sequence, so the outputs contain the log-probability of this token.
    */
-  scored(at: number, count: number): Pick<TargetSlot, 'sampling' | 'u' | 'adjust' | 'topCount'> {
+  scored(at: number, count: number): Pick<TargetSlot, 'sampling' | 'uniforms' | 'adjust' | 'topCount'> {
     const following = this.tokens.slice(at + 1, at + 1 + count);
     return {
       sampling: GREEDY,
-      u: this.uniformsAt(this.tokens.length, count), // Greedy sampling does not use the uniforms.
+      uniforms: this.uniforms,
       adjust: following.map((token) => allowToken(token, this.#vocabulary)),
       ...this.#top(),
     };

@@ -1,4 +1,5 @@
 import { adjustCandidates, pickTreeSparse, shapeCandidates } from '../sampling/candidates.ts';
+import { uniformsAt } from '../sampling/uniforms.ts';
 import type { EngineInfo, TargetOutput, TargetSlot } from '../types.ts';
 import type { Position } from './candidates.ts';
 
@@ -16,11 +17,12 @@ const FEWEST = 40;
  *   there are fewer than top-k requires
  */
 export function pickSuccessors(
-  { sampling, u, adjust, topCount = 0 }: TargetSlot,
+  { at, sampling, uniforms, adjust, topCount = 0 }: TargetSlot,
   positions: readonly Position[],
   { vocabulary, uniformsPerPosition: depth }: EngineInfo,
 ): TargetOutput | undefined {
-  if (!sampling || !u) return { picks: new Int32Array(), logProbabilities: new Float32Array() };
+  if (!sampling || !uniforms) return { picks: new Int32Array(), logProbabilities: new Float32Array() };
+  const u = uniformsAt(uniforms, at + 1, positions.length, depth);
   const picks = new Int32Array(positions.length);
   const logProbabilities = new Float32Array(positions.length);
   let truncated = false;

@@ -1,9 +1,16 @@
-import { type BlockCheck, checkedLength, type DraftOutput, type DraftSlot } from '../types.ts';
-import { type GraphIo, idleContext, idleSampling, paddedLength, samplingFeeds } from './context-feeds.ts';
+import { uniformsAt } from '../sampling/uniforms.ts';
+import type { BlockCheck, DraftOutput, DraftSlot } from '../types.ts';
+import { type GraphIo, idleDraft, paddedLength, samplingFeeds } from './context-feeds.ts';
 import { type Feeds, float32, floatResult, int64, intResult, intsOf } from './tensors.ts';
 
 /** Part of a run that checks the block of one slot. */
-export type CheckPart = BlockCheck & Pick<DraftSlot, 'at' | 'tokens' | 'sampling'>;
+export interface CheckPart extends BlockCheck, Pick<DraftSlot, 'at' | 'tokens' | 'sampling'> {
+  /** [(block + L) * D] uniforms from the block's first token on. */
+  readonly u: Float32Array;
+}
+
+/** Check for a slot that drafts nothing, because the graph drafts at least one token for each slot. */
+const idleCheck: BlockCheck = { block: 0, length: 1 };
 
 /**
  * Returns the inputs and outputs of a drafter that checks blocks.
@@ -12,11 +19,12 @@ export type CheckPart = BlockCheck & Pick<DraftSlot, 'at' | 'tokens' | 'sampling
  */
 export function checkIo(dimensions: number): GraphIo<DraftSlot, DraftOutput> {
   return {
-    idle: { ...idleContext, sampling: idleSampling, branches: [] },
-    feeds(slots) {
-      const parts = slots.map((slot) => ({ ...slot, ...(slot.check ?? idleCheck(dimensions)) }));
-      return checkFeeds(parts, dimensions);
-    },
+    idle: idleDraft,
+    feeds: (slots) =>
+      checkFeeds(
+        slots.map((slot) => checkPart(slot, dimensions)),
+        dimensions,
+      ),
     outputs(slots, results) {
       const accepted = intResult(results, 'accepted');
       const first = intResult(results, 'given');
@@ -25,7 +33,7 @@ export function checkIo(dimensions: number): GraphIo<DraftSlot, DraftOutput> {
       const steps = ids.length / first.length;
       return slots.map(({ check }, i) => {
         if (!check) return { branches: [] };
-        const [start, end] = [i * steps, i * steps + checkedLength(check, dimensions) - 1];
+        const [start, end] = [i * steps, i * steps + check.length - 1];
         const branch = {
           accepted: accepted[i] ?? 0,
           tokens: Int32Array.of(first[i] ?? 0, ...ids.subarray(start, end)),
@@ -38,12 +46,10 @@ export function checkIo(dimensions: number): GraphIo<DraftSlot, DraftOutput> {
   };
 }
 
-/**
- * Returns the check for a prefill or an idle slot. It drafts one token, because the graph drafts at least one token for
- * each slot.
- */
-export function idleCheck(dimensions: number): BlockCheck {
-  return { block: 0, u: new Float32Array(dimensions) };
+function checkPart({ at, tokens, sampling, uniforms, check = idleCheck }: DraftSlot, dimensions: number): CheckPart {
+  const { block, length } = check;
+  const u = uniformsAt(uniforms, at + tokens.length - block, block + length, dimensions);
+  return { at, tokens, sampling, block, length, u };
 }
 
 /**
@@ -54,7 +60,7 @@ export function idleCheck(dimensions: number): BlockCheck {
 export function checkFeeds(parts: readonly CheckPart[], dimensions: number): Feeds {
   const columns = 1 + Math.max(...parts.map(({ block }) => block));
   // The check already yields the first drafted token.
-  const steps = Math.max(1, ...parts.map((part) => checkedLength(part, dimensions) - 1));
+  const steps = Math.max(1, ...parts.map(({ length }) => length - 1));
   const rows: number[] = [];
   const tokens: number[] = [];
   const width = (columns + steps) * dimensions;

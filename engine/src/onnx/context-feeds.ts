@@ -1,5 +1,5 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
-import type { ContextSlot } from '../types.ts';
+import type { ContextSlot, DraftSlot } from '../types.ts';
 import { type Feeds, float32, floatsOf, int64, intsOf, type Results } from './tensors.ts';
 
 /** Inputs and outputs of a graph, except the inputs and outputs for the context and its caches. */
@@ -41,6 +41,14 @@ export const idleContext: ContextSlot = { sequence: -1, at: 0, tokens: [0, 0] };
 
 /** Sampling parameters of rows and slots with discarded results. */
 export const idleSampling: SamplingParams = { temperature: 0, topK: 0, topP: 1 };
+
+/** Draft slot for places of the graph that no sequence uses. */
+export const idleDraft: DraftSlot = {
+  ...idleContext,
+  sampling: idleSampling,
+  uniforms: { seed: 0n, offset: 0 },
+  branches: [],
+};
 
 /**
  * Builds the feeds ids, pos, splits and mask_{i} of the packed tokens. See `target_graph` in

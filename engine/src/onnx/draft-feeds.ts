@@ -1,6 +1,7 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
-import { type BranchRequest, branchLength, type DraftOutput, type DraftSlot } from '../types.ts';
-import { type GraphIo, idleContext, idleSampling, paddedLength, samplingFeeds } from './context-feeds.ts';
+import { uniformsAt } from '../sampling/uniforms.ts';
+import type { BranchRequest, DraftOutput, DraftSlot } from '../types.ts';
+import { type GraphIo, idleDraft, paddedLength, samplingFeeds } from './context-feeds.ts';
 import { concatenated, type Feeds, float32, floatResult, floatsOf, int64, intResult, intsOf } from './tensors.ts';
 
 /** Part of a run that drafts the branches of one slot. */
@@ -9,10 +10,15 @@ export interface DraftPart {
   readonly context: number;
   readonly sampling: SamplingParams;
   readonly branches: readonly (BranchRequest & {
+    /** [L * D] uniforms of the branch. */
+    readonly u: Float32Array;
     /** Token before the branch, at index `visible` - 1. */
     readonly last: number;
   })[];
 }
+
+/** Branch of a slot that drafts nothing, because the graph needs at least one position per slot. */
+const idleBranch: BranchRequest = { visible: 1, length: 1 };
 
 /**
  * Returns the inputs and outputs of a drafter that drafts planned branches.
@@ -21,7 +27,7 @@ export interface DraftPart {
  */
 export function branchIo(dimensions: number): GraphIo<DraftSlot, DraftOutput> {
   return {
-    idle: { ...idleContext, sampling: idleSampling, branches: [] },
+    idle: idleDraft,
     feeds(slots, cachedTokens) {
       const parts = slots.map((slot) => draftPart(slot, cachedTokens(slot), dimensions));
       return draftFeeds(parts, dimensions);
@@ -33,33 +39,27 @@ export function branchIo(dimensions: number): GraphIo<DraftSlot, DraftOutput> {
       return slots.map((slot) => {
         const branches = slot.branches.map((branch) => {
           const start = end;
-          end += branchLength(branch, dimensions);
+          end += branch.length;
           return { tokens: ids.slice(start, end), confidences: confidences.slice(start, end) };
         });
-        if (branches.length === 0) end++; // The idle part has one position.
+        if (branches.length === 0) end += idleBranch.length;
         return { branches };
       });
     },
   };
 }
 
-/** Adds the token before each branch of a slot. This token is either one of the slot's tokens or in the cache. */
+/** Adds the uniforms of each branch of a slot, and the token before it. This token is either one of the slot's tokens or in the cache. */
 function draftPart(slot: DraftSlot, cachedTokens: Int32Array | undefined, dimensions: number): DraftPart {
   const context = slot.at + paddedLength(slot);
-  if (slot.branches.length === 0) return idlePart(context, dimensions);
-  const branches = slot.branches.map((branch) => {
+  const requests = slot.branches.length > 0 ? slot.branches : [idleBranch];
+  const branches = requests.map((branch) => {
     const index = branch.visible - 1;
     const last = index < slot.at ? cachedTokens?.[index] : slot.tokens[index - slot.at];
-    return { ...branch, last: last ?? 0 };
+    const u = uniformsAt(slot.uniforms, branch.visible, branch.length, dimensions);
+    return { ...branch, u, last: last ?? 0 };
   });
   return { context, sampling: slot.sampling, branches };
-}
-
-/**
- * Returns the part of a slot that drafts nothing. It has one position, because the graph needs at least one per slot.
- */
-export function idlePart(context: number, dimensions: number): DraftPart {
-  return { context, sampling: idleSampling, branches: [{ visible: 1, u: new Float32Array(dimensions), last: 0 }] };
 }
 
 /**
@@ -69,7 +69,7 @@ export function idlePart(context: number, dimensions: number): DraftPart {
  */
 export function draftFeeds(parts: readonly DraftPart[], dimensions: number): Feeds {
   const branches = parts.flatMap(({ sampling, branches }) => branches.map((branch) => ({ ...branch, sampling })));
-  const lengths = branches.map((branch) => branchLength(branch, dimensions));
+  const lengths = branches.map(({ length }) => length);
   const positions = branches.flatMap(({ visible, last, sampling, excluded = -1 }, b) =>
     Array.from({ length: lengths[b] ?? 0 }, (_, i) => {
       const first = i === 0;
@@ -92,10 +92,10 @@ export function draftFeeds(parts: readonly DraftPart[], dimensions: number): Fee
     top_k: floatsOf(positions, ({ sampling }) => sampling.topK, column),
     ...gridFeeds(lengths),
   };
-  const sizes = parts.map((part) => positionsOf(part, dimensions));
+  const sizes = parts.map(positionsOf);
   for (const [i, part] of parts.entries()) {
     const size = sizes[i] as number;
-    feeds[`umask_${i}`] = float32(branchMask(part, dimensions), [size, part.context + size]);
+    feeds[`umask_${i}`] = float32(branchMask(part), [size, part.context + size]);
   }
   if (parts.length > 1) feeds.usplits = int64(sizes);
   return feeds;
@@ -124,21 +124,20 @@ export function gridFeeds(branchLengths: readonly number[]): Feeds {
 }
 
 /** Returns M, the number of positions that a part drafts. */
-export function positionsOf({ branches }: DraftPart, dimensions: number): number {
-  return branches.reduce((sum, branch) => sum + branchLength(branch, dimensions), 0);
+export function positionsOf({ branches }: DraftPart): number {
+  return branches.reduce((sum, { length }) => sum + length, 0);
 }
 
 /** Builds the mask [M, context + M]: a position attends to `visible` context rows and to its branch up to itself. */
-export function branchMask(part: DraftPart, dimensions: number): Float32Array {
-  const size = positionsOf(part, dimensions);
+export function branchMask(part: DraftPart): Float32Array {
+  const size = positionsOf(part);
   const width = part.context + size;
   const mask = new Float32Array(size * width).fill(Number.NEGATIVE_INFINITY);
   let start = 0;
-  for (const branch of part.branches) {
-    const length = branchLength(branch, dimensions);
+  for (const { visible, length } of part.branches) {
     for (let i = 0; i < length; i++) {
       const row = (start + i) * width;
-      mask.fill(0, row, row + branch.visible);
+      mask.fill(0, row, row + visible);
       mask.fill(0, row + part.context + start, row + part.context + start + i + 1);
     }
     start += length;

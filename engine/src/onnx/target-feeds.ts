@@ -1,5 +1,6 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import { type Adjustment, isAllowed } from '../sampling/adjust.ts';
+import { uniformsAt } from '../sampling/uniforms.ts';
 import type { TargetOutput, TargetSlot } from '../types.ts';
 import { type GraphIo, idleContext, idleSampling, paddedLength, samplingFeeds } from './context-feeds.ts';
 import { concatenated, type Feeds, float32, floatResult, int64, intResult, intsOf, type Results } from './tensors.ts';
@@ -35,8 +36,9 @@ function picksOf(slots: readonly TargetSlot[], dimensions: number): Pick[] {
   const picks: Pick[] = [];
   let row = 0;
   for (const slot of slots) {
-    const { tokens, sampling, u, adjust } = slot;
-    if (sampling && u) {
+    const { at, tokens, sampling, uniforms, adjust } = slot;
+    if (sampling && uniforms) {
+      const u = uniformsAt(uniforms, at + 1, tokens.length, dimensions);
       for (const i of tokens.keys()) {
         const own = u.subarray(i * dimensions, (i + 1) * dimensions);
         picks.push({ row: row + i, sampling, u: own, adjust: adjust?.[i] });

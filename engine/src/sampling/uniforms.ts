@@ -1,5 +1,3 @@
-import { requireField } from '@ptp/protocol/validation';
-
 // The auxiliary variables u of Parallel Token Prediction. They come from a counter-based generator: u depends only on
 // seed and position, so a stream that continues after a failover draws the same numbers.
 
@@ -8,9 +6,6 @@ const MULTIPLIER_1 = 0xcd9e8d57;
 const WEYL_0 = 0x9e3779b9;
 const WEYL_1 = 0xbb67ae85;
 const ROUNDS = 10;
-
-const SEED_LIMIT = 2n ** 64n;
-const WORD_LIMIT = 2 ** 32;
 
 /**
  * Returns the upper 32 bits of the product of two 32-bit words. It multiplies 16-bit halves, so partial sums stay below
@@ -53,21 +48,32 @@ export function philox4x32(words: Uint32Array, key0: number, key1: number): void
 }
 
 /**
+ * Source of a sequence's uniforms: the token with index i in the sequence is picked with the uniforms of position i +
+ * offset. Positions count modulo 2^32, because those of prompt tokens are negative.
+ */
+export interface UniformSource {
+  /** Seed of the request, in [0, 2^64). */
+  readonly seed: bigint;
+  /** Difference between the position of a token and its index, in [-2^31, 2^31). */
+  readonly offset: number;
+}
+
+/** Returns the uniforms that pick the `count` tokens of a sequence from `index` on, [count * dimensions]. */
+export function uniformsAt({ seed, offset }: UniformSource, index: number, count: number, dimensions: number) {
+  return uniforms(seed, index + offset, count, dimensions);
+}
+
+/**
  * Returns the uniforms of `count` consecutive positions.
  *
  * @param seed the request's seed, in [0, 2^64)
- * @param firstPosition position of the first row: the number of generated tokens before it
- * @param count number of rows; firstPosition + count <= 2^32
+ * @param firstPosition position of the first row, modulo 2^32: the number of generated tokens before it
+ * @param count number of rows
  * @param dimensions the number of coordinates per position, D
  * @returns [count * dimensions] in [0, 1), row-major: entry `i * dimensions + d` is coordinate d of position
  *   firstPosition + i
- * @throws PtpError `invalid_argument` for a seed or position outside its range
  */
 export function uniforms(seed: bigint, firstPosition: number, count: number, dimensions = 1): Float32Array {
-  requireField(seed >= 0n && seed < SEED_LIMIT, 'seed', 'in [0, 2^64)', seed);
-  const last = WORD_LIMIT - count;
-  const valid = Number.isInteger(firstPosition) && firstPosition >= 0 && firstPosition <= last;
-  requireField(valid, 'position', `an integer in [0, ${last}]`, firstPosition);
   const [key0, key1] = [Number(seed & 0xffffffffn), Number(seed >> 32n)];
   const values = new Float32Array(count * dimensions);
   const words = new Uint32Array(4);

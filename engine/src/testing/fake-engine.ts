@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { PtpError } from '@ptp/protocol/errors';
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import { EngineBase } from '../engine-base.ts';
+import { type UniformSource, uniformsAt } from '../sampling/uniforms.ts';
 import type {
   BlockCheck,
   BranchRequest,
@@ -39,7 +40,6 @@ const BYTES_PER_TOKEN = 4;
 abstract class FakeEngine extends EngineBase implements Engine {
   /** Number of finished runs. */
   runs = 0;
-  protected readonly dimensions: number;
   readonly #language: FakeLanguage;
   readonly #latencyMs: number;
   readonly #hashes = new Map<SequenceId, number[]>();
@@ -48,7 +48,6 @@ abstract class FakeEngine extends EngineBase implements Engine {
   constructor(options: FakeTargetOptions) {
     const { vocabulary = 256, contextLength = 1024, uniformsPerPosition = 1, maxSlots = 4, latencyMs = 0 } = options;
     super({ vocabulary, contextLength, uniformsPerPosition, maxSlots, bytesPerToken: BYTES_PER_TOKEN });
-    this.dimensions = uniformsPerPosition;
     this.#language = options;
     this.#latencyMs = latencyMs;
   }
@@ -87,6 +86,12 @@ abstract class FakeEngine extends EngineBase implements Engine {
     return [START, ...hashes];
   }
 
+  /** Returns the uniforms of each of `count` tokens from sequence index `index` on. */
+  protected uniforms(source: UniformSource, index: number, count: number): number[][] {
+    const { uniformsPerPosition } = this.info;
+    return positions(uniformsAt(source, index, count, uniformsPerPosition), uniformsPerPosition);
+  }
+
   protected next(hash: number, index: number, sampling: SamplingParams, u: ArrayLike<number>): number {
     return nextToken(hash, index, sampling, u, this.#language);
   }
@@ -114,10 +119,10 @@ export class FakeTargetEngine extends FakeEngine implements TargetEngine {
     checkTargetSlots(slots, this.info, this.rowsOf);
     const outputs = slots.map((slot) => {
       const hashes = this.write(slot);
-      const { sampling, u } = slot;
-      if (!sampling) return { picks: new Int32Array(), logProbabilities: new Float32Array() };
-      const picks = Int32Array.from(positions(u ?? [], this.dimensions), (values, i) => {
-        const index = slot.at + i + 1;
+      const { at, tokens, sampling, uniforms } = slot;
+      if (!sampling || !uniforms) return { picks: new Int32Array(), logProbabilities: new Float32Array() };
+      const picks = Int32Array.from(this.uniforms(uniforms, at + 1, tokens.length), (values, i) => {
+        const index = at + i + 1;
         return this.next(hashes[index] as number, index, sampling, values);
       });
       return { picks, logProbabilities: Float32Array.from(picks, (token) => -token / 256) };
@@ -158,23 +163,23 @@ export class FakeDraftEngine extends FakeEngine implements DraftEngine {
     return this.answer(outputs);
   }
 
-  /** Finds the first token of the block that differs from the target's token, and the uniforms from there on. */
-  #checked({ at, tokens, sampling }: DraftSlot, { block, u }: BlockCheck, hashes: readonly number[]) {
+  /** Finds the first token of the block that differs from the target's token. The branch starts there. */
+  #checked(slot: DraftSlot, { block, length }: BlockCheck, hashes: readonly number[]) {
+    const { at, tokens, sampling, uniforms } = slot;
     const start = at + tokens.length - block;
-    const picks = positions(u, this.dimensions)
-      .slice(0, block)
-      .map((values, k) => this.next(hashes[start + k] as number, start + k, sampling, values));
+    const picks = this.uniforms(uniforms, start, block).map((values, k) =>
+      this.next(hashes[start + k] as number, start + k, sampling, values),
+    );
     const wrong = picks.findIndex((pick, k) => pick !== tokens[tokens.length - block + k]);
     const accepted = wrong < 0 ? block : wrong;
-    const end = u.length - (block - accepted) * this.dimensions;
-    return { accepted, visible: start + accepted, u: u.slice(accepted * this.dimensions, end) };
+    return { accepted, visible: start + accepted, length };
   }
 
   /** @param firstIsRight true after a check, where the first token is the target's own token */
-  #drafted({ sampling }: DraftSlot, branch: BranchRequest, hashes: readonly number[], firstIsRight = false) {
-    const { visible, u, excluded } = branch;
+  #drafted({ sampling, uniforms }: DraftSlot, branch: BranchRequest, hashes: readonly number[], firstIsRight = false) {
+    const { visible, length, excluded } = branch;
     let hash = hashes[visible] as number;
-    const tokens = Int32Array.from(positions(u, this.dimensions), (values, i) => {
+    const tokens = Int32Array.from(this.uniforms(uniforms, visible, length), (values, i) => {
       const right = this.next(hash, visible + i, sampling, values);
       const wrong = 1 + (right % (this.info.vocabulary - 1));
       const luck = words(values).reduce(mix, mix(hash, 0x5eed));

@@ -3,10 +3,9 @@ import { treeDepth } from '@ptp/protocol/sampling-params';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ggufFolder, ggufMissing } from '../../../test/gguf.ts';
 import { openDraftEngine, openTargetEngine } from '../../src/open-engine.ts';
-import { uniforms } from '../../src/sampling/uniforms.ts';
-import type { SequenceId, TargetEngine, TargetSlot } from '../../src/types.ts';
+import type { SequenceId, TargetEngine } from '../../src/types.ts';
 
-const sampled = { temperature: 0.8, topK: 40, topP: 0.95 };
+const picking = { sampling: { temperature: 0.8, topK: 40, topP: 0.95 }, uniforms: { seed: 5n, offset: 0 } };
 const text = Array.from({ length: 24 }, (_, i) => 300 + ((i * 37) % 500));
 const open = (options = {}) =>
   openTargetEngine({
@@ -25,13 +24,12 @@ describe.skipIf(ggufMissing)('a GGUF target', () => {
   }, 120_000);
   afterAll(() => engine?.dispose());
 
-  const drawn = (count: number) => uniforms(5n, 0, count, engine.info.uniformsPerPosition);
   const prefill = (sequence: SequenceId, tokens: readonly number[], at = 0) => engine.run([{ sequence, at, tokens }]);
 
   /** Runs a slot with picks on a new sequence. */
-  async function picksOf(slot: Pick<TargetSlot, 'tokens' | 'u'>): Promise<number[]> {
+  async function picksOf(tokens: readonly number[]): Promise<number[]> {
     const sequence = engine.open();
-    const { outputs } = await engine.run([{ sequence, at: 0, sampling: sampled, ...slot }]);
+    const { outputs } = await engine.run([{ sequence, at: 0, tokens, ...picking }]);
     engine.close(sequence);
     return [...(outputs[0]?.picks ?? [])];
   }
@@ -45,21 +43,18 @@ describe.skipIf(ggufMissing)('a GGUF target', () => {
 
   test('a rejected block leaves nothing behind: its rows are overwritten', async () => {
     const sequence = engine.open();
-    const u = drawn(text.length);
-    const whole = await picksOf({ tokens: text, u });
+    const whole = await picksOf(text);
     await prefill(sequence, [...text.slice(0, 10), 9, 9, 9]);
-    const rest = u.slice(10 * engine.info.uniformsPerPosition);
-    const { outputs } = await engine.run([{ sequence, at: 10, tokens: text.slice(10), sampling: sampled, u: rest }]);
+    const { outputs } = await engine.run([{ sequence, at: 10, tokens: text.slice(10), ...picking }]);
     expect([...(outputs[0]?.picks ?? [])]).toEqual(whole.slice(10));
     engine.close(sequence);
   });
 
   test('sequences that share a run do not see each other', async () => {
-    const u = drawn(text.length);
     const others = [text.toReversed(), text.map((token) => token + 1)];
-    const alone = [await picksOf({ tokens: text, u })];
-    for (const tokens of others) alone.push(await picksOf({ tokens, u }));
-    const slots = [text, ...others].map((tokens) => ({ sequence: engine.open(), at: 0, tokens, sampling: sampled, u }));
+    const alone = [await picksOf(text)];
+    for (const tokens of others) alone.push(await picksOf(tokens));
+    const slots = [text, ...others].map((tokens) => ({ sequence: engine.open(), at: 0, tokens, ...picking }));
     const { outputs } = await engine.run(slots);
     expect(outputs.map(({ picks }) => [...picks])).toEqual(alone);
     for (const { sequence } of slots) engine.close(sequence);
@@ -67,8 +62,7 @@ describe.skipIf(ggufMissing)('a GGUF target', () => {
 
   test('a prompt may exceed a batch of llama.cpp, and chunks make no difference', async () => {
     const prompt = Array.from({ length: 700 }, (_, i) => 300 + ((i * 37) % 500));
-    const u = drawn(1);
-    const last = { tokens: prompt.slice(-1), sampling: sampled, u, at: prompt.length - 1 };
+    const last = { tokens: prompt.slice(-1), at: prompt.length - 1, ...picking };
     const picks: number[][] = [];
     for (const size of [699, 128]) {
       const sequence = engine.open();

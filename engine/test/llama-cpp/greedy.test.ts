@@ -8,7 +8,7 @@ import { uniforms } from '../../src/sampling/uniforms.ts';
 import type { EngineOptions, TargetEngine } from '../../src/types.ts';
 
 const LENGTH = 200;
-const greedy = { temperature: 0, topK: 0, topP: 1 };
+const picking = { sampling: { temperature: 0, topK: 0, topP: 1 }, uniforms: { seed: 0n, offset: 0 } };
 
 /** Returns prompts of 5 to 41 tokens. */
 const prompts = (vocabulary: number, count: number) =>
@@ -20,10 +20,9 @@ const prompts = (vocabulary: number, count: number) =>
 async function ours(engine: TargetEngine, prompt: readonly number[]): Promise<number[]> {
   const sequence = engine.open();
   const text = [...prompt];
-  const u = uniforms(0n, 0, 1, engine.info.uniformsPerPosition);
   await engine.run([{ sequence, at: 0, tokens: prompt.slice(0, -1) }]);
   while (text.length < prompt.length + LENGTH) {
-    const slot = { sequence, at: text.length - 1, tokens: text.slice(-1), sampling: greedy, u, roughScores: true };
+    const slot = { sequence, at: text.length - 1, tokens: text.slice(-1), ...picking, roughScores: true };
     const { outputs } = await engine.run([slot]);
     text.push(outputs[0]?.picks[0] as number);
   }

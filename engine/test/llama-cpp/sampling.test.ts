@@ -41,8 +41,7 @@ describe.skipIf(ggufMissing)('sampling from a GGUF target', () => {
 
   async function run(slot: Pick<TargetSlot, 'sampling' | 'adjust' | 'topCount' | 'roughScores'>, seed = 1n) {
     const sequence = engine.open();
-    const u = uniforms(seed, 0, text.length, engine.info.uniformsPerPosition);
-    const { outputs } = await engine.run([{ sequence, at: 0, tokens: text, u, ...slot }]);
+    const { outputs } = await engine.run([{ sequence, at: 0, tokens: text, uniforms: { seed, offset: -1 }, ...slot }]);
     engine.close(sequence);
     return outputs[0] as TargetOutput;
   }

@@ -379,6 +379,7 @@ export const TargetSlotSchema: GenMessage<TargetSlot> = /*@__PURE__*/
 
 /**
  * Source of a sequence's uniforms: the token with index i in the sequence is picked with the uniforms of position i + offset of the seed.
+ * Positions count modulo 2^32, because those of prompt tokens are negative.
  *
  * @generated from message ptp.v1.UniformSource
  */
