@@ -16,6 +16,10 @@ def not_open(sequence: int) -> EngineError:
     return EngineError(grpc.StatusCode.NOT_FOUND, f"sequence {sequence} is not open")
 
 
-def is_device_failure(error: BaseException) -> bool:
-    """Returns true if the GPU cannot be used anymore by this process. Every later call would fail too."""
-    return "CUDA error" in str(error) or "NCCL error" in str(error)
+class ProcessGroupError(Exception):
+    """A process of a tensor-parallel group failed, or does not do the same as the others."""
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Returns true if every later request would fail too, as after an error of the GPU."""
+    return isinstance(error, ProcessGroupError) or "CUDA error" in str(error) or "NCCL error" in str(error)

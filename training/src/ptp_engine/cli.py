@@ -1,0 +1,124 @@
+"""Options of `ptp-engine`, and the start of a worker. PyTorch is loaded only after the options have been checked."""
+
+import argparse
+import asyncio
+import contextlib
+import pathlib
+import re
+import threading
+import time
+from collections.abc import Iterator
+
+from ptp_train.cli.settings import Parser, integer, matching, number, require
+
+from .log import log, start_logging
+from .model import Model
+
+ROLES = {"target": "serve a target to the verifier", "drafter": "serve a PTP drafter to the drafter service"}
+PORTS = {"target": 7202, "drafter": 7201}
+ON_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+"""Names of models on the hub."""
+STILL_LOADING = 10
+"""Interval between log lines while a model loads, seconds."""
+
+
+def parser_of(role: str) -> Parser:
+    """Returns the parser of a role's options."""
+    parser = Parser(prog=f"ptp-engine {role}", description=f"Loads a model on PyTorch to {ROLES[role]}.")
+    add = parser.add_argument
+    model = "Hugging Face model: a folder (config.json, *.safetensors), or a name on the hub such as Qwen/Qwen3-8B"
+    if role == "target":
+        add("model", metavar="MODEL", help=model)
+    else:
+        add("checkpoint", type=pathlib.Path, metavar="CHECKPOINT", help="drafter checkpoint of `ptp-train distill`")
+        add("--target", required=True, help=f"the drafter's target: {model}; or a target checkpoint of ptp-train")
+        add(
+            "--evaluation",
+            type=pathlib.Path,
+            help="report of `ptp-train evaluate`, for the yield curve (default: evaluation.json in the checkpoint's folder, "
+            "or else a guess)",
+        )
+    address = matching(r"unix:.+|\S+:\d+", "host:port or unix:/path")
+    add("--listen", type=address, default=f"127.0.0.1:{PORTS[role]}", help="address of EngineService")
+    device = matching(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N")
+    add("--device", type=device, default="auto", help="auto: a GPU if PyTorch finds one")
+    add(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="number format of weights and KV cache; auto: bfloat16 on a GPU, float32 on a CPU",
+    )
+    add("--context-length", type=integer(2), help="maximum number of tokens in a sequence (default: the model's)")
+    add("--max-sequences", type=integer(1, 4096), default=64, help="maximum number of open sequences")
+    add("--max-slots", type=integer(1, 256), default=16, help="maximum number of sequences in one run")
+    add(
+        "--memory-fraction",
+        type=number(0, 1, above=True),
+        default=0.9,
+        help="share of the GPU's memory that may be in use after the start, by this and other processes",
+    )
+    add("--no-prefix-cache", action="store_true", help="do not keep the rows of closed sequences")
+    add("--threads", type=integer(1, 1024), default=1, help="CPU threads")
+    return parser
+
+
+def parse(role: str, words: list[str]) -> argparse.Namespace:
+    """Parses a role's options. Exits if a file that they name is missing."""
+    args = parser_of(role).parse_args(words)
+    args.role = role
+    for option in ("checkpoint", "evaluation", "model", "target"):
+        path = getattr(args, option, None)
+        name = {"checkpoint": "CHECKPOINT", "model": "MODEL"}.get(option, f"--{option}")
+        on_hub = isinstance(path, str) and ON_HUB.fullmatch(path)
+        require(
+            path is None or pathlib.Path(path).exists() or on_hub,
+            f"ptp-engine {role}: {name} must exist, {path} is missing",
+        )
+    return args
+
+
+def run(args: argparse.Namespace) -> None:
+    """Loads the model and serves it until the process receives SIGTERM or SIGINT."""
+    start_logging(args.role)
+    try:
+        import grpc  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as missing:
+        raise SystemExit(f"ptp-engine requires the package {missing.name}: run pip install -e '.[serve]'") from None
+    from .server import serve
+
+    with progress(args):
+        model = load(args)
+    asyncio.run(serve(model, args.listen))
+
+
+def load(args: argparse.Namespace) -> Model:
+    from ptp_train.train.device import use_threads
+
+    use_threads(args.threads)
+    if args.role == "target":
+        from .target import TargetModel
+
+        return TargetModel.load(args)
+    from .drafter_load import load_drafter_model
+
+    return load_drafter_model(args)
+
+
+@contextlib.contextmanager
+def progress(args: argparse.Namespace) -> Iterator[None]:
+    """Logs that the model is loading, every STILL_LOADING seconds, and the result."""
+    name = pathlib.Path(args.model if args.role == "target" else args.checkpoint).name
+    began, done = time.monotonic(), threading.Event()
+
+    def report() -> None:
+        while not done.wait(STILL_LOADING):
+            log.info("still loading", extra={"seconds": round(time.monotonic() - began)})
+
+    log.info("loading", extra={"model": name})
+    threading.Thread(target=report, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+    log.info("loaded", extra={"model": name, "seconds": round(time.monotonic() - began, 1)})
