@@ -1,0 +1,186 @@
+"""The drafter's own layers over the branches of a run, and the picks of their tokens.
+
+Shapes in the docstrings: W branches of all slots, K positions in the longest branch, S sequences, Q positions of the
+sequence with the most, C rows of the longest context, D uniforms per position, V tokens. Shorter branches are padded to
+K positions. No other position attends to the padding.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ptp_train.model import coordinates
+from ptp_train.model.drafter import Drafter, without
+from ptp_train.model.lora import merged
+
+from .context import ContextStream
+from .kv_pool import SCRATCH, KvPool, Sequence
+from .sampler import walk
+
+
+class Branch(NamedTuple):
+    """Tokens to draft after the first `visible` context rows of a sequence."""
+
+    sequence: Sequence
+    visible: int
+    start: int
+    """Index of the first drafted token. With `feature` drafters, the token before it has no row yet."""
+    last: int
+    """Token before the branch."""
+    length: int
+    excluded: int = -1
+    """Token that the branch cannot start with, or -1."""
+    conditions: tuple[float, float, float] = (0.0, 1.0, 0.0)
+    """Temperature, top_p and top_k."""
+
+
+class Grid(NamedTuple):
+    """The positions of a run, on the device. The W K positions of all branches are packed, branch by branch."""
+
+    cos: Tensor
+    sin: Tensor
+    blocks: Tensor
+    """[S, B] block tables of the sequences."""
+    queries: Tensor
+    """[S, Q] packed index of each position of a sequence; padding repeats one."""
+    outputs: Tensor
+    """[W K] index of each packed position in the flattened `queries`."""
+    mask: Tensor
+    """[S, 1, Q, C + Q] true where a position attends: to the visible context rows, and to its branch up to itself."""
+
+
+class Drafting:
+    def __init__(self, drafter: Drafter, context: ContextStream):
+        self.drafter, self.context = drafter, context
+        self.layers = nn.ModuleList(merged(layer) for layer in drafter.layers)
+
+    def draft(
+        self, pool: KvPool, branches: list[Branch], u: Tensor, feature: Tensor | None = None
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        """Returns tokens and confidences of each branch. The branches of a sequence must be adjacent.
+
+        u [W, K, D]: uniforms. feature [W, width]: for `feature` drafters, the hidden states that predicted `last`.
+        """
+        upload = self.context.upload
+        last, excluded = upload(np.array([[b.last, b.excluded] for b in branches])).unbind(1)
+        temperature, top_p, top_k = upload(np.array([b.conditions for b in branches], np.float32)).unbind(1)
+        if not any(b.excluded >= 0 for b in branches):
+            excluded = None
+        conditions = tuple(t[None, :, None] for t in (temperature, top_p, top_k))
+        x = self.drafter.inputs(last[None], u[None], conditions, None if feature is None else feature[None])
+        hidden = self.hidden(pool, x.to(self.context.dtype).flatten(1, 2), self.grid(pool, branches, u.shape[1]))
+        tokens, confidences = self.tokens(hidden.view(*u.shape[:2], -1), last, u, temperature, excluded)
+        lengths = [b.length for b in branches]
+        return (
+            [row[:length] for row, length in zip(tokens.tolist(), lengths, strict=True)],
+            [row[:length] for row, length in zip(confidences.tolist(), lengths, strict=True)],
+        )
+
+    def grid(self, pool: KvPool, branches: list[Branch], k: int) -> Grid:
+        upload = self.context.upload
+        first = [i for i, b in enumerate(branches) if i == 0 or b.sequence is not branches[i - 1].sequence]
+        counts = np.diff([*first, len(branches)]) * k
+        blocks = block_tables([branches[i].sequence for i in first])
+        queries, outputs = padded_places(counts)
+        visible, start = upload(np.array([[b.visible, b.start] for b in branches])).unbind(1)
+        places = upload(queries)
+        branch = places // k
+        context = torch.arange(blocks.shape[1] * pool.block_size, device=visible.device) < visible[branch][..., None]
+        real = upload(np.arange(queries.shape[1]) < counts[:, None])[:, None]
+        own = (branch[:, :, None] == branch[:, None]) & (places[:, None] <= places[:, :, None]) & real
+        positions = start[:, None] - 1 + torch.arange(k, device=visible.device)
+        rotations = self.context.rotations(positions.flatten())
+        mask = torch.cat([context, own], -1)[:, None]
+        return Grid(*rotations, upload(blocks), places, upload(outputs), mask)
+
+    def hidden(self, pool: KvPool, x: Tensor, grid: Grid) -> Tensor:
+        """Maps the inputs [1, W K, width] to the normalised last hidden states of the same shape."""
+        c = self.drafter.config
+        for layer, source in zip(self.layers, c.source, strict=True):
+            q, keys, values = layer.project(x, grid.cos, grid.sin)
+            both = (
+                torch.cat([past[source][grid.blocks].flatten(1, 2).transpose(1, 2), padded(new, grid)], 2)
+                for past, new in ((pool.keys, keys), (pool.values, values))
+            )
+            x = layer.finish(x, packed(attend(padded(q, grid), *both, grid.mask), grid))
+        return self.drafter.norm(x)
+
+    def tokens(self, hidden: Tensor, last: Tensor, u: Tensor, temperature: Tensor, excluded: Tensor | None):
+        """Picks tokens [W, K] from hidden [W, K, width]. Returns them with their probabilities."""
+        head = self.drafter.sequential
+        if head is None:
+            logits = self.drafter.head(hidden, temperature[:, None])
+            logits = torch.cat([first_without(logits[:, :1], excluded), logits[:, 1:]], 1)
+            return self.choose(logits, u, temperature[:, None])
+        token, state, picked = last, None, []
+        for k in range(u.shape[1]):
+            corrected, state = head.step(hidden[:, k], self.drafter.embedding(token), state)
+            logits = self.drafter.head(corrected, temperature)
+            token, confidence = self.choose(first_without(logits, excluded) if k == 0 else logits, u[:, k], temperature)
+            picked.append((token, confidence))
+        return tuple(torch.stack(column, 1) for column in zip(*picked, strict=True))
+
+    def choose(self, logits: Tensor, u: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
+        """Picks tokens [...] from logits [..., V], as `Drafter.choose` does. Returns them with their probabilities."""
+        c = self.drafter.config
+        p = logits.float().softmax(-1)
+        token = logits.argmax(-1)
+        if c.method != "o":
+            token = torch.where(temperature > 0, pick(c.pick, p, u), token)
+        return token, p.gather(-1, token[..., None])[..., 0]
+
+
+def block_tables(sequences: list[Sequence]) -> np.ndarray:
+    """Returns the block tables [S, B] of sequences, padded with the scratch block."""
+    tables = np.full((len(sequences), max(len(s.blocks) for s in sequences)), SCRATCH, np.int64)
+    for row, sequence in zip(tables, sequences, strict=True):
+        row[: len(sequence.blocks)] = sequence.blocks
+    return tables
+
+
+def padded_places(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the places of packed rows in a padded table of S groups with `counts` [S] rows.
+
+    The first result [S, Q] contains the packed index of each cell, where padding repeats a group's last row. The second
+    one contains the cell of each packed row in the flattened table.
+    """
+    ends = counts.cumsum()
+    column = np.arange(counts.max())
+    cells = np.minimum((ends - counts)[:, None] + column, ends[:, None] - 1)
+    return cells, np.nonzero((column < counts[:, None]).ravel())[0]
+
+
+def first_without(logits: Tensor, excluded: Tensor | None) -> Tensor:
+    """Sets the logits [W, ..., V] of the tokens `excluded` [W] to minus infinity."""
+    return logits if excluded is None else without(logits[None], excluded[None])[0]
+
+
+def pick(kind: str, p: Tensor, u: Tensor) -> Tensor:
+    """Returns the tokens [...] that uniforms u [..., D] choose from probabilities p [..., V], as `coordinates.pick`."""
+    if kind != "tree":
+        return coordinates.pick(kind, p, u)
+    return walk(p.flatten(0, -2), u.flatten(0, -2)).view(p.shape[:-1])
+
+
+def padded(x: Tensor, grid: Grid) -> Tensor:
+    """Returns the packed x [1, heads, W K, width] by sequence, [S, heads, Q, width]."""
+    return x[0].transpose(0, 1)[grid.queries].transpose(1, 2)
+
+
+def packed(x: Tensor, grid: Grid) -> Tensor:
+    """Reverses `padded`."""
+    return x.transpose(1, 2).flatten(0, 1)[grid.outputs].transpose(0, 1)[None]
+
+
+def attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Returns the attention [S, H, Q, D] of q [S, H, Q, D] over keys and values [S, G, N, D] with mask [S, 1, Q, N].
+
+    The queries that share a key head become rows of one matrix, so that keys and values need not be repeated.
+    """
+    groups, heads = q.shape[1] // keys.shape[1], keys.shape[1]
+    rows = q.unflatten(1, (heads, groups)).flatten(2, 3)
+    out = F.scaled_dot_product_attention(rows, keys, values, attn_mask=mask.repeat(1, 1, groups, 1))
+    return out.unflatten(2, (groups, q.shape[2])).flatten(1, 2)

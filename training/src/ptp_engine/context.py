@@ -1,0 +1,81 @@
+"""The context stream of a drafter: runs new tokens of several sequences through its layers and stores their rows."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ptp_train.model.drafter import Drafter
+from ptp_train.model.transformer import Layer, Target, rope_tables, rotate
+
+from . import attention
+from .attention import Batch
+from .batch import Packer, Piece, unpack
+from .kv_pool import KvPool, Layout, flat
+
+
+class ContextStream:
+    """Context layers of a drafter: the whole target with `feature` drafters, else the first layers of the target or the
+    drafter's own. Without `wanted` tokens, the last layer computes only keys and values.
+    """
+
+    def __init__(self, drafter: Drafter, target: Target | None, device: torch.device):
+        """target: None for a `separate` drafter, whose own layers are the context stream."""
+        model = drafter if target is None else target
+        self.config = c = drafter.config.sizes
+        self.embedding = model.embedding
+        self.layers: list[Layer] = list(model.layers[: drafter.config.depth])
+        self.device, self.dtype = device, model.embedding.weight.dtype
+        layout = Layout(c.kv_heads, c.head_width, c.head_width, self.dtype)
+        self.layouts = [layout] * len(self.layers)
+        self.attention = attention.Layer(layout, c.heads, None, None, None, None)
+
+    def use_positions(self, count: int) -> None:
+        """Computes the rotary tables of the positions that sequences and drafts can have."""
+        tables = rope_tables(torch.arange(count), self.config)
+        self.cos, self.sin = (table.to(self.device, self.dtype) for table in tables)
+
+    def rotations(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns cos and sin of the positions [N], each [1, N, D/2]."""
+        return self.cos[positions][None], self.sin[positions][None]
+
+    def extend(self, pool: KvPool, pieces: list[Piece], wanted: Tensor | None = None) -> Tensor | None:
+        """Writes the rows of all pieces, which the pool has prepared.
+
+        wanted [R]: indices into the concatenated tokens. Returns the last hidden states [R, width] of these tokens.
+        """
+        arrays, shape = Packer(None, pool.block_size, 0, 0, 0).pack(pieces)
+        ids, batch = unpack(self.upload(arrays), shape, 0)
+        cos, sin = self.rotations(batch.positions)
+        x = self.embedding(ids)[None]
+        for n, layer in enumerate(self.layers):
+            last = n == len(self.layers) - 1
+            if last and wanted is None:
+                write(pool, n, batch, *keys_values(layer, x, cos, sin))
+                return None
+            q, k, v = layer.project(x, cos, sin)
+            write(pool, n, batch, k, v)
+            attended = attention.padded(
+                q[0].transpose(0, 1), pool.keys[n], pool.values[n], self.attention, batch
+            ).transpose(0, 1)[None]
+            if last:
+                x, attended = x[:, wanted], attended[:, :, wanted]
+            x = layer.finish(x, attended)
+        return x[0]
+
+    def upload(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(self.device, non_blocking=True)
+
+
+def write(pool: KvPool, layer: int, batch: Batch, keys: Tensor, values: Tensor) -> None:
+    """Writes keys and values [1, heads, R, width] of a layer into the pool."""
+    flat(pool.keys[layer]).index_copy_(0, batch.rows, keys[0].transpose(0, 1))
+    flat(pool.values[layer]).index_copy_(0, batch.rows, values[0].transpose(0, 1))
+
+
+def keys_values(layer: Layer, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the keys and values of `Layer.project`, without the queries."""
+    y = layer.norm_attention(x)
+    k, v = (linear(y).view(*x.shape[:2], -1, layer.c.head_width) for linear in (layer.k, layer.v))
+    if layer.norm_k is not None:
+        k = layer.norm_k(k)
+    return rotate(k, cos, sin).transpose(1, 2), v.transpose(1, 2)

@@ -1,0 +1,121 @@
+"""Loads a drafter, its target and its yield curve."""
+
+import argparse
+import pathlib
+from dataclasses import replace
+
+import torch
+
+from ptp_train.cli.settings import require
+from ptp_train.export.manifest import drafting_facts
+from ptp_train.model import hugging_face
+from ptp_train.model.drafter import Drafter, load_drafter
+from ptp_train.model.drafter_config import DrafterConfig
+from ptp_train.model.transformer import Target, identity, load_target, parameters_of
+
+from .drafter import DrafterModel, Limits
+from .kv_pool import KvPool, Layout
+from .load import device_of, dtype_of, folder_of, free_memory
+from .log import log
+from .target import SHARE_FOR_KV
+
+GUESS = 0.7
+"""Probability that a drafted token is correct if all tokens before it are, in the yield curve of a drafter without an
+evaluation.
+"""
+BLOCK = 16
+"""Number of rows in a block of the KV pool."""
+CHECKED = 2_000_000_000
+"""Maximum number of parameters of a target that is compared with the one in the checkpoint. Larger ones take too long."""
+
+
+def load_drafter_model(args: argparse.Namespace) -> DrafterModel:
+    """Loads the drafter that the options describe (cli.py)."""
+    device = device_of(args.device)
+    dtype = dtype_of(args.dtype, device)
+    drafter = load_drafter(args.checkpoint)
+    config = drafter.config
+    require(
+        not (config.given and config.pick != "tree"),
+        f"CHECKPOINT must pick by the tree of uniforms to check blocks, got {config.pick}: train it with --pick tree",
+    )
+    target = read_target(args.target)
+    check_pair(drafter, target, args.checkpoint)
+    context = args.context_length or target.config.context
+    curve, after_miss = yield_curves(config, args.evaluation or args.checkpoint.parent / "evaluation.json")
+    limits = Limits(args.checkpoint.stem, context, args.max_slots, args.max_sequences, curve, after_miss)
+
+    def allocate(layers: list[Layout]) -> KvPool:
+        blocks = pool_blocks(sum(layer.bytes_per_token for layer in layers) * BLOCK, limits, args, device)
+        return KvPool(layers, blocks, BLOCK, device, keep=not args.no_prefix_cache)
+
+    return DrafterModel(drafter, needed(target, config), dtype, device, limits, allocate)
+
+
+def needed(target: Target, config: DrafterConfig) -> Target | None:
+    """Removes the parts of a target that the drafter does not use."""
+    if config.kind == "separate":
+        return None
+    target.layers = target.layers[: config.depth]
+    if not config.given:
+        target.output = None
+    return target
+
+
+def read_target(model: str) -> Target:
+    """Reads a Hugging Face model or a target checkpoint of ptp_train."""
+    return load_target(model) if pathlib.Path(model).is_file() else hugging_face.load(folder_of(model))
+
+
+def check_pair(drafter: Drafter, target: Target, checkpoint: pathlib.Path) -> None:
+    """Exits if the drafter was trained for another target."""
+    made_for, sizes = (replace(c, context=0) for c in (drafter.config.target, target.config))
+    require(made_for == sizes, f"--target must be the target of CHECKPOINT with {made_for}, got {sizes}")
+    if parameters_of(target) > CHECKED:
+        return
+    expected = torch.load(checkpoint, map_location="cpu", mmap=True).get("target_identity")
+    found = identity(target)
+    require(
+        expected in (None, found), f"--target must be the target of CHECKPOINT with identity {expected}, got {found}"
+    )
+
+
+def yield_curves(config: DrafterConfig, evaluation: pathlib.Path) -> tuple[list[float], list[float]]:
+    """Returns the yield curves of `ptp-train evaluate`, for all branches and for branches after a rejected token.
+
+    Without an evaluation, guesses that each token is correct with probability GUESS. The first token of a `feature`
+    drafter is the target's own.
+    """
+    if not evaluation.exists():
+        log.warning(
+            "guessing the yield curve, because there is no evaluation: run ptp-train evaluate, and pass --evaluation",
+            extra={"missing": evaluation.name},
+        )
+        curve = [0.0]
+        for k in range(config.length):
+            curve.append(curve[-1] + GUESS ** (k + 1 - config.given))
+        return curve, curve
+    facts = drafting_facts(evaluation)
+    curve = facts["yield_curve"]
+    count = config.length + 1
+    require(len(curve) == count, f"{evaluation}: yield_curve must have {count} values, got {len(curve)}")
+    return curve, facts.get("yield_curve_after_miss", curve)
+
+
+def pool_blocks(size: int, limits: Limits, args: argparse.Namespace, device: torch.device) -> int:
+    """Returns the number of blocks of `size` bytes in the KV pool: as many as fit, but at most one for every row of
+    every sequence. One block is never given to a sequence.
+    """
+    per_sequence = -(-limits.context // BLOCK)
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        room = max(0, free - int(total * (1 - args.memory_fraction)))
+    else:
+        room = int(free_memory(device) * SHARE_FOR_KV)
+    blocks = min(room // size, 1 + per_sequence * limits.max_sequences)
+    require(
+        blocks > per_sequence,
+        f"the KV cache must hold at least one sequence of {limits.context} tokens, and {room >> 20} MiB are too little: lower "
+        "--context-length, or raise --memory-fraction",
+    )
+    return blocks

@@ -1,0 +1,273 @@
+"""Drafters on PyTorch draft the same tokens as their exported graphs."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import torch
+from philox import uniforms
+from test_export import CONFIG, FORMS, Cache, context_feeds, drafter_feeds, run, session, storable
+from test_feature import FORMS as FEATURE_FORMS
+from test_feature import Asked, check_feeds
+from test_hugging_face import random_model
+from tiny_pair import byte_tokenizer
+
+from ptp_engine.cli import parse
+from ptp_engine.drafter import DrafterModel
+from ptp_engine.drafter_load import GUESS, load_drafter_model
+from ptp_engine.errors import EngineError
+from ptp_engine.gen import common_pb2, engine_pb2
+from ptp_train.export.model_folder import Form, write_folder
+from ptp_train.model import hugging_face
+from ptp_train.model.drafter import Drafter, DrafterConfig
+from ptp_train.model.transformer import Target, identity, save
+
+LENGTH = 4
+KINDS = {
+    **{name: {"source": (0, 1), **form} for name, form in FORMS.items()},
+    **{
+        f"feature, {name}": {"source": (0, 2), "kind": "feature", **form}
+        for name, form in FEATURE_FORMS.items()
+        if "pick" not in form
+    },
+    "feature, c, tree, no head": {"source": (0, 2), "kind": "feature", "rank": 0},
+}
+SETTINGS = [(0.7, 50, 0.9), (0.0, 0, 1.0), (1.0, 0, 1.0)]
+TEXT = np.random.default_rng(1).integers(0, CONFIG.vocab, 60).tolist()
+CURVE = [0, 0.9, 1.5, 1.9, 2.1]
+
+
+class Pair:
+    """Checkpoints of a pair, its exported graph, and the drafter on PyTorch."""
+
+    def __init__(self, folder: pathlib.Path, form: dict):
+        torch.manual_seed(0)
+        target = Target(CONFIG)
+        drafter = Drafter(DrafterConfig(CONFIG, length=LENGTH, frequencies=4, **form), target)
+        storable(target, drafter)
+        self.folder, self.config = folder, drafter.config
+        save(folder / "target.pt", "target", target)
+        save(folder / "drafter.pt", "drafter", drafter, target_identity=identity(target))
+        facts = {"drafter": {"yield_curve": CURVE, "accuracy_by_position": [1, 0, 0, 0]}}
+        write_folder(
+            target,
+            drafter,
+            byte_tokenizer().to_str().encode(),
+            folder,
+            "test",
+            facts,
+            drafter_form=Form(storage="exact"),
+        )
+        self.graph = session(folder / "drafter.b1.onnx")
+        self.model = load(folder / "drafter.pt", folder / "target.pt")
+
+    def taken(self, feeds: dict) -> dict:
+        names = {i.name for i in self.graph.get_inputs()}
+        return run(self.graph, {name: value for name, value in feeds.items() if name in names})
+
+    def cache(self) -> Cache:
+        sizes = self.config.sizes
+        return Cache(self.config.depth, sizes.kv_heads * sizes.head_width)
+
+    def branches(self, text: list[int], slot: engine_pb2.DraftSlot) -> tuple[list[list[int]], list[list[float]]]:
+        """Returns tokens and confidences of the graph, which runs the whole text anew."""
+        d = self.config.coordinates
+        offset, seed = slot.uniforms.offset, slot.uniforms.seed
+        asked = [
+            (b.visible, text[b.visible - 1], uniforms(seed, b.visible + offset, b.length, d)) for b in slot.branches
+        ]
+        lengths = [b.length for b in slot.branches]
+        feeds = context_feeds([(self.cache(), text)]) | drafter_feeds([asked], [len(text)])
+        column = (1, sum(lengths), 1)
+        s = slot.sampling
+        for name, value in (("temperature", s.temperature), ("top_p", s.top_p), ("top_k", s.top_k)):
+            feeds[name] = np.full(column, value, np.float32)
+        feeds["excluded"] = np.full(column[:2], -1)
+        ends = np.cumsum(lengths)
+        for b, end in zip(slot.branches, ends, strict=True):
+            if b.HasField("excluded"):
+                feeds["excluded"][0, end - b.length] = b.excluded
+        out = self.taken(feeds)
+        return tuple([column[e - n : e].tolist() for e, n in zip(ends, lengths, strict=True)] for column in picked(out))
+
+    def check(self, text: list[int], slot: engine_pb2.DraftSlot) -> tuple[int, list[int], list[float]]:
+        """Returns the number of accepted tokens, the draft and the confidences of the graph."""
+        count, s = slot.check.block, slot.sampling
+        first = len(text) - count
+        u = uniforms(
+            slot.uniforms.seed, first + slot.uniforms.offset, count + slot.check.length, self.config.coordinates
+        )
+        asked = Asked(text[:first], text[first:], u, (s.temperature, s.top_k, s.top_p))
+        feeds = context_feeds([(self.cache(), text)]) | check_feeds([(asked, len(text))], max(1, slot.check.length - 1))
+        out = self.taken(feeds)
+        drafted, confidences = (out[name][0, : slot.check.length - 1].tolist() for name in ("draft", "confidence"))
+        return int(out["accepted"][0, 0]), [*out["given"][0].tolist(), *drafted], [1.0, *confidences]
+
+
+def picked(out: dict) -> tuple[np.ndarray, np.ndarray]:
+    return out["draft"], out["confidence"]
+
+
+def load(checkpoint: pathlib.Path, target: pathlib.Path, *options: str) -> DrafterModel:
+    return load_drafter_model(parse("drafter", [str(checkpoint), "--target", str(target), "--device", "cpu", *options]))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def pair(request, tmp_path_factory) -> Pair:
+    return Pair(tmp_path_factory.mktemp("pair"), KINDS[request.param])
+
+
+def slot_of(sequence: int, at: int, text: list[int], setting: tuple, seed: int = 5) -> engine_pb2.DraftSlot:
+    temperature, top_k, top_p = setting
+    return engine_pb2.DraftSlot(
+        sequence=sequence,
+        at=at,
+        tokens=text[at:],
+        sampling=common_pb2.SamplingParameters(temperature=temperature, top_k=top_k, top_p=top_p),
+        uniforms=engine_pb2.UniformSource(seed=seed, offset=-7),
+    )
+
+
+def verify(pair: Pair, texts: list[list[int]], slots: list[engine_pb2.DraftSlot]) -> engine_pb2.DraftRunResult:
+    """Runs slots, whose sequences then contain `texts`, and compares the result with the graph's."""
+    result = pair.model.run(engine_pb2.DraftRun(slots=slots))
+    for text, slot, output in zip(texts, slots, result.outputs, strict=True):
+        if slot.HasField("check"):
+            accepted, tokens, confidences = pair.check(text, slot)
+            [branch] = output.branches
+            assert (branch.accepted, list(branch.tokens)) == (accepted, tokens)
+            np.testing.assert_allclose(branch.confidences, confidences, atol=1e-4)
+        elif slot.branches:
+            expected = zip(*pair.branches(text, slot), strict=True)
+            for branch, (tokens, confidences) in zip(output.branches, expected, strict=True):
+                assert list(branch.tokens) == tokens and not branch.HasField("accepted")
+                np.testing.assert_allclose(branch.confidences, confidences, atol=1e-4)
+        else:
+            assert not output.branches
+    return result
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_drafts_are_those_of_the_exported_graph(pair, setting):
+    """Two sequences are prefilled, draft together, are rolled back, and draft again."""
+    model, checks = pair.model, bool(pair.config.given)
+    for sequence in (1, 2):
+        model.open(sequence)
+    other = TEXT[::-1]
+    verify(
+        pair, [TEXT[:30], other[:3]], [slot_of(1, 0, TEXT[:30], setting), slot_of(2, 0, other[:3], setting, 2**64 - 1)]
+    )
+    for at, text in ((30, TEXT[:35]), (32, [*TEXT[:32], 7, 8])):
+        first = slot_of(1, at, text, setting)
+        second = slot_of(2, 3, other[:9], SETTINGS[0], 2**64 - 1)
+        if checks:
+            first.check.CopyFrom(engine_pb2.BlockCheck(block=min(3, len(first.tokens) - 1), length=LENGTH))
+            second.check.CopyFrom(engine_pb2.BlockCheck(block=0, length=2))
+        else:
+            drafted = [engine_pb2.BranchRequest(visible=v, length=n) for v, n in ((len(text), 4), (at, 1), (at + 1, 3))]
+            first.branches.extend(drafted)
+            second.branches.append(engine_pb2.BranchRequest(visible=9, length=2))
+        result = verify(pair, [text, other[:9]], [first, second])
+        if not checks:  # A branch can start anew without the token that it has drafted.
+            first.branches[1].excluded = result.outputs[0].branches[1].tokens[0]
+            second.branches[0].excluded = result.outputs[1].branches[0].tokens[0]
+            again = verify(pair, [text, other[:9]], [first, second])
+            assert again.outputs[0].branches[1].tokens[0] != first.branches[1].excluded
+            assert again.outputs[1].branches[0].tokens[0] != second.branches[0].excluded
+        third = slot_of(2, 3, other[:5], setting, 2**64 - 1)
+        verify(pair, [other[:5]], [third])
+    for sequence in (1, 2):
+        model.close(sequence)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_block_is_accepted_as_far_as_the_target_agrees(tmp_path, setting):
+    pair = Pair(tmp_path, KINDS["feature, c, tree, sequential head"])
+    pair.model.open(1)
+    slot = slot_of(1, 0, TEXT[:20], setting)
+    slot.check.CopyFrom(engine_pb2.BlockCheck(block=0, length=LENGTH))
+    text, right = TEXT[:20], []
+    for _ in range(3):  # Draft one token at a time, so that every token is the target's own.
+        slot.check.length = 1
+        [branch] = verify(pair, [text], [slot]).outputs[0].branches
+        right.append(branch.tokens[0])
+        text = [*text, right[-1]]
+        slot = slot_of(1, len(text) - 2, text, setting)
+        slot.check.CopyFrom(engine_pb2.BlockCheck(block=0, length=1))
+    block = [*right[:2], (right[2] + 1) % CONFIG.vocab]
+    slot = slot_of(1, 19, TEXT[:20] + block, setting)
+    slot.check.CopyFrom(engine_pb2.BlockCheck(block=3, length=LENGTH))
+    [branch] = verify(pair, [TEXT[:20] + block], [slot]).outputs[0].branches
+    assert (branch.accepted, branch.tokens[0]) == (2, right[2])
+
+
+def test_the_engine_describes_the_drafter(pair):
+    info = pair.model.info()
+    checks = pair.config.given
+    assert (info.model, info.vocabulary_size, info.context_length) == ("drafter", 257, CONFIG.context)
+    assert info.uniforms_per_position == pair.config.coordinates and info.precision == "float32"
+    assert info.drafter.checks_blocks == bool(checks) and info.drafter.max_branch_length == LENGTH
+    guess = np.cumsum([0, *(GUESS ** (k - checks) for k in range(1, LENGTH + 1))])
+    np.testing.assert_allclose(info.drafter.yield_curve, guess, rtol=1e-6)
+    sizes = pair.config.sizes
+    assert info.bytes_per_token == pair.config.depth * 2 * sizes.kv_heads * sizes.head_width * 4
+
+
+def test_the_yield_curve_comes_from_the_evaluation(tmp_path):
+    Pair(tmp_path, KINDS["c, tree, sequential head"])
+    figures = {"yield_curve": CURVE, "yield_curve_after_miss": CURVE[::-1], "accuracy": [], "tokens_per_call": 2}
+    split = {"drafter": figures}
+    report = {"settings": [{"conditions": [], "held_files": split, "held_packages": split}]}
+    (tmp_path / "evaluation.json").write_text(json.dumps(report))
+    facts = load(tmp_path / "drafter.pt", tmp_path / "target.pt").info().drafter
+    np.testing.assert_allclose(facts.yield_curve, CURVE)
+    np.testing.assert_allclose(facts.yield_curve_after_miss, CURVE[::-1])
+    figures["yield_curve"] = [0, 1]
+    (tmp_path / "other.json").write_text(json.dumps(report))
+    with pytest.raises(SystemExit, match="yield_curve must have 5 values, got 2"):
+        load(tmp_path / "drafter.pt", tmp_path / "target.pt", "--evaluation", str(tmp_path / "other.json"))
+    torch.manual_seed(9)
+    save(tmp_path / "other.pt", "target", Target(CONFIG))
+    with pytest.raises(SystemExit, match="--target must be the target of CHECKPOINT with identity"):
+        load(tmp_path / "drafter.pt", tmp_path / "other.pt")
+
+
+def test_a_target_in_hugging_faces_format(tmp_path):
+    """The same target as a Hugging Face folder and as a checkpoint gives the same drafts."""
+    random_model("llama", seed=2).save_pretrained(tmp_path / "hf")
+    target = hugging_face.load(tmp_path / "hf")
+    drafter = Drafter(DrafterConfig(target.config, (0, 1), length=LENGTH), target)
+    storable(drafter)
+    save(tmp_path / "target.pt", "target", target)
+    save(tmp_path / "drafter.pt", "drafter", drafter)
+    results = []
+    for source in ("hf", "target.pt"):
+        model = load(tmp_path / "drafter.pt", tmp_path / source)
+        model.open(1)
+        slot = slot_of(1, 0, TEXT[:20], SETTINGS[0])
+        slot.branches.add(visible=20, length=LENGTH)
+        results.append(model.run(engine_pb2.DraftRun(slots=[slot])).outputs)
+    assert results[0] == results[1]
+
+
+def test_prefixes_are_reused_and_limits_are_named(tmp_path):
+    pair = Pair(tmp_path, KINDS["c, tree, sequential head"])
+    model = load(tmp_path / "drafter.pt", tmp_path / "target.pt", "--max-sequences", "2", "--context-length", "50")
+    model.open(1)
+    model.run(engine_pb2.DraftRun(slots=[slot_of(1, 0, TEXT[:40], SETTINGS[0])]))
+    model.close(1)
+    model.open(2)
+    assert model.reuse_prefix(2, TEXT[:35]) == 32
+    assert model.cache().hits == 1 and model.cache().reused_tokens == 32
+    pair.model = model
+    slot = slot_of(2, 32, TEXT[:36], SETTINGS[0])
+    slot.branches.add(visible=36, length=LENGTH)
+    verify(pair, [TEXT[:36]], [slot])
+    with pytest.raises(EngineError, match="`at` must be at most 36 and end at row 50, got rows 36 to 60"):
+        model.run(engine_pb2.DraftRun(slots=[slot_of(2, 36, TEXT, SETTINGS[0])]))
+    model.open(3)
+    with pytest.raises(EngineError, match="the number of open sequences must be at most 2"):
+        model.open(4)
+    with pytest.raises(SystemExit, match="the KV cache must hold at least one sequence of 1000000000 tokens"):
+        load(tmp_path / "drafter.pt", tmp_path / "target.pt", "--context-length", "1000000000")
