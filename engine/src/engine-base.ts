@@ -1,5 +1,5 @@
 import { PtpError } from '@ptp/protocol/errors';
-import type { EngineInfo, SequenceId } from './types.ts';
+import type { ContextSlot, EngineInfo, SequenceId } from './types.ts';
 
 interface Pending {
   resolve(value: never): void;
@@ -28,14 +28,21 @@ export abstract class EngineBase {
 
   open(): SequenceId {
     if (this.dead) throw this.dead;
+    const { maxSequences } = this.info;
+    if (this.#sequences.size >= maxSequences) {
+      throw new PtpError('resource_exhausted', `overloaded: ${maxSequences} sequences are open already`);
+    }
     const sequence = this.#nextSequence++;
     this.#sequences.set(sequence, { rows: 0, bytes: 0 });
     return sequence;
   }
 
   close(sequence: SequenceId): void {
-    this.#sequences.delete(sequence);
+    if (this.#sequences.delete(sequence)) this.release(sequence);
   }
+
+  /** Releases the caches of a sequence that has been closed. */
+  protected abstract release(sequence: SequenceId): void;
 
   usage(): { sequences: number; cacheBytes: number } {
     let cacheBytes = 0;
@@ -43,13 +50,24 @@ export abstract class EngineBase {
     return { sequences: this.#sequences.size, cacheBytes };
   }
 
-  /** Returns the number of valid rows, or undefined if the sequence is not open. */
-  protected readonly rowsOf = (sequence: SequenceId): number | undefined => this.#sequences.get(sequence)?.rows;
+  /** Returns the number of valid rows, or undefined if the sequence is not open. Throws after the engine has ended. */
+  protected readonly rowsOf = (sequence: SequenceId): number | undefined => {
+    if (this.dead) throw this.dead;
+    return this.#sequences.get(sequence)?.rows;
+  };
 
   /** Records the new size of a sequence. Has no effect if the sequence has been closed. */
   protected record(sequence: SequenceId, change: { rows?: number; bytes?: number }): void {
     const entry = this.#sequences.get(sequence);
     if (entry) Object.assign(entry, change);
+  }
+
+  /** Records that a run has failed, so that only the rows before each slot's `at` are valid. */
+  protected recordFailure(slots: readonly ContextSlot[]): void {
+    for (const { sequence, at } of slots) {
+      const entry = this.#sequences.get(sequence);
+      if (entry) entry.rows = Math.min(at, entry.rows);
+    }
   }
 
   /** Registers a request, which `settle` answers. The request fails if the engine ends first. */

@@ -54,13 +54,11 @@ export async function runModelService<Table extends SettingsTable & CommonSettin
     const tracing = await startTracing(`ptp-${service.name}`);
     onStop(() => tracing.stop());
 
-    const { model: dir, contextLength, threads, gpuLayers, sequences, prefixCacheMegabytes } = config;
+    const { model: dir, engine: address, contextLength, threads, gpuLayers, sequences } = config;
     const manifest = await loadManifest(dir, contextLength);
-    const prefixCacheBytes = prefixCacheMegabytes * 1e6;
-    const engine = await service.openEngine(
-      { dir, contextLength, threads, gpuLayers, sequences, prefixCacheBytes },
-      values,
-    );
+    const prefixCacheBytes = config.prefixCacheMegabytes * 1e6;
+    const options = { dir, address, contextLength, threads, gpuLayers, sequences, prefixCacheBytes, logger };
+    const engine = await service.openEngine(options, values);
     onStop(() => engine.dispose());
     endWhen(engine.died, logger);
 
@@ -72,7 +70,7 @@ export async function runModelService<Table extends SettingsTable & CommonSettin
     }
 
     const { batchTokens } = config;
-    const limit = sequences || SEQUENCE_LIMIT;
+    const limit = Math.min(sequences || SEQUENCE_LIMIT, engine.info.maxSequences);
     const { registry } = metrics;
     const parts: ServiceParts<E> = {
       engine,

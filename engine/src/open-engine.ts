@@ -17,20 +17,25 @@ interface EngineModule {
  * process loads only the native runtime that it uses.
  */
 const engines = {
+  remote: () => import('./remote/engine.ts'),
   onnx: () => import('./onnx/engine.ts'),
   'llama-cpp': () => import('./llama-cpp/engine.ts'),
 } satisfies Record<string, () => Promise<EngineModule>>;
 
-export type EngineName = keyof typeof engines;
+type EngineName = keyof typeof engines;
 
-/** Returns the engine that runs a model: llama.cpp for a GGUF file, otherwise ONNX Runtime for a model folder. */
-export function engineOf(dir: string): EngineName {
+/**
+ * Returns the engine that runs a model: the one at the address, if there is an address, or else llama.cpp for a GGUF
+ * file and ONNX Runtime for a model folder.
+ */
+function engineOf({ dir, address }: EngineOptions): EngineName {
+  if (address) return 'remote';
   return isGguf(dir) ? 'llama-cpp' : 'onnx';
 }
 
 /** Opens a model's target. @throws PtpError `failed_precondition` if the model is missing or damaged */
-export async function openTargetEngine(options: EngineOptions, name = engineOf(options.dir)): Promise<TargetEngine> {
-  return (await engines[name]()).openTargetEngine(options);
+export async function openTargetEngine(options: EngineOptions): Promise<TargetEngine> {
+  return (await engines[engineOf(options)]()).openTargetEngine(options);
 }
 
 /**
@@ -38,8 +43,8 @@ export async function openTargetEngine(options: EngineOptions, name = engineOf(o
  *
  * @throws PtpError `failed_precondition` if the model is missing or damaged, or if the folder contains only a target
  */
-export async function openDraftEngine(options: EngineOptions, name = engineOf(options.dir)): Promise<DraftEngine> {
-  return (await engines[name]()).openDraftEngine(options);
+export async function openDraftEngine(options: EngineOptions): Promise<DraftEngine> {
+  return (await engines[engineOf(options)]()).openDraftEngine(options);
 }
 
 /**

@@ -1,11 +1,12 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
+import type { Logger } from '@ptp/service-kit/log';
 import type { Adjustment } from './sampling/adjust.ts';
 import type { UniformSource } from './sampling/uniforms.ts';
 
 /**
  * Interface between the services and a model. The services validate, schedule and accept. An engine owns the KV caches
- * and runs slots. There are three implementations: `onnx/`, `llama-cpp/`, and `testing/fake-engine.ts` for tests.
- * `EngineBase` contains their common bookkeeping.
+ * and runs slots. There are four implementations: `onnx/`, `llama-cpp/`, `remote/` for an engine in another process, and
+ * `testing/fake-engine.ts` for tests. `EngineBase` contains their common bookkeeping.
  *
  * The cache of a sequence is an array of rows, one per token. A run writes the rows of a slot's tokens, starting at row
  * `at`. To roll back, start the next run at an earlier row; the run overwrites the rows from there on. The following
@@ -29,7 +30,7 @@ export interface Engine {
   /**
    * Opens an empty sequence, which can hold up to `info.contextLength` tokens. Its memory use grows with each token.
    *
-   * @throws PtpError `resource_exhausted` if the engine limits the number of open sequences and the limit is reached
+   * @throws PtpError `resource_exhausted` if `info.maxSequences` sequences are open
    */
   open(): SequenceId;
   /**
@@ -72,6 +73,10 @@ export interface EngineOptions {
    * as fit in memory.
    */
   readonly sequences?: number;
+  /** Address of an engine in another process, `host:port` or `unix:/path`. `dir` is then the same model. */
+  readonly address?: string;
+  /** Logger for progress during the start. */
+  readonly logger?: Pick<Logger, 'info'>;
 }
 
 export interface EngineInfo {
@@ -83,6 +88,8 @@ export interface EngineInfo {
   readonly uniformsPerPosition: number;
   /** Maximum number of slots in one run. */
   readonly maxSlots: number;
+  /** Maximum number of open sequences. Infinite if only memory limits it. */
+  readonly maxSequences: number;
   /** Size of a cache row in bytes. */
   readonly bytesPerToken: number;
 }

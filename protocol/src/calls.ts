@@ -12,6 +12,8 @@ export interface CallOptions {
   readonly deadlineMs?: number | undefined;
   /** Metadata, sent once before the first message. */
   readonly metadata?: Readonly<Record<string, string>> | undefined;
+  /** Maximum number of messages waiting to be written to a stream. Default: 256. */
+  readonly sendCapacity?: number | undefined;
 }
 
 /** The properties of a method that a caller needs. */
@@ -73,7 +75,7 @@ export function callBidi<In, Out>(
   options: CallOptions = {},
 ): BidiCall<In, Out> {
   const duplex = client.makeBidiStreamRequest(path, identity, responseDeserialize, ...grpcOptions(options));
-  return new BidiCall(duplex, requestSerialize, options.signal);
+  return new BidiCall(duplex, requestSerialize, options);
 }
 
 function grpcOptions({ metadata = {}, deadlineMs }: CallOptions): [Metadata, GrpcCallOptions] {
@@ -131,31 +133,33 @@ export class ServerStream<Out> {
   }
 }
 
-/** Maximum number of messages waiting to be written. If the peer answers each step, at most one message waits. */
+/** Default of `sendCapacity`. If the peer answers each step, at most one message waits. */
 const SEND_CAPACITY = 256;
 
 /** A call with messages in both directions. */
 export class BidiCall<In, Out> extends ServerStream<Out> {
   readonly #duplex: Duplex<Out>;
   readonly #serialize: (message: In) => Buffer;
+  readonly #capacity: number;
 
-  constructor(duplex: Duplex<Out>, serialize: (message: In) => Buffer, signal?: AbortSignal) {
-    super(duplex, signal);
+  constructor(duplex: Duplex<Out>, serialize: (message: In) => Buffer, options: CallOptions = {}) {
+    super(duplex, options.signal);
     this.#duplex = duplex;
     this.#serialize = serialize;
+    this.#capacity = options.sendCapacity ?? SEND_CAPACITY;
   }
 
   /**
    * Sends a message. Does nothing if the call has failed; `receive` then throws the call's error.
    *
-   * @throws PtpError `resource_exhausted` if the peer has left 256 messages unread. A message that does not fit its
+   * @throws PtpError `resource_exhausted` if the peer has left `sendCapacity` messages unread. A message that does not fit its
    *   schema throws protobuf-es's own error.
    */
   send(message: In): void {
     const bytes = this.#serialize(message);
     if (this.#duplex.writableEnded || this.#duplex.destroyed) return;
-    if (this.#duplex.writableLength >= SEND_CAPACITY) {
-      throw new PtpError('resource_exhausted', `the peer has left ${SEND_CAPACITY} messages unread`);
+    if (this.#duplex.writableLength >= this.#capacity) {
+      throw new PtpError('resource_exhausted', `the peer has left ${this.#capacity} messages unread`);
     }
     this.#duplex.write(bytes);
   }

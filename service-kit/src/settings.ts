@@ -88,6 +88,16 @@ export const addresses: SettingType<readonly Address[]> = {
   placeholder: 'ADDRESSES',
 };
 
+/** Address of an engine outside the service, as a gRPC target string. Empty if the service has its own engine. */
+export const engineAddress: SettingType<string> = {
+  schema: z.string().transform((value, issues) => {
+    if (value === '') return value;
+    return parseAddress(value.replace(/^grpc:\/\//, ''))?.target ?? refuse(issues);
+  }),
+  expected: 'host:port or unix:/path',
+  placeholder: 'ADDRESS',
+};
+
 /**
  * Reads a table's settings from environment variables. An unset or empty variable means the default.
  *

@@ -5,6 +5,7 @@ import {
   type Address,
   address,
   addresses,
+  engineAddress,
   integer,
   number,
   oneOf,
@@ -91,6 +92,19 @@ describe('settings', () => {
   });
 });
 
+test.each([
+  ['', ''],
+  ['gpu:7202', 'gpu:7202'],
+  ['grpc://10.0.0.1:7202', '10.0.0.1:7202'],
+  ['unix:/run/engine', 'unix:/run/engine'],
+])('the address of an engine may be %j', (given, target) => {
+  expect(engineAddress.schema.parse(given)).toBe(target);
+});
+
+test.each(['gpu', 'unix:engine', 'grpc://'])('the address of an engine may not be %j', (given) => {
+  expect(engineAddress.schema.safeParse(given).success).toBe(false);
+});
+
 describe('checkSettingNames', () => {
   test.each([
     ['PTP_VERIFIER_ADDRESS', 'was renamed: set `PTP_VERIFIERS` in the gateway and `PTP_LISTEN` in the verifier'],
@@ -106,6 +120,6 @@ describe('checkSettingNames', () => {
   test('accepts settings, variables of tools, and those of Kubernetes', () => {
     const names = ['PTP_LISTEN', 'PTP_URL', 'PTP_FUZZ_RUNS', 'PTP_GATEWAY_SERVICE_PORT_HTTP', 'PTP_PORT_8080_TCP_ADDR'];
     checkSettingNames(Object.fromEntries(names.map((name) => [name, '1'])));
-    expect(SETTING_NAMES.length).toBeLessThanOrEqual(29);
+    expect(SETTING_NAMES.length).toBeLessThanOrEqual(30);
   });
 });

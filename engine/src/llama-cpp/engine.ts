@@ -54,15 +54,7 @@ class LlamaCppEngine extends EngineBase implements TargetEngine {
     context.onDispose.createListener(() => this.die(new PtpError('unavailable', 'the engine has stopped')));
   }
 
-  /** Opens a sequence. @throws PtpError `resource_exhausted` if all of llama.cpp's sequences are open */
-  override open(): SequenceId {
-    const { maxSlots } = this.info;
-    if (this.usage().sequences < maxSlots) return super.open();
-    throw this.dead ?? new PtpError('resource_exhausted', `overloaded: ${maxSlots} sequences are open already`);
-  }
-
   async reusePrefix(sequence: SequenceId, tokens: readonly number[]): Promise<number> {
-    if (this.dead) throw this.dead;
     checkEmpty(sequence, this.rowsOf);
     // Slots of sequences that were closed earlier become free first.
     await this.#queue;
@@ -74,9 +66,8 @@ class LlamaCppEngine extends EngineBase implements TargetEngine {
     return rows;
   }
 
-  /** Closes a sequence. Its slot becomes free after the run in flight. */
-  override close(sequence: SequenceId): void {
-    super.close(sequence);
+  /** Frees the sequence's slot after the run in flight. */
+  protected override release(sequence: SequenceId): void {
     this.#queue = this.#queue.then(() => this.#slots.close(sequence));
   }
 
@@ -85,12 +76,8 @@ class LlamaCppEngine extends EngineBase implements TargetEngine {
     return { sequences, bytes: rows * this.info.bytesPerToken, ...this.#counts };
   }
 
-  run(slots: readonly TargetSlot[]): Promise<RunResult<TargetOutput>> {
-    try {
-      checkTargetSlots(slots, this.info, this.rowsOf);
-    } catch (error) {
-      return Promise.reject(this.dead ?? error);
-    }
+  async run(slots: readonly TargetSlot[]): Promise<RunResult<TargetOutput>> {
+    checkTargetSlots(slots, this.info, this.rowsOf);
     const { id, answer } = this.begin<RunResult<TargetOutput>>();
     for (const { sequence, at, tokens } of slots) {
       const rows = at + tokens.length;
@@ -116,7 +103,7 @@ class LlamaCppEngine extends EngineBase implements TargetEngine {
       const outputs = await this.#outputs(slots);
       this.settle(id, { outputs, runMicros: Math.round((performance.now() - started) * 1000) });
     } catch (cause) {
-      for (const { sequence, at } of slots) this.record(sequence, { rows: Math.min(at, this.rowsOf(sequence) ?? 0) });
+      this.recordFailure(slots);
       const error = new PtpError('internal', 'a model run has failed', { cause });
       this.settle(id, cause instanceof PtpError ? cause : error);
     }

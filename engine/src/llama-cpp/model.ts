@@ -83,6 +83,7 @@ function engineInfo(manifest: Manifest, maxSlots: number): EngineInfo {
     contextLength: manifest.context_length,
     uniformsPerPosition: manifest.uniforms_per_position,
     maxSlots,
+    maxSequences: maxSlots,
     bytesPerToken: manifest.bytes_per_token.target,
   };
 }

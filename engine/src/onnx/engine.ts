@@ -78,7 +78,6 @@ abstract class OnnxEngine extends EngineBase implements Engine {
   }
 
   async reusePrefix(sequence: SequenceId, tokens: readonly number[]): Promise<number> {
-    if (this.dead) throw this.dead;
     checkEmpty(sequence, this.rowsOf);
     if (!this.keepsPrefixes) return 0;
     const { rows, cacheBytes } = await this.request<ReuseAnswer>({ type: 'reuse', sequence, tokens });
@@ -89,10 +88,8 @@ abstract class OnnxEngine extends EngineBase implements Engine {
     return rows;
   }
 
-  override close(sequence: SequenceId): void {
-    const open = this.rowsOf(sequence) !== undefined;
-    super.close(sequence);
-    if (open) this.post({ type: 'close', sequence });
+  protected override release(sequence: SequenceId): void {
+    this.post({ type: 'close', sequence });
   }
 
   prefixCache(): PrefixCacheUsage {
@@ -116,10 +113,7 @@ abstract class OnnxEngine extends EngineBase implements Engine {
       for (const [i, { sequence }] of slots.entries()) this.record(sequence, { bytes: cacheBytes[i] ?? 0 });
       return { outputs, runMicros };
     } catch (error) {
-      // After a failed run, the rows from `at` on are undefined, but the rows before `at` remain valid.
-      for (const { sequence, at } of slots) {
-        this.record(sequence, { rows: Math.min(at, this.rowsOf(sequence) ?? 0) });
-      }
+      this.recordFailure(slots);
       throw error;
     }
   }

@@ -50,6 +50,7 @@ export async function loadModel(
       contextLength: manifest.context_length,
       uniformsPerPosition: manifest.uniforms_per_position,
       maxSlots: Math.max(...slotCounts),
+      maxSequences: Number.POSITIVE_INFINITY,
       bytesPerToken: manifest.bytes_per_token[kind] ?? 0,
     },
     threads: threads || 1,

@@ -47,14 +47,14 @@ abstract class FakeEngine extends EngineBase implements Engine {
 
   constructor(options: FakeTargetOptions) {
     const { vocabulary = 256, contextLength = 1024, uniformsPerPosition = 1, maxSlots = 4, latencyMs = 0 } = options;
-    super({ vocabulary, contextLength, uniformsPerPosition, maxSlots, bytesPerToken: BYTES_PER_TOKEN });
+    const maxSequences = Number.POSITIVE_INFINITY;
+    super({ vocabulary, contextLength, uniformsPerPosition, maxSlots, maxSequences, bytesPerToken: BYTES_PER_TOKEN });
     this.#language = options;
     this.#latencyMs = latencyMs;
   }
 
   /** Returns 0, because this engine does not keep closed sequences. */
   async reusePrefix(sequence: SequenceId): Promise<number> {
-    if (this.dead) throw this.dead;
     checkEmpty(sequence, this.rowsOf);
     return 0;
   }
@@ -63,8 +63,7 @@ abstract class FakeEngine extends EngineBase implements Engine {
     return { sequences: 0, bytes: 0, lookups: 0, hits: 0, reusedTokens: 0 };
   }
 
-  override close(sequence: SequenceId): void {
-    super.close(sequence);
+  protected override release(sequence: SequenceId): void {
     this.#hashes.delete(sequence);
   }
 
