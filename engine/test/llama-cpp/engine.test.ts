@@ -26,38 +26,11 @@ describe.skipIf(ggufMissing)('a GGUF target', () => {
 
   const prefill = (sequence: SequenceId, tokens: readonly number[], at = 0) => engine.run([{ sequence, at, tokens }]);
 
-  /** Runs a slot with picks on a new sequence. */
-  async function picksOf(tokens: readonly number[]): Promise<number[]> {
-    const sequence = engine.open();
-    const { outputs } = await engine.run([{ sequence, at: 0, tokens, ...picking }]);
-    engine.close(sequence);
-    return [...(outputs[0]?.picks ?? [])];
-  }
-
   test('has the sizes of its metadata', () => {
     const { vocabulary, uniformsPerPosition, contextLength, maxSlots, bytesPerToken } = engine.info;
     expect(uniformsPerPosition).toBe(treeDepth(vocabulary));
     expect([contextLength, maxSlots]).toEqual([1000, 3]);
     expect(bytesPerToken).toBe(10 * 3 * (64 + 64) * 2);
-  });
-
-  test('a rejected block leaves nothing behind: its rows are overwritten', async () => {
-    const sequence = engine.open();
-    const whole = await picksOf(text);
-    await prefill(sequence, [...text.slice(0, 10), 9, 9, 9]);
-    const { outputs } = await engine.run([{ sequence, at: 10, tokens: text.slice(10), ...picking }]);
-    expect([...(outputs[0]?.picks ?? [])]).toEqual(whole.slice(10));
-    engine.close(sequence);
-  });
-
-  test('sequences that share a run do not see each other', async () => {
-    const others = [text.toReversed(), text.map((token) => token + 1)];
-    const alone = [await picksOf(text)];
-    for (const tokens of others) alone.push(await picksOf(tokens));
-    const slots = [text, ...others].map((tokens) => ({ sequence: engine.open(), at: 0, tokens, ...picking }));
-    const { outputs } = await engine.run(slots);
-    expect(outputs.map(({ picks }) => [...picks])).toEqual(alone);
-    for (const { sequence } of slots) engine.close(sequence);
   });
 
   test('a prompt may exceed a batch of llama.cpp, and chunks make no difference', async () => {
@@ -74,22 +47,6 @@ describe.skipIf(ggufMissing)('a GGUF target', () => {
     expect(picks[0]).toEqual(picks[1]);
   }, 60_000);
 
-  test('opens no more sequences than llama.cpp has', () => {
-    const sequences = [engine.open(), engine.open(), engine.open()];
-    expect(() => engine.open()).toThrow('overloaded: 3 sequences are open already');
-    for (const sequence of sequences) engine.close(sequence);
-    engine.close(engine.open());
-  });
-
-  test('reuses the rows of a closed sequence in whole blocks', async () => {
-    const first = engine.open();
-    await prefill(first, text);
-    engine.close(first);
-    const second = engine.open();
-    expect(await engine.reusePrefix(second, [...text.slice(0, 20), 1])).toBe(16);
-    engine.close(second);
-  });
-
   test('the prefix cache keeps the newest rows within its limit', async () => {
     const small = await open({ prefixCacheBytes: 30 * engine.info.bytesPerToken });
     for (const tokens of [text, text.toReversed()]) {
@@ -102,15 +59,6 @@ describe.skipIf(ggufMissing)('a GGUF target', () => {
     expect(small.prefixCache()).toMatchObject({ sequences: 1, bytes: 24 * engine.info.bytesPerToken });
     expect(await small.reusePrefix(sequence, text.toReversed())).toBe(16);
     await small.dispose();
-  }, 60_000);
-
-  test('stops while a run is in flight, which fails', async () => {
-    const stopped = await open();
-    const sequence = stopped.open();
-    const run = stopped.run([{ sequence, at: 0, tokens: text }]);
-    const [outcome] = await Promise.allSettled([run, stopped.dispose()]);
-    expect(outcome).toMatchObject({ status: 'rejected', reason: { code: 'unavailable' } });
-    expect(() => stopped.open()).toThrow('the engine has been stopped');
   }, 60_000);
 
   test('errors name the file and the reason', async () => {

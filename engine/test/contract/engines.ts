@@ -1,0 +1,112 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Worker } from 'node:worker_threads';
+import { serve } from '@ptp/protocol/server';
+import { pino } from 'pino';
+import { ggufFolder, ggufMissing } from '../../../test/gguf.ts';
+import { openDraftEngine, openTargetEngine } from '../../src/open-engine.ts';
+import { engineService } from '../../src/testing/engine-service.ts';
+import { FakeDraftEngine, FakeTargetEngine } from '../../src/testing/fake-engine.ts';
+import type { DraftEngine, EngineOptions, TargetEngine } from '../../src/types.ts';
+
+// The engines that the contract tests run.
+
+/** Open engine of a test. */
+export interface Opened<E> {
+  readonly engine: E;
+  /** Kills what runs the model. */
+  readonly kill?: () => unknown;
+  /** Frees what `engine.dispose` does not free. */
+  readonly release?: () => Promise<unknown>;
+}
+
+export interface ContractEngine<E> {
+  readonly name: string;
+  /** Reason why the engine cannot run here. */
+  readonly missing?: string | undefined;
+  /** False for the fake engine, which has no logits to adjust, rank or exclude, and no prefix cache. */
+  readonly isReal: boolean;
+  /** Number of decimals of log-probabilities that are the same in all batches. Default: all, and so are the picks. */
+  readonly decimals?: number;
+  /** @param options options that differ from the defaults of the tests */
+  open(options?: Partial<EngineOptions>): Promise<Opened<E>>;
+}
+
+export const tinyModel = fileURLToPath(new URL('../../../test/models/tiny', import.meta.url));
+
+const fakeLanguage = { vocabulary: 257, contextLength: 256, uniformsPerPosition: 9 };
+const onnxOptions = { dir: tinyModel, prefixCacheBytes: 1e6 };
+
+export const targets: ContractEngine<TargetEngine>[] = [
+  {
+    name: 'fake',
+    isReal: false,
+    async open() {
+      const engine = new FakeTargetEngine(fakeLanguage);
+      return { engine, kill: () => engine.die() };
+    },
+  },
+  { name: 'ONNX', isReal: true, open: (options) => inThread(openTargetEngine({ ...onnxOptions, ...options })) },
+  {
+    name: 'remote over ONNX',
+    isReal: true,
+    open: async (options) =>
+      remote(await openTargetEngine({ ...onnxOptions, ...options }), openTargetEngine, onnxOptions),
+  },
+  {
+    name: 'llama.cpp',
+    missing: ggufMissing,
+    isReal: true,
+    decimals: 1,
+    async open(options) {
+      const dir = join(ggufFolder(), 'default.f16.gguf');
+      const limits = { threads: 1, contextLength: 256, sequences: 4, prefixCacheBytes: 1e9 };
+      return { engine: await openTargetEngine({ dir, ...limits, ...options }) };
+    },
+  },
+];
+
+export const drafters: ContractEngine<DraftEngine>[] = [
+  {
+    name: 'fake',
+    isReal: false,
+    async open() {
+      const engine = new FakeDraftEngine({ ...fakeLanguage, accuracy: 0.7 });
+      return { engine, kill: () => engine.die() };
+    },
+  },
+  { name: 'ONNX', isReal: true, open: (options) => inThread(openDraftEngine({ ...onnxOptions, ...options })) },
+  {
+    name: 'remote over ONNX',
+    isReal: true,
+    open: async (options) =>
+      remote(await openDraftEngine({ ...onnxOptions, ...options }), openDraftEngine, onnxOptions),
+  },
+];
+
+async function inThread<E>(opening: Promise<E>): Promise<Opened<E>> {
+  const engine = await opening;
+  return { engine, kill: () => (Reflect.get(engine as object, 'worker') as Worker).terminate() };
+}
+
+/**
+ * Serves an engine on a unix socket and connects to it. Only the connection is disposed of with the engine; `release`
+ * stops the server and the engine behind it.
+ */
+export async function remote<E extends TargetEngine | DraftEngine>(
+  local: E,
+  open: (options: EngineOptions) => Promise<E>,
+  options: EngineOptions,
+): Promise<Opened<E>> {
+  const folder = await mkdtemp(join(tmpdir(), 'ptp-engine-'));
+  const address = `unix:${join(folder, 'socket')}`;
+  const server = await serve({ address, services: [engineService(local)], logger: pino({ level: 'silent' }) });
+  const release = async () => {
+    await server.close(0);
+    await local.dispose();
+    await rm(folder, { recursive: true });
+  };
+  return { engine: await open({ ...options, address }), kill: () => server.close(0), release };
+}
