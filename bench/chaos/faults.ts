@@ -1,24 +1,26 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Random } from '../random.ts';
-import type { Fleet, Node } from './fleet.ts';
+import type { Fleet, Member, Node } from './fleet.ts';
 
 /** Injects a fault. The promise resolves when the fault has been undone. */
 type Fault = (node: Node, random: Random) => Promise<void>;
 
-async function restart(node: Node, signal: NodeJS.Signals, downMs: number): Promise<void> {
-  await node.member.end(signal);
+async function restart(member: Member, signal: NodeJS.Signals, downMs: number): Promise<void> {
+  await member.end(signal);
   await sleep(downMs);
-  node.member.start();
+  member.start();
+}
+
+async function hang(member: Member, ms: number): Promise<void> {
+  member.signal('SIGSTOP');
+  await sleep(ms);
+  member.signal('SIGCONT');
 }
 
 const FAULTS: Readonly<Record<string, Fault>> = {
-  'killed, and started again': (node, random) => restart(node, 'SIGKILL', random.between(0, 1500)),
-  'stopped in order, and started again': (node, random) => restart(node, 'SIGTERM', random.between(0, 500)),
-  async 'hung for a while'(node, random) {
-    node.member.signal('SIGSTOP');
-    await sleep(random.between(200, 9000));
-    node.member.signal('SIGCONT');
-  },
+  'killed, and started again': ({ member }, random) => restart(member, 'SIGKILL', random.between(0, 1500)),
+  'stopped in order, and started again': ({ member }, random) => restart(member, 'SIGTERM', random.between(0, 500)),
+  'hung for a while': ({ member }, random) => hang(member, random.between(200, 9000)),
   async 'connections cut'(node) {
     node.network.cut();
   },
@@ -41,6 +43,22 @@ const FAULTS: Readonly<Record<string, Fault>> = {
   },
 };
 
+/** Faults of services whose engine is another process. The service ends when its engine has died. */
+const ENGINE_FAULTS: Readonly<Record<string, (engine: Member, random: Random) => Promise<void>>> = {
+  'engine killed, and started again': (engine, random) => restart(engine, 'SIGKILL', random.between(0, 1500)),
+  'engine hung for a while': (engine, random) => hang(engine, random.between(200, 9000)),
+};
+
+/** Returns the faults that a node can have. */
+function faultsOf({ engine }: Node): Readonly<Record<string, Fault>> {
+  if (!engine) return FAULTS;
+  const others = Object.entries(ENGINE_FAULTS).map(([name, fault]): [string, Fault] => [
+    name,
+    (_, random) => fault(engine, random),
+  ]);
+  return { ...FAULTS, ...Object.fromEntries(others) };
+}
+
 /**
  * Injects faults until the signal is aborted. A service has at most one fault at a time.
  *
@@ -59,11 +77,11 @@ export async function injectFaults(
     const free = [...fleet.verifiers, ...fleet.drafters].filter((node) => !running.has(node));
     if (signal.aborted || free.length === 0) continue;
     const node = random.of(free);
-    const name = random.of(Object.keys(FAULTS));
+    const [name, fault] = random.of(Object.entries(faultsOf(node)));
     onFault(`${node.member.kind} ${name}`);
     running.set(
       node,
-      (FAULTS[name] as Fault)(node, random).finally(() => running.delete(node)),
+      fault(node, random).finally(() => running.delete(node)),
     );
   }
   await Promise.all(running.values());

@@ -14,23 +14,26 @@ import { freePort } from './free-port.ts';
 const ROOT = join(import.meta.dirname, '..', '..');
 const START_TIMEOUT_MS = 60_000;
 
-type Kind = 'verifier' | 'drafter' | 'gateway';
+type Kind = 'verifier' | 'drafter' | 'gateway' | 'engine';
 
 /** One process of the fleet. It is restarted when it ends unexpectedly. */
 export class Member {
   readonly kind: Kind;
   readonly #env: NodeJS.ProcessEnv;
+  readonly #command: readonly string[];
   #child: ChildProcess | undefined;
   #ending = false;
   #restart: NodeJS.Timeout | undefined;
 
-  constructor(kind: Kind, env: NodeJS.ProcessEnv) {
+  /** @param command script and arguments. Default: the main script of the service */
+  constructor(kind: Kind, env: NodeJS.ProcessEnv, command: readonly string[] = [join(ROOT, kind, 'src', 'main.ts')]) {
     this.kind = kind;
     this.#env = env;
+    this.#command = command;
   }
 
   start(): void {
-    const child = spawn(process.execPath, [join(ROOT, this.kind, 'src', 'main.ts')], {
+    const child = spawn(process.execPath, this.#command, {
       cwd: ROOT,
       env: { ...process.env, PTP_LOG_LEVEL: process.env.PTP_LOG_LEVEL ?? 'fatal', ...this.#env },
       stdio: ['ignore', 'inherit', 'inherit'],
@@ -72,6 +75,8 @@ export class Member {
 /** A service and the bad network in front of it. */
 export interface Node {
   readonly member: Member;
+  /** Process that runs the model, if it is not the service. */
+  readonly engine?: Member;
   readonly network: BadNetwork;
   readonly port: number;
 }
@@ -79,7 +84,10 @@ export interface Node {
 /** A gateway, verifiers and drafters. Each is a separate process. */
 export type Fleet = Awaited<ReturnType<typeof startFleet>>;
 
-/** Starts services that communicate over TCP with mutual TLS. Every verifier and drafter is behind a bad network. */
+/**
+ * Starts services that communicate over TCP with mutual TLS. Every verifier and drafter is behind a bad network, and
+ * every second one has its engine in another process.
+ */
 export async function startFleet(models: string, counts: { verifiers: number; drafters: number }) {
   const folder = await mkdtemp(join(tmpdir(), 'ptp-chaos-'));
   const tls = createCertificate(folder);
@@ -89,13 +97,22 @@ export async function startFleet(models: string, counts: { verifiers: number; dr
     PTP_TLS_KEY_FILE: tls.key,
     PTP_TLS_CA_FILE: tls.cert,
   };
+  const engineOf = (kind: 'verifier' | 'drafter', path: string) => {
+    const [address, model] = [`unix:${path}`, kind === 'verifier' ? 'target' : 'drafter'];
+    const member = new Member('engine', {}, [join(ROOT, 'bench', 'engine-worker.ts'), model, address, models]);
+    member.start();
+    return { member, address };
+  };
   const startNodes = async (kind: 'verifier' | 'drafter', count: number) => {
     const nodes: Node[] = [];
     while (nodes.length < count) {
       const port = await freePort();
-      const member = new Member(kind, { ...env, PTP_LISTEN: `127.0.0.1:${port}`, PTP_DRAIN_SECONDS: '1' });
+      const engine = nodes.length % 2 === 1 ? engineOf(kind, join(folder, `${kind}-${nodes.length}.sock`)) : undefined;
+      const settings = { PTP_LISTEN: `127.0.0.1:${port}`, PTP_DRAIN_SECONDS: '1', PTP_ENGINE: engine?.address };
+      const member = new Member(kind, { ...env, ...settings });
       member.start();
-      nodes.push({ member, port, network: await BadNetwork.start({ port, host: '127.0.0.1' }) });
+      const network = await BadNetwork.start({ port, host: '127.0.0.1' });
+      nodes.push({ member, port, network, ...(engine && { engine: engine.member }) });
     }
     return nodes;
   };
@@ -136,9 +153,11 @@ export async function startFleet(models: string, counts: { verifiers: number; dr
     },
     async stop() {
       await gateway.end('SIGKILL');
-      for (const { member, network } of [...verifiers, ...drafters]) {
-        member.signal('SIGCONT');
-        await member.end('SIGKILL');
+      for (const { member, engine, network } of [...verifiers, ...drafters]) {
+        for (const process of [member, engine]) {
+          process?.signal('SIGCONT');
+          await process?.end('SIGKILL');
+        }
         network.close();
       }
       await rm(folder, { recursive: true, force: true });

@@ -31,7 +31,7 @@ const positive = (text: string): number => {
 await new Command('npm run chaos --')
   .configureHelp({ helpWidth: 100 })
   .description(
-    'Starts a gateway, verifiers and drafters as processes that communicate over TCP with mutual TLS. Kills and stops the services, cuts and delays their connections and corrupts their bytes, while they decode texts that are known in advance. No text may be wrong, and no started stream may be lost.',
+    'Starts a gateway, verifiers and drafters as processes that communicate over TCP with mutual TLS. Every second verifier and drafter has its engine in another process. Kills and stops the services and engines, cuts and delays their connections and corrupts their bytes, while they decode texts that are known in advance. No text may be wrong, and no started stream may be lost.',
   )
   .addOption(new Option('--minutes <n>', 'duration').argParser(positive).default(2))
   .addOption(integerOption('--seed <n>', 'seed of the requests and of the fault schedule', 1))
