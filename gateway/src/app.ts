@@ -8,6 +8,7 @@ import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRepl
 import { type OnRejection, reportRejection } from './access/admission.ts';
 import type { ApiKeys } from './access/api-keys.ts';
 import { requireApiKeys } from './access/http-hook.ts';
+import { decodeBody } from './http/content-encoding.ts';
 import { rejectOtherMethods, rejectUnparsable, sendError } from './http/errors.ts';
 import { newId } from './http/ids.ts';
 import { parseJson } from './http/json.ts';
@@ -67,7 +68,8 @@ export async function createHttp(parts: HttpParts): Promise<FastifyInstance> {
 
 /** Adds the routes for health, readiness and metrics. */
 function operationRoutes(app: FastifyInstance, { generator, exposition }: HttpParts): void {
-  app.get('/healthz', async () => ({ status: 'ok' }));
+  // vLLM and SGLang answer at /health, Kubernetes' own services at /healthz.
+  for (const path of ['/healthz', '/health']) app.get(path, async () => ({ status: 'ok' }));
   app.get('/readyz', async (_, reply) => {
     const { verifier, drafter } = generator.health();
     reply.code(verifier ? 200 : 503);
@@ -99,7 +101,7 @@ function modelRoutes(app: FastifyInstance, { generator }: HttpParts): void {
 }
 
 /** Routes that are called every few seconds and therefore logged at debug level only. */
-const PROBES: ReadonlySet<string> = new Set(['/healthz', '/readyz', '/metrics']);
+const PROBES: ReadonlySet<string> = new Set(['/healthz', '/health', '/readyz', '/metrics']);
 
 /** Creates a server with everything that the routes share: limits, JSON, CORS, request ids, errors and access logs. */
 async function createApp({ settings, logger, onRejection, https }: HttpParts): Promise<FastifyInstance> {
@@ -108,6 +110,7 @@ async function createApp({ settings, logger, onRejection, https }: HttpParts): P
     loggerInstance: logger as FastifyBaseLogger,
     logController: new Fastify.LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
     bodyLimit: settings.bodyLimit,
+    routerOptions: { ignoreTrailingSlash: true },
     genReqId: requestId,
     return503OnClosing: false,
     frameworkErrors: (error, request, reply) => sendError(error, request as FastifyRequest, reply as FastifyReply),
@@ -118,8 +121,8 @@ async function createApp({ settings, logger, onRejection, https }: HttpParts): P
   // This hook runs before all others, so that browsers can read rejections too.
   await allowOrigins(app, settings.corsOrigins);
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, async (_: unknown, body: Buffer) =>
-    parseJson(body),
+  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, async (request: FastifyRequest, body: Buffer) =>
+    parseJson(await decodeBody(body, request.headers['content-encoding'], settings.bodyLimit)),
   );
 
   let closing = false;

@@ -62,8 +62,10 @@ function fieldName(parent: string, path: readonly PropertyKey[]): string {
 function describe(value: unknown): string {
   if (value === undefined) return 'nothing';
   if (Array.isArray(value)) return `an array of ${value.length}`;
-  if (isObject(value)) return 'an object';
-  const text = typeof value === 'string' ? JSON.stringify(value) : String(value);
+  // JSON.rawJSON holds a number with more digits than a double.
+  const digits = isObject(value) ? value.rawJSON : undefined;
+  if (isObject(value) && typeof digits !== 'string') return 'an object';
+  const text = typeof value === 'string' ? JSON.stringify(value) : String(digits ?? value);
   return text.length > 80 ? `${text.slice(0, 80)}...` : text;
 }
 

@@ -1,5 +1,6 @@
 import { fieldError, parseFields } from '@ptp/protocol/validation';
 import { z } from 'zod';
+import { isLongNumber } from '../long-number.ts';
 
 /** Maximum number of properties, values or alternatives in one place of a schema. */
 const LIMIT = 1000;
@@ -115,6 +116,7 @@ export function typesOf(schema: Schema): readonly TypeName[] | undefined {
 }
 
 function isOfType(value: unknown, name: TypeName): boolean {
+  if (isLongNumber(value)) return name === 'number' || (name === 'integer' && !/[.eE]/.test(value.rawJSON));
   if (name === 'integer') return Number.isInteger(value);
   if (name === 'array') return Array.isArray(value);
   if (name === 'null') return value === null;

@@ -10,7 +10,10 @@ import { parseJsonField } from '../http/json.ts';
 import { boolean, object, text } from '../validation.ts';
 
 const kinds = 'text, json_object or json_schema';
-const schemaField = z.unknown().meta({ description: 'a JSON Schema' });
+const schemaField = z
+  .unknown()
+  .refine((value) => value !== undefined, 'a JSON Schema')
+  .meta({ description: 'a JSON Schema' });
 const jsonSchema = { name: text.optional(), schema: schemaField, strict: boolean.nullish() };
 
 const formatWith = <Shape extends z.core.$ZodLooseShape>(schemaFields: Shape) =>

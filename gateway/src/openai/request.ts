@@ -4,6 +4,7 @@ import { invalidField } from '@ptp/protocol/validation';
 import { z } from 'zod';
 import type { DraftOverrides, ModelInfo } from '../decode/types.ts';
 import type { OutputConstraint } from '../grammar/types.ts';
+import { isLongNumber } from '../long-number.ts';
 import { DRAFT_MODES, LONGEST_DRAFT } from '../settings.ts';
 import { boolean, integer, object, positive, text } from '../validation.ts';
 import { content, joinText } from './messages.ts';
@@ -22,15 +23,24 @@ export const stopStrings = z
 
 export const draftMode = z.enum(DRAFT_MODES, { error: `one of ${DRAFT_MODES.join(', ')}` });
 
-const isSeed = (value: unknown): value is number | bigint =>
-  (typeof value === 'bigint' || Number.isInteger(value)) &&
-  BigInt.asIntN(64, BigInt(value as number)) === BigInt(value as number);
+/** Schema of a seed. Becomes a bigint in [0, 2^64); a negative seed wraps around. */
+const seed = z.unknown().transform((value, context) => {
+  const integer = integerOf(value);
+  if (integer !== undefined && BigInt.asIntN(64, integer) === integer) return BigInt.asUintN(64, integer);
+  context.addIssue({ code: 'custom', message: 'an integer in [-2^63, 2^63)' });
+  return z.NEVER;
+});
+
+function integerOf(value: unknown): bigint | undefined {
+  if (isLongNumber(value)) return /^-?\d+$/.test(value.rawJSON) ? BigInt(value.rawJSON) : undefined;
+  return Number.isInteger(value) ? BigInt(value as number) : undefined;
+}
 
 /** Fields that all three text endpoints share. */
 export const sharedFields = {
   model: z.string({ error: 'a string' }).nullish(),
   ...samplingFields,
-  seed: z.custom<number | bigint>(isSeed, 'an integer in [-2^63, 2^63)').nullish(),
+  seed: seed.nullish(),
   stream: boolean.nullish(),
   prediction: object({ type: z.literal('content', { error: '"content"' }), content }).nullish(),
   ptp: object({
@@ -84,8 +94,7 @@ export function commonRequest(body: CommonBody, maxTokens: number | null | undef
     constraint,
     /** Number of choices per prompt, from 1 to 8. */
     n: body.n ?? 1,
-    /** Seed in [0, 2^64). A negative seed wraps around. */
-    seed: body.seed == null ? randomSeed() : BigInt.asUintN(64, BigInt(body.seed)),
+    seed: body.seed ?? randomSeed(),
     maxTokens: maxTokens ?? undefined,
     stream,
     includeUsage: body.stream_options?.include_usage ?? false,

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Template } from '@huggingface/jinja';
 import { PtpError } from '@ptp/protocol/errors';
+import { isLongNumber } from '../long-number.ts';
 import type { ChatMessage, FunctionTool } from './chat-message.ts';
 import { beginning, checkLength, type PromptModel } from './encode.ts';
 import type { Tokenizer } from './tokenizer.ts';
@@ -60,10 +61,12 @@ export class ChatTemplate {
           variables,
         }
       : { messages: toolsAsText(messages, tools).map(asTemplateMessage), tools: [], variables };
-    const guard = unusedCharacter(JSON.stringify(given));
-    const guarded = mapStrings(given, (text) => tokenizer.guardSpecial(text, guard)) as typeof given;
+    const text = JSON.stringify(given);
+    const guard = unusedCharacter(text);
+    const quote = unusedCharacter(text + guard);
+    const guarded = mapStrings(given, (text) => tokenizer.guardSpecial(text, guard), quote) as typeof given;
     const begin = beginning(model);
-    const rendered = this.#render({
+    const withQuotes = this.#render({
       ...guarded.variables,
       messages: guarded.messages,
       ...(guarded.tools.length > 0 && { tools: guarded.tools }),
@@ -71,6 +74,7 @@ export class ChatTemplate {
       eos_token: tokenizer.name(model.endOfText),
       add_generation_prompt: true,
     });
+    const rendered = withQuotes.replaceAll(new RegExp(`"?${quote}|${quote}"?`, 'g'), '');
     checkLength(rendered.replaceAll(guard, ''), tokenizer, model, 'messages');
     const ids = tokenizer.encodeRendered(rendered, guard);
     return ids[0] === begin[0] ? ids : [...begin, ...ids];
@@ -115,11 +119,17 @@ function asTemplateMessage({ role, content, reasoning, toolCalls, toolCallId }: 
   };
 }
 
-function mapStrings(value: unknown, map: (text: string) => string): unknown {
+/**
+ * Applies `map` to all strings of a value. Templates know only numbers that a double holds, so a longer number becomes
+ * a string between two `quote` characters. In the rendered text they, and quotation marks next to them, are removed.
+ */
+function mapStrings(value: unknown, map: (text: string) => string, quote: string): unknown {
   if (typeof value === 'string') return map(value);
-  if (Array.isArray(value)) return value.map((each) => mapStrings(each, map));
+  if (isLongNumber(value)) return quote + value.rawJSON + quote;
+  if (Array.isArray(value)) return value.map((each) => mapStrings(each, map, quote));
   if (typeof value !== 'object' || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([name, each]) => [map(name), mapStrings(each, map)]));
+  const entries = Object.entries(value).map(([name, each]) => [map(name), mapStrings(each, map, quote)]);
+  return Object.fromEntries(entries);
 }
 
 /** Returns a Unicode noncharacter that `text` does not contain. Noncharacters are reserved for such internal use. */

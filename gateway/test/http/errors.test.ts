@@ -48,6 +48,16 @@ describe('400 names field, limit and value', () => {
       '`ptp.draft_mode` must be one of auto, overlap, sequential, plain, got "fast"',
     ],
     [{ model: 5 }, 'model', '`model` must be a string, got 5'],
+    [
+      { response_format: { type: 'json_schema', json_schema: { name: 'x' } } },
+      'response_format.json_schema.schema',
+      '`response_format.json_schema.schema` must be a JSON Schema, got nothing',
+    ],
+    [
+      { response_format: { type: 'json_schema' } },
+      'response_format.json_schema',
+      '`response_format.json_schema` must be an object, got nothing',
+    ],
     [{ prompt: 5 }, 'prompt', '`prompt` must be a string or an array of token ids, got 5'],
     [{ prompt: ['a', 5] }, 'prompt[1]', '`prompt[1]` must be a string or an array of token ids, got 5'],
     [{ prompt: [1, 2048] }, 'prompt[1]', '`prompt[1]` must be a token id in [0, 2047], got 2048'],
@@ -252,7 +262,7 @@ describe('bodies', () => {
 });
 
 describe('routes', () => {
-  test.each(['/nothing', '/v1', '/v1/embeddings?x=1', '/v1/completions/'])('404 for %s', async (path) => {
+  test.each(['/nothing', '/v1', '/v1/embeddings?x=1', '/v1/completions/x'])('404 for %s', async (path) => {
     const response = await fetch(server.url + path);
     expect(response.status).toBe(404);
     const message = `Invalid URL (GET ${path.split('?')[0]})`;

@@ -1,0 +1,33 @@
+/**
+ * Integer that no double holds, or number beyond the range of doubles, in the client's own digits. `JSON.stringify`
+ * writes these digits, so that constants of a schema and arguments of a call stay exact.
+ */
+export interface LongNumber {
+  readonly rawJSON: string;
+}
+
+/** Part of JSON that TypeScript does not declare yet (https://github.com/tc39/proposal-json-parse-with-source). */
+const { rawJSON, isRawJSON } = JSON as unknown as {
+  rawJSON(text: string): LongNumber;
+  isRawJSON(value: unknown): value is LongNumber;
+};
+
+/** Returns true if the value is a number of the client that no double holds. */
+export const isLongNumber: (value: unknown) => value is LongNumber = isRawJSON;
+
+/** Text that contains a number which may be long: 16 digits in a row, or an exponent of three digits. */
+const MAY_BE_LONG = /\d{16}|\d[eE]\+?\d{3}/;
+const INTEGER = /^-?\d+$/;
+
+/** Parses JSON like `JSON.parse`, but keeps long numbers as LongNumber. Fractions are rounded to doubles. */
+export function parseExactly(text: string): unknown {
+  // A reviver is called for every value, so it is used only if it may be needed.
+  return MAY_BE_LONG.test(text) ? JSON.parse(text, keepLongNumber) : JSON.parse(text);
+}
+
+function keepLongNumber(this: unknown, _key: string, value: unknown, context?: { source?: string }): unknown {
+  if (typeof value !== 'number') return value;
+  const source = context?.source ?? '';
+  const isRounded = INTEGER.test(source) && BigInt(source) !== BigInt(value);
+  return isRounded || !Number.isFinite(value) ? rawJSON(source) : value;
+}
