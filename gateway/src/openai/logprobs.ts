@@ -12,7 +12,7 @@ export interface TokenEntry {
 export interface TokenLogprob extends Omit<TokenEntry, 'logprob'> {
   /** Log-probability. Null for the first token of a prompt, which has no context. */
   readonly logprob: number | null;
-  /** Number of characters of the answer before this token, if each token is decoded separately. */
+  /** Number of whole characters of the answer before this token. */
   readonly offset: number;
   readonly top: readonly TokenEntry[];
 }
@@ -23,6 +23,8 @@ const LOGPROB_FLOOR = -9999;
 /** Describes the tokens of one answer, step by step. */
 export class Logprobs {
   readonly #tokenizer: Tokenizer;
+  /** Decodes the answer, to count its characters. */
+  readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
   #offset = 0;
 
   constructor(tokenizer: Tokenizer) {
@@ -45,7 +47,7 @@ export class Logprobs {
     const entry = { ...this.#entry(id, logprob ?? 0), ...(logprob === null && { logprob }) };
     const { ids = [], logProbabilities: logs = [] } = tops ?? {};
     const offset = this.#offset;
-    this.#offset += [...entry.token].length;
+    this.#offset += [...this.#decoder.decode(Uint8Array.from(entry.bytes), { stream: true })].length;
     return { ...entry, offset, top: ids.map((other, n) => this.#entry(other, logs[n] as number)) };
   }
 
@@ -67,17 +69,23 @@ export function chatLogprobs(tokens: readonly TokenLogprob[] | undefined): objec
   return tokens ? { content: logprobEntries(tokens), refusal: null } : null;
 }
 
+/** Returns the text of a token or, for a token that is not whole characters, its bytes as OpenAI writes them. */
+function textOrBytes({ token, bytes }: Omit<TokenEntry, 'logprob'>): string {
+  if (!token.includes('\ufffd')) return token;
+  return `bytes:${bytes.map((byte) => `\\x${byte.toString(16).padStart(2, '0')}`).join('')}`;
+}
+
 /** Returns `logprobs` of the completions API, where the alternatives include the chosen token. */
 export function completionLogprobs(tokens: readonly TokenLogprob[] | undefined): object | null {
   if (!tokens) return null;
   return {
-    tokens: tokens.map(({ token }) => token),
+    tokens: tokens.map(textOrBytes),
     token_logprobs: tokens.map(({ logprob }) => logprob),
-    top_logprobs: tokens.map(({ top, token, logprob }) =>
-      logprob === null
+    top_logprobs: tokens.map(({ top, ...chosen }) =>
+      chosen.logprob === null
         ? null
         : Object.fromEntries(
-            [...top, ...(top.length > 0 ? [{ token, logprob }] : [])].map((each) => [each.token, each.logprob]),
+            [...top, ...(top.length > 0 ? [chosen] : [])].map((each) => [textOrBytes(each), each.logprob]),
           ),
     ),
     text_offset: tokens.map(({ offset }) => offset),

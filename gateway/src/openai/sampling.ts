@@ -1,5 +1,6 @@
 import { samplingParams } from '@ptp/protocol/sampling-params';
 import { adjustParams } from '@ptp/protocol/token-adjustments';
+import { invalidField } from '@ptp/protocol/validation';
 import { z } from 'zod';
 import type { ModelInfo } from '../decode/types.ts';
 import { boolean, integer, number } from '../validation.ts';
@@ -41,7 +42,9 @@ export function samplingOf(fields: z.infer<z.ZodObject<typeof samplingFields>>, 
   const ends = ignoreEndOfText ? [] : [model.endOfText, ...(model.stopTokens ?? [])];
   const adjustments = adjustParams(
     {
-      logitBias: new Map(Object.entries(fields.logit_bias ?? {}).map(([token, bias]) => [Number(token), bias])),
+      logitBias: new Map(
+        Object.entries(fields.logit_bias ?? {}).map(([key, bias]) => [tokenOf(key, vocabulary), bias]),
+      ),
       presencePenalty: fields.presence_penalty,
       frequencyPenalty: fields.frequency_penalty,
       repetitionPenalty: fields.repetition_penalty,
@@ -56,4 +59,10 @@ export function samplingOf(fields: z.infer<z.ZodObject<typeof samplingFields>>, 
     ...(stopTokens.length > 0 && { stopTokens }),
     ...(ignoreEndOfText && { ignoreEndOfText }),
   };
+}
+
+/** Returns the token id that a key of `logit_bias` is. `Number` would also accept keys such as "", "1e2" and " 5". */
+function tokenOf(key: string, vocabulary: number): number {
+  if (/^(0|[1-9]\d*)$/.test(key)) return Number(key);
+  throw invalidField('logit_bias', `keyed by token ids in [0, ${vocabulary - 1}]`, key);
 }

@@ -69,7 +69,7 @@ describe('sampling fields', () => {
 
   test.each([
     [{ min_p: 1.5 }, 'min_p', '`min_p` must be in [0, 1], got 1.5'],
-    [{ logit_bias: { x: 1 } }, 'logit_bias', '`logit_bias` must be of token ids in [0, 2047], got NaN'],
+    [{ logit_bias: { 2048: 1 } }, 'logit_bias', '`logit_bias` must be of token ids in [0, 2047], got 2048'],
     [{ logit_bias: { 5: 200 } }, 'logit_bias[5]', '`logit_bias[5]` must be in [-100, 100], got 200'],
     [{ logit_bias: [1] }, 'logit_bias', '`logit_bias` must be an object of numbers by token id, got an array of 1'],
     [{ presence_penalty: 3 }, 'presence_penalty', '`presence_penalty` must be in [-2, 2], got 3'],
@@ -82,6 +82,17 @@ describe('sampling fields', () => {
     expect(response.status).toBe(400);
     expect((await response.json()).error).toMatchObject({ param, message });
   });
+
+  test.each(['x', '', '-0', '0x10', '1e2', '+5', ' 5', '5.0', '05'])(
+    'the key %j of logit_bias is no token',
+    async (key) => {
+      const response = await server.complete({ prompt: 'a', logit_bias: { [key]: 1 } });
+      expect((await response.json()).error).toMatchObject({
+        param: 'logit_bias',
+        message: `\`logit_bias\` must be keyed by token ids in [0, 2047], got ${JSON.stringify(key)}`,
+      });
+    },
+  );
 
   test('top_logprobs requires logprobs', async () => {
     const response = await server.chat({ messages, top_logprobs: 2 });
@@ -102,10 +113,10 @@ describe('log-probabilities', () => {
     const body = await (await server.complete({ prompt: 'a', max_tokens: 50, logprobs: 1 })).json();
     const { logprobs, text } = body.choices[0];
     expect(text).toBe('let é = 1;');
-    expect(logprobs.tokens).toEqual(names);
+    expect(logprobs.tokens).toEqual(['le', 't', ' ', 'bytes:\\xc3', 'bytes:\\xa9', ' =', ' 1', ';']);
     expect(logprobs.token_logprobs).toEqual(tokens.map(() => -1));
-    expect(logprobs.top_logprobs).toEqual(names.map((name) => ({ [name]: -1 })));
-    expect(logprobs.text_offset).toEqual(names.map((_, i) => [...names.slice(0, i).join('')].length));
+    expect(logprobs.top_logprobs).toEqual(logprobs.tokens.map((name: string) => ({ [name]: -1 })));
+    expect(logprobs.text_offset).toEqual([0, 2, 3, 4, 4, 5, 7, 9]);
   });
 
   test('of a chat have bytes and alternatives', async () => {
@@ -142,7 +153,7 @@ describe('log-probabilities', () => {
     const { text, logprobs } = body.choices[0];
     expect(text).toBe('let é');
     const last = names.findIndex((name) => name.includes('='));
-    expect(logprobs.tokens).toEqual(names.slice(0, last + 1));
+    expect(logprobs.tokens).toEqual(['le', 't', ' ', 'bytes:\\xc3', 'bytes:\\xa9', ' ='].slice(0, last + 1));
     expect(body.usage.completion_tokens).toBe(logprobs.tokens.length);
   });
 });
