@@ -191,14 +191,16 @@ function promptOf({ prompt }: GenerateRequest, model: ModelInfo, tokenizer: Toke
 
 function stepMessage(
   { tokens, logProbabilities, tops = [], truncated = false, stats }: GenerationStep,
-  { text, finish }: TextPiece,
+  { text, count, finish }: TextPiece,
 ) {
   const { step, mode, reason, source, offered, budget, drafted, accepted } = stats;
   return {
     text,
-    tokens: [...tokens],
-    logProbabilities: [...logProbabilities],
-    top: tops.map(({ ids, logProbabilities: logs }) => ({ ids: [...ids], logProbabilities: [...logs] })),
+    tokens: tokens.slice(0, count),
+    logProbabilities: logProbabilities.slice(0, count),
+    top: tops
+      .slice(0, count)
+      .map(({ ids, logProbabilities: logs }) => ({ ids: [...ids], logProbabilities: [...logs] })),
     finishReason: finish ?? '',
     truncated,
     step: {

@@ -80,6 +80,20 @@ describe('GenerationService', () => {
     expect(messages.at(-1)?.finishReason).toBe('stop');
   });
 
+  test('has no tokens after the token that completes a stop string, however many the step committed', async () => {
+    const ids = tokenizer.encode('interface Café { x: 1 }');
+    const last = ids.findIndex((_, i) => tokenizer.decode(ids.slice(0, i + 1)).includes('{'));
+    const tokensOf = async (steps: number[][]) => {
+      generator.script = () => ({ steps, finish: 'length' });
+      const messages = await collect({ prompt, stop: ['{'], topLogProbabilities: 1 });
+      expect(messages.flatMap(({ logProbabilities }) => logProbabilities)).toHaveLength(last + 1);
+      expect(messages.flatMap(({ top }) => top)).toHaveLength(last + 1);
+      return messages.flatMap(({ tokens }) => tokens);
+    };
+    expect(await tokensOf([ids])).toEqual(ids.slice(0, last + 1));
+    expect(await tokensOf(ids.map((id) => [id]))).toEqual(ids.slice(0, last + 1));
+  });
+
   test('passes draft options on', async () => {
     await collect({ prompt, draft: { length: 2, mode: 'overlap' } });
     await collect({ prompt, draft: { off: true } });

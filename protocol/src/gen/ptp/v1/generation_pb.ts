@@ -393,7 +393,7 @@ export type GenerateResponse = Message<"ptp.v1.GenerateResponse"> & {
   text: string;
 
   /**
-   * Token ids that the step committed.
+   * Token ids that the step committed, up to the token that completed a stop string.
    *
    * @generated from field: repeated uint32 tokens = 2;
    */
