@@ -1,6 +1,7 @@
 """A client of EngineService and a model without weights, for tests of the worker."""
 
-from collections.abc import Iterable
+import queue
+from collections.abc import Iterable, Iterator
 
 import grpc
 
@@ -65,5 +66,19 @@ def target_request(number: int, *slots: engine_pb2.TargetSlot) -> engine_pb2.Run
 def stub_at(address: str) -> engine_pb2_grpc.EngineServiceStub:
     """Returns a blocking client, which waits for the server."""
     channel = grpc.insecure_channel(address)
-    grpc.channel_ready_future(channel).result(timeout=60)
+    grpc.channel_ready_future(channel).result(timeout=300)
     return engine_pb2_grpc.EngineServiceStub(channel)
+
+
+class Requests:
+    """Requests of a stream, which the test sends one after the other."""
+
+    def __init__(self):
+        self.queue: queue.SimpleQueue[engine_pb2.RunRequest | None] = queue.SimpleQueue()
+        self.send = self.queue.put
+
+    def __iter__(self) -> Iterator[engine_pb2.RunRequest]:
+        return iter(self.queue.get, None)
+
+    def end(self) -> None:
+        self.queue.put(None)

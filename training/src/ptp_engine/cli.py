@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import logging
 import pathlib
 import re
 import threading
@@ -85,17 +86,31 @@ def run(args: argparse.Namespace) -> None:
         import transformers  # noqa: F401
     except ImportError as missing:
         raise SystemExit(f"ptp-engine requires the package {missing.name}: run pip install -e '.[serve]'") from None
+    from . import parallel
     from .server import serve
 
+    group = parallel.join(args.device)
+    if group is not None:
+        require(args.role == "target", "ptp-engine drafter must run in one process: start it without torchrun")
+        if group.rank > 0:
+            log.setLevel(logging.WARNING)
     with progress(args):
         model = load(args)
-    asyncio.run(serve(model, args.listen))
+    if group is None:
+        asyncio.run(serve(model, args.listen))
+    elif group.rank == 0:
+        asyncio.run(serve(parallel.Leader(model, group), args.listen))
+    else:
+        parallel.follow(model, group)
 
 
 def load(args: argparse.Namespace) -> Model:
+    import transformers
+
     from ptp_train.train.device import use_threads
 
     use_threads(args.threads)
+    transformers.utils.logging.disable_progress_bar()
     if args.role == "target":
         from .target import TargetModel
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
+from . import parallel
 from .attention import NAME, Layer, Probe
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -140,9 +141,13 @@ def load(options: Options) -> nn.Module:
     check_config(config, context_of(config, options.context_length))
     if not any(folder.glob("*.safetensors")):
         raise SystemExit(f"MODEL must contain safetensors weights: {folder} has no *.safetensors")
-    check_memory(weight_bytes(folder, dtype), device, options.memory_fraction)
-    # With accelerate, weights go to the device one by one and need no memory of the host.
-    placed = {"device_map": {"": device}} if importlib.util.find_spec("accelerate") else {}
+    check_memory(weight_bytes(folder, dtype) // parallel.size(), device, options.memory_fraction)
+    group = parallel.joined()
+    if group is not None:
+        placed = sharded(config, group.size)
+    else:
+        # With accelerate, weights go to the device one by one and need no memory of the host.
+        placed = {"device_map": {"": device}} if importlib.util.find_spec("accelerate") else {}
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=dtype, attn_implementation=NAME, **placed
@@ -150,6 +155,18 @@ def load(options: Options) -> nn.Module:
     except ImportError as missing:
         raise SystemExit(f"MODEL needs a package that is not installed: {str(missing).splitlines()[0]}") from None
     return model.eval() if placed else model.eval().to(device)
+
+
+def sharded(config: PreTrainedConfig, size: int) -> dict[str, Any]:
+    """Returns the arguments of `from_pretrained` for tensor parallelism over `size` processes."""
+    from transformers.distributed import DistributedConfig
+
+    heads = config.get_text_config(decoder=True).num_key_value_heads
+    if heads % size:
+        raise SystemExit(f"--nproc-per-node must divide num_key_value_heads of MODEL, {heads}, got {size}")
+    if not importlib.util.find_spec("accelerate"):
+        raise SystemExit("tensor parallelism requires the package accelerate: run pip install -e '.[serve]'")
+    return {"distributed_config": DistributedConfig(tp_size=size)}
 
 
 def context_of(config: PreTrainedConfig, asked: int | None) -> int:

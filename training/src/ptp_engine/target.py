@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ptp_train.model.coordinates import dimensions
 
+from . import parallel
 from .attention import Pool
 from .batch import Packer, Piece, Shape, passes, unpack
 from .errors import EngineError
@@ -79,6 +80,8 @@ class TargetModel:
         else:
             size = int(free_memory(self.device) * SHARE_FOR_KV)
         blocks = min(size // block_bytes, needed * options.max_sequences)
+        if group := parallel.joined():
+            blocks = group.smallest(blocks)  # All ranks must evict the same blocks.
         if blocks < needed and options.context_length is not None:
             raise SystemExit(
                 f"--context-length must be at most {blocks * block_size}, the number of rows that fit into "
