@@ -10,6 +10,7 @@ import torch
 from ptp_engine.adjust import Adjustment, adjusted
 from ptp_engine.gen import engine_pb2
 from ptp_engine.sampler import NEAREST, Draw, Plan
+from ptp_engine.tree import pick_dense, pick_sparse
 from ptp_engine.uniforms import uniforms
 from ptp_train.model.coordinates import dimensions, pick
 from ptp_train.model.sampling import shape
@@ -21,7 +22,7 @@ CASES = {name: json.loads((VECTORS / f"{name}.json").read_text())["cases"] for n
 
 def plan(rows: int, u: np.ndarray, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, **others) -> Plan:
     columns = [np.broadcast_to(np.array(x), rows) for x in (temperature, top_k, top_p, min_p)]
-    return Plan(*(c.astype(t) for c, t in zip(columns, "fdff", strict=True)), u.astype(np.float32), **others)
+    return Plan(*(c.astype(t) for c, t in zip(columns, "ffff", strict=True)), u.astype(np.float32), **others)
 
 
 def test_uniforms_equal_the_shared_vectors():
@@ -60,7 +61,8 @@ SETTINGS = [
     {},
     {"temperature": 0.0},
     {"temperature": 0.7, "top_k": 40},
-    {"top_k": NEAREST + 1, "top_p": 0.9},
+    {"top_k": NEAREST[0], "top_p": 0.9},
+    {"top_k": NEAREST[1] + 1},
     {"top_p": 0.5},
     {"top_p": 0.999},
     {"top_k": 10, "top_p": 0.8, "temperature": 1.5},
@@ -69,9 +71,9 @@ SETTINGS = [
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_picks_equal_those_of_ptp_train(settings):
-    """Checks every path: greedy, no limit, near, far by top-k, and far by a nucleus that does not close."""
+    """Checks every path: greedy, no limit, and all numbers of ranked tokens."""
     torch.manual_seed(1)
-    rows, vocabulary = 64, 1000
+    rows, vocabulary = 64, 3000
     logits = torch.randn(rows, vocabulary) * torch.linspace(0.3, 4, rows)[:, None]
     u = uniforms(np.full(rows, 9, np.uint64), np.arange(rows), dimensions("tree", vocabulary))
     found = Draw(logits, plan(rows, u, **settings)).result()
@@ -80,6 +82,21 @@ def test_picks_equal_those_of_ptp_train(settings):
     np.testing.assert_array_equal(found.tokens, pick("tree", p, torch.from_numpy(u)).numpy())
     expected = logits.log_softmax(-1)[torch.arange(rows), torch.from_numpy(found.tokens).long()]
     np.testing.assert_allclose(found.log_probabilities, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("vocabulary", [1, 2, 300, 512, 513, 5000, 2**18, 2**18 + 3])
+def test_trees_of_all_depths(vocabulary):
+    torch.manual_seed(3)
+    rows, depth = 8, dimensions("tree", vocabulary)
+    weights = (torch.randn(rows, vocabulary) * 3).exp().mul(1000).floor()
+    weights[:, ::3] = 0
+    weights[:, -1] += 1
+    u = torch.from_numpy(uniforms(np.full(rows, 8, np.uint64), np.arange(rows), depth))
+    expected = pick("tree", weights.double(), u)
+    assert pick_dense(weights, u).flatten().tolist() == expected.tolist()
+    if vocabulary <= 512:
+        ids = torch.arange(vocabulary).expand(rows, -1).contiguous()
+        assert pick_sparse(ids, weights.long(), u).flatten().tolist() == expected.tolist()
 
 
 def test_a_row_does_not_depend_on_other_rows():

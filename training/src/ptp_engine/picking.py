@@ -18,29 +18,41 @@ def picks_after(piece: Piece, slots: Sequence[engine_pb2.TargetSlot]) -> bool:
     return slots[piece.slot].HasField("sampling")
 
 
-def plan(pieces: list[Piece], slots: Sequence[engine_pb2.TargetSlot], size: int, depth: int) -> Plan:
-    """Returns the sampling parameters of the `size` rows of a pass. Rows that need no pick are greedy."""
-    numbers = np.zeros((4, size), np.float32)
-    numbers[2] = 1
-    seeds, positions = np.zeros(size, np.uint64), np.zeros(size, np.int64)
+def picked_rows(pieces: list[Piece], slots: Sequence[engine_pb2.TargetSlot]) -> list[int]:
+    """Returns the tokens of a pass after which the target picks."""
+    rows: list[int] = []
+    start = 0
+    for piece in pieces:
+        end = start + len(piece.tokens)
+        if picks_after(piece, slots):
+            rows += range(start, end)
+        start = end
+    return rows
+
+
+def plan(pieces: list[Piece], slots: Sequence[engine_pb2.TargetSlot], depth: int) -> Plan:
+    """Returns the sampling parameters of the picks after the tokens of `pieces`, which all have some."""
+    count = sum(len(piece.tokens) for piece in pieces)
+    numbers = np.empty((4, count), np.float32)
+    seeds, positions = np.empty(count, np.uint64), np.empty(count, np.int64)
     adjustments: list[Adjustment] = []
     top_count = start = 0
     for piece in pieces:
-        slot, count = slots[piece.slot], len(piece.tokens)
-        here = slice(start, start + count)
-        start += count
-        if not picks_after(piece, slots):
-            continue
+        slot, end = slots[piece.slot], start + len(piece.tokens)
         sampling = slot.sampling
-        numbers[:, here] = [[sampling.temperature], [sampling.top_k], [sampling.top_p or 1.0], [sampling.min_p]]
-        seeds[here] = slot.uniforms.seed
-        positions[here] = np.arange(piece.at + 1, piece.end + 1) + slot.uniforms.offset
+        values = sampling.temperature, sampling.top_k, sampling.top_p or 1.0, sampling.min_p
+        for column, value in zip(numbers, values, strict=True):
+            column[start:end] = value
+        seeds[start:end] = slot.uniforms.seed
+        first = piece.at + 1 + slot.uniforms.offset
+        positions[start:end] = range(first, first + len(piece.tokens))
         top_count = max(top_count, slot.top_count)
-        changes = slot.adjustments[piece.first : piece.first + count]
-        adjustments += [Adjustment(here.start + i, change) for i, change in enumerate(changes)]
-    temperature, top_k, top_p, min_p = numbers
-    u = uniforms(seeds, positions, depth) if temperature.any() else np.zeros((size, depth), np.float32)
-    return Plan(temperature, top_k.astype(np.int64), top_p, min_p, u, adjustments, top_count)
+        if slot.adjustments:
+            changes = slot.adjustments[piece.first : piece.first + len(piece.tokens)]
+            adjustments += [Adjustment(row, change) for row, change in enumerate(changes, start)]
+        start = end
+    u = uniforms(seeds, positions, depth) if numbers[0].any() else np.zeros((count, depth), np.float32)
+    return Plan(*numbers, u, adjustments, top_count)
 
 
 class Output:
@@ -73,11 +85,9 @@ class Output:
 
 
 def fill(outputs: dict[int, Output], pieces: list[Piece], picks: Picks) -> None:
-    """Copies the picks of a pass to the outputs of its slots."""
+    """Copies the picks after the tokens of `pieces` to the outputs of their slots."""
     start = 0
     for piece in pieces:
         count = len(piece.tokens)
-        if piece.slot in outputs:
-            here = slice(piece.first, piece.first + count)
-            outputs[piece.slot].fill(here, picks, slice(start, start + count))
+        outputs[piece.slot].fill(slice(piece.first, piece.first + count), picks, slice(start, start + count))
         start += count

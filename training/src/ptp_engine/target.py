@@ -20,7 +20,7 @@ from .gen import common_pb2, engine_pb2
 from .graphs import CudaGraph, Passes
 from .kv_pool import KvPool
 from .load import Options, attention_layers, context_of, free_memory, load
-from .picking import Output, fill, picks_after, plan
+from .picking import Output, fill, picked_rows, picks_after, plan
 from .sampler import Draw
 from .varlen import BLOCK, Kernel, choose
 
@@ -134,10 +134,9 @@ class TargetModel:
             self.kv.prepare(piece.sequence, piece.at, len(piece.tokens))
         outputs = {number: Output(slot) for number, slot in enumerate(run.slots) if slot.HasField("sampling")}
         # The device may still be computing when the next pass starts.
-        drawn = [(part, self._pass(part, run.slots)) for part in self._passes(pieces, outputs)]
-        for part, draw in drawn:
+        for picked, draw in [self._pass(part, run.slots) for part in self._passes(pieces, outputs)]:
             if draw is not None:
-                fill(outputs, part, draw.result())
+                fill(outputs, picked, draw.result())
         for piece in pieces:
             self.kv.commit(piece.sequence, piece.tokens)
         empty = engine_pb2.TargetOutput()
@@ -166,11 +165,17 @@ class TargetModel:
             )
         return Piece(number, 0, tokens, sequence, slot.at)
 
-    def _pass(self, pieces: list[Piece], slots: Tokens[engine_pb2.TargetSlot]) -> Draw | None:
-        """Starts a pass and its picks."""
+    def _pass(self, pieces: list[Piece], slots: Tokens[engine_pb2.TargetSlot]) -> tuple[list[Piece], Draw | None]:
+        """Starts a pass. Returns the pieces with picks and the picks, which the device may still be computing."""
+        rows = picked_rows(pieces, slots)
         flat, shape = self.packer.pack(pieces)
-        logits = self.passes.run(flat, shape, any(picks_after(piece, slots) for piece in pieces))
-        return None if logits is None else Draw(logits, plan(pieces, slots, shape.tokens, self.dimensions))
+        logits = self.passes.run(flat, shape, bool(rows))
+        if logits is None:
+            return [], None
+        if len(rows) < len(logits):
+            logits = logits[torch.tensor(rows, device=self.device)]
+        picked = [piece for piece in pieces if picks_after(piece, slots)]
+        return picked, Draw(logits, plan(picked, slots, self.dimensions))
 
     def _forward(self, flat: Tensor, shape: Shape, needs_logits: bool) -> Tensor | None:
         """Runs the model on a pass. Returns logits [R, V]."""

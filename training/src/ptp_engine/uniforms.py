@@ -5,31 +5,31 @@ Computed on the host: 64 positions take about 0.1 ms, while the device runs the 
 
 import numpy as np
 
-ROUNDS = 10
-MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-WEYL = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
+MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)[:, None, None]
+WEYL = np.outer(np.arange(10, dtype=np.uint64), np.array([0x9E3779B9, 0xBB67AE85], np.uint64))[:, :, None, None]
+"""[10 rounds, 2, 1, 1]"""
 LOW = np.uint64(0xFFFFFFFF)
 HALF = np.uint64(32)
 
 
-def philox(counter: tuple[np.ndarray, ...], key: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, ...]:
-    """Computes Philox4x32-10 (Salmon et al. 2011) of 4 counter words and 2 key words, which broadcast. All words are
-    32-bit numbers in uint64 arrays.
+def philox(even: np.ndarray, odd: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Computes Philox4x32-10 (Salmon et al. 2011). All words are 32-bit numbers in uint64 arrays, which broadcast.
+
+    even: counter words 0 and 2 [2, n, blocks]. odd: words 1 and 3. key: [2, n, 1]. Returns words 0 and 2, and words 1
+    and 3 of the result.
     """
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(ROUNDS):
-        p0, p1 = MULTIPLIERS[0] * c0, MULTIPLIERS[1] * c2
-        c0, c1, c2, c3 = (p1 >> HALF) ^ c1 ^ k0, p1 & LOW, (p0 >> HALF) ^ c3 ^ k1, p0 & LOW
-        k0, k1 = (k0 + WEYL[0]) & LOW, (k1 + WEYL[1]) & LOW
-    return c0, c1, c2, c3
+    for round_key in (key + WEYL) & LOW:
+        product = MULTIPLIERS * even
+        even, odd = (product >> HALF)[::-1] ^ odd ^ round_key, (product & LOW)[::-1]
+    return even, odd
 
 
 def uniforms(seeds: np.ndarray, positions: np.ndarray, dimensions: int) -> np.ndarray:
     """Returns float32 [n, dimensions] in [0, 1) for n pairs of a 64-bit seed and a 32-bit position."""
-    seeds, positions = (x.astype(np.uint64)[:, None] for x in (seeds, positions))
-    blocks = np.arange(-(-dimensions // 4), dtype=np.uint64)[None]
-    zero = np.zeros_like(blocks)
-    words = philox((positions, blocks, zero, zero), (seeds & LOW, seeds >> HALF))
-    words = np.stack(words, -1).reshape(len(seeds), -1)[:, :dimensions]
+    seeds = seeds.astype(np.uint64)
+    blocks = -(-dimensions // 4)
+    even, odd = np.zeros((2, 2, len(seeds), blocks), np.uint64)
+    even[0], odd[0] = positions[:, None], np.arange(blocks)
+    even, odd = philox(even, odd, np.stack([seeds & LOW, seeds >> HALF])[:, :, None])
+    words = np.stack([even[0], odd[0], even[1], odd[1]], -1).reshape(len(seeds), -1)[:, :dimensions]
     return (words >> np.uint64(8)).astype(np.float32) * np.float32(2**-24)
