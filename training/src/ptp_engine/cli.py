@@ -4,8 +4,10 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
 import pathlib
 import re
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -60,6 +62,7 @@ def parser_of(role: str) -> Parser:
     )
     add("--no-prefix-cache", action="store_true", help="do not keep the rows of closed sequences")
     add("--threads", type=integer(1, 1024), default=1, help="CPU threads")
+    add("--exit-with-stdin", action="store_true", help="stop when standard input ends, as when the parent is gone")
     return parser
 
 
@@ -81,6 +84,8 @@ def parse(role: str, words: list[str]) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     """Loads the model and serves it until the process receives SIGTERM or SIGINT."""
     start_logging(args.role)
+    if args.exit_with_stdin:
+        threading.Thread(target=stop_at_end_of_input, daemon=True).start()
     try:
         import grpc  # noqa: F401
         import transformers  # noqa: F401
@@ -102,6 +107,13 @@ def run(args: argparse.Namespace) -> None:
         asyncio.run(serve(parallel.Leader(model, group), args.listen))
     else:
         parallel.follow(model, group)
+
+
+def stop_at_end_of_input() -> None:
+    """Stops this process like SIGTERM when standard input ends."""
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def load(args: argparse.Namespace) -> Model:
