@@ -6,33 +6,36 @@ import { join } from 'node:path';
 import { promisify, styleText } from 'node:util';
 import { isGguf } from '@ptp/protocol/manifest';
 import { formatBytes } from '@ptp/service-kit/models/progress';
-import { settings } from '@ptp/service-kit/settings';
-import { verifierSettings } from '../verifier/src/settings.ts';
+import { describeDrafter, describeEngine, describeLocalEngine } from './describe-engine.ts';
+import type { Engines } from './start-engine.ts';
+import { weightBytes } from './start-gpus.ts';
 import type { Models, ReadyModel } from './start-model.ts';
-import { root, type Service, say } from './supervisor.ts';
+import { type Service, say } from './supervisor.ts';
 
 const run = promisify(execFile);
 
-/**
- * Prints the banner.
- *
- * @param pids process ids of the services
- * @param seconds time from the start of the services until they were ready
- */
-export async function sayReady(
-  env: NodeJS.ProcessEnv,
-  { target, draftModel }: Models,
-  url: string,
-  pids: ReadonlyMap<Service['name'], number>,
-  seconds: number,
-): Promise<void> {
+/** What runs. */
+export interface Running {
+  readonly env: NodeJS.ProcessEnv;
+  readonly models: Models;
+  readonly engines: Engines;
+  readonly url: string;
+  /** Process ids of the services. */
+  readonly pids: ReadonlyMap<Service['name'], number>;
+  /** Time from the start of the services until they were ready. */
+  readonly seconds: number;
+}
+
+/** Prints the banner. */
+export async function sayReady({ env, models, engines, url, pids, seconds }: Running): Promise<void> {
+  const { target } = models;
   const { manifest } = target;
   const rows = [
-    ['model', `${manifest.id}, ${manifest.quantisation}, ${await sizeOf(target)}`],
-    ['engine', await engineOf(env, target)],
+    ['model', [manifest.id, manifest.quantisation, await sizeOf(target)].filter(Boolean).join(', ')],
+    ['engine', engines.target ? await describeEngine(engines.target) : await describeLocalEngine(env, target)],
     ['context', `${manifest.context_length} tokens`],
     ['memory', await memoryOf(pids)],
-    ['drafting', await draftingOf({ target, draftModel })],
+    ['drafting', await draftingOf(models, engines)],
     ['page', `${url} (API: ${url}/docs, traces: ${url}/traces)`],
   ];
   say(`ready at ${styleText('bold', url)} after ${seconds.toFixed(1)} s`);
@@ -40,8 +43,12 @@ export async function sayReady(
   console.log(`\n${exampleOf(target, url)}\n`);
 }
 
-/** Returns the size of the target's files as text. */
+/** Returns the size of the model's weights as text, or an empty text if they are not on this machine. */
 async function sizeOf({ path, manifest }: ReadyModel): Promise<string> {
+  if (manifest.engine === 'torch') {
+    const bytes = weightBytes(path);
+    return bytes > 0 ? formatBytes(bytes) : '';
+  }
   if (!isGguf(path)) {
     const files = Object.entries(manifest.files).filter(([name]) => name.startsWith('target.'));
     return formatBytes(files.reduce((sum, [, { bytes }]) => sum + bytes, 0));
@@ -51,21 +58,6 @@ async function sizeOf({ path, manifest }: ReadyModel): Promise<string> {
   const files = parts ? Array.from({ length: Number(parts) }, (_, i) => part(i + 1)) : [path];
   const sizes = await Promise.all(files.map(async (file) => (await stat(file)).size));
   return formatBytes(sizes.reduce((sum, size) => sum + size, 0));
-}
-
-/** Returns a description of the engine, its device and its number of threads. */
-async function engineOf(env: NodeJS.ProcessEnv, { path, manifest }: ReadyModel): Promise<string> {
-  const { threads, gpuLayers } = settings(verifierSettings, env);
-  const count = (n: number) => `${n} thread${n === 1 ? '' : 's'}`;
-  if (!isGguf(path)) return `ONNX Runtime on the CPU, ${count(threads || 1)}`;
-  const probe = await run(process.execPath, [join(root, 'scripts', 'llama-device.ts')], { env }).catch(() => undefined);
-  if (!probe) return 'llama.cpp';
-  const { gpu, names, threads: preset } = JSON.parse(probe.stdout);
-  const onGpu = gpu && gpuLayers !== 0;
-  const layers =
-    typeof gpuLayers === 'number' ? `${Math.min(gpuLayers, manifest.sizes.layers)} layers` : 'as many layers as fit';
-  const device = onGpu ? `${names.join(', ')} (${gpu}, ${layers}) and the CPU` : 'the CPU';
-  return `llama.cpp on ${device}, ${count(threads || preset)}`;
 }
 
 /** Returns the memory of each service and their total as text. */
@@ -89,13 +81,15 @@ async function processMemory(pid: number): Promise<number> {
   return Number(ps?.stdout ?? 0) * 1024;
 }
 
-async function draftingOf({ target, draftModel }: Models): Promise<string> {
+async function draftingOf({ target, draftModel }: Models, { drafter: address }: Engines): Promise<string> {
   if (draftModel) {
     const { manifest } = draftModel;
-    const ownDrafter = isGguf(target.path) && manifest.drafter; // The same rule as in openDraftModel.
+    const ownDrafter = target.manifest.engine !== 'onnx' && manifest.drafter; // The same rule as in openDraftModel.
     const drafter = ownDrafter ? 'its drafter' : 'one token at a time';
-    return `${manifest.id}, ${manifest.quantisation}, ${await sizeOf(draftModel)}, ${drafter}; prompt lookup`;
+    const words = [manifest.id, manifest.quantisation, await sizeOf(draftModel), drafter];
+    return `${words.filter(Boolean).join(', ')}; prompt lookup`;
   }
+  if (address) return `${await describeDrafter(address)}; prompt lookup`;
   const { drafter } = target.manifest;
   if (drafter) return `the model's drafter, blocks of up to ${drafter.max_branch_length} tokens; prompt lookup`;
   return 'prompt lookup only; for a faster server, name a smaller model of the same family with --draft-model';
@@ -107,7 +101,7 @@ function exampleOf({ path, manifest }: ReadyModel, url: string): string {
     const json = JSON.stringify({ model: 'default', ...body, max_tokens: 120, temperature: 0.7, stream: true });
     return `curl -N ${url}${route} -H 'content-type: application/json' -d '${json}'`;
   };
-  const chats = isGguf(path) ? manifest.has_chat_template : manifest.target?.source && hasTemplate(path);
+  const chats = manifest.has_chat_template ?? (manifest.target?.source && hasTemplate(path));
   const messages = [{ role: 'user', content: 'Tell me a short story.' }];
   if (chats) return request('/v1/chat/completions', { messages });
   return request('/v1/completions', { prompt: 'export interface User {\n' });

@@ -20,6 +20,12 @@ const draftModelFlag: Setting = {
   doc: "A smaller model that drafts for --model, instead of the model's own drafter. It must have the same tokenizer. Takes the same forms as --model.",
 };
 
+const engineFlag: Setting = {
+  ...verifierSettings.engine,
+  type: { ...verifierSettings.engine.type, placeholder: 'ENGINE' },
+  doc: 'Engine for Hugging Face folders. `torch` runs them on PyTorch, on GPUs if there are any; the first start installs it. host:port or unix:/path is a running ptp-engine, and http://host:port a running SGLang server.',
+};
+
 /** Flags for all settings. `--listen` sets the gateway's PTP_LISTEN. */
 export const allFlags: readonly Setting[] = Object.values({
   ...drafterSettings,
@@ -27,12 +33,14 @@ export const allFlags: readonly Setting[] = Object.values({
   ...gatewaySettings,
   model: modelFlag,
   draftModel: draftModelFlag,
+  engine: engineFlag,
 });
 
 /** The flags that most people need. */
 export const commonFlags: readonly Setting[] = [
   modelFlag,
   draftModelFlag,
+  engineFlag,
   gatewaySettings.listen,
   gatewaySettings.apiKeys,
   gatewaySettings.maxStreams,
@@ -55,6 +63,11 @@ export function helpOf(flags: readonly Setting[]): string {
     '  npm start -- [flags]',
     '',
     ...flags.flatMap((setting) => row(`--${flagOf(setting)} ${setting.type.placeholder}`, describe(setting, all))),
+    ...row(
+      '--drafter CHECKPOINT',
+      'With --engine: a PTP drafter of ptp-train for --model, or the address of a ptp-engine that runs one.',
+    ),
+    ...row('--tensor-parallel N', 'With --engine torch: number of GPUs that share --model. Default: 1.'),
     ...row('--port N', 'Port of the HTTP API, replacing the one in --listen. The gRPC API uses port N + 1.'),
     ...row('-h, --help', 'Show the most important flags.'),
     ...(all ? [] : ['', 'All flags, and the environment variables for them: npm start -- --help-all']),

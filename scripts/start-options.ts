@@ -11,8 +11,24 @@ import { verifierSettings } from '../verifier/src/settings.ts';
 import { allFlags, commonFlags, flagOf, helpOf, modelType } from './start-help.ts';
 import { StartError } from './supervisor.ts';
 
-/** Returns the environment of the services: this process's environment, overridden by the flags of the command line. */
-export function environment(): NodeJS.ProcessEnv {
+/** Value of --engine that starts workers on this machine. */
+export const TORCH = 'torch';
+
+/** Flags of `npm start` that are not settings of the services. */
+export interface EngineFlags {
+  /** TORCH, or PTP_ENGINE of the verifier. Empty if the verifier runs the model. */
+  readonly engine: string;
+  /** Checkpoint of a PTP drafter, or the address of an engine that runs one. Empty if there is none. */
+  readonly drafter: string;
+  /** Number of GPUs that share the target. */
+  readonly tensorParallel: number;
+}
+
+/**
+ * Returns the environment of the services, which is this process's environment, overridden by the flags of the command
+ * line, and the flags that are not settings.
+ */
+export function environment(): { env: NodeJS.ProcessEnv; flags: EngineFlags } {
   const values = parseFlags();
   if (values.help || values['help-all']) {
     console.log(helpOf(values['help-all'] ? allFlags : commonFlags));
@@ -26,7 +42,22 @@ export function environment(): NodeJS.ProcessEnv {
     env[setting.name] = fromWorkingDirectory(env.INIT_CWD ?? '.', setting, value);
   }
   if (typeof values.port === 'string') setPorts(env, values.port);
-  return env;
+  return { env, flags: engineFlags(env, values) };
+}
+
+type Values = Record<string, string | boolean | undefined>;
+
+/** Returns the flags about engines. Removes the engine from the environment, because drafter and verifier differ in it. */
+function engineFlags(env: NodeJS.ProcessEnv, { drafter = '', 'tensor-parallel': gpus = '1' }: Values): EngineFlags {
+  const { name } = verifierSettings.engine;
+  const engine = env[name] ?? '';
+  if (engine !== TORCH) settings({ engine: verifierSettings.engine }, env);
+  delete env[name];
+  const tensorParallel = Number(gpus);
+  if (!Number.isInteger(tensorParallel) || tensorParallel < 1 || tensorParallel > 64) {
+    throw new StartError(`--tensor-parallel must be an integer in [1, 64], got ${JSON.stringify(gpus)}`);
+  }
+  return { engine, drafter: pathOr(env.INIT_CWD ?? '.', String(drafter)), tensorParallel };
 }
 
 /**
@@ -34,21 +65,28 @@ export function environment(): NodeJS.ProcessEnv {
  * hub.
  */
 function fromWorkingDirectory(directory: string, { type }: Setting, value: string): string {
-  const absolute = resolve(directory, value);
-  if (type === modelType) return existsSync(absolute) ? absolute : value;
-  return type === path ? absolute : value;
+  if (type === modelType) return pathOr(directory, value);
+  return type === path ? resolve(directory, value) : value;
 }
 
-function parseFlags(): Record<string, string | boolean | undefined> {
+/** Returns the absolute path of an existing file or folder, or else the value unchanged. */
+function pathOr(directory: string, value: string): string {
+  const absolute = resolve(directory, value);
+  return value !== '' && existsSync(absolute) ? absolute : value;
+}
+
+function parseFlags(): Values {
   const flags = allFlags.map((setting) => [flagOf(setting), { type: 'string' }] as const);
   const options = {
     ...Object.fromEntries(flags),
     port: { type: 'string' },
+    drafter: { type: 'string' },
+    'tensor-parallel': { type: 'string' },
     help: { type: 'boolean', short: 'h' },
     'help-all': { type: 'boolean' },
   } as const;
   try {
-    return parseArgs({ options }).values as Record<string, string | boolean | undefined>;
+    return parseArgs({ options }).values as Values;
   } catch (error) {
     throw new StartError(`${(error as Error).message}; see npm start -- --help`);
   }

@@ -14,7 +14,8 @@ import { loadTls, tlsSettings } from '@ptp/service-kit/tls-settings';
 import type { Style } from './log-lines.ts';
 import { metricsAddresses } from './metrics-addresses.ts';
 import { sayReady } from './start-banner.ts';
-import { prepareModels } from './start-model.ts';
+import { type Engines, hasDrafter, prepareEngines } from './start-engine.ts';
+import { type Models, prepareModels } from './start-model.ts';
 import { checkEnvironment, environment } from './start-options.ts';
 import { reportError, type Service, Supervisor, say } from './supervisor.ts';
 
@@ -44,27 +45,59 @@ async function answersOk(url: string): Promise<boolean> {
 
 /** Starts the services and waits for their end. @returns the exit status */
 async function main(): Promise<number> {
-  const env = environment();
+  const { env, flags } = environment();
   const http = await checkEnvironment(env);
-  const models = await prepareModels(env);
-  const drafts = models.draftModel !== undefined || models.target.manifest.drafter !== undefined;
-
+  const models = await prepareModels(env, flags.engine);
   const sockets = await mkdtemp(join(tmpdir(), 'ptp-')); // The folder has mode 0700.
-  const drafterAddress = env.PTP_DRAFTERS || `unix:${join(sockets, 'drafter.sock')}`;
-  if (drafts) env.PTP_DRAFTERS = drafterAddress;
-  else delete env.PTP_DRAFTERS; // The gateway would wait for a drafter.
+  try {
+    const engines = await prepareEngines(env, flags, models, sockets);
+    return await supervise(env, http, models, engines, sockets);
+  } finally {
+    await rm(sockets, { recursive: true, force: true });
+  }
+}
+
+/** Returns the services that `models` needs, and sets their addresses in `env`. */
+async function servicesOf(
+  env: NodeJS.ProcessEnv,
+  url: string,
+  models: Models,
+  engines: Engines,
+  sockets: string,
+): Promise<Service[]> {
   env.PTP_VERIFIERS ||= `unix:${join(sockets, 'verifier.sock')}`;
-  const url = urlOf(http, env.PTP_HTTP_TLS_CERT_FILE ? 'https' : 'http');
   const tls = await loadTls(settings(tlsSettings, env));
   const metrics = metricsAddresses(env);
-  const drafter = grpcService('drafter', 'magenta', drafterAddress, DrafterService, tls);
-  const verifier = grpcService('verifier', 'cyan', env.PTP_VERIFIERS, VerifierService, tls);
-  const services: Service[] = [
-    ...(drafts ? [{ ...drafter, env: { ...metrics.drafter, PTP_LISTEN: drafterAddress } }] : []),
-    { ...verifier, env: { ...metrics.verifier, PTP_LISTEN: env.PTP_VERIFIERS } },
-    { name: 'gateway', style: 'green', isReady: () => answersOk(`${url}/readyz`) },
+  const gateway: Service = { name: 'gateway', style: 'green', isReady: () => answersOk(`${url}/readyz`) };
+  const services = [
+    {
+      ...grpcService('verifier', 'cyan', env.PTP_VERIFIERS, VerifierService, tls),
+      env: { ...metrics.verifier, PTP_LISTEN: env.PTP_VERIFIERS, PTP_ENGINE: engines.target },
+    },
+    gateway,
   ];
+  if (!hasDrafter(models, engines)) {
+    delete env.PTP_DRAFTERS; // The gateway would wait for a drafter.
+    return services;
+  }
+  env.PTP_DRAFTERS ||= `unix:${join(sockets, 'drafter.sock')}`;
+  const drafter = {
+    ...grpcService('drafter', 'magenta', env.PTP_DRAFTERS, DrafterService, tls),
+    env: { ...metrics.drafter, PTP_LISTEN: env.PTP_DRAFTERS, PTP_ENGINE: engines.drafter },
+  };
+  return [drafter, ...services];
+}
 
+/** Runs the workers and the services until a signal or a failure. @returns the exit status */
+async function supervise(
+  env: NodeJS.ProcessEnv,
+  http: { host: string; port: number },
+  models: Models,
+  engines: Engines,
+  sockets: string,
+): Promise<number> {
+  const url = urlOf(http, env.PTP_HTTP_TLS_CERT_FILE ? 'https' : 'http');
+  const services = await servicesOf(env, url, models, engines, sockets);
   const supervisor = new Supervisor(env);
   let signals = 0;
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
@@ -75,17 +108,14 @@ async function main(): Promise<number> {
     });
   }
   const started = performance.now();
-  Promise.all(services.map((service) => supervisor.start(service)))
+  Promise.all(engines.workers.map((worker) => supervisor.start(worker)))
+    .then(() => Promise.all(services.map((service) => supervisor.start(service))))
     .then(() => {
       const seconds = (performance.now() - started) / 1000;
-      return signals === 0 ? sayReady(env, models, url, supervisor.pids, seconds) : undefined;
+      return signals === 0 ? sayReady({ env, models, engines, url, pids: supervisor.pids, seconds }) : undefined;
     })
     .catch((error) => supervisor.fail(error));
-  try {
-    return await supervisor.ended;
-  } finally {
-    await rm(sockets, { recursive: true, force: true });
-  }
+  return supervisor.ended;
 }
 
 try {

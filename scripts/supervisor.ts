@@ -11,12 +11,16 @@ import { printLines, type Style } from './log-lines.ts';
 /** An error whose message explains to the user what to change. */
 export class StartError extends Error {}
 
-/** A service to run as a process. */
+/** A process to run: a service, or the worker of an engine. */
 export interface Service {
-  readonly name: 'drafter' | 'verifier' | 'gateway';
+  readonly name: 'drafter' | 'verifier' | 'gateway' | 'target' | 'draft';
   readonly style: Style;
+  /** Program and arguments. Default: the main file of the service with this name. */
+  readonly command?: readonly string[];
   /** Variables that are added to the environment that all services share. */
   readonly env?: NodeJS.ProcessEnv;
+  /** True if the other services need this one until they have ended. */
+  readonly stopsLast?: boolean;
   /** Resolves to true once the service is ready. A rejection means that it is not ready yet. */
   readonly isReady: () => Promise<boolean>;
 }
@@ -28,7 +32,7 @@ export const say = (text: string) => console.log(`${styleText('bold', 'start'.pa
 
 /** Starts, restarts and stops the services. */
 export class Supervisor {
-  readonly #children = new Map<Service['name'], ChildProcess>();
+  readonly #children = new Map<Service['name'], { readonly service: Service; readonly child: ChildProcess }>();
   readonly #env: NodeJS.ProcessEnv;
   readonly #ended = Promise.withResolvers<number>();
   #stopping = false;
@@ -45,7 +49,7 @@ export class Supervisor {
 
   /** Process ids of the services. */
   get pids(): ReadonlyMap<Service['name'], number> {
-    return new Map([...this.#children].map(([name, { pid = 0 }]) => [name, pid]));
+    return new Map([...this.#children].map(([name, { child }]) => [name, child.pid ?? 0]));
   }
 
   /**
@@ -54,15 +58,17 @@ export class Supervisor {
    * @throws StartError if the service ends before it is ready
    */
   async start(service: Service): Promise<void> {
-    const child = spawn(process.execPath, [join(root, service.name, 'src', 'main.ts')], {
+    if (this.#stopping) return;
+    const [program = '', ...args] = service.command ?? [process.execPath, join(root, service.name, 'src', 'main.ts')];
+    const child = spawn(program, args, {
       cwd: root,
       env: { ...this.#env, ...service.env },
       // `detached` means that Ctrl-C reaches the service only through this process. Through the IPC channel, the
-      // service notices when this process is gone.
+      // service notices when this process is gone; a worker notices it at the end of its standard input.
       detached: true,
-      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+      stdio: service.command ? ['pipe', 'pipe', 'pipe'] : ['ignore', 'pipe', 'pipe', 'ipc'],
     });
-    this.#children.set(service.name, child);
+    this.#children.set(service.name, { service, child });
     printLines(service.name, service.style, child.stdout as Readable);
     printLines(service.name, service.style, child.stderr as Readable);
     const closed = once(child, 'close').then(
@@ -82,15 +88,15 @@ export class Supervisor {
     this.stop('SIGTERM');
   }
 
-  /** Sends a signal to all services. */
+  /** Sends a signal to all services. SIGTERM reaches those that others need after the others have ended. */
   stop(signal: 'SIGTERM' | 'SIGKILL'): void {
     this.#stopping = true;
-    const running = [...this.#children.values()].filter(
-      (child) => child.exitCode === null && child.signalCode === null,
-    );
-    const closed = running.map((child) => once(child, 'close'));
-    for (const child of running) child.kill(signal);
-    void Promise.all(closed).then(() => this.#ended.resolve(this.#status));
+    const services = [...this.#children.values()];
+    const needed = signal === 'SIGTERM' ? services.filter(({ service }) => service.stopsLast) : [];
+    const others = services.filter((each) => !needed.includes(each));
+    void end(others, signal)
+      .then(() => end(needed, signal))
+      .then(() => this.#ended.resolve(this.#status));
   }
 
   async #untilReady(service: Service): Promise<undefined> {
@@ -107,6 +113,14 @@ export class Supervisor {
     await sleep(1_000);
     if (!this.#stopping) await this.start(service).catch((error) => this.fail(error));
   }
+}
+
+/** Sends a signal to the processes that are running. Resolves when they have ended. */
+async function end(processes: readonly { child: ChildProcess }[], signal: NodeJS.Signals): Promise<void> {
+  const running = processes.filter(({ child }) => child.exitCode === null && child.signalCode === null);
+  const closed = running.map(({ child }) => once(child, 'close'));
+  for (const { child } of running) child.kill(signal);
+  await Promise.all(closed);
 }
 
 /** Prints one line for errors that users can act on, and the stack for other errors. */

@@ -182,6 +182,8 @@ describe('npm start', { timeout: 120_000 }, () => {
         `${join(root, 'README.md')} is not a model: name a .gguf file or the folder of a model`,
       ],
       [['--model', 'docs'], `${join(root, 'docs')} contains no model: ${MODEL_FILES}`],
+      [[...models, '--engine', 'gpu'], '`PTP_ENGINE` must be host:port or unix:/path, got "gpu"'],
+      [[...models, '--tensor-parallel', '0'], '--tensor-parallel must be an integer in [1, 64], got "0"'],
       [['--port', 'x'], '--port must be an integer in [1, 65534], got "x"'],
       [['--prot', '1'], "Unknown option '--prot'; see npm start -- --help"],
       [[...models, '--max-streams', '0'], '`PTP_MAX_STREAMS` must be an integer >= 1, got "0"'],
@@ -226,8 +228,9 @@ describe('npm start', { timeout: 120_000 }, () => {
     const help = await start('--help');
     expect(await help.ended).toBe(0);
     expect(help.output()).toContain('npm start -- [flags]');
-    for (const flag of ['--model MODEL', '--draft-model MODEL', '--port N']) expect(help.output()).toContain(flag);
-    expect(help.output().match(/^ {2}(-h, )?--/gm)).toHaveLength(10);
+    for (const flag of ['--model MODEL', '--draft-model MODEL', '--engine ENGINE', '--drafter CHECKPOINT', '--port N'])
+      expect(help.output()).toContain(flag);
+    expect(help.output().match(/^ {2}(-h, )?--/gm)).toHaveLength(13);
     const all = await start('--help-all');
     expect(await all.ended).toBe(0);
     const words = all.output().split(/\s+/);

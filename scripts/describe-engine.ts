@@ -1,0 +1,49 @@
+/** Describes engines for the banner. */
+import { execFile } from 'node:child_process';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { connect } from '@ptp/protocol/client';
+import { EngineService, type GetEngineResponse } from '@ptp/protocol/gen/ptp/v1/engine_pb';
+import { isGguf } from '@ptp/protocol/manifest';
+import { settings } from '@ptp/service-kit/settings';
+import { verifierSettings } from '../verifier/src/settings.ts';
+import type { ReadyModel } from './start-model.ts';
+import { root } from './supervisor.ts';
+
+/** Describes the engine inside the verifier: its device and its number of threads. */
+export async function describeLocalEngine(env: NodeJS.ProcessEnv, { path, manifest }: ReadyModel): Promise<string> {
+  const { threads, gpuLayers } = settings(verifierSettings, env);
+  const count = (n: number) => `${n} thread${n === 1 ? '' : 's'}`;
+  if (!isGguf(path)) return `ONNX Runtime on the CPU, ${count(threads || 1)}`;
+  const script = join(root, 'scripts', 'llama-device.ts');
+  const probe = await promisify(execFile)(process.execPath, [script], { env }).catch(() => undefined);
+  if (!probe) return 'llama.cpp';
+  const { gpu, names, threads: preset } = JSON.parse(probe.stdout);
+  const onGpu = gpu && gpuLayers !== 0;
+  const layers =
+    typeof gpuLayers === 'number' ? `${Math.min(gpuLayers, manifest.sizes.layers)} layers` : 'as many layers as fit';
+  const device = onGpu ? `${names.join(', ')} (${gpu}, ${layers}) and the CPU` : 'the CPU';
+  return `llama.cpp on ${device}, ${count(threads || preset)}`;
+}
+
+/** Describes the engine at an address: its device and its number format. */
+export async function describeEngine(address: string): Promise<string> {
+  if (address.startsWith('http')) return `SGLang at ${address}`;
+  const { device, precision } = await engineAt(address);
+  return `PyTorch on ${device}, ${precision}`;
+}
+
+/** Describes the PTP drafter at an address. */
+export async function describeDrafter(address: string): Promise<string> {
+  const { device, precision, drafter } = await engineAt(address);
+  return `PTP drafter on ${device}, ${precision}, blocks of up to ${drafter?.maxBranchLength ?? 0} tokens`;
+}
+
+async function engineAt(address: string): Promise<GetEngineResponse> {
+  const client = connect(EngineService, address.replace(/^grpc:\/\//, ''), { apart: true });
+  try {
+    return await client.getEngine({}, { deadlineMs: 5_000 });
+  } finally {
+    client.close();
+  }
+}

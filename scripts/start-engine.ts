@@ -1,0 +1,124 @@
+/** Engines in other processes: the workers of `--engine torch`, or the running engine that `--engine ADDRESS` names. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { EngineService } from '@ptp/protocol/gen/ptp/v1/engine_pb';
+import { checkHealth } from '@ptp/protocol/health';
+import { isHuggingFaceFolder } from '@ptp/protocol/manifest';
+import { settings } from '@ptp/service-kit/settings';
+import { verifierSettings } from '../verifier/src/settings.ts';
+import type { Style } from './log-lines.ts';
+import { type Gpus, placeWorkers } from './start-gpus.ts';
+import type { Models, ReadyModel } from './start-model.ts';
+import { type EngineFlags, TORCH } from './start-options.ts';
+import { enginePython, type Python } from './start-python.ts';
+import { type Service, StartError } from './supervisor.ts';
+
+/** Engines that the services connect to. */
+export interface Engines {
+  /** PTP_ENGINE of the verifier. Empty if the verifier runs the model. */
+  readonly target: string;
+  /** PTP_ENGINE of the drafter. Empty if the drafter runs its model, or if there is no drafter. */
+  readonly drafter: string;
+  /** Workers to start before the services. */
+  readonly workers: readonly Service[];
+}
+
+/** Returns true if something drafts besides prompt lookup. */
+export function hasDrafter({ target, draftModel }: Models, { drafter }: Engines): boolean {
+  return drafter !== '' || draftModel !== undefined || target.manifest.drafter !== undefined;
+}
+
+/** Process of ptp-engine. */
+interface Worker {
+  readonly name: 'target' | 'draft';
+  readonly style: Style;
+  readonly address: string;
+  /** Role, model and options of ptp-engine. */
+  readonly words: readonly string[];
+  readonly gpus: Gpus;
+  /** Number of processes that share the model. */
+  readonly processes: number;
+}
+
+/**
+ * Decides which models run in workers, and prepares these.
+ *
+ * @param sockets folder for the workers' sockets
+ * @throws StartError if the flags do not fit the models, or Python is missing and cannot be installed
+ */
+export async function prepareEngines(
+  env: NodeJS.ProcessEnv,
+  flags: EngineFlags,
+  models: Models,
+  sockets: string,
+): Promise<Engines> {
+  checkFlags(flags, models);
+  const address = (name: string) => `unix:${join(sockets, `${name}.sock`)}`;
+  const targetWords = flags.engine === TORCH ? ['target', models.target.path] : undefined;
+  const draftWords = wordsOfDraft(flags, models);
+  const gpus = placeWorkers(env, {
+    target: targetWords && models.target,
+    draft: draftWords && { path: draftWords[1] as string, manifest: draftModelOf(models).manifest },
+    processes: flags.tensorParallel,
+  });
+  const workers: Worker[] = [];
+  if (targetWords) {
+    const words = [...targetWords, ...optionsOf(env, models.target)];
+    const processes = flags.tensorParallel;
+    workers.push({ name: 'target', style: 'blue', address: address('target'), words, gpus: gpus.target, processes });
+  }
+  if (draftWords) {
+    const words = [...draftWords, ...optionsOf(env, draftModelOf(models))];
+    workers.push({ name: 'draft', style: 'yellow', address: address('draft'), words, gpus: gpus.draft, processes: 1 });
+  }
+  const python = workers.length > 0 ? await enginePython(env) : undefined;
+  return {
+    target: targetWords ? address('target') : flags.engine,
+    drafter: draftWords ? address('draft') : flags.drafter,
+    workers: python ? workers.map((worker) => serviceOf(worker, python)) : [],
+  };
+}
+
+/** Returns role and model of the worker that drafts, or undefined if there is none. */
+function wordsOfDraft({ engine, drafter }: EngineFlags, { target, draftModel }: Models): string[] | undefined {
+  if (existsSync(drafter)) return ['drafter', drafter, '--target', target.path];
+  if (engine !== '' && draftModel && isHuggingFaceFolder(draftModel.path)) return ['target', draftModel.path];
+  return undefined;
+}
+
+/** Returns the draft model, or the target of a PTP drafter, which has the drafter's context length. */
+function draftModelOf({ target, draftModel }: Models): ReadyModel {
+  return draftModel ?? target;
+}
+
+function checkFlags({ engine, drafter, tensorParallel }: EngineFlags, { target, draftModel }: Models): void {
+  if (engine === '' && drafter !== '') throw new StartError('--drafter needs --engine: add --engine torch');
+  if (engine !== TORCH && tensorParallel > 1) throw new StartError('--tensor-parallel needs --engine torch');
+  if (drafter !== '' && draftModel) throw new StartError('use either --drafter or --draft-model: only one can draft');
+  if (engine !== TORCH || isHuggingFaceFolder(target.path)) return;
+  throw new StartError(`--engine torch needs a folder with config.json and .safetensors files, got ${target.path}`);
+}
+
+/** Returns the options that the services' settings imply. */
+function optionsOf(env: NodeJS.ProcessEnv, { manifest }: ReadyModel): string[] {
+  const { sequences, prefixCacheMegabytes, threads } = settings(verifierSettings, env);
+  return [
+    ...['--context-length', String(manifest.context_length)],
+    ...(sequences > 0 ? ['--max-sequences', String(sequences)] : []),
+    ...(threads > 0 ? ['--threads', String(threads)] : []),
+    ...(prefixCacheMegabytes === 0 ? ['--no-prefix-cache'] : []),
+  ];
+}
+
+function serviceOf({ name, style, address, words, gpus, processes }: Worker, python: Python): Service {
+  const launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', String(processes)];
+  const command = [...(processes > 1 ? launcher : []), '-m', 'ptp_engine', ...words, '--listen', address, '--exit-with-stdin'];
+  return {
+    name,
+    style,
+    command: [python.path, ...command, ...gpus.options],
+    env: { ...python.env, ...gpus.env },
+    stopsLast: true,
+    isReady: async () => (await checkHealth(address, EngineService, { deadlineMs: 1_000 })) === 'SERVING',
+  };
+}

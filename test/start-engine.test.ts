@@ -1,0 +1,217 @@
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { delimiter, join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { prepareEngines } from '../scripts/start-engine.ts';
+import { draftShare } from '../scripts/start-gpus.ts';
+import { prepareModels } from '../scripts/start-model.ts';
+import type { EngineFlags } from '../scripts/start-options.ts';
+import { enginePython } from '../scripts/start-python.ts';
+import { FakeHub } from '../service-kit/test/testing/fake-hub.ts';
+
+const { tokenizer } = JSON.parse(await readFile(new URL('fixtures/hf-folders.json', import.meta.url), 'utf8'));
+const CONFIG = {
+  vocab_size: 6,
+  hidden_size: 64,
+  num_hidden_layers: 3,
+  num_attention_heads: 4,
+  max_position_embeddings: 256,
+  eos_token_id: 3,
+};
+const files = {
+  'config.json': JSON.stringify(CONFIG),
+  'tokenizer.json': JSON.stringify(tokenizer),
+  'model.safetensors': 'weights',
+};
+
+let home: string;
+let env: NodeJS.ProcessEnv;
+let said: string[];
+beforeEach(async () => {
+  home = await mkdtemp(join(tmpdir(), 'start-'));
+  said = [];
+  vi.spyOn(console, 'log').mockImplementation((line) => said.push(line));
+  env = { PTP_PYTHON: await script('python', '[ "$1" = -c ] && echo'), XDG_CACHE_HOME: home, PATH: home };
+});
+afterEach(async () => {
+  vi.restoreAllMocks();
+  await rm(home, { recursive: true });
+});
+
+/** Writes a shell script. @returns its path */
+async function script(name: string, body: string): Promise<string> {
+  const path = join(home, name);
+  await writeFile(path, `#!/bin/sh\n${body}\n`);
+  await chmod(path, 0o755);
+  return path;
+}
+
+/** Writes a Hugging Face folder. @returns its path */
+async function folder(name: string): Promise<string> {
+  const path = join(home, name);
+  await mkdir(path);
+  for (const [file, content] of Object.entries(files)) await writeFile(join(path, file), content);
+  return path;
+}
+
+async function prepare(flags: Partial<EngineFlags>, changes: NodeJS.ProcessEnv = {}) {
+  Object.assign(env, changes);
+  const all = { engine: 'torch', drafter: '', tensorParallel: 1, ...flags };
+  const models = await prepareModels(env, all.engine);
+  const { target, drafter, workers } = await prepareEngines(env, all, models, '/sockets');
+  const commands = workers.map(({ command = [] }) => command.slice(1).join(' '));
+  return { target, drafter, commands, gpus: workers.map((worker) => worker.env?.CUDA_VISIBLE_DEVICES) };
+}
+
+describe.skipIf(process.platform === 'win32')('--engine torch', () => {
+  const [targetSocket, draftSocket] = ['unix:/sockets/target.sock', 'unix:/sockets/draft.sock'];
+  const context = '--context-length 256';
+
+  test('starts a worker for the target, and another one for a draft model', async () => {
+    const [PTP_MODEL, PTP_DRAFT_MODEL] = [await folder('large'), await folder('small')];
+    expect(await prepare({}, { PTP_MODEL })).toEqual({
+      target: targetSocket,
+      drafter: '',
+      commands: [`-m ptp_engine target ${PTP_MODEL} ${context} --listen ${targetSocket} --exit-with-stdin`],
+      gpus: [undefined],
+    });
+    expect(await prepare({}, { PTP_DRAFT_MODEL })).toMatchObject({
+      drafter: draftSocket,
+      commands: [
+        `-m ptp_engine target ${PTP_MODEL} ${context} --listen ${targetSocket} --exit-with-stdin`,
+        `-m ptp_engine target ${PTP_DRAFT_MODEL} ${context} --listen ${draftSocket} --exit-with-stdin`,
+      ],
+    });
+  });
+
+  test('starts a worker for a PTP drafter, and passes settings on', async () => {
+    const checkpoint = join(home, 'drafter.pt');
+    await writeFile(checkpoint, '');
+    const PTP_MODEL = await folder('large');
+    const changes = { PTP_SEQUENCE_LIMIT: '9', PTP_PREFIX_CACHE_MB: '0', PTP_ENGINE_THREADS: '2', PTP_MODEL };
+    const { commands } = await prepare({ drafter: checkpoint }, { ...changes, PTP_CONTEXT_LENGTH: '100' });
+    const options = '--context-length 100 --max-sequences 9 --threads 2 --no-prefix-cache';
+    expect(commands).toEqual([
+      `-m ptp_engine target ${PTP_MODEL} ${options} --listen ${targetSocket} --exit-with-stdin`,
+      `-m ptp_engine drafter ${checkpoint} --target ${PTP_MODEL} ${options} --listen ${draftSocket} --exit-with-stdin`,
+    ]);
+  });
+
+  test('gives each worker a GPU of its own, or both a share of the only one', async () => {
+    const models = { PTP_MODEL: await folder('large'), PTP_DRAFT_MODEL: await folder('small') };
+    await script('nvidia-smi', 'echo 1000; echo 1000; echo 1000');
+    const several = await prepare({ tensorParallel: 2 }, models);
+    expect(several.gpus).toEqual(['0,1', '2']);
+    expect(several.commands[0]).toMatch(
+      /^-m torch.distributed.run --standalone --nproc-per-node 2 -m ptp_engine target /,
+    );
+    for (const command of several.commands) expect(command).toMatch(/ --memory-fraction 0.900$/);
+    const one = await prepare({}, { CUDA_VISIBLE_DEVICES: '2' });
+    expect(one.gpus).toEqual(['2', '2']);
+    for (const command of one.commands) expect(command).toMatch(/ --memory-fraction 0.450$/);
+    const message = '--tensor-parallel must be at most 1, the number of GPUs, got 2';
+    await expect(prepare({ tensorParallel: 2 })).rejects.toThrow(message);
+  });
+
+  test('downloads the weights, although the repository has a GGUF file', async () => {
+    vi.spyOn(process.stderr, 'write').mockReturnValue(true);
+    const hub = await new FakeHub().listen();
+    hub.repos['org/repo'] = { files: { ...files, 'm-Q4_K_M.gguf': 'four' } };
+    const hubEnv = { PTP_MODEL: 'org/repo', HF_HOME: home, HF_ENDPOINT: hub.url };
+    const { commands } = await prepare({}, hubEnv);
+    expect(commands[0]).toMatch(/ptp_engine target \/.*\/models--org--repo\/snapshots\/\w+ /);
+    hub.close();
+  });
+
+  test('explains flags that do not fit', async () => {
+    const [PTP_MODEL, PTP_DRAFT_MODEL] = [await folder('large'), await folder('small')];
+    const tiny = join(import.meta.dirname, 'models', 'tiny');
+    const rejects = (flags: Partial<EngineFlags>, changes: NodeJS.ProcessEnv, message: string) =>
+      expect(prepare(flags, { PTP_MODEL, PTP_DRAFT_MODEL: '', ...changes })).rejects.toThrow(message);
+    const drafter = PTP_DRAFT_MODEL;
+    await rejects({ engine: '', drafter }, { PTP_MODEL: tiny }, '--drafter needs --engine: add --engine torch');
+    await rejects({ engine: 'a:1', tensorParallel: 2 }, {}, '--tensor-parallel needs --engine torch');
+    await rejects({ drafter }, { PTP_DRAFT_MODEL }, 'use either --drafter or --draft-model: only one can draft');
+    const needs = '--engine torch needs a folder with config.json and .safetensors files, got';
+    await rejects({}, { PTP_MODEL: tiny }, `${needs} ${tiny}`);
+  });
+});
+
+describe.skipIf(process.platform === 'win32')('--engine ADDRESS', () => {
+  test('starts no worker for the target, and downloads no weights', async () => {
+    vi.spyOn(process.stderr, 'write').mockReturnValue(true);
+    const hub = await new FakeHub().listen();
+    hub.repos['org/repo'] = { files };
+    const hubEnv = { PTP_MODEL: 'org/repo', HF_HOME: home, HF_ENDPOINT: hub.url, PTP_PYTHON: join(home, 'none') };
+    const prepared = await prepare({ engine: 'gpu:7202', drafter: 'gpu:7201' }, hubEnv);
+    expect(prepared).toEqual({ target: 'gpu:7202', drafter: 'gpu:7201', commands: [], gpus: [] });
+    expect(hub.requests.filter((request) => request.includes('safetensors'))).toEqual([]);
+    hub.close();
+  });
+
+  test('can have a drafter on this machine', async () => {
+    const changes = { PTP_MODEL: await folder('large'), PTP_DRAFT_MODEL: await folder('small') };
+    const { target, commands } = await prepare({ engine: 'http://gpu:30000' }, changes);
+    expect(target).toBe('http://gpu:30000');
+    expect(commands).toEqual([expect.stringContaining(`-m ptp_engine target ${changes.PTP_DRAFT_MODEL} `)]);
+  });
+});
+
+describe.skipIf(process.platform === 'win32')('the Python for workers', () => {
+  test('finds the source of ptp_engine', async () => {
+    const python = await enginePython({ ...env, PYTHONPATH: '/more' });
+    expect(python.env.PYTHONPATH).toBe([join(import.meta.dirname, '..', 'training', 'src'), '/more'].join(delimiter));
+  });
+
+  test('must have the packages', async () => {
+    const python = await script('poor-python', 'echo grpc');
+    await expect(enginePython({ ...env, PTP_PYTHON: python })).rejects.toThrow(
+      `--engine torch needs the Python package grpc, which ${python} lacks: run \`${python} -m pip install -e 'training[serve]'\``,
+    );
+    const none = join(home, 'none');
+    await expect(enginePython({ ...env, PTP_PYTHON: none })).rejects.toThrow(`${none} is not a Python that runs`);
+  });
+
+  test('is installed once, and again when the package changes', async () => {
+    const [log, training] = [join(home, 'log'), join(home, 'training')];
+    // `python -m venv DIR` copies the script itself to DIR/bin/python.
+    const copy = '[ "$2" = venv ] && { /bin/mkdir -p "$3/bin"; /bin/cp "$0" "$3/bin/python"; }';
+    const PYTHON = await script('base-python', `[ "$1" = -c ] && echo && exit; echo "$@" >> ${log}; ${copy}; exit 0`);
+    await mkdir(training);
+    await writeFile(join(training, 'pyproject.toml'), 'one');
+    const install = async () => {
+      await enginePython({ ...env, PTP_PYTHON: '', PYTHON }, training);
+      return (await readFile(log, 'utf8')).trim().split('\n');
+    };
+    const venv = join(training, '.venv');
+    const pip = expect.stringMatching(/^-m pip install --quiet .*--editable .*training\[serve\]$/);
+    expect(await install()).toEqual([`-m venv ${venv}`, pip]);
+    expect(said).toEqual([
+      expect.stringMatching(
+        /installing PyTorch for (CUDA|the CPU) and transformers, about [\d.]+ GB, in .*\.venv, once$/,
+      ),
+    ]);
+    expect(await install()).toHaveLength(2);
+    await writeFile(join(training, 'pyproject.toml'), 'two');
+    expect(await install()).toEqual([`-m venv ${venv}`, pip, pip]);
+  });
+
+  test('needs a Python to install it with', async () => {
+    const training = join(home, 'training');
+    await mkdir(training);
+    await writeFile(join(training, 'pyproject.toml'), '');
+    const PYTHON = join(home, 'none');
+    await expect(enginePython({ ...env, PTP_PYTHON: '', PYTHON }, training)).rejects.toThrow(
+      `--engine torch needs Python 3.10 or later with venv, got ${PYTHON}: set PYTHON or PTP_PYTHON`,
+    );
+  });
+});
+
+test('two models on one GPU get memory for the same number of tokens', () => {
+  const target = { weights: 16e9, perToken: 150_000 };
+  const draft = { weights: 1e9, perToken: 100_000 };
+  const share = draftShare(24e9, target, draft);
+  const tokens = (bytes: number, { weights, perToken }: typeof target) => (bytes - weights) / perToken;
+  expect(tokens((0.9 - share) * 24e9, target)).toBeCloseTo(tokens(share * 24e9, draft));
+  expect(tokens(share * 24e9, draft)).toBeGreaterThan(0);
+});
