@@ -112,12 +112,21 @@ function optionsOf(env: NodeJS.ProcessEnv, { manifest }: ReadyModel): string[] {
 
 function serviceOf({ name, style, address, words, gpus, processes }: Worker, python: Python): Service {
   const launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', String(processes)];
-  const command = [...(processes > 1 ? launcher : []), '-m', 'ptp_engine', ...words, '--listen', address, '--exit-with-stdin'];
+  const command = [
+    ...(processes > 1 ? launcher : []),
+    '-m',
+    'ptp_engine',
+    ...words,
+    '--listen',
+    address,
+    '--exit-with-stdin',
+  ];
   return {
     name,
     style,
     command: [python.path, ...command, ...gpus.options],
-    env: { ...python.env, ...gpus.env },
+    // Progress bars would fill the log.
+    env: { ...python.env, ...gpus.env, TQDM_DISABLE: '1' },
     stopsLast: true,
     isReady: async () => (await checkHealth(address, EngineService, { deadlineMs: 1_000 })) === 'SERVING',
   };
