@@ -125,8 +125,7 @@ function serviceOf({ name, style, address, words, gpus, processes }: Worker, pyt
     name,
     style,
     command: [python.path, ...command, ...gpus.options],
-    // Progress bars would fill the log.
-    env: { ...python.env, ...gpus.env, TQDM_DISABLE: '1' },
+    env: { ...python.env, ...gpus.env },
     stopsLast: true,
     isReady: async () => (await checkHealth(address, EngineService, { deadlineMs: 1_000 })) === 'SERVING',
   };
