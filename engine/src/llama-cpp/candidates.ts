@@ -79,8 +79,8 @@ function changes(adjustment: Adjustment | undefined): { raised: readonly number[
 /** Returns the tokens that a mask allows, or undefined if there are more than NAMED_LIMIT. */
 function fewAllowed(mask: Uint8Array, vocabulary: number): number[] | undefined {
   const ids: number[] = [];
-  for (const [i, bits] of mask.entries()) {
-    if (bits === 0) continue;
+  for (let i = 0; i < mask.length; i++) {
+    if (mask[i] === 0) continue;
     for (let id = 8 * i; id < Math.min(8 * i + 8, vocabulary); id++) if (isAllowed(mask, id)) ids.push(id);
     if (ids.length > NAMED_LIMIT) return undefined;
   }
@@ -113,11 +113,29 @@ export function readPosition(
   { top, complete, total }: CandidateRequest,
   vocabulary: number,
 ): Position {
-  const { logits, totalLogitWeight } = output?.next ?? {};
-  if (!logits || (total && totalLogitWeight === undefined)) throw new Error('llama.cpp returned no logits');
-  const values = [...logits.values()];
-  const largest = values.reduce((most, value) => Math.max(most, value), Number.NEGATIVE_INFINITY);
-  const weight = totalLogitWeight ?? values.reduce((sum, value) => sum + Math.exp(value - largest), 0);
-  const floor = complete ? Number.NEGATIVE_INFINITY : (values[top - 1] as number);
-  return { logits, floor, vocabulary, logTotal: largest + Math.log(weight) };
+  const { logits: read, totalLogitWeight } = output?.next ?? {};
+  if (!read || (total && totalLogitWeight === undefined)) throw new Error('llama.cpp returned no logits');
+  const ids = new Int32Array(read.size);
+  const logits = new Float32Array(read.size);
+  let [count, largest] = [0, Number.NEGATIVE_INFINITY];
+  for (const [id, logit] of read) {
+    ids[count] = id;
+    logits[count++] = logit;
+    if (logit > largest) largest = logit;
+  }
+  const floor = complete ? Number.NEGATIVE_INFINITY : (logits[top - 1] as number);
+  return {
+    ids,
+    logits,
+    floor,
+    vocabulary,
+    logTotal: largest + Math.log(totalLogitWeight ?? weightOf(logits, largest)),
+  };
+}
+
+/** Returns the sum of exp(logit - largest). */
+function weightOf(logits: Float32Array, largest: number): number {
+  let sum = 0;
+  for (let i = 0; i < logits.length; i++) sum += Math.exp((logits[i] as number) - largest);
+  return sum;
 }

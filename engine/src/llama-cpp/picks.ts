@@ -29,11 +29,11 @@ export function pickSuccessors(
   for (const [i, position] of positions.entries()) {
     const adjusted = adjustCandidates(position, adjust?.[i]);
     const shaped = shapeCandidates(adjusted, sampling);
-    if (!shaped || (!shaped.exact && (sampling.topK > 0 || adjusted.logits.size < FEWEST))) return undefined;
+    if (!shaped || (!shaped.exact && (sampling.topK > 0 || adjusted.ids.length < FEWEST))) return undefined;
     truncated ||= !shaped.exact;
     const pick = pickTreeSparse(u.subarray(i * depth, (i + 1) * depth), shaped, vocabulary);
     picks[i] = pick;
-    logProbabilities[i] = (position.logits.get(pick) as number) - position.logTotal;
+    logProbabilities[i] = (position.logits[position.ids.indexOf(pick)] as number) - position.logTotal;
   }
   return { picks, logProbabilities, ...(truncated && { truncated }), ...tops(positions, topCount) };
 }
@@ -41,8 +41,8 @@ export function pickSuccessors(
 /** Returns the most probable tokens of each position before shaping. */
 function tops(positions: readonly Position[], topCount: number) {
   if (topCount === 0) return {};
-  const best = positions.flatMap(({ logits, logTotal }) =>
-    Array.from(logits, ([id, logit]) => ({ id, logProbability: logit - logTotal }))
+  const best = positions.flatMap(({ ids, logits, logTotal }) =>
+    Array.from(ids, (id, i) => ({ id, logProbability: (logits[i] as number) - logTotal }))
       .sort((a, b) => b.logProbability - a.logProbability || a.id - b.id)
       .slice(0, topCount),
   );

@@ -8,8 +8,10 @@ const EPSILON = 2 ** -24;
 
 /** Logits of some tokens. All other logits are at most `floor`. */
 export interface Candidates {
-  /** Raw logits, keyed by token id. */
-  readonly logits: ReadonlyMap<number, number>;
+  /** [n] distinct token ids. */
+  readonly ids: Int32Array;
+  /** [n] raw logits of these tokens. */
+  readonly logits: Float32Array;
   /** Upper limit of the omitted logits, or -Infinity if no logit is omitted. */
   readonly floor: number;
   /** Number of tokens in the vocabulary. */
@@ -18,10 +20,10 @@ export interface Candidates {
 
 /** Tokens with a probability above 0, and their probabilities. */
 export interface SparseDistribution {
-  /** Ids in ascending order. There is at least one. */
-  readonly ids: readonly number[];
-  /** [ids.length] float32 probabilities, which sum to 1. */
-  readonly probabilities: readonly number[];
+  /** [n] ids in ascending order, n >= 1. */
+  readonly ids: Int32Array;
+  /** [n] probabilities, which sum to 1. */
+  readonly probabilities: Float32Array;
   /**
    * True if this is the distribution over the whole vocabulary. The probabilities of omitted tokens are then below
    * EPSILON.
@@ -32,20 +34,27 @@ export interface SparseDistribution {
 /** Applies an adjustment. Each adjusted token must be a candidate, unless the adjustment lowers its logit. */
 export function adjustCandidates(candidates: Candidates, adjustment: Adjustment | undefined): Candidates {
   if (!adjustment) return candidates;
-  const { floor, vocabulary } = candidates;
   const { scaled, scale, biased, biases, allowed } = adjustment;
-  const changed = new Map(candidates.logits);
-  const factor = f32(scale);
-  for (const id of scaled) {
-    const logit = changed.get(id);
-    if (logit !== undefined) changed.set(id, f32(logit > 0 ? logit / factor : logit * factor));
+  const { ids } = candidates;
+  const logits = candidates.logits.slice();
+  if (scaled.length > 0 || biased.length > 0) {
+    const indices = new Map<number, number>();
+    for (let i = 0; i < ids.length; i++) indices.set(ids[i] as number, i);
+    const factor = f32(scale);
+    for (const id of scaled) {
+      const i = indices.get(id);
+      if (i === undefined) continue;
+      const logit = logits[i] as number;
+      logits[i] = logit > 0 ? logit / factor : logit * factor;
+    }
+    for (const [k, id] of biased.entries()) {
+      const i = indices.get(id);
+      if (i !== undefined) logits[i] = (logits[i] as number) + (biases[k] as number);
+    }
   }
-  for (const [i, id] of biased.entries()) {
-    const logit = changed.get(id);
-    if (logit !== undefined) changed.set(id, f32(logit + (biases[i] as number)));
-  }
-  if (allowed) for (const id of changed.keys()) if (!isAllowed(allowed, id)) changed.delete(id);
-  return { logits: changed, floor, vocabulary };
+  if (!allowed) return { ...candidates, logits };
+  const isKept = (_: number, i: number) => isAllowed(allowed, ids[i] as number);
+  return { ...candidates, ids: ids.filter(isKept), logits: logits.filter(isKept) };
 }
 
 /**
@@ -58,103 +67,136 @@ export function adjustCandidates(candidates: Candidates, adjustment: Adjustment 
  * @throws PtpError `internal` if a logit is NaN or +Infinity
  */
 export function shapeCandidates(
-  { logits, floor, vocabulary }: Candidates,
+  candidates: Candidates,
   { temperature, topK, topP, minP = 0 }: SamplingParams,
 ): SparseDistribution | undefined {
-  const certain = rank(logits, floor);
-  const best = certain[0];
-  if (!best) return undefined;
-  if (temperature === 0) return { ids: [best.id], probabilities: [1], exact: true };
+  const { ids, logits, floor, vocabulary } = candidates;
+  const ranked = rank(candidates);
+  const best = ranked[0];
+  if (best === undefined) return undefined;
+  if (temperature === 0) return { ids: ids.slice(best, best + 1), probabilities: Float32Array.of(1), exact: true };
 
   const divisor = f32(temperature);
-  const top = f32(best.logit / divisor);
+  const top = f32((logits[best] as number) / divisor);
   const weightOf = (logit: number) => f32(Math.exp(f32(f32(logit / divisor) - top)));
-  const kept = certain
-    .slice(0, topK || certain.length)
-    .map(({ id, logit }) => ({ id, weight: weightOf(logit) }))
-    .filter(({ weight }) => weight > 0 && weight >= f32(minP));
+  // Weights fall with the rank, so min-p and top-p each keep the first ones.
+  const weights = Float32Array.from(ranked.slice(0, topK || ranked.length), (i) => weightOf(logits[i] as number));
+  const eligible = weights.subarray(
+    0,
+    lengthOf(weights, (weight) => weight > 0 && weight >= f32(minP)),
+  );
+  const total = sumOf(eligible);
+  const { length, mass } = nucleus(eligible, total, f32(topP));
   // Tokens at or below the floor are excluded by top-k if it is already full, and by min-p if a token with the logit
   // `floor` would be. Otherwise, the weights of these tokens sum to at most `rest`.
-  const closed = (topK > 0 && certain.length >= topK) || weightOf(floor) < f32(minP);
-  const rest = closed ? 0 : (vocabulary - certain.length) * weightOf(floor);
-  const { mass, ...distribution } = nucleus(kept, f32(topP));
-  const total = sumOf(kept);
+  const closed = (topK > 0 && ranked.length >= topK) || weightOf(floor) < f32(minP);
+  const rest = closed ? 0 : (vocabulary - ranked.length) * weightOf(floor);
   const nucleusCloses = topP < 1 && mass * total >= f32(topP) * (total + rest);
-  return { ...distribution, exact: rest <= EPSILON * total || nucleusCloses };
+  const exact = rest <= EPSILON * total || nucleusCloses;
+  const kept = ranked.slice(0, length).map((i) => ids[i] as number);
+  return { ...ascending(kept, eligible.subarray(0, length)), exact };
+}
+
+/** Returns the indices of the candidates above the floor by descending logit, and by ascending id for equal logits. */
+function rank({ ids, logits, floor }: Candidates): number[] {
+  const ranked: number[] = [];
+  for (let i = 0; i < logits.length; i++) {
+    const logit = logits[i] as number;
+    if (Number.isNaN(logit) || logit === Number.POSITIVE_INFINITY) {
+      throw new PtpError('internal', `logit of token ${ids[i]} is ${logit}`);
+    }
+    if (logit > floor) ranked.push(i);
+  }
+  // Engines return most candidates in this order, which the sort then finds in a single pass.
+  return ranked.sort(
+    (a, b) => (logits[b] as number) - (logits[a] as number) || (ids[a] as number) - (ids[b] as number),
+  );
+}
+
+/** Returns the number of weights at the start that fulfil the condition. */
+function lengthOf(weights: Float32Array, condition: (weight: number) => boolean): number {
+  const end = weights.findIndex((weight) => !condition(weight));
+  return end < 0 ? weights.length : end;
 }
 
 /**
- * Keeps the ranked tokens before which the probabilities sum to less than `topP`. `mass` is the sum of the kept tokens'
- * weights.
+ * Returns the number of ranked tokens before which the probabilities sum to less than `topP`. `mass` is the sum of
+ * these tokens' probabilities.
  */
-function nucleus(ranked: readonly Weighted[], topP: number): Omit<SparseDistribution, 'exact'> & { mass: number } {
-  const total = sumOf(ranked);
-  let [above, mass] = [0, 0];
-  const kept = ranked.filter(({ weight }) => {
-    const isKept = topP === 1 || above < topP;
-    above = f32(above + f32(weight / total));
-    if (isKept) mass = above;
-    return isKept;
-  });
-  const keptTotal = sumOf(kept);
-  const ascending = kept.sort((a, b) => a.id - b.id);
-  return {
-    ids: ascending.map(({ id }) => id),
-    probabilities: ascending.map(({ weight }) => f32(weight / keptTotal)),
-    mass,
-  };
-}
-
-/** Sorts the candidates above the floor by descending logit. Candidates with equal logits are sorted by ascending id. */
-function rank(logits: ReadonlyMap<number, number>, floor: number) {
-  const ranked: { id: number; logit: number }[] = [];
-  for (const [id, logit] of logits) {
-    if (Number.isNaN(logit) || logit === Number.POSITIVE_INFINITY) {
-      throw new PtpError('internal', `logit of token ${id} is ${logit}`);
-    }
-    if (logit > floor) ranked.push({ id, logit });
+function nucleus(weights: Float32Array, total: number, topP: number): { length: number; mass: number } {
+  let [length, mass] = [0, 0];
+  while (length < weights.length && (topP === 1 || mass < topP)) {
+    mass = f32(mass + f32((weights[length++] as number) / total));
   }
-  return ranked.sort((a, b) => b.logit - a.logit || a.id - b.id);
+  return { length, mass };
 }
 
-type Weighted = { readonly id: number; readonly weight: number };
-
-function sumOf(tokens: readonly Weighted[]): number {
-  return tokens.reduce((total, { weight }) => f32(total + weight), 0);
+/** Returns the ranked tokens in ascending order, with probabilities that sum to 1. */
+function ascending(ranked: readonly number[], weights: Float32Array) {
+  const [count, total] = [ranked.length, sumOf(weights)];
+  // A typed array sorts numbers without calls of a function, so each number holds a token's id and rank.
+  const keys = Float64Array.from(ranked, (id, rank) => id * count + rank).sort();
+  const ids = new Int32Array(count);
+  const probabilities = new Float32Array(count);
+  for (let i = 0; i < count; i++) {
+    const id = Math.floor((keys[i] as number) / count);
+    ids[i] = id;
+    probabilities[i] = (weights[(keys[i] as number) - id * count] as number) / total;
+  }
+  return { ids, probabilities };
 }
 
-/** Picks the same token as `pickTree` in testing/reference-sampler.ts, in time independent of the vocabulary's size. */
+function sumOf(weights: Float32Array): number {
+  let total = 0;
+  for (let i = 0; i < weights.length; i++) total = f32(total + (weights[i] as number));
+  return total;
+}
+
+/**
+ * Picks the same token as `pickTree` in testing/reference-sampler.ts, in time independent of the vocabulary's size. Only
+ * the tree's forks matter, which are the nodes with tokens on both sides: at any other node, the walk can go only one
+ * way, and the sum is the child's.
+ */
 export function pickTreeSparse(
   u: ArrayLike<number>,
   { ids, probabilities }: SparseDistribution,
   vocabulary: number,
 ): number {
   const depth = treeDepth(vocabulary);
-  /** Returns the first index in [from, to) whose id is at least `middle`, and `to` if there is none. */
-  const split = (from: number, to: number, middle: number) => {
-    let [low, high] = [from, to];
-    while (low < high) {
-      const index = (low + high) >>> 1;
-      if ((ids[index] as number) < middle) low = index + 1;
-      else high = index;
-    }
-    return low;
+  // Sums of each fork, at the index of the first token on its right side.
+  const left = new Float32Array(ids.length);
+  const both = new Float32Array(ids.length);
+  const sum = (from: number, to: number): number => {
+    if (to - from === 1) return probabilities[from] as number;
+    const middle = middleOf(ids, from, to);
+    left[middle] = sum(from, middle);
+    both[middle] = (left[middle] as number) + sum(middle, to);
+    return both[middle] as number;
   };
-  /** Sums the probabilities at indices [from, to), all in one node, in the tree's order; `first` is its first leaf. */
-  const sum = (from: number, to: number, first: number, size: number): number => {
-    if (to - from <= 1) return from === to ? 0 : (probabilities[from] as number);
-    const middle = split(from, to, first + size / 2);
-    return f32(sum(from, middle, first, size / 2) + sum(middle, to, first + size / 2, size / 2));
-  };
-  let [from, to, first] = [0, ids.length, 0];
-  for (let d = 0; d < depth; d++) {
-    const half = 2 ** (depth - 1 - d);
-    const middle = split(from, to, first + half);
-    const left = sum(from, middle, first, half);
-    const total = f32(left + sum(middle, to, first + half, half));
-    const goesLeft = f32((u[d] as number) * total) < left || middle === to;
-    if (goesLeft) to = middle;
-    else [from, first] = [middle, first + half];
+  sum(0, ids.length);
+  let [from, to] = [0, ids.length];
+  while (to - from > 1) {
+    const middle = middleOf(ids, from, to);
+    const step = depth - 1 - forkBit(ids, from, to);
+    if (f32((u[step] as number) * (both[middle] as number)) < (left[middle] as number)) to = middle;
+    else from = middle;
   }
   return ids[from] as number;
+}
+
+/** Returns the highest bit in which the ids at indices [from, to) differ. */
+function forkBit(ids: Int32Array, from: number, to: number): number {
+  return 31 - Math.clz32((ids[from] as number) ^ (ids[to - 1] as number));
+}
+
+/** Returns the first index in [from, to) whose id has the bit of the fork. */
+function middleOf(ids: Int32Array, from: number, to: number): number {
+  const bit = forkBit(ids, from, to);
+  let [low, high] = [from + 1, to - 1];
+  while (low < high) {
+    const index = (low + high) >>> 1;
+    if ((((ids[index] as number) >> bit) & 1) === 0) low = index + 1;
+    else high = index;
+  }
+  return low;
 }
