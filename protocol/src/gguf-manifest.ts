@@ -34,8 +34,8 @@ export function isGguf(path: string): boolean {
   return path.toLowerCase().endsWith('.gguf');
 }
 
-/** Manifests of files by path, size and time. A header with 150,000 tokens takes about a second to parse. */
-const known = new Map<string, ReturnType<typeof readManifest>>();
+/** What the services need from files, by path, size and time. A header with 150,000 tokens takes a second to parse. */
+const known = new Map<string, ReturnType<typeof readHeader>>();
 
 /**
  * Describes a GGUF file, or the first part of a split one, in the same form as the manifest.json of a model folder.
@@ -43,19 +43,33 @@ const known = new Map<string, ReturnType<typeof readManifest>>();
  * @throws PtpError `failed_precondition` if the file is missing, truncated or not a language model
  */
 export async function ggufManifest(path: string) {
+  return (await header(path)).manifest;
+}
+
+/** Returns the tokens of a GGUF file by id. @throws PtpError `failed_precondition` as ggufManifest does */
+export async function ggufTokens(path: string): Promise<readonly string[]> {
+  return (await header(path)).tokens;
+}
+
+/** Reads a file once per process. */
+async function header(path: string) {
   const { size, mtime } = await stat(path).catch((cause: unknown) => {
     throw unusable(path, 'cannot be read', cause);
   });
   const key = JSON.stringify([path, size, mtime]);
-  const manifest = known.get(key) ?? readManifest(path, size, mtime);
-  known.set(key, manifest);
-  manifest.catch(() => known.delete(key));
-  return manifest;
+  const read = known.get(key) ?? readHeader(path, size, mtime);
+  known.set(key, read);
+  read.catch(() => known.delete(key));
+  return read;
 }
 
-async function readManifest(path: string, size: number, mtime: Date) {
+async function readHeader(path: string, size: number, mtime: Date) {
   const name = await modelName(path);
   const metadata = new Metadata(path, await parse(path, size));
+  return { manifest: manifestOf(metadata, path, name, mtime), tokens: metadata.strings(`${TOKENIZER}tokens`) };
+}
+
+function manifestOf(metadata: Metadata, path: string, name: string, mtime: Date) {
   const vocab = metadata.strings(`${TOKENIZER}tokens`).length;
   const { cachedValues, ...sizes } = modelSizes(metadata);
   return {
@@ -77,12 +91,6 @@ async function readManifest(path: string, size: number, mtime: Date) {
     tokenizer: { sha256: metadata.tokenizerSha256() },
     files: {},
   };
-}
-
-/** Returns the tokens of a GGUF file by id. @throws PtpError `failed_precondition` as ggufManifest does */
-export async function ggufTokens(path: string): Promise<readonly string[]> {
-  const { size } = await stat(path);
-  return new Metadata(path, await parse(path, size)).strings(`${TOKENIZER}tokens`);
 }
 
 /** Returns the file's name without its extension. @throws PtpError if the file is a later part, or a part is missing */
