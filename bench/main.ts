@@ -11,6 +11,7 @@ import { prefill } from './suites/prefill.ts';
 import { report } from './suites/report.ts';
 import { scaling } from './suites/scaling.ts';
 import { seam } from './suites/seam.ts';
+import { step } from './suites/step.ts';
 import { tracing } from './suites/tracing.ts';
 
 const program = new Command('npm run bench --')
@@ -18,7 +19,6 @@ const program = new Command('npm run bench --')
   .description('Measures the server. Each suite ends with one line of JSON on stdout; progress goes to stderr.')
   .configureHelp({ helpWidth: 100 })
   .helpCommand(false);
-for (const suite of [exact, decode, load, context, prefill, overhead, seam, peers, hosts, tracing, scaling, report]) {
-  program.addCommand(suite);
-}
+const suites = [exact, decode, load, context, prefill, overhead, seam, step, peers, hosts, tracing, scaling, report];
+for (const suite of suites) program.addCommand(suite);
 await program.parseAsync().catch((error: Error) => program.error(`error: ${error.message}`));

@@ -39,7 +39,7 @@ export async function openDraftEngine({ dir }: EngineOptions): Promise<DraftEngi
  * Target that picks from llama.cpp's logits. It executes one run at a time, with a single decode call unless the run
  * exceeds llama.cpp's batch size.
  */
-class LlamaCppEngine extends EngineBase implements TargetEngine {
+export class LlamaCppEngine extends EngineBase implements TargetEngine {
   readonly #gguf: LoadedGguf;
   readonly #slots: SequenceSlots;
   #counts = { lookups: 0, hits: 0, reusedTokens: 0 };
