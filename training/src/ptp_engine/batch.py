@@ -4,6 +4,7 @@ With a varlen kernel, every pass has the same number of tokens, so that matrix p
 and no result depends on the other tokens. Padding tokens form one more sequence, in the scratch block.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -82,14 +83,14 @@ class Shape:
         """Returns views of the arrays in `flat`, a NumPy array or a tensor."""
         views, at = {}, 0
         for name, shape in self.fields().items():
-            size = int(np.prod(shape))
+            size = math.prod(shape)
             views[name] = flat[at : at + size].reshape(shape)
             at += size
         return views
 
     @property
     def size(self) -> int:
-        return sum(int(np.prod(shape)) for shape in self.fields().values())
+        return sum(math.prod(shape) for shape in self.fields().values())
 
 
 class Packer:
