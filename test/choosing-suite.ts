@@ -62,7 +62,8 @@ export function testChoosing(under: ChoosingCase): void {
     properties: { name: { type: 'string', maxLength: 6 }, n: { type: 'integer', minimum: 0, maximum: 999 } },
     required: ['name', 'n'],
   };
-  const schemaForm = () => constraintOf({ type: 'json_schema', json_schema: { schema } }, null);
+  const schemaForm = () =>
+    constraintOf({ response_format: { type: 'json_schema', json_schema: { schema } } });
   const tools: ToolUse = { tools: [{ name: 'read', parameters: schema }], choice: 'auto', parallel: true };
 
   /** Request fields by feature. They are computed once the pair has started. */
@@ -97,8 +98,8 @@ export function testChoosing(under: ChoosingCase): void {
       ...inForm(schemaForm()),
       sampling: { temperature: 1.2, topK: 3, topP: 0.8 },
     }),
-    json_object: () => inForm(constraintOf({ type: 'json_object' }, null)),
-    regex: () => inForm(constraintOf(null, { regex: '[a-f]{2,9}(, [a-f]{2,9})*' })),
+    json_object: () => inForm(constraintOf({ response_format: { type: 'json_object' } })),
+    regex: () => inForm(constraintOf({ structured_outputs: { regex: '[a-f]{2,9}(, [a-f]{2,9})*' } })),
     'tools, required': () =>
       inForm(withToolConstraint(undefined, { ...tools, choice: 'required' }, () => 'parameters')),
     'tools, auto': () => ({

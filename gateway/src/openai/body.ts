@@ -19,13 +19,23 @@ const isNot =
 
 const isFormat: Test = (value) => (value as { type?: unknown }).type !== 'text';
 
+/** Extensions of other servers. */
+const extensions: Unsupported = {
+  guided_grammar: isFilled,
+  grammar: isFilled,
+  allowed_token_ids: always,
+  bad_words: isFilled,
+};
+
 export const unsupportedInCompletions: Unsupported = {
+  ...extensions,
   suffix: isFilled,
   max_completion_tokens: always,
   max_output_tokens: always,
 };
 
 export const unsupportedInChat: Unsupported = {
+  ...extensions,
   functions: isFilled,
   function_call: isNot('none', 'auto'),
   modalities: (value) => !(Array.isArray(value) && value.every((modality) => modality === 'text')),
@@ -36,13 +46,17 @@ export const unsupportedInChat: Unsupported = {
 };
 
 export const unsupportedInResponses: Unsupported = {
+  ...extensions,
+  guided_json: isFilled,
+  guided_regex: isFilled,
+  guided_choice: isFilled,
   prompt: always,
   previous_response_id: isFilled,
   conversation: always,
   background: isNot(false),
   reasoning: (value) =>
     !(typeof value === 'object' && [null, undefined, 'none'].includes((value as { effort?: string | null }).effort)),
-  truncation: isNot('disabled'),
+  truncation: isNot('disabled', 'auto'),
   max_tool_calls: always,
   max_tokens: always,
   max_completion_tokens: always,

@@ -5,13 +5,13 @@ import { boolean, object, positive } from '../validation.ts';
 import { parseBody, unsupportedInChat } from './body.ts';
 import { type ChoiceFormat, ChoicesWriter, type Format } from './choices-writer.ts';
 import { chatLogprobs, type TokenLogprob } from './logprobs.ts';
-import { conversation, messageList, templateVariables } from './messages.ts';
+import { conversation, messageList, promptEnd, promptEndOf, templateVariables } from './messages.ts';
 import { choiceRequests } from './prompt.ts';
 import { opensThoughts, ReasoningReader, type SplitReasoning } from './reasoning.ts';
 import { checkEnding, commonRequest, completionAndChatFields, sharedFields, topLogprobs } from './request.ts';
 import { type EndpointParts, respond } from './respond.ts';
 import { type CallPiece, ToolCallReader } from './tool-calls.ts';
-import { toolChoice, tools, toolUseOf, withToolConstraint } from './tools.ts';
+import { type ToolUse, toolChoice, tools, toolUseOf, withToolConstraint } from './tools.ts';
 
 /** Body of POST /v1/chat/completions. */
 export const chatBody = object({
@@ -25,6 +25,7 @@ export const chatBody = object({
   tool_choice: toolChoice.nullish(),
   parallel_tool_calls: boolean.nullish(),
   chat_template_kwargs: templateVariables,
+  ...promptEnd,
 });
 
 /** Serves POST /v1/chat/completions (https://platform.openai.com/docs/api-reference/chat). */
@@ -33,19 +34,21 @@ export function chatRoute(app: FastifyInstance, parts: EndpointParts): void {
   const { model } = generator;
   app.post('/v1/chat/completions', async (http, reply) => {
     const request = parseChat(http.body, model);
-    const { messages, toolUse, variables } = request;
-    // A constraint leaves no room for thoughts, unless the constraint applies only to calls that the model may make.
-    const thinks = chatTemplate.thinks && (!request.constraint || toolUse?.choice === 'auto');
+    const { messages, toolUse, variables, end } = request;
+    // The beginning of an answer or a constraint leave no room for thoughts, unless the constraint applies only to calls
+    // that the model may make.
+    const mayThink = !end.continuesLast && (!request.constraint || toolUse?.choice === 'auto');
+    const thinks = chatTemplate.thinks && mayThink;
     let reasoning: AnswerParts['reasoning'] = thinks ? 'possible' : 'none';
     return respond(parts, http, reply, {
       request,
       sequences: request.n,
       prepare: () => {
-        const prompt = chatTemplate.encode(messages, tokenizer, model, { tools: toolUse?.tools, variables });
+        const prompt = chatTemplate.encode(messages, tokenizer, model, { tools: toolUse?.tools, variables, ...end });
         if (thinks && opensThoughts(prompt, tokenizer)) reasoning = 'open';
         return choiceRequests([prompt], request, model.contextLength, model, 'messages');
       },
-      newWriter: (run) => new ChoicesWriter(chatFormat({ reasoning, calls: toolUse !== undefined }), run),
+      newWriter: (run) => new ChoicesWriter(chatFormat({ reasoning, calls: callsOf(toolUse) }), run),
     });
   });
 }
@@ -67,14 +70,20 @@ function parseChat(given: unknown, model: ModelInfo) {
   const constraint = withToolConstraint(request.constraint, toolUse, (i) => `tools[${i}].function.parameters`);
   checkEnding(body, constraint); // Again, because tools may have added a constraint.
   const variables = body.chat_template_kwargs ?? undefined;
-  return { ...request, constraint, logprobs: body.logprobs ? tops : undefined, messages, toolUse, variables };
+  const end = promptEndOf(body, messages);
+  return { ...request, constraint, logprobs: body.logprobs ? tops : undefined, messages, toolUse, variables, end };
+}
+
+function callsOf(toolUse: ToolUse | undefined): AnswerParts['calls'] {
+  if (!toolUse) return 'none';
+  return toolUse.choice === 'auto' ? 'possible' : 'forced';
 }
 
 /** Parts of an answer that are separated from its text. */
 interface AnswerParts {
   /** State of the thoughts. `open` means that the prompt has begun them. */
   readonly reasoning: 'none' | 'possible' | 'open';
-  readonly calls: boolean;
+  readonly calls: 'none' | 'possible' | 'forced';
 }
 
 function chatFormat(answerParts: AnswerParts): Format {
@@ -103,7 +112,7 @@ class ChatChoice implements ChoiceFormat {
 
   constructor({ reasoning, calls }: AnswerParts) {
     if (reasoning !== 'none') this.#thoughtsReader = new ReasoningReader(reasoning === 'open');
-    if (calls) this.#callReader = new ToolCallReader();
+    if (calls !== 'none') this.#callReader = new ToolCallReader(calls === 'forced');
   }
 
   piece(raw: string, tokens?: readonly TokenLogprob[]): object {
@@ -113,8 +122,9 @@ class ChatChoice implements ChoiceFormat {
 
   last(finish: string): object {
     const split = this.#thoughtsReader?.end() ?? { reasoning: '', text: '' };
-    const delta = this.#add(split, true);
-    this.#finish = finish === 'stop' && this.#calls.length > 0 ? 'tool_calls' : finish;
+    const delta = this.#add(split, finish);
+    const endsInCall = this.#callReader?.isInCall ?? false;
+    this.#finish = finish === 'stop' && this.#calls.length > 0 && !endsInCall ? 'tool_calls' : finish;
     return { ...chunk(delta), finish_reason: this.#finish };
   }
 
@@ -127,9 +137,9 @@ class ChatChoice implements ChoiceFormat {
   }
 
   /** Adds a piece of the answer, and returns its part of the chunk of a stream. */
-  #add({ reasoning, text: raw }: SplitReasoning, isLast = false): object {
+  #add({ reasoning, text: raw }: SplitReasoning, finish?: string): object {
     const { text, calls } = this.#callReader?.push(raw) ?? { text: raw, calls: [] };
-    const content = text + ((isLast && this.#callReader?.end()) || '');
+    const content = text + ((finish && this.#callReader?.end(finish)) || '');
     this.#reasoning += reasoning;
     this.#content += content;
     return {

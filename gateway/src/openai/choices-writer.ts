@@ -69,7 +69,8 @@ export class ChoicesWriter implements ResponseWriter {
       if (trace) choice.traces.push(trace);
     }
     if (text !== '' || tokens?.length || trace) {
-      yield this.#chunk([{ index, ...choice.format.piece(text, tokens) }], trace && { ptp: trace });
+      const piece = choice.format.piece(text, tokens);
+      if (tokens?.length || trace || !isEmpty(piece)) yield this.#chunk([{ index, ...piece }], trace && { ptp: trace });
     }
     if (finish) yield this.#chunk([{ index, ...choice.format.last(finish) }]);
   }
@@ -112,4 +113,9 @@ export class ChoicesWriter implements ResponseWriter {
     this.#warned = true;
     return { warning };
   }
+}
+
+/** Returns true for the chunk of a chat that adds nothing, because its text is held back or belongs to a tag. */
+function isEmpty(piece: object): boolean {
+  return 'delta' in piece && Object.keys(piece.delta as object).length === 0;
 }

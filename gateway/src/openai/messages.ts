@@ -1,8 +1,9 @@
 import { invalidField } from '@ptp/protocol/validation';
 import { z } from 'zod';
 import { parseJsonField } from '../http/json.ts';
-import type { ChatMessage } from '../text/chat-message.ts';
-import { object, text } from '../validation.ts';
+import { isLongNumber } from '../long-number.ts';
+import type { ChatMessage, ToolCall } from '../text/chat-message.ts';
+import { boolean, object, text } from '../validation.ts';
 
 const textPart = object({ type: z.literal('text', { error: '"text"' }), text });
 /** Content of a message: a string, or an array of text parts. */
@@ -28,6 +29,36 @@ export const messageList = z
     { error: listError },
   )
   .min(1, { error: listError });
+
+/** Fields that determine the end of the prompt, with the same names as in vLLM and transformers. */
+export const promptEnd = {
+  /** False to omit the header of the answer from the prompt. */
+  add_generation_prompt: boolean.nullish(),
+  /** True to continue the last message, which must be the assistant's. */
+  continue_final_message: boolean.nullish(),
+};
+
+/**
+ * Validates the fields that determine the end of the prompt.
+ *
+ * @throws PtpError `invalid_argument`, naming field, limit and value
+ */
+export function promptEndOf(
+  fields: z.infer<z.ZodObject<typeof promptEnd>>,
+  messages: readonly ChatMessage[],
+): { addGenerationPrompt: boolean; continuesLast: boolean } {
+  const { add_generation_prompt: adds, continue_final_message: continues } = fields;
+  const last = messages.at(-1);
+  if (continues && adds) throw invalidField('add_generation_prompt', 'false with `continue_final_message`', adds);
+  if (continues && (last?.role !== 'assistant' || last.toolCalls)) {
+    throw invalidField(
+      'continue_final_message',
+      "false unless the last message is the assistant's and has no calls",
+      true,
+    );
+  }
+  return { addGenerationPrompt: adds ?? true, continuesLast: continues ?? false };
+}
 
 /** Variables of the chat template, with the same name as in vLLM and llama.cpp. */
 export const templateVariables = z.record(z.string(), z.unknown(), { error: 'an object' }).nullish();
@@ -75,12 +106,26 @@ export function joinText(content: string | readonly { text: string }[]): string 
 }
 
 /**
- * Parses the arguments of a call, because chat templates expect an object.
+ * Returns the arguments of a call in the form that chat templates expect. Text that is not JSON stays text, because a
+ * call that was cut off at the token limit may be part of a conversation.
  *
- * @throws PtpError `invalid_argument` unless the text is the JSON of an object
+ * @throws PtpError `invalid_argument` if the text is JSON, but not an object, or nested too deep
  */
-export function parseArguments(argumentsText: string, field: string): Record<string, unknown> {
+export function parseArguments(argumentsText: string, field: string): ToolCall['arguments'] {
+  if (argumentsText.trim() === '') return {};
+  if (!isJson(argumentsText)) return argumentsText;
   const value = parseJsonField(argumentsText, field, 'an object');
-  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+  if (typeof value === 'object' && value !== null && !Array.isArray(value) && !isLongNumber(value)) {
+    return value as Record<string, unknown>;
+  }
   throw invalidField(field, 'the JSON text of an object', argumentsText);
+}
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
 }

@@ -21,7 +21,7 @@ const formatWith = <Shape extends z.core.$ZodLooseShape>(schemaFields: Shape) =>
     'type',
     [
       object({ type: z.literal('text') }),
-      object({ type: z.literal('json_object') }),
+      object({ type: z.literal('json_object'), schema: z.unknown().optional() }),
       object({ type: z.literal('json_schema'), ...schemaFields }),
     ],
     { error: (issue) => (issue.code === 'invalid_union' ? kinds : 'an object') },
@@ -33,65 +33,94 @@ export const responseFormat = formatWith({ json_schema: object(jsonSchema) });
 export const textFormat = formatWith(jsonSchema);
 
 const choicesError = 'an array of 1 to 1,000 strings';
+const choices = z
+  .array(text.max(10_000, 'a string of at most 10,000 characters'), { error: choicesError })
+  .min(1, choicesError)
+  .max(1000, choicesError);
 /** Schema of `structured_outputs`, vLLM's extension of the API. */
 export const structuredOutputs = object({
   json: schemaField.optional(),
   json_object: boolean.nullish(),
   regex: text.nullish(),
-  choice: z
-    .array(text.max(10_000, 'a string of at most 10,000 characters'), { error: choicesError })
-    .min(1, choicesError)
-    .max(1000, choicesError)
-    .nullish(),
+  choice: choices.nullish(),
   grammar: z.undefined('absent: it is not supported').optional(),
   structural_tag: z.undefined('absent: it is not supported').optional(),
 });
+/** Older names of the fields of `structured_outputs`. */
+export const guidedFields = {
+  guided_json: schemaField.optional(),
+  guided_regex: text.nullish(),
+  guided_choice: choices.nullish(),
+};
+
+/** The fields of a request that may constrain its output. */
+interface ConstraintFields extends Partial<z.infer<z.ZodObject<typeof guidedFields>>> {
+  readonly response_format?: z.infer<typeof responseFormat> | null | undefined;
+  readonly structured_outputs?: z.infer<typeof structuredOutputs> | null | undefined;
+}
 
 /**
  * Returns the constraint of a completion or chat request, or undefined if any text is allowed.
  *
  * @throws PtpError `invalid_argument`, naming the field or the unsupported part of its schema
  */
-export function constraintOf(
-  format: z.infer<typeof responseFormat> | null | undefined,
-  structured: z.infer<typeof structuredOutputs> | null | undefined,
-): OutputConstraint | undefined {
+export function constraintOf({
+  response_format: format,
+  structured_outputs: structured,
+  guided_json: json,
+  guided_regex: regex,
+  guided_choice: choice,
+}: ConstraintFields): OutputConstraint | undefined {
   const schema = format?.type === 'json_schema' ? format.json_schema.schema : undefined;
-  const formatted = format && formatConstraint(format, schema, 'response_format.json_schema.schema');
-  if (formatted && structured) throw invalidField('structured_outputs', 'absent with `response_format`', structured);
-  if (formatted) return formatted;
-  return structured ? { grammar: structuredGrammar(structured), key: JSON.stringify(structured) } : undefined;
+  const guided = [json, regex, choice].some((value) => value != null) ? { json, regex, choice } : undefined;
+  const given = {
+    response_format: format && formatConstraint(format, schema, 'response_format.json_schema.schema'),
+    structured_outputs: structured && structuredConstraint(structured, 'structured_outputs', '.'),
+    guided: guided && structuredConstraint(guided, 'guided', '_'),
+  };
+  const [first, second] = Object.entries(given).filter(([, constraint]) => constraint != null);
+  if (second) throw invalidField(second[0], `absent with \`${first?.[0]}\``, 'both');
+  return first?.[1] ?? undefined;
 }
 
 /**
  * Returns the constraint for a response format, or undefined for plain text.
  *
- * @param field request field that contains the schema, for errors
+ * @param field request field that contains the schema of a `json_schema`, for errors
  */
 export function formatConstraint(
-  format: { readonly type: 'text' | 'json_object' | 'json_schema' },
+  format: { readonly type: 'text' | 'json_object' | 'json_schema'; readonly schema?: unknown },
   schema: unknown,
   field: string,
 ): OutputConstraint | undefined {
   if (format.type === 'text') return undefined;
-  const grammar = format.type === 'json_schema' ? jsonSchemaGrammar(schema, field) : jsonObject;
-  return { grammar, key: JSON.stringify(format) };
+  const key = JSON.stringify(format);
+  if (format.type === 'json_schema') return { grammar: jsonSchemaGrammar(schema, field), key };
+  // llama.cpp accepts a schema here.
+  if (format.schema != null) return { grammar: jsonSchemaGrammar(format.schema, 'response_format.schema'), key };
+  return { grammar: jsonObject, key };
 }
 
-function structuredGrammar(structured: z.infer<typeof structuredOutputs>): Expression {
-  const given = (['json', 'json_object', 'regex', 'choice'] as const).filter((name) => structured[name] != null);
-  if (given.length !== 1) {
-    throw invalidField('structured_outputs', 'exactly one of json, json_object, regex, choice', structured);
-  }
+/** @param separator character between `parent` and a field's name, for errors */
+function structuredConstraint(
+  structured: z.infer<typeof structuredOutputs>,
+  parent: string,
+  separator: string,
+): OutputConstraint {
+  const kinds = ['json', 'json_object', 'regex', 'choice'] as const;
+  const given = kinds.filter((name) => structured[name] != null);
+  if (given.length !== 1) throw invalidField(parent, `exactly one of ${kinds.join(', ')}`, structured);
+  const field = `${parent}${separator}${given[0]}`;
+  return { grammar: structuredGrammar(structured, field), key: JSON.stringify(structured) };
+}
+
+function structuredGrammar(structured: z.infer<typeof structuredOutputs>, field: string): Expression {
   const { json, regex, choice: texts } = structured;
-  if (json != null) {
-    const field = 'structured_outputs.json';
-    // vLLM also accepts the schema as a string.
-    return jsonSchemaGrammar(typeof json === 'string' ? parseSchema(json, field) : json, field);
-  }
+  // vLLM also accepts the schema as a string.
+  if (json != null) return jsonSchemaGrammar(typeof json === 'string' ? parseSchema(json, field) : json, field);
   if (texts) return choice(...texts.map(literal));
-  if (regex != null) return wholeRegex(regex, 'structured_outputs.regex');
-  if (!structured.json_object) throw invalidField('structured_outputs.json_object', 'true', false);
+  if (regex != null) return wholeRegex(regex, field);
+  if (!structured.json_object) throw invalidField(field, 'true', false);
   return jsonObject;
 }
 

@@ -8,7 +8,7 @@ import { isLongNumber } from '../long-number.ts';
 import { DRAFT_MODES, LONGEST_DRAFT } from '../settings.ts';
 import { boolean, integer, object, positive, text } from '../validation.ts';
 import { content, joinText } from './messages.ts';
-import { constraintOf, responseFormat, structuredOutputs } from './output-format.ts';
+import { constraintOf, guidedFields, responseFormat, structuredOutputs } from './output-format.ts';
 import { samplingFields, samplingOf } from './sampling.ts';
 
 /** Maximum number of alternatives per token, as in OpenAI's chat API. */
@@ -59,6 +59,7 @@ export const completionAndChatFields = {
   n: integer(1, 8, 'an integer in [1, 8]').nullish(),
   response_format: responseFormat.nullish(),
   structured_outputs: structuredOutputs.nullish(),
+  ...guidedFields,
   stream_options: object({ include_usage: boolean.nullish() }).nullish(),
 };
 
@@ -87,7 +88,7 @@ export function commonRequest(body: CommonBody, maxTokens: number | null | undef
   if (maxTokens && (body.min_tokens ?? 0) > maxTokens) {
     throw invalidField('min_tokens', `at most \`max_tokens\` (${maxTokens})`, body.min_tokens);
   }
-  const constraint = constraintOf(body.response_format, body.structured_outputs);
+  const constraint = constraintOf(body);
   checkEnding(body, constraint);
   return {
     /** Constraint on the text. Undefined if any text is allowed. */

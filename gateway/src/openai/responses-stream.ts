@@ -1,7 +1,7 @@
 import { openAiError } from '../http/errors.ts';
 import { newId } from '../http/ids.ts';
 import type { ChoiceDelta } from './choices.ts';
-import { logprobEntries } from './logprobs.ts';
+import { logprobEntries, type TokenLogprob } from './logprobs.ts';
 import type { ResponsesRequest } from './responses.ts';
 import type { ResponseWriter, Run, ServerEvent } from './stream.ts';
 import { type CallPiece, ToolCallReader } from './tool-calls.ts';
@@ -36,11 +36,15 @@ export class ResponsesWriter implements ResponseWriter {
   readonly #reader: ToolCallReader | undefined;
   #finish: 'stop' | 'length' | undefined;
   #eventCount = 0;
+  /** Number of characters of the content. */
+  #length = 0;
+  /** Tokens whose text is held back. */
+  readonly #waiting: TokenLogprob[] = [];
 
   constructor(request: ResponsesRequest, run: Run) {
     this.#request = request;
     this.#run = run;
-    this.#reader = request.toolUse && new ToolCallReader();
+    this.#reader = request.toolUse && new ToolCallReader(request.toolUse.choice !== 'auto');
   }
 
   *start(): Iterable<ServerEvent> {
@@ -50,12 +54,12 @@ export class ResponsesWriter implements ResponseWriter {
 
   *add({ text: raw, tokens = [], trace, finish }: ChoiceDelta): Generator<ServerEvent> {
     const { text, calls } = this.#reader?.push(raw) ?? { text: raw, calls: [] };
-    const rest = finish && this.#reader ? this.#reader.end() : '';
+    const rest = finish && this.#reader ? this.#reader.end(finish) : '';
     const delta = text + rest;
-    const hasContent = delta !== '' || tokens.length > 0 || trace !== undefined;
-    if (hasContent && (calls.length === 0 || delta !== '') && this.#items.at(-1)?.type !== 'function_call') {
+    const logprobs = logprobEntries(this.#tokensOf(delta, tokens, finish !== undefined));
+    const hasContent = delta !== '' || logprobs.length > 0 || (trace !== undefined && !this.#reader);
+    if (hasContent && this.#items.at(-1)?.type !== 'function_call') {
       const message = yield* this.#message();
-      const logprobs = logprobEntries(tokens);
       message.content[0].text += delta;
       message.content[0].logprobs.push(...logprobs);
       const fields = { ...this.#position(message), content_index: 0, delta, logprobs, ...(trace && { ptp: trace }) };
@@ -104,6 +108,22 @@ export class ResponsesWriter implements ResponseWriter {
       usage: this.#finish ? this.#usage() : null,
       ...(warning !== undefined && { warning }),
     };
+  }
+
+  /**
+   * Returns the tokens of the content that `delta` completes. If the answer may contain calls, text is held back, and
+   * the tokens with it: which tokens belong to the content does not depend on how they are grouped into steps.
+   */
+  #tokensOf(delta: string, tokens: readonly TokenLogprob[], isLast: boolean): TokenLogprob[] {
+    this.#waiting.push(...tokens);
+    if (!this.#reader) return this.#waiting.splice(0);
+    this.#length += [...delta].length;
+    if (delta === '' && !isLast) return [];
+    // A token that ends the text has no characters.
+    const belongs = ({ offset, bytes }: TokenLogprob) =>
+      offset < this.#length || (isLast && offset === this.#length && bytes.length === 0);
+    const next = this.#waiting.findIndex((token) => !belongs(token));
+    return this.#waiting.splice(0, next < 0 ? this.#waiting.length : next);
   }
 
   get #status(): Status {

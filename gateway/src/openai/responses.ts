@@ -14,29 +14,42 @@ import { ResponsesWriter } from './responses-stream.ts';
 import { toolChoiceOf, toolFunction, toolsOf, toolUseOf, withToolConstraint } from './tools.ts';
 
 const LOGPROBS = 'message.output_text.logprobs';
+/** Accepted without effect, because responses contain no reasoning. */
+const ENCRYPTED = 'reasoning.encrypted_content';
 
 const part = object({
   type: z.enum(['input_text', 'output_text'], { error: 'input_text or output_text' }),
   text,
 });
 const message = object({
-  type: z.literal('message', { error: 'message, function_call or function_call_output' }).nullish(),
+  type: z.literal('message', { error: 'message, reasoning, function_call or function_call_output' }).nullish(),
   role: z.enum(['system', 'developer', 'user', 'assistant'], { error: 'system, developer, user or assistant' }),
   content: z.union([text, z.array(part, { error: 'a string or an array of text parts' })]),
 });
 const call = object({ type: z.literal('function_call'), call_id: text, name: text, arguments: text });
-const callOutput = object({ type: z.literal('function_call_output'), call_id: text, output: text });
+const callOutput = object({
+  type: z.literal('function_call_output'),
+  call_id: text,
+  output: z.union([text, z.array(part, { error: 'a string or an array of text parts' })]),
+});
+/** Reasoning of an earlier response, which chat templates leave out. */
+const reasoning = object({ type: z.literal('reasoning') });
 const inputError = 'a string or a non-empty array of messages, calls and their outputs';
 
 /** Body of POST /v1/responses. */
 export const responsesBody = object({
   ...sharedFields,
-  input: z.union([text, z.array(z.union([call, callOutput, message]), { error: inputError }).min(1, inputError)], {
-    error: inputError,
-  }),
+  input: z.union(
+    [text, z.array(z.union([call, callOutput, reasoning, message]), { error: inputError }).min(1, inputError)],
+    {
+      error: inputError,
+    },
+  ),
   instructions: text.nullish(),
   max_output_tokens: positive,
-  include: z.array(z.literal(LOGPROBS, { error: LOGPROBS }), { error: 'an array' }).nullish(),
+  include: z
+    .array(z.enum([LOGPROBS, ENCRYPTED], { error: `${LOGPROBS} or ${ENCRYPTED}` }), { error: 'an array' })
+    .nullish(),
   top_logprobs: topLogprobs.nullish(),
   metadata: z.record(z.string(), z.string({ error: 'a string' }), { error: 'an object of strings' }).nullish(),
   store: boolean.nullish(),
@@ -84,8 +97,7 @@ function parseResponses(given: unknown, model: ModelInfo) {
     throw invalidField('top_logprobs', `absent or 0 unless \`include\` has ${LOGPROBS}`, tops);
   }
   const { input, instructions = null, tool_choice: choice, parallel_tool_calls: parallel } = body;
-  const messages: ChatMessage[] =
-    typeof input === 'string' ? [{ role: 'user', content: input }] : input.map((item, i) => messageOf(item, i));
+  const messages: ChatMessage[] = typeof input === 'string' ? [{ role: 'user', content: input }] : messagesOf(input);
   const functions = body.tools?.map(({ name, description, parameters }) => ({ name, description, parameters }));
   const toolUse = toolUseOf(functions, choice, parallel);
   const format = body.text?.format ?? { type: 'text' as const };
@@ -111,14 +123,27 @@ function parseResponses(given: unknown, model: ModelInfo) {
   };
 }
 
-function messageOf(item: z.infer<typeof call | typeof callOutput | typeof message>, index: number): ChatMessage {
-  if (item.type === 'function_call_output') {
-    return { role: 'tool', content: item.output, toolCallId: item.call_id };
+type Item = z.infer<typeof call | typeof callOutput | typeof reasoning | typeof message>;
+
+/** Returns the messages of a conversation. A message of the assistant and the calls after it are one message. */
+function messagesOf(items: readonly Item[]): ChatMessage[] {
+  const messages: ChatMessage[] = [];
+  for (const [i, item] of items.entries()) {
+    const last = messages.at(-1);
+    if (item.type === 'reasoning') continue;
+    if (item.type === 'function_call') {
+      const { call_id: id, name } = item;
+      const calls = [
+        ...(last?.toolCalls ?? []),
+        { id, name, arguments: parseArguments(item.arguments, `input[${i}].arguments`) },
+      ];
+      if (last?.role === 'assistant') messages[messages.length - 1] = { ...last, toolCalls: calls };
+      else messages.push({ role: 'assistant', content: '', toolCalls: calls });
+    } else if (item.type === 'function_call_output') {
+      messages.push({ role: 'tool', content: joinText(item.output), toolCallId: item.call_id });
+    } else {
+      messages.push({ role: templateRole(item.role), content: joinText(item.content) });
+    }
   }
-  if (item.type === 'function_call') {
-    const { call_id: id, name } = item;
-    const values = parseArguments(item.arguments, `input[${index}].arguments`);
-    return { role: 'assistant', content: '', toolCalls: [{ id, name, arguments: values }] };
-  }
-  return { role: templateRole(item.role), content: joinText(item.content) };
+  return messages;
 }

@@ -4,7 +4,7 @@ import { z } from 'zod';
 import manifest from '../../package.json' with { type: 'json' };
 import { beginning, checkLength } from '../text/encode.ts';
 import { boolean, object, text } from '../validation.ts';
-import { conversation, messageList, templateVariables } from './messages.ts';
+import { conversation, messageList, promptEnd, promptEndOf, templateVariables } from './messages.ts';
 import { checkModel, tokenIds } from './request.ts';
 import type { EndpointParts } from './respond.ts';
 
@@ -16,6 +16,7 @@ export const tokenizeBody = object({
   prompt: text.nullish(),
   messages: messageList.nullish(),
   chat_template_kwargs: templateVariables,
+  ...promptEnd,
   /** True (default) to begin the tokens of `prompt` with the beginning-of-text token. */
   add_special_tokens: boolean.nullish(),
   return_token_strs: boolean.nullish(),
@@ -34,16 +35,13 @@ export function tokenRoutes(
 ): void {
   const { model } = generator;
 
-  const encode = ({
-    prompt,
-    messages,
-    chat_template_kwargs,
-    add_special_tokens: special,
-  }: z.infer<typeof tokenizeBody>) => {
-    if (messages)
-      return chatTemplate.encode(conversation(messages), tokenizer, model, {
-        variables: chat_template_kwargs ?? undefined,
-      });
+  const encode = (body: z.infer<typeof tokenizeBody>) => {
+    const { prompt, chat_template_kwargs: variables, add_special_tokens: special } = body;
+    if (body.messages) {
+      const messages = conversation(body.messages);
+      const end = promptEndOf(body, messages);
+      return chatTemplate.encode(messages, tokenizer, model, { variables: variables ?? undefined, ...end });
+    }
     if (prompt == null) throw invalidField('prompt', 'a string, unless `messages` is given', prompt);
     checkLength(prompt, tokenizer, model, 'prompt');
     return [...((special ?? true) ? beginning(model) : []), ...tokenizer.encode(prompt)];

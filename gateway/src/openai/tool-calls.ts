@@ -22,6 +22,17 @@ export class ToolCallReader {
   #depth = 0;
   #inString = false;
   #escaped = false;
+  readonly #forced: boolean;
+
+  /** @param forced true if the answer consists of calls only */
+  constructor(forced: boolean) {
+    this.#forced = forced;
+  }
+
+  /** True if the text ends inside a call. */
+  get isInCall(): boolean {
+    return this.#state === 'head' || this.#state === 'arguments';
+  }
 
   push(piece: string): { text: string; calls: CallPiece[] } {
     this.#held += piece;
@@ -58,9 +69,14 @@ export class ToolCallReader {
     return { text, calls };
   }
 
-  /** Returns the rest of the content after the last piece. */
-  end(): string {
-    return this.#state === 'text' ? this.#content(this.#held) : '';
+  /**
+   * Returns the rest of the content after the last piece. What may be the beginning of an opening tag is content only if
+   * the model has ended the text there.
+   */
+  end(finish: string): string {
+    if (this.#state !== 'text') return '';
+    const isCut = (this.#forced || finish === 'length') && this.#held.includes('<');
+    return isCut ? '' : this.#content(this.#held);
   }
 
   /** Removes and returns the text that cannot be part of an opening tag or of the whitespace before it. */

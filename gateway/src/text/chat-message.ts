@@ -2,7 +2,8 @@
 export interface ToolCall {
   readonly id: string;
   readonly name: string;
-  readonly arguments: Readonly<Record<string, unknown>>;
+  /** Arguments by name, or the text of arguments that are not a JSON object. */
+  readonly arguments: Readonly<Record<string, unknown>> | string;
 }
 
 /** A message of a conversation, the same for all APIs. */

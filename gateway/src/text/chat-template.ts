@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Template } from '@huggingface/jinja';
 import { PtpError } from '@ptp/protocol/errors';
+import { fieldError } from '@ptp/protocol/validation';
 import { isLongNumber } from '../long-number.ts';
 import type { ChatMessage, FunctionTool } from './chat-message.ts';
 import { beginning, checkLength, type PromptModel } from './encode.ts';
@@ -13,6 +14,10 @@ export interface TemplateInputs {
   readonly tools?: readonly FunctionTool[] | undefined;
   /** Variables of the model's own template, such as `enable_thinking`. */
   readonly variables?: Readonly<Record<string, unknown>> | undefined;
+  /** False to omit the header of the answer. Default: true. */
+  readonly addGenerationPrompt?: boolean;
+  /** True to end the prompt within the last message, which the answer continues. */
+  readonly continuesLast?: boolean;
 }
 
 /** A model's format for conversations: a Jinja template, as Hugging Face models ship it. */
@@ -26,7 +31,7 @@ export class ChatTemplate {
 
   /**
    * @param source template over `messages` (role, content, tool_calls, tool_call_id), `tools`, `bos_token`, `eos_token`
-   *   and `add_generation_prompt` (always true). It may call `raise_exception`
+   *   and `add_generation_prompt`. It may call `raise_exception`
    * @param beginName value of `bos_token`. Default: the name of the token that precedes every text
    * @throws PtpError `failed_precondition` if the template does not parse
    */
@@ -52,7 +57,7 @@ export class ChatTemplate {
     messages: readonly ChatMessage[],
     tokenizer: Tokenizer,
     model: PromptModel,
-    { tools = [], variables = {} }: TemplateInputs = {},
+    { tools = [], variables = {}, addGenerationPrompt = true, continuesLast = false }: TemplateInputs = {},
   ): number[] {
     const given = this.#supportsTools
       ? {
@@ -65,6 +70,9 @@ export class ChatTemplate {
     const guard = unusedCharacter(text);
     const quote = unusedCharacter(text + guard);
     const guarded = mapStrings(given, (text) => tokenizer.guardSpecial(text, guard), quote) as typeof given;
+    const end = continuesLast ? unusedCharacter(text + guard + quote) : '';
+    const last = guarded.messages.at(-1) as { content: string };
+    last.content += end;
     const begin = beginning(model);
     const withQuotes = this.#render({
       ...guarded.variables,
@@ -72,9 +80,16 @@ export class ChatTemplate {
       ...(guarded.tools.length > 0 && { tools: guarded.tools }),
       bos_token: this.#beginName ?? begin.map((token) => tokenizer.name(token)).join(''),
       eos_token: tokenizer.name(model.endOfText),
-      add_generation_prompt: true,
+      add_generation_prompt: addGenerationPrompt && !continuesLast,
     });
-    const rendered = withQuotes.replaceAll(new RegExp(`"?${quote}|${quote}"?`, 'g'), '');
+    const whole = withQuotes.replaceAll(new RegExp(`"?${quote}|${quote}"?`, 'g'), '');
+    if (!whole.includes(end)) {
+      throw fieldError(
+        'continue_final_message',
+        'is not supported by the chat template, which changes the last message',
+      );
+    }
+    const rendered = continuesLast ? whole.slice(0, whole.lastIndexOf(end)) : whole;
     checkLength(rendered.replaceAll(guard, ''), tokenizer, model, 'messages');
     const ids = tokenizer.encodeRendered(rendered, guard);
     return ids[0] === begin[0] ? ids : [...begin, ...ids];

@@ -25,7 +25,9 @@ export function toolsAsText(messages: readonly ChatMessage[], tools: readonly Fu
 
 function asText({ role, content, reasoning, toolCalls = [] }: ChatMessage): ChatMessage {
   if (role === 'tool') return { role: 'user', content: `<tool_response>\n${content}\n</tool_response>` };
-  const calls = toolCalls.map((call) => callText(call.name, JSON.stringify(call.arguments)));
+  const calls = toolCalls.map(({ name, arguments: given }) =>
+    callText(name, typeof given === 'string' ? given : JSON.stringify(given)),
+  );
   const text = [...(content === '' ? [] : [content]), ...calls].join('\n');
   return { role, content: text, ...(reasoning !== undefined && { reasoning }) };
 }
