@@ -18,6 +18,8 @@ from ptp_train.model.lora import merged
 
 from .context import ContextStream
 from .kv_pool import SCRATCH, KvPool, Sequence
+from .sampler import UNIT
+from .tree import pick_dense
 
 
 class Branch(NamedTuple):
@@ -128,7 +130,7 @@ class Drafting:
         p = logits.float().softmax(-1)
         token = logits.argmax(-1)
         if c.method != "o":
-            token = torch.where(temperature > 0, coordinates.pick(c.pick, p, u), token)
+            token = torch.where(temperature > 0, pick(c.pick, p, u), token)
         return token, p.gather(-1, token[..., None])[..., 0]
 
 
@@ -155,6 +157,15 @@ def padded_places(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def first_without(logits: Tensor, excluded: Tensor | None) -> Tensor:
     """Sets the logits [W, ..., V] of the tokens `excluded` [W] to minus infinity."""
     return logits if excluded is None else without(logits[None], excluded[None])[0]
+
+
+def pick(kind: str, p: Tensor, u: Tensor) -> Tensor:
+    """Returns the tokens [...] that uniforms u [..., D] choose from probabilities p [..., V], as `coordinates.pick`, but
+    with far fewer operations.
+    """
+    if kind != "tree":
+        return coordinates.pick(kind, p, u)
+    return pick_dense((p * UNIT).flatten(0, -2), u.flatten(0, -2)).view(p.shape[:-1])
 
 
 def padded(x: Tensor, grid: Grid) -> Tensor:

@@ -99,7 +99,7 @@ def plan(checks: list[Check], dimensions: int) -> Plan:
     positions = np.concatenate([np.arange(first, first + count) for first, count in zip(firsts, counts, strict=True)])
     return Plan(
         column([s.temperature for s in sampling], np.float32),
-        column([s.top_k for s in sampling], np.int64),
+        column([s.top_k for s in sampling], np.float32),
         column([s.top_p or 1.0 for s in sampling], np.float32),
         column([s.min_p for s in sampling], np.float32),
         uniforms(column([source.seed for source in sources], np.uint64), positions, dimensions),
