@@ -14,6 +14,8 @@ export interface Candidates {
   readonly logits: Float32Array;
   /** Upper limit of the omitted logits, or -Infinity if no logit is omitted. */
   readonly floor: number;
+  /** Limits of the sum of exp(logit) over the omitted logits, if it is known. */
+  readonly omitted?: { readonly least: number; readonly most: number };
   /** Number of tokens in the vocabulary. */
   readonly vocabulary: number;
 }
@@ -37,24 +39,28 @@ export function adjustCandidates(candidates: Candidates, adjustment: Adjustment 
   const { scaled, scale, biased, biases, allowed } = adjustment;
   const { ids } = candidates;
   const logits = candidates.logits.slice();
+  let lowered = 0;
   if (scaled.length > 0 || biased.length > 0) {
     const indices = new Map<number, number>();
     for (let i = 0; i < ids.length; i++) indices.set(ids[i] as number, i);
     const factor = f32(scale);
     for (const id of scaled) {
       const i = indices.get(id);
-      if (i === undefined) continue;
-      const logit = logits[i] as number;
-      logits[i] = logit > 0 ? logit / factor : logit * factor;
+      if (i === undefined) lowered++;
+      else logits[i] = (logits[i] as number) > 0 ? (logits[i] as number) / factor : (logits[i] as number) * factor;
     }
     for (const [k, id] of biased.entries()) {
       const i = indices.get(id);
-      if (i !== undefined) logits[i] = (logits[i] as number) + (biases[k] as number);
+      if (i === undefined) lowered++;
+      else logits[i] = (logits[i] as number) + (biases[k] as number);
     }
   }
-  if (!allowed) return { ...candidates, logits };
+  const { floor, omitted } = candidates;
+  const least = omitted && !allowed ? Math.max(0, omitted.least - lowered * Math.exp(floor)) : 0;
+  const changed = { ...candidates, logits, ...(omitted && { omitted: { ...omitted, least } }) };
+  if (!allowed) return changed;
   const isKept = (_: number, i: number) => isAllowed(allowed, ids[i] as number);
-  return { ...candidates, ids: ids.filter(isKept), logits: logits.filter(isKept) };
+  return { ...changed, ids: ids.filter(isKept), logits: logits.filter(isKept) };
 }
 
 /**
@@ -70,7 +76,7 @@ export function shapeCandidates(
   candidates: Candidates,
   { temperature, topK, topP, minP = 0 }: SamplingParams,
 ): SparseDistribution | undefined {
-  const { ids, logits, floor, vocabulary } = candidates;
+  const { ids, logits, floor } = candidates;
   const ranked = rank(candidates);
   const best = ranked[0];
   if (best === undefined) return undefined;
@@ -86,15 +92,41 @@ export function shapeCandidates(
     lengthOf(weights, (weight) => weight > 0 && weight >= f32(minP)),
   );
   const total = sumOf(eligible);
-  const { length, mass } = nucleus(eligible, total, f32(topP));
   // Tokens at or below the floor are excluded by top-k if it is already full, and by min-p if a token with the logit
-  // `floor` would be. Otherwise, the weights of these tokens sum to at most `rest`.
-  const closed = (topK > 0 && ranked.length >= topK) || weightOf(floor) < f32(minP);
-  const rest = closed ? 0 : (vocabulary - ranked.length) * weightOf(floor);
-  const nucleusCloses = topP < 1 && mass * total >= f32(topP) * (total + rest);
-  const exact = rest <= EPSILON * total || nucleusCloses;
+  // `floor` would be.
+  const isClosed = (topK > 0 && ranked.length >= topK) || weightOf(floor) < f32(minP);
+  const rest = isClosed ? { least: 0, most: 0 } : restLimits(candidates, ranked.length, weightOf);
+  if (topK > 0 || minP > 0) rest.least = 0;
+  const least = nucleus(eligible, total + rest.least, f32(topP));
+  const nucleusCloses = topP < 1 && least.mass * (total + rest.least) >= f32(topP) * (total + rest.most);
+  const exact = rest.most <= EPSILON * total || nucleusCloses;
+  const { length } = exact ? least : nucleus(eligible, total, f32(topP));
   const kept = ranked.slice(0, length).map((i) => ids[i] as number);
   return { ...ascending(kept, eligible.subarray(0, length)), exact };
+}
+
+/**
+ * Limits the sum of the weights of all tokens except the `certain` candidates above the floor. Each of these tokens has
+ * at most the floor's weight.
+ *
+ * If the sum S of exp(logit) over the N omitted tokens is known, so are two limits of the sum of exp(logit / T), because
+ * all logits are at most the floor f: S exp(f / T) / exp(f), and N exp(log(S / N) / T) by Jensen's inequality. For T < 1
+ * the first one is the upper limit, for T > 1 the second one; for T = 1 both are S.
+ */
+function restLimits(
+  { ids, floor, omitted, vocabulary }: Candidates,
+  certain: number,
+  weightOf: (logit: number) => number,
+): { least: number; most: number } {
+  const byCount = (vocabulary - certain) * weightOf(floor);
+  if (!omitted) return { least: 0, most: byCount };
+  const others = vocabulary - ids.length;
+  const limitsOf = (sum: number): [number, number] => {
+    return [(sum / Math.exp(floor)) * weightOf(floor), others * weightOf(Math.log(sum / others))];
+  };
+  const uncertain = (ids.length - certain) * weightOf(floor);
+  const most = Math.min(byCount, uncertain + Math.max(...limitsOf(omitted.most)));
+  return { least: Math.min(most, ...limitsOf(omitted.least)), most };
 }
 
 /** Returns the indices of the candidates above the floor by descending logit, and by ascending id for equal logits. */

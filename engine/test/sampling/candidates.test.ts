@@ -41,7 +41,9 @@ describe('candidates', () => {
         const expected = shape(logits, sampling);
         const shaped = shapeCandidates(candidates(logits, V), sampling);
         expect(shaped?.ids).toEqual(Int32Array.from(expected.kept));
-        expect(shaped?.probabilities).toEqual(Float32Array.from(expected.kept, (id) => expected.probabilities[id] ?? 0));
+        expect(shaped?.probabilities).toEqual(
+          Float32Array.from(expected.kept, (id) => expected.probabilities[id] ?? 0),
+        );
         const u = uniforms(seed, 0, 1, DEPTH);
         expect(shaped && pickTreeSparse(u, shaped, V)).toBe(pickTree(u, expected));
       }),
@@ -56,10 +58,35 @@ describe('candidates', () => {
         const shaped = shapeCandidates(candidates(logits, top), sampling);
         if (!shaped?.exact) return;
         exact++;
-        expect([...shaped.ids].filter((_, i) => visible(shaped.probabilities[i]))).toEqual(visibleIds(logits, sampling));
+        expect([...shaped.ids].filter((_, i) => visible(shaped.probabilities[i]))).toEqual(
+          visibleIds(logits, sampling),
+        );
       }),
     );
     expect(exact).toBeGreaterThan(10);
+  });
+
+  test('the sum of the omitted probabilities decides more distributions, and none wrongly', () => {
+    let [known, unknown] = [0, 0];
+    const limits = fc.integer({ min: 1, max: V });
+    const biased = fc.record({ id: fc.nat(V - 1), bias: fc.constantFrom(0, -3) });
+    fc.assert(
+      fc.property(anyLogits, anySampling, limits, biased, (logits, sampling, top, { id, bias }) => {
+        const read = candidates(logits, top);
+        const omitted = logits.reduce((sum, logit, i) => (read.ids.includes(i) ? sum : sum + Math.exp(logit)), 0);
+        const limited = { ...read, omitted: { least: omitted * (1 - 1e-6), most: omitted * (1 + 1e-6) } };
+        const none = new Int32Array();
+        const adjustment = { scaled: none, scale: 1, biased: Int32Array.of(id), biases: Float32Array.of(bias) };
+        const shaped = shapeCandidates(adjustCandidates(limited, adjustment), sampling);
+        if (shapeCandidates(adjustCandidates(read, adjustment), sampling)?.exact) unknown++;
+        if (!shaped?.exact) return;
+        known++;
+        const expected = visibleIds(adjusted(logits, adjustment), sampling);
+        expect([...shaped.ids].filter((_, i) => visible(shaped.probabilities[i]))).toEqual(expected);
+      }),
+      { numRuns: 1000 },
+    );
+    expect(known).toBeGreaterThan(unknown);
   });
 
   test('adjustments equal those of the reference, also if they lift a listed token above the floor', () => {
