@@ -1,4 +1,5 @@
 import { isGguf, loadManifest } from '@ptp/protocol/manifest';
+import { isHttp } from '@ptp/service-kit/settings';
 import { AutoregressiveDraftEngine } from './draft-model.ts';
 import { checkDraftModel } from './draft-vocabulary.ts';
 import type { DraftEngine, EngineOptions, TargetEngine } from './types.ts';
@@ -18,6 +19,7 @@ interface EngineModule {
  */
 const engines = {
   remote: () => import('./remote/engine.ts'),
+  sglang: () => import('./sglang/engine.ts'),
   onnx: () => import('./onnx/engine.ts'),
   'llama-cpp': () => import('./llama-cpp/engine.ts'),
 } satisfies Record<string, () => Promise<EngineModule>>;
@@ -25,11 +27,11 @@ const engines = {
 type EngineName = keyof typeof engines;
 
 /**
- * Returns the engine that runs a model: the one at the address, if there is an address, or else llama.cpp for a GGUF
- * file and ONNX Runtime for a model folder.
+ * Returns the engine that runs a model: the one at the address, if there is an address, which is SGLang at a URL; or else
+ * llama.cpp for a GGUF file and ONNX Runtime for a model folder.
  */
 function engineOf({ dir, address }: EngineOptions): EngineName {
-  if (address) return 'remote';
+  if (address) return isHttp(address) ? 'sglang' : 'remote';
   return isGguf(dir) ? 'llama-cpp' : 'onnx';
 }
 

@@ -5,7 +5,7 @@ import type { UniformSource } from './sampling/uniforms.ts';
 
 /**
  * Interface between the services and a model. The services validate, schedule and accept. An engine owns the KV caches
- * and runs slots. There are four implementations: `onnx/`, `llama-cpp/`, `remote/` for an engine in another process, and
+ * and runs slots. There are five implementations: `onnx/`, `llama-cpp/`, `remote/` for an engine in another process, `sglang/`, and
  * `testing/fake-engine.ts` for tests. `EngineBase` contains their common bookkeeping.
  *
  * The cache of a sequence is an array of rows, one per token. A run writes the rows of a slot's tokens, starting at row
@@ -73,7 +73,10 @@ export interface EngineOptions {
    * as fit in memory.
    */
   readonly sequences?: number;
-  /** Address of an engine in another process, `host:port` or `unix:/path`. `dir` is then the same model. */
+  /**
+   * Address of an engine in another process, `host:port` or `unix:/path`, or the URLs of SGLang servers, separated by
+   * commas. `dir` is then the same model.
+   */
   readonly address?: string;
   /** Logger for progress during the start. */
   readonly logger?: Pick<Logger, 'info'>;
@@ -92,6 +95,10 @@ export interface EngineInfo {
   readonly maxSequences: number;
   /** Size of a cache row in bytes. */
   readonly bytesPerToken: number;
+  /** Name of the engine, if it is not the one in the model's manifest. */
+  readonly engine?: string;
+  /** Number of most probable tokens that a request without top-k samples from, if the manifest does not have it. */
+  readonly candidateLimit?: number;
 }
 
 export interface PrefixCacheUsage {

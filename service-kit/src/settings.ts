@@ -88,13 +88,23 @@ export const addresses: SettingType<readonly Address[]> = {
   placeholder: 'ADDRESSES',
 };
 
-/** Address of an engine outside the service, as a gRPC target string. Empty if the service has its own engine. */
+/** Returns true for URLs, at which SGLang serves a model. */
+export function isHttp(address: string): boolean {
+  return /^https?:\/\//.test(address);
+}
+
+/**
+ * Address of an engine outside the service: a gRPC target string, or the URLs of SGLang servers, separated by commas.
+ * Empty if the service has its own engine.
+ */
 export const engineAddress: SettingType<string> = {
   schema: z.string().transform((value, issues) => {
     if (value === '') return value;
+    const parts = value.split(',').map((part) => part.trim());
+    if (parts.every((part) => isHttp(part) && URL.canParse(part))) return parts.join();
     return parseAddress(value.replace(/^grpc:\/\//, ''))?.target ?? refuse(issues);
   }),
-  expected: 'host:port or unix:/path',
+  expected: 'host:port, unix:/path, or a comma-separated list of http:// addresses',
   placeholder: 'ADDRESS',
 };
 

@@ -9,6 +9,8 @@ import { ggufFolder, ggufMissing } from '../../../test/gguf.ts';
 import { openDraftEngine, openTargetEngine } from '../../src/open-engine.ts';
 import { engineService } from '../../src/testing/engine-service.ts';
 import { FakeDraftEngine, FakeTargetEngine } from '../../src/testing/fake-engine.ts';
+import { FakeSglang } from '../../src/testing/fake-sglang.ts';
+import { engineScorer } from '../../src/testing/token-scores.ts';
 import type { DraftEngine, EngineOptions, TargetEngine } from '../../src/types.ts';
 
 // The engines that the contract tests run.
@@ -30,6 +32,8 @@ export interface ContractEngine<E> {
   readonly isReal: boolean;
   /** Number of decimals of log-probabilities that are the same in all batches. Default: all, and so are the picks. */
   readonly decimals?: number;
+  /** False for SGLang, which returns log-probabilities, so that logits cannot be scaled. Default: true. */
+  readonly scales?: boolean;
   /** @param options options that differ from the defaults of the tests */
   open(options?: Partial<EngineOptions>): Promise<Opened<E>>;
 }
@@ -54,6 +58,17 @@ export const targets: ContractEngine<TargetEngine>[] = [
     isReal: true,
     open: async (options) =>
       remote(await openTargetEngine({ ...onnxOptions, ...options }), openTargetEngine, onnxOptions),
+  },
+  {
+    name: 'SGLang over ONNX',
+    isReal: true,
+    scales: false,
+    async open(options) {
+      const local = await openTargetEngine(onnxOptions);
+      const fake = await FakeSglang.start({ vocabulary: 257, score: engineScorer(local) });
+      const release = () => Promise.all([fake.stop(), local.dispose()]);
+      return { engine: await openTargetEngine({ ...onnxOptions, ...options, address: fake.url }), release };
+    },
   },
   {
     name: 'llama.cpp',
