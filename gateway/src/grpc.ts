@@ -78,9 +78,10 @@ function tokenize({ generator, tokenizer }: GenerationParts, { model: name, text
 function getModel({ generator }: GenerationParts, name: string) {
   const { model } = generator;
   checkModel(name || 'default', model);
-  const { vocabulary: vocabularySize, engine = '', quantization = '', candidateLimit = 0 } = model;
+  const health = generator.health();
+  const { vocabulary: vocabularySize, engine = '', quantization = '', candidateLimit = 0 } = { ...model, ...health };
   const { modelId, contextLength, endOfText } = model;
-  const { verifier: verifierReady, drafter: drafterReady, batchInvariant } = generator.health();
+  const { verifier: verifierReady, drafter: drafterReady, batchInvariant } = health;
   const served = { verifierReady, drafterReady, ...(batchInvariant !== undefined && { batchInvariant }) };
   return { modelId, vocabularySize, contextLength, endOfText, engine, quantization, candidateLimit, ...served };
 }

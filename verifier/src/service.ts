@@ -7,8 +7,9 @@ import type { Verifier } from './verifier.ts';
  * Returns the gRPC service of a verifier for the target of `model`. `batchInvariant` is the result of the self-check.
  */
 export function verifierService(verifier: Verifier, model: ModelMessage, batchInvariant: boolean): ImplementedService {
+  const { engine = '', candidateLimit = 0 } = verifier.engine.info;
   return implement(VerifierService, {
-    getTarget: () => ({ model, ...usageMessage(verifier.engine), batchInvariant }),
+    getTarget: () => ({ model, ...usageMessage(verifier.engine), batchInvariant, engine, candidateLimit }),
     verify: (requests, { signal }) => verifier.verify(requests, signal),
   });
 }

@@ -38,8 +38,8 @@ export class PairClient implements Streams {
   readonly #options: PairClientOptions;
   readonly #verifiers: ReplicaPool<typeof VerifierService>;
   readonly #drafters: ReplicaPool<typeof DrafterService>;
-  /** Result of the self-check of the verifier that connected last. */
-  #batchInvariant: boolean | undefined;
+  /** What the verifier that connected last says of its engine. */
+  #target: Pick<Health, 'batchInvariant' | 'engine' | 'candidateLimit'> = {};
 
   constructor(options: PairClientOptions) {
     const { model, verifiers, drafters, logger, tls } = options;
@@ -52,7 +52,8 @@ export class PairClient implements Streams {
       check: async (client, signal) => {
         const target = await client.getTarget({}, { signal, deadlineMs: CHECK_MS });
         assertSamePair(target.model, model);
-        this.#batchInvariant = target.batchInvariant;
+        const { batchInvariant, engine, candidateLimit } = target;
+        this.#target = { batchInvariant, ...(engine && { engine }), ...(candidateLimit && { candidateLimit }) };
       },
     });
     this.#drafters = new ReplicaPool(drafters, {
@@ -68,7 +69,7 @@ export class PairClient implements Streams {
 
   health(): Health {
     const [verifier, drafter] = [this.#verifiers.usable, this.#drafters.usable];
-    return { verifier, drafter, batchInvariant: this.#batchInvariant };
+    return { verifier, drafter, ...this.#target };
   }
 
   /** Resolves once a verifier and, if there are any, a drafter are usable. */

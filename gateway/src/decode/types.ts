@@ -197,6 +197,9 @@ export interface Health {
   readonly drafter: boolean;
   /** Result of the verifier's check that its engine is batch-invariant. Undefined before the first connection. */
   readonly batchInvariant?: boolean | undefined;
+  /** Engine and candidate limit of the verifier, if they are not those in the model's manifest. */
+  readonly engine?: string;
+  readonly candidateLimit?: number;
 }
 
 /** Generates sequences. Implemented by `PairGenerator`, and by a scripted generator in tests. */

@@ -106,7 +106,7 @@ async function* generateChoice(
     }
     const { text, count, finish } = stream.add(step.tokens, step.finish);
     addToUsage(figures.usage, request, step, count);
-    if (step.truncated) figures.warning ??= truncationWarning(generator.model);
+    if (step.truncated) figures.warning ??= truncationWarning({ ...generator.model, ...generator.health() });
     const delta = {
       index,
       text,

@@ -39,6 +39,8 @@ export class ScriptedGenerator implements Generator {
   running = 0;
   verifier = true;
   drafter = true;
+  /** What the verifier reports of its engine. */
+  target: Partial<Health> = {};
   script: (request: GenerationRequest) => Script = () => ({ steps: [[]] });
 
   readonly #observers: readonly StepObserver[];
@@ -118,7 +120,7 @@ export class ScriptedGenerator implements Generator {
   }
 
   health(): Health {
-    return { verifier: this.verifier, drafter: this.drafter };
+    return { verifier: this.verifier, drafter: this.drafter, ...this.target };
   }
 }
 
