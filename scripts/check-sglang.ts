@@ -1,0 +1,102 @@
+/**
+ * `npm run check:sglang -- URL`: checks on a running SGLang server what engine/src/sglang assumes of it, and prints what
+ * differs. Ends with status 1 if anything does.
+ */
+import { resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { loadManifest } from '@ptp/protocol/manifest';
+import { checkBatchInvariance } from '../engine/src/batch-invariance.ts';
+import { uniforms } from '../engine/src/sampling/uniforms.ts';
+import { openTargetEngine } from '../engine/src/sglang/engine.ts';
+import { SglangServer } from '../engine/src/sglang/server.ts';
+import { type CheckContext, type CheckResult, checks } from './sglang-checks.ts';
+
+const USAGE = `Usage: npm run check:sglang -- URL [--model FOLDER] [--context-length N]
+
+Checks that a running SGLang server can serve as the engine of the verifier.
+
+  --model FOLDER      folder with the model's config.json and tokenizer.json (default: PTP_MODEL, else the server's path)
+  --context-length N  maximum number of tokens in a sequence (default: PTP_CONTEXT_LENGTH, else the model's)`;
+/** Time in milliseconds after which the last check starts no further comparison. */
+const INVARIANCE_MS = 60_000;
+
+/** Runs all checks and prints one line for each. @returns false if a check failed */
+export async function checkSglang(
+  url: string,
+  { model, contextLength = 0 }: { model?: string | undefined; contextLength?: number } = {},
+  print: (line: string) => void = console.log,
+): Promise<boolean> {
+  const server = new SglangServer(url);
+  const report = (name: string, { ok, found }: CheckResult) =>
+    print(`${ok ? 'ok     ' : 'DIFFERS'}  ${name}: ${found}`);
+  try {
+    await server.checkHealth();
+    const dir = model ?? (await server.info()).model_path ?? '';
+    const manifest = await loadManifest(dir, contextLength);
+    const context: CheckContext = {
+      server,
+      vocabulary: manifest.sizes.vocab,
+      contextLength: manifest.context_length,
+      text: randomText(manifest.sizes.vocab),
+    };
+    let passed = true;
+    for (const [name, check] of Object.entries(checks)) {
+      const result = await check(context).catch((error: Error) => ({ ok: false, found: error.message }));
+      report(name, result);
+      passed &&= result.ok;
+    }
+    const whole = await checkEngine(url, dir, contextLength).catch((error: Error) => ({
+      ok: false,
+      found: error.message,
+    }));
+    report('the engine is batch-invariant', whole);
+    return passed && whole.ok;
+  } catch (error) {
+    print(`DIFFERS  ${(error as Error).message}`);
+    return false;
+  } finally {
+    server.close();
+  }
+}
+
+/** Runs the self-check of the verifier. */
+async function checkEngine(url: string, dir: string, contextLength: number): Promise<CheckResult> {
+  const engine = await openTargetEngine({ dir, contextLength, address: url, startLimitMs: 0 });
+  try {
+    const { invariant, rows } = await checkBatchInvariance(engine, INVARIANCE_MS);
+    return { ok: invariant, found: `${rows} positions compared` };
+  } finally {
+    await engine.dispose();
+  }
+}
+
+/** Returns a source of random texts that differ in every run, so that the server's cache cannot have them. */
+function randomText(vocabulary: number): CheckContext['text'] {
+  const seed = BigInt(Date.now());
+  let position = 0;
+  return (count) => {
+    const tokens = Array.from(uniforms(seed, position, count), (u) => Math.floor(u * vocabulary));
+    position += count;
+    return tokens;
+  };
+}
+
+async function main(): Promise<boolean> {
+  const options = {
+    model: { type: 'string' },
+    'context-length': { type: 'string' },
+    help: { type: 'boolean' },
+  } as const;
+  const { values, positionals } = parseArgs({ options, allowPositionals: true });
+  const [url] = positionals;
+  if (values.help || !url || !URL.canParse(url)) {
+    console.log(USAGE);
+    return values.help === true;
+  }
+  const { PTP_MODEL, PTP_CONTEXT_LENGTH, INIT_CWD = '.' } = process.env;
+  const model = values.model === undefined ? PTP_MODEL : resolve(INIT_CWD, values.model);
+  const contextLength = Number(values['context-length'] ?? PTP_CONTEXT_LENGTH ?? 0);
+  return checkSglang(url, { model, contextLength });
+}
+
+if (import.meta.main) process.exitCode = (await main()) ? 0 : 1;
