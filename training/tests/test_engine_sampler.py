@@ -9,9 +9,10 @@ import torch
 
 from ptp_engine.adjust import Adjustment, adjusted
 from ptp_engine.gen import engine_pb2
+from ptp_engine.ranked import walk
 from ptp_engine.sampler import NEAREST, Draw, Plan
-from ptp_engine.tree import pick_dense, pick_sparse
-from ptp_engine.uniforms import uniforms
+from ptp_engine.tree import pick_dense
+from ptp_engine.uniforms import uniforms, uniforms_of
 from ptp_train.model.coordinates import dimensions, pick
 from ptp_train.model.sampling import shape
 
@@ -36,6 +37,12 @@ def test_uniforms_of_several_seeds():
     together = uniforms(seeds, positions, 9)
     for row, (seed, position) in enumerate(zip(seeds, positions, strict=True)):
         np.testing.assert_array_equal(together[row], uniforms(np.array([seed]), np.array([position]), 9)[0])
+
+
+@pytest.mark.parametrize(("position", "count"), [(0, 1), (60, 9), (63, 200), (2**32 - 3, 3)])
+def test_uniforms_of_successive_positions(position, count):
+    expected = uniforms(np.full(count, 2**64 - 1, np.uint64), position + np.arange(count), 5)
+    np.testing.assert_array_equal(uniforms_of(2**64 - 1, position, count, 5), expected)
 
 
 @pytest.mark.parametrize("case", CASES["tree"])
@@ -94,9 +101,10 @@ def test_trees_of_all_depths(vocabulary):
     u = torch.from_numpy(uniforms(np.full(rows, 8, np.uint64), np.arange(rows), depth))
     expected = pick("tree", weights.double(), u)
     assert pick_dense(weights, u).flatten().tolist() == expected.tolist()
-    if vocabulary <= 512:
-        ids = torch.arange(vocabulary).expand(rows, -1).contiguous()
-        assert pick_sparse(ids, weights.long(), u).flatten().tolist() == expected.tolist()
+    for row in range(rows):
+        ids = weights[row].nonzero().flatten()
+        chosen = walk(ids.tolist(), weights[row, ids].long().tolist(), (u[row] * 2**24).long().tolist())
+        assert ids[chosen] == expected[row]
 
 
 def test_a_row_does_not_depend_on_other_rows():

@@ -10,7 +10,7 @@ from .batch import Piece
 from .errors import EngineError
 from .gen import engine_pb2
 from .sampler import Picks, Plan
-from .uniforms import uniforms
+from .uniforms import uniforms_of
 
 
 def picks_after(piece: Piece, slots: Sequence[engine_pb2.TargetSlot]) -> bool:
@@ -34,7 +34,7 @@ def plan(pieces: list[Piece], slots: Sequence[engine_pb2.TargetSlot], depth: int
     """Returns the sampling parameters of the picks after the tokens of `pieces`, which all have some."""
     count = sum(len(piece.tokens) for piece in pieces)
     numbers = np.empty((4, count), np.float32)
-    seeds, positions = np.empty(count, np.uint64), np.empty(count, np.int64)
+    u = np.zeros((count, depth), np.float32)
     adjustments: list[Adjustment] = []
     top_count = start = 0
     for piece in pieces:
@@ -43,15 +43,14 @@ def plan(pieces: list[Piece], slots: Sequence[engine_pb2.TargetSlot], depth: int
         values = sampling.temperature, sampling.top_k, sampling.top_p or 1.0, sampling.min_p
         for column, value in zip(numbers, values, strict=True):
             column[start:end] = value
-        seeds[start:end] = slot.uniforms.seed
-        first = piece.at + 1 + slot.uniforms.offset
-        positions[start:end] = range(first, first + len(piece.tokens))
+        if sampling.temperature > 0:
+            first = piece.at + 1 + slot.uniforms.offset
+            u[start:end] = uniforms_of(slot.uniforms.seed, first, len(piece.tokens), depth)
         top_count = max(top_count, slot.top_count)
         if slot.adjustments:
             changes = slot.adjustments[piece.first : piece.first + len(piece.tokens)]
             adjustments += [Adjustment(row, change) for row, change in enumerate(changes, start)]
         start = end
-    u = uniforms(seeds, positions, depth) if numbers[0].any() else np.zeros((count, depth), np.float32)
     return Plan(*numbers, u, adjustments, top_count)
 
 

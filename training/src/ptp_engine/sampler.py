@@ -1,9 +1,11 @@
-"""Picks tokens from logits on the device: adjustments, temperature, min-p, top-k, top-p, then the tree of uniforms.
+"""Picks tokens from logits: adjustments, temperature, min-p, top-k, top-p, then the tree of uniforms.
 
-The rules are the same as in engine/src/sampling and ptp_train/export/graphs/sampler.py. Weights are integers (UNIT for
-the most probable token), so that no row's result depends on other rows.
+The rules are the same as in engine/src/sampling and ptp_train/export/graphs/sampler.py. The device does what reads the
+whole vocabulary; the host picks among the most probable tokens (ranked.py). Weights are integers, whose sums have no
+rounding errors, so no row's result depends on other rows.
 """
 
+import functools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,12 +13,11 @@ import torch
 from torch import Tensor
 
 from .adjust import Adjustment, adjusted
-from .tree import pick_dense, pick_sparse
+from .ranked import UNIT, pick_ranked
+from .tree import pick_dense
 
 NEAREST = (64, 1024)
 """Numbers of tokens to rank, one after the other, until they contain top-k and the nucleus."""
-UNIT = 2.0**40
-"""Weight of the most probable token. The sum of a vocabulary of 2^20 tokens fits into 60 bits."""
 
 
 @dataclass
@@ -52,24 +53,21 @@ class Picks:
 
 
 class Rows:
-    """Logits and sampling parameters of some rows. Columns are [R, 1]."""
+    """Logits and sampling parameters of some rows, on the device. Columns are [R, 1]."""
 
-    def __init__(self, logits: Tensor, table: Tensor, needs_total: bool):
-        """needs_total: a row has top-p without top-k."""
+    def __init__(self, logits: Tensor, table: Tensor):
         self.temperature, self.top_k, self.top_p, self.min_p = (table[:, i : i + 1] for i in range(4))
         self.u = table[:, 4:]
         self.scaled = logits / self.temperature
-        self.top = self.scaled.amax(-1, keepdim=True)
-        self.total = self.weights().long().sum(-1, keepdim=True) if needs_total else 0
 
-    def weights(self, scaled: Tensor | None = None) -> Tensor:
-        """Returns the weights of tokens [R, N] as float32 integers, 0 for tokens that min-p removes. Default: all."""
-        weights = ((self.scaled if scaled is None else scaled) - self.top).exp()
+    def weights(self) -> Tensor:
+        """Returns the weights of all tokens [R, V] as float32 integers, 0 for tokens that min-p removes."""
+        weights = (self.scaled - self.scaled.amax(-1, keepdim=True)).exp()
         return torch.where(weights < self.min_p, 0.0, weights).mul_(UNIT)
 
 
 class Draw:
-    """Picks for the rows of a pass. The device may still be computing them until `result` is called."""
+    """Picks for the rows of a pass. The device may still be computing until `result` is called."""
 
     def __init__(self, logits: Tensor, plan: Plan):
         """logits: [R, V]"""
@@ -80,44 +78,79 @@ class Draw:
         self.logits = adjusted(raw, plan.adjustments)
         token = self.logits.argmax(-1, keepdim=True)
         valid = self.logits.gather(-1, token).isfinite()
-        closed = torch.ones_like(valid)
         random = plan.temperature > 0
-        limited = random & ((plan.top_k > 0) | (plan.top_p < 1))
-        table = np.stack([plan.temperature, plan.top_k, plan.top_p, plan.min_p], 1)
-        self.table = self._upload(np.concatenate([table, plan.u], 1))
-        for group, pick in ((limited, pick_near), (random & ~limited, pick_all)):
-            if group.any():
-                where = self._where(group)
-                token[where], closed[where] = pick(self._rows(group, where))
-        columns = [token.int(), self._score(token), valid.int(), closed.int()]
+        self.limited = random & ((plan.top_k > 0) | (plan.top_p < 1))
+        if (random & ~self.limited).any():
+            where = self._where(random & ~self.limited)
+            rows = self._rows(where)
+            token[where] = pick_dense(rows.weights(), rows.u)
+        columns = [token.int(), self._score(token), valid.int()]
         if plan.top_count:
-            ids = sortable(raw, all_ids(raw)).topk(plan.top_count).indices
+            ids = sortable(raw).topk(plan.top_count).indices
             columns += [ids.int(), self._score(ids)]
         self.packed = torch.cat(columns, -1)
+        self.ranked = self._rank(self.limited, NEAREST[0]) if self.limited.any() else None
 
     def result(self) -> Picks:
         """Waits for the device. Ranks more tokens for rows whose nucleus is large."""
         packed = self.packed.cpu().numpy()
-        for pick in (pick_farther, pick_anywhere):
-            still_open = packed[:, 3] == 0
-            if still_open.any():
-                where = self._where(still_open)
-                token, closed = pick(self._rows(still_open, where))
-                columns = torch.cat([token.int(), self._score(token, where), closed.int()], -1).cpu().numpy()
-                packed[still_open, 0], packed[still_open, 1], packed[still_open, 3] = columns.T
+        still_open, ranked = self.limited, self.ranked
+        for size in NEAREST:
+            if not still_open.any():
+                break
+            ranked = self._rank(still_open, size) if ranked is None else ranked
+            still_open, ranked = self._pick(packed, still_open, size, ranked), None
+        if still_open.any():
+            where = self._where(still_open)
+            token = pick_anywhere(self._rows(where))
+            packed[still_open, :2] = torch.cat([token.int(), self._score(token, where)], -1).cpu().numpy()
         count = self.plan.top_count
         values = packed.view(np.float32)
         return Picks(
             tokens=packed[:, 0],
             log_probabilities=values[:, 1],
-            top_ids=packed[:, 4 : 4 + count],
-            top_log_probabilities=values[:, 4 + count :],
+            top_ids=packed[:, 3 : 3 + count],
+            top_log_probabilities=values[:, 3 + count :],
             valid=packed[:, 2] == 1,
         )
 
-    def _rows(self, group: np.ndarray, where: Tensor | slice) -> Rows:
-        without_top_k = (self.plan.top_k == 0) & (self.plan.top_p < 1)
-        return Rows(self.logits[where], self.table[where], needs_total=bool(without_top_k[group].any()))
+    def _rank(self, group: np.ndarray, size: int) -> tuple[Tensor, Tensor | None]:
+        """Returns int32 [G, 3 K] for the rows of a group: ids, logits after temperature, and log-probabilities of the K
+        most probable tokens. Also returns the sums of weights [G], if a row needs them.
+        """
+        where = self._where(group)
+        rows = self._rows(where)
+        values, ids = rows.scaled.topk(min(size, rows.scaled.shape[-1]))
+        packed = torch.cat([ids.int(), values.view(torch.int32), self._score(ids, where)], -1)
+        needs_total = (self.plan.top_k[group] == 0).any()
+        return packed, rows.weights().long().sum(-1) if needs_total else None
+
+    def _pick(
+        self, packed: np.ndarray, group: np.ndarray, size: int, ranked: tuple[Tensor, Tensor | None]
+    ) -> np.ndarray:
+        """Picks among ranked tokens for the rows of a group. Returns the rows that need more tokens."""
+        plan = self.plan
+        ids, values, scores = np.split(ranked[0].cpu().numpy(), 3, -1)
+        totals = np.zeros(len(ids), np.int64) if ranked[1] is None else ranked[1].cpu().numpy()
+        parameters = np.stack([plan.top_k, plan.top_p, plan.min_p], 1)[group]
+        complete = ids.shape[1] == self.logits.shape[1]
+        column = pick_ranked(ids, values.view(np.float32), parameters, totals, plan.u[group], complete)
+        found = column >= 0
+        rows = np.flatnonzero(group)[found]
+        packed[rows, 0] = ids[found, column[found]]
+        packed[rows, 1] = scores[found, column[found]]
+        still_open = group.copy()
+        still_open[rows] = False
+        return still_open & (packed[:, 2] == 1)
+
+    @functools.cached_property
+    def _table(self) -> Tensor:
+        plan = self.plan
+        columns = np.stack([plan.temperature, plan.top_k, plan.top_p, plan.min_p], 1)
+        return self._upload(np.concatenate([columns, plan.u], 1))
+
+    def _rows(self, where: Tensor | slice) -> Rows:
+        return Rows(self.logits[where], self._table[where])
 
     def _where(self, group: np.ndarray) -> Tensor | slice:
         return slice(None) if group.all() else self._upload(np.flatnonzero(group))
@@ -130,66 +163,30 @@ class Draw:
         return torch.from_numpy(values).to(self.logits.device, non_blocking=True)
 
 
-def sortable(values: Tensor, ids: Tensor) -> Tensor:
-    """Returns int64 keys that order tokens by descending value, and tokens with equal values by ascending id."""
+def sortable(values: Tensor) -> Tensor:
+    """Returns int64 keys [R, V] that order tokens by descending value, and tokens with equal values by ascending id."""
     bits = (values + 0.0).view(torch.int32)  # The sum turns -0 into 0.
     order = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
-    return order * 2**32 - ids
+    return order * 2**32 - torch.arange(values.shape[-1], device=values.device)
 
 
-def all_ids(values: Tensor) -> Tensor:
-    return torch.arange(values.shape[-1], device=values.device)
-
-
-def pick_all(rows: Rows) -> tuple[Tensor, Tensor]:
-    """Picks among all tokens. Returns tokens [R, 1] and True."""
-    return pick_dense(rows.weights(), rows.u), torch.ones_like(rows.top, dtype=torch.bool)
-
-
-def pick_near(rows: Rows) -> tuple[Tensor, Tensor]:
-    return pick_ranked(rows, NEAREST[0])
-
-
-def pick_farther(rows: Rows) -> tuple[Tensor, Tensor]:
-    return pick_ranked(rows, NEAREST[1])
-
-
-def pick_ranked(rows: Rows, size: int) -> tuple[Tensor, Tensor]:
-    """Picks among the `size` most probable tokens. Returns tokens [R, 1], and whether these contain top-k and the
-    nucleus [R, 1]. The tokens of other rows are wrong.
-    """
-    vocabulary = rows.scaled.shape[-1]
-    size = min(size, vocabulary)
-    values, ids = rows.scaled.topk(size)
-    order = sortable(values, ids).argsort(-1, descending=True)
-    values, ids = values.gather(-1, order), ids.gather(-1, order)
-    weights = rows.weights(values).long()
-    kept = inside(weights, rows)
-    last = values.gather(-1, (kept.sum(-1, keepdim=True) - 1).clamp(min=0))
-    # Other tokens can be equal to the last one of `values`.
-    closed = (last > values[:, -1:]) | (size == vocabulary)
-    ids, order = ids.sort(-1)
-    return pick_sparse(ids, torch.where(kept, weights, 0).gather(-1, order), rows.u), closed
-
-
-def pick_anywhere(rows: Rows) -> tuple[Tensor, Tensor]:
-    """Ranks the whole vocabulary. Returns tokens [R, 1] and True."""
-    keys = sortable(rows.scaled, all_ids(rows.scaled))
+def pick_anywhere(rows: Rows) -> Tensor:
+    """Ranks the whole vocabulary. Returns tokens [R, 1]."""
+    keys = sortable(rows.scaled)
     ranked = keys.sort(-1, descending=True)
     weights = rows.weights()
     kept = inside(weights.gather(-1, ranked.indices).long(), rows)
-    border = ranked.values.gather(-1, (kept.sum(-1, keepdim=True) - 1).clamp(min=0))
-    return pick_dense(torch.where(keys >= border, weights, 0.0), rows.u), torch.ones_like(kept[:, :1])
+    border = ranked.values.gather(-1, kept.sum(-1, keepdim=True) - 1)
+    return pick_dense(torch.where(keys >= border, weights, 0.0), rows.u)
 
 
 def inside(weights: Tensor, rows: Rows) -> Tensor:
-    """Returns which of the ranked tokens [R, N] are inside top-k and top-p: those before which the weights sum to less
+    """Returns which of the ranked tokens [R, V] are inside top-k and top-p: those before which the weights sum to less
     than top_p of the top-k mass.
     """
     rank = torch.arange(weights.shape[-1], device=weights.device)
     weights = torch.where((rank < rows.top_k) | (rows.top_k == 0), weights, 0)
     sums = weights.cumsum(-1)
-    total = torch.where(rows.top_k > 0, sums[:, -1:], rows.total)
     # Infinity, so that rounding cuts nothing if top_p is 1.
-    mass = torch.where(rows.top_p >= 1, torch.inf, rows.top_p.double() * total)
+    mass = torch.where(rows.top_p >= 1, torch.inf, rows.top_p.double() * sums[:, -1:])
     return (sums - weights < mass) & (weights > 0)

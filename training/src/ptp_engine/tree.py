@@ -44,7 +44,7 @@ def walk(weights: Tensor, u: Tensor) -> Tensor:
 
 
 def goes_right(bounds: Tensor, u: Tensor) -> Tensor:
-    """Returns decisions [R, ...] at nodes from the sums of weights before their beginning, middle and end [R, 3, ...]."""
+    """Returns decisions [R, N] at nodes from the sums of weights before their beginning, middle and end [R, 3, N]."""
     left, total = bounds[:, 1] - bounds[:, 0], bounds[:, 2] - bounds[:, 0]
     return (u.double() * total >= left) & (total > left)
 
@@ -67,19 +67,3 @@ class Nodes:
 
 
 complete_tree = functools.cache(Nodes)
-
-
-def pick_sparse(ids: Tensor, weights: Tensor, u: Tensor) -> Tensor:
-    """Returns tokens [R, 1] for the int64 weights [R, K] of the tokens `ids` [R, K] in ascending order.
-
-    All other tokens have the weight 0.
-    """
-    count, depth = ids.shape[-1], u.shape[-1]
-    size = 2 ** torch.arange(depth, 0, -1, device=ids.device)
-    start = ids[..., None] // size * size
-    bounds = torch.stack([start, start + size // 2, start + size], 1)
-    sums = F.pad(weights, (1, 0)).cumsum(-1)
-    before = sums.gather(-1, torch.searchsorted(ids, bounds.flatten(1))).view(-1, 3, count, depth)
-    turns = (ids[..., None] % size >= size // 2).bool()
-    chosen = (goes_right(before, u[:, None]) == turns).all(-1) & (weights > 0)
-    return ids.gather(-1, chosen.int().argmax(-1, keepdim=True))
