@@ -18,6 +18,7 @@ from ptp_engine.drafter import DrafterModel
 from ptp_engine.drafter_load import GUESS, load_drafter_model
 from ptp_engine.errors import EngineError
 from ptp_engine.gen import common_pb2, engine_pb2
+from ptp_engine.recorded import Recorded
 from ptp_train.export.model_folder import Form, write_folder
 from ptp_train.model import hugging_face
 from ptp_train.model.drafter import Drafter, DrafterConfig
@@ -179,6 +180,33 @@ def test_drafts_are_those_of_the_exported_graph(pair, setting):
         verify(pair, [other[:5]], [third])
     for sequence in (1, 2):
         model.close(sequence)
+
+
+class Recording:
+    """Stand-in for a CUDA graph: runs the function again on the recorded memory."""
+
+    made = 0
+
+    def __init__(self, run):
+        self.replay = run
+        Recording.made += 1
+
+
+def test_recorded_picks_are_the_same(pair, monkeypatch):
+    """Recordings have padded shapes, so few of them serve all numbers of branches."""
+    monkeypatch.setattr(Recording, "made", 0)
+    drafting = pair.model.drafting
+    monkeypatch.setattr(drafting, "recorded", Recorded(drafting.tokens, Recording))
+    pair.model.open(1)
+    for count, length in ((1, 2), (3, 4), (2, 3), (4, 1), (1, 4)):
+        slot = slot_of(1, 0, TEXT[:20], SETTINGS[0], seed=count)
+        if pair.config.given:
+            slot.check.CopyFrom(engine_pb2.BlockCheck(block=count, length=length))
+        else:
+            slot.branches.extend(engine_pb2.BranchRequest(visible=20 - n, length=length) for n in range(count))
+        verify(pair, [TEXT[:20]], [slot])
+    assert Recording.made == (1 if pair.config.given else 3)
+    pair.model.close(1)
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

@@ -5,6 +5,7 @@ sequence with the most, C rows of the longest context, D uniforms per position, 
 K positions. No other position attends to the padding.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,9 @@ from ptp_train.model.drafter import Drafter, without
 from ptp_train.model.lora import merged
 
 from .context import ContextStream
+from .graphs import Recording
 from .kv_pool import SCRATCH, KvPool, Sequence
+from .recorded import Recorded
 from .sampler import UNIT
 from .tree import pick_dense
 
@@ -54,9 +57,11 @@ class Grid(NamedTuple):
 
 
 class Drafting:
-    def __init__(self, drafter: Drafter, context: ContextStream):
+    def __init__(self, drafter: Drafter, context: ContextStream, record: Callable[[Callable], Recording] | None):
+        """record: makes recordings of the picks, which consist of many small operations. None to run them directly."""
         self.drafter, self.context = drafter, context
         self.layers = nn.ModuleList(merged(layer) for layer in drafter.layers)
+        self.recorded = record and Recorded(self.tokens, record)
 
     def draft(
         self, pool: KvPool, branches: list[Branch], u: Tensor, feature: Tensor | None = None
@@ -68,17 +73,25 @@ class Drafting:
         upload = self.context.upload
         last, excluded = upload(np.array([[b.last, b.excluded] for b in branches])).unbind(1)
         temperature, top_p, top_k = upload(np.array([b.conditions for b in branches], np.float32)).unbind(1)
-        if not any(b.excluded >= 0 for b in branches):
-            excluded = None
         conditions = tuple(t[None, :, None] for t in (temperature, top_p, top_k))
         x = self.drafter.inputs(last[None], u[None], conditions, None if feature is None else feature[None])
         hidden = self.hidden(pool, x.to(self.context.dtype).flatten(1, 2), self.grid(pool, branches, u.shape[1]))
-        tokens, confidences = self.tokens(hidden.view(*u.shape[:2], -1), last, u, temperature, excluded)
+        given = (hidden.view(*u.shape[:2], -1), last, u, temperature, excluded)
+        tokens, confidences = self.tokens(*given) if self.recorded is None else self.recorded(*self.rounded(*given))
         lengths = [b.length for b in branches]
         return (
-            [row[:length] for row, length in zip(tokens.tolist(), lengths, strict=True)],
-            [row[:length] for row, length in zip(confidences.tolist(), lengths, strict=True)],
+            [row[:length] for row, length in zip(tokens[: len(lengths)].tolist(), lengths, strict=True)],
+            [row[:length] for row, length in zip(confidences[: len(lengths)].tolist(), lengths, strict=True)],
         )
+
+    def rounded(self, hidden: Tensor, last: Tensor, u: Tensor, temperature: Tensor, excluded: Tensor):
+        """Pads the inputs of `tokens` to few shapes: a power of 2 of branches, and the maximum length."""
+        w, k = u.shape[:2]
+        rows = (1 << (w - 1).bit_length()) - w
+        positions = self.drafter.config.length - self.drafter.config.given - k
+        hidden, u = (F.pad(t, (0, 0, 0, positions, 0, rows)) for t in (hidden, u))
+        last, temperature, excluded = (F.pad(t, (0, rows)) for t in (last, temperature, excluded))
+        return hidden, last, u, temperature, excluded
 
     def grid(self, pool: KvPool, branches: list[Branch], k: int) -> Grid:
         upload = self.context.upload
@@ -109,8 +122,10 @@ class Drafting:
             x = layer.finish(x, packed(attend(padded(q, grid), *both, grid.mask), grid))
         return self.drafter.norm(x)
 
-    def tokens(self, hidden: Tensor, last: Tensor, u: Tensor, temperature: Tensor, excluded: Tensor | None):
-        """Picks tokens [W, K] from hidden [W, K, width]. Returns them with their probabilities."""
+    def tokens(self, hidden: Tensor, last: Tensor, u: Tensor, temperature: Tensor, excluded: Tensor):
+        """Picks tokens [W, K] from hidden [W, K, width]. Returns them with their probabilities. The other arguments are
+        [W], and [W, K, D] for u.
+        """
         head = self.drafter.sequential
         if head is None:
             logits = self.drafter.head(hidden, temperature[:, None])
@@ -154,9 +169,9 @@ def padded_places(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return cells, np.nonzero((column < counts[:, None]).ravel())[0]
 
 
-def first_without(logits: Tensor, excluded: Tensor | None) -> Tensor:
+def first_without(logits: Tensor, excluded: Tensor) -> Tensor:
     """Sets the logits [W, ..., V] of the tokens `excluded` [W] to minus infinity."""
-    return logits if excluded is None else without(logits[None], excluded[None])[0]
+    return without(logits[None], excluded[None])[0]
 
 
 def pick(kind: str, p: Tensor, u: Tensor) -> Tensor:

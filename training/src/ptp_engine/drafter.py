@@ -23,6 +23,7 @@ from .checks import Check, checked_rows, settle
 from .context import ContextStream
 from .errors import EngineError
 from .gen import common_pb2, engine_pb2
+from .graphs import Recording
 from .kv_pool import KvPool, Layout
 from .uniforms import uniforms
 
@@ -51,9 +52,10 @@ class DrafterModel:
         device: torch.device,
         limits: Limits,
         allocate: Callable[[list[Layout]], KvPool],
+        record: Callable[[Callable], Recording] | None = None,
     ):
         """target: the drafter's target; None for the kind `separate`. allocate: function that returns the KV pool for the
-        layers of the context stream, after the weights are on the device.
+        layers of the context stream, after the weights are on the device. record: see `Drafting`.
         """
         self.config, self.limits = drafter.config, limits
         drafter = drafter.to(device, dtype)
@@ -62,7 +64,7 @@ class DrafterModel:
         self.context = ContextStream(drafter, self.target, device)
         self.pool = allocate(self.context.layouts)
         self.context.use_positions(limits.context + self.config.length + 1)
-        self.drafting = Drafting(drafter, self.context)
+        self.drafting = Drafting(drafter, self.context, record)
 
     def info(self) -> engine_pb2.GetEngineResponse:
         limits = self.limits

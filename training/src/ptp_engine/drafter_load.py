@@ -14,6 +14,7 @@ from ptp_train.model.drafter_config import DrafterConfig
 from ptp_train.model.transformer import Target, identity, load_target, parameters_of
 
 from .drafter import DrafterModel, Limits
+from .graphs import CudaGraph
 from .kv_pool import KvPool, Layout
 from .load import device_of, dtype_of, folder_of, free_memory
 from .log import log
@@ -49,7 +50,8 @@ def load_drafter_model(args: argparse.Namespace) -> DrafterModel:
         blocks = pool_blocks(sum(layer.bytes_per_token for layer in layers) * BLOCK, limits, args, device)
         return KvPool(layers, blocks, BLOCK, device, keep=not args.no_prefix_cache)
 
-    return DrafterModel(drafter, needed(target, config), dtype, device, limits, allocate)
+    record = CudaGraph if device.type == "cuda" else None
+    return DrafterModel(drafter, needed(target, config), dtype, device, limits, allocate, record)
 
 
 def needed(target: Target, config: DrafterConfig) -> Target | None:
