@@ -2,10 +2,13 @@
 
 import json
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from engine_client import open_request, stub_at
 from philox import uniforms
 from test_export import CONFIG, FORMS, Cache, context_feeds, drafter_feeds, run, session, storable
 from test_feature import FORMS as FEATURE_FORMS
@@ -299,3 +302,37 @@ def test_prefixes_are_reused_and_limits_are_named(tmp_path):
         model.open(4)
     with pytest.raises(SystemExit, match="the KV cache must hold at least one sequence of 1000000000 tokens"):
         load(tmp_path / "drafter.pt", tmp_path / "target.pt", "--context-length", "1000000000")
+
+
+def test_the_process_serves_a_drafter(tmp_path):
+    pair = Pair(tmp_path, KINDS["c, tree, sequential head"])
+    address = f"unix:{tmp_path}/engine.sock"
+    command = [sys.executable, "-m", "ptp_engine", "drafter", str(tmp_path / "drafter.pt"), "--device", "cpu"]
+    command += ["--target", str(tmp_path / "target.pt"), "--listen", address, "--max-sequences", "3"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            stub = stub_at(address)
+            info = stub.GetEngine(engine_pb2.GetEngineRequest())
+            slot = slot_of(7, 0, TEXT[:20], SETTINGS[0])
+            slot.branches.add(visible=20, length=LENGTH)
+            draft = engine_pb2.RunRequest(id=1, draft=engine_pb2.DraftRun(slots=[slot]))
+            [response] = stub.Run(iter([open_request(7), draft]))
+        finally:
+            process.terminate()
+            lines, errors = process.communicate()
+    assert process.returncode == 0 and errors == ""
+    expected = pair.model.info()
+    expected.max_sequences = 3
+    assert info == expected
+    [[tokens], _] = pair.branches(TEXT[:20], slot)
+    assert list(response.draft.outputs[0].branches[0].tokens) == tokens and response.draft.run_us > 0
+    messages = [json.loads(line)["msg"] for line in lines.splitlines()]
+    assert [m for m in messages if m != "still loading"] == [
+        "loading",
+        "guessing the yield curve, because there is no evaluation: run ptp-train evaluate, and pass --evaluation",
+        "loaded",
+        "listening",
+        "client connected",
+        "client disconnected",
+        "stopping",
+    ]
