@@ -15,11 +15,14 @@ const RAM_SHARE = 1 / 4;
 /** Share of the GPU memory left by the weights that the KV caches may use if `sequences` is not set. */
 const VRAM_SHARE = 1 / 2;
 
+/** Formats of weights with which results on a CPU depend on the batch, whatever the attention. */
+const FLOATS: readonly string[] = ['F32', 'F16', 'BF16'];
 /**
- * Maximum number of tokens in one decode call on a CPU. From 64 tokens on, llama.cpp's flash attention adds in another
- * order, so that the results of a prompt would depend on the runs in which it is read.
+ * Maximum number of tokens in one decode call on a CPU. It is the length of a prompt's chunk, because larger batches
+ * need more memory. With flash attention it is less: from 64 tokens on, flash attention adds in another order, so that
+ * the results of a prompt would depend on the runs in which it is read.
  */
-const CPU_BATCH = 63;
+const CPU_BATCH = { flash: 63, other: 128 };
 
 /** A loaded GGUF model that is ready for runs. */
 export interface LoadedGguf {
@@ -56,8 +59,7 @@ export async function loadGguf(options: EngineOptions): Promise<LoadedGguf> {
       sequences,
       // Without this option, layers with a sliding window drop the rows to which a rollback returns.
       swaFullCache: true,
-      // On a GPU, the self-check reports whether results depend on the batch.
-      ...(!llama.gpu && { flashAttention: true, batchSize: CPU_BATCH }),
+      ...(!llama.gpu && attentionOnCpu(manifest)),
       threads: threads || defaultThreads(llama),
     });
     return { llama, model, context, info: engineInfo(manifest, sequences) };
@@ -68,6 +70,15 @@ export async function loadGguf(options: EngineOptions): Promise<LoadedGguf> {
     const reason = errors.find((message) => message !== '') ?? (cause as Error).message;
     throw new PtpError('failed_precondition', `\`${modelPath}\` cannot be loaded by llama.cpp: ${reason}`, { cause });
   }
+}
+
+/**
+ * Returns the attention to use on a CPU. Flash attention is slower there, but keeps results independent of the batch if
+ * the weights' products do. On a GPU, the self-check reports whether results depend on the batch.
+ */
+function attentionOnCpu({ quantisation }: Manifest) {
+  const flashAttention = !FLOATS.includes(quantisation);
+  return { flashAttention, batchSize: flashAttention ? CPU_BATCH.flash : CPU_BATCH.other };
 }
 
 /** Returns the number of sequences, 1 to 8, whose KV caches fit into a share of the memory. */
