@@ -11,7 +11,7 @@ For example, a pair on one GPU:
   ptp-engine drafter work/drafter.pt --target ~/models/Qwen3-8B --memory-fraction 0.2
 
 The services connect with PTP_ENGINE=127.0.0.1:7202 (verifier) and PTP_ENGINE=127.0.0.1:7201 (drafter). One target on
-several GPUs: torchrun --nproc-per-node 4 -m ptp_engine target MODEL
+several GPUs: torchrun --standalone --nproc-per-node 4 -m ptp_engine target MODEL
 """
 
 import sys
