@@ -22,6 +22,8 @@ OPTIONS = [
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.max_send_message_length", 64 << 20),
     ("grpc.so_reuseport", 0),  # A second worker on a port in use must fail.
+    # The services ping every 3 s. By default, a server ends a connection with more than two pings without data.
+    ("grpc.http2.max_ping_strikes", 0),
 ]
 SERVICES = ("", engine_pb2.DESCRIPTOR.services_by_name["EngineService"].full_name)
 
