@@ -62,8 +62,7 @@ export function testChoosing(under: ChoosingCase): void {
     properties: { name: { type: 'string', maxLength: 6 }, n: { type: 'integer', minimum: 0, maximum: 999 } },
     required: ['name', 'n'],
   };
-  const schemaForm = () =>
-    constraintOf({ response_format: { type: 'json_schema', json_schema: { schema } } });
+  const schemaForm = () => constraintOf({ response_format: { type: 'json_schema', json_schema: { schema } } });
   const tools: ToolUse = { tools: [{ name: 'read', parameters: schema }], choice: 'auto', parallel: true };
 
   /** Request fields by feature. They are computed once the pair has started. */

@@ -5,7 +5,9 @@ import { fileURLToPath } from 'node:url';
 import type { Worker } from 'node:worker_threads';
 import { serve } from '@ptp/protocol/server';
 import { pino } from 'pino';
+import { afterAll } from 'vitest';
 import { ggufFolder, ggufMissing } from '../../../test/gguf.ts';
+import { startWorker, type Worker as TorchWorker, torchMissing, torchModels } from '../../../test/torch.ts';
 import { openDraftEngine, openTargetEngine } from '../../src/open-engine.ts';
 import { engineService } from '../../src/testing/engine-service.ts';
 import { FakeDraftEngine, FakeTargetEngine } from '../../src/testing/fake-engine.ts';
@@ -81,6 +83,13 @@ export const targets: ContractEngine<TargetEngine>[] = [
       return { engine: await openTargetEngine({ dir, ...limits, ...options }) };
     },
   },
+  {
+    name: 'PyTorch',
+    missing: torchMissing,
+    isReal: true,
+    decimals: 3,
+    open: () => torch(openTargetEngine, 'target', tinyTorch()),
+  },
 ];
 
 export const drafters: ContractEngine<DraftEngine>[] = [
@@ -99,7 +108,35 @@ export const drafters: ContractEngine<DraftEngine>[] = [
     open: async (options) =>
       remote(await openDraftEngine({ ...onnxOptions, ...options }), openDraftEngine, onnxOptions),
   },
+  {
+    name: 'PyTorch',
+    missing: torchMissing,
+    isReal: true,
+    open: () => torch(openDraftEngine, 'drafter', join(torchModels(), 'drafter.pt'), '--target', tinyTorch()),
+  },
 ];
+
+/** Workers that the tests of a file share, because they take seconds to start. */
+const workers = new Map<string, TorchWorker>();
+afterAll(() => Promise.all([...workers.values()].map((worker) => worker.stop())), 60_000);
+
+/** Returns the target of `tinyModel` as a Hugging Face folder. */
+const tinyTorch = () => join(torchModels(), 'tiny');
+
+async function torch<E>(
+  open: (options: EngineOptions) => Promise<E>,
+  ...[role, ...words]: [string, ...string[]]
+): Promise<Opened<E>> {
+  const running = workers.get(role);
+  const worker = running ?? (await startWorker(role, ...words, '--context-length', '256', '--device', 'cpu'));
+  workers.set(role, worker);
+  const kill = async () => {
+    workers.delete(role);
+    worker.child.kill('SIGKILL');
+    await worker.stop();
+  };
+  return { engine: await open({ dir: tinyModel, address: worker.address }), kill };
+}
 
 async function inThread<E>(opening: Promise<E>): Promise<Opened<E>> {
   const engine = await opening;
