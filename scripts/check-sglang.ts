@@ -30,8 +30,8 @@ export async function checkSglang(
   const report = (name: string, { ok, found }: CheckResult) =>
     print(`${ok ? 'ok     ' : 'DIFFERS'}  ${name}: ${found}`);
   try {
-    await server.checkHealth();
-    const dir = model ?? (await server.info()).model_path ?? '';
+    const { model_path: path = '' } = await server.info();
+    const dir = model ?? path;
     const manifest = await loadManifest(dir, contextLength);
     const context: CheckContext = {
       server,

@@ -99,6 +99,8 @@ export interface EngineInfo {
   readonly engine?: string;
   /** Number of most probable tokens that a request without top-k samples from, if the manifest does not have it. */
   readonly candidateLimit?: number;
+  /** True if the engine has no logits that `Adjustment.scale` could scale. */
+  readonly rejectsRepetitionPenalty?: boolean;
 }
 
 export interface PrefixCacheUsage {

@@ -53,6 +53,7 @@ export async function openTargetEngine(options: SglangOptions): Promise<TargetEn
     bytesPerToken: manifest.bytes_per_token.target,
     engine: 'sglang',
     candidateLimit: CANDIDATE_LIMIT,
+    rejectsRepetitionPenalty: true,
   };
   if (manifest.pick !== 'tree') {
     throw new PtpError(

@@ -37,7 +37,6 @@ export class ServerCheck {
    * @throws PtpError `failed_precondition` if it has other settings or another model, otherwise as SglangServer does
    */
   async check(server: SglangServer): Promise<void> {
-    await server.checkHealth();
     const { max_req_input_len: limit } = await server.info();
     const { contextLength } = this.#info;
     // A request has one token more than the sequence.

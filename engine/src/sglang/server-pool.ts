@@ -184,7 +184,7 @@ export class ServerPool {
         return isUsable && requests === 0 && performance.now() - answered >= idleMs;
       });
       for (const member of signal.aborted ? [] : idle) {
-        const checked = member.server.checkHealth().then(() => {
+        const checked = member.server.info().then(() => {
           member.answered = performance.now();
         });
         await checked.catch((error: unknown) => this.#fail(member, toPtpError(error)));

@@ -1,7 +1,7 @@
 import { PtpError, toPtpError } from '@ptp/protocol/errors';
 import { z } from 'zod';
 
-/** Maximum duration of a health check, or of a request for the server's settings, in milliseconds. */
+/** Maximum duration of a request for the server's settings in milliseconds. */
 const SHORT_TIMEOUT_MS = 5000;
 /** Maximum duration of a short request in milliseconds. */
 const REQUEST_TIMEOUT_MS = 30_000;
@@ -11,20 +11,23 @@ const TIMEOUT_PER_TOKEN_MS = 1;
 /** Statuses below 500 with which a server answers although the request is valid. */
 const BUSY = new Set([408, 425, 429]);
 
-/** The settings of a server that matter here. SGLang returns many more, and newer versions may leave some out. */
+const text = z.string().optional().catch(undefined);
+const flag = z.boolean().optional().catch(undefined);
+const count = z.int().positive().optional().catch(undefined);
+/** The settings of a server that matter here. Other versions of SGLang may leave some out, or give them another type. */
 const infoSchema = z.looseObject({
-  version: z.string().optional(),
-  model_path: z.string().optional(),
+  version: text,
+  model_path: text,
   /** Maximum number of tokens in a request. */
-  max_req_input_len: z.int().positive().nullish(),
-  attention_backend: z.string().nullish(),
-  enable_deterministic_inference: z.boolean().nullish(),
-  disable_radix_cache: z.boolean().nullish(),
-  speculative_algorithm: z.string().nullish(),
-  page_size: z.int().nullish(),
-  tp_size: z.int().nullish(),
-  pp_size: z.int().nullish(),
-  dp_size: z.int().nullish(),
+  max_req_input_len: count,
+  attention_backend: text,
+  enable_deterministic_inference: flag,
+  disable_radix_cache: flag,
+  speculative_algorithm: text,
+  page_size: count,
+  tp_size: count,
+  pp_size: count,
+  dp_size: count,
 });
 export type SglangInfo = z.infer<typeof infoSchema>;
 
@@ -57,12 +60,10 @@ export class SglangServer {
     }
   }
 
-  /** Checks that the server answers GET /health. @throws PtpError `unavailable` */
-  async checkHealth(): Promise<void> {
-    await this.#fetch('/health', SHORT_TIMEOUT_MS);
-  }
-
-  /** Returns the server's settings. */
+  /**
+   * Returns the server's settings. Also serves as health check, because the server asks its scheduler for a part of them;
+   * for GET /health, SGLang would generate a token in a batch with other requests.
+   */
   async info(): Promise<SglangInfo> {
     // The second name is that of older versions.
     const answer = await this.#request('/server_info', SHORT_TIMEOUT_MS).catch((error: PtpError) => {
@@ -71,8 +72,7 @@ export class SglangServer {
     });
     const result = infoSchema.safeParse(answer);
     if (result.success) return result.data;
-    const [issue] = result.error.issues;
-    throw this.error('internal', `/server_info: \`${issue?.path.join('.')}\`: ${issue?.message}`, result.error);
+    throw this.error('internal', 'must answer /server_info with an object', result.error);
   }
 
   /** Ends all requests. */

@@ -40,7 +40,7 @@ export interface FakeSglangOptions {
 const CACHED = 256;
 
 /**
- * HTTP server that answers like SGLang (documented semantics of /generate, /health and /server_info), with
+ * HTTP server that answers like SGLang (documented semantics of /generate and /server_info), with
  * log-probabilities from one of our engines or from hashes. Its radix cache only counts tokens.
  */
 export class FakeSglang {
@@ -104,7 +104,6 @@ export class FakeSglang {
     { alter }: Fault,
   ): Promise<{ status: number; answer: unknown }> {
     const { maxInput = 4096, pageSize = 1, caches = true } = this.options;
-    if (path === '/health') return { status: 200, answer: {} };
     if (path === '/server_info') {
       const answer = {
         version: '0.0.0-fake',

@@ -116,7 +116,9 @@ describe('the start', () => {
     const logger = { info: (entry: unknown) => void waits.push(entry) };
     const url = 'http://127.0.0.1:9';
     const opening = openOn([{ url }], { startLimitMs: 600, logger: logger as never });
-    await expect(opening).rejects.toThrow(`no SGLang server could be used within 0.6 s: ${url} did not answer /health`);
+    await expect(opening).rejects.toThrow(
+      `no SGLang server could be used within 0.6 s: ${url} did not answer /server_info`,
+    );
     expect(waits.length).toBeGreaterThan(0);
   });
 

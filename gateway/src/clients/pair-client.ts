@@ -39,7 +39,7 @@ export class PairClient implements Streams {
   readonly #verifiers: ReplicaPool<typeof VerifierService>;
   readonly #drafters: ReplicaPool<typeof DrafterService>;
   /** What the verifier that connected last says of its engine. */
-  #target: Pick<Health, 'batchInvariant' | 'engine' | 'candidateLimit'> = {};
+  #target: Omit<Health, 'verifier' | 'drafter'> = {};
 
   constructor(options: PairClientOptions) {
     const { model, verifiers, drafters, logger, tls } = options;
@@ -52,8 +52,9 @@ export class PairClient implements Streams {
       check: async (client, signal) => {
         const target = await client.getTarget({}, { signal, deadlineMs: CHECK_MS });
         assertSamePair(target.model, model);
-        const { batchInvariant, engine, candidateLimit } = target;
-        this.#target = { batchInvariant, ...(engine && { engine }), ...(candidateLimit && { candidateLimit }) };
+        const { batchInvariant, engine, candidateLimit, rejectsRepetitionPenalty } = target;
+        const differences = { ...(engine && { engine }), ...(candidateLimit && { candidateLimit }) };
+        this.#target = { batchInvariant, rejectsRepetitionPenalty, ...differences };
       },
     });
     this.#drafters = new ReplicaPool(drafters, {

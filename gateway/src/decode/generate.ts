@@ -1,4 +1,5 @@
 import { PtpError } from '@ptp/protocol/errors';
+import { requireField } from '@ptp/protocol/validation';
 import { Controller } from './controller.ts';
 import { Driver } from './driver.ts';
 import { Measurements } from './measurements.ts';
@@ -45,7 +46,7 @@ export class PairGenerator implements Generator {
     let tokens = 0;
     let failure: { readonly error: unknown } | undefined;
     try {
-      checkRequest(request, model);
+      checkRequest(request, model, this.health());
       const { traceparent } = observed;
       const context = { signal, traceparent, onVerifierLoss: () => notify('verifierLost') };
       verifier = this.#streams.verify(request, context);
@@ -82,7 +83,7 @@ function limitsFor({ draftLimits = {}, drafting }: GenerationRequest, limits: Dr
  *
  * @throws PtpError `out_of_range`
  */
-function checkRequest(request: GenerationRequest, model: ModelInfo): void {
+function checkRequest(request: GenerationRequest, model: ModelInfo, health: Health): void {
   const { length } = request.prompt;
   if (length < 1 || length >= model.contextLength) {
     const message = `the prompt must have 1 to ${model.contextLength - 1} tokens, got ${length}`;
@@ -93,4 +94,7 @@ function checkRequest(request: GenerationRequest, model: ModelInfo): void {
     const message = `\`max_tokens\` must be in [1, ${room}] after a prompt of ${length} tokens, got ${request.maxTokens}`;
     throw new PtpError('out_of_range', message, { field: 'max_tokens' });
   }
+  const { repetitionPenalty = 1 } = request.adjustments ?? {};
+  const isSupported = repetitionPenalty === 1 || !health.rejectsRepetitionPenalty;
+  requireField(isSupported, 'repetition_penalty', '1 for this engine, which has no logits to scale', repetitionPenalty);
 }

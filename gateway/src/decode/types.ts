@@ -200,6 +200,8 @@ export interface Health {
   /** Engine and candidate limit of the verifier, if they are not those in the model's manifest. */
   readonly engine?: string;
   readonly candidateLimit?: number;
+  /** True if the verifier's engine cannot scale logits. Default: false. */
+  readonly rejectsRepetitionPenalty?: boolean;
 }
 
 /** Generates sequences. Implemented by `PairGenerator`, and by a scripted generator in tests. */
