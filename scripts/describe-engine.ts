@@ -15,15 +15,28 @@ export async function describeLocalEngine(env: NodeJS.ProcessEnv, { path, manife
   const { threads, gpuLayers } = settings(verifierSettings, env);
   const count = (n: number) => `${n} thread${n === 1 ? '' : 's'}`;
   if (!isGguf(path)) return `ONNX Runtime on the CPU, ${count(threads || 1)}`;
-  const script = join(root, 'scripts', 'llama-device.ts');
-  const probe = await promisify(execFile)(process.execPath, [script], { env }).catch(() => undefined);
-  if (!probe) return 'llama.cpp';
-  const { gpu, names, threads: preset } = JSON.parse(probe.stdout);
+  const device = await llamaDevice(env);
+  if (!device) return 'llama.cpp';
+  const { gpu, names, threads: preset } = device;
   const onGpu = gpu && gpuLayers !== 0;
   const layers =
     typeof gpuLayers === 'number' ? `${Math.min(gpuLayers, manifest.sizes.layers)} layers` : 'as many layers as fit';
-  const device = onGpu ? `${names.join(', ')} (${gpu}, ${layers}) and the CPU` : 'the CPU';
-  return `llama.cpp on ${device}, ${count(threads || preset)}`;
+  const hardware = onGpu ? `${names.join(', ')} (${gpu}, ${layers}) and the CPU` : 'the CPU';
+  return `llama.cpp on ${hardware}, ${count(threads || preset)}`;
+}
+
+/** Output of llama-device.ts. */
+interface LlamaDevice {
+  readonly gpu: string | false;
+  readonly names: readonly string[];
+  readonly threads: number;
+}
+
+/** Returns the devices that llama.cpp would use, or undefined if it does not start. */
+export async function llamaDevice(env: NodeJS.ProcessEnv): Promise<LlamaDevice | undefined> {
+  const script = join(root, 'scripts', 'llama-device.ts');
+  const probe = await promisify(execFile)(process.execPath, [script], { env }).catch(() => undefined);
+  return probe && JSON.parse(probe.stdout);
 }
 
 /** Describes the engine at an address: its device and its number format. */

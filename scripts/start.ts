@@ -17,6 +17,7 @@ import { sayReady } from './start-banner.ts';
 import { type Engines, hasDrafter, prepareEngines } from './start-engine.ts';
 import { type Models, prepareModels } from './start-model.ts';
 import { checkEnvironment, environment } from './start-options.ts';
+import { divideThreads } from './start-threads.ts';
 import { reportError, type Service, Supervisor, say } from './supervisor.ts';
 
 /** A gRPC service is ready when the standard health service reports SERVING. */
@@ -68,11 +69,12 @@ async function servicesOf(
   env.PTP_VERIFIERS ||= `unix:${join(sockets, 'verifier.sock')}`;
   const tls = await loadTls(settings(tlsSettings, env));
   const metrics = metricsAddresses(env);
+  const threads = await divideThreads(env, models);
   const gateway: Service = { name: 'gateway', style: 'green', isReady: () => answersOk(`${url}/readyz`) };
   const services = [
     {
       ...grpcService('verifier', 'cyan', env.PTP_VERIFIERS, VerifierService, tls),
-      env: { ...metrics.verifier, PTP_LISTEN: env.PTP_VERIFIERS, PTP_ENGINE: engines.target },
+      env: { ...metrics.verifier, ...threads.verifier, PTP_LISTEN: env.PTP_VERIFIERS, PTP_ENGINE: engines.target },
     },
     gateway,
   ];
@@ -83,7 +85,7 @@ async function servicesOf(
   env.PTP_DRAFTERS ||= `unix:${join(sockets, 'drafter.sock')}`;
   const drafter = {
     ...grpcService('drafter', 'magenta', env.PTP_DRAFTERS, DrafterService, tls),
-    env: { ...metrics.drafter, PTP_LISTEN: env.PTP_DRAFTERS, PTP_ENGINE: engines.drafter },
+    env: { ...metrics.drafter, ...threads.drafter, PTP_LISTEN: env.PTP_DRAFTERS, PTP_ENGINE: engines.drafter },
   };
   return [drafter, ...services];
 }
@@ -107,12 +109,15 @@ async function supervise(
       supervisor.stop(signals === 1 ? 'SIGTERM' : 'SIGKILL');
     });
   }
+  const verifier = services.find(({ name }) => name === 'verifier');
   const started = performance.now();
   Promise.all(engines.workers.map((worker) => supervisor.start(worker)))
     .then(() => Promise.all(services.map((service) => supervisor.start(service))))
     .then(() => {
       const seconds = (performance.now() - started) / 1000;
-      return signals === 0 ? sayReady({ env, models, engines, url, pids: supervisor.pids, seconds }) : undefined;
+      return signals === 0
+        ? sayReady({ env: { ...env, ...verifier?.env }, models, engines, url, pids: supervisor.pids, seconds })
+        : undefined;
     })
     .catch((error) => supervisor.fail(error));
   return supervisor.ended;

@@ -1,0 +1,24 @@
+import type { Manifest } from '@ptp/protocol/manifest';
+import { expect, test } from 'vitest';
+import { divideThreads, shares } from '../scripts/start-threads.ts';
+
+const model = (path: string) => ({ path, manifest: {} as Manifest });
+const pair = { target: model('target.gguf'), draftModel: model('draft.gguf') };
+
+test.each([
+  [1, 1, 1],
+  [3, 2, 1],
+  [7, 6, 1],
+  [15, 12, 3],
+])('of %i threads, the target gets %i and the draft model %i', (threads, verifying, drafting) => {
+  expect(shares(threads)).toEqual({ verifying, drafting });
+});
+
+test.each([
+  ['the user has set the number', { PTP_ENGINE_THREADS: '4' }, pair],
+  ['there is no draft model', {}, { ...pair, draftModel: undefined }],
+  ['ONNX Runtime drafts', {}, { ...pair, draftModel: model('folder') }],
+  ['the target runs elsewhere', { PTP_ENGINE: '127.0.0.1:7200' }, pair],
+])('the services choose their number of threads if %s', async (_, env, models) => {
+  expect(await divideThreads(env, models)).toEqual({});
+});
