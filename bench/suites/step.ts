@@ -22,8 +22,6 @@ import { countOptions, integerOption, suite } from '../suite.ts';
 
 /** Length of the prompt in tokens. */
 const PROMPT = 16;
-/** Number of steps of each sequence. */
-const STEPS = 16;
 
 type Setting = Pick<GenerationRequest, 'sampling' | 'logprobs'>;
 const SETTINGS: Readonly<Record<string, Setting>> = {
@@ -37,6 +35,7 @@ interface Options {
   readonly models: string;
   readonly positions: number;
   readonly sequences: number;
+  readonly tokens: number;
   readonly threads: number;
 }
 
@@ -50,12 +49,12 @@ export const step = suite<Options>(
   [
     new Option('--models <path>', 'GGUF file').makeOptionMandatory(),
     integerOption('--positions <n>', 'tokens in a verified block, including the last committed token', 9, 2),
-    ...countOptions({ sequences: 8 }),
+    ...countOptions({ sequences: 8, tokens: 16 }),
     integerOption('--threads <n>', 'threads of llama.cpp', 1),
   ],
-  async ({ models, positions, sequences, threads }) => {
+  async ({ models, positions, sequences, tokens, threads }) => {
     // Random drafts are hardly ever accepted.
-    const contextLength = PROMPT + 2 * STEPS + positions;
+    const contextLength = PROMPT + 2 * tokens + positions;
     const manifest = await loadManifest(models, contextLength);
     const gguf = await loadGguf({ dir: models, threads, contextLength, sequences: 1 });
     const clock = instrument(gguf);
@@ -64,7 +63,7 @@ export const step = suite<Options>(
       const rows = [];
       for (const [name, setting] of Object.entries(SETTINGS)) {
         for (const count of [1, positions]) {
-          const steps = await measure(services.client, clock, setting, { positions: count, sequences });
+          const steps = await measure(services.client, clock, setting, { positions: count, sequences, tokens });
           rows.push({ setting: name, positions: count, steps: steps.length, ...figures(steps) });
           console.error(JSON.stringify(rows.at(-1)));
         }
@@ -141,13 +140,13 @@ async function measure(
   client: PairClient,
   clock: Clock,
   setting: Setting,
-  { positions, sequences }: Pick<Options, 'positions' | 'sequences'>,
+  { positions, sequences, tokens }: Pick<Options, 'positions' | 'sequences' | 'tokens'>,
 ): Promise<Parts[]> {
   const generator = new PairGenerator(withDrafts(client, positions - 1), { length: 1, budget: 1, mode: 'plain' });
   const steps: Parts[] = [];
   for (let seed = 0; seed <= sequences; seed++) {
     const prompt = randomTokens(BigInt(seed), PROMPT, client.model.vocabulary);
-    const request = { ...setting, prompt, seed: BigInt(seed), maxTokens: STEPS, ignoreEndOfText: true };
+    const request = { ...setting, prompt, seed: BigInt(seed), maxTokens: tokens, ignoreEndOfText: true };
     for await (const { stats } of generator.generate(request, new AbortController().signal)) {
       if (seed > 0 && stats.step > 0) steps.push(partsOf(stats, clock)); // The first step includes the prompt.
       Object.assign(clock, { decode: 0, evaluate: 0 });
