@@ -38,6 +38,7 @@ class Kernel:
         options = {
             "scale": layer.scale,
             "window_size": (-1 if layer.window is None else layer.window - 1, 0),
+            "is_causal": True,  # Older versions have this instead of the window.
             "enable_gqa": True,
             "num_splits": 1,
         }
