@@ -174,8 +174,8 @@ def test_prefixes_are_reused_and_limits_are_named(tmp_path):
     model.open(3)
     with pytest.raises(EngineError, match="the number of open sequences must be at most 2"):
         model.open(4)
-    with pytest.raises(SystemExit, match="the KV cache must hold at least one sequence of 1000000000 tokens"):
-        load(tmp_path / "drafter.pt", tmp_path / "target.pt", "--context-length", "1000000000")
+    with pytest.raises(SystemExit, match="--context-length must be at most 1952, .* got 3000"):
+        load(tmp_path / "drafter.pt", tmp_path / "target.pt", "--context-length", "3000", "--kv-megabytes", "1")
 
 
 def test_the_process_serves_a_drafter(tmp_path):

@@ -7,7 +7,7 @@ usage: ptp-engine ROLE MODEL [options]      ptp-engine ROLE --help
 
 For example, a pair on one GPU:
 
-  ptp-engine target ~/models/Qwen3-8B --memory-fraction 0.6
+  ptp-engine target ~/models/Qwen3-8B --memory-fraction 0.7
   ptp-engine drafter work/drafter.pt --target ~/models/Qwen3-8B --memory-fraction 0.2
 
 The services connect with PTP_ENGINE=127.0.0.1:7202 (verifier) and PTP_ENGINE=127.0.0.1:7201 (drafter). One target on

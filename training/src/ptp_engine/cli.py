@@ -33,7 +33,7 @@ def parser_of(role: str) -> Parser:
     if role == "target":
         add("model", metavar="MODEL", help=model)
     else:
-        add("checkpoint", type=pathlib.Path, metavar="CHECKPOINT", help="drafter checkpoint of `ptp-train distill`")
+        add("model", type=pathlib.Path, metavar="CHECKPOINT", help="drafter checkpoint of `ptp-train distill`")
         add("--target", required=True, help=f"the drafter's target: {model}; or a target checkpoint of ptp-train")
         add(
             "--evaluation",
@@ -58,8 +58,9 @@ def parser_of(role: str) -> Parser:
         "--memory-fraction",
         type=number(0, 1, above=True),
         default=0.9,
-        help="share of the GPU's memory that may be in use after the start, by this and other processes",
+        help="share of the GPU's memory for the weights and the KV cache of this process",
     )
+    add("--kv-megabytes", type=integer(1), help="size of the KV cache, instead of the rest of --memory-fraction")
     add("--no-prefix-cache", action="store_true", help="do not keep the rows of closed sequences")
     add("--threads", type=integer(1, 1024), default=1, help="CPU threads")
     add("--exit-with-stdin", action="store_true", help="stop when standard input ends, as when the parent is gone")
@@ -70,9 +71,9 @@ def parse(role: str, words: list[str]) -> argparse.Namespace:
     """Parses a role's options. Exits if a file that they name is missing."""
     args = parser_of(role).parse_args(words)
     args.role = role
-    for option in ("checkpoint", "evaluation", "model", "target"):
+    names = {"model": "MODEL" if role == "target" else "CHECKPOINT", "target": "--target", "evaluation": "--evaluation"}
+    for option, name in names.items():
         path = getattr(args, option, None)
-        name = {"checkpoint": "CHECKPOINT", "model": "MODEL"}.get(option, f"--{option}")
         on_hub = isinstance(path, str) and ON_HUB.fullmatch(path)
         require(
             path is None or pathlib.Path(path).exists() or on_hub,
@@ -135,7 +136,7 @@ def load(args: argparse.Namespace) -> Model:
 @contextlib.contextmanager
 def progress(args: argparse.Namespace) -> Iterator[None]:
     """Logs that the model is loading, every STILL_LOADING seconds, and the result."""
-    name = pathlib.Path(args.model if args.role == "target" else args.checkpoint).name
+    name = pathlib.Path(args.model).name
     began, done = time.monotonic(), threading.Event()
 
     def report() -> None:

@@ -7,7 +7,7 @@ a single branch after it. The rules are the same as in the exported graphs (ptp_
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
 import numpy as np
@@ -57,13 +57,14 @@ class DrafterModel:
         """target: the drafter's target; None for the kind `separate`. allocate: function that returns the KV pool for the
         layers of the context stream, after the weights are on the device. record: see `Drafting`.
         """
-        self.config, self.limits = drafter.config, limits
+        self.config = drafter.config
         drafter = drafter.to(device, dtype)
         drafter.uniform.float()  # Harmonics of the uniforms need more digits than bfloat16 has.
         self.target = None if target is None else target.to(device, dtype)
         self.context = ContextStream(drafter, self.target, device)
         self.pool = allocate(self.context.layouts)
-        self.context.use_positions(limits.context + self.config.length + 1)
+        self.limits = replace(limits, context=min(limits.context, self.pool.rows))
+        self.context.use_positions(self.limits.context + self.config.length + 1)
         self.drafting = Drafting(drafter, self.context, record)
 
     def info(self) -> engine_pb2.GetEngineResponse:

@@ -16,16 +16,15 @@ from ptp_train.model.transformer import Target, identity, load_target, parameter
 from .drafter import DrafterModel, Limits
 from .graphs import CudaGraph
 from .kv_pool import KvPool, Layout
-from .load import device_of, dtype_of, folder_of, free_memory
+from .load import Options, device_of, dtype_of, folder_of
 from .log import log
-from .target import SHARE_FOR_KV
+from .memory import kv_blocks
+from .varlen import BLOCK
 
 GUESS = 0.7
 """Probability that a drafted token is correct if all tokens before it are, in the yield curve of a drafter without an
 evaluation.
 """
-BLOCK = 16
-"""Number of rows in a block of the KV pool."""
 CHECKED = 2_000_000_000
 """Maximum number of parameters of a target that is compared with the one in the checkpoint. Larger ones take too long."""
 
@@ -34,21 +33,23 @@ def load_drafter_model(args: argparse.Namespace) -> DrafterModel:
     """Loads the drafter that the options describe (cli.py)."""
     device = device_of(args.device)
     dtype = dtype_of(args.dtype, device)
-    drafter = load_drafter(args.checkpoint)
+    drafter = load_drafter(args.model)
     config = drafter.config
     require(
         not (config.given and config.pick != "tree"),
         f"CHECKPOINT must pick by the tree of uniforms to check blocks, got {config.pick}: train it with --pick tree",
     )
-    target = read_target(args.target)
-    check_pair(drafter, target, args.checkpoint)
+    target = read_target(args.target, args.context_length)
+    check_pair(drafter, target, args.model)
+    options = Options.of(args)
     context = args.context_length or target.config.context
-    curve, after_miss = yield_curves(config, args.evaluation or args.checkpoint.parent / "evaluation.json")
-    limits = Limits(args.checkpoint.stem, context, args.max_slots, args.max_sequences, curve, after_miss)
+    curve, after_miss = yield_curves(config, args.evaluation or args.model.parent / "evaluation.json")
+    limits = Limits(args.model.stem, context, args.max_slots, args.max_sequences, curve, after_miss)
 
     def allocate(layers: list[Layout]) -> KvPool:
-        blocks = pool_blocks(sum(layer.bytes_per_token for layer in layers) * BLOCK, limits, args, device)
-        return KvPool(layers, blocks, BLOCK, device, keep=not args.no_prefix_cache)
+        bytes_per_token = sum(layer.bytes_per_token for layer in layers)
+        blocks = kv_blocks(options, device, context, BLOCK, bytes_per_token)
+        return KvPool(layers, blocks + 1, BLOCK, device, keep=not options.no_prefix_cache)
 
     record = CudaGraph if device.type == "cuda" else None
     return DrafterModel(drafter, needed(target, config), dtype, device, limits, allocate, record)
@@ -64,9 +65,13 @@ def needed(target: Target, config: DrafterConfig) -> Target | None:
     return target
 
 
-def read_target(model: str) -> Target:
-    """Reads a Hugging Face model or a target checkpoint of ptp_train."""
-    return load_target(model) if pathlib.Path(model).is_file() else hugging_face.load(folder_of(model))
+def read_target(model: str, context: int | None) -> Target:
+    """Reads a Hugging Face model or a target checkpoint of ptp_train. The default of `context` is the longest one."""
+    if pathlib.Path(model).is_file():
+        return load_target(model)
+    folder = folder_of(model)
+    longest = hugging_face.read_json(folder, "config.json").get("max_position_embeddings")
+    return hugging_face.load(folder, context or longest)
 
 
 def check_pair(drafter: Drafter, target: Target, checkpoint: pathlib.Path) -> None:
@@ -102,22 +107,3 @@ def yield_curves(config: DrafterConfig, evaluation: pathlib.Path) -> tuple[list[
     count = config.length + 1
     require(len(curve) == count, f"{evaluation}: yield_curve must have {count} values, got {len(curve)}")
     return curve, facts.get("yield_curve_after_miss", curve)
-
-
-def pool_blocks(size: int, limits: Limits, args: argparse.Namespace, device: torch.device) -> int:
-    """Returns the number of blocks of `size` bytes in the KV pool: as many as fit, but at most one for every row of
-    every sequence. One block is never given to a sequence.
-    """
-    per_sequence = -(-limits.context // BLOCK)
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        room = max(0, free - int(total * (1 - args.memory_fraction)))
-    else:
-        room = int(free_memory(device) * SHARE_FOR_KV)
-    blocks = min(room // size, 1 + per_sequence * limits.max_sequences)
-    require(
-        blocks > per_sequence,
-        f"the KV cache must hold at least one sequence of {limits.context} tokens, and {room >> 20} MiB are too little: lower "
-        "--context-length, or raise --memory-fraction",
-    )
-    return blocks

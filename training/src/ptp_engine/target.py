@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from ptp_train.model.coordinates import dimensions
 
-from . import parallel
 from .attention import Pool
 from .batch import Packer, Piece, Shape, passes, unpack
 from .errors import EngineError
 from .gen import common_pb2, engine_pb2
 from .graphs import CudaGraph, Passes
 from .kv_pool import KvPool
-from .load import Options, attention_layers, context_of, free_memory, load
+from .load import Options, attention_layers, context_of, load
+from .memory import kv_blocks
 from .picking import Output, fill, picked_rows, picks_after, plan
 from .sampler import Draw
 from .varlen import BLOCK, Kernel, choose
@@ -29,8 +29,6 @@ MOST_TOKENS = 512
 """Maximum number of prompt tokens of a pass without a varlen kernel."""
 MOST_PICKS = 64
 """Maximum number of picks of a pass without a varlen kernel."""
-SHARE_FOR_KV = 0.5
-"""Share of the free memory for the KV pool on devices whose memory is also the host's."""
 
 
 class TargetModel:
@@ -54,7 +52,8 @@ class TargetModel:
         self.kernel = kernel or choose(layers, self.device)
         block_size = self.kernel.block_size if self.kernel else BLOCK
         layouts = [layer.layout for layer in layers]
-        blocks = self._blocks(block_size, sum(layout.bytes_per_token for layout in layouts))
+        bytes_per_token = sum(layout.bytes_per_token for layout in layouts)
+        blocks = kv_blocks(options, self.device, self.context, block_size, bytes_per_token)
         self.kv = KvPool(layouts, blocks + 1, block_size, self.device, keep=not options.no_prefix_cache)
         self.context = min(self.context, self.kv.rows)
         self.pool = Pool(self.kv, self.kernel)
@@ -67,31 +66,6 @@ class TargetModel:
         self.passes = Passes(self._forward, self.device, record)
         name = "padded" if self.kernel is None else "paged" if self.kernel.paged else "gathered"
         log.info("attention", extra={"kernel": name, "block_size": block_size, "kv_rows": self.kv.rows})
-
-    def _blocks(self, block_size: int, bytes_per_token: int) -> int:
-        """Returns the number of blocks of the pool. Exits if a sequence of full length does not fit."""
-        options, block_bytes = self.options, block_size * bytes_per_token
-        needed = -(-self.context // block_size)
-        if options.kv_megabytes is not None:
-            size = options.kv_megabytes * 10**6
-        elif self.device.type == "cuda":
-            free, total = torch.cuda.mem_get_info(self.device)
-            size = max(0, free - int(total * (1 - options.memory_fraction)))
-        else:
-            size = int(free_memory(self.device) * SHARE_FOR_KV)
-        blocks = min(size // block_bytes, needed * options.max_sequences)
-        if group := parallel.joined():
-            blocks = group.smallest(blocks)  # All ranks must evict the same blocks.
-        if blocks < needed and options.context_length is not None:
-            raise SystemExit(
-                f"--context-length must be at most {blocks * block_size}, the number of rows that fit into "
-                f"{size / 1e9:.1f} GB of memory for the KV cache, got {options.context_length}"
-            )
-        if blocks * block_size < 2:
-            raise SystemExit(
-                f"the KV cache needs at least {block_bytes / 1e6:.1f} MB of memory (1 block), got {size / 1e6:.1f} MB"
-            )
-        return blocks
 
     def info(self) -> engine_pb2.GetEngineResponse:
         name = str(self.options.model).rstrip("/").rsplit("/", 1)[-1]

@@ -1,0 +1,40 @@
+"""Size of the KV pool."""
+
+import torch
+
+from . import parallel
+from .load import Options, free_memory
+
+SHARE_FOR_KV = 0.5
+"""Share of the free memory for the KV pool on devices whose memory is also the host's."""
+
+
+def kv_bytes(options: Options, device: torch.device) -> int:
+    """Returns the memory for the KV pool. On a GPU, it is the rest of this process' share of the memory."""
+    if options.kv_megabytes is not None:
+        return options.kv_megabytes * 10**6
+    if device.type != "cuda":
+        return int(free_memory(device) * SHARE_FOR_KV)
+    free, total = torch.cuda.mem_get_info(device)
+    return max(0, min(free, int(total * options.memory_fraction) - torch.cuda.memory_reserved(device)))
+
+
+def kv_blocks(options: Options, device: torch.device, context: int, block_size: int, bytes_per_token: int) -> int:
+    """Returns the number of blocks of the pool, at most as many as max_sequences of `context` rows can fill. Exits if
+    the requested context, or any context, does not fit.
+    """
+    size, block_bytes = kv_bytes(options, device), block_size * bytes_per_token
+    needed = -(-context // block_size)
+    blocks = min(size // block_bytes, needed * options.max_sequences)
+    if group := parallel.joined():
+        blocks = group.smallest(blocks)  # All ranks must evict the same blocks.
+    if blocks < needed and options.context_length is not None:
+        raise SystemExit(
+            f"--context-length must be at most {blocks * block_size}, the number of rows that fit into "
+            f"{size / 1e9:.1f} GB of memory for the KV cache, got {options.context_length}"
+        )
+    if blocks * block_size < 2:
+        raise SystemExit(
+            f"the KV cache needs at least {block_bytes / 1e6:.1f} MB of memory (1 block), got {size / 1e6:.1f} MB"
+        )
+    return blocks
