@@ -59,6 +59,8 @@ export class RequestTrace implements RequestObserver {
   readonly #totals = { cached_tokens: 0, completion_tokens: 0, steps: 0, drafted: 0, accepted: 0, first_token_us: 0 };
   #error: string | null = null;
   readonly #startedAt: number;
+  /** Time of each service's last answer, in microseconds. */
+  readonly #answeredAt = { verifier: 0, drafter: 0 };
   readonly #onEnd: (trace: RequestTrace) => void;
   /** Send times of calls in flight. */
   readonly #sent = new WeakMap<Call, number>();
@@ -121,16 +123,19 @@ export class RequestTrace implements RequestObserver {
 
   callEnded(call: Call, { verdict, draft, error }: CallResult, at: number): void {
     const time = verdict?.time ?? draft;
+    const isVerify = call.kind === 'verify';
+    const service = isVerify ? 'verifier' : 'drafter';
+    const before = this.#answeredAt[service];
+    this.#answeredAt[service] = this.#at(at);
     const isSkipped = !time && error === undefined;
     if (isSkipped || this.kept.length >= STEPS_KEPT) return;
     const [sent, now] = [this.#at(this.#sent.get(call) ?? at), this.#at(at)];
     const us = time?.micros ?? now - sent;
-    const isVerify = call.kind === 'verify';
     const record: CallRecord = {
-      service: isVerify ? 'verifier' : 'drafter',
+      service,
       kind: call.kind,
       // A call that was sent ahead counts as in flight only from the previous answer on.
-      start_us: Math.max(sent, now - us),
+      start_us: Math.max(sent, before),
       us,
       queue_us: time?.queueMicros ?? 0,
       run_us: time?.runMicros ?? 0,
