@@ -34,7 +34,7 @@ export async function serveGateway(path: string, options: GatewayOptions = {}) {
   const pair = isGguf(path)
     ? await TestPair.gguf(path, drafterFolder, options.pair)
     : await TestPair.onnx(path, options.pair);
-  const settings = { bodyLimit: 2 ** 20, stallMillis: 10_000, corsOrigins: '' };
+  const settings = { bodyLimit: 2 ** 20, stallMillis: 10_000, keepAliveMillis: 10_000, corsOrigins: '' };
   const admission = new Admission(maxStreams);
   const traces = new TraceStore(20);
   const limits = { length: 8, budget: 16, mode: 'overlap', ahead: 4 } as const;

@@ -30,11 +30,13 @@ export interface HttpSettings {
   readonly bodyLimit: number;
   /** Time in milliseconds after which a client that does not read from its stream is disconnected. */
   readonly stallMillis: number;
+  /** Time in milliseconds without text after which a stream's headers are sent, and a comment each time it passes again. */
+  readonly keepAliveMillis: number;
   readonly corsOrigins: string;
 }
 
 /** Limits of the server. Tests use smaller ones. */
-export const HTTP_LIMITS = { bodyLimit: 4 * 1024 * 1024, stallMillis: 30_000 };
+export const HTTP_LIMITS = { bodyLimit: 4 * 1024 * 1024, stallMillis: 30_000, keepAliveMillis: 10_000 };
 
 export interface HttpParts extends EndpointParts {
   readonly keys: ApiKeys;

@@ -120,7 +120,7 @@ function parseRequest(
   const fields = parseFields(checkedFields, { stop, draft: draft && { mode: draft.mode || undefined } });
   const constraint = constraintOf(message);
   const prompt = promptOf(message, model, tokenizer);
-  const room = roomAfter(prompt, undefined, model, 'prompt');
+  const room = roomAfter(prompt, model, 'prompt');
   return {
     prompt,
     sampling: receivedSampling(message.sampling, model.vocabulary),

@@ -155,7 +155,7 @@ describe('GenerationService', () => {
     ['too long a draft', { prompt, draft: { length: 65 } }, { message: '`draft.length` must be at most 64, got 65' }],
     ['no prompt', {}, { code: 'invalid_argument', message: '`prompt` is missing: set text or tokens' }],
     ['an unknown model', { prompt, model: 'gpt' }, { code: 'not_found' }],
-    ['five stop strings', { prompt, stop: ['a', 'b', 'c', 'd', 'e'] }, { code: 'invalid_argument' }],
+    ['17 stop strings', { prompt, stop: Array(17).fill('a') }, { code: 'invalid_argument' }],
     ['an empty stop string', { prompt, stop: [''] }, { code: 'invalid_argument' }],
     [
       'a temperature out of range',

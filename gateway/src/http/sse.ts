@@ -34,20 +34,29 @@ export class EventStream {
    * @throws PtpError `cancelled` if the client has disconnected, `deadline_exceeded` if it does not read
    */
   async send(data: object | '[DONE]', name?: string): Promise<void> {
-    if (this.#response.destroyed) throw new PtpError('cancelled', 'the client has disconnected');
     const text = typeof data === 'string' ? data : JSON.stringify(data);
     const head = name === undefined ? '' : `event: ${name}\n`;
-    if (this.#response.write(`${head}data: ${text}\n\n`)) return;
+    await this.#write(`${head}data: ${text}\n\n`);
+  }
+
+  /** Sends a comment, which clients ignore, so that proxies do not take the connection for idle. Throws like `send`. */
+  async keepAlive(): Promise<void> {
+    await this.#write(': keep-alive\n\n');
+  }
+
+  end(): void {
+    this.#response.end();
+  }
+
+  async #write(text: string): Promise<void> {
+    if (this.#response.destroyed) throw new PtpError('cancelled', 'the client has disconnected');
+    if (this.#response.write(text)) return;
     try {
       await waitForDrain(this.#response, this.#closed, this.#stallMillis);
     } catch (error) {
       if (toPtpError(error).code === 'deadline_exceeded') this.#response.destroy();
       throw error;
     }
-  }
-
-  end(): void {
-    this.#response.end();
   }
 }
 

@@ -40,7 +40,6 @@ export const unsupportedInChat: Unsupported = {
   function_call: isNot('none', 'auto'),
   modalities: (value) => !(Array.isArray(value) && value.every((modality) => modality === 'text')),
   audio: always,
-  reasoning_effort: isNot('none'),
   web_search_options: always,
   max_output_tokens: always,
 };

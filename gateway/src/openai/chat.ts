@@ -1,14 +1,23 @@
 import { invalidField } from '@ptp/protocol/validation';
 import type { FastifyInstance } from 'fastify';
+import type { z } from 'zod';
 import type { ModelInfo } from '../decode/types.ts';
-import { boolean, object, positive } from '../validation.ts';
+import { boolean, object, text } from '../validation.ts';
 import { parseBody, unsupportedInChat } from './body.ts';
 import { type ChoiceFormat, ChoicesWriter, type Format } from './choices-writer.ts';
 import { chatLogprobs, type TokenLogprob } from './logprobs.ts';
 import { conversation, messageList, promptEnd, promptEndOf, templateVariables } from './messages.ts';
 import { choiceRequests } from './prompt.ts';
 import { opensThoughts, ReasoningReader, type SplitReasoning } from './reasoning.ts';
-import { checkEnding, commonRequest, completionAndChatFields, sharedFields, topLogprobs } from './request.ts';
+import {
+  checkEnding,
+  commonRequest,
+  completionAndChatFields,
+  sharedFields,
+  type TokenLimit,
+  tokenLimit,
+  topLogprobs,
+} from './request.ts';
 import { type EndpointParts, respond } from './respond.ts';
 import { type CallPiece, ToolCallReader } from './tool-calls.ts';
 import { type ToolUse, toolChoice, tools, toolUseOf, withToolConstraint } from './tools.ts';
@@ -17,7 +26,7 @@ import { type ToolUse, toolChoice, tools, toolUseOf, withToolConstraint } from '
 export const chatBody = object({
   ...sharedFields,
   ...completionAndChatFields,
-  max_completion_tokens: positive,
+  max_completion_tokens: tokenLimit,
   logprobs: boolean.nullish(),
   top_logprobs: topLogprobs.nullish(),
   messages: messageList,
@@ -26,6 +35,7 @@ export const chatBody = object({
   parallel_tool_calls: boolean.nullish(),
   chat_template_kwargs: templateVariables,
   ...promptEnd,
+  reasoning_effort: text.nullish(),
 });
 
 /** Serves POST /v1/chat/completions (https://platform.openai.com/docs/api-reference/chat). */
@@ -61,7 +71,7 @@ export function chatRoute(app: FastifyInstance, parts: EndpointParts): void {
 function parseChat(given: unknown, model: ModelInfo) {
   const body = parseBody(chatBody, given, unsupportedInChat);
   const messages = conversation(body.messages);
-  const request = commonRequest(body, body.max_completion_tokens ?? body.max_tokens, model);
+  const request = commonRequest(body, tokenLimitOf(body), model);
   const tops = body.top_logprobs ?? 0;
   if (tops > 0 && !body.logprobs) throw invalidField('top_logprobs', 'absent or 0 unless `logprobs` is true', tops);
   const functions = body.tools?.map((tool) => tool.function);
@@ -69,9 +79,23 @@ function parseChat(given: unknown, model: ModelInfo) {
   const toolUse = toolUseOf(functions, choice, body.parallel_tool_calls);
   const constraint = withToolConstraint(request.constraint, toolUse, (i) => `tools[${i}].function.parameters`);
   checkEnding(body, constraint); // Again, because tools may have added a constraint.
-  const variables = body.chat_template_kwargs ?? undefined;
+  const variables = { ...reasoningVariables(body.reasoning_effort), ...body.chat_template_kwargs };
   const end = promptEndOf(body, messages);
   return { ...request, constraint, logprobs: body.logprobs ? tops : undefined, messages, toolUse, variables, end };
+}
+
+/**
+ * Returns the template variables for a reasoning effort. Templates of models that do not reason have none of them, so
+ * the field has no effect there.
+ */
+function reasoningVariables(effort: string | null | undefined): Record<string, unknown> {
+  if (effort == null) return {};
+  return { reasoning_effort: effort, ...(effort === 'none' && { enable_thinking: false }) };
+}
+
+function tokenLimitOf(body: z.infer<typeof chatBody>): TokenLimit {
+  const field = body.max_completion_tokens == null ? 'max_tokens' : 'max_completion_tokens';
+  return { field, value: body[field] };
 }
 
 function callsOf(toolUse: ToolUse | undefined): AnswerParts['calls'] {

@@ -16,8 +16,14 @@ export interface ChoiceRequest extends GenerationRequest {
   readonly logprobs?: boolean;
   /** True to return a trace of each step. */
   readonly trace?: boolean;
-  /** Prompt that the answer repeats first: its text, and its tokens without the beginning-of-text token. */
-  readonly echo?: { readonly text: string; readonly tokens: readonly number[] };
+  /** Prompt that the answer repeats first. */
+  readonly echo?: {
+    readonly text: string;
+    /** Tokens of the prompt without the beginning-of-text token. */
+    readonly tokens: readonly number[];
+    /** True if the answer consists of the prompt alone. */
+    readonly isAlone: boolean;
+  };
 }
 
 /** Piece of one choice's text. The last piece has `finish`. */
@@ -102,7 +108,12 @@ async function* generateChoice(
   for await (const step of generator.generate(request, signal)) {
     if (echo && step.stats.step === 0) {
       const tokens = logprobs && { tokens: logprobs.ofPrompt(echo.tokens, step.prompt) };
-      yield { index, text: echo.text, ...tokens };
+      const piece = { index, text: echo.text, ...tokens };
+      if (echo.isAlone) {
+        addToUsage(figures.usage, request, step, 0);
+        return yield { ...piece, finish: 'length' };
+      }
+      yield piece;
     }
     const { text, count, finish } = stream.add(step.tokens, step.finish);
     addToUsage(figures.usage, request, step, count);

@@ -54,7 +54,9 @@ export function completionRoute(app: FastifyInstance, parts: EndpointParts): voi
  */
 function parseCompletion(given: unknown, model: ModelInfo) {
   const body = parseBody(completionBody, given, unsupportedInCompletions);
-  const request = commonRequest(body, body.max_tokens, model);
+  // With `echo`, 0 tokens are allowed: evaluations ask for the log-probabilities of the prompt alone.
+  const limit = { field: 'max_tokens', value: body.max_tokens };
+  const request = commonRequest(body, limit, model, body.echo ? 0 : 1);
   if (body.best_of && body.best_of !== request.n) {
     throw invalidField('best_of', `equal to \`n\` (${request.n})`, body.best_of);
   }
@@ -90,7 +92,13 @@ function withEcho(
     const given = prompts[Math.floor(i / n)] ?? '';
     const tokens = typeof given === 'string' ? choice.prompt.slice(beginning(model).length) : given;
     const text = typeof given === 'string' ? given : tokenizer.decode(given);
-    return { ...choice, echo: { text, tokens }, promptLogprobs: logprobs !== undefined };
+    const isAlone = choice.maxTokens === 0;
+    return {
+      ...choice,
+      maxTokens: choice.maxTokens || 1,
+      echo: { text, tokens, isAlone },
+      promptLogprobs: logprobs !== undefined,
+    };
   });
 }
 

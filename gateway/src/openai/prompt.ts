@@ -1,4 +1,5 @@
 import { setImmediate } from 'node:timers/promises';
+import { invalidField } from '@ptp/protocol/validation';
 import type { ModelInfo } from '../decode/types.ts';
 import { encodeText, orBeginning, roomAfter } from '../text/encode.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
@@ -31,7 +32,7 @@ export async function encodePrompts(
  * @param prompts token ids of the prompts. An empty prompt becomes the beginning-of-text token
  * @param defaultMaxTokens maximum number of tokens if the request sets none, reduced to the room that the context
  *   leaves
- * @throws PtpError `out_of_range` if a prompt and the requested tokens do not fit the context
+ * @throws PtpError `out_of_range` if a prompt leaves no room, `invalid_argument` if it leaves too little
  */
 export function choiceRequests(
   prompts: readonly (readonly number[])[],
@@ -44,11 +45,15 @@ export function choiceRequests(
   const shared = { ...request.choice, ...(logprobs !== undefined && { logprobs: true, topCount: logprobs }) };
   return prompts.flatMap((ids) => {
     const prompt = orBeginning(ids, model);
-    const room = roomAfter(prompt, request.maxTokens, model, field);
-    const maxTokens = request.maxTokens ?? Math.min(defaultMaxTokens, room);
+    const room = roomAfter(prompt, model, field);
+    const { value = Math.min(defaultMaxTokens, room), field: limitField } = request.maxTokens;
+    if (value > room) {
+      const requirement = `at most ${room} after a prompt of ${prompt.length} tokens, in a context of ${model.contextLength}`;
+      throw invalidField(limitField, requirement, value);
+    }
     return Array.from({ length: request.n }, (_, i) => {
       const seed = BigInt.asUintN(64, request.seed + BigInt(i));
-      return { prompt, ...shared, seed, maxTokens, first: i === 0 };
+      return { prompt, ...shared, seed, maxTokens: value, first: i === 0 };
     });
   });
 }

@@ -6,7 +6,7 @@ import type { DraftOverrides, ModelInfo } from '../decode/types.ts';
 import type { OutputConstraint } from '../grammar/types.ts';
 import { isLongNumber } from '../long-number.ts';
 import { DRAFT_MODES, LONGEST_DRAFT } from '../settings.ts';
-import { boolean, integer, object, positive, text } from '../validation.ts';
+import { boolean, integer, object, text } from '../validation.ts';
 import { content, joinText } from './messages.ts';
 import { constraintOf, guidedFields, responseFormat, structuredOutputs } from './output-format.ts';
 import { samplingFields, samplingOf } from './sampling.ts';
@@ -15,11 +15,12 @@ import { samplingFields, samplingOf } from './sampling.ts';
 export const TOP_LOGPROBS_LIMIT = 20;
 export const topLogprobs = integer(0, TOP_LOGPROBS_LIMIT, `an integer in [0, ${TOP_LOGPROBS_LIMIT}]`);
 
-const stopError = 'a string or an array of up to 4 strings';
-/** Schema of the strings that end the answer, at most 4 as in OpenAI's API. */
+const STOP_LIMIT = 16;
+const stopError = `a string or an array of up to ${STOP_LIMIT} strings`;
+/** Schema of the strings that end the answer. */
 export const stopStrings = z
   .array(text.min(1, 'a non-empty string'), { error: stopError })
-  .max(4, { error: stopError });
+  .max(STOP_LIMIT, { error: stopError });
 
 export const draftMode = z.enum(DRAFT_MODES, { error: `one of ${DRAFT_MODES.join(', ')}` });
 
@@ -34,6 +35,15 @@ const seed = z.unknown().transform((value, context) => {
 function integerOf(value: unknown): bigint | undefined {
   if (isLongNumber(value)) return /^-?\d+$/.test(value.rawJSON) ? BigInt(value.rawJSON) : undefined;
   return Number.isInteger(value) ? BigInt(value as number) : undefined;
+}
+
+/** Schema of the maximum number of tokens to generate. -1 means no limit, as in other servers. */
+export const tokenLimit = integer(-1, Number.MAX_SAFE_INTEGER, 'an integer >= 1, or -1 for no limit').nullish();
+
+/** Maximum number of tokens to generate, and the field that contains it. */
+export interface TokenLimit {
+  readonly field: string;
+  readonly value: number | null | undefined;
 }
 
 /** Fields that all three text endpoints share. */
@@ -54,7 +64,7 @@ export const sharedFields = {
 
 /** Fields that completions and chat share. In the responses API, these fields are missing or have different names. */
 export const completionAndChatFields = {
-  max_tokens: positive,
+  max_tokens: tokenLimit,
   stop: z.preprocess((value) => (typeof value === 'string' ? [value] : value), stopStrings).nullish(),
   n: integer(1, 8, 'an integer in [1, 8]').nullish(),
   response_format: responseFormat.nullish(),
@@ -76,14 +86,19 @@ export type CommonRequest = ReturnType<typeof commonRequest> & {
  * Validates conditions that a schema alone cannot express, and fills in defaults.
  *
  * @param body body that has passed its schema
- * @param maxTokens token limit, whose field has a different name in each endpoint
+ * @param limit token limit, whose field has a different name in each endpoint
+ * @param minimum minimum token limit
  * @throws PtpError `invalid_argument`, naming field, limit and value, or `not_found` for another model
  */
-export function commonRequest(body: CommonBody, maxTokens: number | null | undefined, model: ModelInfo) {
+export function commonRequest(body: CommonBody, limit: TokenLimit, model: ModelInfo, minimum = 1) {
   checkModel(body.model ?? 'default', model);
   const stream = body.stream ?? false;
   if (body.stream_options && !stream) {
     throw invalidField('stream_options', 'absent unless `stream` is true', body.stream_options);
+  }
+  const maxTokens = limit.value === -1 ? undefined : (limit.value ?? undefined);
+  if (maxTokens !== undefined && maxTokens < minimum) {
+    throw invalidField(limit.field, 'an integer >= 1, or -1 for no limit', maxTokens);
   }
   if (maxTokens && (body.min_tokens ?? 0) > maxTokens) {
     throw invalidField('min_tokens', `at most \`max_tokens\` (${maxTokens})`, body.min_tokens);
@@ -96,7 +111,8 @@ export function commonRequest(body: CommonBody, maxTokens: number | null | undef
     /** Number of choices per prompt, from 1 to 8. */
     n: body.n ?? 1,
     seed: body.seed ?? randomSeed(),
-    maxTokens: maxTokens ?? undefined,
+    /** Maximum number of tokens to generate. The endpoint has a default. */
+    maxTokens: { field: limit.field, value: maxTokens },
     stream,
     includeUsage: body.stream_options?.include_usage ?? false,
     /** Text that the client expects as the answer. Empty if the client sent none. */

@@ -10,7 +10,7 @@ import { checkLength } from '../text/encode.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { type ChoiceRequest, generateChoices, newUsage, type ResponseFigures } from './choices.ts';
 import type { CommonRequest } from './request.ts';
-import { type ResponseWriter, type Run, streamResponse, wholeResponse } from './stream.ts';
+import { type ResponseWriter, type Run, type StreamSettings, streamResponse, wholeResponse } from './stream.ts';
 
 /** Parts of the server that the text endpoints use. */
 export interface EndpointParts {
@@ -19,7 +19,7 @@ export interface EndpointParts {
   readonly chatTemplate: ChatTemplate;
   readonly grammars: GrammarCache;
   readonly admission: Admission;
-  readonly settings: { readonly stallMillis: number };
+  readonly settings: StreamSettings;
 }
 
 /** Validated request, with the functions by which its endpoint prepares and answers it. */
@@ -62,7 +62,7 @@ export async function respond(
     try {
       const writer = newWriter(run);
       if (!stream) return await wholeResponse(writer, run);
-      await streamResponse(writer, run, reply, settings.stallMillis, (error) => logError(error, http));
+      await streamResponse(writer, run, reply, settings, (error) => logError(error, http));
       return undefined;
     } finally {
       http.log.info({ client: client?.name, choices: requests.length, stream, usage: figures.usage }, 'generated');

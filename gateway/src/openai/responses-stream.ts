@@ -83,7 +83,7 @@ export class ResponsesWriter implements ResponseWriter {
   }
 
   whole(error: object | null = null): object {
-    const { instructions, metadata, maxTokens = null, choice, echoed } = this.#request;
+    const { instructions, metadata, maxTokens, choice, echoed } = this.#request;
     const { temperature, topP } = choice.sampling;
     const { warning } = this.#run.figures;
     return {
@@ -94,7 +94,7 @@ export class ResponsesWriter implements ResponseWriter {
       error,
       incomplete_details: this.#finish === 'length' ? { reason: 'max_output_tokens' } : null,
       instructions,
-      max_output_tokens: maxTokens,
+      max_output_tokens: maxTokens.value ?? null,
       metadata,
       model: this.#run.modelId,
       output: this.#finish ? this.#items : [],

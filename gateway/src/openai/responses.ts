@@ -3,12 +3,12 @@ import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import type { ModelInfo } from '../decode/types.ts';
 import type { ChatMessage } from '../text/chat-message.ts';
-import { boolean, object, positive, text } from '../validation.ts';
+import { boolean, object, text } from '../validation.ts';
 import { parseBody, unsupportedInResponses } from './body.ts';
 import { joinText, parseArguments, templateRole } from './messages.ts';
 import { formatConstraint, textFormat } from './output-format.ts';
 import { choiceRequests } from './prompt.ts';
-import { checkEnding, commonRequest, sharedFields, topLogprobs } from './request.ts';
+import { checkEnding, commonRequest, sharedFields, tokenLimit, topLogprobs } from './request.ts';
 import { type EndpointParts, respond } from './respond.ts';
 import { ResponsesWriter } from './responses-stream.ts';
 import { toolChoiceOf, toolFunction, toolsOf, toolUseOf, withToolConstraint } from './tools.ts';
@@ -46,7 +46,7 @@ export const responsesBody = object({
     },
   ),
   instructions: text.nullish(),
-  max_output_tokens: positive,
+  max_output_tokens: tokenLimit,
   include: z
     .array(z.enum([LOGPROBS, ENCRYPTED], { error: `${LOGPROBS} or ${ENCRYPTED}` }), { error: 'an array' })
     .nullish(),
@@ -90,7 +90,7 @@ export type ResponsesRequest = ReturnType<typeof parseResponses>;
  */
 function parseResponses(given: unknown, model: ModelInfo) {
   const body = parseBody(responsesBody, given, unsupportedInResponses);
-  const request = commonRequest(body, body.max_output_tokens, model);
+  const request = commonRequest(body, { field: 'max_output_tokens', value: body.max_output_tokens }, model);
   const withLogprobs = body.include?.includes(LOGPROBS) ?? false;
   const tops = body.top_logprobs ?? 0;
   if (tops > 0 && !withLogprobs) {

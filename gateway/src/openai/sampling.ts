@@ -36,7 +36,10 @@ export const samplingFields = {
 export function samplingOf(fields: z.infer<z.ZodObject<typeof samplingFields>>, model: ModelInfo) {
   const { vocabulary } = model;
   const topK = fields.top_k === -1 ? 0 : fields.top_k;
-  const params = { temperature: fields.temperature, topK, topP: fields.top_p, minP: fields.min_p };
+  // top_p 0 keeps only the most probable token, like temperature 0.
+  const isGreedy = fields.top_p === 0;
+  const [temperature, topP] = isGreedy ? [0, 1] : [fields.temperature, fields.top_p];
+  const params = { temperature, topK, topP, minP: fields.min_p };
   const stopTokens = fields.stop_token_ids ?? [];
   const ignoreEndOfText = fields.ignore_eos ?? false;
   const ends = ignoreEndOfText ? [] : [model.endOfText, ...(model.stopTokens ?? [])];

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { toPtpError } from '@ptp/protocol/errors';
 import type { FastifyReply } from 'fastify';
 import { EventStream } from '../http/sse.ts';
@@ -35,6 +36,14 @@ export interface ResponseWriter {
   whole(): object;
 }
 
+/** Times of streams in milliseconds. */
+export interface StreamSettings {
+  /** Time after which a client that does not read is disconnected. */
+  readonly stallMillis: number;
+  /** Time without text after which the headers are sent, and a comment each time it passes again. */
+  readonly keepAliveMillis: number;
+}
+
 /** Generates a response and returns it as one body. */
 export async function wholeResponse(writer: ResponseWriter, run: Run): Promise<object> {
   for await (const delta of run.deltas) for (const _ of writer.add(delta));
@@ -42,27 +51,30 @@ export async function wholeResponse(writer: ResponseWriter, run: Run): Promise<o
 }
 
 /**
- * Generates a response and sends it as server-sent events. An error after the first piece of text becomes the last
- * event.
+ * Generates a response and sends it as server-sent events. The headers follow the first piece of text, so that an
+ * earlier error has an HTTP status, but they wait no longer than `keepAliveMillis`. An error after the headers becomes
+ * the last event.
  *
- * @param stallMillis time in milliseconds after which a client that does not read is disconnected
  * @param onError function that is called with an error that occurs too late to set the HTTP status
- * @throws an error that occurs before the first piece of text, so that the caller can set the HTTP status
+ * @throws an error that occurs before the headers, so that the caller can set the HTTP status
  */
 export async function streamResponse(
   writer: ResponseWriter,
   run: Run,
   reply: FastifyReply,
-  stallMillis: number,
+  { stallMillis, keepAliveMillis }: StreamSettings,
   onError: (error: unknown) => void,
 ): Promise<void> {
   const { deltas } = run;
-  let next = await deltas.next();
+  const first = deltas.next();
+  await settlesWithin(first, keepAliveMillis);
   const stream = new EventStream(reply, stallMillis);
   const send = async (events: Iterable<ServerEvent>) => {
     for (const { data, name } of events) await stream.send(data, name);
   };
   try {
+    while (!(await settlesWithin(first, keepAliveMillis))) await stream.keepAlive();
+    let next = await first;
     await send(writer.start());
     for (; !next.done; next = await deltas.next()) await send(writer.add(next.value));
     await send(writer.end());
@@ -72,5 +84,21 @@ export async function streamResponse(
   } finally {
     await deltas.return(undefined);
     stream.end();
+  }
+}
+
+/**
+ * Waits for a promise, but at most for `millis`.
+ *
+ * @returns false if it is still pending then
+ * @throws the reason if it is rejected
+ */
+async function settlesWithin(promise: Promise<unknown>, millis: number): Promise<boolean> {
+  const timer = new AbortController();
+  const late = sleep(millis, false, { signal: timer.signal }).catch(() => false);
+  try {
+    return await Promise.race([promise.then(() => true), late]);
+  } finally {
+    timer.abort();
   }
 }

@@ -37,38 +37,22 @@ export function encodeText(text: string, tokenizer: Tokenizer, model: PromptMode
  */
 export function checkLength(text: string, tokenizer: Tokenizer, model: PromptModel, field: string): void {
   const fewest = Math.ceil(Buffer.byteLength(text) / tokenizer.longestToken);
-  if (fewest >= model.contextLength) throw contextExceeded(model, `at least ${fewest}`, undefined, field);
+  if (fewest >= model.contextLength) throw contextExceeded(model, `at least ${fewest}`, field);
 }
 
 /**
- * Returns the number of tokens that may follow a prompt.
+ * Returns the number of tokens that may follow a prompt, at least one.
  *
- * @param maxTokens number of tokens that the request wants. If undefined, the result is all the room that is left,
- *   which must be at least one token
- * @throws PtpError `out_of_range` naming `field` if they do not fit
+ * @throws PtpError `out_of_range` naming `field` if the prompt leaves no room
  */
-export function roomAfter(
-  prompt: readonly number[],
-  maxTokens: number | undefined,
-  model: PromptModel,
-  field: string,
-): number {
+export function roomAfter(prompt: readonly number[], model: PromptModel, field: string): number {
   const room = model.contextLength - prompt.length;
-  if (room < (maxTokens ?? 1)) throw contextExceeded(model, String(prompt.length), maxTokens, field);
+  if (room < 1) throw contextExceeded(model, String(prompt.length), field);
   return room;
 }
 
 /** Returns an error whose message begins like OpenAI's, because clients match on that text. */
-function contextExceeded(
-  { contextLength }: PromptModel,
-  promptTokens: string,
-  maxTokens: number | undefined,
-  field: string,
-): PtpError {
-  const excess =
-    maxTokens === undefined
-      ? 'leaves no room for a completion. Shorten it.'
-      : `you requested ${maxTokens} more. Shorten the prompt or request fewer tokens.`;
-  const message = `This model's maximum context length is ${contextLength} tokens. However, the prompt has ${promptTokens} tokens and ${excess}`;
+function contextExceeded({ contextLength }: PromptModel, promptTokens: string, field: string): PtpError {
+  const message = `This model's maximum context length is ${contextLength} tokens. However, the prompt has ${promptTokens} tokens and leaves no room for a completion. Shorten it.`;
   return new PtpError('out_of_range', message, { field });
 }

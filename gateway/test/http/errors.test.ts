@@ -24,21 +24,21 @@ describe('400 names field, limit and value', () => {
   const completion: [object, string, string][] = [
     [{ temperature: -1 }, 'temperature', '`temperature` must be in [0, 2], got -1'],
     [{ temperature: 'hot' }, 'temperature', '`temperature` must be a number, got "hot"'],
-    [{ top_p: 0 }, 'top_p', '`top_p` must be in (0, 1], got 0'],
+    [{ top_p: -0.1 }, 'top_p', '`top_p` must be in (0, 1], got -0.1'],
     [{ top_k: 1.5 }, 'top_k', '`top_k` must be an integer >= 0, or -1 to disable it, got 1.5'],
     [{ top_k: 5000 }, 'top_k', '`top_k` must be 0 (off) or an integer in [1, 2048], got 5000'],
     [{ n: 9 }, 'n', '`n` must be an integer in [1, 8], got 9'],
     [{ n: 0 }, 'n', '`n` must be an integer in [1, 8], got 0'],
-    [{ max_tokens: 0 }, 'max_tokens', '`max_tokens` must be an integer >= 1, got 0'],
+    [{ max_tokens: 0 }, 'max_tokens', '`max_tokens` must be an integer >= 1, or -1 for no limit, got 0'],
     [{ seed: 0.5 }, 'seed', '`seed` must be an integer in [-2^63, 2^63), got 0.5'],
     [{ seed: 2 ** 63 }, 'seed', '`seed` must be an integer in [-2^63, 2^63), got 9223372036854776000'],
     [
-      { stop: ['a', 'b', 'c', 'd', 'e'] },
+      { stop: Array(17).fill('a') },
       'stop',
-      '`stop` must be a string or an array of up to 4 strings, got an array of 5',
+      '`stop` must be a string or an array of up to 16 strings, got an array of 17',
     ],
     [{ stop: ['a', ''] }, 'stop[1]', '`stop[1]` must be a non-empty string, got ""'],
-    [{ stop: 5 }, 'stop', '`stop` must be a string or an array of up to 4 strings, got 5'],
+    [{ stop: 5 }, 'stop', '`stop` must be a string or an array of up to 16 strings, got 5'],
     [{ stream: 'yes' }, 'stream', '`stream` must be true or false, got "yes"'],
     [{ ptp: { draft: 1 } }, 'ptp.draft', '`ptp.draft` must be true or false, got 1'],
     [{ ptp: { draft_length: 0 } }, 'ptp.draft_length', '`ptp.draft_length` must be an integer in [1, 64], got 0'],
@@ -158,11 +158,6 @@ describe('400 for unsupported fields with an effect', () => {
 
 describe('400 context_length_exceeded', () => {
   test.each([
-    [
-      'prompt and max_tokens',
-      { prompt: Array(500).fill(5), max_tokens: 13 },
-      'has 500 tokens and you requested 13 more',
-    ],
     ['the prompt alone', { prompt: Array(512).fill(5) }, 'has 512 tokens and leaves no room for a completion'],
     ['a text too long to tokenise', { prompt: 'ab '.repeat(300_000) }, 'has at least'],
   ])('%s', async (_, body, message) => {
@@ -172,6 +167,18 @@ describe('400 context_length_exceeded', () => {
     expect(error).toMatchObject({ code: 'context_length_exceeded', param: 'prompt' });
     expect(error.message).toContain("This model's maximum context length is 512 tokens");
     expect(error.message).toContain(message);
+  });
+
+  test('is not the code of a token limit that is too large, because a shorter prompt is not needed', async () => {
+    const { error } = await (await server.complete({ prompt: Array(500).fill(5), max_tokens: 13 })).json();
+    expect(error).toEqual({
+      code: null,
+      param: 'max_tokens',
+      type: 'invalid_request_error',
+      message: '`max_tokens` must be at most 12 after a prompt of 500 tokens, in a context of 512, got 13',
+    });
+    const limited = await (await server.chat({ messages: chat, max_completion_tokens: 9999 })).json();
+    expect(limited.error.param).toBe('max_completion_tokens');
   });
 
   test('a conversation', async () => {

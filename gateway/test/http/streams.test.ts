@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { PtpError } from '@ptp/protocol/errors';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { startServer, type TestServer, tokenByToken, until } from '../testing/test-server.ts';
 
@@ -82,6 +83,39 @@ test('sequences beyond the limit get 429 with a time to retry', async () => {
     code: 'rate_limit_exceeded',
   });
   leave.abort();
+});
+
+describe('a stream without text', () => {
+  test('sends its headers and comments until there is text', async () => {
+    const own = await startServer({ keepAliveMillis: 20 });
+    try {
+      own.generator.script = () => ({ steps: tokenByToken('ok'), delayMillis: 100 });
+      const response = await own.complete({ prompt: 'a', max_tokens: 50, stream: true });
+      const body = await response.text();
+      expect(body.startsWith(': keep-alive\n\n')).toBe(true);
+      expect(body.match(/^: keep-alive$/gm)?.length).toBeGreaterThan(1);
+      expect(
+        body
+          .split('\n\n')
+          .filter((event) => event.startsWith('data: '))
+          .at(-1),
+      ).toBe('data: [DONE]');
+    } finally {
+      await own.close();
+    }
+  });
+
+  test('reports an error in an event once its headers are sent', async () => {
+    const own = await startServer({ keepAliveMillis: 20 });
+    try {
+      own.generator.script = () => ({ steps: [[]], delayMillis: 100, error: new PtpError('unavailable', 'lost') });
+      const response = await own.complete({ prompt: 'a', max_tokens: 50, stream: true });
+      expect(response.status).toBe(200);
+      expect(await response.text()).toContain('"message":"lost"');
+    } finally {
+      await own.close();
+    }
+  });
 });
 
 describe('operations', () => {

@@ -40,7 +40,7 @@ beforeAll(async () => {
     chatTemplate,
     admission: new Admission(4),
     keys: new ApiKeys([{ name: 'ada', sha256, requests_per_minute: 1 }]),
-    settings: { bodyLimit: 1 << 20, stallMillis: 1000, corsOrigins: '' },
+    settings: { bodyLimit: 1 << 20, stallMillis: 1000, keepAliveMillis: 1000, corsOrigins: '' },
     logger: silent,
   });
   url = await app.listen({ port: 0, host: '127.0.0.1' });

@@ -114,7 +114,9 @@ describe("OpenAI's client", () => {
     const create = (body: object) => client.chat.completions.create({ model: 'default', messages, ...body });
     await expect(create({ temperature: 3 })).rejects.toBeInstanceOf(OpenAI.BadRequestError);
     await expect(create({ model: 'gpt-4' })).rejects.toBeInstanceOf(OpenAI.NotFoundError);
-    await expect(create({ max_tokens: 9999 })).rejects.toMatchObject({ code: 'context_length_exceeded' });
+    await expect(create({ max_tokens: 9999 })).rejects.toMatchObject({ param: 'max_tokens' });
+    const long = [{ role: 'user' as const, content: 'word '.repeat(600) }];
+    await expect(create({ messages: long })).rejects.toMatchObject({ code: 'context_length_exceeded' });
   });
 
   test('throws errors that follow the first text', async () => {

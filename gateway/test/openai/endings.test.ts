@@ -195,3 +195,43 @@ describe('constraints under the names of other servers', () => {
     expect([response.status, (await response.json()).error.message]).toEqual([400, expect.stringContaining(message)]);
   });
 });
+
+describe('values that other servers accept', () => {
+  const request = () => server.generator.requests.at(-1);
+
+  test('max_tokens -1 sets no limit, in completions the default', async () => {
+    writes('ok', 'stop');
+    await chat({ max_tokens: -1 });
+    expect(request()?.maxTokens).toBe(512 - (request()?.prompt.length ?? 0));
+  });
+
+  test('max_tokens 0 with echo returns the prompt alone, with its log-probabilities', async () => {
+    writes('more', 'length');
+    const fields = { prompt: 'let x', max_tokens: 0, echo: true, logprobs: 1 };
+    const { choices, usage } = await (await server.complete(fields)).json();
+    expect(choices).toMatchObject([{ text: 'let x', finish_reason: 'length' }]);
+    expect(choices[0].logprobs.tokens.join('')).toBe('let x');
+    expect(usage.completion_tokens).toBe(0);
+    expect((await server.complete({ prompt: 'a', max_tokens: 0 })).status).toBe(400);
+  });
+
+  test('top_p 0 keeps the most probable token only', async () => {
+    writes('ok', 'stop');
+    await chat({ top_p: 0, temperature: 1 });
+    expect(request()?.sampling).toMatchObject({ temperature: 0, topP: 1 });
+  });
+
+  test('reasoning_effort is a variable of the template, without effect in others', async () => {
+    writes('ok', 'stop');
+    expect((await chat({ reasoning_effort: 'low' })).finish_reason).toBe('stop');
+    const template = new ChatTemplate('{{ reasoning_effort }} {{ enable_thinking }}{{ messages[0].content }}');
+    const own = await startServer({ template });
+    try {
+      own.generator.script = () => ({ steps: tokenByToken('ok') });
+      await (await own.chat({ messages, reasoning_effort: 'none' })).json();
+      expect(tokenizer.decode(own.generator.requests.at(-1)?.prompt ?? [])).toContain('none false');
+    } finally {
+      await own.close();
+    }
+  });
+});

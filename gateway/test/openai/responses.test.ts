@@ -112,7 +112,11 @@ describe('rejects', () => {
       '`input` must be a string or a non-empty array of messages, calls and their outputs, got an array of 0',
     ],
     [{ input: [{ role: 'user', content: [{ type: 'input_image' }] }] }, 'input[0].content[0].type', undefined],
-    [{ input: 'a', max_output_tokens: 0 }, 'max_output_tokens', '`max_output_tokens` must be an integer >= 1, got 0'],
+    [
+      { input: 'a', max_output_tokens: 0 },
+      'max_output_tokens',
+      '`max_output_tokens` must be an integer >= 1, or -1 for no limit, got 0',
+    ],
     [{ input: 'a', previous_response_id: 'resp_1' }, 'previous_response_id', '`previous_response_id` is not supported'],
     [
       { input: 'a', tools: [{ type: 'web_search' }] },
