@@ -29,14 +29,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for gpu.json")
     parser.add_argument("--tiny", action="store_true", help="test on a CPU")
-    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--repeats", type=int, help="number of timed runs (default: 30, or 2 with --tiny)")
     args = parser.parse_args()
     if not args.tiny and not torch.cuda.is_available():
         raise SystemExit("PyTorch finds no GPU: use --tiny to test the script on a CPU")
     device = torch.device("cpu" if args.tiny else "cuda")
     if args.tiny:
         torch.set_num_threads(1)
-    repeats = 2 if args.tiny else args.repeats
+    repeats = args.repeats or (2 if args.tiny else 30)
     args.out.mkdir(parents=True, exist_ok=True)
     began, per_second = time.monotonic(), bandwidth(device)
     report = {

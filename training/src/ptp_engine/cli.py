@@ -61,6 +61,13 @@ def parser_of(role: str) -> Parser:
         help="share of the GPU's memory for the weights and the KV cache of this process",
     )
     add("--kv-megabytes", type=integer(1), help="size of the KV cache, instead of the rest of --memory-fraction")
+    if role == "target":
+        add(
+            "--pass-tokens",
+            type=integer(2, 4096),
+            default=64,
+            help="number of tokens of every pass of the model on a GPU; more help many clients, and slow down a single one",
+        )
     add("--no-prefix-cache", action="store_true", help="do not keep the rows of closed sequences")
     add("--threads", type=integer(1, 1024), default=1, help="CPU threads")
     add("--exit-with-stdin", action="store_true", help="stop when standard input ends, as when the parent is gone")

@@ -20,12 +20,14 @@ def pick_ranked(
 ) -> np.ndarray:
     """Picks among the K tokens with the largest logits.
 
-    ids, values: [R, K] tokens and their logits after temperature, in any order. parameters: [R, 3] top_k, top_p, min_p.
-    totals: [R] sum of all tokens' weights, for rows without top_k. u: [R, D]. complete: these are all tokens.
-    Returns the columns [R] of the picks, -1 if the K tokens do not contain top-k and the nucleus.
+    ids, values: [R, K] tokens and their logits after temperature, in descending order of logits. parameters: [R, 3]
+    top_k, top_p, min_p. totals: [R] sum of all tokens' weights, for rows without top_k. u: [R, D]. complete: these are
+    all tokens. Returns the columns [R] of the picks, -1 if the K tokens do not contain top-k and the nucleus.
     """
-    order = np.lexsort((ids, -values))
-    ids, values = np.take_along_axis(ids, order, -1), np.take_along_axis(values, order, -1)
+    order = None
+    if (values[:, 1:] == values[:, :-1]).any():
+        order = np.lexsort((ids, -values))
+        ids = np.take_along_axis(ids, order, -1)
     top_k, top_p, min_p = (parameters[:, i : i + 1] for i in range(3))
     weights = weigh(values, values[:, :1], min_p)
     weights[(top_k > 0) & (np.arange(ids.shape[1]) >= top_k)] = 0
@@ -40,7 +42,7 @@ def pick_ranked(
             by_id = ids[row, :count].argsort()
             kept = ids[row, by_id].tolist()
             chosen = walk(kept, weights[row, by_id].tolist(), bits[row].tolist())
-            picked[row] = order[row, by_id[chosen]]
+            picked[row] = by_id[chosen] if order is None else order[row, by_id[chosen]]
     return picked
 
 
