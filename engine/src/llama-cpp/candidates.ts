@@ -1,7 +1,7 @@
 import { CANDIDATE_LIMIT } from '@ptp/protocol/manifest';
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import type { ControlledEvaluateIndexOutput, ControlledEvaluateInputItem, Token } from 'node-llama-cpp';
-import { type Adjustment, isAllowed } from '../sampling/adjust.ts';
+import { type Adjustment, allowedTokens, changedTokens } from '../sampling/adjust.ts';
 import type { Candidates } from '../sampling/candidates.ts';
 
 /** Number of candidates to read beyond the required ones, so that ties at the last one do not matter. */
@@ -50,8 +50,8 @@ export function candidateRequest(
   { sampling, adjustment, topCount, rough }: Need,
   vocabulary: number,
 ): CandidateRequest {
-  const { raised, lowered } = changes(adjustment);
-  const allowed = adjustment?.allowed && fewAllowed(adjustment.allowed, vocabulary);
+  const { raised, lowered } = changedTokens(adjustment);
+  const allowed = adjustment?.allowed && allowedTokens(adjustment.allowed, vocabulary, NAMED_LIMIT);
   const total = !rough || topCount > 0;
   // Each lowered token may drop out of the most probable tokens, so that another token moves up.
   const needed = (sampling.temperature === 0 ? 1 : sampling.topK || CANDIDATE_LIMIT) + lowered + SPARE;
@@ -65,26 +65,6 @@ export function candidateRequest(
 /** Returns a request for the whole vocabulary. */
 export function everything(vocabulary: number): CandidateRequest {
   return { top: vocabulary, named: [], complete: true, total: true };
-}
-
-/** Returns the tokens that an adjustment makes more probable, and the number of other tokens that it changes. */
-function changes(adjustment: Adjustment | undefined): { raised: readonly number[]; lowered: number } {
-  if (!adjustment) return { raised: [], lowered: 0 };
-  const { scaled, scale, biased, biases } = adjustment;
-  const raised = new Set(biased.filter((_, i) => (biases[i] as number) > 0));
-  if (scale < 1) for (const id of scaled) raised.add(id);
-  return { raised: [...raised], lowered: new Set([...scaled, ...biased]).size - raised.size };
-}
-
-/** Returns the tokens that a mask allows, or undefined if there are more than NAMED_LIMIT. */
-function fewAllowed(mask: Uint8Array, vocabulary: number): number[] | undefined {
-  const ids: number[] = [];
-  for (let i = 0; i < mask.length; i++) {
-    if (mask[i] === 0) continue;
-    for (let id = 8 * i; id < Math.min(8 * i + 8, vocabulary); id++) if (isAllowed(mask, id)) ids.push(id);
-    if (ids.length > NAMED_LIMIT) return undefined;
-  }
-  return ids;
 }
 
 /**

@@ -30,6 +30,26 @@ export function allowOnly(allowed: Uint8Array): Adjustment {
   return { scaled: new Int32Array(), scale: 1, biased: new Int32Array(), biases: new Float32Array(), allowed };
 }
 
+/** Returns the tokens that an adjustment makes more probable, and the number of other tokens that it changes. */
+export function changedTokens(adjustment: Adjustment | undefined): { raised: readonly number[]; lowered: number } {
+  if (!adjustment) return { raised: [], lowered: 0 };
+  const { scaled, scale, biased, biases } = adjustment;
+  const raised = new Set(biased.filter((_, i) => (biases[i] as number) > 0));
+  if (scale < 1) for (const id of scaled) raised.add(id);
+  return { raised: [...raised], lowered: new Set([...scaled, ...biased]).size - raised.size };
+}
+
+/** Returns the tokens that a mask allows, or undefined if there are more than `limit`. */
+export function allowedTokens(mask: Uint8Array, vocabulary: number, limit: number): number[] | undefined {
+  const ids: number[] = [];
+  for (let i = 0; i < mask.length; i++) {
+    if (mask[i] === 0) continue;
+    for (let id = 8 * i; id < Math.min(8 * i + 8, vocabulary); id++) if (isAllowed(mask, id)) ids.push(id);
+    if (ids.length > limit) return undefined;
+  }
+  return ids;
+}
+
 /** Computes the biases and penalties of a growing sequence. */
 export class Adjuster {
   readonly #params: AdjustParams;

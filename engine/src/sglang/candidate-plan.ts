@@ -1,6 +1,6 @@
 import { CANDIDATE_LIMIT } from '@ptp/protocol/manifest';
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
-import { type Adjustment, isAllowed } from '../sampling/adjust.ts';
+import { type Adjustment, allowedTokens, changedTokens } from '../sampling/adjust.ts';
 
 /** The parts of a slot that decide which log-probabilities one pick needs. */
 export interface Need {
@@ -39,8 +39,8 @@ export function candidatePlan(
   round: number,
   vocabulary: number,
 ): CandidatePlan {
-  const { raised, lowered } = changes(adjustment);
-  const allowed = adjustment?.allowed && fewAllowed(adjustment.allowed, vocabulary);
+  const { raised, lowered } = changedTokens(adjustment);
+  const allowed = adjustment?.allowed && allowedTokens(adjustment.allowed, vocabulary, NAMED_LIMIT);
   if (allowed) return { top: Math.max(1, topCount), named: allowed, complete: true };
   // Each lowered token may drop out of the most probable tokens, so that another token moves up.
   const first = temperature === 0 ? 1 : topK || FIRST;
@@ -48,23 +48,4 @@ export function candidatePlan(
   const top = Math.max(needed, topCount);
   const all = round === ROUNDS - 1 || top >= vocabulary || raised.length > NAMED_LIMIT;
   return all ? { top: vocabulary, named: [], complete: true } : { top, named: raised, complete: false };
-}
-
-/** Returns the tokens that an adjustment makes more probable, and the number of other tokens that it changes. */
-function changes(adjustment: Adjustment | undefined): { raised: readonly number[]; lowered: number } {
-  if (!adjustment) return { raised: [], lowered: 0 };
-  const { biased, biases } = adjustment;
-  const raised = Array.from(biased).filter((_, i) => (biases[i] as number) > 0);
-  return { raised, lowered: biased.length - raised.length };
-}
-
-/** Returns the tokens that a mask allows, or undefined if there are more than NAMED_LIMIT. */
-function fewAllowed(mask: Uint8Array, vocabulary: number): number[] | undefined {
-  const ids: number[] = [];
-  for (let i = 0; i < mask.length; i++) {
-    if (mask[i] === 0) continue;
-    for (let id = 8 * i; id < Math.min(8 * i + 8, vocabulary); id++) if (isAllowed(mask, id)) ids.push(id);
-    if (ids.length > NAMED_LIMIT) return undefined;
-  }
-  return ids;
 }
