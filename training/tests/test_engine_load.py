@@ -84,3 +84,10 @@ def test_bfloat16(folder):
 def test_options_come_from_a_namespace():
     given = argparse.Namespace(model="m", dtype="float16", listen="x:1")
     assert Options.of(given) == Options(model="m", dtype="float16")
+
+
+def test_a_model_that_cannot_be_downloaded(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(SystemExit, match="MODEL must be a folder, or a name that the hub has, got no/such-model: "):
+        loading.folder_of("no/such-model")

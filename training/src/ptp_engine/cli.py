@@ -69,7 +69,7 @@ def parser_of(role: str) -> Parser:
             help="number of tokens of every pass of the model on a GPU; more help many clients, and slow down a single one",
         )
     add("--no-prefix-cache", action="store_true", help="do not keep the rows of closed sequences")
-    add("--threads", type=integer(1, 1024), default=1, help="CPU threads")
+    add("--threads", type=integer(1, 1024), help="CPU threads (default: one per core, or OMP_NUM_THREADS)")
     add("--exit-with-stdin", action="store_true", help="stop when standard input ends, as when the parent is gone")
     return parser
 
@@ -129,7 +129,8 @@ def load(args: argparse.Namespace) -> Model:
 
     from ptp_train.train.device import use_threads
 
-    use_threads(args.threads)
+    if args.threads:
+        use_threads(args.threads)
     transformers.utils.logging.disable_progress_bar()
     if args.role == "target":
         from .target import TargetModel

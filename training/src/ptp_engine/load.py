@@ -96,7 +96,11 @@ def folder_of(model: pathlib.Path | str) -> pathlib.Path:
         return folder
     from huggingface_hub import snapshot_download
 
-    return pathlib.Path(snapshot_download(str(model), allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
+    try:
+        return pathlib.Path(snapshot_download(str(model), allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
+    except Exception as reason:  # Errors of the network, of the hub and of its cache have no common class.
+        message = str(reason).strip().splitlines()[0]
+        raise SystemExit(f"MODEL must be a folder, or a name that the hub has, got {model}: {message}") from None
 
 
 def check_config(config: PreTrainedConfig, context: int) -> None:

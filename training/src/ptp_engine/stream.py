@@ -35,16 +35,16 @@ class Stream:
                 raise EngineError(grpc.StatusCode.INVALID_ARGUMENT, "one of the fields of `kind` must be set")
             return self.handlers[kind](request)
         except EngineError as error:
-            return failure(request.id, error)
+            return failure(request.id, error.code, error.message)
         except Exception as error:
             if is_fatal(error):
                 raise
             log.exception("a request has failed", extra={"kind": kind})
-            reason = "the engine could not execute the request; its log has the details"
             if type(error).__name__ == "OutOfMemoryError":
-                code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, "the device's memory is exhausted"
-                return failure(request.id, EngineError(code, reason))
-            return failure(request.id, EngineError(grpc.StatusCode.INTERNAL, reason))
+                return failure(request.id, grpc.StatusCode.RESOURCE_EXHAUSTED, "the memory of the device is exhausted")
+            return failure(
+                request.id, grpc.StatusCode.INTERNAL, "the engine could not execute the request; its log has the reason"
+            )
 
     def end(self) -> None:
         """Closes the stream's sequences."""
@@ -98,6 +98,5 @@ class Stream:
         return own
 
 
-def failure(request: int, error: EngineError) -> engine_pb2.RunResponse:
-    code = error.code.value[0]
-    return engine_pb2.RunResponse(id=request, error=engine_pb2.RunError(code=code, message=error.message))
+def failure(request: int, code: grpc.StatusCode, message: str) -> engine_pb2.RunResponse:
+    return engine_pb2.RunResponse(id=request, error=engine_pb2.RunError(code=code.value[0], message=message))
