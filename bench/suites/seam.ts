@@ -93,6 +93,10 @@ async function measure(
   const seam = remote.map((time, step) => time - (local[step] as number));
   return {
     in_process_us: { p50: Math.round(median(local)) },
-    seam_us: { p50: Math.round(median(seam)), p90: Math.round(quantile(seam, 0.9)) },
+    seam_us: {
+      p10: Math.round(quantile(seam, 0.1)),
+      p50: Math.round(median(seam)),
+      p90: Math.round(quantile(seam, 0.9)),
+    },
   };
 }

@@ -5,8 +5,8 @@ import type { UniformSource } from './sampling/uniforms.ts';
 
 /**
  * Interface between the services and a model. The services validate, schedule and accept. An engine owns the KV caches
- * and runs slots. There are five implementations: `onnx/`, `llama-cpp/`, `remote/` for an engine in another process, `sglang/`, and
- * `testing/fake-engine.ts` for tests. `EngineBase` contains their common bookkeeping.
+ * and runs slots. There are five implementations: `onnx/`, `llama-cpp/`, `sglang/`, `remote/` for an engine in another
+ * process, and `testing/fake-engine.ts` for tests. `EngineBase` contains their common bookkeeping.
  *
  * The cache of a sequence is an array of rows, one per token. A run writes the rows of a slot's tokens, starting at row
  * `at`. To roll back, start the next run at an earlier row; the run overwrites the rows from there on. The following
