@@ -97,11 +97,12 @@ test.each([
   ['gpu:7202', 'gpu:7202'],
   ['grpc://10.0.0.1:7202', '10.0.0.1:7202'],
   ['unix:/run/engine', 'unix:/run/engine'],
+  ['http://gpu1:30000, https://gpu2', 'http://gpu1:30000,https://gpu2'],
 ])('the address of an engine may be %j', (given, target) => {
   expect(engineAddress.schema.parse(given)).toBe(target);
 });
 
-test.each(['gpu', 'unix:engine', 'grpc://'])('the address of an engine may not be %j', (given) => {
+test.each(['gpu', 'unix:engine', 'grpc://', 'http://', 'http://a,b:1'])('the address of an engine may not be %j', (given) => {
   expect(engineAddress.schema.safeParse(given).success).toBe(false);
 });
 

@@ -69,8 +69,9 @@ export async function openTargetEngine(options: SglangOptions): Promise<TargetEn
     (err) => logger?.info({ err }, 'waiting for SGLang servers'),
   );
   const isPrefixCacheOn = (options.prefixCacheBytes ?? 0) > 0;
-  return new SglangEngine(info, isPrefixCacheOn, (die) => {
-    return new ServerPool(found, (server) => check.check(server), die, options.times);
+  return new SglangEngine(info, isPrefixCacheOn, (onDeath) => {
+    const { times } = options;
+    return new ServerPool({ ...found, check: (server) => check.check(server), onDeath, logger, times });
   });
 }
 

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PtpError, toPtpError } from '@ptp/protocol/errors';
 import { Backoff } from '@ptp/service-kit/backoff';
+import type { Logger } from '@ptp/service-kit/log';
 import type { SglangServer } from './server.ts';
 
 export interface PoolTimes {
@@ -13,6 +14,19 @@ export interface PoolTimes {
   readonly longestPauseMs: number;
   /** Time in milliseconds after which an idle server is checked. */
   readonly idleMs: number;
+}
+
+export interface PoolOptions {
+  /** Servers that have passed the check. */
+  readonly ready: readonly SglangServer[];
+  /** Servers that have not passed it yet. */
+  readonly failed: readonly SglangServer[];
+  /** Throws if a server cannot be used. Called before a server's first use and after failures. */
+  readonly check: (server: SglangServer) => Promise<void>;
+  /** Called if no server has answered for `deathMs`. */
+  readonly onDeath: (error: PtpError) => void;
+  readonly logger?: Pick<Logger, 'info'> | undefined;
+  readonly times?: Partial<PoolTimes> | undefined;
 }
 
 const TIMES: PoolTimes = { retryMs: 20_000, deathMs: 60_000, firstPauseMs: 250, longestPauseMs: 8000, idleMs: 5000 };
@@ -52,36 +66,24 @@ interface Member {
  * nothing, so repeating them is safe.
  */
 export class ServerPool {
+  readonly #options: PoolOptions;
   readonly #members: readonly Member[];
   readonly #places = new Set<Place>();
-  readonly #check: (server: SglangServer) => Promise<void>;
-  readonly #onDeath: (error: PtpError) => void;
   readonly #times: PoolTimes;
   readonly #closing = new AbortController();
   #restored = Promise.withResolvers<void>();
   #lastFailure: PtpError | undefined;
 
-  /**
-   * @param servers servers that have passed the check, and servers that have not
-   * @param check function that throws if a server cannot be used. It runs before a server's first use and after failures
-   * @param onDeath function that is called if no server has answered for `deathMs`
-   */
-  constructor(
-    servers: { readonly ready: readonly SglangServer[]; readonly failed: readonly SglangServer[] },
-    check: (server: SglangServer) => Promise<void>,
-    onDeath: (error: PtpError) => void,
-    times: Partial<PoolTimes> = {},
-  ) {
-    this.#times = { ...TIMES, ...times };
-    this.#check = check;
-    this.#onDeath = onDeath;
+  constructor(options: PoolOptions) {
+    this.#options = options;
+    this.#times = { ...TIMES, ...options.times };
     const answered = performance.now();
     const { firstPauseMs, longestPauseMs, idleMs } = this.#times;
     const member = (server: SglangServer, isUsable: boolean): Member => {
       return { server, backoff: new Backoff(firstPauseMs, longestPauseMs), isUsable, requests: 0, answered };
     };
-    const failed = servers.failed.map((server) => member(server, false));
-    this.#members = [...servers.ready.map((server) => member(server, true)), ...failed];
+    const failed = options.failed.map((server) => member(server, false));
+    this.#members = [...options.ready.map((server) => member(server, true)), ...failed];
     for (const other of failed) void this.#restore(other);
     void this.#watchIdle(idleMs);
   }
@@ -152,6 +154,7 @@ export class ServerPool {
     this.#lastFailure = failure;
     if (!member.isUsable) return;
     member.isUsable = false;
+    this.#options.logger?.info({ err: failure, server: member.server.url }, 'an SGLang server has failed');
     if (this.usable === 0) this.#restored = Promise.withResolvers<void>();
     void this.#restore(member);
   }
@@ -163,14 +166,16 @@ export class ServerPool {
       await sleep(member.backoff.next(), undefined, { ref: false, signal }).catch(() => {});
       if (signal.aborted) return;
       try {
-        await this.#check(member.server);
+        await this.#options.check(member.server);
         member.answered = performance.now();
         member.isUsable = true;
+        this.#options.logger?.info({ server: member.server.url }, 'an SGLang server can be used');
         this.#restored.resolve();
       } catch (error) {
         this.#lastFailure = toPtpError(error);
         const silence = performance.now() - Math.max(...this.#members.map(({ answered }) => answered));
-        if (this.usable === 0 && silence >= this.#times.deathMs && !signal.aborted) this.#onDeath(this.#noAnswer());
+        if (this.usable === 0 && silence >= this.#times.deathMs && !signal.aborted)
+          this.#options.onDeath(this.#noAnswer());
       }
     }
   }

@@ -74,7 +74,9 @@ describe('a sequence gets the same text', () => {
   test('when its server goes down, comes back, and the other one goes down', async () => {
     let [a, b]: [FakeSglang, FakeSglang] = [await startFake(), await startFake()];
     const ports = [a.port, b.port];
-    const engine = await openOn([a, b]);
+    const logged: string[] = [];
+    const info = ({ server = '' }, message: string) => logged.push(`${server} ${message}`);
+    const engine = await openOn([a, b], { logger: { info } as never });
     const text = await generate(engine, 20, async (step) => {
       if (step === 4) await a.stop();
       if (step === 9) a = await startFake({}, ports[0]);
@@ -84,6 +86,8 @@ describe('a sequence gets the same text', () => {
     });
     expect(text).toEqual(expected);
     expect(a.requests.length).toBeGreaterThan(4);
+    const [failed, works] = ['an SGLang server has failed', 'an SGLang server can be used'];
+    expect(logged.slice(0, 3)).toEqual([`${a.url} ${failed}`, `${a.url} ${works}`, `${b.url} ${failed}`]);
   });
 
   test('when its only server is away for a moment', async () => {
