@@ -127,7 +127,8 @@ def weights_read(target: TargetModel) -> int:
 
 
 def measure(name: str, target: TargetModel, per_second: float, repeats: int) -> dict:
-    recorded = target.passes.record
+    passes = target.passes
+    recorded = passes.record, passes.recordings
     kernel = target.kernel
     result = {
         "model": name,
@@ -138,10 +139,10 @@ def measure(name: str, target: TargetModel, per_second: float, repeats: int) -> 
         "bandwidth_limit_ms": round(1000 * weights_read(target) / per_second, 3),
         "self_check": self_check(target),
     }
-    result["verify_graphs"] = verify_times(target, repeats) if recorded else None
-    target.passes.record = None
+    result["verify_graphs"] = verify_times(target, repeats) if passes.record else None
+    passes.record, passes.recordings = None, {}
     result["verify_eager"] = verify_times(target, repeats)
-    target.passes.record = recorded
+    passes.record, passes.recordings = recorded
     result["generate_ms_per_token"] = generate_ms(target, repeats)
     return result
 

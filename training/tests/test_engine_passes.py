@@ -27,21 +27,25 @@ def simple_varlen(monkeypatch):
 
 
 class Record:
-    """Stands for a CUDA graph: runs the same function on the same memory."""
+    """Stands for a CUDA graph: runs the same function, from the same memory to the same memory."""
 
     made = 0
 
     def __init__(self, forward):
         Record.made += 1
         self.forward = forward
+        self.result = forward()
 
     def replay(self):
-        return self.forward()
+        result = self.forward()
+        return None if result is None else self.result.copy_(result)
 
 
 def fixed_target(folder, kernel, **options) -> TargetModel:
     settings = Options(model=folder, device="cpu", context_length=384, kv_megabytes=8, pass_tokens=16, **options)
-    return TargetModel(load(settings), settings, kernel, Record)
+    target = TargetModel(load(settings), settings, kernel, Record)
+    target.warm_up()
+    return target
 
 
 @pytest.mark.parametrize("kernel", varlen.KERNELS)
@@ -49,7 +53,7 @@ def fixed_target(folder, kernel, **options) -> TargetModel:
 def test_results_equal_padded_attention(kernel, family, tmp_path):
     folder = save_tiny(family, tmp_path)
     fixed, plain = fixed_target(folder, kernel), tiny_target(folder)
-    Record.made = 0
+    made = Record.made
     for target in (fixed, plain):
         for number in (1, 2, 3):
             target.open(number)
@@ -63,7 +67,7 @@ def test_results_equal_padded_attention(kernel, family, tmp_path):
             assert list(ours.picks) == list(theirs.picks)
             assert list(ours.top_ids) == list(theirs.top_ids)
             np.testing.assert_allclose(ours.log_probabilities, theirs.log_probabilities, atol=2e-5)
-    assert Record.made == 2  # With and without logits.
+    assert Record.made == made  # Both kinds of passes, with and without logits, have been recorded at the start.
 
 
 @pytest.mark.parametrize("kernel", varlen.KERNELS)
@@ -94,3 +98,13 @@ def test_passes_split_pieces():
         [(0, 0, [0, 1, 2], 0), (1, 0, [0, 1, 2, 3, 4], 5)],
         [(1, 5, [5, 6, 7, 8, 9, 10, 11], 10), (2, 0, [0], 2)],
     ]
+
+
+def test_passes_that_cannot_be_recorded_run_step_by_step(tmp_path):
+    def fail(forward):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    settings = Options(model=save_tiny("llama", tmp_path), device="cpu", context_length=64, kv_megabytes=8)
+    target = TargetModel(load(settings), settings, varlen.KERNELS[0], fail)
+    target.open(1)
+    assert len(run(target, slot(1, 0, PROMPT[:5], RANDOM))[0].picks) == 5

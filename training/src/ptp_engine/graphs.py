@@ -51,23 +51,25 @@ class Passes:
         self.recordings: dict[tuple[Shape, bool], tuple[Tensor, Recording]] = {}
 
     def run(self, flat: np.ndarray, shape: Shape, needs_logits: bool) -> Tensor | None:
-        """Returns logits [R, V], or None. The next pass may overwrite them."""
+        """Returns logits [R, V], or None."""
         arrays = torch.from_numpy(flat)
         if self.device.type == "cuda":
             arrays = arrays.pin_memory()
-        if self.record is None or shape.queries:
-            return self.forward(arrays.to(self.device, non_blocking=True), shape, needs_logits)
         key = (shape, needs_logits)
-        if key in self.recordings:
-            memory, recording = self.recordings[key]
-            memory.copy_(arrays, non_blocking=True)
-            return recording.replay()
+        if self.record is not None and not shape.queries and key not in self.recordings:
+            self._add(key, arrays)
+        if key not in self.recordings:
+            return self.forward(arrays.to(self.device, non_blocking=True), shape, needs_logits)
+        memory, recording = self.recordings[key]
+        memory.copy_(arrays, non_blocking=True)
+        logits = recording.replay()
+        return None if logits is None else logits.clone()
+
+    def _add(self, key: tuple[Shape, bool], arrays: Tensor) -> None:
+        """Records a pass. If that is impossible, all passes run step by step from now on."""
         memory = arrays.to(self.device, copy=True)
         try:
-            recording = self.record(lambda: self.forward(memory, shape, needs_logits))
+            self.recordings[key] = memory, self.record(lambda: self.forward(memory, *key))
         except RuntimeError as error:
             log.warning("the model cannot be recorded as a CUDA graph", extra={"reason": str(error).splitlines()[0]})
             self.record = None
-            return self.forward(memory, shape, needs_logits)
-        self.recordings[key] = memory, recording
-        return recording.replay()

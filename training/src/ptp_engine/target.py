@@ -38,7 +38,9 @@ class TargetModel:
     def load(cls, options: Any) -> "TargetModel":
         """Loads a model. `options` has attributes of `Options`. Exits if the model cannot be served."""
         options = Options.of(options)
-        return cls(load(options), options)
+        target = cls(load(options), options)
+        target.warm_up()
+        return target
 
     def __init__(self, model: nn.Module, options: Options, kernel: Kernel | None = None, record: Any = None):
         """kernel, record: for tests. The default is the best kernel of the device, and CUDA graphs."""
@@ -66,6 +68,13 @@ class TargetModel:
         self.passes = Passes(self._forward, self.device, record)
         name = "padded" if self.kernel is None else "paged" if self.kernel.paged else "gathered"
         log.info("attention", extra={"kernel": name, "block_size": block_size, "kv_rows": self.kv.rows})
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Runs passes of padding, so that no client waits until they are recorded."""
+        if self.kernel is not None:
+            for needs_logits in (False, True):
+                self.passes.run(*self.packer.pack([]), needs_logits)
 
     def info(self) -> engine_pb2.GetEngineResponse:
         name = str(self.options.model).rstrip("/").rsplit("/", 1)[-1]
