@@ -24,6 +24,9 @@ from .recorded import Recorded
 from .sampler import UNIT
 from .tree import pick_dense
 
+USUAL = (1, 2, 4, 8, 16)
+"""Numbers of branches for which recordings are made at the start."""
+
 
 class Branch(NamedTuple):
     """Tokens to draft after the first `visible` context rows of a sequence."""
@@ -62,6 +65,16 @@ class Drafting:
         self.drafter, self.context = drafter, context
         self.layers = nn.ModuleList(merged(layer) for layer in drafter.layers)
         self.recorded = record and Recorded(self.tokens, record)
+
+    def warm_up(self) -> None:
+        """Makes the recordings of usual runs, so that no client waits for them, and their memory is in use."""
+        c, context = self.drafter.config, self.context
+        k = c.length - c.given
+        for w in USUAL if self.recorded is not None else ():
+            hidden = torch.zeros(w, k, c.sizes.width, dtype=context.dtype, device=context.device)
+            u = torch.zeros(w, k, c.coordinates, device=context.device)
+            last, excluded = torch.zeros(2, w, dtype=torch.int64, device=context.device)
+            self.recorded(hidden, last, u, torch.zeros(w, device=context.device), excluded)
 
     def draft(
         self, pool: KvPool, branches: list[Branch], u: Tensor, feature: Tensor | None = None

@@ -62,10 +62,12 @@ class DrafterModel:
         drafter.uniform.float()  # Harmonics of the uniforms need more digits than bfloat16 has.
         self.target = None if target is None else target.to(device, dtype)
         self.context = ContextStream(drafter, self.target, device)
+        self.drafting = Drafting(drafter, self.context, record)
+        with torch.inference_mode():
+            self.drafting.warm_up()
         self.pool = allocate(self.context.layouts)
         self.limits = replace(limits, context=min(limits.context, self.pool.rows))
         self.context.use_positions(self.limits.context + self.config.length + 1)
-        self.drafting = Drafting(drafter, self.context, record)
 
     def info(self) -> engine_pb2.GetEngineResponse:
         limits = self.limits
