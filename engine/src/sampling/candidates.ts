@@ -86,11 +86,14 @@ export function shapeCandidates(
   const top = f32((logits[best] as number) / divisor);
   const weightOf = (logit: number) => f32(Math.exp(f32(f32(logit / divisor) - top)));
   // Weights fall with the rank, so min-p and top-p each keep the first ones.
-  const weights = Float32Array.from(ranked.slice(0, topK || ranked.length), (i) => weightOf(logits[i] as number));
-  const eligible = weights.subarray(
-    0,
-    lengthOf(weights, (weight) => weight > 0 && weight >= f32(minP)),
-  );
+  const weights = new Float32Array(Math.min(topK || ranked.length, ranked.length));
+  let count = 0;
+  for (; count < weights.length; count++) {
+    const weight = weightOf(logits[ranked[count] as number] as number);
+    if (weight === 0 || weight < f32(minP)) break;
+    weights[count] = weight;
+  }
+  const eligible = weights.subarray(0, count);
   const total = sumOf(eligible);
   // Tokens at or below the floor are excluded by top-k if it is already full, and by min-p if a token with the logit
   // `floor` would be.
@@ -131,24 +134,23 @@ function restLimits(
 
 /** Returns the indices of the candidates above the floor by descending logit, and by ascending id for equal logits. */
 function rank({ ids, logits, floor }: Candidates): number[] {
+  const before = (a: number, b: number) =>
+    (logits[a] as number) > (logits[b] as number) ||
+    (logits[a] === logits[b] && (ids[a] as number) < (ids[b] as number));
   const ranked: number[] = [];
+  let isSorted = true;
   for (let i = 0; i < logits.length; i++) {
     const logit = logits[i] as number;
     if (Number.isNaN(logit) || logit === Number.POSITIVE_INFINITY) {
       throw new PtpError('internal', `logit of token ${ids[i]} is ${logit}`);
     }
-    if (logit > floor) ranked.push(i);
+    if (logit <= floor) continue;
+    const last = ranked[ranked.length - 1];
+    isSorted &&= last === undefined || before(last, i);
+    ranked.push(i);
   }
-  // Engines return most candidates in this order, which the sort then finds in a single pass.
-  return ranked.sort(
-    (a, b) => (logits[b] as number) - (logits[a] as number) || (ids[a] as number) - (ids[b] as number),
-  );
-}
-
-/** Returns the number of weights at the start that fulfil the condition. */
-function lengthOf(weights: Float32Array, condition: (weight: number) => boolean): number {
-  const end = weights.findIndex((weight) => !condition(weight));
-  return end < 0 ? weights.length : end;
+  // Engines return most candidates in this order.
+  return isSorted ? ranked : ranked.sort((a, b) => (before(a, b) ? -1 : 1));
 }
 
 /**
@@ -167,7 +169,9 @@ function nucleus(weights: Float32Array, total: number, topP: number): { length: 
 function ascending(ranked: readonly number[], weights: Float32Array) {
   const [count, total] = [ranked.length, sumOf(weights)];
   // A typed array sorts numbers without calls of a function, so each number holds a token's id and rank.
-  const keys = Float64Array.from(ranked, (id, rank) => id * count + rank).sort();
+  const keys = new Float64Array(count);
+  for (let rank = 0; rank < count; rank++) keys[rank] = (ranked[rank] as number) * count + rank;
+  keys.sort();
   const ids = new Int32Array(count);
   const probabilities = new Float32Array(count);
   for (let i = 0; i < count; i++) {
