@@ -101,6 +101,8 @@ export interface EngineInfo {
   readonly candidateLimit?: number;
   /** True if the engine has no logits that `Adjustment.scale` could scale. */
   readonly rejectsRepetitionPenalty?: boolean;
+  /** Number format of the weights, such as bfloat16. Absent if it is the one in the model's manifest. */
+  readonly quantization?: string;
 }
 
 export interface PrefixCacheUsage {

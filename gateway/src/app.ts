@@ -87,10 +87,11 @@ function operationRoutes(app: FastifyInstance, { generator, exposition }: HttpPa
 /** Adds the routes that list the models. There is only one. */
 function modelRoutes(app: FastifyInstance, { generator }: HttpParts): void {
   const { model } = generator;
-  const { modelId: id, contextLength: max_model_len, quantization } = model;
+  const { modelId: id, contextLength: max_model_len } = model;
   const created = Math.floor(Date.now() / 1000);
   const describe = () => {
-    const { engine, candidateLimit = null, batchInvariant = null } = { ...model, ...generator.health() };
+    const served = { ...model, ...generator.health() };
+    const { engine, quantization, candidateLimit = null, batchInvariant = null } = served;
     const ptp = { engine, quantization, batch_invariant: batchInvariant, candidate_limit: candidateLimit };
     return { id, object: 'model', created, owned_by: 'ptp', max_model_len, ptp };
   };

@@ -7,8 +7,8 @@ import type { Verifier } from './verifier.ts';
  * Returns the gRPC service of a verifier for the target of `model`. `batchInvariant` is the result of the self-check.
  */
 export function verifierService(verifier: Verifier, model: ModelMessage, batchInvariant: boolean): ImplementedService {
-  const { engine = '', candidateLimit = 0, rejectsRepetitionPenalty = false } = verifier.engine.info;
-  const differences = { engine, candidateLimit, rejectsRepetitionPenalty };
+  const { engine = '', candidateLimit = 0, quantization = '', rejectsRepetitionPenalty = false } = verifier.engine.info;
+  const differences = { engine, candidateLimit, quantization, rejectsRepetitionPenalty };
   return implement(VerifierService, {
     getTarget: () => ({ model, ...usageMessage(verifier.engine), batchInvariant, ...differences }),
     verify: (requests, { signal }) => verifier.verify(requests, signal),

@@ -52,9 +52,14 @@ export class PairClient implements Streams {
       check: async (client, signal) => {
         const target = await client.getTarget({}, { signal, deadlineMs: CHECK_MS });
         assertSamePair(target.model, model);
-        const { batchInvariant, engine, candidateLimit, rejectsRepetitionPenalty } = target;
-        const differences = { ...(engine && { engine }), ...(candidateLimit && { candidateLimit }) };
-        this.#target = { batchInvariant, rejectsRepetitionPenalty, ...differences };
+        const { batchInvariant, engine, candidateLimit, quantization, rejectsRepetitionPenalty } = target;
+        this.#target = {
+          batchInvariant,
+          rejectsRepetitionPenalty,
+          ...(engine && { engine }),
+          ...(candidateLimit && { candidateLimit }),
+          ...(quantization && { quantization }),
+        };
       },
     });
     this.#drafters = new ReplicaPool(drafters, {

@@ -197,11 +197,12 @@ export interface Health {
   readonly drafter: boolean;
   /** Result of the verifier's check that its engine is batch-invariant. Undefined before the first connection. */
   readonly batchInvariant?: boolean | undefined;
-  /** Engine and candidate limit of the verifier, if they are not those in the model's manifest. */
+  /** Engine, candidate limit and number format of the verifier, if they are not those in the model's manifest. */
   readonly engine?: string;
   readonly candidateLimit?: number;
   /** True if the verifier's engine cannot scale logits. Default: false. */
   readonly rejectsRepetitionPenalty?: boolean;
+  readonly quantization?: string;
 }
 
 /** Generates sequences. Implemented by `PairGenerator`, and by a scripted generator in tests. */
