@@ -1,4 +1,5 @@
-import { isGguf, loadManifest } from '@ptp/protocol/manifest';
+import { PtpError } from '@ptp/protocol/errors';
+import { isGguf, isHuggingFaceFolder, loadManifest } from '@ptp/protocol/manifest';
 import { isHttp } from '@ptp/service-kit/settings';
 import { AutoregressiveDraftEngine } from './draft-model.ts';
 import { checkDraftModel } from './draft-vocabulary.ts';
@@ -29,10 +30,15 @@ type EngineName = keyof typeof engines;
 /**
  * Returns the engine that runs a model: the one at the address, if there is an address, which is SGLang at a URL; or else
  * llama.cpp for a GGUF file and ONNX Runtime for a model folder.
+ *
+ * @throws PtpError `failed_precondition` if only an engine in another process can run the model
  */
 function engineOf({ dir, address }: EngineOptions): EngineName {
   if (address) return isHttp(address) ? 'sglang' : 'remote';
-  return isGguf(dir) ? 'llama-cpp' : 'onnx';
+  if (isGguf(dir)) return 'llama-cpp';
+  if (!isHuggingFaceFolder(dir)) return 'onnx';
+  const message = `PTP_ENGINE must be set to the address of an engine, because \`${dir}\` is a Hugging Face folder`;
+  throw new PtpError('failed_precondition', message, { field: 'PTP_ENGINE' });
 }
 
 /** Opens a model's target. @throws PtpError `failed_precondition` if the model is missing or damaged */
@@ -51,7 +57,7 @@ export async function openDraftEngine(options: EngineOptions): Promise<DraftEngi
 
 /**
  * Opens a model that drafts for the target of another model. A whole model drafts token by token. If the target is a
- * GGUF file, the drafter of a model folder with the same tokens can draft for it too.
+ * GGUF file or a Hugging Face folder, the drafter of a model folder with the same tokens can draft for it too.
  *
  * @param options options of the draft model
  * @param targetPath path of the target's folder or GGUF file
@@ -66,6 +72,6 @@ export async function openDraftModel(
   const draft = { path: options.dir, manifest: await loadManifest(options.dir) };
   const target = { path: targetPath, manifest: await loadManifest(targetPath) };
   await checkDraftModel(draft, target, setting);
-  if (isGguf(targetPath) && draft.manifest.drafter) return openDraftEngine(options);
+  if (target.manifest.engine !== 'onnx' && draft.manifest.drafter) return openDraftEngine(options);
   return new AutoregressiveDraftEngine(await openTargetEngine(options));
 }
