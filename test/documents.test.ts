@@ -15,7 +15,7 @@ const SCRIPTS = Object.keys(JSON.parse(readFileSync(join(ROOT, 'package.json'), 
 /** Folders that exist only after a command has created them. */
 const GENERATED = /\/(node_modules|\.venv|work)(\/|$)/;
 /** Variables that are read by tools of this repository, in addition to the services' settings. */
-const OTHER_VARIABLES = ['PTP_URL', 'PTP_KEY', 'PTP_MODELS_FOLDER'];
+const OTHER_VARIABLES = ['PTP_URL', 'PTP_KEY', 'PTP_MODELS_FOLDER', 'PTP_PYTHON'];
 
 const read = (path: string) => readFileSync(join(ROOT, path), 'utf8');
 const withoutCode = (text: string) => text.replace(/^```.*?^```$/gms, '');

@@ -21,19 +21,23 @@ export interface GatewayOptions {
   /** Observers in addition to the store of /traces. */
   readonly observers?: readonly StepObserver[];
   readonly pair?: TestPairOptions;
+  /** Addresses of engines in other processes, whose model is the Hugging Face folder `path`. */
+  readonly engines?: { readonly target: string; readonly drafter: string };
 }
 
 /**
- * Serves a model folder, or the default target as a GGUF file, with the real services and a gateway over HTTP and gRPC.
+ * Serves a model with the real services and a gateway over HTTP and gRPC. A GGUF file must be the default target's.
  */
 export async function serveGateway(path: string, options: GatewayOptions = {}) {
   const { keys = new ApiKeys([]), maxStreams = 16, logger = silent, observers = [] } = options;
   const manifest = await loadManifest(path);
   const { tokenizer, chatTemplate } = await loadTextModel(path, manifest);
   const drafterFolder = join(import.meta.dirname, '..', 'models', 'default');
-  const pair = isGguf(path)
-    ? await TestPair.gguf(path, drafterFolder, options.pair)
-    : await TestPair.onnx(path, options.pair);
+  const pair = options.engines
+    ? await TestPair.remote(path, options.engines, options.pair)
+    : isGguf(path)
+      ? await TestPair.gguf(path, drafterFolder, options.pair)
+      : await TestPair.onnx(path, options.pair);
   const settings = { bodyLimit: 2 ** 20, stallMillis: 10_000, keepAliveMillis: 10_000, corsOrigins: '' };
   const admission = new Admission(maxStreams);
   const traces = new TraceStore(20);

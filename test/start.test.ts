@@ -1,4 +1,3 @@
-import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -7,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SETTING_NAMES } from '@ptp/service-kit/setting-names';
 import { afterEach, describe, expect, test, vi } from 'vitest';
+import { freePort, isAlive, servicesOf, start as startProcess } from './start-process.ts';
 
 const root = join(import.meta.dirname, '..');
 const cleanups: (() => unknown)[] = [];
@@ -14,63 +14,12 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
 
-/** Runs scripts/start.ts as npm does, with its own temporary folder. */
+/** Runs scripts/start.ts until the end of the test. */
 async function start(...args: string[]) {
-  const TMPDIR = await mkdtemp(join(tmpdir(), 's-')); // The name is short, because a socket's path is limited to 107 bytes.
-  const child = spawn(process.execPath, [join(root, 'scripts', 'start.ts'), ...args], {
-    cwd: root,
-    env: { ...process.env, TMPDIR, NO_COLOR: '1', FORCE_COLOR: undefined },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  let output = '';
-  for (const stream of [child.stdout, child.stderr]) {
-    stream.on('data', (chunk) => {
-      output += chunk;
-    });
-  }
-  const ended = once(child, 'close').then(([code]) => code);
-  cleanups.push(async () => {
-    child.kill('SIGKILL'); // The services stop too.
-    await ended;
-    await rm(TMPDIR, { recursive: true, force: true });
-  });
-  return { child, ended, folder: TMPDIR, output: () => output };
+  const started = await startProcess(...args);
+  cleanups.push(started.kill);
+  return started;
 }
-
-/** Returns the first of two consecutive free ports. */
-async function freePort(): Promise<number> {
-  for (;;) {
-    const servers = [createServer(), createServer()] as const;
-    try {
-      await once(servers[0].listen(0, '127.0.0.1'), 'listening');
-      const { port } = servers[0].address() as AddressInfo;
-      await once(servers[1].listen(port + 1, '127.0.0.1'), 'listening');
-      return port;
-    } catch {
-      // If the port is in use, try another one.
-    } finally {
-      for (const server of servers) server.close();
-    }
-  }
-}
-
-/** Returns the process ids of the services by name. */
-function servicesOf({ pid }: ChildProcess): Record<string, number> {
-  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').map(Number);
-  const named = children.map((child) => [
-    /(\w+)\/src\/main\.ts/.exec(readFileSync(`/proc/${child}/cmdline`, 'utf8'))?.[1],
-    child,
-  ]);
-  return Object.fromEntries(named);
-}
-
-const isAlive = (pid: number) => {
-  try {
-    return process.kill(pid, 0);
-  } catch {
-    return false;
-  }
-};
 
 const models = ['--model', join(root, 'test', 'models', 'tiny')];
 const KINDS =
@@ -182,7 +131,10 @@ describe('npm start', { timeout: 120_000 }, () => {
         `${join(root, 'README.md')} is not a model: name a .gguf file or the folder of a model`,
       ],
       [['--model', 'docs'], `${join(root, 'docs')} contains no model: ${MODEL_FILES}`],
-      [[...models, '--engine', 'gpu'], '`PTP_ENGINE` must be host:port or unix:/path, got "gpu"'],
+      [
+        [...models, '--engine', 'gpu'],
+        '`PTP_ENGINE` must be host:port, unix:/path, or a comma-separated list of http:// addresses, got "gpu"',
+      ],
       [[...models, '--tensor-parallel', '0'], '--tensor-parallel must be an integer in [1, 64], got "0"'],
       [['--port', 'x'], '--port must be an integer in [1, 65534], got "x"'],
       [['--prot', '1'], "Unknown option '--prot'; see npm start -- --help"],

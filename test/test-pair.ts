@@ -114,6 +114,25 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
     return TestPair.#start(model, target, openDraft, options, 5000);
   }
 
+  /**
+   * Starts with engines in other processes. Their model is a Hugging Face folder.
+   *
+   * @param engines addresses. The drafter's engine runs a PTP drafter, or the whole model in `options.draftModel`
+   */
+  static async remote(
+    dir: string,
+    engines: { target: string; drafter: string },
+    options: TestPairOptions = {},
+  ): Promise<TestPair> {
+    const { draftModel, contextLength = 0 } = options;
+    const model = modelInfoOf(await loadManifest(dir, contextLength));
+    const draft = { dir, address: engines.drafter, contextLength };
+    const openDraft = async () =>
+      draftModel ? openDraftModel({ ...draft, dir: draftModel }, dir, 'draftModel') : openDraftEngine(draft);
+    const target = await openTargetEngine({ dir, address: engines.target, contextLength });
+    return TestPair.#start(model, target, openDraft, options, 5000);
+  }
+
   static async #start<T extends TargetEngine, D extends DraftEngine>(
     model: PairModel,
     target: T,

@@ -56,7 +56,7 @@ export async function startWorker(...words: string[]): Promise<Worker> {
     await sleep(100);
   }
   const stop = async () => {
-    child.kill('SIGTERM');
+    child.kill('SIGKILL'); // PyTorch takes seconds to end by itself.
     await ended;
     rmSync(folder, { recursive: true, force: true });
   };
