@@ -75,7 +75,12 @@ export async function runModelService<Table extends SettingsTable & CommonSettin
     const parts: ServiceParts<E> = {
       engine,
       model: modelMessage(manifest),
-      limits: { prefillChunk: PREFILL_CHUNK, batchTokens, sequences: limit, queue: Math.max(QUEUE_LIMIT, limit) },
+      limits: {
+        prefillChunk: engine.info.prefillChunk ?? PREFILL_CHUNK,
+        batchTokens,
+        sequences: limit,
+        queue: Math.max(QUEUE_LIMIT, limit),
+      },
       observe: engineMetrics(registry, engine),
       registry,
       logger,

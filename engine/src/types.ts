@@ -95,6 +95,8 @@ export interface EngineInfo {
   readonly maxSequences: number;
   /** Size of a cache row in bytes. */
   readonly bytesPerToken: number;
+  /** Maximum number of prompt tokens in one run, if it is not the one in model-service.ts. */
+  readonly prefillChunk?: number;
   /** Name of the engine, if it is not the one in the model's manifest. */
   readonly engine?: string;
   /** Number of most probable tokens that a request without top-k samples from, if the manifest does not have it. */

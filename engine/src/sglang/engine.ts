@@ -24,6 +24,11 @@ import { runSlot } from './slot-run.ts';
 
 /** Maximum number of slots in a run. Each slot is one HTTP request, and SGLang batches requests on its own. */
 const MAX_SLOTS = 64;
+/**
+ * Maximum number of prompt tokens in one run. `reusePrefix` makes the server read the prompt, so that such a run costs
+ * nothing but its turn, and fewer runs are better.
+ */
+const PREFILL_CHUNK = 1024;
 /** Time in milliseconds to wait for servers at startup, enough to load a large model. */
 const START_LIMIT_MS = 15 * 60_000;
 
@@ -51,6 +56,7 @@ export async function openTargetEngine(options: SglangOptions): Promise<TargetEn
     maxSlots: MAX_SLOTS,
     maxSequences: options.sequences || Number.POSITIVE_INFINITY,
     bytesPerToken: manifest.bytes_per_token.target,
+    prefillChunk: PREFILL_CHUNK,
     engine: 'sglang',
     candidateLimit: CANDIDATE_LIMIT,
     rejectsRepetitionPenalty: true,

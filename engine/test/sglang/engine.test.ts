@@ -15,7 +15,8 @@ async function picks(engine: TargetEngine, sequence: SequenceId, at: number, par
 describe('a target in SGLang', () => {
   test('has the sizes of its folder', async () => {
     const engine = await openOn([await startFake()], { sequences: 3 });
-    expect(engine.info).toMatchObject({ vocabulary: 257, contextLength: 256, uniformsPerPosition: 9, maxSequences: 3 });
+    const sizes = { vocabulary: 257, contextLength: 256, uniformsPerPosition: 9, maxSequences: 3, prefillChunk: 1024 };
+    expect(engine.info).toMatchObject({ ...sizes, engine: 'sglang', candidateLimit: 1024 });
   });
 
   test('is batch-invariant if its server is', async () => {
