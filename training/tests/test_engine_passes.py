@@ -9,6 +9,7 @@ from reference_varlen import varlen_attn
 from tiny_hf import VOCABULARY, run, save_tiny, slot, tiny_target
 
 from ptp_engine import varlen
+from ptp_engine.attention import Layer
 from ptp_engine.batch import Piece, passes
 from ptp_engine.kernel_check import differs
 from ptp_engine.kv_pool import Layout, Sequence
@@ -72,20 +73,30 @@ def test_results_equal_padded_attention(kernel, family, tmp_path):
 
 @pytest.mark.parametrize("kernel", varlen.KERNELS)
 def test_the_kernel_check_accepts_correct_kernels(kernel):
-    layer_of = load_layer
     assert differs(kernel, layer_of(window=None), torch.device("cpu")) < 1e-4
     assert differs(kernel, layer_of(window=20), torch.device("cpu")) < 1e-4
 
 
 def test_the_kernel_check_finds_a_wrong_kernel(monkeypatch):
     monkeypatch.setattr(varlen, "varlen_attn", lambda: lambda *args, **options: varlen_attn(*args, **options) * 1.1)
-    layers, device = [load_layer(window=None)], torch.device("cpu")
+    layers, device = [layer_of(window=None)], torch.device("cpu")
     assert not any(varlen.is_correct(kernel, layers, device) for kernel in varlen.KERNELS)
 
 
-def load_layer(window: int | None):
-    from ptp_engine.attention import Layer
+def test_kernels_without_block_tables_gather_the_rows(monkeypatch):
+    """Checks the choice with the signature of PyTorch 2.11."""
 
+    def older(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1)):
+        options = {"scale": scale, "window_size": window_size, "enable_gqa": True, "num_splits": 1}
+        return varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, **options)
+
+    monkeypatch.setattr(varlen, "varlen_attn", lambda: older)
+    monkeypatch.setattr(varlen, "parameters", lambda: frozenset(inspect.signature(older).parameters))
+    layers, device = [layer_of(window=None), layer_of(window=20)], torch.device("cpu")
+    assert [kernel.paged for kernel in varlen.KERNELS if varlen.is_correct(kernel, layers, device)] == [False]
+
+
+def layer_of(window: int | None) -> Layer:
     return Layer(Layout(2, 16, 16, torch.float32), 4, 0.25, window, None, None)
 
 

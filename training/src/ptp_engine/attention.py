@@ -35,7 +35,7 @@ class VarlenBatch(Batch):
     starts: Tensor
     """[S + 1] int32 first token of each sequence."""
     row_starts: Tensor
-    """[S + 1] int32 first row of each sequence, if all their rows are behind each other."""
+    """[S + 1] int32 first row of each sequence."""
     lengths: Tensor
     """[S] int32 number of rows of each sequence."""
     tables: Tensor | None

@@ -108,7 +108,7 @@ class Packer:
         self.longest = longest
 
     def pack(self, pieces: list[Piece]) -> tuple[np.ndarray, Shape]:
-        """Returns the arrays of a pass as int32, behind each other."""
+        """Returns the arrays of a pass, packed into one int32 array."""
         return self._pack_padded(pieces) if self.kernel is None else self._pack_varlen(pieces)
 
     def _pack_padded(self, pieces: list[Piece]) -> tuple[np.ndarray, Shape]:

@@ -28,7 +28,7 @@ class Kernel:
     """A way to call varlen_attn."""
 
     paged: bool
-    """Reads the pool through block tables. Otherwise, the rows of all sequences are first copied behind each other."""
+    """Reads the pool through block tables. Otherwise, the rows of all sequences are first copied into one array."""
     block_size: int = BLOCK
     starts: bool = False
     """Needs the first row of each sequence although there are block tables."""
