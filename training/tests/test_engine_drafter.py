@@ -117,6 +117,27 @@ def test_a_block_is_accepted_as_far_as_the_target_agrees(tmp_path, setting):
     assert (branch.accepted, branch.tokens[0]) == (2, right[2])
 
 
+def test_bfloat16_seldom_changes_a_draft(pair):
+    folder = pair.folder
+    rounded = load(folder / "drafter.pt", folder / "target.pt", "--dtype", "bfloat16")
+    first = []
+    for model in (pair.model, rounded):
+        model.open(1)
+        tokens = []
+        for end in range(8, 56, 3):
+            slot = slot_of(1, 0, TEXT[:end], SETTINGS[1])
+            if pair.config.given:
+                slot.check.CopyFrom(engine_pb2.BlockCheck(length=LENGTH))
+            else:
+                slot.branches.add(visible=end, length=LENGTH)
+            tokens.append(model.run(engine_pb2.DraftRun(slots=[slot])).outputs[0].branches[0].tokens[0])
+        first.append(tokens)
+        model.close(1)
+    assert sum(a == b for a, b in zip(*first, strict=True)) >= 12
+    assert rounded.info().precision == "bfloat16"
+    assert rounded.info().bytes_per_token == pair.model.info().bytes_per_token / 2
+
+
 def test_the_engine_describes_the_drafter(pair):
     info = pair.model.info()
     checks = pair.config.given
