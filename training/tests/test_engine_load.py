@@ -91,3 +91,10 @@ def test_a_model_that_cannot_be_downloaded(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(SystemExit, match="MODEL must be a folder, or a name that the hub has, got no/such-model: "):
         loading.folder_of("no/such-model")
+
+
+def test_key_value_heads_must_be_shared_evenly():
+    config = config_of("llama", num_key_value_heads=2)
+    assert loading.sharded(config, 2)["distributed_config"].tp_size == 2
+    with pytest.raises(SystemExit, match="must divide the number of key/value heads of MODEL, 2, got 3"):
+        loading.sharded(config, 3)

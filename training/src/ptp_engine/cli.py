@@ -105,6 +105,7 @@ def run(args: argparse.Namespace) -> None:
     group = parallel.join(args.device)
     if group is not None:
         require(args.role == "target", "ptp-engine drafter must run in one process: start it without torchrun")
+        require(":" not in args.device, f"--device must be auto, cpu or cuda with torchrun, got {args.device}")
         if group.rank > 0:
             log.setLevel(logging.WARNING)
     with progress(args):

@@ -165,9 +165,10 @@ def sharded(config: PreTrainedConfig, size: int) -> dict[str, Any]:
     """Returns the arguments of `from_pretrained` for tensor parallelism over `size` processes."""
     from transformers.distributed import DistributedConfig
 
-    heads = config.get_text_config(decoder=True).num_key_value_heads
+    text = config.get_text_config(decoder=True)
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     if heads % size:
-        raise SystemExit(f"--nproc-per-node must divide num_key_value_heads of MODEL, {heads}, got {size}")
+        raise SystemExit(f"--nproc-per-node must divide the number of key/value heads of MODEL, {heads}, got {size}")
     if not importlib.util.find_spec("accelerate"):
         raise SystemExit("tensor parallelism requires the package accelerate: run pip install -e '.[serve]'")
     return {"distributed_config": DistributedConfig(tp_size=size)}

@@ -18,6 +18,8 @@ from .model import Model
 
 FOREVER = datetime.timedelta(days=3650)
 """Timeout of the followers, which wait for a call as long as no client connects."""
+LOADING = datetime.timedelta(hours=2)
+"""Timeout of the processes for each other while a large model loads."""
 FRAME = 8192
 """Number of bytes in the first broadcast of a call. Most calls need no second one."""
 HEADER = 4
@@ -33,7 +35,7 @@ class Group:
         gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
         if gpu:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if gpu else "gloo")
+        dist.init_process_group("nccl" if gpu else "gloo", timeout=LOADING)
         self.control = dist.new_group(backend="gloo", timeout=FOREVER)
 
     def smallest(self, value: int) -> int:
