@@ -14,7 +14,9 @@ describe.skipIf(torchMissing)('npm start -- --engine torch', { timeout: 120_000 
     const port = await freePort();
     url = `http://127.0.0.1:${port}`;
     const flags = ['--model', models[0], '--draft-model', models[1], '--port', String(port)];
-    running = await start('--engine', 'torch', ...flags);
+    // The gateway would turn drafting off on a busy machine.
+    const drafting = ['--draft-mode', 'overlap', '--draft-timeout-seconds', '10'];
+    running = await start('--engine', 'torch', ...flags, ...drafting);
     await vi.waitUntil(() => running.output().includes('ready at') || running.child.exitCode !== null, waiting);
   }, 180_000);
   afterAll(() => running?.kill());

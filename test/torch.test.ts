@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -5,6 +6,7 @@ import type { GenerationRequest } from '../gateway/src/decode/types.ts';
 import { loadTokenizer } from '../gateway/src/text/json-tokenizer.ts';
 import { testChoosing } from './choosing-suite.ts';
 import { stepsOf, tokensOf } from './generated.ts';
+import { python, pythonEnv } from './python.ts';
 import { serveGateway } from './served.ts';
 import { TestPair } from './test-pair.ts';
 import { startWorker, torchMissing, torchModels, type Worker } from './torch.ts';
@@ -99,6 +101,13 @@ describe.skipIf(torchMissing)('Hugging Face folders on PyTorch', { timeout: 60_0
       const { data } = await (await fetch(new URL('v1/models', server.url))).json();
       const ptp = { engine: 'torch', quantization: 'float32', candidate_limit: null };
       expect(data).toMatchObject([{ id: 'tiny', max_model_len: 256, ptp }]);
+    });
+
+    test('the health check of the image tells a worker from none', () => {
+      const check = (address: string) =>
+        spawnSync(python, ['-m', 'ptp_engine.health_check', address], { env: pythonEnv }).status;
+      expect(check(engines().target)).toBe(0);
+      expect(check('unix:/nowhere/engine.sock')).toBe(1);
     });
 
     test('chat uses the template in the folder', async () => {
