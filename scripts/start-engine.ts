@@ -1,5 +1,6 @@
 /** Engines in other processes: the workers of `--engine torch`, or the running engine that `--engine ADDRESS` names. */
 import { existsSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { EngineService } from '@ptp/protocol/gen/ptp/v1/engine_pb';
 import { checkHealth } from '@ptp/protocol/health';
@@ -11,6 +12,7 @@ import { type Gpus, placeWorkers } from './start-gpus.ts';
 import type { Models, ReadyModel } from './start-model.ts';
 import { type EngineFlags, TORCH } from './start-options.ts';
 import { enginePython, type Python } from './start-python.ts';
+import { shares } from './start-threads.ts';
 import { type Service, StartError } from './supervisor.ts';
 
 /** Engines that the services connect to. */
@@ -61,14 +63,17 @@ export async function prepareEngines(
     draft: draftWords && { path: draftWords[1] as string, manifest: draftModelOf(models).manifest },
     processes: flags.tensorParallel,
   });
+  // Two workers on the CPU share its cores.
+  const sharesCpu = targetWords && draftWords && gpus.target.options.length === 0;
+  const { verifying, drafting } = sharesCpu ? shares(availableParallelism()) : { verifying: 0, drafting: 0 };
   const workers: Worker[] = [];
   if (targetWords) {
-    const words = [...targetWords, ...optionsOf(env, models.target)];
+    const words = [...targetWords, ...optionsOf(env, models.target, verifying)];
     const processes = flags.tensorParallel;
     workers.push({ name: 'target', style: 'blue', address: address('target'), words, gpus: gpus.target, processes });
   }
   if (draftWords) {
-    const words = [...draftWords, ...optionsOf(env, draftModelOf(models))];
+    const words = [...draftWords, ...optionsOf(env, draftModelOf(models), drafting)];
     workers.push({ name: 'draft', style: 'yellow', address: address('draft'), words, gpus: gpus.draft, processes: 1 });
   }
   const python = workers.length > 0 ? await enginePython(env) : undefined;
@@ -99,9 +104,14 @@ function checkFlags({ engine, drafter, tensorParallel }: EngineFlags, { target, 
   throw new StartError(`--engine torch needs a folder with config.json and .safetensors files, got ${target.path}`);
 }
 
-/** Returns the options that the services' settings imply. */
-function optionsOf(env: NodeJS.ProcessEnv, { manifest }: ReadyModel): string[] {
-  const { sequences, prefixCacheMegabytes, threads } = settings(verifierSettings, env);
+/**
+ * Returns the options that the services' settings imply.
+ *
+ * @param ownThreads number of CPU threads unless a setting has another, or 0 for ptp-engine's default
+ */
+function optionsOf(env: NodeJS.ProcessEnv, { manifest }: ReadyModel, ownThreads: number): string[] {
+  const { sequences, prefixCacheMegabytes, threads: setThreads } = settings(verifierSettings, env);
+  const threads = setThreads || ownThreads;
   return [
     ...['--context-length', String(manifest.context_length)],
     ...(sequences > 0 ? ['--max-sequences', String(sequences)] : []),

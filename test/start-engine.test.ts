@@ -1,5 +1,5 @@
 import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { prepareEngines } from '../scripts/start-engine.ts';
@@ -7,6 +7,7 @@ import { draftShare } from '../scripts/start-gpus.ts';
 import { prepareModels } from '../scripts/start-model.ts';
 import type { EngineFlags } from '../scripts/start-options.ts';
 import { enginePython } from '../scripts/start-python.ts';
+import { shares } from '../scripts/start-threads.ts';
 import { FakeHub } from '../service-kit/test/testing/fake-hub.ts';
 
 const { tokenizer } = JSON.parse(await readFile(new URL('fixtures/hf-folders.json', import.meta.url), 'utf8'));
@@ -66,6 +67,7 @@ async function prepare(flags: Partial<EngineFlags>, changes: NodeJS.ProcessEnv =
 describe.skipIf(process.platform === 'win32')('--engine torch', () => {
   const [targetSocket, draftSocket] = ['unix:/sockets/target.sock', 'unix:/sockets/draft.sock'];
   const context = '--context-length 256';
+  const cores = shares(availableParallelism());
 
   test('starts a worker for the target, and another one for a draft model', async () => {
     const [PTP_MODEL, PTP_DRAFT_MODEL] = [await folder('large'), await folder('small')];
@@ -78,8 +80,8 @@ describe.skipIf(process.platform === 'win32')('--engine torch', () => {
     expect(await prepare({}, { PTP_DRAFT_MODEL })).toMatchObject({
       drafter: draftSocket,
       commands: [
-        `-m ptp_engine target ${PTP_MODEL} ${context} --listen ${targetSocket} --exit-with-stdin`,
-        `-m ptp_engine target ${PTP_DRAFT_MODEL} ${context} --listen ${draftSocket} --exit-with-stdin`,
+        `-m ptp_engine target ${PTP_MODEL} ${context} --threads ${cores.verifying} --listen ${targetSocket} --exit-with-stdin`,
+        `-m ptp_engine target ${PTP_DRAFT_MODEL} ${context} --threads ${cores.drafting} --listen ${draftSocket} --exit-with-stdin`,
       ],
     });
   });
