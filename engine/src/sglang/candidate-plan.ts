@@ -35,7 +35,7 @@ const NAMED_LIMIT = 256;
 
 /** Returns the tokens that a pick uses in a round. */
 export function candidatePlan(
-  { sampling: { temperature, topK }, adjustment, topCount }: Need,
+  { sampling: { temperature, topK, topP, minP = 0 }, adjustment, topCount }: Need,
   round: number,
   vocabulary: number,
 ): CandidatePlan {
@@ -43,7 +43,9 @@ export function candidatePlan(
   const allowed = adjustment?.allowed && allowedTokens(adjustment.allowed, vocabulary, NAMED_LIMIT);
   if (allowed) return { top: Math.max(1, topCount), named: allowed, complete: true };
   // Each lowered token may drop out of the most probable tokens, so that another token moves up.
-  const first = temperature === 0 ? 1 : topK || FIRST;
+  // With neither limit, no number of tokens below the last round's decides.
+  const unlimited = topP === 1 && minP === 0 ? CANDIDATE_LIMIT : FIRST;
+  const first = temperature === 0 ? 1 : topK || unlimited;
   const needed = (round === 0 ? first : Math.max(first, CANDIDATE_LIMIT)) + lowered + SPARE;
   const top = Math.max(needed, topCount);
   const all = round === ROUNDS - 1 || top >= vocabulary || raised.length > NAMED_LIMIT;

@@ -1,3 +1,4 @@
+import { CANDIDATE_LIMIT } from '@ptp/protocol/manifest';
 import { adjustCandidates, type Candidates, pickTreeSparse, shapeCandidates } from '../sampling/candidates.ts';
 import type { Scores } from './answer.ts';
 import type { CandidatePlan, Need } from './candidate-plan.ts';
@@ -23,7 +24,6 @@ export interface PickedToken {
  * logits changes no distribution.
  *
  * @param u [D] uniforms
- * @param round number of the round. In the first one, only an exact distribution decides
  * @returns undefined if the candidates do not decide the pick
  */
 export function pickSuccessor(
@@ -31,14 +31,13 @@ export function pickSuccessor(
   plan: CandidatePlan,
   { sampling, adjustment }: Need,
   u: ArrayLike<number>,
-  round: number,
   vocabulary: number,
 ): PickedToken | undefined {
   const candidates = candidatesOf(scores, plan, vocabulary);
   const adjusted = adjustCandidates(candidates, adjustment);
   const shaped = shapeCandidates(adjusted, sampling);
   if (!shaped) return undefined;
-  const truncates = round > 0 && sampling.topK === 0 && adjusted.ids.length >= FEWEST;
+  const truncates = plan.top >= CANDIDATE_LIMIT && sampling.topK === 0 && adjusted.ids.length >= FEWEST;
   if (!shaped.exact && !truncates) return undefined;
   const token = pickTreeSparse(u, shaped, vocabulary);
   const logProbability = candidates.logits[candidates.ids.indexOf(token)] as number;

@@ -46,7 +46,7 @@ export async function runSlot(
       const position = positions[first + i] as Position;
       if (!plan) continue;
       position.scores = scores[i] as Scores;
-      const picked = pickSuccessor(position.scores, plan, position.need, position.u, round, vocabulary);
+      const picked = pickSuccessor(position.scores, plan, position.need, position.u, vocabulary);
       if (picked) position.picked = picked;
     }
   }

@@ -95,6 +95,7 @@ describe('sampling from log-probabilities', () => {
     expect(await sizes({ ...plain, topK: 20 })).toEqual([28]);
     expect(await sizes({ ...plain, topP: 0.5 })).toEqual([72]);
     expect(await sizes({ ...plain, topP: 0.98 })).toEqual([72, 1032]);
+    expect(await sizes(plain)).toEqual([1032]);
   });
 
   test('without top-k picks only the 1,024 most probable tokens if no nucleus closes, and says so', async () => {
