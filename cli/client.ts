@@ -25,8 +25,22 @@ interface Chunk {
   readonly ptp?: { readonly tokens: readonly StreamedToken[] };
 }
 
+interface ErrorFields {
+  readonly message?: string;
+  readonly code?: string | null;
+  readonly param?: string | null;
+}
+
 /** A failed request. The message is for the user. */
-export class RequestError extends Error {}
+export class RequestError extends Error {
+  /** True if a shorter conversation may help: it leaves no room in the context, or too little for `max_tokens`. */
+  readonly isTooLong: boolean;
+
+  constructor(message: string, { code, param }: ErrorFields = {}) {
+    super(message);
+    this.isTooLong = code === 'context_length_exceeded' || param === 'max_tokens';
+  }
+}
 
 /** A client for servers with OpenAI's API. */
 export class Client {
@@ -67,10 +81,12 @@ export class Client {
     const response = await fetch(`${url.replace(/\/$/, '')}/${path}`, { ...init, headers }).catch((error: Error) => {
       if (init.signal?.aborted) throw error;
       const reason = (error.cause as Error | undefined)?.message ?? error.message;
-      throw new RequestError(`${url} cannot be reached: ${reason}`);
+      throw new RequestError(`${url} cannot be reached (${reason}): start a server with npm start, or set --url`);
     });
     if (response.ok) return response;
-    const body = (await response.json().catch(() => ({}))) as { error?: { message?: string } };
-    throw new RequestError(body.error?.message ?? `${url} returned status ${response.status}`);
+    const { error = {} } = (await response.json().catch(() => ({}))) as { error?: ErrorFields };
+    const { message = `${url} returned status ${response.status}` } = error;
+    const hint = response.status === 404 && !/\/v1\/?$/.test(url) ? ': the URL of an API usually ends in /v1' : '';
+    throw new RequestError(message + hint, error);
   }
 }

@@ -55,12 +55,15 @@ program
   .action(complete);
 program
   .command('chat')
-  .description('chat with the model; Ctrl-C stops the current answer, or exits if there is none')
+  .description(
+    'chat with the model; Ctrl-C stops the current answer, or exits if there is none. /clear forgets the conversation, /system TEXT sets instructions',
+  )
   .action(async () => {
     const { options, client, body } = await connect();
     const { stdin: input, stdout: output } = process;
     const terminal = input.isTTY === true && output.isTTY === true;
-    await chat({ client, body: body(options.draft), colored: colored(), input, output, terminal });
+    const isComplete = await chat({ client, body: body(options.draft), colored: colored(), input, output, terminal });
+    if (!isComplete && !terminal) process.exitCode = 1;
   });
 const models = program
   .command('models')
@@ -71,6 +74,12 @@ const models = program
   });
 addModelCommands(models);
 program.command('bench').description('measure the same requests with and without the drafter').action(bench);
+
+// A reader such as `head` may close the pipe early.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit();
+});
 
 try {
   await program.parseAsync();
@@ -91,7 +100,7 @@ async function complete(words: string[]): Promise<void> {
   const plain = options.compare && isPtp ? await measure(client, request(false)) : undefined;
   const identical = plain && plain.text === done.text;
   if (options.json) console.log(JSON.stringify({ ...done, ...(plain && { plain, identical }) }));
-  else console.error(`\n${summary(done, plain)}`);
+  else console.error(`\n${summary(done, plain)}${plain ? `; ${textsAre(identical)}` : ''}`);
   if (identical === false) process.exitCode = 1;
 }
 
@@ -99,9 +108,12 @@ async function bench(): Promise<void> {
   const { options, client, isPtp, body } = await connect();
   if (!isPtp) program.error('ptp: bench needs a ptp-server, because other servers cannot turn a drafter off');
   const speedups: number[] = [];
+  if (!Number.isInteger(options.repeats) || options.repeats < 1) {
+    program.error(`ptp: --repeats must be an integer >= 1, got ${options.repeats}`);
+  }
   let identical = true;
   for (let seed = 0; seed < options.repeats; seed++) {
-    const run = (draft: boolean) => measure(client, { ...body(draft), prompt: 'export interface Options {\n', seed });
+    const run = (draft: boolean) => measure(client, { ...body(draft), prompt: 'export interface Options {', seed });
     const draftFirst = seed % 2 === 0;
     const first = await run(draftFirst);
     const second = await run(!draftFirst);
@@ -110,11 +122,21 @@ async function bench(): Promise<void> {
     identical &&= plain.text === drafted.text;
     if (!options.json) console.error(`${seed + 1}/${options.repeats}: ${summary(drafted, plain)}`);
   }
-  const speedup = speedups.sort((a, b) => a - b)[Math.floor(speedups.length / 2)] ?? Number.NaN;
+  const speedup = median(speedups);
   const result = { requests: options.repeats, speedup: Number(speedup.toFixed(3)), identical };
-  const texts = identical ? 'the texts are identical' : 'the texts are NOT identical';
-  console.log(options.json ? JSON.stringify(result) : `median speedup ${speedup.toFixed(2)}; ${texts}`);
+  const line = `median speedup ${speedup.toFixed(2)}; ${textsAre(identical)}`;
+  console.log(options.json ? JSON.stringify(result) : line);
   if (!identical) process.exitCode = 1;
+}
+
+function textsAre(identical = false): string {
+  return identical ? 'the texts are identical' : 'the texts are NOT identical';
+}
+
+function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = (sorted.length - 1) / 2;
+  return ((sorted[Math.floor(middle)] as number) + (sorted[Math.ceil(middle)] as number)) / 2;
 }
 
 async function connect() {

@@ -72,6 +72,7 @@ describe('ptp', () => {
     [['complete'], 2, "ptp: missing required argument 'prompt'"],
     [['complete', 'a', '--seed', 'x'], 2, 'ptp: --seed must be a number, got x'],
     [['complete', 'a', '--wrong'], 2, "ptp: unknown option '--wrong'"],
+    [['bench', '--repeats', '0'], 2, 'ptp: --repeats must be an integer >= 1, got 0'],
     [['complete', 'a', '--temperature', '3'], 1, 'ptp: `temperature` must be in [0, 2], got 3'],
     [['complete', 'a', '--model', 'other'], 1, 'ptp: The model `other` does not exist'],
   ])('%j is an error', async (words, code, message) => {
@@ -84,6 +85,41 @@ describe('ptp', () => {
     const { code, err } = await ptp(['models'], { url: 'http://127.0.0.1:1/v1' });
     expect(code).toBe(1);
     expect(err).toContain('http://127.0.0.1:1/v1 cannot be reached');
+    expect(err).toContain('start a server with npm start, or set --url');
+  });
+
+  test('the error for a path that does not exist says how the URL of an API ends', async () => {
+    const { code, err } = await ptp(['models'], { url: server.url });
+    expect([code, err]).toEqual([1, expect.stringContaining('the URL of an API usually ends in /v1')]);
+  });
+
+  test('--compare says that the texts are identical', async () => {
+    const { err } = await ptp(['complete', 'export declare ', '--max-tokens', '12', '--seed', '1', '--compare']);
+    expect(err).toMatch(/: speedup [\d.]+; the texts are identical\n$/);
+  });
+
+  test('a reader that closes the pipe early is no error', async () => {
+    const command = `"${process.execPath}" "${MAIN}" complete a --max-tokens 200 | head -c 1`;
+    const child = spawn('bash', ['-c', command], {
+      env: { ...process.env, PTP_URL: `${server.url}v1` },
+    });
+    let err = '';
+    child.stderr.setEncoding('utf8').on('data', (text) => {
+      err += text;
+    });
+    await once(child, 'close');
+    expect(err).not.toContain('EPIPE');
+  });
+
+  test('a chat forgets its oldest turns when the context is full, and on request', { timeout: 60_000 }, async () => {
+    const words = (n: number) => 'word '.repeat(n);
+    const input = ['/system Be terse.', words(200), words(200), words(200), '/clear', 'b'].join('\n');
+    const { code, out } = await ptp(['chat', '--max-tokens', '8', '--seed', '3'], { input });
+    expect(code).toBe(0);
+    expect(out.match(/the oldest question and its answer are forgotten/g)?.length).toBeGreaterThan(0);
+    const tooLong = await ptp(['chat', '--max-tokens', '10'], { input: words(9000) });
+    expect(tooLong.code).toBe(1);
+    expect(tooLong.out).toContain('maximum context length');
   });
 
   test('requests to other servers have no ptp fields', async () => {
