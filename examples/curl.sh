@@ -6,7 +6,7 @@ url="${1:-http://127.0.0.1:8080}"
 post() { curl --fail-with-body --silent --no-buffer "$url$1" -H 'content-type: application/json' -d "$2"; }
 
 # Streaming: the last event is data: [DONE]
-post /v1/completions '{"model":"default","prompt":"export interface User {\n","max_tokens":20,"seed":1,"stream":true}'
+post /v1/completions '{"model":"default","prompt":"export interface User {","max_tokens":20,"seed":1,"stream":true}'
 
 # A number that matches a regular expression, with log probabilities
 post /v1/completions '{"model":"default","prompt":"const port = ","structured_outputs":{"regex":"[1-9][0-9]{3}"},"logprobs":1,"seed":1}'

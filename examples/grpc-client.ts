@@ -8,7 +8,7 @@ const client = connect(GenerationService, process.argv[2] ?? '127.0.0.1:8081');
 const { modelId, contextLength } = await client.getModel({});
 console.log(`${modelId}, ${contextLength} tokens of context`);
 
-const prompt = { case: 'text', value: 'export interface User {\n' } as const;
+const prompt = { case: 'text', value: 'export interface User {' } as const;
 let [tokens, steps] = [0, 0];
 const stream = client.generate(
   { prompt, maxTokens: 60, sampling: { temperature: 0.7 }, seed: 1n },

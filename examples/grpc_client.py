@@ -22,7 +22,7 @@ stub = services.GenerationServiceStub(channel)
 model = stub.GetModel(messages.GetModelRequest(), timeout=5)
 print(f"{model.model_id}, {model.context_length} tokens of context")
 
-request = messages.GenerateRequest(text="export interface User {\n", max_tokens=60, seed=1)
+request = messages.GenerateRequest(text="export interface User {", max_tokens=60, seed=1)
 request.sampling.CopyFrom(common.SamplingParameters(temperature=0.7))
 tokens = steps = 0
 for answer in stub.Generate(request, timeout=30):

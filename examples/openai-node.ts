@@ -8,7 +8,7 @@ const model = 'default';
 // Streamed text
 const stream = await client.completions.create({
   model,
-  prompt: 'export interface User {\n',
+  prompt: 'export interface User {',
   max_tokens: 60,
   seed: 1,
   stream: true,

@@ -13,7 +13,7 @@ client = openai.OpenAI(base_url=f"{URL}/v1", api_key="any")
 MODEL = "default"
 
 # Streamed text
-stream = client.completions.create(model=MODEL, prompt="export interface User {\n", max_tokens=60, seed=1, stream=True)
+stream = client.completions.create(model=MODEL, prompt="export interface User {", max_tokens=60, seed=1, stream=True)
 for chunk in stream:
     print(chunk.choices[0].text, end="", flush=True)
 print()

@@ -104,7 +104,7 @@ function exampleOf({ path, manifest }: ReadyModel, url: string): string {
   const chats = manifest.has_chat_template ?? (manifest.target?.source && hasTemplate(path));
   const messages = [{ role: 'user', content: 'Tell me a short story.' }];
   if (chats) return request('/v1/chat/completions', { messages });
-  return request('/v1/completions', { prompt: 'export interface User {\n' });
+  return request('/v1/completions', { prompt: 'export interface User {' });
 }
 
 function hasTemplate(folder: string): boolean {

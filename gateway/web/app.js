@@ -3,10 +3,10 @@ import { Pane } from './pane.js';
 import { complete } from './stream.js';
 
 const EXAMPLES = {
-  'an interface': '/** Options of a request. */\nexport interface RequestOptions {\n',
-  'a class': '/** A queue of tasks that run one after another. */\nexport declare class TaskQueue {\n',
+  'an interface': '/** Options of a request. */\nexport interface RequestOptions {',
+  'a class': '/** A queue of tasks that run one after another. */\nexport declare class TaskQueue {',
   overloads: 'export declare function parse(text: string): Document;\nexport declare function parse(',
-  'an enumeration': 'export declare enum Status {\n    Ok = 200,\n',
+  'an enumeration': 'export declare enum Status {\n    Ok = 200,',
 };
 
 const $ = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
