@@ -42,10 +42,10 @@ export function candidatePlan(
   const { raised, lowered } = changedTokens(adjustment);
   const allowed = adjustment?.allowed && allowedTokens(adjustment.allowed, vocabulary, NAMED_LIMIT);
   if (allowed) return { top: Math.max(1, topCount), named: allowed, complete: true };
-  // Each lowered token may drop out of the most probable tokens, so that another token moves up.
-  // With neither limit, no number of tokens below the last round's decides.
+  // Without any limit, the first tokens cannot decide.
   const unlimited = topP === 1 && minP === 0 ? CANDIDATE_LIMIT : FIRST;
   const first = temperature === 0 ? 1 : topK || unlimited;
+  // Each lowered token may drop out of the most probable tokens, so that another token moves up.
   const needed = (round === 0 ? first : Math.max(first, CANDIDATE_LIMIT)) + lowered + SPARE;
   const top = Math.max(needed, topCount);
   const all = round === ROUNDS - 1 || top >= vocabulary || raised.length > NAMED_LIMIT;

@@ -102,7 +102,8 @@ export class ServerPool {
 
   async #call<T>(place: Place, use: (server: SglangServer) => Promise<T>): Promise<T> {
     const deadline = performance.now() + this.#times.retryMs;
-    for (let wrong = 0; ; ) {
+    let wrong = 0;
+    for (let attempt = 1; ; attempt++) {
       const member = await this.#memberFor(place, deadline);
       member.requests++;
       try {
@@ -116,7 +117,8 @@ export class ServerPool {
         if (failure.code === 'failed_precondition') throw new PtpError('internal', failure.message, { cause: failure });
         this.#fail(member, failure);
         if (failure.code !== 'unavailable' && ++wrong >= WRONG_LIMIT) throw failure;
-        if (performance.now() >= deadline) throw this.#noAnswer();
+        // Other servers get the request even if the first one took until the deadline.
+        if (performance.now() >= deadline && attempt >= this.#members.length) throw this.#noAnswer();
       } finally {
         member.requests--;
       }
@@ -172,10 +174,14 @@ export class ServerPool {
         this.#options.logger?.info({ server: member.server.url }, 'an SGLang server can be used');
         this.#restored.resolve();
       } catch (error) {
-        this.#lastFailure = toPtpError(error);
+        const failure = toPtpError(error);
+        this.#lastFailure = failure;
+        if (failure.code === 'failed_precondition') {
+          this.#options.logger?.info({ err: failure, server: member.server.url }, 'an SGLang server cannot be used');
+        }
         const silence = performance.now() - Math.max(...this.#members.map(({ answered }) => answered));
-        if (this.usable === 0 && silence >= this.#times.deathMs && !signal.aborted)
-          this.#options.onDeath(this.#noAnswer());
+        const isDead = this.usable === 0 && silence >= this.#times.deathMs && !signal.aborted;
+        if (isDead) this.#options.onDeath(this.#noAnswer());
       }
     }
   }

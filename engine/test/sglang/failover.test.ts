@@ -71,6 +71,12 @@ describe('a sequence gets the same text', () => {
     expect(await generate(two, 20)).toEqual(expected);
   });
 
+  test('when its server hangs for longer than requests are repeated', async () => {
+    const hanging = await startFake(failing({ delayMs: 5000 }, (index) => index >= 4));
+    const options = { requestTimeoutMs: 400, times: { ...times, retryMs: 100 } };
+    expect(await generate(await openOn([hanging, await startFake()], options), 20)).toEqual(expected);
+  });
+
   test('when its server goes down, comes back, and the other one goes down', async () => {
     let [a, b]: [FakeSglang, FakeSglang] = [await startFake(), await startFake()];
     const ports = [a.port, b.port];
