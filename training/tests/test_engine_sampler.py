@@ -103,7 +103,8 @@ def test_trees_of_all_depths(vocabulary):
     assert pick_dense(weights, u).flatten().tolist() == expected.tolist()
     for row in range(rows):
         ids = weights[row].nonzero().flatten()
-        chosen = walk(ids.tolist(), weights[row, ids].long().tolist(), (u[row] * 2**24).long().tolist())
+        sums = weights[row, ids].long().cumsum(-1).tolist()
+        chosen = walk(ids.tolist(), sums, len(ids), (u[row] * 2**24).long().tolist())
         assert ids[chosen] == expected[row]
 
 

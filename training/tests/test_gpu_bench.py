@@ -14,5 +14,6 @@ def test_the_script_measures_tiny_models(tmp_path):
     assert [model["model"] for model in report["models"]] == ["tiny", "tiny-2"]
     for model in report["models"]:
         assert model["self_check"]["rows"] == 288
+        assert model["host_ms"] > 0
         assert set(model["verify_eager"]) == {"1", "9", "64"}
     assert report["at_once"]["both_ms"] > 0

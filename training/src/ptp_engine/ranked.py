@@ -15,56 +15,63 @@ def weigh(values: np.ndarray, top: np.ndarray, min_p: np.ndarray) -> np.ndarray:
     return np.where(weights < min_p, 0, weights * np.float32(UNIT)).astype(np.int64)
 
 
+def order_ties(ids: np.ndarray, values: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Returns the same arrays [R, K], with tied tokens in ascending order of their ids. `values` are in descending
+    order.
+    """
+    if not (values[:, 1:] == values[:, :-1]).any():
+        return ids, values, scores
+    order = np.lexsort((ids, -values))
+    return np.take_along_axis(ids, order, -1), values, np.take_along_axis(scores, order, -1)
+
+
 def pick_ranked(
     ids: np.ndarray, values: np.ndarray, parameters: np.ndarray, totals: np.ndarray, u: np.ndarray, complete: bool
 ) -> np.ndarray:
     """Picks among the K tokens with the largest logits.
 
-    ids, values: [R, K] tokens and their logits after temperature, in descending order of logits. parameters: [R, 3]
-    top_k, top_p, min_p. totals: [R] sum of all tokens' weights, for rows without top_k. u: [R, D]. complete: these are
-    all tokens. Returns the columns [R] of the picks, -1 if the K tokens do not contain top-k and the nucleus.
+    ids, values: [R, K] tokens by rank, and their logits after temperature. parameters: [R, 3] top_k, top_p, min_p.
+    totals: [R] sum of all tokens' weights, for rows without top_k. u: [R, D]. complete: these are all tokens. Returns
+    the columns [R] of the picks, -1 if the K tokens do not contain top-k and the nucleus.
     """
-    order = None
-    if (values[:, 1:] == values[:, :-1]).any():
-        order = np.lexsort((ids, -values))
-        ids = np.take_along_axis(ids, order, -1)
     top_k, top_p, min_p = (parameters[:, i : i + 1] for i in range(3))
     weights = weigh(values, values[:, :1], min_p)
     weights[(top_k > 0) & (np.arange(ids.shape[1]) >= top_k)] = 0
     sums = weights.cumsum(-1)
     mass = np.where(top_p >= 1, np.inf, top_p.astype(np.float64) * np.where(top_k > 0, sums[:, -1:], totals[:, None]))
-    counts = ((sums - weights < mass) & (weights > 0)).sum(-1)
-    picked = np.full(len(ids), -1)
+    kept = (sums - weights < mass) & (weights > 0)
+    counts = kept.sum(-1)
+    every = np.arange(len(ids))
+    # Other tokens can be equal to the last one.
+    closed = (counts > 0) & (complete | (values[every, counts - 1] > values[:, -1]))
+
+    by_id = np.where(kept, ids, np.iinfo(ids.dtype).max).argsort(-1)
+    sums = np.take_along_axis(np.where(kept, weights, 0), by_id, -1).cumsum(-1)
     bits = (u * 2**UNIFORM_BITS).astype(np.int64)
-    for row, count in enumerate(counts.tolist()):
-        # Other tokens can be equal to the last one.
-        if count > 0 and (complete or values[row, count - 1] > values[row, -1]):
-            by_id = ids[row, :count].argsort()
-            kept = ids[row, by_id].tolist()
-            chosen = walk(kept, weights[row, by_id].tolist(), bits[row].tolist())
-            picked[row] = by_id[chosen] if order is None else order[row, by_id[chosen]]
-    return picked
+    rows = (np.take_along_axis(ids, by_id, -1), sums, counts, bits)
+    chosen = [walk(*row) for row in zip(*(column.tolist() for column in rows), strict=True)]
+    return np.where(closed, by_id[every, chosen], -1)
 
 
-def walk(ids: list[int], weights: list[int], bits: list[int]) -> int:
+def walk(ids: list[int], sums: list[int], count: int, bits: list[int]) -> int:
     """Returns the index of the token at which a walk down the tree over the token ids ends (`pickTreeSparse` in
     engine/src/sampling/candidates.ts).
 
-    ids: tokens in ascending order. weights: their positive weights; other tokens have the weight 0. bits: uniforms,
-    times 2^24.
+    ids: `count` tokens in ascending order. sums: sums of their positive weights, each including the token's own; other
+    tokens have the weight 0. bits: uniforms, times 2^24.
     """
-    sums = [0]
-    for weight in weights:
-        sums.append(sums[-1] + weight)
-    first, end, start, half = 0, len(ids), 0, 1 << len(bits)
+    first, end, before, start, half = 0, count, 0, 0, 1 << len(bits)
     for u in bits:
+        if end - first <= 1:
+            break
         half >>= 1
         middle = bisect_left(ids, start + half, first, end)
-        left, total = sums[middle] - sums[first], sums[end] - sums[first]
-        if middle < end and u * total >= left << UNIFORM_BITS:
-            first, start = middle, start + half
-        else:
-            end = middle
-        if end - first == 1:
-            break
+        if middle == first:
+            start += half
+        elif middle < end:
+            left = sums[middle - 1] - before
+            if u * (sums[end - 1] - before) >= left << UNIFORM_BITS:
+                first, start, before = middle, start + half, sums[middle - 1]
+            else:
+                end = middle
     return first

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .adjust import Adjustment, adjusted
-from .ranked import UNIT, pick_ranked
+from .ranked import UNIT, order_ties, pick_ranked
 from .tree import pick_dense
 
 NEAREST = (64, 1024)
@@ -131,10 +131,11 @@ class Draw:
         """Picks among ranked tokens for the rows of a group. Returns the rows that need more tokens."""
         plan = self.plan
         ids, values, scores = np.split(ranked[0].cpu().numpy(), 3, -1)
+        ids, values, scores = order_ties(ids, values.view(np.float32), scores)
         totals = np.zeros(len(ids), np.int64) if ranked[1] is None else ranked[1].cpu().numpy()
         parameters = np.stack([plan.top_k, plan.top_p, plan.min_p], 1)[group]
         complete = ids.shape[1] == self.logits.shape[1]
-        column = pick_ranked(ids, values.view(np.float32), parameters, totals, plan.u[group], complete)
+        column = pick_ranked(ids, values, parameters, totals, plan.u[group], complete)
         found = column >= 0
         rows = np.flatnonzero(group)[found]
         packed[rows, 0] = ids[found, column[found]]
