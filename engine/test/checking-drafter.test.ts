@@ -2,8 +2,9 @@ import { fileURLToPath } from 'node:url';
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { checkFeeds } from '../src/onnx/check-feeds.ts';
-import { openDraftEngine, openTargetEngine } from '../src/onnx/engine.ts';
+import { openDraftEngine, openTargetEngine } from '../src/open-engine.ts';
 import type { DraftEngine, DraftSlot, SequenceId, TargetEngine } from '../src/types.ts';
+import { type Opened, remote } from './contract/engines.ts';
 
 // The drafter contains the whole target, here in float32, so it always finds the first wrong token of a block.
 
@@ -16,12 +17,16 @@ const settings: SamplingParams[] = [
 ];
 const prompt = Array.from('import torch', (c) => c.charCodeAt(0) - 32);
 
+const drafters: [string, () => Promise<Opened<DraftEngine>>][] = [
+  ['in a thread', async () => ({ engine: await openDraftEngine({ dir }) })],
+  ['behind EngineService', async () => remote(await openDraftEngine({ dir }), openDraftEngine, { dir })],
+];
+
 let target: TargetEngine;
-let drafter: DraftEngine;
 beforeAll(async () => {
-  [target, drafter] = await Promise.all([openTargetEngine({ dir }), openDraftEngine({ dir })]);
+  target = await openTargetEngine({ dir });
 });
-afterAll(() => Promise.all([target.dispose(), drafter.dispose()]));
+afterAll(() => target.dispose());
 
 const uniforms = { seed: 7n, offset: 0 };
 
@@ -55,7 +60,18 @@ function slotFor(
   return { sequence, at: 0, tokens, sampling, uniforms, branches: [], check: { block: block.length, length } };
 }
 
-describe('a drafter that checks blocks', () => {
+describe.each(drafters)('a drafter that checks blocks, %s', (_, open) => {
+  let opened: Opened<DraftEngine>;
+  let drafter: DraftEngine;
+  beforeAll(async () => {
+    opened = await open();
+    drafter = opened.engine;
+  });
+  afterAll(async () => {
+    await drafter.dispose();
+    await opened.release?.();
+  });
+
   const cases = [
     { committed: 8, length: 6, right: 6 },
     { committed: 8, length: 6, right: 3 },
