@@ -49,14 +49,20 @@ const ENGINE_FAULTS: Readonly<Record<string, (engine: Member, random: Random) =>
   'engine hung for a while': (engine, random) => hang(engine, random.between(200, 9000)),
 };
 
-/** Returns the faults that a node can have. */
-function faultsOf({ engine }: Node): Readonly<Record<string, Fault>> {
-  if (!engine) return FAULTS;
-  const others = Object.entries(ENGINE_FAULTS).map(([name, fault]): [string, Fault] => [
+/** Returns the faults that a node can have, whose names contain `only`. */
+function faultsOf({ engine }: Node, only: string): [string, Fault][] {
+  const others = Object.entries(engine ? ENGINE_FAULTS : {}).map(([name, fault]): [string, Fault] => [
     name,
-    (_, random) => fault(engine, random),
+    (_, random) => fault(engine as Member, random),
   ]);
-  return { ...FAULTS, ...Object.fromEntries(others) };
+  return [...Object.entries(FAULTS), ...others].filter(([name]) => name.includes(only));
+}
+
+export interface FaultOptions {
+  /** Mean time between faults in milliseconds. */
+  readonly pause: number;
+  /** Text that the names of all injected faults contain. */
+  readonly only: string;
 }
 
 /**
@@ -67,17 +73,18 @@ function faultsOf({ engine }: Node): Readonly<Record<string, Fault>> {
 export async function injectFaults(
   fleet: Fleet,
   random: Random,
-  pauseMs: number,
+  { pause, only }: FaultOptions,
   onFault: (fault: string) => void,
   signal: AbortSignal,
 ): Promise<void> {
   const running = new Map<Node, Promise<void>>();
   while (!signal.aborted) {
-    await sleep(random.between(0, 2 * pauseMs), undefined, { signal }).catch(() => {});
-    const free = [...fleet.verifiers, ...fleet.drafters].filter((node) => !running.has(node));
+    await sleep(random.between(0, 2 * pause), undefined, { signal }).catch(() => {});
+    const nodes = [...fleet.verifiers, ...fleet.drafters];
+    const free = nodes.filter((node) => !running.has(node) && faultsOf(node, only).length > 0);
     if (signal.aborted || free.length === 0) continue;
     const node = random.of(free);
-    const [name, fault] = random.of(Object.entries(faultsOf(node)));
+    const [name, fault] = random.of(faultsOf(node, only));
     onFault(`${node.member.kind} ${name}`);
     running.set(
       node,

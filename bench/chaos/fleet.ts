@@ -133,8 +133,7 @@ export async function startFleet(models: string, counts: { verifiers: number; dr
   gateway.start();
   const url = `http://127.0.0.1:${port}`;
   const clientTls = new Tls({ ...tls, ca: tls.cert });
-  await untilReady(url);
-  return {
+  const fleet = {
     url,
     gateway,
     verifiers,
@@ -163,6 +162,13 @@ export async function startFleet(models: string, counts: { verifiers: number; dr
       await rm(folder, { recursive: true, force: true });
     },
   };
+  try {
+    await fleet.ready();
+  } catch (error) {
+    await fleet.stop();
+    throw error;
+  }
+  return fleet;
 }
 
 /** Creates a self-signed certificate, which every service presents and trusts. */

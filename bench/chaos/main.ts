@@ -21,7 +21,7 @@ const PLOT = join(ROOT, 'docs', 'reliability-soak.svg');
 const WATCH_MS = 10_000;
 
 type Counts = 'minutes' | 'seed' | 'streams' | 'pause' | 'verifiers' | 'drafters' | 'questions';
-type Options = Readonly<Record<Counts, number> & { faults: boolean; models: string; save?: boolean }>;
+type Options = Readonly<Record<Counts, number> & { faults: boolean; only: string; models: string; save?: boolean }>;
 
 const positive = (text: string): number => {
   if (Number(text) > 0) return Number(text);
@@ -37,6 +37,7 @@ await new Command('npm run chaos --')
   .addOption(integerOption('--seed <n>', 'seed of the requests and of the fault schedule', 1))
   .addOption(integerOption('--streams <n>', 'concurrent streams', 6))
   .addOption(integerOption('--pause <ms>', 'mean time between faults', 700))
+  .option('--only <text>', 'inject only faults whose name contains this text, such as `engine`', '')
   .option('--no-faults', 'inject no faults; record memory and open files under load (npm run soak)')
   .addOption(integerOption('--verifiers <n>', 'number of verifiers', 2))
   .addOption(integerOption('--drafters <n>', 'number of drafters', 2))
@@ -106,7 +107,7 @@ async function underLoad(fleet: Fleet, questions: readonly Question[], options: 
     keepAsking(fleet.url, questions, new Random(seed * 1000 + i), tally, over.signal),
   );
   const onFault = (fault: string) => faults.push(fault);
-  const injecting = options.faults && injectFaults(fleet, new Random(seed + 7), options.pause, onFault, over.signal);
+  const injecting = options.faults && injectFaults(fleet, new Random(seed + 7), options, onFault, over.signal);
   const began = performance.now();
   const until = began + minutes * 60_000;
   while (performance.now() < until) {
