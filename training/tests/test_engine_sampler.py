@@ -32,6 +32,11 @@ def test_uniforms_equal_the_shared_vectors():
         assert uniforms(seeds, positions, case["d"] + 1)[0, case["d"]] == np.float32(case["value"]), case
 
 
+def test_positions_count_modulo_2_32():
+    last = np.array([2**32 - 1, 0])
+    np.testing.assert_array_equal(uniforms_of(5, -1, 2, 5), uniforms(np.full(2, 5), last, 5))
+
+
 def test_uniforms_of_several_seeds():
     seeds, positions = np.array([3, 2**64 - 1, 3], np.uint64), np.array([5, 2**32 - 1, 6])
     together = uniforms(seeds, positions, 9)

@@ -33,7 +33,7 @@ def uniforms(seeds: np.ndarray, positions: np.ndarray, dimensions: int) -> np.nd
     seeds = seeds.astype(np.uint64)
     blocks = -(-dimensions // 4)
     even, odd = np.zeros((2, 2, len(seeds), blocks), np.uint64)
-    even[0], odd[0] = positions[:, None], np.arange(blocks)
+    even[0], odd[0] = positions[:, None] & 0xFFFFFFFF, np.arange(blocks)  # Positions of prompt tokens are negative.
     even, odd = philox(even, odd, np.stack([seeds & LOW, seeds >> HALF])[:, :, None])
     words = np.stack([even[0], odd[0], even[1], odd[1]], -1).reshape(len(seeds), -1)[:, :dimensions]
     return (words >> np.uint64(8)).astype(np.float32) * np.float32(2**-24)
