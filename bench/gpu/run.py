@@ -3,9 +3,9 @@
     python bench/gpu/run.py --out DIR            # in the repository; needs torch, transformers, grpcio and protobuf
     python bench/gpu/run.py --out DIR --tiny     # the same on a CPU with a tiny model, as a test
 
-Writes DIR/gpu.json: for each model, whether results depend on the batch, the time of a verify of 1, 9 and 64 tokens with
-and without CUDA graphs, the CPU time of a run outside the model, the time of a token with `generate` of transformers, and
-the time to read the weights once; and the time of a drafter and a target that run at once.
+Writes DIR/gpu.json: for each model, whether results depend on the batch, the time of a verify of 1, 9 and 64 tokens
+with and without CUDA graphs, the CPU time of a run outside the model, the time of a token with `generate` of
+transformers, and the time to read the weights once; and the time of a drafter and a target that run at once.
 """
 
 import argparse

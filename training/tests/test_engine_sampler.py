@@ -170,7 +170,11 @@ def test_alternatives_and_log_probabilities_ignore_adjustments():
     np.testing.assert_allclose(found.log_probabilities[0], logits.log_softmax(-1)[0, 0], atol=1e-6)
 
 
-@pytest.mark.parametrize("broken", [[float("nan"), 1.0], [float("-inf")] * 2])
-def test_rows_without_a_finite_largest_logit_are_invalid(broken):
-    found = Draw(torch.tensor([[1.0, 2.0], broken]), plan(2, np.full((2, 1), 0.5))).result()
+@pytest.mark.parametrize("broken", [float("nan"), float("-inf"), float("inf")])
+@pytest.mark.parametrize("settings", [{}, {"top_k": 5}, {"top_p": 0.5}, {"temperature": 0.0}])
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_rows_without_a_finite_largest_logit_are_invalid(broken, settings):
+    logits = torch.zeros(2, 2000)
+    logits[1] = broken
+    found = Draw(logits, plan(2, np.full((2, 11), 0.5), **settings)).result()
     assert found.valid.tolist() == [True, False]

@@ -77,14 +77,14 @@ class Draw:
         self.log_probabilities = raw.log_softmax(-1)
         self.logits = adjusted(raw, plan.adjustments)
         token = self.logits.argmax(-1, keepdim=True)
-        valid = self.logits.gather(-1, token).isfinite()
+        largest = self.logits.gather(-1, token)
         random = plan.temperature > 0
         self.limited = random & ((plan.top_k > 0) | (plan.top_p < 1))
         if (random & ~self.limited).any():
             where = self._where(random & ~self.limited)
             rows = self._rows(where)
             token[where] = pick_dense(rows.weights(), rows.u)
-        columns = [token.int(), self._score(token), valid.int()]
+        columns = [token.int(), self._score(token), largest.view(torch.int32)]
         if plan.top_count:
             ids = sortable(raw).topk(plan.top_count).indices
             columns += [ids.int(), self._score(ids)]
@@ -94,24 +94,25 @@ class Draw:
     def result(self) -> Picks:
         """Waits for the device. Ranks more tokens for rows whose nucleus is large."""
         packed = self.packed.cpu().numpy()
+        values = packed.view(np.float32)
+        valid = np.isfinite(values[:, 2])
         still_open, ranked = self.limited, self.ranked
         for size in NEAREST:
             if not still_open.any():
                 break
             ranked = self._rank(still_open, size) if ranked is None else ranked
-            still_open, ranked = self._pick(packed, still_open, size, ranked), None
+            still_open, ranked = self._pick(packed, still_open, size, ranked) & valid, None
         if still_open.any():
             where = self._where(still_open)
             token = pick_anywhere(self._rows(where))
             packed[still_open, :2] = torch.cat([token.int(), self._score(token, where)], -1).cpu().numpy()
         count = self.plan.top_count
-        values = packed.view(np.float32)
         return Picks(
             tokens=packed[:, 0],
             log_probabilities=values[:, 1],
             top_ids=packed[:, 3 : 3 + count],
             top_log_probabilities=values[:, 3 + count :],
-            valid=packed[:, 2] == 1,
+            valid=valid,
         )
 
     def _rank(self, group: np.ndarray, size: int) -> tuple[Tensor, Tensor | None]:
@@ -142,7 +143,7 @@ class Draw:
         packed[rows, 1] = scores[found, column[found]]
         still_open = group.copy()
         still_open[rows] = False
-        return still_open & (packed[:, 2] == 1)
+        return still_open
 
     @functools.cached_property
     def _table(self) -> Tensor:
