@@ -21,7 +21,7 @@ describe.skipIf(torchMissing)('Hugging Face folders on PyTorch', { timeout: 60_0
   const model = (name: string) => join(torchModels(), name);
   let [target, drafter, qwen3]: Worker[] = [];
   beforeAll(async () => {
-    const options = ['--context-length', '256', '--device', 'cpu'];
+    const options = ['--context-length', '256', '--device', 'cpu', '--threads', '1'];
     [target, drafter, qwen3] = await Promise.all([
       startWorker('target', model('tiny'), ...options),
       startWorker('drafter', model('drafter.pt'), '--target', model('tiny'), ...options),
