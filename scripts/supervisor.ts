@@ -119,7 +119,11 @@ export class Supervisor {
 async function end(processes: readonly { child: ChildProcess }[], signal: NodeJS.Signals): Promise<void> {
   const running = processes.filter(({ child }) => child.exitCode === null && child.signalCode === null);
   const closed = running.map(({ child }) => once(child, 'close'));
-  for (const { child } of running) child.kill(signal);
+  for (const { child } of running) {
+    // torchrun reports a signal as an error, but its processes end quietly with their standard input.
+    if (child.stdin && signal === 'SIGTERM') child.stdin.end();
+    else child.kill(signal);
+  }
   await Promise.all(closed);
 }
 

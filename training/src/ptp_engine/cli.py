@@ -92,7 +92,7 @@ def parse(role: str, words: list[str]) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     """Loads the model and serves it until the process receives SIGTERM or SIGINT."""
     start_logging(args.role)
-    if args.exit_with_stdin:
+    if args.exit_with_stdin and os.environ.get("RANK", "0") == "0":  # The other ranks end with rank 0.
         threading.Thread(target=stop_at_end_of_input, daemon=True).start()
     try:
         import grpc  # noqa: F401
