@@ -181,7 +181,9 @@ describe('an error names the next step', () => {
   test('for a wrong name', async () => {
     const name = 'ModelError: HUB has no model `org/repo`: check the name, or';
     expect(await errorOf('org/repo')).toBe(`${name} set HF_TOKEN if it is private`);
-    expect(await errorOf('org/repo', token)).toBe(`${name} make sure that the account of HF_TOKEN may read the repository`);
+    expect(await errorOf('org/repo', token)).toBe(
+      `${name} make sure that the account of HF_TOKEN may read the repository`,
+    );
   });
 
   test('for a gated model, without and with a token', async () => {

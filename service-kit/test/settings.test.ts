@@ -102,9 +102,12 @@ test.each([
   expect(engineAddress.schema.parse(given)).toBe(target);
 });
 
-test.each(['gpu', 'unix:engine', 'grpc://', 'http://', 'http://a,b:1'])('the address of an engine may not be %j', (given) => {
-  expect(engineAddress.schema.safeParse(given).success).toBe(false);
-});
+test.each(['gpu', 'unix:engine', 'grpc://', 'http://', 'http://a,b:1'])(
+  'the address of an engine may not be %j',
+  (given) => {
+    expect(engineAddress.schema.safeParse(given).success).toBe(false);
+  },
+);
 
 describe('checkSettingNames', () => {
   test.each([
