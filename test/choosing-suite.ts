@@ -51,6 +51,8 @@ function nearly(value: unknown, decimals: number | undefined, isLog = false): un
 /** Tests that the options of a request take effect, and that the results do not depend on drafts. */
 export function testChoosing(under: ChoosingCase): void {
   const { seeds, logDecimals, endBias = 6 } = under;
+  /** Number of texts of which more than half have to end as expected. */
+  const enough = Math.max(seeds, 8);
   let pair: TestPair;
   let tokenizer: Tokenizer;
   let [space, e]: [number, number] = [0, 0];
@@ -134,8 +136,8 @@ export function testChoosing(under: ChoosingCase): void {
     };
   }
 
-  const requests = (feature: Partial<GenerationRequest>): GenerationRequest[] =>
-    Array.from({ length: seeds }, (_, seed) => ({
+  const requests = (feature: Partial<GenerationRequest>, count = seeds): GenerationRequest[] =>
+    Array.from({ length: count }, (_, seed) => ({
       prompt: tokenizer.encode(under.prompts[seed % 2] as string),
       sampling,
       maxTokens: TOKENS,
@@ -178,21 +180,20 @@ export function testChoosing(under: ChoosingCase): void {
       }
       return { text, finish, tokens: outcome.usage.completion_tokens };
     };
-    const drafted = await Promise.all(requests({}).map(stopped));
+    const drafted = await Promise.all(requests({}, enough).map(stopped));
     const plain = [];
-    for (const request of requests({})) plain.push(await stopped({ ...request, drafting: false }));
+    for (const request of requests({}, enough)) plain.push(await stopped({ ...request, drafting: false }));
     expect(drafted).toEqual(plain);
-    expect(plain.filter(({ finish }) => finish === 'stop').length).toBeGreaterThan(seeds / 2);
+    expect(plain.filter(({ finish }) => finish === 'stop').length).toBeGreaterThan(enough / 2);
     for (const { text } of plain) for (const end of stop) expect(text).not.toContain(end);
   });
 
   test('constrained answers follow their schema', async () => {
     const [request] = requests({ ...inForm(schemaForm()), maxTokens: 100 });
-    const count = Math.max(seeds, 8);
-    const seeded = Array.from({ length: count }, (_, i) => ({ ...(request as GenerationRequest), seed: BigInt(i) }));
+    const seeded = Array.from({ length: enough }, (_, i) => ({ ...(request as GenerationRequest), seed: BigInt(i) }));
     const answers = await Promise.all(seeded.map(answer));
     const whole = answers.filter(({ finish }) => finish === 'stop');
-    expect(whole.length).toBeGreaterThan(count / 2);
+    expect(whole.length).toBeGreaterThan(enough / 2);
     for (const { tokens } of whole) {
       const value = JSON.parse(Buffer.concat(tokens.map((id) => tokenizer.bytes(id))).toString());
       expect(Object.keys(value)).toEqual(['name', 'n']);

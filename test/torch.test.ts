@@ -80,6 +80,21 @@ describe.skipIf(torchMissing)('Hugging Face folders on PyTorch', { timeout: 60_0
     });
   });
 
+  test('draw the same texts as ONNX Runtime with the same seeds', async () => {
+    const textsOf = async (pair: TestPair) => {
+      const texts: number[][] = [];
+      for (let seed = 0n; seed < 6n; seed++) {
+        const sampling = { temperature: 0.9, topK: seed % 2n === 0n ? 0 : 20, topP: seed % 3n === 0n ? 1 : 0.9 };
+        const request = { prompt: [68, 69, 70, 1], sampling, seed, maxTokens: 40, ignoreEndOfText: true };
+        texts.push(tokensOf(await stepsOf(pair.generator, request)));
+      }
+      await pair.stop();
+      return texts;
+    };
+    const onnx = await textsOf(await TestPair.onnx(join(import.meta.dirname, 'models', 'tiny'), { limits: LIMITS }));
+    expect(await textsOf(await TestPair.remote(model('tiny'), engines(), { limits: LIMITS }))).toEqual(onnx);
+  });
+
   describe('over HTTP', () => {
     let server: Awaited<ReturnType<typeof serveGateway>>;
     beforeAll(async () => {
