@@ -40,7 +40,9 @@ export async function startServices(
     ...(draftModel && { PTP_DRAFT_MODEL: draftModel }),
   };
   const mainOf = (kind: Kind) => join(import.meta.dirname, '..', kind, 'src', 'main.ts');
-  const start = (kind: Kind, address: string) => spawnService([mainOf(kind)], address, env);
+  // PTP_ENGINE is the engine of the target. A draft model runs in the drafter's own process.
+  const start = (kind: Kind, address: string) =>
+    spawnService([mainOf(kind)], address, { ...env, ...(kind === 'drafter' && draftModel && { PTP_ENGINE: '' }) });
   return startPair(modelInfoOf(await loadManifest(models)), limits, networks, start);
 }
 

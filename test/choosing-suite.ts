@@ -60,7 +60,7 @@ export function testChoosing(under: ChoosingCase): void {
     pair = await under.open();
     tokenizer = await under.tokenizer();
     [space, e] = under.common.flatMap((text) => tokenizer.encode(text)) as [number, number];
-  }, 120_000);
+  }, 300_000);
   afterAll(() => pair?.stop());
 
   const adjust = (given: Parameters<typeof adjustParams>[0]) => {

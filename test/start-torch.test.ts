@@ -4,9 +4,9 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { freePort, servicesOf, start } from './start-process.ts';
 import { torchMissing, torchModels } from './torch.ts';
 
-const waiting = { timeout: 120_000, interval: 100 };
+const waiting = { timeout: 300_000, interval: 100 };
 
-describe.skipIf(torchMissing)('npm start -- --engine torch', { timeout: 120_000 }, () => {
+describe.skipIf(torchMissing)('npm start -- --engine torch', { timeout: 300_000 }, () => {
   let url: string;
   let running: Awaited<ReturnType<typeof start>>;
   beforeAll(async () => {

@@ -14,7 +14,7 @@ import { startWorker, torchMissing, torchModels, type Worker } from './torch.ts'
 // The whole server with models in ptp-engine, on the CPU. Results there depend on the batch in the last bits, so
 // log-probabilities are compared to a few decimals. Texts have to be equal.
 
-const START = 120_000;
+const START = 300_000;
 const LIMITS = { length: 5, budget: 16, mode: 'overlap', ahead: 4 } as const;
 
 describe.skipIf(torchMissing)('Hugging Face folders on PyTorch', { timeout: 60_000 }, () => {

@@ -16,7 +16,7 @@ describe.each(drafters.filter(({ missing }) => !missing))('the drafter of $name'
   beforeAll(async () => {
     opened = await open();
     engine = opened.engine;
-  }, 120_000);
+  }, 300_000);
   afterAll(async () => {
     await engine.dispose();
     await opened.release?.();

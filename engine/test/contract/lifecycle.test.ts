@@ -15,7 +15,7 @@ const engines = [
 describe.each(engines)('sequences of the $kind of $name', ({ kind, isReal, open }) => {
   const opened: Opened<AnyEngine>[] = [];
   // The first start can take far longer than the others.
-  beforeAll(() => start(), 120_000);
+  beforeAll(() => start(), 300_000);
   afterEach(async () => {
     for (const { engine, release } of opened.splice(0)) {
       await engine.dispose();

@@ -22,7 +22,7 @@ describe.each(targets.filter(({ missing }) => !missing))(
     beforeAll(async () => {
       opened = await open();
       engine = opened.engine;
-    }, 120_000);
+    }, 300_000);
     afterAll(() => dispose(opened));
 
     async function dispose({ engine, release }: Opened<TargetEngine>): Promise<void> {
