@@ -5,7 +5,6 @@ import { fileURLToPath } from 'node:url';
 import type { Worker } from 'node:worker_threads';
 import { serve } from '@ptp/protocol/server';
 import { pino } from 'pino';
-import { afterAll } from 'vitest';
 import { ggufFolder, ggufMissing } from '../../../test/gguf.ts';
 import { startWorker, type Worker as TorchWorker, torchMissing, torchModels } from '../../../test/torch.ts';
 import { openDraftEngine, openTargetEngine } from '../../src/open-engine.ts';
@@ -118,7 +117,13 @@ export const drafters: ContractEngine<DraftEngine>[] = [
 
 /** Workers that the tests of a file share, because they take seconds to start. */
 const workers = new Map<string, TorchWorker>();
-afterAll(() => Promise.all([...workers.values()].map((worker) => worker.stop())), 60_000);
+
+/** Stops the shared workers. Each file calls it at its end, because files may share this module. */
+export async function stopWorkers(): Promise<void> {
+  const running = [...workers.values()];
+  workers.clear();
+  await Promise.all(running.map((worker) => worker.stop()));
+}
 
 /** Returns the target of `tinyModel` as a Hugging Face folder. */
 const tinyTorch = () => join(torchModels(), 'tiny');

@@ -1,6 +1,6 @@
-import { afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { DraftEngine, EngineOptions, SequenceId, TargetEngine } from '../../src/types.ts';
-import { drafters, type Opened, targets } from './engines.ts';
+import { drafters, type Opened, stopWorkers, targets } from './engines.ts';
 
 type AnyEngine = TargetEngine | DraftEngine;
 
@@ -11,6 +11,8 @@ const engines = [
   ...targets.map((engine) => ({ ...engine, kind: 'target' })),
   ...drafters.map((engine) => ({ ...engine, kind: 'drafter' })),
 ].filter(({ missing }) => !missing);
+
+afterAll(stopWorkers, 60_000);
 
 describe.each(engines)('sequences of the $kind of $name', ({ kind, isReal, open }) => {
   const opened: Opened<AnyEngine>[] = [];

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Adjustment, allowOnly, allowToken } from '../../src/sampling/adjust.ts';
 import { uniforms } from '../../src/sampling/uniforms.ts';
 import type { SequenceId, TargetEngine, TargetOutput, TargetSlot } from '../../src/types.ts';
-import { type Opened, targets } from './engines.ts';
+import { type Opened, stopWorkers, targets } from './engines.ts';
 
 const greedy: SamplingParams = { temperature: 0, topK: 0, topP: 1 };
 const nucleus: SamplingParams = { temperature: 0.8, topK: 20, topP: 0.9 };
@@ -13,6 +13,8 @@ const source = { seed: 7n, offset: 0 };
 /** Returns `count` tokens, determined by the seed alone. */
 const someTokens = (count: number, seed = 1n) => Array.from(uniforms(seed, 0, count), (u) => Math.floor(u * 257));
 const tokens = someTokens(60);
+
+afterAll(stopWorkers, 60_000);
 
 describe.each(targets.filter(({ missing }) => !missing))(
   'the target of $name',
