@@ -72,7 +72,7 @@ describe.each(targets.filter(({ missing }) => !missing))(
     }
 
     describe('runs', () => {
-      test.each([[[1]], [[2]], [[5]], [[2, 7, 1, 16, 5]]])(
+      test.each([[[1]], [[2]], [[3]], [[5]], [[8]], [[2, 7, 1, 16, 5]]])(
         'give the same for a text read in chunks of %j as for one read at once',
         async (chunks) => {
           for (const sampling of settings) {
