@@ -42,21 +42,22 @@ export async function llamaDevice(env: NodeJS.ProcessEnv): Promise<LlamaDevice |
 /** Describes the engine at an address: its device and its number format. */
 export async function describeEngine(address: string): Promise<string> {
   if (address.startsWith('http')) return `SGLang at ${address}`;
-  const { device, precision } = await engineAt(address);
-  return `PyTorch on ${device}, ${precision}`;
+  const engine = await engineAt(address);
+  return engine ? `PyTorch on ${engine.device}, ${engine.precision}` : `PyTorch at ${address}`;
 }
 
 /** Describes the PTP drafter at an address. */
 export async function describeDrafter(address: string): Promise<string> {
-  const { device, precision, drafter } = await engineAt(address);
+  const engine = await engineAt(address);
+  if (!engine) return `PTP drafter at ${address}`;
+  const { device, precision, drafter } = engine;
   return `PTP drafter on ${device}, ${precision}, blocks of up to ${drafter?.maxBranchLength ?? 0} tokens`;
 }
 
-async function engineAt(address: string): Promise<GetEngineResponse> {
+/** Returns undefined if the engine does not answer in time: a busy one is no reason to stop the server. */
+async function engineAt(address: string): Promise<GetEngineResponse | undefined> {
   const client = connect(EngineService, address.replace(/^grpc:\/\//, ''), { apart: true });
-  try {
-    return await client.getEngine({}, { deadlineMs: 5_000 });
-  } finally {
-    client.close();
-  }
+  const answer = await client.getEngine({}, { deadlineMs: 5_000 }).catch(() => undefined);
+  client.close();
+  return answer;
 }

@@ -2,6 +2,7 @@ import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises
 import { availableParallelism, tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { describeDrafter, describeEngine } from '../scripts/describe-engine.ts';
 import { prepareEngines } from '../scripts/start-engine.ts';
 import { draftShare } from '../scripts/start-gpus.ts';
 import { prepareModels } from '../scripts/start-model.ts';
@@ -207,6 +208,12 @@ describe.skipIf(process.platform === 'win32')('the Python for workers', () => {
       `--engine torch needs Python 3.10 or later with venv, got ${PYTHON}: set PYTHON or PTP_PYTHON`,
     );
   });
+});
+
+test('the banner gives the address of an engine that does not answer', async () => {
+  const address = 'unix:/nowhere/engine.sock';
+  expect(await describeEngine(address)).toBe(`PyTorch at ${address}`);
+  expect(await describeDrafter(address)).toBe(`PTP drafter at ${address}`);
 });
 
 test('two models on one GPU get memory for the same number of tokens', () => {
