@@ -15,9 +15,15 @@ interface DividedThreads {
  * Returns PTP_ENGINE_THREADS of verifier and drafter. Both run at the same time, and llama.cpp slows down if its threads
  * compete for cores, but neither process knows of the other. Returns nothing if the user has set the number, or if the
  * models do not share the CPU.
+ *
+ * @param engine address of the target's engine, or empty if the verifier runs the target
  */
-export async function divideThreads(env: NodeJS.ProcessEnv, { target, draftModel }: Models): Promise<DividedThreads> {
-  const { threads, gpuLayers, engine } = settings(verifierSettings, env);
+export async function divideThreads(
+  env: NodeJS.ProcessEnv,
+  { target, draftModel }: Models,
+  engine: string,
+): Promise<DividedThreads> {
+  const { threads, gpuLayers } = settings(verifierSettings, env);
   if (threads || engine || !draftModel || !isGguf(target.path) || !isGguf(draftModel.path)) return {};
   const device = await llamaDevice(env);
   if (!device || (device.gpu && gpuLayers !== 0)) return {};

@@ -69,7 +69,7 @@ async function servicesOf(
   env.PTP_VERIFIERS ||= `unix:${join(sockets, 'verifier.sock')}`;
   const tls = await loadTls(settings(tlsSettings, env));
   const metrics = metricsAddresses(env);
-  const threads = await divideThreads(env, models);
+  const threads = await divideThreads(env, models, engines.target);
   const gateway: Service = { name: 'gateway', style: 'green', isReady: () => answersOk(`${url}/readyz`) };
   const services = [
     {

@@ -1,5 +1,6 @@
 import type { Manifest } from '@ptp/protocol/manifest';
 import { expect, test } from 'vitest';
+import type { Models } from '../scripts/start-model.ts';
 import { divideThreads, shares } from '../scripts/start-threads.ts';
 
 const model = (path: string) => ({ path, manifest: {} as Manifest });
@@ -14,11 +15,11 @@ test.each([
   expect(shares(threads)).toEqual({ verifying, drafting });
 });
 
-test.each([
+test.each<[string, NodeJS.ProcessEnv, Models, string?]>([
   ['the user has set the number', { PTP_ENGINE_THREADS: '4' }, pair],
   ['there is no draft model', {}, { ...pair, draftModel: undefined }],
   ['ONNX Runtime drafts', {}, { ...pair, draftModel: model('folder') }],
-  ['the target runs elsewhere', { PTP_ENGINE: '127.0.0.1:7200' }, pair],
-])('the services choose their number of threads if %s', async (_, env, models) => {
-  expect(await divideThreads(env, models)).toEqual({});
+  ['the target runs elsewhere', {}, pair, '127.0.0.1:7200'],
+])('the services choose their number of threads if %s', async (_, env, models, engine = '') => {
+  expect(await divideThreads(env, models, engine)).toEqual({});
 });
