@@ -4,7 +4,7 @@ import { createServer } from 'node:net';
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { checkSettingNames } from '@ptp/service-kit/setting-names';
-import { type Address, path, type Setting, settings } from '@ptp/service-kit/settings';
+import { type Address, engineAddress, isHttp, path, type Setting, settings } from '@ptp/service-kit/settings';
 import { drafterSettings } from '../drafter/src/settings.ts';
 import { gatewaySettings } from '../gateway/src/settings.ts';
 import { verifierSettings } from '../verifier/src/settings.ts';
@@ -57,7 +57,21 @@ function engineFlags(env: NodeJS.ProcessEnv, { drafter = '', 'tensor-parallel': 
   if (!Number.isInteger(tensorParallel) || tensorParallel < 1 || tensorParallel > 64) {
     throw new StartError(`--tensor-parallel must be an integer in [1, 64], got ${JSON.stringify(gpus)}`);
   }
-  return { engine, drafter: pathOr(env.INIT_CWD ?? '.', String(drafter)), tensorParallel };
+  return { engine, drafter: drafterOf(env.INIT_CWD ?? '.', String(drafter)), tensorParallel };
+}
+
+/**
+ * Returns the absolute path of a checkpoint, or the address of an engine.
+ *
+ * @throws StartError if there is no such file and the value is no address. SGLang, which has http addresses, runs no
+ *   drafters.
+ */
+function drafterOf(directory: string, value: string): string {
+  const path = pathOr(directory, value);
+  if (existsSync(path)) return path;
+  const { data: address } = engineAddress.schema.safeParse(value);
+  if (address !== undefined && !isHttp(address)) return address;
+  throw new StartError(`--drafter must be a checkpoint, host:port or unix:/path, got ${JSON.stringify(value)}`);
 }
 
 /**

@@ -135,6 +135,14 @@ describe('npm start', { timeout: 120_000 }, () => {
         [...models, '--engine', 'gpu'],
         '`PTP_ENGINE` must be host:port, unix:/path, or a comma-separated list of http:// addresses, got "gpu"',
       ],
+      [
+        [...models, '--engine', 'torch', '--drafter', 'drafer.pt'],
+        '--drafter must be a checkpoint, host:port or unix:/path, got "drafer.pt"',
+      ],
+      [
+        [...models, '--engine', 'torch', '--drafter', 'http://gpu:30000'],
+        '--drafter must be a checkpoint, host:port or unix:/path, got "http://gpu:30000"',
+      ],
       [[...models, '--tensor-parallel', '0'], '--tensor-parallel must be an integer in [1, 64], got "0"'],
       [['--port', 'x'], '--port must be an integer in [1, 65534], got "x"'],
       [['--prot', '1'], "Unknown option '--prot'; see npm start -- --help"],
