@@ -5,7 +5,7 @@ import { promisify } from 'node:util';
 import { connect } from '@ptp/protocol/client';
 import { EngineService, type GetEngineResponse } from '@ptp/protocol/gen/ptp/v1/engine_pb';
 import { isGguf } from '@ptp/protocol/manifest';
-import { settings } from '@ptp/service-kit/settings';
+import { isHttp, settings } from '@ptp/service-kit/settings';
 import { verifierSettings } from '../verifier/src/settings.ts';
 import type { ReadyModel } from './start-model.ts';
 import { root } from './supervisor.ts';
@@ -41,7 +41,7 @@ export async function llamaDevice(env: NodeJS.ProcessEnv): Promise<LlamaDevice |
 
 /** Describes the engine at an address: its device and its number format. */
 export async function describeEngine(address: string): Promise<string> {
-  if (address.startsWith('http')) return `SGLang at ${address}`;
+  if (isHttp(address)) return `SGLang at ${address}`;
   const engine = await engineAt(address);
   return engine ? `PyTorch on ${engine.device}, ${engine.precision}` : `PyTorch at ${address}`;
 }
@@ -56,7 +56,7 @@ export async function describeDrafter(address: string): Promise<string> {
 
 /** Returns undefined if the engine does not answer in time: a busy one is no reason to stop the server. */
 async function engineAt(address: string): Promise<GetEngineResponse | undefined> {
-  const client = connect(EngineService, address.replace(/^grpc:\/\//, ''), { apart: true });
+  const client = connect(EngineService, address, { apart: true });
   const answer = await client.getEngine({}, { deadlineMs: 5_000 }).catch(() => undefined);
   client.close();
   return answer;

@@ -1,4 +1,4 @@
-import { path, type Setting, text } from '@ptp/service-kit/settings';
+import { engineAddress, oneOf, path, type Setting, type SettingType, text } from '@ptp/service-kit/settings';
 import { drafterSettings } from '../drafter/src/settings.ts';
 import { gatewaySettings } from '../gateway/src/settings.ts';
 import { verifierSettings } from '../verifier/src/settings.ts';
@@ -8,6 +8,14 @@ const INDENT = 30;
 
 /** Type of a setting that is a path or a name on the hub. */
 export const modelType = { ...path, placeholder: 'MODEL' };
+/** Value of --engine that starts workers on this machine. */
+export const TORCH = 'torch';
+/** TORCH, or the address of an engine. */
+const engineType: SettingType<string> = {
+  schema: oneOf(TORCH).schema.or(engineAddress.schema),
+  expected: `${TORCH}, ${engineAddress.expected}`,
+  placeholder: 'ENGINE',
+};
 /** Flags that accept more than the services' settings do. */
 const modelFlag: Setting = {
   ...gatewaySettings.model,
@@ -19,10 +27,9 @@ const draftModelFlag: Setting = {
   type: modelType,
   doc: "A smaller model that drafts for --model, instead of the model's own drafter. It must have the same tokenizer. Takes the same forms as --model.",
 };
-
-const engineFlag: Setting = {
+export const engineFlag: Setting<string> = {
   ...verifierSettings.engine,
-  type: { ...verifierSettings.engine.type, placeholder: 'ENGINE' },
+  type: engineType,
   doc: 'Engine for Hugging Face folders. `torch` runs them on PyTorch, on GPUs if there are any; the first start installs it. host:port or unix:/path is a running ptp-engine, and http://host:port a running SGLang server.',
 };
 

@@ -9,8 +9,8 @@ import { parseModelName } from '@ptp/service-kit/models/model-name';
 import { settings } from '@ptp/service-kit/settings';
 import { gatewaySettings } from '../gateway/src/settings.ts';
 import { convertFolder } from './start-convert.ts';
+import { TORCH } from './start-help.ts';
 import { installLlama } from './start-llama.ts';
-import { TORCH } from './start-options.ts';
 import { root, StartError } from './supervisor.ts';
 
 /** A model whose files are on this machine. */

@@ -8,15 +8,12 @@ import { type Address, engineAddress, isHttp, path, type Setting, settings } fro
 import { drafterSettings } from '../drafter/src/settings.ts';
 import { gatewaySettings } from '../gateway/src/settings.ts';
 import { verifierSettings } from '../verifier/src/settings.ts';
-import { allFlags, commonFlags, flagOf, helpOf, modelType } from './start-help.ts';
+import { allFlags, commonFlags, engineFlag, flagOf, helpOf, modelType } from './start-help.ts';
 import { StartError } from './supervisor.ts';
-
-/** Value of --engine that starts workers on this machine. */
-export const TORCH = 'torch';
 
 /** Flags of `npm start` that are not settings of the services. */
 export interface EngineFlags {
-  /** TORCH, or PTP_ENGINE of the verifier. Empty if the verifier runs the model. */
+  /** `torch`, or PTP_ENGINE of the verifier. Empty if the verifier runs the model. */
   readonly engine: string;
   /** Checkpoint of a PTP drafter, or the address of an engine that runs one. Empty if there is none. */
   readonly drafter: string;
@@ -49,10 +46,8 @@ type Values = Record<string, string | boolean | undefined>;
 
 /** Returns the flags about engines. Removes the engine from the environment, because drafter and verifier differ in it. */
 function engineFlags(env: NodeJS.ProcessEnv, { drafter = '', 'tensor-parallel': gpus = '1' }: Values): EngineFlags {
-  const { name } = verifierSettings.engine;
-  const engine = env[name] ?? '';
-  if (engine !== TORCH) settings({ engine: verifierSettings.engine }, env);
-  delete env[name];
+  const { engine } = settings({ engine: engineFlag }, env);
+  delete env[engineFlag.name];
   const tensorParallel = Number(gpus);
   if (!Number.isInteger(tensorParallel) || tensorParallel < 1 || tensorParallel > 64) {
     throw new StartError(`--tensor-parallel must be an integer in [1, 64], got ${JSON.stringify(gpus)}`);

@@ -133,7 +133,7 @@ describe('npm start', { timeout: 120_000 }, () => {
       [['--model', 'docs'], `${join(root, 'docs')} contains no model: ${MODEL_FILES}`],
       [
         [...models, '--engine', 'gpu'],
-        '`PTP_ENGINE` must be host:port, unix:/path, or a comma-separated list of http:// addresses, got "gpu"',
+        '`PTP_ENGINE` must be torch, host:port, unix:/path, or a comma-separated list of http:// addresses, got "gpu"',
       ],
       [
         [...models, '--engine', 'torch', '--drafter', 'drafer.pt'],
