@@ -71,8 +71,8 @@ async function updateVenv(env: NodeJS.ProcessEnv, training: string, python: stri
   const cuda = hasNvidiaGpu();
   const gigabytes = cuda ? SIZE.cuda : SIZE.cpu;
   const what = `PyTorch for ${cuda ? 'CUDA' : 'the CPU'} and transformers`;
+  await checkSpace(training, gigabytes * 1e9, 'installing PyTorch', 'set PTP_PYTHON to a Python that has it');
   say(`installing ${what}, about ${gigabytes} GB, in ${venv}, once`);
-  await checkSpace(TRAINING, gigabytes * 1e9, 'installing PyTorch', 'set PTP_PYTHON to a Python that has it');
   if (!existsSync(python)) {
     const base = env.PYTHON || 'python3';
     const supported = 'import sys, venv; sys.exit(sys.version_info < (3, 10))';

@@ -1,6 +1,7 @@
 import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
+import { checkSpace } from '@ptp/service-kit/models/disk';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { describeDrafter, describeEngine } from '../scripts/describe-engine.ts';
 import { prepareEngines } from '../scripts/start-engine.ts';
@@ -10,6 +11,8 @@ import type { EngineFlags } from '../scripts/start-options.ts';
 import { enginePython } from '../scripts/start-python.ts';
 import { shares } from '../scripts/start-threads.ts';
 import { FakeHub } from '../service-kit/test/testing/fake-hub.ts';
+
+vi.mock('@ptp/service-kit/models/disk', { spy: true });
 
 const { tokenizer } = JSON.parse(await readFile(new URL('fixtures/hf-folders.json', import.meta.url), 'utf8'));
 const CONFIG = {
@@ -197,6 +200,16 @@ describe.skipIf(process.platform === 'win32')('the Python for workers', () => {
     expect(await install()).toHaveLength(2);
     await writeFile(join(training, 'pyproject.toml'), 'two');
     expect(await install()).toEqual([`-m venv ${venv}`, pip, pip]);
+  });
+
+  test('is not installed without the disk space', async () => {
+    const training = join(home, 'training');
+    await mkdir(training);
+    await writeFile(join(training, 'pyproject.toml'), '');
+    vi.mocked(checkSpace).mockRejectedValueOnce(new Error('full'));
+    await expect(enginePython({ ...env, PTP_PYTHON: '' }, training)).rejects.toThrow('full');
+    expect(vi.mocked(checkSpace).mock.lastCall?.[0]).toBe(training);
+    expect(said).toEqual([]);
   });
 
   test('needs a Python to install it with', async () => {
