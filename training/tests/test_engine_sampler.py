@@ -75,6 +75,8 @@ SETTINGS = [
     {"temperature": 0.7, "top_k": 40},
     {"top_k": NEAREST[0], "top_p": 0.9},
     {"top_k": NEAREST[1] + 1},
+    {"top_k": 100, "top_p": 0.9},
+    {"top_k": NEAREST[1] + 1, "top_p": 0.9},
     {"top_p": 0.5},
     {"top_p": 0.999},
     {"top_k": 10, "top_p": 0.8, "temperature": 1.5},

@@ -42,8 +42,9 @@ def pick_ranked(
     kept = (sums - weights < mass) & (weights > 0)
     counts = kept.sum(-1)
     every = np.arange(len(ids))
+    known = ((top_k <= ids.shape[1]) | (top_p >= 1))[:, 0]  # The mass of a larger top-k is not known yet.
     # Other tokens can be equal to the last one.
-    closed = (counts > 0) & (complete | (values[every, counts - 1] > values[:, -1]))
+    closed = (counts > 0) & (complete | (known & (values[every, counts - 1] > values[:, -1])))
 
     by_id = np.where(kept, ids, np.iinfo(ids.dtype).max).argsort(-1)
     sums = np.take_along_axis(np.where(kept, weights, 0), by_id, -1).cumsum(-1)
