@@ -2,7 +2,7 @@ import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { access, cp, mkdir, mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, matchesGlob } from 'node:path';
 import { promisify } from 'node:util';
 import { SETTING_NAMES } from '@ptp/service-kit/setting-names';
 import { Ajv } from 'ajv';
@@ -34,6 +34,22 @@ function instructions(stage: string, source = dockerfile): string[] {
   return [...(inherited && !base.includes(':') ? instructions(base, source) : []), ...lines];
 }
 
+/** Returns the files and folders of the checkout that a Dockerfile copies. */
+function copied(source: string): string[] {
+  const lines = source.replace(/\\\n/g, ' ').matchAll(/^COPY (?!--from=)(.*)$/gm);
+  return [...lines].flatMap(([, words = '']) => words.split(/\s+/).slice(0, -1));
+}
+
+/** Returns true if the patterns of a .dockerignore file exclude a path. The last pattern that matches decides. */
+function isIgnored(path: string, patterns: string): boolean {
+  const parts = path.split('/').filter((part) => part !== '');
+  const parents = parts.map((_, i) => parts.slice(0, i + 1).join('/'));
+  const matching = patterns
+    .split('\n')
+    .filter((line) => line !== '' && parents.some((parent) => matchesGlob(parent, line.replace(/^!/, ''))));
+  return matching.length > 0 && !matching.at(-1)?.startsWith('!');
+}
+
 const SERVICES = ['gateway', 'verifier', 'drafter'] as const;
 const json = (line: string | undefined, keyword: string): string[] =>
   JSON.parse(line?.slice(line.indexOf(`${keyword} [`) + keyword.length + 1) ?? '[]');
@@ -52,6 +68,12 @@ describe('the Dockerfile', () => {
     expect(dockerfile).toContain(`FROM node:${dependencies.node}-`);
   });
 
+  test('copies files that .dockerignore does not exclude', async () => {
+    const patterns = await readFile(join(ROOT, '.dockerignore'), 'utf8');
+    expect(copied(dockerfile)).toContain('package.json');
+    expect(copied(dockerfile).filter((path) => isIgnored(path, patterns))).toEqual([]);
+  });
+
   test('sets only known settings', () => {
     const names = [...dockerfile.matchAll(/(PTP_[A-Z_]+)=/g)].map(([, name]) => name);
     expect(names.length).toBeGreaterThan(4);
@@ -66,11 +88,16 @@ describe('the Dockerfile of ptp-engine', () => {
     expect(instructions('engine', engineDockerfile)).toContain('USER 1000');
   });
 
+  test('copies files that its .dockerignore does not exclude', async () => {
+    const patterns = await readFile(join(DEPLOY, 'Dockerfile.engine.dockerignore'), 'utf8');
+    expect(copied(engineDockerfile)).toContain('training/src');
+    expect(copied(engineDockerfile).filter((path) => isIgnored(path, patterns))).toEqual([]);
+    expect(isIgnored('training/work/drafter.pt', patterns)).toBe(true);
+  });
+
   test('copies files, and calls modules, that exist', async () => {
     const lines = instructions('engine', engineDockerfile);
-    for (const line of lines.filter((each) => each.startsWith('COPY '))) {
-      for (const source of line.split(/\s+/).slice(1, -1)) await access(join(ROOT, source));
-    }
+    for (const source of copied(engineDockerfile)) await access(join(ROOT, source));
     const health = json(
       lines.find((line) => line.startsWith('HEALTHCHECK ')),
       'CMD',
