@@ -1,6 +1,7 @@
 import { text as readAll } from 'node:stream/consumers';
 import { ModelError } from '@ptp/service-kit/models/model-error';
 import { Command, CommanderError, Option } from 'commander';
+import { median } from '../bench/statistics.ts';
 import { answer, measure, summary } from './answer.ts';
 import { chat } from './chat.ts';
 import { Client, RequestError } from './client.ts';
@@ -105,12 +106,13 @@ async function complete(words: string[]): Promise<void> {
 }
 
 async function bench(): Promise<void> {
+  const { repeats } = program.opts<Options>();
+  if (!Number.isInteger(repeats) || repeats < 1) {
+    program.error(`ptp: --repeats must be an integer >= 1, got ${repeats}`);
+  }
   const { options, client, isPtp, body } = await connect();
   if (!isPtp) program.error('ptp: bench needs a ptp-server, because other servers cannot turn a drafter off');
   const speedups: number[] = [];
-  if (!Number.isInteger(options.repeats) || options.repeats < 1) {
-    program.error(`ptp: --repeats must be an integer >= 1, got ${options.repeats}`);
-  }
   let identical = true;
   for (let seed = 0; seed < options.repeats; seed++) {
     const run = (draft: boolean) => measure(client, { ...body(draft), prompt: 'export interface Options {', seed });
@@ -131,12 +133,6 @@ async function bench(): Promise<void> {
 
 function textsAre(identical = false): string {
   return identical ? 'the texts are identical' : 'the texts are NOT identical';
-}
-
-function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = (sorted.length - 1) / 2;
-  return ((sorted[Math.floor(middle)] as number) + (sorted[Math.ceil(middle)] as number)) / 2;
 }
 
 async function connect() {

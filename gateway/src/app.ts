@@ -22,16 +22,13 @@ import { openApi } from './openai/openapi.ts';
 import { checkModel } from './openai/request.ts';
 import type { EndpointParts } from './openai/respond.ts';
 import { responsesRoute } from './openai/responses.ts';
+import type { StreamSettings } from './openai/stream.ts';
 import { tokenRoutes } from './openai/token-routes.ts';
 
 /** Settings of the HTTP server. */
-export interface HttpSettings {
+export interface HttpSettings extends StreamSettings {
   /** Maximum size of a request body in bytes. */
   readonly bodyLimit: number;
-  /** Time in milliseconds after which a client that does not read from its stream is disconnected. */
-  readonly stallMillis: number;
-  /** Time in milliseconds without text after which a stream's headers are sent, and a comment each time it passes again. */
-  readonly keepAliveMillis: number;
   readonly corsOrigins: string;
 }
 

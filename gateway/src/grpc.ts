@@ -12,10 +12,8 @@ import { invalidField, parseFields, requireField, requireTokens } from '@ptp/pro
 import { admit, type OnRejection, reportRejection } from './access/admission.ts';
 import type { ApiKeys, Client } from './access/api-keys.ts';
 import type { GenerationRequest, GenerationStep, ModelInfo } from './decode/types.ts';
-import { jsonSchemaGrammar } from './grammar/json-schema.ts';
-import { jsonObject } from './grammar/json-text.ts';
 import type { OutputConstraint } from './grammar/types.ts';
-import { parseSchema, wholeRegex } from './openai/output-format.ts';
+import { formGrammar } from './openai/output-format.ts';
 import { checkModel, draftMode, randomSeed, stopStrings, TOP_LOGPROBS_LIMIT } from './openai/request.ts';
 import type { EndpointParts } from './openai/respond.ts';
 import { STOP_TOKEN_LIMIT } from './openai/sampling.ts';
@@ -144,12 +142,16 @@ function constraintOf({ form, ignoreEndOfText, adjustments }: GenerateRequest): 
   if (ignoreEndOfText) throw invalidField('ignore_end_of_text', absent, true);
   const heldBackUntil = adjustments?.heldBackUntil ?? 0;
   if (heldBackUntil > 0) throw invalidField('adjustments.held_back_until', absent, heldBackUntil);
-  const key = `${form.case} ${form.value}`;
-  if (form.case === 'jsonSchema') {
-    return { grammar: jsonSchemaGrammar(parseSchema(form.value, 'json_schema'), 'json_schema'), key };
-  }
-  return { grammar: form.case === 'regex' ? wholeRegex(form.value, 'regex') : jsonObject, key };
+  const [name, field] = FORMS[form.case];
+  return { grammar: formGrammar({ [name]: form.value }, field), key: `${form.case} ${form.value}` };
 }
+
+/** Names of the forms in the HTTP API, and of their fields here. */
+const FORMS = {
+  jsonSchema: ['json', 'json_schema'],
+  jsonObject: ['json_object', 'json_object'],
+  regex: ['regex', 'regex'],
+} as const;
 
 /**
  * Validates the fields that contain token ids.

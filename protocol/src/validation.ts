@@ -1,5 +1,6 @@
 import type { z } from 'zod';
 import { type ErrorCode, PtpError } from './errors.ts';
+import { isLongNumber } from './long-number.ts';
 
 /** Creates an error whose message is the field's name followed by `problem`. */
 export function fieldError(field: string, problem: string, code: ErrorCode = 'invalid_argument'): PtpError {
@@ -62,10 +63,8 @@ function fieldName(parent: string, path: readonly PropertyKey[]): string {
 function describe(value: unknown): string {
   if (value === undefined) return 'nothing';
   if (Array.isArray(value)) return `an array of ${value.length}`;
-  // JSON.rawJSON holds a number with more digits than a double.
-  const digits = isObject(value) ? value.rawJSON : undefined;
-  if (isObject(value) && typeof digits !== 'string') return 'an object';
-  const text = typeof value === 'string' ? JSON.stringify(value) : String(digits ?? value);
+  if (isObject(value) && !isLongNumber(value)) return 'an object';
+  const text = typeof value === 'string' || isObject(value) ? JSON.stringify(value) : String(value);
   return text.length > 80 ? `${text.slice(0, 80)}...` : text;
 }
 

@@ -38,7 +38,7 @@ export class PairClient implements Streams {
   readonly #options: PairClientOptions;
   readonly #verifiers: ReplicaPool<typeof VerifierService>;
   readonly #drafters: ReplicaPool<typeof DrafterService>;
-  /** What the verifier that connected last says of its engine. */
+  /** Description of the engine of the verifier that connected last. */
   #target: Omit<Health, 'verifier' | 'drafter'> = {};
 
   constructor(options: PairClientOptions) {

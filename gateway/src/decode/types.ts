@@ -191,18 +191,14 @@ export interface ModelInfo {
   readonly candidateLimit?: number;
 }
 
-/** Availability of the services. */
-export interface Health {
+/** Availability of the services. Has engine, quantization and candidate limit where the verifier's differ from the model's. */
+export interface Health extends Partial<Pick<ModelInfo, 'engine' | 'quantization' | 'candidateLimit'>> {
   readonly verifier: boolean;
   readonly drafter: boolean;
   /** Result of the verifier's check that its engine is batch-invariant. Undefined before the first connection. */
   readonly batchInvariant?: boolean | undefined;
-  /** Engine, candidate limit and number format of the verifier, if they are not those in the model's manifest. */
-  readonly engine?: string;
-  readonly candidateLimit?: number;
   /** True if the verifier's engine cannot scale logits. Default: false. */
   readonly rejectsRepetitionPenalty?: boolean;
-  readonly quantization?: string;
 }
 
 /** Generates sequences. Implemented by `PairGenerator`, and by a scripted generator in tests. */

@@ -1,6 +1,6 @@
+import { isLongNumber } from '@ptp/protocol/long-number';
 import { fieldError, parseFields } from '@ptp/protocol/validation';
 import { z } from 'zod';
-import { isLongNumber } from '../long-number.ts';
 
 /** Maximum number of properties, values or alternatives in one place of a schema. */
 const LIMIT = 1000;

@@ -2,6 +2,7 @@ import type { OutgoingHttpHeaders } from 'node:http';
 import type { Socket } from 'node:net';
 import { type ErrorCode, publicMessage, toPtpError, wireErrors } from '@ptp/protocol/errors';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { UNKNOWN_ENCODING } from './content-encoding.ts';
 import { newId } from './ids.ts';
 
 type OpenAiErrorBody = ReturnType<typeof errorBody>;
@@ -137,7 +138,8 @@ const FRAMEWORK_MESSAGES: Readonly<Record<string, string>> = {
 /** Returns the status and the message of a request that Fastify itself rejected, before any handler. */
 function frameworkRejection(error: unknown): { status: number; message: string } | undefined {
   const { code, statusCode, message } = (error ?? {}) as { code?: unknown; statusCode?: unknown; message?: unknown };
-  if (typeof code !== 'string' || !(code.startsWith('FST_ERR_') || code === 'ECONNRESET')) return undefined;
+  if (typeof code !== 'string') return undefined;
+  if (!(code.startsWith('FST_ERR_') || code === 'ECONNRESET' || code === UNKNOWN_ENCODING)) return undefined;
   if (typeof statusCode !== 'number' || statusCode >= 500) return undefined;
   return { status: statusCode, message: FRAMEWORK_MESSAGES[code] ?? String(message) };
 }

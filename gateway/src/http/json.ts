@@ -1,6 +1,6 @@
 import { PtpError } from '@ptp/protocol/errors';
+import { isLongNumber, parseExactly } from '@ptp/protocol/long-number';
 import { invalidField } from '@ptp/protocol/validation';
-import { isLongNumber, parseExactly } from '../long-number.ts';
 
 /** Maximum nesting of arrays and objects in a client's JSON, because much of the code that reads it is recursive. */
 const NESTING_LIMIT = 200;
@@ -23,11 +23,22 @@ export function parseJson(bytes: Uint8Array): unknown {
  * @throws PtpError `invalid_argument` if the text is not JSON or nested too deep
  */
 export function parseJsonField(text: string, field: string, content: string): unknown {
+  const value = parseJsonText(text, field);
+  if (value === undefined) throw invalidField(field, `the JSON text of ${content}`, text);
+  return value;
+}
+
+/**
+ * Parses a field whose text may be JSON. Returns undefined if it is not.
+ *
+ * @throws PtpError `invalid_argument` if it is nested too deep
+ */
+export function parseJsonText(text: string, field: string): unknown {
   let value: unknown;
   try {
     value = parseExactly(text);
   } catch {
-    throw invalidField(field, `the JSON text of ${content}`, text);
+    return undefined;
   }
   if (isNestedTooDeep(value)) throw invalidField(field, `nested at most ${NESTING_LIMIT} levels deep`, text);
   return value;

@@ -45,8 +45,8 @@ export function chatRoute(app: FastifyInstance, parts: EndpointParts): void {
   app.post('/v1/chat/completions', async (http, reply) => {
     const request = parseChat(http.body, model);
     const { messages, toolUse, variables, end } = request;
-    // The beginning of an answer or a constraint leave no room for thoughts, unless the constraint applies only to calls
-    // that the model may make.
+    // A given beginning of the answer, or a constraint, leaves no room for thoughts, unless the constraint applies only
+    // to calls that the model may make.
     const mayThink = !end.continuesLast && (!request.constraint || toolUse?.choice === 'auto');
     const thinks = chatTemplate.thinks && mayThink;
     let reasoning: AnswerParts['reasoning'] = thinks ? 'possible' : 'none';

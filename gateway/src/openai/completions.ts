@@ -40,7 +40,7 @@ export function completionRoute(app: FastifyInstance, parts: EndpointParts): voi
       newWriter: (run) => new ChoicesWriter(completionFormat, run),
       prepare: async () => {
         const prompts = await encodePrompts(request.prompts, tokenizer, model);
-        const choices = choiceRequests(prompts, request, DEFAULT_MAX_TOKENS, model, 'prompt');
+        const choices = choiceRequests(prompts, request, request.defaultMaxTokens, model, 'prompt');
         return request.echo ? withEcho(choices, request, tokenizer, model) : choices;
       },
     });
@@ -60,8 +60,9 @@ function parseCompletion(given: unknown, model: ModelInfo) {
   if (body.best_of && body.best_of !== request.n) {
     throw invalidField('best_of', `equal to \`n\` (${request.n})`, body.best_of);
   }
+  const defaultMaxTokens = body.max_tokens === -1 ? model.contextLength : DEFAULT_MAX_TOKENS;
   const prompts = parsePrompts(body.prompt, model.vocabulary);
-  return { ...request, logprobs: body.logprobs ?? undefined, echo: body.echo ?? false, prompts };
+  return { ...request, defaultMaxTokens, logprobs: body.logprobs ?? undefined, echo: body.echo ?? false, prompts };
 }
 
 /**

@@ -1,7 +1,7 @@
+import { isLongNumber } from '@ptp/protocol/long-number';
 import { invalidField } from '@ptp/protocol/validation';
 import { z } from 'zod';
-import { parseJsonField } from '../http/json.ts';
-import { isLongNumber } from '../long-number.ts';
+import { parseJsonText } from '../http/json.ts';
 import type { ChatMessage, ToolCall } from '../text/chat-message.ts';
 import { boolean, object, text } from '../validation.ts';
 
@@ -113,19 +113,10 @@ export function joinText(content: string | readonly { text: string }[]): string 
  */
 export function parseArguments(argumentsText: string, field: string): ToolCall['arguments'] {
   if (argumentsText.trim() === '') return {};
-  if (!isJson(argumentsText)) return argumentsText;
-  const value = parseJsonField(argumentsText, field, 'an object');
+  const value = parseJsonText(argumentsText, field);
+  if (value === undefined) return argumentsText;
   if (typeof value === 'object' && value !== null && !Array.isArray(value) && !isLongNumber(value)) {
     return value as Record<string, unknown>;
   }
   throw invalidField(field, 'the JSON text of an object', argumentsText);
-}
-
-function isJson(text: string): boolean {
-  try {
-    JSON.parse(text);
-    return true;
-  } catch {
-    return false;
-  }
 }

@@ -20,6 +20,7 @@ const GETS: Readonly<Record<string, string>> = {
   '/v1/models/{id}': 'Describes the served model, by its id or alias',
   '/version': 'Returns the version of the server',
   '/healthz': 'Returns 200 while the process is running',
+  '/health': 'The same as /healthz',
   '/readyz': 'Returns 200 if the server can answer requests, otherwise 503',
   '/metrics': 'Returns metrics as OpenMetrics or Prometheus text, depending on the Accept header',
   '/openapi.json': 'Returns this document',

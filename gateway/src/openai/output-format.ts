@@ -64,63 +64,83 @@ interface ConstraintFields extends Partial<z.infer<z.ZodObject<typeof guidedFiel
  *
  * @throws PtpError `invalid_argument`, naming the field or the unsupported part of its schema
  */
-export function constraintOf({
-  response_format: format,
-  structured_outputs: structured,
-  guided_json: json,
-  guided_regex: regex,
-  guided_choice: choice,
-}: ConstraintFields): OutputConstraint | undefined {
-  const schema = format?.type === 'json_schema' ? format.json_schema.schema : undefined;
-  const guided = [json, regex, choice].some((value) => value != null) ? { json, regex, choice } : undefined;
-  const given = {
-    response_format: format && formatConstraint(format, schema, 'response_format.json_schema.schema'),
-    structured_outputs: structured && structuredConstraint(structured, 'structured_outputs', '.'),
-    guided: guided && structuredConstraint(guided, 'guided', '_'),
+export function constraintOf(fields: ConstraintFields): OutputConstraint | undefined {
+  const { response_format: format, structured_outputs: structured } = fields;
+  const guided = {
+    guided_json: { json: fields.guided_json },
+    guided_regex: { regex: fields.guided_regex },
+    guided_choice: { choice: fields.guided_choice },
   };
-  const [first, second] = Object.entries(given).filter(([, constraint]) => constraint != null);
-  if (second) throw invalidField(second[0], `absent with \`${first?.[0]}\``, 'both');
+  const constraints = {
+    response_format: format && formatConstraint(format, ...schemaOf(format)),
+    structured_outputs: structured && structuredConstraint(structured),
+    ...Object.fromEntries(
+      Object.entries(guided).map(([field, form]) => [
+        field,
+        Object.values(form)[0] == null ? undefined : constraintOfForm(form, field),
+      ]),
+    ),
+  };
+  const [first, second] = Object.entries(constraints).filter(([, constraint]) => constraint != null);
+  if (second) {
+    const [field] = second;
+    throw invalidField(field, `absent with \`${first?.[0]}\``, fields[field as keyof ConstraintFields]);
+  }
   return first?.[1] ?? undefined;
+}
+
+/** Returns the schema of a response format, and the field that contains it. llama.cpp accepts one with `json_object`. */
+function schemaOf(format: z.infer<typeof responseFormat>): [schema: unknown, field: string] {
+  if (format.type === 'json_schema') return [format.json_schema.schema, 'response_format.json_schema.schema'];
+  return [format.type === 'json_object' ? format.schema : undefined, 'response_format.schema'];
 }
 
 /**
  * Returns the constraint for a response format, or undefined for plain text.
  *
- * @param field request field that contains the schema of a `json_schema`, for errors
+ * @param schema JSON Schema, required for `json_schema`
+ * @param field request field that contains the schema, for errors
  */
 export function formatConstraint(
-  format: { readonly type: 'text' | 'json_object' | 'json_schema'; readonly schema?: unknown },
+  format: { readonly type: 'text' | 'json_object' | 'json_schema' },
   schema: unknown,
   field: string,
 ): OutputConstraint | undefined {
   if (format.type === 'text') return undefined;
-  const key = JSON.stringify(format);
-  if (format.type === 'json_schema') return { grammar: jsonSchemaGrammar(schema, field), key };
-  // llama.cpp accepts a schema here.
-  if (format.schema != null) return { grammar: jsonSchemaGrammar(format.schema, 'response_format.schema'), key };
-  return { grammar: jsonObject, key };
+  const isAny = format.type === 'json_object' && schema == null;
+  return { grammar: isAny ? jsonObject : jsonSchemaGrammar(schema, field), key: JSON.stringify(format) };
 }
 
-/** @param separator character between `parent` and a field's name, for errors */
-function structuredConstraint(
-  structured: z.infer<typeof structuredOutputs>,
-  parent: string,
-  separator: string,
-): OutputConstraint {
-  const kinds = ['json', 'json_object', 'regex', 'choice'] as const;
-  const given = kinds.filter((name) => structured[name] != null);
-  if (given.length !== 1) throw invalidField(parent, `exactly one of ${kinds.join(', ')}`, structured);
-  const field = `${parent}${separator}${given[0]}`;
-  return { grammar: structuredGrammar(structured, field), key: JSON.stringify(structured) };
+type Structured = z.infer<typeof structuredOutputs>;
+
+function structuredConstraint(structured: Structured): OutputConstraint {
+  const forms = ['json', 'json_object', 'regex', 'choice'] as const;
+  const given = forms.filter((name) => structured[name] != null);
+  if (given.length !== 1) throw invalidField('structured_outputs', `exactly one of ${forms.join(', ')}`, structured);
+  return constraintOfForm(structured, `structured_outputs.${given[0]}`);
 }
 
-function structuredGrammar(structured: z.infer<typeof structuredOutputs>, field: string): Expression {
-  const { json, regex, choice: texts } = structured;
+const constraintOfForm = (form: Structured, field: string): OutputConstraint => ({
+  grammar: formGrammar(form, field),
+  key: JSON.stringify(form),
+});
+
+/**
+ * Returns the grammar of the only form that is given.
+ *
+ * @throws PtpError `invalid_argument`, naming `field` or the unsupported part of the form
+ */
+export function formGrammar(
+  { json, json_object: isJson, regex, choice: texts }: Structured,
+  field: string,
+): Expression {
   // vLLM also accepts the schema as a string.
-  if (json != null) return jsonSchemaGrammar(typeof json === 'string' ? parseSchema(json, field) : json, field);
+  if (json != null) {
+    return jsonSchemaGrammar(typeof json === 'string' ? parseJsonField(json, field, 'a schema') : json, field);
+  }
   if (texts) return choice(...texts.map(literal));
   if (regex != null) return wholeRegex(regex, field);
-  if (!structured.json_object) throw invalidField(field, 'true', false);
+  if (!isJson) throw invalidField(field, 'true', false);
   return jsonObject;
 }
 
@@ -129,16 +149,11 @@ function structuredGrammar(structured: z.infer<typeof structuredOutputs>, field:
  *
  * @throws PtpError `invalid_argument`, naming the unsupported part of the expression
  */
-export function wholeRegex(regex: string, field: string): Expression {
+function wholeRegex(regex: string, field: string): Expression {
   try {
     return regexGrammar(`^(?:${regex})$`, utf8);
   } catch (error) {
     if (!(error instanceof RegexError)) throw error;
     throw invalidField(field, `a supported regular expression (${error.message})`, regex);
   }
-}
-
-/** Parses the text of a JSON Schema. @throws PtpError `invalid_argument` unless the text is JSON */
-export function parseSchema(schema: string, field: string): unknown {
-  return parseJsonField(schema, field, 'a schema');
 }

@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { PtpError } from '@ptp/protocol/errors';
+import { isLongNumber } from '@ptp/protocol/long-number';
 import { invalidField } from '@ptp/protocol/validation';
 import { z } from 'zod';
 import type { DraftOverrides, ModelInfo } from '../decode/types.ts';
 import type { OutputConstraint } from '../grammar/types.ts';
-import { isLongNumber } from '../long-number.ts';
 import { DRAFT_MODES, LONGEST_DRAFT } from '../settings.ts';
 import { boolean, integer, object, text } from '../validation.ts';
 import { content, joinText } from './messages.ts';
@@ -33,12 +33,13 @@ const seed = z.unknown().transform((value, context) => {
 });
 
 function integerOf(value: unknown): bigint | undefined {
-  if (isLongNumber(value)) return /^-?\d+$/.test(value.rawJSON) ? BigInt(value.rawJSON) : undefined;
+  if (isLongNumber(value)) return /^-?\d{1,19}$/.test(value.rawJSON) ? BigInt(value.rawJSON) : undefined;
   return Number.isInteger(value) ? BigInt(value as number) : undefined;
 }
 
+const tokenLimitError = 'an integer >= 1, or -1 for no limit';
 /** Schema of the maximum number of tokens to generate. -1 means no limit, as in other servers. */
-export const tokenLimit = integer(-1, Number.MAX_SAFE_INTEGER, 'an integer >= 1, or -1 for no limit').nullish();
+export const tokenLimit = integer(-1, Number.MAX_SAFE_INTEGER, tokenLimitError).nullish();
 
 /** Maximum number of tokens to generate, and the field that contains it. */
 export interface TokenLimit {
@@ -98,10 +99,10 @@ export function commonRequest(body: CommonBody, limit: TokenLimit, model: ModelI
   }
   const maxTokens = limit.value === -1 ? undefined : (limit.value ?? undefined);
   if (maxTokens !== undefined && maxTokens < minimum) {
-    throw invalidField(limit.field, 'an integer >= 1, or -1 for no limit', maxTokens);
+    throw invalidField(limit.field, tokenLimitError, maxTokens);
   }
-  if (maxTokens && (body.min_tokens ?? 0) > maxTokens) {
-    throw invalidField('min_tokens', `at most \`max_tokens\` (${maxTokens})`, body.min_tokens);
+  if (maxTokens !== undefined && (body.min_tokens ?? 0) > maxTokens) {
+    throw invalidField('min_tokens', `at most \`${limit.field}\` (${maxTokens})`, body.min_tokens);
   }
   const constraint = constraintOf(body);
   checkEnding(body, constraint);

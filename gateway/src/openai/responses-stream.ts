@@ -114,9 +114,9 @@ export class ResponsesWriter implements ResponseWriter {
    * Returns the tokens of the content that `delta` completes. If the answer may contain calls, text is held back, and
    * the tokens with it: which tokens belong to the content does not depend on how they are grouped into steps.
    */
-  #tokensOf(delta: string, tokens: readonly TokenLogprob[], isLast: boolean): TokenLogprob[] {
+  #tokensOf(delta: string, tokens: readonly TokenLogprob[], isLast: boolean): readonly TokenLogprob[] {
+    if (!this.#reader) return tokens;
     this.#waiting.push(...tokens);
-    if (!this.#reader) return this.#waiting.splice(0);
     this.#length += [...delta].length;
     if (delta === '' && !isLast) return [];
     // A token that ends the text has no characters.

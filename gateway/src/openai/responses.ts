@@ -21,16 +21,18 @@ const part = object({
   type: z.enum(['input_text', 'output_text'], { error: 'input_text or output_text' }),
   text,
 });
+/** Content of a message or of a function's output. */
+const content = z.union([text, z.array(part, { error: 'a string or an array of text parts' })]);
 const message = object({
   type: z.literal('message', { error: 'message, reasoning, function_call or function_call_output' }).nullish(),
   role: z.enum(['system', 'developer', 'user', 'assistant'], { error: 'system, developer, user or assistant' }),
-  content: z.union([text, z.array(part, { error: 'a string or an array of text parts' })]),
+  content,
 });
 const call = object({ type: z.literal('function_call'), call_id: text, name: text, arguments: text });
 const callOutput = object({
   type: z.literal('function_call_output'),
   call_id: text,
-  output: z.union([text, z.array(part, { error: 'a string or an array of text parts' })]),
+  output: content,
 });
 /** Reasoning of an earlier response, which chat templates leave out. */
 const reasoning = object({ type: z.literal('reasoning') });
@@ -101,7 +103,7 @@ function parseResponses(given: unknown, model: ModelInfo) {
   const functions = body.tools?.map(({ name, description, parameters }) => ({ name, description, parameters }));
   const toolUse = toolUseOf(functions, choice, parallel);
   const format = body.text?.format ?? { type: 'text' as const };
-  const schema = format.type === 'json_schema' ? format.schema : undefined;
+  const schema = format.type === 'text' ? undefined : format.schema;
   const formatted = formatConstraint(format, schema, 'text.format.schema');
   const constraint = withToolConstraint(formatted, toolUse, (i) => `tools[${i}].parameters`);
   checkEnding(body, constraint);
@@ -145,5 +147,6 @@ function messagesOf(items: readonly Item[]): ChatMessage[] {
       messages.push({ role: templateRole(item.role), content: joinText(item.content) });
     }
   }
+  if (messages.length === 0) throw invalidField('input', inputError, items);
   return messages;
 }

@@ -36,10 +36,8 @@ export const samplingFields = {
 export function samplingOf(fields: z.infer<z.ZodObject<typeof samplingFields>>, model: ModelInfo) {
   const { vocabulary } = model;
   const topK = fields.top_k === -1 ? 0 : fields.top_k;
-  // top_p 0 keeps only the most probable token, like temperature 0.
-  const isGreedy = fields.top_p === 0;
-  const [temperature, topP] = isGreedy ? [0, 1] : [fields.temperature, fields.top_p];
-  const params = { temperature, topK, topP, minP: fields.min_p };
+  const params = { temperature: fields.temperature, topK, topP: fields.top_p || 1, minP: fields.min_p };
+  const sampling = samplingParams(params, vocabulary);
   const stopTokens = fields.stop_token_ids ?? [];
   const ignoreEndOfText = fields.ignore_eos ?? false;
   const ends = ignoreEndOfText ? [] : [model.endOfText, ...(model.stopTokens ?? [])];
@@ -57,14 +55,15 @@ export function samplingOf(fields: z.infer<z.ZodObject<typeof samplingFields>>, 
     vocabulary,
   );
   return {
-    sampling: samplingParams(params, vocabulary),
+    // top_p 0 keeps only the most probable token, like temperature 0.
+    sampling: fields.top_p === 0 ? samplingParams({ temperature: 0 }, vocabulary) : sampling,
     ...(adjustments && { adjustments }),
     ...(stopTokens.length > 0 && { stopTokens }),
     ...(ignoreEndOfText && { ignoreEndOfText }),
   };
 }
 
-/** Returns the token id that a key of `logit_bias` is. `Number` would also accept keys such as "", "1e2" and " 5". */
+/** Parses a key of `logit_bias`. `Number` alone would accept "", "1e2" and " 5". */
 function tokenOf(key: string, vocabulary: number): number {
   if (/^(0|[1-9]\d*)$/.test(key)) return Number(key);
   throw invalidField('logit_bias', `keyed by token ids in [0, ${vocabulary - 1}]`, key);

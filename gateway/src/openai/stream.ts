@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { toPtpError } from '@ptp/protocol/errors';
 import type { FastifyReply } from 'fastify';
 import { EventStream } from '../http/sse.ts';
@@ -40,7 +39,7 @@ export interface ResponseWriter {
 export interface StreamSettings {
   /** Time after which a client that does not read is disconnected. */
   readonly stallMillis: number;
-  /** Time without text after which the headers are sent, and a comment each time it passes again. */
+  /** Time before the first text after which the headers are sent, and then a comment each time it passes again. */
   readonly keepAliveMillis: number;
 }
 
@@ -94,11 +93,7 @@ export async function streamResponse(
  * @throws the reason if it is rejected
  */
 async function settlesWithin(promise: Promise<unknown>, millis: number): Promise<boolean> {
-  const timer = new AbortController();
-  const late = sleep(millis, false, { signal: timer.signal }).catch(() => false);
-  try {
-    return await Promise.race([promise.then(() => true), late]);
-  } finally {
-    timer.abort();
-  }
+  const { promise: late, resolve } = Promise.withResolvers<false>();
+  const timer = setTimeout(resolve, millis, false);
+  return Promise.race([promise.then(() => true), late]).finally(() => clearTimeout(timer));
 }

@@ -2,8 +2,8 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Template } from '@huggingface/jinja';
 import { PtpError } from '@ptp/protocol/errors';
+import { isLongNumber } from '@ptp/protocol/long-number';
 import { fieldError } from '@ptp/protocol/validation';
-import { isLongNumber } from '../long-number.ts';
 import type { ChatMessage, FunctionTool } from './chat-message.ts';
 import { beginning, checkLength, type PromptModel } from './encode.ts';
 import type { Tokenizer } from './tokenizer.ts';
@@ -66,13 +66,9 @@ export class ChatTemplate {
           variables,
         }
       : { messages: toolsAsText(messages, tools).map(asTemplateMessage), tools: [], variables };
-    const text = JSON.stringify(given);
-    const guard = unusedCharacter(text);
-    const quote = unusedCharacter(text + guard);
+    const [guard, quote, end] = unusedCharacters(JSON.stringify(given));
     const guarded = mapStrings(given, (text) => tokenizer.guardSpecial(text, guard), quote) as typeof given;
-    const end = continuesLast ? unusedCharacter(text + guard + quote) : '';
-    const last = guarded.messages.at(-1) as { content: string };
-    last.content += end;
+    if (continuesLast) (guarded.messages.at(-1) as { content: string }).content += end;
     const begin = beginning(model);
     const withQuotes = this.#render({
       ...guarded.variables,
@@ -83,7 +79,7 @@ export class ChatTemplate {
       add_generation_prompt: addGenerationPrompt && !continuesLast,
     });
     const whole = withQuotes.replaceAll(new RegExp(`"?${quote}|${quote}"?`, 'g'), '');
-    if (!whole.includes(end)) {
+    if (continuesLast && !whole.includes(end)) {
       throw fieldError(
         'continue_final_message',
         'is not supported by the chat template, which changes the last message',
@@ -147,15 +143,13 @@ function mapStrings(value: unknown, map: (text: string) => string, quote: string
   return Object.fromEntries(entries);
 }
 
-/** Returns a Unicode noncharacter that `text` does not contain. Noncharacters are reserved for such internal use. */
-function unusedCharacter(text: string): string {
-  for (let code = 0xfdd0; code <= 0xfdef; code++) {
-    const character = String.fromCharCode(code);
-    if (!text.includes(character)) return character;
-  }
-  throw new PtpError('invalid_argument', '`messages` must leave at least one of U+FDD0..U+FDEF unused', {
-    field: 'messages',
-  });
+/** Returns three Unicode noncharacters that `text` does not contain. They are reserved for such internal use. */
+function unusedCharacters(text: string): [string, string, string] {
+  const all = Array.from({ length: 32 }, (_, i) => String.fromCharCode(0xfdd0 + i));
+  const [first, second, third] = all.filter((character) => !text.includes(character));
+  if (first && second && third) return [first, second, third];
+  const message = '`messages` must leave at least three of U+FDD0..U+FDEF unused';
+  throw new PtpError('invalid_argument', message, { field: 'messages' });
 }
 
 function messageOf(error: unknown): string {

@@ -35,8 +35,7 @@ describe('echo', () => {
     const [{ logprobs, text }] = (await response.json()).choices;
     // A token that is a part of a character is named by its bytes.
     const parts: Record<number, string> = { 3: 'bytes:\\xc3', 4: 'bytes:\\xa9' };
-    expect(logprobs.tokens.slice(0, 5)).toEqual(names.slice(0, 5).map((name, i) => parts[i] ?? name));
-    expect(logprobs.tokens).toHaveLength(names.length);
+    expect(logprobs.tokens).toEqual(names.map((name, i) => parts[i] ?? name));
     // The token that precedes every text is not reported.
     const ofPrompt = promptIds.map((_, n) => -(n + 1) / 4);
     expect(logprobs.token_logprobs).toEqual([...ofPrompt, ...tokens.map(() => -1)]);

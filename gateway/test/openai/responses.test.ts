@@ -111,6 +111,11 @@ describe('rejects', () => {
       'input',
       '`input` must be a string or a non-empty array of messages, calls and their outputs, got an array of 0',
     ],
+    [
+      { input: [{ type: 'reasoning', id: 'rs_1', summary: [] }] },
+      'input',
+      '`input` must be a string or a non-empty array of messages, calls and their outputs, got an array of 1',
+    ],
     [{ input: [{ role: 'user', content: [{ type: 'input_image' }] }] }, 'input[0].content[0].type', undefined],
     [
       { input: 'a', max_output_tokens: 0 },

@@ -69,6 +69,12 @@ export async function startServer(
     post,
     complete: (body: object, init?: RequestInit) => post('/v1/completions', { model: 'default', ...body }, init),
     chat: (body: object, init?: RequestInit) => post('/v1/chat/completions', { model: 'default', ...body }, init),
+    /** Returns true if the constraint of the last request allows the whole text. */
+    isAllowed: (text: string): boolean => {
+      let state = generator.requests.at(-1)?.grammar;
+      for (const id of [...tokenizer.encode(text), generator.model.endOfText]) state = state?.after(id);
+      return state !== undefined;
+    },
     /** Closes the server once responses in progress have finished. */
     shutdown: () => app.close(),
     close: async () => {

@@ -28,6 +28,6 @@ export function parseExactly(text: string): unknown {
 function keepLongNumber(this: unknown, _key: string, value: unknown, context?: { source?: string }): unknown {
   if (typeof value !== 'number') return value;
   const source = context?.source ?? '';
-  const isRounded = INTEGER.test(source) && BigInt(source) !== BigInt(value);
-  return isRounded || !Number.isFinite(value) ? rawJSON(source) : value;
+  const isExact = Number.isFinite(value) && (!INTEGER.test(source) || BigInt(source) === BigInt(value));
+  return isExact ? value : rawJSON(source);
 }
