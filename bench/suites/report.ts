@@ -8,7 +8,7 @@ import { suite } from '../suite.ts';
 const DOCS = join(import.meta.dirname, '..', '..', 'docs');
 const MODELS = join(import.meta.dirname, '..', '..', 'models', 'default');
 /** Suites that do not run a model. */
-const WITHOUT_PAIR = ['overhead', 'scaling'];
+const WITHOUT_PAIR = ['overhead', 'scaling', 'seam'];
 
 type Row = Readonly<Record<string, unknown>>;
 type Results = ReadonlyMap<string, Result>;
@@ -39,6 +39,9 @@ const cell =
 const fixed = (digits: number) => cell((figure) => figure.toFixed(digits));
 const millis = cell((micros) => (micros / 1000).toFixed(1));
 const count = cell((figure) => figure.toLocaleString('en'));
+/** Makes a cell of three quantiles in milliseconds. */
+const spread = (micros: string) =>
+  cell((figure) => (figure / 1000).toFixed(2))(...['p10', 'p50', 'p90'].map((quantile) => `${micros}.${quantile}`));
 const text =
   (key: string) =>
   (row: Row): string =>
@@ -88,9 +91,15 @@ const SECTIONS: Readonly<Record<string, Section>> = {
       'draft, verify, ms': (row) => `${row.draft_ms}, ${row.verify_ms}`,
       drafter: (row) => (row.checks ? 'checks the block' : 'plans branches'),
       'sent ahead': (row) => `${Math.round(100 * at(row, 'sent_ahead'))} %`,
-      'overhead p10 / p50 / p90, ms': cell((micros) => (micros / 1000).toFixed(2))(
-        ...['p10', 'p50', 'p90'].map((quantile) => `overhead_us.${quantile}`),
-      ),
+      'overhead p10 / p50 / p90, ms': spread('overhead_us'),
+    },
+  },
+  seam: {
+    columns: {
+      slots: count('slots'),
+      'tokens each': count('tokens'),
+      'mask of each token, bytes': (row) => (at(row, 'mask') === 0 ? 'none' : count('mask')(row)),
+      'p10 / p50 / p90, ms': spread('seam_us'),
     },
   },
   exact: {
