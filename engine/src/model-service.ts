@@ -5,7 +5,7 @@ import type { Logger } from '@ptp/service-kit/log';
 import { serveMetrics, startMetrics } from '@ptp/service-kit/metrics';
 import type { serviceSettings } from '@ptp/service-kit/service-settings';
 import { type Address, type Setting, type SettingsOf, type SettingsTable, settings } from '@ptp/service-kit/settings';
-import { loadTls } from '@ptp/service-kit/tls-settings';
+import { loadTls, logRenewal } from '@ptp/service-kit/tls-settings';
 import { startTracing } from '@ptp/service-kit/tracing';
 import type { Registry } from 'prom-client';
 import { engineMetrics } from './engine-metrics.ts';
@@ -89,7 +89,7 @@ export async function runModelService<Table extends SettingsTable & CommonSettin
       address: config.listen.target,
       setting: service.settings.listen.name,
       logger,
-      tls: await loadTls(config),
+      tls: await loadTls(config, logRenewal(logger)),
       services: [await service.implement(parts, values)],
     });
     onStop(() => server.close(config.drainSeconds * 1000));

@@ -116,7 +116,7 @@ async function createApp({ settings, logger, onRejection, https }: HttpParts): P
     frameworkErrors: (error, request, reply) => sendError(error, request as FastifyRequest, reply as FastifyReply),
     clientErrorHandler: rejectUnparsable,
   });
-  https?.follow(app.server as unknown as HttpsServer, (err) => logger.error({ err }, 'cannot renew the certificate'));
+  https?.follow(app.server as unknown as HttpsServer);
   rejectOtherMethods(app);
   // This hook runs before all others, so that browsers can read rejections too.
   await allowOrigins(app, settings.corsOrigins);

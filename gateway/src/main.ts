@@ -4,7 +4,7 @@ import { serve } from '@ptp/protocol/server';
 import { runService } from '@ptp/service-kit/lifecycle';
 import { startMetrics } from '@ptp/service-kit/metrics';
 import { settings } from '@ptp/service-kit/settings';
-import { loadTls } from '@ptp/service-kit/tls-settings';
+import { loadTls, logRenewal } from '@ptp/service-kit/tls-settings';
 import { startTracing } from '@ptp/service-kit/tracing';
 import { Admission } from './access/admission.ts';
 import { loadApiKeys } from './access/api-keys.ts';
@@ -36,6 +36,7 @@ await runService('gateway', async (logger, onStop) => {
   onStop(() => metrics.stop());
   const counted = gatewayMetrics(metrics.registry);
 
+  const renewal = logRenewal(logger);
   const services = new PairClient({
     model: modelInfoOf(manifest),
     verifiers: config.verifiers.map(({ target }) => target),
@@ -44,7 +45,7 @@ await runService('gateway', async (logger, onStop) => {
     verifyTimeoutMs: config.verifyTimeoutSeconds * 1000,
     recoveryMs: config.recoverySeconds * 1000,
     logger,
-    tls: await loadTls(config),
+    tls: await loadTls(config, renewal),
   });
   onStop(() => services.close());
   const { draftLength: length, draftMode: mode } = config;
@@ -61,7 +62,7 @@ await runService('gateway', async (logger, onStop) => {
   const keys = await loadApiKeys(config.apiKeys, gatewaySettings.apiKeys.name);
 
   const shared = { generator, tokenizer, grammars, admission, keys, onRejection };
-  const tls = await loadListenerTls(config);
+  const tls = await loadListenerTls(config, renewal);
   const grpc = await serve({
     address: config.grpcListen.target,
     setting: gatewaySettings.grpcListen.name,

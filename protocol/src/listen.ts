@@ -1,29 +1,50 @@
+import { lookup } from 'node:dns/promises';
 import { lstat, rm } from 'node:fs/promises';
-import { connect } from 'node:net';
-import { promisify } from 'node:util';
+import { connect, type ListenOptions } from 'node:net';
 import { logVerbosity, type Server, setLogVerbosity } from '@grpc/grpc-js';
-import { serverCredentials, type Tls } from './credentials.ts';
+import { type Tls, tlsAt } from './credentials.ts';
+import { type Door, openDoor } from './door.ts';
 import { PtpError } from './errors.ts';
 
 // grpc-js prints errors that it also reports to its caller, so its printing is off. Set GRPC_VERBOSITY to see the
 // errors when debugging.
 if (!process.env.GRPC_VERBOSITY) setLogVerbosity(logVerbosity.NONE);
 
+/** Result of {@link listen}. */
+export interface Listening {
+  /** The address with the actual port. */
+  readonly address: string;
+  /** Stops accepting connections. Resolves when all connections have ended. */
+  close(): Promise<unknown>;
+  /** Ends all connections. */
+  destroy(): void;
+}
+
 /**
  * Binds a server to `host:port` (port 0: any free port) or `unix:/path`. Replaces a stale socket file.
  *
  * @param setting name of the setting that holds the address, for errors, for example `PTP_LISTEN`
- * @returns the address with the actual port
  * @throws PtpError `failed_precondition` with a one-line message that names the setting to change
  */
-export async function listen(server: Server, address: string, setting = 'the address', tls?: Tls): Promise<string> {
+export async function listen(server: Server, address: string, setting = 'the address', tls?: Tls): Promise<Listening> {
   const path = address.startsWith('unix:') ? address.slice('unix:'.length) : undefined;
   if (path !== undefined) await removeStaleSocket(path, address, setting);
+  const doors: Door[] = [];
+  const close = () => Promise.all(doors.map((door) => door.close()));
+  const destroy = () => {
+    for (const door of doors) door.destroy();
+  };
   try {
-    const bind = promisify(server.bindAsync.bind(server));
-    const port = await bind(address, serverCredentials(address, tls));
-    return path === undefined ? address.replace(/:\d+$/, `:${port}`) : address;
+    for (const where of path === undefined ? await placesOf(address) : [{ path }]) {
+      // All addresses of a name get the port that the first one was given.
+      const port = doors[0]?.port ?? where.port;
+      doors.push(
+        await openDoor(server, { where: { ...where, ...(port !== undefined && { port }) }, tls: tlsAt(address, tls) }),
+      );
+    }
+    return { address: path === undefined ? address.replace(/:\d+$/, `:${doors[0]?.port}`) : address, close, destroy };
   } catch (error) {
+    void close();
     if (String(error).includes('EADDRINUSE')) throw inUse(address, setting, error);
     const reason = error instanceof Error ? error.message : String(error);
     throw new PtpError(
@@ -35,6 +56,13 @@ export async function listen(server: Server, address: string, setting = 'the add
       },
     );
   }
+}
+
+/** Returns all addresses of `host:port` or `[IPv6]:port`. */
+async function placesOf(address: string): Promise<ListenOptions[]> {
+  const [, host = '', port] = /^\[?(.*?)\]?:(\d+)$/.exec(address) ?? [];
+  const found = await lookup(host, { all: true });
+  return found.map((each) => ({ host: each.address, port: Number(port) }));
 }
 
 async function removeStaleSocket(path: string, address: string, setting: string): Promise<void> {

@@ -6,7 +6,7 @@ import type { Logger } from 'pino';
 import type { Tls } from './credentials.ts';
 import { PtpError } from './errors.ts';
 import { ActiveCalls, grpcHandler, type Handler, type Implementation } from './handlers.ts';
-import { listen } from './listen.ts';
+import { type Listening, listen } from './listen.ts';
 import { identity, serviceDefinition } from './methods.ts';
 import { addReflection } from './reflection.ts';
 import { toStatus } from './status.ts';
@@ -98,7 +98,8 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
   addReflection(server, services);
   health.setServing(options.serving ?? true);
 
-  const address = await listen(server, options.address, options.setting, options.tls);
+  const listening = await listen(server, options.address, options.setting, options.tls);
+  const { address } = listening;
   logger.info({ address }, 'listening');
   let closing: Promise<void> | undefined;
   return {
@@ -106,16 +107,23 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     setServing: health.setServing,
     activeCalls: () => calls.size,
     close(graceMs) {
-      closing ??= drain(server, calls, health, graceMs);
+      closing ??= drain(server, listening, calls, health, graceMs);
       return closing;
     },
   };
 }
 
-async function drain(server: Server, calls: ActiveCalls, health: Health, graceMs: number): Promise<void> {
+async function drain(
+  server: Server,
+  listening: Listening,
+  calls: ActiveCalls,
+  health: Health,
+  graceMs: number,
+): Promise<void> {
   health.setServing(false);
   health.close();
-  const closed = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
+  const closed = listening.close();
+  server.tryShutdown(() => {});
   const timers = new AbortController();
   const closedWithin = (ms: number) =>
     Promise.race([closed, sleep(ms, undefined, { signal: timers.signal }).catch(() => {})]);
@@ -124,6 +132,7 @@ async function drain(server: Server, calls: ActiveCalls, health: Health, graceMs
   await closedWithin(ABORT_GRACE_MS);
   timers.abort();
   server.forceShutdown();
+  listening.destroy();
   await closed;
 }
 

@@ -1,8 +1,10 @@
-import { spawnSync } from 'node:child_process';
+import { execFile, spawnSync } from 'node:child_process';
+import { readdirSync } from 'node:fs';
 import { copyFile, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect as tlsConnect } from 'node:tls';
+import { promisify } from 'node:util';
 import { settings } from '@ptp/service-kit/settings';
 import { loadTls, tlsSettings } from '@ptp/service-kit/tls-settings';
 import { pino } from 'pino';
@@ -51,7 +53,23 @@ function certificate(name: string, authority?: string): void {
   openssl('req', '-x509', ...subject, ...files, ...signed);
 }
 const tls = (name: string, ca = 'ca') =>
-  new Tls({ cert: file(`${name}.crt`), key: file(`${name}.key`), ca: file(`${ca}.crt`) }, 100);
+  new Tls({ cert: file(`${name}.crt`), key: file(`${name}.key`), ca: file(`${ca}.crt`) }, { refreshMs: 100 });
+
+/** Resets 200 connections, one after another, as soon as their handshake has ended, as load balancers' health checks do. */
+const RESETS = `
+const { readFileSync } = require('node:fs');
+const [cert, key] = process.argv.slice(1, 3).map((file) => readFileSync(file));
+const options = { cert, key, port: Number(process.argv[3]), ALPNProtocols: ['h2'], rejectUnauthorized: false };
+let left = 200;
+const next = () => {
+  if (left-- === 0) return;
+  const raw = require('node:net').connect(options.port, '127.0.0.1');
+  const socket = require('node:tls').connect({ ...options, socket: raw }, () => setImmediate(() => raw.resetAndDestroy()));
+  socket.on('error', () => {});
+  raw.on('close', next);
+};
+next();
+`;
 
 describe.skipIf(!hasOpenssl)('mutual TLS between services', () => {
   let server: Awaited<ReturnType<typeof serve>>;
@@ -110,6 +128,33 @@ describe.skipIf(!hasOpenssl)('mutual TLS between services', () => {
     expect(await shown()).toBe('verifier');
     for (const end of ['crt', 'key']) await copyFile(file(`renewed.${end}`), file(`served.${end}`));
     await expect.poll(shown, { timeout: 5000 }).toBe('renewed');
+    expect(await ask(tls('gateway'), true)).toMatchObject({ openSequences: 7 });
+  });
+
+  test('keeps the last good pair while a renewal is half done, and says so once', async () => {
+    const half = { cert: file('half.crt'), key: file('half.key') };
+    for (const end of ['crt', 'key']) await copyFile(file(`verifier.${end}`), file(`half.${end}`));
+    const errors: Error[] = [];
+    const renewing = new Tls(half, { refreshMs: 60_000, onError: (error) => errors.push(error) });
+    const before = renewing.identity;
+    await copyFile(file('gateway.crt'), half.cert);
+    renewing.reload();
+    renewing.reload();
+    expect(renewing.identity).toBe(before);
+    expect(errors.map(({ message }) => message)).toEqual([expect.stringContaining(half.key)]);
+    await copyFile(file('gateway.key'), half.key);
+    renewing.reload();
+    expect(renewing.identity).not.toEqual(before);
+    expect(() => new Tls({ cert: file('gateway.crt'), key: file('verifier.key') })).toThrow(/cannot be used together/);
+  });
+
+  test('connections that are reset right after their handshake leave nothing behind', async () => {
+    // A second process, because the reset must arrive in the event-loop turn in which the handshake ends.
+    const [cert, key, port] = [file('gateway.crt'), file('gateway.key'), server.address.split(':')[1] ?? ''];
+    const sockets = () => readdirSync('/proc/self/fd').length;
+    const before = sockets();
+    await promisify(execFile)(process.execPath, ['-e', RESETS, cert, key, port]);
+    await expect.poll(sockets, { timeout: 5000 }).toBeLessThan(before + 5);
     expect(await ask(tls('gateway'), true)).toMatchObject({ openSequences: 7 });
   });
 

@@ -1,6 +1,8 @@
 import { access, constants } from 'node:fs/promises';
-import { Tls } from '@ptp/protocol/credentials';
+import { Tls, type TlsFiles, type TlsOptions } from '@ptp/protocol/credentials';
 import { requireField } from '@ptp/protocol/validation';
+import type { Logger } from './log.ts';
+import { onReload } from './reload.ts';
 import { path, type SettingsOf, setting } from './settings.ts';
 
 /** Settings of TLS between the services. */
@@ -19,13 +21,31 @@ export const tlsSettings = {
  *
  * @throws PtpError `failed_precondition` naming the setting whose file is missing
  */
-export async function loadTls(config: SettingsOf<typeof tlsSettings>): Promise<Tls | undefined> {
-  const { tlsCert: cert, tlsKey: key, tlsCa: ca } = config;
+export async function loadTls(config: SettingsOf<typeof tlsSettings>, options?: TlsOptions): Promise<Tls | undefined> {
+  const { tlsCert, tlsKey, tlsCa } = tlsSettings;
+  const names = { cert: tlsCert.name, key: tlsKey.name, ca: tlsCa.name };
+  return loadIdentity({ cert: config.tlsCert, key: config.tlsKey, ca: config.tlsCa }, names, options);
+}
+
+/**
+ * Loads a certificate and its private key. Returns undefined if all paths are empty. SIGHUP reloads the files.
+ *
+ * @param files paths; an empty `ca` turns mutual TLS off
+ * @param names names of the settings that hold the paths
+ * @throws PtpError `failed_precondition` naming the setting whose file is missing
+ */
+export async function loadIdentity(
+  { cert, key, ca = '' }: TlsFiles,
+  names: TlsFiles,
+  options?: TlsOptions,
+): Promise<Tls | undefined> {
   if (cert === '' && key === '' && ca === '') return undefined;
-  await checkFile(cert, tlsSettings.tlsCert.name);
-  await checkFile(key, tlsSettings.tlsKey.name);
-  if (ca !== '') await checkFile(ca, tlsSettings.tlsCa.name);
-  return new Tls({ cert, key, ca: ca === '' ? undefined : ca });
+  await checkFile(cert, names.cert);
+  await checkFile(key, names.key);
+  if (ca !== '') await checkFile(ca, names.ca ?? '');
+  const tls = new Tls({ cert, key, ca: ca === '' ? undefined : ca }, options);
+  onReload(() => tls.reload());
+  return tls;
 }
 
 /** Checks that the file of a setting can be read. @throws PtpError `failed_precondition` if it cannot */
@@ -35,4 +55,9 @@ export async function checkFile(file: string, setting: string): Promise<void> {
     () => false,
   );
   requireField(file !== '' && readable, setting, 'a readable file', file, 'failed_precondition');
+}
+
+/** Logs each renewal of a certificate that fails. */
+export function logRenewal(logger: Logger): TlsOptions {
+  return { onError: (err) => logger.error({ err }, 'cannot renew the certificate: the last good one stays in use') };
 }

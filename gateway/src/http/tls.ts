@@ -1,12 +1,15 @@
-import { readFileSync, watchFile } from 'node:fs';
 import type { Server, ServerOptions } from 'node:https';
-import { REFRESH_MS, Tls } from '@ptp/protocol/credentials';
+import type { Tls, TlsOptions } from '@ptp/protocol/credentials';
 import type { SettingsOf } from '@ptp/service-kit/settings';
-import { checkFile } from '@ptp/service-kit/tls-settings';
+import { loadIdentity } from '@ptp/service-kit/tls-settings';
 import { gatewaySettings } from '../settings.ts';
 
 /** Options of the HTTPS server, and the function that renews its certificate. */
-export type HttpsListener = NonNullable<Awaited<ReturnType<typeof loadListenerTls>>>['https'];
+export interface HttpsListener {
+  readonly options: ServerOptions;
+  /** Applies each renewed certificate to the server. */
+  follow(server: Server): void;
+}
 
 /**
  * Loads the TLS credentials of the HTTP and gRPC servers. Returns undefined if the settings name no files.
@@ -15,28 +18,16 @@ export type HttpsListener = NonNullable<Awaited<ReturnType<typeof loadListenerTl
  */
 export async function loadListenerTls(
   config: Pick<SettingsOf<typeof gatewaySettings>, 'httpCert' | 'httpKey'>,
-  refreshMs = REFRESH_MS,
-) {
-  const { httpCert: cert, httpKey: key } = config;
-  if (cert === '' && key === '') return undefined;
-  await checkFile(cert, gatewaySettings.httpCert.name);
-  await checkFile(key, gatewaySettings.httpKey.name);
-  const read = () => ({ cert: readFileSync(cert), key: readFileSync(key) });
-  return {
-    grpc: new Tls({ cert, key }, refreshMs),
-    https: {
-      options: { ...read(), minVersion: 'TLSv1.2' } satisfies ServerOptions,
-      /** Reloads the files when they change. Keeps the current certificate and key if the new ones do not match. */
-      follow(server: Server, onError: (error: unknown) => void) {
-        const renew = () => {
-          try {
-            server.setSecureContext(read());
-          } catch (error) {
-            onError(error);
-          }
-        };
-        for (const file of [cert, key]) watchFile(file, { interval: refreshMs, persistent: false }, renew);
-      },
-    },
+  options: TlsOptions = {},
+): Promise<{ readonly grpc: Tls; readonly https: HttpsListener } | undefined> {
+  const { httpCert, httpKey } = gatewaySettings;
+  const names = { cert: httpCert.name, key: httpKey.name };
+  const tls = await loadIdentity({ cert: config.httpCert, key: config.httpKey }, names, options);
+  if (!tls) return undefined;
+  const follow = (server: Server) => {
+    const renew = () => server.setSecureContext(tls.serverOptions());
+    tls.onRenewal(renew);
+    server.on('close', () => tls.removeListener(renew));
   };
+  return { grpc: tls, https: { options: tls.serverOptions(), follow } };
 }
