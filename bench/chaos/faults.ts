@@ -49,6 +49,9 @@ const ENGINE_FAULTS: Readonly<Record<string, (engine: Member, random: Random) =>
   'engine hung for a while': (engine, random) => hang(engine, random.between(200, 9000)),
 };
 
+/** Names of all faults. */
+export const FAULT_NAMES: readonly string[] = [...Object.keys(FAULTS), ...Object.keys(ENGINE_FAULTS)];
+
 /** Returns the faults that a node can have, whose names contain `only`. */
 function faultsOf({ engine }: Node, only: string): [string, Fault][] {
   const others = Object.entries(engine ? ENGINE_FAULTS : {}).map(([name, fault]): [string, Fault] => [

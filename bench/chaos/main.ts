@@ -12,7 +12,7 @@ import { saveResult } from '../results.ts';
 import { machine, quantile } from '../statistics.ts';
 import { integerOption } from '../suite.ts';
 import { askQuestions, keepAsking, newTally, type Question } from './clients.ts';
-import { injectFaults } from './faults.ts';
+import { FAULT_NAMES, injectFaults } from './faults.ts';
 import { type Fleet, type Member, startFleet } from './fleet.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
@@ -28,6 +28,11 @@ const positive = (text: string): number => {
   throw new InvalidArgumentError('It must be a number above 0.');
 };
 
+const partOfFault = (text: string): string => {
+  if (FAULT_NAMES.some((name) => name.includes(text))) return text;
+  throw new InvalidArgumentError(`It must be a part of the name of a fault:\n${FAULT_NAMES.join('\n')}`);
+};
+
 await new Command('npm run chaos --')
   .configureHelp({ helpWidth: 100 })
   .description(
@@ -37,7 +42,11 @@ await new Command('npm run chaos --')
   .addOption(integerOption('--seed <n>', 'seed of the requests and of the fault schedule', 1))
   .addOption(integerOption('--streams <n>', 'concurrent streams', 6))
   .addOption(integerOption('--pause <ms>', 'mean time between faults', 700))
-  .option('--only <text>', 'inject only faults whose name contains this text, such as `engine`', '')
+  .addOption(
+    new Option('--only <text>', 'inject only faults whose name contains this text, such as `engine`')
+      .argParser(partOfFault)
+      .default(''),
+  )
   .option('--no-faults', 'inject no faults; record memory and open files under load (npm run soak)')
   .addOption(integerOption('--verifiers <n>', 'number of verifiers', 2))
   .addOption(integerOption('--drafters <n>', 'number of drafters', 2))
