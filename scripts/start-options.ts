@@ -4,10 +4,11 @@ import { createServer } from 'node:net';
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { checkSettingNames } from '@ptp/service-kit/setting-names';
-import { type Address, engineAddress, isHttp, path, type Setting, settings } from '@ptp/service-kit/settings';
+import { type Address, engineAddress, integer, isHttp, path, type Setting, settings } from '@ptp/service-kit/settings';
 import { drafterSettings } from '../drafter/src/settings.ts';
 import { gatewaySettings } from '../gateway/src/settings.ts';
 import { verifierSettings } from '../verifier/src/settings.ts';
+import { flagValue } from './flag-value.ts';
 import { allFlags, commonFlags, engineFlag, flagOf, helpOf, modelType } from './start-help.ts';
 import { StartError } from './supervisor.ts';
 
@@ -48,10 +49,7 @@ type Values = Record<string, string | boolean | undefined>;
 function engineFlags(env: NodeJS.ProcessEnv, { drafter = '', 'tensor-parallel': gpus = '1' }: Values): EngineFlags {
   const { engine } = settings({ engine: engineFlag }, env);
   delete env[engineFlag.name];
-  const tensorParallel = Number(gpus);
-  if (!Number.isInteger(tensorParallel) || tensorParallel < 1 || tensorParallel > 64) {
-    throw new StartError(`--tensor-parallel must be an integer in [1, 64], got ${JSON.stringify(gpus)}`);
-  }
+  const tensorParallel = flagValue('--tensor-parallel', integer(1, 64), String(gpus));
   return { engine, drafter: drafterOf(env.INIT_CWD ?? '.', String(drafter)), tensorParallel };
 }
 
@@ -102,10 +100,7 @@ function parseFlags(): Values {
 }
 
 function setPorts(env: NodeJS.ProcessEnv, text: string): void {
-  const port = Number(text);
-  if (!Number.isInteger(port) || port < 1 || port > 65534) {
-    throw new StartError(`--port must be an integer in [1, 65534], got ${JSON.stringify(text)}`);
-  }
+  const port = flagValue('--port', integer(1, 65534), text);
   const set = ({ name, default: preset }: Setting, value: number) => {
     env[name] = (env[name] || String(preset)).replace(/:\d+$/, `:${value}`);
   };
