@@ -5,10 +5,13 @@
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { loadManifest } from '@ptp/protocol/manifest';
+import { sharedSettings } from '@ptp/service-kit/service-settings';
+import { settings } from '@ptp/service-kit/settings';
 import { checkBatchInvariance } from '../engine/src/batch-invariance.ts';
 import { uniforms } from '../engine/src/sampling/uniforms.ts';
 import { openTargetEngine } from '../engine/src/sglang/engine.ts';
 import { SglangServer } from '../engine/src/sglang/server.ts';
+import { flagValue } from './flag-value.ts';
 import { type CheckContext, type CheckResult, checks } from './sglang-checks.ts';
 
 const USAGE = `Usage: npm run check:sglang -- URL [--model FOLDER] [--context-length N]
@@ -100,10 +103,23 @@ async function main(): Promise<boolean> {
     console.log(USAGE);
     return values.help === true;
   }
-  const { PTP_MODEL, PTP_CONTEXT_LENGTH, INIT_CWD = '.' } = process.env;
+  const { PTP_MODEL, INIT_CWD = '.' } = process.env;
   const model = values.model === undefined ? PTP_MODEL : resolve(INIT_CWD, values.model);
-  const contextLength = Number(values['context-length'] ?? PTP_CONTEXT_LENGTH ?? 0);
-  return checkSglang(url, { model, contextLength });
+  return checkSglang(url, { model, contextLength: contextLengthOf(values['context-length']) });
 }
 
-if (import.meta.main) process.exitCode = (await main()) ? 0 : 1;
+/** Returns the value of --context-length, or else that of PTP_CONTEXT_LENGTH. @throws if it is invalid */
+function contextLengthOf(given: string | undefined): number {
+  const { contextLength } = sharedSettings;
+  if (given !== undefined) return flagValue('--context-length', contextLength.type, given);
+  return settings({ contextLength }, process.env).contextLength;
+}
+
+if (import.meta.main) {
+  try {
+    process.exitCode = (await main()) ? 0 : 1;
+  } catch (error) {
+    console.error((error as Error).message);
+    process.exitCode = 1;
+  }
+}

@@ -40,7 +40,7 @@ export const checks: Readonly<Record<string, Check>> = {
 
 async function checkSettings({ server, contextLength }: CheckContext): Promise<CheckResult> {
   const info = await server.info();
-  const limit = info.max_req_input_len ?? Number.POSITIVE_INFINITY;
+  const limit = info.max_req_input_len;
   const problems = [
     info.enable_deterministic_inference === false && 'start it with --enable-deterministic-inference',
     info.attention_backend === 'flashinfer' &&
@@ -48,10 +48,21 @@ async function checkSettings({ server, contextLength }: CheckContext): Promise<C
     info.disable_radix_cache && 'start it without --disable-radix-cache',
     info.speculative_algorithm && 'start it without --speculative-algorithm',
     (info.dp_size ?? 1) > 1 && 'start one server for each replica instead of --dp-size',
-    limit <= contextLength && `set PTP_CONTEXT_LENGTH to at most ${limit - 1} (now ${contextLength})`,
+    limit === undefined &&
+      `it does not report max_req_input_len: its --context-length must be above PTP_CONTEXT_LENGTH (now ${contextLength})`,
+    limit !== undefined &&
+      limit <= contextLength &&
+      `set PTP_CONTEXT_LENGTH to at most ${limit - 1} (now ${contextLength})`,
   ].filter((problem) => typeof problem === 'string');
   const { version = 'unknown version', attention_backend: backend, page_size: page, tp_size: tp, pp_size: pp } = info;
-  const found = [version, `attention ${backend}`, `page ${page}`, `tp ${tp}`, `pp ${pp}`, `inputs up to ${limit}`];
+  const found = [
+    version,
+    `attention ${backend}`,
+    `page ${page}`,
+    `tp ${tp}`,
+    `pp ${pp}`,
+    `inputs up to ${limit ?? 'unknown'}`,
+  ];
   return { ok: problems.length === 0, found: [...found, ...problems].join('; ') };
 }
 

@@ -56,6 +56,12 @@ const wrongs: [string, Partial<FakeSglangOptions>, string[]][] = [
     ],
   ],
   [
+    'does not report its context',
+    // JSON has no infinity, so the server reports null.
+    { maxInput: Number.POSITIVE_INFINITY },
+    ['settings suit the engine: .*its --context-length must be above PTP_CONTEXT_LENGTH \\(now 256\\)'],
+  ],
+  [
     'has another vocabulary',
     { vocabulary: 200, score: hashScorer(200) },
     ['answers have the expected form: .*status 400.*outside the vocabulary of 200'],
@@ -88,5 +94,10 @@ test('the command ends with status 1 if something differs, and prints what', asy
   await expect(run(process.execPath, ['scripts/check-sglang.ts'])).rejects.toMatchObject({
     code: 1,
     stdout: expect.stringContaining('Usage: npm run check:sglang -- URL'),
+  });
+  const misspelt = run(process.execPath, ['scripts/check-sglang.ts', fake.url, '--context-length', '32k']);
+  await expect(misspelt).rejects.toMatchObject({
+    code: 1,
+    stderr: '--context-length must be an integer in [0, 16777216], got "32k"\n',
   });
 });
