@@ -75,9 +75,9 @@ export const targets: ContractEngine<TargetEngine>[] = [
     name: 'llama.cpp',
     missing: ggufMissing,
     isReal: true,
-    decimals: 1,
     async open(options) {
-      const dir = join(ggufFolder(), 'default.f16.gguf');
+      // With quantised weights, results do not depend on the batch.
+      const dir = join(ggufFolder(), 'default.q8_0.gguf');
       const limits = { threads: 1, contextLength: 256, sequences: 4, prefixCacheBytes: 1e9 };
       return { engine: await openTargetEngine({ dir, ...limits, ...options }) };
     },
