@@ -1,4 +1,7 @@
-import { describe, expect, test } from 'vitest';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import { checkBatchInvariance } from '../../src/batch-invariance.ts';
 import type { SequenceId, TargetEngine } from '../../src/types.ts';
 import { dir, openOn, startFake } from './servers.ts';
@@ -126,5 +129,14 @@ describe('the start', () => {
   test('needs a model that picks by the tree of uniforms', async () => {
     const fake = await startFake();
     await expect(openOn([fake], { dir: dir.replace('tiny', 'none') })).rejects.toThrow('manifest.json');
+    const folder = await mkdtemp(join(tmpdir(), 'ptp-cdf-'));
+    onTestFinished(() => rm(folder, { recursive: true }));
+    const manifest = JSON.parse(await readFile(join(dir, 'manifest.json'), 'utf8'));
+    const changed = { ...manifest, pick: 'cdf', uniforms_per_position: 1 };
+    await writeFile(join(folder, 'manifest.json'), JSON.stringify(changed));
+    await expect(openOn([fake], { dir: folder })).rejects.toMatchObject({
+      code: 'failed_precondition',
+      message: `\`${folder}\`: SGLang needs a model with \`pick\` tree, got cdf`,
+    });
   });
 });
