@@ -28,7 +28,7 @@ async function generate(engine: TargetEngine, length: number, between: (step: nu
   }
 }
 
-/** Faults of requests to /generate from a given one on, each at most once unless `lasting`. */
+/** Returns options of a server at which the requests to /generate whose numbers are hits have a fault. */
 const failing = (fault: Fault, isHit: (index: number) => boolean) => ({
   fault: (_: unknown, index: number) => (isHit(index) ? fault : undefined),
 });
@@ -63,9 +63,10 @@ const faults: [string, Fault, Partial<SglangOptions>?][] = [
 
 describe('a sequence gets the same text', () => {
   test.each(faults)('after %s', async (_, fault, options = {}) => {
-    // Two requests in a row fail: the second one reaches the other server, or comes after a health check.
+    // A single server gets each failed request again, after it has passed a check.
     const one = await openOn([await startFake(failing(fault, (index) => index === 4 || index === 9))], options);
     expect(await generate(one, 20)).toEqual(expected);
+    // All later requests to one server fail, so the sequence continues at the other.
     const bad = await startFake(failing(fault, (index) => index >= 4));
     const two = await openOn([bad, await startFake()], options);
     expect(await generate(two, 20)).toEqual(expected);
