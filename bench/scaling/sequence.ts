@@ -1,3 +1,4 @@
+import { isExpected } from '../../gateway/src/decode/block.ts';
 import { DecodePipeline } from '../../gateway/src/decode/pipeline.ts';
 import type { Command, PipelineEvent, StepPolicy } from '../../gateway/src/decode/pipeline-types.ts';
 import type { Draft, DraftCall, StepOutcome, StepRef, VerifyCall } from '../../gateway/src/decode/ports.ts';
@@ -132,7 +133,7 @@ export class Sequence {
     const { clock, network, drafts } = this.#parts;
     const { step, block, after } = call;
     const before = after && this.#verifications.get(after.of);
-    const context = before ? before.context + after.accepted + 1 : this.#committed;
+    const context = before ? before.context + ('accepted' in after ? after.accepted : 0) + 1 : this.#committed;
     const verification = { call, outcome: drafts.outcome(block), context, sent: clock.now };
     this.#verifications.set(step, verification);
     if (call.overlapped) this.#events.push({ kind: 'verifySent', step });
@@ -151,7 +152,7 @@ export class Sequence {
     const next = this.#isVerifying ? undefined : this.#arrived.shift();
     if (!next) return;
     const { block, after } = next.call;
-    const isSkipped = after && !(this.#lastOutcome && isSame(this.#lastOutcome, after));
+    const isSkipped = after && !(this.#lastOutcome && isExpected(this.#lastOutcome, after));
     this.#lastOutcome = isSkipped ? undefined : next.outcome;
     if (isSkipped) {
       this.#verifyNext();
@@ -209,6 +210,3 @@ export class Sequence {
     clock.at(clock.now + drafterDelay, () => drafter.submit({ tokens, context, done }));
   }
 }
-
-const isSame = (one: StepOutcome, other: StepOutcome): boolean =>
-  one.accepted === other.accepted && one.nextToken === other.nextToken;

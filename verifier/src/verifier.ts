@@ -14,7 +14,7 @@ import type {
   VerifyResult,
   VerifyStep,
 } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
-import { fieldError, requireTokens } from '@ptp/protocol/validation';
+import { fieldError, requireField, requireTokens } from '@ptp/protocol/validation';
 import { TargetSequence } from './target-sequence.ts';
 
 type Response = MessageInitShape<typeof VerifyResponseSchema>;
@@ -98,7 +98,7 @@ export class Verifier {
   /** Runs the target over the draft, and commits the accepted draft tokens and the target's own next token. */
   async #step(id: SequenceId, sequence: TargetSequence, step: VerifyStep, signal: AbortSignal) {
     const { draft, allowed } = step;
-    this.#validate(sequence, draft);
+    this.#validate(sequence, step);
     const traceparent = step.trace?.traceparent;
     const served = await this.#scheduler.submit(
       { sequence: id, ...sequence.slot(draft, allowed) },
@@ -124,9 +124,11 @@ export class Verifier {
     };
   }
 
-  #validate({ tokens }: TargetSequence, draft: readonly number[]): void {
+  #validate({ tokens }: TargetSequence, { draft, allowed, after }: VerifyStep): void {
     const { contextLength, vocabulary } = this.engine.info;
     const limit = this.#limits.draft;
+    requireField(!after?.any || draft.length === 0, 'draft', 'empty with `after.any`', draft);
+    requireField(!after?.any || allowed.length === 0, 'allowed', 'empty with `after.any`', allowed);
     const error = (problem: string) => fieldError('draft', `must ${problem}, got ${draft.length}`, 'out_of_range');
     if (draft.length > limit) throw error(`have at most ${limit} tokens`);
     if (tokens.length + draft.length > contextLength) {
@@ -138,7 +140,11 @@ export class Verifier {
 
 type Outcome = Pick<VerifyResult, 'accepted' | 'nextToken'>;
 
-/** Returns false for a step that was sent ahead on an assumption that the outcome of the previous step contradicts. */
+/**
+ * Returns false for a step that was sent ahead, if the previous step was skipped or does not have the expected outcome.
+ */
 function follows({ after }: VerifyStep, outcome: Outcome | undefined): boolean {
-  return !after || (after.accepted === outcome?.accepted && after.nextToken === outcome.nextToken);
+  if (!after) return true;
+  if (!outcome) return false;
+  return after.any || (after.accepted === outcome.accepted && after.nextToken === outcome.nextToken);
 }

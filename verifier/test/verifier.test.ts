@@ -110,6 +110,27 @@ describe('Verifier', () => {
     expect(engine.runs).toBe(3 + 4);
   });
 
+  test('runs a plain step after any outcome, but not after a skipped step', async () => {
+    const plain = (step: number): Init => ({ kind: { case: 'step', value: { step, after: { any: true } } } });
+    const t = (i: number) => text[i] as number;
+    const wrong = { draft: [1], after: { accepted: 1, nextToken: 1 } };
+    const answers = await converse(verifier(), [
+      open(prompt),
+      step(text.slice(0, 2)),
+      plain(1),
+      plain(2),
+      { kind: { case: 'step', value: { step: 3, ...wrong } } },
+      plain(4),
+    ]);
+    expect(answers.map((a) => (a.skipped ? 'skipped' : [a.step, a.accepted, a.nextToken]))).toEqual([
+      [0, 2, t(2)],
+      [1, 0, t(3)],
+      [2, 0, t(4)],
+      'skipped',
+      'skipped',
+    ]);
+  });
+
   test('skips the first step if it assumes an outcome', async () => {
     const value = { draft: [1], after: { accepted: 0, nextToken: 0 } };
     const answers = await converse(verifier(), [open(prompt), { kind: { case: 'step', value } }]);
@@ -131,6 +152,16 @@ describe('Verifier', () => {
 
   const rejected: [string, Init[], string][] = [
     ['a step before the open', [step([])], 'the first message must be `open`'],
+    [
+      'a draft after any outcome',
+      [open([1]), step([]), { kind: { case: 'step', value: { step: 1, draft: [1, 2], after: { any: true } } } }],
+      '`draft` must be empty with `after.any`, got an array of 2',
+    ],
+    [
+      'masks after any outcome',
+      [open([1]), step([]), { kind: { case: 'step', value: { allowed: [new Uint8Array(32)], after: { any: true } } } }],
+      '`allowed` must be empty with `after.any`, got an array of 1',
+    ],
     ['two opens', [open([1]), open([1])], 'after `open`, each message must be `step`'],
     ['no tokens', [open([])], '`start.tokens` must have 1 to 1023 tokens, got 0'],
     ['a prompt that fills the context', [open(new Array(1024).fill(1))], 'must have 1 to 1023 tokens, got 1024'],

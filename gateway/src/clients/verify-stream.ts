@@ -4,7 +4,7 @@ import type { Timings } from '@ptp/protocol/gen/ptp/v1/common_pb';
 import type { VerifierService } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
 import type { AdjustParams } from '@ptp/protocol/token-adjustments';
 import type { VerifyTime } from '../decode/cost-model.ts';
-import type { Opened, Verdict, VerifyCall, VerifyStream } from '../decode/ports.ts';
+import type { AnyOutcome, ExpectedOutcome, Opened, Verdict, VerifyCall, VerifyStream } from '../decode/ports.ts';
 import type { GenerationRequest } from '../decode/types.ts';
 import { Answers } from './answers.ts';
 import { sequenceStart } from './sequence-start.ts';
@@ -69,7 +69,7 @@ export class GrpcVerifyStream implements VerifyStream {
 
   async step({ block, allowed, after, traceparent = '' }: VerifyCall): Promise<Verdict | undefined> {
     const sent = performance.now();
-    const order = after && { after: { accepted: after.accepted, nextToken: after.nextToken } };
+    const order = after && { after: expectation(after) };
     const value = { step: this.#steps++, draft: [...block], allowed: [...allowed], trace: { traceparent }, ...order };
     this.#parts.call.send({ kind: { case: 'step', value } });
     const { answer, micros } = await this.#answers.next(sent);
@@ -100,6 +100,11 @@ export class GrpcVerifyStream implements VerifyStream {
       throw ours;
     }
   }
+}
+
+function expectation(after: ExpectedOutcome | AnyOutcome) {
+  if (!('nextToken' in after)) return { any: true };
+  return { accepted: after.accepted, nextToken: after.nextToken };
 }
 
 function timeOf(micros: number, timings: Timings | undefined): VerifyTime {

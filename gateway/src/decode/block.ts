@@ -1,5 +1,5 @@
 import type { Branch } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
-import type { StepOutcome } from './ports.ts';
+import type { AnyOutcome, ExpectedOutcome, StepOutcome } from './ports.ts';
 import type { Block } from './types.ts';
 
 /** Returns `length` tokens of a block, starting at `from`. */
@@ -20,6 +20,12 @@ export function afterFirstToken(branch: Branch): Block {
 /** Returns the tokens that a step with this block and outcome commits. */
 export function committedTokens(block: readonly number[], { accepted, nextToken }: StepOutcome): number[] {
   return [...block.slice(0, accepted), nextToken];
+}
+
+/** Returns true if a step that was sent ahead on the assumption `expected` may follow a step with this outcome. */
+export function isExpected(outcome: StepOutcome, expected: ExpectedOutcome | AnyOutcome): boolean {
+  if (!('nextToken' in expected)) return true;
+  return outcome.accepted === expected.accepted && outcome.nextToken === expected.nextToken;
 }
 
 /**

@@ -52,7 +52,8 @@ export class PairGenerator implements Generator {
       verifier = this.#streams.verify(request, context);
       drafter = limits.mode === 'plain' ? undefined : this.#streams.draft(request, context);
       const proposers = proposersFor(request, limits, model);
-      const pipeline = new DecodePipeline({ request, model, limits, policy, proposers });
+      const isPlain = limits.mode === 'plain' && proposers.length === 0 && !request.grammar;
+      const pipeline = new DecodePipeline({ request, model, limits, policy, proposers, isPlain });
       for await (const step of new Driver({ pipeline, verifier, drafter, notify }).run()) {
         tokens += step.tokens.length;
         finish = step.finish;

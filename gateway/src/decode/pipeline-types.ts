@@ -10,6 +10,8 @@ export interface PipelineParts {
   readonly limits: Pick<DraftLimits, 'ahead'>;
   readonly policy: StepPolicy;
   readonly proposers: readonly Proposer[];
+  /** True if each step has an empty block and no masks, so that it depends on no outcome. Default: false. */
+  readonly isPlain?: boolean;
 }
 
 /** Decides how steps draft. */

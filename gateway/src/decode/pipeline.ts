@@ -1,10 +1,14 @@
-import { afterFirstToken, blockOf, branchAfter, committedTokens, cut } from './block.ts';
+import { afterFirstToken, blockOf, branchAfter, committedTokens, cut, isExpected } from './block.ts';
+import type { VerifyTime } from './cost-model.ts';
 import { GrammarCursor } from './grammar-cursor.ts';
 import type { Command, PipelineEvent, PipelineParts } from './pipeline-types.ts';
-import type { Draft, DraftCall, ExpectedOutcome, StepOutcome } from './ports.ts';
+import type { Draft, DraftCall, ExpectedOutcome, StepOutcome, VerifyCall } from './ports.ts';
 import {
+  draftCall,
+  endsText,
   expectedBranch,
   finishedStep,
+  plainStepsAhead,
   redraftCall,
   type StepInFlight,
   type StepStart,
@@ -19,7 +23,7 @@ import { type Block, EMPTY, type GenerationStep, type StepDecision } from './typ
  * the draft arrives first and expects a single outcome, the next step is sent ahead, assuming that outcome: the
  * verifier runs the step only if the outcome occurs, and the drafter continues from there. So several steps may be in
  * flight, each assuming the outcome of the step before it. If a step's outcome differs from the assumed one, the
- * steps after it are dropped.
+ * steps after it are dropped. Plain steps that need no outcome are always sent ahead.
  *
  * Callers own the clock: `driver.ts` runs the pipeline in real time, `bench/scaling` in virtual time. Both use this
  * loop:
@@ -46,10 +50,7 @@ export class DecodePipeline {
   #generated = 0;
   #steps = 0;
   #endedAt = Number.NEGATIVE_INFINITY;
-  /**
-   * The drafter's block for the next step. Undefined if no branch matches the outcome, in which case a redraft may pay
-   * off.
-   */
+  /** The drafter's block for the next step. Undefined if no branch matches the outcome, so that a redraft may pay off. */
   #nextDraft: Block | undefined = EMPTY;
   /** The redraft in flight, and the step that waits for it. No step waits for the first draft of the request. */
   #redraft: { readonly start?: StepStart } | undefined;
@@ -58,6 +59,8 @@ export class DecodePipeline {
   /** True if another step may now be sent ahead after the last one in flight. */
   #mayExtend = false;
   #finished: GenerationStep | undefined;
+  /** Time of the request's first verify call, which was not sent ahead. */
+  #firstTime: VerifyTime | undefined;
 
   constructor(parts: PipelineParts) {
     this.#parts = parts;
@@ -111,6 +114,7 @@ export class DecodePipeline {
     }
     if (this.#mayExtend) this.#extend(now, drafterAvailable);
     this.#mayExtend = false;
+    if (this.#parts.isPlain && this.#flight.length > 0) this.#extendPlain(now, drafterAvailable);
     return this.#commands.splice(0);
   }
 
@@ -128,8 +132,9 @@ export class DecodePipeline {
     const { policy, request } = this.#parts;
     const { verdict } = step;
     this.#flight.shift();
+    this.#firstTime ??= verdict.time;
     const committed = committedTokens(step.block.tokens, verdict);
-    const end = committed.findIndex((token) => this.#endsText(token));
+    const end = committed.findIndex((token) => endsText(token, this.#parts));
     const count = end < 0 ? committed.length : end;
     this.#commit(committed, count);
     if (step.expected) this.#checkExpected(step.expected, verdict);
@@ -140,6 +145,7 @@ export class DecodePipeline {
     const previousEndedAt = this.#endedAt;
     this.#finished = finishedStep({ ...step, verdict }, { count, finish, previousEndedAt, branch });
     this.#endedAt = step.answeredAt;
+    if (finish) this.#drop(0);
     if (request.drafting === false) return;
     const { block, redraftLength } = step;
     policy.observe({ ...this.#finished.stats, block, redraftLength, verify: verdict.time });
@@ -155,8 +161,8 @@ export class DecodePipeline {
   }
 
   /** Drops the steps sent ahead unless their expected outcome occurred. */
-  #checkExpected(expected: ExpectedOutcome, { accepted, nextToken }: StepOutcome): void {
-    const cameTrue = expected.accepted === accepted && expected.nextToken === nextToken;
+  #checkExpected(expected: ExpectedOutcome, outcome: StepOutcome): void {
+    const cameTrue = isExpected(outcome, expected);
     this.#parts.policy.sentAhead(cameTrue);
     if (!cameTrue) this.#drop(0);
   }
@@ -192,7 +198,8 @@ export class DecodePipeline {
     const outcome = { of: last.ref, accepted: branch.accepted, nextToken: branch.tokens[0] as number };
     const after = [...this.#expectedTokens(), ...committedTokens(last.block.tokens, outcome)];
     const cursor = this.#cursor.after(after);
-    const ends = this.#generated + after.length >= request.maxTokens || after.some((token) => this.#endsText(token));
+    const ends =
+      this.#generated + after.length >= request.maxTokens || after.some((token) => endsText(token, this.#parts));
     if (ends || !cursor || !policy.worthSendingAhead()) return;
     const decision = this.#decide(drafterAvailable);
     if (decision.mode !== 'overlap') {
@@ -203,6 +210,21 @@ export class DecodePipeline {
     const ref = { index: this.#steps + this.#flight.length };
     const candidate = this.#bestProposal(afterFirstToken(branch), cursor, after);
     this.#send({ ref, startedAt: now, decision, candidate, redraftLength: 0, redraftMicros: 0 }, cursor, outcome);
+  }
+
+  /**
+   * Sends plain steps ahead, so many that the verifier does not wait for the gateway. The steps after the end of the
+   * text are wasted.
+   */
+  #extendPlain(now: number, drafterAvailable: boolean): void {
+    const { limits, request } = this.#parts;
+    const ahead = Math.min(plainStepsAhead(this.#firstTime), limits.ahead ?? 0);
+    while (this.#flight.length <= ahead && this.#generated + this.#flight.length < request.maxTokens) {
+      const last = this.#flight.at(-1) as StepInFlight;
+      const ref = { index: this.#steps + this.#flight.length };
+      const start = { ref, startedAt: now, decision: this.#decide(drafterAvailable), candidate: EMPTY };
+      this.#send({ ...start, redraftLength: 0, redraftMicros: 0 }, this.#cursor, { of: last.ref });
+    }
   }
 
   #receiveRedraft(draft: Draft | undefined): void {
@@ -223,7 +245,7 @@ export class DecodePipeline {
    * @param cursor position of the block's start in the grammar
    * @param after outcome of the previous step that a step sent ahead assumes
    */
-  #send(start: StepStart, cursor: GrammarCursor, after?: ExpectedOutcome): void {
+  #send(start: StepStart, cursor: GrammarCursor, after?: VerifyCall['after']): void {
     const { policy } = this.#parts;
     const { candidate, decision } = start;
     const block = policy.worthVerifying(candidate, decision.mode);
@@ -238,19 +260,8 @@ export class DecodePipeline {
 
   /** Requests a draft that continues a step's block. */
   #sendDraft(step: StepInFlight): void {
-    const { policy } = this.#parts;
-    const assumed = this.#expectedTokens(step);
     step.draftState = 'sent';
-    this.#commands.push({
-      kind: 'draft',
-      step: step.ref,
-      tokens: [...assumed, ...step.block.tokens],
-      confidences: [...assumed.map(() => 1), ...policy.chances(step.block)],
-      assumed: assumed.length,
-      budget: step.budget,
-      // A branch starts with the target's own token.
-      maxBranchLength: policy.room(Number.POSITIVE_INFINITY) + 1,
-    });
+    this.#commands.push(draftCall(step, this.#expectedTokens(step), this.#parts.policy));
   }
 
   /** Drops the steps in flight, starting at an index. */
@@ -285,11 +296,5 @@ export class DecodePipeline {
   /** Returns the maximum block length after `committed` more tokens. */
   #room(committed: number): number {
     return this.#parts.policy.room(this.#parts.request.maxTokens - this.#generated - committed);
-  }
-
-  #endsText(token: number): boolean {
-    const { request, model } = this.#parts;
-    if (request.stopTokens?.includes(token)) return true;
-    return !request.ignoreEndOfText && (token === model.endOfText || (model.stopTokens?.includes(token) ?? false));
   }
 }

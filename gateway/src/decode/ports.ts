@@ -39,8 +39,8 @@ export interface VerifyCall extends Call {
   readonly block: readonly number[];
   /** Masks of allowed tokens (`GrammarState.mask`) at each position and after the block. Empty without a grammar. */
   readonly allowed: readonly Uint8Array[];
-  /** Outcome that the previous step must have for the verifier to run this step. Set for steps that are sent ahead. */
-  readonly after?: ExpectedOutcome;
+  /** Set for steps that are sent ahead: the verifier runs the step only if the previous step has this outcome. */
+  readonly after?: ExpectedOutcome | AnyOutcome;
   /** True if a draft call follows once this call has been sent. */
   readonly overlapped: boolean;
 }
@@ -71,6 +71,11 @@ export interface StepOutcome {
 
 /** Outcome that a step in flight is expected to have. */
 export interface ExpectedOutcome extends StepOutcome {
+  readonly of: StepRef;
+}
+
+/** Any outcome of a step in flight. */
+export interface AnyOutcome {
   readonly of: StepRef;
 }
 

@@ -1,6 +1,8 @@
 import type { Branch } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
 import { committedTokens } from './block.ts';
+import type { VerifyTime } from './cost-model.ts';
 import type { GrammarCursor } from './grammar-cursor.ts';
+import type { PipelineParts, StepPolicy } from './pipeline-types.ts';
 import type { Draft, DraftCall, ExpectedOutcome, StepRef, Verdict, VerifyCall } from './ports.ts';
 import type { Block, GenerationStep, StepDecision } from './types.ts';
 
@@ -47,11 +49,45 @@ export function expectedBranch({ draft, verdict }: StepInFlight): Branch | undef
 export function verifyCall(
   { ref: step, block, draftState }: StepInFlight,
   cursor: GrammarCursor,
-  after?: ExpectedOutcome,
+  after?: VerifyCall['after'],
 ): VerifyCall {
   const { tokens } = block;
   const overlapped = draftState === 'due';
   return { kind: 'verify', step, block: tokens, allowed: cursor.masks(tokens), overlapped, ...(after && { after }) };
+}
+
+/** Returns true if a token ends the text. Such a token does not belong to the text. */
+export function endsText(token: number, { request, model }: Pick<PipelineParts, 'request' | 'model'>): boolean {
+  if (request.stopTokens?.includes(token)) return true;
+  return !request.ignoreEndOfText && (token === model.endOfText || (model.stopTokens?.includes(token) ?? false));
+}
+
+/**
+ * Returns the number of plain steps to send ahead so that the verifier does not wait for the gateway.
+ *
+ * @param first time of a verify call that was not sent ahead, if there was one
+ */
+export function plainStepsAhead(first: VerifyTime | undefined): number {
+  if (!first || first.runMicros === 0) return 1;
+  const { micros, queueMicros, runMicros } = first;
+  return Math.max(1, Math.ceil((micros - queueMicros - runMicros) / runMicros));
+}
+
+/**
+ * Returns the call that drafts what follows a step's block.
+ *
+ * @param assumed tokens that the steps before it are expected to commit
+ */
+export function draftCall(
+  { ref: step, block, budget }: StepInFlight,
+  assumed: number[],
+  policy: StepPolicy,
+): DraftCall {
+  const confidences = [...assumed.map(() => 1), ...policy.chances(block)];
+  // A branch starts with the target's own token.
+  const maxBranchLength = policy.room(Number.POSITIVE_INFINITY) + 1;
+  const tokens = [...assumed, ...block.tokens];
+  return { kind: 'draft', step, tokens, confidences, assumed: assumed.length, budget, maxBranchLength };
 }
 
 /** @param length maximum number of tokens in the single branch */

@@ -30,7 +30,8 @@ class Scripted implements VerifyStream {
 
   step(call: VerifyCall): Promise<Verdict> {
     const { block, after } = call;
-    this.sent.push(after ? `after ${after.accepted} ${after.nextToken}: ${block}` : `step ${block}`);
+    const assumed = after && ('nextToken' in after ? `${after.accepted} ${after.nextToken}` : 'any');
+    this.sent.push(assumed ? `after ${assumed}: ${block}` : `step ${block}`);
     return this.#answer(call);
   }
 

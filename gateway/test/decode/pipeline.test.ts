@@ -334,3 +334,63 @@ describe('a grammar', () => {
     expect(() => run.verified(0, 1, 1)).toThrow('the verifier chose token 1, which the grammar does not allow');
   });
 });
+
+describe('plain steps', () => {
+  const begin = (parts: Partial<PipelineParts> = {}) => {
+    const run = new Harness({ isPlain: true, ...parts });
+    run.drafterAvailable = false;
+    return { run, commands: run.next() };
+  };
+
+  test('are sent ahead of any outcome, one at first', () => {
+    const { run, commands } = begin();
+    expect(commands).toEqual(['verify #0 []', 'verify #1 [] after any']);
+    expect(run.verified(0, 0, 5)).toEqual(['commit 5', 'verify #2 [] after any']);
+    expect(run.verified(1, 0, 6)).toEqual(['commit 6', 'verify #3 [] after any']);
+    expect(run.finished.map(({ tokens }) => tokens)).toEqual([[5], [6]]);
+  });
+
+  test.each([
+    ['twice as long as a run: two', 450, 2],
+    ['a hundred times as long: as many as the limit allows', 15_000, 4],
+    ['shorter: one', 160, 1],
+  ])('are so many that the verifier does not wait: the way to it is %s', (_, micros, count) => {
+    const { run } = begin();
+    run.verified(0, 0, 5, micros);
+    expect(run.steps).toHaveLength(2 + count);
+  });
+
+  test('are not sent ahead if the limit is 0', () => {
+    const { run, commands } = begin({ limits: { ahead: 0 } });
+    expect([...commands, ...run.verified(0, 0, 5)]).toEqual(['verify #0 []', 'commit 5', 'verify #1 []']);
+  });
+
+  test('do not exceed the number of tokens to generate', () => {
+    const { run, commands } = begin({ request: { maxTokens: 2 } });
+    expect([...commands, ...run.verified(0, 0, 5), ...run.verified(1, 0, 6)]).toEqual([
+      'verify #0 []',
+      'verify #1 [] after any',
+      'commit 5',
+      'commit 6',
+    ]);
+    expect(run.finished.at(-1)?.finish).toBe('length');
+  });
+
+  test('are dropped at the end of the text', () => {
+    const { run } = begin();
+    expect(run.verified(0, 0, 0)).toEqual(['commit 0', 'drop #1']);
+    expect(run.finished.at(-1)).toMatchObject({ finish: 'stop', tokens: [] });
+  });
+
+  test('are sent again if the verifier is lost', () => {
+    const { run } = begin();
+    run.verified(0, 0, 5, 450);
+    expect(run.verified(1)).toEqual([
+      'drop #2',
+      'drop #3',
+      'verify #1 []',
+      'verify #4 [] after any',
+      'verify #5 [] after any',
+    ]);
+  });
+});

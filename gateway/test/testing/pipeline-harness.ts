@@ -42,9 +42,10 @@ export function draft(...branches: [accepted: number, ...tokens: number[]][]): D
   };
 }
 
-export function verdict(accepted: number, nextToken: number): Verdict {
+/** @param micros time of the call in microseconds, 150 of them in the engine */
+export function verdict(accepted: number, nextToken: number, micros = 200): Verdict {
   const logProbabilities = Array.from({ length: accepted + 1 }, () => -1);
-  const time = { micros: 200, queueMicros: 0, runMicros: 150, batchSize: 1, drafted: accepted };
+  const time = { micros, queueMicros: 0, runMicros: 150, batchSize: 1, drafted: accepted };
   return { accepted, nextToken, logProbabilities, tops: [], time };
 }
 
@@ -57,8 +58,8 @@ export class Harness {
   now = 0;
   drafterAvailable = true;
 
-  constructor({ limits = { ahead: 4 }, request, proposers = [] }: Partial<PipelineParts> = {}) {
-    const parts = { request: { maxTokens: 100, ...request }, limits, proposers };
+  constructor({ limits = { ahead: 4 }, request, proposers = [], isPlain = false }: Partial<PipelineParts> = {}) {
+    const parts = { request: { maxTokens: 100, ...request }, limits, proposers, isPlain };
     this.pipeline = new DecodePipeline({ ...parts, model: { endOfText: 0 }, policy: this.policy });
   }
 
@@ -88,8 +89,8 @@ export class Harness {
 
   /** @param outcome outcome of the step, or empty for a step that the verifier skipped */
   verified(step: number, ...outcome: Parameters<typeof verdict> | []): string[] {
-    const [accepted, nextToken] = outcome;
-    const answer = accepted === undefined ? undefined : verdict(accepted, nextToken as number);
+    const [accepted, nextToken, micros] = outcome;
+    const answer = accepted === undefined ? undefined : verdict(accepted, nextToken as number, micros);
     this.pipeline.receive({ kind: 'verdict', step: this.#ref(step), verdict: answer, at: this.now });
     return this.next();
   }
@@ -122,7 +123,8 @@ export class Harness {
         return `drop #${step}`;
       case 'verify': {
         const { after, block } = command;
-        return `verify #${step} [${block}]${after ? ` after ${after.accepted}:${after.nextToken}` : ''}`;
+        const assumed = after && ('nextToken' in after ? ` after ${after.accepted}:${after.nextToken}` : ' after any');
+        return `verify #${step} [${block}]${assumed ?? ''}`;
       }
       case 'draft':
         return `draft #${step} [${command.tokens.slice(0, command.assumed)}|${command.tokens.slice(command.assumed)}]`;

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ptp/v1/verifier.proto.
  */
 export const file_ptp_v1_verifier: GenFile = /*@__PURE__*/
-  fileDesc("ChVwdHAvdjEvdmVyaWZpZXIucHJvdG8SBnB0cC52MSISChBHZXRUYXJnZXRSZXF1ZXN0Io8CChFHZXRUYXJnZXRSZXNwb25zZRIhCgVtb2RlbBgBIAEoCzISLnB0cC52MS5Nb2RlbEZhY3RzEhYKDm9wZW5fc2VxdWVuY2VzGAIgASgNEhMKC2NhY2hlX2J5dGVzGAMgASgEEi4KDHByZWZpeF9jYWNoZRgEIAEoCzIYLnB0cC52MS5QcmVmaXhDYWNoZUZhY3RzEhcKD2JhdGNoX2ludmFyaWFudBgFIAEoCBIOCgZlbmdpbmUYBiABKAkSFwoPY2FuZGlkYXRlX2xpbWl0GAcgASgNEiIKGnJlamVjdHNfcmVwZXRpdGlvbl9wZW5hbHR5GAggASgIEhQKDHF1YW50aXphdGlvbhgJIAEoCSJfCg1WZXJpZnlSZXF1ZXN0EiIKBG9wZW4YASABKAsyEi5wdHAudjEuVmVyaWZ5T3BlbkgAEiIKBHN0ZXAYAiABKAsyEi5wdHAudjEuVmVyaWZ5U3RlcEgAQgYKBGtpbmQi2wEKClZlcmlmeU9wZW4SJAoFc3RhcnQYASABKAsyFS5wdHAudjEuU2VxdWVuY2VTdGFydBIjCgV0cmFjZRgCIAEoCzIULnB0cC52MS5UcmFjZUNvbnRleHQSLQoLYWRqdXN0bWVudHMYAyABKAsyGC5wdHAudjEuVG9rZW5BZGp1c3RtZW50cxIdChV0b3BfbG9nX3Byb2JhYmlsaXRpZXMYBCABKA0SEwoLdGVsbF9wcm9tcHQYBSABKAgSHwoXcm91Z2hfbG9nX3Byb2JhYmlsaXRpZXMYBiABKAgigwEKClZlcmlmeVN0ZXASDAoEc3RlcBgBIAEoDRINCgVkcmFmdBgCIAMoDRIjCgV0cmFjZRgDIAEoCzIULnB0cC52MS5UcmFjZUNvbnRleHQSDwoHYWxsb3dlZBgEIAMoDBIiCgVhZnRlchgFIAEoCzITLnB0cC52MS5WZXJpZnlBZnRlciIzCgtWZXJpZnlBZnRlchIQCghhY2NlcHRlZBgBIAEoDRISCgpuZXh0X3Rva2VuGAIgASgNImgKDlZlcmlmeVJlc3BvbnNlEiYKBm9wZW5lZBgBIAEoCzIULnB0cC52MS5WZXJpZnlPcGVuZWRIABImCgZyZXN1bHQYAiABKAsyFC5wdHAudjEuVmVyaWZ5UmVzdWx0SABCBgoEa2luZCK7AQoMVmVyaWZ5T3BlbmVkEiAKB3RpbWluZ3MYASABKAsyDy5wdHAudjEuVGltaW5ncxISCgpwcmVmaWxsX3VzGAIgASgNEhUKDWNhY2hlZF90b2tlbnMYAyABKA0SFQoNcmV1c2VkX3Rva2VucxgEIAEoDRIgChhwcm9tcHRfbG9nX3Byb2JhYmlsaXRpZXMYBSADKAISJQoKcHJvbXB0X3RvcBgGIAMoCzIRLnB0cC52MS5Ub3BUb2tlbnMiwwEKDFZlcmlmeVJlc3VsdBIMCgRzdGVwGAEgASgNEhAKCGFjY2VwdGVkGAIgASgNEhIKCm5leHRfdG9rZW4YAyABKA0SGQoRbG9nX3Byb2JhYmlsaXRpZXMYBCADKAISIAoHdGltaW5ncxgFIAEoCzIPLnB0cC52MS5UaW1pbmdzEh4KA3RvcBgGIAMoCzIRLnB0cC52MS5Ub3BUb2tlbnMSDwoHc2tpcHBlZBgHIAEoCBIRCgl0cnVuY2F0ZWQYCCABKAgykAEKD1ZlcmlmaWVyU2VydmljZRJACglHZXRUYXJnZXQSGC5wdHAudjEuR2V0VGFyZ2V0UmVxdWVzdBoZLnB0cC52MS5HZXRUYXJnZXRSZXNwb25zZRI7CgZWZXJpZnkSFS5wdHAudjEuVmVyaWZ5UmVxdWVzdBoWLnB0cC52MS5WZXJpZnlSZXNwb25zZSgBMAFiBnByb3RvMw", [file_ptp_v1_common]);
+  fileDesc("ChVwdHAvdjEvdmVyaWZpZXIucHJvdG8SBnB0cC52MSISChBHZXRUYXJnZXRSZXF1ZXN0Io8CChFHZXRUYXJnZXRSZXNwb25zZRIhCgVtb2RlbBgBIAEoCzISLnB0cC52MS5Nb2RlbEZhY3RzEhYKDm9wZW5fc2VxdWVuY2VzGAIgASgNEhMKC2NhY2hlX2J5dGVzGAMgASgEEi4KDHByZWZpeF9jYWNoZRgEIAEoCzIYLnB0cC52MS5QcmVmaXhDYWNoZUZhY3RzEhcKD2JhdGNoX2ludmFyaWFudBgFIAEoCBIOCgZlbmdpbmUYBiABKAkSFwoPY2FuZGlkYXRlX2xpbWl0GAcgASgNEiIKGnJlamVjdHNfcmVwZXRpdGlvbl9wZW5hbHR5GAggASgIEhQKDHF1YW50aXphdGlvbhgJIAEoCSJfCg1WZXJpZnlSZXF1ZXN0EiIKBG9wZW4YASABKAsyEi5wdHAudjEuVmVyaWZ5T3BlbkgAEiIKBHN0ZXAYAiABKAsyEi5wdHAudjEuVmVyaWZ5U3RlcEgAQgYKBGtpbmQi2wEKClZlcmlmeU9wZW4SJAoFc3RhcnQYASABKAsyFS5wdHAudjEuU2VxdWVuY2VTdGFydBIjCgV0cmFjZRgCIAEoCzIULnB0cC52MS5UcmFjZUNvbnRleHQSLQoLYWRqdXN0bWVudHMYAyABKAsyGC5wdHAudjEuVG9rZW5BZGp1c3RtZW50cxIdChV0b3BfbG9nX3Byb2JhYmlsaXRpZXMYBCABKA0SEwoLdGVsbF9wcm9tcHQYBSABKAgSHwoXcm91Z2hfbG9nX3Byb2JhYmlsaXRpZXMYBiABKAgigwEKClZlcmlmeVN0ZXASDAoEc3RlcBgBIAEoDRINCgVkcmFmdBgCIAMoDRIjCgV0cmFjZRgDIAEoCzIULnB0cC52MS5UcmFjZUNvbnRleHQSDwoHYWxsb3dlZBgEIAMoDBIiCgVhZnRlchgFIAEoCzITLnB0cC52MS5WZXJpZnlBZnRlciJACgtWZXJpZnlBZnRlchIQCghhY2NlcHRlZBgBIAEoDRISCgpuZXh0X3Rva2VuGAIgASgNEgsKA2FueRgDIAEoCCJoCg5WZXJpZnlSZXNwb25zZRImCgZvcGVuZWQYASABKAsyFC5wdHAudjEuVmVyaWZ5T3BlbmVkSAASJgoGcmVzdWx0GAIgASgLMhQucHRwLnYxLlZlcmlmeVJlc3VsdEgAQgYKBGtpbmQiuwEKDFZlcmlmeU9wZW5lZBIgCgd0aW1pbmdzGAEgASgLMg8ucHRwLnYxLlRpbWluZ3MSEgoKcHJlZmlsbF91cxgCIAEoDRIVCg1jYWNoZWRfdG9rZW5zGAMgASgNEhUKDXJldXNlZF90b2tlbnMYBCABKA0SIAoYcHJvbXB0X2xvZ19wcm9iYWJpbGl0aWVzGAUgAygCEiUKCnByb21wdF90b3AYBiADKAsyES5wdHAudjEuVG9wVG9rZW5zIsMBCgxWZXJpZnlSZXN1bHQSDAoEc3RlcBgBIAEoDRIQCghhY2NlcHRlZBgCIAEoDRISCgpuZXh0X3Rva2VuGAMgASgNEhkKEWxvZ19wcm9iYWJpbGl0aWVzGAQgAygCEiAKB3RpbWluZ3MYBSABKAsyDy5wdHAudjEuVGltaW5ncxIeCgN0b3AYBiADKAsyES5wdHAudjEuVG9wVG9rZW5zEg8KB3NraXBwZWQYByABKAgSEQoJdHJ1bmNhdGVkGAggASgIMpABCg9WZXJpZmllclNlcnZpY2USQAoJR2V0VGFyZ2V0EhgucHRwLnYxLkdldFRhcmdldFJlcXVlc3QaGS5wdHAudjEuR2V0VGFyZ2V0UmVzcG9uc2USOwoGVmVyaWZ5EhUucHRwLnYxLlZlcmlmeVJlcXVlc3QaFi5wdHAudjEuVmVyaWZ5UmVzcG9uc2UoATABYgZwcm90bzM", [file_ptp_v1_common]);
 
 /**
  * Request for a description of the target.
@@ -238,8 +238,8 @@ export type VerifyStep = Message<"ptp.v1.VerifyStep"> & {
   allowed: Uint8Array[];
 
   /**
-   * Expected result of the previous step. The draft continues from this result. If the actual result differs, or the
-   * previous step was skipped, then this step is skipped too. Absent if the previous result is known.
+   * Present if the step is sent before the previous one has been answered. If the previous step was skipped, or its result is not the
+   * expected one, then this step is skipped too.
    *
    * @generated from field: ptp.v1.VerifyAfter after = 5;
    */
@@ -272,6 +272,14 @@ export type VerifyAfter = Message<"ptp.v1.VerifyAfter"> & {
    * @generated from field: uint32 next_token = 2;
    */
   nextToken: number;
+
+  /**
+   * True if any result is expected. The other fields are then unset, and the step must have no draft and no masks, which would depend on
+   * the result.
+   *
+   * @generated from field: bool any = 3;
+   */
+  any: boolean;
 };
 
 /**
@@ -469,7 +477,7 @@ export const VerifierService: GenService<{
   },
   /**
    * Verifies one sequence. The client sends one open, then steps, which are answered in order. A step may be sent before the previous one
-   * has been answered if `after` names the expected result.
+   * has been answered if `after` says which result it expects.
    *
    * @generated from rpc ptp.v1.VerifierService.Verify
    */
