@@ -127,16 +127,18 @@ describe.skipIf(!chromiumPath)('the page', () => {
       await finished(page, /^Stopped\.$/);
       const order: string[] = [];
       await page.getByLabel('Prompt').focus();
-      for (let i = 0; i < 13; i++) {
+      for (let i = 0; i < 18; i++) {
         await page.keyboard.press('Tab');
         order.push(await page.evaluate(() => document.activeElement?.id || document.activeElement?.textContent || ''));
       }
-      for (const id of ['temperature', 'seed', 'drafting', 'Generate', 'race']) expect(order).toContain(id);
+      for (const id of ['temperature', 'seed', 'stop_strings', 'drafting', 'Generate', 'race'])
+        expect(order).toContain(id);
     }));
 
   test('fits a phone, and follows the dark mode of the system', () =>
     onPage(
       async (page) => {
+        await page.locator('#settings summary').click();
         await page.getByLabel('Max tokens').fill('20');
         await page.getByRole('button', { name: 'Race' }).click();
         await finished(page, /^Identical/);

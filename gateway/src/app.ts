@@ -89,7 +89,9 @@ function modelRoutes(app: FastifyInstance, { generator }: HttpParts): void {
   const describe = () => {
     const served = { ...model, ...generator.health() };
     const { engine, quantization, candidateLimit = null, batchInvariant = null } = served;
-    const ptp = { engine, quantization, batch_invariant: batchInvariant, candidate_limit: candidateLimit };
+    const { hasDrafter: drafter = true, hasChatTemplate: chat_template = false } = served;
+    const answers = { batch_invariant: batchInvariant, candidate_limit: candidateLimit };
+    const ptp = { engine, quantization, ...answers, drafter, chat_template };
     return { id, object: 'model', created, owned_by: 'ptp', max_model_len, ptp };
   };
   app.get('/v1/models', async () => ({ object: 'list', data: [describe()] }));

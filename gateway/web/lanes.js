@@ -1,4 +1,4 @@
-/** @import { StepTrace } from './stream.js' */
+/** @import { StepTrace } from './pane.js' */
 
 import { make } from './svg.js';
 

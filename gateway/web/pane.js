@@ -1,4 +1,14 @@
-/** @import { StepTrace } from './stream.js' */
+/**
+ * Description of a step in a request with `ptp.trace` (gateway/src/openai/step-trace.ts).
+ *
+ * @typedef {{ id: number, text: string, source: string }} Token
+ * @typedef {{ step: number, mode: string, source: string, drafted: number, accepted: number, ahead_us: number, step_us:
+ *   number, verify_us: number, draft_us: number, redraft_us: number, tokens: Token[], rejected: { id: number, text:
+ *   string }[] }} StepTrace
+ */
+import { copyOnClick } from './copy.js';
+import { element as make } from './dom.js';
+import { follow } from './follow.js';
 import { Axis, drawLanes } from './lanes.js';
 
 const CLASSES = /** @type {Record<string, string>} */ ({
@@ -38,6 +48,8 @@ export class Pane {
     heading.textContent = title;
     this.output.setAttribute('aria-label', title);
     this.output.append(span('prompt', prompt));
+    this.showEnd = follow(this.output);
+    copyOnClick(/** @type {HTMLElement} */ (element.querySelector('.copy')), () => this.#text);
   }
 
   get text() {
@@ -80,10 +92,8 @@ export class Pane {
 
   /** @param {string} text */
   #reject(text) {
-    const wrong = document.createElement('del');
-    wrong.className = 'rejected fading';
+    const wrong = make('del', { className: 'rejected fading', textContent: text.replaceAll('\n', '⏎') });
     wrong.setAttribute('aria-hidden', 'true');
-    wrong.textContent = text.replaceAll('\n', '⏎');
     this.output.append(wrong);
     setTimeout(() => wrong.remove(), FADE);
   }
@@ -94,7 +104,7 @@ export class Pane {
     this.#drawing = true;
     requestAnimationFrame(() => {
       this.#drawing = false;
-      this.output.scrollTop = this.output.scrollHeight;
+      this.showEnd();
       this.#figures();
       drawLanes(this.svg, this.#steps, this.axis);
     });
@@ -113,10 +123,7 @@ export class Pane {
   }
 }
 
-/** @param {string} name @param {string} text */
-function span(name, text) {
-  const element = document.createElement('span');
-  element.className = name;
-  element.textContent = text;
-  return element;
+/** @param {string} className @param {string} textContent */
+function span(className, textContent) {
+  return make('span', { className, textContent });
 }

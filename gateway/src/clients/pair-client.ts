@@ -39,7 +39,7 @@ export class PairClient implements Streams {
   readonly #verifiers: ReplicaPool<typeof VerifierService>;
   readonly #drafters: ReplicaPool<typeof DrafterService>;
   /** Description of the engine of the verifier that connected last. */
-  #target: Omit<Health, 'verifier' | 'drafter'> = {};
+  #target: Omit<Health, 'verifier' | 'drafter' | 'hasDrafter'> = {};
 
   constructor(options: PairClientOptions) {
     const { model, verifiers, drafters, logger, tls } = options;
@@ -75,7 +75,7 @@ export class PairClient implements Streams {
 
   health(): Health {
     const [verifier, drafter] = [this.#verifiers.usable, this.#drafters.usable];
-    return { verifier, drafter, ...this.#target };
+    return { verifier, drafter, hasDrafter: this.#options.drafters.length > 0, ...this.#target };
   }
 
   /** Resolves once a verifier and, if there are any, a drafter are usable. */
@@ -163,6 +163,8 @@ export function modelInfoOf(manifest: Manifest): PairClientOptions['model'] {
     tokenizerSha256: manifest.tokenizer.sha256,
     engine: manifest.engine,
     quantization: manifest.quantisation,
+    // Model folders always have a template. If the model was imported, it is the model's own.
+    hasChatTemplate: manifest.has_chat_template ?? manifest.target?.source !== undefined,
     ...(manifest.candidate_limit !== undefined && { candidateLimit: manifest.candidate_limit }),
   };
 }

@@ -39,6 +39,6 @@ export async function servePages(app: FastifyInstance): Promise<void> {
   await app.register(fastifyStatic, { root: WEB, serve: false, cacheControl: false });
   const serve = (file: string, folder: string) =>
     app.get(PATHS[file] ?? `/${file}`, (_, reply) => reply.headers(HEADERS).sendFile(file, folder));
-  for (const file of readdirSync(WEB)) if (['.html', '.css', '.js'].includes(extname(file))) serve(file, WEB);
+  for (const file of readdirSync(WEB)) if (['.html', '.css', '.js', '.svg'].includes(extname(file))) serve(file, WEB);
   for (const file of SWAGGER_FILES) serve(file, SWAGGER);
 }
