@@ -1,9 +1,15 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 
-/** Returns true if this machine has an NVIDIA GPU. */
-export function hasNvidiaGpu(): boolean {
-  return existsSync('/proc/driver/nvidia') || spawnSync('nvidia-smi', ['-L'], { stdio: 'ignore' }).status === 0;
+/**
+ * Returns true if processes here can use an NVIDIA GPU. /proc/driver/nvidia does not tell, because it exists in every
+ * container on a machine with a GPU.
+ *
+ * @param device file of the first GPU, which decides if nvidia-smi is not installed
+ */
+export function hasNvidiaGpu(env: NodeJS.ProcessEnv = process.env, device = '/dev/nvidia0'): boolean {
+  const { status, error } = spawnSync('nvidia-smi', ['-L'], { env, stdio: 'ignore' });
+  return error ? existsSync(device) : status === 0;
 }
 
 /**

@@ -1,8 +1,8 @@
 /** Installs node-llama-cpp, which runs GGUF files, when it is first needed. */
-import { spawnSync } from 'node:child_process';
 import { existsSync, lstatSync, mkdirSync, readFileSync, readlinkSync, renameSync, rmSync, symlinkSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { hasNvidiaGpu } from './gpus.ts';
 import { runNpm } from './npm.mjs';
 import { root, StartError, say } from './supervisor.ts';
 
@@ -28,9 +28,7 @@ export function binaryPackages(platform: NodeJS.Platform, arch: string, accelera
  * Metal.
  */
 function accelerator(): Accelerator | undefined {
-  if (existsSync('/proc/driver/nvidia') || spawnSync('nvidia-smi', ['-L'], { stdio: 'ignore' }).status === 0) {
-    return 'cuda';
-  }
+  if (hasNvidiaGpu()) return 'cuda';
   return process.platform === 'win32' || existsSync('/dev/dri/renderD128') ? 'vulkan' : undefined;
 }
 

@@ -68,7 +68,7 @@ async function updateVenv(env: NodeJS.ProcessEnv, training: string, python: stri
   const venv = join(training, '.venv');
   const stamp = join(venv, 'installed-serve-pyproject.toml');
   if (existsSync(stamp) && readFileSync(stamp).equals(readFileSync(project))) return;
-  const cuda = hasNvidiaGpu();
+  const cuda = hasNvidiaGpu(env);
   const gigabytes = cuda ? SIZE.cuda : SIZE.cpu;
   const what = `PyTorch for ${cuda ? 'CUDA' : 'the CPU'} and transformers`;
   await checkSpace(training, gigabytes * 1e9, 'installing PyTorch', 'set PTP_PYTHON to a Python that has it');

@@ -4,6 +4,7 @@ import { delimiter, join } from 'node:path';
 import { checkSpace } from '@ptp/service-kit/models/disk';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { describeDrafter, describeEngine } from '../scripts/describe-engine.ts';
+import { hasNvidiaGpu } from '../scripts/gpus.ts';
 import { prepareEngines } from '../scripts/start-engine.ts';
 import { draftShare } from '../scripts/start-gpus.ts';
 import { prepareModels } from '../scripts/start-model.ts';
@@ -221,6 +222,15 @@ describe.skipIf(process.platform === 'win32')('the Python for workers', () => {
       `--engine torch needs Python 3.10 or later with venv, got ${PYTHON}: set PYTHON or PTP_PYTHON`,
     );
   });
+});
+
+test.skipIf(process.platform === 'win32')('nvidia-smi finds a GPU, or else the device file of one', async () => {
+  expect(hasNvidiaGpu(env, home)).toBe(true);
+  expect(hasNvidiaGpu(env, join(home, 'none'))).toBe(false);
+  await script('nvidia-smi', 'exit 6');
+  expect(hasNvidiaGpu(env, home)).toBe(false);
+  await script('nvidia-smi', 'exit 0');
+  expect(hasNvidiaGpu(env, join(home, 'none'))).toBe(true);
 });
 
 test('the banner gives the address of an engine that does not answer', async () => {
