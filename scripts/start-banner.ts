@@ -8,9 +8,9 @@ import { isGguf } from '@ptp/protocol/manifest';
 import { formatBytes } from '@ptp/service-kit/models/progress';
 import { describeDrafter, describeEngine, describeLocalEngine } from './describe-engine.ts';
 import type { Engines } from './start-engine.ts';
-import { weightBytes } from './start-gpus.ts';
 import type { Models, ReadyModel } from './start-model.ts';
 import { type Service, say } from './supervisor.ts';
+import { weightBytes } from './weights.ts';
 
 const run = promisify(execFile);
 

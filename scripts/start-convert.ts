@@ -2,13 +2,15 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { checkSpace } from '@ptp/service-kit/models/disk';
 import { formatBytes } from '@ptp/service-kit/models/progress';
-import { root, StartError, say } from './supervisor.ts';
+import { venvPython } from './start-python.ts';
+import { StartError, say } from './supervisor.ts';
+import { weightBytes, weightFiles } from './weights.ts';
 
 /**
  * Number of bytes of disk space that the conversion needs per byte of the folder's weights. The weights are mostly
@@ -28,7 +30,7 @@ export async function convertFolder(folder: string, name: string, convertedDir: 
   const out = join(convertedDir, `${name.replaceAll('/', '--')}-${fingerprint(folder)}-f16.gguf`);
   if (existsSync(out)) return out;
   const python = findPython(folder);
-  const weights = weightsOf(folder).reduce((sum, file) => sum + statSync(file).size, 0);
+  const weights = weightBytes(folder);
   await mkdir(convertedDir, { recursive: true });
   await checkSpace(convertedDir, SPACE * weights, 'converting the model');
   const work = await mkdtemp(join(convertedDir, '.work-'));
@@ -49,22 +51,16 @@ export async function convertFolder(folder: string, name: string, convertedDir: 
 
 /** Returns a hash that changes when the folder's weights do. */
 function fingerprint(folder: string): string {
-  const facts = weightsOf(folder).map((file) => [basename(file), statSync(file).size, statSync(file).mtimeMs]);
+  const facts = weightFiles(folder).map((file) => [basename(file), statSync(file).size, statSync(file).mtimeMs]);
   return createHash('sha256')
     .update(JSON.stringify([folder, facts]))
     .digest('hex')
     .slice(0, 8);
 }
 
-function weightsOf(folder: string): string[] {
-  const names = readdirSync(folder).filter((name) => name.endsWith('.safetensors'));
-  return names.sort().map((name) => join(folder, name));
-}
-
 /** Returns the Python named by PTP_PYTHON, or else the one in the environment of training/. */
 function findPython(folder: string): string {
-  const bin = process.platform === 'win32' ? ['Scripts', 'python.exe'] : ['bin', 'python'];
-  const python = process.env.PTP_PYTHON || join(root, 'training', '.venv', ...bin);
+  const python = process.env.PTP_PYTHON || venvPython();
   if (spawnSync(python, ['-c', 'import ptp_train, gguf'], { stdio: 'ignore' }).status === 0) return python;
   const steps = "`python3 -m venv training/.venv` and `training/.venv/bin/pip install -e 'training[convert]'`";
   throw new StartError(

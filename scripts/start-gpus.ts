@@ -1,9 +1,8 @@
 /** Chooses the GPUs of the workers and their shares of the memory. */
-import { readdirSync, statSync } from 'node:fs';
-import { join } from 'node:path';
 import { gpuMemory, visibleGpus } from './gpus.ts';
 import type { ReadyModel } from './start-model.ts';
 import { StartError } from './supervisor.ts';
+import { weightBytes } from './weights.ts';
 
 /** Share of a GPU's memory that its workers use together. */
 const USABLE = 0.9;
@@ -65,11 +64,4 @@ export function draftShare(memory: number, target: Size, draft: Size): number {
 
 function sizeOf({ path, manifest }: ReadyModel, gpus: number): Size {
   return { weights: weightBytes(path) / gpus, perToken: manifest.bytes_per_token.target / gpus };
-}
-
-/** Returns the size of a checkpoint, or of the weights in a Hugging Face folder. */
-export function weightBytes(path: string): number {
-  if (!statSync(path).isDirectory()) return statSync(path).size;
-  const files = readdirSync(path).filter((file) => file.endsWith('.safetensors'));
-  return files.reduce((sum, file) => sum + statSync(join(path, file)).size, 0);
 }

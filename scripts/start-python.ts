@@ -37,7 +37,8 @@ export async function enginePython(env: NodeJS.ProcessEnv, training = TRAINING):
   throw new StartError(`--engine torch needs the Python package ${missing}, which ${python.path} lacks: ${action}`);
 }
 
-function venvPython(training: string): string {
+/** Returns the path of the Python in the environment of training/, which may be missing. */
+export function venvPython(training = TRAINING): string {
   return join(training, '.venv', ...(process.platform === 'win32' ? ['Scripts', 'python.exe'] : ['bin', 'python']));
 }
 
