@@ -61,6 +61,11 @@ export class PtpError extends Error {
   }
 }
 
+/** Creates the error for a file or folder of a model that cannot be used. `problem` continues a sentence after its path. */
+export function unusable(path: string, problem: string, cause?: unknown): PtpError {
+  return new PtpError('failed_precondition', `\`${path}\` ${problem}`, cause === undefined ? {} : { cause });
+}
+
 /**
  * Converts any thrown value to a PtpError. An AbortSignal's reasons become `cancelled` and `deadline_exceeded`; anything
  * else becomes `internal`, with the thrown value as its cause.

@@ -8,7 +8,7 @@ import {
   parseGGUFQuantLabel,
   parseGgufShardFilename,
 } from '@huggingface/gguf';
-import { PtpError } from './errors.ts';
+import { unusable } from './errors.ts';
 import { uniformsPerPosition } from './sampling-params.ts';
 
 /**
@@ -235,8 +235,4 @@ function quantisation(path: string, metadata: Metadata): string {
   const type = metadata.number('general.file_type');
   const known = type === undefined ? undefined : GGMLFileQuantizationType[type];
   return known ?? parseGGUFQuantLabel(basename(path)) ?? 'unknown';
-}
-
-function unusable(path: string, problem: string, cause?: unknown): PtpError {
-  return new PtpError('failed_precondition', `\`${path}\` ${problem}`, cause === undefined ? {} : { cause });
 }

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { PtpError } from './errors.ts';
+import { unusable } from './errors.ts';
 import { type HfTokenizer, readTokenizer } from './hf-tokenizer.ts';
 import { uniformsPerPosition } from './sampling-params.ts';
 
@@ -36,7 +36,7 @@ export async function huggingFaceManifest(dir: string) {
   ]);
   const path = join(dir, 'tokenizer.json');
   const source = await readFile(path).catch((cause: unknown) => {
-    throw invalid(path, 'cannot be read', cause);
+    throw unusable(path, 'cannot be read', cause);
   });
   const model = textModel(config);
   const { bytesPerToken, ...sizes } = modelSizes(model, join(dir, 'config.json'));
@@ -133,11 +133,11 @@ function endTokens(dir: string, configs: readonly Json[], settings: Json, tokeni
   const [first] = ends;
   if (first === undefined) {
     const places = '`config.json` or `generation_config.json`, or `eos_token` in `tokenizer_config.json`';
-    throw invalid(dir, `must have \`eos_token_id\` in ${places}`);
+    throw unusable(dir, `must have \`eos_token_id\` in ${places}`);
   }
   const wrong = ends.find((id) => !Number.isInteger(id) || id < 0 || id >= vocab);
   if (wrong !== undefined) {
-    throw invalid(dir, `must have \`eos_token_id\` below \`vocab_size\` ${vocab}, got ${JSON.stringify(wrong)}`);
+    throw unusable(dir, `must have \`eos_token_id\` below \`vocab_size\` ${vocab}, got ${JSON.stringify(wrong)}`);
   }
   const end = named !== undefined && ends.includes(named) ? named : first;
   return { end_of_text: end, stop_tokens: ends.filter((id) => id !== end) };
@@ -162,16 +162,12 @@ async function jsonFile(dir: string, name: string, optional = false): Promise<Js
     return JSON.parse(await readFile(path, 'utf8'));
   } catch (cause) {
     if (optional && (cause as NodeJS.ErrnoException).code === 'ENOENT') return {};
-    throw invalid(path, cause instanceof SyntaxError ? 'must be JSON' : 'cannot be read', cause);
+    throw unusable(path, cause instanceof SyntaxError ? 'must be JSON' : 'cannot be read', cause);
   }
 }
 
 function count(model: Json, field: string, path: string): number {
   const value = model[field];
   if (Number.isInteger(value) && (value as number) > 0) return value as number;
-  throw invalid(path, `must have \`${field}\`, an integer >= 1, got ${JSON.stringify(value) ?? 'nothing'}`);
-}
-
-function invalid(path: string, problem: string, cause?: unknown): PtpError {
-  return new PtpError('failed_precondition', `\`${path}\` ${problem}`, cause === undefined ? {} : { cause });
+  throw unusable(path, `must have \`${field}\`, an integer >= 1, got ${JSON.stringify(value) ?? 'nothing'}`);
 }

@@ -1,4 +1,4 @@
-import { PtpError } from './errors.ts';
+import { unusable } from './errors.ts';
 
 /** The parts of a tokenizer.json from which the ids of special tokens follow. */
 interface TokenizerJson {
@@ -80,8 +80,4 @@ function tokensBefore(processor: PostProcessor | null | undefined): number[] {
   if (type !== 'TemplateProcessing') return cls ? [cls[1]] : [];
   const text = single.findIndex((part) => part.Sequence !== undefined);
   return single.slice(0, Math.max(0, text)).flatMap(({ SpecialToken: token }) => special[token?.id ?? '']?.ids ?? []);
-}
-
-function unusable(path: string, problem: string, cause?: unknown): PtpError {
-  return new PtpError('failed_precondition', `\`${path}\` ${problem}`, cause === undefined ? {} : { cause });
 }

@@ -1,4 +1,4 @@
-import { PtpError } from '@ptp/protocol/errors';
+import { PtpError, unusable } from '@ptp/protocol/errors';
 import type { ControlledEvaluateInputItem, LlamaContextSequence, Token } from 'node-llama-cpp';
 import { EngineBase } from '../engine-base.ts';
 import type {
@@ -29,10 +29,7 @@ export async function openTargetEngine(options: EngineOptions): Promise<TargetEn
 
 /** Always throws, because a GGUF file has no drafter. @throws PtpError `failed_precondition` */
 export async function openDraftEngine({ dir }: EngineOptions): Promise<DraftEngine> {
-  throw new PtpError(
-    'failed_precondition',
-    `\`${dir}\` is a GGUF file, which has no drafter: set PTP_DRAFT_MODEL to a smaller model`,
-  );
+  throw unusable(dir, 'is a GGUF file, which has no drafter: set PTP_DRAFT_MODEL to a smaller model');
 }
 
 /**

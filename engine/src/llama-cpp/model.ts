@@ -1,6 +1,6 @@
 import { totalmem } from 'node:os';
 import { setImmediate } from 'node:timers/promises';
-import { PtpError } from '@ptp/protocol/errors';
+import { unusable } from '@ptp/protocol/errors';
 import { loadManifest, type Manifest } from '@ptp/protocol/manifest';
 import { defaultThreads, startLlama } from '@ptp/service-kit/llama-cpp';
 import type { Llama, LlamaContext, LlamaModel } from 'node-llama-cpp';
@@ -68,7 +68,7 @@ export async function loadGguf(options: EngineOptions): Promise<LoadedGguf> {
     await llama.dispose();
     // llama.cpp first logs the reason, and then that loading has failed.
     const reason = errors.find((message) => message !== '') ?? (cause as Error).message;
-    throw new PtpError('failed_precondition', `\`${modelPath}\` cannot be loaded by llama.cpp: ${reason}`, { cause });
+    throw unusable(modelPath, `cannot be loaded by llama.cpp: ${reason}`, cause);
   }
 }
 
