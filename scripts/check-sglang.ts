@@ -8,7 +8,7 @@ import { loadManifest } from '@ptp/protocol/manifest';
 import { sharedSettings } from '@ptp/service-kit/service-settings';
 import { settings } from '@ptp/service-kit/settings';
 import { checkBatchInvariance } from '../engine/src/batch-invariance.ts';
-import { uniforms } from '../engine/src/sampling/uniforms.ts';
+import { randomTokens } from '../engine/src/sampling/uniforms.ts';
 import { openTargetEngine } from '../engine/src/sglang/engine.ts';
 import { SglangServer } from '../engine/src/sglang/server.ts';
 import { flagValue } from './flag-value.ts';
@@ -85,7 +85,7 @@ function randomText(vocabulary: number): CheckContext['text'] {
   const seed = BigInt(Date.now());
   let position = 0;
   return (count) => {
-    const tokens = Array.from(uniforms(seed, position, count), (u) => Math.floor(u * vocabulary));
+    const tokens = randomTokens(seed, count, vocabulary, position);
     position += count;
     return tokens;
   };

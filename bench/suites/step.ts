@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { uniforms } from '@ptp/engine/sampling/uniforms';
+import { randomTokens } from '@ptp/engine/sampling/uniforms';
 import { modelMessage } from '@ptp/engine/status-messages';
 import { loadManifest, type Manifest } from '@ptp/protocol/manifest';
 import { defaultSampling } from '@ptp/protocol/sampling-params';
@@ -171,10 +171,6 @@ function withDrafts(client: PairClient, length: number): Streams {
     return { opened: () => stream.opened(), step, close: () => stream.close() };
   };
   return { model: client.model, health: () => client.health(), verify, draft: () => undefined };
-}
-
-function randomTokens(seed: bigint, count: number, vocabulary: number): number[] {
-  return Array.from(uniforms(seed, 0, count), (u) => Math.floor(u * vocabulary));
 }
 
 function partsOf({ stepMicros, verifyMicros, verifyRunMicros }: StepStats, clock: Clock): Parts {

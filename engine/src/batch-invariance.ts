@@ -1,4 +1,4 @@
-import { uniforms } from './sampling/uniforms.ts';
+import { randomTokens } from './sampling/uniforms.ts';
 import type { TargetEngine, TargetOutput } from './types.ts';
 
 export interface BatchInvariance {
@@ -34,7 +34,7 @@ export async function checkBatchInvariance(
   const { vocabulary, maxSlots, contextLength } = engine.info;
   const length = Math.min(LENGTH, contextLength - 1);
   const compared = Math.min(COMPARED, length);
-  const text = Array.from(uniforms(1n, 0, length), (u) => Math.floor(u * vocabulary));
+  const text = randomTokens(1n, length, vocabulary);
   const part = (at: number, count: number) => ({
     at,
     tokens: text.slice(at, at + count),

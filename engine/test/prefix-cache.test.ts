@@ -4,7 +4,7 @@ import { openDraftEngine, openTargetEngine } from '../src/onnx/engine.ts';
 import { SequenceCache } from '../src/onnx/kv-cache.ts';
 import { PrefixCache } from '../src/onnx/prefix-cache.ts';
 import { BLOCK } from '../src/prefix-blocks.ts';
-import { uniforms } from '../src/sampling/uniforms.ts';
+import { randomTokens } from '../src/sampling/uniforms.ts';
 import type { DraftEngine, TargetEngine } from '../src/types.ts';
 
 const LAYERS = 2;
@@ -89,7 +89,7 @@ test('reused rows are copies', () => {
 describe('reusePrefix of the ONNX engine', () => {
   const dir = fileURLToPath(new URL('../../test/models/tiny', import.meta.url));
   const picking = { sampling: { temperature: 1, topK: 0, topP: 1 }, uniforms: { seed: 7n, offset: 0 } };
-  const text = Array.from(uniforms(3n, 0, 120), (u) => Math.floor(u * 257));
+  const text = randomTokens(3n, 120, 257);
   let plain: TargetEngine;
   let caching: TargetEngine;
   beforeAll(async () => {
@@ -152,7 +152,7 @@ test('a drafter drafts the same with reused rows', async () => {
     openDraftEngine({ dir, prefixCacheBytes: 1e6 }),
   ]);
   const picking = { sampling: { temperature: 1, topK: 0, topP: 1 }, uniforms: { seed: 7n, offset: 0 } };
-  const text = Array.from(uniforms(3n, 0, 60), (u) => Math.floor(u * 257));
+  const text = randomTokens(3n, 60, 257);
   async function draft(engine: DraftEngine) {
     const sequence = engine.open();
     const known = await engine.reusePrefix(sequence, text.slice(0, -1));

@@ -88,6 +88,11 @@ export function uniforms(seed: bigint, firstPosition: number, count: number, dim
   return values;
 }
 
+/** Returns `count` tokens for a text without meaning, which the seed determines. `first` is the position of the first one. */
+export function randomTokens(seed: bigint, count: number, vocabulary: number, first = 0): number[] {
+  return Array.from(uniforms(seed, first, count), (u) => Math.floor(u * vocabulary));
+}
+
 function toUnitInterval(word: number): number {
   return (word >>> 8) * 2 ** -24;
 }

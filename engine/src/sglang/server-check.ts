@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PtpError, toPtpError } from '@ptp/protocol/errors';
 import { Backoff } from '@ptp/service-kit/backoff';
-import { uniforms } from '../sampling/uniforms.ts';
+import { randomTokens } from '../sampling/uniforms.ts';
 import type { EngineInfo } from '../types.ts';
 import { readScores } from './answer.ts';
 import { type ScoreRequest, scoreBody } from './score-request.ts';
@@ -27,7 +27,7 @@ export class ServerCheck {
   constructor(info: EngineInfo) {
     this.#info = info;
     const length = Math.min(PROBE_LENGTH, info.contextLength);
-    const tokens = Array.from(uniforms(1n, 0, length), (u) => Math.floor(u * info.vocabulary));
+    const tokens = randomTokens(1n, length, info.vocabulary);
     this.#probe = { tokens, at: 0, probe: 0, top: 1, named: [] };
   }
 

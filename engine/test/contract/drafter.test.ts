@@ -1,13 +1,13 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { uniforms } from '../../src/sampling/uniforms.ts';
+import { randomTokens } from '../../src/sampling/uniforms.ts';
 import type { BranchRequest, DraftEngine, DraftedBranch, SequenceId } from '../../src/types.ts';
 import { drafters, type Opened, stopWorkers } from './engines.ts';
 
 const greedy: SamplingParams = { temperature: 0, topK: 0, topP: 1 };
 const nucleus: SamplingParams = { temperature: 0.8, topK: 20, topP: 0.9 };
 const source = { seed: 7n, offset: 0 };
-const tokens = Array.from(uniforms(1n, 0, 40), (u) => Math.floor(u * 257));
+const tokens = randomTokens(1n, 40, 257);
 const picking = { sampling: nucleus, uniforms: source };
 
 afterAll(stopWorkers, 60_000);

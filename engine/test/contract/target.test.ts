@@ -1,7 +1,7 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Adjustment, allowOnly, allowToken } from '../../src/sampling/adjust.ts';
-import { uniforms } from '../../src/sampling/uniforms.ts';
+import { randomTokens } from '../../src/sampling/uniforms.ts';
 import type { SequenceId, TargetEngine, TargetOutput, TargetSlot } from '../../src/types.ts';
 import { type Opened, stopWorkers, targets } from './engines.ts';
 
@@ -12,7 +12,7 @@ const settings: SamplingParams[] = [greedy, nucleus, plain, { temperature: 1.4, 
 const source = { seed: 7n, offset: 0 };
 
 /** Returns `count` tokens, determined by the seed alone. */
-const someTokens = (count: number, seed = 1n) => Array.from(uniforms(seed, 0, count), (u) => Math.floor(u * 257));
+const someTokens = (count: number, seed = 1n) => randomTokens(seed, count, 257);
 const tokens = someTokens(60);
 
 afterAll(stopWorkers, 60_000);

@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { ggufFolder, ggufMissing } from '../../../test/gguf.ts';
 import { loadGguf } from '../../src/llama-cpp/model.ts';
 import { openTargetEngine } from '../../src/open-engine.ts';
-import { uniforms } from '../../src/sampling/uniforms.ts';
+import { randomTokens } from '../../src/sampling/uniforms.ts';
 import type { EngineOptions, TargetEngine } from '../../src/types.ts';
 
 const LENGTH = 200;
@@ -12,9 +12,7 @@ const picking = { sampling: { temperature: 0, topK: 0, topP: 1 }, uniforms: { se
 
 /** Returns prompts of 5 to 41 tokens. */
 const prompts = (vocabulary: number, count: number) =>
-  Array.from({ length: count }, (_, i) =>
-    Array.from(uniforms(BigInt(i), 0, 5 + 4 * i), (u) => Math.floor(u * vocabulary)),
-  );
+  Array.from({ length: count }, (_, i) => randomTokens(BigInt(i), 5 + 4 * i, vocabulary));
 
 /** Decodes as the verifier does: the prompt except its last token, then one token per run. */
 async function ours(engine: TargetEngine, prompt: readonly number[]): Promise<number[]> {
