@@ -1,13 +1,7 @@
-import { adjustCandidates, pickTreeSparse, shapeCandidates } from '../sampling/candidates.ts';
+import { adjustCandidates, mayTruncate, pickTreeSparse, shapeCandidates } from '../sampling/candidates.ts';
 import { uniformsAt } from '../sampling/uniforms.ts';
 import type { EngineInfo, TargetOutput, TargetSlot } from '../types.ts';
 import type { Position } from './candidates.ts';
-
-/**
- * Number of candidates that a grammar must leave so that the rest of the vocabulary can be ignored. Equal to
- * llama.cpp's default top-k.
- */
-const FEWEST = 40;
 
 /**
  * Picks the successors of a slot's tokens.
@@ -29,7 +23,7 @@ export function pickSuccessors(
   for (const [i, position] of positions.entries()) {
     const adjusted = adjustCandidates(position, adjust?.[i]);
     const shaped = shapeCandidates(adjusted, sampling);
-    if (!shaped || (!shaped.exact && (sampling.topK > 0 || adjusted.ids.length < FEWEST))) return undefined;
+    if (!shaped || (!shaped.exact && !mayTruncate(adjusted, sampling))) return undefined;
     truncated ||= !shaped.exact;
     const pick = pickTreeSparse(u.subarray(i * depth, (i + 1) * depth), shaped, vocabulary);
     picks[i] = pick;

@@ -5,6 +5,11 @@ import { type Adjustment, isAllowed } from './adjust.ts';
 const f32 = Math.fround;
 /** Half a unit in the last place of 1 in float32. A smaller probability does not change a float32 sum near 1. */
 const EPSILON = 2 ** -24;
+/**
+ * Number of candidates that a grammar must leave so that the rest of the vocabulary can be ignored. Equal to
+ * llama.cpp's default top-k.
+ */
+const FEWEST = 40;
 
 /** Logits of some tokens. All other logits are at most `floor`. */
 export interface Candidates {
@@ -106,6 +111,14 @@ export function shapeCandidates(
   const { length } = exact ? least : nucleus(eligible, total, f32(topP));
   const kept = ranked.slice(0, length).map((i) => ids[i] as number);
   return { ...ascending(kept, eligible.subarray(0, length)), exact };
+}
+
+/**
+ * Returns true if a pick may ignore all tokens but the candidates although others belong to the distribution. Clients
+ * learn of it (`truncated`).
+ */
+export function mayTruncate({ ids }: Candidates, { topK }: SamplingParams): boolean {
+  return topK === 0 && ids.length >= FEWEST;
 }
 
 /**

@@ -1,13 +1,8 @@
 import { CANDIDATE_LIMIT } from '@ptp/protocol/manifest';
-import { adjustCandidates, type Candidates, pickTreeSparse, shapeCandidates } from '../sampling/candidates.ts';
+import { adjustCandidates, type Candidates, mayTruncate, pickTreeSparse, shapeCandidates } from '../sampling/candidates.ts';
 import type { Scores } from './answer.ts';
 import type { CandidatePlan, Need } from './candidate-plan.ts';
 
-/**
- * Number of candidates that a grammar must leave so that the rest of the vocabulary can be ignored. Equal to
- * llama.cpp's default top-k.
- */
-const FEWEST = 40;
 /** Rounding error of the sum of the candidates' probabilities, which the server computes in float32. */
 const SUM_ERROR = 2e-6;
 
@@ -37,7 +32,7 @@ export function pickSuccessor(
   const adjusted = adjustCandidates(candidates, adjustment);
   const shaped = shapeCandidates(adjusted, sampling);
   if (!shaped) return undefined;
-  const truncates = plan.top >= CANDIDATE_LIMIT && sampling.topK === 0 && adjusted.ids.length >= FEWEST;
+  const truncates = plan.top >= CANDIDATE_LIMIT && mayTruncate(adjusted, sampling);
   if (!shaped.exact && !truncates) return undefined;
   const token = pickTreeSparse(u, shaped, vocabulary);
   const logProbability = candidates.logits[candidates.ids.indexOf(token)] as number;
