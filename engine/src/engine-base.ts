@@ -62,6 +62,16 @@ export abstract class EngineBase {
     if (entry) Object.assign(entry, change);
   }
 
+  /** Records the number of rows of a sequence, and that each takes `bytesPerToken`. */
+  protected recordRows(sequence: SequenceId, rows: number): void {
+    this.record(sequence, { rows, bytes: rows * this.info.bytesPerToken });
+  }
+
+  /** Records the rows that a run writes. */
+  protected recordRun(slots: readonly ContextSlot[]): void {
+    for (const { sequence, at, tokens } of slots) this.recordRows(sequence, at + tokens.length);
+  }
+
   /** Records that a run has failed, so that only the rows before each slot's `at` are valid. */
   protected recordFailure(slots: readonly ContextSlot[]): void {
     for (const { sequence, at } of slots) {

@@ -59,7 +59,7 @@ export class LlamaCppEngine extends EngineBase implements TargetEngine {
     const rows = this.#slots.reuse(sequence, tokens);
     const { lookups, hits, reusedTokens } = this.#counts;
     this.#counts = { lookups: lookups + 1, hits: hits + Number(rows > 0), reusedTokens: reusedTokens + rows };
-    this.record(sequence, { rows, bytes: rows * this.info.bytesPerToken });
+    this.recordRows(sequence, rows);
     return rows;
   }
 
@@ -76,10 +76,7 @@ export class LlamaCppEngine extends EngineBase implements TargetEngine {
   async run(slots: readonly TargetSlot[]): Promise<RunResult<TargetOutput>> {
     checkTargetSlots(slots, this.info, this.rowsOf);
     const { id, answer } = this.begin<RunResult<TargetOutput>>();
-    for (const { sequence, at, tokens } of slots) {
-      const rows = at + tokens.length;
-      this.record(sequence, { rows, bytes: rows * this.info.bytesPerToken });
-    }
+    this.recordRun(slots);
     this.#queue = this.#queue.then(() => this.#serve(id, slots));
     return answer;
   }

@@ -81,7 +81,7 @@ abstract class RemoteEngine extends EngineBase implements Engine {
     if (answer.case !== 'reused' || answer.value.rows > tokens.length) throw mismatch(answer);
     const { rows, cache } = answer.value;
     if (cache) this.prefix = prefixUsage(cache);
-    this.record(sequence, { rows, bytes: rows * this.info.bytesPerToken });
+    this.recordRows(sequence, rows);
     return rows;
   }
 
@@ -108,10 +108,7 @@ abstract class RemoteEngine extends EngineBase implements Engine {
   /** Sends a run of validated slots. */
   protected async answerTo(run: Request, slots: readonly ContextSlot[]): Promise<Answer> {
     const answer = this.request(run);
-    for (const { sequence, at, tokens } of slots) {
-      const rows = at + tokens.length;
-      this.record(sequence, { rows, bytes: rows * this.info.bytesPerToken });
-    }
+    this.recordRun(slots);
     try {
       return await answer;
     } catch (error) {

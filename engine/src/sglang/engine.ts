@@ -175,8 +175,7 @@ class SglangEngine extends EngineBase implements TargetEngine {
     const { lease, tokens: held } = this.#sequences.get(sequence) as ServedSequence;
     const written = { lease, tokens: [...held.slice(0, at), ...tokens] };
     this.#sequences.set(sequence, written);
-    const rows = written.tokens.length;
-    this.record(sequence, { rows, bytes: rows * this.info.bytesPerToken });
+    this.recordRows(sequence, written.tokens.length);
     return written;
   }
 

@@ -81,7 +81,7 @@ abstract class FakeEngine extends EngineBase implements Engine {
     const hashes = (this.#hashes.get(sequence) ?? []).slice(0, at);
     for (const token of tokens) hashes.push(mix(hashes.at(-1) ?? START, token));
     this.#hashes.set(sequence, hashes);
-    this.record(sequence, { rows: hashes.length, bytes: hashes.length * BYTES_PER_TOKEN });
+    this.recordRows(sequence, hashes.length);
     return [START, ...hashes];
   }
 
