@@ -9,3 +9,11 @@ export const BLOCK = 16;
 export function wholeBlocks(shared: number): number {
   return shared - (shared % BLOCK);
 }
+
+/** Returns the number of equal tokens at the start of two sequences. */
+export function sharedLength(a: readonly number[], b: readonly number[]): number {
+  const most = Math.min(a.length, b.length);
+  let length = 0;
+  while (length < most && a[length] === b[length]) length++;
+  return length;
+}

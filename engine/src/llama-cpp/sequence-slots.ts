@@ -1,6 +1,6 @@
 import { PtpError } from '@ptp/protocol/errors';
-import type { LlamaContextSequence, Token } from 'node-llama-cpp';
-import { wholeBlocks } from '../prefix-blocks.ts';
+import type { LlamaContextSequence } from 'node-llama-cpp';
+import { sharedLength, wholeBlocks } from '../prefix-blocks.ts';
 import type { SequenceId } from '../types.ts';
 
 /** Slot for one of llama.cpp's sequences. */
@@ -53,7 +53,7 @@ export class SequenceSlots {
     let best: { slot: Slot; rows: number } | undefined;
     for (const slot of this.#slots) {
       if (slot.owner !== undefined) continue;
-      const rows = wholeBlocks(sharedRows(slot.sequence.contextTokens, tokens));
+      const rows = wholeBlocks(sharedLength(slot.sequence.contextTokens, tokens));
       if (rows > 0 && rows >= (best?.rows ?? 0)) best = { slot, rows };
     }
     if (!best) return 0;
@@ -83,11 +83,4 @@ export class SequenceSlots {
 
 function rowsOf({ sequence }: Slot): number {
   return sequence.nextTokenIndex;
-}
-
-function sharedRows(held: readonly Token[], tokens: readonly number[]): number {
-  const most = Math.min(held.length, tokens.length);
-  let rows = 0;
-  while (rows < most && held[rows] === tokens[rows]) rows++;
-  return rows;
 }

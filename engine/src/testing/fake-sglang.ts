@@ -1,8 +1,9 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { sharedLength } from '../prefix-blocks.ts';
 import { generatesNothing, type MetaInfo, metaInfo, type ScoreBody } from './fake-sglang-answer.ts';
-import { sharedLength, type TokenScorer } from './token-scores.ts';
+import type { TokenScorer } from './token-scores.ts';
 
 /** Failure of one request, for tests. */
 export interface Fault {

@@ -1,3 +1,4 @@
+import { sharedLength } from '../prefix-blocks.ts';
 import type { SequenceId, TargetEngine } from '../types.ts';
 import { mix, START } from './fake-language.ts';
 
@@ -66,12 +67,4 @@ export function engineScorer(engine: TargetEngine): TokenScorer {
     queue = result.catch(() => {});
     return result;
   };
-}
-
-/** Returns the number of equal tokens at the start of two sequences. */
-export function sharedLength(a: readonly number[], b: readonly number[]): number {
-  const most = Math.min(a.length, b.length);
-  let length = 0;
-  while (length < most && a[length] === b[length]) length++;
-  return length;
 }
