@@ -1,4 +1,5 @@
 import { readCachedTokens, readScores, type Scores } from '../engine/src/sglang/answer.ts';
+import { candidatePlan } from '../engine/src/sglang/candidate-plan.ts';
 import { prefillBody, type ScoreRequest, scoreBody } from '../engine/src/sglang/score-request.ts';
 import type { SglangServer } from '../engine/src/sglang/server.ts';
 
@@ -6,8 +7,12 @@ import type { SglangServer } from '../engine/src/sglang/server.ts';
 const PREFIX = 256;
 /** Number of tokens in a verification: the last committed token and a draft of eight. */
 const EXTEND = 9;
-/** Number of most probable tokens in the first round of a request without top-k, and in the second. */
-const SIZES = [72, 1032] as const;
+/** Number of most probable tokens in the first round of a request with top-p, and in the second. */
+const SIZES = [0, 1].map((round) => {
+  const need = { sampling: { temperature: 1, topK: 0, topP: 0.9 }, adjustment: undefined, topCount: 0 };
+  return candidatePlan(need, round, Number.POSITIVE_INFINITY).top;
+});
+const [FIRST] = SIZES as [number];
 
 export interface CheckContext {
   readonly server: SglangServer;
@@ -171,11 +176,11 @@ async function checkSpeed({ server, vocabulary, text }: CheckContext): Promise<C
 }
 
 function requestOf(request: Partial<ScoreRequest> & Pick<ScoreRequest, 'tokens' | 'at'>): ScoreRequest {
-  return { probe: 0, top: SIZES[0], named: [], ...request };
+  return { probe: 0, top: FIRST, named: [], ...request };
 }
 
 function scoresOf(server: SglangServer, vocabulary: number, parts: Parameters<typeof requestOf>[0]): Promise<Scores[]> {
-  const request = requestOf({ ...parts, top: Math.min(parts.top ?? SIZES[0], vocabulary) });
+  const request = requestOf({ ...parts, top: Math.min(parts.top ?? FIRST, vocabulary) });
   return server.generate(scoreBody(request), (answer) => readScores(answer, request, vocabulary));
 }
 

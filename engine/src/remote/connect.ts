@@ -4,6 +4,7 @@ import { PtpError, toPtpError } from '@ptp/protocol/errors';
 import { EngineService, type GetEngineResponse } from '@ptp/protocol/gen/ptp/v1/engine_pb';
 import { loadManifest, type Manifest } from '@ptp/protocol/manifest';
 import { Backoff } from '@ptp/service-kit/backoff';
+import { startError } from '../start-error.ts';
 import type { EngineInfo, EngineOptions } from '../types.ts';
 
 /** Time limits in milliseconds. */
@@ -102,9 +103,4 @@ function engineInfo(engine: GetEngineResponse, manifest: Manifest, address: stri
     engine: 'torch',
     ...(precision && { quantization: precision }),
   };
-}
-
-/** Returns an error about the engine that the setting PTP_ENGINE names. */
-export function startError(message: string, cause?: unknown): PtpError {
-  return new PtpError('failed_precondition', `PTP_ENGINE: ${message}`, { field: 'PTP_ENGINE', cause });
 }

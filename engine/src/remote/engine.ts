@@ -3,6 +3,7 @@ import { PtpError } from '@ptp/protocol/errors';
 import type { PrefixCacheFacts } from '@ptp/protocol/gen/ptp/v1/common_pb';
 import type { DrafterFacts, EngineService } from '@ptp/protocol/gen/ptp/v1/engine_pb';
 import { EngineBase } from '../engine-base.ts';
+import { startError } from '../start-error.ts';
 import type {
   ContextSlot,
   DraftEngine,
@@ -18,7 +19,7 @@ import type {
   TargetSlot,
 } from '../types.ts';
 import { checkDraftSlots, checkEmpty, checkTargetSlots } from '../validate-slots.ts';
-import { type Connected, connectEngine, defaultLimits, type RemoteLimits, startError } from './connect.ts';
+import { type Connected, connectEngine, defaultLimits, type RemoteLimits } from './connect.ts';
 import { draftResult, draftRun, errorOf, runFailure, targetResult, targetRun } from './messages.ts';
 
 /**

@@ -3,6 +3,7 @@ import { CANDIDATE_LIMIT, loadManifest } from '@ptp/protocol/manifest';
 import { fieldError } from '@ptp/protocol/validation';
 import { EngineBase } from '../engine-base.ts';
 import { wholeBlocks } from '../prefix-blocks.ts';
+import { startError } from '../start-error.ts';
 import type {
   DraftEngine,
   EngineInfo,
@@ -62,10 +63,7 @@ export async function openTargetEngine(options: SglangOptions): Promise<TargetEn
     rejectsRepetitionPenalty: true,
   };
   if (manifest.pick !== 'tree') {
-    throw new PtpError(
-      'failed_precondition',
-      `\`${dir}\`: SGLang needs a model with \`pick\` tree, got ${manifest.pick}`,
-    );
+    throw startError(`SGLang needs a model with \`pick\` tree, got ${manifest.pick} in \`${dir}\``);
   }
   const check = new ServerCheck(info);
   const found = await waitForServers(
@@ -83,11 +81,7 @@ export async function openTargetEngine(options: SglangOptions): Promise<TargetEn
 
 /** Always throws, because SGLang serves no drafters. @throws PtpError `failed_precondition` */
 export async function openDraftEngine(): Promise<DraftEngine> {
-  throw new PtpError(
-    'failed_precondition',
-    'PTP_ENGINE: SGLang serves no drafters: set the address of a `ptp-engine drafter`, or none',
-    { field: 'PTP_ENGINE' },
-  );
+  throw startError('SGLang serves no drafters: set the address of a `ptp-engine drafter`, or none');
 }
 
 interface ServedSequence {
@@ -128,7 +122,6 @@ class SglangEngine extends EngineBase implements TargetEngine {
    * @returns number of tokens that the server had in its cache, in whole blocks, or 0 if the prefix cache is off
    */
   async reusePrefix(sequence: SequenceId, tokens: readonly number[]): Promise<number> {
-    if (this.dead) throw this.dead;
     checkEmpty(sequence, this.rowsOf);
     if (tokens.length === 0) return 0;
     const { lease } = this.#sequences.get(sequence) as ServedSequence;
@@ -149,7 +142,6 @@ class SglangEngine extends EngineBase implements TargetEngine {
   }
 
   async run(slots: readonly TargetSlot[]): Promise<RunResult<TargetOutput>> {
-    if (this.dead) throw this.dead;
     checkTargetSlots(slots, this.info, this.rowsOf);
     for (const slot of slots) checkPenalty(slot);
     const { id, answer } = this.begin<RunResult<TargetOutput>>();

@@ -1,5 +1,11 @@
 import { CANDIDATE_LIMIT } from '@ptp/protocol/manifest';
-import { adjustCandidates, type Candidates, mayTruncate, pickTreeSparse, shapeCandidates } from '../sampling/candidates.ts';
+import {
+  adjustCandidates,
+  type Candidates,
+  mayTruncate,
+  pickTreeSparse,
+  shapeCandidates,
+} from '../sampling/candidates.ts';
 import type { Scores } from './answer.ts';
 import type { CandidatePlan, Need } from './candidate-plan.ts';
 

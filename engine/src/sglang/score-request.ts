@@ -38,12 +38,6 @@ export function scoreBody({ tokens, at, probe, top, named }: ScoreRequest) {
 
 /** Returns the body of POST /generate that reads `tokens` into the server's radix cache. */
 export function prefillBody(tokens: readonly number[]) {
-  return {
-    input_ids: tokens,
-    sampling_params: samplingParams,
-    return_logprob: true,
-    logprob_start_len: tokens.length - 1,
-    top_logprobs_num: 1,
-    token_ids_logprob: NO_NAMES,
-  };
+  const end = tokens.length - 1;
+  return scoreBody({ tokens: tokens.slice(0, end), at: end, probe: tokens[end] as number, top: 1, named: [] });
 }

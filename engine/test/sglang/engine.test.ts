@@ -136,7 +136,8 @@ describe('the start', () => {
     await writeFile(join(folder, 'manifest.json'), JSON.stringify(changed));
     await expect(openOn([fake], { dir: folder })).rejects.toMatchObject({
       code: 'failed_precondition',
-      message: `\`${folder}\`: SGLang needs a model with \`pick\` tree, got cdf`,
+      message: `PTP_ENGINE: SGLang needs a model with \`pick\` tree, got cdf in \`${folder}\``,
+      field: 'PTP_ENGINE',
     });
   });
 });
