@@ -165,7 +165,7 @@ export function testChoosing(under: ChoosingCase): void {
   test('a text ends before the same stop string, across tokens, with and without the drafter', async () => {
     const stop = ['re', 'se', ' i', '\n'];
     const stopped = async (request: GenerationRequest) => {
-      const outcome = { usage: newUsage(request.prompt.length) };
+      const outcome = { usage: newUsage(request.prompt.length), warnings: new Set<string>() };
       const choice = { ...request, maxTokens: 40, stop, first: true };
       let [text, finish] = ['', ''];
       for await (const delta of generateChoices(

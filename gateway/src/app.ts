@@ -9,7 +9,7 @@ import { type OnRejection, reportRejection } from './access/admission.ts';
 import type { ApiKeys } from './access/api-keys.ts';
 import { requireApiKeys } from './access/http-hook.ts';
 import { decodeBody } from './http/content-encoding.ts';
-import { rejectOtherMethods, rejectUnparsable, sendError } from './http/errors.ts';
+import { rejectExpectation, rejectOtherMethods, rejectUnparsable, sendError } from './http/errors.ts';
 import { newId } from './http/ids.ts';
 import { parseJson } from './http/json.ts';
 import { servePages } from './http/pages.ts';
@@ -108,7 +108,8 @@ const PROBES: ReadonlySet<string> = new Set(['/healthz', '/health', '/readyz', '
 /** Creates a server with everything that the routes share: limits, JSON, CORS, request ids, errors and access logs. */
 async function createApp({ settings, logger, onRejection, https }: HttpParts): Promise<FastifyInstance> {
   const app = Fastify({
-    ...(https && { https: https.options }),
+    // Node would reject a request without Host with an empty body. The hook below sends an error.
+    ...(https ? { https: { ...https.options, requireHostHeader: false } } : { http: { requireHostHeader: false } }),
     loggerInstance: logger as FastifyBaseLogger,
     logController: new Fastify.LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
     bodyLimit: settings.bodyLimit,
@@ -119,6 +120,7 @@ async function createApp({ settings, logger, onRejection, https }: HttpParts): P
     clientErrorHandler: rejectUnparsable,
   });
   https?.follow(app.server as unknown as HttpsServer);
+  app.server.on('checkExpectation', rejectExpectation);
   rejectOtherMethods(app);
   // This hook runs before all others, so that browsers can read rejections too.
   await allowOrigins(app, settings.corsOrigins);
@@ -136,6 +138,9 @@ async function createApp({ settings, logger, onRejection, https }: HttpParts): P
     if (closing) {
       reply.header('connection', 'close');
       throw new PtpError('unavailable', 'the server is shutting down');
+    }
+    if (request.headers.host === undefined && request.raw.httpVersion === '1.1') {
+      throw new PtpError('invalid_argument', 'the request has no `Host` header, which HTTP/1.1 requires');
     }
     if (request.is404) {
       throw new PtpError('not_found', `Invalid URL (${request.method} ${request.url.split('?', 1)[0]})`);

@@ -16,7 +16,7 @@ export interface NumberRange {
   readonly multipleOf: number;
 }
 
-/** Maximum number of digits after the decimal point: the precision of a double. */
+/** Maximum number of digits after the decimal point, unless a limit has more: the precision of a double. */
 const FRACTION_DIGITS = 15;
 /** Maximum number of digits before the decimal point if the range has no upper limit. */
 const INTEGER_DIGITS = 15;
@@ -43,7 +43,7 @@ const mirrored = (range: NumberRange): NumberRange => ({
 
 /** Digits read so far. */
 interface Prefix {
-  /** Value in units of 10^-FRACTION_DIGITS. */
+  /** Value in units of 10^-`places`. */
   readonly value: bigint;
   /** Number of digits before the decimal point. */
   readonly digits: number;
@@ -57,9 +57,14 @@ interface Prefix {
  * order relative to both limits, and the same remainder.
  */
 function nonNegative(range: NumberRange): DfaState | undefined {
-  const unit = 10n ** BigInt(FRACTION_DIGITS);
-  const min = scaled(range.min, unit);
-  const max = range.max === Number.POSITIVE_INFINITY ? undefined : scaled(range.max, unit);
+  const limits = [range.min, range.max].filter(Number.isFinite);
+  // Maximum number of digits after the decimal point.
+  const places = Math.max(FRACTION_DIGITS, ...limits.map((limit) => decimalOf(limit).places + 1));
+  const unit = 10n ** BigInt(places);
+  // A text is read as the nearest double, so an exclusive limit allows texts up to the double next to it.
+  const min = -scaled(-1n, decimalOf(range.exclusiveMin ? neighbour(range.min, 1n) : range.min), places);
+  const highest = range.exclusiveMax && range.max > 0 ? neighbour(range.max, -1n) : range.max;
+  const max = highest === Number.POSITIVE_INFINITY ? undefined : scaled(1n, decimalOf(highest), places);
   const maxDigits =
     max === undefined ? Math.max(INTEGER_DIGITS, String(min / unit).length + 1) : String(max / unit).length;
   const factor = BigInt(range.multipleOf) * unit;
@@ -84,8 +89,8 @@ function nonNegative(range: NumberRange): DfaState | undefined {
     const digit = byte - 0x30;
     if (digit < 0 || digit > 9) return undefined;
     if (fraction !== undefined) {
-      if (fraction === FRACTION_DIGITS) return undefined;
-      const place = 10n ** BigInt(FRACTION_DIGITS - 1 - fraction);
+      if (fraction === places) return undefined;
+      const place = 10n ** BigInt(places - 1 - fraction);
       return stateOf({ value: value + BigInt(digit) * place, digits, fraction: fraction + 1 });
     }
     const leadingZero = digits === 1 && value === 0n;
@@ -98,14 +103,13 @@ function nonNegative(range: NumberRange): DfaState | undefined {
   }
 
   function inRange(value: bigint): boolean {
-    const aboveMin = range.exclusiveMin ? value > min : value >= min;
-    return aboveMin && (max === undefined || (range.exclusiveMax ? value < max : value <= max));
+    return value >= min && (max === undefined || value <= max);
   }
 
   /** Returns true if a longer number of the range starts with the prefix. */
   function canContinue({ value, digits, fraction }: Prefix): boolean {
     if (fraction !== undefined) {
-      return fraction < FRACTION_DIGITS && intersects(value, value + 10n ** BigInt(FRACTION_DIGITS - fraction) - 1n);
+      return fraction < places && intersects(value, value + 10n ** BigInt(places - fraction) - 1n);
     }
     if (digits > 0 && !range.integer && intersects(value, value + unit - 1n)) return true;
     if (digits === 1 && value === 0n) return false;
@@ -119,8 +123,8 @@ function nonNegative(range: NumberRange): DfaState | undefined {
   /** Returns true if [from, to] contains a number of the range. */
   function intersects(from: bigint, to: bigint): boolean {
     const step = range.integer ? factor : 1n;
-    const low = larger(from, range.exclusiveMin ? min + 1n : min);
-    const high = max === undefined ? to : smaller(to, range.exclusiveMax ? max - 1n : max);
+    const low = larger(from, min);
+    const high = max === undefined ? to : smaller(to, max);
     return ((low + step - 1n) / step) * step <= high;
   }
 
@@ -133,19 +137,40 @@ function nonNegative(range: NumberRange): DfaState | undefined {
   /** Compares the prefix with the limit's prefix of the same length. Returns -1, 0 or 1. */
   function compare(value: bigint, digits: number, fraction: number | undefined, limit: bigint): number {
     const missing = BigInt(Math.max(0, String(limit / unit).length - digits));
-    const place = fraction === undefined ? unit * 10n ** missing : 10n ** BigInt(FRACTION_DIGITS - fraction);
+    const place = fraction === undefined ? unit * 10n ** missing : 10n ** BigInt(places - fraction);
     const expected = (limit / place) * place;
     const actual = fraction === undefined ? value * 10n ** missing : value;
     return actual < expected ? -1 : actual > expected ? 1 : 0;
   }
 }
 
-/** Returns a limit in units of 10^-FRACTION_DIGITS, exact for the decimal form of a double. */
-function scaled(limit: number, unit: bigint): bigint {
-  const [whole = '0', fraction = ''] = limit
-    .toLocaleString('en', { useGrouping: false, maximumFractionDigits: FRACTION_DIGITS })
-    .split('.');
-  return BigInt(whole) * unit + BigInt(fraction.padEnd(FRACTION_DIGITS, '0'));
+/** The number digits * 10^-places. */
+interface Decimal {
+  readonly digits: bigint;
+  readonly places: number;
+}
+
+/** Returns the decimal form of a limit >= 0, exactly as JavaScript prints it. */
+function decimalOf(limit: number): Decimal {
+  const [mantissa = '0', exponent = '0'] = String(limit).split('e');
+  const [whole = '0', fraction = ''] = mantissa.split('.');
+  const places = fraction.length - Number(exponent);
+  return { digits: BigInt(whole + fraction) * 10n ** BigInt(Math.max(0, -places)), places: Math.max(0, places) };
+}
+
+/** Returns sign * number in units of 10^-places, rounded down. */
+function scaled(sign: bigint, { digits, places: own }: Decimal, places: number): bigint {
+  if (own <= places) return sign * digits * 10n ** BigInt(places - own);
+  const divisor = 10n ** BigInt(own - places);
+  return sign < 0n ? -((digits + divisor - 1n) / divisor) : digits / divisor;
+}
+
+/** Returns the next larger (`step` 1) or smaller (-1) double of a number >= 0. */
+function neighbour(number: number, step: bigint): number {
+  const view = new DataView(new ArrayBuffer(8));
+  view.setFloat64(0, number);
+  view.setBigUint64(0, view.getBigUint64(0) + step);
+  return view.getFloat64(0);
 }
 
 const larger = (a: bigint, b: bigint): bigint => (a > b ? a : b);

@@ -1,6 +1,7 @@
-import type { OutgoingHttpHeaders } from 'node:http';
+import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { type ErrorCode, publicMessage, toPtpError, wireErrors } from '@ptp/protocol/errors';
+import { invalidField } from '@ptp/protocol/validation';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { UNKNOWN_ENCODING } from './content-encoding.ts';
 import { newId } from './ids.ts';
@@ -83,6 +84,19 @@ export function rejectUnparsable(error: Error & { readonly code?: string }, sock
       body,
     ].join('\r\n'),
   );
+}
+
+/** Responds to a request whose `Expect` header has a value other than `100-continue`. */
+export function rejectExpectation({ headers: { expect } }: IncomingMessage, response: ServerResponse): void {
+  const { message } = invalidField('expect', '100-continue or absent', expect);
+  const body = JSON.stringify(errorBody(message, 'invalid_request_error', 'expect'));
+  response.writeHead(417, {
+    'content-type': 'application/json; charset=utf-8',
+    'content-length': Buffer.byteLength(body),
+    'x-request-id': newId('req_'),
+    connection: 'close',
+  });
+  response.end(body);
 }
 
 /** Maximum time in milliseconds for which the rest of a rejected request's body is read and dropped. */

@@ -19,8 +19,8 @@ import {
   topLogprobs,
 } from './request.ts';
 import { type EndpointParts, respond } from './respond.ts';
-import { type CallPiece, ToolCallReader } from './tool-calls.ts';
-import { type ToolUse, toolChoice, tools, toolUseOf, withToolConstraint } from './tools.ts';
+import { type CallMode, type CallPiece, ToolCallReader } from './tool-calls.ts';
+import { callMode, toolChoice, tools, toolUseOf, withToolConstraint } from './tools.ts';
 
 /** Body of POST /v1/chat/completions. */
 export const chatBody = object({
@@ -47,7 +47,7 @@ export function chatRoute(app: FastifyInstance, parts: EndpointParts): void {
     const { messages, toolUse, variables, end } = request;
     // A given beginning of the answer, or a constraint, leaves no room for thoughts, unless the constraint applies only
     // to calls that the model may make.
-    const mayThink = !end.continuesLast && (!request.constraint || toolUse?.choice === 'auto');
+    const mayThink = !end.continuesLast && (!request.constraint || request.calls === 'possible');
     const thinks = chatTemplate.thinks && mayThink;
     let reasoning: AnswerParts['reasoning'] = thinks ? 'possible' : 'none';
     return respond(parts, http, reply, {
@@ -58,7 +58,7 @@ export function chatRoute(app: FastifyInstance, parts: EndpointParts): void {
         if (thinks && opensThoughts(prompt, tokenizer)) reasoning = 'open';
         return choiceRequests([prompt], request, model.contextLength, model, 'messages');
       },
-      newWriter: (run) => new ChoicesWriter(chatFormat({ reasoning, calls: callsOf(toolUse) }), run),
+      newWriter: (run) => new ChoicesWriter(chatFormat({ reasoning, calls: request.calls }), run),
     });
   });
 }
@@ -81,7 +81,9 @@ function parseChat(given: unknown, model: ModelInfo) {
   checkEnding(body, constraint); // Again, because tools may have added a constraint.
   const variables = { ...reasoningVariables(body.reasoning_effort), ...body.chat_template_kwargs };
   const end = promptEndOf(body, messages);
-  return { ...request, constraint, logprobs: body.logprobs ? tops : undefined, messages, toolUse, variables, end };
+  const calls = callMode(toolUse, request.constraint);
+  const logprobs = body.logprobs ? tops : undefined;
+  return { ...request, constraint, logprobs, messages, toolUse, calls, variables, end };
 }
 
 /**
@@ -98,16 +100,11 @@ function tokenLimitOf(body: z.infer<typeof chatBody>): TokenLimit {
   return { field, value: body[field] };
 }
 
-function callsOf(toolUse: ToolUse | undefined): AnswerParts['calls'] {
-  if (!toolUse) return 'none';
-  return toolUse.choice === 'auto' ? 'possible' : 'forced';
-}
-
 /** Parts of an answer that are separated from its text. */
 interface AnswerParts {
   /** State of the thoughts. `open` means that the prompt has begun them. */
   readonly reasoning: 'none' | 'possible' | 'open';
-  readonly calls: 'none' | 'possible' | 'forced';
+  readonly calls: CallMode | undefined;
 }
 
 function chatFormat(answerParts: AnswerParts): Format {
@@ -136,7 +133,7 @@ class ChatChoice implements ChoiceFormat {
 
   constructor({ reasoning, calls }: AnswerParts) {
     if (reasoning !== 'none') this.#thoughtsReader = new ReasoningReader(reasoning === 'open');
-    if (calls !== 'none') this.#callReader = new ToolCallReader(calls === 'forced');
+    if (calls) this.#callReader = new ToolCallReader(calls);
   }
 
   piece(raw: string, tokens?: readonly TokenLogprob[]): object {

@@ -1,7 +1,7 @@
 import manifest from '../../package.json' with { type: 'json' };
 import { openAiError } from '../http/errors.ts';
 import { newId } from '../http/ids.ts';
-import type { ChoiceDelta } from './choices.ts';
+import { type ChoiceDelta, warningOf } from './choices.ts';
 import type { TokenLogprob } from './logprobs.ts';
 import type { StepTrace } from './step-trace.ts';
 import type { ResponseWriter, Run, ServerEvent } from './stream.ts';
@@ -38,7 +38,8 @@ export class ChoicesWriter implements ResponseWriter {
   readonly #choices: readonly Choice[];
   readonly #head: object;
   readonly #format: Format;
-  #warned = false;
+  /** Number of warnings that a stream has sent. */
+  #warned = 0;
 
   constructor(format: Format, run: Run) {
     this.#format = format;
@@ -86,7 +87,7 @@ export class ChoicesWriter implements ResponseWriter {
   }
 
   whole(): object {
-    const { usage, warning } = this.#run.figures;
+    const { usage, warnings } = this.#run.figures;
     return {
       ...this.#head,
       object: this.#format.object,
@@ -96,7 +97,7 @@ export class ChoicesWriter implements ResponseWriter {
         ...(traces.length > 0 && { ptp: traces }),
       })),
       usage,
-      ...(warning !== undefined && { warning }),
+      ...warningOf(warnings),
     };
   }
 
@@ -106,12 +107,11 @@ export class ChoicesWriter implements ResponseWriter {
     return { data: { ...head, choices, ...usage, ...this.#newWarning(), ...fields } };
   }
 
-  /** The warning, once per stream: in the first chunk, or as soon as there is a reason. */
+  /** Returns each warning once per stream: in the first chunk, or as soon as there is a reason. */
   #newWarning(): { warning?: string } {
-    const { warning } = this.#run.figures;
-    if (warning === undefined || this.#warned) return {};
-    this.#warned = true;
-    return { warning };
+    const fresh = [...this.#run.figures.warnings].slice(this.#warned);
+    this.#warned += fresh.length;
+    return warningOf(fresh);
   }
 }
 

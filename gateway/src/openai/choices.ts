@@ -61,8 +61,14 @@ export function newUsage(promptTokens: number) {
 /** Figures that a response reports besides its choices. They are updated as steps arrive. */
 export interface ResponseFigures {
   readonly usage: Usage;
-  /** Set once a token was sampled from fewer tokens than the request allows. */
-  warning?: string;
+  /** Sentences about what the response does not guarantee, each once. Steps may add to them. */
+  readonly warnings: Set<string>;
+}
+
+/** Returns the field of a response that contains its warnings. */
+export function warningOf(warnings: Iterable<string>): { warning?: string } {
+  const warning = [...warnings].join(' ');
+  return warning === '' ? {} : { warning };
 }
 
 /**
@@ -117,7 +123,7 @@ async function* generateChoice(
     }
     const { text, count, finish } = stream.add(step.tokens, step.finish);
     addToUsage(figures.usage, request, step, count);
-    if (step.truncated) figures.warning ??= truncationWarning({ ...generator.model, ...generator.health() });
+    if (step.truncated) figures.warnings.add(truncationWarning({ ...generator.model, ...generator.health() }));
     const delta = {
       index,
       text,

@@ -53,6 +53,12 @@ export const guidedFields = {
   guided_choice: choices.nullish(),
 };
 
+/** Constraint of a request. */
+export interface RequestConstraint extends OutputConstraint {
+  /** Sentences about what the constraint does not guarantee. */
+  readonly warnings?: readonly string[];
+}
+
 /** The fields of a request that may constrain its output. */
 interface ConstraintFields extends Partial<z.infer<z.ZodObject<typeof guidedFields>>> {
   readonly response_format?: z.infer<typeof responseFormat> | null | undefined;
@@ -64,7 +70,7 @@ interface ConstraintFields extends Partial<z.infer<z.ZodObject<typeof guidedFiel
  *
  * @throws PtpError `invalid_argument`, naming the field or the unsupported part of its schema
  */
-export function constraintOf(fields: ConstraintFields): OutputConstraint | undefined {
+export function constraintOf(fields: ConstraintFields): RequestConstraint | undefined {
   const { response_format: format, structured_outputs: structured } = fields;
   const guided = {
     guided_json: { json: fields.guided_json },

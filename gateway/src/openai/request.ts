@@ -15,6 +15,8 @@ import { samplingFields, samplingOf } from './sampling.ts';
 export const TOP_LOGPROBS_LIMIT = 20;
 export const topLogprobs = integer(0, TOP_LOGPROBS_LIMIT, `an integer in [0, ${TOP_LOGPROBS_LIMIT}]`);
 
+/** Maximum number of choices per prompt, as in OpenAI's API. Admission may allow fewer. */
+const CHOICE_LIMIT = 128;
 const STOP_LIMIT = 16;
 const stopError = `a string or an array of up to ${STOP_LIMIT} strings`;
 /** Schema of the strings that end the answer. */
@@ -67,7 +69,7 @@ export const sharedFields = {
 export const completionAndChatFields = {
   max_tokens: tokenLimit,
   stop: z.preprocess((value) => (typeof value === 'string' ? [value] : value), stopStrings).nullish(),
-  n: integer(1, 8, 'an integer in [1, 8]').nullish(),
+  n: integer(1, CHOICE_LIMIT, `an integer in [1, ${CHOICE_LIMIT}]`).nullish(),
   response_format: responseFormat.nullish(),
   structured_outputs: structuredOutputs.nullish(),
   ...guidedFields,
@@ -109,7 +111,7 @@ export function commonRequest(body: CommonBody, limit: TokenLimit, model: ModelI
   return {
     /** Constraint on the text. Undefined if any text is allowed. */
     constraint,
-    /** Number of choices per prompt, from 1 to 8. */
+    /** Number of choices per prompt. */
     n: body.n ?? 1,
     seed: body.seed ?? randomSeed(),
     /** Maximum number of tokens to generate. The endpoint has a default. */

@@ -55,6 +55,7 @@ export async function respond(
     const requests = choices.map((choice) => ({ ...choice, ...shared }));
     const figures: ResponseFigures = {
       usage: newUsage(requests.reduce((sum, { prompt }) => sum + prompt.length, 0) / request.n),
+      warnings: new Set(request.constraint?.warnings),
     };
     const deltas = generateChoices(generator, tokenizer, requests, figures, signal);
     const { stream, includeUsage } = request;

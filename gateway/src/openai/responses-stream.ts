@@ -1,6 +1,6 @@
 import { openAiError } from '../http/errors.ts';
 import { newId } from '../http/ids.ts';
-import type { ChoiceDelta } from './choices.ts';
+import { type ChoiceDelta, warningOf } from './choices.ts';
 import { logprobEntries, type TokenLogprob } from './logprobs.ts';
 import type { ResponsesRequest } from './responses.ts';
 import type { ResponseWriter, Run, ServerEvent } from './stream.ts';
@@ -44,7 +44,7 @@ export class ResponsesWriter implements ResponseWriter {
   constructor(request: ResponsesRequest, run: Run) {
     this.#request = request;
     this.#run = run;
-    this.#reader = request.toolUse && new ToolCallReader(request.toolUse.choice !== 'auto');
+    this.#reader = request.calls && new ToolCallReader(request.calls);
   }
 
   *start(): Iterable<ServerEvent> {
@@ -85,7 +85,6 @@ export class ResponsesWriter implements ResponseWriter {
   whole(error: object | null = null): object {
     const { instructions, metadata, maxTokens, choice, echoed } = this.#request;
     const { temperature, topP } = choice.sampling;
-    const { warning } = this.#run.figures;
     return {
       id: this.#id,
       object: 'response',
@@ -106,7 +105,7 @@ export class ResponsesWriter implements ResponseWriter {
       top_p: topP,
       truncation: 'disabled',
       usage: this.#finish ? this.#usage() : null,
-      ...(warning !== undefined && { warning }),
+      ...warningOf(this.#run.figures.warnings),
     };
   }
 

@@ -11,7 +11,7 @@ import { choiceRequests } from './prompt.ts';
 import { checkEnding, commonRequest, sharedFields, tokenLimit, topLogprobs } from './request.ts';
 import { type EndpointParts, respond } from './respond.ts';
 import { ResponsesWriter } from './responses-stream.ts';
-import { toolChoiceOf, toolFunction, toolsOf, toolUseOf, withToolConstraint } from './tools.ts';
+import { callMode, toolChoiceOf, toolFunction, toolsOf, toolUseOf, withToolConstraint } from './tools.ts';
 
 const LOGPROBS = 'message.output_text.logprobs';
 /** Accepted without effect, because responses contain no reasoning. */
@@ -56,7 +56,7 @@ export const responsesBody = object({
   metadata: z.record(z.string(), z.string({ error: 'a string' }), { error: 'an object of strings' }).nullish(),
   store: boolean.nullish(),
   text: object({ format: textFormat.nullish() }).nullish(),
-  tools: toolsOf({ strict: boolean.nullish(), ...toolFunction }).nullish(),
+  tools: toolsOf(toolFunction).nullish(),
   tool_choice: toolChoiceOf({ name: toolFunction.name }).nullish(),
   parallel_tool_calls: boolean.nullish(),
 });
@@ -100,7 +100,7 @@ function parseResponses(given: unknown, model: ModelInfo) {
   }
   const { input, instructions = null, tool_choice: choice, parallel_tool_calls: parallel } = body;
   const messages: ChatMessage[] = typeof input === 'string' ? [{ role: 'user', content: input }] : messagesOf(input);
-  const functions = body.tools?.map(({ name, description, parameters }) => ({ name, description, parameters }));
+  const functions = body.tools?.map(({ type: _, ...tool }) => tool);
   const toolUse = toolUseOf(functions, choice, parallel);
   const format = body.text?.format ?? { type: 'text' as const };
   const schema = format.type === 'text' ? undefined : format.schema;
@@ -115,6 +115,7 @@ function parseResponses(given: unknown, model: ModelInfo) {
     instructions,
     metadata: body.metadata ?? {},
     toolUse,
+    calls: callMode(toolUse, formatted),
     /** Fields that the response repeats. */
     echoed: {
       parallel_tool_calls: parallel ?? true,

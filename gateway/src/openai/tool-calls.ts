@@ -12,21 +12,26 @@ export interface CallPiece {
 }
 
 /**
+ * Form of an answer that may contain calls: text and then calls (`possible`), calls only (`forced`), or either text or
+ * calls (`instead`).
+ */
+export type CallMode = 'possible' | 'forced' | 'instead';
+
+/**
  * Separates tool calls from a text that arrives in pieces. The text follows the grammar of `withToolConstraint`, but
  * may end anywhere.
  */
 export class ToolCallReader {
   #callCount = 0;
-  #state: 'text' | 'head' | 'arguments' | 'tail' = 'text';
+  #state: 'text' | 'only text' | 'head' | 'arguments' | 'tail' = 'text';
   #held = '';
   #depth = 0;
   #inString = false;
   #escaped = false;
-  readonly #forced: boolean;
+  readonly #mode: CallMode;
 
-  /** @param forced true if the answer consists of calls only */
-  constructor(forced: boolean) {
-    this.#forced = forced;
+  constructor(mode: CallMode) {
+    this.#mode = mode;
   }
 
   /** True if the text ends inside a call. */
@@ -36,6 +41,8 @@ export class ToolCallReader {
 
   push(piece: string): { text: string; calls: CallPiece[] } {
     this.#held += piece;
+    if (this.#mode === 'instead' && this.#isText()) this.#state = 'only text';
+    if (this.#state === 'only text') return { text: this.#takeAll(), calls: [] };
     let text = '';
     const calls: CallPiece[] = [];
     for (;;) {
@@ -75,8 +82,20 @@ export class ToolCallReader {
    */
   end(finish: string): string {
     if (this.#state !== 'text') return '';
-    const isCut = (this.#forced || finish === 'length') && this.#held.includes('<');
+    const isCut = (this.#mode === 'forced' || finish === 'length') && this.#held.includes('<');
     return isCut ? '' : this.#content(this.#held);
+  }
+
+  /** Returns true if the answer is certain to be text in place of calls. */
+  #isText(): boolean {
+    if (this.#state !== 'text' || this.#callCount > 0) return false;
+    return !this.#held.startsWith(CALL_OPEN) && !CALL_OPEN.startsWith(this.#held);
+  }
+
+  #takeAll(): string {
+    const text = this.#held;
+    this.#held = '';
+    return text;
   }
 
   /** Removes and returns the text that cannot be part of an opening tag or of the whitespace before it. */
@@ -109,8 +128,6 @@ export class ToolCallReader {
         return text;
       }
     }
-    const text = this.#held;
-    this.#held = '';
-    return text;
+    return this.#takeAll();
   }
 }

@@ -1,11 +1,15 @@
+import { PtpError } from '@ptp/protocol/errors';
 import { invalidField } from '@ptp/protocol/validation';
 import { z } from 'zod';
 import { choice, type DfaState, type Expression, literal, repeat, sequence } from '../grammar/expression.ts';
 import { jsonSchemaGrammar } from '../grammar/json-schema.ts';
+import { jsonObject } from '../grammar/json-text.ts';
 import type { OutputConstraint } from '../grammar/types.ts';
 import type { FunctionTool } from '../text/chat-message.ts';
 import { CALL_ARGUMENTS, CALL_CLOSE, CALL_NAME, CALL_OPEN } from '../text/tool-format.ts';
-import { object, text } from '../validation.ts';
+import { boolean, object, text } from '../validation.ts';
+import type { RequestConstraint } from './output-format.ts';
+import type { CallMode } from './tool-calls.ts';
 
 /** Maximum number of tools in a request, as in OpenAI's API. */
 const TOOL_LIMIT = 128;
@@ -19,6 +23,7 @@ export const toolFunction = {
   name,
   description: text.nullish(),
   parameters: z.record(z.string(), z.unknown(), { error: 'a JSON Schema of an object' }).nullish(),
+  strict: boolean.nullish(),
 };
 
 /** Returns the schema of `tools`, where `shape` gives the fields of a tool next to its `type`. */
@@ -36,9 +41,16 @@ export const tools = toolsOf({ function: object(toolFunction) });
 /** `tool_choice` of the chat API. */
 export const toolChoice = toolChoiceOf({ function: object({ name }) });
 
+/** A tool as requests describe it. */
+interface RequestedTool extends FunctionTool {
+  readonly strict?: boolean | null | undefined;
+}
+
 /** Tools that an answer may call. */
 export interface ToolUse {
   readonly tools: readonly FunctionTool[];
+  /** Names of the tools that are `strict`: a schema that the grammar cannot follow is an error. */
+  readonly strict?: readonly string[];
   /**
    * Tool choice: `auto` allows calls, `required` forces at least one call, and a name forces one call of the tool with
    * this name.
@@ -55,59 +67,88 @@ export interface ToolUse {
  * @throws PtpError `invalid_argument`, naming the field
  */
 export function toolUseOf(
-  tools: readonly FunctionTool[] | undefined,
+  given: readonly RequestedTool[] | undefined,
   wanted: ToolUse['choice'] | 'none' | null | undefined,
   parallel: boolean | null | undefined,
 ): ToolUse | undefined {
   const choice = wanted ?? 'auto';
-  if (!tools?.length) {
+  if (!given?.length) {
     if (choice === 'auto' || choice === 'none') return undefined;
     throw invalidField('tool_choice', 'none or auto without `tools`', wanted);
   }
-  const names = tools.map(({ name }) => name);
+  const names = given.map(({ name }) => name);
   const duplicate = names.find((name, i) => names.indexOf(name) < i);
   if (duplicate !== undefined) throw invalidField('tools', 'functions of different names', duplicate);
-  return choice === 'none' ? undefined : { tools, choice, parallel: parallel ?? true };
+  if (choice === 'none') return undefined;
+  const strict = given.flatMap((tool) => (tool.strict ? [tool.name] : []));
+  const tools = given.map(({ strict: _, ...tool }) => tool);
+  return { tools, strict, choice, parallel: parallel ?? true };
+}
+
+/** Returns the form of the answers to a request with these tools and this constraint on text. */
+export function callMode(use: ToolUse | undefined, format: OutputConstraint | undefined): CallMode | undefined {
+  if (!use) return undefined;
+  if (use.choice !== 'auto') return 'forced';
+  return format ? 'instead' : 'possible';
 }
 
 /**
- * Returns the constraint on an answer: the tool grammar if it may contain calls, otherwise `format`. From the opening
- * tag of a call on, a grammar ensures that the call names a tool of the request and that the arguments satisfy the
- * tool's schema.
+ * Returns the constraint on an answer, see {@link callMode}. From the opening tag of a call on, a grammar ensures that
+ * the call names a tool of the request and that the arguments satisfy the tool's schema. The arguments of a tool that is
+ * not strict may be any object if the grammar cannot follow the schema. The constraint then has a warning.
  *
+ * @param format constraint on text that has no calls
  * @param fieldOf function that returns the request field with the parameters of tool i, for errors
- * @throws PtpError `invalid_argument` if both format and tools would constrain the answer, or for an invalid tool
+ * @throws PtpError `invalid_argument` for an invalid tool
  */
 export function withToolConstraint(
-  format: OutputConstraint | undefined,
+  format: RequestConstraint | undefined,
   use: ToolUse | undefined,
   fieldOf: (index: number) => string,
-): OutputConstraint | undefined {
+): RequestConstraint | undefined {
   if (!use) return format;
-  if (format) throw invalidField('tools', 'absent with a response format, unless `tool_choice` is none', 'both');
-  return { grammar: toolGrammar(use, fieldOf), key: JSON.stringify(use) };
-}
-
-function toolGrammar({ tools, choice: wanted, parallel }: ToolUse, fieldOf: (index: number) => string): Expression {
-  const bodies = tools.map((tool, i) => callBody(tool, fieldOf(i)));
+  const { tools, strict = [], choice: wanted, parallel } = use;
+  const given = tools.map((tool, i) => argumentsOf(tool, strict.includes(tool.name), fieldOf(i)));
+  const bodies = tools.map(({ name }, i) => {
+    const { grammar } = given[i] as Arguments;
+    return sequence(literal(CALL_NAME + name + CALL_ARGUMENTS), grammar, literal(CALL_CLOSE));
+  });
+  const key = JSON.stringify([use, format?.key]);
   if (typeof wanted === 'object') {
-    const body = bodies[tools.findIndex(({ name }) => name === wanted.name)];
+    const index = tools.findIndex(({ name }) => name === wanted.name);
+    const body = bodies[index];
     if (!body) throw invalidField('tool_choice', 'the name of a tool of the request', wanted.name);
-    return sequence(literal(CALL_OPEN), body);
+    return { grammar: sequence(literal(CALL_OPEN), body), key, warnings: warningsOf(given.slice(index, index + 1)) };
   }
   const body = choice(...bodies);
   const calls = parallel ? sequence(body, repeat(sequence(literal(`\n${CALL_OPEN}`), body))) : body;
-  if (wanted === 'required') return sequence(literal(CALL_OPEN), calls);
-  return choice(textWithout(CALL_OPEN), sequence(textUpTo(CALL_OPEN), calls));
+  const only = sequence(literal(CALL_OPEN), calls);
+  const mixed = () => choice(textWithout(CALL_OPEN), sequence(textUpTo(CALL_OPEN), calls));
+  const grammar = wanted === 'required' ? only : format ? choice(format.grammar, only) : mixed();
+  return { grammar, key, warnings: warningsOf(given) };
 }
 
-/** Returns the grammar of a call after its opening tag. */
-function callBody({ name, parameters }: FunctionTool, field: string): Expression {
-  if (parameters && parameters.type !== 'object') throw invalidField(`${field}.type`, '"object"', parameters.type);
-  const hasProperties = parameters && Object.keys(parameters.properties ?? {}).length > 0;
-  const values =
-    hasProperties || parameters?.additionalProperties ? jsonSchemaGrammar(parameters, field) : literal('{}');
-  return sequence(literal(CALL_NAME + name + CALL_ARGUMENTS), values, literal(CALL_CLOSE));
+/** Grammar of the arguments of a tool. */
+interface Arguments {
+  readonly grammar: Expression;
+  /** Sentence about what the grammar does not guarantee. */
+  readonly warning?: string;
+}
+
+const warningsOf = (given: readonly Arguments[]): string[] => given.flatMap(({ warning }) => warning ?? []);
+
+/** @throws PtpError `invalid_argument` if the schema is not of an object, or if it is strict and not supported */
+function argumentsOf({ name, parameters }: FunctionTool, isStrict: boolean, field: string): Arguments {
+  if (!parameters) return { grammar: literal('{}') };
+  const { type = 'object' } = parameters;
+  if (type !== 'object') throw invalidField(`${field}.type`, '"object"', type);
+  try {
+    return { grammar: jsonSchemaGrammar({ ...parameters, type }, field) };
+  } catch (error) {
+    if (isStrict || !(error instanceof PtpError) || error.code !== 'invalid_argument') throw error;
+    const warning = `The arguments of the tool \`${name}\` may be any JSON object, because its schema cannot be enforced: ${error.message}.`;
+    return { grammar: jsonObject, warning };
+  }
 }
 
 /** Matches any text that does not contain the mark. */

@@ -85,6 +85,11 @@ const schemas: Record<string, object | boolean> = {
   'a number below 1': { type: 'number', minimum: 0, exclusiveMaximum: 1 },
   'a number in a narrow range': { type: 'number', exclusiveMinimum: 0.25, maximum: 0.2505 },
   'numbers around 0': { type: 'number', minimum: -1.5, maximum: 2.25 },
+  'tiny numbers': { type: 'number', minimum: 1e-16, maximum: 2e-16 },
+  'limits of more than 15 digits': { type: 'number', minimum: 1 / 3, exclusiveMaximum: 1 / 3 + 2e-16 },
+  'numbers below 1e-300': { type: 'number', exclusiveMinimum: -1e-300, maximum: 3e-310 },
+  'numbers up to 1e30': { type: 'number', minimum: 1e29, maximum: 1e30 },
+  'exclusive limits next to other doubles': { type: 'number', exclusiveMinimum: 123456.25, exclusiveMaximum: 123456.5 },
   'numbers without an end': { type: 'number', minimum: 99.5 },
   'a code': { type: 'string', pattern: '^[A-Z]{2,3}-(\\d{4}|x+)(\\.[^\\s"]?)?$' },
   ...Object.fromEntries(

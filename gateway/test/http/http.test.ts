@@ -79,6 +79,19 @@ describe('without allowed origins', () => {
       400,
       'not valid',
     ],
+    ['no Host', 'GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n', 400, 'no `Host` header'],
+    [
+      'no Host, with a body',
+      'POST /v1/completions HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}',
+      400,
+      'no `Host` header',
+    ],
+    [
+      'an unknown expectation',
+      'GET /healthz HTTP/1.1\r\nhost: a\r\nexpect: tea\r\n\r\n',
+      417,
+      '`expect` must be 100-continue or absent, got "tea"',
+    ],
     ['a long header', `GET / HTTP/1.1\r\nhost: a\r\nx: ${'a'.repeat(20_000)}\r\n\r\n`, 431, 'larger than 16 KiB'],
   ])('%s gets an error in the usual form', async (_, request, status, message) => {
     const socket = connect(server.port, '127.0.0.1');
@@ -92,5 +105,11 @@ describe('without allowed origins', () => {
       message: expect.stringContaining(message),
     });
     expect((await fetch(`${server.url}/healthz`)).status).toBe(200);
+  });
+
+  test('HTTP/1.0 needs no Host', async () => {
+    const socket = connect(server.port, '127.0.0.1');
+    socket.write('GET /healthz HTTP/1.0\r\n\r\n');
+    expect(await text(socket)).toMatch(/^HTTP\/1.1 200 /);
   });
 });

@@ -20,7 +20,13 @@ async function signalsOf(scripts: readonly Script[], stop: readonly string[] = [
   const requests = scripts.map(
     (_, i): ChoiceRequest => ({ prompt: [1], maxTokens: 9, seed: BigInt(i), stop, first: i === 0, sampling }),
   );
-  const deltas = generateChoices(generator, tokenizer, requests, { usage: newUsage(1) }, new AbortController().signal);
+  const deltas = generateChoices(
+    generator,
+    tokenizer,
+    requests,
+    { usage: newUsage(1), warnings: new Set<string>() },
+    new AbortController().signal,
+  );
   let count = 0;
   let error: unknown;
   try {

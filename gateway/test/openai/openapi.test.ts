@@ -36,7 +36,7 @@ describe('the OpenAPI document', () => {
 
   test('contains the limits of fields', () => {
     const properties = paths['/v1/completions']?.post?.requestBody?.content['application/json'].schema.properties ?? {};
-    expect(JSON.stringify(properties.n)).toContain('"maximum":8');
+    expect(JSON.stringify(properties.n)).toContain('"maximum":128');
     for (const field of ['prompt', 'temperature', 'logit_bias', 'ptp', 'stop'])
       expect(properties).toHaveProperty(field);
   });

@@ -1,7 +1,7 @@
 import OpenAI from 'openai';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { GrammarState } from '../../src/decode/types.ts';
-import { startServer, type TestServer, tokenByToken, tokenizer } from '../testing/test-server.ts';
+import { events, startServer, type TestServer, tokenByToken, tokenizer } from '../testing/test-server.ts';
 
 let server: TestServer;
 let client: OpenAI;
@@ -149,6 +149,118 @@ describe('the grammar', () => {
   });
 });
 
+describe('a schema that the grammar cannot follow', () => {
+  const properties = { v: { type: 'array', contains: { type: 'null' } } };
+  const rich = (parameters: object, strict?: boolean) =>
+    ({ type: 'function', function: { name: 'rich', parameters, ...(strict !== undefined && { strict }) } }) as const;
+  const warning = (problem: string) =>
+    `The arguments of the tool \`rich\` may be any JSON object, because its schema cannot be enforced: ${problem}.`;
+  const contains = warning('`tools[1].function.parameters.properties.v.contains` is not supported');
+
+  test.each<[string, object, string]>([
+    ['in a property', { type: 'object', properties }, contains],
+    ['without `type`', { properties }, contains],
+    ['without properties', { type: 'object', minProperties: 1 }, '`tools[1].function.parameters.minProperties`'],
+    ['next to `type`', { type: 'object', not: { required: ['a'] } }, '`tools[1].function.parameters.not`'],
+  ])('allows any object, with a warning: %s', async (_, parameters, expected) => {
+    script(call('weather', '{"city":"Oslo"}'));
+    const answer = await send({ tools: [weather, rich(parameters)] });
+    expect(answer).toMatchObject({ warning: expect.stringContaining(expected) });
+    const allowed = ['{"any":{"b":[1]}}', '{}', '[1]', '"a"', '{"a":'].map((given) => isAllowed(call('rich', given)));
+    expect(allowed).toEqual([true, true, false, false, false]);
+    // The schemas of the other tools still apply.
+    expect(isAllowed(call('weather', '{"days":3}'))).toBe(false);
+  });
+
+  test('is an error if the tool is strict', async () => {
+    const response = await server.chat({ messages, tools: [weather, rich({ type: 'object', properties }, true)] });
+    expect([response.status, (await response.json()).error.param]).toEqual([
+      400,
+      'tools[1].function.parameters.properties.v.contains',
+    ]);
+  });
+
+  test('has its warning in the first chunk of a stream, and only if the answer may call the tool', async () => {
+    script('ok');
+    const tools = [weather, rich({ type: 'object', properties }, false)];
+    const response = await server.chat({ messages, tools, stream: true });
+    const chunks = (await events(response)).slice(0, -1).map((data) => JSON.parse(data));
+    expect(chunks[0]).toMatchObject({ warning: contains });
+    expect(chunks.filter((chunk) => 'warning' in chunk)).toHaveLength(1);
+    const other = { type: 'function', function: { name: 'weather' } };
+    expect(await send({ tools, tool_choice: other })).not.toHaveProperty('warning');
+    expect(await send({ tools, tool_choice: 'none' })).not.toHaveProperty('warning');
+  });
+
+  test('has its warning in responses, without and with `strict`', async () => {
+    script('ok');
+    const tool = { type: 'function', name: 'rich', parameters: { type: 'object', properties } };
+    const request = (more: object) => server.post('/v1/responses', { input: 'hi', tools: [{ ...tool, ...more }] });
+    const [loose, strict] = [await request({}), await request({ strict: true })];
+    expect((await loose.json()).warning).toContain('`tools[0].parameters.properties.v.contains` is not supported');
+    expect(strict.status).toBe(400);
+  });
+
+  test('no arguments are {}, and an object without properties is any object', async () => {
+    script('ok');
+    await send({ tools: [now, rich({ type: 'object' })] });
+    expect([isAllowed(call('now', '{"a":1}')), isAllowed(call('rich', '{"a":1}'))]).toEqual([false, true]);
+    await send({ tools: [rich({ type: 'object', properties: {} })] });
+    expect([isAllowed(call('rich', '{"a":1}')), isAllowed(call('rich', '{}'))]).toEqual([false, true]);
+  });
+});
+
+describe('together with a response format', () => {
+  const format = { type: 'json_schema', json_schema: { name: 'x', schema: parameters } };
+  const json = '{"city":"Oslo <tool_call>"}';
+  const one = call('now', '{}');
+
+  test('the answer is either calls or text that satisfies the format', async () => {
+    script(json);
+    const { choices } = await send({ response_format: format });
+    expect(choices[0]).toMatchObject({ finish_reason: 'stop', message: { content: json } });
+    expect(choices[0]?.message.tool_calls).toBeUndefined();
+    const texts = [json, one, `${one}\n${one}`, 'Fine', `${json}\n${one}`, '{"city":1}'];
+    expect(texts.map(isAllowed)).toEqual([true, true, true, false, false, false]);
+    script(one);
+    const called = await send({ response_format: format });
+    expect(called.choices[0]).toMatchObject({ finish_reason: 'tool_calls', message: { content: null } });
+    expect(called.choices[0]?.message.tool_calls).toHaveLength(1);
+  });
+
+  test('forced calls leave no text, and `none` leaves no calls', async () => {
+    script(one);
+    await send({ response_format: format, tool_choice: 'required' });
+    expect([isAllowed(json), isAllowed(one)]).toEqual([false, true]);
+    script(json);
+    await send({ response_format: format, tool_choice: 'none' });
+    expect([isAllowed(json), isAllowed(one)]).toEqual([true, false]);
+  });
+
+  test.each([json, one])('streams in chat and in responses: %s', async (text) => {
+    script(text);
+    const chat = client.chat.completions.stream({
+      model: 'default',
+      messages: [...messages],
+      tools: [now],
+      response_format: { type: 'json_object' },
+    });
+    const { message } = (await chat.finalChatCompletion()).choices[0] as { message: OpenAI.ChatCompletionMessage };
+    expect([message.content, message.tool_calls?.length ?? 0]).toEqual(text === json ? [json, 0] : ['', 1]);
+    const response = await client.responses
+      .stream({
+        model: 'default',
+        input: 'hi',
+        tools: [{ type: 'function', name: 'now', parameters: null, strict: false }],
+        text: { format: { type: 'json_object' } },
+        include: ['message.output_text.logprobs'],
+      })
+      .finalResponse();
+    expect(response.output.map(({ type }) => type)).toEqual([text === json ? 'message' : 'function_call']);
+    expect(response.output_text).toBe(text === json ? json : '');
+  });
+});
+
 describe('the prompt', () => {
   const conversation = [
     ...messages,
@@ -231,18 +343,24 @@ describe('rejects', () => {
     [
       {
         tools: [
-          { type: 'function', function: { name: 'f', parameters: { type: 'object', properties: { a: { not: {} } } } } },
+          {
+            type: 'function',
+            function: {
+              name: 'f',
+              strict: true,
+              parameters: { type: 'object', properties: { a: { contains: {} } } },
+            },
+          },
         ],
       },
-      'tools[0].function.parameters.properties.a.not',
-      '`tools[0].function.parameters.properties.a.not` is not supported',
+      'tools[0].function.parameters.properties.a.contains',
+      '`tools[0].function.parameters.properties.a.contains` is not supported',
     ],
     [
       { tools: [{ type: 'function', function: { name: 'f', parameters: { type: 'array' } } }] },
       'tools[0].function.parameters.type',
       undefined,
     ],
-    [{ response_format: { type: 'json_object' } }, 'tools', undefined],
     [
       { tools: undefined, response_format: { type: 'xml' } },
       'response_format.type',
