@@ -107,12 +107,10 @@ def parse_step(step: str, options: dict[str, Any], folder: pathlib.Path, work: p
     """Returns a step's options, after checking each of them."""
     parser = parser_for(step)
     known = parser._option_string_actions
-    words: list[str] = []
-    for option, given in ({"work": Given(work)} | options).items():
+    words = [f"--work={work}"]
+    for option, given in options.items():
         flag = f"--{option}"
         if flag not in known:
-            if option == "work":
-                continue
             raise SystemExit(f"step {step}: {unknown_option(flag, list(known))}")
         value, base = (given.value, pathlib.Path()) if isinstance(given, Given) else (given, folder)
         values = value if isinstance(value, list) else [value]

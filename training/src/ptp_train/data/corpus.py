@@ -1,8 +1,8 @@
 """Builds the text corpus: TypeScript declaration files of npm packages, or the files of any folder (--text).
 
 Only npm packages with a permissive licence are read. For --text, the user has to check licences. Near-duplicate files
-are dropped. Two test sets are held out: whole packages, or sub-folders of --text (`held_packages`), and a random share
-of the other files (`held_files`).
+are dropped. Two test sets are held out: whole packages, or sub-folders and single files of --text (`held_packages`), and
+a random share of the other files (`held_files`).
 """
 
 import argparse
@@ -16,8 +16,10 @@ from .npm_packages import npm_sources
 
 HELD_PACKAGES = ("zod", "fastify", "rxjs", "@types/leaflet", "ioredis")
 HELD_FILES_SHARE = 0.02
+HELD_FILES_BYTES = 4_000
+"""Minimum size of `held_files`, if twice as much remains to train on."""
 HELD_FOLDERS = 25
-"""Reciprocal of the share of sub-folders of --text that is held out."""
+"""Reciprocal of the share of sub-folders and single files of --text that is held out."""
 PACKAGE_LIMIT_BYTES = 1_200_000
 FILE_LIMIT_CHARS = 400_000
 SEEN_LINES_LIMIT = 0.5
@@ -62,11 +64,12 @@ def split_of(package: str, path: str, held: set[str]) -> str:
 
 
 def documents_in(folder: pathlib.Path, pattern: str) -> Iterator[tuple[pathlib.Path, str]]:
-    """Yields relative paths and cleaned texts of the files under a folder, shallow paths first. Skips nested
-    node_modules.
+    """Yields relative paths and cleaned texts of the files under a folder, shallow paths first, or of a single file.
+    Skips nested node_modules.
     """
-    for file in sorted(folder.rglob(pattern), key=lambda f: (len(f.parts), str(f))):
-        path = file.relative_to(folder)
+    files = [folder] if folder.is_file() else folder.rglob(pattern)
+    for file in sorted(files, key=lambda f: (len(f.parts), str(f))):
+        path = pathlib.Path(file.name) if file == folder else file.relative_to(folder)
         if "node_modules" in path.parts or not file.is_file():
             continue
         try:
@@ -77,16 +80,37 @@ def documents_in(folder: pathlib.Path, pattern: str) -> Iterator[tuple[pathlib.P
             yield path, text
 
 
-def text_sources(text: pathlib.Path) -> list[tuple[str, pathlib.Path, dict]]:
-    """Returns the sub-folders of --text, ordered by `share_of`. The first ones are held out."""
-    folders = sorted(
-        (p for p in text.iterdir() if p.is_dir() and p.name != "node_modules"), key=lambda p: share_of(p.name)
-    )
+def text_sources(text: pathlib.Path, pattern: str) -> list[tuple[str, pathlib.Path, dict]]:
+    """Returns the files of --text that match the pattern, and the sub-folders with such files, ordered by `share_of`. The
+    first ones are held out.
+    """
+
+    def has_text(path: pathlib.Path) -> bool:
+        if path.is_dir():
+            return path.name != "node_modules" and any(path.rglob(pattern))
+        return path.match(pattern)
+
+    found = sorted(filter(has_text, text.iterdir()), key=lambda p: share_of(p.name))
     require(
-        len(folders) > 1,
-        f"--text must have at least 2 sub-folders, got {len(folders)}: 1 in {HELD_FOLDERS} is held out",
+        len(found) > 1,
+        f"--text must have at least 2 sub-folders or files that match {pattern}, got {len(found)}: "
+        f"1 in {HELD_FOLDERS} is held out",
     )
-    return [(p.name, p, {"version": "", "licence": "not stated", "copyright": ""}) for p in folders]
+    return [(p.name, p, {"version": "", "licence": "not stated", "copyright": ""}) for p in found]
+
+
+def fill_held_files(documents: dict[str, list[dict]]) -> None:
+    """Moves documents from `train` to `held_files` until these suffice for measurements. A small corpus would otherwise
+    hold out no or few files.
+    """
+
+    def size(split: str) -> int:
+        return sum(len(entry["text"].encode()) for entry in documents[split])
+
+    while size("held_files") < HELD_FILES_BYTES < size("train") / 2:
+        chosen = min(documents["train"], key=lambda entry: share_of(f"{entry['package']}/{entry['path']}"))
+        documents["train"].remove(chosen)
+        documents["held_files"].append(chosen)
 
 
 def build(args: argparse.Namespace) -> dict:
@@ -98,11 +122,12 @@ def build(args: argparse.Namespace) -> dict:
     seen: set[str] = set()
     documents: dict[str, list[dict]] = {"train": [], "held_files": [], "held_packages": []}
     sources: dict[str, dict] = {}
-    held, found = set(HELD_PACKAGES), npm_sources(args.corpus, args.all_packages, HELD_PACKAGES)
-    limit = PACKAGE_LIMIT_BYTES
     if args.text:
-        found, limit = text_sources(args.text), None
+        found, limit = text_sources(args.text, args.files), None
         held = {name for name, _, _ in found[: -(-len(found) // HELD_FOLDERS)]}
+    else:
+        found, limit = npm_sources(args.corpus, args.all_packages, HELD_PACKAGES), PACKAGE_LIMIT_BYTES
+        held = set(HELD_PACKAGES)
     for package, folder, facts in found:
         taken = 0
         for path, text in documents_in(folder, args.files):
@@ -116,6 +141,7 @@ def build(args: argparse.Namespace) -> dict:
         if taken:
             sources[package] = facts | {"bytes": taken}
     require(bool(documents["train"]), f"--files must match files of at least 200 characters, got {args.files}")
+    fill_held_files(documents)
     args.out.mkdir(parents=True, exist_ok=True)
     for split, entries in documents.items():
         with (args.out / f"{split}.jsonl").open("w", encoding="utf8") as f:
@@ -137,7 +163,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--text",
         type=pathlib.Path,
-        help="read the text files in the sub-folders of this folder instead of npm packages",
+        help="read the text files of this folder and its sub-folders instead of npm packages",
     )
     add("--files", default="*.d.ts", help="pattern of the files to read")
     add("--out", type=pathlib.Path, default=pathlib.Path("work/corpus"), help="folder for the .jsonl files")
@@ -146,7 +172,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def check(args: argparse.Namespace) -> None:
     if args.text:
         require(args.text.is_dir(), f"--text must be a folder, got {args.text}")
-        text_sources(args.text)
+        text_sources(args.text, args.files)
     else:
         modules = args.corpus / "node_modules"
         require(modules.is_dir(), f"{modules} is missing: run `npm ci --ignore-scripts` in {args.corpus} first")

@@ -156,12 +156,14 @@ def check(args: argparse.Namespace) -> None:
         require(0 < top_p <= 1, f"--conditions: top_p must be in (0, 1], got {top_p:g}")
 
 
-def prompt_lengths(context: int) -> tuple[tuple[int, ...], np.ndarray]:
-    """Returns the lengths of PROMPTS that fit into `context` with their continuation, and their shares."""
-    fitting = [(n, share) for n, share in PROMPTS if n + GENERATED <= context]
-    require(
-        bool(fitting), f"--target must have a context of at least {PROMPTS[0][0] + GENERATED} tokens, got {context}"
-    )
+def prompt_lengths(context: int, split: str, tokens: int) -> tuple[tuple[int, ...], np.ndarray]:
+    """Returns the lengths of PROMPTS that fit into `context` and into the split with their continuation, and their
+    shares.
+    """
+    shortest = PROMPTS[0][0] + GENERATED
+    require(context >= shortest, f"--target must have a context of at least {shortest} tokens, got {context}")
+    require(tokens > shortest, f"--data must have more than {shortest} tokens of {split}, got {tokens}: add text")
+    fitting = [(n, share) for n, share in PROMPTS if n + GENERATED <= context and n + GENERATED < tokens]
     shares = np.array([share for _, share in fitting])
     return tuple(n for n, _ in fitting), shares / shares.sum()
 
@@ -185,7 +187,7 @@ def run(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(args.seed)
     fixed = np.array(args.conditions, np.float32) if args.conditions else None
-    lengths, shares = prompt_lengths(target.config.context)
+    lengths, shares = prompt_lengths(target.config.context, args.split, len(tokens))
     with Progress(getattr(args, "logs", None), args.sequences, "sequences", settings=vars(args)) as progress:
         for start in range(0, args.sequences, args.batch):
             count = min(args.batch, args.sequences - start)

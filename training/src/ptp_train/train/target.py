@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer
 
 from ..cli.settings import integer, integers, multiple, number, planned, require
 from ..model import grow
@@ -103,6 +104,11 @@ def config_of(args: argparse.Namespace, vocab: int) -> Config:
     return replace(sizes, layers=len(args.take)) if args.take else sizes
 
 
+def special_tokens_of(init: pathlib.Path | None) -> dict:
+    """Returns the special tokens of an imported target, which models trained from it keep. Returns {} for others."""
+    return torch.load(init, map_location="cpu", mmap=True).get("special_tokens", {}) if init else {}
+
+
 def check(args: argparse.Namespace) -> None:
     context = config_of(args, 512).context
     fits = args.batch_tokens % context == 0
@@ -117,13 +123,21 @@ def check(args: argparse.Namespace) -> None:
         require(fits, f"--take must name layers in [0, {old.layers - 1}], got {','.join(map(str, args.take))}")
 
 
+def check_vocabulary(rows: int, tokens: int, imported: bool) -> None:
+    """Exits if --init cannot have been made for the tokenizer of --data. Imported models may have more rows than tokens,
+    because many are padded to a multiple of 64 or 128.
+    """
+    fits = rows >= tokens if imported else rows == tokens
+    limit = "a vocabulary of at least the size of" if imported else "the same vocabulary size as"
+    require(fits, f"--init must have {limit} --data ({tokens}), got {rows}")
+
+
 def start(args: argparse.Namespace) -> Target:
     """Returns the target to start from: a target made from --init, or else a random one."""
-    vocab = len(json.loads((args.data / "tokenizer.json").read_text())["model"]["vocab"])
+    vocab = max(Tokenizer.from_file(str(args.data / "tokenizer.json")).get_vocab().values()) + 1
     if args.init:
         model = load_target(args.init)
-        fits = model.config.vocab == vocab
-        require(fits, f"--init must have the same vocabulary size as --data ({vocab}), got {model.config.vocab}")
+        check_vocabulary(model.config.vocab, vocab, bool(special_tokens_of(args.init)))
         if args.grow:
             model = grow.grown(model, sizes_of(args, vocab))
         if args.take:
@@ -137,12 +151,18 @@ def start(args: argparse.Namespace) -> Target:
     return model
 
 
+def training_tokens(data: pathlib.Path) -> np.ndarray:
+    path = data / "train.npy"
+    require(path.exists(), f"--data must contain an encoded corpus, {path} is missing: `ptp-train tokenizer` makes it")
+    return np.load(path)
+
+
 def run(args: argparse.Namespace) -> None:
     seed_everything(args.seed)
     place = device()
     model = start(args).to(place)
     predict = compiled(model, place)
-    tokens = np.load(args.data / "train.npy")
+    tokens = training_tokens(args.data)
     longest = model.config.context
     require(len(tokens) > longest + 1, f"--data must have more than {longest + 1} tokens, got {len(tokens)}")
 
@@ -160,5 +180,7 @@ def run(args: argparse.Namespace) -> None:
     facts = {"bits_per_byte": on_held_out(model, args.data, 200), "tokens": last["tokens"]}
     written = torch.load(args.out, map_location="cpu")
     kept = {name: written[name] for name in ("log", "settings", *origin)}
+    if special := special_tokens_of(args.init):
+        kept["special_tokens"] = special
     save(args.out, "target", model, **kept, **facts, identity=identity(model))
     print(json.dumps({**facts, "minutes": last["minutes"]}))

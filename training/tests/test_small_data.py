@@ -1,0 +1,44 @@
+"""Tests of training on little text, and with vocabularies that have more rows than tokens."""
+
+import json
+
+import pytest
+from documented_workspace import text_files
+
+from ptp_train.__main__ import main
+from ptp_train.data import corpus
+from ptp_train.train import samples
+from ptp_train.train.target import check_vocabulary, training_tokens
+
+
+def test_a_folder_without_sub_folders_is_a_corpus(tmp_path):
+    text = tmp_path / "text"
+    text_files(text, "txt")
+    main(["corpus", "--text", str(text), "--files", "*.txt", "--out", str(tmp_path)])
+    report = json.loads((tmp_path / "sources.json").read_text())
+    assert report["files"]["held_packages"] == 2 and sum(report["files"].values()) == 30
+    assert report["bytes"]["held_files"] >= corpus.HELD_FILES_BYTES
+    with pytest.raises(SystemExit, match=r"--text must have at least 2 sub-folders or files that match \*\.md, got 0"):
+        main(["corpus", "--text", str(text), "--files", "*.md", "--out", str(tmp_path)])
+
+
+def test_prompts_need_more_text_than_the_shortest():
+    with pytest.raises(SystemExit, match="--data must have more than 256 tokens of held_files, got 256: add text"):
+        samples.prompt_lengths(4096, "held_files", 256)
+    assert samples.prompt_lengths(4096, "held_files", 600)[0] == (64, 256)
+
+
+def test_only_an_imported_target_may_have_more_rows_than_tokens():
+    check_vocabulary(320, 259, imported=True)
+    check_vocabulary(259, 259, imported=False)
+    with pytest.raises(SystemExit, match=r"--init must have the same vocabulary size as --data \(259\), got 320"):
+        check_vocabulary(320, 259, imported=False)
+    with pytest.raises(
+        SystemExit, match=r"--init must have a vocabulary of at least the size of --data \(259\), got 258"
+    ):
+        check_vocabulary(258, 259, imported=True)
+
+
+def test_a_corpus_that_is_not_encoded_names_the_command_that_encodes_it(tmp_path):
+    with pytest.raises(SystemExit, match="train.npy is missing: `ptp-train tokenizer` makes it"):
+        training_tokens(tmp_path)
