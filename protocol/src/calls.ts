@@ -16,6 +16,15 @@ export interface CallOptions {
   readonly sendCapacity?: number | undefined;
 }
 
+/** Options of a call with messages in both directions. */
+export interface BidiOptions<In> extends CallOptions {
+  /**
+   * Message that makes the server cancel the call. With it, the client cancels without resetting the HTTP/2 stream;
+   * after 1,000 resets, servers may close any connection that exceeds 33 resets per second.
+   */
+  readonly farewell?: In | undefined;
+}
+
 /** The properties of a method that a caller needs. */
 export interface CallableMethod<In, Out> {
   readonly path: string;
@@ -72,7 +81,7 @@ export function callServerStreaming<In, Out>(
 export function callBidi<In, Out>(
   client: Client,
   { path, requestSerialize, responseDeserialize }: CallableMethod<In, Out>,
-  options: CallOptions = {},
+  options: BidiOptions<In> = {},
 ): BidiCall<In, Out> {
   const duplex = client.makeBidiStreamRequest(path, identity, responseDeserialize, ...grpcOptions(options));
   return new BidiCall(duplex, requestSerialize, options);
@@ -102,7 +111,8 @@ export class ServerStream<Out> {
     stream.on('end', () => this.#queue.end());
     stream.on('error', (error: ServiceError) => this.#queue.fail(fromStatus(error, signal)));
     stream.on('status', () => signal?.removeEventListener('abort', cancel));
-    if (signal?.aborted) cancel();
+    // A subclass's `cancel` works only after its constructor has ended.
+    if (signal?.aborted) queueMicrotask(cancel);
     else signal?.addEventListener('abort', cancel, { once: true });
   }
 
@@ -123,6 +133,12 @@ export class ServerStream<Out> {
     setImmediate(() => this.#stream.cancel());
   }
 
+  /** Drops all further responses, and fails a pending receive. */
+  protected abandon(reason: PtpError): void {
+    this.#queue.fail(reason);
+    this.#stream.resume();
+  }
+
   /** Yields responses until the call ends. Cancels the call if the loop exits early. */
   async *[Symbol.asyncIterator](): AsyncGenerator<Out, void, undefined> {
     try {
@@ -133,6 +149,9 @@ export class ServerStream<Out> {
   }
 }
 
+/** Time in milliseconds that a server has to end a call before the call is reset. */
+const GRACE_MS = 5000;
+
 /** Default of `sendCapacity`. If the peer answers each step, at most one message waits. */
 const SEND_CAPACITY = 256;
 
@@ -141,12 +160,32 @@ export class BidiCall<In, Out> extends ServerStream<Out> {
   readonly #duplex: Duplex<Out>;
   readonly #serialize: (message: In) => Buffer;
   readonly #capacity: number;
+  readonly #options: BidiOptions<In>;
+  #finishing = false;
+  #ended = false;
 
-  constructor(duplex: Duplex<Out>, serialize: (message: In) => Buffer, options: CallOptions = {}) {
+  constructor(duplex: Duplex<Out>, serialize: (message: In) => Buffer, options: BidiOptions<In> = {}) {
     super(duplex, options.signal);
     this.#duplex = duplex;
     this.#serialize = serialize;
     this.#capacity = options.sendCapacity ?? SEND_CAPACITY;
+    this.#options = options;
+    duplex.on('status', () => {
+      this.#ended = true;
+    });
+  }
+
+  /** Ends the call like {@link ServerStream.cancel}, but without resetting the stream if there is a farewell. */
+  override cancel(): void {
+    const { farewell, signal } = this.#options;
+    if (farewell === undefined || this.#ended) {
+      super.cancel();
+      return;
+    }
+    this.abandon(signal?.aborted ? toPtpError(signal.reason) : new PtpError('cancelled', 'the request was cancelled'));
+    if (this.#finishing) return;
+    this.#duplex.write(this.#serialize(farewell));
+    this.finish();
   }
 
   /**
@@ -170,12 +209,13 @@ export class BidiCall<In, Out> extends ServerStream<Out> {
   }
 
   /**
-   * Ends an idle call: closes the sending side, and cancels the call if the server has not ended it within
-   * `graceMillis`. Cancelling at once would reset the HTTP/2 stream, and after the first 1,000 resets Node closes any
-   * connection that exceeds 33 resets per second (`streamResetRate`).
+   * Ends an idle call: closes the sending side, and resets the stream if the server has not ended the call within
+   * `graceMillis`. Later calls have no effect.
    */
-  finish(graceMillis = 5000): void {
-    const timer = setTimeout(() => this.cancel(), graceMillis);
+  finish(graceMillis = GRACE_MS): void {
+    if (this.#finishing) return;
+    this.#finishing = true;
+    const timer = setTimeout(() => super.cancel(), graceMillis);
     timer.unref();
     this.#duplex.on('status', () => clearTimeout(timer));
     this.close();

@@ -9,6 +9,7 @@ import type { DescMethod, DescService } from '@bufbuild/protobuf';
 import { type ChannelOptions, Client } from '@grpc/grpc-js';
 import {
   type BidiCall,
+  type BidiOptions,
   type CallOptions,
   callBidi,
   callServerStreaming,
@@ -28,7 +29,7 @@ export type Call<M extends DescMethod> = M['methodKind'] extends 'unary'
   : M['methodKind'] extends 'server_streaming'
     ? (request: RequestInit<M>, options?: CallOptions) => ServerStream<Response<M>>
     : M['methodKind'] extends 'bidi_streaming'
-      ? (options?: CallOptions) => BidiCall<RequestInit<M>, Response<M>>
+      ? (options?: BidiOptions<RequestInit<M>>) => BidiCall<RequestInit<M>, Response<M>>
       : never;
 
 /** Methods of a service, keyed by their camelCase names, on one shared connection. */
@@ -115,7 +116,7 @@ function caller(channel: Client, method: DescMethod): unknown {
     case 'server_streaming':
       return (request: never, options?: CallOptions) => callServerStreaming(channel, definition, request, options);
     case 'bidi_streaming':
-      return (options?: CallOptions) => callBidi(channel, definition, options);
+      return (options?: BidiOptions<never>) => callBidi(channel, definition, options);
     default:
       throw new Error(`${method.toString()}: client streaming is not implemented`);
   }

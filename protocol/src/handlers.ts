@@ -65,7 +65,7 @@ export class ActiveCalls {
   readonly #controllers = new Set<AbortController>();
 
   /** Registers a call. `done` must be called once the call's handler has returned or thrown. */
-  open(call: ServerCall): { context: CallContext; done: () => void } {
+  open(call: ServerCall): { context: CallContext; cancel: () => void; done: () => void } {
     const controller = new AbortController();
     this.#controllers.add(controller);
     const deadline = Number(call.getDeadline());
@@ -80,7 +80,8 @@ export class ActiveCalls {
       deadline,
       path: call.getPath(),
     };
-    return { context, done: () => this.#controllers.delete(controller) };
+    const cancel = () => controller.abort(cancelled());
+    return { context, cancel, done: () => this.#controllers.delete(controller) };
   }
 
   /** Aborts all calls. Their handlers are expected to end soon. */
@@ -137,15 +138,15 @@ function unary(handler: UnaryHandler, serialize: Serialize, options: HandlerOpti
 /** Writes the responses that a handler yields, at the client's pace, and ends the call. */
 function streaming<Call extends StreamingCall>(
   handler: StreamHandler,
-  inputOf: (call: Call, signal: AbortSignal) => unknown,
+  inputOf: (call: Call, signal: AbortSignal, cancel: () => void) => unknown,
   serialize: Serialize,
   options: HandlerOptions,
 ): (call: Call) => Promise<void> {
   return async (call) => {
-    const { context, done } = options.calls.open(call);
+    const { context, cancel, done } = options.calls.open(call);
     const { signal } = context;
     try {
-      for await (const response of handler(inputOf(call, signal), context)) {
+      for await (const response of handler(inputOf(call, signal, cancel), context)) {
         signal.throwIfAborted();
         if (!call.write(serialize(response))) await waitForDrain(call, signal, options.stallMillis);
       }
@@ -162,11 +163,22 @@ function streaming<Call extends StreamingCall>(
 
 const singleRequest = (call: ServerWritableStream<unknown, Buffer>): unknown => call.request;
 
-function requestQueue(call: ServerDuplexStream<unknown, Buffer>, signal: AbortSignal): MessageQueue<unknown> {
+function requestQueue(
+  call: ServerDuplexStream<unknown, Buffer>,
+  signal: AbortSignal,
+  cancel: () => void,
+): MessageQueue<unknown> {
   const requests = new MessageQueue<unknown>(call);
+  // This message takes effect when it arrives, even while the handler works on an earlier one.
+  call.on('data', (message) => isCancel(message) && cancel());
   signal.addEventListener('abort', () => requests.fail(toPtpError(signal.reason)), { once: true });
   call.on('end', () => setImmediate(() => requests.end())); // This error is handled after 'cancelled' if both have arrived.
   return requests;
+}
+
+/** Returns true for the message that cancels a stream between services. */
+function isCancel(message: { readonly kind?: { readonly case?: string } }): boolean {
+  return message.kind?.case === 'cancel';
 }
 
 /** Logs an error. The details of an unexpected error appear only in the log. */

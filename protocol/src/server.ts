@@ -40,6 +40,8 @@ export interface ServeOptions {
   readonly maxMessageBytes?: number;
   /** Maximum number of concurrent calls on one connection. Default: 1024. Further calls wait in the client. */
   readonly maxConcurrentStreams?: number;
+  /** Number of streams that a connection may reset at once before it is closed. Default: 20,000. */
+  readonly resetBurst?: number;
   /**
    * Maximum time in milliseconds that a client may leave a stream unread once its buffers are full. Default: 30,000.
    */
@@ -71,7 +73,7 @@ const ABORT_GRACE_MS = 500;
  */
 export async function serve(options: ServeOptions): Promise<RunningServer> {
   const { logger, maxMessageBytes = 16 * 2 ** 20, maxConcurrentStreams = 1024 } = options;
-  const { stallMillis = 30_000 } = options;
+  const { stallMillis = 30_000, resetBurst = 20_000 } = options;
   const server = new Server({
     'grpc.max_receive_message_length': maxMessageBytes,
     'grpc.max_send_message_length': maxMessageBytes,
@@ -80,6 +82,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     'grpc.keepalive_time_ms': 20_000,
     'grpc.keepalive_timeout_ms': 10_000,
   });
+  limitResets(server, resetBurst);
   const calls = new ActiveCalls();
   for (const { service, implementation } of options.services) {
     const definitions = Object.entries(serviceDefinition(service)).map(([name, definition]) => {
@@ -111,6 +114,18 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       return closing;
     },
   };
+}
+
+/** Share of the burst of resets that is allowed again each second. */
+const RESETS_REGAINED = 0.05;
+
+/**
+ * Limits how often streams of one connection may be reset. Node's limit, 1,000 and then 33 per second, lets one client
+ * that cancels its calls end the calls of all clients that share a proxy's connection. grpc-js has no option for it.
+ */
+function limitResets(server: Server, streamResetBurst: number): void {
+  const { commonServerOptions } = server as unknown as { readonly commonServerOptions: object };
+  Object.assign(commonServerOptions, { streamResetBurst, streamResetRate: streamResetBurst * RESETS_REGAINED });
 }
 
 async function drain(

@@ -373,6 +373,46 @@ describe('cancelling', () => {
     await expect(client.getTarget({}, { signal: controller.signal })).rejects.toMatchObject({ message: 'too many' });
   });
 
+  test('with a farewell resets no stream, so that many cancelled calls do not end the others', async () => {
+    const { client, server } = await start({}, { resetBurst: 20 });
+    const other = client.verify();
+    const farewell = { kind: { case: 'cancel', value: {} } } as const;
+    const controller = new AbortController();
+    const calls = Array.from({ length: 100 }, () => client.verify({ signal: controller.signal, farewell }));
+    for (const call of calls) call.send(step(0));
+    await Promise.all(calls.map((call) => call.receive()));
+    const pending = calls.map((call) => expect(call.receive()).rejects.toMatchObject({ message: 'stopped' }));
+    controller.abort(new PtpError('cancelled', 'stopped'));
+    await Promise.all(pending);
+    await expect.poll(() => server.activeCalls()).toBeLessThanOrEqual(1);
+    other.send(step(3));
+    expect(await other.receive()).toMatchObject({ kind: { value: { step: 3 } } });
+  });
+
+  test('by the farewell aborts a handler that is busy with an earlier message', async () => {
+    const { client, opened, ended } = await stuck();
+    const call = client.verify({ farewell: { kind: { case: 'cancel', value: {} } } });
+    call.send(step(0));
+    const { signal } = await opened;
+    call.cancel();
+    await expect(call.receive()).rejects.toMatchObject({ code: 'cancelled' });
+    await ended;
+    expect(signal.reason).toMatchObject({ code: 'cancelled' });
+  });
+
+  test('more often than Node allows does not end the other calls of a connection', async () => {
+    const { client } = await start();
+    const other = client.verify();
+    for (let i = 0; i < 1500; i++) {
+      const call = client.verify();
+      call.send(step(0));
+      await call.receive();
+      call.cancel();
+    }
+    other.send(step(3));
+    expect(await other.receive()).toMatchObject({ kind: { value: { step: 3 } } });
+  });
+
   test('by the deadline, on both sides', async () => {
     const { client, opened, ended } = await stuck();
     const call = client.verify({ deadlineMs: 100 });

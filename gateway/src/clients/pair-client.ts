@@ -32,6 +32,9 @@ export interface PairClientOptions {
 /** Timeout in milliseconds of the check that a service serves the gateway's model. */
 const CHECK_MS = 2000;
 
+/** Message that cancels a stream. Clients that hang up must not reset streams on connections that they share. */
+const CANCEL = { kind: { case: 'cancel', value: {} } } as const;
+
 /** Client of the two services over gRPC. */
 export class PairClient implements Streams {
   readonly model: ModelInfo;
@@ -92,7 +95,7 @@ export class PairClient implements Streams {
       open: (tokens) => {
         const lease = this.#verifiers.lease();
         if (!lease) return undefined;
-        const call = lease.client.verify({ signal });
+        const call = lease.client.verify({ signal, farewell: CANCEL });
         const stream = new GrpcVerifyStream({ call, request, tokens, traceparent, timeoutMs, vocabulary });
         const end = (failed: boolean) => {
           stream.close();
@@ -115,7 +118,7 @@ export class PairClient implements Streams {
     if (drafters.length === 0) return undefined;
     const open = () => {
       const lease = this.#drafters.lease();
-      return lease && { call: lease.client.draft({ signal }), leave: lease.leave };
+      return lease && { call: lease.client.draft({ signal, farewell: CANCEL }), leave: lease.leave };
     };
     const onFailure = (error: unknown) => {
       if (!signal.aborted) logger.warn({ err: toPtpError(error) }, 'the drafter failed; decoding continues without it');

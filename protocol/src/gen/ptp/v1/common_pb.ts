@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ptp/v1/common.proto.
  */
 export const file_ptp_v1_common: GenFile = /*@__PURE__*/
-  fileDesc("ChNwdHAvdjEvY29tbW9uLnByb3RvEgZwdHAudjEiVgoSU2FtcGxpbmdQYXJhbWV0ZXJzEhMKC3RlbXBlcmF0dXJlGAEgASgCEg0KBXRvcF9rGAIgASgNEg0KBXRvcF9wGAMgASgCEg0KBW1pbl9wGAQgASgCIv4BChBUb2tlbkFkanVzdG1lbnRzEjsKCmxvZ2l0X2JpYXMYASADKAsyJy5wdHAudjEuVG9rZW5BZGp1c3RtZW50cy5Mb2dpdEJpYXNFbnRyeRIYChBwcmVzZW5jZV9wZW5hbHR5GAIgASgCEhkKEWZyZXF1ZW5jeV9wZW5hbHR5GAMgASgCEhoKEnJlcGV0aXRpb25fcGVuYWx0eRgEIAEoAhIRCgloZWxkX2JhY2sYBSADKA0SFwoPaGVsZF9iYWNrX3VudGlsGAYgASgNGjAKDkxvZ2l0Qmlhc0VudHJ5EgsKA2tleRgBIAEoDRINCgV2YWx1ZRgCIAEoAjoCOAEiMwoJVG9wVG9rZW5zEgsKA2lkcxgBIAMoDRIZChFsb2dfcHJvYmFiaWxpdGllcxgCIAMoAiJzCg1TZXF1ZW5jZVN0YXJ0Eg4KBnRva2VucxgBIAMoDRIsCghzYW1wbGluZxgCIAEoCzIaLnB0cC52MS5TYW1wbGluZ1BhcmFtZXRlcnMSDAoEc2VlZBgDIAEoBhIWCg5maXJzdF9wb3NpdGlvbhgEIAEoDSIjCgxUcmFjZUNvbnRleHQSEwoLdHJhY2VwYXJlbnQYASABKAkiZQoHVGltaW5ncxIQCghxdWV1ZV91cxgBIAEoDRIOCgZydW5fdXMYAiABKA0SEgoKYmF0Y2hfc2l6ZRgDIAEoDRIOCgZ0b2tlbnMYBCABKA0SFAoMYmF0Y2hfdG9rZW5zGAUgASgNIp0BCgpNb2RlbEZhY3RzEhAKCG1vZGVsX2lkGAEgASgJEhgKEHRva2VuaXplcl9zaGEyNTYYAiABKAkSFwoPdm9jYWJ1bGFyeV9zaXplGAMgASgNEhYKDmNvbnRleHRfbGVuZ3RoGAQgASgNEh0KFXVuaWZvcm1zX3Blcl9wb3NpdGlvbhgFIAEoDRITCgtlbmRfb2ZfdGV4dBgGIAEoDSJqChBQcmVmaXhDYWNoZUZhY3RzEhEKCXNlcXVlbmNlcxgBIAEoDRINCgVieXRlcxgCIAEoBBIPCgdsb29rdXBzGAMgASgEEgwKBGhpdHMYBCABKAQSFQoNcmV1c2VkX3Rva2VucxgFIAEoBGIGcHJvdG8z");
+  fileDesc("ChNwdHAvdjEvY29tbW9uLnByb3RvEgZwdHAudjEiVgoSU2FtcGxpbmdQYXJhbWV0ZXJzEhMKC3RlbXBlcmF0dXJlGAEgASgCEg0KBXRvcF9rGAIgASgNEg0KBXRvcF9wGAMgASgCEg0KBW1pbl9wGAQgASgCIv4BChBUb2tlbkFkanVzdG1lbnRzEjsKCmxvZ2l0X2JpYXMYASADKAsyJy5wdHAudjEuVG9rZW5BZGp1c3RtZW50cy5Mb2dpdEJpYXNFbnRyeRIYChBwcmVzZW5jZV9wZW5hbHR5GAIgASgCEhkKEWZyZXF1ZW5jeV9wZW5hbHR5GAMgASgCEhoKEnJlcGV0aXRpb25fcGVuYWx0eRgEIAEoAhIRCgloZWxkX2JhY2sYBSADKA0SFwoPaGVsZF9iYWNrX3VudGlsGAYgASgNGjAKDkxvZ2l0Qmlhc0VudHJ5EgsKA2tleRgBIAEoDRINCgV2YWx1ZRgCIAEoAjoCOAEiMwoJVG9wVG9rZW5zEgsKA2lkcxgBIAMoDRIZChFsb2dfcHJvYmFiaWxpdGllcxgCIAMoAiJzCg1TZXF1ZW5jZVN0YXJ0Eg4KBnRva2VucxgBIAMoDRIsCghzYW1wbGluZxgCIAEoCzIaLnB0cC52MS5TYW1wbGluZ1BhcmFtZXRlcnMSDAoEc2VlZBgDIAEoBhIWCg5maXJzdF9wb3NpdGlvbhgEIAEoDSIjCgxUcmFjZUNvbnRleHQSEwoLdHJhY2VwYXJlbnQYASABKAkiZQoHVGltaW5ncxIQCghxdWV1ZV91cxgBIAEoDRIOCgZydW5fdXMYAiABKA0SEgoKYmF0Y2hfc2l6ZRgDIAEoDRIOCgZ0b2tlbnMYBCABKA0SFAoMYmF0Y2hfdG9rZW5zGAUgASgNIggKBkNhbmNlbCKdAQoKTW9kZWxGYWN0cxIQCghtb2RlbF9pZBgBIAEoCRIYChB0b2tlbml6ZXJfc2hhMjU2GAIgASgJEhcKD3ZvY2FidWxhcnlfc2l6ZRgDIAEoDRIWCg5jb250ZXh0X2xlbmd0aBgEIAEoDRIdChV1bmlmb3Jtc19wZXJfcG9zaXRpb24YBSABKA0SEwoLZW5kX29mX3RleHQYBiABKA0iagoQUHJlZml4Q2FjaGVGYWN0cxIRCglzZXF1ZW5jZXMYASABKA0SDQoFYnl0ZXMYAiABKAQSDwoHbG9va3VwcxgDIAEoBBIMCgRoaXRzGAQgASgEEhUKDXJldXNlZF90b2tlbnMYBSABKARiBnByb3RvMw");
 
 /**
  * Sampling of one token from the model's logits. Applied in this order: temperature, min_p, top_k, top_p; then the position's uniforms
@@ -261,6 +261,22 @@ export const TimingsSchema: GenMessage<Timings> = /*@__PURE__*/
   messageDesc(file_ptp_v1_common, 5);
 
 /**
+ * Cancels a stream between services. Its steps are not answered. A reset of the HTTP/2 stream has the same effect, but HTTP/2 servers close
+ * connections on which many streams are reset, because resets are a known attack.
+ *
+ * @generated from message ptp.v1.Cancel
+ */
+export type Cancel = Message<"ptp.v1.Cancel"> & {
+};
+
+/**
+ * Describes the message ptp.v1.Cancel.
+ * Use `create(CancelSchema)` to create a new message.
+ */
+export const CancelSchema: GenMessage<Cancel> = /*@__PURE__*/
+  messageDesc(file_ptp_v1_common, 6);
+
+/**
  * Description of a loaded model. The drafter and the verifier of a pair have the same model_id, tokenizer_sha256 and vocabulary_size.
  *
  * @generated from message ptp.v1.ModelFacts
@@ -314,7 +330,7 @@ export type ModelFacts = Message<"ptp.v1.ModelFacts"> & {
  * Use `create(ModelFactsSchema)` to create a new message.
  */
 export const ModelFactsSchema: GenMessage<ModelFacts> = /*@__PURE__*/
-  messageDesc(file_ptp_v1_common, 6);
+  messageDesc(file_ptp_v1_common, 7);
 
 /**
  * Content and use of a service's prefix cache.
@@ -363,5 +379,5 @@ export type PrefixCacheFacts = Message<"ptp.v1.PrefixCacheFacts"> & {
  * Use `create(PrefixCacheFactsSchema)` to create a new message.
  */
 export const PrefixCacheFactsSchema: GenMessage<PrefixCacheFacts> = /*@__PURE__*/
-  messageDesc(file_ptp_v1_common, 7);
+  messageDesc(file_ptp_v1_common, 8);
 
