@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { GenerationRequest } from '../gateway/src/decode/types.ts';
 import { stepsOf, tokensOf } from './generated.ts';
 import { defaultGguf, ggufMissing } from './gguf.ts';
-import { serveGateway } from './served.ts';
+import { expectNothingLeft, postJson, type Served, serveGateway } from './served.ts';
 
 // Runs the whole server with the default target as a GGUF file. llama.cpp runs the target and the tokenizer, and ONNX
 // Runtime runs the drafter.
@@ -10,21 +10,13 @@ import { serveGateway } from './served.ts';
 const START = 60_000;
 
 describe.skipIf(ggufMissing)('a GGUF file over HTTP', { timeout: 60_000 }, () => {
-  let server: Awaited<ReturnType<typeof serveGateway>>;
+  let server: Served;
   beforeAll(async () => {
     server = await serveGateway(defaultGguf(), { maxStreams: 64, pair: { verifiers: 2 } });
   }, 2 * START);
   afterAll(() => server?.close());
 
-  async function post(path: string, body: object) {
-    const response = await fetch(new URL(path, server.url), {
-      method: 'POST',
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify(body),
-    });
-    expect(response.status).toBe(200);
-    return response.json();
-  }
+  const post = (path: string, body: object) => postJson(server.url, path, body);
   const prompt = 'export interface A {';
   const messages = [{ role: 'user', content: 'A point.' }];
 
@@ -141,22 +133,5 @@ describe.skipIf(ggufMissing)('a GGUF file over HTTP', { timeout: 60_000 }, () =>
     await server.pair.services.ready(5000);
   });
 
-  test('clients that disconnect leave no sequence behind', async () => {
-    const clients = Array.from({ length: 20 }, async (_, seed) => {
-      const abort = new AbortController();
-      const response = await fetch(new URL('v1/completions', server.url), {
-        method: 'POST',
-        headers: { 'content-type': 'application/json' },
-        body: JSON.stringify({ prompt, max_tokens: 200, seed, stream: true, ignore_eos: true }),
-        signal: abort.signal,
-      });
-      await response.body?.getReader().read();
-      abort.abort();
-      return response.status;
-    });
-    expect(await Promise.all(clients)).toEqual(new Array(20).fill(200));
-    const { target, draft } = server.pair;
-    const empty = { sequences: 0, cacheBytes: 0 };
-    await expect.poll(() => [target.usage(), draft.usage()], { timeout: 20_000 }).toEqual([empty, empty]);
-  });
+  test('clients that disconnect leave no sequence behind', () => expectNothingLeft(server, prompt, 20));
 });

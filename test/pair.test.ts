@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vit
 import type { RequestOutcome } from '../gateway/src/decode/observer.ts';
 import type { GenerationRequest, GenerationStep } from '../gateway/src/decode/types.ts';
 import { asciiTokens, stepsOf, tokensOf } from './generated.ts';
-import { serveGateway } from './served.ts';
+import { postJson, serveGateway } from './served.ts';
 import { TestPair } from './test-pair.ts';
 
 // Runs the whole server with a small real pair: ONNX engines, gRPC, the decode loop and HTTP.
@@ -123,10 +123,6 @@ test('no sequence and no cache is left after 50 clients have disconnected mid-st
   expect(finished).toBeLessThan(25);
   const empty = { sequences: 0, cacheBytes: 0 };
   await expect.poll(() => [pair.target.usage(), pair.draft.usage()], { timeout: 15_000 }).toEqual([empty, empty]);
-  const response = await fetch(new URL('/v1/completions', server.url), {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({ model: 'tiny', prompt: 'export ', max_tokens: 10, seed: 1 }),
-  });
-  expect(await response.json()).toMatchObject({ object: 'text_completion', model: 'tiny' });
+  const answer = await postJson(server.url, 'v1/completions', { prompt: 'export ', max_tokens: 10, seed: 1, model: 'tiny' });
+  expect(answer).toMatchObject({ object: 'text_completion', model: 'tiny' });
 });

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { isGguf, loadManifest } from '@ptp/protocol/manifest';
 import { serve } from '@ptp/protocol/server';
 import type { Logger } from '@ptp/service-kit/log';
+import { expect } from 'vitest';
 import { Admission } from '../gateway/src/access/admission.ts';
 import { ApiKeys } from '../gateway/src/access/api-keys.ts';
 import { createHttp } from '../gateway/src/app.ts';
@@ -24,6 +25,8 @@ export interface GatewayOptions {
   /** Addresses of engines in other processes, whose model is the Hugging Face folder `path`. */
   readonly engines?: { readonly target: string; readonly drafter: string };
 }
+
+export type Served = Awaited<ReturnType<typeof serveGateway>>;
 
 /**
  * Serves a model with the real services and a gateway over HTTP and gRPC. A GGUF file must be the default target's.
@@ -74,4 +77,31 @@ export async function serveGateway(path: string, options: GatewayOptions = {}) {
       await pair.stop();
     },
   };
+}
+
+/** Sends a JSON request, which must succeed. @returns the answer */
+export async function postJson(url: string, path: string, body: object) {
+  const response = await post(url, path, body);
+  expect(response.status).toBe(200);
+  return response.json();
+}
+
+/** Starts `count` streams, disconnects after the first bytes of each, and expects that no sequence stays open. */
+export async function expectNothingLeft({ url, pair: { target, draft } }: Served, prompt: string, count: number) {
+  const clients = Array.from({ length: count }, async (_, seed) => {
+    const abort = new AbortController();
+    const body = { prompt, max_tokens: 200, seed, stream: true, ignore_eos: true };
+    const response = await post(url, 'v1/completions', body, abort.signal);
+    await response.body?.getReader().read();
+    abort.abort();
+    return response.status;
+  });
+  expect(await Promise.all(clients)).toEqual(new Array(count).fill(200));
+  const empty = { sequences: 0, cacheBytes: 0 };
+  await expect.poll(() => [target.usage(), draft.usage()], { timeout: 20_000 }).toEqual([empty, empty]);
+}
+
+function post(url: string, path: string, body: object, signal?: AbortSignal): Promise<Response> {
+  const headers = { 'content-type': 'application/json' };
+  return fetch(new URL(path, url), { method: 'POST', headers, body: JSON.stringify(body), ...(signal && { signal }) });
 }

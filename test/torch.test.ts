@@ -7,7 +7,7 @@ import { loadTokenizer } from '../gateway/src/text/json-tokenizer.ts';
 import { testChoosing } from './choosing-suite.ts';
 import { stepsOf, tokensOf } from './generated.ts';
 import { python, pythonEnv } from './python.ts';
-import { serveGateway } from './served.ts';
+import { expectNothingLeft, postJson, type Served, serveGateway } from './served.ts';
 import { TestPair } from './test-pair.ts';
 import { startWorker, torchMissing, torchModels, type Worker } from './torch.ts';
 
@@ -96,21 +96,13 @@ describe.skipIf(torchMissing)('Hugging Face folders on PyTorch', { timeout: 60_0
   });
 
   describe('over HTTP', () => {
-    let server: Awaited<ReturnType<typeof serveGateway>>;
+    let server: Served;
     beforeAll(async () => {
       server = await serveGateway(model('tiny'), { maxStreams: 64, engines: engines() });
     }, START);
     afterAll(() => server?.close());
 
-    async function post(path: string, body: object) {
-      const response = await fetch(new URL(path, server.url), {
-        method: 'POST',
-        headers: { 'content-type': 'application/json' },
-        body: JSON.stringify(body),
-      });
-      expect(response.status).toBe(200);
-      return response.json();
-    }
+    const post = (path: string, body: object) => postJson(server.url, path, body);
 
     test('the model describes its engine', async () => {
       const { data } = await (await fetch(new URL('v1/models', server.url))).json();
@@ -137,23 +129,6 @@ describe.skipIf(torchMissing)('Hugging Face folders on PyTorch', { timeout: 60_0
       expect(answer.usage).toMatchObject({ prompt_tokens: tokens.length, completion_tokens: 10 });
     });
 
-    test('clients that disconnect leave no sequence behind', async () => {
-      const clients = Array.from({ length: 10 }, async (_, seed) => {
-        const abort = new AbortController();
-        const response = await fetch(new URL('v1/completions', server.url), {
-          method: 'POST',
-          headers: { 'content-type': 'application/json' },
-          body: JSON.stringify({ prompt: 'def ', max_tokens: 200, seed, stream: true, ignore_eos: true }),
-          signal: abort.signal,
-        });
-        await response.body?.getReader().read();
-        abort.abort();
-        return response.status;
-      });
-      expect(await Promise.all(clients)).toEqual(new Array(10).fill(200));
-      const { target, draft } = server.pair;
-      const empty = { sequences: 0, cacheBytes: 0 };
-      await expect.poll(() => [target.usage(), draft.usage()], { timeout: 20_000 }).toEqual([empty, empty]);
-    });
+    test('clients that disconnect leave no sequence behind', () => expectNothingLeft(server, 'def ', 10));
   });
 });

@@ -1,8 +1,8 @@
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { randomTokens } from '../../src/sampling/uniforms.ts';
-import type { BranchRequest, DraftEngine, DraftedBranch, SequenceId } from '../../src/types.ts';
-import { drafters, type Opened, stopWorkers } from './engines.ts';
+import type { BranchRequest, DraftEngine, DraftedBranch } from '../../src/types.ts';
+import { drafters, type Opened, onNewSequence, stopWorkers } from './engines.ts';
 
 const greedy: SamplingParams = { temperature: 0, topK: 0, topP: 1 };
 const nucleus: SamplingParams = { temperature: 0.8, topK: 20, topP: 0.9 };
@@ -24,18 +24,9 @@ describe.each(drafters.filter(({ missing }) => !missing))('the drafter of $name'
     await opened.release?.();
   });
 
-  async function onNewSequence<T>(use: (sequence: SequenceId) => Promise<T>): Promise<T> {
-    const sequence = engine.open();
-    try {
-      return await use(sequence);
-    } finally {
-      engine.close(sequence);
-    }
-  }
-
   /** Drafts `length` tokens on a new sequence that contains only `context`. */
   const draftAlone = (context: readonly number[], length: number, sampling = nucleus, from = source) =>
-    onNewSequence(async (sequence) => {
+    onNewSequence(engine, async (sequence) => {
       const branches = [{ visible: context.length, length }];
       const slot = { sequence, at: 0, tokens: context, sampling, uniforms: from, branches };
       return (await engine.run([slot])).outputs[0]?.branches[0] as DraftedBranch;
@@ -71,7 +62,7 @@ describe.each(drafters.filter(({ missing }) => !missing))('the drafter of $name'
   });
 
   test('drafts after a rollback as if the dropped rows had never existed', () =>
-    onNewSequence(async (sequence) => {
+    onNewSequence(engine, async (sequence) => {
       const slot = { sequence, ...picking, branches: [] as BranchRequest[] };
       await engine.run([{ ...slot, at: 0, tokens: tokens.slice(0, 20) }]);
       await engine.run([{ ...slot, at: 20, tokens: [1, 2, 3] }]);
@@ -81,7 +72,7 @@ describe.each(drafters.filter(({ missing }) => !missing))('the drafter of $name'
     }));
 
   test('rejects branches that see too many rows or are too long', () =>
-    onNewSequence(async (sequence) => {
+    onNewSequence(engine, async (sequence) => {
       const slot = { sequence, at: 0, tokens: [1, 2], ...picking };
       await expect(engine.run([{ ...slot, branches: [{ visible: 3, length: 1 }] }])).rejects.toThrow(
         '`visible` must be an integer in [1, 2], got 3',
@@ -96,7 +87,7 @@ describe.each(drafters.filter(({ missing }) => !missing))('the drafter of $name'
     }));
 
   test.skipIf(!isReal).each([nucleus, greedy])('does not start a branch with its excluded token: %j', (sampling) =>
-    onNewSequence(async (sequence) => {
+    onNewSequence(engine, async (sequence) => {
       const branch = { visible: tokens.length, length: 8 };
       const run = async (excluded?: number) => {
         const changed = { ...branch, ...(excluded !== undefined && { excluded }) };

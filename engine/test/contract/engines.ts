@@ -12,7 +12,7 @@ import { engineService } from '../../src/testing/engine-service.ts';
 import { FakeDraftEngine, FakeTargetEngine } from '../../src/testing/fake-engine.ts';
 import { FakeSglang } from '../../src/testing/fake-sglang.ts';
 import { engineScorer } from '../../src/testing/token-scores.ts';
-import type { DraftEngine, EngineOptions, TargetEngine } from '../../src/types.ts';
+import type { DraftEngine, EngineOptions, SequenceId, TargetEngine } from '../../src/types.ts';
 
 // The engines that the contract tests run.
 
@@ -141,6 +141,19 @@ async function torch<E>(
     await worker.stop();
   };
   return { engine: await open({ dir: tinyModel, address: worker.address }), kill };
+}
+
+/** Runs `use` on a new sequence, and closes the sequence. */
+export async function onNewSequence<T>(
+  engine: TargetEngine | DraftEngine,
+  use: (sequence: SequenceId) => Promise<T>,
+): Promise<T> {
+  const sequence = engine.open();
+  try {
+    return await use(sequence);
+  } finally {
+    engine.close(sequence);
+  }
 }
 
 async function inThread<E>(opening: Promise<E>): Promise<Opened<E>> {

@@ -2,8 +2,8 @@ import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Adjustment, allowOnly, allowToken } from '../../src/sampling/adjust.ts';
 import { randomTokens } from '../../src/sampling/uniforms.ts';
-import type { SequenceId, TargetEngine, TargetOutput, TargetSlot } from '../../src/types.ts';
-import { type Opened, stopWorkers, targets } from './engines.ts';
+import type { TargetEngine, TargetOutput, TargetSlot } from '../../src/types.ts';
+import { type Opened, onNewSequence, stopWorkers, targets } from './engines.ts';
 
 const greedy: SamplingParams = { temperature: 0, topK: 0, topP: 1 };
 const nucleus: SamplingParams = { temperature: 0.8, topK: 20, topP: 0.9 };
@@ -33,26 +33,17 @@ describe.each(targets.filter(({ missing }) => !missing))(
       await release?.();
     }
 
-    async function onNewSequence<T>(use: (sequence: SequenceId) => Promise<T>): Promise<T> {
-      const sequence = engine.open();
-      try {
-        return await use(sequence);
-      } finally {
-        engine.close(sequence);
-      }
-    }
-
     async function runOne(slot: TargetSlot): Promise<TargetOutput> {
       return (await engine.run([slot])).outputs[0] as TargetOutput;
     }
 
     /** Runs one slot on a new sequence. */
     const runAlone = (slot: Omit<TargetSlot, 'sequence' | 'at'>) =>
-      onNewSequence((sequence) => runOne({ sequence, at: 0, uniforms: source, ...slot }));
+      onNewSequence(engine, (sequence) => runOne({ sequence, at: 0, uniforms: source, ...slot }));
 
     /** Runs tokens in chunks with the given lengths in turn. */
     const read = (text: readonly number[], chunks: readonly number[], sampling: SamplingParams) =>
-      onNewSequence(async (sequence) => {
+      onNewSequence(engine, async (sequence) => {
         const parts: TargetOutput[] = [];
         for (let at = 0, turn = 0; at < text.length; turn++) {
           const part = text.slice(at, at + (chunks[turn % chunks.length] as number));
@@ -108,7 +99,7 @@ describe.each(targets.filter(({ missing }) => !missing))(
       });
 
       test('do not use rows that were rolled back', () =>
-        onNewSequence(async (sequence) => {
+        onNewSequence(engine, async (sequence) => {
           await engine.run([{ sequence, at: 0, tokens: tokens.slice(0, 20) }]);
           await engine.run([{ sequence, at: 20, tokens: someTokens(10, 9n) }]);
           const rest = { sequence, at: 20, tokens: tokens.slice(20), sampling: nucleus, uniforms: source };
@@ -147,7 +138,7 @@ describe.each(targets.filter(({ missing }) => !missing))(
       });
 
       test('fill the context to the last token, but not further', () =>
-        onNewSequence(async (sequence) => {
+        onNewSequence(engine, async (sequence) => {
           const { contextLength } = engine.info;
           for (let at = 0; at < contextLength - 1; at += 100) {
             await engine.run([{ sequence, at, tokens: someTokens(Math.min(100, contextLength - 1 - at)) }]);
@@ -158,7 +149,7 @@ describe.each(targets.filter(({ missing }) => !missing))(
         }));
 
       test('are rejected if they are invalid, naming the slot and the limit', () =>
-        onNewSequence(async (sequence) => {
+        onNewSequence(engine, async (sequence) => {
           const { maxSlots, vocabulary } = engine.info;
           const rejected = (...slots: TargetSlot[]) =>
             engine.run(slots).then(
