@@ -32,8 +32,15 @@ interface LlamaDevice {
   readonly threads: number;
 }
 
-/** Returns the devices that llama.cpp would use, or undefined if it does not start. */
-export async function llamaDevice(env: NodeJS.ProcessEnv): Promise<LlamaDevice | undefined> {
+let device: Promise<LlamaDevice | undefined> | undefined;
+
+/** Returns the devices that llama.cpp would use, or undefined if it does not start. Only the first call looks for them. */
+export function llamaDevice(env: NodeJS.ProcessEnv): Promise<LlamaDevice | undefined> {
+  device ??= probeLlama(env);
+  return device;
+}
+
+async function probeLlama(env: NodeJS.ProcessEnv): Promise<LlamaDevice | undefined> {
   const script = join(root, 'scripts', 'llama-device.ts');
   const probe = await promisify(execFile)(process.execPath, [script], { env }).catch(() => undefined);
   return probe && JSON.parse(probe.stdout);

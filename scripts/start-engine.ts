@@ -58,14 +58,14 @@ export async function prepareEngines(
   checkFlags(flags, models);
   const address = (name: string) => `unix:${join(sockets, `${name}.sock`)}`;
   const targetWords = flags.engine === TORCH ? ['target', models.target.path] : undefined;
-  const draftWords = wordsOfDraft(flags, models);
+  const draft = draftOf(flags, models);
   const gpus = placeWorkers(env, {
     target: targetWords && models.target,
-    draft: draftWords && { path: draftWords[1] as string, manifest: draftModelOf(models).manifest },
+    draft: draft?.model,
     processes: flags.tensorParallel,
   });
   // Two workers on the CPU share its cores.
-  const sharesCpu = targetWords && draftWords && gpus.target.options.length === 0;
+  const sharesCpu = targetWords && draft && gpus.target.options.length === 0;
   const { verifying, drafting } = sharesCpu ? shares(availableParallelism()) : { verifying: 0, drafting: 0 };
   const workers: Worker[] = [];
   if (targetWords) {
@@ -73,28 +73,34 @@ export async function prepareEngines(
     const processes = flags.tensorParallel;
     workers.push({ name: 'target', style: 'blue', address: address('target'), words, gpus: gpus.target, processes });
   }
-  if (draftWords) {
-    const words = [...draftWords, ...optionsOf(env, draftModelOf(models), drafting)];
+  if (draft) {
+    const words = [...draft.words, ...optionsOf(env, draft.model, drafting)];
     workers.push({ name: 'draft', style: 'yellow', address: address('draft'), words, gpus: gpus.draft, processes: 1 });
   }
   const python = workers.length > 0 ? await enginePython(env) : undefined;
   return {
     target: targetWords ? address('target') : flags.engine,
-    drafter: draftWords ? address('draft') : flags.drafter,
+    drafter: draft ? address('draft') : flags.drafter,
     workers: python ? workers.map((worker) => serviceOf(worker, python)) : [],
   };
 }
 
-/** Returns role and model of the worker that drafts, or undefined if there is none. */
-function wordsOfDraft({ engine, drafter }: EngineFlags, { target, draftModel }: Models): string[] | undefined {
-  if (existsSync(drafter)) return ['drafter', drafter, '--target', target.path];
-  if (engine !== '' && draftModel && isHuggingFaceFolder(draftModel.path)) return ['target', draftModel.path];
-  return undefined;
+/** What the worker that drafts runs. */
+interface Draft {
+  /** Role and model of ptp-engine. */
+  readonly words: readonly string[];
+  /** The draft model, or the checkpoint of a PTP drafter with the manifest of its target. */
+  readonly model: ReadyModel;
 }
 
-/** Returns the draft model, or the target of a PTP drafter, which has the drafter's context length. */
-function draftModelOf({ target, draftModel }: Models): ReadyModel {
-  return draftModel ?? target;
+/** Returns undefined if no worker drafts. */
+function draftOf({ engine, drafter }: EngineFlags, { target, draftModel }: Models): Draft | undefined {
+  if (existsSync(drafter)) {
+    const words = ['drafter', drafter, '--target', target.path];
+    return { words, model: { path: drafter, manifest: target.manifest } };
+  }
+  if (engine === '' || !draftModel || !isHuggingFaceFolder(draftModel.path)) return undefined;
+  return { words: ['target', draftModel.path], model: draftModel };
 }
 
 function checkFlags({ engine, drafter, tensorParallel }: EngineFlags, { target, draftModel }: Models): void {

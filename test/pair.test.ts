@@ -123,6 +123,11 @@ test('no sequence and no cache is left after 50 clients have disconnected mid-st
   expect(finished).toBeLessThan(25);
   const empty = { sequences: 0, cacheBytes: 0 };
   await expect.poll(() => [pair.target.usage(), pair.draft.usage()], { timeout: 15_000 }).toEqual([empty, empty]);
-  const answer = await postJson(server.url, 'v1/completions', { prompt: 'export ', max_tokens: 10, seed: 1, model: 'tiny' });
+  const answer = await postJson(server.url, 'v1/completions', {
+    prompt: 'export ',
+    max_tokens: 10,
+    seed: 1,
+    model: 'tiny',
+  });
   expect(answer).toMatchObject({ object: 'text_completion', model: 'tiny' });
 });
