@@ -45,7 +45,10 @@ export interface Measured<Measurement> {
   readonly drafted: readonly Measurement[];
 }
 
-/** Measures without and with the drafter in direct succession, so that the load on the machine is the same. The order alternates. */
+/**
+ * Measures without and with the drafter in direct succession, so that the load on the machine is the same. The order
+ * alternates.
+ */
 export async function bothWays<Measurement>(
   turns: number,
   measure: (drafting: boolean, turn: number) => Promise<Measurement>,

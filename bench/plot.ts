@@ -21,7 +21,10 @@ export interface Panel {
   readonly series: readonly Series[];
 }
 
-/** Okabe and Ito's colour-blind safe palette (Wong 2011, doi 10.1038/nmeth.1618) without yellow, which is faint on white. */
+/**
+ * Okabe and Ito's colour-blind safe palette (Wong 2011, doi 10.1038/nmeth.1618) without yellow, which is faint on
+ * white.
+ */
 const COLOURS = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000'];
 /** One legend for both the colours and the dashes of lines. */
 const legend = { orient: 'bottom' as const, title: null, columns: 4, symbolType: 'stroke' };
@@ -79,7 +82,10 @@ function axisOf(panel: Panel, field: 'x' | 'y', base: number) {
   return { field, type: 'quantitative' as const, title, scale: own, axis: ticksOf(panel, field) };
 }
 
-/** Returns the ticks of a logarithmic axis: at every point if x has few points, otherwise at 1, 2 and 5 times the powers of ten. */
+/**
+ * Returns the ticks of a logarithmic axis: at every point if x has few points, otherwise at 1, 2 and 5 times the powers
+ * of ten.
+ */
 function ticksOf({ x, y, series }: Panel, axis: 'x' | 'y'): object {
   if ((axis === 'x' ? x : y).scale !== 'log') return {};
   const values = series.flatMap(({ points }) => points.map((point) => point[axis === 'x' ? 0 : 1]));

@@ -34,7 +34,9 @@ interface LlamaDevice {
 
 let device: Promise<LlamaDevice | undefined> | undefined;
 
-/** Returns the devices that llama.cpp would use, or undefined if it does not start. Only the first call looks for them. */
+/**
+ * Returns the devices that llama.cpp would use, or undefined if it does not start. Only the first call looks for them.
+ */
 export function llamaDevice(env: NodeJS.ProcessEnv): Promise<LlamaDevice | undefined> {
   device ??= probeLlama(env);
   return device;

@@ -15,7 +15,10 @@ export function printLines(name: string, style: Style, output: Readable): void {
 
 const levelStyles: Record<string, Style> = { warn: 'yellow', error: 'red', fatal: 'red', debug: 'dim', trace: 'dim' };
 
-/** Formats `{"level":"warn","time":...,"service":...,"msg":"lost","peer":"x"}` as `warn lost peer=x`, and leaves other lines unchanged. */
+/**
+ * Formats `{"level":"warn","time":...,"service":...,"msg":"lost","peer":"x"}` as `warn lost peer=x`, and leaves other
+ * lines unchanged.
+ */
 export function readable(line: string): string {
   const record = parse(line);
   if (!record) return line;

@@ -45,7 +45,9 @@ export function environment(): { env: NodeJS.ProcessEnv; flags: EngineFlags } {
 
 type Values = Record<string, string | boolean | undefined>;
 
-/** Returns the flags about engines. Removes the engine from the environment, because drafter and verifier differ in it. */
+/**
+ * Returns the flags about engines. Removes the engine from the environment, because drafter and verifier differ in it.
+ */
 function engineFlags(env: NodeJS.ProcessEnv, { drafter = '', 'tensor-parallel': gpus = '1' }: Values): EngineFlags {
   const { engine } = settings({ engine: engineFlag }, env);
   delete env[engineFlag.name];

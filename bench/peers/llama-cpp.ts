@@ -80,7 +80,10 @@ export async function llamaPeers(
   return { peers, stop: () => llama.dispose() };
 }
 
-/** Decodes with the library's own loop, which accepts at most one token of a proposal (3.22.1: `_speculativeEvaluate` rejects the second). */
+/**
+ * Decodes with the library's own loop, which accepts at most one token of a proposal (3.22.1: `_speculativeEvaluate`
+ * rejects the second).
+ */
 function evaluated(name: string, sequence: Sequence, lookup?: Predictor): Peer {
   async function* generate(prompt: readonly number[], { maxTokens, ...request }: PeerRequest) {
     await sequence.clearHistory();
@@ -95,8 +98,8 @@ function evaluated(name: string, sequence: Sequence, lookup?: Predictor): Peer {
 }
 
 /**
- * Decodes with a loop that accepts all correct tokens of a proposal, as llama.cpp's own programs do. At each position it compares the
- * proposed token with the token that the target picks.
+ * Decodes with a loop that accepts all correct tokens of a proposal, as llama.cpp's own programs do. At each position
+ * it compares the proposed token with the token that the target picks.
  */
 function wholeBlocks(name: string, sequence: Sequence, lookup: Predictor, endOfText: number): Peer {
   async function* generate(prompt: readonly number[], { maxTokens, ...request }: PeerRequest) {

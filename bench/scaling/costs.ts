@@ -32,8 +32,9 @@ export const DRAFTER: Model = { parameters: 0.3e9, bytes: 2, layers: 12, kvHeads
 export const CHECKING_DRAFTER: Model = { ...TARGET, parameters: 7.54e9, bytes: 1 };
 
 /**
- * Rates that runs achieve on an H100 SXM. Its data sheet says 3.35 TB/s and 989 TFLOP/s (bfloat16, dense). Good kernels reach 80 % of the
- * bandwidth. We assume half of the arithmetic rate, because exact results require batch-invariant kernels, which are slower.
+ * Rates that runs achieve on an H100 SXM. Its data sheet says 3.35 TB/s and 989 TFLOP/s (bfloat16, dense). Good kernels
+ * reach 80 % of the bandwidth. We assume half of the arithmetic rate, because exact results require batch-invariant
+ * kernels, which are slower.
  */
 const GPU = { bytesPerSecond: 0.8 * 3.35e12, operationsPerSecond: 0.5 * 989e12 };
 

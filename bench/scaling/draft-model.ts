@@ -30,7 +30,10 @@ export interface SimulatedOutcome extends StepOutcome {
   readonly predicted: boolean;
 }
 
-/** Simulates target and drafter for one sequence. Only equality of tokens matters, so every new token gets the next number. */
+/**
+ * Simulates target and drafter for one sequence. Only equality of tokens matters, so every new token gets the next
+ * number.
+ */
 export class DraftModel {
   readonly #quality: DraftQuality;
   readonly #random: Random;

@@ -36,7 +36,10 @@ export interface ReplicaSettings {
 const noWork = () => ({ runs: 0, jobs: 0, tokens: 0, busyMicros: 0 });
 export type Work = ReturnType<typeof noWork>;
 
-/** One service on its own GPU. When a run ends, the waiting jobs form the next batch in order of arrival (engine/src/scheduler.ts). */
+/**
+ * One service on its own GPU. When a run ends, the waiting jobs form the next batch in order of arrival
+ * (engine/src/scheduler.ts).
+ */
 export class Replica {
   readonly #clock: Clock;
   readonly #settings: ReplicaSettings;

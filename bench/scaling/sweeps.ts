@@ -31,9 +31,7 @@ type Change = Partial<Scenario>;
 /** Returns the changes for one x. If there are several, only the fastest result (in tokens per second) is kept. */
 type Changes = (x: number) => Change | readonly Change[];
 
-/**
- * A plot in docs/results.md. Each plot shows one scenario: one field varies along x, and another varies between the series.
- */
+/** A plot in docs/results.md. It shows one scenario: one field varies along x, and another between the series. */
 export interface Sweep {
   /** Name of the file in docs. */
   readonly file: string;

@@ -3,7 +3,10 @@ import { bothWays, decodeMicros, decodeRequest, type Measured, type Pass, REFERE
 import { median, round, sum } from '../statistics.ts';
 import { type PairBench, pairSuite } from '../suite.ts';
 
-/** Number of warm-up prompts, during which code is compiled and the controller settles. A server warms up in its first minute. */
+/**
+ * Number of warm-up prompts, during which code is compiled and the controller settles. A server warms up in its first
+ * minute.
+ */
 const WARM_UP = 4;
 /** Minimum number of tokens in a text. Shorter texts take too little time to measure. */
 const MIN_TOKENS = 16;

@@ -145,7 +145,9 @@ function row(engine: string, { greedy, sampled }: Passes, reference: readonly Pa
   };
 }
 
-/** Returns the position of the first difference, which may be the end of the shorter text, or -1 if the texts are equal. */
+/**
+ * Returns the position of the first difference, which may be the end of the shorter text, or -1 if the texts are equal.
+ */
 function firstDifference(one: readonly number[], other: readonly number[]): number {
   const length = Math.max(one.length, other.length);
   for (let i = 0; i < length; i++) if (one[i] !== other[i]) return i;

@@ -43,7 +43,10 @@ async function written(sampling: SamplingParams, count: number): Promise<number[
   return text.slice(prompt.length);
 }
 
-/** Returns a block of `length` tokens that follows `committed` tokens of the text. Only its first `right` tokens are correct. */
+/**
+ * Returns a block of `length` tokens that follows `committed` tokens of the text. Only its first `right` tokens are
+ * correct.
+ */
 function blockOf(text: readonly number[], committed: number, length: number, right: number): number[] {
   const block = text.slice(committed, committed + length);
   if (right < length) block[right] = ((block[right] as number) + 1) % 257;

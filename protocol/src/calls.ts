@@ -191,8 +191,8 @@ export class BidiCall<In, Out> extends ServerStream<Out> {
   /**
    * Sends a message. Does nothing if the call has failed; `receive` then throws the call's error.
    *
-   * @throws PtpError `resource_exhausted` if the peer has left `sendCapacity` messages unread. A message that does not fit its
-   *   schema throws protobuf-es's own error.
+   * @throws PtpError `resource_exhausted` if the peer has left `sendCapacity` messages unread. A message that does not
+   *   fit its schema throws protobuf-es's own error.
    */
   send(message: In): void {
     const bytes = this.#serialize(message);

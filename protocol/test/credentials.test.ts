@@ -55,7 +55,9 @@ function certificate(name: string, authority?: string): void {
 const tls = (name: string, ca = 'ca') =>
   new Tls({ cert: file(`${name}.crt`), key: file(`${name}.key`), ca: file(`${ca}.crt`) }, { refreshMs: 100 });
 
-/** Resets 200 connections, one after another, as soon as their handshake has ended, as load balancers' health checks do. */
+/**
+ * Resets 200 connections, one after another, as soon as their handshake has ended, as load balancers' health checks do.
+ */
 const RESETS = `
 const { readFileSync } = require('node:fs');
 const [cert, key] = process.argv.slice(1, 3).map((file) => readFileSync(file));

@@ -80,7 +80,10 @@ function withType(registry: Registry<RegistryContentType>, type: RegistryContent
   return registry;
 }
 
-/** Adds the parts of the OpenMetrics specification that prom-client leaves out: units, and bucket limits written as floats. */
+/**
+ * Adds the parts of the OpenMetrics specification that prom-client leaves out: units, and bucket limits written as
+ * floats.
+ */
 function conform(text: string): string {
   return text
     .replace(/^# TYPE (\w+_(seconds|bytes)) .*$/gm, '$&\n# UNIT $1 $2')

@@ -15,7 +15,11 @@ export interface Fuzz<T> {
   readonly what: string;
   readonly count: number;
   readonly inputs: fc.Arbitrary<T>;
-  /** Sends one input and returns its outcome. @throws Error for a forbidden outcome, {@link Unreachable} to send the input again */
+  /**
+   * Sends one input and returns its outcome.
+   *
+   * @throws Error for a forbidden outcome, {@link Unreachable} to send the input again
+   */
   readonly attempt: (input: T, lane: number) => Promise<string>;
   /** Checks the state between inputs. @throws Error if sequences of answered inputs are still open */
   readonly atRest: () => Promise<void>;
@@ -27,7 +31,11 @@ export interface Fuzz<T> {
  */
 export class Unreachable extends Error {}
 
-/** Tries inputs concurrently. Fails with the smallest input it finds whose outcome is forbidden. @returns number of each outcome */
+/**
+ * Tries inputs concurrently. Fails with the smallest input it finds whose outcome is forbidden.
+ *
+ * @returns number of each outcome
+ */
 export async function fuzz<T>({ what, count, inputs, attempt, atRest }: Fuzz<T>): Promise<Record<string, number>> {
   const seen: Record<string, number> = {};
   const began = performance.now();

@@ -108,7 +108,11 @@ async function* each<T>(messages: readonly T[]): AsyncGenerator<T> {
 /** Error codes that indicate a mistake of the caller. */
 const FAULTS = ['invalid_argument', 'out_of_range', 'failed_precondition'];
 
-/** Checks that each conversation is answered or rejected as the caller's mistake, and leaves no sequence open. @returns number of each outcome */
+/**
+ * Checks that each conversation is answered or rejected as the caller's mistake, and leaves no sequence open.
+ *
+ * @returns number of each outcome
+ */
 async function hold(
   conversations: fc.Arbitrary<readonly object[]>,
   engine: Engine,

@@ -114,7 +114,10 @@ interface Shaped {
   probabilities: number[];
 }
 
-/** Computes the definition in engine/src/testing/reference-sampler.ts in float64. Returns undefined for a case near a boundary. */
+/**
+ * Computes the definition in engine/src/testing/reference-sampler.ts in float64. Returns undefined for a case near a
+ * boundary.
+ */
 function shape(logits: number[], { temperature, top_k, top_p }: Conditions): Shaped | undefined {
   const ranked = logits.map((_, id) => id).sort((a, b) => at(logits, b) - at(logits, a) || a - b);
   const best = at(ranked, 0);

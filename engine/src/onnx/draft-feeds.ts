@@ -49,7 +49,10 @@ export function branchIo(dimensions: number): GraphIo<DraftSlot, DraftOutput> {
   };
 }
 
-/** Adds the uniforms of each branch of a slot, and the token before it. This token is either one of the slot's tokens or in the cache. */
+/**
+ * Adds the uniforms of each branch of a slot, and the token before it. This token is either one of the slot's tokens or
+ * in the cache.
+ */
 function draftPart(slot: DraftSlot, cachedTokens: Int32Array | undefined, dimensions: number): DraftPart {
   const context = slot.at + paddedLength(slot);
   const requests = slot.branches.length > 0 ? slot.branches : [idleBranch];

@@ -88,7 +88,7 @@ export function uniforms(seed: bigint, firstPosition: number, count: number, dim
   return values;
 }
 
-/** Returns `count` tokens for a text without meaning, which the seed determines. `first` is the position of the first one. */
+/** Returns `count` random tokens, which the seed determines. `first` is the position of the first token's uniform. */
 export function randomTokens(seed: bigint, count: number, vocabulary: number, first = 0): number[] {
   return Array.from(uniforms(seed, first, count), (u) => Math.floor(u * vocabulary));
 }

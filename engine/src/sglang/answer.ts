@@ -118,7 +118,7 @@ function readEntries(value: unknown, field: string, expected: number, vocabulary
   return { ids, logProbabilities };
 }
 
-/** Checks that the most probable tokens are distinct, in descending order, and that their probabilities sum to at most 1. */
+/** Checks the most probable tokens: distinct, in descending order, with probabilities that sum to at most 1. */
 function checkTop({ ids, logProbabilities }: TokenScores, field: string, vocabulary: number): void {
   let sum = 0;
   for (let i = 0; i < ids.length; i++) {

@@ -16,7 +16,7 @@ export interface ScoreRequest {
   readonly named: readonly number[];
 }
 
-/** Parameters of a request that reads a prompt and generates nothing. Temperature 1 leaves log-probabilities as they are. */
+/** Parameters to read a prompt and generate nothing. Temperature 1 leaves log-probabilities as they are. */
 const samplingParams = { max_new_tokens: 0, temperature: 1 };
 /**
  * Named tokens of a request that needs none. In SGLang 0.5.14 to 0.5.17, a batch in which only some requests name tokens

@@ -10,7 +10,9 @@ const GREEDY = { temperature: 0, topK: 0, topP: 1 };
 const KEPT = 4;
 /** Number of tokens in one run. */
 const CHUNK = 128;
-/** Scale of the exponential distribution of hash logits. The most probable token then often has a probability above 0.5. */
+/**
+ * Scale of the exponential distribution of hash logits. The most probable token then often has a probability above 0.5.
+ */
 const SHARPNESS = 2;
 
 /** Returns logits that are hashes of all tokens before them, for a language without a model. */

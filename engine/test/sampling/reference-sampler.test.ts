@@ -38,7 +38,8 @@ describe('shape', () => {
   });
 
   test('applies top-p after top-k, and renormalises', () => {
-    // Within the top 3, the two likeliest tokens have 0.65 / 0.85 = 0.76, so top-p 0.75 keeps two; without top-k it would keep three.
+    // Within the top 3, the two likeliest tokens have 0.65 / 0.85 = 0.76, so top-p 0.75 keeps two; without top-k it
+    // would keep three.
     const { kept, probabilities } = shape(logitsOf(0.15, 0.4, 0.2, 0.25), { ...off, topK: 3, topP: 0.75 });
     expect(kept).toEqual([1, 3]);
     expect(probabilities[1]).toBeCloseTo(0.4 / 0.65, 6);
