@@ -90,7 +90,7 @@ async function* generate(parts: GenerationParts, message: GenerateRequest, { sig
   const request = parseRequest(message, parts, metadata.get('traceparent')[0]?.toString());
   const leave = reporting(onRejection, () => admit(admission, client, 1));
   try {
-    const stream = new TextStream(tokenizer, message.stop);
+    const stream = new TextStream(tokenizer, message.stop, message.adjustments?.heldBackUntil);
     let seed = request.seed;
     for await (const step of generator.generate(request, signal)) {
       const piece = stream.add(step.tokens, step.finish);

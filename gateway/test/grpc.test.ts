@@ -80,6 +80,13 @@ describe('GenerationService', () => {
     expect(messages.at(-1)?.finishReason).toBe('stop');
   });
 
+  test('has no stop string within the first tokens that are held back', async () => {
+    const heldBackUntil = tokenizer.encode('interface Café {').length;
+    const adjustments = { heldBack: [5], heldBackUntil };
+    const messages = await collect({ prompt, stop: ['{', '}'], adjustments });
+    expect(messages.map(({ text }) => text).join('')).toBe('interface Café { x: 1 ');
+  });
+
   test('has no tokens after the token that completes a stop string, however many the step committed', async () => {
     const ids = tokenizer.encode('interface Café { x: 1 }');
     const last = ids.findIndex((_, i) => tokenizer.decode(ids.slice(0, i + 1)).includes('{'));

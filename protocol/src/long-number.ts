@@ -1,3 +1,5 @@
+import { mayLoseOrder, prefixNames, withoutPrefixes } from './ordered-object.ts';
+
 /**
  * Integer that no double holds, or number beyond the range of doubles, in the client's own digits. `JSON.stringify`
  * writes these digits, so that constants of a schema and arguments of a call stay exact.
@@ -19,10 +21,21 @@ export const isLongNumber: (value: unknown) => value is LongNumber = isRawJSON;
 const MAY_BE_LONG = /\d{16}|\d[eE]\+?\d{3}/;
 const INTEGER = /^-?\d+$/;
 
-/** Parses JSON like `JSON.parse`, but keeps long numbers as LongNumber. Fractions are rounded to doubles. */
+/**
+ * Parses JSON like `JSON.parse`, but keeps long numbers as LongNumber, and the names of each object in the order of the
+ * text, even if they look like array indices. Fractions are rounded to doubles.
+ */
 export function parseExactly(text: string): unknown {
   // A reviver is called for every value, so it is used only if it may be needed.
-  return MAY_BE_LONG.test(text) ? JSON.parse(text, keepLongNumber) : JSON.parse(text);
+  const parsed = MAY_BE_LONG.test(text) ? JSON.parse(text, keepLongNumber) : JSON.parse(text);
+  return mayLoseOrder(text) ? JSON.parse(prefixNames(text), keepOrder) : parsed;
+}
+
+function keepOrder(this: unknown, key: string, value: unknown, context?: { source?: string }): unknown {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    return keepLongNumber.call(this, key, value, context);
+  }
+  return withoutPrefixes(value);
 }
 
 function keepLongNumber(this: unknown, _key: string, value: unknown, context?: { source?: string }): unknown {

@@ -24,7 +24,13 @@ const keywords = z.looseObject(
     anyOf: schemas,
     oneOf: schemas,
     allOf: z.array(z.unknown(), { error: 'an array of one schema' }).length(1, 'one schema alone').optional(),
-    properties: z.record(z.string(), z.unknown(), { error: 'an object of schemas' }).optional(),
+    // Not copied, so that the names keep their order.
+    properties: z
+      .custom<Record<string, unknown>>(
+        (value) => typeof value === 'object' && value !== null && !Array.isArray(value) && !isLongNumber(value),
+        'an object of schemas',
+      )
+      .optional(),
     required: z.array(text, { error: 'an array of names' }).optional(),
     additionalProperties: z.unknown().optional(),
     items: z

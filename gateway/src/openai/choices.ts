@@ -10,6 +10,8 @@ import { type StepTrace, StepTracer } from './step-trace.ts';
 export interface ChoiceRequest extends GenerationRequest {
   /** Strings that end the text. The text does not include them. */
   readonly stop: readonly string[];
+  /** Number of tokens at the beginning that cannot complete a stop string. Default: 0. */
+  readonly minTokens?: number;
   /** True for the first choice of each prompt. */
   readonly first: boolean;
   /** True to return the tokens and their log-probabilities. */
@@ -107,7 +109,7 @@ async function* generateChoice(
   figures: ResponseFigures,
   signal: AbortSignal,
 ): AsyncGenerator<ChoiceDelta> {
-  const stream = new TextStream(tokenizer, request.stop);
+  const stream = new TextStream(tokenizer, request.stop, request.minTokens);
   const logprobs = request.logprobs ? new Logprobs(tokenizer) : undefined;
   const tracer = request.trace ? new StepTracer(tokenizer) : undefined;
   const { echo } = request;

@@ -124,6 +124,7 @@ export function commonRequest(body: CommonBody, limit: TokenLimit, model: ModelI
     choice: {
       ...samplingOf(body, model),
       stop: body.stop ?? [],
+      minTokens: body.min_tokens ?? 0,
       drafting: body.ptp?.draft ?? true,
       draftLimits: draftLimitsOf(body.ptp ?? {}),
       trace: body.ptp?.trace ?? false,

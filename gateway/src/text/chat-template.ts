@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { Template } from '@huggingface/jinja';
 import { PtpError } from '@ptp/protocol/errors';
 import { isLongNumber } from '@ptp/protocol/long-number';
+import { isUnsafeName } from '@ptp/protocol/ordered-object';
 import { fieldError } from '@ptp/protocol/validation';
 import type { ChatMessage, FunctionTool } from './chat-message.ts';
 import { beginning, checkLength, type PromptModel } from './encode.ts';
@@ -67,7 +68,10 @@ export class ChatTemplate {
         }
       : { messages: toolsAsText(messages, tools).map(asTemplateMessage), tools: [], variables };
     const [guard, quote, end] = unusedCharacters(JSON.stringify(given));
-    const guarded = mapStrings(given, (text) => tokenizer.guardSpecial(text, guard), quote) as typeof given;
+    const guardText = (text: string) => tokenizer.guardSpecial(text, guard);
+    // A guarded name keeps its place in the object. The guard is removed from the rendered text.
+    const guardName = (name: string) => (isUnsafeName(name) ? guard + name : guardText(name));
+    const guarded = mapStrings(given, guardText, guardName, quote) as typeof given;
     if (continuesLast) (guarded.messages.at(-1) as { content: string }).content += end;
     const begin = beginning(model);
     const withQuotes = this.#render({
@@ -131,15 +135,20 @@ function asTemplateMessage({ role, content, reasoning, toolCalls, toolCallId }: 
 }
 
 /**
- * Applies `map` to all strings of a value. Templates know only numbers that a double holds, so a longer number becomes
+ * Applies `map` to all strings of a value, and `mapName` to the names of its objects. Templates know only numbers that a double holds, so a longer number becomes
  * a string between two `quote` characters. In the rendered text they, and quotation marks next to them, are removed.
  */
-function mapStrings(value: unknown, map: (text: string) => string, quote: string): unknown {
+function mapStrings(
+  value: unknown,
+  map: (text: string) => string,
+  mapName: (name: string) => string,
+  quote: string,
+): unknown {
   if (typeof value === 'string') return map(value);
   if (isLongNumber(value)) return quote + value.rawJSON + quote;
-  if (Array.isArray(value)) return value.map((each) => mapStrings(each, map, quote));
+  if (Array.isArray(value)) return value.map((each) => mapStrings(each, map, mapName, quote));
   if (typeof value !== 'object' || value === null) return value;
-  const entries = Object.entries(value).map(([name, each]) => [map(name), mapStrings(each, map, quote)]);
+  const entries = Object.entries(value).map(([name, each]) => [mapName(name), mapStrings(each, map, mapName, quote)]);
   return Object.fromEntries(entries);
 }
 

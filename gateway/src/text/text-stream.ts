@@ -19,11 +19,18 @@ export class TextStream {
   readonly #tokenizer: Pick<Tokenizer, 'bytes'>;
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
   readonly #scanner: StopScanner;
+  readonly #minTokens: number;
+  /** Number of tokens so far. */
+  #tokens = 0;
 
-  /** @param stop non-empty strings. The text ends before the first of them */
-  constructor(tokenizer: Pick<Tokenizer, 'bytes'>, stop: readonly string[]) {
+  /**
+   * @param stop non-empty strings. The text ends before the first of them
+   * @param minTokens number of tokens at the beginning that cannot complete a stop string
+   */
+  constructor(tokenizer: Pick<Tokenizer, 'bytes'>, stop: readonly string[], minTokens = 0) {
     this.#tokenizer = tokenizer;
     this.#scanner = new StopScanner(stop);
+    this.#minTokens = minTokens;
   }
 
   /** @param finish reason why the answer ends, set on the last step. A stop string within the step takes precedence */
@@ -33,11 +40,16 @@ export class TextStream {
     let count = 0;
     while (count < tokens.length && !scanner.stopped) {
       const bytes = this.#tokenizer.bytes(tokens[count++] as number);
-      text += scanner.push(this.#decoder.decode(bytes, { stream: true }));
+      this.#tokens++;
+      text += scanner.push(this.#decoder.decode(bytes, { stream: true }), this.#mayStop);
     }
     // An incomplete character at the end becomes U+FFFD, which may complete a stop string too.
-    if (finish && !scanner.stopped) text += scanner.push(this.#decoder.decode()) + scanner.end();
+    if (finish && !scanner.stopped) text += scanner.push(this.#decoder.decode(), this.#mayStop) + scanner.end();
     return { text, count, finish: scanner.stopped ? 'stop' : finish };
+  }
+
+  get #mayStop(): boolean {
+    return this.#tokens > this.#minTokens;
   }
 }
 
@@ -55,17 +67,20 @@ class StopScanner {
     this.#automata = longestFirst.map((text) => ({ stop: text, borders: bordersOf(text), matched: 0 }));
   }
 
-  push(text: string): string {
+  /** @param mayStop false if a stop string that is complete within `text` is part of the answer */
+  push(text: string, mayStop: boolean): string {
     if (this.stopped) return '';
     const buffer = this.#held + text;
     for (let i = this.#held.length; i < buffer.length; i++) {
       for (const automaton of this.#automata) {
         automaton.matched = advance(automaton.stop, automaton.borders, automaton.matched, buffer.charAt(i));
-        if (automaton.matched === automaton.stop.length) {
+        if (automaton.matched < automaton.stop.length) continue;
+        if (mayStop) {
           this.stopped = true;
           this.#held = '';
           return buffer.slice(0, i + 1 - automaton.stop.length);
         }
+        automaton.matched = automaton.borders.at(-1) as number;
       }
     }
     const certain = buffer.length - Math.max(0, ...this.#automata.map((automaton) => automaton.matched));

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { events, startServer, type TestServer, tokenizer } from '../testing/test-server.ts';
+import { events, startServer, type TestServer, tokenByToken, tokenizer } from '../testing/test-server.ts';
 
 let server: TestServer;
 beforeAll(async () => {
@@ -14,6 +14,25 @@ beforeEach(() => {
 const tokens = tokenizer.encode('let é = 1;');
 const names = tokens.map((id) => new TextDecoder().decode(tokenizer.bytes(id)));
 const messages = [{ role: 'user', content: 'hi' }];
+
+test('min_tokens holds back stop strings', async () => {
+  const text = 'let x = 1; let y = 2; let z = 3;';
+  server.generator.script = () => ({ steps: tokenByToken(text) });
+  const upTo = (part: string) => tokenizer.encode(part).length;
+  const answer = async (fields: object) => {
+    const request = { prompt: 'a', max_tokens: 50, stop: [';'], ...fields };
+    const { choices } = await (await server.complete(request)).json();
+    return [choices[0].text, choices[0].finish_reason];
+  };
+  expect(await answer({})).toEqual(['let x = 1', 'stop']);
+  expect(await answer({ min_tokens: upTo('let x = 1;') })).toEqual(['let x = 1; let y = 2', 'stop']);
+  expect(await answer({ min_tokens: upTo('let x = 1;') - 1 })).toEqual(['let x = 1', 'stop']);
+  expect(await answer({ min_tokens: upTo('let x = 1; let y'), ignore_eos: true })).toEqual([
+    'let x = 1; let y = 2',
+    'stop',
+  ]);
+  expect(await answer({ min_tokens: 50 })).toEqual([text, 'stop']);
+});
 
 describe('sampling fields', () => {
   test('reach the generator', async () => {

@@ -150,18 +150,22 @@ describe('the grammar', () => {
 });
 
 describe('a schema that the grammar cannot follow', () => {
-  const properties = { v: { type: 'array', contains: { type: 'null' } } };
+  const properties = { v: { $dynamicRef: '#a' } };
   const rich = (parameters: object, strict?: boolean) =>
     ({ type: 'function', function: { name: 'rich', parameters, ...(strict !== undefined && { strict }) } }) as const;
   const warning = (problem: string) =>
     `The arguments of the tool \`rich\` may be any JSON object, because its schema cannot be enforced: ${problem}.`;
-  const contains = warning('`tools[1].function.parameters.properties.v.contains` is not supported');
+  const dynamic = warning('`tools[1].function.parameters.properties.v.$dynamicRef` is not supported');
 
   test.each<[string, object, string]>([
-    ['in a property', { type: 'object', properties }, contains],
-    ['without `type`', { properties }, contains],
-    ['without properties', { type: 'object', minProperties: 1 }, '`tools[1].function.parameters.minProperties`'],
-    ['next to `type`', { type: 'object', not: { required: ['a'] } }, '`tools[1].function.parameters.not`'],
+    ['in a property', { type: 'object', properties }, dynamic],
+    ['without `type`', { properties }, dynamic],
+    ['without properties', { type: 'object', $dynamicRef: '#a' }, '`tools[1].function.parameters.$dynamicRef`'],
+    [
+      'in other keywords',
+      { type: 'object', patternProperties: { '^a': { $dynamicRef: '#a' } } },
+      '`tools[1].function.parameters.patternProperties',
+    ],
   ])('allows any object, with a warning: %s', async (_, parameters, expected) => {
     script(call('weather', '{"city":"Oslo"}'));
     const answer = await send({ tools: [weather, rich(parameters)] });
@@ -176,7 +180,7 @@ describe('a schema that the grammar cannot follow', () => {
     const response = await server.chat({ messages, tools: [weather, rich({ type: 'object', properties }, true)] });
     expect([response.status, (await response.json()).error.param]).toEqual([
       400,
-      'tools[1].function.parameters.properties.v.contains',
+      'tools[1].function.parameters.properties.v.$dynamicRef',
     ]);
   });
 
@@ -185,7 +189,7 @@ describe('a schema that the grammar cannot follow', () => {
     const tools = [weather, rich({ type: 'object', properties }, false)];
     const response = await server.chat({ messages, tools, stream: true });
     const chunks = (await events(response)).slice(0, -1).map((data) => JSON.parse(data));
-    expect(chunks[0]).toMatchObject({ warning: contains });
+    expect(chunks[0]).toMatchObject({ warning: dynamic });
     expect(chunks.filter((chunk) => 'warning' in chunk)).toHaveLength(1);
     const other = { type: 'function', function: { name: 'weather' } };
     expect(await send({ tools, tool_choice: other })).not.toHaveProperty('warning');
@@ -197,7 +201,7 @@ describe('a schema that the grammar cannot follow', () => {
     const tool = { type: 'function', name: 'rich', parameters: { type: 'object', properties } };
     const request = (more: object) => server.post('/v1/responses', { input: 'hi', tools: [{ ...tool, ...more }] });
     const [loose, strict] = [await request({}), await request({ strict: true })];
-    expect((await loose.json()).warning).toContain('`tools[0].parameters.properties.v.contains` is not supported');
+    expect((await loose.json()).warning).toContain('`tools[0].parameters.properties.v.$dynamicRef` is not supported');
     expect(strict.status).toBe(400);
   });
 
@@ -348,13 +352,13 @@ describe('rejects', () => {
             function: {
               name: 'f',
               strict: true,
-              parameters: { type: 'object', properties: { a: { contains: {} } } },
+              parameters: { type: 'object', properties: { a: { $dynamicRef: '#a' } } },
             },
           },
         ],
       },
-      'tools[0].function.parameters.properties.a.contains',
-      '`tools[0].function.parameters.properties.a.contains` is not supported',
+      'tools[0].function.parameters.properties.a.$dynamicRef',
+      '`tools[0].function.parameters.properties.a.$dynamicRef` is not supported',
     ],
     [
       { tools: [{ type: 'function', function: { name: 'f', parameters: { type: 'array' } } }] },

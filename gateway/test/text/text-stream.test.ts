@@ -45,6 +45,34 @@ describe('stop strings', () => {
     expect(step).toEqual({ text: 'a', count: 3, finish: 'stop' });
   });
 
+  describe('before min_tokens', () => {
+    /** Returns the text of a stream of one-byte tokens in steps of `size` tokens, and the number of tokens. */
+    const held = (input: string, minTokens: number, stop: string[], size: number) => {
+      const stream = new TextStream({ bytes: (id) => Uint8Array.of(id) }, stop, minTokens);
+      const tokens = [...bytes(input)];
+      let [text, count] = ['', 0];
+      for (let at = 0; at < tokens.length; at += size) {
+        const isLast = at + size >= tokens.length;
+        const piece = stream.add(tokens.slice(at, at + size), isLast ? 'length' : undefined);
+        text += piece.text;
+        count += piece.count;
+        if (piece.finish) return [text, count, piece.finish];
+      }
+      return undefined;
+    };
+
+    test.each([
+      ['are text if they are complete within these tokens', 'xabyabz', 3, ['ab'], ['xaby', 6, 'stop']],
+      ['count if a later token completes them', 'xabyabz', 2, ['ab'], ['x', 3, 'stop']],
+      ['may overlap one that is text', 'aaab', 2, ['aa'], ['a', 3, 'stop']],
+      ['are text in whole answers', 'abab', 4, ['ab', 'b'], ['abab', 4, 'length']],
+      ['leave a longer one to be found', 'abcd', 2, ['ab', 'abc'], ['', 3, 'stop']],
+    ] as const)('%s', (_, input, minTokens, stop, expected) => {
+      for (const size of [1, 2, 3, 9])
+        expect([size, held(input, minTokens, [...stop], size)]).toEqual([size, expected]);
+    });
+  });
+
   test('that overlap themselves are found', () => {
     expect(feed(bytes('aaab'), 1, ['aab']).join('')).toBe('a');
   });

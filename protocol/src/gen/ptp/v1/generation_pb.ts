@@ -234,7 +234,8 @@ export type GenerateRequest = Message<"ptp.v1.GenerateRequest"> & {
   maxTokens: number;
 
   /**
-   * Strings that end the text. The text stops before the first one found. At most 4 strings, none of them empty.
+   * Strings that end the text. The text stops before the first one found after the first adjustments.held_back_until
+   * tokens. At most 16 strings, none of them empty.
    *
    * @generated from field: repeated string stop = 7;
    */

@@ -1,0 +1,27 @@
+/** Name in JSON text that may look like an array index, such as `"10":`. */
+const INDEX_NAME = /"\d{1,10}"\s*:|\\u003\d/i;
+/** String of JSON text, and a colon if the string is a name. */
+const STRING = /"[^"\\]*(?:\\.[^"\\]*)*"(\s*:)?/g;
+
+/**
+ * Returns true if an object of the text may have names that JavaScript moves to the front of the object, because they
+ * look like array indices.
+ */
+export const mayLoseOrder = (text: string): boolean => INDEX_NAME.test(text);
+
+/** Returns valid JSON text with `_` before each name, so that no name looks like an array index. */
+export const prefixNames = (text: string): string =>
+  text.replace(STRING, (string, colon?: string) => (colon ? `"_${string.slice(1)}` : string));
+
+/** Returns the object for which {@link prefixNames} was called. Its names have the order of the text. */
+export function withoutPrefixes(prefixed: object): object {
+  const entries = Object.entries(prefixed).map(([name, value]): [string, unknown] => [name.slice(1), value]);
+  const names = entries.map(([name]) => name);
+  const object = Object.fromEntries(entries);
+  const isOrdered = Object.keys(object).every((name, i) => name === names[i]);
+  // Whoever lists the names, as Object.entries and JSON.stringify do, gets them in this order. A copy loses it.
+  return isOrdered ? object : new Proxy(object, { ownKeys: () => names });
+}
+
+/** Returns true if a plain object cannot have the name at any place: an array index, or the name of the prototype. */
+export const isUnsafeName = (name: string): boolean => /^\d+$/.test(name) || name === '__proto__';
