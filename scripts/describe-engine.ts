@@ -63,7 +63,7 @@ export async function describeDrafter(address: string): Promise<string> {
   return `PTP drafter on ${device}, ${precision}, blocks of up to ${drafter?.maxBranchLength ?? 0} tokens`;
 }
 
-/** Returns undefined if the engine does not answer in time: a busy one is no reason to stop the server. */
+/** Returns undefined if the engine does not answer in time, because a busy engine must not stop the server. */
 async function engineAt(address: string): Promise<GetEngineResponse | undefined> {
   const client = connect(EngineService, address, { apart: true });
   const answer = await client.getEngine({}, { deadlineMs: 5_000 }).catch(() => undefined);

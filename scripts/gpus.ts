@@ -2,8 +2,8 @@ import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 
 /**
- * Returns true if processes here can use an NVIDIA GPU. /proc/driver/nvidia does not tell, because it exists in every
- * container on a machine with a GPU.
+ * Returns true if processes here can use an NVIDIA GPU. The driver's folder in /proc would not be enough: every container
+ * on a machine with a GPU has it.
  *
  * @param device file of the first GPU, which decides if nvidia-smi is not installed
  */

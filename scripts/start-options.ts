@@ -58,12 +58,12 @@ function engineFlags(env: NodeJS.ProcessEnv, { drafter = '', 'tensor-parallel': 
 /**
  * Returns the absolute path of a checkpoint, or the address of an engine.
  *
- * @throws StartError if there is no such file and the value is no address. SGLang, which has http addresses, runs no
- *   drafters.
+ * @throws StartError if the value is neither an existing file nor the address of a gRPC engine. SGLang, which has http
+ *   addresses, runs no drafters.
  */
 function drafterOf(directory: string, value: string): string {
-  const path = pathOr(directory, value);
-  if (existsSync(path)) return path;
+  const checkpoint = pathOr(directory, value);
+  if (existsSync(checkpoint)) return checkpoint;
   const { data: address } = engineAddress.schema.safeParse(value);
   if (address !== undefined && !isHttp(address)) return address;
   throw new StartError(`--drafter must be a checkpoint, host:port or unix:/path, got ${JSON.stringify(value)}`);

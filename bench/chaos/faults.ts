@@ -54,11 +54,11 @@ export const FAULT_NAMES: readonly string[] = [...Object.keys(FAULTS), ...Object
 
 /** Returns the faults that a node can have, whose names contain `only`. */
 function faultsOf({ engine }: Node, only: string): [string, Fault][] {
-  const others = Object.entries(engine ? ENGINE_FAULTS : {}).map(([name, fault]): [string, Fault] => [
-    name,
-    (_, random) => fault(engine as Member, random),
-  ]);
-  return [...Object.entries(FAULTS), ...others].filter(([name]) => name.includes(only));
+  const all = Object.entries(FAULTS);
+  if (engine) {
+    for (const [name, fault] of Object.entries(ENGINE_FAULTS)) all.push([name, (_, random) => fault(engine, random)]);
+  }
+  return all.filter(([name]) => name.includes(only));
 }
 
 export interface FaultOptions {

@@ -62,7 +62,7 @@ export abstract class EngineBase {
     if (entry) Object.assign(entry, change);
   }
 
-  /** Records the number of rows of a sequence, and that each takes `bytesPerToken`. */
+  /** Records a sequence's number of rows, each of `bytesPerToken` bytes. */
   protected recordRows(sequence: SequenceId, rows: number): void {
     this.record(sequence, { rows, bytes: rows * this.info.bytesPerToken });
   }

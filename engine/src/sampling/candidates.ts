@@ -114,8 +114,8 @@ export function shapeCandidates(
 }
 
 /**
- * Returns true if a pick may ignore all tokens but the candidates although others belong to the distribution. Clients
- * learn of it (`truncated`).
+ * Returns true if a pick may ignore all tokens except the candidates, although others belong to the distribution. The
+ * output then says so (`truncated`).
  */
 export function mayTruncate({ ids }: Candidates, { topK }: SamplingParams): boolean {
   return topK === 0 && ids.length >= FEWEST;
