@@ -6,7 +6,7 @@ import type { Logger } from '@ptp/service-kit/log';
 import { expect } from 'vitest';
 import { Admission } from '../gateway/src/access/admission.ts';
 import { ApiKeys } from '../gateway/src/access/api-keys.ts';
-import { createHttp } from '../gateway/src/app.ts';
+import { createHttp, HTTP_LIMITS } from '../gateway/src/app.ts';
 import { PairGenerator } from '../gateway/src/decode/generate.ts';
 import type { StepObserver } from '../gateway/src/decode/observer.ts';
 import { GrammarCache } from '../gateway/src/grammar/cache.ts';
@@ -41,7 +41,13 @@ export async function serveGateway(path: string, options: GatewayOptions = {}) {
     : isGguf(path)
       ? await TestPair.gguf(path, drafterFolder, options.pair)
       : await TestPair.onnx(path, options.pair);
-  const settings = { bodyLimit: 2 ** 20, stallMillis: 10_000, keepAliveMillis: 10_000, corsOrigins: '' };
+  const settings = {
+    ...HTTP_LIMITS,
+    bodyLimit: 2 ** 20,
+    stallMillis: 10_000,
+    keepAliveMillis: 10_000,
+    corsOrigins: '',
+  };
   const admission = new Admission(maxStreams);
   const traces = new TraceStore(20);
   const limits = { length: 8, budget: 16, mode: 'overlap', ahead: 4 } as const;

@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { Server as HttpsServer } from 'node:https';
 import cors from '@fastify/cors';
+import { connectionLimit } from '@ptp/protocol/connection-limit';
 import { PtpError } from '@ptp/protocol/errors';
 import type { Logger } from '@ptp/service-kit/log';
 import type { Metrics } from '@ptp/service-kit/metrics';
@@ -13,6 +14,8 @@ import { rejectExpectation, rejectOtherMethods, rejectUnparsable, sendError } fr
 import { newId } from './http/ids.ts';
 import { parseJson } from './http/json.ts';
 import { servePages } from './http/pages.ts';
+import { BodyBudget, readBody } from './http/request-body.ts';
+import { checkLocalHost, checkTransferEncoding } from './http/request-checks.ts';
 import type { HttpsListener } from './http/tls.ts';
 import { traceRoutes } from './observe/routes.ts';
 import type { TraceStore } from './observe/trace-store.ts';
@@ -30,10 +33,25 @@ export interface HttpSettings extends StreamSettings {
   /** Maximum size of a request body in bytes. */
   readonly bodyLimit: number;
   readonly corsOrigins: string;
+  /** Maximum number of bytes of all request bodies that are still arriving. */
+  readonly arrivingLimit: number;
+  /** Maximum time in milliseconds for a request to arrive completely. */
+  readonly arrivalMillis: number;
+  /** True if only this machine can reach the server, and clients need no key. The Host header is then checked. */
+  readonly localOnly?: boolean;
 }
 
 /** Limits of the server. Tests use smaller ones. */
-export const HTTP_LIMITS = { bodyLimit: 4 * 1024 * 1024, stallMillis: 30_000, keepAliveMillis: 10_000 };
+export const HTTP_LIMITS = {
+  bodyLimit: 4 * 1024 * 1024,
+  stallMillis: 30_000,
+  keepAliveMillis: 10_000,
+  arrivingLimit: 128 * 1024 * 1024,
+  arrivalMillis: 60_000,
+};
+
+/** Interval in milliseconds at which requests that do not arrive are looked for. */
+const ARRIVAL_CHECK_MS = 1_000;
 
 export interface HttpParts extends EndpointParts {
   readonly keys: ApiKeys;
@@ -107,9 +125,16 @@ const PROBES: ReadonlySet<string> = new Set(['/healthz', '/health', '/readyz', '
 
 /** Creates a server with everything that the routes share: limits, JSON, CORS, request ids, errors and access logs. */
 async function createApp({ settings, logger, onRejection, https }: HttpParts): Promise<FastifyInstance> {
-  const app = Fastify({
+  const parsing = {
+    connectionsCheckingInterval: Math.min(ARRIVAL_CHECK_MS, settings.arrivalMillis),
+    // Node never finds a body that stops if the timeout of headers is longer than that of whole requests.
+    headersTimeout: settings.arrivalMillis,
     // Node would reject a request without Host with an empty body. The hook below sends an error.
-    ...(https ? { https: { ...https.options, requireHostHeader: false } } : { http: { requireHostHeader: false } }),
+    requireHostHeader: false,
+  };
+  const app = Fastify({
+    ...(https ? { https: { ...https.options, ...parsing } } : { http: parsing }),
+    requestTimeout: settings.arrivalMillis,
     loggerInstance: logger as FastifyBaseLogger,
     logController: new Fastify.LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
     bodyLimit: settings.bodyLimit,
@@ -119,15 +144,18 @@ async function createApp({ settings, logger, onRejection, https }: HttpParts): P
     frameworkErrors: (error, request, reply) => sendError(error, request as FastifyRequest, reply as FastifyReply),
     clientErrorHandler: rejectUnparsable,
   });
+  app.server.maxConnections = connectionLimit();
   https?.follow(app.server as unknown as HttpsServer);
   app.server.on('checkExpectation', rejectExpectation);
   rejectOtherMethods(app);
   // This hook runs before all others, so that browsers can read rejections too.
   await allowOrigins(app, settings.corsOrigins);
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, async (request: FastifyRequest, body: Buffer) =>
-    parseJson(await decodeBody(body, request.headers['content-encoding'], settings.bodyLimit)),
-  );
+  const arriving = new BodyBudget(settings.arrivingLimit);
+  app.addContentTypeParser('application/json', async (request: FastifyRequest, payload: IncomingMessage) => {
+    const body = await readBody(payload, settings.bodyLimit, arriving);
+    return parseJson(await decodeBody(body, request.headers['content-encoding'], settings.bodyLimit));
+  });
 
   let closing = false;
   app.addHook('preClose', async () => {
@@ -142,9 +170,14 @@ async function createApp({ settings, logger, onRejection, https }: HttpParts): P
     if (request.headers.host === undefined && request.raw.httpVersion === '1.1') {
       throw new PtpError('invalid_argument', 'the request has no `Host` header, which HTTP/1.1 requires');
     }
+    checkTransferEncoding(request.headers);
+    if (settings.localOnly) checkLocalHost(request.headers, originsOf(settings.corsOrigins));
     if (request.is404) {
       throw new PtpError('not_found', `Invalid URL (${request.method} ${request.url.split('?', 1)[0]})`);
     }
+  });
+  app.addHook('onSend', async (_, reply) => {
+    if (closing) reply.header('connection', 'close');
   });
   app.addHook('onResponse', async (request, reply) => {
     const { method, routeOptions } = request;
@@ -171,10 +204,7 @@ async function createApp({ settings, logger, onRejection, https }: HttpParts): P
  * @param origins comma-separated origins. `*` allows all origins, and an empty string allows none
  */
 async function allowOrigins(app: FastifyInstance, origins: string): Promise<void> {
-  const allowed = origins
-    .split(',')
-    .map((origin) => origin.trim())
-    .filter(Boolean);
+  const allowed = originsOf(origins);
   if (allowed.length === 0) return;
   const rateHeaders = ['limit', 'remaining', 'reset'].map((name) => `x-ratelimit-${name}-requests`);
   await app.register(cors, {
@@ -183,6 +213,13 @@ async function allowOrigins(app: FastifyInstance, origins: string): Promise<void
     exposedHeaders: ['x-request-id', 'retry-after', ...rateHeaders],
     maxAge: 600,
   });
+}
+
+function originsOf(origins: string): string[] {
+  return origins
+    .split(',')
+    .map((origin) => origin.trim())
+    .filter(Boolean);
 }
 
 /** Returns the client's `x-request-id` if it is safe to log, or else a new id. */

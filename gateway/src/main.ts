@@ -3,7 +3,7 @@ import { loadManifest } from '@ptp/protocol/manifest';
 import { serve } from '@ptp/protocol/server';
 import { runService } from '@ptp/service-kit/lifecycle';
 import { startMetrics } from '@ptp/service-kit/metrics';
-import { settings } from '@ptp/service-kit/settings';
+import { type SettingsOf, settings } from '@ptp/service-kit/settings';
 import { loadTls, logRenewal } from '@ptp/service-kit/tls-settings';
 import { startTracing } from '@ptp/service-kit/tracing';
 import { Admission } from './access/admission.ts';
@@ -21,6 +21,11 @@ import { capturesContent, spanObserver } from './observe/spans.ts';
 import { TraceStore } from './observe/trace-store.ts';
 import { gatewaySettings, LOCAL_DRAFTER } from './settings.ts';
 import { loadTextModel } from './text/text-model.ts';
+
+/** Returns true if no other machine can reach the server, and its clients need no key. */
+function isLocalOnly({ listen, apiKeys }: SettingsOf<typeof gatewaySettings>): boolean {
+  return 'host' in listen && /^(localhost|127\.|::1$)/.test(listen.host) && apiKeys === '';
+}
 
 await runService('gateway', async (logger, onStop) => {
   const config = settings(gatewaySettings, process.env);
@@ -75,7 +80,7 @@ await runService('gateway', async (logger, onStop) => {
     chatTemplate,
     traces,
     exposition: metrics.exposition,
-    settings: { ...HTTP_LIMITS, corsOrigins: config.corsOrigins },
+    settings: { ...HTTP_LIMITS, corsOrigins: config.corsOrigins, localOnly: isLocalOnly(config) },
     https: tls?.https,
     logger,
   });

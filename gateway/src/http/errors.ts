@@ -73,6 +73,9 @@ export function rejectUnparsable(error: Error & { readonly code?: string }, sock
   }
   const [status, message] = PARSER_ERRORS[error.code ?? ''] ?? ['400 Bad Request', 'the request is not valid HTTP/1.1'];
   const body = JSON.stringify(errorBody(message, 'invalid_request_error'));
+  // A client that never closes its side must not keep the socket.
+  const timer = setTimeout(() => socket.destroy(), LINGER_MS);
+  socket.once('close', () => clearTimeout(timer));
   socket.end(
     [
       `HTTP/1.1 ${status}`,

@@ -92,6 +92,12 @@ describe('without allowed origins', () => {
       417,
       '`expect` must be 100-continue or absent, got "tea"',
     ],
+    [
+      'a transfer encoding that proxies may read differently',
+      'POST /v1/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: identity, chunked\r\n\r\n0\r\n\r\n',
+      400,
+      'must be chunked',
+    ],
     ['a long header', `GET / HTTP/1.1\r\nhost: a\r\nx: ${'a'.repeat(20_000)}\r\n\r\n`, 431, 'larger than 16 KiB'],
   ])('%s gets an error in the usual form', async (_, request, status, message) => {
     const socket = connect(server.port, '127.0.0.1');

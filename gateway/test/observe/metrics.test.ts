@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { silent, TestPair } from '../../../test/test-pair.ts';
 import { Admission } from '../../src/access/admission.ts';
 import { ApiKeys } from '../../src/access/api-keys.ts';
-import { createHttp } from '../../src/app.ts';
+import { createHttp, HTTP_LIMITS } from '../../src/app.ts';
 import { PairGenerator } from '../../src/decode/generate.ts';
 import type { GenerationStep } from '../../src/decode/types.ts';
 import { GrammarCache } from '../../src/grammar/cache.ts';
@@ -40,7 +40,7 @@ beforeAll(async () => {
     chatTemplate,
     admission: new Admission(4),
     keys: new ApiKeys([{ name: 'ada', sha256, requests_per_minute: 1 }]),
-    settings: { bodyLimit: 1 << 20, stallMillis: 1000, keepAliveMillis: 1000, corsOrigins: '' },
+    settings: { ...HTTP_LIMITS, bodyLimit: 1 << 20, stallMillis: 1000, keepAliveMillis: 1000, corsOrigins: '' },
     logger: silent,
   });
   url = await app.listen({ port: 0, host: '127.0.0.1' });
