@@ -87,7 +87,7 @@ describe.skipIf(!chromiumPath)('the page', () => {
 
   test('scrolls to the output on a phone', () =>
     onPage(async (page) => {
-      server.generator.script = () => ({ steps: tokenByToken('some text '), endless: true, delayMillis: 5 });
+      server.generator.script = () => ({ steps: tokenByToken('some text '), endless: true, delayMillis: 50 });
       await page.getByText('Serving test-model').waitFor();
       await generate(page);
       await page.locator('.text .token').nth(20).waitFor();

@@ -1,4 +1,5 @@
 import { ask } from './api.js';
+import { stopChat } from './chat.js';
 import { nameDrafter, stopCompletion } from './completion.js';
 import { $, input, messageOf } from './dom.js';
 import { connectKey } from './key.js';
@@ -27,28 +28,60 @@ async function describeModel() {
   }
 }
 
-/** @param {{ id: string, max_model_len: number, ptp: { engine: string, quantization?: string, drafter: boolean } }} model */
+/**
+ * @param {{ id: string, max_model_len: number, ptp: { engine: string, quantization?: string, drafter: boolean,
+ *   chat_template: boolean } }} model
+ */
 function show({ id, max_model_len: length, ptp }) {
   $('model').textContent = `Serving ${id}`;
-  $('facts').textContent = [
-    '',
+  const facts = [
     `context of ${length.toLocaleString('en')} tokens`,
     [ENGINES[ptp.engine] ?? ptp.engine, ptp.quantization].filter(Boolean).join(', '),
     ptp.drafter ? 'with a drafter' : 'no drafter, drafts from prompt lookup',
-  ].join(' · ');
+  ];
+  $('facts').textContent = facts.map((fact) => fact && ` · ${fact}`).join('');
   input('max_tokens').max = String(length - 1);
   nameDrafter(ptp.drafter);
+  $('tabs').hidden = !ptp.chat_template;
+  chats = ptp.chat_template;
+  showTab();
+}
+
+/** True if the model was trained for conversations. */
+let chats = false;
+
+/** Shows the tab that the address names. Models for conversations start with the chat. */
+function showTab() {
+  const tab = chats && location.hash !== '#complete' ? 'chat' : 'completion';
+  $('chat-tab').hidden = tab !== 'chat';
+  $('completion-tab').hidden = tab !== 'completion';
+  for (const link of $('tabs').querySelectorAll('a')) {
+    link.toggleAttribute('aria-current', link.hash === (tab === 'chat' ? '#chat' : '#complete'));
+  }
+  $(`${tab}-tab`).querySelector('.settings-slot')?.append($('settings'));
+  showSettings(tab);
+  openSettings(tab);
+}
+
+/** Opens the settings where they leave enough room for the output. @param {string} tab */
+function openSettings(tab) {
+  const isWide = matchMedia('(min-width: 40rem)').matches;
+  /** @type {HTMLDetailsElement} */ ($('settings')).open = isWide && tab === 'completion';
 }
 
 document.addEventListener('keydown', (event) => {
-  if (event.key === 'Escape') stopCompletion();
+  if (event.key === 'Escape') {
+    stopCompletion();
+    stopChat();
+  }
   if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
-    /** @type {HTMLFormElement} */ ($('form')).requestSubmit();
+    const form = $('chat-tab').hidden ? 'form' : 'composer';
+    /** @type {HTMLFormElement} */ ($(form)).requestSubmit();
   }
 });
+addEventListener('hashchange', showTab);
 
-// On a phone, open settings would push the output far down.
-/** @type {HTMLDetailsElement} */ ($('settings')).open = matchMedia('(min-width: 40rem)').matches;
 showSettings('completion');
+openSettings('completion');
 connectKey(describeModel);
 describeModel();

@@ -8,7 +8,7 @@ const SWITCHES = ['vary', 'drafting'];
 /** @type {Record<Kind, Record<string, string | boolean>>} */
 const DEFAULTS = {
   completion: { temperature: '0.7', top_p: '0.9', top_k: '50', max_tokens: '160', vary: true, drafting: true },
-  chat: { temperature: '0.7', top_p: '0.9', top_k: '50', max_tokens: '1024', vary: true, drafting: true },
+  chat: { temperature: '0.7', top_p: '0.9', top_k: '50', vary: true, drafting: true },
 };
 
 /** Kind of request whose settings the form shows. */

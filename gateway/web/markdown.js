@@ -1,0 +1,67 @@
+// The gateway serves `dompurify.js` and `marked.js` from the packages with these names.
+import { copyOnClick } from './copy.js';
+import { element } from './dom.js';
+import purify from './dompurify.js';
+import { Marked } from './marked.js';
+
+const markdown = new Marked({
+  renderer: {
+    // A model that writes about HTML means its text.
+    html: ({ text, block }) => (block ? `<p>${escaped(text)}</p>` : escaped(text)),
+    // Images would come from other servers, which would learn about the reader.
+    image: ({ href, text }) => `<a href="${escaped(href)}">${escaped(text || href)}</a>`,
+    checkbox: ({ checked }) => (checked ? '☑ ' : '☐ '),
+  },
+});
+
+const ALLOWED_TAGS = [
+  ...['a', 'blockquote', 'br', 'code', 'del', 'em', 'h1', 'h2', 'h3', 'h4', 'h5', 'h6', 'hr', 'li', 'ol', 'p'],
+  ...['pre', 'strong', 'table', 'tbody', 'td', 'th', 'thead', 'tr', 'ul'],
+];
+const ALLOWED_ATTR = ['href', 'title', 'align', 'start'];
+
+/** Shows a growing Markdown text. Blocks that have not changed stay, so that readers can select them. */
+export class MarkdownView {
+  /** Markdown of each block. @type {string[]} */
+  #blocks = [];
+
+  /** @param {HTMLElement} container */
+  constructor(container) {
+    this.container = container;
+  }
+
+  /** @param {string} text */
+  show(text) {
+    const tokens = markdown.lexer(text).filter(({ type }) => type !== 'space');
+    for (const [i, token] of tokens.entries()) {
+      if (this.#blocks[i] === token.raw) continue;
+      const block = rendered(markdown.parser([token]));
+      const old = this.container.children[i];
+      if (old) old.replaceWith(block);
+      else this.container.append(block);
+    }
+    while (this.container.children.length > tokens.length) this.container.lastElementChild?.remove();
+    this.#blocks = tokens.map(({ raw }) => raw);
+  }
+}
+
+/** @param {string} html */
+function rendered(html) {
+  const block = element('div', { className: 'block' });
+  block.append(purify.sanitize(html, { ALLOWED_TAGS, ALLOWED_ATTR, RETURN_DOM_FRAGMENT: true }));
+  for (const link of block.querySelectorAll('a')) Object.assign(link, { target: '_blank', rel: 'noopener noreferrer' });
+  for (const code of block.querySelectorAll('pre')) {
+    code.tabIndex = 0; // It scrolls.
+    const copy = element('button', { type: 'button', className: 'small', textContent: 'Copy' });
+    copyOnClick(copy, () => code.textContent ?? '');
+    const framed = element('div', { className: 'code' });
+    code.replaceWith(framed);
+    framed.append(code, copy);
+  }
+  return block;
+}
+
+/** @param {string} text */
+function escaped(text) {
+  return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;');
+}
