@@ -8,7 +8,7 @@ import torch
 from tiny_hf import config_of, run, save_tiny, slot, tiny_target
 
 from ptp_engine import load as loading
-from ptp_engine.load import Options, check_config, load, weight_bytes
+from ptp_engine.load import Options, check_config, check_memory, load, weight_bytes
 
 torch.set_num_threads(1)
 
@@ -46,10 +46,20 @@ def test_recurrent_models_are_refused(tmp_path):
 
 def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(folder, monkeypatch):
     needed = weight_bytes(folder, torch.float32)
-    monkeypatch.setattr(loading, "free_memory", lambda device: needed - 1)
+    monkeypatch.setattr(loading, "memory_of", lambda device: (needed - 1, 10 * needed))
     monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", None)
     with pytest.raises(SystemExit, match=r"needs 0\.0 GB .* 0\.0 GB are available"):
         load(Options(model=folder, device="cpu", memory_fraction=1.0))
+
+
+def test_the_memory_fraction_is_a_share_of_the_total_memory(monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(loading, "memory_of", lambda device: (6 * 10**9, 10**10))
+    check_memory(5 * 10**9, cpu, 0.5)
+    with pytest.raises(SystemExit, match=r"needs 5\.1 GB .* 5\.0 GB are available"):
+        check_memory(51 * 10**8, cpu, 0.5)
+    with pytest.raises(SystemExit, match=r"needs 6\.1 GB .* 6\.0 GB are available"):
+        check_memory(61 * 10**8, cpu, 0.9)
 
 
 def test_weight_bytes_is_the_size_of_the_parameters(folder):

@@ -62,17 +62,19 @@ def dtype_of(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name] if name != "auto" else torch.float32 if device.type == "cpu" else torch.bfloat16
 
 
-def free_memory(device: torch.device) -> int:
-    """Returns the free memory of a device in bytes."""
+def memory_of(device: torch.device) -> tuple[int, int]:
+    """Returns the free and the total memory of a device in bytes."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        return torch.cuda.mem_get_info(device)
     if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+        total = torch.mps.recommended_max_memory()
+        return total - torch.mps.driver_allocated_memory(), total
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), total
     except OSError:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return total, total
 
 
 def weight_bytes(folder: pathlib.Path, dtype: torch.dtype) -> int:
@@ -127,11 +129,12 @@ def check_config(config: PreTrainedConfig, context: int) -> None:
 
 
 def check_memory(needed: int, device: torch.device, fraction: float) -> None:
-    """Exits if weights do not fit into the memory of a device."""
-    free = free_memory(device) * fraction
-    if needed > free:
+    """Exits if weights do not fit into the free memory of a device, and into a fraction of its total memory."""
+    free, total = memory_of(device)
+    limit = min(free, total * fraction)
+    if needed > limit:
         raise SystemExit(
-            f"MODEL needs {needed / 1e9:.1f} GB of memory on {device} for its weights, but {free / 1e9:.1f} GB are "
+            f"MODEL needs {needed / 1e9:.1f} GB of memory on {device} for its weights, but {limit / 1e9:.1f} GB are "
             "available: choose a smaller or quantised model, or --dtype bfloat16"
         )
 

@@ -3,7 +3,7 @@
 import torch
 
 from . import parallel
-from .load import Options, free_memory
+from .load import Options, memory_of
 
 SHARE_FOR_KV = 0.5
 """Share of the free memory for the KV pool on devices whose memory is also the host's."""
@@ -13,9 +13,9 @@ def kv_bytes(options: Options, device: torch.device) -> int:
     """Returns the memory for the KV pool. On a GPU, it is the rest of this process' share of the memory."""
     if options.kv_megabytes is not None:
         return options.kv_megabytes * 10**6
+    free, total = memory_of(device)
     if device.type != "cuda":
-        return int(free_memory(device) * SHARE_FOR_KV)
-    free, total = torch.cuda.mem_get_info(device)
+        return int(free * SHARE_FOR_KV)
     return max(0, min(free, int(total * options.memory_fraction) - torch.cuda.memory_reserved(device)))
 
 
