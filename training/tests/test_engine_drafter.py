@@ -18,7 +18,8 @@ from ptp_engine.errors import EngineError
 from ptp_engine.gen import engine_pb2
 from ptp_engine.recorded import Recorded
 from ptp_train.model import hugging_face
-from ptp_train.model.drafter import Drafter, DrafterConfig
+from ptp_train.model.drafter import Drafter, DrafterConfig, load_drafter
+from ptp_train.model.lora import LoraLinear, merged
 from ptp_train.model.transformer import Target, save
 
 
@@ -136,6 +137,26 @@ def test_bfloat16_seldom_changes_a_draft(pair):
     assert sum(a == b for a, b in zip(*first, strict=True)) >= 12
     assert rounded.info().precision == "bfloat16"
     assert rounded.info().bytes_per_token == pair.model.info().bytes_per_token / 2
+
+
+def test_weights_are_rounded_once(pair):
+    """Rounding comes after the adapters have been merged, and leaves the weights for uniforms alone."""
+    folder = pair.folder
+    model = load(folder / "drafter.pt", folder / "target.pt", "--dtype", "bfloat16")
+    served, stored = model.drafting.drafter, load_drafter(folder / "drafter.pt")
+    exact = merged(stored.layers[0]).down.weight
+    assert torch.equal(served.layers[0].down.weight, exact.bfloat16())
+    assert torch.equal(served.uniform.uniform.weight, stored.uniform.uniform.weight)
+
+
+def test_layers_are_in_memory_once(pair):
+    drafting, context = pair.model.drafting, pair.model.context
+    held = [part for part in vars(drafting).values() if isinstance(part, torch.nn.Module)]
+    assert held == [drafting.drafter]
+    layers = [*drafting.drafter.layers, *context.layers]
+    shared = pair.config.depth if pair.config.kind == "separate" else 0
+    assert len({id(layer) for layer in layers}) == len(layers) - shared
+    assert not any(isinstance(part, LoraLinear) for layer in layers for part in layer.modules())
 
 
 def test_the_engine_describes_the_drafter(pair):

@@ -11,11 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ptp_train.model import coordinates
 from ptp_train.model.drafter import Drafter, without
-from ptp_train.model.lora import merged
 
 from .context import ContextStream
 from .graphs import Recording
@@ -63,7 +62,6 @@ class Drafting:
     def __init__(self, drafter: Drafter, context: ContextStream, record: Callable[[Callable], Recording] | None):
         """record: makes recordings of the picks, which consist of many small operations. None to run them directly."""
         self.drafter, self.context = drafter, context
-        self.layers = nn.ModuleList(merged(layer) for layer in drafter.layers)
         self.recorded = record and Recorded(self.tokens, record)
 
     def warm_up(self) -> None:
@@ -126,7 +124,7 @@ class Drafting:
     def hidden(self, pool: KvPool, x: Tensor, grid: Grid) -> Tensor:
         """Maps the inputs [1, W K, width] to the normalised last hidden states of the same shape."""
         c = self.drafter.config
-        for layer, source in zip(self.layers, c.source, strict=True):
+        for layer, source in zip(self.drafter.layers, c.source, strict=True):
             q, keys, values = layer.project(x, grid.cos, grid.sin)
             both = (
                 torch.cat([past[source][grid.blocks].flatten(1, 2).transpose(1, 2), padded(new, grid)], 2)

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 import grpc
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ptp_train.model.drafter import Drafter
+from ptp_train.model.lora import merged
 from ptp_train.model.transformer import Target
 
 from .batch import Piece
@@ -58,8 +59,7 @@ class DrafterModel:
         layers of the context stream, after the weights are on the device. record: see `Drafting`.
         """
         self.config = drafter.config
-        drafter = drafter.to(device, dtype)
-        drafter.uniform.float()  # Harmonics of the uniforms need more digits than bfloat16 has.
+        convert(drafter, device, dtype)
         self.target = None if target is None else target.to(device, dtype)
         self.context = ContextStream(drafter, self.target, device)
         self.drafting = Drafting(drafter, self.context, record)
@@ -188,6 +188,14 @@ class DrafterModel:
         firsts = np.array([start + source.offset for start, source in zip(starts, sources, strict=True)])
         positions = (firsts[:, None] + np.arange(length)).ravel()
         return self.context.upload(uniforms(seeds, positions, self.config.coordinates)).view(len(starts), length, -1)
+
+
+def convert(drafter: Drafter, device: torch.device, dtype: torch.dtype) -> None:
+    """Merges the adapters of a drafter into its layers, and moves it to a device in the precision of serving."""
+    drafter.layers = nn.ModuleList(merged(layer) for layer in drafter.layers)  # First, so that only the sum is rounded.
+    for name, part in drafter.named_children():
+        # Harmonics of the uniforms need more digits than bfloat16 has.
+        part.to(device, torch.float32 if name == "uniform" else dtype)
 
 
 def conditions(sampling: common_pb2.SamplingParameters) -> tuple[float, float, float]:
