@@ -2,13 +2,16 @@
 
 import argparse
 import json
+import shutil
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from tiny_hf import config_of, run, save_tiny, slot, tiny_target
 
 from ptp_engine import load as loading
 from ptp_engine.load import Options, check_config, check_memory, load, weight_bytes
+from ptp_train.model.hugging_face import weight_files
 
 torch.set_num_threads(1)
 
@@ -45,7 +48,7 @@ def test_recurrent_models_are_refused(tmp_path):
 
 
 def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(folder, monkeypatch):
-    needed = weight_bytes(folder, torch.float32)
+    needed = weight_bytes(weight_files(folder), torch.float32)
     monkeypatch.setattr(loading, "memory_of", lambda device: (needed - 1, 10 * needed))
     monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", None)
     with pytest.raises(SystemExit, match=r"needs 0\.0 GB .* 0\.0 GB are available"):
@@ -65,8 +68,31 @@ def test_the_memory_fraction_is_a_share_of_the_total_memory(monkeypatch):
 def test_weight_bytes_is_the_size_of_the_parameters(folder):
     model = load(Options(model=folder, device="cpu"))
     size = sum(p.numel() for p in model.parameters())
-    assert weight_bytes(folder, torch.float32) == 4 * size
-    assert weight_bytes(folder, torch.bfloat16) == 2 * size
+    assert weight_bytes(weight_files(folder), torch.float32) == 4 * size
+    assert weight_bytes(weight_files(folder), torch.bfloat16) == 2 * size
+
+
+def test_duplicates_of_the_weights_need_no_memory(folder, tmp_path, monkeypatch):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    shutil.copy(tmp_path / "model.safetensors", tmp_path / "consolidated.safetensors")
+    sizes = []
+    monkeypatch.setattr(loading, "check_memory", lambda needed, *_: sizes.append(needed))
+    load(Options(model=folder, device="cpu"))
+    load(Options(model=tmp_path, device="cpu"))
+    assert sizes[0] == sizes[1]
+
+
+def test_duplicates_of_the_weights_are_not_downloaded(monkeypatch):
+    files = ["config.json", "model-1-of-2.safetensors", "consolidated.safetensors", "original/a.safetensors", "a.bin"]
+    downloads = []
+
+    def snapshot_download(name, **patterns):
+        downloads.extend(filter_repo_objects(files, **patterns))
+        return "folder"
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    loading.folder_of("org/model")
+    assert downloads == files[:2]
 
 
 def test_a_folder_without_weights_is_refused(tmp_path):

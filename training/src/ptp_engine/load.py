@@ -11,12 +11,17 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
+from ptp_train.model.hugging_face import weight_files
+
 from . import parallel
 from .attention import NAME, Layer, Probe
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I64": 8, "I32": 4, "I16": 2}
-"""Sizes of the number formats of safetensors. All others have 1 byte."""
+FLOATING = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
+"""Sizes of the floating-point formats of safetensors that are converted to the precision of serving."""
+DOWNLOADED = ["*.json", "*.safetensors", "*.jinja"]
+DUPLICATES = ["consolidated*", "original/*"]
+"""Files on the hub with the same weights in the format of the model's authors."""
 SERVED_LAYERS = {"full_attention", "sliding_attention", "sparse", "dense", "moe"}
 MUST_BE_OFF = ("attention_chunk_size", "num_kv_shared_layers", "use_bidirectional_attention", "alibi")
 """Fields of config.json that select operations which the engine does not compute."""
@@ -77,17 +82,17 @@ def memory_of(device: torch.device) -> tuple[int, int]:
         return total, total
 
 
-def weight_bytes(folder: pathlib.Path, dtype: torch.dtype) -> int:
+def weight_bytes(files: list[pathlib.Path], dtype: torch.dtype) -> int:
     """Returns the size of a model's weights in memory. Floating-point weights are converted to `dtype`."""
     total = 0
-    for path in folder.glob("*.safetensors"):
+    for path in files:
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         for name, tensor in header.items():
             if name != "__metadata__":
                 start, end = tensor["data_offsets"]
-                floating = tensor["dtype"] in ("F64", "F32", "BF16", "F16")
-                total += (end - start) * dtype.itemsize // BYTES[tensor["dtype"]] if floating else end - start
+                stored = FLOATING.get(tensor["dtype"])
+                total += end - start if stored is None else (end - start) // stored * dtype.itemsize
     return total
 
 
@@ -99,7 +104,7 @@ def folder_of(model: pathlib.Path | str) -> pathlib.Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return pathlib.Path(snapshot_download(str(model), allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
+        return pathlib.Path(snapshot_download(str(model), allow_patterns=DOWNLOADED, ignore_patterns=DUPLICATES))
     except Exception as reason:  # Errors of the network, of the hub and of its cache have no common class.
         message = str(reason).strip().splitlines()[0]
         raise SystemExit(f"MODEL must be a folder, or a name that the hub has, got {model}: {message}") from None
@@ -146,9 +151,7 @@ def load(options: Options) -> nn.Module:
     folder = folder_of(options.model)
     config = AutoConfig.from_pretrained(folder)
     check_config(config, context_of(config, options.context_length))
-    if not any(folder.glob("*.safetensors")):
-        raise SystemExit(f"MODEL must contain safetensors weights: {folder} has no *.safetensors")
-    check_memory(weight_bytes(folder, dtype) // parallel.size(), device, options.memory_fraction)
+    check_memory(weight_bytes(weight_files(folder), dtype) // parallel.size(), device, options.memory_fraction)
     group = parallel.joined()
     if group is not None:
         placed = sharded(config, group.size)
