@@ -13,7 +13,8 @@ from test_export import CONFIG, storable
 from test_hugging_face import random_model
 
 from ptp_engine.branches import USUAL
-from ptp_engine.drafter_load import GUESS
+from ptp_engine.cli import parse
+from ptp_engine.drafter_load import GUESS, read_target
 from ptp_engine.errors import EngineError
 from ptp_engine.gen import engine_pb2
 from ptp_engine.recorded import Recorded
@@ -206,6 +207,22 @@ def test_a_target_in_hugging_faces_format(tmp_path):
         slot.branches.add(visible=20, length=LENGTH)
         results.append(model.run(engine_pb2.DraftRun(slots=[slot])).outputs)
     assert results[0] == results[1]
+
+
+def test_errors_name_the_options_of_the_drafter(tmp_path, monkeypatch):
+    random_model("llama", seed=2).save_pretrained(tmp_path / "hf")
+    longest = hugging_face.read_json(tmp_path / "hf", "config.json")["max_position_embeddings"]
+    with pytest.raises(SystemExit, match=rf"^--context-length must be in \[1, {longest}\] .*, got {longest + 1}$"):
+        read_target(str(tmp_path / "hf"), longest + 1)
+    (tmp_path / "hf" / "model.safetensors").unlink()
+    with pytest.raises(SystemExit, match="hf must contain safetensors weights, but has no model.safetensors"):
+        read_target(str(tmp_path / "hf"), None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(SystemExit, match="--target must be a folder, or a name that the hub has, got no/such-model: "):
+        read_target("no/such-model", None)
+    (tmp_path / "drafter.pt").touch()
+    with pytest.raises(SystemExit, match="ptp-engine drafter: --target must exist, work/missing.pt is missing"):
+        parse("drafter", [str(tmp_path / "drafter.pt"), "--target", "work/missing.pt"])
 
 
 def test_prefixes_are_reused_and_limits_are_named(tmp_path):

@@ -19,8 +19,8 @@ from .model import Model
 
 ROLES = {"target": "serve a target to the verifier", "drafter": "serve a PTP drafter to the drafter service"}
 PORTS = {"target": 7202, "drafter": 7201}
-ON_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-"""Names of models on the hub."""
+ON_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(?<!\.pt)")
+"""Names of models on the hub. Names that end with .pt are checkpoints."""
 STILL_LOADING = 10
 """Interval between log lines while a model loads, seconds."""
 

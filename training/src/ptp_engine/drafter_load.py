@@ -69,9 +69,9 @@ def read_target(model: str, context: int | None) -> Target:
     """Reads a Hugging Face model or a target checkpoint of ptp_train. The default of `context` is the longest one."""
     if pathlib.Path(model).is_file():
         return load_target(model)
-    folder = folder_of(model)
+    folder = folder_of(model, "--target")
     longest = hugging_face.read_json(folder, "config.json").get("max_position_embeddings")
-    return hugging_face.load(folder, context or longest)
+    return hugging_face.load(folder, context or longest, "--context-length")
 
 
 def check_pair(drafter: Drafter, target: Target, checkpoint: pathlib.Path) -> None:

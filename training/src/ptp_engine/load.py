@@ -96,8 +96,8 @@ def weight_bytes(files: list[pathlib.Path], dtype: torch.dtype) -> int:
     return total
 
 
-def folder_of(model: pathlib.Path | str) -> pathlib.Path:
-    """Returns the folder of a model. Downloads a model that is named as on the hub."""
+def folder_of(model: pathlib.Path | str, option: str = "MODEL") -> pathlib.Path:
+    """Returns the folder of a model, which `option` names. Downloads a model that is named as on the hub."""
     folder = pathlib.Path(model)
     if folder.is_dir():
         return folder
@@ -107,7 +107,7 @@ def folder_of(model: pathlib.Path | str) -> pathlib.Path:
         return pathlib.Path(snapshot_download(str(model), allow_patterns=DOWNLOADED, ignore_patterns=DUPLICATES))
     except Exception as reason:  # Errors of the network, of the hub and of its cache have no common class.
         message = str(reason).strip().splitlines()[0]
-        raise SystemExit(f"MODEL must be a folder, or a name that the hub has, got {model}: {message}") from None
+        raise SystemExit(f"{option} must be a folder, or a name that the hub has, got {model}: {message}") from None
 
 
 def check_config(config: PreTrainedConfig, context: int) -> None:

@@ -69,17 +69,18 @@ def read_json(folder: pathlib.Path, name: str, needed: bool = True) -> dict:
     path = folder / name
     if not path.exists():
         if needed:
-            raise SystemExit(f"--from must be the folder of a Hugging Face model: {folder} has no {name}")
+            raise SystemExit(f"{folder} must be the folder of a Hugging Face model, but has no {name}")
         return {}
     return json.loads(path.read_text(encoding="utf8"))
 
 
-def read_config(raw: dict, context: int | None = None, tied: bool = True) -> Config:
+def read_config(raw: dict, context: int | None = None, tied: bool = True, option: str = "--context") -> Config:
     """Returns the configuration of `Target` for a parsed config.json. If a field is not supported, exits with an error
     that names the field.
 
     context: maximum number of tokens in a sequence (default: max_position_embeddings, but at most LONGEST).
     tied: default of tie_word_embeddings.
+    option: name of the command-line option for `context`, for errors.
     """
     architectures = raw.get("architectures") or [f"of model_type {raw.get('model_type')}"]
     if len(architectures) != 1 or architectures[0] not in FAMILIES:
@@ -91,8 +92,8 @@ def read_config(raw: dict, context: int | None = None, tied: bool = True) -> Con
     positions, heads = raw["max_position_embeddings"], raw["num_attention_heads"]
     context = context or min(positions, LONGEST)
     if not 1 <= context <= positions:
-        raise SystemExit(f"--context must be in [1, {positions}] (max_position_embeddings), got {context}")
-    check_window(raw, context)
+        raise SystemExit(f"{option} must be in [1, {positions}] (max_position_embeddings), got {context}")
+    check_window(raw, context, option)
     theta, scaling = rope(raw)
     return Config(
         vocab=raw["vocab_size"],
@@ -112,13 +113,13 @@ def read_config(raw: dict, context: int | None = None, tied: bool = True) -> Con
     )
 
 
-def check_window(raw: dict, context: int) -> None:
+def check_window(raw: dict, context: int, option: str) -> None:
     """Exits if a sliding window is shorter than the context. A longer window has no effect."""
     window = raw.get("sliding_window")
     sliding = "sliding_attention" in raw.get("layer_types", ["sliding_attention"])
     if window and sliding and raw.get("use_sliding_window", True) and window < context:
         raise SystemExit(
-            f"sliding_window must be at least the context of {context} tokens, got {window}: lower --context"
+            f"sliding_window must be at least the context of {context} tokens, got {window}: lower {option}"
         )
 
 
@@ -146,7 +147,7 @@ def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
     names = sorted(set(index["weight_map"].values())) if index else ["model.safetensors"]
     for name in names:
         if not (folder / name).exists():
-            raise SystemExit(f"--from must contain safetensors weights: {folder} has no {name}")
+            raise SystemExit(f"{folder} must contain safetensors weights, but has no {name}")
     return [folder / name for name in names]
 
 
@@ -169,15 +170,15 @@ def tensors(files: list[pathlib.Path]) -> Iterator[tuple[str, torch.Tensor]]:
                     yield name, file.get_tensor(name)
 
 
-def load(folder: pathlib.Path, context: int | None = None) -> Target:
+def load(folder: pathlib.Path, context: int | None = None, option: str = "--context") -> Target:
     """Returns the target in float32. If a tensor is missing or has a wrong shape, exits with an error that names it.
 
-    context: see `read_config`.
+    context, option: see `read_config`.
     """
     files = weight_files(folder)
     raw = read_json(folder, "config.json")
     names = [name for path in files for name in safe_open(path, framework="pt").keys()]  # noqa: SIM118
-    config = read_config(raw, context, tied="lm_head.weight" not in names)
+    config = read_config(raw, context, "lm_head.weight" not in names, option)
     with torch.device("meta"):
         target = Target(config)
     expected = dict(target.state_dict())
