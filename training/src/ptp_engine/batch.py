@@ -4,8 +4,9 @@ With a varlen kernel, every pass has the same number of tokens, so that matrix p
 and no result depends on the other tokens. Padding tokens form one more sequence, in the scratch block.
 """
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,23 +110,7 @@ class Packer:
 
     def pack(self, pieces: list[Piece]) -> tuple[np.ndarray, Shape]:
         """Returns the arrays of a pass, packed into one int32 array."""
-        return self._pack_padded(pieces) if self.kernel is None else self._pack_varlen(pieces)
-
-    def _pack_padded(self, pieces: list[Piece]) -> tuple[np.ndarray, Shape]:
-        counts = [len(piece.tokens) for piece in pieces]
-        longest = max(counts)
-        blocks = max(-(-piece.end // self.block_size) for piece in pieces)
-        shape = Shape(sum(counts), len(pieces), blocks=blocks, queries=longest)
-        flat = np.zeros(shape.size, np.int32)
-        arrays = shape.split(flat)
-        self._fill_tokens(arrays, pieces)
-        self._fill_tables(arrays["tables"], pieces)
-        start = 0
-        for i, count in enumerate(counts):
-            arrays["queries"][i] = start + np.minimum(np.arange(longest), count - 1)
-            arrays["outputs"][start : start + count] = i * longest + np.arange(count)
-            start += count
-        return flat, shape
+        return pack_padded(pieces, self.block_size) if self.kernel is None else self._pack_varlen(pieces)
 
     def _pack_varlen(self, pieces: list[Piece]) -> tuple[np.ndarray, Shape]:
         tokens = sum(len(piece.tokens) for piece in pieces)
@@ -138,7 +123,7 @@ class Packer:
             shape = Shape(self.tokens, self.sequences + 1, gathered=gathered)
         flat = np.zeros(shape.size, np.int32)
         arrays = shape.split(flat)
-        self._fill_tokens(arrays, pieces)
+        fill_tokens(arrays, pieces, self.block_size)
         arrays["positions"][tokens:] = arrays["rows"][tokens:] = np.arange(padding) % self.block_size
         lengths = arrays["lengths"]
         lengths[: len(pieces)], lengths[-1] = ends, padding
@@ -147,35 +132,68 @@ class Packer:
         counts[: len(pieces)], counts[-1] = [len(piece.tokens) for piece in pieces], padding
         np.cumsum(counts, out=arrays["starts"][1:])
         if self.kernel.paged:
-            self._fill_tables(arrays["tables"], pieces)
+            fill_tables(arrays["tables"], pieces, self.block_size)
         else:
-            start = 0
-            for piece in pieces:
-                arrays["gathered"][start : start + piece.end] = self._rows(piece.sequence, 0, piece.end)
-                start += piece.end
+            for here, piece in zip(slices(ends), pieces, strict=True):
+                arrays["gathered"][here] = pool_rows(piece.sequence, 0, piece.end, self.block_size)
         return flat, shape
 
-    def _fill_tokens(self, arrays: dict[str, np.ndarray], pieces: list[Piece]) -> None:
-        start = 0
-        for piece in pieces:
-            here = slice(start, start + len(piece.tokens))
-            arrays["ids"][here] = piece.tokens
-            arrays["positions"][here] = np.arange(piece.at, piece.end)
-            arrays["rows"][here] = self._rows(piece.sequence, piece.at, piece.end)
-            start = here.stop
 
-    def _fill_tables(self, tables: np.ndarray, pieces: list[Piece]) -> None:
-        for table, piece in zip(tables, pieces, strict=False):
-            count = -(-piece.end // self.block_size)
-            table[:count] = piece.sequence.blocks[:count]
+def pack_padded(pieces: list[Piece], block_size: int) -> tuple[np.ndarray, Shape]:
+    """Returns the arrays of a pass for padded attention, packed into one int32 array."""
+    counts = np.array([len(piece.tokens) for piece in pieces])
+    queries, outputs = padded_places(counts)
+    blocks = max(-(-piece.end // block_size) for piece in pieces)
+    shape = Shape(len(outputs), len(pieces), blocks=blocks, queries=queries.shape[1])
+    flat = np.zeros(shape.size, np.int32)
+    arrays = shape.split(flat)
+    fill_tokens(arrays, pieces, block_size)
+    fill_tables(arrays["tables"], pieces, block_size)
+    arrays["queries"][:], arrays["outputs"][:] = queries, outputs
+    return flat, shape
 
-    def _rows(self, sequence: Sequence, first: int, end: int) -> np.ndarray:
-        """Returns the rows of the pool for the rows [first, end) of a sequence."""
-        size = self.block_size
-        skipped = first // size
-        blocks = np.array(sequence.blocks[skipped : -(-end // size)], np.int32)
-        rows = (blocks[:, None] * size + np.arange(size, dtype=np.int32)).ravel()
-        return rows[first - skipped * size : end - skipped * size]
+
+def padded_places(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the places of packed rows in a padded table of S groups with `counts` [S] rows.
+
+    The first result [S, Q] contains the packed index of each cell, where padding repeats a group's last row. The second
+    one contains the cell of each packed row in the flattened table.
+    """
+    ends = counts.cumsum()
+    column = np.arange(counts.max())
+    cells = np.minimum((ends - counts)[:, None] + column, ends[:, None] - 1)
+    return cells, np.nonzero((column < counts[:, None]).ravel())[0]
+
+
+def slices(counts: Iterable[int]) -> Iterator[slice]:
+    """Returns the slices of successive parts with `counts` elements."""
+    return itertools.starmap(slice, itertools.pairwise(itertools.accumulate(counts, initial=0)))
+
+
+def parts(pieces: list[Piece]) -> Iterator[tuple[slice, Piece]]:
+    """Returns each piece with the slice of its tokens among the tokens of all pieces."""
+    return zip(slices(len(piece.tokens) for piece in pieces), pieces, strict=True)
+
+
+def fill_tokens(arrays: dict[str, np.ndarray], pieces: list[Piece], block_size: int) -> None:
+    for here, piece in parts(pieces):
+        arrays["ids"][here] = piece.tokens
+        arrays["positions"][here] = np.arange(piece.at, piece.end)
+        arrays["rows"][here] = pool_rows(piece.sequence, piece.at, piece.end, block_size)
+
+
+def fill_tables(tables: np.ndarray, pieces: list[Piece], block_size: int) -> None:
+    for table, piece in zip(tables, pieces, strict=False):
+        count = -(-piece.end // block_size)
+        table[:count] = piece.sequence.blocks[:count]
+
+
+def pool_rows(sequence: Sequence, first: int, end: int, block_size: int) -> np.ndarray:
+    """Returns the rows of the pool for the rows [first, end) of a sequence."""
+    skipped = first // block_size
+    blocks = np.array(sequence.blocks[skipped : -(-end // block_size)], np.int32)
+    rows = (blocks[:, None] * block_size + np.arange(block_size, dtype=np.int32)).ravel()
+    return rows[first - skipped * block_size : end - skipped * block_size]
 
 
 def unpack(flat: Tensor, shape: Shape, longest: int) -> tuple[Tensor, Batch]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ptp_train.model import coordinates
 from ptp_train.model.drafter import Drafter, without
 
+from .batch import padded_places
 from .context import ContextStream
 from .graphs import Recording
 from .kv_pool import SCRATCH, KvPool, Sequence
@@ -166,18 +167,6 @@ def block_tables(sequences: list[Sequence]) -> np.ndarray:
     for row, sequence in zip(tables, sequences, strict=True):
         row[: len(sequence.blocks)] = sequence.blocks
     return tables
-
-
-def padded_places(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the places of packed rows in a padded table of S groups with `counts` [S] rows.
-
-    The first result [S, Q] contains the packed index of each cell, where padding repeats a group's last row. The second
-    one contains the cell of each packed row in the flattened table.
-    """
-    ends = counts.cumsum()
-    column = np.arange(counts.max())
-    cells = np.minimum((ends - counts)[:, None] + column, ends[:, None] - 1)
-    return cells, np.nonzero((column < counts[:, None]).ravel())[0]
 
 
 def first_without(logits: Tensor, excluded: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from ptp_train.model.transformer import Layer, Target, rope_tables, rotate
 
 from . import attention
 from .attention import Batch
-from .batch import Packer, Piece, unpack
+from .batch import Piece, pack_padded, unpack
 from .kv_pool import KvPool, Layout, flat
 
 
@@ -43,7 +43,7 @@ class ContextStream:
 
         wanted [R]: indices into the concatenated tokens. Returns the last hidden states [R, width] of these tokens.
         """
-        arrays, shape = Packer(None, pool.block_size, 0, 0, 0).pack(pieces)
+        arrays, shape = pack_padded(pieces, pool.block_size)
         ids, batch = unpack(self.upload(arrays), shape, 0)
         cos, sin = self.rotations(batch.positions)
         x = self.embedding(ids)[None]

@@ -6,7 +6,7 @@ import grpc
 import numpy as np
 
 from .adjust import Adjustment
-from .batch import Piece
+from .batch import Piece, parts
 from .errors import EngineError
 from .gen import engine_pb2
 from .sampler import Picks, Plan
@@ -20,14 +20,8 @@ def picks_after(piece: Piece, slots: Sequence[engine_pb2.TargetSlot]) -> bool:
 
 def picked_rows(pieces: list[Piece], slots: Sequence[engine_pb2.TargetSlot]) -> list[int]:
     """Returns the tokens of a pass after which the target picks."""
-    rows: list[int] = []
-    start = 0
-    for piece in pieces:
-        end = start + len(piece.tokens)
-        if picks_after(piece, slots):
-            rows += range(start, end)
-        start = end
-    return rows
+    here = (part for part, piece in parts(pieces) if picks_after(piece, slots))
+    return [row for part in here for row in range(part.start, part.stop)]
 
 
 def plan(pieces: list[Piece], slots: Sequence[engine_pb2.TargetSlot], depth: int) -> Plan:
@@ -85,8 +79,5 @@ class Output:
 
 def fill(outputs: dict[int, Output], pieces: list[Piece], picks: Picks) -> None:
     """Copies the picks after the tokens of `pieces` to the outputs of their slots."""
-    start = 0
-    for piece in pieces:
-        count = len(piece.tokens)
-        outputs[piece.slot].fill(slice(piece.first, piece.first + count), picks, slice(start, start + count))
-        start += count
+    for rows, piece in parts(pieces):
+        outputs[piece.slot].fill(slice(piece.first, piece.first + len(piece.tokens)), picks, rows)
