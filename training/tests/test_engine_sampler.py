@@ -23,7 +23,7 @@ CASES = {name: json.loads((VECTORS / f"{name}.json").read_text())["cases"] for n
 
 def plan(rows: int, u: np.ndarray, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, **others) -> Plan:
     columns = [np.broadcast_to(np.array(x), rows) for x in (temperature, top_k, top_p, min_p)]
-    return Plan(*(c.astype(t) for c, t in zip(columns, "ffff", strict=True)), u.astype(np.float32), **others)
+    return Plan(np.stack(columns, 1).astype(np.float32), u.astype(np.float32), **others)
 
 
 def test_uniforms_equal_the_shared_vectors():

@@ -12,7 +12,7 @@ from torch import Tensor
 from .batch import Piece
 from .gen import engine_pb2
 from .kv_pool import Sequence
-from .sampler import Draw, Plan
+from .sampler import Draw, Plan, parameters_of
 from .uniforms import uniforms
 
 
@@ -89,18 +89,10 @@ def settle(checks: list[Check], logits: Tensor, dimensions: int) -> np.ndarray:
 def plan(checks: list[Check], dimensions: int) -> Plan:
     """Returns the sampling parameters of the rows of all checks."""
     counts = [len(check.block) + 1 for check in checks]
-    sampling = [check.slot.sampling for check in checks]
+    parameters = np.array([parameters_of(check.slot.sampling) for check in checks], np.float32)
     sources = [check.slot.uniforms for check in checks]
-
-    def column(values: list, kind: type) -> np.ndarray:
-        return np.repeat(np.array(values, kind), counts)
-
+    seeds = np.array([source.seed for source in sources], np.uint64)
     firsts = [check.start + source.offset for check, source in zip(checks, sources, strict=True)]
     positions = np.concatenate([np.arange(first, first + count) for first, count in zip(firsts, counts, strict=True)])
-    return Plan(
-        column([s.temperature for s in sampling], np.float32),
-        column([s.top_k for s in sampling], np.float32),
-        column([s.top_p or 1.0 for s in sampling], np.float32),
-        column([s.min_p for s in sampling], np.float32),
-        uniforms(column([source.seed for source in sources], np.uint64), positions, dimensions),
-    )
+    u = uniforms(np.repeat(seeds, counts), positions, dimensions)
+    return Plan(np.repeat(parameters, counts, 0), u)

@@ -26,6 +26,7 @@ from .errors import EngineError
 from .gen import common_pb2, engine_pb2
 from .graphs import Recording
 from .kv_pool import KvPool, Layout
+from .sampler import parameters_of
 from .uniforms import uniforms
 
 
@@ -200,4 +201,5 @@ def convert(drafter: Drafter, device: torch.device, dtype: torch.dtype) -> None:
 
 def conditions(sampling: common_pb2.SamplingParameters) -> tuple[float, float, float]:
     """Returns temperature, top_p and top_k as the drafter sees them."""
-    return sampling.temperature, sampling.top_p or 1.0, float(sampling.top_k)
+    temperature, top_k, top_p, _ = parameters_of(sampling)
+    return temperature, top_p, top_k

@@ -9,7 +9,7 @@ from .adjust import Adjustment
 from .batch import Piece, parts
 from .errors import EngineError
 from .gen import engine_pb2
-from .sampler import Picks, Plan
+from .sampler import Picks, Plan, parameters_of
 from .uniforms import uniforms_of
 
 
@@ -27,25 +27,21 @@ def picked_rows(pieces: list[Piece], slots: Sequence[engine_pb2.TargetSlot]) -> 
 def plan(pieces: list[Piece], slots: Sequence[engine_pb2.TargetSlot], depth: int) -> Plan:
     """Returns the sampling parameters of the picks after the tokens of `pieces`, which all have some."""
     count = sum(len(piece.tokens) for piece in pieces)
-    numbers = np.empty((4, count), np.float32)
+    parameters = np.empty((count, 4), np.float32)
     u = np.zeros((count, depth), np.float32)
     adjustments: list[Adjustment] = []
-    top_count = start = 0
-    for piece in pieces:
-        slot, end = slots[piece.slot], start + len(piece.tokens)
-        sampling = slot.sampling
-        values = sampling.temperature, sampling.top_k, sampling.top_p or 1.0, sampling.min_p
-        for column, value in zip(numbers, values, strict=True):
-            column[start:end] = value
-        if sampling.temperature > 0:
+    top_count = 0
+    for rows, piece in parts(pieces):
+        slot = slots[piece.slot]
+        parameters[rows] = parameters_of(slot.sampling)
+        if slot.sampling.temperature > 0:
             first = piece.at + 1 + slot.uniforms.offset
-            u[start:end] = uniforms_of(slot.uniforms.seed, first, len(piece.tokens), depth)
+            u[rows] = uniforms_of(slot.uniforms.seed, first, len(piece.tokens), depth)
         top_count = max(top_count, slot.top_count)
         if slot.adjustments:
             changes = slot.adjustments[piece.first : piece.first + len(piece.tokens)]
-            adjustments += [Adjustment(row, change) for row, change in enumerate(changes, start)]
-        start = end
-    return Plan(*numbers, u, adjustments, top_count)
+            adjustments += [Adjustment(row, change) for row, change in enumerate(changes, rows.start)]
+    return Plan(parameters, u, adjustments, top_count)
 
 
 class Output:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .adjust import Adjustment, adjusted
+from .gen import common_pb2
 from .ranked import UNIT, order_ties, pick_ranked
 from .tree import pick_dense
 
@@ -24,19 +25,30 @@ NEAREST = (64, 1024)
 class Plan:
     """Sampling parameters of R rows, on the host."""
 
-    temperature: np.ndarray
-    """[R] float32, 0 for greedy decoding."""
-    top_k: np.ndarray
-    """[R] float32, 0 for no limit."""
-    top_p: np.ndarray
-    """[R] float32, 1 for no limit."""
-    min_p: np.ndarray
-    """[R] float32, 0 for no limit."""
+    parameters: np.ndarray
+    """[R, 4] float32 columns of `parameters_of`."""
     u: np.ndarray
     """[R, D] float32 uniforms."""
     adjustments: list[Adjustment] = field(default_factory=list)
     top_count: int = 0
     """Number of alternatives to return for every row."""
+
+    @property
+    def random(self) -> np.ndarray:
+        """[R] true for rows that are not greedy."""
+        return self.parameters[:, 0] > 0
+
+    @property
+    def limited(self) -> np.ndarray:
+        """[R] true for random rows with top-k or top-p."""
+        return self.random & ((self.parameters[:, 1] > 0) | (self.parameters[:, 2] < 1))
+
+
+def parameters_of(sampling: common_pb2.SamplingParameters) -> tuple[float, float, float, float]:
+    """Returns temperature (0 for greedy decoding), top_k (0 for no limit), top_p (1 for no limit) and min_p (0 for no
+    limit).
+    """
+    return sampling.temperature, float(sampling.top_k), sampling.top_p or 1.0, sampling.min_p
 
 
 @dataclass
@@ -78,10 +90,10 @@ class Draw:
         self.logits = adjusted(raw, plan.adjustments)
         token = self.logits.argmax(-1, keepdim=True)
         largest = self.logits.gather(-1, token)
-        random = plan.temperature > 0
-        self.limited = random & ((plan.top_k > 0) | (plan.top_p < 1))
-        if (random & ~self.limited).any():
-            where = self._where(random & ~self.limited)
+        self.limited = plan.limited
+        unlimited = plan.random & ~self.limited
+        if unlimited.any():
+            where = self._where(unlimited)
             rows = self._rows(where)
             token[where] = pick_dense(rows.weights(), rows.u)
         columns = [token.int(), self._score(token), largest.view(torch.int32)]
@@ -123,7 +135,7 @@ class Draw:
         rows = self._rows(where)
         values, ids = rows.scaled.topk(min(size, rows.scaled.shape[-1]))
         packed = torch.cat([ids.int(), values.view(torch.int32), self._score(ids, where)], -1)
-        needs_total = (self.plan.top_k[group] == 0).any()
+        needs_total = (self.plan.parameters[group, 1] == 0).any()
         return packed, rows.weights().long().sum(-1) if needs_total else None
 
     def _pick(
@@ -134,9 +146,8 @@ class Draw:
         ids, values, scores = np.split(ranked[0].cpu().numpy(), 3, -1)
         ids, values, scores = order_ties(ids, values.view(np.float32), scores)
         totals = np.zeros(len(ids), np.int64) if ranked[1] is None else ranked[1].cpu().numpy()
-        parameters = np.stack([plan.top_k, plan.top_p, plan.min_p], 1)[group]
         complete = ids.shape[1] == self.logits.shape[1]
-        column = pick_ranked(ids, values, parameters, totals, plan.u[group], complete)
+        column = pick_ranked(ids, values, plan.parameters[group, 1:], totals, plan.u[group], complete)
         found = column >= 0
         rows = np.flatnonzero(group)[found]
         packed[rows, 0] = ids[found, column[found]]
@@ -147,9 +158,7 @@ class Draw:
 
     @functools.cached_property
     def _table(self) -> Tensor:
-        plan = self.plan
-        columns = np.stack([plan.temperature, plan.top_k, plan.top_p, plan.min_p], 1)
-        return self._upload(np.concatenate([columns, plan.u], 1))
+        return self._upload(np.concatenate([self.plan.parameters, self.plan.u], 1))
 
     def _rows(self, where: Tensor | slice) -> Rows:
         return Rows(self.logits[where], self._table[where])
