@@ -75,9 +75,7 @@ def verify_times(target: TargetModel, repeats: int) -> dict:
     for rows in ROWS:
         request = engine_pb2.TargetRun(slots=[slot(1, CONTEXT, text(target, rows))])
         whole = median_ms(lambda request=request: target.run(request), repeats)
-        piece = target._piece(0, request.slots[0])
-        target.kv.prepare(piece.sequence, CONTEXT, rows)
-        packed = target.packer.pack([piece])
+        packed = target.packer.pack(target.pieces(request.slots))
 
         def forward(packed=packed) -> None:
             with torch.inference_mode():
@@ -178,9 +176,8 @@ def at_once(drafter: TargetModel, target: TargetModel, repeats: int) -> dict:
     for model, rows in ((drafter, 1), (target, 9)):
         model.open(1)
         run(model, slot(1, 0, text(model, CONTEXT), picks=False))
-        piece = model._piece(0, slot(1, CONTEXT, text(model, rows)))
-        model.kv.prepare(piece.sequence, CONTEXT, rows)
-        passes.append((model, model.packer.pack([piece])))
+        pieces = model.pieces([slot(1, CONTEXT, text(model, rows))])
+        passes.append((model, model.packer.pack(pieces)))
 
     def start(which: int, count: int) -> None:
         model, packed = passes[which]

@@ -238,7 +238,7 @@ def test_prefixes_are_reused_and_limits_are_named(tmp_path):
     slot = slot_of(2, 32, TEXT[:36], SETTINGS[0])
     slot.branches.add(visible=36, length=LENGTH)
     verify(pair, [TEXT[:36]], [slot])
-    with pytest.raises(EngineError, match="`at` must be at most 36 and end at row 50, got rows 36 to 60"):
+    with pytest.raises(EngineError, match="the length of a sequence must be at most 50, got 60"):
         model.run(engine_pb2.DraftRun(slots=[slot_of(2, 36, TEXT, SETTINGS[0])]))
     model.open(3)
     with pytest.raises(EngineError, match="the number of open sequences must be at most 2"):

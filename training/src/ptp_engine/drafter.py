@@ -5,11 +5,11 @@ drafter service plans. `feature` drafters contain the whole target, so they chec
 a single branch after it. The rules are the same as in the exported graphs (ptp_train/export/graphs).
 """
 
+import pathlib
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from typing import NamedTuple
 
-import grpc
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -22,112 +22,84 @@ from .batch import Piece
 from .branches import Branch, Drafting
 from .checks import Check, checked_rows, settle
 from .context import ContextStream
-from .errors import EngineError
 from .gen import common_pb2, engine_pb2
 from .graphs import Recording
-from .kv_pool import KvPool, Layout
+from .load import Options, device_of, dtype_of
+from .memory import allocate
+from .pooled import PooledModel
 from .sampler import parameters_of
 from .uniforms import uniforms
+from .varlen import BLOCK
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Limits and names of a served drafter."""
+class Curves(NamedTuple):
+    """Expected number of correct tokens in drafts of 0, 1, 2 ... tokens."""
 
-    name: str
-    context: int
-    """Maximum number of tokens in a sequence."""
-    max_slots: int
-    max_sequences: int
-    yield_curve: list[float]
-    yield_curve_after_miss: list[float]
+    all_branches: list[float]
+    after_miss: list[float]
+    """For branches after a rejected token."""
 
 
-class DrafterModel:
-    """Implements `Model` for a drafter."""
+class DrafterModel(PooledModel):
+    """Implements `Model` (model.py) for a drafter."""
 
     def __init__(
         self,
         drafter: Drafter,
         target: Target | None,
-        dtype: torch.dtype,
-        device: torch.device,
-        limits: Limits,
-        allocate: Callable[[list[Layout]], KvPool],
+        options: Options,
+        context: int,
+        curves: Curves,
         record: Callable[[Callable], Recording] | None = None,
     ):
-        """target: the drafter's target; None for the kind `separate`. allocate: function that returns the KV pool for the
-        layers of the context stream, after the weights are on the device. record: see `Drafting`.
+        """target: the drafter's target; None for the kind `separate`. context: maximum number of tokens in a sequence.
+        record: see `Drafting`.
         """
-        self.config = drafter.config
+        device = device_of(options.device)
+        dtype = dtype_of(options.dtype, device)
+        self.config, self.curves = drafter.config, curves
         convert(drafter, device, dtype)
         self.target = None if target is None else target.to(device, dtype)
         self.context = ContextStream(drafter, self.target, device)
         self.drafting = Drafting(drafter, self.context, record)
         with torch.inference_mode():
             self.drafting.warm_up()
-        self.pool = allocate(self.context.layouts)
-        self.limits = replace(limits, context=min(limits.context, self.pool.rows))
-        self.context.use_positions(self.limits.context + self.config.length + 1)
+        super().__init__(
+            options,
+            kv=allocate(options, self.context.layouts, device, context, BLOCK),
+            name=pathlib.Path(options.model).stem,
+            context=context,
+            vocabulary=self.config.target.vocab,
+            dimensions=self.config.coordinates,
+            dtype=dtype,
+            device=device,
+        )
+        self.context.use_positions(self.context_length + self.config.length + 1)
 
     def info(self) -> engine_pb2.GetEngineResponse:
-        limits = self.limits
-        return engine_pb2.GetEngineResponse(
-            model=limits.name,
-            vocabulary_size=self.config.target.vocab,
-            context_length=limits.context,
-            uniforms_per_position=self.config.coordinates,
-            max_slots=limits.max_slots,
-            max_sequences=limits.max_sequences,
-            bytes_per_token=self.pool.bytes_per_token,
-            precision=str(self.context.dtype).removeprefix("torch."),
-            device=str(self.context.device),
-            drafter=engine_pb2.DrafterFacts(
+        info = super().info()
+        info.drafter.CopyFrom(
+            engine_pb2.DrafterFacts(
                 checks_blocks=bool(self.config.given),
                 max_branch_length=self.config.length,
-                yield_curve=limits.yield_curve,
-                yield_curve_after_miss=limits.yield_curve_after_miss,
-            ),
+                yield_curve=self.curves.all_branches,
+                yield_curve_after_miss=self.curves.after_miss,
+            )
         )
-
-    def open(self, sequence: int) -> None:
-        limit = self.limits.max_sequences
-        if len(self.pool.sequences) >= limit:
-            message = f"the number of open sequences must be at most {limit}: close one, or raise --max-sequences"
-            raise EngineError(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
-        self.pool.open(sequence)
-
-    def close(self, sequence: int) -> None:
-        self.pool.close(sequence)
-
-    def reuse_prefix(self, sequence: int, tokens: Iterable[int]) -> int:
-        return self.pool.reuse(sequence, tokens)
-
-    def cache(self) -> common_pb2.PrefixCacheFacts:
-        return self.pool.facts()
+        return info
 
     @torch.inference_mode()
     def run(self, run: engine_pb2.DraftRun) -> engine_pb2.DraftRunResult:
         began = time.perf_counter_ns()
-        pieces = [self.piece(i, slot) for i, slot in enumerate(run.slots)]
+        pieces = self.pieces(run.slots)
         outputs = self.check(run.slots, pieces) if self.config.given else self.draft(run.slots, pieces)
         return engine_pb2.DraftRunResult(outputs=outputs, run_us=(time.perf_counter_ns() - began) // 1000)
 
-    def piece(self, number: int, slot: engine_pb2.DraftSlot) -> Piece:
-        """Makes the rows of a slot ready to be written."""
-        sequence, at, tokens = self.pool.get(slot.sequence), slot.at, list(slot.tokens)
-        if at > len(sequence.tokens) or at + len(tokens) > self.limits.context:
-            limits = f"at most {len(sequence.tokens)} and end at row {self.limits.context}"
-            message = f"`at` must be {limits}, got rows {at} to {at + len(tokens)}"
-            raise EngineError(grpc.StatusCode.OUT_OF_RANGE, message)
-        self.pool.prepare(sequence, at, len(tokens))
-        return Piece(number, 0, tokens, sequence, at)
-
     def extend(self, pieces: list[Piece], wanted: Tensor | None = None) -> Tensor | None:
         """Runs the context stream. From here on, the new rows are valid."""
-        hidden = self.context.extend(self.pool, pieces, wanted)
+        hidden = self.context.extend(self.kv, pieces, wanted)
         for piece in pieces:
-            self.pool.commit(piece.sequence, piece.tokens)
+            self.kv.commit(piece.sequence, piece.tokens)
         return hidden
 
     def draft(self, slots: list[engine_pb2.DraftSlot], pieces: list[Piece]) -> list[engine_pb2.DraftOutput]:
@@ -152,7 +124,7 @@ class DrafterModel:
         u = self.uniforms_after(sources, [b.start for b in branches], max(b.length for b in branches))
         drafted = (
             engine_pb2.DraftedBranch(tokens=tokens, confidences=confidences)
-            for tokens, confidences in zip(*self.drafting.draft(self.pool, branches, u), strict=True)
+            for tokens, confidences in zip(*self.drafting.draft(self.kv, branches, u), strict=True)
         )
         return [engine_pb2.DraftOutput(branches=[next(drafted) for _ in slot.branches]) for slot in slots]
 
@@ -162,7 +134,7 @@ class DrafterModel:
         hidden = self.extend(pieces, self.context.upload(checked_rows(slots)) if checks else None)
         if checks:
             features, logits = self.target.predict(hidden)
-            chosen = settle(checks, logits, self.config.coordinates)
+            chosen = settle(checks, logits, self.dimensions)
             self.draft_after(checks, features[self.context.upload(chosen)])
         drafted = iter(checks)
         return [
@@ -179,7 +151,7 @@ class DrafterModel:
         longest = max(b.length for b in branches)
         if longest:
             u = self.uniforms_after([c.slot.uniforms for c in checks], [b.start for b in branches], longest)
-            drafted = self.drafting.draft(self.pool, branches, u, features)
+            drafted = self.drafting.draft(self.kv, branches, u, features)
             for check, tokens, confidences in zip(checks, *drafted, strict=True):
                 check.tokens, check.confidences = tokens, confidences
 
@@ -188,7 +160,7 @@ class DrafterModel:
         seeds = np.repeat(np.array([source.seed for source in sources], np.uint64), length)
         firsts = np.array([start + source.offset for start, source in zip(starts, sources, strict=True)])
         positions = (firsts[:, None] + np.arange(length)).ravel()
-        return self.context.upload(uniforms(seeds, positions, self.config.coordinates)).view(len(starts), length, -1)
+        return self.context.upload(uniforms(seeds, positions, self.dimensions)).view(len(starts), length, -1)
 
 
 def convert(drafter: Drafter, device: torch.device, dtype: torch.dtype) -> None:

@@ -13,13 +13,10 @@ from ptp_train.model.drafter import Drafter, load_drafter
 from ptp_train.model.drafter_config import DrafterConfig
 from ptp_train.model.transformer import Target, identity, load_target, parameters_of
 
-from .drafter import DrafterModel, Limits
+from .drafter import Curves, DrafterModel
 from .graphs import CudaGraph
-from .kv_pool import KvPool, Layout
-from .load import Options, device_of, dtype_of, folder_of
+from .load import Options, device_of, folder_of
 from .log import log
-from .memory import kv_blocks
-from .varlen import BLOCK
 
 GUESS = 0.7
 """Probability that a drafted token is correct if all tokens before it are, in the yield curve of a drafter without an
@@ -31,8 +28,6 @@ CHECKED = 2_000_000_000
 
 def load_drafter_model(args: argparse.Namespace) -> DrafterModel:
     """Loads the drafter that the options describe (cli.py)."""
-    device = device_of(args.device)
-    dtype = dtype_of(args.dtype, device)
     drafter = load_drafter(args.model)
     config = drafter.config
     require(
@@ -43,16 +38,9 @@ def load_drafter_model(args: argparse.Namespace) -> DrafterModel:
     check_pair(drafter, target, args.model)
     options = Options.of(args)
     context = args.context_length or target.config.context
-    curve, after_miss = yield_curves(config, args.evaluation or args.model.parent / "evaluation.json")
-    limits = Limits(args.model.stem, context, args.max_slots, args.max_sequences, curve, after_miss)
-
-    def allocate(layers: list[Layout]) -> KvPool:
-        bytes_per_token = sum(layer.bytes_per_token for layer in layers)
-        blocks = kv_blocks(options, device, context, BLOCK, bytes_per_token)
-        return KvPool(layers, blocks + 1, BLOCK, device, keep=not options.no_prefix_cache)
-
-    record = CudaGraph if device.type == "cuda" else None
-    return DrafterModel(drafter, needed(target, config), dtype, device, limits, allocate, record)
+    curves = yield_curves(config, args.evaluation or args.model.parent / "evaluation.json")
+    record = CudaGraph if device_of(options.device).type == "cuda" else None
+    return DrafterModel(drafter, needed(target, config), options, context, curves, record)
 
 
 def needed(target: Target, config: DrafterConfig) -> Target | None:
@@ -87,8 +75,8 @@ def check_pair(drafter: Drafter, target: Target, checkpoint: pathlib.Path) -> No
     )
 
 
-def yield_curves(config: DrafterConfig, evaluation: pathlib.Path) -> tuple[list[float], list[float]]:
-    """Returns the yield curves of `ptp-train evaluate`, for all branches and for branches after a rejected token.
+def yield_curves(config: DrafterConfig, evaluation: pathlib.Path) -> Curves:
+    """Returns the yield curves of `ptp-train evaluate`.
 
     Without an evaluation, guesses that each token is correct with probability GUESS. The first token of a `feature`
     drafter is the target's own.
@@ -101,9 +89,9 @@ def yield_curves(config: DrafterConfig, evaluation: pathlib.Path) -> tuple[list[
         curve = [0.0]
         for k in range(config.length):
             curve.append(curve[-1] + GUESS ** (k + 1 - config.given))
-        return curve, curve
+        return Curves(curve, curve)
     facts = drafting_facts(evaluation)
     curve = facts["yield_curve"]
     count = config.length + 1
     require(len(curve) == count, f"{evaluation}: yield_curve must have {count} values, got {len(curve)}")
-    return curve, facts.get("yield_curve_after_miss", curve)
+    return Curves(curve, facts.get("yield_curve_after_miss", curve))

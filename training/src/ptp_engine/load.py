@@ -29,7 +29,7 @@ MUST_BE_OFF = ("attention_chunk_size", "num_kv_shared_layers", "use_bidirectiona
 
 @dataclass
 class Options:
-    """Options of TargetModel. The command line has the same names."""
+    """Options of a model. The command line has the same names."""
 
     model: pathlib.Path | str
     """Folder, or name on the hub."""

@@ -1,8 +1,9 @@
-"""Size of the KV pool."""
+"""Size and allocation of the KV pool."""
 
 import torch
 
 from . import parallel
+from .kv_pool import KvPool, Layout
 from .load import Options, memory_of
 
 SHARE_FOR_KV = 0.5
@@ -38,3 +39,10 @@ def kv_blocks(options: Options, device: torch.device, context: int, block_size: 
             f"the KV cache needs at least {block_bytes / 1e6:.1f} MB of memory (1 block), got {size / 1e6:.1f} MB"
         )
     return blocks
+
+
+def allocate(options: Options, layers: list[Layout], device: torch.device, context: int, block_size: int) -> KvPool:
+    """Returns the KV pool for layers whose weights are on the device. Exits if the requested context does not fit."""
+    bytes_per_token = sum(layer.bytes_per_token for layer in layers)
+    blocks = kv_blocks(options, device, context, block_size, bytes_per_token)
+    return KvPool(layers, blocks + 1, block_size, device, keep=not options.no_prefix_cache)

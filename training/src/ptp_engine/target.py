@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Tokens
 from typing import Any
 
-import grpc
 import torch
 from torch import Tensor, nn
 
@@ -14,13 +13,12 @@ from ptp_train.model.coordinates import dimensions
 
 from .attention import Pool
 from .batch import Packer, Piece, Shape, passes, unpack
-from .errors import EngineError
-from .gen import common_pb2, engine_pb2
+from .gen import engine_pb2
 from .graphs import CudaGraph, Passes
-from .kv_pool import KvPool
 from .load import Options, attention_layers, context_of, load
-from .memory import kv_blocks
+from .memory import allocate
 from .picking import Output, fill, picked_rows, picks_after, plan
+from .pooled import PooledModel
 from .sampler import Draw
 from .varlen import BLOCK, Kernel, choose
 
@@ -31,8 +29,8 @@ MOST_PICKS = 64
 """Maximum number of picks of a pass without a varlen kernel."""
 
 
-class TargetModel:
-    """Implements `Model` (model.py)."""
+class TargetModel(PooledModel):
+    """Implements `Model` (model.py) for a target."""
 
     @classmethod
     def load(cls, options: Any) -> "TargetModel":
@@ -45,25 +43,27 @@ class TargetModel:
     def __init__(self, model: nn.Module, options: Options, kernel: Kernel | None = None, record: Any = None):
         """kernel, record: for tests. The default is the best kernel of the device, and CUDA graphs."""
         self.model = model
-        self.options = options
-        self.device = model.device
-        self.context = context_of(model.config, options.context_length)
-        self.vocabulary = model.config.get_text_config(decoder=True).vocab_size
-        self.dimensions = dimensions("tree", self.vocabulary)
+        context = context_of(model.config, options.context_length)
+        vocabulary = model.config.get_text_config(decoder=True).vocab_size
         layers = attention_layers(model)
-        self.kernel = kernel or choose(layers, self.device)
+        self.kernel = kernel or choose(layers, model.device)
         block_size = self.kernel.block_size if self.kernel else BLOCK
-        layouts = [layer.layout for layer in layers]
-        bytes_per_token = sum(layout.bytes_per_token for layout in layouts)
-        blocks = kv_blocks(options, self.device, self.context, block_size, bytes_per_token)
-        self.kv = KvPool(layouts, blocks + 1, block_size, self.device, keep=not options.no_prefix_cache)
-        self.context = min(self.context, self.kv.rows)
+        super().__init__(
+            options,
+            kv=allocate(options, [layer.layout for layer in layers], model.device, context, block_size),
+            name=str(options.model).rstrip("/").rsplit("/", 1)[-1],
+            context=context,
+            vocabulary=vocabulary,
+            dimensions=dimensions("tree", vocabulary),
+            dtype=model.dtype,
+            device=model.device,
+        )
         self.pool = Pool(self.kv, self.kernel)
         for layer in layers:
             layer.pool = self.pool
         self.pass_tokens = options.pass_tokens
         self.pass_slots = min(options.max_slots, self.pass_tokens)
-        self.packer = Packer(self.kernel, block_size, self.pass_tokens, self.pass_slots, self.context)
+        self.packer = Packer(self.kernel, block_size, self.pass_tokens, self.pass_slots, self.context_length)
         record = record or (CudaGraph if options.graphs and self.device.type == "cuda" else None)
         self.passes = Passes(self._forward, self.device, record)
         name = "padded" if self.kernel is None else "paged" if self.kernel.paged else "gathered"
@@ -76,45 +76,11 @@ class TargetModel:
             for needs_logits in (False, True):
                 self.passes.run(*self.packer.pack([]), needs_logits)
 
-    def info(self) -> engine_pb2.GetEngineResponse:
-        name = str(self.options.model).rstrip("/").rsplit("/", 1)[-1]
-        return engine_pb2.GetEngineResponse(
-            model=name,
-            vocabulary_size=self.vocabulary,
-            context_length=self.context,
-            uniforms_per_position=self.dimensions,
-            max_slots=self.options.max_slots,
-            max_sequences=self.options.max_sequences,
-            bytes_per_token=self.kv.bytes_per_token,
-            precision=str(self.model.dtype).removeprefix("torch."),
-            device=str(self.device),
-        )
-
-    def open(self, sequence: int) -> None:
-        limit = self.options.max_sequences
-        if len(self.kv.sequences) >= limit:
-            raise EngineError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"the number of open sequences must be at most {limit} (--max-sequences), got {limit + 1}",
-            )
-        self.kv.open(sequence)
-
-    def close(self, sequence: int) -> None:
-        self.kv.close(sequence)
-
-    def reuse_prefix(self, sequence: int, tokens: Tokens[int]) -> int:
-        return self.kv.reuse(sequence, tokens)
-
-    def cache(self) -> common_pb2.PrefixCacheFacts:
-        return self.kv.facts()
-
     @torch.inference_mode()
     def run(self, run: engine_pb2.TargetRun) -> engine_pb2.TargetResult:
         """Writes the rows of all slots and picks tokens. If it fails, the rows before each slot's `at` remain valid."""
         began = time.perf_counter_ns()
-        pieces = [self._piece(number, slot) for number, slot in enumerate(run.slots)]
-        for piece in pieces:
-            self.kv.prepare(piece.sequence, piece.at, len(piece.tokens))
+        pieces = self.pieces(run.slots)
         outputs = {number: Output(slot) for number, slot in enumerate(run.slots) if slot.HasField("sampling")}
         # The device may still be computing when the next pass starts.
         for picked, draw in [self._pass(part, run.slots) for part in self._passes(pieces, outputs)]:
@@ -135,19 +101,6 @@ class TargetModel:
         yield from passes([p for p in pieces if p.slot not in outputs], MOST_TOKENS, self.pass_slots)
         yield from passes([p for p in pieces if p.slot in outputs], MOST_PICKS, self.pass_slots)
 
-    def _piece(self, number: int, slot: engine_pb2.TargetSlot) -> Piece:
-        """Returns all tokens of a slot."""
-        sequence, tokens = self.kv.get(slot.sequence), list(slot.tokens)
-        valid = len(sequence.tokens)
-        if slot.at > valid:
-            raise EngineError(grpc.StatusCode.OUT_OF_RANGE, f"`at` must be at most {valid}, got {slot.at}")
-        if slot.at + len(tokens) > self.context:
-            raise EngineError(
-                grpc.StatusCode.OUT_OF_RANGE,
-                f"the length of a sequence must be at most {self.context}, got {slot.at + len(tokens)}",
-            )
-        return Piece(number, 0, tokens, sequence, slot.at)
-
     def _pass(self, pieces: list[Piece], slots: Tokens[engine_pb2.TargetSlot]) -> tuple[list[Piece], Draw | None]:
         """Starts a pass. Returns the pieces with picks and the picks, which the device may still be computing."""
         rows = picked_rows(pieces, slots)
@@ -162,7 +115,7 @@ class TargetModel:
 
     def _forward(self, flat: Tensor, shape: Shape, needs_logits: bool) -> Tensor | None:
         """Runs the model on a pass. Returns logits [R, V]."""
-        ids, self.pool.batch = unpack(flat, shape, self.context)
+        ids, self.pool.batch = unpack(flat, shape, self.context_length)
         inputs = {"input_ids": ids[None], "position_ids": self.pool.batch.positions[None], "use_cache": False}
         if not needs_logits:
             self.model.base_model(**inputs)
