@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ptp_train.model.drafter import Drafter
-from ptp_train.model.transformer import Layer, Target, rope_tables, rotate
+from ptp_train.model.transformer import Layer, Target, rope_tables
 
 from . import attention
 from .attention import Batch
@@ -50,7 +50,7 @@ class ContextStream:
         for n, layer in enumerate(self.layers):
             last = n == len(self.layers) - 1
             if last and wanted is None:
-                write(pool, n, batch, *keys_values(layer, x, cos, sin))
+                write(pool, n, batch, *layer.keys_values(x, cos, sin))
                 return None
             q, k, v = layer.project(x, cos, sin)
             write(pool, n, batch, k, v)
@@ -70,12 +70,3 @@ def write(pool: KvPool, layer: int, batch: Batch, keys: Tensor, values: Tensor) 
     """Writes keys and values [1, heads, R, width] of a layer into the pool."""
     flat(pool.keys[layer]).index_copy_(0, batch.rows, keys[0].transpose(0, 1))
     flat(pool.values[layer]).index_copy_(0, batch.rows, values[0].transpose(0, 1))
-
-
-def keys_values(layer: Layer, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the keys and values of `Layer.project`, without the queries."""
-    y = layer.norm_attention(x)
-    k, v = (linear(y).view(*x.shape[:2], -1, layer.c.head_width) for linear in (layer.k, layer.v))
-    if layer.norm_k is not None:
-        k = layer.norm_k(k)
-    return rotate(k, cos, sin).transpose(1, 2), v.transpose(1, 2)

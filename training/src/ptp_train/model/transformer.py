@@ -90,6 +90,10 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, (x.shape[-1],), self.weight, self.epsilon)
 
 
+KeyValue = tuple[Tensor, Tensor]
+"""Keys and values of one layer, each [B, G, S, D]."""
+
+
 class Layer(nn.Module):
     """RMSNorm, grouped-query attention with rotary positions, and SwiGLU. The caller computes the attention."""
 
@@ -115,21 +119,26 @@ class Layer(nn.Module):
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Projects x [B, T, width] to q [B, H, T, D] and to k and v [B, G, T, D]. q and k are rotated."""
         y = self.norm_attention(x)
-        shape = (*x.shape[:2], -1, self.c.head_width)
-        q, k, v = (linear(y).view(shape) for linear in (self.q, self.k, self.v))
+        q = self.q(y).view(*x.shape[:2], -1, self.c.head_width)
         if self.norm_q is not None:
-            q, k = self.norm_q(q), self.norm_k(k)
-        return rotate(q, cos, sin).transpose(1, 2), rotate(k, cos, sin).transpose(1, 2), v.transpose(1, 2)
+            q = self.norm_q(q)
+        return rotate(q, cos, sin).transpose(1, 2), *self._keys_values(y, cos, sin)
+
+    def keys_values(self, x: Tensor, cos: Tensor, sin: Tensor) -> KeyValue:
+        """Returns the keys and values of `project`, without the queries."""
+        return self._keys_values(self.norm_attention(x), cos, sin)
+
+    def _keys_values(self, y: Tensor, cos: Tensor, sin: Tensor) -> KeyValue:
+        k, v = (linear(y).view(*y.shape[:2], -1, self.c.head_width) for linear in (self.k, self.v))
+        if self.norm_k is not None:
+            k = self.norm_k(k)
+        return rotate(k, cos, sin).transpose(1, 2), v.transpose(1, 2)
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Returns the layer's output: x plus the projected `attended` [B, H, T, D], then the MLP."""
         x = x + self.o(attended.transpose(1, 2).reshape(*x.shape[:2], -1))
         y = self.norm_mlp(x)
         return x + self.down(F.silu(self.gate(y)) * self.up(y))
-
-
-KeyValue = tuple[Tensor, Tensor]
-"""Keys and values of one layer, each [B, G, S, D]."""
 
 
 def attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
