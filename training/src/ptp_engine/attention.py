@@ -118,10 +118,9 @@ def attention(
         Probe.add(module, Layer(layout, query.shape[1], scaling, sliding_window, softcap, s_aux), others)
         return query.new_zeros(1, query.shape[2], query.shape[1], value.shape[-1]), None
     pool, number = layer.pool, layer.number
-    keys, values = pool.kv.keys[number], pool.kv.values[number]
-    for cache, new in ((keys, key), (values, value)):
-        cache.flatten(0, 1).index_copy_(0, pool.batch.rows, new[0].transpose(0, 1))
+    pool.kv.write(number, pool.batch.rows, key, value)
     attend = pool.kernel or padded
+    keys, values = pool.kv.keys[number], pool.kv.values[number]
     return attend(query[0].transpose(0, 1), keys, values, layer, pool.batch)[None], None
 
 

@@ -8,9 +8,8 @@ from ptp_train.model.drafter import Drafter
 from ptp_train.model.transformer import Layer, Target, rope_tables
 
 from . import attention
-from .attention import Batch
 from .batch import Piece, pack_padded, unpack
-from .kv_pool import KvPool, Layout, flat
+from .kv_pool import KvPool, Layout
 
 
 class ContextStream:
@@ -50,10 +49,10 @@ class ContextStream:
         for n, layer in enumerate(self.layers):
             last = n == len(self.layers) - 1
             if last and wanted is None:
-                write(pool, n, batch, *layer.keys_values(x, cos, sin))
+                pool.write(n, batch.rows, *layer.keys_values(x, cos, sin))
                 return None
             q, k, v = layer.project(x, cos, sin)
-            write(pool, n, batch, k, v)
+            pool.write(n, batch.rows, k, v)
             attended = attention.padded(
                 q[0].transpose(0, 1), pool.keys[n], pool.values[n], self.attention, batch
             ).transpose(0, 1)[None]
@@ -64,9 +63,3 @@ class ContextStream:
 
     def upload(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self.device, non_blocking=True)
-
-
-def write(pool: KvPool, layer: int, batch: Batch, keys: Tensor, values: Tensor) -> None:
-    """Writes keys and values [1, heads, R, width] of a layer into the pool."""
-    flat(pool.keys[layer]).index_copy_(0, batch.rows, keys[0].transpose(0, 1))
-    flat(pool.values[layer]).index_copy_(0, batch.rows, values[0].transpose(0, 1))

@@ -124,6 +124,11 @@ class KvPool:
         del sequence.tokens[rows:]
         del sequence.digests[rows // self.block_size :]
 
+    def write(self, layer: int, rows: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Writes keys and values [1, heads, R, width] of a layer into rows [R] of the pool."""
+        for pool, new in ((self.keys[layer], keys), (self.values[layer], values)):
+            pool.flatten(0, 1).index_copy_(0, rows, new[0].transpose(0, 1))
+
     def commit(self, sequence: Sequence, tokens: list[int]) -> None:
         """Makes the rows valid that have been written for `tokens`, and full blocks known."""
         sequence.tokens += tokens
@@ -176,8 +181,3 @@ class KvPool:
             self.index.unused[block] = is_last
         else:
             self.free.append(block)
-
-
-def flat(pool: Tensor) -> Tensor:
-    """Returns a view of a layer's keys or values as rows."""
-    return pool.view(-1, *pool.shape[2:])
