@@ -8,6 +8,7 @@ import torch
 from ptp_engine.attention import NAME
 from ptp_engine.gen import engine_pb2
 from ptp_engine.target import TargetModel
+from ptp_engine.varlen import name_of
 
 from models import run, slot, text
 
@@ -153,7 +154,7 @@ def measure(name: str, target: TargetModel, per_second: float, repeats: int) -> 
     kernel = target.kernel
     result = {
         "model": name,
-        "kernel": "padded" if kernel is None else "paged" if kernel.paged else "gathered",
+        "kernel": name_of(kernel),
         "block_size": target.kv.block_size,
         "pass_tokens": target.options.pass_tokens if kernel else None,
         "weights_bytes": weights_read(target),

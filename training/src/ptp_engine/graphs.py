@@ -1,6 +1,5 @@
 """Passes of the model: as CUDA graphs where possible, which hides the time to launch kernels."""
 
-import logging
 from collections.abc import Callable
 from typing import Protocol
 
@@ -9,8 +8,8 @@ import torch
 from torch import Tensor
 
 from .batch import Shape
+from .log import log
 
-log = logging.getLogger("ptp_engine")
 Forward = Callable[[Tensor, Shape, bool], Tensor | None]
 """Runs the model on the arrays of a pass. Returns logits [R, V] if the flag is set."""
 

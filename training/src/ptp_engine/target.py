@@ -1,6 +1,5 @@
 """The target: runs slots of several sequences on a Hugging Face model and picks tokens."""
 
-import logging
 import time
 from collections.abc import Iterator
 from collections.abc import Sequence as Tokens
@@ -16,13 +15,13 @@ from .batch import Packer, Piece, Shape, passes, unpack
 from .gen import engine_pb2
 from .graphs import CudaGraph, Passes
 from .load import Options, attention_layers, context_of, load
+from .log import log
 from .memory import allocate
 from .picking import Output, fill, picked_rows, picks_after, plan
 from .pooled import PooledModel
 from .sampler import Draw
-from .varlen import BLOCK, Kernel, choose
+from .varlen import BLOCK, Kernel, choose, name_of
 
-log = logging.getLogger("ptp_engine")
 MOST_TOKENS = 512
 """Maximum number of prompt tokens of a pass without a varlen kernel."""
 MOST_PICKS = 64
@@ -64,10 +63,9 @@ class TargetModel(PooledModel):
         self.pass_tokens = options.pass_tokens
         self.pass_slots = min(options.max_slots, self.pass_tokens)
         self.packer = Packer(self.kernel, block_size, self.pass_tokens, self.pass_slots, self.context_length)
-        record = record or (CudaGraph if options.graphs and self.device.type == "cuda" else None)
+        record = record or (CudaGraph if self.device.type == "cuda" else None)
         self.passes = Passes(self._forward, self.device, record)
-        name = "padded" if self.kernel is None else "paged" if self.kernel.paged else "gathered"
-        log.info("attention", extra={"kernel": name, "block_size": block_size, "kv_rows": self.kv.rows})
+        log.info("attention", extra={"kernel": name_of(self.kernel), "block_size": block_size, "kv_rows": self.kv.rows})
 
     @torch.inference_mode()
     def warm_up(self) -> None:

@@ -86,6 +86,11 @@ def choose(layers: list["Layer"], device: torch.device) -> Kernel | None:
     return next((kernel for kernel in KERNELS if is_correct(kernel, layers, device)), None)
 
 
+def name_of(kernel: Kernel | None) -> str:
+    """Returns the name of a kernel in logs and reports. None is padded attention."""
+    return "padded" if kernel is None else "paged" if kernel.paged else "gathered"
+
+
 def fits(layer: "Layer") -> bool:
     """Returns true if FlashAttention has kernels for the layer."""
     layout = layer.layout
