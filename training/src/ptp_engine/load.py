@@ -44,8 +44,6 @@ class Options:
     """Size of the KV pool. Default: the rest of memory_fraction, and at most what max_sequences can fill."""
     pass_tokens: int = 64
     """Number of tokens of every pass on a GPU."""
-    graphs: bool = True
-    """Records passes as CUDA graphs."""
 
     @classmethod
     def of(cls, given: Any) -> "Options":
@@ -151,8 +149,9 @@ def load(options: Options) -> nn.Module:
     folder = folder_of(options.model)
     config = AutoConfig.from_pretrained(folder)
     check_config(config, context_of(config, options.context_length))
-    check_memory(weight_bytes(weight_files(folder), dtype) // parallel.size(), device, options.memory_fraction)
     group = parallel.joined()
+    processes = 1 if group is None else group.size
+    check_memory(weight_bytes(weight_files(folder), dtype) // processes, device, options.memory_fraction)
     if group is not None:
         placed = sharded(config, group.size)
     else:

@@ -89,11 +89,6 @@ def joined() -> Group | None:
     return _joined
 
 
-def size() -> int:
-    """Returns the number of processes that share the model."""
-    return 1 if _joined is None else _joined.size
-
-
 class Leader:
     """Model of rank 0. Implements `Model`."""
 

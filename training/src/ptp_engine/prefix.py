@@ -58,11 +58,3 @@ class PrefixIndex:
         block, _ = self.unused.popitem(last=False)
         self.forget(block)
         return block
-
-    def clear(self) -> list[int]:
-        """Forgets all unused blocks and returns them."""
-        blocks = list(self.unused)
-        self.unused.clear()
-        for block in blocks:
-            self.forget(block)
-        return blocks
