@@ -232,3 +232,12 @@ def test_options_are_checked_before_anything_is_loaded(tmp_path):
     assert error_of("target", model, "--device", "gpu").endswith("--device must be auto, cpu, cuda or cuda:N, got gpu")
     assert error_of("target", model, "--listen", "7202").endswith("--listen must be host:port or unix:/path, got 7202")
     assert error_of("target", model, "--memory-fraction", "0").endswith("--memory-fraction must be in (0, 1], got 0")
+
+
+def test_torchrun_starts_targets_on_no_particular_device(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    model = str(ROOT)
+    assert error_of("drafter", model, "--target", model).startswith("ptp-engine drafter must run in one process")
+    assert error_of("target", model, "--device", "cuda:1").endswith(
+        "--device must be auto, cpu or cuda with torchrun, got cuda:1"
+    )

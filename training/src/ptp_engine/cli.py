@@ -75,7 +75,7 @@ def parser_of(role: str) -> Parser:
 
 
 def parse(role: str, words: list[str]) -> argparse.Namespace:
-    """Parses a role's options. Exits if a file that they name is missing."""
+    """Parses a role's options. Exits if a file that they name is missing, or if torchrun cannot start the role."""
     args = parser_of(role).parse_args(words)
     args.role = role
     names = {"model": "MODEL" if role == "target" else "CHECKPOINT", "target": "--target", "evaluation": "--evaluation"}
@@ -86,7 +86,18 @@ def parse(role: str, words: list[str]) -> argparse.Namespace:
             path is None or pathlib.Path(path).exists() or on_hub,
             f"ptp-engine {role}: {name} must exist, {path} is missing",
         )
+    if in_group():
+        require(role == "target", "ptp-engine drafter must run in one process: start it without torchrun")
+        require(
+            ":" not in args.device,
+            f"ptp-engine target: --device must be auto, cpu or cuda with torchrun, got {args.device}",
+        )
     return args
+
+
+def in_group() -> bool:
+    """Returns true if torchrun has started this process together with others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def run(args: argparse.Namespace) -> None:
@@ -102,12 +113,9 @@ def run(args: argparse.Namespace) -> None:
     from . import parallel
     from .server import serve
 
-    group = parallel.join(args.device)
-    if group is not None:
-        require(args.role == "target", "ptp-engine drafter must run in one process: start it without torchrun")
-        require(":" not in args.device, f"--device must be auto, cpu or cuda with torchrun, got {args.device}")
-        if group.rank > 0:
-            log.setLevel(logging.WARNING)
+    group = parallel.join(args.device) if in_group() else None
+    if group is not None and group.rank > 0:
+        log.setLevel(logging.WARNING)
     with progress(args):
         model = load(args)
     if group is None:

@@ -76,16 +76,15 @@ class Group:
 _joined: Group | None = None
 
 
-def join(device: str) -> Group | None:
-    """Joins the processes that torchrun has started. Returns None if this process is alone."""
+def join(device: str) -> Group:
+    """Joins the processes that torchrun has started."""
     global _joined
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        _joined = Group(device)
+    _joined = Group(device)
     return _joined
 
 
 def joined() -> Group | None:
-    """Returns the result of `join`."""
+    """Returns the group that this process has joined, or None."""
     return _joined
 
 
