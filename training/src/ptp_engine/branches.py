@@ -56,7 +56,9 @@ class Grid(NamedTuple):
     outputs: Tensor
     """[W K] index of each packed position in the flattened `queries`."""
     mask: Tensor
-    """[S, 1, Q, C + Q] true where a position attends: to the visible context rows, and to its branch up to itself."""
+    """[S, 1, H / G Q, C + Q] true where a position attends: to the visible context rows, and to its branch up to
+    itself. The same for all queries that share a key head.
+    """
 
 
 class Drafting:
@@ -119,7 +121,8 @@ class Drafting:
         own = (branch[:, :, None] == branch[:, None]) & (places[:, None] <= places[:, :, None]) & real
         positions = start[:, None] - 1 + torch.arange(k, device=visible.device)
         rotations = self.context.rotations(positions.flatten())
-        mask = torch.cat([context, own], -1)[:, None]
+        sizes = self.drafter.config.sizes
+        mask = torch.cat([context, own], -1).repeat(1, sizes.heads // sizes.kv_heads, 1)[:, None]
         return Grid(*rotations, upload(blocks), places, upload(outputs), mask)
 
     def hidden(self, pool: KvPool, x: Tensor, grid: Grid) -> Tensor:
@@ -194,11 +197,11 @@ def packed(x: Tensor, grid: Grid) -> Tensor:
 
 
 def attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-    """Returns the attention [S, H, Q, D] of q [S, H, Q, D] over keys and values [S, G, N, D] with mask [S, 1, Q, N].
+    """Returns the attention [S, H, Q, D] of q [S, H, Q, D] over keys and values [S, G, N, D] with `Grid.mask`.
 
     The queries that share a key head become rows of one matrix, so that keys and values need not be repeated.
     """
     groups, heads = q.shape[1] // keys.shape[1], keys.shape[1]
     rows = q.unflatten(1, (heads, groups)).flatten(2, 3)
-    out = F.scaled_dot_product_attention(rows, keys, values, attn_mask=mask.repeat(1, 1, groups, 1))
+    out = F.scaled_dot_product_attention(rows, keys, values, attn_mask=mask)
     return out.unflatten(2, (groups, q.shape[2])).flatten(1, 2)
