@@ -46,7 +46,7 @@ def test_a_second_pass_sees_the_tokens_of_the_first(rank):
     everywhere = torch.ones(1, 3, dtype=torch.bool)
 
     def picked(answers, second):
-        return twice.choose(twice(*asked, answers, second=second), u, CONDITIONS[0])
+        return twice.choose(twice(*asked, answers, second=second), u, CONDITIONS[0])[0]
 
     assert torch.equal(picked(first, ~everywhere), first)
     # The first position sees no token. Until the passes differ, the head sees the same tokens in training and in

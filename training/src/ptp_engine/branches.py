@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ptp_train.model import coordinates
-from ptp_train.model.drafter import Drafter, without
+from ptp_train.model.drafter import Drafter
 
 from .batch import padded_places
 from .context import ContextStream
@@ -141,27 +141,7 @@ class Drafting:
         """Picks tokens [W, K] from hidden [W, K, width]. Returns them with their probabilities. The other arguments are
         [W], and [W, K, D] for u.
         """
-        head = self.drafter.sequential
-        if head is None:
-            logits = self.drafter.head(hidden, temperature[:, None])
-            logits = torch.cat([first_without(logits[:, :1], excluded), logits[:, 1:]], 1)
-            return self.choose(logits, u, temperature[:, None])
-        token, state, picked = last, None, []
-        for k in range(u.shape[1]):
-            corrected, state = head.step(hidden[:, k], self.drafter.embedding(token), state)
-            logits = self.drafter.head(corrected, temperature)
-            token, confidence = self.choose(first_without(logits, excluded) if k == 0 else logits, u[:, k], temperature)
-            picked.append((token, confidence))
-        return tuple(torch.stack(column, 1) for column in zip(*picked, strict=True))
-
-    def choose(self, logits: Tensor, u: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-        """Picks tokens [...] from logits [..., V], as `Drafter.choose` does. Returns them with their probabilities."""
-        c = self.drafter.config
-        p = logits.float().softmax(-1)
-        token = logits.argmax(-1)
-        if c.method != "o":
-            token = torch.where(temperature > 0, pick(c.pick, p, u), token)
-        return token, p.gather(-1, token[..., None])[..., 0]
+        return self.drafter.picks(hidden, last, u, temperature[:, None].expand(u.shape[:2]), excluded, pick)
 
 
 def block_tables(sequences: list[Sequence]) -> np.ndarray:
@@ -170,11 +150,6 @@ def block_tables(sequences: list[Sequence]) -> np.ndarray:
     for row, sequence in zip(tables, sequences, strict=True):
         row[: len(sequence.blocks)] = sequence.blocks
     return tables
-
-
-def first_without(logits: Tensor, excluded: Tensor) -> Tensor:
-    """Sets the logits [W, ..., V] of the tokens `excluded` [W] to minus infinity."""
-    return without(logits[None], excluded[None])[0]
 
 
 def pick(kind: str, p: Tensor, u: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ position, H and G query and key/value heads, V tokens in the vocabulary.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,9 @@ from .lora import adapted
 from .sampling import shape
 from .sequential_head import SequentialHead
 from .transformer import Config, KeyValue, Layer, RMSNorm, Target, read_layers, rope_tables
+
+Pick = Callable[[str, Tensor, Tensor], Tensor]
+"""Picks tokens by a rule from probabilities and uniforms, like `coordinates.pick`."""
 
 
 class Given(NamedTuple):
@@ -208,20 +212,35 @@ class Drafter(nn.Module):
         `draft`.
         """
         hidden = self.hidden(cache, last, starts, u, conditions, feature)
+        return self.picks(hidden, last, u, conditions[0].expand(u.shape[:3]), excluded)[0]
+
+    def picks(
+        self,
+        hidden: Tensor,
+        last: Tensor,
+        u: Tensor,
+        temperature: Tensor,
+        excluded: Tensor | None,
+        pick: Pick = coordinates.pick,
+    ) -> tuple[Tensor, Tensor]:
+        """Picks tokens [..., L] of drafts from hidden [..., L, width]. Returns them with their probabilities.
+
+        last, excluded [...]: see `draft`. u [..., L, D]. temperature [..., L]. pick: stands in for `coordinates.pick`.
+        """
         if self.sequential is None:
-            logits = self.logits(hidden, last, conditions)
-            logits = torch.cat([without(logits[:, :, :1], excluded), logits[:, :, 1:]], 2)
-            return self.choose(logits, u, conditions[0])
-        temperature = conditions[0].expand(u.shape[:3])
-        token, state, tokens = last, None, []
-        for k in range(u.shape[2]):
-            corrected, state = self.sequential.step(hidden[:, :, k], self.embedding(token), state)
-            logits = self.head(corrected, temperature[:, :, k])
+            logits = self.head(hidden, temperature)
+            logits = torch.cat([without(logits[..., :1, :], excluded), logits[..., 1:, :]], -2)
+            return self.choose(logits, u, temperature, pick)
+        token, state, picked = last, None, []
+        for k in range(u.shape[-2]):
+            corrected, state = self.sequential.step(hidden[..., k, :], self.embedding(token), state)
+            logits = self.head(corrected, temperature[..., k])
             if k == 0:
                 logits = without(logits, excluded)
-            token = self.choose(logits, u[:, :, k], temperature[:, :, k])
-            tokens.append(token)
-        return torch.stack(tokens, 2)
+            token, probability = self.choose(logits, u[..., k, :], temperature[..., k], pick)
+            picked.append((token, probability))
+        tokens, probabilities = (torch.stack(column, -1) for column in zip(*picked, strict=True))
+        return tokens, probabilities
 
     def head(self, hidden: Tensor, temperature: Tensor) -> Tensor:
         """Maps hidden [..., width] to logits [..., V]. The logits are divided by the temperature, except with O-PTP,
@@ -232,21 +251,27 @@ class Drafter(nn.Module):
             return rows
         return rows / torch.where(temperature > 0, temperature, torch.ones_like(temperature))[..., None]
 
-    def choose(self, logits: Tensor, u: Tensor, temperature: Tensor) -> Tensor:
-        """Picks tokens [...] from logits [..., V] with the uniforms [..., D] of their own positions."""
-        best = logits.argmax(-1)
-        if self.config.method == "o":
-            return best
-        picked = coordinates.pick(self.config.pick, logits.float().softmax(-1), u)
-        return torch.where(temperature.expand(best.shape) > 0, picked, best)
+    def choose(
+        self, logits: Tensor, u: Tensor, temperature: Tensor, pick: Pick = coordinates.pick
+    ) -> tuple[Tensor, Tensor]:
+        """Picks tokens [...] from logits [..., V] with the uniforms [..., D] of their own positions. Returns them with
+        their probabilities.
+        """
+        p = logits.float().softmax(-1)
+        token = logits.argmax(-1)
+        if self.config.method != "o":
+            token = torch.where(temperature > 0, pick(self.config.pick, p, u), token)
+        return token, p.gather(-1, token[..., None])[..., 0]
 
 
 def without(logits: Tensor, excluded: Tensor | None) -> Tensor:
-    """Sets the logits [B, N, ..., V] of the tokens `excluded` [B, N] to minus infinity. -1 or None excludes nothing."""
+    """Sets the logits [..., V] of the tokens `excluded` to minus infinity. -1 or None excludes nothing. The shape of
+    `excluded` is that of the first dimensions of `logits`.
+    """
     if excluded is None:
         return logits
     which = torch.arange(logits.shape[-1], device=logits.device) == excluded[..., None]
-    return logits.masked_fill(which.view(*excluded.shape, *(1,) * (logits.ndim - 3), -1), -torch.inf)
+    return logits.masked_fill(which.view(*excluded.shape, *(1,) * (logits.ndim - excluded.ndim - 1), -1), -torch.inf)
 
 
 def load_drafter(path) -> Drafter:
