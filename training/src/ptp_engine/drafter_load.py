@@ -4,12 +4,10 @@ import argparse
 import pathlib
 from dataclasses import replace
 
-import torch
-
 from ptp_train.cli.settings import require
 from ptp_train.export.manifest import drafting_facts
 from ptp_train.model import hugging_face
-from ptp_train.model.drafter import Drafter, load_drafter
+from ptp_train.model.drafter import Drafter, load_drafter, target_of
 from ptp_train.model.drafter_config import DrafterConfig
 from ptp_train.model.transformer import Target, identity, load_target, parameters_of
 
@@ -68,11 +66,9 @@ def check_pair(drafter: Drafter, target: Target, checkpoint: pathlib.Path) -> No
     require(made_for == sizes, f"--target must be the target of CHECKPOINT with {made_for}, got {sizes}")
     if parameters_of(target) > CHECKED:
         return
-    expected = torch.load(checkpoint, map_location="cpu", mmap=True).get("target_identity")
-    found = identity(target)
-    require(
-        expected in (None, found), f"--target must be the target of CHECKPOINT with identity {expected}, got {found}"
-    )
+    expected = target_of(checkpoint)
+    found = expected and identity(target)
+    require(expected == found, f"--target must be the target of CHECKPOINT with identity {expected}, got {found}")
 
 
 def yield_curves(config: DrafterConfig, evaluation: pathlib.Path) -> Curves:

@@ -274,6 +274,11 @@ def without(logits: Tensor, excluded: Tensor | None) -> Tensor:
     return logits.masked_fill(which.view(*excluded.shape, *(1,) * (logits.ndim - excluded.ndim - 1), -1), -torch.inf)
 
 
+def target_of(path) -> str | None:
+    """Returns the `identity` of the target for which a drafter's checkpoint was made, if the checkpoint contains it."""
+    return torch.load(path, map_location="cpu", mmap=True).get("target_identity")
+
+
 def load_drafter(path) -> Drafter:
     stored = torch.load(path, map_location="cpu")
     settings = dict(stored["config"])
