@@ -149,7 +149,7 @@ def weights_read(target: TargetModel) -> int:
 
 
 def measure(name: str, target: TargetModel, per_second: float, repeats: int) -> dict:
-    passes = target.passes
+    passes = target.passes.recorded
     recorded = passes.record, passes.recordings
     kernel = target.kernel
     result = {

@@ -17,7 +17,7 @@ from ptp_engine.cli import parse
 from ptp_engine.drafter_load import GUESS, read_target
 from ptp_engine.errors import EngineError
 from ptp_engine.gen import engine_pb2
-from ptp_engine.recorded import Recorded
+from ptp_engine.graphs import Recorded
 from ptp_train.model import hugging_face
 from ptp_train.model.drafter import Drafter, DrafterConfig, load_drafter
 from ptp_train.model.lora import LoraLinear, merged
@@ -82,7 +82,7 @@ def test_recorded_picks_are_the_same(pair, monkeypatch):
     """Recordings have padded shapes, so few of them serve all numbers of branches."""
     monkeypatch.setattr(Recording, "made", 0)
     drafting = pair.model.drafting
-    monkeypatch.setattr(drafting, "recorded", Recorded(drafting.tokens, Recording))
+    monkeypatch.setattr(drafting, "recorded", Recorded(drafting.tokens, torch.device("cpu"), Recording))
     with torch.inference_mode():
         drafting.warm_up()
     assert Recording.made == len(USUAL)

@@ -18,9 +18,8 @@ from ptp_train.model.drafter import Drafter
 
 from .batch import padded_places
 from .context import ContextStream
-from .graphs import Recording
+from .graphs import Recorded, Recording
 from .kv_pool import SCRATCH, KvPool, Sequence
-from .recorded import Recorded
 from .sampler import UNIT
 from .tree import pick_dense
 
@@ -65,7 +64,7 @@ class Drafting:
     def __init__(self, drafter: Drafter, context: ContextStream, record: Callable[[Callable], Recording] | None):
         """record: makes recordings of the picks, which consist of many small operations. None to run them directly."""
         self.drafter, self.context = drafter, context
-        self.recorded = record and Recorded(self.tokens, record)
+        self.recorded = record and Recorded(self.tokens, context.device, record)
 
     def warm_up(self) -> None:
         """Makes the recordings of usual runs, so that no client waits for them, and their memory is in use."""
@@ -75,7 +74,7 @@ class Drafting:
             hidden = torch.zeros(w, k, c.sizes.width, dtype=context.dtype, device=context.device)
             u = torch.zeros(w, k, c.coordinates, device=context.device)
             last, excluded = torch.zeros(2, w, dtype=torch.int64, device=context.device)
-            self.recorded(hidden, last, u, torch.zeros(w, device=context.device), excluded)
+            self.recorded((hidden, last, u, torch.zeros(w, device=context.device), excluded))
 
     def draft(
         self, pool: KvPool, branches: list[Branch], u: Tensor, feature: Tensor | None = None
@@ -91,7 +90,7 @@ class Drafting:
         x = self.drafter.inputs(last[None], u[None], conditions, None if feature is None else feature[None])
         hidden = self.hidden(pool, x.to(self.context.dtype).flatten(1, 2), self.grid(pool, branches, u.shape[1]))
         given = (hidden.view(*u.shape[:2], -1), last, u, temperature, excluded)
-        tokens, confidences = self.tokens(*given) if self.recorded is None else self.recorded(*self.rounded(*given))
+        tokens, confidences = self.tokens(*given) if self.recorded is None else self.recorded(self.rounded(*given))
         lengths = [b.length for b in branches]
         return (
             [row[:length] for row, length in zip(tokens[: len(lengths)].tolist(), lengths, strict=True)],

@@ -1,7 +1,7 @@
-"""Passes of the model: as CUDA graphs where possible, which hides the time to launch kernels."""
+"""Runs functions as CUDA graphs where possible, which hides the time to launch kernels."""
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,15 +15,15 @@ Forward = Callable[[Tensor, Shape, bool], Tensor | None]
 
 
 class Recording(Protocol):
-    """A recorded pass. `replay` reads the same memory and writes its result to the same memory every time."""
+    """A recorded function. `replay` reads the same memory and writes its result to the same memory every time."""
 
-    def replay(self) -> Tensor | None: ...
+    def replay(self) -> Any: ...
 
 
 class CudaGraph:
-    """Records a pass as a CUDA graph."""
+    """Records a function as a CUDA graph."""
 
-    def __init__(self, run: Callable[[], Tensor | None]):
+    def __init__(self, run: Callable[[], Any]):
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -34,41 +34,57 @@ class CudaGraph:
         with torch.cuda.graph(self.graph):
             self.result = run()
 
-    def replay(self) -> Tensor | None:
+    def replay(self) -> Any:
         self.graph.replay()
         return self.result
 
 
-class Passes:
-    """Uploads the arrays of passes and runs the model."""
+class Recorded:
+    """A function of tensors that runs as CUDA graphs, one for each combination of input shapes and other arguments."""
 
-    def __init__(self, forward: Forward, device: torch.device, record: Callable[..., Recording] | None):
-        """record: makes recordings of varlen passes. None to run every pass step by step."""
+    def __init__(self, function: Callable, device: torch.device, record: Callable[[Callable], Recording] | None):
+        """function: must not wait for the device. record: `CudaGraph`, a stand-in in tests, or None to make no graphs."""
+        self.function, self.device, self.record = function, device, record
+        self.recordings: dict[tuple, tuple[tuple[Tensor, ...], Recording]] = {}
+
+    def __call__(self, inputs: tuple[Tensor, ...], *others: Hashable) -> Any:
+        """Uploads the inputs and returns the function's result, which the next call overwrites."""
+        key = (*(x.shape for x in inputs), *others)
+        if self.record is not None and key not in self.recordings:
+            self._add(key, inputs, others)
+        if key not in self.recordings:
+            return self.function(*(x.to(self.device, non_blocking=True) for x in inputs), *others)
+        memory, recording = self.recordings[key]
+        for own, given in zip(memory, inputs, strict=True):
+            own.copy_(given, non_blocking=True)
+        return recording.replay()
+
+    def _add(self, key: tuple, inputs: tuple[Tensor, ...], others: tuple) -> None:
+        """Makes a recording. If that is impossible, makes no more."""
+        memory = tuple(x.to(self.device, copy=True) for x in inputs)
+        try:
+            self.recordings[key] = memory, self.record(lambda: self.function(*memory, *others))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            log.warning("no CUDA graph can be recorded", extra={"function": self.function.__name__, "reason": reason})
+            self.record = None
+
+
+class Passes:
+    """Runs the model on the arrays of passes."""
+
+    def __init__(self, forward: Forward, device: torch.device, record: Callable[[Callable], Recording] | None):
+        """record: see `Recorded`. Passes with padded attention, whose shapes differ, are not recorded."""
         self.forward = forward
         self.device = device
-        self.record = record
-        self.recordings: dict[tuple[Shape, bool], tuple[Tensor, Recording]] = {}
+        self.recorded = Recorded(forward, device, record)
 
     def run(self, flat: np.ndarray, shape: Shape, needs_logits: bool) -> Tensor | None:
         """Returns logits [R, V], or None."""
         arrays = torch.from_numpy(flat)
         if self.device.type == "cuda":
             arrays = arrays.pin_memory()
-        key = (shape, needs_logits)
-        if self.record is not None and not shape.queries and key not in self.recordings:
-            self._add(key, arrays)
-        if key not in self.recordings:
+        if shape.queries:
             return self.forward(arrays.to(self.device, non_blocking=True), shape, needs_logits)
-        memory, recording = self.recordings[key]
-        memory.copy_(arrays, non_blocking=True)
-        logits = recording.replay()
+        logits = self.recorded((arrays,), shape, needs_logits)
         return None if logits is None else logits.clone()
-
-    def _add(self, key: tuple[Shape, bool], arrays: Tensor) -> None:
-        """Records a pass. If that is impossible, all passes run step by step from now on."""
-        memory = arrays.to(self.device, copy=True)
-        try:
-            self.recordings[key] = memory, self.record(lambda: self.forward(memory, *key))
-        except RuntimeError as error:
-            log.warning("the model cannot be recorded as a CUDA graph", extra={"reason": str(error).splitlines()[0]})
-            self.record = None
