@@ -17,11 +17,11 @@ CONTEXT = 512
 CHUNKS = (5, 9, 1, 2)
 COMPARED, LENGTH = 24, 128
 DRAFT = 8
-"""Number of tokens that the drafter drafts one by one while the target verifies."""
+"""Number of tokens that the drafter drafts, one at a time, while the target verifies."""
 
 
 def median_ms(work: Callable[[], object], repeats: int) -> float:
-    """Returns the median time of a piece of work that ends with a synchronisation."""
+    """Returns the median duration of work that ends with a synchronisation, milliseconds."""
     for _ in range(3):
         work()
     times = []
@@ -38,7 +38,7 @@ def synchronize(target: TargetModel) -> None:
 
 
 def self_check(target: TargetModel) -> dict:
-    """Compares picks and log-probabilities bit by bit between chunks and batches, as engine/src/batch-invariance.ts."""
+    """Compares picks and log-probabilities bit by bit between chunks and batches, as engine/src/batch-invariance.ts does."""
     tokens = text(target, LENGTH)
 
     def rows_of(chunk: int, others: int, end: int) -> list[tuple[int, float]]:
@@ -69,7 +69,7 @@ def self_check(target: TargetModel) -> dict:
 
 
 def verify_times(target: TargetModel, repeats: int) -> dict:
-    """Returns the time of a run by number of tokens, and how much of it the model's pass takes."""
+    """Returns the durations of runs of ROWS tokens, and of the model's pass in them."""
     target.open(1)
     run(target, slot(1, 0, text(target, CONTEXT), picks=False))
     times = {}
@@ -128,7 +128,7 @@ def generate_ms(target: TargetModel, count: int) -> float:
 
 
 def bandwidth(device: torch.device) -> float:
-    """Returns the bytes per second that a copy reads and writes."""
+    """Returns the number of bytes per second that a copy reads and writes."""
     source = torch.empty((4 << 30) if device.type == "cuda" else (64 << 20), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
 
@@ -171,7 +171,7 @@ def measure(name: str, target: TargetModel, per_second: float, repeats: int) -> 
 
 
 def at_once(drafter: TargetModel, target: TargetModel, repeats: int) -> dict:
-    """Measures a draft of single tokens and a verify on two streams: alone, and at once."""
+    """Measures a draft of single tokens and a verify on two streams: first separately, then concurrently."""
     streams = [torch.cuda.Stream(), torch.cuda.Stream()] if target.device.type == "cuda" else [None, None]
     passes = []
     for model, rows in ((drafter, 1), (target, 9)):

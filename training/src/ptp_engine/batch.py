@@ -17,7 +17,7 @@ from .kv_pool import SCRATCH, Sequence
 from .varlen import Kernel
 
 SHORTEST_GATHER = 1024
-"""Smallest number of rows to gather. Larger numbers are powers of 2, so that few graphs are enough."""
+"""Minimum number of rows to gather. Larger numbers are rounded up to powers of 2, so that a few graphs suffice."""
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Piece:
 
 
 def passes(pieces: list[Piece], capacity: int, most: int) -> Iterator[list[Piece]]:
-    """Distributes the tokens over passes of at most `capacity` tokens and `most` pieces. Splits pieces."""
+    """Distributes the tokens over passes of at most `capacity` tokens and `most` pieces, and splits pieces that do not fit."""
     part: list[Piece] = []
     left = capacity
     for piece in pieces:
@@ -57,7 +57,7 @@ def passes(pieces: list[Piece], capacity: int, most: int) -> Iterator[list[Piece
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a pass. Passes of equal sizes can use one CUDA graph."""
+    """Sizes of a pass. Passes of the same sizes can share a CUDA graph."""
 
     tokens: int
     sequences: int
@@ -65,7 +65,7 @@ class Shape:
     """Width of the block tables."""
     gathered: int = 0
     queries: int = 0
-    """Largest number of tokens of a sequence, for padded attention."""
+    """Maximum number of tokens of a sequence, for padded attention. Varlen kernels have 0."""
 
     def fields(self) -> dict[str, tuple[int, ...]]:
         """Returns the shapes of the arrays of a pass, which are uploaded together."""
@@ -95,12 +95,12 @@ class Shape:
 
 
 class Packer:
-    """Makes the arrays of passes."""
+    """Builds the arrays of passes."""
 
     def __init__(self, kernel: Kernel | None, block_size: int, tokens: int, sequences: int, longest: int):
-        """tokens: number of tokens of a pass, with a kernel. sequences: maximum number of sequences of a pass.
+        """tokens: number of tokens in a pass with a kernel. sequences: maximum number of sequences in a pass.
 
-        longest: maximum number of rows of a sequence.
+        longest: maximum number of rows in a sequence.
         """
         self.kernel = kernel
         self.block_size = block_size

@@ -1,8 +1,8 @@
 """The drafter's own layers over the branches of a run, and the picks of their tokens.
 
-Shapes in the docstrings: W branches of all slots, K positions in the longest branch, S sequences, Q positions of the
-sequence with the most, C rows of the longest context, D uniforms per position, V tokens. Shorter branches are padded to
-K positions. No other position attends to the padding.
+Shapes in the docstrings: W branches of all slots, K positions in the longest branch, S sequences, at most Q positions in
+a sequence, C rows of the longest context, H and G query and key/value heads, D uniforms per position, V tokens. Shorter
+branches are padded to K positions. No other position attends to the padding.
 """
 
 from collections.abc import Callable

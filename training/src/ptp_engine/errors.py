@@ -1,4 +1,4 @@
-"""Errors that clients see."""
+"""Errors that clients see, and errors that end the process."""
 
 import grpc
 
@@ -17,9 +17,9 @@ def not_open(sequence: int) -> EngineError:
 
 
 class ProcessGroupError(Exception):
-    """A process of a tensor-parallel group failed, or does not do the same as the others."""
+    """A process of a tensor-parallel group has failed, or may differ from the others in its state."""
 
 
 def is_fatal(error: BaseException) -> bool:
-    """Returns true if every later request would fail too, as after an error of the GPU."""
+    """Returns true if every later request would fail too, for example after an error of the GPU."""
     return isinstance(error, ProcessGroupError) or "CUDA error" in str(error) or "NCCL error" in str(error)

@@ -1,4 +1,4 @@
-"""Compares a varlen kernel with padded attention, when a model is loaded."""
+"""Comparison of a varlen kernel with padded attention, on the device and with the layers of the model."""
 
 import torch
 
@@ -6,12 +6,12 @@ from .attention import Layer, PaddedBatch, VarlenBatch, padded
 from .varlen import Kernel
 
 ROWS = 300
-"""Number of rows of the longer sequence, so that it has several blocks of any size."""
+"""Number of rows of the longer sequence: enough for several blocks of any size."""
 TOKENS = 9
 
 
-def differs(kernel: Kernel, layer: Layer, device: torch.device) -> float:
-    """Returns the maximum difference for two sequences, whose blocks are in falling order."""
+def largest_difference(kernel: Kernel, layer: Layer, device: torch.device) -> float:
+    """Returns the largest difference of the results for two sequences, which have their blocks in descending order."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> torch.Tensor:

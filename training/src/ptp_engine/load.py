@@ -32,7 +32,7 @@ class Options:
     """Options of a model. The command line has the same names."""
 
     model: pathlib.Path | str
-    """Folder, or name on the hub."""
+    """Folder, name on the hub, or checkpoint of a drafter."""
     device: str = "auto"
     dtype: str = "auto"
     context_length: int | None = None
@@ -41,9 +41,9 @@ class Options:
     memory_fraction: float = 0.9
     no_prefix_cache: bool = False
     kv_megabytes: int | None = None
-    """Size of the KV pool. Default: the rest of memory_fraction, and at most what max_sequences can fill."""
+    """Size of the KV pool. The default is the rest of memory_fraction, but at most what max_sequences can fill."""
     pass_tokens: int = 64
-    """Number of tokens of every pass on a GPU."""
+    """Number of tokens in every pass on a GPU."""
 
     @classmethod
     def of(cls, given: Any) -> "Options":
@@ -95,7 +95,7 @@ def weight_bytes(files: list[pathlib.Path], dtype: torch.dtype) -> int:
 
 
 def folder_of(model: pathlib.Path | str, option: str = "MODEL") -> pathlib.Path:
-    """Returns the folder of a model, which `option` names. Downloads a model that is named as on the hub."""
+    """Returns the folder of a model, which `option` names. Downloads the model if it is a name on the hub."""
     folder = pathlib.Path(model)
     if folder.is_dir():
         return folder
@@ -109,7 +109,7 @@ def folder_of(model: pathlib.Path | str, option: str = "MODEL") -> pathlib.Path:
 
 
 def check_config(config: PreTrainedConfig, context: int) -> None:
-    """Exits if the engine cannot serve a model. Names the field of config.json."""
+    """Exits if the engine cannot serve a model. The error names the field of config.json."""
     text = config.get_text_config(decoder=True)
     if config.is_encoder_decoder:
         raise SystemExit("MODEL must be a decoder, but is_encoder_decoder is true in its config.json")
@@ -123,7 +123,7 @@ def check_config(config: PreTrainedConfig, context: int) -> None:
     rope = getattr(text, "rope_parameters", None) or {}
     for settings in rope.values() if all(isinstance(value, dict) for value in rope.values()) else [rope]:
         kind = settings.get("rope_type", "default")
-        # Their frequencies would depend on the longest sequence of a pass.
+        # The frequencies of these types depend on the length, here on that of the longest sequence in a pass.
         original = settings.get("original_max_position_embeddings") or text.max_position_embeddings
         if kind in ("dynamic", "longrope") and context > original:
             raise SystemExit(
@@ -179,20 +179,20 @@ def sharded(config: PreTrainedConfig, size: int) -> dict[str, Any]:
     return {"distributed_config": DistributedConfig(tp_size=size)}
 
 
-def context_of(config: PreTrainedConfig, asked: int | None) -> int:
-    """Returns the maximum number of tokens in a sequence."""
+def context_of(config: PreTrainedConfig, requested: int | None) -> int:
+    """Returns the maximum number of tokens in a sequence: the requested one, or else the model's."""
     longest = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
     if longest is None:
         raise SystemExit("max_position_embeddings must be in config.json of MODEL")
-    if asked is not None and not 2 <= asked <= longest:
-        raise SystemExit(f"--context-length must be in [2, {longest}] (max_position_embeddings), got {asked}")
-    return asked or longest
+    if requested is not None and not 2 <= requested <= longest:
+        raise SystemExit(f"--context-length must be in [2, {longest}] (max_position_embeddings), got {requested}")
+    return requested or longest
 
 
 def attention_layers(model: nn.Module) -> list[Layer]:
     """Finds the attention layers with a short pass, numbers them, and attaches them to their modules.
 
-    Exits if a layer of the model keeps state elsewhere.
+    Exits if the model has layers that keep state outside of attention.
     """
     if getattr(model, "_is_stateful", False):
         raise SystemExit(f"MODEL must have only attention layers, but {type(model).__name__} has recurrent layers")

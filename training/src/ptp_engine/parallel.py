@@ -1,4 +1,4 @@
-"""Tensor parallelism: one target on several devices, with one process for each of them (torchrun).
+"""Tensor parallelism: one target on several devices, with one process per device (torchrun).
 
 Rank 0 serves. It sends every call of the model to the other ranks, which make the same calls, so that all ranks execute
 the same passes of the model on the same rows. The calls travel as `RunRequest`s.
@@ -17,13 +17,13 @@ from .gen import engine_pb2
 from .model import Model
 
 FOREVER = datetime.timedelta(days=3650)
-"""Timeout of the followers, which wait for a call as long as no client connects."""
+"""Timeout of the other ranks, which wait for a call as long as no client connects."""
 LOADING = datetime.timedelta(hours=2)
-"""Timeout of the processes for each other while a large model loads."""
+"""Timeout of collective operations while a large model loads."""
 FRAME = 8192
-"""Number of bytes in the first broadcast of a call. Most calls need no second one."""
+"""Number of bytes in the first broadcast of a call. Most calls need no second broadcast."""
 HEADER = 4
-"""Number of bytes of a call's length."""
+"""Number of bytes that encode the length of a call."""
 
 
 class Group:
@@ -39,7 +39,7 @@ class Group:
         self.control = dist.new_group(backend="gloo", timeout=FOREVER)
 
     def smallest(self, value: int) -> int:
-        """Returns the smallest of the values that all ranks pass."""
+        """Returns the minimum of the ranks' values."""
         shared = torch.tensor([value])
         dist.all_reduce(shared, dist.ReduceOp.MIN, self.control)
         return int(shared)
@@ -123,7 +123,7 @@ class Leader:
 
 
 def follow(model: Model, group: Group) -> None:
-    """Makes the calls of rank 0 until its process ends."""
+    """Repeats the calls of rank 0 until the process of rank 0 ends."""
     while True:
         try:
             request = group.receive()

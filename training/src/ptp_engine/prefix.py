@@ -10,7 +10,7 @@ ROOT = b""
 
 def digest(parent: bytes, tokens: list[int]) -> bytes:
     """Returns the digest of a block. It identifies the block's tokens and all tokens before them, because it contains
-    the digest of the block before.
+    the digest of the previous block.
     """
     return hashlib.blake2b(parent + np.array(tokens, np.uint32).tobytes(), digest_size=16).digest()
 
@@ -22,7 +22,7 @@ class PrefixIndex:
         self.blocks: dict[bytes, int] = {}
         self.digests: dict[int, bytes] = {}
         self.unused: OrderedDict[int, bool] = OrderedDict()
-        """Blocks of closed sequences, the least recently used first. True for the last block of a sequence."""
+        """Blocks of closed sequences, least recently used first. The value is true for the last block of a sequence."""
         self.lookups = 0
         self.hits = 0
         self.reused_tokens = 0

@@ -1,4 +1,4 @@
-"""Picks among the most probable tokens, on the host: they are few, so that Python is faster than kernels on a device."""
+"""Picks among the most probable tokens on the host. There are so few that Python is faster than kernels on a device."""
 
 from bisect import bisect_left
 
@@ -31,8 +31,8 @@ def pick_ranked(
     """Picks among the K tokens with the largest logits.
 
     ids, values: [R, K] tokens by rank, and their logits after temperature. parameters: [R, 3] top_k, top_p, min_p.
-    totals: [R] sum of all tokens' weights, for rows without top_k. u: [R, D]. complete: these are all tokens. Returns
-    the columns [R] of the picks, -1 if the K tokens do not contain top-k and the nucleus.
+    totals: [R] sum of all tokens' weights, for rows without top_k. u: [R, D]. complete: true if K is the whole
+    vocabulary. Returns the column of each pick [R], or -1 if the K tokens do not contain the whole top-k and nucleus.
     """
     top_k, top_p, min_p = (parameters[:, i : i + 1] for i in range(3))
     weights = weigh(values, values[:, :1], min_p)

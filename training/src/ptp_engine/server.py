@@ -1,7 +1,7 @@
 """The gRPC server: EngineService over one model, and the standard health service.
 
-The event loop's thread also runs the model. A run therefore delays only other requests, which could not start before it
-ends anyway, and no request waits for another thread.
+The event loop's thread also runs the model, so that no request waits for another thread. Requests that arrive during a
+run could not start before its end anyway.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ OPTIONS = [
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.max_send_message_length", 64 << 20),
     ("grpc.so_reuseport", 0),  # A second worker on a port in use must fail.
-    # The services ping every 3 s. By default, a server ends a connection with more than two pings without data.
+    # The services ping every 3 s. By default, a server closes a connection after more than two pings without data.
     ("grpc.http2.max_ping_strikes", 0),
 ]
 SERVICES = ("", engine_pb2.DESCRIPTOR.services_by_name["EngineService"].full_name)
@@ -46,7 +46,7 @@ class EngineService(engine_pb2_grpc.EngineServiceServicer):
                 if response is not None:
                     await context.write(response)
         except asyncio.CancelledError:
-            pass  # The client has left, or the server stops.
+            pass  # The client has left, or the server is stopping.
         except Exception as error:
             end_process(error)
         finally:
@@ -95,7 +95,7 @@ async def start(model: Model, listen: str) -> tuple[grpc.aio.Server, str]:
 
 
 async def serve(model: Model, listen: str) -> None:
-    """Serves the model until SIGTERM or SIGINT. The streams end then, after the run in progress."""
+    """Serves the model until SIGTERM or SIGINT. Its streams end after the run in progress."""
     server, address = await start(model, listen)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -103,5 +103,7 @@ async def serve(model: Model, listen: str) -> None:
     log.info("listening", extra={"address": address})
     await stop.wait()
     log.info("stopping")
-    logging.getLogger("grpc").setLevel(logging.CRITICAL)  # It reports every call that ends now as an error.
+    logging.getLogger("grpc").setLevel(
+        logging.CRITICAL
+    )  # gRPC logs every call that ends during the shutdown as an error.
     await server.stop(None)

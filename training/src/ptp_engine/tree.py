@@ -1,8 +1,8 @@
 """Picks by walking down the tree over the token ids (`pickTree` in engine/src/testing/reference-sampler.ts).
 
 Weights are integers, so their sums have no rounding errors, and no result depends on the order of additions or on other
-rows. There are few operations of any number of rows: the decisions at all nodes are computed at once, and the result is
-the leaf whose path follows them.
+rows. The number of operations does not depend on the number of rows: the decisions at all nodes are computed at once, and the
+result is the leaf with a path that follows them.
 """
 
 import functools
@@ -29,7 +29,7 @@ def pick_dense(weights: Tensor, u: Tensor) -> Tensor:
 
 
 def block_bits(depth: int) -> int:
-    """Returns the logarithm of the block size of a tree, 0 if it needs no blocks."""
+    """Returns the binary logarithm of the block size of a tree, or 0 if the tree needs no blocks."""
     return depth // 2 if STAGE < depth <= 2 * STAGE else max(0, depth - STAGE) and STAGE
 
 
@@ -53,7 +53,7 @@ class Nodes:
     """Inner nodes of a complete tree, level by level.
 
     bounds [3, N]: beginning, middle and end of each node. levels [N]: level of each node. paths and turns [2^depth,
-    depth]: nodes above each leaf, and whether its path goes right there.
+    depth]: nodes above each leaf, and true if the leaf is to the right of the node's middle.
     """
 
     def __init__(self, depth: int, device: torch.device):

@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from .attention import Layer, VarlenBatch
 
 BLOCK = 16
-"""Number of rows in a block, unless the kernel needs larger ones. The same as in engine/src/prefix-blocks.ts."""
+"""Number of rows in a block, unless the kernel needs larger blocks. The same as in engine/src/prefix-blocks.ts."""
 TOLERANCE = 0.02
-"""Maximum difference between a kernel and the reference for values of a standard normal distribution."""
+"""Maximum difference between a kernel and padded attention, for inputs from a standard normal distribution."""
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A way to call varlen_attn."""
+    """One way to call varlen_attn."""
 
     paged: bool
-    """Reads the pool through block tables. Otherwise, the rows of all sequences are first copied into one array."""
+    """Reads the pool through block tables. Other kernels need the rows of all sequences copied into one array first."""
     block_size: int = BLOCK
     starts: bool = False
-    """Needs the first row of each sequence although there are block tables."""
+    """Requires the first row of each sequence in spite of the block tables."""
 
     def __call__(self, query: Tensor, keys: Tensor, values: Tensor, layer: "Layer", batch: "VarlenBatch") -> Tensor:
         """Computes attention from query [R, Hq, D] and a layer's pool to [R, Hq, D]."""
@@ -59,7 +59,7 @@ KERNELS = (
     Kernel(paged=True, block_size=256, starts=True),
     Kernel(paged=False),
 )
-"""In order of preference. FlashAttention 3 reads pages of any size, FlashAttention 2 only multiples of 256."""
+"""Kernels in order of preference. FlashAttention 3 reads pages of any size, and FlashAttention 2 multiples of 256."""
 
 
 @functools.cache
@@ -100,7 +100,7 @@ def fits(layer: "Layer") -> bool:
 
 def is_correct(kernel: Kernel, layers: list["Layer"], device: torch.device) -> bool:
     """Compares a kernel with padded attention on random values, for each different layer."""
-    from .kernel_check import differs
+    from .kernel_check import largest_difference
 
     if kernel.paged and not {"block_table", "seqused_k"} <= parameters():
         return False
@@ -108,6 +108,6 @@ def is_correct(kernel: Kernel, layers: list["Layer"], device: torch.device) -> b
         (layer.layout.heads, layer.query_heads, layer.layout.key_width, layer.window): layer for layer in layers
     }
     try:
-        return not any(differs(kernel, layer, device) > TOLERANCE for layer in different.values())
+        return not any(largest_difference(kernel, layer, device) > TOLERANCE for layer in different.values())
     except (RuntimeError, TypeError, ValueError):
         return False
