@@ -7,6 +7,7 @@ import numpy as np
 UNIT = 2.0**40
 """Weight of the most probable token. Weights are integers, and the sum of 2^20 of them fits into 60 bits."""
 UNIFORM_BITS = 24
+LAST_ID = np.iinfo(np.int32).max
 
 
 def weigh(values: np.ndarray, top: np.ndarray, min_p: np.ndarray) -> np.ndarray:
@@ -46,10 +47,11 @@ def pick_ranked(
     # Other tokens can be equal to the last one.
     closed = (counts > 0) & (complete | (known & (values[every, counts - 1] > values[:, -1])))
 
-    by_id = np.where(kept, ids, np.iinfo(ids.dtype).max).argsort(-1)
-    sums = np.take_along_axis(np.where(kept, weights, 0), by_id, -1).cumsum(-1)
+    few = slice(max(1, counts.max()))  # The kept tokens come first.
+    by_id = np.where(kept, ids, LAST_ID)[:, few].argsort(-1)
+    sums = np.where(kept, weights, 0)[every[:, None], by_id].cumsum(-1)
     bits = (u * 2**UNIFORM_BITS).astype(np.int64)
-    rows = (np.take_along_axis(ids, by_id, -1), sums, counts, bits)
+    rows = (ids[every[:, None], by_id], sums, counts, bits)
     chosen = [walk(*row) for row in zip(*(column.tolist() for column in rows), strict=True)]
     return np.where(closed, by_id[every, chosen], -1)
 

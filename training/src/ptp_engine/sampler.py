@@ -68,8 +68,7 @@ class Rows:
     """Logits and sampling parameters of some rows, on the device. Columns are [R, 1]."""
 
     def __init__(self, logits: Tensor, table: Tensor):
-        self.temperature, self.top_k, self.top_p, self.min_p = (table[:, i : i + 1] for i in range(4))
-        self.u = table[:, 4:]
+        self.temperature, self.top_k, self.top_p, self.min_p, self.u = table.split([1, 1, 1, 1, table.shape[1] - 4], 1)
         self.scaled = logits / self.temperature
 
     def weights(self) -> Tensor:
@@ -128,13 +127,13 @@ class Draw:
         )
 
     def _rank(self, group: np.ndarray, size: int) -> tuple[Tensor, Tensor | None]:
-        """Returns int32 [G, 3 K] for the rows of a group: ids, logits after temperature, and log-probabilities of the K
+        """Returns int32 [3, G, K] for the rows of a group: ids, logits after temperature, and log-probabilities of the K
         most probable tokens. Also returns the sums of weights [G], if a row needs them.
         """
         where = self._where(group)
         rows = self._rows(where)
         values, ids = rows.scaled.topk(min(size, rows.scaled.shape[-1]))
-        packed = torch.cat([ids.int(), values.view(torch.int32), self._score(ids, where)], -1)
+        packed = torch.stack([ids.int(), values.view(torch.int32), self._score(ids, where)])
         needs_total = (self.plan.parameters[group, 1] == 0).any()
         return packed, rows.weights().long().sum(-1) if needs_total else None
 
@@ -143,7 +142,7 @@ class Draw:
     ) -> np.ndarray:
         """Picks among ranked tokens for the rows of a group. Returns the rows that need more tokens."""
         plan = self.plan
-        ids, values, scores = np.split(ranked[0].cpu().numpy(), 3, -1)
+        ids, values, scores = ranked[0].cpu().numpy()
         ids, values, scores = order_ties(ids, values.view(np.float32), scores)
         totals = np.zeros(len(ids), np.int64) if ranked[1] is None else ranked[1].cpu().numpy()
         complete = ids.shape[1] == self.logits.shape[1]
