@@ -2,6 +2,7 @@
 import { Command } from 'commander';
 import { context } from './suites/context.ts';
 import { decode } from './suites/decode.ts';
+import { engine } from './suites/engine.ts';
 import { exact } from './suites/exact.ts';
 import { hosts } from './suites/hosts.ts';
 import { load } from './suites/load.ts';
@@ -19,6 +20,21 @@ const program = new Command('npm run bench --')
   .description('Measures the server. Each suite ends with one line of JSON on stdout; progress goes to stderr.')
   .configureHelp({ helpWidth: 100 })
   .helpCommand(false);
-const suites = [exact, decode, load, context, prefill, overhead, seam, step, peers, hosts, tracing, scaling, report];
+const suites = [
+  exact,
+  decode,
+  load,
+  context,
+  prefill,
+  overhead,
+  seam,
+  step,
+  engine,
+  peers,
+  hosts,
+  tracing,
+  scaling,
+  report,
+];
 for (const suite of suites) program.addCommand(suite);
 await program.parseAsync().catch((error: Error) => program.error(`error: ${error.message}`));

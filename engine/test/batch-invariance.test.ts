@@ -33,3 +33,19 @@ test('the check detects an engine whose last bit depends on the size of the run'
   });
   expect((await checkBatchInvariance(unsteady)).invariant).toBe(false);
 });
+
+test('a target whose graph writes into its caches is batch-invariant, and its results have the same bits', async () => {
+  const inPlace = await openTargetEngine({ dir: new URL('../../test/models/tiny-in-place', import.meta.url).pathname });
+  expect((await checkBatchInvariance(inPlace)).invariant).toBe(true);
+  const tokens = Array.from({ length: 150 }, (_, i) => (i * 37) % 257);
+  const picking = { sampling: { temperature: 1, topK: 0, topP: 1 }, uniforms: { seed: 5n, offset: 0 } };
+  const results = [];
+  for (const target of [engine, inPlace]) {
+    const sequence = target.open();
+    await target.run([{ sequence, at: 0, tokens: tokens.slice(0, 140) }]);
+    await target.run([{ sequence, at: 140, tokens: tokens.slice(140, 149) }]);
+    results.push((await target.run([{ sequence, at: 143, tokens: tokens.slice(143), ...picking }])).outputs);
+  }
+  expect(results[1]).toEqual(results[0]);
+  await inPlace.dispose();
+});

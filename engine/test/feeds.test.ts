@@ -146,7 +146,7 @@ describe('feeds', () => {
   });
 });
 
-test('a cache grows by doubling to its limit and keeps its rows', () => {
+test('a cache grows by a quarter, up to its limit, and keeps its rows', () => {
   const cache = new SequenceCache(2, 4, 200);
   const rows = (count: number, value: number) => [0, 1].map((layer) => new Float32Array(count * 4).fill(value + layer));
   cache.prepare(0, 60);
@@ -154,8 +154,8 @@ test('a cache grows by doubling to its limit and keeps its rows', () => {
   expect(cache.bytes).toBe(64 * 2 * 2 * 4 * 4);
   cache.prepare(50, 20);
   cache.append(Array(20).fill(2), { keys: rows(20, 2), values: rows(20, 6) }, 0);
-  expect([cache.rows, cache.bytes]).toEqual([70, 128 * 2 * 2 * 4 * 4]);
-  const keys = cache.past('keys', 1);
+  expect([cache.rows, cache.bytes]).toEqual([70, 80 * 2 * 2 * 4 * 4]);
+  const keys = cache.view('keys', 1, 0, 70);
   expect([keys.length, keys[49 * 4], keys[50 * 4]]).toEqual([280, 2, 3]);
   expect([cache.tokens[49], cache.tokens[50]]).toEqual([1, 2]);
   cache.prepare(70, 130);

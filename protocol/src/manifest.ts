@@ -27,7 +27,18 @@ const manifestSchema = z
     engine: z.enum(['onnx', 'llama-cpp', 'torch']).default('onnx'),
     /** Number format of the target's matrix products, or the type of a GGUF file, such as Q4_K_M. */
     quantisation: z.string().optional(),
-    target: z.looseObject({ precision: z.string().optional() }).optional(),
+    target: z
+      .looseObject({
+        precision: z.string().optional(),
+        /** Slot counts of the target's graphs, in ascending order, if they are not those of `max_slots`. */
+        slots: z.array(count).min(1).optional(),
+        /**
+         * `in_place` if the graphs write new rows into the caches, and accept empty slots. Otherwise the graphs return the
+         * new rows, and each slot must have at least two tokens.
+         */
+        caches: z.enum(['in_place']).optional(),
+      })
+      .optional(),
     sizes: z.looseObject({ vocab: count, width: count, layers: count, kv_heads: count, head_width: count }),
     context_length: count,
     end_of_text: token,

@@ -53,15 +53,18 @@ export const idleDraft: DraftSlot = {
 /**
  * Builds the feeds ids, pos, splits and mask_{i} of the packed tokens. See `target_graph` in
  * training/src/ptp_train/export.
+ *
+ * @param places the number of slots of the graph; those after `slots` are empty
  */
-export function contextFeeds(slots: readonly Context[]): Feeds {
+export function contextFeeds(slots: readonly Context[], places = slots.length): Feeds {
   const ids = slots.flatMap(({ tokens }) => tokens);
   const positions = slots.flatMap(({ at, tokens }) => tokens.map((_, i) => at + i));
   const feeds: Feeds = { ids: int64(ids, [1, ids.length]), pos: int64(positions, [1, ids.length]) };
   for (const [i, { at, tokens }] of slots.entries()) {
     feeds[`mask_${i}`] = float32(causalMask(at, tokens.length), [tokens.length, at + tokens.length]);
   }
-  if (slots.length > 1) feeds.splits = int64(slots.map(({ tokens }) => tokens.length));
+  for (let i = slots.length; i < places; i++) feeds[`mask_${i}`] = float32(new Float32Array(), [0, 0]);
+  if (places > 1) feeds.splits = int64(Array.from({ length: places }, (_, i) => slots[i]?.tokens.length ?? 0));
   return feeds;
 }
 

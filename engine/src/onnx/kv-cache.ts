@@ -4,7 +4,10 @@ interface KeyValues {
   readonly values: readonly Float32Array[];
 }
 
-/** Keys, values and tokens of one sequence, one row per token. The arrays double in size when they are full. */
+/** Factor by which full arrays grow: a compromise between unused memory and copies. */
+const GROWTH = 1.25;
+
+/** Keys, values and tokens of one sequence, one row per token. */
 export class SequenceCache implements KeyValues {
   keys: Float32Array[];
   values: Float32Array[];
@@ -17,7 +20,7 @@ export class SequenceCache implements KeyValues {
   /**
    * @param layers number of layers with keys and values
    * @param width number of floats in one row of keys or values
-   * @param limit maximum number of rows: the context length
+   * @param limit maximum number of rows: the context length and a row of padding
    */
   constructor(layers: number, width: number, limit: number) {
     this.#width = width;
@@ -36,7 +39,7 @@ export class SequenceCache implements KeyValues {
     if (at > this.rows) throw new RangeError(`row ${at} must be at most the number of rows, ${this.rows}`);
     this.rows = at;
     if (at + count <= this.tokens.length) return;
-    const capacity = Math.min(this.#limit, Math.max(64, 2 * this.tokens.length, at + count));
+    const capacity = Math.min(this.#limit, Math.max(64, Math.ceil(GROWTH * this.tokens.length), at + count));
     const grow = (old: Float32Array) => {
       const grown = new Float32Array(capacity * this.#width);
       grown.set(old.subarray(0, at * this.#width));
@@ -54,9 +57,15 @@ export class SequenceCache implements KeyValues {
     this.append([...other.tokens.subarray(0, count)], other, 0);
   }
 
-  /** Returns a view of the valid rows of a layer's keys or values. */
-  past(kind: 'keys' | 'values', layer: number): Float32Array {
-    return (this[kind][layer] as Float32Array).subarray(0, this.rows * this.#width);
+  /** Returns a view of the rows [start, end) of a layer's keys or values. */
+  view(kind: 'keys' | 'values', layer: number, start: number, end: number): Float32Array {
+    return (this[kind][layer] as Float32Array).subarray(start * this.#width, end * this.#width);
+  }
+
+  /** Counts the rows of `tokens`, which a run has written after the last row. */
+  extend(tokens: readonly number[]): void {
+    this.tokens.set(tokens, this.rows);
+    this.rows += tokens.length;
   }
 
   /**
@@ -69,7 +78,6 @@ export class SequenceCache implements KeyValues {
     const end = this.rows * this.#width;
     for (const [layer, rows] of source.keys.entries()) this.keys[layer]?.set(rows.subarray(from, to), end);
     for (const [layer, rows] of source.values.entries()) this.values[layer]?.set(rows.subarray(from, to), end);
-    this.tokens.set(tokens, this.rows);
-    this.rows += tokens.length;
+    this.extend(tokens);
   }
 }

@@ -14,8 +14,12 @@ export interface OnnxModel {
   readonly graphs: readonly { readonly slots: number; readonly path: string }[];
   /** Number of layers with a KV cache. */
   readonly layers: number;
-  /** Number of floats in one row of keys or values. */
+  /** Number of key/value heads. */
+  readonly heads: number;
+  /** Number of floats in one row of keys or values, for all heads. */
   readonly rowWidth: number;
+  /** True if the graphs write new rows into the caches. */
+  readonly inPlace: boolean;
   readonly info: EngineInfo;
   readonly threads: number;
   readonly prefixCacheBytes: number;
@@ -32,7 +36,10 @@ export async function loadModel(
 ): Promise<{ model: OnnxModel; manifest: Manifest }> {
   const { dir, contextLength, threads, prefixCacheBytes = 0 } = options;
   const manifest = await loadManifest(dir, contextLength);
-  const { sizes, max_slots: slotCounts } = manifest;
+  const { sizes } = manifest;
+  const target = kind === 'target' ? manifest.target : undefined;
+  const slotCounts = target?.slots ?? manifest.max_slots;
+  const inPlace = target?.caches === 'in_place';
   const drafter = kind === 'drafter' ? drafterOf(manifest) : undefined;
   const checksBlocks = drafter?.kind === 'feature';
   const heads = drafter?.sizes ?? sizes;
@@ -44,7 +51,9 @@ export async function loadModel(
     graphs: graphs.map(({ slots, name }) => ({ slots, path: join(dir, name) })),
     // A drafter with planned branches takes the target's states up to the last layer of `source` as input.
     layers: drafter && !checksBlocks ? Math.max(...drafter.source) + 1 : sizes.layers,
+    heads: heads.kv_heads,
     rowWidth: heads.kv_heads * heads.head_width,
+    inPlace,
     info: {
       vocabulary: sizes.vocab,
       contextLength: manifest.context_length,
@@ -53,7 +62,8 @@ export async function loadModel(
       maxSequences: Number.POSITIVE_INFINITY,
       bytesPerToken: manifest.bytes_per_token[kind] ?? 0,
     },
-    threads: threads || 1,
+    // With more threads than heads, onnxruntime would divide the sums over a cache, in an order that depends on the run.
+    threads: Math.min(threads || 1, inPlace ? heads.kv_heads : Number.POSITIVE_INFINITY),
     prefixCacheBytes,
   };
   return { model, manifest };

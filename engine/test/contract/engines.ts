@@ -43,6 +43,8 @@ export const tinyModel = fileURLToPath(new URL('../../../test/models/tiny', impo
 
 const fakeLanguage = { vocabulary: 257, contextLength: 256, uniformsPerPosition: 9 };
 const onnxOptions = { dir: tinyModel, prefixCacheBytes: 1e6 };
+/** The same target, exported in the form of large ones: one graph, which writes into the caches. */
+const inPlaceModel = fileURLToPath(new URL('../../../test/models/tiny-in-place', import.meta.url));
 
 export const targets: ContractEngine<TargetEngine>[] = [
   {
@@ -54,6 +56,11 @@ export const targets: ContractEngine<TargetEngine>[] = [
     },
   },
   { name: 'ONNX', isReal: true, open: (options) => inThread(openTargetEngine({ ...onnxOptions, ...options })) },
+  {
+    name: 'ONNX in place',
+    isReal: true,
+    open: (options) => inThread(openTargetEngine({ ...onnxOptions, dir: inPlaceModel, ...options })),
+  },
   {
     name: 'remote over ONNX',
     isReal: true,

@@ -56,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--slots",
         type=integers(1, 64),
-        help="numbers of slots for which to write graphs (default: 1,2,4,8; with 200 M parameters or more: 1,4)",
+        help="numbers of slots for which to write graphs (default: 1,2,4,8; for targets with 200 M parameters or more, "
+        "8 for the target and 1,4 for the drafter)",
     )
     add(
         "--context",

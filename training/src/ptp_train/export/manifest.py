@@ -27,7 +27,11 @@ RECIPE = {
 
 
 def digest(path: pathlib.Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    hashed = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            hashed.update(block)
+    return hashed.hexdigest()
 
 
 def gather(target: pathlib.Path, drafter: pathlib.Path | None, evaluation: pathlib.Path, *others: pathlib.Path) -> dict:

@@ -1,6 +1,7 @@
 """Writes a model folder for the server: ONNX graphs with their weights, the tokenizer and manifest.json.
 
-Each model has one graph per supported number of slots, and its graphs share one weight file. `target_graph`,
+Each model has one graph per supported number of slots, and its graphs share one weight file. A large target has a
+single graph, whose slots may be empty, because each graph keeps a packed copy of the weights in memory. `target_graph`,
 `drafter_graph` and `feature_graph` describe inputs and outputs, and graph.py describes how sequences are packed.
 """
 
@@ -20,10 +21,11 @@ from .graphs.target_graph import target_graph
 
 SLOTS = (1, 2, 4, 8)
 LARGE = 200_000_000
-"""Minimum number of parameters of a model that gets graphs for SLOTS_OF_LARGE only. Each graph keeps a packed copy of
-the weights in memory.
-"""
-SLOTS_OF_LARGE = (1, 4)
+"""Minimum number of parameters of a large target."""
+SLOTS_OF_LARGE = (8,)
+"""Slots of a large target's graph."""
+SLOTS_BESIDE_LARGE = (1, 4)
+"""Slots of the graphs of a large target's drafter."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,22 @@ def write_graphs(
     form: Form,
     drafter_form: Form,
     kind: str,
-    counts: tuple[int, ...],
+    counts: dict[str, tuple[int, ...]],
+    in_place: bool,
 ) -> list[str]:
-    """Writes all graphs and weight files into `out` and returns their names."""
+    """Writes all graphs and weight files into `out` and returns their names.
+
+    counts: numbers of slots of the graphs of `target` and `drafter`.
+    """
     weights = WeightFile(out / "target.weights", form.precision, form.storage)
-    graphs = {f"target.b{slots}.onnx": target_graph(target, weights, slots, kind) for slots in counts}
+    graphs = {
+        f"target.b{slots}.onnx": target_graph(target, weights, slots, kind, in_place) for slots in counts["target"]
+    }
     names = [weights.path.name]
     if drafter:
         weights = WeightFile(out / "drafter.weights", drafter_form.precision, drafter_form.storage)
         build = feature_graph if drafter.config.given else drafter_graph
-        graphs |= {f"drafter.b{slots}.onnx": build(drafter, target, weights, slots) for slots in counts}
+        graphs |= {f"drafter.b{slots}.onnx": build(drafter, target, weights, slots) for slots in counts["drafter"]}
         names.append(weights.path.name)
     for name, graph in graphs.items():
         graph.save(out / name)
@@ -72,10 +80,12 @@ def write_folder(
     drafter_form: Form = OURS,
     chat_template: bytes | None = None,
     slots: tuple[int, ...] | None = None,
+    in_place: bool | None = None,
 ) -> None:
     """Writes a model folder. `drafter` is None if the folder contains only a target.
 
-    slots: numbers of slots for which to write graphs, starting with 1. The default depends on the target's size.
+    slots: numbers of slots for which to write graphs. in_place: see `target_graph`. The defaults depend on the target's
+     size.
     facts: see `manifest.build`.
      The server needs a chat template, so callers that pass none have to add one to the folder.
     """
@@ -88,13 +98,19 @@ def write_folder(
     pick = (
         drafter.config.pick if drafter else "tree"
     )  # The same as the drafters' default, so that adding a drafter later does not change texts.
-    counts = slots or (SLOTS if parameters_of(target) < LARGE else SLOTS_OF_LARGE)
+    large = parameters_of(target) >= LARGE
+    in_place = large if in_place is None else in_place
+    counts = {
+        "target": slots or (SLOTS_OF_LARGE if large else SLOTS),
+        "drafter": slots or (SLOTS_BESIDE_LARGE if large else SLOTS),
+    }
     with torch.no_grad():
-        names = [*texts, *write_graphs(target, drafter, out, form, drafter_form, pick, counts)]
-    facts = {**facts, "target": facts.get("target", {}) | asdict(form)}
+        names = [*texts, *write_graphs(target, drafter, out, form, drafter_form, pick, counts, in_place)]
+    layout = {"slots": counts["target"], "caches": "in_place"} if in_place else {}
+    facts = {**facts, "target": facts.get("target", {}) | asdict(form) | layout}
     if drafter:
         facts["drafter"] = facts["drafter"] | asdict(drafter_form)
-    content = manifest.build(target, drafter, out, names, counts, identity, facts, pick)
+    content = manifest.build(target, drafter, out, names, counts["drafter"], identity, facts, pick)
     (out / "manifest.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf8")
 
 

@@ -87,11 +87,16 @@ def config_of(sizes: dict) -> Config:
     return Config(**{**sizes, "rope_scaling": tuple(sizes["rope_scaling"])})
 
 
+def graph_of(folder: pathlib.Path, part: str) -> pathlib.Path:
+    """Returns the path of one of the graphs, which all have the same weights."""
+    return min(folder.glob(f"{part}.b*.onnx"))
+
+
 @torch.no_grad()
 def target_of(folder: pathlib.Path) -> Target:
     """Reads the target of a model folder."""
     target = Target(config_of(manifest_of(folder)["sizes"]))
-    stored = StoredTensors(folder / "target.b1.onnx")
+    stored = StoredTensors(graph_of(folder, "target"))
     stored.fill_vocabulary(target)
     for n, layer in enumerate(target.layers):
         stored.fill_layer(layer, f"layer{n}")
@@ -110,7 +115,7 @@ def drafter_of(folder: pathlib.Path) -> Drafter:
     shape = {k: facts[k] for k in ("kind", "method", "embedding", "frequencies", "rank", "length")}
     own = config_of(facts["sizes"]) if facts["kind"] == "separate" else None
     drafter = Drafter(DrafterConfig(target, tuple(facts["source"]), pick=manifest["pick"], own=own, **shape))
-    stored = StoredTensors(folder / "drafter.b1.onnx")
+    stored = StoredTensors(graph_of(folder, "drafter"))
     stored.fill_vocabulary(drafter)
     for n, layer in enumerate(drafter.layers):
         stored.fill_layer(layer, f"own{n}")

@@ -261,7 +261,9 @@ def check_resume(path, stored: dict, module: nn.Module) -> None:
 
 
 def load_target(path) -> Target:
-    stored = torch.load(path, map_location="cpu")
-    target = Target(Config(**stored["config"]))
-    target.load_state_dict(stored["weights"])
+    """Loads a checkpoint. The weights stay in the file until they are used."""
+    stored = torch.load(path, map_location="cpu", mmap=True)
+    with torch.device("meta"):
+        target = Target(Config(**stored["config"]))
+    target.load_state_dict(stored["weights"], assign=True)
     return target.eval()

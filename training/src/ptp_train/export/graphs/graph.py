@@ -84,6 +84,16 @@ class Graph:
         self.initializers[stored] = self.weights.add(stored, narrowed)
         return self.node("Cast", [stored], name, to=FLOAT)
 
+    def gather(self, name: str, value: torch.Tensor, ids: str, out: str) -> str:
+        """Returns rows of a matrix parameter. Only these rows are cast to float32, so that a large embedding stays in the
+        weight file.
+        """
+        name = self.tensor(name, value)
+        cast = next((n for n in self.nodes if n.op_type == "Cast" and n.output[0] == name), None)
+        if cast is None:
+            return self.node("Gather", [name, ids], out)
+        return self.node("Cast", [self.node("Gather", [cast.input[0], ids], f"{out}.stored")], out, to=FLOAT)
+
     def table(self, name: str, value: torch.Tensor) -> str:
         """Adds a float32 matrix in the weight file."""
         if name not in self.initializers:
@@ -113,11 +123,13 @@ class Graph:
         return forms.get(self.weights.precision) if weight.shape[1] >= NARROW else None
 
     def choose(self, condition: str, out: str, then, otherwise: str, kind: int = INT64) -> str:
-        """Adds an ONNX If with one result: `then(subgraph)` if the scalar `condition` is true, else `otherwise`."""
+        """Adds an ONNX If with one result: `then(subgraph)` if the scalar `condition` is true, else `otherwise`, which is
+        a value of this graph or a function like `then`.
+        """
         branches = []
-        for side in ("then", "else"):
+        for side, build in (("then", then), ("else", otherwise)):
             sub = Graph(self.weights, self)
-            value = then(sub) if side == "then" else otherwise
+            value = build(sub) if callable(build) else build
             name = sub.node("Identity", [value], f"{out}_{side}")
             info = helper.make_tensor_value_info(name, kind, None)
             branches.append(helper.make_graph(sub.nodes, f"{out}_{side}", [], [info]))

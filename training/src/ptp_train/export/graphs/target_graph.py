@@ -4,10 +4,11 @@ from ...model.transformer import Target
 from .adjust import adjusted, nearest
 from .cache import context_inputs, context_rows, new_rows
 from .graph import FLOAT, INT64, Graph, Stream, WeightFile, add_rope
+from .in_place import attend_in_place, cache_inputs
 from .sampler import sampler
 
 
-def target_graph(target: Target, weights: WeightFile, slots: int, kind: str) -> Graph:
+def target_graph(target: Target, weights: WeightFile, slots: int, kind: str, in_place: bool = False) -> Graph:
     """Runs the target over N packed tokens of `slots` sequences, and the sampler at R chosen rows.
 
     Inputs: ids and pos [1, N]; splits [slots], the number of tokens per slot (only with several slots); mask_{i} [T_i,
@@ -16,21 +17,27 @@ def target_graph(target: Target, weights: WeightFile, slots: int, kind: str) -> 
     temperature, top_k, top_p and min_p [R, 1]; u [R, D] for the picking rule `kind`; top_count [1].
     Outputs: pick [R]; logprob [R], the natural logarithm of its probability before shaping; top_id and top_logprob [R,
     top_count], the most probable tokens before shaping; nk{l} and nv{l} [1, N, G*D].
+
+    in_place: take k{l}_{i} and v{l}_{i} [S_i, G, D] instead of pk and pv, and write the new rows into them (in_place.py).
+    Slots after the used ones may then be empty: T_i = S_i = 0.
     """
     c = target.config
     g = Graph(weights)
-    given = context_inputs(g, c.layers, slots, c.kv_heads * c.head_width)
+    width = c.kv_heads * c.head_width
+    given = cache_inputs(g, c, slots) if in_place else context_inputs(g, c.layers, slots, width)
     rows = g.input("rows", INT64, ["R"])
     add_rope(g, c, 1)  # One more position is for padding after a full context.
 
-    embedding = g.tensor("embedding", target.embedding.weight)
-    x = g.node("Gather", [embedding, given.ids], "embedded")
+    x = g.gather("embedding", target.embedding.weight, given.ids, "embedded")
     stream = Stream(g, c, x, given.positions, slots, given.splits)
     for n, layer in enumerate(target.layers):
         name = f"layer{n}"
-        new = new_rows(g, n)
-        q = stream.project(layer, name, new)
-        attended = stream.attend(q, *context_rows(stream, new, given, n), given.masks)
+        if in_place:
+            attended = attend_in_place(stream, layer, n, given)
+        else:
+            new = new_rows(g, n)
+            q = stream.project(layer, name, new)
+            attended = stream.attend(q, *context_rows(stream, new, given, n), given.masks)
         if n == c.layers - 1:  # From here on, compute only the rows to pick from.
             attended = g.node("Gather", [attended, rows], "attended.rows", axis=1)
             stream.x = g.node("Gather", [stream.x, rows], "x.rows", axis=1)

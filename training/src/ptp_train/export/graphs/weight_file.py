@@ -54,10 +54,10 @@ class WeightFile:
         """Converts a float matrix to its storage type. Raises ValueError if the storage is float16 and a value is too
         large for it.
         """
-        half = value.to(torch.float16)
         if self.storage == "float16":
+            half = value.to(torch.float16)
             if not half.isfinite().all():
                 raise ValueError(f"{name} must fit float16, got a magnitude of {value.abs().max()}")
             return half
-        candidates = (half, value.to(torch.bfloat16), value.float())
+        candidates = (value.to(kind) for kind in (torch.float16, torch.bfloat16, torch.float32))
         return next(c for c in candidates if torch.equal(c.float(), value))

@@ -1,0 +1,112 @@
+"""Attention over key/value caches that a run extends in place.
+
+The host passes each cache as an input that ends with room for the run's new rows, and makes the output of the new rows
+a view of this room (engine/src/onnx/cache-binding.ts). The node that writes the new rows also computes the queries or
+an input of theirs, so the rows are complete before any query attends to them. No step copies the past.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ...model.transformer import Config, Layer
+from .graph import CONTRIB, FLOAT, INT64, Graph, Stream, split_input
+
+
+class CacheInputs(NamedTuple):
+    """Names of the inputs for N packed tokens of some slots (see `target_graph`)."""
+
+    ids: str
+    positions: str
+    splits: str | None
+    masks: list[str]
+    """One mask [T_i * H/G, S_i] per slot, with a row for each query of a group."""
+    used: list[str]
+    """For each slot, a scalar that is true if it has tokens. Used slots come first. Empty if the graph has one slot."""
+
+
+def cache_inputs(g: Graph, config: Config, slots: int) -> CacheInputs:
+    """Adds ids and pos [1, N], splits [slots], mask_{i} [T_i, S_i], and k{l}_{i} and v{l}_{i} [S_i, G, D]."""
+    ids, positions = g.input("ids", INT64, [1, "N"]), g.input("pos", INT64, [1, "N"])
+    splits = split_input(g, "splits", slots)
+    masks = [g.input(f"mask_{i}", FLOAT, [f"T{i}", f"S{i}"]) for i in range(slots)]
+    for n in range(config.layers):
+        for i in range(slots):
+            for part in ("k", "v"):
+                g.input(f"{part}{n}_{i}", FLOAT, [f"S{i}", config.kv_heads, config.head_width])
+    return CacheInputs(
+        ids,
+        positions,
+        splits,
+        [by_query(g, config, mask) for mask in masks],
+        [has_tokens(g, splits, i) for i in range(slots)] if splits else [],
+    )
+
+
+def has_tokens(g: Graph, splits: str, slot: int) -> str:
+    g.node("Gather", [splits, g.constant(slot)], f"splits.{slot}")
+    return g.node("Greater", [f"splits.{slot}", g.constant(0)], f"used.{slot}")
+
+
+def by_query(g: Graph, config: Config, mask: str) -> str:
+    """Repeats the rows of a mask [T, S] for the H/G queries that share a key."""
+    group = config.heads // config.kv_heads
+    if group == 1:
+        return mask
+    g.node("Unsqueeze", [mask, g.constant([1])], f"{mask}.apart")
+    g.node("Expand", [f"{mask}.apart", g.constant([1, group, 1])], f"{mask}.repeated")
+    g.node("Shape", [mask], f"{mask}.shape")
+    g.node("Mul", [f"{mask}.shape", g.constant([group, 1])], f"{mask}.size")
+    return g.node("Reshape", [f"{mask}.repeated", f"{mask}.size"], f"{mask}.rows", allowzero=1)
+
+
+def attend_in_place(stream: Stream, layer: Layer, number: int, given: CacheInputs) -> str:
+    """Adds a layer's outputs nk{l}_{i} and nv{l}_{i} [1, T_i, G*D], and returns its attention [1, N, H*D]."""
+    g, c, name = stream.graph, stream.config, f"layer{number}"
+    keys, values = ([f"n{part}{number}_{i}" for i in range(stream.slots)] for part in ("k", "v"))
+    for key, value in zip(keys, values, strict=True):
+        for row in (key, value):
+            g.output(row, FLOAT, [1, "T", c.kv_heads * c.head_width])
+    if not given.used:
+        queries = stream.project(layer, name, (keys[0], values[0]))
+        return attention(g, c, queries, number, 0, given.masks[0])
+
+    new = (f"{name}.k", f"{name}.v")
+    joined = g.node("Concat", [stream.project(layer, name, new), *new], f"{name}.rotated", axis=2)
+    width = c.kv_heads * c.head_width
+    sizes = g.constant([c.heads * c.head_width, width, width])
+    queries = [f"{name}.q{i}" for i in range(stream.slots)]
+    for i, part in enumerate(stream.split(joined)):
+        g.node("Split", [part, sizes], [queries[i], keys[i], values[i]], axis=2)
+
+    def slot(s: Graph, i: int) -> str:
+        return attention(s, c, queries[i], number, i, given.masks[i])
+
+    def together(s: Graph) -> str:
+        parts = [slot(s, 0), slot(s, 1)]
+        for i in range(2, stream.slots):  # The queries of an empty slot are as empty as its attention.
+            parts.append(s.choose(given.used[i], f"{name}.part{i}", lambda s, i=i: slot(s, i), queries[i], FLOAT))
+        return s.node("Concat", parts, f"{name}.together", axis=1)
+
+    return g.choose(given.used[1], f"{name}.attended", together, lambda s: slot(s, 0), FLOAT)
+
+
+def attention(g: Graph, c: Config, queries: str, layer: int, slot: int, mask: str) -> str:
+    """Returns the attention [1, T, H*D] of queries [1, T, H*D] to a whole cache. The queries of a group, which share
+    their keys, are rows of one product.
+    """
+    group = c.heads // c.kv_heads
+    g.node("Reshape", [queries, g.constant([-1, c.kv_heads, group, c.head_width])], f"{queries}.heads")
+    g.node("Transpose", [f"{queries}.heads"], f"{queries}.groups", perm=[1, 0, 2, 3])
+    g.node("Reshape", [f"{queries}.groups", g.constant([c.kv_heads, -1, c.head_width])], f"{queries}.rows")
+    # transBatchB reads [S, G, D] as [G, S, D], without a copy.
+    scale = float(np.float32(1 / np.sqrt(c.head_width)))
+    inputs = [f"{queries}.rows", f"k{layer}_{slot}"]
+    g.node("FusedMatMul", inputs, f"{queries}.scores", CONTRIB, transB=1, transBatchB=1, alpha=scale)
+    g.node("Add", [f"{queries}.scores", mask], f"{queries}.masked")
+    g.node("Softmax", [f"{queries}.masked"], f"{queries}.shares", axis=-1)
+    inputs = [f"{queries}.shares", f"v{layer}_{slot}"]
+    g.node("FusedMatMul", inputs, f"{queries}.sums", CONTRIB, transBatchB=1)
+    g.node("Reshape", [f"{queries}.sums", g.constant([c.kv_heads, -1, group, c.head_width])], f"{queries}.apart")
+    g.node("Transpose", [f"{queries}.apart"], f"{queries}.by_token", perm=[1, 0, 2, 3])
+    return g.node("Reshape", [f"{queries}.by_token", g.constant([1, -1, c.heads * c.head_width])], f"{queries}.out")

@@ -1,0 +1,104 @@
+"""Compares graphs that write into their caches with graphs that return new rows, bit by bit."""
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx_target import Reader, TargetGraph
+from tiny_in_place import TINY, write
+
+from ptp_train.export.restore import target_of
+from ptp_train.model.transformer import identity
+
+SLOTS = 4
+CAPACITY = 64
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("in-place")
+    write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def graph(folder):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    return onnxruntime.InferenceSession(folder / "target.b4.onnx", options)
+
+
+def run(graph, caches: list[dict], starts: list[int], slots: list[list[int]], u: np.ndarray):
+    """Runs one slot per cache, from row `start` of the cache on. The other slots of the graph are empty."""
+    shapes = {i.name: i.shape for i in graph.get_inputs()}
+    layers = sum(name.startswith("k") for name in shapes) // SLOTS
+    row, vocab = shapes["k0_0"][1:], shapes["bias"][1]
+    lengths = [*map(len, slots), *[0] * (SLOTS - len(slots))]
+    count = sum(lengths)
+    column = np.ones((count, 1), np.float32)
+    positions = [start + np.arange(len(tokens)) for start, tokens in zip(starts, slots, strict=True)]
+    feeds = {
+        "ids": np.concatenate(slots)[None].astype(np.int64),
+        "pos": np.concatenate(positions)[None],
+        "splits": np.array(lengths),
+        "rows": np.arange(count),
+        "temperature": column,
+        "top_k": np.zeros((count, 1), np.int64),
+        "top_p": column,
+        "min_p": column * 0,
+        "top_count": np.zeros(1, np.int64),
+        "scale": np.zeros((0, vocab), np.float32),
+        "bias": np.zeros((0, vocab), np.float32),
+        "u": u,
+    }
+    bound = graph.io_binding()
+    for i, length in enumerate(lengths):
+        start = starts[i] if length else 0
+        mask = np.zeros((length, start + length), np.float32)
+        mask[:, start:] = np.triu(np.full((length, length), -np.inf, np.float32), 1)
+        feeds[f"mask_{i}"] = mask
+        for name in [f"{part}{n}" for n in range(layers) for part in "kv"]:
+            cache = caches[i][name] if length else np.zeros((0, *row), np.float32)
+            feeds[f"{name}_{i}"] = cache[: start + length]
+            if length:
+                new = cache[start : start + length]
+                shape = (1, length, row[0] * row[1])
+                bound.bind_output(f"n{name}_{i}", "cpu", 0, np.float32, shape, new.ctypes.data)
+    for name, value in feeds.items():
+        bound.bind_input(name, "cpu", 0, value.dtype, value.shape, value.ctypes.data)
+    for name in ("pick", "logprob"):
+        bound.bind_output(name)
+    graph.run_with_iobinding(bound)
+    return [value.numpy() for value in bound.get_outputs()[-2:]]
+
+
+def test_writing_into_the_caches_changes_no_bit(graph):
+    """Runs three sequences of different lengths alone and together, next to an empty slot, with a rollback."""
+    packed = TargetGraph(TINY / "target.b1.onnx")
+    rng = np.random.default_rng(0)
+    lengths = [[5, 2], [17, 4], [33, 9]]
+    texts = [rng.integers(1, 257, sum(each)).tolist() for each in lengths]
+    us = [rng.random((sum(each), packed.uniforms), np.float32) for each in lengths]
+    names = [name for name in (i.name for i in graph.get_inputs()) if name[0] in "kv" and name.endswith("_0")]
+    caches = [{name[:-2]: np.full((CAPACITY, 2, 16), np.nan, np.float32) for name in names} for _ in lengths]
+    expected = []
+    for (first, _), text, u, cache in zip(lengths, texts, us, caches, strict=True):
+        reader = Reader(packed)
+        [head] = packed.run([(reader, text[:first])], 1.0, u[:first])
+        expected.append(packed.run([(reader, text[first:])], 1.0, u[first:])[0])
+        assert_same(run(graph, [cache], [0], [text[:first]], u[:first]), head)
+        run(graph, [cache], [first], [[1, 2, 3]], u[:3])  # The next run writes over these rows.
+    starts = [first for first, _ in lengths]
+    slots = [text[first:] for text, first in zip(texts, starts, strict=True)]
+    joint = np.concatenate([u[first:] for u, first in zip(us, starts, strict=True)])
+    assert_same(
+        run(graph, caches, starts, slots, joint), [np.concatenate(part) for part in zip(*expected, strict=True)]
+    )
+
+
+def test_the_target_can_be_restored(folder):
+    assert identity(target_of(folder)) == identity(target_of(TINY))
+
+
+def assert_same(got, expected) -> None:
+    for one, other in zip(got, expected, strict=True):
+        assert one.tobytes() == other.tobytes()
