@@ -61,14 +61,29 @@ describe('a stream whose verifier is lost', () => {
     const limits = { length: 2, budget: 4, mode: 'overlap', ahead: 4 } as const;
     const pair = await start({ checks: true, vocabulary: 3, verifiers: 2, limits, latencyMs: 3, draftLatencyMs: 1 });
     const requests = Array.from({ length: 12 }, (_, i) =>
-      ask({ prompt: [1], seed: BigInt(i), sampling: { temperature: 1, topK: 0, topP: 1 }, maxTokens: 600 }),
+      ask({ prompt: [1], seed: BigInt(i), sampling: { temperature: 1, topK: 0, topP: 1 }, maxTokens: 400 }),
     );
-    const texts = requests.map((request) => collect(pair, request).then(tokensOf));
+    let generated = 0;
+    const generate = async (request: GenerationRequest) => {
+      const tokens: number[] = [];
+      for await (const step of pair.generator.generate(request, new AbortController().signal)) {
+        tokens.push(...step.tokens);
+        generated += step.tokens.length;
+      }
+      return tokens;
+    };
+    const texts = requests.map(generate);
     const over = Promise.all(texts).then(() => true);
-    for (let lost = 0; !(await Promise.race([over, sleep(700)])); lost = 1 - lost) {
+    // The losses are counted in tokens, so that a slow machine has time to recover from each.
+    let losses = 0;
+    for (let next = 400; !(await Promise.race([over, sleep(10)])); ) {
+      if (generated < next) continue;
+      const lost = losses++ % 2;
       await pair.stopVerifier(lost);
       await pair.startVerifier(lost);
+      next = generated + 400;
     }
+    expect(losses).toBeGreaterThan(4);
     const alone = ({ prompt, sampling, seed, maxTokens }: GenerationRequest) =>
       fakeText(prompt, sampling, uniforms(seed, 0, maxTokens), { vocabulary: 3 });
     expect(await Promise.all(texts)).toEqual(requests.map(alone));
