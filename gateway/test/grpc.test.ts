@@ -136,8 +136,8 @@ describe('GenerationService', () => {
     ],
     [
       'an unsupported schema',
-      { prompt, form: { case: 'jsonSchema', value: '{"items":{"not":{}}}' } },
-      { message: '`json_schema.items.not` is not supported' },
+      { prompt, form: { case: 'jsonSchema', value: '{"items":{"$dynamicRef":"#a"}}' } },
+      { message: '`json_schema.items.$dynamicRef` is not supported' },
     ],
     [
       'a schema that is nested too deep',
@@ -146,8 +146,11 @@ describe('GenerationService', () => {
     ],
     [
       'a schema with names outside ASCII',
-      { prompt, form: { case: 'jsonSchema', value: '{"properties":{"é":{"not":{}}}}' } },
-      { field: 'json_schema.properties.é.not', message: '`json_schema.properties.é.not` is not supported' },
+      { prompt, form: { case: 'jsonSchema', value: '{"properties":{"é":{"$dynamicRef":"#a"}}}' } },
+      {
+        field: 'json_schema.properties.é.$dynamicRef',
+        message: '`json_schema.properties.é.$dynamicRef` is not supported',
+      },
     ],
     [
       'a form without an end',

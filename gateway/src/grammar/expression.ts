@@ -20,6 +20,12 @@ export interface DfaState {
   readonly accepting: boolean;
   /** Returns the state after one more byte, or undefined if the byte is not allowed. Equal states are one object. */
   readonly next: (byte: number) => DfaState | undefined;
+  /** Returns a state that differs only in continuations of more than `length` bytes. Absent if there is none. */
+  readonly truncated?: (length: number) => DfaState;
+  /** Limits of the number of characters, for the content of a JSON string that may otherwise be any text. */
+  readonly text?: { readonly min: number; readonly max: number };
+  /** Frees the memory of all states of the DFA. States that are in use stay valid. */
+  readonly forget?: () => void;
 }
 
 /** Matches any byte of these inclusive ranges. */
@@ -40,6 +46,25 @@ const byteRanges: ByteSet[] = [];
 /** Matches exactly this text, in UTF-8. */
 export function literal(text: string): Expression {
   return concat(Array.from(Buffer.from(text), (byte) => byteRange(byte, byte)));
+}
+
+/** Matches exactly one of the texts, in UTF-8. */
+export function literalSet(texts: readonly string[]): Expression {
+  return commonPrefix(
+    texts.map((text) => Buffer.from(text)),
+    0,
+  );
+}
+
+/** Matches the rest of the texts, which all have the same first `length` bytes. */
+function commonPrefix(texts: readonly Buffer[], length: number): DfaState {
+  const known: (DfaState | undefined)[] = [];
+  const next = (byte: number): DfaState | undefined => {
+    const matching = texts.filter((text) => text[length] === byte);
+    if (matching.length > 0) known[byte] ??= commonPrefix(matching, length + 1);
+    return known[byte];
+  };
+  return { kind: 'dfa', accepting: texts.some((text) => text.length === length), next };
 }
 
 export function sequence(...parts: readonly Expression[]): Expression {

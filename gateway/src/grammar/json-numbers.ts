@@ -1,49 +1,77 @@
 import { choice, type DfaState, type Expression, literal, sequence } from './expression.ts';
+import { type Decimal, unitsAt } from './schema/decimal.ts';
 
 /** Range of numbers that are written without an exponent. */
 export interface NumberRange {
-  /** May be -Infinity. */
-  readonly min: number;
-  /** May be Infinity. */
-  readonly max: number;
-  /** True to exclude `min` itself. */
-  readonly exclusiveMin: boolean;
-  /** True to exclude `max` itself. */
-  readonly exclusiveMax: boolean;
+  readonly min: Bound | undefined;
+  readonly max: Bound | undefined;
   /** True to allow only integers. */
   readonly integer: boolean;
-  /** Positive integer of which all numbers must be multiples. Values other than 1 require `integer`. */
-  readonly multipleOf: number;
+  /** Positive number of which all numbers must be multiples. */
+  readonly multipleOf: Decimal | undefined;
 }
 
-/** Maximum number of digits after the decimal point, unless a limit has more: the precision of a double. */
-const FRACTION_DIGITS = 15;
+interface Bound {
+  readonly value: Decimal;
+  /** True to exclude the value. */
+  readonly exclusive: boolean;
+}
+
+/** Maximum number of digits after the decimal point: JSON.stringify writes up to 17 significant digits. */
+const FRACTION_DIGITS = 20;
+/** Maximum number of digits after the decimal point beyond the first digit of a limit close to 0. */
+const PRECISION = 17;
 /** Maximum number of digits before the decimal point if the range has no upper limit. */
-const INTEGER_DIGITS = 15;
+const INTEGER_DIGITS = 40;
+
+/** Inclusive limits in units of 10^-places. Undefined if there is none. */
+interface Interval {
+  readonly min: bigint;
+  readonly max: bigint | undefined;
+}
 
 /** Matches a JSON number in the range. Returns undefined if the range is empty. */
-export function numberInRange(range: NumberRange): Expression | undefined {
-  const { min, max, exclusiveMin, exclusiveMax } = range;
-  const upper = nonNegative({ ...range, min: Math.max(0, min), exclusiveMin: min >= 0 && exclusiveMin });
-  const negative = min < 0 && (max >= 0 ? { ...range, min: 0, exclusiveMin: true } : mirrored(range));
-  const lower = negative && nonNegative({ ...negative, max: -min, exclusiveMax: exclusiveMin });
-  const options = [
-    ...(max > 0 || (max === 0 && !exclusiveMax) ? [upper] : []),
-    ...(lower ? [sequence(literal('-'), lower)] : []),
-  ];
-  const possible = options.filter((option) => option !== undefined);
-  return possible.length > 0 ? choice(...possible) : undefined;
+export function numberInRange({ min, max, integer, multipleOf }: NumberRange): Expression | undefined {
+  const scales = [min?.value.scale ?? 0, max?.value.scale ?? 0];
+  const scale = Math.max(...scales);
+  const places = Math.max(FRACTION_DIGITS, scale + PRECISION, multipleOf?.scale ?? 0);
+  const step = integer ? 10n ** BigInt(places) : 1n;
+  const factor = multipleOf ? commonStep(unitsAt(multipleOf, places), step) : step;
+  const low = min && lowest(min, places, integer);
+  const high = max && -lowest({ value: negated(max.value), exclusive: max.exclusive }, places, integer);
+  const upper = nonNegative({ min: low !== undefined && low > 0n ? low : 0n, max: high }, places, factor);
+  // Zero has no sign.
+  const negative = { min: high !== undefined && high < 0n ? -high : 1n, max: low === undefined ? undefined : -low };
+  const lower = nonNegative(negative, places, factor);
+  const options = [...(upper ? [upper] : []), ...(lower ? [sequence(literal('-'), lower)] : [])];
+  return options.length > 0 ? choice(...options) : undefined;
 }
 
-const mirrored = (range: NumberRange): NumberRange => ({
-  ...range,
-  min: -range.max,
-  exclusiveMin: range.exclusiveMax,
-});
+const negated = ({ units, scale }: Decimal): Decimal => ({ units: -units, scale });
+
+function commonStep(a: bigint, b: bigint): bigint {
+  let [x, y] = [a, b];
+  while (y > 0n) [x, y] = [y, x % y];
+  return (a / x) * b;
+}
+
+/**
+ * Returns the least number of units that a lower limit allows. An exclusive limit of fractions also excludes the numbers
+ * that a reader rounds to it, up to the middle between two doubles.
+ */
+function lowest({ value, exclusive }: Bound, places: number, integer: boolean): bigint {
+  const units = unitsAt(value, places);
+  if (!exclusive) return units;
+  if (integer || units === 0n) return units + 1n;
+  const magnitude = Math.floor(Math.log2(Math.abs(Number(value.units))) - value.scale * Math.log2(10)) - 52;
+  const unit = 10n ** BigInt(places);
+  const half = magnitude >= 0 ? unit << BigInt(magnitude) : unit >> BigInt(-magnitude);
+  return units + half + 1n;
+}
 
 /** Digits read so far. */
 interface Prefix {
-  /** Value in units of 10^-`places`. */
+  /** Value in units of 10^-places. */
   readonly value: bigint;
   /** Number of digits before the decimal point. */
   readonly digits: number;
@@ -52,22 +80,19 @@ interface Prefix {
 }
 
 /**
- * Matches the numbers of a range with min >= 0, without a sign. The DFA allows a digit if some number of the range
- * starts with the digits so far and this digit. Two states are equal if their prefixes have the same length, the same
- * order relative to both limits, and the same remainder.
+ * Matches the numbers of an interval with min >= 0 that are multiples of `step`, without a sign. The DFA allows a digit
+ * if some number of the interval starts with the digits so far and this digit. Two states are equal if their prefixes
+ * have the same length, the same order relative to both limits, and the same remainder.
  */
-function nonNegative(range: NumberRange): DfaState | undefined {
-  const limits = [range.min, range.max].filter(Number.isFinite);
-  // Maximum number of digits after the decimal point.
-  const places = Math.max(FRACTION_DIGITS, ...limits.map((limit) => decimalOf(limit).places + 1));
+function nonNegative({ min, max }: Interval, places: number, step: bigint): DfaState | undefined {
   const unit = 10n ** BigInt(places);
-  // A text is read as the nearest double, so an exclusive limit allows texts up to the double next to it.
-  const min = -scaled(-1n, decimalOf(range.exclusiveMin ? neighbour(range.min, 1n) : range.min), places);
-  const highest = range.exclusiveMax && range.max > 0 ? neighbour(range.max, -1n) : range.max;
-  const max = highest === Number.POSITIVE_INFINITY ? undefined : scaled(1n, decimalOf(highest), places);
+  const integer = step % unit === 0n;
+  if (max !== undefined && max < 0n) return undefined;
   const maxDigits =
     max === undefined ? Math.max(INTEGER_DIGITS, String(min / unit).length + 1) : String(max / unit).length;
-  const factor = BigInt(range.multipleOf) * unit;
+  // Multiples of 1.5 need one place, whatever the limits.
+  let maxPlaces = places;
+  while (maxPlaces > 0 && step % 10n ** BigInt(places - maxPlaces + 1) === 0n) maxPlaces--;
   const states = new Map<string, DfaState | undefined>();
   return stateOf({ value: 0n, digits: 0, fraction: undefined });
 
@@ -83,13 +108,13 @@ function nonNegative(range: NumberRange): DfaState | undefined {
 
   function next({ value, digits, fraction }: Prefix, byte: number): DfaState | undefined {
     if (byte === 0x2e) {
-      const allowed = !range.integer && digits > 0 && fraction === undefined;
+      const allowed = !integer && digits > 0 && fraction === undefined;
       return allowed ? stateOf({ value, digits, fraction: 0 }) : undefined;
     }
     const digit = byte - 0x30;
     if (digit < 0 || digit > 9) return undefined;
     if (fraction !== undefined) {
-      if (fraction === places) return undefined;
+      if (fraction === maxPlaces) return undefined;
       const place = 10n ** BigInt(places - 1 - fraction);
       return stateOf({ value: value + BigInt(digit) * place, digits, fraction: fraction + 1 });
     }
@@ -99,39 +124,34 @@ function nonNegative(range: NumberRange): DfaState | undefined {
   }
 
   function isComplete({ value, digits, fraction }: Prefix): boolean {
-    return digits > 0 && fraction !== 0 && inRange(value) && (!range.integer || value % factor === 0n);
+    return digits > 0 && fraction !== 0 && value >= min && (max === undefined || value <= max) && value % step === 0n;
   }
 
-  function inRange(value: bigint): boolean {
-    return value >= min && (max === undefined || value <= max);
-  }
-
-  /** Returns true if a longer number of the range starts with the prefix. */
+  /** Returns true if a longer number of the interval starts with the prefix. */
   function canContinue({ value, digits, fraction }: Prefix): boolean {
     if (fraction !== undefined) {
-      return fraction < places && intersects(value, value + 10n ** BigInt(places - fraction) - 1n);
+      return fraction < maxPlaces && intersects(value, value + 10n ** BigInt(places - fraction) - 1n);
     }
-    if (digits > 0 && !range.integer && intersects(value, value + unit - 1n)) return true;
+    if (digits > 0 && !integer && intersects(value, value + unit - 1n)) return true;
     if (digits === 1 && value === 0n) return false;
     for (let more = 1; digits + more <= maxDigits; more++) {
       const power = 10n ** BigInt(more);
-      if (intersects(value * power, (value + unit) * power - (range.integer ? unit : 1n))) return true;
+      if (intersects(value * power, (value + unit) * power - (integer ? unit : 1n))) return true;
     }
     return false;
   }
 
-  /** Returns true if [from, to] contains a number of the range. */
+  /** Returns true if [from, to] contains a number of the interval. */
   function intersects(from: bigint, to: bigint): boolean {
-    const step = range.integer ? factor : 1n;
-    const low = larger(from, min);
-    const high = max === undefined ? to : smaller(to, max);
+    const low = from > min ? from : min;
+    const high = max === undefined || to < max ? to : max;
     return ((low + step - 1n) / step) * step <= high;
   }
 
   function keyOf({ value, digits, fraction }: Prefix): string {
     const limits = [min, max].map((limit) => (limit === undefined ? 0 : compare(value, digits, fraction, limit)));
     const isZero = digits === 1 && value === 0n;
-    return [digits, fraction, isZero, ...limits, range.integer ? value % factor : 0n].join();
+    return [digits, fraction, isZero, ...limits, value % step].join();
   }
 
   /** Compares the prefix with the limit's prefix of the same length. Returns -1, 0 or 1. */
@@ -143,35 +163,3 @@ function nonNegative(range: NumberRange): DfaState | undefined {
     return actual < expected ? -1 : actual > expected ? 1 : 0;
   }
 }
-
-/** The number digits * 10^-places. */
-interface Decimal {
-  readonly digits: bigint;
-  readonly places: number;
-}
-
-/** Returns the decimal form of a limit >= 0, exactly as JavaScript prints it. */
-function decimalOf(limit: number): Decimal {
-  const [mantissa = '0', exponent = '0'] = String(limit).split('e');
-  const [whole = '0', fraction = ''] = mantissa.split('.');
-  const places = fraction.length - Number(exponent);
-  return { digits: BigInt(whole + fraction) * 10n ** BigInt(Math.max(0, -places)), places: Math.max(0, places) };
-}
-
-/** Returns sign * number in units of 10^-places, rounded down. */
-function scaled(sign: bigint, { digits, places: own }: Decimal, places: number): bigint {
-  if (own <= places) return sign * digits * 10n ** BigInt(places - own);
-  const divisor = 10n ** BigInt(own - places);
-  return sign < 0n ? -((digits + divisor - 1n) / divisor) : digits / divisor;
-}
-
-/** Returns the next larger (`step` 1) or smaller (-1) double of a number >= 0. */
-function neighbour(number: number, step: bigint): number {
-  const view = new DataView(new ArrayBuffer(8));
-  view.setFloat64(0, number);
-  view.setBigUint64(0, view.getBigUint64(0) + step);
-  return view.getFloat64(0);
-}
-
-const larger = (a: bigint, b: bigint): bigint => (a > b ? a : b);
-const smaller = (a: bigint, b: bigint): bigint => (a < b ? a : b);

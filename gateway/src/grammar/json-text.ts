@@ -1,60 +1,88 @@
-import { complement, intersection, plainCharacters, utf8 } from './characters.ts';
+import { determinize } from './determinize.ts';
 import {
   bytes,
   choice,
   type Expression,
   empty,
-  lazy,
   literal,
+  literalSet,
   optional,
   reference,
   repeat,
   sequence,
 } from './expression.ts';
+import { entriesOf, numberText, valueType } from './schema/values.ts';
+import { CharacterDfa } from './strings/character-dfa.ts';
+import { encodedState } from './strings/encoded.ts';
+import { Terms } from './strings/terms.ts';
 
+const blank = bytes([0x20, 0x20], [0x09, 0x09]);
 /**
- * White space between tokens of JSON (RFC 8259): none, one space, or a line break with up to 20 spaces. The limit
- * prevents a confused model from generating white space until max_tokens.
+ * White space between tokens of JSON (RFC 8259), as models write it: up to two characters, or up to two line breaks and
+ * an indentation. The limits prevent a confused model from generating white space until max_tokens.
  */
-const space = choice(empty, literal(' '), sequence(literal('\n'), repeat(bytes([0x20, 0x20]), 0, 20)));
-
-const hex = bytes([0x30, 0x39], [0x41, 0x46], [0x61, 0x66]);
-const escaped = sequence(
-  literal('\\'),
+const space = determinize(
   choice(
-    bytes(...Array.from('"\\/bfnrt', (c): [number, number] => [c.charCodeAt(0), c.charCodeAt(0)])),
-    // Surrogates are excluded, because an escaped lone surrogate is not a character.
-    sequence(literal('u'), bytes([0x30, 0x39], [0x41, 0x43], [0x45, 0x46], [0x61, 0x63], [0x65, 0x66]), hex, hex, hex),
-    sequence(literal('u'), bytes([0x44, 0x44], [0x64, 0x64]), bytes([0x30, 0x37]), hex, hex),
+    repeat(blank, 0, 2),
+    sequence(repeat(sequence(optional(literal('\r')), literal('\n')), 1, 2), repeat(blank, 0, 40)),
   ),
 );
-const unescaped = utf8(plainCharacters);
-const character = choice(unescaped, escaped);
+
+const terms = new Terms();
+const anyText = new CharacterDfa(terms.anything, terms);
 
 /** Matches a string of `min` to `max` characters. */
 export function jsonString(min = 0, max = Number.POSITIVE_INFINITY): Expression {
-  return sequence(literal('"'), repeat(character, min, max), literal('"'));
+  const state = anyText.state(terms.repeat(terms.character, min, max));
+  return sequence(literal('"'), encodedState(state, 'json'), literal('"'));
 }
 
 const digit = bytes([0x30, 0x39]);
-export const jsonInteger: Expression = sequence(
-  optional(literal('-')),
-  choice(literal('0'), sequence(bytes([0x31, 0x39]), repeat(digit))),
-);
-export const jsonNumber: Expression = sequence(
-  jsonInteger,
-  optional(sequence(literal('.'), repeat(digit, 1))),
-  optional(sequence(bytes([0x45, 0x45], [0x65, 0x65]), optional(bytes([0x2b, 0x2b], [0x2d, 0x2d])), repeat(digit, 1))),
-);
-export const jsonBoolean: Expression = choice(literal('true'), literal('false'));
+const integer = sequence(optional(literal('-')), choice(literal('0'), sequence(bytes([0x31, 0x39]), repeat(digit))));
+const fraction = sequence(literal('.'), repeat(digit, 1));
+const sign = bytes([0x2b, 0x2b], [0x2d, 0x2d]);
+const exponent = sequence(bytes([0x45, 0x45], [0x65, 0x65]), optional(sign), repeat(digit, 1));
+export const jsonInteger: Expression = determinize(integer);
+export const jsonNumber: Expression = determinize(sequence(integer, optional(fraction), optional(exponent)));
+export const jsonBoolean: Expression = literalSet(['true', 'false']);
 export const jsonNull: Expression = literal('null');
 
-const comma = sequence(literal(','), space);
-const colon = sequence(literal(':'), space);
+const comma = sequence(space, literal(','), space);
+const colon = sequence(space, literal(':'), space);
+
+/** Matches one value, with white space in arrays and objects. Strings are spelled as by JSON.stringify. */
+export function jsonText(value: unknown): Expression {
+  const type = valueType(value);
+  if (type === 'array') return enclosed('[', joined((value as unknown[]).map(jsonText)), ']');
+  if (type !== 'object') return literal(type === 'number' ? numberText(value) : JSON.stringify(value));
+  const members = entriesOf(value as object).map(([name, each]) => member(jsonText(name), jsonText(each)));
+  return enclosed('{', joined(members), '}');
+}
+
+/** Matches one of several values. */
+export function jsonTexts(values: readonly unknown[]): Expression {
+  const isNested = (value: unknown) => typeof value === 'object' && ['array', 'object'].includes(valueType(value));
+  const plain = values.filter((value) => !isNested(value));
+  const texts = plain.map((value) => (valueType(value) === 'number' ? numberText(value) : JSON.stringify(value)));
+  return choice(...(texts.length > 0 ? [literalSet(texts)] : []), ...values.filter(isNested).map(jsonText));
+}
+
+const joined = (parts: readonly Expression[]): Expression =>
+  sequence(...parts.flatMap((part, i) => (i === 0 ? [part] : [comma, part])));
 
 /** Matches `min` to `max` items, separated by commas. `min` must be at least 1 unless `max` is 0. */
 export function list(item: Expression, min = 1, max = Number.POSITIVE_INFINITY): Expression {
   return max === 0 ? empty : sequence(item, repeat(sequence(comma, item), min - 1, max - 1));
+}
+
+/** Matches up to `max` items. @param isLater true if there is an item before them */
+export function optionalList(isLater: boolean, item: Expression, max = Number.POSITIVE_INFINITY): Expression {
+  return isLater ? repeat(sequence(comma, item), 0, max) : choice(empty, list(item, 1, max));
+}
+
+/** Matches an item and what follows it. @param isLater true if there is an item before it */
+export function itemThen(isLater: boolean, item: Expression, rest: Expression): Expression {
+  return isLater ? sequence(comma, item, rest) : sequence(item, rest);
 }
 
 export function member(key: Expression, value: Expression): Expression {
@@ -65,15 +93,19 @@ function enclosed(open: string, items: Expression, close: string): Expression {
   return sequence(literal(open), space, items, space, literal(close));
 }
 
+/** Matches items in brackets, or only the brackets. */
 function emptyOrEnclosed(open: string, items: Expression, close: string): Expression {
-  return choice(literal(open + close), enclosed(open, items, close));
+  return sequence(literal(open), space, choice(empty, sequence(items, space)), literal(close));
+}
+
+/** Member of an object. */
+export interface ObjectMember {
+  readonly member: Expression;
+  readonly required: boolean;
 }
 
 /** Matches an object with the known members in order, each required or optional, and then the `further` members. */
-export function objectOf(
-  known: readonly { readonly member: Expression; readonly required: boolean }[],
-  further: Expression | undefined,
-): Expression {
+export function objectOf(known: readonly ObjectMember[], further: Expression | undefined): Expression {
   // The grammar of the remaining members: `first` at the beginning of the object, `later` after another member.
   let first = further ?? empty;
   let later = further ? optional(sequence(comma, further)) : empty;
@@ -82,8 +114,20 @@ export function objectOf(
     first = required ? here : choice(here, first);
     later = required ? after : choice(after, later);
   }
-  const around = known.some(({ required }) => required) ? enclosed : emptyOrEnclosed;
-  return around('{', first, '}');
+  return bracedMembers(
+    first,
+    known.some(({ required }) => required),
+  );
+}
+
+/** Matches an object with these members. @param isFilled true if there must be one */
+export function bracedMembers(members: Expression, isFilled: boolean): Expression {
+  return (isFilled ? enclosed : emptyOrEnclosed)('{', members, '}');
+}
+
+/** Matches an array with these items. @param isFilled true if there must be one */
+export function bracketedItems(items: Expression, isFilled: boolean): Expression {
+  return (isFilled ? enclosed : emptyOrEnclosed)('[', items, ']');
 }
 
 /** Matches an array of `min` to `max` items: one item for each entry of `first`, then any number of `rest`. */
@@ -103,8 +147,8 @@ export function arrayOf(
     const more = sequence(comma, from(index));
     return index >= min ? choice(empty, more) : more;
   };
-  if (max === 0 || (first.length === 0 && !rest)) return literal('[]');
-  return (min === 0 ? emptyOrEnclosed : enclosed)('[', from(0), ']');
+  const items = max === 0 || (first.length === 0 && !rest) ? empty : from(0);
+  return bracketedItems(items, min > 0);
 }
 
 export const jsonObject: Expression = reference(() => anyObject);
@@ -113,32 +157,3 @@ export const jsonValue: Expression = reference(() => anyValue);
 const anyObject = emptyOrEnclosed('{', list(member(jsonString(), jsonValue)), '}');
 const anyArray = emptyOrEnclosed('[', list(jsonValue), ']');
 const anyValue = choice(anyObject, anyArray, jsonString(), jsonNumber, jsonBoolean, jsonNull);
-
-/**
- * Matches a string without escapes that is not in `excluded`, for the name of a property that the schema does not name.
- */
-export function otherString(excluded: readonly string[]): Expression {
-  const texts = excluded.map((text) => [...text]);
-  return sequence(
-    literal('"'),
-    lazy(() => otherSuffix(texts, 0)),
-  );
-}
-
-/** Matches the rest of such a string and its closing quote, after `length` characters with which all `texts` begin. */
-function otherSuffix(texts: readonly (readonly string[])[], length: number): Expression {
-  const following = new Set(texts.flatMap((text) => text[length] ?? []));
-  const points = [...following].map((next) => next.codePointAt(0) as number);
-  const others = intersection(plainCharacters, complement(points.map((point) => [point, point])));
-  return choice(
-    ...(texts.some((text) => text.length === length) ? [] : [literal('"')]),
-    sequence(utf8(others), repeat(unescaped), literal('"')),
-    ...[...following].map((next) => {
-      const matching = texts.filter((text) => text[length] === next);
-      return sequence(
-        literal(next),
-        lazy(() => otherSuffix(matching, length + 1)),
-      );
-    }),
-  );
-}

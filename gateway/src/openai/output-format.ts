@@ -1,10 +1,10 @@
 import { invalidField } from '@ptp/protocol/validation';
 import { z } from 'zod';
-import { utf8 } from '../grammar/characters.ts';
 import { choice, type Expression, literal } from '../grammar/expression.ts';
 import { jsonSchemaGrammar } from '../grammar/json-schema.ts';
 import { jsonObject } from '../grammar/json-text.ts';
-import { RegexError, regexGrammar } from '../grammar/regex.ts';
+import { regexGrammar } from '../grammar/regex.ts';
+import { RegexError } from '../grammar/strings/pattern-syntax.ts';
 import type { OutputConstraint } from '../grammar/types.ts';
 import { parseJsonField } from '../http/json.ts';
 import { boolean, object, text } from '../validation.ts';
@@ -43,6 +43,7 @@ export const structuredOutputs = object({
   json_object: boolean.nullish(),
   regex: text.nullish(),
   choice: choices.nullish(),
+  disable_additional_properties: boolean.nullish(),
   grammar: z.undefined('absent: it is not supported').optional(),
   structural_tag: z.undefined('absent: it is not supported').optional(),
 });
@@ -108,13 +109,16 @@ function schemaOf(format: z.infer<typeof responseFormat>): [schema: unknown, fie
  * @param field request field that contains the schema, for errors
  */
 export function formatConstraint(
-  format: { readonly type: 'text' | 'json_object' | 'json_schema' },
+  format: z.infer<typeof responseFormat> | z.infer<typeof textFormat>,
   schema: unknown,
   field: string,
 ): OutputConstraint | undefined {
   if (format.type === 'text') return undefined;
   const isAny = format.type === 'json_object' && schema == null;
-  return { grammar: isAny ? jsonObject : jsonSchemaGrammar(schema, field), key: JSON.stringify(format) };
+  // Without `strict: false`, clients mean the properties that their schema names.
+  const { strict } = 'json_schema' in format ? format.json_schema : { strict: undefined, ...format };
+  const grammar = isAny ? jsonObject : jsonSchemaGrammar(schema, field, { open: strict === false });
+  return { grammar, key: JSON.stringify(format) };
 }
 
 type Structured = z.infer<typeof structuredOutputs>;
@@ -137,12 +141,13 @@ const constraintOfForm = (form: Structured, field: string): OutputConstraint => 
  * @throws PtpError `invalid_argument`, naming `field` or the unsupported part of the form
  */
 export function formGrammar(
-  { json, json_object: isJson, regex, choice: texts }: Structured,
+  { json, json_object: isJson, regex, choice: texts, disable_additional_properties: isClosed }: Structured,
   field: string,
 ): Expression {
   // vLLM also accepts the schema as a string.
   if (json != null) {
-    return jsonSchemaGrammar(typeof json === 'string' ? parseJsonField(json, field, 'a schema') : json, field);
+    const schema = typeof json === 'string' ? parseJsonField(json, field, 'a schema') : json;
+    return jsonSchemaGrammar(schema, field, { open: isClosed === false });
   }
   if (texts) return choice(...texts.map(literal));
   if (regex != null) return wholeRegex(regex, field);
@@ -157,7 +162,7 @@ export function formGrammar(
  */
 function wholeRegex(regex: string, field: string): Expression {
   try {
-    return regexGrammar(`^(?:${regex})$`, utf8);
+    return regexGrammar(regex, 'utf8', 'whole');
   } catch (error) {
     if (!(error instanceof RegexError)) throw error;
     throw invalidField(field, `a supported regular expression (${error.message})`, regex);

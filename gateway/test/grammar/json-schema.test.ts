@@ -171,7 +171,7 @@ test('a pattern matches anywhere in the string; enumerated values are spelled as
   for (const value of ['ab', '', 'c']) expect(accepts(grammar, JSON.stringify(value))).toBe(false);
   const values = jsonSchemaGrammar(schemas['values of all types'], 'schema');
   for (const value of ['x', 1, null, { a: [1, 'é"\n'] }]) expect(accepts(values, JSON.stringify(value))).toBe(true);
-  expect(accepts(values, JSON.stringify({ a: [1, 'é"\n'] }, null, 2))).toBe(false);
+  expect(accepts(values, JSON.stringify({ a: [1, 'é"\n'] }, null, 2))).toBe(true);
 });
 
 describe('values that do not satisfy the schema are not in the grammar', () => {
@@ -205,15 +205,14 @@ describe('values that do not satisfy the schema are not in the grammar', () => {
 describe('an unsupported keyword is an error that names it', () => {
   test.each([
     [{ type: 'foo' }, '`schema.type` must be object, array, string, number, integer, boolean, null, got "foo"'],
-    [{ properties: { a: { not: {} } } }, '`schema.properties.a.not` is not supported'],
-    [{ type: 'object', patternProperties: {} }, '`schema.patternProperties` is not supported'],
     [{ type: 'array', uniqueItems: true }, '`schema.uniqueItems` is not supported'],
     [
-      { type: 'string', pattern: '(?=a)b' },
-      '`schema.pattern` must be a supported regular expression: `(?=a)` is not supported',
+      { type: 'string', pattern: '(?<=a)b' },
+      '`schema.pattern` must be a supported regular expression: `(?<=a)` is not supported',
     ],
+    [{ type: 'string', pattern: '(?=a)b' }, '`schema` must allow some value: no value satisfies all of its keywords'],
+    [{ type: 'string', pattern: '(a)\\1' }, '`schema.pattern` must be a supported regular expression: `\\1` is not'],
     [{ type: 'string', pattern: '(' }, '`schema.pattern` must be a supported regular expression'],
-    [{ type: 'string', pattern: 'a', maxLength: 3 }, '`schema.maxLength` must be absent next to `pattern`'],
     [{ $ref: '#/$defs/x' }, '`schema.$ref` must be a reference to a part of the schema, got "#/$defs/x"'],
     [{ $ref: '#/%zz' }, '`schema.$ref` must be a reference to a part of the schema, got "#/%zz"'],
     [{ $ref: 'http://example.org/x' }, '`schema.$ref` must be a reference within the schema'],
@@ -222,15 +221,9 @@ describe('an unsupported keyword is an error that names it', () => {
       { type: 'integer', minimum: 8, maximum: 13, multipleOf: 7 },
       '`schema` must allow at least one number: its range is empty',
     ],
-    [{ type: 'number', multipleOf: 0.1 }, '`schema.multipleOf` must be an integer in [1, 1000], got 0.1'],
+    [{ type: 'number', multipleOf: 0 }, '`schema.multipleOf` must be a number above 0, got 0'],
     [{ enum: [] }, '`schema.enum` must be not empty, got an array of 0'],
     [{ type: 'string', enum: [1] }, '`schema.enum` must have a value of `type` (string)'],
-    [{ anyOf: [{ type: 'string' }], type: 'string' }, '`schema.type` must be absent next to `anyOf`'],
-    [{ anyOf: [{ type: 'string' }], minLength: 1 }, '`schema.minLength` must be absent next to `anyOf`'],
-    [
-      { oneOf: [{ type: 'string' }, { type: 'string', maxLength: 3 }] },
-      '`schema.oneOf` must have schemas that exclude each other',
-    ],
     [{ oneOf: [null, {}] }, '`schema.oneOf[0]` must be a schema, got null'],
     [
       {
@@ -241,16 +234,24 @@ describe('an unsupported keyword is an error that names it', () => {
       },
       '`schema.oneOf[0].required` must be an array of names, got 5',
     ],
-    [{ oneOf: [{ type: 'number' }, { minLength: 3 }] }, '`schema.oneOf` must have schemas that exclude each other'],
-    [{ allOf: [{}, {}] }, '`schema.allOf` must be one schema alone, got an array of 2'],
-    [{ type: 'object', required: ['x'] }, '`schema.required` must be names of `properties`, got "x"'],
-    [
-      { type: 'array', items: [{}] },
-      '`schema.items` must be one schema; an array of them is `prefixItems`, got an array of 1',
-    ],
     [{ type: 'array', minItems: 3, maxItems: 2 }, '`schema.minItems` must be at most `maxItems` (2), got 3'],
     [{ type: 'string', minLength: -1 }, '`schema.minLength` must be an integer >= 0, got -1'],
-    [{ properties: { a: false } }, '`schema.properties.a` must allow some value, got false'],
+    [false, '`schema` must allow some value: no value satisfies all of its keywords'],
+    [{ properties: { a: false }, required: ['a'] }, '`schema` must allow some value: no value satisfies all'],
+    [
+      { type: 'object', properties: { a: { $ref: '#' } }, required: ['a'] },
+      '`schema` must allow some value: no value satisfies all',
+    ],
+    [{ anyOf: [{ $ref: '#' }, { type: 'string' }] }, '`schema` must not refer to itself without a property between'],
+    [
+      { oneOf: [{ type: 'string', format: 'date' }, { type: 'string', format: 'time' }, { format: 'date' }] },
+      '`schema.oneOf` must have schemas that exclude each other',
+    ],
+    [{ not: { format: 'date' } }, '`schema.not` is not supported'],
+    [{ type: 'array', contains: {}, minContains: 2 }, '`schema.minContains` must be 0 or 1'],
+    [{ type: 'object', minProperties: 2, additionalProperties: true }, '`schema.minProperties` must be at most 1'],
+    [{ $dynamicRef: '#a' }, '`schema.$dynamicRef` is not supported'],
+    [{ type: 'string', pattern: '^[a-z]{3}$', minLength: 4 }, '`schema` must allow some value'],
     ['x', '`schema` must be a schema, got "x"'],
     [
       Array.from({ length: 80 }).reduce((inner) => ({ type: 'array', items: inner }), {}),
@@ -271,7 +272,7 @@ describe('very large schemas', () => {
       { properties: Object.fromEntries(names(1001).map((name) => [name, {}])) },
       '`schema.properties` must have at most 1000 entries, got 1001',
     ],
-    ['characters', { const: 'x'.repeat(100_001) }, '`schema` must have at most 100000 characters as JSON'],
+    ['characters', { const: 'x'.repeat(1_000_001) }, '`schema` must have at most 1000000 characters as JSON'],
     [
       'alternatives that all refer to one large schema',
       {
@@ -291,7 +292,7 @@ describe('very large schemas', () => {
     ['patterns', { type: 'string', pattern: 'a'.repeat(2001) }, 'at most 2000 characters are supported, got 2001'],
     [
       'all patterns together',
-      { anyOf: Array(11).fill({ type: 'string', pattern: 'a'.repeat(2000) }) },
+      { anyOf: Array.from({ length: 11 }, (_, i) => ({ type: 'string', pattern: `${i}`.padEnd(2000, 'a') })) },
       '`schema.anyOf[10].pattern` is too long: all patterns together must have at most 20000 characters',
     ],
   ])('%s are refused', (_, schema, message) => {
@@ -317,16 +318,17 @@ describe('very large schemas', () => {
     expect(accepts(grammar, '"€€€"')).toBe(false);
   });
 
-  test('too many alternatives are an error when a text reaches them, many members are not', () => {
+  test('many optional members, and a pattern with many ways to match, are followed to the end', () => {
     const optional = {
       type: 'object',
       properties: Object.fromEntries(names(900).map((name) => [name, { type: 'null' }])),
     };
     expect(accepts(jsonSchemaGrammar(optional, 'schema'), '{"n3":null,"n899":null}')).toBe(true);
     const ways = jsonSchemaGrammar({ type: 'string', pattern: '^(x?){100000}$' }, 'schema');
-    expect(() => accepts(ways, '"x"')).toThrow(
-      'the grammar of the output must have at most 4096 alternatives at one position',
-    );
+    expect(accepts(ways, `"${'x'.repeat(300)}"`)).toBe(true);
+    const ambiguous = jsonSchemaGrammar({ type: 'string', pattern: '^(\\w{1,20} ?){1,60}$' }, 'schema');
+    expect(accepts(ambiguous, `"${'a'.repeat(1200)}"`)).toBe(true);
+    expect(accepts(ambiguous, `"${'a'.repeat(1201)}"`)).toBe(false);
   });
 
   test('a text may be nested deeply', () => {

@@ -1,6 +1,5 @@
 import { describe, expect, test } from 'vitest';
 import { GrammarCache } from '../../src/grammar/cache.ts';
-import { utf8 } from '../../src/grammar/characters.ts';
 import type { Expression } from '../../src/grammar/expression.ts';
 import { jsonSchemaGrammar } from '../../src/grammar/json-schema.ts';
 import { jsonObject } from '../../src/grammar/json-text.ts';
@@ -30,7 +29,7 @@ const schema = {
 const grammars: Record<string, Expression> = {
   'JSON Schema': jsonSchemaGrammar(schema, 'schema'),
   'any object': jsonObject,
-  regex: regexGrammar('^[a-é]{2,9}(, (abc)+\\d)*$', utf8),
+  regex: regexGrammar('^[a-é]{2,9}(, (abc)+\\d)*$', 'utf8'),
 };
 
 describe.each(Object.entries(grammars))('%s', (name, grammar) => {

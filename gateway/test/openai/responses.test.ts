@@ -139,8 +139,8 @@ describe('rejects', () => {
       '`text.format.type` must be text, json_object or json_schema, got "xml"',
     ],
     [
-      { input: 'a', text: { format: { type: 'json_schema', schema: { not: {} } } } },
-      'text.format.schema.not',
+      { input: 'a', text: { format: { type: 'json_schema', schema: { $dynamicRef: '#a' } } } },
+      'text.format.schema.$dynamicRef',
       undefined,
     ],
     [{ input: 'a', include: ['file_search_call.results'] }, 'include[0]', undefined],

@@ -1,8 +1,8 @@
-import type { Schema } from './json-schema-keywords.ts';
+import { memberOf, valueKey } from './values.ts';
 
 /** Properties of a schema by which its values differ from the values of other schemas. */
 export interface Features {
-  /** Enumerated values as JSON. Undefined if the schema does not enumerate its values. */
+  /** Keys of the enumerated values. Undefined if the schema does not enumerate its values. */
   readonly values: ReadonlySet<string> | undefined;
   /** Allowed types, where `integer` counts as `number`. Undefined if the schema has no `type`. */
   readonly types: ReadonlySet<string> | undefined;
@@ -10,15 +10,25 @@ export interface Features {
   readonly members: ReadonlyMap<string, ReadonlySet<string>>;
 }
 
-export function featuresOf(schema: Schema): Features {
-  const { type, required = [], properties = {} } = schema;
+const features = new WeakMap<object, Features>();
+
+/** Returns the features of a schema, which need not be valid. */
+export function featuresOf(schema: unknown): Features {
+  if (typeof schema !== 'object' || schema === null) return { values: undefined, types: undefined, members: new Map() };
+  const known = features.get(schema);
+  if (known) return known;
+  const [type, required, properties] = ['type', 'required', 'properties'].map((name) => memberOf(schema, name));
   const members = new Map<string, ReadonlySet<string>>();
-  for (const name of new Set(required)) {
-    const values = Object.hasOwn(properties, name) ? valuesOf(properties[name]) : undefined;
+  for (const name of new Set(Array.isArray(required) ? required : [])) {
+    if (typeof name !== 'string' || typeof properties !== 'object' || properties === null) continue;
+    const values = valuesOf(memberOf(properties, name));
     if (values) members.set(name, values);
   }
-  const types = type && new Set([type].flat().map((name) => (name === 'integer' ? 'number' : name)));
-  return { values: valuesOf(schema), types, members };
+  const types = [type].flat().filter((name) => typeof name === 'string');
+  const names = types.map((name) => (name === 'integer' ? 'number' : name));
+  const own = { values: valuesOf(schema), types: names.length > 0 ? new Set(names) : undefined, members };
+  features.set(schema, own);
+  return own;
 }
 
 /** Returns true if types, enumerated values or required properties prove that no value satisfies both schemas. */
@@ -41,7 +51,7 @@ function overlap(a: ReadonlySet<string>, b: ReadonlySet<string>): boolean {
 
 function valuesOf(schema: unknown): ReadonlySet<string> | undefined {
   if (typeof schema !== 'object' || schema === null) return undefined;
-  const { const: value, enum: values } = schema as Partial<Schema>;
-  if (value !== undefined) return new Set([JSON.stringify(value)]);
-  return Array.isArray(values) ? new Set(values.map((each) => JSON.stringify(each))) : undefined;
+  const [constant, values] = [memberOf(schema, 'const'), memberOf(schema, 'enum')];
+  if (constant !== undefined) return new Set([valueKey(constant)]);
+  return Array.isArray(values) ? new Set(values.map(valueKey)) : undefined;
 }

@@ -1,0 +1,22 @@
+import { Automaton, type AutomatonState } from './automaton.ts';
+import type { DfaState, Expression } from './expression.ts';
+import { getOrCreate } from './get-or-create.ts';
+
+/**
+ * Returns a DFA that is equivalent to an expression without recursion. As one stack instead of many, it makes the
+ * automata that contain it smaller.
+ */
+export function determinize(expression: Expression): DfaState {
+  const automaton = new Automaton(expression);
+  const states = new Map<AutomatonState, DfaState>();
+  const stateOf = (state: AutomatonState): DfaState =>
+    getOrCreate(states, state, () => ({
+      kind: 'dfa',
+      accepting: state.accepting,
+      next: (byte) => {
+        const next = automaton.step(state, byte);
+        return next ? stateOf(next) : undefined;
+      },
+    }));
+  return stateOf(automaton.start);
+}

@@ -1,0 +1,148 @@
+import type { Decimal } from './decimal.ts';
+
+/** One schema of the client, or its complement. Equal items are one object. */
+export interface Item {
+  readonly id: number;
+  readonly schema: unknown;
+  readonly negated: boolean;
+  /** Path in the request, for errors. */
+  readonly at: string;
+}
+/** Schemas that a value must satisfy together. Without any, all values are allowed. */
+export type Conjunction = readonly Item[];
+
+/** Values of one type, described by constraints that must all hold. A normal form is a list of alternatives. */
+export type Alternative =
+  | ValuesAlternative
+  | { readonly type: 'null' }
+  | { readonly type: 'boolean' }
+  | NumberAlternative
+  | StringAlternative
+  | ArrayAlternative
+  | ObjectAlternative;
+
+/** Values that the schema enumerates. */
+export interface ValuesAlternative {
+  readonly type: 'values';
+  readonly values: readonly unknown[];
+}
+
+export interface Limit {
+  readonly value: Decimal;
+  /** True to exclude the value. */
+  readonly exclusive: boolean;
+}
+
+export interface NumberAlternative {
+  readonly type: 'number';
+  readonly integer: boolean;
+  readonly min: Limit | undefined;
+  readonly max: Limit | undefined;
+  readonly multipleOf: Decimal | undefined;
+}
+
+export interface StringAlternative {
+  readonly type: 'string';
+  readonly min: number;
+  readonly max: number;
+  readonly patterns: readonly Pattern[];
+  /** Strings that are not allowed. */
+  readonly excluded: readonly string[];
+}
+
+/** Regular expression that a string must match, or must not. */
+export interface Pattern {
+  readonly source: string;
+  readonly negated: boolean;
+  /** True for a format's expression, which may match only the common ones of its texts. */
+  readonly isFormat: boolean;
+  /** Path in the request, for errors. */
+  readonly at: string;
+}
+
+export interface ArrayAlternative {
+  readonly type: 'array';
+  readonly prefix: readonly Conjunction[];
+  /** Schema of the items after the prefix. Undefined if the schema does not restrict them. */
+  readonly items: Conjunction | undefined;
+  readonly min: number;
+  readonly max: number;
+  readonly unique: boolean;
+  /** Schemas that at least one item must satisfy. */
+  readonly contains: readonly Conjunction[];
+  readonly at: string;
+}
+
+export interface ObjectAlternative {
+  readonly type: 'object';
+  readonly scopes: readonly Scope[];
+  readonly required: readonly string[];
+  readonly min: number;
+  readonly max: number;
+  /** Schemas of the names. */
+  readonly names: Conjunction;
+  readonly at: string;
+}
+
+/** `properties`, `patternProperties` and `additionalProperties` of one schema, which refer to each other. */
+export interface Scope {
+  readonly properties: ReadonlyMap<string, Conjunction>;
+  readonly patterns: readonly { readonly pattern: Pattern; readonly values: Conjunction }[];
+  /** Undefined if absent. */
+  readonly additional: Conjunction | undefined;
+  /** True if the scope mentions names without declaring them, as under `not`. */
+  readonly silent: boolean;
+}
+
+export const anyNumber: NumberAlternative = {
+  type: 'number',
+  integer: false,
+  min: undefined,
+  max: undefined,
+  multipleOf: undefined,
+};
+export const anyString: StringAlternative = {
+  type: 'string',
+  min: 0,
+  max: Number.POSITIVE_INFINITY,
+  patterns: [],
+  excluded: [],
+};
+export const anyArray: ArrayAlternative = {
+  type: 'array',
+  prefix: [],
+  items: undefined,
+  min: 0,
+  max: Number.POSITIVE_INFINITY,
+  unique: false,
+  contains: [],
+  at: '',
+};
+export const anyObject: ObjectAlternative = {
+  type: 'object',
+  scopes: [],
+  required: [],
+  min: 0,
+  max: Number.POSITIVE_INFINITY,
+  names: [],
+  at: '',
+};
+
+/** Normal form of the schema that allows all values. */
+export const anything: readonly Alternative[] = [
+  anyObject,
+  anyArray,
+  anyString,
+  anyNumber,
+  { type: 'boolean' },
+  { type: 'null' },
+];
+
+/** Schema that the language of normal forms cannot express. `at` names the keyword. */
+export class UnsupportedError extends Error {
+  readonly at: string;
+  constructor(at: string, problem = 'is not supported') {
+    super(problem);
+    this.at = at;
+  }
+}

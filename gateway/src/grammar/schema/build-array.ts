@@ -1,0 +1,102 @@
+import { fieldError } from '@ptp/protocol/validation';
+import { choice, type Expression, lazy, literal } from '../expression.ts';
+import { getOrCreate } from '../get-or-create.ts';
+import { arrayOf, bracketedItems, itemThen, jsonText, list, optionalList } from '../json-text.ts';
+import type { ArrayAlternative } from './alternatives.ts';
+import type { Builder } from './build.ts';
+import { joined } from './intersect.ts';
+import { finiteValues, itemSchemas, longestArray } from './plans.ts';
+
+/** Maximum number of items up to which `contains` counts. */
+const CONTAINS_LIMIT = 1000;
+
+/** Matches the arrays of an alternative. Returns undefined if there are none. */
+export function arrayExpression(array: ArrayAlternative, builder: Builder, at: string): Expression | undefined {
+  const { isEmpty } = builder.schemas;
+  const longest = longestArray(array, isEmpty);
+  if (array.min > longest) return undefined;
+  const shorter = { ...array, max: longest };
+  if (array.unique && longest > 1) return uniqueItems(shorter, builder, at);
+  if (array.contains.length > 0) return containing(shorter, builder, at);
+  const prefix = array.prefix.slice(0, longest);
+  const first = prefix.map((each, i) => builder.value(each, `${at}.prefixItems[${i}]`));
+  const rest = longest > prefix.length ? builder.value(array.items ?? [], `${at}.items`) : undefined;
+  return arrayOf(first, rest, array.min, longest);
+}
+
+/** Matches arrays of different values from a finite set. */
+function uniqueItems(array: ArrayAlternative, builder: Builder, at: string): Expression | undefined {
+  const values = finiteValues(array.items ?? [], builder.schemas);
+  if (!values || array.prefix.length > 0 || array.contains.length > 0) {
+    throw fieldError(`${at}.uniqueItems`, 'is not supported unless the items are an enumeration');
+  }
+  const max = Math.min(array.max, values.length);
+  if (array.min > max) return undefined;
+  const rests = new Map<string, Expression>();
+  const from = (left: readonly unknown[], count: number): Expression => {
+    const more = () =>
+      choice(
+        ...left.map((value) => {
+          const others = left.filter((other) => other !== value);
+          return itemThen(count > 0, jsonText(value), rest(others, count + 1));
+        }),
+      );
+    if (count >= max) return literal('');
+    return count >= array.min ? choice(literal(''), more()) : more();
+  };
+  const rest = (left: readonly unknown[], count: number) =>
+    getOrCreate(rests, left.map((value) => values.indexOf(value)).join(), () => lazy(() => from(left, count)));
+  return bracketedItems(from(values, 0), array.min > 0);
+}
+
+/** Matches arrays in which at least one item satisfies the schema of `contains`. */
+function containing(array: ArrayAlternative, builder: Builder, at: string): Expression | undefined {
+  const { isEmpty } = builder.schemas;
+  const [found, another] = array.contains;
+  const { min, max, prefix } = array;
+  const counted = Math.max(prefix.length, min, max === Number.POSITIVE_INFINITY ? 0 : max);
+  if (another || !found || counted > CONTAINS_LIMIT) {
+    throw fieldError(`${at}.contains`, `is supported once, in arrays of at most ${CONTAINS_LIMIT} items`);
+  }
+  const item = (index: number, isFound: boolean): Expression | undefined => {
+    const schemas = isFound ? joined(itemSchemas(array, index), found) : itemSchemas(array, index);
+    return isEmpty(schemas) ? undefined : builder.value(schemas, `${at}.items`);
+  };
+  const rests = new Map<string, Expression | undefined>();
+  const rest = (index: number, isFound: boolean): Expression | undefined => {
+    const key = `${index} ${isFound}`;
+    if (!rests.has(key)) rests.set(key, compute(index, isFound));
+    return rests.get(key);
+  };
+  for (let index = counted; index >= 0; index--) for (const isFound of [true, false]) rest(index, isFound);
+  const items = rest(0, false);
+  return items && bracketedItems(items, true);
+
+  function compute(index: number, isFound: boolean): Expression | undefined {
+    if (index === counted) return last(index, isFound);
+    const options = [
+      ...(isFound && index >= min ? [literal('')] : []),
+      ...step(index, item(index, false), rest(index + 1, isFound)),
+      ...(isFound ? [] : step(index, item(index, true), rest(index + 1, true))),
+    ];
+    return options.length > 0 ? choice(...options) : undefined;
+  }
+
+  /** Matches the items after all that are counted. */
+  function last(index: number, isFound: boolean): Expression | undefined {
+    const others = max === Number.POSITIVE_INFINITY ? item(index, false) : undefined;
+    const more = others ? optionalList(index > 0, others, Number.POSITIVE_INFINITY) : literal('');
+    if (isFound) return more;
+    const match = max === Number.POSITIVE_INFINITY ? item(index, true) : undefined;
+    if (!match) return undefined;
+    const end = others ? optionalList(true, others, Number.POSITIVE_INFINITY) : literal('');
+    const at = (isFirst: boolean) => itemThen(!isFirst, match, end);
+    if (!others) return at(index === 0);
+    const after = itemThen(index > 0, list(others, 1), at(false));
+    return choice(at(index === 0), after);
+  }
+
+  function step(index: number, first: Expression | undefined, after: Expression | undefined): Expression[] {
+    return first && after ? [itemThen(index > 0, first, after)] : [];
+  }
+}

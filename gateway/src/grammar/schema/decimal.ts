@@ -1,0 +1,66 @@
+import { isLongNumber, type LongNumber } from '@ptp/protocol/long-number';
+
+/** Exact decimal number: units / 10^scale. */
+export interface Decimal {
+  readonly units: bigint;
+  /** Number of digits after the decimal point. At least 0. */
+  readonly scale: number;
+}
+
+/** Maximum exponent of a number in a schema: the range of doubles. */
+const EXPONENT_LIMIT = 400;
+
+/** Returns the exact value of a number, or undefined if its exponent is beyond the range of doubles. */
+export function decimalOf(number: number | LongNumber): Decimal | undefined {
+  if (isLongNumber(number)) return parseDecimal(number.rawJSON);
+  if (Number.isInteger(number)) return { units: BigInt(number), scale: 0 };
+  return parseDecimal(String(number));
+}
+
+export function parseDecimal(text: string): Decimal | undefined {
+  const parts = /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/.exec(text);
+  if (!parts) return undefined;
+  const [, sign, whole = '', fraction = '', exponent = '0'] = parts;
+  if (Math.abs(Number(exponent)) > EXPONENT_LIMIT) return undefined;
+  const units = BigInt(`${sign}${whole}${fraction}`);
+  const scale = fraction.length - Number(exponent);
+  return simplified(scale < 0 ? { units: units * 10n ** BigInt(-scale), scale: 0 } : { units, scale });
+}
+
+function simplified({ units, scale }: Decimal): Decimal {
+  let [digits, places] = [units, scale];
+  while (places > 0 && digits % 10n === 0n) [digits, places] = [digits / 10n, places - 1];
+  return { units: digits, scale: places };
+}
+
+/** Returns the number of units of 10^-scale, which must be at least as fine as the number's own. */
+export const unitsAt = ({ units, scale }: Decimal, finer: number): bigint => units * 10n ** BigInt(finer - scale);
+
+/** Returns a negative number, 0 or a positive number. */
+export function compareDecimals(a: Decimal, b: Decimal): number {
+  const scale = Math.max(a.scale, b.scale);
+  const difference = unitsAt(a, scale) - unitsAt(b, scale);
+  return difference < 0n ? -1 : difference > 0n ? 1 : 0;
+}
+
+export function isMultipleOf(value: Decimal, factor: Decimal): boolean {
+  const scale = Math.max(value.scale, factor.scale);
+  return unitsAt(value, scale) % unitsAt(factor, scale) === 0n;
+}
+
+/** Returns the least common multiple of positive numbers. */
+export function commonMultiple(a: Decimal, b: Decimal): Decimal {
+  const scale = Math.max(a.scale, b.scale);
+  const [x, y] = [unitsAt(a, scale), unitsAt(b, scale)];
+  return simplified({ units: (x / greatestDivisor(x, y)) * y, scale });
+}
+
+function greatestDivisor(a: bigint, b: bigint): bigint {
+  return b === 0n ? a : greatestDivisor(b, a % b);
+}
+
+/** Returns a text that has the same value for equal decimals. */
+export const decimalKey = (value: Decimal): string => {
+  const { units, scale } = simplified(value);
+  return `${units}/${scale}`;
+};

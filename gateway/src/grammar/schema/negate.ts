@@ -1,0 +1,148 @@
+import {
+  type Alternative,
+  type ArrayAlternative,
+  anyArray,
+  anyNumber,
+  anyObject,
+  anyString,
+  anything,
+  type Conjunction,
+  type NumberAlternative,
+  type ObjectAlternative,
+  type Scope,
+  type StringAlternative,
+  UnsupportedError,
+} from './alternatives.ts';
+import { decimalOf } from './decimal.ts';
+import { valueType } from './values.ts';
+
+/** Creates the complement of schemas that a value must satisfy together: one conjunction for each of them. */
+export type Complements = (schemas: Conjunction) => Conjunction[];
+
+/**
+ * Returns the values that do not satisfy an alternative.
+ *
+ * @param nothing conjunction that no value satisfies
+ * @throws UnsupportedError
+ */
+export function complementOf(
+  alternative: Alternative,
+  complements: Complements,
+  nothing: Conjunction,
+  at: string,
+): Alternative[] {
+  if (alternative.type === 'values') return withoutValues(alternative.values, at);
+  const others = anything.filter(({ type }) => type !== alternative.type);
+  switch (alternative.type) {
+    case 'number':
+      return [...others, ...otherNumbers(alternative, at)];
+    case 'string':
+      return [...others, ...otherStrings(alternative, at)];
+    case 'array':
+      return [...others, ...otherArrays(alternative, complements, at)];
+    case 'object':
+      return [...others, ...otherObjects(alternative, complements, nothing, at)];
+    default:
+      return others;
+  }
+}
+
+function withoutValues(values: readonly unknown[], at: string): Alternative[] {
+  const types = new Set(values.map(valueType));
+  if (types.has('array') || types.has('object')) throw new UnsupportedError(at);
+  const rest = anything.filter(({ type }) => !types.has(type as never));
+  const booleans = [true, false].filter((value) => !values.includes(value));
+  return [
+    ...rest,
+    ...(types.has('string') ? [{ ...anyString, excluded: values.filter((value) => typeof value === 'string') }] : []),
+    ...(types.has('boolean') && booleans.length > 0 ? [{ type: 'values' as const, values: booleans }] : []),
+    ...(types.has('number')
+      ? numbersBetween(
+          values.filter((value) => valueType(value) === 'number'),
+          at,
+        )
+      : []),
+  ];
+}
+
+function numbersBetween(values: readonly unknown[], at: string): NumberAlternative[] {
+  const decimals = values.map((value) => {
+    const value10 = decimalOf(value as number);
+    if (!value10) throw new UnsupportedError(at);
+    return value10;
+  });
+  const scale = Math.max(...decimals.map((decimal) => decimal.scale));
+  const key = ({ units, scale: own }: (typeof decimals)[number]) => units * 10n ** BigInt(scale - own);
+  const sorted = decimals.sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0));
+  const limits = sorted.map((value) => ({ value, exclusive: true }));
+  return [undefined, ...limits].map((min, i) => ({ ...anyNumber, min, max: limits[i] }));
+}
+
+function otherNumbers({ integer, min, max, multipleOf }: NumberAlternative, at: string): NumberAlternative[] {
+  if (integer || multipleOf) throw new UnsupportedError(at);
+  return [
+    ...(min ? [{ ...anyNumber, max: { ...min, exclusive: !min.exclusive } }] : []),
+    ...(max ? [{ ...anyNumber, min: { ...max, exclusive: !max.exclusive } }] : []),
+  ];
+}
+
+function otherStrings({ min, max, patterns, excluded }: StringAlternative, at: string): Alternative[] {
+  if (patterns.some(({ isFormat }) => isFormat)) throw new UnsupportedError(at);
+  return [
+    ...(min > 0 ? [{ ...anyString, max: min - 1 }] : []),
+    ...(max < Number.POSITIVE_INFINITY ? [{ ...anyString, min: max + 1 }] : []),
+    ...patterns.map((pattern) => ({ ...anyString, patterns: [{ ...pattern, negated: !pattern.negated }] })),
+    ...(excluded.length > 0 ? [{ type: 'values' as const, values: excluded }] : []),
+  ];
+}
+
+function otherArrays(
+  { prefix, items, min, max, unique, contains }: ArrayAlternative,
+  complements: Complements,
+  at: string,
+): ArrayAlternative[] {
+  const others = items ? complements(items) : [];
+  if (unique || contains.length > 0) throw new UnsupportedError(at);
+  // An item beyond the prefix: `contains` would find it in the prefix too.
+  if (others.length > 0 && prefix.length > 0) throw new UnsupportedError(at);
+  return [
+    ...(min > 0 ? [{ ...anyArray, max: min - 1 }] : []),
+    ...(max < Number.POSITIVE_INFINITY ? [{ ...anyArray, min: max + 1 }] : []),
+    ...prefix.flatMap((item, i) =>
+      complements(item).map((other) => ({
+        ...anyArray,
+        prefix: [...Array.from({ length: i }, () => []), other],
+        min: i + 1,
+      })),
+    ),
+    ...others.map((other) => ({ ...anyArray, contains: [other], min: 1 })),
+  ];
+}
+
+function otherObjects(
+  { scopes, required, min, max, names }: ObjectAlternative,
+  complements: Complements,
+  nothing: Conjunction,
+  at: string,
+): ObjectAlternative[] {
+  const isOpen = ({ patterns, additional }: Scope) =>
+    patterns.length === 0 && (additional === undefined || additional.length === 0);
+  if (names.length > 0 || !scopes.every(isOpen)) throw new UnsupportedError(at);
+  const withProperty = (name: string, values: Conjunction): Scope[] => [
+    { properties: new Map([[name, values]]), patterns: [], additional: undefined, silent: true },
+  ];
+  return [
+    ...(min > 0 ? [{ ...anyObject, max: min - 1 }] : []),
+    ...(max < Number.POSITIVE_INFINITY ? [{ ...anyObject, min: max + 1 }] : []),
+    ...required.map((name) => ({ ...anyObject, scopes: withProperty(name, nothing) })),
+    ...scopes.flatMap(({ properties }) =>
+      [...properties].flatMap(([name, values]) =>
+        complements(values).map((other) => ({
+          ...anyObject,
+          scopes: withProperty(name, other),
+          required: [name],
+        })),
+      ),
+    ),
+  ];
+}

@@ -1,0 +1,89 @@
+import { invalidField } from '@ptp/protocol/validation';
+import { memberOf } from './values.ts';
+
+/** URI of a schema without an `$id`. */
+const ROOT = 'schema:/root';
+/** Keywords whose values contain no schemas. */
+const DATA = new Set(['enum', 'const', 'default', 'examples', 'required']);
+
+/** All parts of a schema that references may name: by URI (`$id`), by name (`$anchor`) or by JSON pointer. */
+export class References {
+  /** Schemas by absolute URI, with `#name` for anchors. */
+  readonly #byUri = new Map<string, object | boolean>();
+  /** Base URI of each object. */
+  readonly #bases = new WeakMap<object, string>();
+
+  constructor(root: unknown) {
+    if (typeof root === 'object' && root !== null) this.#byUri.set(ROOT, root);
+    this.#index(root);
+  }
+
+  #index(root: unknown): void {
+    const pending: { part: unknown; base: string }[] = [{ part: root, base: ROOT }];
+    for (let next = pending.pop(); next; next = pending.pop()) {
+      const { part } = next;
+      if (typeof part !== 'object' || part === null) continue;
+      const base = Array.isArray(part) ? next.base : this.#named(part, next.base);
+      this.#bases.set(part, base);
+      const isData = (name: string) => !Array.isArray(part) && DATA.has(name) && Array.isArray(memberOf(part, name));
+      for (const [name, value] of Object.entries(part)) if (!isData(name)) pending.push({ part: value, base });
+    }
+  }
+
+  /** Registers the names of an object. Returns the base URI of its parts. */
+  #named(part: object, base: string): string {
+    const [id, anchor, dynamic] = ['$id', '$anchor', '$dynamicAnchor'].map((name) => memberOf(part, name));
+    const own = typeof id === 'string' ? id : memberOf(part, 'id');
+    let inner = base;
+    if (typeof own === 'string' && (id !== undefined || memberOf(part, '$schema') !== undefined)) {
+      const uri = resolved(own, base);
+      if (uri !== undefined) this.#byUri.set(uri.replace(/#$/, ''), part);
+      // `#name` was an anchor in draft 4 to 7.
+      if (!own.startsWith('#')) inner = uri?.split('#')[0] ?? base;
+    }
+    for (const name of [anchor, dynamic]) if (typeof name === 'string') this.#byUri.set(`${inner}#${name}`, part);
+    return inner;
+  }
+
+  /**
+   * Returns the part of the schema to which a `$ref` points.
+   *
+   * @param from schema that contains the reference
+   * @param at path of that schema, for errors
+   * @throws PtpError `invalid_argument` if the reference leads outside the schema
+   */
+  resolve(reference: string, from: object, at: string): unknown {
+    const field = `${at}.$ref`;
+    const uri = resolved(reference, this.#bases.get(from) ?? ROOT);
+    const [document = '', fragment = ''] = uri?.split('#') ?? [];
+    const known = uri === undefined ? undefined : this.#byUri.get(uri.replace(/#$/, ''));
+    if (known !== undefined) return known;
+    const start = this.#byUri.get(document);
+    if (start === undefined) {
+      throw invalidField(field, 'a reference within the schema, for example "#/$defs/name"', reference);
+    }
+    if (!fragment.startsWith('/')) throw invalidField(field, 'a reference to a part of the schema', reference);
+    let schema: unknown = start;
+    for (const part of fragment.split('/').slice(1)) {
+      const key = decode(part).replaceAll('~1', '/').replaceAll('~0', '~');
+      const found = typeof schema === 'object' && schema !== null && Object.hasOwn(schema, key);
+      if (!found) throw invalidField(field, 'a reference to a part of the schema', reference);
+      schema = (schema as Record<string, unknown>)[key];
+    }
+    return schema;
+  }
+}
+
+function resolved(reference: string, base: string): string | undefined {
+  if (reference === '' || reference.startsWith('#')) return `${base}${reference}`;
+  return URL.parse(reference, base)?.href;
+}
+
+/** Percent-decodes a part of a URI fragment. A malformed part stays unchanged, so that it matches no name. */
+function decode(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}

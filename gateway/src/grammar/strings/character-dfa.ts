@@ -1,0 +1,216 @@
+import { anyCharacter } from '../characters.ts';
+import type { Term, Terms } from './terms.ts';
+
+/** Maximum number of states that one search for a match examines. */
+const SEARCH_LIMIT = 20_000;
+
+/** State of a DFA over characters: the term that the rest of the text must match. */
+export interface CharacterState {
+  readonly id: number;
+  readonly term: Term;
+  readonly dfa: CharacterDfa;
+  /** [classes] next state, null if no match continues with the class, or undefined if not computed yet. */
+  readonly next: (CharacterState | null | undefined)[];
+  /** States of byte sequences inside a character, by the encoding's key. */
+  readonly inside: Map<string, unknown>;
+}
+
+/**
+ * DFA of a term, built state by state from derivatives (Brzozowski 1964). Characters that all sets of the term treat
+ * alike form a class. Each state has a match: a text that reaches it can be completed.
+ */
+export class CharacterDfa {
+  readonly start: CharacterState | undefined;
+  readonly terms: Terms;
+  /** First character of each interval, in ascending order. */
+  readonly #from: number[];
+  /** [intervals] class of the interval, or -1 for surrogates. */
+  readonly #classes: number[];
+  /** [classes] one character of the class. */
+  readonly #examples: number[] = [];
+  readonly #states = new Map<Term, CharacterState>();
+  readonly #derivatives: Map<Term, Term>[] = [];
+  /** Terms that are known to have a match, or none. Terms without intersection and complement are not listed. */
+  readonly #hasMatch = new Map<Term, boolean>();
+
+  /** @throws RangeError if the search for a match takes too long */
+  constructor(term: Term, terms: Terms) {
+    this.terms = terms;
+    const sets = setsOf(term);
+    const bounds = new Set([0, ...anyCharacter.flatMap(([from, to]) => [from, to + 1])]);
+    for (const { ranges } of sets) for (const [from, to] of ranges) bounds.add(from).add(to + 1);
+    this.#from = [...bounds].filter((bound) => bound <= 0x10ffff).sort((a, b) => a - b);
+    this.#classes = this.#partition(sets.map(({ ranges }) => ranges));
+    this.#derivatives = this.#examples.map(() => new Map());
+    this.start = this.#isLive(term, true) ? this.state(term) : undefined;
+  }
+
+  /** Assigns the same class to intervals that are in the same sets. */
+  #partition(sets: readonly (readonly (readonly [number, number])[])[]): number[] {
+    const classes = new Map<string, number>();
+    const positions = [anyCharacter, ...sets].map((ranges) => ({ ranges, at: 0 }));
+    return this.#from.map((from) => {
+      const members = positions.map((position) => {
+        while ((position.ranges[position.at]?.[1] ?? Number.POSITIVE_INFINITY) < from) position.at++;
+        return (position.ranges[position.at]?.[0] ?? Number.POSITIVE_INFINITY) <= from;
+      });
+      if (!members[0]) return -1;
+      const key = members.map(Number).join('');
+      const known = classes.get(key);
+      if (known !== undefined) return known;
+      classes.set(key, classes.size);
+      this.#examples.push(from);
+      return classes.size - 1;
+    });
+  }
+
+  state(term: Term): CharacterState {
+    let state = this.#states.get(term);
+    if (!state) {
+      state = { id: this.#states.size, term, dfa: this, next: [], inside: new Map() };
+      this.#states.set(term, state);
+    }
+    return state;
+  }
+
+  /** Forgets all states. The caller's states stay valid. */
+  clear(): void {
+    for (const state of this.#states.values()) {
+      state.next.length = 0;
+      state.inside.clear();
+    }
+    this.#states.clear();
+    for (const derivatives of this.#derivatives) derivatives.clear();
+  }
+
+  /** Returns the state after a character, or null if no match continues with it. */
+  step(state: CharacterState, character: number): CharacterState | null {
+    const index = this.#classes[this.#interval(character)] as number;
+    return index < 0 ? null : this.#stepClass(state, index);
+  }
+
+  /** Returns the different results of `step` for the characters of a range. */
+  stepRange(state: CharacterState, from: number, to: number): Set<CharacterState | null> {
+    const results = new Set<CharacterState | null>();
+    for (let i = this.#interval(from); i < this.#from.length && (this.#from[i] as number) <= to; i++) {
+      const index = this.#classes[i] as number;
+      results.add(index < 0 ? null : this.#stepClass(state, index));
+    }
+    return results;
+  }
+
+  #stepClass(state: CharacterState, index: number): CharacterState | null {
+    const known = state.next[index];
+    if (known !== undefined) return known;
+    const term = this.#derivative(state.term, index);
+    const next = this.#isLive(term) ? this.state(term) : null;
+    state.next[index] = next;
+    return next;
+  }
+
+  #interval(character: number): number {
+    let low = 0;
+    let high = this.#from.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if ((this.#from[middle] as number) <= character) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  }
+
+  #derivative(term: Term, index: number): Term {
+    const known = this.#derivatives[index]?.get(term);
+    if (known) return known;
+    const derivative = this.#computeDerivative(term, index);
+    this.#derivatives[index]?.set(term, derivative);
+    return derivative;
+  }
+
+  #computeDerivative(term: Term, index: number): Term {
+    const { terms } = this;
+    switch (term.kind) {
+      case 'nothing':
+      case 'empty':
+        return terms.nothing;
+      case 'set': {
+        const example = this.#examples[index] as number;
+        return term.ranges.some(([from, to]) => example >= from && example <= to) ? terms.empty : terms.nothing;
+      }
+      case 'cat': {
+        const first = terms.cat(this.#derivative(term.first, index), term.rest);
+        return term.first.nullable ? terms.or([first, this.#derivative(term.rest, index)]) : first;
+      }
+      case 'or':
+        return terms.or(term.of.map((each) => this.#derivative(each, index)));
+      case 'and':
+        return terms.and(term.of.map((each) => this.#derivative(each, index)));
+      case 'not':
+        return terms.not(this.#derivative(term.of, index));
+      case 'repeat': {
+        const { of, min, max } = term;
+        return terms.cat(this.#derivative(of, index), terms.repeat(of, Math.max(0, min - 1), max - 1));
+      }
+    }
+  }
+
+  /**
+   * Returns true if the term has a match. A search that takes too long counts as none, which is safe in the middle of a
+   * text: the state has another continuation, by which its own match was found.
+   *
+   * @param isStart true to throw instead
+   */
+  #isLive(start: Term, isStart = false): boolean {
+    if (start.plain) return start.kind !== 'nothing';
+    const known = this.#hasMatch.get(start);
+    if (known !== undefined) return known;
+    const path: Search[] = [{ term: start, pending: this.#successors(start) }];
+    const seen = new Set([start]);
+    let result = start.nullable;
+    while (path.length > 0 && !result) {
+      const { pending } = path.at(-1) as Search;
+      const next = pending.pop();
+      if (!next) {
+        path.pop();
+        continue;
+      }
+      if (seen.has(next) || this.#hasMatch.get(next) === false) continue;
+      if (seen.size >= SEARCH_LIMIT) {
+        if (isStart) throw new RangeError(`more than ${SEARCH_LIMIT} states`);
+        return false;
+      }
+      seen.add(next);
+      result = next.nullable || next.plain || this.#hasMatch.get(next) === true;
+      path.push({ term: next, pending: result ? [] : this.#successors(next) });
+    }
+    for (const term of result ? path.map(({ term }) => term) : seen) this.#hasMatch.set(term, result);
+    return result;
+  }
+
+  /** Returns the derivatives that may have a match. The one with the shortest bound is last. */
+  #successors(term: Term): Term[] {
+    const next = new Set(this.#examples.map((_, index) => this.#derivative(term, index)));
+    next.delete(this.terms.nothing);
+    return [...next].sort((a, b) => b.shortest - a.shortest);
+  }
+}
+
+interface Search {
+  readonly term: Term;
+  readonly pending: Term[];
+}
+
+function setsOf(start: Term): (Term & { readonly kind: 'set' })[] {
+  const sets: (Term & { readonly kind: 'set' })[] = [];
+  const seen = new Set<Term>();
+  const pending = [start];
+  for (let term = pending.pop(); term; term = pending.pop()) {
+    if (seen.has(term)) continue;
+    seen.add(term);
+    if (term.kind === 'set') sets.push(term);
+    else if (term.kind === 'cat') pending.push(term.first, term.rest);
+    else if (term.kind === 'or' || term.kind === 'and') pending.push(...term.of);
+    else if (term.kind === 'not' || term.kind === 'repeat') pending.push(term.of);
+  }
+  return sets;
+}

@@ -1,0 +1,183 @@
+import type { DfaState } from '../expression.ts';
+import { getOrCreate } from '../get-or-create.ts';
+import type { CharacterState } from './character-dfa.ts';
+
+/** Encoding of characters: UTF-8, or UTF-8 inside a JSON string, where some characters are escaped. */
+export type Encoding = 'utf8' | 'json';
+
+/** Returns the DFA over bytes of the texts that lead from the state to a match. States are shared. */
+export function encodedState(state: CharacterState, encoding: Encoding): DfaState {
+  return shared(state, encoding, () => {
+    const { shortest, longest } = lengthsOf(state);
+    return {
+      kind: 'dfa',
+      accepting: state.term.nullable,
+      next: (byte) => firstByte(state, byte, encoding),
+      truncated: (length) => encodedState(truncatedState(state, length), encoding),
+      ...(encoding === 'json' && longest >= 0 && { text: { min: shortest, max: longest } }),
+    };
+  });
+}
+
+/** Returns the limits of the length if they are all that the state requires; otherwise longest is -1. */
+function lengthsOf({ term, dfa: { terms } }: CharacterState): { readonly shortest: number; readonly longest: number } {
+  if (term.kind === 'empty') return { shortest: 0, longest: 0 };
+  const isAny = term === terms.character || (term.kind === 'repeat' && term.of === terms.character);
+  return { shortest: term.shortest, longest: isAny ? term.longest : -1 };
+}
+
+const truncatedState = (state: CharacterState, length: number): CharacterState =>
+  state.dfa.state(state.dfa.terms.truncate(state.term, length));
+
+/** Returns the state for a place inside a character, and creates it once. */
+function shared(state: CharacterState, key: string, create: () => DfaState): DfaState {
+  return getOrCreate(state.inside, key, create) as DfaState;
+}
+
+function firstByte(state: CharacterState, byte: number, encoding: Encoding): DfaState | undefined {
+  if (byte < 0x80) {
+    if (encoding === 'json') {
+      if (byte === 0x5c) return afterBackslash(state);
+      if (byte < 0x20 || byte === 0x22) return undefined;
+    }
+    return afterCharacter(state, byte, encoding);
+  }
+  for (const [low, high, more] of LEAD_BYTES) {
+    if (byte >= low && byte <= high)
+      return insideCharacter(state, byte & (0x3f >> more), more, LEAST[more] as number, encoding);
+  }
+  return undefined;
+}
+
+/** Lead bytes of UTF-8, and the number of bytes that follow. */
+const LEAD_BYTES = [
+  [0xc2, 0xdf, 1],
+  [0xe0, 0xef, 2],
+  [0xf0, 0xf4, 3],
+] as const;
+/** Least character whose encoding has this number of continuation bytes. Others are overlong. */
+const LEAST = [0, 0x80, 0x800, 0x10000];
+
+function afterCharacter(state: CharacterState, character: number, encoding: Encoding): DfaState | undefined {
+  const next = state.dfa.step(state, character);
+  return next ? encodedState(next, encoding) : undefined;
+}
+
+/** @param bits bits of the character read so far @param more number of continuation bytes that follow */
+function insideCharacter(
+  state: CharacterState,
+  bits: number,
+  more: number,
+  least: number,
+  encoding: Encoding,
+): DfaState | undefined {
+  if (more === 0) return afterCharacter(state, bits, encoding);
+  const first = bits << (6 * more);
+  const last = Math.min(first + (1 << (6 * more)) - 1, 0x10ffff);
+  if (last < Math.max(first, least)) return undefined;
+  const results = state.dfa.stepRange(state, Math.max(first, least), last);
+  const [only] = results;
+  if (results.size === 1 && !only) return undefined;
+  const isWhole = first >= least && last === first + (1 << (6 * more)) - 1;
+  if (results.size === 1 && only && isWhole) return continuationBytes(only, more, encoding);
+  return shared(state, `${encoding} ${bits} ${more} ${least}`, () => ({
+    kind: 'dfa',
+    accepting: false,
+    next: (byte) =>
+      byte >= 0x80 && byte <= 0xbf
+        ? insideCharacter(state, (bits << 6) | (byte & 0x3f), more - 1, least, encoding)
+        : undefined,
+    truncated: (length) => insideCharacter(truncatedState(state, length), bits, more, least, encoding) as DfaState,
+  }));
+}
+
+/** Matches any `more` continuation bytes, after which the text is in the state. */
+function continuationBytes(state: CharacterState, more: number, encoding: Encoding): DfaState {
+  if (more === 0) return encodedState(state, encoding);
+  return shared(state, `${encoding} any ${more}`, () => ({
+    kind: 'dfa',
+    accepting: false,
+    next: (byte) => (byte >= 0x80 && byte <= 0xbf ? continuationBytes(state, more - 1, encoding) : undefined),
+    truncated: (length) => continuationBytes(truncatedState(state, length), more, encoding),
+  }));
+}
+
+const ESCAPES: Readonly<Record<string, number>> = {
+  '"': 0x22,
+  '\\': 0x5c,
+  '/': 0x2f,
+  b: 0x08,
+  f: 0x0c,
+  n: 0x0a,
+  r: 0x0d,
+  t: 0x09,
+};
+
+function afterBackslash(state: CharacterState): DfaState | undefined {
+  if (state.dfa.stepRange(state, 0, 0x10ffff).size === 1 && !state.dfa.step(state, 0)) return undefined;
+  return shared(state, 'escape', () => ({
+    kind: 'dfa',
+    accepting: false,
+    next: (byte) => {
+      const name = String.fromCharCode(byte);
+      if (name === 'u') return hexDigits(state, 0, 4, undefined);
+      const character = ESCAPES[name];
+      return character === undefined ? undefined : afterCharacter(state, character, 'json');
+    },
+    truncated: (length) => afterBackslash(truncatedState(state, length)) as DfaState,
+  }));
+}
+
+/**
+ * Matches the digits of a `\u` escape.
+ *
+ * @param value value of the digits read so far
+ * @param more number of digits that follow
+ * @param high first half of a surrogate pair, if the escape is the second half
+ */
+function hexDigits(state: CharacterState, value: number, more: number, high: number | undefined): DfaState | undefined {
+  if (!hasCharacter(state, value << (4 * more), ((value + 1) << (4 * more)) - 1, high)) return undefined;
+  if (more === 0) {
+    if (high !== undefined) return afterCharacter(state, pair(high, value), 'json');
+    return isHigh(value) ? literalEscape(state, value, '\\u') : afterCharacter(state, value, 'json');
+  }
+  return shared(state, `hex ${value} ${more} ${high ?? ''}`, () => ({
+    kind: 'dfa',
+    accepting: false,
+    next: (byte) => {
+      const digit = Number.parseInt(String.fromCharCode(byte), 16);
+      return Number.isNaN(digit) ? undefined : hexDigits(state, value * 16 + digit, more - 1, high);
+    },
+    truncated: (length) => hexDigits(truncatedState(state, length), value, more, high) as DfaState,
+  }));
+}
+
+/** Matches the beginning of the escape that completes a surrogate pair. */
+function literalEscape(state: CharacterState, high: number, rest: string): DfaState {
+  if (rest === '') return hexDigits(state, 0, 4, high) as DfaState;
+  return shared(state, `pair ${high} ${rest}`, () => ({
+    kind: 'dfa',
+    accepting: false,
+    next: (byte) => (byte === rest.charCodeAt(0) ? literalEscape(state, high, rest.slice(1)) : undefined),
+    truncated: (length) => literalEscape(truncatedState(state, length), high, rest),
+  }));
+}
+
+const isHigh = (unit: number): boolean => unit >= 0xd800 && unit <= 0xdbff;
+const pair = (high: number, low: number): number => 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00);
+
+/** Returns true if a match continues with a character whose next UTF-16 code unit is in [from, to]. */
+function hasCharacter(state: CharacterState, from: number, to: number, high: number | undefined): boolean {
+  const continues = (first: number, last: number) => {
+    if (first > last) return false;
+    const results = state.dfa.stepRange(state, first, last);
+    return results.size > 1 || !results.has(null);
+  };
+  const clipped = (low: number, high: number): [number, number] => [Math.max(from, low), Math.min(to, high)];
+  if (high !== undefined) {
+    const [first, last] = clipped(0xdc00, 0xdfff);
+    return first <= last && continues(pair(high, first), pair(high, last));
+  }
+  const [first, last] = clipped(0xd800, 0xdbff);
+  return continues(from, to) || (first <= last && continues(pair(first, 0xdc00), pair(last, 0xdfff)));
+}
