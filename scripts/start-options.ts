@@ -84,7 +84,12 @@ function pathOr(directory: string, value: string): string {
   return value !== '' && existsSync(absolute) ? absolute : value;
 }
 
-function parseFlags(): Values {
+/**
+ * Returns the values of the flags on a command line.
+ *
+ * @throws StartError if there is an unknown flag
+ */
+export function parseFlags(args: readonly string[] = process.argv.slice(2)): Values {
   const flags = allFlags.map((setting) => [flagOf(setting), { type: 'string' }] as const);
   const options = {
     ...Object.fromEntries(flags),
@@ -95,7 +100,7 @@ function parseFlags(): Values {
     'help-all': { type: 'boolean' },
   } as const;
   try {
-    return parseArgs({ options }).values as Values;
+    return parseArgs({ args: [...args], options }).values as Values;
   } catch (error) {
     throw new StartError(`${(error as Error).message}; see npm start -- --help`);
   }

@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
@@ -35,6 +36,13 @@ describe('examples', () => {
     expect(tokens.tokens).toHaveLength(tokens.count);
     expect(tokens.count).toBeGreaterThan(3);
     expect(refused.error.message).toBe('`temperature` must be in [0, 2], got 3');
+  });
+
+  test('the request of README.md', async () => {
+    const [, command = ''] = /^(curl [^`]*)/m.exec(readFileSync(join(examples, '../README.md'), 'utf8')) ?? [];
+    const lines = await run('bash', '-c', command.replace('http://127.0.0.1:8080', url()));
+    expect(lines.filter((line) => line.startsWith('data: ')).length).toBeGreaterThan(3);
+    expect(lines).toContain('data: [DONE]');
   });
 
   test('openai-node.ts', async () => {
