@@ -23,6 +23,8 @@ export const completionBody = object({
   best_of: positive,
   echo: boolean.nullish(),
   logprobs: topLogprobs.nullish(),
+  /** True to read special tokens such as `<|im_start|>` in texts as such. Leave it out for untrusted text. */
+  special_tokens: boolean.nullish(),
   prompt: z
     .unknown()
     .meta({ description: 'a string, an array of strings, an array of token ids, or an array of arrays of token ids' }),
@@ -39,7 +41,7 @@ export function completionRoute(app: FastifyInstance, parts: EndpointParts): voi
       sequences: request.n * request.prompts.length,
       newWriter: (run) => new ChoicesWriter(completionFormat, run),
       prepare: async () => {
-        const prompts = await encodePrompts(request.prompts, tokenizer, model);
+        const prompts = await encodePrompts(request.prompts, tokenizer, model, request.special);
         const choices = choiceRequests(prompts, request, request.defaultMaxTokens, model, 'prompt');
         return request.echo ? withEcho(choices, request, tokenizer, model) : choices;
       },
@@ -62,7 +64,9 @@ function parseCompletion(given: unknown, model: ModelInfo) {
   }
   const defaultMaxTokens = body.max_tokens === -1 ? model.contextLength : DEFAULT_MAX_TOKENS;
   const prompts = parsePrompts(body.prompt, model.vocabulary);
-  return { ...request, defaultMaxTokens, logprobs: body.logprobs ?? undefined, echo: body.echo ?? false, prompts };
+  const { echo, logprobs, special_tokens: special } = body;
+  const options = { echo: echo ?? false, logprobs: logprobs ?? undefined, special: special ?? false };
+  return { ...request, ...options, defaultMaxTokens, prompts };
 }
 
 /**
@@ -85,14 +89,14 @@ function parsePrompts(given: unknown, vocabulary: number): (string | number[])[]
 /** Adds to each choice the prompt that its answer repeats first. */
 function withEcho(
   choices: readonly ChoiceRequest[],
-  { prompts, n, logprobs }: ReturnType<typeof parseCompletion>,
+  { prompts, n, logprobs, special }: ReturnType<typeof parseCompletion>,
   tokenizer: Tokenizer,
   model: ModelInfo,
 ): ChoiceRequest[] {
   return choices.map((choice, i) => {
     const given = prompts[Math.floor(i / n)] ?? '';
     const tokens = typeof given === 'string' ? choice.prompt.slice(beginning(model).length) : given;
-    const text = typeof given === 'string' ? given : tokenizer.decode(given);
+    const text = typeof given === 'string' && !special ? given : tokenizer.decode(tokens);
     const isAlone = choice.maxTokens === 0;
     return {
       ...choice,

@@ -10,17 +10,19 @@ import type { CommonRequest } from './request.ts';
  * Encodes a completion's prompts. Prompts that are already token ids stay unchanged. Yields to the event loop between
  * texts, so that other streams can continue.
  *
+ * @param special true if special tokens in the texts count as such
  * @throws PtpError `out_of_range` if a text cannot fit the context
  */
 export async function encodePrompts(
   prompts: readonly (string | readonly number[])[],
   tokenizer: Tokenizer,
   model: ModelInfo,
+  special: boolean,
 ): Promise<(readonly number[])[]> {
   const encoded: (readonly number[])[] = [];
   for (const prompt of prompts) {
     if (encoded.length > 0) await setImmediate();
-    encoded.push(typeof prompt === 'string' ? encodeText(prompt, tokenizer, model, 'prompt') : prompt);
+    encoded.push(typeof prompt === 'string' ? encodeText(prompt, tokenizer, model, 'prompt', special) : prompt);
   }
   return encoded;
 }

@@ -2,7 +2,7 @@ import { invalidField, parseFields } from '@ptp/protocol/validation';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import manifest from '../../package.json' with { type: 'json' };
-import { beginning, checkLength } from '../text/encode.ts';
+import { checkLength, encodeText } from '../text/encode.ts';
 import { boolean, object, text } from '../validation.ts';
 import { conversation, messageList, promptEnd, promptEndOf, templateVariables } from './messages.ts';
 import { checkModel, tokenIds } from './request.ts';
@@ -19,6 +19,8 @@ export const tokenizeBody = object({
   ...promptEnd,
   /** True (default) to begin the tokens of `prompt` with the beginning-of-text token. */
   add_special_tokens: boolean.nullish(),
+  /** True to read special tokens in `prompt` as such. Default: they are text. */
+  special_tokens: boolean.nullish(),
   return_token_strs: boolean.nullish(),
 });
 
@@ -36,15 +38,17 @@ export function tokenRoutes(
   const { model } = generator;
 
   const encode = (body: z.infer<typeof tokenizeBody>) => {
-    const { prompt, chat_template_kwargs: variables, add_special_tokens: special } = body;
+    const { prompt, chat_template_kwargs: variables } = body;
     if (body.messages) {
       const messages = conversation(body.messages);
       const end = promptEndOf(body, messages);
       return chatTemplate.encode(messages, tokenizer, model, { variables: variables ?? undefined, ...end });
     }
     if (prompt == null) throw invalidField('prompt', 'a string, unless `messages` is given', prompt);
+    const special = body.special_tokens ?? false;
+    if (body.add_special_tokens ?? true) return encodeText(prompt, tokenizer, model, 'prompt', special);
     checkLength(prompt, tokenizer, model, 'prompt');
-    return [...((special ?? true) ? beginning(model) : []), ...tokenizer.encode(prompt)];
+    return special ? tokenizer.encodeRendered(prompt) : tokenizer.encode(prompt);
   };
 
   app.post('/tokenize', async (http) => {
@@ -59,7 +63,7 @@ export function tokenRoutes(
     checkModel(name ?? 'default', model);
     // Token ids are validated without a schema, because zod would be slow on an array of a million token ids.
     if (!Array.isArray(tokens)) throw invalidField('tokens', 'an array of token ids', tokens);
-    return { prompt: tokenizer.decode(tokenIds('tokens', tokens, model.vocabulary)) };
+    return { prompt: tokenizer.decodeWhole(tokenIds('tokens', tokens, model.vocabulary)) };
   });
   app.get('/version', async () => ({ version: manifest.version }));
 }

@@ -6,7 +6,7 @@ import { isLongNumber } from '@ptp/protocol/long-number';
 import { isUnsafeName } from '@ptp/protocol/ordered-object';
 import { fieldError } from '@ptp/protocol/validation';
 import type { ChatMessage, FunctionTool } from './chat-message.ts';
-import { beginning, checkLength, type PromptModel } from './encode.ts';
+import { afterBeginning, beginning, checkLength, type PromptModel } from './encode.ts';
 import type { Tokenizer } from './tokenizer.ts';
 import { CALL_OPEN, toolsAsText } from './tool-format.ts';
 
@@ -21,10 +21,21 @@ export interface TemplateInputs {
   readonly continuesLast?: boolean;
 }
 
+/** Properties of a model that its chat template depends on. */
+export interface TemplateOptions {
+  /** Value of `bos_token`. Default: the name of the token that precedes every text. */
+  readonly beginName?: string | undefined;
+  /**
+   * True if the template writes every token of the prompt, as in transformers. Default: the prompt begins with the token
+   * that precedes every text, whether the template writes it or not, as in llama.cpp.
+   */
+  readonly isWhole?: boolean;
+}
+
 /** A model's format for conversations: a Jinja template, as Hugging Face models ship it. */
 export class ChatTemplate {
   readonly #template: Template;
-  readonly #beginName: string | undefined;
+  readonly #options: TemplateOptions;
   /** True if the template itself renders tool definitions and tool calls, in the format of tool-format.ts. */
   readonly #supportsTools: boolean;
   /** True if the model may think before it answers, between `<think>` and `</think>`. */
@@ -33,11 +44,10 @@ export class ChatTemplate {
   /**
    * @param source template over `messages` (role, content, tool_calls, tool_call_id), `tools`, `bos_token`, `eos_token`
    *   and `add_generation_prompt`. It may call `raise_exception`
-   * @param beginName value of `bos_token`. Default: the name of the token that precedes every text
    * @throws PtpError `failed_precondition` if the template does not parse
    */
-  constructor(source: string, beginName?: string) {
-    this.#beginName = beginName;
+  constructor(source: string, options: TemplateOptions = {}) {
+    this.#options = options;
     try {
       this.#template = new Template(source);
       this.thinks = source.includes('</think>');
@@ -48,7 +58,7 @@ export class ChatTemplate {
   }
 
   /**
-   * Returns the token ids of a conversation, including the token that precedes every text. Special tokens count as such
+   * Returns the token ids of a conversation. Special tokens count as such
    * only in the template. Within a message, they stay text.
    *
    * @throws PtpError `invalid_argument` if the template rejects the conversation, `out_of_range` if the conversation
@@ -73,12 +83,15 @@ export class ChatTemplate {
     const guardName = (name: string) => (isUnsafeName(name) ? guard + name : guardText(name));
     const guarded = mapStrings(given, guardText, guardName, quote) as typeof given;
     if (continuesLast) (guarded.messages.at(-1) as { content: string }).content += end;
-    const begin = beginning(model);
     const withQuotes = this.#render({
       ...guarded.variables,
       messages: guarded.messages,
       ...(guarded.tools.length > 0 && { tools: guarded.tools }),
-      bos_token: this.#beginName ?? begin.map((token) => tokenizer.name(token)).join(''),
+      bos_token:
+        this.#options.beginName ??
+        beginning(model)
+          .map((token) => tokenizer.name(token))
+          .join(''),
       eos_token: tokenizer.name(model.endOfText),
       add_generation_prompt: addGenerationPrompt && !continuesLast,
     });
@@ -92,7 +105,7 @@ export class ChatTemplate {
     const rendered = continuesLast ? whole.slice(0, whole.lastIndexOf(end)) : whole;
     checkLength(rendered.replaceAll(guard, ''), tokenizer, model, 'messages');
     const ids = tokenizer.encodeRendered(rendered, guard);
-    return ids[0] === begin[0] ? ids : [...begin, ...ids];
+    return this.#options.isWhole ? ids : afterBeginning(ids, model);
   }
 
   #render(context: Record<string, unknown>): string {
@@ -110,9 +123,9 @@ export class ChatTemplate {
  *
  * @throws PtpError `failed_precondition` if the file is missing or not a template
  */
-export async function loadChatTemplate(folder: string): Promise<ChatTemplate> {
+export async function loadChatTemplate(folder: string, options?: TemplateOptions): Promise<ChatTemplate> {
   try {
-    return new ChatTemplate(await readFile(join(folder, 'chat_template.jinja'), 'utf8'));
+    return new ChatTemplate(await readFile(join(folder, 'chat_template.jinja'), 'utf8'), options);
   } catch (cause) {
     if (cause instanceof PtpError) throw cause;
     const message = `cannot read chat_template.jinja in ${folder}`;

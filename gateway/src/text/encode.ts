@@ -20,13 +20,27 @@ export function orBeginning(ids: readonly number[], model: PromptModel): readonl
   return ids.length > 0 ? ids : [beginning(model)[0] ?? model.endOfText];
 }
 
+/** Returns the tokens of a text after the token that precedes every text, unless they begin with it. */
+export function afterBeginning(ids: readonly number[], model: PromptModel): number[] {
+  const begin = beginning(model);
+  return ids[0] === begin[0] ? [...ids] : [...begin, ...ids];
+}
+
 /**
  * Returns the token ids of a text, including the token that precedes every text.
  *
+ * @param special true if special tokens in the text count as such
  * @throws PtpError `out_of_range`, see {@link checkLength}
  */
-export function encodeText(text: string, tokenizer: Tokenizer, model: PromptModel, field: string): number[] {
+export function encodeText(
+  text: string,
+  tokenizer: Tokenizer,
+  model: PromptModel,
+  field: string,
+  special = false,
+): number[] {
   checkLength(text, tokenizer, model, field);
+  if (special) return afterBeginning(tokenizer.encodeRendered(text), model);
   return [...beginning(model), ...tokenizer.encode(text)];
 }
 

@@ -30,13 +30,19 @@ export async function loadTextModel(path: string, manifest: Manifest): Promise<T
       chatTemplate = CHATML,
       beginName,
     } = await loadGgufText(path, [manifest.end_of_text, ...manifest.stop_tokens]);
-    return { tokenizer, chatTemplate: new ChatTemplate(chatTemplate, beginName) };
+    return { tokenizer, chatTemplate: new ChatTemplate(chatTemplate, { beginName }) };
   }
   if (isHuggingFaceFolder(path)) {
     const [tokenizer, chat] = await Promise.all([loadTokenizer(path), huggingFaceChat(path)]);
-    return { tokenizer, chatTemplate: new ChatTemplate(chat.template ?? CHATML, chat.beginName) };
+    const { template, beginName } = chat;
+    return {
+      tokenizer,
+      chatTemplate: new ChatTemplate(template ?? CHATML, { beginName, isWhole: template !== undefined }),
+    };
   }
   await checkFiles(path, manifest, ['tokenizer.json']);
-  const [tokenizer, chatTemplate] = await Promise.all([loadTokenizer(path), loadChatTemplate(path)]);
+  // Only imported models have this field. Their templates were written for transformers.
+  const isWhole = manifest.begin_of_text !== undefined;
+  const [tokenizer, chatTemplate] = await Promise.all([loadTokenizer(path), loadChatTemplate(path, { isWhole })]);
   return { tokenizer, chatTemplate };
 }

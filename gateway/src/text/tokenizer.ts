@@ -44,16 +44,16 @@ export abstract class Tokenizer {
   protected abstract encodeAfterSpecial(text: string): number[];
 
   /**
-   * Returns the token ids of a rendered chat template. Special tokens count as such.
+   * Returns the token ids of a text in which special tokens count as such, for example of a rendered chat template.
    *
    * @param guard character that marks special tokens that must stay text (see {@link guardSpecial}). It is removed from
    *   the text
    */
-  encodeRendered(rendered: string, guard: string): number[] {
+  encodeRendered(rendered: string, guard?: string): number[] {
     return rendered.split(this.#specialPattern).flatMap((part, n) => {
       const special = this.#vocabulary.special.get(part);
       if (special !== undefined) return [special];
-      const text = part.replaceAll(guard, '');
+      const text = guard === undefined ? part : part.replaceAll(guard, '');
       return n === 0 ? this.encode(text) : this.encodeAfterSpecial(text);
     });
   }
@@ -76,6 +76,20 @@ export abstract class Tokenizer {
   /** Returns the text of tokens. Incomplete characters become U+FFFD. */
   decode(ids: readonly number[]): string {
     return Buffer.concat(ids.map((id) => this.bytes(id))).toString('utf8');
+  }
+
+  /**
+   * Returns the text of tokens that begin a text, without the space that SentencePiece adds before it. Special tokens
+   * contribute nothing.
+   */
+  decodeWhole(ids: readonly number[]): string {
+    const text = this.decode(ids);
+    return this.#addsSpace() && text.startsWith(' ') ? text.slice(1) : text;
+  }
+
+  /** Returns true if the tokenizer adds a space before a text. */
+  #addsSpace(): boolean {
+    return this.decode(this.encode('a')).startsWith(' ');
   }
 
   /** Returns a token's name in the vocabulary, for example `<|endoftext|>`. Empty for ids outside the vocabulary. */

@@ -52,6 +52,18 @@ describe('echo', () => {
     expect(logprobs.top_logprobs[0]).toBeNull();
   });
 
+  test('of special tokens has their text neither in a text nor in token ids', async () => {
+    const given = { prompt: 'const<|endoftext|>x', special_tokens: true, echo: true, max_tokens: 50 };
+    const [{ text }] = (await (await server.complete(given)).json()).choices;
+    expect(text).toBe('constxlet x = 1;');
+    expect(server.generator.requests[0]?.prompt).toEqual([
+      0,
+      ...tokenizer.encode('const'),
+      0,
+      ...tokenizer.encode('x'),
+    ]);
+  });
+
   test('streams the prompt first and ignores stop strings in it', async () => {
     const response = await server.complete({ prompt, echo: true, stream: true, stop: ['é', '1'], max_tokens: 50 });
     const pieces = (await events(response)).slice(0, -1).map((event) => JSON.parse(event).choices[0].text);

@@ -22,6 +22,16 @@ describe('/tokenize', () => {
     expect(bare.body).toMatchObject({ tokens: ids, token_strs: null });
   });
 
+  test('reads special tokens as such if the request says so', async () => {
+    const prompt = 'let<|endoftext|>x';
+    const [first, last] = [tokenizer.encode('let'), tokenizer.encode('x')];
+    const { body } = await post('/tokenize', { prompt, special_tokens: true });
+    expect(body.tokens).toEqual([0, ...first, 0, ...last]);
+    const bare = await post('/tokenize', { prompt, special_tokens: true, add_special_tokens: false });
+    expect(bare.body.tokens).toEqual([...first, 0, ...last]);
+    expect((await post('/tokenize', { prompt })).body.tokens.slice(1)).not.toContain(0);
+  });
+
   test('encodes a conversation like a chat request', async () => {
     const messages = [{ role: 'user' as const, content: 'hi' }];
     const { body } = await post('/tokenize', { messages });

@@ -66,7 +66,7 @@ const fixture: Fixture = JSON.parse(
 );
 
 describe.each(['qwen3', 'llama3'])('the template of %s renders as in transformers', (name) => {
-  const template = new ChatTemplate((fixture.templates[name] ?? []).join('\n'), '<|begin_of_text|>');
+  const template = new ChatTemplate((fixture.templates[name] ?? []).join('\n'), { beginName: '<|begin_of_text|>' });
   const conversations = fixture.conversations.filter(({ prompts }) => name in prompts);
   test.each(conversations)('$name', ({ messages, tools = [], variables, prompts }) => {
     const inputs = { tools: tools.map((tool) => tool.function), variables };

@@ -15,6 +15,8 @@ describe.each([
 ])('a text begins with %s', (_, model, begin) => {
   test('as a prompt', () => {
     expect(encodeText('x', tokenizer, model, 'prompt')).toEqual([...begin, ...x]);
+    expect(encodeText('x<|endoftext|>', tokenizer, model, 'prompt', true)).toEqual([...begin, ...x, 0]);
+    expect(encodeText('<|endoftext|>x', tokenizer, model, 'prompt', true)).toEqual([0, ...x]);
     expect(orBeginning([], model)).toEqual([begin[0] ?? model.endOfText]);
     expect(orBeginning([3], model)).toEqual([3]);
   });
@@ -22,6 +24,8 @@ describe.each([
   test('as a conversation', () => {
     const plain = new ChatTemplate('{{ messages[0].content }}');
     expect(plain.encode(conversation, tokenizer, model)).toEqual([...begin, ...x]);
+    const whole = new ChatTemplate('{{ messages[0].content }}', { isWhole: true });
+    expect(whole.encode(conversation, tokenizer, model)).toEqual(x);
     const special = model.endOfText === 0 ? [0] : tokenizer.encode(tokenizer.name(7));
     expect(template.encode(conversation, tokenizer, model)).toEqual([...begin, ...x, ...special]);
   });

@@ -67,6 +67,7 @@ describe("SentencePiece's vocabularies with byte fallback", () => {
     const bytes = fallback.encode('caf\u00e9 \u6f22\n').map((id) => fallback.bytes(id));
     expect(Buffer.concat(bytes).toString()).toBe(' caf\u00e9 \u6f22\n');
     expect(fallback.bytes(0)).toHaveLength(0);
+    expect(fallback.decodeWhole(fallback.encode('caf\u00e9 \u6f22\n'))).toBe('caf\u00e9 \u6f22\n');
   });
 });
 

@@ -19,10 +19,10 @@ beforeEach(async () => {
 afterEach(() => rm(dir, { recursive: true }));
 
 /** Returns the text of the prompt for a conversation of one message. */
-async function prompt(): Promise<string> {
+async function prompt(beginOfText: number | null = null): Promise<string> {
   const manifest = await loadManifest(dir);
   const { tokenizer, chatTemplate } = await loadTextModel(dir, manifest);
-  const model = { contextLength: 512, endOfText: 0, beginOfText: null };
+  const model = { contextLength: 512, endOfText: 0, beginOfText };
   const ids = chatTemplate.encode([{ role: 'user', content: 'Hi' }], tokenizer, model);
   return ids.map((id) => (id === 0 ? tokenizer.name(0) : tokenizer.decode([id]))).join('');
 }
@@ -36,6 +36,14 @@ test('a Hugging Face folder has its chat template in tokenizer_config.json, or i
   expect(await prompt()).toBe('<|endoftext|>in: Hi');
   await writeFile(join(dir, 'chat_template.jinja'), 'file: {{ messages[0].content }}');
   expect(await prompt()).toBe('file: Hi');
+});
+
+test("a prompt of a Hugging Face folder has the template's tokens only, as in transformers", async () => {
+  await writeFile(join(dir, 'chat_template.jinja'), '{{ messages[0].content }}');
+  expect(await prompt(5)).toBe('Hi');
+  await writeFile(join(dir, 'chat_template.jinja'), '{{ bos_token }}{{ messages[0].content }}');
+  await writeFile(join(dir, 'tokenizer_config.json'), JSON.stringify({ bos_token: '<|endoftext|>' }));
+  expect(await prompt(0)).toBe('<|endoftext|>Hi');
 });
 
 test('a Hugging Face folder without a template uses the same format as llama.cpp', async () => {

@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> None:
     for made in (args.out.parent, args.tokens):
         made.mkdir(parents=True, exist_ok=True)
     (args.tokens / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
-    (args.tokens / "chat_template.jinja").write_text(template or PLAIN_TEMPLATE, encoding="utf8")
+    (args.tokens / "chat_template.jinja").write_text(template or "{{ bos_token }}" + PLAIN_TEMPLATE, encoding="utf8")
     architecture = read_json(folder, "config.json")["architectures"][0]
     save(args.out, "target", target, special_tokens=special, source={"architecture": architecture})
     if template is None:
