@@ -53,6 +53,16 @@ export function engineMetrics(registry: Registry, engine: Engine): RunObserver {
     },
   });
 
+  new Counter({
+    name: 'ptp_prefix_cache_dropped_total',
+    help: 'Number of tokens of finished sequences that the prefix cache had no room for (ONNX Runtime only).',
+    registers,
+    collect() {
+      this.reset();
+      this.inc(engine.prefixCache().droppedTokens ?? 0);
+    },
+  });
+
   return ({ slots, runMicros, batchTokens }) => {
     let runLabels = {};
     for (const { queueMicros, traceparent } of slots) {

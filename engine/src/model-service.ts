@@ -9,6 +9,7 @@ import { loadTls, logRenewal } from '@ptp/service-kit/tls-settings';
 import { startTracing } from '@ptp/service-kit/tracing';
 import type { Registry } from 'prom-client';
 import { engineMetrics } from './engine-metrics.ts';
+import { prefixCacheLimit } from './prefix-blocks.ts';
 import type { RunObserver, ServiceLimits } from './scheduler.ts';
 import { type ModelMessage, modelMessage } from './status-messages.ts';
 import type { Engine, EngineOptions } from './types.ts';
@@ -56,7 +57,7 @@ export async function runModelService<Table extends SettingsTable & CommonSettin
 
     const { model: dir, engine: address, contextLength, threads, gpuLayers, sequences } = config;
     const manifest = await loadManifest(dir, contextLength);
-    const prefixCacheBytes = config.prefixCacheMegabytes * 1e6;
+    const prefixCacheBytes = prefixCacheLimit(config.prefixCacheMegabytes, manifest, service.name);
     const options = { dir, address, contextLength, threads, gpuLayers, sequences, prefixCacheBytes, logger };
     const engine = await service.openEngine(options, values);
     onStop(() => engine.dispose());

@@ -1,3 +1,6 @@
+import { totalmem } from 'node:os';
+import type { Manifest } from '@ptp/protocol/manifest';
+
 /**
  * Number of rows in a block. Only whole blocks are reused. Fewer rows are not worth a copy, because nearly all prompts
  * share their first token. Blocks also limit a side channel: cached_tokens reveals other clients' prompts only in steps
@@ -16,4 +19,33 @@ export function sharedLength(a: readonly number[], b: readonly number[]): number
   let length = 0;
   while (length < most && a[length] === b[length]) length++;
   return length;
+}
+
+/** Minimum size of the prefix cache in bytes, if the setting is `auto`. */
+const SMALLEST = 256e6;
+/** Number of sequences of full length for which `auto` makes room. */
+const SEQUENCES = 2;
+/** Maximum share of the memory that `auto` uses. */
+const MEMORY_SHARE = 1 / 8;
+
+/**
+ * Returns the maximum size of the prefix cache in bytes.
+ *
+ * @param megabytes value of PTP_PREFIX_CACHE_MB
+ * @param memory memory of the machine or container in bytes
+ */
+export function prefixCacheLimit(
+  megabytes: number | 'auto',
+  { bytes_per_token: bytes, context_length: length }: Pick<Manifest, 'bytes_per_token' | 'context_length'>,
+  service: 'drafter' | 'verifier',
+  memory = availableMemory(),
+): number {
+  if (megabytes !== 'auto') return megabytes * 1e6;
+  const bytesPerToken = (service === 'drafter' ? bytes.drafter : undefined) ?? bytes.target;
+  return Math.max(SMALLEST, Math.min(SEQUENCES * length * bytesPerToken, Math.floor(memory * MEMORY_SHARE)));
+}
+
+/** Returns the memory of the machine, or of the container if that is less. */
+function availableMemory(): number {
+  return Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
 }

@@ -118,6 +118,8 @@ export interface PrefixCacheUsage {
   readonly hits: number;
   /** Number of rows reused. */
   readonly reusedTokens: number;
+  /** Number of rows that the cache had no room for. Absent if the engine does not count them. */
+  readonly droppedTokens?: number;
 }
 
 /** Part of a slot that both kinds of engine share: tokens to write into the cache of a sequence. */

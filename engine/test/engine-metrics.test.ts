@@ -9,7 +9,7 @@ test('exemplars name the span of the caller; those of a run name one of its call
   const metrics = startMetrics('ptp-test', 'fake');
   const engine = {
     usage: () => ({ sequences: 0, cacheBytes: 0 }),
-    prefixCache: () => ({ bytes: 0, sequences: 0, hits: 3, lookups: 5, reusedTokens: 7 }),
+    prefixCache: () => ({ bytes: 0, sequences: 0, hits: 3, lookups: 5, reusedTokens: 7, droppedTokens: 4 }),
   };
   const observe = engineMetrics(metrics.registry, engine as unknown as Parameters<typeof engineMetrics>[1]);
   const caller = traceparentOf(span('verify'));
@@ -31,6 +31,7 @@ test('exemplars name the span of the caller; those of a run name one of its call
     expect(later).toContain('ptp_prefix_cache_lookups_total{hit="true"} 3\n');
     expect(later).toContain('ptp_prefix_cache_lookups_total{hit="false"} 2\n');
     expect(later).toContain('ptp_prefix_cache_reused_total 7\n');
+    expect(later).toContain('ptp_prefix_cache_dropped_total 4\n');
   }
   await tracing.stop();
 });

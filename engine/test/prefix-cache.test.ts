@@ -3,13 +3,27 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openDraftEngine, openTargetEngine } from '../src/onnx/engine.ts';
 import { SequenceCache } from '../src/onnx/kv-cache.ts';
 import { PrefixCache } from '../src/onnx/prefix-cache.ts';
-import { BLOCK } from '../src/prefix-blocks.ts';
+import { BLOCK, prefixCacheLimit } from '../src/prefix-blocks.ts';
 import { randomTokens } from '../src/sampling/uniforms.ts';
 import type { DraftEngine, TargetEngine } from '../src/types.ts';
 
 const LAYERS = 2;
 const WIDTH = 4;
 const BYTES_PER_ROW = LAYERS * 2 * WIDTH * 4;
+
+test('by default, has room for two full sequences within limits', () => {
+  const limit = (context_length: number, memory: number, service: 'drafter' | 'verifier' = 'verifier') => {
+    const manifest = { context_length, bytes_per_token: { target: 200_000, drafter: 100_000 } };
+    return prefixCacheLimit('auto', manifest, service, memory);
+  };
+  expect(limit(2048, 32e9)).toBe(2 * 2048 * 200_000);
+  expect(limit(2048, 32e9, 'drafter')).toBe(2 * 2048 * 100_000);
+  expect(limit(100, 32e9)).toBe(256e6);
+  expect(limit(40_960, 32e9)).toBe(4e9);
+  expect(limit(40_960, 1e9)).toBe(256e6);
+  const sizes = { context_length: 100, bytes_per_token: { target: 1 } };
+  expect([0, 7].map((megabytes) => prefixCacheLimit(megabytes, sizes, 'verifier'))).toEqual([0, 7e6]);
+});
 
 /** Returns a cache with room for 64 rows, each of which is filled with its token. */
 function cacheOf(tokens: readonly number[]): SequenceCache {
@@ -63,6 +77,19 @@ describe('PrefixCache', () => {
     parked.park(c);
     expect(parked.bytes).toBe(room);
     expect(texts.map((text) => parked.longest(text, [])?.cache)).toEqual([a, undefined, c]);
+  });
+
+  test('keeps the beginning of a sequence that is larger than its limit, and counts what it drops', () => {
+    const parked = new PrefixCache(2 * BLOCK * BYTES_PER_ROW + 1);
+    const long = cacheOf(counting(0, 60));
+    parked.park(long);
+    expect([parked.bytes, parked.droppedRows]).toEqual([2 * BLOCK * BYTES_PER_ROW, 60 - 2 * BLOCK]);
+    expect(parked.longest(counting(0, 60), [])).toEqual({ cache: long, rows: 2 * BLOCK });
+    expect([...long.view('keys', 1, 31, 32)]).toEqual([31, 31, 31, 31]);
+    const other = cacheOf(counting(100, 60));
+    parked.park(other);
+    expect([parked.sequences, parked.droppedRows]).toEqual([1, 2 * (60 - 2 * BLOCK) + 2 * BLOCK]);
+    new PrefixCache(BYTES_PER_ROW).park(cacheOf(counting(0, 60)));
   });
 
   test('with a limit of 0 bytes keeps and finds nothing', () => {

@@ -1,4 +1,4 @@
-import { addresses, engineAddress, integer, layers, number, oneOf, path, setting } from './settings.ts';
+import { addresses, autoOr, engineAddress, integer, layers, number, oneOf, path, setting } from './settings.ts';
 import { tlsSettings } from './tls-settings.ts';
 
 /** Settings of every service. */
@@ -39,8 +39,8 @@ export const serviceSettings = {
   batchTokens: setting('PTP_BATCH_TOKENS', integer(2, 16384), 192).doc(
     'Maximum number of tokens in one forward pass, summed over the sequences of the batch.',
   ),
-  prefixCacheMegabytes: setting('PTP_PREFIX_CACHE_MB', integer(0, 1048576), 256).doc(
-    'Memory for the KV caches of finished sequences, in MB (10^6 bytes). Prompts that share a prefix with a finished sequence start faster. Response times can therefore reveal whether another client sent a similar prompt; 0 turns the cache off and prevents this.',
+  prefixCacheMegabytes: setting('PTP_PREFIX_CACHE_MB', autoOr(integer(0, 1048576)), 'auto').doc(
+    'Memory for the KV caches of finished sequences, in MB (10^6 bytes). `auto` means room for two sequences of full length, but at least 256 MB, and at most an eighth of the memory. Prompts that share a prefix with a finished sequence start faster. Response times can therefore reveal whether another client sent a similar prompt; 0 turns the cache off and prevents this.',
   ),
   sequences: setting('PTP_SEQUENCE_LIMIT', integer(0, 65536), 0).doc(
     'Maximum number of open sequences. Further sequences are rejected with RESOURCE_EXHAUSTED. 0 means 256, or for a GGUF file 1 to 8 depending on memory, because llama.cpp allocates a KV cache for each sequence at the start (docs/engines.md).',

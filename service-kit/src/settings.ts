@@ -67,11 +67,12 @@ export function oneOf<const T extends string>(...values: readonly T[]): SettingT
 }
 
 /** Number of layers, or `auto` for all layers that fit. */
-export const layers: SettingType<number | 'auto'> = {
-  schema: z.union([z.literal('auto'), integer(0, 1024).schema]),
-  expected: 'auto or an integer in [0, 1024]',
-  placeholder: 'N',
-};
+export const layers: SettingType<number | 'auto'> = autoOr(integer(0, 1024));
+
+/** `auto`, or a value of another type. */
+export function autoOr<T>({ schema, expected, placeholder }: SettingType<T>): SettingType<T | 'auto'> {
+  return { schema: z.union([z.literal('auto'), schema]), expected: `auto or ${expected}`, placeholder };
+}
 
 export const address: SettingType<Address> = {
   schema: z.string().transform((value, issues) => parseAddress(value) ?? refuse(issues)),

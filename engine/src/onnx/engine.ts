@@ -130,7 +130,8 @@ abstract class OnnxEngine extends EngineBase implements Engine {
 
   private receive(message: FromWorker): void {
     if (message.type === 'parked') {
-      this.prefix = { ...this.prefix, sequences: message.sequences, bytes: message.bytes };
+      const { sequences, bytes, droppedTokens } = message;
+      this.prefix = { ...this.prefix, sequences, bytes, droppedTokens };
     } else if (message.type === 'answer') {
       this.settle(message.id, message.answer);
     } else if (message.type === 'failed') {

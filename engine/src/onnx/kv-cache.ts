@@ -57,6 +57,16 @@ export class SequenceCache implements KeyValues {
     this.append([...other.tokens.subarray(0, count)], other, 0);
   }
 
+  /** Removes the rows from `count` on, and frees the memory that the others do not need. */
+  shrink(count: number): void {
+    const cut = (old: Float32Array) => old.slice(0, count * this.#width);
+    for (const arrays of [this.keys, this.values]) {
+      for (const layer of arrays.keys()) arrays[layer] = cut(arrays[layer] as Float32Array);
+    }
+    this.tokens = this.tokens.slice(0, count);
+    this.rows = count;
+  }
+
   /** Returns a view of the rows [start, end) of a layer's keys or values. */
   view(kind: 'keys' | 'values', layer: number, start: number, end: number): Float32Array {
     return (this[kind][layer] as Float32Array).subarray(start * this.#width, end * this.#width);

@@ -28,4 +28,4 @@ export type FromWorker =
   | { readonly type: 'answer'; readonly id: number; readonly answer: RunAnswer | ReuseAnswer }
   | { readonly type: 'failed'; readonly id: number; readonly reason: string }
   /** Reports the new contents of the prefix cache. */
-  | { readonly type: 'parked'; readonly sequences: number; readonly bytes: number };
+  | { readonly type: 'parked'; readonly sequences: number; readonly bytes: number; readonly droppedTokens: number };

@@ -10,6 +10,7 @@ export class PrefixCache {
   /** Caches of closed sequences, the least recently used first. */
   readonly #parked = new Set<SequenceCache>();
   #bytes = 0;
+  #droppedRows = 0;
 
   /** @param limit maximum size of the kept keys and values in bytes; 0 disables the cache */
   constructor(limit: number) {
@@ -26,9 +27,16 @@ export class PrefixCache {
     return this.#parked.size;
   }
 
-  /** Keeps the cache of a closed sequence. Removes each cache whose tokens are a prefix of another cache's tokens. */
+  /** Number of rows that were dropped, or not kept, because of the limit. */
+  get droppedRows(): number {
+    return this.#droppedRows;
+  }
+
+  /** Keeps the cache of a closed sequence, or its beginning if it is larger than the limit. Removes each cache whose tokens are a prefix of another cache's tokens. */
   park(cache: SequenceCache): void {
-    if (cache.rows === 0 || cache.bytes > this.#limit) return;
+    if (cache.rows === 0 || this.#limit === 0) return;
+    this.#fit(cache);
+    if (cache.rows === 0) return;
     const tokens = cache.tokens.subarray(0, cache.rows);
     for (const other of this.#parked) {
       const shared = sharedRows(other, tokens);
@@ -42,8 +50,18 @@ export class PrefixCache {
     this.#bytes += cache.bytes;
     for (const oldest of this.#parked) {
       if (this.#bytes <= this.#limit) break;
+      this.#droppedRows += oldest.rows;
       this.#drop(oldest);
     }
+  }
+
+  /** Shortens a cache that is larger than the limit to as many whole blocks as fit. */
+  #fit(cache: SequenceCache): void {
+    if (cache.bytes <= this.#limit) return;
+    const most = wholeBlocks(Math.floor((this.#limit * cache.tokens.length) / cache.bytes));
+    const kept = Math.min(cache.rows, most);
+    this.#droppedRows += cache.rows - kept;
+    cache.shrink(kept);
   }
 
   /**

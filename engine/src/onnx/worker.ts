@@ -49,7 +49,7 @@ function close(sequence: SequenceId): void {
   if (!cache) return;
   runner.caches.delete(sequence);
   parked.park(cache);
-  post({ type: 'parked', sequences: parked.sequences, bytes: parked.bytes });
+  post({ type: 'parked', sequences: parked.sequences, bytes: parked.bytes, droppedTokens: parked.droppedRows });
 }
 
 function reuse(sequence: SequenceId, tokens: readonly number[]): ReuseAnswer {
