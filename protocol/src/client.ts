@@ -52,6 +52,8 @@ export interface ConnectOptions {
    * all notice at the same time when the service comes back.
    */
   readonly apart?: boolean;
+  /** Name in the server's certificate. Default: the host of the address. */
+  readonly serverName?: string | undefined;
   /** TLS credentials. Ignored for unix sockets. */
   readonly tls?: Tls | undefined;
 }
@@ -86,7 +88,7 @@ export function clientOn<S extends DescService>(channel: Client, service: S): Se
 
 /** Opens a connection with the options common to all our clients. */
 export function openChannel(address: string, options: ConnectOptions = {}): Client {
-  const { maxReceiveBytes = 64 * 2 ** 20, apart = false, tls } = options;
+  const { maxReceiveBytes = 64 * 2 ** 20, apart = false, serverName, tls } = options;
   return new Client(address, clientCredentials(address, tls), {
     'grpc.max_receive_message_length': maxReceiveBytes,
     'grpc.max_send_message_length': -1,
@@ -99,6 +101,10 @@ export function openChannel(address: string, options: ConnectOptions = {}): Clie
     'grpc.service_config': roundRobin,
     'grpc.service_config_disable_resolution': 1,
     'grpc.use_local_subchannel_pool': apart ? 1 : 0,
+    ...(serverName !== undefined && {
+      'grpc.ssl_target_name_override': serverName,
+      'grpc.default_authority': serverName,
+    }),
     // Services talk to each other directly: a configured proxy is meant for outbound traffic.
     'grpc.enable_http_proxy': 0,
     // Only the gateway knows how to reopen a lost stream.

@@ -35,6 +35,12 @@ export async function checkHealth(
   }
 }
 
+export interface WatchOptions {
+  readonly signal: AbortSignal;
+  /** Called with the error each time no connection can be established. */
+  readonly onUnreachable?: (error: unknown) => void;
+}
+
 /**
  * Watches the health of a server until the signal is aborted. Yields the status each time it changes. The status is
  * `UNREACHABLE` while there is no connection.
@@ -46,7 +52,7 @@ export async function checkHealth(
 export async function* watchHealth(
   open: () => Client,
   service: DescService | undefined,
-  { signal }: { readonly signal: AbortSignal },
+  { signal, onUnreachable = () => {} }: WatchOptions,
 ): AsyncGenerator<ServingStatus | 'UNREACHABLE', void, undefined> {
   let last: string | undefined;
   let current = open();
@@ -59,8 +65,9 @@ export async function* watchHealth(
         if (status !== last) yield status;
         last = status;
       }
-    } catch {
+    } catch (error) {
       if (signal.aborted) return;
+      if (!connected) onUnreachable(error);
     }
     // grpc-js itself retries a connection that was never established
     if (connected) current = open();

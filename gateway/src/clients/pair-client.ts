@@ -9,6 +9,7 @@ import type { DraftStream, StreamContext, Streams, VerifyStream } from '../decod
 import type { GenerationRequest, Health, ModelInfo } from '../decode/types.ts';
 import { GrpcDraftStream } from './draft-stream.ts';
 import { FailoverVerifyStream } from './failover-verify-stream.ts';
+import type { Resolve } from './name-watcher.ts';
 import { ReplicaPool } from './replica-pool.ts';
 import { GrpcVerifyStream } from './verify-stream.ts';
 
@@ -27,6 +28,8 @@ export interface PairClientOptions {
   readonly recoveryMs: number;
   readonly logger: Logger;
   readonly tls?: Tls | undefined;
+  /** Resolves names. Default: the system's resolver. */
+  readonly resolve?: Resolve | undefined;
 }
 
 /** Timeout in milliseconds of the check that a service serves the gateway's model. */
@@ -45,13 +48,14 @@ export class PairClient implements Streams {
   #target: Omit<Health, 'verifier' | 'drafter' | 'hasDrafter'> = {};
 
   constructor(options: PairClientOptions) {
-    const { model, verifiers, drafters, logger, tls } = options;
+    const { model, verifiers, drafters, logger, tls, resolve } = options;
     this.model = model;
     this.#options = options;
     this.#verifiers = new ReplicaPool(verifiers, {
       service: VerifierService,
       logger,
       tls,
+      resolve,
       check: async (client, signal) => {
         const target = await client.getTarget({}, { signal, deadlineMs: CHECK_MS });
         assertSamePair(target.model, model);
@@ -69,6 +73,7 @@ export class PairClient implements Streams {
       service: DrafterService,
       logger,
       tls,
+      resolve,
       check: async (client, signal) => {
         const drafter = await client.getDrafter({}, { signal, deadlineMs: CHECK_MS });
         assertSamePair(drafter.model, model);

@@ -1,22 +1,32 @@
 import { EventEmitter, once } from 'node:events';
 import type { DescService } from '@bufbuild/protobuf';
 import { PtpError } from '@ptp/protocol/errors';
+import { type Endpoint, type Resolve, watchName } from './name-watcher.ts';
 import { type Lease, Replica, type ReplicaOptions } from './replica.ts';
+import { detailsOf, whyUnreachable } from './unreachable.ts';
+
+export interface PoolOptions<S extends DescService> extends ReplicaOptions<S> {
+  readonly resolve?: Resolve | undefined;
+  readonly resolveMs?: number | undefined;
+}
 
 /** Instances of one service. A stream goes to the usable instance with the fewest streams of this gateway. */
 export class ReplicaPool<S extends DescService> {
-  readonly #typeName: string;
-  readonly #replicas: readonly Replica<S>[];
+  readonly #options: PoolOptions<S>;
+  /** Instances by the configured address, and then by their own target. */
+  readonly #replicas = new Map<string, Map<string, Replica<S>>>();
+  readonly #closing = new AbortController();
   /** Emits `usable` each time a replica becomes usable. Any number of streams may wait for it. */
   readonly #events = new EventEmitter().setMaxListeners(0);
 
-  constructor(addresses: readonly string[], options: ReplicaOptions<S>) {
-    this.#typeName = options.service.typeName;
-    this.#replicas = addresses.map((each) => new Replica(each, options, () => this.#events.emit('usable')));
+  /** @param addresses addresses; each name stands for as many instances as it has IP addresses */
+  constructor(addresses: readonly string[], options: PoolOptions<S>) {
+    this.#options = options;
+    for (const address of new Set(addresses)) this.#watch(address);
   }
 
   get usable(): boolean {
-    return this.#replicas.some(({ usable }) => usable);
+    return this.#all().some(({ usable }) => usable);
   }
 
   /**
@@ -30,19 +40,61 @@ export class ReplicaPool<S extends DescService> {
     const ends = AbortSignal.any([signal, AbortSignal.timeout(Math.ceil(timeoutMs))]);
     await once(this.#events, 'usable', { signal: ends }).catch(() => {
       signal.throwIfAborted();
-      throw new PtpError('unavailable', `${this.#typeName} was not ready within ${timeoutMs} ms`);
+      throw new PtpError('unavailable', `${this.#options.service.typeName} was not ready within ${timeoutMs} ms`);
     });
   }
 
   /** Leases a replica to a stream. Returns undefined while no replica is usable. */
   lease(): Lease<S> | undefined {
-    const usable = this.#replicas.filter((replica) => replica.usable);
+    const usable = this.#all().filter((replica) => replica.usable);
     const trusted = usable.filter((replica) => replica.trusted);
     const [chosen] = (trusted.length > 0 ? trusted : usable).toSorted((a, b) => a.streams - b.streams);
     return chosen?.lease();
   }
 
   close(): void {
-    for (const replica of this.#replicas) replica.close();
+    this.#closing.abort();
+    for (const replica of this.#all()) replica.close();
+  }
+
+  #all(): Replica<S>[] {
+    return [...this.#replicas.values()].flatMap((each) => [...each.values()]);
+  }
+
+  #watch(address: string): void {
+    const { service, logger, resolve, resolveMs } = this.#options;
+    const replicas = new Map<string, Replica<S>>();
+    this.#replicas.set(address, replicas);
+    let reported = '';
+    void watchName(address, {
+      resolve,
+      resolveMs,
+      signal: this.#closing.signal,
+      onChange: (endpoints) => {
+        reported = '';
+        this.#update(replicas, endpoints);
+      },
+      onFailure: (error) => {
+        const [reason, details] = [whyUnreachable(error), detailsOf(error)];
+        if (reported !== details) {
+          logger.warn({ peer: service.typeName, address, reason, details }, 'the service cannot be found');
+        }
+        reported = details;
+      },
+    });
+  }
+
+  /** Adds and removes instances. The streams of a removed instance continue there until they end. */
+  #update(replicas: Map<string, Replica<S>>, endpoints: readonly Endpoint[]): void {
+    const targets = new Set(endpoints.map(({ target }) => target));
+    for (const [target, replica] of replicas) {
+      if (targets.has(target)) continue;
+      replicas.delete(target);
+      replica.retire();
+    }
+    for (const endpoint of endpoints) {
+      if (replicas.has(endpoint.target)) continue;
+      replicas.set(endpoint.target, new Replica(endpoint, this.#options, () => this.#events.emit('usable')));
+    }
   }
 }

@@ -6,6 +6,8 @@ import { type PtpError, toPtpError } from '@ptp/protocol/errors';
 import { watchHealth } from '@ptp/protocol/health';
 import { Backoff } from '@ptp/service-kit/backoff';
 import type { Logger } from '@ptp/service-kit/log';
+import type { Endpoint } from './name-watcher.ts';
+import { detailsOf, whyUnreachable } from './unreachable.ts';
 
 /** Backoff in milliseconds during which a replica that failed is avoided if another one is usable. */
 const FIRST_PAUSE_MS = 250;
@@ -32,19 +34,22 @@ export interface Lease<S extends DescService> {
 
 /** One instance of a service. Watches its health and, each time the service comes up, checks that it may be used. */
 export class Replica<S extends DescService> {
-  readonly #address: string;
+  readonly #endpoint: Endpoint;
   readonly #options: ReplicaOptions<S>;
   readonly #closing = new AbortController();
   readonly #backoff = new Backoff(FIRST_PAUSE_MS, LONGEST_PAUSE_MS);
   #client: ServiceClient<S> | undefined;
   #avoidUntil = 0;
+  #retired = false;
+  /** Reason that was logged last for not reaching the service. */
+  #reported = '';
   usable = false;
   /** Number of streams of this gateway. */
   streams = 0;
 
   /** @param onUsable function that is called each time the replica becomes usable */
-  constructor(address: string, options: ReplicaOptions<S>, onUsable: () => void) {
-    this.#address = address;
+  constructor(endpoint: Endpoint, options: ReplicaOptions<S>, onUsable: () => void) {
+    this.#endpoint = endpoint;
     this.#options = options;
     void this.#watch(onUsable);
   }
@@ -64,8 +69,15 @@ export class Replica<S extends DescService> {
       this.streams--;
       if (failed) this.#avoidUntil = performance.now() + this.#backoff.next();
       else this.#backoff.reset();
+      if (this.#retired && this.streams === 0) this.close();
     };
-    return { address: this.#address, client: this.#client as ServiceClient<S>, leave };
+    return { address: this.#endpoint.target, client: this.#client as ServiceClient<S>, leave };
+  }
+
+  /** Closes the connection once the last stream has ended. The replica must not be leased any more. */
+  retire(): void {
+    this.#retired = true;
+    if (this.streams === 0) this.close();
   }
 
   /** Closes the connection once the streams on it have ended. */
@@ -81,7 +93,8 @@ export class Replica<S extends DescService> {
    */
   #connect(): Connection {
     const { service, tls } = this.#options;
-    const connection = openChannel(this.#address, { tls, apart: true });
+    const { target, name } = this.#endpoint;
+    const connection = openChannel(target, { tls, apart: true, serverName: name });
     this.#client?.close();
     this.#client = clientOn(connection, service);
     return connection;
@@ -90,8 +103,10 @@ export class Replica<S extends DescService> {
   async #watch(onUsable: () => void): Promise<void> {
     const { service, logger } = this.#options;
     const { signal } = this.#closing;
-    const [peer, address] = [service.typeName, this.#address];
-    for await (const status of watchHealth(() => this.#connect(), service, { signal })) {
+    const [peer, address] = [service.typeName, this.#endpoint.target];
+    const onUnreachable = (error: unknown) => this.#report(error);
+    for await (const status of watchHealth(() => this.#connect(), service, { signal, onUnreachable })) {
+      if (status === 'SERVING') this.#reported = '';
       const err = status === 'SERVING' ? await this.#rejection(signal) : undefined;
       if (signal.aborted) return;
       if (err) logger.error({ err, peer, address }, 'the service cannot be used');
@@ -100,6 +115,15 @@ export class Replica<S extends DescService> {
       this.usable = usable;
       if (usable) onUsable();
     }
+  }
+
+  /** Logs why the service cannot be reached, unless that was logged last. */
+  #report(error: unknown): void {
+    const [reason, details] = [whyUnreachable(error), detailsOf(error)];
+    const { service, logger } = this.#options;
+    const record = { peer: service.typeName, address: this.#endpoint.target, reason, details };
+    if (reason !== this.#reported) logger.warn(record, 'the service cannot be reached');
+    this.#reported = reason;
   }
 
   /** Repeats the check until it passes or rejects the service. Returns the error in the latter case. */
