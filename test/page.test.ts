@@ -150,14 +150,32 @@ describe.skipIf(!chromiumPath)('the page', () => {
       { viewport: { width: 360, height: 740 }, colorScheme: 'dark' },
     ));
 
-  test('documents the API at /docs, and can send requests from there', () =>
-    onPage(async (page) => {
-      await page.goto(`${server.url}docs`);
-      const version = page.locator('#operations-default-get_version');
-      await version.getByRole('button').first().click();
-      await version.getByRole('button', { name: 'Try it out' }).click();
-      await version.getByRole('button', { name: 'Execute' }).click();
-      await version.locator('.live-responses-table .response-col_status', { hasText: '200' }).waitFor();
-      await page.getByText('Completes one or more prompts').waitFor();
-    }));
+  test(
+    'documents the API at /docs, and can send requests from there',
+    () =>
+      onPage(
+        async (page) => {
+          await page.getByRole('link', { name: 'API' }).click();
+          const groups = page.locator('.opblock-tag');
+          await groups.first().waitFor();
+          expect(await groups.evaluateAll((all) => all.map((group) => group.getAttribute('data-tag')))).toEqual([
+            'Generation',
+            'Models and tokens',
+            'Operation',
+          ]);
+          const completions = page.locator('.opblock', { hasText: 'Completes one or more prompts' });
+          await completions.getByRole('button').first().click();
+          await completions.getByRole('button', { name: 'Execute' }).click();
+          await completions.locator('.live-responses-table .response-col_status', { hasText: '200' }).waitFor();
+          const colour = () => page.locator('.info .title').evaluate((title) => getComputedStyle(title).color);
+          const dark = await colour();
+          await page.emulateMedia({ colorScheme: 'light' });
+          await expect.poll(colour).not.toBe(dark);
+          await page.getByRole('link', { name: 'Playground' }).click();
+          await page.getByText(`Serving ${server.id}`).waitFor();
+        },
+        { colorScheme: 'dark' },
+      ),
+    60_000,
+  ); // Swagger UI is large.
 });

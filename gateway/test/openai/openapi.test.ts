@@ -4,12 +4,20 @@ import { openApi } from '../../src/openai/openapi.ts';
 import { startServer, type TestServer } from '../testing/test-server.ts';
 
 interface Operation {
-  readonly requestBody?: { readonly content: { readonly 'application/json': { readonly schema: Schema } } };
+  readonly tags: readonly string[];
+  readonly requestBody?: { readonly content: { readonly 'application/json': Content } };
+}
+interface Content {
+  readonly schema: Schema;
+  readonly example: object;
 }
 interface Schema {
   readonly properties: Readonly<Record<string, unknown>>;
 }
-const { paths } = openApi() as { paths: Record<string, { get?: Operation; post?: Operation }> };
+const { paths, tags } = openApi() as {
+  paths: Record<string, { get?: Operation; post?: Operation }>;
+  tags: { name: string }[];
+};
 
 let server: TestServer;
 beforeAll(async () => {
@@ -32,6 +40,14 @@ describe('the OpenAPI document', () => {
     const response = await fetch(url, { method, ...body });
     expect(response.status).toBe(method === 'GET' ? 200 : 400);
     expect((await fetch(url, { method: 'DELETE' })).status).toBe(405);
+  });
+
+  test.each(Object.entries(paths))('has a group and an accepted example: %s', async (path, { get, post }) => {
+    const [tag] = (get ?? post)?.tags ?? [];
+    expect(tags.map(({ name }) => name)).toContain(tag);
+    if (!post) return;
+    const response = await server.post(path, post.requestBody?.content['application/json'].example);
+    expect([response.status, await response.text()]).toEqual([200, expect.stringContaining('{')]);
   });
 
   test('contains the limits of fields', () => {
