@@ -1,5 +1,5 @@
 import { randomTokens } from './sampling/uniforms.ts';
-import type { TargetEngine, TargetOutput } from './types.ts';
+import type { RunResult, TargetEngine, TargetOutput, TargetSlot } from './types.ts';
 
 export interface BatchInvariance {
   /** True if each token's results were bit-identical in all batches and chunks. */
@@ -25,10 +25,13 @@ const CHUNKS = [5, 9, 1, 2] as const;
  *
  * Ends at the first difference or after `budgetMs`, because all comparisons would take minutes for a large model on a
  * CPU.
+ *
+ * @param onRun function that is called after each run with the number of runs so far
  */
 export async function checkBatchInvariance(
   engine: TargetEngine,
   budgetMs = Number.POSITIVE_INFINITY,
+  onRun: (runs: number) => void = () => {},
 ): Promise<BatchInvariance> {
   const started = performance.now();
   const { vocabulary, maxSlots, contextLength } = engine.info;
@@ -43,6 +46,13 @@ export async function checkBatchInvariance(
     roughScores: true,
   });
 
+  let runs = 0;
+  const run = async (slots: readonly TargetSlot[]): Promise<RunResult<TargetOutput>> => {
+    const result = await engine.run(slots);
+    onRun(++runs);
+    return result;
+  };
+
   /** Runs the beginning on one sequence, `chunk` tokens at a time, together with `others` similar sequences. */
   const rowsOf = async (chunk: number, others: number, end = compared): Promise<string[]> => {
     const sequences = Array.from({ length: 1 + others }, () => engine.open());
@@ -54,10 +64,10 @@ export async function checkBatchInvariance(
           sequence,
           ...part(at, i === 0 ? count : Math.max(1, count - i)),
         }));
-        const { outputs } = await engine.run(slots);
+        const { outputs } = await run(slots);
         rows.push(...rowsIn(outputs[0] as TargetOutput));
         // The other sequences ran shorter chunks. Complete their rows, so that all sequences continue at the same row.
-        if (others > 0) await engine.run(sequences.slice(1).map((sequence) => ({ sequence, ...part(at, count) })));
+        if (others > 0) await run(sequences.slice(1).map((sequence) => ({ sequence, ...part(at, count) })));
       }
       return rows;
     } finally {

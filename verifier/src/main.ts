@@ -1,5 +1,6 @@
 import { runModelService } from '@ptp/engine/model-service';
 import { openTargetEngine } from '@ptp/engine/open-engine';
+import { KnownVerdict } from './known-verdict.ts';
 import { selfCheck } from './self-check.ts';
 import { verifierService } from './service.ts';
 import { verifierSettings } from './settings.ts';
@@ -9,8 +10,10 @@ await runModelService({
   name: 'verifier',
   settings: verifierSettings,
   openEngine: (options) => openTargetEngine(options),
-  async implement({ engine, model, limits, observe, registry, logger }) {
-    const batchInvariant = await selfCheck(engine, registry, logger);
+  async implement({ engine, model, limits, observe, registry, logger }, { model: dir, threads }) {
+    const { runtime, maxSlots } = engine.info;
+    const known = runtime ? await KnownVerdict.of({ dir, runtime, threads, maxSlots }) : undefined;
+    const batchInvariant = await selfCheck(engine, registry, logger, known);
     return verifierService(new Verifier(engine, { draft: 64, ...limits }, observe), model, batchInvariant);
   },
 });

@@ -1,18 +1,33 @@
-import { checkBatchInvariance } from '@ptp/engine/batch-invariance';
+import { type BatchInvariance, checkBatchInvariance } from '@ptp/engine/batch-invariance';
 import type { TargetEngine } from '@ptp/engine/types';
 import type { Logger } from '@ptp/service-kit/log';
 import { Gauge, type Registry } from 'prom-client';
+import type { KnownVerdict } from './known-verdict.ts';
 
 /** Time in milliseconds after which the check starts no further comparison, so that large models become ready. */
 const BUDGET_MS = 5000;
+/** Time in milliseconds between two log records about the progress of the check. */
+const PROGRESS_MS = 2000;
 
-/** Checks that the engine is batch-invariant on this machine, logs the result and exports it as a metric. */
-export async function selfCheck(engine: TargetEngine, registry: Registry, logger: Logger): Promise<boolean> {
-  const check = await checkBatchInvariance(engine, BUDGET_MS);
-  if (check.invariant) logger.info(check, 'the engine is batch-invariant');
+/**
+ * Checks that the engine is batch-invariant on this machine, logs the result and exports it as a metric.
+ *
+ * @param known result of an earlier check, which replaces this one; undefined if the engine has none
+ */
+export async function selfCheck(
+  engine: TargetEngine,
+  registry: Registry,
+  logger: Logger,
+  known?: KnownVerdict,
+): Promise<boolean> {
+  const earlier = await known?.read();
+  const check = earlier ?? (await run(engine, logger));
+  if (!earlier) await known?.write(check);
+  const result = { ...check, ...(earlier && { earlier: true }) };
+  if (check.invariant) logger.info(result, 'the engine is batch-invariant');
   else
     logger.error(
-      check,
+      result,
       'the engine is not batch-invariant on this machine: generated text may depend on drafts and batches',
     );
   new Gauge({
@@ -21,4 +36,13 @@ export async function selfCheck(engine: TargetEngine, registry: Registry, logger
     registers: [registry],
   }).set(Number(check.invariant));
   return check.invariant;
+}
+
+function run(engine: TargetEngine, logger: Logger): Promise<BatchInvariance> {
+  let reported = performance.now();
+  return checkBatchInvariance(engine, BUDGET_MS, (runs) => {
+    if (performance.now() - reported < PROGRESS_MS) return;
+    reported = performance.now();
+    logger.info({ runs }, 'checking whether the engine is batch-invariant');
+  });
 }

@@ -1,7 +1,10 @@
+import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { PtpError } from '@ptp/protocol/errors';
 import { checkFiles, loadManifest, type Manifest } from '@ptp/protocol/manifest';
 import type { EngineInfo, EngineOptions } from '../types.ts';
+
+const { version }: { version: string } = createRequire(import.meta.url)('onnxruntime-node/package.json');
 
 export type ModelKind = 'target' | 'drafter';
 
@@ -61,6 +64,7 @@ export async function loadModel(
       maxSlots: Math.max(...slotCounts),
       maxSequences: Number.POSITIVE_INFINITY,
       bytesPerToken: manifest.bytes_per_token[kind] ?? 0,
+      runtime: `onnxruntime-node ${version}`,
     },
     // With more threads than heads, onnxruntime would divide the sums over a cache, in an order that depends on the run.
     threads: Math.min(threads || 1, inPlace ? heads.kv_heads : Number.POSITIVE_INFINITY),

@@ -1,0 +1,66 @@
+import { createHash } from 'node:crypto';
+import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { arch, cpus, homedir, platform } from 'node:os';
+import { dirname, join } from 'node:path';
+import type { BatchInvariance } from '@ptp/engine/batch-invariance';
+
+/** Changes whenever the self-check or the engine changes in a way that can change its result. */
+const FORMAT = 1;
+
+/** Everything on which the result of a self-check depends, apart from the machine. */
+export interface CheckedEngine {
+  /** Model folder, whose manifest has the hashes of its files. */
+  readonly dir: string;
+  /** Name and version of the runtime. */
+  readonly runtime: string;
+  readonly threads: number;
+  readonly maxSlots: number;
+}
+
+/** Result of an earlier self-check of the same model with the same runtime on the same kind of CPU. */
+export class KnownVerdict {
+  readonly #path: string;
+
+  private constructor(path: string) {
+    this.#path = path;
+  }
+
+  static async of({ dir, ...engine }: CheckedEngine, env = process.env): Promise<KnownVerdict> {
+    const hash = createHash('sha256');
+    hash.update(await readFile(join(dir, 'manifest.json')));
+    hash.update(JSON.stringify([FORMAT, engine, process.versions.node, platform(), arch(), await cpu()]));
+    const caches = env.XDG_CACHE_HOME || join(homedir(), '.cache');
+    return new KnownVerdict(join(caches, 'ptp-server', 'self-check', `${hash.digest('hex').slice(0, 32)}.json`));
+  }
+
+  /** Returns the result, or undefined if none is stored or it cannot be read. */
+  async read(): Promise<BatchInvariance | undefined> {
+    try {
+      const { invariant, rows } = JSON.parse(await readFile(this.#path, 'utf8'));
+      return invariant === true && Number.isInteger(rows) ? { invariant, rows } : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Stores a positive result. Failures are ignored, because a container may have no folder to write to. */
+  async write(verdict: BatchInvariance): Promise<void> {
+    if (!verdict.invariant) return;
+    try {
+      await mkdir(dirname(this.#path), { recursive: true });
+      const part = `${this.#path}.${process.pid}`;
+      await writeFile(part, JSON.stringify(verdict));
+      await rename(part, this.#path);
+    } catch {}
+  }
+}
+
+/** Describes the CPU: its name, and on Linux also its stepping and features, which choose the kernels. */
+async function cpu(): Promise<string[]> {
+  const info = await readFile('/proc/cpuinfo', 'utf8').catch(() => '');
+  const first = info.split('\n\n')[0]?.split('\n') ?? [];
+  return [
+    cpus()[0]?.model ?? '',
+    ...first.filter((line) => /^(cpu family|model|stepping|flags|Features)\s*:/.test(line)),
+  ];
+}
