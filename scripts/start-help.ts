@@ -76,6 +76,7 @@ export function helpOf(flags: readonly Setting[]): string {
     ),
     ...row('--tensor-parallel N', 'With --engine torch: number of GPUs that share --model. Default: 1.'),
     ...row('--port N', 'Port of the HTTP API, replacing the one in --listen. The gRPC API uses port N + 1.'),
+    ...row('--config FILE', 'YAML file with lines `flag: value`. The command line and the environment override it.'),
     ...row('-h, --help', 'Show the most important flags.'),
     ...(all ? [] : ['', 'All flags, and the environment variables for them: npm start -- --help-all']),
   ].join('\n');

@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { checkSettingNames } from '@ptp/service-kit/setting-names';
 import { type Address, engineAddress, integer, isHttp, path, type Setting, settings } from '@ptp/service-kit/settings';
@@ -9,8 +9,19 @@ import { drafterSettings } from '../drafter/src/settings.ts';
 import { gatewaySettings } from '../gateway/src/settings.ts';
 import { verifierSettings } from '../verifier/src/settings.ts';
 import { flagValue } from './flag-value.ts';
+import { readConfig } from './start-config.ts';
 import { allFlags, commonFlags, engineFlag, flagOf, helpOf, modelType } from './start-help.ts';
 import { StartError } from './supervisor.ts';
+
+const FLAGS = {
+  ...Object.fromEntries(allFlags.map((setting) => [flagOf(setting), { type: 'string' }] as const)),
+  config: { type: 'string' },
+  port: { type: 'string' },
+  drafter: { type: 'string' },
+  'tensor-parallel': { type: 'string' },
+  help: { type: 'boolean', short: 'h' },
+  'help-all': { type: 'boolean' },
+} as const;
 
 /** Flags of `npm start` that are not settings of the services. */
 export interface EngineFlags {
@@ -23,17 +34,21 @@ export interface EngineFlags {
 }
 
 /**
- * Returns the environment of the services, which is this process's environment, overridden by the flags of the command
- * line, and the flags that are not settings.
+ * Returns the environment of the services and the flags that are not settings. A flag of the command line overrides the
+ * environment, which overrides the file of --config.
  */
-export function environment(): { env: NodeJS.ProcessEnv; flags: EngineFlags } {
-  const values = parseFlags();
-  if (values.help || values['help-all']) {
-    console.log(helpOf(values['help-all'] ? allFlags : commonFlags));
+export function environment(
+  args: readonly string[] = process.argv.slice(2),
+  given = process.env,
+): { env: NodeJS.ProcessEnv; flags: EngineFlags } {
+  const flags = parseFlags(args);
+  if (flags.help || flags['help-all']) {
+    console.log(helpOf(flags['help-all'] ? allFlags : commonFlags));
     process.exit(0);
   }
-  checkSettingNames(process.env);
-  const env = { ...process.env };
+  checkSettingNames(given);
+  const env = { ...given };
+  const values = { ...configFlags(flags.config, given), ...flags };
   for (const setting of allFlags) {
     const value = values[flagOf(setting)];
     if (typeof value !== 'string') continue;
@@ -44,6 +59,29 @@ export function environment(): { env: NodeJS.ProcessEnv; flags: EngineFlags } {
 }
 
 type Values = Record<string, string | boolean | undefined>;
+
+/** Returns the flags in a configuration file that the environment does not set. Paths are relative to the file. */
+function configFlags(config: Values[string], env: NodeJS.ProcessEnv): Values {
+  if (typeof config !== 'string') return {};
+  const file = resolve(env.INIT_CWD ?? '.', config);
+  const names = Object.entries(FLAGS).filter(([name, { type }]) => type === 'string' && name !== 'config');
+  const values = readConfig(
+    file,
+    names.map(([name]) => name),
+  );
+  const absolute = (name: string, value: string) => {
+    const setting = allFlags.find((each) => flagOf(each) === name);
+    if (setting) return fromWorkingDirectory(dirname(file), setting, value);
+    return name === 'drafter' ? pathOr(dirname(file), value) : value;
+  };
+  const variableOf = (name: string) =>
+    name === 'port' ? gatewaySettings.listen.name : `PTP_${name.toUpperCase().replaceAll('-', '_')}`;
+  return Object.fromEntries(
+    Object.entries(values)
+      .filter(([name]) => !env[variableOf(name)])
+      .map(([name, value]) => [name, absolute(name, value)]),
+  );
+}
 
 /**
  * Returns the flags about engines. Removes the engine from the environment, because drafter and verifier differ in it.
@@ -89,18 +127,9 @@ function pathOr(directory: string, value: string): string {
  *
  * @throws StartError if there is an unknown flag
  */
-export function parseFlags(args: readonly string[] = process.argv.slice(2)): Values {
-  const flags = allFlags.map((setting) => [flagOf(setting), { type: 'string' }] as const);
-  const options = {
-    ...Object.fromEntries(flags),
-    port: { type: 'string' },
-    drafter: { type: 'string' },
-    'tensor-parallel': { type: 'string' },
-    help: { type: 'boolean', short: 'h' },
-    'help-all': { type: 'boolean' },
-  } as const;
+export function parseFlags(args: readonly string[]): Values {
   try {
-    return parseArgs({ args: [...args], options }).values as Values;
+    return parseArgs({ args: [...args], options: FLAGS }).values as Values;
   } catch (error) {
     throw new StartError(`${(error as Error).message}; see npm start -- --help`);
   }

@@ -43,6 +43,7 @@ const ELSEWHERE: readonly (readonly [pattern: RegExp, where: string])[] = [
   [/^npm start -- --engine torch( --model \S+ --draft-model \S+)?$/, 'test/start-torch.test.ts'],
   [/^npm start -- --model FOLDER --engine torch$/, 'test/start-torch.test.ts'],
   [/^npm start -- --model work\/qwen3\/models\/hugging-face$/, 'test/start.test.ts'],
+  [/^npm start -- --config ptp\.yaml$/, 'test/start-config.test.ts'],
   [/^npm start -- --engine http:/, 'test/sglang.test.ts'],
   [/^npm run check:sglang/, 'test/check-sglang.test.ts'],
   [/^npm run ptp -- complete '.*' --compare$|^npm run chat$/, 'cli/test/cli.test.ts'],

@@ -190,7 +190,7 @@ describe('npm start', { timeout: 120_000 }, () => {
     expect(help.output()).toContain('npm start -- [flags]');
     for (const flag of ['--model MODEL', '--draft-model MODEL', '--engine ENGINE', '--drafter CHECKPOINT', '--port N'])
       expect(help.output()).toContain(flag);
-    expect(help.output().match(/^ {2}(-h, )?--/gm)).toHaveLength(13);
+    expect(help.output().match(/^ {2}(-h, )?--/gm)).toHaveLength(14);
     const all = await start('--help-all');
     expect(await all.ended).toBe(0);
     const words = all.output().split(/\s+/);

@@ -1,0 +1,38 @@
+import { readFileSync } from 'node:fs';
+import { invalidField } from '@ptp/protocol/validation';
+import { parse } from 'yaml';
+import { z } from 'zod';
+import { StartError } from './supervisor.ts';
+
+const expected = 'a text, a number or a list of them';
+const content = z.record(z.string(), z.union([z.string(), z.array(z.string()).transform(String)]));
+
+/**
+ * Reads the flags in a YAML file, whose keys are the names of flags without the dashes.
+ *
+ * @param names all keys that the file may have
+ * @throws StartError if the file cannot be read or is no mapping, PtpError `invalid_argument` for an unknown key or a
+ *   value of another kind
+ */
+export function readConfig(file: string, names: readonly string[]): Record<string, string> {
+  const given = parseYaml(file) ?? {};
+  if (typeof given !== 'object' || Array.isArray(given)) throw new StartError(`${file} must have lines "flag: value"`);
+  const unknown = Object.keys(given).find((key) => !names.includes(key));
+  if (unknown !== undefined) {
+    throw new StartError(`${file}: \`${unknown}\` is not a flag of npm start; see npm start -- --help-all`);
+  }
+  const { data, error } = content.safeParse(given);
+  if (data) return data;
+  const key = String(error.issues[0]?.path[0]);
+  throw invalidField(`${file}: ${key}`, expected, (given as Record<string, unknown>)[key]);
+}
+
+/** Returns the content of a file, in which all scalars are texts. */
+function parseYaml(file: string): unknown {
+  try {
+    return parse(readFileSync(file, 'utf8'), { schema: 'failsafe' });
+  } catch (error) {
+    const [problem] = (error as Error).message.split('\n');
+    throw new StartError(`cannot read --config ${file}: ${problem?.replace(/:$/, '')}`);
+  }
+}

@@ -1,0 +1,73 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { environment } from '../scripts/start-options.ts';
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'ptp-config-'));
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+/** Writes a file and returns what `npm start` reads from it. */
+async function read(text: string, args: string[] = [], env: NodeJS.ProcessEnv = {}) {
+  await writeFile(join(folder, 'ptp.yaml'), text);
+  return environment(['--config', 'ptp.yaml', ...args], { INIT_CWD: folder, ...env });
+}
+
+describe('the configuration file', () => {
+  test('sets flags', async () => {
+    const text = 'max-streams: 12\nverifiers: [a:1, "b:2"]\nmodel: org/name\ntls-ca-file: ca.pem\ntensor-parallel: 2\n';
+    const { env, flags } = await read(text);
+    expect(env).toMatchObject({
+      PTP_MAX_STREAMS: '12',
+      PTP_VERIFIERS: 'a:1,b:2',
+      PTP_MODEL: 'org/name',
+      PTP_TLS_CA_FILE: join(folder, 'ca.pem'),
+    });
+    expect(flags).toEqual({ engine: '', drafter: '', tensorParallel: 2 });
+  });
+
+  test('has paths that are relative to it', async () => {
+    await writeFile(join(folder, 'x.pt'), '');
+    await writeFile(join(folder, 'ptp.yaml'), 'drafter: x.pt\nmodel: x.pt\n');
+    const { env, flags } = environment(['--config', join(folder, 'ptp.yaml')], { INIT_CWD: '/' });
+    expect([env.PTP_MODEL, flags.drafter]).toEqual([join(folder, 'x.pt'), join(folder, 'x.pt')]);
+  });
+
+  test('is overridden by the environment, and both by the command line', async () => {
+    const text = 'max-streams: 1\nport: 1000\nlog-level: error\n';
+    const both = { PTP_MAX_STREAMS: '2', PTP_LISTEN: 'localhost:2000' };
+    expect((await read(text, [], both)).env).toMatchObject({ ...both, PTP_LOG_LEVEL: 'error' });
+    const { env } = await read(text, ['--max-streams', '3', '--port', '3000'], both);
+    expect(env).toMatchObject({
+      PTP_MAX_STREAMS: '3',
+      PTP_LISTEN: 'localhost:3000',
+      PTP_GRPC_LISTEN: expect.stringMatching(/:3001$/),
+    });
+  });
+
+  test('may be empty', async () => {
+    expect((await read('# nothing\n')).flags).toEqual({ engine: '', drafter: '', tensorParallel: 1 });
+  });
+
+  test.each([
+    ['max-stream: 3', 'ptp.yaml: `max-stream` is not a flag of npm start; see npm start -- --help-all'],
+    ['config: other.yaml', 'ptp.yaml: `config` is not a flag of npm start'],
+    ['help: true', 'ptp.yaml: `help` is not a flag of npm start'],
+    ['model: {a: 1}', 'ptp.yaml: model` must be a text, a number or a list of them, got an object'],
+    ['- model', 'ptp.yaml must have lines "flag: value"'],
+    ['model', 'ptp.yaml must have lines "flag: value"'],
+    ['port: 1\nport: 2', 'ptp.yaml: Map keys must be unique at line 2, column 1'],
+    ['tensor-parallel: x', '--tensor-parallel must be an integer in [1, 64], got "x"'],
+  ])('is rejected with one line: %j', async (text, message) => {
+    await expect(read(text)).rejects.toThrow(message);
+  });
+
+  test('must exist', () => {
+    expect(() => environment(['--config', 'no.yaml'], { INIT_CWD: folder })).toThrow(
+      `cannot read --config ${join(folder, 'no.yaml')}: ENOENT`,
+    );
+  });
+});
