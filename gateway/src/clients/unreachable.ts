@@ -8,7 +8,7 @@ const CAUSES: readonly (readonly [RegExp, string])[] = [
   [/wrong version number|EPROTO/, 'only one side uses TLS: set PTP_TLS_* at both'],
   [/ETIMEDOUT|EHOSTUNREACH|ENETUNREACH/, 'there is no route to its address, or a firewall drops the connection'],
   [
-    /ECONNRESET|EPIPE|dropped|disconnected|closed/i,
+    /ECONNRESET|EPIPE|Failed to connect|dropped|disconnected|closed/i,
     'it closes the connection: it uses TLS, or rejects our certificate',
   ],
 ];
