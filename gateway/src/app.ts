@@ -13,6 +13,7 @@ import { decodeBody } from './http/content-encoding.ts';
 import { rejectExpectation, rejectOtherMethods, rejectUnparsable, sendError } from './http/errors.ts';
 import { newId } from './http/ids.ts';
 import { parseJson } from './http/json.ts';
+import { checkJsonSize } from './http/json-size.ts';
 import { servePages } from './http/pages.ts';
 import { BodyBudget, readBody } from './http/request-body.ts';
 import { checkLocalHost, checkTransferEncoding } from './http/request-checks.ts';
@@ -154,7 +155,9 @@ async function createApp({ settings, logger, onRejection, https }: HttpParts): P
   const arriving = new BodyBudget(settings.arrivingLimit);
   app.addContentTypeParser('application/json', async (request: FastifyRequest, payload: IncomingMessage) => {
     const body = await readBody(payload, settings.bodyLimit, arriving);
-    return parseJson(await decodeBody(body, request.headers['content-encoding'], settings.bodyLimit));
+    const decoded = await decodeBody(body, request.headers['content-encoding'], settings.bodyLimit);
+    await checkJsonSize(decoded);
+    return parseJson(decoded);
   });
 
   let closing = false;

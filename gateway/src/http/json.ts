@@ -3,7 +3,7 @@ import { isLongNumber, parseExactly } from '@ptp/protocol/long-number';
 import { invalidField } from '@ptp/protocol/validation';
 
 /** Maximum nesting of arrays and objects in a client's JSON, because much of the code that reads it is recursive. */
-const NESTING_LIMIT = 200;
+export const NESTING_LIMIT = 200;
 
 /**
  * Parses a request body. Numbers that no double holds become a LongNumber.
@@ -13,7 +13,11 @@ const NESTING_LIMIT = 200;
 export function parseJson(bytes: Uint8Array): unknown {
   const value = parseBody(decode(bytes));
   if (!isNestedTooDeep(value)) return value;
-  throw new PtpError('invalid_argument', `the request body must be nested at most ${NESTING_LIMIT} levels deep`);
+  throw nestedTooDeep();
+}
+
+export function nestedTooDeep(): PtpError {
+  return new PtpError('invalid_argument', `the request body must be nested at most ${NESTING_LIMIT} levels deep`);
 }
 
 /**

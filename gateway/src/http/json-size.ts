@@ -1,0 +1,75 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { fieldError } from '@ptp/protocol/validation';
+import { NESTING_LIMIT, nestedTooDeep } from './json.ts';
+
+/**
+ * Limits of a request body. They are checked before it is parsed, because each value costs time in the parser, the
+ * schema checks and the chat template, all of which block the event loop.
+ */
+const LIMITS = { containers: 10_000, values: 100_000 };
+
+/** Number of bytes that are counted in one turn of the event loop, about a millisecond. */
+const SLICE = 512 * 1024;
+
+const [QUOTE, BACKSLASH, COMMA, BRACKET, BRACE] = [0x22, 0x5c, 0x2c, 0x5b, 0x7b];
+const [BRACKET_END, BRACE_END] = [0x5d, 0x7d];
+
+/** Counts the values of a JSON text without parsing it. The text may be invalid. */
+class ValueCounter {
+  #containers = 0;
+  #values = 1;
+  #depth = 0;
+  #inString = false;
+  #escaped = false;
+
+  /** @throws PtpError `invalid_argument` if the text has too many values */
+  add(bytes: Uint8Array): void {
+    for (let i = 0; i < bytes.length; i++) {
+      const byte = bytes[i] as number;
+      if (this.#inString) i = this.#string(bytes, i);
+      else this.#structure(byte);
+    }
+  }
+
+  #structure(byte: number): void {
+    if (byte === QUOTE) this.#inString = true;
+    else if (byte === COMMA) this.#limit('values', 'values', ++this.#values);
+    else if (byte === BRACKET_END || byte === BRACE_END) this.#depth--;
+    else if (byte === BRACKET || byte === BRACE) {
+      if (++this.#depth > NESTING_LIMIT) throw nestedTooDeep();
+      this.#limit('containers', 'arrays and objects', ++this.#containers);
+    }
+  }
+
+  /** Skips the rest of a string, or of the slice. @returns the index of the last byte read */
+  #string(bytes: Uint8Array, start: number): number {
+    for (let i = start; i < bytes.length; i++) {
+      const byte = bytes[i];
+      if (this.#escaped) this.#escaped = false;
+      else if (byte === BACKSLASH) this.#escaped = true;
+      else if (byte === QUOTE) {
+        this.#inString = false;
+        return i;
+      }
+    }
+    return bytes.length;
+  }
+
+  #limit(limit: keyof typeof LIMITS, what: string, count: number): void {
+    if (count <= LIMITS[limit]) return;
+    throw fieldError('body', `must have at most ${LIMITS[limit]} ${what}, got more`);
+  }
+}
+
+/**
+ * Checks the size of a JSON text in slices, between which other requests are served.
+ *
+ * @throws PtpError `invalid_argument` naming the limit
+ */
+export async function checkJsonSize(bytes: Uint8Array): Promise<void> {
+  const counter = new ValueCounter();
+  for (let at = 0; at < bytes.length; at += SLICE) {
+    counter.add(bytes.subarray(at, at + SLICE));
+    if (bytes.length > SLICE) await nextTurn();
+  }
+}

@@ -1,0 +1,37 @@
+import { expect, test } from 'vitest';
+import { checkJsonSize } from '../../src/http/json-size.ts';
+
+const check = (text: string) => checkJsonSize(new TextEncoder().encode(text));
+
+test.each([
+  ['130,000 empty messages', JSON.stringify({ input: Array(130_000).fill({ role: 'user', content: '' }) }), 'arrays'],
+  ['a million numbers', JSON.stringify({ prompt: Array(1_000_000).fill(1) }), 'at most 100000 values'],
+  ['20,000 empty arrays', '[],'.repeat(20_000), 'arrays and objects'],
+])('rejects %s', async (_, text, message) => {
+  await expect(check(text)).rejects.toMatchObject({
+    code: 'invalid_argument',
+    message: expect.stringContaining(message),
+  });
+});
+
+test.each([
+  ['a text with more commas, brackets and digits than values are allowed', { prompt: ',[{1'.repeat(500_000) }],
+  ['escaped quotes and backslashes', { prompt: `${'\\"'.repeat(200_000)},[` }],
+  ['a prompt of 90,000 tokens', { prompt: Array(90_000).fill(2047) }],
+  ['a chat of 3,000 messages in parts', { messages: Array(3000).fill({ role: 'user', content: [{ type: 'text' }] }) }],
+])('accepts %s', async (_, body) => {
+  await check(JSON.stringify(body));
+});
+
+test('never holds the event loop for long', async () => {
+  const text = new TextEncoder().encode(JSON.stringify({ prompt: 'a, "b" '.repeat(450_000) }));
+
+  let turns = 0;
+  const timer = setInterval(() => turns++, 0);
+
+  await checkJsonSize(text);
+
+  clearInterval(timer);
+  expect(text.length).toBeGreaterThan(4_000_000);
+  expect(turns).toBeGreaterThan(2);
+});
