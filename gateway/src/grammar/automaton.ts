@@ -23,8 +23,20 @@ export interface AutomatonState {
   readonly stacks: readonly ByteStack[];
   /** [256] next state for each byte, null if the byte is not allowed, or undefined if it has not been computed yet. */
   readonly transitions: (AutomatonState | null | undefined)[];
+  /** Position in a string with any content, null if it is elsewhere, or undefined if it has not been computed yet. */
+  text?: TextPosition | null | undefined;
   /** Computed next states, keyed by the remaining stacks, because most bytes lead to the same stacks. */
   readonly byRemaining: Map<string, AutomatonState | null>;
+}
+
+/** Position in a string with any content. */
+export interface TextPosition {
+  /** Number of characters that must follow. */
+  readonly min: number;
+  /** Number of characters that may follow. */
+  readonly max: number;
+  /** State after the closing quotation mark. */
+  readonly closed: AutomatonState;
 }
 
 /**
@@ -63,12 +75,47 @@ export class Automaton {
     return next;
   }
 
+  /** Number of states created and not forgotten. */
+  get size(): number {
+    return this.#states.size;
+  }
+
+  /** Frees the memory of all states. States that are in use stay valid. */
+  forget(): void {
+    for (const state of this.#states.values()) {
+      state.transitions.fill(undefined);
+      state.byRemaining.clear();
+      state.text = undefined;
+      for (const { top } of state.stacks) if (top.kind === 'dfa') top.forget?.();
+    }
+    for (const map of [this.#stacks, this.#repeats, this.#states, this.#ids]) map.clear();
+  }
+
+  /** Returns the position in a string with any content. Undefined if the state may also be elsewhere. */
+  textOf(state: AutomatonState): TextPosition | undefined {
+    if (state.text === undefined) state.text = this.#findText(state) ?? null;
+    return state.text ?? undefined;
+  }
+
+  #findText({ stacks }: AutomatonState): TextPosition | undefined {
+    const stack = stacks.find(({ top }) => top.kind === 'dfa' && top.text);
+    if (stack?.top.kind !== 'dfa' || !stack.top.text) return undefined;
+    // If the string may end here, the stack of its closing quotation mark is in the state too.
+    if (!stacks.every((each) => each === stack || each === stack.below)) return undefined;
+    const closed = this.step(
+      this.#intern((draft) => this.#expand(stack.below, draft)),
+      0x22,
+    );
+    return closed ? { ...stack.top.text, closed } : undefined;
+  }
+
   /** Truncates the state to a lookahead of `length` bytes. States that differ only beyond it share a token mask. */
   truncate(state: AutomatonState, length: number): AutomatonState {
     return this.#intern((draft) => {
       draft.accepting = state.accepting;
       for (const { top, below } of state.stacks) {
-        draft.stacks.push(this.#push(top, this.#cut(below, length)) as ByteStack);
+        const shorter = top.kind === 'dfa' ? (top.truncated?.(length) ?? top) : top;
+        draft.stacks.push(this.#push(shorter, this.#cut(below, length)) as ByteStack);
       }
     });
   }

@@ -1,29 +1,42 @@
+import { contentTokens } from './content-tokens.ts';
+import { anyContent } from './json-text.ts';
+import { MemoryLimit } from './memory.ts';
 import { startState } from './token-state.ts';
 import { tokenTrie } from './token-trie.ts';
 import type { GrammarState, OutputConstraint, Vocabulary } from './types.ts';
 
 /** Maximum number of grammars to keep, so that a repeated constraint costs nothing. */
 const CAPACITY = 32;
+/** Maximum number of bytes, estimated, in the states and masks of all grammars. */
+const MEMORY_LIMIT = 128 * 2 ** 20;
 
 /** Cache of the most recently used grammars over one vocabulary, with all states and masks computed so far. */
 export class GrammarCache {
   /** Start states, keyed by `OutputConstraint.key`. The most recently used grammar is last. */
   readonly #states = new Map<string, GrammarState>();
   readonly #vocabulary: Vocabulary;
+  readonly #memory: MemoryLimit;
 
-  /** @param model model with the vocabulary size and the end-of-text tokens */
+  /**
+   * @param model model with the vocabulary size and the end-of-text tokens
+   * @param memory limit of the states and masks of all grammars together
+   */
   constructor(
     tokenizer: { bytes(id: number): Uint8Array },
     model: { readonly vocabulary: number; readonly endOfText: number; readonly stopTokens?: readonly number[] },
+    memory = new MemoryLimit(MEMORY_LIMIT),
   ) {
+    this.#memory = memory;
     const { vocabulary: size, endOfText, stopTokens = [] } = model;
     const bytes = (id: number) => tokenizer.bytes(id);
-    this.#vocabulary = { size, trie: tokenTrie(size, bytes), bytes, endTokens: [endOfText, ...stopTokens] };
+    const trie = tokenTrie(size, bytes);
+    const content = contentTokens(size, trie, anyContent);
+    this.#vocabulary = { size, trie, content, bytes, endTokens: [endOfText, ...stopTokens] };
   }
 
   /** Returns the state before the first token of a constrained text. */
   start({ grammar, key }: OutputConstraint): GrammarState {
-    const state = this.#states.get(key) ?? startState(grammar, this.#vocabulary);
+    const state = this.#states.get(key) ?? startState(grammar, this.#vocabulary, this.#memory);
     this.#states.delete(key);
     this.#states.set(key, state);
     const [oldest] = this.#states.keys();

@@ -2,6 +2,7 @@ import { determinize } from './determinize.ts';
 import {
   bytes,
   choice,
+  type DfaState,
   type Expression,
   empty,
   literal,
@@ -30,6 +31,9 @@ const space = determinize(
 
 const terms = new Terms();
 const anyText = new CharacterDfa(terms.anything, terms);
+
+/** Matches the content of any string, without its quotation marks. */
+export const anyContent: DfaState = encodedState(anyText.state(terms.anything), 'json');
 
 /** Matches a string of `min` to `max` characters. */
 export function jsonString(min = 0, max = Number.POSITIVE_INFINITY): Expression {

@@ -1,25 +1,58 @@
-import { PtpError } from '@ptp/protocol/errors';
 import { Automaton, type AutomatonState } from './automaton.ts';
 import type { Expression } from './expression.ts';
+import { MemoryLimit } from './memory.ts';
+import { TokenMasks } from './token-masks.ts';
 import { childNode } from './token-trie.ts';
 import type { GrammarState, Vocabulary } from './types.ts';
 
 /**
  * Returns the state before the first token of a text. States are created when a text first reaches them, and all texts
  * of the grammar share them.
+ *
+ * @param memory limit that the grammar shares with others
  */
-export function startState(grammar: Expression, vocabulary: Vocabulary): GrammarState {
-  const automaton = new Automaton(grammar);
-  return new TokenState(automaton.start, { automaton, vocabulary, states: new Map(), masks: new Map() });
+export function startState(
+  grammar: Expression,
+  vocabulary: Vocabulary,
+  memory: MemoryLimit = new MemoryLimit(Number.POSITIVE_INFINITY),
+): GrammarState {
+  return new TokenState(new Shared(grammar, vocabulary, memory));
 }
 
+/** Estimated bytes of a state of the automaton with its transitions, stacks and keys. */
+const STATE_BYTES = 4096;
+
 /** Data that all states of one grammar share. */
-interface Shared {
+class Shared {
   readonly automaton: Automaton;
   readonly vocabulary: Vocabulary;
-  readonly states: Map<AutomatonState, TokenState>;
-  /** Token masks, keyed by states truncated to the length of the longest token. */
-  readonly masks: Map<AutomatonState, Uint8Array>;
+  readonly masks: TokenMasks;
+  readonly states = new Map<AutomatonState, TokenState>();
+  readonly #memory: MemoryLimit;
+  #charged = 0;
+
+  constructor(grammar: Expression, vocabulary: Vocabulary, memory: MemoryLimit) {
+    this.automaton = new Automaton(grammar);
+    this.vocabulary = vocabulary;
+    this.masks = new TokenMasks(this.automaton, vocabulary);
+    this.#memory = memory;
+  }
+
+  /** Accounts for what the grammar has computed since the last call. */
+  charge(): void {
+    const used = this.automaton.size * STATE_BYTES + this.masks.count * Math.ceil(this.vocabulary.size / 8);
+    if (used === this.#charged) return;
+    const more = used - this.#charged;
+    this.#charged = used;
+    this.#memory.charge(this, more);
+  }
+
+  forget(): void {
+    this.automaton.forget();
+    this.masks.forget();
+    this.states.clear();
+    this.#charged = 0;
+  }
 }
 
 class TokenState implements GrammarState {
@@ -27,7 +60,7 @@ class TokenState implements GrammarState {
   readonly #shared: Shared;
   #mask: Uint8Array | undefined;
 
-  constructor(state: AutomatonState, shared: Shared) {
+  constructor(shared: Shared, state = shared.automaton.start) {
     this.#state = state;
     this.#shared = shared;
     shared.states.set(state, this);
@@ -43,12 +76,17 @@ class TokenState implements GrammarState {
       state = automaton.step(state, byte);
       if (!state) return undefined;
     }
-    return states.get(state) ?? new TokenState(state, this.#shared);
+    const next = states.get(state) ?? new TokenState(this.#shared, state);
+    this.#shared.charge();
+    return next;
   }
 
   /** Mask of the allowed tokens. @throws PtpError `failed_precondition` if the vocabulary has no allowed token */
   get mask(): Uint8Array {
-    this.#mask ??= this.#computeMask();
+    if (!this.#mask) {
+      this.#mask = this.#shared.masks.of(this.#state);
+      this.#shared.charge();
+    }
     return this.#mask;
   }
 
@@ -91,45 +129,4 @@ class TokenState implements GrammarState {
     }
     return only;
   }
-
-  #computeMask(): Uint8Array {
-    const { automaton, vocabulary, masks } = this.#shared;
-    const state = automaton.truncate(this.#state, vocabulary.trie.maxLength);
-    const known = masks.get(state);
-    if (known) return known;
-    const mask = tokenMask(state, automaton, vocabulary);
-    if (mask.every((bits) => bits === 0)) {
-      throw new PtpError(
-        'failed_precondition',
-        'no token of the vocabulary can continue the text as the grammar requires',
-      );
-    }
-    masks.set(state, mask);
-    return mask;
-  }
-}
-
-/** Computes a mask by walking the trie depth first and skipping all tokens below a byte that is not allowed. */
-function tokenMask(start: AutomatonState, automaton: Automaton, { size, trie, endTokens }: Vocabulary): Uint8Array {
-  const mask = new Uint8Array(Math.ceil(size / 8));
-  // states[d] is the state after the first d bytes on the path to the current node.
-  const states: AutomatonState[] = [start];
-  for (let node = 0; node < trie.bytes.length; ) {
-    const depth = trie.depths[node] as number;
-    const state = automaton.step(states[depth] as AutomatonState, trie.bytes[node] as number);
-    if (!state) {
-      node = trie.ends[node] as number;
-      continue;
-    }
-    states[depth + 1] = state;
-    for (const id of trie.ids[node] as readonly number[]) mask[id >> 3] = (mask[id >> 3] as number) | (1 << (id & 7));
-    node++;
-  }
-  // End-of-text tokens are not part of the text, so their bytes do not matter.
-  for (const id of endTokens) {
-    const bit = 1 << (id & 7);
-    const others = (mask[id >> 3] as number) & ~bit;
-    mask[id >> 3] = start.accepting ? others | bit : others;
-  }
-  return mask;
 }

@@ -1,3 +1,4 @@
+import type { ContentTokens } from './content-tokens.ts';
 import type { Expression } from './expression.ts';
 import type { TokenTrie } from './token-trie.ts';
 
@@ -26,6 +27,8 @@ export interface Vocabulary {
   /** V, the number of token ids. */
   readonly size: number;
   readonly trie: TokenTrie;
+  /** Tokens that continue a JSON string. */
+  readonly content: ContentTokens;
   /** Returns the bytes of a token. Empty for special tokens. */
   readonly bytes: (id: number) => Uint8Array;
   /** End-of-text tokens. They are allowed wherever the text may end. */

@@ -3,11 +3,38 @@ import { GrammarCache } from '../../src/grammar/cache.ts';
 import type { Expression } from '../../src/grammar/expression.ts';
 import { jsonSchemaGrammar } from '../../src/grammar/json-schema.ts';
 import { jsonObject } from '../../src/grammar/json-text.ts';
+import { MemoryLimit } from '../../src/grammar/memory.ts';
 import { regexGrammar } from '../../src/grammar/regex.ts';
+import type { GrammarState } from '../../src/grammar/types.ts';
 import { randoms } from './grammar-texts.ts';
 
 /** A vocabulary of all bytes, some longer tokens, and a token that ends the text. */
-const words = ['": ', '","', '{"', '"}', 'name', '"name"', 'true', 'tr', 'ab', 'abc', '12', '0.5', 'é', '\n  ', '[]'];
+const words = [
+  'a","',
+  'bc"',
+  '\\"',
+  '\\u00',
+  '\\ud83d',
+  'é"}',
+  '"a',
+  '""',
+  ' "',
+  '": ',
+  '","',
+  '{"',
+  '"}',
+  'name',
+  '"name"',
+  'true',
+  'tr',
+  'ab',
+  'abc',
+  '12',
+  '0.5',
+  'é',
+  '\n  ',
+  '[]',
+];
 const tokens = [
   ...Array.from({ length: 256 }, (_, byte) => Uint8Array.of(byte)),
   ...words.map((word) => Buffer.from(word)),
@@ -29,12 +56,22 @@ const schema = {
 const grammars: Record<string, Expression> = {
   'JSON Schema': jsonSchemaGrammar(schema, 'schema'),
   'any object': jsonObject,
+  'counted strings': jsonSchemaGrammar(
+    { type: 'array', items: { anyOf: [{ type: 'string', minLength: 2, maxLength: 5 }, { type: 'null' }] } },
+    'schema',
+  ),
+  'strings and others': jsonSchemaGrammar({ anyOf: [{ type: 'string', maxLength: 3 }, { type: 'string' }] }, 'schema'),
+  'a record': jsonSchemaGrammar(
+    { properties: { name: {}, nab: {} }, additionalProperties: { type: 'string' } },
+    'schema',
+  ),
   regex: regexGrammar('^[a-é]{2,9}(, (abc)+\\d)*$', 'utf8'),
 };
 
+const allowedIn = (mask: Uint8Array | undefined, id: number) => (((mask?.[id >> 3] as number) >> (id & 7)) & 1) === 1;
+
 describe.each(Object.entries(grammars))('%s', (name, grammar) => {
   const start = () => new GrammarCache(tokenizer, model).start({ grammar, key: name });
-  const allowed = (mask: Uint8Array, id: number) => (((mask[id >> 3] as number) >> (id & 7)) & 1) === 1;
 
   test('the mask has the bits of exactly those tokens that lead to a state', () => {
     const random = randoms(11);
@@ -43,7 +80,7 @@ describe.each(Object.entries(grammars))('%s', (name, grammar) => {
       for (let length = 0; length < 30; length++) {
         const { mask } = state;
         const ids = Array.from({ length: model.vocabulary }, (_, id) => id).filter((id) => state.after(id));
-        expect(Array.from({ length: mask.length * 8 }, (_, id) => id).filter((id) => allowed(mask, id))).toEqual(ids);
+        expect(Array.from({ length: mask.length * 8 }, (_, id) => id).filter((id) => allowedIn(mask, id))).toEqual(ids);
         const id = ids[Math.floor(random() * ids.length)] as number;
         if (id === END) break;
         state = state.after(id) as typeof state;
@@ -55,7 +92,7 @@ describe.each(Object.entries(grammars))('%s', (name, grammar) => {
     let state = start();
     for (const id of state.forced(8)) {
       const first = tokens[id]?.[0];
-      const bytes = Array.from({ length: 256 }, (_, byte) => byte).filter((byte) => allowed(state.mask, byte));
+      const bytes = Array.from({ length: 256 }, (_, byte) => byte).filter((byte) => allowedIn(state.mask, byte));
       expect(bytes).toEqual([first]);
       state = state.after(id) as typeof state;
       expect(state).toBeDefined();
@@ -66,4 +103,25 @@ describe.each(Object.entries(grammars))('%s', (name, grammar) => {
 test('equal keys share one state, so masks are computed once', () => {
   const cache = new GrammarCache(tokenizer, model);
   expect(cache.start({ grammar: jsonObject, key: 'a' })).toBe(cache.start({ grammar: jsonObject, key: 'a' }));
+});
+
+test('the states of a long answer stay within the memory limit', () => {
+  const limit = 4 * 2 ** 20;
+  const memory = new MemoryLimit(limit);
+  const grammar = jsonSchemaGrammar({ type: 'string', pattern: '^.{1,100000}$' }, 'schema');
+  let state: GrammarState | undefined = new GrammarCache(tokenizer, model, memory).start({ grammar, key: 'a' });
+  state = state.after(0x22);
+  for (let length = 0; length < 5000; length++) {
+    state = state?.after(0x61);
+    expect(memory.total).toBeLessThanOrEqual(limit);
+  }
+  expect(allowedIn(state?.mask, 0x22)).toBe(true);
+  expect(allowedIn(state?.mask, 0x0a)).toBe(false);
+  expect(state?.after(0x22)?.after(END)).toBeDefined();
+});
+
+test('masks of a counted string are shared while the limits are far away', () => {
+  const grammar = jsonSchemaGrammar({ type: 'string', maxLength: 1000 }, 'schema');
+  const first = new GrammarCache(tokenizer, model).start({ grammar, key: 'a' }).after(0x22)?.after(0x61);
+  expect(first?.after(0x61)?.mask).toBe(first?.mask);
 });

@@ -14,6 +14,7 @@ export function encodedState(state: CharacterState, encoding: Encoding): DfaStat
       accepting: state.term.nullable,
       next: (byte) => firstByte(state, byte, encoding),
       truncated: (length) => encodedState(truncatedState(state, length), encoding),
+      forget: () => state.dfa.clear(),
       ...(encoding === 'json' && longest >= 0 && { text: { min: shortest, max: longest } }),
     };
   });
