@@ -123,7 +123,24 @@ describe.skipIf(!chromiumPath)('the page of traces', () => {
   test('fits a phone, and follows the dark mode of the system', () =>
     onPage(
       async (page) => {
+        await page.getByText('2 requests.').waitFor();
+        // Each figure of a request is in view, with its name.
+        const cells = await page
+          .locator('#requests tbody tr')
+          .first()
+          .locator('td')
+          .evaluateAll((all) =>
+            all.map((cell) => [
+              cell.getBoundingClientRect().right <= innerWidth,
+              getComputedStyle(cell, '::before').content,
+            ]),
+          );
+        expect(cells).toHaveLength(8);
+        expect(cells.every(([isVisible]) => isVisible)).toBe(true);
+        expect(cells.at(-1)?.[1]).toBe('"Finish"');
         await open(page, 'first-one');
+        await page.getByText('What the figures mean').click();
+        await page.getByText('A draft has a branch for each likely outcome').waitFor();
         const [content, view] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
         expect(content).toBeLessThanOrEqual(view as number);
         const background = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);

@@ -1,8 +1,9 @@
 /** @import { Call, Step, Summary, Trace } from './trace-types.js' */
+import { ask } from './api.js';
+import { $, messageOf } from './dom.js';
+import { authorization, connectKey } from './key.js';
 import { Waterfall } from './waterfall.js';
 
-const $ = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
-const key = /** @type {HTMLInputElement} */ ($('key'));
 const waterfall = new Waterfall($('view'), showStep);
 
 /** @type {Trace | undefined} */
@@ -17,22 +18,14 @@ function say(message, error = false) {
   $('status').classList.toggle('error', error);
 }
 
-/** @param {string} path @returns {Promise<Response>} @throws {Error} with the server's message */
-async function ask(path) {
-  const headers = key.value === '' ? undefined : { authorization: `Bearer ${key.value}` };
-  const response = await fetch(path, headers && { headers });
-  if (response.ok) return response;
-  if (response.status === 401) $('key-form').hidden = false;
-  const body = await response.json().catch(() => undefined);
-  throw new Error(body?.error?.message ?? `The server returned status ${response.status}.`);
-}
-
 /** Runs `work` and shows its error, if any. @param {() => Promise<void>} work */
 async function attempt(work) {
   try {
     await work();
   } catch (error) {
-    say(error instanceof Error ? error.message : String(error), true);
+    // The key form explains what is missing.
+    if ($('key-form').hidden) say(messageOf(error), true);
+    else say('');
   }
 }
 
@@ -63,6 +56,9 @@ function requestRow(trace) {
   ]);
   row.dataset.id = trace.id;
   for (const i of [2, 3, 4, 5, 6]) row.cells[i]?.classList.add('number');
+  // On a phone, each cell has its own name.
+  const names = [...$('requests').querySelectorAll('th')].map((name) => name.textContent ?? '');
+  for (const [i, cell] of [...row.cells].entries()) cell.dataset.name = names[i];
   if (trace.finish === 'failed') row.cells[7]?.classList.add('bad');
   return row;
 }
@@ -182,7 +178,7 @@ function cells(contents) {
 /** Makes a link download its target with the API key, which browsers do not send with links. @param {string} id */
 function downloadWithKey(id) {
   $(id).addEventListener('click', (event) => {
-    if (key.value === '') return;
+    if (!('authorization' in authorization())) return;
     event.preventDefault();
     const link = /** @type {HTMLAnchorElement} */ ($(id));
     attempt(async () => {
@@ -202,10 +198,7 @@ $('reload').addEventListener('click', () => attempt(list));
 $('in').addEventListener('click', () => waterfall.zoom(2));
 $('out').addEventListener('click', () => waterfall.zoom(0.5));
 $('fit').addEventListener('click', () => waterfall.zoom(0));
-$('key-form').addEventListener('submit', (event) => {
-  event.preventDefault();
-  attempt(list);
-});
+connectKey(() => attempt(list));
 attempt(async () => {
   await list();
   if (/^#\d+$/.test(location.hash)) await show(location.hash.slice(1));
