@@ -9,8 +9,13 @@ export type Style = Parameters<typeof styleText>[0];
  * Prints a process's output. Each line is prefixed with the process's name, and JSON log records become readable text.
  */
 export function printLines(name: string, style: Style, output: Readable): void {
-  const prefix = styleText(style, name.padEnd(8));
-  createInterface({ input: output }).on('line', (line) => console.log(`${prefix} | ${readable(line)}`));
+  createInterface({ input: output }).on('line', (line) => printLine(name, style, readable(line)));
+}
+
+/** Prints a line with the name of its process. In a file or a journal, the time precedes it. */
+export function printLine(name: string, style: Style, text: string): void {
+  const time = process.stdout.isTTY ? '' : `${new Date().toISOString()} `;
+  console.log(`${time}${styleText(style, name.padEnd(8))} | ${text}`);
 }
 
 const levelStyles: Record<string, Style> = { warn: 'yellow', error: 'red', fatal: 'red', debug: 'dim', trace: 'dim' };
@@ -28,8 +33,14 @@ export function readable(line: string): string {
   );
   const text = [level === 'info' ? undefined : level, msg, ...words].filter((part) => part !== undefined).join(' ');
   const style = levelStyles[String(level)];
-  const details = err === undefined ? '' : `\n${(err as { stack?: string }).stack ?? JSON.stringify(err)}`;
-  return (style ? styleText(style, text) : text) + details;
+  return (style ? styleText(style, text) : text) + (err === undefined ? '' : describe(err, level));
+}
+
+/** Returns the message of an expected failure, such as a lost service, and the stack of any other error. */
+function describe(err: unknown, level: unknown): string {
+  const { message, stack } = err as { message?: string; stack?: string };
+  if (level === 'warn' && message !== undefined) return `: ${message}`;
+  return `\n${stack ?? JSON.stringify(err)}`;
 }
 
 function parse(line: string): Record<string, unknown> | undefined {

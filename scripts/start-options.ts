@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { dirname, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { checkSettingNames } from '@ptp/service-kit/setting-names';
+import { checkSettingNames, nearest } from '@ptp/service-kit/setting-names';
 import { type Address, engineAddress, integer, isHttp, path, type Setting, settings } from '@ptp/service-kit/settings';
 import { drafterSettings } from '../drafter/src/settings.ts';
 import { gatewaySettings } from '../gateway/src/settings.ts';
@@ -131,7 +131,11 @@ export function parseFlags(args: readonly string[]): Values {
   try {
     return parseArgs({ args: [...args], options: FLAGS }).values as Values;
   } catch (error) {
-    throw new StartError(`${(error as Error).message}; see npm start -- --help`);
+    const { code, message } = error as NodeJS.ErrnoException;
+    const unknown = code === 'ERR_PARSE_ARGS_UNKNOWN_OPTION' && /'--([^']+)'/.exec(message)?.[1];
+    if (!unknown) throw new StartError(`${message}; see npm start -- --help`);
+    const meant = nearest(unknown, Object.keys(options));
+    throw new StartError(`--${unknown} is not a flag: did you mean --${meant}? See npm start -- --help`);
   }
 }
 

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { styleText } from 'node:util';
 import { PtpError } from '@ptp/protocol/errors';
 import { ModelError } from '@ptp/service-kit/models/model-error';
-import { printLines, type Style } from './log-lines.ts';
+import { printLine, printLines, type Style } from './log-lines.ts';
 
 /** An error whose message explains to the user what to change. */
 export class StartError extends Error {}
@@ -28,7 +28,16 @@ export interface Service {
 export const root = join(import.meta.dirname, '..');
 
 /** Prints a line of the supervisor among the lines of the services. */
-export const say = (text: string) => console.log(`${styleText('bold', 'start'.padEnd(8))} | ${text}`);
+export const say = (text: string) => printLine('start', 'bold', text);
+
+/** What each process does before it is ready. */
+const START_WORK: Readonly<Record<Service['name'], string>> = {
+  drafter: 'which loads its model',
+  verifier: 'which loads the model and checks that batching does not change its results',
+  gateway: 'which waits for the verifier',
+  target: 'the worker that loads the model',
+  draft: 'the worker that loads the draft model',
+};
 
 /** Starts, restarts and stops the services. */
 export class Supervisor {
@@ -102,7 +111,9 @@ export class Supervisor {
   async #untilReady(service: Service): Promise<undefined> {
     for (let waited = 0; !this.#stopping; waited += 100) {
       if (await service.isReady().catch(() => false)) return;
-      if (waited > 0 && waited % 10_000 === 0) say(`still waiting for the ${service.name}`);
+      if (waited > 0 && waited % 10_000 === 0) {
+        say(`still waiting for the ${service.name}, ${START_WORK[service.name]} (${waited / 1000} s)`);
+      }
       await sleep(100);
     }
   }

@@ -81,8 +81,12 @@ export function checkSettingNames(env: NodeJS.ProcessEnv): void {
 function explain(name: string): string {
   if (name in RENAMED) return `was renamed: set ${RENAMED[name]}`;
   if (REMOVED.includes(name)) return 'is no longer a setting: unset it';
-  const nearest = SETTING_NAMES.reduce((best, known) => (distance(name, known) < distance(name, best) ? known : best));
-  return `is not a setting: did you mean \`${nearest}\`?`;
+  return `is not a setting: did you mean \`${nearest(name, SETTING_NAMES)}\`?`;
+}
+
+/** Returns the name that is most similar to a misspelt one. */
+export function nearest(name: string, names: readonly string[]): string {
+  return names.reduce((best, known) => (distance(name, known) < distance(name, best) ? known : best));
 }
 
 /** Levenshtein distance: single-character edits that turn one string into the other. */
