@@ -134,7 +134,7 @@ export function parseFlags(args: readonly string[]): Values {
     const { code, message } = error as NodeJS.ErrnoException;
     const unknown = code === 'ERR_PARSE_ARGS_UNKNOWN_OPTION' && /'--([^']+)'/.exec(message)?.[1];
     if (!unknown) throw new StartError(`${message}; see npm start -- --help`);
-    const meant = nearest(unknown, Object.keys(options));
+    const meant = nearest(unknown, Object.keys(FLAGS));
     throw new StartError(`--${unknown} is not a flag: did you mean --${meant}? See npm start -- --help`);
   }
 }
