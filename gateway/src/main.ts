@@ -7,7 +7,7 @@ import { type SettingsOf, settings } from '@ptp/service-kit/settings';
 import { loadTls, logRenewal } from '@ptp/service-kit/tls-settings';
 import { startTracing } from '@ptp/service-kit/tracing';
 import { Admission } from './access/admission.ts';
-import { loadApiKeys } from './access/api-keys.ts';
+import { followApiKeys, loadApiKeys } from './access/api-keys.ts';
 import { createHttp, HTTP_LIMITS } from './app.ts';
 import { modelInfoOf, PairClient } from './clients/pair-client.ts';
 import { DRAFT_BUDGET, STEPS_AHEAD } from './decode/controller.ts';
@@ -61,10 +61,13 @@ await runService('gateway', async (logger, onStop) => {
   const generator = new PairGenerator(services, limits, observers);
   watchHealth(metrics.registry, () => services.health(), drafters.length > 0);
 
+  // Alerts on an increase miss the first rejections of a counter that begins with them.
+  for (const error_type of ['resource_exhausted', 'unauthenticated']) counted.refusals.inc({ error_type }, 0);
   const onRejection = (code: ErrorCode) => counted.refusals.inc({ error_type: code });
   const grammars = new GrammarCache(tokenizer, generator.model);
   const admission = new Admission(config.maxStreams);
   const keys = await loadApiKeys(config.apiKeys, gatewaySettings.apiKeys.name);
+  onStop(followApiKeys(keys, { path: config.apiKeys, setting: gatewaySettings.apiKeys.name, logger }));
 
   const shared = { generator, tokenizer, grammars, admission, keys, onRejection };
   const tls = await loadListenerTls(config, renewal);

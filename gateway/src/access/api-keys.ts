@@ -1,6 +1,9 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
+import { unwatchFile, watchFile } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { PtpError } from '@ptp/protocol/errors';
+import type { Logger } from '@ptp/service-kit/log';
+import { onReload } from '@ptp/service-kit/reload';
 import { z } from 'zod';
 import { Admission } from './admission.ts';
 
@@ -19,15 +22,25 @@ const fileSchema = z
   )
   .min(1);
 
+type KeyEntries = z.infer<typeof fileSchema>;
+
+const idOf = (entry: KeyEntries[number]): string => JSON.stringify(entry);
+
 const MINUTE = 60_000;
 
 /** Clients that may use the server. */
 export class ApiKeys {
-  readonly #clients: readonly Client[];
+  #clients: readonly Client[] = [];
 
   /** @param entries entries of the keys file; none if the server requires no key */
-  constructor(entries: z.infer<typeof fileSchema>) {
-    this.#clients = entries.map((entry) => new Client(entry));
+  constructor(entries: KeyEntries) {
+    this.replace(entries);
+  }
+
+  /** Replaces the keys. A client whose entry is unchanged keeps its running sequences and its rate limit. */
+  replace(entries: KeyEntries): void {
+    const current = new Map(this.#clients.map((client) => [client.id, client]));
+    this.#clients = entries.map((entry) => current.get(idOf(entry)) ?? new Client(entry));
   }
 
   /**
@@ -51,6 +64,8 @@ export class ApiKeys {
 /** Owner of an API key. */
 export class Client {
   readonly name: string;
+  /** The whole entry of the keys file. */
+  readonly id: string;
   readonly hash: Buffer;
   readonly admission: Admission;
   readonly #perMinute: number | undefined;
@@ -58,7 +73,8 @@ export class Client {
   #left: number;
   #at = 0;
 
-  constructor(entry: z.infer<typeof fileSchema>[number]) {
+  constructor(entry: KeyEntries[number]) {
+    this.id = idOf(entry);
     this.name = entry.name;
     this.hash = Buffer.from(entry.sha256, 'hex');
     this.admission = new Admission(entry.max_streams ?? Number.POSITIVE_INFINITY);
@@ -92,13 +108,47 @@ export class Client {
   }
 }
 
+/** Interval in milliseconds at which the keys file is checked for changes. */
+const CHECK_MS = 5_000;
+
 /**
  * Loads the keys file. If `path` is empty, the server requires no key.
  *
  * @throws PtpError `failed_precondition` if the file cannot be read or is invalid
  */
 export async function loadApiKeys(path: string, setting: string): Promise<ApiKeys> {
-  if (path === '') return new ApiKeys([]);
+  return new ApiKeys(path === '' ? [] : await readEntries(path, setting));
+}
+
+/**
+ * Reads the keys file again when it changes and on SIGHUP. If it cannot be used, the last good keys stay.
+ *
+ * @returns a function that stops watching
+ */
+export function followApiKeys(
+  keys: ApiKeys,
+  {
+    path,
+    setting,
+    logger,
+    intervalMs = CHECK_MS,
+  }: { path: string; setting: string; logger: Logger; intervalMs?: number },
+): () => void {
+  if (path === '') return () => {};
+  const reload = async () => {
+    try {
+      keys.replace(await readEntries(path, setting));
+      logger.info({ path }, 'the API keys were read again');
+    } catch (err) {
+      logger.error({ err }, 'cannot read the API keys again: the last good ones stay in use');
+    }
+  };
+  watchFile(path, { interval: intervalMs, persistent: false }, reload);
+  onReload(reload);
+  return () => unwatchFile(path, reload);
+}
+
+async function readEntries(path: string, setting: string): Promise<KeyEntries> {
   const fail = (message: string, cause?: unknown) =>
     new PtpError('failed_precondition', `${setting}: ${message}`, { field: setting, cause });
   const text = await readFile(path, 'utf8').catch((cause: NodeJS.ErrnoException) => {
@@ -112,5 +162,5 @@ export async function loadApiKeys(path: string, setting: string): Promise<ApiKey
   }
   const { data, error } = fileSchema.safeParse(entries);
   if (!data) throw fail(`${error.issues[0]?.path.join('.') || 'the file'}: ${error.issues[0]?.message}`);
-  return new ApiKeys(data);
+  return data;
 }

@@ -5,11 +5,12 @@ import { join } from 'node:path';
 import { connect } from '@ptp/protocol/client';
 import { GenerationService } from '@ptp/protocol/gen/ptp/v1/generation_pb';
 import { serve } from '@ptp/protocol/server';
+import { createLogger } from '@ptp/service-kit/log';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { silent } from '../../../test/test-pair.ts';
 import { Admission } from '../../src/access/admission.ts';
-import { ApiKeys, Client, loadApiKeys } from '../../src/access/api-keys.ts';
+import { ApiKeys, Client, followApiKeys, loadApiKeys } from '../../src/access/api-keys.ts';
 import { GrammarCache } from '../../src/grammar/cache.ts';
 import { generationService } from '../../src/grpc.ts';
 import { startServer, type TestServer, tokenByToken, tokenizer, until } from '../testing/test-server.ts';
@@ -154,6 +155,15 @@ test('gRPC requires the same keys', async () => {
   }
 });
 
+/** Returns the name of a key's client, or undefined if the key is unknown. */
+function nameOf(keys: ApiKeys, key: string): string | undefined {
+  try {
+    return keys.client(`Bearer ${key}`)?.name;
+  } catch {
+    return undefined;
+  }
+}
+
 describe('the keys file', () => {
   let folder: string;
   beforeAll(async () => {
@@ -182,6 +192,29 @@ describe('the keys file', () => {
       code: 'failed_precondition',
       message: expect.stringContaining(message),
     });
+  });
+
+  test('is read again when it changes, and a broken one changes nothing', async () => {
+    const ada = { name: 'ada', sha256: sha256('k'), max_streams: 2 };
+    const path = join(folder, 'keys.json');
+    const keys = await load([ada]);
+    const [client, errors]: [unknown, string[]] = [keys.client('Bearer k'), []];
+    const logger = createLogger('gateway', { PTP_LOG_LEVEL: 'error' }, { write: (line) => void errors.push(line) });
+    const stop = followApiKeys(keys, { path, setting: 'PTP_API_KEYS_FILE', logger, intervalMs: 20 });
+    try {
+      await writeFile(path, JSON.stringify([ada, { name: 'bob', sha256: sha256('new') }]));
+      await expect.poll(() => nameOf(keys, 'new')).toBe('bob');
+      // A client that is still in the file keeps its limits.
+      expect(keys.client('Bearer k')).toBe(client);
+      await writeFile(path, '[{');
+      await expect.poll(() => errors).toHaveLength(1);
+      expect(nameOf(keys, 'new')).toBe('bob');
+      await writeFile(path, JSON.stringify([ada]));
+      await expect.poll(() => nameOf(keys, 'new')).toBeUndefined();
+      expect(nameOf(keys, 'k')).toBe('ada');
+    } finally {
+      stop();
+    }
   });
 
   test('must exist', async () => {
