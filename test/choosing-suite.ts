@@ -73,6 +73,13 @@ export function testChoosing(under: ChoosingCase): void {
     if (!form) throw new Error('no constraint');
     return { grammar: new GrammarCache(tokenizer, pair.generator.model).start(form) };
   };
+  /** Removes the last two tokens of a prompt. The generated tokens begin with their bytes. */
+  const healed = (form: OutputConstraint | undefined) => {
+    const ids = tokenizer.encode(under.prompts[1]);
+    const end = Buffer.concat(ids.slice(-2).map((id) => tokenizer.bytes(id)));
+    const grammars = new GrammarCache(tokenizer, pair.generator.model);
+    return { prompt: ids.slice(0, -2), grammar: grammars.startAfter(end, form) };
+  };
   const schema = {
     type: 'object',
     properties: { name: { type: 'string', maxLength: 6 }, n: { type: 'integer', minimum: 0, maximum: 999 } },
@@ -117,6 +124,8 @@ export function testChoosing(under: ChoosingCase): void {
     regex: () => inForm(constraintOf({ structured_outputs: { regex: '[a-f]{2,9}(, [a-f]{2,9})*' } })),
     'tools, required': () =>
       inForm(withToolConstraint(undefined, { ...tools, choice: 'required' }, () => 'parameters')),
+    token_healing: () => healed(undefined),
+    'token_healing with json_schema': () => healed(schemaForm()),
     'tools, auto': () => ({
       ...inForm(withToolConstraint(undefined, tools, () => 'parameters')),
       ...adjust({ logitBias: new Map(tokenizer.encode('<tool_call>').map((id) => [id, 8])) }),

@@ -64,7 +64,7 @@ async function run(ways, verdict) {
   busy(true);
   say('Generating …');
   const axis = new Axis();
-  const request = { model: 'default', prompt: input('prompt').value, ...requestFields(), stream: true };
+  const request = requestBody();
   const shown = ways.map(({ title }) => newPane(title, axis));
   reveal();
   try {
@@ -92,6 +92,17 @@ async function run(ways, verdict) {
   } finally {
     if (running === mine) busy(false);
   }
+}
+
+/**
+ * Returns the request body. Token healing lets the model continue a prompt that ends with a line feed as if it had
+ * written the prompt.
+ *
+ * @param {boolean} [draw] false to leave the seed as it is
+ */
+function requestBody(draw = true) {
+  const prompt = input('prompt').value;
+  return { model: 'default', prompt, token_healing: true, ...requestFields(draw), stream: true };
 }
 
 /** Scrolls to the output if it begins in the lower part of the window, as on a phone. */
@@ -148,7 +159,7 @@ $('race').addEventListener('click', () => {
 });
 $('stop').addEventListener('click', stopCompletion);
 document.querySelector('#form .show-code')?.addEventListener('click', () => {
-  const body = { model: 'default', prompt: input('prompt').value, ...requestFields(false), stream: true };
+  const body = requestBody(false);
   showCode({ isChat: false, body: isDrafting() ? body : { ...body, ptp: { draft: false } } });
 });
 

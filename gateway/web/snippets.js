@@ -9,7 +9,7 @@
  */
 
 /** Fields of the request body that OpenAI's clients do not know. */
-const EXTENSIONS = ['top_k', 'ptp'];
+const EXTENSIONS = ['top_k', 'token_healing', 'ptp'];
 
 /** Functions that write a request as code. @type {Record<string, (call: Call) => string>} */
 export const SNIPPETS = { curl, python, typescript };

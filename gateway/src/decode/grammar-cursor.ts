@@ -7,7 +7,7 @@ export class GrammarCursor {
   #state: GrammarState | undefined;
 
   constructor(start: GrammarState | undefined) {
-    this.#state = start;
+    this.#state = start?.isOpen ? undefined : start;
   }
 
   /** Returns the cursor after these tokens, or undefined if the grammar does not allow them. */

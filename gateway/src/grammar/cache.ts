@@ -1,8 +1,9 @@
 import { contentTokens } from './content-tokens.ts';
 import { anyContent } from './json-text.ts';
 import { MemoryLimit } from './memory.ts';
+import { afterPrefix, PrefixState } from './prefix.ts';
 import { startState } from './token-state.ts';
-import { tokenTrie } from './token-trie.ts';
+import { childNode, tokenTrie } from './token-trie.ts';
 import type { GrammarState, OutputConstraint, Vocabulary } from './types.ts';
 
 /** Maximum number of grammars to keep, so that a repeated constraint costs nothing. */
@@ -42,5 +43,27 @@ export class GrammarCache {
     const [oldest] = this.#states.keys();
     if (this.#states.size > CAPACITY && oldest !== undefined) this.#states.delete(oldest);
     return state;
+  }
+
+  /** Returns the state before a text that begins with `prefix`. What follows the prefix satisfies the constraint. */
+  startAfter(prefix: Uint8Array, constraint: OutputConstraint | undefined): GrammarState {
+    if (!constraint) {
+      // Small, and freed with the request.
+      const state = startState(afterPrefix(prefix), this.#vocabulary);
+      return new PrefixState(state, prefix.length, this.#vocabulary);
+    }
+    const grammar = afterPrefix(prefix, constraint.grammar);
+    return this.start({ grammar, key: `${Buffer.from(prefix).toString('hex')} ${constraint.key}` });
+  }
+
+  /** Returns true if some token begins with these bytes and is longer. */
+  isExtended(prefix: Uint8Array): boolean {
+    const { trie } = this.#vocabulary;
+    let node: number | undefined;
+    for (const byte of prefix) {
+      node = childNode(trie, node, byte);
+      if (node === undefined) return false;
+    }
+    return node !== undefined && (trie.ends[node] as number) > node + 1;
   }
 }

@@ -13,6 +13,8 @@ export interface GrammarState {
   readonly mask: Uint8Array;
   /** Returns at most `limit` tokens that must follow, byte by byte. Returns none if the next byte is not determined. */
   forced(limit: number): number[];
+  /** True if all tokens are allowed from here on. Default: false. */
+  readonly isOpen?: boolean;
 }
 
 /** Required form of a generated text. */

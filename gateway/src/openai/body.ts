@@ -42,6 +42,7 @@ export const unsupportedInChat: Unsupported = {
   audio: always,
   web_search_options: always,
   max_output_tokens: always,
+  token_healing: isNot(false),
 };
 
 export const unsupportedInResponses: Unsupported = {
@@ -57,6 +58,7 @@ export const unsupportedInResponses: Unsupported = {
     !(typeof value === 'object' && [null, undefined, 'none'].includes((value as { effort?: string | null }).effort)),
   truncation: isNot('disabled', 'auto'),
   max_tool_calls: always,
+  token_healing: isNot(false),
   max_tokens: always,
   max_completion_tokens: always,
   stop: isFilled,

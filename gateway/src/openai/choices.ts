@@ -12,6 +12,8 @@ export interface ChoiceRequest extends GenerationRequest {
   readonly stop: readonly string[];
   /** Number of tokens at the beginning that cannot complete a stop string. Default: 0. */
   readonly minTokens?: number;
+  /** End of the prompt with which the generated tokens begin. It is not part of the text. */
+  readonly healed?: Uint8Array;
   /** True for the first choice of each prompt. */
   readonly first: boolean;
   /** True to return the tokens and their log-probabilities. */
@@ -109,10 +111,12 @@ async function* generateChoice(
   figures: ResponseFigures,
   signal: AbortSignal,
 ): AsyncGenerator<ChoiceDelta> {
-  const stream = new TextStream(tokenizer, request.stop, request.minTokens);
-  const logprobs = request.logprobs ? new Logprobs(tokenizer) : undefined;
-  const tracer = request.trace ? new StepTracer(tokenizer) : undefined;
   const { echo } = request;
+  const healedBytes = request.healed?.length ?? 0;
+  const stream = new TextStream(tokenizer, request.stop, request.minTokens, healedBytes);
+  // With `echo`, the text contains the healed bytes too, as the end of the prompt.
+  const logprobs = request.logprobs ? new Logprobs(tokenizer, echo ? 0 : healedBytes) : undefined;
+  const tracer = request.trace ? new StepTracer(tokenizer, healedBytes) : undefined;
   for await (const step of generator.generate(request, signal)) {
     if (echo && step.stats.step === 0) {
       const tokens = logprobs && { tokens: logprobs.ofPrompt(echo.tokens, step.prompt) };

@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import type { ModelInfo } from '../decode/types.ts';
 import { beginning } from '../text/encode.ts';
+import { healPrompt } from '../text/token-healing.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { boolean, object, positive } from '../validation.ts';
 import { parseBody, unsupportedInCompletions } from './body.ts';
@@ -22,6 +23,8 @@ export const completionBody = object({
   ...completionAndChatFields,
   best_of: positive,
   echo: boolean.nullish(),
+  /** The same name as in TabbyAPI and transformers. */
+  token_healing: boolean.nullish(),
   logprobs: topLogprobs.nullish(),
   /** True to read special tokens such as `<|im_start|>` in texts as such. Leave it out for untrusted text. */
   special_tokens: boolean.nullish(),
@@ -42,7 +45,8 @@ export function completionRoute(app: FastifyInstance, parts: EndpointParts): voi
       newWriter: (run) => new ChoicesWriter(completionFormat, run),
       prepare: async () => {
         const prompts = await encodePrompts(request.prompts, tokenizer, model, request.special);
-        const choices = choiceRequests(prompts, request, request.defaultMaxTokens, model, 'prompt');
+        const given = choiceRequests(prompts, request, request.defaultMaxTokens, model, 'prompt');
+        const choices = request.heals ? withHealing(given, request, parts) : given;
         return request.echo ? withEcho(choices, request, tokenizer, model) : choices;
       },
     });
@@ -64,9 +68,9 @@ function parseCompletion(given: unknown, model: ModelInfo) {
   }
   const defaultMaxTokens = body.max_tokens === -1 ? model.contextLength : DEFAULT_MAX_TOKENS;
   const prompts = parsePrompts(body.prompt, model.vocabulary);
-  const { echo, logprobs, special_tokens: special } = body;
-  const options = { echo: echo ?? false, logprobs: logprobs ?? undefined, special: special ?? false };
-  return { ...request, ...options, defaultMaxTokens, prompts };
+  const { echo, logprobs, special_tokens: special, token_healing: heals } = body;
+  const flags = { echo: echo ?? false, special: special ?? false, heals: heals ?? false };
+  return { ...request, ...flags, logprobs: logprobs ?? undefined, defaultMaxTokens, prompts };
 }
 
 /**
@@ -83,6 +87,18 @@ function parsePrompts(given: unknown, vocabulary: number): (string | number[])[]
     if (typeof prompt !== 'string') throw invalidField(field, 'a string or an array of token ids', prompt);
     if (!prompt.isWellFormed()) throw invalidField(field, 'free of lone surrogates', prompt);
     return prompt;
+  });
+}
+
+/** Heals the prompts that are text. Prompts of token ids stay as they are, and so do prompts without an answer. */
+function withHealing(
+  choices: readonly ChoiceRequest[],
+  { prompts, n }: ReturnType<typeof parseCompletion>,
+  { tokenizer, grammars }: EndpointParts,
+): ChoiceRequest[] {
+  return choices.map((choice, i) => {
+    if (typeof prompts[Math.floor(i / n)] !== 'string' || choice.maxTokens === 0) return choice;
+    return { ...choice, ...healPrompt(choice.prompt, tokenizer, (bytes) => grammars.isExtended(bytes)) };
   });
 }
 

@@ -1,4 +1,5 @@
 import type { GenerationStep, PromptScores, TopTokens } from '../decode/types.ts';
+import { LeadingBytes } from '../text/token-healing.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 
 /** Token with the natural logarithm of its probability under the model's own distribution. */
@@ -25,10 +26,13 @@ export class Logprobs {
   readonly #tokenizer: Tokenizer;
   /** Decodes the answer, to count its characters. */
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+  readonly #healed: LeadingBytes;
   #offset = 0;
 
-  constructor(tokenizer: Tokenizer) {
+  /** @param healedBytes number of bytes of the first tokens that belong to the prompt, not to the answer */
+  constructor(tokenizer: Tokenizer, healedBytes = 0) {
     this.#tokenizer = tokenizer;
+    this.#healed = new LeadingBytes(healedBytes);
   }
 
   /** @param count number of tokens of the step that belong to the answer */
@@ -47,7 +51,8 @@ export class Logprobs {
     const entry = { ...this.#entry(id, logprob ?? 0), ...(logprob === null && { logprob }) };
     const { ids = [], logProbabilities: logs = [] } = tops ?? {};
     const offset = this.#offset;
-    this.#offset += [...this.#decoder.decode(Uint8Array.from(entry.bytes), { stream: true })].length;
+    const shown = this.#healed.drop(Uint8Array.from(entry.bytes));
+    this.#offset += [...this.#decoder.decode(shown, { stream: true })].length;
     return { ...entry, offset, top: ids.map((other, n) => this.#entry(other, logs[n] as number)) };
   }
 

@@ -50,9 +50,14 @@ export async function respond(
     const shared = {
       ...traceFields(http, request.stream),
       ...(prediction.length > 0 && { prediction }),
-      ...(request.constraint && { grammar: grammars.start(request.constraint) }),
     };
-    const requests = choices.map((choice) => ({ ...choice, ...shared }));
+    const { constraint } = request;
+    const grammarOf = ({ healed }: ChoiceRequest) =>
+      healed ? grammars.startAfter(healed, constraint) : constraint && grammars.start(constraint);
+    const requests = choices.map((choice) => {
+      const grammar = grammarOf(choice);
+      return { ...choice, ...shared, ...(grammar && { grammar }) };
+    });
     const figures: ResponseFigures = {
       usage: newUsage(requests.reduce((sum, { prompt }) => sum + prompt.length, 0) / request.n),
       warnings: new Set(request.constraint?.warnings),

@@ -1,3 +1,4 @@
+import { LeadingBytes } from './token-healing.ts';
 import type { Tokenizer } from './tokenizer.ts';
 
 /** Text that a step added to an answer. */
@@ -20,17 +21,20 @@ export class TextStream {
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
   readonly #scanner: StopScanner;
   readonly #minTokens: number;
+  readonly #healed: LeadingBytes;
   /** Number of tokens so far. */
   #tokens = 0;
 
   /**
    * @param stop non-empty strings. The text ends before the first of them
    * @param minTokens number of tokens at the beginning that cannot complete a stop string
+   * @param healedBytes number of bytes at the beginning that belong to the prompt, not to the answer
    */
-  constructor(tokenizer: Pick<Tokenizer, 'bytes'>, stop: readonly string[], minTokens = 0) {
+  constructor(tokenizer: Pick<Tokenizer, 'bytes'>, stop: readonly string[], minTokens = 0, healedBytes = 0) {
     this.#tokenizer = tokenizer;
     this.#scanner = new StopScanner(stop);
     this.#minTokens = minTokens;
+    this.#healed = new LeadingBytes(healedBytes);
   }
 
   /** @param finish reason why the answer ends, set on the last step. A stop string within the step takes precedence */
@@ -39,7 +43,7 @@ export class TextStream {
     let text = '';
     let count = 0;
     while (count < tokens.length && !scanner.stopped) {
-      const bytes = this.#tokenizer.bytes(tokens[count++] as number);
+      const bytes = this.#healed.drop(this.#tokenizer.bytes(tokens[count++] as number));
       this.#tokens++;
       text += scanner.push(this.#decoder.decode(bytes, { stream: true }), this.#mayStop);
     }
