@@ -4,6 +4,7 @@ import { context } from './suites/context.ts';
 import { decode } from './suites/decode.ts';
 import { engine } from './suites/engine.ts';
 import { exact } from './suites/exact.ts';
+import { grammar } from './suites/grammar.ts';
 import { hosts } from './suites/hosts.ts';
 import { load } from './suites/load.ts';
 import { overhead } from './suites/overhead.ts';
@@ -34,6 +35,7 @@ const suites = [
   hosts,
   tracing,
   scaling,
+  grammar,
   report,
 ];
 for (const suite of suites) program.addCommand(suite);

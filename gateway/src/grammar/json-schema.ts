@@ -1,6 +1,6 @@
 import { fieldError, invalidField } from '@ptp/protocol/validation';
 import type { Expression } from './expression.ts';
-import type { Alternative } from './schema/alternatives.ts';
+import { type Alternative, UnsupportedError } from './schema/alternatives.ts';
 import { Builder } from './schema/build.ts';
 import { Emptiness } from './schema/emptiness.ts';
 import { Normalizer } from './schema/normalize.ts';
@@ -41,7 +41,7 @@ export function jsonSchemaGrammar(schema: unknown, field: string, options: Schem
     throw fieldError(field, `must have at most ${TEXT_LIMIT} characters as JSON, got ${text.length}`);
   }
   const key = `${options.open ?? false} ${text}`;
-  const grammar = compiled.get(key) ?? compile(schema, field, options);
+  const grammar = compiled.get(key) ?? naming(() => compile(schema, field, options));
   keptCharacters += compiled.delete(key) ? 0 : key.length;
   compiled.set(key, grammar);
   for (const oldest of compiled.keys()) {
@@ -50,6 +50,16 @@ export function jsonSchemaGrammar(schema: unknown, field: string, options: Schem
     keptCharacters -= oldest.length;
   }
   return grammar;
+}
+
+/** Names the schema whose complement a part of the schema needs, but cannot have. */
+function naming(build: () => Expression): Expression {
+  try {
+    return build();
+  } catch (error) {
+    if (error instanceof UnsupportedError) throw fieldError(error.at, error.message);
+    throw error;
+  }
 }
 
 function compile(root: unknown, field: string, { open = false }: SchemaOptions): Expression {

@@ -248,6 +248,10 @@ describe('an unsupported keyword is an error that names it', () => {
       '`schema.oneOf` must have schemas that exclude each other',
     ],
     [{ not: { format: 'date' } }, '`schema.not` is not supported'],
+    [
+      { not: { properties: { a: { type: 'object', additionalProperties: false } } } },
+      '`schema.not.properties.a` is not supported where values must not satisfy it',
+    ],
     [{ type: 'array', contains: {}, minContains: 2 }, '`schema.minContains` must be 0 or 1'],
     [{ type: 'object', minProperties: 2, additionalProperties: true }, '`schema.minProperties` must be at most 1'],
     [{ $dynamicRef: '#a' }, '`schema.$dynamicRef` is not supported'],
