@@ -27,11 +27,24 @@ describe('numbers that no double holds', () => {
     expect(server.isAllowed('9007199254740992')).toBe(false);
   });
 
-  test.each(['minimum', 'exclusiveMaximum', 'multipleOf'])('are rejected as `%s`', async (keyword) => {
+  test.each([
+    ['minimum', [false, true, true]],
+    ['exclusiveMinimum', [false, false, true]],
+    ['maximum', [true, true, false]],
+    ['exclusiveMaximum', [true, false, false]],
+    ['multipleOf', [false, true, false]],
+  ])('stay exact as `%s`', async (keyword, allowed) => {
     const response = await server.post('/v1/completions', schema(`{"type": "integer", "${keyword}": ${BIG}}`));
-    expect(response.status).toBe(400);
-    expect(await messageOf(response)).toContain(`\`structured_outputs.json.${keyword}\` must be a number`);
-    expect(server.logs.join('')).not.toContain('BigInt');
+    expect(response.status).toBe(200);
+    expect(['9007199254740992', BIG, '9007199254740994'].map(server.isAllowed)).toEqual(allowed);
+  });
+
+  test('are rejected as a negative `multipleOf`', async () => {
+    const response = await server.post('/v1/completions', schema(`{"type": "integer", "multipleOf": -${BIG}}`));
+    expect([response.status, await messageOf(response)]).toEqual([
+      400,
+      `\`structured_outputs.json.multipleOf\` must be a number above 0, got -${BIG}`,
+    ]);
   });
 
   test.each(['9'.repeat(20), '9'.repeat(400), '9'.repeat(3_000_000)])('are rejected as `seed`', async (seed) => {

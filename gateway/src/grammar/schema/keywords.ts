@@ -11,6 +11,7 @@ type TypeName = (typeof TYPES)[number];
 
 const text = z.string({ error: 'a string' }).refine((value) => value.isWellFormed(), 'free of lone surrogates');
 const isNumber = (value: unknown): value is number | LongNumber => typeof value === 'number' || isLongNumber(value);
+const isPositive = (value: number | LongNumber) => (isLongNumber(value) ? !value.rawJSON.startsWith('-') : value > 0);
 const number = z.custom<number | LongNumber>(isNumber, 'a number').optional();
 const count = z
   .custom<number>((value) => isCount(value) !== undefined, 'an integer >= 0')
@@ -67,7 +68,7 @@ const keywords = z.looseObject(
     exclusiveMinimum: z.union([z.boolean(), z.custom<number | LongNumber>(isNumber)], { error: 'a number' }).optional(),
     exclusiveMaximum: z.union([z.boolean(), z.custom<number | LongNumber>(isNumber)], { error: 'a number' }).optional(),
     multipleOf: z
-      .custom<number | LongNumber>((value) => isNumber(value) && !((value as number) <= 0), 'a number above 0')
+      .custom<number | LongNumber>((value) => isNumber(value) && isPositive(value), 'a number above 0')
       .optional(),
   },
   { error: 'a schema' },
