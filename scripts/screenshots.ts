@@ -13,6 +13,8 @@ const PORT = 18_080;
 const URL = `http://127.0.0.1:${PORT}/`;
 /** Number of requests before the first screenshot, so that the controller settles. */
 const WARM_UP = 12;
+/** Seed of the text that the screenshots show. */
+const SEED = '863224800';
 const DESKTOP = { width: 1120, height: 1000 };
 
 const server = spawn(process.execPath, [join(import.meta.dirname, 'start.ts'), '--port', String(PORT)], {
@@ -30,18 +32,18 @@ try {
 }
 
 async function ready(): Promise<void> {
-  for (let i = 0; i < 300; i++) {
+  for (let i = 0; i < 1200; i++) {
     const response = await fetch(`${URL}readyz`).catch(() => undefined);
     if (response?.ok) return;
     await sleep(100);
   }
-  throw new Error('the server was not ready within 30 s');
+  throw new Error('the server was not ready within 120 s');
 }
 
 async function generate(seed: number): Promise<void> {
   const body = {
     model: 'default',
-    prompt: 'export interface ',
+    prompt: '/** Options of a request. */\nexport interface RequestOptions {',
     max_tokens: 160,
     temperature: 0.7,
     top_k: 50,
@@ -61,6 +63,7 @@ async function picture(
   const page = await context.newPage();
   await page.goto(URL);
   await page.getByText('Serving').waitFor();
+  await page.getByLabel('Seed').fill(SEED);
   await use(page);
   await page.screenshot({ path: join(OUT, `${name}.png`), fullPage: true });
   await context.close();
@@ -70,10 +73,10 @@ async function picture(
 async function race(page: Page): Promise<void> {
   await page.getByRole('button', { name: 'Race with and without drafter' }).click();
   await page.getByRole('status').filter({ hasText: 'Identical' }).waitFor();
-  await page.waitForTimeout(2000); // Wait until the last rejected tokens have faded.
 }
 
 async function midStream(page: Page): Promise<void> {
   await page.getByRole('button', { name: 'Generate' }).click();
+  await page.getByLabel('proposed, rejected').check();
   await page.locator('.text .token').nth(80).waitFor();
 }
