@@ -2,6 +2,8 @@
 float32.
 """
 
+import json
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -15,7 +17,8 @@ from ptp_train.export.graphs.graph import FLOAT, Graph
 from ptp_train.export.graphs.int8 import ACTIVATION_LIMIT, WEIGHT_LIMIT, quantise_channels
 from ptp_train.export.graphs.weight_file import WeightFile
 from ptp_train.export.model_folder import Form, write_folder
-from ptp_train.model.transformer import Config, Target
+from ptp_train.model.transformer import Config, Target, save
+from ptp_train.train.exported import exported_target
 
 CONFIG = Config(
     vocab=512,
@@ -100,6 +103,33 @@ def test_distributions_are_near_those_of_float32(graphs, tokens):
     divergence = (np.exp(p) * (p - q)).sum(1)
     assert 0 < divergence.mean() < 0.02
     assert (p.argmax(1) == q.argmax(1)).mean() > 0.9
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_folder_is_measured_as_onnxruntime_computes_it(graphs, tokens, precision):
+    with torch.no_grad():
+        measured = exported_target(graphs[precision])(torch.tensor([tokens]))[0].log_softmax(-1).numpy()
+    expected = graphs[precision, 1].distributions(tokens)
+    divergence = (np.exp(expected) * (expected - measured)).sum(1)
+    float32 = graphs["float32", 1].distributions(tokens)
+    loss = (np.exp(float32) * (float32 - graphs["int8", 1].distributions(tokens))).sum(1)
+    assert abs(divergence.mean()) < loss.mean() / 10  # Single activations may round differently.
+
+
+def test_evaluate_compares_a_folder_with_its_checkpoint(graphs, target, tmp_path, capsys):
+    rng = np.random.default_rng(4)
+    for split in ("held_files", "held_packages"):
+        np.save(tmp_path / f"{split}.npy", rng.integers(0, CONFIG.vocab, 300).astype(np.uint16))
+    facts = {split: {"bytes": 900, "tokens": 300} for split in ("held_files", "held_packages")}
+    (tmp_path / "tokens.json").write_text(json.dumps(facts))
+    save(tmp_path / "target.pt", "target", target)
+    words = ["--target", tmp_path / "target.pt", "--data", tmp_path, "--work", tmp_path, "--sequences", 4]
+    main(["evaluate", "--folder", str(graphs["int8"]), *map(str, words)])
+    found = json.loads(capsys.readouterr().out)
+    assert found["precision"] == "int8"
+    for split in facts:
+        change = 100 * (found["folder"][split] / found["target"][split] - 1)
+        assert change == pytest.approx(found["change_percent"][split], abs=0.01) and 0 < abs(change) < 5
 
 
 def test_matrices_are_stored_in_a_byte_each(graphs, target):

@@ -1,13 +1,17 @@
 """Tests of training on little text, and with vocabularies that have more rows than tokens."""
 
+import argparse
 import json
 
 import pytest
 from documented_workspace import text_files
 
 from ptp_train.__main__ import main
+from ptp_train.cli import commands
 from ptp_train.data import corpus
-from ptp_train.train import samples
+from ptp_train.model.transformer import Config, Target, save
+from ptp_train.train import estimate, memory, samples
+from ptp_train.train.distill import batch_sizes
 from ptp_train.train.target import check_vocabulary, training_tokens
 
 
@@ -42,3 +46,32 @@ def test_only_an_imported_target_may_have_more_rows_than_tokens():
 def test_a_corpus_that_is_not_encoded_names_the_command_that_encodes_it(tmp_path):
     with pytest.raises(SystemExit, match="train.npy is missing: `ptp-train tokenizer` makes it"):
         training_tokens(tmp_path)
+
+
+def test_batches_fit_the_memory(monkeypatch, capsys):
+    target = Target(Config(vocab=1000, width=64, layers=2, heads=2, kv_heads=1, hidden=32, context=512))
+    args = argparse.Namespace(batch=64, context_tokens=2048, completions=256, length=8)
+    assert samples.batch_of(args, target, "cpu") == 64 and batch_sizes(args, target, "cpu") == (2048, 256)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(memory, "memory_of", lambda place: 60_000_000)
+    tokens, completions = batch_sizes(args, target, "cpu")
+    assert tokens * memory.distribution_bytes(target.config) <= 0.3 * 60_000_000
+    assert completions * 8 * memory.distribution_bytes(target.config) <= 0.3 * 60_000_000
+    assert 1 < samples.batch_of(args, target, "cpu") < 64
+    assert f"--completions {completions} instead of 256, which fits the memory" in capsys.readouterr().out
+
+
+def test_durations_are_measured_before_long_steps(tmp_path, monkeypatch):
+    target = Target(Config(vocab=300, width=64, layers=4, heads=2, kv_heads=1, hidden=32, context=512))
+    path = tmp_path / "target.pt"
+    save(path, "target", target)
+    words = [f"--target={path}", "--threads=1"]
+    steps = [
+        commands.parse("teacher-samples", [*words, "--sequences=1000000", "--batch=4"]),
+        commands.parse("distill", [*words, "--steps=1000000", "--completions=8", "--context-tokens=512"]),
+        commands.parse("distill", [*words, "--minutes=60"], "distill/long"),
+        commands.parse("distill", [*words, "--steps=1"], "distill/short"),
+    ]
+    lines = list(estimate.long_steps(steps))
+    assert [line.split(" will take about ")[0] for line in lines] == ["teacher-samples", "distill", "distill/long"]
+    assert lines[-1] == "distill/long will take about 60 min on this cpu"

@@ -46,8 +46,8 @@ COMMANDS = {
     ),
     "evaluate": Command(
         "ptp_train.train.evaluate",
-        "measure a pair by coupled decoding on held-out text",
-        ("target", "drafter", "samples", "independent", "autoregressive"),
+        "measure a pair by coupled decoding on held-out text, or the loss of an export in int8",
+        ("target", "drafter", "samples", "independent", "autoregressive", "folder"),
     ),
     "export": Command(
         "ptp_train.export.command",
@@ -106,8 +106,12 @@ def paths(args: argparse.Namespace, options: tuple[str, ...]) -> list[tuple[str,
 
 
 def reads(args: argparse.Namespace) -> tuple[str, ...]:
-    """Returns the options that name the command's inputs. If `export` writes only a target, it reads no drafter."""
+    """Returns the options that name the command's inputs. `evaluate --folder` reads no drafter, and neither does `export`
+    if it writes only a target.
+    """
     options = COMMANDS[args.command].reads
+    if args.command == "evaluate" and args.folder:
+        return ("target", "folder", "data")
     if args.command != "export":
         return options
     if getattr(args, "from"):

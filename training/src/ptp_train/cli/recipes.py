@@ -159,8 +159,17 @@ def plan(args: argparse.Namespace) -> list[argparse.Namespace]:
     return made
 
 
+def say_durations(steps: list[argparse.Namespace]) -> None:
+    """Prints the durations of long steps. Measures them, which takes as long as a few steps of training."""
+    from ..train import estimate  # Imported here because it loads PyTorch.
+
+    for line in estimate.long_steps(steps):
+        print(line, flush=True)
+
+
 def run(args: argparse.Namespace) -> None:
     steps = plan(args)
+    measured = args.plan
     for n, settings in enumerate(steps, 1):
         title = f"== {n}/{len(steps)} {settings.step}"
         if args.plan:
@@ -169,6 +178,9 @@ def run(args: argparse.Namespace) -> None:
             print(f"{title}: already done", flush=True)
         else:
             print(title, flush=True)
+            if settings.command == "teacher-samples" and not measured:
+                say_durations([step for step in steps[n - 1 :] if not recipe_state.is_done(step)])
+                measured = True
             began = recipe_state.begin(settings)
             commands.start(settings)
             recipe_state.finish(settings, began)

@@ -188,7 +188,7 @@ class Target(nn.Module):
         width].
         """
         feature = self.norm(x)
-        return feature, F.linear(feature, self.head_weight)
+        return feature, F.linear(feature, self.embedding.weight) if self.output is None else self.output(feature)
 
     def head(self, x: Tensor) -> Tensor:
         """Maps x [..., width] to logits [..., V]."""

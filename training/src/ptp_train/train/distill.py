@@ -19,6 +19,7 @@ from ..model.drafter import Drafter, load_drafter
 from ..model.drafter_config import KINDS, METHODS, DrafterConfig
 from ..model.grow import grown_drafter
 from ..model.transformer import Config, Target, identity, load_target
+from . import memory
 from .batches import DraftBatch, Samples, TargetOutputsCache, draft_batch
 from .device import autocast, compiled, device
 from .evaluate import quick
@@ -144,13 +145,23 @@ def separate_config(target: Config, width: int, layers: int) -> Config:
     return Config(target.vocab, width, layers, heads, max(1, heads // 2), 64, hidden, target.rope_theta, target.context)
 
 
+def batch_sizes(args: argparse.Namespace, target: Target, place: str) -> tuple[int, int]:
+    """Returns --context-tokens and --completions, or less if their distributions do not fit the memory, which each of
+    them may fill by half.
+    """
+    each, half = memory.distribution_bytes(target.config), memory.budget(target, place) // 2
+    tokens = memory.fitting("--context-tokens", args.context_tokens, each, half, least=512)
+    return tokens, memory.fitting("--completions", args.completions, args.length * each, half)
+
+
 class DistillationLoss:
     """Draws a batch and returns its loss, for `fit`."""
 
     def __init__(self, args: argparse.Namespace, target: Target, drafter: Drafter, samples: Samples, device: str):
         self.args, self.drafter, self.device = args, drafter, device
+        tokens, self.completions = batch_sizes(args, target, device)
         self.outputs = TargetOutputsCache(
-            target, args.pick, samples, args.context_tokens, drafter.config.source if args.keep else None
+            target, args.pick, samples, tokens, drafter.config.source if args.keep else None
         )
         self.predict = compiled(drafter, device)
         self.beta = torch.distributions.Beta(torch.tensor(args.beta), torch.tensor(args.beta))
@@ -162,7 +173,7 @@ class DistillationLoss:
         a = self.args
         with autocast(self.device, a.precision):
             outputs = self.outputs.draw(rng)
-            shape = (len(outputs.ids), max(1, a.completions // len(outputs.ids)))
+            shape = (len(outputs.ids), max(1, self.completions // len(outputs.ids)))
             starts = rng.integers(outputs.first, outputs.first + GENERATED - a.length + 1, shape)
             inside = self.beta.sample((*shape, a.length, outputs.low.shape[-1])).to(self.device)
             q = draft_batch(outputs, self.drafter, torch.from_numpy(starts).to(self.device), inside)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..model.drafter import Drafter, load_drafter
 from ..model.transformer import Target, load_target
+from . import exported
 from .batches import Samples, TargetOutputs, draft_batch, run_target
 from .device import use_threads
 from .integers import in_integers
@@ -225,6 +226,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="number format of the target's copy in the drafter; int8 approximates a drafter exported in int8",
     )
+    add(
+        "--folder",
+        type=pathlib.Path,
+        help="instead measure a model folder made from --target: bits per byte of both on the held-out text of --data",
+    )
+    add(
+        "--data",
+        type=pathlib.Path,
+        default=pathlib.Path("work/tokens"),
+        help="folder of the encoded corpus, with --folder",
+    )
     add("--json", action="store_true", help="print only the JSON report")
     add("--threads", type=int, default=1, help="CPU threads")
 
@@ -247,6 +259,9 @@ def compared(args: argparse.Namespace, drafter: Drafter) -> dict[str, tuple[str,
 
 def run(args: argparse.Namespace) -> None:
     use_threads(args.threads)
+    if args.folder:
+        print(json.dumps(exported.compare(args.folder, load_target(args.target), args.data, args.sequences)))
+        return
     target, drafter = load_target(args.target), load_drafter(args.drafter)
     walks = compared(args, drafter)
     context = in_integers(target) if args.context_precision == "int8" else None

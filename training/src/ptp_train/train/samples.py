@@ -19,6 +19,7 @@ from ..model import coordinates
 from ..model.drafter import Drafter, load_drafter, target_of
 from ..model.sampling import shape
 from ..model.transformer import Target, identity, load_target
+from . import memory
 from .device import device, use_threads
 
 GENERATED = 192
@@ -57,22 +58,25 @@ def conditions(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 @torch.no_grad()
-def write(target: Target, prompts: torch.Tensor, settings: torch.Tensor, generator: torch.Generator) -> dict:
-    """Continues prompts [B, P] with settings [B, 3]: temperature, top_k, top_p. Returns {"tokens": [B, P + GENERATED],
-    ...}.
+def write(
+    target: Target, prompts: torch.Tensor, settings: torch.Tensor, generator: torch.Generator, count: int | None = None
+) -> dict:
+    """Continues prompts [B, P] by `count` (default: GENERATED) tokens with settings [B, 3]: temperature, top_k, top_p.
+    Returns {"tokens": [B, P + count], ...}.
     """
+    count = count or GENERATED
     b, prompt = prompts.shape
     device = prompts.device
     temperature, top_k, top_p = settings.unbind(-1)
-    cache = target.empty_cache(b, prompt + GENERATED)
+    cache = target.empty_cache(b, prompt + count)
     for start in range(0, prompt, READ):
         logits = target.extend(prompts[:, start : start + READ], cache, start)[:, -1]
     tokens = [prompts]
-    for i in range(GENERATED):
+    for i in range(count):
         p = shape(logits, temperature, top_k, top_p)
         token = coordinates.pick("cdf", p, torch.rand(b, 1, generator=generator).to(device))
         tokens.append(token[:, None])
-        if i + 1 < GENERATED:
+        if i + 1 < count:
             logits = target.extend(token[:, None], cache, prompt + i)[:, -1]
     return {"tokens": stored(torch.cat(tokens, 1), target.config.vocab)}
 
@@ -168,6 +172,14 @@ def prompt_lengths(context: int, split: str, tokens: int) -> tuple[tuple[int, ..
     return tuple(n for n, _ in fitting), shares / shares.sum()
 
 
+def batch_of(args: argparse.Namespace, target: Target, place: str) -> int:
+    """Returns --batch, or fewer sequences if their KV caches and the logits of a prefill step do not fit the memory."""
+    c = target.config
+    longest = min(c.context, PROMPTS[-1][0] + GENERATED)
+    each = longest * memory.row_bytes(c) + memory.distribution_bytes(c) + 2 * READ * memory.FLOAT * c.vocab
+    return memory.fitting("--batch", args.batch, each, memory.budget(target, place))
+
+
 def run(args: argparse.Namespace) -> None:
     use_threads(args.threads)
     place = device()
@@ -187,10 +199,11 @@ def run(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(args.seed)
     fixed = np.array(args.conditions, np.float32) if args.conditions else None
+    batch = batch_of(args, target, place)
     lengths, shares = prompt_lengths(target.config.context, args.split, len(tokens))
     with Progress(getattr(args, "logs", None), args.sequences, "sequences", settings=vars(args)) as progress:
-        for start in range(0, args.sequences, args.batch):
-            count = min(args.batch, args.sequences - start)
+        for start in range(0, args.sequences, batch):
+            count = min(batch, args.sequences - start)
             length = int(rng.choice(lengths, p=shares))
             settings = conditions(count, rng) if fixed is None else np.tile(fixed, (count, 1))
             whole = length + GENERATED if args.writer == "data" else length
