@@ -35,6 +35,8 @@ export interface DraftStreamParts {
   readonly timeoutMs: number;
   readonly vocabulary: number;
   readonly onFailure: (error: unknown) => void;
+  /** Called for the stream's first draft that is late. */
+  readonly onLate: () => void;
 }
 
 /** State of one call to a drafter. */
@@ -62,6 +64,7 @@ export class GrpcDraftStream implements DraftStream {
   #opening: Promise<void> = Promise.resolve();
   readonly #backoff = new Backoff(FIRST_PAUSE_MS, LONGEST_PAUSE_MS);
   #retryAt = 0;
+  #hasBeenLate = false;
 
   constructor(parts: DraftStreamParts) {
     this.#parts = parts;
@@ -133,6 +136,8 @@ export class GrpcDraftStream implements DraftStream {
     return withTimeout(this.#parts.timeoutMs, 'the drafter', next).catch((error) => {
       if (toPtpError(error).code === 'deadline_exceeded' && this.#current === current) {
         current.overdue = true;
+        if (!this.#hasBeenLate) this.#parts.onLate();
+        this.#hasBeenLate = true;
         const onAnswer = () => {
           current.overdue = false;
         };

@@ -128,7 +128,11 @@ export class PairClient implements Streams {
     const onFailure = (error: unknown) => {
       if (!signal.aborted) logger.warn({ err: toPtpError(error) }, 'the drafter failed; decoding continues without it');
     };
-    return new GrpcDraftStream({ open, request, traceparent, timeoutMs, vocabulary: this.model.vocabulary, onFailure });
+    const onLate = () => {
+      logger.warn({ timeout_ms: timeoutMs }, 'a draft was late and was dropped: see PTP_DRAFT_TIMEOUT_SECONDS');
+    };
+    const { vocabulary } = this.model;
+    return new GrpcDraftStream({ open, request, traceparent, timeoutMs, vocabulary, onFailure, onLate });
   }
 
   /** Closes all connections once the streams on them have ended. */

@@ -1,7 +1,14 @@
 import { toPtpError } from '@ptp/protocol/errors';
 import { SECONDS } from '@ptp/service-kit/metrics';
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
-import type { ObservedRequest, RequestObserver, RequestOutcome, StepObserver } from '../decode/observer.ts';
+import type {
+  Call,
+  CallResult,
+  ObservedRequest,
+  RequestObserver,
+  RequestOutcome,
+  StepObserver,
+} from '../decode/observer.ts';
 import type { GenerationStep, Health, StepStats } from '../decode/types.ts';
 
 /** Creates the gateway's metrics. Names and labels follow OpenTelemetry's conventions for generative AI if possible. */
@@ -58,6 +65,11 @@ export function gatewayMetrics(registry: Registry) {
       'Duration of draft calls, measured at the gateway. The label beside is "true" for calls that were concurrent with a verify call.',
       ['beside'],
     ),
+    lostDrafts: counter(
+      'ptp_drafts_lost_total',
+      'Number of draft calls without a result. The reason is "late" after PTP_DRAFT_TIMEOUT_SECONDS, or else "failed".',
+      ['reason'],
+    ),
     overlap: counter('ptp_step_overlap_seconds_total', 'Time during which draft calls overlapped verify calls.'),
     refusals: counter('ptp_refusals_total', 'Number of rejected requests by error_type.', ['error_type']),
     verifierLosses: counter(
@@ -111,6 +123,13 @@ class RequestMetrics implements RequestObserver {
 
   verifierLost(): void {
     this.#metrics.verifierLosses.inc();
+  }
+
+  callEnded(call: Call, { error }: CallResult): void {
+    if (call.kind === 'verify' || error === undefined) return;
+    const { code } = toPtpError(error);
+    if (code === 'cancelled') return;
+    this.#metrics.lostDrafts.inc({ reason: code === 'deadline_exceeded' ? 'late' : 'failed' });
   }
 
   stepFinished({ tokens, stats, traceparent, reusedTokens = 0 }: GenerationStep, at: number): void {

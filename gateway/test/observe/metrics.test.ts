@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { engineMetrics } from '@ptp/engine/engine-metrics';
+import { PtpError } from '@ptp/protocol/errors';
 import { type Metrics, serveMetrics, startMetrics } from '@ptp/service-kit/metrics';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { silent, TestPair } from '../../../test/test-pair.ts';
@@ -8,6 +9,7 @@ import { Admission } from '../../src/access/admission.ts';
 import { ApiKeys } from '../../src/access/api-keys.ts';
 import { createHttp, HTTP_LIMITS } from '../../src/app.ts';
 import { PairGenerator } from '../../src/decode/generate.ts';
+import type { Call } from '../../src/decode/observer.ts';
 import type { GenerationStep } from '../../src/decode/types.ts';
 import { GrammarCache } from '../../src/grammar/cache.ts';
 import { gatewayMetrics, metricsObserver, watchHealth } from '../../src/observe/metrics.ts';
@@ -102,6 +104,25 @@ describe('the gateway counts', () => {
       steps.filter(({ stats }) => stats.drafted > 0).length,
     );
     expect(total(text, 'ptp_step_accepted_sum')).toBe(accepted);
+  });
+
+  test('drafts that were late or failed', async () => {
+    const other = startMetrics('ptp-gateway', 'other');
+    const lost = gatewayMetrics(other.registry);
+    const model = generator.model;
+    const request = { prompt: [1], sampling: { temperature: 0, topK: 0, topP: 1 }, seed: 0n, maxTokens: 1 };
+    const listener = metricsObserver(lost).requestStarted({ request, model, startedAt: 0, traceparent: '' });
+    const call = { kind: 'draft' } as Call;
+    for (const code of ['deadline_exceeded', 'deadline_exceeded', 'unavailable', 'cancelled'] as const) {
+      listener.callEnded?.(call, { error: new PtpError(code, 'lost') }, 0);
+    }
+    listener.callEnded?.({ kind: 'verify' } as Call, { error: new PtpError('unavailable', 'lost') }, 0);
+    const { values } = await lost.lostDrafts.get();
+    other.stop();
+    expect(values.map(({ labels, value }) => [labels.reason, value])).toEqual([
+      ['late', 2],
+      ['failed', 1],
+    ]);
   });
 
   test('the times of the steps', () => {
