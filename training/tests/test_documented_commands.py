@@ -52,6 +52,8 @@ RUN = {
     "ptp-train export --work work/qwen3 --target-only --id qwen3 --out ../models/qwen3": "",
     "ptp-train run hugging-face --work work/qwen3 --set import-hf.from=$HOME/models/Qwen3-0.6B --set export.id=qwen3 "
     "--set corpus.text=$HOME/notes --set 'corpus.files=*.md'": IMPORTED,
+    "ptp-train export --work work/qwen3 --target-only --target-precision int8 --id qwen3 --out ../models/qwen3-int8": "",
+    "ptp-train evaluate --work work/qwen3 --folder ../models/qwen3-int8": "--sequences 2",
     "ptp-train target --work work/qwen3 --init work/qwen3/target.pt --take 0,1,9 --tokens 2_000_000 "
     "--out work/qwen3/draft.pt": "--tokens 2048 --threads 1",
     "ptp-train export --work work/qwen3 --target-only --target work/qwen3/draft.pt --id draft --out ../models/draft": "",
