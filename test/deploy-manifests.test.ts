@@ -114,6 +114,26 @@ describe.skipIf(!KUSTOMIZE).each(overlays)('%s (skipped without kustomize)', (ov
     }
   });
 
+  test('autoscaled deployments set no number of replicas, and a node can always be drained', () => {
+    for (const { spec } of [...all('HorizontalPodAutoscaler'), ...all('ScaledObject')]) {
+      const scaled = deployments.find(({ metadata }) => metadata.name === spec.scaleTargetRef.name);
+      expect(scaled?.spec.replicas).toBeUndefined();
+      expect(spec.minReplicas ?? spec.minReplicaCount).toBeGreaterThanOrEqual(2);
+    }
+    for (const { spec } of all('PodDisruptionBudget')) expect(spec.maxUnavailable).toBe(1);
+  });
+
+  test('probes start no process', () => {
+    const probes = deployments.flatMap(({ spec }) =>
+      spec.template.spec.containers.flatMap((container: Manifest) => [
+        container.startupProbe,
+        container.readinessProbe,
+        container.livenessProbe,
+      ]),
+    );
+    for (const probe of probes.filter(Boolean)) expect(Object.keys(probe)).not.toContain('exec');
+  });
+
   test('pods are unprivileged, have a read-only file system and have time to drain', () => {
     const drain = Number(all('ConfigMap').find(({ data }) => data.PTP_DRAIN_SECONDS)?.data.PTP_DRAIN_SECONDS);
     for (const { spec } of deployments) {

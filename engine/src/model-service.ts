@@ -65,8 +65,9 @@ export async function runModelService<Table extends SettingsTable & CommonSettin
 
     const metrics = startMetrics(`ptp-${service.name}`, manifest.id);
     onStop(() => metrics.stop());
+    let isReady = false;
     for (const address of config.metrics) {
-      const served = await serveMetrics(metrics, address, service.settings.metrics.name);
+      const served = await serveMetrics(metrics, address, service.settings.metrics.name, () => isReady);
       onStop(() => served.stop());
     }
 
@@ -93,6 +94,10 @@ export async function runModelService<Table extends SettingsTable & CommonSettin
       tls: await loadTls(config, logRenewal(logger)),
       services: [await service.implement(parts, values)],
     });
-    onStop(() => server.close(config.drainSeconds * 1000));
+    isReady = true;
+    onStop(() => {
+      isReady = false;
+      return server.close(config.drainSeconds * 1000);
+    });
   });
 }

@@ -91,14 +91,26 @@ function conform(text: string): string {
 }
 
 /**
- * Serves metrics at `/metrics` of an address.
+ * Serves metrics at `/metrics` of an address, and for probes `/healthz` (200) and `/readyz` (200 or 503). Probes need no
+ * certificate here, and no process of their own.
  *
+ * @param isReady function that returns true while the service accepts calls
  * @returns the port in use, and a function that stops the server
  * @throws PtpError `failed_precondition` if the address cannot be used
  */
-export async function serveMetrics(metrics: Pick<Metrics, 'exposition'>, address: Address, setting: string) {
+export async function serveMetrics(
+  metrics: Pick<Metrics, 'exposition'>,
+  address: Address,
+  setting: string,
+  isReady: () => boolean = () => true,
+) {
   const server = createServer(async (request, response) => {
-    if (request.method !== 'GET' || request.url?.split('?')[0] !== '/metrics') {
+    const path = request.method === 'GET' ? request.url?.split('?')[0] : undefined;
+    if (path === '/healthz' || path === '/readyz') {
+      response.writeHead(path === '/healthz' || isReady() ? 200 : 503).end();
+      return;
+    }
+    if (path !== '/metrics') {
       response.writeHead(404).end();
       return;
     }

@@ -1,6 +1,6 @@
 import { Counter, Histogram } from 'prom-client';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { type Metrics, startMetrics } from '../src/metrics.ts';
+import { type Metrics, serveMetrics, startMetrics } from '../src/metrics.ts';
 import { contextFrom, endSpan, exemplarLabels, newTrace, type Parent, span } from '../src/spans.ts';
 import { memoryTracing } from './span-tree.ts';
 
@@ -127,4 +127,18 @@ test.each([
   expect(type).toBe(
     open ? 'application/openmetrics-text; version=1.0.0; charset=utf-8' : 'text/plain; version=0.0.4; charset=utf-8',
   );
+});
+
+test('probes get 503 at /readyz until the service accepts calls, and 200 at /healthz', async () => {
+  let ready = false;
+  const address = { target: '127.0.0.1:0', host: '127.0.0.1', port: 0 };
+  const served = await serveMetrics(metrics, address, 'PTP_METRICS_LISTEN', () => ready);
+  try {
+    const statusOf = async (path: string) => (await fetch(`http://127.0.0.1:${served.port}${path}`)).status;
+    expect([await statusOf('/healthz'), await statusOf('/readyz')]).toEqual([200, 503]);
+    ready = true;
+    expect([await statusOf('/readyz'), await statusOf('/other')]).toEqual([200, 404]);
+  } finally {
+    await served.stop();
+  }
 });
