@@ -1,9 +1,10 @@
-"""Writes a GGUF file in the shape of Qwen3-0.6B, with random weights and a made-up tokenizer of 151,936 tokens.
+"""Writes a model in the shape of Qwen3-0.6B, with random weights and a made-up tokenizer of 151,936 tokens.
 
-    PYTHONPATH=training/src python bench/random_qwen3.py FILE            # q8_0, 0.6 GB
+    PYTHONPATH=training/src python bench/random_qwen3.py FILE            # GGUF file, q8_0, 0.6 GB
+    PYTHONPATH=training/src python bench/random_qwen3.py FOLDER --folder # model folder, int8, 0.9 GB
     PYTHONPATH=training/src python bench/random_qwen3.py FILE --small    # two narrow layers, 11 MB
 
-With it, the cost of a large vocabulary can be measured without a download (docs/engines.md, "Cost of sampling").
+With it, engines can be measured without a download (docs/engines.md, "Cost of sampling"; docs/results.md, "Engines").
 """
 
 import argparse
@@ -12,6 +13,7 @@ import pathlib
 
 import torch
 from ptp_train.export import portable, to_gguf
+from ptp_train.export.model_folder import Form, write_folder
 from ptp_train.model.transformer import Config, Target
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
@@ -37,7 +39,10 @@ def tokenizer() -> Tokenizer:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=pathlib.Path)
+    parser.add_argument("path", type=pathlib.Path)
+    parser.add_argument(
+        "--folder", action="store_true", help="write a model folder for the server instead of a GGUF file"
+    )
     parser.add_argument("--small", action="store_true")
     args = parser.parse_args()
     torch.manual_seed(0)
@@ -47,9 +52,15 @@ def main() -> None:
         for p in target.parameters():
             if p.ndim > 1:
                 p.normal_(std=0.1 if p.shape[0] == VOCABULARY else p.shape[1] ** -0.5)
+            p.copy_(p.bfloat16())  # Real checkpoints have bfloat16 weights.
     name = "random-qwen3-small" if args.small else "random-qwen3-0.6b"
-    model = portable.PortableTarget(name, target, tokenizer().to_str(), None, VOCABULARY - 1)
-    to_gguf.write(model, args.file, "q8_0")
+    if args.folder:
+        form = Form(precision="int8", storage="exact")
+        template = b"{% for message in messages %}{{ message.content }}{% endfor %}"
+        write_folder(target, None, tokenizer().to_str().encode(), args.path, name, {}, form, chat_template=template)
+    else:
+        model = portable.PortableTarget(name, target, tokenizer().to_str(), None, VOCABULARY - 1)
+        to_gguf.write(model, args.path, "q8_0")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import type { Command } from 'commander';
 import { describe, expect, test } from 'vitest';
 import { context } from '../bench/suites/context.ts';
 import { decode } from '../bench/suites/decode.ts';
+import { engine } from '../bench/suites/engine.ts';
 import { exact } from '../bench/suites/exact.ts';
 import { hosts } from '../bench/suites/hosts.ts';
 import { load } from '../bench/suites/load.ts';
@@ -30,6 +31,7 @@ const RUN: Readonly<Record<string, string>> = {
   'npm run bench -- exact': '--models test/models/tiny --sequences 1 --tokens 8',
   'npm run bench -- decode --mode overlap': '--models test/models/tiny --prompts 1 --tokens 8',
   'npm run bench -- load --mode auto': '--models test/models/tiny --streams 1 --repeats 1 --tokens 8',
+  'npm run bench -- engine --models PATH': '--models test/models/tiny-in-place --contexts 20 --streams 1,2 --tokens 2',
   'npm run ptp -- --help': '',
 };
 
@@ -60,7 +62,22 @@ const ELSEWHERE: readonly (readonly [pattern: RegExp, where: string])[] = [
   [/^npm run (chaos|soak|train|ptp|check:sglang)\b/, 'takes minutes'],
   [/^npm run bench -- (SUITE --save|\S+( .*)?)$/, 'takes minutes'],
 ];
-const SUITES = [exact, decode, load, context, prefill, overhead, seam, step, peers, hosts, tracing, scaling, report];
+const SUITES = [
+  exact,
+  decode,
+  load,
+  context,
+  prefill,
+  overhead,
+  seam,
+  step,
+  engine,
+  peers,
+  hosts,
+  tracing,
+  scaling,
+  report,
+];
 /** Programs without a parser that can be imported. Their sources name each option. */
 const SOURCES: Readonly<Record<string, readonly string[]>> = {
   chaos: ['bench/chaos/main.ts'],

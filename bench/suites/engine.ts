@@ -80,16 +80,18 @@ async function decode(target: TargetEngine, count: number, context: number, toke
     for (const sequence of sequences) await target.run([{ sequence, at, tokens: chunk }]);
   }
   const prefill = performance.now() - began;
-  const times: number[] = [];
+  const [times, work]: [number[], number[]] = [[], []];
   let last = sequences.map(() => 0);
   for (let i = 0; i < tokens; i++) {
     const slots = sequences.map((sequence, s) => {
       const pick = { sampling: REFERENCE, uniforms: { seed: BigInt(s), offset: 0 } };
       return { sequence, at: context + i, tokens: [last[s] as number], ...pick };
     });
-    const started = performance.now();
+    const [started, used] = [performance.now(), process.cpuUsage()];
     last = await runAll(target, maxSlots, slots);
     times.push(performance.now() - started);
+    const { user, system } = process.cpuUsage(used);
+    work.push((user + system) / 1000);
   }
   for (const sequence of sequences) target.close(sequence);
   const step = median(times);
@@ -99,6 +101,7 @@ async function decode(target: TargetEngine, count: number, context: number, toke
     prefill_tokens_s: round((count * context * 1000) / prefill),
     step_ms_p50: round(step),
     step_ms_min: round(Math.min(...times)),
+    step_cpu_ms_p50: round(median(work)),
     tokens_s: round((count * 1000) / step),
   };
 }

@@ -2,6 +2,7 @@ import { fileURLToPath } from 'node:url';
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openDraftEngine, openTargetEngine } from '../src/onnx/engine.ts';
+import { loadModel } from '../src/onnx/model.ts';
 import { accept } from '../src/sampling/accept.ts';
 import type { DraftEngine, TargetEngine } from '../src/types.ts';
 
@@ -34,6 +35,14 @@ test('the ONNX target keeps serving after a failed run', async () => {
   expect(runs).toMatchObject([{ status: 'rejected', reason: { code: 'internal' } }, { status: 'fulfilled' }]);
   await target.run([{ sequence: bad, at: 0, tokens: [1] }]);
   for (const sequence of [bad, good]) target.close(sequence);
+});
+
+test('a target that extends its caches in place gets at most one thread per key/value head', async () => {
+  const threads = async (name: string) => {
+    const folder = fileURLToPath(new URL(`../../test/models/${name}`, import.meta.url));
+    return (await loadModel('target', { dir: folder, threads: 16 })).model.threads;
+  };
+  expect([await threads('tiny-in-place'), await threads('tiny')]).toEqual([2, 16]);
 });
 
 describe('draft and verify', () => {
