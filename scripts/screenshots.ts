@@ -78,5 +78,5 @@ async function race(page: Page): Promise<void> {
 async function midStream(page: Page): Promise<void> {
   await page.getByRole('button', { name: 'Generate' }).click();
   await page.getByLabel('proposed, rejected').check();
-  await page.locator('.text .token').nth(80).waitFor();
+  await page.locator('.text .token').nth(80).waitFor({ state: 'attached' });
 }

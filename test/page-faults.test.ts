@@ -90,7 +90,7 @@ describe.skipIf(!chromiumPath)('the page', () => {
       server.generator.script = () => ({ steps: tokenByToken('some text '), endless: true, delayMillis: 50 });
       await page.getByText('Serving test-model').waitFor();
       await generate(page);
-      await page.locator('.text .token').nth(20).waitFor();
+      await page.locator('.text .token').nth(20).waitFor({ state: 'attached' });
       const { y = 0 } = (await page.locator('.text').boundingBox()) ?? {};
       expect(y).toBeLessThan(400);
       const stop = page.getByRole('button', { name: 'Stop' });
@@ -116,13 +116,13 @@ describe.skipIf(!chromiumPath)('the page', () => {
       await text
         .locator('.token')
         .nth(count + 60)
-        .waitFor();
+        .waitFor({ state: 'attached' });
       expect(await left()).toBeGreaterThan(150);
       await page.mouse.wheel(0, 20_000);
       await text
         .locator('.token')
         .nth(count + 120)
-        .waitFor();
+        .waitFor({ state: 'attached' });
       await expect.poll(left, { timeout: 5000 }).toBeLessThan(60);
       await page.keyboard.press('Escape');
     }));
@@ -152,7 +152,7 @@ describe.skipIf(!chromiumPath)('the page', () => {
         expect(await page.locator('.pane').count()).toBe(0);
         await page.getByLabel('Prompt').fill('x');
         await generate(page);
-        await page.locator('.text .token').nth(5).waitFor();
+        await page.locator('.text .token').nth(5).waitFor({ state: 'attached' });
         await lost.close();
         await says(page, /^The connection to the server was lost before the answer was complete/);
         expect(await page.locator('.pane').count()).toBe(1);

@@ -122,7 +122,7 @@ describe.skipIf(!chromiumPath)('the page', () => {
       await page.getByLabel('Max tokens').fill('900');
       await page.getByLabel('Prompt').focus();
       await page.keyboard.press('Control+Enter');
-      await page.locator('.text .token').first().waitFor();
+      await page.locator('.text .token').first().waitFor({ state: 'attached' });
       await page.keyboard.press('Escape');
       await finished(page, /^Stopped\.$/);
       const order: string[] = [];
