@@ -12,8 +12,9 @@ from research.__main__ import RECIPES
     "path", [p for p in sorted(RECIPES.glob("*.yaml")) if "-rows" not in p.stem], ids=lambda p: p.stem
 )
 def test_recipes_are_valid(path, tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "text.txt").touch()
     changes = ["*.precision=bfloat16"]
     if path.stem != "inverse":
         changes += [f"corpus.text={tmp_path}", "corpus.files=*.txt"]
