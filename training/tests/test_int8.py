@@ -116,6 +116,14 @@ def test_a_folder_is_measured_as_onnxruntime_computes_it(graphs, tokens, precisi
     assert abs(divergence.mean()) < loss.mean() / 10  # Single activations may round differently.
 
 
+def test_a_folder_with_in_place_caches_is_measured_like_the_others(graphs, target, tokens, tmp_path):
+    options = {"slots": (8,), "in_place": True}
+    write_folder(target, None, byte_tokenizer().to_str().encode(), tmp_path, "test", {}, Form("int8"), **options)
+    with torch.no_grad():
+        in_place, packed = (exported_target(f)(torch.tensor([tokens])) for f in (tmp_path, graphs["int8"]))
+    assert torch.equal(in_place, packed)
+
+
 def test_evaluate_compares_a_folder_with_its_checkpoint(graphs, target, tmp_path, capsys):
     rng = np.random.default_rng(4)
     for split in ("held_files", "held_packages"):

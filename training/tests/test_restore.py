@@ -102,6 +102,13 @@ def test_the_vocabulary_takes_the_ids_of_an_existing_tokenizer(tmp_path):
     torch.testing.assert_close(new_drafter.embedding.weight, drafter.embedding.weight[order], rtol=0, atol=0)
 
 
+def test_a_folder_without_graphs_names_them(tmp_path):
+    _, _, folder = written(tmp_path, "feature", Form(), Form())
+    (folder / "target.b1.onnx").unlink()
+    with pytest.raises(SystemExit, match=r"folder must contain target\.b\*\.onnx"):
+        restored(folder, tmp_path / "work")
+
+
 def test_other_tokens_are_rejected(tmp_path):
     _, _, folder = written(tmp_path, "feature", Form(), Form())
     tokens = tmp_path / "work" / "tokens"

@@ -25,7 +25,6 @@ class StoredTensors:
     """Returns the parameters of an exported graph in float32, by the names that the graph builder gave them."""
 
     def __init__(self, path: pathlib.Path):
-        require(path.exists(), f"--from must be a model folder with {path.name}, got {path.parent}")
         self.arrays = {
             t.name.removesuffix(".stored"): numpy_helper.to_array(t)
             for t in onnx.load(path).graph.initializer
@@ -89,7 +88,9 @@ def config_of(sizes: dict) -> Config:
 
 def graph_of(folder: pathlib.Path, part: str) -> pathlib.Path:
     """Returns the path of one of the graphs, which all have the same weights."""
-    return min(folder.glob(f"{part}.b*.onnx"))
+    paths = sorted(folder.glob(f"{part}.b*.onnx"))
+    require(bool(paths), f"{folder} must contain {part}.b*.onnx")
+    return paths[0]
 
 
 @torch.no_grad()

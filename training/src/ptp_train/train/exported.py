@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..export.graphs.int8 import ACTIVATION_LIMIT, SMALLEST
-from ..export.restore import StoredTensors, manifest_of, target_of
+from ..export.restore import StoredTensors, graph_of, manifest_of, target_of
 from ..model.transformer import Target
 from .bits_per_byte import on_held_out
 from .integers import PRODUCTS
@@ -34,7 +34,7 @@ def exported_target(folder: pathlib.Path) -> Target:
         for name in PRODUCTS:
             linear = getattr(layer, name)
             setattr(layer, name, IntegerRows(linear.weight.detach(), linear.bias))
-    head = StoredTensors(folder / "target.b1.onnx").head("embedding" if target.config.tied else "output")
+    head = StoredTensors(graph_of(folder, "target")).head("embedding" if target.config.tied else "output")
     target.output = IntegerRows(head)
     return target
 
