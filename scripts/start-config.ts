@@ -4,15 +4,14 @@ import { parse } from 'yaml';
 import { z } from 'zod';
 import { StartError } from './supervisor.ts';
 
-const expected = 'a text, a number or a list of them';
+const expected = 'a string, a number or a list of them';
 const content = z.record(z.string(), z.union([z.string(), z.array(z.string()).transform(String)]));
 
 /**
  * Reads the flags in a YAML file, whose keys are the names of flags without the dashes.
  *
  * @param names all keys that the file may have
- * @throws StartError if the file cannot be read or is no mapping, PtpError `invalid_argument` for an unknown key or a
- *   value of another kind
+ * @throws StartError if the file cannot be read or is no mapping, and for an unknown key or a value of another kind
  */
 export function readConfig(file: string, names: readonly string[]): Record<string, string> {
   const given = parseYaml(file) ?? {};
@@ -24,7 +23,8 @@ export function readConfig(file: string, names: readonly string[]): Record<strin
   const { data, error } = content.safeParse(given);
   if (data) return data;
   const key = String(error.issues[0]?.path[0]);
-  throw invalidField(`${file}: ${key}`, expected, (given as Record<string, unknown>)[key]);
+  const { message } = invalidField(key, expected, (given as Record<string, unknown>)[key]);
+  throw new StartError(`${file}: ${message}`);
 }
 
 /** Returns the content of a file, in which all scalars are texts. */

@@ -48,7 +48,9 @@ export function environment(
   }
   checkSettingNames(given);
   const env = { ...given };
-  const values = { ...configFlags(flags.config, given), ...flags };
+  const { port, ...config } = configFlags(flags.config, given);
+  if (typeof port === 'string') setPorts(env, port, given);
+  const values = { ...config, ...flags };
   for (const setting of allFlags) {
     const value = values[flagOf(setting)];
     if (typeof value !== 'string') continue;
@@ -74,8 +76,7 @@ function configFlags(config: Values[string], env: NodeJS.ProcessEnv): Values {
     if (setting) return fromWorkingDirectory(dirname(file), setting, value);
     return name === 'drafter' ? pathOr(dirname(file), value) : value;
   };
-  const variableOf = (name: string) =>
-    name === 'port' ? gatewaySettings.listen.name : `PTP_${name.toUpperCase().replaceAll('-', '_')}`;
+  const variableOf = (name: string) => `PTP_${name.toUpperCase().replaceAll('-', '_')}`;
   return Object.fromEntries(
     Object.entries(values)
       .filter(([name]) => !env[variableOf(name)])
@@ -113,7 +114,7 @@ function drafterOf(directory: string, value: string): string {
  */
 function fromWorkingDirectory(directory: string, { type }: Setting, value: string): string {
   if (type === modelType) return pathOr(directory, value);
-  return type === path ? resolve(directory, value) : value;
+  return type === path && value !== '' ? resolve(directory, value) : value;
 }
 
 /** Returns the absolute path of an existing file or folder, or else the value unchanged. */
@@ -135,13 +136,16 @@ export function parseFlags(args: readonly string[]): Values {
     const unknown = code === 'ERR_PARSE_ARGS_UNKNOWN_OPTION' && /'--([^']+)'/.exec(message)?.[1];
     if (!unknown) throw new StartError(`${message}; see npm start -- --help`);
     const meant = nearest(unknown, Object.keys(FLAGS));
-    throw new StartError(`--${unknown} is not a flag: did you mean --${meant}? See npm start -- --help`);
+    const hint = meant ? `did you mean --${meant}? See` : 'see';
+    throw new StartError(`--${unknown} is not a flag: ${hint} npm start -- --help`);
   }
 }
 
-function setPorts(env: NodeJS.ProcessEnv, text: string): void {
+/** @param fixed environment whose addresses keep their ports. Default: none */
+function setPorts(env: NodeJS.ProcessEnv, text: string, fixed: NodeJS.ProcessEnv = {}): void {
   const port = flagValue('--port', integer(1, 65534), text);
   const set = ({ name, default: preset }: Setting, value: number) => {
+    if (fixed[name]) return;
     env[name] = (env[name] || String(preset)).replace(/:\d+$/, `:${value}`);
   };
   set(gatewaySettings.listen, port);

@@ -1,10 +1,19 @@
-import { readdirSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { z } from 'zod';
 
-/** Returns the paths of the weights in a Hugging Face folder, sorted by name. */
+const INDEX = 'model.safetensors.index.json';
+const indexContent = z.object({ weight_map: z.record(z.string(), z.string()) });
+
+/**
+ * Returns the paths of the weights in a Hugging Face folder, sorted by name. Other files, such as
+ * `consolidated.safetensors`, hold the same weights in another form.
+ */
 export function weightFiles(folder: string): string[] {
-  const names = readdirSync(folder).filter((name) => name.endsWith('.safetensors'));
-  return names.sort().map((name) => join(folder, name));
+  const index = join(folder, INDEX);
+  if (!existsSync(index)) return [join(folder, 'model.safetensors')].filter((file) => existsSync(file));
+  const { weight_map } = indexContent.parse(JSON.parse(readFileSync(index, 'utf8')));
+  return [...new Set(Object.values(weight_map))].sort().map((name) => join(folder, name));
 }
 
 /** Returns the size of a checkpoint, or of the weights in a Hugging Face folder. */

@@ -1,22 +1,8 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Command } from 'commander';
 import { describe, expect, test } from 'vitest';
-import { context } from '../bench/suites/context.ts';
-import { decode } from '../bench/suites/decode.ts';
-import { engine } from '../bench/suites/engine.ts';
-import { exact } from '../bench/suites/exact.ts';
-import { hosts } from '../bench/suites/hosts.ts';
-import { load } from '../bench/suites/load.ts';
-import { overhead } from '../bench/suites/overhead.ts';
-import { peers } from '../bench/suites/peers.ts';
-import { prefill } from '../bench/suites/prefill.ts';
-import { report } from '../bench/suites/report.ts';
-import { scaling } from '../bench/suites/scaling.ts';
-import { seam } from '../bench/suites/seam.ts';
-import { step } from '../bench/suites/step.ts';
-import { tracing } from '../bench/suites/tracing.ts';
+import { suites } from '../bench/suites/index.ts';
 import { parseFlags } from '../scripts/start-options.ts';
 
 // Commands of the documents, apart from those of Python programs, which training/tests/test_documented_commands.py runs.
@@ -61,22 +47,6 @@ const ELSEWHERE: readonly (readonly [pattern: RegExp, where: string])[] = [
   [/^npm (ci|install|test)\b|^npm run (check|coverage|fuzz|format|settings|test:\w+)$/, 'installs, checks or formats'],
   [/^npm run (chaos|soak|train|ptp|check:sglang)\b/, 'takes minutes'],
   [/^npm run bench -- (SUITE --save|\S+( .*)?)$/, 'takes minutes'],
-];
-const SUITES = [
-  exact,
-  decode,
-  load,
-  context,
-  prefill,
-  overhead,
-  seam,
-  step,
-  engine,
-  peers,
-  hosts,
-  tracing,
-  scaling,
-  report,
 ];
 /** Programs without a parser that can be imported. Their sources name each option. */
 const SOURCES: Readonly<Record<string, readonly string[]>> = {
@@ -125,7 +95,7 @@ function unknownOptions(command: string): string[] {
   if (script === 'bench') {
     const [, name] = rest;
     if (name === 'SUITE') return [];
-    const suite = SUITES.find((each: Command) => each.name() === name);
+    const suite = suites.find((each) => each.name() === name);
     if (suite === undefined) return [name ?? ''];
     return options.filter((option) => !suite.options.some(({ long }) => long === option));
   }

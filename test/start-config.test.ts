@@ -1,7 +1,9 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { settings } from '@ptp/service-kit/settings';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { gatewaySettings } from '../gateway/src/settings.ts';
 import { environment } from '../scripts/start-options.ts';
 
 let folder: string;
@@ -48,6 +50,25 @@ describe('the configuration file', () => {
     });
   });
 
+  test.each<[string[], NodeJS.ProcessEnv, string, string]>([
+    [[], {}, '127.0.0.1:8000', '127.0.0.1:8001'],
+    [['--listen', '0.0.0.0:9000'], {}, '0.0.0.0:9000', '127.0.0.1:8001'],
+    [['--grpc-listen', '0.0.0.0:9001'], {}, '127.0.0.1:8000', '0.0.0.0:9001'],
+    [[], { PTP_GRPC_LISTEN: '0.0.0.0:9001' }, '127.0.0.1:8000', '0.0.0.0:9001'],
+    [['--port', '7000'], { PTP_GRPC_LISTEN: '0.0.0.0:9001' }, '127.0.0.1:7000', '0.0.0.0:7001'],
+  ])('has a port that %j and %j override', async (args, given, listen, grpcListen) => {
+    const { env } = await read('port: 8000\n', args, given);
+    const { listen: http, grpcListen: grpc } = settings(gatewaySettings, env);
+    expect([http.target, grpc.target]).toEqual([listen, grpcListen]);
+  });
+
+  test('may leave a path empty', async () => {
+    expect((await read('api-keys-file:\ntls-cert-file: ""\n')).env).toMatchObject({
+      PTP_API_KEYS_FILE: '',
+      PTP_TLS_CERT_FILE: '',
+    });
+  });
+
   test('may be empty', async () => {
     expect((await read('# nothing\n')).flags).toEqual({ engine: '', drafter: '', tensorParallel: 1 });
   });
@@ -56,7 +77,7 @@ describe('the configuration file', () => {
     ['max-stream: 3', 'ptp.yaml: `max-stream` is not a flag of npm start; see npm start -- --help-all'],
     ['config: other.yaml', 'ptp.yaml: `config` is not a flag of npm start'],
     ['help: true', 'ptp.yaml: `help` is not a flag of npm start'],
-    ['model: {a: 1}', 'ptp.yaml: model` must be a text, a number or a list of them, got an object'],
+    ['model: {a: 1}', 'ptp.yaml: `model` must be a string, a number or a list of them, got an object'],
     ['- model', 'ptp.yaml must have lines "flag: value"'],
     ['model', 'ptp.yaml must have lines "flag: value"'],
     ['port: 1\nport: 2', 'ptp.yaml: Map keys must be unique at line 2, column 1'],

@@ -11,6 +11,7 @@ import { prepareModels } from '../scripts/start-model.ts';
 import type { EngineFlags } from '../scripts/start-options.ts';
 import { enginePython } from '../scripts/start-python.ts';
 import { shares } from '../scripts/start-threads.ts';
+import { weightBytes, weightFiles } from '../scripts/weights.ts';
 import { FakeHub } from '../service-kit/test/testing/fake-hub.ts';
 
 vi.mock('@ptp/service-kit/models/disk', { spy: true });
@@ -237,6 +238,20 @@ test('the banner gives the address of an engine that does not answer', async () 
   const address = 'unix:/nowhere/engine.sock';
   expect(await describeEngine(address)).toBe(`PyTorch at ${address}`);
   expect(await describeDrafter(address)).toBe(`PTP drafter at ${address}`);
+});
+
+test('weights in a second form do not count', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'ptp-weights-'));
+  const write = (name: string, bytes: number) => writeFile(join(folder, name), Buffer.alloc(bytes));
+  expect(weightFiles(folder)).toEqual([]);
+  await Promise.all([write('model.safetensors', 5), write('consolidated.safetensors', 5)]);
+  expect(weightBytes(folder)).toBe(5);
+  await Promise.all([write('model-1.safetensors', 3), write('model-2.safetensors', 4)]);
+  const weight_map = { a: 'model-2.safetensors', b: 'model-1.safetensors', c: 'model-2.safetensors' };
+  await writeFile(join(folder, 'model.safetensors.index.json'), JSON.stringify({ weight_map }));
+  expect(weightFiles(folder)).toEqual(['model-1', 'model-2'].map((name) => join(folder, `${name}.safetensors`)));
+  expect(weightBytes(folder)).toBe(7);
+  await rm(folder, { recursive: true });
 });
 
 test('two models on one GPU get memory for the same number of tokens', () => {

@@ -146,6 +146,7 @@ describe('npm start', { timeout: 120_000 }, () => {
       [[...models, '--tensor-parallel', '0'], '--tensor-parallel must be an integer in [1, 64], got "0"'],
       [['--port', 'x'], '--port must be an integer in [1, 65534], got "x"'],
       [['--prot', '1'], '--prot is not a flag: did you mean --port? See npm start -- --help'],
+      [['--verbose'], '--verbose is not a flag: see npm start -- --help'],
       [['--models', 'org/name'], '--models is not a flag: did you mean --model? See npm start -- --help'],
       [[...models, '--max-streams', '0'], '`PTP_MAX_STREAMS` must be an integer >= 1, got "0"'],
       [[...models, '--verifiers', 'a:1,b:1'], 'npm start runs one verifier: PTP_VERIFIERS must be one address, got 2'],

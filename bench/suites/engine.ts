@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { checkBatchInvariance } from '@ptp/engine/batch-invariance';
 import { openTargetEngine } from '@ptp/engine/open-engine';
-import { uniforms } from '@ptp/engine/sampling/uniforms';
+import { randomTokens } from '@ptp/engine/sampling/uniforms';
 import type { TargetEngine, TargetSlot } from '@ptp/engine/types';
 import { loadManifest } from '@ptp/protocol/manifest';
 import { Option } from 'commander';
@@ -39,10 +39,15 @@ export const engine = suite<Options>(
   ],
   async ({ models, contexts, streams, threads, tokens }) => {
     const contextLength = Math.max(SHARED_CONTEXT, ...contexts) + tokens + 1;
+    const { context_length: limit } = await loadManifest(models);
+    if (contextLength > limit) {
+      const longest = limit - tokens - 1;
+      throw new Error(`--contexts must be at most ${longest} for this model, got ${Math.max(...contexts)}`);
+    }
     const began = performance.now();
     const target = await openTargetEngine({
       dir: models,
-      contextLength: Math.min(contextLength, (await loadManifest(models)).context_length),
+      contextLength,
       sequences: Math.max(...streams),
       threads,
     });
@@ -72,7 +77,7 @@ export const engine = suite<Options>(
 /** Reads prompts of `context` tokens, then decodes `tokens` tokens of all sequences together. */
 async function decode(target: TargetEngine, count: number, context: number, tokens: number): Promise<object> {
   const { vocabulary, maxSlots } = target.info;
-  const prompt = Array.from(uniforms(BigInt(context), 0, context), (u) => Math.floor(u * vocabulary));
+  const prompt = randomTokens(BigInt(context), context, vocabulary);
   const sequences = Array.from({ length: count }, () => target.open());
   const began = performance.now();
   for (let at = 0; at < context; at += CHUNK) {

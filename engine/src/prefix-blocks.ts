@@ -42,7 +42,7 @@ export function prefixCacheLimit(
 ): number {
   if (megabytes !== 'auto') return megabytes * 1e6;
   const bytesPerToken = (service === 'drafter' ? bytes.drafter : undefined) ?? bytes.target;
-  return Math.max(SMALLEST, Math.min(SEQUENCES * length * bytesPerToken, Math.floor(memory * MEMORY_SHARE)));
+  return Math.max(SMALLEST, Math.min(SEQUENCES * (length + 1) * bytesPerToken, Math.floor(memory * MEMORY_SHARE)));
 }
 
 /** Returns the memory of the machine, or of the container if that is less. */

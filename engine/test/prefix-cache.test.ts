@@ -16,8 +16,8 @@ test('by default, has room for two full sequences within limits', () => {
     const manifest = { context_length, bytes_per_token: { target: 200_000, drafter: 100_000 } };
     return prefixCacheLimit('auto', manifest, service, memory);
   };
-  expect(limit(2048, 32e9)).toBe(2 * 2048 * 200_000);
-  expect(limit(2048, 32e9, 'drafter')).toBe(2 * 2048 * 100_000);
+  expect(limit(2048, 32e9)).toBe(2 * 2049 * 200_000);
+  expect(limit(2048, 32e9, 'drafter')).toBe(2 * 2049 * 100_000);
   expect(limit(100, 32e9)).toBe(256e6);
   expect(limit(40_960, 32e9)).toBe(4e9);
   expect(limit(40_960, 1e9)).toBe(256e6);

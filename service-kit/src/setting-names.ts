@@ -81,12 +81,14 @@ export function checkSettingNames(env: NodeJS.ProcessEnv): void {
 function explain(name: string): string {
   if (name in RENAMED) return `was renamed: set ${RENAMED[name]}`;
   if (REMOVED.includes(name)) return 'is no longer a setting: unset it';
-  return `is not a setting: did you mean \`${nearest(name, SETTING_NAMES)}\`?`;
+  const meant = nearest(name, SETTING_NAMES);
+  return meant ? `is not a setting: did you mean \`${meant}\`?` : 'is not a setting: see docs/settings.md';
 }
 
-/** Returns the name that is most similar to a misspelt one. */
-export function nearest(name: string, names: readonly string[]): string {
-  return names.reduce((best, known) => (distance(name, known) < distance(name, best) ? known : best));
+/** Returns the name that is most similar to a misspelt one, unless a third of the name or more would have to change. */
+export function nearest(name: string, names: readonly string[]): string | undefined {
+  const best = names.reduce((one, other) => (distance(name, other) < distance(name, one) ? other : one));
+  return distance(name, best) < name.length / 3 ? best : undefined;
 }
 
 /** Levenshtein distance: single-character edits that turn one string into the other. */

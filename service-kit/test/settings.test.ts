@@ -115,6 +115,7 @@ describe('checkSettingNames', () => {
     ['PTP_VERIFY_TIMEOUT_MILLIS', 'was renamed: set `PTP_VERIFY_TIMEOUT_SECONDS`, in seconds'],
     ['PTP_STALL_MILLIS', 'is no longer a setting: unset it'],
     ['PTP_MAX_STREAM', 'is not a setting: did you mean `PTP_MAX_STREAMS`?'],
+    ['PTP_COLOUR', 'is not a setting: see docs/settings.md'],
     ['PTP_GPRC_LISTEN', 'is not a setting: did you mean `PTP_GRPC_LISTEN`?'],
   ])('%s %s', (name, problem) => {
     const error = new PtpError('invalid_argument', `\`${name}\` ${problem}`, { field: name });
