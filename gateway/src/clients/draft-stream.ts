@@ -115,7 +115,7 @@ export class GrpcDraftStream implements DraftStream {
     }
   }
 
-  /** Ends the call. A pending draft is still answered, but a call that is overdue or not open yet is reset. */
+  /** Ends the call. A pending draft is still answered, but a call that is overdue or not open yet is cancelled. */
   close(): void {
     const current = this.#current;
     if (isReady(current)) current?.call.finish();

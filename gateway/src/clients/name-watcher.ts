@@ -24,6 +24,8 @@ export interface WatchOptions {
   readonly signal: AbortSignal;
   /** Called with all endpoints of an address, at first and after each change. */
   readonly onChange: (endpoints: readonly Endpoint[]) => void;
+  /** Called each time the name has been resolved. */
+  readonly onSuccess?: () => void;
   /** Called each time the name cannot be resolved. The last endpoints stay in use. */
   readonly onFailure: (error: unknown) => void;
 }
@@ -37,7 +39,7 @@ export interface WatchOptions {
  */
 export async function watchName(
   address: string,
-  { resolve = systemResolve, resolveMs = RESOLVE_MS, signal, onChange, onFailure }: WatchOptions,
+  { resolve = systemResolve, resolveMs = RESOLVE_MS, signal, onChange, onSuccess, onFailure }: WatchOptions,
 ): Promise<void> {
   const [, name = '', port = ''] = /^([^[\]/]+):(\d+)$/.exec(address) ?? [];
   if (name === '' || name === 'localhost' || isIP(name) !== 0 || address.startsWith('unix:')) {
@@ -49,6 +51,7 @@ export async function watchName(
     try {
       const found = oneFamily(await resolve(name));
       if (signal.aborted) return;
+      onSuccess?.();
       if (found.length > 0 && found.join() !== known) {
         onChange(found.map((ip) => ({ target: isIP(ip) === 6 ? `[${ip}]:${port}` : `${ip}:${port}`, name })));
         known = found.join();

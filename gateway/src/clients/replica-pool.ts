@@ -70,9 +70,9 @@ export class ReplicaPool<S extends DescService> {
       resolve,
       resolveMs,
       signal: this.#closing.signal,
-      onChange: (endpoints) => {
+      onChange: (endpoints) => this.#update(replicas, endpoints),
+      onSuccess: () => {
         reported = '';
-        this.#update(replicas, endpoints);
       },
       onFailure: (error) => {
         const [reason, details] = [whyUnreachable(error), detailsOf(error)];

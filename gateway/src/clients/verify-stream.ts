@@ -33,6 +33,8 @@ export class GrpcVerifyStream implements VerifyStream {
   readonly #answers = new Answers(() => this.#receive());
   readonly #opened: Promise<Opened>;
   #steps = 0;
+  /** Number of steps without an answer. */
+  #pending = 0;
   #isOpen = false;
   /** True once an answer has not arrived in time. */
   #late = false;
@@ -72,7 +74,9 @@ export class GrpcVerifyStream implements VerifyStream {
     const order = after && { after: expectation(after) };
     const value = { step: this.#steps++, draft: [...block], allowed: [...allowed], trace: { traceparent }, ...order };
     this.#parts.call.send({ kind: { case: 'step', value } });
+    this.#pending++;
     const { answer, micros } = await this.#answers.next(sent);
+    this.#pending--;
     if (answer.case !== 'result') throw ended(answer.case);
     const { accepted, nextToken, logProbabilities, timings, top: tops, skipped, truncated } = answer.value;
     if (skipped && after) return undefined;
@@ -82,10 +86,10 @@ export class GrpcVerifyStream implements VerifyStream {
     return { accepted, nextToken, logProbabilities, tops, truncated, time: timeOf(micros, timings) };
   }
 
-  /** Ends the call. Steps sent ahead are still answered, but a call that is late or not open yet is reset. */
+  /** Ends the call. Cancels it if answers are missing, so that the verifier does not run steps sent ahead in vain. */
   close(): void {
     const { call } = this.#parts;
-    if (this.#late || !this.#isOpen) call.cancel();
+    if (this.#late || !this.#isOpen || this.#pending > 0) call.cancel();
     else call.finish();
   }
 

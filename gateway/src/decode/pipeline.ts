@@ -213,7 +213,7 @@ export class DecodePipeline {
   }
 
   /**
-   * Sends plain steps ahead, so many that the verifier does not wait for the gateway. The steps after the end of the
+   * Sends enough plain steps ahead that the verifier never waits for the gateway. The steps after the end of the
    * text are wasted.
    */
   #extendPlain(now: number, drafterAvailable: boolean): void {

@@ -4,9 +4,9 @@ import { NESTING_LIMIT, nestedTooDeep } from './json.ts';
 
 /**
  * Limits of a request body. They are checked before it is parsed, because each value costs time in the parser, the
- * schema checks and the chat template, all of which block the event loop.
+ * schema checks and the chat template, all of which block the event loop. Prompts of token ids have the most values.
  */
-const LIMITS = { containers: 10_000, values: 100_000 };
+const LIMITS = { containers: 10_000, values: 300_000 };
 
 /** Number of bytes that are counted in one turn of the event loop, about a millisecond. */
 const SLICE = 512 * 1024;
@@ -22,7 +22,7 @@ class ValueCounter {
   #inString = false;
   #escaped = false;
 
-  /** @throws PtpError `invalid_argument` if the text has too many values */
+  /** @throws PtpError `invalid_argument` if the text is nested too deep */
   add(bytes: Uint8Array): void {
     for (let i = 0; i < bytes.length; i++) {
       const byte = bytes[i] as number;
@@ -33,11 +33,11 @@ class ValueCounter {
 
   #structure(byte: number): void {
     if (byte === QUOTE) this.#inString = true;
-    else if (byte === COMMA) this.#limit('values', 'values', ++this.#values);
+    else if (byte === COMMA) this.#values++;
     else if (byte === BRACKET_END || byte === BRACE_END) this.#depth--;
     else if (byte === BRACKET || byte === BRACE) {
       if (++this.#depth > NESTING_LIMIT) throw nestedTooDeep();
-      this.#limit('containers', 'arrays and objects', ++this.#containers);
+      this.#containers++;
     }
   }
 
@@ -55,9 +55,14 @@ class ValueCounter {
     return bytes.length;
   }
 
-  #limit(limit: keyof typeof LIMITS, what: string, count: number): void {
-    if (count <= LIMITS[limit]) return;
-    throw fieldError('body', `must have at most ${LIMITS[limit]} ${what}, got more`);
+  /** @throws PtpError `invalid_argument` if the text has too many values */
+  check(): void {
+    for (const [what, count, limit] of [
+      ['arrays and objects', this.#containers, LIMITS.containers],
+      ['values', this.#values, LIMITS.values],
+    ] as const) {
+      if (count > limit) throw fieldError('body', `must have at most ${limit} ${what}, got ${count}`);
+    }
   }
 }
 
@@ -72,4 +77,5 @@ export async function checkJsonSize(bytes: Uint8Array): Promise<void> {
     counter.add(bytes.subarray(at, at + SLICE));
     if (bytes.length > SLICE) await nextTurn();
   }
+  counter.check();
 }

@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import { PtpError } from '@ptp/protocol/errors';
+import { invalidField } from '@ptp/protocol/validation';
 
 /**
  * Checks that a proxy in front of this server cannot have understood the length of the body differently. Node accepts
@@ -24,6 +25,6 @@ const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?$/i;
 export function checkLocalHost({ host }: IncomingHttpHeaders, origins: readonly string[]): void {
   if (host === undefined || LOOPBACK.test(host) || origins.includes('*')) return;
   if (origins.some((origin) => URL.canParse(origin) && new URL(origin).host === host)) return;
-  const message = 'the Host header must be localhost or 127.0.0.1, because this server has no API keys';
-  throw new PtpError('invalid_argument', message, { field: 'host' });
+  const remedy = 'set PTP_API_KEYS_FILE, or list the origin in PTP_CORS_ORIGINS';
+  throw invalidField('host', `localhost or 127.0.0.1 on a server without API keys (${remedy})`, host);
 }

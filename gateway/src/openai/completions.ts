@@ -46,8 +46,8 @@ export function completionRoute(app: FastifyInstance, parts: EndpointParts): voi
       prepare: async () => {
         const prompts = await encodePrompts(request.prompts, tokenizer, model, request.special);
         const given = choiceRequests(prompts, request, request.defaultMaxTokens, model, 'prompt');
-        const choices = request.heals ? withHealing(given, request, parts) : given;
-        return request.echo ? withEcho(choices, request, tokenizer, model) : choices;
+        const choices = request.echo ? withEcho(given, request, tokenizer, model) : given;
+        return request.heals ? withHealing(choices, request, parts) : choices;
       },
     });
   });
@@ -97,8 +97,13 @@ function withHealing(
   { tokenizer, grammars }: EndpointParts,
 ): ChoiceRequest[] {
   return choices.map((choice, i) => {
-    if (typeof prompts[Math.floor(i / n)] !== 'string' || choice.maxTokens === 0) return choice;
-    return { ...choice, ...healPrompt(choice.prompt, tokenizer, (bytes) => grammars.isExtended(bytes)) };
+    const { prompt, echo } = choice;
+    if (typeof prompts[Math.floor(i / n)] !== 'string' || echo?.isAlone) return choice;
+    const healed = healPrompt(prompt, tokenizer, (bytes) => grammars.isExtended(bytes));
+    if (!healed) return choice;
+    // The repeated text is the whole prompt, but only the tokens that the model reads have log-probabilities.
+    const kept = healed.prompt.length - prompt.length;
+    return { ...choice, ...healed, ...(echo && { echo: { ...echo, tokens: echo.tokens.slice(0, kept) } }) };
   });
 }
 
@@ -112,7 +117,7 @@ function withEcho(
   return choices.map((choice, i) => {
     const given = prompts[Math.floor(i / n)] ?? '';
     const tokens = typeof given === 'string' ? choice.prompt.slice(beginning(model).length) : given;
-    const text = typeof given === 'string' && !special ? given : tokenizer.decode(tokens);
+    const text = typeof given !== 'string' ? tokenizer.decode(tokens) : special ? tokenizer.decodeWhole(tokens) : given;
     const isAlone = choice.maxTokens === 0;
     return {
       ...choice,

@@ -61,7 +61,7 @@ export function tokenRoutes(
   app.post('/detokenize', async (http) => {
     const { model: name, tokens } = parseFields(detokenizeBody, http.body);
     checkModel(name ?? 'default', model);
-    // Token ids are validated without a schema, because zod would be slow on an array of a million token ids.
+    // Token ids are validated without a schema, because zod would be slow on an array of many token ids.
     if (!Array.isArray(tokens)) throw invalidField('tokens', 'an array of token ids', tokens);
     return { prompt: tokenizer.decodeWhole(tokenIds('tokens', tokens, model.vocabulary)) };
   });

@@ -71,3 +71,21 @@ test.each([
   await new Promise((resolve) => setTimeout(resolve, 600));
   expect(logs).toEqual([expect.objectContaining({ level: 'warn', reason, peer: 'ptp.v1.VerifierService' })]);
 });
+
+test('says again that a name cannot be resolved, once per outage', async () => {
+  const { address } = await startVerifier('127.0.0.1:0');
+  let isDown = false;
+  const resolve = async () => {
+    if (isDown) throw Object.assign(new Error('getaddrinfo EAI_AGAIN'), { code: 'EAI_AGAIN' });
+    return ['127.0.0.1'];
+  };
+  const { logs, targets } = startPool(`verifier.test:${address.split(':')[1]}`, { resolve });
+  await expect.poll(targets).toEqual([address]);
+  for (const outages of [1, 2]) {
+    isDown = true;
+    await expect.poll(() => logs.length).toBe(outages);
+    isDown = false;
+    await new Promise((done) => setTimeout(done, 300));
+    expect(logs).toHaveLength(outages);
+  }
+});

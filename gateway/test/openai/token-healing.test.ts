@@ -138,6 +138,8 @@ describe('token_healing', () => {
     expect(echoed.logprobs.tokens.join('')).toBe(echoed.text);
     const at = echoed.logprobs.tokens.indexOf('\n    ');
     expect(echoed.logprobs.text_offset.slice(at, at + 2)).toEqual([prompt.length - 1, prompt.length + 4]);
+    const special = (await complete({ token_healing: true, special_tokens: true, echo: true })).choices[0];
+    expect(special.text).toBe(echoed.text);
   });
 
   test('traces steps with the text of the answer', async () => {
