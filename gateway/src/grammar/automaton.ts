@@ -51,6 +51,8 @@ export class Automaton {
   readonly #repeats = new Map<Expression, Map<string, Repeat>>();
   readonly #states = new Map<string, AutomatonState>();
   readonly #ids = new Map<Stack, number>();
+  /** Number that no stack has had, not even before `forget`: states in use keep keys of earlier numbers. */
+  #nextId = 0;
 
   constructor(grammar: Expression) {
     this.start = this.#intern((draft) => this.#expand(this.#push(grammar, undefined), draft));
@@ -214,7 +216,7 @@ export class Automaton {
   }
 
   #id(stack: Stack): number {
-    return getOrCreate(this.#ids, stack, () => this.#ids.size);
+    return getOrCreate(this.#ids, stack, () => this.#nextId++);
   }
 }
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { GrammarCache } from '../../src/grammar/cache.ts';
-import type { Expression } from '../../src/grammar/expression.ts';
+import { choice, type Expression, literal } from '../../src/grammar/expression.ts';
 import { jsonSchemaGrammar } from '../../src/grammar/json-schema.ts';
 import { jsonObject } from '../../src/grammar/json-text.ts';
 import { MemoryLimit } from '../../src/grammar/memory.ts';
@@ -118,6 +118,29 @@ test('the states of a long answer stay within the memory limit', () => {
   expect(allowedIn(state?.mask, 0x22)).toBe(true);
   expect(allowedIn(state?.mask, 0x0a)).toBe(false);
   expect(state?.after(0x22)?.after(END)).toBeDefined();
+});
+
+test('a start state stays right when other grammars free its memory repeatedly', () => {
+  const memory = new MemoryLimit(2 ** 20);
+  const cache = new GrammarCache(tokenizer, model, memory);
+  const words = ['yes', 'no', 'maybe'];
+  const constraint = { grammar: choice(...words.map(literal)), key: 'words' };
+  const other = jsonSchemaGrammar({ type: 'string', pattern: '^.{1,100000}$' }, 'schema');
+  const masks = (state: GrammarState | undefined, text: string) => {
+    const found = [...Buffer.from(text)].map((byte) => {
+      const { mask } = state as GrammarState;
+      state = state?.after(byte);
+      return mask;
+    });
+    return [...found, state?.mask];
+  };
+  const start = cache.start(constraint);
+  for (const word of [...words, ...words]) {
+    const fresh = new GrammarCache(tokenizer, model).start(constraint);
+    expect(masks(start, word)).toEqual(masks(fresh, word));
+    let state: GrammarState | undefined = cache.start({ grammar: other, key: 'other' }).after(0x22);
+    for (let length = 0; length < 1000; length++) state = state?.after(0x61);
+  }
 });
 
 test('masks of a counted string are shared while the limits are far away', () => {
