@@ -37,6 +37,8 @@ class PatternCompiler {
   readonly #terms: Terms;
   readonly #word: Term;
   readonly #nonWord: Term;
+  /** Number of repetitions unrolled in the whole pattern, because nested repetitions multiply. */
+  #unrolled = 0;
 
   constructor(terms: Terms) {
     this.#terms = terms;
@@ -112,6 +114,11 @@ class PatternCompiler {
     if (max > UNROLL_LIMIT) throw new RegexError(`\`${raw}\` is not supported: it repeats an assertion`);
     let rest = after;
     for (let i = max; i > 0; i--) {
+      if (++this.#unrolled > UNROLL_TOTAL_LIMIT) {
+        throw new RegexError(
+          `\`${raw}\` is not supported: it repeats assertions more than ${UNROLL_TOTAL_LIMIT} times`,
+        );
+      }
       const once = this.#element(element as AST.Element, rest, flags);
       const skip = i > min ? after : undefined;
       rest = byKind((kind) => (skip ? this.#terms.or([once[kind], skip[kind]]) : once[kind]));
@@ -196,6 +203,8 @@ class PatternCompiler {
 
 /** Maximum number of repetitions of an element whose assertions reach beyond it. */
 const UNROLL_LIMIT = 64;
+/** Maximum number of such repetitions in a pattern. */
+const UNROLL_TOTAL_LIMIT = 256;
 
 const byKind = (term: (kind: 0 | 1 | 2) => Term): Continuation => [term(0), term(1), term(2)];
 

@@ -212,6 +212,10 @@ describe('an unsupported keyword is an error that names it', () => {
     ],
     [{ type: 'string', pattern: '(?=a)b' }, '`schema` must allow some value: no value satisfies all of its keywords'],
     [{ type: 'string', pattern: '(a)\\1' }, '`schema.pattern` must be a supported regular expression: `\\1` is not'],
+    [
+      { type: 'string', pattern: '(?:(?:a\\b|b){0,64}){0,64}' },
+      '`(?:a\\b|b){0,64}` is not supported: it repeats assertions more than 256 times',
+    ],
     [{ type: 'string', pattern: '(' }, '`schema.pattern` must be a supported regular expression'],
     [{ $ref: '#/$defs/x' }, '`schema.$ref` must be a reference to a part of the schema, got "#/$defs/x"'],
     [{ $ref: '#/%zz' }, '`schema.$ref` must be a reference to a part of the schema, got "#/%zz"'],
