@@ -26,6 +26,25 @@ def test_a_folder_without_sub_folders_is_a_corpus(tmp_path):
         main(["corpus", "--text", str(text), "--files", "*.md", "--out", str(tmp_path)])
 
 
+def test_filling_held_files_leaves_enough_to_train_on(tmp_path):
+    for name in ("a", "b"):
+        lines = (f"{name} has line {i} of value {i * i}\n" for i in range(600))
+        (tmp_path / f"{name}.txt").write_text("".join(lines))
+    main(["corpus", "--text", str(tmp_path), "--files", "*.txt", "--out", str(tmp_path / "out")])
+    report = json.loads((tmp_path / "out" / "sources.json").read_text())
+    assert report["files"] == {"train": 1, "held_files": 0, "held_packages": 1}
+    assert report["bytes"]["train"] > 2 * corpus.HELD_FILES_BYTES
+
+
+def test_held_files_are_filled_without_documents_that_are_most_of_the_text():
+    sizes = [2500, 2500, 12000, 2500]  # The large document comes first in the order of `share_of`.
+    train = [{"package": "a", "path": str(n), "text": "x" * size} for n, size in enumerate(sizes)]
+    documents = {"train": train, "held_files": []}
+    corpus.fill_held_files(documents)
+    assert [entry["path"] for entry in documents["held_files"]] == ["3", "1"]
+    assert [entry["path"] for entry in documents["train"]] == ["0", "2"]
+
+
 def test_prompts_need_more_text_than_the_shortest():
     with pytest.raises(SystemExit, match="--data must have more than 256 tokens of held_files, got 256: add text"):
         samples.prompt_lengths(4096, "held_files", 256)

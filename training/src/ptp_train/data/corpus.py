@@ -17,7 +17,7 @@ from .npm_packages import npm_sources
 HELD_PACKAGES = ("zod", "fastify", "rxjs", "@types/leaflet", "ioredis")
 HELD_FILES_SHARE = 0.02
 HELD_FILES_BYTES = 4_000
-"""Minimum size of `held_files`, if twice as much remains to train on."""
+"""Size up to which `held_files` is filled, as long as twice this size remains to train on."""
 HELD_FOLDERS = 25
 """Reciprocal of the share of sub-folders and single files of --text that is held out."""
 PACKAGE_LIMIT_BYTES = 1_200_000
@@ -99,18 +99,22 @@ def text_sources(text: pathlib.Path, pattern: str) -> list[tuple[str, pathlib.Pa
     return [(p.name, p, {"version": "", "licence": "not stated", "copyright": ""}) for p in found]
 
 
+def size_of(entries: list[dict]) -> int:
+    """Returns the size of the documents' texts in bytes."""
+    return sum(len(entry["text"].encode()) for entry in entries)
+
+
 def fill_held_files(documents: dict[str, list[dict]]) -> None:
-    """Moves documents from `train` to `held_files` until these suffice for measurements. A small corpus would otherwise
-    hold out no or few files.
+    """Moves documents from `train` to `held_files` until these suffice for measurements, and skips documents without
+    which too little would remain to train on. A small corpus would otherwise hold out no or few files.
     """
-
-    def size(split: str) -> int:
-        return sum(len(entry["text"].encode()) for entry in documents[split])
-
-    while size("held_files") < HELD_FILES_BYTES < size("train") / 2:
-        chosen = min(documents["train"], key=lambda entry: share_of(f"{entry['package']}/{entry['path']}"))
-        documents["train"].remove(chosen)
-        documents["held_files"].append(chosen)
+    train, held = documents["train"], documents["held_files"]
+    for entry in sorted(train, key=lambda entry: share_of(f"{entry['package']}/{entry['path']}")):
+        if size_of(held) >= HELD_FILES_BYTES:
+            return
+        if size_of(train) - size_of([entry]) >= 2 * HELD_FILES_BYTES:
+            train.remove(entry)
+            held.append(entry)
 
 
 def build(args: argparse.Namespace) -> dict:
@@ -146,7 +150,7 @@ def build(args: argparse.Namespace) -> dict:
     for split, entries in documents.items():
         with (args.out / f"{split}.jsonl").open("w", encoding="utf8") as f:
             f.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
-    total = {split: sum(len(e["text"].encode()) for e in entries) for split, entries in documents.items()}
+    total = {split: size_of(entries) for split, entries in documents.items()}
     report = {"bytes": total, "files": {s: len(e) for s, e in documents.items()}, "packages": sources}
     (args.out / "sources.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf8")
     return report
