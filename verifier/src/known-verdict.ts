@@ -19,9 +19,9 @@ export interface CheckedEngine {
 
 /** Result of an earlier self-check of the same model with the same runtime on the same kind of CPU. */
 export class KnownVerdict {
-  readonly #path: string;
+  readonly #path: string | undefined;
 
-  private constructor(path: string) {
+  private constructor(path: string | undefined) {
     this.#path = path;
   }
 
@@ -29,12 +29,14 @@ export class KnownVerdict {
     const hash = createHash('sha256');
     hash.update(await readFile(join(dir, 'manifest.json')));
     hash.update(JSON.stringify([FORMAT, engine, process.versions.node, platform(), arch(), await cpu()]));
-    const caches = env.XDG_CACHE_HOME || join(homedir(), '.cache');
-    return new KnownVerdict(join(caches, 'ptp-server', 'self-check', `${hash.digest('hex').slice(0, 32)}.json`));
+    const folder = cacheFolder(env);
+    const name = `${hash.digest('hex').slice(0, 32)}.json`;
+    return new KnownVerdict(folder && join(folder, 'ptp-server', 'self-check', name));
   }
 
   /** Returns the result, or undefined if none is stored or it cannot be read. */
   async read(): Promise<BatchInvariance | undefined> {
+    if (!this.#path) return undefined;
     try {
       const { invariant, rows } = JSON.parse(await readFile(this.#path, 'utf8'));
       return invariant === true && Number.isInteger(rows) ? { invariant, rows } : undefined;
@@ -45,13 +47,22 @@ export class KnownVerdict {
 
   /** Stores a positive result. Failures are ignored, because a container may have no folder to write to. */
   async write(verdict: BatchInvariance): Promise<void> {
-    if (!verdict.invariant) return;
+    if (!this.#path || !verdict.invariant) return;
     try {
       await mkdir(dirname(this.#path), { recursive: true });
       const part = `${this.#path}.${process.pid}`;
       await writeFile(part, JSON.stringify(verdict));
       await rename(part, this.#path);
     } catch {}
+  }
+}
+
+/** Returns the user's cache folder, or undefined for a user without a home folder, as in some containers. */
+function cacheFolder(env: NodeJS.ProcessEnv): string | undefined {
+  try {
+    return env.XDG_CACHE_HOME || join(homedir(), '.cache');
+  } catch {
+    return undefined;
   }
 }
 

@@ -1,17 +1,18 @@
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { syncBuiltinESMExports } from 'node:module';
+import os from 'node:os';
 import { join } from 'node:path';
 import { FakeTargetEngine } from '@ptp/engine/testing/fake-engine';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { type CheckedEngine, KnownVerdict } from '../src/known-verdict.ts';
 import { selfCheck } from '../src/self-check.ts';
 
 let folder: string;
 let checked: CheckedEngine;
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'ptp-self-check-'));
+  folder = await mkdtemp(join(os.tmpdir(), 'ptp-self-check-'));
   await writeFile(join(folder, 'manifest.json'), '{}');
   checked = { dir: folder, runtime: 'runtime 1', threads: 1, maxSlots: 4 };
 });
@@ -22,7 +23,7 @@ async function check({
   caches,
   unsteady = false,
   ...changes
-}: Partial<CheckedEngine> & { caches: string; unsteady?: boolean }) {
+}: Partial<CheckedEngine> & { caches?: string; unsteady?: boolean }) {
   const engine = new FakeTargetEngine();
   let runs = 0;
   const run = engine.run.bind(engine);
@@ -32,7 +33,8 @@ async function check({
     runs++;
     return result;
   };
-  const known = await KnownVerdict.of({ ...checked, ...changes }, { XDG_CACHE_HOME: join(folder, caches) });
+  const env = caches === undefined ? {} : { XDG_CACHE_HOME: join(folder, caches) };
+  const known = await KnownVerdict.of({ ...checked, ...changes }, env);
   const invariant = await selfCheck(engine, new Registry(), pino({ level: 'silent' }), known);
   return { invariant, ran: runs > 0 };
 }
@@ -60,4 +62,15 @@ test('a negative result, a damaged file and a folder that cannot be written lead
   expect(await check({ caches })).toEqual({ invariant: true, ran: true });
   await writeFile(join(folder, 'a-file'), '');
   expect(await check({ caches: 'a-file' })).toEqual({ invariant: true, ran: true });
+});
+
+test('a user without a home folder stores nothing', async () => {
+  const homedir = vi.spyOn(os, 'homedir').mockImplementation(() => {
+    throw new Error('ENOENT: no such file or directory, uv_os_homedir');
+  });
+  syncBuiltinESMExports();
+  for (let start = 0; start < 2; start++) expect(await check({})).toEqual({ invariant: true, ran: true });
+  expect(homedir).toHaveBeenCalledTimes(2);
+  homedir.mockRestore();
+  syncBuiltinESMExports();
 });
