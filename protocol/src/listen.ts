@@ -21,7 +21,8 @@ export interface Listening {
 }
 
 /**
- * Binds a server to `host:port` (port 0: any free port) or `unix:/path`. Replaces a stale socket file.
+ * Binds a server to `host:port` (port 0: any free port) or `unix:/path`. A name is bound at each of its addresses that
+ * the machine has. Replaces a stale socket file.
  *
  * @param setting name of the setting that holds the address, for errors, for example `PTP_LISTEN`
  * @throws PtpError `failed_precondition` with a one-line message that names the setting to change
@@ -35,13 +36,19 @@ export async function listen(server: Server, address: string, setting = 'the add
     for (const door of doors) door.destroy();
   };
   try {
+    let unavailable: unknown;
     for (const where of path === undefined ? await placesOf(address) : [{ path }]) {
       // All addresses of a name get the port that the first one was given.
       const port = doors[0]?.port ?? where.port;
-      doors.push(
-        await openDoor(server, { where: { ...where, ...(port !== undefined && { port }) }, tls: tlsAt(address, tls) }),
-      );
+      const options = { where: { ...where, ...(port !== undefined && { port }) }, tls: tlsAt(address, tls) };
+      try {
+        doors.push(await openDoor(server, options));
+      } catch (error) {
+        if (!isUnavailable(error)) throw error;
+        unavailable ??= error;
+      }
     }
+    if (doors.length === 0) throw unavailable;
     return { address: path === undefined ? address.replace(/:\d+$/, `:${doors[0]?.port}`) : address, close, destroy };
   } catch (error) {
     void close();
@@ -58,11 +65,16 @@ export async function listen(server: Server, address: string, setting = 'the add
   }
 }
 
-/** Returns all addresses of `host:port` or `[IPv6]:port`. */
+/** Returns the distinct addresses of `host:port` or `[IPv6]:port`. */
 async function placesOf(address: string): Promise<ListenOptions[]> {
   const [, host = '', port] = /^\[?(.*?)\]?:(\d+)$/.exec(address) ?? [];
   const found = await lookup(host, { all: true });
-  return found.map((each) => ({ host: each.address, port: Number(port) }));
+  return [...new Set(found.map((each) => each.address))].map((each) => ({ host: each, port: Number(port) }));
+}
+
+/** Returns true if the machine lacks the address, as containers without IPv6 lack the `::1` of `localhost`. */
+function isUnavailable(error: unknown): boolean {
+  return ['EADDRNOTAVAIL', 'EAFNOSUPPORT'].includes(String((error as NodeJS.ErrnoException).code));
 }
 
 async function removeStaleSocket(path: string, address: string, setting: string): Promise<void> {
