@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto';
 import { readFileSync, watchFile } from 'node:fs';
 import { createSecureContext, type SecureContextOptions } from 'node:tls';
 import { type ChannelCredentials, credentials, experimental } from '@grpc/grpc-js';
@@ -11,6 +12,8 @@ export interface TlsFiles {
 }
 
 export interface TlsOptions {
+  /** Names of the settings that hold the paths, for errors. */
+  readonly names?: TlsFiles | undefined;
   /** Interval in milliseconds at which the files are checked for changes. */
   readonly refreshMs?: number;
   /** Receives the error each time changed files cannot be used, for example a certificate without its new key. */
@@ -33,6 +36,7 @@ export const REFRESH_MS = 10_000;
  */
 export class Tls {
   readonly #files: TlsFiles;
+  readonly #names: TlsFiles | undefined;
   readonly #onError: (error: PtpError) => void;
   readonly #listeners = new Set<() => void>();
   readonly #provider = new IdentityProvider(this);
@@ -40,10 +44,11 @@ export class Tls {
   #rejected = '';
 
   /** @throws PtpError `failed_precondition` if the files cannot be used */
-  constructor(files: TlsFiles, { refreshMs = REFRESH_MS, onError = () => {} }: TlsOptions = {}) {
+  constructor(files: TlsFiles, { names, refreshMs = REFRESH_MS, onError = () => {} }: TlsOptions = {}) {
     this.#files = files;
+    this.#names = names;
     this.#onError = onError;
-    this.#current = readIdentity(files);
+    this.#current = readIdentity(files, names);
     const reload = () => this.reload();
     for (const file of Object.values(files)) {
       if (file !== undefined) watchFile(file, { interval: refreshMs, persistent: false }, reload);
@@ -63,7 +68,7 @@ export class Tls {
   /** Reads the files again. */
   reload(): void {
     try {
-      const next = readIdentity(this.#files);
+      const next = readIdentity(this.#files, this.#names);
       this.#rejected = '';
       if (isSame(next, this.#current)) return;
       this.#current = next;
@@ -143,20 +148,52 @@ class IdentityProvider implements experimental.CertificateProvider {
 }
 
 /** Reads the files. @throws PtpError `failed_precondition` if they cannot be read or do not fit together */
-function readIdentity({ cert, key, ca }: TlsFiles): Identity {
+function readIdentity(files: TlsFiles, names: TlsFiles | undefined): Identity {
+  const cert = read('cert');
+  const key = read('key');
   try {
-    const identity = {
-      cert: readFileSync(cert),
-      key: readFileSync(key),
-      ...(ca !== undefined && { ca: readFileSync(ca) }),
-    };
-    createSecureContext(identity);
-    return identity;
+    createSecureContext({ cert, key });
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    const message = `the certificate ${cert} and its private key ${key} cannot be used together: ${reason}`;
-    throw new PtpError('failed_precondition', message, { cause });
+    throw failure(
+      `the certificate ${label('cert')} and its private key ${label('key')} cannot be used together`,
+      cause,
+    );
   }
+  if (files.ca === undefined) return { cert, key };
+  const ca = read('ca');
+  if (!hasCertificates(ca)) throw failure(`the file of authorities ${label('ca')} must contain PEM certificates`);
+  return { cert, key, ca };
+
+  function label(part: keyof TlsFiles): string {
+    return names ? `${files[part]} (${names[part]})` : String(files[part]);
+  }
+
+  function read(part: keyof TlsFiles): Buffer {
+    try {
+      return readFileSync(String(files[part]));
+    } catch (cause) {
+      throw failure(`cannot read ${label(part)}`, cause);
+    }
+  }
+}
+
+function failure(message: string, cause?: unknown): PtpError {
+  const reason = cause instanceof Error ? `: ${cause.message}` : '';
+  return new PtpError('failed_precondition', `${message}${reason}`, { cause });
+}
+
+/**
+ * Returns true if a PEM file has at least one certificate, and all of them can be parsed. Node ignores everything else
+ * in a file of authorities, even if no certificate remains.
+ */
+function hasCertificates(pem: Buffer): boolean {
+  const blocks = pem.toString().match(/-----BEGIN CERTIFICATE-----[\s\S]*?(?:-----END CERTIFICATE-----|$)/g) ?? [];
+  try {
+    for (const block of blocks) new X509Certificate(block);
+  } catch {
+    return false;
+  }
+  return blocks.length > 0;
 }
 
 function isSame(a: Identity, b: Identity): boolean {

@@ -1,6 +1,6 @@
 import { execFile, spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
-import { copyFile, mkdtemp, rm } from 'node:fs/promises';
+import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect as tlsConnect } from 'node:tls';
@@ -150,6 +150,30 @@ describe.skipIf(!hasOpenssl)('mutual TLS between services', () => {
     expect(() => new Tls({ cert: file('gateway.crt'), key: file('verifier.key') })).toThrow(/cannot be used together/);
   });
 
+  test('a renewed file of authorities must contain certificates', async () => {
+    const ca = file('renewed-ca.crt');
+    await copyFile(file('ca.crt'), ca);
+    const files = { cert: file('gateway.crt'), key: file('gateway.key'), ca };
+    const errors: string[] = [];
+    const renewing = new Tls(files, { refreshMs: 60_000, onError: ({ message }) => errors.push(message) });
+    const { identity } = renewing;
+    const good = await readFile(ca, 'utf8');
+    for (const damaged of ['', 'garbage', good.slice(0, 200), `${good}${good.slice(0, 200)}`]) {
+      await writeFile(ca, damaged);
+      renewing.reload();
+      expect(renewing.identity).toBe(identity);
+      expect(errors.splice(0)).toEqual([`the file of authorities ${ca} must contain PEM certificates`]);
+      await writeFile(ca, good);
+      renewing.reload();
+    }
+    await rm(ca);
+    renewing.reload();
+    expect(errors).toEqual([expect.stringMatching(/^cannot read .*renewed-ca\.crt: ENOENT/)]);
+    await writeFile(ca, `${good}${await readFile(file('other-ca.crt'), 'utf8')}`);
+    renewing.reload();
+    expect(renewing.identity).not.toBe(identity);
+  });
+
   test('connections that are reset right after their handshake leave nothing behind', async () => {
     // A second process, because the reset must arrive in the event-loop turn in which the handshake ends.
     const [cert, key, port] = [file('gateway.crt'), file('gateway.key'), server.address.split(':')[1] ?? ''];
@@ -160,9 +184,24 @@ describe.skipIf(!hasOpenssl)('mutual TLS between services', () => {
     expect(await ask(tls('gateway'), true)).toMatchObject({ openSequences: 7 });
   });
 
-  test('an error names the setting whose file is missing', async () => {
+  test('an error names the setting whose file is missing or damaged', async () => {
     const config = settings(tlsSettings, { PTP_TLS_CERT_FILE: file('gateway.crt'), PTP_TLS_KEY_FILE: file('no.key') });
     await expect(loadTls(config)).rejects.toMatchObject({ field: 'PTP_TLS_KEY_FILE', code: 'failed_precondition' });
     expect(await loadTls(settings(tlsSettings, {}))).toBeUndefined();
+    await writeFile(file('empty.crt'), '');
+    const damaged = (key: string, ca: string) =>
+      loadTls(
+        settings(tlsSettings, {
+          PTP_TLS_CERT_FILE: file('gateway.crt'),
+          PTP_TLS_KEY_FILE: file(key),
+          PTP_TLS_CA_FILE: file(ca),
+        }),
+      );
+    await expect(damaged('gateway.key', 'empty.crt')).rejects.toThrow(
+      `${file('empty.crt')} (PTP_TLS_CA_FILE) must contain PEM certificates`,
+    );
+    await expect(damaged('verifier.key', 'ca.crt')).rejects.toThrow(
+      /\(PTP_TLS_CERT_FILE\) .* \(PTP_TLS_KEY_FILE\) cannot be used together/,
+    );
   });
 });

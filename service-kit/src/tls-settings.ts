@@ -32,7 +32,7 @@ export async function loadTls(config: SettingsOf<typeof tlsSettings>, options?: 
  *
  * @param files paths; an empty `ca` turns mutual TLS off
  * @param names names of the settings that hold the paths
- * @throws PtpError `failed_precondition` naming the setting whose file is missing
+ * @throws PtpError `failed_precondition` naming the setting whose file is missing or damaged
  */
 export async function loadIdentity(
   { cert, key, ca = '' }: TlsFiles,
@@ -43,7 +43,7 @@ export async function loadIdentity(
   await checkFile(cert, names.cert);
   await checkFile(key, names.key);
   if (ca !== '') await checkFile(ca, names.ca ?? '');
-  const tls = new Tls({ cert, key, ca: ca === '' ? undefined : ca }, options);
+  const tls = new Tls({ cert, key, ca: ca === '' ? undefined : ca }, { ...options, names });
   onReload(() => tls.reload());
   return tls;
 }
