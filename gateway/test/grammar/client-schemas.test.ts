@@ -203,6 +203,12 @@ const cases: [name: string, schema: unknown, right: string[], wrong: string[]][]
     ['[1]', '[]'],
   ],
   [
+    'an item that must be there, next to a limit below the number of first items',
+    { type: 'array', prefixItems: [{}, {}], maxItems: 1, contains: { type: 'integer' } },
+    ['[1]'],
+    ['[1,2]', '["a",1]', '["a"]', '[]'],
+  ],
+  [
     'only declared properties of all parts',
     { allOf: [{ properties: { a: {} } }], properties: { b: {} }, unevaluatedProperties: false },
     ['{"b":1,"a":1}', '{}'],

@@ -54,7 +54,7 @@ function containing(array: ArrayAlternative, builder: Builder, at: string): Expr
   const { isEmpty } = builder.schemas;
   const [found, another] = array.contains;
   const { min, max, prefix } = array;
-  const counted = Math.max(prefix.length, min, max === Number.POSITIVE_INFINITY ? 0 : max);
+  const counted = max === Number.POSITIVE_INFINITY ? Math.max(prefix.length, min) : max;
   if (another || !found || counted > CONTAINS_LIMIT) {
     throw fieldError(`${at}.contains`, `is supported once, in arrays of at most ${CONTAINS_LIMIT} items`);
   }
