@@ -282,6 +282,11 @@ describe('very large schemas', () => {
     ],
     ['characters', { const: 'x'.repeat(1_000_001) }, '`schema` must have at most 1000000 characters as JSON'],
     [
+      'values of a set',
+      { type: 'array', uniqueItems: true, items: { enum: names(101) } },
+      '`schema.uniqueItems` must have at most 100 different values, got 101',
+    ],
+    [
       'alternatives that all refer to one large schema',
       {
         oneOf: Array(1000).fill({ $ref: '#/$defs/a' }),
@@ -319,6 +324,13 @@ describe('very large schemas', () => {
     ],
   ])('%s', (_, schema, value) => {
     expect(accepts(jsonSchemaGrammar(schema, 'schema'), JSON.stringify(value))).toBe(true);
+  });
+
+  test('a set of many values', () => {
+    const grammar = jsonSchemaGrammar({ type: 'array', uniqueItems: true, items: { enum: names(100) } }, 'schema');
+    expect(accepts(grammar, JSON.stringify(names(100)))).toBe(true);
+    expect(accepts(grammar, JSON.stringify([...names(100), 'n0']))).toBe(false);
+    expect(accepts(grammar, '["n7","n8","n7"]')).toBe(false);
   });
 
   test('a long value', () => {

@@ -9,6 +9,8 @@ import { finiteValues, itemSchemas, longestArray } from './plans.ts';
 
 /** Maximum number of items up to which `contains` counts. */
 const CONTAINS_LIMIT = 1000;
+/** Maximum number of different values with `uniqueItems`, because each item leads to a state with all others. */
+const UNIQUE_LIMIT = 100;
 
 /** Matches the arrays of an alternative. Returns undefined if there are none. */
 export function arrayExpression(array: ArrayAlternative, builder: Builder, at: string): Expression | undefined {
@@ -30,23 +32,30 @@ function uniqueItems(array: ArrayAlternative, builder: Builder, at: string): Exp
   if (!values || array.prefix.length > 0 || array.contains.length > 0) {
     throw fieldError(`${at}.uniqueItems`, 'is not supported unless the items are an enumeration');
   }
+  if (values.length > UNIQUE_LIMIT) {
+    throw fieldError(`${at}.uniqueItems`, `must have at most ${UNIQUE_LIMIT} different values, got ${values.length}`);
+  }
   const max = Math.min(array.max, values.length);
   if (array.min > max) return undefined;
+  const texts = values.map(jsonText);
   const rests = new Map<string, Expression>();
-  const from = (left: readonly unknown[], count: number): Expression => {
-    const more = () =>
-      choice(
-        ...left.map((value) => {
-          const others = left.filter((other) => other !== value);
-          return itemThen(count > 0, jsonText(value), rest(others, count + 1));
-        }),
-      );
-    if (count >= max) return literal('');
-    return count >= array.min ? choice(literal(''), more()) : more();
-  };
-  const rest = (left: readonly unknown[], count: number) =>
-    getOrCreate(rests, left.map((value) => values.indexOf(value)).join(), () => lazy(() => from(left, count)));
-  return bracketedItems(from(values, 0), array.min > 0);
+  /** Matches the items after `count` items. `left` has the indices of the other values. */
+  const rest = (left: readonly number[], count: number): Expression =>
+    getOrCreate(rests, left.join(), () => {
+      if (count >= max) return literal('');
+      const more = left.map((index) => {
+        // Lazy, because a text takes only one of the values here.
+        const after = lazy(() =>
+          rest(
+            left.filter((other) => other !== index),
+            count + 1,
+          ),
+        );
+        return itemThen(count > 0, texts[index] as Expression, after);
+      });
+      return choice(...(count >= array.min ? [literal('')] : []), ...more);
+    });
+  return bracketedItems(rest([...values.keys()], 0), array.min > 0);
 }
 
 /** Matches arrays in which at least one item satisfies the schema of `contains`. */
