@@ -538,15 +538,18 @@ def test_a_pair_can_be_served_with_longer_contexts_than_it_was_trained_for(pair,
 def test_small_targets_have_a_graph_per_number_of_sequences_and_large_ones_a_single_graph(tmp_path, monkeypatch):
     target = Target(Config(vocab=300, width=64, layers=1, heads=1, kv_heads=1, hidden=64, context=64))
 
-    def slots_of(name: str, **options) -> tuple[list[int], list[int] | None]:
+    def slots_of(name: str, **options) -> tuple[list[int], list[int] | None, str | None]:
         export.write_folder(target, None, byte_tokenizer().to_str().encode(), tmp_path / name, "test", {}, **options)
         manifest = json.loads((tmp_path / name / "manifest.json").read_text())
-        return manifest["max_slots"], manifest["target"].get("slots")
+        return manifest["max_slots"], manifest["target"].get("slots"), manifest["target"].get("caches")
 
-    assert slots_of("small") == ([1, 2, 4, 8], None)
-    assert slots_of("chosen", slots=(1, 3)) == ([1, 3], None) and (tmp_path / "chosen" / "target.b3.onnx").exists()
+    assert slots_of("small") == ([1, 2, 4, 8], None, None)
+    assert slots_of("chosen", slots=(1, 3)) == ([1, 3], None, None)
+    assert (tmp_path / "chosen" / "target.b3.onnx").exists()
+    assert slots_of("chosen in place", slots=(4,), in_place=True) == ([4], None, "in_place")
     monkeypatch.setattr(export, "LARGE", 1000)
-    assert slots_of("large") == ([1, 4], [8]) and (tmp_path / "large" / "target.b8.onnx").exists()
+    assert slots_of("large") == ([1, 4], [8], "in_place") and (tmp_path / "large" / "target.b8.onnx").exists()
+    assert slots_of("large and packed", in_place=False) == ([1, 4], [8], None)
     with pytest.raises(SystemExit, match="--slots must start with 1 and be in ascending order, got 2,4"):
         command.check(argparse.Namespace(slots=(2, 4), to="server", id="x", **{"from": None}))
 

@@ -106,7 +106,9 @@ def write_folder(
     }
     with torch.no_grad():
         names = [*texts, *write_graphs(target, drafter, out, form, drafter_form, pick, counts, in_place)]
-    layout = {"slots": counts["target"], "caches": "in_place"} if in_place else {}
+    layout = {"slots": counts["target"]} if counts["target"] != counts["drafter"] else {}
+    if in_place:
+        layout["caches"] = "in_place"
     facts = {**facts, "target": facts.get("target", {}) | asdict(form) | layout}
     if drafter:
         facts["drafter"] = facts["drafter"] | asdict(drafter_form)
