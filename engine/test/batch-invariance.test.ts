@@ -10,10 +10,14 @@ beforeAll(async () => {
 afterAll(() => engine.dispose());
 
 test('the ONNX engine is batch-invariant, and the check closes its sequences', async () => {
-  const { invariant, rows } = await checkBatchInvariance(engine);
-  expect(invariant).toBe(true);
+  const { invariant, rows, complete } = await checkBatchInvariance(engine);
+  expect([invariant, complete]).toEqual([true, true]);
   expect(rows).toBeGreaterThan(200);
   expect(engine.usage().sequences).toBe(0);
+});
+
+test('the check reports that a time limit ended it', async () => {
+  expect(await checkBatchInvariance(engine, 0)).toEqual({ invariant: true, rows: 24, complete: false });
 });
 
 test('the check detects an engine whose last bit depends on the size of the run', async () => {

@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import type { BatchInvariance } from '@ptp/engine/batch-invariance';
 
 /** Changes whenever the self-check or the engine changes in a way that can change its result. */
-const FORMAT = 1;
+const FORMAT = 2;
 
 /** Everything on which the result of a self-check depends, apart from the machine. */
 export interface CheckedEngine {
@@ -15,6 +15,8 @@ export interface CheckedEngine {
   readonly runtime: string;
   readonly threads: number;
   readonly maxSlots: number;
+  /** Limits the length of the test text. */
+  readonly contextLength: number;
 }
 
 /** Result of an earlier self-check of the same model with the same runtime on the same kind of CPU. */
@@ -39,19 +41,19 @@ export class KnownVerdict {
     if (!this.#path) return undefined;
     try {
       const { invariant, rows } = JSON.parse(await readFile(this.#path, 'utf8'));
-      return invariant === true && Number.isInteger(rows) ? { invariant, rows } : undefined;
+      return invariant === true && Number.isInteger(rows) ? { invariant, rows, complete: true } : undefined;
     } catch {
       return undefined;
     }
   }
 
-  /** Stores a positive result. Failures are ignored, because a container may have no folder to write to. */
-  async write(verdict: BatchInvariance): Promise<void> {
-    if (!this.#path || !verdict.invariant) return;
+  /** Stores a positive result of a complete check. Failures are ignored, because a container may have no folder to write to. */
+  async write({ invariant, rows, complete }: BatchInvariance): Promise<void> {
+    if (!this.#path || !invariant || !complete) return;
     try {
       await mkdir(dirname(this.#path), { recursive: true });
       const part = `${this.#path}.${process.pid}`;
-      await writeFile(part, JSON.stringify(verdict));
+      await writeFile(part, JSON.stringify({ invariant, rows }));
       await rename(part, this.#path);
     } catch {}
   }

@@ -11,8 +11,8 @@ await runModelService({
   settings: verifierSettings,
   openEngine: (options) => openTargetEngine(options),
   async implement({ engine, model, limits, observe, registry, logger }, { model: dir, threads }) {
-    const { runtime, maxSlots } = engine.info;
-    const known = runtime ? await KnownVerdict.of({ dir, runtime, threads, maxSlots }) : undefined;
+    const { runtime, maxSlots, contextLength } = engine.info;
+    const known = runtime ? await KnownVerdict.of({ dir, runtime, threads, maxSlots, contextLength }) : undefined;
     const batchInvariant = await selfCheck(engine, registry, logger, known);
     return verifierService(new Verifier(engine, { draft: 64, ...limits }, observe), model, batchInvariant);
   },

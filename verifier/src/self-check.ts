@@ -4,7 +4,7 @@ import type { Logger } from '@ptp/service-kit/log';
 import { Gauge, type Registry } from 'prom-client';
 import type { KnownVerdict } from './known-verdict.ts';
 
-/** Time in milliseconds after which the check starts no further comparison, so that large models become ready. */
+/** Default of `budgetMs`, with which large models become ready soon. */
 const BUDGET_MS = 5000;
 /** Time in milliseconds between two log records about the progress of the check. */
 const PROGRESS_MS = 2000;
@@ -13,15 +13,17 @@ const PROGRESS_MS = 2000;
  * Checks that the engine is batch-invariant on this machine, logs the result and exports it as a metric.
  *
  * @param known result of an earlier check, which replaces this one; undefined if the engine has none
+ * @param budgetMs time in milliseconds after which the check starts no further comparison
  */
 export async function selfCheck(
   engine: TargetEngine,
   registry: Registry,
   logger: Logger,
   known?: KnownVerdict,
+  budgetMs = BUDGET_MS,
 ): Promise<boolean> {
   const earlier = await known?.read();
-  const check = earlier ?? (await run(engine, logger));
+  const check = earlier ?? (await run(engine, logger, budgetMs));
   if (!earlier) await known?.write(check);
   const result = { ...check, ...(earlier && { earlier: true }) };
   if (check.invariant) logger.info(result, 'the engine is batch-invariant');
@@ -38,9 +40,9 @@ export async function selfCheck(
   return check.invariant;
 }
 
-function run(engine: TargetEngine, logger: Logger): Promise<BatchInvariance> {
+function run(engine: TargetEngine, logger: Logger, budgetMs: number): Promise<BatchInvariance> {
   let reported = performance.now();
-  return checkBatchInvariance(engine, BUDGET_MS, (runs) => {
+  return checkBatchInvariance(engine, budgetMs, (runs) => {
     if (performance.now() - reported < PROGRESS_MS) return;
     reported = performance.now();
     logger.info({ runs }, 'checking whether the engine is batch-invariant');

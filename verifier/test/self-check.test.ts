@@ -14,7 +14,7 @@ let checked: CheckedEngine;
 beforeAll(async () => {
   folder = await mkdtemp(join(os.tmpdir(), 'ptp-self-check-'));
   await writeFile(join(folder, 'manifest.json'), '{}');
-  checked = { dir: folder, runtime: 'runtime 1', threads: 1, maxSlots: 4 };
+  checked = { dir: folder, runtime: 'runtime 1', threads: 1, maxSlots: 4, contextLength: 512 };
 });
 afterAll(() => rm(folder, { recursive: true }));
 
@@ -22,8 +22,9 @@ afterAll(() => rm(folder, { recursive: true }));
 async function check({
   caches,
   unsteady = false,
+  budgetMs,
   ...changes
-}: Partial<CheckedEngine> & { caches?: string; unsteady?: boolean }) {
+}: Partial<CheckedEngine> & { caches?: string; unsteady?: boolean; budgetMs?: number }) {
   const engine = new FakeTargetEngine();
   let runs = 0;
   const run = engine.run.bind(engine);
@@ -35,19 +36,28 @@ async function check({
   };
   const env = caches === undefined ? {} : { XDG_CACHE_HOME: join(folder, caches) };
   const known = await KnownVerdict.of({ ...checked, ...changes }, env);
-  const invariant = await selfCheck(engine, new Registry(), pino({ level: 'silent' }), known);
+  const invariant = await selfCheck(engine, new Registry(), pino({ level: 'silent' }), known, budgetMs);
   return { invariant, ran: runs > 0 };
 }
 
-test('a positive result is kept for the same model, runtime, threads and slots', async () => {
+test('a positive result is kept for the same model, runtime, threads, slots and context', async () => {
   const caches = 'positive';
   expect(await check({ caches })).toEqual({ invariant: true, ran: true });
   expect(await check({ caches })).toEqual({ invariant: true, ran: false });
-  for (const change of [{ runtime: 'runtime 2' }, { threads: 2 }, { maxSlots: 8 }]) {
+  for (const change of [{ runtime: 'runtime 2' }, { threads: 2 }, { maxSlots: 8 }, { contextLength: 64 }]) {
     expect(await check({ caches, ...change })).toEqual({ invariant: true, ran: true });
   }
   await writeFile(join(folder, 'manifest.json'), '{"other":1}');
   expect(await check({ caches })).toEqual({ invariant: true, ran: true });
+});
+
+test('a result of a check that the time limit ended is not kept', async () => {
+  const caches = 'incomplete';
+  for (let start = 0; start < 2; start++) {
+    expect(await check({ caches, budgetMs: 0 })).toEqual({ invariant: true, ran: true });
+  }
+  expect(await check({ caches })).toEqual({ invariant: true, ran: true });
+  expect(await check({ caches })).toEqual({ invariant: true, ran: false });
 });
 
 test('a negative result, a damaged file and a folder that cannot be written lead to a check', async () => {
