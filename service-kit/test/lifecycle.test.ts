@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 
 const lifecycle = JSON.stringify(new URL('../src/lifecycle.ts', import.meta.url).href);
+const reload = JSON.stringify(new URL('../src/reload.ts', import.meta.url).href);
 const errors = JSON.stringify(new URL('../../protocol/src/errors.ts', import.meta.url).href);
 
 /** Runs a service in a process with an IPC channel; `start` is the body of its start function. */
@@ -12,6 +13,7 @@ function run(start: string, env: Record<string, string> = {}) {
   const script = `
     import { setTimeout as sleep } from 'node:timers/promises';
     import { runService } from ${lifecycle};
+    import { onReload } from ${reload};
     import { PtpError } from ${errors};
     await runService('test', async (logger, onStop) => { ${start} });
     setInterval(() => {}, 1000);`;
@@ -49,6 +51,20 @@ describe('runService', () => {
     await ready(child);
     child.disconnect();
     expect(await ended).toMatchObject({ code: 0, output: expect.stringContaining('the parent process is gone') });
+  });
+
+  test('SIGHUP releases resources of a service without files to reload, and otherwise reloads them', async () => {
+    const { child, ended } = run(twoThings);
+    await ready(child);
+    child.kill('SIGHUP');
+    expect(await ended).toMatchObject({ code: 0, output: expect.stringMatching(/SIGHUP[\s\S]*first released/u) });
+
+    const reloading = run(`onReload(() => process.send('reloaded')); ${twoThings}`);
+    await ready(reloading.child);
+    reloading.child.kill('SIGHUP');
+    expect(await once(reloading.child, 'message')).toContain('reloaded');
+    reloading.child.kill('SIGTERM');
+    expect((await reloading.ended).output).not.toContain('SIGHUP');
   });
 
   test('ends at once at a second SIGINT', async () => {
