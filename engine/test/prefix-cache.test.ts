@@ -89,7 +89,9 @@ describe('PrefixCache', () => {
     const other = cacheOf(counting(100, 60));
     parked.park(other);
     expect([parked.sequences, parked.droppedRows]).toEqual([1, 2 * (60 - 2 * BLOCK) + 2 * BLOCK]);
-    new PrefixCache(BYTES_PER_ROW).park(cacheOf(counting(0, 60)));
+    const tiny = new PrefixCache(BYTES_PER_ROW);
+    tiny.park(cacheOf(counting(0, 60)));
+    expect([tiny.sequences, tiny.droppedRows]).toEqual([0, 60]);
   });
 
   test('with a limit of 0 bytes keeps and finds nothing', () => {
