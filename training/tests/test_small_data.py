@@ -3,6 +3,7 @@
 import argparse
 import json
 
+import numpy as np
 import pytest
 from documented_workspace import text_files
 
@@ -77,7 +78,22 @@ def test_batches_fit_the_memory(monkeypatch, capsys):
     assert tokens * memory.distribution_bytes(target.config) <= 0.3 * 60_000_000
     assert completions * 8 * memory.distribution_bytes(target.config) <= 0.3 * 60_000_000
     assert 1 < samples.batch_of(args, target, "cpu") < 64
-    assert f"--completions {completions} instead of 256, which fits the memory" in capsys.readouterr().out
+    assert (
+        f"--completions is {completions} instead of 256, so that a batch fits into the memory of this machine"
+        in capsys.readouterr().out
+    )
+
+
+def test_the_log_records_the_batch_that_fits_the_memory(tmp_path, monkeypatch, capsys):
+    target = Target(Config(vocab=300, width=64, layers=1, heads=1, kv_heads=1, hidden=32, context=256))
+    save(tmp_path / "target.pt", "target", target)
+    np.save(tmp_path / "train.npy", np.arange(400, dtype=np.uint16) % 300)
+    monkeypatch.setattr(memory, "memory_of", lambda place: 10_000_000)
+    words = ["--target", tmp_path / "target.pt", "--data", tmp_path, "--out", tmp_path / "samples", "--work", tmp_path]
+    main(["teacher-samples", *map(str, words), "--sequences=2", "--batch=64", "--threads=1"])
+    fits = int(capsys.readouterr().out.split("--batch is ")[1].split()[0])
+    start = json.loads((tmp_path / "logs/teacher-samples/progress.jsonl").read_text().split("\n")[0])
+    assert fits < 64 and start["settings"]["batch"] == str(fits)
 
 
 def test_durations_are_measured_before_long_steps(tmp_path, monkeypatch):

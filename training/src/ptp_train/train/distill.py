@@ -226,6 +226,7 @@ def run(args: argparse.Namespace, form: type[Drafter] = Drafter) -> None:
     held = Samples(args.held or args.samples, "held_files", place)
     for part in (samples, held):
         part.check_origin(identity(target))
+    args.context_tokens, args.completions = batch_sizes(args, target, place)  # The log records the sizes in use.
     batch_loss = DistillationLoss(args, target, drafter, samples, place)
     origin = {"target_identity": identity(target), "trained_for": samples.mixture()}
     if args.init:

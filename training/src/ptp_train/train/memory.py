@@ -36,9 +36,9 @@ def row_bytes(c: Config) -> int:
 
 
 def fitting(option: str, wanted: int, each: int, space: int, least: int = 1) -> int:
-    """Returns `wanted`, or less if that many items of `each` bytes do not fit `space` bytes, and says so."""
+    """Returns `wanted`, or less if that many items of `each` bytes do not fit into `space` bytes, and says so."""
     fits = max(least, space // each)
     if fits >= wanted:
         return wanted
-    print(f"{option} {fits} instead of {wanted}, which fits the memory of this machine", flush=True)
+    print(f"{option} is {fits} instead of {wanted}, so that a batch fits into the memory of this machine", flush=True)
     return fits

@@ -138,7 +138,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--drafter", type=pathlib.Path, help="drafter for --writer student")
     add("--sequences", type=integer(1), default=6144, help="number of sequences to write")
-    add("--batch", type=integer(1), default=128, help="number of sequences per batch")
+    add(
+        "--batch",
+        type=integer(1),
+        default=128,
+        help="maximum number of sequences per batch; less memory reduces it, and another number changes the samples of "
+        "the same --seed",
+    )
     kind = numbers("temperature", "top_k", "top_p")
     add("--conditions", type=kind, help="TEMPERATURE,TOP_K,TOP_P of all sequences, instead of the random mixture")
     add("--threads", type=integer(1, 1024), default=2, help="CPU threads")
@@ -201,7 +207,8 @@ def run(args: argparse.Namespace) -> None:
     fixed = np.array(args.conditions, np.float32) if args.conditions else None
     batch = batch_of(args, target, place)
     lengths, shares = prompt_lengths(target.config.context, args.split, len(tokens))
-    with Progress(getattr(args, "logs", None), args.sequences, "sequences", settings=vars(args)) as progress:
+    used = vars(args) | {"batch": batch}
+    with Progress(getattr(args, "logs", None), args.sequences, "sequences", settings=used) as progress:
         for start in range(0, args.sequences, batch):
             count = min(batch, args.sequences - start)
             length = int(rng.choice(lengths, p=shares))
