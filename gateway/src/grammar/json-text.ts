@@ -17,17 +17,13 @@ import { CharacterDfa } from './strings/character-dfa.ts';
 import { encodedState } from './strings/encoded.ts';
 import { Terms } from './strings/terms.ts';
 
-const blank = bytes([0x20, 0x20], [0x09, 0x09]);
+const blank = literal(' ');
+const indentation = choice(repeat(blank, 0, 40), repeat(literal('\t'), 1, 10));
 /**
- * White space between tokens of JSON (RFC 8259), as models write it: up to two characters, or up to two line breaks and
- * an indentation. The limits prevent a confused model from generating white space until max_tokens.
+ * White space between tokens of JSON (RFC 8259), as models write it: a blank, or a line break and an indentation. The
+ * limits prevent a confused model from generating white space until max_tokens.
  */
-const space = determinize(
-  choice(
-    repeat(blank, 0, 2),
-    sequence(repeat(sequence(optional(literal('\r')), literal('\n')), 1, 2), repeat(blank, 0, 40)),
-  ),
-);
+const space = determinize(choice(optional(blank), sequence(optional(literal('\r')), literal('\n'), indentation)));
 
 const terms = new Terms();
 const anyText = new CharacterDfa(terms.anything, terms);
@@ -51,8 +47,8 @@ export const jsonNumber: Expression = determinize(sequence(integer, optional(fra
 export const jsonBoolean: Expression = literalSet(['true', 'false']);
 export const jsonNull: Expression = literal('null');
 
-const comma = sequence(space, literal(','), space);
-const colon = sequence(space, literal(':'), space);
+const comma = sequence(optional(blank), literal(','), space);
+const colon = sequence(optional(blank), literal(':'), space);
 
 /** Matches one value, with white space in arrays and objects. Strings are spelled as by JSON.stringify. */
 export function jsonText(value: unknown): Expression {

@@ -84,7 +84,12 @@ const cases: [name: string, schema: unknown, right: string[], wrong: string[]][]
     ['"\\ud83d\\ude00"', '"😀"'],
     ['"\\ud83d"', '"\\ude00"', '"ab"'],
   ],
-  ['white space', { type: 'array', items: { type: 'integer' } }, ['[\n\t1\n]', '[1 , 2]', '[ ]'], ['[1 2]']],
+  [
+    'white space',
+    { type: 'array', items: { type: 'integer' } },
+    ['[\n\t1\n]', '[1 , 2]', '[ ]'],
+    ['[1 2]', '[  1]', '[\n \t1]', '[1\n,2]'],
+  ],
   ['a constant with white space', { const: { a: [1, 2] } }, ['{"a": [1, 2]}'], ['{"a": [1,3]}']],
   ['a keyword of another type', { minimum: 5 }, ['"x"', '5', '{}'], ['4']],
   [
