@@ -17,7 +17,7 @@ describe.skipIf(!chromiumPath)('the chat', () => {
   let server: TestServer;
   beforeAll(async () => {
     browser = await launch();
-    server = await startServer({ model: { hasChatTemplate: true } });
+    server = await startServer({ model: { hasChatTemplate: true, contextLength: 32_768 } });
   });
   afterEach(() => {
     server.generator.requests.length = 0;
@@ -93,6 +93,19 @@ describe.skipIf(!chromiumPath)('the chat', () => {
       expect(await copied()).toBe('let a = 1 < 2;\n');
       await page.locator('.message.assistant .message-foot').getByRole('button', { name: 'Copy' }).click();
       await expect.poll(copied).toBe(MARKDOWN);
+    }));
+
+  test('shows text that is nested too deeply for Markdown, and goes on', () =>
+    onChat(async (page) => {
+      const nested = '1. '.repeat(4000);
+      server.generator.script = () => ({ steps: [tokenByToken(nested).flat()], finish: 'stop' });
+      await send(page, 'Count');
+      expect(await answers(page)).toEqual([nested]);
+      await page.reload();
+      await page.locator('.message.assistant .plain').waitFor();
+      script('An **answer**.');
+      await send(page, 'Again');
+      expect(await page.locator('.message.assistant strong').textContent()).toBe('answer');
     }));
 
   test('sends the system prompt and the conversation, and keeps them on a reload', () =>

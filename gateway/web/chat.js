@@ -69,13 +69,14 @@ async function answer() {
   } catch (error) {
     if (mine.signal.aborted) say('Stopped.');
     else say(messageOf(error), true);
+  } finally {
+    running = undefined;
+    if (message.content === '' && !message.reasoning) view.element.remove();
+    else conversation.push(message);
+    save();
+    showButtons();
   }
-  running = undefined;
-  if (message.content === '' && !message.reasoning) view.element.remove();
-  else conversation.push(message);
   view.draw();
-  save();
-  showButtons();
   input('message').focus({ preventScroll: true });
 }
 
@@ -168,7 +169,8 @@ input('system').value = stored('ptp-system') ?? '';
 /** @type {HTMLDetailsElement} */ ($('system-prompt')).open = input('system').value !== '';
 input('system').addEventListener('input', () => store('ptp-system', input('system').value));
 try {
-  conversation = JSON.parse(sessionStorage.getItem(STORED) ?? '[]');
+  const kept = JSON.parse(sessionStorage.getItem(STORED) ?? '[]');
+  for (const message of kept) show(message);
+  conversation = kept;
 } catch {}
-for (const message of conversation) show(message);
 showButtons();

@@ -30,8 +30,18 @@ export class MarkdownView {
     this.container = container;
   }
 
-  /** @param {string} text */
+  /** Shows the text, unformatted if it is nested too deeply for the parser. @param {string} text */
   show(text) {
+    try {
+      this.#showBlocks(text);
+    } catch {
+      this.container.replaceChildren(element('div', { className: 'plain', textContent: text }));
+      this.#blocks = [];
+    }
+  }
+
+  /** @param {string} text */
+  #showBlocks(text) {
     const tokens = markdown.lexer(text).filter(({ type }) => type !== 'space');
     for (const [i, token] of tokens.entries()) {
       if (this.#blocks[i] === token.raw) continue;

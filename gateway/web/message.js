@@ -4,9 +4,15 @@ import { MarkdownView } from './markdown.js';
 
 /** A message of a conversation. @typedef {{ role: 'user' | 'assistant', content: string, reasoning?: string }} Message */
 
+/** Pause after a draw, as a multiple of its duration. Leaves most of the time to the reader while a long text grows. */
+const PAUSE = 4;
+
 /** Shows one message, and redraws it at most once per frame while it grows. */
 export class MessageView {
-  #drawing = false;
+  /** True if the message has grown since the last draw. */
+  #hasGrown = false;
+  /** Minimum time in milliseconds until the next draw. */
+  #pause = 0;
 
   /** @param {Message} message @param {() => void} [onDraw] */
   constructor(message, onDraw = () => {}) {
@@ -35,20 +41,21 @@ export class MessageView {
   add({ content = '', reasoning = '' }) {
     this.message.content += content;
     if (reasoning !== '') this.message.reasoning = (this.message.reasoning ?? '') + reasoning;
-    if (this.#drawing) return;
-    this.#drawing = true;
-    requestAnimationFrame(() => {
-      this.#drawing = false;
-      this.draw();
-      this.onDraw();
-    });
+    if (this.#hasGrown) return;
+    this.#hasGrown = true;
+    const draw = () => this.#hasGrown && this.draw();
+    setTimeout(() => requestAnimationFrame(draw), this.#pause);
   }
 
   draw() {
+    this.#hasGrown = false;
+    const start = performance.now();
     const { content, reasoning = '' } = this.message;
     this.reasoning.hidden = reasoning === '';
     this.thoughts.textContent = reasoning;
     if (this.markdown) this.markdown.show(content);
     else this.text.textContent = content;
+    this.onDraw();
+    this.#pause = PAUSE * (performance.now() - start);
   }
 }
