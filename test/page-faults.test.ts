@@ -164,6 +164,19 @@ describe.skipIf(!chromiumPath)('the page', () => {
     );
   });
 
+  test('keeps the pane of a run that replaces another', () =>
+    onPage(async (page) => {
+      server.generator.script = () => ({ steps: tokenByToken('some text '), endless: true, delayMillis: 300 });
+      await page.getByLabel('Prompt').fill('x');
+      await page.keyboard.press('Control+Enter');
+      await page.keyboard.press('Control+Enter');
+      await page.locator('.text .token').nth(1).waitFor({ state: 'attached' });
+      expect(await page.locator('.pane').count()).toBe(1);
+      expect(await page.locator('#status').textContent()).toBe('Generating …');
+      await page.keyboard.press('Escape');
+      await says(page, /^Stopped\.$/);
+    }));
+
   test('says what it waits for if the verifier is lost', () =>
     onPage(
       async (page) => {

@@ -84,6 +84,8 @@ async function run(ways, verdict) {
     for (const pane of shown) pane.end();
     say(verdict(shown));
   } catch (error) {
+    // A newer run has replaced this one.
+    if (running !== mine) return;
     if (signal.aborted) say('Stopped.');
     else say(messageOf(error), true);
     mine.abort();
