@@ -151,6 +151,20 @@ describe.skipIf(!chromiumPath)('the chat', () => {
       expect((await answers(page))[0]).toContain('word word');
     }));
 
+  test('goes on when Escape closes the code', () =>
+    onChat(async (page) => {
+      server.generator.script = () => ({ steps: tokenByToken('word '), endless: true, delayMillis: 10 });
+      await page.getByLabel('Message').fill('Go on');
+      await page.getByRole('button', { name: 'Send' }).click();
+      await page.getByRole('button', { name: 'View code' }).click();
+      await page.getByText('/v1/chat/completions').waitFor();
+      await page.keyboard.press('Escape');
+      await page.getByText('/v1/chat/completions').waitFor({ state: 'hidden' });
+      expect(await page.locator('#chat-status').textContent()).toBe('Generating …');
+      await page.keyboard.press('Escape');
+      await page.getByText('Stopped.').waitFor();
+    }));
+
   test('says why there is no answer, and can try again', () =>
     onChat(
       async (page) => {

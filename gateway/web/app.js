@@ -70,6 +70,8 @@ function openSettings(tab) {
 }
 
 document.addEventListener('keydown', (event) => {
+  // The dialog closes on Escape, and an input method ends its composition.
+  if (event.isComposing || document.querySelector('dialog[open]')) return;
   if (event.key === 'Escape') {
     stopCompletion();
     stopChat();
