@@ -180,4 +180,18 @@ describe.skipIf(!chromiumPath)('the chat', () => {
       },
       [/status of 400/],
     ));
+
+  test('replaces a message that has no answer by the next one', () =>
+    onChat(
+      async (page) => {
+        script('An answer.');
+        await page.locator('#settings summary').click();
+        await page.getByLabel('Stop strings').fill('x\n'.repeat(40));
+        await send(page, 'One');
+        await page.getByLabel('Stop strings').fill('');
+        expect(await send(page, 'Two')).toMatchObject({ messages: [{ role: 'user', content: 'Two' }] });
+        expect(await page.locator('.message').count()).toBe(2);
+      },
+      [/status of 400/],
+    ));
 });

@@ -37,6 +37,14 @@ function showButtons() {
   $('new-chat').hidden = isRunning || !hasMessages;
 }
 
+/** Returns the conversation with a new message, which replaces a last message without an answer. @param {string} content */
+function continued(content) {
+  const answered = isUnanswered() ? conversation.slice(0, -1) : conversation;
+  return [...answered, /** @type {Message} */ ({ role: 'user', content })];
+}
+
+const isUnanswered = () => conversation.at(-1)?.role === 'user';
+
 /** Body of a request for the next answer. @param {Message[]} messages @param {boolean} [draw] */
 function bodyOf(messages, draw) {
   const system = input('system').value.trim();
@@ -119,9 +127,9 @@ function save() {
 function send() {
   const content = input('message').value.trim();
   if (running || content === '') return;
-  const message = /** @type {Message} */ ({ role: 'user', content });
-  conversation.push(message);
-  show(message);
+  if (isUnanswered()) $('messages').lastElementChild?.remove();
+  conversation = continued(content);
+  show({ role: 'user', content });
   input('message').value = '';
   answer();
 }
@@ -158,10 +166,8 @@ $('new-chat').addEventListener('click', () => {
   input('message').focus();
 });
 document.querySelector('#composer .show-code')?.addEventListener('click', () => {
-  const content = input('message').value.trim() || 'Hello';
-  const last = conversation.at(-1);
-  const messages =
-    last?.role === 'user' ? conversation : [...conversation, /** @type {Message} */ ({ role: 'user', content })];
+  const content = input('message').value.trim();
+  const messages = content === '' && isUnanswered() ? conversation : continued(content || 'Hello');
   showCode({ isChat: true, body: bodyOf(messages, false) });
 });
 
