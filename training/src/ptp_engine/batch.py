@@ -38,7 +38,7 @@ class Piece:
 
 
 def passes(pieces: list[Piece], capacity: int, most: int) -> Iterator[list[Piece]]:
-    """Distributes the tokens over passes of at most `capacity` tokens and `most` pieces, and splits pieces that do not fit."""
+    """Distributes the tokens over passes of at most `capacity` tokens and `most` pieces, splitting pieces if necessary."""
     part: list[Piece] = []
     left = capacity
     for piece in pieces:

@@ -38,8 +38,8 @@ def parser_of(role: str) -> Parser:
         add(
             "--evaluation",
             type=pathlib.Path,
-            help="report of `ptp-train evaluate` with the yield curve (default: evaluation.json in the checkpoint's folder; "
-            "without a report, the curve is guessed)",
+            help="report of `ptp-train evaluate` with the yield curve (default: evaluation.json in the checkpoint's "
+            "folder; without a report, the curve is guessed)",
         )
     address = matching(r"unix:.+|\S+:\d+", "host:port or unix:/path")
     add("--listen", type=address, default=f"127.0.0.1:{PORTS[role]}", help="address of EngineService")
@@ -66,7 +66,8 @@ def parser_of(role: str) -> Parser:
             "--pass-tokens",
             type=integer(2, 4096),
             default=64,
-            help="tokens in every pass of the model on a GPU; a larger number helps many clients and slows down a single one",
+            help="tokens in every pass of the model on a GPU; a larger number helps many clients and slows "
+            "down a single one",
         )
     add("--no-prefix-cache", action="store_true", help="do not keep the rows of closed sequences")
     add("--threads", type=integer(1, 1024), help="CPU threads (default: one per core, or OMP_NUM_THREADS)")

@@ -1,8 +1,8 @@
 """Picks by walking down the tree over the token ids (`pickTree` in engine/src/testing/reference-sampler.ts).
 
 Weights are integers, so their sums have no rounding errors, and no result depends on the order of additions or on other
-rows. The number of operations does not depend on the number of rows: the decisions at all nodes are computed at once, and the
-result is the leaf with a path that follows them.
+rows. The number of operations does not depend on the number of rows: the decisions at all nodes are computed at once,
+and the result is the leaf with a path that follows them.
 """
 
 import functools

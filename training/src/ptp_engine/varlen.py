@@ -31,7 +31,7 @@ class Kernel:
     """Reads the pool through block tables. Other kernels need the rows of all sequences copied into one array first."""
     block_size: int = BLOCK
     starts: bool = False
-    """Requires the first row of each sequence in spite of the block tables."""
+    """Needs the first row of each sequence in addition to the block tables."""
 
     def __call__(self, query: Tensor, keys: Tensor, values: Tensor, layer: "Layer", batch: "VarlenBatch") -> Tensor:
         """Computes attention from query [R, Hq, D] and a layer's pool to [R, Hq, D]."""
