@@ -129,7 +129,7 @@ describe('the Dockerfile of ptp-engine', () => {
 const manifest = await readFile(join(ROOT, 'package.json'), 'utf8');
 
 describe('compose files', () => {
-  test.each(['compose.yaml', 'compose.observability.yaml', 'compose.gpu.yaml'])(
+  test.each(['compose.yaml', 'compose.keys.yaml', 'compose.observability.yaml', 'compose.gpu.yaml'])(
     '%s satisfies the schema',
     async (name) => {
       // The schema is written for draft 7, whose `id` ajv rejects.
@@ -144,6 +144,13 @@ describe('compose files', () => {
       }
     },
   );
+
+  test('compose.keys.yaml mounts the file of API keys where the gateway reads it', async () => {
+    const { services, secrets } = parse(await readFile(join(DEPLOY, 'compose.keys.yaml'), 'utf8'));
+    const { environment, secrets: mounted } = services.gateway;
+    expect(mounted.map((name: string) => `/run/secrets/${name}`)).toEqual([environment.PTP_API_KEYS_FILE]);
+    expect(secrets[mounted[0]].file).toMatch(/^\$\{PTP_API_KEYS_FILE:\?/);
+  });
 
   test('compose.gpu.yaml connects verifier and drafter to workers, each on a GPU', async () => {
     const { services, volumes } = parse(await readFile(join(DEPLOY, 'compose.gpu.yaml'), 'utf8'), { merge: true });
