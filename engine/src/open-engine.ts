@@ -28,8 +28,8 @@ const engines = {
 type EngineName = keyof typeof engines;
 
 /**
- * Returns the engine that runs a model: the one at the address, if there is an address, which is SGLang at a URL; or else
- * llama.cpp for a GGUF file and ONNX Runtime for a model folder.
+ * Returns the engine that runs a model: the one at the address, if there is an address, which is SGLang at a URL; or
+ * else llama.cpp for a GGUF file and ONNX Runtime for a model folder.
  *
  * @throws PtpError `failed_precondition` if only an engine in another process can run the model
  */

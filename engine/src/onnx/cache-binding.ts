@@ -25,8 +25,8 @@ export function bindCaches(model: OnnxModel, caches: Caches): CacheBinding {
 }
 
 /**
- * Graphs that read k{layer}_{slot} and v{layer}_{slot}, whole caches with room for the new rows, and write nk{layer}_{slot}
- * and nv{layer}_{slot}, which are views of this room. The past is never copied. See `attend_in_place` in
+ * Graphs that read k{layer}_{slot} and v{layer}_{slot}, whole caches with room for the new rows, and write
+ * nk{layer}_{slot} and nv{layer}_{slot}, which are views of this room. The past is never copied. See `attend_in_place` in
  * training/src/ptp_train/export.
  */
 function extendedInPlace({ heads, rowWidth }: OnnxModel, layers: readonly number[], caches: Caches): CacheBinding {

@@ -32,7 +32,10 @@ export class PrefixCache {
     return this.#droppedRows;
   }
 
-  /** Keeps the cache of a closed sequence, or its beginning if it is larger than the limit. Removes each cache whose tokens are a prefix of another cache's tokens. */
+  /**
+   * Keeps the cache of a closed sequence, or its beginning if it is larger than the limit. Removes each cache whose
+   * tokens are a prefix of another cache's tokens.
+   */
   park(cache: SequenceCache): void {
     if (cache.rows === 0 || this.#limit === 0) return;
     this.#fit(cache);
