@@ -78,8 +78,8 @@ export interface EngineOptions {
    * commas. `dir` is then the same model.
    */
   readonly address?: string;
-  /** Logger for progress during the start. */
-  readonly logger?: Pick<Logger, 'info'>;
+  /** Logger for progress and warnings during the start. */
+  readonly logger?: Pick<Logger, 'info' | 'warn'>;
 }
 
 export interface EngineInfo {

@@ -1,6 +1,6 @@
 import { fileURLToPath } from 'node:url';
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { openDraftEngine, openTargetEngine } from '../src/onnx/engine.ts';
 import { loadModel } from '../src/onnx/model.ts';
 import { accept } from '../src/sampling/accept.ts';
@@ -37,12 +37,16 @@ test('the ONNX target keeps serving after a failed run', async () => {
   for (const sequence of [bad, good]) target.close(sequence);
 });
 
-test('a target that extends its caches in place gets at most one thread per key/value head', async () => {
-  const threads = async (name: string) => {
+test('a target that extends its caches in place gets one thread per key/value head at most, with a warning', async () => {
+  const logger = { info: vi.fn(), warn: vi.fn() };
+  const load = async (name: string, threads: number) => {
     const folder = fileURLToPath(new URL(`../../test/models/${name}`, import.meta.url));
-    return (await loadModel('target', { dir: folder, threads: 16 })).model.threads;
+    return (await loadModel('target', { dir: folder, threads, logger })).model.threads;
   };
-  expect([await threads('tiny-in-place'), await threads('tiny')]).toEqual([2, 16]);
+  expect([await load('tiny', 16), await load('tiny-in-place', 2), await load('tiny-in-place', 0)]).toEqual([16, 2, 1]);
+  expect(logger.warn).not.toHaveBeenCalled();
+  expect(await load('tiny-in-place', 16)).toBe(2);
+  expect(logger.warn).toHaveBeenCalledExactlyOnceWith({ requested: 16, threads: 2 }, expect.any(String));
 });
 
 describe('draft and verify', () => {

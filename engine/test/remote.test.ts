@@ -77,7 +77,7 @@ const runOne = (engine: TargetEngine) => engine.run([{ sequence: engine.open(), 
 
 test('waits for an engine that is still starting, and logs it once', async () => {
   const address = await newAddress();
-  const logger = { info: vi.fn() };
+  const logger = { info: vi.fn(), warn: vi.fn() };
   const opening = openTargetEngine({ dir, address, logger }, limits);
   await sleep(600);
   await listening(address, engineService(new FakeTargetEngine(language)));

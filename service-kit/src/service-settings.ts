@@ -31,7 +31,7 @@ export const serviceSettings = {
     'Address of an engine in another process, such as `ptp-engine`, which runs models on PyTorch, or for the verifier the http:// addresses of SGLang servers (docs/engines.md). Its model must be the one in PTP_MODEL. The connection to `ptp-engine` is not encrypted. By default, the service runs the model: with llama.cpp if it is a GGUF file, otherwise with ONNX Runtime.',
   ),
   threads: setting('PTP_ENGINE_THREADS', integer(0, 256), 0).doc(
-    'Number of CPU threads per forward pass. 0 means one thread for ONNX Runtime. For llama.cpp, it means one thread fewer than there are physical cores, because llama.cpp slows down if other processes compete for its cores. Under `npm start`, a draft model in llama.cpp gets a quarter of these threads, and the target the others.',
+    'Number of CPU threads per forward pass. 0 means one thread for ONNX Runtime. A target that extends its caches in place uses at most one thread per key/value head. For llama.cpp, it means one thread fewer than there are physical cores, because llama.cpp slows down if other processes compete for its cores. Under `npm start`, a draft model in llama.cpp gets a quarter of these threads, and the target the others.',
   ),
   gpuLayers: setting('PTP_GPU_LAYERS', layers, 'auto').doc(
     'Number of layers of a GGUF model that run on the GPU; `auto` means as many layers as fit in its memory, and 0 means none.',

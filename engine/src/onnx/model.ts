@@ -37,7 +37,7 @@ export async function loadModel(
   kind: ModelKind,
   options: EngineOptions,
 ): Promise<{ model: OnnxModel; manifest: Manifest }> {
-  const { dir, contextLength, threads, prefixCacheBytes = 0 } = options;
+  const { dir, contextLength, prefixCacheBytes = 0, logger } = options;
   const manifest = await loadManifest(dir, contextLength);
   const { sizes } = manifest;
   const target = kind === 'target' ? manifest.target : undefined;
@@ -46,6 +46,13 @@ export async function loadModel(
   const drafter = kind === 'drafter' ? drafterOf(manifest) : undefined;
   const checksBlocks = drafter?.kind === 'feature';
   const heads = drafter?.sizes ?? sizes;
+  const requested = options.threads || 1;
+  // With more threads than heads, onnxruntime would divide the sums over a cache, in an order that depends on
+  // the run.
+  const threads = inPlace ? Math.min(requested, heads.kv_heads) : requested;
+  if (threads < requested) {
+    logger?.warn({ requested, threads }, 'the target uses at most one thread per key/value head');
+  }
   const graphs = slotCounts.map((slots) => ({ slots, name: `${kind}.b${slots}.onnx` }));
   await checkFiles(dir, manifest, [`${kind}.weights`, ...graphs.map(({ name }) => name)]);
   const model: OnnxModel = {
@@ -66,8 +73,7 @@ export async function loadModel(
       bytesPerToken: manifest.bytes_per_token[kind] ?? 0,
       runtime: `onnxruntime-node ${version}`,
     },
-    // With more threads than heads, onnxruntime would divide the sums over a cache, in an order that depends on the run.
-    threads: Math.min(threads || 1, inPlace ? heads.kv_heads : Number.POSITIVE_INFINITY),
+    threads,
     prefixCacheBytes,
   };
   return { model, manifest };
