@@ -63,8 +63,11 @@ describe.skipIf(!chromiumPath)('the chat', () => {
     }
     await onChat(async (page) => {
       expect(await page.getByLabel('Prompt').isVisible()).toBe(false);
+      const current = page.locator('#tabs [aria-current=page]');
+      expect(await current.allTextContents()).toEqual(['Chat']);
       await page.getByRole('link', { name: 'Complete' }).click();
       await page.getByLabel('Prompt').waitFor();
+      expect(await current.allTextContents()).toEqual(['Complete']);
       expect(await page.getByLabel('Max tokens').inputValue()).toBe('160');
       await page.goBack();
       await page.getByLabel('Message').waitFor();

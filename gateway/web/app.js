@@ -56,7 +56,8 @@ function showTab() {
   $('chat-tab').hidden = tab !== 'chat';
   $('completion-tab').hidden = tab !== 'completion';
   for (const link of $('tabs').querySelectorAll('a')) {
-    link.toggleAttribute('aria-current', link.hash === (tab === 'chat' ? '#chat' : '#complete'));
+    if (link.hash === (tab === 'chat' ? '#chat' : '#complete')) link.setAttribute('aria-current', 'page');
+    else link.removeAttribute('aria-current');
   }
   $(`${tab}-tab`).querySelector('.settings-slot')?.append($('settings'));
   showSettings(tab);
