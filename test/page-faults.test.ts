@@ -68,6 +68,17 @@ describe.skipIf(!chromiumPath)('the page', () => {
     );
   });
 
+  test('works in a browser that forbids storage', () =>
+    onPage(async (page) => {
+      server.generator.script = () => ({ steps: tokenByToken('some text'), finish: 'stop' });
+      const forbid = 'Object.defineProperty(window, "sessionStorage", { get() { throw new DOMException("denied"); } })';
+      await page.addInitScript(forbid);
+      await page.reload();
+      await page.getByText('Serving test-model').waitFor();
+      await generate(page);
+      await says(page, /^\d+ tokens\.$/);
+    }));
+
   test('shows the context length, and what drafts', async () => {
     await onPage(async (page) => {
       await page.getByText('Serving test-model').waitFor();

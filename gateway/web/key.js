@@ -3,9 +3,20 @@ import { $, input } from './dom.js';
 /** Name under which the key is stored until the browser tab is closed. The pages share it. */
 const STORED = 'ptp-api-key';
 
+/** Key for browsers that forbid storage. It is kept until the page is closed. @type {string | null} */
+let entered = null;
+
+function storedKey() {
+  try {
+    return sessionStorage.getItem(STORED);
+  } catch {
+    return null;
+  }
+}
+
 /** Returns the header with the API key, or no header if there is no key. @returns {Record<string, string>} */
 export function authorization() {
-  const key = sessionStorage.getItem(STORED);
+  const key = entered ?? storedKey();
   return key ? { authorization: `Bearer ${key}` } : {};
 }
 
@@ -23,7 +34,10 @@ export function requireKey(message) {
 export function connectKey(onKey) {
   $('key-form').addEventListener('submit', (event) => {
     event.preventDefault();
-    sessionStorage.setItem(STORED, input('key').value.trim());
+    entered = input('key').value.trim();
+    try {
+      sessionStorage.setItem(STORED, entered);
+    } catch {}
     $('key-form').hidden = true;
     onKey();
   });
