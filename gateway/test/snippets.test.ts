@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process';
-import { rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -51,14 +52,16 @@ test.each([false, true])(
     expect(received()).toEqual(expected);
     expect(events).toContain('data: [DONE]');
 
-    const file = join(import.meta.dirname, `snippet-${isChat}.mts`);
-    await writeFile(file, SNIPPETS.typescript?.(callOf(isChat)) ?? '');
+    const folder = await mkdtemp(join(tmpdir(), 'ptp-snippets-'));
     try {
+      await symlink(join(import.meta.dirname, '../../node_modules'), join(folder, 'node_modules'));
+      const file = join(folder, 'snippet.mts');
+      await writeFile(file, SNIPPETS.typescript?.(callOf(isChat)) ?? '');
       const { stdout: text } = await run(process.execPath, [file]);
       expect(text).toBe('an answer');
       expect(received()).toEqual(expected);
     } finally {
-      await rm(file);
+      await rm(folder, { recursive: true });
     }
   },
 );
