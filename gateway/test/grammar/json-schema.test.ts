@@ -287,6 +287,13 @@ describe('very large schemas', () => {
       '`schema.uniqueItems` must have at most 100 different values, got 101',
     ],
     [
+      'combinations without values',
+      {
+        allOf: Array(2).fill({ anyOf: names(1000).map((_, i) => ({ type: 'string', minLength: i, maxLength: i })) }),
+      },
+      '`schema` must need at most 100000 comparisons of two alternatives',
+    ],
+    [
       'alternatives that all refer to one large schema',
       {
         oneOf: Array(1000).fill({ $ref: '#/$defs/a' }),
@@ -324,6 +331,23 @@ describe('very large schemas', () => {
     ],
   ])('%s', (_, schema, value) => {
     expect(accepts(jsonSchemaGrammar(schema, 'schema'), JSON.stringify(value))).toBe(true);
+  });
+
+  test('combinations of many constants', () => {
+    const constants = (from: number) => ({
+      anyOf: names(1500)
+        .slice(from, from + 1000)
+        .map((name) => ({ const: name })),
+    });
+    const grammar = jsonSchemaGrammar({ allOf: [constants(0), constants(500)] }, 'schema');
+    for (const [name, isIn] of [
+      ['n499', false],
+      ['n500', true],
+      ['n999', true],
+      ['n1000', false],
+    ] as const) {
+      expect([name, accepts(grammar, `"${name}"`)]).toEqual([name, isIn]);
+    }
   });
 
   test('a set of many values', () => {

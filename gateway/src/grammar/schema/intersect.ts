@@ -28,6 +28,15 @@ export function intersect(a: Alternative, b: Alternative, satisfies: Satisfies):
   return a.type === b.type ? a : undefined;
 }
 
+/** Returns the alternatives with all enumerated values in one, so that enumerations are intersected in linear time. */
+export function withMergedValues(alternatives: readonly Alternative[]): readonly Alternative[] {
+  const enumerated = alternatives.filter((each) => each.type === 'values');
+  if (enumerated.length < 2) return alternatives;
+  const values = new Map(enumerated.flatMap(({ values }) => values.map((value) => [valueKey(value), value])));
+  const others = alternatives.filter(({ type }) => type !== 'values');
+  return [{ type: 'values', values: [...values.values()] }, ...others];
+}
+
 function bothNumbers(a: NumberAlternative, b: NumberAlternative): NumberAlternative {
   const factors = [a.multipleOf, b.multipleOf].filter((factor) => factor !== undefined);
   return {

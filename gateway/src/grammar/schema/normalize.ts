@@ -1,13 +1,15 @@
 import { fieldError } from '@ptp/protocol/validation';
 import { getOrCreate } from '../get-or-create.ts';
 import { type Alternative, anything, type Conjunction, type Item, UnsupportedError } from './alternatives.ts';
-import { intersect, joined, type Satisfies } from './intersect.ts';
+import { intersect, joined, type Satisfies, withMergedValues } from './intersect.ts';
 import { type Applicators, keywordAlternatives } from './keyword-alternatives.ts';
 import { complementOf } from './negate.ts';
 import type { References } from './references.ts';
 
 /** Maximum number of alternatives of one value, because several `anyOf` multiply. */
 const ALTERNATIVES_LIMIT = 4096;
+/** Maximum number of pairs of alternatives that are intersected in one schema, because most pairs may have no values. */
+const PAIRS_LIMIT = 100_000;
 
 /**
  * Brings schemas into normal form: a list of alternatives, each of one type, whose constraints must all hold. `allOf`,
@@ -22,6 +24,7 @@ export class Normalizer implements Applicators {
   readonly #normalItems = new Map<Item, readonly Alternative[]>();
   readonly #normal = new Map<string, readonly Alternative[]>();
   readonly #inProgress = new Set<Item>();
+  #pairs = 0;
   readonly #satisfies: Satisfies;
   readonly #isEmpty: (schemas: Conjunction) => boolean;
 
@@ -73,9 +76,14 @@ export class Normalizer implements Applicators {
   intersection(a: readonly Alternative[], b: readonly Alternative[], at: string): readonly Alternative[] {
     if (a === anything) return b;
     if (b === anything) return a;
+    const [ones, others] = [withMergedValues(a), withMergedValues(b)];
+    this.#pairs += ones.length * others.length;
+    if (this.#pairs > PAIRS_LIMIT) {
+      throw fieldError(at, `must need at most ${PAIRS_LIMIT} comparisons of two alternatives, got ${this.#pairs}`);
+    }
     const out: Alternative[] = [];
-    for (const one of a) {
-      for (const other of b) {
+    for (const one of ones) {
+      for (const other of others) {
         const both = intersect(one, other, this.#satisfies);
         if (both) out.push(both);
         if (out.length > ALTERNATIVES_LIMIT) {
