@@ -42,6 +42,12 @@ const cases: [name: string, schema: unknown, right: string[], wrong: string[]][]
     ['9223372036854775808'],
   ],
   [
+    'a limit next to one that a parser rounded',
+    { type: 'integer', minimum: 0, maximum: 1e30, exclusiveMaximum: 5 },
+    ['0', '4'],
+    ['5', '-1'],
+  ],
+  [
     'a long constant',
     parseExactly('{"const":12345678901234567890}'),
     ['12345678901234567890'],

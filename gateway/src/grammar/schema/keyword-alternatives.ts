@@ -135,14 +135,14 @@ function numberAlternative(schema: Schema, integer: boolean, at: string): Number
   };
   const limits = (keyword: 'minimum' | 'maximum', exclusive: 'exclusiveMinimum' | 'exclusiveMaximum'): Limit[] => {
     const isFlag = schema[exclusive] === undefined || typeof schema[exclusive] === 'boolean';
-    const inclusive = { value: exact(keyword), exclusive: schema[exclusive] === true };
+    const limit = (source: typeof keyword | typeof exclusive, isExclusive: boolean): Limit => ({
+      value: certain(exact(source), schema[source], keyword === 'minimum'),
+      exclusive: isExclusive,
+    });
     return [
-      ...(schema[keyword] === undefined ? [] : [inclusive]),
-      ...(isFlag ? [] : [{ value: exact(exclusive), exclusive: true }]),
-    ].map((limit) => ({
-      ...limit,
-      value: certain(limit.value, schema[keyword] ?? schema[exclusive], keyword === 'minimum'),
-    }));
+      ...(schema[keyword] === undefined ? [] : [limit(keyword, schema[exclusive] === true)]),
+      ...(isFlag ? [] : [limit(exclusive, true)]),
+    ];
   };
   const all = [minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf];
   if (!integer && all.every((each) => each === undefined)) return anyNumber;
