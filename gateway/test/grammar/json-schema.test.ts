@@ -294,6 +294,16 @@ describe('very large schemas', () => {
       '`schema` must need at most 100000 comparisons of two alternatives',
     ],
     [
+      'many alternatives that do not exclude each other',
+      {
+        oneOf: [
+          ...names(100).map((name) => ({ type: 'object', properties: { k: { const: name } }, required: ['k'] })),
+          { type: 'object', properties: { k: { const: 'n0' }, n: {} }, required: ['k', 'n'] },
+        ],
+      },
+      '`schema.oneOf` must have schemas that exclude each other by `type` or by different values of a required property, but [0] and [100] do not; use `anyOf` instead',
+    ],
+    [
       'alternatives that all refer to one large schema',
       {
         oneOf: Array(1000).fill({ $ref: '#/$defs/a' }),

@@ -4,7 +4,7 @@ import { areDisjoint, featuresOf } from './disjoint.ts';
 import type { Applicators } from './keyword-alternatives.ts';
 import { memberOf } from './values.ts';
 
-/** Maximum number of schemas whose pairs are intersected. Larger `oneOf` must be told apart by their constants. */
+/** Maximum number of schemas whose pairs are intersected. The schemas of a larger `oneOf` must differ in a constant. */
 const PAIRS_LIMIT = 100;
 const DEPTH_LIMIT = 64;
 
@@ -24,7 +24,8 @@ export function exclude(schemas: readonly unknown[], at: string, to: Applicators
       const isPair = schemas.length <= PAIRS_LIMIT && item !== other;
       if (isPair && to.isEmpty([item, other])) continue;
       conflict ??= i < j ? [i, j] : [j, i];
-      if (item === other || !isPair) {
+      if (!isPair && item !== other) throw indistinct(at, conflict, '');
+      if (item === other) {
         others.splice(0, others.length, to.complement(item));
         break;
       }
