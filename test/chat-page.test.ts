@@ -98,6 +98,15 @@ describe.skipIf(!chromiumPath)('the chat', () => {
       await expect.poll(copied).toBe(MARKDOWN);
     }));
 
+  test('resolves links whose definition follows', () =>
+    onChat(async (page) => {
+      const text = 'See [this page][1], please.\n\n[1]: https://example.org/page\n';
+      server.generator.script = () => ({ steps: tokenByToken(text), finish: 'stop', delayMillis: 20 });
+      await send(page, 'Where?');
+      const link = page.locator('.message.assistant').getByRole('link', { name: 'this page' });
+      expect(await link.getAttribute('href')).toBe('https://example.org/page');
+    }));
+
   test('shows text that is nested too deeply for Markdown, and goes on', () =>
     onChat(async (page) => {
       const nested = '1. '.repeat(4000);

@@ -24,6 +24,8 @@ const ALLOWED_ATTR = ['href', 'title', 'align', 'start'];
 export class MarkdownView {
   /** Markdown of each block. @type {string[]} */
   #blocks = [];
+  /** Link definitions of the text, as JSON. Any block may use them. */
+  #links = '{}';
 
   /** @param {HTMLElement} container */
   constructor(container) {
@@ -42,7 +44,11 @@ export class MarkdownView {
 
   /** @param {string} text */
   #showBlocks(text) {
-    const tokens = markdown.lexer(text).filter(({ type }) => type !== 'space');
+    const parsed = markdown.lexer(text);
+    const links = JSON.stringify(parsed.links);
+    if (links !== this.#links) this.#blocks = [];
+    this.#links = links;
+    const tokens = parsed.filter(({ type }) => type !== 'space');
     for (const [i, token] of tokens.entries()) {
       if (this.#blocks[i] === token.raw) continue;
       const block = rendered(markdown.parser([token]));
