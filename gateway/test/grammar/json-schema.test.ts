@@ -319,6 +319,11 @@ describe('very large schemas', () => {
       },
       '`schema.oneOf` must have schemas that exclude each other by `type` or by different values of a required property, but [0] and [1] do not; use `anyOf` instead',
     ],
+    [
+      'states that a search for a match examines',
+      { type: 'string', pattern: '^(?=.*a.{12}$)(?=.*b.{12}$)(?=[ab]+$)' },
+      '`schema.pattern` has too many states together with the other limits of the string',
+    ],
     ['patterns', { type: 'string', pattern: 'a'.repeat(2001) }, 'at most 2000 characters are supported, got 2001'],
     [
       'all patterns together',
@@ -365,6 +370,12 @@ describe('very large schemas', () => {
     expect(accepts(grammar, JSON.stringify(names(100)))).toBe(true);
     expect(accepts(grammar, JSON.stringify([...names(100), 'n0']))).toBe(false);
     expect(accepts(grammar, '["n7","n8","n7"]')).toBe(false);
+  });
+
+  test('a long string with a lookahead', () => {
+    const grammar = jsonSchemaGrammar({ type: 'string', minLength: 5000, pattern: '^(?!.*--)[a-z-]*$' }, 'schema');
+    expect(accepts(grammar, `"${'a-'.repeat(2500)}"`)).toBe(true);
+    expect(accepts(grammar, `"${'a'.repeat(4999)}"`)).toBe(false);
   });
 
   test('a long value', () => {

@@ -1,7 +1,7 @@
 import { anyCharacter } from '../characters.ts';
 import type { Term, Terms } from './terms.ts';
 
-/** Maximum number of states that one search for a match examines. */
+/** Maximum size of all states together that one search for a match examines. Larger terms take longer to derive. */
 const SEARCH_LIMIT = 20_000;
 
 /** State of a DFA over characters: the term that the rest of the text must match. */
@@ -166,6 +166,7 @@ export class CharacterDfa {
     if (known !== undefined) return known;
     const path: Search[] = [{ term: start, pending: this.#successors(start) }];
     const seen = new Set([start]);
+    let size = 0;
     let result = start.nullable;
     while (path.length > 0 && !result) {
       const { pending } = path.at(-1) as Search;
@@ -175,8 +176,9 @@ export class CharacterDfa {
         continue;
       }
       if (seen.has(next) || this.#hasMatch.get(next) === false) continue;
-      if (seen.size >= SEARCH_LIMIT) {
-        if (isStart) throw new RangeError(`more than ${SEARCH_LIMIT} states`);
+      size += sizeOf(next);
+      if (size > SEARCH_LIMIT) {
+        if (isStart) throw new RangeError(`states of more than ${SEARCH_LIMIT} parts`);
         return false;
       }
       seen.add(next);
@@ -198,6 +200,13 @@ export class CharacterDfa {
 interface Search {
   readonly term: Term;
   readonly pending: Term[];
+}
+
+/** Returns the number of parts of a term that are derived separately. */
+function sizeOf(term: Term): number {
+  if (term.kind === 'not') return sizeOf(term.of);
+  if (term.kind !== 'and' && term.kind !== 'or') return 1;
+  return term.of.reduce((sum, each) => sum + sizeOf(each), 0);
 }
 
 function setsOf(start: Term): (Term & { readonly kind: 'set' })[] {
