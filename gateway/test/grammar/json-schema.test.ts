@@ -1,6 +1,7 @@
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import formats from 'ajv-formats';
 import { describe, expect, test } from 'vitest';
+import { choice, literal, sequence } from '../../src/grammar/expression.ts';
 import { jsonSchemaGrammar } from '../../src/grammar/json-schema.ts';
 import { jsonObject } from '../../src/grammar/json-text.ts';
 import { accepts, randoms, randomText } from './grammar-texts.ts';
@@ -370,6 +371,12 @@ describe('very large schemas', () => {
     expect(accepts(grammar, JSON.stringify(names(100)))).toBe(true);
     expect(accepts(grammar, JSON.stringify([...names(100), 'n0']))).toBe(false);
     expect(accepts(grammar, '["n7","n8","n7"]')).toBe(false);
+  });
+
+  test('a state with too many alternatives', () => {
+    const options = names(5000).map((name) => sequence(literal('n'), literal(name)));
+    const message = 'the grammar of the output must have at most 4096 alternatives at one position';
+    expect(() => accepts(choice(...options), 'n')).toThrow(message);
   });
 
   test('a long string with a lookahead', () => {
