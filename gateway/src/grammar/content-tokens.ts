@@ -11,8 +11,8 @@ interface ClosingToken {
 }
 
 /**
- * How the tokens of a vocabulary continue a JSON string that may have any content. Nearly all of them are content, so
- * that their part of a mask is the same for all such strings.
+ * Tokens of a vocabulary, by how they continue a JSON string that may have any content. Nearly all tokens are content,
+ * so their part of a mask is the same for all such strings.
  */
 export interface ContentTokens {
   /** Mask of the tokens that are content. */

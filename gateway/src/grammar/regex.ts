@@ -18,7 +18,8 @@ type Continuation = readonly [start: Term, word: Term, other: Term];
 
 /**
  * Compiles a regular expression to a term that matches the whole texts in which the expression matches somewhere, like
- * `pattern` in JSON Schema, or with `whole`, from beginning to end. Compiles from the end to the beginning, so that an assertion intersects what follows it.
+ * `pattern` in JSON Schema, or with `whole`, from beginning to end. Compiles from the end to the beginning, so that an
+ * assertion intersects what follows it.
  *
  * @throws RegexError for syntax errors, lookbehind, back references, and assertions that depend on later repetitions
  */

@@ -29,7 +29,7 @@ export interface Region {
   readonly values: Conjunction;
 }
 
-/** What the planning of objects needs to know about schemas. */
+/** Access to schemas for planning objects. */
 export interface Schemas {
   readonly strings: Strings;
   /** True if a schema without `additionalProperties` allows properties that it does not declare. */
