@@ -81,6 +81,10 @@ class Timings(_message.Message):
     batch_tokens: int
     def __init__(self, queue_us: _Optional[int] = ..., run_us: _Optional[int] = ..., batch_size: _Optional[int] = ..., tokens: _Optional[int] = ..., batch_tokens: _Optional[int] = ...) -> None: ...
 
+class Cancel(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class ModelFacts(_message.Message):
     __slots__ = ("model_id", "tokenizer_sha256", "vocabulary_size", "context_length", "uniforms_per_position", "end_of_text")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
