@@ -99,16 +99,15 @@ async function answer() {
 async function receive(view, body, signal) {
   const onWait = (/** @type {string | undefined} */ reason) => say(reason ?? 'Generating …', Boolean(reason));
   let finish;
-  let first = 0;
+  const sent = performance.now();
   for await (const { choices, usage } of stream('v1/chat/completions', body, signal, onWait)) {
-    first ||= performance.now();
     const [choice] = choices;
     if (choice) view.add({ content: choice.delta.content ?? '', reasoning: choice.delta.reasoning_content ?? '' });
     finish = choice?.finish_reason ?? finish;
     if (!usage) continue;
     const { completion_tokens: tokens } = usage;
-    const rate = tokens > 1 ? ` · ${((1000 * tokens) / (performance.now() - first)).toFixed(1)} tokens/s` : '';
-    view.note.textContent = `${tokens} ${tokens === 1 ? 'token' : 'tokens'}${rate}`;
+    const seconds = ((performance.now() - sent) / 1000).toFixed(1);
+    view.note.textContent = `${tokens} ${tokens === 1 ? 'token' : 'tokens'} in ${seconds} s`;
   }
   return finish;
 }
