@@ -85,10 +85,11 @@ function explain(name: string): string {
   return meant ? `is not a setting: did you mean \`${meant}\`?` : 'is not a setting: see docs/settings.md';
 }
 
-/** Returns the name that is most similar to a misspelt one, unless a third of the name or more would have to change. */
+/** Returns the name that is most similar to a misspelt one, unless more than a third of the name would have to change. */
 export function nearest(name: string, names: readonly string[]): string | undefined {
   const best = names.reduce((one, other) => (distance(name, other) < distance(name, one) ? other : one));
-  return distance(name, best) < name.length / 3 ? best : undefined;
+  // Two exchanged letters are two edits, also in a short name.
+  return distance(name, best) <= Math.max(2, name.length / 3) ? best : undefined;
 }
 
 /** Levenshtein distance: single-character edits that turn one string into the other. */
