@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PtpError, toPtpError } from '@ptp/protocol/errors';
 import { createLogger, type Logger } from './log.ts';
-import { reloads } from './reload.ts';
+import { reload } from './reload.ts';
 import { sharedSettings } from './service-settings.ts';
 import { checkSettingNames } from './setting-names.ts';
 import { settings } from './settings.ts';
@@ -11,8 +11,8 @@ export type StopAction = () => unknown;
 
 /**
  * Calls `drain` once: on SIGTERM, on SIGINT, on SIGHUP if the process has no files to reload, or when the IPC channel
- * closes because the parent process is gone. The process then exits, with status 0 unless `drain` failed. Further signals are ignored, except that a second SIGINT
- * (Ctrl-C) exits at once.
+ * closes because the parent process is gone. The process then exits, with status 0 unless `drain` failed. Further
+ * signals are ignored, except that a second SIGINT (Ctrl-C) exits at once.
  *
  * @param limitMs time after which the process exits with status 1 even if `drain` has not finished
  */
@@ -31,7 +31,7 @@ function onShutdown(drain: (reason: string) => unknown, limitMs: number): void {
     );
   };
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, begin);
-  process.on('SIGHUP', (signal) => reloads() || begin(signal));
+  process.on('SIGHUP', (signal) => reload() || begin(signal));
   if (process.connected) process.on('disconnect', () => begin('the parent process is gone'));
 }
 

@@ -1,19 +1,12 @@
 const actions = new Set<() => void>();
 
-/**
- * Calls `action` on each SIGHUP, with which operators make a process read its files again. Without any action, SIGHUP
- * drains a service.
- */
+/** Adds an action for SIGHUP, with which operators make a service read its files again ({@link reload}). */
 export function onReload(action: () => void): void {
-  if (actions.size === 0) process.on('SIGHUP', reloadAll);
   actions.add(action);
 }
 
-/** Returns true if SIGHUP makes this process read files again. */
-export function reloads(): boolean {
-  return actions.size > 0;
-}
-
-function reloadAll(): void {
+/** Runs all actions. Returns false if there are none. */
+export function reload(): boolean {
   for (const action of actions) action();
+  return actions.size > 0;
 }
