@@ -26,19 +26,20 @@ const INTEGER = /^-?\d+$/;
  * text, even if they look like array indices. Fractions are rounded to doubles.
  */
 export function parseExactly(text: string): unknown {
-  // A reviver is called for every value, so it is used only if it may be needed.
-  const parsed = MAY_BE_LONG.test(text) ? JSON.parse(text, keepLongNumber) : JSON.parse(text);
-  return mayLoseOrder(text) ? JSON.parse(prefixNames(text), keepOrder) : parsed;
-}
-
-function keepOrder(this: unknown, key: string, value: unknown, context?: { source?: string }): unknown {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    return keepLongNumber.call(this, key, value, context);
+  if (mayLoseOrder(text)) {
+    JSON.parse(text); // Throws errors about the client's text, before it gets prefixes.
+    return JSON.parse(prefixNames(text), keepOrder);
   }
-  return withoutPrefixes(value);
+  // A reviver is called for every value, so it is used only if it may be needed.
+  return MAY_BE_LONG.test(text) ? JSON.parse(text, keepLongNumber) : JSON.parse(text);
 }
 
-function keepLongNumber(this: unknown, _key: string, value: unknown, context?: { source?: string }): unknown {
+function keepOrder(key: string, value: unknown, context?: { source?: string }): unknown {
+  const isObject = typeof value === 'object' && value !== null && !Array.isArray(value);
+  return isObject ? withoutPrefixes(value) : keepLongNumber(key, value, context);
+}
+
+function keepLongNumber(_key: string, value: unknown, context?: { source?: string }): unknown {
   if (typeof value !== 'number') return value;
   const source = context?.source ?? '';
   const isExact = Number.isFinite(value) && (!INTEGER.test(source) || BigInt(source) === BigInt(value));
