@@ -22,6 +22,10 @@ const FLAGS = {
   help: { type: 'boolean', short: 'h' },
   'help-all': { type: 'boolean' },
 } as const;
+/** Names of the flags that a configuration file may have. */
+const CONFIG_FLAGS = Object.entries(FLAGS).flatMap(([name, { type }]) =>
+  type === 'string' && name !== 'config' ? [name] : [],
+);
 
 /** Flags of `npm start` that are not settings of the services. */
 export interface EngineFlags {
@@ -33,8 +37,10 @@ export interface EngineFlags {
   readonly tensorParallel: number;
 }
 
+type Values = Record<string, string | boolean | undefined>;
+
 /**
- * Returns the environment of the services and the flags that are not settings. A flag of the command line overrides the
+ * Returns the environment of the services, and the flags that are not settings. Flags on the command line override the
  * environment, which overrides the file of --config.
  */
 export function environment(
@@ -47,41 +53,31 @@ export function environment(
     process.exit(0);
   }
   checkSettingNames(given);
+  const directory = given.INIT_CWD ?? '.';
+  const config = configOf(flags.config, directory);
   const env = { ...given };
-  const { port, ...config } = configFlags(flags.config, given);
-  if (typeof port === 'string') setPorts(env, port, given);
-  const values = { ...config, ...flags };
-  for (const setting of allFlags) {
-    const value = values[flagOf(setting)];
-    if (typeof value !== 'string') continue;
-    env[setting.name] = fromWorkingDirectory(env.INIT_CWD ?? '.', setting, value);
-  }
-  if (typeof values.port === 'string') setPorts(env, values.port);
-  return { env, flags: engineFlags(env, values) };
+  for (const [name, value] of Object.entries(config.env)) env[name] ||= value;
+  setVariables(env, flags, directory);
+  return { env, flags: engineFlags(env, { ...config.flags, ...flags }) };
 }
 
-type Values = Record<string, string | boolean | undefined>;
+/** Reads the file of --config, whose paths are relative to it. */
+function configOf(config: Values[string], directory: string): { env: NodeJS.ProcessEnv; flags: Values } {
+  if (typeof config !== 'string') return { env: {}, flags: {} };
+  const file = resolve(directory, config);
+  const { drafter, ...flags } = readConfig(file, CONFIG_FLAGS);
+  const env = {};
+  setVariables(env, flags, dirname(file));
+  return { env, flags: { ...flags, drafter: drafter && pathOr(dirname(file), drafter) } };
+}
 
-/** Returns the flags in a configuration file that the environment does not set. Paths are relative to the file. */
-function configFlags(config: Values[string], env: NodeJS.ProcessEnv): Values {
-  if (typeof config !== 'string') return {};
-  const file = resolve(env.INIT_CWD ?? '.', config);
-  const names = Object.entries(FLAGS).filter(([name, { type }]) => type === 'string' && name !== 'config');
-  const values = readConfig(
-    file,
-    names.map(([name]) => name),
-  );
-  const absolute = (name: string, value: string) => {
-    const setting = allFlags.find((each) => flagOf(each) === name);
-    if (setting) return fromWorkingDirectory(dirname(file), setting, value);
-    return name === 'drafter' ? pathOr(dirname(file), value) : value;
-  };
-  const variableOf = (name: string) => `PTP_${name.toUpperCase().replaceAll('-', '_')}`;
-  return Object.fromEntries(
-    Object.entries(values)
-      .filter(([name]) => !env[variableOf(name)])
-      .map(([name, value]) => [name, absolute(name, value)]),
-  );
+/** Sets the variables of settings to the values of their flags. Paths are relative to `directory`. */
+function setVariables(env: NodeJS.ProcessEnv, values: Values, directory: string): void {
+  for (const setting of allFlags) {
+    const value = values[flagOf(setting)];
+    if (typeof value === 'string') env[setting.name] = absolute(directory, setting, value);
+  }
+  if (typeof values.port === 'string') setPorts(env, values.port);
 }
 
 /**
@@ -108,11 +104,8 @@ function drafterOf(directory: string, value: string): string {
   throw new StartError(`--drafter must be a checkpoint, host:port or unix:/path, got ${JSON.stringify(value)}`);
 }
 
-/**
- * Resolves paths on the command line relative to the folder in which npm was called. A model may also be a name on the
- * hub.
- */
-function fromWorkingDirectory(directory: string, { type }: Setting, value: string): string {
+/** Returns the absolute path if the setting is a path, or else the value. A model may also be a name on the hub. */
+function absolute(directory: string, { type }: Setting, value: string): string {
   if (type === modelType) return pathOr(directory, value);
   return type === path && value !== '' ? resolve(directory, value) : value;
 }
@@ -141,11 +134,9 @@ export function parseFlags(args: readonly string[]): Values {
   }
 }
 
-/** @param fixed environment whose addresses keep their ports. Default: none */
-function setPorts(env: NodeJS.ProcessEnv, text: string, fixed: NodeJS.ProcessEnv = {}): void {
+function setPorts(env: NodeJS.ProcessEnv, text: string): void {
   const port = flagValue('--port', integer(1, 65534), text);
   const set = ({ name, default: preset }: Setting, value: number) => {
-    if (fixed[name]) return;
     env[name] = (env[name] || String(preset)).replace(/:\d+$/, `:${value}`);
   };
   set(gatewaySettings.listen, port);
