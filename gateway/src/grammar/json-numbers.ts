@@ -1,21 +1,6 @@
 import { choice, type DfaState, type Expression, literal, sequence } from './expression.ts';
-import { type Decimal, unitsAt } from './schema/decimal.ts';
-
-/** Range of numbers that are written without an exponent. */
-export interface NumberRange {
-  readonly min: Bound | undefined;
-  readonly max: Bound | undefined;
-  /** True to allow only integers. */
-  readonly integer: boolean;
-  /** Positive number of which all numbers must be multiples. */
-  readonly multipleOf: Decimal | undefined;
-}
-
-interface Bound {
-  readonly value: Decimal;
-  /** True to exclude the value. */
-  readonly exclusive: boolean;
-}
+import type { Limit, NumberAlternative } from './schema/alternatives.ts';
+import { type Decimal, leastCommonMultiple, unitsAt } from './schema/decimal.ts';
 
 /** Maximum number of digits after the decimal point: JSON.stringify writes up to 17 significant digits. */
 const FRACTION_DIGITS = 20;
@@ -30,13 +15,13 @@ interface Interval {
   readonly max: bigint | undefined;
 }
 
-/** Matches a JSON number in the range. Returns undefined if the range is empty. */
-export function numberInRange({ min, max, integer, multipleOf }: NumberRange): Expression | undefined {
+/** Matches the numbers of an alternative, written without an exponent. Returns undefined if there are none. */
+export function numberInRange({ min, max, integer, multipleOf }: NumberAlternative): Expression | undefined {
   const scales = [min?.value.scale ?? 0, max?.value.scale ?? 0];
   const scale = Math.max(...scales);
   const places = Math.max(FRACTION_DIGITS, scale + PRECISION, multipleOf?.scale ?? 0);
   const step = integer ? 10n ** BigInt(places) : 1n;
-  const factor = multipleOf ? commonStep(unitsAt(multipleOf, places), step) : step;
+  const factor = multipleOf ? leastCommonMultiple(unitsAt(multipleOf, places), step) : step;
   const low = min && lowest(min, places, integer);
   const high = max && -lowest({ value: negated(max.value), exclusive: max.exclusive }, places, integer);
   const upper = nonNegative({ min: low !== undefined && low > 0n ? low : 0n, max: high }, places, factor);
@@ -49,17 +34,11 @@ export function numberInRange({ min, max, integer, multipleOf }: NumberRange): E
 
 const negated = ({ units, scale }: Decimal): Decimal => ({ units: -units, scale });
 
-function commonStep(a: bigint, b: bigint): bigint {
-  let [x, y] = [a, b];
-  while (y > 0n) [x, y] = [y, x % y];
-  return (a / x) * b;
-}
-
 /**
  * Returns the least number of units that a lower limit allows. An exclusive limit of fractions also excludes the numbers
  * that a reader rounds to it, up to the middle between two doubles.
  */
-function lowest({ value, exclusive }: Bound, places: number, integer: boolean): bigint {
+function lowest({ value, exclusive }: Limit, places: number, integer: boolean): bigint {
   const units = unitsAt(value, places);
   if (!exclusive) return units;
   if (integer || units === 0n) return units + 1n;

@@ -29,15 +29,17 @@ export interface ValuesAlternative {
 
 export interface Limit {
   readonly value: Decimal;
-  /** True to exclude the value. */
+  /** True if the limit excludes the value itself. */
   readonly exclusive: boolean;
 }
 
 export interface NumberAlternative {
   readonly type: 'number';
+  /** True if only integers are allowed. */
   readonly integer: boolean;
   readonly min: Limit | undefined;
   readonly max: Limit | undefined;
+  /** Positive number. Every allowed number is a multiple of it. */
   readonly multipleOf: Decimal | undefined;
 }
 

@@ -17,7 +17,7 @@ export function decimalOf(number: number | LongNumber): Decimal | undefined {
   return parseDecimal(String(number));
 }
 
-export function parseDecimal(text: string): Decimal | undefined {
+function parseDecimal(text: string): Decimal | undefined {
   const parts = /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/.exec(text);
   if (!parts) return undefined;
   const [, sign, whole = '', fraction = '', exponent = '0'] = parts;
@@ -51,12 +51,14 @@ export function isMultipleOf(value: Decimal, factor: Decimal): boolean {
 /** Returns the least common multiple of positive numbers. */
 export function commonMultiple(a: Decimal, b: Decimal): Decimal {
   const scale = Math.max(a.scale, b.scale);
-  const [x, y] = [unitsAt(a, scale), unitsAt(b, scale)];
-  return simplified({ units: (x / greatestDivisor(x, y)) * y, scale });
+  return simplified({ units: leastCommonMultiple(unitsAt(a, scale), unitsAt(b, scale)), scale });
 }
 
-function greatestDivisor(a: bigint, b: bigint): bigint {
-  return b === 0n ? a : greatestDivisor(b, a % b);
+/** Returns the least common multiple of positive integers. */
+export function leastCommonMultiple(a: bigint, b: bigint): bigint {
+  let [divisor, rest] = [a, b];
+  while (rest > 0n) [divisor, rest] = [rest, divisor % rest];
+  return (a / divisor) * b;
 }
 
 /** Returns a text that has the same value for equal decimals. */

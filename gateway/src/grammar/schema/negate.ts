@@ -13,7 +13,7 @@ import {
   type StringAlternative,
   UnsupportedError,
 } from './alternatives.ts';
-import { decimalOf } from './decimal.ts';
+import { compareDecimals, decimalOf } from './decimal.ts';
 import { valueType } from './values.ts';
 
 /** Creates the complement of schemas that a value must satisfy together: one conjunction for each of them. */
@@ -67,14 +67,11 @@ function withoutValues(values: readonly unknown[], at: string): Alternative[] {
 
 function numbersBetween(values: readonly unknown[], at: string): NumberAlternative[] {
   const decimals = values.map((value) => {
-    const value10 = decimalOf(value as number);
-    if (!value10) throw new UnsupportedError(at);
-    return value10;
+    const decimal = decimalOf(value as number);
+    if (!decimal) throw new UnsupportedError(at);
+    return decimal;
   });
-  const scale = Math.max(...decimals.map((decimal) => decimal.scale));
-  const key = ({ units, scale: own }: (typeof decimals)[number]) => units * 10n ** BigInt(scale - own);
-  const sorted = decimals.sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0));
-  const limits = sorted.map((value) => ({ value, exclusive: true }));
+  const limits = decimals.sort(compareDecimals).map((value) => ({ value, exclusive: true }));
   return [undefined, ...limits].map((min, i) => ({ ...anyNumber, min, max: limits[i] }));
 }
 
