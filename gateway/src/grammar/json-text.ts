@@ -12,8 +12,8 @@ import {
   repeat,
   sequence,
 } from './expression.ts';
-import { entriesOf, numberText, valueType } from './schema/values.ts';
-import { CharacterDfa } from './strings/character-dfa.ts';
+import { entriesOf, scalarText, valueType } from './schema/values.ts';
+import { CharacterDfa, type CharacterState } from './strings/character-dfa.ts';
 import { encodedState } from './strings/encoded.ts';
 import { Terms } from './strings/terms.ts';
 
@@ -31,10 +31,14 @@ const anyText = new CharacterDfa(terms.anything, terms);
 /** Matches the content of any string, without its quotation marks. */
 export const anyContent: DfaState = encodedState(anyText.state(terms.anything), 'json');
 
+/** Matches a string whose characters lead from the state to a match. */
+export function quoted(state: CharacterState): Expression {
+  return sequence(literal('"'), encodedState(state, 'json'), literal('"'));
+}
+
 /** Matches a string of `min` to `max` characters. */
 export function jsonString(min = 0, max = Number.POSITIVE_INFINITY): Expression {
-  const state = anyText.state(terms.repeat(terms.character, min, max));
-  return sequence(literal('"'), encodedState(state, 'json'), literal('"'));
+  return quoted(anyText.state(terms.repeat(terms.character, min, max)));
 }
 
 const digit = bytes([0x30, 0x39]);
@@ -54,16 +58,15 @@ const colon = sequence(optional(blank), literal(':'), space);
 export function jsonText(value: unknown): Expression {
   const type = valueType(value);
   if (type === 'array') return enclosed('[', joined((value as unknown[]).map(jsonText)), ']');
-  if (type !== 'object') return literal(type === 'number' ? numberText(value) : JSON.stringify(value));
+  if (type !== 'object') return literal(scalarText(value));
   const members = entriesOf(value as object).map(([name, each]) => member(jsonText(name), jsonText(each)));
   return enclosed('{', joined(members), '}');
 }
 
 /** Matches one of several values. */
 export function jsonTexts(values: readonly unknown[]): Expression {
-  const isNested = (value: unknown) => typeof value === 'object' && ['array', 'object'].includes(valueType(value));
-  const plain = values.filter((value) => !isNested(value));
-  const texts = plain.map((value) => (valueType(value) === 'number' ? numberText(value) : JSON.stringify(value)));
+  const isNested = (value: unknown) => ['array', 'object'].includes(valueType(value));
+  const texts = values.filter((value) => !isNested(value)).map(scalarText);
   return choice(...(texts.length > 0 ? [literalSet(texts)] : []), ...values.filter(isNested).map(jsonText));
 }
 

@@ -1,5 +1,5 @@
 import { fieldError } from '@ptp/protocol/validation';
-import { choice, type Expression, lazy, literal } from '../expression.ts';
+import { choice, type Expression, empty, lazy } from '../expression.ts';
 import { getOrCreate } from '../get-or-create.ts';
 import { arrayOf, bracketedItems, itemThen, jsonText, list, optionalList } from '../json-text.ts';
 import type { ArrayAlternative } from './alternatives.ts';
@@ -42,7 +42,7 @@ function uniqueItems(array: ArrayAlternative, builder: Builder, at: string): Exp
   /** Matches the items after `count` items. `left` has the indices of the other values. */
   const rest = (left: readonly number[], count: number): Expression =>
     getOrCreate(rests, left.join(), () => {
-      if (count >= max) return literal('');
+      if (count >= max) return empty;
       const more = left.map((index) => {
         // Lazy, because a text takes only one of the values here.
         const after = lazy(() =>
@@ -53,7 +53,7 @@ function uniqueItems(array: ArrayAlternative, builder: Builder, at: string): Exp
         );
         return itemThen(count > 0, texts[index] as Expression, after);
       });
-      return choice(...(count >= array.min ? [literal('')] : []), ...more);
+      return choice(...(count >= array.min ? [empty] : []), ...more);
     });
   return bracketedItems(rest([...values.keys()], 0), array.min > 0);
 }
@@ -84,7 +84,7 @@ function containing(array: ArrayAlternative, builder: Builder, at: string): Expr
   function compute(index: number, isFound: boolean): Expression | undefined {
     if (index === counted) return last(index, isFound);
     const options = [
-      ...(isFound && index >= min ? [literal('')] : []),
+      ...(isFound && index >= min ? [empty] : []),
       ...step(index, item(index, false), rest(index + 1, isFound)),
       ...(isFound ? [] : step(index, item(index, true), rest(index + 1, true))),
     ];
@@ -94,11 +94,11 @@ function containing(array: ArrayAlternative, builder: Builder, at: string): Expr
   /** Matches the items after all that are counted. */
   function last(index: number, isFound: boolean): Expression | undefined {
     const others = max === Number.POSITIVE_INFINITY ? item(index, false) : undefined;
-    const more = others ? optionalList(index > 0, others, Number.POSITIVE_INFINITY) : literal('');
+    const more = others ? optionalList(index > 0, others, Number.POSITIVE_INFINITY) : empty;
     if (isFound) return more;
     const match = max === Number.POSITIVE_INFINITY ? item(index, true) : undefined;
     if (!match) return undefined;
-    const end = others ? optionalList(true, others, Number.POSITIVE_INFINITY) : literal('');
+    const end = others ? optionalList(true, others, Number.POSITIVE_INFINITY) : empty;
     const at = (isFirst: boolean) => itemThen(!isFirst, match, end);
     if (!others) return at(index === 0);
     const after = itemThen(index > 0, list(others, 1), at(false));

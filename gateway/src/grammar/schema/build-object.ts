@@ -1,5 +1,5 @@
 import { fieldError } from '@ptp/protocol/validation';
-import { choice, type Expression, literal } from '../expression.ts';
+import { choice, type Expression, empty } from '../expression.ts';
 import {
   bracedMembers,
   itemThen,
@@ -9,11 +9,11 @@ import {
   type ObjectMember,
   objectOf,
   optionalList,
+  quoted,
 } from '../json-text.ts';
 import type { ObjectAlternative } from './alternatives.ts';
 import type { Builder } from './build.ts';
 import { knownNames, propertySchemas, regionsOf } from './plans.ts';
-import { quoted } from './strings.ts';
 
 /** Maximum number of expressions for the members of one object with a minimum or maximum of members. */
 const COUNTED_LIMIT = 100_000;
@@ -90,8 +90,8 @@ function countedObject(
 
   function last(count: number): Expression | undefined {
     const most = max - count;
-    if (count >= min) return further && most > 0 ? optionalList(count > 0, further, most) : literal('');
+    if (count >= min) return further && most > 0 ? optionalList(count > 0, further, most) : empty;
     if (count < min - 1 || !further || most < 1) return undefined;
-    return itemThen(count > 0, list(further, 1, most), literal(''));
+    return itemThen(count > 0, list(further, 1, most), empty);
   }
 }

@@ -1,13 +1,12 @@
 import { fieldError } from '@ptp/protocol/validation';
 import { choice, type Expression, reference } from '../expression.ts';
-import { jsonBoolean, jsonNull, jsonString, jsonTexts, jsonValue } from '../json-text.ts';
+import { jsonBoolean, jsonNull, jsonString, jsonTexts, jsonValue, quoted } from '../json-text.ts';
 import { type Alternative, anyString, anything, type Conjunction } from './alternatives.ts';
 import { arrayExpression } from './build-array.ts';
 import { objectExpression } from './build-object.ts';
 import { conjunctionKey } from './normalize.ts';
 import { numberExpression } from './numbers.ts';
 import type { Schemas } from './plans.ts';
-import { quoted } from './strings.ts';
 
 /** Maximum nesting depth of schemas. */
 const DEPTH_LIMIT = 64;
@@ -37,12 +36,12 @@ export class Builder {
     const entry: { expression: Expression | undefined } = { expression: undefined };
     this.#built.set(key, entry);
     this.#depth++;
-    entry.expression = this.alternatives(this.schemas.normal(schemas), schemas.at(-1)?.at ?? at);
+    entry.expression = this.#alternatives(this.schemas.normal(schemas), schemas.at(-1)?.at ?? at);
     this.#depth--;
     return entry.expression;
   }
 
-  alternatives(alternatives: readonly Alternative[], at: string): Expression {
+  #alternatives(alternatives: readonly Alternative[], at: string): Expression {
     if (alternatives === anything) return jsonValue;
     return choice(...alternatives.flatMap((each) => this.#alternative(each, at) ?? []));
   }

@@ -1,8 +1,6 @@
 import { fieldError } from '@ptp/protocol/validation';
-import { type Expression, literal, sequence } from '../expression.ts';
 import { patternTerm } from '../regex.ts';
 import { CharacterDfa, type CharacterState } from '../strings/character-dfa.ts';
-import { encodedState } from '../strings/encoded.ts';
 import { RegexError } from '../strings/pattern-syntax.ts';
 import { type Term, Terms } from '../strings/terms.ts';
 import type { Pattern, StringAlternative } from './alternatives.ts';
@@ -89,10 +87,6 @@ export class Strings {
     }
   }
 }
-
-/** Matches a JSON string whose characters lead from the state to a match. */
-export const quoted = (state: CharacterState): Expression =>
-  sequence(literal('"'), encodedState(state, 'json'), literal('"'));
 
 function stringKey({ min, max, patterns, excluded }: StringAlternative): unknown[] {
   return [

@@ -23,15 +23,18 @@ export function valueKey(value: unknown): string {
   if (Array.isArray(value)) return `[${value.map(valueKey).join()}]`;
   if (isLongNumber(value) || typeof value === 'number') {
     const decimal = decimalOf(value);
-    return decimal ? decimalKey(decimal) : numberText(value);
+    return decimal ? decimalKey(decimal) : scalarText(value);
   }
   if (typeof value !== 'object' || value === null) return JSON.stringify(value);
   const entries = entriesOf(value).sort(([a], [b]) => (a < b ? -1 : 1));
   return `{${entries.map(([name, each]) => `${JSON.stringify(name)}:${valueKey(each)}`).join()}}`;
 }
 
-/** Returns the digits of a number. Integers beyond 2^53 have all their digits, where JSON.stringify rounds. */
-export function numberText(value: unknown): string {
+/**
+ * Returns the JSON text of a value that is neither an array nor an object. Integers beyond 2^53 keep all digits, which
+ * JSON.stringify rounds.
+ */
+export function scalarText(value: unknown): string {
   if (typeof value !== 'number' || !Number.isInteger(value) || Number.isSafeInteger(value))
     return JSON.stringify(value);
   return Math.abs(value) < 1e21 ? BigInt(value).toString() : JSON.stringify(value);
