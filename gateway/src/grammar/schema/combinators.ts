@@ -71,21 +71,14 @@ type Dependent = { readonly required: readonly string[] } | { readonly schemas: 
 
 /** Returns what each property requires, from `dependentRequired`, `dependentSchemas`, and `dependencies` of old drafts. */
 function dependencies(schema: Partial<Schema>, at: string, to: Applicators): [name: string, Dependent][] {
-  const { dependentRequired = {}, dependentSchemas = {}, dependencies: old = {} } = schema;
-  const all: [string, string, unknown][] = [
-    ...entriesOf(dependentRequired).map(([name, value]): [string, string, unknown] => [
-      'dependentRequired',
-      name,
-      value,
-    ]),
-    ...entriesOf(dependentSchemas).map(([name, value]): [string, string, unknown] => ['dependentSchemas', name, value]),
-    ...entriesOf(old).map(([name, value]): [string, string, unknown] => ['dependencies', name, value]),
-  ];
-  return all.map(([keyword, name, value]) => {
-    const field = `${at}.${keyword}.${name}`;
-    const isNames = keyword === 'dependentRequired' || (keyword === 'dependencies' && Array.isArray(value));
-    return [name, isNames ? { required: checkNames(value, field) } : { schemas: to.conjunction(value, field) }];
-  });
+  const keywords = ['dependentRequired', 'dependentSchemas', 'dependencies'] as const;
+  return keywords.flatMap((keyword) =>
+    entriesOf(schema[keyword] ?? {}).map(([name, value]): [string, Dependent] => {
+      const field = `${at}.${keyword}.${name}`;
+      const isNames = keyword === 'dependentRequired' || (keyword === 'dependencies' && Array.isArray(value));
+      return [name, isNames ? { required: checkNames(value, field) } : { schemas: to.conjunction(value, field) }];
+    }),
+  );
 }
 
 function dependency(name: string, dependent: Dependent, to: Applicators, at: string): readonly Alternative[] {
