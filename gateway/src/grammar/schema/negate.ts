@@ -83,11 +83,22 @@ function otherNumbers({ integer, min, max, multipleOf }: NumberAlternative, at: 
   ];
 }
 
+/** Returns the values of one type that are shorter than `min` or longer than `max`. */
+function otherLengths<T extends StringAlternative | ArrayAlternative | ObjectAlternative>(
+  any: T,
+  min: number,
+  max: number,
+): T[] {
+  return [
+    ...(min > 0 ? [{ ...any, max: min - 1 }] : []),
+    ...(max < Number.POSITIVE_INFINITY ? [{ ...any, min: max + 1 }] : []),
+  ];
+}
+
 function otherStrings({ min, max, patterns, excluded }: StringAlternative, at: string): Alternative[] {
   if (patterns.some(({ isFormat }) => isFormat)) throw new UnsupportedError(at);
   return [
-    ...(min > 0 ? [{ ...anyString, max: min - 1 }] : []),
-    ...(max < Number.POSITIVE_INFINITY ? [{ ...anyString, min: max + 1 }] : []),
+    ...otherLengths(anyString, min, max),
     ...patterns.map((pattern) => ({ ...anyString, patterns: [{ ...pattern, negated: !pattern.negated }] })),
     ...(excluded.length > 0 ? [{ type: 'values' as const, values: excluded }] : []),
   ];
@@ -103,8 +114,7 @@ function otherArrays(
   // An item beyond the prefix: `contains` would find it in the prefix too.
   if (others.length > 0 && prefix.length > 0) throw new UnsupportedError(at);
   return [
-    ...(min > 0 ? [{ ...anyArray, max: min - 1 }] : []),
-    ...(max < Number.POSITIVE_INFINITY ? [{ ...anyArray, min: max + 1 }] : []),
+    ...otherLengths(anyArray, min, max),
     ...prefix.flatMap((item, i) =>
       complements(item).map((other) => ({
         ...anyArray,
@@ -129,8 +139,7 @@ function otherObjects(
     { properties: new Map([[name, values]]), patterns: [], additional: undefined, silent: true },
   ];
   return [
-    ...(min > 0 ? [{ ...anyObject, max: min - 1 }] : []),
-    ...(max < Number.POSITIVE_INFINITY ? [{ ...anyObject, min: max + 1 }] : []),
+    ...otherLengths(anyObject, min, max),
     ...required.map((name) => ({ ...anyObject, scopes: withProperty(name, nothing) })),
     ...scopes.flatMap(({ properties }) =>
       [...properties].flatMap(([name, values]) =>
