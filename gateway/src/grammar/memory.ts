@@ -27,12 +27,12 @@ export class MemoryLimit {
     if (this.#total <= this.#limit) return;
     for (const each of [...this.#bytes.keys()]) {
       if (this.#total <= this.#limit / 2) break;
-      this.release(each);
+      this.#release(each);
     }
   }
 
   /** Frees all memory of a holder. */
-  release(holder: Holder): void {
+  #release(holder: Holder): void {
     holder.forget();
     this.#total -= this.#bytes.get(holder) ?? 0;
     this.#bytes.delete(holder);

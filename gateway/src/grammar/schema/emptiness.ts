@@ -1,39 +1,33 @@
-import type { Alternative, ArrayAlternative, Conjunction, ObjectAlternative } from './alternatives.ts';
+import {
+  type Alternative,
+  type ArrayAlternative,
+  type Conjunction,
+  itemSchemas,
+  type ObjectAlternative,
+} from './alternatives.ts';
 import { compareDecimals, decimalOf, isMultipleOf } from './decimal.ts';
 import { joined } from './intersect.ts';
 import { conjunctionKey, type Normalizer } from './normalize.ts';
 import { numberExpression } from './numbers.ts';
-import {
-  finiteValues,
-  itemSchemas,
-  knownNames,
-  longestArray,
-  propertySchemas,
-  regionsOf,
-  type Schemas,
-} from './plans.ts';
+import { finiteValues, knownNames, longestArray, propertySchemas, regionsOf, type Schemas } from './plans.ts';
 import type { Strings } from './strings.ts';
 import { entriesOf, memberOf, valueKey, valueType } from './values.ts';
 
 /** Decides which schemas have values, and which values satisfy a schema. */
 export class Emptiness {
-  readonly #schemas: Schemas;
+  readonly schemas: Schemas;
   readonly #known = new Map<string, boolean>();
   readonly #inProgress = new Set<string>();
   /** Number of times a result was based on the assumption that a schema in progress has no values. */
   #assumptions = 0;
 
   constructor(normalizer: () => Normalizer, strings: Strings, isOpen: boolean) {
-    this.#schemas = {
+    this.schemas = {
       strings,
       isOpen,
       normal: (schemas) => normalizer().normal(schemas),
       isEmpty: (schemas) => this.isEmpty(schemas),
     };
-  }
-
-  get schemas(): Schemas {
-    return this.#schemas;
   }
 
   /** Returns true if no value satisfies all schemas. A schema whose values would all be infinite has none. */
@@ -49,7 +43,7 @@ export class Emptiness {
     const assumptions = this.#assumptions;
     this.#inProgress.add(key);
     try {
-      const isEmpty = this.#schemas.normal(schemas).every((alternative) => this.hasNoValues(alternative));
+      const isEmpty = this.schemas.normal(schemas).every((alternative) => this.#hasNoValues(alternative));
       if (!isEmpty || this.#assumptions === assumptions || this.#inProgress.size === 1) this.#known.set(key, isEmpty);
       return isEmpty;
     } finally {
@@ -57,12 +51,12 @@ export class Emptiness {
     }
   }
 
-  hasNoValues(alternative: Alternative): boolean {
+  #hasNoValues(alternative: Alternative): boolean {
     switch (alternative.type) {
       case 'number':
         return numberExpression(alternative) === undefined;
       case 'string':
-        return this.#schemas.strings.state(alternative) === undefined;
+        return this.schemas.strings.state(alternative) === undefined;
       case 'array':
         return this.#hasNoArrays(alternative);
       case 'object':
@@ -74,10 +68,10 @@ export class Emptiness {
 
   #hasNoArrays(array: ArrayAlternative): boolean {
     if (array.min === 0 && array.contains.length === 0) return false;
-    const isEmpty = (schemas: Conjunction) => this.isEmpty(schemas);
+    const { isEmpty } = this.schemas;
     const longest = longestArray(array, isEmpty);
     if (array.min > longest) return true;
-    const values = array.unique ? finiteValues(array.items ?? [], this.#schemas) : undefined;
+    const values = array.unique ? finiteValues(array.items ?? [], this.schemas) : undefined;
     if (values && array.prefix.length === 0 && array.min > values.length) return true;
     const positions = Math.min(longest, array.prefix.length + 1);
     return array.contains.some((found) =>
@@ -87,13 +81,13 @@ export class Emptiness {
 
   #hasNoObjects(object: ObjectAlternative): boolean {
     const isPossible = (name: string) => {
-      const values = propertySchemas(object, name, this.#schemas);
+      const values = propertySchemas(object, name, this.schemas);
       return values !== undefined && !this.isEmpty(values);
     };
     if (object.required.length > object.max || !object.required.every(isPossible)) return true;
     if (object.min <= object.required.length) return false;
     const possible = knownNames(object).filter(isPossible).length;
-    return possible < object.min && regionsOf(object, this.#schemas).length === 0;
+    return possible < object.min && regionsOf(object, this.schemas).length === 0;
   }
 
   /** Returns true if a value satisfies an alternative. */
@@ -115,7 +109,7 @@ export class Emptiness {
       }
       case 'string': {
         const text = value as string;
-        return !alternative.excluded.includes(text) && this.#schemas.strings.matches(text, alternative);
+        return !alternative.excluded.includes(text) && this.schemas.strings.matches(text, alternative);
       }
       case 'array':
         return this.#satisfiesArray(value as unknown[], alternative);
@@ -127,7 +121,7 @@ export class Emptiness {
   }
 
   #all(value: unknown, schemas: Conjunction): boolean {
-    return this.#schemas.normal(schemas).some((alternative) => this.satisfies(value, alternative));
+    return this.schemas.normal(schemas).some((alternative) => this.satisfies(value, alternative));
   }
 
   #satisfiesArray(value: readonly unknown[], array: ArrayAlternative): boolean {
@@ -142,7 +136,7 @@ export class Emptiness {
     if (entries.length < object.min || entries.length > object.max) return false;
     if (!object.required.every((name) => memberOf(value, name) !== undefined)) return false;
     return entries.every(([name, each]) => {
-      const schemas = propertySchemas(object, name, this.#schemas);
+      const schemas = propertySchemas(object, name, this.schemas);
       return schemas !== undefined && this.#all(each, schemas);
     });
   }

@@ -33,6 +33,7 @@ export interface Applicators {
   complement(item: Item): Item;
   normal(schemas: Conjunction): readonly Alternative[];
   intersection(a: readonly Alternative[], b: readonly Alternative[], at: string): readonly Alternative[];
+  /** Returns true if no value satisfies all schemas. */
   isEmpty(schemas: Conjunction): boolean;
 }
 

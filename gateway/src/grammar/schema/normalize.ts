@@ -19,6 +19,7 @@ const PAIRS_LIMIT = 100_000;
 export class Normalizer implements Applicators {
   readonly references: References;
   readonly ignoresSiblings: boolean;
+  readonly isEmpty: Applicators['isEmpty'];
   readonly #items = new Map<unknown, Item>();
   readonly #negated = new Map<Item, Item>();
   readonly #normalItems = new Map<Item, readonly Alternative[]>();
@@ -26,19 +27,13 @@ export class Normalizer implements Applicators {
   readonly #inProgress = new Set<Item>();
   #pairs = 0;
   readonly #satisfies: Satisfies;
-  readonly #isEmpty: (schemas: Conjunction) => boolean;
 
   /** @param isEmpty function that returns true if no value satisfies the schemas */
-  constructor(
-    references: References,
-    ignoresSiblings: boolean,
-    satisfies: Satisfies,
-    isEmpty: (schemas: Conjunction) => boolean,
-  ) {
+  constructor(references: References, ignoresSiblings: boolean, satisfies: Satisfies, isEmpty: Applicators['isEmpty']) {
     this.references = references;
     this.ignoresSiblings = ignoresSiblings;
     this.#satisfies = satisfies;
-    this.#isEmpty = isEmpty;
+    this.isEmpty = isEmpty;
   }
 
   item(schema: unknown, at: string): Item {
@@ -92,10 +87,6 @@ export class Normalizer implements Applicators {
       }
     }
     return out;
-  }
-
-  isEmpty(schemas: Conjunction): boolean {
-    return this.#isEmpty(schemas);
   }
 
   #normalItem(item: Item): readonly Alternative[] {
