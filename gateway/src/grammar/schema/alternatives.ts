@@ -75,6 +75,10 @@ export interface ArrayAlternative {
   readonly at: string;
 }
 
+/** Returns the schemas of the item at an index. */
+export const itemSchemas = ({ prefix, items }: ArrayAlternative, index: number): Conjunction =>
+  prefix[index] ?? items ?? [];
+
 export interface ObjectAlternative {
   readonly type: 'object';
   readonly scopes: readonly Scope[];

@@ -2,10 +2,10 @@ import { fieldError } from '@ptp/protocol/validation';
 import { choice, type Expression, empty, lazy } from '../expression.ts';
 import { getOrCreate } from '../get-or-create.ts';
 import { arrayOf, bracketedItems, itemThen, jsonText, list, optionalList } from '../json-text.ts';
-import type { ArrayAlternative } from './alternatives.ts';
+import { type ArrayAlternative, itemSchemas } from './alternatives.ts';
 import type { Builder } from './build.ts';
 import { joined } from './intersect.ts';
-import { finiteValues, itemSchemas, longestArray } from './plans.ts';
+import { finiteValues, longestArray } from './plans.ts';
 
 /** Maximum number of items up to which `contains` counts. */
 const CONTAINS_LIMIT = 1000;

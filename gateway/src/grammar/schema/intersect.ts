@@ -1,11 +1,12 @@
-import type {
-  Alternative,
-  ArrayAlternative,
-  Conjunction,
-  Limit,
-  NumberAlternative,
-  ObjectAlternative,
-  StringAlternative,
+import {
+  type Alternative,
+  type ArrayAlternative,
+  type Conjunction,
+  itemSchemas,
+  type Limit,
+  type NumberAlternative,
+  type ObjectAlternative,
+  type StringAlternative,
 } from './alternatives.ts';
 import { commonMultiple, compareDecimals } from './decimal.ts';
 import { valueKey } from './values.ts';
@@ -69,8 +70,7 @@ function bothArrays(a: ArrayAlternative, b: ArrayAlternative): ArrayAlternative 
   const [min, max] = [Math.max(a.min, b.min), Math.min(a.max, b.max)];
   if (min > max) return undefined;
   const length = Math.max(a.prefix.length, b.prefix.length);
-  const item = (array: ArrayAlternative, i: number) => array.prefix[i] ?? array.items ?? [];
-  const prefix = Array.from({ length }, (_, i) => joined(item(a, i), item(b, i)));
+  const prefix = Array.from({ length }, (_, i) => joined(itemSchemas(a, i), itemSchemas(b, i)));
   const items = a.items || b.items ? joined(a.items ?? [], b.items ?? []) : undefined;
   const contains = [...a.contains, ...b.contains];
   return { type: 'array', prefix, items, min, max, unique: a.unique || b.unique, contains, at: a.at || b.at };

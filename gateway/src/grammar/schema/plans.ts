@@ -1,27 +1,21 @@
 import { fieldError } from '@ptp/protocol/validation';
-import type {
-  Alternative,
-  ArrayAlternative,
-  Conjunction,
-  ObjectAlternative,
-  Pattern,
-  Scope,
-  StringAlternative,
+import {
+  type Alternative,
+  type ArrayAlternative,
+  anyString,
+  type Conjunction,
+  itemSchemas,
+  type ObjectAlternative,
+  type Pattern,
+  type Scope,
+  type StringAlternative,
 } from './alternatives.ts';
-import { anyString } from './alternatives.ts';
 import { joined } from './intersect.ts';
 import type { Strings } from './strings.ts';
 import { valueKey } from './values.ts';
 
 /** Maximum number of different combinations of patterns that a name may match. */
 const REGIONS_LIMIT = 64;
-
-/** Member whose name is known. */
-export interface KnownMember {
-  readonly name: string;
-  readonly values: Conjunction;
-  readonly required: boolean;
-}
 
 /** Names that are not known, and the schemas of their values. */
 export interface Region {
@@ -123,10 +117,6 @@ const exactly = (text: string): Pattern => {
   const source = Array.from(text, (c) => `\\u{${(c.codePointAt(0) as number).toString(16)}}`).join('');
   return { source: `^${source}$`, negated: false, isFormat: true, at: '' };
 };
-
-/** Returns the schemas of the item at an index. */
-export const itemSchemas = ({ prefix, items }: ArrayAlternative, index: number): Conjunction =>
-  prefix[index] ?? items ?? [];
 
 /** Returns the largest possible length of an array: up to the first item that no value satisfies. */
 export function longestArray(array: ArrayAlternative, isEmpty: (schemas: Conjunction) => boolean): number {
