@@ -1,6 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { PtpError } from '@ptp/protocol/errors';
 import { fieldError } from '@ptp/protocol/validation';
-import { NESTING_LIMIT, nestedTooDeep } from './json.ts';
+import { NESTING_LIMIT } from './json.ts';
 
 /**
  * Limits of a request body. They are checked before it is parsed, because each value costs time in the parser, the
@@ -8,7 +9,7 @@ import { NESTING_LIMIT, nestedTooDeep } from './json.ts';
  */
 const LIMITS = { containers: 10_000, values: 300_000 };
 
-/** Number of bytes that are counted in one turn of the event loop, about a millisecond. */
+/** Number of bytes that are counted in one turn of the event loop, which takes about a millisecond. */
 const SLICE = 512 * 1024;
 
 const [QUOTE, BACKSLASH, COMMA, BRACKET, BRACE] = [0x22, 0x5c, 0x2c, 0x5b, 0x7b];
@@ -36,7 +37,10 @@ class ValueCounter {
     else if (byte === COMMA) this.#values++;
     else if (byte === BRACKET_END || byte === BRACE_END) this.#depth--;
     else if (byte === BRACKET || byte === BRACE) {
-      if (++this.#depth > NESTING_LIMIT) throw nestedTooDeep();
+      if (++this.#depth > NESTING_LIMIT) {
+        const message = `the request body must be nested at most ${NESTING_LIMIT} levels deep`;
+        throw new PtpError('invalid_argument', message);
+      }
       this.#containers++;
     }
   }

@@ -2,22 +2,22 @@ import { PtpError } from '@ptp/protocol/errors';
 import { isLongNumber, parseExactly } from '@ptp/protocol/long-number';
 import { invalidField } from '@ptp/protocol/validation';
 
-/** Maximum nesting of arrays and objects in a client's JSON, because much of the code that reads it is recursive. */
+/** Maximum nesting of arrays and objects in a client's JSON, because much of the code that reads JSON is recursive. */
 export const NESTING_LIMIT = 200;
 
 /**
- * Parses a request body. Numbers that no double holds become a LongNumber.
+ * Parses a request body whose size and nesting `checkJsonSize` has checked. Numbers that no double holds become a
+ * LongNumber.
  *
- * @throws PtpError `invalid_argument` if the bytes are not UTF-8, not JSON, or nested too deep
+ * @throws PtpError `invalid_argument` if the bytes are not UTF-8 or not JSON
  */
 export function parseJson(bytes: Uint8Array): unknown {
-  const value = parseBody(decode(bytes));
-  if (!isNestedTooDeep(value)) return value;
-  throw nestedTooDeep();
-}
-
-export function nestedTooDeep(): PtpError {
-  return new PtpError('invalid_argument', `the request body must be nested at most ${NESTING_LIMIT} levels deep`);
+  const text = decode(bytes);
+  try {
+    return parseExactly(text);
+  } catch (cause) {
+    throw new PtpError('invalid_argument', 'the request body is not valid JSON', { cause });
+  }
 }
 
 /**
@@ -46,14 +46,6 @@ export function parseJsonText(text: string, field: string): unknown {
   }
   if (isNestedTooDeep(value)) throw invalidField(field, `nested at most ${NESTING_LIMIT} levels deep`, text);
   return value;
-}
-
-function parseBody(text: string): unknown {
-  try {
-    return parseExactly(text);
-  } catch (cause) {
-    throw new PtpError('invalid_argument', 'the request body is not valid JSON', { cause });
-  }
 }
 
 function decode(bytes: Uint8Array): string {
