@@ -145,12 +145,13 @@ async function createApp({ settings, logger, onRejection, https }: HttpParts): P
     frameworkErrors: (error, request, reply) => sendError(error, request as FastifyRequest, reply as FastifyReply),
     clientErrorHandler: rejectUnparsable,
   });
+  const origins = originsOf(settings.corsOrigins);
   app.server.maxConnections = connectionLimit();
   https?.follow(app.server as unknown as HttpsServer);
   app.server.on('checkExpectation', rejectExpectation);
   rejectOtherMethods(app);
   // This hook runs before all others, so that browsers can read rejections too.
-  await allowOrigins(app, settings.corsOrigins);
+  await allowOrigins(app, origins);
   app.removeAllContentTypeParsers();
   const arriving = new BodyBudget(settings.arrivingLimit);
   app.addContentTypeParser('application/json', async (request: FastifyRequest, payload: IncomingMessage) => {
@@ -174,7 +175,7 @@ async function createApp({ settings, logger, onRejection, https }: HttpParts): P
       throw new PtpError('invalid_argument', 'the request has no `Host` header, which HTTP/1.1 requires');
     }
     checkTransferEncoding(request.headers);
-    if (settings.localOnly) checkLocalHost(request.headers, originsOf(settings.corsOrigins));
+    if (settings.localOnly) checkLocalHost(request.headers, origins);
     if (request.is404) {
       throw new PtpError('not_found', `Invalid URL (${request.method} ${request.url.split('?', 1)[0]})`);
     }
@@ -204,10 +205,9 @@ async function createApp({ settings, logger, onRejection, https }: HttpParts): P
  * Allows pages from other origins to call the API (https://fetch.spec.whatwg.org/#http-cors-protocol), but without
  * cookies, because clients authenticate with keys.
  *
- * @param origins comma-separated origins. `*` allows all origins, and an empty string allows none
+ * @param allowed origins. `*` allows all origins
  */
-async function allowOrigins(app: FastifyInstance, origins: string): Promise<void> {
-  const allowed = originsOf(origins);
+async function allowOrigins(app: FastifyInstance, allowed: string[]): Promise<void> {
   if (allowed.length === 0) return;
   const rateHeaders = ['limit', 'remaining', 'reset'].map((name) => `x-ratelimit-${name}-requests`);
   await app.register(cors, {
@@ -218,6 +218,7 @@ async function allowOrigins(app: FastifyInstance, origins: string): Promise<void
   });
 }
 
+/** Returns the origins of a comma-separated list. */
 function originsOf(origins: string): string[] {
   return origins
     .split(',')
