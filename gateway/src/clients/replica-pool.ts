@@ -2,8 +2,8 @@ import { EventEmitter, once } from 'node:events';
 import type { DescService } from '@bufbuild/protobuf';
 import { PtpError } from '@ptp/protocol/errors';
 import { type Endpoint, type Resolve, watchName } from './name-watcher.ts';
+import { OutageLog } from './outage-log.ts';
 import { type Lease, Replica, type ReplicaOptions } from './replica.ts';
-import { detailsOf, whyUnreachable } from './unreachable.ts';
 
 export interface PoolOptions<S extends DescService> extends ReplicaOptions<S> {
   readonly resolve?: Resolve | undefined;
@@ -13,13 +13,13 @@ export interface PoolOptions<S extends DescService> extends ReplicaOptions<S> {
 /** Instances of one service. A stream goes to the usable instance with the fewest streams of this gateway. */
 export class ReplicaPool<S extends DescService> {
   readonly #options: PoolOptions<S>;
-  /** Instances by the configured address, and then by their own target. */
+  /** Instances by configured address, then by their own target. */
   readonly #replicas = new Map<string, Map<string, Replica<S>>>();
   readonly #closing = new AbortController();
   /** Emits `usable` each time a replica becomes usable. Any number of streams may wait for it. */
   readonly #events = new EventEmitter().setMaxListeners(0);
 
-  /** @param addresses addresses; each name stands for as many instances as it has IP addresses */
+  /** @param addresses configured addresses. A name stands for one instance per IP address */
   constructor(addresses: readonly string[], options: PoolOptions<S>) {
     this.#options = options;
     for (const address of new Set(addresses)) this.#watch(address);
@@ -65,22 +65,14 @@ export class ReplicaPool<S extends DescService> {
     const { service, logger, resolve, resolveMs } = this.#options;
     const replicas = new Map<string, Replica<S>>();
     this.#replicas.set(address, replicas);
-    let reported = '';
+    const outages = new OutageLog(logger, { peer: service.typeName, address }, 'the service cannot be found');
     void watchName(address, {
       resolve,
       resolveMs,
       signal: this.#closing.signal,
       onChange: (endpoints) => this.#update(replicas, endpoints),
-      onSuccess: () => {
-        reported = '';
-      },
-      onFailure: (error) => {
-        const [reason, details] = [whyUnreachable(error), detailsOf(error)];
-        if (reported !== details) {
-          logger.warn({ peer: service.typeName, address, reason, details }, 'the service cannot be found');
-        }
-        reported = details;
-      },
+      onSuccess: () => outages.end(),
+      onFailure: (error) => outages.report(error),
     });
   }
 

@@ -7,7 +7,7 @@ import { watchHealth } from '@ptp/protocol/health';
 import { Backoff } from '@ptp/service-kit/backoff';
 import type { Logger } from '@ptp/service-kit/log';
 import type { Endpoint } from './name-watcher.ts';
-import { detailsOf, whyUnreachable } from './unreachable.ts';
+import { OutageLog } from './outage-log.ts';
 
 /** Backoff in milliseconds during which a replica that failed is avoided if another one is usable. */
 const FIRST_PAUSE_MS = 250;
@@ -41,8 +41,6 @@ export class Replica<S extends DescService> {
   #client: ServiceClient<S> | undefined;
   #avoidUntil = 0;
   #retired = false;
-  /** Reason that was logged last for not reaching the service. */
-  #reported = '';
   usable = false;
   /** Number of streams of this gateway. */
   streams = 0;
@@ -104,9 +102,10 @@ export class Replica<S extends DescService> {
     const { service, logger } = this.#options;
     const { signal } = this.#closing;
     const [peer, address] = [service.typeName, this.#endpoint.target];
-    const onUnreachable = (error: unknown) => this.#report(error);
+    const outages = new OutageLog(logger, { peer, address }, 'the service cannot be reached');
+    const onUnreachable = (error: unknown) => outages.report(error);
     for await (const status of watchHealth(() => this.#connect(), service, { signal, onUnreachable })) {
-      if (status === 'SERVING') this.#reported = '';
+      if (status === 'SERVING') outages.end();
       const err = status === 'SERVING' ? await this.#rejection(signal) : undefined;
       if (signal.aborted) return;
       if (err) logger.error({ err, peer, address }, 'the service cannot be used');
@@ -115,15 +114,6 @@ export class Replica<S extends DescService> {
       this.usable = usable;
       if (usable) onUsable();
     }
-  }
-
-  /** Logs why the service cannot be reached, unless that was logged last. */
-  #report(error: unknown): void {
-    const [reason, details] = [whyUnreachable(error), detailsOf(error)];
-    const { service, logger } = this.#options;
-    const record = { peer: service.typeName, address: this.#endpoint.target, reason, details };
-    if (reason !== this.#reported) logger.warn(record, 'the service cannot be reached');
-    this.#reported = reason;
   }
 
   /** Repeats the check until it passes or rejects the service. Returns the error in the latter case. */
