@@ -29,7 +29,7 @@ export async function ask(path, init = {}) {
  * @param {object} body
  * @param {AbortSignal} signal
  * @param {(reason: string | undefined) => void} onWait called with the reason if the server stays silent because it is
- *   not ready, and with undefined once it goes on
+ *   not ready, and with undefined once the stream continues
  * @throws {Error} with the server's message, or with the reason why there is none
  */
 export async function* stream(path, body, signal, onWait) {

@@ -1,12 +1,13 @@
 /** @import { Message } from './message.js' */
 import { stream } from './api.js';
 import { showCode } from './code.js';
-import { $, input, messageOf } from './dom.js';
+import { $, counted, input, messageOf, statusLine } from './dom.js';
 import { follow } from './follow.js';
 import { MessageView } from './message.js';
-import { isDrafting, requestFields, store, stored } from './settings.js';
+import { isDrafting, requestFields } from './settings.js';
+import { inTab, store, stored } from './storage.js';
 
-/** Name under which the conversation is stored until the browser tab is closed. */
+/** Name under which the conversation is stored. */
 const STORED = 'ptp-conversation';
 
 /** @type {Message[]} */
@@ -21,11 +22,7 @@ export function stopChat() {
   running?.abort();
 }
 
-/** @param {string} text @param {boolean} [error] */
-function say(text, error = false) {
-  $('chat-status').textContent = text;
-  $('chat-status').classList.toggle('error', error);
-}
+const say = statusLine('chat-status');
 
 /** Shows the buttons that make sense now. */
 function showButtons() {
@@ -37,7 +34,7 @@ function showButtons() {
   $('new-chat').hidden = isRunning || !hasMessages;
 }
 
-/** Returns the conversation with a new message, which replaces a last message without an answer. @param {string} content */
+/** Returns the conversation with a new message in place of an unanswered last one. @param {string} content */
 function continued(content) {
   const answered = isUnanswered() ? conversation.slice(0, -1) : conversation;
   return [...answered, /** @type {Message} */ ({ role: 'user', content })];
@@ -105,9 +102,8 @@ async function receive(view, body, signal) {
     if (choice) view.add({ content: choice.delta.content ?? '', reasoning: choice.delta.reasoning_content ?? '' });
     finish = choice?.finish_reason ?? finish;
     if (!usage) continue;
-    const { completion_tokens: tokens } = usage;
     const seconds = ((performance.now() - sent) / 1000).toFixed(1);
-    view.note.textContent = `${tokens} ${tokens === 1 ? 'token' : 'tokens'} in ${seconds} s`;
+    view.note.textContent = `${counted(usage.completion_tokens, 'token')} in ${seconds} s`;
   }
   return finish;
 }
@@ -118,9 +114,7 @@ function show(message) {
 }
 
 function save() {
-  try {
-    sessionStorage.setItem(STORED, JSON.stringify(conversation));
-  } catch {}
+  store(STORED, conversation, inTab);
 }
 
 function send() {
@@ -133,7 +127,7 @@ function send() {
   answer();
 }
 
-/** Asks for another answer to the last message of the reader. */
+/** Requests another answer to the reader's last message. */
 function regenerate() {
   if (running) return;
   if (conversation.at(-1)?.role === 'assistant') {
@@ -173,9 +167,6 @@ document.querySelector('#composer .show-code')?.addEventListener('click', () => 
 input('system').value = stored('ptp-system') ?? '';
 /** @type {HTMLDetailsElement} */ ($('system-prompt')).open = input('system').value !== '';
 input('system').addEventListener('input', () => store('ptp-system', input('system').value));
-try {
-  const kept = JSON.parse(sessionStorage.getItem(STORED) ?? '[]');
-  for (const message of kept) show(message);
-  conversation = kept;
-} catch {}
+conversation = stored(STORED, inTab) ?? [];
+for (const message of conversation) show(message);
 showButtons();

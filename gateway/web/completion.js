@@ -1,9 +1,10 @@
 import { stream } from './api.js';
 import { showCode } from './code.js';
-import { $, element, input, messageOf } from './dom.js';
+import { $, counted, element, input, messageOf, statusLine } from './dom.js';
 import { Axis } from './lanes.js';
 import { Pane } from './pane.js';
-import { isDrafting, requestFields, store, stored } from './settings.js';
+import { isDrafting, requestFields } from './settings.js';
+import { store, stored } from './storage.js';
 
 const EXAMPLES = {
   'an interface': '/** Options of a request. */\nexport interface RequestOptions {',
@@ -12,11 +13,11 @@ const EXAMPLES = {
   'an enumeration': 'export declare enum Status {\n    Ok = 200,',
 };
 
-const status = $('status');
+const say = statusLine('status');
 const panes = $('panes');
 const template = /** @type {HTMLTemplateElement} */ ($('pane'));
 
-/** Name of what drafts, in the titles of the panes. */
+/** Name of the source of drafts, shown in the titles of the panes. */
 let drafter = 'drafter';
 
 /** Aborts the current run. */
@@ -25,7 +26,7 @@ let running = /** @type {AbortController | undefined} */ (undefined);
 /** The button that started the current run, if it had the focus. */
 let pressed = /** @type {HTMLElement | undefined} */ (undefined);
 
-/** Adapts the words to what drafts. @param {boolean} hasDrafter */
+/** Shows the name of the source of drafts. @param {boolean} hasDrafter */
 export function nameDrafter(hasDrafter) {
   drafter = hasDrafter ? 'drafter' : 'prompt lookup';
   $('drafting-name').textContent = hasDrafter ? 'Drafter' : 'Prompt lookup';
@@ -34,12 +35,6 @@ export function nameDrafter(hasDrafter) {
 
 export function stopCompletion() {
   running?.abort();
-}
-
-/** @param {string} message @param {boolean} [error] */
-function say(message, error = false) {
-  status.textContent = message;
-  status.classList.toggle('error', error);
 }
 
 /** @param {string} title @param {Axis} axis */
@@ -125,15 +120,10 @@ function busy(on) {
   if (!on && stopFocused) pressed?.focus({ preventScroll: true });
 }
 
-/** @param {number} tokens */
-function counted(tokens) {
-  return `${tokens} ${tokens === 1 ? 'token' : 'tokens'}`;
-}
-
 /** @param {Pane[]} panes */
 function verdictOf([pane]) {
   if (pane?.text === '') return 'The model ended the text at once. Try another seed or prompt.';
-  return `${counted(pane?.tokens ?? 0)}.`;
+  return `${counted(pane?.tokens ?? 0, 'token')}.`;
 }
 
 /** @param {Pane[]} panes */
@@ -144,7 +134,7 @@ function raceVerdict([drafted, plain]) {
   const ratio = plain.perToken / drafted.perToken;
   // With a single step, there is no time per token to compare.
   const speed = Number.isFinite(ratio) ? ` ${ratio.toFixed(2)} times as fast with the ${drafter}.` : '';
-  return `Identical: ${counted(drafted.tokens)}.${speed}`;
+  return `Identical: ${counted(drafted.tokens, 'token')}.${speed}`;
 }
 
 $('form').addEventListener('submit', (event) => {

@@ -18,5 +18,20 @@ export function element(name, properties = {}, ...children) {
   return created;
 }
 
+/**
+ * Returns a function that shows a message, or an error, in the element with this id.
+ *
+ * @param {string} id
+ */
+export function statusLine(id) {
+  return (/** @type {string} */ message, error = false) => {
+    $(id).textContent = message;
+    $(id).classList.toggle('error', error);
+  };
+}
+
+/** Returns a number and its noun: 1 token, 2 tokens. @param {number} count @param {string} noun */
+export const counted = (count, noun) => `${count} ${noun}${count === 1 ? '' : 's'}`;
+
 /** Returns the message of an error. @param {unknown} error */
 export const messageOf = (error) => (error instanceof Error ? error.message : String(error));

@@ -1,4 +1,4 @@
-/** Distance in pixels from the end at which a reader who scrolls down has reached it. Text may arrive meanwhile. */
+/** Distance in pixels from the end that counts as the end for a reader who scrolls down while text arrives. */
 const NEAR = 100;
 
 /**

@@ -1,22 +1,15 @@
 import { $, input } from './dom.js';
+import { inTab, store, stored } from './storage.js';
 
-/** Name under which the key is stored until the browser tab is closed. The pages share it. */
+/** Name under which the pages share the key. */
 const STORED = 'ptp-api-key';
 
-/** Key for browsers that forbid storage. It is kept until the page is closed. @type {string | null} */
-let entered = null;
-
-function storedKey() {
-  try {
-    return sessionStorage.getItem(STORED);
-  } catch {
-    return null;
-  }
-}
+/** Key for browsers that forbid storage, kept until the page is closed. @type {string | undefined} */
+let entered;
 
 /** Returns the header with the API key, or no header if there is no key. @returns {Record<string, string>} */
 export function authorization() {
-  const key = entered ?? storedKey();
+  const key = entered ?? stored(STORED, inTab);
   return key ? { authorization: `Bearer ${key}` } : {};
 }
 
@@ -35,9 +28,7 @@ export function connectKey(onKey) {
   $('key-form').addEventListener('submit', (event) => {
     event.preventDefault();
     entered = input('key').value.trim();
-    try {
-      sessionStorage.setItem(STORED, entered);
-    } catch {}
+    store(STORED, entered, inTab);
     $('key-form').hidden = true;
     onKey();
   });

@@ -4,7 +4,7 @@ import { MarkdownView } from './markdown.js';
 
 /** A message of a conversation. @typedef {{ role: 'user' | 'assistant', content: string, reasoning?: string }} Message */
 
-/** Pause after a draw, as a multiple of its duration. Leaves most of the time to the reader while a long text grows. */
+/** Pause after a draw, as a multiple of its duration. Keeps the page responsive while a long text grows. */
 const PAUSE = 4;
 
 /** Shows one message, and redraws it at most once per frame while it grows. */

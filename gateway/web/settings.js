@@ -1,5 +1,6 @@
 /** @typedef {'completion' | 'chat'} Kind */
 import { $, input } from './dom.js';
+import { store, stored } from './storage.js';
 
 const NUMBERS = ['temperature', 'top_p', 'top_k', 'max_tokens', 'seed'];
 const TEXTS = [...NUMBERS, 'stop_strings'];
@@ -25,7 +26,7 @@ export function showSettings(kind) {
 
 /**
  * Returns the fields of a request body. Empty fields are left out, so that the server's defaults apply. Draws a new seed
- * if the reader wants one each time, or if there is none: so any answer can be repeated.
+ * if the reader wants a new one each time, or if the field is empty, so that any answer can be repeated.
  *
  * @param {boolean} [draw] false to leave the seed as it is
  */
@@ -71,19 +72,3 @@ $('settings').addEventListener('input', (event) => {
   if (event.target === input('seed')) input('vary').checked = input('seed').value === '';
   save();
 });
-
-/** Returns what a previous visit stored. Undefined if there is nothing, or if the browser forbids it. @param {string} name */
-export function stored(name) {
-  try {
-    return JSON.parse(localStorage.getItem(name) ?? 'null') ?? undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-/** Stores a value for the next visit, if the browser allows it. @param {string} name @param {unknown} value */
-export function store(name, value) {
-  try {
-    localStorage.setItem(name, JSON.stringify(value));
-  } catch {}
-}

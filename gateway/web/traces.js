@@ -1,6 +1,6 @@
 /** @import { Call, Step, Summary, Trace } from './trace-types.js' */
 import { ask } from './api.js';
-import { $, messageOf } from './dom.js';
+import { $, counted, messageOf, statusLine } from './dom.js';
 import { authorization, connectKey } from './key.js';
 import { Waterfall } from './waterfall.js';
 
@@ -12,11 +12,7 @@ let shown;
 /** Formats microseconds as milliseconds. @param {number | null} micros @param {number} [digits] */
 const ms = (micros, digits = 1) => (micros === null ? '–' : (micros / 1000).toFixed(digits));
 
-/** @param {string} message @param {boolean} [error] */
-function say(message, error = false) {
-  $('status').textContent = message;
-  $('status').classList.toggle('error', error);
-}
+const say = statusLine('status');
 
 /** Runs `work` and shows its error, if any. @param {() => Promise<void>} work */
 async function attempt(work) {
@@ -31,7 +27,7 @@ async function attempt(work) {
 
 async function list() {
   const { traces } = /** @type {{ traces: Summary[] }} */ (await (await ask('traces.json')).json());
-  say(traces.length === 0 ? 'No requests yet.' : `${traces.length} ${traces.length === 1 ? 'request' : 'requests'}.`);
+  say(traces.length === 0 ? 'No requests yet.' : `${counted(traces.length, 'request')}.`);
   $('requests')
     .querySelector('tbody')
     ?.replaceChildren(...traces.map(requestRow));
