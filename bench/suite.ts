@@ -61,6 +61,17 @@ export const countOptions = (counts: Partial<Counts>): Option[] =>
     integerOption(`--${name} <n>`, COUNTS[name], counts[name] as number),
   );
 
+/** Options of a suite that runs a model's engine in its own process. */
+export interface EngineOptions {
+  readonly models: string;
+  readonly threads: number;
+}
+
+export const engineOptions = (models: string): Option[] => [
+  new Option('--models <path>', models).makeOptionMandatory(),
+  integerOption('--threads <n>', 'threads of the engine', 1),
+];
+
 export const aheadOption: Option = integerOption(
   '--ahead <n>',
   'maximum number of steps sent before the outcome of the previous step is known; 0 sends none early',

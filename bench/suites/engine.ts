@@ -7,7 +7,7 @@ import { loadManifest } from '@ptp/protocol/manifest';
 import { Option } from 'commander';
 import { REFERENCE } from '../passes.ts';
 import { median, round } from '../statistics.ts';
-import { countOptions, integer, integerOption, suite } from '../suite.ts';
+import { countOptions, type EngineOptions, engineOptions, integer, suite } from '../suite.ts';
 
 /** Maximum number of tokens in a run that reads a prompt. */
 const CHUNK = 128;
@@ -16,11 +16,9 @@ const SHARED_CONTEXT = 64;
 
 const integers = (text: string) => text.split(',').map(integer());
 
-interface Options {
-  readonly models: string;
+interface Options extends EngineOptions {
   readonly contexts: readonly number[];
   readonly streams: readonly number[];
-  readonly threads: number;
   readonly tokens: number;
 }
 
@@ -29,12 +27,11 @@ export const engine = suite<Options>(
   'engine',
   'Measure the engine of a target in one process: start, memory, and the time of a token by context and by streams',
   [
-    new Option('--models <path>', 'model folder or GGUF file').makeOptionMandatory(),
+    ...engineOptions('model folder or GGUF file'),
     new Option('--contexts <n,...>', 'numbers of tokens before the measured ones')
       .argParser(integers)
       .default([64, 1900]),
     new Option('--streams <n,...>', 'numbers of sequences that decode together').argParser(integers).default([1, 8]),
-    integerOption('--threads <n>', 'threads of the engine', 1),
     ...countOptions({ tokens: 16 }),
   ],
   async ({ models, contexts, streams, threads, tokens }) => {
@@ -121,7 +118,7 @@ async function runAll(target: TargetEngine, maxSlots: number, slots: readonly Ta
   return picks;
 }
 
-/** Returns the process's memory in megabytes: now in anonymous pages and in pages of files, and at most so far. */
+/** Returns the process's memory in megabytes: its anonymous pages, its pages of files, and its peak. */
 async function memory(): Promise<Record<string, number>> {
   const status = await readFile('/proc/self/status', 'utf8');
   const megabytes = (name: string) => Math.round((Number(RegExp(`${name}:\\s+(\\d+)`).exec(status)?.[1]) * 1024) / 1e6);

@@ -39,7 +39,7 @@ const cell =
 const fixed = (digits: number) => cell((figure) => figure.toFixed(digits));
 const millis = cell((micros) => (micros / 1000).toFixed(1));
 const count = cell((figure) => figure.toLocaleString('en'));
-/** Makes a cell of three quantiles in milliseconds. */
+/** Returns a cell with three quantiles in milliseconds. */
 const spread = (micros: string) =>
   cell((figure) => (figure / 1000).toFixed(2))(...['p10', 'p50', 'p90'].map((quantile) => `${micros}.${quantile}`));
 const text =

@@ -7,7 +7,6 @@ import { loadManifest, type Manifest } from '@ptp/protocol/manifest';
 import { defaultSampling } from '@ptp/protocol/sampling-params';
 import { serve } from '@ptp/protocol/server';
 import { createLogger } from '@ptp/service-kit/log';
-import { Option } from 'commander';
 import { LlamaCppEngine } from '../../engine/src/llama-cpp/engine.ts';
 import { type LoadedGguf, loadGguf } from '../../engine/src/llama-cpp/model.ts';
 import { modelInfoOf, PairClient } from '../../gateway/src/clients/pair-client.ts';
@@ -18,7 +17,7 @@ import { verifierService } from '../../verifier/src/service.ts';
 import { Verifier } from '../../verifier/src/verifier.ts';
 import { REFERENCE } from '../passes.ts';
 import { median, sum } from '../statistics.ts';
-import { countOptions, integerOption, suite } from '../suite.ts';
+import { countOptions, type EngineOptions, engineOptions, integerOption, suite } from '../suite.ts';
 
 /** Length of the prompt in tokens. */
 const PROMPT = 16;
@@ -31,12 +30,10 @@ const SETTINGS: Readonly<Record<string, Setting>> = {
   'top-k 50, log-probabilities': { sampling: REFERENCE, logprobs: true },
 };
 
-interface Options {
-  readonly models: string;
+interface Options extends EngineOptions {
   readonly positions: number;
   readonly sequences: number;
   readonly tokens: number;
-  readonly threads: number;
 }
 
 /**
@@ -47,10 +44,9 @@ export const step = suite<Options>(
   'step',
   "Measure where a step's time with a GGUF file goes: llama_decode, candidates, picks, gRPC and the decode loop",
   [
-    new Option('--models <path>', 'GGUF file').makeOptionMandatory(),
+    ...engineOptions('GGUF file'),
     integerOption('--positions <n>', 'tokens in a verified block, including the last committed token', 9, 2),
     ...countOptions({ sequences: 8, tokens: 16 }),
-    integerOption('--threads <n>', 'threads of llama.cpp', 1),
   ],
   async ({ models, positions, sequences, tokens, threads }) => {
     // Random drafts are hardly ever accepted.
