@@ -8,10 +8,10 @@ const expected = 'a string, a number or a list of them';
 const content = z.record(z.string(), z.union([z.string(), z.array(z.string()).transform(String)]));
 
 /**
- * Reads the flags in a YAML file, whose keys are the names of flags without the dashes.
+ * Reads flags from a YAML file. Its keys are the names of flags without the dashes.
  *
  * @param names all keys that the file may have
- * @throws StartError if the file cannot be read or is no mapping, and for an unknown key or a value of another kind
+ * @throws StartError if the file cannot be read or is not a mapping, and for an unknown key or a value of another kind
  */
 export function readConfig(file: string, names: readonly string[]): Record<string, string> {
   const given = parseYaml(file) ?? {};
@@ -27,7 +27,7 @@ export function readConfig(file: string, names: readonly string[]): Record<strin
   throw new StartError(`${file}: ${message}`);
 }
 
-/** Returns the content of a file, in which all scalars are texts. */
+/** Returns the content of a YAML file, with all scalars as strings. */
 function parseYaml(file: string): unknown {
   try {
     return parse(readFileSync(file, 'utf8'), { schema: 'failsafe' });

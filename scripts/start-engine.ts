@@ -85,9 +85,9 @@ export async function prepareEngines(
   };
 }
 
-/** What the worker that drafts runs. */
+/** Worker that drafts. */
 interface Draft {
-  /** Role and model of ptp-engine. */
+  /** First arguments of ptp-engine: its role, and the paths of its models. */
   readonly words: readonly string[];
   /** The draft model, or the checkpoint of a PTP drafter with the manifest of its target. */
   readonly model: ReadyModel;

@@ -30,7 +30,7 @@ export const root = join(import.meta.dirname, '..');
 /** Prints a line of the supervisor among the lines of the services. */
 export const say = (text: string) => printLine('start', 'bold', text);
 
-/** What each process does before it is ready. */
+/** Descriptions of the processes, for messages about a slow start. */
 const START_WORK: Readonly<Record<Service['name'], string>> = {
   drafter: 'which loads its model',
   verifier: 'which loads the model and checks that batching does not change its results',

@@ -21,7 +21,7 @@ const RUN: Readonly<Record<string, string>> = {
   'npm run ptp -- --help': '',
 };
 
-/** Patterns of the other commands: the test file that runs them, or the reason why none does. Their options are checked. */
+/** Patterns of the other commands, and the test file that runs them or the reason why none does. */
 const ELSEWHERE: readonly (readonly [pattern: RegExp, where: string])[] = [
   [/^npm start --$|^npm start -- --(help|help-all|model)$/, 'test/start.test.ts'],
   [/^npm start -- --model training\/work\/models\/tiny$/, 'test/start.test.ts'],

@@ -104,8 +104,8 @@ export interface EngineInfo {
   /** True if the engine has no logits that `Adjustment.scale` could scale. */
   readonly rejectsRepetitionPenalty?: boolean;
   /**
-   * Name and version of the runtime of a model folder, whose results depend only on the folder, this version and the
-   * CPU.
+   * Name and version of the runtime. Absent if the results depend on more than the model folder, this version, the
+   * options and the CPU.
    */
   readonly runtime?: string;
   /** Number format of the weights, such as bfloat16. Absent if it is the one in the model's manifest. */

@@ -12,11 +12,11 @@ export interface TlsFiles {
 }
 
 export interface TlsOptions {
-  /** Names of the settings that hold the paths, for errors. */
+  /** Names of the settings that contain the paths. Error messages mention them. */
   readonly names?: TlsFiles | undefined;
   /** Interval in milliseconds at which the files are checked for changes. */
   readonly refreshMs?: number;
-  /** Receives the error each time changed files cannot be used, for example a certificate without its new key. */
+  /** Called with the error each time changed files cannot be used, for example a certificate without its new key. */
   readonly onError?: (error: PtpError) => void;
 }
 

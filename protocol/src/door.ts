@@ -28,7 +28,7 @@ export interface DoorOptions {
 /**
  * Accepts the connections of a gRPC server. grpc-js could listen too, but with TLS it uses
  * `http2.createSecureServer`, which never notices that a connection was reset during the event-loop turn in which its
- * handshake ended (nodejs/node#42710, #44523): the socket and 65 KB of memory stay for ever. Here, a connection is
+ * handshake ended (nodejs/node#42710, #44523): the socket and 65 KB of memory are never freed. Here, a connection is
  * handed over one turn later, and only if it is still open.
  */
 export async function openDoor(

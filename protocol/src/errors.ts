@@ -62,7 +62,7 @@ export class PtpError extends Error {
 }
 
 /**
- * Creates the error for a file or folder of a model that cannot be used. `problem` continues a sentence after its path.
+ * Creates the error for a file or folder of a model that cannot be used. `problem` follows the path in the message.
  */
 export function unusable(path: string, problem: string, cause?: unknown): PtpError {
   return new PtpError('failed_precondition', `\`${path}\` ${problem}`, cause === undefined ? {} : { cause });

@@ -1,8 +1,8 @@
 import { mayLoseOrder, prefixNames, withoutPrefixes } from './ordered-object.ts';
 
 /**
- * Integer that no double holds, or number beyond the range of doubles, in the client's own digits. `JSON.stringify`
- * writes these digits, so that constants of a schema and arguments of a call stay exact.
+ * Integer that a double cannot represent, or number beyond the range of doubles, in the client's own digits.
+ * `JSON.stringify` writes these digits, so that constants of a schema and arguments of a call stay exact.
  */
 export interface LongNumber {
   readonly rawJSON: string;
@@ -14,10 +14,10 @@ const { rawJSON, isRawJSON } = JSON as unknown as {
   isRawJSON(value: unknown): value is LongNumber;
 };
 
-/** Returns true if the value is a number of the client that no double holds. */
+/** Returns true if the value is a LongNumber. */
 export const isLongNumber: (value: unknown) => value is LongNumber = isRawJSON;
 
-/** Text that contains a number which may be long: 16 digits in a row, or an exponent of three digits. */
+/** Pattern of text that may contain a long number: 16 digits in a row, or an exponent of three digits. */
 const MAY_BE_LONG = /\d{16}|\d[eE]\+?\d{3}/;
 const INTEGER = /^-?\d+$/;
 

@@ -19,9 +19,12 @@ export function withoutPrefixes(prefixed: object): object {
   const names = entries.map(([name]) => name);
   const object = Object.fromEntries(entries);
   const isOrdered = Object.keys(object).every((name, i) => name === names[i]);
-  // Whoever lists the names, as Object.entries and JSON.stringify do, gets them in this order. A copy loses it.
+  // Object.entries and JSON.stringify list the names in this order. A copy of the object loses the order.
   return isOrdered ? object : new Proxy(object, { ownKeys: () => names });
 }
 
-/** Returns true if a plain object cannot have the name at any place: an array index, or the name of the prototype. */
+/**
+ * Returns true if a plain object cannot keep the name in its place: an array index moves to the front, and `__proto__`
+ * sets the prototype.
+ */
 export const isUnsafeName = (name: string): boolean => /^\d+$/.test(name) || name === '__proto__';

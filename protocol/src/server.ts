@@ -40,7 +40,7 @@ export interface ServeOptions {
   readonly maxMessageBytes?: number;
   /** Maximum number of concurrent calls on one connection. Default: 1024. Further calls wait in the client. */
   readonly maxConcurrentStreams?: number;
-  /** Number of streams that a connection may reset at once before it is closed. Default: 20,000. */
+  /** Maximum number of streams that a connection may reset in a burst. Default: 20,000. More resets close it. */
   readonly resetBurst?: number;
   /**
    * Maximum time in milliseconds that a client may leave a stream unread once its buffers are full. Default: 30,000.
@@ -116,7 +116,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
   };
 }
 
-/** Share of the burst of resets that is allowed again each second. */
+/** Fraction of `resetBurst` that a connection regains each second. */
 const RESETS_REGAINED = 0.05;
 
 /**

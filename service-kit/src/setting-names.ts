@@ -88,7 +88,7 @@ function explain(name: string): string {
 /** Returns the name that is most similar to a misspelt one, unless more than a third of the name would have to change. */
 export function nearest(name: string, names: readonly string[]): string | undefined {
   const best = names.reduce((one, other) => (distance(name, other) < distance(name, one) ? other : one));
-  // Two exchanged letters are two edits, also in a short name.
+  // Two exchanged letters are two edits, even in a short name.
   return distance(name, best) <= Math.max(2, name.length / 3) ? best : undefined;
 }
 

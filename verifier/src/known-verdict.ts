@@ -4,7 +4,7 @@ import { arch, cpus, homedir, platform } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { BatchInvariance } from '@ptp/engine/batch-invariance';
 
-/** Changes whenever the self-check or the engine changes in a way that can change its result. */
+/** Version of stored results. A change of the self-check or the engine that can change a result increases it. */
 const FORMAT = 2;
 
 /** Everything on which the result of a self-check depends, apart from the machine. */
@@ -47,7 +47,10 @@ export class KnownVerdict {
     }
   }
 
-  /** Stores a positive result of a complete check. Failures are ignored, because a container may have no folder to write to. */
+  /**
+   * Stores a positive result of a complete check. Failures are ignored, because a container may have no folder to write
+   * to.
+   */
   async write({ invariant, rows, complete }: BatchInvariance): Promise<void> {
     if (!this.#path || !invariant || !complete) return;
     try {

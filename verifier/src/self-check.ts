@@ -4,7 +4,7 @@ import type { Logger } from '@ptp/service-kit/log';
 import { Gauge, type Registry } from 'prom-client';
 import type { KnownVerdict } from './known-verdict.ts';
 
-/** Default of `budgetMs`, with which large models become ready soon. */
+/** Default of `budgetMs`. Large models would need minutes for all comparisons. */
 const BUDGET_MS = 5000;
 /** Time in milliseconds between two log records about the progress of the check. */
 const PROGRESS_MS = 2000;
@@ -12,7 +12,7 @@ const PROGRESS_MS = 2000;
 /**
  * Checks that the engine is batch-invariant on this machine, logs the result and exports it as a metric.
  *
- * @param known result of an earlier check, which replaces this one; undefined if the engine has none
+ * @param known stored result of an earlier check, if there is one; a check runs only without it
  * @param budgetMs time in milliseconds after which the check starts no further comparison
  */
 export async function selfCheck(

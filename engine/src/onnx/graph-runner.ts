@@ -36,7 +36,7 @@ export class GraphRunner {
         intraOpNumThreads: model.threads,
         interOpNumThreads: 1,
         logSeverityLevel: 3,
-        // Plans are kept for every combination of shapes, and each step of a long text has a new one.
+        // onnxruntime keeps a memory plan for every combination of shapes, and each step of a long text has new shapes.
         enableMemPattern: !model.inPlace,
         // A thread that spins while it waits would block a core that the other services need.
         extra: { session: { intra_op: { allow_spinning: '0' } } },

@@ -58,7 +58,7 @@ export class PrefixCache {
     }
   }
 
-  /** Shortens a cache that is larger than the limit to as many whole blocks as fit. */
+  /** Shortens a cache that is larger than the limit to the whole blocks that fit. */
   #fit(cache: SequenceCache): void {
     if (cache.bytes <= this.#limit) return;
     const most = wholeBlocks(Math.floor((this.#limit * cache.tokens.length) / cache.bytes));

@@ -28,7 +28,7 @@ async function generate(engine: TargetEngine, length: number, between: (step: nu
   }
 }
 
-/** Returns options of a server at which the requests to /generate whose numbers are hits have a fault. */
+/** Returns options of a server that fails each request to /generate whose index is a hit. */
 const failing = (fault: Fault, isHit: (index: number) => boolean) => ({
   fault: (_: unknown, index: number) => (isHit(index) ? fault : undefined),
 });
