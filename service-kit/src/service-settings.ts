@@ -25,7 +25,7 @@ export const draftModelSetting = setting('PTP_DRAFT_MODEL', path, '').doc(
 export const serviceSettings = {
   ...sharedSettings,
   metrics: setting('PTP_METRICS_LISTEN', addresses, '').doc(
-    'Addresses at which the drafter and the verifier serve /metrics. Without an address, neither serves it. Under `npm start`, the verifier uses the given addresses, and the drafter uses the port after each of them. The gateway serves /metrics with its API.',
+    'Addresses at which the drafter and the verifier serve /metrics, and /healthz and /readyz for probes. Without an address, neither serves them. Under `npm start`, the verifier uses the given addresses, and the drafter uses the port after each of them. The gateway serves /metrics with its API.',
   ),
   engine: setting('PTP_ENGINE', engineAddress, '').doc(
     'Address of an engine in another process, such as `ptp-engine`, which runs models on PyTorch, or for the verifier the http:// addresses of SGLang servers (docs/engines.md). Its model must be the one in PTP_MODEL. The connection to `ptp-engine` is not encrypted. By default, the service runs the model: with llama.cpp if it is a GGUF file, otherwise with ONNX Runtime.',
