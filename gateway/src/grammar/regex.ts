@@ -32,6 +32,7 @@ export function patternTerm(pattern: string, terms: Terms, extent: 'search' | 'w
   return extent === 'whole' ? compiler.whole(alternatives) : compiler.search(alternatives);
 }
 
+const nonWord = complement(word);
 const NO_FLAGS: Flags = { ignoreCase: false, dotAll: false };
 
 class PatternCompiler {
@@ -44,7 +45,7 @@ class PatternCompiler {
   constructor(terms: Terms) {
     this.#terms = terms;
     this.#word = terms.set(word);
-    this.#nonWord = terms.set(complement(word));
+    this.#nonWord = terms.set(nonWord);
   }
 
   /** Matches the texts that the expression matches from beginning to end. */
@@ -95,16 +96,12 @@ class PatternCompiler {
       const consumed = terms.cat(terms.and([term, terms.not(terms.empty)]), afterWord);
       return byKind((kind) => (after[kind] === afterWord ? rest : terms.or([after[kind], consumed])));
     }
-    const endingWith = (kind: Term) => terms.and([term, terms.cat(terms.anything, kind)]);
-    const consumed = terms.or([
-      terms.cat(term.kind === 'set' ? this.#within(term, word) : endingWith(this.#word), afterWord),
-      terms.cat(term.kind === 'set' ? this.#within(term, complement(word)) : endingWith(this.#nonWord), afterOther),
-    ]);
+    const endingWith = (kind: Ranges) =>
+      term.kind === 'set'
+        ? terms.set(intersection(term.ranges, kind))
+        : terms.and([term, terms.cat(terms.anything, terms.set(kind))]);
+    const consumed = terms.or([terms.cat(endingWith(word), afterWord), terms.cat(endingWith(nonWord), afterOther)]);
     return byKind((kind) => (term.nullable ? terms.or([after[kind], consumed]) : consumed));
-  }
-
-  #within(term: Term, ranges: Ranges): Term {
-    return term.kind === 'set' ? this.#terms.set(intersection(term.ranges, ranges)) : term;
   }
 
   #quantified({ element, min, max, raw }: AST.Quantifier, after: Continuation, flags: Flags): Continuation {
