@@ -1,6 +1,6 @@
 import { fieldError } from '@ptp/protocol/validation';
 import { type Alternative, type Item, UnsupportedError } from './alternatives.ts';
-import { areDisjoint, featuresOf } from './disjoint.ts';
+import { areDisjoint, type Features, featuresOf } from './disjoint.ts';
 import type { Applicators } from './keyword-alternatives.ts';
 import { memberOf } from './values.ts';
 
@@ -20,16 +20,14 @@ export function exclude(schemas: readonly unknown[], at: string, to: Applicators
   for (const [i, item] of items.entries()) {
     const others: Item[] = [];
     for (const [j, other] of items.entries()) {
-      if (i === j || areDisjoint(features[i] as never, features[j] as never)) continue;
+      if (i === j || areDisjoint(features[i] as Features, features[j] as Features)) continue;
       const isPair = schemas.length <= PAIRS_LIMIT && item !== other;
       if (isPair && to.isEmpty([item, other])) continue;
       conflict ??= i < j ? [i, j] : [j, i];
       if (!isPair && item !== other) throw indistinct(at, conflict, '');
-      if (item === other) {
-        others.splice(0, others.length, to.complement(item));
-        break;
-      }
       others.push(to.complement(other));
+      // Of two equal schemas, neither is satisfied alone.
+      if (item === other) break;
     }
     try {
       out.push(...to.normal([item, ...others]));
