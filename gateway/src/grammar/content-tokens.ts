@@ -1,4 +1,5 @@
 import type { DfaState } from './expression.ts';
+import { allow, emptyMask } from './token-bits.ts';
 import { type TokenTrie, tokenTrie } from './token-trie.ts';
 
 /** Token that ends a JSON string: some content, the closing quotation mark, and a suffix. */
@@ -38,7 +39,7 @@ const QUOTATION_MARK = 0x22;
 /** @param text DFA of the content of any JSON string */
 export function contentTokens(size: number, trie: TokenTrie, text: DfaState): ContentTokens {
   const nodes = trie.bytes.length;
-  const mask = new Uint8Array(Math.ceil(size / 8));
+  const mask = emptyMask(size);
   const [idsBefore, closingBefore] = [new Uint32Array(nodes + 1), new Uint32Array(nodes + 1)];
   const isBoundary = new Uint8Array(nodes);
   const [ids, characters]: [number[], number[]] = [[], []];
@@ -70,7 +71,7 @@ export function contentTokens(size: number, trie: TokenTrie, text: DfaState): Co
         if (!known.has(key)) known.set(key, suffixes.push(bytes) - 1);
         closing.push({ id, characters: begun[start] as number, suffix: known.get(key) as number });
       } else if (states[depth + 1]) {
-        mask[id >> 3] = (mask[id >> 3] as number) | (1 << (id & 7));
+        allow(mask, id);
         ids.push(id);
         characters.push(begun[depth + 1] as number);
       }

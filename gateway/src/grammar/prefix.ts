@@ -1,4 +1,5 @@
 import { byteRange, type Expression, repeat, sequence } from './expression.ts';
+import { emptyMask } from './token-bits.ts';
 import type { GrammarState, Vocabulary } from './types.ts';
 
 const anyBytes = repeat(byteRange(0x00, 0xff));
@@ -57,7 +58,7 @@ class OpenState implements GrammarState {
   }
 
   get mask(): Uint8Array {
-    const mask = new Uint8Array(Math.ceil(this.#size / 8)).fill(0xff);
+    const mask = emptyMask(this.#size).fill(0xff);
     // Bits beyond the vocabulary stay 0.
     if (this.#size % 8 > 0) mask[mask.length - 1] = (1 << (this.#size % 8)) - 1;
     return mask;

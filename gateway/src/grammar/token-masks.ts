@@ -1,6 +1,7 @@
 import { PtpError } from '@ptp/protocol/errors';
 import type { Automaton, AutomatonState, TextPosition } from './automaton.ts';
 import { getOrCreate } from './get-or-create.ts';
+import { allow, disallow, emptyMask } from './token-bits.ts';
 import type { Vocabulary } from './types.ts';
 
 /** Computes the token masks of one grammar. */
@@ -45,9 +46,8 @@ export class TokenMasks {
     this.#count++;
     // End-of-text tokens are not part of the text, so their bytes do not matter.
     for (const id of this.#vocabulary.endTokens) {
-      const bit = 1 << (id & 7);
-      const rest = (mask[id >> 3] as number) & ~bit;
-      mask[id >> 3] = accepting ? rest | bit : rest;
+      if (accepting) allow(mask, id);
+      else disallow(mask, id);
     }
     if (mask.some((bits) => bits !== 0)) return mask;
     throw new PtpError(
@@ -71,7 +71,7 @@ export class TokenMasks {
     const mask = content.mask.slice();
     if (max < trie.maxLength) {
       for (const [i, id] of content.ids.entries()) {
-        if ((content.characters[i] as number) > max) mask[id >> 3] = (mask[id >> 3] as number) & ~(1 << (id & 7));
+        if ((content.characters[i] as number) > max) disallow(mask, id);
       }
     }
     const allowed = this.#allowedSuffixes(closed);
@@ -85,7 +85,7 @@ export class TokenMasks {
   #walk(start: AutomatonState): Uint8Array {
     const automaton = this.#automaton;
     const { trie, content, size } = this.#vocabulary;
-    const mask = new Uint8Array(Math.ceil(size / 8));
+    const mask = emptyMask(size);
     // states[d] is the state after the first d bytes on the path to the current node.
     const states: AutomatonState[] = [start];
     for (let node = 0; node < trie.bytes.length; ) {
@@ -141,8 +141,4 @@ export class TokenMasks {
       return allowed;
     });
   }
-}
-
-function allow(mask: Uint8Array, id: number): void {
-  mask[id >> 3] = (mask[id >> 3] as number) | (1 << (id & 7));
 }
