@@ -12,7 +12,7 @@ import { machine, quantile, round, sum } from '../statistics.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 
-/** A schema with values that satisfy it or not. */
+/** Schema with values that do or do not satisfy it. */
 interface SchemaGroup {
   readonly schema: unknown;
   readonly tests: readonly { readonly data: unknown; readonly valid: boolean }[];
@@ -22,8 +22,8 @@ interface SchemaGroup {
 export const grammar = new Command('grammar')
   .description('Measure coverage and times of constrained output on a folder of JSON Schemas, without a model')
   .argument('[folder]', 'folder of JSON-Schema-Test-Suite or maskbench files', join(ROOT, 'bench', 'schemas'))
-  .option('--model <path>', 'model whose tokens are masked', join(ROOT, 'models', 'default'))
-  .option('--closed', 'do not allow properties that a schema does not declare, which is the default of requests')
+  .option('--model <path>', 'model with the vocabulary to mask', join(ROOT, 'models', 'default'))
+  .option('--closed', 'reject properties that a schema does not declare, as requests do by default')
   .configureHelp({ helpWidth: 100 })
   .action(async (folder: string, { model, closed }: { readonly model: string; readonly closed?: boolean }) => {
     console.error(machine());
@@ -66,7 +66,7 @@ async function measure(folder: string, path: string, open: boolean) {
   return { ...counts, open, compile_ms: spread(compiles), masks: masks.length, mask_us: spread(masks, 1000) };
 }
 
-/** Returns true if the grammar accepts the tokens as a whole text. @param masks receives the time of each mask */
+/** Returns true if the grammar accepts the tokens as a complete text. @param masks receives the time of each mask */
 function accepts(
   start: GrammarState,
   tokens: readonly number[],

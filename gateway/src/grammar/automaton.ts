@@ -21,9 +21,9 @@ export interface AutomatonState {
   /** True if the text may end here. */
   readonly accepting: boolean;
   readonly stacks: readonly ByteStack[];
-  /** [256] next state for each byte, null if the byte is not allowed, or undefined if it has not been computed yet. */
+  /** [256] next state for each byte, null if the byte is not allowed, or undefined if not computed yet. */
   readonly transitions: (AutomatonState | null | undefined)[];
-  /** Position in a string with any content, null if it is elsewhere, or undefined if it has not been computed yet. */
+  /** Position in a string with any content, null if the text is elsewhere, or undefined if not computed yet. */
   text?: TextPosition | null | undefined;
   /** Computed next states, keyed by the remaining stacks, because most bytes lead to the same stacks. */
   readonly byRemaining: Map<string, AutomatonState | null>;
@@ -51,7 +51,7 @@ export class Automaton {
   readonly #repeats = new Map<Expression, Map<string, Repeat>>();
   readonly #states = new Map<string, AutomatonState>();
   readonly #ids = new Map<Stack, number>();
-  /** Number that no stack has had, not even before `forget`: states in use keep keys of earlier numbers. */
+  /** Next id of a stack. `forget` does not reset it, because states in use keep keys that contain earlier ids. */
   #nextId = 0;
 
   constructor(grammar: Expression) {
@@ -93,7 +93,7 @@ export class Automaton {
     for (const map of [this.#stacks, this.#repeats, this.#states, this.#ids]) map.clear();
   }
 
-  /** Returns the position in a string with any content. Undefined if the state may also be elsewhere. */
+  /** Returns the position in a string with any content, or undefined if the text may also be elsewhere. */
   textOf(state: AutomatonState): TextPosition | undefined {
     if (state.text === undefined) state.text = this.#findText(state) ?? null;
     return state.text ?? undefined;
@@ -111,7 +111,7 @@ export class Automaton {
     return closed ? { ...stack.top.text, closed } : undefined;
   }
 
-  /** Truncates the state to a lookahead of `length` bytes. States that differ only beyond it share a token mask. */
+  /** Truncates the state to a lookahead of `length` bytes, so that states differing only further out share a mask. */
   truncate(state: AutomatonState, length: number): AutomatonState {
     return this.#intern((draft) => {
       draft.accepting = state.accepting;
@@ -144,7 +144,7 @@ export class Automaton {
     return next.accepting || next.stacks.length > 0 ? next : null;
   }
 
-  /** Returns the state that `fill` describes. Reuses an equal state if there is one. */
+  /** Returns the state that `fill` describes. Equal states are one object. */
   #intern(fill: (draft: StateDraft) => void): AutomatonState {
     const draft: StateDraft = { seen: new Set(), stacks: [], accepting: false };
     fill(draft);

@@ -6,9 +6,9 @@ import { startState } from './token-state.ts';
 import { childNode, tokenTrie } from './token-trie.ts';
 import type { GrammarState, OutputConstraint, Vocabulary } from './types.ts';
 
-/** Maximum number of grammars to keep, so that a repeated constraint costs nothing. */
+/** Maximum number of grammars in the cache, so that a repeated constraint costs nothing. */
 const CAPACITY = 32;
-/** Maximum number of bytes, estimated, in the states and masks of all grammars. */
+/** Maximum size of the states and masks of all grammars together, estimated, in bytes. */
 const MEMORY_LIMIT = 128 * 2 ** 20;
 
 /** Cache of the most recently used grammars over one vocabulary, with all states and masks computed so far. */
@@ -20,7 +20,7 @@ export class GrammarCache {
 
   /**
    * @param model model with the vocabulary size and the end-of-text tokens
-   * @param memory limit of the states and masks of all grammars together
+   * @param memory limit for the states and masks of all grammars together
    */
   constructor(
     tokenizer: { bytes(id: number): Uint8Array },
@@ -45,10 +45,10 @@ export class GrammarCache {
     return state;
   }
 
-  /** Returns the state before a text that begins with `prefix`. What follows the prefix satisfies the constraint. */
+  /** Returns the state before a text that begins with `prefix` and then satisfies the constraint. */
   startAfter(prefix: Uint8Array, constraint: OutputConstraint | undefined): GrammarState {
     if (!constraint) {
-      // Small, and freed with the request.
+      // Not cached: the state is small, and freed with the request.
       const state = startState(afterPrefix(prefix), this.#vocabulary);
       return new PrefixState(state, prefix.length, this.#vocabulary);
     }

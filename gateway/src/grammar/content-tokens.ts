@@ -20,7 +20,7 @@ export interface ContentTokens {
   readonly mask: Uint8Array;
   /** Content tokens in the order of the trie. */
   readonly ids: Uint32Array;
-  /** [tokens in ids] number of characters that the token begins. */
+  /** [tokens in `ids`] number of characters that begin in the token. */
   readonly characters: Uint16Array;
   readonly closing: readonly ClosingToken[];
   /** [nodes + 1] number of content tokens before the node. */
@@ -46,7 +46,7 @@ export function contentTokens(size: number, trie: TokenTrie, text: DfaState): Co
   const closing: ClosingToken[] = [];
   const suffixes: Uint8Array[] = [new Uint8Array()];
   const known = new Map<string, number>([['', 0]]);
-  // At depth d: the state, the number of characters begun, and the depth after a closing quotation mark.
+  // Indexed by depth: the state, the number of characters begun, and the depth after a closing quotation mark.
   const states: (DfaState | undefined)[] = [text];
   const begun: number[] = [0];
   const closedAt: (number | undefined)[] = [undefined];

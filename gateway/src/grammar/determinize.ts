@@ -3,8 +3,8 @@ import type { DfaState, Expression } from './expression.ts';
 import { getOrCreate } from './get-or-create.ts';
 
 /**
- * Returns a DFA that is equivalent to an expression without recursion. As one stack instead of many, it makes the
- * automata that contain it smaller.
+ * Returns a DFA that is equivalent to an expression without recursion. The DFA is one stack instead of many, which
+ * makes the automata that contain it smaller.
  */
 export function determinize(expression: Expression): DfaState {
   const automaton = new Automaton(expression);

@@ -20,7 +20,7 @@ export interface DfaState {
   readonly accepting: boolean;
   /** Returns the state after one more byte, or undefined if the byte is not allowed. Equal states are one object. */
   readonly next: (byte: number) => DfaState | undefined;
-  /** Returns a state that differs only in continuations of more than `length` bytes. Absent if there is none. */
+  /** Returns a state that differs only in continuations of more than `length` bytes. Absent if no state is shorter. */
   readonly truncated?: (length: number) => DfaState;
   /** Limits of the number of characters, for the content of a JSON string that may otherwise be any text. */
   readonly text?: { readonly min: number; readonly max: number };
@@ -78,7 +78,7 @@ function concat(parts: readonly Expression[]): Expression {
   return parts.length === 1 ? (parts[0] as Expression) : { kind: 'sequence', parts };
 }
 
-/** Matches any of the options, or nothing if there are none. */
+/** Matches any of the options. Without options, it matches no text. */
 export function choice(...options: readonly Expression[]): Expression {
   return options.length === 1 ? (options[0] as Expression) : { kind: 'choice', options };
 }

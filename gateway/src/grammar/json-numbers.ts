@@ -4,18 +4,19 @@ import { type Decimal, leastCommonMultiple, unitsAt } from './schema/decimal.ts'
 
 /** Maximum number of digits after the decimal point: JSON.stringify writes up to 17 significant digits. */
 const FRACTION_DIGITS = 20;
-/** Maximum number of digits after the decimal point beyond the first digit of a limit close to 0. */
+/** Number of digits after the decimal point that are allowed beyond those of the limits. */
 const PRECISION = 17;
 /** Maximum number of digits before the decimal point if the range has no upper limit. */
 const INTEGER_DIGITS = 40;
 
-/** Inclusive limits in units of 10^-places. Undefined if there is none. */
+/** Range of numbers. Both limits are inclusive and in units of 10^-places. */
 interface Interval {
   readonly min: bigint;
+  /** Undefined if the range has no upper limit. */
   readonly max: bigint | undefined;
 }
 
-/** Matches the numbers of an alternative, written without an exponent. Returns undefined if there are none. */
+/** Matches the numbers of an alternative, written without an exponent. Returns undefined if the range is empty. */
 export function numberInRange({ min, max, integer, multipleOf }: NumberAlternative): Expression | undefined {
   const scales = [min?.value.scale ?? 0, max?.value.scale ?? 0];
   const scale = Math.max(...scales);
@@ -35,8 +36,8 @@ export function numberInRange({ min, max, integer, multipleOf }: NumberAlternati
 const negated = ({ units, scale }: Decimal): Decimal => ({ units: -units, scale });
 
 /**
- * Returns the least number of units that a lower limit allows. An exclusive limit of fractions also excludes the numbers
- * that a reader rounds to it, up to the middle between two doubles.
+ * Returns the least number of units that a lower limit allows. If fractions are allowed, an exclusive limit also
+ * excludes the numbers that a parser would round to the limit: all up to the middle between this double and the next.
  */
 function lowest({ value, exclusive }: Limit, places: number, integer: boolean): bigint {
   const units = unitsAt(value, places);
@@ -48,20 +49,20 @@ function lowest({ value, exclusive }: Limit, places: number, integer: boolean): 
   return units + half + 1n;
 }
 
-/** Digits read so far. */
+/** Digits of a number, read so far. */
 interface Prefix {
   /** Value in units of 10^-places. */
   readonly value: bigint;
   /** Number of digits before the decimal point. */
   readonly digits: number;
-  /** Number of digits after the decimal point. Undefined if there has been no point yet. */
+  /** Number of digits after the decimal point. Undefined before the point. */
   readonly fraction: number | undefined;
 }
 
 /**
- * Matches the numbers of an interval with min >= 0 that are multiples of `step`, without a sign. The DFA allows a digit
- * if some number of the interval starts with the digits so far and this digit. Two states are equal if their prefixes
- * have the same length, the same order relative to both limits, and the same remainder.
+ * Matches the numbers of an interval with min >= 0 that are multiples of `step`, without a sign. After each prefix, the
+ * DFA allows a digit only if a number of the interval starts with the prefix and the digit. Two prefixes lead to the
+ * same state if they have the same length, compare to both limits in the same way, and leave the same remainder.
  */
 function nonNegative({ min, max }: Interval, places: number, step: bigint): DfaState | undefined {
   const unit = 10n ** BigInt(places);
@@ -69,7 +70,7 @@ function nonNegative({ min, max }: Interval, places: number, step: bigint): DfaS
   if (max !== undefined && max < 0n) return undefined;
   const maxDigits =
     max === undefined ? Math.max(INTEGER_DIGITS, String(min / unit).length + 1) : String(max / unit).length;
-  // Multiples of 1.5 need one place, whatever the limits.
+  // Multiples of 1.5, for example, need only one place, whatever the limits are.
   let maxPlaces = places;
   while (maxPlaces > 0 && step % 10n ** BigInt(places - maxPlaces + 1) === 0n) maxPlaces--;
   const states = new Map<string, DfaState | undefined>();

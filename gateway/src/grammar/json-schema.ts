@@ -10,27 +10,27 @@ import { memberOf } from './schema/values.ts';
 
 /** Maximum number of characters in a schema as JSON. The size of the grammar is proportional to it. */
 const TEXT_LIMIT = 1_000_000;
-/** Number of compiled schemas to keep. */
+/** Maximum number of compiled schemas in the cache. */
 const CAPACITY = 64;
-/** Maximum number of characters in all schemas that are kept. */
-const KEPT_LIMIT = 4_000_000;
+/** Maximum number of characters in all cached schemas together. */
+const CACHED_CHARACTERS_LIMIT = 4_000_000;
 
 export interface SchemaOptions {
   /**
-   * True if an object may have properties that its schema does not declare, as the standard has it, unless
-   * `additionalProperties` says otherwise. By default, an object with declared properties has only these.
+   * True if an object may have properties that its schema does not declare, as in the standard. By default, an object
+   * has only the declared properties if its schema declares any. `additionalProperties` takes precedence.
    */
   readonly open?: boolean;
 }
 
 /** Most recently compiled schemas, keyed by their text. The most recent is last. */
 const compiled = new Map<string, Expression>();
-let keptCharacters = 0;
+let cachedCharacters = 0;
 
 /**
  * Compiles a JSON Schema (draft 4 to 2020-12) to a grammar. Every text that matches the grammar is JSON that satisfies
  * the schema. To stay small, the grammar omits some valid texts: properties must follow the order of the schema, and
- * strings of an enumeration have one spelling. Keywords that the grammar cannot enforce are errors.
+ * strings of an enumeration have one spelling. Keywords that the grammar cannot enforce cause an error.
  *
  * @param field path of the schema in the request, for errors
  * @throws PtpError `invalid_argument`, naming the keyword
@@ -42,17 +42,17 @@ export function jsonSchemaGrammar(schema: unknown, field: string, options: Schem
   }
   const key = `${options.open ?? false} ${text}`;
   const grammar = compiled.get(key) ?? naming(() => compile(schema, field, options));
-  keptCharacters += compiled.delete(key) ? 0 : key.length;
+  cachedCharacters += compiled.delete(key) ? 0 : key.length;
   compiled.set(key, grammar);
   for (const oldest of compiled.keys()) {
-    if (compiled.size <= CAPACITY && keptCharacters <= KEPT_LIMIT) break;
+    if (compiled.size <= CAPACITY && cachedCharacters <= CACHED_CHARACTERS_LIMIT) break;
     compiled.delete(oldest);
-    keptCharacters -= oldest.length;
+    cachedCharacters -= oldest.length;
   }
   return grammar;
 }
 
-/** Names the schema whose complement a part of the schema needs, but cannot have. */
+/** Turns an UnsupportedError into an error of the request that names the field. */
 function naming(build: () => Expression): Expression {
   try {
     return build();
@@ -84,7 +84,7 @@ function isOldDraft(root: unknown): boolean {
   return typeof dialect === 'string' && /draft-0[3-7]/.test(dialect);
 }
 
-/** Returns true if a schema without `type` has the keywords of an object, so that its author surely means one. */
+/** Returns true if a schema without `type` has keywords for objects. Its author surely means an object. */
 function describesObject(root: unknown): boolean {
   if (typeof root !== 'object' || root === null || memberOf(root, 'type') !== undefined) return false;
   return ['properties', 'patternProperties', 'additionalProperties', 'required'].some(
@@ -92,7 +92,7 @@ function describesObject(root: unknown): boolean {
   );
 }
 
-/** Returns the error for a schema without values. Explains it if the reason lies in the root. */
+/** Returns the error for a schema without values. The error names the reason if the reason lies in the root. */
 function unsatisfiable(root: unknown, alternatives: readonly Alternative[], field: string): Error {
   const schema = (typeof root === 'object' && root !== null ? root : {}) as Record<string, unknown>;
   for (const [min, max] of [

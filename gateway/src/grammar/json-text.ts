@@ -20,7 +20,7 @@ import { Terms } from './strings/terms.ts';
 const blank = literal(' ');
 const indentation = choice(repeat(blank, 0, 40), repeat(literal('\t'), 1, 10));
 /**
- * White space between tokens of JSON (RFC 8259), as models write it: a blank, or a line break and an indentation. The
+ * White space between tokens of JSON (RFC 8259), as models write it: a blank, or a line break and indentation. The
  * limits prevent a confused model from generating white space until max_tokens.
  */
 const space = determinize(choice(optional(blank), sequence(optional(literal('\r')), literal('\n'), indentation)));
@@ -54,7 +54,7 @@ export const jsonNull: Expression = literal('null');
 const comma = sequence(optional(blank), literal(','), space);
 const colon = sequence(optional(blank), literal(':'), space);
 
-/** Matches one value, with white space in arrays and objects. Strings are spelled as by JSON.stringify. */
+/** Matches one value, with white space in arrays and objects. Strings are spelled as JSON.stringify spells them. */
 export function jsonText(value: unknown): Expression {
   const type = valueType(value);
   if (type === 'array') return enclosed('[', joined((value as unknown[]).map(jsonText)), ']');
@@ -78,12 +78,12 @@ export function list(item: Expression, min = 1, max = Number.POSITIVE_INFINITY):
   return max === 0 ? empty : sequence(item, repeat(sequence(comma, item), min - 1, max - 1));
 }
 
-/** Matches up to `max` items. @param isLater true if there is an item before them */
+/** Matches up to `max` items, separated by commas. @param isLater true if an item precedes them */
 export function optionalList(isLater: boolean, item: Expression, max = Number.POSITIVE_INFINITY): Expression {
   return isLater ? repeat(sequence(comma, item), 0, max) : choice(empty, list(item, 1, max));
 }
 
-/** Matches an item and what follows it. @param isLater true if there is an item before it */
+/** Matches an item and then `rest`. @param isLater true if another item precedes this one */
 export function itemThen(isLater: boolean, item: Expression, rest: Expression): Expression {
   return isLater ? sequence(comma, item, rest) : sequence(item, rest);
 }
@@ -107,7 +107,7 @@ export interface ObjectMember {
   readonly required: boolean;
 }
 
-/** Matches an object with the known members in order, each required or optional, and then the `further` members. */
+/** Matches an object with the known members in order, each required or optional, and then `further` members. */
 export function objectOf(known: readonly ObjectMember[], further: Expression | undefined): Expression {
   // The grammar of the remaining members: `first` at the beginning of the object, `later` after another member.
   let first = further ?? empty;
@@ -123,12 +123,12 @@ export function objectOf(known: readonly ObjectMember[], further: Expression | u
   );
 }
 
-/** Matches an object with these members. @param isFilled true if there must be one */
+/** Matches an object with these members. @param isFilled true if the object must not be empty */
 export function bracedMembers(members: Expression, isFilled: boolean): Expression {
   return (isFilled ? enclosed : emptyOrEnclosed)('{', members, '}');
 }
 
-/** Matches an array with these items. @param isFilled true if there must be one */
+/** Matches an array with these items. @param isFilled true if the array must not be empty */
 export function bracketedItems(items: Expression, isFilled: boolean): Expression {
   return (isFilled ? enclosed : emptyOrEnclosed)('[', items, ']');
 }

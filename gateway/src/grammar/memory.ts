@@ -3,7 +3,7 @@ export interface Holder {
   forget(): void;
 }
 
-/** Limit of the memory that several holders use together. The least recently charged holders forget first. */
+/** Limit for the memory that several holders use together. The least recently charged holders forget first. */
 export class MemoryLimit {
   readonly #limit: number;
   /** Bytes of each holder. The most recently charged holder is last. */
@@ -18,7 +18,7 @@ export class MemoryLimit {
     return this.#total;
   }
 
-  /** Adds to the bytes of a holder. If the total exceeds the limit, holders forget until half of it is free. */
+  /** Adds to the bytes of a holder. If the total exceeds the limit, holders forget until half of the limit is free. */
   charge(holder: Holder, bytes: number): void {
     const own = (this.#bytes.get(holder) ?? 0) + bytes;
     this.#bytes.delete(holder);

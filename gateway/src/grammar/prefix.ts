@@ -4,7 +4,7 @@ import type { GrammarState, Vocabulary } from './types.ts';
 
 const anyBytes = repeat(byteRange(0x00, 0xff));
 
-/** Matches these bytes, and then what `following` matches. Default: any bytes. */
+/** Matches these bytes and then `following`, which by default is any bytes. */
 export function afterPrefix(prefix: Uint8Array, following: Expression = anyBytes): Expression {
   return sequence(...Array.from(prefix, (byte) => byteRange(byte, byte)), following);
 }

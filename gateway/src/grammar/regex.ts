@@ -11,15 +11,15 @@ import { type Term, Terms } from './strings/terms.ts';
 const PATTERN_LIMIT = 2000;
 
 /**
- * Terms for what may follow, by the kind of the preceding character: none (the beginning), a word character, another
- * character. Anchors and word boundaries depend on it.
+ * Terms for the text that may follow, by the kind of the preceding character: none (the beginning), a word character,
+ * or any other character. Anchors and word boundaries depend on this kind.
  */
 type Continuation = readonly [start: Term, word: Term, other: Term];
 
 /**
  * Compiles a regular expression to a term that matches the whole texts in which the expression matches somewhere, like
  * `pattern` in JSON Schema, or with `whole`, from beginning to end. Compiles from the end to the beginning, so that an
- * assertion intersects what follows it.
+ * assertion intersects the term of the text after it.
  *
  * @throws RegexError for syntax errors, lookbehind, back references, and assertions that depend on later repetitions
  */
@@ -58,7 +58,7 @@ class PatternCompiler {
     const terms = this.#terms;
     const [start, afterWord, afterOther] = this.#alternatives(alternatives, this.#constant(terms.anything), NO_FLAGS);
     if (start === afterWord && start === afterOther) return terms.cat(terms.anything, start);
-    // A match begins at the beginning, or after any text that ends with a character of the kind.
+    // A match begins at the beginning of the text, or after any text that ends with a character of the kind.
     const following = (kind: Term, rest: Term) => terms.cat(terms.anything, terms.cat(kind, rest));
     return terms.or([start, following(this.#word, afterWord), following(this.#nonWord, afterOther)]);
   }
@@ -124,12 +124,12 @@ class PatternCompiler {
     return rest;
   }
 
-  /** Compiles an element to a term that does not depend on its surroundings. Returns undefined if it does. */
+  /** Compiles an element to a term that does not depend on the surrounding text, or returns undefined if it would. */
   #closed(element: AST.QuantifiableElement, flags: Flags): Term | undefined {
     if (!hasAssertion(element)) {
       return this.#element(element as AST.Element, this.#constant(this.#terms.empty), flags)[0];
     }
-    // Each lookahead must end before the element ends: then it makes no difference which text follows.
+    // Each lookahead must end before the element ends. Then the text after the element makes no difference.
     if (element.type !== 'Group' && element.type !== 'CapturingGroup') return undefined;
     const inner = changedFlags(element, flags);
     const options: Term[] = [];

@@ -12,7 +12,7 @@ export class TokenMasks {
   readonly #masks = new Map<AutomatonState, Uint8Array>();
   /** Masks of strings with any content, keyed by the state after the closing quotation mark and the limits. */
   readonly #textMasks = new Map<AutomatonState, Map<string, Uint8Array>>();
-  /** States after a closing quotation mark to the suffixes that may follow, one byte per suffix. */
+  /** Suffixes that may follow a closing quotation mark, one byte per suffix, keyed by the state after the mark. */
   readonly #suffixes = new Map<AutomatonState, Uint8Array>();
 
   #count = 0;
@@ -56,7 +56,7 @@ export class TokenMasks {
     );
   }
 
-  /** Returns the mask of a string with any content. Strings share it if the limits are beyond the longest token. */
+  /** Returns the mask of a string with any content. Strings whose limits exceed the longest token share one mask. */
   #ofText({ min, max, closed }: TextPosition): Uint8Array {
     const { maxLength } = this.#vocabulary.trie;
     const after = this.#automaton.truncate(closed, maxLength);
@@ -65,7 +65,7 @@ export class TokenMasks {
     return getOrCreate(masks, limits.join(), () => this.#finished(this.#textMask(...limits, after), false));
   }
 
-  /** Computes the mask of a string: tokens that close it depend on what follows, the others on the length alone. */
+  /** Computes the mask of a string. Only tokens that close the string depend on the grammar after the string. */
   #textMask(min: number, max: number, closed: AutomatonState): Uint8Array {
     const { content, trie } = this.#vocabulary;
     const mask = content.mask.slice();
@@ -109,7 +109,7 @@ export class TokenMasks {
     return mask;
   }
 
-  /** Allows the tokens of a subtree that are content of a string, or close it. */
+  /** Allows the tokens of a subtree that are content of a string or close the string. */
   #allowContent(node: number, end: number, closed: AutomatonState, mask: Uint8Array): void {
     const { content } = this.#vocabulary;
     const last = content.idsBefore[end] as number;
@@ -126,7 +126,7 @@ export class TokenMasks {
     return getOrCreate(this.#suffixes, closed, () => {
       const { suffixes, suffixCount } = this.#vocabulary.content;
       const allowed = new Uint8Array(suffixCount);
-      // The empty suffix.
+      // The empty suffix is always allowed.
       allowed[0] = 1;
       const states: AutomatonState[] = [closed];
       for (let node = 0; node < suffixes.bytes.length; ) {

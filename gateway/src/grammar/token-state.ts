@@ -19,7 +19,7 @@ export function startState(
   return new TokenState(new Shared(grammar, vocabulary, memory));
 }
 
-/** Estimated bytes of a state of the automaton with its transitions, stacks and keys. */
+/** Estimated size of an automaton state with its transitions, stacks and keys, in bytes. */
 const STATE_BYTES = 4096;
 
 /** Data that all states of one grammar share. */
@@ -38,7 +38,7 @@ class Shared {
     this.#memory = memory;
   }
 
-  /** Accounts for what the grammar has computed since the last call. */
+  /** Charges the memory limit for the states and masks computed since the last call. */
   charge(): void {
     const used = this.automaton.size * STATE_BYTES + this.masks.count * Math.ceil(this.vocabulary.size / 8);
     if (used === this.#charged) return;

@@ -8,7 +8,7 @@ import { regexGrammar } from '../../src/grammar/regex.ts';
 import type { GrammarState } from '../../src/grammar/types.ts';
 import { randoms } from './grammar-texts.ts';
 
-/** A vocabulary of all bytes, some longer tokens, and a token that ends the text. */
+/** Vocabulary of all bytes, some longer tokens, and a token that ends the text. */
 const words = [
   'a","',
   'bc"',

@@ -1,6 +1,6 @@
 import type { Decimal } from './decimal.ts';
 
-/** One schema of the client, or its complement. Equal items are one object. */
+/** Schema of the client, or its complement. Equal items are one object. */
 export interface Item {
   readonly id: number;
   readonly schema: unknown;
@@ -8,7 +8,7 @@ export interface Item {
   /** Path in the request, for errors. */
   readonly at: string;
 }
-/** Schemas that a value must satisfy together. Without any, all values are allowed. */
+/** Schemas that a value must satisfy together. The empty conjunction allows all values. */
 export type Conjunction = readonly Item[];
 
 /** Values of one type, described by constraints that must all hold. A normal form is a list of alternatives. */
@@ -52,11 +52,11 @@ export interface StringAlternative {
   readonly excluded: readonly string[];
 }
 
-/** Regular expression that a string must match, or must not. */
+/** Regular expression that a string must match or, if negated, must not match. */
 export interface Pattern {
   readonly source: string;
   readonly negated: boolean;
-  /** True for a format's expression, which may match only the common ones of its texts. */
+  /** True for the expression of a format, which may match only the common texts of the format. */
   readonly isFormat: boolean;
   /** Path in the request, for errors. */
   readonly at: string;
@@ -85,7 +85,7 @@ export interface ObjectAlternative {
   readonly required: readonly string[];
   readonly min: number;
   readonly max: number;
-  /** Schemas of the names. */
+  /** Schemas that all names must satisfy. */
   readonly names: Conjunction;
   readonly at: string;
 }
@@ -94,9 +94,9 @@ export interface ObjectAlternative {
 export interface Scope {
   readonly properties: ReadonlyMap<string, Conjunction>;
   readonly patterns: readonly { readonly pattern: Pattern; readonly values: Conjunction }[];
-  /** Undefined if absent. */
+  /** Schemas of all other properties. Undefined if the keyword is absent. */
   readonly additional: Conjunction | undefined;
-  /** True if the scope mentions names without declaring them, as under `not`. */
+  /** True if the scope mentions properties without declaring them, for example under `not`. */
   readonly silent: boolean;
 }
 
@@ -144,7 +144,7 @@ export const anything: readonly Alternative[] = [
   { type: 'null' },
 ];
 
-/** Schema that the language of normal forms cannot express. `at` names the keyword. */
+/** Error for a schema that no normal form can express. `at` is the path of the keyword. */
 export class UnsupportedError extends Error {
   readonly at: string;
   constructor(at: string, problem = 'is not supported') {

@@ -7,12 +7,12 @@ import type { Builder } from './build.ts';
 import { joined } from './intersect.ts';
 import { finiteValues, longestArray } from './plans.ts';
 
-/** Maximum number of items up to which `contains` counts. */
+/** Maximum number of items in an array with `contains`, because each index has its own expression. */
 const CONTAINS_LIMIT = 1000;
-/** Maximum number of different values with `uniqueItems`, because each item leads to a state with all others. */
+/** Maximum number of different values with `uniqueItems`, because the grammar keeps track of the remaining values. */
 const UNIQUE_LIMIT = 100;
 
-/** Matches the arrays of an alternative. Returns undefined if there are none. */
+/** Matches the arrays of an alternative. Returns undefined if no array satisfies the alternative. */
 export function arrayExpression(array: ArrayAlternative, builder: Builder, at: string): Expression | undefined {
   const { isEmpty } = builder.schemas;
   const longest = longestArray(array, isEmpty);
@@ -39,7 +39,7 @@ function uniqueItems(array: ArrayAlternative, builder: Builder, at: string): Exp
   if (array.min > max) return undefined;
   const texts = values.map(jsonText);
   const rests = new Map<string, Expression>();
-  /** Matches the items after `count` items. `left` has the indices of the other values. */
+  /** Matches the items after the first `count`. @param left indices of the values that are not used yet */
   const rest = (left: readonly number[], count: number): Expression =>
     getOrCreate(rests, left.join(), () => {
       if (count >= max) return empty;
@@ -91,7 +91,7 @@ function containing(array: ArrayAlternative, builder: Builder, at: string): Expr
     return options.length > 0 ? choice(...options) : undefined;
   }
 
-  /** Matches the items after all that are counted. */
+  /** Matches the items from index `counted` on. */
   function last(index: number, isFound: boolean): Expression | undefined {
     const others = max === Number.POSITIVE_INFINITY ? item(index, false) : undefined;
     const more = others ? optionalList(index > 0, others, Number.POSITIVE_INFINITY) : empty;

@@ -15,12 +15,12 @@ import type { ObjectAlternative } from './alternatives.ts';
 import type { Builder } from './build.ts';
 import { knownNames, propertySchemas, regionsOf } from './plans.ts';
 
-/** Maximum number of expressions for the members of one object with a minimum or maximum of members. */
+/** Maximum number of expressions for the members of one object that limits the number of members. */
 const COUNTED_LIMIT = 100_000;
 
 /**
  * Matches the objects of an alternative: known members in the order of the schema, then others. Returns undefined if
- * there are none.
+ * no object satisfies the alternative.
  */
 export function objectExpression(object: ObjectAlternative, builder: Builder, at: string): Expression | undefined {
   const { schemas } = builder;
@@ -50,7 +50,7 @@ export function objectExpression(object: ObjectAlternative, builder: Builder, at
   ) {
     throw fieldError(`${at}.minProperties`, 'is not supported with this number of properties');
   }
-  // Two further members may have the same name, so they only count as one towards the minimum.
+  // Two further members may have the same name, so all of them count as one towards the minimum.
   if (min > known.length + (further ? 1 : 0)) {
     const problem = `must be at most ${known.length + 1}, the number of named properties plus 1, got ${min}`;
     if (further) throw fieldError(`${at}.minProperties`, problem);

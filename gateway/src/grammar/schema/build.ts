@@ -14,7 +14,7 @@ const DEPTH_LIMIT = 64;
 /** Builds the grammar of schemas in normal form. Equal schemas share one expression, which may refer to itself. */
 export class Builder {
   readonly schemas: Schemas;
-  /** Expressions, keyed by their schemas. An expression is undefined while it is being built. */
+  /** Expressions by the key of their schemas. The expression is undefined while it is being built. */
   readonly #built = new Map<string, { expression: Expression | undefined }>();
   #depth = 0;
 
@@ -23,7 +23,7 @@ export class Builder {
   }
 
   /**
-   * Returns the grammar of the values that satisfy all schemas. There must be some.
+   * Returns the grammar of the values that satisfy all schemas. At least one value must.
    *
    * @param at path of the schemas in the request, for errors
    */

@@ -47,7 +47,7 @@ function targetPath(reference: string, at: string): string {
   return reference.startsWith('#') ? `${root}${reference.slice(1).replaceAll('/', '.')}` : `${at}.$ref`;
 }
 
-/** Names the keyword whose complement is not supported. */
+/** Turns an UnsupportedError into an error that names the keyword which needs the complement. */
 function named<T>(at: string, compute: () => T): T {
   try {
     return compute();
@@ -69,7 +69,7 @@ function conditional(schema: Partial<Schema>, at: string, to: Applicators): read
 
 type Dependent = { readonly required: readonly string[] } | { readonly schemas: Conjunction };
 
-/** Returns what each property requires, from `dependentRequired`, `dependentSchemas`, and `dependencies` of old drafts. */
+/** Returns the requirements of each property: `dependentRequired`, `dependentSchemas`, `dependencies` of old drafts. */
 function dependencies(schema: Partial<Schema>, at: string, to: Applicators): [name: string, Dependent][] {
   const keywords = ['dependentRequired', 'dependentSchemas', 'dependencies'] as const;
   return keywords.flatMap((keyword) =>

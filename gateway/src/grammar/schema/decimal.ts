@@ -7,7 +7,7 @@ export interface Decimal {
   readonly scale: number;
 }
 
-/** Maximum exponent of a number in a schema: the range of doubles. */
+/** Maximum absolute exponent of a number in a schema, beyond the range of doubles. */
 const EXPONENT_LIMIT = 400;
 
 /** Returns the exact value of a number, or undefined if its exponent is beyond the range of doubles. */
@@ -33,10 +33,10 @@ function simplified({ units, scale }: Decimal): Decimal {
   return { units: digits, scale: places };
 }
 
-/** Returns the number of units of 10^-scale, which must be at least as fine as the number's own. */
+/** Returns the number in units of 10^-finer. `finer` must be at least the scale of the number. */
 export const unitsAt = ({ units, scale }: Decimal, finer: number): bigint => units * 10n ** BigInt(finer - scale);
 
-/** Returns a negative number, 0 or a positive number. */
+/** Returns -1, 0 or 1, as `a` is less than, equal to or greater than `b`. */
 export function compareDecimals(a: Decimal, b: Decimal): number {
   const scale = Math.max(a.scale, b.scale);
   const difference = unitsAt(a, scale) - unitsAt(b, scale);

@@ -1,6 +1,6 @@
 import { memberOf, valueKey } from './values.ts';
 
-/** Properties of a schema by which its values differ from the values of other schemas. */
+/** Features of a schema that can prove that its values differ from the values of another schema. */
 export interface Features {
   /** Keys of the enumerated values. Undefined if the schema does not enumerate its values. */
   readonly values: ReadonlySet<string> | undefined;

@@ -30,7 +30,7 @@ export class Emptiness {
     };
   }
 
-  /** Returns true if no value satisfies all schemas. A schema whose values would all be infinite has none. */
+  /** Returns true if no value satisfies all schemas. Values must be finite: `{a: {a: ...}}` without end is no value. */
   isEmpty(schemas: Conjunction): boolean {
     if (schemas.length === 0) return false;
     const key = conjunctionKey(schemas);

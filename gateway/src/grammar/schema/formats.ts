@@ -9,7 +9,7 @@ const DOMAIN = `${LABEL}(\\.${LABEL})+`;
 const ATOM = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+";
 const HEX4 = '[0-9A-Fa-f]{1,4}';
 
-/** Texts of an IPv6 address: eight groups, or fewer with one `::`. The last two groups may be an IPv4 address. */
+/** IPv6 address: eight groups, or fewer with one `::`. The last two groups may be written as an IPv4 address. */
 const IPV6 = [
   `(${HEX4}:){7}${HEX4}`,
   `(${HEX4}:){6}${IPV4}`,
@@ -28,9 +28,9 @@ const DURATION_TIME = 'T(\\d+H(\\d+M(\\d+S)?)?|\\d+M(\\d+S)?|\\d+S)';
 const DURATION_DATE = '(\\d+Y(\\d+M(\\d+D)?)?|\\d+M(\\d+D)?|\\d+D)';
 
 /**
- * String formats (JSON Schema 2020-12 validation, section 7.3) that are asserted. Each expression matches the format's
- * texts, or for `email` those without quoted local parts and address literals, and for times those without leap
- * seconds. Other formats are annotations, as the standard has it.
+ * String formats (JSON Schema 2020-12 validation, section 7.3) that are enforced. The expression of `email` leaves out
+ * quoted local parts and address literals, and the expressions of times leave out leap seconds. Other formats are
+ * annotations, as in the standard.
  */
 const FORMATS: ReadonlyMap<string, string> = new Map(
   Object.entries({

@@ -11,10 +11,10 @@ import {
 import { commonMultiple, compareDecimals } from './decimal.ts';
 import { valueKey } from './values.ts';
 
-/** Decides whether an enumerated value satisfies an alternative. */
+/** Returns true if an enumerated value satisfies an alternative. */
 export type Satisfies = (value: unknown, alternative: Alternative) => boolean;
 
-/** Returns the values that satisfy both alternatives, or undefined if that is visibly none. */
+/** Returns the values that satisfy both alternatives, or undefined if there is obviously no such value. */
 export function intersect(a: Alternative, b: Alternative, satisfies: Satisfies): Alternative | undefined {
   if (a.type === 'values') {
     const keys = b.type === 'values' ? new Set(b.values.map(valueKey)) : undefined;
@@ -49,7 +49,7 @@ function bothNumbers(a: NumberAlternative, b: NumberAlternative): NumberAlternat
   };
 }
 
-/** Returns the limit that excludes more. @param sign 1 for lower limits, -1 for upper limits */
+/** Returns the limit that excludes more numbers. @param sign 1 for lower limits, -1 for upper limits */
 export function tighter(a: Limit | undefined, b: Limit | undefined, sign: number): Limit | undefined {
   if (!a || !b) return a ?? b;
   const order = compareDecimals(a.value, b.value) * sign;
@@ -84,7 +84,7 @@ function bothObjects(a: ObjectAlternative, b: ObjectAlternative): ObjectAlternat
   return { type: 'object', scopes, required, min, max, names: joined(a.names, b.names), at: a.at || b.at };
 }
 
-/** Returns the schemas of both conjunctions, each once. */
+/** Returns the schemas of all conjunctions without duplicates. */
 export function joined(...conjunctions: readonly Conjunction[]): Conjunction {
   return [...new Set(conjunctions.flat())];
 }

@@ -16,7 +16,7 @@ import {
 import { compareDecimals, decimalOf } from './decimal.ts';
 import { valueType } from './values.ts';
 
-/** Creates the complement of schemas that a value must satisfy together: one conjunction for each of them. */
+/** Returns the complement of a conjunction: one conjunction for each schema that a value may violate. */
 export type Complements = (schemas: Conjunction) => Conjunction[];
 
 /**
@@ -111,7 +111,7 @@ function otherArrays(
 ): ArrayAlternative[] {
   const others = items ? complements(items) : [];
   if (unique || contains.length > 0) throw new UnsupportedError(at);
-  // An item beyond the prefix: `contains` would find it in the prefix too.
+  // `contains` would also find a violating item in the prefix, which `items` does not restrict.
   if (others.length > 0 && prefix.length > 0) throw new UnsupportedError(at);
   return [
     ...otherLengths(anyArray, min, max),

@@ -6,15 +6,15 @@ import { type Applicators, keywordAlternatives } from './keyword-alternatives.ts
 import { complementOf } from './negate.ts';
 import type { References } from './references.ts';
 
-/** Maximum number of alternatives of one value, because several `anyOf` multiply. */
+/** Maximum number of alternatives of one value, because the numbers of several `anyOf` multiply. */
 const ALTERNATIVES_LIMIT = 4096;
-/** Maximum number of pairs of alternatives that are intersected in one schema, because most pairs may have no values. */
+/** Maximum number of pairs of alternatives to intersect in one schema. Most pairs may turn out to have no values. */
 const PAIRS_LIMIT = 100_000;
 
 /**
  * Brings schemas into normal form: a list of alternatives, each of one type, whose constraints must all hold. `allOf`,
- * `$ref` and keywords next to each other are intersected, `anyOf` is joined, `oneOf`, `not` and `if` use complements.
- * Schemas of members and items stay conjunctions, which are brought into normal form when they are needed.
+ * `$ref` and keywords next to each other are intersected. `anyOf` becomes a union. `oneOf`, `not` and `if` use
+ * complements. Schemas of members and items stay conjunctions, which are normalized only when needed.
  */
 export class Normalizer implements Applicators {
   readonly references: References;
@@ -115,7 +115,7 @@ export class Normalizer implements Applicators {
   }
 }
 
-/** Returns a text that is the same for conjunctions of the same schemas. */
+/** Returns a key that is equal for conjunctions of the same schemas. */
 export const conjunctionKey = (schemas: Conjunction): string =>
   joined(schemas)
     .map(({ id }) => id)

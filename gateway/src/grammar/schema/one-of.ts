@@ -6,11 +6,12 @@ import { memberOf } from './values.ts';
 
 /** Maximum number of schemas whose pairs are intersected. The schemas of a larger `oneOf` must differ in a constant. */
 const PAIRS_LIMIT = 100;
+/** Maximum number of references to follow, because references may form a cycle. */
 const DEPTH_LIMIT = 64;
 
 /**
- * Returns the values that satisfy exactly one of the schemas. Schemas that exclude each other need no more; from the
- * others, the values that also satisfy another schema are excluded.
+ * Returns the values that satisfy exactly one of the schemas. If two schemas do not exclude each other, the values that
+ * satisfy both are excluded.
  */
 export function exclude(schemas: readonly unknown[], at: string, to: Applicators): readonly Alternative[] {
   const items = schemas.map((schema, i) => to.item(target(schema, `${at}[${i}]`, to), `${at}[${i}]`));
@@ -46,7 +47,7 @@ function indistinct(at: string, conflict: [number, number] | undefined, reason: 
   return fieldError(at, `${problem}, but [${first}] and [${second}] do not${reason}; use \`anyOf\` instead`);
 }
 
-/** Returns the schema itself, or the target of one that consists only of a `$ref`. */
+/** Returns the schema, or its target if the schema consists only of a `$ref`. */
 function target(schema: unknown, at: string, to: Applicators): unknown {
   let current = schema;
   for (let hops = 0; hops < DEPTH_LIMIT; hops++) {

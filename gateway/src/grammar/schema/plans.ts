@@ -17,13 +17,13 @@ import { valueKey } from './values.ts';
 /** Maximum number of different combinations of patterns that a name may match. */
 const REGIONS_LIMIT = 64;
 
-/** Names that are not known, and the schemas of their values. */
+/** Set of names that the schema does not declare, and the schemas of their values. */
 export interface Region {
   readonly names: readonly StringAlternative[];
   readonly values: Conjunction;
 }
 
-/** Access to schemas for planning objects. */
+/** Operations on schemas that objects and arrays need. */
 export interface Schemas {
   readonly strings: Strings;
   /** True if a schema without `additionalProperties` allows properties that it does not declare. */
@@ -32,7 +32,7 @@ export interface Schemas {
   isEmpty(schemas: Conjunction): boolean;
 }
 
-/** Returns the schemas of the value of a property. Undefined if no name may be like this. */
+/** Returns the schemas of a property's value, or undefined if the name is not allowed. */
 export function propertySchemas(object: ObjectAlternative, name: string, schemas: Schemas): Conjunction | undefined {
   if (object.names.length > 0 && !isName(name, object.names, schemas)) return undefined;
   return joined(
@@ -45,7 +45,7 @@ export function propertySchemas(object: ObjectAlternative, name: string, schemas
   );
 }
 
-/** Returns the known names, in the order of the schema, and then those that are only required. */
+/** Returns the declared names in the order of the schema, and then the names that are only required. */
 export function knownNames({ scopes, required }: ObjectAlternative): string[] {
   return [...new Set([...scopes.flatMap(({ properties }) => [...properties.keys()]), ...required])];
 }
@@ -61,9 +61,10 @@ function isName(name: string, names: Conjunction, { normal, strings }: Schemas):
 }
 
 /**
- * Returns the names that are not known, divided by the patterns that they match. Regions without values are left out.
+ * Returns the names that the schema does not declare, divided by the patterns that they match. Regions without values
+ * are left out.
  *
- * @throws PtpError `invalid_argument` if there are too many
+ * @throws PtpError `invalid_argument` if there are more than REGIONS_LIMIT regions
  */
 export function regionsOf(object: ObjectAlternative, schemas: Schemas): Region[] {
   const { normal, strings, isOpen } = schemas;
@@ -118,14 +119,14 @@ const exactly = (text: string): Pattern => {
   return { source: `^${source}$`, negated: false, isFormat: true, at: '' };
 };
 
-/** Returns the largest possible length of an array: up to the first item that no value satisfies. */
+/** Returns the maximum length of an array, which ends before the first item without values. */
 export function longestArray(array: ArrayAlternative, isEmpty: (schemas: Conjunction) => boolean): number {
   for (let i = 0; i < Math.min(array.prefix.length, array.max); i++) if (isEmpty(itemSchemas(array, i))) return i;
   const { prefix, max, items } = array;
   return max > prefix.length && items && isEmpty(items) ? prefix.length : max;
 }
 
-/** Returns the different values of schemas, or undefined if there may be infinitely many. */
+/** Returns the distinct values of schemas, or undefined if the number of values may be infinite. */
 export function finiteValues(schemas: Conjunction, { normal }: Schemas): unknown[] | undefined {
   const finite = (each: Alternative): readonly unknown[] | undefined => {
     if (each.type === 'values') return each.values;

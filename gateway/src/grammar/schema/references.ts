@@ -6,7 +6,7 @@ const ROOT = 'schema:/root';
 /** Keywords whose values contain no schemas. */
 const DATA = new Set(['enum', 'const', 'default', 'examples', 'required']);
 
-/** All parts of a schema that references may name: by URI (`$id`), by name (`$anchor`) or by JSON pointer. */
+/** Index of the parts of a schema to which references may point: by URI (`$id`), name (`$anchor`) or JSON pointer. */
 export class References {
   /** Schemas by absolute URI, with `#name` for anchors. */
   readonly #byUri = new Map<string, object | boolean>();
@@ -79,7 +79,7 @@ function resolved(reference: string, base: string): string | undefined {
   return URL.parse(reference, base)?.href;
 }
 
-/** Percent-decodes a part of a URI fragment. A malformed part stays unchanged, so that it matches no name. */
+/** Percent-decodes a part of a URI fragment. A malformed part stays unchanged and so matches no name. */
 function decode(part: string): string {
   try {
     return decodeURIComponent(part);

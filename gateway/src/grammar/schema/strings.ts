@@ -10,7 +10,7 @@ import type { Pattern, StringAlternative } from './alternatives.ts';
  * transitions.
  */
 const PATTERNS_LIMIT = 20_000;
-/** Maximum number of terms in all patterns of a schema before any text. */
+/** Maximum number of terms in all patterns of a schema, before any derivatives. */
 const TERMS_LIMIT = 50_000;
 
 /** Compiles the strings of one schema. Equal strings share one DFA. */
@@ -25,7 +25,7 @@ export class Strings {
     return this.union([strings]);
   }
 
-  /** Returns the state of strings that satisfy one of the alternatives. */
+  /** Returns the start state of the strings that satisfy one of the alternatives, except the excluded ones. */
   union(alternatives: readonly StringAlternative[], excluded: readonly string[] = []): CharacterState | undefined {
     const key = JSON.stringify([alternatives.map(stringKey), excluded]);
     if (!this.#dfas.has(key)) this.#dfas.set(key, this.#compile(alternatives, excluded));

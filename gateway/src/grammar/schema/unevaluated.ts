@@ -23,7 +23,7 @@ export function withoutUnevaluated(
   return all;
 }
 
-/** Adds a scope whose additional properties are all that no other scope declares. */
+/** Adds a scope whose additional properties are the properties that no other scope declares. */
 function otherMembers(object: ObjectAlternative, rest: Conjunction): ObjectAlternative {
   const scopes = object.scopes.filter(({ silent }) => !silent);
   if (scopes.some(({ additional }) => additional !== undefined)) return object;

@@ -14,11 +14,11 @@ export function valueType(value: unknown): ValueType {
 /** Returns the entries of an object in the order of the client's text. */
 export const entriesOf = (object: object): [name: string, value: unknown][] => Object.entries(object);
 
-/** Returns an own member of an object, or undefined. */
+/** Returns the value of an own member, or undefined if there is no such member. */
 export const memberOf = (object: object, name: string): unknown =>
   Object.hasOwn(object, name) ? (object as Record<string, unknown>)[name] : undefined;
 
-/** Returns a text that is the same for equal values: objects without regard to order, numbers by value. */
+/** Returns a key that is equal for equal values. The order of members and the spelling of numbers do not matter. */
 export function valueKey(value: unknown): string {
   if (Array.isArray(value)) return `[${value.map(valueKey).join()}]`;
   if (isLongNumber(value) || typeof value === 'number') {

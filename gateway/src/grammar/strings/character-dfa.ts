@@ -1,7 +1,7 @@
 import { anyCharacter } from '../characters.ts';
 import type { Term, Terms } from './terms.ts';
 
-/** Maximum size of all states together that one search for a match examines. Larger terms take longer to derive. */
+/** Maximum total size of the terms in one search for a match. Larger terms take longer to derive. */
 const SEARCH_LIMIT = 20_000;
 
 /** State of a DFA over characters: the term that the rest of the text must match. */
@@ -11,13 +11,13 @@ export interface CharacterState {
   readonly dfa: CharacterDfa;
   /** [classes] next state, null if no match continues with the class, or undefined if not computed yet. */
   readonly next: (CharacterState | null | undefined)[];
-  /** States of byte sequences inside a character, by the encoding's key. */
+  /** States for positions inside an encoded character. The encoding chooses the keys. */
   readonly inside: Map<string, unknown>;
 }
 
 /**
- * DFA of a term, built state by state from derivatives (Brzozowski 1964). Characters that all sets of the term treat
- * alike form a class. Each state has a match: a text that reaches it can be completed.
+ * DFA of a term, built state by state from derivatives (Brzozowski 1964). Characters that belong to the same sets of
+ * the term form a class. Every state has a match, so a text that reaches the state can be completed.
  */
 export class CharacterDfa {
   readonly start: CharacterState | undefined;
@@ -30,7 +30,7 @@ export class CharacterDfa {
   readonly #examples: number[] = [];
   readonly #states = new Map<Term, CharacterState>();
   readonly #derivatives: Map<Term, Term>[] = [];
-  /** Terms that are known to have a match, or none. Terms without intersection and complement are not listed. */
+  /** True for terms with a match, false for terms without one. Plain terms need no entry. */
   readonly #hasMatch = new Map<Term, boolean>();
 
   /** @throws RangeError if the search for a match takes too long */
@@ -73,7 +73,7 @@ export class CharacterDfa {
     return state;
   }
 
-  /** Forgets all states. The caller's states stay valid. */
+  /** Frees the memory of all states. States that are in use stay valid. */
   clear(): void {
     for (const state of this.#states.values()) {
       state.next.length = 0;
@@ -155,10 +155,10 @@ export class CharacterDfa {
   }
 
   /**
-   * Returns true if the term has a match. A search that takes too long counts as none, which is safe in the middle of a
-   * text: the state has another continuation, by which its own match was found.
+   * Returns true if the term has a match. If the search takes too long, the result is false. This is safe in the middle
+   * of a text: the previous state has another continuation, through which its match was found.
    *
-   * @param isStart true to throw instead
+   * @param isStart true to throw a RangeError if the search takes too long
    */
   #isLive(start: Term, isStart = false): boolean {
     if (start.plain) return start.kind !== 'nothing';
@@ -189,7 +189,7 @@ export class CharacterDfa {
     return result;
   }
 
-  /** Returns the derivatives that may have a match. The one with the shortest bound is last. */
+  /** Returns the derivatives that may have a match. The derivative with the least lower bound is last. */
   #successors(term: Term): Term[] {
     const next = new Set(this.#examples.map((_, index) => this.#derivative(term, index)));
     next.delete(this.terms.nothing);
@@ -202,7 +202,7 @@ interface Search {
   readonly pending: Term[];
 }
 
-/** Returns the number of parts of a term that are derived separately. */
+/** Returns the number of parts of a term whose derivatives are computed separately. */
 function sizeOf(term: Term): number {
   if (term.kind === 'not') return sizeOf(term.of);
   if (term.kind !== 'and' && term.kind !== 'or') return 1;

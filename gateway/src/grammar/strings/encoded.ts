@@ -20,7 +20,7 @@ export function encodedState(state: CharacterState, encoding: Encoding): DfaStat
   });
 }
 
-/** Returns the limits of the length if they are all that the state requires; otherwise longest is -1. */
+/** Returns the limits of the length. `longest` is -1 if the state restricts more than the length. */
 function lengthsOf({ term, dfa: { terms } }: CharacterState): { readonly shortest: number; readonly longest: number } {
   if (term.kind === 'empty') return { shortest: 0, longest: 0 };
   const isAny = term === terms.character || (term.kind === 'repeat' && term.of === terms.character);
@@ -30,7 +30,7 @@ function lengthsOf({ term, dfa: { terms } }: CharacterState): { readonly shortes
 const truncatedState = (state: CharacterState, length: number): CharacterState =>
   state.dfa.state(state.dfa.terms.truncate(state.term, length));
 
-/** Returns the state for a place inside a character, and creates it once. */
+/** Returns the state for a position inside a character. Equal positions share one state. */
 function shared(state: CharacterState, key: string, create: () => DfaState): DfaState {
   return getOrCreate(state.inside, key, create) as DfaState;
 }
@@ -50,13 +50,13 @@ function firstByte(state: CharacterState, byte: number, encoding: Encoding): Dfa
   return undefined;
 }
 
-/** Lead bytes of UTF-8, and the number of bytes that follow. */
+/** Lead bytes of UTF-8, with the number of continuation bytes that follow. */
 const LEAD_BYTES = [
   [0xc2, 0xdf, 1],
   [0xe0, 0xef, 2],
   [0xf0, 0xf4, 3],
 ] as const;
-/** Least character whose encoding has this number of continuation bytes. Others are overlong. */
+/** Least character for each number of continuation bytes. Longer encodings of lesser characters are not valid. */
 const LEAST = [0, 0x80, 0x800, 0x10000];
 
 function afterCharacter(state: CharacterState, character: number, encoding: Encoding): DfaState | undefined {
@@ -92,7 +92,7 @@ function insideCharacter(
   }));
 }
 
-/** Matches any `more` continuation bytes, after which the text is in the state. */
+/** Matches any `more` continuation bytes and then continues in `state`. */
 function continuationBytes(state: CharacterState, more: number, encoding: Encoding): DfaState {
   if (more === 0) return encodedState(state, encoding);
   return shared(state, `${encoding} any ${more}`, () => ({

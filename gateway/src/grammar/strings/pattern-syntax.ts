@@ -1,12 +1,12 @@
 import { type AST, RegExpParser } from '@eslint-community/regexpp';
 
-/** Error for an invalid or unsupported regular expression. The message names the part. */
+/** Error for an invalid or unsupported regular expression. The message quotes the part in question. */
 export class RegexError extends Error {}
 
 /**
- * Parses a regular expression (ECMAScript, Unicode mode). Also accepts what other dialects write and Unicode mode
- * rejects, if it has only one meaning: escaped punctuation, literal braces and brackets, a hyphen next to a class,
- * Python's `\A`, `\Z`, `(?P<name>` and a leading `(?i)`.
+ * Parses a regular expression (ECMAScript, Unicode mode). Also accepts unambiguous syntax of other dialects that
+ * Unicode mode rejects: escaped punctuation, literal braces and brackets, a hyphen next to a class, Python's `\A`,
+ * `\Z`, `(?P<name>` and a leading `(?i)`.
  *
  * @throws RegexError for syntax errors
  */
@@ -89,7 +89,7 @@ function inClass(body: string, start: number): [text: string, length: number] | 
   return [`${out}${body[at] ?? ''}`, at + 1 - start];
 }
 
-/** Returns an escape. Drops the backslash before punctuation that needs none. */
+/** Returns an escaped character, without the backslash if Unicode mode does not allow one here. */
 function escaped(next: string, syntax: RegExp): string {
   return /[^A-Za-z0-9]/.test(next) && !syntax.test(next) ? next : `\\${next}`;
 }

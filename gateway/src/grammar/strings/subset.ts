@@ -1,9 +1,12 @@
 import type { Term } from './terms.ts';
 
-/** Maximum number of comparisons in one proof, because optional parts in a row have exponentially many alignments. */
+/** Maximum number of comparisons in one proof, because the number of alignments of optional parts is exponential. */
 const LIMIT = 64;
 
-/** Returns true if the structure of the terms shows that all matches of `small` are matches of `big`. */
+/**
+ * Returns true if every match of `small` is provably a match of `big`. The proof compares only the structure of the
+ * terms, so a result of false proves nothing.
+ */
 export function isSubset(small: Term, big: Term, budget = { left: LIMIT }): boolean {
   if (small === big || small.kind === 'nothing') return true;
   if (small.kind === 'empty') return big.nullable;

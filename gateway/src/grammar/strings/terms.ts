@@ -22,17 +22,17 @@ interface TermProperties {
   readonly id: number;
   /** True if the term matches the empty text. */
   readonly nullable: boolean;
-  /** Lower bound of the lengths of matches in characters. */
+  /** Lower bound on the length of a match, in characters. */
   readonly shortest: number;
-  /** Upper bound of the lengths of matches in characters. May be Infinity. */
+  /** Upper bound on the length of a match, in characters. May be Infinity. */
   readonly longest: number;
-  /** True if the term contains no intersection and no complement. Such a term other than `nothing` has a match. */
+  /** True if the term contains no intersection and no complement. Every plain term except `nothing` has a match. */
   readonly plain: boolean;
 }
 
 /**
- * Creates terms in a simplified form. The simplifications keep the number of derivatives small: alternatives that
- * another one includes are dropped, so ambiguous counters such as `(\w{1,20} ?){1,60}` do not multiply.
+ * Creates terms in simplified form, to keep the number of derivatives small: an alternative whose matches all match
+ * another alternative is dropped, so ambiguous counters such as `(\w{1,20} ?){1,60}` do not multiply.
  */
 export class Terms {
   readonly #terms = new Map<string, Term>();
@@ -128,7 +128,7 @@ export class Terms {
     if (max === 0 || of.kind === 'empty') return this.empty;
     if (of.kind === 'nothing') return min === 0 ? this.empty : this.nothing;
     if (min === 1 && max === 1) return of;
-    // Repetitions of the empty text count, so the minimum does not matter.
+    // The empty text counts as a repetition, so the minimum does not matter.
     const least = of.nullable ? 0 : min;
     return this.#intern(
       `repeat ${of.id} ${least} ${max}`,
@@ -157,7 +157,7 @@ export class Terms {
     }
   }
 
-  /** Replaces several limits of the length by one. */
+  /** Replaces several limits on the length by one. */
   #withOneLength(terms: readonly Term[]): Term[] {
     const limits = terms.filter((term) => term.kind === 'repeat' && term.of === this.character);
     if (limits.length < 2) return [...terms];

@@ -1,7 +1,7 @@
 import { normalize, type Ranges } from '../characters.ts';
 import { getOrCreate } from '../get-or-create.ts';
 
-/** Maximum number of properties to keep. There are a few hundred names, and a set may have hundreds of ranges. */
+/** Maximum number of cached properties. Unicode has a few hundred, and one may have hundreds of ranges. */
 const CAPACITY = 128;
 const properties = new Map<string, Ranges>();
 
