@@ -120,6 +120,15 @@ describe.skipIf(!chromiumPath)('the chat', () => {
       expect(await page.locator('.message.assistant strong').textContent()).toBe('answer');
     }));
 
+  test('shows a paragraph with too many emphasis marks as it is, and formats the others', () =>
+    onChat(async (page) => {
+      const marks = '*a_'.repeat(2000);
+      server.generator.script = () => ({ steps: [tokenByToken(`${marks}\n\nAn **answer**.`).flat()], finish: 'stop' });
+      await send(page, 'Emphasize');
+      expect(await page.locator('.message.assistant p').allTextContents()).toEqual([marks, 'An answer.']);
+      expect(await page.locator('.message.assistant strong').textContent()).toBe('answer');
+    }));
+
   test('sends the system prompt and the conversation, and keeps them on a reload', () =>
     onChat(async (page) => {
       await page.getByText('System prompt').click();

@@ -1,8 +1,9 @@
+/** @import { Token } from './marked.js' */
 // The gateway serves `dompurify.js` and `marked.js` from the packages with these names.
 import { copyOnClick } from './copy.js';
 import { element } from './dom.js';
 import purify from './dompurify.js';
-import { Marked } from './marked.js';
+import { Lexer, Marked } from './marked.js';
 
 const markdown = new Marked({
   renderer: {
@@ -13,6 +14,19 @@ const markdown = new Marked({
     checkbox: ({ checked }) => (checked ? '☑ ' : '☐ '),
   },
 });
+
+/** Maximum number of emphasis marks in a paragraph. The parser's time grows with their square. */
+const MARKS = 400;
+
+/** Leaves text with too many emphasis marks unformatted. */
+class BoundedLexer extends Lexer {
+  /** @override @param {string} src @param {Token[]} [tokens] @returns {Token[]} */
+  inlineTokens(src, tokens = []) {
+    if ((src.match(/[*_]+/g)?.length ?? 0) <= MARKS) return super.inlineTokens(src, tokens);
+    tokens.push({ type: 'text', raw: src, text: src, escaped: false });
+    return tokens;
+  }
+}
 
 const ALLOWED_TAGS = [
   ...['a', 'blockquote', 'br', 'code', 'del', 'em', 'h1', 'h2', 'h3', 'h4', 'h5', 'h6', 'hr', 'li', 'ol', 'p'],
@@ -44,7 +58,7 @@ export class MarkdownView {
 
   /** @param {string} text */
   #showBlocks(text) {
-    const parsed = markdown.lexer(text);
+    const parsed = new BoundedLexer(markdown.defaults).lex(text);
     const links = JSON.stringify(parsed.links);
     if (links !== this.#links) this.#blocks = [];
     this.#links = links;
