@@ -33,8 +33,10 @@ interface ErrorFields {
 
 /** A failed request. The message is for the user. */
 export class RequestError extends Error {
-  /** True if a shorter conversation may help, because the prompt fills the context or leaves too little for
-   * `max_tokens`. */
+  /**
+   * True if a shorter conversation may help, because the prompt fills the context or leaves too little room for
+   * `max_tokens`.
+   */
   readonly isTooLong: boolean;
 
   constructor(message: string, { code, param }: ErrorFields = {}) {

@@ -34,7 +34,7 @@ export interface HttpSettings extends StreamSettings {
   /** Maximum size of a request body in bytes. */
   readonly bodyLimit: number;
   readonly corsOrigins: string;
-  /** Maximum number of bytes of all request bodies that are still arriving. */
+  /** Maximum total number of bytes of the request bodies that are still arriving. */
   readonly arrivingLimit: number;
   /** Maximum time in milliseconds for a request to arrive completely. */
   readonly arrivalMillis: number;
@@ -51,7 +51,7 @@ export const HTTP_LIMITS = {
   arrivalMillis: 60_000,
 };
 
-/** Interval in milliseconds at which requests that do not arrive are looked for. */
+/** Interval in milliseconds between checks for requests that stop arriving. */
 const ARRIVAL_CHECK_MS = 1_000;
 
 export interface HttpParts extends EndpointParts {
@@ -128,7 +128,7 @@ const PROBES: ReadonlySet<string> = new Set(['/healthz', '/health', '/readyz', '
 async function createApp({ settings, logger, onRejection, https }: HttpParts): Promise<FastifyInstance> {
   const parsing = {
     connectionsCheckingInterval: Math.min(ARRIVAL_CHECK_MS, settings.arrivalMillis),
-    // Node never finds a body that stops if the timeout of headers is longer than that of whole requests.
+    // If the timeout of headers exceeded that of whole requests, Node would never notice a body that stops arriving.
     headersTimeout: settings.arrivalMillis,
     // Node would reject a request without Host with an empty body. The hook below sends an error.
     requireHostHeader: false,

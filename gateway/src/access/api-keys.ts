@@ -121,7 +121,7 @@ export async function loadApiKeys(path: string, setting: string): Promise<ApiKey
 }
 
 /**
- * Reads the keys file again when it changes and on SIGHUP. If it cannot be used, the last good keys stay.
+ * Reads the keys file again when it changes and on SIGHUP. If it cannot be used, the last good keys stay in use.
  *
  * @returns a function that stops watching
  */

@@ -35,7 +35,7 @@ export interface DraftStreamParts {
   readonly timeoutMs: number;
   readonly vocabulary: number;
   readonly onFailure: (error: unknown) => void;
-  /** Called for the stream's first draft that is late. */
+  /** Called once, when a draft is late for the first time. */
   readonly onLate: () => void;
 }
 

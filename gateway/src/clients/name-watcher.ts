@@ -32,8 +32,8 @@ export interface WatchOptions {
 
 /**
  * Watches which instances an address stands for. A DNS name, such as that of a headless Kubernetes service, stands for
- * one instance per IP address. gRPC itself resolves a name again only when a connection is lost, so that it would never
- * find instances that are added.
+ * one instance per IP address. gRPC itself resolves a name again only when a connection is lost, so it would not
+ * find added instances.
  *
  * @param address `host:port` or `unix:/path`
  */

@@ -35,7 +35,7 @@ export interface PairClientOptions {
 /** Timeout in milliseconds of the check that a service serves the gateway's model. */
 const CHECK_MS = 2000;
 
-/** Message that cancels a stream. Clients that hang up must not reset streams on connections that they share. */
+/** Message that cancels a stream. A client that hangs up must not reset a stream on a shared connection. */
 const CANCEL = { kind: { case: 'cancel', value: {} } } as const;
 
 /** Client of the two services over gRPC. */

@@ -189,15 +189,18 @@ export interface ModelInfo {
    * engine samples from all tokens.
    */
   readonly candidateLimit?: number;
-  /** True if the model has a chat template of its own, so that it was trained for conversations. Default: false. */
+  /** True if the model has its own chat template, which means that it was trained for conversations. Default: false. */
   readonly hasChatTemplate?: boolean;
 }
 
-/** Availability of the services. Has engine, quantization and candidate limit where the verifier's differ from the model's. */
+/**
+ * Availability of the services. `engine`, `quantization` and `candidateLimit` are set if the verifier's values differ
+ * from the model's.
+ */
 export interface Health extends Partial<Pick<ModelInfo, 'engine' | 'quantization' | 'candidateLimit'>> {
   readonly verifier: boolean;
   readonly drafter: boolean;
-  /** False if the target has no drafter, so that drafts come from earlier text only. Default: true. */
+  /** False if the target has no drafter. Drafts then come from earlier text only. Default: true. */
   readonly hasDrafter?: boolean;
   /** Result of the verifier's check that its engine is batch-invariant. Undefined before the first connection. */
   readonly batchInvariant?: boolean | undefined;

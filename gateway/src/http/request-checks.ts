@@ -4,7 +4,7 @@ import { invalidField } from '@ptp/protocol/validation';
 
 /**
  * Checks that a proxy in front of this server cannot have understood the length of the body differently. Node accepts
- * `identity, chunked`, which RFC 9112 no longer has.
+ * `identity, chunked`, which RFC 9112 no longer defines.
  *
  * @throws PtpError `invalid_argument` for any transfer encoding but `chunked`
  */

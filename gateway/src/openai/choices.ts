@@ -62,14 +62,14 @@ export function newUsage(promptTokens: number) {
   };
 }
 
-/** Figures that a response reports besides its choices. They are updated as steps arrive. */
+/** Figures that a response reports in addition to its choices. The figures are updated as steps arrive. */
 export interface ResponseFigures {
   readonly usage: Usage;
-  /** Sentences about what the response does not guarantee, each once. Steps may add to them. */
+  /** Distinct warnings about guarantees that the response does not give. Steps may add more. */
   readonly warnings: Set<string>;
 }
 
-/** Returns the field of a response that contains its warnings. */
+/** Returns the field of a response that contains its warnings, or no field if there are none. */
 export function warningOf(warnings: Iterable<string>): { warning?: string } {
   const warning = [...warnings].join(' ');
   return warning === '' ? {} : { warning };

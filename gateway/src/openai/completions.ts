@@ -23,10 +23,10 @@ export const completionBody = object({
   ...completionAndChatFields,
   best_of: positive,
   echo: boolean.nullish(),
-  /** The same name as in TabbyAPI and transformers. */
+  /** Named as in TabbyAPI and transformers. */
   token_healing: boolean.nullish(),
   logprobs: topLogprobs.nullish(),
-  /** True to read special tokens such as `<|im_start|>` in texts as such. Leave it out for untrusted text. */
+  /** True to encode names such as `<|im_start|>` in texts as special tokens. Must not be set for untrusted text. */
   special_tokens: boolean.nullish(),
   prompt: z
     .unknown()
@@ -90,7 +90,7 @@ function parsePrompts(given: unknown, vocabulary: number): (string | number[])[]
   });
 }
 
-/** Heals the prompts that are text. Prompts of token ids stay as they are, and so do prompts without an answer. */
+/** Heals text prompts. Leaves prompts of token ids, and prompts that no answer follows, unchanged. */
 function withHealing(
   choices: readonly ChoiceRequest[],
   { prompts, n }: ReturnType<typeof parseCompletion>,

@@ -56,7 +56,7 @@ export const guidedFields = {
 
 /** Constraint of a request. */
 export interface RequestConstraint extends OutputConstraint {
-  /** Sentences about what the constraint does not guarantee. */
+  /** Warnings about guarantees that the constraint does not give. */
   readonly warnings?: readonly string[];
 }
 

@@ -10,7 +10,7 @@ import type { CommonRequest } from './request.ts';
  * Encodes a completion's prompts. Prompts that are already token ids stay unchanged. Yields to the event loop between
  * texts, so that other streams can continue.
  *
- * @param special true if special tokens in the texts count as such
+ * @param special true to encode names of special tokens in the texts as these tokens
  * @throws PtpError `out_of_range` if a text cannot fit the context
  */
 export async function encodePrompts(

@@ -39,7 +39,7 @@ export interface ResponseWriter {
 export interface StreamSettings {
   /** Time after which a client that does not read is disconnected. */
   readonly stallMillis: number;
-  /** Time before the first text after which the headers are sent, and then a comment each time it passes again. */
+  /** Interval of comments before the first text. The headers are sent after the first interval. */
   readonly keepAliveMillis: number;
 }
 

@@ -19,7 +19,7 @@ export const tokenizeBody = object({
   ...promptEnd,
   /** True (default) to begin the tokens of `prompt` with the beginning-of-text token. */
   add_special_tokens: boolean.nullish(),
-  /** True to read special tokens in `prompt` as such. Default: they are text. */
+  /** True to encode names such as `<|im_start|>` in `prompt` as special tokens. Default: false. */
   special_tokens: boolean.nullish(),
   return_token_strs: boolean.nullish(),
 });

@@ -77,7 +77,7 @@ export class ToolCallReader {
   }
 
   /**
-   * Returns the rest of the content after the last piece. What may be the beginning of an opening tag is content only if
+   * Returns the rest of the content after the last piece. A possible beginning of an opening tag is content only if
    * the model has ended the text there.
    */
   end(finish: string): string {

@@ -49,7 +49,7 @@ interface RequestedTool extends FunctionTool {
 /** Tools that an answer may call. */
 export interface ToolUse {
   readonly tools: readonly FunctionTool[];
-  /** Names of the tools that are `strict`: a schema that the grammar cannot follow is an error. */
+  /** Names of the tools that are `strict`. A schema of theirs that the grammar cannot follow is an error. */
   readonly strict?: readonly string[];
   /**
    * Tool choice: `auto` allows calls, `required` forces at least one call, and a name forces one call of the tool with
@@ -131,7 +131,7 @@ export function withToolConstraint(
 /** Grammar of the arguments of a tool. */
 interface Arguments {
   readonly grammar: Expression;
-  /** Sentence about what the grammar does not guarantee. */
+  /** Set if the grammar does not enforce the schema. */
   readonly warning?: string;
 }
 

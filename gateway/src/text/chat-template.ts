@@ -58,8 +58,8 @@ export class ChatTemplate {
   }
 
   /**
-   * Returns the token ids of a conversation. Special tokens count as such
-   * only in the template. Within a message, they stay text.
+   * Returns the token ids of a conversation. Names of special tokens stand for these tokens only in the template. They
+   * stay text within a message.
    *
    * @throws PtpError `invalid_argument` if the template rejects the conversation, `out_of_range` if the conversation
    *   cannot fit the context
@@ -148,8 +148,9 @@ function asTemplateMessage({ role, content, reasoning, toolCalls, toolCallId }: 
 }
 
 /**
- * Applies `map` to all strings of a value, and `mapName` to the names of its objects. Templates know only numbers that a double holds, so a longer number becomes
- * a string between two `quote` characters. In the rendered text they, and quotation marks next to them, are removed.
+ * Applies `map` to all strings of a value, and `mapName` to the names of its properties. Templates know only numbers
+ * that a double holds, so a longer number becomes a string between two `quote` characters. In the rendered text, these
+ * characters and the quotation marks next to them are removed.
  */
 function mapStrings(
   value: unknown,
@@ -165,7 +166,7 @@ function mapStrings(
   return Object.fromEntries(entries);
 }
 
-/** Returns three Unicode noncharacters that `text` does not contain. They are reserved for such internal use. */
+/** Returns three Unicode noncharacters, which are reserved for internal use, that `text` does not contain. */
 function unusedCharacters(text: string): [string, string, string] {
   const all = Array.from({ length: 32 }, (_, i) => String.fromCharCode(0xfdd0 + i));
   const [first, second, third] = all.filter((character) => !text.includes(character));

@@ -29,7 +29,7 @@ export function afterBeginning(ids: readonly number[], model: PromptModel): numb
 /**
  * Returns the token ids of a text, including the token that precedes every text.
  *
- * @param special true if special tokens in the text count as such
+ * @param special true to encode names of special tokens in the text as these tokens
  * @throws PtpError `out_of_range`, see {@link checkLength}
  */
 export function encodeText(

@@ -1,6 +1,6 @@
 import type { Tokenizer } from './tokenizer.ts';
 
-/** Prompt whose last tokens the model chooses again, together with what follows. */
+/** Prompt without its last tokens, which the model generates again. */
 export interface HealedPrompt {
   /** Tokens that remain, at least one. */
   readonly prompt: readonly number[];
@@ -42,7 +42,7 @@ export class LeadingBytes {
     this.#left = count;
   }
 
-  /** Returns the rest of the next piece. */
+  /** Returns the next piece without the bytes to drop. */
   drop(bytes: Uint8Array): Uint8Array {
     const dropped = Math.min(this.#left, bytes.length);
     this.#left -= dropped;

@@ -44,7 +44,8 @@ export abstract class Tokenizer {
   protected abstract encodeAfterSpecial(text: string): number[];
 
   /**
-   * Returns the token ids of a text in which special tokens count as such, for example of a rendered chat template.
+   * Returns the token ids of a text, such as a rendered chat template, in which names of special tokens stand for these
+   * tokens.
    *
    * @param guard character that marks special tokens that must stay text (see {@link guardSpecial}). It is removed from
    *   the text

@@ -72,7 +72,7 @@ test.each([
   expect(logs).toEqual([expect.objectContaining({ level: 'warn', reason, peer: 'ptp.v1.VerifierService' })]);
 });
 
-test('says again that a name cannot be resolved, once per outage', async () => {
+test('reports once per outage that a name cannot be resolved', async () => {
   const { address } = await startVerifier('127.0.0.1:0');
   let isDown = false;
   const resolve = async () => {

@@ -351,10 +351,10 @@ describe('plain steps', () => {
   });
 
   test.each([
-    ['twice as long as a run: two', 450, 2],
-    ['a hundred times as long: as many as the limit allows', 15_000, 4],
-    ['shorter: one', 160, 1],
-  ])('are so many that the verifier does not wait: the way to it is %s', (_, micros, count) => {
+    ['twice as long as a run, two', 450, 2],
+    ['a hundred times as long, as many as the limit allows', 15_000, 4],
+    ['shorter, one', 160, 1],
+  ])('keep the verifier busy: with a round trip %s', (_, micros, count) => {
     const { run } = begin();
     run.verified(0, 0, 5, micros);
     expect(run.steps).toHaveLength(2 + count);

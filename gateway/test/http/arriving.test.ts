@@ -35,7 +35,7 @@ test('a body that stops halfway gets 408, and its connection is closed', async (
   expect(answer).toContain('did not arrive in time');
 });
 
-test('bodies that are arriving have a limit together, which bodies that end give back', async () => {
+test('arriving bodies share a limit, and complete bodies free their share', async () => {
   await start({ arrivingLimit: 250_000 });
   const stalled = await stall(200_000);
   const late = await stall(200_000);

@@ -148,7 +148,7 @@ describe('token_healing', () => {
     expect(spelled.map(({ text }: { text: string }) => text).join('')).toBe(choices[0].text);
   });
 
-  test('goes with a constraint, several prompts and several choices', async () => {
+  test('works with a constraint, several prompts and several choices', async () => {
     const lists = await complete({ prompt: [prompt, 'x'], n: 2, token_healing: true });
     expect(lists.choices).toHaveLength(4);
     const { requests } = server.generator;

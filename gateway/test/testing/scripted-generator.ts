@@ -39,7 +39,7 @@ export class ScriptedGenerator implements Generator {
   running = 0;
   verifier = true;
   drafter = true;
-  /** What the verifier reports of its engine. */
+  /** Properties of its engine that the verifier reports. */
   target: Partial<Health> = {};
   script: (request: GenerationRequest) => Script = () => ({ steps: [[]] });
 

@@ -235,7 +235,7 @@ export type GenerateRequest = Message<"ptp.v1.GenerateRequest"> & {
 
   /**
    * Strings that end the text. The text stops before the first one found after the first adjustments.held_back_until
-   * tokens. At most 16 strings, none of them empty.
+   * tokens. At most 16 non-empty strings.
    *
    * @generated from field: repeated string stop = 7;
    */
