@@ -14,7 +14,7 @@ export function wholeBlocks(shared: number): number {
 }
 
 /** Returns the number of equal tokens at the start of two sequences. */
-export function sharedLength(a: readonly number[], b: readonly number[]): number {
+export function sharedLength(a: ArrayLike<number>, b: ArrayLike<number>): number {
   const most = Math.min(a.length, b.length);
   let length = 0;
   while (length < most && a[length] === b[length]) length++;

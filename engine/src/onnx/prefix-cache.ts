@@ -1,4 +1,4 @@
-import { wholeBlocks } from '../prefix-blocks.ts';
+import { sharedLength, wholeBlocks } from '../prefix-blocks.ts';
 import type { SequenceCache } from './kv-cache.ts';
 
 /**
@@ -100,9 +100,6 @@ export class PrefixCache {
 type SharedPrefix = { readonly cache: SequenceCache; readonly rows: number };
 
 /** Returns the length of the prefix that a cache shares with `tokens`. */
-function sharedRows(cache: SequenceCache, tokens: ArrayLike<number>): number {
-  const most = Math.min(cache.rows, tokens.length);
-  let rows = 0;
-  while (rows < most && cache.tokens[rows] === tokens[rows]) rows++;
-  return rows;
+function sharedRows({ tokens: held, rows }: SequenceCache, tokens: ArrayLike<number>): number {
+  return sharedLength(held.subarray(0, rows), tokens);
 }
