@@ -35,12 +35,9 @@ export function objectExpression(object: ObjectAlternative, builder: Builder, at
     const value = builder.value(values, `${at}.properties.${name}`);
     known.push({ member: member(jsonText(name), value), required: required.has(name) });
   }
-  const regions = regionsOf(object, schemas);
-  const others = regions.map(({ names, values }) => {
-    const state = schemas.strings.union(names, knownNames(object));
-    if (!state) throw fieldError(at, 'has no names');
-    return member(quoted(state), builder.value(values, `${at}.additionalProperties`));
-  });
+  const others = regionsOf(object, schemas).map(({ names, values }) =>
+    member(quoted(names), builder.value(values, `${at}.additionalProperties`)),
+  );
   const further = others.length > 0 ? choice(...others) : undefined;
   const { min, max } = object;
   if (min === 0 && max === Number.POSITIVE_INFINITY) return objectOf(known, further && list(further));

@@ -1,4 +1,5 @@
 import { fieldError } from '@ptp/protocol/validation';
+import type { CharacterState } from '../strings/character-dfa.ts';
 import {
   type Alternative,
   type ArrayAlternative,
@@ -19,7 +20,8 @@ const REGIONS_LIMIT = 64;
 
 /** Set of names that the schema does not declare, and the schemas of their values. */
 export interface Region {
-  readonly names: readonly StringAlternative[];
+  /** Start state of the DFA of the names. */
+  readonly names: CharacterState;
   readonly values: Conjunction;
 }
 
@@ -77,14 +79,14 @@ export function regionsOf(object: ObjectAlternative, schemas: Schemas): Region[]
     object.scopes.flatMap(({ patterns }) => patterns.map(({ pattern }) => [pattern.source, pattern])),
   );
   let parts: { names: StringAlternative[]; matching: ReadonlySet<string> }[] = [{ names, matching: new Set() }];
-  const isPossible = (strings_: readonly StringAlternative[]) => strings.union(strings_, excluded) !== undefined;
+  const stateOf = (names: readonly StringAlternative[]) => strings.union(names, excluded);
   for (const pattern of patterns.values()) {
     parts = parts.flatMap(({ names, matching }) => {
       const inside = names.map((each) => ({ ...each, patterns: [...each.patterns, pattern] }));
       const outside = names.map((each) => ({ ...each, patterns: [...each.patterns, { ...pattern, negated: true }] }));
       return [
-        ...(isPossible(inside) ? [{ names: inside, matching: new Set([...matching, pattern.source]) }] : []),
-        ...(isPossible(outside) ? [{ names: outside, matching }] : []),
+        ...(stateOf(inside) ? [{ names: inside, matching: new Set([...matching, pattern.source]) }] : []),
+        ...(stateOf(outside) ? [{ names: outside, matching }] : []),
       ];
     });
     if (parts.length > REGIONS_LIMIT) {
@@ -92,11 +94,12 @@ export function regionsOf(object: ObjectAlternative, schemas: Schemas): Region[]
     }
   }
   return parts
-    .filter(({ matching, names }) => (isDefaultOpen || matching.size > 0) && isPossible(names))
-    .map(({ names, matching }) => ({
-      names,
-      values: joined(...object.scopes.map((scope) => regionValues(scope, matching))),
-    }))
+    .filter(({ matching }) => isDefaultOpen || matching.size > 0)
+    .flatMap(({ names, matching }) => {
+      const state = stateOf(names);
+      const values = joined(...object.scopes.map((scope) => regionValues(scope, matching)));
+      return state ? [{ names: state, values }] : [];
+    })
     .filter(({ values }) => !schemas.isEmpty(values));
 }
 
