@@ -86,12 +86,11 @@ function accepts(
 
 function spread(values: readonly number[], unit = 1) {
   const of = (value: number) => round(value * unit);
-  const [max] = values.length > 0 ? [values.reduce((a, b) => Math.max(a, b))] : [Number.NaN];
   return {
     mean: of(sum(values) / values.length),
     p50: of(quantile(values, 0.5)),
     p99: of(quantile(values, 0.99)),
-    max: of(max),
+    max: of(quantile(values, 1)),
   };
 }
 
