@@ -1,4 +1,5 @@
 import { anyCharacter } from '../characters.ts';
+import { getOrCreate } from '../get-or-create.ts';
 import type { Term, Terms } from './terms.ts';
 
 /** Maximum total size of the terms in one search for a match. Larger terms take longer to derive. */
@@ -6,7 +7,6 @@ const SEARCH_LIMIT = 20_000;
 
 /** State of a DFA over characters: the term that the rest of the text must match. */
 export interface CharacterState {
-  readonly id: number;
   readonly term: Term;
   readonly dfa: CharacterDfa;
   /** [classes] next state, null if no match continues with the class, or undefined if not computed yet. */
@@ -65,12 +65,7 @@ export class CharacterDfa {
   }
 
   state(term: Term): CharacterState {
-    let state = this.#states.get(term);
-    if (!state) {
-      state = { id: this.#states.size, term, dfa: this, next: [], inside: new Map() };
-      this.#states.set(term, state);
-    }
-    return state;
+    return getOrCreate(this.#states, term, () => ({ term, dfa: this, next: [], inside: new Map() }));
   }
 
   /** Frees the memory of all states. States that are in use stay valid. */
