@@ -1,4 +1,5 @@
 import { afterFirstToken, blockOf, branchAfter, committedTokens, cut, isExpected } from './block.ts';
+import { expectedContinuation, expectedTokens } from './continuation.ts';
 import type { VerifyTime } from './cost-model.ts';
 import { GrammarCursor } from './grammar-cursor.ts';
 import type { Command, PipelineEvent, PipelineParts } from './pipeline-types.ts';
@@ -6,7 +7,6 @@ import type { Draft, DraftCall, ExpectedOutcome, StepOutcome, VerifyCall } from 
 import {
   draftCall,
   endsText,
-  expectedBranch,
   finishedStep,
   plainStepsAhead,
   redraftCall,
@@ -193,22 +193,19 @@ export class DecodePipeline {
   #extend(now: number, drafterAvailable: boolean): void {
     const { policy, limits, request } = this.#parts;
     const last = this.#flight.at(-1);
-    const branch = last && expectedBranch(last);
-    if (!branch || this.#flight.length > (limits.ahead ?? 0)) return;
-    const outcome = { of: last.ref, accepted: branch.accepted, nextToken: branch.tokens[0] as number };
-    const after = [...this.#expectedTokens(), ...committedTokens(last.block.tokens, outcome)];
-    const cursor = this.#cursor.after(after);
-    const ends =
-      this.#generated + after.length >= request.maxTokens || after.some((token) => endsText(token, this.#parts));
-    if (ends || !cursor || !policy.worthSendingAhead()) return;
+    if (!last || this.#flight.length > (limits.ahead ?? 0)) return;
+    const wanted = request.maxTokens - this.#generated;
+    const next = expectedContinuation(this.#flight, this.#cursor, wanted, this.#parts);
+    if (!next || !policy.worthSendingAhead()) return;
     const decision = this.#decide(drafterAvailable);
     if (decision.mode !== 'overlap') {
       this.#decision = decision;
       return;
     }
+    const { outcome, tokens, draft, cursor } = next;
     last.expected = outcome;
     const ref = { index: this.#steps + this.#flight.length };
-    const candidate = this.#bestProposal(afterFirstToken(branch), cursor, after);
+    const candidate = this.#bestProposal(draft, cursor, tokens);
     this.#send({ ref, startedAt: now, decision, candidate, redraftLength: 0, redraftMicros: 0 }, cursor, outcome);
   }
 
@@ -250,7 +247,7 @@ export class DecodePipeline {
     const { candidate, decision } = start;
     const block = policy.worthVerifying(candidate, decision.mode);
     const { length } = block.tokens;
-    const overlapped = decision.mode === 'overlap' && this.#room(this.#expectedTokens().length + length) > 0;
+    const overlapped = decision.mode === 'overlap' && this.#room(expectedTokens(this.#flight).length + length) > 0;
     const budget = overlapped ? policy.budget(length) : 0;
     const draftState = overlapped ? 'due' : 'none';
     const step: StepInFlight = { ...start, block, budget, draftState, isLost: false, answeredAt: start.startedAt };
@@ -261,7 +258,8 @@ export class DecodePipeline {
   /** Requests a draft that continues a step's block. */
   #sendDraft(step: StepInFlight): void {
     step.draftState = 'sent';
-    this.#commands.push(draftCall(step, this.#expectedTokens(step), this.#parts.policy));
+    const before = this.#flight.slice(0, this.#flight.indexOf(step));
+    this.#commands.push(draftCall(step, expectedTokens(before), this.#parts.policy));
   }
 
   /** Drops the steps in flight, starting at an index. */
@@ -285,12 +283,6 @@ export class DecodePipeline {
       (best, proposer) => policy.better(best, cursor.allowed(proposer.propose(room, after))),
       draft ? cursor.allowed(cut(draft, 0, room)) : EMPTY,
     );
-  }
-
-  /** Returns the tokens that the steps in flight, or only those before a step, commit if all end as expected. */
-  #expectedTokens(before?: StepInFlight): number[] {
-    const steps = before ? this.#flight.slice(0, this.#flight.indexOf(before)) : this.#flight;
-    return steps.flatMap(({ block, expected }) => (expected ? committedTokens(block.tokens, expected) : []));
   }
 
   /** Returns the maximum block length after `committed` more tokens. */

@@ -37,15 +37,6 @@ export interface StepInFlight extends StepStart {
   answeredAt: number;
 }
 
-/**
- * Returns the branch of a draft that expects a single outcome. Returns undefined once the outcome is known, or if the
- * branch leaves nothing to verify.
- */
-export function expectedBranch({ draft, verdict }: StepInFlight): Branch | undefined {
-  const [branch, ...others] = draft?.branches ?? [];
-  return !verdict && others.length === 0 && branch && branch.tokens.length >= 2 ? branch : undefined;
-}
-
 export function verifyCall(
   { ref: step, block, draftState }: StepInFlight,
   cursor: GrammarCursor,
