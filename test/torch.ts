@@ -8,6 +8,7 @@ import { checkHealth } from '@ptp/protocol/health';
 import { made, python, pythonEnv, root, runPython } from './python.ts';
 
 const WRITER = join(root, 'test', 'fixtures', 'write_torch.py');
+const RANDOM_MODELS = join(root, 'training', 'tests', 'random_hf.py');
 
 /** Reason why tests with PyTorch cannot run here. It is printed once. */
 export const torchMissing = reasonToSkip();
@@ -24,7 +25,7 @@ function reasonToSkip(): string | undefined {
 export function torchModels(): string {
   const models = join(root, 'test', 'models');
   const manifests = ['tiny', 'tiny-feature'].map((name) => join(models, name, 'manifest.json'));
-  return made('ptp-torch', [WRITER, ...manifests], (out) => {
+  return made('ptp-torch', [WRITER, RANDOM_MODELS, ...manifests], (out) => {
     mkdirSync(out);
     runPython([WRITER, out]);
   });

@@ -1,21 +1,20 @@
-"""A tiny copy of what documented commands read: recipes, a bundled pair, npm packages, text in the user's home, and a
-Hugging Face model.
+"""Tiny workspace with the files that documented commands read: recipes, a bundled pair, npm packages, and text and a
+Hugging Face model in the home folder.
 """
 
 import json
 import pathlib
 import shutil
 
-import torch
-import transformers
 from documented import ROOT
+from random_hf import LLAMA3, random_model
 from tiny_pair import byte_tokenizer
 from tokenizers import AddedToken
 
 from ptp_train.data.corpus import HELD_PACKAGES
 
 TEMPLATE = "{% for m in messages %}{{ '<|im_start|>' + m.content + '<|im_end|>' }}{% endfor %}"
-ROPE = {"rope_type": "llama3", "rope_theta": 1e6, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+ROPE = LLAMA3 | {"rope_theta": 1e6, "original_max_position_embeddings": 512}
 
 
 def make(root: pathlib.Path) -> None:
@@ -59,21 +58,8 @@ def hugging_face_model(folder: pathlib.Path) -> None:
     tokenizer = byte_tokenizer()
     tokenizer.add_special_tokens([AddedToken("<|im_start|>", special=True), AddedToken("<|im_end|>", special=True)])
     end = tokenizer.token_to_id("<|im_end|>")
-    torch.manual_seed(0)
-    config = transformers.Qwen2Config(
-        vocab_size=320,
-        hidden_size=64,
-        intermediate_size=32,
-        num_hidden_layers=10,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-        rope_parameters=ROPE | {"original_max_position_embeddings": 512},
-        eos_token_id=end,
-        bos_token_id=None,
-    )
-    transformers.Qwen2ForCausalLM(config).save_pretrained(folder)
+    sizes = {"vocab_size": 320, "intermediate_size": 32, "num_hidden_layers": 10, "max_position_embeddings": 4096}
+    random_model("qwen2-tied", **sizes, rope_parameters=ROPE, eos_token_id=end).save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {"eos_token": "<|im_end|>", "add_bos_token": False, "chat_template": TEMPLATE}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))

@@ -9,8 +9,8 @@ import pytest
 import torch
 from engine_client import open_request, stub_at
 from engine_pair import CURVE, KINDS, LENGTH, SETTINGS, TEXT, Pair, load, slot_of, verify
+from random_hf import random_model
 from test_export import CONFIG, storable
-from test_hugging_face import random_model
 
 from ptp_engine.branches import USUAL
 from ptp_engine.cli import parse

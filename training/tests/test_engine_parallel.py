@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from engine_client import Requests, close_request, open_request, stub_at, target_request
-from test_hugging_face import random_model
+from random_hf import random_model
 
 from ptp_engine.gen import common_pb2, engine_pb2
 from ptp_engine.load import Options

@@ -8,8 +8,9 @@ import urllib.request
 import pytest
 import torch
 import transformers
+from random_hf import random_model
 from serving import ROOT, server
-from test_hugging_face import WRITTEN, greedy, random_model
+from test_hugging_face import WRITTEN, greedy
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from ptp_train.export import command as export
