@@ -11,7 +11,7 @@ import torch
 
 from ..cli.progress import span
 from ..model.transformer import Target, load_target
-from . import samples
+from . import distill, samples
 from .batches import Samples
 from .device import device, use_threads
 
@@ -52,8 +52,6 @@ def distillation_seconds(args: argparse.Namespace, target: Target, place: str) -
     """Returns the duration of `distill`, from one step on random text. With --minutes, it is known."""
     if args.minutes:
         return 60 * args.minutes
-    from . import distill
-
     use_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         tokens = text_of(target, 16, samples.PROMPTS[0][0] + samples.GENERATED).numpy()
@@ -79,7 +77,8 @@ def long_steps(steps: list[argparse.Namespace]) -> Iterator[str]:
     for args in steps:
         if args.command not in MEASURED or not args.target.exists():
             continue
-        target = targets.setdefault(args.target, load_target(args.target).requires_grad_(False)).to(place)
+        if args.target not in targets:
+            targets[args.target] = load_target(args.target).requires_grad_(False).to(place)
         measure = sampling_seconds if args.command == "teacher-samples" else distillation_seconds
-        if (duration := measure(args, target, place)) >= SLOW:
+        if (duration := measure(args, targets[args.target], place)) >= SLOW:
             yield f"{args.step} will take about {span(duration)} on this {place}"
