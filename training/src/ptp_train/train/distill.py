@@ -159,9 +159,9 @@ class DistillationLoss:
 
     def __init__(self, args: argparse.Namespace, target: Target, drafter: Drafter, samples: Samples, device: str):
         self.args, self.drafter, self.device = args, drafter, device
-        tokens, self.completions = batch_sizes(args, target, device)
+        self.context_tokens, self.completions = batch_sizes(args, target, device)
         self.outputs = TargetOutputsCache(
-            target, args.pick, samples, tokens, drafter.config.source if args.keep else None
+            target, args.pick, samples, self.context_tokens, drafter.config.source if args.keep else None
         )
         self.predict = compiled(drafter, device)
         self.beta = torch.distributions.Beta(torch.tensor(args.beta), torch.tensor(args.beta))
@@ -226,8 +226,8 @@ def run(args: argparse.Namespace, form: type[Drafter] = Drafter) -> None:
     held = Samples(args.held or args.samples, "held_files", place)
     for part in (samples, held):
         part.check_origin(identity(target))
-    args.context_tokens, args.completions = batch_sizes(args, target, place)  # The log records the sizes in use.
     batch_loss = DistillationLoss(args, target, drafter, samples, place)
+    args.context_tokens, args.completions = batch_loss.context_tokens, batch_loss.completions  # For the log.
     origin = {"target_identity": identity(target), "trained_for": samples.mixture()}
     if args.init:
         origin["init"] = identity(drafter)

@@ -24,11 +24,15 @@ class IntegerRows(nn.Module):
         return nn.functional.linear((x / scale).round() * scale, self.weight, self.bias)
 
 
+def precision_of(folder: pathlib.Path) -> str:
+    return manifest_of(folder)["target"].get("precision", "float32")
+
+
 @torch.no_grad()
 def exported_target(folder: pathlib.Path) -> Target:
     """Returns the target of a model folder with its rounded weights, and rounded activations if it is in int8."""
     target = target_of(folder)
-    if manifest_of(folder)["target"].get("precision", "float32") == "float32":
+    if precision_of(folder) == "float32":
         return target
     for layer in target.layers:
         for name in PRODUCTS:
@@ -47,4 +51,4 @@ def compare(folder: pathlib.Path, target: Target, data: pathlib.Path, count: int
     change = {
         split: round(100 * (figures["folder"][split] / value - 1), 2) for split, value in figures["target"].items()
     }
-    return {"precision": manifest_of(folder)["target"].get("precision", "float32"), **figures, "change_percent": change}
+    return {"precision": precision_of(folder), **figures, "change_percent": change}
