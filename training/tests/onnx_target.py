@@ -37,26 +37,12 @@ class TargetGraph:
 
         u: uniforms [tokens of all slots, D].
         """
-        count = sum(len(tokens) for _, tokens in slots)
-        column = np.ones((count, 1), np.float32)
-        feeds = {
-            "ids": np.concatenate([tokens for _, tokens in slots])[None].astype(np.int64),
-            "pos": np.concatenate([len(r) + np.arange(len(t)) for r, t in slots])[None].astype(np.int64),
-            "rows": np.arange(count),
-            "temperature": column * np.float32(temperature),
-            "top_k": np.zeros((count, 1), np.int64),
-            "top_p": column,
-            "min_p": column * 0,
-            "top_count": np.zeros(1, np.int64),
-            **{name: np.zeros((0, self.vocab), np.float32) for name in ("scale", "bias")},
-            "u": np.zeros((count, self.uniforms), np.float32) if u is None else u,
-        }
+        if u is None:
+            u = np.zeros((sum(len(tokens) for _, tokens in slots), self.uniforms), np.float32)
+        feeds = inputs_of([(len(reader), tokens) for reader, tokens in slots], self.vocab, temperature, u)
         if len(slots) > 1:
             feeds["splits"] = np.array([len(tokens) for _, tokens in slots])
-        for i, (reader, tokens) in enumerate(slots):
-            mask = np.zeros((len(tokens), len(reader) + len(tokens)), np.float32)
-            mask[:, len(reader) :] = np.triu(np.full((len(tokens),) * 2, -np.inf, np.float32), 1)
-            feeds[f"mask_{i}"] = mask
+        for i, (reader, _) in enumerate(slots):
             feeds |= {f"p{name}_{i}": rows for name, rows in reader.past.items()}
         names = [o.name for o in self.session.get_outputs()]
         out = dict(zip(names, self.session.run(names, feeds), strict=True))
@@ -94,3 +80,28 @@ class TargetGraph:
             ids = [int(picks[-2])]
             written += ids
         return written
+
+
+def inputs_of(slots: list[tuple[int, list[int]]], vocab: int, temperature: float, u: np.ndarray) -> dict:
+    """Returns a graph's inputs for slots with the given numbers of past rows and tokens, except for splits and caches.
+    The graph picks after each token.
+
+    u: uniforms [tokens of all slots, D].
+    """
+    column = np.ones((len(u), 1), np.float32)
+    masks = {}
+    for i, (past, tokens) in enumerate(slots):
+        masks[f"mask_{i}"] = mask = np.zeros((len(tokens), past + len(tokens)), np.float32)
+        mask[:, past:] = np.triu(np.full((len(tokens),) * 2, -np.inf, np.float32), 1)
+    return masks | {
+        "ids": np.concatenate([tokens for _, tokens in slots])[None].astype(np.int64),
+        "pos": np.concatenate([past + np.arange(len(tokens)) for past, tokens in slots])[None].astype(np.int64),
+        "rows": np.arange(len(u)),
+        "temperature": column * np.float32(temperature),
+        "top_k": np.zeros((len(u), 1), np.int64),
+        "top_p": column,
+        "min_p": column * 0,
+        "top_count": np.zeros(1, np.int64),
+        **{name: np.zeros((0, vocab), np.float32) for name in ("scale", "bias")},
+        "u": u,
+    }

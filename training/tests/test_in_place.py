@@ -3,7 +3,7 @@
 import numpy as np
 import onnxruntime
 import pytest
-from onnx_target import Reader, TargetGraph
+from onnx_target import Reader, TargetGraph, inputs_of
 from tiny_in_place import TINY, write
 
 from ptp_train.export.restore import target_of
@@ -32,30 +32,11 @@ def run(graph, caches: list[dict], starts: list[int], slots: list[list[int]], u:
     shapes = {i.name: i.shape for i in graph.get_inputs()}
     layers = sum(name.startswith("k") for name in shapes) // SLOTS
     row, vocab = shapes["k0_0"][1:], shapes["bias"][1]
-    lengths = [*map(len, slots), *[0] * (SLOTS - len(slots))]
-    count = sum(lengths)
-    column = np.ones((count, 1), np.float32)
-    positions = [start + np.arange(len(tokens)) for start, tokens in zip(starts, slots, strict=True)]
-    feeds = {
-        "ids": np.concatenate(slots)[None].astype(np.int64),
-        "pos": np.concatenate(positions)[None],
-        "splits": np.array(lengths),
-        "rows": np.arange(count),
-        "temperature": column,
-        "top_k": np.zeros((count, 1), np.int64),
-        "top_p": column,
-        "min_p": column * 0,
-        "top_count": np.zeros(1, np.int64),
-        "scale": np.zeros((0, vocab), np.float32),
-        "bias": np.zeros((0, vocab), np.float32),
-        "u": u,
-    }
+    every = [*zip(starts, slots, strict=True), *[(0, [])] * (SLOTS - len(slots))]
+    feeds = inputs_of(every, vocab, 1.0, u) | {"splits": np.array([len(tokens) for _, tokens in every])}
     bound = graph.io_binding()
-    for i, length in enumerate(lengths):
-        start = starts[i] if length else 0
-        mask = np.zeros((length, start + length), np.float32)
-        mask[:, start:] = np.triu(np.full((length, length), -np.inf, np.float32), 1)
-        feeds[f"mask_{i}"] = mask
+    for i, (start, tokens) in enumerate(every):
+        length = len(tokens)
         for name in [f"{part}{n}" for n in range(layers) for part in "kv"]:
             cache = caches[i][name] if length else np.zeros((0, *row), np.float32)
             feeds[f"{name}_{i}"] = cache[: start + length]

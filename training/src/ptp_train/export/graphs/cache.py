@@ -1,27 +1,39 @@
 """Inputs of a graph for context tokens, and its inputs and outputs for their KV cache."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from .graph import FLOAT, INT64, Graph, Stream, split_input
 
 
-class ContextInputs(NamedTuple):
+@dataclass(frozen=True)
+class TokenInputs:
     """Names of the inputs for N packed tokens of some slots (see `target_graph`)."""
 
     ids: str
     positions: str
     splits: str | None
     masks: list[str]
+
+
+@dataclass(frozen=True)
+class ContextInputs(TokenInputs):
+    """Also contains the names of the inputs for past tokens."""
+
     past_keys: list[list[str]]
     past_values: list[list[str]]
 
 
 def context_inputs(g: Graph, layers: int, slots: int, width: int) -> ContextInputs:
-    """Adds ids and pos [1, N], splits [slots], mask_{i} [T_i, S_i] and `cache_inputs`."""
+    """Adds `token_inputs` and `cache_inputs`."""
+    return ContextInputs(*token_inputs(g, slots), *cache_inputs(g, layers, slots, width))
+
+
+def token_inputs(g: Graph, slots: int) -> tuple[str, str, str | None, list[str]]:
+    """Adds ids and pos [1, N], splits [slots], and mask_{i} [T_i, S_i]. Returns the fields of `TokenInputs`."""
     ids, positions = g.input("ids", INT64, [1, "N"]), g.input("pos", INT64, [1, "N"])
     splits = split_input(g, "splits", slots)
     masks = [g.input(f"mask_{i}", FLOAT, [f"T{i}", f"S{i}"]) for i in range(slots)]
-    return ContextInputs(ids, positions, splits, masks, *cache_inputs(g, layers, slots, width))
+    return ids, positions, splits, masks
 
 
 def cache_inputs(g: Graph, layers: int, slots: int, width: int) -> tuple[list[list[str]], list[list[str]]]:

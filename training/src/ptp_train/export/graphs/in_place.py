@@ -2,39 +2,34 @@
 
 The host passes each cache as an input that ends with room for the run's new rows, and makes the output of the new rows
 a view of this room (engine/src/onnx/cache-binding.ts). The node that writes the new rows also computes the queries or
-an input of theirs, so the rows are complete before any query attends to them. No step copies the past.
+an input of the queries, so the rows are complete before any query attends to them. No run copies the earlier rows.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
 from ...model.transformer import Config, Layer
-from .graph import CONTRIB, FLOAT, INT64, Graph, Stream, split_input
+from .cache import TokenInputs, token_inputs
+from .graph import CONTRIB, FLOAT, Graph, Stream
 
 
-class CacheInputs(NamedTuple):
-    """Names of the inputs for N packed tokens of some slots (see `target_graph`)."""
+@dataclass(frozen=True)
+class InPlaceInputs(TokenInputs):
+    """The masks [T_i * H/G, S_i] have a row for each query of a group."""
 
-    ids: str
-    positions: str
-    splits: str | None
-    masks: list[str]
-    """One mask [T_i * H/G, S_i] per slot, with a row for each query of a group."""
     used: list[str]
     """For each slot, a scalar that is true if it has tokens. Used slots come first. Empty if the graph has one slot."""
 
 
-def cache_inputs(g: Graph, config: Config, slots: int) -> CacheInputs:
-    """Adds ids and pos [1, N], splits [slots], mask_{i} [T_i, S_i], and k{l}_{i} and v{l}_{i} [S_i, G, D]."""
-    ids, positions = g.input("ids", INT64, [1, "N"]), g.input("pos", INT64, [1, "N"])
-    splits = split_input(g, "splits", slots)
-    masks = [g.input(f"mask_{i}", FLOAT, [f"T{i}", f"S{i}"]) for i in range(slots)]
+def in_place_inputs(g: Graph, config: Config, slots: int) -> InPlaceInputs:
+    """Adds `token_inputs`, and k{l}_{i} and v{l}_{i} [S_i, G, D]."""
+    ids, positions, splits, masks = token_inputs(g, slots)
     for n in range(config.layers):
         for i in range(slots):
             for part in ("k", "v"):
                 g.input(f"{part}{n}_{i}", FLOAT, [f"S{i}", config.kv_heads, config.head_width])
-    return CacheInputs(
+    return InPlaceInputs(
         ids,
         positions,
         splits,
@@ -60,7 +55,7 @@ def by_query(g: Graph, config: Config, mask: str) -> str:
     return g.node("Reshape", [f"{mask}.repeated", f"{mask}.size"], f"{mask}.rows", allowzero=1)
 
 
-def attend_in_place(stream: Stream, layer: Layer, number: int, given: CacheInputs) -> str:
+def attend_in_place(stream: Stream, layer: Layer, number: int, given: InPlaceInputs) -> str:
     """Adds a layer's outputs nk{l}_{i} and nv{l}_{i} [1, T_i, G*D], and returns its attention [1, N, H*D]."""
     g, c, name = stream.graph, stream.config, f"layer{number}"
     keys, values = ([f"n{part}{number}_{i}" for i in range(stream.slots)] for part in ("k", "v"))

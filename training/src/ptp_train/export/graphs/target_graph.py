@@ -4,7 +4,7 @@ from ...model.transformer import Target
 from .adjust import adjusted, nearest
 from .cache import context_inputs, context_rows, new_rows
 from .graph import FLOAT, INT64, Graph, Stream, WeightFile, add_rope
-from .in_place import attend_in_place, cache_inputs
+from .in_place import attend_in_place, in_place_inputs
 from .sampler import sampler
 
 
@@ -24,7 +24,7 @@ def target_graph(target: Target, weights: WeightFile, slots: int, kind: str, in_
     c = target.config
     g = Graph(weights)
     width = c.kv_heads * c.head_width
-    given = cache_inputs(g, c, slots) if in_place else context_inputs(g, c.layers, slots, width)
+    given = in_place_inputs(g, c, slots) if in_place else context_inputs(g, c.layers, slots, width)
     rows = g.input("rows", INT64, ["R"])
     add_rope(g, c, 1)  # One more position is for padding after a full context.
 
