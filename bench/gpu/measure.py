@@ -69,7 +69,7 @@ def self_check(target: TargetModel) -> dict:
 
 
 def verify_times(target: TargetModel, repeats: int) -> dict:
-    """Returns the durations of runs of ROWS tokens, and of the model's pass in them."""
+    """Returns the durations of runs of ROWS tokens, and of the model's passes in these runs."""
     target.open(1)
     run(target, slot(1, 0, text(target, CONTEXT), picks=False))
     times = {}

@@ -52,8 +52,8 @@ def npm_packages(folder: pathlib.Path) -> None:
 
 
 def hugging_face_model(folder: pathlib.Path) -> None:
-    """Writes a random model with the properties in which published checkpoints differ from those trained here: more rows
-    than tokens, special tokens outside the vocabulary of the BPE, a tied head, biases and scaled rotary embeddings.
+    """Writes a random model with the properties in which published checkpoints differ from our own: more rows than
+    tokens, special tokens outside the vocabulary of the BPE, a tied head, biases and scaled rotary embeddings.
     """
     tokenizer = byte_tokenizer()
     tokenizer.add_special_tokens([AddedToken("<|im_start|>", special=True), AddedToken("<|im_end|>", special=True)])

@@ -64,7 +64,7 @@ RUN = {
     "ptp-train export --to transformers-js --from ../models/default --out work/js": "--layers 1",
     "training/.venv/bin/ptp-train run hugging-face --work work/qwen3 --set export.id=qwen3 "
     "--set import-hf.from=$HOME/models/Qwen3-0.6B --set corpus.text=$HOME/notes --set 'corpus.files=*.md'": (
-        f"{IMPORTED} --plan"  # The same as above, in another folder.
+        f"{IMPORTED} --plan"  # The same command as above, in another folder.
     ),
 }
 """Commands that are run, and options to add so that they take seconds."""
@@ -184,7 +184,7 @@ def planned(options: list[str]) -> None:
 
 
 def test_a_draft_model_keeps_rows_and_special_tokens_of_its_target(root):
-    """It runs after the commands."""
+    """This test reads files that the commands in the tests above write."""
     manifests = [json.loads((root / f"models/{name}/manifest.json").read_text()) for name in ("qwen3", "draft")]
     assert [m["sizes"]["vocab"] for m in manifests] == [320, 320]
     assert [m["sizes"]["layers"] for m in manifests] == [10, 3]

@@ -48,7 +48,7 @@ class VarlenBatch(Batch):
 
 @dataclass
 class PaddedBatch(Batch):
-    """Batch for `padded`. T is the largest number of tokens of a sequence, and K the largest number of rows."""
+    """Batch for `padded`. T is the maximum number of tokens in a sequence, and K the maximum number of rows."""
 
     tables: Tensor
     """[S, B] int64 block tables."""

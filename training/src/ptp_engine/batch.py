@@ -38,7 +38,7 @@ class Piece:
 
 
 def passes(pieces: list[Piece], capacity: int, most: int) -> Iterator[list[Piece]]:
-    """Distributes the tokens over passes of at most `capacity` tokens and `most` pieces, splitting pieces if necessary."""
+    """Distributes the tokens over passes of at most `capacity` tokens and `most` pieces. Splits pieces if necessary."""
     part: list[Piece] = []
     left = capacity
     for piece in pieces:
@@ -65,7 +65,7 @@ class Shape:
     """Width of the block tables."""
     gathered: int = 0
     queries: int = 0
-    """Maximum number of tokens of a sequence, for padded attention. Varlen kernels have 0."""
+    """Maximum number of tokens in a sequence for padded attention, or 0 for varlen kernels."""
 
     def fields(self) -> dict[str, tuple[int, ...]]:
         """Returns the shapes of the arrays of a pass, which are uploaded together."""
@@ -157,7 +157,7 @@ def padded_places(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the places of packed rows in a padded table of S groups with `counts` [S] rows.
 
     The first result [S, Q] contains the packed index of each cell, where padding repeats a group's last row. The second
-    one contains the cell of each packed row in the flattened table.
+    result contains the cell of each packed row in the flattened table.
     """
     ends = counts.cumsum()
     column = np.arange(counts.max())

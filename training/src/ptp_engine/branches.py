@@ -1,8 +1,9 @@
 """The drafter's own layers over the branches of a run, and the picks of their tokens.
 
-Shapes in the docstrings: W branches of all slots, K positions in the longest branch, S sequences, at most Q positions in
-a sequence, C rows of the longest context, H and G query and key/value heads, D uniforms per position, V tokens. Shorter
-branches are padded to K positions. No other position attends to the padding.
+Symbols in tensor shapes: W is the number of branches of all slots, K the number of positions in the longest branch, S
+the number of sequences, Q the maximum number of positions in a sequence, C the number of rows of the longest context, H
+and G the numbers of query heads and of key/value heads, D the number of uniforms per position, and V the number of
+tokens in the vocabulary. Shorter branches are padded to K positions. No other position attends to the padding.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from .sampler import UNIT
 from .tree import pick_dense
 
 USUAL = (1, 2, 4, 8, 16)
-"""Numbers of branches for which recordings are made at the start."""
+"""Numbers of branches for which recordings are made when the model is loaded."""
 
 
 class Branch(NamedTuple):
@@ -51,12 +52,12 @@ class Grid(NamedTuple):
     blocks: Tensor
     """[S, B] block tables of the sequences."""
     queries: Tensor
-    """[S, Q] packed index of each position of a sequence; padding repeats one."""
+    """[S, Q] packed index of each position of a sequence. Padding repeats a position."""
     outputs: Tensor
     """[W K] index of each packed position in the flattened `queries`."""
     mask: Tensor
     """[S, 1, H / G Q, C + Q] true where a position attends: to the visible context rows, and to its branch up to
-    itself. The same for all queries that share a key head.
+    itself. All queries that share a key head have the same values.
     """
 
 
@@ -67,7 +68,9 @@ class Drafting:
         self.recorded = record and Recorded(self.tokens, context.device, record)
 
     def warm_up(self) -> None:
-        """Makes the recordings of usual runs, so that no client waits for them, and their memory is in use."""
+        """Makes the recordings of usual runs, so that no client waits for a recording. The KV pool is allocated later,
+        from the memory that the recordings leave.
+        """
         c, context = self.drafter.config, self.context
         k = c.length - c.given
         for w in USUAL if self.recorded is not None else ():
@@ -152,8 +155,8 @@ def block_tables(sequences: list[Sequence]) -> np.ndarray:
 
 
 def pick(kind: str, p: Tensor, u: Tensor) -> Tensor:
-    """Returns the tokens [...] that uniforms u [..., D] choose from probabilities p [..., V], as `coordinates.pick`, but
-    with far fewer operations.
+    """Returns the same tokens [...] as `coordinates.pick` for uniforms u [..., D] and probabilities p [..., V], with
+    far fewer operations.
     """
     if kind != "tree":
         return coordinates.pick(kind, p, u)

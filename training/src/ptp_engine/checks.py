@@ -25,7 +25,7 @@ class Check:
     accepted: int = 0
     """Number of block tokens that are equal to the target's."""
     given: int = 0
-    """The target's own token after them."""
+    """The target's own token after the accepted tokens."""
     tokens: list[int] = field(default_factory=list)
     """Drafted tokens after `given`."""
     confidences: list[float] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Check:
 
 def checked_rows(slots: list[engine_pb2.DraftSlot]) -> np.ndarray:
     """Returns the places, in the concatenated tokens of a run, of the tokens before and in the blocks. They predict the
-    tokens of the blocks and the next ones.
+    tokens of the blocks and one token after each block.
     """
     ends = np.cumsum([len(slot.tokens) for slot in slots])
     rows = [np.arange(e - s.check.block - 1, e) for e, s in zip(ends, slots, strict=True) if s.HasField("check")]

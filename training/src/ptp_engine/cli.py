@@ -44,7 +44,7 @@ def parser_of(role: str) -> Parser:
     address = matching(r"unix:.+|\S+:\d+", "host:port or unix:/path")
     add("--listen", type=address, default=f"127.0.0.1:{PORTS[role]}", help="address of EngineService")
     device = matching(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N")
-    add("--device", type=device, default="auto", help="auto: a GPU if PyTorch finds one")
+    add("--device", type=device, default="auto", help="device of the model; auto: a GPU if PyTorch finds a GPU")
     add(
         "--dtype",
         choices=("auto", "float32", "bfloat16", "float16"),
@@ -66,8 +66,8 @@ def parser_of(role: str) -> Parser:
             "--pass-tokens",
             type=integer(2, 4096),
             default=64,
-            help="tokens in every pass of the model on a GPU; a larger number helps many clients and slows "
-            "down a single one",
+            help="number of tokens in every pass of the model on a GPU; a larger number helps many clients and slows "
+            "down a single client",
         )
     add("--no-prefix-cache", action="store_true", help="do not keep the rows of closed sequences")
     add("--threads", type=integer(1, 1024), help="CPU threads (default: one per core, or OMP_NUM_THREADS)")
@@ -80,7 +80,7 @@ def parser_of(role: str) -> Parser:
 
 
 def parse(role: str, words: list[str]) -> argparse.Namespace:
-    """Parses a role's options. Exits if a file that they name is missing, or if torchrun cannot start the role."""
+    """Parses a role's options. Exits if a file in the options is missing, or if torchrun cannot start the role."""
     args = parser_of(role).parse_args(words)
     args.role = role
     names = {"model": "MODEL" if role == "target" else "CHECKPOINT", "target": "--target", "evaluation": "--evaluation"}

@@ -37,7 +37,7 @@ class Curves(NamedTuple):
 
     all_branches: list[float]
     after_miss: list[float]
-    """For branches after a rejected token."""
+    """Values for branches after a rejected token."""
 
 
 class DrafterModel(PooledModel):
@@ -164,8 +164,9 @@ class DrafterModel(PooledModel):
 
 
 def convert(drafter: Drafter, device: torch.device, dtype: torch.dtype) -> None:
-    """Merges the adapters of a drafter into its layers, and moves it to a device in the precision of serving."""
-    drafter.layers = nn.ModuleList(merged(layer) for layer in drafter.layers)  # First, so that only the sum is rounded.
+    """Merges the adapters of a drafter into its layers. Moves the drafter to a device and converts it to `dtype`."""
+    # Merging comes first, so that only the sum is rounded.
+    drafter.layers = nn.ModuleList(merged(layer) for layer in drafter.layers)
     for name, part in drafter.named_children():
         # Harmonics of the uniforms need more digits than bfloat16 has.
         part.to(device, torch.float32 if name == "uniform" else dtype)

@@ -21,7 +21,7 @@ GUESS = 0.7
 evaluation.
 """
 CHECKED = 2_000_000_000
-"""Maximum number of parameters of a target that is compared with the one in the checkpoint. Larger ones take too long."""
+"""Maximum number of parameters for which the target's identity is checked. Larger targets would take too long."""
 
 
 def load_drafter_model(args: argparse.Namespace) -> DrafterModel:
@@ -52,7 +52,7 @@ def needed(target: Target, config: DrafterConfig) -> Target | None:
 
 
 def read_target(model: str, context: int | None) -> Target:
-    """Reads a Hugging Face model or a target checkpoint of ptp_train. The default of `context` is the longest one."""
+    """Reads a Hugging Face model or a target checkpoint of ptp_train. The default of `context` is its maximum."""
     if pathlib.Path(model).is_file():
         return load_target(model)
     folder = folder_of(model, "--target")

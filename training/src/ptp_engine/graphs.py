@@ -43,7 +43,10 @@ class Recorded:
     """A function of tensors that runs as CUDA graphs, one for each combination of input shapes and other arguments."""
 
     def __init__(self, function: Callable, device: torch.device, record: Callable[[Callable], Recording] | None):
-        """function: must not wait for the device. record: `CudaGraph`, a stand-in in tests, or None to make no graphs."""
+        """function: must not wait for the device.
+
+        record: `CudaGraph`, a replacement for it in tests, or None to make no graphs.
+        """
         self.function, self.device, self.record = function, device, record
         self.recordings: dict[tuple, tuple[tuple[Tensor, ...], Recording]] = {}
 

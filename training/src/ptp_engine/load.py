@@ -18,7 +18,7 @@ from .attention import NAME, Layer, Probe
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FLOATING = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
-"""Sizes of the floating-point formats of safetensors that are converted to the precision of serving."""
+"""Number of bytes per value in the floating-point formats of safetensors. Values in other formats keep their size."""
 DOWNLOADED = ["*.json", "*.safetensors", "*.jinja"]
 DUPLICATES = ["consolidated*", "original/*"]
 """Files on the hub with the same weights in the format of the model's authors."""
@@ -41,7 +41,7 @@ class Options:
     memory_fraction: float = 0.9
     no_prefix_cache: bool = False
     kv_megabytes: int | None = None
-    """Size of the KV pool. The default is the rest of memory_fraction, but at most what max_sequences can fill."""
+    """Size of the KV pool. By default, it is the rest of memory_fraction, limited to the rows of max_sequences."""
     pass_tokens: int = 64
     """Number of tokens in every pass on a GPU."""
 
@@ -52,7 +52,7 @@ class Options:
 
 
 def device_of(name: str) -> torch.device:
-    """Returns the device that an option names. auto is a GPU if PyTorch finds one."""
+    """Returns the device for a value of --device. auto is a GPU if PyTorch finds a GPU."""
     if name != "auto":
         return torch.device(name)
     if torch.cuda.is_available():
@@ -95,7 +95,10 @@ def weight_bytes(files: list[pathlib.Path], dtype: torch.dtype) -> int:
 
 
 def folder_of(model: pathlib.Path | str, option: str = "MODEL") -> pathlib.Path:
-    """Returns the folder of a model, which `option` names. Downloads the model if it is a name on the hub."""
+    """Returns the folder of a model. Downloads the model if it is a name on the hub.
+
+    option: name of the command-line option for `model`, for errors.
+    """
     folder = pathlib.Path(model)
     if folder.is_dir():
         return folder
@@ -123,7 +126,7 @@ def check_config(config: PreTrainedConfig, context: int) -> None:
     rope = getattr(text, "rope_parameters", None) or {}
     for settings in rope.values() if all(isinstance(value, dict) for value in rope.values()) else [rope]:
         kind = settings.get("rope_type", "default")
-        # The frequencies of these types depend on the length, here on that of the longest sequence in a pass.
+        # The frequencies of these types would depend on the length of the longest sequence in a pass.
         original = settings.get("original_max_position_embeddings") or text.max_position_embeddings
         if kind in ("dynamic", "longrope") and context > original:
             raise SystemExit(
@@ -132,7 +135,7 @@ def check_config(config: PreTrainedConfig, context: int) -> None:
 
 
 def check_memory(needed: int, device: torch.device, fraction: float) -> None:
-    """Exits if weights do not fit into the free memory of a device, and into a fraction of its total memory."""
+    """Exits if weights exceed the free memory of a device, or a fraction of its total memory."""
     free, total = memory_of(device)
     limit = min(free, total * fraction)
     if needed > limit:
@@ -180,7 +183,7 @@ def sharded(config: PreTrainedConfig, size: int) -> dict[str, Any]:
 
 
 def context_of(config: PreTrainedConfig, requested: int | None) -> int:
-    """Returns the maximum number of tokens in a sequence: the requested one, or else the model's."""
+    """Returns the maximum number of tokens in a sequence: the requested number, or else the maximum of the model."""
     longest = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
     if longest is None:
         raise SystemExit("max_position_embeddings must be in config.json of MODEL")

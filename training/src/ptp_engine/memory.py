@@ -21,8 +21,8 @@ def kv_bytes(options: Options, device: torch.device) -> int:
 
 
 def kv_blocks(options: Options, device: torch.device, context: int, block_size: int, bytes_per_token: int) -> int:
-    """Returns the number of blocks of the pool, at most as many as max_sequences of `context` rows can fill. Exits if
-    the requested context, or any context, does not fit.
+    """Returns the number of blocks of the pool, limited to max_sequences with `context` rows each. Exits if the
+    requested context does not fit, or if no context fits.
     """
     size, block_bytes = kv_bytes(options, device), block_size * bytes_per_token
     needed = -(-context // block_size)

@@ -17,7 +17,7 @@ from .gen import engine_pb2
 from .model import Model
 
 FOREVER = datetime.timedelta(days=3650)
-"""Timeout of the other ranks, which wait for a call as long as no client connects."""
+"""Timeout of the other ranks, which wait for a call until a client connects."""
 LOADING = datetime.timedelta(hours=2)
 """Timeout of collective operations while a large model loads."""
 FRAME = 8192

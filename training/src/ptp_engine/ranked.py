@@ -1,4 +1,4 @@
-"""Picks among the most probable tokens on the host. There are so few that Python is faster than kernels on a device."""
+"""Picks among the most probable tokens on the host. They are so few that Python is faster than kernels on a device."""
 
 from bisect import bisect_left
 
@@ -32,8 +32,9 @@ def pick_ranked(
     """Picks among the K tokens with the largest logits.
 
     ids, values: [R, K] tokens by rank, and their logits after temperature. parameters: [R, 3] top_k, top_p, min_p.
-    totals: [R] sum of all tokens' weights, for rows without top_k. u: [R, D]. complete: true if K is the whole
-    vocabulary. Returns the column of each pick [R], or -1 if the K tokens do not contain the whole top-k and nucleus.
+    totals: [R] sum of all tokens' weights, for rows without top_k. u: [R, D]. complete: true if the K tokens are
+    the whole vocabulary. Returns the column of each pick [R], or -1 if the K tokens do not contain the whole top-k and
+    nucleus.
     """
     top_k, top_p, min_p = (parameters[:, i : i + 1] for i in range(3))
     weights = weigh(values, values[:, :1], min_p)

@@ -127,8 +127,8 @@ class Draw:
         )
 
     def _rank(self, group: np.ndarray, size: int) -> tuple[Tensor, Tensor | None]:
-        """Returns int32 [3, G, K] for the rows of a group: ids, logits after temperature, and log-probabilities of the K
-        most probable tokens. Also returns the sums of weights [G], if a row needs them.
+        """Returns int32 [3, G, K] for the rows of a group: ids, logits after temperature, and log-probabilities of the
+        K most probable tokens. Also returns the sums of weights [G], if a row needs its sum.
         """
         where = self._where(group)
         rows = self._rows(where)

@@ -103,7 +103,6 @@ async def serve(model: Model, listen: str) -> None:
     log.info("listening", extra={"address": address})
     await stop.wait()
     log.info("stopping")
-    logging.getLogger("grpc").setLevel(
-        logging.CRITICAL
-    )  # gRPC logs every call that ends during the shutdown as an error.
+    # gRPC logs every call that ends during the shutdown as an error.
+    logging.getLogger("grpc").setLevel(logging.CRITICAL)
     await server.stop(None)

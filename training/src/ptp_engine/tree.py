@@ -2,7 +2,7 @@
 
 Weights are integers, so their sums have no rounding errors, and no result depends on the order of additions or on other
 rows. The number of operations does not depend on the number of rows: the decisions at all nodes are computed at once,
-and the result is the leaf with a path that follows them.
+and the result is the leaf that these decisions lead to.
 """
 
 import functools

@@ -59,7 +59,9 @@ KERNELS = (
     Kernel(paged=True, block_size=256, starts=True),
     Kernel(paged=False),
 )
-"""Kernels in order of preference. FlashAttention 3 reads pages of any size, and FlashAttention 2 multiples of 256."""
+"""Kernels in order of preference. FlashAttention 3 reads pages of any size. FlashAttention 2 reads only pages with a
+multiple of 256 rows.
+"""
 
 
 @functools.cache

@@ -46,7 +46,7 @@ COMMANDS = {
     ),
     "evaluate": Command(
         "ptp_train.train.evaluate",
-        "measure a pair by coupled decoding on held-out text, or the loss of an export in int8",
+        "measure a pair by coupled decoding on held-out text, or the effect of an export in int8",
         ("target", "drafter", "samples", "independent", "autoregressive", "folder"),
     ),
     "export": Command(
@@ -106,8 +106,8 @@ def paths(args: argparse.Namespace, options: tuple[str, ...]) -> list[tuple[str,
 
 
 def reads(args: argparse.Namespace) -> tuple[str, ...]:
-    """Returns the options that name the command's inputs. `evaluate --folder` reads no drafter, and neither does `export`
-    if it writes only a target.
+    """Returns the options that name the command's inputs. Neither `evaluate --folder` nor an `export` of only a target
+    reads a drafter.
     """
     options = COMMANDS[args.command].reads
     if args.command == "evaluate" and args.folder:

@@ -160,7 +160,7 @@ def plan(args: argparse.Namespace) -> list[argparse.Namespace]:
 
 
 def say_durations(steps: list[argparse.Namespace]) -> None:
-    """Prints the durations of long steps. Measures them, which takes as long as a few steps of training."""
+    """Prints the estimated durations of long steps. The measurement takes as long as a few steps of training."""
     from ..train import estimate  # Imported here because it loads PyTorch.
 
     for line in estimate.long_steps(steps):

@@ -1,8 +1,8 @@
 """Builds the text corpus: TypeScript declaration files of npm packages, or the files of any folder (--text).
 
 Only npm packages with a permissive licence are read. For --text, the user has to check licences. Near-duplicate files
-are dropped. Two test sets are held out: whole packages, or sub-folders and single files of --text (`held_packages`), and
-a random share of the other files (`held_files`).
+are dropped. Two test sets are held out: whole packages, or sub-folders and single files of --text (`held_packages`),
+and a random share of the other files (`held_files`).
 """
 
 import argparse
@@ -17,7 +17,7 @@ from .npm_packages import npm_sources
 HELD_PACKAGES = ("zod", "fastify", "rxjs", "@types/leaflet", "ioredis")
 HELD_FILES_SHARE = 0.02
 HELD_FILES_BYTES = 4_000
-"""Size up to which `held_files` is filled, as long as twice this size remains to train on."""
+"""Minimum size of `held_files`, provided that twice this size remains to train on."""
 HELD_FOLDERS = 25
 """Reciprocal of the share of sub-folders and single files of --text that is held out."""
 PACKAGE_LIMIT_BYTES = 1_200_000
@@ -81,8 +81,8 @@ def documents_in(folder: pathlib.Path, pattern: str) -> Iterator[tuple[pathlib.P
 
 
 def text_sources(text: pathlib.Path, pattern: str) -> list[tuple[str, pathlib.Path, dict]]:
-    """Returns the files of --text that match the pattern, and the sub-folders with such files, ordered by `share_of`. The
-    first ones are held out.
+    """Returns the files of --text that match the pattern, and the sub-folders with such files, ordered by `share_of`.
+    The first of these sources are held out.
     """
 
     def has_text(path: pathlib.Path) -> bool:
@@ -105,8 +105,8 @@ def size_of(entries: list[dict]) -> int:
 
 
 def fill_held_files(documents: dict[str, list[dict]]) -> None:
-    """Moves documents from `train` to `held_files` until these suffice for measurements, and skips documents without
-    which too little would remain to train on. A small corpus would otherwise hold out no or few files.
+    """Moves documents from `train` to `held_files` until the held-out files suffice for measurements. A small corpus
+    would otherwise hold out few files or none. Documents without which `train` would be too small stay there.
     """
     train, held = documents["train"], documents["held_files"]
     for entry in sorted(train, key=lambda entry: share_of(f"{entry['package']}/{entry['path']}")):

@@ -140,6 +140,6 @@ def run(args: argparse.Namespace) -> None:
         sources = json.loads(args.sources.read_text())
         (args.out / "LICENCES.md").write_text(manifest.licences(sources), encoding="utf8")
     if args.target_precision == "int8":
-        print(f"int8 changes the target slightly: `ptp-train evaluate --folder {args.out}` measures by how much")
+        print(f"int8 changes the target slightly: `ptp-train evaluate --folder {args.out}` measures the change")
     sizes = {f.name: f.stat().st_size for f in sorted(args.out.iterdir())}
     print(json.dumps({"out": args.out.name, "bytes": sum(sizes.values()), "files": sizes}))

@@ -127,7 +127,8 @@ def build(
 ) -> dict:
     """Returns the manifest of a folder with the files `names` and graphs that use the rule `pick` (coordinates.py).
 
-    `facts` are merged into it, key by key. With a drafter, facts["drafter"] must have yield_curve and accuracy_by_position.
+    `facts` are merged into it, key by key. With a drafter, facts["drafter"] must have yield_curve and
+    accuracy_by_position.
     """
     c = target.config
     row = 2 * c.kv_heads * c.head_width * 4

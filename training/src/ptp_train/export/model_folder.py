@@ -23,9 +23,9 @@ SLOTS = (1, 2, 4, 8)
 LARGE = 200_000_000
 """Minimum number of parameters of a large target."""
 SLOTS_OF_LARGE = (8,)
-"""Slots of a large target's graph."""
-SLOTS_BESIDE_LARGE = (1, 4)
-"""Slots of the graphs of a large target's drafter."""
+"""Number of slots of a large target's graph."""
+SLOTS_OF_LARGE_DRAFTER = (1, 4)
+"""Numbers of slots of the graphs of a large target's drafter."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,8 @@ def write_folder(
     """Writes a model folder. `drafter` is None if the folder contains only a target.
 
     slots: numbers of slots for which to write graphs. in_place: see `target_graph`. The defaults depend on the target's
-     size.
-    facts: see `manifest.build`.
-     The server needs a chat template, so callers that pass none have to add one to the folder.
+    size. facts: see `manifest.build`. The server needs a chat template, so callers without `chat_template` have to add
+    the template to the folder.
     """
     if drafter and drafter.config.target != target.config:
         raise SystemExit(f"--drafter must be made for a target with {target.config}, got {drafter.config.target}")
@@ -95,14 +94,13 @@ def write_folder(
     texts = {"tokenizer.json": tokenizer} | ({"chat_template.jinja": chat_template} if chat_template else {})
     for name, text in texts.items():
         (out / name).write_bytes(text)
-    pick = (
-        drafter.config.pick if drafter else "tree"
-    )  # The same as the drafters' default, so that adding a drafter later does not change texts.
+    # "tree" is the drafters' default, so that adding a drafter later does not change texts.
+    pick = drafter.config.pick if drafter else "tree"
     large = parameters_of(target) >= LARGE
     in_place = large if in_place is None else in_place
     counts = {
         "target": slots or (SLOTS_OF_LARGE if large else SLOTS),
-        "drafter": slots or (SLOTS_BESIDE_LARGE if large else SLOTS),
+        "drafter": slots or (SLOTS_OF_LARGE_DRAFTER if large else SLOTS),
     }
     with torch.no_grad():
         names = [*texts, *write_graphs(target, drafter, out, form, drafter_form, pick, counts, in_place)]

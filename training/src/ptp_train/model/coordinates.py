@@ -32,7 +32,7 @@ def pick(kind: str, p: Tensor, u: Tensor) -> Tensor:
 
 
 def interval(kind: str, p: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the bounds [low, high) of the uniforms that choose `token` [...] from p [..., V], both float32 [..., D]."""
+    """Returns the bounds [low, high) of the uniforms that choose `token` [...] from p [..., V], float32 [..., D]."""
     return _interval_cdf(p, token) if kind == "cdf" else _interval_tree(p, token)
 
 

@@ -156,7 +156,7 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tens
 
 
 def read_layers(layers: Iterable[Layer], x: Tensor, c: Config) -> tuple[Tensor, list[KeyValue]]:
-    """Runs layers causally over x [B, S, width]. Returns hidden states [B, S, width] and each layer's keys and values."""
+    """Runs layers causally over x [B, S, width]. Returns hidden states [B, S, width], and keys and values by layer."""
     cos, sin = rope_tables(torch.arange(x.shape[1], device=x.device)[None], c)
     cache: list[KeyValue] = []
     for layer in layers:

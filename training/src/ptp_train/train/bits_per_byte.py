@@ -13,8 +13,8 @@ from ..model.transformer import Target
 
 @torch.no_grad()
 def bits_per_byte(model: Target, tokens: np.ndarray, bytes_per_token: float, length: int, count: int) -> float:
-    """Returns the mean cross-entropy in bits per byte, over `count` evenly spaced windows of `length` tokens. A short text
-    has fewer windows, and a very short one is a single window.
+    """Returns the mean cross-entropy in bits per byte, over `count` evenly spaced windows of `length` tokens. A short
+    text has fewer windows, and a very short text is a single window.
     """
     length = min(length, len(tokens) - 1)
     count = min(count, len(tokens) // length)

@@ -1,4 +1,4 @@
-"""Device, precision, compilation, seeds and threads. The default is compiled bfloat16 on a GPU, and float32 on a CPU."""
+"""Device, precision, compilation, seeds and threads. The default is compiled bfloat16 on a GPU and float32 on a CPU."""
 
 import argparse
 import contextlib

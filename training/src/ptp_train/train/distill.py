@@ -91,7 +91,7 @@ def add_drafter_arguments(parser: argparse.ArgumentParser) -> None:
         "--width",
         type=multiple(64, 64, 8192),
         default=128,
-        help="width of a separate drafter, which has as many layers as --source names",
+        help="width of a separate drafter, which has one layer for each layer in --source",
     )
 
 
@@ -146,8 +146,8 @@ def separate_config(target: Config, width: int, layers: int) -> Config:
 
 
 def batch_sizes(args: argparse.Namespace, target: Target, place: str) -> tuple[int, int]:
-    """Returns --context-tokens and --completions, or less if their distributions do not fit the memory, which each of
-    them may fill by half.
+    """Returns --context-tokens and --completions, or smaller numbers if the distributions do not fit into memory. Each
+    of the two may fill half of the memory for batches.
     """
     each, half = memory.distribution_bytes(target.config), memory.budget(target, place) // 2
     tokens = memory.fitting("--context-tokens", args.context_tokens, each, half, least=512)

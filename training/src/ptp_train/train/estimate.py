@@ -1,4 +1,4 @@
-"""Says how long the steps of a recipe will take on this machine, from a few measured operations."""
+"""Estimates the durations of the steps of a recipe on this machine from a few measured operations."""
 
 import argparse
 import tempfile
@@ -16,7 +16,7 @@ from .batches import Samples
 from .device import device, use_threads
 
 SLOW = 600
-"""Duration from which a step is mentioned, seconds."""
+"""Minimum duration of the steps that are mentioned, seconds."""
 MEASURED = ("teacher-samples", "distill")
 
 
@@ -49,7 +49,7 @@ def sampling_seconds(args: argparse.Namespace, target: Target, place: str) -> fl
 
 
 def distillation_seconds(args: argparse.Namespace, target: Target, place: str) -> float:
-    """Returns the duration of `distill`, from one step on random text. With --minutes, it is known."""
+    """Returns the duration of `distill`: --minutes, or an estimate from one step on random text."""
     if args.minutes:
         return 60 * args.minutes
     use_threads(args.threads)

@@ -229,7 +229,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--folder",
         type=pathlib.Path,
-        help="instead measure a model folder made from --target: bits per byte of both on the held-out text of --data",
+        help="measure a model folder made from --target instead: bits per byte of the folder and of --target on the "
+        "held-out text of --data",
     )
     add(
         "--data",

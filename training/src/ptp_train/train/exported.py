@@ -44,8 +44,8 @@ def exported_target(folder: pathlib.Path) -> Target:
 
 
 def compare(folder: pathlib.Path, target: Target, data: pathlib.Path, count: int) -> dict:
-    """Returns bits per byte of a folder's target and of the checkpoint that it was exported from, on `count` windows of
-    each held-out split, and by how many per cent they differ.
+    """Returns bits per byte of a folder's target and of the checkpoint from which the folder was exported, on `count`
+    windows of each held-out split, and the differences in per cent.
     """
     figures = {"folder": on_held_out(exported_target(folder), data, count), "target": on_held_out(target, data, count)}
     change = {

@@ -9,7 +9,9 @@ from ..model.transformer import Config, Target, parameters_of
 SHARE = 0.6
 """Share of the memory that training may fill. The rest is for gradients, the optimiser and other processes."""
 COPIES = 6
-"""Number of float32 arrays of a distribution's size that exist at once: logits, probabilities, sorted ones, gradients."""
+"""Number of float32 arrays with the size of a distribution that exist at once: logits, probabilities, sorted
+probabilities, gradients.
+"""
 FLOAT = 4
 
 
@@ -36,7 +38,9 @@ def row_bytes(c: Config) -> int:
 
 
 def fitting(option: str, wanted: int, each: int, space: int, least: int = 1) -> int:
-    """Returns `wanted`, or less if that many items of `each` bytes do not fit into `space` bytes, and says so."""
+    """Returns `wanted`, or a smaller number if `wanted` items of `each` bytes do not fit into `space` bytes. Prints the
+    smaller number.
+    """
     fits = max(least, space // each)
     if fits >= wanted:
         return wanted

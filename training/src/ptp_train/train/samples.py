@@ -142,8 +142,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch",
         type=integer(1),
         default=128,
-        help="maximum number of sequences per batch; less memory reduces it, and another number changes the samples of "
-        "the same --seed",
+        help="maximum number of sequences per batch; batches that do not fit into memory become smaller; a different "
+        "number changes the samples of the same --seed",
     )
     kind = numbers("temperature", "top_k", "top_p")
     add("--conditions", type=kind, help="TEMPERATURE,TOP_K,TOP_P of all sequences, instead of the random mixture")
@@ -179,7 +179,7 @@ def prompt_lengths(context: int, split: str, tokens: int) -> tuple[tuple[int, ..
 
 
 def batch_of(args: argparse.Namespace, target: Target, place: str) -> int:
-    """Returns --batch, or fewer sequences if their KV caches and the logits of a prefill step do not fit the memory."""
+    """Returns --batch, or fewer sequences if KV caches and the logits of a prefill step do not fit into memory."""
     c = target.config
     longest = min(c.context, PROMPTS[-1][0] + GENERATED)
     each = longest * memory.row_bytes(c) + memory.distribution_bytes(c) + 2 * READ * memory.FLOAT * c.vocab

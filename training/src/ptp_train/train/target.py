@@ -105,7 +105,7 @@ def config_of(args: argparse.Namespace, vocab: int) -> Config:
 
 
 def special_tokens_of(init: pathlib.Path | None) -> dict:
-    """Returns the special tokens of an imported target, which models trained from it keep. Returns {} for others."""
+    """Returns the special tokens of an imported target, which models trained from it keep, or {} for other targets."""
     return torch.load(init, map_location="cpu", mmap=True).get("special_tokens", {}) if init else {}
 
 
@@ -124,8 +124,8 @@ def check(args: argparse.Namespace) -> None:
 
 
 def check_vocabulary(rows: int, tokens: int, imported: bool) -> None:
-    """Exits if --init cannot have been made for the tokenizer of --data. Imported models may have more rows than tokens,
-    because many are padded to a multiple of 64 or 128.
+    """Exits if --init cannot have been made for the tokenizer of --data. Imported models may have more rows than
+    tokens, because many models are padded to a multiple of 64 or 128 rows.
     """
     fits = rows >= tokens if imported else rows == tokens
     limit = "a vocabulary of at least the size of" if imported else "the same vocabulary size as"

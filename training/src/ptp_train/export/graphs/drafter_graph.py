@@ -172,7 +172,7 @@ def sequential(g: Graph, drafter: Drafter, excluded: str | None) -> None:
 
 
 def step(parent: Graph, drafter: Drafter, excluded: str | None):
-    """Builds the body of the loop, which computes the k-th position of every branch from the previous token and state."""
+    """Builds the body of the loop. It computes the k-th position of every branch from the previous token and state."""
     s, c, head = Graph(parent.weights, parent), drafter.config.sizes, drafter.sequential
     s.node("Gather", ["grid", "k"], "step.rows")
     names = ["head.hidden", "final", "divisor.rows", "u.rows", "random.rows", *([excluded] if excluded else [])]

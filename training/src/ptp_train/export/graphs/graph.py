@@ -85,8 +85,8 @@ class Graph:
         return self.node("Cast", [stored], name, to=FLOAT)
 
     def gather(self, name: str, value: torch.Tensor, ids: str, out: str) -> str:
-        """Returns rows of a matrix parameter. Only these rows are cast to float32, so that a large embedding stays in the
-        weight file.
+        """Returns rows of a matrix parameter. Only these rows are cast to float32, so that a large embedding stays in
+        the weight file.
         """
         name = self.tensor(name, value)
         cast = next((n for n in self.nodes if n.op_type == "Cast" and n.output[0] == name), None)
@@ -123,8 +123,8 @@ class Graph:
         return forms.get(self.weights.precision) if weight.shape[1] >= NARROW else None
 
     def choose(self, condition: str, out: str, then, otherwise: str, kind: int = INT64) -> str:
-        """Adds an ONNX If with one result: `then(subgraph)` if the scalar `condition` is true, else `otherwise`, which is
-        a value of this graph or a function like `then`.
+        """Adds an ONNX If with one result: `then(subgraph)` if the scalar `condition` is true, and else `otherwise`, a
+        value of this graph or a function like `then`.
         """
         branches = []
         for side, build in (("then", then), ("else", otherwise)):
@@ -273,7 +273,7 @@ class Stream:
 
 
 def stacked(*parts: torch.nn.Linear) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Returns weight and bias (None if there is no bias) of the linear map that concatenates the results of all parts."""
+    """Returns weight and bias (None without biases) of the linear map that concatenates the results of all parts."""
     bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
     return torch.cat([part.weight for part in parts]), bias
 

@@ -18,8 +18,8 @@ def target_graph(target: Target, weights: WeightFile, slots: int, kind: str, in_
     Outputs: pick [R]; logprob [R], the natural logarithm of its probability before shaping; top_id and top_logprob [R,
     top_count], the most probable tokens before shaping; nk{l} and nv{l} [1, N, G*D].
 
-    in_place: take k{l}_{i} and v{l}_{i} [S_i, G, D] instead of pk and pv, and write the new rows into them (in_place.py).
-    Slots after the used ones may then be empty: T_i = S_i = 0.
+    in_place: the graph takes k{l}_{i} and v{l}_{i} [S_i, G, D] instead of pk and pv, and writes the new rows into these
+    caches (in_place.py). The last slots may then be empty: T_i = S_i = 0.
     """
     c = target.config
     g = Graph(weights)
