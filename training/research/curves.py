@@ -8,9 +8,8 @@ import argparse
 import json
 import pathlib
 
-import torch
-
 from ptp_train.cli.settings import require
+from ptp_train.model.transformer import read_checkpoint
 
 INK, ACCENT = "#333333", "#1f6feb"
 
@@ -28,7 +27,7 @@ def check(args: argparse.Namespace) -> None:
 
 def log_of(path: pathlib.Path) -> list[dict]:
     """Returns the training log in a checkpoint, oldest entry first."""
-    return torch.load(path, map_location="cpu", mmap=True).get("log") or []
+    return read_checkpoint(path).get("log") or []
 
 
 def draw_target(panel, log: list[dict]) -> None:

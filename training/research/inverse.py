@@ -20,7 +20,7 @@ from torch import Tensor
 from ptp_train.cli.settings import integer, require
 from ptp_train.model import coordinates
 from ptp_train.model.drafter import Drafter, load_drafter
-from ptp_train.model.transformer import Config, load_target
+from ptp_train.model.transformer import Config, load_target, read_checkpoint
 from ptp_train.train.device import autocast, device
 from ptp_train.train.distill import add_drafter_arguments, drafter_config, layers_of, untrained
 from ptp_train.train.fit import add_fit_arguments, add_steps_and_rates, fit
@@ -113,7 +113,7 @@ def start(args: argparse.Namespace) -> Drafter:
     """
     settings = argparse.Namespace(**vars(args), from_target=args.init is not None)
     if args.init:
-        kind = torch.load(args.init, map_location="cpu", mmap=True).get("kind")
+        kind = read_checkpoint(args.init).get("kind")
         require(kind in ("target", "drafter"), f"--init must be a target or a drafter, got a {kind} in {args.init}")
         if kind == "drafter":
             return continued(settings, load_drafter(args.init))

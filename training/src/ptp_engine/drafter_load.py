@@ -7,7 +7,7 @@ from dataclasses import replace
 from ptp_train.cli.settings import require
 from ptp_train.export.manifest import drafting_facts
 from ptp_train.model import hugging_face
-from ptp_train.model.drafter import Drafter, load_drafter, target_of
+from ptp_train.model.drafter import Drafter, load_drafter, target_identity_of
 from ptp_train.model.drafter_config import DrafterConfig
 from ptp_train.model.transformer import Target, identity, load_target, parameters_of
 
@@ -66,7 +66,7 @@ def check_pair(drafter: Drafter, target: Target, checkpoint: pathlib.Path) -> No
     require(made_for == sizes, f"--target must be the target of CHECKPOINT with {made_for}, got {sizes}")
     if parameters_of(target) > CHECKED:
         return
-    expected = target_of(checkpoint)
+    expected = target_identity_of(checkpoint)
     found = expected and identity(target)
     require(expected == found, f"--target must be the target of CHECKPOINT with identity {expected}, got {found}")
 

@@ -9,10 +9,10 @@ import pathlib
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from ..cli.settings import integer, planned, require
+from ..model.transformer import read_checkpoint
 from .vocabulary_order import relabelled, spread
 
 END_OF_TEXT = "<|endoftext|>"
@@ -117,7 +117,7 @@ def check(args: argparse.Namespace) -> None:
 def separator_of(tokenizer: Tokenizer, args: argparse.Namespace) -> int:
     """Returns the id of the token before every document."""
     if args.use and not args.separator:
-        special = torch.load(args.target, map_location="cpu", mmap=True).get("special_tokens")
+        special = read_checkpoint(args.target).get("special_tokens")
         require(special is not None, f"--separator must be given, because {args.target} is not an imported target")
         begin = special["begin_of_text"]
         return special["end_of_text"] if begin is None else begin

@@ -9,13 +9,12 @@ import pathlib
 from collections import Counter
 from dataclasses import asdict
 
-import torch
 from tokenizers import Tokenizer
 
 from ..data.tokenizer import END_OF_TEXT
 from ..model import coordinates
 from ..model.drafter import Drafter
-from ..model.transformer import Target, parameters_of
+from ..model.transformer import Target, parameters_of, read_checkpoint
 
 FORMAT_VERSION = 1
 SPLITS = ("held_files", "held_packages")
@@ -40,8 +39,8 @@ def gather(target: pathlib.Path, drafter: pathlib.Path | None, evaluation: pathl
     The evaluation must exist if there is a drafter. The other files, sources.json of the corpus and tokens.json of the
     tokenizer, may be missing.
     """
-    target_file = torch.load(target, map_location="cpu", mmap=True)
-    drafter_file = torch.load(drafter, map_location="cpu") if drafter else {}
+    target_file = read_checkpoint(target)
+    drafter_file = read_checkpoint(drafter) if drafter else {}
     sources, tokens = (json.loads(p.read_text()) if p.exists() else None for p in others)
     facts: dict = {
         "target": {k: target_file[k] for k in ("bits_per_byte", "tokens", "source") if k in target_file},

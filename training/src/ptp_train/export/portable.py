@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer
 
 from ..data.tokenizer import END_OF_TEXT
-from ..model.transformer import Target, load_target
+from ..model.transformer import Target, load_target, read_checkpoint
 from .restore import manifest_of, target_of
 
 TYPES = {"f32": torch.float32, "f16": torch.float16}
@@ -47,7 +47,7 @@ def from_folder(folder: pathlib.Path) -> PortableTarget:
 
 def from_checkpoint(path: pathlib.Path, tokens: pathlib.Path, identity: str) -> PortableTarget:
     """Reads a target.pt, with the tokenizer and the chat template of the folder `tokens`."""
-    special = torch.load(path, map_location="cpu", mmap=True).get("special_tokens", {})
+    special = read_checkpoint(path).get("special_tokens", {})
     return _read(load_target(path), tokens, {"id": identity, **special})
 
 

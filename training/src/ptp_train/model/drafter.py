@@ -29,7 +29,7 @@ from .embeddings import UniformEmbedding
 from .lora import adapted
 from .sampling import shape
 from .sequential_head import SequentialHead
-from .transformer import Config, KeyValue, Layer, RMSNorm, Target, read_layers, rope_tables
+from .transformer import Config, KeyValue, Layer, RMSNorm, Target, read_checkpoint, read_layers, rope_tables
 
 Pick = Callable[[str, Tensor, Tensor], Tensor]
 """Picks tokens by a rule from probabilities and uniforms, like `coordinates.pick`."""
@@ -274,9 +274,9 @@ def without(logits: Tensor, excluded: Tensor | None) -> Tensor:
     return logits.masked_fill(which.view(*excluded.shape, *(1,) * (logits.ndim - excluded.ndim - 1), -1), -torch.inf)
 
 
-def target_of(path) -> str | None:
+def target_identity_of(path) -> str | None:
     """Returns the `identity` of the target for which a drafter's checkpoint was made, if the checkpoint contains it."""
-    return torch.load(path, map_location="cpu", mmap=True).get("target_identity")
+    return read_checkpoint(path).get("target_identity")
 
 
 def load_drafter(path) -> Drafter:

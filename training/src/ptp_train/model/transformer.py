@@ -260,9 +260,13 @@ def check_resume(path, stored: dict, module: nn.Module) -> None:
         raise SystemExit(f"{path} is a checkpoint of a different model: remove it, or choose another --out")
 
 
+def read_checkpoint(path) -> dict:
+    """Reads a checkpoint. The weights stay in the file until they are used."""
+    return torch.load(path, map_location="cpu", mmap=True)
+
+
 def load_target(path) -> Target:
-    """Loads a checkpoint. The weights stay in the file until they are used."""
-    stored = torch.load(path, map_location="cpu", mmap=True)
+    stored = read_checkpoint(path)
     with torch.device("meta"):
         target = Target(Config(**stored["config"]))
     target.load_state_dict(stored["weights"], assign=True)

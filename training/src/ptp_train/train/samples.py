@@ -16,7 +16,7 @@ import torch
 from ..cli.progress import Progress
 from ..cli.settings import integer, numbers, require
 from ..model import coordinates
-from ..model.drafter import Drafter, load_drafter, target_of
+from ..model.drafter import Drafter, load_drafter, target_identity_of
 from ..model.sampling import shape
 from ..model.transformer import Target, identity, load_target
 from . import memory
@@ -114,7 +114,7 @@ def stored(ids: torch.Tensor, vocab: int) -> np.ndarray:
 
 def check_pair(drafter: pathlib.Path, target: str) -> None:
     """Exits if the drafter was trained for a target with a different `identity`."""
-    made_for = target_of(drafter)
+    made_for = target_identity_of(drafter)
     require(made_for == target, f"--drafter must be made for target {target}, but {drafter} was made for {made_for}")
 
 

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from ..cli.settings import integer, integers, multiple, number, planned, require
 from ..model import grow
-from ..model.transformer import Config, Target, identity, load_target, save
+from ..model.transformer import Config, Target, identity, load_target, read_checkpoint, save
 from .bits_per_byte import on_held_out
 from .device import autocast, compiled, device, seed_everything
 from .fit import add_fit_arguments, fit
@@ -81,7 +81,7 @@ def config_of_init(args: argparse.Namespace, vocab: int) -> Config | None:
     None if there is neither.
     """
     if args.init.exists():
-        return Config(**torch.load(args.init, map_location="cpu", mmap=True)["config"])
+        return Config(**read_checkpoint(args.init)["config"])
     earlier = planned(args, args.init)
     return config_of(earlier, vocab) if earlier and earlier.command == "target" else None
 
@@ -106,7 +106,7 @@ def config_of(args: argparse.Namespace, vocab: int) -> Config:
 
 def special_tokens_of(init: pathlib.Path | None) -> dict:
     """Returns the special tokens of an imported target, which models trained from it keep, or {} for other targets."""
-    return torch.load(init, map_location="cpu", mmap=True).get("special_tokens", {}) if init else {}
+    return read_checkpoint(init).get("special_tokens", {}) if init else {}
 
 
 def check(args: argparse.Namespace) -> None:
