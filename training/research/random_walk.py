@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=pathlib.Path("work/walk"),
         help="folder for the tokens, in the format of `tokenizer`",
     )
-    add("--tokens", type=integer(10_000), default=2_000_000, help="number of tokens, of which 1 in 50 is held out")
+    add("--tokens", type=integer(10_000), default=2_000_000, help="number of tokens; 1 in 50 is held out")
     add("--vocab-size", type=integer(64, 4096), default=Walk.vocab)
     add(
         "--momentum", type=number(0, 1), default=Walk.momentum, help="share of the last step that the next step repeats"

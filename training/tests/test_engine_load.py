@@ -1,4 +1,4 @@
-"""Tests what the engine refuses to load, and why."""
+"""Tests that the engine refuses models that it cannot serve, and that the errors name the reason."""
 
 import argparse
 import json

@@ -555,7 +555,7 @@ def test_small_targets_have_a_graph_per_number_of_sequences_and_large_ones_a_sin
 
 
 def test_embedded_uniforms(tmp_path):
-    """Tests features of multiples of 2^-24, including the smallest and the largest."""
+    """Tests features of multiples of 2^-24, including the smallest and the largest multiple."""
     g = Graph(WeightFile(tmp_path / "unused.weights"))
     g.input("u", FLOAT, [1, "M", 3])
     name = graph_embeddings.features(g, "fourier", "u", 3, 4)

@@ -1,4 +1,4 @@
-"""Runs the commands in order on a corpus of a few files. Each command reads the outputs of earlier ones."""
+"""Runs the commands in order on a corpus of a few files. Each command reads the outputs of earlier commands."""
 
 import json
 

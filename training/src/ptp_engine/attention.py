@@ -20,7 +20,7 @@ IGNORED = ("dropout", "is_causal", "position_ids", "use_cache", "output_")
 
 @dataclass
 class Batch:
-    """Packed tokens of one pass, on the device. R is the number of tokens and S of sequences."""
+    """Packed tokens of one pass, on the device. R is the number of tokens, and S the number of sequences."""
 
     rows: Tensor
     """[R] int64 rows of the pool for the tokens' keys and values."""
@@ -71,7 +71,7 @@ class PaddedBatch(Batch):
 
 @dataclass
 class Pool:
-    """The KV pool, how to attend to it, and the current pass."""
+    """The KV pool, the kernel that reads it, and the current pass."""
 
     kv: KvPool
     kernel: Kernel | None

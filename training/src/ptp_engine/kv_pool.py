@@ -16,7 +16,7 @@ from .gen import common_pb2
 from .prefix import ROOT, PrefixIndex, digest
 
 SCRATCH = 0
-"""Block that padding tokens write into. No sequence has it."""
+"""Block for the keys and values of padding tokens. No sequence contains this block."""
 
 
 @dataclass

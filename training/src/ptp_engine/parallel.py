@@ -129,7 +129,7 @@ def follow(model: Model, group: Group) -> None:
             request = group.receive()
         except ProcessGroupError:
             return
-        with contextlib.suppress(EngineError):  # Rank 0 raises it too, and answers the client.
+        with contextlib.suppress(EngineError):  # Rank 0 raises the same error, and answers the client.
             call(model, request)
 
 

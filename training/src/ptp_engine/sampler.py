@@ -191,7 +191,7 @@ def pick_anywhere(rows: Rows) -> Tensor:
 
 
 def inside(weights: Tensor, rows: Rows) -> Tensor:
-    """Returns which of the ranked tokens [R, V] are inside top-k and top-p: those before which the weights sum to less
+    """Returns a mask [R, V] of the ranked tokens inside top-k and top-p. The weights before such a token sum to less
     than top_p of the top-k mass.
     """
     rank = torch.arange(weights.shape[-1], device=weights.device)

@@ -77,7 +77,7 @@ def end_process(error: Exception) -> None:
 
 
 async def start(model: Model, listen: str) -> tuple[grpc.aio.Server, str]:
-    """Starts a server. Returns it and its address, which has the actual port if `listen` has port 0.
+    """Starts a server. Returns the server and its address, which contains the actual port if `listen` has port 0.
 
     listen: `host:port` or `unix:/path`.
     """

@@ -69,7 +69,7 @@ class TargetModel(PooledModel):
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Runs passes of padding, so that no client waits until they are recorded."""
+        """Runs passes of padding, so that no client waits for their recording."""
         if self.kernel is not None:
             for needs_logits in (False, True):
                 self.passes.run(*self.packer.pack([]), needs_logits)

@@ -2,9 +2,9 @@
 
 usage: ptp-train COMMAND [options]      ptp-train COMMAND --help
 
-Commands in order, each of which reads files that earlier commands wrote under --work (default: work):
+Commands in order. Each command reads files that earlier commands wrote under --work (default: work):
 {commands}
-A recipe (a small YAML file) runs all of them, and resumes after an interruption:
+A recipe (a small YAML file) runs all of these commands, and resumes after an interruption:
 
   ptp-train run tiny                          a small real pair, minutes on a CPU
   ptp-train run cpu-default --work work/cpu   a pair of the same size as the default pair

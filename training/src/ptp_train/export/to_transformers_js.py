@@ -18,7 +18,7 @@ BATCH = "batch_size"
 
 
 def generation_graph(target: Target, weights: WeightFile) -> Graph:
-    """Returns the graph over B sequences of T new tokens and P cached ones, with G key/value heads of width D.
+    """Returns the graph over B sequences of T new tokens and P cached tokens, with G key/value heads of width D.
 
     Inputs: input_ids [B, T]; attention_mask [B, P + T], all ones; num_logits_to_keep, the number of last tokens that
     get logits, where 0 means all tokens; past_key_values.N.key and .value [B, G, P, D].
@@ -74,9 +74,8 @@ def logits(g: Graph, x: str, target: Target) -> None:
     g.node("Unsqueeze", ["num_logits_to_keep", g.constant([0])], "kept")
     g.node("Neg", ["kept"], "kept.start")
     g.node("Slice", [x, "kept.start", g.constant([END]), g.constant([1])], "kept.rows")
-    g.node(
-        "Reshape", ["kept.rows", g.constant([-1, c.width])], "kept.flat"
-    )  # Gemm works on rows, and it lets an embedding be its own head.
+    # Gemm works on rows, and can use an embedding as the head without a transposed copy.
+    g.node("Reshape", ["kept.rows", g.constant([-1, c.width])], "kept.flat")
     g.head("embedding" if c.tied else "output", "kept.flat", target.head_weight, "logits.flat")
     g.node("Shape", ["kept.rows"], "kept.shape", start=0, end=2)
     g.node("Concat", ["kept.shape", g.constant([c.vocab])], "logits.shape", axis=0)

@@ -33,8 +33,8 @@ def check(old: Config, new: Config) -> None:
 
 
 def placed(fresh: Tensor, old: Tensor, outside: float | None) -> Tensor:
-    """Puts `old` [R, C] into the corner of `fresh` [R', C'] and returns it. Unless `outside` is None, it replaces the
-    other values of `fresh`.
+    """Puts `old` [R, C] into the corner of `fresh` [R', C'] and returns the result. `outside` replaces the other
+    values of `fresh` unless it is None.
     """
     grown = fresh.clone() if outside is None else torch.full_like(fresh, outside)
     grown[tuple(slice(0, n) for n in old.shape)] = old

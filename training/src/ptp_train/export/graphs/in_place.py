@@ -19,7 +19,7 @@ class InPlaceInputs(TokenInputs):
     """The masks [T_i * H/G, S_i] have a row for each query of a group."""
 
     used: list[str]
-    """For each slot, a scalar that is true if it has tokens. Used slots come first. Empty if the graph has one slot."""
+    """For each slot, a scalar that is true if the slot has tokens. Used slots come first. Empty for one slot."""
 
 
 def in_place_inputs(g: Graph, config: Config, slots: int) -> InPlaceInputs:

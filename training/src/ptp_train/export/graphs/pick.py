@@ -88,9 +88,8 @@ def tree(g: Graph, weights: str, u: str, vocab: int, out: str) -> str:
         g.node("Gather", [u, g.constant((level + above).tolist())], f"{name}.u", axis=1)
         g.node("Mul", [f"{name}.u", f"{name}.both"], f"{name}.border")
         g.node("LessOrEqual", [f"{name}.left", f"{name}.border"], f"{name}.beyond")
-        g.node(
-            "Greater", [f"{name}.right", g.constant(0, np.float32)], f"{name}.something"
-        )  # This is necessary when the sums are subnormal.
+        # This condition is necessary when the sums are subnormal.
+        g.node("Greater", [f"{name}.right", g.constant(0, np.float32)], f"{name}.something")
         g.node("And", [f"{name}.beyond", f"{name}.something"], f"{name}.rightwards")
         g.node("Cast", [f"{name}.rightwards"], f"{name}.bits", to=FLOAT)
         g.node("MatMul", [f"{name}.bits", g.named(f"tree{levels}.turns", turns)], f"{name}.turned")
