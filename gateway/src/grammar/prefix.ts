@@ -10,7 +10,7 @@ export function afterPrefix(prefix: Uint8Array, following: Expression = anyBytes
 }
 
 /**
- * State of a text of which only the first bytes are constrained. After them, all tokens are allowed, including special
+ * State of a text in which only the first bytes are constrained. After them, all tokens are allowed, including special
  * tokens, which no grammar over bytes contains.
  */
 export class PrefixState implements GrammarState {

@@ -86,7 +86,7 @@ class PatternCompiler {
     }
   }
 
-  /** Matches a closed term, which contains no assertion that reaches beyond it. */
+  /** Matches a term and then `after`. The term must contain no assertion that reaches beyond the term. */
   #followedBy(term: Term, after: Continuation): Continuation {
     const terms = this.#terms;
     const [, afterWord, afterOther] = after;
