@@ -58,7 +58,7 @@ describe('with a real engine', () => {
     expect(together).toEqual(reference);
     expect(mixed).toEqual(reference);
     expect(reference.flat().length).toBeGreaterThan(300);
-  });
+  }, 60_000);
 
   test('the drafter helps, and stopping it mid-stream leaves the text unchanged', async () => {
     const request: GenerationRequest = { ...(requests(2)[1] as GenerationRequest), maxTokens: 200 };
