@@ -9,6 +9,7 @@ import { Verifier } from './verifier.ts';
 await runModelService({
   name: 'verifier',
   settings: verifierSettings,
+  served: ({ model }) => ({ kind: 'target', path: model }),
   openEngine: (options) => openTargetEngine(options),
   async implement({ engine, model, limits, observe, registry, logger }, { model: dir, threads }) {
     const { runtime, maxSlots, contextLength } = engine.info;
