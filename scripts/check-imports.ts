@@ -14,7 +14,7 @@ export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'protocol/src/gen': [],
   'protocol/src': ['protocol/src/gen'],
   'service-kit/src': ['protocol/src', 'protocol/src/gen'],
-  'service-kit/src/models': ['service-kit/src'],
+  'service-kit/src/models': ['protocol/src', 'service-kit/src'],
   'engine/src/sampling': SERVICE,
   'engine/src': [...SERVICE, 'engine/src/sampling'],
   'engine/src/onnx': [...SERVICE, ...ENGINE],

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify, styleText } from 'node:util';
-import { isGguf } from '@ptp/protocol/manifest';
+import { ggufFiles, isGguf } from '@ptp/protocol/gguf-files';
 import { formatBytes } from '@ptp/service-kit/models/progress';
 import { describeDrafter, describeEngine, describeLocalEngine } from './describe-engine.ts';
 import type { Engines } from './start-engine.ts';
@@ -53,10 +53,7 @@ async function sizeOf({ path, manifest }: ReadyModel): Promise<string> {
     const files = Object.entries(manifest.files).filter(([name]) => name.startsWith('target.'));
     return formatBytes(files.reduce((sum, [, { bytes }]) => sum + bytes, 0));
   }
-  const [, prefix, parts] = /^(.*)-00001-of-(\d{5})\.gguf$/i.exec(path) ?? [];
-  const part = (n: number) => `${prefix}-${String(n).padStart(5, '0')}-of-${parts}.gguf`;
-  const files = parts ? Array.from({ length: Number(parts) }, (_, i) => part(i + 1)) : [path];
-  const sizes = await Promise.all(files.map(async (file) => (await stat(file)).size));
+  const sizes = await Promise.all(ggufFiles(path).paths.map(async (file) => (await stat(file)).size));
   return formatBytes(sizes.reduce((sum, size) => sum + size, 0));
 }
 

@@ -5,6 +5,7 @@ import { get } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { DescService } from '@bufbuild/protobuf';
+import { ownCaches, userCaches } from '@ptp/protocol/cached-json';
 import type { Tls } from '@ptp/protocol/credentials';
 import { DrafterService } from '@ptp/protocol/gen/ptp/v1/drafter_pb';
 import { VerifierService } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
@@ -49,6 +50,9 @@ async function main(): Promise<number> {
   const { env, flags } = environment();
   const http = await checkEnvironment(env);
   const models = await prepareModels(env, flags.engine);
+  const caches = userCaches(env);
+  // Compiled modules halve the time and the memory that a service takes before it loads its model.
+  if (caches) env.NODE_COMPILE_CACHE ??= join(ownCaches(caches), 'compiled');
   const sockets = await mkdtemp(join(tmpdir(), 'ptp-')); // The folder has mode 0700.
   try {
     const engines = await prepareEngines(env, flags, models, sockets);

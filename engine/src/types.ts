@@ -104,10 +104,10 @@ export interface EngineInfo {
   /** True if the engine has no logits that `Adjustment.scale` could scale. */
   readonly rejectsRepetitionPenalty?: boolean;
   /**
-   * Name and version of the runtime. Absent if the results depend on more than the model folder, this version, the
-   * options and the CPU.
+   * Everything on which the bits of the results depend, apart from the CPU and Node's version, as JSON: the model's
+   * files, the runtime and the options. Absent if the results depend on more, such as a GPU's driver.
    */
-  readonly runtime?: string;
+  readonly fingerprint?: readonly unknown[];
   /** Number format of the weights, such as bfloat16. Absent if it is the one in the model's manifest. */
   readonly quantization?: string;
 }

@@ -1,14 +1,10 @@
 import { createHash } from 'node:crypto';
-import { access, stat } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
-import {
-  GGMLFileQuantizationType,
-  type GGUFParseOutput,
-  gguf,
-  parseGGUFQuantLabel,
-  parseGgufShardFilename,
-} from '@huggingface/gguf';
+import { stat } from 'node:fs/promises';
+import { basename } from 'node:path';
+import { GGMLFileQuantizationType, type GGUFParseOutput, gguf, parseGGUFQuantLabel } from '@huggingface/gguf';
+import { CachedJson } from './cached-json.ts';
 import { unusable } from './errors.ts';
+import { ggufFiles, ggufIdentity } from './gguf-files.ts';
 import { uniformsPerPosition } from './sampling-params.ts';
 
 /**
@@ -29,21 +25,29 @@ const END_NAMES = new Set([
 /** Pre-tokenizers whose models begin each text with `bos` although the metadata does not say so. */
 const BOS_SPLITS = new Set(['llama3', 'llama-v3', 'llama-bpe', 'falcon3', 'falcon-h1', 'pixtral', 'midm-2.0', 'lfm2']);
 
-/** Returns true if the path names a GGUF file, the format of llama.cpp. */
-export function isGguf(path: string): boolean {
-  return path.toLowerCase().endsWith('.gguf');
-}
+/** Version of stored manifests. A change of `manifestOf` increases it. */
+const FORMAT = 1;
+/** Number of tokens from which a manifest is stored. Reading the header of a file with 150,000 tokens takes 1.5 s. */
+const STORED_FROM = 10_000;
 
-/** What the services need from files, by path, size and time. A header with 150,000 tokens takes a second to parse. */
-const known = new Map<string, ReturnType<typeof readHeader>>();
+type GgufManifest = ReturnType<typeof manifestOf>;
+
+/** Headers that this process has read, keyed by the identity of the files. */
+const headers = new Map<string, ReturnType<typeof readHeader>>();
 
 /**
- * Describes a GGUF file, or the first part of a split one, in the same form as the manifest.json of a model folder.
+ * Describes a GGUF file, or the first part of a split one, in the same form as the manifest.json of a model folder. The
+ * description of a large vocabulary is stored, because all services need it at each start.
  *
  * @throws PtpError `failed_precondition` if the file is missing, truncated or not a language model
  */
-export async function ggufManifest(path: string) {
-  return (await header(path)).manifest;
+export async function ggufManifest(path: string): Promise<GgufManifest> {
+  const stored = new CachedJson('gguf', [FORMAT, await ggufIdentity(path)], process.env);
+  const known = await stored.read();
+  if (known) return known as GgufManifest;
+  const { manifest } = await header(path);
+  if (manifest.sizes.vocab >= STORED_FROM) await stored.write(manifest);
+  return manifest;
 }
 
 /** Returns the tokens of a GGUF file by id. @throws PtpError `failed_precondition` as ggufManifest does */
@@ -51,30 +55,27 @@ export async function ggufTokens(path: string): Promise<readonly string[]> {
   return (await header(path)).tokens;
 }
 
-/** Reads a file once per process. */
+/** Reads a header once per process. */
 async function header(path: string) {
-  const { size, mtime } = await stat(path).catch((cause: unknown) => {
-    throw unusable(path, 'cannot be read', cause);
-  });
-  const key = JSON.stringify([path, size, mtime]);
-  const read = known.get(key) ?? readHeader(path, size, mtime);
-  known.set(key, read);
-  read.catch(() => known.delete(key));
+  const key = JSON.stringify(await ggufIdentity(path));
+  const read = headers.get(key) ?? readHeader(path);
+  headers.set(key, read);
+  read.catch(() => headers.delete(key));
   return read;
 }
 
-async function readHeader(path: string, size: number, mtime: Date) {
-  const name = await modelName(path);
+async function readHeader(path: string) {
+  const { size, mtime } = await stat(path);
   const metadata = new Metadata(path, await parse(path, size));
-  return { manifest: manifestOf(metadata, path, name, mtime), tokens: metadata.strings(`${TOKENIZER}tokens`) };
+  return { manifest: manifestOf(metadata, path, mtime), tokens: metadata.strings(`${TOKENIZER}tokens`) };
 }
 
-function manifestOf(metadata: Metadata, path: string, name: string, mtime: Date) {
+function manifestOf(metadata: Metadata, path: string, mtime: Date) {
   const vocab = metadata.strings(`${TOKENIZER}tokens`).length;
   const { cachedValues, ...sizes } = modelSizes(metadata);
   return {
     format_version: 1,
-    id: metadata.text('general.name') ?? name,
+    id: metadata.text('general.name') ?? ggufFiles(path).name,
     created: mtime.toISOString(),
     engine: 'llama-cpp',
     quantisation: quantisation(path, metadata),
@@ -91,22 +92,6 @@ function manifestOf(metadata: Metadata, path: string, name: string, mtime: Date)
     tokenizer: { sha256: metadata.tokenizerSha256() },
     files: {},
   };
-}
-
-/** Returns the file's name without its extension. @throws PtpError if the file is a later part, or a part is missing */
-async function modelName(path: string): Promise<string> {
-  const part = parseGgufShardFilename(basename(path));
-  if (!part) return basename(path).slice(0, -'.gguf'.length);
-  const { prefix, shard, total } = part;
-  const nameOf = (n: number) => `${prefix}-${String(n).padStart(5, '0')}-of-${total}.gguf`;
-  if (Number(shard) !== 1)
-    throw unusable(path, `is part ${Number(shard)} of a model: name its first part, ${nameOf(1)}`);
-  for (let n = 2; n <= Number(total); n++) {
-    await access(join(dirname(path), nameOf(n))).catch((cause: unknown) => {
-      throw unusable(path, `needs ${nameOf(n)} in the same folder`, cause);
-    });
-  }
-  return prefix;
 }
 
 /**

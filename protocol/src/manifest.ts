@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { z } from 'zod';
 import { PtpError } from './errors.ts';
-import { CANDIDATE_LIMIT, ggufManifest, isGguf } from './gguf-manifest.ts';
+import { isGguf } from './gguf-files.ts';
+import { CANDIDATE_LIMIT, ggufManifest } from './gguf-manifest.ts';
 import { huggingFaceManifest } from './hf-manifest.ts';
 import { uniformsPerPosition } from './sampling-params.ts';
 

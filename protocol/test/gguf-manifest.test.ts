@@ -1,8 +1,9 @@
-import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, truncate, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { GGUFValueType, type MetadataValue, serializeGgufMetadata } from '@huggingface/gguf';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { ggufIdentity } from '../src/gguf-files.ts';
 import { isGguf, loadManifest } from '../src/manifest.ts';
 
 let dir: string;
@@ -125,4 +126,43 @@ test('a split model is named by its first part', async () => {
   const second = await written({}, 'big-00002-of-00002.gguf');
   expect(await loadManifest(first)).toMatchObject({ id: 'big' });
   await rejects(second, 'is part 2 of a model: name its first part, big-00001-of-00002.gguf');
+});
+
+test('the manifest of a large vocabulary is stored until the file changes', async () => {
+  vi.stubEnv('XDG_CACHE_HOME', join(dir, 'caches'));
+  const tokens = Array.from({ length: 10_000 }, (_, i) => `t${i}`);
+  const path = await written({ 'tokenizer.ggml.tokens': tokens });
+  const manifest = await loadManifest(path);
+  const folder = join(dir, 'caches', 'ptp-server', 'gguf');
+  const [file = ''] = await readdir(folder);
+  const stored = await readFile(join(folder, file), 'utf8');
+  await writeFile(join(folder, file), stored.replace('"id":"model"', '"id":"stored"'));
+  expect(await loadManifest(path)).toEqual({ ...manifest, id: 'stored' });
+  await writeFile(join(folder, file), '{');
+  expect(await loadManifest(path)).toEqual(manifest);
+  await written({ 'tokenizer.ggml.tokens': tokens, 'general.name': 'Changed' });
+  expect(await loadManifest(path)).toMatchObject({ id: 'Changed' });
+  vi.unstubAllEnvs();
+});
+
+test('a file that is overwritten in place has another identity, even with the same size and time', async () => {
+  const path = await written();
+  const before = await ggufIdentity(path);
+  expect(await ggufIdentity(path)).toEqual(before);
+  const { atime, mtime } = await stat(path);
+  await writeFile(path, (await readFile(path)).toReversed());
+  await utimes(path, atime, mtime);
+  expect(await ggufIdentity(path)).not.toEqual(before);
+});
+
+test('the identity of a split model covers all parts, and a link has the identity of its file', async () => {
+  const first = await written({}, 'split-00001-of-00002.gguf');
+  await rejects(first, 'needs split-00002-of-00002.gguf in the same folder');
+  await written({}, 'split-00002-of-00002.gguf');
+  expect(await ggufIdentity(first)).toHaveLength(2);
+  await mkdir(join(dir, 'links'));
+  const path = await written();
+  const link = join(dir, 'links', 'other.gguf');
+  await symlink(path, link);
+  expect(await ggufIdentity(link)).toEqual(await ggufIdentity(path));
 });

@@ -14,6 +14,10 @@ declare module 'node-llama-cpp' {
     readonly cpuMathCores: number;
     /** Interface to the GPU, such as `cuda`, or false if llama.cpp runs on the CPU. */
     readonly gpu: string | false;
+    readonly buildType: 'localBuild' | 'prebuilt';
+    readonly llamaCppRelease: { readonly repo: string; readonly release: string };
+    /** Instruction sets that llama.cpp uses on this CPU. */
+    readonly systemInfo: string;
     getVramState(): Promise<{ readonly free: number }>;
     getGpuDeviceNames(): Promise<string[]>;
     loadModel(options: { modelPath: string; gpuLayers: number | 'auto' }): Promise<LlamaModel>;
@@ -90,5 +94,7 @@ declare module 'node-llama-cpp' {
     readonly logger?: (level: unknown, message: string) => void;
     readonly maxThreads?: number;
   }
+  /** Returns the version of node-llama-cpp, whose binaries have the same version. */
+  export function getModuleVersion(): Promise<string>;
   export function getLlama(options: LlamaOptions): Promise<Llama>;
 }

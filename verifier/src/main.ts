@@ -11,10 +11,8 @@ await runModelService({
   settings: verifierSettings,
   served: ({ model }) => ({ kind: 'target', path: model }),
   openEngine: (options) => openTargetEngine(options),
-  async implement({ engine, model, limits, observe, registry, logger }, { model: dir, threads }) {
-    const { runtime, maxSlots, contextLength } = engine.info;
-    const known = runtime ? await KnownVerdict.of({ dir, runtime, threads, maxSlots, contextLength }) : undefined;
-    const batchInvariant = await selfCheck(engine, registry, logger, known);
+  async implement({ engine, model, limits, observe, registry, logger }) {
+    const batchInvariant = await selfCheck(engine, registry, logger, await KnownVerdict.of(engine.info));
     return verifierService(new Verifier(engine, { draft: 64, ...limits }, observe), model, batchInvariant);
   },
 });

@@ -1,5 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import { unusable } from '@ptp/protocol/errors';
+import { ggufIdentity } from '@ptp/protocol/gguf-files';
 import { loadManifest, type Manifest } from '@ptp/protocol/manifest';
 import { defaultThreads, startLlama } from '@ptp/service-kit/llama-cpp';
 import { availableMemory } from '@ptp/service-kit/memory';
@@ -38,20 +39,22 @@ export interface LoadedGguf {
  * @throws PtpError `failed_precondition` if node-llama-cpp is not installed or the file cannot be loaded
  */
 export async function loadGguf(options: EngineOptions): Promise<LoadedGguf> {
-  const { dir: modelPath, threads, contextLength, gpuLayers = 'auto' } = options;
-  const manifest = await loadManifest(modelPath, contextLength);
+  const { dir: modelPath, contextLength, gpuLayers = 'auto' } = options;
+  const [manifest, files] = [await loadManifest(modelPath, contextLength), await ggufIdentity(modelPath)];
   const errors: string[] = [];
   const llama = await startLlama({
     logLevel: 'error',
     logger: (_, message) => errors.push(message.trim()),
     ...(gpuLayers === 0 && { gpu: false }),
-    ...(threads && { maxThreads: threads }),
+    ...(options.threads && { maxThreads: options.threads }),
   });
   try {
     const model = await llama.loadModel({ modelPath, gpuLayers });
     if (model.fileInsights.isRecurrent || model.fileInsights.isHybrid) {
       throw new Error('it is a recurrent model, whose state cannot be rolled back');
     }
+    const threads = options.threads || defaultThreads(llama);
+    const attention = llama.gpu ? undefined : attentionOnCpu(manifest);
     const sequences = Math.min(options.sequences || (await affordableSequences(llama, manifest)), MAX_SEQUENCES);
     const context = await model.createContext({
       // node-llama-cpp shifts the context once a sequence has contextSize - 1 tokens.
@@ -59,10 +62,16 @@ export async function loadGguf(options: EngineOptions): Promise<LoadedGguf> {
       sequences,
       // Without this option, layers with a sliding window drop the rows to which a rollback returns.
       swaFullCache: true,
-      ...(!llama.gpu && attentionOnCpu(manifest)),
-      threads: threads || defaultThreads(llama),
+      ...attention,
+      threads,
     });
-    return { llama, model, context, info: engineInfo(manifest, sequences) };
+    const runtime = await reproducibleRuntime(llama);
+    const info = {
+      ...engineInfo(manifest, sequences),
+      ...(attention && { prefillChunk: attention.batchSize }),
+      ...(runtime && { fingerprint: [files, ...runtime, threads, attention] }),
+    };
+    return { llama, model, context, info };
   } catch (cause) {
     await setImmediate(); // The log arrives on the event loop.
     await llama.dispose();
@@ -79,6 +88,17 @@ export async function loadGguf(options: EngineOptions): Promise<LoadedGguf> {
 function attentionOnCpu({ quantisation }: Manifest) {
   const flashAttention = !FLOATS.includes(quantisation);
   return { flashAttention, batchSize: flashAttention ? CPU_BATCH.flash : CPU_BATCH.other };
+}
+
+/**
+ * Describes the parts of llama.cpp that determine the bits of results. Returns undefined on a GPU, where they also
+ * depend on drivers and libraries, and for a binary that was built on this machine.
+ */
+async function reproducibleRuntime(llama: Llama): Promise<readonly unknown[] | undefined> {
+  if (llama.gpu || llama.buildType !== 'prebuilt') return undefined;
+  const { getModuleVersion } = await import('node-llama-cpp');
+  const variables = Object.entries(process.env).filter(([name]) => name.startsWith('GGML_'));
+  return [await getModuleVersion(), llama.llamaCppRelease, llama.systemInfo, variables];
 }
 
 /** Returns the number of sequences, 1 to 8, whose KV caches fit into a share of the memory. */

@@ -71,7 +71,8 @@ export async function loadModel(
       maxSlots: Math.max(...slotCounts),
       maxSequences: Number.POSITIVE_INFINITY,
       bytesPerToken: manifest.bytes_per_token[kind] ?? 0,
-      runtime: `onnxruntime-node ${version}`,
+      // The manifest has the hashes of the model's files.
+      fingerprint: [manifest, `onnxruntime-node ${version}`, threads],
     },
     threads,
     prefixCacheBytes,

@@ -33,6 +33,15 @@ describe.skipIf(ggufMissing)('a GGUF target', () => {
     expect(bytesPerToken).toBe(10 * 3 * (64 + 64) * 2);
   });
 
+  test('names the file, the runtime and the options on which its results depend', async () => {
+    const { fingerprint = [], prefillChunk } = engine.info;
+    const text = JSON.stringify(fingerprint);
+    expect(text).toContain('default.f16.gguf');
+    expect(text).toContain('llama.cpp');
+    expect(text).toContain('"flashAttention":false');
+    expect(prefillChunk).toBe(128);
+  });
+
   test('a prompt may exceed a batch of llama.cpp, and chunks make no difference', async () => {
     const prompt = Array.from({ length: 700 }, (_, i) => 300 + ((i * 37) % 500));
     const last = { tokens: prompt.slice(-1), at: prompt.length - 1, ...picking };

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
-import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { ownCaches, userCaches } from '@ptp/protocol/cached-json';
 import { ModelError } from './model-error.ts';
 
 /**
@@ -25,10 +25,11 @@ export interface HubConfig {
  * Reads HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_TOKEN_PATH, HF_HUB_OFFLINE and XDG_CACHE_HOME.
  * https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables
  *
- * @throws ModelError if the token does not have the form of the hub's tokens
+ * @throws ModelError if the token does not have the form of the hub's tokens, or the user has no home folder
  */
 export async function hubConfig(env: NodeJS.ProcessEnv): Promise<HubConfig> {
-  const caches = env.XDG_CACHE_HOME || join(homedir(), '.cache');
+  const caches = userCaches(env);
+  if (!caches) throw new ModelError('this user has no home folder: set XDG_CACHE_HOME to a folder for models');
   const home = env.HF_HOME || join(caches, 'huggingface');
   const token = env.HF_TOKEN || (await storedToken(env.HF_TOKEN_PATH || join(home, 'token')));
   if (token && !token.startsWith('hf_')) {
@@ -39,8 +40,8 @@ export async function hubConfig(env: NodeJS.ProcessEnv): Promise<HubConfig> {
     cacheDir: env.HF_HUB_CACHE || env.HUGGINGFACE_HUB_CACHE || join(home, 'hub'),
     token: token || undefined,
     offline: /^(1|true|yes|on)$/i.test(env.HF_HUB_OFFLINE ?? ''),
-    ownCacheDir: join(caches, 'ptp-server'),
-    convertedDir: join(caches, 'ptp-server', 'converted'),
+    ownCacheDir: ownCaches(caches),
+    convertedDir: join(ownCaches(caches), 'converted'),
   };
 }
 
