@@ -53,3 +53,19 @@ test('a target whose graph writes into its caches is batch-invariant, and its re
   expect(results[1]).toEqual(results[0]);
   await inPlace.dispose();
 });
+
+test('a check that the time limit ends has tried all chunk lengths', async () => {
+  const counts: number[] = [];
+  const counted: TargetEngine = Object.assign(Object.create(engine), {
+    info: engine.info,
+    open: () => engine.open(),
+    close: (sequence: number) => engine.close(sequence),
+    run: (slots: Parameters<TargetEngine['run']>[0]) => {
+      counts.push(slots[0]?.tokens.length ?? 0);
+      return engine.run(slots);
+    },
+  });
+  await checkBatchInvariance(counted, 0);
+  expect(counts[0]).toBe(128);
+  expect(new Set(counts.slice(1))).toEqual(new Set([9, 1, 2, 5]));
+});

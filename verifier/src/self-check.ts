@@ -5,7 +5,7 @@ import { Gauge, type Registry } from 'prom-client';
 import type { KnownVerdict } from './known-verdict.ts';
 
 /** Default of `budgetMs`. Large models would need minutes for all comparisons. */
-const BUDGET_MS = 5000;
+const BUDGET_MS = 3000;
 /** Time in milliseconds between two log records about the progress of the check. */
 const PROGRESS_MS = 2000;
 
