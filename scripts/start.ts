@@ -115,8 +115,11 @@ async function supervise(
   }
   const verifier = services.find(({ name }) => name === 'verifier');
   const started = performance.now();
-  Promise.all(engines.workers.map((worker) => supervisor.start(worker)))
-    .then(() => Promise.all(services.map((service) => supervisor.start(service))))
+  const start = (group: readonly Service[]) => Promise.all(group.map((service) => supervisor.start(service)));
+  start(engines.workers)
+    .then(() => start(services.filter(({ name }) => name !== 'gateway')))
+    // Started earlier, the gateway would warn that it cannot reach the others.
+    .then(() => start(services.filter(({ name }) => name === 'gateway')))
     .then(() => {
       const seconds = (performance.now() - started) / 1000;
       return signals === 0

@@ -1,27 +1,30 @@
 // Runs a command with the project's own Node (24) and tools, after installing what is missing:
 //
-//   node scripts/with-install.mjs [command] [arguments...]     without a command, only installs
+//   node scripts/with-install.mjs [--serving] [command] [arguments...]     without a command, only installs
+//
+// With --serving, installs no development dependencies.
 //
 // Plain JavaScript for Node >= 20: npm starts this file with the system's Node, before node_modules contains a Node
 // that runs TypeScript. Exits with the command's status.
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { runNpm } from './npm.mjs';
+import { pruneNativeFiles } from './prune-native-files.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const bin = join(root, 'node_modules', '.bin');
 const windows = process.platform === 'win32';
 
-/** @returns {Record<string, {version?: string, optional?: boolean, link?: boolean, peer?: boolean}>} path -> package */
+/** @returns {Record<string, {version?: string, optional?: boolean, link?: boolean, dev?: boolean}>} path -> package */
 function packagesIn(lockfile) {
   return JSON.parse(readFileSync(join(root, lockfile), 'utf8')).packages;
 }
 
 /** @returns the reason why an install is needed, or undefined if node_modules matches package-lock.json */
-function reasonToInstall() {
+function reasonToInstall(serving) {
   const wanted = packagesIn('package-lock.json');
   let installed;
   try {
@@ -29,18 +32,25 @@ function reasonToInstall() {
   } catch {
     return 'node_modules is missing';
   }
-  for (const [path, { version, optional, link }] of Object.entries(wanted)) {
-    if (!path.includes('node_modules/') || link) continue;
+  for (const [path, { version, optional, link, dev }] of Object.entries(wanted)) {
+    if (!path.includes('node_modules/') || link || (serving && dev)) continue;
     const found = installed[path];
     if (found ? found.version !== version : !optional) return `${path} is not at ${version}`;
   }
   return undefined;
 }
 
-function install(reason) {
-  console.error(`ptp-server: ${reason}; running npm ci`);
-  const problem = runNpm(['ci', '--no-audit', '--no-fund'], root);
-  if (problem === undefined) return;
+function install(reason, serving) {
+  const scope = serving ? 'what serving needs (290 MB)' : 'all dependencies (690 MB)';
+  console.error(`ptp-server: ${reason}; installing ${scope} with npm ci`);
+  const omit = serving ? ['--omit=dev'] : ['--include=dev'];
+  // Warnings would say that some packages need a newer Node than the one that runs npm: the installed one.
+  const problem = runNpm(['ci', '--no-audit', '--no-fund', '--loglevel=error', '--prefer-offline', ...omit], root);
+  if (problem !== undefined) exit(problem);
+  pruneNativeFiles(join(root, 'node_modules'));
+}
+
+function exit(problem) {
   console.error(`ptp-server: ${problem}`);
   process.exit(1);
 }
@@ -58,11 +68,13 @@ function run([command, ...args]) {
   child.on('exit', (code, signal) => process.exit(signal ? 1 : (code ?? 1)));
 }
 
-if (Number(process.versions.node.split('.')[0]) < 20) {
-  console.error(`ptp-server: needs Node 20 or later to start, got ${process.versions.node}`);
-  process.exit(1);
-}
-const reason = reasonToInstall();
-if (reason) install(reason);
-const command = process.argv.slice(2);
+const major = Number(process.versions.node.split('.')[0]);
+if (major < 20) exit(`needs Node 20 or later to start, got ${process.versions.node}`);
+const args = process.argv.slice(2);
+const serving = args[0] === '--serving';
+const reason = reasonToInstall(serving);
+if (reason) install(reason, serving);
+const command = serving ? args.slice(1) : args;
+const ownNode = existsSync(join(bin, windows ? 'node.cmd' : 'node'));
+if (major < 24 && !ownNode) exit(`needs Node 24 on ${process.platform} ${process.arch}, got ${process.versions.node}`);
 if (command.length > 0) run(command);

