@@ -4,17 +4,23 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { connect } from '@ptp/protocol/client';
 import { EngineService, type GetEngineResponse } from '@ptp/protocol/gen/ptp/v1/engine_pb';
+import { VerifierService } from '@ptp/protocol/gen/ptp/v1/verifier_pb';
 import { isGguf } from '@ptp/protocol/manifest';
 import { isHttp, settings } from '@ptp/service-kit/settings';
+import { loadTls, tlsSettings } from '@ptp/service-kit/tls-settings';
 import { verifierSettings } from '../verifier/src/settings.ts';
 import type { ReadyModel } from './start-model.ts';
 import { root } from './supervisor.ts';
 
 /** Describes the engine inside the verifier: its device and its number of threads. */
 export async function describeLocalEngine(env: NodeJS.ProcessEnv, { path, manifest }: ReadyModel): Promise<string> {
-  const { threads, gpuLayers } = settings(verifierSettings, env);
+  const { threads, gpuLayers, device: wanted } = settings(verifierSettings, env);
   const count = (n: number) => `${n} thread${n === 1 ? '' : 's'}`;
-  if (!isGguf(path)) return `ONNX Runtime on the CPU, ${count(threads || 1)}`;
+  if (!isGguf(path)) {
+    const processor = wanted === 'cpu' ? wanted : await targetDevice(env);
+    if (processor && processor !== 'cpu') return `ONNX Runtime on ${processor}`;
+    return `ONNX Runtime on the CPU, ${count(threads || 1)}`;
+  }
   const device = await llamaDevice(env);
   if (!device) return 'llama.cpp';
   const { gpu, names, threads: preset } = device;
@@ -23,6 +29,16 @@ export async function describeLocalEngine(env: NodeJS.ProcessEnv, { path, manife
     typeof gpuLayers === 'number' ? `${Math.min(gpuLayers, manifest.sizes.layers)} layers` : 'as many layers as fit';
   const hardware = onGpu ? `${names.join(', ')} (${gpu}, ${layers}) and the CPU` : 'the CPU';
   return `llama.cpp on ${hardware}, ${count(threads || preset)}`;
+}
+
+/** Returns the processor that the verifier reports. */
+async function targetDevice(env: NodeJS.ProcessEnv): Promise<string | undefined> {
+  const { listen } = settings(verifierSettings, env);
+  const tls = await loadTls(settings(tlsSettings, env));
+  const client = connect(VerifierService, listen.target, { apart: true, ...(tls && { tls }) });
+  const answer = await client.getTarget({}, { deadlineMs: 5_000 }).catch(() => undefined);
+  client.close();
+  return answer?.device;
 }
 
 /** Output of llama-device.ts. */

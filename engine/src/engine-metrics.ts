@@ -22,6 +22,11 @@ export function engineMetrics(registry: Registry, engine: Engine): RunObserver {
       },
     });
 
+  const { device } = engine.info;
+  if (device) {
+    const help = 'Always 1. The label gives the processor that runs the model.';
+    new Gauge({ name: 'ptp_engine_info', help, labelNames: ['device'], registers }).set({ device }, 1);
+  }
   const queue = seconds('ptp_engine_queue_duration_seconds', 'Time that a step or prompt chunk waits for a run.');
   const run = seconds('ptp_engine_run_duration_seconds', 'Duration of an engine run.');
   const batch = sizes('ptp_engine_batch_size', 'Number of sequences in an engine run.');

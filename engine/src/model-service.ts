@@ -16,6 +16,8 @@ import type { Engine, EngineOptions } from './types.ts';
 
 /** Maximum number of prompt tokens in one run. The steps of other sequences can run between two chunks of a prompt. */
 const PREFILL_CHUNK = 128;
+/** Maximum number of tokens in one run, over all sequences of the batch. */
+const BATCH_TOKENS = 192;
 /** Default maximum number of open sequences. An engine may allow fewer. */
 const SEQUENCE_LIMIT = 256;
 /** Maximum number of waiting slots, unless more sequences may be open. */
@@ -55,10 +57,10 @@ export async function runModelService<Table extends SettingsTable & CommonSettin
     const tracing = await startTracing(`ptp-${service.name}`);
     onStop(() => tracing.stop());
 
-    const { model: dir, engine: address, contextLength, threads, gpuLayers, sequences } = config;
+    const { model: dir, engine: address, contextLength, threads, gpuLayers, device, sequences } = config;
     const manifest = await loadManifest(dir, contextLength);
     const prefixCacheBytes = prefixCacheLimit(config.prefixCacheMegabytes, manifest, service.name);
-    const options = { dir, address, contextLength, threads, gpuLayers, sequences, prefixCacheBytes, logger };
+    const options = { dir, address, contextLength, threads, gpuLayers, device, sequences, prefixCacheBytes, logger };
     const engine = await service.openEngine(options, values);
     onStop(() => engine.dispose());
     endWhen(engine.died, logger);
@@ -71,7 +73,6 @@ export async function runModelService<Table extends SettingsTable & CommonSettin
       onStop(() => served.stop());
     }
 
-    const { batchTokens } = config;
     const limit = Math.min(sequences || SEQUENCE_LIMIT, engine.info.maxSequences);
     const { registry } = metrics;
     const parts: ServiceParts<E> = {
@@ -79,7 +80,7 @@ export async function runModelService<Table extends SettingsTable & CommonSettin
       model: modelMessage(manifest),
       limits: {
         prefillChunk: engine.info.prefillChunk ?? PREFILL_CHUNK,
-        batchTokens,
+        batchTokens: BATCH_TOKENS,
         sequences: limit,
         queue: Math.max(QUEUE_LIMIT, limit),
       },

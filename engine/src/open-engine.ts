@@ -31,11 +31,16 @@ type EngineName = keyof typeof engines;
  * Returns the engine that runs a model: the one at the address, if there is an address, which is SGLang at a URL; or
  * else llama.cpp for a GGUF file and ONNX Runtime for a model folder.
  *
- * @throws PtpError `failed_precondition` if only an engine in another process can run the model
+ * @throws PtpError `failed_precondition` if only an engine in another process can run the model, or if `device` does not
+ *   suit the model
  */
-function engineOf({ dir, address }: EngineOptions): EngineName {
+function engineOf({ dir, address, device }: EngineOptions): EngineName {
   if (address) return isHttp(address) ? 'sglang' : 'remote';
-  if (isGguf(dir)) return 'llama-cpp';
+  if (isGguf(dir)) {
+    if (device !== 'webgpu') return 'llama-cpp';
+    const message = `PTP_DEVICE must be cpu or auto for \`${dir}\`, because llama.cpp runs GGUF files: it uses a GPU without this setting (PTP_GPU_LAYERS)`;
+    throw new PtpError('failed_precondition', message, { field: 'PTP_DEVICE' });
+  }
   if (!isHuggingFaceFolder(dir)) return 'onnx';
   const message = `PTP_ENGINE must be set to the address of an engine, because \`${dir}\` is a Hugging Face folder`;
   throw new PtpError('failed_precondition', message, { field: 'PTP_ENGINE' });

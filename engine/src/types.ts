@@ -68,6 +68,8 @@ export interface EngineOptions {
   readonly contextLength?: number;
   /** Number of layers on the GPU, for llama.cpp only. Default (`auto`): as many as fit. */
   readonly gpuLayers?: number | 'auto';
+  /** Processor of a model folder, for ONNX Runtime only: `PTP_DEVICE` in service-settings.ts. Default: `cpu`. */
+  readonly device?: 'cpu' | 'webgpu' | 'auto';
   /**
    * Maximum number of open sequences. Only for llama.cpp, which allocates all caches at startup. Default (0): as many
    * as fit in memory.
@@ -108,6 +110,8 @@ export interface EngineInfo {
    * files, the runtime and the options. Absent if the results depend on more, such as a GPU's driver.
    */
   readonly fingerprint?: readonly unknown[];
+  /** Processor that runs the model, such as `cpu`. Absent if the engine does not know it. */
+  readonly device?: string;
   /** Number format of the weights, such as bfloat16. Absent if it is the one in the model's manifest. */
   readonly quantization?: string;
 }

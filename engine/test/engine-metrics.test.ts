@@ -8,6 +8,7 @@ test('exemplars name the span of the caller; those of a run name one of its call
   const tracing = await memoryTracing();
   const metrics = startMetrics('ptp-test', 'fake');
   const engine = {
+    info: { device: 'webgpu (x)' },
     usage: () => ({ sequences: 0, cacheBytes: 0 }),
     prefixCache: () => ({ bytes: 0, sequences: 0, hits: 3, lookups: 5, reusedTokens: 7, droppedTokens: 4 }),
   };
@@ -32,6 +33,7 @@ test('exemplars name the span of the caller; those of a run name one of its call
     expect(later).toContain('ptp_prefix_cache_lookups_total{hit="false"} 2\n');
     expect(later).toContain('ptp_prefix_cache_reused_total 7\n');
     expect(later).toContain('ptp_prefix_cache_dropped_total 4\n');
+    expect(later).toContain('ptp_engine_info{device="webgpu (x)"} 1\n');
   }
   await tracing.stop();
 });

@@ -107,10 +107,10 @@ function modelRoutes(app: FastifyInstance, { generator }: HttpParts): void {
   const created = Math.floor(Date.now() / 1000);
   const describe = () => {
     const served = { ...model, ...generator.health() };
-    const { engine, quantization, candidateLimit = null, batchInvariant = null } = served;
+    const { engine, quantization, device, candidateLimit = null, batchInvariant = null } = served;
     const { hasDrafter: drafter = true, hasChatTemplate: chat_template = false } = served;
     const answers = { batch_invariant: batchInvariant, candidate_limit: candidateLimit };
-    const ptp = { engine, quantization, ...answers, drafter, chat_template };
+    const ptp = { engine, quantization, device, ...answers, drafter, chat_template };
     return { id, object: 'model', created, owned_by: 'ptp', max_model_len, ptp };
   };
   app.get('/v1/models', async () => ({ object: 'list', data: [describe()] }));

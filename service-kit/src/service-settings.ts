@@ -36,8 +36,8 @@ export const serviceSettings = {
   gpuLayers: setting('PTP_GPU_LAYERS', layers, 'auto').doc(
     'Number of layers of a GGUF model that run on the GPU; `auto` means as many layers as fit in its memory, and 0 means none.',
   ),
-  batchTokens: setting('PTP_BATCH_TOKENS', integer(2, 16384), 192).doc(
-    'Maximum number of tokens in one forward pass, summed over the sequences of the batch.',
+  device: setting('PTP_DEVICE', oneOf('cpu', 'webgpu', 'auto'), 'cpu').doc(
+    'Processor on which ONNX Runtime runs a model folder: `cpu`; `webgpu`, which is a GPU by Vulkan, Metal or Direct3D; or `auto`, which is a GPU if there is one that WebGPU can use, and otherwise the CPU. `auto` ignores software adapters (docs/engines.md).',
   ),
   prefixCacheMegabytes: setting('PTP_PREFIX_CACHE_MB', autoOr(integer(0, 1048576)), 'auto').doc(
     'Memory for the KV caches of finished sequences, in MB (10^6 bytes). `auto` means room for two sequences of full length, but at least 256 MB, and at most an eighth of the memory. Prompts that share a prefix with a finished sequence start faster. Response times can therefore reveal whether another client sent a similar prompt; 0 turns the cache off and prevents this.',

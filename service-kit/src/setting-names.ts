@@ -3,9 +3,9 @@ import { PtpError } from '@ptp/protocol/errors';
 /** Names of the settings of all services. */
 export const SETTING_NAMES = [
   'PTP_API_KEYS_FILE',
-  'PTP_BATCH_TOKENS',
   'PTP_CONTEXT_LENGTH',
   'PTP_CORS_ORIGINS',
+  'PTP_DEVICE',
   'PTP_DRAFTERS',
   'PTP_DRAFT_LENGTH',
   'PTP_DRAFT_MODE',
@@ -51,6 +51,7 @@ const RENAMED: Readonly<Record<string, string>> = {
 };
 
 const REMOVED = [
+  'PTP_BATCH_TOKENS',
   'PTP_DRAFTER_BLOCK_LIMIT',
   'PTP_DRAFTER_BUDGET_LIMIT',
   'PTP_DRAFT_AHEAD',

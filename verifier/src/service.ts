@@ -7,8 +7,14 @@ import type { Verifier } from './verifier.ts';
  * Returns the gRPC service of a verifier for the target of `model`. `batchInvariant` is the result of the self-check.
  */
 export function verifierService(verifier: Verifier, model: ModelMessage, batchInvariant: boolean): ImplementedService {
-  const { engine = '', candidateLimit = 0, quantization = '', rejectsRepetitionPenalty = false } = verifier.engine.info;
-  const differences = { engine, candidateLimit, quantization, rejectsRepetitionPenalty };
+  const {
+    engine = '',
+    candidateLimit = 0,
+    quantization = '',
+    device = '',
+    rejectsRepetitionPenalty = false,
+  } = verifier.engine.info;
+  const differences = { engine, candidateLimit, quantization, device, rejectsRepetitionPenalty };
   return implement(VerifierService, {
     getTarget: () => ({ model, ...usageMessage(verifier.engine), batchInvariant, ...differences }),
     verify: (requests, { signal }) => verifier.verify(requests, signal),

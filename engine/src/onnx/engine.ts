@@ -16,6 +16,7 @@ import type {
   TargetSlot,
 } from '../types.ts';
 import { checkDraftSlots, checkEmpty, checkTargetSlots } from '../validate-slots.ts';
+import { startOnDevice } from './device.ts';
 import type { FromWorker, Request, ReuseAnswer, RunAnswer, ToWorker } from './messages.ts';
 import { drafterOf, loadModel, type ModelKind, type OnnxModel } from './model.ts';
 
@@ -23,9 +24,10 @@ import { drafterOf, loadModel, type ModelKind, type OnnxModel } from './model.ts
 process.env.ORT_DISABLE_TELEMETRY ??= '1';
 
 /**
- * Opens the target of a model folder in onnxruntime, on the CPU and in a separate thread.
+ * Opens the target of a model folder in onnxruntime, in a separate thread.
  *
- * @throws PtpError `failed_precondition` if the folder's files are missing or damaged
+ * @throws PtpError `failed_precondition` if the folder's files are missing or damaged, or if the processor that
+ *   `options.device` names cannot run the target
  */
 export async function openTargetEngine(options: EngineOptions): Promise<TargetEngine> {
   return new OnnxTargetEngine(await start('target', options));
@@ -45,15 +47,17 @@ interface Started {
 
 async function start(kind: ModelKind, options: EngineOptions): Promise<Started> {
   const { model, manifest } = await loadModel(kind, options);
-  const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData: model });
-  await new Promise<void>((resolve, reject) => {
-    const fail = (cause: unknown) =>
-      reject(new PtpError('failed_precondition', `the ${kind} in \`${options.dir}\` cannot be loaded`, { cause }));
-    worker.once('message', () => resolve());
-    worker.once('error', fail);
-    worker.once('exit', fail);
+  return startOnDevice(model, options, async (placed) => {
+    const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData: placed });
+    await new Promise<void>((resolve, reject) => {
+      const fail = (cause: unknown) =>
+        reject(new PtpError('failed_precondition', `the ${kind} in \`${options.dir}\` cannot be loaded`, { cause }));
+      worker.once('message', () => resolve());
+      worker.once('error', fail);
+      worker.once('exit', fail);
+    });
+    return { worker, model: placed, manifest };
   });
-  return { worker, model, manifest };
 }
 
 /** Main-thread side of a model: validates runs, sends them to the worker thread, and counts rows and bytes. */

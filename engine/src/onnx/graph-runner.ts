@@ -1,4 +1,4 @@
-import { InferenceSession, Tensor } from 'onnxruntime-node';
+import { InferenceSession, listSupportedBackends, Tensor } from 'onnxruntime-node';
 import type { ContextSlot, SequenceId } from '../types.ts';
 import { bindCaches, type CacheBinding } from './cache-binding.ts';
 import { contextFeeds, type GraphIo, padded, paddedLength } from './context-feeds.ts';
@@ -16,6 +16,9 @@ interface Graph {
 /** Names of outputs that a graph writes into the caches. */
 const IN_CACHE = /^n[kv]\d/;
 
+/** Failure on a GPU. The device may be lost or out of memory, so that no later run can be trusted. */
+export class DeviceError extends Error {}
+
 /** Runs the graphs of a model, one for each number of slots, and owns the caches of its sequences. */
 export class GraphRunner {
   readonly caches = new Map<SequenceId, SequenceCache>();
@@ -30,9 +33,13 @@ export class GraphRunner {
   }
 
   static async load(model: OnnxModel): Promise<GraphRunner> {
+    if (!listSupportedBackends().some(({ name }) => name === model.device)) {
+      throw new Error('this build of onnxruntime has no WebGPU');
+    }
     const graphs: Graph[] = [];
     for (const { slots, path } of model.graphs) {
       const session = await InferenceSession.create(path, {
+        executionProviders: [model.device],
         intraOpNumThreads: model.threads,
         interOpNumThreads: 1,
         logSeverityLevel: 3,
@@ -62,16 +69,19 @@ export class GraphRunner {
       throw new RangeError(`the number of slots must be at most ${this.#model.info.maxSlots}, got ${slots.length}`);
     for (const slot of slots) this.cacheOf(slot.sequence).prepare(slot.at, paddedLength(slot));
 
-    const { inPlace } = this.#model;
+    const model = this.#model;
+    const { inPlace } = model;
     const all = inPlace ? slots : [...slots, ...Array<Slot>(graph.slots - slots.length).fill(idle)];
-    const results: Results = await graph.session.run(
-      tensorsFor(graph.session.inputNames, {
-        ...contextFeeds(all.map(padded), graph.slots),
-        ...this.#binding.feeds(all, graph.slots),
-        ...feeds(all, ({ sequence }) => this.caches.get(sequence)?.tokens),
-      }),
-      { ...graph.results, ...tensorsFor(graph.session.outputNames, this.#binding.outputs(slots)) },
-    );
+    const inputs = tensorsFor(graph.session.inputNames, {
+      ...contextFeeds(all.map(padded), graph.slots),
+      ...this.#binding.feeds(all, graph.slots),
+      ...feeds(all, ({ sequence }) => this.caches.get(sequence)?.tokens),
+    });
+    const fetches = { ...graph.results, ...tensorsFor(graph.session.outputNames, this.#binding.outputs(slots)) };
+    const results: Results = await graph.session.run(inputs, fetches).catch((cause: unknown) => {
+      if (model.device === 'cpu') throw cause;
+      throw new DeviceError(`the GPU has failed: ${cause}`, { cause });
+    });
     this.#binding.finish(slots, results);
     return outputs(slots, results);
   }

@@ -24,6 +24,7 @@ export interface OnnxModel {
   /** True if the graphs write new rows into the caches. */
   readonly inPlace: boolean;
   readonly info: EngineInfo;
+  readonly device: 'cpu' | 'webgpu';
   readonly threads: number;
   readonly prefixCacheBytes: number;
 }
@@ -73,7 +74,9 @@ export async function loadModel(
       bytesPerToken: manifest.bytes_per_token[kind] ?? 0,
       // The manifest has the hashes of the model's files.
       fingerprint: [manifest, `onnxruntime-node ${version}`, threads],
+      device: 'cpu',
     },
+    device: 'cpu',
     threads,
     prefixCacheBytes,
   };

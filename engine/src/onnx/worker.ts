@@ -4,7 +4,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import type { DraftOutput, DraftSlot, SequenceId, TargetOutput, TargetSlot } from '../types.ts';
 import { checkIo } from './check-feeds.ts';
 import { branchIo } from './draft-feeds.ts';
-import { GraphRunner } from './graph-runner.ts';
+import { DeviceError, GraphRunner } from './graph-runner.ts';
 import type { FromWorker, ReuseAnswer, RunAnswer, ToWorker } from './messages.ts';
 import type { OnnxModel } from './model.ts';
 import { PrefixCache } from './prefix-cache.ts';
@@ -79,6 +79,7 @@ async function answer(id: number, slots: readonly (TargetSlot | DraftSlot)[]): P
     const result: RunAnswer = { outputs, runMicros, cacheBytes };
     post({ type: 'answer', id, answer: result }, outputs.flatMap(buffersOf));
   } catch (error) {
+    if (error instanceof DeviceError) throw error; // This ends the thread, and with it the engine.
     const reason = error instanceof Error ? (error.stack ?? error.message) : String(error);
     post({ type: 'failed', id, reason });
   }

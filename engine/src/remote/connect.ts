@@ -80,8 +80,16 @@ function lacksMethod({ cause }: PtpError): boolean {
 
 /** Compares an engine with the manifest of its model. @throws PtpError `failed_precondition` naming both values */
 function engineInfo(engine: GetEngineResponse, manifest: Manifest, address: string): EngineInfo {
-  const { vocabularySize, uniformsPerPosition, contextLength, maxSlots, maxSequences, bytesPerToken, precision } =
-    engine;
+  const {
+    vocabularySize,
+    uniformsPerPosition,
+    contextLength,
+    maxSlots,
+    maxSequences,
+    bytesPerToken,
+    device,
+    precision,
+  } = engine;
   const { sizes, uniforms_per_position: uniforms, context_length: context } = manifest;
   const check = (valid: boolean, name: string, expected: string, actual: number) => {
     if (!valid) throw startError(`${name} of the engine at ${address} must be ${expected}, got ${actual}`);
@@ -101,6 +109,7 @@ function engineInfo(engine: GetEngineResponse, manifest: Manifest, address: stri
     maxSequences,
     bytesPerToken,
     engine: 'torch',
+    ...(device && { device }),
     ...(precision && { quantization: precision }),
   };
 }

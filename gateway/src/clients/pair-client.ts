@@ -59,13 +59,14 @@ export class PairClient implements Streams {
       check: async (client, signal) => {
         const target = await client.getTarget({}, { signal, deadlineMs: CHECK_MS });
         assertSamePair(target.model, model);
-        const { batchInvariant, engine, candidateLimit, quantization, rejectsRepetitionPenalty } = target;
+        const { batchInvariant, engine, candidateLimit, quantization, device, rejectsRepetitionPenalty } = target;
         this.#target = {
           batchInvariant,
           rejectsRepetitionPenalty,
           ...(engine && { engine }),
           ...(candidateLimit && { candidateLimit }),
           ...(quantization && { quantization }),
+          ...(device && { device }),
         };
       },
     });

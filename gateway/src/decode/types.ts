@@ -204,6 +204,8 @@ export interface Health extends Partial<Pick<ModelInfo, 'engine' | 'quantization
   readonly hasDrafter?: boolean;
   /** Result of the verifier's check that its engine is batch-invariant. Undefined before the first connection. */
   readonly batchInvariant?: boolean | undefined;
+  /** Processor that runs the target. Unset if unknown. */
+  readonly device?: string;
   /** True if the verifier's engine cannot scale logits. Default: false. */
   readonly rejectsRepetitionPenalty?: boolean;
 }

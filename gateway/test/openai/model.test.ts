@@ -14,10 +14,11 @@ test('the description of the model says how it runs', async () => {
 });
 
 test('the description says what the verifier reports instead of the manifest', async () => {
-  server.generator.target = { engine: 'sglang', quantization: 'fp8', candidateLimit: 2048, batchInvariant: true };
+  const reported = { engine: 'torch', quantization: 'fp8', device: 'cuda' };
+  server.generator.target = { ...reported, candidateLimit: 2048, batchInvariant: true };
   const { data } = await (await fetch(`${server.url}/v1/models`)).json();
   const answers = { batch_invariant: true, candidate_limit: 2048, drafter: true, chat_template: false };
-  expect(data[0].ptp).toEqual({ engine: 'sglang', quantization: 'fp8', ...answers });
+  expect(data[0].ptp).toEqual({ ...reported, ...answers });
   server.generator.script = () => ({ steps: tokenByToken('declare x'), truncatedFrom: 1 });
   const answer = await (await server.post('/v1/completions', { prompt: 'a', max_tokens: 16 })).json();
   expect(answer.warning).toContain('from only the 2048 most probable tokens');
