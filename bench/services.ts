@@ -93,6 +93,7 @@ async function startPair(
     drafters: [addresses.drafter],
     recoveryMs: 0,
     draftTimeoutMs: 2000,
+    draftLength: 8,
     verifyTimeoutMs: 60_000,
     logger: createLogger('bench', { PTP_LOG_LEVEL: 'warn' }),
   });

@@ -41,6 +41,7 @@ beforeAll(async () => {
     drafters: [],
     recoveryMs: 60_000,
     draftTimeoutMs: 2_000,
+    draftLength: 8,
     verifyTimeoutMs: 10_000,
     logger: silent,
   });

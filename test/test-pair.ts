@@ -174,6 +174,7 @@ export class TestPair<Target extends TargetEngine = TargetEngine, Draft extends 
       drafters: [this.addresses.drafter],
       recoveryMs: options.recoveryMs ?? 5000,
       draftTimeoutMs: options.draftTimeoutMs ?? 2000,
+      draftLength: 8,
       verifyTimeoutMs: options.verifyTimeoutMs ?? 10_000,
       logger: silent,
     });

@@ -111,7 +111,7 @@ async function startVerifier(engine: LlamaCppEngine, manifest: Manifest) {
   const limits = { draft: 64, prefillChunk: 128, batchTokens: 256, sequences: 1, queue: 1 };
   const services = [verifierService(new Verifier(engine, limits), modelMessage(manifest), true)];
   const server = await serve({ address, logger, services });
-  const timeouts = { recoveryMs: 0, draftTimeoutMs: 1000, verifyTimeoutMs: 120_000 };
+  const timeouts = { recoveryMs: 0, draftTimeoutMs: 1000, draftLength: 8, verifyTimeoutMs: 120_000 };
   const client = new PairClient({
     model: modelInfoOf(manifest),
     verifiers: [address],

@@ -1,5 +1,5 @@
 import { draftModelSetting, sharedSettings } from '@ptp/service-kit/service-settings';
-import { address, addresses, integer, number, oneOf, path, setting, text } from '@ptp/service-kit/settings';
+import { address, addresses, autoOr, integer, number, oneOf, path, setting, text } from '@ptp/service-kit/settings';
 
 /** Values of PTP_DRAFT_MODE. `auto` measures the modes and uses the fastest (mode-selector.ts). */
 export const DRAFT_MODES = ['auto', 'overlap', 'sequential', 'plain'] as const;
@@ -41,8 +41,8 @@ export const gatewaySettings = {
   drafters: setting('PTP_DRAFTERS', addresses, '').doc(
     'Addresses of the drafters, separated by commas. Default: 127.0.0.1:7101 if the model has a drafter or PTP_DRAFT_MODEL is set, otherwise none. While no drafter is reachable, the gateway decodes without drafts.',
   ),
-  draftTimeoutSeconds: setting('PTP_DRAFT_TIMEOUT_SECONDS', number(0.001, 60), 0.5).doc(
-    'Maximum duration of a draft call. If a call takes longer, its sequence continues without drafts until the drafter answers.',
+  draftTimeoutSeconds: setting('PTP_DRAFT_TIMEOUT_SECONDS', autoOr(number(0.001, 60)), 'auto').doc(
+    'Maximum duration of a draft call. If a call takes longer, its sequence continues without drafts until the drafter answers, and for at least 0.25 s. `auto` is the time that PTP_DRAFT_LENGTH verify calls take, in [0.5, 10]: a draft that takes longer never pays off.',
   ),
   verifyTimeoutSeconds: setting('PTP_VERIFY_TIMEOUT_SECONDS', number(0.001, 3600), 60).doc(
     'Time after which a verifier that does not answer counts as failed.',

@@ -5,12 +5,13 @@ import { Backoff } from '@ptp/service-kit/backoff';
 import type { Draft, DraftCall, DraftStream } from '../decode/ports.ts';
 import type { GenerationRequest } from '../decode/types.ts';
 import { Answers } from './answers.ts';
+import type { DraftDeadline } from './draft-deadline.ts';
 import { sequenceStart } from './sequence-start.ts';
 import { withTimeout } from './with-timeout.ts';
 
 type Call = BidiCall<RequestInit<typeof DrafterService.method.draft>, DraftResponse>;
 
-/** Backoff in milliseconds before a lost drafter is tried again. */
+/** Backoff in milliseconds before a lost or late drafter is tried again. */
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 8000;
 
@@ -31,12 +32,9 @@ export interface DraftStreamParts {
   readonly request: GenerationRequest;
   /** W3C trace context of the request. */
   readonly traceparent: string;
-  /** Timeout of a draft in milliseconds. */
-  readonly timeoutMs: number;
+  readonly deadline: DraftDeadline;
   readonly vocabulary: number;
   readonly onFailure: (error: unknown) => void;
-  /** Called once, when a draft is late for the first time. */
-  readonly onLate: () => void;
 }
 
 /** State of one call to a drafter. */
@@ -64,7 +62,8 @@ export class GrpcDraftStream implements DraftStream {
   #opening: Promise<void> = Promise.resolve();
   readonly #backoff = new Backoff(FIRST_PAUSE_MS, LONGEST_PAUSE_MS);
   #retryAt = 0;
-  #hasBeenLate = false;
+  /** Time before which no draft is requested, because the last one was late. */
+  #pausedUntil = 0;
 
   constructor(parts: DraftStreamParts) {
     this.#parts = parts;
@@ -73,13 +72,14 @@ export class GrpcDraftStream implements DraftStream {
   }
 
   available(): boolean {
-    if (!this.#current && performance.now() >= this.#retryAt) this.#connect();
-    return isReady(this.#current);
+    const now = performance.now();
+    if (!this.#current && now >= this.#retryAt) this.#connect();
+    return isReady(this.#current) && now >= this.#pausedUntil;
   }
 
   async opened(verifierOpened: Promise<unknown>): Promise<void> {
     const opening = this.#opening;
-    const late = verifierOpened.then(() => withTimeout(this.#parts.timeoutMs, 'the drafter', opening));
+    const late = verifierOpened.then(() => withTimeout(this.#parts.deadline.openingMs, 'the drafter', opening));
     await Promise.race([opening, late]).catch(() => {});
   }
 
@@ -127,19 +127,22 @@ export class GrpcDraftStream implements DraftStream {
 
   /**
    * Waits for the next answer. If it is late, the call stays open, because opening a new one would only add the prompt
-   * to the drafter's load.
+   * to the drafter's load. The next draft is requested after a pause, because waiting for each late draft would make
+   * decoding slower than it is without a drafter.
    *
    * @throws PtpError if the drafter fails, and with `overdue` set if its answer is only late
    */
   #answer(current: OpenCall, sent: number) {
+    const { deadline } = this.#parts;
     const next = current.answers.next(sent);
-    return withTimeout(this.#parts.timeoutMs, 'the drafter', next).catch((error) => {
+    return withTimeout(deadline.milliseconds, 'the drafter', next).catch((error) => {
       if (toPtpError(error).code === 'deadline_exceeded' && this.#current === current) {
         current.overdue = true;
-        if (!this.#hasBeenLate) this.#parts.onLate();
-        this.#hasBeenLate = true;
-        const onAnswer = () => {
+        this.#pausedUntil = performance.now() + this.#backoff.next();
+        deadline.late();
+        const onAnswer = ({ micros }: { readonly micros: number }) => {
           current.overdue = false;
+          deadline.arrived(micros);
         };
         next.then(onAnswer, (error) => this.#fail(current, error));
       }

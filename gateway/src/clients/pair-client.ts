@@ -7,6 +7,7 @@ import type { Manifest } from '@ptp/protocol/manifest';
 import type { Logger } from '@ptp/service-kit/log';
 import type { DraftStream, StreamContext, Streams, VerifyStream } from '../decode/ports.ts';
 import type { GenerationRequest, Health, ModelInfo } from '../decode/types.ts';
+import { DraftDeadline } from './draft-deadline.ts';
 import { GrpcDraftStream } from './draft-stream.ts';
 import { FailoverVerifyStream } from './failover-verify-stream.ts';
 import type { Resolve } from './name-watcher.ts';
@@ -20,8 +21,10 @@ export interface PairClientOptions {
   readonly verifiers: readonly string[];
   /** Addresses of the drafters. Empty for a target without a drafter. */
   readonly drafters: readonly string[];
-  /** Timeout of a draft in milliseconds. */
-  readonly draftTimeoutMs: number;
+  /** Timeout of a draft in milliseconds, or `auto` to derive it from the duration of verify calls. */
+  readonly draftTimeoutMs: number | 'auto';
+  /** Maximum number of drafted tokens in a step. */
+  readonly draftLength: number;
   /** Time in milliseconds after which a verifier that does not answer counts as lost. */
   readonly verifyTimeoutMs: number;
   /** Maximum time in milliseconds that a stream waits for another verifier after a loss. */
@@ -44,6 +47,7 @@ export class PairClient implements Streams {
   readonly #options: PairClientOptions;
   readonly #verifiers: ReplicaPool<typeof VerifierService>;
   readonly #drafters: ReplicaPool<typeof DrafterService>;
+  readonly #deadline: DraftDeadline;
   /** Description of the engine of the verifier that connected last. */
   #target: Omit<Health, 'verifier' | 'drafter' | 'hasDrafter'> = {};
 
@@ -51,6 +55,7 @@ export class PairClient implements Streams {
     const { model, verifiers, drafters, logger, tls, resolve } = options;
     this.model = model;
     this.#options = options;
+    this.#deadline = new DraftDeadline({ ...options, timeoutMs: options.draftTimeoutMs });
     this.#verifiers = new ReplicaPool(verifiers, {
       service: VerifierService,
       logger,
@@ -102,7 +107,8 @@ export class PairClient implements Streams {
         const lease = this.#verifiers.lease();
         if (!lease) return undefined;
         const call = lease.client.verify({ signal, farewell: CANCEL });
-        const stream = new GrpcVerifyStream({ call, request, tokens, traceparent, timeoutMs, vocabulary });
+        const onVerified = (micros: number) => this.#deadline.verified(micros);
+        const stream = new GrpcVerifyStream({ call, request, tokens, traceparent, timeoutMs, vocabulary, onVerified });
         const end = (failed: boolean) => {
           stream.close();
           lease.leave(failed);
@@ -120,7 +126,7 @@ export class PairClient implements Streams {
   }
 
   draft(request: GenerationRequest, { signal, traceparent }: StreamContext): DraftStream | undefined {
-    const { drafters, draftTimeoutMs: timeoutMs, logger } = this.#options;
+    const { drafters, logger } = this.#options;
     if (drafters.length === 0) return undefined;
     const open = () => {
       const lease = this.#drafters.lease();
@@ -129,11 +135,8 @@ export class PairClient implements Streams {
     const onFailure = (error: unknown) => {
       if (!signal.aborted) logger.warn({ err: toPtpError(error) }, 'the drafter failed; decoding continues without it');
     };
-    const onLate = () => {
-      logger.warn({ timeout_ms: timeoutMs }, 'a draft was late and was dropped: see PTP_DRAFT_TIMEOUT_SECONDS');
-    };
     const { vocabulary } = this.model;
-    return new GrpcDraftStream({ open, request, traceparent, timeoutMs, vocabulary, onFailure, onLate });
+    return new GrpcDraftStream({ open, request, traceparent, deadline: this.#deadline, vocabulary, onFailure });
   }
 
   /** Closes all connections once the streams on them have ended. */

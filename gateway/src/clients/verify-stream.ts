@@ -25,6 +25,8 @@ export interface VerifyStreamParts {
   /** Time in milliseconds after which a verifier that does not answer counts as lost. */
   readonly timeoutMs: number;
   readonly vocabulary: number;
+  /** Called with the duration of each verify call. */
+  readonly onVerified: (micros: number) => void;
 }
 
 /** One Verify call. */
@@ -83,6 +85,7 @@ export class GrpcVerifyStream implements VerifyStream {
     const isVerdict =
       accepted <= block.length && nextToken < this.#parts.vocabulary && logProbabilities.length === accepted + 1;
     if (skipped || !isVerdict) throw new PtpError('unavailable', 'the verifier sent an invalid result');
+    this.#parts.onVerified(micros);
     return { accepted, nextToken, logProbabilities, tops, truncated, time: timeOf(micros, timings) };
   }
 

@@ -8,6 +8,7 @@ test('a target without a drafter has no draft stream, so that no failed drafter 
     verifiers: [],
     drafters: [],
     draftTimeoutMs: 1000,
+    draftLength: 8,
     verifyTimeoutMs: 1000,
     recoveryMs: 1000,
     logger: silent,

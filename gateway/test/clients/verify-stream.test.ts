@@ -19,7 +19,8 @@ async function open() {
     finish: () => void ends.push('finish'),
   } as unknown as Call;
   const request = { prompt: [1], sampling: { temperature: 1, topK: 0, topP: 1 }, seed: 1n, maxTokens: 9 };
-  const stream = new GrpcVerifyStream({ call, request, tokens: [1], traceparent: '', timeoutMs: 1000, vocabulary: 9 });
+  const rest = { tokens: [1], traceparent: '', timeoutMs: 1000, vocabulary: 9, onVerified: () => {} };
+  const stream = new GrpcVerifyStream({ call, request, ...rest });
   const answer = async (kind: object) => {
     await expect.poll(() => answers.length).toBeGreaterThan(0);
     answers.shift()?.resolve({ kind });

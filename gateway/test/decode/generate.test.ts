@@ -333,6 +333,14 @@ describe('without a drafter', () => {
     expect(steps.slice(plain).some(({ stats }) => stats.accepted > 2)).toBe(true);
   });
 
+  test('a drafter that is always late is tried rarely', async () => {
+    let calls = 0;
+    const pair = await start({ accuracy: 1, latencyMs: 5, draftTimeoutMs: 60, delayMs: () => (++calls > 0 ? 100 : 0) });
+    const request = ask({ maxTokens: 200 });
+    expect(tokensOf(await collect(pair, request))).toEqual(expected(request));
+    expect(calls).toBeLessThan(12);
+  });
+
   const spoilt: [string, (branch: DraftOutput['branches'][number]) => DraftOutput['branches'][number]][] = [
     ['tokens outside the vocabulary', ({ tokens, confidences }) => ({ tokens: tokens.map(() => 4000), confidences })],
     [
