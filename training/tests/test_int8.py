@@ -166,10 +166,10 @@ def test_integers_stay_clear_of_16_bit_saturation():
 )
 def test_exact_storage_takes_the_narrowest_type_that_holds_the_values(tmp_path, values, stored):
     value = torch.tensor([values]).to(torch.bfloat16).float() if stored == torch.bfloat16 else torch.tensor([values])
-    narrowed = WeightFile(tmp_path / "w", storage="exact").narrow("x", value)
-    assert narrowed.dtype == stored and torch.equal(narrowed.float(), value)
+    kind = WeightFile(tmp_path / "w", storage="exact").storage_type("x", value)
+    assert kind == stored and torch.equal(value.to(kind).float(), value)
     with pytest.raises(ValueError, match="x must fit float16, got a magnitude of"):
-        WeightFile(tmp_path / "w").narrow("x", torch.tensor([[1e6]]))
+        WeightFile(tmp_path / "w").storage_type("x", torch.tensor([[1e6]]))
     with pytest.raises(ValueError, match="precision must be one of float32, int8, int8-fused, got int4"):
         WeightFile(tmp_path / "w", "int4")
 

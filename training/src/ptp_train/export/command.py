@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..cli.settings import integer, integers, require
 from ..model.drafter import load_drafter
-from ..model.transformer import load_target
+from ..model.stored_target import StoredTarget
 from . import manifest, portable, to_gguf, to_hf, to_transformers_js
 from .graphs.weight_file import BATCH_INVARIANT, PRECISIONS, STORAGES
 from .model_folder import Form, serve_context, write_folder
@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> None:
     facts = manifest.gather(args.target, path, args.evaluation, args.sources, args.tokens / "tokens.json")
     storage = args.storage or ("exact" if "source" in facts["target"] else "float16")
     template = args.tokens / "chat_template.jinja"
-    target, drafter = load_target(args.target), load_drafter(path) if path else None
+    target, drafter = StoredTarget(args.target), load_drafter(path) if path else None
     if args.context:
         serve_context(target, drafter, args.context)
     write_folder(

@@ -14,7 +14,8 @@ from tokenizers import Tokenizer
 from ..data.tokenizer import END_OF_TEXT
 from ..model import coordinates
 from ..model.drafter import Drafter
-from ..model.transformer import Target, parameters_of, read_checkpoint
+from ..model.stored_target import AnyTarget
+from ..model.transformer import parameters_of, read_checkpoint
 
 FORMAT_VERSION = 1
 SPLITS = ("held_files", "held_packages")
@@ -115,7 +116,7 @@ def end_of_text(folder: pathlib.Path, facts: dict) -> int:
 
 
 def build(
-    target: Target,
+    target: AnyTarget,
     drafter: Drafter | None,
     folder: pathlib.Path,
     names: list[str],

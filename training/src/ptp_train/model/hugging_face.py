@@ -171,7 +171,13 @@ def tensors(files: list[pathlib.Path]) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def load(folder: pathlib.Path, context: int | None = None, option: str = "--context") -> Target:
-    """Returns the target in float32. If a tensor is missing or has a wrong shape, exits with an error that names it.
+    """Returns the target in float32. Otherwise the same as `open_target`."""
+    return open_target(folder, context, option).float()
+
+
+def open_target(folder: pathlib.Path, context: int | None = None, option: str = "--context") -> Target:
+    """Returns the target in the number formats of its files, where its weights stay until they are used. If a tensor is
+    missing or has a wrong shape, exits with an error that names it.
 
     context, option: see `read_config`.
     """
@@ -194,9 +200,9 @@ def load(folder: pathlib.Path, context: int | None = None, option: str = "--cont
         if value.shape != expected[ours].shape:
             shapes = [list(shape) for shape in (expected[ours].shape, value.shape)]
             raise SystemExit(f"{theirs} must have shape {shapes[0]} according to config.json, got {shapes[1]}")
-        if not value.isfinite().all():
+        if not torch.stack(value.aminmax()).isfinite().all():  # A NaN is both the minimum and the maximum.
             raise SystemExit(f"{theirs} must be finite, but contains an infinity or NaN")
-        weights[ours] = value.float().contiguous()
+        weights[ours] = value
     if missing := sorted(expected.keys() - weights.keys()):
         raise SystemExit(f"{folder} has no tensor for {missing[0]} (and {len(missing) - 1} other parameters)")
     target.load_state_dict(weights, assign=True)

@@ -103,7 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     folder: pathlib.Path = getattr(args, "from")
-    target = hugging_face.load(folder, args.context)
+    target = hugging_face.open_target(folder, args.context)
     vocab = target.config.vocab
     tokenizer = read_tokenizer(folder, vocab)
     special = special_tokens(folder, tokenizer, vocab)

@@ -266,8 +266,9 @@ def read_checkpoint(path) -> dict:
 
 
 def load_target(path) -> Target:
+    """Returns the target of a checkpoint in float32. An imported target's checkpoint has the number format of its model."""
     stored = read_checkpoint(path)
     with torch.device("meta"):
         target = Target(Config(**stored["config"]))
     target.load_state_dict(stored["weights"], assign=True)
-    return target.eval()
+    return target.float().eval()

@@ -2,27 +2,30 @@
 one position at a time.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 from onnx import helper
 from torch import nn
 
 from ...model.drafter import Drafter
 from ...model.lora import merged
-from ...model.transformer import EPSILON, Config, Layer, Target
+from ...model.stored_target import AnyTarget
+from ...model.transformer import EPSILON, Config, Layer
 from .cache import context_inputs, context_rows, new_rows
 from .embeddings import features
 from .graph import FLOAT, INT64, Graph, Stream, WeightFile, add_rope, split_input
 from .pick import pick
 
 
-def context_of(drafter: Drafter, target: Target) -> tuple[Config, nn.Embedding, list[Layer]]:
+def context_of(drafter: Drafter, target: AnyTarget) -> tuple[Config, nn.Embedding, Iterable[Layer]]:
     """Returns the sizes, the embedding and the layers of the context stream."""
     if drafter.config.kind == "separate":
-        return drafter.config.sizes, drafter.embedding, list(drafter.layers)
-    return target.config, target.embedding, list(target.layers[: drafter.config.depth])
+        return drafter.config.sizes, drafter.embedding, drafter.layers
+    return target.config, target.embedding, target.layers[: drafter.config.depth]
 
 
-def drafter_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: int) -> Graph:
+def drafter_graph(drafter: Drafter, target: AnyTarget, weights: WeightFile, slots: int) -> Graph:
     """Runs N packed context tokens through the context stream, and M packed u-positions through the drafter's own
     layers.
 

@@ -9,7 +9,7 @@ sequence therefore suffices, whereas other drafters need a draft for each positi
 import numpy as np
 
 from ...model.drafter import Drafter
-from ...model.transformer import Target
+from ...model.stored_target import AnyTarget
 from .cache import context_inputs, context_rows, new_rows
 from .drafter_graph import choice, logits, own_layers, rows, sequential, uniform_embedding
 from .graph import FLOAT, INT64, Graph, Stream, add_rope
@@ -17,7 +17,7 @@ from .sampler import sampler
 from .weight_file import WeightFile
 
 
-def feature_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: int) -> Graph:
+def feature_graph(drafter: Drafter, target: AnyTarget, weights: WeightFile, slots: int) -> Graph:
     """Runs N packed context tokens of B = `slots` sequences through the target, then K tokens of each sequence through
     the drafter's layers.
 
@@ -73,7 +73,7 @@ def feature_graph(drafter: Drafter, target: Target, weights: WeightFile, slots: 
     return g
 
 
-def check(g: Graph, drafter: Drafter, target: Target) -> None:
+def check(g: Graph, drafter: Drafter, target: AnyTarget) -> None:
     """Defines accepted and given [B, 1], and feature [B, width], from features [B C, width], the normalised hidden
     states.
     """

@@ -74,14 +74,13 @@ class Graph:
         stored = f"{name}.stored"
         if name in self.initializers or stored in self.initializers:
             return name
-        value = value.detach().float()
         if value.ndim < 2:
-            self.initializers[name] = onnx.numpy_helper.from_array(value.numpy(), name)
+            self.initializers[name] = onnx.numpy_helper.from_array(value.detach().float().numpy(), name)
             return name
-        narrowed = self.weights.narrow(name, value)
-        if narrowed.dtype == torch.float32:
+        kind = self.weights.storage_type(name, value)
+        if kind == torch.float32:
             return self.table(name, value)
-        self.initializers[stored] = self.weights.add(stored, narrowed)
+        self.initializers[stored] = self.weights.add(stored, value, kind)
         return self.node("Cast", [stored], name, to=FLOAT)
 
     def gather(self, name: str, value: torch.Tensor, ids: str, out: str) -> str:
@@ -97,7 +96,7 @@ class Graph:
     def table(self, name: str, value: torch.Tensor) -> str:
         """Adds a float32 matrix in the weight file."""
         if name not in self.initializers:
-            self.initializers[name] = self.weights.add(name, value.detach().float())
+            self.initializers[name] = self.weights.add(name, value, torch.float32)
         return name
 
     def linear(self, name: str, x: str, weight: torch.Tensor, out: str, bias: torch.Tensor | None = None) -> str:

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from onnx import TensorProto
 
+from .weight_file import blocks
+
 if TYPE_CHECKING:
     from .graph import Graph
 
@@ -53,16 +55,27 @@ def quantise_rows(g: Graph, x: str) -> tuple[str, str]:
 
 
 def quantise_channels(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns weight [out, in] as int8 of magnitude at most WEIGHT_LIMIT, and its scales [out]."""
-    scale = weight.abs().amax(1).clamp_min(SMALLEST) / WEIGHT_LIMIT
-    return (weight / scale[:, None]).round().to(torch.int8), scale
+    """Returns weight [out, in] as int8 of magnitude at most WEIGHT_LIMIT, and its scales [out].
+
+    The integers are in the order of the transposed matrix, which graphs store.
+    """
+    integers = torch.empty(weight.T.shape, dtype=torch.int8, device=weight.device).T
+    scales = torch.empty(len(weight), device=weight.device)
+    start = 0
+    for rows in blocks(weight):
+        rows = rows.float()
+        part = slice(start, start + len(rows))
+        scales[part] = rows.abs().amax(1).clamp_min(SMALLEST) / WEIGHT_LIMIT
+        integers[part] = (rows / scales[part, None]).round()
+        start = part.stop
+    return integers, scales
 
 
 def stored_channels(g: Graph, name: str, weight: torch.Tensor) -> None:
     """Adds {name}.i8 [in, out] and {name}.scale [out], once per name."""
     if f"{name}.i8" not in g.initializers:
-        values, channel_scales = quantise_channels(weight.detach())
-        g.initializers[f"{name}.i8"] = g.weights.add(f"{name}.i8", values.T)
+        values, channel_scales = quantise_channels(weight)
+        g.initializers[f"{name}.i8"] = g.weights.add(f"{name}.i8", values.T, torch.int8)
         g.tensor(f"{name}.scale", channel_scales)
 
 

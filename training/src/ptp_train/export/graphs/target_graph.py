@@ -1,6 +1,6 @@
 """The target as an ONNX graph, including the sampler."""
 
-from ...model.transformer import Target
+from ...model.stored_target import AnyTarget
 from .adjust import adjusted, nearest
 from .cache import context_inputs, context_rows, new_rows
 from .graph import FLOAT, INT64, Graph, Stream, WeightFile, add_rope
@@ -8,7 +8,7 @@ from .in_place import attend_in_place, in_place_inputs
 from .sampler import sampler
 
 
-def target_graph(target: Target, weights: WeightFile, slots: int, kind: str, in_place: bool = False) -> Graph:
+def target_graph(target: AnyTarget, weights: WeightFile, slots: int, kind: str, in_place: bool = False) -> Graph:
     """Runs the target over N packed tokens of `slots` sequences, and the sampler at R chosen rows.
 
     Inputs: ids and pos [1, N]; splits [slots], the number of tokens per slot (only with several slots); mask_{i} [T_i,

@@ -1,6 +1,7 @@
 """The file that holds a model's large tensors and is shared by its graphs (ONNX external data)."""
 
 import pathlib
+from collections.abc import Iterator
 
 import torch
 from onnx import TensorProto
@@ -11,6 +12,8 @@ BATCH_INVARIANT = ("float32", "int8")
 """Precisions in which a token's result does not depend on its batch. Targets require one of them."""
 PRECISIONS = (*BATCH_INVARIANT, "int8-fused")
 STORAGES = ("float16", "exact")
+BLOCK = 2**20
+"""Maximum number of elements that are converted at a time, so that memory does not grow with the matrices."""
 KINDS = {
     torch.float16: TensorProto.FLOAT16,
     torch.bfloat16: TensorProto.BFLOAT16,
@@ -36,28 +39,34 @@ class WeightFile:
         self.tensors: dict[str, TensorProto] = {}
         path.write_bytes(b"")
 
-    def add(self, name: str, value: torch.Tensor) -> TensorProto:
+    def add(self, name: str, value: torch.Tensor, kind: torch.dtype) -> TensorProto:
+        """Stores a tensor in the number format `kind`, unless there is one with this name."""
         if name not in self.tensors:
-            data = value.contiguous().flatten().view(torch.uint8).numpy().tobytes()
             with self.path.open("ab") as f:
                 f.write(b"\0" * (-f.tell() % ALIGNMENT))
                 offset = f.tell()
-                f.write(data)
-            kind, external = KINDS[value.dtype], TensorProto.EXTERNAL
-            tensor = TensorProto(name=name, data_type=kind, dims=value.shape, data_location=external)
-            for key, value in (("location", self.path.name), ("offset", offset), ("length", len(data))):
-                tensor.external_data.add(key=key, value=str(value))
+                for rows in blocks(value):
+                    f.write(rows.to(kind).contiguous().flatten().view(torch.uint8).numpy())
+                length = f.tell() - offset
+            external = TensorProto.EXTERNAL
+            tensor = TensorProto(name=name, data_type=KINDS[kind], dims=value.shape, data_location=external)
+            for key, entry in (("location", self.path.name), ("offset", offset), ("length", length)):
+                tensor.external_data.add(key=key, value=str(entry))
             self.tensors[name] = tensor
         return self.tensors[name]
 
-    def narrow(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        """Converts a float matrix to its storage type. Raises ValueError if the storage is float16 and a value is too
-        large for it.
+    def storage_type(self, name: str, value: torch.Tensor) -> torch.dtype:
+        """Returns the number format in which to store a float matrix. Raises ValueError if the storage is float16 and a
+        value is too large for it.
         """
         if self.storage == "float16":
-            half = value.to(torch.float16)
-            if not half.isfinite().all():
+            if not all(rows.to(torch.float16).isfinite().all() for rows in blocks(value)):
                 raise ValueError(f"{name} must fit float16, got a magnitude of {value.abs().max()}")
-            return half
-        candidates = (value.to(kind) for kind in (torch.float16, torch.bfloat16, torch.float32))
-        return next(c for c in candidates if torch.equal(c.float(), value))
+            return torch.float16
+        candidates = (torch.float16, torch.bfloat16, torch.float32)
+        return next(k for k in candidates if all(torch.equal(r.to(k).to(r.dtype), r) for r in blocks(value)))
+
+
+def blocks(value: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yields consecutive rows of a tensor, at most BLOCK elements at a time."""
+    return iter(value.detach().split(max(1, BLOCK * len(value) // max(1, value.numel()))))
