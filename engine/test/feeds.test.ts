@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { causalMask, contextFeeds, padded } from '../src/onnx/context-feeds.ts';
+import { causalMask, contextFeeds, padded, paddedLength } from '../src/onnx/context-feeds.ts';
 import { branchMask, draftFeeds, gridFeeds, positionsOf } from '../src/onnx/draft-feeds.ts';
 import { SequenceCache } from '../src/onnx/kv-cache.ts';
 import { pickFeeds } from '../src/onnx/target-feeds.ts';
@@ -40,6 +40,12 @@ describe('feeds', () => {
     expect(feeds.mask_0?.dims).toEqual([2, 5]);
     expect(feeds.mask_1?.dims).toEqual([3, 3]);
     expect(contextFeeds([{ at: 0, tokens: [1, 2] }])).not.toHaveProperty('splits');
+  });
+
+  test('pad a single token unless its row needs no second one', () => {
+    const slot = { at: 3, tokens: [7] };
+    expect([padded(slot).tokens, padded(slot, 1).tokens]).toEqual([[7, 0], [7]]);
+    expect([paddedLength(slot), paddedLength(slot, 1)]).toEqual([2, 1]);
   });
 
   test('request at least two picks', () => {

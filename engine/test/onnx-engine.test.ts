@@ -1,3 +1,6 @@
+import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { SamplingParams } from '@ptp/protocol/sampling-params';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
@@ -48,6 +51,37 @@ test('a target that extends its caches in place gets one thread per key/value he
   expect(await load('tiny-in-place', 16)).toBe(2);
   expect(logger.warn).toHaveBeenCalledExactlyOnceWith({ requested: 16, threads: 2 }, expect.any(String));
 });
+
+test('single tokens are packed without padding if the manifest allows slots of one row', async () => {
+  const inPlace = fileURLToPath(new URL('../../test/models/tiny-in-place', import.meta.url));
+  const folder = await mkdtemp(join(tmpdir(), 'ptp-single-rows-'));
+  await cp(inPlace, folder, { recursive: true });
+  const manifest = JSON.parse(await readFile(join(folder, 'manifest.json'), 'utf8'));
+  manifest.target.min_rows = 1;
+  await writeFile(join(folder, 'manifest.json'), JSON.stringify(manifest));
+  const texts = await Promise.all([inPlace, folder].map(streams));
+  expect(texts[1]).toEqual(texts[0]);
+  await rm(folder, { recursive: true });
+});
+
+/** Returns the greedy texts of three sequences that run together, one token at a time. */
+async function streams(folder: string): Promise<number[][]> {
+  const engine = await openTargetEngine({ dir: folder });
+  const texts = [[10], [20, 21, 22, 23, 24], [30, 31, 32]];
+  const sequences = texts.map(() => engine.open());
+  const ends = sequences.map(() => 0);
+  for (let step = 0; step < 12; step++) {
+    const slots = texts.map((text, i) => {
+      const at = ends[i] as number;
+      ends[i] = text.length;
+      return { sequence: sequences[i] as number, at, tokens: text.slice(at), sampling: greedy, uniforms: source };
+    });
+    const { outputs } = await engine.run(slots);
+    for (const [i, { picks }] of outputs.entries()) texts[i]?.push(picks.at(-1) as number);
+  }
+  await engine.dispose();
+  return texts;
+}
 
 describe('draft and verify', () => {
   const prompt = Array.from('import torch', (c) => c.charCodeAt(0) - 32);

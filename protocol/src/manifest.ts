@@ -38,6 +38,8 @@ const manifestSchema = z
          * new rows, and each slot must have at least two tokens.
          */
         caches: z.enum(['in_place']).optional(),
+        /** Minimum number of rows of a slot, to which slots with fewer tokens are padded. Default: 2. */
+        min_rows: z.literal([1, 2]).optional(),
       })
       .optional(),
     sizes: z.looseObject({ vocab: count, width: count, layers: count, kv_heads: count, head_width: count }),

@@ -1,5 +1,7 @@
 """Compares graphs that write into their caches with graphs that return new rows, bit by bit."""
 
+import json
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -22,18 +24,25 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def graph(folder):
+    return opened(folder)
+
+
+def opened(folder) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     return onnxruntime.InferenceSession(folder / "target.b4.onnx", options)
 
 
-def run(graph, caches: list[dict], starts: list[int], slots: list[list[int]], u: np.ndarray):
-    """Runs one slot per cache, from row `start` of the cache on. The other slots of the graph are empty."""
+def run(graph, caches: list[dict], starts: list[int], slots: list[list[int]], u: np.ndarray, **changes):
+    """Runs one slot per cache, from row `start` of the cache on. The other slots of the graph are empty.
+
+    changes: inputs that are not those of `inputs_of`.
+    """
     shapes = {i.name: i.shape for i in graph.get_inputs()}
     layers = sum(name.startswith("k") for name in shapes) // SLOTS
     row, vocab = shapes["k0_0"][1:], shapes["bias"][1]
     every = [*zip(starts, slots, strict=True), *[(0, [])] * (SLOTS - len(slots))]
-    feeds = inputs_of(every, vocab, 1.0, u) | {"splits": np.array([len(tokens) for _, tokens in every])}
+    feeds = inputs_of(every, vocab, 1.0, u) | {"splits": np.array([len(tokens) for _, tokens in every])} | changes
     bound = graph.io_binding()
     for i, (start, tokens) in enumerate(every):
         length = len(tokens)
@@ -59,8 +68,7 @@ def test_writing_into_the_caches_changes_no_bit(graph):
     lengths = [[5, 2], [17, 4], [33, 9]]
     texts = [rng.integers(1, 257, sum(each)).tolist() for each in lengths]
     us = [rng.random((sum(each), packed.uniforms), np.float32) for each in lengths]
-    names = [name for name in (i.name for i in graph.get_inputs()) if name[0] in "kv" and name.endswith("_0")]
-    caches = [{name[:-2]: np.full((CAPACITY, 2, 16), np.nan, np.float32) for name in names} for _ in lengths]
+    caches = [empty_cache(graph) for _ in lengths]
     expected = []
     for (first, _), text, u, cache in zip(lengths, texts, us, caches, strict=True):
         reader = Reader(packed)
@@ -74,6 +82,35 @@ def test_writing_into_the_caches_changes_no_bit(graph):
     assert_same(
         run(graph, caches, starts, slots, joint), [np.concatenate(part) for part in zip(*expected, strict=True)]
     )
+
+
+def empty_cache(graph) -> dict[str, np.ndarray]:
+    names = [name for name in (i.name for i in graph.get_inputs()) if name[0] in "kv" and name.endswith("_0")]
+    return {name[:-2]: np.full((CAPACITY, 2, 16), np.nan, np.float32) for name in names}
+
+
+def test_a_single_token_in_int8_has_the_same_bits_as_with_a_second_one(tmp_path):
+    write(tmp_path, "int8")
+    assert json.loads((tmp_path / "manifest.json").read_text())["target"]["min_rows"] == 1
+    graph = opened(tmp_path)
+    rng = np.random.default_rng(0)
+    starts = [5, 17, 33]
+    rows = len(starts)
+    tokens = rng.integers(1, 257, (rows, max(starts) + 1)).tolist()
+    u = rng.random((max(starts), TargetGraph(TINY / "target.b1.onnx").uniforms), np.float32)
+    caches = [empty_cache(graph) for _ in starts]
+    for cache, text, start in zip(caches, tokens, starts, strict=True):
+        run(graph, [cache], [0], [text[:start]], u[:start])
+    pairs, singles = [[text[-1], 0] for text in tokens], [[text[-1]] for text in tokens]
+
+    expected = run(graph, caches, starts, pairs, u[:rows], rows=np.arange(0, 2 * rows, 2))
+    written = [{name: cache[name][start].copy() for name in cache} for cache, start in zip(caches, starts, strict=True)]
+    assert_same(run(graph, caches, starts, singles, u[:rows], rows=np.arange(rows)), expected)
+    for i, (cache, start) in enumerate(zip(caches, starts, strict=True)):
+        alone = run(graph, [cache], [start], [singles[i]], u[[i, i]], rows=np.array([0, 0]))
+        assert_same([part[:1] for part in alone], [part[i : i + 1] for part in expected])
+        for name, row in written[i].items():
+            assert cache[name][start].tobytes() == row.tobytes()
 
 
 def test_the_target_can_be_restored(folder):

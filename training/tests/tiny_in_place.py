@@ -6,17 +6,18 @@ PYTHONPATH=src python tests/tiny_in_place.py ../test/models/tiny-in-place
 import pathlib
 import sys
 
-from ptp_train.export.model_folder import write_folder
+from ptp_train.export.model_folder import Form, write_folder
 from ptp_train.export.restore import target_of
 
 TINY = pathlib.Path(__file__).parents[2] / "test" / "models" / "tiny"
 CREATED = "2026-01-01T00:00:00Z"
 
 
-def write(out: pathlib.Path) -> None:
+def write(out: pathlib.Path, precision: str = "float32") -> None:
     texts = [(TINY / name).read_bytes() for name in ("tokenizer.json", "chat_template.jinja")]
     facts = {"created": CREATED}
-    write_folder(target_of(TINY), None, texts[0], out, "tiny", facts, chat_template=texts[1], slots=(4,), in_place=True)
+    layout = {"slots": (4,), "in_place": True}
+    write_folder(target_of(TINY), None, texts[0], out, "tiny", facts, Form(precision), chat_template=texts[1], **layout)
 
 
 if __name__ == "__main__":

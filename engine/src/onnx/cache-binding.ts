@@ -29,7 +29,11 @@ export function bindCaches(model: OnnxModel, caches: Caches): CacheBinding {
  * nk{layer}_{slot} and nv{layer}_{slot}, which are views of this room. The past is never copied. See `attend_in_place` in
  * training/src/ptp_train/export.
  */
-function extendedInPlace({ heads, rowWidth }: OnnxModel, layers: readonly number[], caches: Caches): CacheBinding {
+function extendedInPlace(
+  { heads, rowWidth, minRows }: OnnxModel,
+  layers: readonly number[],
+  caches: Caches,
+): CacheBinding {
   const dims = (rows: number) => [rows, heads, rowWidth / heads];
   return {
     feeds(slots, places) {
@@ -37,7 +41,7 @@ function extendedInPlace({ heads, rowWidth }: OnnxModel, layers: readonly number
       for (let i = 0; i < places; i++) {
         const slot = slots[i];
         const cache = slot && caches.get(slot.sequence);
-        const end = slot ? slot.at + paddedLength(slot) : 0;
+        const end = slot ? slot.at + paddedLength(slot, minRows) : 0;
         for (const layer of layers) {
           feeds[`k${layer}_${i}`] = float32(cache?.view('keys', layer, 0, end) ?? nothing, dims(end));
           feeds[`v${layer}_${i}`] = float32(cache?.view('values', layer, 0, end) ?? nothing, dims(end));
@@ -49,7 +53,7 @@ function extendedInPlace({ heads, rowWidth }: OnnxModel, layers: readonly number
       const outputs: Feeds = {};
       for (const [i, slot] of slots.entries()) {
         const cache = caches.get(slot.sequence) as SequenceCache;
-        const size = paddedLength(slot);
+        const size = paddedLength(slot, minRows);
         const [start, end] = [slot.at, slot.at + size];
         for (const layer of layers) {
           outputs[`nk${layer}_${i}`] = float32(cache.view('keys', layer, start, end), [1, size, rowWidth]);

@@ -20,20 +20,24 @@ export interface GraphIo<Slot extends ContextSlot, Output> {
 /** New tokens of one slot and the cache row at which they start. */
 export type Context = Pick<ContextSlot, 'at' | 'tokens'>;
 
+/** Minimum number of rows of a slot, because onnxruntime's floating-point results differ for a single row. */
+export const MIN_ROWS = 2;
+
 /**
- * Returns the number of rows a slot occupies in the graph. At least 2, because onnxruntime's floating-point results
- * differ for a single row.
+ * Returns the number of rows a slot occupies in the graph.
+ *
+ * @param minRows 1 for graphs whose results for a single row do not differ (`OnnxModel.minRows`)
  */
-export function paddedLength({ tokens }: Pick<Context, 'tokens'>): number {
-  return Math.max(2, tokens.length);
+export function paddedLength({ tokens }: Pick<Context, 'tokens'>, minRows = MIN_ROWS): number {
+  return Math.max(minRows, tokens.length);
 }
 
 /**
- * Pads a slot to 2 tokens. The padding comes last, so no other token attends to it, and the results for it are
- * discarded.
+ * Pads a slot to at least `minRows` tokens. The padding comes last, so no other token attends to it, and the results
+ * for it are discarded.
  */
-export function padded({ at, tokens }: Context): Context {
-  return tokens.length > 1 ? { at, tokens } : { at, tokens: [tokens[0] ?? 0, 0] };
+export function padded({ at, tokens }: Context, minRows = MIN_ROWS): Context {
+  return tokens.length < minRows ? { at, tokens: [tokens[0] ?? 0, 0] } : { at, tokens };
 }
 
 /** Context of an idle slot. */

@@ -67,19 +67,19 @@ export class GraphRunner {
     const graph = this.#graphs.find((candidate) => candidate.slots >= slots.length);
     if (!graph)
       throw new RangeError(`the number of slots must be at most ${this.#model.info.maxSlots}, got ${slots.length}`);
-    for (const slot of slots) this.cacheOf(slot.sequence).prepare(slot.at, paddedLength(slot));
+    const { inPlace, minRows } = this.#model;
+    for (const slot of slots) this.cacheOf(slot.sequence).prepare(slot.at, paddedLength(slot, minRows));
 
-    const model = this.#model;
-    const { inPlace } = model;
     const all = inPlace ? slots : [...slots, ...Array<Slot>(graph.slots - slots.length).fill(idle)];
+    const rows = all.map((slot) => padded(slot, minRows));
     const inputs = tensorsFor(graph.session.inputNames, {
-      ...contextFeeds(all.map(padded), graph.slots),
+      ...contextFeeds(rows, graph.slots),
       ...this.#binding.feeds(all, graph.slots),
       ...feeds(all, ({ sequence }) => this.caches.get(sequence)?.tokens),
     });
     const fetches = { ...graph.results, ...tensorsFor(graph.session.outputNames, this.#binding.outputs(slots)) };
     const results: Results = await graph.session.run(inputs, fetches).catch((cause: unknown) => {
-      if (model.device === 'cpu') throw cause;
+      if (this.#model.device === 'cpu') throw cause;
       throw new DeviceError(`the GPU has failed: ${cause}`, { cause });
     });
     this.#binding.finish(slots, results);

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { PtpError } from '@ptp/protocol/errors';
 import { checkFiles, loadManifest, type Manifest } from '@ptp/protocol/manifest';
 import type { EngineInfo, EngineOptions } from '../types.ts';
+import { MIN_ROWS } from './context-feeds.ts';
 
 const { version }: { version: string } = createRequire(import.meta.url)('onnxruntime-node/package.json');
 
@@ -23,6 +24,8 @@ export interface OnnxModel {
   readonly rowWidth: number;
   /** True if the graphs write new rows into the caches. */
   readonly inPlace: boolean;
+  /** Minimum number of rows of a slot: slots with fewer tokens are padded. */
+  readonly minRows: number;
   readonly info: EngineInfo;
   readonly device: 'cpu' | 'webgpu';
   readonly threads: number;
@@ -65,6 +68,7 @@ export async function loadModel(
     heads: heads.kv_heads,
     rowWidth: heads.kv_heads * heads.head_width,
     inPlace,
+    minRows: target?.min_rows ?? MIN_ROWS,
     info: {
       vocabulary: sizes.vocab,
       contextLength: manifest.context_length,

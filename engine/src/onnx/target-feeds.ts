@@ -20,19 +20,20 @@ export interface Pick {
  *
  * @param dimensions the number of uniforms per position, D
  * @param vocabulary the size of the vocabulary, V
+ * @param minRows see `OnnxModel.minRows`
  */
-export function targetIo(dimensions: number, vocabulary: number): GraphIo<TargetSlot, TargetOutput> {
+export function targetIo(dimensions: number, vocabulary: number, minRows: number): GraphIo<TargetSlot, TargetOutput> {
   return {
     idle: idleContext,
     feeds: (slots) => ({
-      ...pickFeeds(picksOf(slots, dimensions), dimensions, vocabulary),
+      ...pickFeeds(picksOf(slots, dimensions, minRows), dimensions, vocabulary),
       top_count: int64([mostTops(slots)]),
     }),
     outputs: targetOutputs,
   };
 }
 
-function picksOf(slots: readonly TargetSlot[], dimensions: number): Pick[] {
+function picksOf(slots: readonly TargetSlot[], dimensions: number, minRows: number): Pick[] {
   const picks: Pick[] = [];
   let row = 0;
   for (const slot of slots) {
@@ -44,7 +45,7 @@ function picksOf(slots: readonly TargetSlot[], dimensions: number): Pick[] {
         picks.push({ row: row + i, sampling, u: own, adjust: adjust?.[i] });
       }
     }
-    row += paddedLength(slot);
+    row += paddedLength(slot, minRows);
   }
   return picks;
 }
@@ -56,7 +57,7 @@ function mostTops(slots: readonly TargetSlot[]): number {
 
 /**
  * Builds the feeds of the sampler: rows [R]; temperature, top_k, top_p, min_p [R, 1]; u [R, D]; scale and bias, each
- * [R, V], or [0, V] if no row has any. R is at least 2, for the reason given at `paddedLength`.
+ * [R, V], or [0, V] if no row has any. R is at least 2, for the reason given at `MIN_ROWS`.
  */
 export function pickFeeds(picks: readonly Pick[], dimensions: number, vocabulary: number): Feeds {
   const ignored: Pick = { row: 0, sampling: idleSampling, u: new Float32Array(dimensions) };

@@ -17,7 +17,7 @@ const parked = new PrefixCache(model.prefixCacheBytes);
 let stopping = false;
 
 const { uniformsPerPosition: dimensions, vocabulary } = model.info;
-const target = targetIo(dimensions, vocabulary);
+const target = targetIo(dimensions, vocabulary, model.minRows);
 const drafter = model.checksBlocks ? checkIo(dimensions) : branchIo(dimensions);
 
 let queue: Promise<void> = Promise.resolve();

@@ -12,11 +12,13 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from ..model.drafter import Drafter
-from ..model.transformer import Target, parameters_of
+from ..model.stored_target import AnyTarget
+from ..model.transformer import Config, parameters_of
 from . import manifest
 from .graphs.drafter_graph import drafter_graph
 from .graphs.feature_graph import feature_graph
 from .graphs.graph import WeightFile
+from .graphs.int8 import NARROW
 from .graphs.target_graph import target_graph
 
 SLOTS = (1, 2, 4, 8)
@@ -41,7 +43,7 @@ OURS = Form()
 
 
 def write_graphs(
-    target: Target,
+    target: AnyTarget,
     drafter: Drafter | None,
     out: pathlib.Path,
     form: Form,
@@ -69,8 +71,19 @@ def write_graphs(
     return [*names, *graphs]
 
 
+def single_rows(c: Config, form: Form) -> bool:
+    """Returns true if a graph with caches in place gives a single token the same results as several tokens.
+
+    The matrix products must be in integers, whose sums do not depend on their order, and attention must have several
+    query heads for each key, because a product with a single row runs in another kernel.
+    """
+    return (
+        form.precision == "int8" and min(c.width, c.heads * c.head_width, c.hidden) >= NARROW and c.heads > c.kv_heads
+    )
+
+
 def write_folder(
-    target: Target,
+    target: AnyTarget,
     drafter: Drafter | None,
     tokenizer: bytes,
     out: pathlib.Path,
@@ -107,6 +120,8 @@ def write_folder(
     layout = {"slots": counts["target"]} if counts["target"] != counts["drafter"] else {}
     if in_place:
         layout["caches"] = "in_place"
+        if single_rows(target.config, form):
+            layout["min_rows"] = 1
     facts = {**facts, "target": facts.get("target", {}) | asdict(form) | layout}
     if drafter:
         facts["drafter"] = facts["drafter"] | asdict(drafter_form)
@@ -114,7 +129,7 @@ def write_folder(
     (out / "manifest.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf8")
 
 
-def serve_context(target: Target, drafter: Drafter | None, context: int) -> None:
+def serve_context(target: AnyTarget, drafter: Drafter | None, context: int) -> None:
     """Sets the maximum length of a served sequence of both models to `context` tokens. No parameter depends on it."""
     target.config = replace(target.config, context=context)
     if drafter:
